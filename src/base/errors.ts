@@ -1,0 +1,32 @@
+// Errors that a user can act on: what was wrong, where, and a hint. Anything else that is thrown is a bug of ours.
+
+/** An error in the user's input (model, data, flags, files). `hint` says what to do about it. */
+export class UserError extends Error {
+  override readonly name: string = 'UserError';
+  readonly hint: string | undefined;
+  constructor(message: string, hint?: string, cause?: unknown) {
+    super(hint === undefined ? message : `${message}\n  hint: ${hint}`, cause === undefined ? undefined : { cause });
+    this.hint = hint;
+  }
+}
+
+/** A shape or dtype that does not fit: names the op, the shapes it saw and the place in the user's code. */
+export class ShapeError extends UserError {
+  override readonly name: string = 'ShapeError';
+}
+
+/** A stage's own check failed: the compiler is wrong, not the user. */
+export class VerifyError extends Error {
+  override readonly name: string = 'VerifyError';
+  constructor(stage: string, message: string) {
+    super(`${stage}: ${message} (this is a bug in DynaMoE)`);
+  }
+}
+
+/** The first line of a stack that lies outside this library's source: where in the user's code a call came from. */
+export function callSite(): string | undefined {
+  const lines = (new Error().stack ?? '').split('\n').slice(1);
+  const here = import.meta.url.replace(/base\/errors\.[jt]s$/, '');
+  const outside = lines.find((line) => !line.includes(here) && !line.includes('node:internal'));
+  return outside?.trim().replace(/^at (?:async )?/, '');
+}

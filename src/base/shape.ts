@@ -1,0 +1,60 @@
+// Tensor types: dtype and dimensions. A dimension is fixed (a number), bounded or segmented (DESIGN section 2): its bound is
+// planned and decides memory, its count is an int32 tensor in device memory that is read at run time.
+import { bytesPer, type DType } from './dtype.ts';
+import { ShapeError } from './errors.ts';
+
+/** At most `bound` rows; how many there are is in the int32 scalar that the graph's value `count` holds. */
+export interface Bounded { readonly kind: 'bounded'; readonly bound: number; readonly count: number }
+/** All segments' rows one after the other: segment e is rows offsets[e]..offsets[e+1] of the int32 value `offsets`. */
+export interface Segmented { readonly kind: 'segmented'; readonly bound: number; readonly segments: number; readonly offsets: number }
+export type Dim = number | Bounded | Segmented;
+
+export interface TensorType { readonly dtype: DType; readonly shape: readonly Dim[] }
+
+/** Fixed size of a dimension, or its bound. */
+export const boundOf = (dim: Dim): number => (typeof dim === 'number' ? dim : dim.bound);
+
+export const sizes = (shape: readonly Dim[]): number[] => shape.map(boundOf);
+
+export const elements = (shape: readonly Dim[]): number => shape.reduce<number>((n, d) => n * boundOf(d), 1);
+
+export const byteSize = (type: TensorType): number => elements(type.shape) * bytesPer(type.dtype);
+
+/** Only the outermost dimension may vary. */
+export const isDynamic = (shape: readonly Dim[]): boolean => shape.some((d) => typeof d !== 'number');
+
+export function sameDim(a: Dim, b: Dim): boolean {
+  if (typeof a === 'number' || typeof b === 'number') return a === b;
+  if (a.kind === 'bounded') return b.kind === 'bounded' && a.bound === b.bound && a.count === b.count;
+  return b.kind === 'segmented' && a.bound === b.bound && a.offsets === b.offsets;
+}
+
+export const sameShape = (a: readonly Dim[], b: readonly Dim[]): boolean =>
+  a.length === b.length && a.every((d, i) => sameDim(d, b[i]));
+
+/** NumPy's rule: aligned at the last dimension, a 1 stretches. */
+export function broadcastShapes(op: string, a: readonly Dim[], b: readonly Dim[]): Dim[] {
+  const rank = Math.max(a.length, b.length);
+  return Array.from({ length: rank }, (_, i) => {
+    const x = a[i - rank + a.length] ?? 1, y = b[i - rank + b.length] ?? 1;
+    if (sameDim(x, y) || y === 1) return x;
+    if (x === 1) return y;
+    throw new ShapeError(`${op}: shapes ${showShape(a)} and ${showShape(b)} do not broadcast at dimension ${i}`,
+      'dimensions must be equal, or one of them 1');
+  });
+}
+
+export const showDim = (d: Dim): string =>
+  typeof d === 'number' ? `${d}` : d.kind === 'bounded' ? `<=${d.bound}:%${d.count}` : `<=${d.bound}/${d.segments}:%${d.offsets}`;
+
+export const showShape = (shape: readonly Dim[]): string => `[${shape.map(showDim).join(', ')}]`;
+
+export const showType = (t: TensorType): string => `${t.dtype}${showShape(t.shape)}`;
+
+/** Row-major strides, in elements, of the bounds. */
+export function stridesOf(shape: readonly Dim[]): number[] {
+  const strides = new Array<number>(shape.length);
+  let step = 1;
+  for (let i = shape.length - 1; i >= 0; i--) { strides[i] = step; step *= boundOf(shape[i]); }
+  return strides;
+}
