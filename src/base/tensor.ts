@@ -8,9 +8,10 @@ export interface HostTensor {
   readonly data: TypedArray; // row-major, length = product of shape
 }
 
-/** Inputs of one step by name, e.g. { tokens: int32 [batch, context], targets: int32 [batch, context] }. */
+/** One step's samples: what the model gets, what the loss compares with. Both have the batch as their first dimension. */
 export interface Batch {
-  readonly inputs: Readonly<Record<string, HostTensor>>;
+  readonly x: HostTensor; // text: int32 [batch, context]; digits: float32 [batch, 784]
+  readonly y: HostTensor; // text: int32 [batch, context]; digits: int32 [batch]
   /** Stable ids of the samples along the first dimension, where the dataset has them. */
   readonly ids?: Int32Array;
 }
