@@ -1,0 +1,112 @@
+// What an op is: one record with its shape rule, its gradient, its lowering to the kernel language and a plain slow reference.
+// Adding an op is one file in ops/ and one row in ops/index.ts; devices and conformance tests follow.
+import type { TensorType } from '../base/shape.ts';
+import type { Expr, Exprs } from '../kernel/expr.ts';
+import type { Buffer, Extent, Local, Stmt } from '../kernel/kernel.ts';
+import type { Attrs } from './graph.ts';
+import type { Tensor } from './tensor.ts';
+
+export interface Op<A extends Attrs = Attrs> {
+  readonly name: string;
+  /** One line: what comes out, in terms of what goes in. */
+  readonly doc: string;
+  /** Types of the outputs; throws ShapeError. */
+  infer(inputs: readonly TensorType[], attrs: A): TensorType[];
+  /** Gradients to the inputs (null: none flows) from those to the outputs (null where nothing reads that output). Absent: not
+   * differentiable, nothing flows. */
+  grad?(call: GradCall<A>): (Tensor | null)[];
+  readonly lower: Lowering<A>;
+  /** Float64 arrays in, float64 arrays out (integers and bools as their values); `types` have counts resolved to run-time sizes in
+   * `rows`, see RefCall. */
+  reference(call: RefCall<A>): Float64Array[];
+}
+
+export interface GradCall<A extends Attrs = Attrs> {
+  readonly inputs: readonly Tensor[];
+  readonly outputs: readonly Tensor[];
+  readonly douts: readonly (Tensor | null)[];
+  readonly attrs: A;
+  /** Whether each input needs a gradient: others may be left null. */
+  readonly needs: readonly boolean[];
+}
+
+export interface RefCall<A extends Attrs = Attrs> {
+  readonly inputs: readonly Float64Array[];
+  readonly inTypes: readonly TensorType[];
+  readonly outTypes: readonly TensorType[];
+  readonly attrs: A;
+  /** How many outermost rows of a tensor of this type exist in this run (its size, or its count); rows beyond stay NaN/untouched. */
+  rows(type: TensorType): number;
+  /** Offsets of a segmented type, length segments + 1. */
+  offsets(type: TensorType): ArrayLike<number>;
+}
+
+/** One element of an input at a multi-index, or at a row-major linear index. */
+export interface Reader {
+  readonly type: TensorType;
+  at(index: readonly Expr[]): Expr;
+  linear(index: Expr): Expr;
+}
+
+export type Lowering<A extends Attrs = Attrs> =
+  /** Output element at a multi-index as an expression of input elements. May contain reductions (row operations). */
+  | { readonly kind: 'map'; readonly weight?: number; at(call: MapCall<A>, index: readonly Expr[], output: number): Expr }
+  /** Sum of products; what the epilogue stores is decided when kernels are fused. */
+  | { readonly kind: 'matmul'; build(call: MatmulCall<A>): MatmulSpec }
+  /** Loops of its own, over materialised inputs and outputs. */
+  | { readonly kind: 'loops'; build(call: LoopCall<A>): LoopSpec };
+
+export interface MapCall<A extends Attrs = Attrs> {
+  readonly e: Exprs;
+  readonly inputs: readonly Reader[];
+  readonly outTypes: readonly TensorType[];
+  readonly attrs: A;
+  /** Extent of a dimension of a type, as an expression: its size, or its count read at run time. */
+  extent(type: TensorType, axis: number): Expr;
+  /** A run-time integer that is no part of the kernel's text. */
+  int(value: number): Expr;
+}
+
+export interface MatmulCall<A extends Attrs = Attrs> extends MapCall<A> {
+  /** The buffer of a materialised int32 input (offsets). */
+  buffer(input: number): number;
+}
+
+export interface MatmulSpec {
+  readonly groups: number; readonly m: Extent; readonly n: number; readonly depth: Extent;
+  a(z: Expr, i: Expr, k: Expr): Expr;
+  b(z: Expr, k: Expr, j: Expr): Expr;
+  /** Multi-index of the output that (z, i, j) is. */
+  index(z: Expr, i: Expr, j: Expr): Expr[];
+}
+
+export interface LoopCall<A extends Attrs = Attrs> {
+  readonly e: Exprs;
+  readonly inTypes: readonly TensorType[];
+  readonly outTypes: readonly TensorType[];
+  /** Buffers 0..inputs-1 are the inputs, then the outputs. */
+  readonly inputs: readonly number[];
+  readonly outputs: readonly number[];
+  readonly attrs: A;
+  readonly k: LoopWriter;
+}
+
+/** Small helpers to write loops by hand (see kernel/write.ts). */
+export interface LoopWriter {
+  scalar(dtype: Local['dtype']): { readonly id: number; get(): Expr; set(value: Expr): Stmt };
+  array(dtype: Local['dtype'], length: number): { readonly id: number; at(index: Expr): Expr; set(index: Expr, value: Expr): Stmt; fill(value: number): Stmt };
+  loop(extent: Expr | number, body: (index: Expr) => Stmt[]): Stmt;
+  vector(extent: Expr | number, body: (index: Expr) => Stmt[]): Stmt;
+  load(buffer: number, index: Expr): Expr;
+  store(buffer: number, index: Expr, value: Expr): Stmt;
+  /** In-order sum or max over a range in 16 lanes (DESIGN section 2), into a fresh scalar. */
+  reduce(op: 'sum' | 'max', extent: Expr | number, value: (index: Expr) => Expr): { readonly stmt: Stmt; get(): Expr };
+  extent(type: TensorType, axis: number): Expr;
+}
+
+export interface LoopSpec {
+  readonly grid: { readonly extent: Expr | number; readonly grain: number };
+  body(index: Expr): Stmt[];
+}
+
+export type { Buffer };

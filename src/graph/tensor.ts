@@ -1,0 +1,36 @@
+// A Tensor is a handle on a value of a graph that is being built: what modules pass around, what ops take and return.
+import type { DType } from '../base/dtype.ts';
+import { showType, type Dim, type TensorType } from '../base/shape.ts';
+import type { Attrs, ValueId } from './graph.ts';
+
+/** What a Tensor knows of the graph it belongs to. */
+export interface Builder {
+  emit(op: string, inputs: readonly Tensor[], attrs?: Attrs): Tensor[];
+}
+
+export class Tensor<B extends Builder = Builder> {
+  readonly builder: B;
+  readonly id: ValueId;
+  readonly type: TensorType;
+  constructor(builder: B, id: ValueId, type: TensorType) {
+    this.builder = builder;
+    this.id = id;
+    this.type = type;
+  }
+  get shape(): readonly Dim[] { return this.type.shape; }
+  get dtype(): DType { return this.type.dtype; }
+  toString(): string { return `%${this.id}: ${showType(this.type)}`; }
+}
+
+/** Applies an op by name to tensors of one graph; returns its outputs. */
+export const emit = (op: string, inputs: readonly Tensor[], attrs: Attrs = {}): Tensor[] => inputs[0].builder.emit(op, inputs, attrs);
+
+/** The same for ops with one output. */
+export const emit1 = (op: string, inputs: readonly Tensor[], attrs: Attrs = {}): Tensor => emit(op, inputs, attrs)[0];
+
+/** A scalar constant in the graph of `like`. */
+export const scalar = (like: Tensor, value: number, dtype: DType = like.dtype): Tensor =>
+  like.builder.emit('constant', [], { value, dtype, shape: [] })[0];
+
+/** A number becomes a scalar of the tensor's dtype. */
+export const lift = (like: Tensor, x: Tensor | number): Tensor => (typeof x === 'number' ? scalar(like, x) : x);

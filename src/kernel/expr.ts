@@ -1,0 +1,178 @@
+// Scalar expressions of the kernel language: immutable, hash-consed nodes (equal expressions are the same object), so that a
+// value that is used twice in a kernel is computed once. Index expressions (dtype 'index') are kept in a linear normal form.
+import type { DType } from '../base/dtype.ts';
+
+/** Element types that kernels compute in; 'index' is an integer wide enough for any address (int64 in C). */
+export type Scalar = DType | 'index';
+
+export const UNARY = ['neg', 'abs', 'sqrt', 'exp', 'log', 'tanh', 'sigmoid', 'erf', 'sin', 'cos', 'not', 'isfinite'] as const;
+export const BINARY = ['add', 'sub', 'mul', 'div', 'mod', 'min', 'max', 'lt', 'le', 'eq', 'ne', 'and', 'or', 'xor', 'shr'] as const;
+export type UnaryOp = (typeof UNARY)[number];
+export type BinaryOp = (typeof BINARY)[number];
+/** fma(a, b, c) = a*b + c rounded once; select(c, a, b); cast; threefry(k0, k1, c0, c1) = first output word. */
+export type ScalarOp = UnaryOp | BinaryOp | 'fma' | 'select' | 'cast' | 'threefry';
+export type ReduceOp = 'sum' | 'max';
+
+/** A loop variable: 0 <= value < extent; `max` is the largest value it can take (Infinity if unknown). */
+export interface Var { readonly k: 'var'; readonly id: number; readonly dtype: 'index'; readonly name: string; readonly max: number }
+export type Expr =
+  | Var
+  | { readonly k: 'const'; readonly id: number; readonly dtype: Scalar; readonly value: number }
+  /** The kernel's run-time integer number `slot` (a bound, a random key): never a literal of its text. */
+  | { readonly k: 'int'; readonly id: number; readonly dtype: 'index'; readonly slot: number }
+  | { readonly k: 'load'; readonly id: number; readonly dtype: Scalar; readonly buffer: number; readonly index: Expr }
+  /** constant + sum of coefficient * term, terms sorted by id. */
+  | { readonly k: 'linear'; readonly id: number; readonly dtype: 'index'; readonly constant: number; readonly terms: readonly Term[] }
+  | { readonly k: 'op'; readonly id: number; readonly dtype: Scalar; readonly op: ScalarOp; readonly args: readonly Expr[] }
+  /** Over 0..extent of `body`, in the order of DESIGN section 2: `lanes` (16 partial results) or `serial` (one), chunks of 4096. */
+  | { readonly k: 'reduce'; readonly id: number; readonly dtype: Scalar; readonly op: ReduceOp; readonly order: ReduceOrder;
+      readonly index: Var; readonly extent: Expr; readonly body: Expr }
+  /** A local of the kernel: a scalar, or element `index` of an array. */
+  | { readonly k: 'local'; readonly id: number; readonly dtype: Scalar; readonly local: number; readonly index: Expr | null }
+  /** In a matmul's epilogue: the finished sum of this element. */
+  | { readonly k: 'sum'; readonly id: number; readonly dtype: Scalar };
+export type Term = readonly [coefficient: number, term: Expr];
+export type ReduceOrder = 'lanes' | 'serial';
+
+type Draft<T> = T extends { id: number } ? Omit<T, 'id'> : never;
+
+/** Makes expressions for one kernel. Ids number them in order of creation, so the same construction gives the same kernel text. */
+export class Exprs {
+  readonly #table = new Map<string, Expr>();
+  #depth = 0;
+  #vars = 0;
+
+  #intern(key: string, node: Draft<Expr>): Expr {
+    const found = this.#table.get(key);
+    if (found) return found;
+    const made = { ...node, id: this.#table.size } as Expr;
+    this.#table.set(key, made);
+    return made;
+  }
+
+  const(value: number, dtype: Scalar): Expr {
+    return this.#intern(`c${Object.is(value, -0) ? '-0' : value}:${dtype}`, { k: 'const', dtype, value });
+  }
+
+  index(value: number): Expr { return this.const(value, 'index'); }
+
+  /** A fresh loop variable with values 0..extent-1. */
+  loop(extent: Expr | number, name = 'i'): Var {
+    return this.#var(`${name}${this.#vars++}`, typeof extent === 'number' ? extent - 1 : maxOf(extent) - 1);
+  }
+
+  #var(name: string, max: number): Var {
+    return this.#intern(`v${name}<${max}`, { k: 'var', dtype: 'index', name, max }) as Var;
+  }
+
+  int(slot: number): Expr { return this.#intern(`n${slot}`, { k: 'int', dtype: 'index', slot }); }
+
+  load(buffer: number, index: Expr, dtype: Scalar): Expr {
+    return this.#intern(`l${buffer}[${index.id}]`, { k: 'load', dtype, buffer, index });
+  }
+
+  local(local: number, dtype: Scalar, index: Expr | null = null): Expr {
+    return this.#intern(`L${local}[${index?.id ?? ''}]`, { k: 'local', dtype, local, index });
+  }
+
+  sum(dtype: Scalar): Expr { return this.#intern('sum', { k: 'sum', dtype }); }
+
+  op(op: ScalarOp, args: readonly Expr[], dtype: Scalar): Expr {
+    return this.#intern(`${op}(${args.map((a) => a.id).join()}):${dtype}`, { k: 'op', dtype, op, args });
+  }
+
+  /** Variables of reductions are named by nesting depth, so equal reductions are one expression. */
+  reduce(op: ReduceOp, order: ReduceOrder, extent: Expr | number, body: (index: Expr) => Expr): Expr {
+    const ext = typeof extent === 'number' ? this.index(extent) : extent;
+    const index = this.#var(`r${this.#depth}`, maxOf(ext) - 1);
+    this.#depth++;
+    const value = body(index);
+    this.#depth--;
+    return this.#intern(`${op}${order}${index.id}<${ext.id}:${value.id}`,
+      { k: 'reduce', dtype: value.dtype, op, order, index, extent: ext, body: value });
+  }
+
+  // ---- index arithmetic, kept linear ----
+
+  linear(constant: number, terms: readonly Term[]): Expr {
+    const sum = new Map<Expr, number>();
+    let base = constant;
+    for (const [c, t] of terms) {
+      if (t.k === 'const') base += c * t.value;
+      else if (t.k === 'linear') {
+        base += c * t.constant;
+        for (const [ci, ti] of t.terms) sum.set(ti, (sum.get(ti) ?? 0) + c * ci);
+      } else sum.set(t, (sum.get(t) ?? 0) + c);
+    }
+    const kept = [...sum].filter(([, c]) => c !== 0).map(([t, c]): Term => [c, t]).sort((a, b) => a[1].id - b[1].id);
+    if (kept.length === 0) return this.index(base);
+    if (kept.length === 1 && base === 0 && kept[0][0] === 1) return kept[0][1];
+    return this.#intern(`lin${base}${kept.map(([c, t]) => `+${c}*${t.id}`).join('')}`,
+      { k: 'linear', dtype: 'index', constant: base, terms: kept });
+  }
+
+  add(...args: Expr[]): Expr { return this.linear(0, args.map((a): Term => [1, a])); }
+  scale(a: Expr, c: number): Expr { return this.linear(0, [[c, a]]); }
+
+  /** Floor division of a non-negative index by a constant. */
+  div(a: Expr, d: number): Expr {
+    if (d === 1) return a;
+    const { whole, rest } = this.#split(a, d);
+    return rest ? this.add(whole, this.op('div', [rest, this.index(d)], 'index')) : whole;
+  }
+
+  mod(a: Expr, d: number): Expr {
+    if (d === 1) return this.index(0);
+    const { small, rest } = this.#split(a, d);
+    return rest ? this.op('mod', [rest, this.index(d)], 'index') : small;
+  }
+
+  /** a = d * whole + small with small < d, where the terms show it; else `rest` is what remains to be divided. */
+  #split(a: Expr, d: number): { whole: Expr; small: Expr; rest: Expr | null } {
+    const [constant, terms] = a.k === 'linear' ? [a.constant, a.terms] : a.k === 'const' ? [a.value, []] : [0, [[1, a] as Term]];
+    const divided = terms.filter(([c]) => c % d === 0), left = terms.filter(([c]) => c % d !== 0);
+    const whole = this.linear(Math.floor(constant / d), divided.map(([c, t]): Term => [c / d, t]));
+    const small = this.linear(constant - Math.floor(constant / d) * d, left);
+    return { whole, small, rest: maxOf(small) < d ? null : small };
+  }
+}
+
+/** Largest value that an index expression can take; Infinity if it is not known. */
+export function maxOf(e: Expr): number {
+  switch (e.k) {
+    case 'const': return e.value;
+    case 'var': return e.max;
+    case 'linear': return e.terms.reduce((m, [c, t]) => m + (c > 0 ? c * maxOf(t) : 0), e.constant);
+    case 'op':
+      if (e.op === 'mod' && e.args[1].k === 'const') return e.args[1].value - 1;
+      if (e.op === 'div' && e.args[1].k === 'const') return Math.floor(maxOf(e.args[0]) / e.args[1].value);
+      if (e.op === 'min') return Math.min(maxOf(e.args[0]), maxOf(e.args[1]));
+      return Infinity;
+    default: return Infinity;
+  }
+}
+
+/** The direct sub-expressions. */
+export function children(e: Expr): readonly Expr[] {
+  switch (e.k) {
+    case 'load': return [e.index];
+    case 'linear': return e.terms.map(([, t]) => t);
+    case 'op': return e.args;
+    case 'reduce': return [e.extent, e.body];
+    case 'local': return e.index ? [e.index] : [];
+    default: return [];
+  }
+}
+
+/** Every expression below `roots` once, operands first. */
+export function postorder(roots: readonly Expr[]): Expr[] {
+  const seen = new Set<Expr>(), order: Expr[] = [];
+  const visit = (e: Expr): void => {
+    if (seen.has(e)) return;
+    seen.add(e);
+    children(e).forEach(visit);
+    order.push(e);
+  };
+  roots.forEach(visit);
+  return order;
+}

@@ -1,0 +1,50 @@
+// A kernel: loops over scalar expressions (form 'loops'), or the one routine with a template of its own, matmul. Plain data, no
+// addresses, no bounds: two layers with the same shapes share one kernel.
+import type { DType } from '../base/dtype.ts';
+import type { Expr, ReduceOp, Scalar, Var } from './expr.ts';
+
+/** A tensor in device memory. Storage type only: kernels compute in float32 (float64 for float64). */
+export interface Buffer { readonly dtype: DType; readonly access: 'read' | 'write' | 'update' }
+
+/** A scalar (length 0) or array of the kernel's own, private to a task. */
+export interface Local { readonly dtype: Scalar; readonly length: number }
+
+export type Stmt =
+  /** `vector`: iterations are independent and may run side by side in lanes. */
+  | { readonly s: 'for'; readonly index: Var; readonly extent: Expr; readonly vector: boolean; readonly body: readonly Stmt[] }
+  | { readonly s: 'if'; readonly condition: Expr; readonly body: readonly Stmt[] }
+  | { readonly s: 'set'; readonly local: number; readonly index: Expr | null; readonly value: Expr }
+  | { readonly s: 'fill'; readonly local: number; readonly value: number }
+  | { readonly s: 'store'; readonly buffer: number; readonly index: Expr; readonly value: Expr }
+  /** Reductions over one range in one pass: 16 interleaved partial results, chunks of 4096, joined in a fixed tree. */
+  | { readonly s: 'reduce'; readonly index: Var; readonly extent: Expr; readonly targets: readonly ReduceTarget[] };
+export interface ReduceTarget { readonly local: number; readonly op: ReduceOp; readonly value: Expr }
+
+interface KernelBase {
+  readonly buffers: readonly Buffer[];
+  readonly locals: readonly Local[];
+  /** How many run-time integers it takes. */
+  readonly ints: number;
+}
+
+/** `grid` iterations run in parallel, `grain` of them to a task; each owns what it stores. */
+export interface LoopKernel extends KernelBase {
+  readonly form: 'loops';
+  readonly grid: { readonly index: Var; readonly extent: Expr; readonly grain: number; readonly vector: boolean };
+  readonly body: readonly Stmt[];
+}
+
+/** A size that is fixed, or one per group given by an int32[groups + 1] buffer of offsets. */
+export type Extent = number | { readonly offsets: number };
+
+/** sum(z,i,j) = over k ascending of a(z,i,k) * b(z,k,j), one FMA at a time; then `epilogue` for each element. i and k count
+ * within the group z. */
+export interface MatmulKernel extends KernelBase {
+  readonly form: 'matmul';
+  readonly z: Var; readonly i: Var; readonly j: Var; readonly k: Var;
+  readonly groups: number; readonly m: Extent; readonly n: number; readonly depth: Extent;
+  readonly a: Expr; readonly b: Expr;
+  readonly epilogue: readonly Stmt[];
+}
+
+export type Kernel = LoopKernel | MatmulKernel;
