@@ -1,8 +1,8 @@
 // What an op is: one record with its shape rule, its gradient, its lowering to the kernel language and a plain slow reference.
 // Adding an op is one file in ops/ and one row in ops/index.ts; devices and conformance tests follow.
-import type { TensorType } from '../base/shape.ts';
+import type { Dim, TensorType } from '../base/shape.ts';
 import type { Expr, Exprs } from '../kernel/expr.ts';
-import type { Buffer, Extent, Local, Stmt } from '../kernel/kernel.ts';
+import type { Extent, Local, Stmt } from '../kernel/kernel.ts';
 import type { Attrs } from './graph.ts';
 import type { Tensor } from './tensor.ts';
 
@@ -68,8 +68,8 @@ export interface MapCall<A extends Attrs = Attrs> {
 }
 
 export interface MatmulCall<A extends Attrs = Attrs> extends MapCall<A> {
-  /** The buffer of a materialised int32 input (offsets). */
-  buffer(input: number): number;
+  /** A dimension's size as a matmul takes it: the number, or where the counts or offsets are. */
+  size(dim: Dim): Extent;
 }
 
 export interface MatmulSpec {
@@ -108,5 +108,3 @@ export interface LoopSpec {
   readonly grid: { readonly extent: Expr | number; readonly grain: number };
   body(index: Expr): Stmt[];
 }
-
-export type { Buffer };

@@ -62,7 +62,8 @@ function printStmt(s: Stmt, indent: string): string {
   }
 }
 
-const extent = (e: Extent): string => (typeof e === 'number' ? `${e}` : `b${e.offsets}[z..z+1]`);
+const extent = (e: Extent): string => 
+  (typeof e === 'number' ? `${e}` : 'count' in e ? `b${e.count}[0]` : `b${e.offsets}[z..z+1]`);
 
 export function printKernel(k: Kernel): string {
   const head = k.buffers.map((b, i) => `b${i}: ${b.access} ${b.dtype}`).join(', ');

@@ -1,0 +1,65 @@
+// Builds a Graph: numbers values, applies shape rules, remembers the module scope each node was made in.
+import { callSite, ShapeError } from '../base/errors.ts';
+import { showType, type TensorType } from '../base/shape.ts';
+import type { TypedArray } from '../base/dtype.ts';
+import type { Attrs, Graph, GraphInput, Node, Update } from './graph.ts';
+import type { Op } from './op.ts';
+import { Tensor, type Builder } from './tensor.ts';
+
+export type OpTable = ReadonlyMap<string, Op>;
+
+export class GraphBuilder implements Builder {
+  readonly ops: OpTable;
+  readonly types: TensorType[] = [];
+  readonly nodes: Node[] = [];
+  readonly inputs: GraphInput[] = [];
+  readonly outputs: { name: string; value: number }[] = [];
+  readonly updates: Update[] = [];
+  /** Where nodes made from here on belong: a module path. */
+  scope = '';
+
+  constructor(ops: OpTable) { this.ops = ops; }
+
+  emit(op: string, inputs: readonly Tensor[], attrs: Attrs = {}): Tensor[] {
+    const record = this.ops.get(op);
+    if (!record) throw new Error(`no op named ${op}`);
+    for (const t of inputs) {
+      if (t.builder !== this) throw new ShapeError(`${op}: an input belongs to another trace`, 'do not keep tensors between traces');
+    }
+    let types: TensorType[];
+    try {
+      types = record.infer(inputs.map((t) => t.type), attrs);
+    } catch (error) {
+      if (!(error instanceof ShapeError)) throw error;
+      const where = [this.scope && `in ${this.scope}`, callSite()].filter(Boolean).join(', ');
+      throw new ShapeError(`${error.message}\n  ${op}(${inputs.map((t) => showType(t.type)).join(', ')}) ${where}`, undefined, error);
+    }
+    const outputs = types.map((type) => this.#value(type));
+    this.nodes.push({ op, inputs: inputs.map((t) => t.id), outputs: outputs.map((t) => t.id), attrs, scope: this.scope });
+    return outputs;
+  }
+
+  #value(type: TensorType): Tensor {
+    this.types.push(type);
+    return new Tensor(this, this.types.length - 1, type);
+  }
+
+  input(kind: GraphInput['kind'], name: string, type: TensorType, data?: TypedArray): Tensor {
+    if (this.inputs.some((i) => i.kind === kind && i.name === name)) throw new Error(`two ${kind} values are named ${name}`);
+    const made = this.#value(type);
+    this.inputs.push({ value: made.id, name, kind, ...(data && { data }) });
+    return made;
+  }
+
+  output(name: string, tensor: Tensor): void { this.outputs.push({ name, value: tensor.id }); }
+
+  update(state: Tensor, value: Tensor, unless: Tensor | null = null): void {
+    this.updates.push({ state: state.id, value: value.id, unless: unless?.id ?? null });
+  }
+
+  tensor(id: number): Tensor { return new Tensor(this, id, this.types[id]); }
+
+  build(): Graph {
+    return { types: this.types, inputs: this.inputs, nodes: this.nodes, outputs: this.outputs, updates: this.updates };
+  }
+}

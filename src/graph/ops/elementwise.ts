@@ -1,0 +1,90 @@
+// What all elementwise ops share: broadcasting of shapes, reading of stretched inputs, summing a gradient back to a stretched
+// input's shape, and a reference loop. An elementwise op's own file says only what it computes.
+import type { DType } from '../../base/dtype.ts';
+import { ShapeError } from '../../base/errors.ts';
+import { boundOf, broadcastShapes, elements, sizes, stridesOf, type Dim, type TensorType } from '../../base/shape.ts';
+import type { Expr, Exprs } from '../../kernel/expr.ts';
+import type { GradCall, MapCall, Op, Reader, RefCall } from '../op.ts';
+import type { Attrs } from '../graph.ts';
+import { emit1, type Tensor } from '../tensor.ts';
+
+export interface Elementwise<A extends Attrs> {
+  readonly name: string;
+  readonly doc: string;
+  readonly arity: number;
+  /** Rough cost of one element in floating-point operations: decides what is recomputed and what is stored. */
+  readonly weight?: number;
+  /** Dtype of the result; that of the first input by default. */
+  dtype?(inputs: readonly DType[], attrs: A): DType;
+  grad?(call: GradCall<A>, dout: Tensor): (Tensor | null)[];
+  expr(e: Exprs, x: readonly Expr[], dtype: DType, call: MapCall<A>, index: readonly Expr[]): Expr;
+  value(x: readonly number[], attrs: A): number;
+}
+
+/** Index of a broadcast input's element, given that of the result. */
+export function broadcastIndex(e: Exprs, shape: readonly Dim[], index: readonly Expr[]): Expr[] {
+  const skip = index.length - shape.length;
+  return shape.map((d, i) => (d === 1 ? e.index(0) : index[i + skip]));
+}
+
+export const readBroadcast = (e: Exprs, reader: Reader, index: readonly Expr[]): Expr =>
+  reader.at(broadcastIndex(e, reader.type.shape, index));
+
+/** Sums a gradient over the dimensions along which `to` was stretched. */
+export function unbroadcast(grad: Tensor, to: TensorType): Tensor {
+  const lead = grad.shape.length - to.shape.length;
+  const axes = grad.shape.flatMap((d, i) => (i < lead || (to.shape[i - lead] === 1 && d !== 1) ? [i] : []));
+  if (axes.length === 0) return grad;
+  const summed = emit1('sum', [grad], { axes });
+  return summed.shape.length === to.shape.length ? summed : emit1('reshape', [summed], { shape: to.shape.map(boundOf) });
+}
+
+export function elementwise<A extends Attrs = Attrs>(spec: Elementwise<A>): Op<A> {
+  const { name, doc, arity, weight = 1 } = spec;
+  return {
+    name, doc,
+    infer(inputs, attrs) {
+      if (inputs.length !== arity) throw new ShapeError(`${name} takes ${arity} inputs, got ${inputs.length}`);
+      const shape = inputs.reduce<readonly Dim[]>((s, t) => broadcastShapes(name, s, t.shape), []);
+      if (!spec.dtype && inputs.some((t) => t.dtype !== inputs[0].dtype)) {
+        throw new ShapeError(`${name}: dtypes differ (${inputs.map((t) => t.dtype).join(', ')})`, 'use cast');
+      }
+      return [{ dtype: spec.dtype ? spec.dtype(inputs.map((t) => t.dtype), attrs) : inputs[0].dtype, shape }];
+    },
+    ...(spec.grad && { grad: (call: GradCall<A>) => {
+      const dout = call.douts[0];
+      if (!dout || !spec.grad) return call.inputs.map(() => null);
+      return spec.grad(call, dout).map((g, i) => g && unbroadcast(g, call.inputs[i].type));
+    } }),
+    lower: { kind: 'map', weight, at: (call, index) =>
+      spec.expr(call.e, call.inputs.map((r) => readBroadcast(call.e, r, index)), call.outTypes[0].dtype, call, index) },
+    reference(call) {
+      return [mapReference(call, (x) => spec.value(x, call.attrs))];
+    },
+  };
+}
+
+/** Runs a scalar function over broadcast inputs, over the rows that exist. */
+function mapReference(call: RefCall, f: (x: readonly number[]) => number): Float64Array {
+  const type = call.outTypes[0];
+  const out = new Float64Array(elements(type.shape)).fill(NaN);
+  const dims = sizes(type.shape);
+  if (dims.length > 0) dims[0] = call.rows(type);
+  const strides = call.inTypes.map((t) => {
+    const own = stridesOf(t.shape), skip = dims.length - t.shape.length;
+    return dims.map((_, i) => (i < skip || t.shape[i - skip] === 1 ? 0 : own[i - skip]));
+  });
+  const count = dims.reduce((n, d) => n * d, 1);
+  const x = new Array<number>(call.inputs.length);
+  const at = dims.map(() => 0);
+  for (let flat = 0; flat < count; flat++) {
+    for (let j = 0; j < x.length; j++) {
+      let offset = 0;
+      for (let d = 0; d < dims.length; d++) offset += at[d] * strides[j][d];
+      x[j] = call.inputs[j][offset];
+    }
+    out[flat] = f(x);
+    for (let d = dims.length - 1; d >= 0 && ++at[d] === dims[d]; d--) at[d] = 0;
+  }
+  return out;
+}

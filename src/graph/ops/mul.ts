@@ -1,0 +1,13 @@
+// a * b, broadcast.
+import { lift, emit1, type Tensor } from '../tensor.ts';
+import { elementwise } from './elementwise.ts';
+
+export const mulOp = elementwise({
+  name: 'mul', doc: 'a * b', arity: 2,
+  grad: ({ inputs: [a, b], needs }, dout) => [needs[0] ? emit1('mul', [dout, b]) : null, needs[1] ? emit1('mul', [dout, a]) : null],
+  expr: (e, [a, b], dtype) => e.op('mul', [a, b], dtype),
+  value: ([a, b]) => a * b,
+});
+
+/** a * b with broadcasting. */
+export const mul = (a: Tensor, b: Tensor | number): Tensor => emit1('mul', [a, lift(a, b)]);

@@ -1,0 +1,43 @@
+// Checks a Graph: values are made once and before they are read, types follow from the ops' shape rules, dimensions refer to int32
+// values that exist, updates fit their states. Run after every pass.
+import { VerifyError } from '../base/errors.ts';
+import { sameShape, showType } from '../base/shape.ts';
+import { dimValues, type Graph } from './graph.ts';
+import type { OpTable } from './builder.ts';
+
+export function verifyGraph(graph: Graph, ops: OpTable, stage: string): Graph {
+  const fail = (message: string): never => { throw new VerifyError(stage, message); };
+  const made = new Set<number>();
+  const define = (v: number, by: string): void => {
+    if (made.has(v)) fail(`%${v} is made twice (${by})`);
+    if (!graph.types[v]) fail(`%${v} has no type`);
+    for (const d of dimValues(graph.types[v])) if (!made.has(d)) fail(`%${v}: its dimension reads %${d}, which is not made before it`);
+    made.add(v);
+  };
+  for (const input of graph.inputs) define(input.value, input.name);
+  for (const node of graph.nodes) {
+    const op = ops.get(node.op) ?? fail(`unknown op ${node.op}`);
+    for (const v of node.inputs) if (!made.has(v)) fail(`${node.op} reads %${v} before it is made`);
+    const types = op.infer(node.inputs.map((v) => graph.types[v]), node.attrs);
+    if (types.length !== node.outputs.length) fail(`${node.op} makes ${types.length} values, not ${node.outputs.length}`);
+    node.outputs.forEach((v, i) => {
+      define(v, node.op);
+      const got = graph.types[v];
+      if (got.dtype !== types[i].dtype || !sameShape(got.shape, types[i].shape)) {
+        fail(`%${v} = ${node.op}: has type ${showType(got)}, its rule says ${showType(types[i])}`);
+      }
+    });
+  }
+  for (const { name, value } of graph.outputs) if (!made.has(value)) fail(`output ${name} is never made`);
+  const states = new Set(graph.inputs.filter((i) => i.kind === 'state').map((i) => i.value));
+  const updated = new Set<number>();
+  for (const { state, value, unless } of graph.updates) {
+    if (!states.has(state)) fail(`%${state} is updated but no state`);
+    if (updated.has(state)) fail(`%${state} is updated twice`);
+    updated.add(state);
+    const [s, v] = [graph.types[state], graph.types[value]];
+    if (!made.has(value) || s.dtype !== v.dtype || !sameShape(s.shape, v.shape)) fail(`update of %${state} does not fit ${showType(s)}`);
+    if (unless !== null && (!made.has(unless) || graph.types[unless].dtype !== 'int32')) fail('an update is guarded by no int32 value');
+  }
+  return graph;
+}
