@@ -50,7 +50,9 @@ export interface Reader {
 
 export type Lowering<A extends Attrs = Attrs> =
   /** Output element at a multi-index as an expression of input elements. May contain reductions (row operations). */
-  | { readonly kind: 'map'; readonly weight?: number; at(call: MapCall<A>, index: readonly Expr[], output: number): Expr }
+  | { readonly kind: 'map'; readonly weight?: number; at(call: MapCall<A>, index: readonly Expr[], output: number): Expr;
+      /** The same by row-major linear index, where the op reads all its (equally large) inputs at that index; null where it does not. */
+      linear?(call: MapCall<A>, linear: Expr, output: number): Expr | null }
   /** Sum of products; what the epilogue stores is decided when kernels are fused. */
   | { readonly kind: 'matmul'; build(call: MatmulCall<A>): MatmulSpec }
   /** Loops of its own, over materialised inputs and outputs. */

@@ -88,8 +88,12 @@ export class Exprs {
     this.#depth++;
     const value = body(index);
     this.#depth--;
-    return this.#intern(`${op}${order}${index.id}<${ext.id}:${value.id}`,
-      { k: 'reduce', dtype: value.dtype, op, order, index, extent: ext, body: value });
+    return this.reduceOver(op, order, ext, index, value);
+  }
+
+  reduceOver(op: ReduceOp, order: ReduceOrder, extent: Expr, index: Var, body: Expr): Expr {
+    return this.#intern(`${op}${order}${index.id}<${extent.id}:${body.id}`,
+      { k: 'reduce', dtype: body.dtype, op, order, index, extent, body });
   }
 
   // ---- index arithmetic, kept linear ----

@@ -2,7 +2,7 @@
 // input's shape, and a reference loop. An elementwise op's own file says only what it computes.
 import type { DType } from '../../base/dtype.ts';
 import { ShapeError } from '../../base/errors.ts';
-import { boundOf, broadcastShapes, elements, sizes, stridesOf, type Dim, type TensorType } from '../../base/shape.ts';
+import { boundOf, broadcastShapes, elements, sameShape, sizes, stridesOf, type Dim, type TensorType } from '../../base/shape.ts';
 import type { Expr, Exprs } from '../../kernel/expr.ts';
 import type { GradCall, MapCall, Op, Reader, RefCall } from '../op.ts';
 import type { Attrs } from '../graph.ts';
@@ -17,7 +17,8 @@ export interface Elementwise<A extends Attrs> {
   /** Dtype of the result; that of the first input by default. */
   dtype?(inputs: readonly DType[], attrs: A): DType;
   grad?(call: GradCall<A>, dout: Tensor): (Tensor | null)[];
-  expr(e: Exprs, x: readonly Expr[], dtype: DType, call: MapCall<A>, index: readonly Expr[]): Expr;
+  /** `linear`: row-major index of the element. */
+  expr(e: Exprs, x: readonly Expr[], dtype: DType, call: MapCall<A>, linear: Expr): Expr;
   value(x: readonly number[], attrs: A): number;
 }
 
@@ -29,6 +30,11 @@ export function broadcastIndex(e: Exprs, shape: readonly Dim[], index: readonly 
 
 export const readBroadcast = (e: Exprs, reader: Reader, index: readonly Expr[]): Expr =>
   reader.at(broadcastIndex(e, reader.type.shape, index));
+
+function linearOf(call: MapCall, index: readonly Expr[]): Expr {
+  const strides = stridesOf(call.outTypes[0].shape);
+  return call.e.linear(0, index.map((i, d) => [strides[d], i]));
+}
 
 /** Sums a gradient over the dimensions along which `to` was stretched. */
 export function unbroadcast(grad: Tensor, to: TensorType): Tensor {
@@ -56,8 +62,15 @@ export function elementwise<A extends Attrs = Attrs>(spec: Elementwise<A>): Op<A
       if (!dout || !spec.grad) return call.inputs.map(() => null);
       return spec.grad(call, dout).map((g, i) => g && unbroadcast(g, call.inputs[i].type));
     } }),
-    lower: { kind: 'map', weight, at: (call, index) =>
-      spec.expr(call.e, call.inputs.map((r) => readBroadcast(call.e, r, index)), call.outTypes[0].dtype, call, index) },
+    lower: { kind: 'map', weight,
+      at: (call, index) =>
+        spec.expr(call.e, call.inputs.map((r) => readBroadcast(call.e, r, index)), call.outTypes[0].dtype, call, linearOf(call, index)),
+      linear(call, l) {
+        const whole = call.outTypes[0].shape, zero = call.e.index(0);
+        const one = (r: Reader): boolean => r.type.shape.length === 0;
+        if (!call.inputs.every((r) => one(r) || sameShape(r.type.shape, whole))) return null;
+        return spec.expr(call.e, call.inputs.map((r) => r.linear(one(r) ? zero : l)), call.outTypes[0].dtype, call, l);
+      } },
     reference(call) {
       return [mapReference(call, (x) => spec.value(x, call.attrs))];
     },

@@ -23,7 +23,7 @@ export const reshapeOp: Op<ReshapeAttrs> = {
   lower: { kind: 'map', weight: 0, at({ e, inputs: [x], outTypes: [type] }, index) {
     const strides = stridesOf(type.shape);
     return x.linear(e.linear(0, index.map((i, d) => [strides[d], i])));
-  } },
+  }, linear: ({ inputs: [x] }, l) => x.linear(l) },
   reference: ({ inputs: [x] }) => [x],
 };
 

@@ -1,0 +1,132 @@
+// The expressions of one kernel: reads values of the graph either from buffers or, where they are not stored, as the expression
+// that makes them. The kernel's own results (members) are read as what is being computed.
+import { boundOf, stridesOf, type Dim, type TensorType } from '../base/shape.ts';
+import { VerifyError } from '../base/errors.ts';
+import { dimValues, type Graph, type Node, type ValueId } from '../graph/graph.ts';
+import type { MapCall, MatmulCall, Op, Reader } from '../graph/op.ts';
+import type { OpTable } from '../graph/builder.ts';
+import { Exprs, type Expr } from '../kernel/expr.ts';
+import type { Buffer, Extent } from '../kernel/kernel.ts';
+
+export interface Storage {
+  readonly graph: Graph;
+  readonly ops: OpTable;
+  readonly producers: readonly (Node | undefined)[];
+  readonly stored: ReadonlySet<ValueId>;
+  /** The value whose buffer holds `v` (itself, or what it is a reshape of). */
+  home(v: ValueId): ValueId;
+}
+
+export class Scope {
+  readonly e = new Exprs();
+  readonly values: ValueId[] = [];
+  readonly ints: number[] = [];
+  readonly #access: Buffer['access'][] = [];
+  readonly #storage: Storage;
+  readonly #members: ReadonlySet<ValueId>;
+  readonly #memo = new Map<string, Expr>();
+  /** In a matmul's epilogue: the matmul's value and the linear index of the element at hand. */
+  #sum: { readonly value: ValueId; readonly linear: Expr } | null = null;
+
+  constructor(storage: Storage, members: Iterable<ValueId>) {
+    this.#storage = storage;
+    this.#members = new Set(members);
+  }
+
+  get buffers(): Buffer[] {
+    return this.values.map((v, i) => ({ dtype: this.#storage.graph.types[v].dtype, access: this.#access[i] }));
+  }
+
+  buffer(value: ValueId, access: 'read' | 'write'): number {
+    const home = access === 'write' ? value : this.#storage.home(value);
+    let index = this.values.findIndex((v, i) => v === home && (this.#access[i] === 'write') === (access === 'write'));
+    if (index < 0) {
+      index = this.values.push(home) - 1;
+      this.#access.push(access);
+    }
+    return index;
+  }
+
+  int(value: number): Expr { return this.e.int(this.ints.push(value) - 1); }
+
+  beginEpilogue(value: ValueId, linear: Expr): void { this.#sum = { value, linear }; }
+
+  extent = (type: TensorType, axis: number): Expr => {
+    const d = type.shape[axis];
+    if (typeof d === 'number') return this.e.index(d);
+    const at = this.e.load(this.buffer(dimValues(type)[0], 'read'), this.e.index(d.kind === 'bounded' ? 0 : d.segments), 'int32');
+    return this.e.op('cast', [at], 'index');
+  };
+
+  size = (d: Dim): Extent => {
+    if (typeof d === 'number') return d;
+    return d.kind === 'bounded' ? { count: this.buffer(d.count, 'read') } : { offsets: this.buffer(d.offsets, 'read') };
+  };
+
+  /** How an op sees its inputs and its surroundings. */
+  call(node: Node): MatmulCall {
+    const types = this.#storage.graph.types;
+    return {
+      e: this.e, attrs: node.attrs, outTypes: node.outputs.map((v) => types[v]), extent: this.extent, size: this.size,
+      inputs: node.inputs.map((v) => this.reader(v)), int: (value) => this.int(value),
+    };
+  }
+
+  reader(v: ValueId): Reader {
+    return { type: this.#storage.graph.types[v], at: (index) => this.at(v, index), linear: (l) => this.linear(v, l) };
+  }
+
+  at(v: ValueId, index: readonly Expr[]): Expr {
+    const { stored, graph } = this.#storage;
+    if (this.#sum?.value === v || (stored.has(v) && !this.#members.has(v))) {
+      const strides = stridesOf(graph.types[v].shape);
+      return this.linear(v, this.e.linear(0, index.map((i, d) => [strides[d], i])));
+    }
+    return this.#memoised(`${v}@${index.map((i) => i.id).join()}`, () => {
+      const { node, op } = this.#maker(v);
+      if (op.lower.kind !== 'map') throw new VerifyError('lower', `${node.op} is read inside a kernel but was not stored`);
+      return op.lower.at(this.call(node), index, node.outputs.indexOf(v));
+    });
+  }
+
+  linear(v: ValueId, l: Expr): Expr {
+    if (this.#sum?.value === v) {
+      if (l !== this.#sum.linear) throw new VerifyError('lower', 'an epilogue reads another element than its own');
+      return this.e.sum(this.#storage.graph.types[v].dtype);
+    }
+    if (this.#storage.stored.has(v) && !this.#members.has(v)) {
+      return this.e.load(this.buffer(v, 'read'), l, this.#storage.graph.types[v].dtype);
+    }
+    return this.#memoised(`${v}#${l.id}`, () => {
+      const { node, op } = this.#maker(v);
+      const direct = op.lower.kind === 'map' ? op.lower.linear?.(this.call(node), l, node.outputs.indexOf(v)) : null;
+      return direct ?? this.at(v, unravel(this.e, this.#storage.graph.types[v], l));
+    });
+  }
+
+  #maker(v: ValueId): { node: Node; op: Op } {
+    const node = this.#storage.producers[v];
+    const op = node && this.#storage.ops.get(node.op);
+    if (!node || !op) throw new VerifyError('lower', `%${v} has no maker and is not stored`);
+    return { node, op };
+  }
+
+  #memoised(key: string, make: () => Expr): Expr {
+    const found = this.#memo.get(key);
+    if (found) return found;
+    const made = make();
+    this.#memo.set(key, made);
+    return made;
+  }
+}
+
+/** The multi-index of a row-major linear index. */
+export function unravel(e: Exprs, type: TensorType, linear: Expr): Expr[] {
+  const strides = stridesOf(type.shape);
+  return type.shape.map((d, i) => {
+    const q = e.div(linear, strides[i]);
+    return i === 0 ? q : e.mod(q, boundOf(d));
+  });
+}
+
+export type { MapCall };
