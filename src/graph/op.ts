@@ -10,6 +10,8 @@ export interface Op<A extends Attrs = Attrs> {
   readonly name: string;
   /** One line: what comes out, in terms of what goes in. */
   readonly doc: string;
+  /** Inputs of which only the type matters. */
+  readonly unread?: readonly number[];
   /** Types of the outputs; throws ShapeError. */
   infer(inputs: readonly TensorType[], attrs: A): TensorType[];
   /** Gradients to the inputs (null: none flows) from those to the outputs (null where nothing reads that output). Absent: not
@@ -50,7 +52,10 @@ export interface Reader {
 
 export type Lowering<A extends Attrs = Attrs> =
   /** Output element at a multi-index as an expression of input elements. May contain reductions (row operations). */
-  | { readonly kind: 'map'; readonly weight?: number; at(call: MapCall<A>, index: readonly Expr[], output: number): Expr;
+  | { readonly kind: 'map'; readonly weight?: number;
+      /** For ops that reduce: how often they go over the elements of their input. */
+      readonly passes?: number;
+      at(call: MapCall<A>, index: readonly Expr[], output: number): Expr;
       /** The same by row-major linear index, where the op reads all its (equally large) inputs at that index; null where it does not. */
       linear?(call: MapCall<A>, linear: Expr, output: number): Expr | null }
   /** Sum of products; what the epilogue stores is decided when kernels are fused. */
@@ -65,8 +70,8 @@ export interface MapCall<A extends Attrs = Attrs> {
   readonly attrs: A;
   /** Extent of a dimension of a type, as an expression: its size, or its count read at run time. */
   extent(type: TensorType, axis: number): Expr;
-  /** A run-time integer that is no part of the kernel's text. */
-  int(value: number): Expr;
+  /** A run-time integer that is no part of the kernel's text, so that kernels which differ in it alone share their code. */
+  int(name: string, value: number): Expr;
 }
 
 export interface MatmulCall<A extends Attrs = Attrs> extends MapCall<A> {

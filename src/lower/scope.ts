@@ -3,12 +3,20 @@
 import { boundOf, stridesOf, type Dim, type TensorType } from '../base/shape.ts';
 import { VerifyError } from '../base/errors.ts';
 import { dimValues, type Graph, type Node, type ValueId } from '../graph/graph.ts';
-import type { MapCall, MatmulCall, Op, Reader } from '../graph/op.ts';
+import type { MatmulCall, Op, Reader } from '../graph/op.ts';
 import type { OpTable } from '../graph/builder.ts';
 import { Exprs, type Expr } from '../kernel/expr.ts';
 import type { Buffer, Extent } from '../kernel/kernel.ts';
 
+/** Who reads a value: nodes (once per operand); whether outputs, updates or dimensions do; whether anything needs it at all. */
+export interface Uses {
+  readonly nodes: readonly (readonly Node[])[];
+  readonly pinned: ReadonlySet<ValueId>;
+  readonly needed: ReadonlySet<ValueId>;
+}
+
 export interface Storage {
+  readonly uses: Uses;
   readonly graph: Graph;
   readonly ops: OpTable;
   readonly producers: readonly (Node | undefined)[];
@@ -25,6 +33,7 @@ export class Scope {
   readonly #storage: Storage;
   readonly #members: ReadonlySet<ValueId>;
   readonly #memo = new Map<string, Expr>();
+  readonly #calls = new Map<Node, MatmulCall>();
   /** In a matmul's epilogue: the matmul's value and the linear index of the element at hand. */
   #sum: { readonly value: ValueId; readonly linear: Expr } | null = null;
 
@@ -47,8 +56,6 @@ export class Scope {
     return index;
   }
 
-  int(value: number): Expr { return this.e.int(this.ints.push(value) - 1); }
-
   beginEpilogue(value: ValueId, linear: Expr): void { this.#sum = { value, linear }; }
 
   extent = (type: TensorType, axis: number): Expr => {
@@ -65,11 +72,20 @@ export class Scope {
 
   /** How an op sees its inputs and its surroundings. */
   call(node: Node): MatmulCall {
-    const types = this.#storage.graph.types;
-    return {
-      e: this.e, attrs: node.attrs, outTypes: node.outputs.map((v) => types[v]), extent: this.extent, size: this.size,
-      inputs: node.inputs.map((v) => this.reader(v)), int: (value) => this.int(value),
+    const found = this.#calls.get(node);
+    if (found) return found;
+    const types = this.#storage.graph.types, slots = new Map<string, Expr>();
+    const int = (name: string, value: number): Expr => {
+      const slot = slots.get(name) ?? this.e.int(this.ints.push(value) - 1);
+      slots.set(name, slot);
+      return slot;
     };
+    const made: MatmulCall = {
+      e: this.e, attrs: node.attrs, outTypes: node.outputs.map((v) => types[v]), extent: this.extent, size: this.size, int,
+      inputs: node.inputs.map((v) => this.reader(v)),
+    };
+    this.#calls.set(node, made);
+    return made;
   }
 
   reader(v: ValueId): Reader {
@@ -128,5 +144,3 @@ export function unravel(e: Exprs, type: TensorType, linear: Expr): Expr[] {
     return i === 0 ? q : e.mod(q, boundOf(d));
   });
 }
-
-export type { MapCall };

@@ -22,7 +22,7 @@ export const crossEntropyOp: Op = {
     const b = dlse && emit1('mul', [p, wide(dlse)]);
     return [a && b ? emit1('add', [a, b]) : a ?? b, null];
   },
-  lower: { kind: 'map', weight: 40, at({ e, inputs: [x, target] }, index, output) {
+  lower: { kind: 'map', weight: 40, passes: 2, at({ e, inputs: [x, target] }, index, output) {
     const dtype = x.type.dtype, n = boundOf(x.type.shape[x.type.shape.length - 1]);
     const max = e.reduce('max', 'lanes', n, (c) => x.at([...index, c]));
     const sum = e.reduce('sum', 'lanes', n, (c) => e.op('exp', [e.op('sub', [x.at([...index, c]), max], dtype)], dtype));

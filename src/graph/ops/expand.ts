@@ -6,7 +6,7 @@ import { emit1, type Tensor } from '../tensor.ts';
 export type ExpandAttrs = { readonly axes: readonly number[] };
 
 export const expandOp: Op<ExpandAttrs> = {
-  name: 'expand', doc: 'x repeated along `axes` to the shape of `like`, whose values are not read',
+  name: 'expand', doc: 'x repeated along `axes` to the shape of `like`, whose values are not read', unread: [1],
   infer: ([x, like]) => [{ dtype: x.dtype, shape: like.shape }],
   grad: ({ douts: [dout], attrs }) => [dout && emit1('sum', [dout], { axes: attrs.axes }), null],
   lower: { kind: 'map', weight: 0, at: ({ inputs: [x], attrs }, index) => x.at(index.filter((_, i) => !attrs.axes.includes(i))) },

@@ -15,7 +15,7 @@ export const sumOp: Op<SumAttrs> = {
     if (!dout) return [null];
     return [emit1('expand', [dout, x], { axes })];
   },
-  lower: { kind: 'map', at: (call, index) => reduceAt(call, 'sum', call.attrs.axes, index) },
+  lower: { kind: 'map', passes: 1, at: (call, index) => reduceAt(call, 'sum', call.attrs.axes, index) },
   reference: (call) => [reduceReference(call, call.attrs.axes, 0, (a, b) => a + b)],
 };
 

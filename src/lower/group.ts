@@ -1,0 +1,162 @@
+// Groups stored values into kernels. A kernel is a matmul with an epilogue, a routine, or loops over one shape. A value joins the
+// kernel of a value that it reads element by element (so that the element never leaves the registers), unless something else that
+// it reads must come after that kernel.
+import { elements } from '../base/shape.ts';
+import type { Node, ValueId } from '../graph/graph.ts';
+import type { Storage } from './scope.ts';
+import { readInputs } from './store.ts';
+
+export interface Group {
+  readonly kind: 'map' | 'matmul' | 'loops';
+  /** For matmul and loops: the node that the kernel runs. */
+  readonly node: Node | null;
+  /** Values the kernel stores. */
+  readonly roots: ValueId[];
+  /** Update kernels: the int32 value that must be 0. */
+  unless: ValueId | null;
+  /** Values read from memory. */
+  readonly reads: Set<ValueId>;
+  /** Kernels that must come before for another reason: they read a state that this one overwrites. */
+  readonly after: Set<Group>;
+}
+
+export interface Grouping {
+  /** In an order in which every kernel follows those it depends on. */
+  readonly groups: readonly Group[];
+  /** Update values that are written straight into their state. */
+  readonly inPlace: ReadonlySet<ValueId>;
+}
+
+/** What a value's expression reads from memory: at the same element (`same`), or anywhere (`other`). */
+interface Leaves { readonly same: Set<ValueId>; readonly other: Set<ValueId> }
+
+export function groupKernels(storage: Storage): Grouping {
+  const { graph, ops, stored, producers, home, uses } = storage;
+  const groupOf = new Map<ValueId, Group>(), groups: Group[] = [];
+  const guards = new Map(graph.updates.filter((u) => soleUse(u.value)).map((u) => [u.value, u.unless]));
+
+  for (const node of graph.nodes) {
+    const kind = ops.get(node.op)?.lower.kind ?? 'map';
+    const roots = node.outputs.filter((v) => uses.needed.has(v) && stored.has(v) && home(v) === v);
+    if (roots.length === 0) continue;
+    if (kind !== 'map') {
+      const { same, other } = leavesOf(node.outputs[0], true);
+      add({ kind, node, roots: [...node.outputs], unless: null, reads: new Set([...same, ...other]), after: new Set() });
+      continue;
+    }
+    for (const v of roots) place(v);
+  }
+  const inPlace = overwriteStates();
+  return { groups: order(groups), inPlace };
+
+  function add(group: Group): void {
+    groups.push(group);
+    for (const v of group.roots) groupOf.set(v, group);
+  }
+
+  function place(v: ValueId): void {
+    const { same, other } = leavesOf(v, false);
+    const guard = guards.get(v) ?? null;
+    // Newest first: the kernel that can take this value without waiting for less.
+    const hosts = [...new Set([...same].flatMap((s) => groupOf.get(home(s)) ?? []))].reverse();
+    const host = hosts.find((g) => g.kind !== 'loops' && fits(g, v, guard) && [...same, ...other].every((leaf) => {
+      const maker = groupOf.get(home(leaf));
+      return maker === g ? !other.has(leaf) : maker === undefined || !reaches(maker, g);
+    }));
+    // Updates of one optimiser step that read the same things share a loop, though none reads another's result.
+    const sibling = host ?? (guard === null ? undefined : groups.findLast((g) => g.kind === 'map' && g.unless === guard
+      && sameSize(g.roots[0], v) && [...same].some((s) => g.reads.has(s)) && [...same, ...other].every((leaf) => {
+        const maker = groupOf.get(home(leaf));
+        return maker === undefined || (maker !== g && !reaches(maker, g));
+      })));
+    if (!sibling) {
+      add({ kind: 'map', node: null, roots: [v], unless: guard, reads: new Set([...same, ...other]), after: new Set() });
+      return;
+    }
+    sibling.roots.push(v);
+    if (guard !== null) sibling.unless = guard;
+    for (const leaf of [...same, ...other]) if (groupOf.get(home(leaf)) !== sibling) sibling.reads.add(leaf);
+    groupOf.set(v, sibling);
+  }
+
+  /** A kernel that updates states stores nothing else, since it may be skipped. */
+  function fits(g: Group, v: ValueId, guard: ValueId | null): boolean {
+    if (!sameSize(g.roots[0], v)) return false;
+    return g.unless === guard && (g.kind === 'map' || guard === null);
+  }
+
+  function sameSize(a: ValueId, b: ValueId): boolean {
+    const [x, y] = [graph.types[a].shape, graph.types[b].shape];
+    return elements(x) === elements(y) && typeof x[0] === typeof y[0];
+  }
+
+  /** Whether group `from` runs after `to` because it reads, directly or not, what `to` makes. */
+  function reaches(from: Group, to: Group): boolean {
+    const seen = new Set<Group>(), queue = [from];
+    for (let g = queue.pop(); g; g = queue.pop()) {
+      if (g === to) return true;
+      if (seen.has(g)) continue;
+      seen.add(g);
+      queue.push(...before(g));
+    }
+    return false;
+  }
+
+  /** The kernels that `g` directly follows. */
+  function before(g: Group): Group[] {
+    return [...g.after, ...[...g.reads].flatMap((leaf) => groupOf.get(home(leaf)) ?? [])].filter((b) => b !== g);
+  }
+
+  /** A state may be overwritten by the kernel that makes its new value, after all that read the old one, if none of those needs the
+   * new one. */
+  function overwriteStates(): Set<ValueId> {
+    const done = new Set<ValueId>();
+    for (const { state, value } of graph.updates) {
+      const writer = groupOf.get(value);
+      if (!writer || !soleUse(value) || writer.kind === 'loops') continue;
+      const readers = groups.filter((g) => g !== writer && g.reads.has(state));
+      if (readers.some((g) => reaches(g, writer))) continue;
+      for (const g of readers) writer.after.add(g);
+      done.add(value);
+    }
+    return done;
+  }
+
+  function leavesOf(v: ValueId, routine: boolean): Leaves {
+    const leaves: Leaves = { same: new Set(), other: new Set() };
+    const seen = new Set<string>();
+    const visit = (value: ValueId, same: boolean, top: boolean): void => {
+      if (seen.has(`${value}${same}`)) return;
+      seen.add(`${value}${same}`);
+      const node = producers[value];
+      for (const d of graph.types[value].shape) if (typeof d !== 'number') leaves.other.add(d.kind === 'bounded' ? d.count : d.offsets);
+      if (!node || (stored.has(value) && !top)) {
+        (same ? leaves.same : leaves.other).add(value);
+        return;
+      }
+      const lower = ops.get(node.op)?.lower;
+      const direct = same && lower?.kind === 'map' && lower.linear !== undefined;
+      for (const input of readInputs(node, ops)) visit(input, direct && sameSize(input, value), false);
+    };
+    visit(v, !routine, true);
+    for (const leaf of leaves.other) leaves.same.delete(leaf);
+    return leaves;
+  }
+
+  function soleUse(v: ValueId): boolean {
+    return graph.outputs.every((o) => o.value !== v) && graph.updates.filter((u) => u.value === v).length === 1;
+  }
+
+  /** Depth-first from the first group on: each group after what it reads. */
+  function order(all: readonly Group[]): Group[] {
+    const sorted: Group[] = [], done = new Set<Group>();
+    const visit = (g: Group): void => {
+      if (done.has(g)) return;
+      done.add(g);
+      before(g).forEach(visit);
+      sorted.push(g);
+    };
+    all.forEach(visit);
+    return sorted;
+  }
+}

@@ -1,0 +1,158 @@
+// Loops for a group of values over one shape: element by element, row by row with reductions along the row, or column by column
+// where leading axes are summed. Which of the three follows from the expressions.
+import { boundOf, elements, type Dim } from '../base/shape.ts';
+import { VerifyError } from '../base/errors.ts';
+import type { Graph, ValueId } from '../graph/graph.ts';
+import type { Exprs, Expr, Var } from '../kernel/expr.ts';
+import type { Local, LoopKernel, ReduceTarget, Stmt } from '../kernel/kernel.ts';
+import { asSet, dependsOn, invariants, reductions, substitute } from '../kernel/rewrite.ts';
+import type { Scope } from './scope.ts';
+
+const TASK = 8192; // elements of work a task: some microseconds
+const COLUMNS = 64; // columns a task sums at once
+const CHUNK = 4096; // DESIGN section 2: long sums are joined from chunks of this many
+
+/** What is stored: value `root` at linear index `at`. */
+interface Item { readonly buffer: number; readonly at: Expr; readonly value: Expr }
+type Reduce = Extract<Expr, { k: 'reduce' }>;
+
+export function buildNest(graph: Graph, scope: Scope, roots: readonly ValueId[]): LoopKernel {
+  const { e } = scope, type = graph.types[roots[0]], shape = type.shape, rank = shape.length;
+  const itemsAt = (linear: Expr): Item[] => roots.map((v) => ({ buffer: scope.buffer(v, 'write'), at: linear, value: scope.linear(v, linear) }));
+  const dynamic = rank > 0 && typeof shape[0] !== 'number';
+  const rowElements = elements(shape.slice(1));
+  const count = dynamic ? e.scale(scope.extent(type, 0), rowElements) : e.index(elements(shape));
+
+  // Element by element, if every element is read where it is written.
+  const flat = e.loop(elements(shape), 'p');
+  const items = itemsAt(flat);
+  const all = items.map((i) => i.value);
+  const serial = reductions(all, 'serial').filter((r) => dependsOn(r, asSet(flat)));
+  const lanes = reductions(all, 'lanes');
+  if (serial.length === 0 && lanes.length === 0 && (rank <= 1 || direct(all, flat))) {
+    return kernel(scope, [], { index: flat, extent: count, grain: TASK, vector: true }, stores(items));
+  }
+  if (serial.length > 0) return columns(scope, type.shape, roots, rank === 0 || dynamic);
+
+  // Row by row. If an element needs a reduction of its own, every element is a row.
+  const width = rank > 0 ? boundOf(shape[rank - 1]) : 1;
+  const column = e.loop(width, 'c');
+  const row = e.loop(Math.max(1, elements(shape) / Math.max(1, width)), 'r');
+  const inRow = itemsAt(e.linear(0, [[width, row], [1, column]]));
+  const needsOwn = reductions(inRow.map((i) => i.value), 'lanes').some((r) => dependsOn(r, asSet(column)));
+  const locals: Local[] = [];
+  if (needsOwn || rank === 0) {
+    const rows = e.loop(elements(shape), 'r');
+    const own = hoistReductions(e, itemsAt(rows), locals);
+    const length = lanes.reduce((n, r) => n + Math.min(CHUNK, maxExtent(r)), 1);
+    return kernel(scope, locals, { index: rows, extent: count, grain: Math.max(1, Math.floor(TASK / length)), vector: false },
+      [...own.before, ...stores(own.items)]);
+  }
+  const own = hoistReductions(e, inRow, locals);
+  const hoisted = hoistInvariants(e, own.items, asSet(column), locals);
+  const rows = dynamic ? e.scale(scope.extent(type, 0), elements(shape.slice(1, -1))) : e.index(elements(shape.slice(0, -1)));
+  return kernel(scope, locals, { index: row, extent: rows, grain: Math.max(1, Math.floor(TASK / Math.max(1, width))), vector: false }, [
+    ...own.before, ...hoisted.before,
+    { s: 'for', index: column, extent: e.index(width), vector: true, body: stores(hoisted.items) }]);
+}
+
+const maxExtent = (r: Reduce): number => (Number.isFinite(r.index.max) ? r.index.max + 1 : CHUNK);
+
+function direct(roots: readonly Expr[], flat: Var): boolean {
+  const seen = new Set<Expr>();
+  const fine = (e: Expr): boolean => {
+    if (seen.has(e)) return true;
+    seen.add(e);
+    if (e.k === 'load') return e.index === flat || e.index.k === 'const';
+    if (e.k === 'op') return !(e.dtype === 'index' && (e.op === 'div' || e.op === 'mod')) && e.args.every(fine);
+    return e.k !== 'reduce' && e.k !== 'linear';
+  };
+  return roots.every(fine);
+}
+
+const stores = (items: readonly Item[]): Stmt[] => items.map((i) => ({ s: 'store', buffer: i.buffer, index: i.at, value: i.value }));
+
+function kernel(scope: Scope, locals: readonly Local[], grid: LoopKernel['grid'], body: readonly Stmt[]): LoopKernel {
+  return { form: 'loops', buffers: scope.buffers, locals, ints: scope.ints.length, grid, body };
+}
+
+/** Takes reductions out of expressions: each becomes a local, computed before; those over one range share a pass. */
+export function hoistReductions(e: Exprs, items: readonly Item[], locals: Local[]): { before: Stmt[]; items: Item[] } {
+  const before: Stmt[] = [], by = new Map<Expr, Expr>();
+  let open: { index: Var; extent: Expr; targets: ReduceTarget[]; locals: Set<Expr>; by: Map<Expr, Expr> } | null = null;
+  const close = (): void => {
+    if (!open) return;
+    const inner = hoistValues(e, open.targets.map((t) => t.value), asSet(open.index), locals);
+    before.push(...inner.before, { s: 'reduce', index: open.index, extent: open.extent,
+      targets: open.targets.map((t, i) => ({ ...t, value: inner.values[i] })) });
+    open = null;
+  };
+  for (const r of reductions(items.map((i) => i.value), 'lanes')) {
+    const value = substitute(e, r.body, by), extent = substitute(e, r.extent, by);
+    if (open && (open.index !== r.index || open.extent !== extent || dependsOn(value, open.locals))) close();
+    open ??= { index: r.index, extent, targets: [], locals: new Set(), by };
+    const local = locals.push({ dtype: r.dtype, length: 0 }) - 1;
+    const got = e.local(local, r.dtype);
+    open.targets.push({ local, op: r.op, value });
+    open.locals.add(got);
+    by.set(r, got);
+  }
+  close();
+  const memo = new Map<Expr, Expr>();
+  return { before, items: items.map((i) => ({ ...i, value: substitute(e, i.value, by, memo) })) };
+}
+
+/** Computes once, before the loop, what does not depend on the loop's variable. */
+function hoistValues(e: Exprs, values: readonly Expr[], inner: ReadonlySet<Expr>, locals: Local[]): { before: Stmt[]; values: Expr[] } {
+  const by = new Map<Expr, Expr>(), before: Stmt[] = [];
+  for (const v of invariants(values, inner)) {
+    const local = locals.push({ dtype: v.dtype, length: 0 }) - 1;
+    before.push({ s: 'set', local, index: null, value: v });
+    by.set(v, e.local(local, v.dtype));
+  }
+  const memo = new Map<Expr, Expr>();
+  return { before, values: values.map((v) => substitute(e, v, by, memo)) };
+}
+
+export function hoistInvariants(e: Exprs, items: readonly Item[], inner: ReadonlySet<Expr>, locals: Local[]): { before: Stmt[]; items: Item[] } {
+  const { before, values } = hoistValues(e, items.map((i) => i.value), inner, locals);
+  return { before, items: items.map((i, n) => ({ ...i, value: values[n] })) };
+}
+
+/** Sums over leading axes: a task owns some columns and goes through the rows one by one, in chunks joined in order. */
+function columns(scope: Scope, shape: readonly Dim[], roots: readonly ValueId[], unsupported: boolean): LoopKernel {
+  const { e } = scope;
+  if (unsupported) throw new VerifyError('lower', 'a serial reduction needs a fixed shape with columns');
+  const dims = shape.map(boundOf), width = dims[dims.length - 1], outer = dims.slice(0, -1).reduce((n, d) => n * d, 1);
+  const blocks = Math.ceil(width / COLUMNS);
+  const grid = e.loop(outer * blocks, 'g'), lane = e.loop(COLUMNS, 'l');
+  const start = e.scale(e.mod(grid, blocks), COLUMNS);
+  const linear = e.linear(0, [[width, e.div(grid, blocks)], [1, start], [1, lane]]);
+  const items = roots.map((v): Item => ({ buffer: scope.buffer(v, 'write'), at: linear, value: scope.linear(v, linear) }));
+  const live = width % COLUMNS === 0 ? e.index(COLUMNS) : e.op('min', [e.index(COLUMNS), e.linear(width, [[-1, start]])], 'index');
+  const locals: Local[] = [], body: Stmt[] = [], by = new Map<Expr, Expr>();
+  const vector = (stmts: readonly Stmt[]): Stmt => ({ s: 'for', index: lane, extent: live, vector: true, body: stmts });
+  for (const r of reductions(items.map((i) => i.value), 'serial')) {
+    if (r.op !== 'sum') throw new VerifyError('lower', `no ${r.op} over leading axes`);
+    const total = locals.push({ dtype: r.dtype, length: COLUMNS }) - 1, part = locals.push({ dtype: r.dtype, length: COLUMNS }) - 1;
+    const get = (local: number): Expr => e.local(local, r.dtype, lane);
+    const extent = substitute(e, r.extent, by);
+    const chunk = e.loop(Math.ceil((r.index.max + 1) / CHUNK), 'h'), inChunk = e.loop(CHUNK, 'i');
+    const rowIndex = e.linear(0, [[CHUNK, chunk], [1, inChunk]]);
+    const value = substitute(e, substitute(e, r.body, by), new Map([[r.index as Expr, rowIndex]]));
+    const inner = hoistValues(e, [value], asSet(lane), locals);
+    const chunks = e.div(e.add(extent, e.index(CHUNK - 1)), CHUNK);
+    const left = e.op('min', [e.index(CHUNK), e.linear(0, [[1, extent], [-CHUNK, chunk]])], 'index');
+    body.push({ s: 'fill', local: total, value: 0 }, { s: 'for', index: chunk, extent: chunks, vector: false, body: [
+      { s: 'fill', local: part, value: 0 },
+      { s: 'for', index: inChunk, extent: left, vector: false, body: [...inner.before,
+        vector([{ s: 'set', local: part, index: lane, value: e.op('add', [get(part), inner.values[0]], r.dtype) }])] },
+      vector([{ s: 'set', local: total, index: lane, value: e.op('add', [get(total), get(part)], r.dtype) }])] });
+    by.set(r, get(total));
+  }
+  const done = items.map((i) => ({ ...i, value: substitute(e, i.value, by) }));
+  const hoisted = hoistInvariants(e, done, asSet(lane), locals);
+  body.push(...hoisted.before, vector(stores(hoisted.items)));
+  return kernel(scope, locals, { index: grid, extent: e.index(outer * blocks), grain: 1, vector: false }, body);
+}
+

@@ -1,0 +1,81 @@
+// Decides which values are stored. An input, an output, an update, what a routine makes or needs, is stored; any other value is
+// stored only where that is cheaper than computing it again at every reader: recomputing costs `weight` operations a read.
+import { elements } from '../base/shape.ts';
+import { dimValues, producers, type Graph, type Node, type ValueId } from '../graph/graph.ts';
+import type { OpTable } from '../graph/builder.ts';
+import type { Storage, Uses } from './scope.ts';
+
+/** The inputs whose elements an op reads. */
+export const readInputs = (node: Node, ops: OpTable): ValueId[] =>
+  node.inputs.filter((_, i) => !ops.get(node.op)?.unread?.includes(i));
+
+/** Nodes that no output and no update depends on are left out, and inputs of which an op takes only the type. */
+export function usesOf(graph: Graph, ops: OpTable): Uses {
+  const nodes: Node[][] = graph.types.map(() => []);
+  const pinned = new Set<ValueId>([
+    ...graph.types.flatMap(dimValues), ...graph.outputs.map((o) => o.value),
+    ...graph.updates.flatMap((u) => (u.unless === null ? [u.value] : [u.value, u.unless]))]);
+  const needed = new Set(pinned);
+  for (const node of [...graph.nodes].reverse()) {
+    if (!node.outputs.some((v) => needed.has(v))) continue;
+    for (const v of readInputs(node, ops)) {
+      nodes[v].push(node);
+      needed.add(v);
+    }
+    for (const d of node.outputs.flatMap((v) => dimValues(graph.types[v]))) needed.add(d);
+  }
+  return { nodes, pinned, needed };
+}
+
+export function decideStorage(graph: Graph, ops: OpTable): Storage {
+  const uses = usesOf(graph, ops), made = producers(graph);
+  const kindOf = (node: Node): string => ops.get(node.op)?.lower.kind ?? 'map';
+  const stored = new Set<ValueId>(graph.inputs.map((i) => i.value));
+  const alias = new Map<ValueId, ValueId>();
+  const home = (v: ValueId): ValueId => alias.get(v) ?? v;
+  const passes = (node: Node): number => {
+    const lower = ops.get(node.op)?.lower;
+    return lower?.kind === 'map' ? lower.passes ?? 1 : 1;
+  };
+  const weights = new Array<number>(graph.types.length).fill(1);
+
+  for (const node of graph.nodes) {
+    if (!node.outputs.some((v) => uses.needed.has(v))) continue;
+    const lower = ops.get(node.op)?.lower;
+    if (lower?.kind !== 'map') {
+      for (const v of node.outputs) stored.add(v);
+      continue;
+    }
+    // A value read from memory weighs 1, one that is computed again weighs what it is made of.
+    const weight = (lower.weight ?? 1) + node.inputs.reduce((w, v) => w + readWeight(node, v), 0);
+    for (const v of node.outputs) {
+      if (node.op === 'reshape' && stored.has(node.inputs[0])) {
+        alias.set(v, home(node.inputs[0]));
+        stored.add(v);
+        continue;
+      }
+      const reads = readsOf(v);
+      const needed = uses.pinned.has(v) || uses.nodes[v].some((n) => kindOf(n) === 'loops');
+      const again = weight * reads <= weight + 1 + reads;
+      // What needs a whole row for one element is never repeated inside another loop.
+      if (needed || lower.passes !== undefined || !again) stored.add(v);
+      else weights[v] = weight;
+    }
+  }
+  return { graph, ops, producers: made, stored, home, uses };
+
+  function readWeight(node: Node, v: ValueId): number {
+    if (made[v]?.op === 'constant') return 0;
+    // One read of a small operand serves many elements of a large result: it is read once per row, not per element.
+    return (stored.has(v) ? 1 : weights[v]) * Math.min(1, elements(graph.types[v].shape) / Math.max(1, elements(graph.types[node.outputs[0]].shape)));
+  }
+
+  /** How often each element of v is read in all. */
+  function readsOf(v: ValueId): number {
+    const size = Math.max(1, elements(graph.types[v].shape));
+    return uses.nodes[v].reduce((n, node) => {
+      const out = kindOf(node) === 'matmul' ? size : Math.max(...node.outputs.map((o) => elements(graph.types[o].shape)));
+      return n + Math.max(1, out / size) * passes(node);
+    }, 0);
+  }
+}
