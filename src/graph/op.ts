@@ -91,20 +91,23 @@ export interface LoopCall<A extends Attrs = Attrs> {
   readonly e: Exprs;
   readonly inTypes: readonly TensorType[];
   readonly outTypes: readonly TensorType[];
-  /** Buffers 0..inputs-1 are the inputs, then the outputs. */
+  /** Buffers of the inputs (-1 for those that the op does not read) and of the outputs. */
   readonly inputs: readonly number[];
   readonly outputs: readonly number[];
   readonly attrs: A;
   readonly k: LoopWriter;
 }
 
-/** Small helpers to write loops by hand (see kernel/write.ts). */
+/** Writes loops by hand. Consecutive stores in one body are simultaneous: all values are computed before the first is stored. */
 export interface LoopWriter {
   scalar(dtype: Local['dtype']): { readonly id: number; get(): Expr; set(value: Expr): Stmt };
   array(dtype: Local['dtype'], length: number): { readonly id: number; at(index: Expr): Expr; set(index: Expr, value: Expr): Stmt; fill(value: number): Stmt };
   loop(extent: Expr | number, body: (index: Expr) => Stmt[]): Stmt;
   vector(extent: Expr | number, body: (index: Expr) => Stmt[]): Stmt;
+  when(condition: Expr, body: Stmt[]): Stmt;
   load(buffer: number, index: Expr): Expr;
+  /** An int32 element as an index. */
+  loadIndex(buffer: number, index: Expr): Expr;
   store(buffer: number, index: Expr, value: Expr): Stmt;
   /** In-order sum or max over a range in 16 lanes (DESIGN section 2), into a fresh scalar. */
   reduce(op: 'sum' | 'max', extent: Expr | number, value: (index: Expr) => Expr): { readonly stmt: Stmt; get(): Expr };

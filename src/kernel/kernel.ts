@@ -37,14 +37,15 @@ export interface LoopKernel extends KernelBase {
 /** A size that is fixed; one read from an int32 buffer; or one per group, given by an int32[groups + 1] buffer of offsets. */
 export type Extent = number | { readonly count: number } | { readonly offsets: number };
 
-/** sum(z,i,j) = over k ascending of a(z,i,k) * b(z,k,j), one FMA at a time; then `epilogue` for each element. i and k count
+/** sum(z,i,j) = over k ascending of a(z,i,k) * b(z,k,j), one FMA at a time; then `epilogue`. i and k count
  * within the group z. */
 export interface MatmulKernel extends KernelBase {
   readonly form: 'matmul';
   readonly z: Var; readonly i: Var; readonly j: Var; readonly k: Var;
   readonly groups: number; readonly m: Extent; readonly n: number; readonly depth: Extent;
   readonly a: Expr; readonly b: Expr;
-  readonly epilogue: readonly Stmt[];
+  /** `row` runs once for each row of a tile, `element` for each element of it. */
+  readonly epilogue: { readonly row: readonly Stmt[]; readonly element: readonly Stmt[] };
 }
 
 export type Kernel = LoopKernel | MatmulKernel;

@@ -75,5 +75,5 @@ export function printKernel(k: Kernel): string {
     return `loops ${open}  grid ${grid.index.name} < ${printExpr(grid.extent)} grain ${grid.grain}${grid.vector ? ' vector' : ''}:\n${body(k.body)}`;
   }
   return `matmul ${open}  z=${k.z.name} < ${k.groups}, i=${k.i.name} < ${extent(k.m)}, j=${k.j.name} < ${k.n}, k=${k.k.name} < ${extent(k.depth)}\n`
-    + `${printShared([k.a, k.b], '  ', (p) => [`a = ${p(k.a)}`, `b = ${p(k.b)}`])}\n  epilogue:\n${body(k.epilogue)}`;
+    + `${printShared([k.a, k.b], '  ', (p) => [`a = ${p(k.a)}`, `b = ${p(k.b)}`])}\n  epilogue:\n${body([...k.epilogue.row, ...k.epilogue.element])}`;
 }

@@ -10,8 +10,9 @@ export interface Group {
   readonly kind: 'map' | 'matmul' | 'loops';
   /** For matmul and loops: the node that the kernel runs. */
   readonly node: Node | null;
-  /** Values the kernel stores. */
-  readonly roots: ValueId[];
+  /** Values the kernel computes; those that no other kernel and no output needs are not stored. */
+  readonly members: ValueId[];
+  roots: ValueId[];
   /** Update kernels: the int32 value that must be 0. */
   unless: ValueId | null;
   /** Values read from memory. */
@@ -35,23 +36,29 @@ export function groupKernels(storage: Storage): Grouping {
   const groupOf = new Map<ValueId, Group>(), groups: Group[] = [];
   const guards = new Map(graph.updates.filter((u) => soleUse(u.value)).map((u) => [u.value, u.unless]));
 
+  const aliased = new Set([...uses.pinned].map(home));
+
   for (const node of graph.nodes) {
     const kind = ops.get(node.op)?.lower.kind ?? 'map';
     const roots = node.outputs.filter((v) => uses.needed.has(v) && stored.has(v) && home(v) === v);
     if (roots.length === 0) continue;
     if (kind !== 'map') {
       const { same, other } = leavesOf(node.outputs[0], true);
-      add({ kind, node, roots: [...node.outputs], unless: null, reads: new Set([...same, ...other]), after: new Set() });
+      add({ kind, node, members: [...node.outputs], roots: [...node.outputs], unless: null, reads: new Set([...same, ...other]), after: new Set() });
       continue;
     }
     for (const v of roots) place(v);
+  }
+  const read = new Set(groups.flatMap((g) => [...g.reads].map(home)));
+  for (const g of groups) {
+    if (g.kind !== 'loops') g.roots = g.members.filter((v) => read.has(v) || uses.pinned.has(v) || aliased.has(v));
   }
   const inPlace = overwriteStates();
   return { groups: order(groups), inPlace };
 
   function add(group: Group): void {
     groups.push(group);
-    for (const v of group.roots) groupOf.set(v, group);
+    for (const v of group.members) groupOf.set(v, group);
   }
 
   function place(v: ValueId): void {
@@ -65,15 +72,15 @@ export function groupKernels(storage: Storage): Grouping {
     }));
     // Updates of one optimiser step that read the same things share a loop, though none reads another's result.
     const sibling = host ?? (guard === null ? undefined : groups.findLast((g) => g.kind === 'map' && g.unless === guard
-      && sameSize(g.roots[0], v) && [...same].some((s) => g.reads.has(s)) && [...same, ...other].every((leaf) => {
+      && sameSize(g.members[0], v) && [...same].some((s) => g.reads.has(s)) && [...same, ...other].every((leaf) => {
         const maker = groupOf.get(home(leaf));
         return maker === undefined || (maker !== g && !reaches(maker, g));
       })));
     if (!sibling) {
-      add({ kind: 'map', node: null, roots: [v], unless: guard, reads: new Set([...same, ...other]), after: new Set() });
+      add({ kind: 'map', node: null, members: [v], roots: [v], unless: guard, reads: new Set([...same, ...other]), after: new Set() });
       return;
     }
-    sibling.roots.push(v);
+    sibling.members.push(v);
     if (guard !== null) sibling.unless = guard;
     for (const leaf of [...same, ...other]) if (groupOf.get(home(leaf)) !== sibling) sibling.reads.add(leaf);
     groupOf.set(v, sibling);
@@ -81,7 +88,7 @@ export function groupKernels(storage: Storage): Grouping {
 
   /** A kernel that updates states stores nothing else, since it may be skipped. */
   function fits(g: Group, v: ValueId, guard: ValueId | null): boolean {
-    if (!sameSize(g.roots[0], v)) return false;
+    if (!sameSize(g.members[0], v)) return false;
     return g.unless === guard && (g.kind === 'map' || guard === null);
   }
 

@@ -1,0 +1,109 @@
+// A matmul as C: describes its operands, packing and epilogue to the matrix core (dm_gemm in device/native/runtime.h). An operand
+// that lies in memory with constant strides is passed as it is; any other is computed while it is packed.
+import type { Expr, Var } from '../../kernel/expr.ts';
+import type { Extent, MatmulKernel } from '../../kernel/kernel.ts';
+import { dependsOn, invariants } from '../../kernel/rewrite.ts';
+import { ExprWriter } from './expr.ts';
+import { declareLocals, emitBody } from './stmt.ts';
+
+export function emitMatmul(name: string, k: MatmulKernel, params: readonly string[]): string {
+  const a = operand(k.a, k.i, k.k), b = operand(k.b, k.k, k.j);
+  const bind = params.map((p) => `  ${p}`);
+  const z = k.z.name;
+  const parts = [
+    ...(a ? base(`${name}_a`, a.base, z, bind) : packA(`${name}_a`, k, bind)),
+    ...(b ? base(`${name}_b`, b.base, z, bind) : packB(`${name}_b`, k, bind)),
+    ...store(`${name}_c`, k, bind)];
+  const sizes = (of: 'm' | 'k', e: Extent): string => (typeof e === 'number' ? `.${of} = ${e}`
+    : 'count' in e ? `.${of} = *(const int32_t *)c->buf[${e.count}]` : `.${of}_off = (const int32_t *)c->buf[${e.offsets}]`);
+  const fields = [`.groups = ${k.groups}`, `.n = ${k.n}`, sizes('m', k.m), sizes('k', k.depth),
+    ...(a ? [`.a_base = ${name}_a`, `.a_si = ${a.s0}`, `.a_sk = ${a.s1}`] : [`.a_pack = ${name}_a`, `.a_pack_cols = ${byColumns(k) ? 1 : 0}`]),
+    ...(b ? [`.b_base = ${name}_b`, `.b_sk = ${b.s0}`, `.b_sj = ${b.s1}`] : [`.b_pack = ${name}_b`]),
+    `.store = ${name}_c`];
+  return [...parts,
+    `static inline dm_gemm ${name}_d(const dm_ctx *c) { (void)c; return (dm_gemm){ ${fields.join(', ')} }; }`,
+    `int64_t ${name}_tasks(const dm_ctx *c) { const dm_gemm d = ${name}_d(c); return c->core->gemm_tasks(c, &d); }`,
+    `void ${name}(const dm_ctx *c, int64_t task) { const dm_gemm d = ${name}_d(c); c->core->gemm_task(c, &d, task); }`, ''].join('\n');
+}
+
+interface Direct { readonly base: Expr & { k: 'load' }; readonly s0: number; readonly s1: number }
+
+/** A load whose index is (something of z alone) + s0 * first + s1 * second, one stride 1: needs no packing by us. */
+function operand(e: Expr, first: Var, second: Var): Direct | null {
+  if (e.k !== 'load' || e.dtype !== 'float32') return null;
+  const s0 = strideOf(e.index, first), s1 = strideOf(e.index, second);
+  if (s0 === null || s1 === null || (s0 !== 1 && s1 !== 1)) return null;
+  return { base: e, s0, s1 };
+}
+
+/** Coefficient of a variable in a linear index; null if the index depends on it in another way. */
+function strideOf(index: Expr, v: Var): number | null {
+  if (index === v) return 1;
+  if (index.k !== 'linear') return dependsOn(index, new Set([v])) ? null : 0;
+  let stride = 0;
+  for (const [c, t] of index.terms) {
+    if (t === v) stride = c;
+    else if (dependsOn(t, new Set([v]))) return null;
+  }
+  return stride;
+}
+
+
+function base(fn: string, load: Expr & { k: 'load' }, z: string, bind: readonly string[]): string[] {
+  // With all other variables 0 the index is that of the group's first element.
+  const w = new ExprWriter(), index = w.value(load.index);
+  const vars = [...new Set(index.match(/\b[ijk]\d+\b/g) ?? [])].map((v) => `  const int64_t ${v} = 0;`);
+  return [`static const float *${fn}(const dm_ctx *c, int64_t ${z}) {`, ...bind, `  (void)${z};`, ...vars, ...w.lines.map((l) => `  ${l}`),
+    `  return b${load.buffer} + ${index};`, '}'];
+}
+
+/** Whether A's elements lie next to each other along i rather than along k. */
+function byColumns(k: MatmulKernel): boolean {
+  return contiguous(k.a, k.i) && !contiguous(k.a, k.k);
+}
+
+function contiguous(e: Expr, v: Var): boolean {
+  if (e.k === 'load' && strideOf(e.index, v) === 1) return true;
+  return e.k === 'op' && e.args.some((x) => contiguous(x, v));
+}
+
+/** Two nested loops over a block of the operand, the inner one in lanes; what depends on the outer variable alone is computed once. */
+function packLoops(value: Expr, outer: Var, inner: Var, from: readonly [string, string], size: readonly [string, string], target: string): string[] {
+  const names = new Map<Expr, string>(), head = new ExprWriter();
+  for (const v of invariants([value], new Set([inner]))) names.set(v, head.value(v));
+  const w = new ExprWriter(names), v = w.value(value);
+  return [
+    `  for (int64_t o = 0; o < ${size[0]}; o++) {`, `    const int64_t ${outer.name} = ${from[0]} + o; (void)${outer.name};`,
+    ...head.lines.map((l) => `    ${l}`), '    DM_VECTOR', `    for (int64_t q = 0; q < ${size[1]}; q++) {`,
+    `      const int64_t ${inner.name} = ${from[1]} + q; (void)${inner.name};`, ...w.lines.map((l) => `      ${l}`),
+    `      dst[${target}] = ${v};`, '    }', '  }'];
+}
+
+function packA(fn: string, k: MatmulKernel, bind: readonly string[]): string[] {
+  const loops = byColumns(k)
+    ? packLoops(k.a, k.k, k.i, ['k0', 'i0'], ['nk', 'ni'], 'o * ld + q')
+    : packLoops(k.a, k.i, k.k, ['i0', 'k0'], ['ni', 'nk'], 'o * ld + q');
+  return [`static void ${fn}(const dm_ctx *c, int64_t ${k.z.name}, int64_t i0, int64_t ni, int64_t k0, int64_t nk, float *dst, int64_t ld) {`,
+    ...bind, `  (void)${k.z.name};`, ...loops, '}'];
+}
+
+function packB(fn: string, k: MatmulKernel, bind: readonly string[]): string[] {
+  const across = contiguous(k.b, k.k) && !contiguous(k.b, k.j);
+  const loops = across
+    ? packLoops(k.b, k.j, k.k, ['j0', 'k0'], ['nj', 'nk'], 'q * ld + o')
+    : packLoops(k.b, k.k, k.j, ['k0', 'j0'], ['nk', 'nj'], 'o * ld + q');
+  return [`static void ${fn}(const dm_ctx *c, int64_t ${k.z.name}, int64_t k0, int64_t nk, int64_t j0, int64_t nj, float *dst, int64_t ld) {`,
+    ...bind, `  (void)${k.z.name};`, ...loops, '}'];
+}
+
+function store(fn: string, k: MatmulKernel, bind: readonly string[]): string[] {
+  const names = new Map<Expr, string>();
+  return [`static void ${fn}(const dm_ctx *c, int64_t ${k.z.name}, int64_t i0, int64_t ni, int64_t j0, int64_t nj, const float *acc, int64_t ld) {`,
+    ...bind, `  (void)${k.z.name};`,
+    '  for (int64_t r = 0; r < ni; r++) {', `    const int64_t ${k.i.name} = i0 + r; (void)${k.i.name};`,
+    ...declareLocals(k.locals).map((l) => `    ${l}`), ...emitBody(k.epilogue.row, names).map((l) => `    ${l}`),
+    '    DM_VECTOR', '    for (int64_t q = 0; q < nj; q++) {',
+    `      const int64_t ${k.j.name} = j0 + q; (void)${k.j.name};`, '      const float sum = acc[r * ld + q]; (void)sum;',
+    ...emitBody(k.epilogue.element, names).map((l) => `      ${l}`), '    }', '  }', '}'];
+}
+

@@ -1,0 +1,55 @@
+// Kernels that an op writes itself: gives it a writer for loops, locals and reductions, and collects what it wrote.
+import type { TensorType } from '../base/shape.ts';
+import { VerifyError } from '../base/errors.ts';
+import type { Graph, Node } from '../graph/graph.ts';
+import type { OpTable } from '../graph/builder.ts';
+import type { LoopCall, LoopWriter } from '../graph/op.ts';
+import type { Expr } from '../kernel/expr.ts';
+import type { Local, LoopKernel } from '../kernel/kernel.ts';
+import type { Scope } from './scope.ts';
+
+export function buildLoops(graph: Graph, ops: OpTable, scope: Scope, node: Node): LoopKernel {
+  const lower = ops.get(node.op)?.lower;
+  if (lower?.kind !== 'loops') throw new VerifyError('lower', `${node.op} writes no loops`);
+  const { e } = scope, locals: Local[] = [];
+  const types = (vs: readonly number[]): TensorType[] => vs.map((v) => graph.types[v]);
+  const unread = ops.get(node.op)?.unread ?? [];
+  const inputs = node.inputs.map((v, i) => (unread.includes(i) ? -1 : scope.buffer(v, 'read')));
+  const outputs = node.outputs.map((v) => scope.buffer(v, 'write'));
+  const buffers = () => scope.buffers;
+  const asExpr = (x: Expr | number): Expr => (typeof x === 'number' ? e.index(x) : x);
+  const loop = (vector: boolean): LoopWriter['loop'] => (extent, body) => {
+    const index = e.loop(extent);
+    return { s: 'for', index, extent: asExpr(extent), vector, body: body(index) };
+  };
+  const k: LoopWriter = {
+    scalar(dtype) {
+      const id = locals.push({ dtype, length: 0 }) - 1;
+      return { id, get: () => e.local(id, dtype), set: (value) => ({ s: 'set', local: id, index: null, value }) };
+    },
+    array(dtype, length) {
+      const id = locals.push({ dtype, length }) - 1;
+      return { id, at: (index) => e.local(id, dtype, index), set: (index, value) => ({ s: 'set', local: id, index, value }),
+        fill: (value) => ({ s: 'fill', local: id, value }) };
+    },
+    loop: loop(false), vector: loop(true),
+    when: (condition, body) => ({ s: 'if', condition, body }),
+    load: (buffer, index) => e.load(buffer, index, buffers()[buffer].dtype),
+    loadIndex: (buffer, index) => e.op('cast', [e.load(buffer, index, buffers()[buffer].dtype)], 'index'),
+    store: (buffer, index, value) => ({ s: 'store', buffer, index, value }),
+    reduce(op, extent, value) {
+      const r = e.reduce(op, 'lanes', extent, value);
+      if (r.k !== 'reduce') throw new VerifyError('lower', 'a reduction of nothing');
+      const target = k.scalar(r.dtype);
+      return { get: target.get, stmt: { s: 'reduce', index: r.index, extent: r.extent, targets: [{ local: target.id, op, value: r.body }] } };
+    },
+    extent: scope.extent,
+  };
+  const call: LoopCall = { e, k, inputs, outputs, attrs: node.attrs, inTypes: types(node.inputs), outTypes: types(node.outputs) };
+  const spec = lower.build(call);
+  const index = e.loop(spec.grid.extent, 'g');
+  const body = spec.body(index);
+  return { form: 'loops', buffers: scope.buffers, locals, ints: scope.ints.length,
+    grid: { index, extent: asExpr(spec.grid.extent), grain: spec.grid.grain, vector: false }, body };
+}
+

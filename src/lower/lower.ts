@@ -1,0 +1,69 @@
+// Graph to kernels: which values are stored, which are computed together, in which order. In: an optimised Graph. Out: Lowered.
+import { elements } from '../base/shape.ts';
+import { hashHex } from '../base/hash.ts';
+import type { Graph, ValueId } from '../graph/graph.ts';
+import type { OpTable } from '../graph/builder.ts';
+import { postorder, type Expr } from '../kernel/expr.ts';
+import type { Kernel, Stmt } from '../kernel/kernel.ts';
+import { printKernel } from '../kernel/print.ts';
+import { groupKernels, type Group } from './group.ts';
+import type { KernelCall, Lowered } from './lowered.ts';
+import { buildLoops } from './loops.ts';
+import { buildMatmul } from './matmul.ts';
+import { buildNest } from './nest.ts';
+import { Scope, type Storage } from './scope.ts';
+import { decideStorage } from './store.ts';
+
+export function lower(graph: Graph, ops: OpTable): Lowered {
+  const storage = decideStorage(graph, ops);
+  const { groups, inPlace } = groupKernels(storage);
+  const alias = new Map<ValueId, ValueId>();
+  for (const v of storage.stored) if (storage.home(v) !== v) alias.set(v, storage.home(v));
+  return { graph, calls: groups.map((g) => callOf(storage, ops, g)), alias, inPlaceUpdates: inPlace };
+}
+
+function callOf(storage: Storage, ops: OpTable, group: Group): KernelCall {
+  const { graph, producers } = storage;
+  const scope = new Scope(storage, group.members);
+  const { kernel, flops } = build();
+  const nodes = [group.node, ...group.roots.map((v) => producers[v])].flatMap((n) => n ?? []);
+  return {
+    kernel, key: hashHex(printKernel(kernel)), buffers: [...scope.values], ints: [...scope.ints], inPlace: inPlacePairs(kernel),
+    unless: group.unless, ops: [...new Set(nodes.map((n) => n.op))], scope: nodes[0]?.scope ?? '', flops,
+  };
+
+  function build(): { kernel: Kernel; flops: number } {
+    const size = group.roots.reduce((n, v) => n + elements(graph.types[v].shape), 0);
+    if (group.kind === 'map' || !group.node) return { kernel: buildNest(graph, scope, group.roots), flops: size };
+    if (group.kind === 'loops') return { kernel: buildLoops(graph, ops, scope, group.node), flops: size };
+    return buildMatmul(graph, ops, scope, group.node, group.roots);
+  }
+}
+
+/** Which written buffers may lie where a read buffer lies: each of its elements is read only at the index that is written. */
+function inPlacePairs(kernel: Kernel): [number, number][] {
+  const written = new Map<number, Expr>(), values: Expr[] = [];
+  const visit = (stmts: readonly Stmt[]): void => {
+    for (const s of stmts) {
+      if (s.s === 'store') { written.set(s.buffer, s.index); values.push(s.value, s.index); }
+      else if (s.s === 'set') values.push(s.value);
+      else if (s.s === 'reduce') values.push(...s.targets.map((t) => t.value), s.extent);
+      else if (s.s === 'for') { values.push(s.extent); visit(s.body); }
+      else if (s.s === 'if') { values.push(s.condition); visit(s.body); }
+    }
+  };
+  if (kernel.form === 'matmul') {
+    visit([...kernel.epilogue.row, ...kernel.epilogue.element]);
+    values.push(kernel.a, kernel.b);
+  } else visit(kernel.body);
+  const readAt = new Map<number, Set<Expr>>();
+  for (const e of postorder(values)) if (e.k === 'load') readAt.set(e.buffer, (readAt.get(e.buffer) ?? new Set()).add(e.index));
+  const pairs: [number, number][] = [];
+  for (const [out, index] of written) {
+    for (const [input, at] of readAt) {
+      const fits = kernel.buffers[input].dtype === kernel.buffers[out].dtype;
+      if (fits && at.size === 1 && at.has(index)) pairs.push([out, input]);
+    }
+  }
+  return pairs;
+}
