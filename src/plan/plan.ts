@@ -1,0 +1,107 @@
+// Kernels to a Program: where every value lies, and which steps may run side by side. In: Lowered. Out: Program.
+import { byteSize } from '../base/shape.ts';
+import type { ValueId } from '../graph/graph.ts';
+import type { KernelCall, Lowered } from '../lower/lowered.ts';
+import { aligned, packArena, type Block } from './arena.ts';
+import type { PlannedTensor, Program, Slab, Step } from './program.ts';
+
+export function plan(lowered: Lowered): Program {
+  const { graph, calls, alias } = lowered;
+  const home = (v: ValueId): ValueId => alias.get(v) ?? v;
+  const writes = calls.map((c) => c.kernel.buffers.map((b) => b.access !== 'read'));
+  const reads = (c: KernelCall): ValueId[] => [...c.buffers, ...(c.unless === null ? [] : [c.unless])].map(home);
+
+  const life = new Map<ValueId, { first: number; last: number }>();
+  calls.forEach((c, step) => reads(c).forEach((v) => {
+    const seen = life.get(v);
+    if (seen) seen.last = step; else life.set(v, { first: step, last: step });
+  }));
+
+  const stateOf = new Map(graph.updates.filter((u) => lowered.inPlaceUpdates.has(u.value)).map((u) => [u.value, u.state]));
+  const kinds = new Map(graph.inputs.map((i) => [i.value, i]));
+  const io = new Set([...graph.inputs.filter((i) => i.kind === 'input').map((i) => i.value), ...graph.outputs.map((o) => home(o.value))]);
+  const slabOf = (v: ValueId): Slab => {
+    const input = kinds.get(v);
+    if (input?.kind === 'state' || stateOf.has(v)) return 'state';
+    return input?.kind === 'constant' ? 'constants' : io.has(v) ? 'io' : 'arena';
+  };
+
+  const blocks = assignBlocks();
+  const arena = packArena([...new Set(blocks.values())]);
+  const tensors: PlannedTensor[] = [], indexOf = new Map<ValueId, number>();
+  const fill: Record<'io' | 'constants', number> = { io: 0, constants: 0 };
+  for (const v of new Set([...life.keys(), ...io, ...kinds.keys()])) {
+    const slab = slabOf(v), bytes = byteSize(graph.types[v]), { first, last } = life.get(v) ?? { first: -1, last: -1 };
+    let offset = 0;
+    if (slab === 'arena') offset = blocks.get(v)?.offset ?? 0;
+    else if (slab !== 'state') { offset = fill[slab]; fill[slab] += aligned(bytes); }
+    const name = kinds.get(stateOf.get(v) ?? v)?.name ?? `%${v}`;
+    indexOf.set(v, tensors.push({ id: v, name, type: graph.types[v], slab, offset, bytes, first, last }) - 1);
+  }
+  const index = (v: ValueId): number => indexOf.get(home(v)) ?? -1;
+  const ports = (kind: string): { name: string; tensor: number }[] =>
+    graph.inputs.filter((i) => i.kind === kind).map((i) => ({ name: i.name, tensor: index(i.value) }));
+
+  return {
+    tensors, steps: schedule(), slabs: { arena, ...fill },
+    inputs: ports('input'), states: ports('state'),
+    outputs: graph.outputs.map((o) => ({ name: o.name, tensor: index(o.value) })),
+    constants: graph.inputs.flatMap((i) => (i.kind === 'constant' && i.data
+      ? [{ tensor: index(i.value), dtype: graph.types[i.value].dtype, data: Array.from(i.data) }] : [])),
+  };
+
+  /** A value may take over the memory of one that its own kernel reads last, element by element. */
+  function assignBlocks(): Map<ValueId, Block> {
+    const made = new Map<ValueId, Block>();
+    calls.forEach((c, step) => {
+      const taken = new Set<Block>();
+      c.buffers.forEach((v, b) => {
+        if (slabOf(v) !== 'arena' || !writes[step][b] || made.has(v)) return;
+        const bytes = byteSize(graph.types[v]), own = life.get(v) ?? { first: step, last: step };
+        const reuse = c.inPlace.map(([out, input]) => (out === b ? c.buffers[input] : -1)).find((r) => {
+          const block = made.get(r);
+          return block !== undefined && !taken.has(block) && block.bytes === bytes && life.get(r)?.last === step && block.last === step;
+        });
+        const block = reuse === undefined ? undefined : made.get(reuse);
+        if (block) { block.last = own.last; made.set(v, block); taken.add(block); }
+        else made.set(v, { bytes, first: own.first, last: own.last, offset: 0 });
+      });
+    });
+    return made;
+  }
+
+  /** Consecutive steps that touch no memory of one another form a wave. */
+  function schedule(): Step[] {
+    const steps: Step[] = [];
+    let wave: Step[] = [];
+    calls.forEach((c, i) => {
+      const step: Step = { kernel: c.key, buffers: c.buffers.map(index), writes: writes[i], ints: c.ints, barrier: false,
+        unless: c.unless === null ? null : index(c.unless), ops: c.ops, scope: c.scope, flops: c.flops };
+      const barrier = i > 0 && (wave.length >= MAX_WAVE || wave.some((other) => conflict(tensors, other, step)));
+      if (barrier) wave = [];
+      wave.push(step);
+      steps.push({ ...step, barrier });
+    });
+    return steps;
+  }
+}
+
+const MAX_WAVE = 64;
+
+interface Touch { readonly tensor: PlannedTensor; readonly write: boolean }
+
+const touches = (tensors: readonly PlannedTensor[], s: Step): Touch[] => [
+  ...s.buffers.map((t, i) => ({ tensor: tensors[t], write: s.writes[i] })),
+  ...(s.unless === null ? [] : [{ tensor: tensors[s.unless], write: false }])];
+
+/** Whether two steps touch the same bytes, at least one of them writing. */
+export function conflict(tensors: readonly PlannedTensor[], a: Step, b: Step): boolean {
+  const other = touches(tensors, b);
+  return touches(tensors, a).some((x) => other.some((y) => (x.write || y.write) && overlap(x.tensor, y.tensor)));
+}
+
+export function overlap(a: PlannedTensor, b: PlannedTensor): boolean {
+  if (a.slab !== b.slab) return false;
+  if (a.slab === 'state') return a.name === b.name;
+  return a.offset < b.offset + b.bytes && b.offset < a.offset + a.bytes;
+}
