@@ -1,0 +1,48 @@
+// Reverse-mode differentiation of a Graph: appends, for one scalar output, the nodes that compute its gradient to given values.
+// A value that is used twice gets the sum of its uses' gradients, in the order of the reversed graph.
+import { isFloat } from '../base/dtype.ts';
+import { UserError, VerifyError } from '../base/errors.ts';
+import { GraphBuilder } from '../graph/builder.ts';
+import type { ValueId } from '../graph/graph.ts';
+import type { Tensor } from '../graph/tensor.ts';
+
+/** Gradients of `loss` (a float scalar of `builder`'s graph) to `wrt`; null where the loss does not depend on a value. */
+export function differentiate(builder: GraphBuilder, loss: Tensor, wrt: readonly Tensor[]): (Tensor | null)[] {
+  if (loss.shape.length !== 0 || !isFloat(loss.dtype)) {
+    throw new UserError(`a loss must be one float number, got ${loss.toString()}`, 'take the mean over the batch');
+  }
+  const forward = [...builder.nodes];
+  const needs = dependents(forward, wrt.map((t) => t.id));
+  const grads = new Map<ValueId, Tensor[]>([[loss.id, builder.emit('constant', [], { value: 1, dtype: loss.dtype, shape: [] })]]);
+  const total = (v: ValueId): Tensor | null => {
+    const parts = grads.get(v);
+    if (!parts) return null;
+    const sum = parts.reduce((a, b) => builder.emit('add', [a, b])[0]);
+    grads.set(v, [sum]);
+    return sum;
+  };
+  for (const node of forward.reverse()) {
+    if (!node.outputs.some((v) => grads.has(v)) || !node.inputs.some((v) => needs.has(v))) continue;
+    const op = builder.ops.get(node.op);
+    if (!op?.grad) continue; // nothing flows through integer and boolean results
+    builder.scope = node.scope && `${node.scope}:grad`;
+    const inputs = node.inputs.map((v) => builder.tensor(v));
+    const got = op.grad({ inputs, outputs: node.outputs.map((v) => builder.tensor(v)), attrs: node.attrs,
+      douts: node.outputs.map(total), needs: node.inputs.map((v) => needs.has(v)) });
+    if (got.length !== inputs.length) throw new VerifyError('differentiate', `${node.op} has ${inputs.length} inputs and ${got.length} gradients`);
+    got.forEach((g, i) => {
+      if (!g || !needs.has(node.inputs[i])) return;
+      const list = grads.get(node.inputs[i]);
+      if (list) list.push(g); else grads.set(node.inputs[i], [g]);
+    });
+  }
+  builder.scope = '';
+  return wrt.map((t) => total(t.id));
+}
+
+/** Values that depend on any of `sources` through float values. */
+function dependents(nodes: GraphBuilder['nodes'], sources: readonly ValueId[]): Set<ValueId> {
+  const found = new Set(sources);
+  for (const n of nodes) if (n.inputs.some((v) => found.has(v))) for (const v of n.outputs) found.add(v);
+  return found;
+}
