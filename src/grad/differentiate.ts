@@ -2,12 +2,31 @@
 // A value that is used twice gets the sum of its uses' gradients, in the order of the reversed graph.
 import { isFloat } from '../base/dtype.ts';
 import { UserError, VerifyError } from '../base/errors.ts';
-import { GraphBuilder } from '../graph/builder.ts';
-import type { ValueId } from '../graph/graph.ts';
+import { boundOf } from '../base/shape.ts';
+import { GraphBuilder, type OpTable } from '../graph/builder.ts';
+import type { Graph, ValueId } from '../graph/graph.ts';
 import type { Tensor } from '../graph/tensor.ts';
 
+/** Graph with outputs `grad/NAME` added for the states `names`: the gradients of the output `loss` to them. */
+export function differentiate(graph: Graph, ops: OpTable, loss: string, names: readonly string[]): Graph {
+  const builder = GraphBuilder.resume(graph, ops);
+  const target = graph.outputs.find((o) => o.name === loss);
+  if (!target) throw new VerifyError('differentiate', `the graph has no output ${loss}`);
+  const states = names.map((name) => {
+    const input = graph.inputs.find((i) => i.kind === 'state' && i.name === name);
+    if (!input) throw new VerifyError('differentiate', `the graph has no state ${name}`);
+    return builder.tensor(input.value);
+  });
+  gradients(builder, builder.tensor(target.value), states).forEach((g, i) => {
+    // A parameter that the loss does not depend on has gradient 0: it still decays.
+    const shape = states[i].shape.map(boundOf);
+    builder.output(`grad/${names[i]}`, g ?? builder.emit('constant', [], { value: 0, dtype: states[i].dtype, shape })[0]);
+  });
+  return builder.build();
+}
+
 /** Gradients of `loss` (a float scalar of `builder`'s graph) to `wrt`; null where the loss does not depend on a value. */
-export function differentiate(builder: GraphBuilder, loss: Tensor, wrt: readonly Tensor[]): (Tensor | null)[] {
+export function gradients(builder: GraphBuilder, loss: Tensor, wrt: readonly Tensor[]): (Tensor | null)[] {
   if (loss.shape.length !== 0 || !isFloat(loss.dtype)) {
     throw new UserError(`a loss must be one float number, got ${loss.toString()}`, 'take the mean over the batch');
   }

@@ -20,6 +20,17 @@ export class GraphBuilder implements Builder {
 
   constructor(ops: OpTable) { this.ops = ops; }
 
+  /** A builder that goes on where a graph ends; the graph itself stays as it is. */
+  static resume(graph: Graph, ops: OpTable): GraphBuilder {
+    const b = new GraphBuilder(ops);
+    b.types.push(...graph.types);
+    b.nodes.push(...graph.nodes);
+    b.inputs.push(...graph.inputs);
+    b.outputs.push(...graph.outputs);
+    b.updates.push(...graph.updates);
+    return b;
+  }
+
   emit(op: string, inputs: readonly Tensor[], attrs: Attrs = {}): Tensor[] {
     const record = this.ops.get(op);
     if (!record) throw new Error(`no op named ${op}`);

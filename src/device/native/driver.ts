@@ -1,0 +1,68 @@
+// The fixed C part of the native device as functions: memory, shared objects, the thread pool and the step walker.
+import { readdirSync, readFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import koffi from 'koffi';
+import type { TypedArray } from '../../base/dtype.ts';
+import { hashHex } from '../../base/hash.ts';
+import { cached, usableCacheFolder } from './cache.ts';
+import { compileShared, type Toolchain } from './toolchain.ts';
+
+/** Addresses are numbers: user space ends below 2^53. */
+export interface Driver {
+  readonly folder: string;
+  readonly include: string;
+  alloc(bytes: number): number;
+  free(address: number, bytes: number): void;
+  copyIn(address: number, data: TypedArray | BigInt64Array, bytes: number): void;
+  copyOut(into: TypedArray | BigInt64Array, address: number, bytes: number): void;
+  fill32(address: number, pattern: number, bytes: number): void;
+  open(path: string): number;
+  symbol(library: number, name: string): number;
+  error(): string;
+  poolCreate(threads: number): number;
+  poolDestroy(pool: number): void;
+  run(pool: number, steps: number, from: number, to: number, profile: number): Promise<number>;
+  fmaPeak(threads: number, seconds: number): Promise<number>;
+}
+
+const here = dirname(fileURLToPath(import.meta.url));
+
+export const headersHash = (): string => hashHex(sources(/\.h$/).map((f) => readFileSync(f, 'utf8')).join('\n'));
+
+const sources = (pattern: RegExp): string[] => readdirSync(here).filter((f) => pattern.test(f)).sort().map((f) => join(here, f));
+
+let loaded: Promise<Driver> | undefined;
+
+/** Compiles (once, cached on disk) and loads the driver. */
+export function loadDriver(tool: Toolchain): Promise<Driver> {
+  loaded ??= load(tool);
+  return loaded;
+}
+
+async function load(tool: Toolchain): Promise<Driver> {
+  const folder = await usableCacheFolder();
+  const files = sources(/\.c$/), key = hashHex([tool.id, headersHash(), ...files.map((f) => readFileSync(f, 'utf8'))].join('\n'));
+  const lib = koffi.load(await cached(folder, `driver_${key}.so`, (target) => compileShared(tool, files, here, target)));
+  const run = lib.func('int64_t dm_run(int64_t pool, int64_t steps, int64_t from, int64_t to, int64_t profile)');
+  const peak = lib.func('double dm_fma_peak(int threads, double seconds)');
+  const later = <T>(f: koffi.KoffiFunction, ...args: unknown[]): Promise<T> => new Promise((resolve, reject) => {
+    f.async(...args, (error: unknown, value: T) => (error ? reject(error as Error) : resolve(value)));
+  });
+  const number = (f: koffi.KoffiFunction) => (...args: unknown[]): number => Number(f(...args));
+  return {
+    folder, include: here,
+    alloc: number(lib.func('int64_t dm_alloc(int64_t bytes)')),
+    free: lib.func('void dm_free(int64_t address, int64_t bytes)') as Driver['free'],
+    copyIn: lib.func('void dm_copy_in(int64_t address, const void *data, int64_t bytes)') as Driver['copyIn'],
+    copyOut: lib.func('void dm_copy_out(void *into, int64_t address, int64_t bytes)') as Driver['copyOut'],
+    fill32: lib.func('void dm_fill32(int64_t address, uint32_t pattern, int64_t bytes)') as Driver['fill32'],
+    open: number(lib.func('int64_t dm_open(const char *path)')),
+    symbol: number(lib.func('int64_t dm_sym(int64_t library, const char *name)')),
+    error: lib.func('const char *dm_error()') as Driver['error'],
+    poolCreate: number(lib.func('int64_t dm_pool_create(int threads)')),
+    poolDestroy: lib.func('void dm_pool_destroy(int64_t pool)') as Driver['poolDestroy'],
+    run: async (...args) => Number(await later<number | bigint>(run, ...args)),
+    fmaPeak: (...args) => later<number>(peak, ...args),
+  };
+}

@@ -1,0 +1,78 @@
+// The kernels a native device has: emits C for new ones, compiles it in files of at most 8 kernels, and finds them again on disk.
+import { availableParallelism } from 'node:os';
+import { join } from 'node:path';
+import { hashHex } from '../../base/hash.ts';
+import { emitFile, functionName } from '../../emit/c/kernel.ts';
+import type { KernelSource } from '../device.ts';
+import { cached, readCached, writeCached } from './cache.ts';
+import { headersHash, type Driver } from './driver.ts';
+import { compileShared, type Toolchain } from './toolchain.ts';
+
+const PER_FILE = 8;
+
+/** Addresses of a kernel's two functions. */
+export interface NativeKernel { readonly tasks: number; readonly run: number }
+
+export class KernelLibrary {
+  readonly #tool: Toolchain;
+  readonly #driver: Driver;
+  readonly #kernels = new Map<string, NativeKernel>();
+  readonly #objects = new Map<string, number>();
+  readonly #salt: string;
+
+  constructor(tool: Toolchain, driver: Driver) {
+    this.#tool = tool;
+    this.#driver = driver;
+    this.#salt = hashHex(tool.id + headersHash());
+  }
+
+  get(key: string): NativeKernel {
+    const found = this.#kernels.get(key);
+    if (!found) throw new Error(`kernel ${key} was not compiled`);
+    return found;
+  }
+
+  async add(kernels: readonly KernelSource[]): Promise<void> {
+    const fresh = new Map(kernels.filter((k) => !this.#kernels.has(k.key)).map((k) => [k.key, k]));
+    const missing: KernelSource[] = [];
+    for (const source of fresh.values()) {
+      // A small file per kernel names the object that holds it.
+      const object = await readCached(this.#driver.folder, this.#reference(source));
+      if (object === null || !this.#take(source.key, object)) missing.push(source);
+    }
+    const files: KernelSource[][] = [];
+    for (let i = 0; i < missing.length; i += PER_FILE) files.push(missing.slice(i, i + PER_FILE));
+    let next = 0;
+    const worker = async (): Promise<void> => {
+      for (let file = files[next++]; file; file = files[next++]) await this.#compile(file);
+    };
+    await Promise.all(Array.from({ length: Math.min(files.length, availableParallelism()) }, worker));
+  }
+
+  /** The C text stands beside the object, so that a compiler's message can name it. */
+  async #compile(file: readonly KernelSource[]): Promise<void> {
+    const text = emitFile(file), folder = this.#driver.folder, name = `kernels_${hashHex(this.#salt + text)}`;
+    const source = await writeCached(folder, `${name}.c`, text);
+    await cached(folder, `${name}.so`, (target) => compileShared(this.#tool, [source], this.#driver.include, target));
+    for (const k of file) {
+      if (!this.#take(k.key, `${name}.so`)) throw new Error(`${join(folder, name)}.so: ${this.#driver.error()}`);
+      await writeCached(folder, this.#reference(k), `${name}.so`);
+    }
+  }
+
+  #reference({ key, kernel }: KernelSource): string {
+    return `k_${key}_${hashHex(this.#salt + emitFile([{ key, kernel }]))}.ref`;
+  }
+
+  #take(key: string, object: string): boolean {
+    const library = this.#objects.get(object) ?? this.#driver.open(join(this.#driver.folder, object));
+    if (library === 0) return false;
+    this.#objects.set(object, library);
+    const name = functionName(key);
+    const kernel = { tasks: this.#driver.symbol(library, `${name}_tasks`), run: this.#driver.symbol(library, name) };
+    if (kernel.tasks === 0 || kernel.run === 0) return false;
+    this.#kernels.set(key, kernel);
+    return true;
+  }
+}
+

@@ -1,0 +1,90 @@
+// The native CPU device: kernels as C, compiled by the system's compiler, run by the driver's thread pool. One call a run.
+import type { TypedArray } from '../../base/dtype.ts';
+import { UserError } from '../../base/errors.ts';
+import type { Bound, BoundStep, Device, DeviceInfo, KernelSource, Memory, StepTimes } from '../device.ts';
+import { loadDriver, type Driver } from './driver.ts';
+import { KernelLibrary } from './library.ts';
+import { findToolchain } from './toolchain.ts';
+
+const STEP_WORDS = 6; // dm_step in driver.h: tasks, run, buffers, integers, skip_if, flags
+const BARRIER = 1n;
+
+/** A table in device memory: the steps, then their arguments. */
+interface NativeBound extends Bound { readonly table: Memory }
+
+export class NativeDevice implements Device {
+  readonly info: DeviceInfo;
+  readonly #driver: Driver;
+  readonly #library: KernelLibrary;
+  readonly #pool: number;
+
+  private constructor(driver: Driver, library: KernelLibrary, threads: number, compiler: string) {
+    this.#driver = driver;
+    this.#library = library;
+    this.#pool = driver.poolCreate(threads);
+    this.info = { name: 'native', threads, description: `CPU, C kernels by ${compiler}, ${threads} ${threads === 1 ? 'thread' : 'threads'}` };
+  }
+
+  /** Throws UserError where no C compiler is found. */
+  static async open(threads: number): Promise<NativeDevice> {
+    const tool = await findToolchain();
+    if (!tool) throw new UserError('device native: no C compiler found', 'install gcc or clang, set CC, or use --device reference (slow)');
+    const driver = await loadDriver(tool);
+    return new NativeDevice(driver, new KernelLibrary(tool, driver), threads, tool.version);
+  }
+
+  alloc(bytes: number): Memory {
+    const address = this.#driver.alloc(Math.max(bytes, 256));
+    if (address === 0) throw new UserError(`out of memory: ${bytes} bytes could not be had`);
+    return { bytes: Math.max(bytes, 256), address };
+  }
+
+  free(memory: Memory): void { this.#driver.free(memory.address, memory.bytes); }
+
+  write(address: number, data: TypedArray): void { if (data.byteLength > 0) this.#driver.copyIn(address, data, data.byteLength); }
+
+  read(address: number, into: TypedArray): void { if (into.byteLength > 0) this.#driver.copyOut(into, address, into.byteLength); }
+
+  compile(kernels: readonly KernelSource[]): Promise<void> { return this.#library.add(kernels); }
+
+  bind(steps: readonly BoundStep[]): NativeBound {
+    const size = steps.reduce((n, s) => n + STEP_WORDS + s.buffers.length + s.ints.length, 0);
+    const words = new BigInt64Array(size), table = this.alloc(words.byteLength);
+    let tail = steps.length * STEP_WORDS;
+    const put = (values: readonly number[]): bigint => {
+      const at = table.address + tail * 8;
+      for (const v of values) words[tail++] = BigInt(v);
+      return BigInt(at);
+    };
+    steps.forEach((s, i) => {
+      const { tasks, run } = this.#library.get(s.kernel);
+      words.set([BigInt(tasks), BigInt(run), put(s.buffers), put(s.ints), BigInt(s.unless ?? 0), s.barrier ? BARRIER : 0n], i * STEP_WORDS);
+    });
+    this.#driver.copyIn(table.address, words, words.byteLength);
+    return { steps: steps.length, table };
+  }
+
+  async run(bound: Bound, from = 0, to = bound.steps): Promise<void> {
+    const { table } = bound as NativeBound;
+    const code = await this.#driver.run(this.#pool, table.address, from, to, 0);
+    if (code !== 0) throw new Error(`the native driver returned ${code}`);
+  }
+
+  async profile(bound: Bound): Promise<StepTimes> {
+    const { table, steps } = bound as NativeBound, memory = this.alloc(steps * 16);
+    const raw = new BigInt64Array(steps * 2);
+    await this.#driver.run(this.#pool, table.address, 0, steps, memory.address);
+    this.#driver.copyOut(raw, memory.address, raw.byteLength);
+    this.free(memory);
+    const pick = (k: number): Float64Array => Float64Array.from({ length: steps }, (_, i) => Number(raw[2 * i + k]));
+    return { ns: pick(0), tasks: pick(1) };
+  }
+
+  release(bound: Bound): void { this.free((bound as NativeBound).table); }
+
+  /** GFLOP/s of fused multiply-adds that this machine reaches on the device's threads. */
+  fmaPeak(seconds = 0.2): Promise<number> { return this.#driver.fmaPeak(this.info.threads, seconds); }
+
+  close(): void { this.#driver.poolDestroy(this.#pool); }
+}
+

@@ -1,0 +1,40 @@
+// What runs Programs: owns the states (parameters, optimiser moments, caches) by name, shares them among programs, and moves
+// inputs in and outputs out.
+import type { HostTensor } from '../base/tensor.ts';
+import { hostArray, type TypedArray } from '../base/dtype.ts';
+import { UserError } from '../base/errors.ts';
+import { elements, sizes, showType, type TensorType } from '../base/shape.ts';
+
+/** A graph made ready to run. */
+export interface Runnable {
+  /** Bytes planned for it beside the states: arena, inputs and outputs, constants. */
+  readonly bytes: { readonly arena: number; readonly io: number; readonly constants: number };
+}
+
+/** Two implementations: programs on a device (program.ts), and the float64 reference over the graph (reference.ts). */
+export interface Executor<R extends Runnable = Runnable> {
+  readonly description: string;
+  readonly threads: number;
+  /** Creates a state or replaces its value. */
+  setState(name: string, type: TensorType, value: HostTensor['data']): void;
+  getState(name: string): HostTensor;
+  stateNames(): string[];
+  stateBytes(): number;
+  /** Runs with inputs by name; gives the outputs by name. */
+  run(runnable: R, inputs: Readonly<Record<string, TypedArray>>): Promise<Record<string, HostTensor>>;
+  /** Runs with no effect on states; names the first op whose result is not finite, if one is. */
+  diagnose(runnable: R, inputs: Readonly<Record<string, TypedArray>>): Promise<string | null>;
+  release(runnable: R): void;
+  close(): void;
+}
+
+export function checkInput(name: string, type: TensorType, data: TypedArray | undefined): TypedArray {
+  if (!data) throw new UserError(`input ${name} is missing: expected ${showType(type)}`);
+  const want = hostArray(type.dtype, 0);
+  if (data.length !== elements(type.shape) || data.constructor !== want.constructor) {
+    throw new UserError(`input ${name}: expected ${showType(type)} as ${want.constructor.name}, got ${data.constructor.name} of ${data.length}`);
+  }
+  return data;
+}
+
+export const hostOf = (type: TensorType, data: TypedArray): HostTensor => ({ dtype: type.dtype, shape: sizes(type.shape), data });

@@ -1,0 +1,137 @@
+// Programs on a device.
+import { hostArray, type TypedArray } from '../base/dtype.ts';
+import { UserError } from '../base/errors.ts';
+import type { HostTensor } from '../base/tensor.ts';
+import { byteSize, elements, type TensorType } from '../base/shape.ts';
+import type { Bound, Device, Memory } from '../device/device.ts';
+import type { Program } from '../plan/program.ts';
+import { checkInput, hostOf, type Executor, type Runnable } from './executor.ts';
+
+interface State { readonly type: TensorType; readonly memory: Memory }
+
+export interface LoadedProgram extends Runnable {
+  readonly program: Program;
+  readonly bound: Bound;
+  /** Address of each planned tensor. */
+  readonly addresses: readonly number[];
+  readonly memories: readonly Memory[];
+}
+
+export class ProgramExecutor implements Executor<LoadedProgram> {
+  readonly device: Device;
+  readonly #states = new Map<string, State>();
+  /** One arena serves all programs: they run one after the other. */
+  #arena: Memory | null = null;
+  #loaded = new Set<LoadedProgram>();
+
+  constructor(device: Device) { this.device = device; }
+
+  get description(): string { return this.device.info.description; }
+  get threads(): number { return this.device.info.threads; }
+
+  setState(name: string, type: TensorType, value: TypedArray): void {
+    let state = this.#states.get(name);
+    if (!state) {
+      state = { type, memory: this.device.alloc(byteSize(type)) };
+      this.#states.set(name, state);
+    }
+    this.device.write(state.memory.address, checkInput(name, state.type, value));
+  }
+
+  getState(name: string): HostTensor {
+    const state = this.#state(name), data = hostArray(state.type.dtype, elements(state.type.shape));
+    this.device.read(state.memory.address, data);
+    return hostOf(state.type, data);
+  }
+
+  #state(name: string): State {
+    const found = this.#states.get(name);
+    if (!found) throw new UserError(`no state named ${name}`);
+    return found;
+  }
+
+  stateNames(): string[] { return [...this.#states.keys()]; }
+
+  stateBytes(): number { return [...this.#states.values()].reduce((n, s) => n + s.memory.bytes, 0); }
+
+  /** Its kernels must be compiled already. */
+  load(program: Program): LoadedProgram {
+    if (program.slabs.arena > (this.#arena?.bytes ?? 0)) this.#growArena(program.slabs.arena);
+    const io = this.device.alloc(program.slabs.io), constants = this.device.alloc(program.slabs.constants);
+    const loaded = this.#bind(program, [io, constants]);
+    for (const c of program.constants) {
+      const data = hostArray(c.dtype, c.data.length);
+      data.set(c.data);
+      this.device.write(loaded.addresses[c.tensor], data);
+    }
+    this.#loaded.add(loaded);
+    return loaded;
+  }
+
+  #bind(program: Program, memories: readonly Memory[]): LoadedProgram {
+    const base = { arena: this.#arena?.address ?? 0, io: memories[0].address, constants: memories[1].address };
+    const addresses = program.tensors.map((t) => (t.slab === 'state' ? this.#state(t.name).memory.address : base[t.slab] + t.offset));
+    const bound = this.device.bind(program.steps.map((s) => ({ kernel: s.kernel, buffers: s.buffers.map((b) => addresses[b]), ints: s.ints,
+      barrier: s.barrier, unless: s.unless === null ? null : addresses[s.unless] })));
+    return { program, bound, addresses, memories, bytes: program.slabs };
+  }
+
+  #growArena(bytes: number): void {
+    const old = this.#arena;
+    this.#arena = this.device.alloc(bytes);
+    // Programs that point into the old arena are bound anew; their io and constants stay.
+    for (const l of this.#loaded) {
+      this.device.release(l.bound);
+      Object.assign(l, this.#bind(l.program, l.memories));
+    }
+    if (old) this.device.free(old);
+  }
+
+  async run(l: LoadedProgram, inputs: Readonly<Record<string, TypedArray>>): Promise<Record<string, HostTensor>> {
+    this.#feed(l, inputs);
+    await this.device.run(l.bound);
+    return Object.fromEntries(l.program.outputs.map((o) => [o.name, this.#read(l, o.tensor)]));
+  }
+
+  #feed(l: LoadedProgram, inputs: Readonly<Record<string, TypedArray>>): void {
+    for (const { name, tensor } of l.program.inputs) {
+      this.device.write(l.addresses[tensor], checkInput(name, l.program.tensors[tensor].type, inputs[name]));
+    }
+  }
+
+  #read(l: LoadedProgram, tensor: number): HostTensor {
+    const { type } = l.program.tensors[tensor], data = hostArray(type.dtype, elements(type.shape));
+    this.device.read(l.addresses[tensor], data);
+    return hostOf(type, data);
+  }
+
+  async diagnose(l: LoadedProgram, inputs: Readonly<Record<string, TypedArray>>): Promise<string | null> {
+    this.#feed(l, { ...inputs, commit: Int32Array.of(0) });
+    for (let i = 0; i < l.program.steps.length; i++) {
+      const step = l.program.steps[i];
+      await this.device.run(l.bound, i, i + 1);
+      const bad = step.buffers.some((b, j) => step.writes[j] && l.program.tensors[b].slab !== 'state' && !finite(this.#read(l, b)));
+      if (bad) return `${step.ops.join('+')}${step.scope ? ` in ${step.scope}` : ''}`;
+    }
+    return null;
+  }
+
+  release(l: LoadedProgram): void {
+    if (!this.#loaded.delete(l)) return;
+    this.device.release(l.bound);
+    l.memories.forEach((m) => this.device.free(m));
+  }
+
+  close(): void {
+    for (const l of [...this.#loaded]) this.release(l);
+    for (const s of this.#states.values()) this.device.free(s.memory);
+    this.#states.clear();
+    if (this.#arena) this.device.free(this.#arena);
+    this.device.close();
+  }
+}
+
+function finite(t: HostTensor): boolean {
+  if (!(t.data instanceof Float32Array || t.data instanceof Float64Array)) return true;
+  return t.data.every((x) => Number.isFinite(x));
+}
