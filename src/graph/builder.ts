@@ -39,7 +39,7 @@ export class GraphBuilder implements Builder {
     }
     let types: TensorType[];
     try {
-      types = record.infer(inputs.map((t) => t.type), attrs);
+      types = record.infer(inputs.map((t) => t.type), attrs, inputs.map((t) => t.id));
     } catch (error) {
       if (!(error instanceof ShapeError)) throw error;
       const where = [this.scope && `in ${this.scope}`, callSite()].filter(Boolean).join(', ');

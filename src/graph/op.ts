@@ -3,7 +3,7 @@
 import type { Dim, TensorType } from '../base/shape.ts';
 import type { Expr, Exprs } from '../kernel/expr.ts';
 import type { Extent, Local, Stmt } from '../kernel/kernel.ts';
-import type { Attrs } from './graph.ts';
+import type { Attrs, ValueId } from './graph.ts';
 import type { Tensor } from './tensor.ts';
 
 export interface Op<A extends Attrs = Attrs> {
@@ -12,8 +12,8 @@ export interface Op<A extends Attrs = Attrs> {
   readonly doc: string;
   /** Inputs of which only the type matters. */
   readonly unread?: readonly number[];
-  /** Types of the outputs; throws ShapeError. */
-  infer(inputs: readonly TensorType[], attrs: A): TensorType[];
+  /** Types of the outputs; throws ShapeError. `ids` are the inputs' values, for dimensions that refer to one (counts, offsets). */
+  infer(inputs: readonly TensorType[], attrs: A, ids: readonly ValueId[]): TensorType[];
   /** Gradients to the inputs (null: none flows) from those to the outputs (null where nothing reads that output). Absent: not
    * differentiable, nothing flows. */
   grad?(call: GradCall<A>): (Tensor | null)[];

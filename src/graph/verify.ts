@@ -18,7 +18,7 @@ export function verifyGraph(graph: Graph, ops: OpTable, stage: string): Graph {
   for (const node of graph.nodes) {
     const op = ops.get(node.op) ?? fail(`unknown op ${node.op}`);
     for (const v of node.inputs) if (!made.has(v)) fail(`${node.op} reads %${v} before it is made`);
-    const types = op.infer(node.inputs.map((v) => graph.types[v]), node.attrs);
+    const types = op.infer(node.inputs.map((v) => graph.types[v]), node.attrs, node.inputs);
     if (types.length !== node.outputs.length) fail(`${node.op} makes ${types.length} values, not ${node.outputs.length}`);
     node.outputs.forEach((v, i) => {
       define(v, node.op);
