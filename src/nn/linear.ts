@@ -1,0 +1,28 @@
+// A linear map of the last dimension.
+import type { Tensor } from '../graph/tensor.ts';
+import { add } from '../graph/ops/add.ts';
+import { matmul } from '../graph/ops/matmul.ts';
+import { Parameter } from '../trace/parameter.ts';
+import { use } from '../trace/trace.ts';
+
+export interface LinearOptions {
+  /** Adds a bias; default true. */
+  readonly bias?: boolean;
+  /** Standard deviation of the starting weights; default 1 / sqrt(inputs). */
+  readonly std?: number;
+}
+
+/** y = x W + b: [..., inputs] -> [..., outputs]. */
+export class Linear {
+  readonly weight: Parameter; // [inputs, outputs]
+  readonly bias: Parameter | null; // [outputs]
+  constructor(inputs: number, outputs: number, { bias = true, std = 1 / Math.sqrt(inputs) }: LinearOptions = {}) {
+    this.weight = new Parameter([inputs, outputs], { kind: 'normal', std });
+    this.bias = bias ? new Parameter([outputs], { kind: 'constant', value: 0 }) : null;
+  }
+
+  forward(x: Tensor): Tensor {
+    const y = matmul(x, use(x, this.weight));
+    return this.bias ? add(y, use(x, this.bias)) : y;
+  }
+}

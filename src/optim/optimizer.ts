@@ -1,0 +1,29 @@
+// What an optimiser is: hyper-parameters that the host computes for each step, and an update rule that builds graph.
+import type { Tensor } from '../graph/tensor.ts';
+
+/** The learning rate of a step (0, 1, ...): a number, or a function of the step. */
+export type Schedule = number | ((step: number) => number);
+
+export const rateAt = (schedule: Schedule, step: number): number => (typeof schedule === 'number' ? schedule : schedule(step));
+
+export interface UpdateCall {
+  readonly parameter: Tensor;
+  readonly gradient: Tensor;
+  /** A moment of this parameter: a state of its shape that starts at 0. */
+  moment(name: string): Tensor;
+  /** A hyper-parameter of this step: a float32 scalar. */
+  scalar(name: string): Tensor;
+}
+
+export interface Updated { readonly parameter: Tensor; readonly moments: Readonly<Record<string, Tensor>> }
+
+export interface Optimizer {
+  readonly name: string;
+  /** Scalars of step 0, 1, ...: given to each run. */
+  scalars(step: number): Record<string, number>;
+  update(call: UpdateCall): Updated;
+  /** Scales all gradients down so that their joint Euclidean norm is at most this. Keeps every gradient until all are known. */
+  readonly clip?: number;
+  /** Settings for checkpoints and logs. */
+  readonly settings: Readonly<Record<string, number | string | boolean>>;
+}

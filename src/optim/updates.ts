@@ -1,0 +1,90 @@
+// Graph to Graph: gradients become updates of the states. The chain gradient -> [accumulate] -> [clip] -> guard -> update is
+// explicit; every store is guarded by one flag word, so that a step either happens or does not.
+import { boundOf } from '../base/shape.ts';
+import { VerifyError } from '../base/errors.ts';
+import { GraphBuilder, type OpTable } from '../graph/builder.ts';
+import type { Graph } from '../graph/graph.ts';
+import { scalar as literal, type Tensor } from '../graph/tensor.ts';
+import { add } from '../graph/ops/add.ts';
+import { div } from '../graph/ops/div.ts';
+import { isFinite } from '../graph/ops/isFinite.ts';
+import { less } from '../graph/ops/less.ts';
+import { mul } from '../graph/ops/mul.ts';
+import { sqrt } from '../graph/ops/sqrt.ts';
+import { sub } from '../graph/ops/sub.ts';
+import { sum } from '../graph/ops/sum.ts';
+import { where } from '../graph/ops/where.ts';
+import type { Optimizer } from './optimizer.ts';
+
+/** Bits of the flag word. */
+export const FLAG = { loss: 1, gradient: 2, dry: 4 } as const;
+
+export interface UpdateOptions {
+  /** With gradient accumulation over n batches: 'add' adds to the sum, 'apply' adds and then updates. n = 1: no sum is kept. */
+  readonly accumulate?: { readonly batches: number; readonly phase: 'add' | 'apply' };
+}
+
+export const momentName = (moment: string, parameter: string): string => `optim.${moment}.${parameter}`;
+export const accumulatorName = (parameter: string): string => `optim.sum.${parameter}`;
+
+/** Replaces the outputs `grad/NAME` by updates; adds the outputs `flag` (int32, 0 = committed) and `grad_norm`. */
+export function addUpdates(graph: Graph, ops: OpTable, optimizer: Optimizer, options: UpdateOptions = {}): Graph {
+  const builder = GraphBuilder.resume({ ...graph, outputs: graph.outputs.filter((o) => !o.name.startsWith('grad/')) }, ops);
+  builder.scope = 'optim';
+  const state = (name: string): Tensor | null => {
+    const found = builder.inputs.find((i) => i.kind === 'state' && i.name === name);
+    return found ? builder.tensor(found.value) : null;
+  };
+  const loss = graph.outputs.find((o) => o.name === 'total') ?? graph.outputs.find((o) => o.name === 'loss');
+  if (!loss) throw new VerifyError('optim', 'the graph has no output named loss');
+  const phase = options.accumulate?.phase, batches = options.accumulate?.batches ?? 1;
+
+  const work = graph.outputs.filter((o) => o.name.startsWith('grad/')).map(({ name, value }) => {
+    const parameterName = name.slice('grad/'.length), parameter = state(parameterName);
+    if (!parameter) throw new VerifyError('optim', `no state ${parameterName}`);
+    let gradient = builder.tensor(value), sumState: Tensor | null = null;
+    if (phase !== undefined) {
+      sumState = builder.input('state', accumulatorName(parameterName), parameter.type);
+      gradient = add(sumState, gradient);
+      if (phase === 'apply') gradient = mul(gradient, 1 / batches);
+    }
+    return { parameterName, parameter, gradient, sumState };
+  });
+  if (work.length === 0) throw new VerifyError('optim', 'there is nothing to train');
+
+  const norm = sqrt(work.map(({ gradient: g }) => sum(mul(g, g), g.shape.map((_, i) => i))).reduce((a, b) => add(a, b)));
+  const one = (condition: Tensor, bit: number): Tensor => where(condition, literal(norm, 0, 'int32'), literal(norm, bit, 'int32'));
+  const commit = builder.input('input', 'commit', { dtype: 'int32', shape: [] });
+  const flag = add(add(one(isFinite(builder.tensor(loss.value)), FLAG.loss), one(isFinite(norm), FLAG.gradient)),
+    one(less(literal(commit, 0), commit), FLAG.dry));
+  builder.output('flag', flag);
+  builder.output('grad_norm', norm);
+
+  const scalars = new Map<string, Tensor>();
+  const scalar = (name: string): Tensor => {
+    const made = scalars.get(name) ?? builder.input('input', name, { dtype: 'float32', shape: [] });
+    scalars.set(name, made);
+    return made;
+  };
+  const limit = optimizer.clip === undefined ? null : div(literal(norm, optimizer.clip), add(norm, 1e-6));
+  const scale = limit && where(less(limit, 1), limit, literal(norm, 1));
+
+  for (const { parameterName, parameter, gradient, sumState } of work) {
+    if (phase === 'add' && sumState) {
+      builder.update(sumState, gradient, flag);
+      continue;
+    }
+    if (sumState) builder.update(sumState, sub(sumState, sumState), flag);
+    const shape = parameter.shape.map(boundOf);
+    const moments = new Map<string, Tensor>();
+    const moment = (name: string): Tensor => {
+      const made = moments.get(name) ?? builder.input('state', momentName(name, parameterName), { dtype: parameter.dtype, shape });
+      moments.set(name, made);
+      return made;
+    };
+    const next = optimizer.update({ parameter, gradient: scale ? mul(gradient, scale) : gradient, moment, scalar });
+    builder.update(parameter, next.parameter, flag);
+    for (const [name, value] of Object.entries(next.moments)) builder.update(moment(name), value, flag);
+  }
+  return builder.build();
+}

@@ -1,0 +1,35 @@
+// A Parameter: a named tensor that training changes. Modules own them; their values live in an executor.
+import type { DType } from '../base/dtype.ts';
+import { Stream } from '../base/random.ts';
+
+/** How a parameter starts. normal: standard deviation; uniform: +-bound; constant: value. */
+export type Init =
+  | { readonly kind: 'normal'; readonly std: number }
+  | { readonly kind: 'uniform'; readonly bound: number }
+  | { readonly kind: 'constant'; readonly value: number };
+
+export class Parameter {
+  readonly shape: readonly number[];
+  readonly init: Init;
+  readonly dtype: DType;
+  /** Trained; otherwise it only changes when a checkpoint is loaded. */
+  readonly trained: boolean;
+  constructor(shape: readonly number[], init: Init, options: { dtype?: DType; trained?: boolean } = {}) {
+    this.shape = shape;
+    this.init = init;
+    this.dtype = options.dtype ?? 'float32';
+    this.trained = options.trained ?? true;
+  }
+
+  get size(): number { return this.shape.reduce((n, d) => n * d, 1); }
+}
+
+/** Starting value of a parameter: a pure function of the seed, the parameter's name and the element's index. */
+export function initialValue(p: Parameter, name: string, seed: number): Float32Array {
+  const out = new Float32Array(p.size), stream = new Stream(seed, name);
+  switch (p.init.kind) {
+    case 'constant': return out.fill(p.init.value);
+    case 'normal': for (let i = 0; i < out.length; i++) out[i] = p.init.std * stream.normal(0, i); return out;
+    case 'uniform': for (let i = 0; i < out.length; i++) out[i] = p.init.bound * (2 * stream.uniform(0, i) - 1); return out;
+  }
+}

@@ -1,0 +1,104 @@
+// Tracing: runs a model's forward functions on Tensors and records the Graph. What a module needs beside its input it asks the
+// trace of that input for: parameters, whether this is training, random keys, and where to put losses and statistics.
+import { UserError } from '../base/errors.ts';
+import { hash32 } from '../base/hash.ts';
+import type { TensorType } from '../base/shape.ts';
+import type { TypedArray } from '../base/dtype.ts';
+import { GraphBuilder, type OpTable } from '../graph/builder.ts';
+import type { Graph } from '../graph/graph.ts';
+import type { Tensor } from '../graph/tensor.ts';
+import type { Named } from './module.ts';
+import type { Parameter } from './parameter.ts';
+
+/** A further loss that is added to the main one with `coefficient`, reported by name. */
+export interface AuxiliaryLoss { readonly name: string; readonly value: Tensor; readonly coefficient: number }
+
+export class Trace extends GraphBuilder {
+  readonly training: boolean;
+  readonly losses: AuxiliaryLoss[] = [];
+  readonly stats: { readonly name: string; readonly value: Tensor }[] = [];
+  readonly #named: Named;
+  readonly #names: ReadonlyMap<Parameter, string>;
+  readonly #values = new Map<Parameter, Tensor>();
+  readonly #scalars = new Map<string, Tensor>();
+  #constants = 0;
+
+  constructor(ops: OpTable, named: Named, training: boolean) {
+    super(ops);
+    this.training = training;
+    this.#named = named;
+    this.#names = new Map([...named.parameters].map(([name, p]) => [p, name]));
+  }
+
+  /** The parameter's current value. */
+  parameter(p: Parameter): Tensor {
+    let value = this.#values.get(p);
+    if (!value) {
+      const name = this.#names.get(p);
+      if (name === undefined) throw new UserError('a parameter is used that belongs to no property of the model', 'store modules and parameters in properties, not in closures');
+      value = this.input('state', name, { dtype: p.dtype, shape: p.shape });
+      this.#values.set(p, value);
+    }
+    return value;
+  }
+
+  /** A state that is no parameter (a key-value cache), created if needed. */
+  state(name: string, type: TensorType): Tensor {
+    const found = this.inputs.find((i) => i.kind === 'state' && i.name === name);
+    return found ? this.tensor(found.value) : this.input('state', name, type);
+  }
+
+  /** A number given at each run: 'step', 'seed' (uint32), 'position' (int32), hyper-parameters (float32). */
+  scalar(name: string, dtype: 'uint32' | 'int32' | 'float32'): Tensor {
+    let value = this.#scalars.get(name);
+    if (!value) {
+      value = this.input('input', name, { dtype, shape: [] });
+      this.#scalars.set(name, value);
+    }
+    return value;
+  }
+
+  constant(type: TensorType, data: TypedArray): Tensor {
+    return this.input('constant', `constant${this.#constants++}`, type, data);
+  }
+
+  pathOf(module: object): string { return this.#named.paths.get(module) ?? ''; }
+
+  /** A key for random numbers of this module: the hash of its path. */
+  keyOf(module: object, purpose = ''): number { return hash32(`${this.pathOf(module)}/${purpose}`); }
+
+  addLoss(module: object, name: string, value: Tensor, coefficient: number): void {
+    this.losses.push({ name: `${this.pathOf(module)}/${name}`, value, coefficient });
+  }
+
+  addStat(module: object, name: string, value: Tensor): void {
+    this.stats.push({ name: `${this.pathOf(module)}/${name}`, value });
+  }
+}
+
+/** The trace that a tensor belongs to. */
+export function traceOf(x: Tensor): Trace {
+  if (!(x.builder instanceof Trace)) throw new UserError('this tensor belongs to no trace of a model');
+  return x.builder;
+}
+
+/** The value of parameter `p` in the graph of `x`. */
+export const use = (x: Tensor, p: Parameter): Tensor => traceOf(x).parameter(p);
+
+/** Runs a module within its scope, so that graphs, errors and profiles can name it. */
+export function call<In extends Tensor, Out>(module: { forward(x: In): Out }, x: In): Out {
+  const trace = traceOf(x), outer = trace.scope;
+  trace.scope = trace.pathOf(module) || outer;
+  try {
+    return module.forward(x);
+  } finally {
+    trace.scope = outer;
+  }
+}
+
+/** Traces `build` to a Graph. */
+export function trace(ops: OpTable, named: Named, training: boolean, build: (t: Trace) => void): Graph {
+  const t = new Trace(ops, named, training);
+  build(t);
+  return t.build();
+}
