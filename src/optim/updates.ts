@@ -11,7 +11,6 @@ import { isFinite } from '../graph/ops/isFinite.ts';
 import { less } from '../graph/ops/less.ts';
 import { mul } from '../graph/ops/mul.ts';
 import { sqrt } from '../graph/ops/sqrt.ts';
-import { sub } from '../graph/ops/sub.ts';
 import { sum } from '../graph/ops/sum.ts';
 import { where } from '../graph/ops/where.ts';
 import type { Optimizer } from './optimizer.ts';
@@ -74,8 +73,8 @@ export function addUpdates(graph: Graph, ops: OpTable, optimizer: Optimizer, opt
       builder.update(sumState, gradient, flag);
       continue;
     }
-    if (sumState) builder.update(sumState, sub(sumState, sumState), flag);
     const shape = parameter.shape.map(boundOf);
+    if (sumState) builder.update(sumState, builder.emit('constant', [], { value: 0, dtype: parameter.dtype, shape })[0], flag);
     const moments = new Map<string, Tensor>();
     const moment = (name: string): Tensor => {
       const made = moments.get(name) ?? builder.input('state', momentName(name, parameterName), { dtype: parameter.dtype, shape });

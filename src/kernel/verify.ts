@@ -1,0 +1,49 @@
+// Checks a Kernel: buffers, locals and integers exist; stores go to buffers that may be written; no reduction is left inside an
+// expression; variables are used inside their loops.
+import { VerifyError } from '../base/errors.ts';
+import { postorder, type Expr, type Var } from './expr.ts';
+import type { Kernel, Stmt } from './kernel.ts';
+
+export function verifyKernel(k: Kernel): Kernel {
+  const fail = (message: string): never => { throw new VerifyError('kernel', message); };
+  const checkExpr = (e: Expr, scope: ReadonlySet<Var>, sum = false): void => {
+    for (const x of postorder([e])) {
+      if (x.k === 'var' && !scope.has(x)) fail(`${x.name} is used outside its loop`);
+      if (x.k === 'load' && !k.buffers[x.buffer]) fail(`no buffer ${x.buffer}`);
+      if (x.k === 'load' && k.buffers[x.buffer].access === 'write') fail(`buffer ${x.buffer} is read but only written`);
+      if (x.k === 'local' && !k.locals[x.local]) fail(`no local ${x.local}`);
+      if (x.k === 'int' && x.slot >= k.ints) fail(`no integer ${x.slot}`);
+      if (x.k === 'reduce') fail('a reduction stands inside an expression');
+      if (x.k === 'sum' && !sum) fail('the sum of a matmul is used outside its epilogue');
+    }
+  };
+  const checkBody = (body: readonly Stmt[], scope: ReadonlySet<Var>, sum = false): void => {
+    for (const s of body) {
+      switch (s.s) {
+        case 'for': checkExpr(s.extent, scope); checkBody(s.body, new Set([...scope, s.index]), sum); break;
+        case 'if': checkExpr(s.condition, scope, sum); checkBody(s.body, scope, sum); break;
+        case 'set': checkExpr(s.value, scope, sum); if (s.index) checkExpr(s.index, scope); break;
+        case 'store':
+          if (k.buffers[s.buffer]?.access === 'read') fail(`buffer ${s.buffer} is stored to but only read`);
+          checkExpr(s.value, scope, sum);
+          checkExpr(s.index, scope);
+          break;
+        case 'reduce':
+          checkExpr(s.extent, scope);
+          for (const t of s.targets) checkExpr(t.value, new Set([...scope, s.index]));
+          break;
+        case 'fill': break;
+      }
+    }
+  };
+  if (k.form === 'loops') {
+    checkExpr(k.grid.extent, new Set());
+    checkBody(k.body, new Set([k.grid.index]));
+  } else {
+    checkExpr(k.a, new Set([k.z, k.i, k.k]));
+    checkExpr(k.b, new Set([k.z, k.k, k.j]));
+    checkBody(k.epilogue.row, new Set([k.z, k.i]));
+    checkBody(k.epilogue.element, new Set([k.z, k.i, k.j]), true);
+  }
+  return k;
+}

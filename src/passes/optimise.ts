@@ -1,0 +1,16 @@
+// Graph to Graph: what every graph goes through before lowering. Each pass is verified.
+import type { Graph } from '../graph/graph.ts';
+import type { OpTable } from '../graph/builder.ts';
+import { verifyGraph } from '../graph/verify.ts';
+import { shareEqualNodes } from './cse.ts';
+import { dropDeadCode } from './dce.ts';
+import { foldConstants } from './fold.ts';
+
+const PASSES: readonly { readonly name: string; run(graph: Graph, ops: OpTable): Graph }[] = [
+  { name: 'fold constants', run: foldConstants },
+  { name: 'share equal nodes', run: shareEqualNodes },
+  { name: 'drop dead code', run: dropDeadCode },
+];
+
+export const optimise = (graph: Graph, ops: OpTable): Graph =>
+  PASSES.reduce((g, pass) => verifyGraph(pass.run(g, ops), ops, pass.name), graph);

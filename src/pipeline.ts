@@ -1,0 +1,74 @@
+// The whole compiler on one page. A model's function becomes a Graph; the Graph gets gradients and updates, is optimised, lowered
+// to kernels, planned into a Program with static memory, and run. Each stage takes plain data and gives plain data; each result is
+// verified and can be printed (`dynamoe inspect CONFIG --stage graph|kernels|source|program`).
+//
+//     trace -> differentiate -> optimise -> lower -> emit -> plan -> run
+//     fn       Graph            Graph       Kernel[] source  Program  Session
+import { emitFile } from './emit/c/kernel.ts';
+import { differentiate } from './grad/differentiate.ts';
+import type { Graph } from './graph/graph.ts';
+import { ops } from './graph/ops/index.ts';
+import { printGraph } from './graph/print.ts';
+import { verifyGraph } from './graph/verify.ts';
+import { printKernel } from './kernel/print.ts';
+import { verifyKernel } from './kernel/verify.ts';
+import { lower } from './lower/lower.ts';
+import type { Lowered } from './lower/lowered.ts';
+import type { Optimizer } from './optim/optimizer.ts';
+import { addUpdates, type UpdateOptions } from './optim/updates.ts';
+import { optimise } from './passes/optimise.ts';
+import { plan } from './plan/plan.ts';
+import { printProgram } from './plan/print.ts';
+import type { Program } from './plan/program.ts';
+import { verifyProgram } from './plan/verify.ts';
+import type { KernelSource } from './device/device.ts';
+import type { ProgramExecutor, LoadedProgram } from './run/program.ts';
+import type { Named } from './trace/module.ts';
+import { trace, type Trace } from './trace/trace.ts';
+
+/** fn -> Graph. `build` runs the model on tensors of the trace and names outputs; training needs one called `total`. */
+export function traceGraph(named: Named, training: boolean, build: (t: Trace) => void): Graph {
+  return verifyGraph(trace(ops, named, training, build), ops, 'trace');
+}
+
+/** Graph -> Graph with gradients of `total`, consumed by the optimiser's updates of the trained parameters. */
+export function trainingGraph(forward: Graph, optimizer: Optimizer, trained: readonly string[], options?: UpdateOptions): Graph {
+  const used = trained.filter((name) => forward.inputs.some((i) => i.kind === 'state' && i.name === name));
+  const withGradients = verifyGraph(differentiate(forward, ops, 'total', used), ops, 'differentiate');
+  return verifyGraph(addUpdates(withGradients, ops, optimizer, options), ops, 'optim');
+}
+
+/** What leaves each stage of the compiler for one graph. */
+export interface Compiled {
+  readonly graph: Graph;
+  readonly lowered: Lowered;
+  readonly kernels: readonly KernelSource[];
+  readonly program: Program;
+}
+
+/** Graph -> Program and the kernels it runs. */
+export function compileGraph(graph: Graph): Compiled {
+  const optimised = optimise(graph, ops);
+  const lowered = lower(optimised, ops);
+  const kernels = [...new Map(lowered.calls.map((c) => [c.key, { key: c.key, kernel: verifyKernel(c.kernel) }])).values()];
+  return { graph: optimised, lowered, kernels, program: verifyProgram(plan(lowered)) };
+}
+
+/** Program -> ready to run: kernels emitted and compiled by the device, memory allocated. */
+export async function loadProgram(executor: ProgramExecutor, compiled: Compiled): Promise<LoadedProgram> {
+  await executor.device.compile(compiled.kernels);
+  return executor.load(compiled.program);
+}
+
+export const STAGES = ['graph', 'kernels', 'source', 'program'] as const;
+export type StageName = (typeof STAGES)[number];
+
+/** The text that `dynamoe inspect` shows. */
+export function printStage(compiled: Compiled, stage: StageName): string {
+  switch (stage) {
+    case 'graph': return printGraph(compiled.graph);
+    case 'kernels': return compiled.kernels.map((k) => `${k.key.slice(0, 8)} ${printKernel(k.kernel)}`).join('\n\n');
+    case 'source': return emitFile(compiled.kernels);
+    case 'program': return printProgram(compiled.program);
+  }
+}

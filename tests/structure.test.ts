@@ -1,0 +1,79 @@
+// The rules of the source tree: the order of imports, no cycles, small files.
+import assert from 'node:assert/strict';
+import { readdirSync, readFileSync, statSync } from 'node:fs';
+import { dirname, join, relative, sep } from 'node:path';
+import { test } from 'node:test';
+import ts from 'typescript';
+
+// From the ground up. A room imports from itself and from those before it, whichever storey they are in.
+// `pipeline.ts` is a file; `*.ts` are the other files directly in src/, the doors that package.json exports.
+const storeys = [
+  ['base', 'kernel', 'graph', 'trace', 'grad'],
+  ['nn', 'optim'],
+  ['passes', 'lower', 'emit', 'plan'],
+  ['device', 'io', 'run', 'pipeline.ts'],
+  ['observe', 'recompile'],
+  ['session', 'data', 'train'],
+  ['*.ts'],
+  ['cli', 'dash'],
+];
+const order = storeys.flat();
+
+const src = join(import.meta.dirname, '..', 'src');
+const paths = readdirSync(src, { recursive: true, encoding: 'utf8' }).filter((path) => statSync(join(src, path)).isFile());
+const files = paths.map((path) => path.replaceAll(sep, '/')).sort();
+const imports = new Map(files.filter((file) => file.endsWith('.ts')).map((file) => [file, importsOf(file)]));
+
+/** The files of src/ that a file imports, types included. */
+function importsOf(file: string): string[] {
+  const { importedFiles } = ts.preProcessFile(readFileSync(join(src, file), 'utf8'), true, true);
+  const local = importedFiles.filter(({ fileName }) => fileName.startsWith('.'));
+  return local.map(({ fileName }) => relative(src, join(src, dirname(file), fileName)).replaceAll(sep, '/'));
+}
+
+function room(file: string): string {
+  const [first = '', ...rest] = file.split('/');
+  return rest.length > 0 || first === 'pipeline.ts' ? first : '*.ts';
+}
+
+test('every folder of src has its place', () => {
+  const strangers = new Set(files.map(room).filter((name) => !order.includes(name)));
+  assert.deepEqual([...strangers], [], 'add it to `storeys` here and to the table in the architecture document');
+});
+
+test('a folder imports only from those below it', () => {
+  const wrong: string[] = [];
+  for (const [file, targets] of imports) {
+    for (const target of targets) {
+      if (target.startsWith('..')) continue; // package.json, for its version
+      if (order.indexOf(room(target)) > order.indexOf(room(file))) wrong.push(`${file} imports ${target}`);
+    }
+  }
+  assert.deepEqual(wrong, []);
+});
+
+test('no import cycles, types included', () => {
+  const state = new Map<string, 'open' | 'done'>();
+  const cycles: string[] = [];
+  const visit = (file: string, trail: string[]): void => {
+    if (state.get(file) === 'open') cycles.push([...trail.slice(trail.indexOf(file)), file].join(' -> '));
+    if (state.has(file)) return;
+    state.set(file, 'open');
+    for (const target of imports.get(file) ?? []) visit(target, [...trail, file]);
+    state.set(file, 'done');
+  };
+  for (const file of imports.keys()) visit(file, []);
+  assert.deepEqual(cycles, []);
+});
+
+test('files are small', () => {
+  const sizes = files.map((file) => ({ file, bytes: statSync(join(src, file)).size })).sort((a, b) => a.bytes - b.bytes);
+  assert.deepEqual(sizes.filter(({ bytes }) => bytes > 20_000), []);
+  const median = sizes[Math.floor(sizes.length / 2)]?.bytes ?? 0;
+  assert.ok(median < 6000, `the median file has ${median} bytes`);
+});
+
+test('the pipeline reads as one page', { skip: !files.includes('pipeline.ts') && 'not there yet' }, () => {
+  const lines = readFileSync(join(src, 'pipeline.ts'), 'utf8').split('\n').length;
+  assert.ok(lines < 100, `src/pipeline.ts has ${lines} lines`);
+});

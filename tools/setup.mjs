@@ -1,0 +1,39 @@
+// Set-up of a checkout: installs what package-lock.json says, unless that was done. Plain JavaScript for Node 20.
+import { spawnSync } from 'node:child_process';
+import { existsSync, statSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+import { nodePath } from './runtime/launch.mjs';
+
+const root = fileURLToPath(new URL('..', import.meta.url));
+const time = (path) => (existsSync(root + path) ? statSync(root + path).mtimeMs : -1);
+
+// npm writes node_modules/.package-lock.json at the end of an installation.
+if (time('node_modules/.package-lock.json') < time('package-lock.json')) {
+  console.error('dynamoe: installing the locked packages (npm ci)');
+  // Errors only: npm would warn that Node 20 is older than what the published package asks for.
+  const options = ['--include=dev', '--include=optional', '--loglevel=error', '--no-progress'];
+  const { status, error } = spawnSync('npm', ['ci', ...options], {
+    cwd: root,
+    stdio: ['ignore', 2, 2],
+    shell: process.platform === 'win32',
+  });
+  if (status !== 0) {
+    console.error(`dynamoe: npm ci failed${error === undefined ? '' : `: ${error.message}`}`);
+    console.error('dynamoe: the first run needs the npm registry; is there a network, or a proxy to configure?');
+    process.exit(1);
+  }
+  checkNode();
+}
+
+/** Says what is wrong where the packaged Node 24 is missing or does not run (another libc, for example). */
+function checkNode() {
+  try {
+    const node = nodePath();
+    const { status, error, stderr } = spawnSync(node, ['--version'], { encoding: 'utf8' });
+    if (status === 0) return;
+    throw new Error(`${node} does not run here: ${error?.message ?? stderr.trim()}\n  on this system install Node 24 or newer, delete that file's package from node_modules, and run again`);
+  } catch (error) {
+    console.error(`dynamoe: ${error.message}`);
+    process.exit(1);
+  }
+}

@@ -1,0 +1,33 @@
+// All checks of the project. `check`: types, lint, unused code; `unit [FILE | FLAG]...`: the tests, with arguments for
+// node's test runner; neither: all, the tests last. Exit code 1 if any failed.
+import { spawnSync } from 'node:child_process';
+
+const [mode = 'all', ...rest] = process.argv.slice(2);
+const failed: string[] = [];
+
+function run(name: string, args: string[]): void {
+  console.log(`\n== ${name}`);
+  const start = performance.now();
+  const { status } = spawnSync(process.execPath, args, { stdio: ['ignore', 'inherit', 'inherit'] });
+  const seconds = ((performance.now() - start) / 1000).toFixed(1);
+  if (status !== 0) failed.push(name);
+  if (status !== 0 || name !== 'tests') console.log(`== ${name}: ${status === 0 ? 'passed' : 'FAILED'}, ${seconds} s`);
+}
+
+if (mode === 'all' || mode === 'check') {
+  run('types', ['node_modules/typescript/bin/tsc', '-p', 'tsconfig.json']);
+  run('lint', ['node_modules/eslint/bin/eslint.js', '--max-warnings=0', '.']);
+  run('unused code', ['node_modules/knip/bin/knip.js', '--no-progress']);
+}
+if (mode === 'all' || mode === 'unit') {
+  const files = rest.some((arg) => !arg.startsWith('-')) ? [] : ['tests/**/*.test.ts'];
+  run('tests', [
+    ...['--test', '--test-concurrency=2', '--test-reporter=spec', '--conditions=dynamoe-source'],
+    ...rest,
+    ...files,
+  ]);
+}
+if (failed.length > 0) {
+  console.log(`\nfailed: ${failed.join(', ')}`);
+  process.exitCode = 1;
+}
