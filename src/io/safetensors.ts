@@ -32,11 +32,11 @@ export interface Header {
   readonly metadata: ReadonlyMap<string, string>;
 }
 
-export const MAX_HEADER = 100_000_000; // the reference implementation's limit
+const MAX_HEADER = 100_000_000; // the reference implementation's limit
 const METADATA = '__metadata__';
 
 /** Bytes of `shape` elements of a file's dtype. */
-export const fileBytes = (dtype: FileDType, shape: readonly number[]): number => shape.reduce((n, d) => n * d, BYTES[dtype]);
+const fileBytes = (dtype: FileDType, shape: readonly number[]): number => shape.reduce((n, d) => n * d, BYTES[dtype]);
 
 /**
  * The order of tensors in a file: larger elements first, so that each tensor begins at a multiple of its element's size;
