@@ -1,0 +1,101 @@
+// Samples that lie in memory as rows of two tensors. In: x [n, ...] and y [n, ...], or a function that loads them; out: a dataset.
+import { createHash } from 'node:crypto';
+import { hostArray } from '../base/dtype.ts';
+import { ShapeError, UserError } from '../base/errors.ts';
+import type { Batch, HostTensor } from '../base/tensor.ts';
+import { bytesOf } from '../io/safetensors-data.ts';
+import { ordered, shuffled, wholeNumber, type Samples } from './batches.ts';
+import type { Batches, BatchOptions, Dataset, PassOptions, Split } from './dataset.ts';
+
+/** Rows 0..n-1: sample i is row i of x and row i of y. */
+export interface Rows { readonly x: HostTensor; readonly y: HostTensor }
+export interface Parts { readonly train: Rows; readonly test: Rows }
+
+/**
+ * A dataset of rows in memory; they are not copied and must not change. `train`: the first so many rows are for training, the rest is
+ * held out; by default all are for training. ShapeError where x and y do not have the same number of rows.
+ */
+export function arrays(rows: Rows, options: { readonly train?: number } = {}): ArrayDataset {
+  const parts = splitRows(rows, options.train ?? rows.x.shape[0], 'arrays');
+  return new ArrayDataset('arrays', () => Promise.resolve(parts));
+}
+
+export class ArrayDataset implements Dataset {
+  readonly #name: string;
+  readonly #load: () => Promise<Parts>;
+  #parts: Promise<Parts> | undefined;
+
+  constructor(name: string, load: () => Promise<Parts>) {
+    this.#name = name;
+    this.#load = load;
+  }
+
+  /** Shuffled rows: x [size, ...], y [size, ...], ids int32 [size] = row numbers in the split. */
+  batches(options: BatchOptions): Batches {
+    return shuffled(() => this.#samples(options.split ?? 'train'), options);
+  }
+
+  /** Every row of a split once, in order; the last batch holds what is left. */
+  pass(options: PassOptions): AsyncIterable<Batch> {
+    return ordered(() => this.#samples(options.split ?? 'test'), options);
+  }
+
+  /** All rows of a split as one batch, not copied. */
+  async all(split: Split): Promise<Batch> {
+    return this.#rows(split);
+  }
+
+  async fingerprint(): Promise<string> {
+    const hash = createHash('sha256');
+    const { train, test } = await this.#read();
+    for (const { dtype, shape, data } of [train.x, train.y, test.x, test.y]) {
+      hash.update(`${dtype} ${shape.join()} `).update(bytesOf(data));
+    }
+    return hash.digest('hex').slice(0, 32);
+  }
+
+  #read(): Promise<Parts> {
+    return this.#parts ??= this.#load();
+  }
+
+  async #rows(split: Split): Promise<Rows> {
+    const parts = await this.#read();
+    return split === 'train' ? parts.train : parts.test;
+  }
+
+  async #samples(split: Split): Promise<Samples> {
+    const { x, y } = await this.#rows(split);
+    const count = x.shape[0];
+    if (count === 0) throw new UserError(`${this.#name}: the ${split} split has no samples`, 'change how many are for training');
+    return { count, gather: (ids) => ({ x: take(x, ids), y: take(y, ids), ids }) };
+  }
+}
+
+/** The first `train` rows and the rest, over the same memory. */
+export function splitRows({ x, y }: Rows, train: number, where: string): Parts {
+  const count = x.shape[0];
+  if (count === undefined || y.shape[0] !== count) {
+    throw new ShapeError(`${where}: x is [${x.shape.join(', ')}] and y is [${y.shape.join(', ')}]`,
+      'both need the samples as first dimension');
+  }
+  wholeNumber(where, 'train', train, 0);
+  if (train > count) throw new UserError(`${where}: ${train} samples to train on, but there are ${count}`, `use at most ${count}`);
+  return {
+    train: { x: slice(x, 0, train), y: slice(y, 0, train) },
+    test: { x: slice(x, train, count), y: slice(y, train, count) },
+  };
+}
+
+const rowSize = (t: HostTensor): number => t.shape.slice(1).reduce((n, d) => n * d, 1);
+
+function slice(t: HostTensor, from: number, to: number): HostTensor {
+  const size = rowSize(t);
+  return { dtype: t.dtype, shape: [to - from, ...t.shape.slice(1)], data: t.data.subarray(from * size, to * size) };
+}
+
+function take(t: HostTensor, ids: Int32Array): HostTensor {
+  const size = rowSize(t);
+  const data = hostArray(t.dtype, ids.length * size); // [ids, ...]
+  ids.forEach((id, row) => { data.set(t.data.subarray(id * size, (id + 1) * size), row * size); });
+  return { dtype: t.dtype, shape: [ids.length, ...t.shape.slice(1)], data };
+}

@@ -1,0 +1,82 @@
+// From samples to batches. In: samples that can be gathered by id; out: shuffled batches by (seed, step), or one ordered pass.
+// Sample number step * size + j of the endless sequence is sample `order(epoch)[position]`, where epoch and position are the
+// quotient and remainder by the number of samples, and order(epoch) is a permutation that the seed and the epoch alone decide.
+import { UserError } from '../base/errors.ts';
+import { Stream } from '../base/random.ts';
+import type { Batch } from '../base/tensor.ts';
+import type { Batches, BatchOptions, PassOptions } from './dataset.ts';
+
+/** One split of a dataset, in memory. Ids are 0..count-1. */
+export interface Samples {
+  readonly count: number;
+  /** The samples of these ids, in this order. */
+  gather(ids: Int32Array): Batch;
+}
+
+/** Shuffled batches of samples that `load` gives (or throws a UserError, where there are none). */
+export function shuffled(load: () => Promise<Samples>, options: BatchOptions): Batches {
+  const { size, seed = 0, from = 0, limit = Infinity } = options;
+  wholeNumber('batches', 'size', size, 1);
+  wholeNumber('batches', 'from', from, 0);
+  if (limit !== Infinity) wholeNumber('batches', 'limit', limit, 0);
+  const order = epochOrders(new Stream(seed, 'data.order'));
+  const at = async (step: number): Promise<Batch> => {
+    wholeNumber('batches', 'step', step, 0);
+    const samples = await load();
+    const ids = new Int32Array(size);
+    for (let j = 0; j < size; j++) {
+      const place = step * size + j;
+      ids[j] = order(Math.floor(place / samples.count), samples.count)[place % samples.count];
+    }
+    return samples.gather(ids);
+  };
+  return {
+    at,
+    samples: async () => (await load()).count,
+    [Symbol.asyncIterator]: () => ahead(at, from, from + limit),
+  };
+}
+
+/** Permutations by epoch; the last two are kept, because a batch may span two epochs. */
+function epochOrders(stream: Stream): (epoch: number, count: number) => Uint32Array {
+  const kept = new Map<number, Uint32Array>();
+  return (epoch, count) => {
+    const known = kept.get(epoch);
+    if (known !== undefined) return known;
+    const order = stream.permutation(epoch, count);
+    kept.set(epoch, order);
+    for (const old of kept.keys()) if (kept.size > 2 && old !== epoch) kept.delete(old);
+    return order;
+  };
+}
+
+/** at(from) .. at(end - 1); the next one is made as soon as the caller waits for something. */
+async function* ahead(at: (step: number) => Promise<Batch>, from: number, end: number): AsyncGenerator<Batch, void, undefined> {
+  const soon = (step: number): Promise<Batch> => {
+    const made = new Promise<Batch>((resolve, reject) => { setImmediate(() => { at(step).then(resolve, reject); }); });
+    made.catch(() => undefined); // it is thrown where it is awaited, if it ever is
+    return made;
+  };
+  if (from >= end) return;
+  let next = soon(from);
+  for (let step = from; step < end; step++) {
+    const batch = await next;
+    if (step + 1 < end) next = soon(step + 1);
+    yield batch;
+  }
+}
+
+/** Every sample once, in order of ids; the last batch holds what is left. */
+export async function* ordered(load: () => Promise<Samples>, { size }: PassOptions): AsyncGenerator<Batch, void, undefined> {
+  wholeNumber('pass', 'size', size, 1);
+  const samples = await load();
+  for (let first = 0; first < samples.count; first += size) {
+    yield samples.gather(Int32Array.from({ length: Math.min(size, samples.count - first) }, (_, j) => first + j));
+  }
+}
+
+/** A UserError unless `value` is a whole number of at least `least`. */
+export function wholeNumber(where: string, name: string, value: number, least: number): void {
+  if (Number.isSafeInteger(value) && value >= least) return;
+  throw new UserError(`${where}: ${name} must be a whole number of at least ${least}, got ${value}`);
+}

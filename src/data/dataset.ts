@@ -1,0 +1,36 @@
+// What every dataset is: samples with stable ids, given as shuffled batches without end to train on, and as one ordered pass over
+// held-out samples to measure with. A batch is a pure function of (dataset, seed, step), so a run resumes exactly.
+import type { Batch } from '../base/tensor.ts';
+
+/** 'train' is what a model learns from. 'validation' and 'test' are two words for the part that is held out. */
+export type Split = 'train' | 'validation' | 'test';
+
+export interface BatchOptions {
+  readonly size: number; // samples in a batch; every batch has as many, a batch may span two epochs
+  readonly seed?: number; // of the order; 0 by default
+  readonly split?: Split; // 'train' by default
+  readonly from?: number; // the first step's number; 0 by default. A run resumed after n steps passes n
+  readonly limit?: number; // how many batches; without end by default
+}
+
+export interface PassOptions {
+  readonly size: number; // samples in a batch; the last batch holds what is left: look at its shape
+  readonly split?: Split; // 'validation' by default
+}
+
+/** Shuffled batches. Iterating prepares the next batch while the caller works on the current one. */
+export interface Batches extends AsyncIterable<Batch> {
+  /** The batch of one step: the same for the same data, options and step, whatever was asked for before. */
+  at(step: number): Promise<Batch>;
+  /** Samples in an epoch. Each occurs once in every epoch, under the same id. */
+  samples(): Promise<number>;
+}
+
+export interface Dataset<B extends BatchOptions = BatchOptions, P extends PassOptions = PassOptions> {
+  /** Shuffled batches without end, by (seed, step). Rejects with a UserError when first read if the data is missing or too little. */
+  batches(options: B): Batches;
+  /** Every sample of a split once, in order. */
+  pass(options: P): AsyncIterable<Batch>;
+  /** 32 hex digits that tell this data from other data: a checkpoint keeps them, so that a resumed run can refuse other data. */
+  fingerprint(): Promise<string>;
+}

@@ -1,0 +1,74 @@
+// MNIST and datasets in its files (Fashion-MNIST, KMNIST). In: a folder, or an images and a labels file, gzipped or not;
+// out: a dataset of x float32 [n, pixels] and y int32 [n].
+import { readdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import { UserError } from '../base/errors.ts';
+import type { HostTensor } from '../base/tensor.ts';
+import { fault } from '../io/fault.ts';
+import { ArrayDataset, splitRows, type Parts, type Rows } from './arrays.ts';
+import { readIdx } from './idx.ts';
+
+export interface IdxFiles { readonly images: string; readonly labels: string }
+
+export interface MnistOptions {
+  /**
+   * How many samples are for training: the first ones. The rest is the test split, unless the folder has test files of its own. By
+   * default 4 of 5; all of the training files where there are test files.
+   */
+  readonly train?: number;
+  /** Pixels as (p / 255 - 0.1307) / 0.3081, MNIST's mean 0 and deviation 1, in place of p / 255. False by default. */
+  readonly normalise?: boolean;
+}
+
+/**
+ * Digits. A folder is searched for `train-images-idx3-ubyte`, `t10k-images-idx3-ubyte` and their labels, each with or without `.gz`:
+ * the first pair is for training and the second for testing; one pair alone is split by count. Nothing is read before it is needed;
+ * then a UserError names the file, the offset and what was expected there if one is missing or broken.
+ */
+export function mnist(source: string | IdxFiles, options: MnistOptions = {}): ArrayDataset {
+  return new ArrayDataset('mnist', () => load(source, options));
+}
+
+async function load(source: string | IdxFiles, { train, normalise = false }: MnistOptions): Promise<Parts> {
+  const pairs = typeof source === 'string' ? await findPairs(source) : [source];
+  const first = await readPair(pairs[0], normalise);
+  const count = first.x.shape[0];
+  if (pairs.length === 1) return splitRows(first, train ?? Math.floor(count * 0.8), 'mnist');
+  const parts = splitRows(first, train ?? count, 'mnist');
+  return { train: parts.train, test: await readPair(pairs[1], normalise) };
+}
+
+async function findPairs(folder: string): Promise<IdxFiles[]> {
+  const names = await readdir(folder).catch((error: unknown) => { throw fault('read', folder, error); });
+  const find = (set: string, what: string, rank: number): string | undefined => {
+    const plain = names.filter((name) => new RegExp(`^${set}-${what}[-.]idx${rank}-ubyte(\\.gz)?$`).test(name)).sort();
+    return plain.length === 0 ? undefined : join(folder, plain[0]);
+  };
+  const pairs: IdxFiles[] = [];
+  for (const set of ['train', 't10k']) {
+    const images = find(set, 'images', 3), labels = find(set, 'labels', 1);
+    if (images !== undefined && labels !== undefined) pairs.push({ images, labels });
+    else if (images !== undefined || labels !== undefined) {
+      throw new UserError(`${folder} has ${images ?? labels} but not its ${images === undefined ? 'images' : 'labels'}`,
+        `the other file is ${set}-${images === undefined ? 'images-idx3' : 'labels-idx1'}-ubyte, with or without .gz`);
+    }
+  }
+  if (pairs.length > 0) return pairs;
+  throw new UserError(`${folder} holds no MNIST files`,
+    'they are named train-images-idx3-ubyte, train-labels-idx1-ubyte and t10k-..., with or without .gz');
+}
+
+async function readPair({ images, labels }: IdxFiles, normalise: boolean): Promise<Rows> {
+  const [{ shape, data }, marks] = await Promise.all([readIdx(images, 3), readIdx(labels, 1)]);
+  const [count, height, width] = shape;
+  if (marks.shape[0] !== count) {
+    throw new UserError(`${images} has ${count} images but ${labels} has ${marks.shape[0]} labels`, 'the two files must be of one set');
+  }
+  const [shift, scale] = normalise ? [0.1307, 0.3081] : [0, 1];
+  const values = Float32Array.from({ length: 256 }, (_, p) => (p / 255 - shift) / scale);
+  const pixels = new Float32Array(data.length);
+  for (let i = 0; i < data.length; i++) pixels[i] = values[data[i]];
+  const x: HostTensor = { dtype: 'float32', shape: [count, height * width], data: pixels };
+  const y: HostTensor = { dtype: 'int32', shape: [count], data: Int32Array.from(marks.data) };
+  return { x, y };
+}

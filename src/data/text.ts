@@ -1,0 +1,166 @@
+// Text as bytes, to train and measure language models. In: files, folders, globs; out: batches of windows, 256 symbols.
+// The last tenth of each file is for validation, the rest for training; neither sees a byte of the other.
+import { createHash } from 'node:crypto';
+import { UserError } from '../base/errors.ts';
+import type { Batch } from '../base/tensor.ts';
+import { ordered, shuffled, wholeNumber, type Samples } from './batches.ts';
+import type { Batches, BatchOptions, Dataset, PassOptions, Split } from './dataset.ts';
+import { findFiles } from './find-files.ts';
+import { readTextFiles, type Skipped, type TextFile } from './read-files.ts';
+import { windowCount, windowSamples } from './windows.ts';
+
+export interface TextOptions {
+  /** The fraction of each file's bytes that is held out, from its end: bytes floor((1 - f) * size) and on. 0.1 by default. */
+  readonly split?: { readonly validation: number };
+  /** Told once, in one line, which files were left out. By default the line goes to stderr. */
+  readonly say?: (line: string) => void;
+}
+export interface TextBatchOptions extends BatchOptions { readonly context: number } // bytes a window predicts
+export interface TextPassOptions extends PassOptions { readonly context: number }
+
+export interface TextInfo {
+  readonly files: readonly { readonly path: string; readonly bytes: number }[]; // in order
+  readonly bytes: number;
+  readonly trainBytes: number;
+  readonly validationBytes: number;
+  readonly skipped: readonly Skipped[];
+}
+
+/** What a context makes of the text. */
+export interface TextCounts {
+  readonly train: number; // windows
+  readonly validation: number;
+  readonly shortFiles: number; // files without any window to train on: their training part has no more than `context` bytes
+}
+
+/**
+ * The bytes of text files. Folders are searched through (names that begin with a dot are passed over), binary and empty files are
+ * left out. Nothing is read before the first batch or count is asked for; then all of it is, once, and stays in memory.
+ */
+export function text(paths: string | readonly string[], options: TextOptions = {}): TextDataset {
+  return new TextDataset(typeof paths === 'string' ? [paths] : paths, options);
+}
+
+interface Loaded { readonly info: TextInfo; readonly files: readonly TextFile[]; readonly cuts: readonly number[] }
+
+export class TextDataset implements Dataset<TextBatchOptions, TextPassOptions> {
+  /** Symbols: a byte is one of 256. */
+  readonly vocab = 256;
+  readonly #paths: readonly string[];
+  readonly #validation: number;
+  readonly #say: (line: string) => void;
+  readonly #samples = new Map<string, Promise<Samples>>();
+  #loaded: Promise<Loaded> | undefined;
+
+  constructor(paths: readonly string[], { split, say = console.warn }: TextOptions) {
+    if (paths.length === 0) throw new UserError('text: no path given', 'name files, folders or globs');
+    this.#paths = paths;
+    this.#validation = split?.validation ?? 0.1;
+    this.#say = say;
+    if (!(this.#validation >= 0 && this.#validation <= 1)) {
+      throw new UserError(`text: split.validation must lie in 0..1, got ${this.#validation}`,
+        'it is the fraction of each file that is held out');
+    }
+  }
+
+  /**
+   * Shuffled windows: x int32 [size, context] bytes, y int32 [size, context] the byte after each, ids int32 [size]. A window keeps its
+   * id for the same files and context. Rejects with a UserError where there is no window.
+   */
+  batches(options: TextBatchOptions): Batches {
+    wholeNumber('batches', 'context', options.context, 1);
+    return shuffled(() => this.#windows(options.split ?? 'train', options.context), options);
+  }
+
+  /**
+   * All windows of the held-out bytes, files in order of their paths: what validation loss is the mean over. Windows of a file begin
+   * every `context` bytes from the first held-out one; x int32 [n, context], y int32 [n, context], n = size but in the last batch. A
+   * window that would reach beyond the file's end is left out, so every window has `context` targets and counts the same.
+   */
+  windows(options: TextPassOptions): AsyncIterable<Batch> {
+    wholeNumber('windows', 'context', options.context, 1);
+    return ordered(() => this.#windows(options.split ?? 'validation', options.context), options);
+  }
+
+  pass(options: TextPassOptions): AsyncIterable<Batch> {
+    return this.windows(options);
+  }
+
+  /** Files, sizes, and what was left out. */
+  async info(): Promise<TextInfo> {
+    return (await this.#load()).info;
+  }
+
+  /** How many windows of `context` bytes there are: to be asked before training, since too little data is an error only when read. */
+  async counts(context: number): Promise<TextCounts> {
+    wholeNumber('counts', 'context', context, 1);
+    const { files, cuts } = await this.#load();
+    let train = 0, validation = 0, shortFiles = 0;
+    files.forEach(({ bytes }, i) => {
+      const windows = windowCount(cuts[i], context);
+      train += windows;
+      validation += windowCount(bytes.length - cuts[i], context);
+      if (windows === 0) shortFiles++;
+    });
+    return { train, validation, shortFiles };
+  }
+
+  /** Depends on the files' bytes, their order and the split, not on where they lie. */
+  async fingerprint(): Promise<string> {
+    const { files } = await this.#load();
+    const hash = createHash('sha256').update(`text ${this.#validation}`);
+    for (const { bytes } of files) hash.update(` ${bytes.length} `).update(bytes);
+    return hash.digest('hex').slice(0, 32);
+  }
+
+  #load(): Promise<Loaded> {
+    return this.#loaded ??= load(this.#paths, this.#validation, this.#say);
+  }
+
+  #windows(split: Split, context: number): Promise<Samples> {
+    const name = split === 'train' ? 'train' : 'validation', key = `${name} ${context}`;
+    let samples = this.#samples.get(key);
+    if (samples === undefined) {
+      samples = this.#load().then((loaded) => windowsOf(loaded, name, context));
+      this.#samples.set(key, samples);
+    }
+    return samples;
+  }
+}
+
+async function load(paths: readonly string[], validation: number, say: (line: string) => void): Promise<Loaded> {
+  const { files, skipped } = await readTextFiles(await findFiles(paths));
+  const binary = skipped.filter((s) => s.reason === 'binary').map((s) => s.path);
+  if (files.length === 0) {
+    const seen = skipped.length === 0 ? 'no file in it' : `${binary.length} binary and ${skipped.length - binary.length} empty files in it`;
+    throw new UserError(`there is no text in ${paths.join(', ')}: ${seen}`, 'name text files or folders that hold some');
+  }
+  if (binary.length > 0) {
+    const some = binary.slice(0, 3).join(', ') + (binary.length > 3 ? ', ...' : '');
+    say(`left out ${binary.length} binary ${binary.length === 1 ? 'file' : 'files'}: ${some}`);
+  }
+  // 1e-9: a product that should be whole but falls just below it, as (1 - 0.71) * 100
+  const cuts = files.map(({ bytes }) => Math.floor((1 - validation) * bytes.length + 1e-9));
+  const sum = (sizes: readonly number[]): number => sizes.reduce((a, b) => a + b, 0);
+  const bytes = sum(files.map((f) => f.bytes.length)), trainBytes = sum(cuts);
+  const info = {
+    files: files.map((f) => ({ path: f.path, bytes: f.bytes.length })), bytes, trainBytes, validationBytes: bytes - trainBytes, skipped,
+  };
+  return { info, files, cuts };
+}
+
+function windowsOf({ files, cuts }: Loaded, split: 'train' | 'validation', context: number): Samples {
+  const parts = files.map(({ bytes }, i) => (split === 'train' ? bytes.subarray(0, cuts[i]) : bytes.subarray(cuts[i])));
+  const samples = windowSamples(parts, context);
+  if (samples.count > 0x7fffffff) {
+    throw new UserError(`the text has ${samples.count} windows, more than an int32 id can name`, 'use a longer context');
+  }
+  if (samples.count > 0) return samples;
+  const longest = files.reduce((best, _, i) => (parts[i].length > parts[best].length ? i : best), 0);
+  const { path, bytes } = files[longest], most = parts[longest].length - 1;
+  const among = files.length === 1 ? '' : `, the longest of ${files.length} files`;
+  throw new UserError(
+    `too little text: a window of context ${context} takes ${context + 1} bytes, ` +
+    `the ${split} part of ${path} has ${most + 1} of its ${bytes.length} bytes${among}`,
+    most >= 1 ? `use a context of at most ${most}, or more text` : 'use more text');
+}

@@ -1,0 +1,81 @@
+// Checkpoints: one safetensors file that is a whole or not there. In: named tensors and what else a run must remember; out: the
+// file, and back. Parameters lie under their dotted names, state beside them under names with slashes (`optim/m/blocks.0.w`), so
+// any reader of safetensors sees the parameters. The rest is JSON in the file's metadata, under the key `dynamoe`.
+import { UserError } from '../base/errors.ts';
+import { jsonText, type Json } from './json.ts';
+import { openSafetensors, writeSafetensors, type SafetensorsFile, type TensorSource } from './safetensors-file.ts';
+
+const KEY = 'dynamoe';
+const VERSION = 1;
+
+/** What a checkpoint holds beside its tensors: all of it plain data. */
+export interface CheckpointMeta {
+  readonly step: number; // steps committed
+  readonly seed: number; // of the run's random streams, which are counter-based: seed and step are their whole state
+  readonly config: Json; // what rebuilds the model
+  readonly optimizer: Json; // its name, its hyper-parameters, its schedule
+  readonly data: Json; // where the data stood: fingerprint, options, the next step's batch
+  readonly extra?: Json; // more, by agreement of writer and reader: the plan's knobs, the decision log
+}
+
+export interface CheckpointContent {
+  readonly tensors: readonly TensorSource[];
+  readonly meta: CheckpointMeta;
+}
+
+/** An open checkpoint: `file.tensors` lists, `file.read(name)` reads one tensor. Close `file`. */
+export interface Checkpoint {
+  readonly meta: CheckpointMeta;
+  readonly file: SafetensorsFile;
+}
+
+/** The name of a piece of state that belongs to a parameter: `stateName('optim', 'm', 'blocks.0.w')` is `optim/m/blocks.0.w`. */
+export const stateName = (...parts: readonly string[]): string => parts.join('/');
+
+/** Whether a tensor of a checkpoint is a parameter (no slash in its name) or state. */
+export const isParameter = (name: string): boolean => !name.includes('/');
+
+/**
+ * Writes a checkpoint. One tensor is asked for at a time; none may change until the promise is fulfilled. The file at `path` is the
+ * old one until the new one is complete on the disk. Rejects with a UserError where the file system refuses.
+ */
+export async function saveCheckpoint(path: string, { tensors, meta }: CheckpointContent): Promise<void> {
+  await writeSafetensors(path, tensors, { [KEY]: jsonText({ version: VERSION, ...meta }) });
+}
+
+/** Opens a checkpoint and reads its metadata, no tensor yet. Rejects with a UserError for a broken file or another kind of file. */
+export async function loadCheckpoint(path: string): Promise<Checkpoint> {
+  const file = await openSafetensors(path);
+  try {
+    const text = file.metadata.get(KEY);
+    if (text === undefined) {
+      throw new UserError(`${path} holds tensors but is no DynaMoE checkpoint: its metadata has no "${KEY}"`,
+        'use a file that `dynamoe train` or `session.save` wrote');
+    }
+    return { meta: parseMeta(text, path), file };
+  } catch (error) {
+    await file.close();
+    throw error;
+  }
+}
+
+function parseMeta(text: string, path: string): CheckpointMeta {
+  let meta: CheckpointMeta & { readonly version?: number };
+  try {
+    meta = JSON.parse(text) as CheckpointMeta & { readonly version?: number };
+  } catch (error) {
+    throw new UserError(`${path}: the checkpoint's metadata is not JSON`, 'the file is damaged; use an older checkpoint', error);
+  }
+  if (typeof meta !== 'object' || meta === null || typeof meta.version !== 'number') {
+    throw new UserError(`${path}: the checkpoint's metadata has no version`, 'the file is damaged; use an older checkpoint');
+  }
+  if (meta.version > VERSION) {
+    throw new UserError(`${path} was written by a newer DynaMoE (checkpoint format ${meta.version}, this one reads ${VERSION})`,
+      'update DynaMoE');
+  }
+  if (!Number.isSafeInteger(meta.step) || meta.step < 0 || !Number.isFinite(meta.seed)) {
+    throw new UserError(`${path}: the checkpoint's metadata has no step or no seed`, 'the file is damaged; use an older checkpoint');
+  }
+  const { version: _, ...rest } = meta;
+  return rest;
+}

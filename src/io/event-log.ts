@@ -1,0 +1,63 @@
+// A run's events, one JSON object a line, only ever added to. In: events; out: the file. Each event is handed to the system as it
+// comes, so a killed process loses none; opening the log again drops a torn last line and what lies after the checkpoint that
+// the run goes on from, so that the file reads as if nothing had happened.
+import { appendFileSync } from 'node:fs';
+import { open, readFile, type FileHandle } from 'node:fs/promises';
+import { fault } from './fault.ts';
+
+export class EventLog {
+  readonly #file: FileHandle;
+  readonly #path: string;
+
+  private constructor(path: string, file: FileHandle) {
+    this.#path = path;
+    this.#file = file;
+  }
+
+  /** Opens or creates the log, keeping what was written up to and including `step` (undefined: keep nothing). */
+  static async open(path: string, step: number | undefined): Promise<EventLog> {
+    const refuse = (error: unknown): never => { throw fault('write', path, error); };
+    const file = await open(path, 'a').catch(refuse);
+    try {
+      await file.truncate(step === undefined ? 0 : keptBytes(await readFile(path), step)).catch(refuse);
+    } catch (error) {
+      await file.close();
+      throw error;
+    }
+    return new EventLog(path, file);
+  }
+
+  /** Adds one event: an object without line breaks in its JSON. Throws a UserError where the file system refuses. */
+  append(event: object): void {
+    try {
+      appendFileSync(this.#file.fd, `${JSON.stringify(event)}\n`);
+    } catch (error) {
+      throw fault('write', this.#path, error);
+    }
+  }
+
+  /** Waits until every event lies on the disk. */
+  async sync(): Promise<void> {
+    await this.#file.sync().catch((error: unknown) => { throw fault('write', this.#path, error); });
+  }
+
+  close(): Promise<void> {
+    return this.#file.close();
+  }
+}
+
+/** How many bytes of a log to keep: whole lines of JSON up to the first one whose `step` is after `step`. */
+export function keptBytes(log: Buffer, step: number): number {
+  let kept = 0;
+  for (let end = log.indexOf(10); end >= 0; end = log.indexOf(10, kept)) {
+    const event = parsed(log.toString('utf8', kept, end));
+    if (typeof event !== 'object' || event === null) break;
+    if ('step' in event && typeof event.step === 'number' && event.step > step) break;
+    kept = end + 1;
+  }
+  return kept;
+}
+
+function parsed(line: string): unknown {
+  try { return JSON.parse(line) as unknown; } catch { return undefined; }
+}

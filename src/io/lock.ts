@@ -1,0 +1,57 @@
+// One writer per folder. In: a folder; out: a lock, held until released or until its process is gone, however it died.
+// Every process makes a file of its own, then looks for others': of two that start at once the later one must see the
+// earlier one's, so at most one goes on (both may refuse). A lock whose process is dead belongs to nobody and is removed,
+// and because its name is unique nothing else can be removed by mistake.
+import { randomBytes } from 'node:crypto';
+import { readdir, readFile, stat, unlink, writeFile } from 'node:fs/promises';
+import { hostname } from 'node:os';
+import { join } from 'node:path';
+import { UserError } from '../base/errors.ts';
+import { fault } from './fault.ts';
+import { isRunning, pidSpace, startOf } from './process.ts';
+
+const NAME = /^lock\.([0-9a-f]{8})\.(\d+)\.(\d+)\.[0-9a-f]{8}$/; // lock.WHERE.PID.START.NONCE
+const BEAT_MS = 10_000; // a holder touches its file this often;
+const SILENT_MS = 60_000; // on another machine or in another container, one silent for so long is dead
+
+export interface Lock { release(): Promise<void> }
+
+/** Whether a file name is a lock's. */
+export const isLock = (name: string): boolean => NAME.test(name);
+
+/** Takes the folder for this process, or rejects with a UserError that names the process that has it. */
+export async function lockFolder(folder: string): Promise<Lock> {
+  const name = `lock.${pidSpace()}.${process.pid}.${startOf(process.pid)}.${randomBytes(4).toString('hex')}`;
+  const path = join(folder, name);
+  const release = (): Promise<void> => unlink(path).catch(() => undefined);
+  const write = (flag: string): Promise<void> => writeFile(path, `process ${process.pid} on ${hostname()}\n`, { flag });
+  await write('wx').catch((error: unknown) => { throw fault('write', path, error); });
+  try {
+    const now = (await stat(path)).mtimeMs; // the file system's clock, not ours: it may be another machine's
+    for (const other of await readdir(folder)) {
+      if (other === name || !isLock(other)) continue;
+      if (await isHeld(folder, other, now)) throw await inUse(folder, other);
+      await unlink(join(folder, other)).catch(() => undefined);
+    }
+  } catch (error) {
+    await release();
+    throw error;
+  }
+  const beat = setInterval(() => { write('r+').catch(() => undefined); }, BEAT_MS).unref();
+  return { release: () => { clearInterval(beat); return release(); } };
+}
+
+async function isHeld(folder: string, name: string, now: number): Promise<boolean> {
+  const [, where, pid, start] = NAME.exec(name) ?? [];
+  if (where === pidSpace()) return isRunning(Number(pid), start === '0' ? undefined : start);
+  const touched = await stat(join(folder, name)).then((s) => s.mtimeMs, () => -Infinity);
+  return now - touched < SILENT_MS;
+}
+
+async function inUse(folder: string, name: string): Promise<UserError> {
+  const path = join(folder, name);
+  const who = (await readFile(path, 'utf8').catch(() => '')).trim() || 'another process';
+  return new UserError(`${folder} is in use by ${who}`,
+    name.includes(pidSpace()) ? 'wait for it, stop it, or choose another folder'
+      : `if that process is dead, wait ${SILENT_MS / 1000} seconds or delete ${path}`);
+}

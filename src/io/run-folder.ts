@@ -1,0 +1,138 @@
+// The folder that a training run writes. In: a path and whether to go on; out: its newest sound checkpoint, and a place to add
+// events and checkpoints, for one process at a time. Killed at any moment, the run goes on from the newest checkpoint, or from
+// the start where there is none yet.
+//   run.json                   the settings it was started with (the caller's JSON)
+//   events.jsonl               what happened, one JSON object a line
+//   step-00002000.safetensors  checkpoints; the last `keep` of them stay
+//   lock.*, .*.tmp             only while a process writes here, or was killed while it did
+import { mkdir, readdir, readFile, stat, unlink } from 'node:fs/promises';
+import { join } from 'node:path';
+import { UserError } from '../base/errors.ts';
+import { isTemporary, removeTemporaries, writeAtomic } from './atomic.ts';
+import { loadCheckpoint, saveCheckpoint, type CheckpointContent } from './checkpoint.ts';
+import { EventLog } from './event-log.ts';
+import { codeOf, fault } from './fault.ts';
+import { jsonText, type Json } from './json.ts';
+import { isLock, lockFolder } from './lock.ts';
+
+const SETTINGS = 'run.json', EVENTS = 'events.jsonl';
+const STEP = /^step-(\d+)\.safetensors$/;
+
+export interface RunOptions {
+  readonly resume?: boolean; // go on with a run that is there; without it, a folder with a run is refused
+  readonly settings?: Json; // kept in run.json when the run begins; {} by default
+  readonly keep?: number; // how many checkpoints stay, at least 1; 2 by default
+}
+
+export interface RunFolder {
+  readonly path: string;
+  /** The settings that the run was started with: the stored ones where it goes on. */
+  readonly settings: Json;
+  /** Where the run goes on from. None: it starts at step 0, even if it was begun before. */
+  readonly checkpoint: { readonly path: string; readonly step: number } | undefined;
+  /** Checkpoints that were passed over because they are damaged, with the reason. */
+  readonly damaged: readonly string[];
+  /** Adds an event. One with a `step` belongs to that step: after a crash it stays only if a checkpoint of that step or later does. */
+  append(event: object): void;
+  /** Writes a checkpoint, after the events so far, and gives its path. An event of the checkpoint's own step goes before it. */
+  save(checkpoint: CheckpointContent): Promise<string>;
+  /** Gives the folder free for others. Always call it. */
+  close(): Promise<void>;
+}
+
+/** Creates a run's folder, or goes on with one. UserError: it exists and `resume` is not set, it is no run, or it is in use. */
+export async function openRun(path: string, options: RunOptions = {}): Promise<RunFolder> {
+  const { resume = false, settings = {}, keep = 2 } = options;
+  await mkdir(path, { recursive: true }).catch((error: unknown) => { throw fault('create', path, error); });
+  await admit(path, resume);
+  const lock = await lockFolder(path);
+  try {
+    await admit(path, resume); // another process may have begun a run since
+    await removeTemporaries(path);
+    const stored = await readSettings(path);
+    if (stored === undefined) await writeAtomic(join(path, SETTINGS), [Buffer.from(`${jsonText(settings, 2)}\n`)]);
+    const { checkpoint, damaged } = await findCheckpoint(path);
+    const events = await EventLog.open(join(path, EVENTS), checkpoint?.step);
+    return {
+      path, settings: stored ?? settings, checkpoint, damaged,
+      append: (event) => events.append(event),
+      save: (content) => save(path, content, events, keep),
+      close: async () => {
+        await events.close();
+        await lock.release();
+      },
+    };
+  } catch (error) {
+    await lock.release();
+    throw error;
+  }
+}
+
+/** The checkpoint that a user means by a path: a file itself; of a run's folder, its newest sound one. */
+export async function resolveCheckpoint(path: string): Promise<string> {
+  const found = await stat(path).catch((error: unknown) => { throw fault('read', path, error); });
+  if (!found.isDirectory()) return path;
+  const { checkpoint, damaged } = await findCheckpoint(path);
+  if (checkpoint !== undefined) return checkpoint.path;
+  throw new UserError(`${path} holds no checkpoint${damaged.length > 0 ? ' that can be read' : ''}`,
+    damaged[0] ?? 'name a checkpoint (.safetensors) or the --out folder of a run that has saved one');
+}
+
+async function admit(path: string, resume: boolean): Promise<void> {
+  const names = await readdir(path).catch((error: unknown) => { throw fault('read', path, error); });
+  const isRun = names.some((name) => name === SETTINGS || STEP.test(name));
+  if (isRun && !resume) {
+    throw new UserError(`${path} already holds a run`, 'add --resume to go on with it, or choose another --out folder');
+  }
+  const ours = (name: string): boolean => name === EVENTS || isLock(name) || isTemporary(name);
+  const foreign = names.find((name) => !ours(name));
+  if (!isRun && foreign !== undefined) {
+    throw new UserError(`${path} is no run folder, and it is not empty (it holds ${foreign})`, 'choose another --out folder');
+  }
+}
+
+async function readSettings(path: string): Promise<Json | undefined> {
+  const file = join(path, SETTINGS);
+  try {
+    return JSON.parse(await readFile(file, 'utf8')) as Json;
+  } catch (error) {
+    if (codeOf(error) === 'ENOENT') return undefined;
+    if (error instanceof SyntaxError) throw new UserError(`${file} is not JSON: ${error.message}`, 'mend it or delete it', error);
+    throw fault('read', file, error);
+  }
+}
+
+async function findCheckpoint(path: string): Promise<Pick<RunFolder, 'checkpoint' | 'damaged'>> {
+  const damaged: string[] = [];
+  for (const { file, step } of await checkpointsIn(path)) {
+    try {
+      const { meta, file: opened } = await loadCheckpoint(file);
+      await opened.close();
+      if (meta.step !== step) throw new UserError(`${file} holds step ${meta.step}, not the step it is named after`);
+      return { checkpoint: { path: file, step }, damaged };
+    } catch (error) {
+      if (!(error instanceof UserError)) throw error;
+      damaged.push(error.message);
+    }
+  }
+  return { checkpoint: undefined, damaged };
+}
+
+/** Newest first. */
+async function checkpointsIn(path: string): Promise<{ file: string; step: number }[]> {
+  const names = await readdir(path);
+  return names.flatMap((name) => {
+    const match = STEP.exec(name);
+    return match === null ? [] : [{ file: join(path, name), step: Number(match[1]) }];
+  }).sort((a, b) => b.step - a.step);
+}
+
+async function save(path: string, content: CheckpointContent, events: EventLog, keep: number): Promise<string> {
+  const { step } = content.meta;
+  const file = join(path, `step-${String(step).padStart(8, '0')}.safetensors`);
+  await events.sync();
+  await saveCheckpoint(file, content);
+  const older = (await checkpointsIn(path)).filter((c) => c.step < step);
+  for (const { file: old } of older.slice(Math.max(keep, 1) - 1)) await unlink(old).catch(() => undefined);
+  return file;
+}

@@ -1,0 +1,81 @@
+// A tensor's bytes in a safetensors file and its value on the host. In: an entry and its bytes; out: a HostTensor, and back.
+// Types that we do not have are converted where nothing is lost: I64 to int32 and U64 to uint32 (a value outside is an error),
+// I8, U8, I16 and U16 to int32. F8 and C64 are refused by name.
+import { bytesPer, hostArray, type DType, type TypedArray } from '../base/dtype.ts';
+import { UserError } from '../base/errors.ts';
+import type { HostTensor } from '../base/tensor.ts';
+import { broken, type FileDType, type TensorEntry, type TensorSpec } from './safetensors.ts';
+
+type Reader = (view: DataView, at: number) => number | bigint;
+interface Rule { readonly dtype: DType; readonly size: number; readonly get?: Reader } // without `get`: the same bytes
+
+const RULES: Partial<Record<FileDType, Rule>> = {
+  F64: { dtype: 'float64', size: 8 },
+  F32: { dtype: 'float32', size: 4 },
+  BF16: { dtype: 'bfloat16', size: 2 },
+  F16: { dtype: 'float16', size: 2 },
+  I32: { dtype: 'int32', size: 4 },
+  U32: { dtype: 'uint32', size: 4 },
+  BOOL: { dtype: 'bool', size: 1 },
+  I64: { dtype: 'int32', size: 8, get: (v, at) => v.getBigInt64(at, true) },
+  U64: { dtype: 'uint32', size: 8, get: (v, at) => v.getBigUint64(at, true) },
+  I16: { dtype: 'int32', size: 2, get: (v, at) => v.getInt16(at, true) },
+  U16: { dtype: 'int32', size: 2, get: (v, at) => v.getUint16(at, true) },
+  I8: { dtype: 'int32', size: 1, get: (v, at) => v.getInt8(at) },
+  U8: { dtype: 'int32', size: 1, get: (v, at) => v.getUint8(at) },
+};
+
+/** The bytes of a typed array, not copied. */
+export const bytesOf = (data: TypedArray): Uint8Array => new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
+
+/** The bytes of a tensor that is about to be written; a wrong length or array type is an error in the caller. */
+export function checkedBytes(spec: TensorSpec, data: TypedArray): Uint8Array {
+  const length = spec.shape.reduce((n, d) => n * d, 1);
+  if (data.length !== length || data.BYTES_PER_ELEMENT !== bytesPer(spec.dtype)) {
+    throw new Error(`tensor ${spec.name}, ${spec.dtype} [${spec.shape.join(', ')}], needs ${length} elements ` +
+      `of ${bytesPer(spec.dtype)} bytes, got ${data.length} of ${data.BYTES_PER_ELEMENT}`);
+  }
+  return bytesOf(data);
+}
+
+/** Reads a tensor through `fill`, which puts the entry's bytes into the array it is given: directly, where types agree. */
+export async function readData(entry: TensorEntry, where: string, fill: (into: Uint8Array) => Promise<void>): Promise<HostTensor> {
+  const { dtype, size, get } = ruleOf(entry, where);
+  const length = (entry.end - entry.begin) / size;
+  const data = allocate(dtype, length, entry, where);
+  if (get === undefined) {
+    await fill(bytesOf(data));
+    if (dtype === 'bool') check(entry, where, data.findIndex((v) => v > 1), 1, '0 or 1');
+  } else {
+    const raw = new Uint8Array(entry.end - entry.begin);
+    await fill(raw);
+    const view = new DataView(raw.buffer);
+    for (let i = 0; i < length; i++) {
+      const value = get(view, i * size);
+      data[i] = Number(value);
+      if (BigInt(data[i]) !== BigInt(value)) check(entry, where, i, size, `a value that fits ${dtype}, found ${value}`);
+    }
+  }
+  return { dtype, shape: entry.shape, data };
+}
+
+function ruleOf(entry: TensorEntry, where: string): Rule {
+  const rule = RULES[entry.dtype];
+  if (rule !== undefined) return rule;
+  throw new UserError(`${where}: tensor ${JSON.stringify(entry.name)} is ${entry.dtype}, which cannot be read`,
+    `convert it to one of ${Object.keys(RULES).join(', ')}`);
+}
+
+function allocate(dtype: DType, length: number, entry: TensorEntry, where: string): TypedArray {
+  try {
+    return hostArray(dtype, length);
+  } catch (error) {
+    const bytes = length * bytesPer(dtype);
+    const name = JSON.stringify(entry.name);
+    throw new UserError(`${where}: tensor ${name} needs ${bytes} bytes of memory, more than there is`, undefined, error);
+  }
+}
+
+function check(entry: TensorEntry, where: string, index: number, size: number, expected: string): void {
+  if (index >= 0) throw broken(where, entry.begin + index * size, `${expected} (tensor ${JSON.stringify(entry.name)}, element ${index})`);
+}

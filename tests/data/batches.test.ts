@@ -1,0 +1,54 @@
+// Preparing ahead: one batch, while the caller works, and an error arrives where it is waited for.
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { setImmediate as turn } from 'node:timers/promises';
+import type { Batch } from '../../src/base/tensor.ts';
+import { shuffled, type Samples } from '../../src/data/batches.ts';
+
+/** Samples that note when they are gathered. */
+function noted(count: number, failAt = Infinity): { samples: Samples; gathered: () => number } {
+  let n = 0;
+  const gather = (ids: Int32Array): Batch => {
+    if (n++ >= failAt) throw new Error('the disk is gone');
+    const tensor = { dtype: 'int32', shape: [ids.length], data: ids } as const;
+    return { x: tensor, y: tensor, ids };
+  };
+  return { samples: { count, gather }, gathered: () => n };
+}
+
+test('the next batch is made while the caller works, and no other', async () => {
+  const { samples, gathered } = noted(10);
+  const batches = shuffled(() => Promise.resolve(samples), { size: 2 });
+  const iterator = batches[Symbol.asyncIterator]();
+  assert.equal(gathered(), 0);
+  const first = await iterator.next();
+  assert.equal(gathered(), 1); // the second is not made before the caller has the first
+  for (let i = 0; i < 5; i++) await turn();
+  assert.equal(gathered(), 2);
+  const second = await iterator.next();
+  assert.deepEqual([first.value, second.value], [await batches.at(0), await batches.at(1)]);
+  await iterator.return?.();
+  assert.equal((await iterator.next()).done, true);
+});
+
+test('an error arrives at the step it belongs to, and nowhere if the caller stops before', async () => {
+  const read = async (limit: number): Promise<number> => {
+    let n = 0;
+    for await (const _ of shuffled(() => Promise.resolve(noted(10, 2).samples), { size: 2, limit })) {
+      await turn();
+      n++;
+    }
+    return n;
+  };
+  assert.equal(await read(2), 2);
+  const failing = noted(10, 2);
+  const seen: unknown[] = [];
+  await assert.rejects(async () => {
+    for await (const batch of shuffled(() => Promise.resolve(failing.samples), { size: 2 })) seen.push(batch);
+  }, /the disk is gone/);
+  assert.equal(seen.length, 2);
+  for await (const _ of shuffled(() => Promise.resolve(noted(10, 1).samples), { size: 2 })) {
+    for (let i = 0; i < 5; i++) await turn(); // the second has failed by now
+    break;
+  }
+});

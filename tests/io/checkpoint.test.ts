@@ -1,0 +1,86 @@
+// Checkpoints: what a run must remember comes back exactly, another kind of file is told apart, an old file survives a failure.
+import assert from 'node:assert/strict';
+import { readdir, readFile, truncate, utimes, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { writeAtomic } from '../../src/io/atomic.ts';
+import { isParameter, loadCheckpoint, saveCheckpoint, stateName, type CheckpointMeta } from '../../src/io/checkpoint.ts';
+import { jsonText } from '../../src/io/json.ts';
+import { writeSafetensors, type TensorSource } from '../../src/io/safetensors-file.ts';
+import { says, temporaryFolder } from './folder.ts';
+
+const META: CheckpointMeta = {
+  step: 12, seed: 3, config: { layers: 4, name: 'ü \u0000 "', list: [1, null, true] },
+  optimizer: { lr: 0.1 + 0.2 }, data: { fingerprint: 'ab' },
+};
+const source = (name: string, ...values: number[]): TensorSource =>
+  ({ name, dtype: 'float32', shape: [values.length], data: () => Float32Array.from(values) });
+
+test('parameters, state and metadata come back', async (t) => {
+  const path = join(await temporaryFolder(t), 'c.safetensors');
+  const state = stateName('optim', 'm', 'blocks.0.w');
+  await saveCheckpoint(path, { tensors: [source('blocks.0.w', 1, 2), source(state, 3, 4)], meta: META });
+  const { meta, file } = await loadCheckpoint(path);
+  t.after(() => file.close());
+  assert.deepEqual(meta, META);
+  assert.equal(state, 'optim/m/blocks.0.w');
+  assert.deepEqual([...file.tensors.keys()].filter(isParameter), ['blocks.0.w']);
+  assert.deepEqual((await file.read(state)).data, Float32Array.of(3, 4));
+});
+
+test('other files are refused with what they are', async (t) => {
+  const folder = await temporaryFolder(t);
+  const path = join(folder, 'o.safetensors');
+  const metadata = async (text: string | undefined, ...words: string[]): Promise<void> => {
+    await writeSafetensors(path, [], text === undefined ? {} : { dynamoe: text });
+    await assert.rejects(loadCheckpoint(path), says('o.safetensors', ...words));
+  };
+  await metadata(undefined, 'no DynaMoE checkpoint');
+  await metadata('{', 'not JSON');
+  await metadata('null', 'no version');
+  await metadata('{"version":99,"step":1,"seed":1}', 'newer DynaMoE', '99');
+  await metadata('{"version":1,"step":-1,"seed":1}', 'no step');
+  await metadata('{"version":1,"step":1}', 'no seed');
+  await assert.rejects(loadCheckpoint(join(folder, 'none')), says('none', 'no such file'));
+});
+
+test('metadata that JSON would change is an error that names the field', () => {
+  assert.throws(() => jsonText({ a: [1, { b: NaN }] }), /\$\.a\[1\]\.b is NaN/);
+  assert.throws(() => jsonText({ a: -Infinity }), /\$\.a is -Infinity/);
+  assert.throws(() => jsonText({ a: new Map() as unknown as null }), /\$\.a is not plain data \(Map\)/);
+  assert.throws(() => jsonText({ a: 1n as unknown as null }), /\$\.a is not plain data \(bigint\)/);
+  assert.equal(jsonText({ a: undefined, b: null }), '{"b":null}');
+});
+
+test('a write that fails half-way leaves the old file and no other', async (t) => {
+  const folder = await temporaryFolder(t);
+  const path = join(folder, 'c.safetensors');
+  await saveCheckpoint(path, { tensors: [source('a', 1)], meta: META });
+  const before = await readFile(path);
+  const failing: TensorSource = { name: 'b', dtype: 'float32', shape: [1], data: () => Promise.reject(new Error('the device is gone')) };
+  await assert.rejects(saveCheckpoint(path, { tensors: [source('a', 2), failing], meta: META }), /the device is gone/);
+  assert.deepEqual(await readFile(path), before);
+  assert.deepEqual(await readdir(folder), ['c.safetensors']);
+  await assert.rejects(saveCheckpoint(join(folder, 'no', 'c'), { tensors: [], meta: META }), says('cannot write', 'no/c', 'no such file'));
+  await truncate(path, before.length - 1);
+  await assert.rejects(loadCheckpoint(path), says('not a sound safetensors file'));
+});
+
+test('a full disk is said in words', { skip: process.platform !== 'linux' && 'needs /dev/full' }, async () => {
+  const { open } = await import('node:fs/promises');
+  const { fault } = await import('../../src/io/fault.ts');
+  const file = await open('/dev/full', 'w');
+  const error: unknown = await file.write(new Uint8Array(10)).catch((e: unknown) => e);
+  await file.close();
+  assert.match(String(fault('write', 'x', error)), /cannot write x: no space left on the device\n {2}hint: free some space/);
+});
+
+test('what a killed writer left long ago is removed, what a living one writes is not', async (t) => {
+  const folder = await temporaryFolder(t);
+  const dead = '.f.4194304-00000000.tmp', fresh = '.f.4194304-00000001.tmp', living = `.f.${process.pid}-00000002.tmp`;
+  for (const name of [dead, fresh, living]) await writeFile(join(folder, name), '');
+  for (const name of [dead, living]) await utimes(join(folder, name), 1, 1);
+  await writeAtomic(join(folder, 'f'), [Buffer.from('ab'), Buffer.from('c')]);
+  assert.deepEqual((await readdir(folder)).sort(), [fresh, living, 'f'].sort());
+  assert.equal(await readFile(join(folder, 'f'), 'utf8'), 'abc');
+});

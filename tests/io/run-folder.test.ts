@@ -1,0 +1,151 @@
+// Run folders: refused or gone on with, one process at a time, the newest sound checkpoint, events that match it.
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { appendFile, mkdir, readdir, readFile, truncate, utimes, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import type { CheckpointContent } from '../../src/io/checkpoint.ts';
+import { keptBytes } from '../../src/io/event-log.ts';
+import { lockFolder } from '../../src/io/lock.ts';
+import { pidSpace } from '../../src/io/process.ts';
+import { openRun, resolveCheckpoint } from '../../src/io/run-folder.ts';
+import { says, temporaryFolder } from './folder.ts';
+
+const at = (step: number): CheckpointContent => ({
+  tensors: [{ name: 'w', dtype: 'int32', shape: [1], data: () => Int32Array.of(step) }],
+  meta: { step, seed: 0, config: null, optimizer: null, data: null },
+});
+const steps = async (path: string): Promise<unknown[]> => (await readFile(join(path, 'events.jsonl'), 'utf8'))
+  .split('\n').filter((line) => line !== '').map((line) => (JSON.parse(line) as { step?: number }).step);
+
+test('a run begins, is refused, goes on where its newest checkpoint stands', async (t) => {
+  const path = join(await temporaryFolder(t), 'a', 'run');
+  const run = await openRun(path, { settings: { lr: 1 } });
+  assert.equal(run.checkpoint, undefined);
+  run.append({ event: 'start' });
+  for (let step = 1; step <= 7; step++) {
+    run.append({ event: 'step', step });
+    if (step % 2 === 0) assert.equal(await run.save(at(step)), join(path, `step-0000000${step}.safetensors`));
+  }
+  await run.close();
+  assert.deepEqual((await readdir(path)).sort(), ['events.jsonl', 'run.json', 'step-00000004.safetensors', 'step-00000006.safetensors']);
+  await assert.rejects(openRun(path), says(path, 'already holds a run', '--resume'));
+  assert.equal(await resolveCheckpoint(path), join(path, 'step-00000006.safetensors'));
+
+  const again = await openRun(path, { resume: true, settings: { lr: 2 } });
+  assert.deepEqual(again.settings, { lr: 1 });
+  assert.deepEqual(again.checkpoint, { path: join(path, 'step-00000006.safetensors'), step: 6 });
+  assert.deepEqual(await steps(path), [undefined, 1, 2, 3, 4, 5, 6]);
+  again.append({ event: 'step', step: 7 });
+  await again.close();
+  assert.deepEqual(await steps(path), [undefined, 1, 2, 3, 4, 5, 6, 7]);
+});
+
+test('without a checkpoint a run starts again, its events too', async (t) => {
+  const path = await temporaryFolder(t);
+  const run = await openRun(path);
+  run.append({ step: 1 });
+  await run.close();
+  const again = await openRun(path, { resume: true });
+  assert.equal(again.checkpoint, undefined);
+  await again.close();
+  assert.deepEqual(await steps(path), []);
+  await assert.rejects(resolveCheckpoint(path), says(path, 'holds no checkpoint', '--out'));
+});
+
+test('--resume of a run that was never begun begins it; a folder of other things is left alone', async (t) => {
+  const folder = await temporaryFolder(t);
+  await (await openRun(join(folder, 'new'), { resume: true })).close();
+  for (const resume of [false, true]) await assert.rejects(openRun(folder, { resume }), says(folder, 'no run folder', 'new'));
+  assert.deepEqual(await readdir(folder), ['new']);
+  await writeFile(join(folder, 'file'), '');
+  await assert.rejects(openRun(join(folder, 'file')), says('cannot create', 'file'));
+});
+
+test('a damaged checkpoint is passed over, said, and the one before it is used', async (t) => {
+  const path = await temporaryFolder(t);
+  const run = await openRun(path);
+  for (const step of [5, 10]) {
+    run.append({ step });
+    await run.save(at(step));
+  }
+  await run.close();
+  await truncate(join(path, 'step-00000010.safetensors'), 50);
+  await writeFile(join(path, '.step-00000015.safetensors.1-0123abcd.tmp'), 'torn');
+  const again = await openRun(path, { resume: true });
+  assert.equal(again.checkpoint?.step, 5);
+  assert.equal(again.damaged.length, 1);
+  assert.match(again.damaged[0], /step-00000010.*not a sound/);
+  assert.deepEqual(await steps(path), [5]);
+  await again.save(at(10));
+  await again.close();
+  assert.equal(await resolveCheckpoint(path), join(path, 'step-00000010.safetensors'));
+  assert.ok(!(await readdir(path)).some((name) => name.endsWith('.tmp')));
+});
+
+test('a torn or broken last line is dropped when the log is opened again', async (t) => {
+  const path = await temporaryFolder(t);
+  const run = await openRun(path);
+  run.append({ step: 1, text: 'ü\n' });
+  await run.save(at(1));
+  await run.close();
+  await appendFile(join(path, 'events.jsonl'), '{"step":1,"lo');
+  const again = await openRun(path, { resume: true });
+  again.append({ step: 2 });
+  await again.close();
+  assert.deepEqual(await steps(path), [1, 2]);
+  assert.equal(keptBytes(Buffer.from('{"step":1}\n\0\0\n{"step":2}\n'), 9), 11);
+  assert.equal(keptBytes(Buffer.from('{"step":1}\n{"event":"x"}\n{"step":4}\n{"step":3}'), 3), 25);
+  assert.equal(keptBytes(Buffer.from(''), 3), 0);
+});
+
+test('a folder in use is refused, by this process, by another, and by one elsewhere that was heard of lately', async (t) => {
+  const path = await temporaryFolder(t);
+  const run = await openRun(path);
+  await assert.rejects(openRun(path, { resume: true }), says(path, `in use by process ${process.pid}`));
+  await run.close();
+
+  const code = `import { lockFolder } from ${JSON.stringify(new URL('../../src/io/lock.ts', import.meta.url).href)};
+    await lockFolder(${JSON.stringify(path)}); console.log('locked'); setInterval(() => {}, 1000);`;
+  const child = spawn(process.execPath, ['--input-type=module-typescript', '-e', code], { stdio: ['ignore', 'pipe', 'inherit'] });
+  await once(child.stdout, 'data');
+  await assert.rejects(openRun(path, { resume: true }), says(`in use by process ${child.pid}`, 'wait for it'));
+  child.kill('SIGKILL');
+  await once(child, 'exit');
+  await (await openRun(path, { resume: true })).close();
+  assert.deepEqual((await readdir(path)).sort(), ['events.jsonl', 'run.json']);
+
+  const elsewhere = join(path, 'lock.00000000.1.1.00000000');
+  await writeFile(elsewhere, 'process 1 on moon\n');
+  await assert.rejects(lockFolder(path), says('in use by process 1 on moon', 'wait 60 seconds or delete', elsewhere));
+  await utimes(elsewhere, new Date(), new Date(Date.now() - 100_000));
+  await (await lockFolder(path)).release();
+  assert.deepEqual((await readdir(path)).sort(), ['events.jsonl', 'run.json']);
+});
+
+test('a lock whose pid now belongs to another process is stale', { skip: process.platform !== 'linux' && 'needs /proc' }, async (t) => {
+  const path = await temporaryFolder(t);
+  await writeFile(join(path, `lock.${pidSpace()}.${process.pid}.12345.00000000`), '');
+  await (await lockFolder(path)).release();
+});
+
+test('of many that want a folder at once, at most one gets it', async (t) => {
+  const path = await temporaryFolder(t);
+  for (let round = 0; round < 20; round++) {
+    const results = await Promise.allSettled(Array.from({ length: 5 }, () => lockFolder(path)));
+    const got = results.filter((r) => r.status === 'fulfilled');
+    assert.ok(got.length <= 1, `${got.length} of 5 hold the lock`);
+    for (const { value } of got) await value.release();
+  }
+  await (await lockFolder(path)).release();
+  assert.deepEqual(await readdir(path), []);
+});
+
+test('settings that are no JSON are refused with the file', async (t) => {
+  const path = await temporaryFolder(t);
+  await mkdir(join(path, 'r'));
+  await writeFile(join(path, 'r', 'run.json'), '{');
+  await assert.rejects(openRun(join(path, 'r'), { resume: true }), says('run.json', 'not JSON'));
+  assert.deepEqual(await readdir(join(path, 'r')), ['run.json']);
+});
