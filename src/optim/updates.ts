@@ -23,8 +23,8 @@ export interface UpdateOptions {
   readonly accumulate?: { readonly batches: number; readonly phase: 'add' | 'apply' };
 }
 
-export const momentName = (moment: string, parameter: string): string => `optim.${moment}.${parameter}`;
-export const accumulatorName = (parameter: string): string => `optim.sum.${parameter}`;
+export const momentName = (moment: string, parameter: string): string => `optim/${moment}/${parameter}`;
+export const accumulatorName = (parameter: string): string => `optim/sum/${parameter}`;
 
 /** Replaces the outputs `grad/NAME` by updates; adds the outputs `flag` (int32, 0 = committed) and `grad_norm`. */
 export function addUpdates(graph: Graph, ops: OpTable, optimizer: Optimizer, options: UpdateOptions = {}): Graph {
