@@ -56,7 +56,7 @@ export function decideStorage(graph: Graph, ops: OpTable): Storage {
       }
       const reads = readsOf(v);
       const needed = uses.pinned.has(v) || uses.nodes[v].some((n) => kindOf(n) === 'loops');
-      const again = weight * reads <= weight + 1 + reads;
+      const again = weight * reads <= weight + 1.5 + reads;
       // What needs a whole row for one element is never repeated inside another loop.
       if (needed || lower.passes !== undefined || !again) stored.add(v);
       else weights[v] = weight;

@@ -2,7 +2,7 @@
 import { add } from '../graph/ops/add.ts';
 import { mul } from '../graph/ops/mul.ts';
 import { sub } from '../graph/ops/sub.ts';
-import { rateAt, type Optimizer, type Schedule } from './optimizer.ts';
+import { rateAt, type Optimizer, type Schedule, type Updated } from './optimizer.ts';
 
 export interface SgdOptions {
   readonly lr: Schedule;
@@ -18,7 +18,7 @@ export function sgd({ lr, momentum = 0, nesterov = false, weightDecay = 0, clip 
     name: 'sgd', ...(clip !== undefined && { clip }),
     settings: { momentum, nesterov, weightDecay, ...(typeof lr === 'number' && { lr }) },
     scalars: (step) => ({ lr: rateAt(lr, step) }),
-    update({ parameter: p, gradient, moment, scalar }) {
+    update({ parameter: p, gradient, moment, scalar }): Updated {
       const g = weightDecay === 0 ? gradient : add(gradient, mul(p, weightDecay));
       if (momentum === 0) return { parameter: sub(p, mul(g, scalar('lr'))), moments: {} };
       const v = add(mul(moment('momentum'), momentum), g);

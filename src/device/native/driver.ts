@@ -26,6 +26,8 @@ export interface Driver {
   fmaPeak(threads: number, seconds: number): Promise<number>;
 }
 
+type Foreign = ReturnType<ReturnType<typeof koffi.load>['func']>;
+
 const here = dirname(fileURLToPath(import.meta.url));
 
 export const headersHash = (): string => hashHex(sources(/\.h$/).map((f) => readFileSync(f, 'utf8')).join('\n'));
@@ -46,10 +48,10 @@ async function load(tool: Toolchain): Promise<Driver> {
   const lib = koffi.load(await cached(folder, `driver_${key}.so`, (target) => compileShared(tool, files, here, target)));
   const run = lib.func('int64_t dm_run(int64_t pool, int64_t steps, int64_t from, int64_t to, int64_t profile)');
   const peak = lib.func('double dm_fma_peak(int threads, double seconds)');
-  const later = <T>(f: koffi.KoffiFunction, ...args: unknown[]): Promise<T> => new Promise((resolve, reject) => {
-    f.async(...args, (error: unknown, value: T) => (error ? reject(error as Error) : resolve(value)));
+  const later = <T>(f: Foreign, ...args: unknown[]): Promise<T> => new Promise((resolve, reject) => {
+    f.async(...args, (error: unknown, value: T) => { if (error) reject(error as Error); else resolve(value); });
   });
-  const number = (f: koffi.KoffiFunction) => (...args: unknown[]): number => Number(f(...args));
+  const number = (f: Foreign) => (...args: unknown[]): number => Number(f(...args));
   return {
     folder, include: here,
     alloc: number(lib.func('int64_t dm_alloc(int64_t bytes)')),
