@@ -11,6 +11,7 @@ import { expOp } from './exp.ts';
 import { expandOp } from './expand.ts';
 import { isFiniteOp } from './isFinite.ts';
 import { lessOp } from './less.ts';
+import { logSumExpOp } from './logSumExp.ts';
 import { matmulOp } from './matmul.ts';
 import { mulOp } from './mul.ts';
 import { negOp } from './neg.ts';
@@ -27,7 +28,7 @@ import { whereOp } from './where.ts';
 /** Ops differ in the attributes that they take; the table forgets which. */
 // eslint-disable-next-line @typescript-eslint/no-explicit-any
 const all: readonly Op<any>[] = [
-  addOp, castOp, constantOp, crossEntropyOp, divOp, expOp, expandOp, isFiniteOp, lessOp, matmulOp, mulOp, negOp, oneHotOp, reluOp,
+  addOp, castOp, constantOp, crossEntropyOp, divOp, expOp, expandOp, isFiniteOp, lessOp, logSumExpOp, matmulOp, mulOp, negOp, oneHotOp, reluOp,
   reshapeOp, rowCountOp, sqrtOp, subOp, sumOp, transposeOp, whereOp,
 ];
 
