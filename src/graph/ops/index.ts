@@ -22,6 +22,7 @@ import { rowCountOp } from './rowCount.ts';
 import { sqrtOp } from './sqrt.ts';
 import { subOp } from './sub.ts';
 import { sumOp } from './sum.ts';
+import { sumChunksOp } from './sumChunks.ts';
 import { transposeOp } from './transpose.ts';
 import { whereOp } from './where.ts';
 
@@ -29,7 +30,7 @@ import { whereOp } from './where.ts';
 // eslint-disable-next-line @typescript-eslint/no-explicit-any
 const all: readonly Op<any>[] = [
   addOp, castOp, constantOp, crossEntropyOp, divOp, expOp, expandOp, isFiniteOp, lessOp, logSumExpOp, matmulOp, mulOp, negOp, oneHotOp, reluOp,
-  reshapeOp, rowCountOp, sqrtOp, subOp, sumOp, transposeOp, whereOp,
+  reshapeOp, rowCountOp, sqrtOp, subOp, sumChunksOp, sumOp, transposeOp, whereOp,
 ];
 
 export const ops: OpTable = new Map(all.map((op) => [op.name, op as Op]));
