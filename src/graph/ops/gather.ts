@@ -1,12 +1,15 @@
-// Rows of a table by their numbers (an embedding). A number outside the table gives a row of NaN (0 for integers), which stops a
-// training run: nothing is read out of bounds.
+// Rows of a table by their numbers (an embedding). A number outside the table reads nothing and gives a row of NaN (0 for integers),
+// which stops a training run; with `zeros`, of 0.
 import { ShapeError } from '../../base/errors.ts';
 import { boundOf, elements, showShape } from '../../base/shape.ts';
 import type { Op } from '../op.ts';
 import { isFloat } from '../../base/dtype.ts';
 import { emit1, type Tensor } from '../tensor.ts';
 
-export const gatherOp: Op = {
+/** zeros: what a number outside the table gives. */
+export type GatherAttrs = { readonly zeros: boolean };
+
+export const gatherOp: Op<GatherAttrs> = {
   name: 'gather', doc: 'row index[...] of the table for each index; NaN outside the table',
   infer([table, index]) {
     if (index.dtype !== 'int32' || table.shape.length === 0) {
@@ -16,8 +19,8 @@ export const gatherOp: Op = {
   },
   grad: ({ inputs: [table, index], douts: [dout] }) => [dout && emit1('scatterAdd', [index, dout, table]), null],
   lower: { kind: 'map', weight: 2, at(call, at) {
-    const { e, inputs: [table, index] } = call, dtype = table.type.dtype, lead = index.type.shape.length;
-    const outside = e.const(isFloat(dtype) ? NaN : 0, dtype);
+    const { e, inputs: [table, index], attrs } = call, dtype = table.type.dtype, lead = index.type.shape.length;
+    const outside = e.const(isFloat(dtype) && !attrs.zeros ? NaN : 0, dtype);
     if (boundOf(table.type.shape[0]) === 0) return outside;
     const row = e.op('cast', [index.at(at.slice(0, lead))], 'index');
     const inside = e.op('and', [e.op('le', [e.index(0), row], 'bool'), e.op('lt', [row, call.extent(table.type, 0)], 'bool')], 'bool');
@@ -27,11 +30,11 @@ export const gatherOp: Op = {
   reference(call) {
     const { inputs: [table, index], inTypes: [type], outTypes: [to] } = call;
     const width = elements(type.shape.slice(1)), rows = call.rows(type);
-    const out = new Float64Array(elements(to.shape)).fill(isFloat(to.dtype) ? NaN : 0);
+    const out = new Float64Array(elements(to.shape)).fill(isFloat(to.dtype) && !call.attrs.zeros ? NaN : 0);
     index.forEach((r, i) => { if (r >= 0 && r < rows) out.set(table.subarray(r * width, r * width + width), i * width); });
     return [out];
   },
 };
 
 /** table [V, ...rest], int32 index [...] -> [..., ...rest]. */
-export const gather = (table: Tensor, index: Tensor): Tensor => emit1('gather', [table, index]);
+export const gather = (table: Tensor, index: Tensor): Tensor => emit1('gather', [table, index], { zeros: false });

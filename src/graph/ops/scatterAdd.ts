@@ -15,7 +15,7 @@ export const scatterAddOp: Op = {
     }
     return [{ dtype: rows.dtype, shape: like.shape }];
   },
-  grad: ({ inputs: [index], douts: [dout] }) => [null, dout && emit1('gather', [dout, index]), null],
+  grad: ({ inputs: [index], douts: [dout] }) => [null, dout && emit1('gather', [dout, index], { zeros: true }), null],
   lower: { kind: 'loops', update: true, build({ e, k, inputs: [index, rows], outputs: [out], inTypes: [ix], outTypes: [type] }) {
     const width = elements(type.shape.slice(1)), bound = boundOf(type.shape[0]);
     const blocks = Math.ceil(width / COLUMNS), parts = Math.max(1, Math.min(PARTS, Math.ceil(bound / ROWS)));

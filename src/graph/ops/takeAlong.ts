@@ -1,4 +1,5 @@
-// Elements of the last axis by their numbers: y[..., k] = x[..., index[..., k]]. A number outside the axis gives NaN.
+// Elements of the last axis by their numbers: y[..., k] = x[..., index[..., k]]. A number outside the axis gives NaN, or
+// 0 with `zeros`.
 import { ShapeError } from '../../base/errors.ts';
 import { boundOf, elements, sameShape, showShape, type TensorType } from '../../base/shape.ts';
 import type { Op } from '../op.ts';
@@ -12,28 +13,31 @@ export function checkRows(op: string, index: TensorType, x: TensorType): void {
   }
 }
 
-export const takeAlongOp: Op = {
+/** zeros: what a number outside the axis gives. */
+export type TakeAlongAttrs = { readonly zeros: boolean };
+
+export const takeAlongOp: Op<TakeAlongAttrs> = {
   name: 'takeAlong', doc: 'x[..., index[..., k]]',
   infer([x, index]) {
     checkRows('takeAlong', index, x);
     return [{ dtype: x.dtype, shape: index.shape }];
   },
   grad: ({ inputs: [x, index], douts: [dout] }) => [dout && emit1('putAlong', [index, dout, x]), null],
-  lower: { kind: 'map', weight: 2, at({ e, inputs: [x, index] }, at) {
-    const n = boundOf(x.type.shape[at.length - 1]), outside = e.const(NaN, x.type.dtype);
+  lower: { kind: 'map', weight: 2, at({ e, inputs: [x, index], attrs }, at) {
+    const n = boundOf(x.type.shape[at.length - 1]), outside = e.const(attrs.zeros ? 0 : NaN, x.type.dtype);
     if (n === 0) return outside;
     const c = e.op('cast', [index.at(at)], 'index');
     const inside = e.op('and', [e.op('le', [e.index(0), c], 'bool'), e.op('lt', [c, e.index(n)], 'bool')], 'bool');
     return e.op('select', [inside, x.at([...at.slice(0, -1), e.op('select', [inside, c, e.index(0)], 'index')]), outside], x.type.dtype);
   } },
-  reference({ inputs: [x, index], inTypes: [tx, ti] }) {
+  reference({ inputs: [x, index], inTypes: [tx, ti], attrs: { zeros } }) {
     const n = boundOf(tx.shape[tx.shape.length - 1]), k = boundOf(ti.shape[ti.shape.length - 1]);
-    return [Float64Array.from(index, (c, i) => (c >= 0 && c < n ? x[Math.floor(i / k) * n + c] : NaN))];
+    return [Float64Array.from(index, (c, i) => (c >= 0 && c < n ? x[Math.floor(i / k) * n + c] : zeros ? 0 : NaN))];
   },
 };
 
 /** x [..., n] float, index int32 [..., k] -> [..., k]. */
-export const takeAlong = (x: Tensor, index: Tensor): Tensor => emit1('takeAlong', [x, index]);
+export const takeAlong = (x: Tensor, index: Tensor): Tensor => emit1('takeAlong', [x, index], { zeros: false });
 
 export const putAlongOp: Op = {
   name: 'putAlong', doc: 'element c of the last axis is the sum of the values whose index is c, in their order', unread: [2],
@@ -42,7 +46,7 @@ export const putAlongOp: Op = {
     if (!sameShape(values.shape, index.shape)) throw new ShapeError(`putAlong: ${showShape(values.shape)} values for ${showShape(index.shape)} indices`);
     return [{ dtype: values.dtype, shape: like.shape }];
   },
-  grad: ({ inputs: [index], douts: [dout] }) => [null, dout && emit1('takeAlong', [dout, index]), null],
+  grad: ({ inputs: [index], douts: [dout] }) => [null, dout && emit1('takeAlong', [dout, index], { zeros: true }), null],
   lower: { kind: 'map', weight: 8, passes: 1, at({ e, inputs: [index, values] }, at) {
     const dtype = values.type.dtype, k = boundOf(index.type.shape[at.length - 1]), lead = at.slice(0, -1);
     const part = (i: typeof at[number]) => {
