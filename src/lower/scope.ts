@@ -70,6 +70,11 @@ export class Scope {
     return d.kind === 'bounded' ? { count: this.buffer(d.count, 'read') } : { offsets: this.buffer(d.offsets, 'read') };
   };
 
+  offset = (d: Dim, z: Expr): Expr => {
+    if (typeof d === 'number' || d.kind !== 'segmented') throw new VerifyError('lower', 'only segmented dimensions have offsets');
+    return this.e.load(this.buffer(d.offsets, 'read'), z, 'int32');
+  };
+
   /** How an op sees its inputs and its surroundings. */
   call(node: Node): MatmulCall {
     const found = this.#calls.get(node);
@@ -81,7 +86,7 @@ export class Scope {
       return slot;
     };
     const made: MatmulCall = {
-      e: this.e, attrs: node.attrs, outTypes: node.outputs.map((v) => types[v]), extent: this.extent, size: this.size, int,
+      e: this.e, attrs: node.attrs, outTypes: node.outputs.map((v) => types[v]), extent: this.extent, size: this.size, offset: this.offset, int,
       inputs: node.inputs.map((v) => this.reader(v)),
     };
     this.#calls.set(node, made);
