@@ -98,8 +98,9 @@ export class Scope {
   }
 
   at(v: ValueId, index: readonly Expr[]): Expr {
-    const { stored, graph } = this.#storage;
-    if (this.#sum?.value === v || (stored.has(v) && !this.#members.has(v))) {
+    const { stored, graph, home } = this.#storage;
+    // What is in memory, another view of it, or the sum at hand, is found by its linear index.
+    if (home(v) !== v || this.#sum?.value === v || (stored.has(v) && !this.#members.has(v))) {
       const strides = stridesOf(graph.types[v].shape);
       return this.linear(v, this.e.linear(0, index.map((i, d) => [strides[d], i])));
     }
@@ -111,6 +112,8 @@ export class Scope {
   }
 
   linear(v: ValueId, l: Expr): Expr {
+    const home = this.#storage.home(v);
+    if (home !== v) return this.linear(home, l);
     if (this.#sum?.value === v) {
       if (l !== this.#sum.linear) throw new VerifyError('lower', 'an epilogue reads another element than its own');
       return this.e.sum(this.#storage.graph.types[v].dtype);
