@@ -1,7 +1,12 @@
 // Builds what is published: src/ as JavaScript with types in dist/, and the C sources beside.
-import { execFileSync } from 'node:child_process';
+import { spawnSync } from 'node:child_process';
 import { cpSync, rmSync } from 'node:fs';
 
 rmSync('dist', { recursive: true, force: true });
-execFileSync(process.execPath, ['node_modules/typescript/bin/tsc', '-p', 'tsconfig.build.json'], { stdio: 'inherit' });
-cpSync('src', 'dist', { recursive: true, filter: (path) => !/\.[^./\\]+$/.test(path) || /\.[ch]$/.test(path) });
+const tsc = ['node_modules/typescript/bin/tsc', '-p', 'tsconfig.build.json'];
+if (spawnSync(process.execPath, tsc, { stdio: 'inherit' }).status !== 0) process.exit(1);
+// Files of other kinds stay where they are; names without a dot are folders.
+cpSync('src/device/native', 'dist/device/native', {
+  recursive: true,
+  filter: (path) => /^[^.]+(\.[ch])?$/.test(path),
+});

@@ -1,5 +1,5 @@
-// All checks of the project. `check`: types, lint, unused code; `unit [FILE | FLAG]...`: the tests, with arguments for
-// node's test runner; neither: all, the tests last. Exit code 1 if any failed.
+// All checks of the project. `check`: types, lint, unused code; `unit [FILE | --FLAG=VALUE]...`: the tests, with
+// arguments for node's test runner; neither: all, the tests last. Exit code 1 if any failed.
 import { spawnSync } from 'node:child_process';
 
 const [mode = 'all', ...rest] = process.argv.slice(2);
@@ -17,14 +17,16 @@ function run(name: string, args: string[]): void {
 if (mode === 'all' || mode === 'check') {
   run('types', ['node_modules/typescript/bin/tsc', '-p', 'tsconfig.json']);
   run('lint', ['node_modules/eslint/bin/eslint.js', '--max-warnings=0', '.']);
-  run('unused code', ['node_modules/knip/bin/knip.js', '--no-progress']);
+  run('unused code', ['node_modules/knip/bin/knip.js', '--no-progress', '--no-config-hints']);
 }
 if (mode === 'all' || mode === 'unit') {
-  const files = rest.some((arg) => !arg.startsWith('-')) ? [] : ['tests/**/*.test.ts'];
+  // Node wants its flags before the files.
+  const flags = rest.filter((arg) => arg.startsWith('-'));
+  const files = rest.filter((arg) => !arg.startsWith('-'));
   run('tests', [
     ...['--test', '--test-concurrency=2', '--test-reporter=spec', '--conditions=dynamoe-source'],
-    ...rest,
-    ...files,
+    ...flags,
+    ...(files.length > 0 ? files : ['tests/**/*.test.ts']),
   ]);
 }
 if (failed.length > 0) {

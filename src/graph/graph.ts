@@ -1,12 +1,12 @@
 // The Graph: tensor operations in single assignment form. Values are numbered; a node reads values and makes values; nodes stand in
 // an order in which every value is made before it is read. Plain data: stages take one and give another.
-import type { TensorType, } from '../base/shape.ts';
+import type { TensorType } from '../base/shape.ts';
 import type { TypedArray } from '../base/dtype.ts';
 
 export type ValueId = number;
 
 /** What an op needs to know beside its inputs. Plain JSON. */
-export type Attrs = Readonly<Record<string, AttrValue>>;
+export type Attrs = Readonly<Record<string, AttrValue | undefined>>;
 export type AttrValue = number | string | boolean | readonly number[];
 
 export interface Node {

@@ -27,12 +27,12 @@ export function buildNest(graph: Graph, scope: Scope, roots: readonly ValueId[])
   const flat = e.loop(elements(shape), 'p');
   const items = itemsAt(flat);
   const all = items.map((i) => i.value);
-  const serial = reductions(all, 'serial').filter((r) => dependsOn(r, asSet(flat)));
+  const serial = reductions(all, 'serial');
   const lanes = reductions(all, 'lanes');
   if (serial.length === 0 && lanes.length === 0 && (rank <= 1 || direct(all, flat))) {
     return kernel(scope, [], { index: flat, extent: count, grain: TASK, vector: true }, stores(items));
   }
-  if (serial.length > 0) return columns(scope, type.shape, roots, rank === 0 || dynamic);
+  if (serial.length > 0) return columns(scope, rank === 0 ? [1] : shape, roots, dynamic);
 
   // Row by row. If an element needs a reduction of its own, every element is a row.
   const width = rank > 0 ? boundOf(shape[rank - 1]) : 1;
@@ -125,9 +125,9 @@ function columns(scope: Scope, shape: readonly Dim[], roots: readonly ValueId[],
   if (unsupported) throw new VerifyError('lower', 'a serial reduction needs a fixed shape with columns');
   const dims = shape.map(boundOf), width = dims[dims.length - 1], outer = dims.slice(0, -1).reduce((n, d) => n * d, 1);
   const blocks = Math.ceil(width / COLUMNS);
-  const grid = e.loop(outer * blocks, 'g'), lane = e.loop(COLUMNS, 'l');
+  const grid = e.loop(outer * blocks, 'g'), lane = e.loop(Math.min(COLUMNS, width), 'l');
   const start = e.scale(e.mod(grid, blocks), COLUMNS);
-  const linear = e.linear(0, [[width, e.div(grid, blocks)], [1, start], [1, lane]]);
+  const linear = e.linear(0, [[width, e.div(grid, blocks)], [1, start], [1, lane]]); // one column: lane is 0
   const items = roots.map((v): Item => ({ buffer: scope.buffer(v, 'write'), at: linear, value: scope.linear(v, linear) }));
   const live = width % COLUMNS === 0 ? e.index(COLUMNS) : e.op('min', [e.index(COLUMNS), e.linear(width, [[-1, start]])], 'index');
   const locals: Local[] = [], body: Stmt[] = [], by = new Map<Expr, Expr>();

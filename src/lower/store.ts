@@ -57,8 +57,11 @@ export function decideStorage(graph: Graph, ops: OpTable): Storage {
       const reads = readsOf(v);
       const needed = uses.pinned.has(v) || uses.nodes[v].some((n) => kindOf(n) === 'loops');
       const again = weight * reads <= weight + 1.5 + reads;
+      // A sum of products that only this value reads is not stored if this value is: its epilogue computes it.
+      const epilogue = node.inputs.some((i) => made[i] && kindOf(made[i]) === 'matmul' && uses.nodes[i].length === 1
+        && !uses.pinned.has(i) && elements(graph.types[i].shape) === elements(graph.types[v].shape));
       // What needs a whole row for one element is never repeated inside another loop.
-      if (needed || lower.passes !== undefined || !again) stored.add(v);
+      if (needed || lower.passes !== undefined || !again || epilogue && lower.linear) stored.add(v);
       else weights[v] = weight;
     }
   }
@@ -75,7 +78,8 @@ export function decideStorage(graph: Graph, ops: OpTable): Storage {
     const size = Math.max(1, elements(graph.types[v].shape));
     return uses.nodes[v].reduce((n, node) => {
       const out = kindOf(node) === 'matmul' ? size : Math.max(...node.outputs.map((o) => elements(graph.types[o].shape)));
-      return n + Math.max(1, out / size) * passes(node);
+      // Packing an operand that is not there yet costs about as much as reading it once more.
+      return n + Math.max(1, out / size) * (kindOf(node) === 'matmul' ? 2 : passes(node));
     }, 0);
   }
 }

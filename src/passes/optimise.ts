@@ -5,10 +5,12 @@ import { verifyGraph } from '../graph/verify.ts';
 import { shareEqualNodes } from './cse.ts';
 import { dropDeadCode } from './dce.ts';
 import { foldConstants } from './fold.ts';
+import { splitLongSums } from './split-sums.ts';
 
 const PASSES: readonly { readonly name: string; run(graph: Graph, ops: OpTable): Graph }[] = [
   { name: 'fold constants', run: foldConstants },
   { name: 'share equal nodes', run: shareEqualNodes },
+  { name: 'split long sums', run: splitLongSums },
   { name: 'drop dead code', run: dropDeadCode },
 ];
 

@@ -86,11 +86,11 @@ export function traceOf(x: Tensor): Trace {
 export const use = (x: Tensor, p: Parameter): Tensor => traceOf(x).parameter(p);
 
 /** Runs a module within its scope, so that graphs, errors and profiles can name it. */
-export function call<In extends Tensor, Out>(module: { forward(x: In): Out }, x: In): Out {
+export function call<Rest extends readonly unknown[], Out>(module: { forward(x: Tensor, ...rest: Rest): Out }, x: Tensor, ...rest: Rest): Out {
   const trace = traceOf(x), outer = trace.scope;
   trace.scope = trace.pathOf(module) || outer;
   try {
-    return module.forward(x);
+    return module.forward(x, ...rest);
   } finally {
     trace.scope = outer;
   }

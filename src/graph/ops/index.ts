@@ -11,6 +11,7 @@ import { expOp } from './exp.ts';
 import { expandOp } from './expand.ts';
 import { isFiniteOp } from './isFinite.ts';
 import { lessOp } from './less.ts';
+import { logSumExpOp } from './logSumExp.ts';
 import { matmulOp } from './matmul.ts';
 import { mulOp } from './mul.ts';
 import { negOp } from './neg.ts';
@@ -21,14 +22,15 @@ import { rowCountOp } from './rowCount.ts';
 import { sqrtOp } from './sqrt.ts';
 import { subOp } from './sub.ts';
 import { sumOp } from './sum.ts';
+import { sumChunksOp } from './sumChunks.ts';
 import { transposeOp } from './transpose.ts';
 import { whereOp } from './where.ts';
 
 /** Ops differ in the attributes that they take; the table forgets which. */
 // eslint-disable-next-line @typescript-eslint/no-explicit-any
 const all: readonly Op<any>[] = [
-  addOp, castOp, constantOp, crossEntropyOp, divOp, expOp, expandOp, isFiniteOp, lessOp, matmulOp, mulOp, negOp, oneHotOp, reluOp,
-  reshapeOp, rowCountOp, sqrtOp, subOp, sumOp, transposeOp, whereOp,
+  addOp, castOp, constantOp, crossEntropyOp, divOp, expOp, expandOp, isFiniteOp, lessOp, logSumExpOp, matmulOp, mulOp, negOp, oneHotOp, reluOp,
+  reshapeOp, rowCountOp, sqrtOp, subOp, sumChunksOp, sumOp, transposeOp, whereOp,
 ];
 
 export const ops: OpTable = new Map(all.map((op) => [op.name, op as Op]));

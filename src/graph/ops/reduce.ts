@@ -20,9 +20,9 @@ const isTrailing = (shape: readonly Dim[], axes: readonly number[]): boolean =>
   axes.length > 0 && axes.every((a, i) => a === shape.length - axes.length + i);
 
 /** The reduction of input 0 over `axes` at the multi-index `index` of the kept axes. */
-export function reduceAt(call: MapCall, op: ReduceOp, axes: readonly number[], index: readonly Expr[]): Expr {
+export function reduceAt(call: MapCall, op: ReduceOp, axes: readonly number[], index: readonly Expr[], serial = false): Expr {
   const { e, inputs: [x] } = call, shape = x.type.shape;
-  const order = isTrailing(shape, axes) ? 'lanes' : 'serial';
+  const order = isTrailing(shape, axes) && !serial ? 'lanes' : 'serial';
   // Reduced axes run as one range in row-major order; only the first may vary at run time.
   const inner = axes.slice(1).reduce((n, a) => n * boundOf(shape[a]), 1);
   const extent = e.scale(call.extent(x.type, axes[0]), inner);

@@ -4,7 +4,8 @@ import type { Op } from '../op.ts';
 import { emit1, scalar, type Tensor } from '../tensor.ts';
 import { normaliseAxes, reduceAt, reduceReference } from './reduce.ts';
 
-export type SumAttrs = { readonly axes: readonly number[] };
+/** `serial`: trailing axes too are summed one by one. */
+export type SumAttrs = { readonly axes: readonly number[]; readonly serial?: boolean };
 
 const kept = (shape: readonly Dim[], axes: readonly number[]): Dim[] => shape.filter((_, i) => !axes.includes(i));
 
@@ -15,7 +16,7 @@ export const sumOp: Op<SumAttrs> = {
     if (!dout) return [null];
     return [emit1('expand', [dout, x], { axes })];
   },
-  lower: { kind: 'map', passes: 1, at: (call, index) => reduceAt(call, 'sum', call.attrs.axes, index) },
+  lower: { kind: 'map', passes: 1, at: (call, index) => reduceAt(call, 'sum', call.attrs.axes, index, call.attrs.serial) },
   reference: (call) => [reduceReference(call, call.attrs.axes, 0, (a, b) => a + b)],
 };
 

@@ -1,0 +1,12 @@
+// The matrix core: the only fixed kernel of the native device. Everything about C(z,i,j) = sum_k A*B is in runtime.h.
+#ifndef DM_GEMM_H
+#define DM_GEMM_H
+#include "runtime.h"
+
+extern const dm_core dm_core_table;
+int64_t dm_gemm_tasks(const dm_ctx *c, const dm_gemm *g);
+void dm_gemm_task(const dm_ctx *c, const dm_gemm *g, int64_t task);
+
+// GFLOP/s of float32 fused multiply-adds that this machine reaches now on so many threads at once (best window of `seconds`).
+double dm_fma_peak(int threads, double seconds);
+#endif

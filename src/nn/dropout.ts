@@ -1,0 +1,21 @@
+// Dropout (Srivastava et al. 2014), scaled while training, nothing otherwise.
+import type { Tensor } from '../graph/tensor.ts';
+import { dropout } from '../graph/ops/dropout.ts';
+import { UserError } from '../base/errors.ts';
+import { traceOf } from '../trace/trace.ts';
+
+/** Each element becomes 0 with probability `rate`, else x / (1 - rate). The mask depends on seed, step, this module's path and the
+ * element's index alone. */
+export class Dropout {
+  readonly rate: number;
+  constructor(rate: number) {
+    if (!(rate >= 0 && rate < 1)) throw new UserError(`dropout rate must be at least 0 and below 1, got ${rate}`);
+    this.rate = rate;
+  }
+
+  forward(x: Tensor): Tensor {
+    const trace = traceOf(x);
+    if (!trace.training || this.rate === 0) return x;
+    return dropout(x, trace.scalar('seed', 'uint32'), trace.scalar('step', 'uint32'), { rate: this.rate, key: trace.keyOf(this) });
+  }
+}

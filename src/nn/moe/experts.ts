@@ -1,0 +1,62 @@
+// The uniform bank of feed-forward experts: all experts' rows lie in one ragged buffer and go through grouped matrix products.
+import { UserError } from '../../base/errors.ts';
+import type { Tensor } from '../../graph/tensor.ts';
+import { add } from '../../graph/ops/add.ts';
+import { gelu } from '../../graph/ops/gelu.ts';
+import { groupedMatmul } from '../../graph/ops/groupedMatmul.ts';
+import { mul } from '../../graph/ops/mul.ts';
+import { relu } from '../../graph/ops/relu.ts';
+import { segmentExpand } from '../../graph/ops/segmentExpand.ts';
+import { silu } from '../../graph/ops/silu.ts';
+import { slice } from '../../graph/ops/slice.ts';
+import { boundOf } from '../../base/shape.ts';
+import { Parameter } from '../../trace/parameter.ts';
+import { use } from '../../trace/trace.ts';
+
+export const ACTIVATIONS = ['relu', 'gelu', 'swiglu'] as const;
+export type Activation = (typeof ACTIVATIONS)[number];
+
+export interface ExpertsOptions {
+  readonly experts: number;
+  readonly dModel: number;
+  readonly hidden: number;
+  readonly activation?: Activation;
+  readonly bias?: boolean;
+  readonly outStd?: number;
+}
+
+/** Rows of expert e: act(x W1[e] + b1[e]) W2[e] + b2[e]. SwiGLU: (silu(x W1) * (x W3)) W2 with W1 and W3 side by side. */
+export class ExpertBank {
+  readonly w1: Parameter; // [experts, dModel, hidden]; SwiGLU: [experts, dModel, 2 hidden]
+  readonly w2: Parameter; // [experts, hidden, dModel]
+  readonly b1: Parameter | null;
+  readonly b2: Parameter | null;
+  readonly #activation: Activation;
+
+  constructor({ experts, dModel, hidden, activation = 'gelu', bias = false, outStd = 1 / Math.sqrt(hidden) }: ExpertsOptions) {
+    if (!ACTIVATIONS.includes(activation)) throw new UserError(`no activation named ${String(activation)}`, `one of ${ACTIVATIONS.join(', ')}`);
+    const wide = activation === 'swiglu' ? 2 * hidden : hidden;
+    const zeros = (n: number): Parameter | null => (bias ? new Parameter([experts, n], { kind: 'constant', value: 0 }) : null);
+    this.w1 = new Parameter([experts, dModel, wide], { kind: 'normal', std: 1 / Math.sqrt(dModel) });
+    this.w2 = new Parameter([experts, hidden, dModel], { kind: 'normal', std: outStd });
+    this.b1 = zeros(wide);
+    this.b2 = zeros(dModel);
+    this.#activation = activation;
+  }
+
+  /** rows [segmented, dModel], expert of each row int32 -> [segmented, dModel]. */
+  forward(rows: Tensor, expert: Tensor): Tensor {
+    const linear = (x: Tensor, w: Parameter, b: Parameter | null): Tensor => {
+      const y = groupedMatmul(x, use(x, w));
+      return b ? add(y, segmentExpand(use(x, b), expert, y)) : y;
+    };
+    return linear(this.#activate(linear(rows, this.w1, this.b1)), this.w2, this.b2);
+  }
+
+  #activate(h: Tensor): Tensor {
+    if (this.#activation === 'relu') return relu(h);
+    if (this.#activation === 'gelu') return gelu(h);
+    const width = boundOf(h.shape[1]) / 2;
+    return mul(silu(slice(h, 1, 0, width)), slice(h, 1, width, 2 * width));
+  }
+}

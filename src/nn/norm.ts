@@ -1,0 +1,32 @@
+// Normalisation of the last dimension.
+import type { Tensor } from '../graph/tensor.ts';
+import { layerNorm } from '../graph/ops/layerNorm.ts';
+import { rmsNorm } from '../graph/ops/rmsNorm.ts';
+import { Parameter } from '../trace/parameter.ts';
+import { use } from '../trace/trace.ts';
+
+/** x / sqrt(mean(x^2) + eps) * gain (Zhang & Sennrich 2019): [..., width] -> [..., width]. */
+export class RMSNorm {
+  readonly gain: Parameter; // [width]
+  readonly #eps: number;
+  constructor(width: number, { eps = 1e-5 }: { eps?: number } = {}) {
+    this.gain = new Parameter([width], { kind: 'constant', value: 1 });
+    this.#eps = eps;
+  }
+
+  forward(x: Tensor): Tensor { return rmsNorm(x, use(x, this.gain), this.#eps); }
+}
+
+/** (x - mean) / sqrt(variance + eps) * gain + bias (Ba et al. 2016): [..., width] -> [..., width]. */
+export class LayerNorm {
+  readonly gain: Parameter; // [width]
+  readonly bias: Parameter; // [width]
+  readonly #eps: number;
+  constructor(width: number, { eps = 1e-5 }: { eps?: number } = {}) {
+    this.gain = new Parameter([width], { kind: 'constant', value: 1 });
+    this.bias = new Parameter([width], { kind: 'constant', value: 0 });
+    this.#eps = eps;
+  }
+
+  forward(x: Tensor): Tensor { return layerNorm(x, use(x, this.gain), use(x, this.bias), this.#eps); }
+}

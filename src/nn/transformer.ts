@@ -1,0 +1,97 @@
+// A decoder-only language model whose feed-forward layers are mixtures of experts (or dense).
+import { UserError } from '../base/errors.ts';
+import type { Tensor } from '../graph/tensor.ts';
+import { add } from '../graph/ops/add.ts';
+import { gelu } from '../graph/ops/gelu.ts';
+import { matmul } from '../graph/ops/matmul.ts';
+import { call, use } from '../trace/trace.ts';
+import { CausalSelfAttention, type Cached } from './attention.ts';
+import { Dropout } from './dropout.ts';
+import { Embedding } from './embedding.ts';
+import { Linear } from './linear.ts';
+import { MoE, type MoEOptions } from './moe/moe.ts';
+import { RMSNorm } from './norm.ts';
+
+export interface TransformerOptions {
+  readonly vocab: number;
+  readonly dModel: number;
+  readonly layers: number;
+  readonly heads: number;
+  /** Longest sequence. */
+  readonly context: number;
+  /** Feed-forward layers as mixtures of experts; without it dense layers of width `hidden` (default 4 dModel). */
+  readonly moe?: Omit<MoEOptions, 'dModel'>;
+  readonly hidden?: number;
+  readonly dropout?: number;
+  /** The output projection is the embedding's table. */
+  readonly tied?: boolean;
+}
+
+/** x W1, GELU, W2. */
+class FeedForward {
+  readonly up: Linear;
+  readonly down: Linear;
+  constructor(width: number, hidden: number, outStd: number) {
+    this.up = new Linear(width, hidden, { bias: false });
+    this.down = new Linear(hidden, width, { bias: false, std: outStd });
+  }
+
+  forward(x: Tensor): Tensor { return call(this.down, gelu(call(this.up, x))); }
+}
+
+/** x + attention(norm(x)), then x + feed-forward(norm(x)). */
+export class TransformerBlock {
+  readonly norm1: RMSNorm;
+  readonly attention: CausalSelfAttention;
+  readonly norm2: RMSNorm;
+  readonly moe: MoE | null;
+  readonly mlp: FeedForward | null;
+  readonly dropout: Dropout;
+
+  constructor({ dModel, layers, heads, context, moe, hidden = 4 * dModel, dropout = 0 }: TransformerOptions) {
+    // Residual branches start small, so that depth does not make the stream grow (GPT-2).
+    const branch = (inputs: number): number => 1 / Math.sqrt(inputs * 2 * layers);
+    this.norm1 = new RMSNorm(dModel);
+    this.attention = new CausalSelfAttention({ dModel, heads, context, outStd: branch(dModel) });
+    this.norm2 = new RMSNorm(dModel);
+    this.moe = moe ? new MoE({ dModel, outStd: branch(moe.hidden), ...moe }) : null;
+    this.mlp = moe ? null : new FeedForward(dModel, hidden, branch(hidden));
+    this.dropout = new Dropout(dropout);
+  }
+
+  forward(x: Tensor, cached?: Cached): Tensor {
+    const a = add(x, call(this.dropout, call(this.attention, call(this.norm1, x), cached)));
+    const h = call(this.norm2, a);
+    const f = this.moe ? call(this.moe, h) : this.mlp ? call(this.mlp, h) : h;
+    return add(a, call(this.dropout, f));
+  }
+}
+
+/** int32 [batch, time] -> logits [batch, time, vocab]. */
+export class TransformerLM {
+  readonly embedding: Embedding;
+  readonly blocks: TransformerBlock[];
+  readonly norm: RMSNorm;
+  readonly head: Linear | null;
+  readonly #options: TransformerOptions;
+
+  constructor(options: TransformerOptions) {
+    const { vocab, dModel, layers, context, tied = false } = options;
+    for (const [name, value] of Object.entries({ vocab, dModel, layers, heads: options.heads, context })) {
+      if (!Number.isInteger(value) || value < 1) throw new UserError(`TransformerLM: ${name} must be a whole number of at least 1, got ${value}`);
+    }
+    this.embedding = new Embedding(vocab, dModel, { std: tied ? 1 / Math.sqrt(dModel) : 1 });
+    this.blocks = Array.from({ length: layers }, () => new TransformerBlock(options));
+    this.norm = new RMSNorm(dModel);
+    this.head = tied ? null : new Linear(dModel, vocab, { bias: false });
+    this.#options = options;
+  }
+
+  get options(): TransformerOptions { return this.#options; }
+
+  forward(tokens: Tensor, cached?: Cached): Tensor {
+    const x = this.blocks.reduce((h, block) => call(block, h, cached), call(this.embedding, tokens));
+    const h = call(this.norm, x);
+    return this.head ? call(this.head, h) : matmul(h, use(h, this.embedding.weight), { transB: true });
+  }
+}

@@ -1,0 +1,142 @@
+// The reference: runs a Graph in float64 by the ops' own `reference` functions. Slow and plain: what devices are compared with, and
+// what finite differences are taken of. Float values come in and go out as float64, so that nothing is rounded on the way.
+import { hostArray, isFloat, type DType, type TypedArray } from '../base/dtype.ts';
+import { UserError } from '../base/errors.ts';
+import { boundOf, elements, showType, type TensorType } from '../base/shape.ts';
+import type { HostTensor } from '../base/tensor.ts';
+import type { OpTable } from '../graph/builder.ts';
+import type { Graph, GraphInput, Node, ValueId } from '../graph/graph.ts';
+import { ops as allOps } from '../graph/ops/index.ts';
+import type { RefCall } from '../graph/op.ts';
+import { checkInput, hostOf, type Executor, type Runnable } from './executor.ts';
+
+export interface ReferenceRunnable extends Runnable { readonly graph: Graph }
+
+interface State { readonly type: TensorType; data: Float64Array }
+
+/** Values of a graph by id, all as float64 (integers and bools as their values). */
+export type Values = readonly Float64Array[];
+
+export class ReferenceExecutor implements Executor<ReferenceRunnable> {
+  readonly description = 'reference, float64, one operation at a time';
+  readonly threads = 1;
+  readonly #ops: OpTable;
+  readonly #states = new Map<string, State>();
+
+  constructor(ops: OpTable = allOps) { this.#ops = ops; }
+
+  setState(name: string, type: TensorType, value: TypedArray): void {
+    this.#states.set(name, { type, data: toReference(name, this.#states.get(name)?.type ?? type, value) });
+  }
+
+  /** Float states as float64. */
+  getState(name: string): HostTensor {
+    const { type, data } = this.#state(name);
+    return fromReference(type, data);
+  }
+
+  #state(name: string): State {
+    const found = this.#states.get(name);
+    if (!found) throw new UserError(`no state named ${name}`);
+    return found;
+  }
+
+  stateNames(): string[] { return [...this.#states.keys()]; }
+
+  stateBytes(): number { return [...this.#states.values()].reduce((n, s) => n + s.data.byteLength, 0); }
+
+  load(graph: Graph): ReferenceRunnable { return { graph, bytes: { arena: 0, io: 0, constants: 0 } }; }
+
+  run({ graph }: ReferenceRunnable, inputs: Readonly<Record<string, TypedArray>>): Promise<Record<string, HostTensor>> {
+    const values = this.#evaluate(graph, inputs);
+    // All new values are known before the first is stored.
+    const fresh = graph.updates.filter((u) => u.unless === null || values[u.unless][0] === 0)
+      .map((u) => ({ name: nameOf(graph, u.state), data: values[u.value].slice() }));
+    for (const { name, data } of fresh) this.#state(name).data = data;
+    return Promise.resolve(Object.fromEntries(graph.outputs.map((o) => [o.name, fromReference(graph.types[o.value], values[o.value])])));
+  }
+
+  diagnose({ graph }: ReferenceRunnable, inputs: Readonly<Record<string, TypedArray>>): Promise<string | null> {
+    let bad: string | null = null;
+    this.#evaluate(graph, { ...inputs, commit: Int32Array.of(0) }, (node, values) => {
+      const leaks = node.outputs.some((v) => !values[v].subarray(0, liveElements(graph.types[v], values)).every(Number.isFinite));
+      if (leaks) bad ??= `${node.op}${node.scope ? ` in ${node.scope}` : ''}`;
+      return bad === null;
+    });
+    return Promise.resolve(bad);
+  }
+
+  #evaluate(graph: Graph, inputs: Readonly<Record<string, TypedArray>>, watch?: Watch): Values {
+    return evaluate(graph, this.#ops, (input) => {
+      const type = graph.types[input.value];
+      if (input.kind === 'state') return this.#state(input.name).data;
+      return toReference(input.name, type, input.kind === 'constant' ? input.data : inputs[input.name]);
+    }, watch);
+  }
+
+  release(): void { /* nothing is held */ }
+
+  close(): void { this.#states.clear(); }
+}
+
+/** Called after each node; false stops. */
+type Watch = (node: Node, values: Values) => boolean;
+
+/** Every value of a graph, given those of its inputs. */
+export function evaluate(graph: Graph, ops: OpTable, feed: (input: GraphInput) => Float64Array, watch?: Watch): Values {
+  const values = new Array<Float64Array>(graph.types.length);
+  for (const input of graph.inputs) values[input.value] = feed(input);
+  const surroundings: Pick<RefCall, 'rows' | 'offsets'> = {
+    rows: (type) => rowsOf(type, values),
+    offsets(type) {
+      const d = type.shape[0];
+      if (typeof d !== 'object' || d.kind !== 'segmented') throw new Error(`${showType(type)} has no segments`);
+      return values[d.offsets];
+    },
+  };
+  for (const node of graph.nodes) {
+    const op = ops.get(node.op);
+    if (!op) throw new Error(`no op named ${node.op}`);
+    const made = op.reference({ ...surroundings, attrs: node.attrs, inputs: node.inputs.map((v) => values[v]),
+      inTypes: node.inputs.map((v) => graph.types[v]), outTypes: node.outputs.map((v) => graph.types[v]) });
+    node.outputs.forEach((v, i) => {
+      if (made[i].length !== elements(graph.types[v].shape)) throw new Error(`${node.op} made ${made[i].length} elements for ${showType(graph.types[v])}`);
+      values[v] = made[i];
+    });
+    if (watch && !watch(node, values)) break;
+  }
+  return values;
+}
+
+/** How many outermost rows of a tensor exist: its size, or its count in this run, never more than its bound. */
+export function rowsOf({ shape: [d] }: TensorType, values: Values): number {
+  if (d === undefined) return 1;
+  if (typeof d === 'number') return d;
+  const count = d.kind === 'bounded' ? values[d.count][0] : values[d.offsets][d.segments];
+  return Math.max(0, Math.min(d.bound, count));
+}
+
+/** Elements in the rows that exist. */
+export const liveElements = (type: TensorType, values: Values): number =>
+  (type.shape.length === 0 ? 1 : rowsOf(type, values) * type.shape.slice(1).reduce<number>((n, d) => n * boundOf(d), 1));
+
+const nameOf = (graph: Graph, state: ValueId): string => graph.inputs.find((i) => i.value === state)?.name ?? '';
+
+/** Any float data is taken as it is, other data must have the type's own dtype. */
+function toReference(name: string, type: TensorType, data: TypedArray | undefined): Float64Array {
+  const wide = data instanceof Float64Array && isFloat(type.dtype);
+  const checked = checkInput(name, wide ? { ...type, dtype: 'float64' } : type, data);
+  return type.dtype === 'bfloat16' || type.dtype === 'float16' ? noHalf(type.dtype, wide, checked) : Float64Array.from(checked);
+}
+
+function noHalf(dtype: DType, wide: boolean, data: TypedArray): Float64Array {
+  if (!wide) throw new UserError(`the reference takes ${dtype} values as float64`);
+  return Float64Array.from(data);
+}
+
+function fromReference(type: TensorType, data: Float64Array): HostTensor {
+  if (isFloat(type.dtype)) return hostOf({ ...type, dtype: 'float64' }, data.slice());
+  const host = hostArray(type.dtype, data.length);
+  host.set(data);
+  return hostOf(type, host);
+}
