@@ -2,6 +2,7 @@
 import { InvalidArgumentError, Option, type Command } from 'commander';
 import { DEVICES } from '../session/backend.ts';
 import type { Overrides } from '../train/configure.ts';
+import type { Config } from '../train/schema.ts';
 
 export const whole = (least: number, most = Number.MAX_SAFE_INTEGER) => (text: string): number => {
   const value = /^[\d_]+$/.test(text) ? Number(text.replaceAll('_', '')) : NaN;
@@ -53,5 +54,14 @@ export interface ModelFlags {
 export interface TrainFlags extends ModelFlags, Overrides {
   readonly out?: string;
   readonly resume?: boolean;
+  readonly json?: boolean;
+}
+
+/** Flags of commands that use a trained model. */
+export interface OpenFlags {
+  readonly data?: readonly string[];
+  readonly config?: string;
+  readonly device?: Config['device'];
+  readonly threads?: number;
   readonly json?: boolean;
 }

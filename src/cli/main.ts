@@ -1,7 +1,11 @@
 // The command line: commands and their flags. In: argv; out: an exit code.
 import { createRequire } from 'node:module';
 import { Command } from 'commander';
+import { addBench } from './bench.ts';
+import { addEval } from './eval.ts';
 import { report } from './fail.ts';
+import { addGenerate } from './generate.ts';
+import { addInspect } from './inspect.ts';
 import { serveOwnImports } from './own-imports.ts';
 import { endWithPipe } from './stop.ts';
 import { addTrain } from './train.ts';
@@ -16,7 +20,7 @@ const program = new Command('dynamoe')
   .showSuggestionAfterError()
   .configureOutput({ outputError: (text, write) => { write(`dynamoe: ${text.replace(/^error: /, '')}`); } });
 
-for (const add of [addTrain]) add(program);
+for (const add of [addTrain, addEval, addGenerate, addInspect, addBench]) add(program);
 for (const command of [program, ...program.commands, ...program.commands.flatMap((c) => c.commands)]) {
   command.exitOverride();
   const path = command === program ? '' : `${command.name()} `;

@@ -162,12 +162,12 @@ export class Session {
     return out['output'];
   }
 
-  /** Compiles the programs of a step for batches of this shape, without running them. */
-  async prepare(batch: Batch): Promise<void> {
-    await this.#inOrder(async () => {
+  /** Compiles the programs of a step for batches of this shape, without running them; gives the one that updates. */
+  prepare(batch: Batch): Promise<Runnable> {
+    return this.#inOrder(async () => {
       const parts = this.options.accumulate ?? 1, [part] = splitBatch(batch, parts);
       if (parts > 1) await this.#trainProgram(part, 'add');
-      await this.#trainProgram(part, parts === 1 ? undefined : 'apply');
+      return this.#trainProgram(part, parts === 1 ? undefined : 'apply');
     });
   }
 
