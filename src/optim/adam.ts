@@ -26,6 +26,7 @@ function build(name: string, { lr, betas: [b1, b2] = [0.9, 0.999], eps = 1e-8, w
   return {
     name, ...(clip !== undefined && { clip }),
     settings: { beta1: b1, beta2: b2, eps, weightDecay, ...(clip !== undefined && { clip }), ...(typeof lr === 'number' && { lr }) },
+    rate: (step) => rateAt(lr, step),
     scalars(step) {
       const rate = rateAt(lr, step), t = step + 1;
       return { lr: rate / (1 - b1 ** t), correction: 1 / (1 - b2 ** t), decay: rate * weightDecay };

@@ -21,6 +21,8 @@ export interface Optimizer {
   readonly name: string;
   /** Scalars of step 0, 1, ...: given to each run. */
   scalars(step: number): Record<string, number>;
+  /** The learning rate of step 0, 1, ..., for logs. */
+  rate?(step: number): number;
   update(call: UpdateCall): Updated;
   /** Scales all gradients down so that their joint Euclidean norm is at most this. Keeps every gradient until all are known. */
   readonly clip?: number;

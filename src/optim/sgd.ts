@@ -17,6 +17,7 @@ export function sgd({ lr, momentum = 0, nesterov = false, weightDecay = 0, clip 
   return {
     name: 'sgd', ...(clip !== undefined && { clip }),
     settings: { momentum, nesterov, weightDecay, ...(typeof lr === 'number' && { lr }) },
+    rate: (step) => rateAt(lr, step),
     scalars: (step) => ({ lr: rateAt(lr, step) }),
     update({ parameter: p, gradient, moment, scalar }): Updated {
       const g = weightDecay === 0 ? gradient : add(gradient, mul(p, weightDecay));
