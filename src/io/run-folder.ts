@@ -68,6 +68,14 @@ export async function openRun(path: string, options: RunOptions = {}): Promise<R
   }
 }
 
+/** Throws what `openRun` would throw for a folder that must not be written to, before there is anything to write. */
+export async function refuseRun(path: string, resume: boolean): Promise<void> {
+  if (await stat(path).then(() => true, () => false)) await admit(path, resume);
+}
+
+/** The settings that a run was started with; undefined where there is no run yet. */
+export const storedSettings = (path: string): Promise<Json | undefined> => readSettings(path);
+
 /** The checkpoint that a user means by a path: a file itself; of a run's folder, its newest sound one. */
 export async function resolveCheckpoint(path: string): Promise<string> {
   const found = await stat(path).catch((error: unknown) => { throw fault('read', path, error); });

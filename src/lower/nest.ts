@@ -166,7 +166,7 @@ function columns(scope: Scope, shape: readonly Dim[], roots: readonly ValueId[],
     const extent = substitute(e, r.extent, by);
     const chunk = e.loop(Math.ceil((r.index.max + 1) / CHUNK), 'h'), inChunk = e.loop(CHUNK, 'i');
     const rowIndex = e.linear(0, [[CHUNK, chunk], [1, inChunk]]);
-    const value = substitute(e, substitute(e, r.body, by), new Map([[r.index as Expr, rowIndex]]));
+    const value = substitute(e, substitute(e, r.body, by), new Map([[r.index, rowIndex]]));
     const inner = hoistValues(e, [value], asSet(lane), locals);
     const chunks = e.div(e.add(extent, e.index(CHUNK - 1)), CHUNK);
     const left = e.op('min', [e.index(CHUNK), e.linear(0, [[1, extent], [-CHUNK, chunk]])], 'index');

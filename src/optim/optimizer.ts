@@ -21,9 +21,14 @@ export interface Optimizer {
   readonly name: string;
   /** Scalars of step 0, 1, ...: given to each run. */
   scalars(step: number): Record<string, number>;
+  /** The learning rate of step 0, 1, ..., for logs. */
+  rate?(step: number): number;
   update(call: UpdateCall): Updated;
   /** Scales all gradients down so that their joint Euclidean norm is at most this. Keeps every gradient until all are known. */
   readonly clip?: number;
+  /** Updates each parameter as soon as its gradient is there, which then is never stored. Saves as many bytes as the parameters
+   * have; but a gradient that is not finite is not seen before its update, only in the loss of the next step. */
+  readonly eager?: boolean;
   /** Settings for checkpoints and logs. */
   readonly settings: Readonly<Record<string, number | string | boolean>>;
 }

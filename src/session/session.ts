@@ -2,7 +2,7 @@
 // evaluates, predicts and saves.
 import { hostArray, type DType, type TypedArray } from '../base/dtype.ts';
 import { UserError } from '../base/errors.ts';
-import { elements, sizes } from '../base/shape.ts';
+import { byteSize, elements, sizes } from '../base/shape.ts';
 import type { Batch, HostTensor } from '../base/tensor.ts';
 import type { Graph } from '../graph/graph.ts';
 import type { Tensor } from '../graph/tensor.ts';
@@ -36,6 +36,7 @@ export interface CompileOptions {
 }
 
 export interface StepResult {
+  /** Its number: 1 for the first. */
   readonly step: number;
   /** The main loss alone. */
   readonly loss: number;
@@ -74,6 +75,7 @@ export class Session {
   readonly #programs = new Map<string, Promise<Runnable>>();
   readonly #seed: number;
   #step = 0;
+  #arena = 0;
   #last: Promise<unknown> = Promise.resolve();
 
   constructor(model: Model, options: CompileOptions, backend: Backend) {
@@ -113,7 +115,7 @@ export class Session {
     if (flag === 0) return;
     const op = await this.executor.diagnose(program, inputs);
     this.#dropSums();
-    throw new NonFiniteError(this.#step, flag & FLAG.loss ? 'loss' : 'gradient', op);
+    throw new NonFiniteError(this.#step + 1, flag & FLAG.loss ? 'loss' : 'gradient', op);
   }
 
   /** Half of an accumulated gradient is of no use after a failed step. */
@@ -129,7 +131,7 @@ export class Session {
     const last = parts[parts.length - 1], names = Object.keys(last);
     const under = (prefix: string): string[] => names.filter((n) => n.startsWith(prefix));
     return {
-      step: this.#step, loss: average('loss'), gradNorm: Number(last['grad_norm'].data[0]),
+      step: this.#step + 1, loss: average('loss'), gradNorm: Number(last['grad_norm']?.data[0] ?? NaN),
       aux: Object.fromEntries(under('aux:').map((n) => [n.slice(4), average(n)])),
       stats: Object.fromEntries(under('stat:').map((n) => [n.slice(5), last[n]])),
     };
@@ -160,12 +162,12 @@ export class Session {
     return out['output'];
   }
 
-  /** Compiles the programs of a step for batches of this shape, without running them. */
-  async prepare(batch: Batch): Promise<void> {
-    await this.#inOrder(async () => {
+  /** Compiles the programs of a step for batches of this shape, without running them; gives the one that updates. */
+  prepare(batch: Batch): Promise<Runnable> {
+    return this.#inOrder(async () => {
       const parts = this.options.accumulate ?? 1, [part] = splitBatch(batch, parts);
       if (parts > 1) await this.#trainProgram(part, 'add');
-      await this.#trainProgram(part, parts === 1 ? undefined : 'apply');
+      return this.#trainProgram(part, parts === 1 ? undefined : 'apply');
     });
   }
 
@@ -222,7 +224,18 @@ export class Session {
     return made;
   }
 
-  #load(graph: Graph): Promise<Runnable> { return this.#backend.prepare(graph, (g) => this.#createStates(g)); }
+  async #load(graph: Graph): Promise<Runnable> {
+    const program = await this.#backend.prepare(graph, (g) => this.#createStates(g));
+    this.#arena = Math.max(this.#arena, program.bytes.arena);
+    return program;
+  }
+
+  /** Bytes of the largest program's arena, of the parameters, and of the optimiser's state. */
+  bytes(): { readonly arena: number; readonly params: number; readonly optimiser: number } {
+    const of = (pick: (name: string) => boolean): number =>
+      this.states().filter(({ name }) => pick(name)).reduce((n, { dtype, shape }) => n + byteSize({ dtype, shape }), 0);
+    return { arena: this.#arena, params: of((name) => this.named.parameters.has(name)), optimiser: of((name) => name.startsWith('optim/')) };
+  }
 
   /** Parameters start as their modules say, everything else at 0. */
   #createStates(graph: Graph): void {

@@ -4,11 +4,17 @@ import type { Op } from '../op.ts';
 import type { OpTable } from '../builder.ts';
 import { absOp } from './abs.ts';
 import { addOp } from './add.ts';
+import { attentionOp } from './attention.ts';
+import { attentionGradKVOp } from './attentionGradKV.ts';
+import { attentionGradQOp } from './attentionGradQ.ts';
 import { castOp } from './cast.ts';
+import { collectOp } from './collect.ts';
+import { combineOp } from './combine.ts';
 import { concatOp } from './concat.ts';
 import { constantOp } from './constant.ts';
 import { cosOp } from './cos.ts';
 import { crossEntropyOp } from './crossEntropy.ts';
+import { dispatchOp } from './dispatch.ts';
 import { divOp } from './div.ts';
 import { dropoutOp } from './dropout.ts';
 import { equalOp } from './equal.ts';
@@ -17,6 +23,8 @@ import { expOp } from './exp.ts';
 import { expandOp } from './expand.ts';
 import { gatherOp } from './gather.ts';
 import { geluOp } from './gelu.ts';
+import { groupedMatmulOp } from './groupedMatmul.ts';
+import { groupedOuterOp } from './groupedOuter.ts';
 import { isFiniteOp } from './isFinite.ts';
 import { layerNormOp } from './layerNorm.ts';
 import { lessOp } from './less.ts';
@@ -33,6 +41,7 @@ import { mulOp } from './mul.ts';
 import { negOp } from './neg.ts';
 import { oneHotOp } from './oneHot.ts';
 import { padOp } from './pad.ts';
+import { permuteOp } from './permute.ts';
 import { powOp } from './pow.ts';
 import { reluOp } from './relu.ts';
 import { reshapeOp } from './reshape.ts';
@@ -52,16 +61,20 @@ import { sumOp } from './sum.ts';
 import { sumChunksOp } from './sumChunks.ts';
 import { takeAlongOp, putAlongOp } from './takeAlong.ts';
 import { tanhOp } from './tanh.ts';
+import { topKOp } from './topK.ts';
 import { transposeOp } from './transpose.ts';
+import { updateRowsOp } from './updateRows.ts';
 import { whereOp } from './where.ts';
 
 /** Ops differ in the attributes that they take; the table forgets which. */
 // eslint-disable-next-line @typescript-eslint/no-explicit-any
 const all: readonly Op<any>[] = [
-  absOp, addOp, castOp, concatOp, constantOp, cosOp, crossEntropyOp, divOp, dropoutOp, equalOp, erfOp, expandOp, expOp, gatherOp,
-  geluOp, isFiniteOp, layerNormOp, lessOp, logicalAndOp, logicalNotOp, logicalOrOp, logOp, logSumExpOp, matmulOp, maximumOp, maxOp,
-  minimumOp, mulOp, negOp, oneHotOp, padOp, powOp, putAlongOp, reluOp, reshapeOp, rmsNormOp, ropeOp, rowCountOp, rsqrtOp, scatterAddOp,
-  sigmoidOp, siluOp, sinOp, sliceOp, softmaxOp, sqrtOp, subOp, sumChunksOp, sumOp, takeAlongOp, tanhOp, transposeOp, whereOp,
+  absOp, addOp, attentionGradKVOp, attentionGradQOp, attentionOp, castOp, collectOp, combineOp, concatOp, constantOp, cosOp,
+  crossEntropyOp, dispatchOp, divOp, dropoutOp, equalOp, erfOp, expandOp, expOp, gatherOp, geluOp, groupedMatmulOp, groupedOuterOp,
+  isFiniteOp, layerNormOp, lessOp, logicalAndOp, logicalNotOp, logicalOrOp, logOp, logSumExpOp, matmulOp, maximumOp, maxOp, minimumOp,
+  mulOp, negOp, oneHotOp, padOp, permuteOp, powOp, putAlongOp, reluOp, reshapeOp, rmsNormOp, ropeOp, rowCountOp, rsqrtOp, scatterAddOp,
+  sigmoidOp, siluOp, sinOp, sliceOp, softmaxOp, sqrtOp, subOp, sumChunksOp, sumOp, takeAlongOp, tanhOp, topKOp, transposeOp,
+  updateRowsOp, whereOp,
 ];
 
 export const ops: OpTable = new Map(all.map((op) => [op.name, op as Op]));

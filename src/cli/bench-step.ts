@@ -1,0 +1,84 @@
+// dynamoe bench step: how long a training step takes, what share of it is spent outside kernels, and in which kernels.
+import type { LoadedProgram } from '../run/program.ts';
+import { ProgramExecutor } from '../run/program.ts';
+import { configure } from '../train/configure.ts';
+import { openSession } from '../train/open.ts';
+import { median } from './bench-gemm.ts';
+import type { TrainFlags } from './flags.ts';
+import { bytes, count, table } from './format.ts';
+import { exampleBatch } from './inspect.ts';
+
+export interface BenchStepFlags extends TrainFlags { readonly steps: number; readonly profile?: boolean }
+
+interface KernelTime { readonly ops: string; readonly scope: string; steps: number; ns: number; flops: number; bytes: number }
+
+const WARM_UP = 5;
+
+export async function benchStep(file: string | undefined, { steps, profile, json, ...flags }: BenchStepFlags): Promise<void> {
+  const { experiment } = await configure(file, flags);
+  const session = await openSession(experiment), batch = await exampleBatch(experiment);
+  try {
+    const program = await session.prepare(batch), { executor } = session;
+    const onDevice = executor instanceof ProgramExecutor && experiment.config.accumulate === 1 ? { executor, loaded: program as LoadedProgram } : null;
+    for (let i = 0; i < WARM_UP; i++) await session.step(batch);
+    const ms: number[] = [], inside: number[] = [];
+    let times: Float64Array = new Float64Array(0);
+    for (let i = 0; i < steps; i++) {
+      const start = performance.now();
+      await session.step(batch);
+      ms.push(performance.now() - start);
+      if (!onDevice) continue;
+      // The same step once more, kernel by kernel; its inputs still lie in the device's memory.
+      const { ns } = await onDevice.executor.device.profile(onDevice.loaded.bound);
+      inside.push(ns.reduce((a, b) => a + b, 0) / 1e6);
+      times = times.length === 0 ? ns : times.map((t, k) => t + ns[k]);
+    }
+    const tokens = batch.x.dtype === 'int32' ? batch.x.data.length : batch.x.shape[0];
+    const result = {
+      event: 'bench', steps, threads: executor.threads, device: executor.description, tokens,
+      ms: { median: median(ms), min: Math.min(...ms), max: Math.max(...ms) }, tokens_per_s: (tokens / median(ms)) * 1000,
+      ...(onDevice && { kernels_ms: median(inside), outside_kernels: Math.max(0, 1 - median(inside) / median(ms)), gflops: flopsOf(onDevice.loaded) / median(ms) / 1e6 }),
+      bytes: session.bytes(),
+    };
+    const kernels = onDevice && profile ? byKernel(onDevice.loaded, times, steps) : [];
+    if (json) {
+      process.stdout.write(`${JSON.stringify({ ...result, ...(profile && { kernels }) })}\n`);
+      return;
+    }
+    const f = (x: number): string => x.toFixed(2);
+    process.stdout.write([
+      `${executor.description}, ${experiment.config.batch} samples, ${tokens} tokens a step`,
+      `step ${f(result.ms.median)} ms median, ${f(result.ms.min)} min, ${f(result.ms.max)} max over ${steps}: ${count(result.tokens_per_s)} tokens/s`,
+      ...(onDevice ? [`kernels ${f(median(inside))} ms; outside kernels ${(100 * (result.outside_kernels ?? 0)).toFixed(1)}% of a step; ${f(result.gflops ?? 0)} GFLOP/s over all`] : []),
+      `memory: arena ${bytes(result.bytes.arena)}, parameters ${bytes(result.bytes.params)}, optimiser ${bytes(result.bytes.optimiser)}`,
+      ...(kernels.length > 0 ? ['', kernelTable(kernels)] : []), '',
+    ].join('\n'));
+  } finally {
+    await session.close();
+  }
+}
+
+const flopsOf = ({ program }: LoadedProgram): number => program.steps.reduce((n, s) => n + s.flops, 0);
+
+/** Time per kind of kernel and place in the model, layers taken together; means over `runs`. */
+function byKernel({ program }: LoadedProgram, ns: Float64Array, runs: number): KernelTime[] {
+  const rows = new Map<string, KernelTime>();
+  program.steps.forEach((step, i) => {
+    const ops = step.ops.join('+'), scope = (step.scope ?? '').replace(/\.\d+/g, '.*'), key = `${ops} ${scope}`;
+    const row = rows.get(key) ?? { ops, scope, steps: 0, ns: 0, flops: 0, bytes: 0 };
+    rows.set(key, row);
+    row.steps++;
+    row.ns += ns[i] / runs;
+    row.flops += step.flops;
+    row.bytes += [...new Set(step.buffers)].reduce((n, b) => n + program.tensors[b].bytes, 0);
+  });
+  return [...rows.values()].sort((a, b) => b.ns - a.ns);
+}
+
+function kernelTable(rows: readonly KernelTime[]): string {
+  const total = rows.reduce((n, r) => n + r.ns, 0), shown = 48;
+  const cut = (s: string): string => (s.length > shown ? `${s.slice(0, shown - 1)}…` : s);
+  return table(['share', 'ms', 'steps', 'GFLOP/s', 'bytes', 'GB/s', 'kernel', 'in'], rows.map((r) => [
+    `${((100 * r.ns) / total).toFixed(1)}%`, (r.ns / 1e6).toFixed(3), String(r.steps), (r.flops / r.ns).toFixed(1), count(r.bytes), (r.bytes / r.ns).toFixed(1), cut(r.ops), r.scope,
+  ]));
+}

@@ -1,0 +1,23 @@
+// dynamoe bench: how fast this machine does it. `gemm`: one matrix product against the peak; `step`: a training step and its parts.
+import type { Command } from 'commander';
+import { benchGemm, type GemmFlags } from './bench-gemm.ts';
+import { benchStep, type BenchStepFlags } from './bench-step.ts';
+import { data, device, json, modelFlags, threads, whole, wholeList } from './flags.ts';
+
+export function addBench(program: Command): void {
+  const bench = program.command('bench').summary('measure speed').description('Measures speed on this machine.');
+  bench.command('gemm').description('A float32 matrix product of random numbers, and the peak of fused multiply-adds, in turns in one process.')
+    .option('--size <n>', 'rows, columns and depth', whole(1, 16384), 1024)
+    .option('--threads <list>', 'numbers of threads, such as 1,2 (default: 1 and all cores)', wholeList)
+    .option('--rounds <n>', 'turns', whole(1), 12)
+    .addOption(json())
+    .action((flags: GemmFlags) => benchGemm(flags));
+  const step = bench.command('step').description('Training steps of a model, after some to warm up; the same batch every time.')
+    .argument('[config]', 'a .json or .ts file; without it the default language model')
+    .addOption(data())
+    .option('--steps <n>', 'steps to measure', whole(1), 50)
+    .option('--batch <n>', 'samples in a step (default: 12)', whole(1))
+    .option('--profile', 'a table of the kernels')
+    .addOption(device()).addOption(threads()).addOption(json());
+  modelFlags(step).action((file: string | undefined, flags: BenchStepFlags) => benchStep(file, flags));
+}

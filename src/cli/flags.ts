@@ -1,0 +1,67 @@
+// Flags that several commands share, and what they mean. In: texts of the command line; out: numbers, or a usage error.
+import { InvalidArgumentError, Option, type Command } from 'commander';
+import { DEVICES } from '../session/backend.ts';
+import type { Overrides } from '../train/configure.ts';
+import type { Config } from '../train/schema.ts';
+
+export const whole = (least: number, most = Number.MAX_SAFE_INTEGER) => (text: string): number => {
+  const value = /^[\d_]+$/.test(text) ? Number(text.replaceAll('_', '')) : NaN;
+  if (Number.isSafeInteger(value) && value >= least && value <= most) return value;
+  throw new InvalidArgumentError(most === Number.MAX_SAFE_INTEGER ? `expected a whole number of at least ${least}` : `expected a whole number from ${least} to ${most}`);
+};
+
+export const real = (least: number, exclusive = false) => (text: string): number => {
+  const value = text.trim() === '' ? NaN : Number(text);
+  if (Number.isFinite(value) && (exclusive ? value > least : value >= least)) return value;
+  throw new InvalidArgumentError(`expected a number ${exclusive ? 'above' : 'of at least'} ${least}`);
+};
+
+/** 1,2,4 */
+export const wholeList = (text: string): number[] => text.split(',').map(whole(1, 256));
+
+export const MAX_SEED = 0xffffffff;
+
+export const device = (): Option => new Option('--device <name>', 'where to run').choices(DEVICES);
+export const threads = (): Option => new Option('--threads <n>', 'CPU threads (default: all cores); no number depends on it').argParser(whole(1, 256));
+export const json = (): Option => new Option('--json', 'JSON on stdout, one object a line, and nothing else');
+export const data = (): Option => new Option('--data <path...>', 'text: files, folders or globs');
+
+/** What makes the default language model. */
+export function modelFlags(command: Command): Command {
+  return command
+    .optionsGroup('Default language model:')
+    .option('--layers <n>', 'transformer blocks (default: 4)', whole(1))
+    .option('--d-model <n>', 'width (default: 128)', whole(2))
+    .option('--heads <n>', 'attention heads (default: 4)', whole(1))
+    .option('--context <n>', 'bytes that the model sees (default: 64)', whole(1))
+    .option('--experts <n>', 'experts in a layer; 0 for dense layers (default: 8)', whole(0))
+    .option('--top-k <n>', 'experts that a token goes to (default: 2)', whole(1))
+    .option('--d-ff <n>', 'hidden size of an expert (default: 256)', whole(1))
+    .option('--lr <rate>', 'highest learning rate (default: 0.003)', real(0, true));
+}
+
+export interface ModelFlags {
+  readonly layers?: number;
+  readonly dModel?: number;
+  readonly heads?: number;
+  readonly context?: number;
+  readonly experts?: number;
+  readonly topK?: number;
+  readonly dFf?: number;
+  readonly lr?: number;
+}
+
+export interface TrainFlags extends ModelFlags, Overrides {
+  readonly out?: string;
+  readonly resume?: boolean;
+  readonly json?: boolean;
+}
+
+/** Flags of commands that use a trained model. */
+export interface OpenFlags {
+  readonly data?: readonly string[];
+  readonly config?: string;
+  readonly device?: Config['device'];
+  readonly threads?: number;
+  readonly json?: boolean;
+}

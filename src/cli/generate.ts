@@ -1,0 +1,59 @@
+// dynamoe generate
+import type { Command } from 'commander';
+import { generate, type GenerateOptions } from '../session/generate.ts';
+import type { Session } from '../session/session.ts';
+import { openCheckpoint } from '../train/open.ts';
+import { device, MAX_SEED, real, threads, whole, type OpenFlags } from './flags.ts';
+import { Exit } from './fail.ts';
+import { stoppable } from './stop.ts';
+
+interface GenerateFlags extends OpenFlags {
+  readonly prompt: string;
+  readonly tokens: number;
+  readonly temperature: number;
+  readonly topK?: number;
+  readonly seed: number;
+  readonly echo: boolean;
+}
+
+export function addGenerate(program: Command): void {
+  program.command('generate').summary('write text with a trained model').argument('<checkpoint>', 'a checkpoint or a run folder (then its newest)')
+    .description('Text that goes on from a prompt, written as it comes.')
+    .option('--prompt <text>', 'what to go on from', '')
+    .option('--tokens <n>', 'bytes to write', whole(0), 200)
+    .option('--temperature <t>', '0: always the most probable byte', real(0), 0.8)
+    .option('--top-k <k>', 'choose among the k most probable bytes only', whole(1))
+    .option('--seed <n>', 'of the choices', whole(0, MAX_SEED), 0)
+    .option('--no-echo', 'do not write the prompt before')
+    .option('--config <file>', 'the config file that built the model, if it has moved')
+    .addOption(device()).addOption(threads())
+    .action(async (checkpoint: string, flags: GenerateFlags) => {
+      const { session } = await openCheckpoint(checkpoint, { ...flags, say: (line) => { process.stderr.write(`dynamoe: ${line}\n`); } });
+      try {
+        const { code } = await stoppable((stop) => writeText(session, flags, stop), () => undefined);
+        if (code !== null) throw new Exit(code);
+      } finally {
+        await session.close();
+      }
+    });
+}
+
+export interface TextOptions extends Omit<GenerateOptions, 'topK'> { readonly prompt: string; readonly topK?: number | undefined; readonly echo?: boolean }
+
+/** Writes text to stdout as it is made. Bytes become characters as soon as they are whole. */
+export async function writeText(session: Session, { prompt, echo = true, topK, ...options }: TextOptions, stop?: AbortSignal): Promise<void> {
+  const decoder = new TextDecoder('utf-8'), put = (text: string): void => { if (text) process.stdout.write(visible(text)); };
+  if (echo) put(prompt);
+  for await (const byte of generate(session, new TextEncoder().encode(prompt), { ...options, ...(topK !== undefined && { topK }) })) {
+    put(decoder.decode(Uint8Array.of(byte), { stream: true }));
+    if (stop?.aborted) break;
+  }
+  put(decoder.decode());
+  process.stdout.write('\n');
+}
+
+/** A terminal must not obey what a model makes up. */
+function visible(text: string): string {
+   
+  return process.stdout.isTTY ? text.replace(/[\x00-\x08\x0b-\x1f\x7f-\x9f]/g, '\ufffd') : text;
+}

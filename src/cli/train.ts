@@ -1,0 +1,81 @@
+// dynamoe train
+import { randomBytes } from 'node:crypto';
+import { join } from 'node:path';
+import { Option, type Command } from 'commander';
+import { storedSettings } from '../io/run-folder.ts';
+import { configure, parseSettings, rebuild, resumeSettings, type Configured, type Overrides } from '../train/configure.ts';
+import type { DoneEvent } from '../train/events.ts';
+import { ConfigError } from '../train/schema.ts';
+import { train } from '../train/train.ts';
+import { Exit } from './fail.ts';
+import { data, device, json, MAX_SEED, modelFlags, threads, whole, type TrainFlags } from './flags.ts';
+import { openReporter, type Reporter } from './report.ts';
+import { stoppable } from './stop.ts';
+
+export function addTrain(program: Command): void {
+  const command = program.command('train').summary('train a model').argument('[config]', 'a .json or .ts file; without it the default language model')
+    .description('Trains a model: the default mixture-of-experts language model on text, or the one that a config file describes.')
+    .addOption(data())
+    .option('--steps <n>', 'optimiser steps (default: 2000)', whole(1))
+    .option('--batch <n>', 'samples in a step (default: 12)', whole(1))
+    .addOption(device()).addOption(threads())
+    .option('--seed <n>', 'of starting values, dropout and the order of the data (default: 0)', whole(0, MAX_SEED))
+    .option('--out <folder>', 'run folder for checkpoints and events (default: a new one in runs/)')
+    .option('--resume', 'go on with the run in --out, exactly as if it had not stopped')
+    .option('--eval-every <n>', 'steps between validations; 0: only at the end (default: an eighth of the run)', whole(0))
+    .option('--save-every <n>', 'steps between checkpoints; 0: only at the end (default: about every 10 seconds)', whole(0))
+    .addOption(new Option('--accumulate <n>', 'parts of a batch whose gradients are added up (default: 1)').argParser(whole(1)))
+    .addOption(json());
+  modelFlags(command);
+  command.addHelpText('after', `
+Examples:
+  dynamoe train --data books/ --steps 2000 --out runs/books
+  dynamoe train --data books/ --steps 2000 --out runs/books --resume
+  dynamoe train examples/mnist.ts --data ../shared/data --json`);
+  command.action(async (file: string | undefined, flags: TrainFlags) => {
+    await runTraining(await configured(file, flags), { ...flags, out: flags.out ?? newFolder() });
+  });
+}
+
+/** Settings from flags and a file, or of the run that is resumed. */
+async function configured(file: string | undefined, flags: TrainFlags): Promise<Configured> {
+  if (!flags.resume) return configure(file, flags);
+  if (flags.out === undefined) throw new ConfigError('--resume needs --out', 'dynamoe train --resume --out FOLDER');
+  const stored = await storedSettings(flags.out).catch((error: unknown) => {
+    if (error instanceof Error && error.message.includes('no such file')) return undefined;
+    throw error;
+  });
+  const say = (line: string): void => { process.stderr.write(`dynamoe: ${line}\n`); };
+  if (stored === undefined) return configure(file, flags);
+  const settings = resumeSettings(parseSettings(stored, join(flags.out, 'run.json')), flags, say);
+  return { settings, experiment: await rebuild(settings, say, file) };
+}
+
+/** runs/2026-01-31-142530-3fa2 */
+function newFolder(): string {
+  const [day, time] = new Date().toISOString().split('T');
+  return join('runs', `${day}-${time.slice(0, 8).replaceAll(':', '')}-${randomBytes(2).toString('hex')}`);
+}
+
+export interface TrainingOptions { readonly out: string; readonly resume?: boolean; readonly json?: boolean }
+
+/** Trains with a report on stdout. Throws Exit where the run was stopped. */
+export async function runTraining({ settings, experiment }: Configured, { out, resume = false, json = false }: TrainingOptions): Promise<DoneEvent> {
+  const reporter: Reporter = openReporter(json);
+  try {
+    const { result, code } = await stoppable((stop) => train({
+      settings, experiment, out, resume, stop,
+      emit: (event) => { reporter.emit(event); }, say: (line) => { reporter.say(line); }, busy: (what, share) => { reporter.busy(what, share); },
+    }), () => { reporter.say('stopping after this step; once more to stop at once'); });
+    if (result) return result;
+    reporter.close();
+    process.stderr.write(`dynamoe: stopped and saved; to go on: dynamoe train --resume --out ${quoted(out)}\n`);
+    throw new Exit(code ?? 0);
+  } finally {
+    reporter.close();
+  }
+}
+
+const quoted = (path: string): string => (/^[\w./@:+-]+$/.test(path) ? path : `'${path.replaceAll("'", `'\\''`)}'`);
+
+export type { Overrides };

@@ -1,0 +1,2 @@
+// The public face of `dynamoe/data`: datasets.
+export * from './data/index.ts';

@@ -1,0 +1,10 @@
+// Modules and layers: the public face of `nn`.
+export { CausalSelfAttention, type AttentionOptions } from './attention.ts';
+export { Dropout } from './dropout.ts';
+export { Embedding } from './embedding.ts';
+export { Linear, type LinearOptions } from './linear.ts';
+export { MLP, type MlpOptions } from './mlp.ts';
+export { ExpertBank, type Activation, type ExpertsOptions } from './moe/experts.ts';
+export { MoE, type MoEOptions } from './moe/moe.ts';
+export { LayerNorm, RMSNorm } from './norm.ts';
+export { TransformerBlock, TransformerLM, type TransformerOptions } from './transformer.ts';

@@ -1,0 +1,113 @@
+// The settings of a run, from where they may come: a config file, flags, a run that is resumed, a checkpoint.
+// In: those; out: a checked Config, the parts that a file built, and the file's name for later.
+import { resolve } from 'node:path';
+import { loadConfigFile, type ConfigSource } from './config-file.ts';
+import { buildExperiment, type Experiment, type Parts } from './experiment.ts';
+import type { Json } from '../io/json.ts';
+import { ConfigError, parseConfig, type Config } from './schema.ts';
+
+/** What a run folder and its checkpoints keep: enough to build the model again. */
+export interface RunSettings { readonly config: Config; readonly source: ConfigSource | null }
+
+/** Settings that take the place of a file's: the command line's flags. */
+export interface Overrides {
+  readonly data?: readonly string[];
+  readonly steps?: number;
+  readonly batch?: number;
+  readonly seed?: number;
+  readonly device?: Config['device'];
+  readonly threads?: number;
+  readonly evalEvery?: number;
+  readonly saveEvery?: number;
+  readonly accumulate?: number;
+  readonly lr?: number;
+  readonly layers?: number;
+  readonly dModel?: number;
+  readonly heads?: number;
+  readonly context?: number;
+  /** 0: dense layers. */
+  readonly experts?: number;
+  readonly topK?: number;
+  /** Hidden size of an expert, or of the dense layers. */
+  readonly dFf?: number;
+}
+
+export interface Configured { readonly settings: RunSettings; readonly experiment: Experiment }
+
+const MODEL_FLAGS = ['layers', 'dModel', 'heads', 'context', 'experts', 'topK', 'dFf'] as const;
+const RUN_FLAGS = ['steps', 'batch', 'seed', 'device', 'threads', 'evalEvery', 'saveEvery', 'accumulate'] as const;
+/** What may differ between a run and its continuation: nothing of it changes a number of the steps that are left. */
+const FREE_FLAGS = ['device', 'threads', 'evalEvery', 'saveEvery'] as const;
+
+type Data = Record<string, unknown>;
+
+/** A config file (or the default model) with flags over it. */
+export async function configure(file: string | undefined, overrides: Overrides): Promise<Configured> {
+  const loaded = file === undefined ? undefined : await loadConfigFile(file);
+  const data = withOverrides(loaded?.data ?? {}, overrides, loaded?.parts ?? {});
+  const config = parseConfig(data, file ?? 'flags');
+  const settings = { config: { ...config, data: config.data.map((path) => resolve(path)) }, source: loaded?.source ?? null };
+  return { settings, experiment: buildExperiment(settings.config, loaded?.parts) };
+}
+
+function withOverrides(data: Readonly<Data>, flags: Overrides, parts: Parts): Data {
+  const out: Data = { ...data };
+  for (const name of RUN_FLAGS) if (flags[name] !== undefined) out[name] = flags[name];
+  if (flags.data) out['data'] = flags.data;
+  if (flags.lr !== undefined) {
+    if (parts.optimizer) throw new ConfigError('--lr: the config file brings its own optimizer', 'set the rate there');
+    out['optimizer'] = { ...(data['optimizer'] as Data | undefined), lr: flags.lr };
+  }
+  const given = MODEL_FLAGS.filter((name) => flags[name] !== undefined);
+  if (given.length === 0) return out;
+  if (parts.model) throw new ConfigError(`--${dashed(given[0])}: the config file brings its own model`, 'change the model there');
+  out['model'] = modelWith((data['model'] ?? {}) as Data, flags);
+  return out;
+}
+
+function modelWith(model: Readonly<Data>, { experts, topK, dFf, ...flags }: Overrides): Data {
+  const out: Data = { ...model };
+  for (const name of ['layers', 'dModel', 'heads', 'context'] as const) if (flags[name] !== undefined) out[name] = flags[name];
+  const dense = experts === 0 || (experts === undefined && model['moe'] === null);
+  if (dense) {
+    if (topK !== undefined) throw new ConfigError('--top-k: dense layers have no experts', 'leave it out, or set --experts to 2 or more');
+    return { ...out, moe: null, ...(dFf !== undefined && { hidden: dFf }) };
+  }
+  const moe: Data = { ...(model['moe'] as Data | undefined) };
+  if (experts !== undefined) moe['experts'] = experts;
+  if (topK !== undefined) moe['topK'] = topK;
+  else if (experts === 1 && moe['topK'] === undefined) moe['topK'] = 1;
+  if (dFf !== undefined) moe['hidden'] = dFf;
+  return { ...out, moe };
+}
+
+const dashed = (name: string): string => name.replace(/[A-Z]/g, (c) => `-${c.toLowerCase()}`);
+
+/** Settings that were stored: checked like any other, because a file may have been edited. */
+export function parseSettings(stored: Json, where: string): RunSettings {
+  const { config, source } = stored as { config?: unknown; source?: ConfigSource | null };
+  return { config: parseConfig(config ?? {}, where), source: source ?? null };
+}
+
+/** The experiment of stored settings; `file` stands in for the config file that they name. Says it where the file has changed. */
+export async function rebuild(settings: RunSettings, say: (line: string) => void, file?: string): Promise<Experiment> {
+  const { config, source } = settings, path = file ?? source?.path;
+  if (path === undefined || path.endsWith('.json')) return buildExperiment(config);
+  const loaded = await loadConfigFile(path);
+  if (source && loaded.source.sha256 !== source.sha256) say(`${path} has changed since the run was started`);
+  return buildExperiment(config, loaded.parts);
+}
+
+/** Stored settings for a resumed run. Flags that would change its course are refused; more steps are allowed and said. */
+export function resumeSettings(stored: RunSettings, flags: Overrides, say: (line: string) => void): RunSettings {
+  const { config } = stored, wanted = withOverrides(config, flags, {});
+  const asked = parseConfig({ ...wanted, data: (flags.data ?? config.data).map((path) => resolve(path)) }, 'flags');
+  const free: readonly string[] = [...FREE_FLAGS, 'steps'];
+  for (const key of Object.keys(asked) as (keyof Config)[]) {
+    if (free.includes(key) || JSON.stringify(asked[key]) === JSON.stringify(config[key])) continue;
+    throw new ConfigError(`the run was started with ${key} ${JSON.stringify(config[key])}, not ${JSON.stringify(asked[key])}`,
+      'a resumed run keeps its settings: leave the flag out, or start a new run');
+  }
+  if (asked.steps !== config.steps) say(`the run was started for ${config.steps} steps and goes on to ${asked.steps}; its learning rates follow the new number`);
+  return { ...stored, config: asked };
+}

@@ -1,0 +1,88 @@
+// From a configuration to what a run works with: model, loss, optimiser, dataset, metrics. In: plain data, and the parts that a
+// config file in TypeScript brought itself; out: an Experiment.
+import { UserError } from '../base/errors.ts';
+import type { Batches } from '../data/dataset.ts';
+import type { Batch } from '../base/tensor.ts';
+import { text, type TextBatchOptions, type TextPassOptions } from '../data/text.ts';
+import { crossEntropy, meanSquaredError, type Loss } from '../nn/loss.ts';
+import { TransformerLM } from '../nn/transformer.ts';
+import { adam, adamW } from '../optim/adam.ts';
+import type { Optimizer, Schedule } from '../optim/optimizer.ts';
+import { warmupCosine } from '../optim/schedule.ts';
+import { sgd } from '../optim/sgd.ts';
+import type { Model } from '../session/session.ts';
+import type { Metric } from './metrics.ts';
+import { ConfigError, type Config, type ModelConfig } from './schema.ts';
+
+/** A dataset of either kind: text is also told the context. */
+export interface TrainingData {
+  batches(options: TextBatchOptions): Batches;
+  pass(options: TextPassOptions): AsyncIterable<Batch>;
+  fingerprint(): Promise<string>;
+}
+
+/** What a config file in TypeScript may bring in place of data. */
+export interface Parts {
+  readonly model?: Model;
+  readonly data?: TrainingData | ((paths: readonly string[]) => TrainingData);
+  readonly loss?: Loss;
+  readonly optimizer?: Optimizer | ((run: { readonly steps: number }) => Optimizer);
+  readonly metrics?: Readonly<Record<string, Metric>>;
+}
+
+export interface Experiment {
+  readonly config: Config;
+  readonly model: Model;
+  readonly loss: Loss;
+  readonly optimizer: Optimizer;
+  readonly metrics: Readonly<Record<string, Metric>>;
+  /** Bytes a window of text predicts; 0 for other data. */
+  readonly context: number;
+  /** The data that the run trains on; throws a ConfigError where none was named. */
+  data(say: (line: string) => void, paths?: readonly string[]): TrainingData;
+}
+
+export function buildExperiment(config: Config, parts: Parts = {}): Experiment {
+  const model = parts.model ?? buildModel(config.model);
+  const context = config.context ?? config.model?.context ?? contextOf(parts.model);
+  return {
+    config, model, context,
+    loss: parts.loss ?? { crossEntropy, meanSquaredError }[config.loss],
+    optimizer: typeof parts.optimizer === 'function' ? parts.optimizer({ steps: config.steps }) : parts.optimizer ?? buildOptimizer(config),
+    metrics: parts.metrics ?? {},
+    data(say, paths = config.data) {
+      if (typeof parts.data === 'function') return parts.data(paths);
+      if (parts.data) return parts.data;
+      if (paths.length === 0) throw new ConfigError('there is no data to work on', '--data PATH names text: files, folders or globs');
+      return text(paths, { say });
+    },
+  };
+}
+
+/** The options that nn.TransformerLM takes, from a config's. */
+function buildModel(config: ModelConfig | null): TransformerLM {
+  if (!config) throw new UserError('this run has a model of its own, and no config file to build it from', '--config FILE names the file');
+  const { moe, ...rest } = config;
+  return new TransformerLM({ ...rest, ...(moe && { moe }) });
+}
+
+function contextOf(model: Model | undefined): number {
+  return model instanceof TransformerLM ? model.options.context : 0;
+}
+
+function buildOptimizer({ optimizer, steps }: Config): Optimizer {
+  const { name, schedule, warmup, floor, lr: peak, momentum, nesterov, ...rest } = optimizer;
+  const rise = warmup ?? Math.max(1, Math.ceil(steps / 20));
+  const lr: Schedule = schedule === 'constant' ? (step) => peak * Math.min(1, (step + 1) / Math.max(1, warmup ?? 0))
+    : warmupCosine({ peak, warmup: rise, total: steps, floor: floor * peak });
+  switch (name) {
+    case 'adamW': return adamW({ ...defined(rest), lr });
+    case 'adam': return adam({ ...defined({ ...rest, weightDecay: undefined }), lr });
+    case 'sgd': return sgd({ ...defined({ momentum, nesterov, weightDecay: rest.weightDecay, clip: rest.clip }), lr });
+  }
+}
+
+/** Without the fields that are undefined: defaults apply to them. */
+function defined<T extends object>(fields: T): { [K in keyof T]: Exclude<T[K], undefined> } {
+  return Object.fromEntries(Object.entries(fields).filter(([, v]) => v !== undefined)) as { [K in keyof T]: Exclude<T[K], undefined> };
+}

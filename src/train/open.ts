@@ -1,0 +1,49 @@
+// A trained model from its checkpoint alone: for evaluation, generation, benchmarks. In: a checkpoint's path or a run folder;
+// out: a session with the checkpoint's parameters, and the experiment they belong to.
+import { loadCheckpoint } from '../io/checkpoint.ts';
+import { resolveCheckpoint } from '../io/run-folder.ts';
+import { compile, type Session } from '../session/session.ts';
+import { parseSettings, rebuild, type RunSettings } from './configure.ts';
+import type { Experiment } from './experiment.ts';
+import type { Config } from './schema.ts';
+import { restore } from './snapshot.ts';
+
+export interface OpenOptions {
+  readonly device?: Config['device'] | undefined;
+  readonly threads?: number | undefined;
+  /** Stands in for the config file that the checkpoint names. */
+  readonly config?: string | undefined;
+  readonly say: (line: string) => void;
+}
+
+export interface Opened {
+  readonly path: string;
+  readonly step: number;
+  readonly settings: RunSettings;
+  readonly experiment: Experiment;
+  readonly session: Session;
+}
+
+export async function openCheckpoint(where: string, options: OpenOptions): Promise<Opened> {
+  const path = await resolveCheckpoint(where);
+  const { meta, file } = await loadCheckpoint(path);
+  await file.close();
+  const settings = parseSettings(meta.config, path);
+  const experiment = await rebuild(settings, options.say, options.config);
+  const session = await openSession(experiment, { ...options, seed: meta.seed });
+  try {
+    await restore(session, path, 'parameters');
+  } catch (error) {
+    await session.close();
+    throw error;
+  }
+  return { path, step: meta.step, settings, experiment, session };
+}
+
+/** A session for an experiment, on the device that the config or the caller names. */
+export function openSession(
+  { model, loss, optimizer, config }: Experiment,
+  { device = config.device, threads = config.threads, seed = config.seed }: { device?: Config['device'] | undefined; threads?: number | undefined; seed?: number } = {},
+): Promise<Session> {
+  return compile(model, { loss, optimizer, device, seed, accumulate: config.accumulate, ...(threads !== undefined && { threads }) });
+}

@@ -1,0 +1,114 @@
+// The configuration of a run as plain data: what a JSON file may say, what flags may change, and the defaults that make the
+// default language model. In: unknown data; out: a Config with every value filled in, or a ConfigError that names the key.
+import { z } from 'zod';
+import { UserError } from '../base/errors.ts';
+
+/** A configuration or a command that cannot be meant so; the command line exits with 2. */
+export class ConfigError extends UserError {
+  override readonly name: string = 'ConfigError';
+}
+
+const whole = z.int().min(1), share = z.number().min(0).max(1), positive = z.number().positive();
+
+const moeSchema = z.strictObject({
+  experts: whole.default(8),
+  topK: whole.default(2),
+  hidden: whole.default(256),
+  capacity: z.literal('dropless').default('dropless'),
+  activation: z.enum(['relu', 'gelu', 'swiglu']).optional(),
+  bias: z.boolean().optional(),
+  normalise: z.boolean().optional(),
+  balance: z.number().min(0).optional(),
+  zLoss: z.number().min(0).optional(),
+});
+
+/** nn.TransformerLM's options. `moe: null` makes dense layers of width `hidden`. */
+const modelSchema = z.strictObject({
+  vocab: whole.default(256),
+  layers: whole.default(4),
+  dModel: whole.default(128),
+  heads: whole.default(4),
+  context: whole.default(64),
+  moe: moeSchema.nullable().prefault({}),
+  hidden: whole.optional(),
+  dropout: share.optional(),
+  tied: z.boolean().optional(),
+});
+
+const optimizerSchema = z.strictObject({
+  name: z.enum(['adamW', 'adam', 'sgd']).default('adamW'),
+  lr: positive.default(3e-3),
+  /** Steps of linear rise; default a twentieth of the run. */
+  warmup: z.int().min(0).optional(),
+  schedule: z.enum(['cosine', 'constant']).default('cosine'),
+  /** Last learning rate as a share of `lr`. */
+  floor: share.default(0.05),
+  betas: z.tuple([share, share]).optional(),
+  eps: positive.optional(),
+  weightDecay: z.number().min(0).optional(),
+  momentum: share.optional(),
+  nesterov: z.boolean().optional(),
+  clip: positive.optional(),
+});
+
+const configSchema = z.strictObject({
+  /** null: the config file brings its own module. */
+  model: modelSchema.nullable().prefault({}),
+  /** Paths of text; for a config file with a dataset of its own, what its function is given. */
+  data: z.union([z.string().transform((path) => [path]), z.array(z.string())]).default([]),
+  loss: z.enum(['crossEntropy', 'meanSquaredError']).default('crossEntropy'),
+  optimizer: optimizerSchema.prefault({}),
+  /** Bytes that a window of text predicts, for a module of the config file's own. */
+  context: whole.optional(),
+  batch: whole.default(12),
+  steps: whole.default(2000),
+  seed: z.int().min(0).max(0xffffffff).default(0),
+  /** Steps between validations; 0: only at the end. Default an eighth of the run. */
+  evalEvery: z.int().min(0).optional(),
+  /** Samples of a validation batch; default chosen by the size of the data. */
+  evalBatch: whole.optional(),
+  /** Steps between checkpoints; 0: only at the end. Default about every ten seconds. */
+  saveEvery: z.int().min(0).optional(),
+  accumulate: whole.default(1),
+  device: z.enum(['auto', 'native', 'reference']).default('auto'),
+  threads: whole.max(256).optional(),
+});
+
+/** What a config file holds, all of it optional. */
+export type ConfigData = z.input<typeof configSchema>;
+/** A run's settings, every default filled in. Plain JSON: it is stored with the run and in its checkpoints. */
+export type Config = z.output<typeof configSchema>;
+export type ModelConfig = NonNullable<Config['model']>;
+
+/** Checks data from `where` (a file's name) and fills in defaults. */
+export function parseConfig(data: unknown, where: string): Config {
+  const result = configSchema.safeParse(data);
+  if (result.success) return check(result.data, where);
+  const issue = result.error.issues[0], at = issue.path.join('.');
+  if (issue.code === 'unrecognized_keys') {
+    const known = knownKeys(issue.path);
+    throw new ConfigError(`${where}: unknown key ${issue.keys.map((k) => [...issue.path, k].join('.')).join(', ')}`,
+      known.length > 0 ? `${at || 'a config'} may have ${known.join(', ')}` : undefined);
+  }
+  throw new ConfigError(`${where}: ${at || 'the config'}: ${issue.message}`);
+}
+
+function check(config: Config, where: string): Config {
+  const { model, batch, accumulate } = config;
+  if (batch % accumulate !== 0) throw new ConfigError(`${where}: batch ${batch} cannot be split into ${accumulate} equal parts (accumulate)`);
+  if (!model) return config;
+  if (model.dModel % model.heads !== 0 || (model.dModel / model.heads) % 2 !== 0) {
+    throw new ConfigError(`${where}: width ${model.dModel} (dModel) cannot be split into ${model.heads} heads of even width`);
+  }
+  if (model.moe && model.moe.topK > model.moe.experts) {
+    throw new ConfigError(`${where}: topK ${model.moe.topK} is more than the ${model.moe.experts} experts`);
+  }
+  if (model.vocab < 256) throw new ConfigError(`${where}: vocab ${model.vocab} is too small: text is bytes, 256 symbols`);
+  return config;
+}
+
+const SHAPES: Record<string, { readonly shape: object }> = {
+  '': configSchema, model: modelSchema, 'model.moe': moeSchema, optimizer: optimizerSchema,
+};
+
+const knownKeys = (path: readonly PropertyKey[]): string[] => Object.keys(SHAPES[path.join('.')]?.shape ?? {});

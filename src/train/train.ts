@@ -1,0 +1,196 @@
+// Training: steps, validations and checkpoints in order, told as events. In: an experiment and a run folder's path; out: where it
+// ended. Stopped or killed at any moment and started again with `resume`, it gives the same numbers as without the break.
+import { createRequire } from 'node:module';
+import { UserError } from '../base/errors.ts';
+import type { Batch } from '../base/tensor.ts';
+import { TextDataset } from '../data/text.ts';
+import type { Json } from '../io/json.ts';
+import { openRun, refuseRun, type RunFolder } from '../io/run-folder.ts';
+import { NonFiniteError, type Session, type StepResult } from '../session/session.ts';
+import type { Configured } from './configure.ts';
+import type { DoneEvent, EvalEvent, PeakBytes, StepEvent, TrainEvent } from './events.ts';
+import type { TrainingData } from './experiment.ts';
+import { openSession } from './open.ts';
+import { fingerprintIn, restore, snapshot, validatedIn, type LastValidation } from './snapshot.ts';
+import { heldOut, validate } from './validate.ts';
+
+export interface TrainOptions extends Configured {
+  readonly out: string;
+  readonly resume?: boolean;
+  readonly emit: (event: TrainEvent) => void;
+  /** For what is worth a line but is no event. */
+  readonly say: (line: string) => void;
+  /** Told while something takes time that is no step. */
+  readonly busy?: (what: string, share?: number) => void;
+  /** Stops after the step that runs, and saves. */
+  readonly stop?: AbortSignal;
+}
+
+const SAVE_MS = 10_000; // between checkpoints where no number of steps is set,
+const SAVE_SHARE = 50; // and at least so many times as long as one takes
+
+const { version } = createRequire(import.meta.url)('../../package.json') as { version: string };
+
+export async function train(options: TrainOptions): Promise<DoneEvent | null> {
+  const { experiment, out, resume = false } = options;
+  await refuseRun(out, resume);
+  const data = experiment.data(options.say);
+  const session = await openSession(experiment);
+  try {
+    options.busy?.('compiling');
+    const { batch: size, seed } = experiment.config;
+    await session.prepare(await data.batches({ size, seed, context: experiment.context }).at(0));
+    const run = await openRun(out, { resume, settings: JSON.parse(JSON.stringify(options.settings)) as Json });
+    try {
+      return await new Training(options, session, data, run).run();
+    } finally {
+      await run.close();
+    }
+  } finally {
+    await session.close();
+  }
+}
+
+class Training {
+  readonly #options: TrainOptions;
+  readonly #session: Session;
+  readonly #data: TrainingData;
+  readonly #run: RunFolder;
+  readonly #began = performance.now();
+  #fingerprint = '';
+  #validated: LastValidation | null = null;
+  #saved: { readonly path: string; readonly step: number } | undefined;
+  #savedAt = performance.now();
+  #saveMs = 0;
+
+  constructor(options: TrainOptions, session: Session, data: TrainingData, run: RunFolder) {
+    this.#options = options;
+    this.#session = session;
+    this.#data = data;
+    this.#run = run;
+    this.#saved = run.checkpoint;
+  }
+
+  /** null: it was stopped. */
+  async run(): Promise<DoneEvent | null> {
+    const { stop, experiment: { config, context } } = this.#options;
+    await this.#begin();
+    const from = this.#session.steps, { batch: size, seed, steps } = config;
+    await this.#validateIfDue();
+    let mark = performance.now();
+    for await (const batch of this.#data.batches({ size, seed, context, from, limit: Math.max(0, steps - from) })) {
+      if (stop?.aborted) break;
+      const result = await this.#step(batch);
+      this.#tell(this.#stepEvent(result, batch, performance.now() - mark));
+      await this.#validateIfDue();
+      if (this.#saveDue()) await this.#save();
+      mark = performance.now();
+    }
+    const { path: checkpoint } = await this.#save();
+    const { validated } = this.#state();
+    if (this.#session.steps < steps || validated?.step !== this.#session.steps) {
+      this.#options.emit({ event: 'stopped', step: this.#session.steps, checkpoint });
+      return null;
+    }
+    const { val_loss, metrics } = validated;
+    const done: DoneEvent = { event: 'done', step: this.#session.steps, val_loss, ...(metrics && { metrics }), checkpoint,
+      seconds: round((performance.now() - this.#began) / 1000, 3), peak_bytes: this.#peakBytes() };
+    this.#options.emit(done);
+    return done;
+  }
+
+  #state(): { readonly validated: LastValidation | null } { return { validated: this.#validated }; }
+
+  async #begin(): Promise<void> {
+    const { experiment: { config, context }, emit, say, out } = this.#options;
+    this.#fingerprint = await this.#data.fingerprint();
+    this.#run.damaged.forEach((reason) => { say(`passed over a damaged checkpoint: ${reason}`); });
+    if (this.#run.checkpoint) {
+      const meta = await restore(this.#session, this.#run.checkpoint.path, 'all');
+      const before = fingerprintIn(meta);
+      if (before !== this.#fingerprint) {
+        throw new UserError('the data is not what the run was started with: a resumed run would not go on exactly',
+          'restore the files, or start a new run; copies elsewhere may be named by --data');
+      }
+      this.#validated = validatedIn(meta);
+    }
+    const { executor, named, steps } = this.#session;
+    emit({
+      event: 'start', version, config, device: executor.description, threads: executor.threads,
+      parameters: [...named.parameters.values()].reduce((n, p) => n + p.size, 0), steps: config.steps, resumed_from: steps, out,
+      unit: this.#data instanceof TextDataset ? 'tokens' : 'samples',
+      train_samples: await this.#data.batches({ size: 1, context }).samples(), validation_samples: await heldOut(this.#data, context),
+    });
+  }
+
+  async #step(batch: Batch): Promise<StepResult> {
+    try {
+      return await this.#session.step(batch);
+    } catch (error) {
+      if (!(error instanceof NonFiniteError)) throw error;
+      const kept = this.#session.steps === 0 ? 'no step was done before it'
+        : `the last good checkpoint is ${(await this.#save()).path} (step ${this.#session.steps})`;
+      const [message] = error.message.split('\n');
+      throw new UserError(`${message}; ${kept}`, error.hint, error);
+    }
+  }
+
+  #stepEvent(result: StepResult, { x }: Batch, ms: number): StepEvent {
+    const lr = this.#options.experiment.optimizer.rate?.(result.step - 1);
+    const load = Object.entries(result.stats).filter(([name]) => name.endsWith('/load'))
+      .map(([name, value]) => [name.slice(0, -'/load'.length), Array.from(value.data, Number)]);
+    const count = this.#data instanceof TextDataset ? x.data.length : x.shape[0];
+    return {
+      event: 'step', step: result.step, loss: result.loss, aux: result.aux, tokens_per_s: round((count / ms) * 1000, 1), ms: round(ms, 3),
+      grad_norm: result.gradNorm, ...(lr !== undefined && { lr }), ...(load.length > 0 && { load: Object.fromEntries(load) as Record<string, number[]> }),
+    };
+  }
+
+  /** To whoever listens, and to the run's log. */
+  #tell(event: StepEvent | EvalEvent): void {
+    this.#run.append(event);
+    this.#options.emit(event);
+  }
+
+  async #validateIfDue(): Promise<void> {
+    const { experiment, stop, busy, say } = this.#options, { steps, evalEvery = Math.ceil(steps / 8) } = experiment.config;
+    const step = this.#session.steps, start = performance.now();
+    const due = step > 0 && (step === steps || (evalEvery > 0 && step % evalEvery === 0));
+    if (!due || this.#validated?.step === step || stop?.aborted) return;
+    const found = await validate(this.#session, experiment, this.#data, stop, (share) => busy?.('validating', share));
+    if (!found && stop?.aborted) return;
+    if (!found) {
+      if (step === steps) say('there is too little held-out data to validate on');
+      this.#validated = { step, val_loss: null };
+      return;
+    }
+    const val_loss = Number.isFinite(found.loss) ? found.loss : null;
+    const metrics = Object.keys(found.metrics).length > 0 ? { metrics: found.metrics } : {};
+    this.#validated = { step, val_loss, ...metrics };
+    this.#tell({ event: 'eval', step, val_loss, ...metrics, ms: round(performance.now() - start, 1) });
+  }
+
+  #saveDue(): boolean {
+    const { saveEvery } = this.#options.experiment.config;
+    if (saveEvery !== undefined) return saveEvery > 0 && this.#session.steps % saveEvery === 0;
+    return performance.now() - this.#savedAt > Math.max(SAVE_MS, SAVE_SHARE * this.#saveMs);
+  }
+
+  async #save(): Promise<{ readonly path: string; readonly step: number }> {
+    const step = this.#session.steps, start = performance.now();
+    if (this.#saved?.step === step) return this.#saved;
+    const { settings, emit } = this.#options;
+    const path = await this.#run.save(snapshot(this.#session, { settings, fingerprint: this.#fingerprint, validated: this.#validated }));
+    this.#saved = { path, step };
+    this.#savedAt = performance.now();
+    this.#saveMs = this.#savedAt - start;
+    emit({ event: 'checkpoint', step, checkpoint: path, ms: round(this.#saveMs, 1) });
+    return this.#saved;
+  }
+
+  #peakBytes(): PeakBytes {
+    return { ...this.#session.bytes(), rss: process.resourceUsage().maxRSS * 1024 };
+  }
+}
+
+const round = (x: number, digits: number): number => Number(x.toFixed(digits));

@@ -1,0 +1,49 @@
+// Validation: the mean loss and the metrics over all held-out samples, dropout off. In: a session and data; out: the means.
+import type { Session } from '../session/session.ts';
+import type { Experiment, TrainingData } from './experiment.ts';
+
+export interface Validation {
+  readonly loss: number;
+  readonly metrics: Readonly<Record<string, number>>;
+  readonly samples: number;
+}
+
+const TOKENS = 4096; // in a batch, about
+
+/** How many samples are held out. */
+export async function heldOut(data: TrainingData, context: number): Promise<number> {
+  try {
+    return await data.batches({ size: 1, context, split: 'validation' }).samples();
+  } catch {
+    return 0; // too little text for a window
+  }
+}
+
+/** The mean over every held-out sample. null: there is none, or `stop` came first. */
+export async function validate(
+  session: Session, { config, context, metrics }: Experiment, data: TrainingData, stop?: AbortSignal, progress?: (share: number) => void,
+): Promise<Validation | null> {
+  const count = await heldOut(data, context);
+  if (count === 0) return null;
+  const size = config.evalBatch ?? batchSize(count, Math.max(config.batch, Math.ceil(TOKENS / Math.max(context, 16))));
+  let loss = 0, samples = 0;
+  const sums = Object.fromEntries(Object.keys(metrics).map((name) => [name, 0]));
+  for await (const batch of data.pass({ size, context, split: 'validation' })) {
+    if (stop?.aborted) return null;
+    const out = await session.forward(batch), n = batch.x.shape[0];
+    loss += Number(out['loss'].data[0]) * n;
+    for (const [name, metric] of Object.entries(metrics)) sums[name] += metric(out['output'], batch) * n;
+    samples += n;
+    progress?.(samples / count);
+  }
+  return { loss: loss / samples, samples, metrics: Object.fromEntries(Object.entries(sums).map(([name, sum]) => [name, sum / samples])) };
+}
+
+/** About `want`, and if possible a divisor of `count`: a last batch of another size would need a program of its own. */
+function batchSize(count: number, want: number): number {
+  for (let d = 0; d <= want / 2; d++) {
+    if (count % (want + d) === 0) return want + d;
+    if (count % (want - d) === 0) return want - d;
+  }
+  return Math.min(count, want);
+}
