@@ -78,7 +78,21 @@ export class Exprs {
   sum(dtype: Scalar): Expr { return this.#intern('sum', { k: 'sum', dtype }); }
 
   op(op: ScalarOp, args: readonly Expr[], dtype: Scalar): Expr {
-    return this.#intern(`${op}(${args.map((a) => a.id).join()}):${dtype}`, { k: 'op', dtype, op, args });
+    const known = this.#fold(op, args);
+    return known ?? this.#intern(`${op}(${args.map((a) => a.id).join()}):${dtype}`, { k: 'op', dtype, op, args });
+  }
+
+  /** What follows from constant conditions and from the ranges of indices. */
+  #fold(op: ScalarOp, [a, b, c]: readonly Expr[]): Expr | null {
+    const truth = (x: Expr): boolean | null => (x.k === 'const' && x.dtype === 'bool' ? x.value !== 0 : null);
+    const known = (value: boolean): Expr => this.const(value ? 1 : 0, 'bool');
+    switch (op) {
+      case 'select': return truth(a) === null ? (b === c ? b : null) : truth(a) ? b : c;
+      case 'and': return truth(a) === null ? (truth(b) ? a : truth(b) === false ? b : null) : truth(a) ? b : a;
+      case 'lt': return a.dtype !== 'index' ? null : maxOf(a) < minOf(b) ? known(true) : minOf(a) >= maxOf(b) ? known(false) : null;
+      case 'le': return a.dtype !== 'index' ? null : maxOf(a) <= minOf(b) ? known(true) : minOf(a) > maxOf(b) ? known(false) : null;
+      default: return null;
+    }
   }
 
   /** Variables of reductions are named by nesting depth, so equal reductions are one expression. */
@@ -138,7 +152,7 @@ export class Exprs {
     const divided = terms.filter(([c]) => c % d === 0), left = terms.filter(([c]) => c % d !== 0);
     const whole = this.linear(Math.floor(constant / d), divided.map(([c, t]): Term => [c / d, t]));
     const small = this.linear(constant - Math.floor(constant / d) * d, left);
-    if (minOf(small) < 0) return { whole: this.index(0), small: a, rest: maxOf(a) < d ? null : a };
+    if (minOf(small, 0) < 0) return { whole: this.index(0), small: a, rest: maxOf(a) < d ? null : a };
     return { whole, small, rest: maxOf(small) < d ? null : small };
   }
 }
@@ -148,7 +162,7 @@ export function maxOf(e: Expr): number {
   switch (e.k) {
     case 'const': return e.value;
     case 'var': return e.max;
-    case 'linear': return e.terms.reduce((m, [c, t]) => m + (c > 0 ? c * maxOf(t) : 0), e.constant);
+    case 'linear': return e.terms.reduce((m, [c, t]) => m + c * (c > 0 ? maxOf(t) : minOf(t)), e.constant);
     case 'op':
       if (e.op === 'mod' && e.args[1].k === 'const') return e.args[1].value - 1;
       if (e.op === 'div' && e.args[1].k === 'const') return Math.floor(maxOf(e.args[0]) / e.args[1].value);
@@ -159,10 +173,18 @@ export function maxOf(e: Expr): number {
   }
 }
 
-/** Smallest value that an index expression can take, as far as its coefficients tell: everything else counts from 0. */
-function minOf(e: Expr): number {
-  if (e.k === 'const') return e.value;
-  return e.k === 'linear' ? e.terms.reduce((m, [c, t]) => m + (c < 0 ? c * maxOf(t) : c * minOf(t)), e.constant) : 0;
+/** Smallest value that an index expression can take; `opaque` is that of what is only known at run time. */
+export function minOf(e: Expr, opaque = -Infinity): number {
+  switch (e.k) {
+    case 'const': return e.value;
+    case 'var': return 0;
+    case 'linear': return e.terms.reduce((m, [c, t]) => m + c * (c < 0 ? maxOf(t) : minOf(t, opaque)), e.constant);
+    case 'op':
+      if (e.op === 'mod' || e.op === 'div') return 0;
+      if (e.op === 'min' || e.op === 'select') return Math.min(...e.args.slice(-2).map((x) => minOf(x, opaque)));
+      return opaque;
+    default: return opaque;
+  }
 }
 
 /** The direct sub-expressions. */
