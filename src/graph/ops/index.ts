@@ -18,6 +18,7 @@ import { addOp } from './add.ts';
 import { castOp } from './cast.ts';
 import { concatOp } from './concat.ts';
 import { constantOp } from './constant.ts';
+import { copyOp } from './copy.ts';
 import { cosOp } from './cos.ts';
 import { crossEntropyOp } from './crossEntropy.ts';
 import { divOp } from './div.ts';
@@ -70,7 +71,7 @@ import { whereOp } from './where.ts';
 // eslint-disable-next-line @typescript-eslint/no-explicit-any
 const all: readonly Op<any>[] = [
   attentionOp, attentionGradKVOp, attentionGradQOp, collectOp, combineOp, dispatchOp, groupedMatmulOp, groupedOuterOp, permuteOp, topKOp, updateRowsOp,
-  absOp, addOp, castOp, concatOp, constantOp, cosOp, crossEntropyOp, divOp, dropoutOp, equalOp, erfOp, expandOp, expOp, gatherOp,
+  absOp, addOp, castOp, concatOp, constantOp, copyOp, cosOp, crossEntropyOp, divOp, dropoutOp, equalOp, erfOp, expandOp, expOp, gatherOp,
   geluOp, isFiniteOp, layerNormOp, lessOp, logicalAndOp, logicalNotOp, logicalOrOp, logOp, logSumExpOp, matmulOp, maximumOp, maxOp,
   minimumOp, mulOp, negOp, oneHotOp, padOp, powOp, putAlongOp, reluOp, reshapeOp, rmsNormOp, ropeOp, rowCountOp, rsqrtOp, scatterAddOp,
   sigmoidOp, siluOp, sinOp, sliceOp, softmaxOp, sqrtOp, subOp, sumChunksOp, sumOp, takeAlongOp, tanhOp, transposeOp, whereOp,
