@@ -3,7 +3,7 @@ import { randomBytes } from 'node:crypto';
 import { join } from 'node:path';
 import { Option, type Command } from 'commander';
 import { storedSettings } from '../io/run-folder.ts';
-import { configure, parseSettings, rebuild, resumeSettings, type Configured, type Overrides } from '../train/configure.ts';
+import { configure, parseSettings, rebuild, resumeSettings, type Configured } from '../train/configure.ts';
 import type { DoneEvent } from '../train/events.ts';
 import { ConfigError } from '../train/schema.ts';
 import { train } from '../train/train.ts';
@@ -52,7 +52,7 @@ async function configured(file: string | undefined, flags: TrainFlags): Promise<
 }
 
 /** runs/2026-01-31-142530-3fa2 */
-function newFolder(): string {
+export function newFolder(): string {
   const [day, time] = new Date().toISOString().split('T');
   return join('runs', `${day}-${time.slice(0, 8).replaceAll(':', '')}-${randomBytes(2).toString('hex')}`);
 }
@@ -78,4 +78,4 @@ export async function runTraining({ settings, experiment }: Configured, { out, r
 
 const quoted = (path: string): string => (/^[\w./@:+-]+$/.test(path) ? path : `'${path.replaceAll("'", `'\\''`)}'`);
 
-export type { Overrides };
+
