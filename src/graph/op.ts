@@ -77,6 +77,8 @@ export interface MapCall<A extends Attrs = Attrs> {
 export interface MatmulCall<A extends Attrs = Attrs> extends MapCall<A> {
   /** A dimension's size as a matmul takes it: the number, or where the counts or offsets are. */
   size(dim: Dim): Extent;
+  /** First row of segment `z` of a segmented dimension, int32. */
+  offset(dim: Dim, z: Expr): Expr;
 }
 
 export interface MatmulSpec {

@@ -6,6 +6,7 @@ import type { Attrs, ValueId } from './graph.ts';
 /** What a Tensor knows of the graph it belongs to. */
 export interface Builder {
   emit(op: string, inputs: readonly Tensor[], attrs?: Attrs): Tensor[];
+  tensor(id: ValueId): Tensor;
 }
 
 export class Tensor<B extends Builder = Builder> {

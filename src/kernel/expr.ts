@@ -118,15 +118,16 @@ export class Exprs {
   add(...args: Expr[]): Expr { return this.linear(0, args.map((a): Term => [1, a])); }
   scale(a: Expr, c: number): Expr { return this.linear(0, [[c, a]]); }
 
-  /** Floor division of a non-negative index by a constant. */
+  /** Floor division of a non-negative index by a constant; 0 where there is nothing to divide (a dimension of size 0). */
   div(a: Expr, d: number): Expr {
+    if (!(d > 0)) return this.index(0);
     if (d === 1) return a;
     const { whole, rest } = this.#split(a, d);
     return rest ? this.add(whole, this.op('div', [rest, this.index(d)], 'index')) : whole;
   }
 
   mod(a: Expr, d: number): Expr {
-    if (d === 1) return this.index(0);
+    if (!(d > 1)) return this.index(0);
     const { small, rest } = this.#split(a, d);
     return rest ? this.op('mod', [rest, this.index(d)], 'index') : small;
   }
@@ -137,6 +138,7 @@ export class Exprs {
     const divided = terms.filter(([c]) => c % d === 0), left = terms.filter(([c]) => c % d !== 0);
     const whole = this.linear(Math.floor(constant / d), divided.map(([c, t]): Term => [c / d, t]));
     const small = this.linear(constant - Math.floor(constant / d) * d, left);
+    if (minOf(small) < 0) return { whole: this.index(0), small: a, rest: maxOf(a) < d ? null : a };
     return { whole, small, rest: maxOf(small) < d ? null : small };
   }
 }
@@ -150,10 +152,17 @@ export function maxOf(e: Expr): number {
     case 'op':
       if (e.op === 'mod' && e.args[1].k === 'const') return e.args[1].value - 1;
       if (e.op === 'div' && e.args[1].k === 'const') return Math.floor(maxOf(e.args[0]) / e.args[1].value);
+      if (e.op === 'select') return Math.max(maxOf(e.args[1]), maxOf(e.args[2]));
       if (e.op === 'min') return Math.min(maxOf(e.args[0]), maxOf(e.args[1]));
       return Infinity;
     default: return Infinity;
   }
+}
+
+/** Smallest value that an index expression can take, as far as its coefficients tell: everything else counts from 0. */
+function minOf(e: Expr): number {
+  if (e.k === 'const') return e.value;
+  return e.k === 'linear' ? e.terms.reduce((m, [c, t]) => m + (c < 0 ? c * maxOf(t) : c * minOf(t)), e.constant) : 0;
 }
 
 /** The direct sub-expressions. */

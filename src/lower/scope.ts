@@ -70,6 +70,11 @@ export class Scope {
     return d.kind === 'bounded' ? { count: this.buffer(d.count, 'read') } : { offsets: this.buffer(d.offsets, 'read') };
   };
 
+  offset = (d: Dim, z: Expr): Expr => {
+    if (typeof d === 'number' || d.kind !== 'segmented') throw new VerifyError('lower', 'only segmented dimensions have offsets');
+    return this.e.load(this.buffer(d.offsets, 'read'), z, 'int32');
+  };
+
   /** How an op sees its inputs and its surroundings. */
   call(node: Node): MatmulCall {
     const found = this.#calls.get(node);
@@ -81,7 +86,7 @@ export class Scope {
       return slot;
     };
     const made: MatmulCall = {
-      e: this.e, attrs: node.attrs, outTypes: node.outputs.map((v) => types[v]), extent: this.extent, size: this.size, int,
+      e: this.e, attrs: node.attrs, outTypes: node.outputs.map((v) => types[v]), extent: this.extent, size: this.size, offset: this.offset, int,
       inputs: node.inputs.map((v) => this.reader(v)),
     };
     this.#calls.set(node, made);
@@ -93,8 +98,9 @@ export class Scope {
   }
 
   at(v: ValueId, index: readonly Expr[]): Expr {
-    const { stored, graph } = this.#storage;
-    if (this.#sum?.value === v || (stored.has(v) && !this.#members.has(v))) {
+    const { stored, graph, home } = this.#storage;
+    // What is in memory, another view of it, or the sum at hand, is found by its linear index.
+    if (home(v) !== v || this.#sum?.value === v || (stored.has(v) && !this.#members.has(v))) {
       const strides = stridesOf(graph.types[v].shape);
       return this.linear(v, this.e.linear(0, index.map((i, d) => [strides[d], i])));
     }
@@ -106,6 +112,8 @@ export class Scope {
   }
 
   linear(v: ValueId, l: Expr): Expr {
+    const home = this.#storage.home(v);
+    if (home !== v) return this.linear(home, l);
     if (this.#sum?.value === v) {
       if (l !== this.#sum.linear) throw new VerifyError('lower', 'an epilogue reads another element than its own');
       return this.e.sum(this.#storage.graph.types[v].dtype);

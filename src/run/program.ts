@@ -87,6 +87,9 @@ export class ProgramExecutor implements Executor<LoadedProgram> {
     if (old) this.device.free(old);
   }
 
+  /** The programs that are loaded now. */
+  loadedPrograms(): LoadedProgram[] { return [...this.#loaded]; }
+
   async run(l: LoadedProgram, inputs: Readonly<Record<string, TypedArray>>): Promise<Record<string, HostTensor>> {
     this.#feed(l, inputs);
     await this.device.run(l.bound);

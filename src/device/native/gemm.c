@@ -1,47 +1,116 @@
-// The matrix core: divides the groups of a dm_gemm into tasks, and runs one task from the calling thread's scratch.
-// Tasks divide outputs, never sums: each element of C is one chain of fused multiply-adds, k ascending, whatever the tiling.
+// The matrix core: one task of a dm_gemm, from the calling thread's scratch. Which task does what is in plan.h.
+// Blocks of depth KC: B packed in panels that stay in the second-level cache, A read tile by tile, sums in registers within a block and
+// in scratch between blocks. Every element of C is one chain of fused multiply-adds, k ascending, whatever the tiling.
 #include "gemm.h"
 #include "pack.h"
+#include "plan.h"
 
-#define KC 256
-#define ROWS 224
+#define KC 256                          // depth of a block
+#define LD_ROWS (KC + 16)               // rows of A in scratch: an odd number of cache lines apart
+#define MC (8 * DM_MR)                  // rows of a computed block of A
+#define LD_COLS ((MC + 15) / 16 * 16)   // columns of A in scratch
+#define DIRECT_ROWS DM_MR               // so few rows read B where it is
+#define B_FLOATS (KC * DM_NC)
+#define A_FLOATS (MC * LD_ROWS > KC * LD_COLS ? MC * LD_ROWS : KC * LD_COLS)
+#define T_FLOATS (16 * LD_ROWS)         // one tile of A
+#define C_FLOATS ((int64_t)(DM_SCRATCH_BYTES / 4) - B_FLOATS - A_FLOATS - T_FLOATS)
 
-static int64_t rows_of(const dm_gemm *g, int64_t z) { return g->m_off ? g->m_off[z + 1] - g->m_off[z] : g->m; }
-static int64_t tiles_of(const dm_gemm *g, int64_t z) { return (rows_of(g, z) + ROWS - 1) / ROWS; }
+typedef struct { const float *p; int64_t si, sk; } dm_rows;
+typedef struct {
+  const dm_ctx *c;
+  const dm_gemm *g;
+  int64_t z, j0, nj, depth;
+  const float *a, *b;          // of group z, or NULL where computed
+  float *bp, *ap, *tp, *cp;    // scratch
+  int direct;                  // whole panels of B are read in place
+} dm_job;
+
+static int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
+
+static void pack_b(const dm_job *t, int64_t k0, int64_t nk) {
+  if (nk == 0) return;
+  int64_t j = t->direct ? t->nj / DM_NR * DM_NR : 0;
+  if (t->b) {
+    if (j < t->nj) dm_pack_b(t->b + k0 * t->g->b_sk + (t->j0 + j) * t->g->b_sj, t->g->b_sk, t->g->b_sj, nk, t->nj - j, t->bp + j * nk);
+    return;
+  }
+  for (; j < t->nj; j += DM_NR) {
+    int64_t nj = min64(DM_NR, t->nj - j), w = dm_width(nj);
+    float *dst = t->bp + j * nk;
+    t->g->b_pack(t->c, t->z, k0, nk, t->j0 + j, nj, dst, w);
+    for (int64_t k = 0; k < nk && nj < w; k++)
+      for (int64_t q = nj; q < w; q++) dst[k * w + q] = 0;
+  }
+}
+
+// A tile of A as the micro-kernel likes it: copied where its lines would fight for the same places in the cache.
+static dm_rows tile_of(const dm_job *t, dm_rows a, int64_t mr, int64_t nk) {
+  if (a.sk == 1) {
+    if (t->nj <= 2 * DM_NR || (a.si * 4) % 2048 != 0) return a;
+    dm_pack_rows(a.p, a.si, nk, mr, t->tp, LD_ROWS);
+    return (dm_rows){t->tp, LD_ROWS, 1};
+  }
+  if (a.si != 1 || t->nj <= DM_NR) return a;
+  dm_pack_columns(a.p, a.sk, nk, mr, t->tp);
+  return (dm_rows){t->tp, 1, 16};
+}
+
+// Rows i0..i1 of C over one block of depth; `out` holds their sums (or, if NULL, one tile's at a time, which must then be finished).
+static void rows_block(const dm_job *t, int64_t i0, int64_t i1, int64_t k0, int64_t nk, float *out) {
+  const dm_gemm *g = t->g;
+  int64_t ld = (t->nj + DM_NR - 1) / DM_NR * DM_NR;
+  dm_rows a = {t->a ? t->a + i0 * g->a_si + k0 * g->a_sk : t->ap, g->a_si, g->a_sk};
+  if (!t->a) {
+    a.si = g->a_pack_cols ? 1 : LD_ROWS, a.sk = g->a_pack_cols ? LD_COLS : 1;
+    if (nk) g->a_pack(t->c, t->z, i0, i1 - i0, k0, nk, t->ap, g->a_pack_cols ? LD_COLS : LD_ROWS);
+  }
+  int64_t tiles = (i1 - i0 + DM_MR - 1) / DM_MR;
+  for (int64_t q = 0; q < tiles; q++) {  // tiles of nearly equal heights
+    int64_t r = (i1 - i0) * q / tiles, mr = (i1 - i0) * (q + 1) / tiles - r;
+    float *acc = out ? out + r * ld : t->cp;
+    dm_rows x = tile_of(t, (dm_rows){a.p + r * a.si, a.si, a.sk}, mr, nk);
+    for (int64_t j = 0; j < t->nj; j += DM_NR) {
+      int64_t w = min64(DM_NR, dm_width(t->nj - j));
+      int in_place = t->direct && t->nj - j >= DM_NR;
+      const float *b = in_place ? t->b + k0 * g->b_sk + t->j0 + j : t->bp + j * nk;
+      dm_kernels[mr - 1][w / DM_VL - 1](nk, x.p, x.si, x.sk, b, in_place ? g->b_sk : w, acc + j, ld, k0 > 0);
+    }
+    if (k0 + nk == t->depth) g->store(t->c, t->z, i0 + r, mr, t->j0, t->nj, acc, ld);
+  }
+}
+
+// Rows i0..i1 and columns j0..j0+nj of group z.
+static void segment(const dm_ctx *c, const dm_gemm *g, int64_t z, int64_t i0, int64_t i1, int64_t j0, int64_t nj) {
+  dm_job t = {c, g, z, j0, nj, g->k_off ? g->k_off[z + 1] - g->k_off[z] : g->k, 0, 0, 0, 0, 0, 0, 0};
+  t.a = g->a_base ? g->a_base(c, z) : 0, t.b = g->b_base ? g->b_base(c, z) : 0;
+  t.bp = c->scratch, t.ap = t.bp + B_FLOATS, t.tp = t.ap + A_FLOATS, t.cp = t.tp + T_FLOATS;
+  t.direct = t.b && g->b_sj == 1 && i1 - i0 <= DIRECT_ROWS;
+  int64_t blocks = t.depth <= KC ? 1 : (t.depth + KC - 1) / KC;
+  int64_t chunk = blocks == 1 ? i1 - i0 : C_FLOATS / (DM_NC + DM_NR), step = t.a ? chunk : MC;
+  for (int64_t ic = i0; ic < i1; ic += chunk) {
+    int64_t end = min64(i1, ic + chunk);
+    for (int64_t q = 0; q < blocks; q++) {
+      int64_t k0 = t.depth * q / blocks, nk = t.depth * (q + 1) / blocks - k0;
+      pack_b(&t, k0, nk);
+      for (int64_t i = ic; i < end; i += step)
+        rows_block(&t, i, min64(end, i + step), k0, nk, blocks == 1 ? 0 : t.cp + (i - ic) * ((nj + DM_NR - 1) / DM_NR * DM_NR));
+    }
+  }
+}
 
 int64_t dm_gemm_tasks(const dm_ctx *c, const dm_gemm *g) {
-  (void)c;
-  int64_t t = 0;
-  if (g->n > 0)
-    for (int64_t z = 0; z < g->groups; z++) t += tiles_of(g, z);
-  return t;
+  dm_plan p = dm_plan_of(g, c->threads);
+  return p.slices * p.cols;
 }
 
 void dm_gemm_task(const dm_ctx *c, const dm_gemm *g, int64_t task) {
-  int64_t z = 0;
-  while (task >= tiles_of(g, z)) task -= tiles_of(g, z++);
-  int64_t i0 = task * ROWS, rows = rows_of(g, z) - i0;
-  if (rows > ROWS) rows = ROWS;
-  int64_t depth = g->k_off ? g->k_off[z + 1] - g->k_off[z] : g->k;
-  const float *a = g->a_base ? g->a_base(c, z) : 0, *b = g->b_base ? g->b_base(c, z) : 0;
-  float *acc = c->scratch, *bp = acc + ROWS * DM_NR, *ap = bp + KC * DM_NR;
-  for (int64_t j0 = 0; j0 < g->n; j0 += DM_NR) {
-    int64_t nj = g->n - j0 < DM_NR ? g->n - j0 : DM_NR;
-    memset(acc, 0, sizeof(float) * (size_t)(rows * DM_NR));
-    for (int64_t k0 = 0; k0 < depth; k0 += KC) {
-      int64_t nk = depth - k0 < KC ? depth - k0 : KC;
-      if (b) dm_pack_b(b + k0 * g->b_sk + j0 * g->b_sj, g->b_sk, g->b_sj, nk, nj, bp, DM_NR);
-      else {
-        if (nj < DM_NR) memset(bp, 0, sizeof(float) * (size_t)(nk * DM_NR));
-        g->b_pack(c, z, k0, nk, j0, nj, bp, DM_NR);
-      }
-      const float *x = a ? a + i0 * g->a_si + k0 * g->a_sk : ap;
-      int64_t si = a ? g->a_si : g->a_pack_cols ? 1 : KC + 16, sk = a ? g->a_sk : g->a_pack_cols ? ROWS : 1;
-      if (!a) g->a_pack(c, z, i0, rows, k0, nk, ap, g->a_pack_cols ? ROWS : KC + 16);
-      for (int64_t i = 0; i < rows; i += DM_MR)
-        dm_kernels[(rows - i < DM_MR ? rows - i : DM_MR) - 1][1](nk, x + i * si, si, sk, bp, DM_NR, acc + i * DM_NR, DM_NR, 1);
-    }
-    g->store(c, z, i0, rows, j0, nj, acc, DM_NR);
+  dm_plan p = dm_plan_of(g, c->threads);
+  int64_t slice = task / p.cols, j0 = task % p.cols * p.nc, nj = min64(p.nc, g->n - j0);
+  if (nj <= 0) return;
+  dm_place from = dm_place_of(g, &p, slice), to = dm_place_of(g, &p, slice + 1);
+  for (int64_t z = from.z; z <= to.z && z < g->groups; z++) {
+    int64_t i0 = z == from.z ? from.row : 0, i1 = z == to.z ? to.row : dm_rows_of(g, z);
+    if (i0 < i1) segment(c, g, z, i0, i1, j0, nj);
   }
 }
 

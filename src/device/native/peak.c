@@ -1,51 +1,71 @@
-// How many fused multiply-adds this machine can do: the roof that kernels are measured against.
+// The machine's float32 fused multiply-add peak, measured: independent chains in registers on all threads at once.
+#include "gemm.h"
+#include "microkernel.h"
 #include <pthread.h>
-#include <stdint.h>
+#include <stdatomic.h>
 #include <time.h>
-#if defined(__AVX512F__)
-#define LANES 16
-#elif defined(__AVX__)
-#define LANES 8
-#else
-#define LANES 4
-#endif
-#define CHAINS 12
-typedef float vec __attribute__((vector_size(LANES * 4)));
 
-static double seconds_now(void) {
+#define CHAINS (DM_VL == 4 ? 12 : 14)
+#define STEPS 20000  // one window is about 0.2 ms a thread
+
+typedef struct { atomic_int *ready; int threads, windows; double best; float sink; } dm_peak;
+
+static double now(void) {
   struct timespec t;
   clock_gettime(CLOCK_MONOTONIC, &t);
   return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-typedef struct { double seconds, gflops; float sink; } job;
-
-static void *measure(void *raw) {
-  job *j = raw;
-  vec acc[CHAINS], a, b;
-  for (int l = 0; l < LANES; l++) { a[l] = 0.999999f; b[l] = 1e-6f; }
-  for (int i = 0; i < CHAINS; i++) acc[i] = a;
-  const double end = seconds_now() + j->seconds;
-  do {
-    const int rounds = 100000;
-    const double begin = seconds_now();
-    for (int r = 0; r < rounds; r++)
+static __attribute__((noinline)) float burn(float x) {
+  dm_vec s[CHAINS], a = dm_splat(x), b = dm_splat(1 - x);
 #pragma GCC unroll 16
-      for (int i = 0; i < CHAINS; i++)
-        for (int l = 0; l < LANES; l++) acc[i][l] = __builtin_fmaf(acc[i][l], a[l], b[l]);
-    const double gflops = 2.0 * LANES * CHAINS * rounds / (seconds_now() - begin) * 1e-9;
-    if (gflops > j->gflops) j->gflops = gflops;
-  } while (seconds_now() < end);
-  for (int i = 0; i < CHAINS; i++) j->sink += acc[i][0];
+  for (int i = 0; i < CHAINS; i++) s[i] = dm_splat((float)i);
+  for (int k = 0; k < STEPS; k++) {
+#pragma GCC unroll 16
+    for (int i = 0; i < CHAINS; i++) s[i] = DM_FMA(s[i], a, b);
+  }
+  dm_vec t = s[0];
+  for (int i = 1; i < CHAINS; i++) t += s[i];
+  return t[0];
+}
+
+// Window w of all threads runs between two meetings: the rate is that of all of them together.
+static void *measure(void *arg) {
+  dm_peak *p = arg;
+  for (int w = 0; w < p->windows; w++) {
+    atomic_fetch_add(p->ready, 1);
+    while (atomic_load(p->ready) < (2 * w + 1) * p->threads) {}
+    double t = now();
+    p->sink += burn(0.5f);
+    atomic_fetch_add(p->ready, 1);
+    while (atomic_load(p->ready) < (2 * w + 2) * p->threads) {}
+    t = now() - t;
+    double rate = 2e-9 * DM_VL * CHAINS * (double)STEPS * p->threads / t;
+    if (rate > p->best) p->best = rate;
+  }
   return 0;
 }
 
-// GFLOP/s of all threads together, each at its best window.
 double dm_fma_peak(int threads, double seconds) {
-  pthread_t t[256];
-  job jobs[256] = {0};
-  double sum = 0;
-  for (int i = 0; i < threads && i < 256; i++) { jobs[i].seconds = seconds; pthread_create(&t[i], 0, measure, &jobs[i]); }
-  for (int i = 0; i < threads && i < 256; i++) { pthread_join(t[i], 0); sum += jobs[i].gflops; }
-  return sum;
+  if (threads < 1) threads = 1;
+  if (threads > 256) threads = 256;
+  double t = now();
+  volatile float sink = burn(0.5f);
+  t = now() - t;
+  atomic_int ready = 0;
+  pthread_t id[256];
+  dm_peak p[256];
+  int windows = (int)(seconds / (t > 1e-6 ? t : 1e-6)) + 1, started = 1;
+  if (windows > 1 << 20) windows = 1 << 20;
+  for (int i = 0; i < threads; i++) p[i] = (dm_peak){&ready, threads, windows, 0, 0};
+  for (; started < threads && pthread_create(&id[started], 0, measure, &p[started]) == 0; started++) {}
+  if (started < threads) {  // too few threads: let the others leave, and measure those that can be had
+    atomic_store(&ready, 1 << 30);
+    for (int i = 1; i < started; i++) pthread_join(id[i], 0);
+    return started > 1 ? dm_fma_peak(started - 1, seconds) : 0;
+  }
+  measure(&p[0]);
+  for (int i = 1; i < threads; i++) pthread_join(id[i], 0);
+  sink = sink + p[0].sink;
+  return p[0].best;
 }

@@ -2,6 +2,26 @@
 // conformance tests) finds them here.
 import type { Op } from '../op.ts';
 import type { OpTable } from '../builder.ts';
+import { attentionOp } from './attention.ts';
+import { attentionGradKVOp } from './attentionGradKV.ts';
+import { attentionGradQOp } from './attentionGradQ.ts';
+import { collectOp } from './collect.ts';
+import { combineOp } from './combine.ts';
+import { dispatchOp } from './dispatch.ts';
+import { gatherOp } from './gather.ts';
+import { geluOp } from './gelu.ts';
+import { groupedMatmulOp } from './groupedMatmul.ts';
+import { groupedOuterOp } from './groupedOuter.ts';
+import { padOp } from './pad.ts';
+import { permuteOp } from './permute.ts';
+import { scatterAddOp } from './scatterAdd.ts';
+import { sigmoidOp } from './sigmoid.ts';
+import { siluOp } from './silu.ts';
+import { sliceOp } from './slice.ts';
+import { softmaxOp } from './softmax.ts';
+import { tanhOp } from './tanh.ts';
+import { topKOp } from './topK.ts';
+import { updateRowsOp } from './updateRows.ts';
 import { addOp } from './add.ts';
 import { castOp } from './cast.ts';
 import { constantOp } from './constant.ts';
@@ -29,6 +49,7 @@ import { whereOp } from './where.ts';
 /** Ops differ in the attributes that they take; the table forgets which. */
 // eslint-disable-next-line @typescript-eslint/no-explicit-any
 const all: readonly Op<any>[] = [
+  attentionOp, attentionGradKVOp, attentionGradQOp, collectOp, combineOp, dispatchOp, gatherOp, geluOp, groupedMatmulOp, groupedOuterOp, padOp, permuteOp, scatterAddOp, sigmoidOp, siluOp, sliceOp, softmaxOp, tanhOp, topKOp, updateRowsOp,
   addOp, castOp, constantOp, crossEntropyOp, divOp, expOp, expandOp, isFiniteOp, lessOp, logSumExpOp, matmulOp, mulOp, negOp, oneHotOp, reluOp,
   reshapeOp, rowCountOp, sqrtOp, subOp, sumChunksOp, sumOp, transposeOp, whereOp,
 ];

@@ -63,7 +63,7 @@ export class MoE {
     const { values, indices } = topK(probs, k); // [tokens, k]
     const weights = normalise ? div(values, expand(sum(values, [1]), values, [1])) : values;
     const { offsets, order, inverse, expert } = permute(indices, experts);
-    const rows = dispatch(tokens, order, offsets, { k }); // [tokens * k / experts, dModel]
+    const rows = dispatch(tokens, order, offsets, inverse, { k }); // [tokens * k / experts, dModel]
     const outputs = call(this.experts, rows, expert);
     this.#report(tokens, logits, probs, offsets);
     return reshape(combine(outputs, inverse, order, weights), shape);

@@ -1,0 +1,67 @@
+// How a dm_gemm is divided into tasks: slices of the rows of all groups, laid end to end by their cost, times blocks of columns.
+#ifndef DM_PLAN_H
+#define DM_PLAN_H
+#include "microkernel.h"
+#include "runtime.h"
+
+#define DM_NC 512            // most columns of a task
+#define DM_GROUP 8           // cost of beginning a group (packing B), in rows of C (or in steps of depth, where that is ragged)
+#define DM_TASK_FLOPS 1.5e6  // a task worth taking from the queue
+#define DM_TASKS 8           // tasks a thread, where there is work enough
+#define DM_LEAST 14          // a slice does not cut fewer rows than this off a group
+
+typedef struct { int64_t slices, cols, nc, total; } dm_plan;
+typedef struct { int64_t z, row; } dm_place;
+
+static int64_t dm_rows_of(const dm_gemm *g, int64_t z) { return g->m_off ? g->m_off[z + 1] - g->m_off[z] : g->m; }
+
+// Cost of the groups before z.
+static int64_t dm_cost(const dm_gemm *g, int64_t z) {
+  const int32_t *off = g->m_off ? g->m_off : g->k_off;
+  return (off ? off[z] - off[0] : z * g->m) + z * DM_GROUP;
+}
+
+static dm_plan dm_plan_of(const dm_gemm *g, int threads) {
+  dm_plan best = {0, 1, DM_NR, 0};
+  if (g->groups <= 0 || g->n <= 0) return best;
+  double rows = g->m_off ? g->m_off[g->groups] - g->m_off[0] : (double)g->m * (double)g->groups;
+  double depth = g->k_off ? (double)(g->k_off[g->groups] - g->k_off[0]) / (double)g->groups : (double)g->k;
+  if (rows <= 0) return best;
+  double flops = 2 * (rows + DM_GROUP * (double)g->groups) * (double)g->n * depth, want = 1, least = 0;
+  if (threads > 1) {
+    want = flops / DM_TASK_FLOPS;
+    if (want > DM_TASKS * threads) want = DM_TASKS * threads;
+  }
+  double most = rows / DM_LEAST < 1 ? 1 : rows / DM_LEAST;           // slices
+  double pa = g->a_pack ? 8 : 1, pb = g->b_pack ? 8 : g->b_sj == 1 ? 2 : 4;  // cost of packing, to that of one row (column) of C
+  best.total = dm_cost(g, g->groups);
+  int64_t panels = (g->n + DM_NR - 1) / DM_NR;
+  for (int64_t cols = (g->n + DM_NC - 1) / DM_NC; cols <= panels; cols++) {
+    int64_t nc = (panels + cols - 1) / cols * DM_NR;
+    if (nc * (cols - 1) >= g->n) continue;
+    double s = want / (double)cols;
+    s = s < 1 ? 1 : s > most ? most : s;
+    int64_t slices = (int64_t)s + ((double)(int64_t)s < s), tasks = slices * cols;
+    double time = rows * (double)g->n + pa * 16 * rows * (double)cols + pb * (double)g->n * (double)(g->groups + slices - 1);
+    time = time / (double)tasks * (double)((tasks + threads - 1) / threads);
+    if (least == 0 || time < least) least = time, best.slices = slices, best.cols = cols, best.nc = nc;
+    if (cols >= want && slices == 1) break;
+  }
+  return best;
+}
+
+// Where slice s begins.
+static dm_place dm_place_of(const dm_gemm *g, const dm_plan *p, int64_t s) {
+  if (s >= p->slices) return (dm_place){g->groups, 0};
+  int64_t u = p->total / p->slices * s + p->total % p->slices * s / p->slices, lo = 0, hi = g->groups - 1;
+  while (lo < hi) {  // the last group that begins at u or before
+    int64_t z = (lo + hi + 1) / 2;
+    if (dm_cost(g, z) <= u) lo = z;
+    else hi = z - 1;
+  }
+  int64_t m = dm_rows_of(g, lo), from = dm_cost(g, lo), cost = dm_cost(g, lo + 1) - from, row = (u - from) * m / cost;
+  if (row < DM_LEAST) return (dm_place){lo, 0};
+  if (m - row < DM_LEAST) return (dm_place){lo + 1, 0};
+  return (dm_place){lo, row};
+}
+#endif

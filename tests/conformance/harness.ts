@@ -1,0 +1,208 @@
+// The conformance harness: takes a case (inputs, what is built from them) and checks it three ways. In the reference: gradients
+// against finite differences in float64. On a device: results and gradients against the reference, with NaN in every row past its
+// count and in all memory before the run.
+import assert from 'node:assert/strict';
+import { hostArray, isFloat, type DType, type TypedArray } from '../../src/base/dtype.ts';
+import { Stream } from '../../src/base/random.ts';
+import { elements, sizes, type Dim, type TensorType } from '../../src/base/shape.ts';
+import type { Device } from '../../src/device/device.ts';
+import { gradients } from '../../src/grad/differentiate.ts';
+import { GraphBuilder } from '../../src/graph/builder.ts';
+import type { Graph, ValueId } from '../../src/graph/graph.ts';
+import { ops } from '../../src/graph/ops/index.ts';
+import { add } from '../../src/graph/ops/add.ts';
+import { expand } from '../../src/graph/ops/expand.ts';
+import { mul } from '../../src/graph/ops/mul.ts';
+import { sum } from '../../src/graph/ops/sum.ts';
+import { printGraph } from '../../src/graph/print.ts';
+import { scalar, type Tensor } from '../../src/graph/tensor.ts';
+import { verifyGraph } from '../../src/graph/verify.ts';
+import { compileGraph, loadProgram } from '../../src/pipeline.ts';
+import { ProgramExecutor } from '../../src/run/program.ts';
+import { evaluate, liveElements, type Values } from '../../src/run/reference.ts';
+import { PoisonedDevice } from './devices.ts';
+
+/** A varying dimension names the input that holds its count (int32 []) or its offsets (int32 [segments + 1]), which stands before. */
+export type DimSpec = number | { readonly bound: number; readonly count: string }
+  | { readonly bound: number; readonly segments: number; readonly offsets: string };
+
+export interface InputSpec {
+  readonly name: string;
+  readonly dtype?: DType; // float32
+  readonly shape: readonly DimSpec[];
+  /** All values, for counts and the like. */
+  readonly data?: readonly number[];
+  /** One value, from a uniform number in [0, 1) and a normal one. Default: the normal one for floats, whole numbers 0..2 for others. */
+  value?(random: { readonly uniform: number; readonly normal: number }, index: number): number;
+  /** Whether gradients to it are checked. Default: for floats. */
+  readonly grad?: boolean;
+}
+
+export interface Case {
+  readonly inputs: readonly InputSpec[];
+  build(inputs: readonly Tensor[]): Tensor | readonly Tensor[];
+  /** Distance of these values to the nearest point where a gradient jumps or a decision is a tie: draws below 1e-3 are rejected. */
+  kink?(values: readonly Float64Array[]): number;
+  /** Outputs whose gradient is not checked (by position): decisions, statistics. */
+  readonly plain?: readonly number[];
+}
+
+const STEP = 2e-4; // of the finite differences; two of them stay within MARGIN
+const MARGIN = 1e-3;
+const WORK = 100_000; // elements evaluated for the differences of one input, which bounds how many of its elements are sampled
+
+interface Built {
+  readonly graph: Graph; // outputs: out/i, and grad/NAME where there is a loss
+  readonly specs: readonly InputSpec[]; // the case's inputs, then the weights of the loss
+  readonly loss: ValueId | null;
+}
+
+/** The graph of a case: its outputs, a randomly weighted loss over them, the loss's gradients to the inputs. */
+export function buildCase(c: Case): Built {
+  const b = new GraphBuilder(ops), ids = new Map<string, number>();
+  const tensors = c.inputs.map((spec) => {
+    const made = b.input('input', spec.name, { dtype: spec.dtype ?? 'float32', shape: spec.shape.map((d) => dimOf(d, ids)) });
+    ids.set(spec.name, made.id);
+    return made;
+  });
+  const built = c.build(tensors), outputs = Array.isArray(built) ? built as readonly Tensor[] : [built as Tensor];
+  outputs.forEach((o, i) => b.output(`out/${i}`, o));
+  const specs = [...c.inputs], wanted = tensors.filter((t, i) => isFloat(t.dtype) && c.inputs[i].grad !== false);
+  const parts = outputs.filter((o, i) => isFloat(o.dtype) && !c.plain?.includes(i)).map((o, i) => {
+    const { part, weight } = weighted(b, o, `weight/${i}`);
+    specs.push(weight);
+    return part;
+  });
+  if (parts.length === 0 || wanted.length === 0) return { graph: verifyGraph(b.build(), ops, 'case'), specs, loss: null };
+  const loss = parts.reduce((x, y) => add(x, y));
+  gradients(b, loss, wanted).forEach((g, i) => {
+    const name = b.inputs.find((n) => n.value === wanted[i].id)?.name ?? '';
+    b.output(`grad/${name}`, g ?? mul(wanted[i], scalar(wanted[i], 0)));
+  });
+  return { graph: verifyGraph(b.build(), ops, 'case'), specs, loss: loss.id };
+}
+
+/** Sum of o's elements, each with a weight. Where the rows of o are counted by a value of the graph, weights are per column and the
+ * squares enter too, so that rows differ. */
+function weighted(b: GraphBuilder, o: Tensor, name: string): { part: Tensor; weight: InputSpec } {
+  const given = o.shape.every((d) => typeof d === 'number' || b.inputs.some((i) => i.value === (d.kind === 'bounded' ? d.count : d.offsets)));
+  const shape = given ? o.shape : o.shape.slice(1);
+  const w = b.input('input', name, { dtype: o.dtype, shape });
+  const part = given ? mul(o, w) : mul(add(o, mul(o, o)), expand(w, o, [0]));
+  return { part: sum(part), weight: { name, dtype: o.dtype, shape: sizes(shape), grad: false } };
+}
+
+function dimOf(d: DimSpec, ids: ReadonlyMap<string, number>): Dim {
+  if (typeof d === 'number') return d;
+  const id = ids.get('count' in d ? d.count : d.offsets);
+  assert.ok(id !== undefined, 'a count stands before what it counts');
+  return 'count' in d ? { kind: 'bounded', bound: d.bound, count: id } : { kind: 'segmented', bound: d.bound, segments: d.segments, offsets: id };
+}
+
+/** Values of all inputs, representable in their dtypes, away from kinks; the same for the same seed. */
+export function drawInputs(c: Case, { graph, specs }: Built, seed: number): Float64Array[] {
+  for (let attempt = 0; attempt < 200; attempt++) {
+    const values = specs.map((spec) => {
+      const { type } = inputOf(graph, spec.name), random = new Stream(seed, spec.name);
+      const pick = spec.value ?? ((r: { uniform: number; normal: number }): number => (isFloat(type.dtype) ? r.normal : Math.floor(r.uniform * 3)));
+      const raw = spec.data ?? Array.from({ length: elements(type.shape) }, (_, i) =>
+        pick({ uniform: random.uniform(2 * attempt, i), normal: random.normal(2 * attempt + 1, i) }, i));
+      const host = hostArray(type.dtype, elements(type.shape));
+      host.set(raw);
+      return Float64Array.from(host);
+    });
+    if ((c.kink?.(values.slice(0, c.inputs.length)) ?? 1) >= MARGIN) return poisonRows(graph, specs, values);
+  }
+  throw new Error('every draw of this case lies near a kink');
+}
+
+/** NaN in rows past the count (the largest number for integers). */
+function poisonRows(graph: Graph, specs: readonly InputSpec[], drawn: readonly Float64Array[]): Float64Array[] {
+  const byId: Float64Array[] = [];
+  specs.forEach((s, i) => { byId[inputOf(graph, s.name).value] = drawn[i]; });
+  return specs.map((s, i) => {
+    const { type } = inputOf(graph, s.name), live = liveElements(type, byId);
+    const poison = isFloat(type.dtype) ? NaN : type.dtype === 'bool' ? 1 : 0x7fffffff;
+    return drawn[i].slice().fill(poison, live);
+  });
+}
+
+function inputOf(graph: Graph, name: string): { value: ValueId; type: TensorType } {
+  const input = graph.inputs.find((i) => i.name === name && i.kind === 'input');
+  assert.ok(input, `no input ${name}`);
+  return { value: input.value, type: graph.types[input.value] };
+}
+
+const reference = (built: Built, inputs: readonly Float64Array[]): Values =>
+  evaluate(built.graph, ops, ({ name }) => inputs[built.specs.findIndex((s) => s.name === name)]);
+
+/** max|a - b| / max(1e-3, max|b|); equal NaN and infinities differ by 0. */
+export function errorOf(a: ArrayLike<number>, b: ArrayLike<number>): number {
+  let worst = 0, scale = 1e-3;
+  for (let i = 0; i < b.length; i++) {
+    if (Object.is(a[i], b[i]) || a[i] === b[i]) { if (Number.isFinite(b[i])) scale = Math.max(scale, Math.abs(b[i])); continue; }
+    const d = Math.abs(a[i] - b[i]);
+    if (!Number.isFinite(d)) return Infinity;
+    worst = Math.max(worst, d);
+    scale = Math.max(scale, Math.abs(b[i]));
+  }
+  return worst / scale;
+}
+
+/** Gradients of the reference against finite differences (five-point). */
+export function checkGradients(c: Case, seed: number): void {
+  const built = buildCase(c);
+  if (built.loss === null) return;
+  const loss = built.loss, inputs = drawInputs(c, built, seed), values = reference(built, inputs);
+  // Only what the loss needs is evaluated again.
+  const end = built.graph.nodes.findIndex((n) => n.outputs.includes(loss)) + 1;
+  const forward: Built = { ...built, graph: { ...built.graph, nodes: built.graph.nodes.slice(0, end), outputs: [] } };
+  const size = forward.graph.nodes.reduce((n, node) => n + values[node.outputs[0]].length, 1);
+  for (const o of built.graph.outputs.filter((g) => g.name.startsWith('grad/'))) {
+    const at = built.specs.findIndex((s) => `grad/${s.name}` === o.name), x = inputs[at];
+    const live = liveElements(inputOf(built.graph, built.specs[at].name).type, values);
+    const picked = new Stream(seed, o.name).permutation(0, live).slice(0, Math.max(4, Math.min(48, WORK / size)));
+    const differences = Array.from(picked, (i) => {
+      const old = x[i], f = (h: number): number => { x[i] = old + h; return reference(forward, inputs)[loss][0]; };
+      const d = (8 * (f(STEP) - f(-STEP)) - (f(2 * STEP) - f(-2 * STEP))) / (12 * STEP);
+      x[i] = old;
+      return d;
+    });
+    const got = Array.from(picked, (i) => values[o.value][i]);
+    const error = errorOf(got, differences);
+    assert.ok(error < 1e-6, `${o.name}: error ${error} against finite differences\n  got      ${show(got)}\n  expected ${show(differences)}\n${printGraph(built.graph)}`);
+  }
+}
+
+/** Results and gradients on a device against the reference. */
+export async function checkDevice(c: Case, seed: number, device: Device): Promise<void> {
+  const built = buildCase(c), inputs = drawInputs(c, built, seed), values = reference(built, inputs);
+  const { graph } = built, results = graph.outputs.filter((o) => o.name.startsWith('out/'));
+  // All at once, and the results alone: kernels are grouped in other ways.
+  await runOn(graph);
+  if (results.length < graph.outputs.length) await runOn({ ...graph, outputs: results });
+
+  async function runOn(g: Graph): Promise<void> {
+    const executor = new ProgramExecutor(new PoisonedDevice(device));
+    try {
+      const loaded = await loadProgram(executor, compileGraph(g));
+      const data: Record<string, TypedArray> = {};
+      built.specs.forEach((s, i) => {
+        const host = hostArray(inputOf(g, s.name).type.dtype, inputs[i].length);
+        host.set(inputs[i]);
+        data[s.name] = host;
+      });
+      const got = await executor.run(loaded, data);
+      for (const o of g.outputs) {
+        const live = liveElements(g.types[o.value], values);
+        const a = got[o.name].data.subarray(0, live), b = values[o.value].subarray(0, live);
+        const exact = !isFloat(g.types[o.value].dtype), error = errorOf(a, b);
+        assert.ok(exact ? error === 0 : error < 1e-4, `${o.name}: error ${error}\n  got      ${show(a)}\n  expected ${show(b)}\n${printGraph(g)}`);
+      }
+    } finally {
+      executor.close();
+    }
+  }
+}
+
+const show = (x: ArrayLike<number>): string => Array.from(x).slice(0, 12).map((v) => v.toPrecision(7)).join(' ') + (x.length > 12 ? ` ... (${x.length})` : '');
