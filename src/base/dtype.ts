@@ -14,6 +14,10 @@ export const bytesPer = (dtype: DType): number => BYTES[dtype];
 export const isFloat = (dtype: DType): boolean =>
   dtype === 'float64' || dtype === 'float32' || dtype === 'bfloat16' || dtype === 'float16';
 
+/** The smallest value: where a search for the largest begins. */
+export const leastOf = (dtype: DType | 'index'): number =>
+  (dtype === 'int32' ? -0x80000000 : dtype === 'uint32' || dtype === 'bool' || dtype === 'index' ? 0 : -Infinity);
+
 /** A zeroed host array for `length` elements of `dtype`. */
 export function hostArray(dtype: DType, length: number): TypedArray {
   switch (dtype) {

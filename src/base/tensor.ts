@@ -25,6 +25,6 @@ export function hostTensor(dtype: DType, shape: readonly number[], values: Typed
   const proto = hostArray(dtype, 0);
   if (!Array.isArray(values) && values.constructor === proto.constructor) return { dtype, shape, data: values as TypedArray };
   const data = hostArray(dtype, length);
-  data.set(values as ArrayLike<number> as number[]);
+  data.set(values);
   return { dtype, shape, data };
 }

@@ -60,8 +60,8 @@ export type Lowering<A extends Attrs = Attrs> =
       linear?(call: MapCall<A>, linear: Expr, output: number): Expr | null }
   /** Sum of products; what the epilogue stores is decided when kernels are fused. */
   | { readonly kind: 'matmul'; build(call: MatmulCall<A>): MatmulSpec }
-  /** Loops of its own, over materialised inputs and outputs. */
-  | { readonly kind: 'loops'; build(call: LoopCall<A>): LoopSpec };
+  /** Loops of its own, over materialised inputs and outputs. `update`: it also reads what it has stored. */
+  | { readonly kind: 'loops'; readonly update?: boolean; build(call: LoopCall<A>): LoopSpec };
 
 export interface MapCall<A extends Attrs = Attrs> {
   readonly e: Exprs;

@@ -78,7 +78,21 @@ export class Exprs {
   sum(dtype: Scalar): Expr { return this.#intern('sum', { k: 'sum', dtype }); }
 
   op(op: ScalarOp, args: readonly Expr[], dtype: Scalar): Expr {
-    return this.#intern(`${op}(${args.map((a) => a.id).join()}):${dtype}`, { k: 'op', dtype, op, args });
+    const known = this.#fold(op, args);
+    return known ?? this.#intern(`${op}(${args.map((a) => a.id).join()}):${dtype}`, { k: 'op', dtype, op, args });
+  }
+
+  /** What follows from constant conditions and from the ranges of indices. */
+  #fold(op: ScalarOp, [a, b, c]: readonly Expr[]): Expr | null {
+    const truth = (x: Expr): boolean | null => (x.k === 'const' && x.dtype === 'bool' ? x.value !== 0 : null);
+    const known = (value: boolean): Expr => this.const(value ? 1 : 0, 'bool');
+    switch (op) {
+      case 'select': return truth(a) === null ? (b === c ? b : null) : truth(a) ? b : c;
+      case 'and': return truth(a) === null ? (truth(b) ? a : truth(b) === false ? b : null) : truth(a) ? b : a;
+      case 'lt': return a.dtype !== 'index' ? null : maxOf(a) < minOf(b) ? known(true) : minOf(a) >= maxOf(b) ? known(false) : null;
+      case 'le': return a.dtype !== 'index' ? null : maxOf(a) <= minOf(b) ? known(true) : minOf(a) > maxOf(b) ? known(false) : null;
+      default: return null;
+    }
   }
 
   /** Variables of reductions are named by nesting depth, so equal reductions are one expression. */
@@ -108,6 +122,7 @@ export class Exprs {
         for (const [ci, ti] of t.terms) sum.set(ti, (sum.get(ti) ?? 0) + c * ci);
       } else sum.set(t, (sum.get(t) ?? 0) + c);
     }
+    rejoin(sum);
     const kept = [...sum].filter(([, c]) => c !== 0).map(([t, c]): Term => [c, t]).sort((a, b) => a[1].id - b[1].id);
     if (kept.length === 0) return this.index(base);
     if (kept.length === 1 && base === 0 && kept[0][0] === 1) return kept[0][1];
@@ -123,13 +138,28 @@ export class Exprs {
     if (!(d > 0)) return this.index(0);
     if (d === 1) return a;
     const { whole, rest } = this.#split(a, d);
+    const unit = rest && this.#unit(rest, d);
+    if (unit) return this.add(whole, this.div(unit.quotient, d / unit.size));
     return rest ? this.add(whole, this.op('div', [rest, this.index(d)], 'index')) : whole;
   }
 
   mod(a: Expr, d: number): Expr {
     if (!(d > 1)) return this.index(0);
     const { small, rest } = this.#split(a, d);
+    const unit = rest && this.#unit(rest, d);
+    if (unit) return this.add(this.scale(this.mod(unit.quotient, d / unit.size), unit.size), unit.small);
     return rest ? this.op('mod', [rest, this.index(d)], 'index') : small;
+  }
+
+  /** a = size * quotient + small with small < size and size a divisor of d: dividing a by d is dividing the quotient by d / size. */
+  #unit(a: Expr, d: number): { size: number; quotient: Expr; small: Expr } | null {
+    if (a.k !== 'linear') return null;
+    for (const size of new Set(a.terms.map(([c]) => gcd(c, d)).sort((x, y) => y - x))) {
+      if (size === 1 || size === d) continue;
+      const { whole, small, rest } = this.#split(a, size);
+      if (rest === null) return { size, quotient: whole, small };
+    }
+    return null;
   }
 
   /** a = d * whole + small with small < d, where the terms show it; else `rest` is what remains to be divided. */
@@ -138,8 +168,25 @@ export class Exprs {
     const divided = terms.filter(([c]) => c % d === 0), left = terms.filter(([c]) => c % d !== 0);
     const whole = this.linear(Math.floor(constant / d), divided.map(([c, t]): Term => [c / d, t]));
     const small = this.linear(constant - Math.floor(constant / d) * d, left);
-    if (minOf(small) < 0) return { whole: this.index(0), small: a, rest: maxOf(a) < d ? null : a };
+    if (minOf(small, 0) < 0) return { whole: this.index(0), small: a, rest: maxOf(a) < d ? null : a };
     return { whole, small, rest: maxOf(small) < d ? null : small };
+  }
+}
+
+const gcd = (a: number, b: number): number => (b === 0 ? Math.abs(a) : gcd(b, a % b));
+
+/** n d (x / d) + n (x mod d) is n x. */
+function rejoin(sum: Map<Expr, number>): void {
+  for (const [t, c] of [...sum]) {
+    if (t.k !== 'op' || t.op !== 'mod' || c === 0) continue;
+    const [x, d] = t.args;
+    if (d.k !== 'const') continue;
+    for (const [u, n] of [...sum]) {
+      if (u.k !== 'op' || u.op !== 'div' || u.args[0] !== x || u.args[1] !== d || n !== c * d.value) continue;
+      sum.delete(t);
+      sum.delete(u);
+      sum.set(x, (sum.get(x) ?? 0) + c);
+    }
   }
 }
 
@@ -148,7 +195,7 @@ export function maxOf(e: Expr): number {
   switch (e.k) {
     case 'const': return e.value;
     case 'var': return e.max;
-    case 'linear': return e.terms.reduce((m, [c, t]) => m + (c > 0 ? c * maxOf(t) : 0), e.constant);
+    case 'linear': return e.terms.reduce((m, [c, t]) => m + c * (c > 0 ? maxOf(t) : minOf(t)), e.constant);
     case 'op':
       if (e.op === 'mod' && e.args[1].k === 'const') return e.args[1].value - 1;
       if (e.op === 'div' && e.args[1].k === 'const') return Math.floor(maxOf(e.args[0]) / e.args[1].value);
@@ -159,10 +206,18 @@ export function maxOf(e: Expr): number {
   }
 }
 
-/** Smallest value that an index expression can take, as far as its coefficients tell: everything else counts from 0. */
-function minOf(e: Expr): number {
-  if (e.k === 'const') return e.value;
-  return e.k === 'linear' ? e.terms.reduce((m, [c, t]) => m + (c < 0 ? c * maxOf(t) : c * minOf(t)), e.constant) : 0;
+/** Smallest value that an index expression can take; `opaque` is that of what is only known at run time. */
+export function minOf(e: Expr, opaque = -Infinity): number {
+  switch (e.k) {
+    case 'const': return e.value;
+    case 'var': return 0;
+    case 'linear': return e.terms.reduce((m, [c, t]) => m + c * (c < 0 ? maxOf(t) : minOf(t, opaque)), e.constant);
+    case 'op':
+      if (e.op === 'mod' || e.op === 'div') return 0;
+      if (e.op === 'min' || e.op === 'select') return Math.min(...e.args.slice(-2).map((x) => minOf(x, opaque)));
+      return opaque;
+    default: return opaque;
+  }
 }
 
 /** The direct sub-expressions. */

@@ -2,7 +2,7 @@
 // kernel of a value that it reads element by element (so that the element never leaves the registers), unless something else that
 // it reads must come after that kernel.
 import { elements } from '../base/shape.ts';
-import type { Node, ValueId } from '../graph/graph.ts';
+import { dimValues, type Node, type ValueId } from '../graph/graph.ts';
 import type { Storage } from './scope.ts';
 import { readInputs } from './store.ts';
 
@@ -34,7 +34,7 @@ interface Leaves { readonly same: Set<ValueId>; readonly other: Set<ValueId> }
 export function groupKernels(storage: Storage): Grouping {
   const { graph, ops, stored, producers, home, uses } = storage;
   const groupOf = new Map<ValueId, Group>(), groups: Group[] = [];
-  const guards = new Map(graph.updates.filter((u) => soleUse(u.value)).map((u) => [u.value, u.unless]));
+  const guards = guardsOf();
 
   const aliased = new Set([...uses.pinned].map(home));
 
@@ -44,7 +44,7 @@ export function groupKernels(storage: Storage): Grouping {
     if (roots.length === 0) continue;
     if (kind !== 'map') {
       const { same, other } = leavesOf(node.outputs[0], true);
-      add({ kind, node, members: [...node.outputs], roots: [...node.outputs], unless: null, reads: new Set([...same, ...other]), after: new Set() });
+      add({ kind, node, members: [...node.outputs], roots: [...node.outputs], unless: commonGuard(node.outputs), reads: new Set([...same, ...other]), after: new Set() });
       continue;
     }
     for (const v of roots) place(v);
@@ -57,13 +57,14 @@ export function groupKernels(storage: Storage): Grouping {
   return { groups: order(groups), inPlace };
 
   function add(group: Group): void {
+    if (group.unless !== null) group.reads.add(group.unless);
     groups.push(group);
     for (const v of group.members) groupOf.set(v, group);
   }
 
   function place(v: ValueId): void {
     const { same, other } = leavesOf(v, false);
-    const guard = guards.get(v) ?? null;
+    const guard = commonGuard([v]);
     // Newest first: the kernel that can take this value without waiting for less.
     const hosts = [...new Set([...same].flatMap((s) => groupOf.get(home(s)) ?? []))].reverse();
     const host = hosts.find((g) => g.kind !== 'loops' && fits(g, v, guard) && [...same, ...other].every((leaf) => {
@@ -81,15 +82,37 @@ export function groupKernels(storage: Storage): Grouping {
       return;
     }
     sibling.members.push(v);
-    if (guard !== null) sibling.unless = guard;
     for (const leaf of [...same, ...other]) if (groupOf.get(home(leaf)) !== sibling) sibling.reads.add(leaf);
     groupOf.set(v, sibling);
   }
 
-  /** A kernel that updates states stores nothing else, since it may be skipped. */
-  function fits(g: Group, v: ValueId, guard: ValueId | null): boolean {
-    if (!sameSize(g.members[0], v)) return false;
-    return g.unless === guard && (g.kind === 'map' || guard === null);
+  /** A kernel that may be skipped stores nothing that is needed all the same. */
+  function fits(g: Group, v: ValueId, guard: ValueId | null): boolean { return g.unless === guard && sameSize(g.members[0], v); }
+
+  /** Values that only updates with one guard depend on: what makes them may be skipped with the updates. */
+  function guardsOf(): Map<ValueId, ValueId> {
+    const free = new Set<ValueId>([...graph.outputs.map((o) => home(o.value)), ...graph.types.flatMap(dimValues)]);
+    const found = new Map<ValueId, ValueId>();
+    const use = (v: ValueId, guard: ValueId | undefined): void => {
+      const before = found.get(home(v));
+      if (guard === undefined || (before !== undefined && before !== guard)) free.add(home(v));
+      else found.set(home(v), guard);
+    };
+    for (const u of graph.updates) use(u.value, u.unless ?? undefined);
+    for (const u of graph.updates) if (u.unless !== null) free.add(home(u.unless));
+    for (const node of [...graph.nodes].reverse()) {
+      const needed = node.outputs.filter((v) => uses.needed.has(v));
+      if (needed.length === 0) continue;
+      const guard = commonGuard(needed, found, free);
+      for (const v of readInputs(node, ops)) use(v, guard ?? undefined);
+    }
+    for (const v of free) found.delete(v);
+    return found;
+  }
+
+  function commonGuard(values: readonly ValueId[], found = guards, free: ReadonlySet<ValueId> = new Set()): ValueId | null {
+    const all = values.filter((v) => uses.needed.has(v)).map((v) => (free.has(home(v)) ? undefined : found.get(home(v))));
+    return all.length > 0 && all.every((g) => g !== undefined && g === all[0]) ? all[0] ?? null : null;
   }
 
   function sameSize(a: ValueId, b: ValueId): boolean {

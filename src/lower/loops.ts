@@ -15,7 +15,7 @@ export function buildLoops(graph: Graph, ops: OpTable, scope: Scope, node: Node)
   const types = (vs: readonly number[]): TensorType[] => vs.map((v) => graph.types[v]);
   const unread = ops.get(node.op)?.unread ?? [];
   const inputs = node.inputs.map((v, i) => (unread.includes(i) ? -1 : scope.buffer(v, 'read')));
-  const outputs = node.outputs.map((v) => scope.buffer(v, 'write'));
+  const outputs = node.outputs.map((v) => scope.buffer(v, lower.update ? 'update' : 'write'));
   const buffers = () => scope.buffers;
   const asExpr = (x: Expr | number): Expr => (typeof x === 'number' ? e.index(x) : x);
   const loop = (vector: boolean): LoopWriter['loop'] => (extent, body) => {

@@ -28,7 +28,7 @@ function callOf(storage: Storage, ops: OpTable, group: Group): KernelCall {
   const { kernel, flops } = build();
   const nodes = [group.node, ...group.roots.map((v) => producers[v])].flatMap((n) => n ?? []);
   return {
-    kernel, key: hashHex(printKernel(kernel)), buffers: [...scope.values], ints: [...scope.ints], inPlace: inPlacePairs(kernel),
+    kernel, key: hashHex(printKernel(kernel)), buffers: [...scope.values], ints: [...scope.ints], inPlace: group.kind === 'loops' ? [] : inPlacePairs(kernel),
     unless: group.unless, ops: [...new Set(nodes.map((n) => n.op))], scope: nodes[0]?.scope ?? '', flops,
   };
 

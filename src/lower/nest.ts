@@ -1,15 +1,17 @@
 // Loops for a group of values over one shape: element by element, row by row with reductions along the row, or column by column
 // where leading axes are summed. Which of the three follows from the expressions.
 import { boundOf, elements, type Dim } from '../base/shape.ts';
+import { leastOf } from '../base/dtype.ts';
 import { VerifyError } from '../base/errors.ts';
 import type { Graph, ValueId } from '../graph/graph.ts';
-import type { Exprs, Expr, Var } from '../kernel/expr.ts';
+import { postorder, type Exprs, type Expr, type Var } from '../kernel/expr.ts';
 import type { Local, LoopKernel, ReduceTarget, Stmt } from '../kernel/kernel.ts';
 import { asSet, dependsOn, invariants, reductions, substitute } from '../kernel/rewrite.ts';
 import type { Scope } from './scope.ts';
 
 const TASK = 8192; // elements of work a task: some microseconds
 const COLUMNS = 64; // columns a task sums at once
+const MAX_RANGES = 16;
 const CHUNK = 4096; // DESIGN section 2: long sums are joined from chunks of this many
 
 /** What is stored: value `root` at linear index `at`. */
@@ -52,8 +54,27 @@ export function buildNest(graph: Graph, scope: Scope, roots: readonly ValueId[])
   const hoisted = hoistInvariants(e, own.items, asSet(column), locals);
   const rows = dynamic ? e.scale(scope.extent(type, 0), elements(shape.slice(1, -1))) : e.index(elements(shape.slice(0, -1)));
   return kernel(scope, locals, { index: row, extent: rows, grain: Math.max(1, Math.floor(TASK / Math.max(1, width))), vector: false }, [
-    ...own.before, ...hoisted.before,
-    { s: 'for', index: column, extent: e.index(width), vector: true, body: stores(hoisted.items) }]);
+    ...own.before, ...hoisted.before, ...inRanges(e, hoisted.items, column, width)]);
+}
+
+/** A vector loop over the columns; where values ask whether the column is below a constant (concat, pad), one for each range in which
+ * the answer is the same, so that no lane chooses. */
+function inRanges(e: Exprs, items: readonly Item[], column: Var, width: number): Stmt[] {
+  const cuts = new Set<number>();
+  for (const x of postorder(items.map((i) => i.value))) {
+    if (x.k !== 'op' || (x.op !== 'lt' && x.op !== 'le')) continue;
+    const [a, b] = x.args;
+    if (a === column && b.k === 'const' && x.op === 'lt') cuts.add(b.value);
+    if (b === column && a.k === 'const' && x.op === 'le') cuts.add(a.value);
+  }
+  const inner = [...cuts].filter((c) => c > 0 && c < width).sort((a, b) => a - b);
+  const bounds = inner.length > MAX_RANGES ? [0, width] : [0, ...inner, width];
+  return bounds.slice(1).map((end, i) => {
+    const start = bounds[i], c = bounds.length === 2 ? column : e.loop(end - start, 'c');
+    const by = new Map<Expr, Expr>([[column, e.linear(start, [[1, c]])]]), memo = new Map<Expr, Expr>();
+    const own = c === column ? items : items.map((x) => ({ ...x, at: substitute(e, x.at, by, memo), value: substitute(e, x.value, by, memo) }));
+    return { s: 'for', index: c, extent: e.index(end - start), vector: true, body: stores(own) };
+  });
 }
 
 const maxExtent = (r: Reduce): number => (Number.isFinite(r.index.max) ? r.index.max + 1 : CHUNK);
@@ -119,6 +140,12 @@ export function hoistInvariants(e: Exprs, items: readonly Item[], inner: Readonl
   return { before, items: items.map((i, n) => ({ ...i, value: values[n] })) };
 }
 
+/** One step of a reduction; a largest element that is NaN stays. */
+function joined(e: Exprs, { op, dtype }: Reduce, total: Expr, x: Expr): Expr {
+  if (op === 'sum') return e.op('add', [total, x], dtype);
+  return e.op('select', [e.op('or', [e.op('lt', [total, x], 'bool'), e.op('ne', [x, x], 'bool')], 'bool'), x, total], dtype);
+}
+
 /** Sums over leading axes: a task owns some columns and goes through the rows one by one, in chunks joined in order. */
 function columns(scope: Scope, shape: readonly Dim[], roots: readonly ValueId[], unsupported: boolean): LoopKernel {
   const { e } = scope;
@@ -133,21 +160,21 @@ function columns(scope: Scope, shape: readonly Dim[], roots: readonly ValueId[],
   const locals: Local[] = [], body: Stmt[] = [], by = new Map<Expr, Expr>();
   const vector = (stmts: readonly Stmt[]): Stmt => ({ s: 'for', index: lane, extent: live, vector: true, body: stmts });
   for (const r of reductions(items.map((i) => i.value), 'serial')) {
-    if (r.op !== 'sum') throw new VerifyError('lower', `no ${r.op} over leading axes`);
+    const start = r.op === 'sum' ? 0 : leastOf(r.dtype);
     const total = locals.push({ dtype: r.dtype, length: COLUMNS }) - 1, part = locals.push({ dtype: r.dtype, length: COLUMNS }) - 1;
     const get = (local: number): Expr => e.local(local, r.dtype, lane);
     const extent = substitute(e, r.extent, by);
     const chunk = e.loop(Math.ceil((r.index.max + 1) / CHUNK), 'h'), inChunk = e.loop(CHUNK, 'i');
     const rowIndex = e.linear(0, [[CHUNK, chunk], [1, inChunk]]);
-    const value = substitute(e, substitute(e, r.body, by), new Map([[r.index as Expr, rowIndex]]));
+    const value = substitute(e, substitute(e, r.body, by), new Map([[r.index, rowIndex]]));
     const inner = hoistValues(e, [value], asSet(lane), locals);
     const chunks = e.div(e.add(extent, e.index(CHUNK - 1)), CHUNK);
     const left = e.op('min', [e.index(CHUNK), e.linear(0, [[1, extent], [-CHUNK, chunk]])], 'index');
-    body.push({ s: 'fill', local: total, value: 0 }, { s: 'for', index: chunk, extent: chunks, vector: false, body: [
-      { s: 'fill', local: part, value: 0 },
-      { s: 'for', index: inChunk, extent: left, vector: false, body: [...inner.before,
-        vector([{ s: 'set', local: part, index: lane, value: e.op('add', [get(part), inner.values[0]], r.dtype) }])] },
-      vector([{ s: 'set', local: total, index: lane, value: e.op('add', [get(total), get(part)], r.dtype) }])] });
+    const join = (local: number, x: Expr): Stmt => vector([{ s: 'set', local, index: lane, value: joined(e, r, get(local), x) }]);
+    body.push({ s: 'fill', local: total, value: start }, { s: 'for', index: chunk, extent: chunks, vector: false, body: [
+      { s: 'fill', local: part, value: start },
+      { s: 'for', index: inChunk, extent: left, vector: false, body: [...inner.before, join(part, inner.values[0])] },
+      join(total, get(part))] });
     by.set(r, get(total));
   }
   const done = items.map((i) => ({ ...i, value: substitute(e, i.value, by) }));

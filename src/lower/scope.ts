@@ -46,9 +46,9 @@ export class Scope {
     return this.values.map((v, i) => ({ dtype: this.#storage.graph.types[v].dtype, access: this.#access[i] }));
   }
 
-  buffer(value: ValueId, access: 'read' | 'write'): number {
-    const home = access === 'write' ? value : this.#storage.home(value);
-    let index = this.values.findIndex((v, i) => v === home && (this.#access[i] === 'write') === (access === 'write'));
+  buffer(value: ValueId, access: Buffer['access']): number {
+    const home = access === 'read' ? this.#storage.home(value) : value;
+    let index = this.values.findIndex((v, i) => v === home && (this.#access[i] === 'read') === (access === 'read'));
     if (index < 0) {
       index = this.values.push(home) - 1;
       this.#access.push(access);

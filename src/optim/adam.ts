@@ -14,6 +14,8 @@ export interface AdamOptions {
   /** AdamW only; applies to parameters with two or more dimensions. Default 0.01. */
   readonly weightDecay?: number;
   readonly clip?: number;
+  /** See Optimizer.eager: less memory, a weaker guarantee. Not with clip. */
+  readonly eager?: boolean;
 }
 
 /** p -= lr m' / (sqrt(v') + eps) with bias-corrected moments m', v'. */
@@ -22,9 +24,9 @@ export const adam = (options: Omit<AdamOptions, 'weightDecay'>): Optimizer => bu
 /** Adam with p -= lr weightDecay p beside it. */
 export const adamW = (options: AdamOptions): Optimizer => build('adamW', options);
 
-function build(name: string, { lr, betas: [b1, b2] = [0.9, 0.999], eps = 1e-8, weightDecay = 0.01, clip }: AdamOptions): Optimizer {
+function build(name: string, { lr, betas: [b1, b2] = [0.9, 0.999], eps = 1e-8, weightDecay = 0.01, clip, eager = false }: AdamOptions): Optimizer {
   return {
-    name, ...(clip !== undefined && { clip }),
+    name, ...(clip !== undefined && { clip }), eager,
     settings: { beta1: b1, beta2: b2, eps, weightDecay, ...(clip !== undefined && { clip }), ...(typeof lr === 'number' && { lr }) },
     rate: (step) => rateAt(lr, step),
     scalars(step) {

@@ -26,6 +26,9 @@ export interface Optimizer {
   update(call: UpdateCall): Updated;
   /** Scales all gradients down so that their joint Euclidean norm is at most this. Keeps every gradient until all are known. */
   readonly clip?: number;
+  /** Updates each parameter as soon as its gradient is there, which then is never stored. Saves as many bytes as the parameters
+   * have; but a gradient that is not finite is not seen before its update, only in the loss of the next step. */
+  readonly eager?: boolean;
   /** Settings for checkpoints and logs. */
   readonly settings: Readonly<Record<string, number | string | boolean>>;
 }

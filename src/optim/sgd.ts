@@ -10,12 +10,14 @@ export interface SgdOptions {
   readonly nesterov?: boolean;
   readonly weightDecay?: number;
   readonly clip?: number;
+  /** See Optimizer.eager: less memory, a weaker guarantee. Not with clip. */
+  readonly eager?: boolean;
 }
 
 /** v = momentum v + g; p -= lr v (Nesterov: p -= lr (g + momentum v)). */
-export function sgd({ lr, momentum = 0, nesterov = false, weightDecay = 0, clip }: SgdOptions): Optimizer {
+export function sgd({ lr, momentum = 0, nesterov = false, weightDecay = 0, clip, eager = false }: SgdOptions): Optimizer {
   return {
-    name: 'sgd', ...(clip !== undefined && { clip }),
+    name: 'sgd', ...(clip !== undefined && { clip }), eager,
     settings: { momentum, nesterov, weightDecay, ...(typeof lr === 'number' && { lr }) },
     rate: (step) => rateAt(lr, step),
     scalars: (step) => ({ lr: rateAt(lr, step) }),

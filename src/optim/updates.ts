@@ -1,7 +1,7 @@
 // Graph to Graph: gradients become updates of the states. The chain gradient -> [accumulate] -> [clip] -> guard -> update is
 // explicit; every store is guarded by one flag word, so that a step either happens or does not.
 import { boundOf } from '../base/shape.ts';
-import { VerifyError } from '../base/errors.ts';
+import { UserError, VerifyError } from '../base/errors.ts';
 import { GraphBuilder, type OpTable } from '../graph/builder.ts';
 import type { Graph } from '../graph/graph.ts';
 import { scalar as literal, type Tensor } from '../graph/tensor.ts';
@@ -50,14 +50,18 @@ export function addUpdates(graph: Graph, ops: OpTable, optimizer: Optimizer, opt
     return { parameterName, parameter, gradient, sumState };
   });
   if (work.length === 0) throw new VerifyError('optim', 'there is nothing to train');
+  if (optimizer.eager && (optimizer.clip !== undefined || phase !== undefined)) {
+    throw new UserError('an eager optimiser cannot clip or accumulate gradients: both need all of them', 'leave out eager');
+  }
 
-  const norm = sqrt(work.map(({ gradient: g }) => sum(mul(g, g), g.shape.map((_, i) => i))).reduce((a, b) => add(a, b)));
-  const one = (condition: Tensor, bit: number): Tensor => where(condition, literal(norm, 0, 'int32'), literal(norm, bit, 'int32'));
   const commit = builder.input('input', 'commit', { dtype: 'int32', shape: [] });
-  const flag = add(add(one(isFinite(builder.tensor(loss.value)), FLAG.loss), one(isFinite(norm), FLAG.gradient)),
-    one(less(literal(commit, 0), commit), FLAG.dry));
+  const total = builder.tensor(loss.value);
+  const unless = (condition: Tensor, bit: number): Tensor => where(condition, literal(commit, 0), literal(commit, bit));
+  const early = add(unless(isFinite(total), FLAG.loss), unless(less(literal(commit, 0), commit), FLAG.dry));
+  const norm = optimizer.eager ? null : normOf(work.map((w) => w.gradient));
+  const flag = norm ? add(early, unless(isFinite(norm), FLAG.gradient)) : early;
   builder.output('flag', flag);
-  builder.output('grad_norm', norm);
+  if (norm) builder.output('grad_norm', norm);
 
   const scalars = new Map<string, Tensor>();
   const scalar = (name: string): Tensor => {
@@ -65,8 +69,8 @@ export function addUpdates(graph: Graph, ops: OpTable, optimizer: Optimizer, opt
     scalars.set(name, made);
     return made;
   };
-  const limit = optimizer.clip === undefined ? null : div(literal(norm, optimizer.clip), add(norm, 1e-6));
-  const scale = limit && where(less(limit, 1), limit, literal(norm, 1));
+  const limit = norm === null || optimizer.clip === undefined ? null : div(literal(norm, optimizer.clip), add(norm, 1e-6));
+  const scale = limit && where(less(limit, 1), limit, literal(limit, 1));
 
   for (const { parameterName, parameter, gradient, sumState } of work) {
     if (phase === 'add' && sumState) {
@@ -87,3 +91,7 @@ export function addUpdates(graph: Graph, ops: OpTable, optimizer: Optimizer, opt
   }
   return builder.build();
 }
+
+/** Euclidean norm of all gradients together; not finite if one of them is not. */
+const normOf = (gradients: readonly Tensor[]): Tensor =>
+  sqrt(gradients.map((g) => sum(mul(g, g))).reduce((a, b) => add(a, b)));

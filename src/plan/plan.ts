@@ -3,7 +3,7 @@ import { byteSize } from '../base/shape.ts';
 import type { ValueId } from '../graph/graph.ts';
 import type { KernelCall, Lowered } from '../lower/lowered.ts';
 import { aligned, packArena, type Block } from './arena.ts';
-import type { PlannedTensor, Program, Slab, Step } from './program.ts';
+import type { PlannedTensor, Port, Program, Slab, Step } from './program.ts';
 
 export function plan(lowered: Lowered): Program {
   const { graph, calls, alias } = lowered;
@@ -39,13 +39,13 @@ export function plan(lowered: Lowered): Program {
     indexOf.set(v, tensors.push({ id: v, name, type: graph.types[v], slab, offset, bytes, first, last }) - 1);
   }
   const index = (v: ValueId): number => indexOf.get(home(v)) ?? -1;
-  const ports = (kind: string): { name: string; tensor: number }[] =>
-    graph.inputs.filter((i) => i.kind === kind).map((i) => ({ name: i.name, tensor: index(i.value) }));
+  const port = (name: string, v: ValueId): Port => ({ name, tensor: index(v), type: graph.types[v] });
+  const ports = (kind: string): Port[] => graph.inputs.filter((i) => i.kind === kind).map((i) => port(i.name, i.value));
 
   return {
     tensors, steps: schedule(), slabs: { arena, ...fill },
     inputs: ports('input'), states: ports('state'),
-    outputs: graph.outputs.map((o) => ({ name: o.name, tensor: index(o.value) })),
+    outputs: graph.outputs.map((o) => port(o.name, o.value)),
     constants: graph.inputs.flatMap((i) => (i.kind === 'constant' && i.data
       ? [{ tensor: index(i.value), dtype: graph.types[i.value].dtype, data: Array.from(i.data) }] : [])),
   };

@@ -34,7 +34,8 @@ export interface Step {
   readonly flops: number;
 }
 
-export interface Port { readonly name: string; readonly tensor: number }
+/** `type`: as the graph has it; the tensor may be another view of the same bytes. */
+export interface Port { readonly name: string; readonly tensor: number; readonly type: TensorType }
 
 export interface Program {
   readonly tensors: readonly PlannedTensor[];

@@ -93,7 +93,7 @@ export class ProgramExecutor implements Executor<LoadedProgram> {
   async run(l: LoadedProgram, inputs: Readonly<Record<string, TypedArray>>): Promise<Record<string, HostTensor>> {
     this.#feed(l, inputs);
     await this.device.run(l.bound);
-    return Object.fromEntries(l.program.outputs.map((o) => [o.name, this.#read(l, o.tensor)]));
+    return Object.fromEntries(l.program.outputs.map((o) => [o.name, this.#read(l, o.tensor, o.type)]));
   }
 
   #feed(l: LoadedProgram, inputs: Readonly<Record<string, TypedArray>>): void {
@@ -102,8 +102,8 @@ export class ProgramExecutor implements Executor<LoadedProgram> {
     }
   }
 
-  #read(l: LoadedProgram, tensor: number): HostTensor {
-    const { type } = l.program.tensors[tensor], data = hostArray(type.dtype, elements(type.shape));
+  #read(l: LoadedProgram, tensor: number, type: TensorType = l.program.tensors[tensor].type): HostTensor {
+    const data = hostArray(type.dtype, elements(type.shape));
     this.device.read(l.addresses[tensor], data);
     return hostOf(type, data);
   }

@@ -131,7 +131,7 @@ export class Session {
     const last = parts[parts.length - 1], names = Object.keys(last);
     const under = (prefix: string): string[] => names.filter((n) => n.startsWith(prefix));
     return {
-      step: this.#step + 1, loss: average('loss'), gradNorm: Number(last['grad_norm'].data[0]),
+      step: this.#step + 1, loss: average('loss'), gradNorm: Number(last['grad_norm']?.data[0] ?? NaN),
       aux: Object.fromEntries(under('aux:').map((n) => [n.slice(4), average(n)])),
       stats: Object.fromEntries(under('stat:').map((n) => [n.slice(5), last[n]])),
     };

@@ -7,7 +7,8 @@
 #else
 #define DM_VECTOR _Pragma("GCC ivdep")
 #endif
-#define dm_pick(v, m) ((v) > (m) ? (v) : (m))
+// The larger of two; NaN if either is NaN.
+#define dm_pick(v, m) (((v) > (m)) | ((v) != (v)) ? (v) : (m))
 static inline int32_t dm_to_int32(double x) { return x >= 2147483647.0 ? INT32_MAX : x <= -2147483648.0 ? INT32_MIN : x == x ? (int32_t)x : 0; }
 static inline uint32_t dm_to_uint32(double x) { return x >= 4294967295.0 ? UINT32_MAX : x > 0.0 ? (uint32_t)x : 0; }
 #endif

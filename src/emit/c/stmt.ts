@@ -1,4 +1,5 @@
 // Statements as C.
+import { leastOf } from '../../base/dtype.ts';
 import type { Expr } from '../../kernel/expr.ts';
 import type { Local, Stmt } from '../../kernel/kernel.ts';
 import { cType, ExprWriter, literal } from './expr.ts';
@@ -48,7 +49,7 @@ function emitStmt(s: Exclude<Stmt, { s: 'store' }>, names: ReadonlyMap<Expr, str
       const v = w.value(s.value), line = `t${s.local}${s.index ? `[${w.value(s.index)}]` : ''} = ${v};`;
       return w.lines.length ? ['{', ...indent([...w.lines, line]), '}'] : [line];
     }
-    case 'fill': return [`for (size_t f = 0; f < sizeof t${s.local} / sizeof t${s.local}[0]; f++) t${s.local}[f] = ${s.value};`];
+    case 'fill': return [`for (size_t f = 0; f < sizeof t${s.local} / sizeof t${s.local}[0]; f++) t${s.local}[f] = ${Number.isFinite(s.value) ? s.value : literal(s.value, 'float64')};`];
     case 'reduce': return emitReduce(s, names);
   }
 }
@@ -59,7 +60,7 @@ function emitStmt(s: Exclude<Stmt, { s: 'store' }>, names: ReadonlyMap<Expr, str
  */
 function emitReduce(s: Extract<Stmt, { s: 'reduce' }>, names: ReadonlyMap<Expr, string>): string[] {
   const n = s.index.name, head = new ExprWriter(names), extent = head.value(s.extent);
-  const start = (t: (typeof s.targets)[number]): string => literal(t.op === 'sum' ? 0 : -Infinity, t.value.dtype);
+  const start = (t: (typeof s.targets)[number]): string => literal(t.op === 'sum' ? 0 : leastOf(t.value.dtype), t.value.dtype);
   const join = (op: string, a: string, b: string): string => (op === 'sum' ? `${a} + ${b}` : `${a} > ${b} ? ${a} : ${b}`);
   const step = (): string[] => {
     const w = new ExprWriter(names);

@@ -1,3 +1,51 @@
-// (to come)
-import type { Tensor } from '../tensor.ts';
-export const dropout = (x: Tensor, seed: Tensor, step: Tensor, o: { rate: number; key: number }): Tensor => { void seed; void step; void o; return x; };
+// Dropout: each element becomes 0 with probability `rate`, else x / (1 - rate). Whether it does is a function of (seed, key, step, the
+// element's row-major index) alone, by Threefry: the mask is computed again in the gradient, never stored.
+import { ShapeError } from '../../base/errors.ts';
+import { isFloat } from '../../base/dtype.ts';
+import { threefry } from '../../base/random.ts';
+import { showType, stridesOf, type TensorType } from '../../base/shape.ts';
+import type { Expr } from '../../kernel/expr.ts';
+import type { MapCall, Op } from '../op.ts';
+import { emit1, type Tensor } from '../tensor.ts';
+
+export type DropoutAttrs = { readonly rate: number; readonly key: number };
+
+/** Kept if the random word's upper 24 bits are not below this: unit24(word) >= rate, in whole numbers. */
+const threshold = (rate: number): number => Math.ceil(rate * 0x1000000);
+
+const isWord = (t: TensorType): boolean => t.dtype === 'uint32' && t.shape.length === 0;
+
+function element(call: MapCall<DropoutAttrs>, x: Expr, linear: Expr): Expr {
+  const { e, inputs: [{ type: { dtype } }, seed, step], attrs: { rate, key } } = call;
+  const counter = [e.op('cast', [call.int('key', key)], 'uint32'), step.at([]), e.op('cast', [linear], 'uint32')];
+  const word = e.op('threefry', [seed.at([]), ...counter], 'uint32');
+  const kept = e.op('le', [e.const(threshold(rate), 'uint32'), e.op('shr', [word, e.const(8, 'uint32')], 'uint32')], 'bool');
+  return e.op('select', [kept, e.op('mul', [x, e.const(1 / (1 - rate), dtype)], dtype), e.const(0, dtype)], dtype);
+}
+
+export const dropoutOp: Op<DropoutAttrs> = {
+  name: 'dropout', doc: 'x / (1 - rate) or 0, by a random word for (seed, key, step, index)',
+  infer([x, seed, step], { rate }) {
+    if (!isFloat(x.dtype) || !isWord(seed) || !isWord(step)) {
+      throw new ShapeError(`dropout: needs floats and uint32 [] for seed and step, got ${[x, seed, step].map(showType).join(', ')}`);
+    }
+    if (!(rate >= 0 && rate < 1)) throw new ShapeError(`dropout: the rate must be at least 0 and below 1, got ${rate}`);
+    return [x];
+  },
+  grad: ({ inputs: [, seed, step], douts: [dout], attrs }) => [dout && emit1('dropout', [dout, seed, step], attrs), null, null],
+  lower: { kind: 'map', weight: 90,
+    at(call, index) {
+      const strides = stridesOf(call.outTypes[0].shape);
+      return element(call, call.inputs[0].at(index), call.e.linear(0, index.map((i, d) => [strides[d], i])));
+    },
+    linear: (call, l) => element(call, call.inputs[0].linear(l), l) },
+  reference({ inputs: [x, [seed], [step]], attrs: { rate, key } }) {
+    const least = threshold(rate);
+    return [x.map((v, i) => ((threefry(seed, key, step, i)[0] >>> 8) >= least ? v / (1 - rate) : 0))];
+  },
+};
+
+/** Zeroes elements with probability `rate` and scales the others by 1 / (1 - rate). seed and step are uint32 []; `key` (uint32) tells
+ * this dropout from others. */
+export const dropout = (x: Tensor, seed: Tensor, step: Tensor, { rate, key }: DropoutAttrs): Tensor =>
+  (rate === 0 ? x : emit1('dropout', [x, seed, step], { rate, key: key >>> 0 }));

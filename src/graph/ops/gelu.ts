@@ -1,22 +1,27 @@
-// GELU, tanh approximation (Hendrycks & Gimpel 2016).
+// GELU by its tanh approximation (Hendrycks & Gimpel 2016): 0.5 a (1 + tanh(c (a + k a^3))), computed as a * sigmoid(2 c (a + k a^3)),
+// which is the same function and keeps its precision where it is nearly 0. The exact one is mul(mul(a, 0.5), add(erf(mul(a, sqrt 0.5)), 1)).
 import { emit1, scalar, type Tensor } from '../tensor.ts';
 import { elementwise } from './elementwise.ts';
-const C = Math.sqrt(2 / Math.PI), D = 0.044715;
+
+const C2 = 2 * Math.sqrt(2 / Math.PI), K = 0.044715;
+
 export const geluOp = elementwise({
-  name: 'gelu', doc: 'a * Phi(a), tanh approximation', arity: 1, weight: 30,
+  name: 'gelu', doc: '0.5 a (1 + tanh(sqrt(2/pi) (a + 0.044715 a^3)))', arity: 1, weight: 22,
   grad: ({ inputs: [a] }, dout) => {
-    const m = (x: Tensor, y: Tensor): Tensor => emit1('mul', [x, y]), p = (x: Tensor, y: Tensor): Tensor => emit1('add', [x, y]);
-    const k = (v: number): Tensor => scalar(a, v);
-    const sq = m(a, a), t = emit1('tanh', [m(k(C), m(a, p(m(sq, k(D)), k(1))))]);
-    const inner = m(k(C), p(m(sq, k(3 * D)), k(1)));
-    const d = p(m(k(0.5), p(t, k(1))), m(m(k(0.5), a), m(emit1('sub', [k(1), m(t, t)]), inner)));
-    return [m(dout, d)];
+    // s + a s (1 - s) du/da with u = c2 a (1 + k a^2), s = sigmoid(u)
+    const [one, square] = [scalar(a, 1), emit1('mul', [a, a])];
+    const poly = (k: number): Tensor => emit1('mul', [scalar(a, C2), emit1('add', [one, emit1('mul', [square, scalar(a, k)])])]);
+    const s = emit1('sigmoid', [emit1('mul', [a, poly(K)])]);
+    const slope = emit1('mul', [emit1('mul', [a, poly(3 * K)]), emit1('sub', [one, s])]);
+    return [emit1('mul', [dout, emit1('mul', [s, emit1('add', [one, slope])])])];
   },
-  expr: (e, [a], dtype) => {
-    const op = (o: 'mul' | 'add', x: typeof a, y: typeof a): typeof a => e.op(o, [x, y], dtype), k = (v: number): typeof a => e.const(v, dtype);
-    const t = e.op('tanh', [op('mul', k(C), op('mul', a, op('add', op('mul', op('mul', a, a), k(D)), k(1))))], dtype);
-    return op('mul', op('mul', k(0.5), a), op('add', t, k(1)));
+  expr(e, [a], dtype) {
+    const times = (...x: typeof a[]): typeof a => x.reduce((p, q) => e.op('mul', [p, q], dtype));
+    const inner = e.op('add', [e.const(1, dtype), times(a, a, e.const(K, dtype))], dtype);
+    return times(a, e.op('sigmoid', [times(a, e.const(C2, dtype), inner)], dtype));
   },
-  value: ([a]) => 0.5 * a * (1 + Math.tanh(C * a * (1 + D * a * a))),
+  value: ([a]) => a / (1 + Math.exp(-C2 * a * (1 + K * a * a))),
 });
+
+/** GELU, tanh approximation. */
 export const gelu = (a: Tensor): Tensor => emit1('gelu', [a]);

@@ -8,50 +8,72 @@ import { attentionGradQOp } from './attentionGradQ.ts';
 import { collectOp } from './collect.ts';
 import { combineOp } from './combine.ts';
 import { dispatchOp } from './dispatch.ts';
-import { gatherOp } from './gather.ts';
-import { geluOp } from './gelu.ts';
 import { groupedMatmulOp } from './groupedMatmul.ts';
 import { groupedOuterOp } from './groupedOuter.ts';
-import { padOp } from './pad.ts';
 import { permuteOp } from './permute.ts';
-import { scatterAddOp } from './scatterAdd.ts';
-import { sigmoidOp } from './sigmoid.ts';
-import { siluOp } from './silu.ts';
-import { sliceOp } from './slice.ts';
-import { softmaxOp } from './softmax.ts';
-import { tanhOp } from './tanh.ts';
 import { topKOp } from './topK.ts';
 import { updateRowsOp } from './updateRows.ts';
+import { absOp } from './abs.ts';
 import { addOp } from './add.ts';
 import { castOp } from './cast.ts';
+import { concatOp } from './concat.ts';
 import { constantOp } from './constant.ts';
+import { cosOp } from './cos.ts';
 import { crossEntropyOp } from './crossEntropy.ts';
 import { divOp } from './div.ts';
+import { dropoutOp } from './dropout.ts';
+import { equalOp } from './equal.ts';
+import { erfOp } from './erf.ts';
 import { expOp } from './exp.ts';
 import { expandOp } from './expand.ts';
+import { gatherOp } from './gather.ts';
+import { geluOp } from './gelu.ts';
 import { isFiniteOp } from './isFinite.ts';
+import { layerNormOp } from './layerNorm.ts';
 import { lessOp } from './less.ts';
+import { logOp } from './log.ts';
+import { logicalAndOp } from './logicalAnd.ts';
+import { logicalNotOp } from './logicalNot.ts';
+import { logicalOrOp } from './logicalOr.ts';
 import { logSumExpOp } from './logSumExp.ts';
 import { matmulOp } from './matmul.ts';
+import { maxOp } from './max.ts';
+import { maximumOp } from './maximum.ts';
+import { minimumOp } from './minimum.ts';
 import { mulOp } from './mul.ts';
 import { negOp } from './neg.ts';
 import { oneHotOp } from './oneHot.ts';
+import { padOp } from './pad.ts';
+import { powOp } from './pow.ts';
 import { reluOp } from './relu.ts';
 import { reshapeOp } from './reshape.ts';
+import { rmsNormOp } from './rmsNorm.ts';
+import { ropeOp } from './rope.ts';
 import { rowCountOp } from './rowCount.ts';
+import { rsqrtOp } from './rsqrt.ts';
+import { scatterAddOp } from './scatterAdd.ts';
+import { sigmoidOp } from './sigmoid.ts';
+import { siluOp } from './silu.ts';
+import { sinOp } from './sin.ts';
+import { sliceOp } from './slice.ts';
+import { softmaxOp } from './softmax.ts';
 import { sqrtOp } from './sqrt.ts';
 import { subOp } from './sub.ts';
 import { sumOp } from './sum.ts';
 import { sumChunksOp } from './sumChunks.ts';
+import { takeAlongOp, putAlongOp } from './takeAlong.ts';
+import { tanhOp } from './tanh.ts';
 import { transposeOp } from './transpose.ts';
 import { whereOp } from './where.ts';
 
 /** Ops differ in the attributes that they take; the table forgets which. */
 // eslint-disable-next-line @typescript-eslint/no-explicit-any
 const all: readonly Op<any>[] = [
-  attentionOp, attentionGradKVOp, attentionGradQOp, collectOp, combineOp, dispatchOp, gatherOp, geluOp, groupedMatmulOp, groupedOuterOp, padOp, permuteOp, scatterAddOp, sigmoidOp, siluOp, sliceOp, softmaxOp, tanhOp, topKOp, updateRowsOp,
-  addOp, castOp, constantOp, crossEntropyOp, divOp, expOp, expandOp, isFiniteOp, lessOp, logSumExpOp, matmulOp, mulOp, negOp, oneHotOp, reluOp,
-  reshapeOp, rowCountOp, sqrtOp, subOp, sumChunksOp, sumOp, transposeOp, whereOp,
+  attentionOp, attentionGradKVOp, attentionGradQOp, collectOp, combineOp, dispatchOp, groupedMatmulOp, groupedOuterOp, permuteOp, topKOp, updateRowsOp,
+  absOp, addOp, castOp, concatOp, constantOp, cosOp, crossEntropyOp, divOp, dropoutOp, equalOp, erfOp, expandOp, expOp, gatherOp,
+  geluOp, isFiniteOp, layerNormOp, lessOp, logicalAndOp, logicalNotOp, logicalOrOp, logOp, logSumExpOp, matmulOp, maximumOp, maxOp,
+  minimumOp, mulOp, negOp, oneHotOp, padOp, powOp, putAlongOp, reluOp, reshapeOp, rmsNormOp, ropeOp, rowCountOp, rsqrtOp, scatterAddOp,
+  sigmoidOp, siluOp, sinOp, sliceOp, softmaxOp, sqrtOp, subOp, sumChunksOp, sumOp, takeAlongOp, tanhOp, transposeOp, whereOp,
 ];
 
 export const ops: OpTable = new Map(all.map((op) => [op.name, op as Op]));

@@ -1,23 +1,39 @@
-// Zeros around a tensor along one axis.
+// Zeros before and after along one axis: the gradient of slice.
+import { ShapeError } from '../../base/errors.ts';
+import { boundOf, elements, showShape, stridesOf } from '../../base/shape.ts';
 import type { Op } from '../op.ts';
-import { boundOf, elements, sizes, stridesOf } from '../../base/shape.ts';
 import { emit1, type Tensor } from '../tensor.ts';
-export type PadAttrs = { readonly axis: number; readonly start: number; readonly size: number };
+
+export type PadAttrs = { readonly axis: number; readonly before: number; readonly after: number };
+
 export const padOp: Op<PadAttrs> = {
-  name: 'pad', doc: 'x at start.. of an axis of zeros of the given size',
-  infer: ([x], { axis, size }) => [{ dtype: x.dtype, shape: x.shape.map((d, i) => (i === axis ? size : d)) }],
-  grad: ({ inputs: [x], douts: [dout], attrs: { axis, start } }) => [dout && emit1('slice', [dout], { axis, start, end: start + boundOf(x.shape[axis]) })],
-  lower: { kind: 'map', weight: 1, at({ e, inputs: [x], attrs: { axis, start } }, index) {
-    const n = boundOf(x.type.shape[axis]), i = index[axis], dtype = x.type.dtype;
-    const at = e.linear(-start, [[1, i]]);
-    const inside = e.op('and', [e.op('le', [e.index(start), i], 'bool'), e.op('lt', [i, e.index(start + n)], 'bool')], 'bool');
-    const safe = e.op('min', [e.op('max', [at, e.index(0)], 'index'), e.index(n - 1)], 'index');
-    return e.op('select', [inside, x.at(index.map((v, d) => (d === axis ? safe : v))), e.const(0, dtype)], dtype);
+  name: 'pad', doc: 'x with zeros before and after along an axis',
+  infer([x], { axis, before, after }) {
+    const d = x.shape[axis];
+    if (typeof d !== 'number') throw new ShapeError(`pad: dimension ${axis} of ${showShape(x.shape)} does not exist or varies at run time`);
+    if (before < 0 || after < 0) throw new ShapeError('pad: cannot add a negative number of zeros', 'use slice');
+    return [{ dtype: x.dtype, shape: x.shape.map((s, i) => (i === axis ? before + d + after : s)) }];
+  },
+  grad({ inputs: [x], douts: [dout], attrs: { axis, before } }) {
+    return [dout && emit1('slice', [dout], { axis, from: before, to: before + boundOf(x.shape[axis]) })];
+  },
+  lower: { kind: 'map', at({ e, inputs: [x], attrs: { axis, before } }, index) {
+    const n = boundOf(x.type.shape[axis]), zero = e.const(0, x.type.dtype);
+    if (n === 0) return zero;
+    const i = index[axis];
+    const inside = e.op('and', [e.op('le', [e.index(before), i], 'bool'), e.op('lt', [i, e.index(before + n)], 'bool')], 'bool');
+    // Outside, element 0 is read for nothing.
+    const at = e.op('select', [inside, e.linear(-before, [[1, i]]), e.index(0)], 'index');
+    return e.op('select', [inside, x.at(index.map((d, k) => (k === axis ? at : d))), zero], x.type.dtype);
   } },
-  reference({ inputs: [x], inTypes: [t], outTypes: [o], attrs: { axis, start } }) {
-    const dims = sizes(t.shape), own = stridesOf(t.shape), st = stridesOf(o.shape), out = new Float64Array(elements(o.shape));
-    for (let f = 0; f < x.length; f++) out[dims.reduce((s, d, i) => s + ((Math.floor(f / own[i]) % d) + (i === axis ? start : 0)) * st[i], 0)] = x[f];
+  reference({ inputs: [x], inTypes: [from], outTypes: [to], attrs }) {
+    const out = new Float64Array(elements(to.shape)), run = stridesOf(from.shape)[attrs.axis];
+    const [part, whole] = [from, to].map((t) => boundOf(t.shape[attrs.axis]) * run);
+    for (let i = 0, o = attrs.before * run; i < x.length; i += part, o += whole) out.set(x.subarray(i, i + part), o);
     return [out];
   },
 };
-export const pad = (x: Tensor, axis: number, start: number, size: number): Tensor => emit1('pad', [x], { axis, start, size });
+
+/** x with `before` and `after` zeros along `axis`. */
+export const pad = (x: Tensor, axis: number, before: number, after: number): Tensor =>
+  emit1('pad', [x], { axis: axis < 0 ? axis + x.shape.length : axis, before, after });

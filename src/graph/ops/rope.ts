@@ -1,11 +1,49 @@
-// Rotary positions, halves.
-import { boundOf } from '../../base/shape.ts';
+// Rotary position embedding (Su et al. 2021), half-split: element j of the first half of a head and element j of the second are turned
+// by the angle of (position, j). Its gradient is the turn back.
+import { ShapeError } from '../../base/errors.ts';
+import { boundOf, elements, sameShape, showShape, type Dim } from '../../base/shape.ts';
+import type { Op } from '../op.ts';
 import { emit1, type Tensor } from '../tensor.ts';
-export function rope(x: Tensor, cos: Tensor, sin: Tensor): Tensor {
-  const axis = x.shape.length - 1, w = boundOf(x.shape[axis]), t = boundOf(x.shape[1]);
-  const a = emit1('slice', [x], { axis, start: 0, end: w / 2 }), b = emit1('slice', [x], { axis, start: w / 2, end: w });
-  const r = (y: Tensor): Tensor => emit1('reshape', [y], { shape: [t, 1, w / 2] }), m = (p: Tensor, q: Tensor): Tensor => emit1('mul', [p, q]);
-  const c = r(cos), s = r(sin);
-  const p = (y: Tensor, start: number): Tensor => emit1('pad', [y], { axis, start, size: w });
-  return emit1('add', [p(emit1('sub', [m(a, c), m(b, s)]), 0), p(emit1('add', [m(b, c), m(a, s)]), w / 2)]);
-}
+
+/** inverse: turns back. */
+export type RopeAttrs = { readonly inverse: boolean };
+
+export const ropeOp: Op<RopeAttrs> = {
+  name: 'rope', doc: '(a cos - b sin, b cos + a sin) for the halves a, b of the last axis of x [..., T, H, Dh]',
+  infer([x, cos, sin]) {
+    const [time, , width] = x.shape.slice(-3), shape: Dim[] = [time, typeof width === 'number' ? width / 2 : 0];
+    const fits = x.shape.length >= 3 && typeof width === 'number' && width % 2 === 0 && typeof x.shape.at(-2) === 'number';
+    if (!fits || ![cos, sin].every((t) => t.dtype === x.dtype && sameShape(t.shape, shape))) {
+      throw new ShapeError(`rope: needs x [..., T, H, Dh] with Dh even, cos and sin [T, Dh/2], got ${[x, cos, sin].map((t) => showShape(t.shape)).join(', ')}`);
+    }
+    return [x];
+  },
+  grad: ({ inputs: [, cos, sin], douts: [dout], attrs: { inverse } }) => [dout && emit1('rope', [dout, cos, sin], { inverse: !inverse }), null, null],
+  lower: { kind: 'loops', build({ e, k, inputs: [x, cos, sin], outputs: [y], outTypes: [type], attrs }) {
+    const { shape, dtype } = type, [time, heads, width] = shape.slice(-3).map(boundOf), half = width / 2;
+    const rows = e.scale(k.extent(type, 0), elements(shape.slice(1, -1)));
+    return { grid: { extent: rows, grain: Math.max(1, Math.floor(4096 / Math.max(1, width))) }, body: (row) => [k.vector(half, (j) => {
+      const first = e.linear(0, [[width, row], [1, j]]), second = e.linear(half, [[1, first]]);
+      const angle = e.linear(0, [[half, e.mod(e.div(row, heads), time)], [1, j]]);
+      const [a, b] = [k.load(x, first), k.load(x, second)];
+      const c = k.load(cos, angle), s = attrs.inverse ? e.op('neg', [k.load(sin, angle)], dtype) : k.load(sin, angle);
+      const mul = (p: typeof a, q: typeof a) => e.op('mul', [p, q], dtype);
+      return [k.store(y, first, e.op('sub', [mul(a, c), mul(b, s)], dtype)), k.store(y, second, e.op('add', [mul(b, c), mul(a, s)], dtype))];
+    })] };
+  } },
+  reference({ inputs: [x, cos, sin], outTypes: [{ shape }], attrs: { inverse } }) {
+    const [time, heads, width] = shape.slice(-3).map(boundOf), half = width / 2, out = new Float64Array(x.length);
+    for (let row = 0; row * width < x.length; row++) {
+      const t = Math.floor(row / heads) % time;
+      for (let j = 0; j < half; j++) {
+        const at = row * width + j, c = cos[t * half + j], s = inverse ? -sin[t * half + j] : sin[t * half + j];
+        out[at] = x[at] * c - x[at + half] * s;
+        out[at + half] = x[at + half] * c + x[at] * s;
+      }
+    }
+    return [out];
+  },
+};
+
+/** x [..., T, H, Dh] turned by cos and sin [T, Dh/2] of its positions' angles; no gradient to the angles. */
+export const rope = (x: Tensor, cos: Tensor, sin: Tensor): Tensor => emit1('rope', [x, cos, sin], { inverse: false });

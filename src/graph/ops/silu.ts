@@ -1,12 +1,17 @@
-// a * sigmoid(a).
+// SiLU, also called swish: a * sigmoid(a).
 import { emit1, scalar, type Tensor } from '../tensor.ts';
 import { elementwise } from './elementwise.ts';
 
 export const siluOp = elementwise({
-  name: 'silu', doc: 'a * sigmoid(a)', arity: 1, weight: 16,
-  grad: ({ inputs: [a] }, dout) => { const s = emit1('sigmoid', [a]); return [emit1('mul', [dout, emit1('mul', [s, emit1('add', [emit1('mul', [a, emit1('sub', [scalar(a, 1), s])]), scalar(a, 1)])])])]; },
+  name: 'silu', doc: 'a * sigmoid(a)', arity: 1, weight: 18,
+  grad: ({ inputs: [a] }, dout) => {
+    // s (1 + a (1 - s))
+    const s = emit1('sigmoid', [a]), one = scalar(a, 1);
+    return [emit1('mul', [dout, emit1('mul', [s, emit1('add', [one, emit1('mul', [a, emit1('sub', [one, s])])])])])];
+  },
   expr: (e, [a], dtype) => e.op('mul', [a, e.op('sigmoid', [a], dtype)], dtype),
   value: ([a]) => a / (1 + Math.exp(-a)),
 });
 
+/** a * sigmoid(a) (Elfwing et al. 2017). */
 export const silu = (a: Tensor): Tensor => emit1('silu', [a]);

@@ -1,17 +1,36 @@
-// A contiguous range along one axis.
+// A range of one axis. Kernels read through it; nothing is copied where its reader reads it once.
+import { ShapeError } from '../../base/errors.ts';
+import { boundOf, elements, showShape, stridesOf } from '../../base/shape.ts';
 import type { Op } from '../op.ts';
-import { boundOf, elements, sizes, stridesOf } from '../../base/shape.ts';
 import { emit1, type Tensor } from '../tensor.ts';
-export type SliceAttrs = { readonly axis: number; readonly start: number; readonly end: number };
+
+/** Elements from..to-1 of `axis`. */
+export type SliceAttrs = { readonly axis: number; readonly from: number; readonly to: number };
+
 export const sliceOp: Op<SliceAttrs> = {
-  name: 'slice', doc: 'x[start..end] along axis',
-  infer: ([x], { axis, start, end }) => [{ dtype: x.dtype, shape: x.shape.map((d, i) => (i === axis ? end - start : d)) }],
-  grad: ({ inputs: [x], douts: [dout], attrs: { axis, start } }) => [dout && emit1('pad', [dout], { axis, start, size: boundOf(x.shape[axis]) })],
-  lower: { kind: 'map', weight: 0, at: ({ e, inputs: [x], attrs: { axis, start } }, index) => x.at(index.map((i, d) => (d === axis ? e.linear(start, [[1, i]]) : i))) },
-  reference({ inputs: [x], inTypes: [t], outTypes: [o], attrs: { axis, start } }) {
-    const dims = sizes(o.shape), own = stridesOf(o.shape), st = stridesOf(t.shape), out = new Float64Array(elements(o.shape));
-    for (let f = 0; f < out.length; f++) out[f] = x[dims.reduce((s, d, i) => s + ((Math.floor(f / own[i]) % d) + (i === axis ? start : 0)) * st[i], 0)];
+  name: 'slice', doc: 'elements from..to-1 of an axis of x',
+  infer([x], { axis, from, to }) {
+    const d = x.shape[axis];
+    if (typeof d !== 'number') throw new ShapeError(`slice: dimension ${axis} of ${showShape(x.shape)} does not exist or varies at run time`);
+    if (!(from >= 0 && from <= to && to <= d)) throw new ShapeError(`slice: ${from}..${to} is no range of dimension ${axis} of ${showShape(x.shape)}`);
+    return [{ dtype: x.dtype, shape: x.shape.map((s, i) => (i === axis ? to - from : s)) }];
+  },
+  grad({ inputs: [x], douts: [dout], attrs: { axis, from, to } }) {
+    return [dout && emit1('pad', [dout], { axis, before: from, after: boundOf(x.shape[axis]) - to })];
+  },
+  lower: { kind: 'map', weight: 0, at: ({ e, inputs: [x], attrs: { axis, from } }, index) =>
+    x.at(index.map((i, d) => (d === axis ? e.linear(from, [[1, i]]) : i))) },
+  reference({ inputs: [x], inTypes: [from], outTypes: [to], attrs }) {
+    const out = new Float64Array(elements(to.shape)), run = stridesOf(from.shape)[attrs.axis];
+    const [whole, part] = [from, to].map((t) => boundOf(t.shape[attrs.axis]) * run);
+    for (let o = 0, i = attrs.from * run; o < out.length; o += part, i += whole) out.set(x.subarray(i, i + part), o);
     return [out];
   },
 };
-export const slice = (x: Tensor, axis: number, start: number, end: number): Tensor => emit1('slice', [x], { axis, start, end });
+
+/** Elements from..to-1 of `axis` (both may count from the end if negative). */
+export function slice(x: Tensor, axis: number, from: number, to: number): Tensor {
+  const at = axis < 0 ? axis + x.shape.length : axis, size = x.shape[at] === undefined ? 0 : boundOf(x.shape[at]);
+  const [start, end] = [from, to].map((i) => (i < 0 ? i + size : i));
+  return start === 0 && end === size && typeof x.shape[at] === 'number' ? x : emit1('slice', [x], { axis: at, from: start, to: end });
+}

@@ -1,29 +1,38 @@
-// Softmax over the last axis.
-import type { Op } from '../op.ts';
+// Softmax over the last axis: e^(x - max) / sum(e^(x - max)).
+import { ShapeError } from '../../base/errors.ts';
 import { boundOf } from '../../base/shape.ts';
+import type { Op } from '../op.ts';
 import { emit1, type Tensor } from '../tensor.ts';
+
 export const softmaxOp: Op = {
-  name: 'softmax', doc: 'exp(x) / sum(exp(x)) over the last axis',
-  infer: ([x]) => [x],
-  grad({ outputs: [y], douts: [d] }) {
-    if (!d) return [null];
-    const axes = [y.shape.length - 1], yd = emit1('mul', [y, d]);
-    return [emit1('sub', [yd, emit1('mul', [y, emit1('expand', [emit1('sum', [yd], { axes }), y], { axes })])])];
+  name: 'softmax', doc: 'e^x / sum(e^x) over the last axis',
+  infer([x]) {
+    if (typeof x.shape[x.shape.length - 1] !== 'number') throw new ShapeError('softmax: needs a last dimension of fixed size');
+    return [x];
   },
-  lower: { kind: 'map', weight: 20, passes: 3, at({ e, inputs: [x] }, index) {
-    const dtype = x.type.dtype, row = index.slice(0, -1), n = boundOf(x.type.shape[x.type.shape.length - 1]);
-    const max = e.reduce('max', 'lanes', n, (c) => x.at([...row, c]));
-    const ex = (i: typeof max): typeof max => e.op('exp', [e.op('sub', [x.at([...row, i]), max], dtype)], dtype);
-    const sum = e.reduce('sum', 'lanes', n, ex);
-    return e.op('div', [ex(index[index.length - 1]), sum], dtype);
+  // dx = y (dy - sum(dy y))
+  grad({ outputs: [y], douts: [dout] }) {
+    if (!dout) return [null];
+    const axes = [y.shape.length - 1], dot = emit1('sum', [emit1('mul', [dout, y])], { axes });
+    return [emit1('mul', [y, emit1('sub', [dout, emit1('expand', [dot, y], { axes })])])];
+  },
+  lower: { kind: 'map', weight: 40, passes: 3, at({ e, inputs: [x] }, index) {
+    const dtype = x.type.dtype, lead = index.slice(0, -1), n = boundOf(x.type.shape[lead.length]);
+    const max = e.reduce('max', 'lanes', n, (c) => x.at([...lead, c]));
+    const power = (c: (typeof index)[number]) => e.op('exp', [e.op('sub', [x.at([...lead, c]), max], dtype)], dtype);
+    const sum = e.reduce('sum', 'lanes', n, power);
+    return e.op('div', [power(index[lead.length]), sum], dtype);
   } },
-  reference({ inputs: [x], inTypes: [t] }) {
-    const n = boundOf(t.shape[t.shape.length - 1]), out = new Float64Array(x.length);
+  reference({ inputs: [x], inTypes: [type] }) {
+    const n = boundOf(type.shape[type.shape.length - 1]), out = new Float64Array(x.length);
     for (let r = 0; r < x.length; r += n) {
-      const row = x.subarray(r, r + n), m = row.reduce((a, b) => Math.max(a, b), -Infinity), s = row.reduce((a, v) => a + Math.exp(v - m), 0);
-      row.forEach((v, i) => { out[r + i] = Math.exp(v - m) / s; });
+      const row = x.subarray(r, r + n), max = row.reduce((a, b) => Math.max(a, b), -Infinity);
+      const total = row.reduce((s, v) => s + Math.exp(v - max), 0);
+      row.forEach((v, i) => { out[r + i] = Math.exp(v - max) / total; });
     }
     return [out];
   },
 };
+
+/** Softmax over the last axis: [..., n] -> [..., n]. */
 export const softmax = (x: Tensor): Tensor => emit1('softmax', [x]);

@@ -15,7 +15,7 @@ export const sumChunksOp: Op = {
     const total = elements(x.shape), chunks = Math.ceil(total / SUM_CHUNK);
     const like = x.builder.emit('constant', [], { value: 0, dtype: x.dtype, shape: [chunks, SUM_CHUNK] })[0];
     const wide = emit1('reshape', [emit1('expand', [dout, like], { axes: [1] })], { shape: [chunks * SUM_CHUNK] });
-    const cut = chunks * SUM_CHUNK === total ? wide : emit1('slice', [wide], { starts: [0], ends: [total] });
+    const cut = chunks * SUM_CHUNK === total ? wide : emit1('slice', [wide], { axis: 0, from: 0, to: total });
     return [emit1('reshape', [cut], { shape: x.shape as number[] })];
   },
   lower: { kind: 'map', passes: 1, at({ e, inputs: [x] }, [chunk]) {

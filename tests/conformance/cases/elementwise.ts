@@ -1,16 +1,33 @@
 // Cases of the elementwise ops: any shapes that broadcast together.
 import type { DType } from '../../../src/base/dtype.ts';
+import { abs } from '../../../src/graph/ops/abs.ts';
 import { add } from '../../../src/graph/ops/add.ts';
 import { cast } from '../../../src/graph/ops/cast.ts';
+import { cos } from '../../../src/graph/ops/cos.ts';
 import { div } from '../../../src/graph/ops/div.ts';
+import { equal } from '../../../src/graph/ops/equal.ts';
+import { erf } from '../../../src/graph/ops/erf.ts';
 import { exp } from '../../../src/graph/ops/exp.ts';
+import { gelu } from '../../../src/graph/ops/gelu.ts';
 import { isFinite } from '../../../src/graph/ops/isFinite.ts';
 import { less } from '../../../src/graph/ops/less.ts';
+import { log } from '../../../src/graph/ops/log.ts';
+import { logicalAnd } from '../../../src/graph/ops/logicalAnd.ts';
+import { logicalNot } from '../../../src/graph/ops/logicalNot.ts';
+import { logicalOr } from '../../../src/graph/ops/logicalOr.ts';
+import { maximum } from '../../../src/graph/ops/maximum.ts';
+import { minimum } from '../../../src/graph/ops/minimum.ts';
 import { mul } from '../../../src/graph/ops/mul.ts';
 import { neg } from '../../../src/graph/ops/neg.ts';
+import { pow } from '../../../src/graph/ops/pow.ts';
 import { relu } from '../../../src/graph/ops/relu.ts';
+import { rsqrt } from '../../../src/graph/ops/rsqrt.ts';
+import { sigmoid } from '../../../src/graph/ops/sigmoid.ts';
+import { silu } from '../../../src/graph/ops/silu.ts';
+import { sin } from '../../../src/graph/ops/sin.ts';
 import { sqrt } from '../../../src/graph/ops/sqrt.ts';
 import { sub } from '../../../src/graph/ops/sub.ts';
+import { tanh } from '../../../src/graph/ops/tanh.ts';
 import { where } from '../../../src/graph/ops/where.ts';
 import type { Tensor } from '../../../src/graph/tensor.ts';
 import type { InputSpec } from '../harness.ts';
@@ -21,16 +38,23 @@ type Value = NonNullable<InputSpec['value']>;
 interface Options {
   readonly name?: string;
   readonly dtypes?: readonly DType[];
-  readonly value?: Value;
+  readonly value?: Value | readonly Value[];
+  /** No gradients are checked. */
+  readonly plain?: boolean;
   /** Where a function of one argument has a kink: values near it are moved away. */
   readonly kink?: number;
 }
 
 function elementwise(op: string, arity: number, build: (...x: Tensor[]) => Tensor, options: Options = {}): Family {
-  const { name, dtypes = [], kink } = options;
-  const value: Value | undefined = kink === undefined ? options.value : ({ normal: x }) => (Math.abs(x - kink) < 1e-3 ? x + 0.01 : x);
+  const { name, dtypes = [], kink, value } = options;
+  const away: Value | undefined = kink === undefined ? undefined : ({ normal: x }) => (Math.abs(x - kink) < 1e-3 ? x + 0.01 : x);
+  const valueOf = (i: number): Value | undefined => (typeof value === 'function' ? value : value?.[i]) ?? away;
   return { op, ...(name && { name }), cases: broadcast(arity).map(({ shapes, counts }) => ({
-    inputs: [...counts, ...shapes.map((shape, i): InputSpec => ({ name: `x${i}`, shape, dtype: dtypes[i] ?? 'float32', ...(value && { value }) }))],
+    inputs: [...counts, ...shapes.map((shape, i): InputSpec => {
+      const pick = valueOf(i);
+      return { name: `x${i}`, shape, dtype: dtypes[i] ?? 'float32', ...(pick && { value: pick }) };
+    })],
+    ...(options.plain && { plain: [0] }),
     build: (t) => build(...afterCounts(counts, t)),
   })) };
 }
@@ -39,6 +63,10 @@ function elementwise(op: string, arity: number, build: (...x: Tensor[]) => Tenso
 const positive: Value = ({ uniform }) => 0.2 + 2 * uniform;
 const nonZero: Value = ({ uniform }) => (uniform < 0.5 ? -1 : 1) * (0.3 + uniform);
 const integer: Value = ({ uniform }) => Math.floor(uniform * 7) - 3;
+const wide: Value = ({ normal }) => 3 * normal;
+const coin: Value = ({ uniform }) => Math.floor(2 * uniform);
+/** On a grid, so that values of one input are never nearer than 0.05 to those of the other. */
+const apart: readonly Value[] = [({ normal }) => Math.round(10 * normal) / 10, ({ normal }) => Math.round(10 * normal) / 10 + 0.05];
 /** Some that are no finite numbers. */
 const odd: Value = ({ uniform, normal }) => (uniform < 0.1 ? NaN : uniform < 0.2 ? Infinity : uniform < 0.3 ? -Infinity : normal);
 
@@ -54,6 +82,27 @@ export const families: readonly Family[] = [
   elementwise('exp', 1, exp),
   elementwise('sqrt', 1, sqrt, { value: positive }),
   elementwise('relu', 1, relu, { kink: 0 }),
+  elementwise('abs', 1, abs, { kink: 0 }),
+  elementwise('log', 1, log, { value: positive }),
+  elementwise('tanh', 1, tanh, { value: wide }),
+  elementwise('sigmoid', 1, sigmoid, { value: wide }),
+  elementwise('gelu', 1, gelu, { value: wide }),
+  elementwise('silu', 1, silu, { value: wide }),
+  elementwise('erf', 1, erf, { value: wide }),
+  elementwise('sin', 1, sin, { value: wide }),
+  elementwise('cos', 1, cos, { value: wide }),
+  elementwise('rsqrt', 1, rsqrt, { value: positive }),
+  elementwise('maximum', 2, maximum, { value: apart }),
+  elementwise('maximum', 2, maximum, { name: 'with NaN', value: odd, plain: true }),
+  elementwise('minimum', 2, minimum, { value: apart }),
+  elementwise('minimum', 2, minimum, { name: 'with NaN', value: odd, plain: true }),
+  elementwise('minimum', 1, (x) => minimum(x, 1), { name: 'a number', kink: 1 }),
+  elementwise('pow', 1, (x) => [3, -2, 0, 1, 7].map((p) => pow(x, p)).reduce((a, b) => add(a, b)), { name: 'whole', value: nonZero }),
+  elementwise('pow', 1, (x) => add(pow(x, 0.5), pow(x, -1.7)), { name: 'broken', value: positive }),
+  elementwise('equal', 2, equal, { value: integer }),
+  elementwise('logicalAnd', 2, logicalAnd, { dtypes: ['bool', 'bool'], value: coin }),
+  elementwise('logicalOr', 2, logicalOr, { dtypes: ['bool', 'bool'], value: coin }),
+  elementwise('logicalNot', 1, logicalNot, { dtypes: ['bool'], value: coin }),
   elementwise('less', 2, less, { value: integer }),
   elementwise('isFinite', 1, isFinite, { value: odd }),
   elementwise('where', 3, where, { dtypes: ['bool'], value: ({ uniform, normal }, i) => (i % 2 ? normal : uniform * 2) }),

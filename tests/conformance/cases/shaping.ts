@@ -17,10 +17,10 @@ import { anyShape, fixedShape, size, someSize, type AnyShape, type Family } from
 export const unary = ({ shape, counts }: AnyShape, build: (x: Tensor) => Tensor | readonly Tensor[]): Case => ({
   inputs: [...counts, { name: 'x', shape }], build: (t) => build(t[counts.length]) });
 
-const bound = (d: DimSpec): number => (typeof d === 'number' ? d : d.bound);
+export const bound = (d: DimSpec): number => (typeof d === 'number' ? d : d.bound);
 
 /** A shape and some of its axes, at least one. */
-const axesOf = (dim = size): fc.Arbitrary<{ s: AnyShape; axes: number[] }> => anyShape(1, 4, dim).chain((s) =>
+export const axesOf = (dim = size): fc.Arbitrary<{ s: AnyShape; axes: number[] }> => anyShape(1, 4, dim).chain((s) =>
   fc.subarray(s.shape.map((_, i) => i), { minLength: 1 }).map((axes) => ({ s, axes })));
 
 const permuted = anyShape(1, 4).chain((s) => {

@@ -1,0 +1,13 @@
+// Natural logarithm.
+import { emit1, type Tensor } from '../tensor.ts';
+import { elementwise } from './elementwise.ts';
+
+export const logOp = elementwise({
+  name: 'log', doc: 'ln a', arity: 1, weight: 14,
+  grad: ({ inputs: [a] }, dout) => [emit1('div', [dout, a])],
+  expr: (e, [a], dtype) => e.op('log', [a], dtype),
+  value: ([a]) => Math.log(a),
+});
+
+/** Natural logarithm; NaN below 0. */
+export const log = (a: Tensor): Tensor => emit1('log', [a]);

@@ -1,0 +1,32 @@
+// a to a constant power. Small whole powers are products; others are e^(p ln a), which is NaN below 0.
+import type { Expr, Exprs } from '../../kernel/expr.ts';
+import type { DType } from '../../base/dtype.ts';
+import { emit1, scalar, type Tensor } from '../tensor.ts';
+import { elementwise } from './elementwise.ts';
+
+export type PowAttrs = { readonly p: number };
+
+const isSmall = (p: number): boolean => Number.isInteger(p) && Math.abs(p) <= 64;
+
+export const powOp = elementwise<PowAttrs>({
+  name: 'pow', doc: 'a^p', arity: 1, weight: 20,
+  grad: ({ inputs: [a], attrs: { p } }, dout) =>
+    [p === 0 ? null : emit1('mul', [dout, emit1('mul', [emit1('pow', [a], { p: p - 1 }), scalar(a, p)])])],
+  expr(e, [a], dtype, { attrs: { p } }) {
+    if (!isSmall(p)) return e.op('exp', [e.op('mul', [e.op('log', [a], dtype), e.const(p, dtype)], dtype)], dtype);
+    const whole = power(e, a, Math.abs(p), dtype);
+    return p < 0 ? e.op('div', [e.const(1, dtype), whole], dtype) : whole;
+  },
+  value: ([a], { p }) => (isSmall(p) ? a ** p : Math.exp(p * Math.log(a))),
+});
+
+/** By repeated squaring. */
+function power(e: Exprs, a: Expr, p: number, dtype: DType): Expr {
+  if (p === 0) return e.const(1, dtype);
+  if (p === 1) return a;
+  const half = power(e, a, Math.floor(p / 2), dtype), square = e.op('mul', [half, half], dtype);
+  return p % 2 ? e.op('mul', [square, a], dtype) : square;
+}
+
+/** a^p for a number p. Whole powers up to 64 take any a, others only a >= 0. */
+export const pow = (a: Tensor, p: number): Tensor => emit1('pow', [a], { p });

@@ -1,0 +1,169 @@
+// What a session promises: steps that happen or do not, the same bits for any number of threads, programs that share states.
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { UserError } from '../../src/base/errors.ts';
+import { hostTensor, type Batch } from '../../src/base/tensor.ts';
+import { sqrt } from '../../src/graph/ops/sqrt.ts';
+import { mul } from '../../src/graph/ops/mul.ts';
+import { add } from '../../src/graph/ops/add.ts';
+import { mean } from '../../src/graph/ops/sum.ts';
+import type { Tensor } from '../../src/graph/tensor.ts';
+import { Linear } from '../../src/nn/linear.ts';
+import { crossEntropy, meanSquaredError } from '../../src/nn/loss.ts';
+import { MLP } from '../../src/nn/mlp.ts';
+import { adamW } from '../../src/optim/adam.ts';
+import { sgd } from '../../src/optim/sgd.ts';
+import { compile, NonFiniteError, type Model } from '../../src/session/session.ts';
+import { Parameter } from '../../src/trace/parameter.ts';
+import { call, use } from '../../src/trace/trace.ts';
+import { fingerprint, noCompiler, toyBatch, toyLM } from '../support/toy.ts';
+
+const skip = noCompiler;
+
+test('the same bits for 1, 2 and 3 threads, dropout included', { skip }, async () => {
+  const run = async (threads: number): Promise<unknown> => {
+    await using session = await compile(toyLM({ dropout: 0.2 }), { loss: crossEntropy, optimizer: adamW({ lr: 1e-2, clip: 1 }), threads, seed: 3 });
+    const losses: number[] = [];
+    for (let i = 0; i < 12; i++) losses.push((await session.step(toyBatch(i))).loss);
+    return { losses, states: fingerprint(session) };
+  };
+  const one = await run(1);
+  assert.deepEqual(await run(2), one);
+  assert.deepEqual(await run(3), one);
+});
+
+test('native follows the float64 reference', { skip }, async () => {
+  const run = async (device: 'native' | 'reference'): Promise<number[]> => {
+    await using session = await compile(toyLM(), { loss: crossEntropy, optimizer: sgd({ lr: 0.1 }), device, seed: 1 });
+    const losses: number[] = [];
+    for (let i = 0; i < 4; i++) losses.push((await session.step(toyBatch(i))).loss);
+    return losses;
+  };
+  const [native, reference] = [await run('native'), await run('reference')];
+  native.forEach((loss, i) => assert.ok(Math.abs(loss - reference[i]) < 1e-4, `step ${i}: ${loss} and ${reference[i]}`));
+});
+
+/** A finite loss whose gradient to `root` is infinite at 0; `other` has a finite gradient. */
+class RootModel {
+  readonly root = new Parameter([3], { kind: 'constant', value: 0 });
+  readonly other = new Parameter([3], { kind: 'constant', value: 1 });
+  forward(x: Tensor): Tensor { return add(mul(x, use(x, this.other)), sqrt(use(x, this.root))); }
+}
+
+const floats = (rows: number, width: number, value: (i: number) => number): Batch => {
+  const data = Float32Array.from({ length: rows * width }, (_, i) => value(i));
+  return { x: hostTensor('float32', [rows, width], data), y: hostTensor('float32', [rows, width], data.map((v) => v + 1)) };
+};
+
+for (const device of ['native', 'reference'] as const) {
+  const skipHere = device === 'native' ? skip : false;
+  test(`${device}: an infinite gradient under a finite loss stores nothing`, { skip: skipHere }, async () => {
+    await using session = await compile(new RootModel(), { loss: meanSquaredError, optimizer: adamW({ lr: 0.1 }), device });
+    await session.prepare(floats(2, 3, (i) => i));
+    const before = fingerprint(session);
+    await assert.rejects(session.step(floats(2, 3, (i) => i)), (error: unknown) => {
+      assert.ok(error instanceof NonFiniteError);
+      assert.match(error.message, /step 1: the gradient is not finite; first produced by .*(sqrt|div)/);
+      return true;
+    });
+    assert.deepEqual(fingerprint(session), before);
+    assert.equal(session.steps, 0);
+  });
+
+  test(`${device}: a loss that is not a number stores nothing, and the next good step goes on`, { skip: skipHere }, async () => {
+    const make = () => compile(new MLP([3, 5, 3]), { loss: meanSquaredError, optimizer: sgd({ lr: 0.1, momentum: 0.9 }), device });
+    await using session = await make(), other = await make();
+    const good = floats(2, 3, (i) => i / 5);
+    await session.step(good);
+    const before = fingerprint(session);
+    await assert.rejects(session.step(floats(2, 3, (i) => (i === 4 ? NaN : i))), NonFiniteError);
+    assert.deepEqual(fingerprint(session), before);
+    await session.step(good);
+    await other.step(good);
+    await other.step(good);
+    assert.deepEqual(fingerprint(session), fingerprint(other));
+  });
+}
+
+test('accumulation over micro-batches is one step of the whole batch', { skip }, async () => {
+  const run = async (accumulate: number): Promise<number[]> => {
+    await using session = await compile(new MLP([3, 8, 3]), { loss: meanSquaredError, optimizer: adamW({ lr: 0.05, clip: 0.5 }), accumulate });
+    for (let i = 0; i < 3; i++) await session.step(floats(8, 3, (j) => Math.sin(i + j)));
+    return session.states().filter((s) => !s.name.startsWith('optim/')).flatMap(({ read }) => Array.from(read().data));
+  };
+  const [whole, parts] = [await run(1), await run(4)];
+  whole.forEach((v, i) => assert.ok(Math.abs(v - parts[i]) < 1e-5, `${v} and ${parts[i]}`));
+});
+
+test('a failed micro-batch leaves no half-summed gradient', { skip }, async () => {
+  const make = () => compile(new MLP([3, 4, 3]), { loss: meanSquaredError, optimizer: sgd({ lr: 0.1 }), accumulate: 2 });
+  await using session = await make(), other = await make();
+  const good = floats(4, 3, (i) => i / 7);
+  await assert.rejects(session.step(floats(4, 3, (i) => (i === 11 ? Infinity : i))), NonFiniteError);
+  await session.step(good);
+  await other.step(good);
+  assert.deepEqual(fingerprint(session), fingerprint(other));
+});
+
+test('an eager optimiser takes the same steps', { skip }, async () => {
+  const run = async (eager: boolean): Promise<unknown> => {
+    await using session = await compile(toyLM({ tied: true }), { loss: crossEntropy, optimizer: adamW({ lr: 1e-2, eager }) });
+    for (let i = 0; i < 5; i++) await session.step(toyBatch(i));
+    return fingerprint(session);
+  };
+  assert.deepEqual(await run(true), await run(false));
+});
+
+test('a larger program rebinds the smaller one to the grown arena', { skip }, async () => {
+  await using session = await compile(toyLM(), { loss: crossEntropy, optimizer: sgd({ lr: 0.1 }) });
+  await using other = await compile(toyLM(), { loss: crossEntropy, optimizer: sgd({ lr: 0.1 }) });
+  await session.step(toyBatch(0, 1));
+  await session.forward(toyBatch(1, 9));
+  const [a, b] = [await session.step(toyBatch(2, 1)), await session.forward(toyBatch(1, 9))];
+  await other.step(toyBatch(0, 1));
+  assert.equal((await other.step(toyBatch(2, 1))).loss, a.loss);
+  assert.equal((await other.forward(toyBatch(1, 9)))['loss'].data[0], b['loss'].data[0]);
+});
+
+test('calls that are not awaited run in order', { skip }, async () => {
+  await using session = await compile(toyLM(), { loss: crossEntropy, optimizer: sgd({ lr: 0.1 }) });
+  const results = await Promise.all([0, 1, 2, 3].map((i) => session.step(toyBatch(i))));
+  assert.deepEqual(results.map((r) => r.step), [1, 2, 3, 4]);
+});
+
+test('a module used twice and a tied table get the gradients of all uses', { skip }, async () => {
+  class Twice implements Model {
+    readonly layer = new Linear(3, 3);
+    forward(x: Tensor): Tensor { return call(this.layer, call(this.layer, x)); }
+  }
+  const run = async (device: 'native' | 'reference'): Promise<number[]> => {
+    await using session = await compile(new Twice(), { loss: meanSquaredError, optimizer: sgd({ lr: 0.05, momentum: 0.5, nesterov: true }), device });
+    for (let i = 0; i < 3; i++) await session.step(floats(4, 3, (j) => Math.cos(i * 2 + j)));
+    return session.states().filter((s) => s.name.startsWith('layer')).flatMap(({ read }) => Array.from(read().data));
+  };
+  const [native, reference] = [await run('native'), await run('reference')];
+  native.forEach((v, i) => assert.ok(Math.abs(v - reference[i]) < 1e-5));
+});
+
+test('a model larger than memory is refused before the first step, with the bytes and the largest tensors', { skip }, async () => {
+  await using session = await compile(new MLP([64, 4096, 64]), { loss: meanSquaredError, optimizer: adamW({ lr: 1 }), memory: 1 << 20 });
+  await assert.rejects(session.step(floats(2, 64, (i) => i)), (error: unknown) => {
+    assert.ok(error instanceof UserError);
+    assert.match(error.message, /needs .*MiB.*\(\d+ bytes\).*1\.00 MiB are available/s);
+    assert.match(error.message, /layers\.0\.weight float32\[64, 4096\]/);
+    return true;
+  });
+  assert.deepEqual(session.executor.stateNames(), []);
+});
+
+test('mistakes in a model are named', { skip }, async () => {
+  const stray = new Parameter([3], { kind: 'constant', value: 1 });
+  await using closure = await compile({ forward: (x: Tensor) => mul(x, use(x, stray)) }, { loss: meanSquaredError, optimizer: sgd({ lr: 1 }) });
+  await assert.rejects(closure.step(floats(1, 3, () => 1)), /belongs to no property of the model/);
+  await using shape = await compile(new MLP([4, 2]), { loss: meanSquaredError, optimizer: sgd({ lr: 1 }) });
+  await assert.rejects(shape.step(floats(1, 3, () => 1)), /matmul: inner dimensions differ.*layers\.0/s);
+  await using vector = await compile(new MLP([3, 3]), { loss: (a) => mean(a, [1]), optimizer: sgd({ lr: 1 }) });
+  await assert.rejects(vector.step(floats(2, 3, () => 1)), /the loss must be one number/);
+  await assert.rejects(compile(new MLP([1, 1]), { loss: meanSquaredError, device: 'gpu' as never }), /no device named gpu/);
+  await assert.rejects(compile(new MLP([1, 1]), { loss: meanSquaredError, threads: 0 }), /threads must be/);
+});
