@@ -122,6 +122,7 @@ export class Exprs {
         for (const [ci, ti] of t.terms) sum.set(ti, (sum.get(ti) ?? 0) + c * ci);
       } else sum.set(t, (sum.get(t) ?? 0) + c);
     }
+    rejoin(sum);
     const kept = [...sum].filter(([, c]) => c !== 0).map(([t, c]): Term => [c, t]).sort((a, b) => a[1].id - b[1].id);
     if (kept.length === 0) return this.index(base);
     if (kept.length === 1 && base === 0 && kept[0][0] === 1) return kept[0][1];
@@ -137,13 +138,28 @@ export class Exprs {
     if (!(d > 0)) return this.index(0);
     if (d === 1) return a;
     const { whole, rest } = this.#split(a, d);
+    const unit = rest && this.#unit(rest, d);
+    if (unit) return this.add(whole, this.div(unit.quotient, d / unit.size));
     return rest ? this.add(whole, this.op('div', [rest, this.index(d)], 'index')) : whole;
   }
 
   mod(a: Expr, d: number): Expr {
     if (!(d > 1)) return this.index(0);
     const { small, rest } = this.#split(a, d);
+    const unit = rest && this.#unit(rest, d);
+    if (unit) return this.add(this.scale(this.mod(unit.quotient, d / unit.size), unit.size), unit.small);
     return rest ? this.op('mod', [rest, this.index(d)], 'index') : small;
+  }
+
+  /** a = size * quotient + small with small < size and size a divisor of d: dividing a by d is dividing the quotient by d / size. */
+  #unit(a: Expr, d: number): { size: number; quotient: Expr; small: Expr } | null {
+    if (a.k !== 'linear') return null;
+    for (const size of new Set(a.terms.map(([c]) => gcd(c, d)).sort((x, y) => y - x))) {
+      if (size === 1 || size === d) continue;
+      const { whole, small, rest } = this.#split(a, size);
+      if (rest === null) return { size, quotient: whole, small };
+    }
+    return null;
   }
 
   /** a = d * whole + small with small < d, where the terms show it; else `rest` is what remains to be divided. */
@@ -154,6 +170,23 @@ export class Exprs {
     const small = this.linear(constant - Math.floor(constant / d) * d, left);
     if (minOf(small, 0) < 0) return { whole: this.index(0), small: a, rest: maxOf(a) < d ? null : a };
     return { whole, small, rest: maxOf(small) < d ? null : small };
+  }
+}
+
+const gcd = (a: number, b: number): number => (b === 0 ? Math.abs(a) : gcd(b, a % b));
+
+/** n d (x / d) + n (x mod d) is n x. */
+function rejoin(sum: Map<Expr, number>): void {
+  for (const [t, c] of [...sum]) {
+    if (t.k !== 'op' || t.op !== 'mod' || c === 0) continue;
+    const [x, d] = t.args;
+    if (d.k !== 'const') continue;
+    for (const [u, n] of [...sum]) {
+      if (u.k !== 'op' || u.op !== 'div' || u.args[0] !== x || u.args[1] !== d || n !== c * d.value) continue;
+      sum.delete(t);
+      sum.delete(u);
+      sum.set(x, (sum.get(x) ?? 0) + c);
+    }
   }
 }
 

@@ -14,7 +14,7 @@ export const combineOp: Op = {
     const sent = emit1('dispatch', [d, order, offsets, inverse], { k });
     const gate = emit1('dispatch', [flat, order, offsets, inverse], { k: 1 });
     const back = emit1('mul', [sent, emit1('expand', [gate, sent], { axes: [1] })]);
-    const mine = emit1('reshape', [emit1('gather', [x, inverse]), ], { shape: [tk / k, k, width] });
+    const mine = emit1('reshape', [emit1('gather', [x, inverse], { zeros: false }), ], { shape: [tk / k, k, width] });
     const wide = emit1('expand', [d, mine], { axes: [1] });
     return [back, null, null, emit1('sum', [emit1('mul', [mine, wide])], { axes: [2] })];
   },

@@ -12,6 +12,7 @@ import { collectOp } from './collect.ts';
 import { combineOp } from './combine.ts';
 import { concatOp } from './concat.ts';
 import { constantOp } from './constant.ts';
+import { copyOp } from './copy.ts';
 import { cosOp } from './cos.ts';
 import { crossEntropyOp } from './crossEntropy.ts';
 import { dispatchOp } from './dispatch.ts';
@@ -59,7 +60,7 @@ import { sqrtOp } from './sqrt.ts';
 import { subOp } from './sub.ts';
 import { sumOp } from './sum.ts';
 import { sumChunksOp } from './sumChunks.ts';
-import { takeAlongOp, putAlongOp } from './takeAlong.ts';
+import { putAlongOp, takeAlongOp } from './takeAlong.ts';
 import { tanhOp } from './tanh.ts';
 import { topKOp } from './topK.ts';
 import { transposeOp } from './transpose.ts';
@@ -69,11 +70,11 @@ import { whereOp } from './where.ts';
 /** Ops differ in the attributes that they take; the table forgets which. */
 // eslint-disable-next-line @typescript-eslint/no-explicit-any
 const all: readonly Op<any>[] = [
-  absOp, addOp, attentionGradKVOp, attentionGradQOp, attentionOp, castOp, collectOp, combineOp, concatOp, constantOp, cosOp,
-  crossEntropyOp, dispatchOp, divOp, dropoutOp, equalOp, erfOp, expandOp, expOp, gatherOp, geluOp, groupedMatmulOp, groupedOuterOp,
-  isFiniteOp, layerNormOp, lessOp, logicalAndOp, logicalNotOp, logicalOrOp, logOp, logSumExpOp, matmulOp, maximumOp, maxOp, minimumOp,
+  absOp, addOp, attentionOp, attentionGradKVOp, attentionGradQOp, castOp, collectOp, combineOp, concatOp, constantOp, copyOp, cosOp,
+  crossEntropyOp, dispatchOp, divOp, dropoutOp, equalOp, erfOp, expOp, expandOp, gatherOp, geluOp, groupedMatmulOp, groupedOuterOp,
+  isFiniteOp, layerNormOp, lessOp, logOp, logicalAndOp, logicalNotOp, logicalOrOp, logSumExpOp, matmulOp, maxOp, maximumOp, minimumOp,
   mulOp, negOp, oneHotOp, padOp, permuteOp, powOp, putAlongOp, reluOp, reshapeOp, rmsNormOp, ropeOp, rowCountOp, rsqrtOp, scatterAddOp,
-  sigmoidOp, siluOp, sinOp, sliceOp, softmaxOp, sqrtOp, subOp, sumChunksOp, sumOp, takeAlongOp, tanhOp, topKOp, transposeOp,
+  sigmoidOp, siluOp, sinOp, sliceOp, softmaxOp, sqrtOp, subOp, sumOp, sumChunksOp, takeAlongOp, tanhOp, topKOp, transposeOp,
   updateRowsOp, whereOp,
 ];
 
