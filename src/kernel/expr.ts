@@ -83,7 +83,14 @@ export class Exprs {
   }
 
   /** What follows from constant conditions and from the ranges of indices. */
-  #fold(op: ScalarOp, [a, b, c]: readonly Expr[]): Expr | null {
+  #fold(op: ScalarOp, args: readonly Expr[]): Expr | null {
+    const [a, b, c] = args;
+    // x / d < n is x < n d, and n <= x / d is n d <= x: x itself is easier to know.
+    const [left, right] = op === 'lt' ? [a, b] : [b, a];
+    if ((op === 'lt' || op === 'le') && left.k === 'op' && left.op === 'div' && left.dtype === 'index' && right.k === 'const' && left.args[1].k === 'const') {
+      const scaled = this.index(right.value * left.args[1].value), inner = left.args[0];
+      return this.op(op, op === 'lt' ? [inner, scaled] : [scaled, inner], 'bool');
+    }
     const truth = (x: Expr): boolean | null => (x.k === 'const' && x.dtype === 'bool' ? x.value !== 0 : null);
     const known = (value: boolean): Expr => this.const(value ? 1 : 0, 'bool');
     switch (op) {
@@ -117,6 +124,7 @@ export class Exprs {
     let base = constant;
     for (const [c, t] of terms) {
       if (t.k === 'const') base += c * t.value;
+      else if (t.k === 'var' && t.max <= 0) continue; // always 0
       else if (t.k === 'linear') {
         base += c * t.constant;
         for (const [ci, ti] of t.terms) sum.set(ti, (sum.get(ti) ?? 0) + c * ci);

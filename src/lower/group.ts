@@ -50,7 +50,7 @@ export function groupKernels(storage: Storage): Grouping {
         reads: new Set([...same, ...other]), elsewhere: other, after: new Set() });
       continue;
     }
-    for (const v of roots) place(v);
+    roots.forEach((v, i) => place(v, roots[i - 1]));
   }
   const read = new Set(groups.flatMap((g) => [...g.reads].map(home)));
   for (const g of groups) {
@@ -65,9 +65,15 @@ export function groupKernels(storage: Storage): Grouping {
     for (const v of group.members) groupOf.set(v, group);
   }
 
-  function place(v: ValueId): void {
+  /** `twin`: another result of v's op, which reads the same. */
+  function place(v: ValueId, twin?: ValueId): void {
     const { same, other } = leavesOf(v, false);
-    const guard = commonGuard([v]);
+    const guard = commonGuard([v]), beside = twin === undefined ? undefined : groupOf.get(twin);
+    if (beside?.kind === 'map' && fits(beside, v, guard)) {
+      beside.members.push(v);
+      groupOf.set(v, beside);
+      return;
+    }
     // Newest first: the kernel that can take this value without waiting for less.
     const hosts = [...new Set([...same].flatMap((s) => groupOf.get(home(s)) ?? []))].reverse();
     const host = hosts.find((g) => g.kind !== 'loops' && fits(g, v, guard) && [...same, ...other].every((leaf) => {
