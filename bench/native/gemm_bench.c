@@ -1,5 +1,5 @@
 // Speed of the matrix core as a share of the machine's FMA peak, both measured in turn in one process (best of several rounds).
-// cc -O3 -march=native -ffp-contract=off -fno-math-errno -fno-trapping-math -std=gnu11 -pthread src/device/native/{gemm,peak}.c \
+// cc -O3 -march=native -ffp-contract=off -fno-math-errno -fno-trapping-math -std=gnu11 -pthread {gemm,peak}.c and this file,
 //   bench/native/gemm_bench.c -o /tmp/gemm_bench && /tmp/gemm_bench [seconds a shape] [part of a name]
 #include "../../src/device/native/gemm.h"
 #include <pthread.h>

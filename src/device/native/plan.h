@@ -14,6 +14,7 @@ typedef struct { int64_t slices, cols, nc, total; } dm_plan;
 typedef struct { int64_t z, row; } dm_place;
 
 static int64_t dm_rows_of(const dm_gemm *g, int64_t z) { return g->m_off ? g->m_off[z + 1] - g->m_off[z] : g->m; }
+static int64_t dm_depth_of(const dm_gemm *g, int64_t z) { return g->k_off ? g->k_off[z + 1] - g->k_off[z] : g->k; }
 
 // Cost of the groups before z.
 static int64_t dm_cost(const dm_gemm *g, int64_t z) {
