@@ -1,6 +1,6 @@
 // Random graphs: chains and joins of ops over a few shapes, with outputs and updates, to see whether any decision of the compiler
 // (what is stored, fused, reused in place, run side by side) changes what is computed.
-import { boundOf } from '../../src/base/shape.ts';
+import { boundOf, sameShape } from '../../src/base/shape.ts';
 import { Stream } from '../../src/base/random.ts';
 import { GraphBuilder } from '../../src/graph/builder.ts';
 import type { Graph } from '../../src/graph/graph.ts';
@@ -48,7 +48,7 @@ export function randomGraph(seed: number, size: number): RandomGraph {
   inputs['commit'] = Int32Array.of(1);
   const flag = emit1('sub', [scalar(commit, 1), commit]);
   for (const [i, state] of stateTensors.entries()) {
-    const same = pool.filter((y) => y !== state && String(y.shape) === String(state.shape));
+    const same = pool.filter((y) => y !== state && sameShape(y.shape, state.shape));
     if (same.length > 0) builder.update(state, emit1('mul', [emit1('add', [state, same[draw(same.length)]]), scalar(state, 0.5)]), i === 1 ? null : flag);
   }
   for (let i = 0; i < 4; i++) builder.output(`y${i}`, pool[pool.length - 1 - draw(Math.min(pool.length, 12))]);

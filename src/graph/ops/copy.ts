@@ -1,5 +1,4 @@
-// The same values in memory of their own.
-import { emit1, type Tensor } from '../tensor.ts';
+// The same values in memory of their own: made by the compiler for outputs and states that another state's update must not change.
 import { elementwise } from './elementwise.ts';
 
 export const copyOp = elementwise({
@@ -8,6 +7,3 @@ export const copyOp = elementwise({
   expr: (_, [a]) => a,
   value: ([a]) => a,
 });
-
-/** `a` in memory of its own: an output or a state that another state's update must not change. */
-export const copy = (a: Tensor): Tensor => emit1('copy', [a]);
