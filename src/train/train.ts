@@ -156,7 +156,7 @@ class Training {
   }
 
   async #validateIfDue(): Promise<void> {
-    const { experiment, stop, busy, say } = this.#options, { steps, evalEvery = Math.max(100, Math.ceil(steps / 8)) } = experiment.config;
+    const { experiment, stop, busy, say } = this.#options, { steps, evalEvery = Math.max(100, Math.ceil(steps / 4)) } = experiment.config;
     const step = this.#session.steps, start = performance.now();
     const due = step > 0 && (step === steps || (evalEvery > 0 && step % evalEvery === 0));
     if (!due || this.#validated?.step === step || stop?.aborted) return;
