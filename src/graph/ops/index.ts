@@ -7,6 +7,11 @@ import { attentionGradKVOp } from './attentionGradKV.ts';
 import { attentionGradQOp } from './attentionGradQ.ts';
 import { collectOp } from './collect.ts';
 import { combineOp } from './combine.ts';
+import { combineGradRowsOp } from './combineGradRows.ts';
+import { combineGradWeightsOp } from './combineGradWeights.ts';
+import { readRowsOp } from './readRows.ts';
+import { segmentExpandOp } from './segmentExpand.ts';
+import { segmentSumOp } from './segmentSum.ts';
 import { dispatchOp } from './dispatch.ts';
 import { groupedMatmulOp } from './groupedMatmul.ts';
 import { groupedOuterOp } from './groupedOuter.ts';
@@ -69,7 +74,8 @@ import { whereOp } from './where.ts';
 /** Ops differ in the attributes that they take; the table forgets which. */
 // eslint-disable-next-line @typescript-eslint/no-explicit-any
 const all: readonly Op<any>[] = [
-  attentionOp, attentionGradKVOp, attentionGradQOp, collectOp, combineOp, dispatchOp, groupedMatmulOp, groupedOuterOp, permuteOp, topKOp, updateRowsOp,
+  attentionOp, attentionGradKVOp, attentionGradQOp, collectOp, combineGradRowsOp, combineGradWeightsOp, combineOp, dispatchOp, groupedMatmulOp,
+  groupedOuterOp, permuteOp, readRowsOp, segmentExpandOp, segmentSumOp, topKOp, updateRowsOp,
   absOp, addOp, castOp, concatOp, constantOp, cosOp, crossEntropyOp, divOp, dropoutOp, equalOp, erfOp, expandOp, expOp, gatherOp,
   geluOp, isFiniteOp, layerNormOp, lessOp, logicalAndOp, logicalNotOp, logicalOrOp, logOp, logSumExpOp, matmulOp, maximumOp, maxOp,
   minimumOp, mulOp, negOp, oneHotOp, padOp, powOp, putAlongOp, reluOp, reshapeOp, rmsNormOp, ropeOp, rowCountOp, rsqrtOp, scatterAddOp,
