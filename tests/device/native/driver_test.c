@@ -31,7 +31,7 @@ static int64_t copy_tasks(const dm_ctx *c) { return c->n[0]; }
 static void copy(const dm_ctx *c, int64_t t) {
   const int64_t *in = c->buf[0];
   int64_t *out = c->buf[1], sum = t;
-  for (int64_t i = 0; i < c->n[1]; i++) sum = sum * 31 + in[i];
+  for (int64_t i = 0; i < c->n[1]; i++) sum = (int64_t)((uint64_t)sum * 31 + (uint64_t)in[i]);
   out[t] = sum;
   c->scratch[0] = (float)c->thread;  // one owner: checked below
   if (c->thread < 0 || c->thread >= c->threads || ((uintptr_t)c->scratch & 63) || c->core != &dm_core_table) __atomic_fetch_add((int32_t *)c->buf[2], 1, __ATOMIC_RELAXED);
