@@ -1,5 +1,5 @@
 // Speed of the matrix core as a share of the machine's FMA peak, both measured in turn in one process (best of several rounds).
-// cc -O3 -march=native -ffp-contract=off -fno-math-errno -fno-trapping-math -std=gnu11 -pthread src/device/native/{gemm,peak}.c \
+// cc -O3 -march=native -ffp-contract=off -fno-math-errno -fno-trapping-math -std=gnu11 -pthread {gemm,peak}.c and this file,
 //   bench/native/gemm_bench.c -o /tmp/gemm_bench && /tmp/gemm_bench [seconds a shape] [part of a name]
 #include "../../src/device/native/gemm.h"
 #include <pthread.h>
@@ -13,7 +13,7 @@
 typedef struct { const char *name; int groups; char form; int64_t m, n, k; } shape;
 static const shape shapes[] = {
     {"1024^3", 1, 'n', 1024, 1024, 1024}, {"512x512x2048", 1, 'n', 512, 512, 2048}, {"1024^3 Bt", 1, 't', 1024, 1024, 1024},
-    {"lm 768x384x128", 1, 'n', 768, 384, 128}, {"lm 768x128x128", 1, 'n', 768, 128, 128}, {"lm 768x256x128", 1, 'n', 768, 256, 128},
+    {"1024x4096x512", 1, 'n', 1024, 4096, 512}, {"1024x2048x512", 1, 'n', 1024, 2048, 512}, {"lm 768x384x128", 1, 'n', 768, 384, 128}, {"lm 768x128x128", 1, 'n', 768, 128, 128}, {"lm 768x256x128", 1, 'n', 768, 256, 128},
     {"lm 768x128x384 Bt", 1, 't', 768, 128, 384}, {"lm 768x128x256 Bt", 1, 't', 768, 128, 256}, {"lm 768x65x128", 1, 'n', 768, 65, 128},
     {"8 groups ~192x256x128", 8, 'n', 192, 256, 128}, {"8 groups ~192x128x256", 8, 'n', 192, 128, 256},
     {"8 groups ~192x256x128 Bt", 8, 't', 192, 256, 128}, {"8 groups ~192x128x256 Bt", 8, 't', 192, 128, 256},

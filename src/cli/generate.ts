@@ -54,6 +54,5 @@ export async function writeText(session: Session, { prompt, echo = true, topK, .
 
 /** A terminal must not obey what a model makes up. */
 function visible(text: string): string {
-   
   return process.stdout.isTTY ? text.replace(/[\x00-\x08\x0b-\x1f\x7f-\x9f]/g, '\ufffd') : text;
 }

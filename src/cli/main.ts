@@ -7,6 +7,7 @@ import { report } from './fail.ts';
 import { addGenerate } from './generate.ts';
 import { addInspect } from './inspect.ts';
 import { serveOwnImports } from './own-imports.ts';
+import { addStart } from './start.ts';
 import { endWithPipe } from './stop.ts';
 import { addTrain } from './train.ts';
 
@@ -20,7 +21,7 @@ const program = new Command('dynamoe')
   .showSuggestionAfterError()
   .configureOutput({ outputError: (text, write) => { write(`dynamoe: ${text.replace(/^error: /, '')}`); } });
 
-for (const add of [addTrain, addEval, addGenerate, addInspect, addBench]) add(program);
+for (const add of [addStart, addTrain, addEval, addGenerate, addInspect, addBench]) add(program);
 for (const command of [program, ...program.commands, ...program.commands.flatMap((c) => c.commands)]) {
   command.exitOverride();
   const path = command === program ? '' : `${command.name()} `;

@@ -3,7 +3,7 @@ import { randomBytes } from 'node:crypto';
 import { join } from 'node:path';
 import { Option, type Command } from 'commander';
 import { storedSettings } from '../io/run-folder.ts';
-import { configure, parseSettings, rebuild, resumeSettings, type Configured, type Overrides } from '../train/configure.ts';
+import { configure, parseSettings, rebuild, resumeSettings, type Configured } from '../train/configure.ts';
 import type { DoneEvent } from '../train/events.ts';
 import { ConfigError } from '../train/schema.ts';
 import { train } from '../train/train.ts';
@@ -22,7 +22,7 @@ export function addTrain(program: Command): void {
     .option('--seed <n>', 'of starting values, dropout and the order of the data (default: 0)', whole(0, MAX_SEED))
     .option('--out <folder>', 'run folder for checkpoints and events (default: a new one in runs/)')
     .option('--resume', 'go on with the run in --out, exactly as if it had not stopped')
-    .option('--eval-every <n>', 'steps between validations; 0: only at the end (default: an eighth of the run)', whole(0))
+    .option('--eval-every <n>', 'steps between validations; 0: only at the end (default: a quarter of the run, at least 100)', whole(0))
     .option('--save-every <n>', 'steps between checkpoints; 0: only at the end (default: about every 10 seconds)', whole(0))
     .addOption(new Option('--accumulate <n>', 'parts of a batch whose gradients are added up (default: 1)').argParser(whole(1)))
     .addOption(json());
@@ -52,7 +52,7 @@ async function configured(file: string | undefined, flags: TrainFlags): Promise<
 }
 
 /** runs/2026-01-31-142530-3fa2 */
-function newFolder(): string {
+export function newFolder(): string {
   const [day, time] = new Date().toISOString().split('T');
   return join('runs', `${day}-${time.slice(0, 8).replaceAll(':', '')}-${randomBytes(2).toString('hex')}`);
 }
@@ -78,4 +78,4 @@ export async function runTraining({ settings, experiment }: Configured, { out, r
 
 const quoted = (path: string): string => (/^[\w./@:+-]+$/.test(path) ? path : `'${path.replaceAll("'", `'\\''`)}'`);
 
-export type { Overrides };
+

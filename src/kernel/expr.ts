@@ -83,7 +83,14 @@ export class Exprs {
   }
 
   /** What follows from constant conditions and from the ranges of indices. */
-  #fold(op: ScalarOp, [a, b, c]: readonly Expr[]): Expr | null {
+  #fold(op: ScalarOp, args: readonly Expr[]): Expr | null {
+    const [a, b, c] = args;
+    // x / d < n is x < n d, and n <= x / d is n d <= x: x itself is easier to know.
+    const [left, right] = op === 'lt' ? [a, b] : [b, a];
+    if ((op === 'lt' || op === 'le') && left.k === 'op' && left.op === 'div' && left.dtype === 'index' && right.k === 'const' && left.args[1].k === 'const') {
+      const scaled = this.index(right.value * left.args[1].value), inner = left.args[0];
+      return this.op(op, op === 'lt' ? [inner, scaled] : [scaled, inner], 'bool');
+    }
     const truth = (x: Expr): boolean | null => (x.k === 'const' && x.dtype === 'bool' ? x.value !== 0 : null);
     const known = (value: boolean): Expr => this.const(value ? 1 : 0, 'bool');
     switch (op) {
@@ -117,11 +124,13 @@ export class Exprs {
     let base = constant;
     for (const [c, t] of terms) {
       if (t.k === 'const') base += c * t.value;
+      else if (t.k === 'var' && t.max <= 0) continue; // always 0
       else if (t.k === 'linear') {
         base += c * t.constant;
         for (const [ci, ti] of t.terms) sum.set(ti, (sum.get(ti) ?? 0) + c * ci);
       } else sum.set(t, (sum.get(t) ?? 0) + c);
     }
+    rejoin(sum);
     const kept = [...sum].filter(([, c]) => c !== 0).map(([t, c]): Term => [c, t]).sort((a, b) => a[1].id - b[1].id);
     if (kept.length === 0) return this.index(base);
     if (kept.length === 1 && base === 0 && kept[0][0] === 1) return kept[0][1];
@@ -137,13 +146,28 @@ export class Exprs {
     if (!(d > 0)) return this.index(0);
     if (d === 1) return a;
     const { whole, rest } = this.#split(a, d);
+    const unit = rest && this.#unit(rest, d);
+    if (unit) return this.add(whole, this.div(unit.quotient, d / unit.size));
     return rest ? this.add(whole, this.op('div', [rest, this.index(d)], 'index')) : whole;
   }
 
   mod(a: Expr, d: number): Expr {
     if (!(d > 1)) return this.index(0);
     const { small, rest } = this.#split(a, d);
+    const unit = rest && this.#unit(rest, d);
+    if (unit) return this.add(this.scale(this.mod(unit.quotient, d / unit.size), unit.size), unit.small);
     return rest ? this.op('mod', [rest, this.index(d)], 'index') : small;
+  }
+
+  /** a = size * quotient + small with small < size and size a divisor of d: dividing a by d is dividing the quotient by d / size. */
+  #unit(a: Expr, d: number): { size: number; quotient: Expr; small: Expr } | null {
+    if (a.k !== 'linear') return null;
+    for (const size of new Set(a.terms.map(([c]) => gcd(c, d)).sort((x, y) => y - x))) {
+      if (size === 1 || size === d) continue;
+      const { whole, small, rest } = this.#split(a, size);
+      if (rest === null) return { size, quotient: whole, small };
+    }
+    return null;
   }
 
   /** a = d * whole + small with small < d, where the terms show it; else `rest` is what remains to be divided. */
@@ -154,6 +178,23 @@ export class Exprs {
     const small = this.linear(constant - Math.floor(constant / d) * d, left);
     if (minOf(small, 0) < 0) return { whole: this.index(0), small: a, rest: maxOf(a) < d ? null : a };
     return { whole, small, rest: maxOf(small) < d ? null : small };
+  }
+}
+
+const gcd = (a: number, b: number): number => (b === 0 ? Math.abs(a) : gcd(b, a % b));
+
+/** n d (x / d) + n (x mod d) is n x. */
+function rejoin(sum: Map<Expr, number>): void {
+  for (const [t, c] of [...sum]) {
+    if (t.k !== 'op' || t.op !== 'mod' || c === 0) continue;
+    const [x, d] = t.args;
+    if (d.k !== 'const') continue;
+    for (const [u, n] of [...sum]) {
+      if (u.k !== 'op' || u.op !== 'div' || u.args[0] !== x || u.args[1] !== d || n !== c * d.value) continue;
+      sum.delete(t);
+      sum.delete(u);
+      sum.set(x, (sum.get(x) ?? 0) + c);
+    }
   }
 }
 

@@ -10,6 +10,7 @@ export function verifyKernel(k: Kernel): Kernel {
     for (const x of postorder([e])) {
       if (x.k === 'var' && !scope.has(x)) fail(`${x.name} is used outside its loop`);
       if (x.k === 'load' && !k.buffers[x.buffer]) fail(`no buffer ${x.buffer}`);
+      if (x.k === 'load' && k.buffers[x.buffer].access === 'write') fail(`buffer ${x.buffer} is read but only written (lower: { update: true })`);
       if (x.k === 'local' && !k.locals[x.local]) fail(`no local ${x.local}`);
       if (x.k === 'int' && x.slot >= k.ints) fail(`no integer ${x.slot}`);
       if (x.k === 'reduce') fail('a reduction stands inside an expression');

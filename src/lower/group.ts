@@ -17,6 +17,8 @@ export interface Group {
   unless: ValueId | null;
   /** Values read from memory. */
   readonly reads: Set<ValueId>;
+  /** Those of them that it reads at other places than the element at hand. */
+  readonly elsewhere: Set<ValueId>;
   /** Kernels that must come before for another reason: they read a state that this one overwrites. */
   readonly after: Set<Group>;
 }
@@ -44,10 +46,11 @@ export function groupKernels(storage: Storage): Grouping {
     if (roots.length === 0) continue;
     if (kind !== 'map') {
       const { same, other } = leavesOf(node.outputs[0], true);
-      add({ kind, node, members: [...node.outputs], roots: [...node.outputs], unless: commonGuard(node.outputs), reads: new Set([...same, ...other]), after: new Set() });
+      add({ kind, node, members: [...node.outputs], roots: [...node.outputs], unless: commonGuard(node.outputs), 
+        reads: new Set([...same, ...other]), elsewhere: other, after: new Set() });
       continue;
     }
-    for (const v of roots) place(v);
+    roots.forEach((v, i) => place(v, roots[i - 1]));
   }
   const read = new Set(groups.flatMap((g) => [...g.reads].map(home)));
   for (const g of groups) {
@@ -62,9 +65,15 @@ export function groupKernels(storage: Storage): Grouping {
     for (const v of group.members) groupOf.set(v, group);
   }
 
-  function place(v: ValueId): void {
+  /** `twin`: another result of v's op, which reads the same. */
+  function place(v: ValueId, twin?: ValueId): void {
     const { same, other } = leavesOf(v, false);
-    const guard = commonGuard([v]);
+    const guard = commonGuard([v]), beside = twin === undefined ? undefined : groupOf.get(twin);
+    if (beside?.kind === 'map' && fits(beside, v, guard)) {
+      beside.members.push(v);
+      groupOf.set(v, beside);
+      return;
+    }
     // Newest first: the kernel that can take this value without waiting for less.
     const hosts = [...new Set([...same].flatMap((s) => groupOf.get(home(s)) ?? []))].reverse();
     const host = hosts.find((g) => g.kind !== 'loops' && fits(g, v, guard) && [...same, ...other].every((leaf) => {
@@ -78,11 +87,13 @@ export function groupKernels(storage: Storage): Grouping {
         return maker === undefined || (maker !== g && !reaches(maker, g));
       })));
     if (!sibling) {
-      add({ kind: 'map', node: null, members: [v], roots: [v], unless: guard, reads: new Set([...same, ...other]), after: new Set() });
+      add({ kind: 'map', node: null, members: [v], roots: [v], unless: guard,
+        reads: new Set([...same, ...other]), elsewhere: other, after: new Set() });
       return;
     }
     sibling.members.push(v);
     for (const leaf of [...same, ...other]) if (groupOf.get(home(leaf)) !== sibling) sibling.reads.add(leaf);
+    for (const leaf of other) sibling.elsewhere.add(leaf);
     groupOf.set(v, sibling);
   }
 
@@ -144,7 +155,9 @@ export function groupKernels(storage: Storage): Grouping {
     for (const { state, value } of graph.updates) {
       const writer = groupOf.get(value);
       if (!writer || !soleUse(value) || writer.kind === 'loops') continue;
-      const readers = groups.filter((g) => g !== writer && g.reads.has(state));
+      const reads = (set: ReadonlySet<ValueId>): boolean => [...set].some((leaf) => home(leaf) === state);
+      if (reads(writer.elsewhere)) continue;
+      const readers = groups.filter((g) => g !== writer && reads(g.reads));
       if (readers.some((g) => reaches(g, writer))) continue;
       for (const g of readers) writer.after.add(g);
       done.add(value);

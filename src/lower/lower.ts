@@ -1,9 +1,9 @@
 // Graph to kernels: which values are stored, which are computed together, in which order. In: an optimised Graph. Out: Lowered.
 import { elements } from '../base/shape.ts';
 import { hashHex } from '../base/hash.ts';
-import type { Graph, ValueId } from '../graph/graph.ts';
+import type { Graph, Update, ValueId } from '../graph/graph.ts';
 import type { OpTable } from '../graph/builder.ts';
-import { postorder, type Expr } from '../kernel/expr.ts';
+import { Exprs, postorder, type Expr } from '../kernel/expr.ts';
 import type { Kernel, Stmt } from '../kernel/kernel.ts';
 import { printKernel } from '../kernel/print.ts';
 import { groupKernels, type Group } from './group.ts';
@@ -19,8 +19,23 @@ export function lower(graph: Graph, ops: OpTable): Lowered {
   const { groups, inPlace } = groupKernels(storage);
   const alias = new Map<ValueId, ValueId>();
   for (const v of storage.stored) if (storage.home(v) !== v) alias.set(v, storage.home(v));
-  return { graph, calls: groups.map((g) => callOf(storage, ops, g)), alias, inPlaceUpdates: inPlace };
+  const copies = graph.updates.filter((u) => !inPlace.has(u.value)).map((u) => copyCall(storage, u));
+  return { graph, calls: [...groups.map((g) => callOf(storage, ops, g)), ...copies], alias, inPlaceUpdates: inPlace };
 }
+
+/** The update of a state that could not be written in place: copied when every reader of the old value is done. */
+function copyCall({ graph, home }: Storage, { state, value, unless }: Update): KernelCall {
+  const e = new Exprs(), type = graph.types[state], size = elements(type.shape), index = e.loop(size, 'p');
+  const kernel: Kernel = {
+    form: 'loops', locals: [], ints: 0,
+    buffers: [{ dtype: type.dtype, access: 'write' }, { dtype: type.dtype, access: 'read' }],
+    grid: { index, extent: e.index(size), grain: COPY_GRAIN, vector: true },
+    body: [{ s: 'store', buffer: 0, index, value: e.load(1, index, type.dtype) }],
+  };
+  return { kernel, key: hashHex(printKernel(kernel)), buffers: [state, home(value)], ints: [], inPlace: [], unless, ops: ['update'], scope: '', flops: 0 };
+}
+
+const COPY_GRAIN = 16384; // elements a task
 
 function callOf(storage: Storage, ops: OpTable, group: Group): KernelCall {
   const { graph, producers } = storage;

@@ -20,8 +20,8 @@ export function foldConstants(graph: Graph, ops: OpTable): Graph {
 
   function simplify(node: Node, to: Rebuild): ValueId | null {
     const inputs = node.inputs.map((v) => to.map(v)), type = graph.types[node.outputs[0]];
-    const known = inputs.map((v) => constants.get(v));
-    if (inputs.length > 0 && known.every((k) => k !== undefined) && uniform(node, type)) return evaluate(node, inputs, known, type, to);
+    const known = inputs.map((v) => constants.get(v)), unread = ops.get(node.op)?.unread ?? [];
+    if (inputs.length > 0 && known.every((k, i) => k !== undefined || unread.includes(i)) && uniform(node, type)) return evaluate(node, inputs, known, type, to);
     const [a, b] = inputs, whole = (v: ValueId): boolean => sameShape(to.typeOf(v).shape, type.shape) && to.typeOf(v).dtype === type.dtype;
     if ((node.op === 'mul' || node.op === 'div') && known[1] === 1 && whole(a)) return a;
     if (node.op === 'mul' && known[0] === 1 && whole(b)) return b;

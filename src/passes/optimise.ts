@@ -5,6 +5,7 @@ import { verifyGraph } from '../graph/verify.ts';
 import { shareEqualNodes } from './cse.ts';
 import { dropDeadCode } from './dce.ts';
 import { foldConstants } from './fold.ts';
+import { ownResults } from './own-results.ts';
 import { splitLongSums } from './split-sums.ts';
 
 const PASSES: readonly { readonly name: string; run(graph: Graph, ops: OpTable): Graph }[] = [
@@ -12,6 +13,7 @@ const PASSES: readonly { readonly name: string; run(graph: Graph, ops: OpTable):
   { name: 'share equal nodes', run: shareEqualNodes },
   { name: 'split long sums', run: splitLongSums },
   { name: 'drop dead code', run: dropDeadCode },
+  { name: 'own results', run: ownResults },
 ];
 
 export const optimise = (graph: Graph, ops: OpTable): Graph =>

@@ -38,7 +38,7 @@ function parseJson(text: string, file: string): unknown {
   try {
     return JSON.parse(text) as unknown;
   } catch (error) {
-    throw new ConfigError(`${file} is not JSON: ${error instanceof Error ? error.message : String(error)}`, undefined, error);
+    throw new ConfigError(`${file} is not JSON: ${error instanceof Error ? error.message : String(error)}`, 'a .ts config may have comments and no quotes', error);
   }
 }
 
@@ -56,7 +56,7 @@ async function importDefault(path: string, file: string): Promise<unknown> {
 
 function asObject(value: unknown, file: string): Record<string, unknown> {
   if (typeof value === 'object' && value !== null && !Array.isArray(value)) return value as Record<string, unknown>;
-  throw new ConfigError(`${file} holds no object`);
+  throw new ConfigError(`${file} holds no object`, '{ "steps": 1000, "data": ["PATH"], ... }');
 }
 
 const has = (value: unknown, method: string): boolean =>

@@ -45,7 +45,7 @@ type Data = Record<string, unknown>;
 export async function configure(file: string | undefined, overrides: Overrides): Promise<Configured> {
   const loaded = file === undefined ? undefined : await loadConfigFile(file);
   const data = withOverrides(loaded?.data ?? {}, overrides, loaded?.parts ?? {});
-  const config = parseConfig(data, file ?? 'flags');
+  const config = parseConfig(data, file);
   const settings = { config: { ...config, data: config.data.map((path) => resolve(path)) }, source: loaded?.source ?? null };
   return { settings, experiment: buildExperiment(settings.config, loaded?.parts) };
 }
@@ -101,7 +101,7 @@ export async function rebuild(settings: RunSettings, say: (line: string) => void
 /** Stored settings for a resumed run. Flags that would change its course are refused; more steps are allowed and said. */
 export function resumeSettings(stored: RunSettings, flags: Overrides, say: (line: string) => void): RunSettings {
   const { config } = stored, wanted = withOverrides(config, flags, {});
-  const asked = parseConfig({ ...wanted, data: (flags.data ?? config.data).map((path) => resolve(path)) }, 'flags');
+  const asked = parseConfig({ ...wanted, data: (flags.data ?? config.data).map((path) => resolve(path)) });
   const free: readonly string[] = [...FREE_FLAGS, 'steps'];
   for (const key of Object.keys(asked) as (keyof Config)[]) {
     if (free.includes(key) || JSON.stringify(asked[key]) === JSON.stringify(config[key])) continue;

@@ -63,7 +63,7 @@ const configSchema = z.strictObject({
   batch: whole.default(12),
   steps: whole.default(2000),
   seed: z.int().min(0).max(0xffffffff).default(0),
-  /** Steps between validations; 0: only at the end. Default an eighth of the run. */
+  /** Steps between validations; 0: only at the end. Default a quarter of the run, at least 100. */
   evalEvery: z.int().min(0).optional(),
   /** Samples of a validation batch; default chosen by the size of the data. */
   evalBatch: whole.optional(),
@@ -80,30 +80,32 @@ export type ConfigData = z.input<typeof configSchema>;
 export type Config = z.output<typeof configSchema>;
 export type ModelConfig = NonNullable<Config['model']>;
 
-/** Checks data from `where` (a file's name) and fills in defaults. */
-export function parseConfig(data: unknown, where: string): Config {
-  const result = configSchema.safeParse(data);
-  if (result.success) return check(result.data, where);
+/** Checks data and fills in defaults. `where`: the file's name; undefined for flags alone. */
+export function parseConfig(data: unknown, where?: string): Config {
+  const result = configSchema.safeParse(data), place = where === undefined ? '' : `${where}: `;
+  if (result.success) return check(result.data, place);
   const issue = result.error.issues[0], at = issue.path.join('.');
   if (issue.code === 'unrecognized_keys') {
     const known = knownKeys(issue.path);
-    throw new ConfigError(`${where}: unknown key ${issue.keys.map((k) => [...issue.path, k].join('.')).join(', ')}`,
-      known.length > 0 ? `${at || 'a config'} may have ${known.join(', ')}` : undefined);
+    throw new ConfigError(`${place}unknown key ${issue.keys.map((k) => [...issue.path, k].join('.')).join(', ')}`,
+      `${at || 'a config'} may have ${known.join(', ')}`);
   }
-  throw new ConfigError(`${where}: ${at || 'the config'}: ${issue.message}`);
+  throw new ConfigError(`${place}${at || 'the config'}: ${issue.message}`, HINT);
 }
 
-function check(config: Config, where: string): Config {
+const HINT = 'dynamoe train --help tells what may be set';
+
+function check(config: Config, place: string): Config {
   const { model, batch, accumulate } = config;
-  if (batch % accumulate !== 0) throw new ConfigError(`${where}: batch ${batch} cannot be split into ${accumulate} equal parts (accumulate)`);
+  if (batch % accumulate !== 0) throw new ConfigError(`${place}batch ${batch} cannot be split into ${accumulate} equal parts (accumulate)`, 'choose a batch that is a multiple of it');
   if (!model) return config;
   if (model.dModel % model.heads !== 0 || (model.dModel / model.heads) % 2 !== 0) {
-    throw new ConfigError(`${where}: width ${model.dModel} (dModel) cannot be split into ${model.heads} heads of even width`);
+    throw new ConfigError(`${place}width ${model.dModel} (dModel) cannot be split into ${model.heads} heads of even width`, 'choose a width that is a multiple of twice the heads');
   }
   if (model.moe && model.moe.topK > model.moe.experts) {
-    throw new ConfigError(`${where}: topK ${model.moe.topK} is more than the ${model.moe.experts} experts`);
+    throw new ConfigError(`${place}topK ${model.moe.topK} is more than the ${model.moe.experts} experts`, `choose a top-k from 1 to ${model.moe.experts}`);
   }
-  if (model.vocab < 256) throw new ConfigError(`${where}: vocab ${model.vocab} is too small: text is bytes, 256 symbols`);
+  if (model.vocab < 256) throw new ConfigError(`${place}vocab ${model.vocab} is too small: text is bytes, 256 symbols`, 'leave it out');
   return config;
 }
 

@@ -11,7 +11,9 @@ import type { Configured } from './configure.ts';
 import type { DoneEvent, EvalEvent, PeakBytes, StepEvent, TrainEvent } from './events.ts';
 import type { TrainingData } from './experiment.ts';
 import { openSession } from './open.ts';
-import { fingerprintIn, restore, snapshot, validatedIn, type LastValidation } from './snapshot.ts';
+import { ConfigError } from './schema.ts';
+import { fingerprintIn, snapshot, validatedIn, type LastValidation } from './snapshot.ts';
+import { restoreFrom } from '../session/checkpoint.ts';
 import { heldOut, validate } from './validate.ts';
 
 export interface TrainOptions extends Configured {
@@ -33,7 +35,9 @@ const { version } = createRequire(import.meta.url)('../../package.json') as { ve
 
 export async function train(options: TrainOptions): Promise<DoneEvent | null> {
   const { experiment, out, resume = false } = options;
-  await refuseRun(out, resume);
+  await refuseRun(out, resume).catch((error: unknown) => {
+    throw error instanceof UserError ? new ConfigError(error.message.split('\n')[0], error.hint, error) : error;
+  });
   const data = experiment.data(options.say);
   const session = await openSession(experiment);
   try {
@@ -106,7 +110,7 @@ class Training {
     this.#fingerprint = await this.#data.fingerprint();
     this.#run.damaged.forEach((reason) => { say(`passed over a damaged checkpoint: ${reason}`); });
     if (this.#run.checkpoint) {
-      const meta = await restore(this.#session, this.#run.checkpoint.path, 'all');
+      const meta = await restoreFrom(this.#session, this.#run.checkpoint.path, 'all');
       const before = fingerprintIn(meta);
       if (before !== this.#fingerprint) {
         throw new UserError('the data is not what the run was started with: a resumed run would not go on exactly',
@@ -153,7 +157,7 @@ class Training {
   }
 
   async #validateIfDue(): Promise<void> {
-    const { experiment, stop, busy, say } = this.#options, { steps, evalEvery = Math.ceil(steps / 8) } = experiment.config;
+    const { experiment, stop, busy, say } = this.#options, { steps, evalEvery = Math.max(100, Math.ceil(steps / 4)) } = experiment.config;
     const step = this.#session.steps, start = performance.now();
     const due = step > 0 && (step === steps || (evalEvery > 0 && step % evalEvery === 0));
     if (!due || this.#validated?.step === step || stop?.aborted) return;

@@ -49,7 +49,7 @@ async function load(tool: Toolchain): Promise<Driver> {
   const run = lib.func('int64_t dm_run(int64_t pool, int64_t steps, int64_t from, int64_t to, int64_t profile)');
   const peak = lib.func('double dm_fma_peak(int threads, double seconds)');
   const later = <T>(f: Foreign, ...args: unknown[]): Promise<T> => new Promise((resolve, reject) => {
-    f.async(...args, (error: unknown, value: T) => { if (error) reject(error); else resolve(value); });
+    f.async(...args, (error: unknown, value: T) => { if (error) reject(error instanceof Error ? error : new Error('a foreign call failed')); else resolve(value); });
   });
   const number = (f: Foreign) => (...args: unknown[]): number => Number(f(...args));
   return {

@@ -44,42 +44,76 @@ DM_INLINE dm_vec dm_fma_lanes(dm_vec a, dm_vec b, dm_vec c) {
 
 DM_INLINE dm_vec dm_splat(float x) { return x - (dm_vec){0}; }  // x - (+0) is x, -0 included
 
-// c[mr][nv vectors] (= 0, or what is there if `more`) += A * B.
-DM_INLINE void dm_tile(const int mr, const int nv, int64_t k, const float *a, int64_t si, int64_t sk, const float *b, int64_t bs, float *c,
-                       int64_t ldc, int more) {
+// Keeps the compiler from turning pointers that step together into sums of one pointer and a dozen spilled offsets.
+#define DM_HIDE(x) __asm__("" : "+r"(x))
+
+typedef struct {
+  int64_t k;                  // depth
+  const float *a, *b;
+  int64_t si, sk, bs;         // strides of A; rows of B are bs apart
+  float *c;
+  int64_t ldc, more;          // more: c goes on from what is there, else from +0
+  const char *ahead[2];       // brought nearer meanwhile: the lines at ahead[x] + q*pace[x], q < k
+  int64_t pace[2];
+} dm_step;
+
+// c[mr][nv vectors] (= 0, or what is there) += A * B.
+DM_INLINE void dm_tile(const int mr, const int nv, const dm_step *t) {
   dm_vec s[DM_MR][DM_NV];
+  int64_t k = t->k, si = t->si, sk = t->sk, bs = t->bs, ldc = t->ldc, pace0 = t->pace[0], pace1 = t->pace[1];
+  const float *b = t->b, *p[(DM_MR + 2) / 3];
+  const char *ahead0 = t->ahead[0], *ahead1 = t->ahead[1];
+  float *c = t->c;
+  if (t->more) {
 #pragma GCC unroll 16
-  for (int i = 0; i < mr; i++)
+    for (int i = 0; i < mr; i++, c += ldc) {
+      DM_HIDE(c);
 #pragma GCC unroll 4
-    for (int j = 0; j < nv; j++) {
-      s[i][j] = (dm_vec){0};
-      if (more) s[i][j] = *(const dm_uvec *)(c + i * ldc + j * DM_VL);
+      for (int j = 0; j < nv; j++) s[i][j] = *(const dm_uvec *)(c + j * DM_VL);
     }
+    c = t->c;
+  } else {
+#pragma GCC unroll 16
+    for (int i = 0; i < mr; i++)
+#pragma GCC unroll 4
+      for (int j = 0; j < nv; j++) s[i][j] = (dm_vec){0};
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < (mr + 2) / 3; i++) {
+    p[i] = i ? p[i - 1] + 3 * si : t->a;
+    DM_HIDE(p[i]);
+  }
   for (; k > 0; k--) {
     dm_vec v[DM_NV];
 #pragma GCC unroll 4
     for (int j = 0; j < nv; j++) v[j] = *(const dm_uvec *)(b + j * DM_VL);
+    b += bs;
+    __builtin_prefetch(ahead0, 0, 2);
+    ahead0 += pace0;
+    __builtin_prefetch(ahead1, 0, 2);
+    ahead1 += pace1;
 #pragma GCC unroll 16
     for (int i = 0; i < mr; i++) {
-      dm_vec x = dm_splat(a[i * si]);
+      dm_vec x = dm_splat(p[i / 3][i % 3 * si]);
+      if (i % 3 == 2 || i == mr - 1) {
+        p[i / 3] += sk;
+        DM_HIDE(p[i / 3]);
+      }
 #pragma GCC unroll 4
       for (int j = 0; j < nv; j++) s[i][j] = DM_FMA(x, v[j], s[i][j]);
     }
-    a += sk;
-    b += bs;
   }
 #pragma GCC unroll 16
-  for (int i = 0; i < mr; i++)
+  for (int i = 0; i < mr; i++, c += ldc) {
+    DM_HIDE(c);
 #pragma GCC unroll 4
-    for (int j = 0; j < nv; j++) *(dm_uvec *)(c + i * ldc + j * DM_VL) = s[i][j];
+    for (int j = 0; j < nv; j++) *(dm_uvec *)(c + j * DM_VL) = s[i][j];
+  }
 }
 
-typedef void (*dm_kernel)(int64_t k, const float *a, int64_t si, int64_t sk, const float *b, int64_t bs, float *c, int64_t ldc, int more);
-#define DM_K(R, V)                                                                                                              \
-  static void dm_k##R##_##V(int64_t k, const float *a, int64_t si, int64_t sk, const float *b, int64_t bs, float *c, int64_t l, \
-                            int more) {                                                                                         \
-    dm_tile(R, V, k, a, si, sk, b, bs, c, l, more);                                                                             \
-  }
+typedef void (*dm_kernel)(const dm_step *);
+#define DM_K(R, V) \
+  static void dm_k##R##_##V(const dm_step *t) { dm_tile(R, V, t); }
 #define DM_KS(R) DM_K(R, 1) DM_K(R, 2)
 #define DM_REF(R) {dm_k##R##_1, dm_k##R##_2}
 DM_KS(1) DM_KS(2) DM_KS(3) DM_KS(4)

@@ -1,6 +1,6 @@
 // What all elementwise ops share: broadcasting of shapes, reading of stretched inputs, summing a gradient back to a stretched
 // input's shape, and a reference loop. An elementwise op's own file says only what it computes.
-import type { DType } from '../../base/dtype.ts';
+import { isFloat, type DType } from '../../base/dtype.ts';
 import { ShapeError } from '../../base/errors.ts';
 import { boundOf, broadcastShapes, elements, sameShape, sizes, stridesOf, type Dim, type TensorType } from '../../base/shape.ts';
 import type { Expr, Exprs } from '../../kernel/expr.ts';
@@ -12,6 +12,8 @@ export interface Elementwise<A extends Attrs> {
   readonly name: string;
   readonly doc: string;
   readonly arity: number;
+  /** What all inputs must be; any dtype, the same for all, by default. */
+  readonly takes?: 'floats' | 'bools' | 'a bool and two alike';
   /** Rough cost of one element in floating-point operations: decides what is recomputed and what is stored. */
   readonly weight?: number;
   /** Dtype of the result; that of the first input by default. */
@@ -45,6 +47,13 @@ export function unbroadcast(grad: Tensor, to: TensorType): Tensor {
   return summed.shape.length === to.shape.length ? summed : emit1('reshape', [summed], { shape: to.shape.map(boundOf) });
 }
 
+function checkDtypes(name: string, takes: Elementwise<Attrs>['takes'], dtypes: readonly DType[]): void {
+  const alike = takes === 'a bool and two alike' ? dtypes.slice(1) : dtypes, got = dtypes.join(', ');
+  if (alike.some((d) => d !== alike[0])) throw new ShapeError(`${name}: dtypes differ (${got})`, 'use cast');
+  const fits = takes === 'floats' ? isFloat(dtypes[0]) : takes === undefined || dtypes[0] === 'bool';
+  if (!fits) throw new ShapeError(`${name} takes ${takes ?? ''}, got ${got}`, 'use cast');
+}
+
 export function elementwise<A extends Attrs = Attrs>(spec: Elementwise<A>): Op<A> {
   const { name, doc, arity, weight = 1 } = spec;
   return {
@@ -52,9 +61,7 @@ export function elementwise<A extends Attrs = Attrs>(spec: Elementwise<A>): Op<A
     infer(inputs, attrs) {
       if (inputs.length !== arity) throw new ShapeError(`${name} takes ${arity} inputs, got ${inputs.length}`);
       const shape = inputs.reduce<readonly Dim[]>((s, t) => broadcastShapes(name, s, t.shape), []);
-      if (!spec.dtype && inputs.some((t) => t.dtype !== inputs[0].dtype)) {
-        throw new ShapeError(`${name}: dtypes differ (${inputs.map((t) => t.dtype).join(', ')})`, 'use cast');
-      }
+      checkDtypes(name, spec.takes, inputs.map((t) => t.dtype));
       return [{ dtype: spec.dtype ? spec.dtype(inputs.map((t) => t.dtype), attrs) : inputs[0].dtype, shape }];
     },
     ...(spec.grad && { grad: (call: GradCall<A>) => {

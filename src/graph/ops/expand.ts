@@ -1,5 +1,6 @@
 // The reverse of a reduction: repeats a tensor along axes that it does not have.
-import { elements, sizes, stridesOf } from '../../base/shape.ts';
+import { ShapeError } from '../../base/errors.ts';
+import { elements, sameShape, showShape, sizes, stridesOf } from '../../base/shape.ts';
 import type { Op } from '../op.ts';
 import { emit1, type Tensor } from '../tensor.ts';
 
@@ -7,7 +8,12 @@ export type ExpandAttrs = { readonly axes: readonly number[] };
 
 export const expandOp: Op<ExpandAttrs> = {
   name: 'expand', doc: 'x repeated along `axes` to the shape of `like`, whose values are not read', unread: [1],
-  infer: ([x, like]) => [{ dtype: x.dtype, shape: like.shape }],
+  infer([x, like], { axes }) {
+    if (!sameShape(x.shape, like.shape.filter((_, i) => !axes.includes(i)))) {
+      throw new ShapeError(`expand: ${showShape(x.shape)} is not ${showShape(like.shape)} without dimensions ${axes.join(', ')}`);
+    }
+    return [{ dtype: x.dtype, shape: like.shape }];
+  },
   grad: ({ douts: [dout], attrs }) => [dout && emit1('sum', [dout], { axes: attrs.axes }), null],
   lower: { kind: 'map', weight: 0, at: ({ inputs: [x], attrs }, index) => x.at(index.filter((_, i) => !attrs.axes.includes(i))) },
   reference({ inputs: [x], outTypes: [type], attrs }) {

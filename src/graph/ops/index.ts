@@ -2,29 +2,22 @@
 // conformance tests) finds them here.
 import type { Op } from '../op.ts';
 import type { OpTable } from '../builder.ts';
+import { absOp } from './abs.ts';
+import { addOp } from './add.ts';
 import { attentionOp } from './attention.ts';
 import { attentionGradKVOp } from './attentionGradKV.ts';
 import { attentionGradQOp } from './attentionGradQ.ts';
+import { castOp } from './cast.ts';
 import { collectOp } from './collect.ts';
 import { combineOp } from './combine.ts';
 import { combineGradRowsOp } from './combineGradRows.ts';
 import { combineGradWeightsOp } from './combineGradWeights.ts';
-import { readRowsOp } from './readRows.ts';
-import { segmentExpandOp } from './segmentExpand.ts';
-import { segmentSumOp } from './segmentSum.ts';
-import { dispatchOp } from './dispatch.ts';
-import { groupedMatmulOp } from './groupedMatmul.ts';
-import { groupedOuterOp } from './groupedOuter.ts';
-import { permuteOp } from './permute.ts';
-import { topKOp } from './topK.ts';
-import { updateRowsOp } from './updateRows.ts';
-import { absOp } from './abs.ts';
-import { addOp } from './add.ts';
-import { castOp } from './cast.ts';
 import { concatOp } from './concat.ts';
 import { constantOp } from './constant.ts';
+import { copyOp } from './copy.ts';
 import { cosOp } from './cos.ts';
 import { crossEntropyOp } from './crossEntropy.ts';
+import { dispatchOp } from './dispatch.ts';
 import { divOp } from './div.ts';
 import { dropoutOp } from './dropout.ts';
 import { equalOp } from './equal.ts';
@@ -33,6 +26,8 @@ import { expOp } from './exp.ts';
 import { expandOp } from './expand.ts';
 import { gatherOp } from './gather.ts';
 import { geluOp } from './gelu.ts';
+import { groupedMatmulOp } from './groupedMatmul.ts';
+import { groupedOuterOp } from './groupedOuter.ts';
 import { isFiniteOp } from './isFinite.ts';
 import { layerNormOp } from './layerNorm.ts';
 import { lessOp } from './less.ts';
@@ -49,7 +44,9 @@ import { mulOp } from './mul.ts';
 import { negOp } from './neg.ts';
 import { oneHotOp } from './oneHot.ts';
 import { padOp } from './pad.ts';
+import { permuteOp } from './permute.ts';
 import { powOp } from './pow.ts';
+import { readRowsOp } from './readRows.ts';
 import { reluOp } from './relu.ts';
 import { reshapeOp } from './reshape.ts';
 import { rmsNormOp } from './rmsNorm.ts';
@@ -57,6 +54,8 @@ import { ropeOp } from './rope.ts';
 import { rowCountOp } from './rowCount.ts';
 import { rsqrtOp } from './rsqrt.ts';
 import { scatterAddOp } from './scatterAdd.ts';
+import { segmentExpandOp } from './segmentExpand.ts';
+import { segmentSumOp } from './segmentSum.ts';
 import { sigmoidOp } from './sigmoid.ts';
 import { siluOp } from './silu.ts';
 import { sinOp } from './sin.ts';
@@ -66,20 +65,23 @@ import { sqrtOp } from './sqrt.ts';
 import { subOp } from './sub.ts';
 import { sumOp } from './sum.ts';
 import { sumChunksOp } from './sumChunks.ts';
-import { takeAlongOp, putAlongOp } from './takeAlong.ts';
+import { putAlongOp, takeAlongOp } from './takeAlong.ts';
 import { tanhOp } from './tanh.ts';
+import { topKOp } from './topK.ts';
 import { transposeOp } from './transpose.ts';
+import { updateRowsOp } from './updateRows.ts';
 import { whereOp } from './where.ts';
 
 /** Ops differ in the attributes that they take; the table forgets which. */
 // eslint-disable-next-line @typescript-eslint/no-explicit-any
 const all: readonly Op<any>[] = [
-  attentionOp, attentionGradKVOp, attentionGradQOp, collectOp, combineGradRowsOp, combineGradWeightsOp, combineOp, dispatchOp, groupedMatmulOp,
-  groupedOuterOp, permuteOp, readRowsOp, segmentExpandOp, segmentSumOp, topKOp, updateRowsOp,
-  absOp, addOp, castOp, concatOp, constantOp, cosOp, crossEntropyOp, divOp, dropoutOp, equalOp, erfOp, expandOp, expOp, gatherOp,
-  geluOp, isFiniteOp, layerNormOp, lessOp, logicalAndOp, logicalNotOp, logicalOrOp, logOp, logSumExpOp, matmulOp, maximumOp, maxOp,
-  minimumOp, mulOp, negOp, oneHotOp, padOp, powOp, putAlongOp, reluOp, reshapeOp, rmsNormOp, ropeOp, rowCountOp, rsqrtOp, scatterAddOp,
-  sigmoidOp, siluOp, sinOp, sliceOp, softmaxOp, sqrtOp, subOp, sumChunksOp, sumOp, takeAlongOp, tanhOp, transposeOp, whereOp,
+  absOp, addOp, attentionOp, attentionGradKVOp, attentionGradQOp, castOp, collectOp, combineOp, combineGradRowsOp,
+  combineGradWeightsOp, concatOp, constantOp, copyOp, cosOp, crossEntropyOp, dispatchOp, divOp, dropoutOp, equalOp, erfOp, expOp,
+  expandOp, gatherOp, geluOp, groupedMatmulOp, groupedOuterOp, isFiniteOp, layerNormOp, lessOp, logOp, logicalAndOp, logicalNotOp,
+  logicalOrOp, logSumExpOp, matmulOp, maxOp, maximumOp, minimumOp, mulOp, negOp, oneHotOp, padOp, permuteOp, powOp, putAlongOp,
+  readRowsOp, reluOp, reshapeOp, rmsNormOp, ropeOp, rowCountOp, rsqrtOp, scatterAddOp, segmentExpandOp, segmentSumOp, sigmoidOp,
+  siluOp, sinOp, sliceOp, softmaxOp, sqrtOp, subOp, sumOp, sumChunksOp, takeAlongOp, tanhOp, topKOp, transposeOp, updateRowsOp,
+  whereOp,
 ];
 
 export const ops: OpTable = new Map(all.map((op) => [op.name, op as Op]));

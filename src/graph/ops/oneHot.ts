@@ -1,4 +1,5 @@
 // 1 at each index, 0 elsewhere, along a new last axis; an index outside it gives a row of zeros.
+import { ShapeError } from '../../base/errors.ts';
 import { elements, type TensorType } from '../../base/shape.ts';
 import type { Op } from '../op.ts';
 import { emit1, type Tensor } from '../tensor.ts';
@@ -7,7 +8,10 @@ export type OneHotAttrs = { readonly classes: number };
 
 export const oneHotOp: Op<OneHotAttrs> = {
   name: 'oneHot', doc: '1 where the last index equals x, else 0',
-  infer: ([x], { classes }): TensorType[] => [{ dtype: 'float32', shape: [...x.shape, classes] }],
+  infer([x], { classes }): TensorType[] {
+    if (x.dtype !== 'int32') throw new ShapeError(`oneHot: needs int32, got ${x.dtype}`);
+    return [{ dtype: 'float32', shape: [...x.shape, classes] }];
+  },
   lower: { kind: 'map', at({ e, inputs: [x] }, index) {
     const hit = e.op('eq', [e.op('cast', [x.at(index.slice(0, -1))], 'index'), index[index.length - 1]], 'bool');
     return e.op('select', [hit, e.const(1, 'float32'), e.const(0, 'float32')], 'float32');

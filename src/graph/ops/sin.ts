@@ -3,7 +3,7 @@ import { emit1, type Tensor } from '../tensor.ts';
 import { elementwise } from './elementwise.ts';
 
 export const sinOp = elementwise({
-  name: 'sin', doc: 'sin a', arity: 1, weight: 14,
+  name: 'sin', doc: 'sin a', arity: 1, takes: 'floats', weight: 14,
   grad: ({ inputs: [a] }, dout) => [emit1('mul', [dout, emit1('cos', [a])])],
   expr: (e, [a], dtype) => e.op('sin', [a], dtype),
   value: ([a]) => Math.sin(a),

@@ -42,3 +42,9 @@ export function mean(x: Tensor, axes?: readonly number[]): Tensor {
   const scaled = emit1('mul', [total, scalar(total, 1 / fixed)]);
   return dynamic === undefined ? scaled : emit1('div', [scaled, emit1('rowCount', [x], {})]);
 }
+
+/** Mean squared distance from the mean over `axes` (all by default). */
+export function variance(x: Tensor, axes?: readonly number[]): Tensor {
+  const list = normaliseAxes('variance', x, axes), away = emit1('sub', [x, emit1('expand', [mean(x, list), x], { axes: list })]);
+  return mean(emit1('mul', [away, away]), list);
+}

@@ -29,7 +29,7 @@ import { sqrt } from '../../../src/graph/ops/sqrt.ts';
 import { sub } from '../../../src/graph/ops/sub.ts';
 import { tanh } from '../../../src/graph/ops/tanh.ts';
 import { where } from '../../../src/graph/ops/where.ts';
-import type { Tensor } from '../../../src/graph/tensor.ts';
+import { emit1, type Tensor } from '../../../src/graph/tensor.ts';
 import type { InputSpec } from '../harness.ts';
 import { afterCounts, broadcast, type Family } from '../shapes.ts';
 
@@ -79,9 +79,11 @@ export const families: readonly Family[] = [
   elementwise('mul', 1, (x) => mul(x, x), { name: 'by itself' }),
   elementwise('div', 2, div, { value: nonZero }),
   elementwise('neg', 1, neg),
+  elementwise('copy', 1, (a) => emit1('copy', [a])),
   elementwise('exp', 1, exp),
   elementwise('sqrt', 1, sqrt, { value: positive }),
   elementwise('relu', 1, relu, { kink: 0 }),
+  elementwise('copy', 1, (x) => emit1('copy', [x])),
   elementwise('abs', 1, abs, { kink: 0 }),
   elementwise('log', 1, log, { value: positive }),
   elementwise('tanh', 1, tanh, { value: wide }),

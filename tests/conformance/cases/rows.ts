@@ -6,6 +6,7 @@ import { crossEntropy } from '../../../src/graph/ops/crossEntropy.ts';
 import { dropout } from '../../../src/graph/ops/dropout.ts';
 import { gather } from '../../../src/graph/ops/gather.ts';
 import { layerNorm } from '../../../src/graph/ops/layerNorm.ts';
+import { logSumExp } from '../../../src/graph/ops/logSumExp.ts';
 import { max } from '../../../src/graph/ops/max.ts';
 import { mul } from '../../../src/graph/ops/mul.ts';
 import { pad } from '../../../src/graph/ops/pad.ts';
@@ -76,6 +77,7 @@ export const families: readonly Family[] = [
     value: ({ uniform, normal }) => (uniform < 0.02 ? NaN : normal) }], build: (t) => max(t[s.counts.length], axes) })) },
   { op: 'softmax', cases: rowsOf(size).map((s) => unary(s, (x) => softmax(mul(x, 3)))) },
   { op: 'softmax', name: 'read twice', cases: rowsOf().map((s) => unary(s, (x) => { const p = softmax(x); return [p, sum(mul(p, p), [s.lead.length])]; })) },
+  { op: 'logSumExp', cases: rowsOf().map((s) => unary(s, (x) => logSumExp(mul(x, 3)))) },
   { op: 'rmsNorm', cases: norm(1, (x, gain) => emit('rmsNorm', [x, gain], { eps: 1e-2 })) },
   { op: 'rmsNorm', name: 'after a residual', cases: norm(1, (x, gain) => { const y = add(x, silu(x)); return [rmsNorm(y, gain), y]; }) },
   { op: 'layerNorm', cases: norm(2, (x, gain, bias) => emit('layerNorm', [x, gain, bias], { eps: 1e-2 })) },

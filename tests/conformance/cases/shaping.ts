@@ -7,9 +7,9 @@ import { flatten, reshape } from '../../../src/graph/ops/reshape.ts';
 import { mul } from '../../../src/graph/ops/mul.ts';
 import { oneHot } from '../../../src/graph/ops/oneHot.ts';
 import { rowCount } from '../../../src/graph/ops/rowCount.ts';
-import { mean, sum } from '../../../src/graph/ops/sum.ts';
+import { mean, sum, variance } from '../../../src/graph/ops/sum.ts';
 import { transpose } from '../../../src/graph/ops/transpose.ts';
-import type { Tensor } from '../../../src/graph/tensor.ts';
+import { emit1, type Tensor } from '../../../src/graph/tensor.ts';
 import type { Case, DimSpec } from '../harness.ts';
 import { anyShape, fixedShape, size, someSize, type AnyShape, type Family } from '../shapes.ts';
 
@@ -28,6 +28,8 @@ const permuted = anyShape(1, 4).chain((s) => {
   return fc.shuffledSubarray(rest, { minLength: rest.length, maxLength: rest.length }).map((order) => ({ s, order: [...first, ...order] }));
 });
 
+const rowsOfTwo = fixedShape(2, 2);
+
 /** Long sums cross the chunks of 4096. */
 const long = fc.constantFrom<[number[], number[]]>([[4096], [0]], [[2, 4097], [1]], [[9000, 3], [0]], [[4100, 2, 2], [0, 1]], [[3, 10_001], [0, 1]]);
 
@@ -38,6 +40,11 @@ export const families: readonly Family[] = [
   { op: 'sum', name: 'of sums', cases: axesOf().map(({ s, axes }) => unary(s, (x) => [sum(x, axes), mul(sum(mul(x, x), axes), 2)])) },
   { op: 'sum', name: 'mean', cases: axesOf(someSize).filter(({ s }) => s.counts.length === 0 || (s.counts[0].data ?? []).at(-1) !== 0)
     .map(({ s, axes }) => unary(s, (x) => mean(x, axes))) },
+  { op: 'sum', name: 'variance', cases: axesOf(someSize).filter(({ s }) => s.counts.length === 0 || (s.counts[0].data ?? []).at(-1) !== 0)
+    .map(({ s, axes }) => unary(s, (x) => variance(x, axes))) },
+  { op: 'sum', name: 'one by one', cases: rowsOfTwo.map((shape) => unary({ shape, counts: [] }, (x) => emit1('sum', [x], { axes: [1], serial: true }))) },
+  { op: 'sumChunks', cases: fixedShape(1, 3).filter((s) => !s.includes(0)).map((shape) => unary({ shape, counts: [] }, (x) => emit1('sumChunks', [x]))) },
+  { op: 'sumChunks', name: 'several', cases: fc.constantFrom([4096], [4097], [3, 3001]).map((shape) => unary({ shape, counts: [] }, (x) => emit1('sumChunks', [x]))), runs: 3 },
   { op: 'rowCount', cases: anyShape(1).filter((s) => s.counts.length > 0).map((s) => unary(s, (x) => mul(rowCount(x), sum(x)))) },
   { op: 'expand', cases: axesOf().map(({ s, axes }) => ({
     inputs: [...s.counts, { name: 'like', shape: s.shape }, { name: 'x', shape: s.shape.filter((_, i) => !axes.includes(i)) }],

@@ -1,0 +1,98 @@
+// dynamoe start: what `npm start` runs. The default model on the user's text, or on text that every installation has, for about
+// two minutes; then what it learned, and what to try next.
+import { glob, stat } from 'node:fs/promises';
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import type { Command } from 'commander';
+import { UserError } from '../base/errors.ts';
+import { configure, type Configured } from '../train/configure.ts';
+import { openCheckpoint, openSession } from '../train/open.ts';
+import { median } from './bench-gemm.ts';
+import { data, device, MAX_SEED, threads, whole, type TrainFlags } from './flags.ts';
+import { bits, duration, fixed } from './format.ts';
+import { writeText } from './generate.ts';
+import { exampleBatch } from './inspect.ts';
+import { newFolder, runTraining } from './train.ts';
+
+const SECONDS = 105; // of training steps; with compiling, validation and the sample about two minutes
+const STEPS = { least: 200, most: 6000, measured: 12, warmUp: 3 };
+const MAX_BYTES = 2_000_000;
+
+export function addStart(program: Command): void {
+  program.command('start').summary('two minutes of training, as `npm start` does it')
+    .description('Trains the default model for about two minutes and shows what it learned.')
+    .addOption(data())
+    .option('--steps <n>', 'optimiser steps (default: as many as fit into two minutes)', whole(1))
+    .option('--out <folder>', 'run folder (default: a new one in runs/)')
+    .option('--seed <n>', 'of starting values and the order of the data (default: 0)', whole(0, MAX_SEED))
+    .addOption(device()).addOption(threads())
+    .action(start);
+}
+
+async function start({ out = newFolder(), ...flags }: TrainFlags): Promise<void> {
+  const own = flags.data === undefined;
+  const paths = flags.data ?? await installedText();
+  const say = (line: string): void => { process.stdout.write(`${line}\n`); };
+  say(own ? `A mixture-of-experts language model learns the Markdown and TypeScript declarations under node_modules (${paths.length} files).`
+    : `A mixture-of-experts language model learns ${paths.join(', ')}.`);
+  const trial = await configure(undefined, { ...flags, data: paths });
+  const steps = flags.steps ?? await stepsThatFit(trial);
+  const { checkpoint, val_loss: loss } = await runTraining(await configure(undefined, { ...flags, data: paths, steps, evalEvery: 0 }), { out });
+
+  const { session } = await openCheckpoint(checkpoint, { ...flags, say });
+  try {
+    if (loss !== null) say(`\nvalidation loss: ${fixed(bits(loss))} bits per byte (${fixed(loss)} nats)`);
+    say(`checkpoint: ${checkpoint}\n\nWhat it writes now:\n`);
+    await writeText(session, { prompt: own ? 'The ' : '\n', tokens: 400, temperature: 0.7, seed: 1 });
+  } finally {
+    await session.close();
+  }
+  say(`\nTry next:
+  npx --no-install dynamoe generate ${out} --prompt "export " --tokens 400
+  npx --no-install dynamoe train --data PATH --steps 4000 --out runs/mine
+  npx --no-install dynamoe inspect --stage kernels
+  npm start -- --data PATH`);
+}
+
+/** How many steps this machine does in the time there is. */
+async function stepsThatFit({ experiment }: Configured): Promise<number> {
+  const session = await openSession(experiment);
+  try {
+    const batch = await exampleBatch(experiment), ms: number[] = [];
+    await session.prepare(batch);
+    for (let i = 0; i < STEPS.warmUp + STEPS.measured; i++) {
+      const begin = performance.now();
+      await session.step(batch);
+      if (i >= STEPS.warmUp) ms.push(performance.now() - begin);
+    }
+    const fit = Math.floor((SECONDS * 1000) / median(ms) / 50) * 50, steps = Math.min(STEPS.most, Math.max(STEPS.least, fit));
+    process.stdout.write(`A step takes ${median(ms).toFixed(1)} ms here: ${steps} steps, about ${duration((steps * median(ms)) / 1000)}.\n`);
+    return steps;
+  } finally {
+    await session.close();
+  }
+}
+
+/** Text that comes with every installation: beside this package, or in its own node_modules. */
+async function installedText(): Promise<string[]> {
+  const root = fileURLToPath(new URL('../..', import.meta.url));
+  const folder = [join(root, 'node_modules'), join(root, '..')].find((path) => existsSync(path));
+  const found: string[] = [];
+  let bytes = 0;
+  // From what is most like prose to what there is most of.
+  for (const pattern of ['@types/node/**/*.d.ts', '{*,@*/*}/*.md', 'typescript/lib/lib.es*.d.ts', '**/*.{md,d.ts}']) {
+    const paths: string[] = [];
+    for await (const path of glob(pattern, { cwd: folder })) paths.push(path);
+    for (const path of paths.sort()) {
+      const full = join(folder ?? '.', path), size = await stat(full).then((s) => (s.isFile() ? s.size : 0), () => 0);
+      if (found.includes(full) || size < 1000) continue;
+      if (bytes + size > MAX_BYTES) return found;
+      found.push(full);
+      bytes += size;
+    }
+    if (bytes > MAX_BYTES * 0.8) break;
+  }
+  if (bytes < 100_000) throw new UserError('there is too little text under node_modules to learn from', 'npm start -- --data PATH trains on your own');
+  return found;
+}

@@ -1,0 +1,9 @@
+// The same values in memory of their own: made by the compiler for outputs and states that another state's update must not change.
+import { elementwise } from './elementwise.ts';
+
+export const copyOp = elementwise({
+  name: 'copy', doc: 'a, stored apart from it', arity: 1,
+  grad: (_, dout) => [dout],
+  expr: (_, [a]) => a,
+  value: ([a]) => a,
+});

@@ -1,0 +1,142 @@
+// dynamoe train from the outside: its JSON, its exit codes, what it refuses, how it stops and goes on.
+import assert from 'node:assert/strict';
+import { readdir, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { temporaryFolder } from '../io/folder.ts';
+import { command, eventsOf, lossesOf, start, TINY, writeText, type Running } from './command.ts';
+
+/** Waits until the run has told of step `n`; 0: while it begins. */
+async function until({ output, ended }: Running, n: number): Promise<void> {
+  if (n === 0) await new Promise((resolve) => { setTimeout(resolve, 300); });
+  let over = n === 0;
+  void ended.then(() => { over = true; });
+  while (!over && !output().includes(`"event":"step","step":${n},`)) await new Promise((resolve) => { setTimeout(resolve, 5); });
+}
+
+test('with --json, stdout holds the events of the contract and nothing else', async (t) => {
+  const folder = await temporaryFolder(t), data = await writeText(folder), out = join(folder, 'run');
+  const { code, stdout, stderr } = await command('train', ...TINY, '--data', data, '--steps', '6', '--eval-every', '3', '--seed', '7', '--out', out, '--json');
+  assert.equal(code, 0, stderr);
+  const events = eventsOf(stdout), of = (kind: string) => events.filter((e) => e.event === kind);
+  assert.equal(events[0].event, 'start');
+  assert.deepEqual(of('step').map((e) => e.step), [1, 2, 3, 4, 5, 6]);
+  for (const step of of('step')) {
+    for (const key of ['loss', 'tokens_per_s', 'ms', 'grad_norm', 'lr']) assert.equal(typeof step[key], 'number', key);
+    assert.deepEqual(Object.keys(step['aux'] as object).sort(), ['blocks.0.moe/balance', 'blocks.0.moe/z']);
+    const load = (step['load'] as Record<string, number[]>)['blocks.0.moe'];
+    assert.equal(load.reduce((a, b) => a + b, 0), 4 * 16 * 2, 'every token goes to two experts');
+  }
+  assert.deepEqual(of('eval').map((e) => e.step), [3, 6]);
+  const done = events.at(-1);
+  assert.equal(done?.event, 'done');
+  assert.equal(done.step, 6);
+  assert.equal(done['val_loss'], of('eval')[1]['val_loss']);
+  assert.deepEqual(Object.keys(done['peak_bytes'] as object), ['arena', 'params', 'optimiser', 'rss']);
+  assert.ok(Object.values(done['peak_bytes'] as Record<string, number>).every((n) => n > 0));
+
+  const measured = await command('eval', done['checkpoint'] as string, '--data', data, '--json');
+  assert.equal(eventsOf(measured.stdout)[0]['val_loss'], done['val_loss'], measured.stderr);
+  const elsewhere = await command('eval', out, '--json');
+  assert.equal(eventsOf(elsewhere.stdout)[0]['val_loss'], done['val_loss'], 'a run folder and the data it was trained on');
+
+  const text = async (...flags: string[]): Promise<string> =>
+    (await command('generate', out, '--prompt', 'the ', '--tokens', '24', ...flags)).stdout;
+  const one = await text('--temperature', '1', '--seed', '3');
+  assert.ok(one.startsWith('the '));
+  assert.equal(await text('--temperature', '1', '--seed', '3'), one);
+  assert.notEqual(await text('--temperature', '1', '--seed', '4'), one);
+  assert.equal(await text('--temperature', '1', '--top-k', '1', '--seed', '9'), await text('--temperature', '0'));
+});
+
+test('killed with SIGKILL again and again and resumed, losses are those of an uninterrupted run', async (t) => {
+  const folder = await temporaryFolder(t), data = await writeText(folder), steps = 300;
+  const flags = (out: string) => ['train', ...TINY, '--data', data, '--steps', String(steps), '--eval-every', '50', '--save-every', '7', '--out', join(folder, out), '--json'];
+  const whole = await command(...flags('whole'));
+  assert.equal(whole.code, 0, whole.stderr);
+  const losses = new Map<number, unknown>();
+  let kills = 0;
+  for (const at of [0, 3, 50, 90, 140, 190, 230]) {
+    const run = start(...flags('torn'), '--resume');
+    await until(run, at);
+    if (run.child.kill('SIGKILL')) kills++;
+    const { stdout } = await run.ended;
+    // The last line may be torn.
+    for (const [step, loss] of lossesOf(stdout.slice(0, stdout.lastIndexOf('\n') + 1))) losses.set(step, loss);
+  }
+  const end = await command(...flags('torn'), '--resume');
+  assert.equal(end.code, 0, end.stderr);
+  for (const [step, loss] of lossesOf(end.stdout)) losses.set(step, loss);
+  assert.ok(kills >= 5);
+  assert.deepEqual(new Map([...losses].sort(([a], [b]) => a - b)), lossesOf(whole.stdout));
+  assert.equal(eventsOf(end.stdout).at(-1)?.['val_loss'], eventsOf(whole.stdout).at(-1)?.['val_loss']);
+});
+
+test('a run folder is refused without --resume, and settings that do not fit with it', async (t) => {
+  const folder = await temporaryFolder(t), data = await writeText(folder), out = join(folder, 'run');
+  const flags = ['train', ...TINY, '--data', data, '--steps', '2', '--out', out, '--json'];
+  assert.equal((await command(...flags)).code, 0);
+  const again = await command(...flags);
+  assert.equal(again.code, 2);
+  assert.match(again.stderr, /already holds a run\n {2}hint: add --resume/);
+  const other = await command(...flags, '--resume', '--seed', '5');
+  assert.equal(other.code, 2);
+  assert.match(other.stderr, /seed 0, not 5/);
+  const bare = await command('train', '--resume', '--out', out, '--json');
+  assert.equal(bare.code, 0, bare.stderr);
+  assert.deepEqual(eventsOf(bare.stdout).map((e) => e.event), ['start', 'done']);
+  await writeFile(data, 'other text '.repeat(2000));
+  const changed = await command('train', '--resume', '--out', out);
+  assert.equal(changed.code, 1);
+  assert.match(changed.stderr, /data is not what the run was started with/);
+});
+
+test('Ctrl-C finishes the step, saves, says how to go on and exits with 130', async (t) => {
+  const folder = await temporaryFolder(t), data = await writeText(folder), out = join(folder, 'run');
+  const run = start('train', ...TINY, '--data', data, '--steps', '100000', '--out', out, '--json');
+  await until(run, 3);
+  run.child.kill('SIGINT');
+  const { code, stdout, stderr } = await run.ended;
+  assert.equal(code, 130, stderr);
+  const stopped = eventsOf(stdout).at(-1);
+  assert.equal(stopped?.event, 'stopped');
+  assert.match(stderr, /dynamoe train --resume --out/);
+  assert.ok((await readdir(out)).includes(`step-${String(stopped.step).padStart(8, '0')}.safetensors`));
+});
+
+test('a second Ctrl-C stops at once', async (t) => {
+  const folder = await temporaryFolder(t), data = await writeText(folder, 2_000_000), out = join(folder, 'run');
+  const run = start('train', ...TINY, '--data', data, '--steps', '100000', '--out', out, '--json');
+  await until(run, 3);
+  run.child.kill('SIGINT');
+  await new Promise((resolve) => { setTimeout(resolve, 2); });
+  run.child.kill('SIGINT');
+  assert.equal((await run.ended).code, 130);
+});
+
+test('a loss that is not finite commits nothing and names step, op and last good checkpoint', async (t) => {
+  const folder = await temporaryFolder(t), data = await writeText(folder), out = join(folder, 'run'), config = join(folder, 'config.json');
+  await writeFile(config, JSON.stringify({ optimizer: { name: 'sgd', lr: 1e30, schedule: 'constant' }, steps: 20 }));
+  const { code, stdout, stderr } = await command('train', config, ...TINY, '--data', data, '--out', out, '--json');
+  assert.equal(code, 1);
+  assert.match(stderr, /step \d+: the (loss|gradient) is not finite; first produced by \w+/);
+  assert.match(stderr, /last good checkpoint is .*step-\d+\.safetensors/);
+  assert.doesNotMatch(stderr, /\n\s+at /);
+  const steps = eventsOf(stdout).filter((e) => e.event === 'step');
+  const [, file] = /(step-\d+\.safetensors)/.exec(stderr) ?? [];
+  assert.equal(Number(/\d+/.exec(file)?.[0]), steps.at(-1)?.step, 'the checkpoint is of the last step that was done');
+});
+
+test('1 and 2 threads give the same losses, bit for bit', async (t) => {
+  const folder = await temporaryFolder(t), data = await writeText(folder);
+  const run = (threads: string) => command('train', ...TINY, '--data', data, '--steps', '12', '--threads', threads, '--out', join(folder, threads), '--json');
+  assert.deepEqual(lossesOf((await run('1')).stdout), lossesOf((await run('2')).stdout));
+});
+
+test('in a pipe there are plain lines', async (t) => {
+  const folder = await temporaryFolder(t), data = await writeText(folder);
+  const { code, stdout } = await command('train', ...TINY, '--data', data, '--steps', '3', '--out', join(folder, 'run'));
+  assert.equal(code, 0);
+  assert.match(stdout, /^step 2\/3 {2}loss \d\.\d+ {2}.* tokens\/s/m);
+  assert.doesNotMatch(stdout, /\x1b/);
+});

@@ -1,0 +1,71 @@
+// The reference executor: states, updates, guards, diagnosis.
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { UserError } from '../../src/base/errors.ts';
+import { GraphBuilder } from '../../src/graph/builder.ts';
+import { ops } from '../../src/graph/ops/index.ts';
+import { add } from '../../src/graph/ops/add.ts';
+import { div } from '../../src/graph/ops/div.ts';
+import { log } from '../../src/graph/ops/log.ts';
+import { sum } from '../../src/graph/ops/sum.ts';
+import { ReferenceExecutor } from '../../src/run/reference.ts';
+
+const pair = { dtype: 'float32', shape: [2] } as const;
+
+/** x and y change places unless `hold`; the output is their sum. */
+function swapper(): { executor: ReferenceExecutor; step: (hold: number) => Promise<number[]> } {
+  const b = new GraphBuilder(ops), x = b.input('state', 'x', pair), y = b.input('state', 'y', pair);
+  const hold = b.input('input', 'hold', { dtype: 'int32', shape: [] });
+  b.output('sum', add(x, y));
+  b.update(x, y, hold);
+  b.update(y, x, hold);
+  const executor = new ReferenceExecutor(), loaded = executor.load(b.build());
+  executor.setState('x', pair, Float32Array.of(1, 2));
+  executor.setState('y', pair, Float32Array.of(10, 20));
+  return { executor, step: async (h) => Array.from((await executor.run(loaded, { hold: Int32Array.of(h) }))['sum'].data) };
+}
+
+test('updates take effect together, after the run, unless they are held', async () => {
+  const { executor, step } = swapper();
+  assert.deepEqual(await step(1), [11, 22]);
+  assert.deepEqual(Array.from(executor.getState('x').data), [1, 2]);
+  await step(0);
+  assert.deepEqual(Array.from(executor.getState('x').data), [10, 20]);
+  assert.deepEqual(Array.from(executor.getState('y').data), [1, 2]);
+});
+
+test('floats keep their 64 bits, in and out', () => {
+  const { executor } = swapper();
+  executor.setState('x', pair, Float64Array.of(0.1, 1 / 3));
+  assert.deepEqual(executor.getState('x').data, Float64Array.of(0.1, 1 / 3));
+});
+
+test('rows are counted in each run', async () => {
+  const b = new GraphBuilder(ops), n = b.input('input', 'n', { dtype: 'int32', shape: [] });
+  const x = b.input('input', 'x', { dtype: 'float32', shape: [{ kind: 'bounded', bound: 4, count: n.id }] });
+  b.output('sum', sum(x));
+  const executor = new ReferenceExecutor(), loaded = executor.load(b.build());
+  const total = async (count: number): Promise<number> =>
+    Number((await executor.run(loaded, { n: Int32Array.of(count), x: Float32Array.of(1, 2, 4, NaN) }))['sum'].data[0]);
+  assert.equal(await total(3), 7);
+  assert.equal(await total(0), 0);
+});
+
+test('diagnose names the first op whose result is not finite', async () => {
+  const b = new GraphBuilder(ops), x = b.input('input', 'x', pair);
+  b.scope = 'layer';
+  b.output('y', sum(div(add(x, 1), log(x))));
+  const executor = new ReferenceExecutor(), loaded = executor.load(b.build());
+  assert.equal(await executor.diagnose(loaded, { x: Float32Array.of(2, 3) }), null);
+  assert.equal(await executor.diagnose(loaded, { x: Float32Array.of(2, 1) }), 'div in layer');
+  assert.equal(await executor.diagnose(loaded, { x: Float32Array.of(2, -1) }), 'log in layer');
+});
+
+test('inputs of another type or size are refused', async () => {
+  const b = new GraphBuilder(ops), x = b.input('input', 'x', pair);
+  b.output('y', x);
+  const executor = new ReferenceExecutor(), loaded = executor.load(b.build());
+  await assert.rejects(async () => executor.run(loaded, {}), UserError);
+  await assert.rejects(async () => executor.run(loaded, { x: Int32Array.of(1, 2) }), UserError);
+  await assert.rejects(async () => executor.run(loaded, { x: Float32Array.of(1) }), UserError);
+});
