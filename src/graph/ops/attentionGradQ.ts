@@ -1,6 +1,6 @@
 // Gradient of attention to its queries: dq = sum over keys ascending of ds k, with p = e^(s - lse) computed again and
 // ds = scale p (do . v - delta). 16 queries to a task.
-import { boundOf, elements } from '../../base/shape.ts';
+import { elements } from '../../base/shape.ts';
 import type { Expr } from '../../kernel/expr.ts';
 import type { Op } from '../op.ts';
 import { scoreGradients } from './attentionReference.ts';
