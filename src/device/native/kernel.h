@@ -5,7 +5,8 @@
 #if defined(__clang__)
 #define DM_VECTOR _Pragma("clang loop vectorize(assume_safety)")
 #else
-#define DM_VECTOR _Pragma("GCC ivdep")
+// Not unrolled before it is vectorised: gcc would then see straight code and branches.
+#define DM_VECTOR _Pragma("GCC ivdep") _Pragma("GCC unroll 1")
 #endif
 // The larger of two; NaN if either is NaN.
 #define dm_pick(v, m) (((v) > (m)) | ((v) != (v)) ? (v) : (m))
