@@ -4,8 +4,11 @@
 // The loop that follows has independent iterations, also where it writes what it reads.
 #if defined(__clang__)
 #define DM_VECTOR _Pragma("clang loop vectorize(assume_safety)")
+#define DM_LANES _Pragma("clang loop vectorize(assume_safety) unroll(disable)")
 #else
 #define DM_VECTOR _Pragma("GCC ivdep")
+// For the 16 partial results of a reduction: GCC would unroll the loop before it looks for vectors, and then find none where it chooses.
+#define DM_LANES _Pragma("GCC ivdep") _Pragma("GCC unroll 1")
 #endif
 // The larger of two; NaN if either is NaN.
 #define dm_pick(v, m) (((v) > (m)) | ((v) != (v)) ? (v) : (m))
