@@ -52,6 +52,14 @@ test('a folder imports only from those below it', () => {
   assert.deepEqual(wrong, []);
 });
 
+test('the library does not import itself by its name', () => {
+  const wrong = [...imports.keys()].filter((file) => {
+    const { importedFiles } = ts.preProcessFile(readFileSync(join(src, file), 'utf8'), true, true);
+    return importedFiles.some(({ fileName }) => /^dynamoe(\/|$)/.test(fileName) && fileName !== 'dynamoe/package.json');
+  });
+  assert.deepEqual(wrong, [], 'it would hide an import from the order and from the search for cycles');
+});
+
 test('no import cycles, types included', () => {
   const state = new Map<string, 'open' | 'done'>();
   const cycles: string[] = [];

@@ -1,14 +1,12 @@
 // Set-up of a checkout: installs what package-lock.json says, unless that was done. Plain JavaScript for Node 20.
 import { spawnSync } from 'node:child_process';
-import { existsSync, statSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { nodePath } from './runtime/launch.mjs';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
-const time = (path) => (existsSync(root + path) ? statSync(root + path).mtimeMs : -1);
 
-// npm writes node_modules/.package-lock.json at the end of an installation.
-if (time('node_modules/.package-lock.json') < time('package-lock.json')) {
+if (!installed()) {
   console.error('dynamoe: installing the locked packages (npm ci)');
   // Errors only: npm would warn that Node 20 is older than what the published package asks for.
   const options = ['--include=dev', '--include=optional', '--loglevel=error', '--no-progress'];
@@ -23,6 +21,22 @@ if (time('node_modules/.package-lock.json') < time('package-lock.json')) {
     process.exit(1);
   }
   checkNode();
+}
+
+/** Whether node_modules holds what package-lock.json says, as npm notes at the end of an installation. */
+function installed() {
+  const packages = (path) => (existsSync(root + path) ? JSON.parse(readFileSync(root + path, 'utf8')).packages : {});
+  const there = packages('node_modules/.package-lock.json');
+  for (const [path, { integrity, optional }] of Object.entries(packages('package-lock.json'))) {
+    if (path === '') continue; // the project itself
+    // Optional packages are those of other platforms, and the Node of this one.
+    if (path in there ? there[path].integrity !== integrity : !optional) return false;
+  }
+  try {
+    return existsSync(nodePath());
+  } catch {
+    return false;
+  }
 }
 
 /** Says what is wrong where the packaged Node 24 is missing or does not run (another libc, for example). */

@@ -1,4 +1,4 @@
-// All checks of the project. `check`: types, lint, unused code; `unit [FILE | --FLAG=VALUE]...`: the tests, with
+// All checks of the project. `check`: types, lint, unused code, structure; `unit [FILE | --FLAG=VALUE]...`: the tests, with
 // arguments for node's test runner; neither: all, the tests last. Exit code 1 if any failed.
 import { spawnSync } from 'node:child_process';
 
@@ -19,6 +19,7 @@ if (mode === 'all' || mode === 'check') {
   run('lint', ['node_modules/eslint/bin/eslint.js', '--max-warnings=0', '.']);
   run('unused code', ['node_modules/knip/bin/knip.js', '--no-progress', '--no-config-hints']);
 }
+if (mode === 'check') run('structure', ['--test', '--test-reporter=dot', 'tests/structure.test.ts']);
 if (mode === 'all' || mode === 'unit') {
   // Node wants its flags before the files.
   const flags = rest.filter((arg) => arg.startsWith('-'));

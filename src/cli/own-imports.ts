@@ -1,4 +1,5 @@
-// `import 'dynamoe'` in a config file means this very installation, wherever the file lies: its modules and ours must be the same.
+// How config files are loaded. `import 'dynamoe'` in one means this very installation, wherever the file lies: its modules and ours
+// must be the same. A .ts file is an ES module, whatever the package around it says.
 import { registerHooks } from 'node:module';
 import { extname } from 'node:path';
 
@@ -8,7 +9,9 @@ export function serveOwnImports(): void {
   registerHooks({
     resolve(specifier, context, next) {
       const match = /^dynamoe(?:\/([a-z]+))?$/.exec(specifier);
-      return match ? { url: own(match[1] ?? 'index'), shortCircuit: true } : next(specifier, context);
+      if (match) return { url: own(match[1] ?? 'index'), shortCircuit: true };
+      const found = next(specifier, context);
+      return found.format === 'commonjs-typescript' ? { ...found, format: 'module-typescript' } : found;
     },
   });
 }

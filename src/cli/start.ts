@@ -17,7 +17,7 @@ import { newFolder, runTraining } from './train.ts';
 
 const SECONDS = 105; // of training steps; with compiling, validation and the sample about two minutes
 const STEPS = { least: 200, most: 6000, measured: 12, warmUp: 3 };
-const MAX_BYTES = 4_000_000;
+const MAX_BYTES = 2_000_000;
 
 export function addStart(program: Command): void {
   program.command('start').summary('two minutes of training, as `npm start` does it')
@@ -38,7 +38,7 @@ async function start({ out = newFolder(), ...flags }: TrainFlags): Promise<void>
     : `A mixture-of-experts language model learns ${paths.join(', ')}.`);
   const trial = await configure(undefined, { ...flags, data: paths });
   const steps = flags.steps ?? await stepsThatFit(trial);
-  const { checkpoint, val_loss: loss } = await runTraining(await configure(undefined, { ...flags, data: paths, steps }), { out });
+  const { checkpoint, val_loss: loss } = await runTraining(await configure(undefined, { ...flags, data: paths, steps, evalEvery: 0 }), { out });
 
   const { session } = await openCheckpoint(checkpoint, { ...flags, say });
   try {

@@ -22,7 +22,7 @@ export function addTrain(program: Command): void {
     .option('--seed <n>', 'of starting values, dropout and the order of the data (default: 0)', whole(0, MAX_SEED))
     .option('--out <folder>', 'run folder for checkpoints and events (default: a new one in runs/)')
     .option('--resume', 'go on with the run in --out, exactly as if it had not stopped')
-    .option('--eval-every <n>', 'steps between validations; 0: only at the end (default: an eighth of the run, at least 100)', whole(0))
+    .option('--eval-every <n>', 'steps between validations; 0: only at the end (default: a quarter of the run, at least 100)', whole(0))
     .option('--save-every <n>', 'steps between checkpoints; 0: only at the end (default: about every 10 seconds)', whole(0))
     .addOption(new Option('--accumulate <n>', 'parts of a batch whose gradients are added up (default: 1)').argParser(whole(1)))
     .addOption(json());

@@ -16,6 +16,8 @@ import type { Runnable } from '../run/executor.ts';
 import { nameParameters, type Named } from '../trace/module.ts';
 import { initialValue } from '../trace/parameter.ts';
 import { call, type Trace } from '../trace/trace.ts';
+import { saveCheckpoint } from '../io/checkpoint.ts';
+import { contentOf, restoreFrom } from './checkpoint.ts';
 import { openBackend, type Backend, type DeviceName } from './backend.ts';
 
 /** A model that a session can train: one tensor in, one out. */
@@ -289,6 +291,16 @@ export class Session {
       this.executor.setState(name, { dtype: value.dtype, shape: value.shape }, value.data);
     }
     this.#step = step;
+  }
+
+  /** Writes parameters, optimiser state and step to a safetensors file, atomically; steps called before are in it, later ones wait. */
+  save(path: string): Promise<void> {
+    return this.#inOrder(() => saveCheckpoint(path, contentOf(this, { config: null, data: null })));
+  }
+
+  /** Goes on from a file that `save` or `dynamoe train` wrote for the same model: the next step has the bits it would have had. */
+  load(path: string): Promise<void> {
+    return this.#inOrder(async () => { await restoreFrom(this, path, 'all'); });
   }
 
   async close(): Promise<void> {

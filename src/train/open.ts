@@ -6,7 +6,7 @@ import { compile, type Session } from '../session/session.ts';
 import { parseSettings, rebuild, type RunSettings } from './configure.ts';
 import type { Experiment } from './experiment.ts';
 import type { Config } from './schema.ts';
-import { restore } from './snapshot.ts';
+import { restoreFrom } from '../session/checkpoint.ts';
 
 export interface OpenOptions {
   readonly device?: Config['device'] | undefined;
@@ -32,7 +32,7 @@ export async function openCheckpoint(where: string, options: OpenOptions): Promi
   const experiment = await rebuild(settings, options.say, options.config);
   const session = await openSession(experiment, { ...options, seed: meta.seed });
   try {
-    await restore(session, path, 'parameters');
+    await restoreFrom(session, path, 'parameters');
   } catch (error) {
     await session.close();
     throw error;

@@ -63,7 +63,7 @@ const configSchema = z.strictObject({
   batch: whole.default(12),
   steps: whole.default(2000),
   seed: z.int().min(0).max(0xffffffff).default(0),
-  /** Steps between validations; 0: only at the end. Default an eighth of the run, at least 100. */
+  /** Steps between validations; 0: only at the end. Default a quarter of the run, at least 100. */
   evalEvery: z.int().min(0).optional(),
   /** Samples of a validation batch; default chosen by the size of the data. */
   evalBatch: whole.optional(),

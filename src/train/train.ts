@@ -12,7 +12,8 @@ import type { DoneEvent, EvalEvent, PeakBytes, StepEvent, TrainEvent } from './e
 import type { TrainingData } from './experiment.ts';
 import { openSession } from './open.ts';
 import { ConfigError } from './schema.ts';
-import { fingerprintIn, restore, snapshot, validatedIn, type LastValidation } from './snapshot.ts';
+import { fingerprintIn, snapshot, validatedIn, type LastValidation } from './snapshot.ts';
+import { restoreFrom } from '../session/checkpoint.ts';
 import { heldOut, validate } from './validate.ts';
 
 export interface TrainOptions extends Configured {
@@ -109,7 +110,7 @@ class Training {
     this.#fingerprint = await this.#data.fingerprint();
     this.#run.damaged.forEach((reason) => { say(`passed over a damaged checkpoint: ${reason}`); });
     if (this.#run.checkpoint) {
-      const meta = await restore(this.#session, this.#run.checkpoint.path, 'all');
+      const meta = await restoreFrom(this.#session, this.#run.checkpoint.path, 'all');
       const before = fingerprintIn(meta);
       if (before !== this.#fingerprint) {
         throw new UserError('the data is not what the run was started with: a resumed run would not go on exactly',
@@ -156,7 +157,7 @@ class Training {
   }
 
   async #validateIfDue(): Promise<void> {
-    const { experiment, stop, busy, say } = this.#options, { steps, evalEvery = Math.max(100, Math.ceil(steps / 8)) } = experiment.config;
+    const { experiment, stop, busy, say } = this.#options, { steps, evalEvery = Math.max(100, Math.ceil(steps / 4)) } = experiment.config;
     const step = this.#session.steps, start = performance.now();
     const due = step > 0 && (step === steps || (evalEvery > 0 && step % evalEvery === 0));
     if (!due || this.#validated?.step === step || stop?.aborted) return;

@@ -1,5 +1,8 @@
 // What a session promises: steps that happen or do not, the same bits for any number of threads, programs that share states.
 import assert from 'node:assert/strict';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { test } from 'node:test';
 import { UserError } from '../../src/base/errors.ts';
 import { hostTensor, type Batch } from '../../src/base/tensor.ts';
@@ -123,6 +126,21 @@ test('a larger program rebinds the smaller one to the grown arena', { skip }, as
   await other.step(toyBatch(0, 1));
   assert.equal((await other.step(toyBatch(2, 1))).loss, a.loss);
   assert.equal((await other.forward(toyBatch(1, 9)))['loss'].data[0], b['loss'].data[0]);
+});
+
+test('save and load: the next steps have the same bits', { skip }, async (t) => {
+  const folder = await mkdtemp(join(tmpdir(), 'dynamoe-'));
+  t.after(() => rm(folder, { recursive: true }));
+  const make = () => compile(toyLM({ dropout: 0.1 }), { loss: crossEntropy, optimizer: adamW({ lr: 1e-2 }), seed: 4 });
+  await using session = await make(), other = await make();
+  for (let i = 0; i < 3; i++) await session.step(toyBatch(i));
+  await session.save(join(folder, 'model.safetensors'));
+  await other.load(join(folder, 'model.safetensors'));
+  assert.equal(other.steps, 3);
+  assert.equal((await other.step(toyBatch(3))).loss, (await session.step(toyBatch(3))).loss);
+  assert.deepEqual(fingerprint(other), fingerprint(session));
+  await using wrong = await compile(toyLM({ experts: 2 }), { loss: crossEntropy });
+  await assert.rejects(wrong.load(join(folder, 'model.safetensors')), /the checkpoint has shape/);
 });
 
 test('calls that are not awaited run in order', { skip }, async () => {

@@ -10,7 +10,6 @@
 #define MC (8 * DM_MR)                  // rows of a computed block of A
 #define LD_COLS ((MC + 15) / 16 * 16)   // columns of A in scratch
 #define STORE_COLS (4 * DM_NR)           // columns of a finished tile that are stored at once, while they are in the first-level cache
-#define DIRECT_ROWS DM_MR               // so few rows read B where it is
 #define B_FLOATS (KC * DM_NC)
 #define A_FLOATS (MC * LD_ROWS > KC * LD_COLS ? MC * LD_ROWS : KC * LD_COLS)
 #define T_FLOATS (16 * LD_ROWS)         // one tile of A
@@ -47,6 +46,13 @@ static void ask_b(dm_ahead *n, dm_step *s) {
   if (++n->line >= n->lines) n->line = 0, n->row += s->k;
 }
 
+// The next panel of this block of B.
+static void ask_panel(const dm_job *t, int64_t k0, int64_t nk, int64_t j, dm_step *s) {
+  const float *p = t->b + k0 * t->g->b_sk + (t->j0 + j) * t->g->b_sj;
+  s->ahead[0] = (const char *)p, s->ahead[1] = (const char *)(p + DM_NR - 1), s->pace[0] = s->pace[1] = t->g->b_sk * 4;
+  if (!t->direct) s->ahead[1] = (const char *)(p + nk * DM_NR / 2), s->pace[0] = s->pace[1] = DM_NR * 2;
+}
+
 // The next tile of A, a share of it with every panel.
 static void ask_a(const float *next, dm_rows a, int64_t mr, int64_t panel, int64_t panels, dm_step *s) {
   if (!next) return;
@@ -58,26 +64,23 @@ static void ask_a(const float *next, dm_rows a, int64_t mr, int64_t panel, int64
   } else if (panel < mr) s->ahead[1] = (const char *)(next + panel * a.si), s->pace[1] = 4;
 }
 
-static void pack_b(const dm_job *t, int64_t k0, int64_t nk) {
-  if (nk == 0) return;
-  int64_t j = t->direct ? t->nj / DM_NR * DM_NR : 0;
+// Columns j..j+nj (one panel) of a block of B.
+static void pack_b(const dm_job *t, int64_t k0, int64_t nk, int64_t j, int64_t nj) {
+  float *dst = t->bp + j * nk;
   if (t->b) {
-    if (j < t->nj) dm_pack_b(t->b + k0 * t->g->b_sk + (t->j0 + j) * t->g->b_sj, t->g->b_sk, t->g->b_sj, nk, t->nj - j, t->bp + j * nk);
+    dm_pack_panel(t->b + k0 * t->g->b_sk + (t->j0 + j) * t->g->b_sj, t->g->b_sk, t->g->b_sj, nk, nj, dst);
     return;
   }
-  for (; j < t->nj; j += DM_NR) {
-    int64_t nj = min64(DM_NR, t->nj - j), w = dm_width(nj);
-    float *dst = t->bp + j * nk;
-    t->g->b_pack(t->c, t->z, k0, nk, t->j0 + j, nj, dst, w);
-    for (int64_t k = 0; k < nk && nj < w; k++)
-      for (int64_t q = nj; q < w; q++) dst[k * w + q] = 0;
-  }
+  int64_t w = dm_width(nj);
+  t->g->b_pack(t->c, t->z, k0, nk, t->j0 + j, nj, dst, w);
+  for (int64_t k = 0; k < nk && nj < w; k++)
+    for (int64_t q = nj; q < w; q++) dst[k * w + q] = 0;
 }
 
 // A tile of A as the micro-kernel likes it: copied where its lines would fight for the same places in the cache.
 static dm_rows tile_of(const dm_job *t, dm_rows a, int64_t mr, int64_t nk) {
   if (a.sk == 1) {
-    if (t->nj <= 2 * DM_NR || (a.si * 4) % 2048 != 0) return a;
+    if (t->nj <= 2 * DM_NR || a.si % 1024 != 0) return a;
     dm_pack_rows(a.p, a.si, nk, mr, t->tp, LD_ROWS);
     return (dm_rows){t->tp, LD_ROWS, 1};
   }
@@ -87,7 +90,7 @@ static dm_rows tile_of(const dm_job *t, dm_rows a, int64_t mr, int64_t nk) {
 }
 
 // Rows i0..i1 of C over one block of depth; `out` holds their sums (or, if NULL, one tile's at a time, which must then be finished).
-static void rows_block(dm_job *t, int64_t i0, int64_t i1, int64_t k0, int64_t nk, float *out) {
+static void rows_block(dm_job *t, int64_t i0, int64_t i1, int64_t k0, int64_t nk, float *out, int first) {
   const dm_gemm *g = t->g;
   int64_t ld = (t->nj + DM_NR - 1) / DM_NR * DM_NR;
   if (!out && ld > STORE_COLS) ld = STORE_COLS;
@@ -103,11 +106,13 @@ static void rows_block(dm_job *t, int64_t i0, int64_t i1, int64_t k0, int64_t nk
     dm_rows x = tile_of(t, (dm_rows){a.p + r * a.si, a.si, a.sk}, mr, nk);
     const float *next = t->a && q + 1 < tiles ? a.p + (r + mr) * a.si : 0;
     for (int64_t j = 0, js = 0; j < t->nj; j += DM_NR) {
-      int64_t w = min64(DM_NR, dm_width(t->nj - j));
-      int in_place = t->direct && t->nj - j >= DM_NR;
+      int64_t left = t->nj - j, w = min64(DM_NR, dm_width(left));
+      int in_place = t->direct && left >= w;
       const float *b = in_place ? t->b + k0 * g->b_sk + t->j0 + j : t->bp + j * nk;
+      if (first && q == 0 && !in_place && nk) pack_b(t, k0, nk, j, min64(DM_NR, left));
       dm_step s = {nk, x.p, b, x.si, x.sk, in_place ? g->b_sk : w, acc + (out ? j : j - js), ld, k0 > 0, {(const char *)acc, (const char *)acc}, {0, 0}};
-      ask_b(&t->next, &s), ask_a(next, a, mr, j / DM_NR, (t->nj + DM_NR - 1) / DM_NR, &s);
+      if (first && q == 0 && left > w && (t->direct || (t->b && g->b_sj == nk))) ask_panel(t, k0, nk, j + DM_NR, &s);
+      else ask_b(&t->next, &s), ask_a(next, a, mr, j / DM_NR, (t->nj + DM_NR - 1) / DM_NR, &s);
       dm_kernels[mr - 1][w / DM_VL - 1](&s);
       if (k0 + nk == t->depth && (j + DM_NR >= t->nj || j + DM_NR - js >= STORE_COLS)) {
         g->store(t->c, t->z, i0 + r, mr, t->j0 + js, min64(t->nj, j + DM_NR) - js, out ? acc + js : acc, ld);
@@ -122,19 +127,18 @@ static void segment(const dm_ctx *c, const dm_gemm *g, int64_t z, int64_t i0, in
   dm_job t = {c, g, z, j0, nj, dm_depth_of(g, z), 0, 0, 0, 0, 0, 0, 0, {0}};
   t.a = g->a_base ? g->a_base(c, z) : 0, t.b = g->b_base ? g->b_base(c, z) : 0;
   t.bp = c->scratch, t.ap = t.bp + B_FLOATS, t.tp = t.ap + A_FLOATS, t.cp = t.tp + T_FLOATS;
-  t.direct = t.b && g->b_sj == 1 && i1 - i0 <= DIRECT_ROWS;
+  t.direct = t.b && g->b_sj == 1;
   int64_t blocks = t.depth <= KC ? 1 : (t.depth + KC - 1) / KC, each = ((t.depth + blocks - 1) / blocks + 15) / 16 * 16;
   int64_t chunk = blocks == 1 ? i1 - i0 : C_FLOATS / (DM_NC + DM_NR), step = t.a ? chunk : MC;
   for (int64_t ic = i0; ic < i1; ic += chunk) {
     int64_t end = min64(i1, ic + chunk);
     for (int64_t q = 0; q < blocks; q++) {
       int64_t k0 = q * each, nk = min64(each, t.depth - k0);
-      pack_b(&t, k0, nk);
       t.next = (dm_ahead){0};
       if (q + 1 < blocks) t.next = ahead_of_b(c, g, z, k0 + nk, min64(each, t.depth - k0 - nk), j0, nj);
       else if (!last && end == i1) t.next = ahead_of_b(c, g, z + 1, 0, min64(KC, dm_depth_of(g, z + 1)), j0, nj);
       for (int64_t i = ic; i < end; i += step)
-        rows_block(&t, i, min64(end, i + step), k0, nk, blocks == 1 ? 0 : t.cp + (i - ic) * ((nj + DM_NR - 1) / DM_NR * DM_NR));
+        rows_block(&t, i, min64(end, i + step), k0, nk, blocks == 1 ? 0 : t.cp + (i - ic) * ((nj + DM_NR - 1) / DM_NR * DM_NR), i == ic);
     }
   }
 }

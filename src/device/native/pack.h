@@ -60,16 +60,6 @@ static void dm_pack_panel(const float *b, int64_t sk, int64_t sj, int64_t nk, in
     }
 }
 
-// Panels of B, side by side columns 0..n: panel p at dst + p*DM_NR*nk.
-static void dm_pack_b(const float *b, int64_t sk, int64_t sj, int64_t nk, int64_t n, float *dst) {
-  int64_t full = sj == 1 ? n / DM_NR * DM_NR : 0;
-  for (int64_t k = 0; k < nk && full; k++)  // whole rows: the fastest way through memory
-    for (int64_t j = 0; j < full; j += DM_NR)
-#pragma GCC unroll 4
-      for (int v = 0; v < DM_NR; v += DM_VL) *(dm_uvec *)(dst + j * nk + k * DM_NR + v) = *(const dm_uvec *)(b + k * sk + j + v);
-  for (int64_t j = full; j < n; j += DM_NR) dm_pack_panel(b + j * sj, sk, sj, nk, n - j < DM_NR ? n - j : DM_NR, dst + j * nk);
-}
-
 // dst[k*16 + i] = a[k*sk + i] for i < mr <= 16.
 static void dm_pack_columns(const float *a, int64_t sk, int64_t nk, int64_t mr, float *dst) {
   if (mr >= 8)

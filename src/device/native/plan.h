@@ -5,8 +5,9 @@
 #include "runtime.h"
 
 #define DM_NC 512            // most columns of a task
-#define DM_GROUP 8           // cost of beginning a group (packing B), in rows of C (or in steps of depth, where that is ragged)
-#define DM_TASK_FLOPS 1.5e6  // a task worth taking from the queue
+#define DM_GROUP 10           // cost of beginning a group (packing B), in rows of C (or in steps of depth, where that is ragged)
+#define DM_SMALL 5e5         // operations of the least task worth giving to an idle thread
+#define DM_LARGE 8e6         // and of the least where every thread has a task already
 #define DM_TASKS 8           // tasks a thread, where there is work enough
 #define DM_LEAST 14          // a slice does not cut fewer rows than this off a group
 
@@ -30,11 +31,13 @@ static dm_plan dm_plan_of(const dm_gemm *g, int threads) {
   if (rows <= 0) return best;
   double flops = 2 * (rows + DM_GROUP * (double)g->groups) * (double)g->n * depth, want = 1, least = 0;
   if (threads > 1) {
-    want = flops / DM_TASK_FLOPS;
-    if (want > DM_TASKS * threads) want = DM_TASKS * threads;
+    double small = flops / DM_SMALL, large = flops / DM_LARGE;
+    if (small > threads) small = threads;
+    if (large > DM_TASKS * threads) large = DM_TASKS * threads;
+    want = small > large ? small : large;
   }
   double most = rows / DM_LEAST < 1 ? 1 : rows / DM_LEAST;           // slices
-  double pa = g->a_pack ? 8 : 1, pb = g->b_pack ? 8 : g->b_sj == 1 ? 2 : 4;  // cost of packing, to that of one row (column) of C
+  double pa = g->a_pack ? 32 : 10, pb = g->b_pack ? 24 : 12;  // cost of packing a line of A or B, in cycles; a vector of C costs one
   best.total = dm_cost(g, g->groups);
   int64_t panels = (g->n + DM_NR - 1) / DM_NR;
   for (int64_t cols = (g->n + DM_NC - 1) / DM_NC; cols <= panels; cols++) {
@@ -43,7 +46,7 @@ static dm_plan dm_plan_of(const dm_gemm *g, int threads) {
     double s = want / (double)cols;
     s = s < 1 ? 1 : s > most ? most : s;
     int64_t slices = (int64_t)s + ((double)(int64_t)s < s), tasks = slices * cols;
-    double time = rows * (double)g->n + pa * 16 * rows * (double)cols + pb * (double)g->n * (double)(g->groups + slices - 1);
+    double time = rows * (double)g->n + pa * rows * (double)cols + pb * (double)g->n * (double)(g->groups + slices - 1);
     time = time / (double)tasks * (double)((tasks + threads - 1) / threads);
     if (least == 0 || time < least) least = time, best.slices = slices, best.cols = cols, best.nc = nc;
     if (cols >= want && slices == 1) break;

@@ -52,6 +52,6 @@ export async function compileShared(tool: Toolchain, sources: readonly string[],
   } catch (error) {
     const text = error instanceof Error && 'stderr' in error ? String(error.stderr) : String(error);
     const lines = text.split('\n').filter((l) => /error|undefined|cannot/i.test(l)).slice(0, 5);
-    throw new Error(`${tool.command} failed on ${sources.join(', ')}:\n${lines.join('\n') || text.slice(0, 500)}`, { cause: error });
+    throw new Error(`${tool.command} failed on ${sources.join(', ')}:\n${lines.join('\n') || text.slice(0, 500)}`);
   }
 }

@@ -1,66 +1,96 @@
-// Attention, never storing the full score matrix. Keys come in blocks of 64 from key 0 on; that order is part of the definition.
-import type { Op } from '../op.ts';
+// Attention, never storing the full score matrix. The order of its sums is part of the definition, so that a cached step (one query,
+// start = its position) gives the bits of the full pass. Per query, keys in blocks of 64 from key 0 on:
+//   s = scale * (q . k), fused multiply-adds over the width ascending;  m' = max(m, s);  p = e^(s - m'), 0 where a key is not seen;
+//   a = e^(m - m');  l = l a + sum(p) in 16 lanes as all sums;  o = o a, then o = o + p v key by key, fused;  result o / l.
 import { boundOf, elements } from '../../base/shape.ts';
-import { emit, emit1, type Tensor } from '../tensor.ts';
 import type { Expr } from '../../kernel/expr.ts';
-export type AttentionAttrs = { readonly causal: boolean; readonly scale: number };
-const KEYS = 64, TILE = 16;
+import type { Op } from '../op.ts';
+import { emit, emit1, type Tensor } from '../tensor.ts';
+import { attentionSizes, BLOCK, TileWriter, type AttentionAttrs } from './attentionTile.ts';
+
 export const attentionOp: Op<AttentionAttrs> = {
-  name: 'attention', doc: 'softmax(q k^T scale) v per head; and log sum exp of the scores',
-  infer: ([q]) => [q, { dtype: q.dtype, shape: q.shape.slice(0, 3) }],
-  grad({ inputs: [q, k, v, start], outputs: [o, lse], douts: [d], attrs }) {
-    if (!d) return [null, null, null, null];
-    const delta = emit1('sum', [emit1('mul', [d, o])], { axes: [3] });
-    const ins = [q, k, v, start, lse, delta, d];
-    const [dk, dv] = emit('attentionGradKV', ins, attrs);
-    return [emit1('attentionGradQ', ins, attrs), dk, dv, null];
+  name: 'attention', doc: 'softmax(scale q k^T) v per head, causal: query i sees keys 0..start + i; and log(sum(exp(scores)))',
+  infer(inputs) {
+    const { B, T, H, D } = attentionSizes('attention', inputs), { dtype } = inputs[0];
+    return [{ dtype, shape: [B, T, H, D] }, { dtype, shape: [B, T, H] }];
   },
-  lower: { kind: 'loops', build({ e, k: w, inTypes: [tq, tk], inputs: [bq, bk, bv, bs], outputs: [bo, bl], attrs: { causal, scale } }) {
-    const [B, T, H, D] = tq.shape.map(boundOf), S = boundOf(tk.shape[1]), tiles = Math.ceil(T / TILE), blocks = Math.ceil(S / KEYS);
-    const f = (v: number): Expr => e.const(v, 'float32'), op = (o: 'mul' | 'sub' | 'add' | 'div', a: Expr, b: Expr): Expr => e.op(o, [a, b], 'float32');
-    return { grid: { extent: B * H * tiles, grain: 1 }, body: (g) => {
-      const b = e.div(g, H * tiles), h = e.mod(e.div(g, tiles), H), q0 = e.scale(e.mod(g, tiles), TILE);
-      const kt = w.array('float32', D * KEYS), s = w.array('float32', KEYS), o = w.array('float32', TILE * D), m = w.array('float32', TILE), l = w.array('float32', TILE);
-      const old = w.scalar('float32'), alpha = w.scalar('float32'), pos = w.scalar('index'), count = w.scalar('index');
-      const at = (t: Expr, d: Expr, n: number): Expr => e.linear(0, [[n * H * D, b], [H * D, t], [D, h], [1, d]]);
-      const start = w.loadIndex(bs, e.index(0));
-      const live = e.op('min', [e.index(TILE), e.linear(T, [[-1, q0]])], 'index');
-      return [o.fill(0), l.fill(0), w.loop(TILE, (i) => [m.set(i, f(-Infinity))]), w.loop(blocks, (blk) => [
-        w.when(causal ? e.op('le', [e.scale(blk, KEYS), e.linear(TILE - 1, [[1, start], [1, q0]])], 'bool') : e.const(1, 'bool'), [
-          kt.fill(0),
-          w.loop(e.op('min', [e.index(KEYS), e.linear(S, [[-KEYS, blk]])], 'index'), (j) => [w.loop(D, (d) => [kt.set(e.linear(0, [[KEYS, d], [1, j]]), w.load(bk, at(e.linear(0, [[KEYS, blk], [1, j]]), d, S)))])]),
-          w.loop(live, (i) => [
-            pos.set(causal ? e.add(start, q0, i) : e.index(S - 1)),
-            count.set(e.op('min', [e.index(KEYS), e.linear(1, [[1, pos.get()], [-KEYS, blk]])], 'index')),
-            w.when(e.op('lt', [e.index(0), count.get()], 'bool'), (() => {
-              const mx = w.reduce('max', count.get(), (j) => s.at(j)), sum = w.reduce('sum', count.get(), (j) => s.at(j));
-              return [s.fill(0),
-                w.loop(D, (d) => [w.vector(KEYS, (j) => [s.set(j, e.op('fma', [w.load(bq, at(e.add(q0, i), d, T)), kt.at(e.linear(0, [[KEYS, d], [1, j]])), s.at(j)], 'float32'))])]),
-                w.vector(KEYS, (j) => [s.set(j, op('mul', s.at(j), f(scale)))]),
-                mx.stmt, old.set(m.at(i)), m.set(i, e.op('max', [mx.get(), old.get()], 'float32')),
-                w.vector(KEYS, (j) => [s.set(j, e.op('exp', [op('sub', s.at(j), m.at(i))], 'float32'))]),
-                alpha.set(e.op('exp', [op('sub', old.get(), m.at(i))], 'float32')),
-                sum.stmt, l.set(i, op('add', op('mul', l.at(i), alpha.get()), sum.get())),
-                w.vector(D, (d) => [o.set(e.linear(0, [[D, i], [1, d]]), op('mul', o.at(e.linear(0, [[D, i], [1, d]])), alpha.get()))]),
-                w.loop(count.get(), (j) => [w.vector(D, (d) => [o.set(e.linear(0, [[D, i], [1, d]]),
-                  e.op('fma', [s.at(j), w.load(bv, at(e.linear(0, [[KEYS, blk], [1, j]]), d, S)), o.at(e.linear(0, [[D, i], [1, d]]))], 'float32'))])])];
-            })())])])]),
-        w.loop(live, (i) => [
-          w.vector(D, (d) => [w.store(bo, at(e.add(q0, i), d, T), op('div', o.at(e.linear(0, [[D, i], [1, d]])), l.at(i)))]),
-          w.store(bl, e.linear(0, [[T * H, b], [H, q0], [H, i], [1, h]]), op('add', m.at(i), e.op('log', [l.at(i)], 'float32')))])];
+  // With p = e^(s - lse): ds = p (do . v - delta) with delta = do . o, less the gradient to lse, whose own is p.
+  grad({ inputs: [q, k, v, start], outputs: [o, lse], douts: [d, dlse], attrs, needs }) {
+    if (!d && !dlse) return [null, null, null, null];
+    const zeros = (like: Tensor): Tensor => q.builder.emit('constant', [], { value: 0, dtype: like.dtype, shape: like.shape.map(boundOf) })[0];
+    const dout = d ?? zeros(o), dot = emit1('sum', [emit1('mul', [dout, o])], { axes: [3] });
+    const inputs = [q, k, v, start, lse, dlse ? emit1('sub', [dot, dlse]) : dot, dout];
+    const [dk, dv] = needs[1] || needs[2] ? emit('attentionGradKV', inputs, attrs) : [null, null];
+    return [needs[0] ? emit1('attentionGradQ', inputs, attrs) : null, dk, dv, null];
+  },
+  lower: { kind: 'loops', build(call) {
+    const { e, k: w, inTypes, inputs: [bq, bk, bv, bs], outputs: [bo, bl], attrs: { causal, scale } } = call;
+    const { B, T, S, H, KV, D } = attentionSizes('attention', inTypes);
+    const L = T === 1 ? 1 : 16, tiles = Math.ceil(T / L), t = new TileWriter(call, inTypes[0].dtype, L);
+    return { grid: { extent: B * H * tiles, grain: 1 }, body(g) {
+      const b = e.div(g, H * tiles), h = e.mod(e.div(g, tiles), H), first = e.scale(e.mod(g, tiles), L);
+      const q = t.array(D), s = t.array(BLOCK), o = t.array(D), parts = t.array(16);
+      const [m, next, a, l] = [t.array(1), t.array(1), t.array(1), t.array(1)], limit = t.array(1, 'int32'), row = w.array('index', BLOCK);
+      const live = w.scalar('index'), keys = w.scalar('index'), start = w.scalar('index'), eights = w.scalar('index');
+      const qRow = (i: Expr): Expr => e.linear(0, [[T * H * D, b], [H * D, first], [H * D, i], [D, h]]);
+      const range = { eights: eights.get() }, minusInfinity = t.value(-Infinity);
+      return [
+        start.set(w.loadIndex(bs, e.index(0))), live.set(t.smaller(e.index(L), t.minus(e.index(T), first))),
+        // The keys that this tile sees, and each of its queries.
+        keys.set(causal ? t.smaller(e.index(S), e.add(start.get(), first, live.get())) : e.index(S)),
+        t.each((i) => [limit.set(i, t.int(causal ? t.smaller(e.index(S), e.linear(1, [[1, start.get()], [1, first], [1, i]])) : e.index(S)))]),
+        w.loop(L, (i) => [w.loop(D, (d) => [q.set(t.place(d, i), w.load(bq, e.add(qRow(t.smaller(i, e.linear(-1, [[1, live.get()]]))), d)))])]),
+        o.fill(0), l.fill(0), m.fill(-Infinity),
+        w.loop(e.div(e.add(keys.get(), e.index(BLOCK - 1)), BLOCK), (block) => {
+          const from = e.scale(block, BLOCK);
+          return [
+            eights.set(t.eights(t.smaller(e.index(BLOCK), t.minus(keys.get(), from)))),
+            // Keys past the last are the last one again: they are not seen.
+            w.loop(BLOCK, (j) => [row.set(j, e.linear(0, [[S * KV * D, b], [KV * D, t.smaller(e.add(from, j), e.linear(-1, [[1, keys.get()]]))], [D, e.div(h, H / KV)]]))]),
+            s.fill(0),
+            ...t.product(s, range, D, (j, d) => w.load(bk, e.add(row.at(j), d)), q),
+            t.each((i) => [next.set(i, m.at(i))]),
+            w.loop(e.scale(eights.get(), 8), (j) => [t.each((i) => [
+              s.set(t.place(j, i), t.select(t.less(t.int(e.add(from, j)), limit.at(i)), t.mul(s.at(t.place(j, i)), t.value(scale)), minusInfinity)),
+              next.set(i, t.max(next.at(i), s.at(t.place(j, i))))])]),
+            t.each((i) => [a.set(i, t.exp(t.sub(m.at(i), next.at(i)))), m.set(i, next.at(i))]),
+            w.loop(e.scale(eights.get(), 8), (j) => [t.each((i) => {
+              const x = s.at(t.place(j, i));
+              return [s.set(t.place(j, i), t.expWhere(t.less(minusInfinity, x), t.sub(x, m.at(i))))];
+            })]),
+            parts.fill(0),
+            w.loop(BLOCK / 16, (u) => [w.vector(16 * L, (i) => [parts.set(i, t.add(parts.at(i), s.at(e.linear(0, [[16 * L, u], [1, i]]))))])]),
+            ...[8, 4, 2, 1].map((n) => w.vector(n * L, (i) => [parts.set(i, t.add(parts.at(i), parts.at(e.linear(n * L, [[1, i]]))))])),
+            t.each((i) => [l.set(i, t.fma(l.at(i), a.at(i), parts.at(i)))]),
+            w.loop(D, (d) => [t.each((i) => [o.set(t.place(d, i), t.mul(o.at(t.place(d, i)), a.at(i)))])]),
+            ...t.product(o, D, range, (d, j) => w.load(bv, e.add(row.at(j), d)), s)];
+        }),
+        // + 0: a sum of nothing but -0 is +0, whatever keys that are not seen it went over.
+        w.loop(D, (d) => [t.each((i) => [o.set(t.place(d, i), t.add(t.div(o.at(t.place(d, i)), l.at(i)), t.value(0)))])]),
+        t.each((i) => [l.set(i, t.add(m.at(i), t.log(l.at(i))))]),
+        w.loop(live.get(), (i) => [
+          w.loop(D, (d) => [w.store(bo, e.add(qRow(i), d), o.at(t.place(d, i)))]),
+          w.store(bl, e.linear(0, [[T * H, b], [H, first], [H, i], [1, h]]), l.at(i))])];
     } };
   } },
-  reference({ inputs: [q, k, v, [start]], inTypes: [tq, tk], outTypes: [o, ol], attrs: { causal, scale } }) {
-    const [B, T, H, D] = tq.shape.map(boundOf), S = boundOf(tk.shape[1]), out = new Float64Array(elements(o.shape)), lse = new Float64Array(elements(ol.shape));
-    for (let b = 0; b < B; b++) for (let t = 0; t < T; t++) for (let h = 0; h < H; h++) {
-      const n = causal ? start + t + 1 : S, qi = ((b * T + t) * H + h) * D, sc = Array.from({ length: n }, (_, j) => { let s = 0; for (let d = 0; d < D; d++) s += q[qi + d] * k[((b * S + j) * H + h) * D + d]; return s * scale; });
-      const m = Math.max(...sc), sum = sc.reduce((a, x) => a + Math.exp(x - m), 0);
-      lse[(b * T + t) * H + h] = m + Math.log(sum);
-      sc.forEach((x, j) => { for (let d = 0; d < D; d++) out[qi + d] += Math.exp(x - m) / sum * v[((b * S + j) * H + h) * D + d]; });
+  reference({ inputs: [q, k, v, [start]], inTypes, outTypes: [to, tl], attrs: { causal, scale } }) {
+    const { B, T, S, H, KV, D } = attentionSizes('attention', inTypes), o = new Float64Array(elements(to.shape)), lse = new Float64Array(elements(tl.shape));
+    for (let b = 0; b < B; b++) for (let i = 0; i < T; i++) for (let h = 0; h < H; h++) {
+      const query = ((b * T + i) * H + h) * D, key = (j: number): number => ((b * S + j) * KV + Math.floor(h / (H / KV))) * D;
+      const scores = Array.from({ length: causal ? Math.max(0, Math.min(S, start + i + 1)) : S }, (_, j) => {
+        let dot = 0;
+        for (let d = 0; d < D; d++) dot += q[query + d] * k[key(j) + d];
+        return dot * scale;
+      });
+      const max = scores.reduce((x, y) => Math.max(x, y), -Infinity), p = scores.map((x) => Math.exp(x - max)), sum = p.reduce((x, y) => x + y, 0);
+      lse[(b * T + i) * H + h] = max + Math.log(sum);
+      for (let d = 0; d < D; d++) o[query + d] = p.reduce((x, y, j) => x + y * v[key(j) + d], 0) / sum;
     }
-    return [out, lse];
+    return [o, lse];
   },
 };
+
+/** q [B, T, H, D], k and v [B, S, Hkv, D], start int32 [] (position of the first query) -> [B, T, H, D]; scale is 1 / sqrt(D) by default. */
 export function attention(q: Tensor, k: Tensor, v: Tensor, start: Tensor, { causal, scale = 1 / Math.sqrt(boundOf(q.shape[3])) }: { causal: boolean; scale?: number }): Tensor {
   return emit('attention', [q, k, v, start], { causal, scale })[0];
 }

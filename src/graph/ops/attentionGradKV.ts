@@ -1,7 +1,7 @@
 // Gradients of attention to its keys and values.
 import type { Op } from '../op.ts';
 import { boundOf } from '../../base/shape.ts';
-import type { AttentionAttrs } from './attention.ts';
+import type { AttentionAttrs } from './attentionTile.ts';
 import type { Expr } from '../../kernel/expr.ts';
 const QUERIES = 64, TILE = 16;
 export const attentionGradKVOp: Op<AttentionAttrs> = {

@@ -1,7 +1,7 @@
 // Gradient of attention to its queries.
 import type { Op } from '../op.ts';
 import { boundOf } from '../../base/shape.ts';
-import type { AttentionAttrs } from './attention.ts';
+import type { AttentionAttrs } from './attentionTile.ts';
 import type { Expr } from '../../kernel/expr.ts';
 const KEYS = 64, TILE = 16;
 export const attentionGradQOp: Op<AttentionAttrs> = {

@@ -1,19 +1,41 @@
-// Sums each token's rows.
+// Brings rows back to their tokens: the gradient of dispatch. A gather, not a scatter, so each token's sum has one order: choices
+// ascending.
+import { ShapeError } from '../../base/errors.ts';
+import { boundOf, elements, sameShape, showType } from '../../base/shape.ts';
 import type { Op } from '../op.ts';
-import { boundOf, elements } from '../../base/shape.ts';
+import { emit1, type Tensor } from '../tensor.ts';
+import { checkVector, indexAt, segmentsOf } from './routing.ts';
+
+/** k: choices per token. */
 export type CollectAttrs = { readonly k: number };
+
 export const collectOp: Op<CollectAttrs> = {
-  name: 'collect', doc: 'row t = sum over j of rows[inverse[t k + j]]',
-  infer: ([x, inverse], { k }) => [{ dtype: x.dtype, shape: [boundOf(inverse.shape[0]) / k, ...x.shape.slice(1)] }],
-  lower: { kind: 'map', weight: 2, at: ({ e, inputs: [x, inverse], attrs: { k } }, [t, ...rest]) => {
-    const one = (j: number): typeof t => x.at([e.op('cast', [inverse.at([e.linear(j, [[k, t]])])], 'index'), ...rest]);
-    let s = one(0);
-    for (let j = 1; j < k; j++) s = e.op('add', [s, one(j)], x.type.dtype);
-    return s;
+  name: 'collect', doc: 'row t = sum over j < k of rows[inverse[t k + j]], j ascending; order serves the gradient, like gives the shape', unread: [2, 3],
+  infer([x, inverse, order, like], { k }) {
+    const { bound } = segmentsOf('collect', x);
+    checkVector('collect', 'inverse', inverse, bound);
+    checkVector('collect', 'order', order, bound);
+    if (like.shape.length === 0 || boundOf(like.shape[0]) * k !== boundOf(inverse.shape[0]) || !sameShape(like.shape.slice(1), x.shape.slice(1))) {
+      throw new ShapeError(`collect: ${showType(x)} with ${k} rows a token does not make ${showType(like)}`);
+    }
+    return [{ dtype: x.dtype, shape: like.shape }];
+  },
+  grad({ inputs: [x, inverse, order], douts: [d], attrs }) {
+    const offsets = x.builder.tensor(segmentsOf('collect', x.type).offsets);
+    return [d && emit1('dispatch', [d, order, offsets, inverse], attrs), null, null, null];
+  },
+  lower: { kind: 'map', weight: 2, at(call, [t, ...rest]) {
+    const { e, inputs: [x, inverse], attrs: { k } } = call;
+    const rows = Array.from({ length: k }, (_, j) => x.at([indexAt(call, inverse, [e.linear(j, [[k, t]])]), ...rest]));
+    return rows.reduce((a, b) => e.op('add', [a, b], x.type.dtype));
   } },
-  reference({ inputs: [x, inverse], inTypes: [t], outTypes: [o], attrs: { k } }) {
-    const w = elements(t.shape.slice(1)), out = new Float64Array(elements(o.shape));
-    inverse.forEach((r, i) => { for (let c = 0; c < w; c++) out[Math.floor(i / k) * w + c] += x[r * w + c]; });
+  reference({ inputs: [x, inverse], outTypes: [o], attrs: { k }, rows }) {
+    const width = elements(o.shape.slice(1)), out = new Float64Array(elements(o.shape)), count = rows(o) * k;
+    for (let c = 0; c < count; c++) for (let i = 0; i < width; i++) out[Math.floor(c / k) * width + i] += x[inverse[c] * width + i];
     return [out];
   },
 };
+
+/** rows [T * k in segments, ...rest], results of `permute`, like [T, ...rest] (its values are not read) -> [T, ...rest]. */
+export const collect = (rows: Tensor, inverse: Tensor, order: Tensor, like: Tensor, { k }: CollectAttrs): Tensor =>
+  emit1('collect', [rows, inverse, order, like], { k });

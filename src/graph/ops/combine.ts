@@ -1,36 +1,44 @@
-// Weighted sum of each token's rows.
+// What a mixture-of-experts layer returns: each token's rows, weighted by the gate and summed. Rows are stored uncombined, so this is
+// a gather with one order: choices ascending, one fused multiply-add each.
+import { ShapeError } from '../../base/errors.ts';
+import { boundOf, elements, showType } from '../../base/shape.ts';
 import type { Op } from '../op.ts';
-import { boundOf, elements } from '../../base/shape.ts';
 import { emit1, type Tensor } from '../tensor.ts';
+import { checkVector, indexAt, segmentsOf } from './routing.ts';
+
 export const combineOp: Op = {
-  name: 'combine', doc: 'row t = sum over j of weights[t, j] * rows[inverse[t k + j]]',
-  unread: [2],
-  infer: ([x, , , w]) => [{ dtype: x.dtype, shape: [w.shape[0], ...x.shape.slice(1)] }],
-  grad({ inputs: [x, inverse, order, w], douts: [d] }) {
-    if (!d) return [null, null, null, null];
-    const k = boundOf(w.shape[1]), tk = boundOf(inverse.shape[0]), width = boundOf(x.shape[1]);
-    const offsets = x.builder.tensor(x.shape[0] && typeof x.shape[0] !== 'number' && x.shape[0].kind === 'segmented' ? x.shape[0].offsets : -1);
-    const flat = emit1('reshape', [w, ], { shape: [tk] });
-    const sent = emit1('dispatch', [d, order, offsets, inverse], { k });
-    const gate = emit1('dispatch', [flat, order, offsets, inverse], { k: 1 });
-    const back = emit1('mul', [sent, emit1('expand', [gate, sent], { axes: [1] })]);
-    const mine = emit1('reshape', [emit1('gather', [x, inverse], { zeros: false }), ], { shape: [tk / k, k, width] });
-    const wide = emit1('expand', [d, mine], { axes: [1] });
-    return [back, null, null, emit1('sum', [emit1('mul', [mine, wide])], { axes: [2] })];
-  },
-  lower: { kind: 'map', weight: 4, at: ({ e, inputs: [x, inverse, , w] }, [t, ...rest]) => {
-    const k = boundOf(w.type.shape[1]), dtype = x.type.dtype;
-    let s = e.const(0, dtype);
-    for (let j = 0; j < k; j++) {
-      const y = x.at([e.op('cast', [inverse.at([e.linear(j, [[k, t]])])], 'index'), ...rest]);
-      s = e.op('fma', [w.at([t, e.index(j)]), y, s], dtype);
+  name: 'combine', doc: 'row t = sum over j of weights[t, j] * rows[inverse[t k + j]], j ascending; order serves the gradient', unread: [2],
+  infer([x, inverse, order, w]) {
+    const { bound } = segmentsOf('combine', x);
+    checkVector('combine', 'inverse', inverse, bound);
+    checkVector('combine', 'order', order, bound);
+    if (w.dtype !== x.dtype || w.shape.length !== 2 || elements(w.shape) !== bound || boundOf(w.shape[1]) === 0) {
+      throw new ShapeError(`combine: weights ${showType(w)} do not fit rows ${showType(x)}`, 'weights are [tokens, choices] of the same dtype');
     }
-    return s;
+    return [{ dtype: x.dtype, shape: [w.shape[0], ...x.shape.slice(1)] }];
+  },
+  grad({ inputs: [x, inverse, order, w], douts: [d], needs }) {
+    if (!d) return [null, null, null, null];
+    const offsets = x.builder.tensor(segmentsOf('combine', x.type).offsets);
+    return [
+      needs[0] ? emit1('combineGradRows', [d, w, order, offsets]) : null, null, null,
+      needs[3] ? emit1('combineGradWeights', [d, x, inverse, w]) : null];
+  },
+  lower: { kind: 'map', weight: 4, at(call, [t, ...rest]) {
+    const { e, inputs: [x, inverse, , w] } = call, k = boundOf(w.type.shape[1]), dtype = x.type.dtype;
+    let sum = e.const(0, dtype);
+    for (let j = 0; j < k; j++) {
+      const row = x.at([indexAt(call, inverse, [e.linear(j, [[k, t]])]), ...rest]);
+      sum = e.op('fma', [w.at([t, e.index(j)]), row, sum], dtype);
+    }
+    return sum;
   } },
-  reference({ inputs: [x, inverse, , w], inTypes: [t, , , wt], outTypes: [o] }) {
-    const n = elements(t.shape.slice(1)), k = boundOf(wt.shape[1]), out = new Float64Array(elements(o.shape));
-    inverse.forEach((r, i) => { for (let c = 0; c < n; c++) out[Math.floor(i / k) * n + c] += w[i] * x[r * n + c]; });
+  reference({ inputs: [x, inverse, , w], inTypes: [, , , tw], outTypes: [o], rows }) {
+    const width = elements(o.shape.slice(1)), k = boundOf(tw.shape[1]), out = new Float64Array(elements(o.shape)), count = rows(o) * k;
+    for (let c = 0; c < count; c++) for (let i = 0; i < width; i++) out[Math.floor(c / k) * width + i] += w[c] * x[inverse[c] * width + i];
     return [out];
   },
 };
+
+/** rows [T * k in segments, ...rest], the results of `permute`, weights [T, k] -> [T, ...rest]. */
 export const combine = (rows: Tensor, inverse: Tensor, order: Tensor, weights: Tensor): Tensor => emit1('combine', [rows, inverse, order, weights]);

@@ -1,20 +1,39 @@
-// Rows of tokens in the order of their experts.
+// Sends tokens to experts: the rows of all experts one after the other, each a copy of its token. Never a pass of its own where a
+// matrix product reads it: the product gathers its rows while it packs them.
+import { ShapeError } from '../../base/errors.ts';
+import { boundOf, elements, showType } from '../../base/shape.ts';
 import type { Op } from '../op.ts';
-import { boundOf, elements } from '../../base/shape.ts';
 import { emit1, type Tensor } from '../tensor.ts';
+import { checkVector, indexAt, rowsDim } from './routing.ts';
+
+/** k: choices per token. */
 export type DispatchAttrs = { readonly k: number };
+
 export const dispatchOp: Op<DispatchAttrs> = {
-  name: 'dispatch', doc: 'row r = x[order[r] / k]',
-  unread: [2, 3],
-  infer: ([x, order, offsets], _, ids) => [{ dtype: x.dtype, shape: [
-    { kind: 'segmented', bound: boundOf(order.shape[0]), segments: boundOf(offsets.shape[0]) - 1, offsets: ids[2] }, ...x.shape.slice(1)] }],
-  grad: ({ inputs: [, , , inverse], douts: [d], attrs }) => [d && emit1('collect', [d, inverse], attrs), null, null, null],
-  lower: { kind: 'map', weight: 0, at: ({ e, inputs: [x, order], attrs: { k } }, [r, ...rest]) =>
-    x.at([e.div(e.op('cast', [order.at([r])], 'index'), k), ...rest]) },
+  name: 'dispatch', doc: 'row r = x[order[r] / k], in the segments of offsets; inverse serves the gradient', unread: [2, 3],
+  infer([x, order, offsets, inverse], { k }, ids) {
+    const rows = rowsDim('dispatch', order, offsets, ids[2]);
+    checkVector('dispatch', 'inverse', inverse, rows.bound);
+    if (x.shape.length === 0 || boundOf(x.shape[0]) * k !== rows.bound) {
+      throw new ShapeError(`dispatch: ${showType(x)} with ${k} choices a row does not make ${rows.bound} rows`);
+    }
+    return [{ dtype: x.dtype, shape: [rows, ...x.shape.slice(1)] }];
+  },
+  grad: ({ inputs: [x, order, , inverse], douts: [d], attrs }) => [d && emit1('collect', [d, inverse, order, x], attrs), null, null, null],
+  lower: { kind: 'map', weight: 0, at(call, [r, ...rest]) {
+    const { inputs: [x, order], attrs: { k } } = call;
+    return x.at([call.e.div(indexAt(call, order, [r]), k), ...rest]);
+  } },
   reference({ inputs: [x, order], inTypes: [t], outTypes: [o], attrs: { k }, rows }) {
-    const w = elements(t.shape.slice(1)), out = new Float64Array(elements(o.shape)).fill(NaN), n = rows(o);
-    for (let r = 0; r < n; r++) for (let c = 0; c < w; c++) out[r * w + c] = x[Math.floor(order[r] / k) * w + c];
+    const width = elements(t.shape.slice(1)), out = new Float64Array(elements(o.shape)).fill(NaN);
+    for (let r = 0; r < rows(o); r++) {
+      const token = Math.floor(order[r] / k);
+      out.set(x.subarray(token * width, (token + 1) * width), r * width);
+    }
     return [out];
   },
 };
-export const dispatch = (x: Tensor, order: Tensor, offsets: Tensor, inverse: Tensor, attrs: DispatchAttrs): Tensor => emit1('dispatch', [x, order, offsets, inverse], attrs);
+
+/** x [T, ...rest], the results of `permute` -> [T * k in segments, ...rest]. */
+export const dispatch = (x: Tensor, order: Tensor, offsets: Tensor, inverse: Tensor, { k }: DispatchAttrs): Tensor =>
+  emit1('dispatch', [x, order, offsets, inverse], { k });

@@ -1,36 +1,51 @@
-// Each expert's rows times its matrix.
-import type { Op } from '../op.ts';
-import { boundOf, elements } from '../../base/shape.ts';
+// The uniform bank of experts as one product: the rows of each segment times that segment's matrix. K is summed in ascending order,
+// one fused multiply-add at a time.
 import { ShapeError } from '../../base/errors.ts';
+import { boundOf, elements, showType } from '../../base/shape.ts';
+import type { Expr } from '../../kernel/expr.ts';
+import type { Op } from '../op.ts';
 import { emit1, type Tensor } from '../tensor.ts';
+import { segmentsOf } from './routing.ts';
+
+/** transB: w is [E, N, K]. */
 export type GroupedMatmulAttrs = { readonly transB: boolean };
+
 export const groupedMatmulOp: Op<GroupedMatmulAttrs> = {
   name: 'groupedMatmul', doc: 'rows of segment e times w[e]',
   infer([x, w], { transB }) {
-    if (typeof x.shape[0] === 'number' || boundOf(x.shape[1]) !== boundOf(w.shape[transB ? 2 : 1])) throw new ShapeError('groupedMatmul: shapes do not fit');
-    return [{ dtype: x.dtype, shape: [x.shape[0], w.shape[transB ? 1 : 2]] }];
+    const { segments } = segmentsOf('groupedMatmul', x);
+    const [experts, n, k] = [w.shape[0], w.shape[transB ? 1 : 2], w.shape[transB ? 2 : 1]];
+    if (x.shape.length !== 2 || w.shape.length !== 3 || experts !== segments || k !== x.shape[1] || x.dtype !== w.dtype) {
+      throw new ShapeError(`groupedMatmul: rows ${showType(x)} and matrices ${showType(w)}${transB ? ' transposed' : ''} do not fit`,
+        `rows [.., K] in ${segments} segments need matrices [${segments}, ${transB ? 'N, K' : 'K, N'}] of the same dtype`);
+    }
+    return [{ dtype: x.dtype, shape: [x.shape[0], n] }];
   },
-  grad({ inputs: [x, w], douts: [d], attrs: { transB } }) {
+  grad({ inputs: [x, w], douts: [d], attrs: { transB }, needs }) {
     if (!d) return [null, null];
-    return [emit1('groupedMatmul', [d, w], { transB: !transB }), transB ? emit1('groupedOuter', [d, x]) : emit1('groupedOuter', [x, d])];
+    return [
+      needs[0] ? emit1('groupedMatmul', [d, w], { transB: !transB }) : null,
+      needs[1] ? emit1('groupedOuter', transB ? [d, x] : [x, d]) : null];
   },
   lower: { kind: 'matmul', build(call) {
     const { e, inputs: [x, w], attrs: { transB } } = call, rows = x.type.shape[0];
-    const row = (z: Parameters<typeof e.add>[0], i: typeof z): typeof z => e.add(e.op('cast', [call.offset(rows, z)], 'index'), i);
+    const row = (z: Expr, i: Expr): Expr => e.add(e.op('cast', [call.offset(rows, z)], 'index'), i);
     return {
       groups: boundOf(w.type.shape[0]), m: call.size(rows), n: boundOf(w.type.shape[transB ? 1 : 2]), depth: boundOf(x.type.shape[1]),
       a: (z, i, k) => x.at([row(z, i), k]), b: (z, k, j) => w.at(transB ? [z, j, k] : [z, k, j]), index: (z, i, j) => [row(z, i), j],
     };
   } },
   reference(call) {
-    const { inputs: [x, w], inTypes: [t, wt], outTypes: [o], attrs: { transB } } = call, off = call.offsets(t);
+    const { inputs: [x, w], inTypes: [t, tw], outTypes: [o], attrs: { transB } } = call, offsets = call.offsets(t);
     const K = boundOf(t.shape[1]), N = boundOf(o.shape[1]), out = new Float64Array(elements(o.shape)).fill(NaN);
-    for (let e = 0; e < boundOf(wt.shape[0]); e++) for (let r = off[e]; r < off[e + 1]; r++) for (let j = 0; j < N; j++) {
-      let s = 0;
-      for (let k = 0; k < K; k++) s += x[r * K + k] * w[e * K * N + (transB ? j * K + k : k * N + j)];
-      out[r * N + j] = s;
+    for (let z = 0; z < boundOf(tw.shape[0]); z++) for (let r = offsets[z]; r < offsets[z + 1]; r++) for (let j = 0; j < N; j++) {
+      let total = 0;
+      for (let k = 0; k < K; k++) total += x[r * K + k] * w[z * K * N + (transB ? j * K + k : k * N + j)];
+      out[r * N + j] = total;
     }
     return [out];
   },
 };
+
+/** x [rows in E segments, K] times w [E, K, N] (transB: [E, N, K]) -> [rows in E segments, N]. */
 export const groupedMatmul = (x: Tensor, w: Tensor, { transB = false } = {}): Tensor => emit1('groupedMatmul', [x, w], { transB });

@@ -1,19 +1,45 @@
-// Per expert, x transposed times y.
+// The gradient of groupedMatmul to its matrices: per segment x^T y, its rows in order, one fused multiply-add at a time. A segment
+// without rows gives zeros.
+import { ShapeError } from '../../base/errors.ts';
+import { boundOf, elements, sameDim, showType } from '../../base/shape.ts';
+import type { Expr } from '../../kernel/expr.ts';
 import type { Op } from '../op.ts';
-import { boundOf } from '../../base/shape.ts';
+import { emit1, type Tensor } from '../tensor.ts';
+import { segmentsOf } from './routing.ts';
+
 export const groupedOuterOp: Op = {
-  name: 'groupedOuter', doc: 'per segment x^T y',
-  infer: ([x, y]) => { const d = x.shape[0]; return [{ dtype: x.dtype, shape: [typeof d !== 'number' && d.kind === 'segmented' ? d.segments : 1, x.shape[1], y.shape[1]] }]; },
+  name: 'groupedOuter', doc: 'per segment the sum over its rows of x[r]^T y[r]',
+  infer([x, y]) {
+    const { segments } = segmentsOf('groupedOuter', x);
+    if (x.shape.length !== 2 || y.shape.length !== 2 || !sameDim(x.shape[0], y.shape[0]) || x.dtype !== y.dtype) {
+      throw new ShapeError(`groupedOuter: ${showType(x)} and ${showType(y)} are not rows of the same segments`);
+    }
+    return [{ dtype: x.dtype, shape: [segments, x.shape[1], y.shape[1]] }];
+  },
+  // y[r] = x[r] W[e]'s gradient is x^T dy; so those of x^T y are y dW^T and x dW.
+  grad({ inputs: [x, y], douts: [d], needs }) {
+    if (!d) return [null, null];
+    return [
+      needs[0] ? emit1('groupedMatmul', [y, d], { transB: true }) : null,
+      needs[1] ? emit1('groupedMatmul', [x, d], { transB: false }) : null];
+  },
   lower: { kind: 'matmul', build(call) {
     const { e, inputs: [x, y], outTypes: [o] } = call, rows = x.type.shape[0];
-    const row = (z: Parameters<typeof e.add>[0], i: typeof z): typeof z => e.add(e.op('cast', [call.offset(rows, z)], 'index'), i);
-    return { groups: boundOf(o.shape[0]), m: boundOf(o.shape[1]), n: boundOf(o.shape[2]), depth: call.size(rows),
-      a: (z, i, k) => x.at([row(z, k), i]), b: (z, k, j) => y.at([row(z, k), j]), index: (z, i, j) => [z, i, j] };
+    const row = (z: Expr, k: Expr): Expr => e.add(e.op('cast', [call.offset(rows, z)], 'index'), k);
+    return {
+      groups: boundOf(o.shape[0]), m: boundOf(o.shape[1]), n: boundOf(o.shape[2]), depth: call.size(rows),
+      a: (z, i, k) => x.at([row(z, k), i]), b: (z, k, j) => y.at([row(z, k), j]), index: (z, i, j) => [z, i, j],
+    };
   } },
   reference(call) {
-    const { inputs: [x, y], inTypes: [t], outTypes: [o] } = call, off = call.offsets(t);
-    const [E, M, N] = o.shape.map(boundOf), out = new Float64Array(E * M * N);
-    for (let e = 0; e < E; e++) for (let r = off[e]; r < off[e + 1]; r++) for (let i = 0; i < M; i++) for (let j = 0; j < N; j++) out[(e * M + i) * N + j] += x[r * M + i] * y[r * N + j];
+    const { inputs: [x, y], inTypes: [t], outTypes: [o] } = call, offsets = call.offsets(t);
+    const [E, M, N] = o.shape.map(boundOf), out = new Float64Array(elements(o.shape));
+    for (let z = 0; z < E; z++) for (let r = offsets[z]; r < offsets[z + 1]; r++) {
+      for (let i = 0; i < M; i++) for (let j = 0; j < N; j++) out[(z * M + i) * N + j] += x[r * M + i] * y[r * N + j];
+    }
     return [out];
   },
 };
+
+/** x [rows in E segments, M], y [the same rows, N] -> [E, M, N]. */
+export const groupedOuter = (x: Tensor, y: Tensor): Tensor => emit1('groupedOuter', [x, y]);

@@ -10,6 +10,8 @@ import { attentionGradQOp } from './attentionGradQ.ts';
 import { castOp } from './cast.ts';
 import { collectOp } from './collect.ts';
 import { combineOp } from './combine.ts';
+import { combineGradRowsOp } from './combineGradRows.ts';
+import { combineGradWeightsOp } from './combineGradWeights.ts';
 import { concatOp } from './concat.ts';
 import { constantOp } from './constant.ts';
 import { copyOp } from './copy.ts';
@@ -44,6 +46,7 @@ import { oneHotOp } from './oneHot.ts';
 import { padOp } from './pad.ts';
 import { permuteOp } from './permute.ts';
 import { powOp } from './pow.ts';
+import { readRowsOp } from './readRows.ts';
 import { reluOp } from './relu.ts';
 import { reshapeOp } from './reshape.ts';
 import { rmsNormOp } from './rmsNorm.ts';
@@ -51,6 +54,8 @@ import { ropeOp } from './rope.ts';
 import { rowCountOp } from './rowCount.ts';
 import { rsqrtOp } from './rsqrt.ts';
 import { scatterAddOp } from './scatterAdd.ts';
+import { segmentExpandOp } from './segmentExpand.ts';
+import { segmentSumOp } from './segmentSum.ts';
 import { sigmoidOp } from './sigmoid.ts';
 import { siluOp } from './silu.ts';
 import { sinOp } from './sin.ts';
@@ -70,12 +75,13 @@ import { whereOp } from './where.ts';
 /** Ops differ in the attributes that they take; the table forgets which. */
 // eslint-disable-next-line @typescript-eslint/no-explicit-any
 const all: readonly Op<any>[] = [
-  absOp, addOp, attentionOp, attentionGradKVOp, attentionGradQOp, castOp, collectOp, combineOp, concatOp, constantOp, copyOp, cosOp,
-  crossEntropyOp, dispatchOp, divOp, dropoutOp, equalOp, erfOp, expOp, expandOp, gatherOp, geluOp, groupedMatmulOp, groupedOuterOp,
-  isFiniteOp, layerNormOp, lessOp, logOp, logicalAndOp, logicalNotOp, logicalOrOp, logSumExpOp, matmulOp, maxOp, maximumOp, minimumOp,
-  mulOp, negOp, oneHotOp, padOp, permuteOp, powOp, putAlongOp, reluOp, reshapeOp, rmsNormOp, ropeOp, rowCountOp, rsqrtOp, scatterAddOp,
-  sigmoidOp, siluOp, sinOp, sliceOp, softmaxOp, sqrtOp, subOp, sumOp, sumChunksOp, takeAlongOp, tanhOp, topKOp, transposeOp,
-  updateRowsOp, whereOp,
+  absOp, addOp, attentionOp, attentionGradKVOp, attentionGradQOp, castOp, collectOp, combineOp, combineGradRowsOp,
+  combineGradWeightsOp, concatOp, constantOp, copyOp, cosOp, crossEntropyOp, dispatchOp, divOp, dropoutOp, equalOp, erfOp, expOp,
+  expandOp, gatherOp, geluOp, groupedMatmulOp, groupedOuterOp, isFiniteOp, layerNormOp, lessOp, logOp, logicalAndOp, logicalNotOp,
+  logicalOrOp, logSumExpOp, matmulOp, maxOp, maximumOp, minimumOp, mulOp, negOp, oneHotOp, padOp, permuteOp, powOp, putAlongOp,
+  readRowsOp, reluOp, reshapeOp, rmsNormOp, ropeOp, rowCountOp, rsqrtOp, scatterAddOp, segmentExpandOp, segmentSumOp, sigmoidOp,
+  siluOp, sinOp, sliceOp, softmaxOp, sqrtOp, subOp, sumOp, sumChunksOp, takeAlongOp, tanhOp, topKOp, transposeOp, updateRowsOp,
+  whereOp,
 ];
 
 export const ops: OpTable = new Map(all.map((op) => [op.name, op as Op]));

@@ -1,31 +1,61 @@
-// Sorts choices by expert.
+// Sorts the choices of all tokens by expert, stable: counting sort. An expert outside 0..experts-1 counts as the nearest one.
+import { ShapeError } from '../../base/errors.ts';
+import { boundOf, elements, showType, type TensorType } from '../../base/shape.ts';
+import type { Expr } from '../../kernel/expr.ts';
 import type { Op } from '../op.ts';
-import { elements } from '../../base/shape.ts';
 import { emit, type Tensor } from '../tensor.ts';
+
 export type PermuteAttrs = { readonly experts: number };
+
 export const permuteOp: Op<PermuteAttrs> = {
-  name: 'permute', doc: 'offsets, order, inverse, expert',
-  infer([x], { experts }) { const n = elements(x.shape); return [{ dtype: 'int32', shape: [experts + 1] }, ...[0, 1, 2].map(() => ({ dtype: 'int32' as const, shape: [n] }))]; },
-  lower: { kind: 'loops', build({ e, k: w, inTypes: [x], inputs: [b], outputs: [off, order, inv, ex], attrs: { experts: E } }) {
-    const n = elements(x.shape), i32 = (v: Parameters<typeof e.add>[0]): typeof v => e.op('cast', [v], 'int32');
-    return { grid: { extent: 1, grain: 1 }, body: () => {
-      const at = w.array('index', E + 1), s = w.scalar('index'), x1 = w.scalar('index'), p = w.scalar('index');
-      return [at.fill(0), w.loop(n, (i) => [x1.set(e.add(w.loadIndex(b, i), e.index(1))), at.set(x1.get(), e.add(at.at(x1.get()), e.index(1)))]),
-        s.set(e.index(0)), w.loop(E + 1, (z) => [s.set(e.add(s.get(), at.at(z))), at.set(z, s.get()), w.store(off, z, i32(s.get()))]),
-        w.loop(n, (i) => [x1.set(w.loadIndex(b, i)), p.set(at.at(x1.get())), at.set(x1.get(), e.add(p.get(), e.index(1))),
-          w.store(order, p.get(), i32(i)), w.store(ex, p.get(), i32(x1.get())), w.store(inv, i, i32(p.get()))])];
+  name: 'permute', doc: 'choices sorted by expert: offsets of the experts\' rows; choice of each row; row of each choice; expert of each row',
+  infer([x], { experts }): TensorType[] {
+    if (x.dtype !== 'int32' || x.shape.length !== 2) throw new ShapeError(`permute: needs int32 [tokens, choices], got ${showType(x)}`);
+    if (!Number.isInteger(experts) || experts < 1) throw new ShapeError(`permute: needs at least one expert, got ${experts}`);
+    const vector = (n: number): TensorType => ({ dtype: 'int32', shape: [n] }), n = elements(x.shape);
+    return [vector(experts + 1), vector(n), vector(n), vector(n)];
+  },
+  lower: { kind: 'loops', build({ e, k: w, inTypes: [type], inputs: [x], outputs: [offsets, order, inverse, expert], attrs: { experts } }) {
+    const count = e.scale(w.extent(type, 0), boundOf(type.shape[1]));
+    const int32 = (v: Expr): Expr => e.op('cast', [v], 'int32'), clamp = (v: Expr): Expr =>
+      e.op('min', [e.op('max', [v, e.const(0, 'int32')], 'int32'), e.const(experts - 1, 'int32')], 'int32');
+    return { grid: { extent: 1, grain: 1 }, body() {
+      const next = w.array('int32', experts), own = w.scalar('int32'), row = w.scalar('int32'), sum = w.scalar('int32');
+      const one = e.const(1, 'int32'), add = (a: Expr, b: Expr): Expr => e.op('add', [a, b], 'int32');
+      const mine = (): Expr => e.op('cast', [own.get()], 'index');
+      return [
+        next.fill(0),
+        w.loop(count, (c) => [own.set(clamp(w.load(x, c))), next.set(mine(), add(next.at(mine()), one))]),
+        // Counts become first rows.
+        sum.set(e.const(0, 'int32')),
+        w.loop(experts, (z) => [row.set(next.at(z)), next.set(z, sum.get()), w.store(offsets, z, sum.get()), sum.set(add(sum.get(), row.get()))]),
+        w.store(offsets, e.index(experts), sum.get()),
+        w.loop(count, (c) => [
+          own.set(clamp(w.load(x, c))), row.set(next.at(mine())), next.set(mine(), add(row.get(), one)),
+          w.store(inverse, c, row.get()), w.store(order, e.op('cast', [row.get()], 'index'), int32(c)), w.store(expert, e.op('cast', [row.get()], 'index'), own.get())])];
     } };
   } },
-  reference({ inputs: [x], attrs: { experts: E } }) {
-    const off = new Float64Array(E + 1), order = new Float64Array(x.length), inv = new Float64Array(x.length), ex = new Float64Array(x.length);
-    x.forEach((c) => { off[c + 1]++; });
-    for (let z = 0; z < E; z++) off[z + 1] += off[z];
-    const at = off.slice();
-    x.forEach((c, i) => { const p = at[c]++; order[p] = i; inv[i] = p; ex[p] = c; });
-    return [off, order, inv, ex];
+  reference({ inputs: [x], inTypes: [t], attrs: { experts }, rows }) {
+    const [offsets, order, inverse, expert] = [new Float64Array(experts + 1), ...[0, 1, 2].map(() => new Float64Array(x.length))];
+    const own = Array.from(x.subarray(0, rows(t) * boundOf(t.shape[1])), (z) => Math.min(Math.max(z, 0), experts - 1));
+    for (const z of own) offsets[z + 1]++;
+    for (let z = 0; z < experts; z++) offsets[z + 1] += offsets[z];
+    const next = offsets.slice();
+    own.forEach((z, c) => { const r = next[z]++; inverse[c] = r; order[r] = c; expert[r] = z; });
+    return [offsets, order, inverse, expert];
   },
 };
-export function permute(indices: Tensor, experts: number): { offsets: Tensor; order: Tensor; inverse: Tensor; expert: Tensor } {
+
+/** The rows of each expert and their places; T * k of each where not said otherwise. */
+export interface Permutation {
+  readonly offsets: Tensor; // int32 [experts + 1]
+  readonly order: Tensor; // int32: row -> choice t * k + j, ascending within an expert
+  readonly inverse: Tensor; // int32: choice -> row
+  readonly expert: Tensor; // int32: row -> expert
+}
+
+/** indices int32 [T, k]. Where T varies at run time, elements of rows and choices past the count are left as they were. */
+export function permute(indices: Tensor, experts: number): Permutation {
   const [offsets, order, inverse, expert] = emit('permute', [indices], { experts });
   return { offsets, order, inverse, expert };
 }

@@ -1,39 +1,77 @@
-// The k largest of each row.
+// The k largest of each row, in descending order, ties to the lower index; NaN counts as -Infinity. Elements are inserted one after
+// the other into a sorted list of k: of 16 rows side by side where k is small; else of one row, past elements that do not enter.
+import { ShapeError } from '../../base/errors.ts';
+import { boundOf, elements, showType } from '../../base/shape.ts';
+import { isFloat } from '../../base/dtype.ts';
+import type { Expr } from '../../kernel/expr.ts';
+import type { Stmt } from '../../kernel/kernel.ts';
 import type { Op } from '../op.ts';
-import { boundOf, elements } from '../../base/shape.ts';
 import { emit, emit1, type Tensor } from '../tensor.ts';
+
 export type TopKAttrs = { readonly k: number };
+
+const SMALL = 4, WORK = 16384; // k for which rows go side by side; steps a task
+
 export const topKOp: Op<TopKAttrs> = {
-  name: 'topK', doc: 'k largest of each row and their indices',
-  infer: ([x], { k }) => [{ dtype: x.dtype, shape: [x.shape[0], k] }, { dtype: 'int32', shape: [x.shape[0], k] }],
-  grad: ({ inputs: [x], outputs: [, idx], douts: [d] }) => {
-    if (!d) return [null];
-    const E = boundOf(x.shape[1]), hot = emit1('oneHot', [idx], { classes: E });
-    return [emit1('sum', [emit1('mul', [hot, emit1('expand', [d, hot], { axes: [2] })])], { axes: [1] })];
+  name: 'topK', doc: 'the k largest of each row, descending, ties to the lower index; and their indices',
+  infer([x], { k }) {
+    if (x.shape.length !== 2 || !isFloat(x.dtype)) throw new ShapeError(`topK: needs float rows [T, E], got ${showType(x)}`);
+    const width = boundOf(x.shape[1]);
+    if (!Number.isInteger(k) || k < 1 || k > width) throw new ShapeError(`topK: k must be from 1 to ${width}, the width of a row; got ${k}`);
+    return [{ dtype: x.dtype, shape: [x.shape[0], k] }, { dtype: 'int32', shape: [x.shape[0], k] }];
   },
-  lower: { kind: 'loops', build({ e, k: w, inTypes: [x], inputs: [bx], outputs: [bv, bi], attrs: { k } }) {
-    const E = boundOf(x.shape[1]), rows = w.extent(x, 0);
-    return { grid: { extent: rows, grain: Math.max(1, Math.floor(2048 / E / k)) }, body: (r) => {
-      const pv = w.scalar('float32'), pi = w.scalar('index'), best = w.scalar('float32'), bidx = w.scalar('index');
-      return [pv.set(e.const(Infinity, 'float32')), pi.set(e.index(-1)), w.loop(k, (j) => [
-        best.set(e.const(-Infinity, 'float32')), bidx.set(e.index(-1)),
-        w.loop(E, (c) => {
-          const v = w.load(bx, e.linear(0, [[E, r], [1, c]]));
-          const and = (a: typeof v, b: typeof v): typeof v => e.op('and', [a, b], 'bool'), or = (a: typeof v, b: typeof v): typeof v => e.op('or', [a, b], 'bool');
-          const left = or(e.op('lt', [v, pv.get()], 'bool'), and(e.op('eq', [v, pv.get()], 'bool'), e.op('lt', [pi.get(), c], 'bool')));
-          return [w.when(and(left, or(e.op('lt', [best.get(), v], 'bool'), e.op('lt', [bidx.get(), e.index(0)], 'bool'))), [best.set(v), bidx.set(c)])];
-        }),
-        w.store(bv, e.linear(0, [[k, r], [1, j]]), best.get()), w.store(bi, e.linear(0, [[k, r], [1, j]]), e.op('cast', [bidx.get()], 'int32')),
-        pv.set(best.get()), pi.set(bidx.get())])];
+  grad: ({ inputs: [x], outputs: [, index], douts: [d] }) => [d && emit1('putAlong', [index, d, x])],
+  lower: { kind: 'loops', build({ e, k: w, inTypes: [type], inputs: [x], outputs: [values, indices], attrs: { k } }) {
+    const width = boundOf(type.shape[1]), { dtype } = type, rows = w.extent(type, 0);
+    const lanes = k <= SMALL ? 16 : 1, least = e.const(-Infinity, dtype), none = e.const(-1, 'int32');
+    const less = (a: Expr, b: Expr): Expr => e.op('lt', [a, b], 'bool'), or = (a: Expr, b: Expr): Expr => e.op('or', [a, b], 'bool');
+    const grain = Math.max(1, Math.floor(WORK / width / k / lanes));
+    return { grid: { extent: e.div(e.add(rows, e.index(lanes - 1)), lanes), grain }, body(g) {
+      const best = w.array(dtype, k * lanes), where = w.array('int32', k * lanes); // [k][lanes]
+      const value = w.scalar(dtype), index = w.scalar('int32'), old = w.scalar(dtype), oldIndex = w.scalar('int32'), goes = w.scalar('int32');
+      const first = e.scale(g, lanes), live = e.op('min', [e.index(lanes), e.linear(0, [[1, rows], [-1, first]])], 'index');
+      const place = (j: Expr, lane: Expr): Expr => e.linear(0, [[lanes, j], [1, lane]]);
+      const pick = (a: Expr, b: Expr): Expr => e.op('select', [goes.get(), a, b], a.dtype);
+      /** Element c of a row becomes the one at hand. */
+      const take = (lane: Expr, c: Expr): Stmt[] => {
+        // Rows past the last are the last one again.
+        const row = lanes === 1 ? g : e.op('min', [e.add(first, lane), e.linear(-1, [[1, rows]])], 'index');
+        const v = w.load(x, e.linear(0, [[width, row], [1, c]]));
+        return [value.set(e.op('select', [e.op('eq', [v, v], 'bool'), v, least], dtype)), index.set(e.op('cast', [c], 'int32')), goes.set(e.const(0, 'int32'))];
+      };
+      /** If the one at hand is larger than what is in place j, or nothing is there, they change places, and so do all after it. */
+      const insert = (j: Expr, lane: Expr): Stmt[] => [
+        old.set(best.at(place(j, lane))), oldIndex.set(where.at(place(j, lane))),
+        goes.set(e.op('or', [goes.get(), e.op('cast', [or(less(old.get(), value.get()), less(oldIndex.get(), e.const(0, 'int32')))], 'int32')], 'int32')),
+        best.set(place(j, lane), pick(value.get(), old.get())), where.set(place(j, lane), pick(index.get(), oldIndex.get())),
+        value.set(pick(old.get(), value.get())), index.set(pick(oldIndex.get(), index.get()))];
+      const zero = e.index(0), last = e.index(k - 1);
+      const enters = or(less(best.at(last), value.get()), less(where.at(last), e.const(0, 'int32')));
+      return [
+        w.vector(k * lanes, (i) => [best.set(i, least), where.set(i, none)]),
+        w.loop(width, (c) => (lanes === 1
+          ? [...take(zero, c), w.when(enters, [w.loop(k, (j) => insert(j, zero))])]
+          : [w.vector(lanes, (lane) => [...take(lane, c), ...Array.from({ length: k }, (_, j) => insert(e.index(j), lane)).flat()])])),
+        w.loop(live, (lane) => [w.loop(k, (j) => {
+          const to = e.linear(0, [[k, first], [k, lane], [1, j]]), chosen = where.at(place(j, lane));
+          const from = e.linear(0, [[width, first], [width, lane], [1, e.op('cast', [chosen], 'index')]]);
+          return [w.store(indices, to, chosen), w.store(values, to, w.load(x, from))];
+        })])];
     } };
   } },
   reference({ inputs: [x], inTypes: [t], outTypes: [o], attrs: { k }, rows }) {
-    const E = boundOf(t.shape[1]), v = new Float64Array(elements(o.shape)), ix = new Float64Array(elements(o.shape));
+    const width = boundOf(t.shape[1]), values = new Float64Array(elements(o.shape)), indices = new Float64Array(elements(o.shape));
     for (let r = 0; r < rows(t); r++) {
-      const order = Array.from({ length: E }, (_, c) => c).sort((a, b) => x[r * E + b] - x[r * E + a] || a - b);
-      for (let j = 0; j < k; j++) { v[r * k + j] = x[r * E + order[j]]; ix[r * k + j] = order[j]; }
+      const row = Array.from(x.subarray(r * width, (r + 1) * width)), key = row.map((v) => (Number.isNaN(v) ? -Infinity : v));
+      const order = row.map((_, c) => c).sort((a, b) => (key[a] < key[b] ? 1 : key[a] > key[b] ? -1 : a - b)).slice(0, k);
+      order.forEach((c, j) => { values[r * k + j] = row[c]; indices[r * k + j] = c; });
     }
-    return [v, ix];
+    return [values, indices];
   },
 };
-export function topK(x: Tensor, k: number): { values: Tensor; indices: Tensor } { const [values, indices] = emit('topK', [x], { k }); return { values, indices }; }
+
+/** x [T, E] -> values [T, k], indices int32 [T, k], both in descending order of value. */
+export function topK(x: Tensor, k: number): { values: Tensor; indices: Tensor } {
+  const [values, indices] = emit('topK', [x], { k });
+  return { values, indices };
+}

@@ -1,0 +1,100 @@
+// What the attention kernels share: tiles of 16 rows side by side in lanes, and sums of products for them. Everything is kept
+// transposed, [..][16], so that one value (a key's element, say) meets 16 rows at once.
+import { ShapeError } from '../../base/errors.ts';
+import { boundOf, showType, type TensorType } from '../../base/shape.ts';
+import type { Expr, Exprs, Scalar } from '../../kernel/expr.ts';
+import type { Stmt } from '../../kernel/kernel.ts';
+import type { LoopCall, LoopWriter } from '../op.ts';
+
+export type AttentionAttrs = { readonly causal: boolean; readonly scale: number };
+
+/** Keys (or queries) of a block: part of the definition of attention. */
+export const BLOCK = 64;
+const UNIT = 8; // rows, and steps of depth, that are unrolled
+
+export interface Sizes { readonly B: number; readonly T: number; readonly S: number; readonly H: number; readonly KV: number; readonly D: number }
+
+/** Checks q [B, T, H, D], k and v [B, S, KV, D], start int32 []. */
+export function attentionSizes(op: string, [q, k, v, start]: readonly TensorType[]): Sizes {
+  const fail = (why: string): never => { throw new ShapeError(`${op}: ${why}: q ${showType(q)}, k ${showType(k)}, v ${showType(v)}`, 'q [B, T, H, D]; k, v [B, S, Hkv, D]'); };
+  if ([q, k, v].some((t) => t.shape.length !== 4 || t.shape.some((d) => typeof d !== 'number') || t.dtype !== q.dtype)) fail('needs four fixed dimensions and one dtype');
+  if (start.dtype !== 'int32' || start.shape.length !== 0) fail(`start must be an int32 scalar, got ${showType(start)}`);
+  const [B, T, H, D] = q.shape.map(boundOf), [Bk, S, KV, Dk] = k.shape.map(boundOf);
+  if (v.shape.some((d, i) => d !== k.shape[i]) || B !== Bk || D !== Dk) fail('shapes do not fit');
+  if (KV === 0 || H % KV !== 0) fail(`${H} heads cannot share ${KV} heads of keys evenly`);
+  if (S === 0) fail('there are no keys');
+  return { B, T, S, H, KV, D };
+}
+
+
+export type Locals = ReturnType<LoopWriter['array']>;
+
+/** So many rows (or steps of depth): a number, or 8 times a run-time number. */
+export type Range = number | { readonly eights: Expr };
+
+/** Arithmetic in one dtype, and sums of products over [..][lanes] arrays. */
+export class TileWriter {
+  readonly e: Exprs;
+  readonly w: LoopWriter;
+  readonly dtype: Scalar;
+  readonly lanes: number;
+
+  constructor({ e, k }: LoopCall<AttentionAttrs>, dtype: Scalar, lanes: number) {
+    this.e = e;
+    this.w = k;
+    this.dtype = dtype;
+    this.lanes = lanes;
+  }
+
+  add(a: Expr, b: Expr): Expr { return this.e.op('add', [a, b], this.dtype); }
+  sub(a: Expr, b: Expr): Expr { return this.e.op('sub', [a, b], this.dtype); }
+  mul(a: Expr, b: Expr): Expr { return this.e.op('mul', [a, b], this.dtype); }
+  div(a: Expr, b: Expr): Expr { return this.e.op('div', [a, b], this.dtype); }
+  max(a: Expr, b: Expr): Expr { return this.e.op('max', [a, b], this.dtype); }
+  fma(a: Expr, b: Expr, c: Expr): Expr { return this.e.op('fma', [a, b, c], this.dtype); }
+  exp(a: Expr): Expr { return this.e.op('exp', [a], this.dtype); }
+  log(a: Expr): Expr { return this.e.op('log', [a], this.dtype); }
+  value(x: number): Expr { return this.e.const(x, this.dtype); }
+  less(a: Expr, b: Expr): Expr { return this.e.op('lt', [a, b], 'bool'); }
+  select(c: Expr, a: Expr, b: Expr): Expr { return this.e.op('select', [c, a, b], a.dtype); }
+  /** e^a where `live`, else exactly 0 (and no time lost on numbers too small to be). */
+  expWhere(live: Expr, a: Expr): Expr { return this.select(live, this.exp(this.select(live, a, this.value(0))), this.value(0)); }
+  int(a: Expr): Expr { return this.e.op('cast', [a], 'int32'); }
+  smaller(a: Expr, b: Expr): Expr { return this.e.op('min', [a, b], 'index'); }
+  larger(a: Expr, b: Expr): Expr { return this.e.op('max', [a, b], 'index'); }
+  minus(a: Expr, b: Expr): Expr { return this.e.linear(0, [[1, a], [-1, b]]); }
+
+  /** An array [rows][lanes]. */
+  array(rows: number, dtype = this.dtype): Locals { return this.w.array(dtype, rows * this.lanes); }
+  place(row: Expr | number, lane: Expr): Expr {
+    return this.e.linear(0, [[1, lane], ...(typeof row === 'number' ? [[this.lanes * row, this.e.index(1)] as const] : [[this.lanes, row] as const])]);
+  }
+  each(body: (lane: Expr) => Stmt[]): Stmt { return this.w.vector(this.lanes, body); }
+
+  /** to[row] = to[row] + sum over `depth` ascending of one(row, k) * side[k], one fused multiply-add at a time. */
+  product(to: Locals, rows: Range, depth: Range, one: (row: Expr, k: Expr) => Expr, side: Locals): Stmt[] {
+    return this.#units(rows, (row, height) => this.#units(depth, (k, steps) => [this.each((lane) => Array.from({ length: height }, (_, r) => {
+      const at = this.place(this.e.linear(r, [[1, row]]), lane);
+      let sum = to.at(at);
+      for (let s = 0; s < steps; s++) {
+        const step = this.e.linear(s, [[1, k]]);
+        sum = this.fma(one(this.e.linear(r, [[1, row]]), step), side.at(this.place(step, lane)), sum);
+      }
+      return to.set(at, sum);
+    }))]));
+  }
+
+  /** `body` for each 8 of a range, then for what is left. */
+  #units(range: Range, body: (from: Expr, size: number) => Stmt[]): Stmt[] {
+    if (typeof range !== 'number') return [this.w.loop(range.eights, (i) => body(this.e.scale(i, UNIT), UNIT))];
+    const whole = Math.floor(range / UNIT), rest = range % UNIT;
+    return [
+      ...(whole > 0 ? [this.w.loop(whole, (i) => body(this.e.scale(i, UNIT), UNIT))] : []),
+      ...(rest > 0 ? body(this.e.index(whole * UNIT), rest) : [])];
+  }
+
+  /** How many eights hold n. */
+  eights(n: Expr): Expr { return this.e.div(this.e.add(n, this.e.index(UNIT - 1)), UNIT); }
+  /** n rounded down to a multiple of 8. */
+  downToEight(n: Expr): Expr { return this.e.scale(this.e.div(n, UNIT), UNIT); }
+}

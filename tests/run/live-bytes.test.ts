@@ -1,0 +1,65 @@
+// A long run holds no more memory at its end than after its first steps: on the device (counted), and in the host's heap.
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
+import { hostTensor } from '../../src/base/tensor.ts';
+import type { TypedArray } from '../../src/base/dtype.ts';
+import type { Bound, BoundStep, Device, DeviceInfo, KernelSource, Memory, StepTimes } from '../../src/device/device.ts';
+import { NativeDevice } from '../../src/device/native/native.ts';
+import { meanSquaredError } from '../../src/nn/loss.ts';
+import { MLP } from '../../src/nn/mlp.ts';
+import { adamW } from '../../src/optim/adam.ts';
+import { compileGraph, loadProgram } from '../../src/pipeline.ts';
+import { ProgramExecutor } from '../../src/run/program.ts';
+import { Session, type CompileOptions } from '../../src/session/session.ts';
+import { noCompiler } from '../support/toy.ts';
+
+const STEPS = 10_000;
+
+/** Counts what is allocated and not freed, tables of steps included. */
+class CountingDevice implements Device {
+  live = 0;
+  tables = 0;
+  readonly #device: Device;
+  constructor(device: Device) { this.#device = device; }
+  get info(): DeviceInfo { return this.#device.info; }
+  alloc(bytes: number): Memory { this.live += bytes; return { ...this.#device.alloc(bytes), bytes }; }
+  free(memory: Memory): void { this.live -= memory.bytes; this.#device.free(memory); }
+  write(address: number, data: TypedArray): void { this.#device.write(address, data); }
+  read(address: number, into: TypedArray): void { this.#device.read(address, into); }
+  compile(kernels: readonly KernelSource[]): Promise<void> { return this.#device.compile(kernels); }
+  bind(steps: readonly BoundStep[]): Bound { this.tables++; return this.#device.bind(steps); }
+  run(bound: Bound, from?: number, to?: number): Promise<void> { return this.#device.run(bound, from, to); }
+  profile(bound: Bound): Promise<StepTimes> { return this.#device.profile(bound); }
+  release(bound: Bound): void { this.tables--; this.#device.release(bound); }
+  close(): void { this.#device.close(); }
+}
+
+test(`live bytes do not grow over ${STEPS} steps`, { skip: noCompiler }, async () => {
+  setFlagsFromString('--expose_gc');
+  const gc = runInNewContext('gc') as () => void;
+  const device = new CountingDevice(await NativeDevice.open(1)), executor = new ProgramExecutor(device);
+  const options: CompileOptions = { loss: meanSquaredError, optimizer: adamW({ lr: 1e-3 }) };
+  const session = new Session(new MLP([4, 8, 4]), options, { executor, async prepare(graph, ready) {
+    const compiled = compileGraph(graph);
+    ready(graph);
+    return loadProgram(executor, compiled);
+  } });
+  const data = Float32Array.from({ length: 16 }, (_, i) => Math.sin(i)), x = hostTensor('float32', [4, 4], data), batch = { x, y: x };
+  const measure = (): { live: number; tables: number; heap: number } => {
+    gc();
+    const { heapUsed, arrayBuffers } = process.memoryUsage();
+    return { live: device.live, tables: device.tables, heap: heapUsed + arrayBuffers };
+  };
+  for (let i = 0; i < 500; i++) await session.step(batch);
+  const before = measure();
+  for (let i = 500; i < STEPS; i++) await session.step(batch);
+  const after = measure();
+  assert.equal(after.live, before.live);
+  assert.equal(after.tables, before.tables);
+  assert.ok(after.heap - before.heap < 1 << 20, `the heap grew by ${after.heap - before.heap} bytes`);
+  await session.close();
+  assert.equal(device.live, 0);
+  assert.equal(device.tables, 0);
+});

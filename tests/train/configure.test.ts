@@ -1,0 +1,57 @@
+// Settings: defaults, flags over files, what a config file in TypeScript builds, what a resumed run keeps.
+import assert from 'node:assert/strict';
+import { writeFile } from 'node:fs/promises';
+import { join, resolve } from 'node:path';
+import { test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { TransformerLM } from '../../src/nn/transformer.ts';
+import { configure, parseSettings, resumeSettings } from '../../src/train/configure.ts';
+import { ConfigError } from '../../src/train/schema.ts';
+import { temporaryFolder } from '../io/folder.ts';
+
+test('the default is the model of the design', async () => {
+  const { settings: { config }, experiment } = await configure(undefined, { data: ['a'] });
+  assert.deepEqual(config.model, { vocab: 256, layers: 4, dModel: 128, heads: 4, context: 64, moe: { experts: 8, topK: 2, hidden: 256, capacity: 'dropless' } });
+  assert.deepEqual([config.batch, config.steps, config.seed, config.data], [12, 2000, 0, [resolve('a')]]);
+  assert.ok(experiment.model instanceof TransformerLM);
+  const rate = experiment.optimizer.rate!;
+  assert.ok(rate(0) < rate(99) && rate(99) > rate(1000) && rate(1000) > rate(1999));
+});
+
+test('flags take the place of what a file says', async (t) => {
+  const folder = await temporaryFolder(t), file = join(folder, 'c.json');
+  await writeFile(file, JSON.stringify({ steps: 10, model: { layers: 2, moe: { experts: 4, topK: 1 } }, optimizer: { name: 'sgd', lr: 1, momentum: 0.5 } }));
+  const { settings: { config, source } } = await configure(file, { steps: 20, experts: 6, dFf: 32, lr: 0.5 });
+  assert.equal(config.steps, 20);
+  assert.deepEqual(config.model?.moe, { experts: 6, topK: 1, hidden: 32, capacity: 'dropless' });
+  assert.equal(config.model.layers, 2);
+  assert.deepEqual([config.optimizer.name, config.optimizer.lr, config.optimizer.momentum], ['sgd', 0.5, 0.5]);
+  assert.equal(source?.path, file);
+  const dense = await configure(file, { experts: 0, dFf: 99 });
+  assert.deepEqual([dense.settings.config.model?.moe, dense.settings.config.model?.hidden], [null, 99]);
+  await assert.rejects(configure(file, { experts: 0, topK: 2 }), ConfigError);
+});
+
+test('a .ts config may bring model, data, optimizer and metrics; flags for the default model are refused then', async () => {
+  const file = fileURLToPath(new URL('../../examples/mnist.ts', import.meta.url));
+  const { settings: { config }, experiment } = await configure(file, { steps: 7 });
+  assert.equal(config.model, null);
+  assert.equal(config.steps, 7);
+  assert.deepEqual(Object.keys(experiment.metrics), ['accuracy']);
+  assert.equal(experiment.optimizer.name, 'adamW');
+  await assert.rejects(configure(file, { layers: 2 }), /--layers: the config file brings its own model/);
+  await assert.rejects(configure(file, { lr: 2 }), /--lr/);
+});
+
+test('a resumed run keeps its settings but for those that change no number', async () => {
+  const { settings } = await configure(undefined, { data: ['a'], steps: 10 }), said: string[] = [];
+  const stored = parseSettings(JSON.parse(JSON.stringify(settings)) as never, 'run.json');
+  assert.deepEqual(stored, settings);
+  const resume = (flags: object): unknown => resumeSettings(stored, flags, (line) => said.push(line));
+  assert.deepEqual(resume({}), settings);
+  resume({ threads: 1, saveEvery: 3, steps: 10 });
+  assert.equal(said.length, 0);
+  resume({ steps: 20 });
+  assert.match(said[0], /10 steps and goes on to 20/);
+  for (const flags of [{ batch: 3 }, { seed: 1 }, { lr: 1 }, { layers: 1 }, { data: ['b'] }]) assert.throws(() => resume(flags), ConfigError);
+});
