@@ -12,6 +12,10 @@ export function declareLocals(locals: readonly Local[]): string[] {
     : `${cType(l.dtype)} t${i};`));
 }
 
+/** What stands first in the body of a loop around other loops. */
+export const outerLoop = ({ vector, body }: { readonly vector: boolean; readonly body: readonly Stmt[] }): string[] =>
+  (!vector && body.some((s) => s.s === 'for' || s.s === 'reduce') ? ['DM_OUTER'] : []);
+
 /** `names`: expressions that have a C name here. */
 export function emitBody(stmts: readonly Stmt[], names: ReadonlyMap<Expr, string> = new Map()): string[] {
   const out: string[] = [];
@@ -39,7 +43,7 @@ function emitStmt(s: Exclude<Stmt, { s: 'store' }>, names: ReadonlyMap<Expr, str
     case 'for': {
       const n = s.index.name, extent = w.value(s.extent);
       return ['{', ...indent([...w.lines, `const int64_t end_${n} = ${extent};`, ...(s.vector ? ['DM_VECTOR'] : []),
-        `for (int64_t ${n} = 0; ${n} < end_${n}; ${n}++) {`, ...indent(emitBody(s.body, names)), '}']), '}'];
+        `for (int64_t ${n} = 0; ${n} < end_${n}; ${n}++) {`, ...indent([...outerLoop(s), ...emitBody(s.body, names)]), '}']), '}'];
     }
     case 'if': {
       const c = w.value(s.condition);
