@@ -1,8 +1,7 @@
 // Loops for a group of values over one shape: element by element, row by row with reductions along the row, or column by column
 // where leading axes are summed. Which of the three follows from the expressions.
-import { boundOf, elements, type Dim } from '../base/shape.ts';
+import { boundOf, elements, type TensorType } from '../base/shape.ts';
 import { leastOf } from '../base/dtype.ts';
-import { VerifyError } from '../base/errors.ts';
 import type { Graph, ValueId } from '../graph/graph.ts';
 import { postorder, type Exprs, type Expr, type Var } from '../kernel/expr.ts';
 import type { Local, LoopKernel, ReduceTarget, Stmt } from '../kernel/kernel.ts';
@@ -34,7 +33,7 @@ export function buildNest(graph: Graph, scope: Scope, roots: readonly ValueId[])
   if (serial.length === 0 && lanes.length === 0 && (rank <= 1 || direct(all, flat))) {
     return kernel(scope, [], { index: flat, extent: count, grain: TASK, vector: true }, stores(items));
   }
-  if (serial.length > 0) return columns(scope, rank === 0 ? [1] : shape, roots, dynamic);
+  if (serial.length > 0) return columns(scope, type, roots);
 
   // Row by row. If an element needs a reduction of its own, every element is a row.
   const width = rank > 0 ? boundOf(shape[rank - 1]) : 1;
@@ -147,11 +146,12 @@ function joined(e: Exprs, { op, dtype }: Reduce, total: Expr, x: Expr): Expr {
 }
 
 /** Sums over leading axes: a task owns some columns and goes through the rows one by one, in chunks joined in order. */
-function columns(scope: Scope, shape: readonly Dim[], roots: readonly ValueId[], unsupported: boolean): LoopKernel {
-  const { e } = scope;
-  if (unsupported) throw new VerifyError('lower', 'a serial reduction needs a fixed shape with columns');
-  const dims = shape.map(boundOf), width = dims[dims.length - 1], outer = dims.slice(0, -1).reduce((n, d) => n * d, 1);
-  const blocks = Math.ceil(width / COLUMNS);
+function columns(scope: Scope, type: TensorType, roots: readonly ValueId[]): LoopKernel {
+  // A scalar, and a list that is counted, are single columns.
+  const { e } = scope, last = type.shape[type.shape.length - 1], width = typeof last === 'number' ? last : 1;
+  const shape = typeof last === 'number' ? type.shape : [...type.shape, 1];
+  const outer = elements(shape.slice(0, -1));
+  const blocks = Math.ceil(width / COLUMNS), rows = shape.length > 1 ? scope.extent(type, 0) : e.index(1);
   const grid = e.loop(outer * blocks, 'g'), lane = e.loop(Math.min(COLUMNS, width), 'l');
   const start = e.scale(e.mod(grid, blocks), COLUMNS);
   const linear = e.linear(0, [[width, e.div(grid, blocks)], [1, start], [1, lane]]); // one column: lane is 0
@@ -180,6 +180,6 @@ function columns(scope: Scope, shape: readonly Dim[], roots: readonly ValueId[],
   const done = items.map((i) => ({ ...i, value: substitute(e, i.value, by) }));
   const hoisted = hoistInvariants(e, done, asSet(lane), locals);
   body.push(...hoisted.before, vector(stores(hoisted.items)));
-  return kernel(scope, locals, { index: grid, extent: e.index(outer * blocks), grain: 1, vector: false }, body);
+  return kernel(scope, locals, { index: grid, extent: e.scale(rows, blocks * elements(shape.slice(1, -1))), grain: 1, vector: false }, body);
 }
 

@@ -3,7 +3,7 @@ import type { Kernel, LoopKernel } from '../../kernel/kernel.ts';
 import { VerifyError } from '../../base/errors.ts';
 import { cType, ExprWriter } from './expr.ts';
 import { emitMatmul } from './matmul.ts';
-import { declareLocals, emitBody } from './stmt.ts';
+import { declareLocals, emitBody, outerLoop } from './stmt.ts';
 
 /** Storage types whose elements C computes with as they are. */
 const STORED = new Set(['float64', 'float32', 'int32', 'uint32', 'bool']);
@@ -38,6 +38,7 @@ function emitLoops(name: string, k: LoopKernel, params: readonly string[]): stri
     `  const int64_t all = ${extent}, first = task * ${grid.grain}, last = first + ${grid.grain} < all ? first + ${grid.grain} : all;`,
     ...(grid.vector ? ['  DM_VECTOR'] : []),
     `  for (int64_t ${g} = first; ${g} < last; ${g}++) {`,
+    ...outerLoop({ vector: grid.vector, body: k.body }).map((l) => `    ${l}`),
     ...declareLocals(k.locals).map((l) => `    ${l}`), ...emitBody(k.body).map((l) => `    ${l}`),
     '  }', '}', ''].join('\n');
 }

@@ -73,7 +73,7 @@ function packLoops(value: Expr, outer: Var, inner: Var, from: readonly [string, 
   for (const v of invariants([value], new Set([inner]))) names.set(v, head.value(v));
   const w = new ExprWriter(names), v = w.value(value);
   return [
-    `  for (int64_t o = 0; o < ${size[0]}; o++) {`, `    const int64_t ${outer.name} = ${from[0]} + o; (void)${outer.name};`,
+    `  for (int64_t o = 0; o < ${size[0]}; o++) {`, `    DM_OUTER const int64_t ${outer.name} = ${from[0]} + o; (void)${outer.name};`,
     ...head.lines.map((l) => `    ${l}`), '    DM_VECTOR', `    for (int64_t q = 0; q < ${size[1]}; q++) {`,
     `      const int64_t ${inner.name} = ${from[1]} + q; (void)${inner.name};`, ...w.lines.map((l) => `      ${l}`),
     `      dst[${target}] = ${v};`, '    }', '  }'];
@@ -100,7 +100,7 @@ function store(fn: string, k: MatmulKernel, bind: readonly string[]): string[] {
   const names = new Map<Expr, string>();
   return [`static void ${fn}(const dm_ctx *c, int64_t ${k.z.name}, int64_t i0, int64_t ni, int64_t j0, int64_t nj, const float *acc, int64_t ld) {`,
     ...bind, `  (void)${k.z.name};`,
-    '  for (int64_t r = 0; r < ni; r++) {', `    const int64_t ${k.i.name} = i0 + r; (void)${k.i.name};`,
+    '  for (int64_t r = 0; r < ni; r++) {', `    DM_OUTER const int64_t ${k.i.name} = i0 + r; (void)${k.i.name};`,
     ...declareLocals(k.locals).map((l) => `    ${l}`), ...emitBody(k.epilogue.row, names).map((l) => `    ${l}`),
     '    DM_VECTOR', '    for (int64_t q = 0; q < nj; q++) {',
     `      const int64_t ${k.j.name} = j0 + q; (void)${k.j.name};`, '      const float sum = acc[r * ld + q]; (void)sum;',

@@ -12,6 +12,10 @@ export function declareLocals(locals: readonly Local[]): string[] {
     : `${cType(l.dtype)} t${i};`));
 }
 
+/** What stands first in the body of a loop around other loops. */
+export const outerLoop = ({ vector, body }: { readonly vector: boolean; readonly body: readonly Stmt[] }): string[] =>
+  (!vector && body.some((s) => s.s === 'for' || s.s === 'reduce') ? ['DM_OUTER'] : []);
+
 /** `names`: expressions that have a C name here. */
 export function emitBody(stmts: readonly Stmt[], names: ReadonlyMap<Expr, string> = new Map()): string[] {
   const out: string[] = [];
@@ -39,7 +43,7 @@ function emitStmt(s: Exclude<Stmt, { s: 'store' }>, names: ReadonlyMap<Expr, str
     case 'for': {
       const n = s.index.name, extent = w.value(s.extent);
       return ['{', ...indent([...w.lines, `const int64_t end_${n} = ${extent};`, ...(s.vector ? ['DM_VECTOR'] : []),
-        `for (int64_t ${n} = 0; ${n} < end_${n}; ${n}++) {`, ...indent(emitBody(s.body, names)), '}']), '}'];
+        `for (int64_t ${n} = 0; ${n} < end_${n}; ${n}++) {`, ...indent([...outerLoop(s), ...emitBody(s.body, names)]), '}']), '}'];
     }
     case 'if': {
       const c = w.value(s.condition);
@@ -62,11 +66,16 @@ function emitReduce(s: Extract<Stmt, { s: 'reduce' }>, names: ReadonlyMap<Expr, 
   const n = s.index.name, head = new ExprWriter(names), extent = head.value(s.extent);
   const start = (t: (typeof s.targets)[number]): string => literal(t.op === 'sum' ? 0 : leastOf(t.value.dtype), t.value.dtype);
   const join = (op: string, a: string, b: string): string => (op === 'sum' ? `${a} + ${b}` : `${a} > ${b} ? ${a} : ${b}`);
-  const step = (): string[] => {
+  const step = (into: (i: number) => string): string[] => {
     const w = new ExprWriter(names);
-    const done = s.targets.map((t, i) => { const v = w.value(t.value); return `lane${i}[l] = ${t.op === 'sum' ? `lane${i}[l] + ${v}` : `dm_pick(${v}, lane${i}[l])`};`; });
+    const done = s.targets.map((t, i) => { const v = w.value(t.value), x = into(i); return `${x} = ${t.op === 'sum' ? `${x} + ${v}` : `dm_pick(${v}, ${x})`};`; });
     return [`const int64_t ${n} = from + at + l;`, ...w.lines, ...done];
   };
+  // What is left over: lanes without an element keep what they have, by a store of all lanes.
+  const rest = [
+    ...s.targets.map((t, i) => `${cType(t.value.dtype)} next${i} = lane${i}[l];`),
+    'if (l < size - at) {', ...indent(step((i) => `next${i}`)), '}',
+    ...s.targets.map((_, i) => `lane${i}[l] = next${i};`)];
   const lines = [...head.lines, `const int64_t end = ${extent};`,
     ...s.targets.map((t) => `t${t.local} = ${start(t)};`),
     'for (int64_t from = 0; from < end; from += 4096) {',
@@ -75,10 +84,10 @@ function emitReduce(s: Extract<Stmt, { s: 'reduce' }>, names: ReadonlyMap<Expr, 
       ...s.targets.map((t, i) => `${cType(t.value.dtype)} lane${i}[16] __attribute__((aligned(64)));`),
       ...s.targets.map((t, i) => `for (int l = 0; l < 16; l++) lane${i}[l] = ${start(t)};`),
       'int64_t at = 0;',
-      'for (; at + 16 <= size; at += 16) {', '  DM_VECTOR', '  for (int l = 0; l < 16; l++) {', ...indent(indent(step())), '  }', '}',
-      'for (int l = 0; l < size - at; l++) {', ...indent(step()), '}',
-      'for (int w = 8; w > 0; w /= 2) for (int l = 0; l < w; l++) {',
-      ...s.targets.map((t, i) => `  lane${i}[l] = ${t.op === 'sum' ? join('sum', `lane${i}[l]`, `lane${i}[l + w]`) : `dm_pick(lane${i}[l + w], lane${i}[l])`};`), '}',
+      'for (; at + 16 <= size; at += 16) {', '  DM_LANES', '  for (int l = 0; l < 16; l++) {', ...indent(indent(step((i) => `lane${i}[l]`))), '  }', '}',
+      'if (at < size) {', '  DM_LANES', '  for (int l = 0; l < 16; l++) {', ...indent(indent(rest)), '  }', '}',
+      ...[8, 4, 2, 1].flatMap((w) => [...(w > 2 ? ['DM_LANES'] : []), `for (int l = 0; l < ${w}; l++) {`,
+        ...s.targets.map((t, i) => `  lane${i}[l] = ${t.op === 'sum' ? join('sum', `lane${i}[l]`, `lane${i}[l + ${w}]`) : `dm_pick(lane${i}[l + ${w}], lane${i}[l])`};`), '}']),
       ...s.targets.map((t, i) => `t${t.local} = ${t.op === 'sum' ? join('sum', `t${t.local}`, `lane${i}[0]`) : `dm_pick(lane${i}[0], t${t.local})`};`)]),
     '}'];
   return ['{', ...indent(lines), '}'];

@@ -79,7 +79,7 @@ export const families: readonly Family[] = [
   { op: 'softmax', name: 'read twice', cases: rowsOf().map((s) => unary(s, (x) => { const p = softmax(x); return [p, sum(mul(p, p), [s.lead.length])]; })) },
   { op: 'logSumExp', cases: rowsOf().map((s) => unary(s, (x) => logSumExp(mul(x, 3)))) },
   { op: 'rmsNorm', cases: norm(1, (x, gain) => emit('rmsNorm', [x, gain], { eps: 1e-2 })) },
-  { op: 'rmsNorm', name: 'after a residual', cases: norm(1, (x, gain) => { const y = add(x, silu(x)); return [rmsNorm(y, gain), y]; }) },
+  { op: 'rmsNorm', name: 'after a residual', cases: norm(1, (x, gain) => { const y = add(x, silu(x)); return [rmsNorm(y, gain, 0.01), y]; }) },
   { op: 'layerNorm', cases: norm(2, (x, gain, bias) => emit('layerNorm', [x, gain, bias], { eps: 1e-2 })) },
   { op: 'layerNorm', name: 'alone', cases: norm(2, (x, gain, bias) => [layerNorm(mul(x, 2), gain, bias, 0.1)]) },
   { op: 'crossEntropy', cases: rowsOf().map((s) => ({ inputs: [...s.counts, { name: 'x', shape: s.shape },
