@@ -6,11 +6,14 @@ let active: { readonly controller: AbortController; code: number } | undefined;
 
 /** Runs `work` with a signal that is set when it should stop; gives its result and, if it was asked to, the exit code. */
 export async function stoppable<T>(work: (stop: AbortSignal) => Promise<T>, onStop: () => void): Promise<{ result: T; code: number | null }> {
-  const state = { controller: new AbortController(), code: 0 };
+  const state = { controller: new AbortController(), code: 0, since: 0 };
   const stop = (signal: 'SIGINT' | 'SIGTERM'): void => {
     const code = 128 + constants.signals[signal];
+    // Under npm and npx one Ctrl-C may come twice: from the terminal, and passed on by npm where its shell is bash.
+    if (state.controller.signal.aborted && performance.now() - state.since < 300) return;
     if (state.controller.signal.aborted) process.exit(code);
     state.code = code;
+    state.since = performance.now();
     state.controller.abort();
     onStop();
   };
