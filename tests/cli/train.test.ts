@@ -132,7 +132,7 @@ test('1 and 2 threads give the same losses, bit for bit', { skip: noCompiler }, 
   const folder = await temporaryFolder(t), data = await writeText(folder);
   const run = (threads: string) => command('train', ...TINY, '--data', data, '--steps', '12', '--threads', threads, '--out', join(folder, threads), '--json');
   const one = lossesOf((await run('1')).stdout);
-  assert.equal(one.length, 12);
+  assert.equal(one.size, 12);
   assert.deepEqual(one, lossesOf((await run('2')).stdout));
 });
 
