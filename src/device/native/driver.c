@@ -1,207 +1,327 @@
-// The fixed part of the native device: memory, shared objects, a pool of threads, and the walk over a Program's table of steps.
-// Steps form waves; the tasks of a wave lie in one queue from which all threads take. One call runs many steps.
+// The driver of the native device: memory, kernel libraries, and a pool of threads that walks a Program's table of steps in waves.
+//
+// A wave: its tasks are numbered through (step after step), `first` says where each step begins. `left` counts tasks not yet taken, `open`
+// tasks not yet done. To take a task is to decrement `left` while it is positive; only a thread that took one reads the wave's other fields, and
+// the wave cannot end before that thread takes its tasks off `open`. So a worker that comes late, or not at all, delays nobody, and a stale
+// look at `left` is harmless: what counts is the value that the compare-and-swap found.
+//   caller -> worker: fields of the wave, then left (release); the taker's compare-and-swap acquires.
+//   worker -> caller: results, then open -= done (release); the caller acquires open == 0.
+// Sleeping is Dekker's pattern (seq_cst): the sleeper announces itself, then looks again; the waker changes the word, then looks for sleepers.
+#define _GNU_SOURCE
 #include "driver.h"
 #include <dlfcn.h>
 #include <pthread.h>
-#include <sched.h>
-#include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <time.h>
-#include <unistd.h>
-#ifdef __linux__
-#include <linux/futex.h>
-#include <sys/syscall.h>
-#endif
+#include "wait.h"
 
-// ---- memory ----
+extern const dm_core dm_core_table;  // gemm.c
+
+#define HUGE_PAGE ((size_t)2 << 20)
+
+static size_t mapped(int64_t bytes) {
+  size_t page = (size_t)sysconf(_SC_PAGESIZE), size = bytes < 1 ? 1 : (size_t)bytes;
+  return (size + page - 1) / page * page;
+}
+
+// A large region starts at a multiple of a huge page (map more, return the ends), or the kernel could not back it with huge pages.
 int64_t dm_alloc(int64_t bytes) {
-  void *p = mmap(NULL, (size_t)bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (bytes < 0 || bytes > INT64_MAX / 2) return 0;
+  size_t size = mapped(bytes), extra = size >= 2 * HUGE_PAGE ? HUGE_PAGE : 0;
+  char *p = mmap(NULL, size + extra, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (p == MAP_FAILED) return 0;
-#ifdef MADV_HUGEPAGE
-  if (bytes >= (4 << 20)) madvise(p, (size_t)bytes, MADV_HUGEPAGE);
+  if (extra) {
+    size_t head = (HUGE_PAGE - ((uintptr_t)p & (HUGE_PAGE - 1))) & (HUGE_PAGE - 1);
+    if (head) munmap(p, head);
+    if (extra > head) munmap(p + head + size, extra - head);
+    p += head;
+#ifdef MADV_HUGE_PAGEPAGE
+    madvise(p, size, MADV_HUGE_PAGEPAGE);
 #endif
+  }
   return (int64_t)(intptr_t)p;
 }
-void dm_free(int64_t address, int64_t bytes) { munmap((void *)(intptr_t)address, (size_t)bytes); }
-void dm_copy_in(int64_t address, const void *data, int64_t bytes) { memcpy((void *)(intptr_t)address, data, (size_t)bytes); }
-void dm_copy_out(void *into, int64_t address, int64_t bytes) { memcpy(into, (const void *)(intptr_t)address, (size_t)bytes); }
-void dm_fill32(int64_t address, uint32_t pattern, int64_t bytes) {
-  uint32_t *p = (uint32_t *)(intptr_t)address;
+
+void dm_free(int64_t addr, int64_t bytes) {
+  if (addr) munmap((void *)(intptr_t)addr, mapped(bytes));
+}
+
+void dm_copy_in(int64_t dst, const void *src, int64_t bytes) {
+  if (bytes > 0) memcpy((void *)(intptr_t)dst, src, (size_t)bytes);
+}
+
+void dm_copy_out(void *dst, int64_t src, int64_t bytes) {
+  if (bytes > 0) memcpy(dst, (const void *)(intptr_t)src, (size_t)bytes);
+}
+
+// bytes is a multiple of 4 and addr is aligned to 4.
+void dm_fill32(int64_t addr, uint32_t pattern, int64_t bytes) {
+  uint32_t *p = (uint32_t *)(intptr_t)addr;
   for (int64_t i = 0; i < bytes / 4; i++) p[i] = pattern;
 }
 
-// ---- shared objects ----
-int64_t dm_open(const char *path) { return (int64_t)(intptr_t)dlopen(path, RTLD_NOW | RTLD_LOCAL); }
-int64_t dm_sym(int64_t library, const char *name) { return (int64_t)(intptr_t)dlsym((void *)(intptr_t)library, name); }
-const char *dm_error(void) { const char *e = dlerror(); return e ? e : ""; }
+static pthread_mutex_t error_lock = PTHREAD_MUTEX_INITIALIZER;
+static char error_text[1024];
 
-// ---- threads ----
-typedef int64_t (*tasks_fn)(const dm_ctx *);
-typedef void (*run_fn)(const dm_ctx *, int64_t);
-#define WAVE_MAX 256
+static void keep_error(const char *text) {
+  pthread_mutex_lock(&error_lock);
+  snprintf(error_text, sizeof error_text, "%s", text ? text : "unknown error");
+  pthread_mutex_unlock(&error_lock);
+}
 
-typedef struct dm_pool {
-  int threads;
-  pthread_t *workers;
-  float **scratch;
-  pthread_mutex_t busy;                 // one run at a time
-  // the wave in progress
-  const dm_step *steps;
-  int count;
-  int64_t first[WAVE_MAX + 1];          // task numbers: step s has first[s]..first[s + 1]
-  _Alignas(64) _Atomic int64_t next;    // next task to take
-  _Alignas(64) _Atomic uint32_t wave;   // counts waves; workers wait for it to change
-  _Alignas(64) _Atomic int32_t working; // workers not yet done with the wave
-  _Atomic int32_t sleeping;
-  _Atomic int32_t stop;
-} dm_pool;
+int64_t dm_open(const char *path) {
+  void *handle = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+  if (!handle) keep_error(dlerror());
+  return (int64_t)(intptr_t)handle;
+}
 
-static inline void relax(void) {
-#if defined(__x86_64__) || defined(__i386__)
-  __builtin_ia32_pause();
+int64_t dm_sym(int64_t handle, const char *name) {
+  void *address = dlsym((void *)(intptr_t)handle, name);
+  if (!address) keep_error(dlerror());
+  return (int64_t)(intptr_t)address;
+}
+
+void dm_close(int64_t handle) {
+  if (handle) dlclose((void *)(intptr_t)handle);
+}
+
+const char *dm_error(void) {
+  return error_text;
+}
+
+#if defined(__AVX512F__)
+#define VECTOR 64
+#elif defined(__AVX__)
+#define VECTOR 32
+#else
+#define VECTOR 16
+#endif
+#if defined(__FMA__) || defined(__aarch64__) || defined(__riscv)
+#define FMA "true"
+#else
+#define FMA "false"
+#endif
+#if defined(__x86_64__)
+#define ARCH "x86_64"
 #elif defined(__aarch64__)
-  __asm__ volatile("yield");
-#endif
-}
-
-static void nap(_Atomic uint32_t *word, uint32_t value) {
-#ifdef __linux__
-  syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, value, NULL, NULL, 0);
+#define ARCH "aarch64"
+#elif defined(__riscv)
+#define ARCH "riscv"
 #else
-  if (atomic_load(word) == value) { struct timespec t = {0, 50000}; nanosleep(&t, NULL); }
+#define ARCH "other"
 #endif
-}
-
-static void wake(_Atomic uint32_t *word) {
-#ifdef __linux__
-  syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, 1 << 30, NULL, NULL, 0);
+#if defined(__clang__)
+#define COMPILER "clang " __clang_version__
 #else
-  (void)word;
+#define COMPILER "gcc " __VERSION__
 #endif
+
+const char *dm_info(void) {
+  static char text[256];
+  pthread_mutex_lock(&error_lock);
+  snprintf(text, sizeof text, "{\"driver\":1,\"compiler\":\"%s\",\"arch\":\"%s\",\"vector\":%d,\"fma\":%s,\"cpus\":%d}", COMPILER, ARCH, VECTOR,
+           FMA, dm_cpus());
+  pthread_mutex_unlock(&error_lock);
+  return text;
 }
 
-static void work(dm_pool *p, int thread) {
-  int s = 0;
-  for (;;) {
-    const int64_t task = atomic_fetch_add_explicit(&p->next, 1, memory_order_relaxed);
-    if (task >= p->first[p->count]) return;
-    while (task >= p->first[s + 1]) s++;
-    const dm_step *step = &p->steps[s];
-    const dm_ctx c = {(void *const *)(intptr_t)step->buffers, (const int64_t *)(intptr_t)step->ints, p->scratch[thread], &dm_core_table,
-                      thread, p->threads};
-    ((run_fn)(intptr_t)step->run)(&c, task - p->first[s]);
-  }
+#define LINE 64
+typedef struct pool pool;
+typedef struct member {
+  pool *pool;
+  pthread_t handle;
+  float *scratch;
+  int32_t index;
+} member;
+
+struct pool {
+  // written by the caller between waves
+  const dm_step *steps;
+  int64_t count;     // steps of the wave
+  int32_t *first;    // first[s]: the number of tasks before step s; first[count]: all
+  int64_t capacity;  // of `first`
+  int32_t threads, eager;
+  member *members;
+  pthread_mutex_t running;
+  _Alignas(LINE) _Atomic int32_t left;
+  _Alignas(LINE) _Atomic uint32_t open;
+  _Atomic uint32_t caller_sleeps;
+  _Alignas(LINE) _Atomic uint32_t wave;  // number of waves announced: the word that idle workers sleep on
+  _Atomic int32_t sleepers;
+  _Atomic int32_t stop;
+};
+
+static dm_ctx context(const pool *p, const dm_step *s, int thread) {
+  return (dm_ctx){.buf = (void *const *)(intptr_t)s->buf, .n = (const int64_t *)(intptr_t)s->n, .scratch = p->members[thread].scratch,
+                  .core = &dm_core_table, .thread = thread, .threads = p->threads};
 }
 
-#define SPINS 4000
+static int64_t count_tasks(const pool *p, const dm_step *s) {
+  if (s->skip_if && *(const volatile int32_t *)(intptr_t)s->skip_if) return 0;
+  if (!s->tasks_fn) return 1;
+  dm_ctx c = context(p, s, 0);
+  int64_t n = ((int64_t (*)(const dm_ctx *))(intptr_t)s->tasks_fn)(&c);
+  return n < 0 ? 0 : n;
+}
 
-typedef struct { dm_pool *pool; int thread; } worker_arg;
+typedef void (*run_fn)(const dm_ctx *, int64_t);
 
-static void *worker(void *raw) {
-  const worker_arg arg = *(worker_arg *)raw;
-  free(raw);
-  dm_pool *p = arg.pool;
-  uint32_t seen = 0;
-  for (;;) {
-    for (int i = 0; i < SPINS && atomic_load_explicit(&p->wave, memory_order_acquire) == seen; i++) relax();
-    while (atomic_load(&p->wave) == seen) {
-      atomic_fetch_add(&p->sleeping, 1);
-      nap(&p->wave, seen);
-      atomic_fetch_sub(&p->sleeping, 1);
+// Takes tasks of the current wave until none is left; returns how many it did.
+static int32_t work(pool *p, int thread) {
+  int32_t done = 0;
+  int64_t s = -1;
+  dm_ctx c;
+  run_fn run = NULL;
+  int32_t left = atomic_load_explicit(&p->left, memory_order_relaxed);
+  while (left > 0) {
+    if (!atomic_compare_exchange_weak_explicit(&p->left, &left, left - 1, memory_order_acquire, memory_order_relaxed)) continue;
+    const int32_t *first = p->first;
+    int32_t task = first[p->count] - left;
+    if (s < 0 || task >= first[s + 1]) {
+      do s++; while (task >= first[s + 1]);
+      c = context(p, &p->steps[s], thread);
+      run = (run_fn)(intptr_t)p->steps[s].run_fn;
     }
-    seen++;
+    run(&c, task - first[s]);
+    done++;
+    left = atomic_load_explicit(&p->left, memory_order_relaxed);
+  }
+  return done;
+}
+
+static void *worker(void *argument) {
+  member *m = argument;
+  pool *p = m->pool;
+  dm_float_mode(DM_FLOAT_DEFAULT);
+  for (;;) {
+    int32_t done = work(p, m->index);
+    if (done && atomic_fetch_sub(&p->open, (uint32_t)done) == (uint32_t)done && atomic_load(&p->caller_sleeps)) dm_unpark(&p->open, 1);
+    dm_wait w = {0};
+    int32_t idle;
+    while ((idle = atomic_load_explicit(&p->left, memory_order_relaxed) <= 0 && !atomic_load_explicit(&p->stop, memory_order_relaxed)))
+      if (!dm_poll(&w, p->eager)) break;
+    if (idle) {
+      uint32_t wave = atomic_load(&p->wave);
+      atomic_fetch_add(&p->sleepers, 1);
+      if (atomic_load(&p->left) <= 0 && !atomic_load(&p->stop)) dm_park(&p->wave, wave);
+      atomic_fetch_sub(&p->sleepers, 1);
+    }
     if (atomic_load(&p->stop)) return NULL;
-    work(p, arg.thread);
-    atomic_fetch_sub_explicit(&p->working, 1, memory_order_release);
   }
 }
 
-int64_t dm_pool_create(int threads) {
-  dm_pool *p = aligned_alloc(64, (sizeof(dm_pool) + 63) / 64 * 64);
-  memset(p, 0, sizeof *p);
-  p->threads = threads;
-  p->workers = calloc((size_t)threads, sizeof *p->workers);
-  p->scratch = calloc((size_t)threads, sizeof *p->scratch);
-  pthread_mutex_init(&p->busy, NULL);
-  for (int t = 0; t < threads; t++) p->scratch[t] = (float *)(intptr_t)dm_alloc(DM_SCRATCH_BYTES);
-  for (int t = 1; t < threads; t++) {
-    worker_arg *a = malloc(sizeof *a);
-    *a = (worker_arg){p, t};
-    pthread_create(&p->workers[t], NULL, worker, a);
-  }
-  return (int64_t)(intptr_t)p;
-}
-
-static void start(dm_pool *p) {
-  atomic_store_explicit(&p->next, 0, memory_order_relaxed);
-  atomic_store_explicit(&p->working, p->threads - 1, memory_order_relaxed);
+static void announce(pool *p, int32_t tasks) {
+  atomic_store_explicit(&p->open, (uint32_t)tasks, memory_order_relaxed);
+  atomic_store(&p->left, tasks);
   atomic_fetch_add(&p->wave, 1);
-  if (atomic_load(&p->sleeping)) wake(&p->wave);
+  int32_t sleepers = atomic_load(&p->sleepers);
+  if (sleepers > 0) dm_unpark(&p->wave, tasks - 1);
 }
 
-void dm_pool_destroy(int64_t pool) {
-  dm_pool *p = (dm_pool *)(intptr_t)pool;
-  pthread_mutex_lock(&p->busy);
-  p->count = 0;
-  atomic_store(&p->stop, 1);
-  start(p);
-  for (int t = 1; t < p->threads; t++) {
-    while (atomic_load(&p->sleeping)) { wake(&p->wave); sched_yield(); }
-    pthread_join(p->workers[t], NULL);
+static void wait_for_tasks(pool *p) {
+  dm_wait w = {0};
+  uint32_t open;
+  while ((open = atomic_load_explicit(&p->open, memory_order_acquire))) {
+    if (dm_poll(&w, p->eager)) continue;
+    atomic_store(&p->caller_sleeps, 1);
+    if ((open = atomic_load(&p->open))) dm_park(&p->open, open);
+    atomic_store(&p->caller_sleeps, 0);
   }
-  for (int t = 0; t < p->threads; t++) dm_free((int64_t)(intptr_t)p->scratch[t], DM_SCRATCH_BYTES);
-  pthread_mutex_unlock(&p->busy);
-  free(p->workers);
-  free(p->scratch);
+}
+
+static int64_t run_wave(pool *p, const dm_step *steps, int64_t count, int64_t *tasks) {
+  if (count + 1 > p->capacity) {
+    int64_t capacity = count + 64;
+    int32_t *first = realloc(p->first, (size_t)capacity * sizeof *first);
+    if (!first) return -2;
+    p->first = first, p->capacity = capacity;
+  }
+  int64_t total = 0;
+  p->steps = steps, p->count = count;
+  for (int64_t s = 0; s < count; s++) {
+    p->first[s] = (int32_t)total;
+    total += count_tasks(p, &steps[s]);
+    if (total > INT32_MAX) return -3;
+  }
+  p->first[count] = (int32_t)total;
+  *tasks = total;
+  if (total == 0) return 0;
+  if (total == 1 || p->threads == 1) {
+    for (int64_t s = 0; s < count; s++) {
+      dm_ctx c = context(p, &steps[s], 0);
+      for (int64_t t = 0; t < p->first[s + 1] - p->first[s]; t++) ((run_fn)(intptr_t)steps[s].run_fn)(&c, t);
+    }
+    return 0;
+  }
+  announce(p, (int32_t)total);
+  int32_t done = work(p, 0);
+  atomic_fetch_sub_explicit(&p->open, (uint32_t)done, memory_order_acq_rel);
+  wait_for_tasks(p);
+  return 0;
+}
+
+int64_t dm_run(int64_t pool_, const void *table, int64_t from, int64_t to, int64_t *profile_ns) {
+  pool *p = (pool *)(intptr_t)pool_;
+  const dm_step *steps = table;
+  if (!p || from < 0 || to < from || (!steps && to > from)) return -1;
+  pthread_mutex_lock(&p->running);
+  uint32_t mode = dm_float_mode(DM_FLOAT_DEFAULT);
+  int64_t error = 0, tasks = 0;
+  for (int64_t i = from, end; i < to && !error; i = end) {
+    for (end = i + 1; end < to && !profile_ns && !(steps[end].flags & DM_BARRIER);) end++;
+    int64_t start = profile_ns ? dm_now() : 0;
+    error = run_wave(p, steps + i, end - i, &tasks);
+    if (profile_ns && !error) profile_ns[2 * i] += dm_now() - start, profile_ns[2 * i + 1] += tasks;
+  }
+  dm_float_mode(mode);
+  pthread_mutex_unlock(&p->running);
+  return error;
+}
+
+static void stop_workers(pool *p, int32_t started) {
+  atomic_store(&p->stop, 1);
+  atomic_fetch_add(&p->wave, 1);
+  dm_unpark(&p->wave, INT32_MAX);
+  for (int32_t t = 1; t < started; t++) pthread_join(p->members[t].handle, NULL);
+  for (int32_t t = 0; t < p->threads; t++) dm_free((int64_t)(intptr_t)p->members[t].scratch, DM_SCRATCH_BYTES);
+  pthread_mutex_destroy(&p->running);
+  free(p->members);
+  free(p->first);
   free(p);
 }
 
-static int64_t tasks_of(dm_pool *p, const dm_step *step) {
-  if (step->skip_if && *(const int32_t *)(intptr_t)step->skip_if) return 0;
-  const dm_ctx c = {(void *const *)(intptr_t)step->buffers, (const int64_t *)(intptr_t)step->ints, p->scratch[0], &dm_core_table, 0,
-                    p->threads};
-  return ((tasks_fn)(intptr_t)step->tasks)(&c);
-}
-
-static void run_wave(dm_pool *p, const dm_step *steps, int count) {
-  p->steps = steps;
-  p->count = count;
-  p->first[0] = 0;
-  for (int s = 0; s < count; s++) p->first[s + 1] = p->first[s] + tasks_of(p, &steps[s]);
-  const int64_t all = p->first[count];
-  if (all <= 1 || p->threads == 1) {
-    atomic_store_explicit(&p->next, 0, memory_order_relaxed);
-    work(p, 0);
-    return;
+int64_t dm_pool_create(int threads) {
+  int cpus = dm_cpus();
+  if (threads <= 0) threads = cpus;
+  pool *p = aligned_alloc(LINE, sizeof *p);
+  if (!p) return 0;
+  memset(p, 0, sizeof *p);
+  p->threads = threads, p->eager = threads <= cpus;
+  p->members = calloc((size_t)threads, sizeof *p->members);
+  pthread_mutex_init(&p->running, NULL);
+  int ok = p->members != NULL, started = 1;
+  if (!ok) p->threads = 0;
+  for (int32_t t = 0; t < p->threads; t++) {
+    p->members[t] = (member){.pool = p, .index = t, .scratch = (float *)(intptr_t)dm_alloc(DM_SCRATCH_BYTES)};
+    ok = ok && p->members[t].scratch;
   }
-  start(p);
-  work(p, 0);
-  for (int spins = 0; atomic_load_explicit(&p->working, memory_order_acquire) != 0; spins++) {
-    if (spins < SPINS) relax(); else sched_yield();
+  while (ok && started < threads) {
+    ok = pthread_create(&p->members[started].handle, NULL, worker, &p->members[started]) == 0;
+    started += ok;
   }
-}
-
-static int64_t now(void) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
-}
-
-int64_t dm_run(int64_t pool, int64_t table, int64_t from, int64_t to, int64_t profile) {
-  dm_pool *p = (dm_pool *)(intptr_t)pool;
-  const dm_step *steps = (const dm_step *)(intptr_t)table;
-  int64_t *times = (int64_t *)(intptr_t)profile;
-  pthread_mutex_lock(&p->busy);
-  for (int64_t s = from; s < to;) {
-    int count = 1;
-    if (!times) while (s + count < to && count < WAVE_MAX && !(steps[s + count].flags & DM_BARRIER)) count++;
-    const int64_t begin = times ? now() : 0;
-    run_wave(p, steps + s, count);
-    if (times) { times[2 * s] += now() - begin; times[2 * s + 1] += p->first[1]; }
-    s += count;
-  }
-  pthread_mutex_unlock(&p->busy);
+  if (ok) return (int64_t)(intptr_t)p;
+  stop_workers(p, started);
+  keep_error("could not create a pool of threads");
   return 0;
+}
+
+void dm_pool_destroy(int64_t pool_) {
+  pool *p = (pool *)(intptr_t)pool_;
+  if (p) stop_workers(p, p->threads);
+}
+
+int dm_pool_threads(int64_t pool_) {
+  return pool_ ? ((pool *)(intptr_t)pool_)->threads : 0;
 }

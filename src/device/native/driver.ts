@@ -1,5 +1,6 @@
 // The fixed C part of the native device as functions: memory, shared objects, the thread pool and the step walker.
 import { readdirSync, readFileSync } from 'node:fs';
+import { rm } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import koffi from 'koffi';
@@ -30,6 +31,17 @@ type Foreign = ReturnType<ReturnType<typeof koffi.load>['func']>;
 
 const here = dirname(fileURLToPath(import.meta.url));
 
+/** A damaged file in the cache is made anew. */
+async function loadOrMake(make: () => Promise<string>): Promise<ReturnType<typeof koffi.load>> {
+  const path = await make();
+  try {
+    return koffi.load(path);
+  } catch {
+    await rm(path, { force: true });
+    return koffi.load(await make());
+  }
+}
+
 export const headersHash = (): string => hashHex(sources(/\.h$/).map((f) => readFileSync(f, 'utf8')).join('\n'));
 
 const sources = (pattern: RegExp): string[] => readdirSync(here).filter((f) => pattern.test(f)).sort().map((f) => join(here, f));
@@ -45,7 +57,8 @@ export function loadDriver(tool: Toolchain): Promise<Driver> {
 async function load(tool: Toolchain): Promise<Driver> {
   const folder = await usableCacheFolder();
   const files = sources(/\.c$/), key = hashHex([tool.id, headersHash(), ...files.map((f) => readFileSync(f, 'utf8'))].join('\n'));
-  const lib = koffi.load(await cached(folder, `driver_${key}.so`, (target) => compileShared(tool, files, here, target)));
+  const name = `driver_${key}.so`, make = (): Promise<string> => cached(folder, name, (target) => compileShared(tool, files, here, target));
+  const lib = await loadOrMake(make);
   const run = lib.func('int64_t dm_run(int64_t pool, int64_t steps, int64_t from, int64_t to, int64_t profile)');
   const peak = lib.func('double dm_fma_peak(int threads, double seconds)');
   const later = <T>(f: Foreign, ...args: unknown[]): Promise<T> => new Promise((resolve, reject) => {

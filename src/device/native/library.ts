@@ -1,4 +1,5 @@
 // The kernels a native device has: emits C for new ones, compiles it in files of at most 8 kernels, and finds them again on disk.
+import { rm } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { hashHex } from '../../base/hash.ts';
@@ -53,9 +54,16 @@ export class KernelLibrary {
   async #compile(file: readonly KernelSource[]): Promise<void> {
     const text = emitFile(file), folder = this.#driver.folder, name = `kernels_${hashHex(this.#salt + text)}`;
     const source = await writeCached(folder, `${name}.c`, text);
-    await cached(folder, `${name}.so`, (target) => compileShared(this.#tool, [source], this.#driver.include, target));
+    const make = (): Promise<string> => cached(folder, `${name}.so`, (target) => compileShared(this.#tool, [source], this.#driver.include, target));
+    const path = await make();
+    if (!this.#take(file[0].key, `${name}.so`)) {
+      // Damaged, or of the same name by accident: once more.
+      await rm(path, { force: true });
+      await make();
+    }
     for (const k of file) {
-      if (!this.#take(k.key, `${name}.so`)) throw new Error(`${join(folder, name)}.so: ${this.#driver.error()}`);
+      if (!this.#take(k.key, `${name}.so`)) throw new Error(`${path}: ${this.#driver.error()}`);
+      await rm(join(folder, this.#reference(k)), { force: true });
       await writeCached(folder, this.#reference(k), `${name}.so`);
     }
   }

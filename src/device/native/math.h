@@ -1,141 +1,164 @@
-// Transcendental functions as branch-free polynomials: only IEEE basic operations, explicit fused multiply-adds and bit casts, so
-// that any device with them computes the same bits, and compilers vectorise loops that call them.
-// exp, log, tanh, sin, cos follow the single-precision polynomials of Cephes (Moshier); erf is a two-interval minimax fit.
+// Elementary functions for kernels. The float32 ones are our own: branch-free, without tables or library calls, made of IEEE basic operations,
+// explicit fused multiply-adds, comparisons with selects, integer adds and shifts, so that a loop over them becomes vector code and any
+// device with the same operations (WebAssembly SIMD with a fusing relaxed madd, a GPU) computes the same bits. Keep it so: every fma is
+// written out, and nothing here may be compiled with fast-math or contraction. The float64 ones call the C library.
+//
+// The polynomials are minimax (Remez) for the relative error of the function's result on the reduced interval. Coefficients were rounded to
+// float32 one by one, lowest first, each time fitting the remaining ones again. Noted with each: what p approximates, in which variable, on which
+// interval, and the relative error that it alone causes (with the rounded coefficients). tests/device/native has the measured ulps.
 #ifndef DM_MATH_H
 #define DM_MATH_H
 #include <stdint.h>
+#include <string.h>
 
-double exp(double), log(double), tanh(double), erf(double), sin(double), cos(double);
+static inline int32_t dm_bits(float x) { int32_t i; memcpy(&i, &x, 4); return i; }
+static inline float dm_float(int32_t i) { float x; memcpy(&x, &i, 4); return x; }
+static inline float dm_fma(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
+static inline float dm_sign_of(float magnitude, float sign) { return dm_float((dm_bits(magnitude) & 0x7fffffff) | (dm_bits(sign) & INT32_MIN)); }
 
-static inline float dm_float(uint32_t bits) { union { uint32_t u; float f; } c = {bits}; return c.f; }
-static inline uint32_t dm_bits(float f) { union { float f; uint32_t u; } c = {f}; return c.u; }
+#define DM_INF __builtin_inff()
+#define DM_NAN __builtin_nanf("")
+// 1.5 * 2^23: y + DM_ROUND has the integer nearest to y (ties to even) in its low bits, for |y| < 2^22; minus DM_ROUND gives it as a float.
+#define DM_ROUND 12582912.0f
+#define DM_ROUND_BITS 0x4b400000
+#define DM_LN2_HI 0.693147182f
+#define DM_LN2_LO -1.90465421e-9f
+#define DM_LOG2E 1.44269502f
 
-// Adding 1.5 * 2^23 leaves the nearest integer in the low bits.
-#define DM_MAGIC 12582912.0f
 
-// e^x = 2^n e^r with |r| <= ln(2)/2. 2^n is applied in two halves, so that results may be subnormal.
+// exp(x) = 2^n exp(r), n = round(x / ln 2), |r| <= ln(2)/2. exp(r) = 1 + r + r^2 p(r), p = (e^r - 1 - r) / r^2 of degree 4: 2^-28.2.
+// 2^n is applied in two factors, so that results down to the subnormals are rounded once; the clamps go to inf and to 0.
 static inline float dm_expf(float x) {
   x = x > 89.0f ? 89.0f : x;
   x = x < -104.0f ? -104.0f : x;
-  const float shifted = __builtin_fmaf(x, 1.44269504f, DM_MAGIC), n = shifted - DM_MAGIC;
-  const int32_t i = (int32_t)dm_bits(shifted) - (int32_t)0x4b400000;
-  float r = __builtin_fmaf(n, -0.693359375f, x);
-  r = __builtin_fmaf(n, 2.12194440e-4f, r);
-  float p = 1.9875691500e-4f;
-  p = __builtin_fmaf(p, r, 1.3981999507e-3f);
-  p = __builtin_fmaf(p, r, 8.3334519073e-3f);
-  p = __builtin_fmaf(p, r, 4.1665795894e-2f);
-  p = __builtin_fmaf(p, r, 1.6666665459e-1f);
-  p = __builtin_fmaf(p, r, 5.0000001201e-1f);
-  p = __builtin_fmaf(p, r * r, r) + 1.0f;
-  const int32_t half = i >> 1;
-  return p * dm_float((uint32_t)(half + 127) << 23) * dm_float((uint32_t)(i - half + 127) << 23);
+  const float t = dm_fma(x, DM_LOG2E, DM_ROUND), n = t - DM_ROUND;
+  const float r = dm_fma(n, -DM_LN2_LO, dm_fma(n, -DM_LN2_HI, x));
+  float p = dm_fma(0.00138364348f, r, 0.00836913101f);
+  p = dm_fma(p, r, 0.0416681059f);
+  p = dm_fma(p, r, 0.166665167f);
+  p = dm_fma(p, r, 0.49999994f);
+  p = dm_fma(r * r, p, r) + 1.0f;
+  const int32_t i = (int32_t)((uint32_t)dm_bits(t) - DM_ROUND_BITS), half = i >> 1;
+  const float low = dm_float((int32_t)(((uint32_t)half + 127u) << 23)), high = dm_float((int32_t)(((uint32_t)i - (uint32_t)half + 127u) << 23));
+  return p * low * high;
 }
 
-// x = 2^e m with m in [sqrt(1/2), sqrt(2)).
+// log(x) = e ln 2 + log(1 + f), x = 2^e (1 + f), 1 + f in [2/3, 4/3). log(1 + f) = f - f^2/2 + f^3 p(f),
+// p = (log(1+f) - f + f^2/2) / f^3 of degree 8: 2^-29.1.
 static inline float dm_logf(float x) {
-  const int tiny = x < 1.17549435e-38f;
-  const float scaled = tiny ? x * 8388608.0f : x;
-  const uint32_t bits = dm_bits(scaled);
-  const int32_t shift = (int32_t)(bits - 0x3f3504f3u) >> 23;
-  const float e = (float)shift - (tiny ? 23.0f : 0.0f);
-  const float m = dm_float(bits - ((uint32_t)shift << 23)) - 1.0f, z = m * m;
-  float p = 7.0376836292e-2f;
-  p = __builtin_fmaf(p, m, -1.1514610310e-1f);
-  p = __builtin_fmaf(p, m, 1.1676998740e-1f);
-  p = __builtin_fmaf(p, m, -1.2420140846e-1f);
-  p = __builtin_fmaf(p, m, 1.4249322787e-1f);
-  p = __builtin_fmaf(p, m, -1.6668057665e-1f);
-  p = __builtin_fmaf(p, m, 2.0000714765e-1f);
-  p = __builtin_fmaf(p, m, -2.4999993993e-1f);
-  p = __builtin_fmaf(p, m, 3.3333331174e-1f);
-  float y = p * m * z;
-  y = __builtin_fmaf(e, -2.12194440e-4f, y);
-  y = __builtin_fmaf(z, -0.5f, y);
-  y = __builtin_fmaf(e, 0.693359375f, m + y);
-  y = x == dm_float(0x7f800000u) ? x : y;
-  y = x == 0.0f ? -dm_float(0x7f800000u) : y;
-  return x < 0.0f || x != x ? dm_float(0x7fc00000u) : y;
+  const float y = x < 0x1p-126f ? x * 0x1p23f : x, bias = x < 0x1p-126f ? -23.0f : 0.0f;
+  const uint32_t i = (uint32_t)dm_bits(y) - 0x3f2aaaabu;  // the bits of 2/3
+  const float e = (float)((int32_t)i >> 23) + bias, f = dm_float((int32_t)((i & 0x7fffffu) + 0x3f2aaaabu)) - 1.0f;
+  float p = dm_fma(0.117258519f, f, -0.128838643f);
+  p = dm_fma(p, f, 0.108219057f);
+  p = dm_fma(p, f, -0.121878639f);
+  p = dm_fma(p, f, 0.142989531f);
+  p = dm_fma(p, f, -0.166800857f);
+  p = dm_fma(p, f, 0.199997649f);
+  p = dm_fma(p, f, -0.249998108f);
+  p = dm_fma(p, f, 0.333333343f);
+  const float s = f * f;
+  p = dm_fma(e, DM_LN2_LO, p * (s * f));
+  p = f + dm_fma(-0.5f, s, p);
+  const float r = dm_fma(e, DM_LN2_HI, p);
+  return x > 0.0f ? (x < DM_INF ? r : x) : (x == 0.0f ? -DM_INF : DM_NAN);
 }
 
-static inline float dm_sigmoidf(float x) { return 1.0f / (1.0f + dm_expf(-x)); }
-
+// tanh(x) = m / (m + 2) with m = e^(2|x|) - 1 = 2^n (e^r - 1) + (2^n - 1), one rounding; e^r - 1 = r + r^2 p(r), p as in exp but
+// minimax for e^r - 1: 2^-26.1. From |x| = 9.02 on the float32 nearest to tanh is 1.
 static inline float dm_tanhf(float x) {
-  const float a = __builtin_fabsf(x), z = x * x;
-  const float big = 1.0f - 2.0f / (dm_expf(2.0f * a) + 1.0f);
-  float p = -5.70498872745e-3f;
-  p = __builtin_fmaf(p, z, 2.06390887954e-2f);
-  p = __builtin_fmaf(p, z, -5.37397155531e-2f);
-  p = __builtin_fmaf(p, z, 1.33314422036e-1f);
-  p = __builtin_fmaf(p, z, -3.33332819422e-1f);
-  const float small = __builtin_fmaf(p * z, x, x);
-  return a < 0.625f ? small : x < 0.0f ? -big : x != x ? x : big;
+  float a = dm_float(dm_bits(x) & 0x7fffffff);
+  a = a > 9.25f ? 9.25f : a;
+  a = a + a;
+  const float t = dm_fma(a, DM_LOG2E, DM_ROUND), n = t - DM_ROUND;
+  const float r = dm_fma(n, -DM_LN2_LO, dm_fma(n, -DM_LN2_HI, a));
+  float p = dm_fma(0.00138394115f, r, 0.00836705696f);
+  p = dm_fma(p, r, 0.0416677445f);
+  p = dm_fma(p, r, 0.16666539f);
+  p = dm_fma(p, r, 0.49999997f);
+  p = dm_fma(r * r, p, r);
+  const float scale = dm_float((int32_t)(((uint32_t)dm_bits(t) - DM_ROUND_BITS + 127u) << 23));
+  const float m = dm_fma(scale, p, scale - 1.0f);
+  return dm_sign_of(m / (m + 2.0f), x);
 }
 
+// sigmoid(x) = 1 / (1 + e^-x), for negative x as e^x / (1 + e^x): no cancellation, no overflow, right down to the subnormals.
+static inline float dm_sigmoidf(float x) {
+  const float e = dm_expf(-dm_float(dm_bits(x) & 0x7fffffff));
+  return (x >= 0.0f ? 1.0f : e) / (1.0f + e);
+}
+
+// erf(x) = x + x p(x^2) for |x| < 0.9, p = erf(x)/x - 1 of degree 5: 2^-26.0;
+// otherwise 1 - exp(-t - t q(t)), t = min(|x|, 4), q = -log(erfc(t))/t - 1 of degree 6 on [0.9, 4]: 2^-29.9.
 static inline float dm_erff(float x) {
-  const float t = __builtin_fabsf(x), s = x * x;
-  float r = __builtin_fmaf(-1.72853470e-5f, t, 3.83197126e-4f);
-  r = __builtin_fmaf(r, s, __builtin_fmaf(-3.88396438e-3f, t, 2.42546219e-2f));
-  r = __builtin_fmaf(r, t, -1.06777877e-1f);
-  r = __builtin_fmaf(r, t, -6.34846687e-1f);
-  r = __builtin_fmaf(r, t, -1.28717512e-1f);
-  const float tail = 1.0f - dm_expf(__builtin_fmaf(r, t, -t));
-  float q = -5.96761703e-4f;
-  q = __builtin_fmaf(q, s, 4.99119423e-3f);
-  q = __builtin_fmaf(q, s, -2.67681349e-2f);
-  q = __builtin_fmaf(q, s, 1.12819925e-1f);
-  q = __builtin_fmaf(q, s, -3.76125336e-1f);
-  q = __builtin_fmaf(q, s, 1.28379166e-1f);
-  const float near = __builtin_fmaf(q, x, x);
-  return t > 0.927734375f ? (t > 9.0f ? (x < 0.0f ? -1.0f : 1.0f) : x < 0.0f ? -tail : tail) : near;
+  const float a = dm_float(dm_bits(x) & 0x7fffffff), t = a > 4.0f ? 4.0f : a, s = x * x;
+  float p = dm_fma(-0.000602079963f, s, 0.00499895914f);
+  p = dm_fma(p, s, -0.026770493f);
+  p = dm_fma(p, s, 0.112819217f);
+  p = dm_fma(p, s, -0.376125038f);
+  p = dm_fma(p, s, 0.128379151f);
+  p = dm_fma(x, p, x);
+  float q = dm_fma(1.04295841e-5f, t, -0.000314828969f);
+  q = dm_fma(q, t, 0.00361025077f);
+  q = dm_fma(q, t, -0.0236944314f);
+  q = dm_fma(q, t, 0.106158957f);
+  q = dm_fma(q, t, 0.635198057f);
+  q = dm_fma(q, t, 0.128637075f);
+  q = dm_sign_of(1.0f - dm_expf(dm_fma(-t, q, -t)), x);
+  return a < 0.9f ? p : (a >= 0.9f ? q : x);
 }
 
-// x = n pi/2 + r; good for |x| below about 10^5.
-static inline float dm_sincosf(float x, int quarter) {
-  const float shifted = __builtin_fmaf(x, 0.636619772f, DM_MAGIC), n = shifted - DM_MAGIC;
-  const uint32_t q = dm_bits(shifted) + (uint32_t)quarter;
-  float r = __builtin_fmaf(n, -1.5707962513e+0f, x);
-  r = __builtin_fmaf(n, -7.5497894159e-8f, r);
-  r = __builtin_fmaf(n, -5.3903029534e-15f, r);
-  const float z = r * r;
-  float s = -1.9515295891e-4f;
-  s = __builtin_fmaf(s, z, 8.3321608736e-3f);
-  s = __builtin_fmaf(s, z, -1.6666654611e-1f);
-  s = __builtin_fmaf(s * z, r, r);
-  float c = 2.443315711809948e-5f;
-  c = __builtin_fmaf(c, z, -1.388731625493765e-3f);
-  c = __builtin_fmaf(c, z, 4.166664568298827e-2f);
-  c = __builtin_fmaf(c, z * z, __builtin_fmaf(z, -0.5f, 1.0f));
-  const float v = q & 1u ? c : s;
-  return q & 2u ? -v : v;
+// |x| = n pi/2 + r, |r| <= pi/4: pi/2 in three parts, exact enough for |x| <= 2^17; the result is bounded (meaningless) beyond |x| = 2^22, NaN
+// for infinities. sin(r) = r + r^3 p(r^2), p of degree 2: 2^-27.9. cos(r) = 1 - r^2/2 + r^4 q(r^2), q of degree 2: 2^-33.0.
+// quarter: 0 for sin, 1 for cos.
+static inline float dm_circlef(float x, int32_t quarter) {
+  const float t = dm_fma(x, 0.636619747f, DM_ROUND), n = t - DM_ROUND;
+  float r = dm_fma(n, 1.71512451e-15f, dm_fma(n, 4.37113883e-8f, dm_fma(n, -1.57079637f, x)));
+  r = r > 1.0f ? 1.0f : r;
+  r = r < -1.0f ? -1.0f : r;
+  const float u = r * r;
+  float p = dm_fma(-0.000195180939f, u, 0.00833218824f);
+  p = dm_fma(p, u, -0.166666552f);
+  p = dm_fma(r * u, p, r);
+  float q = dm_fma(2.44323273e-5f, u, -0.00138873095f);
+  q = dm_fma(q, u, 0.0416666456f);
+  q = dm_fma(u * u, q, dm_fma(-0.5f, u, 1.0f));
+  const int32_t i = dm_bits(t) + quarter;  // the low two bits: which quarter
+  const float v = i & 1 ? q : p;
+  return dm_float(dm_bits(v) ^ (int32_t)(((uint32_t)i & 2u) << 30));
 }
-static inline float dm_sinf(float x) { return dm_sincosf(x, 0); }
-static inline float dm_cosf(float x) { return dm_sincosf(x, 1); }
+static inline float dm_sinf(float x) {
+  const float v = dm_circlef(dm_float(dm_bits(x) & 0x7fffffff), 0);
+  return dm_float(dm_bits(v) ^ (dm_bits(x) & INT32_MIN));
+}
+static inline float dm_cosf(float x) { return dm_circlef(dm_float(dm_bits(x) & 0x7fffffff), 1); }
 
-static inline double dm_exp(double x) { return exp(x); }
-static inline double dm_log(double x) { return log(x); }
-static inline double dm_tanh(double x) { return tanh(x); }
-static inline double dm_erf(double x) { return erf(x); }
-static inline double dm_sin(double x) { return sin(x); }
-static inline double dm_cos(double x) { return cos(x); }
-static inline double dm_sigmoid(double x) { return 1.0 / (1.0 + exp(-x)); }
+static inline double dm_exp(double x) { return __builtin_exp(x); }
+static inline double dm_log(double x) { return __builtin_log(x); }
+static inline double dm_tanh(double x) { return __builtin_tanh(x); }
+static inline double dm_sigmoid(double x) {
+  const double e = __builtin_exp(-__builtin_fabs(x));
+  return (x >= 0.0 ? 1.0 : e) / (1.0 + e);
+}
+static inline double dm_erf(double x) { return __builtin_erf(x); }
+static inline double dm_sin(double x) { return __builtin_sin(x); }
+static inline double dm_cos(double x) { return __builtin_cos(x); }
 
-// First word of Threefry-2x32 with 20 rounds (Salmon et al., SC 2011).
+// The first output word of Threefry-2x32 with 20 rounds (Random123), as src/base/random.ts.
 static inline uint32_t dm_threefry_first(uint32_t k0, uint32_t k1, uint32_t c0, uint32_t c1) {
   const uint32_t k2 = 0x1bd11bdau ^ k0 ^ k1;
-  uint32_t x0 = c0 + k0, x1 = c1 + k1;
-#define DM_ROUND(r) x0 += x1; x1 = (x1 << r) | (x1 >> (32 - r)); x1 ^= x0;
-  DM_ROUND(13) DM_ROUND(15) DM_ROUND(26) DM_ROUND(6)
-  x0 += k1; x1 += k2 + 1u;
-  DM_ROUND(17) DM_ROUND(29) DM_ROUND(16) DM_ROUND(24)
-  x0 += k2; x1 += k0 + 2u;
-  DM_ROUND(13) DM_ROUND(15) DM_ROUND(26) DM_ROUND(6)
-  x0 += k0; x1 += k1 + 3u;
-  DM_ROUND(17) DM_ROUND(29) DM_ROUND(16) DM_ROUND(24)
-  x0 += k1; x1 += k2 + 4u;
-  DM_ROUND(13) DM_ROUND(15) DM_ROUND(26) DM_ROUND(6)
-  x0 += k2; x1 += k0 + 5u;
-#undef DM_ROUND
-  return x0;
+  uint32_t a = c0 + k0, b = c1 + k1;
+#define DM_MIX(r) (a += b, b = ((b << (r)) | (b >> (32 - (r)))) ^ a)
+#define DM_EVEN(x, y, i) (DM_MIX(13), DM_MIX(15), DM_MIX(26), DM_MIX(6), a += (x), b += (y) + (i))
+#define DM_ODD(x, y, i) (DM_MIX(17), DM_MIX(29), DM_MIX(16), DM_MIX(24), a += (x), b += (y) + (i))
+  DM_EVEN(k1, k2, 1u);
+  DM_ODD(k2, k0, 2u);
+  DM_EVEN(k0, k1, 3u);
+  DM_ODD(k1, k2, 4u);
+  DM_EVEN(k2, k0, 5u);
+#undef DM_MIX
+#undef DM_EVEN
+#undef DM_ODD
+  return a;
 }
 #endif

@@ -48,7 +48,7 @@ function cpuFeatures(): string {
 /** Compiles `sources` into the shared object `target`; throws with the compiler's first error lines. */
 export async function compileShared(tool: Toolchain, sources: readonly string[], include: string, target: string): Promise<void> {
   try {
-    await run(tool.command, [...tool.flags, '-I', include, '-o', target, ...sources, '-lm', '-ldl'], { maxBuffer: 1 << 26 });
+    await run(tool.command, [...tool.flags, '-iquote', include, '-o', target, ...sources, '-lm', '-ldl'], { maxBuffer: 1 << 26 });
   } catch (error) {
     const text = error instanceof Error && 'stderr' in error ? String(error.stderr) : String(error);
     const lines = text.split('\n').filter((l) => /error|undefined|cannot/i.test(l)).slice(0, 5);

@@ -46,13 +46,13 @@ export const attentionOp: Op<AttentionAttrs> = {
           return [
             eights.set(t.eights(t.smaller(e.index(BLOCK), t.minus(keys.get(), from)))),
             // Keys past the last are the last one again: they are not seen.
-            w.loop(BLOCK, (j) => [row.set(j, e.linear(0, [[S * KV * D, b], [KV * D, t.smaller(e.add(from, j), e.linear(-1, [[1, keys.get()]]))], [D, e.div(h, H / KV)]]))]),
+            w.loop(e.scale(eights.get(), 8), (j) => [row.set(j, e.linear(0, [[S * KV * D, b], [KV * D, t.smaller(e.add(from, j), e.linear(-1, [[1, keys.get()]]))], [D, e.div(h, H / KV)]]))]),
             s.fill(0),
             ...t.product(s, range, D, (j, d) => w.load(bk, e.add(row.at(j), d)), q),
             t.each((i) => [next.set(i, m.at(i))]),
-            w.loop(e.scale(eights.get(), 8), (j) => [t.each((i) => [
-              s.set(t.place(j, i), t.select(t.less(t.int(e.add(from, j)), limit.at(i)), t.mul(s.at(t.place(j, i)), t.value(scale)), minusInfinity)),
-              next.set(i, t.max(next.at(i), s.at(t.place(j, i))))])]),
+            w.loop(e.scale(eights.get(), 8), (j) => [
+              t.each((i) => [s.set(t.place(j, i), t.select(t.less(t.int(e.add(from, j)), limit.at(i)), t.mul(s.at(t.place(j, i)), t.value(scale)), minusInfinity))]),
+              t.each((i) => [next.set(i, t.max(next.at(i), s.at(t.place(j, i))))])]),
             t.each((i) => [a.set(i, t.exp(t.sub(m.at(i), next.at(i)))), m.set(i, next.at(i))]),
             w.loop(e.scale(eights.get(), 8), (j) => [t.each((i) => {
               const x = s.at(t.place(j, i));

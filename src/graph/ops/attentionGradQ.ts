@@ -1,39 +1,58 @@
-// Gradient of attention to its queries.
-import type { Op } from '../op.ts';
-import { boundOf } from '../../base/shape.ts';
-import type { AttentionAttrs } from './attentionTile.ts';
+// Gradient of attention to its queries: dq = sum over keys ascending of ds k, with p = e^(s - lse) computed again and
+// ds = scale p (do . v - delta). 16 queries to a task.
+import { elements } from '../../base/shape.ts';
 import type { Expr } from '../../kernel/expr.ts';
-const KEYS = 64, TILE = 16;
+import type { Op } from '../op.ts';
+import { scoreGradients } from './attentionReference.ts';
+import { attentionSizes, BLOCK, TileWriter, type AttentionAttrs } from './attentionTile.ts';
+
 export const attentionGradQOp: Op<AttentionAttrs> = {
-  name: 'attentionGradQ', doc: 'gradient to q',
-  infer: ([q]) => [q],
-  lower: { kind: 'loops', build({ e, k: w, inTypes: [tq, tk], inputs: [bq, bk, bv, bs, bl, bd, bg], outputs: [out], attrs: { causal, scale } }) {
-    const [B, T, H, D] = tq.shape.map(boundOf), S = boundOf(tk.shape[1]), tiles = Math.ceil(T / TILE), blocks = Math.ceil(S / KEYS);
-    const f = (v: number): Expr => e.const(v, 'float32'), op = (o: 'mul' | 'sub' | 'add' | 'div', a: Expr, b: Expr): Expr => e.op(o, [a, b], 'float32');
-    return { grid: { extent: B * H * tiles, grain: 1 }, body: (g) => {
-      const b = e.div(g, H * tiles), h = e.mod(e.div(g, tiles), H), q0 = e.scale(e.mod(g, tiles), TILE);
-      const kt = w.array('float32', D * KEYS), vt = w.array('float32', D * KEYS), s = w.array('float32', KEYS), dp = w.array('float32', KEYS), dq = w.array('float32', TILE * D);
-      const count = w.scalar('index'), start = w.loadIndex(bs, e.index(0));
-      const at = (t: Expr, d: Expr, n: number): Expr => e.linear(0, [[n * H * D, b], [H * D, t], [D, h], [1, d]]);
-      const live = e.op('min', [e.index(TILE), e.linear(T, [[-1, q0]])], 'index');
-      return [dq.fill(0), w.loop(blocks, (blk) => [
-        w.when(causal ? e.op('le', [e.scale(blk, KEYS), e.linear(TILE - 1, [[1, start], [1, q0]])], 'bool') : e.const(1, 'bool'), [
-          kt.fill(0), vt.fill(0),
-          w.loop(e.op('min', [e.index(KEYS), e.linear(S, [[-KEYS, blk]])], 'index'), (j) => [w.loop(D, (d) => [
-            kt.set(e.linear(0, [[KEYS, d], [1, j]]), w.load(bk, at(e.linear(0, [[KEYS, blk], [1, j]]), d, S))),
-            vt.set(e.linear(0, [[KEYS, d], [1, j]]), w.load(bv, at(e.linear(0, [[KEYS, blk], [1, j]]), d, S)))])]),
-          w.loop(live, (i) => {
-            const row = e.add(q0, i), stat = e.linear(0, [[T * H, b], [H, row], [1, h]]);
-            return [count.set(e.op('min', [e.index(KEYS), e.linear(1, [[1, causal ? e.add(start, row) : e.index(S - 1)], [-KEYS, blk]])], 'index')),
-              s.fill(0), dp.fill(0),
-              w.loop(D, (d) => [w.vector(KEYS, (j) => [s.set(j, e.op('fma', [w.load(bq, at(row, d, T)), kt.at(e.linear(0, [[KEYS, d], [1, j]])), s.at(j)], 'float32'))]),
-                w.vector(KEYS, (j) => [dp.set(j, e.op('fma', [w.load(bg, at(row, d, T)), vt.at(e.linear(0, [[KEYS, d], [1, j]])), dp.at(j)], 'float32'))])]),
-              w.vector(KEYS, (j) => [s.set(j, op('mul', op('mul', e.op('exp', [op('sub', op('mul', s.at(j), f(scale)), w.load(bl, stat))], 'float32'), op('sub', dp.at(j), w.load(bd, stat))), f(scale)))]),
-              w.loop(count.get(), (j) => [w.vector(D, (d) => [dq.set(e.linear(0, [[D, i], [1, d]]),
-                e.op('fma', [s.at(j), w.load(bk, at(e.linear(0, [[KEYS, blk], [1, j]]), d, S)), dq.at(e.linear(0, [[D, i], [1, d]]))], 'float32'))])])];
-          })])]),
-        w.loop(live, (i) => [w.vector(D, (d) => [w.store(out, at(e.add(q0, i), d, T), dq.at(e.linear(0, [[D, i], [1, d]])))])])];
+  name: 'attentionGradQ', doc: 'gradient to q from q, k, v, start, lse, delta = do . o, do',
+  infer(inputs) {
+    attentionSizes('attentionGradQ', inputs);
+    return [inputs[0]];
+  },
+  lower: { kind: 'loops', build(call) {
+    const { e, k: w, inTypes, inputs: [bq, bk, bv, bs, bl, bd, bg], outputs: [out], attrs: { causal, scale } } = call;
+    const { B, T, S, H, KV, D } = attentionSizes('attentionGradQ', inTypes);
+    const L = T === 1 ? 1 : 16, tiles = Math.ceil(T / L), t = new TileWriter(call, inTypes[0].dtype, L);
+    return { grid: { extent: B * H * tiles, grain: 1 }, body(g) {
+      const b = e.div(g, H * tiles), h = e.mod(e.div(g, tiles), H), first = e.scale(e.mod(g, tiles), L);
+      const q = t.array(D), dout = t.array(D), s = t.array(BLOCK), dp = t.array(BLOCK), dq = t.array(D);
+      const lse = t.array(1), delta = t.array(1), limit = t.array(1, 'int32'), row = w.array('index', BLOCK);
+      const live = w.scalar('index'), keys = w.scalar('index'), start = w.scalar('index'), eights = w.scalar('index');
+      const qRow = (i: Expr): Expr => e.linear(0, [[T * H * D, b], [H * D, first], [H * D, i], [D, h]]);
+      const stat = (i: Expr): Expr => e.linear(0, [[T * H, b], [H, first], [H, i], [1, h]]);
+      const inside = (i: Expr): Expr => t.smaller(i, e.linear(-1, [[1, live.get()]]));
+      const range = { eights: eights.get() };
+      return [
+        start.set(w.loadIndex(bs, e.index(0))), live.set(t.smaller(e.index(L), t.minus(e.index(T), first))),
+        keys.set(causal ? t.smaller(e.index(S), e.add(start.get(), first, live.get())) : e.index(S)),
+        t.each((i) => [limit.set(i, t.int(causal ? t.smaller(e.index(S), e.linear(1, [[1, start.get()], [1, first], [1, i]])) : e.index(S)))]),
+        w.loop(L, (i) => [lse.set(i, w.load(bl, stat(inside(i)))), delta.set(i, w.load(bd, stat(inside(i)))), w.loop(D, (d) => [
+          q.set(t.place(d, i), w.load(bq, e.add(qRow(inside(i)), d))), dout.set(t.place(d, i), w.load(bg, e.add(qRow(inside(i)), d)))])]),
+        dq.fill(0),
+        w.loop(e.div(e.add(keys.get(), e.index(BLOCK - 1)), BLOCK), (block) => {
+          const from = e.scale(block, BLOCK);
+          return [
+            eights.set(t.eights(t.smaller(e.index(BLOCK), t.minus(keys.get(), from)))),
+            w.loop(e.scale(eights.get(), 8), (j) => [row.set(j, e.linear(0, [[S * KV * D, b], [KV * D, t.smaller(e.add(from, j), e.linear(-1, [[1, keys.get()]]))], [D, e.div(h, H / KV)]]))]),
+            s.fill(0), dp.fill(0),
+            ...t.product(s, range, D, (j, d) => w.load(bk, e.add(row.at(j), d)), q),
+            ...t.product(dp, range, D, (j, d) => w.load(bv, e.add(row.at(j), d)), dout),
+            w.loop(e.scale(eights.get(), 8), (j) => [t.each((i) => {
+              const at = t.place(j, i), seen = t.less(t.int(e.add(from, j)), limit.at(i));
+              const p = t.expWhere(seen, t.sub(t.mul(s.at(at), t.value(scale)), lse.at(i)));
+              return [s.set(at, t.mul(t.mul(p, t.sub(dp.at(at), delta.at(i))), t.value(scale)))];
+            })]),
+            ...t.product(dq, D, range, (d, j) => w.load(bk, e.add(row.at(j), d)), s)];
+        }),
+        w.loop(live.get(), (i) => [w.loop(D, (d) => [w.store(out, e.add(qRow(i), d), t.add(dq.at(t.place(d, i)), t.value(0)))])])];
     } };
   } },
-  reference() { throw new Error('to come'); },
+  reference(call) {
+    const { inputs: [, k], inTypes, outTypes: [o] } = call, { D } = attentionSizes('attentionGradQ', inTypes), dq = new Float64Array(elements(o.shape));
+    scoreGradients(call, (query, key, _, ds) => { for (let d = 0; d < D; d++) dq[query + d] += ds * k[key + d]; });
+    return [dq];
+  },
 };

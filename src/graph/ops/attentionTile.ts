@@ -10,7 +10,7 @@ export type AttentionAttrs = { readonly causal: boolean; readonly scale: number 
 
 /** Keys (or queries) of a block: part of the definition of attention. */
 export const BLOCK = 64;
-const UNIT = 8; // rows, and steps of depth, that are unrolled
+const ROWS = 2, STEPS = 8; // unrolled: as many products as a machine has registers for one factor of each
 
 export interface Sizes { readonly B: number; readonly T: number; readonly S: number; readonly H: number; readonly KV: number; readonly D: number }
 
@@ -73,7 +73,7 @@ export class TileWriter {
 
   /** to[row] = to[row] + sum over `depth` ascending of one(row, k) * side[k], one fused multiply-add at a time. */
   product(to: Locals, rows: Range, depth: Range, one: (row: Expr, k: Expr) => Expr, side: Locals): Stmt[] {
-    return this.#units(rows, (row, height) => this.#units(depth, (k, steps) => [this.each((lane) => Array.from({ length: height }, (_, r) => {
+    return this.#units(depth, STEPS, (k, steps) => this.#units(rows, ROWS, (row, height) => [this.each((lane) => Array.from({ length: height }, (_, r) => {
       const at = this.place(this.e.linear(r, [[1, row]]), lane);
       let sum = to.at(at);
       for (let s = 0; s < steps; s++) {
@@ -84,17 +84,17 @@ export class TileWriter {
     }))]));
   }
 
-  /** `body` for each 8 of a range, then for what is left. */
-  #units(range: Range, body: (from: Expr, size: number) => Stmt[]): Stmt[] {
-    if (typeof range !== 'number') return [this.w.loop(range.eights, (i) => body(this.e.scale(i, UNIT), UNIT))];
-    const whole = Math.floor(range / UNIT), rest = range % UNIT;
+  /** `body` for each `unit` of a range, then for what is left. */
+  #units(range: Range, unit: number, body: (from: Expr, size: number) => Stmt[]): Stmt[] {
+    if (typeof range !== 'number') return [this.w.loop(this.e.scale(range.eights, 8 / unit), (i) => body(this.e.scale(i, unit), unit))];
+    const whole = Math.floor(range / unit), rest = range % unit;
     return [
-      ...(whole > 0 ? [this.w.loop(whole, (i) => body(this.e.scale(i, UNIT), UNIT))] : []),
-      ...(rest > 0 ? body(this.e.index(whole * UNIT), rest) : [])];
+      ...(whole > 0 ? [this.w.loop(whole, (i) => body(this.e.scale(i, unit), unit))] : []),
+      ...(rest > 0 ? body(this.e.index(whole * unit), rest) : [])];
   }
 
   /** How many eights hold n. */
-  eights(n: Expr): Expr { return this.e.div(this.e.add(n, this.e.index(UNIT - 1)), UNIT); }
+  eights(n: Expr): Expr { return this.e.div(this.e.add(n, this.e.index(8 - 1)), 8); }
   /** n rounded down to a multiple of 8. */
-  downToEight(n: Expr): Expr { return this.e.scale(this.e.div(n, UNIT), UNIT); }
+  downToEight(n: Expr): Expr { return this.e.scale(this.e.div(n, 8), 8); }
 }

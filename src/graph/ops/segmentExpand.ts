@@ -1,6 +1,6 @@
 // One vector per expert, repeated for each of its rows (an expert's bias).
 import { ShapeError } from '../../base/errors.ts';
-import { boundOf, elements, showType } from '../../base/shape.ts';
+import { elements, showType } from '../../base/shape.ts';
 import type { Op } from '../op.ts';
 import { emit1, type Tensor } from '../tensor.ts';
 import { checkVector, indexAt, segmentsOf } from './routing.ts';
