@@ -21,13 +21,14 @@ export async function benchStep(file: string | undefined, { steps, profile, json
     const program = await session.prepare(batch), { executor } = session;
     const onDevice = executor instanceof ProgramExecutor && experiment.config.accumulate === 1 ? { executor, loaded: program as LoadedProgram } : null;
     for (let i = 0; i < WARM_UP; i++) await session.step(batch);
-    const ms: number[] = [], calls: number[] = [], sums: number[] = [];
+    const ms: number[] = [], outside: number[] = [], calls: number[] = [], sums: number[] = [];
     let times: Float64Array = new Float64Array(0);
     for (let i = 0; i < steps; i++) {
       const start = performance.now();
       await session.step(batch);
       ms.push(performance.now() - start);
       if (!onDevice) continue;
+      outside.push((ms[ms.length - 1] ?? 0) - onDevice.executor.callMs);
       // The same step again: as the one call it is, and kernel by kernel. Its inputs still lie in the device's memory.
       const { device } = onDevice.executor, { bound } = onDevice.loaded, called = performance.now();
       await device.run(bound);
@@ -36,14 +37,14 @@ export async function benchStep(file: string | undefined, { steps, profile, json
       sums.push(ns.reduce((a, b) => a + b, 0) / 1e6);
       times = times.length === 0 ? ns : times.map((t, k) => t + ns[k]);
     }
-    // One by one kernels take longer than in waves; what the call takes beyond that is the driver's.
-    // Of each the best, because other work on the machine only ever adds.
-    const inside = Math.min(...sums, ...calls);
+    // Outside kernels is what a step spends outside the call (the same step's), and what the call takes beyond its kernels run one by
+    // one, each of the best of its rounds, because other work on the machine only ever adds.
+    const inside = Math.min(...sums), beyond = Math.max(0, Math.min(...calls) - inside);
     const tokens = batch.x.dtype === 'int32' ? batch.x.data.length : batch.x.shape[0];
     const result = {
       event: 'bench', steps, threads: executor.threads, device: executor.description, tokens,
       ms: { median: median(ms), min: Math.min(...ms), max: Math.max(...ms) }, tokens_per_s: (tokens / median(ms)) * 1000,
-      ...(onDevice && { kernels_ms: inside, call_ms: Math.min(...calls), outside_kernels: Math.max(0, 1 - inside / Math.min(...ms)), gflops: flopsOf(onDevice.loaded) / median(ms) / 1e6 }),
+      ...(onDevice && { kernels_ms: inside, call_ms: Math.min(...calls), outside_kernels: (median(outside) + beyond) / median(ms), gflops: flopsOf(onDevice.loaded) / median(ms) / 1e6 }),
       bytes: session.bytes(),
     };
     const kernels = onDevice && profile ? byKernel(onDevice.loaded, times, steps) : [];

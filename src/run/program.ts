@@ -19,6 +19,8 @@ export interface LoadedProgram extends Runnable {
 
 export class ProgramExecutor implements Executor<LoadedProgram> {
   readonly device: Device;
+  /** How long the device took for the last run, from call to return. */
+  callMs = 0;
   readonly #states = new Map<string, State>();
   /** One arena serves all programs: they run one after the other. */
   #arena: Memory | null = null;
@@ -92,7 +94,9 @@ export class ProgramExecutor implements Executor<LoadedProgram> {
 
   async run(l: LoadedProgram, inputs: Readonly<Record<string, TypedArray>>): Promise<Record<string, HostTensor>> {
     this.#feed(l, inputs);
+    const start = performance.now();
     await this.device.run(l.bound);
+    this.callMs = performance.now() - start;
     return Object.fromEntries(l.program.outputs.map((o) => [o.name, this.#read(l, o.tensor, o.type)]));
   }
 

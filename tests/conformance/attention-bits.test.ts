@@ -1,11 +1,12 @@
 // Attention's order of summation is part of its definition: a query gives the same bits in a full pass, in a pass over part of the
-// queries, and alone with a cache in which what it does not see is NaN.
+// queries, and alone with a cache in which what it does not see is NaN. And so its gradients: by heads, or by queries and by keys.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Stream } from '../../src/base/random.ts';
 import { GraphBuilder } from '../../src/graph/builder.ts';
 import { attention } from '../../src/graph/ops/attention.ts';
 import { ops } from '../../src/graph/ops/index.ts';
+import { emit, emit1, type Tensor } from '../../src/graph/tensor.ts';
 import { compileGraph, loadProgram } from '../../src/pipeline.ts';
 import { ProgramExecutor } from '../../src/run/program.ts';
 import { DEVICES } from './devices.ts';
@@ -43,6 +44,23 @@ for (const entry of DEVICES) {
         assert.ok(Object.is(got[b * count * row + i], expected), `queries ${from}..${from + count}: ${got[b * count * row + i]} is not ${expected}`);
       }
     }
+    executor.close();
+  });
+
+  test(`gradients by heads have the bits of those by queries and keys: ${entry.name}`, async (t) => {
+    const reason = await entry.skip();
+    if (reason !== null) { t.skip(reason); return; }
+    const executor = new ProgramExecutor(await entry.open()), b = new GraphBuilder(ops), data: Record<string, Float32Array | Int32Array> = { start: Int32Array.of(3) };
+    const input = (name: string, shape: readonly number[]): Tensor => {
+      data[name] = draw(name, shape.reduce((n, d) => n * d, 1));
+      return b.input('input', name, { dtype: 'float32', shape });
+    };
+    const q = input('q', [B, TOTAL, H, D]), k = input('k', [B, TOTAL + 3, KV, D]), v = input('v', [B, TOTAL + 3, KV, D]);
+    const start = b.input('input', 'start', { dtype: 'int32', shape: [] }), attrs = { causal: true, scale: 0.2 };
+    const inputs = [q, k, v, start, emit('attention', [q, k, v, start], attrs)[1], input('delta', [B, TOTAL, H]), input('dout', [B, TOTAL, H, D])];
+    [...emit('attentionGrad', inputs, attrs), emit1('attentionGradQ', inputs, attrs), ...emit('attentionGradKV', inputs, attrs)].forEach((x, i) => b.output(`${i}`, x));
+    const got = await executor.run(await loadProgram(executor, compileGraph(b.build())), data);
+    for (let i = 0; i < 3; i++) assert.deepEqual(got[`${i}`].data, got[`${i + 3}`].data);
     executor.close();
   });
 }

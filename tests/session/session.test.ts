@@ -143,6 +143,18 @@ test('save and load: the next steps have the same bits', { skip }, async (t) => 
   await assert.rejects(wrong.load(join(folder, 'model.safetensors')), /the checkpoint has shape/);
 });
 
+test('the event loop goes on while a step runs', { skip }, async () => {
+  await using session = await compile(new MLP([256, 1024, 256]), { loss: meanSquaredError, optimizer: sgd({ lr: 0.1 }) });
+  const batch = floats(256, 256, (i) => Math.sin(i));
+  await session.step(batch);
+  let turns = 0, done = false;
+  const count = (): void => { turns++; if (!done) setImmediate(count); };
+  const step = session.step(batch).then(() => { done = true; });
+  setImmediate(count);
+  await step;
+  assert.ok(turns > 3, `${turns} turns during a step`);
+});
+
 test('calls that are not awaited run in order', { skip }, async () => {
   await using session = await compile(toyLM(), { loss: crossEntropy, optimizer: sgd({ lr: 0.1 }) });
   const results = await Promise.all([0, 1, 2, 3].map((i) => session.step(toyBatch(i))));

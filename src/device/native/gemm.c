@@ -1,6 +1,8 @@
 // The matrix core: one task of a dm_gemm, from the calling thread's scratch. Which task does what is in plan.h.
-// Blocks of depth KC: B packed in panels that stay in the second-level cache, A read tile by tile, sums in registers within a block and
-// in scratch between blocks. Every element of C is one chain of fused multiply-adds, k ascending, whatever the tiling.
+// Blocks of depth KC. B is read in place where its rows are contiguous, and otherwise packed panel by panel, each just before its first
+// use; A is read in place unless it is computed; sums stay in registers within a block and in scratch between blocks. While one
+// panel is multiplied, the next operands are asked for: that, not packing, is what hides memory.
+// Every element of C is one chain of fused multiply-adds, k ascending, whatever the tiling.
 #include "gemm.h"
 #include "pack.h"
 #include "plan.h"
@@ -9,14 +11,14 @@
 #define LD_ROWS (KC + 16)               // rows of A in scratch: an odd number of cache lines apart
 #define MC (8 * DM_MR)                  // rows of a computed block of A
 #define LD_COLS ((MC + 15) / 16 * 16)   // columns of A in scratch
-#define STORE_COLS (4 * DM_NR)           // columns of a finished tile that are stored at once, while they are in the first-level cache
+#define STORE_COLS (4 * DM_NR)          // columns of a finished tile that are stored at once, while in the first-level cache
 #define B_FLOATS (KC * DM_NC)
 #define A_FLOATS (MC * LD_ROWS > KC * LD_COLS ? MC * LD_ROWS : KC * LD_COLS)
 #define T_FLOATS (16 * LD_ROWS)         // one tile of A
 #define C_FLOATS ((int64_t)(DM_SCRATCH_BYTES / 4) - B_FLOATS - A_FLOATS - T_FLOATS)
 
 typedef struct { const float *p; int64_t si, sk; } dm_rows;
-typedef struct {             // memory to be wanted next: `rows` of `lines` cache lines; a call of the micro-kernel asks for one line of some rows
+typedef struct {  // memory wanted next: rows of so many cache lines; a call of the micro-kernel asks for one line of each of k rows
   const char *p;
   int64_t stride, rows, lines, row, line;
 } dm_ahead;
@@ -32,7 +34,7 @@ typedef struct {
 
 static int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
 
-// The block of group z's B that will be packed next.
+// A block of group z's B.
 static dm_ahead ahead_of_b(const dm_ctx *c, const dm_gemm *g, int64_t z, int64_t k0, int64_t nk, int64_t j0, int64_t nj) {
   if (!g->b_base || nk <= 0) return (dm_ahead){0};
   const float *p = g->b_base(c, z) + k0 * g->b_sk + j0 * g->b_sj;
@@ -61,7 +63,10 @@ static void ask_a(const float *next, dm_rows a, int64_t mr, int64_t panel, int64
   } else if (a.si == s->k) {
     int64_t each = (mr + panels - 1) / panels;
     s->ahead[1] = (const char *)(next + panel * each * a.si), s->pace[1] = each * 4;
-  } else if (panel < mr) s->ahead[1] = (const char *)(next + panel * a.si), s->pace[1] = 4;
+  } else {
+    if (panel < mr) s->ahead[1] = (const char *)(next + panel * a.si), s->pace[1] = 4;
+    if (panel + panels < mr && s->pace[0] == 0) s->ahead[0] = (const char *)(next + (panel + panels) * a.si), s->pace[0] = 4;
+  }
 }
 
 // Columns j..j+nj (one panel) of a block of B.
@@ -77,16 +82,11 @@ static void pack_b(const dm_job *t, int64_t k0, int64_t nk, int64_t j, int64_t n
     for (int64_t q = nj; q < w; q++) dst[k * w + q] = 0;
 }
 
-// A tile of A as the micro-kernel likes it: copied where its lines would fight for the same places in the cache.
+// A tile of A as the micro-kernel likes it.
 static dm_rows tile_of(const dm_job *t, dm_rows a, int64_t mr, int64_t nk) {
-  if (a.sk == 1) {
-    if (t->nj <= 2 * DM_NR || a.si % 1024 != 0) return a;
-    dm_pack_rows(a.p, a.si, nk, mr, t->tp, LD_ROWS);
-    return (dm_rows){t->tp, LD_ROWS, 1};
-  }
-  if (a.si != 1 || t->nj <= DM_NR) return a;
-  dm_pack_columns(a.p, a.sk, nk, mr, t->tp);
-  return (dm_rows){t->tp, 1, 16};
+  if (!dm_copied(t->g) || t->nj <= 4 * DM_NR) return a;
+  dm_pack_rows(a.p, a.si, nk, mr, t->tp, LD_ROWS);
+  return (dm_rows){t->tp, LD_ROWS, 1};
 }
 
 // Rows i0..i1 of C over one block of depth; `out` holds their sums (or, if NULL, one tile's at a time, which must then be finished).
@@ -110,7 +110,8 @@ static void rows_block(dm_job *t, int64_t i0, int64_t i1, int64_t k0, int64_t nk
       int in_place = t->direct && left >= w;
       const float *b = in_place ? t->b + k0 * g->b_sk + t->j0 + j : t->bp + j * nk;
       if (first && q == 0 && !in_place && nk) pack_b(t, k0, nk, j, min64(DM_NR, left));
-      dm_step s = {nk, x.p, b, x.si, x.sk, in_place ? g->b_sk : w, acc + (out ? j : j - js), ld, k0 > 0, {(const char *)acc, (const char *)acc}, {0, 0}};
+      const char *nothing = (const char *)acc;
+      dm_step s = {nk, x.p, b, x.si, x.sk, in_place ? g->b_sk : w, acc + (out ? j : j - js), ld, k0 > 0, {nothing, nothing}, {0, 0}};
       if (first && q == 0 && left > w && (t->direct || (t->b && g->b_sj == nk))) ask_panel(t, k0, nk, j + DM_NR, &s);
       else ask_b(&t->next, &s), ask_a(next, a, mr, j / DM_NR, (t->nj + DM_NR - 1) / DM_NR, &s);
       dm_kernels[mr - 1][w / DM_VL - 1](&s);

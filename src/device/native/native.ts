@@ -4,6 +4,7 @@ import { UserError } from '../../base/errors.ts';
 import type { Bound, BoundStep, Device, DeviceInfo, KernelSource, Memory, StepTimes } from '../device.ts';
 import { loadDriver, type Driver } from './driver.ts';
 import { KernelLibrary } from './library.ts';
+import { NativeMemory } from './memory.ts';
 import { findToolchain } from './toolchain.ts';
 
 const STEP_WORDS = 6; // dm_step in driver.h: tasks, run, buffers, integers, skip_if, flags
@@ -16,11 +17,13 @@ export class NativeDevice implements Device {
   readonly info: DeviceInfo;
   readonly #driver: Driver;
   readonly #library: KernelLibrary;
+  readonly #memory: NativeMemory;
   readonly #pool: number;
 
   private constructor(driver: Driver, library: KernelLibrary, threads: number, compiler: string) {
     this.#driver = driver;
     this.#library = library;
+    this.#memory = new NativeMemory(driver);
     this.#pool = driver.poolCreate(threads);
     this.info = { name: 'native', threads, description: `CPU, C kernels by ${compiler}, ${threads} ${threads === 1 ? 'thread' : 'threads'}` };
   }
@@ -33,17 +36,10 @@ export class NativeDevice implements Device {
     return new NativeDevice(driver, new KernelLibrary(tool, driver), threads, tool.version);
   }
 
-  alloc(bytes: number): Memory {
-    const address = this.#driver.alloc(Math.max(bytes, 256));
-    if (address === 0) throw new UserError(`out of memory: ${bytes} bytes could not be had`);
-    return { bytes: Math.max(bytes, 256), address };
-  }
-
-  free(memory: Memory): void { this.#driver.free(memory.address, memory.bytes); }
-
-  write(address: number, data: TypedArray): void { if (data.byteLength > 0) this.#driver.copyIn(address, data, data.byteLength); }
-
-  read(address: number, into: TypedArray): void { if (into.byteLength > 0) this.#driver.copyOut(into, address, into.byteLength); }
+  alloc(bytes: number): Memory { return this.#memory.alloc(bytes); }
+  free(memory: Memory): void { this.#memory.free(memory); }
+  write(address: number, data: TypedArray): void { this.#memory.write(address, data); }
+  read(address: number, into: TypedArray): void { this.#memory.read(address, into); }
 
   compile(kernels: readonly KernelSource[]): Promise<void> { return this.#library.add(kernels); }
 

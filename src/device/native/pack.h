@@ -6,7 +6,6 @@
 
 typedef float dm_v8 __attribute__((vector_size(32)));
 typedef float dm_u8 __attribute__((vector_size(32), aligned(4), may_alias));
-typedef float dm_u4 __attribute__((vector_size(16), aligned(4), may_alias));
 typedef int dm_i8 __attribute__((vector_size(32)));
 #ifdef __clang__
 #define DM_SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
@@ -14,11 +13,12 @@ typedef int dm_i8 __attribute__((vector_size(32)));
 #define DM_SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (dm_i8){__VA_ARGS__})
 #endif
 
-// dst[c*ld + r] = src[r*s + c] for r, c < 8.
-DM_INLINE void dm_transpose8(const float *src, int64_t s, float *dst, int64_t ld) {
+// dst[c*ld + r] = src[r*s + c] for r, c < 8; p0, p3, p6 point at rows 0, 3 and 6.
+DM_INLINE void dm_transpose8(const float *p0, const float *p3, const float *p6, int64_t s, float *dst, int64_t ld) {
   dm_v8 x[8], y[8];
-#pragma GCC unroll 8
-  for (int r = 0; r < 8; r++) x[r] = *(const dm_u8 *)(src + r * s);
+  x[0] = *(const dm_u8 *)p0, x[1] = *(const dm_u8 *)(p0 + s), x[2] = *(const dm_u8 *)(p0 + 2 * s);
+  x[3] = *(const dm_u8 *)p3, x[4] = *(const dm_u8 *)(p3 + s), x[5] = *(const dm_u8 *)(p3 + 2 * s);
+  x[6] = *(const dm_u8 *)p6, x[7] = *(const dm_u8 *)(p6 + s);
 #pragma GCC unroll 4
   for (int r = 0; r < 8; r += 2) {
     y[r] = DM_SHUFFLE(x[r], x[r + 1], 0, 8, 1, 9, 4, 12, 5, 13);
@@ -41,16 +41,22 @@ DM_INLINE void dm_transpose8(const float *src, int64_t s, float *dst, int64_t ld
 // Width of the panel that holds nj (at most DM_NR) columns: whole vectors.
 DM_INLINE int64_t dm_width(int64_t nj) { return (nj + DM_VL - 1) / DM_VL * DM_VL; }
 
-// One panel of B: dst[k*w + j]; the columns from nj to w become 0.
-static void dm_pack_panel(const float *b, int64_t sk, int64_t sj, int64_t nk, int64_t nj, float *dst) {
-  int64_t w = dm_width(nj), k = 0, j8 = 0;
+DM_INLINE void dm_panel(const float *b, int64_t sk, int64_t sj, int64_t nk, int64_t nj, float *dst, const int64_t w) {
+  int64_t j8 = 0;
   if (sk == 1) {
-    for (j8 = nj & -8, k = nk & -8; j8 > 0 && k > 0;) {
-      for (int64_t j = 0; j < j8; j += 8)
-        for (int64_t q = 0; q < k; q += 8) dm_transpose8(b + j * sj + q, sj, dst + q * w + j, w);
-      break;
+    int64_t k8 = nk & -8;
+    j8 = nj & -8;
+    for (int64_t j = 0; j < j8; j += 8) {
+      const float *p0 = b + j * sj, *p3 = p0 + 3 * sj, *p6 = p3 + 3 * sj;
+      float *d = dst + j;
+      for (int64_t q = 0; q < k8; q += 8, p0 += 8, p3 += 8, p6 += 8, d += 8 * w) {
+        DM_HIDE(p0);
+        DM_HIDE(p3);
+        DM_HIDE(p6);
+        dm_transpose8(p0, p3, p6, sj, d, w);
+      }
     }
-    for (int64_t q = k; q < nk; q++)
+    for (int64_t q = k8; q < nk; q++)
       for (int64_t j = 0; j < j8; j++) dst[q * w + j] = b[q + j * sj];
   }
   if (j8 < w)
@@ -60,21 +66,10 @@ static void dm_pack_panel(const float *b, int64_t sk, int64_t sj, int64_t nk, in
     }
 }
 
-// dst[k*16 + i] = a[k*sk + i] for i < mr <= 16.
-static void dm_pack_columns(const float *a, int64_t sk, int64_t nk, int64_t mr, float *dst) {
-  if (mr >= 8)
-    for (int64_t k = 0; k < nk; k++) {
-      dm_u8 x = *(const dm_u8 *)(a + k * sk), y = *(const dm_u8 *)(a + k * sk + mr - 8);
-      *(dm_u8 *)(dst + k * 16) = x, *(dm_u8 *)(dst + k * 16 + mr - 8) = y;
-    }
-  else if (mr >= 4)
-    for (int64_t k = 0; k < nk; k++) {
-      dm_u4 x = *(const dm_u4 *)(a + k * sk), y = *(const dm_u4 *)(a + k * sk + mr - 4);
-      *(dm_u4 *)(dst + k * 16) = x, *(dm_u4 *)(dst + k * 16 + mr - 4) = y;
-    }
-  else
-    for (int64_t k = 0; k < nk; k++)
-      for (int64_t i = 0; i < mr; i++) dst[k * 16 + i] = a[k * sk + i];
+// One panel of B: dst[k*w + j]; the columns from nj to w become 0.
+static __attribute__((noinline)) void dm_pack_panel(const float *b, int64_t sk, int64_t sj, int64_t nk, int64_t nj, float *dst) {
+  if (nj == DM_NR && sk == 1) dm_panel(b, 1, sj, nk, DM_NR, dst, DM_NR);
+  else dm_panel(b, sk, sj, nk, nj, dst, dm_width(nj));
 }
 
 // dst[i*ld + k] = a[i*si + k]

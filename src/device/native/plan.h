@@ -5,7 +5,7 @@
 #include "runtime.h"
 
 #define DM_NC 512            // most columns of a task
-#define DM_GROUP 10           // cost of beginning a group (packing B), in rows of C (or in steps of depth, where that is ragged)
+#define DM_GROUP 10          // cost of beginning a group (packing B), in rows of C (or in steps of depth, where that is ragged)
 #define DM_SMALL 5e5         // operations of the least task worth giving to an idle thread
 #define DM_LARGE 8e6         // and of the least where every thread has a task already
 #define DM_TASKS 8           // tasks a thread, where there is work enough
@@ -16,6 +16,9 @@ typedef struct { int64_t z, row; } dm_place;
 
 static int64_t dm_rows_of(const dm_gemm *g, int64_t z) { return g->m_off ? g->m_off[z + 1] - g->m_off[z] : g->m; }
 static int64_t dm_depth_of(const dm_gemm *g, int64_t z) { return g->k_off ? g->k_off[z + 1] - g->k_off[z] : g->k; }
+
+// Rows of A a multiple of 4 KiB apart fight for the same places in the first-level cache: tiles of it are copied.
+static int dm_copied(const dm_gemm *g) { return g->a_base && g->a_sk == 1 && g->a_si % 1024 == 0; }
 
 // Cost of the groups before z.
 static int64_t dm_cost(const dm_gemm *g, int64_t z) {
@@ -37,7 +40,8 @@ static dm_plan dm_plan_of(const dm_gemm *g, int threads) {
     want = small > large ? small : large;
   }
   double most = rows / DM_LEAST < 1 ? 1 : rows / DM_LEAST;           // slices
-  double pa = g->a_pack ? 32 : 10, pb = g->b_pack ? 24 : 12;  // cost of packing a line of A or B, in cycles; a vector of C costs one
+  // Cost of a vector of A or B to a task, in cycles; a vector of C costs one for each step of depth.
+  double pa = g->a_pack ? 32 : dm_copied(g) ? 16 : 8, pb = g->b_pack ? 24 : g->b_sj == 1 ? 8 : 12;
   best.total = dm_cost(g, g->groups);
   int64_t panels = (g->n + DM_NR - 1) / DM_NR;
   for (int64_t cols = (g->n + DM_NC - 1) / DM_NC; cols <= panels; cols++) {

@@ -8,6 +8,8 @@ import type { Op } from '../op.ts';
 import { emit, emit1, type Tensor } from '../tensor.ts';
 import { attentionSizes, BLOCK, TileWriter, type AttentionAttrs } from './attentionTile.ts';
 
+const ENOUGH = 16; // tasks that keep threads busy
+
 export const attentionOp: Op<AttentionAttrs> = {
   name: 'attention', doc: 'softmax(scale q k^T) v per head, causal: query i sees keys 0..start + i; and log(sum(exp(scores)))',
   infer(inputs) {
@@ -20,6 +22,9 @@ export const attentionOp: Op<AttentionAttrs> = {
     const zeros = (like: Tensor): Tensor => q.builder.emit('constant', [], { value: 0, dtype: like.dtype, shape: like.shape.map(boundOf) })[0];
     const dout = d ?? zeros(o), dot = emit1('sum', [emit1('mul', [dout, o])], { axes: [3] });
     const inputs = [q, k, v, start, lse, dlse ? emit1('sub', [dot, dlse]) : dot, dout];
+    // Many heads and batch entries: the scores are computed once for all three. Few: by more tasks. The same bits.
+    const { B, KV } = attentionSizes('attention', [q, k, v, start].map((x) => x.type));
+    if (needs[0] && needs[1] && B * KV >= ENOUGH) return [...emit('attentionGrad', inputs, attrs), null];
     const [dk, dv] = needs[1] || needs[2] ? emit('attentionGradKV', inputs, attrs) : [null, null];
     return [needs[0] ? emit1('attentionGradQ', inputs, attrs) : null, dk, dv, null];
   },
@@ -30,7 +35,7 @@ export const attentionOp: Op<AttentionAttrs> = {
     return { grid: { extent: B * H * tiles, grain: 1 }, body(g) {
       const b = e.div(g, H * tiles), h = e.mod(e.div(g, tiles), H), first = e.scale(e.mod(g, tiles), L);
       const q = t.array(D), s = t.array(BLOCK), o = t.array(D), parts = t.array(16);
-      const [m, next, a, l] = [t.array(1), t.array(1), t.array(1), t.array(1)], limit = t.array(1, 'int32'), row = w.array('index', BLOCK);
+      const [m, next, a, l] = [t.row(), t.row(), t.row(), t.row()], limit = t.row('int32'), row = w.array('index', BLOCK);
       const live = w.scalar('index'), keys = w.scalar('index'), start = w.scalar('index'), eights = w.scalar('index');
       const qRow = (i: Expr): Expr => e.linear(0, [[T * H * D, b], [H * D, first], [H * D, i], [D, h]]);
       const range = { eights: eights.get() }, minusInfinity = t.value(-Infinity);
@@ -39,7 +44,7 @@ export const attentionOp: Op<AttentionAttrs> = {
         // The keys that this tile sees, and each of its queries.
         keys.set(causal ? t.smaller(e.index(S), e.add(start.get(), first, live.get())) : e.index(S)),
         t.each((i) => [limit.set(i, t.int(causal ? t.smaller(e.index(S), e.linear(1, [[1, start.get()], [1, first], [1, i]])) : e.index(S)))]),
-        w.loop(L, (i) => [w.loop(D, (d) => [q.set(t.place(d, i), w.load(bq, e.add(qRow(t.smaller(i, e.linear(-1, [[1, live.get()]]))), d)))])]),
+        w.loop(L, (i) => [w.loop(D, (d) => [q.set(d, i, w.load(bq, e.add(qRow(t.smaller(i, e.linear(-1, [[1, live.get()]]))), d)))])]),
         o.fill(0), l.fill(0), m.fill(-Infinity),
         w.loop(e.div(e.add(keys.get(), e.index(BLOCK - 1)), BLOCK), (block) => {
           const from = e.scale(block, BLOCK);
@@ -51,25 +56,25 @@ export const attentionOp: Op<AttentionAttrs> = {
             ...t.product(s, range, D, (j, d) => w.load(bk, e.add(row.at(j), d)), q),
             t.each((i) => [next.set(i, m.at(i))]),
             w.loop(e.scale(eights.get(), 8), (j) => [
-              t.each((i) => [s.set(t.place(j, i), t.select(t.less(t.int(e.add(from, j)), limit.at(i)), t.mul(s.at(t.place(j, i)), t.value(scale)), minusInfinity))]),
-              t.each((i) => [next.set(i, t.max(next.at(i), s.at(t.place(j, i))))])]),
+              t.each((i) => [s.set(j, i, t.select(t.less(t.int(e.add(from, j)), limit.at(i)), t.mul(s.at(j, i), t.value(scale)), minusInfinity))]),
+              t.each((i) => [next.set(i, t.max(next.at(i), s.at(j, i)))])]),
             t.each((i) => [a.set(i, t.exp(t.sub(m.at(i), next.at(i)))), m.set(i, next.at(i))]),
             w.loop(e.scale(eights.get(), 8), (j) => [t.each((i) => {
-              const x = s.at(t.place(j, i));
-              return [s.set(t.place(j, i), t.expWhere(t.less(minusInfinity, x), t.sub(x, m.at(i))))];
+              const x = s.at(j, i);
+              return [s.set(j, i, t.expWhere(t.less(minusInfinity, x), t.sub(x, m.at(i))))];
             })]),
             parts.fill(0),
-            w.loop(BLOCK / 16, (u) => [w.vector(16 * L, (i) => [parts.set(i, t.add(parts.at(i), s.at(e.linear(0, [[16 * L, u], [1, i]]))))])]),
-            ...[8, 4, 2, 1].map((n) => w.vector(n * L, (i) => [parts.set(i, t.add(parts.at(i), parts.at(e.linear(n * L, [[1, i]]))))])),
-            t.each((i) => [l.set(i, t.fma(l.at(i), a.at(i), parts.at(i)))]),
-            w.loop(D, (d) => [t.each((i) => [o.set(t.place(d, i), t.mul(o.at(t.place(d, i)), a.at(i)))])]),
+            w.loop(BLOCK / 16, (u) => [w.loop(16, (r) => [t.each((i) => [parts.set(r, i, t.add(parts.at(r, i), s.at(e.linear(0, [[16, u], [1, r]]), i)))])])]),
+            ...[8, 4, 2, 1].map((n) => w.loop(n, (r) => [t.each((i) => [parts.set(r, i, t.add(parts.at(r, i), parts.at(e.linear(n, [[1, r]]), i)))])])),
+            t.each((i) => [l.set(i, t.fma(l.at(i), a.at(i), parts.at(0, i)))]),
+            w.loop(D, (d) => [t.each((i) => [o.set(d, i, t.mul(o.at(d, i), a.at(i)))])]),
             ...t.product(o, D, range, (d, j) => w.load(bv, e.add(row.at(j), d)), s)];
         }),
         // + 0: a sum of nothing but -0 is +0, whatever keys that are not seen it went over.
-        w.loop(D, (d) => [t.each((i) => [o.set(t.place(d, i), t.add(t.div(o.at(t.place(d, i)), l.at(i)), t.value(0)))])]),
+        w.loop(D, (d) => [t.each((i) => [o.set(d, i, t.add(t.div(o.at(d, i), l.at(i)), t.value(0)))])]),
         t.each((i) => [l.set(i, t.add(m.at(i), t.log(l.at(i))))]),
         w.loop(live.get(), (i) => [
-          w.loop(D, (d) => [w.store(bo, e.add(qRow(i), d), o.at(t.place(d, i)))]),
+          w.loop(D, (d) => [w.store(bo, e.add(qRow(i), d), o.at(d, i))]),
           w.store(bl, e.linear(0, [[T * H, b], [H, first], [H, i], [1, h]]), l.at(i))])];
     } };
   } },

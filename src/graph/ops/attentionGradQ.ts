@@ -19,7 +19,7 @@ export const attentionGradQOp: Op<AttentionAttrs> = {
     return { grid: { extent: B * H * tiles, grain: 1 }, body(g) {
       const b = e.div(g, H * tiles), h = e.mod(e.div(g, tiles), H), first = e.scale(e.mod(g, tiles), L);
       const q = t.array(D), dout = t.array(D), s = t.array(BLOCK), dp = t.array(BLOCK), dq = t.array(D);
-      const lse = t.array(1), delta = t.array(1), limit = t.array(1, 'int32'), row = w.array('index', BLOCK);
+      const lse = t.row(), delta = t.row(), limit = t.row('int32'), row = w.array('index', BLOCK);
       const live = w.scalar('index'), keys = w.scalar('index'), start = w.scalar('index'), eights = w.scalar('index');
       const qRow = (i: Expr): Expr => e.linear(0, [[T * H * D, b], [H * D, first], [H * D, i], [D, h]]);
       const stat = (i: Expr): Expr => e.linear(0, [[T * H, b], [H, first], [H, i], [1, h]]);
@@ -30,7 +30,7 @@ export const attentionGradQOp: Op<AttentionAttrs> = {
         keys.set(causal ? t.smaller(e.index(S), e.add(start.get(), first, live.get())) : e.index(S)),
         t.each((i) => [limit.set(i, t.int(causal ? t.smaller(e.index(S), e.linear(1, [[1, start.get()], [1, first], [1, i]])) : e.index(S)))]),
         w.loop(L, (i) => [lse.set(i, w.load(bl, stat(inside(i)))), delta.set(i, w.load(bd, stat(inside(i)))), w.loop(D, (d) => [
-          q.set(t.place(d, i), w.load(bq, e.add(qRow(inside(i)), d))), dout.set(t.place(d, i), w.load(bg, e.add(qRow(inside(i)), d)))])]),
+          q.set(d, i, w.load(bq, e.add(qRow(inside(i)), d))), dout.set(d, i, w.load(bg, e.add(qRow(inside(i)), d)))])]),
         dq.fill(0),
         w.loop(e.div(e.add(keys.get(), e.index(BLOCK - 1)), BLOCK), (block) => {
           const from = e.scale(block, BLOCK);
@@ -41,13 +41,13 @@ export const attentionGradQOp: Op<AttentionAttrs> = {
             ...t.product(s, range, D, (j, d) => w.load(bk, e.add(row.at(j), d)), q),
             ...t.product(dp, range, D, (j, d) => w.load(bv, e.add(row.at(j), d)), dout),
             w.loop(e.scale(eights.get(), 8), (j) => [t.each((i) => {
-              const at = t.place(j, i), seen = t.less(t.int(e.add(from, j)), limit.at(i));
-              const p = t.expWhere(seen, t.sub(t.mul(s.at(at), t.value(scale)), lse.at(i)));
-              return [s.set(at, t.mul(t.mul(p, t.sub(dp.at(at), delta.at(i))), t.value(scale)))];
+              const seen = t.less(t.int(e.add(from, j)), limit.at(i));
+              const p = t.expWhere(seen, t.sub(t.mul(s.at(j, i), t.value(scale)), lse.at(i)));
+              return [s.set(j, i, t.mul(t.mul(p, t.sub(dp.at(j, i), delta.at(i))), t.value(scale)))];
             })]),
             ...t.product(dq, D, range, (d, j) => w.load(bk, e.add(row.at(j), d)), s)];
         }),
-        w.loop(live.get(), (i) => [w.loop(D, (d) => [w.store(out, e.add(qRow(i), d), t.add(dq.at(t.place(d, i)), t.value(0)))])])];
+        w.loop(live.get(), (i) => [w.loop(D, (d) => [w.store(out, e.add(qRow(i), d), t.add(dq.at(d, i), t.value(0)))])])];
     } };
   } },
   reference(call) {

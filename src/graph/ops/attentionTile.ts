@@ -27,7 +27,12 @@ export function attentionSizes(op: string, [q, k, v, start]: readonly TensorType
 }
 
 
-export type Locals = ReturnType<LoopWriter['array']>;
+/** A matrix in local memory: rows of lanes. */
+export interface Rows {
+  at(row: Expr | number, lane: Expr): Expr;
+  set(row: Expr | number, lane: Expr, value: Expr): Stmt;
+  fill(value: number): Stmt;
+}
 
 /** So many rows (or steps of depth): a number, or 8 times a run-time number. */
 export type Range = number | { readonly eights: Expr };
@@ -64,23 +69,28 @@ export class TileWriter {
   larger(a: Expr, b: Expr): Expr { return this.e.op('max', [a, b], 'index'); }
   minus(a: Expr, b: Expr): Expr { return this.e.linear(0, [[1, a], [-1, b]]); }
 
-  /** An array [rows][lanes]. */
-  array(rows: number, dtype = this.dtype): Locals { return this.w.array(dtype, rows * this.lanes); }
-  place(row: Expr | number, lane: Expr): Expr {
-    return this.e.linear(0, [[1, lane], ...(typeof row === 'number' ? [[this.lanes * row, this.e.index(1)] as const] : [[this.lanes, row] as const])]);
+  array(rows: number, dtype = this.dtype, width = this.lanes): Rows {
+    const all = this.w.array(dtype, rows * width);
+    const place = (row: Expr | number, lane: Expr): Expr =>
+      (typeof row === 'number' ? this.e.linear(width * row, [[1, lane]]) : this.e.linear(0, [[1, lane], [width, row]]));
+    return { at: (row, lane) => all.at(place(row, lane)), set: (row, lane, value) => all.set(place(row, lane), value), fill: all.fill };
   }
+
+  /** One row of lanes. */
+  row(dtype = this.dtype): ReturnType<LoopWriter['array']> { return this.w.array(dtype, this.lanes); }
+
   each(body: (lane: Expr) => Stmt[]): Stmt { return this.w.vector(this.lanes, body); }
 
-  /** to[row] = to[row] + sum over `depth` ascending of one(row, k) * side[k], one fused multiply-add at a time. */
-  product(to: Locals, rows: Range, depth: Range, one: (row: Expr, k: Expr) => Expr, side: Locals): Stmt[] {
-    return this.#units(depth, STEPS, (k, steps) => this.#units(rows, ROWS, (row, height) => [this.each((lane) => Array.from({ length: height }, (_, r) => {
-      const at = this.place(this.e.linear(r, [[1, row]]), lane);
-      let sum = to.at(at);
+  /** to[row] = to[row] + sum over `depth` ascending of one(row, k) * side(k), one fused multiply-add at a time. */
+  product(to: Pick<Rows, 'at' | 'set'>, rows: Range, depth: Range, one: (row: Expr, k: Expr) => Expr, side: Pick<Rows, 'at'>, lanes = this.lanes): Stmt[] {
+    return this.#units(depth, STEPS, (k, steps) => this.#units(rows, ROWS, (row, height) => [this.w.vector(lanes, (lane) => Array.from({ length: height }, (_, r) => {
+      const own = this.e.linear(r, [[1, row]]);
+      let sum = to.at(own, lane);
       for (let s = 0; s < steps; s++) {
         const step = this.e.linear(s, [[1, k]]);
-        sum = this.fma(one(this.e.linear(r, [[1, row]]), step), side.at(this.place(step, lane)), sum);
+        sum = this.fma(one(own, step), side.at(step, lane), sum);
       }
-      return to.set(at, sum);
+      return to.set(own, lane, sum);
     }))]));
   }
 

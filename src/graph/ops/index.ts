@@ -5,6 +5,7 @@ import type { OpTable } from '../builder.ts';
 import { absOp } from './abs.ts';
 import { addOp } from './add.ts';
 import { attentionOp } from './attention.ts';
+import { attentionGradOp } from './attentionGrad.ts';
 import { attentionGradKVOp } from './attentionGradKV.ts';
 import { attentionGradQOp } from './attentionGradQ.ts';
 import { castOp } from './cast.ts';
@@ -75,7 +76,7 @@ import { whereOp } from './where.ts';
 /** Ops differ in the attributes that they take; the table forgets which. */
 // eslint-disable-next-line @typescript-eslint/no-explicit-any
 const all: readonly Op<any>[] = [
-  absOp, addOp, attentionOp, attentionGradKVOp, attentionGradQOp, castOp, collectOp, combineOp, combineGradRowsOp,
+  absOp, addOp, attentionOp, attentionGradOp, attentionGradKVOp, attentionGradQOp, castOp, collectOp, combineOp, combineGradRowsOp,
   combineGradWeightsOp, concatOp, constantOp, copyOp, cosOp, crossEntropyOp, dispatchOp, divOp, dropoutOp, equalOp, erfOp, expOp,
   expandOp, gatherOp, geluOp, groupedMatmulOp, groupedOuterOp, isFiniteOp, layerNormOp, lessOp, logOp, logicalAndOp, logicalNotOp,
   logicalOrOp, logSumExpOp, matmulOp, maxOp, maximumOp, minimumOp, mulOp, negOp, oneHotOp, padOp, permuteOp, powOp, putAlongOp,

@@ -44,7 +44,7 @@ export const families: readonly Family[] = [
     build: ([start, q, k, v]) => emit('attention', [mul(q, 2), k, mul(v, k), start], { causal: s.causal, scale: 0.7 }) })) },
   { op: 'attention', name: 'log-sum-exp alone', cases: shapes.map((s) => ({ inputs: inputs(s),
     build: ([start, q, k, v]) => emit('attention', [q, k, v, start], { causal: s.causal, scale: 0.5 })[1] })) },
-  gradient('attentionGradQ'), gradient('attentionGradKV'),
+  gradient('attentionGrad'), gradient('attentionGradQ'), gradient('attentionGradKV'),
   { op: 'updateRows', cases: caches.map((s) => ({ inputs: cache(s), build: ([start, c, rows]) => updateRows(c, mul(rows, rows), start) })) },
   { op: 'readRows', cases: caches.map((s) => ({ inputs: cache(s), build: ([start, c, rows]) => readRows(emit1('mul', [c, c]), rows, start) })) },
 ];
