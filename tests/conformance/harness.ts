@@ -49,7 +49,7 @@ export interface Case {
 
 const STEP = 2e-4; // of the finite differences; two of them stay within MARGIN
 const MARGIN = 1e-3;
-const WORK = 100_000; // elements evaluated for the differences of one input, which bounds how many of its elements are sampled
+const BUDGET = 300; // milliseconds for the differences of one input, which bounds how many of its elements are sampled (4 to 48)
 
 interface Built {
   readonly graph: Graph; // outputs: out/i, and grad/NAME where there is a loss
@@ -157,11 +157,13 @@ export function checkGradients(c: Case, seed: number): void {
   // Only what the loss needs is evaluated again.
   const end = built.graph.nodes.findIndex((n) => n.outputs.includes(loss)) + 1;
   const forward: Built = { ...built, graph: { ...built.graph, nodes: built.graph.nodes.slice(0, end), outputs: [] } };
-  const size = forward.graph.nodes.reduce((n, node) => n + values[node.outputs[0]].length, 1);
+  const start = performance.now();
+  reference(forward, inputs);
+  const samples = BUDGET / (4 * (performance.now() - start)); // four evaluations each
   for (const o of built.graph.outputs.filter((g) => g.name.startsWith('grad/'))) {
     const at = built.specs.findIndex((s) => `grad/${s.name}` === o.name), x = inputs[at];
     const live = liveElements(inputOf(built.graph, built.specs[at].name).type, values);
-    const picked = new Stream(seed, o.name).permutation(0, live).slice(0, Math.max(4, Math.min(48, WORK / size)));
+    const picked = new Stream(seed, o.name).permutation(0, live).slice(0, Math.max(4, Math.min(48, samples)));
     const differences = Array.from(picked, (i) => {
       const old = x[i], f = (h: number): number => { x[i] = old + h; return reference(forward, inputs)[loss][0]; };
       const d = (8 * (f(STEP) - f(-STEP)) - (f(2 * STEP) - f(-2 * STEP))) / (12 * STEP);

@@ -4,15 +4,13 @@
 // The loop that follows has independent iterations, also where it writes what it reads.
 #if defined(__clang__)
 #define DM_VECTOR _Pragma("clang loop vectorize(assume_safety)")
-#define DM_LANES _Pragma("clang loop vectorize(assume_safety) unroll(disable)")
 #else
 // Not unrolled before it is vectorised: gcc would then see straight code and branches.
 #define DM_VECTOR _Pragma("GCC ivdep") _Pragma("GCC unroll 1")
-#define DM_LANES DM_VECTOR
 #endif
-// First in the body of a loop around vector loops: compilers then leave that loop as it is. GCC 12 unrolls short inner loops and makes
-// vectors of the outer one, and gets it wrong where a row's first iterations are another case (rows 0..7 right, row 8 not;
-// tests/conformance, pad of [31, 2]).
+// First in the body of a loop around vector loops: compilers then leave that loop as it is. GCC 12 otherwise may make vectors of the
+// outer loop, and gets it wrong where a row's first iterations are another case (rows 0..7 right, row 8 not; tests/conformance: pad of
+// [31, 2]).
 #define DM_OUTER __asm__ volatile("");
 // The larger of two; NaN if either is NaN.
 #define dm_pick(v, m) (((v) > (m)) | ((v) != (v)) ? (v) : (m))

@@ -83,7 +83,6 @@ export const families: readonly Family[] = [
   elementwise('exp', 1, exp),
   elementwise('sqrt', 1, sqrt, { value: positive }),
   elementwise('relu', 1, relu, { kink: 0 }),
-  elementwise('copy', 1, (x) => emit1('copy', [x])),
   elementwise('abs', 1, abs, { kink: 0 }),
   elementwise('log', 1, log, { value: positive }),
   elementwise('tanh', 1, tanh, { value: wide }),

@@ -49,6 +49,8 @@ export const families: readonly Family[] = [
   { op: 'matmul', name: 'to a loss', cases: sizes.filter(([, n]) => n > 0).map(([m, n, k]) => ({
     inputs: [{ name: 'x', shape: [m, k] }, { name: 'w', shape: [k, n] }, { name: 'y', dtype: 'int32', shape: [m], value: ({ uniform }) => Math.floor(uniform * n) }],
     build: ([x, w, y]) => crossEntropy(matmul(x, w), y) })) },
+  { op: 'matmul', name: 'one row, stretched', runs: 2, cases: fc.constant({
+    inputs: [{ name: 'x', shape: [1, 3] }, { name: 'w', shape: [3, 2] }, { name: 'rest', shape: [1, 2] }], build: ([x, w, rest]) => gelu(mul(matmul(x, w), rest)) }) },
   { op: 'relu', name: 'of a matmul', cases: sizes.map(([m, n, k]) => ({
     inputs: [{ name: 'x', shape: [m, k], grad: false }, { name: 'w', shape: [k, n], grad: false }], build: ([x, w]) => relu(matmul(x, w)) })) },
 ];

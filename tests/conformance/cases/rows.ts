@@ -95,6 +95,7 @@ export const families: readonly Family[] = [
     return mul(silu(a), b);
   })) },
   { op: 'pad', cases: parts.map(({ s, axis, from, to }) => unary(s, (x) => pad(x, axis, from, to))) },
+  { op: 'pad', name: 'rows of two columns', runs: 2, cases: fc.constant(unary({ shape: [31, 2], counts: [] }, (x) => pad(x, 0, 1, 1))) },
   { op: 'concat', cases: glued.map(({ s, axis, lengths }) => ({
     inputs: [...s.counts, ...lengths.map((n, i): InputSpec => ({ name: `x${i}`, shape: s.shape.map((d, k) => (k === axis ? n : d)) }))],
     build: (t) => concat(t.slice(s.counts.length), axis) })) },
