@@ -1,5 +1,6 @@
 // Questions about expressions and substitution in them.
 import { children, type Exprs, type Expr, type Term, type Var } from './expr.ts';
+import type { MatmulKernel } from './kernel.ts';
 
 /** Whether an expression reads one of `vars` or a local of `locals` (bound variables of its own reductions do not count). */
 export function dependsOn(e: Expr, on: ReadonlySet<Expr>, memo = new Map<Expr, boolean>()): boolean {
@@ -69,3 +70,26 @@ export function invariants(roots: readonly Expr[], inner: ReadonlySet<Expr>): Ex
 }
 
 export const asSet = (...vars: readonly (Var | Expr)[]): ReadonlySet<Expr> => new Set<Expr>(vars);
+
+/** Coefficient of a variable in a linear index; null if the index depends on it in another way. */
+export function strideOf(index: Expr, v: Var): number | null {
+  if (index === v) return 1;
+  if (index.k !== 'linear') return dependsOn(index, new Set([v])) ? null : 0;
+  let stride = 0;
+  for (const [c, t] of index.terms) {
+    if (t === v) stride = c;
+    else if (dependsOn(t, new Set([v]))) return null;
+  }
+  return stride;
+}
+
+/** Whether elements lie next to each other in memory along a variable. */
+export function contiguous(e: Expr, v: Var): boolean {
+  if (e.k === 'load' && strideOf(e.index, v) === 1) return true;
+  return e.k === 'op' && e.args.some((x) => contiguous(x, v));
+}
+
+/** Whether A's elements lie next to each other along i rather than along k. */
+export function acrossRows(k: MatmulKernel): boolean {
+  return contiguous(k.a, k.i) && !contiguous(k.a, k.k);
+}

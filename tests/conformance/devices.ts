@@ -3,6 +3,7 @@
 import type { TypedArray } from '../../src/base/dtype.ts';
 import type { Bound, BoundStep, Device, DeviceInfo, KernelSource, Memory, StepTimes } from '../../src/device/device.ts';
 import { NativeDevice } from '../../src/device/native/native.ts';
+import { WasmDevice } from '../../src/device/wasm/wasm.ts';
 import { findToolchain } from '../../src/device/native/toolchain.ts';
 
 export interface DeviceEntry {
@@ -13,6 +14,7 @@ export interface DeviceEntry {
 }
 
 export const DEVICES: readonly DeviceEntry[] = [
+  { name: 'wasm', skip: () => Promise.resolve(null), open: () => WasmDevice.open(2) },
   { name: 'native', skip: async () => ((await findToolchain()) ? null : 'no C compiler'), open: () => NativeDevice.open(2) },
 ];
 

@@ -2,7 +2,7 @@
 // that lies in memory with constant strides is passed as it is; any other is computed while it is packed.
 import type { Expr, Var } from '../../kernel/expr.ts';
 import type { Extent, MatmulKernel } from '../../kernel/kernel.ts';
-import { dependsOn, invariants } from '../../kernel/rewrite.ts';
+import { acrossRows, contiguous, invariants, strideOf } from '../../kernel/rewrite.ts';
 import { ExprWriter } from './expr.ts';
 import { declareLocals, emitBody } from './stmt.ts';
 
@@ -17,7 +17,7 @@ export function emitMatmul(name: string, k: MatmulKernel, params: readonly strin
   const sizes = (of: 'm' | 'k', e: Extent): string => (typeof e === 'number' ? `.${of} = ${e}`
     : 'count' in e ? `.${of} = *(const int32_t *)c->buf[${e.count}]` : `.${of}_off = (const int32_t *)c->buf[${e.offsets}]`);
   const fields = [`.groups = ${k.groups}`, `.n = ${k.n}`, sizes('m', k.m), sizes('k', k.depth),
-    ...(a ? [`.a_base = ${name}_a`, `.a_si = ${a.s0}`, `.a_sk = ${a.s1}`] : [`.a_pack = ${name}_a`, `.a_pack_cols = ${byColumns(k) ? 1 : 0}`]),
+    ...(a ? [`.a_base = ${name}_a`, `.a_si = ${a.s0}`, `.a_sk = ${a.s1}`] : [`.a_pack = ${name}_a`, `.a_pack_cols = ${acrossRows(k) ? 1 : 0}`]),
     ...(b ? [`.b_base = ${name}_b`, `.b_sk = ${b.s0}`, `.b_sj = ${b.s1}`] : [`.b_pack = ${name}_b`]),
     `.store = ${name}_c`];
   return [...parts,
@@ -36,35 +36,12 @@ function operand(e: Expr, first: Var, second: Var): Direct | null {
   return { base: e, s0, s1 };
 }
 
-/** Coefficient of a variable in a linear index; null if the index depends on it in another way. */
-function strideOf(index: Expr, v: Var): number | null {
-  if (index === v) return 1;
-  if (index.k !== 'linear') return dependsOn(index, new Set([v])) ? null : 0;
-  let stride = 0;
-  for (const [c, t] of index.terms) {
-    if (t === v) stride = c;
-    else if (dependsOn(t, new Set([v]))) return null;
-  }
-  return stride;
-}
-
-
 function base(fn: string, load: Expr & { k: 'load' }, z: string, bind: readonly string[]): string[] {
   // With all other variables 0 the index is that of the group's first element.
   const w = new ExprWriter(), index = w.value(load.index);
   const vars = [...new Set(index.match(/\b[ijk]\d+\b/g) ?? [])].map((v) => `  const int64_t ${v} = 0;`);
   return [`static const float *${fn}(const dm_ctx *c, int64_t ${z}) {`, ...bind, `  (void)${z};`, ...vars, ...w.lines.map((l) => `  ${l}`),
     `  return b${load.buffer} + ${index};`, '}'];
-}
-
-/** Whether A's elements lie next to each other along i rather than along k. */
-function byColumns(k: MatmulKernel): boolean {
-  return contiguous(k.a, k.i) && !contiguous(k.a, k.k);
-}
-
-function contiguous(e: Expr, v: Var): boolean {
-  if (e.k === 'load' && strideOf(e.index, v) === 1) return true;
-  return e.k === 'op' && e.args.some((x) => contiguous(x, v));
 }
 
 /** Two nested loops over a block of the operand, the inner one in lanes; what depends on the outer variable alone is computed once. */
@@ -80,7 +57,7 @@ function packLoops(value: Expr, outer: Var, inner: Var, from: readonly [string, 
 }
 
 function packA(fn: string, k: MatmulKernel, bind: readonly string[]): string[] {
-  const loops = byColumns(k)
+  const loops = acrossRows(k)
     ? packLoops(k.a, k.k, k.i, ['k0', 'i0'], ['nk', 'ni'], 'o * ld + q')
     : packLoops(k.a, k.i, k.k, ['i0', 'k0'], ['ni', 'nk'], 'o * ld + q');
   return [`static void ${fn}(const dm_ctx *c, int64_t ${k.z.name}, int64_t i0, int64_t ni, int64_t k0, int64_t nk, float *dst, int64_t ld) {`,

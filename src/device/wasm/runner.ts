@@ -1,0 +1,158 @@
+// One thread of the WebAssembly device: walks a table of steps and does the tasks that it gets. `makeRunner` refers to nothing
+// outside itself, since workers are given its text: a bundler need not know them.
+import type { KernelShape as Shape } from '../../emit/wasm/kernel.ts';
+import type { Extent } from '../../kernel/kernel.ts';
+
+/** Where things lie, for the table's reader and its writer. */
+export interface Layout {
+  readonly stepWords: number; // kernel, arguments, unless, barrier
+  readonly depth: number; readonly aStride: number; readonly panel: number; // of the matrix core
+  /** Bytes of a thread's scratch memory: a kernel's own arrays, then packed A, packed B, sums. */
+  readonly own: number; readonly aBytes: number; readonly bBytes: number; readonly sumBytes: number;
+  readonly rows: number; // rows of A that are packed at once
+}
+
+export interface Runner {
+  /** The module of the matrix core. */
+  core(module: WebAssembly.Module): void;
+  /** The kernels of a module, which get the next numbers. */
+  add(module: WebAssembly.Module, shapes: readonly Shape[]): void;
+  /** Steps from..to of the table; `times` (or 0): where each step's nanoseconds and tasks are added up. */
+  run(table: number, counters: number, from: number, to: number, times: number): void;
+}
+
+export function makeRunner(memory: WebAssembly.Memory, scratch: number, thread: number, threads: number, layout: Layout): Runner {
+  type Fn = (...args: number[]) => number;
+  interface Split { total: number; starts: number[]; nc: number; columns: number; slice: number }
+  interface Ready { shape: Shape; extent: Fn; run: Fn; packA: Fn; packB: Fn; store: Fn; split: Split }
+
+  const words = new Int32Array(memory.buffer), kernels: Ready[] = [], SPINS = 2000;
+  const aAt = scratch + layout.own, bAt = aAt + layout.aBytes, sumAt = bAt + layout.bBytes;
+  let block: Fn;
+
+  /** Float64 functions that WebAssembly lacks. */
+  const sigmoid = (x: number): number => { const e = Math.exp(-Math.abs(x)); return (x >= 0 ? 1 : e) / (1 + e); };
+  /** Kummer's series, all terms of one sign: erf x = 2/sqrt(pi) e^(-x^2) sum 2^n x^(2n+1) / (2n+1)!!. */
+  const erf = (x: number): number => {
+    if (!(Math.abs(x) < 6)) return Number.isNaN(x) ? NaN : Math.sign(x);
+    let term = x, total = x;
+    for (let n = 1; Math.abs(term) > 1e-17 * Math.abs(total); n++) { term *= (2 * x * x) / (2 * n + 1); total += term; }
+    return (2 / Math.sqrt(Math.PI)) * Math.exp(-x * x) * total;
+  };
+  const env = { memory, exp: Math.exp, log: Math.log, tanh: Math.tanh, sin: Math.sin, cos: Math.cos, sigmoid, erf };
+
+  /** A size of group z. */
+  const size = (e: Extent, args: number, z: number): number => {
+    if (typeof e === 'number') return e;
+    if ('count' in e) return words[words[(args >>> 2) + e.count] >>> 2];
+    const at = (words[(args >>> 2) + e.offsets] >>> 2) + z;
+    return words[at + 1] - words[at];
+  };
+
+  /** How a matmul is divided: slices of each group's rows times blocks of columns, in about four tasks a thread. */
+  const divide = (k: Ready, shape: Extract<Shape, { form: 'matmul' }>, args: number): number => {
+    const { groups, n } = shape, split = k.split;
+    let rows = 0, work = 0;
+    for (let z = 0; z < groups; z++) { const m = size(shape.m, args, z); rows += m; work += m * size(shape.depth, args, z) * n; }
+    const want = threads === 1 || work < 3e5 ? 1 : Math.min(4 * threads, Math.max(threads, Math.ceil(work / 4e6)));
+    const widest = Math.floor(layout.bBytes / (4 * layout.depth));
+    let columns = Math.ceil(n / widest);
+    while (columns < want && rows / Math.ceil(want / columns) < 24 && Math.ceil(n / (columns + 1)) >= 32) columns++;
+    split.nc = Math.ceil(Math.ceil(n / columns) / 8) * 8;
+    split.columns = Math.ceil(n / split.nc);
+    const most = Math.floor(layout.sumBytes / (4 * split.nc));
+    split.slice = Math.max(6, Math.min(most, Math.max(24, Math.ceil(rows / Math.max(1, Math.ceil(want / split.columns)) / 6) * 6)));
+    split.total = 0;
+    for (let z = 0; z < groups; z++) {
+      split.starts[z] = split.total;
+      split.total += Math.ceil(Math.max(0, size(shape.m, args, z)) / split.slice) * split.columns;
+    }
+    split.starts[groups] = split.total;
+    return split.total;
+  };
+
+  const product = (k: Ready, shape: Extract<Shape, { form: 'matmul' }>, args: number, task: number): void => {
+    const { starts, nc, columns, slice } = k.split;
+    let z = 0;
+    for (let high = shape.groups; high - z > 1;) { const middle = (z + high) >> 1; if (starts[middle] <= task) z = middle; else high = middle; }
+    const own = task - starts[z], j0 = (own % columns) * nc, nj = Math.min(nc, shape.n - j0), i0 = Math.floor(own / columns) * slice;
+    const ni = Math.min(slice, size(shape.m, args, z) - i0), depth = Math.max(0, size(shape.depth, args, z));
+    const panels = Math.ceil(nj / layout.panel), stride = panels * layout.panel * 4;
+    for (let k0 = 0; k0 < depth || k0 === 0; k0 += layout.depth) {
+      const nk = Math.min(layout.depth, depth - k0), last = k0 + layout.depth >= depth;
+      if (nk > 0) k.packB(args, scratch, bAt, z, k0, nk, j0, nj);
+      for (let i = 0; i < ni; i += layout.rows) {
+        const height = Math.min(layout.rows, ni - i), sums = sumAt + i * stride;
+        if (nk > 0) k.packA(args, scratch, aAt, z, i0 + i, height, k0, nk);
+        block(aAt, bAt, sums, height, panels, nk, stride, k0 > 0 ? 1 : 0);
+        if (last) k.store(args, scratch, z, i0 + i, height, j0, nj, sums, stride);
+      }
+    }
+  };
+
+  /** All threads come here before one goes on. */
+  const meet = (at: number): void => {
+    if (Atomics.add(words, at, 1) + 1 >= threads) { Atomics.notify(words, at); return; }
+    for (let i = 0; i < SPINS; i++) if (Atomics.load(words, at) >= threads) return;
+    for (let seen = Atomics.load(words, at); seen < threads; seen = Atomics.load(words, at)) Atomics.wait(words, at, seen);
+  };
+
+  const counts: number[] = [];
+  /** One wave: steps first..end, whose tasks all threads share. */
+  const wave = (table: number, queue: number, first: number, end: number): number => {
+    let total = 0, mine = 0;
+    for (let s = first; s < end; s++) {
+      const at = (table >>> 2) + s * layout.stepWords, unless = words[at + 2], k = kernels[words[at]], args = words[at + 1];
+      if (unless === 0 || words[unless >>> 2] === 0) {
+        total += k.shape.form === 'loops' ? Math.ceil(k.extent(args) / k.shape.grain) : divide(k, k.shape, args);
+      }
+      counts[s - first] = total;
+    }
+    for (let s = first; ;) {
+      const task = threads === 1 ? mine++ : Atomics.add(words, queue, 1);
+      if (task >= total) return total;
+      while (task >= counts[s - first]) s++;
+      const at = (table >>> 2) + s * layout.stepWords, k = kernels[words[at]], args = words[at + 1], own = task - (s === first ? 0 : counts[s - first - 1]);
+      if (k.shape.form === 'loops') {
+        const from = own * k.shape.grain;
+        k.run(args, scratch, from, Math.min(from + k.shape.grain, k.extent(args)));
+      } else product(k, k.shape, args, own);
+    }
+  };
+
+  return {
+    core(module) { block = new WebAssembly.Instance(module, { env }).exports['block'] as Fn; },
+    add(module, shapes) {
+      const made = new WebAssembly.Instance(module, { env }).exports as Record<string, Fn>;
+      shapes.forEach((shape, i) => {
+        kernels.push({ shape, extent: made[`extent${i}`], run: made[`run${i}`], packA: made[`packA${i}`], packB: made[`packB${i}`], store: made[`store${i}`],
+          split: { total: 0, starts: [], nc: 0, columns: 1, slice: 0 } });
+      });
+    },
+    run(table, counters, from, to, times) {
+      for (let s = from; s < to;) {
+        let end = s + 1;
+        while (times === 0 && end < to && words[(table >>> 2) + end * layout.stepWords + 3] === 0) end++;
+        const queue = (counters >>> 2) + 2 * s, begun = times === 0 ? 0 : performance.now();
+        let tasks = 0;
+        try {
+          tasks = wave(table, queue, s, end);
+        } catch (error) {
+          // The others find no work left, and leave too.
+          Atomics.store(words, (counters >>> 2) - 1, 1);
+          Atomics.add(words, queue, 1 << 30);
+          if (threads > 1) meet(queue + 1);
+          throw error;
+        }
+        if (threads > 1) meet(queue + 1);
+        if (Atomics.load(words, (counters >>> 2) - 1) !== 0) throw new Error('another thread failed');
+        if (times !== 0 && thread === 0) {
+          const out = new Float64Array(memory.buffer, times + 16 * s, 2);
+          out[0] += (performance.now() - begun) * 1e6;
+          out[1] += tasks;
+        }
+        s = end;
+      }
+    },
+  };
+}

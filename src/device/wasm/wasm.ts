@@ -1,0 +1,130 @@
+// The WebAssembly device: kernels as SIMD code by our own emitter, run by workers over one shared memory. It needs nothing but a
+// JavaScript engine, in Node and in browsers; a page that is not cross-origin isolated has one thread, its own.
+import type { TypedArray } from '../../base/dtype.ts';
+import { UserError } from '../../base/errors.ts';
+import { A_STRIDE, DEPTH, emitCore, PANEL } from '../../emit/wasm/gemm.ts';
+import { emitModule } from '../../emit/wasm/kernel.ts';
+import type { Bound, BoundStep, Device, DeviceInfo, KernelSource, Memory, StepTimes } from '../device.ts';
+import { Heap, MOST_PAGES, PAGE } from './heap.ts';
+import { InlinePool, WorkerPool, type Pool } from './pool.ts';
+import type { Layout } from './runner.ts';
+
+const ROWS = 48;
+const LAYOUT: Layout = { stepWords: 4, depth: DEPTH, aStride: A_STRIDE, panel: PANEL, rows: ROWS,
+  own: 256 << 10, aBytes: ROWS * A_STRIDE * 4, bBytes: DEPTH * 512 * 4, sumBytes: 1 << 20 };
+const SCRATCH = LAYOUT.own + LAYOUT.aBytes + LAYOUT.bBytes + LAYOUT.sumBytes;
+
+interface WasmBound extends Bound { readonly table: Memory; readonly counters: Memory }
+
+export interface WasmOptions {
+  /** Bytes of memory, reserved once; default and most 4 GiB. The system gives them when they are used. */
+  readonly memory?: number | undefined;
+}
+
+export class WasmDevice implements Device {
+  readonly info: DeviceInfo;
+  /** Whether multiply-adds round once, as on the native device: results then have the same bits. */
+  readonly fused: boolean;
+  readonly #heap: Heap;
+  readonly #pool: Pool;
+  readonly #shared: boolean;
+  readonly #numbers = new Map<string, number>();
+  /** Runs and new kernels wait for each other. */
+  #busy: Promise<unknown> = Promise.resolve();
+
+  private constructor(heap: Heap, shared: boolean, threads: number, fused: boolean) {
+    const scratches = Array.from({ length: threads }, () => heap.alloc(SCRATCH).address);
+    this.#heap = heap;
+    this.#shared = shared;
+    this.fused = fused;
+    this.#pool = shared ? new WorkerPool(heap.memory, heap.alloc(256).address, scratches, LAYOUT) : new InlinePool(heap.memory, scratches[0], LAYOUT);
+    this.info = { name: 'wasm', threads, description: `CPU, WebAssembly, ${threads} ${threads === 1 ? 'thread' : 'threads'}${
+      fused ? '' : ' (this engine rounds products before it adds: results differ from the native device\'s in their last bits)'}` };
+  }
+
+  /** Throws UserError where the engine lacks SIMD. */
+  static async open(threads: number, options: WasmOptions = {}): Promise<WasmDevice> {
+    const shared = typeof SharedArrayBuffer !== 'undefined' && (globalThis as { crossOriginIsolated?: boolean }).crossOriginIsolated !== false;
+    const heap = new Heap(Math.floor((options.memory ?? MOST_PAGES * PAGE) / PAGE), shared);
+    const limits = { shared, pages: heap.pages };
+    if (!WebAssembly.validate(emitCore(false, limits))) throw new UserError('device wasm: this JavaScript engine has no WebAssembly SIMD', 'a newer browser or Node');
+    const fused = await fuses(heap.memory, emitCore(true, limits));
+    const device = new WasmDevice(heap, shared, shared ? threads : 1, fused);
+    await device.#pool.send({ core: await WebAssembly.compile(emitCore(fused, limits)) });
+    return device;
+  }
+
+  alloc(bytes: number): Memory { return this.#heap.alloc(bytes); }
+  free(memory: Memory): void { this.#heap.free(memory); }
+  write(address: number, data: TypedArray): void { this.#heap.at(address, data.byteLength).set(bytesOf(data)); }
+  read(address: number, into: TypedArray): void { bytesOf(into).set(this.#heap.at(address, into.byteLength)); }
+
+  /** Bytes that can still be had. */
+  get left(): number { return this.#heap.left; }
+
+  async compile(kernels: readonly KernelSource[]): Promise<void> {
+    await this.#alone(async () => {
+      const fresh = [...new Map(kernels.filter((k) => !this.#numbers.has(k.key)).map((k) => [k.key, k.kernel]))];
+      if (fresh.length === 0) return;
+      const { bytes, shapes } = emitModule(fresh.map(([, k]) => k), { fused: this.fused, memory: { shared: this.#shared, pages: this.#heap.pages }, scratch: LAYOUT.own });
+      await this.#pool.send({ module: await WebAssembly.compile(bytes), shapes });
+      for (const [key] of fresh) this.#numbers.set(key, this.#numbers.size);
+    });
+  }
+
+  bind(steps: readonly BoundStep[]): WasmBound {
+    const head = steps.length * LAYOUT.stepWords, words = new Int32Array(steps.reduce((n, s) => n + s.buffers.length + s.ints.length, head));
+    const table = this.alloc(words.byteLength), counters = this.alloc(8 + 8 * steps.length);
+    let tail = head;
+    steps.forEach((s, i) => {
+      const number = this.#numbers.get(s.kernel);
+      if (number === undefined) throw new Error(`kernel ${s.kernel} was not compiled`);
+      words.set([number, table.address + 4 * tail, s.unless ?? 0, s.barrier ? 1 : 0], i * LAYOUT.stepWords);
+      for (const v of [...s.buffers, ...s.ints]) words[tail++] = v;
+    });
+    this.write(table.address, words);
+    return { steps: steps.length, table, counters };
+  }
+
+  run(bound: Bound, from = 0, to = bound.steps): Promise<void> { return this.#run(bound as WasmBound, from, to, 0); }
+
+  #run({ table, counters }: WasmBound, from: number, to: number, times: number): Promise<void> {
+    return this.#alone(async () => {
+      this.#heap.at(counters.address, counters.bytes).fill(0);
+      // A word before the steps' counters tells that a thread failed.
+      await this.#pool.run(table.address, counters.address + 8, from, to, times);
+    });
+  }
+
+  async profile(bound: Bound): Promise<StepTimes> {
+    const { steps } = bound, memory = this.alloc(16 * steps), raw = new Float64Array(2 * steps);
+    await this.#run(bound as WasmBound, 0, steps, memory.address);
+    this.read(memory.address, raw);
+    this.free(memory);
+    const pick = (k: number): Float64Array => Float64Array.from({ length: steps }, (_, i) => raw[2 * i + k]);
+    return { ns: pick(0), tasks: pick(1) };
+  }
+
+  release(bound: Bound): void {
+    const { table, counters } = bound as WasmBound;
+    this.free(table);
+    this.free(counters);
+  }
+
+  close(): void { this.#pool.close(); }
+
+  async #alone<T>(work: () => Promise<T>): Promise<T> {
+    const turn = this.#busy.then(work, work);
+    this.#busy = turn.catch(() => undefined);
+    return turn;
+  }
+}
+
+/** Whether relaxed multiply-add rounds once: (1 + 2^-12) (1 - 2^-12) - 1 is -2^-24, and 0 where the product is rounded. */
+async function fuses(memory: WebAssembly.Memory, core: Uint8Array<ArrayBuffer>): Promise<boolean> {
+  if (!WebAssembly.validate(core)) return false;
+  const { exports } = await WebAssembly.instantiate(await WebAssembly.compile(core), { env: { memory } });
+  return (exports['madd'] as (a: number, b: number, c: number) => number)(1 + 2 ** -12, 1 - 2 ** -12, -1) === -(2 ** -24);
+}
+
+const bytesOf = (data: TypedArray): Uint8Array => new Uint8Array(data.buffer, data.byteOffset, data.byteLength);

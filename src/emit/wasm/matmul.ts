@@ -1,0 +1,100 @@
+// What is special to one matmul kernel: how blocks of its operands are packed for the matrix core (gemm.ts), and what is computed of
+// the finished sums.
+import type { Expr, Var } from '../../kernel/expr.ts';
+import { postorder } from '../../kernel/expr.ts';
+import type { MatmulKernel } from '../../kernel/kernel.ts';
+import { acrossRows, contiguous } from '../../kernel/rewrite.ts';
+import { I32, V128, F32 } from './binary.ts';
+import { A_STRIDE, PANEL } from './gemm.ts';
+import type { StmtWriter } from './stmts.ts';
+import { Values, type Frame } from './values.ts';
+
+/** A loop over `variable` from the local `from`, `count` (a local) times, with what does not change computed before. */
+function over(frame: Frame, variable: Var, from: number, count: number, lanes: Expr | null,
+  outer: Values | undefined, body: (v: Values, index: number) => void): void {
+  const { f, vars } = frame, index = f.local(I32), end = f.local(I32);
+  vars.set(variable, index);
+  f.get(from).tee(index).get(count).op('i32.add').set(end);
+  if (lanes) {
+    f.get(count).i32(4).op('i32.ge_s').if(() => {
+      const wide = new Values(frame, variable, outer);
+      wide.hoist([lanes], [], () => false);
+      f.loop(index, end, 4, () => { body(new Values(frame, variable, wide).share([lanes]), index); });
+    });
+  }
+  f.loop(index, end, 1, () => { body(new Values(frame, null, outer).share(lanes ? [lanes] : []), index); });
+}
+
+/** (args, scratch, to, z, i0, ni, k0, nk): element (i, k) to to[(i - i0) A_STRIDE + k - k0]. */
+export function emitPackA(k: MatmulKernel, frame: Frame): void {
+  const { f, vars } = frame, [to, z, i0, ni, k0, nk] = [2, 3, 4, 5, 6, 7], columns = acrossRows(k);
+  vars.set(k.z, z);
+  const place = (i: number, at: number): void => {
+    f.get(to).get(i).get(i0).op('i32.sub').i32(A_STRIDE).op('i32.mul').get(at).op('i32.add').get(k0).op('i32.sub').i32(2).op('i32.shl', 'i32.add');
+  };
+  const put = (v: Values, i: number, at: number): void => {
+    if (!v.lane) { place(i, at); v.scalar(k.a); f.memory('f32.store'); return; }
+    v.vector(k.a);
+    const value = f.keep(V128);
+    place(i, at);
+    if (!columns) { f.get(value).memory('v128.store'); return; }
+    const address = f.keep(I32);
+    for (let l = 0; l < 4; l++) f.get(address, value).memoryLane('v128.store32_lane', l, 4 * l * A_STRIDE);
+  };
+  if (columns) over(frame, k.k, k0, nk, null, undefined, (outer, at) => { over(frame, k.i, i0, ni, k.a, outer, (v, i) => { put(v, i, at); }); });
+  else over(frame, k.i, i0, ni, null, undefined, (outer, i) => { over(frame, k.k, k0, nk, k.a, outer, (v, at) => { put(v, i, at); }); });
+}
+
+/** (args, scratch, to, z, k0, nk, j0, nj): panels of 8 columns, [panel][k][8]; columns that are missing in the last are 0. */
+export function emitPackB(k: MatmulKernel, frame: Frame): void {
+  const { f, vars } = frame, [to, z, k0, nk, j0, nj] = [2, 3, 4, 5, 6, 7];
+  const rows = contiguous(k.b, k.k) && !contiguous(k.b, k.j);
+  vars.set(k.z, z);
+  const from = f.local(I32), end = f.local(I32), width = f.local(I32);
+  f.get(j0).tee(from).get(nj).op('i32.add').set(end);
+  const element = (at: number, j: number): void => {
+    f.get(to).get(at).get(k0).op('i32.sub').i32(5).op('i32.shl', 'i32.add').get(j).get(from).op('i32.sub').i32(2).op('i32.shl', 'i32.add');
+  };
+  f.loop(from, end, 1, () => {
+    f.get(end).get(from).op('i32.sub').tee(width).i32(PANEL).get(width).i32(PANEL).op('i32.lt_s', 'select').set(width);
+    f.get(width).i32(PANEL).op('i32.lt_s').if(() => {
+      over(frame, k.k, k0, nk, null, undefined, (_, at) => {
+        f.get(to).get(at).get(k0).op('i32.sub').i32(5).op('i32.shl', 'i32.add');
+        const address = f.keep(I32);
+        for (const half of [0, 16]) f.get(address).v128([0, 0, 0, 0]).memory('v128.store', half);
+      });
+    });
+    const put = (v: Values, at: number, j: number): void => {
+      if (!v.lane) { element(at, j); v.scalar(k.b); f.memory('f32.store'); return; }
+      v.vector(k.b);
+      const value = f.keep(V128);
+      element(at, j);
+      if (!rows) { f.get(value).memory('v128.store'); return; }
+      const address = f.keep(I32);
+      for (let l = 0; l < 4; l++) f.get(address, value).memoryLane('v128.store32_lane', l, 4 * l * PANEL);
+    };
+    if (rows) over(frame, k.j, from, width, null, undefined, (outer, j) => { over(frame, k.k, k0, nk, k.b, outer, (v, at) => { put(v, at, j); }); });
+    else over(frame, k.k, k0, nk, null, undefined, (outer, at) => { over(frame, k.j, from, width, k.b, outer, (v, j) => { put(v, at, j); }); });
+    f.get(to).get(nk).i32(5).op('i32.shl', 'i32.add').set(to).get(from).i32(PANEL - 1).op('i32.add').set(from);
+  });
+}
+
+/** (args, scratch, z, i0, ni, j0, nj, sums, stride in bytes): the epilogue of a block of finished sums. */
+export function emitStore(k: MatmulKernel, frame: Frame, stmts: StmtWriter): void {
+  const { f, vars } = frame, [z, i0, ni, j0, nj, sums, stride] = [2, 3, 4, 5, 6, 7, 8];
+  vars.set(k.z, z);
+  const sum = postorder(k.epilogue.element.flatMap((s) => (s.s === 'store' ? [s.value] : []))).find((e) => e.k === 'sum');
+  over(frame, k.i, i0, ni, null, undefined, (outer) => {
+    const j = f.local(I32), end = f.local(I32), row = new Values(frame, null, outer), wide = f.local(V128), single = f.local(F32);
+    stmts.body(k.epilogue.row, row);
+    vars.set(k.j, j);
+    f.get(j0).tee(j).get(nj).op('i32.add').set(end);
+    stmts.loop(k.j, j, end, true, k.epilogue.element, row, (v) => {
+      if (!sum) return;
+      f.get(sums).get(j).get(j0).op('i32.sub').i32(2).op('i32.shl', 'i32.add');
+      if (v.lane) f.memory('v128.load').set(wide); else f.memory('f32.load').set(single);
+      v.bind(sum, v.lane ? wide : single, v.lane !== null);
+    });
+    f.get(sums).get(stride).op('i32.add').set(sums);
+  });
+}

@@ -1,0 +1,475 @@
+// Expressions as WebAssembly. In a loop whose iterations are independent, an expression that depends on the loop's variable is computed
+// for four iterations at once, as a vector; any other is computed once, as a scalar. Bools are 0 or 1 in scalars and
+// all bits of a lane in vectors.
+import { bytesPer } from '../../base/dtype.ts';
+import { VerifyError } from '../../base/errors.ts';
+import { children, minOf, type Expr, type Scalar, type Var } from '../../kernel/expr.ts';
+import type { Buffer, Local } from '../../kernel/kernel.ts';
+import { strideOf } from '../../kernel/rewrite.ts';
+import { F32, F64, I32, V128, type Func, type Plain, type Simd, type ValueType } from './binary.ts';
+import { VECTOR_FUNCTIONS, VectorMath, type VectorFunction } from './math.ts';
+
+/** What the expressions of one function refer to. */
+export interface Frame {
+  readonly f: Func;
+  readonly fused: boolean;
+  readonly buffers: readonly Buffer[];
+  /** WebAssembly locals with the buffers' addresses and the run-time integers. */
+  readonly addresses: readonly number[];
+  readonly ints: readonly number[];
+  readonly locals: readonly Local[];
+  /** Of a scalar: its WebAssembly local; of an array: its bytes from the start of scratch memory. */
+  readonly places: readonly number[];
+  readonly scratch: number;
+  readonly vars: Map<Expr, number>;
+  /** The index of an imported function of float64. */
+  imported(name: string): number;
+}
+
+export const typeOf = (dtype: Scalar): ValueType => (dtype === 'float32' ? F32 : dtype === 'float64' ? F64 : I32);
+/** Bytes of an element; indices have 32 bits here. */
+export const sizeOf = (d: Scalar): number => (d === 'index' ? 4 : bytesPer(d));
+const isInt = (d: Scalar): boolean => d === 'int32' || d === 'uint32' || d === 'index';
+
+const ARITHMETIC: Readonly<Record<string, string>> = { add: 'add', sub: 'sub', mul: 'mul', and: 'and', or: 'or', xor: 'xor' };
+const COMPARE: Readonly<Record<string, string>> = { lt: 'lt', le: 'le', eq: 'eq', ne: 'ne' };
+
+/** The values of one statement (or of simultaneous ones): what is used twice is computed once. */
+export class Values {
+  readonly frame: Frame;
+  /** The variable of which four successive values are computed at once. */
+  readonly lane: Var | null;
+  readonly #scalars: Map<Expr, number>;
+  readonly #vectors: Map<Expr, number>;
+  /** Addresses without the lane variable's part, by buffer or local and index. */
+  readonly #starts: Map<string, number>;
+  readonly #memo = new Map<Expr, boolean>();
+  #uses = new Map<Expr, number>();
+
+  constructor(frame: Frame, lane: Var | null = null, outer?: Values) {
+    this.frame = frame;
+    this.lane = lane;
+    this.#scalars = new Map(outer === undefined ? undefined : outer.#scalars);
+    this.#vectors = new Map(outer !== undefined && outer.lane === lane ? outer.#vectors : undefined);
+    this.#starts = new Map(outer !== undefined && outer.lane === lane ? outer.#starts : undefined);
+  }
+
+  isVector(e: Expr): boolean {
+    if (this.lane === null) return false;
+    const known = this.#memo.get(e);
+    if (known !== undefined) return known;
+    const answer = e === this.lane || e.k === 'sum' || children(e).some((c) => this.isVector(c));
+    this.#memo.set(e, answer);
+    return answer;
+  }
+
+  /** A value that stands in a local already. */
+  bind(e: Expr, local: number, vector = false): void { (vector ? this.#vectors : this.#scalars).set(e, local); }
+
+  /** To be told all expressions first: what they share is kept. */
+  share(roots: readonly Expr[]): this {
+    const uses = new Map<Expr, number>();
+    const visit = (e: Expr): void => {
+      const n = uses.get(e) ?? 0;
+      uses.set(e, n + 1);
+      if (n === 0) children(e).forEach(visit);
+    };
+    roots.forEach(visit);
+    this.#uses = uses;
+    return this;
+  }
+
+  // ---- scalars ----
+
+  /** Pushes the value. */
+  scalar(e: Expr): void {
+    const { f } = this.frame, known = this.#scalars.get(e);
+    if (known !== undefined) { f.get(known); return; }
+    this.#scalar(e);
+    if ((this.#uses.get(e) ?? 0) > 1 && (e.k === 'op' || e.k === 'load' || e.k === 'linear')) {
+      const local = f.local(typeOf(e.dtype));
+      f.tee(local);
+      this.#scalars.set(e, local);
+    }
+  }
+
+  #scalar(e: Expr): void {
+    const { f, vars, ints, locals, places } = this.frame;
+    switch (e.k) {
+      case 'var': { const v = vars.get(e); if (v === undefined) throw new VerifyError('emit', `${e.name} has no value here`); f.get(v); return; }
+      case 'const': this.constant(e.value, e.dtype); return;
+      case 'int': f.get(ints[e.slot]); return;
+      case 'linear': this.#linear(e.constant, e.terms); return;
+      case 'load': this.loadAt(e.dtype, this.addressOf('load', e.buffer, e.index)); return;
+      case 'local':
+        if (e.index === null) f.get(places[e.local]);
+        else this.loadAt(locals[e.local].dtype, this.addressOf('local', e.local, e.index));
+        return;
+      case 'op': this.#op(e); return;
+      default: throw new VerifyError('emit', `a ${e.k} where a value is needed`);
+    }
+  }
+
+  constant(value: number, dtype: Scalar): void {
+    const { f } = this.frame;
+    if (dtype === 'float32') f.f32(value);
+    else if (dtype === 'float64') f.f64(value);
+    else f.i32(dtype === 'bool' ? (value ? 1 : 0) : Math.trunc(value));
+  }
+
+  #linear(constant: number, terms: readonly (readonly [number, Expr])[]): void {
+    const { f } = this.frame;
+    let first = true;
+    for (const [c, t] of terms) {
+      this.scalar(t);
+      if (c !== 1) f.i32(c).op('i32.mul');
+      if (!first) f.op('i32.add');
+      first = false;
+    }
+    if (first) f.i32(constant);
+    else if (constant !== 0) f.i32(constant).op('i32.add');
+  }
+
+  /** Pushes an address; gives the constant to be added by the memory instruction. */
+  addressOf(kind: 'load' | 'local', which: number, index: Expr): number {
+    const { f, buffers, locals, addresses, places, scratch } = this.frame;
+    const bytes = sizeOf((kind === 'load' ? buffers : locals)[which].dtype);
+    const fixed = kind === 'local' ? places[which] : 0;
+    f.get(kind === 'load' ? addresses[which] : scratch);
+    if (index.k === 'const' && index.value >= 0) return fixed + index.value * bytes;
+    let rest = 0;
+    if (index.k === 'linear' && index.constant > 0 && !this.#scalars.has(index) && minOf(index, 0) >= index.constant) {
+      rest = index.constant;
+      this.#linear(0, index.terms);
+    } else this.scalar(index);
+    if (bytes > 1) f.i32(Math.log2(bytes)).op('i32.shl');
+    f.op('i32.add');
+    return fixed + rest * bytes;
+  }
+
+  loadAt(dtype: Scalar, offset: number): void {
+    this.frame.f.memory(dtype === 'float32' ? 'f32.load' : dtype === 'float64' ? 'f64.load' : dtype === 'bool' ? 'i32.load8_u' : 'i32.load', offset);
+  }
+
+  storeAt(dtype: Scalar, offset: number): void {
+    this.frame.f.memory(dtype === 'float32' ? 'f32.store' : dtype === 'float64' ? 'f64.store' : dtype === 'bool' ? 'i32.store8' : 'i32.store', offset);
+  }
+
+  #op(e: Extract<Expr, { k: 'op' }>): void {
+    const { f } = this.frame, [a, b, c] = e.args, of = a.dtype, t = of === 'float32' ? 'f32' : of === 'float64' ? 'f64' : 'i32';
+    const push = (...xs: Expr[]): void => { xs.forEach((x) => { this.scalar(x); }); };
+    const sign = of === 'uint32' ? '_u' : '_s';
+    if (isVectorFunction(e.op)) {
+      push(a);
+      if (of === 'float64') { f.call(this.frame.imported(e.op)); return; }
+      f.simd('f32x4.splat');
+      f.get(new VectorMath(f, this.frame.fused)[e.op](f.keep(V128))).lane('f32x4.extract_lane', 0);
+      return;
+    }
+    const arithmetic = ARITHMETIC[e.op], compare = COMPARE[e.op];
+    if (arithmetic) { push(a, b); f.op(`${t}.${arithmetic}` as Plain); return; }
+    if (compare) { push(a, b); f.op(`${t}.${compare}${t === 'i32' && compare.startsWith('l') ? sign : ''}` as Plain); return; }
+    switch (e.op) {
+      case 'div': push(a, b); f.op(t === 'i32' ? (of === 'int32' ? 'i32.div_s' : 'i32.div_u') : `${t}.div`); return;
+      case 'mod': push(a, b); f.op(of === 'int32' ? 'i32.rem_s' : 'i32.rem_u'); return;
+      case 'shr': push(a, b); f.op(of === 'uint32' ? 'i32.shr_u' : 'i32.shr_s'); return;
+      case 'neg': if (t === 'i32') { f.i32(0); push(a); f.op('i32.sub'); } else { push(a); f.op(`${t}.neg`); } return;
+      case 'abs': case 'sqrt':
+        if (t === 'i32') throw new VerifyError('emit', `no ${e.op} of ${of}`);
+        push(a);
+        f.op(`${t}.${e.op}`);
+        return;
+      case 'not': push(a); f.op('i32.eqz'); return;
+      case 'isfinite': { // x - x is 0 for every finite x and NaN for the others
+        push(a);
+        if (t === 'i32') throw new VerifyError('emit', `no isfinite of ${of}`);
+        const x = f.local(typeOf(of));
+        f.tee(x).get(x).op(`${t}.sub`);
+        this.constant(0, of);
+        f.op(`${t}.eq`);
+        return;
+      }
+      case 'min': case 'max': {
+        const x = f.local(typeOf(of)), y = f.local(typeOf(of));
+        push(a); f.tee(x); push(b); f.tee(y);
+        f.get(x, y).op(`${t}.${e.op === 'min' ? 'lt' : 'gt'}${t === 'i32' ? sign : ''}` as Plain, 'select');
+        return;
+      }
+      case 'select': push(b, c, a); f.op('select'); return;
+      case 'fma': {
+        const wide = of === 'float64';
+        if (!this.frame.fused) { push(a, b); f.op(`${t}.mul` as Plain); push(c); f.op(`${t}.add` as Plain); return; }
+        for (const x of e.args) { push(x); f.simd(wide ? 'f64x2.splat' : 'f32x4.splat'); }
+        f.simd(wide ? 'f64x2.relaxed_madd' : 'f32x4.relaxed_madd').lane(wide ? 'f64x2.extract_lane' : 'f32x4.extract_lane', 0);
+        return;
+      }
+      case 'cast': push(a); this.#cast(e.dtype, of); return;
+      case 'threefry': this.#threefry(e.args, false); return;
+      default: throw new VerifyError('emit', `no WebAssembly for ${e.op}`);
+    }
+  }
+
+  #cast(to: Scalar, from: Scalar): void {
+    const { f } = this.frame;
+    if (to === from) return;
+    if (to === 'bool') {
+      this.constant(0, from);
+      f.op(from === 'float32' ? 'f32.ne' : from === 'float64' ? 'f64.ne' : 'i32.ne');
+    } else if (to === 'float32') f.op(from === 'float64' ? 'f32.demote_f64' : from === 'uint32' ? 'f32.convert_i32_u' : 'f32.convert_i32_s');
+    else if (to === 'float64') f.op(from === 'float32' ? 'f64.promote_f32' : from === 'uint32' ? 'f64.convert_i32_u' : 'f64.convert_i32_s');
+    else if (from === 'float32') f.truncate(to === 'uint32' ? 1 : 0);
+    else if (from === 'float64') f.truncate(to === 'uint32' ? 3 : 2);
+  }
+
+  // ---- vectors ----
+
+  /** Pushes four values: those of the lane variable and the three that follow it. */
+  vector(e: Expr): void {
+    const { f } = this.frame, known = this.#vectors.get(e);
+    if (known !== undefined) { f.get(known); return; }
+    if (!this.isVector(e)) { this.#splat(e); return; }
+    this.#vector(e);
+    if ((this.#uses.get(e) ?? 0) > 1) {
+      const local = f.local(V128);
+      f.tee(local);
+      this.#vectors.set(e, local);
+    }
+  }
+
+  #splat(e: Expr): void {
+    const { f } = this.frame;
+    if (e.k === 'const') {
+      const bits = e.dtype === 'float32' ? new Int32Array(Float32Array.of(e.value).buffer)[0] : e.dtype === 'bool' ? -(e.value ? 1 : 0) : Math.trunc(e.value);
+      f.v128([bits, bits, bits, bits]);
+      return;
+    }
+    if (e.dtype === 'bool') { f.i32(0); this.scalar(e); f.op('i32.sub'); } else this.scalar(e);
+    f.simd(e.dtype === 'float32' ? 'f32x4.splat' : 'i32x4.splat');
+  }
+
+  #vector(e: Expr): void {
+    const { f, vars } = this.frame;
+    switch (e.k) {
+      case 'var': f.get(vars.get(e) ?? -1).simd('i32x4.splat').v128([0, 1, 2, 3]).simd('i32x4.add'); return;
+      case 'linear': {
+        const still = e.terms.filter(([, t]) => !this.isVector(t));
+        this.#linear(e.constant, still);
+        f.simd('i32x4.splat');
+        for (const [c, t] of e.terms) {
+          if (!this.isVector(t)) continue;
+          this.vector(t);
+          if (c !== 1) f.v128([c, c, c, c]).simd('i32x4.mul');
+          f.simd('i32x4.add');
+        }
+        return;
+      }
+      case 'load': this.#vectorLoad('load', e.buffer, e.index, e.dtype); return;
+      case 'local': if (e.index) { this.#vectorLoad('local', e.local, e.index, e.dtype); return; } throw new VerifyError('emit', 'a scalar in lanes');
+      case 'op': this.#vectorOp(e); return;
+      default: throw new VerifyError('emit', `a ${e.k} where four values are needed`);
+    }
+  }
+
+  /** How far apart the four elements lie that successive lanes touch; null if no constant says it. */
+  stride(index: Expr): number | null { return this.lane === null ? null : strideOf(index, this.lane); }
+
+  /** Pushes the address of the first lane's element; gives the constant to be added. */
+  firstAddress(kind: 'load' | 'local', which: number, index: Expr): number {
+    const known = this.#starts.get(`${kind}${which}:${index.id}`);
+    if (known === undefined) return this.addressOf(kind, which, index);
+    const { f, buffers, locals, vars } = this.frame, stride = this.stride(index) ?? 0;
+    const bytes = stride * sizeOf((kind === 'load' ? buffers : locals)[which].dtype);
+    f.get(known, this.lane ? vars.get(this.lane) ?? -1 : -1);
+    if (bytes !== 1) f.i32(bytes).op('i32.mul');
+    f.op('i32.add');
+    return 0;
+  }
+
+  #vectorLoad(kind: 'load' | 'local', which: number, index: Expr, dtype: Scalar): void {
+    const { f } = this.frame, stride = this.stride(index);
+    if (stride === 1) {
+      const offset = this.firstAddress(kind, which, index);
+      if (dtype !== 'bool') { f.memory('v128.load', offset); return; }
+      f.memory('v128.load32_zero', offset).simd('i16x8.extend_low_i8x16_u', 'i32x4.extend_low_i16x8_u').v128([0, 0, 0, 0]).simd('i32x4.ne');
+      return;
+    }
+    const to = f.local(V128);
+    f.v128([0, 0, 0, 0]).set(to);
+    this.eachAddress(kind, which, index, (lane, offset) => {
+      if (dtype === 'bool') f.memory('i32.load8_u', offset).set(this.#spare(I32)).get(to).get(this.#spare(I32)).lane('i32x4.replace_lane', lane).set(to);
+      else f.get(to).memoryLane('v128.load32_lane', lane, offset).set(to);
+    });
+    f.get(to);
+    if (dtype === 'bool') f.v128([0, 0, 0, 0]).simd('i32x4.ne');
+  }
+
+  readonly #spares = new Map<ValueType, number>();
+  #spare(type: ValueType): number {
+    const found = this.#spares.get(type) ?? this.frame.f.local(type);
+    this.#spares.set(type, found);
+    return found;
+  }
+
+  /** For each lane: its element's address is on the stack, but for a constant. */
+  eachAddress(kind: 'load' | 'local', which: number, index: Expr, visit: (lane: number, offset: number) => void): void {
+    const { f, buffers, locals, addresses, places, scratch } = this.frame, stride = this.stride(index);
+    const bytes = sizeOf((kind === 'load' ? buffers : locals)[which].dtype);
+    if (stride !== null && stride >= 0) {
+      const offset = this.firstAddress(kind, which, index), at = f.keep(I32);
+      for (let l = 0; l < 4; l++) { f.get(at); visit(l, offset + l * stride * bytes); }
+      return;
+    }
+    this.vector(index);
+    if (bytes > 1) f.i32(Math.log2(bytes)).simd('i32x4.shl');
+    f.get(kind === 'load' ? addresses[which] : scratch).simd('i32x4.splat', 'i32x4.add');
+    const all = f.keep(V128);
+    for (let l = 0; l < 4; l++) { f.get(all).lane('i32x4.extract_lane', l); visit(l, kind === 'local' ? places[which] : 0); }
+  }
+
+  #vectorOp(e: Extract<Expr, { k: 'op' }>): void {
+    const { f } = this.frame, [a, b, c] = e.args, of = a.dtype, float = of === 'float32', t = float ? 'f32x4' : 'i32x4';
+    const push = (...xs: Expr[]): void => { xs.forEach((x) => { this.vector(x); }); };
+    const sign = of === 'uint32' ? '_u' : '_s';
+    if (isVectorFunction(e.op)) {
+      push(a);
+      f.get(new VectorMath(f, this.frame.fused)[e.op](f.keep(V128)));
+      return;
+    }
+    const compare = COMPARE[e.op];
+    if (compare) { push(a, b); f.simd(of === 'bool' && compare === 'ne' ? 'v128.xor' : `${t}.${compare}${!float && compare.startsWith('l') ? sign : ''}` as Simd); return; }
+    switch (e.op) {
+      case 'add': case 'sub': case 'mul': push(a, b); f.simd(`${t}.${e.op}`); return;
+      case 'and': case 'or': case 'xor': push(a, b); f.simd(`v128.${e.op}`); return;
+      case 'div':
+        if (float) { push(a, b); f.simd('f32x4.div'); } else this.#laneByLane(a, b, of === 'int32' ? 'i32.div_s' : 'i32.div_u');
+        return;
+      case 'mod': this.#laneByLane(a, b, of === 'int32' ? 'i32.rem_s' : 'i32.rem_u'); return;
+      case 'shr':
+        if (this.isVector(b)) { this.#laneByLane(a, b, of === 'uint32' ? 'i32.shr_u' : 'i32.shr_s'); return; }
+        push(a);
+        this.scalar(b);
+        f.simd(of === 'uint32' ? 'i32x4.shr_u' : 'i32x4.shr_s');
+        return;
+      case 'neg': push(a); f.simd(`${t}.neg`); return;
+      case 'abs': push(a); f.simd('f32x4.abs'); return;
+      case 'sqrt': push(a); f.simd('f32x4.sqrt'); return;
+      case 'not': push(a); f.simd('v128.not'); return;
+      case 'isfinite': {
+        push(a);
+        const x = f.local(V128);
+        f.tee(x).get(x).simd('f32x4.sub').v128([0, 0, 0, 0]).simd('f32x4.eq');
+        return;
+      }
+      // a < b ? a : b is pmin(b, a): the first operand unless the second is smaller
+      case 'min': push(b, a); f.simd(float ? 'f32x4.pmin' : `i32x4.min${sign}`); return;
+      case 'max': push(b, a); f.simd(float ? 'f32x4.pmax' : `i32x4.max${sign}`); return;
+      case 'select': push(b, c, a); f.simd('v128.bitselect'); return;
+      case 'fma':
+        push(a, b);
+        if (!this.frame.fused) f.simd('f32x4.mul');
+        push(c);
+        f.simd(this.frame.fused ? 'f32x4.relaxed_madd' : 'f32x4.add');
+        return;
+      case 'cast': push(a); this.#vectorCast(e.dtype, of); return;
+      case 'threefry': this.#threefry(e.args, true); return;
+      default: throw new VerifyError('emit', `no WebAssembly for ${e.op}`);
+    }
+  }
+
+  #laneByLane(a: Expr, b: Expr, name: Plain): void {
+    const { f } = this.frame, fixed = !this.isVector(b);
+    this.vector(a);
+    const x = f.keep(V128);
+    if (fixed) this.scalar(b); else this.vector(b);
+    const y = f.keep(fixed ? I32 : V128);
+    f.get(x);
+    for (let l = 0; l < 4; l++) {
+      f.get(x).lane('i32x4.extract_lane', l).get(y);
+      if (!fixed) f.lane('i32x4.extract_lane', l);
+      f.op(name).lane('i32x4.replace_lane', l);
+    }
+  }
+
+  #vectorCast(to: Scalar, from: Scalar): void {
+    const { f } = this.frame;
+    if (to === from) return;
+    if (to === 'bool') f.v128([0, 0, 0, 0]).simd(from === 'float32' ? 'f32x4.ne' : 'i32x4.ne');
+    else if (from === 'bool') {
+      const one = to === 'float32' ? 0x3f800000 : 1;
+      f.v128([one, one, one, one]).simd('v128.and');
+    } else if (to === 'float32') f.simd(from === 'uint32' ? 'f32x4.convert_i32x4_u' : 'f32x4.convert_i32x4_s');
+    else if (from === 'float32') f.simd(to === 'uint32' ? 'i32x4.trunc_sat_f32x4_u' : 'i32x4.trunc_sat_f32x4_s');
+    else if (!isInt(to) || !isInt(from)) throw new VerifyError('emit', `no cast of ${from} to ${to} in lanes`);
+  }
+
+  /** Pushes the first output word of Threefry-2x32 with 20 rounds (Random123), as src/base/random.ts. */
+  #threefry(args: readonly Expr[], vector: boolean): void {
+    const { f } = this.frame, type = vector ? V128 : I32;
+    const [k0, k1, c0, c1] = args.map((x) => { if (vector) this.vector(x); else this.scalar(x); return f.keep(type); });
+    const add = (): void => { if (vector) f.simd('i32x4.add'); else f.op('i32.add'); };
+    const xor = (): void => { if (vector) f.simd('v128.xor'); else f.op('i32.xor'); };
+    const word = (n: number): void => { if (vector) f.v128([n, n, n, n]); else f.i32(n); };
+    word(0x1bd11bda); f.get(k0); xor(); f.get(k1); xor();
+    const keys = [k0, k1, f.keep(type)], a = f.local(type), b = f.local(type);
+    f.get(c0, k0); add(); f.set(a).get(c1, k1); add(); f.set(b);
+    for (let round = 0; round < 5; round++) {
+      for (const by of round % 2 === 0 ? [13, 15, 26, 6] : [17, 29, 16, 24]) {
+        f.get(a, b); add(); f.set(a).get(b).i32(by);
+        if (vector) f.simd('i32x4.shl').get(b).i32(32 - by).simd('i32x4.shr_u', 'v128.or'); else f.op('i32.rotl');
+        f.get(a); xor(); f.set(b);
+      }
+      f.get(a, keys[(round + 1) % 3]); add(); f.set(a).get(b, keys[(round + 2) % 3]); add(); word(round + 1); add(); f.set(b);
+    }
+    f.get(a);
+  }
+
+  // ---- before a loop over the lane variable ----
+
+  /** Computes once what a loop with these expressions would compute in every turn. `changing` tells what the loop itself stores to. */
+  hoist(roots: readonly Expr[], places: readonly { kind: 'load' | 'local'; which: number; index: Expr }[],
+    changing: (kind: 'load' | 'local', which: number) => boolean): void {
+    const { f, buffers, locals } = this.frame, seen = new Set<Expr>(), memo = new Map<Expr, boolean>();
+    const fixed = (e: Expr): boolean => {
+      const found = memo.get(e);
+      if (found !== undefined) return found;
+      const self = e.k === 'load' ? !changing('load', e.buffer) : e.k === 'local' ? !changing('local', e.local) : true;
+      const answer = self && children(e).every(fixed);
+      memo.set(e, answer);
+      return answer;
+    };
+    const still = (e: Expr, asVector: boolean): void => {
+      if (e.k === 'const' || !fixed(e)) return;
+      if (e.k !== 'var' && e.k !== 'int' && !this.#scalars.has(e) && !(e.k === 'local' && e.index === null)) {
+        this.scalar(e);
+        this.#scalars.set(e, f.keep(typeOf(e.dtype)));
+      }
+      if (asVector && !this.#vectors.has(e)) { this.#splat(e); this.#vectors.set(e, f.keep(V128)); }
+    };
+    const place = (kind: 'load' | 'local', which: number, index: Expr): boolean => {
+      const stride = this.stride(index), key = `${kind}${which}:${index.id}`;
+      if (stride === null || stride === 0 || this.#starts.has(key)) return stride !== null && stride > 0;
+      const rest = index.k === 'linear' ? index.terms.filter(([, t]) => t !== this.lane) : [];
+      if (!rest.every(([, t]) => fixed(t))) return false;
+      f.get(kind === 'load' ? this.frame.addresses[which] : this.frame.scratch);
+      this.#linear(index.k === 'linear' ? index.constant : 0, rest);
+      const bytes = sizeOf((kind === 'load' ? buffers : locals)[which].dtype);
+      if (bytes > 1) f.i32(Math.log2(bytes)).op('i32.shl');
+      f.op('i32.add');
+      if (kind === 'local') f.i32(this.frame.places[which]).op('i32.add');
+      this.#starts.set(key, f.keep(I32));
+      return true;
+    };
+    const visit = (e: Expr): void => {
+      if (seen.has(e)) return;
+      seen.add(e);
+      if (!this.isVector(e)) { still(e, true); return; }
+      if (e.k === 'load' && place('load', e.buffer, e.index)) return;
+      if (e.k === 'local' && e.index && place('local', e.local, e.index)) return;
+      for (const c of children(e)) if (e.k === 'linear' && !this.isVector(c)) still(c, false); else visit(c);
+    };
+    roots.forEach(visit);
+    for (const p of places) if (!place(p.kind, p.which, p.index)) visit(p.index);
+  }
+}
+
+const isVectorFunction = (name: string): name is VectorFunction => (VECTOR_FUNCTIONS as readonly string[]).includes(name);
