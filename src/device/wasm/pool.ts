@@ -5,7 +5,7 @@ import type { Layout, Runner } from './runner.ts';
 import { makeRunner } from './runner.ts';
 
 /** Words of the block that main thread and workers share. */
-const CONTROL = { turn: 0, mail: 1, table: 2, counters: 3, from: 4, to: 5, times: 6 } as const;
+const CONTROL = { turn: 0, mail: 1, table: 2, counters: 3, from: 4, to: 5, times: 6, left: 7 } as const;
 
 type Mail = { readonly core: WebAssembly.Module } | { readonly module: WebAssembly.Module; readonly shapes: readonly Shape[] } | { readonly serve: number };
 type Answer = 'ready' | { readonly done: number } | { readonly failed: string };
@@ -109,7 +109,7 @@ interface Start { readonly memory: WebAssembly.Memory; readonly control: number;
 
 /** A worker's program. It refers to nothing outside itself but makeRunner, whose text stands before it. */
 function workerProgram(make: typeof makeRunner, listen: (f: (mail: Mail | Start) => void) => void, post: (answer: Answer) => void): void {
-  let runner: Runner | null = null, words = new Int32Array(0), at = 0, first = false;
+  let runner: Runner | null = null, words = new Int32Array(0), at = 0, threads = 1;
   const serve = (since: number): void => {
     for (let turn = since; ;) {
       Atomics.wait(words, at, turn);
@@ -120,7 +120,11 @@ function workerProgram(make: typeof makeRunner, listen: (f: (mail: Mail | Start)
       const p = (n: number): number => Atomics.load(words, at + n) >>> 0;
       try {
         runner?.run(p(2), p(3), p(4), p(5), p(6));
-        if (first) post({ done: turn });
+        // The last to leave says so: until then the others still look at the run's counters.
+        if (Atomics.add(words, at + 7, 1) + 1 === threads) {
+          Atomics.store(words, at + 7, 0);
+          post({ done: turn });
+        }
       } catch (error) {
         post({ failed: error instanceof Error ? `${error.name}: ${error.message}` : String(error) });
         return;
@@ -131,7 +135,7 @@ function workerProgram(make: typeof makeRunner, listen: (f: (mail: Mail | Start)
     if ('memory' in mail) {
       words = new Int32Array(mail.memory.buffer);
       at = mail.control >>> 2;
-      first = mail.thread === 0;
+      threads = mail.threads;
       runner = make(mail.memory, mail.scratch, mail.thread, mail.threads, mail.layout);
       return;
     }
