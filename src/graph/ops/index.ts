@@ -9,6 +9,7 @@ import { attentionGradOp } from './attentionGrad.ts';
 import { attentionGradKVOp } from './attentionGradKV.ts';
 import { attentionGradQOp } from './attentionGradQ.ts';
 import { castOp } from './cast.ts';
+import { clampCountOp } from './clampCount.ts';
 import { collectOp } from './collect.ts';
 import { combineOp } from './combine.ts';
 import { combineGradRowsOp } from './combineGradRows.ts';
@@ -76,7 +77,7 @@ import { whereOp } from './where.ts';
 /** Ops differ in the attributes that they take; the table forgets which. */
 // eslint-disable-next-line @typescript-eslint/no-explicit-any
 const all: readonly Op<any>[] = [
-  absOp, addOp, attentionOp, attentionGradOp, attentionGradKVOp, attentionGradQOp, castOp, collectOp, combineOp, combineGradRowsOp,
+  absOp, addOp, attentionOp, attentionGradOp, attentionGradKVOp, attentionGradQOp, castOp, clampCountOp, collectOp, combineOp, combineGradRowsOp,
   combineGradWeightsOp, concatOp, constantOp, copyOp, cosOp, crossEntropyOp, dispatchOp, divOp, dropoutOp, equalOp, erfOp, expOp,
   expandOp, gatherOp, geluOp, groupedMatmulOp, groupedOuterOp, isFiniteOp, layerNormOp, lessOp, logOp, logicalAndOp, logicalNotOp,
   logicalOrOp, logSumExpOp, matmulOp, maxOp, maximumOp, minimumOp, mulOp, negOp, oneHotOp, padOp, permuteOp, powOp, putAlongOp,

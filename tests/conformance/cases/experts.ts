@@ -61,6 +61,8 @@ export const families: readonly Family[] = [
   { op: 'permute', runs: 24, cases: routed(fc.oneof(choices, fc.constant<Choice>((u, n) => Math.floor(u * (n + 4)) - 2))).map((r) => ({ inputs: r.inputs,
     // Where tokens are counted, what lies past their rows is not defined.
     build: (all) => { const p = permute(all[r.t.counts.length], r.experts); return typeof r.t.dim === 'number' ? [p.offsets, p.order, p.inverse, p.expert] : p.offsets; } })) },
+  { op: 'clampCount', cases: fc.constantFrom(0, 3, 1_000_000).map((bound) => ({ inputs: [{ name: 'n', dtype: 'int32', shape: [5], data: [-7, 0, 2, 4, 2_000_000] }],
+    build: ([n]) => emit1('clampCount', [n], { bound }) })) },
   { op: 'dispatch', cases: layer((r) => [x(r)], (p, [x], r) => [sent(mul(x, x), p, r), sent(x, p, r)]) },
   { op: 'collect', cases: layer((r) => [x(r)], (p, [x], r) => { const y = sent(x, p, r); return collect(mul(y, y), p.inverse, p.order, x, { k: r.k }); }) },
   { op: 'combine', cases: layer((r) => [x(r), { name: 'w', shape: [r.t.dim, r.k] }], (p, [x, w], r) => {
