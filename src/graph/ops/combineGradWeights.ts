@@ -2,21 +2,22 @@
 // over a last axis).
 import { boundOf, elements } from '../../base/shape.ts';
 import type { Op } from '../op.ts';
-import { indexAt } from './routing.ts';
+import type { CombineAttrs } from './combine.ts';
+import { ifThere, indexAt } from './routing.ts';
 
-export const combineGradWeightsOp: Op = {
+export const combineGradWeightsOp: Op<CombineAttrs> = {
   name: 'combineGradWeights', doc: '[t, j] = sum of dout[t] * rows[inverse[t k + j]]; like gives the shape', unread: [3],
   infer: ([d, , , like]) => [{ dtype: d.dtype, shape: like.shape }],
   lower: { kind: 'map', weight: 2, passes: 1, at(call, [t, j]) {
-    const { e, inputs: [d, x, inverse], outTypes: [o] } = call, k = boundOf(o.shape[1]), width = elements(d.type.shape.slice(1));
-    const row = indexAt(call, inverse, [e.linear(0, [[k, t], [1, j]])]);
-    return e.reduce('sum', 'lanes', width, (i) =>
-      e.op('mul', [d.linear(e.linear(0, [[width, t], [1, i]])), x.linear(e.linear(0, [[width, row], [1, i]]))], d.type.dtype));
+    const { e, inputs: [d, x, inverse], outTypes: [o], attrs: { gaps } } = call, k = boundOf(o.shape[1]), width = elements(d.type.shape.slice(1));
+    const row = indexAt(call, inverse, [e.linear(0, [[k, t], [1, j]])]), { dtype } = d.type;
+    return e.reduce('sum', 'lanes', width, (i) => ifThere(call, gaps, row, e.const(0, dtype), (r) =>
+      e.op('mul', [d.linear(e.linear(0, [[width, t], [1, i]])), x.linear(e.linear(0, [[width, r], [1, i]]))], dtype)));
   } },
   reference({ inputs: [d, x, inverse], inTypes: [td], outTypes: [o], rows }) {
     const width = elements(td.shape.slice(1)), k = boundOf(o.shape[1]), out = new Float64Array(elements(o.shape));
     for (let c = 0; c < rows(o) * k; c++) {
-      for (let i = 0; i < width; i++) out[c] += d[Math.floor(c / k) * width + i] * x[inverse[c] * width + i];
+      for (let i = 0; inverse[c] >= 0 && i < width; i++) out[c] += d[Math.floor(c / k) * width + i] * x[inverse[c] * width + i];
     }
     return [out];
   },

@@ -4,6 +4,7 @@ import type { Op } from '../op.ts';
 import type { OpTable } from '../builder.ts';
 import { absOp } from './abs.ts';
 import { addOp } from './add.ts';
+import { admitOp } from './admit.ts';
 import { attentionOp } from './attention.ts';
 import { attentionGradOp } from './attentionGrad.ts';
 import { attentionGradKVOp } from './attentionGradKV.ts';
@@ -14,6 +15,7 @@ import { collectOp } from './collect.ts';
 import { combineOp } from './combine.ts';
 import { combineGradRowsOp } from './combineGradRows.ts';
 import { combineGradWeightsOp } from './combineGradWeights.ts';
+import { combineManyOp } from './combineMany.ts';
 import { concatOp } from './concat.ts';
 import { constantOp } from './constant.ts';
 import { copyOp } from './copy.ts';
@@ -31,6 +33,7 @@ import { geluOp } from './gelu.ts';
 import { groupedMatmulOp } from './groupedMatmul.ts';
 import { groupedOuterOp } from './groupedOuter.ts';
 import { isFiniteOp } from './isFinite.ts';
+import { joinSegmentsOp } from './joinSegments.ts';
 import { layerNormOp } from './layerNorm.ts';
 import { lessOp } from './less.ts';
 import { logOp } from './log.ts';
@@ -56,14 +59,18 @@ import { ropeOp } from './rope.ts';
 import { rowCountOp } from './rowCount.ts';
 import { rsqrtOp } from './rsqrt.ts';
 import { scatterAddOp } from './scatterAdd.ts';
+import { segmentCountOp } from './segmentCount.ts';
 import { segmentExpandOp } from './segmentExpand.ts';
+import { segmentRankOp } from './segmentRank.ts';
 import { segmentSumOp } from './segmentSum.ts';
 import { sigmoidOp } from './sigmoid.ts';
 import { siluOp } from './silu.ts';
 import { sinOp } from './sin.ts';
 import { sliceOp } from './slice.ts';
 import { softmaxOp } from './softmax.ts';
+import { splitSegmentsOp } from './splitSegments.ts';
 import { sqrtOp } from './sqrt.ts';
+import { stopGradientOp } from './stopGradient.ts';
 import { subOp } from './sub.ts';
 import { sumOp } from './sum.ts';
 import { sumChunksOp } from './sumChunks.ts';
@@ -71,19 +78,21 @@ import { putAlongOp, takeAlongOp } from './takeAlong.ts';
 import { tanhOp } from './tanh.ts';
 import { topKOp } from './topK.ts';
 import { transposeOp } from './transpose.ts';
+import { uniformOp } from './uniform.ts';
 import { updateRowsOp } from './updateRows.ts';
 import { whereOp } from './where.ts';
 
 /** Ops differ in the attributes that they take; the table forgets which. */
 // eslint-disable-next-line @typescript-eslint/no-explicit-any
 const all: readonly Op<any>[] = [
-  absOp, addOp, attentionOp, attentionGradOp, attentionGradKVOp, attentionGradQOp, castOp, clampCountOp, collectOp, combineOp, combineGradRowsOp,
-  combineGradWeightsOp, concatOp, constantOp, copyOp, cosOp, crossEntropyOp, dispatchOp, divOp, dropoutOp, equalOp, erfOp, expOp,
-  expandOp, gatherOp, geluOp, groupedMatmulOp, groupedOuterOp, isFiniteOp, layerNormOp, lessOp, logOp, logicalAndOp, logicalNotOp,
-  logicalOrOp, logSumExpOp, matmulOp, maxOp, maximumOp, minimumOp, mulOp, negOp, oneHotOp, padOp, permuteOp, powOp, putAlongOp,
-  readRowsOp, reluOp, reshapeOp, rmsNormOp, ropeOp, rowCountOp, rsqrtOp, scatterAddOp, segmentExpandOp, segmentSumOp, sigmoidOp,
-  siluOp, sinOp, sliceOp, softmaxOp, sqrtOp, subOp, sumOp, sumChunksOp, takeAlongOp, tanhOp, topKOp, transposeOp, updateRowsOp,
-  whereOp,
+  absOp, addOp, admitOp, attentionOp, attentionGradOp, attentionGradKVOp, attentionGradQOp, castOp, clampCountOp, collectOp,
+  combineManyOp, combineOp, combineGradRowsOp, combineGradWeightsOp, concatOp, constantOp, copyOp, cosOp, crossEntropyOp,
+  dispatchOp, divOp, dropoutOp, equalOp, erfOp, expOp, expandOp, gatherOp, geluOp, groupedMatmulOp, groupedOuterOp, isFiniteOp,
+  joinSegmentsOp, layerNormOp, lessOp, logOp, logicalAndOp, logicalNotOp, logicalOrOp, logSumExpOp, matmulOp, maxOp, maximumOp,
+  minimumOp, mulOp, negOp, oneHotOp, padOp, permuteOp, powOp, putAlongOp, readRowsOp, reluOp, reshapeOp, rmsNormOp, ropeOp,
+  rowCountOp, rsqrtOp, scatterAddOp, segmentCountOp, segmentExpandOp, segmentRankOp, segmentSumOp, sigmoidOp, siluOp, sinOp,
+  sliceOp, softmaxOp, splitSegmentsOp, sqrtOp, stopGradientOp, subOp, sumOp, sumChunksOp, takeAlongOp, tanhOp, topKOp, transposeOp,
+  uniformOp, updateRowsOp, whereOp,
 ];
 
 export const ops: OpTable = new Map(all.map((op) => [op.name, op as Op]));
