@@ -54,7 +54,7 @@ export class TransformerBlock {
     this.norm1 = new RMSNorm(dModel);
     this.attention = new CausalSelfAttention({ dModel, heads, context, outStd: branch(dModel) });
     this.norm2 = new RMSNorm(dModel);
-    this.moe = moe ? new MoE({ dModel, outStd: branch(moe.hidden), ...moe }) : null;
+    this.moe = moe ? new MoE({ dModel, outStd: branch(moe.hidden ?? hidden), ...moe }) : null;
     this.mlp = moe ? null : new FeedForward(dModel, hidden, branch(hidden));
     this.dropout = new Dropout(dropout);
   }
