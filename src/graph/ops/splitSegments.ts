@@ -39,8 +39,10 @@ export const splitSegmentsOp: Op<SplitSegmentsAttrs> = {
   },
 };
 
-/** rows [rows in E segments, ...rest] -> for each segment [at most bounds[e], ...rest]. */
-export function splitSegments(rows: Tensor, bounds: readonly number[]): Tensor[] {
-  const offsets = rows.builder.tensor(segmentsOf('splitSegments', rows.type).offsets);
-  return emit('splitSegments', [rows, offsets, ...bounds.map((bound, segment) => segmentCount(offsets, { segment, bound }))], { bounds });
-}
+/** How many rows each segment has, at most its bound: offsets int32 [E + 1] -> for each segment int32 []. */
+export const segmentCounts = (offsets: Tensor, bounds: readonly number[]): Tensor[] => bounds.map((bound, segment) => segmentCount(offsets, { segment, bound }));
+
+/** rows [rows in E segments, ...rest], their `segmentCounts` -> for each segment [at most bounds[e], ...rest]. Tensors split by the same counts have
+ * the same rows. */
+export const splitSegments = (rows: Tensor, counts: readonly Tensor[], bounds: readonly number[]): Tensor[] =>
+  emit('splitSegments', [rows, rows.builder.tensor(segmentsOf('splitSegments', rows.type).offsets), ...counts], { bounds });

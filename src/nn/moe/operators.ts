@@ -40,7 +40,7 @@ export function join(outputs: readonly Tensor[], { rows, experts, bound, usual }
 }
 
 /** All rows in one -> one tensor for each expert. */
-export const split = (rows: Tensor, { bounds }: Routing): Tensor[] => splitSegments(rows, bounds);
+export const split = (rows: Tensor, { bounds, counts }: Routing): Tensor[] => splitSegments(rows, counts(), bounds);
 
 /** x [tokens, ...rest], indices int32 [tokens, k] (`topK`) -> for each expert the rows of the tokens that chose it [at most its capacity,
  * ...rest], and the routing that `aggregate` needs. */

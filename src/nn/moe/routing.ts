@@ -7,6 +7,7 @@ import { admit, type Admission } from '../../graph/ops/admit.ts';
 import { permute, type Permutation } from '../../graph/ops/permute.ts';
 import { segmentRank } from '../../graph/ops/segmentRank.ts';
 import { slice } from '../../graph/ops/slice.ts';
+import { segmentCounts } from '../../graph/ops/splitSegments.ts';
 import { sub } from '../../graph/ops/sub.ts';
 import { traceOf } from '../../trace/trace.ts';
 import { bucket, capacityRows, checkCapacity, type Capacity } from './capacity.ts';
@@ -41,6 +42,8 @@ export interface Routing {
   readonly gaps: boolean;
   /** Most rows of each expert: what a tensor of its own is planned for. */
   readonly bounds: readonly number[];
+  /** int32 [] for each expert: how many rows it has. Made when first asked for. */
+  counts(): readonly Tensor[];
   /** Planned rows in all, and how many are usual. */
   readonly bound: number;
   readonly usual: number;
@@ -60,15 +63,24 @@ export function route(indices: Tensor, options: RoutingOptions): Routing {
   const all = permute(indices, experts), load = countsOf(all.offsets, experts);
   // A token does not choose an expert twice: no expert gets more rows than there are tokens.
   const caps = capacityRows(capacity, experts, choices)?.map((c) => Math.min(c, tokens)) ?? (padded ? new Array<number>(experts).fill(tokens) : null);
-  if (!caps) return { experts, k, rows: all, gaps: false, bounds: new Array<number>(experts).fill(tokens), bound: choices, usual: choices, load, beyond: null };
+  if (!caps) {
+    const bounds = new Array<number>(experts).fill(tokens);
+    return { experts, k, rows: all, gaps: false, bounds, counts: once(() => segmentCounts(all.offsets, bounds)), bound: choices, usual: choices, load, beyond: null };
+  }
 
   const spill = overflow === 'spill', total = caps.reduce((a, b) => a + b, 0);
   const bound = padded ? bucket(total) + (spill ? choices : 0) : spill ? choices : Math.min(choices, bucket(total));
   const limits = traceOf(indices).constant({ dtype: 'int32', shape: [experts] }, Int32Array.from(caps));
   const rank = spill || priority === 'position' ? null : segmentRank(scoresOf(indices, options), all.order, all.expert, all.offsets);
   const rows: Admission = admit(all, limits, rank, { rows: bound, padded, spill });
-  return { experts, k, rows, gaps: true, bound, usual: choices, load, beyond: capacity === 'dropless' ? null : rows.beyond,
-    bounds: spill ? new Array<number>(experts).fill(tokens) : caps };
+  const bounds = spill ? new Array<number>(experts).fill(tokens) : caps;
+  return { experts, k, rows, gaps: true, bounds, counts: once(() => segmentCounts(rows.offsets, bounds)), bound, usual: choices, load,
+    beyond: capacity === 'dropless' ? null : rows.beyond };
+}
+
+function once<T>(make: () => T): () => T {
+  let made: T | undefined;
+  return () => (made ??= make());
 }
 
 function scoresOf(indices: Tensor, { priority, scores }: RoutingOptions): Tensor {

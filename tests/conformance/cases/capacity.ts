@@ -12,7 +12,7 @@ import { mul } from '../../../src/graph/ops/mul.ts';
 import { permute } from '../../../src/graph/ops/permute.ts';
 import { segmentExpand } from '../../../src/graph/ops/segmentExpand.ts';
 import { segmentRank } from '../../../src/graph/ops/segmentRank.ts';
-import { splitSegments } from '../../../src/graph/ops/splitSegments.ts';
+import { segmentCounts, splitSegments } from '../../../src/graph/ops/splitSegments.ts';
 import { stopGradient } from '../../../src/graph/ops/stopGradient.ts';
 import { uniform } from '../../../src/graph/ops/uniform.ts';
 import { emit1, type Tensor } from '../../../src/graph/tensor.ts';
@@ -44,7 +44,10 @@ const weights = (r: Limited): InputSpec => ({ name: 'w', shape: [r.t.dim, r.k] }
 const sent = (x: Tensor, a: Admission, r: Limited): Tensor => dispatch(x, a.order, a.offsets, a.inverse, { k: r.k, gaps: true });
 const gaps = { gaps: true };
 const plain = (c: Case): Case => ({ ...c, inputs: c.inputs.map((i) => ({ ...i, grad: false })) });
-const own = (rows: Tensor, r: Limited): Tensor[] => splitSegments(rows, Array.from({ length: r.experts }, () => Math.max(r.rows, 1)));
+const own = (rows: Tensor, a: Admission, r: Limited): Tensor[] => {
+  const bounds = Array.from({ length: r.experts }, () => Math.max(r.rows, 1));
+  return splitSegments(rows, segmentCounts(a.offsets, bounds), bounds);
+};
 
 export const families: readonly Family[] = [
   { op: 'segmentRank', runs: 16, cases: limited().map((r) => ({ inputs: r.inputs, build: (all) => {
@@ -62,10 +65,10 @@ export const families: readonly Family[] = [
   { op: 'groupedMatmul', name: 'gaps', cases: layer((r) => [x(r), { name: 'w', shape: [r.experts, r.width, 5] }], (a, [x, w], r) => groupedMatmul(sent(x, a, r), w)) },
   { op: 'segmentCount', cases: fc.tuple(fc.constantFrom(0, 3, 100), fc.nat(2)).map(([bound, segment]) => ({
     inputs: [{ name: 'offsets', dtype: 'int32', shape: [4], data: [0, 4, 4, 90] }], build: ([o]) => emit1('segmentCount', [o], { bound, segment }) })) },
-  { op: 'splitSegments', cases: layer((r) => [x(r)], (a, [x], r) => own(sent(mul(x, x), a, r), r).map((y) => mul(y, y)), 8) },
-  { op: 'splitSegments', name: 'some unread', cases: layer((r) => [x(r)], (a, [x], r) => own(sent(mul(x, x), a, r), r).slice(0, 2), 8) },
+  { op: 'splitSegments', cases: layer((r) => [x(r)], (a, [x], r) => own(sent(mul(x, x), a, r), a, r).map((y) => mul(y, y)), 8) },
+  { op: 'splitSegments', name: 'some unread', cases: layer((r) => [x(r)], (a, [x], r) => own(sent(mul(x, x), a, r), a, r).slice(0, 2), 8) },
   { op: 'joinSegments', cases: layer((r) => [x(r)], (a, [x], r) => {
-    const parts = own(sent(x, a, r), r).map((y, i) => mul(add(y, i), y));
+    const parts = own(sent(x, a, r), a, r).map((y, i) => mul(add(y, i), y));
     return joinSegments(parts, a.offsets, { rows: r.rows, usual: r.t.bound * r.k });
   }, 8) },
   { op: 'stopGradient', cases: anyShape().map(({ shape, counts }) => ({ inputs: [...counts, { name: 'x', shape, grad: false }, { name: 'y', shape }],
