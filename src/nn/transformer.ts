@@ -59,10 +59,11 @@ export class TransformerBlock {
     this.dropout = new Dropout(dropout);
   }
 
-  forward(x: Tensor, cached?: Cached): Tensor {
+  /** ids int32 [batch, time]: the tokens themselves, for a router that goes by them. */
+  forward(x: Tensor, cached?: Cached, ids?: Tensor): Tensor {
     const a = add(x, call(this.dropout, call(this.attention, call(this.norm1, x), cached)));
     const h = call(this.norm2, a);
-    const f = this.moe ? call(this.moe, h) : this.mlp ? call(this.mlp, h) : h;
+    const f = this.moe ? call(this.moe, h, ids) : this.mlp ? call(this.mlp, h) : h;
     return add(a, call(this.dropout, f));
   }
 }
@@ -90,7 +91,7 @@ export class TransformerLM {
   get options(): TransformerOptions { return this.#options; }
 
   forward(tokens: Tensor, cached?: Cached): Tensor {
-    const x = this.blocks.reduce((h, block) => call(block, h, cached), call(this.embedding, tokens));
+    const x = this.blocks.reduce((h, block) => call(block, h, cached, tokens), call(this.embedding, tokens));
     const h = call(this.norm, x);
     return this.head ? call(this.head, h) : matmul(h, use(h, this.embedding.weight), { transB: true });
   }

@@ -113,7 +113,7 @@ export class MoE {
   }
   set frozen(frozen: boolean | readonly boolean[]) {
     const list = typeof frozen === 'boolean' ? new Array<boolean>(this.#count).fill(frozen) : frozen;
-    if (!Array.isArray(list) || list.length !== this.#count || list.some((f) => typeof f !== 'boolean')) {
+    if (typeof list !== 'object' || list.length !== this.#count || list.some((f) => typeof f !== 'boolean')) {
       throw new UserError(`MoE: frozen must be true, false, or a list of ${this.#count} of them, got ${JSON.stringify(frozen)}`);
     }
     const uniform = list.every((f) => f === list[0]);

@@ -4,10 +4,8 @@ import { boundOf } from '../../base/shape.ts';
 import { UserError } from '../../base/errors.ts';
 import { scalar, type Tensor } from '../../graph/tensor.ts';
 import { add } from '../../graph/ops/add.ts';
-import { cast } from '../../graph/ops/cast.ts';
 import { combine } from '../../graph/ops/combine.ts';
 import { dispatch } from '../../graph/ops/dispatch.ts';
-import { div } from '../../graph/ops/div.ts';
 import { equal } from '../../graph/ops/equal.ts';
 import { joinSegments } from '../../graph/ops/joinSegments.ts';
 import { less } from '../../graph/ops/less.ts';
@@ -134,12 +132,3 @@ export const gatesOf = (indices: Tensor, weights: Tensor, experts: number): Tens
   const hot = oneHot(indices, experts), [tokens, k] = weights.shape.map(boundOf); // [tokens, k, experts]
   return sum(mul(hot, reshape(weights, [tokens, k, 1])), [1]);
 };
-
-/** x / sum of x over the last axis. */
-export const normalised = (x: Tensor): Tensor => {
-  const total = sum(x, [x.shape.length - 1]);
-  return div(x, reshape(total, [...x.shape.slice(0, -1).map(boundOf), 1]));
-};
-
-/** Whole numbers as float32. */
-export const floats = (x: Tensor): Tensor => cast(x, 'float32');
