@@ -34,8 +34,9 @@ export interface LoopKernel extends KernelBase {
   readonly body: readonly Stmt[];
 }
 
-/** A size that is fixed; one read from an int32 buffer; or one per group, given by an int32[groups + 1] buffer of offsets. */
-export type Extent = number | { readonly count: number } | { readonly offsets: number };
+/** A size that is fixed; `times` what element `at` of an int32 buffer holds; or one per group, given by an int32[groups + 1] buffer of
+ * offsets. */
+export type Extent = number | { readonly count: number; readonly at: number; readonly times: number } | { readonly offsets: number };
 
 /** sum(z,i,j) = over k ascending of a(z,i,k) * b(z,k,j), one FMA at a time; then `epilogue`. i and k count
  * within the group z. */

@@ -37,5 +37,6 @@ function flopsOf(graph: Graph, node: Node, spec: { groups: number; n: number; m:
   const result = elements(graph.types[node.outputs[0]].shape);
   if (typeof spec.depth === 'number') return 2 * result * spec.depth;
   const rows = boundOf(graph.types[node.inputs[0]].shape[0]);
+  if ('count' in spec.depth) return 2 * result * spec.depth.times * rows;
   return 2 * (result / spec.groups) * rows;
 }

@@ -15,7 +15,7 @@ export function emitMatmul(name: string, k: MatmulKernel, params: readonly strin
     ...(b ? base(`${name}_b`, b.base, z, bind) : packB(`${name}_b`, k, bind)),
     ...store(`${name}_c`, k, bind)];
   const sizes = (of: 'm' | 'k', e: Extent): string => (typeof e === 'number' ? `.${of} = ${e}`
-    : 'count' in e ? `.${of} = *(const int32_t *)c->buf[${e.count}]` : `.${of}_off = (const int32_t *)c->buf[${e.offsets}]`);
+    : 'count' in e ? `.${of} = ${e.times} * (int64_t)((const int32_t *)c->buf[${e.count}])[${e.at}]` : `.${of}_off = (const int32_t *)c->buf[${e.offsets}]`);
   const fields = [`.groups = ${k.groups}`, `.n = ${k.n}`, sizes('m', k.m), sizes('k', k.depth),
     ...(a ? [`.a_base = ${name}_a`, `.a_si = ${a.s0}`, `.a_sk = ${a.s1}`] : [`.a_pack = ${name}_a`, `.a_pack_cols = ${acrossRows(k) ? 1 : 0}`]),
     ...(b ? [`.b_base = ${name}_b`, `.b_sk = ${b.s0}`, `.b_sj = ${b.s1}`] : [`.b_pack = ${name}_b`]),

@@ -3,6 +3,7 @@ export { abs } from './abs.ts';
 export { add } from './add.ts';
 export { cast } from './cast.ts';
 export { concat } from './concat.ts';
+export { conv2d, type Conv2dOptions } from './conv2d.ts';
 export { cos } from './cos.ts';
 export { crossEntropy } from './crossEntropy.ts';
 export { div } from './div.ts';

@@ -15,6 +15,9 @@ import { combineGradRowsOp } from './combineGradRows.ts';
 import { combineGradWeightsOp } from './combineGradWeights.ts';
 import { concatOp } from './concat.ts';
 import { constantOp } from './constant.ts';
+import { conv2dOp } from './conv2d.ts';
+import { conv2dGradInputOp } from './conv2dGradInput.ts';
+import { conv2dGradWeightOp } from './conv2dGradWeight.ts';
 import { copyOp } from './copy.ts';
 import { cosOp } from './cos.ts';
 import { crossEntropyOp } from './crossEntropy.ts';
@@ -77,7 +80,7 @@ import { whereOp } from './where.ts';
 // eslint-disable-next-line @typescript-eslint/no-explicit-any
 const all: readonly Op<any>[] = [
   absOp, addOp, attentionOp, attentionGradOp, attentionGradKVOp, attentionGradQOp, castOp, collectOp, combineOp, combineGradRowsOp,
-  combineGradWeightsOp, concatOp, constantOp, copyOp, cosOp, crossEntropyOp, dispatchOp, divOp, dropoutOp, equalOp, erfOp, expOp,
+  combineGradWeightsOp, concatOp, constantOp, conv2dOp, conv2dGradInputOp, conv2dGradWeightOp, copyOp, cosOp, crossEntropyOp, dispatchOp, divOp, dropoutOp, equalOp, erfOp, expOp,
   expandOp, gatherOp, geluOp, groupedMatmulOp, groupedOuterOp, isFiniteOp, layerNormOp, lessOp, logOp, logicalAndOp, logicalNotOp,
   logicalOrOp, logSumExpOp, matmulOp, maxOp, maximumOp, minimumOp, mulOp, negOp, oneHotOp, padOp, permuteOp, powOp, putAlongOp,
   readRowsOp, reluOp, reshapeOp, rmsNormOp, ropeOp, rowCountOp, rsqrtOp, scatterAddOp, segmentExpandOp, segmentSumOp, sigmoidOp,
