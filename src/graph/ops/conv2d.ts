@@ -6,8 +6,8 @@
 import { boundOf, sizes } from '../../base/shape.ts';
 import type { Op } from '../op.ts';
 import { emit1, type Tensor } from '../tensor.ts';
-import { checkFloats, eachTerm, geometry, resultOf, unravel3, type ConvAttrs } from './convolution.ts';
-import { attrsOf, both, placeOf, type Padding, type Pair } from './windows.ts';
+import { checkFloats, eachTerm, geometry, unravel3, type ConvAttrs } from './convolution.ts';
+import { attrsOf, both, placeOf, resultOf, type Padding, type Pair } from './windows.ts';
 
 export const conv2dOp: Op<ConvAttrs> = {
   name: 'conv2d', doc: 'images x convolved with weights w',

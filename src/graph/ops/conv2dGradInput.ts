@@ -4,8 +4,8 @@ import { ShapeError } from '../../base/errors.ts';
 import { boundOf, showType, sizes, type TensorType } from '../../base/shape.ts';
 import type { Op } from '../op.ts';
 import { emit1 } from '../tensor.ts';
-import { checkFloats, checkOutput, eachTerm, geometry, resultOf, unravel3, type ConvAttrs, type Geometry } from './convolution.ts';
-import { both, outputOf } from './windows.ts';
+import { checkFloats, checkOutput, eachTerm, geometry, unravel3, type ConvAttrs, type Geometry } from './convolution.ts';
+import { both, outputOf, resultOf } from './windows.ts';
 
 /** size: [height, width] of the images. */
 export type ConvGradInputAttrs = ConvAttrs & { readonly size: readonly number[] };

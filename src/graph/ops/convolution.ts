@@ -2,9 +2,8 @@
 // x[n, p, c] w[t, c, o] y[n, q, o] with p the place that output q has as tap t, with one factor left out. So each is the gradient
 // of another, to any order.
 import { ShapeError } from '../../base/errors.ts';
-import { boundOf, elements, showType, type TensorType } from '../../base/shape.ts';
+import { boundOf, showType, type TensorType } from '../../base/shape.ts';
 import type { Expr, Exprs } from '../../kernel/expr.ts';
-import type { RefCall } from '../op.ts';
 import { axesOf, placeIn, type Axis, type WindowAttrs } from './windows.ts';
 
 /** groups: channels are in so many groups, each with outputs of its own. */
@@ -55,11 +54,4 @@ export function eachTerm(g: Geometry, images: number, visit: (x: number, w: numb
       for (let z = 0; z < groups; z++) for (let c = 0; c < I; c++) for (let o = 0; o < O; o++) visit(x + z * I + c, w + c * outputs + z * O + o, y + z * O + o);
     }
   }
-}
-
-/** An array for the result, NaN in rows past the count. */
-export function resultOf(call: RefCall, type: TensorType): { out: Float64Array; images: number } {
-  const rows = type.shape.some((d) => typeof d !== 'number') ? call.rows(type) : boundOf(type.shape[0]);
-  const out = new Float64Array(elements(type.shape));
-  return { out: out.fill(NaN, rows * elements(type.shape.slice(1))), images: rows };
 }

@@ -1,6 +1,7 @@
 // Functions on tensors for models of one's own: the public face of `ops`. What is only of use inside the library stays out.
 export { abs } from './abs.ts';
 export { add } from './add.ts';
+export { avgPool2d, type AvgPoolOptions } from './avgPool2d.ts';
 export { cast } from './cast.ts';
 export { concat } from './concat.ts';
 export { conv2d, type Conv2dOptions } from './conv2d.ts';
@@ -22,6 +23,7 @@ export { logicalOr } from './logicalOr.ts';
 export { matmul } from './matmul.ts';
 export { max } from './max.ts';
 export { maximum } from './maximum.ts';
+export { maxPool2d } from './maxPool2d.ts';
 export { minimum } from './minimum.ts';
 export { mul } from './mul.ts';
 export { neg } from './neg.ts';

@@ -8,6 +8,8 @@ import { attentionOp } from './attention.ts';
 import { attentionGradOp } from './attentionGrad.ts';
 import { attentionGradKVOp } from './attentionGradKV.ts';
 import { attentionGradQOp } from './attentionGradQ.ts';
+import { avgPool2dOp } from './avgPool2d.ts';
+import { avgPool2dGradOp } from './avgPool2dGrad.ts';
 import { castOp } from './cast.ts';
 import { collectOp } from './collect.ts';
 import { combineOp } from './combine.ts';
@@ -43,6 +45,9 @@ import { logSumExpOp } from './logSumExp.ts';
 import { matmulOp } from './matmul.ts';
 import { maxOp } from './max.ts';
 import { maximumOp } from './maximum.ts';
+import { maxPool2dOp } from './maxPool2d.ts';
+import { maxPool2dGradOp } from './maxPool2dGrad.ts';
+import { maxPool2dTakeOp } from './maxPool2dTake.ts';
 import { minimumOp } from './minimum.ts';
 import { mulOp } from './mul.ts';
 import { negOp } from './neg.ts';
@@ -79,10 +84,10 @@ import { whereOp } from './where.ts';
 /** Ops differ in the attributes that they take; the table forgets which. */
 // eslint-disable-next-line @typescript-eslint/no-explicit-any
 const all: readonly Op<any>[] = [
-  absOp, addOp, attentionOp, attentionGradOp, attentionGradKVOp, attentionGradQOp, castOp, collectOp, combineOp, combineGradRowsOp,
+  absOp, addOp, attentionOp, attentionGradOp, attentionGradKVOp, attentionGradQOp, avgPool2dOp, avgPool2dGradOp, castOp, collectOp, combineOp, combineGradRowsOp,
   combineGradWeightsOp, concatOp, constantOp, conv2dOp, conv2dGradInputOp, conv2dGradWeightOp, copyOp, cosOp, crossEntropyOp, dispatchOp, divOp, dropoutOp, equalOp, erfOp, expOp,
   expandOp, gatherOp, geluOp, groupedMatmulOp, groupedOuterOp, isFiniteOp, layerNormOp, lessOp, logOp, logicalAndOp, logicalNotOp,
-  logicalOrOp, logSumExpOp, matmulOp, maxOp, maximumOp, minimumOp, mulOp, negOp, oneHotOp, padOp, permuteOp, powOp, putAlongOp,
+  logicalOrOp, logSumExpOp, matmulOp, maxOp, maximumOp, maxPool2dOp, maxPool2dGradOp, maxPool2dTakeOp, minimumOp, mulOp, negOp, oneHotOp, padOp, permuteOp, powOp, putAlongOp,
   readRowsOp, reluOp, reshapeOp, rmsNormOp, ropeOp, rowCountOp, rsqrtOp, scatterAddOp, segmentExpandOp, segmentSumOp, sigmoidOp,
   siluOp, sinOp, sliceOp, softmaxOp, sqrtOp, subOp, sumOp, sumChunksOp, takeAlongOp, tanhOp, topKOp, transposeOp, updateRowsOp,
   whereOp,

@@ -1,8 +1,9 @@
 // What convolution and pooling share: windows that slide over an image, along one axis at a time. Output o of an axis looks, as its tap t,
 // at place o * stride - before + t * dilation; places outside the image count as padding.
 import { ShapeError } from '../../base/errors.ts';
-import { boundOf, showType, type TensorType } from '../../base/shape.ts';
+import { boundOf, elements, showType, type TensorType } from '../../base/shape.ts';
 import type { Expr, Exprs } from '../../kernel/expr.ts';
+import type { RefCall } from '../op.ts';
 import type { Tensor } from '../tensor.ts';
 
 /** One number for both axes, or [vertical, horizontal]. */
@@ -93,9 +94,12 @@ export function placeIn(a: Axis, o: number, t: number): number | null {
   return at >= 0 && at < a.size ? at : null;
 }
 
-/** [N, height, width, channels] of images of this type. */
-export const imageSizes = (t: TensorType): readonly [number, number, number, number] =>
-  [boundOf(t.shape[0]), boundOf(t.shape[1]), boundOf(t.shape[2]), boundOf(t.shape[3])];
+/** An array for the result, NaN in rows past the count. */
+export function resultOf(call: RefCall, type: TensorType): { out: Float64Array; images: number } {
+  const rows = type.shape.some((d) => typeof d !== 'number') ? call.rows(type) : boundOf(type.shape[0]);
+  const out = new Float64Array(elements(type.shape));
+  return { out: out.fill(NaN, rows * elements(type.shape.slice(1))), images: rows };
+}
 
 export const attrsOf = (x: Tensor, window: readonly [number, number], stride: Pair, padding: Padding, dilation: Pair = 1): WindowAttrs => {
   const s = pairOf(stride), d = pairOf(dilation);

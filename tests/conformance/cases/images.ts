@@ -2,9 +2,10 @@
 import fc from 'fast-check';
 import { add } from '../../../src/graph/ops/add.ts';
 import { conv2d } from '../../../src/graph/ops/conv2d.ts';
+import { mul } from '../../../src/graph/ops/mul.ts';
 import { relu } from '../../../src/graph/ops/relu.ts';
 import { tanh } from '../../../src/graph/ops/tanh.ts';
-import { emit1, type Tensor } from '../../../src/graph/tensor.ts';
+import { emit, emit1, type Tensor } from '../../../src/graph/tensor.ts';
 import type { DimSpec, InputSpec } from '../harness.ts';
 import type { Family } from '../shapes.ts';
 
@@ -34,6 +35,15 @@ const convolutions = fc.record({ n: images, w: windows(small(0, 0, 1, 2)), group
   .map(({ n, w, groups, I, O }) => ({ n, w, attrs: { stride: w.stride, padding: w.padding, dilation: w.dilation, groups },
     x: [n.dim, ...w.size, I * groups], weight: [...w.taps, I, O * groups], y: [n.dim, ...outputs(w), O * groups] }));
 
+const pools = fc.record({ n: images, C: channels, padded: fc.boolean(), w: fc.record({ size: pair(edge), taps: pair(small(1, 2, 3, 3)), stride: pair(small(1, 2, 2, 3, 4)),
+  dilation: fc.constant([1, 1] as const), padding: fc.tuple(...[0, 1, 2, 3].map(() => small(0, 0, 1, 2))) }) })
+  .filter(({ w }) => outputs(w).every((n) => n >= 1) && w.padding.every((p, i) => p < w.taps[i >> 1]))
+  .map(({ n, C, padded, w }) => ({ n, padded, w, attrs: { window: w.taps, stride: w.stride, padding: w.padding, dilation: w.dilation },
+    x: [n.dim, ...w.size, C], y: [n.dim, ...outputs(w), C] }));
+
+/** Odd steps of 1/64 around 0, each once: a step of the finite differences changes neither which is the largest nor a sign. */
+const distinct = (_: unknown, i: number): number => (2 * ((i * 7919) % 10_007) - 10_007) / 64;
+
 export const families: readonly Family[] = [
   { op: 'conv2d', runs: 40, cases: convolutions.map(({ n, attrs, x, weight }) => ({ inputs: [...n.counts, { name: 'x', shape: x }, { name: 'w', shape: weight }],
     build: (t) => emit1('conv2d', t.slice(n.counts.length), attrs) })) },
@@ -55,4 +65,19 @@ export const families: readonly Family[] = [
     build: (t) => emit1('conv2dGradInput', t.slice(n.counts.length), { ...attrs, size: w.size }) })) },
   { op: 'conv2dGradWeight', runs: 40, cases: convolutions.map(({ n, w, attrs, x, y }) => ({ inputs: [...n.counts, { name: 'x', shape: x }, { name: 'dy', shape: y }],
     build: (t) => emit1('conv2dGradWeight', t.slice(n.counts.length), { ...attrs, taps: w.taps }) })) },
+  { op: 'maxPool2d', runs: 24, cases: pools.map(({ n, attrs, x }) => ({ inputs: [...n.counts, { name: 'x', shape: x, value: distinct }],
+    build: (t) => emit('maxPool2d', t.slice(n.counts.length), attrs) })) },
+  { op: 'maxPool2d', name: 'ties and NaN', runs: 12, cases: pools.map(({ n, attrs, x }) => ({
+    inputs: [...n.counts, { name: 'x', shape: x, grad: false, value: ({ uniform }) => [0, 1, 2, -Infinity, NaN][Math.floor(5 * uniform)] }],
+    build: (t) => emit('maxPool2d', t.slice(n.counts.length), attrs) })) },
+  { op: 'maxPool2d', name: 'of what is computed', runs: 8, cases: pools.map(({ n, attrs, x }) => ({ inputs: [...n.counts, { name: 'x', shape: x, value: distinct }],
+    build: (t) => { const [y] = emit('maxPool2d', [relu(t[n.counts.length])], attrs); return [y, tanh(mul(y, 0.01))]; } })) },
+  { op: 'maxPool2dGrad', runs: 24, cases: pools.map(({ n, w, attrs, x, y }) => ({ inputs: [...n.counts, { name: 'x', shape: x, value: distinct, grad: false }, { name: 'dy', shape: y }],
+    build: (all) => { const [v, dy] = all.slice(n.counts.length); return emit1('maxPool2dGrad', [dy, emit('maxPool2d', [v], attrs)[1]], { ...attrs, size: w.size }); } })) },
+  { op: 'maxPool2dTake', runs: 16, cases: pools.map(({ n, attrs, x }) => ({ inputs: [...n.counts, { name: 'x', shape: x, value: distinct }, { name: 'u', shape: x }],
+    build: (all) => { const [v, u] = all.slice(n.counts.length); return emit1('maxPool2dTake', [u, emit('maxPool2d', [v], attrs)[1]], attrs); } })) },
+  { op: 'avgPool2d', runs: 24, cases: pools.map(({ n, attrs, padded, x }) => ({ inputs: [...n.counts, { name: 'x', shape: x }],
+    build: (t) => emit1('avgPool2d', t.slice(n.counts.length), { ...attrs, padded }) })) },
+  { op: 'avgPool2dGrad', runs: 24, cases: pools.map(({ n, w, attrs, padded, y }) => ({ inputs: [...n.counts, { name: 'dy', shape: y }],
+    build: (t) => emit1('avgPool2dGrad', t.slice(n.counts.length), { ...attrs, padded, size: w.size }) })) },
 ];
