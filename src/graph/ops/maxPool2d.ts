@@ -15,7 +15,7 @@ export const maxPool2dOp: Op<PoolAttrs> = {
   },
   grad: ({ inputs: [x], outputs: [, which], douts: [dy], attrs }) =>
     [dy && emit1('maxPool2dGrad', [dy, which], { ...attrs, size: sizes(x.shape).slice(1, 3) })],
-  lower: { kind: 'map', weight: 8, at: (call, index, output) => largest(call, index)[output] },
+  lower: { kind: 'map', weight: 8, passes: 1, at: (call, index, output) => largest(call, index)[output] },
   reference(call) {
     const { inputs: [x], inTypes: [type], outTypes: [to], attrs } = call, { out, images } = resultOf(call, to), which = new Float64Array(elements(to.shape));
     const found = new Uint8Array(out.length);
@@ -29,19 +29,21 @@ export const maxPool2dOp: Op<PoolAttrs> = {
   },
 };
 
-/** The element and its number. */
+/** The element and its number. Choices are nested, not joined conditions: those gcc 12 does not compute in lanes. */
 function largest({ e, inputs: [x], attrs }: MapCall<PoolAttrs>, [n, r, q, c]: readonly Expr[]): [Expr, Expr] {
-  const dtype = x.type.dtype, bool = (op: 'and' | 'or' | 'ne' | 'eq' | 'lt', a: Expr, b: Expr): Expr => e.op(op, [a, b], 'bool');
-  let best: Expr = e.const(-Infinity, dtype), which: Expr = e.const(0, 'int32'), none: Expr | null = null; // none: no tap was inside so far
+  const dtype = x.type.dtype, none = e.const(-1, 'int32'); // the number while no tap was inside
   const real = taps(e, poolAxes('maxPool2d', x.type, attrs), r, q).filter((t) => t.inside.k !== 'const' || t.inside.value !== 0);
-  for (const [i, t] of real.entries()) {
-    const v = x.at([n, t.row, t.column, c]);
-    const larger = bool('or', bool('lt', best, v), bool('and', bool('ne', v, v), bool('eq', best, best)));
-    const take = bool('and', t.inside, i === 0 ? e.const(1, 'bool') : none === null ? larger : bool('or', none, larger));
-    best = e.op('select', [take, v, best], dtype);
-    which = e.op('select', [take, e.op('cast', [t.number], 'int32'), which], 'int32');
-    const outside = t.inside.k === 'const' ? null : e.op('not', [t.inside], 'bool');
-    none = outside === null ? null : i === 0 ? outside : none && bool('and', none, outside);
+  let best: Expr = e.const(-Infinity, dtype), which: Expr = none, certain = false;
+  for (const t of real) {
+    const v = x.at([n, t.row, t.column, c]), number = e.op('cast', [t.number], 'int32');
+    const choose = (old: Expr, fresh: Expr): Expr => {
+      const pick = (condition: Expr, a: Expr, b: Expr): Expr => e.op('select', [condition, a, b], old.dtype);
+      const larger = pick(e.op('le', [v, best], 'bool'), old, pick(e.op('eq', [best, best], 'bool'), fresh, old));
+      const first = certain ? larger : which === none ? fresh : pick(e.op('eq', [which, none], 'bool'), fresh, larger);
+      return pick(t.inside, first, old);
+    };
+    [best, which] = [choose(best, v), choose(which, number)];
+    certain ||= t.inside.k === 'const';
   }
   return [best, which];
 }
