@@ -1,11 +1,13 @@
-// The gradient of a convolution to its images (also called a transposed convolution): a product per group whose rows are places of the images and whose
-// depth is (tap row, tap column, output channel), in ascending order; a tap at which no output looks at the place adds 0.
+// The gradient of a convolution to its images (also called a transposed convolution): a product per group whose rows are places of the images
+// and whose depth is (tap row, tap column, output channel), in ascending order; a tap at which no output looks at the place adds 0. With a stride s,
+// places that are s apart are looked at by the same taps, every s-th: then there is a product for each phase, of those taps alone.
 import { ShapeError } from '../../base/errors.ts';
 import { boundOf, showType, sizes, type TensorType } from '../../base/shape.ts';
+import type { Expr, Exprs } from '../../kernel/expr.ts';
 import type { Op } from '../op.ts';
 import { emit1 } from '../tensor.ts';
 import { checkFloats, checkOutput, eachTerm, geometry, unravel3, type ConvAttrs, type Geometry } from './convolution.ts';
-import { both, outputOf, resultOf } from './windows.ts';
+import { both, outputOf, resultOf, type Axis, type Place } from './windows.ts';
 
 /** size: [height, width] of the images. */
 export type ConvGradInputAttrs = ConvAttrs & { readonly size: readonly number[] };
@@ -31,17 +33,25 @@ export const conv2dGradInputOp: Op<ConvGradInputAttrs> = {
       needs[1] ? emit1('conv2dGradWeight', [u, dy], { ...attrs, taps: sizes(w.shape).slice(0, 2) }) : null];
   },
   lower: { kind: 'matmul', stored: true, build(call) {
-    const { e, inputs: [dy, w], attrs } = call, { g } = shapes(dy.type, w.type, attrs);
-    const { axes: [rows, columns], groupInputs: I, groupOutputs: O, outputs } = g;
+    const { e, inputs: [dy, w], attrs } = call, { g } = shapes(dy.type, w.type, attrs), dtype = dy.type.dtype;
+    const { groupInputs: I, groupOutputs: O, outputs } = g, [rows, columns] = g.axes.map(phased);
+    const phases = (z: Expr): readonly [Expr, Expr, Expr] => unravel3(e, z, rows.phases, columns.phases);
     return {
-      groups: attrs.groups, m: call.all(dy.type.shape[0], rows.size * columns.size), n: I, depth: rows.taps * columns.taps * O,
+      groups: attrs.groups * rows.phases * columns.phases, m: call.all(dy.type.shape[0], rows.places * columns.places),
+      n: I, depth: rows.taps * columns.taps * O,
       a(z, i, k) {
-        const [n, h, v] = unravel3(e, i, rows.size, columns.size), [s, t, o] = unravel3(e, k, columns.taps, O);
-        const r = outputOf(e, rows, h, s), q = outputOf(e, columns, v, t);
-        return e.op('select', [both(e, r.inside, q.inside), dy.at([n, r.at, q.at, e.linear(0, [[O, z], [1, o]])]), e.const(0, dy.type.dtype)], dy.type.dtype);
+        const [group, f, d] = phases(z), [n, h, v] = unravel3(e, i, rows.places, columns.places), [s, t, o] = unravel3(e, k, columns.taps, O);
+        const r = rows.output(e, f, h, s), q = columns.output(e, d, v, t);
+        return e.op('select', [both(e, r.inside, q.inside), dy.at([n, r.at, q.at, e.linear(0, [[O, group], [1, o]])]), e.const(0, dtype)], dtype);
       },
-      b: (z, k, j) => w.linear(e.linear(0, [[I * outputs, e.div(k, O)], [outputs, j], [O, z], [1, e.mod(k, O)]])),
-      index: (z, i, j) => [...unravel3(e, i, rows.size, columns.size), e.linear(0, [[I, z], [1, j]])],
+      b(z, k, j) {
+        const [group, f, d] = phases(z), [s, t, o] = unravel3(e, k, columns.taps, O);
+        return w.at([rows.tap(e, f, s), columns.tap(e, d, t), j, e.linear(0, [[O, group], [1, o]])]);
+      },
+      index(z, i, j) {
+        const [group, f, d] = phases(z), [n, h, v] = unravel3(e, i, rows.places, columns.places);
+        return [n, e.linear(0, [[rows.phases, h], [1, f]]), e.linear(0, [[columns.phases, v], [1, d]]), e.linear(0, [[I, group], [1, j]])];
+      },
     };
   } },
   reference(call) {
@@ -50,3 +60,31 @@ export const conv2dGradInputOp: Op<ConvGradInputAttrs> = {
     return [out];
   },
 };
+
+/** An axis with its places in phases: place number p of phase f is p * phases + f, and has so many taps, of which number m is ... */
+interface Phased {
+  readonly phases: number; readonly places: number; readonly taps: number;
+  /** ... this tap of the window (some tap, where there is none), ... */
+  tap(e: Exprs, f: Expr, m: Expr): Expr;
+  /** ... by which this output looks at the place. */
+  output(e: Exprs, f: Expr, p: Expr, m: Expr): Place;
+}
+
+function phased(a: Axis): Phased {
+  const { stride, dilation, size, taps, before, outputs } = a;
+  if (stride === 1 || dilation !== 1 || size % stride !== 0) {
+    return { phases: 1, places: size, taps, tap: (_, __, m) => m, output: (e, _, p, m) => outputOf(e, a, p, m) };
+  }
+  const from = (e: Exprs, f: Expr): Expr => e.linear(before, [[1, f]]);
+  const number = (e: Exprs, f: Expr, m: Expr): Expr => e.linear(0, [[1, e.mod(from(e, f), stride)], [stride, m]]);
+  return {
+    phases: stride, places: size / stride, taps: Math.ceil(taps / stride),
+    tap: (e, f, m) => e.op('min', [number(e, f, m), e.index(taps - 1)], 'index'),
+    output(e, f, p, m) {
+      const o = e.linear(0, [[1, e.div(from(e, f), stride)], [1, p], [-1, m]]);
+      const lies = both(e, e.op('le', [e.index(0), o], 'bool'), e.op('lt', [o, e.index(outputs)], 'bool'));
+      const inside = both(e, lies, e.op('lt', [number(e, f, m), e.index(taps)], 'bool'));
+      return { inside, at: e.op('select', [inside, o, e.index(0)], 'index') };
+    },
+  };
+}
