@@ -31,7 +31,8 @@ for (const { x: xShape, w: wShape, options } of CASES) {
     const penalty = sum(mul(mul(first[0], first[0]), p)), other = sum(mul(tanh(first[1]), q));
     const second = [...gradients(b, penalty, [x, w]), ...gradients(b, other, [x, w])];
     [penalty, other, ...second].forEach((t, i) => { assert.ok(t); b.output(`${i}`, t); });
-    assert.ok(['conv2d', 'conv2dGradInput', 'conv2dGradWeight'].every((op) => b.nodes.filter((n) => n.op === op).length > 1));
+    const name = options.groups === xShape[3] ? 'depthwise2d' : 'conv2d';
+    assert.ok([name, `${name}GradInput`, `${name}GradWeight`].every((op) => b.nodes.filter((n) => n.op === op).length > 1));
 
     const executor = new ReferenceExecutor(), loaded = executor.load(b.build());
     const data = Object.fromEntries([['x', x], ['w', w], ['p', p], ['q', q]].map(([name, t]) => {

@@ -3,11 +3,11 @@
 // rows are the result as it lies in memory, a tap's channels lie side by side where they are packed, and what follows
 // (bias, activation, normalisation over the last axis) is an epilogue. The depth is summed in ascending order, one fused
 // multiply-add at a time.
-import { boundOf, sizes } from '../../base/shape.ts';
+import { sizes } from '../../base/shape.ts';
 import type { Op } from '../op.ts';
 import { emit1, type Tensor } from '../tensor.ts';
 import { checkFloats, eachTerm, geometry, unravel3, type ConvAttrs } from './convolution.ts';
-import { attrsOf, both, placeOf, resultOf, type Padding, type Pair } from './windows.ts';
+import { MOST_TAPS, attrsOf, both, placeOf, resultOf, type Padding, type Pair } from './windows.ts';
 
 export const conv2dOp: Op<ConvAttrs> = {
   name: 'conv2d', doc: 'images x convolved with weights w',
@@ -60,6 +60,8 @@ export interface Conv2dOptions {
  * outside x there are zeros. N may vary at run time. ShapeError where they do not fit.
  */
 export function conv2d(x: Tensor, w: Tensor, { stride = 1, padding = 0, dilation = 1, groups = 1 }: Conv2dOptions = {}): Tensor {
-  const window = [boundOf(w.shape[0] ?? 0), boundOf(w.shape[1] ?? 0)] as const;
-  return emit1('conv2d', [x, w], { ...attrsOf(x, window, stride, padding, dilation), groups });
+  const [rows, columns, inputs, outputs] = sizes(w.shape), attrs = attrsOf(x, [rows ?? 0, columns ?? 0], stride, padding, dilation);
+  // A product with one row and one column per channel would leave most of the matrix core idle.
+  if (groups > 1 && inputs === 1 && outputs === groups && rows * columns <= MOST_TAPS) return emit1('depthwise2d', [x, w], attrs);
+  return emit1('conv2d', [x, w], { ...attrs, groups });
 }

@@ -23,6 +23,9 @@ import { conv2dGradWeightOp } from './conv2dGradWeight.ts';
 import { copyOp } from './copy.ts';
 import { cosOp } from './cos.ts';
 import { crossEntropyOp } from './crossEntropy.ts';
+import { depthwise2dOp } from './depthwise2d.ts';
+import { depthwise2dGradInputOp } from './depthwise2dGradInput.ts';
+import { depthwise2dGradWeightOp } from './depthwise2dGradWeight.ts';
 import { dispatchOp } from './dispatch.ts';
 import { divOp } from './div.ts';
 import { dropoutOp } from './dropout.ts';
@@ -85,7 +88,7 @@ import { whereOp } from './where.ts';
 // eslint-disable-next-line @typescript-eslint/no-explicit-any
 const all: readonly Op<any>[] = [
   absOp, addOp, attentionOp, attentionGradOp, attentionGradKVOp, attentionGradQOp, avgPool2dOp, avgPool2dGradOp, castOp, collectOp, combineOp, combineGradRowsOp,
-  combineGradWeightsOp, concatOp, constantOp, conv2dOp, conv2dGradInputOp, conv2dGradWeightOp, copyOp, cosOp, crossEntropyOp, dispatchOp, divOp, dropoutOp, equalOp, erfOp, expOp,
+  combineGradWeightsOp, concatOp, constantOp, conv2dOp, conv2dGradInputOp, conv2dGradWeightOp, copyOp, cosOp, crossEntropyOp, depthwise2dOp, depthwise2dGradInputOp, depthwise2dGradWeightOp, dispatchOp, divOp, dropoutOp, equalOp, erfOp, expOp,
   expandOp, gatherOp, geluOp, groupedMatmulOp, groupedOuterOp, isFiniteOp, layerNormOp, lessOp, logOp, logicalAndOp, logicalNotOp,
   logicalOrOp, logSumExpOp, matmulOp, maxOp, maximumOp, maxPool2dOp, maxPool2dGradOp, maxPool2dTakeOp, minimumOp, mulOp, negOp, oneHotOp, padOp, permuteOp, powOp, putAlongOp,
   readRowsOp, reluOp, reshapeOp, rmsNormOp, ropeOp, rowCountOp, rsqrtOp, scatterAddOp, segmentExpandOp, segmentSumOp, sigmoidOp,

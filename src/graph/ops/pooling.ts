@@ -3,21 +3,18 @@ import { ShapeError } from '../../base/errors.ts';
 import { boundOf, type Dim, type TensorType } from '../../base/shape.ts';
 import type { Expr, Exprs } from '../../kernel/expr.ts';
 import type { Tensor } from '../tensor.ts';
-import { attrsOf, axesOf, both, pairOf, placeIn, placeOf, type Axis, type Padding, type Pair, type Place, type WindowAttrs } from './windows.ts';
+import { MOST_TAPS, attrsOf, axesOf, both, lookersOf, pairOf, placeIn, placeOf, type Along, type Axis, type Padding, type Pair, type WindowAttrs } from './windows.ts';
 
 /** window: [rows, columns]. */
 export type PoolAttrs = WindowAttrs & { readonly window: readonly number[] };
 /** size: [height, width] of the images that were pooled. */
 export type PoolGradAttrs = PoolAttrs & { readonly size: readonly number[] };
 
-/** The most taps of a window: each is written out in the kernel's text. */
-const MOST = 256;
-
 export function poolAxes(op: string, x: TensorType, attrs: PoolAttrs): readonly [Axis, Axis] {
   const { window, padding, dilation } = attrs, axes = axesOf(op, x, window, attrs);
   if (dilation.some((d) => d !== 1)) throw new ShapeError(`${op}: windows have no dilation`);
-  if (window[0] * window[1] > MOST) {
-    throw new ShapeError(`${op}: a window of ${window[0]} x ${window[1]} is more than ${MOST} elements`, 'the mean or max over whole axes pools whole images');
+  if (window[0] * window[1] > MOST_TAPS) {
+    throw new ShapeError(`${op}: a window of ${window[0]} x ${window[1]} is more than ${MOST_TAPS} elements`, 'the mean or max over whole axes pools whole images');
   }
   if (padding.some((p, i) => p >= window[i >> 1])) {
     throw new ShapeError(`${op}: padding [${padding.join(', ')}] leaves windows of [${window.join(', ')}] with nothing in them`, 'padding must be smaller than the window');
@@ -46,19 +43,9 @@ export function taps(e: Exprs, [rows, columns]: readonly [Axis, Axis], r: Expr, 
   return cross(e, columns.taps, along(rows, r), along(columns, q));
 }
 
-/** The outputs that look at place (h, v): of an axis, those whose windows are so near that they can. */
-export function lookers(e: Exprs, [rows, columns]: readonly [Axis, Axis], h: Expr, v: Expr): Tap[] {
-  const along = (a: Axis, place: Expr): Along[] => Array.from({ length: Math.ceil(a.taps / a.stride) }, (_, m) => {
-    const from = e.linear(a.before, [[1, place]]), tap = e.linear(m * a.stride, [[1, e.mod(from, a.stride)]]);
-    const o = e.linear(-m, [[1, e.div(from, a.stride)]]);
-    const lies = both(e, e.op('le', [e.index(0), o], 'bool'), e.op('lt', [o, e.index(a.outputs)], 'bool'));
-    const inside = both(e, lies, e.op('lt', [tap, e.index(a.taps)], 'bool'));
-    return { tap, inside, at: e.op('select', [inside, o, e.index(0)], 'index') };
-  });
-  return cross(e, columns.taps, along(rows, h), along(columns, v));
-}
-
-interface Along extends Place { readonly tap: Expr }
+/** The outputs that look at place (h, v), in the order of their taps. */
+export const lookers = (e: Exprs, [rows, columns]: readonly [Axis, Axis], h: Expr, v: Expr): Tap[] =>
+  cross(e, columns.taps, lookersOf(e, rows, h), lookersOf(e, columns, v));
 
 const cross = (e: Exprs, width: number, rows: readonly Along[], columns: readonly Along[]): Tap[] => rows.flatMap((s) => columns.map((t) =>
   ({ number: e.linear(0, [[width, s.tap], [1, t.tap]]), row: s.at, column: t.at, inside: both(e, s.inside, t.inside) })));

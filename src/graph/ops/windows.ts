@@ -18,6 +18,9 @@ export type WindowAttrs = {
   readonly dilation: readonly number[];
 };
 
+/** The most taps of a window that is written out in a kernel's text. */
+export const MOST_TAPS = 256;
+
 /** One axis of an image with its windows. */
 export interface Axis {
   readonly size: number; // of the image
@@ -86,6 +89,19 @@ export function outputOf(e: Exprs, a: Axis, p: Expr, t: Expr): Place {
   const safe = e.op('select', [positive, scaled, e.index(0)], 'index'), o = e.div(safe, a.stride);
   const hit = a.stride === 1 ? positive : both(e, positive, e.op('eq', [e.mod(safe, a.stride), e.index(0)], 'bool'));
   return clamped(e, o, both(e, hit, e.op('lt', [o, e.index(a.outputs)], 'bool')));
+}
+
+/** A tap, and its place or output. */
+export interface Along extends Place { readonly tap: Expr }
+
+/** The outputs that look at place `p` and by which tap, in the order of taps: without dilation only those whose windows are near enough. */
+export function lookersOf(e: Exprs, a: Axis, p: Expr): Along[] {
+  if (a.dilation !== 1) return Array.from({ length: a.taps }, (_, t) => ({ tap: e.index(t), ...outputOf(e, a, p, e.index(t)) }));
+  return Array.from({ length: Math.ceil(a.taps / a.stride) }, (_, m) => {
+    const from = e.linear(a.before, [[1, p]]), tap = e.linear(m * a.stride, [[1, e.mod(from, a.stride)]]), o = e.linear(-m, [[1, e.div(from, a.stride)]]);
+    const lies = both(e, e.op('le', [e.index(0), o], 'bool'), e.op('lt', [o, e.index(a.outputs)], 'bool'));
+    return { tap, ...clamped(e, o, both(e, lies, e.op('lt', [tap, e.index(a.taps)], 'bool'))) };
+  });
 }
 
 /** The same on numbers, for references; null where it is padding or no output. */

@@ -35,6 +35,9 @@ const convolutions = fc.record({ n: images, w: windows(small(0, 0, 1, 2)), group
   .map(({ n, w, groups, I, O }) => ({ n, w, attrs: { stride: w.stride, padding: w.padding, dilation: w.dilation, groups },
     x: [n.dim, ...w.size, I * groups], weight: [...w.taps, I, O * groups], y: [n.dim, ...outputs(w), O * groups] }));
 
+const depthwise = fc.record({ n: images, w: windows(small(0, 0, 1, 2)), C: fc.constantFrom(1, 2, 3, 7, 16, 17, 65) }).map(({ n, w, C }) => ({
+  n, w, attrs: { stride: w.stride, padding: w.padding, dilation: w.dilation }, x: [n.dim, ...w.size, C], weight: [...w.taps, 1, C], y: [n.dim, ...outputs(w), C] }));
+
 const pools = fc.record({ n: images, C: channels, padded: fc.boolean(), w: fc.record({ size: pair(edge), taps: pair(small(1, 2, 3, 3)), stride: pair(small(1, 2, 2, 3, 4)),
   dilation: fc.constant([1, 1] as const), padding: fc.tuple(...[0, 1, 2, 3].map(() => small(0, 0, 1, 2))) }) })
   .filter(({ w }) => outputs(w).every((n) => n >= 1) && w.padding.every((p, i) => p < w.taps[i >> 1]))
@@ -65,6 +68,14 @@ export const families: readonly Family[] = [
     build: (t) => emit1('conv2dGradInput', t.slice(n.counts.length), { ...attrs, size: w.size }) })) },
   { op: 'conv2dGradWeight', runs: 40, cases: convolutions.map(({ n, w, attrs, x, y }) => ({ inputs: [...n.counts, { name: 'x', shape: x }, { name: 'dy', shape: y }],
     build: (t) => emit1('conv2dGradWeight', t.slice(n.counts.length), { ...attrs, taps: w.taps }) })) },
+  { op: 'depthwise2d', runs: 24, cases: depthwise.map(({ n, attrs, x, weight }) => ({ inputs: [...n.counts, { name: 'x', shape: x }, { name: 'w', shape: weight }],
+    build: (t) => emit1('depthwise2d', t.slice(n.counts.length), attrs) })) },
+  { op: 'depthwise2d', name: 'between layers', runs: 4, cases: channels.map((C) => ({ inputs: [{ name: 'x', shape: [2, 5, 6, C] }, { name: 'w', shape: [3, 3, 1, C] }, { name: 'b', shape: [C] }],
+    build: ([x, w, b]) => tanh(add(conv2d(tanh(x), w, { groups: C, padding: 'same' }), b)) })) },
+  { op: 'depthwise2dGradInput', runs: 24, cases: depthwise.map(({ n, w, attrs, weight, y }) => ({ inputs: [...n.counts, { name: 'dy', shape: y }, { name: 'w', shape: weight }],
+    build: (t) => emit1('depthwise2dGradInput', t.slice(n.counts.length), { ...attrs, size: w.size }) })) },
+  { op: 'depthwise2dGradWeight', runs: 24, cases: depthwise.map(({ n, w, attrs, x, y }) => ({ inputs: [...n.counts, { name: 'x', shape: x }, { name: 'dy', shape: y }],
+    build: (t) => emit1('depthwise2dGradWeight', t.slice(n.counts.length), { ...attrs, taps: w.taps }) })) },
   { op: 'maxPool2d', runs: 24, cases: pools.map(({ n, attrs, x }) => ({ inputs: [...n.counts, { name: 'x', shape: x, value: distinct }],
     build: (t) => emit('maxPool2d', t.slice(n.counts.length), attrs) })) },
   { op: 'maxPool2d', name: 'ties and NaN', runs: 12, cases: pools.map(({ n, attrs, x }) => ({
