@@ -67,8 +67,9 @@ test('its training has the same bits for any number of threads, native or wasm',
     executor.close();
     return { losses, states };
   };
-  const one = await run(await WasmDevice.open(1));
+  const wasm = await WasmDevice.open(1), one = await run(wasm);
   assert.deepEqual(await run(await WasmDevice.open(2)), one);
+  if (!wasm.fused) { t.diagnostic('this engine rounds products before it adds'); return; }
   if (noCompiler) { t.diagnostic(noCompiler); return; }
   for (const threads of [1, 2, 3]) assert.deepEqual(await run(await NativeDevice.open(threads)), one);
 });
