@@ -34,7 +34,7 @@ export const conv2dGradInputOp: Op<ConvGradInputAttrs> = {
   },
   lower: { kind: 'matmul', stored: true, build(call) {
     const { e, inputs: [dy, w], attrs } = call, { g } = shapes(dy.type, w.type, attrs), dtype = dy.type.dtype;
-    const { groupInputs: I, groupOutputs: O, outputs } = g, [rows, columns] = g.axes.map(phased);
+    const { groupInputs: I, groupOutputs: O } = g, [rows, columns] = g.axes.map(phased);
     const phases = (z: Expr): readonly [Expr, Expr, Expr] => unravel3(e, z, rows.phases, columns.phases);
     return {
       groups: attrs.groups * rows.phases * columns.phases, m: call.all(dy.type.shape[0], rows.places * columns.places),
