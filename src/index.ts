@@ -10,6 +10,7 @@ export { Parameter } from './trace/parameter.ts';
 export type { Module } from './trace/module.ts';
 export { call, traceOf, use, type Trace } from './trace/trace.ts';
 export { NonFiniteError, Session, type CompileOptions, type Model, type StepResult } from './session/session.ts';
+export type { DeviceName } from './session/platform.ts';
 export { compile } from './session/web.ts';
 export { generate, type GenerateOptions } from './session/generate.ts';
 export type { TrainConfig } from './train/config-file.ts';
