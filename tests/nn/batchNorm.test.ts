@@ -16,7 +16,8 @@ import { compileGraph, loadProgram } from '../../src/pipeline.ts';
 import { ProgramExecutor } from '../../src/run/program.ts';
 import { ReferenceExecutor } from '../../src/run/reference.ts';
 import { WasmDevice } from '../../src/device/wasm/wasm.ts';
-import { compile, NonFiniteError, type CompileOptions, type Session } from '../../src/session/session.ts';
+import { compile } from '../../src/session/node.ts';
+import { NonFiniteError, type CompileOptions, type Session } from '../../src/session/session.ts';
 import { nameParameters } from '../../src/trace/module.ts';
 import { call, trace } from '../../src/trace/trace.ts';
 import { temporaryFolder } from '../io/folder.ts';
@@ -46,7 +47,7 @@ const close = (got: ArrayLike<number>, wanted: ArrayLike<number>, what: string):
   for (let i = 0; i < wanted.length; i++) assert.ok(Math.abs(got[i] - wanted[i]) < 1e-4 * Math.max(1, Math.abs(wanted[i])), `${what} ${i}: ${got[i]}, wanted ${wanted[i]}`);
 };
 
-for (const device of ['native', 'reference'] as const) {
+for (const device of ['native', 'wasm', 'reference'] as const) {
   const skip = device === 'native' ? noCompiler : false;
   test(`${device}: training normalises by the batch and moves the running statistics, by which evaluation normalises`, { skip }, async () => {
     await using session = await open({ device, optimizer: sgd({ lr: 0 }) });

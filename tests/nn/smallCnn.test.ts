@@ -20,7 +20,7 @@ import { adamW } from '../../src/optim/adam.ts';
 import { warmupCosine } from '../../src/optim/schedule.ts';
 import { compileGraph, loadProgram } from '../../src/pipeline.ts';
 import { ProgramExecutor } from '../../src/run/program.ts';
-import { compile } from '../../src/session/session.ts';
+import { compile } from '../../src/session/node.ts';
 import { accuracy } from '../../src/train/metrics.ts';
 import { nameParameters } from '../../src/trace/module.ts';
 import { initialValue } from '../../src/trace/parameter.ts';
@@ -45,7 +45,7 @@ function bars(count: number, name: string): { x: Batch['x']; y: Batch['y'] } {
 
 const model = (): nn.SmallCNN => new nn.SmallCNN({ image: [SIDE, SIDE, 1], outputs: CLASSES, widths: [8, 8] });
 
-test('a small CNN learns which way bars in noise lie, and where', { skip: noCompiler }, async () => {
+test('a small CNN learns which way bars in noise lie, and where', async () => {
   await using session = await compile(model(), { loss: crossEntropy, optimizer: adamW({ lr: 0.01 }), seed: 2 });
   const held = bars(400, 'held'), before = accuracy((await session.forward(held))['output'], held);
   for await (const batch of arrays(bars(1600, 'train')).batches({ size: 64, limit: 100 })) await session.step(batch);
@@ -54,7 +54,7 @@ test('a small CNN learns which way bars in noise lie, and where', { skip: noComp
 });
 
 const shared = fileURLToPath(new URL('../../../shared/data', import.meta.url));
-const reason = noCompiler || (!existsSync(join(shared, 't10k-images-idx3-ubyte.gz')) && `needs ${shared}`);
+const reason = !existsSync(join(shared, 't10k-images-idx3-ubyte.gz')) && `needs ${shared}`;
 
 test('two epochs of 8,000 MNIST digits are enough for 97% of the other 2,000', { skip: reason }, async () => {
   const digits = mnist(shared, { train: 8000, normalise: true }), cnn = new nn.SmallCNN({ image: [28, 28, 1], outputs: 10 });
