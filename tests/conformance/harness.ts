@@ -182,7 +182,7 @@ export async function checkDevice(c: Case, seed: number, device: Device): Promis
   const { graph } = built, results = graph.outputs.filter((o) => o.name.startsWith('out/'));
   // All at once, and the results alone: kernels are grouped in other ways.
   const variants = results.length < graph.outputs.length ? [graph, { ...graph, outputs: results }] : [graph];
-  const compiled = variants.map(compileGraph);
+  const compiled = variants.map((g) => compileGraph(g));
   await device.compile(compiled.flatMap((v) => v.kernels));
   for (const [i, v] of variants.entries()) await runOn(v, compiled[i]);
 
