@@ -5,6 +5,7 @@ export { hostTensor, type Batch, type HostTensor } from './base/tensor.ts';
 export type { Tensor } from './graph/tensor.ts';
 export { Parameter } from './trace/parameter.ts';
 export type { Module } from './trace/module.ts';
+export { grad } from './grad/grad.ts';
 export { call, traceOf, use, type Trace } from './trace/trace.ts';
 export { compile, NonFiniteError, Session, type CompileOptions, type Model, type StepResult } from './session/session.ts';
 export { generate, type GenerateOptions } from './session/generate.ts';

@@ -4,7 +4,7 @@ import { elements } from '../../base/shape.ts';
 import type { Op } from '../op.ts';
 import { keyTile, keyTiles } from './attentionKeys.ts';
 import { scoreGradients } from './attentionReference.ts';
-import { attentionSizes, type AttentionAttrs } from './attentionTile.ts';
+import { attentionSizes, ATTENTION_ONCE, type AttentionAttrs } from './attentionTile.ts';
 
 export const attentionGradOp: Op<AttentionAttrs> = {
   name: 'attentionGrad', doc: 'gradients to q, k and v from q, k, v, start, lse, delta = do . o, do',
@@ -12,6 +12,7 @@ export const attentionGradOp: Op<AttentionAttrs> = {
     attentionSizes('attentionGrad', inputs);
     return inputs.slice(0, 3);
   },
+  noGrad: ATTENTION_ONCE,
   lower: { kind: 'loops', update: true, build(call) {
     const { k: w, outputs: [dq, dk, dv] } = call, sizes = attentionSizes('attentionGrad', call.inTypes);
     return { grid: { extent: sizes.B * sizes.KV, grain: 1 }, body: (g) => [w.loop(keyTiles(sizes), (tile) => keyTile(call, sizes, g, tile, { dq, dk, dv }))] };

@@ -4,7 +4,7 @@ import { elements } from '../../base/shape.ts';
 import type { Op } from '../op.ts';
 import { keyTile, keyTiles } from './attentionKeys.ts';
 import { scoreGradients } from './attentionReference.ts';
-import { attentionSizes, type AttentionAttrs } from './attentionTile.ts';
+import { attentionSizes, ATTENTION_ONCE, type AttentionAttrs } from './attentionTile.ts';
 
 export const attentionGradKVOp: Op<AttentionAttrs> = {
   name: 'attentionGradKV', doc: 'gradients to k and v from q, k, v, start, lse, delta = do . o, do',
@@ -12,6 +12,7 @@ export const attentionGradKVOp: Op<AttentionAttrs> = {
     attentionSizes('attentionGradKV', inputs);
     return [inputs[1], inputs[2]];
   },
+  noGrad: ATTENTION_ONCE,
   lower: { kind: 'loops', build(call) {
     const { e, outputs: [dk, dv] } = call, sizes = attentionSizes('attentionGradKV', call.inTypes), tiles = keyTiles(sizes);
     return { grid: { extent: sizes.B * sizes.KV * tiles, grain: 1 }, body: (g) => keyTile(call, sizes, e.div(g, tiles), e.mod(g, tiles), { dk, dv }) };

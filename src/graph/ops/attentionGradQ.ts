@@ -4,7 +4,7 @@ import { elements } from '../../base/shape.ts';
 import type { Expr } from '../../kernel/expr.ts';
 import type { Op } from '../op.ts';
 import { scoreGradients } from './attentionReference.ts';
-import { attentionSizes, BLOCK, TileWriter, type AttentionAttrs } from './attentionTile.ts';
+import { attentionSizes, BLOCK, TileWriter, ATTENTION_ONCE, type AttentionAttrs } from './attentionTile.ts';
 
 export const attentionGradQOp: Op<AttentionAttrs> = {
   name: 'attentionGradQ', doc: 'gradient to q from q, k, v, start, lse, delta = do . o, do',
@@ -12,6 +12,7 @@ export const attentionGradQOp: Op<AttentionAttrs> = {
     attentionSizes('attentionGradQ', inputs);
     return [inputs[0]];
   },
+  noGrad: ATTENTION_ONCE,
   lower: { kind: 'loops', build(call) {
     const { e, k: w, inTypes, inputs: [bq, bk, bv, bs, bl, bd, bg], outputs: [out], attrs: { causal, scale } } = call;
     const { B, T, S, H, KV, D } = attentionSizes('attentionGradQ', inTypes);

@@ -8,6 +8,9 @@ import type { LoopCall, LoopWriter } from '../op.ts';
 
 export type AttentionAttrs = { readonly causal: boolean; readonly scale: number };
 
+/** Why the gradients of attention have none of their own. */
+export const ATTENTION_ONCE = 'attention can be differentiated once; for more, write it as matmul, softmax, matmul';
+
 /** Keys (or queries) of a block: part of the definition of attention. */
 export const BLOCK = 64;
 const ROWS = 2, STEPS = 8; // unrolled: as many products as a machine has registers for one factor of each

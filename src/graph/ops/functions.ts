@@ -37,6 +37,7 @@ export { sin } from './sin.ts';
 export { slice } from './slice.ts';
 export { softmax } from './softmax.ts';
 export { sqrt } from './sqrt.ts';
+export { stopGradient } from './stopGradient.ts';
 export { sub } from './sub.ts';
 export { mean, sum } from './sum.ts';
 export { tanh } from './tanh.ts';

@@ -63,6 +63,7 @@ import { sinOp } from './sin.ts';
 import { sliceOp } from './slice.ts';
 import { softmaxOp } from './softmax.ts';
 import { sqrtOp } from './sqrt.ts';
+import { stopGradientOp } from './stopGradient.ts';
 import { subOp } from './sub.ts';
 import { sumOp } from './sum.ts';
 import { sumChunksOp } from './sumChunks.ts';
@@ -81,7 +82,7 @@ const all: readonly Op<any>[] = [
   expandOp, gatherOp, geluOp, groupedMatmulOp, groupedOuterOp, isFiniteOp, layerNormOp, lessOp, logOp, logicalAndOp, logicalNotOp,
   logicalOrOp, logSumExpOp, matmulOp, maxOp, maximumOp, minimumOp, mulOp, negOp, oneHotOp, padOp, permuteOp, powOp, putAlongOp,
   readRowsOp, reluOp, reshapeOp, rmsNormOp, ropeOp, rowCountOp, rsqrtOp, scatterAddOp, segmentExpandOp, segmentSumOp, sigmoidOp,
-  siluOp, sinOp, sliceOp, softmaxOp, sqrtOp, subOp, sumOp, sumChunksOp, takeAlongOp, tanhOp, topKOp, transposeOp, updateRowsOp,
+  siluOp, sinOp, sliceOp, softmaxOp, sqrtOp, stopGradientOp, subOp, sumOp, sumChunksOp, takeAlongOp, tanhOp, topKOp, transposeOp, updateRowsOp,
   whereOp,
 ];
 

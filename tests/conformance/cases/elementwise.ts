@@ -26,6 +26,7 @@ import { sigmoid } from '../../../src/graph/ops/sigmoid.ts';
 import { silu } from '../../../src/graph/ops/silu.ts';
 import { sin } from '../../../src/graph/ops/sin.ts';
 import { sqrt } from '../../../src/graph/ops/sqrt.ts';
+import { stopGradient } from '../../../src/graph/ops/stopGradient.ts';
 import { sub } from '../../../src/graph/ops/sub.ts';
 import { tanh } from '../../../src/graph/ops/tanh.ts';
 import { where } from '../../../src/graph/ops/where.ts';
@@ -79,6 +80,7 @@ export const families: readonly Family[] = [
   elementwise('mul', 1, (x) => mul(x, x), { name: 'by itself' }),
   elementwise('div', 2, div, { value: nonZero }),
   elementwise('neg', 1, neg),
+  elementwise('stopGradient', 1, (x) => mul(stopGradient(mul(x, x)), 2), { plain: true }),
   elementwise('copy', 1, (a) => emit1('copy', [a])),
   elementwise('exp', 1, exp),
   elementwise('sqrt', 1, sqrt, { value: positive }),
