@@ -4,6 +4,7 @@ export { clamp, elu, geluExact, hardSigmoid, hardSwish, leakyRelu, logSigmoid, s
 export { add } from './add.ts';
 export { argMax, argMin } from './argMax.ts';
 export { broadcastTo, padAll, repeat, split, squeeze, stack, tile, unsqueeze } from './arrange.ts';
+export { attention, type AttentionCall } from './attention.ts';
 export { cast } from './cast.ts';
 export { greater, greaterEqual, isNaN, lessEqual, notEqual } from './compare.ts';
 export { concat } from './concat.ts';
