@@ -57,7 +57,7 @@ const configSchema = z.strictObject({
   model: modelSchema.nullable().prefault({}),
   /** Paths of text; for a config file with a dataset of its own, what its function is given. */
   data: z.union([z.string().transform((path) => [path]), z.array(z.string())]).default([]),
-  loss: z.enum(['crossEntropy', 'meanSquaredError']).default('crossEntropy'),
+  loss: z.enum(['crossEntropy', 'meanSquaredError', 'meanAbsoluteError', 'huber', 'binaryCrossEntropyWithLogits', 'nll', 'klDivergence', 'hinge', 'cosineSimilarity']).default('crossEntropy'),
   optimizer: optimizerSchema.prefault({}),
   /** Bytes that a window of text predicts, for a module of the config file's own. */
   context: whole.optional(),
