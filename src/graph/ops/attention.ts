@@ -35,7 +35,7 @@ export const attentionOp: Op<AttentionAttrs> = {
     return [needs[0] ? emit1('attentionGradQ', inputs, attrs) : null, dk, dv, ...rest];
   },
   lower: { kind: 'loops', build(call) {
-    const { e, k: w, inTypes, inputs: [bq, bk, bv, bs], outputs: [bo, bl], attrs: { causal, scale } } = call;
+    const { e, k: w, inTypes, inputs: [bq, bk, bv, bs], outputs: [bo, bl], attrs: { causal } } = call;
     const { B, T, S, H, KV, D } = attentionSizes('attention', inTypes);
     const L = T === 1 ? 1 : 16, tiles = Math.ceil(T / L), t = new TileWriter(call, inTypes[0].dtype, L);
     return { grid: { extent: B * H * tiles, grain: 1 }, body(g) {

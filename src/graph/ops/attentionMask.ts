@@ -2,7 +2,7 @@
 // it may not) and a number of keys for each batch entry. Both stand behind an attention op's other inputs. A query that sees no key
 // gets 0, and nothing flows through it.
 import { ShapeError } from '../../base/errors.ts';
-import { boundOf, showType, stridesOf, type Dim, type TensorType } from '../../base/shape.ts';
+import { showType, stridesOf, type Dim, type TensorType } from '../../base/shape.ts';
 import type { Expr } from '../../kernel/expr.ts';
 import type { Stmt } from '../../kernel/kernel.ts';
 import type { LoopCall, RefCall } from '../op.ts';

@@ -47,7 +47,7 @@ export const std = (x: Tensor, axes?: readonly number[]): Tensor => root(varianc
 
 /** Length of x as a vector over `axes` (all by default): p = 2 (Euclid), 1 (sum of magnitudes), Infinity (largest one). Its gradient
  * is 0 where it is 0. */
-export function norm(x: Tensor, axes?: readonly number[], p: 1 | 2 | typeof Infinity = 2): Tensor {
+export function norm(x: Tensor, axes?: readonly number[], p = 2): Tensor {
   switch (p) {
     case 1: return sum(abs(x), axes);
     case 2: return root(sum(mul(x, x), axes));
