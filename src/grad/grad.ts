@@ -3,8 +3,8 @@
 import { isFloat } from '../base/dtype.ts';
 import { UserError } from '../base/errors.ts';
 import { GraphBuilder } from '../graph/builder.ts';
-import { expand } from '../graph/ops/expand.ts';
-import { scalar, type Tensor } from '../graph/tensor.ts';
+import { zerosLike } from '../graph/ops/fill.ts';
+import type { Tensor } from '../graph/tensor.ts';
 import { gradients } from './differentiate.ts';
 
 /**
@@ -27,5 +27,3 @@ export function grad(loss: Tensor, tensors: readonly Tensor[]): Tensor[] {
   }
   return gradients(builder, loss, tensors).map((g, i) => g ?? zerosLike(tensors[i]));
 }
-
-const zerosLike = (t: Tensor): Tensor => expand(scalar(t, 0), t, t.shape.map((_, i) => i));

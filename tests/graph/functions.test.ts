@@ -63,6 +63,15 @@ test('order', async () => {
   await check([1, NaN, 7], f.argMax, 1);
 });
 
+test('over any axis, and of any rank', async () => {
+  const third = Math.log(3);
+  await check([[0, 0], [third, 0]], (x) => f.softmax(x, 0), [[0.25, 0.5], [0.75, 0.5]]);
+  await check([[0, 0], [third, 0]], (x) => f.logSumExp(x, 0), [Math.log(4), Math.LN2]);
+  await check([[0, 0], [third, 0]], (x) => f.logSoftmax(x, 0), [[-Math.log(4), -Math.LN2], [Math.log(0.75), -Math.LN2]]);
+  await check([3, 9, 5], (x) => f.topK(x, 2).values, [9, 5]);
+  await check([[[3, 9, 5]], [[1, 2, 0]]], (x) => f.topK(x, 2).indices, [[[1, 2]], [[1, 0]]]);
+});
+
 test('scans', async () => {
   await check([1, 2, 3], (x) => f.cumulativeSum(x), [1, 3, 6]);
   await check([1, 2, 3], (x) => f.cumulativeSum(x, 0, { exclusive: true }), [0, 1, 3]);
@@ -90,6 +99,8 @@ test('reductions', async () => {
 });
 
 test('arrangements', async () => {
+  await check([[1, 2]], (x) => f.zerosLike(x), [[0, 0]]);
+  await check([[1, 2]], (x) => f.mul(f.onesLike(x), f.full(x, [2], 3)), [[3, 3]]);
   await check([[1, 2], [3, 4]], (x) => f.flip(x, 1), [[2, 1], [4, 3]]);
   await check([1, 2], (x) => f.stack([x, f.neg(x)]), [[1, 2], [-1, -2]]);
   await check([1, 2], (x) => f.stack([x, f.neg(x)], -1), [[1, -1], [2, -2]]);

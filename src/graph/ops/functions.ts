@@ -16,6 +16,7 @@ export { div } from './div.ts';
 export { equal } from './equal.ts';
 export { erf } from './erf.ts';
 export { exp } from './exp.ts';
+export { full, fullLike, onesLike, zerosLike } from './fill.ts';
 export { flip } from './flip.ts';
 export { ceil, floor } from './floor.ts';
 export { gather } from './gather.ts';

@@ -35,6 +35,7 @@ export const families: readonly Family[] = [
   { op: 'less', name: 'comparisons', cases: anyShape().map((s) => ({
     inputs: [...s.counts, ...['a', 'b'].map((name): InputSpec => ({ name, shape: s.shape, value: odd }))],
     build: (t) => { const [a, b] = t.slice(s.counts.length); return [f.greater(a, b), f.lessEqual(a, b), f.greaterEqual(a, 0), f.notEqual(a, b), f.isNaN(a)]; } })) },
+  { op: 'softmax', name: 'any axis', cases: fixedAxis.map(({ shape, axis }) => unary({ shape, counts: [] }, (x) => [f.softmax(f.mul(x, 2), axis), f.logSoftmax(x, axis)])) },
   { op: 'logSumExp', name: 'logSoftmax', cases: rowsOf().map((s) => unary(s, (x) => f.logSoftmax(f.mul(x, 3)))) },
   { op: 'max', name: 'min', cases: axesWith(distinct, f.min) },
   { op: 'sum', name: 'std', cases: axesWith(awayFrom(), (x, axes) => f.add(f.std(x, axes), f.std(f.mul(x, 0)))) },
@@ -45,6 +46,12 @@ export const families: readonly Family[] = [
   { op: 'max', name: 'any and all', cases: fc.tuple(axesOf(someSize), fc.double({ min: 0, max: 1, noNaN: true })).map(([{ s, axes }, share]) => ({
     inputs: [...s.counts, { name: 'x', dtype: 'bool', shape: s.shape, value: ({ uniform }) => (uniform < share ? 1 : 0) }],
     build: (t) => [f.any(t[s.counts.length], axes), f.all(t[s.counts.length], axes)] })) },
+  { op: 'matmul', name: 'attention by hand', cases: fc.tuple(someSize, someSize).filter(([t, d]) => t * t < 1200 && d < 20).map(([time, width]) => ({
+    inputs: ['q', 'k', 'v'].map((name): InputSpec => ({ name, shape: [2, time, width] })),
+    build: ([q, k, v]) => {
+      const scores = f.mul(f.matmul(q, k, { transB: true }), 0.5);
+      return f.matmul(f.softmax(f.where(f.lowerMask(scores), scores, f.fullLike(scores, -1e9))), v);
+    } })) },
   { op: 'where', name: 'triangles', cases: fc.tuple(fixedShape(2, 4), fc.integer({ min: -4, max: 4 })).map(([shape, d]) =>
     unary({ shape, counts: [] }, (x) => [f.tril(x, d), f.triu(f.mul(x, x), d)])) },
   { op: 'reshape', name: 'squeeze and unsqueeze', cases: anyShape(1, 3).map((s) => unary(s, (x) => f.squeeze(f.mul(f.unsqueeze(f.unsqueeze(x, 1), -1), 2), [1, -1]))) },
