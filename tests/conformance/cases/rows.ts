@@ -110,6 +110,6 @@ export const families: readonly Family[] = [
     build: (t) => { const [seed, step, x] = t.slice(s.counts.length); return [dropout(x, seed, step, { rate: 0.3, key: 0xdeadbeef }), dropout(add(x, x), seed, step, { rate: 0.5, key: 7 })]; } })) },
   { op: 'rope', cases: fc.tuple(fixedShape(0, 2, someSize), fc.constantFrom(1, 3, 8), fc.constantFrom(1, 2, 4), fc.constantFrom(2, 6, 16, 32))
     .filter(([lead, t, h, w]) => volume(lead) * t * h * w <= 12_000).map(([lead, time, heads, width]) => ({
-      inputs: [{ name: 'x', shape: [...lead, time, heads, width] }, { name: 'cos', shape: [time, width / 2], grad: false }, { name: 'sin', shape: [time, width / 2], grad: false }],
+      inputs: [{ name: 'x', shape: [...lead, time, heads, width] }, { name: 'cos', shape: [time, width / 2] }, { name: 'sin', shape: [time, width / 2] }],
       build: ([x, cos, sin]) => rope(mul(x, 1.5), cos, sin) })) },
 ];
