@@ -6,5 +6,6 @@ export { Linear, type LinearOptions } from './linear.ts';
 export { MLP, type MlpOptions } from './mlp.ts';
 export { ExpertBank, type Activation, type ExpertsOptions } from './moe/experts.ts';
 export { MoE, type MoEOptions } from './moe/moe.ts';
+export { MultiHeadAttention, type MultiHeadInputs, type MultiHeadOptions } from './multi-head.ts';
 export { LayerNorm, RMSNorm } from './norm.ts';
 export { TransformerBlock, TransformerLM, type TransformerOptions } from './transformer.ts';
