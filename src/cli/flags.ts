@@ -1,6 +1,6 @@
 // Flags that several commands share, and what they mean. In: texts of the command line; out: numbers, or a usage error.
 import { InvalidArgumentError, Option, type Command } from 'commander';
-import { DEVICES } from '../session/backend.ts';
+import { DEVICES } from '../session/platform.ts';
 import type { Overrides } from '../train/configure.ts';
 import type { Config } from '../train/schema.ts';
 

@@ -4,7 +4,7 @@ import { test } from 'node:test';
 import { crossEntropy } from '../../src/nn/loss.ts';
 import { sgd } from '../../src/optim/sgd.ts';
 import { generate } from '../../src/session/generate.ts';
-import { compile } from '../../src/session/session.ts';
+import { compile } from '../../src/session/node.ts';
 import { hostTensor } from '../../src/base/tensor.ts';
 import { call } from '../../src/trace/trace.ts';
 import { noCompiler, toyBatch, toyLM } from '../support/toy.ts';
