@@ -7,7 +7,7 @@ import { generate } from '../../src/session/generate.ts';
 import { compile } from '../../src/session/node.ts';
 import { hostTensor } from '../../src/base/tensor.ts';
 import { call } from '../../src/trace/trace.ts';
-import { noCompiler, toyBatch, toyLM } from '../support/toy.ts';
+import { toyBatch, toyLM } from '../support/toy.ts';
 
 const take = async (tokens: AsyncGenerator<number>): Promise<number[]> => {
   const list: number[] = [];
@@ -15,7 +15,7 @@ const take = async (tokens: AsyncGenerator<number>): Promise<number[]> => {
   return list;
 };
 
-test('cached steps give the bits of the whole sequence', { skip: noCompiler }, async () => {
+test('cached steps give the bits of the whole sequence', async () => {
   const model = toyLM();
   await using session = await compile(model, { loss: crossEntropy, optimizer: sgd({ lr: 0.1 }) });
   for (let i = 0; i < 3; i++) await session.step(toyBatch(i));
@@ -32,7 +32,7 @@ test('cached steps give the bits of the whole sequence', { skip: noCompiler }, a
   rows.forEach((row, t) => assert.deepEqual(row, (whole.data as Float32Array).slice(t * 17, (t + 1) * 17), `position ${t}`));
 });
 
-test('the most probable token at temperature 0, also past the context', { skip: noCompiler }, async () => {
+test('the most probable token at temperature 0, also past the context', async () => {
   await using session = await compile(toyLM(), { loss: crossEntropy, optimizer: sgd({ lr: 0.1 }) });
   await session.step(toyBatch(0));
   const prompt = [1, 2, 3];
@@ -48,7 +48,7 @@ test('the most probable token at temperature 0, also past the context', { skip: 
   assert.deepEqual(await take(generate(session, prompt, { tokens: 20, temperature: 2, topK: 1, seed: 5 })), made);
 });
 
-test('a seed gives one text, and bad requests are named', { skip: noCompiler }, async () => {
+test('a seed gives one text, and bad requests are named', async () => {
   await using session = await compile(toyLM(), { loss: crossEntropy });
   const text = (seed: number): Promise<number[]> => take(generate(session, [0], { tokens: 15, seed }));
   assert.deepEqual(await text(1), await text(1));

@@ -48,7 +48,7 @@ export class WasmDevice implements Device {
   /** Throws UserError where the engine lacks SIMD. */
   static async open(threads: number, options: WasmOptions = {}): Promise<WasmDevice> {
     const shared = typeof SharedArrayBuffer !== 'undefined' && (globalThis as { crossOriginIsolated?: boolean }).crossOriginIsolated !== false;
-    const own = (shared ? threads : 1) * SCRATCH + SPARE;
+    const own = (shared ? threads : 1) * SCRATCH + SPARE + 2 * PAGE;
     const heap = new Heap(Math.ceil(((options.memory ?? MOST_PAGES * PAGE) + own) / PAGE), shared);
     const limits = { shared, pages: heap.pages };
     if (!WebAssembly.validate(emitCore(false, limits))) throw new UserError('device wasm: this JavaScript engine has no WebAssembly SIMD', 'a newer browser or Node');

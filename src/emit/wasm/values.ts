@@ -170,8 +170,8 @@ export class Values {
     if (arithmetic) { push(a, b); f.op(`${t}.${arithmetic}` as Plain); return; }
     if (compare) { push(a, b); f.op(`${t}.${compare}${t === 'i32' && compare.startsWith('l') ? sign : ''}` as Plain); return; }
     switch (e.op) {
-      case 'div': push(a, b); f.op(t === 'i32' ? (of === 'int32' ? 'i32.div_s' : 'i32.div_u') : `${t}.div`); return;
-      case 'mod': push(a, b); f.op(of === 'int32' ? 'i32.rem_s' : 'i32.rem_u'); return;
+      case 'div': push(a, b); f.op(t === 'i32' ? `i32.div${division(a)}` : `${t}.div`); return;
+      case 'mod': push(a, b); f.op(`i32.rem${division(a)}`); return;
       case 'shr': push(a, b); f.op(of === 'uint32' ? 'i32.shr_u' : 'i32.shr_s'); return;
       case 'neg': if (t === 'i32') { f.i32(0); push(a); f.op('i32.sub'); } else { push(a); f.op(`${t}.neg`); } return;
       case 'abs': case 'sqrt':
@@ -341,9 +341,9 @@ export class Values {
       case 'add': case 'sub': case 'mul': push(a, b); f.simd(`${t}.${e.op}`); return;
       case 'and': case 'or': case 'xor': push(a, b); f.simd(`v128.${e.op}`); return;
       case 'div':
-        if (float) { push(a, b); f.simd('f32x4.div'); } else this.#laneByLane(a, b, of === 'int32' ? 'i32.div_s' : 'i32.div_u');
+        if (float) { push(a, b); f.simd('f32x4.div'); } else this.#laneByLane(a, b, `i32.div${division(a)}`);
         return;
-      case 'mod': this.#laneByLane(a, b, of === 'int32' ? 'i32.rem_s' : 'i32.rem_u'); return;
+      case 'mod': this.#laneByLane(a, b, `i32.rem${division(a)}`); return;
       case 'shr':
         if (this.isVector(b)) { this.#laneByLane(a, b, of === 'uint32' ? 'i32.shr_u' : 'i32.shr_s'); return; }
         push(a);
@@ -471,5 +471,8 @@ export class Values {
     for (const p of places) if (!place(p.kind, p.which, p.index)) visit(p.index);
   }
 }
+
+/** Division of indices is signed unless they are known not to be negative (where it is a shift, for powers of 2). */
+const division = (a: Expr): '_s' | '_u' => (a.dtype === 'uint32' || (a.dtype === 'index' && minOf(a) >= 0) ? '_u' : '_s');
 
 const isVectorFunction = (name: string): name is VectorFunction => (VECTOR_FUNCTIONS as readonly string[]).includes(name);
