@@ -60,8 +60,9 @@ export type Lowering<A extends Attrs = Attrs> =
       at(call: MapCall<A>, index: readonly Expr[], output: number): Expr;
       /** The same by row-major linear index, where the op reads all its (equally large) inputs at that index; null where it does not. */
       linear?(call: MapCall<A>, linear: Expr, output: number): Expr | null }
-  /** Sum of products; what the epilogue stores is decided when kernels are fused. */
-  | { readonly kind: 'matmul'; build(call: MatmulCall<A>): MatmulSpec }
+  /** Sum of products; what the epilogue stores is decided when kernels are fused. `stored`: each element of an input enters many
+   * products, so that inputs are never computed while they are packed. */
+  | { readonly kind: 'matmul'; readonly stored?: boolean; build(call: MatmulCall<A>): MatmulSpec }
   /** Loops of its own, over materialised inputs and outputs. `update`: it also reads what it has stored. */
   | { readonly kind: 'loops'; readonly update?: boolean; build(call: LoopCall<A>): LoopSpec };
 
@@ -79,6 +80,8 @@ export interface MapCall<A extends Attrs = Attrs> {
 export interface MatmulCall<A extends Attrs = Attrs> extends MapCall<A> {
   /** A dimension's size as a matmul takes it: the number, or where the counts or offsets are. */
   size(dim: Dim): Extent;
+  /** The same for all segments together, times a fixed number: rows of a dimension that is merged with fixed ones. */
+  all(dim: Dim, times: number): Extent;
   /** First row of segment `z` of a segmented dimension, int32. */
   offset(dim: Dim, z: Expr): Expr;
 }
