@@ -15,8 +15,10 @@ export interface Op<A extends Attrs = Attrs> {
   /** Types of the outputs; throws ShapeError. `ids` are the inputs' values, for dimensions that refer to one (counts, offsets). */
   infer(inputs: readonly TensorType[], attrs: A, ids: readonly ValueId[]): TensorType[];
   /** Gradients to the inputs (null: none flows) from those to the outputs (null where nothing reads that output). Absent: not
-   * differentiable, nothing flows. */
+   * differentiable; to ask for a gradient through a float result of it is an error. */
   grad?(call: GradCall<A>): (Tensor | null)[];
+  /** Where a float result has no gradient: why, and what to use instead. */
+  readonly noGrad?: string;
   readonly lower: Lowering<A>;
   /** Float64 arrays in, float64 arrays out (integers and bools as their values); `types` have counts resolved to run-time sizes in
    * `rows`, see RefCall. */

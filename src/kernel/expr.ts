@@ -5,11 +5,11 @@ import type { DType } from '../base/dtype.ts';
 /** Element types that kernels compute in; 'index' is an integer wide enough for any address (int64 in C). */
 export type Scalar = DType | 'index';
 
-export const UNARY = ['neg', 'abs', 'sqrt', 'exp', 'log', 'tanh', 'sigmoid', 'erf', 'sin', 'cos', 'not', 'isfinite'] as const;
+export const UNARY = ['neg', 'abs', 'sqrt', 'floor', 'round', 'exp', 'log', 'tanh', 'sigmoid', 'erf', 'sin', 'cos', 'not', 'isfinite'] as const;
 export const BINARY = ['add', 'sub', 'mul', 'div', 'mod', 'min', 'max', 'lt', 'le', 'eq', 'ne', 'and', 'or', 'xor', 'shr'] as const;
 export type UnaryOp = (typeof UNARY)[number];
 export type BinaryOp = (typeof BINARY)[number];
-/** fma(a, b, c) = a*b + c rounded once; select(c, a, b); cast; threefry(k0, k1, c0, c1) = first output word. */
+/** round is to the nearest whole number, halves to the even one; fma(a, b, c) = a*b + c rounded once; select(c, a, b); cast; threefry(k0, k1, c0, c1) = first output word. */
 export type ScalarOp = UnaryOp | BinaryOp | 'fma' | 'select' | 'cast' | 'threefry';
 export type ReduceOp = 'sum' | 'max';
 

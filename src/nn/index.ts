@@ -8,6 +8,7 @@ export { Linear, type LinearOptions } from './linear.ts';
 export { MLP, type MlpOptions } from './mlp.ts';
 export { ExpertBank, type Activation, type ExpertsOptions } from './moe/experts.ts';
 export { MoE, type MoEOptions } from './moe/moe.ts';
+export { MultiHeadAttention, type MultiHeadInputs, type MultiHeadOptions } from './multi-head.ts';
 export { LayerNorm, RMSNorm } from './norm.ts';
 export { AvgPool2d, GlobalAvgPool2d, MaxPool2d } from './pool.ts';
 export { Flatten, Sequential, type Layer } from './sequential.ts';

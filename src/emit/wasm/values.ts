@@ -174,10 +174,10 @@ export class Values {
       case 'mod': push(a, b); f.op(`i32.rem${division(a)}`); return;
       case 'shr': push(a, b); f.op(of === 'uint32' ? 'i32.shr_u' : 'i32.shr_s'); return;
       case 'neg': if (t === 'i32') { f.i32(0); push(a); f.op('i32.sub'); } else { push(a); f.op(`${t}.neg`); } return;
-      case 'abs': case 'sqrt':
+      case 'abs': case 'sqrt': case 'floor': case 'round':
         if (t === 'i32') throw new VerifyError('emit', `no ${e.op} of ${of}`);
         push(a);
-        f.op(`${t}.${e.op}`);
+        f.op(`${t}.${e.op === 'round' ? 'nearest' : e.op}`);
         return;
       case 'not': push(a); f.op('i32.eqz'); return;
       case 'isfinite': { // x - x is 0 for every finite x and NaN for the others
@@ -353,6 +353,8 @@ export class Values {
       case 'neg': push(a); f.simd(`${t}.neg`); return;
       case 'abs': push(a); f.simd('f32x4.abs'); return;
       case 'sqrt': push(a); f.simd('f32x4.sqrt'); return;
+      case 'floor': push(a); f.simd('f32x4.floor'); return;
+      case 'round': push(a); f.simd('f32x4.nearest'); return;
       case 'not': push(a); f.simd('v128.not'); return;
       case 'isfinite': {
         push(a);
