@@ -50,7 +50,7 @@ export interface Compiled {
 export function compileGraph(graph: Graph): Compiled {
   const optimised = optimise(graph, ops);
   const lowered = lower(optimised, ops);
-  const kernels = [...new Map(lowered.calls.map((c) => [c.key, { key: c.key, kernel: verifyKernel(c.kernel) }])).values()];
+  const kernels = [...new Map(lowered.calls.map((c) => [c.key, c.kernel]))].map(([key, kernel]) => ({ key, kernel: verifyKernel(kernel) }));
   return { graph: optimised, lowered, kernels, program: verifyProgram(plan(lowered)) };
 }
 

@@ -1,6 +1,6 @@
 // dynamoe bench: how fast this machine does it. `gemm`: one matrix product against the peak; `step`: a training step and its parts.
-import type { Command } from 'commander';
-import { benchGemm, type GemmFlags } from './bench-gemm.ts';
+import { Option, type Command } from 'commander';
+import { benchGemm, GEMM_DEVICES, type GemmFlags } from './bench-gemm.ts';
 import { benchStep, type BenchStepFlags } from './bench-step.ts';
 import { data, device, json, modelFlags, threads, whole, wholeList } from './flags.ts';
 
@@ -8,6 +8,7 @@ export function addBench(program: Command): void {
   const bench = program.command('bench').summary('measure speed').description('Measures speed on this machine.');
   bench.command('gemm').description('A float32 matrix product of random numbers, and the peak of fused multiply-adds, in turns in one process.')
     .option('--size <n>', 'rows, columns and depth', whole(1, 16384), 1024)
+    .addOption(new Option('--device <name>', 'where to run').choices(GEMM_DEVICES).default('auto'))
     .option('--threads <list>', 'numbers of threads, such as 1,2 (default: 1 and all cores)', wholeList)
     .option('--rounds <n>', 'turns', whole(1), 12)
     .addOption(json())

@@ -19,12 +19,19 @@ export function lower(graph: Graph, ops: OpTable): Lowered {
   const { groups, inPlace } = groupKernels(storage);
   const alias = new Map<ValueId, ValueId>();
   for (const v of storage.stored) if (storage.home(v) !== v) alias.set(v, storage.home(v));
-  const copies = graph.updates.filter((u) => !inPlace.has(u.value)).map((u) => copyCall(storage, u));
-  return { graph, calls: [...groups.map((g) => callOf(storage, ops, g)), ...copies], alias, inPlaceUpdates: inPlace };
+  const keys = new Map<string, string>();
+  /** Equal text, equal key: most kernels of a graph occur many times. */
+  const keyOf = (kernel: Kernel): string => {
+    const text = printKernel(kernel), found = keys.get(text) ?? hashHex(text);
+    keys.set(text, found);
+    return found;
+  };
+  const copies = graph.updates.filter((u) => !inPlace.has(u.value)).map((u) => copyCall(storage, u, keyOf));
+  return { graph, calls: [...groups.map((g) => callOf(storage, ops, g, keyOf)), ...copies], alias, inPlaceUpdates: inPlace };
 }
 
 /** The update of a state that could not be written in place: copied when every reader of the old value is done. */
-function copyCall({ graph, home }: Storage, { state, value, unless }: Update): KernelCall {
+function copyCall({ graph, home }: Storage, { state, value, unless }: Update, keyOf: (kernel: Kernel) => string): KernelCall {
   const e = new Exprs(), type = graph.types[state], size = elements(type.shape), index = e.loop(size, 'p');
   const kernel: Kernel = {
     form: 'loops', locals: [], ints: 0,
@@ -32,18 +39,18 @@ function copyCall({ graph, home }: Storage, { state, value, unless }: Update): K
     grid: { index, extent: e.index(size), grain: COPY_GRAIN, vector: true },
     body: [{ s: 'store', buffer: 0, index, value: e.load(1, index, type.dtype) }],
   };
-  return { kernel, key: hashHex(printKernel(kernel)), buffers: [state, home(value)], ints: [], inPlace: [], unless, ops: ['update'], scope: '', flops: 0 };
+  return { kernel, key: keyOf(kernel), buffers: [state, home(value)], ints: [], inPlace: [], unless, ops: ['update'], scope: '', flops: 0 };
 }
 
 const COPY_GRAIN = 16384; // elements a task
 
-function callOf(storage: Storage, ops: OpTable, group: Group): KernelCall {
+function callOf(storage: Storage, ops: OpTable, group: Group, keyOf: (kernel: Kernel) => string): KernelCall {
   const { graph, producers } = storage;
   const scope = new Scope(storage, group.members);
   const { kernel, flops } = build();
   const nodes = [group.node, ...group.roots.map((v) => producers[v])].flatMap((n) => n ?? []);
   return {
-    kernel, key: hashHex(printKernel(kernel)), buffers: [...scope.values], ints: [...scope.ints], inPlace: group.kind === 'loops' ? [] : inPlacePairs(kernel),
+    kernel, key: keyOf(kernel), buffers: [...scope.values], ints: [...scope.ints], inPlace: group.kind === 'loops' ? [] : inPlacePairs(kernel),
     unless: group.unless, ops: [...new Set(nodes.map((n) => n.op))], scope: nodes[0]?.scope ?? '', flops,
   };
 

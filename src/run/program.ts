@@ -80,13 +80,20 @@ export class ProgramExecutor implements Executor<LoadedProgram> {
 
   #growArena(bytes: number): void {
     const old = this.#arena;
-    this.#arena = this.device.alloc(bytes);
-    // Programs that point into the old arena are bound anew; their io and constants stay.
-    for (const l of this.#loaded) {
-      this.device.release(l.bound);
-      Object.assign(l, this.#bind(l.program, l.memories));
-    }
+    // Nothing in it outlives a run, so it goes first: a device whose memory is small need not hold both.
     if (old) this.device.free(old);
+    try {
+      this.#arena = this.device.alloc(bytes);
+    } catch (error) {
+      if (old) this.#arena = this.device.alloc(old.bytes);
+      throw error;
+    } finally {
+      // Programs that point into the old arena are bound anew; their io and constants stay.
+      for (const l of this.#loaded) {
+        this.device.release(l.bound);
+        Object.assign(l, this.#bind(l.program, l.memories));
+      }
+    }
   }
 
   /** The programs that are loaded now. */

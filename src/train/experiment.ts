@@ -3,7 +3,8 @@
 import { UserError } from '../base/errors.ts';
 import type { Batches } from '../data/dataset.ts';
 import type { Batch } from '../base/tensor.ts';
-import { text, type TextBatchOptions, type TextPassOptions } from '../data/text.ts';
+import type { TextBatchOptions, TextPassOptions } from '../data/text.ts';
+import { text } from '../data/text-files.ts';
 import * as losses from '../nn/loss.ts';
 import { TransformerLM } from '../nn/transformer.ts';
 import { adam, adamW } from '../optim/adam.ts';

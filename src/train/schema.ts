@@ -2,6 +2,7 @@
 // default language model. In: unknown data; out: a Config with every value filled in, or a ConfigError that names the key.
 import { z } from 'zod';
 import { UserError } from '../base/errors.ts';
+import { DEVICES } from '../session/platform.ts';
 
 /** A configuration or a command that cannot be meant so; the command line exits with 2. */
 export class ConfigError extends UserError {
@@ -71,7 +72,7 @@ const configSchema = z.strictObject({
   /** Steps between checkpoints; 0: only at the end. Default about every ten seconds. */
   saveEvery: z.int().min(0).optional(),
   accumulate: whole.default(1),
-  device: z.enum(['auto', 'native', 'reference']).default('auto'),
+  device: z.enum(DEVICES).default('auto'),
   threads: whole.max(256).optional(),
 });
 

@@ -12,7 +12,7 @@ import { scalar, type Tensor } from '../../src/graph/tensor.ts';
 import { Linear } from '../../src/nn/linear.ts';
 import { sgd } from '../../src/optim/sgd.ts';
 import { ReferenceExecutor } from '../../src/run/reference.ts';
-import { compile } from '../../src/session/session.ts';
+import { compile } from '../../src/session/node.ts';
 import { call, use } from '../../src/trace/trace.ts';
 
 /** What `build` makes of the vector x. */

@@ -12,12 +12,14 @@ import type { Layout } from './runner.ts';
 const ROWS = 48;
 const LAYOUT: Layout = { stepWords: 4, depth: DEPTH, aStride: A_STRIDE, panel: PANEL, rows: ROWS,
   own: 256 << 10, aBytes: ROWS * A_STRIDE * 4, bBytes: DEPTH * 512 * 4, sumBytes: 1 << 20 };
+/** For tables of steps and what rounding to whole blocks takes. */
+const SPARE = 8 << 20;
 const SCRATCH = LAYOUT.own + LAYOUT.aBytes + LAYOUT.bBytes + LAYOUT.sumBytes;
 
 interface WasmBound extends Bound { readonly table: Memory; readonly counters: Memory }
 
 export interface WasmOptions {
-  /** Bytes of memory, reserved once; default and most 4 GiB. The system gives them when they are used. */
+  /** Bytes for programs and states, reserved once; default and most 4 GiB. The system gives them when they are used. */
   readonly memory?: number | undefined;
 }
 
@@ -38,14 +40,16 @@ export class WasmDevice implements Device {
     this.#shared = shared;
     this.fused = fused;
     this.#pool = shared ? new WorkerPool(heap.memory, heap.alloc(256).address, scratches, LAYOUT) : new InlinePool(heap.memory, scratches[0], LAYOUT);
-    this.info = { name: 'wasm', threads, description: `CPU, WebAssembly, ${threads} ${threads === 1 ? 'thread' : 'threads'}${
+    const why = heap.pages === MOST_PAGES ? 'the wasm device reaches 4 GiB with its 32-bit addresses' : 'the wasm device reserved so much when it was opened';
+    this.info = { name: 'wasm', threads, limit: { bytes: heap.left - SPARE, why }, description: `CPU, WebAssembly, ${threads} ${threads === 1 ? 'thread' : 'threads'}${
       fused ? '' : ' (this engine rounds products before it adds: results differ from the native device\'s in their last bits)'}` };
   }
 
   /** Throws UserError where the engine lacks SIMD. */
   static async open(threads: number, options: WasmOptions = {}): Promise<WasmDevice> {
     const shared = typeof SharedArrayBuffer !== 'undefined' && (globalThis as { crossOriginIsolated?: boolean }).crossOriginIsolated !== false;
-    const heap = new Heap(Math.floor((options.memory ?? MOST_PAGES * PAGE) / PAGE), shared);
+    const own = (shared ? threads : 1) * SCRATCH + SPARE + 2 * PAGE;
+    const heap = new Heap(Math.ceil(((options.memory ?? MOST_PAGES * PAGE) + own) / PAGE), shared);
     const limits = { shared, pages: heap.pages };
     if (!WebAssembly.validate(emitCore(false, limits))) throw new UserError('device wasm: this JavaScript engine has no WebAssembly SIMD', 'a newer browser or Node');
     const fused = await fuses(heap.memory, emitCore(true, limits));
