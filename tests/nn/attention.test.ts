@@ -14,7 +14,7 @@ import type { Session } from '../../src/session/session.ts';
 import { call } from '../../src/trace/trace.ts';
 import { sgd } from '../../src/optim/sgd.ts';
 import { crossEntropy } from '../../src/nn/loss.ts';
-import { fingerprint, noCompiler, toyBatch, toyLM } from '../support/toy.ts';
+import { fingerprint, toyBatch, toyLM } from '../support/toy.ts';
 
 const B = 2, T = 21, WIDTH = 24;
 const loss = (output: Tensor): Tensor => sum(output);
@@ -30,7 +30,7 @@ const columns = (matrix: Float32Array, width: number, order: readonly number[]):
   Float32Array.from({ length: matrix.length / width * order.length }, (_, i) => matrix[Math.floor(i / order.length) * width + order[i % order.length]]);
 const range = (from: number, to: number): number[] => Array.from({ length: to - from }, (_, i) => from + i);
 
-test('as many heads of keys as of queries is multi-head attention', { skip: noCompiler }, async () => {
+test('as many heads of keys as of queries is multi-head attention', async () => {
   const after = async (options: { kvHeads?: number }): Promise<Record<string, string>> => {
     await using session = await compile(toyLM(options), { loss: crossEntropy, optimizer: sgd({ lr: 0.1 }) });
     for (let i = 0; i < 3; i++) await session.step(toyBatch(i));
@@ -39,7 +39,7 @@ test('as many heads of keys as of queries is multi-head attention', { skip: noCo
   assert.deepEqual(await after({ kvHeads: 2 }), await after({}));
 });
 
-test('fewer heads of keys give what as many give in which those are repeated', { skip: noCompiler }, async () => {
+test('fewer heads of keys give what as many give in which those are repeated', async () => {
   const options = { dModel: WIDTH, heads: 6, context: T }, width = 4;
   await using few = await compile(new CausalSelfAttention({ ...options, kvHeads: 2 }), { loss });
   await using many = await compile(new CausalSelfAttention(options), { loss });
@@ -52,7 +52,7 @@ test('fewer heads of keys give what as many give in which those are repeated', {
   assert.deepEqual((await many.predict(x)).data, expected.data);
 });
 
-test('causal and rotary, the general layer is the one of language models', { skip: noCompiler }, async () => {
+test('causal and rotary, the general layer is the one of language models', async () => {
   await using causal = await compile(new CausalSelfAttention({ dModel: WIDTH, heads: 6, kvHeads: 3, context: T }), { loss });
   await using general = await compile(new MultiHeadAttention({ dModel: WIDTH, heads: 6, kvHeads: 3, causal: true, rope: true, bias: false }), { loss });
   const expected = await causal.predict(x), qkv = read(causal, 'qkv.weight');
@@ -74,7 +74,7 @@ class Padded {
   }
 }
 
-test('padding changes no bit of what is no padding', { skip: noCompiler }, async () => {
+test('padding changes no bit of what is no padding', async () => {
   await using session = await compile(new Padded(), { loss });
   const short = 13, row = short * WIDTH, part = x.data.slice(0, row);
   const long = new Float32Array(T * WIDTH);
@@ -84,7 +84,7 @@ test('padding changes no bit of what is no padding', { skip: noCompiler }, async
   assert.deepEqual(got.data.slice(0, row), expected.data);
 });
 
-test('over a memory of another width: each row mixes the rows of the memory', { skip: noCompiler }, async () => {
+test('over a memory of another width: each row mixes the rows of the memory', async () => {
   class Cross {
     readonly attention = new MultiHeadAttention({ dModel: WIDTH, heads: 3, kvHeads: 1, memoryWidth: 5 });
     forward(x: Tensor): Tensor { return call(this.attention, x, { memory: slice(x, 2, 0, 5) }); }
@@ -96,7 +96,7 @@ test('over a memory of another width: each row mixes the rows of the memory', { 
   assert.equal(read(session, 'attention.k.weight').length, 5 * 8);
 });
 
-test('a layer trains through masks and lengths', { skip: noCompiler }, async () => {
+test('a layer trains through masks and lengths', async () => {
   await using session = await compile(new Padded({ kvHeads: 1 }), { loss: (output) => sum(output, [0, 1, 2]), optimizer: sgd({ lr: 0.01 }) });
   const first = await session.step({ x, y: x }), second = await session.step({ x, y: x });
   assert.ok(second.loss < first.loss && Number.isFinite(second.gradNorm));

@@ -5,9 +5,11 @@ import { postorder } from '../../kernel/expr.ts';
 import type { MatmulKernel, Packing } from '../../kernel/kernel.ts';
 import { asSet, invariants } from '../../kernel/rewrite.ts';
 import { I32, V128, F32 } from './binary.ts';
+import type { Frame } from './frame.ts';
 import { A_STRIDE, PANEL } from './gemm.ts';
 import type { StmtWriter } from './stmts.ts';
-import { typeOf, Values, type Frame } from './values.ts';
+import { Values } from './values.ts';
+import { typeOf } from './words.ts';
 
 /** A loop over `variable` from the local `from`, `count` (a local) times, with what does not change computed before. */
 function over(frame: Frame, variable: Var, from: number, count: number, lanes: Expr | null,
