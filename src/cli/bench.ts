@@ -1,6 +1,7 @@
 // dynamoe bench: how fast this machine does it. `gemm`: one matrix product against the peak; `conv`: convolutions
-// against a product of their size; `step`: a training step and its parts.
+// against a product of their size; `step`: a training step and its parts; `compile`: a cold start.
 import { Option, type Command } from 'commander';
+import { benchCompile, type BenchCompileFlags } from './bench-compile.ts';
 import { benchConv, type ConvFlags } from './bench-conv.ts';
 import { benchGemm, GEMM_DEVICES, type GemmFlags } from './bench-gemm.ts';
 import { benchStep, type BenchStepFlags } from './bench-step.ts';
@@ -20,6 +21,13 @@ export function addBench(program: Command): void {
     .option('--rounds <n>', 'turns', whole(1), 30)
     .addOption(threads()).addOption(json())
     .action((flags: ConvFlags) => benchConv(flags));
+  const compile = bench.command('compile').description('A cold start in a fresh process: from a model to the end of its first training step.')
+    .argument('[config]', 'a .json or .ts file; without it the default language model')
+    .addOption(data())
+    .option('--batch <n>', 'samples in a step (default: 12)', whole(1))
+    .option('--cold', 'with an empty cache of compiled kernels (native device)')
+    .addOption(device()).addOption(threads()).addOption(json());
+  modelFlags(compile).action((file: string | undefined, flags: BenchCompileFlags) => benchCompile(file, flags));
   const step = bench.command('step').description('Training steps of a model, after some to warm up; the same batch every time.')
     .argument('[config]', 'a .json or .ts file; without it the default language model')
     .addOption(data())

@@ -31,13 +31,14 @@ export class ProgramExecutor implements Executor<LoadedProgram> {
   get description(): string { return this.device.info.description; }
   get threads(): number { return this.device.info.threads; }
 
-  setState(name: string, type: TensorType, value: TypedArray): void {
+  setState(name: string, type: TensorType, value: TypedArray | null): void {
     let state = this.#states.get(name);
     if (!state) {
       state = { type, memory: this.device.alloc(byteSize(type)) };
       this.#states.set(name, state);
+      if (value === null) return; // fresh memory is 0
     }
-    this.device.write(state.memory.address, checkInput(name, state.type, value));
+    this.device.write(state.memory.address, checkInput(name, state.type, value ?? hostArray(state.type.dtype, elements(state.type.shape))));
   }
 
   getState(name: string): HostTensor {

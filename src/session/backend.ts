@@ -41,7 +41,11 @@ export async function openBackend(platform: Platform, options: BackendOptions): 
   return { executor, files, async prepare(graph, ready) {
     const compiled = compileGraph(graph, memo);
     checkMemory(compiled, executor, memory ?? platform.freeMemory() + executor.stateBytes(), info);
+    // Kernels are compiled beside the making of starting values.
+    const kernels = opened.compile(compiled.kernels);
+    kernels.catch(() => undefined);
     ready(graph);
+    await kernels;
     return loadProgram(executor, compiled);
   } };
 }

@@ -127,7 +127,7 @@ export class Session {
   #dropSums(): void {
     for (const name of this.executor.stateNames().filter((n) => n.startsWith('optim/sum/'))) {
       const { dtype, shape } = this.executor.getState(name);
-      this.executor.setState(name, { dtype, shape }, hostArray(dtype, elements(shape)));
+      this.executor.setState(name, { dtype, shape }, null);
     }
   }
 
@@ -248,7 +248,7 @@ export class Session {
     for (const input of graph.inputs) {
       if (input.kind !== 'state' || known.has(input.name)) continue;
       const type = graph.types[input.value], p = this.named.parameters.get(input.name);
-      this.executor.setState(input.name, type, p ? initialValue(p, input.name, this.#seed) : hostArray(type.dtype, elements(type.shape)));
+      this.executor.setState(input.name, type, p ? initialValue(p, input.name, this.#seed) : null);
     }
   }
 

@@ -31,9 +31,10 @@ export class WasmDevice implements Device {
   readonly #pool: Pool;
   readonly #shared: boolean;
   readonly #numbers = new Map<string, number>();
-  /** All threads have the matrix core. */
-  #core: Promise<void> = Promise.resolve();
-  /** Runs and new kernels wait for each other. */
+  /** All kernels that were asked for are ready; first of all the matrix core. A failure stays: threads that lack code are of no use. */
+  #compiled: Promise<void> = Promise.resolve();
+  readonly #known = new Set<string>();
+  /** Runs, and handing new kernels to the threads, wait for each other. */
   #busy: Promise<unknown> = Promise.resolve();
 
   private constructor(heap: Heap, shared: boolean, threads: number, fused: boolean) {
@@ -57,8 +58,8 @@ export class WasmDevice implements Device {
     const fused = await fuses(heap.memory, emitCore(true, limits));
     const device = new WasmDevice(heap, shared, shared ? threads : 1, fused);
     // Threads start while the caller goes on to make kernels; a failure shows in the first of them.
-    device.#core = WebAssembly.compile(emitCore(fused, limits)).then((core) => device.#pool.send({ core }));
-    device.#core.catch(() => undefined);
+    device.#compiled = WebAssembly.compile(emitCore(fused, limits)).then((core) => device.#pool.send({ core }));
+    device.#compiled.catch(() => undefined);
     return device;
   }
 
@@ -70,15 +71,21 @@ export class WasmDevice implements Device {
   /** Bytes that can still be had. */
   get left(): number { return this.#heap.left; }
 
-  async compile(kernels: readonly KernelSource[]): Promise<void> {
-    await this.#alone(async () => {
-      await this.#core;
-      const fresh = [...new Map(kernels.filter((k) => !this.#numbers.has(k.key)).map((k) => [k.key, k.kernel]))];
-      if (fresh.length === 0) return;
-      const { bytes, shapes } = emitModule(fresh.map(([, k]) => k), { fused: this.fused, memory: { shared: this.#shared, pages: this.#heap.pages }, scratch: LAYOUT.own });
-      await this.#pool.send({ module: await WebAssembly.compile(bytes), shapes });
+  /** Code is made while the caller and steps go on; it is handed to the threads between two steps. */
+  compile(kernels: readonly KernelSource[]): Promise<void> {
+    const fresh = [...new Map(kernels.filter((k) => !this.#known.has(k.key)).map((k) => [k.key, k.kernel]))];
+    if (fresh.length === 0) return this.#compiled;
+    for (const [key] of fresh) this.#known.add(key);
+    const { bytes, shapes } = emitModule(fresh.map(([, k]) => k), { fused: this.fused, memory: { shared: this.#shared, pages: this.#heap.pages }, scratch: LAYOUT.own });
+    const code = WebAssembly.compile(bytes), before = this.#compiled;
+    this.#compiled = (async () => {
+      await before;
+      const module = await code;
+      await this.#alone(() => this.#pool.send({ module, shapes }));
       for (const [key] of fresh) this.#numbers.set(key, this.#numbers.size);
-    });
+    })();
+    this.#compiled.catch(() => undefined);
+    return this.#compiled;
   }
 
   bind(steps: readonly BoundStep[]): WasmBound {
