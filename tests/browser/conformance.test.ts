@@ -11,7 +11,7 @@ import { MINUTE, noChromium, openPage } from './chromium.ts';
 interface Functions { describe(threads: number): Promise<string | null>; check(name: string, draws: Draws): Promise<string | null> }
 
 const draws = drawsFromEnv(), families = [...all, ...graphs];
-const hosts = [
+const hosts: readonly { name: string; isolated: boolean; entries: Record<string, string>; says: RegExp }[] = [
   { name: 'a worker of an isolated page', isolated: true, entries: { 'page.js': 'tests/browser/page/outer.ts', 'worker.js': 'tests/browser/page/worker.ts' }, says: /WebAssembly, 2 threads/ },
   { name: 'a page that is not isolated', isolated: false, entries: { 'page.js': 'tests/browser/page/inline.ts' }, says: /WebAssembly, 1 thread/ },
 ];
