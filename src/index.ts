@@ -8,6 +8,7 @@ export { textFrom, type TextDataset, type TextOptions } from './data/text.ts';
 export type { Tensor } from './graph/tensor.ts';
 export { Parameter } from './trace/parameter.ts';
 export type { Module } from './trace/module.ts';
+export { grad } from './grad/grad.ts';
 export { call, traceOf, use, type Trace } from './trace/trace.ts';
 export { NonFiniteError, Session, type CompileOptions, type Model, type StepResult } from './session/session.ts';
 export type { DeviceName } from './session/platform.ts';

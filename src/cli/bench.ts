@@ -1,5 +1,7 @@
-// dynamoe bench: how fast this machine does it. `gemm`: one matrix product against the peak; `step`: a training step and its parts.
+// dynamoe bench: how fast this machine does it. `gemm`: one matrix product against the peak; `conv`: convolutions
+// against a product of their size; `step`: a training step and its parts.
 import { Option, type Command } from 'commander';
+import { benchConv, type ConvFlags } from './bench-conv.ts';
 import { benchGemm, GEMM_DEVICES, type GemmFlags } from './bench-gemm.ts';
 import { benchStep, type BenchStepFlags } from './bench-step.ts';
 import { data, device, json, modelFlags, threads, whole, wholeList } from './flags.ts';
@@ -13,6 +15,11 @@ export function addBench(program: Command): void {
     .option('--rounds <n>', 'turns', whole(1), 12)
     .addOption(json())
     .action((flags: GemmFlags) => benchGemm(flags));
+  bench.command('conv').description('Convolutions and their gradients, and a matrix product of their size, in turns in one process.')
+    .addOption(new Option('--device <name>', 'where to run').choices(GEMM_DEVICES).default('auto'))
+    .option('--rounds <n>', 'turns', whole(1), 30)
+    .addOption(threads()).addOption(json())
+    .action((flags: ConvFlags) => benchConv(flags));
   const step = bench.command('step').description('Training steps of a model, after some to warm up; the same batch every time.')
     .argument('[config]', 'a .json or .ts file; without it the default language model')
     .addOption(data())

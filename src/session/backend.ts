@@ -3,6 +3,7 @@ import { UserError } from '../base/errors.ts';
 import { showType } from '../base/shape.ts';
 import type { Graph } from '../graph/graph.ts';
 import type { DeviceInfo } from '../device/device.ts';
+import type { KernelMemo } from '../lower/lower.ts';
 import { compileGraph, loadProgram, type Compiled } from '../pipeline.ts';
 import { showBytes } from '../plan/print.ts';
 import type { Executor, Runnable } from '../run/executor.ts';
@@ -36,9 +37,9 @@ export async function openBackend(platform: Platform, options: BackendOptions): 
     return { executor, files, prepare: (graph, ready) => { ready(graph); return Promise.resolve(executor.load(graph)); } };
   }
   const opened = await platform.open(device, { threads, memory: memory ?? platform.freeMemory(), say });
-  const executor = new ProgramExecutor(opened), { info } = opened;
+  const executor = new ProgramExecutor(opened), { info } = opened, memo: KernelMemo = new Map();
   return { executor, files, async prepare(graph, ready) {
-    const compiled = compileGraph(graph);
+    const compiled = compileGraph(graph, memo);
     checkMemory(compiled, executor, memory ?? platform.freeMemory() + executor.stateBytes(), info);
     ready(graph);
     return loadProgram(executor, compiled);

@@ -29,6 +29,7 @@ const modelSchema = z.strictObject({
   layers: whole.default(4),
   dModel: whole.default(128),
   heads: whole.default(4),
+  kvHeads: whole.optional(),
   context: whole.default(64),
   moe: moeSchema.nullable().prefault({}),
   hidden: whole.optional(),
@@ -57,7 +58,7 @@ const configSchema = z.strictObject({
   model: modelSchema.nullable().prefault({}),
   /** Paths of text; for a config file with a dataset of its own, what its function is given. */
   data: z.union([z.string().transform((path) => [path]), z.array(z.string())]).default([]),
-  loss: z.enum(['crossEntropy', 'meanSquaredError']).default('crossEntropy'),
+  loss: z.enum(['crossEntropy', 'meanSquaredError', 'meanAbsoluteError', 'huber', 'binaryCrossEntropyWithLogits', 'nll', 'klDivergence', 'hinge', 'cosineSimilarity']).default('crossEntropy'),
   optimizer: optimizerSchema.prefault({}),
   /** Bytes that a window of text predicts, for a module of the config file's own. */
   context: whole.optional(),
@@ -100,6 +101,9 @@ function check(config: Config, place: string): Config {
   const { model, batch, accumulate } = config;
   if (batch % accumulate !== 0) throw new ConfigError(`${place}batch ${batch} cannot be split into ${accumulate} equal parts (accumulate)`, 'choose a batch that is a multiple of it');
   if (!model) return config;
+  if (model.heads % (model.kvHeads ?? model.heads) !== 0) {
+    throw new ConfigError(`${place}${model.heads} heads cannot share ${model.kvHeads ?? model.heads} heads of keys evenly`, 'kvHeads must divide heads');
+  }
   if (model.dModel % model.heads !== 0 || (model.dModel / model.heads) % 2 !== 0) {
     throw new ConfigError(`${place}width ${model.dModel} (dModel) cannot be split into ${model.heads} heads of even width`, 'choose a width that is a multiple of twice the heads');
   }

@@ -1,6 +1,7 @@
 // The conformance harness: takes a case (inputs, what is built from them) and checks it three ways. In the reference: gradients
-// against finite differences in float64. On a device: results and gradients against the reference, with NaN in every row past its
-// count and in all memory before the run. On several devices: the same bits. It needs nothing of Node: pages run it too.
+// (and gradients of a function of gradients) against finite differences in float64. On a device: results and gradients against the
+// reference, with NaN in every row past its count and in all memory before the run. On several devices: the same bits. It needs
+// nothing of Node: pages run it too.
 import { hostArray, isFloat, type DType, type TypedArray } from '../../src/base/dtype.ts';
 import { Stream } from '../../src/base/random.ts';
 import { elements, sizes, type Dim, type TensorType } from '../../src/base/shape.ts';
@@ -48,7 +49,7 @@ export interface Case {
 
 const STEP = 2e-4; // of the finite differences; two of them stay within MARGIN
 const MARGIN = 1e-3;
-const BUDGET = 300; // milliseconds for the differences of one input, which bounds how many of its elements are sampled (4 to 48)
+const BUDGET = { 1: 300, 2: 100 }; // milliseconds for the differences of one input, which bounds how many of its elements are sampled (4 to 48)
 
 function must(ok: boolean, message: () => string): asserts ok {
   if (!ok) throw new Error(message());
@@ -60,8 +61,9 @@ interface Built {
   readonly loss: ValueId | null;
 }
 
-/** The graph of a case: its outputs, a randomly weighted loss over them, the loss's gradients to the inputs. */
-export function buildCase(c: Case): Built {
+/** The graph of a case: its outputs, a randomly weighted loss over them, the loss's gradients to the inputs. Of order 2: the loss has
+ * the outputs' squares beside, and what is differentiated at last is a weighted sum of its gradients. */
+export function buildCase(c: Case, order: 1 | 2 = 1): Built {
   const b = new GraphBuilder(ops), ids = new Map<string, number>();
   const tensors = c.inputs.map((spec) => {
     const made = b.input('input', spec.name, { dtype: spec.dtype ?? 'float32', shape: spec.shape.map((d) => dimOf(d, ids)) });
@@ -72,12 +74,22 @@ export function buildCase(c: Case): Built {
   outputs.forEach((o, i) => b.output(`out/${i}`, o));
   const specs = [...c.inputs], wanted = tensors.filter((t, i) => isFloat(t.dtype) && c.inputs[i].grad !== false);
   const parts = outputs.filter((o, i) => isFloat(o.dtype) && !c.plain?.includes(i)).map((o, i) => {
-    const { part, weight } = weighted(b, o, `weight/${i}`);
+    const { part, weight } = weighted(b, order === 1 ? o : add(o, mul(o, o)), `weight/${i}`);
     specs.push(weight);
     return part;
   });
   if (parts.length === 0 || wanted.length === 0) return { graph: verifyGraph(b.build(), ops, 'case'), specs, loss: null };
-  const loss = parts.reduce((x, y) => add(x, y));
+  let loss = parts.reduce((x, y) => add(x, y));
+  if (order === 2) {
+    const products = gradients(b, loss, wanted).flatMap((g, i) => {
+      if (!g) return [];
+      const { part, weight } = weighted(b, g, `second/${i}`);
+      specs.push(weight);
+      return [part];
+    });
+    if (products.length === 0) return { graph: verifyGraph(b.build(), ops, 'case'), specs, loss: null };
+    loss = products.reduce((x, y) => add(x, y));
+  }
   gradients(b, loss, wanted).forEach((g, i) => {
     const name = b.inputs.find((n) => n.value === wanted[i].id)?.name ?? '';
     b.output(`grad/${name}`, g ?? mul(wanted[i], scalar(wanted[i], 0)));
@@ -153,8 +165,8 @@ export function errorOf(a: ArrayLike<number>, b: ArrayLike<number>): number {
 }
 
 /** Gradients of the reference against finite differences (five-point). */
-export function checkGradients(c: Case, seed: number): void {
-  const built = buildCase(c);
+export function checkGradients(c: Case, seed: number, order: 1 | 2 = 1): void {
+  const built = buildCase(c, order);
   if (built.loss === null) return;
   const loss = built.loss, inputs = drawInputs(c, built, seed), values = reference(built, inputs);
   // Only what the loss needs is evaluated again.
@@ -162,7 +174,7 @@ export function checkGradients(c: Case, seed: number): void {
   const forward: Built = { ...built, graph: { ...built.graph, nodes: built.graph.nodes.slice(0, end), outputs: [] } };
   const start = performance.now();
   reference(forward, inputs);
-  const samples = BUDGET / (4 * (performance.now() - start)); // four evaluations each
+  const samples = BUDGET[order] / (4 * (performance.now() - start)); // four evaluations each
   for (const o of built.graph.outputs.filter((g) => g.name.startsWith('grad/'))) {
     const at = built.specs.findIndex((s) => `grad/${s.name}` === o.name), x = inputs[at];
     const live = liveElements(inputOf(built.graph, built.specs[at].name).type, values);
@@ -187,7 +199,7 @@ async function runCase(built: Built, inputs: readonly Float64Array[], values: Va
   const { graph } = built, results = graph.outputs.filter((o) => o.name.startsWith('out/'));
   // All at once, and the results alone: kernels are grouped in other ways.
   const variants = results.length < graph.outputs.length ? [graph, { ...graph, outputs: results }] : [graph];
-  const compiled = variants.map(compileGraph), all: Result[] = [];
+  const compiled = variants.map((g) => compileGraph(g)), all: Result[] = [];
   await device.compile(compiled.flatMap((v) => v.kernels));
   for (const [i, v] of variants.entries()) all.push(...await runOn(v, compiled[i]));
   return all;

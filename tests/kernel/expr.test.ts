@@ -99,6 +99,14 @@ test('a row-major index splits into its row and column without division', () => 
   assert.equal(e.div(e.mod(linear, 32), 32), e.index(0));
 });
 
+test('an index that was split into three or four is itself again', () => {
+  const e = new Exprs(), i = e.loop(Infinity, 'i');
+  const [n, r, q, c] = [e.div(i, 60), e.mod(e.div(i, 12), 5), e.mod(e.div(i, 3), 4), e.mod(i, 3)];
+  assert.equal(e.linear(0, [[60, n], [12, r], [3, q], [1, c]]), i);
+  assert.equal(e.linear(0, [[12, e.div(i, 12)], [3, q], [1, c]]), i);
+  assert.equal(e.div(e.div(i, 3), 4), e.div(i, 12));
+});
+
 test('equal expressions are one object', () => {
   const e = new Exprs(), i = e.loop(10), j = e.loop(10);
   assert.equal(e.add(i, j), e.add(j, i));

@@ -44,7 +44,7 @@ export function makeRunner(memory: WebAssembly.Memory, scratch: number, thread: 
   /** A size of group z. */
   const size = (e: Extent, args: number, z: number): number => {
     if (typeof e === 'number') return e;
-    if ('count' in e) return words[words[(args >>> 2) + e.count] >>> 2];
+    if ('count' in e) return e.times * words[(words[(args >>> 2) + e.count] >>> 2) + e.at];
     const at = (words[(args >>> 2) + e.offsets] >>> 2) + z;
     return words[at + 1] - words[at];
   };

@@ -31,6 +31,8 @@ export class WasmDevice implements Device {
   readonly #pool: Pool;
   readonly #shared: boolean;
   readonly #numbers = new Map<string, number>();
+  /** All threads have the matrix core. */
+  #core: Promise<void> = Promise.resolve();
   /** Runs and new kernels wait for each other. */
   #busy: Promise<unknown> = Promise.resolve();
 
@@ -54,7 +56,9 @@ export class WasmDevice implements Device {
     if (!WebAssembly.validate(emitCore(false, limits))) throw new UserError('device wasm: this JavaScript engine has no WebAssembly SIMD', 'a newer browser or Node');
     const fused = await fuses(heap.memory, emitCore(true, limits));
     const device = new WasmDevice(heap, shared, shared ? threads : 1, fused);
-    await device.#pool.send({ core: await WebAssembly.compile(emitCore(fused, limits)) });
+    // Threads start while the caller goes on to make kernels; a failure shows in the first of them.
+    device.#core = WebAssembly.compile(emitCore(fused, limits)).then((core) => device.#pool.send({ core }));
+    device.#core.catch(() => undefined);
     return device;
   }
 
@@ -68,6 +72,7 @@ export class WasmDevice implements Device {
 
   async compile(kernels: readonly KernelSource[]): Promise<void> {
     await this.#alone(async () => {
+      await this.#core;
       const fresh = [...new Map(kernels.filter((k) => !this.#numbers.has(k.key)).map((k) => [k.key, k.kernel]))];
       if (fresh.length === 0) return;
       const { bytes, shapes } = emitModule(fresh.map(([, k]) => k), { fused: this.fused, memory: { shared: this.#shared, pages: this.#heap.pages }, scratch: LAYOUT.own });

@@ -1,11 +1,16 @@
-// Gradient of combine to its rows: each row gets its token's gradient times its choice's weight.
+// Gradient of combine to its rows: each row gets its token's gradient times its choice's weight. Its own gradients are combine and
+// combineGradWeights again.
 import { boundOf, elements } from '../../base/shape.ts';
 import type { Op } from '../op.ts';
+import { emit1 } from '../tensor.ts';
 import { indexAt, rowsDim } from './routing.ts';
 
 export const combineGradRowsOp: Op = {
-  name: 'combineGradRows', doc: 'row r = weights[order[r]] * dout[order[r] / k], in the segments of offsets', unread: [3],
+  name: 'combineGradRows', doc: 'row r = weights[order[r]] * dout[order[r] / k], in the segments of offsets; inverse serves the gradient', unread: [3, 4],
   infer: ([d, , order, offsets], _, ids) => [{ dtype: d.dtype, shape: [rowsDim('combineGradRows', order, offsets, ids[3]), ...d.shape.slice(1)] }],
+  grad: ({ inputs: [d, w, order, , inverse], douts: [g], needs }) => [
+    g && needs[0] ? emit1('combine', [g, inverse, order, w]) : null,
+    g && needs[1] ? emit1('combineGradWeights', [d, g, inverse, w, order]) : null, null, null, null],
   lower: { kind: 'map', weight: 1, at(call, [r, ...rest]) {
     const { e, inputs: [d, w, order] } = call, choice = indexAt(call, order, [r]);
     return e.op('mul', [w.linear(choice), d.at([e.div(choice, boundOf(w.type.shape[1])), ...rest])], d.type.dtype);
