@@ -22,6 +22,7 @@ export async function check(name: string, draws: Draws): Promise<string | null> 
     await checkDraws(family, draws, (c, seed) => checkDevice(c, seed, opened));
     return null;
   } catch (error) {
-    return error instanceof Error ? error.message : String(error);
+    const { message, cause } = error as Error;
+    return cause instanceof Error ? `${message}\n${cause.message}` : message;
   }
 }
