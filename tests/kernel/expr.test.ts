@@ -4,6 +4,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { children, Exprs, maxOf, postorder, type Expr, type Var } from '../../src/kernel/expr.ts';
+import { packingOf } from '../../src/kernel/packing.ts';
 import { dependsOn, invariants, substitute } from '../../src/kernel/rewrite.ts';
 
 /** A recipe for an index expression over three variables. */
@@ -89,6 +90,31 @@ test('substitution computes with the replaced values', () => {
       assert.equal(run(replaced, new Map([[vars[1] as Expr, j], [vars[2] as Expr, 3]])), expected(r, [i, j, 3]));
     }
   }), { seed: 1, numRuns: 500 });
+});
+
+test('in runs an index is what it is as a whole', () => {
+  let runs = 0;
+  fc.assert(fc.property(recipe, (r) => {
+    const e = new Exprs(), vars = EXTENTS.map((n) => e.loop(n)), made = build(e, vars, r);
+    const { inner, run: own } = packingOf(e, made, vars[2], vars[2]);
+    if (!own) return;
+    runs++;
+    for (let i = 0; i < EXTENTS[0]; i++) for (let k = 0; k < EXTENTS[2]; k++) {
+      const values = new Map<Expr, number>([[vars[0], i], [vars[1], 2], [vars[2], k]]);
+      values.set(own.index, Math.trunc((values.get(inner) ?? NaN) / own.length));
+      assert.equal(run(own.value, values), run(made, values));
+    }
+  }), { seed: 1, numRuns: 2000 });
+  assert.ok(runs > 50, `${runs} had runs`);
+});
+
+test('the operand of a convolution is packed along channels, without a division inside a run', () => {
+  const e = new Exprs(), i = e.loop(100, 'i'), k = e.loop(9 * 32, 'k');
+  const [s, t, c] = [e.div(k, 96), e.mod(e.div(k, 32), 3), e.mod(k, 32)];
+  const { inner, run: own } = packingOf(e, e.load(0, e.linear(0, [[32, i], [320, s], [32, t], [1, c]]), 'float32'), k, i);
+  assert.ok(inner === k && own?.length === 32 && own.value.k === 'load');
+  const divided = postorder([own.value]).filter((x) => x.k === 'op');
+  assert.ok(divided.length > 0 && divided.every((x) => !dependsOn(x, new Set<Expr>([k]))), 'only the run is divided');
 });
 
 test('a row-major index splits into its row and column without division', () => {

@@ -23,7 +23,7 @@ const rows = { x: hostTensor('float32', [COUNT, 2], x), y: hostTensor('int32', [
 
 function classifier(): Configured {
   const config = parseConfig({ model: null, steps: 30, batch: 8, evalEvery: 10, saveEvery: 0, evalBatch: 10 });
-  const parts = { model: new MLP([2, 8, 2]), data: arrays(rows, { train: 200 }), optimizer: sgd({ lr: 0.5, momentum: 0.9 }), metrics: { accuracy } };
+  const parts = { model: new MLP([2, 8, 2]), data: arrays(rows, { train: 200 }), optimizer: sgd({ lr: 0.2, momentum: 0.9 }), metrics: { accuracy } };
   return { settings: { config, source: null }, experiment: buildExperiment(config, parts) };
 }
 

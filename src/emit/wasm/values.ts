@@ -4,7 +4,7 @@
 import { VerifyError } from '../../base/errors.ts';
 import { children, minOf, type Expr, type Scalar, type Var } from '../../kernel/expr.ts';
 import { strideOf } from '../../kernel/rewrite.ts';
-import { I32, V128, type Func, type Plain, type Simd, type ValueType } from './binary.ts';
+import { I32, V128, type Plain, type Simd, type ValueType } from './binary.ts';
 import type { Frame } from './frame.ts';
 import { VECTOR_FUNCTIONS, VectorMath, type VectorFunction } from './math.ts';
 import { castScalar, castVector, pushConstant, sizeOf, threefry, typeOf } from './words.ts';
