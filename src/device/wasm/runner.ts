@@ -56,7 +56,6 @@ export function makeRunner(memory: WebAssembly.Memory, scratch: number, thread: 
     let rows = 0, work = 0;
     for (let z = 0; z < groups; z++) { const m = size(shape.m, args, z); rows += m; work += m * size(shape.depth, args, z) * n; }
     const want = threads === 1 || work < 3e5 ? 1 : Math.min(4 * threads, Math.max(threads, Math.ceil(work / 4e6)));
-    if (n === 0) return 0;
     const widest = Math.floor(layout.bBytes / (4 * layout.depth));
     let columns = Math.ceil(n / widest);
     while (columns < want && rows / Math.ceil(want / columns) < 24 && Math.ceil(n / (columns + 1)) >= 32) columns++;
