@@ -57,9 +57,12 @@ export class ProgramExecutor implements Executor<LoadedProgram> {
 
   stateBytes(): number { return [...this.#states.values()].reduce((n, s) => n + s.memory.bytes, 0); }
 
+  /** Takes the memory that a program's intermediate values will need. */
+  reserve({ slabs: { arena } }: Program): void { if (arena > (this.#arena?.bytes ?? 0)) this.#growArena(arena); }
+
   /** Its kernels must be compiled already. */
   load(program: Program): LoadedProgram {
-    if (program.slabs.arena > (this.#arena?.bytes ?? 0)) this.#growArena(program.slabs.arena);
+    this.reserve(program);
     const io = this.device.alloc(program.slabs.io), constants = this.device.alloc(program.slabs.constants);
     const loaded = this.#bind(program, [io, constants]);
     for (const c of program.constants) {

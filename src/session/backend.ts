@@ -42,6 +42,7 @@ export async function openBackend(platform: Platform, options: BackendOptions): 
     const compiled = compileGraph(graph, memo);
     checkMemory(compiled, executor, memory ?? platform.freeMemory() + executor.stateBytes(), info);
     // Kernels are compiled beside the making of starting values.
+    executor.reserve(compiled.program);
     const kernels = opened.compile(compiled.kernels);
     kernels.catch(() => undefined);
     ready(graph);
