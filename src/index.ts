@@ -1,12 +1,18 @@
-// The public face of `dynamoe`.
+// The public face of `dynamoe` wherever there is JavaScript: nothing here needs Node. node.ts is the same with Node's devices and files.
 export { UserError, ShapeError } from './base/errors.ts';
 export type { DType } from './base/dtype.ts';
 export { hostTensor, type Batch, type HostTensor } from './base/tensor.ts';
+export { arrays, type ArrayDataset, type Rows } from './data/arrays.ts';
+export type { Batches, BatchOptions, Dataset, PassOptions, Split } from './data/dataset.ts';
+export { textFrom, type TextDataset, type TextOptions } from './data/text.ts';
 export type { Tensor } from './graph/tensor.ts';
 export { Parameter } from './trace/parameter.ts';
 export type { Module } from './trace/module.ts';
+export { grad } from './grad/grad.ts';
 export { call, traceOf, use, type Trace } from './trace/trace.ts';
-export { compile, NonFiniteError, Session, type CompileOptions, type Model, type StepResult } from './session/session.ts';
+export { NonFiniteError, Session, type CompileOptions, type Model, type StepResult } from './session/session.ts';
+export type { DeviceName } from './session/platform.ts';
+export { compile } from './session/web.ts';
 export { generate, type GenerateOptions } from './session/generate.ts';
 export type { TrainConfig } from './train/config-file.ts';
 export * as loss from './nn/loss.ts';

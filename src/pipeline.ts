@@ -12,7 +12,7 @@ import { printGraph } from './graph/print.ts';
 import { verifyGraph } from './graph/verify.ts';
 import { printKernel } from './kernel/print.ts';
 import { verifyKernel } from './kernel/verify.ts';
-import { lower } from './lower/lower.ts';
+import { lower, type KernelMemo } from './lower/lower.ts';
 import type { Lowered } from './lower/lowered.ts';
 import type { Optimizer } from './optim/optimizer.ts';
 import { addUpdates, type UpdateOptions } from './optim/updates.ts';
@@ -46,11 +46,11 @@ export interface Compiled {
   readonly program: Program;
 }
 
-/** Graph -> Program and the kernels it runs. */
-export function compileGraph(graph: Graph): Compiled {
+/** Graph -> Program and the kernels it runs. `memo`: kernels of graphs before, which need not be built again. */
+export function compileGraph(graph: Graph, memo?: KernelMemo): Compiled {
   const optimised = optimise(graph, ops);
-  const lowered = lower(optimised, ops);
-  const kernels = [...new Map(lowered.calls.map((c) => [c.key, { key: c.key, kernel: verifyKernel(c.kernel) }])).values()];
+  const lowered = lower(optimised, ops, memo);
+  const kernels = [...new Map(lowered.calls.map((c) => [c.key, c.kernel]))].map(([key, kernel]) => ({ key, kernel: verifyKernel(kernel) }));
   return { graph: optimised, lowered, kernels, program: verifyProgram(plan(lowered)) };
 }
 

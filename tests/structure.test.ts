@@ -52,6 +52,26 @@ test('a folder imports only from those below it', () => {
   assert.deepEqual(wrong, []);
 });
 
+test('the core reaches nothing of Node', () => {
+  const wrong: string[] = [], seen = new Set<string>(), open = ['index.ts'];
+  for (let file = open.pop(); file !== undefined; file = open.pop()) {
+    if (seen.has(file)) continue;
+    seen.add(file);
+    for (const name of valueImports(file)) {
+      if (name.startsWith('.')) open.push(relative(src, join(src, dirname(file), name)).replaceAll(sep, '/'));
+      else wrong.push(`${file} imports ${name}`);
+    }
+  }
+  assert.ok(seen.has('session/session.ts') && seen.has('device/wasm/wasm.ts'), 'the walk found the session and its device');
+  assert.deepEqual(wrong, [], 'a bundle for the browser would need it');
+});
+
+/** What a file imports when it runs: imports of types alone are erased. Dynamic imports count. */
+function valueImports(file: string): string[] {
+  const { outputText } = ts.transpileModule(readFileSync(join(src, file), 'utf8'), { compilerOptions: { target: ts.ScriptTarget.ESNext, module: ts.ModuleKind.ESNext, verbatimModuleSyntax: true } });
+  return ts.preProcessFile(outputText, true, true).importedFiles.map(({ fileName }) => fileName);
+}
+
 test('the library does not import itself by its name', () => {
   const wrong = [...imports.keys()].filter((file) => {
     const { importedFiles } = ts.preProcessFile(readFileSync(join(src, file), 'utf8'), true, true);

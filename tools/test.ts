@@ -25,7 +25,8 @@ if (mode === 'all' || mode === 'unit') {
   const flags = rest.filter((arg) => arg.startsWith('-'));
   const files = rest.filter((arg) => !arg.startsWith('-'));
   run('tests', [
-    ...['--test', '--test-concurrency=2', '--test-reporter=spec', '--conditions=dynamoe-source'],
+    // What hangs fails by name.
+    ...['--test', '--test-concurrency=2', '--test-timeout=240000', '--test-reporter=spec', '--conditions=dynamoe-source'],
     ...flags,
     ...(files.length > 0 ? files : ['tests/**/*.test.ts']),
   ]);

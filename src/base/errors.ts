@@ -25,8 +25,10 @@ export class VerifyError extends Error {
 
 /** The first line of a stack that lies outside this library's source: where in the user's code a call came from. */
 export function callSite(): string | undefined {
+  const url = import.meta.url as string | undefined; // a bundle may be a script, not a module
+  if (url === undefined) return undefined;
   const lines = (new Error().stack ?? '').split('\n').slice(1);
-  const here = import.meta.url.replace(/base\/errors\.[jt]s$/, '');
+  const here = url.replace(/base\/errors\.[jt]s$/, '');
   const outside = lines.find((line) => !line.includes(here) && !line.includes('node:internal'));
   return outside?.trim().replace(/^at (?:async )?/, '');
 }

@@ -2,27 +2,57 @@
 // never on how many were drawn before: key = (seed, hash of a name), counter = (step, logical index).
 import { hash32 } from './hash.ts';
 
-const ROTATIONS = [13, 15, 26, 6, 17, 29, 16, 24];
+/** The second output word of the last call; in a variable, since a pair for each number would be garbage to collect. */
+let second = 0;
+
+/** The first output word for key (k0, k1) and counter (c0, c1), all uint32, as int32. */
+function first(k0: number, k1: number, c0: number, c1: number): number {
+  const k2 = 0x1bd11bda ^ k0 ^ k1;
+  let x0 = (c0 + k0) | 0, x1 = (c1 + k1) | 0;
+  x0 = (x0 + x1) | 0; x1 = ((x1 << 13) | (x1 >>> 19)) ^ x0;
+  x0 = (x0 + x1) | 0; x1 = ((x1 << 15) | (x1 >>> 17)) ^ x0;
+  x0 = (x0 + x1) | 0; x1 = ((x1 << 26) | (x1 >>> 6)) ^ x0;
+  x0 = (x0 + x1) | 0; x1 = ((x1 << 6) | (x1 >>> 26)) ^ x0;
+  x0 = (x0 + k1) | 0; x1 = (x1 + k2 + 1) | 0;
+  x0 = (x0 + x1) | 0; x1 = ((x1 << 17) | (x1 >>> 15)) ^ x0;
+  x0 = (x0 + x1) | 0; x1 = ((x1 << 29) | (x1 >>> 3)) ^ x0;
+  x0 = (x0 + x1) | 0; x1 = ((x1 << 16) | (x1 >>> 16)) ^ x0;
+  x0 = (x0 + x1) | 0; x1 = ((x1 << 24) | (x1 >>> 8)) ^ x0;
+  x0 = (x0 + k2) | 0; x1 = (x1 + k0 + 2) | 0;
+  x0 = (x0 + x1) | 0; x1 = ((x1 << 13) | (x1 >>> 19)) ^ x0;
+  x0 = (x0 + x1) | 0; x1 = ((x1 << 15) | (x1 >>> 17)) ^ x0;
+  x0 = (x0 + x1) | 0; x1 = ((x1 << 26) | (x1 >>> 6)) ^ x0;
+  x0 = (x0 + x1) | 0; x1 = ((x1 << 6) | (x1 >>> 26)) ^ x0;
+  x0 = (x0 + k0) | 0; x1 = (x1 + k1 + 3) | 0;
+  x0 = (x0 + x1) | 0; x1 = ((x1 << 17) | (x1 >>> 15)) ^ x0;
+  x0 = (x0 + x1) | 0; x1 = ((x1 << 29) | (x1 >>> 3)) ^ x0;
+  x0 = (x0 + x1) | 0; x1 = ((x1 << 16) | (x1 >>> 16)) ^ x0;
+  x0 = (x0 + x1) | 0; x1 = ((x1 << 24) | (x1 >>> 8)) ^ x0;
+  x0 = (x0 + k1) | 0; x1 = (x1 + k2 + 4) | 0;
+  x0 = (x0 + x1) | 0; x1 = ((x1 << 13) | (x1 >>> 19)) ^ x0;
+  x0 = (x0 + x1) | 0; x1 = ((x1 << 15) | (x1 >>> 17)) ^ x0;
+  x0 = (x0 + x1) | 0; x1 = ((x1 << 26) | (x1 >>> 6)) ^ x0;
+  x0 = (x0 + x1) | 0; x1 = ((x1 << 6) | (x1 >>> 26)) ^ x0;
+  x0 = (x0 + k2) | 0; x1 = (x1 + k0 + 5) | 0;
+  second = x1;
+  return x0;
+}
 
 /** The two output words for key (k0, k1) and counter (c0, c1), all uint32. */
 export function threefry(k0: number, k1: number, c0: number, c1: number): [number, number] {
-  const keys = [k0 | 0, k1 | 0, 0x1bd11bda ^ k0 ^ k1];
-  let x0 = (c0 + keys[0]) | 0, x1 = (c1 + keys[1]) | 0;
-  for (let round = 0; round < 20; round++) {
-    x0 = (x0 + x1) | 0;
-    const r = ROTATIONS[round % 8];
-    x1 = ((x1 << r) | (x1 >>> (32 - r))) ^ x0;
-    if (round % 4 === 3) {
-      const inject = (round + 1) / 4;
-      x0 = (x0 + keys[inject % 3]) | 0;
-      x1 = (x1 + keys[(inject + 1) % 3] + inject) | 0;
-    }
-  }
-  return [x0 >>> 0, x1 >>> 0];
+  const x0 = first(k0 | 0, k1 | 0, c0 | 0, c1 | 0);
+  return [x0 >>> 0, second >>> 0];
 }
 
 /** A uint32 as a float in [0, 1) with 24 bits: the same value in float32 and float64. */
 export const unit24 = (word: number): number => (word >>> 8) / 0x1000000;
+
+/** Standard normals 2 i and 2 i + 1 of a stream, by Box-Muller on the two words of counter i: `into` gets them, times `std`. */
+function normalPair(seed: number, name: number, step: number, i: number, std: number, into: Float32Array | Float64Array, at: number): void {
+  const a = first(seed, name, step, i), radius = std * Math.sqrt(-2 * Math.log(1 - unit24(a))), angle = 2 * Math.PI * unit24(second);
+  into[at] = radius * Math.cos(angle);
+  into[at + 1] = radius * Math.sin(angle);
+}
 
 /** A named stream of numbers: `at(i)` is a pure function of (seed, name, step, i). */
 export class Stream {
@@ -34,7 +64,7 @@ export class Stream {
   }
 
   uint(step: number, index: number): number {
-    return threefry(this.#seed, this.#name, step, index)[0];
+    return first(this.#seed | 0, this.#name | 0, step | 0, index | 0) >>> 0;
   }
 
   /** Uniform in [0, 1). */
@@ -42,10 +72,19 @@ export class Stream {
     return unit24(this.uint(step, index));
   }
 
-  /** Standard normal (Box-Muller on the two words of one counter). */
+  /** Standard normal. */
   normal(step: number, index: number): number {
-    const [a, b] = threefry(this.#seed, this.#name, step, index);
-    return Math.sqrt(-2 * Math.log(1 - unit24(a))) * Math.cos(2 * Math.PI * unit24(b));
+    const pair = new Float64Array(2);
+    normalPair(this.#seed | 0, this.#name | 0, step | 0, index >>> 1, 1, pair, 0);
+    return pair[index & 1];
+  }
+
+  /** normal(step, i) * std in every element of `out`. */
+  normals(step: number, std: number, out: Float32Array): Float32Array {
+    const seed = this.#seed | 0, name = this.#name | 0;
+    // Where their number is odd, the last one's partner falls off the end.
+    for (let i = 0; i < out.length; i += 2) normalPair(seed, name, step | 0, i >>> 1, std, out, i);
+    return out;
   }
 
   /** A permutation of 0..length-1 (Fisher-Yates). */

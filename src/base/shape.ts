@@ -40,7 +40,8 @@ export const sameShape = (a: readonly Dim[], b: readonly Dim[]): boolean =>
   a.length === b.length && a.every((d, i) => sameDim(d, b[i]));
 
 /** NumPy's rule: aligned at the last dimension, a 1 stretches. */
-export function broadcastShapes(op: string, a: readonly Dim[], b: readonly Dim[]): Dim[] {
+export function broadcastShapes(op: string, a: readonly Dim[], b: readonly Dim[]): readonly Dim[] {
+  if (a.length === 0 || sameShape(a, b)) return b;
   const rank = Math.max(a.length, b.length);
   return Array.from({ length: rank }, (_, i) => {
     const x = a[i - rank + a.length] ?? 1, y = b[i - rank + b.length] ?? 1;

@@ -1,41 +1,57 @@
-// dynamoe bench gemm: one matmul through the whole compiler, against the machine's peak measured in turns with it.
+// dynamoe bench gemm: one matmul through the whole compiler, against the machine's peak measured in turns with it. The peak is that of
+// compiled C: without a compiler there is none to compare with.
 import { availableParallelism } from 'node:os';
 import { Stream } from '../base/random.ts';
-import { NativeDevice } from '../device/native/native.ts';
 import { matmul } from '../graph/ops/matmul.ts';
 import { compileGraph, loadProgram, traceGraph } from '../pipeline.ts';
 import { ProgramExecutor } from '../run/program.ts';
+import { node, openNative } from '../session/node.ts';
+import type { DeviceName } from '../session/platform.ts';
 import { table } from './format.ts';
 
-export interface GemmFlags { readonly size: number; readonly threads?: readonly number[]; readonly rounds: number; readonly json?: boolean }
+export interface GemmFlags {
+  readonly size: number;
+  readonly device: GemmDevice;
+  readonly threads?: readonly number[];
+  readonly rounds: number;
+  readonly json?: boolean;
+}
+
+/** The reference has no kernels. */
+export const GEMM_DEVICES = ['auto', 'native', 'wasm'] as const satisfies readonly DeviceName[];
+type GemmDevice = (typeof GEMM_DEVICES)[number];
 
 interface GemmResult {
+  readonly device: string;
   readonly size: number;
   readonly threads: number;
   readonly gflops: number;
   readonly gflops_median: number;
-  readonly peak: number;
-  readonly peak_median: number;
-  readonly of_peak: number;
-  readonly of_peak_median: number;
+  /** null: no C compiler to measure it with. */
+  readonly peak: number | null;
+  readonly peak_median: number | null;
+  readonly of_peak: number | null;
+  readonly of_peak_median: number | null;
 }
 
-export async function benchGemm({ size, threads, rounds, json }: GemmFlags): Promise<void> {
+export async function benchGemm({ size, device, threads, rounds, json }: GemmFlags): Promise<void> {
   const results: GemmResult[] = [];
   for (const n of threads ?? [...new Set([1, availableParallelism()])]) {
-    const result = await measure(size, n, rounds);
+    const result = await measure(size, device, n, rounds);
     results.push(result);
     if (json) process.stdout.write(`${JSON.stringify({ event: 'gemm', ...result })}\n`);
   }
   if (json) return;
-  const g = (x: number): string => x.toFixed(1), percent = (x: number): string => `${(100 * x).toFixed(1)}%`;
+  const g = (x: number | null): string => x?.toFixed(1) ?? '-', percent = (x: number | null): string => (x === null ? '-' : `${(100 * x).toFixed(1)}%`);
   process.stdout.write(`float32 ${size} x ${size} x ${size}, GFLOP/s; of peak: best to best, median to median\n${table(
-    ['threads', 'gemm best', 'median', 'peak best', 'median', 'of peak', 'median'],
-    results.map((r) => [String(r.threads), g(r.gflops), g(r.gflops_median), g(r.peak), g(r.peak_median), percent(r.of_peak), percent(r.of_peak_median)]))}\n`);
+    ['device', 'threads', 'gemm best', 'median', 'peak best', 'median', 'of peak', 'median'],
+    results.map((r) => [r.device, String(r.threads), g(r.gflops), g(r.gflops_median), g(r.peak), g(r.peak_median), percent(r.of_peak), percent(r.of_peak_median)]))}\n`);
 }
 
-async function measure(size: number, threads: number, rounds: number): Promise<GemmResult> {
-  const device = await NativeDevice.open(threads), executor = new ProgramExecutor(device);
+async function measure(size: number, name: GemmDevice, threads: number, rounds: number): Promise<GemmResult> {
+  const say = (line: string): void => { process.stderr.write(`dynamoe: ${line}\n`); };
+  const device = await node.open(name, { threads, memory: node.freeMemory(), say }), executor = new ProgramExecutor(device);
+  const native = await openNative(threads).catch(() => null);
   try {
     const type = { dtype: 'float32' as const, shape: [size, size] };
     const graph = traceGraph({ parameters: new Map(), paths: new Map() }, false, (t) => {
@@ -54,17 +70,18 @@ async function measure(size: number, threads: number, rounds: number): Promise<G
     const flops = 2 * size ** 3, gemm: number[] = [], peak: number[] = [];
     for (let i = 0; i < 3; i++) await timed();
     for (let round = 0; round < rounds; round++) {
-      peak.push(await device.fmaPeak(0.1));
+      if (native) peak.push(await native.fmaPeak(0.1));
       const until = performance.now() + 150;
       do gemm.push(flops / (await timed()) / 1e9); while (performance.now() < until);
     }
-    const best = Math.max(...gemm), top = Math.max(...peak);
+    const best = Math.max(...gemm), top = native && Math.max(...peak), middle = native && median(peak);
     return {
-      size, threads, gflops: best, gflops_median: median(gemm), peak: top, peak_median: median(peak),
-      of_peak: best / top, of_peak_median: median(gemm) / median(peak),
+      device: device.info.name, size, threads, gflops: best, gflops_median: median(gemm), peak: top, peak_median: middle,
+      of_peak: top && best / top, of_peak_median: middle && median(gemm) / middle,
     };
   } finally {
     executor.close();
+    native?.close();
   }
 }
 

@@ -15,8 +15,8 @@ interface KernelTime { readonly ops: string; readonly scope: string; steps: numb
 const WARM_UP = 5;
 
 export async function benchStep(file: string | undefined, { steps, profile, json, ...flags }: BenchStepFlags): Promise<void> {
-  const { experiment } = await configure(file, flags);
-  const session = await openSession(experiment), batch = await exampleBatch(experiment);
+  const { experiment } = await configure(file, flags), say = (line: string): void => { process.stderr.write(`dynamoe: ${line}\n`); };
+  const session = await openSession(experiment, { say }), batch = await exampleBatch(experiment);
   try {
     const program = await session.prepare(batch), { executor } = session;
     const onDevice = executor instanceof ProgramExecutor && experiment.config.accumulate === 1 ? { executor, loaded: program as LoadedProgram } : null;
@@ -56,7 +56,7 @@ export async function benchStep(file: string | undefined, { steps, profile, json
     process.stdout.write([
       `${executor.description}, ${experiment.config.batch} samples, ${tokens} tokens a step`,
       `step ${f(result.ms.median)} ms median, ${f(result.ms.min)} min, ${f(result.ms.max)} max over ${steps}: ${count(result.tokens_per_s)} tokens/s`,
-      ...(onDevice ? [`kernels ${f(inside)} ms, the native call ${f(Math.min(...calls))} ms (best of each); outside kernels ${(100 * (result.outside_kernels ?? 0)).toFixed(1)}% of a step; ${f(result.gflops ?? 0)} GFLOP/s over all`] : []),
+      ...(onDevice ? [`kernels ${f(inside)} ms, the call ${f(Math.min(...calls))} ms (best of each); outside kernels ${(100 * (result.outside_kernels ?? 0)).toFixed(1)}% of a step; ${f(result.gflops ?? 0)} GFLOP/s over all`] : []),
       `memory: arena ${bytes(result.bytes.arena)}, parameters ${bytes(result.bytes.params)}, optimiser ${bytes(result.bytes.optimiser)}`,
       ...(kernels.length > 0 ? ['', kernelTable(kernels)] : []), '',
     ].join('\n'));

@@ -1,6 +1,6 @@
 // Flags that several commands share, and what they mean. In: texts of the command line; out: numbers, or a usage error.
 import { InvalidArgumentError, Option, type Command } from 'commander';
-import { DEVICES } from '../session/backend.ts';
+import { DEVICES } from '../session/platform.ts';
 import type { Overrides } from '../train/configure.ts';
 import type { Config } from '../train/schema.ts';
 
@@ -21,7 +21,7 @@ export const wholeList = (text: string): number[] => text.split(',').map(whole(1
 
 export const MAX_SEED = 0xffffffff;
 
-export const device = (): Option => new Option('--device <name>', 'where to run').choices(DEVICES);
+export const device = (): Option => new Option('--device <name>', 'where to run (default: auto, which is native where a C compiler is found, else wasm)').choices(DEVICES);
 export const threads = (): Option => new Option('--threads <n>', 'CPU threads (default: all cores); no number depends on it').argParser(whole(1, 256));
 export const json = (): Option => new Option('--json', 'JSON on stdout, one object a line, and nothing else');
 export const data = (): Option => new Option('--data <path...>', 'text: files, folders or globs');

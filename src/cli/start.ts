@@ -7,7 +7,8 @@ import { fileURLToPath } from 'node:url';
 import type { Command } from 'commander';
 import { UserError } from '../base/errors.ts';
 import { configure, type Configured } from '../train/configure.ts';
-import { openCheckpoint, openSession } from '../train/open.ts';
+import { chooseDevice } from '../session/node.ts';
+import { openCheckpoint, openSession, type SessionOptions } from '../train/open.ts';
 import { median } from './bench-gemm.ts';
 import { data, device, MAX_SEED, threads, whole, type TrainFlags } from './flags.ts';
 import { bits, duration, fixed } from './format.ts';
@@ -37,10 +38,12 @@ async function start({ out = newFolder(), ...flags }: TrainFlags): Promise<void>
   say(own ? `A mixture-of-experts language model learns the Markdown and TypeScript declarations under node_modules (${paths.length} files).`
     : `A mixture-of-experts language model learns ${paths.join(', ')}.`);
   const trial = await configure(undefined, { ...flags, data: paths });
-  const steps = flags.steps ?? await stepsThatFit(trial);
-  const { checkpoint, val_loss: loss } = await runTraining(await configure(undefined, { ...flags, data: paths, steps, evalEvery: 0 }), { out });
+  // Chosen once, so that it is said once; the run's settings keep what was asked for.
+  const device = flags.device === undefined || flags.device === 'auto' ? await chooseDevice(say) : flags.device;
+  const steps = flags.steps ?? await stepsThatFit(trial, { device, say });
+  const { checkpoint, val_loss: loss } = await runTraining(await configure(undefined, { ...flags, data: paths, steps, evalEvery: 0 }), { out, device });
 
-  const { session } = await openCheckpoint(checkpoint, { ...flags, say });
+  const { session } = await openCheckpoint(checkpoint, { ...flags, device, say });
   try {
     if (loss !== null) say(`\nvalidation loss: ${fixed(bits(loss))} bits per byte (${fixed(loss)} nats)`);
     say(`checkpoint: ${checkpoint}\n\nWhat it writes now:\n`);
@@ -56,8 +59,8 @@ async function start({ out = newFolder(), ...flags }: TrainFlags): Promise<void>
 }
 
 /** How many steps this machine does in the time there is. */
-async function stepsThatFit({ experiment }: Configured): Promise<number> {
-  const session = await openSession(experiment);
+async function stepsThatFit({ experiment }: Configured, options: SessionOptions): Promise<number> {
+  const session = await openSession(experiment, options);
   try {
     const batch = await exampleBatch(experiment), ms: number[] = [];
     await session.prepare(batch);

@@ -6,6 +6,7 @@ import { storedSettings } from '../io/run-folder.ts';
 import { configure, parseSettings, rebuild, resumeSettings, type Configured } from '../train/configure.ts';
 import type { DoneEvent } from '../train/events.ts';
 import { ConfigError } from '../train/schema.ts';
+import type { DeviceName } from '../session/platform.ts';
 import { train } from '../train/train.ts';
 import { Exit } from './fail.ts';
 import { data, device, json, MAX_SEED, modelFlags, threads, whole, type TrainFlags } from './flags.ts';
@@ -57,14 +58,20 @@ export function newFolder(): string {
   return join('runs', `${day}-${time.slice(0, 8).replaceAll(':', '')}-${randomBytes(2).toString('hex')}`);
 }
 
-export interface TrainingOptions { readonly out: string; readonly resume?: boolean; readonly json?: boolean }
+export interface TrainingOptions {
+  readonly out: string;
+  readonly resume?: boolean;
+  readonly json?: boolean;
+  /** Runs there, whatever the settings say. */
+  readonly device?: DeviceName;
+}
 
 /** Trains with a report on stdout. Throws Exit where the run was stopped. */
-export async function runTraining({ settings, experiment }: Configured, { out, resume = false, json = false }: TrainingOptions): Promise<DoneEvent> {
+export async function runTraining({ settings, experiment }: Configured, { out, resume = false, json = false, device }: TrainingOptions): Promise<DoneEvent> {
   const reporter: Reporter = openReporter(json);
   try {
     const { result, code } = await stoppable((stop) => train({
-      settings, experiment, out, resume, stop,
+      settings, experiment, out, resume, stop, ...(device && { device }),
       emit: (event) => { reporter.emit(event); }, say: (line) => { reporter.say(line); }, busy: (what, share) => { reporter.busy(what, share); },
     }), () => { reporter.say('stopping after this step; once more to stop at once'); });
     if (result) return result;

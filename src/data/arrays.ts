@@ -1,9 +1,9 @@
 // Samples that lie in memory as rows of two tensors. In: x [n, ...] and y [n, ...], or a function that loads them; out: a dataset.
-import { createHash } from 'node:crypto';
 import { hostArray } from '../base/dtype.ts';
 import { ShapeError, UserError } from '../base/errors.ts';
 import type { Batch, HostTensor } from '../base/tensor.ts';
 import { bytesOf } from '../io/safetensors-data.ts';
+import { fingerprintOf } from './fingerprint.ts';
 import { ordered, shuffled, wholeNumber, type Samples } from './batches.ts';
 import type { Batches, BatchOptions, Dataset, PassOptions, Split } from './dataset.ts';
 
@@ -46,12 +46,8 @@ export class ArrayDataset implements Dataset {
   }
 
   async fingerprint(): Promise<string> {
-    const hash = createHash('sha256');
     const { train, test } = await this.#read();
-    for (const { dtype, shape, data } of [train.x, train.y, test.x, test.y]) {
-      hash.update(`${dtype} ${shape.join()} `).update(bytesOf(data));
-    }
-    return hash.digest('hex').slice(0, 32);
+    return fingerprintOf([train.x, train.y, test.x, test.y].flatMap(({ dtype, shape, data }) => [`${dtype} ${shape.join()} `, bytesOf(data)]));
   }
 
   #read(): Promise<Parts> {

@@ -50,10 +50,18 @@ function epochOrders(stream: Stream): (epoch: number, count: number) => Uint32Ar
   };
 }
 
+/** Calls a function when the caller waits for something. Browsers have no setImmediate, and their timers wait for 4 ms. */
+function later(f: () => void): void {
+  if (typeof setImmediate === 'function') { setImmediate(f); return; }
+  const { port1, port2 } = new MessageChannel();
+  port1.onmessage = () => { port1.close(); f(); };
+  port2.postMessage(null);
+}
+
 /** at(from) .. at(end - 1); the next one is made as soon as the caller waits for something. */
 async function* ahead(at: (step: number) => Promise<Batch>, from: number, end: number): AsyncGenerator<Batch, void, undefined> {
   const soon = (step: number): Promise<Batch> => {
-    const made = new Promise<Batch>((resolve, reject) => { setImmediate(() => { at(step).then(resolve, reject); }); });
+    const made = new Promise<Batch>((resolve, reject) => { later(() => { at(step).then(resolve, reject); }); });
     made.catch(() => undefined); // it is thrown where it is awaited, if it ever is
     return made;
   };

@@ -3,17 +3,15 @@
 import { open, type FileHandle } from 'node:fs/promises';
 import { UserError } from '../base/errors.ts';
 import { fault } from '../io/fault.ts';
+import type { Skipped, TextFile, TextFiles } from './text.ts';
 
 const HEAD = 8192; // a zero byte in here makes a file binary
 const SMALL = 65536; // read at once
 const MAX_BYTES = 2 ** 31 - 1;
 const AT_ONCE = 16; // files open at the same time
 
-export interface TextFile { readonly path: string; readonly bytes: Uint8Array }
-export interface Skipped { readonly path: string; readonly reason: 'binary' | 'empty' }
-
 /** Reads the files. Rejects with a UserError for one that cannot be read or is over 2 GiB. */
-export async function readTextFiles(paths: readonly string[]): Promise<{ files: TextFile[]; skipped: Skipped[] }> {
+export async function readTextFiles(paths: readonly string[]): Promise<TextFiles> {
   const read = new Array<Uint8Array | Skipped['reason']>(paths.length);
   let next = 0;
   const work = async (): Promise<void> => {

@@ -1,12 +1,11 @@
-// Text as bytes, to train and measure language models. In: files, folders, globs; out: batches of windows, 256 symbols.
+// Text as bytes, to train and measure language models. In: strings or bytes (text-files.ts: files, folders, globs); out: batches of
+// windows, 256 symbols.
 // The last tenth of each file is for validation, the rest for training; neither sees a byte of the other.
-import { createHash } from 'node:crypto';
 import { UserError } from '../base/errors.ts';
 import type { Batch } from '../base/tensor.ts';
 import { ordered, shuffled, wholeNumber, type Samples } from './batches.ts';
 import type { Batches, BatchOptions, Dataset, PassOptions, Split } from './dataset.ts';
-import { findFiles } from './find-files.ts';
-import { readTextFiles, type Skipped, type TextFile } from './read-files.ts';
+import { fingerprintOf } from './fingerprint.ts';
 import { windowCount, windowSamples } from './windows.ts';
 
 export interface TextOptions {
@@ -34,27 +33,34 @@ export interface TextCounts {
 }
 
 /**
- * The bytes of text files. Folders are searched through (names that begin with a dot are passed over), binary and empty files are
- * left out. Nothing is read before the first batch or count is asked for; then all of it is, once, and stays in memory.
+ * Text that is in memory: strings (as UTF-8) or bytes, each like a file of its own. For files, `text` of dynamoe/data.
  */
-export function text(paths: string | readonly string[], options: TextOptions = {}): TextDataset {
-  return new TextDataset(typeof paths === 'string' ? [paths] : paths, options);
+export function textFrom(parts: string | Uint8Array | readonly (string | Uint8Array)[], options: TextOptions = {}): TextDataset {
+  const list = typeof parts === 'string' || parts instanceof Uint8Array ? [parts] : parts;
+  const files = list.map((part, i): TextFile => ({ path: `text ${i + 1}`, bytes: typeof part === 'string' ? new TextEncoder().encode(part) : part }));
+  return new TextDataset('memory', () => Promise.resolve({ files, skipped: [] }), options);
 }
+
+export interface TextFile { readonly path: string; readonly bytes: Uint8Array }
+export interface Skipped { readonly path: string; readonly reason: 'binary' | 'empty' }
+export interface TextFiles { readonly files: readonly TextFile[]; readonly skipped: readonly Skipped[] }
 
 interface Loaded { readonly info: TextInfo; readonly files: readonly TextFile[]; readonly cuts: readonly number[] }
 
 export class TextDataset implements Dataset<TextBatchOptions, TextPassOptions> {
   /** Symbols: a byte is one of 256. */
   readonly vocab = 256;
-  readonly #paths: readonly string[];
+  readonly #where: string;
+  readonly #read: () => Promise<TextFiles>;
   readonly #validation: number;
   readonly #say: (line: string) => void;
   readonly #samples = new Map<string, Promise<Samples>>();
   #loaded: Promise<Loaded> | undefined;
 
-  constructor(paths: readonly string[], { split, say = console.warn }: TextOptions) {
-    if (paths.length === 0) throw new UserError('text: no path given', 'name files, folders or globs');
-    this.#paths = paths;
+  /** `where`: how errors name the text. `read` is called once, when something of the text is first needed. */
+  constructor(where: string, read: () => Promise<TextFiles>, { split, say = console.warn }: TextOptions) {
+    this.#where = where;
+    this.#read = read;
     this.#validation = split?.validation ?? 0.1;
     this.#say = say;
     if (!(this.#validation >= 0 && this.#validation <= 1)) {
@@ -108,13 +114,11 @@ export class TextDataset implements Dataset<TextBatchOptions, TextPassOptions> {
   /** Depends on the files' bytes, their order and the split, not on where they lie. */
   async fingerprint(): Promise<string> {
     const { files } = await this.#load();
-    const hash = createHash('sha256').update(`text ${this.#validation}`);
-    for (const { bytes } of files) hash.update(` ${bytes.length} `).update(bytes);
-    return hash.digest('hex').slice(0, 32);
+    return fingerprintOf([`text ${this.#validation}`, ...files.flatMap(({ bytes }) => [` ${bytes.length} `, bytes])]);
   }
 
   #load(): Promise<Loaded> {
-    return this.#loaded ??= load(this.#paths, this.#validation, this.#say);
+    return this.#loaded ??= this.#read().then((read) => loadedOf(read, this.#where, this.#validation, this.#say));
   }
 
   #windows(split: Split, context: number): Promise<Samples> {
@@ -128,12 +132,11 @@ export class TextDataset implements Dataset<TextBatchOptions, TextPassOptions> {
   }
 }
 
-async function load(paths: readonly string[], validation: number, say: (line: string) => void): Promise<Loaded> {
-  const { files, skipped } = await readTextFiles(await findFiles(paths));
+function loadedOf({ files, skipped }: TextFiles, where: string, validation: number, say: (line: string) => void): Loaded {
   const binary = skipped.filter((s) => s.reason === 'binary').map((s) => s.path);
   if (files.length === 0) {
     const seen = skipped.length === 0 ? 'no file in it' : `${binary.length} binary and ${skipped.length - binary.length} empty files in it`;
-    throw new UserError(`there is no text in ${paths.join(', ')}: ${seen}`, 'name text files or folders that hold some');
+    throw new UserError(`there is no text in ${where}: ${seen}`, 'name text files or folders that hold some');
   }
   if (binary.length > 0) {
     const some = binary.slice(0, 3).join(', ') + (binary.length > 3 ? ', ...' : '');

@@ -22,7 +22,13 @@ export interface KernelSource { readonly key: string; readonly kernel: Kernel }
 /** How long each step took, in nanoseconds, and over how many tasks. */
 export interface StepTimes { readonly ns: Float64Array; readonly tasks: Float64Array }
 
-export interface DeviceInfo { readonly name: string; readonly threads: number; readonly description: string }
+export interface DeviceInfo {
+  readonly name: string;
+  readonly threads: number;
+  readonly description: string;
+  /** What it can hold at most, where that is less than the machine may have. */
+  readonly limit?: { readonly bytes: number; readonly why: string };
+}
 
 export interface Device {
   readonly info: DeviceInfo;

@@ -4,7 +4,8 @@ import { isFloat } from '../base/dtype.ts';
 import { UserError, VerifyError } from '../base/errors.ts';
 import { boundOf } from '../base/shape.ts';
 import { GraphBuilder, type OpTable } from '../graph/builder.ts';
-import type { Graph, ValueId } from '../graph/graph.ts';
+import type { Graph, Node, ValueId } from '../graph/graph.ts';
+import type { Op } from '../graph/op.ts';
 import type { Tensor } from '../graph/tensor.ts';
 
 /** Graph with outputs `grad/NAME` added for the states `names`: the gradients of the output `loss` to them. */
@@ -30,8 +31,8 @@ export function gradients(builder: GraphBuilder, loss: Tensor, wrt: readonly Ten
   if (loss.shape.length !== 0 || !isFloat(loss.dtype)) {
     throw new UserError(`a loss must be one float number, got ${loss.toString()}`, 'take the mean over the batch');
   }
-  const forward = [...builder.nodes];
-  const needs = dependents(forward, wrt.map((t) => t.id));
+  const forward = [...builder.nodes], outer = builder.scope;
+  const needs = dependents(builder, wrt.map((t) => t.id));
   const grads = new Map<ValueId, Tensor[]>([[loss.id, builder.emit('constant', [], { value: 1, dtype: loss.dtype, shape: [] })]]);
   const total = (v: ValueId): Tensor | null => {
     const parts = grads.get(v);
@@ -43,7 +44,7 @@ export function gradients(builder: GraphBuilder, loss: Tensor, wrt: readonly Ten
   for (const node of forward.reverse()) {
     if (!node.outputs.some((v) => grads.has(v)) || !node.inputs.some((v) => needs.has(v))) continue;
     const op = builder.ops.get(node.op);
-    if (!op?.grad) continue; // nothing flows through integer and boolean results
+    if (!op?.grad) throw noRule(node, op);
     builder.scope = node.scope && `${node.scope}:grad`;
     const inputs = node.inputs.map((v) => builder.tensor(v));
     const got = op.grad({ inputs, outputs: node.outputs.map((v) => builder.tensor(v)), attrs: node.attrs,
@@ -55,13 +56,24 @@ export function gradients(builder: GraphBuilder, loss: Tensor, wrt: readonly Ten
       if (list) list.push(g); else grads.set(node.inputs[i], [g]);
     });
   }
-  builder.scope = '';
+  builder.scope = outer;
   return wrt.map((t) => total(t.id));
 }
 
-/** Values that depend on any of `sources` through float values. */
-function dependents(nodes: GraphBuilder['nodes'], sources: readonly ValueId[]): Set<ValueId> {
+/** Values that depend on any of `sources` through float values: nothing flows through whole numbers and bools, nor to an input of
+ * which an op takes the type alone. */
+function dependents({ nodes, ops, types }: GraphBuilder, sources: readonly ValueId[]): Set<ValueId> {
   const found = new Set(sources);
-  for (const n of nodes) if (n.inputs.some((v) => found.has(v))) for (const v of n.outputs) found.add(v);
+  for (const { op, inputs, outputs } of nodes) {
+    const unread = ops.get(op)?.unread ?? [];
+    if (!inputs.some((v, i) => found.has(v) && !unread.includes(i))) continue;
+    for (const v of outputs) if (isFloat(types[v].dtype)) found.add(v);
+  }
   return found;
+}
+
+/** A float result that depends on what is differentiated, of an op without a rule: to take it as a constant would be wrong, silently. */
+function noRule({ op: name, scope }: Node, op: Op | undefined): UserError {
+  return new UserError(`${name}${scope ? ` in ${scope}` : ''} has no gradient rule, and the loss depends on its result${op?.noGrad ? `: ${op.noGrad}` : ''}`,
+    'where no gradient is meant to flow, say so with ops.stopGradient');
 }

@@ -9,6 +9,12 @@ export type ValueId = number;
 export type Attrs = Readonly<Record<string, AttrValue | undefined>>;
 export type AttrValue = number | string | boolean | readonly number[];
 
+/** Attributes as text; JSON would make NaN, infinities and -0 look alike. */
+export function attrsText(attrs: Attrs): string {
+  const show = (v: unknown): string => (typeof v === 'number' ? (Object.is(v, -0) ? '-0' : `${v}`) : JSON.stringify(v));
+  return `{${Object.keys(attrs).sort().map((k) => `${k}=${show(attrs[k])}`).join()}}`;
+}
+
 export interface Node {
   readonly op: string;
   readonly inputs: readonly ValueId[];

@@ -17,8 +17,10 @@ export interface Op<A extends Attrs = Attrs> {
   /** Types of the outputs; throws ShapeError. `ids` are the inputs' values, for dimensions that refer to one (counts, offsets). */
   infer(inputs: readonly TensorType[], attrs: A, ids: readonly ValueId[]): TensorType[];
   /** Gradients to the inputs (null: none flows) from those to the outputs (null where nothing reads that output). Absent: not
-   * differentiable, nothing flows. */
+   * differentiable; to ask for a gradient through a float result of it is an error. */
   grad?(call: GradCall<A>): (Tensor | null)[];
+  /** Where a float result has no gradient: why, and what to use instead. */
+  readonly noGrad?: string;
   readonly lower: Lowering<A>;
   /** Float64 arrays in, float64 arrays out (integers and bools as their values); `types` have counts resolved to run-time sizes in
    * `rows`, see RefCall. */
@@ -60,8 +62,9 @@ export type Lowering<A extends Attrs = Attrs> =
       at(call: MapCall<A>, index: readonly Expr[], output: number): Expr;
       /** The same by row-major linear index, where the op reads all its (equally large) inputs at that index; null where it does not. */
       linear?(call: MapCall<A>, linear: Expr, output: number): Expr | null }
-  /** Sum of products; what the epilogue stores is decided when kernels are fused. */
-  | { readonly kind: 'matmul'; build(call: MatmulCall<A>): MatmulSpec }
+  /** Sum of products; what the epilogue stores is decided when kernels are fused. `stored`: each element of an input enters many
+   * products, so that inputs are never computed while they are packed. */
+  | { readonly kind: 'matmul'; readonly stored?: boolean; build(call: MatmulCall<A>): MatmulSpec }
   /** Loops of its own, over materialised inputs and outputs. `update`: it also reads what it has stored. */
   | { readonly kind: 'loops'; readonly update?: boolean; build(call: LoopCall<A>): LoopSpec };
 
@@ -79,6 +82,8 @@ export interface MapCall<A extends Attrs = Attrs> {
 export interface MatmulCall<A extends Attrs = Attrs> extends MapCall<A> {
   /** A dimension's size as a matmul takes it: the number, or where the counts or offsets are. */
   size(dim: Dim): Extent;
+  /** The same for all segments together, times a fixed number: rows of a dimension that is merged with fixed ones. */
+  all(dim: Dim, times: number): Extent;
   /** First row of segment `z` of a segmented dimension, int32. */
   offset(dim: Dim, z: Expr): Expr;
 }

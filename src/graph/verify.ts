@@ -1,7 +1,7 @@
 // Checks a Graph: values are made once and before they are read, types follow from the ops' shape rules, dimensions refer to int32
 // values that exist, updates fit their states. Run after every pass.
 import { VerifyError } from '../base/errors.ts';
-import { sameShape, showType } from '../base/shape.ts';
+import { isDynamic, sameShape, showType } from '../base/shape.ts';
 import { dimValues, type Graph } from './graph.ts';
 import type { OpTable } from './builder.ts';
 
@@ -11,7 +11,7 @@ export function verifyGraph(graph: Graph, ops: OpTable, stage: string): Graph {
   const define = (v: number, by: string): void => {
     if (made.has(v)) fail(`%${v} is made twice (${by})`);
     if (!graph.types[v]) fail(`%${v} has no type`);
-    if (by !== 'input') for (const d of dimValues(graph.types[v])) if (!made.has(d)) fail(`%${v}: its dimension reads %${d}, which is not made before it`);
+    if (by !== 'input' && isDynamic(graph.types[v].shape)) for (const d of dimValues(graph.types[v])) if (!made.has(d)) fail(`%${v}: its dimension reads %${d}, which is not made before it`);
     made.add(v);
   };
   for (const input of graph.inputs) define(input.value, 'input');

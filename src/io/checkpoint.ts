@@ -1,9 +1,9 @@
-// Checkpoints: one safetensors file that is a whole or not there. In: named tensors and what else a run must remember; out: the
-// file, and back. Parameters lie under their dotted names, state beside them under names with slashes (`optim/m/blocks.0.w`), so
-// any reader of safetensors sees the parameters. The rest is JSON in the file's metadata, under the key `dynamoe`.
+// Checkpoints: one safetensors file. In: named tensors and what else a run must remember; out: its bytes, and back; checkpoint-file.ts
+// keeps them on disk. Parameters lie under their dotted names, state beside them under names with slashes (`optim/m/blocks.0.w`),
+// so any reader of safetensors sees the parameters. The rest is JSON in the file's metadata, under the key `dynamoe`.
 import { UserError } from '../base/errors.ts';
 import { jsonText, type Json } from './json.ts';
-import { openSafetensors, writeSafetensors, type SafetensorsFile, type TensorSource } from './safetensors-file.ts';
+import { bytesSource, encodeSafetensors, openSource, type Safetensors, type TensorSource } from './safetensors-bytes.ts';
 
 const KEY = 'dynamoe';
 const VERSION = 1;
@@ -26,7 +26,7 @@ export interface CheckpointContent {
 /** An open checkpoint: `file.tensors` lists, `file.read(name)` reads one tensor. Close `file`. */
 export interface Checkpoint {
   readonly meta: CheckpointMeta;
-  readonly file: SafetensorsFile;
+  readonly file: Safetensors;
 }
 
 /** The name of a piece of state that belongs to a parameter: `stateName('optim', 'm', 'blocks.0.w')` is `optim/m/blocks.0.w`. */
@@ -35,24 +35,23 @@ export const stateName = (...parts: readonly string[]): string => parts.join('/'
 /** Whether a tensor of a checkpoint is a parameter (no slash in its name) or state. */
 export const isParameter = (name: string): boolean => !name.includes('/');
 
-/**
- * Writes a checkpoint. One tensor is asked for at a time; none may change until the promise is fulfilled. The file at `path` is the
- * old one until the new one is complete on the disk. Rejects with a UserError where the file system refuses.
- */
-export async function saveCheckpoint(path: string, { tensors, meta }: CheckpointContent): Promise<void> {
-  await writeSafetensors(path, tensors, { [KEY]: jsonText({ version: VERSION, ...meta }) });
-}
+/** The bytes of a checkpoint, in chunks. One tensor is asked for at a time; none may change until the last chunk is taken. */
+export const encodeCheckpoint = ({ tensors, meta }: CheckpointContent): AsyncGenerator<Uint8Array, void, undefined> =>
+  encodeSafetensors(tensors, { [KEY]: jsonText({ version: VERSION, ...meta }) });
 
-/** Opens a checkpoint and reads its metadata, no tensor yet. Rejects with a UserError for a broken file or another kind of file. */
-export async function loadCheckpoint(path: string): Promise<Checkpoint> {
-  const file = await openSafetensors(path);
+/** A checkpoint in memory. Rejects with a UserError for broken bytes or another kind of file. */
+export const decodeCheckpoint = async (bytes: Uint8Array, where: string): Promise<Checkpoint> =>
+  asCheckpoint(await openSource(bytesSource(bytes, where)));
+
+/** Reads an open file's metadata, no tensor yet. Closes the file where it is no checkpoint of ours. */
+export async function asCheckpoint(file: Safetensors): Promise<Checkpoint> {
   try {
     const text = file.metadata.get(KEY);
     if (text === undefined) {
-      throw new UserError(`${path} holds tensors but is no DynaMoE checkpoint: its metadata has no "${KEY}"`,
+      throw new UserError(`${file.where} holds tensors but is no DynaMoE checkpoint: its metadata has no "${KEY}"`,
         'use a file that `dynamoe train` or `session.save` wrote');
     }
-    return { meta: parseMeta(text, path), file };
+    return { meta: parseMeta(text, file.where), file };
   } catch (error) {
     await file.close();
     throw error;

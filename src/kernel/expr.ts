@@ -5,11 +5,11 @@ import type { DType } from '../base/dtype.ts';
 /** Element types that kernels compute in; 'index' is an integer wide enough for any address (int64 in C). */
 export type Scalar = DType | 'index';
 
-export const UNARY = ['neg', 'abs', 'sqrt', 'exp', 'log', 'tanh', 'sigmoid', 'erf', 'sin', 'cos', 'not', 'isfinite'] as const;
+export const UNARY = ['neg', 'abs', 'sqrt', 'floor', 'round', 'exp', 'log', 'tanh', 'sigmoid', 'erf', 'sin', 'cos', 'not', 'isfinite'] as const;
 export const BINARY = ['add', 'sub', 'mul', 'div', 'mod', 'min', 'max', 'lt', 'le', 'eq', 'ne', 'and', 'or', 'xor', 'shr'] as const;
 export type UnaryOp = (typeof UNARY)[number];
 export type BinaryOp = (typeof BINARY)[number];
-/** fma(a, b, c) = a*b + c rounded once; select(c, a, b); cast; threefry(k0, k1, c0, c1) = first output word. */
+/** round is to the nearest whole number, halves to the even one; fma(a, b, c) = a*b + c rounded once; select(c, a, b); cast; threefry(k0, k1, c0, c1) = first output word. */
 export type ScalarOp = UnaryOp | BinaryOp | 'fma' | 'select' | 'cast' | 'threefry';
 export type ReduceOp = 'sum' | 'max';
 
@@ -148,7 +148,9 @@ export class Exprs {
     const { whole, rest } = this.#split(a, d);
     const unit = rest && this.#unit(rest, d);
     if (unit) return this.add(whole, this.div(unit.quotient, d / unit.size));
-    return rest ? this.add(whole, this.op('div', [rest, this.index(d)], 'index')) : whole;
+    if (!rest) return whole;
+    const [x, by] = rest.k === 'op' && rest.op === 'div' && rest.args[1].k === 'const' ? [rest.args[0], rest.args[1].value * d] : [rest, d];
+    return this.add(whole, this.op('div', [x, this.index(by)], 'index')); // (x / a) / b is x / (a b)
   }
 
   mod(a: Expr, d: number): Expr {
@@ -183,17 +185,20 @@ export class Exprs {
 
 const gcd = (a: number, b: number): number => (b === 0 ? Math.abs(a) : gcd(b, a % b));
 
-/** n d (x / d) + n (x mod d) is n x. */
+/** n d (x / d) + n (x mod d) is n x; x itself may be a quotient: what is left when that is joined may be joined again. */
 function rejoin(sum: Map<Expr, number>): void {
-  for (const [t, c] of [...sum]) {
-    if (t.k !== 'op' || t.op !== 'mod' || c === 0) continue;
-    const [x, d] = t.args;
-    if (d.k !== 'const') continue;
-    for (const [u, n] of [...sum]) {
-      if (u.k !== 'op' || u.op !== 'div' || u.args[0] !== x || u.args[1] !== d || n !== c * d.value) continue;
+  for (let again = true; again;) {
+    again = false;
+    for (const [t, c] of [...sum]) {
+      if (t.k !== 'op' || t.op !== 'mod' || c === 0 || t.args[1].k !== 'const') continue;
+      const x = t.args[0], d = t.args[1].value;
+      const [y, by] = x.k === 'op' && x.op === 'div' && x.args[1].k === 'const' ? [x.args[0], x.args[1].value * d] : [x, d];
+      const quotient = [...sum.keys()].find((u) => u.k === 'op' && u.op === 'div' && u.args[0] === y && u.args[1].k === 'const' && u.args[1].value === by);
+      if (!quotient || sum.get(quotient) !== c * d) continue;
       sum.delete(t);
-      sum.delete(u);
+      sum.delete(quotient);
       sum.set(x, (sum.get(x) ?? 0) + c);
+      again = true;
     }
   }
 }

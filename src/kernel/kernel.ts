@@ -34,8 +34,18 @@ export interface LoopKernel extends KernelBase {
   readonly body: readonly Stmt[];
 }
 
-/** A size that is fixed; one read from an int32 buffer; or one per group, given by an int32[groups + 1] buffer of offsets. */
-export type Extent = number | { readonly count: number } | { readonly offsets: number };
+/** A size that is fixed; `times` what element `at` of an int32 buffer holds; or one per group, given by an int32[groups + 1] buffer of
+ * offsets. */
+export type Extent = number | { readonly count: number; readonly at: number; readonly times: number } | { readonly offsets: number };
+
+/**
+ * How an operand of a matmul is copied to where the matrix core reads it: `inner` is the variable of the inner loop. An index with
+ * quotients and remainders of it has none along runs of `length`: there, with `index` = inner / length, the element is `value`.
+ */
+export interface Packing {
+  readonly inner: Var;
+  readonly run: { readonly length: number; readonly index: Var; readonly value: Expr } | null;
+}
 
 /** sum(z,i,j) = over k ascending of a(z,i,k) * b(z,k,j), one FMA at a time; then `epilogue`. i and k count
  * within the group z. */
@@ -44,6 +54,8 @@ export interface MatmulKernel extends KernelBase {
   readonly z: Var; readonly i: Var; readonly j: Var; readonly k: Var;
   readonly groups: number; readonly m: Extent; readonly n: number; readonly depth: Extent;
   readonly a: Expr; readonly b: Expr;
+  /** For operands that are not read in place. */
+  readonly packA: Packing; readonly packB: Packing;
   /** `row` runs once for each row of a tile, `element` for each element of it. */
   readonly epilogue: { readonly row: readonly Stmt[]; readonly element: readonly Stmt[] };
 }

@@ -63,7 +63,7 @@ function printStmt(s: Stmt, indent: string): string {
 }
 
 const extent = (e: Extent): string => 
-  (typeof e === 'number' ? `${e}` : 'count' in e ? `b${e.count}[0]` : `b${e.offsets}[z..z+1]`);
+  (typeof e === 'number' ? `${e}` : 'count' in e ? `${e.times === 1 ? '' : `${e.times} * `}b${e.count}[${e.at}]` : `b${e.offsets}[z..z+1]`);
 
 export function printKernel(k: Kernel): string {
   const head = k.buffers.map((b, i) => `b${i}: ${b.access} ${b.dtype}`).join(', ');

@@ -1,6 +1,5 @@
 // Questions about expressions and substitution in them.
 import { children, type Exprs, type Expr, type Term, type Var } from './expr.ts';
-import type { MatmulKernel } from './kernel.ts';
 
 /** Whether an expression reads one of `vars` or a local of `locals` (bound variables of its own reductions do not count). */
 export function dependsOn(e: Expr, on: ReadonlySet<Expr>, memo = new Map<Expr, boolean>()): boolean {
@@ -87,9 +86,4 @@ export function strideOf(index: Expr, v: Var): number | null {
 export function contiguous(e: Expr, v: Var): boolean {
   if (e.k === 'load' && strideOf(e.index, v) === 1) return true;
   return e.k === 'op' && e.args.some((x) => contiguous(x, v));
-}
-
-/** Whether A's elements lie next to each other along i rather than along k. */
-export function acrossRows(k: MatmulKernel): boolean {
-  return contiguous(k.a, k.i) && !contiguous(k.a, k.k);
 }

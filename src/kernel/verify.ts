@@ -42,6 +42,8 @@ export function verifyKernel(k: Kernel): Kernel {
   } else {
     checkExpr(k.a, new Set([k.z, k.i, k.k]));
     checkExpr(k.b, new Set([k.z, k.k, k.j]));
+    if (k.packA.run) checkExpr(k.packA.run.value, new Set([k.z, k.i, k.k, k.packA.run.index]));
+    if (k.packB.run) checkExpr(k.packB.run.value, new Set([k.z, k.k, k.j, k.packB.run.index]));
     checkBody(k.epilogue.row, new Set([k.z, k.i]));
     checkBody(k.epilogue.element, new Set([k.z, k.i, k.j]), true);
   }

@@ -133,19 +133,26 @@ export function groupKernels(storage: Storage): Grouping {
 
   /** Whether group `from` runs after `to` because it reads, directly or not, what `to` makes. */
   function reaches(from: Group, to: Group): boolean {
-    const seen = new Set<Group>(), queue = [from];
+    const seen = new Set([from]), queue = [from];
     for (let g = queue.pop(); g; g = queue.pop()) {
       if (g === to) return true;
-      if (seen.has(g)) continue;
-      seen.add(g);
-      queue.push(...before(g));
+      for (const b of before(g)) {
+        if (seen.has(b)) continue;
+        seen.add(b);
+        queue.push(b);
+      }
     }
     return false;
   }
 
   /** The kernels that `g` directly follows. */
   function before(g: Group): Group[] {
-    return [...g.after, ...[...g.reads].flatMap((leaf) => groupOf.get(home(leaf)) ?? [])].filter((b) => b !== g);
+    const found = [...g.after];
+    for (const leaf of g.reads) {
+      const maker = groupOf.get(home(leaf));
+      if (maker !== undefined && maker !== g) found.push(maker);
+    }
+    return found;
   }
 
   /** A state may be overwritten by the kernel that makes its new value, after all that read the old one, if none of those needs the

@@ -1,5 +1,6 @@
 // Graph to kernels: which values are stored, which are computed together, in which order. In: an optimised Graph. Out: Lowered.
 import { elements } from '../base/shape.ts';
+import { VerifyError } from '../base/errors.ts';
 import { hashHex } from '../base/hash.ts';
 import type { Graph, Update, ValueId } from '../graph/graph.ts';
 import type { OpTable } from '../graph/builder.ts';
@@ -12,16 +13,24 @@ import { buildLoops } from './loops.ts';
 import { buildMatmul } from './matmul.ts';
 import { buildNest } from './nest.ts';
 import { Scope, type Storage } from './scope.ts';
+import { signatureOf } from './signature.ts';
 import { decideStorage } from './store.ts';
 
-export function lower(graph: Graph, ops: OpTable): Lowered {
+/** Kernels that were built before, by what they follow from (signature.ts). To be kept between graphs that are alike. */
+export type KernelMemo = Map<string, Built>;
+/** A kernel, with the numbers of the values behind its buffers. */
+interface Built extends Pick<KernelCall, 'kernel' | 'key' | 'ints' | 'inPlace' | 'flops'> { readonly values: readonly number[] }
+
+export function lower(graph: Graph, ops: OpTable, memo: KernelMemo = new Map()): Lowered {
   const storage = decideStorage(graph, ops);
   const { groups, inPlace } = groupKernels(storage);
   const alias = new Map<ValueId, ValueId>();
   for (const v of storage.stored) if (storage.home(v) !== v) alias.set(v, storage.home(v));
   const copies = graph.updates.filter((u) => !inPlace.has(u.value)).map((u) => copyCall(storage, u));
-  return { graph, calls: [...groups.map((g) => callOf(storage, ops, g)), ...copies], alias, inPlaceUpdates: inPlace };
+  return { graph, calls: [...groups.map((g) => callOf(storage, ops, g, memo)), ...copies], alias, inPlaceUpdates: inPlace };
 }
+
+const keyOf = (kernel: Kernel): string => hashHex(printKernel(kernel));
 
 /** The update of a state that could not be written in place: copied when every reader of the old value is done. */
 function copyCall({ graph, home }: Storage, { state, value, unless }: Update): KernelCall {
@@ -32,22 +41,29 @@ function copyCall({ graph, home }: Storage, { state, value, unless }: Update): K
     grid: { index, extent: e.index(size), grain: COPY_GRAIN, vector: true },
     body: [{ s: 'store', buffer: 0, index, value: e.load(1, index, type.dtype) }],
   };
-  return { kernel, key: hashHex(printKernel(kernel)), buffers: [state, home(value)], ints: [], inPlace: [], unless, ops: ['update'], scope: '', flops: 0 };
+  return { kernel, key: keyOf(kernel), buffers: [state, home(value)], ints: [], inPlace: [], unless, ops: ['update'], scope: '', flops: 0 };
 }
 
 const COPY_GRAIN = 16384; // elements a task
 
-function callOf(storage: Storage, ops: OpTable, group: Group): KernelCall {
-  const { graph, producers } = storage;
-  const scope = new Scope(storage, group.members);
-  const { kernel, flops } = build();
-  const nodes = [group.node, ...group.roots.map((v) => producers[v])].flatMap((n) => n ?? []);
-  return {
-    kernel, key: hashHex(printKernel(kernel)), buffers: [...scope.values], ints: [...scope.ints], inPlace: group.kind === 'loops' ? [] : inPlacePairs(kernel),
-    unless: group.unless, ops: [...new Set(nodes.map((n) => n.op))], scope: nodes[0]?.scope ?? '', flops,
-  };
+function callOf(storage: Storage, ops: OpTable, group: Group, memo: KernelMemo): KernelCall {
+  const { text, values, numbers } = signatureOf(storage, ops, group);
+  const { values: behind, ...built } = memo.get(text) ?? build(storage, ops, group, numbers);
+  memo.set(text, { values: behind, ...built });
+  const nodes = [group.node, ...group.roots.map((v) => storage.producers[v])].flatMap((n) => n ?? []);
+  return { ...built, buffers: behind.map((n) => values[n]), unless: group.unless, ops: [...new Set(nodes.map((n) => n.op))], scope: nodes[0]?.scope ?? '' };
+}
 
-  function build(): { kernel: Kernel; flops: number } {
+function build(storage: Storage, ops: OpTable, group: Group, numbers: ReadonlyMap<ValueId, number>): Built {
+  const { graph } = storage, scope = new Scope(storage, group.members), { kernel, flops } = make();
+  const values = scope.values.map((v) => {
+    const n = numbers.get(v);
+    if (n === undefined) throw new VerifyError('lower', `a kernel reads %${v}, which does not follow from its signature`);
+    return n;
+  });
+  return { kernel, key: keyOf(kernel), ints: [...scope.ints], inPlace: group.kind === 'loops' ? [] : inPlacePairs(kernel), flops, values };
+
+  function make(): { kernel: Kernel; flops: number } {
     const size = group.roots.reduce((n, v) => n + elements(graph.types[v].shape), 0);
     if (group.kind === 'map' || !group.node) return { kernel: buildNest(graph, scope, group.roots), flops: size };
     if (group.kind === 'loops') return { kernel: buildLoops(graph, ops, scope, group.node), flops: size };

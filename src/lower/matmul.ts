@@ -4,6 +4,7 @@ import { VerifyError } from '../base/errors.ts';
 import type { Graph, Node, ValueId } from '../graph/graph.ts';
 import type { OpTable } from '../graph/builder.ts';
 import type { Extent, Local, MatmulKernel } from '../kernel/kernel.ts';
+import { packingOf } from '../kernel/packing.ts';
 import { asSet } from '../kernel/rewrite.ts';
 import { hoistInvariants } from './nest.ts';
 import type { Scope } from './scope.ts';
@@ -26,7 +27,7 @@ export function buildMatmul(graph: Graph, ops: OpTable, scope: Scope, node: Node
   const { before, items: hoisted } = hoistInvariants(e, items, asSet(j, e.sum(type.dtype)), locals);
   const kernel: MatmulKernel = {
     form: 'matmul', buffers: scope.buffers, locals, ints: scope.ints.length, z, i, j, k,
-    groups: spec.groups, m: spec.m, n: spec.n, depth: spec.depth, a, b,
+    groups: spec.groups, m: spec.m, n: spec.n, depth: spec.depth, a, b, packA: packingOf(e, a, k, i), packB: packingOf(e, b, j, k),
     epilogue: { row: before, element: hoisted.map((h) => ({ s: 'store', buffer: h.buffer, index: h.at, value: h.value })) },
   };
   return { kernel, flops: flopsOf(graph, node, spec) };
@@ -37,5 +38,6 @@ function flopsOf(graph: Graph, node: Node, spec: { groups: number; n: number; m:
   const result = elements(graph.types[node.outputs[0]].shape);
   if (typeof spec.depth === 'number') return 2 * result * spec.depth;
   const rows = boundOf(graph.types[node.inputs[0]].shape[0]);
+  if ('count' in spec.depth) return 2 * result * spec.depth.times * rows;
   return 2 * (result / spec.groups) * rows;
 }

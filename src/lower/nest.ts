@@ -127,9 +127,11 @@ export function hoistReductions(e: Exprs, items: readonly Item[], locals: Local[
 function hoistValues(e: Exprs, values: readonly Expr[], inner: ReadonlySet<Expr>, locals: Local[]): { before: Stmt[]; values: Expr[] } {
   const by = new Map<Expr, Expr>(), before: Stmt[] = [];
   for (const v of invariants(values, inner)) {
-    const local = locals.push({ dtype: v.dtype, length: 0 }) - 1;
-    before.push({ s: 'set', local, index: null, value: v });
-    by.set(v, e.local(local, v.dtype));
+    // A condition is kept as a float that is compared in the loop: gcc 12 makes no mask of a bool from outside.
+    const bool = v.dtype === 'bool', dtype = bool ? 'float32' : v.dtype, zero = e.const(0, 'float32');
+    const local = locals.push({ dtype, length: 0 }) - 1, kept = e.local(local, dtype);
+    before.push({ s: 'set', local, index: null, value: bool ? e.op('select', [v, e.const(1, dtype), zero], dtype) : v });
+    by.set(v, bool ? e.op('lt', [zero, kept], 'bool') : kept);
   }
   const memo = new Map<Expr, Expr>();
   return { before, values: values.map((v) => substitute(e, v, by, memo)) };

@@ -67,7 +67,13 @@ export class Scope {
 
   size = (d: Dim): Extent => {
     if (typeof d === 'number') return d;
-    return d.kind === 'bounded' ? { count: this.buffer(d.count, 'read') } : { offsets: this.buffer(d.offsets, 'read') };
+    return d.kind === 'bounded' ? this.all(d, 1) : { offsets: this.buffer(d.offsets, 'read') };
+  };
+
+  all = (d: Dim, times: number): Extent => {
+    if (typeof d === 'number') return d * times;
+    const [count, at] = d.kind === 'bounded' ? [d.count, 0] : [d.offsets, d.segments];
+    return { count: this.buffer(count, 'read'), at, times };
   };
 
   offset = (d: Dim, z: Expr): Expr => {
@@ -86,7 +92,7 @@ export class Scope {
       return slot;
     };
     const made: MatmulCall = {
-      e: this.e, attrs: node.attrs, outTypes: node.outputs.map((v) => types[v]), extent: this.extent, size: this.size, offset: this.offset, int,
+      e: this.e, attrs: node.attrs, outTypes: node.outputs.map((v) => types[v]), extent: this.extent, size: this.size, all: this.all, offset: this.offset, int,
       inputs: node.inputs.map((v) => this.reader(v)),
     };
     this.#calls.set(node, made);

@@ -30,6 +30,10 @@ export function usesOf(graph: Graph, ops: OpTable): Uses {
 export function decideStorage(graph: Graph, ops: OpTable): Storage {
   const uses = usesOf(graph, ops), made = producers(graph);
   const kindOf = (node: Node): string => ops.get(node.op)?.lower.kind ?? 'map';
+  const takesStored = (node: Node): boolean => {
+    const lower = ops.get(node.op)?.lower;
+    return lower?.kind === 'loops' || (lower?.kind === 'matmul' && lower.stored === true);
+  };
   const stored = new Set<ValueId>(graph.inputs.map((i) => i.value));
   const alias = new Map<ValueId, ValueId>();
   const home = (v: ValueId): ValueId => alias.get(v) ?? v;
@@ -55,7 +59,7 @@ export function decideStorage(graph: Graph, ops: OpTable): Storage {
         continue;
       }
       const reads = readsOf(v);
-      const needed = uses.pinned.has(v) || uses.nodes[v].some((n) => kindOf(n) === 'loops');
+      const needed = uses.pinned.has(v) || uses.nodes[v].some(takesStored);
       const again = weight * reads <= weight + 1.5 + reads;
       // A sum of products that only this value reads is not stored if this value is: its epilogue computes it.
       const epilogue = node.inputs.some((i) => made[i] && kindOf(made[i]) === 'matmul' && uses.nodes[i].length === 1

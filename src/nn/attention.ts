@@ -1,20 +1,22 @@
-// Causal multi-head self-attention with rotary positions, and its form with a cache of keys and values for generation.
+// Causal self-attention with rotary positions, of as many or fewer heads of keys and values as of queries (Ainslie et al. 2023), and
+// its form with a cache of keys and values for generation.
 import { boundOf } from '../base/shape.ts';
 import { UserError } from '../base/errors.ts';
 import type { Tensor } from '../graph/tensor.ts';
-import { add } from '../graph/ops/add.ts';
 import { attention } from '../graph/ops/attention.ts';
-import { gather } from '../graph/ops/gather.ts';
 import { reshape } from '../graph/ops/reshape.ts';
 import { rope } from '../graph/ops/rope.ts';
 import { slice } from '../graph/ops/slice.ts';
 import { updateRows } from '../graph/ops/updateRows.ts';
 import { call, traceOf, type Trace } from '../trace/trace.ts';
 import { Linear } from './linear.ts';
+import { rotation } from './rotary.ts';
 
 export interface AttentionOptions {
   readonly dModel: number;
   readonly heads: number;
+  /** Heads of keys and values, each shared by heads / kvHeads heads of queries; default `heads`. */
+  readonly kvHeads?: number;
   /** Longest sequence. */
   readonly context: number;
   /** Standard deviation of the output projection's starting weights. */
@@ -26,51 +28,46 @@ export interface AttentionOptions {
 /** Where a cached step stands: the tokens of x are those at `position`, `position` + 1, ... of the sequence. */
 export interface Cached { readonly position: Tensor }
 
+/** Checks how a width is split into heads; gives the width of one. */
+export function headWidth(layer: string, { dModel, heads, kvHeads = heads }: Pick<AttentionOptions, 'dModel' | 'heads' | 'kvHeads'>, even: boolean): number {
+  const width = dModel / heads;
+  if (!Number.isInteger(width) || (even && width % 2 !== 0)) {
+    throw new UserError(`${layer}: width ${dModel} cannot be split into ${heads} heads${even ? ' of even width' : ''}`);
+  }
+  if (!(kvHeads >= 1 && Number.isInteger(heads / kvHeads))) {
+    throw new UserError(`${layer}: ${heads} heads cannot share ${kvHeads} heads of keys evenly`, 'kvHeads must divide heads');
+  }
+  return width;
+}
+
 /** [batch, time, dModel] -> [batch, time, dModel]: each position sees itself and those before it. */
 export class CausalSelfAttention {
-  readonly qkv: Linear; // [dModel, 3 dModel]
+  readonly qkv: Linear; // [dModel, dModel + 2 kvHeads * width of a head]: queries, keys, values
   readonly out: Linear; // [dModel, dModel]
   readonly #options: AttentionOptions;
 
   constructor(options: AttentionOptions) {
-    const { dModel, heads, outStd } = options;
-    if (dModel % heads !== 0 || (dModel / heads) % 2 !== 0) {
-      throw new UserError(`attention: width ${dModel} cannot be split into ${heads} heads of even width`);
-    }
-    this.qkv = new Linear(dModel, 3 * dModel, { bias: false });
+    const { dModel, heads, kvHeads = heads, outStd } = options, width = headWidth('attention', options, true);
+    this.qkv = new Linear(dModel, dModel + 2 * kvHeads * width, { bias: false });
     this.out = new Linear(dModel, dModel, { bias: false, ...(outStd !== undefined && { std: outStd }) });
     this.#options = options;
   }
 
   forward(x: Tensor, cached?: Cached): Tensor {
-    const { dModel, heads, context } = this.#options, trace = traceOf(x), width = dModel / heads;
+    const { dModel, heads, kvHeads = heads, context, ropeBase } = this.#options, trace = traceOf(x), width = dModel / heads;
     const [batch, time] = x.shape.map(boundOf);
     if (time > context) throw new UserError(`a sequence of ${time} tokens is longer than the model's context of ${context}`);
-    const qkv = reshape(call(this.qkv, x), [batch, time, 3, heads, width]);
-    const part = (i: number): Tensor => reshape(slice(qkv, 2, i, i + 1), [batch, time, heads, width]); // [B, T, H, Dh]
-    const [cos, sin] = this.#rotation(trace, time, cached);
-    const q = rope(part(0), cos, sin), k = rope(part(1), cos, sin), v = part(2);
-    const zero = trace.emit('constant', [], { value: 0, dtype: 'int32', shape: [] })[0];
+    const qkv = reshape(call(this.qkv, x), [batch, time, heads + 2 * kvHeads, width]);
+    const part = (from: number, count: number): Tensor => slice(qkv, 2, from, from + count); // [batch, time, count, width]
+    const [cos, sin] = rotation(trace, { width, time, ...(ropeBase !== undefined && { base: ropeBase }), ...(cached && { cached: { ...cached, context } }) });
+    const q = rope(part(0, heads), cos, sin), k = rope(part(heads, kvHeads), cos, sin), v = part(heads + kvHeads, kvHeads);
     const out = cached
       ? attention(q, this.#cache(trace, 'k', k, cached), this.#cache(trace, 'v', v, cached), cached.position, { causal: true })
-      : attention(q, k, v, zero, { causal: true });
+      : attention(q, k, v, 0, { causal: true });
     return call(this.out, reshape(out, [batch, time, dModel]));
   }
 
-  /** Cosines and sines of this step's positions: [time, width / 2] each. */
-  #rotation(trace: Trace, time: number, cached?: Cached): [Tensor, Tensor] {
-    const { dModel, heads, context, ropeBase = 10_000 } = this.#options, half = dModel / heads / 2;
-    const rows = cached ? context : time;
-    const table = (f: (angle: number) => number): Tensor => trace.constant({ dtype: 'float32', shape: [rows, half] },
-      Float32Array.from({ length: rows * half }, (_, i) => f(Math.floor(i / half) * ropeBase ** (-(i % half) / half))));
-    const [cos, sin] = [table(Math.cos), table(Math.sin)];
-    if (!cached) return [cos, sin];
-    const steps = trace.constant({ dtype: 'int32', shape: [time] }, Int32Array.from({ length: time }, (_, i) => i));
-    const positions = add(steps, cached.position);
-    return [gather(cos, positions), gather(sin, positions)];
-  }
-
-  /** The cache [batch, context, heads, width] with this step's rows written, which is also its next value. */
+  /** The cache [batch, context, kvHeads, width] with this step's rows written, which is also its next value. */
   #cache(trace: Trace, name: string, rows: Tensor, { position }: Cached): Tensor {
     const [batch, , heads, width] = rows.shape.map(boundOf);
     const state = trace.state(`cache/${name}/${trace.pathOf(this)}`, { dtype: 'float32', shape: [batch, this.#options.context, heads, width] });

@@ -1,5 +1,7 @@
 // Modules and layers: the public face of `nn`.
 export { CausalSelfAttention, type AttentionOptions } from './attention.ts';
+export { BatchNorm, type BatchNormOptions } from './batchNorm.ts';
+export { Conv2d, type Conv2dOptions } from './conv2d.ts';
 export { Dropout } from './dropout.ts';
 export { Embedding } from './embedding.ts';
 export { Linear, type LinearOptions } from './linear.ts';
@@ -16,5 +18,9 @@ export { route, type Overflow, type Priority, type Routing, type RoutingOptions 
 export type { Dispatch, Experts } from './moe/strategies.ts';
 export { resizeExperts, upcycle, type ResizeOptions, type UpcycleOptions } from './moe/upcycle.ts';
 export { topK } from '../graph/ops/topK.ts';
+export { MultiHeadAttention, type MultiHeadInputs, type MultiHeadOptions } from './multi-head.ts';
 export { LayerNorm, RMSNorm } from './norm.ts';
+export { AvgPool2d, GlobalAvgPool2d, MaxPool2d } from './pool.ts';
+export { Flatten, Sequential, type Layer } from './sequential.ts';
+export { SmallCNN, type SmallCnnOptions } from './smallCnn.ts';
 export { TransformerBlock, TransformerLM, type TransformerOptions } from './transformer.ts';

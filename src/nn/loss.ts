@@ -1,17 +1,129 @@
-// Losses: from a model's output and the targets to one number.
-import type { Tensor } from '../graph/tensor.ts';
-import { crossEntropy as crossEntropyRows } from '../graph/ops/crossEntropy.ts';
+// Losses: from a model's output and the targets to one number, a mean. Those with options take them as a third argument:
+// `loss: (o, t) => loss.crossEntropy(o, t, { labelSmoothing: 0.1 })`.
+import { isFloat } from '../base/dtype.ts';
+import { ShapeError, UserError } from '../base/errors.ts';
+import { boundOf, sameShape, showType } from '../base/shape.ts';
+import { emit, scalar, type Tensor } from '../graph/tensor.ts';
+import { abs } from '../graph/ops/abs.ts';
+import { add } from '../graph/ops/add.ts';
+import { squeeze, unsqueeze } from '../graph/ops/arrange.ts';
+import { div } from '../graph/ops/div.ts';
+import { equal } from '../graph/ops/equal.ts';
+import { gather } from '../graph/ops/gather.ts';
+import { less } from '../graph/ops/less.ts';
+import { log } from '../graph/ops/log.ts';
+import { maximum } from '../graph/ops/maximum.ts';
+import { minimum } from '../graph/ops/minimum.ts';
 import { mul } from '../graph/ops/mul.ts';
+import { neg } from '../graph/ops/neg.ts';
+import { relu } from '../graph/ops/relu.ts';
+import { softplus } from '../graph/ops/softplus.ts';
+import { norm } from '../graph/ops/statistics.ts';
 import { sub } from '../graph/ops/sub.ts';
-import { mean } from '../graph/ops/sum.ts';
+import { mean, sum } from '../graph/ops/sum.ts';
+import { takeAlong } from '../graph/ops/takeAlong.ts';
+import { where } from '../graph/ops/where.ts';
+import { traceOf } from '../trace/trace.ts';
 
 export type Loss = (output: Tensor, target: Tensor) => Tensor;
 
-/** Mean over all rows of -log softmax(logits)[target], in nats. logits [..., classes], targets int32 [...]. */
-export const crossEntropy: Loss = (logits, targets) => mean(crossEntropyRows(logits, targets));
+/** Broadcasting [n, 1] with [n] would silently compare every row with every other. */
+function alike(name: string, output: Tensor, target: Tensor): void {
+  if (!isFloat(output.dtype) || output.dtype !== target.dtype || !sameShape(output.shape, target.shape)) {
+    throw new ShapeError(`${name}: output ${showType(output.type)} and target ${showType(target.type)} must be floats of one shape`);
+  }
+}
+
+export interface CrossEntropyOptions {
+  /** This share of the target goes in equal parts to all classes (Szegedy et al. 2016, section 7); default 0. */
+  readonly labelSmoothing?: number;
+  /** Rows with this target count for nothing. If all do, the loss is 0. */
+  readonly ignoreIndex?: number;
+  /** [classes]: weights of the classes; the loss is divided by the sum of the targets' weights. */
+  readonly classWeights?: Tensor | readonly number[];
+}
+
+/** Mean over all rows of -log softmax(logits)[target], in nats. logits [..., classes], targets int32 [...]. A target that is no class
+ * gives NaN. */
+export function crossEntropy(logits: Tensor, targets: Tensor, { labelSmoothing = 0, ignoreIndex, classWeights }: CrossEntropyOptions = {}): Tensor {
+  if (!(labelSmoothing >= 0 && labelSmoothing <= 1)) throw new UserError(`crossEntropy: labelSmoothing must be from 0 to 1, got ${labelSmoothing}`);
+  const ignored = ignoreIndex === undefined ? null : equal(targets, ignoreIndex);
+  const known = ignored ? where(ignored, scalar(targets, 0), targets) : targets, last = logits.shape.length - 1;
+  const [rows, logSum] = emit('crossEntropy', [logits, known]); // [...] each
+  const weights = classWeights === undefined ? null : weightsOf(logits, classWeights), own = weights && gather(weights, known);
+  let loss = own ? mul(rows, own) : rows;
+  if (labelSmoothing > 0) {
+    // The mean over classes of weight * (log sum exp - logit).
+    const even = weights ? sub(mul(logSum, mean(weights)), mean(mul(logits, weights), [last])) : sub(logSum, mean(logits, [last]));
+    loss = add(mul(loss, 1 - labelSmoothing), mul(even, labelSmoothing));
+  }
+  if (!ignored && !own) return mean(loss);
+  const kept = (x: Tensor): Tensor => (ignored ? where(ignored, scalar(logits, 0), x) : x);
+  const count = sum(kept(own ?? scalar(logits, 1)));
+  return div(sum(kept(loss)), where(equal(count, 0), scalar(count, 1), count));
+}
+
+function weightsOf(logits: Tensor, weights: Tensor | readonly number[]): Tensor {
+  const classes = boundOf(logits.shape[logits.shape.length - 1]), given = 'shape' in weights ? weights.shape : [weights.length];
+  if (!sameShape(given, [classes])) throw new ShapeError(`crossEntropy: ${classes} classes need ${classes} weights, got ${given.map(boundOf).join(' x ')}`);
+  return 'shape' in weights ? weights : traceOf(logits).constant({ dtype: 'float32', shape: [classes] }, Float32Array.from(weights));
+}
+
+/** Mean over all rows of -logProbabilities[target], in nats. logProbabilities [..., classes] (`ops.logSoftmax` makes them), targets
+ * int32 [...]. */
+export const nll: Loss = (logProbabilities, targets) => neg(mean(squeeze(takeAlong(logProbabilities, unsqueeze(targets, -1)), [-1])));
+
+export interface BinaryOptions {
+  /** Weight of the positive class; default 1. */
+  readonly positiveWeight?: number;
+}
+
+/** Mean over all elements of -(y log p + (1 - y) log(1 - p)) with p = sigmoid(logits), in nats. logits and targets (0 to 1) of one shape. */
+export function binaryCrossEntropyWithLogits(logits: Tensor, targets: Tensor, { positiveWeight = 1 }: BinaryOptions = {}): Tensor {
+  alike('binaryCrossEntropyWithLogits', logits, targets);
+  // -log p = softplus(-x), and -log(1 - p) = x + softplus(-x).
+  const weight = add(mul(targets, positiveWeight - 1), 1);
+  return mean(add(mul(sub(scalar(targets, 1), targets), logits), mul(weight, softplus(neg(logits)))));
+}
+
+/** Mean over all rows of sum(target (log target - logProbabilities)), in nats. logProbabilities and target (probabilities) [..., n]. */
+export const klDivergence: Loss = (logProbabilities, target) => {
+  alike('klDivergence', logProbabilities, target);
+  const some = less(scalar(target, 0), target); // 0 log 0 is 0
+  const each = mul(target, sub(log(where(some, target, scalar(target, 1))), logProbabilities));
+  return mean(sum(where(some, each, scalar(each, 0)), [each.shape.length - 1]));
+};
 
 /** Mean squared difference of two tensors of one shape. */
 export const meanSquaredError: Loss = (output, target) => {
+  alike('meanSquaredError', output, target);
   const d = sub(output, target);
   return mean(mul(d, d));
+};
+
+/** Mean absolute difference of two tensors of one shape; its gradient is 0 where they are equal. */
+export const meanAbsoluteError: Loss = (output, target) => {
+  alike('meanAbsoluteError', output, target);
+  return mean(abs(sub(output, target)));
+};
+
+/** Mean of d^2 / 2 for differences |d| up to `delta`, of delta (|d| - delta / 2) beyond (Huber 1964). Two tensors of one shape. */
+export function huber(output: Tensor, target: Tensor, { delta = 1 } = {}): Tensor {
+  alike('huber', output, target);
+  if (!(delta > 0)) throw new UserError(`huber: delta must be above 0, got ${delta}`);
+  const size = abs(sub(output, target)), within = minimum(size, delta);
+  return mean(add(mul(mul(within, within), 0.5), mul(sub(size, within), delta)));
+}
+
+/** Mean of max(0, 1 - target * output); targets are -1 or 1, of the output's shape. */
+export const hinge: Loss = (output, target) => {
+  alike('hinge', output, target);
+  return mean(relu(sub(scalar(output, 1), mul(target, output))));
+};
+
+/** Mean over all rows of 1 - cosine of the angle between output and target, both [..., n]; a row of zeros counts as a right angle. */
+export const cosineSimilarity: Loss = (output, target) => {
+  alike('cosineSimilarity', output, target);
+  const axis = [output.shape.length - 1], lengths = mul(norm(output, axis), norm(target, axis));
+  return mean(sub(scalar(output, 1), div(sum(mul(output, target), axis), maximum(lengths, 1e-8))));
 };

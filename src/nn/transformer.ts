@@ -17,6 +17,8 @@ export interface TransformerOptions {
   readonly dModel: number;
   readonly layers: number;
   readonly heads: number;
+  /** Heads of keys and values (grouped-query attention); default `heads`. */
+  readonly kvHeads?: number;
   /** Longest sequence. */
   readonly context: number;
   /** Feed-forward layers as mixtures of experts; without it dense layers of width `hidden` (default 4 dModel). */
@@ -48,11 +50,11 @@ export class TransformerBlock {
   readonly mlp: FeedForward | null;
   readonly dropout: Dropout;
 
-  constructor({ dModel, layers, heads, context, moe, hidden = 4 * dModel, dropout = 0 }: TransformerOptions) {
+  constructor({ dModel, layers, heads, kvHeads = heads, context, moe, hidden = 4 * dModel, dropout = 0 }: TransformerOptions) {
     // Residual branches start small, so that depth does not make the stream grow (GPT-2).
     const branch = (inputs: number): number => 1 / Math.sqrt(inputs * 2 * layers);
     this.norm1 = new RMSNorm(dModel);
-    this.attention = new CausalSelfAttention({ dModel, heads, context, outStd: branch(dModel) });
+    this.attention = new CausalSelfAttention({ dModel, heads, kvHeads, context, outStd: branch(dModel) });
     this.norm2 = new RMSNorm(dModel);
     this.moe = moe ? new MoE({ dModel, outStd: branch(moe.hidden ?? hidden), ...moe }) : null;
     this.mlp = moe ? null : new FeedForward(dModel, hidden, branch(hidden));
@@ -78,7 +80,7 @@ export class TransformerLM {
 
   constructor(options: TransformerOptions) {
     const { vocab, dModel, layers, context, tied = false } = options;
-    for (const [name, value] of Object.entries({ vocab, dModel, layers, heads: options.heads, context })) {
+    for (const [name, value] of Object.entries({ vocab, dModel, layers, heads: options.heads, kvHeads: options.kvHeads ?? options.heads, context })) {
       if (!Number.isInteger(value) || value < 1) throw new UserError(`TransformerLM: ${name} must be a whole number of at least 1, got ${value}`);
     }
     this.embedding = new Embedding(vocab, dModel, { std: tied ? 1 / Math.sqrt(dModel) : 1 });

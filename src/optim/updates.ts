@@ -1,5 +1,6 @@
 // Graph to Graph: gradients become updates of the states. The chain gradient -> [accumulate] -> [clip] -> guard -> update is
 // explicit; every store is guarded by one flag word, so that a step either happens or does not.
+import { isFloat } from '../base/dtype.ts';
 import { boundOf } from '../base/shape.ts';
 import { UserError, VerifyError } from '../base/errors.ts';
 import { GraphBuilder, type OpTable } from '../graph/builder.ts';
@@ -28,9 +29,10 @@ export interface UpdateOptions {
 export const momentName = (moment: string, parameter: string): string => `optim/${moment}/${parameter}`;
 export const accumulatorName = (parameter: string): string => `optim/sum/${parameter}`;
 
-/** Replaces the outputs `grad/NAME` by updates; adds the outputs `flag` (int32, 0 = committed) and `grad_norm`. */
+/** Replaces the outputs `grad/NAME` by updates, and guards those that the model makes itself (of running statistics: with accumulation
+ * they get the mean of what the micro-batches give); adds the outputs `flag` (int32, 0 = committed) and `grad_norm`. */
 export function addUpdates(graph: Graph, ops: OpTable, optimizer: Optimizer, options: UpdateOptions = {}): Graph {
-  const builder = GraphBuilder.resume({ ...graph, outputs: graph.outputs.filter((o) => !o.name.startsWith('grad/')) }, ops);
+  const builder = GraphBuilder.resume({ ...graph, outputs: graph.outputs.filter((o) => !o.name.startsWith('grad/')), updates: [] }, ops);
   builder.scope = 'optim';
   const state = (name: string): Tensor | null => {
     const found = builder.inputs.find((i) => i.kind === 'state' && i.name === name);
@@ -40,16 +42,23 @@ export function addUpdates(graph: Graph, ops: OpTable, optimizer: Optimizer, opt
   if (!loss) throw new VerifyError('optim', 'the graph has no output named loss');
   const phase = options.accumulate?.phase, batches = options.accumulate?.batches ?? 1;
 
+  /** With accumulation: the value and what the micro-batches before gave, summed, and the state that holds the sum. */
+  const accumulated = (name: string, value: Tensor): { value: Tensor; sumState: Tensor | null } => {
+    if (phase === undefined) return { value, sumState: null };
+    const sumState = builder.input('state', accumulatorName(name), value.type), total = add(sumState, value);
+    return { value: phase === 'apply' ? mul(total, 1 / batches) : total, sumState };
+  };
+
   const work = graph.outputs.filter((o) => o.name.startsWith('grad/')).map(({ name, value }) => {
     const parameterName = name.slice('grad/'.length), parameter = state(parameterName);
     if (!parameter) throw new VerifyError('optim', `no state ${parameterName}`);
-    let gradient = builder.tensor(value), sumState: Tensor | null = null;
-    if (phase !== undefined) {
-      sumState = builder.input('state', accumulatorName(parameterName), parameter.type);
-      gradient = add(sumState, gradient);
-      if (phase === 'apply') gradient = mul(gradient, 1 / batches);
-    }
+    const { value: gradient, sumState } = accumulated(parameterName, builder.tensor(value));
     return { parameterName, parameter, gradient, sumState };
+  });
+  const own = graph.updates.map(({ state: id, value }) => {
+    const name = graph.inputs.find((i) => i.value === id)?.name ?? '';
+    if (phase !== undefined && !isFloat(graph.types[id].dtype)) throw new UserError(`${name}: values that are no floats have no mean over micro-batches`, 'leave out accumulate');
+    return { target: builder.tensor(id), ...accumulated(name, builder.tensor(value)) };
   });
   if (work.length === 0) throw new VerifyError('optim', 'there is nothing to train');
   if (optimizer.eager && (optimizer.clip !== undefined || phase !== undefined)) {
@@ -63,8 +72,6 @@ export function addUpdates(graph: Graph, ops: OpTable, optimizer: Optimizer, opt
   const norm = optimizer.eager ? null : normOf(work.map((w) => w.gradient));
   const flag = norm ? add(early, unless(isFinite(norm), FLAG.gradient)) : early;
   builder.output('flag', flag);
-  // What the model itself updates (a router's bias) happens with the step or not at all.
-  builder.updates.forEach((u, i) => { if (u.unless === null) builder.updates[i] = { ...u, unless: flag.id }; });
   if (norm) builder.output('grad_norm', norm);
 
   const scalars = new Map<string, Tensor>();
@@ -76,13 +83,17 @@ export function addUpdates(graph: Graph, ops: OpTable, optimizer: Optimizer, opt
   const limit = norm === null || optimizer.clip === undefined ? null : div(literal(norm, optimizer.clip), add(norm, 1e-6));
   const scale = limit && where(less(limit, 1), limit, literal(limit, 1));
 
+  /** Whether the sum goes on; where it is complete it starts again at 0. */
+  const keepsSum = (sumState: Tensor | null, value: Tensor): boolean => {
+    if (sumState === null) return false;
+    const zero = (): Tensor => builder.emit('constant', [], { value: 0, dtype: value.dtype, shape: value.shape.map(boundOf) })[0];
+    builder.update(sumState, phase === 'add' ? value : zero(), flag);
+    return phase === 'add';
+  };
+  for (const { target, value, sumState } of own) if (!keepsSum(sumState, value)) builder.update(target, value, flag);
   for (const { parameterName, parameter, gradient, sumState } of work) {
-    if (phase === 'add' && sumState) {
-      builder.update(sumState, gradient, flag);
-      continue;
-    }
+    if (keepsSum(sumState, gradient)) continue;
     const shape = parameter.shape.map(boundOf);
-    if (sumState) builder.update(sumState, builder.emit('constant', [], { value: 0, dtype: parameter.dtype, shape })[0], flag);
     const moments = new Map<string, Tensor>();
     const moment = (name: string): Tensor => {
       const made = moments.get(name) ?? builder.input('state', momentName(name, parameterName), { dtype: parameter.dtype, shape });

@@ -1,5 +1,5 @@
-// Constants: computes what is known now, and drops operations that change nothing, in no bit: x * 1, x / 1, x - 0, reshape of reshape,
-// transpose back. (x + 0 is not one of them: it turns -0 into +0.)
+// Constants: computes what is known now, and drops operations that change nothing, in no bit: x * 1, x / 1, x - 0, stopGradient,
+// reshape of reshape, transpose back. (x + 0 is not one of them: it turns -0 into +0.)
 import { boundOf, sameShape, type TensorType } from '../base/shape.ts';
 import type { Graph, Node, ValueId } from '../graph/graph.ts';
 import type { OpTable } from '../graph/builder.ts';
@@ -26,6 +26,7 @@ export function foldConstants(graph: Graph, ops: OpTable): Graph {
     if ((node.op === 'mul' || node.op === 'div') && known[1] === 1 && whole(a)) return a;
     if (node.op === 'mul' && known[0] === 1 && whole(b)) return b;
     if (node.op === 'sub' && Object.is(known[1], 0) && whole(a)) return a;
+    if (node.op === 'stopGradient') return a; // gradients have been taken
     const inner = made.get(a);
     if (node.op === 'reshape' && whole(a)) return a;
     if (node.op === 'reshape' && inner?.op === 'reshape') {

@@ -15,8 +15,8 @@ export interface Runnable {
 export interface Executor<R extends Runnable = Runnable> {
   readonly description: string;
   readonly threads: number;
-  /** Creates a state or replaces its value. */
-  setState(name: string, type: TensorType, value: HostTensor['data']): void;
+  /** Creates a state or replaces its value; null is 0 everywhere. */
+  setState(name: string, type: TensorType, value: HostTensor['data'] | null): void;
   getState(name: string): HostTensor;
   stateNames(): string[];
   stateBytes(): number;

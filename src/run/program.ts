@@ -31,13 +31,14 @@ export class ProgramExecutor implements Executor<LoadedProgram> {
   get description(): string { return this.device.info.description; }
   get threads(): number { return this.device.info.threads; }
 
-  setState(name: string, type: TensorType, value: TypedArray): void {
+  setState(name: string, type: TensorType, value: TypedArray | null): void {
     let state = this.#states.get(name);
     if (!state) {
       state = { type, memory: this.device.alloc(byteSize(type)) };
       this.#states.set(name, state);
+      if (value === null) return; // fresh memory is 0
     }
-    this.device.write(state.memory.address, checkInput(name, state.type, value));
+    this.device.write(state.memory.address, checkInput(name, state.type, value ?? hostArray(state.type.dtype, elements(state.type.shape))));
   }
 
   getState(name: string): HostTensor {
@@ -56,9 +57,12 @@ export class ProgramExecutor implements Executor<LoadedProgram> {
 
   stateBytes(): number { return [...this.#states.values()].reduce((n, s) => n + s.memory.bytes, 0); }
 
+  /** Takes the memory that a program's intermediate values will need. */
+  reserve({ slabs: { arena } }: Program): void { if (arena > (this.#arena?.bytes ?? 0)) this.#growArena(arena); }
+
   /** Its kernels must be compiled already. */
   load(program: Program): LoadedProgram {
-    if (program.slabs.arena > (this.#arena?.bytes ?? 0)) this.#growArena(program.slabs.arena);
+    this.reserve(program);
     const io = this.device.alloc(program.slabs.io), constants = this.device.alloc(program.slabs.constants);
     const loaded = this.#bind(program, [io, constants]);
     for (const c of program.constants) {
@@ -80,13 +84,20 @@ export class ProgramExecutor implements Executor<LoadedProgram> {
 
   #growArena(bytes: number): void {
     const old = this.#arena;
-    this.#arena = this.device.alloc(bytes);
-    // Programs that point into the old arena are bound anew; their io and constants stay.
-    for (const l of this.#loaded) {
-      this.device.release(l.bound);
-      Object.assign(l, this.#bind(l.program, l.memories));
-    }
+    // Nothing in it outlives a run, so it goes first: a device whose memory is small need not hold both.
     if (old) this.device.free(old);
+    try {
+      this.#arena = this.device.alloc(bytes);
+    } catch (error) {
+      if (old) this.#arena = this.device.alloc(old.bytes);
+      throw error;
+    } finally {
+      // Programs that point into the old arena are bound anew; their io and constants stay.
+      for (const l of this.#loaded) {
+        this.device.release(l.bound);
+        Object.assign(l, this.#bind(l.program, l.memories));
+      }
+    }
   }
 
   /** The programs that are loaded now. */

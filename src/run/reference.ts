@@ -25,7 +25,8 @@ export class ReferenceExecutor implements Executor<ReferenceRunnable> {
 
   constructor(ops: OpTable = allOps) { this.#ops = ops; }
 
-  setState(name: string, type: TensorType, value: TypedArray): void {
+  setState(name: string, type: TensorType, given: TypedArray | null): void {
+    const value = given ?? hostArray(type.dtype, elements(type.shape));
     this.#states.set(name, { type, data: toReference(name, this.#states.get(name)?.type ?? type, value) });
   }
 

@@ -1,22 +1,22 @@
 // Where a session runs: a device with compiled programs, or the float64 reference over the graph.
-import { availableParallelism, freemem } from 'node:os';
 import { UserError } from '../base/errors.ts';
 import { showType } from '../base/shape.ts';
 import type { Graph } from '../graph/graph.ts';
-import { NativeDevice } from '../device/native/native.ts';
+import type { DeviceInfo } from '../device/device.ts';
+import type { KernelMemo } from '../lower/lower.ts';
 import { compileGraph, loadProgram, type Compiled } from '../pipeline.ts';
 import { showBytes } from '../plan/print.ts';
 import type { Executor, Runnable } from '../run/executor.ts';
 import { ProgramExecutor } from '../run/program.ts';
 import { ReferenceExecutor } from '../run/reference.ts';
-
-export const DEVICES = ['auto', 'native', 'reference'] as const;
-export type DeviceName = (typeof DEVICES)[number];
+import { DEVICES, type DeviceName, type Files, type Platform } from './platform.ts';
 
 export interface Backend {
   readonly executor: Executor;
   /** Compiles a graph. `ready` is called when its memory is known, before any is taken: it creates the states. */
   prepare(graph: Graph, ready: (graph: Graph) => void): Promise<Runnable>;
+  /** For checkpoints; null where there are none. */
+  readonly files: Files | null;
 }
 
 export interface BackendOptions {
@@ -24,36 +24,46 @@ export interface BackendOptions {
   readonly threads?: number | undefined;
   /** Bytes that states and programs may take together; default: what the machine has free. */
   readonly memory?: number | undefined;
+  /** Told in one line where the device is not the best there could be; default console.warn. */
+  readonly say?: ((line: string) => void) | undefined;
 }
 
-export async function openBackend({ device, threads = availableParallelism(), memory }: BackendOptions): Promise<Backend> {
+export async function openBackend(platform: Platform, options: BackendOptions): Promise<Backend> {
+  const { device, threads = platform.threads(), memory, say = console.warn } = options, { files } = platform;
   if (!DEVICES.includes(device)) throw new UserError(`no device named ${String(device)}`, `one of ${DEVICES.join(', ')}`);
   if (!Number.isInteger(threads) || threads < 1 || threads > 256) throw new UserError(`threads must be a whole number from 1 to 256, got ${threads}`);
   if (device === 'reference') {
     const executor = new ReferenceExecutor();
-    return { executor, prepare: (graph, ready) => { ready(graph); return Promise.resolve(executor.load(graph)); } };
+    return { executor, files, prepare: (graph, ready) => { ready(graph); return Promise.resolve(executor.load(graph)); } };
   }
-  const executor = new ProgramExecutor(await NativeDevice.open(threads));
-  return { executor, async prepare(graph, ready) {
-    const compiled = compileGraph(graph);
-    checkMemory(compiled, executor, memory ?? freemem() + executor.stateBytes());
+  const opened = await platform.open(device, { threads, memory: memory ?? platform.freeMemory(), say });
+  const executor = new ProgramExecutor(opened), { info } = opened, memo: KernelMemo = new Map();
+  return { executor, files, async prepare(graph, ready) {
+    const compiled = compileGraph(graph, memo);
+    checkMemory(compiled, executor, memory ?? platform.freeMemory() + executor.stateBytes(), info);
+    // Kernels are compiled beside the making of starting values.
+    executor.reserve(compiled.program);
+    const kernels = opened.compile(compiled.kernels);
+    kernels.catch(() => undefined);
     ready(graph);
+    await kernels;
     return loadProgram(executor, compiled);
   } };
 }
 
 /** Throws before the first step, and before anything is allocated, if a program cannot fit. */
-function checkMemory({ program }: Compiled, executor: Executor, budget: number): void {
+function checkMemory({ program }: Compiled, executor: Executor, free: number, { limit }: DeviceInfo): void {
   const { arena, io, constants } = program.slabs;
   const known = new Set(executor.stateNames());
   const states = new Map(program.states.map((s) => [s.name, program.tensors[s.tensor]]));
   const fresh = [...states.values()].filter((t) => !known.has(t.name)).reduce((n, t) => n + t.bytes, 0);
   const need = fresh + arena + io + constants + executor.stateBytes();
+  const budget = Math.min(free, limit?.bytes ?? Infinity), why = limit && limit.bytes < free ? ` (${limit.why})` : '';
   if (need <= budget) return;
   const largest = [...program.tensors].filter((t, i, all) => all.findIndex((o) => o.name === t.name) === i)
     .sort((a, b) => b.bytes - a.bytes).slice(0, 5).map((t) => `  ${showBytes(t.bytes)}  ${t.name.startsWith('%') ? 'intermediate' : t.name} ${showType(t.type)}`);
   throw new UserError([
-    `the model needs ${showBytes(need)} of memory (${need} bytes), ${showBytes(budget)} are available:`,
+    `the model needs ${showBytes(need)} of memory (${need} bytes), ${showBytes(budget)} are available${why}:`,
     `  parameters and optimiser ${showBytes(fresh + executor.stateBytes())}, arena ${showBytes(arena)}, inputs and outputs ${showBytes(io)}`,
-    'largest tensors:', ...largest].join('\n'), 'a smaller batch, fewer or narrower experts, or sgd instead of adam');
+    'largest tensors:', ...largest].join('\n'), `a smaller batch, fewer or narrower experts, ${why ? 'the native device, ' : ''}or sgd instead of adam`);
 }

@@ -1,8 +1,8 @@
-// Between a session and a checkpoint file: what is saved of it, and how it is restored, with the same bits.
+// Between a session and a checkpoint: what is saved of it, and how it is restored, with the same bits.
 import type { DType } from '../base/dtype.ts';
 import { UserError } from '../base/errors.ts';
 import type { HostTensor } from '../base/tensor.ts';
-import { isParameter, loadCheckpoint, type CheckpointContent, type CheckpointMeta } from '../io/checkpoint.ts';
+import { isParameter, type Checkpoint, type CheckpointContent, type CheckpointMeta } from '../io/checkpoint.ts';
 import type { Json } from '../io/json.ts';
 import type { Optimizer } from '../optim/optimizer.ts';
 import type { Named } from '../trace/module.ts';
@@ -26,18 +26,17 @@ export function contentOf(session: Saved, own: { config: Json; data: Json; extra
   };
 }
 
-/** Sets a session's values to a checkpoint's: all of them to train on, the parameters alone to use the model. */
-export async function restoreFrom(session: Saved, path: string, what: 'all' | 'parameters'): Promise<CheckpointMeta> {
-  const { meta, file } = await loadCheckpoint(path);
+/** Sets a session's values to a checkpoint's, and closes it: all of them to train on, the parameters alone to use the model. */
+export async function restoreFrom(session: Saved, { meta, file }: Checkpoint, what: 'all' | 'parameters'): Promise<CheckpointMeta> {
   try {
     const values: { name: string; value: HostTensor }[] = [];
     for (const name of file.tensors.keys()) {
       if (!isParameter(name) && what === 'parameters') continue;
-      if (isParameter(name) && !session.named.parameters.has(name)) throw misfit(path, `it has a parameter ${name} that the model lacks`);
+      if (isParameter(name) && !session.named.parameters.has(name)) throw misfit(file.where, `it has a parameter ${name} that the model lacks`);
       values.push({ name, value: await file.read(name) });
     }
     const missing = [...session.named.parameters.keys()].find((name) => !file.tensors.has(name));
-    if (missing !== undefined) throw misfit(path, `the model has a parameter ${missing} that it lacks`);
+    if (missing !== undefined) throw misfit(file.where, `the model has a parameter ${missing} that it lacks`);
     session.restore(meta.step, values);
     return meta;
   } finally {
@@ -45,5 +44,5 @@ export async function restoreFrom(session: Saved, path: string, what: 'all' | 'p
   }
 }
 
-const misfit = (path: string, what: string): UserError => new UserError(`${path} does not fit the model: ${what}`,
+const misfit = (where: string, what: string): UserError => new UserError(`${where} does not fit the model: ${what}`,
   'the checkpoint belongs to another model, or the config file that built it has changed');

@@ -16,9 +16,10 @@ import type { Runnable } from '../run/executor.ts';
 import { nameParameters, type Named } from '../trace/module.ts';
 import { initialValue } from '../trace/parameter.ts';
 import { call, type Trace } from '../trace/trace.ts';
-import { saveCheckpoint } from '../io/checkpoint.ts';
+import { decodeCheckpoint, encodeCheckpoint, type CheckpointContent } from '../io/checkpoint.ts';
+import { openBackend, type Backend } from './backend.ts';
 import { contentOf, restoreFrom } from './checkpoint.ts';
-import { openBackend, type Backend, type DeviceName } from './backend.ts';
+import type { DeviceName, Files, Platform } from './platform.ts';
 
 /** A model that a session can train: one tensor in, one out. */
 export interface Model { forward(x: Tensor): Tensor }
@@ -27,6 +28,7 @@ export interface CompileOptions {
   readonly loss: Loss;
   /** Needed for `step`. */
   readonly optimizer?: Optimizer;
+  /** Default `auto`: native where a C compiler is found, else wasm. The same bits on both. */
   readonly device?: DeviceName;
   readonly threads?: number;
   /** Of the starting values, dropout and noise; default 0. */
@@ -35,6 +37,8 @@ export interface CompileOptions {
   readonly accumulate?: number;
   /** Bytes that the session may take; default: what is free. */
   readonly memory?: number;
+  /** Told in one line where `auto` found no C compiler; default console.warn. */
+  readonly say?: (line: string) => void;
 }
 
 export interface StepResult {
@@ -63,10 +67,9 @@ export class NonFiniteError extends UserError {
 type Inputs = Record<string, TypedArray>;
 type Outputs = Record<string, HostTensor>;
 
-/** Builds a session. Memory is checked and taken when the first program is compiled. */
-export async function compile(model: Model, options: CompileOptions): Promise<Session> {
-  const backend = await openBackend({ device: options.device ?? 'auto', threads: options.threads, memory: options.memory });
-  return new Session(model, options, backend);
+/** Builds a session on a platform: `compile` of web.ts and node.ts. */
+export async function compileOn(platform: Platform, model: Model, options: CompileOptions): Promise<Session> {
+  return new Session(model, options, await openBackend(platform, { ...options, device: options.device ?? 'auto' }));
 }
 
 export class Session {
@@ -124,7 +127,7 @@ export class Session {
   #dropSums(): void {
     for (const name of this.executor.stateNames().filter((n) => n.startsWith('optim/sum/'))) {
       const { dtype, shape } = this.executor.getState(name);
-      this.executor.setState(name, { dtype, shape }, hostArray(dtype, elements(shape)));
+      this.executor.setState(name, { dtype, shape }, null);
     }
   }
 
@@ -246,7 +249,7 @@ export class Session {
     for (const input of graph.inputs) {
       if (input.kind !== 'state' || known.has(input.name)) continue;
       const type = graph.types[input.value], p = this.named.parameters.get(input.name);
-      this.executor.setState(input.name, type, p ? initialValue(p, input.name, this.#seed) : hostArray(type.dtype, elements(type.shape)));
+      this.executor.setState(input.name, type, p ? initialValue(p, input.name, this.#seed) : null);
     }
   }
 
@@ -296,12 +299,37 @@ export class Session {
 
   /** Writes parameters, optimiser state and step to a safetensors file, atomically; steps called before are in it, later ones wait. */
   save(path: string): Promise<void> {
-    return this.#inOrder(() => saveCheckpoint(path, contentOf(this, { config: null, data: null })));
+    return this.#inOrder(() => this.#files('save', 'serialize').save(path, this.#content()));
   }
 
   /** Goes on from a file that `save` or `dynamoe train` wrote for the same model: the next step has the bits it would have had. */
   load(path: string): Promise<void> {
-    return this.#inOrder(async () => { await restoreFrom(this, path, 'all'); });
+    return this.#inOrder(async () => { await restoreFrom(this, await this.#files('load', 'deserialize').load(path), 'all'); });
+  }
+
+  /** The bytes that `save` writes: where there are no files, to be kept in IndexedDB, sent away, downloaded. */
+  serialize(): Promise<Uint8Array<ArrayBuffer>> {
+    return this.#inOrder(async () => {
+      const chunks: Uint8Array[] = [];
+      for await (const chunk of encodeCheckpoint(this.#content())) chunks.push(chunk);
+      const bytes = new Uint8Array(chunks.reduce((n, c) => n + c.length, 0));
+      let at = 0;
+      for (const chunk of chunks) { bytes.set(chunk, at); at += chunk.length; }
+      return bytes;
+    });
+  }
+
+  /** Goes on from the bytes of a checkpoint, as `load` does from a file. */
+  deserialize(bytes: Uint8Array): Promise<void> {
+    return this.#inOrder(async () => { await restoreFrom(this, await decodeCheckpoint(bytes, 'the checkpoint'), 'all'); });
+  }
+
+  #content(): CheckpointContent { return contentOf(this, { config: null, data: null }); }
+
+  #files(method: string, instead: string): Files {
+    const { files } = this.#backend;
+    if (!files) throw new UserError(`session.${method}: there are no files here`, `session.${instead} works with the same bytes in memory`);
+    return files;
   }
 
   async close(): Promise<void> {

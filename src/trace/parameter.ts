@@ -31,7 +31,7 @@ export function initialValue(p: Parameter, name: string, seed: number): Float32A
   const out = new Float32Array(p.size), stream = new Stream(seed, name);
   switch (p.init.kind) {
     case 'constant': return out.fill(p.init.value);
-    case 'normal': for (let i = 0; i < out.length; i++) out[i] = p.init.std * stream.normal(0, i); return out;
+    case 'normal': return stream.normals(0, p.init.std, out);
     case 'uniform': for (let i = 0; i < out.length; i++) out[i] = p.init.bound * (2 * stream.uniform(0, i) - 1); return out;
   }
 }

@@ -62,6 +62,15 @@ export class Trace extends GraphBuilder {
     return this.input('constant', `constant${this.#constants++}`, type, data);
   }
 
+  /** What `p`, which is not trained, holds once the step commits: made of what it held, or of what an earlier call in this trace gave. */
+  updateParameter(p: Parameter, next: (before: Tensor) => Tensor): void {
+    if (p.trained) throw new UserError('a trained parameter is updated by the optimizer alone', 'new Parameter(shape, init, { trained: false })');
+    const state = this.parameter(p), at = this.updates.findIndex((u) => u.state === state.id);
+    const value = next(at < 0 ? state : this.tensor(this.updates[at].value));
+    if (at >= 0) this.updates.splice(at, 1);
+    this.update(state, value);
+  }
+
   pathOf(module: object): string { return this.#named.paths.get(module) ?? ''; }
 
   /** A key for random numbers of this module: the hash of its path. */

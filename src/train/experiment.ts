@@ -3,8 +3,9 @@
 import { UserError } from '../base/errors.ts';
 import type { Batches } from '../data/dataset.ts';
 import type { Batch } from '../base/tensor.ts';
-import { text, type TextBatchOptions, type TextPassOptions } from '../data/text.ts';
-import { crossEntropy, meanSquaredError, type Loss } from '../nn/loss.ts';
+import type { TextBatchOptions, TextPassOptions } from '../data/text.ts';
+import { text } from '../data/text-files.ts';
+import * as losses from '../nn/loss.ts';
 import { TransformerLM } from '../nn/transformer.ts';
 import { adam, adamW } from '../optim/adam.ts';
 import type { Optimizer, Schedule } from '../optim/optimizer.ts';
@@ -25,7 +26,7 @@ export interface TrainingData {
 export interface Parts {
   readonly model?: Model;
   readonly data?: TrainingData | ((paths: readonly string[]) => TrainingData);
-  readonly loss?: Loss;
+  readonly loss?: losses.Loss;
   readonly optimizer?: Optimizer | ((run: { readonly steps: number }) => Optimizer);
   readonly metrics?: Readonly<Record<string, Metric>>;
 }
@@ -33,7 +34,7 @@ export interface Parts {
 export interface Experiment {
   readonly config: Config;
   readonly model: Model;
-  readonly loss: Loss;
+  readonly loss: losses.Loss;
   readonly optimizer: Optimizer;
   readonly metrics: Readonly<Record<string, Metric>>;
   /** Bytes a window of text predicts; 0 for other data. */
@@ -47,7 +48,7 @@ export function buildExperiment(config: Config, parts: Parts = {}): Experiment {
   const context = config.context ?? config.model?.context ?? contextOf(parts.model);
   return {
     config, model, context,
-    loss: parts.loss ?? { crossEntropy, meanSquaredError }[config.loss],
+    loss: parts.loss ?? losses[config.loss],
     optimizer: typeof parts.optimizer === 'function' ? parts.optimizer({ steps: config.steps }) : parts.optimizer ?? buildOptimizer(config),
     metrics: parts.metrics ?? {},
     data(say, paths = config.data) {

@@ -1,17 +1,156 @@
-// Metrics: numbers about a model's output that are no loss, measured with validation.
+// Metrics: numbers about a model's output that are no loss, measured with validation. Some are means over samples, so a function of one
+// batch; others (ratios, roots) need all batches, so they keep a tally.
 import type { Batch, HostTensor } from '../base/tensor.ts';
+import { UserError } from '../base/errors.ts';
 
 /** The mean of something over the samples of a batch. */
-export type Metric = (output: HostTensor, batch: Batch) => number;
+export type MeanMetric = (output: HostTensor, batch: Batch) => number;
+/** What has been seen of a pass over the data. */
+export interface Tally { add(output: HostTensor, batch: Batch): void; value(): number }
+export interface TallyMetric { tally(): Tally }
+export type Metric = MeanMetric | TallyMetric;
+
+/** A tally of any metric: means of batches are weighted by their samples (the first dimension of x). */
+export function tallyOf(metric: Metric): Tally {
+  if (typeof metric !== 'function') return metric.tally();
+  let total = 0, samples = 0;
+  return { add(output, batch) { const n = batch.x.shape[0]; total += metric(output, batch) * n; samples += n; }, value: () => total / samples };
+}
+
+interface Rows { readonly classes: number; readonly rows: number }
+
+/** [..., classes] of output for int32 [...] of targets. */
+function rowsOf(name: string, output: HostTensor, y: HostTensor): Rows {
+  const classes = output.shape.at(-1) ?? 1, rows = y.data.length;
+  if (output.data.length !== rows * classes) throw new UserError(`${name}: output [${output.shape.join(', ')}] does not fit ${rows} targets`);
+  return { classes, rows };
+}
+
+function sameSize(name: string, output: HostTensor, y: HostTensor): number {
+  if (output.data.length !== y.data.length) throw new UserError(`${name}: output [${output.shape.join(', ')}] and target [${y.shape.join(', ')}] differ`);
+  return y.data.length;
+}
+
+function largest(data: ArrayLike<number>, row: number, classes: number): number {
+  let best = 0;
+  for (let c = 1; c < classes; c++) if (data[row * classes + c] > data[row * classes + best]) best = c;
+  return best;
+}
 
 /** The share of rows whose largest output is the target: output [..., classes], targets int32 [...]. */
-export const accuracy: Metric = (output, { y }) => {
-  const classes = output.shape.at(-1) ?? 1, rows = y.data.length;
+export const accuracy: MeanMetric = (output, { y }) => {
+  const { classes, rows } = rowsOf('accuracy', output, y);
   let right = 0;
-  for (let row = 0; row < rows; row++) {
-    let best = 0;
-    for (let c = 1; c < classes; c++) if (output.data[row * classes + c] > output.data[row * classes + best]) best = c;
-    if (best === y.data[row]) right++;
-  }
+  for (let row = 0; row < rows; row++) if (largest(output.data, row, classes) === y.data[row]) right++;
   return right / rows;
+};
+
+/** The share of rows whose target is among the k largest outputs, ties to the lower class: output [..., classes], targets int32 [...]. */
+export function topKAccuracy(k: number): MeanMetric {
+  if (!Number.isInteger(k) || k < 1) throw new UserError(`topKAccuracy: k must be a whole number of at least 1, got ${k}`);
+  return (output, { y }) => {
+    const { classes, rows } = rowsOf('topKAccuracy', output, y);
+    let right = 0;
+    for (let row = 0; row < rows; row++) {
+      const target = y.data[row], own = output.data[row * classes + target];
+      let before = 0;
+      for (let c = 0; c < classes; c++) {
+        const other = output.data[row * classes + c];
+        if (other > own || (other === own && c < target)) before++;
+      }
+      if (before < k && own === own) right++;
+    }
+    return right / rows;
+  };
+}
+
+/** counts[target][predicted] over the rows of output [..., classes] and targets int32 [...]. */
+export function confusionMatrix(output: HostTensor, targets: HostTensor): number[][] {
+  const { classes, rows } = rowsOf('confusionMatrix', output, targets), counts = Array.from({ length: classes }, () => new Array<number>(classes).fill(0));
+  for (let row = 0; row < rows; row++) {
+    const target = targets.data[row];
+    if (!(target >= 0 && target < classes)) throw new UserError(`confusionMatrix: target ${target} is none of ${classes} classes`);
+    counts[target][largest(output.data, row, classes)]++;
+  }
+  return counts;
+}
+
+export interface ClassScores { readonly precision: number; readonly recall: number; readonly f1: number }
+
+/** For each class of a confusion matrix: the share of what was predicted as it that is it, the share of it that was predicted as it, and
+ * their harmonic mean; 0 where there is nothing to divide by. */
+export function classScores(counts: readonly (readonly number[])[]): ClassScores[] {
+  const share = (part: number, whole: number): number => (whole === 0 ? 0 : part / whole);
+  return counts.map((row, c) => {
+    const hits = row[c], precision = share(hits, counts.reduce((n, r) => n + r[c], 0)), recall = share(hits, row.reduce((a, b) => a + b, 0));
+    return { precision, recall, f1: share(2 * precision * recall, precision + recall) };
+  });
+}
+
+/** The mean over classes of one score, of all batches together. */
+const macro = (score: keyof ClassScores): TallyMetric => ({
+  tally() {
+    let counts: number[][] | undefined;
+    return {
+      add(output, { y }) {
+        const more = confusionMatrix(output, y);
+        counts = counts ? counts.map((row, i) => row.map((n, j) => n + more[i][j])) : more;
+      },
+      value() {
+        const scores = classScores(counts ?? []);
+        return scores.reduce((total, s) => total + s[score], 0) / scores.length;
+      },
+    };
+  },
+});
+
+/** Means over classes: output [..., classes], targets int32 [...]. */
+export const precision: TallyMetric = macro('precision');
+export const recall: TallyMetric = macro('recall');
+export const f1: TallyMetric = macro('f1');
+
+/** e to the mean cross-entropy in nats: output (logits) [..., classes], targets int32 [...]. */
+export const perplexity: TallyMetric = {
+  tally() {
+    let total = 0, count = 0;
+    return {
+      add(output, { y }) {
+        const { classes, rows } = rowsOf('perplexity', output, y);
+        for (let row = 0; row < rows; row++) {
+          const logits = Array.from(output.data.subarray(row * classes, (row + 1) * classes)), max = Math.max(...logits);
+          total += max + Math.log(logits.reduce((s, x) => s + Math.exp(x - max), 0)) - logits[y.data[row]];
+        }
+        count += rows;
+      },
+      value: () => Math.exp(total / count),
+    };
+  },
+};
+
+/** Mean absolute difference: output and target of as many elements. */
+export const meanAbsoluteError: MeanMetric = (output, { y }) => {
+  const n = sameSize('meanAbsoluteError', output, y);
+  let total = 0;
+  for (let i = 0; i < n; i++) total += Math.abs(output.data[i] - y.data[i]);
+  return total / n;
+};
+
+/** Coefficient of determination, 1 - sum((y - output)^2) / sum((y - mean y)^2), of all batches together. */
+export const r2: TallyMetric = {
+  tally() {
+    let rest = 0, mean = 0, spread = 0, count = 0;
+    return {
+      add(output, { y }) {
+        const n = sameSize('r2', output, y);
+        for (let i = 0; i < n; i++) {
+          rest += (y.data[i] - output.data[i]) ** 2;
+          // Welford's update, which does not cancel.
+          const away = y.data[i] - mean;
+          mean += away / ++count;
+          spread += away * (y.data[i] - mean);
+        }
+      },
+      value: () => 1 - rest / spread,
+    };
+  },
 };

@@ -1,15 +1,16 @@
 // A trained model from its checkpoint alone: for evaluation, generation, benchmarks. In: a checkpoint's path or a run folder;
 // out: a session with the checkpoint's parameters, and the experiment they belong to.
-import { loadCheckpoint } from '../io/checkpoint.ts';
+import { loadCheckpoint } from '../io/checkpoint-file.ts';
 import { resolveCheckpoint } from '../io/run-folder.ts';
-import { compile, type Session } from '../session/session.ts';
+import { compile } from '../session/node.ts';
+import type { DeviceName } from '../session/platform.ts';
+import type { Session } from '../session/session.ts';
 import { parseSettings, rebuild, type RunSettings } from './configure.ts';
 import type { Experiment } from './experiment.ts';
-import type { Config } from './schema.ts';
 import { restoreFrom } from '../session/checkpoint.ts';
 
 export interface OpenOptions {
-  readonly device?: Config['device'] | undefined;
+  readonly device?: DeviceName | undefined;
   readonly threads?: number | undefined;
   /** Stands in for the config file that the checkpoint names. */
   readonly config?: string | undefined;
@@ -32,7 +33,7 @@ export async function openCheckpoint(where: string, options: OpenOptions): Promi
   const experiment = await rebuild(settings, options.say, options.config);
   const session = await openSession(experiment, { ...options, seed: meta.seed });
   try {
-    await restoreFrom(session, path, 'parameters');
+    await restoreFrom(session, await loadCheckpoint(path), 'parameters');
   } catch (error) {
     await session.close();
     throw error;
@@ -40,10 +41,17 @@ export async function openCheckpoint(where: string, options: OpenOptions): Promi
   return { path, step: meta.step, settings, experiment, session };
 }
 
+export interface SessionOptions {
+  readonly device?: DeviceName | undefined;
+  readonly threads?: number | undefined;
+  readonly seed?: number;
+  readonly say: (line: string) => void;
+}
+
 /** A session for an experiment, on the device that the config or the caller names. */
 export function openSession(
   { model, loss, optimizer, config }: Experiment,
-  { device = config.device, threads = config.threads, seed = config.seed }: { device?: Config['device'] | undefined; threads?: number | undefined; seed?: number } = {},
+  { device = config.device, threads = config.threads, seed = config.seed, say }: SessionOptions,
 ): Promise<Session> {
-  return compile(model, { loss, optimizer, device, seed, accumulate: config.accumulate, ...(threads !== undefined && { threads }) });
+  return compile(model, { loss, optimizer, device, seed, say, accumulate: config.accumulate, ...(threads !== undefined && { threads }) });
 }

@@ -2,6 +2,7 @@
 // default language model. In: unknown data; out: a Config with every value filled in, or a ConfigError that names the key.
 import { z } from 'zod';
 import { UserError } from '../base/errors.ts';
+import { DEVICES } from '../session/platform.ts';
 
 /** A configuration or a command that cannot be meant so; the command line exits with 2. */
 export class ConfigError extends UserError {
@@ -32,6 +33,7 @@ const modelSchema = z.strictObject({
   layers: whole.default(4),
   dModel: whole.default(128),
   heads: whole.default(4),
+  kvHeads: whole.optional(),
   context: whole.default(64),
   moe: moeSchema.nullable().prefault({}),
   hidden: whole.optional(),
@@ -60,7 +62,7 @@ const configSchema = z.strictObject({
   model: modelSchema.nullable().prefault({}),
   /** Paths of text; for a config file with a dataset of its own, what its function is given. */
   data: z.union([z.string().transform((path) => [path]), z.array(z.string())]).default([]),
-  loss: z.enum(['crossEntropy', 'meanSquaredError']).default('crossEntropy'),
+  loss: z.enum(['crossEntropy', 'meanSquaredError', 'meanAbsoluteError', 'huber', 'binaryCrossEntropyWithLogits', 'nll', 'klDivergence', 'hinge', 'cosineSimilarity']).default('crossEntropy'),
   optimizer: optimizerSchema.prefault({}),
   /** Bytes that a window of text predicts, for a module of the config file's own. */
   context: whole.optional(),
@@ -74,7 +76,7 @@ const configSchema = z.strictObject({
   /** Steps between checkpoints; 0: only at the end. Default about every ten seconds. */
   saveEvery: z.int().min(0).optional(),
   accumulate: whole.default(1),
-  device: z.enum(['auto', 'native', 'reference']).default('auto'),
+  device: z.enum(DEVICES).default('auto'),
   threads: whole.max(256).optional(),
 });
 
@@ -103,6 +105,9 @@ function check(config: Config, place: string): Config {
   const { model, batch, accumulate } = config;
   if (batch % accumulate !== 0) throw new ConfigError(`${place}batch ${batch} cannot be split into ${accumulate} equal parts (accumulate)`, 'choose a batch that is a multiple of it');
   if (!model) return config;
+  if (model.heads % (model.kvHeads ?? model.heads) !== 0) {
+    throw new ConfigError(`${place}${model.heads} heads cannot share ${model.kvHeads ?? model.heads} heads of keys evenly`, 'kvHeads must divide heads');
+  }
   if (model.dModel % model.heads !== 0 || (model.dModel / model.heads) % 2 !== 0) {
     throw new ConfigError(`${place}width ${model.dModel} (dModel) cannot be split into ${model.heads} heads of even width`, 'choose a width that is a multiple of twice the heads');
   }

@@ -4,8 +4,10 @@ import { createRequire } from 'node:module';
 import { UserError } from '../base/errors.ts';
 import type { Batch } from '../base/tensor.ts';
 import { TextDataset } from '../data/text.ts';
+import { loadCheckpoint } from '../io/checkpoint-file.ts';
 import type { Json } from '../io/json.ts';
 import { openRun, refuseRun, type RunFolder } from '../io/run-folder.ts';
+import type { DeviceName } from '../session/platform.ts';
 import { NonFiniteError, type Session, type StepResult } from '../session/session.ts';
 import type { Configured } from './configure.ts';
 import type { DoneEvent, EvalEvent, PeakBytes, StepEvent, TrainEvent } from './events.ts';
@@ -23,6 +25,8 @@ export interface TrainOptions extends Configured {
   /** For what is worth a line but is no event. */
   readonly say: (line: string) => void;
   /** Told while something takes time that is no step. */
+  /** Runs there, whatever the settings say. */
+  readonly device?: DeviceName;
   readonly busy?: (what: string, share?: number) => void;
   /** Stops after the step that runs, and saves. */
   readonly stop?: AbortSignal;
@@ -39,7 +43,7 @@ export async function train(options: TrainOptions): Promise<DoneEvent | null> {
     throw error instanceof UserError ? new ConfigError(error.message.split('\n')[0], error.hint, error) : error;
   });
   const data = experiment.data(options.say);
-  const session = await openSession(experiment);
+  const session = await openSession(experiment, { device: options.device ?? experiment.config.device, say: options.say });
   try {
     options.busy?.('compiling');
     const { batch: size, seed } = experiment.config;
@@ -110,7 +114,7 @@ class Training {
     this.#fingerprint = await this.#data.fingerprint();
     this.#run.damaged.forEach((reason) => { say(`passed over a damaged checkpoint: ${reason}`); });
     if (this.#run.checkpoint) {
-      const meta = await restoreFrom(this.#session, this.#run.checkpoint.path, 'all');
+      const meta = await restoreFrom(this.#session, await loadCheckpoint(this.#run.checkpoint.path), 'all');
       const before = fingerprintIn(meta);
       if (before !== this.#fingerprint) {
         throw new UserError('the data is not what the run was started with: a resumed run would not go on exactly',

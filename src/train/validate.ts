@@ -1,6 +1,7 @@
 // Validation: the mean loss and the metrics over all held-out samples, dropout off. In: a session and data; out: the means.
 import type { Session } from '../session/session.ts';
 import type { Experiment, TrainingData } from './experiment.ts';
+import { tallyOf } from './metrics.ts';
 
 export interface Validation {
   readonly loss: number;
@@ -27,16 +28,16 @@ export async function validate(
   if (count === 0) return null;
   const size = config.evalBatch ?? batchSize(count, Math.max(config.batch, Math.ceil(TOKENS / Math.max(context, 16))));
   let loss = 0, samples = 0;
-  const sums = Object.fromEntries(Object.keys(metrics).map((name) => [name, 0]));
+  const tallies = Object.entries(metrics).map(([name, metric]) => ({ name, tally: tallyOf(metric) }));
   for await (const batch of data.pass({ size, context, split: 'validation' })) {
     if (stop?.aborted) return null;
     const out = await session.forward(batch), n = batch.x.shape[0];
     loss += Number(out['loss'].data[0]) * n;
-    for (const [name, metric] of Object.entries(metrics)) sums[name] += metric(out['output'], batch) * n;
+    for (const { tally } of tallies) tally.add(out['output'], batch);
     samples += n;
     progress?.(samples / count);
   }
-  return { loss: loss / samples, samples, metrics: Object.fromEntries(Object.entries(sums).map(([name, sum]) => [name, sum / samples])) };
+  return { loss: loss / samples, samples, metrics: Object.fromEntries(tallies.map(({ name, tally }) => [name, tally.value()])) };
 }
 
 /** About `want`, and if possible a divisor of `count`: a last batch of another size would need a program of its own. */

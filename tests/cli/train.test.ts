@@ -5,7 +5,6 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { temporaryFolder } from '../io/folder.ts';
 import { command, eventsOf, lossesOf, start, TINY, writeText, type Running } from './command.ts';
-import { noCompiler } from '../support/toy.ts';
 
 /** Waits until the run has told of step `n`; 0: while it begins. */
 async function until({ output, ended }: Running, n: number): Promise<void> {
@@ -15,7 +14,7 @@ async function until({ output, ended }: Running, n: number): Promise<void> {
   while (!over && !output().includes(`"event":"step","step":${n},`)) await new Promise((resolve) => { setTimeout(resolve, 5); });
 }
 
-test('with --json, stdout holds the events of the contract and nothing else', { skip: noCompiler }, async (t) => {
+test('with --json, stdout holds the events of the contract and nothing else', async (t) => {
   const folder = await temporaryFolder(t), data = await writeText(folder), out = join(folder, 'run');
   const { code, stdout, stderr } = await command('train', ...TINY, '--data', data, '--steps', '6', '--eval-every', '3', '--seed', '7', '--out', out, '--json');
   assert.equal(code, 0, stderr);
@@ -50,7 +49,7 @@ test('with --json, stdout holds the events of the contract and nothing else', { 
   assert.equal(await text('--temperature', '1', '--top-k', '1', '--seed', '9'), await text('--temperature', '0'));
 });
 
-test('killed with SIGKILL again and again and resumed, losses are those of an uninterrupted run', { skip: noCompiler }, async (t) => {
+test('killed with SIGKILL again and again and resumed, losses are those of an uninterrupted run', async (t) => {
   const folder = await temporaryFolder(t), data = await writeText(folder), steps = 300;
   const flags = (out: string) => ['train', ...TINY, '--data', data, '--steps', String(steps), '--eval-every', '50', '--save-every', '7', '--out', join(folder, out), '--json'];
   const whole = await command(...flags('whole'));
@@ -73,7 +72,7 @@ test('killed with SIGKILL again and again and resumed, losses are those of an un
   assert.equal(eventsOf(end.stdout).at(-1)?.['val_loss'], eventsOf(whole.stdout).at(-1)?.['val_loss']);
 });
 
-test('a run folder is refused without --resume, and settings that do not fit with it', { skip: noCompiler }, async (t) => {
+test('a run folder is refused without --resume, and settings that do not fit with it', async (t) => {
   const folder = await temporaryFolder(t), data = await writeText(folder), out = join(folder, 'run');
   const flags = ['train', ...TINY, '--data', data, '--steps', '2', '--out', out, '--json'];
   assert.equal((await command(...flags)).code, 0);
@@ -92,7 +91,7 @@ test('a run folder is refused without --resume, and settings that do not fit wit
   assert.match(changed.stderr, /data is not what the run was started with/);
 });
 
-test('Ctrl-C finishes the step, saves, says how to go on and exits with 130', { skip: noCompiler }, async (t) => {
+test('Ctrl-C finishes the step, saves, says how to go on and exits with 130', async (t) => {
   const folder = await temporaryFolder(t), data = await writeText(folder), out = join(folder, 'run');
   const run = start('train', ...TINY, '--data', data, '--steps', '100000', '--out', out, '--json');
   await until(run, 3);
@@ -105,7 +104,7 @@ test('Ctrl-C finishes the step, saves, says how to go on and exits with 130', { 
   assert.ok((await readdir(out)).includes(`step-${String(stopped.step).padStart(8, '0')}.safetensors`));
 });
 
-test('a second Ctrl-C stops at once', { skip: noCompiler }, async (t) => {
+test('a second Ctrl-C stops at once', async (t) => {
   const folder = await temporaryFolder(t), data = await writeText(folder, 2_000_000), out = join(folder, 'run');
   const run = start('train', ...TINY, '--data', data, '--steps', '100000', '--out', out, '--json');
   await until(run, 3);
@@ -115,7 +114,7 @@ test('a second Ctrl-C stops at once', { skip: noCompiler }, async (t) => {
   assert.equal((await run.ended).code, 130);
 });
 
-test('a loss that is not finite commits nothing and names step, op and last good checkpoint', { skip: noCompiler }, async (t) => {
+test('a loss that is not finite commits nothing and names step, op and last good checkpoint', async (t) => {
   const folder = await temporaryFolder(t), data = await writeText(folder), out = join(folder, 'run'), config = join(folder, 'config.json');
   await writeFile(config, JSON.stringify({ optimizer: { name: 'sgd', lr: 1e30, schedule: 'constant' }, steps: 20 }));
   const { code, stdout, stderr } = await command('train', config, ...TINY, '--data', data, '--out', out, '--json');
@@ -128,7 +127,7 @@ test('a loss that is not finite commits nothing and names step, op and last good
   assert.equal(Number(/\d+/.exec(file)?.[0]), steps.at(-1)?.step, 'the checkpoint is of the last step that was done');
 });
 
-test('1 and 2 threads give the same losses, bit for bit', { skip: noCompiler }, async (t) => {
+test('1 and 2 threads give the same losses, bit for bit', async (t) => {
   const folder = await temporaryFolder(t), data = await writeText(folder);
   const run = (threads: string) => command('train', ...TINY, '--data', data, '--steps', '12', '--threads', threads, '--out', join(folder, threads), '--json');
   const one = lossesOf((await run('1')).stdout);
@@ -136,7 +135,7 @@ test('1 and 2 threads give the same losses, bit for bit', { skip: noCompiler }, 
   assert.deepEqual(one, lossesOf((await run('2')).stdout));
 });
 
-test('in a pipe there are plain lines', { skip: noCompiler }, async (t) => {
+test('in a pipe there are plain lines', async (t) => {
   const folder = await temporaryFolder(t), data = await writeText(folder);
   const { code, stdout } = await command('train', ...TINY, '--data', data, '--steps', '3', '--out', join(folder, 'run'));
   assert.equal(code, 0);

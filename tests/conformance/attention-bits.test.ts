@@ -1,5 +1,5 @@
 // Attention's order of summation is part of its definition: a query gives the same bits in a full pass, in a pass over part of the
-// queries, and alone with a cache in which what it does not see is NaN. And so its gradients: by heads, or by queries and by keys.
+// queries, and alone with a cache in which what it does not see is NaN. And so its gradients: by heads, or by queries and by keys. And so with masks.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Stream } from '../../src/base/random.ts';
@@ -47,6 +47,45 @@ for (const entry of DEVICES) {
     executor.close();
   });
 
+  test(`masks keep the order: ${entry.name}`, async (t) => {
+    const reason = await entry.skip();
+    if (reason !== null) { t.skip(reason); return; }
+    const executor = new ProgramExecutor(await entry.open()), stream = new Stream(6, 'mask'), lengths = Int32Array.of(TOTAL, 97);
+    const seen = Uint8Array.from({ length: B * H * TOTAL * TOTAL }, (_, i) => (stream.uniform(0, i) < 0.7 && Math.floor(i / TOTAL) % 50 !== 49 ? 1 : 0));
+    const q = draw('q', B * TOTAL * H * D), k = draw('k', B * TOTAL * KV * D), v = draw('v', B * TOTAL * KV * D);
+    /** Queries from..from+count over all keys, seen as the mask says that `kind` makes of `seen`. */
+    const part = async (from: number, count: number, kind: 'none' | 'bool' | 'bias' | 'all' | 'lower', causal = true, given = false): Promise<Float32Array> => {
+      const b = new GraphBuilder(ops), kv = { dtype: 'float32' as const, shape: [B, TOTAL, KV, D] }, single = kind === 'lower' ? 1 : H;
+      const x = b.input('input', 'q', { dtype: 'float32', shape: [B, count, H, D] }), pick = (i: number): number => {
+        const key = i % TOTAL, query = from + Math.floor(i / TOTAL) % count, head = Math.floor(i / TOTAL / count) % single, batch = Math.floor(i / TOTAL / count / single);
+        return kind === 'all' || (kind === 'lower' ? key <= query : seen[((batch * H + head) * TOTAL + query) * TOTAL + key]) ? 1 : 0;
+      };
+      const bits = Uint8Array.from({ length: B * single * count * TOTAL }, (_, i) => pick(i));
+      const mask = kind === 'none' ? undefined : b.input('input', 'mask', { dtype: kind === 'bias' ? 'float32' : 'bool', shape: [B, single, count, TOTAL] });
+      const length = given ? b.input('input', 'lengths', { dtype: 'int32', shape: [B] }) : undefined;
+      b.output('o', attention(x, b.input('input', 'k', kv), b.input('input', 'v', kv), from, { causal, ...(mask && { mask }), ...(length && { lengths: length }) }));
+      const rows = new Float32Array(B * count * H * D);
+      for (let i = 0; i < B; i++) rows.set(q.subarray((i * TOTAL + from) * H * D, (i * TOTAL + from + count) * H * D), i * count * H * D);
+      const loaded = await loadProgram(executor, compileGraph(b.build()));
+      const got = await executor.run(loaded, { q: rows, k, v, ...(mask && { mask: kind === 'bias' ? Float32Array.from(bits, (s) => (s ? 0 : -Infinity)) : bits }), ...(given && { lengths }) });
+      executor.release(loaded);
+      return got['o'].data as Float32Array;
+    };
+    const full = await part(0, TOTAL, 'bool', true, true), row = H * D;
+    for (const [from, count] of [[0, 1], [49, 1], [64, 1], [149, 1], [60, 40]]) {
+      const got = await part(from, count, 'bool', true, true);
+      for (let i = 0; i < B; i++) assert.deepEqual(got.subarray(i * count * row, (i + 1) * count * row), full.subarray((i * TOTAL + from) * row, (i * TOTAL + from + count) * row));
+    }
+    assert.ok(full.subarray(49 * row, 50 * row).every((x) => x === 0), 'a query that sees no key gets 0');
+    assert.ok(full.every(Number.isFinite));
+    assert.deepEqual(await part(0, TOTAL, 'bias', true, true), full, '0 and -Infinity added are the bool mask');
+    const plain = await part(0, TOTAL, 'none');
+    assert.deepEqual(await part(0, TOTAL, 'all'), plain, 'a mask that hides nothing changes no bit');
+    assert.deepEqual(await part(0, TOTAL, 'lower', false), plain, 'a lower triangle is causal');
+    assert.notDeepEqual(full, plain);
+    executor.close();
+  });
+
   test(`gradients by heads have the bits of those by queries and keys: ${entry.name}`, async (t) => {
     const reason = await entry.skip();
     if (reason !== null) { t.skip(reason); return; }
@@ -56,11 +95,16 @@ for (const entry of DEVICES) {
       return b.input('input', name, { dtype: 'float32', shape });
     };
     const q = input('q', [B, TOTAL, H, D]), k = input('k', [B, TOTAL + 3, KV, D]), v = input('v', [B, TOTAL + 3, KV, D]);
-    const start = b.input('input', 'start', { dtype: 'int32', shape: [] }), attrs = { causal: true, scale: 0.2 };
-    const inputs = [q, k, v, start, emit('attention', [q, k, v, start], attrs)[1], input('delta', [B, TOTAL, H]), input('dout', [B, TOTAL, H, D])];
-    [...emit('attentionGrad', inputs, attrs), emit1('attentionGradQ', inputs, attrs), ...emit('attentionGradKV', inputs, attrs)].forEach((x, i) => b.output(`${i}`, x));
+    const start = b.input('input', 'start', { dtype: 'int32', shape: [] }), delta = input('delta', [B, TOTAL, H]), dout = input('dout', [B, TOTAL, H, D]);
+    data['lengths'] = Int32Array.of(TOTAL + 3, 40);
+    const lengths = b.input('input', 'lengths', { dtype: 'int32', shape: [B] }), mask = input('mask', [1, H, TOTAL, 1]);
+    const variants = [{ masks: [], attrs: { causal: true, scale: 0.2 } }, { masks: [mask, lengths], attrs: { causal: true, scale: 0.2, masked: true, lengths: true } }];
+    variants.forEach(({ masks, attrs }, n) => {
+      const inputs = [q, k, v, start, emit('attention', [q, k, v, start, ...masks], attrs)[1], delta, dout, ...masks];
+      [...emit('attentionGrad', inputs, attrs), emit1('attentionGradQ', inputs, attrs), ...emit('attentionGradKV', inputs, attrs)].forEach((x, i) => b.output(`${n}${i}`, x));
+    });
     const got = await executor.run(await loadProgram(executor, compileGraph(b.build())), data);
-    for (let i = 0; i < 3; i++) assert.deepEqual(got[`${i}`].data, got[`${i + 3}`].data);
+    for (let n = 0; n < 2; n++) for (let i = 0; i < 3; i++) assert.deepEqual(got[`${n}${i}`].data, got[`${n}${i + 3}`].data);
     executor.close();
   });
 }

@@ -1,10 +1,9 @@
-// The devices that conformance tests run on, each with memory that is full of NaN when it is handed out: what a kernel reads without
-// having been given it shows in the result.
-import type { TypedArray } from '../../src/base/dtype.ts';
-import type { Bound, BoundStep, Device, DeviceInfo, KernelSource, Memory, StepTimes } from '../../src/device/device.ts';
+// The devices that conformance tests run on in Node, and the draws that they check.
+import type { Device } from '../../src/device/device.ts';
 import { NativeDevice } from '../../src/device/native/native.ts';
 import { WasmDevice } from '../../src/device/wasm/wasm.ts';
 import { findToolchain } from '../../src/device/native/toolchain.ts';
+import type { Draws } from './draws.ts';
 
 export interface DeviceEntry {
   readonly name: string;
@@ -18,36 +17,12 @@ export const DEVICES: readonly DeviceEntry[] = [
   { name: 'native', skip: async () => ((await findToolchain()) ? null : 'no C compiler'), open: () => NativeDevice.open(2) },
 ];
 
-/** All bits set: NaN as a float of any width, -1 as an int32. */
-const POISON = 0xffffffff;
+/** Those whose results have the same bits: native too, where the engine rounds multiply-adds once. */
+export const SAME_BITS: readonly DeviceEntry[] = [...DEVICES,
+  { name: 'wasm with 1 thread', skip: () => Promise.resolve(null), open: () => WasmDevice.open(1) }];
 
-/** A device of which many executors in turn use one: closing it only frees what was allocated through it. */
-export class PoisonedDevice implements Device {
-  readonly #device: Device;
-  readonly #open = new Set<Memory>();
-
-  constructor(device: Device) { this.#device = device; }
-
-  get info(): DeviceInfo { return this.#device.info; }
-
-  alloc(bytes: number): Memory {
-    const memory = this.#device.alloc(bytes);
-    this.#device.write(memory.address, new Uint32Array(Math.floor(memory.bytes / 4)).fill(POISON));
-    this.#open.add(memory);
-    return memory;
-  }
-
-  free(memory: Memory): void {
-    this.#open.delete(memory);
-    this.#device.free(memory);
-  }
-
-  write(address: number, data: TypedArray): void { this.#device.write(address, data); }
-  read(address: number, into: TypedArray): void { this.#device.read(address, into); }
-  compile(kernels: readonly KernelSource[]): Promise<void> { return this.#device.compile(kernels); }
-  bind(steps: readonly BoundStep[]): Bound { return this.#device.bind(steps); }
-  run(bound: Bound, from?: number, to?: number): Promise<void> { return this.#device.run(bound, from, to); }
-  profile(bound: Bound): Promise<StepTimes> { return this.#device.profile(bound); }
-  release(bound: Bound): void { this.#device.release(bound); }
-  close(): void { for (const memory of [...this.#open]) this.free(memory); }
+/** The same draws each time unless DYNAMOE_TEST_SEED says otherwise ('random', or a number); DYNAMOE_TEST_RUNS multiplies them. */
+export function drawsFromEnv(): Draws {
+  const { DYNAMOE_TEST_SEED: seed = '1', DYNAMOE_TEST_RUNS: times = '1' } = process.env;
+  return { seed: seed === 'random' ? Math.floor(Math.random() * 2 ** 31) : Number(seed), times: Number(times) };
 }

@@ -1,7 +1,7 @@
 // The conformance harness: takes a case (inputs, what is built from them) and checks it three ways. In the reference: gradients
-// against finite differences in float64. On a device: results and gradients against the reference, with NaN in every row past its
-// count and in all memory before the run.
-import assert from 'node:assert/strict';
+// (and gradients of a function of gradients) against finite differences in float64. On a device: results and gradients against the
+// reference, with NaN in every row past its count and in all memory before the run. On several devices: the same bits. It needs
+// nothing of Node: pages run it too.
 import { hostArray, isFloat, type DType, type TypedArray } from '../../src/base/dtype.ts';
 import { Stream } from '../../src/base/random.ts';
 import { elements, sizes, type Dim, type TensorType } from '../../src/base/shape.ts';
@@ -20,7 +20,7 @@ import { verifyGraph } from '../../src/graph/verify.ts';
 import { compileGraph, loadProgram, type Compiled } from '../../src/pipeline.ts';
 import { ProgramExecutor } from '../../src/run/program.ts';
 import { evaluate, liveElements, type Values } from '../../src/run/reference.ts';
-import { PoisonedDevice } from './devices.ts';
+import { PoisonedDevice } from './poisoned.ts';
 
 /** A varying dimension names the input that holds its count (int32 []) or its offsets (int32 [segments + 1]), which stands before. */
 export type DimSpec = number | { readonly bound: number; readonly count: string }
@@ -49,7 +49,11 @@ export interface Case {
 
 const STEP = 2e-4; // of the finite differences; two of them stay within MARGIN
 const MARGIN = 1e-3;
-const BUDGET = 300; // milliseconds for the differences of one input, which bounds how many of its elements are sampled (4 to 48)
+const BUDGET = { 1: 300, 2: 100 }; // milliseconds for the differences of one input, which bounds how many of its elements are sampled (4 to 48)
+
+function must(ok: boolean, message: () => string): asserts ok {
+  if (!ok) throw new Error(message());
+}
 
 interface Built {
   readonly graph: Graph; // outputs: out/i, and grad/NAME where there is a loss
@@ -57,8 +61,9 @@ interface Built {
   readonly loss: ValueId | null;
 }
 
-/** The graph of a case: its outputs, a randomly weighted loss over them, the loss's gradients to the inputs. */
-export function buildCase(c: Case): Built {
+/** The graph of a case: its outputs, a randomly weighted loss over them, the loss's gradients to the inputs. Of order 2: the loss has
+ * the outputs' squares beside, and what is differentiated at last is a weighted sum of its gradients. */
+export function buildCase(c: Case, order: 1 | 2 = 1): Built {
   const b = new GraphBuilder(ops), ids = new Map<string, number>();
   const tensors = c.inputs.map((spec) => {
     const made = b.input('input', spec.name, { dtype: spec.dtype ?? 'float32', shape: spec.shape.map((d) => dimOf(d, ids)) });
@@ -69,12 +74,22 @@ export function buildCase(c: Case): Built {
   outputs.forEach((o, i) => b.output(`out/${i}`, o));
   const specs = [...c.inputs], wanted = tensors.filter((t, i) => isFloat(t.dtype) && c.inputs[i].grad !== false);
   const parts = outputs.filter((o, i) => isFloat(o.dtype) && !c.plain?.includes(i)).map((o, i) => {
-    const { part, weight } = weighted(b, o, `weight/${i}`);
+    const { part, weight } = weighted(b, order === 1 ? o : add(o, mul(o, o)), `weight/${i}`);
     specs.push(weight);
     return part;
   });
   if (parts.length === 0 || wanted.length === 0) return { graph: verifyGraph(b.build(), ops, 'case'), specs, loss: null };
-  const loss = parts.reduce((x, y) => add(x, y));
+  let loss = parts.reduce((x, y) => add(x, y));
+  if (order === 2) {
+    const products = gradients(b, loss, wanted).flatMap((g, i) => {
+      if (!g) return [];
+      const { part, weight } = weighted(b, g, `second/${i}`);
+      specs.push(weight);
+      return [part];
+    });
+    if (products.length === 0) return { graph: verifyGraph(b.build(), ops, 'case'), specs, loss: null };
+    loss = products.reduce((x, y) => add(x, y));
+  }
   gradients(b, loss, wanted).forEach((g, i) => {
     const name = b.inputs.find((n) => n.value === wanted[i].id)?.name ?? '';
     b.output(`grad/${name}`, g ?? mul(wanted[i], scalar(wanted[i], 0)));
@@ -95,7 +110,7 @@ function weighted(b: GraphBuilder, o: Tensor, name: string): { part: Tensor; wei
 function dimOf(d: DimSpec, ids: ReadonlyMap<string, number>): Dim {
   if (typeof d === 'number') return d;
   const id = ids.get('count' in d ? d.count : d.offsets);
-  assert.ok(id !== undefined, 'a count stands before what it counts');
+  must(id !== undefined, () => 'a count stands before what it counts');
   return 'count' in d ? { kind: 'bounded', bound: d.bound, count: id } : { kind: 'segmented', bound: d.bound, segments: d.segments, offsets: id };
 }
 
@@ -129,7 +144,7 @@ function poisonRows(graph: Graph, specs: readonly InputSpec[], drawn: readonly F
 
 function inputOf(graph: Graph, name: string): { value: ValueId; type: TensorType } {
   const input = graph.inputs.find((i) => i.name === name && i.kind === 'input');
-  assert.ok(input, `no input ${name}`);
+  must(input !== undefined, () => `no input ${name}`);
   return { value: input.value, type: graph.types[input.value] };
 }
 
@@ -150,8 +165,8 @@ export function errorOf(a: ArrayLike<number>, b: ArrayLike<number>): number {
 }
 
 /** Gradients of the reference against finite differences (five-point). */
-export function checkGradients(c: Case, seed: number): void {
-  const built = buildCase(c);
+export function checkGradients(c: Case, seed: number, order: 1 | 2 = 1): void {
+  const built = buildCase(c, order);
   if (built.loss === null) return;
   const loss = built.loss, inputs = drawInputs(c, built, seed), values = reference(built, inputs);
   // Only what the loss needs is evaluated again.
@@ -159,7 +174,7 @@ export function checkGradients(c: Case, seed: number): void {
   const forward: Built = { ...built, graph: { ...built.graph, nodes: built.graph.nodes.slice(0, end), outputs: [] } };
   const start = performance.now();
   reference(forward, inputs);
-  const samples = BUDGET / (4 * (performance.now() - start)); // four evaluations each
+  const samples = BUDGET[order] / (4 * (performance.now() - start)); // four evaluations each
   for (const o of built.graph.outputs.filter((g) => g.name.startsWith('grad/'))) {
     const at = built.specs.findIndex((s) => `grad/${s.name}` === o.name), x = inputs[at];
     const live = liveElements(inputOf(built.graph, built.specs[at].name).type, values);
@@ -172,21 +187,24 @@ export function checkGradients(c: Case, seed: number): void {
     });
     const got = Array.from(picked, (i) => values[o.value][i]);
     const error = errorOf(got, differences);
-    assert.ok(error < 1e-6, `${o.name}: error ${error} against finite differences\n  got      ${show(got)}\n  expected ${show(differences)}\n${printGraph(built.graph)}`);
+    must(error < 1e-6, () => `${o.name}: error ${error} against finite differences\n  got      ${show(got)}\n  expected ${show(differences)}\n${printGraph(built.graph)}`);
   }
 }
 
-/** Results and gradients on a device against the reference. */
-export async function checkDevice(c: Case, seed: number, device: Device): Promise<void> {
-  const built = buildCase(c), inputs = drawInputs(c, built, seed), values = reference(built, inputs);
+/** What a device made of an output of a case. */
+interface Result { readonly graph: Graph; readonly name: string; readonly type: TensorType; readonly got: TypedArray; readonly expected: Float64Array }
+
+/** Results and gradients on a device; rows that live. */
+async function runCase(built: Built, inputs: readonly Float64Array[], values: Values, device: Device): Promise<Result[]> {
   const { graph } = built, results = graph.outputs.filter((o) => o.name.startsWith('out/'));
   // All at once, and the results alone: kernels are grouped in other ways.
   const variants = results.length < graph.outputs.length ? [graph, { ...graph, outputs: results }] : [graph];
-  const compiled = variants.map(compileGraph);
+  const compiled = variants.map((g) => compileGraph(g)), all: Result[] = [];
   await device.compile(compiled.flatMap((v) => v.kernels));
-  for (const [i, v] of variants.entries()) await runOn(v, compiled[i]);
+  for (const [i, v] of variants.entries()) all.push(...await runOn(v, compiled[i]));
+  return all;
 
-  async function runOn(g: Graph, program: Compiled): Promise<void> {
+  async function runOn(g: Graph, program: Compiled): Promise<Result[]> {
     const executor = new ProgramExecutor(new PoisonedDevice(device));
     try {
       const loaded = await loadProgram(executor, program);
@@ -196,16 +214,39 @@ export async function checkDevice(c: Case, seed: number, device: Device): Promis
         host.set(inputs[i]);
         data[s.name] = host;
       });
-      const got = await executor.run(loaded, data);
-      for (const o of g.outputs) {
-        const live = liveElements(g.types[o.value], values);
-        const a = got[o.name].data.subarray(0, live), b = values[o.value].subarray(0, live);
-        const exact = !isFloat(g.types[o.value].dtype), error = errorOf(a, b);
-        assert.ok(exact ? error === 0 : error < 1e-4, `${o.name}: error ${error}\n  got      ${show(a)}\n  expected ${show(b)}\n${printGraph(g)}`);
-      }
+      const out = await executor.run(loaded, data);
+      return g.outputs.map(({ name, value }) => {
+        const type = g.types[value], live = liveElements(type, values);
+        return { graph: g, name, type, got: out[name].data.subarray(0, live), expected: values[value].subarray(0, live) };
+      });
     } finally {
       executor.close();
     }
+  }
+}
+
+/** Results and gradients on a device against the reference. */
+export async function checkDevice(c: Case, seed: number, device: Device): Promise<void> {
+  const built = buildCase(c), inputs = drawInputs(c, built, seed);
+  for (const { graph, name, type, got, expected } of await runCase(built, inputs, reference(built, inputs), device)) {
+    const exact = !isFloat(type.dtype), error = errorOf(got, expected);
+    must(exact ? error === 0 : error < 1e-4, () => `${name}: error ${error}\n  got      ${show(got)}\n  expected ${show(expected)}\n${printGraph(graph)}`);
+  }
+}
+
+/** Results and gradients on all devices: the same bits as on the first. Which NaN a NaN is, is not asked. */
+export async function checkBits(c: Case, seed: number, devices: ReadonlyMap<string, Device>): Promise<void> {
+  const built = buildCase(c), inputs = drawInputs(c, built, seed), values = reference(built, inputs);
+  let first: { readonly device: string; readonly results: readonly Result[] } | null = null;
+  for (const [device, d] of devices) {
+    const results = await runCase(built, inputs, values, d);
+    first ??= { device, results };
+    const { results: wanted, device: other } = first;
+    results.forEach(({ graph, name, got }, i) => {
+      const want = wanted[i].got, at = got.findIndex((x, j) => !Object.is(x, want[j]));
+      must(at < 0, () => `${name}[${at}]: ${got[at]} on ${device}, ${want[at]} on ${other}; of ${got.length}, ${
+        Array.from(got).filter((x, j) => !Object.is(x, want[j])).length} differ\n${printGraph(graph)}`);
+    });
   }
 }
 

@@ -1,34 +1,50 @@
-// Turns families of cases into tests: one for the gradients, one for each device.
+// Turns families of cases into tests: one for the gradients, one for each device, one for the same bits on all devices.
 import { after, test } from 'node:test';
 import fc from 'fast-check';
 import type { Device } from '../../src/device/device.ts';
-import { DEVICES } from './devices.ts';
-import { checkDevice, checkGradients } from './harness.ts';
+import { WasmDevice } from '../../src/device/wasm/wasm.ts';
+import { DEVICES, drawsFromEnv, SAME_BITS, type DeviceEntry } from './devices.ts';
+import { checkDraws, title } from './draws.ts';
+import { checkBits, checkDevice, checkGradients } from './harness.ts';
 import type { Family } from './shapes.ts';
 
-/** The same draws each time unless DYNAMOE_TEST_SEED says otherwise ('random', or a number); DYNAMOE_TEST_RUNS multiplies them. */
-const env = process.env['DYNAMOE_TEST_SEED'];
-const seed = env === undefined ? 1 : env === 'random' ? Math.floor(Math.random() * 2 ** 31) : Number(env);
-const times = Number(process.env['DYNAMOE_TEST_RUNS'] ?? 1);
+const draws = drawsFromEnv();
 
 export function runFamilies(families: readonly Family[]): void {
-  const title = (f: Family): string => (f.name ? `${f.op}, ${f.name}` : f.op);
+  const opened = new Map<string, Promise<Device>>();
+  const open = (entry: DeviceEntry): Promise<Device> => {
+    const device = opened.get(entry.name) ?? entry.open();
+    opened.set(entry.name, device);
+    return device;
+  };
+  after(async () => { for (const device of opened.values()) (await device).close(); });
+
   for (const f of families) {
     test(`${title(f)}: gradients`, () => {
-      fc.assert(fc.property(f.cases, fc.nat(), checkGradients), { seed, numRuns: 12 * times });
+      fc.assert(fc.property(f.cases, fc.nat(), (c, s) => { checkGradients(c, s); }), { seed: draws.seed, numRuns: 12 * draws.times });
     });
   }
   for (const entry of DEVICES) {
-    let opened: Promise<Device> | undefined;
-    after(async () => { (await opened)?.close(); });
     for (const f of families) {
       test(`${title(f)}: ${entry.name}`, async (t) => {
         const reason = await entry.skip();
         if (reason !== null) { t.skip(reason); return; }
-        opened ??= entry.open();
-        const device = await opened;
-        await fc.assert(fc.asyncProperty(f.cases, fc.nat(), (c, s) => checkDevice(c, s, device)), { seed, numRuns: (f.runs ?? 8) * times });
+        const device = await open(entry);
+        await checkDraws(f, draws, (c, s) => checkDevice(c, s, device));
       });
     }
+  }
+  for (const f of families) {
+    test(`${title(f)}: the same bits on all devices`, async (t) => {
+      const devices = new Map<string, Device>(), without: string[] = [];
+      for (const entry of SAME_BITS) {
+        const reason = await entry.skip();
+        if (reason === null) devices.set(entry.name, await open(entry)); else without.push(`${entry.name}: ${reason}`);
+      }
+      const wasm = devices.get('wasm');
+      if (wasm instanceof WasmDevice && !wasm.fused && devices.delete('native')) without.push('native: this engine rounds products before it adds');
+      if (without.length > 0) t.diagnostic(`without ${without.join(', ')}`);
+      await checkDraws(f, draws, (c, s) => checkBits(c, s, devices));
+    });
   }
 }

@@ -4,9 +4,11 @@ import { readdir, readFile, truncate, utimes, writeFile } from 'node:fs/promises
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { writeAtomic } from '../../src/io/atomic.ts';
-import { isParameter, loadCheckpoint, saveCheckpoint, stateName, type CheckpointMeta } from '../../src/io/checkpoint.ts';
+import { isParameter, stateName, type CheckpointMeta } from '../../src/io/checkpoint.ts';
+import { loadCheckpoint, saveCheckpoint } from '../../src/io/checkpoint-file.ts';
 import { jsonText } from '../../src/io/json.ts';
-import { writeSafetensors, type TensorSource } from '../../src/io/safetensors-file.ts';
+import type { TensorSource } from '../../src/io/safetensors-bytes.ts';
+import { writeSafetensors } from '../../src/io/safetensors-file.ts';
 import { says, temporaryFolder } from './folder.ts';
 
 const META: CheckpointMeta = {

@@ -6,7 +6,8 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { bytesPer, DTYPES, hostArray, type DType } from '../../src/base/dtype.ts';
 import { bytesOf } from '../../src/io/safetensors-data.ts';
-import { openSafetensors, writeSafetensors, type TensorSource } from '../../src/io/safetensors-file.ts';
+import type { TensorSource } from '../../src/io/safetensors-bytes.ts';
+import { openSafetensors, writeSafetensors } from '../../src/io/safetensors-file.ts';
 import { says, temporaryFolder } from './folder.ts';
 
 /** A file as another writer may make it. */

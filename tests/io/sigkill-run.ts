@@ -1,7 +1,7 @@
 // The run that sigkill.test.ts kills: a stand-in for training whose state after a step depends on every step before it.
 // node sigkill-run.ts FOLDER STEPS: begins or resumes, saves every 3 steps a tensor large enough to be torn, says when it begins.
 import { openRun } from '../../src/io/run-folder.ts';
-import { loadCheckpoint } from '../../src/io/checkpoint.ts';
+import { loadCheckpoint } from '../../src/io/checkpoint-file.ts';
 
 const SIZE = 1 << 18;
 const [folder, steps] = [process.argv[2], Number(process.argv[3])];

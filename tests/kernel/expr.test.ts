@@ -4,6 +4,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { children, Exprs, maxOf, postorder, type Expr, type Var } from '../../src/kernel/expr.ts';
+import { packingOf } from '../../src/kernel/packing.ts';
 import { dependsOn, invariants, substitute } from '../../src/kernel/rewrite.ts';
 
 /** A recipe for an index expression over three variables. */
@@ -91,12 +92,45 @@ test('substitution computes with the replaced values', () => {
   }), { seed: 1, numRuns: 500 });
 });
 
+test('in runs an index is what it is as a whole', () => {
+  let runs = 0;
+  fc.assert(fc.property(recipe, (r) => {
+    const e = new Exprs(), vars = EXTENTS.map((n) => e.loop(n)), made = build(e, vars, r);
+    const { inner, run: own } = packingOf(e, made, vars[2], vars[2]);
+    if (!own) return;
+    runs++;
+    for (let i = 0; i < EXTENTS[0]; i++) for (let k = 0; k < EXTENTS[2]; k++) {
+      const values = new Map<Expr, number>([[vars[0], i], [vars[1], 2], [vars[2], k]]);
+      values.set(own.index, Math.trunc((values.get(inner) ?? NaN) / own.length));
+      assert.equal(run(own.value, values), run(made, values));
+    }
+  }), { seed: 1, numRuns: 2000 });
+  assert.ok(runs > 50, `${runs} had runs`);
+});
+
+test('the operand of a convolution is packed along channels, without a division inside a run', () => {
+  const e = new Exprs(), i = e.loop(100, 'i'), k = e.loop(9 * 32, 'k');
+  const [s, t, c] = [e.div(k, 96), e.mod(e.div(k, 32), 3), e.mod(k, 32)];
+  const { inner, run: own } = packingOf(e, e.load(0, e.linear(0, [[32, i], [320, s], [32, t], [1, c]]), 'float32'), k, i);
+  assert.ok(inner === k && own?.length === 32 && own.value.k === 'load');
+  const divided = postorder([own.value]).filter((x) => x.k === 'op');
+  assert.ok(divided.length > 0 && divided.every((x) => !dependsOn(x, new Set<Expr>([k]))), 'only the run is divided');
+});
+
 test('a row-major index splits into its row and column without division', () => {
   const e = new Exprs(), row = e.loop(100), column = e.loop(32);
   const linear = e.linear(0, [[32, row], [1, column]]);
   assert.equal(e.div(linear, 32), row);
   assert.equal(e.mod(linear, 32), column);
   assert.equal(e.div(e.mod(linear, 32), 32), e.index(0));
+});
+
+test('an index that was split into three or four is itself again', () => {
+  const e = new Exprs(), i = e.loop(Infinity, 'i');
+  const [n, r, q, c] = [e.div(i, 60), e.mod(e.div(i, 12), 5), e.mod(e.div(i, 3), 4), e.mod(i, 3)];
+  assert.equal(e.linear(0, [[60, n], [12, r], [3, q], [1, c]]), i);
+  assert.equal(e.linear(0, [[12, e.div(i, 12)], [3, q], [1, c]]), i);
+  assert.equal(e.div(e.div(i, 3), 4), e.div(i, 12));
 });
 
 test('equal expressions are one object', () => {

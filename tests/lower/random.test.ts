@@ -11,7 +11,7 @@ import { verifyProgram } from '../../src/plan/verify.ts';
 import type { Executor, Runnable } from '../../src/run/executor.ts';
 import { ProgramExecutor } from '../../src/run/program.ts';
 import { ReferenceExecutor } from '../../src/run/reference.ts';
-import { PoisonedDevice } from '../conformance/devices.ts';
+import { PoisonedDevice } from '../conformance/poisoned.ts';
 import { randomGraph, type RandomGraph } from '../support/random-graph.ts';
 import { noCompiler } from '../support/toy.ts';
 

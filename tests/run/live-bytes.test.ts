@@ -41,7 +41,7 @@ test(`live bytes do not grow over ${STEPS} steps`, { skip: noCompiler }, async (
   const gc = runInNewContext('gc') as () => void;
   const device = new CountingDevice(await NativeDevice.open(1)), executor = new ProgramExecutor(device);
   const options: CompileOptions = { loss: meanSquaredError, optimizer: adamW({ lr: 1e-3 }) };
-  const session = new Session(new MLP([4, 8, 4]), options, { executor, async prepare(graph, ready) {
+  const session = new Session(new MLP([4, 8, 4]), options, { executor, files: null, async prepare(graph, ready) {
     const compiled = compileGraph(graph);
     ready(graph);
     return loadProgram(executor, compiled);

@@ -1,6 +1,6 @@
 // What a session promises: steps that happen or do not, the same bits for any number of threads, programs that share states.
 import assert from 'node:assert/strict';
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
@@ -16,14 +16,15 @@ import { crossEntropy, meanSquaredError } from '../../src/nn/loss.ts';
 import { MLP } from '../../src/nn/mlp.ts';
 import { adamW } from '../../src/optim/adam.ts';
 import { sgd } from '../../src/optim/sgd.ts';
-import { compile, NonFiniteError, type Model } from '../../src/session/session.ts';
+import { compile } from '../../src/session/node.ts';
+import { compile as compileWeb } from '../../src/session/web.ts';
+import { NonFiniteError, type Model } from '../../src/session/session.ts';
 import { Parameter } from '../../src/trace/parameter.ts';
 import { call, use } from '../../src/trace/trace.ts';
+import { says, temporaryFolder } from '../io/folder.ts';
 import { fingerprint, noCompiler, toyBatch, toyLM } from '../support/toy.ts';
 
-const skip = noCompiler;
-
-test('the same bits for 1, 2 and 3 threads, dropout included', { skip }, async () => {
+test('the same bits for 1, 2 and 3 threads, dropout included', async () => {
   const run = async (threads: number): Promise<unknown> => {
     await using session = await compile(toyLM({ dropout: 0.2 }), { loss: crossEntropy, optimizer: adamW({ lr: 1e-2, clip: 1 }), threads, seed: 3 });
     const losses: number[] = [];
@@ -35,15 +36,16 @@ test('the same bits for 1, 2 and 3 threads, dropout included', { skip }, async (
   assert.deepEqual(await run(3), one);
 });
 
-test('native follows the float64 reference', { skip }, async () => {
-  const run = async (device: 'native' | 'reference'): Promise<number[]> => {
+test('native and wasm follow the float64 reference, with the same bits', async () => {
+  const run = async (device: 'native' | 'wasm' | 'reference'): Promise<number[]> => {
     await using session = await compile(toyLM(), { loss: crossEntropy, optimizer: sgd({ lr: 0.1 }), device, seed: 1 });
     const losses: number[] = [];
     for (let i = 0; i < 4; i++) losses.push((await session.step(toyBatch(i))).loss);
     return losses;
   };
-  const [native, reference] = [await run('native'), await run('reference')];
-  native.forEach((loss, i) => assert.ok(Math.abs(loss - reference[i]) < 1e-4, `step ${i}: ${loss} and ${reference[i]}`));
+  const [wasm, reference] = [await run('wasm'), await run('reference')];
+  wasm.forEach((loss, i) => assert.ok(Math.abs(loss - reference[i]) < 1e-4, `step ${i}: ${loss} and ${reference[i]}`));
+  if (!noCompiler) assert.deepEqual(await run('native'), wasm);
 });
 
 /** A finite loss whose gradient to `root` is infinite at 0; `other` has a finite gradient. */
@@ -58,8 +60,8 @@ const floats = (rows: number, width: number, value: (i: number) => number): Batc
   return { x: hostTensor('float32', [rows, width], data), y: hostTensor('float32', [rows, width], data.map((v) => v + 1)) };
 };
 
-for (const device of ['native', 'reference'] as const) {
-  const skipHere = device === 'native' ? skip : false;
+for (const device of ['native', 'wasm', 'reference'] as const) {
+  const skipHere = device === 'native' ? noCompiler : false;
   test(`${device}: an infinite gradient under a finite loss stores nothing`, { skip: skipHere }, async () => {
     await using session = await compile(new RootModel(), { loss: meanSquaredError, optimizer: adamW({ lr: 0.1 }), device });
     await session.prepare(floats(2, 3, (i) => i));
@@ -88,7 +90,7 @@ for (const device of ['native', 'reference'] as const) {
   });
 }
 
-test('accumulation over micro-batches is one step of the whole batch', { skip }, async () => {
+test('accumulation over micro-batches is one step of the whole batch', async () => {
   const run = async (accumulate: number): Promise<number[]> => {
     await using session = await compile(new MLP([3, 8, 3]), { loss: meanSquaredError, optimizer: adamW({ lr: 0.05, clip: 0.5 }), accumulate });
     for (let i = 0; i < 3; i++) await session.step(floats(8, 3, (j) => Math.sin(i + j)));
@@ -98,7 +100,7 @@ test('accumulation over micro-batches is one step of the whole batch', { skip },
   whole.forEach((v, i) => assert.ok(Math.abs(v - parts[i]) < 1e-5, `${v} and ${parts[i]}`));
 });
 
-test('a failed micro-batch leaves no half-summed gradient', { skip }, async () => {
+test('a failed micro-batch leaves no half-summed gradient', async () => {
   const make = () => compile(new MLP([3, 4, 3]), { loss: meanSquaredError, optimizer: sgd({ lr: 0.1 }), accumulate: 2 });
   await using session = await make(), other = await make();
   const good = floats(4, 3, (i) => i / 7);
@@ -108,7 +110,7 @@ test('a failed micro-batch leaves no half-summed gradient', { skip }, async () =
   assert.deepEqual(fingerprint(session), fingerprint(other));
 });
 
-test('an eager optimiser takes the same steps', { skip }, async () => {
+test('an eager optimiser takes the same steps', async () => {
   const run = async (eager: boolean): Promise<unknown> => {
     await using session = await compile(toyLM({ tied: true }), { loss: crossEntropy, optimizer: adamW({ lr: 1e-2, eager }) });
     for (let i = 0; i < 5; i++) await session.step(toyBatch(i));
@@ -117,7 +119,7 @@ test('an eager optimiser takes the same steps', { skip }, async () => {
   assert.deepEqual(await run(true), await run(false));
 });
 
-test('a larger program rebinds the smaller one to the grown arena', { skip }, async () => {
+test('a larger program rebinds the smaller one to the grown arena', async () => {
   await using session = await compile(toyLM(), { loss: crossEntropy, optimizer: sgd({ lr: 0.1 }) });
   await using other = await compile(toyLM(), { loss: crossEntropy, optimizer: sgd({ lr: 0.1 }) });
   await session.step(toyBatch(0, 1));
@@ -128,7 +130,7 @@ test('a larger program rebinds the smaller one to the grown arena', { skip }, as
   assert.equal((await other.forward(toyBatch(1, 9)))['loss'].data[0], b['loss'].data[0]);
 });
 
-test('save and load: the next steps have the same bits', { skip }, async (t) => {
+test('save and load: the next steps have the same bits', async (t) => {
   const folder = await mkdtemp(join(tmpdir(), 'dynamoe-'));
   t.after(() => rm(folder, { recursive: true }));
   const make = () => compile(toyLM({ dropout: 0.1 }), { loss: crossEntropy, optimizer: adamW({ lr: 1e-2 }), seed: 4 });
@@ -143,7 +145,7 @@ test('save and load: the next steps have the same bits', { skip }, async (t) => 
   await assert.rejects(wrong.load(join(folder, 'model.safetensors')), /the checkpoint has shape/);
 });
 
-test('the event loop goes on while a step runs', { skip }, async () => {
+test('the event loop goes on while a step runs', async () => {
   await using session = await compile(new MLP([256, 1024, 256]), { loss: meanSquaredError, optimizer: sgd({ lr: 0.1 }) });
   const batch = floats(256, 256, (i) => Math.sin(i));
   await session.step(batch);
@@ -155,27 +157,27 @@ test('the event loop goes on while a step runs', { skip }, async () => {
   assert.ok(turns > 3, `${turns} turns during a step`);
 });
 
-test('calls that are not awaited run in order', { skip }, async () => {
+test('calls that are not awaited run in order', async () => {
   await using session = await compile(toyLM(), { loss: crossEntropy, optimizer: sgd({ lr: 0.1 }) });
   const results = await Promise.all([0, 1, 2, 3].map((i) => session.step(toyBatch(i))));
   assert.deepEqual(results.map((r) => r.step), [1, 2, 3, 4]);
 });
 
-test('a module used twice and a tied table get the gradients of all uses', { skip }, async () => {
+test('a module used twice and a tied table get the gradients of all uses', async () => {
   class Twice implements Model {
     readonly layer = new Linear(3, 3);
     forward(x: Tensor): Tensor { return call(this.layer, call(this.layer, x)); }
   }
-  const run = async (device: 'native' | 'reference'): Promise<number[]> => {
+  const run = async (device: 'auto' | 'reference'): Promise<number[]> => {
     await using session = await compile(new Twice(), { loss: meanSquaredError, optimizer: sgd({ lr: 0.05, momentum: 0.5, nesterov: true }), device });
     for (let i = 0; i < 3; i++) await session.step(floats(4, 3, (j) => Math.cos(i * 2 + j)));
     return session.states().filter((s) => s.name.startsWith('layer')).flatMap(({ read }) => Array.from(read().data));
   };
-  const [native, reference] = [await run('native'), await run('reference')];
-  native.forEach((v, i) => assert.ok(Math.abs(v - reference[i]) < 1e-5));
+  const [auto, reference] = [await run('auto'), await run('reference')];
+  auto.forEach((v, i) => assert.ok(Math.abs(v - reference[i]) < 1e-5));
 });
 
-test('a model larger than memory is refused before the first step, with the bytes and the largest tensors', { skip }, async () => {
+test('a model larger than memory is refused before the first step, with the bytes and the largest tensors', async () => {
   await using session = await compile(new MLP([64, 4096, 64]), { loss: meanSquaredError, optimizer: adamW({ lr: 1 }), memory: 1 << 20 });
   await assert.rejects(session.step(floats(2, 64, (i) => i)), (error: unknown) => {
     assert.ok(error instanceof UserError);
@@ -186,7 +188,34 @@ test('a model larger than memory is refused before the first step, with the byte
   assert.deepEqual(session.executor.stateNames(), []);
 });
 
-test('mistakes in a model are named', { skip }, async () => {
+test('the wasm device refuses what its addresses do not reach, and names it', async () => {
+  await using session = await compile(new MLP([1 << 15, 1 << 15]), { loss: meanSquaredError, optimizer: sgd({ lr: 1 }), device: 'wasm', memory: 2 ** 40 });
+  await assert.rejects(session.prepare(floats(1, 1 << 15, () => 1)), (error: unknown) => {
+    assert.ok(error instanceof UserError);
+    assert.match(error.message, /needs .*GiB.*are available \(the wasm device reaches 4 GiB with its 32-bit addresses\)/);
+    assert.match(error.message, /hint: .*native device/);
+    return true;
+  });
+  assert.deepEqual(session.executor.stateNames(), []);
+});
+
+test('a checkpoint as bytes is the one that save writes', async (t) => {
+  const path = join(await temporaryFolder(t), 'a.safetensors'), make = () => compile(toyLM(), { loss: crossEntropy, optimizer: adamW({ lr: 1e-2 }), device: 'wasm', threads: 1 });
+  await using session = await make(), other = await make();
+  await session.step(toyBatch(0));
+  await session.save(path);
+  const bytes = await session.serialize();
+  assert.deepEqual(bytes, new Uint8Array(await readFile(path)));
+  await other.deserialize(bytes);
+  assert.deepEqual(fingerprint(other), fingerprint(session));
+  assert.deepEqual((await other.step(toyBatch(1))).loss, (await session.step(toyBatch(1))).loss);
+  await assert.rejects(other.deserialize(bytes.subarray(0, bytes.length - 1)), says('the checkpoint is not a sound safetensors file'));
+  await using web = await compileWeb(toyLM(), { loss: crossEntropy });
+  await assert.rejects(web.save(path), says('session.save', 'no files', 'session.serialize'));
+  await assert.rejects(compileWeb(toyLM(), { loss: crossEntropy, device: 'native' }), says('device native'));
+});
+
+test('mistakes in a model are named', async () => {
   const stray = new Parameter([3], { kind: 'constant', value: 1 });
   await using closure = await compile({ forward: (x: Tensor) => mul(x, use(x, stray)) }, { loss: meanSquaredError, optimizer: sgd({ lr: 1 }) });
   await assert.rejects(closure.step(floats(1, 3, () => 1)), /belongs to no property of the model/);

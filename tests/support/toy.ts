@@ -8,8 +8,8 @@ import type { Session } from '../../src/session/session.ts';
 /** A reason to skip tests of the native device, or false. */
 export const noCompiler: string | false = (await findToolchain()) ? false : 'no C compiler found';
 
-export const toyLM = (options: { dropout?: number; tied?: boolean; experts?: number } = {}): TransformerLM => new TransformerLM({
-  vocab: 17, dModel: 16, layers: 2, heads: 2, context: 12, dropout: options.dropout ?? 0, tied: options.tied ?? false,
+export const toyLM = (options: { dropout?: number; tied?: boolean; experts?: number; heads?: number; kvHeads?: number } = {}): TransformerLM => new TransformerLM({
+  vocab: 17, dModel: 16, layers: 2, heads: options.heads ?? 2, ...(options.kvHeads !== undefined && { kvHeads: options.kvHeads }), context: 12, dropout: options.dropout ?? 0, tied: options.tied ?? false,
   moe: { experts: options.experts ?? 4, topK: 2, hidden: 24, capacity: 'dropless' } });
 
 /** Random tokens and the tokens after them. */

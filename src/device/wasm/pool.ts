@@ -162,7 +162,7 @@ function startWorker(start: Start): Port {
     const worker = new threads.Worker(head + TEXT, { eval: true, execArgv: [], name: `dynamoe wasm ${start.thread}` });
     worker.postMessage(start);
     return { post: (m) => { worker.postMessage(m); }, hold: (on) => { if (on) worker.ref(); else worker.unref(); }, end: () => { void worker.terminate(); },
-      hear: (f, fail) => { worker.on('message', f as (x: never) => void); worker.on('error', (e: unknown) => { fail(failed(e)); }); } };
+      hear: (f, fail) => { worker.on('message', f); worker.on('error', (e: unknown) => { fail(failed(e)); }); } };
   }
   const head = 'const listen = (f) => { self.onmessage = (e) => { f(e.data); }; }, post = (m) => { self.postMessage(m); };\n';
   const url = URL.createObjectURL(new Blob([head + TEXT], { type: 'text/javascript' }));

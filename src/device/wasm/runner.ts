@@ -44,7 +44,7 @@ export function makeRunner(memory: WebAssembly.Memory, scratch: number, thread: 
   /** A size of group z. */
   const size = (e: Extent, args: number, z: number): number => {
     if (typeof e === 'number') return e;
-    if ('count' in e) return words[words[(args >>> 2) + e.count] >>> 2];
+    if ('count' in e) return e.times * words[(words[(args >>> 2) + e.count] >>> 2) + e.at];
     const at = (words[(args >>> 2) + e.offsets] >>> 2) + z;
     return words[at + 1] - words[at];
   };
@@ -52,6 +52,7 @@ export function makeRunner(memory: WebAssembly.Memory, scratch: number, thread: 
   /** How a matmul is divided: slices of each group's rows times blocks of columns, in about four tasks a thread. */
   const divide = (k: Ready, shape: Extract<Shape, { form: 'matmul' }>, args: number): number => {
     const { groups, n } = shape, split = k.split;
+    if (n === 0) return 0;
     let rows = 0, work = 0;
     for (let z = 0; z < groups; z++) { const m = size(shape.m, args, z); rows += m; work += m * size(shape.depth, args, z) * n; }
     const want = threads === 1 || work < 3e5 ? 1 : Math.min(4 * threads, Math.max(threads, Math.ceil(work / 4e6)));

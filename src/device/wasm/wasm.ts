@@ -12,12 +12,14 @@ import type { Layout } from './runner.ts';
 const ROWS = 48;
 const LAYOUT: Layout = { stepWords: 4, depth: DEPTH, aStride: A_STRIDE, panel: PANEL, rows: ROWS,
   own: 256 << 10, aBytes: ROWS * A_STRIDE * 4, bBytes: DEPTH * 512 * 4, sumBytes: 1 << 20 };
+/** For tables of steps and what rounding to whole blocks takes. */
+const SPARE = 8 << 20;
 const SCRATCH = LAYOUT.own + LAYOUT.aBytes + LAYOUT.bBytes + LAYOUT.sumBytes;
 
 interface WasmBound extends Bound { readonly table: Memory; readonly counters: Memory }
 
 export interface WasmOptions {
-  /** Bytes of memory, reserved once; default and most 4 GiB. The system gives them when they are used. */
+  /** Bytes for programs and states, reserved once; default and most 4 GiB. The system gives them when they are used. */
   readonly memory?: number | undefined;
 }
 
@@ -29,7 +31,10 @@ export class WasmDevice implements Device {
   readonly #pool: Pool;
   readonly #shared: boolean;
   readonly #numbers = new Map<string, number>();
-  /** Runs and new kernels wait for each other. */
+  /** All kernels that were asked for are ready; first of all the matrix core. A failure stays: threads that lack code are of no use. */
+  #compiled: Promise<void> = Promise.resolve();
+  readonly #known = new Set<string>();
+  /** Runs, and handing new kernels to the threads, wait for each other. */
   #busy: Promise<unknown> = Promise.resolve();
 
   private constructor(heap: Heap, shared: boolean, threads: number, fused: boolean) {
@@ -38,19 +43,23 @@ export class WasmDevice implements Device {
     this.#shared = shared;
     this.fused = fused;
     this.#pool = shared ? new WorkerPool(heap.memory, heap.alloc(256).address, scratches, LAYOUT) : new InlinePool(heap.memory, scratches[0], LAYOUT);
-    this.info = { name: 'wasm', threads, description: `CPU, WebAssembly, ${threads} ${threads === 1 ? 'thread' : 'threads'}${
+    const why = heap.pages === MOST_PAGES ? 'the wasm device reaches 4 GiB with its 32-bit addresses' : 'the wasm device reserved so much when it was opened';
+    this.info = { name: 'wasm', threads, limit: { bytes: heap.left - SPARE, why }, description: `CPU, WebAssembly, ${threads} ${threads === 1 ? 'thread' : 'threads'}${
       fused ? '' : ' (this engine rounds products before it adds: results differ from the native device\'s in their last bits)'}` };
   }
 
   /** Throws UserError where the engine lacks SIMD. */
   static async open(threads: number, options: WasmOptions = {}): Promise<WasmDevice> {
     const shared = typeof SharedArrayBuffer !== 'undefined' && (globalThis as { crossOriginIsolated?: boolean }).crossOriginIsolated !== false;
-    const heap = new Heap(Math.floor((options.memory ?? MOST_PAGES * PAGE) / PAGE), shared);
+    const own = (shared ? threads : 1) * SCRATCH + SPARE + 2 * PAGE;
+    const heap = new Heap(Math.ceil(((options.memory ?? MOST_PAGES * PAGE) + own) / PAGE), shared);
     const limits = { shared, pages: heap.pages };
     if (!WebAssembly.validate(emitCore(false, limits))) throw new UserError('device wasm: this JavaScript engine has no WebAssembly SIMD', 'a newer browser or Node');
     const fused = await fuses(heap.memory, emitCore(true, limits));
     const device = new WasmDevice(heap, shared, shared ? threads : 1, fused);
-    await device.#pool.send({ core: await WebAssembly.compile(emitCore(fused, limits)) });
+    // Threads start while the caller goes on to make kernels; a failure shows in the first of them.
+    device.#compiled = WebAssembly.compile(emitCore(fused, limits)).then((core) => device.#pool.send({ core }));
+    device.#compiled.catch(() => undefined);
     return device;
   }
 
@@ -62,14 +71,21 @@ export class WasmDevice implements Device {
   /** Bytes that can still be had. */
   get left(): number { return this.#heap.left; }
 
-  async compile(kernels: readonly KernelSource[]): Promise<void> {
-    await this.#alone(async () => {
-      const fresh = [...new Map(kernels.filter((k) => !this.#numbers.has(k.key)).map((k) => [k.key, k.kernel]))];
-      if (fresh.length === 0) return;
-      const { bytes, shapes } = emitModule(fresh.map(([, k]) => k), { fused: this.fused, memory: { shared: this.#shared, pages: this.#heap.pages }, scratch: LAYOUT.own });
-      await this.#pool.send({ module: await WebAssembly.compile(bytes), shapes });
+  /** Code is made while the caller and steps go on; it is handed to the threads between two steps. */
+  compile(kernels: readonly KernelSource[]): Promise<void> {
+    const fresh = [...new Map(kernels.filter((k) => !this.#known.has(k.key)).map((k) => [k.key, k.kernel]))];
+    if (fresh.length === 0) return this.#compiled;
+    for (const [key] of fresh) this.#known.add(key);
+    const { bytes, shapes } = emitModule(fresh.map(([, k]) => k), { fused: this.fused, memory: { shared: this.#shared, pages: this.#heap.pages }, scratch: LAYOUT.own });
+    const code = WebAssembly.compile(bytes), before = this.#compiled;
+    this.#compiled = (async () => {
+      await before;
+      const module = await code;
+      await this.#alone(() => this.#pool.send({ module, shapes }));
       for (const [key] of fresh) this.#numbers.set(key, this.#numbers.size);
-    });
+    })();
+    this.#compiled.catch(() => undefined);
+    return this.#compiled;
   }
 
   bind(steps: readonly BoundStep[]): WasmBound {

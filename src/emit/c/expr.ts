@@ -76,6 +76,8 @@ export class ExprWriter {
       case 'neg': return `(-${a[0]})`;
       case 'not': return `(!${a[0]})`;
       case 'abs': return single ? `__builtin_fabsf(${a[0]})` : `__builtin_fabs(${a[0]})`;
+      // Halves go to the even number: no program changes the rounding mode.
+      case 'floor': case 'round': return `__builtin_${e.op === 'floor' ? 'floor' : 'rint'}${single ? 'f' : ''}(${a[0]})`;
       // x - x is 0 for every finite x and NaN for the others
       case 'isfinite': return `((${a[0]} - ${a[0]}) == 0)`;
       case 'min': return `(${a[0]} < ${a[1]} ? ${a[0]} : ${a[1]})`;

@@ -1,8 +1,8 @@
 // A matmul as C: describes its operands, packing and epilogue to the matrix core (dm_gemm in device/native/runtime.h). An operand
 // that lies in memory with constant strides is passed as it is; any other is computed while it is packed.
 import type { Expr, Var } from '../../kernel/expr.ts';
-import type { Extent, MatmulKernel } from '../../kernel/kernel.ts';
-import { acrossRows, contiguous, invariants, strideOf } from '../../kernel/rewrite.ts';
+import type { Extent, MatmulKernel, Packing } from '../../kernel/kernel.ts';
+import { invariants, strideOf } from '../../kernel/rewrite.ts';
 import { ExprWriter } from './expr.ts';
 import { declareLocals, emitBody } from './stmt.ts';
 
@@ -15,9 +15,9 @@ export function emitMatmul(name: string, k: MatmulKernel, params: readonly strin
     ...(b ? base(`${name}_b`, b.base, z, bind) : packB(`${name}_b`, k, bind)),
     ...store(`${name}_c`, k, bind)];
   const sizes = (of: 'm' | 'k', e: Extent): string => (typeof e === 'number' ? `.${of} = ${e}`
-    : 'count' in e ? `.${of} = *(const int32_t *)c->buf[${e.count}]` : `.${of}_off = (const int32_t *)c->buf[${e.offsets}]`);
+    : 'count' in e ? `.${of} = ${e.times} * (int64_t)((const int32_t *)c->buf[${e.count}])[${e.at}]` : `.${of}_off = (const int32_t *)c->buf[${e.offsets}]`);
   const fields = [`.groups = ${k.groups}`, `.n = ${k.n}`, sizes('m', k.m), sizes('k', k.depth),
-    ...(a ? [`.a_base = ${name}_a`, `.a_si = ${a.s0}`, `.a_sk = ${a.s1}`] : [`.a_pack = ${name}_a`, `.a_pack_cols = ${acrossRows(k) ? 1 : 0}`]),
+    ...(a ? [`.a_base = ${name}_a`, `.a_si = ${a.s0}`, `.a_sk = ${a.s1}`] : [`.a_pack = ${name}_a`, `.a_pack_cols = ${k.packA.inner === k.i ? 1 : 0}`]),
     ...(b ? [`.b_base = ${name}_b`, `.b_sk = ${b.s0}`, `.b_sj = ${b.s1}`] : [`.b_pack = ${name}_b`]),
     `.store = ${name}_c`];
   return [...parts,
@@ -44,31 +44,49 @@ function base(fn: string, load: Expr & { k: 'load' }, z: string, bind: readonly 
     `  return b${load.buffer} + ${index};`, '}'];
 }
 
-/** Two nested loops over a block of the operand, the inner one in lanes; what depends on the outer variable alone is computed once. */
-function packLoops(value: Expr, outer: Var, inner: Var, from: readonly [string, string], size: readonly [string, string], target: string): string[] {
-  const names = new Map<Expr, string>(), head = new ExprWriter();
-  for (const v of invariants([value], new Set([inner]))) names.set(v, head.value(v));
-  const w = new ExprWriter(names), v = w.value(value);
-  return [
-    `  for (int64_t o = 0; o < ${size[0]}; o++) {`, `    DM_OUTER const int64_t ${outer.name} = ${from[0]} + o; (void)${outer.name};`,
-    ...head.lines.map((l) => `    ${l}`), '    DM_VECTOR', `    for (int64_t q = 0; q < ${size[1]}; q++) {`,
-    `      const int64_t ${inner.name} = ${from[1]} + q; (void)${inner.name};`, ...w.lines.map((l) => `      ${l}`),
-    `      dst[${target}] = ${v};`, '    }', '  }'];
+/** From where and how far a loop of the packing goes. */
+interface Range { readonly variable: Var; readonly from: string; readonly count: string }
+
+/** Runs up to this long are copied by a loop of fixed length. */
+const SHORT = 64;
+
+/** Two nested loops over a block of the operand, the inner one in lanes, run by run where it has runs; what does not depend on a loop's
+ * variable is computed once, before it. */
+function packLoops(whole: Expr, { inner, run }: Packing, outer: Range, own: Range, target: string): string[] {
+  const value = run?.value ?? whole, names = new Map<Expr, string>();
+  const before = (...vars: readonly Var[]): string[] => {
+    const w = new ExprWriter(names);
+    for (const v of invariants([value], new Set(vars))) if (!names.has(v)) names.set(v, w.value(v));
+    return w.lines;
+  };
+  const copy = (from: string, to: string, indent: string): string[] => {
+    const w = new ExprWriter(names), v = w.value(value);
+    return ['DM_VECTOR', `for (int64_t q = ${from}; q < ${to}; q++) {`, `  const int64_t ${inner.name} = ${own.from} + q; (void)${inner.name};`,
+      ...w.lines.map((l) => `  ${l}`), `  dst[${target}] = ${v};`, '}'].map((l) => indent + l);
+  };
+  const head = [`  for (int64_t o = 0; o < ${outer.count}; o++) {`, `    DM_OUTER const int64_t ${outer.variable.name} = ${outer.from} + o; (void)${outer.variable.name};`,
+    ...before(...(run ? [run.index, inner] : [inner])).map((l) => `    ${l}`)];
+  if (!run) return [...head, ...copy('0', own.count, '    '), '  }'];
+  const at = run.index.name, first = `${at} * ${run.length} - ${own.from}`; // of the run, in the block
+  return [...head,
+    `    for (int64_t ${at} = ${own.from} / ${run.length}; ${first} < ${own.count}; ${at}++) {`,
+    '      DM_OUTER', ...before(inner).map((l) => `      ${l}`),
+    `      const int64_t first = ${first}, last = first + ${run.length}, lo = first < 0 ? 0 : first, hi = last < ${own.count} ? last : ${own.count};`,
+    ...(run.length > SHORT ? copy('lo', 'hi', '      ') : [
+      `      if (hi - lo == ${run.length}) {`, ...copy('first', `first + ${run.length}`, '        '), '      } else {', ...copy('lo', 'hi', '        '), '      }']),
+    '    }', '  }'];
 }
 
 function packA(fn: string, k: MatmulKernel, bind: readonly string[]): string[] {
-  const loops = acrossRows(k)
-    ? packLoops(k.a, k.k, k.i, ['k0', 'i0'], ['nk', 'ni'], 'o * ld + q')
-    : packLoops(k.a, k.i, k.k, ['i0', 'k0'], ['ni', 'nk'], 'o * ld + q');
+  const rows: Range = { variable: k.i, from: 'i0', count: 'ni' }, depth: Range = { variable: k.k, from: 'k0', count: 'nk' };
+  const loops = k.packA.inner === k.i ? packLoops(k.a, k.packA, depth, rows, 'o * ld + q') : packLoops(k.a, k.packA, rows, depth, 'o * ld + q');
   return [`static void ${fn}(const dm_ctx *c, int64_t ${k.z.name}, int64_t i0, int64_t ni, int64_t k0, int64_t nk, float *dst, int64_t ld) {`,
     ...bind, `  (void)${k.z.name};`, ...loops, '}'];
 }
 
 function packB(fn: string, k: MatmulKernel, bind: readonly string[]): string[] {
-  const across = contiguous(k.b, k.k) && !contiguous(k.b, k.j);
-  const loops = across
-    ? packLoops(k.b, k.j, k.k, ['j0', 'k0'], ['nj', 'nk'], 'q * ld + o')
-    : packLoops(k.b, k.k, k.j, ['k0', 'j0'], ['nk', 'nj'], 'o * ld + q');
+  const columns: Range = { variable: k.j, from: 'j0', count: 'nj' }, depth: Range = { variable: k.k, from: 'k0', count: 'nk' };
+  const loops = k.packB.inner === k.k ? packLoops(k.b, k.packB, columns, depth, 'q * ld + o') : packLoops(k.b, k.packB, depth, columns, 'o * ld + q');
   return [`static void ${fn}(const dm_ctx *c, int64_t ${k.z.name}, int64_t k0, int64_t nk, int64_t j0, int64_t nj, float *dst, int64_t ld) {`,
     ...bind, `  (void)${k.z.name};`, ...loops, '}'];
 }

@@ -6,10 +6,12 @@ import { VerifyError } from '../../base/errors.ts';
 import { postorder, type Expr } from '../../kernel/expr.ts';
 import type { Extent, Kernel, Local, LoopKernel, MatmulKernel, Stmt } from '../../kernel/kernel.ts';
 import { F64, Func, I32, ModuleWriter, type Import } from './binary.ts';
+import type { Frame } from './frame.ts';
 import { emitPackA, emitPackB, emitStore } from './matmul.ts';
 import { VECTOR_FUNCTIONS } from './math.ts';
 import { layout, StmtWriter } from './stmts.ts';
-import { typeOf, Values, type Frame } from './values.ts';
+import { Values } from './values.ts';
+import { typeOf } from './words.ts';
 
 /** What the device knows of a kernel in a module, beside its functions, which are numbered by its place there. */
 export type KernelShape =

@@ -2,12 +2,14 @@
 // the finished sums.
 import type { Expr, Var } from '../../kernel/expr.ts';
 import { postorder } from '../../kernel/expr.ts';
-import type { MatmulKernel } from '../../kernel/kernel.ts';
-import { acrossRows, contiguous } from '../../kernel/rewrite.ts';
+import type { MatmulKernel, Packing } from '../../kernel/kernel.ts';
+import { asSet, invariants } from '../../kernel/rewrite.ts';
 import { I32, V128, F32 } from './binary.ts';
+import type { Frame } from './frame.ts';
 import { A_STRIDE, PANEL } from './gemm.ts';
 import type { StmtWriter } from './stmts.ts';
-import { Values, type Frame } from './values.ts';
+import { Values } from './values.ts';
+import { typeOf } from './words.ts';
 
 /** A loop over `variable` from the local `from`, `count` (a local) times, with what does not change computed before. */
 function over(frame: Frame, variable: Var, from: number, count: number, lanes: Expr | null,
@@ -25,30 +27,50 @@ function over(frame: Frame, variable: Var, from: number, count: number, lanes: E
   f.loop(index, end, 1, () => { body(new Values(frame, null, outer).share(lanes ? [lanes] : []), index); });
 }
 
+/** A loop over the inner variable of an operand's packing within one of another variable, run by run where there are runs. */
+function overRuns(frame: Frame, value: Expr, { inner, run }: Packing, from: number, count: number, outer: Values, body: (v: Values, index: number) => void): void {
+  if (!run) { over(frame, inner, from, count, value, outer, body); return; }
+  const { f, vars } = frame, u = f.local(I32), end = f.local(I32), runs = f.local(I32), lo = f.local(I32), n = f.local(I32);
+  const still = (v: Values, ...changing: readonly Var[]): Values => {
+    for (const x of invariants([value], asSet(...changing))) { v.scalar(x); v.bind(x, f.keep(typeOf(x.dtype))); }
+    return v;
+  };
+  vars.set(run.index, u);
+  f.get(from).get(count).op('i32.add').tee(end).i32(run.length - 1).op('i32.add').i32(run.length).op('i32.div_u').set(runs);
+  f.get(from).i32(run.length).op('i32.div_u').set(u);
+  const all = still(new Values(frame, null, outer), run.index, inner);
+  f.loop(u, runs, 1, () => {
+    f.get(u).i32(run.length).op('i32.mul').tee(lo).i32(run.length).op('i32.add').set(n); // the run, cut to the block
+    f.get(n, end, n, end).op('i32.lt_s', 'select').set(n).get(lo, from, lo, from).op('i32.gt_s', 'select').set(lo);
+    f.get(n, lo).op('i32.sub').set(n);
+    over(frame, inner, lo, n, value, still(new Values(frame, null, all), inner), body);
+  });
+}
+
 /** (args, scratch, to, z, i0, ni, k0, nk): element (i, k) to to[(i - i0) A_STRIDE + k - k0]. */
 export function emitPackA(k: MatmulKernel, frame: Frame): void {
-  const { f, vars } = frame, [to, z, i0, ni, k0, nk] = [2, 3, 4, 5, 6, 7], columns = acrossRows(k);
+  const { f, vars } = frame, [to, z, i0, ni, k0, nk] = [2, 3, 4, 5, 6, 7], columns = k.packA.inner === k.i, value = k.packA.run?.value ?? k.a;
   vars.set(k.z, z);
   const place = (i: number, at: number): void => {
     f.get(to).get(i).get(i0).op('i32.sub').i32(A_STRIDE).op('i32.mul').get(at).op('i32.add').get(k0).op('i32.sub').i32(2).op('i32.shl', 'i32.add');
   };
   const put = (v: Values, i: number, at: number): void => {
-    if (!v.lane) { place(i, at); v.scalar(k.a); f.memory('f32.store'); return; }
-    v.vector(k.a);
-    const value = f.keep(V128);
+    if (!v.lane) { place(i, at); v.scalar(value); f.memory('f32.store'); return; }
+    v.vector(value);
+    const four = f.keep(V128);
     place(i, at);
-    if (!columns) { f.get(value).memory('v128.store'); return; }
+    if (!columns) { f.get(four).memory('v128.store'); return; }
     const address = f.keep(I32);
-    for (let l = 0; l < 4; l++) f.get(address, value).memoryLane('v128.store32_lane', l, 4 * l * A_STRIDE);
+    for (let l = 0; l < 4; l++) f.get(address, four).memoryLane('v128.store32_lane', l, 4 * l * A_STRIDE);
   };
-  if (columns) over(frame, k.k, k0, nk, null, undefined, (outer, at) => { over(frame, k.i, i0, ni, k.a, outer, (v, i) => { put(v, i, at); }); });
-  else over(frame, k.i, i0, ni, null, undefined, (outer, i) => { over(frame, k.k, k0, nk, k.a, outer, (v, at) => { put(v, i, at); }); });
+  if (columns) over(frame, k.k, k0, nk, null, undefined, (outer, at) => { overRuns(frame, value, k.packA, i0, ni, outer, (v, i) => { put(v, i, at); }); });
+  else over(frame, k.i, i0, ni, null, undefined, (outer, i) => { overRuns(frame, value, k.packA, k0, nk, outer, (v, at) => { put(v, i, at); }); });
 }
 
 /** (args, scratch, to, z, k0, nk, j0, nj): panels of 8 columns, [panel][k][8]; columns that are missing in the last are 0. */
 export function emitPackB(k: MatmulKernel, frame: Frame): void {
   const { f, vars } = frame, [to, z, k0, nk, j0, nj] = [2, 3, 4, 5, 6, 7];
-  const rows = contiguous(k.b, k.k) && !contiguous(k.b, k.j);
+  const rows = k.packB.inner === k.k, value = k.packB.run?.value ?? k.b;
   vars.set(k.z, z);
   const from = f.local(I32), end = f.local(I32), width = f.local(I32);
   f.get(j0).tee(from).get(nj).op('i32.add').set(end);
@@ -65,16 +87,16 @@ export function emitPackB(k: MatmulKernel, frame: Frame): void {
       });
     });
     const put = (v: Values, at: number, j: number): void => {
-      if (!v.lane) { element(at, j); v.scalar(k.b); f.memory('f32.store'); return; }
-      v.vector(k.b);
-      const value = f.keep(V128);
+      if (!v.lane) { element(at, j); v.scalar(value); f.memory('f32.store'); return; }
+      v.vector(value);
+      const four = f.keep(V128);
       element(at, j);
-      if (!rows) { f.get(value).memory('v128.store'); return; }
+      if (!rows) { f.get(four).memory('v128.store'); return; }
       const address = f.keep(I32);
-      for (let l = 0; l < 4; l++) f.get(address, value).memoryLane('v128.store32_lane', l, 4 * l * PANEL);
+      for (let l = 0; l < 4; l++) f.get(address, four).memoryLane('v128.store32_lane', l, 4 * l * PANEL);
     };
-    if (rows) over(frame, k.j, from, width, null, undefined, (outer, j) => { over(frame, k.k, k0, nk, k.b, outer, (v, at) => { put(v, at, j); }); });
-    else over(frame, k.k, k0, nk, null, undefined, (outer, at) => { over(frame, k.j, from, width, k.b, outer, (v, j) => { put(v, at, j); }); });
+    if (rows) over(frame, k.j, from, width, null, undefined, (outer, j) => { overRuns(frame, value, k.packB, k0, nk, outer, (v, at) => { put(v, at, j); }); });
+    else over(frame, k.k, k0, nk, null, undefined, (outer, at) => { overRuns(frame, value, k.packB, from, width, outer, (v, j) => { put(v, at, j); }); });
     f.get(to).get(nk).i32(5).op('i32.shl', 'i32.add').set(to).get(from).i32(PANEL - 1).op('i32.add').set(from);
   });
 }

@@ -3,7 +3,9 @@ import { leastOf } from '../../base/dtype.ts';
 import { postorder, type Expr, type Scalar, type Var } from '../../kernel/expr.ts';
 import type { Local, Stmt } from '../../kernel/kernel.ts';
 import { I32, V128, type Plain, type Simd } from './binary.ts';
-import { sizeOf, typeOf, Values, type Frame } from './values.ts';
+import type { Frame } from './frame.ts';
+import { Values } from './values.ts';
+import { pushConstant, sizeOf, typeOf } from './words.ts';
 
 const LANES = 16, CHUNK = 4096; // DESIGN section 2
 
@@ -102,7 +104,7 @@ export class StmtWriter {
     const v = new Values(this.#frame), bytes = sizeOf(dtype), i = f.local(I32);
     f.get(scratch).set(i).get(scratch).i32(length * bytes).op('i32.add');
     const end = f.keep(I32);
-    f.loop(i, end, bytes, () => { f.get(i); v.constant(value, dtype); v.storeAt(dtype, places[local]); });
+    f.loop(i, end, bytes, () => { f.get(i); pushConstant(f, value, dtype); v.storeAt(dtype, places[local]); });
   }
 
   /** `index` goes on to `end`; both are WebAssembly locals, and `variable` is bound to `index`. `before` opens each turn. */
@@ -141,7 +143,7 @@ export class StmtWriter {
     const [end, from, size, at, index] = [I32, I32, I32, I32, I32].map(() => f.local(I32));
     head.scalar(s.extent);
     f.set(end).i32(0).set(from);
-    for (const t of s.targets) { head.constant(t.op === 'sum' ? 0 : leastOf(t.value.dtype), t.value.dtype); f.set(places[t.local]); }
+    for (const t of s.targets) { pushConstant(f, t.op === 'sum' ? 0 : leastOf(t.value.dtype), t.value.dtype); f.set(places[t.local]); }
     const wide = s.targets.every((t) => t.value.dtype !== 'bool') && narrow(s.targets.map((t) => t.value));
     vars.set(s.index, index);
     const lanes = new Values(this.#frame, s.index, outer), sums = s.targets.map(() => (wide ? [0, 1, 2, 3].map(() => f.local(V128)) : []));
@@ -153,11 +155,11 @@ export class StmtWriter {
       for (const [n, t] of s.targets.entries()) {
         const start = t.op === 'sum' ? 0 : leastOf(t.value.dtype);
         if (wide) {
-          head.constant(start, t.value.dtype);
+          pushConstant(f, start, t.value.dtype);
           f.simd(t.value.dtype === 'float32' ? 'f32x4.splat' : 'i32x4.splat');
           const first = f.keep(V128);
           for (const x of sums[n]) f.get(first).set(x);
-        } else for (let l = 0; l < LANES; l++) { f.get(scratch); head.constant(start, t.value.dtype); head.storeAt(t.value.dtype, place(n) + l * sizeOf(t.value.dtype)); }
+        } else for (let l = 0; l < LANES; l++) { f.get(scratch); pushConstant(f, start, t.value.dtype); head.storeAt(t.value.dtype, place(n) + l * sizeOf(t.value.dtype)); }
       }
       if (wide) {
         f.loop(at, size, LANES, () => {

@@ -1,35 +1,13 @@
 // Expressions as WebAssembly. In a loop whose iterations are independent, an expression that depends on the loop's variable is computed
 // for four iterations at once, as a vector; any other is computed once, as a scalar. Bools are 0 or 1 in scalars and
 // all bits of a lane in vectors.
-import { bytesPer } from '../../base/dtype.ts';
 import { VerifyError } from '../../base/errors.ts';
 import { children, minOf, type Expr, type Scalar, type Var } from '../../kernel/expr.ts';
-import type { Buffer, Local } from '../../kernel/kernel.ts';
 import { strideOf } from '../../kernel/rewrite.ts';
-import { F32, F64, I32, V128, type Func, type Plain, type Simd, type ValueType } from './binary.ts';
+import { I32, V128, type Plain, type Simd, type ValueType } from './binary.ts';
+import type { Frame } from './frame.ts';
 import { VECTOR_FUNCTIONS, VectorMath, type VectorFunction } from './math.ts';
-
-/** What the expressions of one function refer to. */
-export interface Frame {
-  readonly f: Func;
-  readonly fused: boolean;
-  readonly buffers: readonly Buffer[];
-  /** WebAssembly locals with the buffers' addresses and the run-time integers. */
-  readonly addresses: readonly number[];
-  readonly ints: readonly number[];
-  readonly locals: readonly Local[];
-  /** Of a scalar: its WebAssembly local; of an array: its bytes from the start of scratch memory. */
-  readonly places: readonly number[];
-  readonly scratch: number;
-  readonly vars: Map<Expr, number>;
-  /** The index of an imported function of float64. */
-  imported(name: string): number;
-}
-
-export const typeOf = (dtype: Scalar): ValueType => (dtype === 'float32' ? F32 : dtype === 'float64' ? F64 : I32);
-/** Bytes of an element; indices have 32 bits here. */
-export const sizeOf = (d: Scalar): number => (d === 'index' ? 4 : bytesPer(d));
-const isInt = (d: Scalar): boolean => d === 'int32' || d === 'uint32' || d === 'index';
+import { castScalar, castVector, pushConstant, sizeOf, threefry, typeOf } from './words.ts';
 
 const ARITHMETIC: Readonly<Record<string, string>> = { add: 'add', sub: 'sub', mul: 'mul', and: 'and', or: 'or', xor: 'xor' };
 const COMPARE: Readonly<Record<string, string>> = { lt: 'lt', le: 'le', eq: 'eq', ne: 'ne' };
@@ -97,7 +75,7 @@ export class Values {
     const { f, vars, ints, locals, places } = this.frame;
     switch (e.k) {
       case 'var': { const v = vars.get(e); if (v === undefined) throw new VerifyError('emit', `${e.name} has no value here`); f.get(v); return; }
-      case 'const': this.constant(e.value, e.dtype); return;
+      case 'const': pushConstant(f, e.value, e.dtype); return;
       case 'int': f.get(ints[e.slot]); return;
       case 'linear': this.#linear(e.constant, e.terms); return;
       case 'load': this.loadAt(e.dtype, this.addressOf('load', e.buffer, e.index)); return;
@@ -108,13 +86,6 @@ export class Values {
       case 'op': this.#op(e); return;
       default: throw new VerifyError('emit', `a ${e.k} where a value is needed`);
     }
-  }
-
-  constant(value: number, dtype: Scalar): void {
-    const { f } = this.frame;
-    if (dtype === 'float32') f.f32(value);
-    else if (dtype === 'float64') f.f64(value);
-    else f.i32(dtype === 'bool' ? (value ? 1 : 0) : Math.trunc(value));
   }
 
   #linear(constant: number, terms: readonly (readonly [number, Expr])[]): void {
@@ -170,14 +141,14 @@ export class Values {
     if (arithmetic) { push(a, b); f.op(`${t}.${arithmetic}` as Plain); return; }
     if (compare) { push(a, b); f.op(`${t}.${compare}${t === 'i32' && compare.startsWith('l') ? sign : ''}` as Plain); return; }
     switch (e.op) {
-      case 'div': push(a, b); f.op(t === 'i32' ? (of === 'int32' ? 'i32.div_s' : 'i32.div_u') : `${t}.div`); return;
-      case 'mod': push(a, b); f.op(of === 'int32' ? 'i32.rem_s' : 'i32.rem_u'); return;
+      case 'div': push(a, b); f.op(t === 'i32' ? `i32.div${division(a)}` : `${t}.div`); return;
+      case 'mod': push(a, b); f.op(`i32.rem${division(a)}`); return;
       case 'shr': push(a, b); f.op(of === 'uint32' ? 'i32.shr_u' : 'i32.shr_s'); return;
       case 'neg': if (t === 'i32') { f.i32(0); push(a); f.op('i32.sub'); } else { push(a); f.op(`${t}.neg`); } return;
-      case 'abs': case 'sqrt':
+      case 'abs': case 'sqrt': case 'floor': case 'round':
         if (t === 'i32') throw new VerifyError('emit', `no ${e.op} of ${of}`);
         push(a);
-        f.op(`${t}.${e.op}`);
+        f.op(`${t}.${e.op === 'round' ? 'nearest' : e.op}`);
         return;
       case 'not': push(a); f.op('i32.eqz'); return;
       case 'isfinite': { // x - x is 0 for every finite x and NaN for the others
@@ -185,7 +156,7 @@ export class Values {
         if (t === 'i32') throw new VerifyError('emit', `no isfinite of ${of}`);
         const x = f.local(typeOf(of));
         f.tee(x).get(x).op(`${t}.sub`);
-        this.constant(0, of);
+        pushConstant(f, 0, of);
         f.op(`${t}.eq`);
         return;
       }
@@ -203,22 +174,10 @@ export class Values {
         f.simd(wide ? 'f64x2.relaxed_madd' : 'f32x4.relaxed_madd').lane(wide ? 'f64x2.extract_lane' : 'f32x4.extract_lane', 0);
         return;
       }
-      case 'cast': push(a); this.#cast(e.dtype, of); return;
-      case 'threefry': this.#threefry(e.args, false); return;
+      case 'cast': push(a); castScalar(f, e.dtype, of); return;
+      case 'threefry': threefry(f, e.args.map((x) => { this.scalar(x); return f.keep(I32); }), false); return;
       default: throw new VerifyError('emit', `no WebAssembly for ${e.op}`);
     }
-  }
-
-  #cast(to: Scalar, from: Scalar): void {
-    const { f } = this.frame;
-    if (to === from) return;
-    if (to === 'bool') {
-      this.constant(0, from);
-      f.op(from === 'float32' ? 'f32.ne' : from === 'float64' ? 'f64.ne' : 'i32.ne');
-    } else if (to === 'float32') f.op(from === 'float64' ? 'f32.demote_f64' : from === 'uint32' ? 'f32.convert_i32_u' : 'f32.convert_i32_s');
-    else if (to === 'float64') f.op(from === 'float32' ? 'f64.promote_f32' : from === 'uint32' ? 'f64.convert_i32_u' : 'f64.convert_i32_s');
-    else if (from === 'float32') f.truncate(to === 'uint32' ? 1 : 0);
-    else if (from === 'float64') f.truncate(to === 'uint32' ? 3 : 2);
   }
 
   // ---- vectors ----
@@ -341,9 +300,9 @@ export class Values {
       case 'add': case 'sub': case 'mul': push(a, b); f.simd(`${t}.${e.op}`); return;
       case 'and': case 'or': case 'xor': push(a, b); f.simd(`v128.${e.op}`); return;
       case 'div':
-        if (float) { push(a, b); f.simd('f32x4.div'); } else this.#laneByLane(a, b, of === 'int32' ? 'i32.div_s' : 'i32.div_u');
+        if (float) { push(a, b); f.simd('f32x4.div'); } else this.#laneByLane(a, b, `i32.div${division(a)}`);
         return;
-      case 'mod': this.#laneByLane(a, b, of === 'int32' ? 'i32.rem_s' : 'i32.rem_u'); return;
+      case 'mod': this.#laneByLane(a, b, `i32.rem${division(a)}`); return;
       case 'shr':
         if (this.isVector(b)) { this.#laneByLane(a, b, of === 'uint32' ? 'i32.shr_u' : 'i32.shr_s'); return; }
         push(a);
@@ -353,6 +312,8 @@ export class Values {
       case 'neg': push(a); f.simd(`${t}.neg`); return;
       case 'abs': push(a); f.simd('f32x4.abs'); return;
       case 'sqrt': push(a); f.simd('f32x4.sqrt'); return;
+      case 'floor': push(a); f.simd('f32x4.floor'); return;
+      case 'round': push(a); f.simd('f32x4.nearest'); return;
       case 'not': push(a); f.simd('v128.not'); return;
       case 'isfinite': {
         push(a);
@@ -370,8 +331,8 @@ export class Values {
         push(c);
         f.simd(this.frame.fused ? 'f32x4.relaxed_madd' : 'f32x4.add');
         return;
-      case 'cast': push(a); this.#vectorCast(e.dtype, of); return;
-      case 'threefry': this.#threefry(e.args, true); return;
+      case 'cast': push(a); castVector(f, e.dtype, of); return;
+      case 'threefry': threefry(f, e.args.map((x) => { this.vector(x); return f.keep(V128); }), true); return;
       default: throw new VerifyError('emit', `no WebAssembly for ${e.op}`);
     }
   }
@@ -388,39 +349,6 @@ export class Values {
       if (!fixed) f.lane('i32x4.extract_lane', l);
       f.op(name).lane('i32x4.replace_lane', l);
     }
-  }
-
-  #vectorCast(to: Scalar, from: Scalar): void {
-    const { f } = this.frame;
-    if (to === from) return;
-    if (to === 'bool') f.v128([0, 0, 0, 0]).simd(from === 'float32' ? 'f32x4.ne' : 'i32x4.ne');
-    else if (from === 'bool') {
-      const one = to === 'float32' ? 0x3f800000 : 1;
-      f.v128([one, one, one, one]).simd('v128.and');
-    } else if (to === 'float32') f.simd(from === 'uint32' ? 'f32x4.convert_i32x4_u' : 'f32x4.convert_i32x4_s');
-    else if (from === 'float32') f.simd(to === 'uint32' ? 'i32x4.trunc_sat_f32x4_u' : 'i32x4.trunc_sat_f32x4_s');
-    else if (!isInt(to) || !isInt(from)) throw new VerifyError('emit', `no cast of ${from} to ${to} in lanes`);
-  }
-
-  /** Pushes the first output word of Threefry-2x32 with 20 rounds (Random123), as src/base/random.ts. */
-  #threefry(args: readonly Expr[], vector: boolean): void {
-    const { f } = this.frame, type = vector ? V128 : I32;
-    const [k0, k1, c0, c1] = args.map((x) => { if (vector) this.vector(x); else this.scalar(x); return f.keep(type); });
-    const add = (): void => { if (vector) f.simd('i32x4.add'); else f.op('i32.add'); };
-    const xor = (): void => { if (vector) f.simd('v128.xor'); else f.op('i32.xor'); };
-    const word = (n: number): void => { if (vector) f.v128([n, n, n, n]); else f.i32(n); };
-    word(0x1bd11bda); f.get(k0); xor(); f.get(k1); xor();
-    const keys = [k0, k1, f.keep(type)], a = f.local(type), b = f.local(type);
-    f.get(c0, k0); add(); f.set(a).get(c1, k1); add(); f.set(b);
-    for (let round = 0; round < 5; round++) {
-      for (const by of round % 2 === 0 ? [13, 15, 26, 6] : [17, 29, 16, 24]) {
-        f.get(a, b); add(); f.set(a).get(b).i32(by);
-        if (vector) f.simd('i32x4.shl').get(b).i32(32 - by).simd('i32x4.shr_u', 'v128.or'); else f.op('i32.rotl');
-        f.get(a); xor(); f.set(b);
-      }
-      f.get(a, keys[(round + 1) % 3]); add(); f.set(a).get(b, keys[(round + 2) % 3]); add(); word(round + 1); add(); f.set(b);
-    }
-    f.get(a);
   }
 
   // ---- before a loop over the lane variable ----
@@ -471,5 +399,8 @@ export class Values {
     for (const p of places) if (!place(p.kind, p.which, p.index)) visit(p.index);
   }
 }
+
+/** Division of indices is signed unless they are known not to be negative (where it is a shift, for powers of 2). */
+const division = (a: Expr): '_s' | '_u' => (a.dtype === 'uint32' || (a.dtype === 'index' && minOf(a) >= 0) ? '_u' : '_s');
 
 const isVectorFunction = (name: string): name is VectorFunction => (VECTOR_FUNCTIONS as readonly string[]).includes(name);

@@ -2,34 +2,40 @@
 // start = its position) gives the bits of the full pass. Per query, keys in blocks of 64 from key 0 on:
 //   s = scale * (q . k), fused multiply-adds over the width ascending;  m' = max(m, s);  p = e^(s - m'), 0 where a key is not seen;
 //   a = e^(m - m');  l = l a + sum(p) in 16 lanes as all sums;  o = o a, then o = o + p v key by key, fused;  result o / l.
+// With an additive mask s = fma(q . k, scale, mask). A query that masks leave no key gets 0, and log-sum-exp -Infinity.
 import { boundOf, elements } from '../../base/shape.ts';
 import type { Expr } from '../../kernel/expr.ts';
 import type { Op } from '../op.ts';
-import { emit, emit1, type Tensor } from '../tensor.ts';
+import { emit, emit1, scalar, type Tensor } from '../tensor.ts';
+import { biasGradient, checkMasks, maskReference, Masks } from './attentionMask.ts';
 import { attentionSizes, BLOCK, TileWriter, type AttentionAttrs } from './attentionTile.ts';
 
 const ENOUGH = 16; // tasks that keep threads busy
+const OWN = 4; // inputs before the masks
 
 export const attentionOp: Op<AttentionAttrs> = {
-  name: 'attention', doc: 'softmax(scale q k^T) v per head, causal: query i sees keys 0..start + i; and log(sum(exp(scores)))',
-  infer(inputs) {
-    const { B, T, H, D } = attentionSizes('attention', inputs), { dtype } = inputs[0];
+  name: 'attention', doc: 'softmax(scale q k^T) v per head, causal: query i sees keys 0..start + i; masks; and log(sum(exp(scores)))',
+  infer(inputs, attrs) {
+    const sizes = attentionSizes('attention', inputs), { B, T, H, D } = sizes, { dtype } = inputs[0];
+    checkMasks('attention', inputs, OWN, attrs, sizes);
     return [{ dtype, shape: [B, T, H, D] }, { dtype, shape: [B, T, H] }];
   },
   // With p = e^(s - lse): ds = p (do . v - delta) with delta = do . o, less the gradient to lse, whose own is p.
-  grad({ inputs: [q, k, v, start], outputs: [o, lse], douts: [d, dlse], attrs, needs }) {
-    if (!d && !dlse) return [null, null, null, null];
+  grad({ inputs: [q, k, v, start, ...masks], outputs: [o, lse], douts: [d, dlse], attrs, needs }) {
+    if (!d && !dlse) return [q, k, v, start, ...masks].map(() => null);
     const zeros = (like: Tensor): Tensor => q.builder.emit('constant', [], { value: 0, dtype: like.dtype, shape: like.shape.map(boundOf) })[0];
     const dout = d ?? zeros(o), dot = emit1('sum', [emit1('mul', [dout, o])], { axes: [3] });
-    const inputs = [q, k, v, start, lse, dlse ? emit1('sub', [dot, dlse]) : dot, dout];
+    const inputs = [q, k, v, start, lse, dlse ? emit1('sub', [dot, dlse]) : dot, dout, ...masks];
     // Many heads and batch entries: the scores are computed once for all three. Few: by more tasks. The same bits.
-    const { B, KV } = attentionSizes('attention', [q, k, v, start].map((x) => x.type));
-    if (needs[0] && needs[1] && B * KV >= ENOUGH) return [...emit('attentionGrad', inputs, attrs), null];
+    const sizes = attentionSizes('attention', [q, k, v, start].map((x) => x.type)), { B, KV } = sizes;
+    const bias = attrs.masked && needs[OWN] ? biasGradient(inputs, attrs, sizes) : null;
+    const rest = [null, ...masks.map((_, i) => (i === 0 ? bias : null))];
+    if (needs[0] && needs[1] && B * KV >= ENOUGH) return [...emit('attentionGrad', inputs, attrs), ...rest];
     const [dk, dv] = needs[1] || needs[2] ? emit('attentionGradKV', inputs, attrs) : [null, null];
-    return [needs[0] ? emit1('attentionGradQ', inputs, attrs) : null, dk, dv, null];
+    return [needs[0] ? emit1('attentionGradQ', inputs, attrs) : null, dk, dv, ...rest];
   },
   lower: { kind: 'loops', build(call) {
-    const { e, k: w, inTypes, inputs: [bq, bk, bv, bs], outputs: [bo, bl], attrs: { causal, scale } } = call;
+    const { e, k: w, inTypes, inputs: [bq, bk, bv, bs], outputs: [bo, bl], attrs: { causal } } = call;
     const { B, T, S, H, KV, D } = attentionSizes('attention', inTypes);
     const L = T === 1 ? 1 : 16, tiles = Math.ceil(T / L), t = new TileWriter(call, inTypes[0].dtype, L);
     return { grid: { extent: B * H * tiles, grain: 1 }, body(g) {
@@ -38,27 +44,34 @@ export const attentionOp: Op<AttentionAttrs> = {
       const [m, next, a, l] = [t.row(), t.row(), t.row(), t.row()], limit = t.row('int32'), row = w.array('index', BLOCK);
       const live = w.scalar('index'), keys = w.scalar('index'), start = w.scalar('index'), eights = w.scalar('index');
       const qRow = (i: Expr): Expr => e.linear(0, [[T * H * D, b], [H * D, first], [H * D, i], [D, h]]);
-      const range = { eights: eights.get() }, minusInfinity = t.value(-Infinity);
+      const inside = (i: Expr): Expr => t.smaller(i, e.linear(-1, [[1, live.get()]])), lastKey = (j: Expr): Expr => t.smaller(j, e.linear(-1, [[1, keys.get()]]));
+      const masks = new Masks(call, t, OWN, b, S), range = { eights: eights.get() }, minusInfinity = t.value(-Infinity);
       return [
-        start.set(w.loadIndex(bs, e.index(0))), live.set(t.smaller(e.index(L), t.minus(e.index(T), first))),
+        ...masks.setup, start.set(w.loadIndex(bs, e.index(0))), live.set(t.smaller(e.index(L), t.minus(e.index(T), first))),
         // The keys that this tile sees, and each of its queries.
-        keys.set(causal ? t.smaller(e.index(S), e.add(start.get(), first, live.get())) : e.index(S)),
-        t.each((i) => [limit.set(i, t.int(causal ? t.smaller(e.index(S), e.linear(1, [[1, start.get()], [1, first], [1, i]])) : e.index(S)))]),
-        w.loop(L, (i) => [w.loop(D, (d) => [q.set(d, i, w.load(bq, e.add(qRow(t.smaller(i, e.linear(-1, [[1, live.get()]]))), d)))])]),
+        keys.set(causal ? t.smaller(masks.keys, e.add(start.get(), first, live.get())) : masks.keys),
+        t.each((i) => [limit.set(i, t.int(causal ? t.smaller(masks.keys, e.linear(1, [[1, start.get()], [1, first], [1, i]])) : masks.keys))]),
+        w.loop(L, (i) => [w.loop(D, (d) => [q.set(d, i, w.load(bq, e.add(qRow(inside(i)), d)))])]),
         o.fill(0), l.fill(0), m.fill(-Infinity),
         w.loop(e.div(e.add(keys.get(), e.index(BLOCK - 1)), BLOCK), (block) => {
           const from = e.scale(block, BLOCK);
           return [
             eights.set(t.eights(t.smaller(e.index(BLOCK), t.minus(keys.get(), from)))),
             // Keys past the last are the last one again: they are not seen.
-            w.loop(e.scale(eights.get(), 8), (j) => [row.set(j, e.linear(0, [[S * KV * D, b], [KV * D, t.smaller(e.add(from, j), e.linear(-1, [[1, keys.get()]]))], [D, e.div(h, H / KV)]]))]),
+            w.loop(e.scale(eights.get(), 8), (j) => [row.set(j, e.linear(0, [[S * KV * D, b], [KV * D, lastKey(e.add(from, j))], [D, e.div(h, H / KV)]]))]),
             s.fill(0),
             ...t.product(s, range, D, (j, d) => w.load(bk, e.add(row.at(j), d)), q),
             t.each((i) => [next.set(i, m.at(i))]),
             w.loop(e.scale(eights.get(), 8), (j) => [
-              t.each((i) => [s.set(j, i, t.select(t.less(t.int(e.add(from, j)), limit.at(i)), t.mul(s.at(j, i), t.value(scale)), minusInfinity))]),
+              t.each((i) => {
+                const { seen, value } = masks.score(s.at(j, i), t.less(t.int(e.add(from, j)), limit.at(i)), [b, h, e.add(first, inside(i)), lastKey(e.add(from, j))]);
+                return [s.set(j, i, t.select(seen, value, minusInfinity))];
+              }),
               t.each((i) => [next.set(i, t.max(next.at(i), s.at(j, i)))])]),
-            t.each((i) => [a.set(i, t.exp(t.sub(m.at(i), next.at(i)))), m.set(i, next.at(i))]),
+            t.each((i) => {
+              const change = t.sub(m.at(i), next.at(i));
+              return [a.set(i, masks.some ? t.expWhere(t.less(minusInfinity, next.at(i)), change) : t.exp(change)), m.set(i, next.at(i))];
+            }),
             w.loop(e.scale(eights.get(), 8), (j) => [t.each((i) => {
               const x = s.at(j, i);
               return [s.set(j, i, t.expWhere(t.less(minusInfinity, x), t.sub(x, m.at(i))))];
@@ -71,23 +84,28 @@ export const attentionOp: Op<AttentionAttrs> = {
             ...t.product(o, D, range, (d, j) => w.load(bv, e.add(row.at(j), d)), s)];
         }),
         // + 0: a sum of nothing but -0 is +0, whatever keys that are not seen it went over.
-        w.loop(D, (d) => [t.each((i) => [o.set(d, i, t.add(t.div(o.at(d, i), l.at(i)), t.value(0)))])]),
+        w.loop(D, (d) => [t.each((i) => {
+          const mean = t.div(o.at(d, i), l.at(i));
+          return [o.set(d, i, t.add(masks.some ? t.select(t.less(t.value(0), l.at(i)), mean, t.value(0)) : mean, t.value(0)))];
+        })]),
         t.each((i) => [l.set(i, t.add(m.at(i), t.log(l.at(i))))]),
         w.loop(live.get(), (i) => [
           w.loop(D, (d) => [w.store(bo, e.add(qRow(i), d), o.at(d, i))]),
           w.store(bl, e.linear(0, [[T * H, b], [H, first], [H, i], [1, h]]), l.at(i))])];
     } };
   } },
-  reference({ inputs: [q, k, v, [start]], inTypes, outTypes: [to, tl], attrs: { causal, scale } }) {
+  reference(call) {
+    const { inputs: [q, k, v, [start]], inTypes, outTypes: [to, tl], attrs: { causal, scale, masked, lengths } } = call, plus = maskReference(call, OWN);
     const { B, T, S, H, KV, D } = attentionSizes('attention', inTypes), o = new Float64Array(elements(to.shape)), lse = new Float64Array(elements(tl.shape));
     for (let b = 0; b < B; b++) for (let i = 0; i < T; i++) for (let h = 0; h < H; h++) {
       const query = ((b * T + i) * H + h) * D, key = (j: number): number => ((b * S + j) * KV + Math.floor(h / (H / KV))) * D;
       const scores = Array.from({ length: causal ? Math.max(0, Math.min(S, start + i + 1)) : S }, (_, j) => {
         let dot = 0;
         for (let d = 0; d < D; d++) dot += q[query + d] * k[key(j) + d];
-        return dot * scale;
+        return dot * scale + plus(b, h, i, j);
       });
       const max = scores.reduce((x, y) => Math.max(x, y), -Infinity), p = scores.map((x) => Math.exp(x - max)), sum = p.reduce((x, y) => x + y, 0);
+      if ((masked || lengths) && max === -Infinity) { lse[(b * T + i) * H + h] = max; continue; }
       lse[(b * T + i) * H + h] = max + Math.log(sum);
       for (let d = 0; d < D; d++) o[query + d] = p.reduce((x, y, j) => x + y * v[key(j) + d], 0) / sum;
     }
@@ -95,7 +113,24 @@ export const attentionOp: Op<AttentionAttrs> = {
   },
 };
 
-/** q [B, T, H, D], k and v [B, S, Hkv, D], start int32 [] (position of the first query) -> [B, T, H, D]; scale is 1 / sqrt(D) by default. */
-export function attention(q: Tensor, k: Tensor, v: Tensor, start: Tensor, { causal, scale = 1 / Math.sqrt(boundOf(q.shape[3])) }: { causal: boolean; scale?: number }): Tensor {
-  return emit('attention', [q, k, v, start], { causal, scale })[0];
+export interface AttentionCall {
+  /** Query i sees keys 0..start + i; else all. */
+  readonly causal: boolean;
+  /** Of the scores; default 1 / sqrt(D). */
+  readonly scale?: number;
+  /** [B or 1, H or 1, T or 1, S or 1]: bool, true where a query may see a key; or floats that are added to the scores, with gradients
+   * (which take memory for all scores), -Infinity where it may not. */
+  readonly mask?: Tensor;
+  /** int32 [B]: only so many keys of each batch entry are seen (the others are padding, and finite). */
+  readonly lengths?: Tensor;
+}
+
+/**
+ * softmax(scale q k^T + mask) v, head by head. q [B, T, H, D], k and v [B, S, Hkv, D] where H / Hkv queries share a head of keys,
+ * `start` (int32 [] or a number) the position of the first query for `causal` -> [B, T, H, D]. A query that may see no key gets 0.
+ */
+export function attention(q: Tensor, k: Tensor, v: Tensor, start: Tensor | number, { causal, scale = 1 / Math.sqrt(boundOf(q.shape[3])), mask, lengths }: AttentionCall): Tensor {
+  const from = typeof start === 'number' ? scalar(q, start, 'int32') : start;
+  return emit('attention', [q, k, v, from, ...(mask ? [mask] : []), ...(lengths ? [lengths] : [])],
+    { causal, scale, ...(mask && { masked: true }), ...(lengths && { lengths: true }) })[0];
 }

@@ -2,16 +2,18 @@
 // task has all keys of a batch entry and a head of keys, so this is for where there are enough of these.
 import { elements } from '../../base/shape.ts';
 import type { Op } from '../op.ts';
-import { keyTile, keyTiles } from './attentionKeys.ts';
+import { GRADIENT_INPUTS, keyTile, keyTiles } from './attentionKeys.ts';
+import { checkMasks } from './attentionMask.ts';
 import { scoreGradients } from './attentionReference.ts';
-import { attentionSizes, type AttentionAttrs } from './attentionTile.ts';
+import { attentionSizes, ATTENTION_ONCE, type AttentionAttrs } from './attentionTile.ts';
 
 export const attentionGradOp: Op<AttentionAttrs> = {
   name: 'attentionGrad', doc: 'gradients to q, k and v from q, k, v, start, lse, delta = do . o, do',
-  infer(inputs) {
-    attentionSizes('attentionGrad', inputs);
+  infer(inputs, attrs) {
+    checkMasks('attentionGrad', inputs, GRADIENT_INPUTS, attrs, attentionSizes('attentionGrad', inputs));
     return inputs.slice(0, 3);
   },
+  noGrad: ATTENTION_ONCE,
   lower: { kind: 'loops', update: true, build(call) {
     const { k: w, outputs: [dq, dk, dv] } = call, sizes = attentionSizes('attentionGrad', call.inTypes);
     return { grid: { extent: sizes.B * sizes.KV, grain: 1 }, body: (g) => [w.loop(keyTiles(sizes), (tile) => keyTile(call, sizes, g, tile, { dq, dk, dv }))] };

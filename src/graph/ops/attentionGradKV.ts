@@ -2,16 +2,18 @@
 // queries ascending. 16 keys to a task, which goes over the queries that see them.
 import { elements } from '../../base/shape.ts';
 import type { Op } from '../op.ts';
-import { keyTile, keyTiles } from './attentionKeys.ts';
+import { GRADIENT_INPUTS, keyTile, keyTiles } from './attentionKeys.ts';
+import { checkMasks } from './attentionMask.ts';
 import { scoreGradients } from './attentionReference.ts';
-import { attentionSizes, type AttentionAttrs } from './attentionTile.ts';
+import { attentionSizes, ATTENTION_ONCE, type AttentionAttrs } from './attentionTile.ts';
 
 export const attentionGradKVOp: Op<AttentionAttrs> = {
   name: 'attentionGradKV', doc: 'gradients to k and v from q, k, v, start, lse, delta = do . o, do',
-  infer(inputs) {
-    attentionSizes('attentionGradKV', inputs);
+  infer(inputs, attrs) {
+    checkMasks('attentionGradKV', inputs, GRADIENT_INPUTS, attrs, attentionSizes('attentionGradKV', inputs));
     return [inputs[1], inputs[2]];
   },
+  noGrad: ATTENTION_ONCE,
   lower: { kind: 'loops', build(call) {
     const { e, outputs: [dk, dv] } = call, sizes = attentionSizes('attentionGradKV', call.inTypes), tiles = keyTiles(sizes);
     return { grid: { extent: sizes.B * sizes.KV * tiles, grain: 1 }, body: (g) => keyTile(call, sizes, e.div(g, tiles), e.mod(g, tiles), { dk, dv }) };

@@ -3,9 +3,12 @@
 import type { Expr } from '../../kernel/expr.ts';
 import type { Stmt } from '../../kernel/kernel.ts';
 import type { LoopCall } from '../op.ts';
+import { Masks } from './attentionMask.ts';
 import { BLOCK, TileWriter, type AttentionAttrs, type Sizes } from './attentionTile.ts';
 
 const LANES = 16;
+/** Inputs of the gradients before the masks. */
+export const GRADIENT_INPUTS = 7;
 const lanesOf = (S: number): number => (S === 1 ? 1 : LANES);
 
 export const keyTiles = ({ S }: Sizes): number => Math.ceil(S / lanesOf(S));
@@ -19,6 +22,7 @@ export function keyTile(call: LoopCall<AttentionAttrs>, sizes: Sizes, pair: Expr
   const L = lanesOf(S), t = new TileWriter(call, inTypes[0].dtype, L), b = e.div(pair, KV), head = e.mod(pair, KV), first = e.scale(tile, L);
   const k = t.array(D), v = t.array(D), dk = t.array(D), dv = t.array(D), s = t.array(BLOCK), dp = t.array(BLOCK);
   const key = t.row('int32'), row = w.array('index', BLOCK), stat = w.array('index', BLOCK);
+  const masks = new Masks(call, t, GRADIENT_INPUTS, b, S);
   const live = w.scalar('index'), begin = w.scalar('index'), start = w.scalar('index'), eights = w.scalar('index'), last = w.scalar('int32');
   const dq = outQ === undefined ? null : { out: outQ, ...t.array(BLOCK, t.dtype, D) };
   const kRow = (i: Expr): Expr => e.linear(0, [[S * KV * D, b], [KV * D, first], [KV * D, i], [D, head]]);
@@ -28,16 +32,19 @@ export function keyTile(call: LoopCall<AttentionAttrs>, sizes: Sizes, pair: Expr
   const seenFrom = t.downToEight(t.larger(e.index(0), t.minus(first, start.get())));
   const isFirst = e.op('eq', [tile, e.index(0)], 'bool');
 
-  const scores = (from: Expr): Stmt[] => [
+  const scores = (from: Expr, h: Expr): Stmt[] => [
     s.fill(0), dp.fill(0),
     ...t.product(s, range, D, (j, d) => w.load(bq, e.add(row.at(j), d)), k),
     ...t.product(dp, range, D, (j, d) => w.load(bg, e.add(row.at(j), d)), v),
     w.loop(e.scale(eights.get(), 8), (j) => {
-      const query = e.add(from, j), sees = causal ? e.add(start.get(), query) : e.index(S - 1);
+      const query = e.add(from, j), sees = causal ? e.add(start.get(), query) : e.linear(-1, [[1, masks.keys]]);
       const lse = w.load(bl, stat.at(j)), delta = w.load(bd, stat.at(j));
       return [
-        last.set(t.int(e.op('select', [t.less(query, e.index(T)), t.smaller(sees, e.index(S - 1)), e.index(-1)], 'index'))),
-        t.each((i) => [s.set(j, i, t.expWhere(e.op('le', [key.at(i), last.get()], 'bool'), t.sub(t.mul(s.at(j, i), t.value(scale)), lse)))]),
+        last.set(t.int(e.op('select', [t.less(query, e.index(T)), t.smaller(sees, e.linear(-1, [[1, masks.keys]])), e.index(-1)], 'index'))),
+        t.each((i) => {
+          const { seen, value } = masks.score(s.at(j, i), e.op('le', [key.at(i), last.get()], 'bool'), [b, h, t.smaller(query, e.index(T - 1)), e.add(first, inside(i))]);
+          return [s.set(j, i, t.expWhere(seen, t.sub(value, lse)))];
+        }),
         t.each((i) => [dp.set(j, i, t.mul(t.mul(s.at(j, i), t.sub(dp.at(j, i), delta)), t.value(scale)))])];
     })];
 
@@ -53,7 +60,7 @@ export function keyTile(call: LoopCall<AttentionAttrs>, sizes: Sizes, pair: Expr
   ] : []);
 
   return [
-    start.set(w.loadIndex(bs, e.index(0))), live.set(t.smaller(e.index(L), t.minus(e.index(S), first))),
+    ...masks.setup, start.set(w.loadIndex(bs, e.index(0))), live.set(t.smaller(e.index(L), t.minus(e.index(S), first))),
     begin.set(!causal ? e.index(0) : dq ? e.op('select', [isFirst, e.index(0), seenFrom], 'index') : seenFrom),
     t.each((i) => [key.set(i, t.int(e.add(first, i)))]),
     w.loop(L, (i) => [w.loop(D, (d) => {
@@ -71,7 +78,7 @@ export function keyTile(call: LoopCall<AttentionAttrs>, sizes: Sizes, pair: Expr
           const query = t.smaller(e.add(from, j), e.index(T - 1));
           return [row.set(j, e.linear(0, [[T * H * D, b], [H * D, query], [D, h]])), stat.set(j, e.linear(0, [[T * H, b], [H, query], [1, h]]))];
         }),
-        ...scores(from),
+        ...scores(from, h),
         ...t.product(dv, D, range, (d, j) => w.load(bg, e.add(row.at(j), d)), s),
         ...t.product(dk, D, range, (d, j) => w.load(bq, e.add(row.at(j), d)), dp),
         ...queries(count)];

@@ -6,7 +6,11 @@ import type { Expr, Exprs, Scalar } from '../../kernel/expr.ts';
 import type { Stmt } from '../../kernel/kernel.ts';
 import type { LoopCall, LoopWriter } from '../op.ts';
 
-export type AttentionAttrs = { readonly causal: boolean; readonly scale: number };
+/** masked, lengths: whether such inputs stand behind the others (attentionMask.ts). */
+export type AttentionAttrs = { readonly causal: boolean; readonly scale: number; readonly masked?: boolean; readonly lengths?: boolean };
+
+/** Why the gradients of attention have none of their own. */
+export const ATTENTION_ONCE = 'attention can be differentiated once; for more, write it as matmul, softmax, matmul';
 
 /** Keys (or queries) of a block: part of the definition of attention. */
 export const BLOCK = 64;

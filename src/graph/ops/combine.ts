@@ -25,8 +25,8 @@ export const combineOp: Op<CombineAttrs> = {
     if (!d) return [null, null, null, null];
     const offsets = x.builder.tensor(segmentsOf('combine', x.type).offsets);
     return [
-      needs[0] ? emit1('combineGradRows', [d, w, order, offsets], attrs) : null, null, null,
-      needs[3] ? emit1('combineGradWeights', [d, x, inverse, w], attrs) : null];
+      needs[0] ? emit1('combineGradRows', [d, w, order, offsets, inverse], attrs) : null, null, null,
+      needs[3] ? emit1('combineGradWeights', [d, x, inverse, w, order], attrs) : null];
   },
   lower: { kind: 'map', weight: 4, at(call, [t, ...rest]) {
     const { e, inputs: [x, inverse, , w], attrs: { gaps } } = call, k = boundOf(w.type.shape[1]), dtype = x.type.dtype;

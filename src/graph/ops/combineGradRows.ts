@@ -1,12 +1,17 @@
-// Gradient of combine to its rows: each row gets its token's gradient times its choice's weight.
+// Gradient of combine to its rows: each row gets its token's gradient times its choice's weight. Its own gradients are combine and
+// combineGradWeights again.
 import { boundOf, elements } from '../../base/shape.ts';
 import type { Op } from '../op.ts';
+import { emit1 } from '../tensor.ts';
 import type { CombineAttrs } from './combine.ts';
 import { ifThere, indexAt, rowsDim } from './routing.ts';
 
 export const combineGradRowsOp: Op<CombineAttrs> = {
-  name: 'combineGradRows', doc: 'row r = weights[order[r]] * dout[order[r] / k], in the segments of offsets', unread: [3],
+  name: 'combineGradRows', doc: 'row r = weights[order[r]] * dout[order[r] / k], in the segments of offsets; inverse serves the gradient', unread: [3, 4],
   infer: ([d, w, order, offsets], _, ids) => [{ dtype: d.dtype, shape: [rowsDim('combineGradRows', order, offsets, ids[3], elements(w.shape)), ...d.shape.slice(1)] }],
+  grad: ({ inputs: [d, w, order, , inverse], douts: [g], attrs, needs }) => [
+    g && needs[0] ? emit1('combine', [g, inverse, order, w], attrs) : null,
+    g && needs[1] ? emit1('combineGradWeights', [d, g, inverse, w, order], attrs) : null, null, null, null],
   lower: { kind: 'map', weight: 1, at(call, [r, ...rest]) {
     const { e, inputs: [d, w, order], attrs: { gaps } } = call, { dtype } = d.type;
     return ifThere(call, gaps, indexAt(call, order, [r]), e.const(0, dtype), (choice) =>

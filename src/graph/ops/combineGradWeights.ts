@@ -2,12 +2,19 @@
 // over a last axis).
 import { boundOf, elements } from '../../base/shape.ts';
 import type { Op } from '../op.ts';
+import { emit1 } from '../tensor.ts';
 import type { CombineAttrs } from './combine.ts';
-import { ifThere, indexAt } from './routing.ts';
+import { ifThere, indexAt, segmentsOf } from './routing.ts';
 
 export const combineGradWeightsOp: Op<CombineAttrs> = {
-  name: 'combineGradWeights', doc: '[t, j] = sum of dout[t] * rows[inverse[t k + j]]; like gives the shape', unread: [3],
+  name: 'combineGradWeights', doc: '[t, j] = sum of dout[t] * rows[inverse[t k + j]]; like gives the shape, order serves the gradient', unread: [3, 4],
   infer: ([d, , , like]) => [{ dtype: d.dtype, shape: like.shape }],
+  grad({ inputs: [d, x, inverse, , order], douts: [g], attrs, needs }) {
+    const offsets = d.builder.tensor(segmentsOf('combineGradWeights', x.type).offsets);
+    return [
+      g && needs[0] ? emit1('combine', [x, inverse, order, g], attrs) : null,
+      g && needs[1] ? emit1('combineGradRows', [d, g, order, offsets, inverse], attrs) : null, null, null, null];
+  },
   lower: { kind: 'map', weight: 2, passes: 1, at(call, [t, j]) {
     const { e, inputs: [d, x, inverse], outTypes: [o], attrs: { gaps } } = call, k = boundOf(o.shape[1]), width = elements(d.type.shape.slice(1));
     const row = indexAt(call, inverse, [e.linear(0, [[k, t], [1, j]])]), { dtype } = d.type;

@@ -19,8 +19,8 @@ export const combineManyOp: Op = {
     if (!d) return [null, null, null, null];
     const offsets = x.builder.tensor(segmentsOf('combineMany', x.type).offsets), gaps = { gaps: true };
     return [
-      needs[0] ? emit1('combineGradRows', [d, w, order, offsets], gaps) : null, null, null,
-      needs[3] ? emit1('combineGradWeights', [d, x, inverse, w], gaps) : null];
+      needs[0] ? emit1('combineGradRows', [d, w, order, offsets, inverse], gaps) : null, null, null,
+      needs[3] ? emit1('combineGradWeights', [d, x, inverse, w, order], gaps) : null];
   },
   lower: { kind: 'map', weight: 4, passes: 1, at(call, [t, ...rest]) {
     const { e, inputs: [x, inverse, , w] } = call, k = boundOf(w.type.shape[1]), { dtype } = x.type;

@@ -5,10 +5,13 @@ import type { OpTable } from '../builder.ts';
 import { absOp } from './abs.ts';
 import { addOp } from './add.ts';
 import { admitOp } from './admit.ts';
+import { argMaxOp } from './argMax.ts';
 import { attentionOp } from './attention.ts';
 import { attentionGradOp } from './attentionGrad.ts';
 import { attentionGradKVOp } from './attentionGradKV.ts';
 import { attentionGradQOp } from './attentionGradQ.ts';
+import { avgPool2dOp } from './avgPool2d.ts';
+import { avgPool2dGradOp } from './avgPool2dGrad.ts';
 import { castOp } from './cast.ts';
 import { clampCountOp } from './clampCount.ts';
 import { collectOp } from './collect.ts';
@@ -18,9 +21,17 @@ import { combineGradWeightsOp } from './combineGradWeights.ts';
 import { combineManyOp } from './combineMany.ts';
 import { concatOp } from './concat.ts';
 import { constantOp } from './constant.ts';
+import { conv2dOp } from './conv2d.ts';
+import { conv2dGradInputOp } from './conv2dGradInput.ts';
+import { conv2dGradWeightOp } from './conv2dGradWeight.ts';
 import { copyOp } from './copy.ts';
 import { cosOp } from './cos.ts';
 import { crossEntropyOp } from './crossEntropy.ts';
+import { cumulativeMaxOp } from './cumulativeMax.ts';
+import { cumulativeSumOp } from './cumulativeSum.ts';
+import { depthwise2dOp } from './depthwise2d.ts';
+import { depthwise2dGradInputOp } from './depthwise2dGradInput.ts';
+import { depthwise2dGradWeightOp } from './depthwise2dGradWeight.ts';
 import { dispatchOp } from './dispatch.ts';
 import { divOp } from './div.ts';
 import { dropoutOp } from './dropout.ts';
@@ -28,10 +39,13 @@ import { equalOp } from './equal.ts';
 import { erfOp } from './erf.ts';
 import { expOp } from './exp.ts';
 import { expandOp } from './expand.ts';
+import { flipOp } from './flip.ts';
+import { floorOp } from './floor.ts';
 import { gatherOp } from './gather.ts';
 import { geluOp } from './gelu.ts';
 import { groupedMatmulOp } from './groupedMatmul.ts';
 import { groupedOuterOp } from './groupedOuter.ts';
+import { iotaOp } from './iota.ts';
 import { isFiniteOp } from './isFinite.ts';
 import { joinSegmentsOp } from './joinSegments.ts';
 import { layerNormOp } from './layerNorm.ts';
@@ -44,6 +58,9 @@ import { logSumExpOp } from './logSumExp.ts';
 import { matmulOp } from './matmul.ts';
 import { maxOp } from './max.ts';
 import { maximumOp } from './maximum.ts';
+import { maxPool2dOp } from './maxPool2d.ts';
+import { maxPool2dGradOp } from './maxPool2dGrad.ts';
+import { maxPool2dTakeOp } from './maxPool2dTake.ts';
 import { minimumOp } from './minimum.ts';
 import { mulOp } from './mul.ts';
 import { negOp } from './neg.ts';
@@ -56,6 +73,7 @@ import { reluOp } from './relu.ts';
 import { reshapeOp } from './reshape.ts';
 import { rmsNormOp } from './rmsNorm.ts';
 import { ropeOp } from './rope.ts';
+import { roundOp } from './round.ts';
 import { rowCountOp } from './rowCount.ts';
 import { rsqrtOp } from './rsqrt.ts';
 import { scatterAddOp } from './scatterAdd.ts';
@@ -68,6 +86,8 @@ import { siluOp } from './silu.ts';
 import { sinOp } from './sin.ts';
 import { sliceOp } from './slice.ts';
 import { softmaxOp } from './softmax.ts';
+import { softplusOp } from './softplus.ts';
+import { sortOp } from './sort.ts';
 import { splitSegmentsOp } from './splitSegments.ts';
 import { sqrtOp } from './sqrt.ts';
 import { stopGradientOp } from './stopGradient.ts';
@@ -85,13 +105,15 @@ import { whereOp } from './where.ts';
 /** Ops differ in the attributes that they take; the table forgets which. */
 // eslint-disable-next-line @typescript-eslint/no-explicit-any
 const all: readonly Op<any>[] = [
-  absOp, addOp, admitOp, attentionOp, attentionGradOp, attentionGradKVOp, attentionGradQOp, castOp, clampCountOp, collectOp,
-  combineManyOp, combineOp, combineGradRowsOp, combineGradWeightsOp, concatOp, constantOp, copyOp, cosOp, crossEntropyOp,
-  dispatchOp, divOp, dropoutOp, equalOp, erfOp, expOp, expandOp, gatherOp, geluOp, groupedMatmulOp, groupedOuterOp, isFiniteOp,
-  joinSegmentsOp, layerNormOp, lessOp, logOp, logicalAndOp, logicalNotOp, logicalOrOp, logSumExpOp, matmulOp, maxOp, maximumOp,
-  minimumOp, mulOp, negOp, oneHotOp, padOp, permuteOp, powOp, putAlongOp, readRowsOp, reluOp, reshapeOp, rmsNormOp, ropeOp,
-  rowCountOp, rsqrtOp, scatterAddOp, segmentCountOp, segmentExpandOp, segmentRankOp, segmentSumOp, sigmoidOp, siluOp, sinOp,
-  sliceOp, softmaxOp, splitSegmentsOp, sqrtOp, stopGradientOp, subOp, sumOp, sumChunksOp, takeAlongOp, tanhOp, topKOp, transposeOp,
+  absOp, addOp, admitOp, argMaxOp, attentionGradKVOp, attentionGradOp, attentionGradQOp, attentionOp, avgPool2dGradOp, avgPool2dOp,
+  castOp, clampCountOp, collectOp, combineGradRowsOp, combineGradWeightsOp, combineManyOp, combineOp, concatOp, constantOp,
+  conv2dGradInputOp, conv2dGradWeightOp, conv2dOp, copyOp, cosOp, crossEntropyOp, cumulativeMaxOp, cumulativeSumOp,
+  depthwise2dGradInputOp, depthwise2dGradWeightOp, depthwise2dOp, dispatchOp, divOp, dropoutOp, equalOp, erfOp, expandOp, expOp, flipOp,
+  floorOp, gatherOp, geluOp, groupedMatmulOp, groupedOuterOp, iotaOp, isFiniteOp, joinSegmentsOp, layerNormOp, lessOp, logicalAndOp,
+  logicalNotOp, logicalOrOp, logOp, logSumExpOp, matmulOp, maximumOp, maxOp, maxPool2dGradOp, maxPool2dOp, maxPool2dTakeOp, minimumOp,
+  mulOp, negOp, oneHotOp, padOp, permuteOp, powOp, putAlongOp, readRowsOp, reluOp, reshapeOp, rmsNormOp, ropeOp, roundOp, rowCountOp,
+  rsqrtOp, scatterAddOp, segmentCountOp, segmentExpandOp, segmentRankOp, segmentSumOp, sigmoidOp, siluOp, sinOp, sliceOp, softmaxOp,
+  softplusOp, sortOp, splitSegmentsOp, sqrtOp, stopGradientOp, subOp, sumChunksOp, sumOp, takeAlongOp, tanhOp, topKOp, transposeOp,
   uniformOp, updateRowsOp, whereOp,
 ];
 

@@ -2,6 +2,7 @@
 import type { Op } from '../op.ts';
 import { boundOf, elements } from '../../base/shape.ts';
 import { emit1, type Tensor } from '../tensor.ts';
+import { lastAxis } from './arrange.ts';
 
 export const logSumExpOp: Op = {
   name: 'logSumExp', doc: 'log(sum(exp(x))) over the last axis',
@@ -27,5 +28,5 @@ export const logSumExpOp: Op = {
   },
 };
 
-/** [..., n] -> [...]: log(sum(exp(x))), computed from the largest element down so that it does not overflow. */
-export const logSumExp = (x: Tensor): Tensor => emit1('logSumExp', [x]);
+/** log(sum(exp(x))) over `axis` (the last by default), which disappears; computed from the largest element down so that it does not overflow. */
+export const logSumExp = (x: Tensor, axis = -1): Tensor => emit1('logSumExp', [lastAxis('logSumExp', x, axis)]);

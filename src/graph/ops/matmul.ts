@@ -48,7 +48,7 @@ export const matmulOp: Op<MatmulAttrs> = {
       return dims.map((d, i) => { step /= d; return i === 0 ? e.div(z, step) : e.mod(e.div(z, step), d); });
     };
     return {
-      groups: dims.reduce((p, d) => p * d, 1), m: call.size(m), n: boundOf(n), depth: call.size(ka),
+      groups: dims.reduce((p, d) => p * d, 1), m: call.all(m, 1), n: boundOf(n), depth: call.all(ka, 1),
       a: (z, i, k) => a.at([...lead(z), ...(attrs.transA ? [k, i] : [i, k])]),
       b: (z, k, j) => b.at([...lead(z), ...(attrs.transB ? [j, k] : [k, j])]),
       index: (z, i, j) => [...lead(z), i, j],

@@ -23,5 +23,5 @@ export const oneHotOp: Op<OneHotAttrs> = {
   },
 };
 
-/** int32 [...] -> float32 [..., classes]. */
+/** int32 [...] -> float32 [..., classes]; a constant to gradients, since whole numbers carry none. */
 export const oneHot = (x: Tensor, classes: number): Tensor => emit1('oneHot', [x], { classes });

@@ -18,7 +18,17 @@ export const ropeOp: Op<RopeAttrs> = {
     }
     return [x];
   },
-  grad: ({ inputs: [, cos, sin], douts: [dout], attrs: { inverse } }) => [dout && emit1('rope', [dout, cos, sin], { inverse: !inverse }), null, null],
+  grad({ inputs: [x, cos, sin], douts: [dout], attrs: { inverse }, needs }) {
+    if (!dout) return [null, null, null];
+    const axis = x.shape.length - 1, half = boundOf(x.shape[axis]) / 2, axes = x.shape.map((_, i) => i).filter((i) => i !== axis && i !== axis - 2);
+    const halves = (t: Tensor): Tensor[] => [0, half].map((from) => emit1('slice', [t], { axis, from, to: from + half }));
+    const product = (p: Tensor, q: Tensor): Tensor => emit1('mul', [p, q]), total = (t: Tensor): Tensor => emit1('sum', [t], { axes });
+    const [[a, b], [d, f]] = needs[1] || needs[2] ? [halves(x), halves(dout)] : [[], []];
+    return [
+      needs[0] ? emit1('rope', [dout, cos, sin], { inverse: !inverse }) : null,
+      needs[1] ? total(emit1('add', [product(d, a), product(f, b)])) : null,
+      needs[2] ? total(emit1('sub', inverse ? [product(d, b), product(f, a)] : [product(f, a), product(d, b)])) : null];
+  },
   lower: { kind: 'loops', build({ e, k, inputs: [x, cos, sin], outputs: [y], outTypes: [type], attrs }) {
     const { shape, dtype } = type, [time, heads, width] = shape.slice(-3).map(boundOf), half = width / 2;
     const rows = e.scale(k.extent(type, 0), elements(shape.slice(1, -1)));
@@ -45,5 +55,5 @@ export const ropeOp: Op<RopeAttrs> = {
   },
 };
 
-/** x [..., T, H, Dh] turned by cos and sin [T, Dh/2] of its positions' angles; no gradient to the angles. */
+/** x [..., T, H, Dh] turned by cos and sin [T, Dh/2] of its positions' angles. */
 export const rope = (x: Tensor, cos: Tensor, sin: Tensor): Tensor => emit1('rope', [x, cos, sin], { inverse: false });

@@ -3,6 +3,7 @@ import { ShapeError } from '../../base/errors.ts';
 import { boundOf } from '../../base/shape.ts';
 import type { Op } from '../op.ts';
 import { emit1, type Tensor } from '../tensor.ts';
+import { fromLast, lastAxis } from './arrange.ts';
 
 export const softmaxOp: Op = {
   name: 'softmax', doc: 'e^x / sum(e^x) over the last axis',
@@ -34,5 +35,5 @@ export const softmaxOp: Op = {
   },
 };
 
-/** Softmax over the last axis: [..., n] -> [..., n]. */
-export const softmax = (x: Tensor): Tensor => emit1('softmax', [x]);
+/** Softmax over `axis` (the last by default), of x's shape. */
+export const softmax = (x: Tensor, axis = -1): Tensor => fromLast(emit1('softmax', [lastAxis('softmax', x, axis)]), axis);

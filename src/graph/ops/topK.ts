@@ -7,6 +7,7 @@ import type { Expr } from '../../kernel/expr.ts';
 import type { Stmt } from '../../kernel/kernel.ts';
 import type { Op } from '../op.ts';
 import { emit, emit1, type Tensor } from '../tensor.ts';
+import { reshape } from './reshape.ts';
 
 export type TopKAttrs = { readonly k: number };
 
@@ -70,8 +71,10 @@ export const topKOp: Op<TopKAttrs> = {
   },
 };
 
-/** x [T, E] -> values [T, k], indices int32 [T, k], both in descending order of value. */
+/** x [..., n] -> values [..., k], indices int32 [..., k], both in descending order of value; NaN counts as -Infinity. */
 export function topK(x: Tensor, k: number): { values: Tensor; indices: Tensor } {
-  const [values, indices] = emit('topK', [x], { k });
+  const lead = x.shape.slice(0, -1).map(boundOf), n = boundOf(x.shape[x.shape.length - 1] ?? 0);
+  const rows = x.shape.length === 2 ? x : reshape(x, [lead.reduce((a, b) => a * b, 1), n]);
+  const [values, indices] = emit('topK', [rows], { k }).map((t) => (x.shape.length === 2 ? t : reshape(t, [...lead, k])));
   return { values, indices };
 }

@@ -11,13 +11,11 @@ import { less } from '../../graph/ops/less.ts';
 import { log } from '../../graph/ops/log.ts';
 import { matmul } from '../../graph/ops/matmul.ts';
 import { max } from '../../graph/ops/max.ts';
-import { maximum } from '../../graph/ops/maximum.ts';
-import { abs } from '../../graph/ops/abs.ts';
 import { mul } from '../../graph/ops/mul.ts';
-import { neg } from '../../graph/ops/neg.ts';
 import { sigmoid } from '../../graph/ops/sigmoid.ts';
 import { slice } from '../../graph/ops/slice.ts';
 import { softmax } from '../../graph/ops/softmax.ts';
+import { softplus } from '../../graph/ops/softplus.ts';
 import { sqrt } from '../../graph/ops/sqrt.ts';
 import { stopGradient } from '../../graph/ops/stopGradient.ts';
 import { sub } from '../../graph/ops/sub.ts';
@@ -59,8 +57,6 @@ export class TopKRouter extends LinearRouter {
   }
 }
 
-/** log(1 + e^x), without overflow. */
-const softplus = (x: Tensor): Tensor => add(maximum(x, 0), log(add(exp(neg(abs(x))), 1)));
 /** The normal distribution's cumulative function. */
 const phi = (x: Tensor): Tensor => mul(add(erf(mul(x, Math.SQRT1_2)), 1), 0.5);
 
@@ -127,11 +123,11 @@ export class SigmoidRouter extends LinearRouter {
   }
 
   observe(load: Tensor): void {
-    const trace = traceOf(load), { biasRate = 0.001 } = this.#own, bias = use(load, this.bias);
+    const trace = traceOf(load), { biasRate = 0.001 } = this.#own;
     if (!trace.training || biasRate === 0) return;
     const count = cast(load, 'float32'), even = mean(count), step = (over: Tensor, under: Tensor): Tensor =>
-      where(less(over, under), scalar(bias, biasRate), scalar(bias, 0));
-    trace.update(bias, sub(add(bias, step(count, even)), step(even, count)));
+      where(less(over, under), scalar(count, biasRate), scalar(count, 0));
+    trace.updateParameter(this.bias, (bias) => sub(add(bias, step(count, even)), step(even, count)));
   }
 }
 

@@ -8,6 +8,7 @@ import { div } from '../../../src/graph/ops/div.ts';
 import { equal } from '../../../src/graph/ops/equal.ts';
 import { erf } from '../../../src/graph/ops/erf.ts';
 import { exp } from '../../../src/graph/ops/exp.ts';
+import { ceil, floor } from '../../../src/graph/ops/floor.ts';
 import { gelu } from '../../../src/graph/ops/gelu.ts';
 import { isFinite } from '../../../src/graph/ops/isFinite.ts';
 import { less } from '../../../src/graph/ops/less.ts';
@@ -21,11 +22,14 @@ import { mul } from '../../../src/graph/ops/mul.ts';
 import { neg } from '../../../src/graph/ops/neg.ts';
 import { pow } from '../../../src/graph/ops/pow.ts';
 import { relu } from '../../../src/graph/ops/relu.ts';
+import { round } from '../../../src/graph/ops/round.ts';
 import { rsqrt } from '../../../src/graph/ops/rsqrt.ts';
 import { sigmoid } from '../../../src/graph/ops/sigmoid.ts';
 import { silu } from '../../../src/graph/ops/silu.ts';
 import { sin } from '../../../src/graph/ops/sin.ts';
+import { softplus } from '../../../src/graph/ops/softplus.ts';
 import { sqrt } from '../../../src/graph/ops/sqrt.ts';
+import { stopGradient } from '../../../src/graph/ops/stopGradient.ts';
 import { sub } from '../../../src/graph/ops/sub.ts';
 import { tanh } from '../../../src/graph/ops/tanh.ts';
 import { where } from '../../../src/graph/ops/where.ts';
@@ -67,6 +71,10 @@ const wide: Value = ({ normal }) => 3 * normal;
 const coin: Value = ({ uniform }) => Math.floor(2 * uniform);
 /** On a grid, so that values of one input are never nearer than 0.05 to those of the other. */
 const apart: readonly Value[] = [({ normal }) => Math.round(10 * normal) / 10, ({ normal }) => Math.round(10 * normal) / 10 + 0.05];
+/** Between whole numbers and halves. */
+const fractions: Value = ({ normal, uniform }) => Math.round(6 * normal) / 2 + 0.1 + 0.3 * uniform;
+/** Halves, large numbers, and some that are no finite numbers. */
+const outside: Value = ({ uniform, normal }) => (uniform < 0.2 ? odd({ uniform: uniform * 1.9, normal }, 0) : uniform < 0.4 ? 1e9 * normal : Math.round(8 * normal) / 2);
 /** Some that are no finite numbers. */
 const odd: Value = ({ uniform, normal }) => (uniform < 0.1 ? NaN : uniform < 0.2 ? Infinity : uniform < 0.3 ? -Infinity : normal);
 
@@ -79,6 +87,13 @@ export const families: readonly Family[] = [
   elementwise('mul', 1, (x) => mul(x, x), { name: 'by itself' }),
   elementwise('div', 2, div, { value: nonZero }),
   elementwise('neg', 1, neg),
+  elementwise('stopGradient', 1, (x) => mul(stopGradient(mul(x, x)), 2), { plain: true }),
+  elementwise('softplus', 1, softplus, { value: wide }),
+  elementwise('softplus', 1, softplus, { name: 'far out', value: ({ normal }) => 60 * normal, plain: true }),
+  elementwise('floor', 1, floor, { value: fractions }),
+  elementwise('floor', 1, (x) => ceil(mul(x, 0.5)), { name: 'ceil', value: outside, plain: true }),
+  elementwise('round', 1, round, { value: fractions }),
+  elementwise('round', 1, round, { name: 'halves, and numbers without a fraction', value: outside, plain: true }),
   elementwise('copy', 1, (a) => emit1('copy', [a])),
   elementwise('exp', 1, exp),
   elementwise('sqrt', 1, sqrt, { value: positive }),

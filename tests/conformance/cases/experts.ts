@@ -69,10 +69,10 @@ export const families: readonly Family[] = [
     const y = sent(x, p, r);
     return combine(mul(y, y), p.inverse, p.order, w);
   }) },
-  { op: 'combineGradRows', cases: layer((r) => [x(r), { name: 'w', shape: [r.t.dim, r.k] }], (p, [x, w]) => emit1('combineGradRows', [x, w, p.order, p.offsets]))
-    .map((c) => ({ ...c, inputs: c.inputs.map((i) => ({ ...i, grad: false })) })) },
-  { op: 'combineGradWeights', cases: layer((r) => [x(r), { name: 'w', shape: [r.t.dim, r.k] }], (p, [x, w], r) => emit1('combineGradWeights', [x, sent(mul(x, 2), p, r), p.inverse, w]))
-    .map((c) => ({ ...c, inputs: c.inputs.map((i) => ({ ...i, grad: false })) })) },
+  { op: 'combineGradRows', cases: layer((r) => [x(r), { name: 'w', shape: [r.t.dim, r.k] }], (p, [x, w]) =>
+    emit1('combineGradRows', [x, w, p.order, p.offsets, p.inverse])) },
+  { op: 'combineGradWeights', cases: layer((r) => [x(r), { name: 'w', shape: [r.t.dim, r.k] }], (p, [x, w], r) =>
+    emit1('combineGradWeights', [x, sent(mul(x, 2), p, r), p.inverse, w, p.order])) },
   { op: 'groupedMatmul', runs: 16, cases: banks },
   { op: 'groupedMatmul', name: 'transposed', cases: layer((r) => [x(r), { name: 'w', shape: [r.experts, 5, r.width] }], (p, [x, w], r) => groupedMatmul(sent(x, p, r), w, { transB: true })) },
   { op: 'groupedOuter', cases: layer((r) => [x(r), { name: 'y', shape: [r.t.dim, 3] }], (p, [x, y], r) => groupedOuter(sent(x, p, r), sent(y, p, r))) },

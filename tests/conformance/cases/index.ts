@@ -2,10 +2,13 @@
 import type { Family } from '../shapes.ts';
 import { families as attention } from './attention.ts';
 import { families as capacity } from './capacity.ts';
+import { families as compositions } from './compositions.ts';
 import { families as elementwise } from './elementwise.ts';
 import { families as experts } from './experts.ts';
+import { families as images } from './images.ts';
 import { families as matmul } from './matmul.ts';
 import { families as rows } from './rows.ts';
+import { families as scans } from './scans.ts';
 import { families as shaping } from './shaping.ts';
 
-export const all: readonly Family[] = [...attention, ...capacity, ...elementwise, ...experts, ...matmul, ...rows, ...shaping];
+export const all: readonly Family[] = [...attention, ...capacity, ...compositions, ...elementwise, ...experts, ...images, ...matmul, ...rows, ...scans, ...shaping];

@@ -25,6 +25,12 @@ const counted = fc.tuple(sizes, fc.double({ min: 0, max: 1, noNaN: true })).map(
   return { n, k, rows, count: { ...count, data: [Math.round(f * bound)] } };
 });
 
+/** Rows in three segments that end below, at or with nothing of a bound. */
+const segments = fc.tuple(sizes, fc.array(fc.double({ min: 0, max: 1, noNaN: true }), { minLength: 3, maxLength: 3 })).map(([[m, n, k], cuts]) => {
+  const bound = Math.max(1, m), at = cuts.map((f) => Math.round(f * bound)).sort((a, b) => a - b);
+  return { n, k, rows: { bound, segments: 3, offsets: 'n' } satisfies DimSpec, offsets: { name: 'n', dtype: 'int32', shape: [4], data: [0, ...at] } satisfies InputSpec };
+});
+
 export const families: readonly Family[] = [
   { op: 'matmul', runs: 16, cases: products.map(({ transA, transB, a, b }) => ({ inputs: [{ name: 'a', shape: a }, { name: 'b', shape: b }],
     build: ([x, y]) => matmul(x, y, { transA, transB }) })) },
@@ -34,6 +40,9 @@ export const families: readonly Family[] = [
     inputs: [c, { name: 'a', shape: [rows, k] }, { name: 'b', shape: [k, n] }], build: ([, x, y]) => matmul(x, y) })) },
   { op: 'matmul', name: 'counted depth', runs: 12, cases: counted.map(({ n, k, rows, count: c }) => ({
     inputs: [c, { name: 'a', shape: [rows, k] }, { name: 'b', shape: [rows, n] }], build: ([, x, y]) => matmul(x, y, { transA: true }) })) },
+  { op: 'matmul', name: 'rows in segments, one matrix', runs: 6, cases: segments.map(({ n, k, rows, offsets }) => ({
+    inputs: [offsets, { name: 'a', shape: [rows, k] }, { name: 'b', shape: [k, n] }, { name: 'c', shape: [rows, n] }],
+    build: ([, x, y, z]) => [matmul(x, y), matmul(x, z, { transA: true })] })) },
   { op: 'matmul', name: 'with a layer around it', cases: sizes.map(([m, n, k]) => ({
     inputs: [{ name: 'x', shape: [m, k] }, { name: 'w', shape: [k, n] }, { name: 'bias', shape: [n] }, { name: 'rest', shape: [m, n] }],
     build: ([x, w, bias, rest]) => add(gelu(add(matmul(gelu(x), w), bias)), rest) })) },

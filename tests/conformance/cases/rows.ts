@@ -24,17 +24,17 @@ import { anyShape, fixedShape, size, someSize, volume, type AnyShape, type Famil
 import { axesOf, bound, unary } from './shaping.ts';
 
 /** Leading dimensions and a last one. */
-const rowsOf = (last = someSize): fc.Arbitrary<AnyShape & { last: number; lead: readonly DimSpec[] }> =>
+export const rowsOf = (last = someSize): fc.Arbitrary<AnyShape & { last: number; lead: readonly DimSpec[] }> =>
   fc.tuple(anyShape(0, 3), last).filter(([s, n]) => volume(s.shape) * n <= 12_000)
     .map(([s, last]) => ({ counts: s.counts, lead: s.shape, last, shape: [...s.shape, last] }));
 
 /** Whole numbers from..to, both included. */
-const whole = (from: number, to: number): NonNullable<InputSpec['value']> => ({ uniform }) => from + Math.floor(uniform * (to - from + 1));
+export const whole = (from: number, to: number): NonNullable<InputSpec['value']> => ({ uniform }) => from + Math.floor(uniform * (to - from + 1));
 
 /** Distinct values, so that the largest is clear. */
-const distinct: NonNullable<InputSpec['value']> = ({ uniform }, i) => ((i * 7919) % 10_007) / 1000 + uniform * 0.001;
+export const distinct: NonNullable<InputSpec['value']> = ({ uniform }, i) => ((i * 7919) % 10_007) / 1000 + uniform * 0.001;
 
-const parts = anyShape(1, 4).chain((s) => {
+export const parts = anyShape(1, 4).chain((s) => {
   const free = s.shape.flatMap((d, i) => (typeof d === 'number' ? [i] : []));
   return fc.tuple(fc.constantFrom(...(free.length ? free : [-1])), fc.nat(1000), fc.nat(1000)).map(([axis, a, b]) => {
     const n = axis < 0 ? 0 : bound(s.shape[axis]), cut = [a % (n + 1), b % (n + 1)].sort((x, y) => x - y);
@@ -110,6 +110,6 @@ export const families: readonly Family[] = [
     build: (t) => { const [seed, step, x] = t.slice(s.counts.length); return [dropout(x, seed, step, { rate: 0.3, key: 0xdeadbeef }), dropout(add(x, x), seed, step, { rate: 0.5, key: 7 })]; } })) },
   { op: 'rope', cases: fc.tuple(fixedShape(0, 2, someSize), fc.constantFrom(1, 3, 8), fc.constantFrom(1, 2, 4), fc.constantFrom(2, 6, 16, 32))
     .filter(([lead, t, h, w]) => volume(lead) * t * h * w <= 12_000).map(([lead, time, heads, width]) => ({
-      inputs: [{ name: 'x', shape: [...lead, time, heads, width] }, { name: 'cos', shape: [time, width / 2], grad: false }, { name: 'sin', shape: [time, width / 2], grad: false }],
+      inputs: [{ name: 'x', shape: [...lead, time, heads, width] }, { name: 'cos', shape: [time, width / 2] }, { name: 'sin', shape: [time, width / 2] }],
       build: ([x, cos, sin]) => rope(mul(x, 1.5), cos, sin) })) },
 ];

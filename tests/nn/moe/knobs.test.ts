@@ -8,7 +8,8 @@ import { MoE, type MoEOptions } from '../../../src/nn/moe/moe.ts';
 import { SigmoidRouter } from '../../../src/nn/moe/routers.ts';
 import { adamW } from '../../../src/optim/adam.ts';
 import { compileGraph } from '../../../src/pipeline.ts';
-import { compile, NonFiniteError } from '../../../src/session/session.ts';
+import { compile } from '../../../src/session/node.ts';
+import { NonFiniteError } from '../../../src/session/session.ts';
 import { compiled, layerGraph, normals } from './layer.ts';
 import { fingerprint, noCompiler } from '../../support/toy.ts';
 

@@ -18,7 +18,7 @@ import { MoE } from '../../../src/nn/moe/moe.ts';
 import { route, type Priority } from '../../../src/nn/moe/routing.ts';
 import { sgd } from '../../../src/optim/sgd.ts';
 import { evaluate } from '../../../src/run/reference.ts';
-import { compile } from '../../../src/session/session.ts';
+import { compile } from '../../../src/session/node.ts';
 import { Trace } from '../../../src/trace/trace.ts';
 import { call } from '../../../src/trace/trace.ts';
 import { noCompiler } from '../../support/toy.ts';

@@ -1,0 +1,25 @@
+// What tells data from other data. In: its parts, in order; out: 32 hex digits. SHA-256 by the Web Crypto API, which Node and every
+// secure page (https, localhost) have; parts are hashed one by one and then their hashes, since that API takes whole arrays.
+import { UserError } from '../base/errors.ts';
+
+const PIECE = 64 << 20;
+
+export async function fingerprintOf(parts: Iterable<string | Uint8Array>): Promise<string> {
+  const digests: Uint8Array<ArrayBuffer>[] = [];
+  for (const part of parts) {
+    const bytes = typeof part === 'string' ? new TextEncoder().encode(part) : part;
+    for (let at = 0; at === 0 || at < bytes.length; at += PIECE) digests.push(await sha256(bytes.subarray(at, at + PIECE)));
+  }
+  const all = new Uint8Array(32 * digests.length);
+  digests.forEach((d, i) => { all.set(d, 32 * i); });
+  return Array.from((await sha256(all)).subarray(0, 16), (b) => b.toString(16).padStart(2, '0')).join('');
+}
+
+async function sha256(bytes: Uint8Array): Promise<Uint8Array<ArrayBuffer>> {
+  // Absent from pages that are not secure, whatever its type says.
+  const { subtle } = crypto as { readonly subtle?: SubtleCrypto };
+  if (!subtle) throw new UserError('fingerprint: this page has no Web Crypto', 'serve it by https or from localhost');
+  // It takes no shared memory.
+  const own = bytes.buffer instanceof ArrayBuffer ? (bytes as Uint8Array<ArrayBuffer>) : new Uint8Array(bytes);
+  return new Uint8Array(await subtle.digest('SHA-256', own));
+}

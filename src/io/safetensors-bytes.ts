@@ -1,0 +1,95 @@
+// Safetensors as bytes, wherever they lie. In: tensors; out: the bytes, in chunks. In: a source of bytes; out: its header, and
+// tensors that are read one at a time, when asked for, straight into the memory they are to have.
+import type { TypedArray } from '../base/dtype.ts';
+import { UserError } from '../base/errors.ts';
+import type { HostTensor } from '../base/tensor.ts';
+import { checkedBytes, readData } from './safetensors-data.ts';
+import { encodeHeader, fileOrder, headerLength, parseHeader, type Header, type TensorEntry, type TensorSpec } from './safetensors.ts';
+
+/** A tensor to be written. `data` is called once, when its turn comes; its array may be reused after the next call. */
+export interface TensorSource extends TensorSpec {
+  readonly data: () => TypedArray | Promise<TypedArray>;
+}
+
+/** The bytes of a safetensors file: the header, then one tensor at a time. */
+export async function* encodeSafetensors(
+  tensors: readonly TensorSource[], metadata: Readonly<Record<string, string>> = {},
+): AsyncGenerator<Uint8Array, void, undefined> {
+  const ordered = fileOrder(tensors);
+  yield encodeHeader(ordered, metadata);
+  for (const tensor of ordered) yield checkedBytes(tensor, await tensor.data());
+}
+
+/** Where bytes are read from: a file, memory. `where` names it in errors. */
+export interface ByteSource {
+  readonly where: string;
+  readonly size: number;
+  /** Fills `into` with the bytes from `offset` on; rejects with a UserError where they end before. */
+  read(offset: number, into: Uint8Array): Promise<void>;
+  close(): Promise<void>;
+}
+
+/** Bytes in memory. They must not change while they are read. */
+export const bytesSource = (bytes: Uint8Array, where: string): ByteSource => ({
+  where, size: bytes.length,
+  read: (offset, into) => { into.set(bytes.subarray(offset, offset + into.length)); return Promise.resolve(); },
+  close: () => Promise.resolve(),
+});
+
+/** Reads the header. Rejects with a UserError that names the source and the offset of what is wrong, and closes the source then. */
+export async function openSource(source: ByteSource): Promise<Safetensors> {
+  const { size, where } = source;
+  try {
+    const first = new Uint8Array(Math.min(8, size));
+    await source.read(0, first);
+    const json = new Uint8Array(headerLength(first, size, where));
+    await source.read(8, json);
+    return new Safetensors(source, parseHeader(json, size, where));
+  } catch (error) {
+    await source.close();
+    throw error;
+  }
+}
+
+/** Open safetensors: `tensors` lists, `read` reads. Close them. */
+export class Safetensors {
+  readonly where: string;
+  readonly tensors: ReadonlyMap<string, TensorEntry>;
+  readonly metadata: ReadonlyMap<string, string>;
+  readonly #source: ByteSource;
+
+  constructor(source: ByteSource, header: Header) {
+    this.where = source.where;
+    this.tensors = header.tensors;
+    this.metadata = header.metadata;
+    this.#source = source;
+  }
+
+  /** A tensor's value. Types that we do not have are converted where nothing is lost. UserError for a name that is not there. */
+  async read(name: string): Promise<HostTensor> {
+    const entry = this.#entry(name);
+    return readData(entry, this.where, (into) => this.#source.read(entry.begin, into));
+  }
+
+  /** A tensor's bytes as they are in the file, into memory of exactly their length (row-major, little-endian). */
+  async readInto(name: string, into: Uint8Array): Promise<void> {
+    const { begin, end, dtype, shape } = this.#entry(name);
+    if (into.byteLength !== end - begin) {
+      const type = `${dtype} [${shape.join(', ')}]`;
+      throw new Error(`${this.where}: tensor ${name}, ${type}, has ${end - begin} bytes, asked for ${into.byteLength}`);
+    }
+    await this.#source.read(begin, into);
+  }
+
+  close(): Promise<void> {
+    return this.#source.close();
+  }
+
+  #entry(name: string): TensorEntry {
+    const entry = this.tensors.get(name);
+    if (entry !== undefined) return entry;
+    const names = [...this.tensors.keys()];
+    throw new UserError(`${this.where} holds no tensor ${JSON.stringify(name)}`,
+      `it holds ${names.length}: ${names.slice(0, 8).join(', ')}${names.length > 8 ? ', ...' : ''}`);
+  }
+}

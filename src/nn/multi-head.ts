@@ -1,0 +1,74 @@
+// Multi-head attention (Vaswani et al. 2017, section 3.2.2): over the sequence itself or over another one, with masks, causal or not,
+// with or without rotary positions, of as many or fewer heads of keys and values as of queries.
+import { UserError } from '../base/errors.ts';
+import { boundOf, showShape } from '../base/shape.ts';
+import type { Tensor } from '../graph/tensor.ts';
+import { attention } from '../graph/ops/attention.ts';
+import { reshape } from '../graph/ops/reshape.ts';
+import { rope } from '../graph/ops/rope.ts';
+import { call, traceOf } from '../trace/trace.ts';
+import { headWidth } from './attention.ts';
+import { Linear } from './linear.ts';
+import { rotation } from './rotary.ts';
+
+export interface MultiHeadOptions {
+  readonly dModel: number;
+  readonly heads: number;
+  /** Heads of keys and values, each shared by heads / kvHeads heads of queries; default `heads`. */
+  readonly kvHeads?: number;
+  /** Width of the other sequence, for cross-attention; default dModel. */
+  readonly memoryWidth?: number;
+  /** Each position sees itself and those before it alone; default false. */
+  readonly causal?: boolean;
+  /** Rotary positions with this base (10,000 for `true`); default none. Only within one sequence. */
+  readonly rope?: boolean | number;
+  /** Biases in all four linear maps; default true. */
+  readonly bias?: boolean;
+  /** Standard deviation of the output projection's starting weights. */
+  readonly outStd?: number;
+}
+
+export interface MultiHeadInputs {
+  /** [batch, memory, memoryWidth]: the sequence whose keys and values are seen; x itself by default. */
+  readonly memory?: Tensor;
+  /** [batch or 1, heads or 1, time or 1, memory or 1]: bool, true where a position may be seen; or floats added to the scores. */
+  readonly mask?: Tensor;
+  /** int32 [batch]: how many positions of the sequence that is seen are no padding. */
+  readonly lengths?: Tensor;
+}
+
+/** x [batch, time, dModel] -> [batch, time, dModel]. A position that may see nothing gets the output's bias. */
+export class MultiHeadAttention {
+  readonly q: Linear; // [dModel, dModel]
+  readonly k: Linear; // [memoryWidth, kvHeads * width of a head]
+  readonly v: Linear; // as k
+  readonly out: Linear; // [dModel, dModel]
+  readonly #options: MultiHeadOptions;
+
+  constructor(options: MultiHeadOptions) {
+    const { dModel, heads, kvHeads = heads, memoryWidth = dModel, bias = true, outStd, rope = false } = options;
+    const inner = kvHeads * headWidth('MultiHeadAttention', options, rope !== false);
+    this.q = new Linear(dModel, dModel, { bias });
+    this.k = new Linear(memoryWidth, inner, { bias });
+    this.v = new Linear(memoryWidth, inner, { bias });
+    this.out = new Linear(dModel, dModel, { bias, ...(outStd !== undefined && { std: outStd }) });
+    this.#options = options;
+  }
+
+  forward(x: Tensor, { memory = x, mask, lengths }: MultiHeadInputs = {}): Tensor {
+    const { dModel, heads, kvHeads = heads, causal = false, rope: rotary = false } = this.#options, width = dModel / heads;
+    if (memory !== x && (causal || rotary !== false)) {
+      throw new UserError('MultiHeadAttention: causal and rope are for attention within one sequence, not over a memory');
+    }
+    if (x.shape.length !== 3 || memory.shape.length !== 3) {
+      throw new UserError(`MultiHeadAttention: takes [batch, time, width], got ${showShape(x.shape)} and ${showShape(memory.shape)}`);
+    }
+    const [batch, time] = x.shape.map(boundOf), seen = boundOf(memory.shape[1]);
+    const table = rotary === false ? null : rotation(traceOf(x), { width, time, ...(rotary !== true && { base: rotary }) });
+    const turned = (t: Tensor): Tensor => (table ? rope(t, ...table) : t);
+    const q = turned(reshape(call(this.q, x), [batch, time, heads, width]));
+    const k = turned(reshape(call(this.k, memory), [batch, seen, kvHeads, width])), v = reshape(call(this.v, memory), [batch, seen, kvHeads, width]);
+    const mixed = attention(q, k, v, 0, { causal, ...(mask && { mask }), ...(lengths && { lengths }) });
+    return call(this.out, reshape(mixed, [batch, time, dModel]));
+  }
+}

@@ -1,0 +1,34 @@
+// Pooling of images [N, H, W, C] as layers without parameters.
+import type { Tensor } from '../graph/tensor.ts';
+import { avgPool2d, type AvgPoolOptions } from '../graph/ops/avgPool2d.ts';
+import { maxPool2d } from '../graph/ops/maxPool2d.ts';
+import type { PoolOptions } from '../graph/ops/pooling.ts';
+import { mean } from '../graph/ops/sum.ts';
+import type { Pair } from '../graph/ops/windows.ts';
+
+/** The largest element of each window: [N, H, W, C] -> [N, H', W', C]. */
+export class MaxPool2d {
+  readonly #window: Pair;
+  readonly #options: PoolOptions;
+  constructor(window: Pair, options: PoolOptions = {}) {
+    this.#window = window;
+    this.#options = options;
+  }
+  forward(x: Tensor): Tensor { return maxPool2d(x, this.#window, this.#options); }
+}
+
+/** The mean of each window: [N, H, W, C] -> [N, H', W', C]. */
+export class AvgPool2d {
+  readonly #window: Pair;
+  readonly #options: AvgPoolOptions;
+  constructor(window: Pair, options: AvgPoolOptions = {}) {
+    this.#window = window;
+    this.#options = options;
+  }
+  forward(x: Tensor): Tensor { return avgPool2d(x, this.#window, this.#options); }
+}
+
+/** The mean of each image: [N, H, W, C] -> [N, C]. */
+export class GlobalAvgPool2d {
+  forward(x: Tensor): Tensor { return mean(x, [1, 2]); }
+}

@@ -1,0 +1,46 @@
+// Sessions in Node: the native device where a C compiler is found, the wasm device everywhere, checkpoints in files.
+import { availableParallelism, freemem } from 'node:os';
+import { UserError } from '../base/errors.ts';
+import type { NativeDevice } from '../device/native/native.ts';
+import { WasmDevice } from '../device/wasm/wasm.ts';
+import { loadCheckpoint, saveCheckpoint } from '../io/checkpoint-file.ts';
+import type { Platform } from './platform.ts';
+import { compileOn, type CompileOptions, type Model, type Session } from './session.ts';
+
+export const node: Platform = {
+  async open(device, request) {
+    switch (device) {
+      case 'native': return openNative(request.threads);
+      case 'wasm': return WasmDevice.open(request.threads, request);
+      case 'auto': return node.open(await chooseDevice(request.say), request);
+    }
+  },
+  threads: () => availableParallelism(),
+  freeMemory: () => freemem(),
+  files: { save: saveCheckpoint, load: loadCheckpoint },
+};
+
+/** Builds a session. Memory is checked and taken when the first program is compiled. */
+export const compile = (model: Model, options: CompileOptions): Promise<Session> => compileOn(node, model, options);
+
+// Loaded when it is asked for: the library that it calls C with has no binary for some platforms.
+export async function openNative(threads: number): Promise<NativeDevice> {
+  const native = await import('../device/native/native.ts');
+  return native.NativeDevice.open(threads);
+}
+
+/** A step of the default language model on the wasm device against one on the native device: docs/measurements.md. */
+const GAIN = 2.4;
+
+/** What `auto` is here: native where it works, else wasm; `say` is told why and what a compiler would gain. */
+export async function chooseDevice(say: (line: string) => void): Promise<'native' | 'wasm'> {
+  try {
+    (await openNative(1)).close();
+    return 'native';
+  } catch (error) {
+    const [why] = (error instanceof Error ? error.message : String(error)).split('\n');
+    say(error instanceof UserError ? `no C compiler found: running on the wasm device; with gcc or clang a step would be about ${GAIN} times faster`
+      : `the native device does not work here (${why}): running on the wasm device, where a step takes about ${GAIN} times as long`);
+    return 'wasm';
+  }
+}

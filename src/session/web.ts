@@ -1,0 +1,19 @@
+// Sessions wherever there is JavaScript: the wasm and reference devices, no files. It needs SharedArrayBuffer for more than one
+// thread, which a page has when it is cross-origin isolated.
+import { UserError } from '../base/errors.ts';
+import { WasmDevice } from '../device/wasm/wasm.ts';
+import type { Platform } from './platform.ts';
+import { compileOn, type CompileOptions, type Model, type Session } from './session.ts';
+
+const web: Platform = {
+  open(device, { threads, memory }) {
+    if (device === 'native') throw new UserError('device native: it is not there outside Node', "device: 'auto' runs on WebAssembly");
+    return WasmDevice.open(threads, { memory });
+  },
+  threads: () => globalThis.navigator?.hardwareConcurrency ?? 1,
+  freeMemory: () => Infinity,
+  files: null,
+};
+
+/** Builds a session. Memory is checked and taken when the first program is compiled. */
+export const compile = (model: Model, options: CompileOptions): Promise<Session> => compileOn(web, model, options);

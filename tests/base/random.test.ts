@@ -1,0 +1,20 @@
+// Random streams: Threefry's published answers, and numbers that are what they say.
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { Stream, threefry } from '../../src/base/random.ts';
+
+test('Threefry-2x32 with 20 rounds gives the known answers of Random123', () => {
+  const ones = 0xffffffff;
+  assert.deepEqual(threefry(0, 0, 0, 0), [0x6b200159, 0x99ba4efe]);
+  assert.deepEqual(threefry(ones, ones, ones, ones), [0x1cb996fc, 0xbb002be7]);
+  assert.deepEqual(threefry(0x13198a2e, 0x03707344, 0x243f6a88, 0x85a308d3), [0xc4923a9c, 0x483df7a0]);
+});
+
+test('normal numbers have mean 0, variance 1 and kurtosis 3, one by one and all at once', () => {
+  const stream = new Stream(5, 'w'), n = 100_001, all = stream.normals(3, 1, new Float32Array(n));
+  for (const i of [0, 1, 2, 777, n - 1]) assert.equal(all[i], Math.fround(stream.normal(3, i)));
+  const moment = (p: number): number => all.reduce((sum, x) => sum + x ** p, 0) / n;
+  assert.ok(Math.abs(moment(1)) < 0.015 && Math.abs(moment(2) - 1) < 0.02 && Math.abs(moment(4) - 3) < 0.15);
+  // Partners of one counter are independent.
+  assert.ok(Math.abs(all.reduce((sum, x, i) => sum + (i % 2 === 0 ? x * (all[i + 1] ?? 0) : 0), 0) / n) < 0.01);
+});

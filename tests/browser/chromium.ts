@@ -1,0 +1,70 @@
+// A headless browser and what it loads: entries bundled by esbuild, served on loopback with or without the headers that isolate a page
+// (threads need shared memory, and that needs them). Everything ends in `close`, and nothing waits longer than a minute.
+import { constants, accessSync } from 'node:fs';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { delimiter, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import * as esbuild from 'esbuild';
+import { chromium, type Page } from 'playwright-core';
+
+const root = fileURLToPath(new URL('../..', import.meta.url));
+/** Of a test: a page that hangs fails it by name. */
+export const MINUTE = 60_000;
+
+/** The Chromium of DYNAMOE_CHROMIUM, or the first on the PATH; null without one. */
+function findChromium(): string | null {
+  const named = process.env['DYNAMOE_CHROMIUM'], folders = (process.env['PATH'] ?? '').split(delimiter);
+  const paths = named === undefined ? ['chromium', 'chromium-browser', 'google-chrome'].flatMap((name) => folders.map((f) => join(f, name))) : [named];
+  return paths.find((path) => {
+    try { accessSync(path, constants.X_OK); return true; } catch { return false; }
+  }) ?? null;
+}
+
+const path = findChromium();
+/** A reason to skip tests that need a browser, or false. */
+export const noChromium: string | false = path === null && 'no Chromium found (chromium, chromium-browser or google-chrome on the PATH, or DYNAMOE_CHROMIUM)';
+
+// As root its sandbox does not start. It looks nothing up outside.
+const FLAGS = ['--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync',
+  ...(process.getuid?.() === 0 ? ['--no-sandbox'] : [])];
+const ISOLATED = { 'cross-origin-opener-policy': 'same-origin', 'cross-origin-embedder-policy': 'require-corp' };
+
+/** Modules by name, each with what it imports: { 'page.js': 'tests/browser/page/page.ts' }. */
+async function bundle(entries: Readonly<Record<string, string>>): Promise<Map<string, string>> {
+  const { outputFiles } = await esbuild.build({ entryPoints: Object.entries(entries).map(([out, file]) => ({ in: file, out: out.replace(/\.js$/, '') })),
+    bundle: true, format: 'esm', platform: 'browser', target: 'es2022', conditions: ['dynamoe-source'], write: false, outdir: '/', absWorkingDir: root, logLevel: 'silent' });
+  await esbuild.stop();
+  return new Map(outputFiles.map(({ path: file, text }) => [file.replaceAll('\\', '/').split('/').at(-1) ?? '', text]));
+}
+
+export interface Opened { readonly page: Page; readonly version: string; close(): Promise<void> }
+
+/** Opens `html` in a new browser; it may load `entries`. Rejects with what the page throws while it loads. */
+export async function openPage(html: string, entries: Readonly<Record<string, string>>, isolated: boolean): Promise<Opened> {
+  if (path === null) throw new Error(String(noChromium));
+  const files = await bundle(entries);
+  const server = createServer((request, response) => {
+    const name = (request.url ?? '/').slice(1), text = name === '' ? html : files.get(name);
+    response.writeHead(text === undefined ? 404 : 200, { 'content-type': name === '' ? 'text/html; charset=utf-8' : 'text/javascript', ...(isolated && ISOLATED) });
+    response.end(text);
+  });
+  await new Promise<void>((resolve) => { server.listen(0, '127.0.0.1', resolve); });
+  const shut = (): Promise<void> => new Promise((resolve) => { server.close(() => { resolve(); }); server.closeAllConnections(); });
+  try {
+    // Its close() kills the browser if it does not end by itself within seconds.
+    const browser = await chromium.launch({ executablePath: path, args: FLAGS, timeout: MINUTE / 2 });
+    try {
+      const page = await browser.newPage();
+      page.on('pageerror', (error) => { console.error(`in the page: ${error.stack ?? error.message}`); });
+      await page.goto(`http://127.0.0.1:${(server.address() as AddressInfo).port}/`, { timeout: MINUTE / 2 });
+      return { page, version: browser.version(), close: async () => { await browser.close(); await shut(); } };
+    } catch (error) {
+      await browser.close();
+      throw error;
+    }
+  } catch (error) {
+    await shut();
+    throw error;
+  }
+}

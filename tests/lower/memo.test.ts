@@ -1,0 +1,46 @@
+// Kernels that are taken from the memo are those that would be built: for random graphs one after the other, and for a model whose
+// layers repeat.
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { ops } from '../../src/graph/ops/index.ts';
+import type { Graph } from '../../src/graph/graph.ts';
+import { lower, type KernelMemo } from '../../src/lower/lower.ts';
+import { crossEntropy } from '../../src/nn/loss.ts';
+import { adamW } from '../../src/optim/adam.ts';
+import { optimise } from '../../src/passes/optimise.ts';
+import { compile } from '../../src/session/node.ts';
+import { randomGraph } from '../support/random-graph.ts';
+import { toyBatch, toyLM } from '../support/toy.ts';
+
+/** Remembers nothing. */
+class Forgetful extends Map<string, never> {
+  override get(): undefined { return undefined; }
+}
+
+/** How many kernels of `graph` the memo spared. */
+function check(graph: Graph, memo: KernelMemo, label: string): number {
+  const optimised = optimise(graph, ops), before = memo.size, got = lower(optimised, ops, memo), want = lower(optimised, ops, new Forgetful());
+  assert.equal(got.calls.length, want.calls.length, label);
+  got.calls.forEach((call, i) => {
+    const { kernel: _, ...plain } = call, { kernel: __, ...wanted } = want.calls[i];
+    assert.deepEqual(plain, wanted, `${label}, call ${i}`);
+  });
+  return got.calls.length - (memo.size - before);
+}
+
+test('random graphs, with one memo', () => {
+  const memo: KernelMemo = new Map();
+  for (let seed = 0; seed < 40; seed++) check(randomGraph(seed, 6 + seed).graph, memo, `graph ${seed}`);
+});
+
+test('a model: layers share kernels, and a second batch size shares what does not depend on it', async () => {
+  await using session = await compile(toyLM({ dropout: 0.1 }), { loss: crossEntropy, optimizer: adamW({ lr: 0.01, clip: 1 }), device: 'reference' });
+  const memo: KernelMemo = new Map(), first = session.trainGraph(toyBatch(0));
+  assert.ok(check(first, memo, 'first') > memo.size / 3);
+  const known = memo.size;
+  check(session.trainGraph(toyBatch(0, 5)), memo, 'another size');
+  const added = memo.size - known;
+  assert.ok(added < known, `${added} of ${known}`);
+  check(first, memo, 'again');
+  assert.equal(memo.size, known + added);
+});

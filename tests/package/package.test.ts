@@ -1,0 +1,155 @@
+// The package as others get it: packed, installed into an empty project, its types checked, run on Node 24 and 22; bundled for a
+// browser, and run there where nothing of Node is.
+import assert from 'node:assert/strict';
+import { execFile } from 'node:child_process';
+import { existsSync } from 'node:fs';
+import { copyFile, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { createRequire } from 'node:module';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, test } from 'node:test';
+import { fileURLToPath, pathToFileURL } from 'node:url';
+import { promisify } from 'node:util';
+import { createContext, runInContext } from 'node:vm';
+import { gzipSync } from 'node:zlib';
+import * as esbuild from 'esbuild';
+import { noCompiler } from '../support/toy.ts';
+
+const root = fileURLToPath(new URL('../..', import.meta.url));
+const run = promisify(execFile);
+const MINUTES = 5 * 60_000;
+const CORE_KB = 120; // the goal for the core, minified and gzipped
+const UNREACHABLE = /ENOTCACHED|ENOTFOUND|EAI_AGAIN|ECONNREFUSED|ETIMEDOUT|ENETUNREACH/;
+
+const folder = await mkdtemp(join(tmpdir(), 'dynamoe-test-')), project = join(folder, 'project');
+after(async () => {
+  await rm(folder, { recursive: true, force: true });
+  await esbuild.stop();
+});
+
+// What npm tells the scripts that it runs must not reach the npm that is run here.
+const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => !/^npm_(config_(local_)?prefix|package|lifecycle)/i.test(name)));
+const npm = (cwd: string, ...args: readonly string[]): Promise<{ stdout: string; stderr: string }> =>
+  run('npm', args, { cwd, env, timeout: MINUTES, shell: process.platform === 'win32' });
+
+/** Why it could not be installed; false if it is. */
+const skip: string | false = await install();
+
+async function install(): Promise<string | false> {
+  await run(process.execPath, ['tools/build.ts'], { cwd: root, timeout: MINUTES });
+  const { stdout } = await npm(root, 'pack', '--ignore-scripts', '--json', '--pack-destination', folder);
+  const [{ filename }] = Object.values(JSON.parse(stdout) as { filename: string }[]);
+  await mkdir(project);
+  await writeFile(join(project, 'package.json'), JSON.stringify({ name: 'empty', private: true, type: 'module' }));
+  try {
+    await npm(project, 'install', '--prefer-offline', '--ignore-scripts', '--no-audit', '--no-fund', '--loglevel=error', join(folder, filename));
+  } catch (error) {
+    if (error instanceof Error && UNREACHABLE.test(error.message)) return 'the npm registry is not reachable';
+    throw error;
+  }
+  for (const name of ['train.ts', 'page.ts']) await copyFile(join(import.meta.dirname, name), join(project, name));
+  return false;
+}
+
+/** The Node 22 that npm installed for this platform; null where there is none. */
+function node22(): string | null {
+  try {
+    const path = createRequire(join(root, 'tools/runtime/package.json')).resolve(`node22-${process.platform}-${process.arch}/bin/node`);
+    return existsSync(path) ? path : null;
+  } catch {
+    return null;
+  }
+}
+
+type Results = Readonly<Record<string, { readonly description: string; readonly losses: readonly number[] }>>;
+const learned = (losses: readonly number[]): void => {
+  assert.equal(losses.length, 10);
+  assert.ok(losses.every(Number.isFinite) && losses[9] < losses[0] - 0.1, `losses ${losses.join(' ')}`);
+};
+/** An engine that rounds products before it adds says so. */
+const fuses = (description: string): boolean => !description.includes('rounds products');
+
+const nodes: readonly { readonly name: string; readonly path: string | null }[] = [{ name: 'Node 24', path: process.execPath }, { name: 'Node 22', path: node22() }];
+const runs = new Map<string, Results>();
+for (const { name, path } of nodes) {
+  const skipHere = skip || (path === null && `no packaged ${name} for ${process.platform}-${process.arch}`);
+  test(`${name}: every export is there, ten steps train on every device, with the same bits`, { skip: skipHere }, async () => {
+    const devices = [...(noCompiler ? [] : ['native']), 'wasm', 'auto'];
+    const { stdout, stderr } = await run(path ?? '', ['--no-warnings', 'train.ts', ...devices], { cwd: project, timeout: MINUTES });
+    const results = JSON.parse(stdout) as Results;
+    runs.set(name, results);
+    Object.values(results).forEach(({ losses }) => { learned(losses); });
+    if (noCompiler) assert.match(stderr, /^no C compiler found: running on the wasm device.*\n$/);
+    else {
+      assert.equal(stderr, '');
+      assert.match(results['auto'].description, /C kernels/);
+      if (fuses(results['wasm'].description)) assert.deepEqual(results['wasm'].losses, results['native'].losses);
+    }
+  });
+
+  test(`${name}: without a compiler, auto says so in one line and trains on wasm`, { skip: skipHere }, async () => {
+    const { stdout, stderr } = await run(path ?? '', ['--no-warnings', 'train.ts', 'auto'], { cwd: project, timeout: MINUTES, env: { ...env, CC: 'no-such-compiler' } });
+    assert.match(stderr, /^no C compiler found: running on the wasm device; with gcc or clang .*\n$/);
+    const { auto } = JSON.parse(stdout) as Results;
+    assert.match(auto.description, /WebAssembly/);
+    learned(auto.losses);
+  });
+
+  test(`${name}: the command runs`, { skip: skipHere }, async () => {
+    const { stdout } = await run(path ?? '', ['node_modules/dynamoe/bin/dynamoe.mjs', '--version'], { cwd: project, timeout: MINUTES });
+    const { version } = JSON.parse(await readFile(join(root, 'package.json'), 'utf8')) as { version: string };
+    assert.equal(stdout, `${version}\n`);
+  });
+}
+
+for (const [module, moduleResolution] of [['nodenext', 'nodenext'], ['esnext', 'bundler']]) {
+  test(`types resolve with moduleResolution ${moduleResolution}`, { skip }, async () => {
+    const config = join(project, `tsconfig.${moduleResolution}.json`);
+    await writeFile(config, JSON.stringify({
+      compilerOptions: { module, moduleResolution, target: 'es2024', lib: ['ES2024', 'ESNext.Disposable', 'DOM'], types: [], strict: true, noEmit: true, resolveJsonModule: true },
+      files: ['train.ts', 'page.ts'],
+    }));
+    const { stdout } = await run(process.execPath, [join(root, 'node_modules/typescript/bin/tsc'), '-p', config], { cwd: project, timeout: MINUTES })
+      .catch((error: unknown) => error as { stdout: string });
+    assert.equal(stdout, '');
+  });
+}
+
+const bundle = async (options: esbuild.BuildOptions): Promise<{ text: string; inputs: string[] }> => {
+  const { outputFiles = [], metafile } = await esbuild.build({ bundle: true, platform: 'browser', target: 'es2022', minify: true, write: false, metafile: true,
+    absWorkingDir: project, logLevel: 'silent', ...options });
+  return { text: outputFiles[0].text, inputs: Object.keys(metafile?.inputs ?? {}) };
+};
+
+test('a bundle for browsers trains where nothing of Node is', { skip }, async (t) => {
+  // A bundler stops at a module of Node.
+  const { text, inputs } = await bundle({ entryPoints: ['page.ts'], format: 'iife', globalName: 'page' });
+  assert.deepEqual(inputs.filter((path) => !/^(page\.ts|node_modules\/dynamoe\/dist\/.*)$/.test(path)), []);
+  assert.deepEqual(inputs.filter((path) => /native|session\/node/.test(path)), []);
+  const bare = createContext({ TextEncoder, TextDecoder, performance, crypto, MessageChannel, crossOriginIsolated: false });
+  runInContext(text, bare);
+  const losses = await (runInContext('page.run(2)', bare) as Promise<number[]>);
+  learned([...losses]);
+  const here = runs.get('Node 24')?.['wasm'].losses;
+  assert.deepEqual([...losses], here, 'the bits that the package gives in Node, unbundled');
+  t.diagnostic(`the bundle of a training program: ${text.length} bytes, ${gzipSync(text, { level: 9 }).length} gzipped`);
+});
+
+test('a minified bundle runs its threads', { skip }, async () => {
+  const { text } = await bundle({ entryPoints: ['page.ts'], format: 'esm' });
+  await writeFile(join(project, 'bundle.mjs'), text);
+  const { stdout } = await run(process.execPath, ['--input-type=module', '-e', `import { run } from ${JSON.stringify(pathToFileURL(join(project, 'bundle.mjs')).href)};
+console.log(JSON.stringify(await run(2)));`], { cwd: project, timeout: MINUTES });
+  assert.deepEqual(JSON.parse(stdout), runs.get('Node 24')?.['wasm'].losses);
+});
+
+test('what is not used is not bundled, and the core is small', { skip }, async (t) => {
+  const core = await bundle({ stdin: { contents: "export * from 'dynamoe';", resolveDir: project }, format: 'esm' });
+  const kb = gzipSync(core.text, { level: 9 }).length / 1000;
+  t.diagnostic(`the whole core: ${core.text.length} bytes minified, ${kb.toFixed(1)} kB gzipped`);
+  assert.ok(kb <= CORE_KB, `the core has ${kb} kB gzipped, the goal is ${CORE_KB}`);
+  const nothing = await bundle({ stdin: { contents: "import 'dynamoe';", resolveDir: project }, format: 'esm' });
+  assert.equal(nothing.text.trim(), '', 'the package has no side effects');
+  const little = await bundle({ stdin: { contents: "export { textFrom } from 'dynamoe';", resolveDir: project }, format: 'esm' });
+  assert.ok(little.text.length < core.text.length / 10, `textFrom alone takes ${little.text.length} of ${core.text.length} bytes`);
+});
