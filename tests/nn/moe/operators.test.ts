@@ -49,7 +49,8 @@ test('groupBy and aggregate give what the layer gives, for every k', async () =>
     const hand = new ByHand(k, capacity), expected = await runLayer(new MoE({ dModel: D, experts: hand.experts, topK: k, capacity, normalise: false, losses: {} }), [T, D], { values: { 'router.weight': normals('r', 3 * D) } });
     for (const device of ['reference', compiled] as const) {
       const got = await runLayer(hand, [T, D], { device, values: { 'router.weight': normals('r', 3 * D) } });
-      for (const name of Object.keys(got)) assert.ok(difference(got[name], expected[name]) < 1e-5, `${name}, top-${k}`);
+      // The total is a sum of hundreds of numbers of either sign.
+      for (const name of Object.keys(got)) assert.ok(difference(got[name], expected[name]) < (name === 'total' ? 1e-4 : 1e-5), `${name}, top-${k}`);
     }
   }
 });

@@ -73,7 +73,7 @@ test('noise and jitter: another at each step, none when not training', async () 
 });
 
 test('noisy: the noise is normal, and load is the chance to be chosen', async () => {
-  const tokens = 4000, shown = await show(new NoisyTopKRouter({ dModel: D, experts: 8 }), 2, tokens), [probs, logits] = [shown['stat:/probs'], shown['stat:/logits']];
+  const tokens = 20_000, shown = await show(new NoisyTopKRouter({ dModel: D, experts: 8 }), 2, tokens), [probs, logits] = [shown['stat:/probs'], shown['stat:/logits']];
   // log p = H - log sum exp H; differences between experts are differences of H.
   const spread = Math.log(2) + 0.01, noise: number[] = [];
   for (let t = 0; t < tokens; t++) for (let e = 1; e < 8; e += 2) noise.push((Math.log(probs[8 * t + e] / probs[8 * t + e - 1]) - (logits[8 * t + e] - logits[8 * t + e - 1])) / spread / Math.SQRT2);
