@@ -1,8 +1,8 @@
 // A Session: a model with its values on a device. It traces and compiles a program for each shape of batch it meets, steps,
 // evaluates, predicts and saves.
-import { hostArray, type DType, type TypedArray } from '../base/dtype.ts';
+import type { DType, TypedArray } from '../base/dtype.ts';
 import { UserError } from '../base/errors.ts';
-import { byteSize, elements, sizes } from '../base/shape.ts';
+import { byteSize, sizes } from '../base/shape.ts';
 import type { Batch, HostTensor } from '../base/tensor.ts';
 import type { Graph } from '../graph/graph.ts';
 import type { Tensor } from '../graph/tensor.ts';
