@@ -18,7 +18,7 @@ import { adamW } from '../../src/optim/adam.ts';
 import { sgd } from '../../src/optim/sgd.ts';
 import { compile } from '../../src/session/node.ts';
 import { compile as compileWeb } from '../../src/session/web.ts';
-import { NonFiniteError, type Model } from '../../src/session/session.ts';
+import { NonFiniteError, type Model } from '../../src/session/step.ts';
 import { Parameter } from '../../src/trace/parameter.ts';
 import { call, use } from '../../src/trace/trace.ts';
 import { says, temporaryFolder } from '../io/folder.ts';
