@@ -29,7 +29,8 @@ export function neededFactors(layer: LayerStats, { quantile = 0.95, margin = 0.0
 export function adaptCapacity(options: AdaptCapacityOptions = {}): Rule<object> {
   const { saves = 0.1, cooldown = 100 } = options;
   const wanted = (moe: MoE, layer: LayerStats): number[] | null => {
-    if (moe.capacity === 'dropless') return null;
+    // A ragged layer that spills computes the rows that came, whatever their bound.
+    if (moe.capacity === 'dropless' || (moe.dispatch === 'ragged' && moe.overflow === 'spill')) return null;
     const need = neededFactors(layer, options), has = typeof moe.capacity === 'number' ? need.map(() => moe.capacity as number) : moe.capacity;
     const total = (list: readonly number[]): number => list.reduce((a, b) => a + b, 0);
     return need.some((n, e) => n > has[e]) || total(need) < (1 - saves) * total(has) ? need : null;

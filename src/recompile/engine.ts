@@ -104,8 +104,8 @@ export class Engine {
     if (!pending) { this.#ask(); return { verify: null }; }
     const step = this.#plant.next();
     try {
-      if (!pending.prepared) this.#prepare(pending);
       if (pending.trial) { this.#take(pending.trial.next); return { verify: null }; }
+      if (!pending.prepared && pending.due !== null && step >= pending.due - 1) this.#prepare(pending);
       if (!await this.#isReady(pending, step)) return { verify: null };
       if (pending.due !== null && step < pending.due - 1) return { verify: null };
       const key = this.#keyOf(pending);
@@ -134,11 +134,24 @@ export class Engine {
     return pending.due !== null ? pending.ready || must : this.#agreement.agreeSwapStep(step, pending.ready);
   }
 
+  /** While a step runs on the device: tracing and lowering cost the least then. */
+  during(): void {
+    const pending = this.#pending;
+    if (!pending || pending.prepared) return;
+    try {
+      this.#prepare(pending);
+    } catch (error) {
+      this.#fail(pending, error);
+    }
+  }
+
   /** After a step. `compared`: of a plan that ran beside. */
   async end(own: Shown, compared: Comparison | null): Promise<void> {
     const shown = await this.#agreement.reduceStats(own), pending = this.#pending;
     this.stats.show(shown);
     if (!pending) return;
+    // What a step took beyond the usual while a compiler ran beside it is part of the price.
+    if (!pending.trial) pending.stallMs += Math.max(0, own.ms - this.stats.usualMs()) || 0;
     if (compared) this.#judge(pending, compared);
     else if (pending.trial) {
       pending.trial.took(this.#turn, shown.ms);
@@ -168,6 +181,7 @@ export class Engine {
         }
         this.#plant.knobs.with(changes, () => undefined); // setters refuse what cannot be
         klass = this.#plant.knobs.classify(changes);
+        if (klass === 'R' && rule.only === 'N') { this.#past.set(rule.name, { ...past, last: step }); continue; }
         if (klass === 'R' && this.stats.clockWasRead()) throw new Error('a rule that reads a clock (run.ms) may not change results: the run could not be repeated');
       } catch (error) {
         this.#past.set(rule.name, { last: step, count: past.count, strikes: past.strikes + 1 });
@@ -185,17 +199,11 @@ export class Engine {
     const pending: Pending = { rule, step, class: klass, changes, reason, tolerance, due: klass === 'R' ? effect : null, prepared: null, ready: false, verified,
       compileMs: 0, verifyMs: 0, stallMs: 0, trial: null, effect: null, bytes: this.#plant.bytes() };
     this.#pending = pending;
-    try {
-      this.#prepare(pending);
-    } catch (error) {
-      this.#fail(pending, error);
-    }
   }
 
   #prepare(p: Pending): void {
     const start = performance.now();
     p.prepared = this.#plant.prepare(p.changes);
-    p.stallMs += performance.now() - start;
     p.prepared?.ready.then(() => { p.ready = true; p.compileMs = performance.now() - start; }, (error: unknown) => { if (this.#pending === p) this.#fail(p, error); });
   }
 

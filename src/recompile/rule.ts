@@ -20,6 +20,8 @@ export interface Rule<M extends object = never> {
   readonly budget?: number;
   /** Of a change of results: how far the loss of the new plan may lie from that of the old one, as a share of it; default any. */
   readonly tolerance?: number;
+  /** N: only where no result changes; what else it would change is left as it is. */
+  readonly only?: 'N';
   /** Of a change of no result: whether old and new plan take turns for 32 steps to see whether it pays; default true. */
   readonly measure?: boolean;
   /** Why, in a few words, for the event. */
@@ -42,7 +44,7 @@ export interface RecompileEvent {
   /** In the background. */
   readonly compile_ms: number;
   readonly verify_ms: number;
-  /** For which steps waited. */
+  /** For which steps waited, and what they took beyond the usual while the compiler ran beside. */
   readonly stall_ms: number;
   /** null: it did not come to it. */
   readonly verified: boolean | null;

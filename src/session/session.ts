@@ -84,7 +84,9 @@ export class Session {
           dryMs += performance.now() - start;
         }
         const start = performance.now(), program = await this.#trainProgram(part, phase);
-        const out = await this.executor.run(program, inputs);
+        const running = this.executor.run(program, inputs);
+        engine?.during();
+        const out = await running;
         ms += performance.now() - start;
         await this.#checkFinite(out, program, inputs);
         results.push(out);
