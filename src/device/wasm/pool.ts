@@ -119,7 +119,7 @@ function workerProgram(make: typeof makeRunner, listen: (f: (mail: Mail | Start)
       if (Atomics.load(words, at + 1) !== 0) return;
       const p = (n: number): number => Atomics.load(words, at + n) >>> 0;
       try {
-        runner?.run(p(2), p(3), p(4), p(5), p(6));
+        if (runner?.run(p(2), p(3), p(4), p(5), p(6)) !== true) return; // the thread that failed says why
         // The last to leave says so: until then the others still look at the run's counters.
         if (Atomics.add(words, at + 7, 1) + 1 === threads) {
           Atomics.store(words, at + 7, 0);
