@@ -1,11 +1,11 @@
 // A Session: a model with its values on a device. It traces and compiles a program for each shape of batch it meets, steps,
 // evaluates, predicts and saves.
-import { hostArray, type DType, type TypedArray } from '../base/dtype.ts';
+import type { DType, TypedArray } from '../base/dtype.ts';
 import { UserError } from '../base/errors.ts';
-import { byteSize, elements, sizes } from '../base/shape.ts';
-import type { Batch, HostTensor } from '../base/tensor.ts';
+import { byteSize, sizes } from '../base/shape.ts';
+import { checkBatch, type Batch, type HostTensor } from '../base/tensor.ts';
 import type { Graph } from '../graph/graph.ts';
-import type { Tensor } from '../graph/tensor.ts';
+import { Tensor } from '../graph/tensor.ts';
 import { add } from '../graph/ops/add.ts';
 import { mul } from '../graph/ops/mul.ts';
 import type { Loss } from '../nn/loss.ts';
@@ -59,7 +59,7 @@ export class NonFiniteError extends UserError {
   readonly step: number;
   constructor(step: number, what: string, op: string | null) {
     super(`step ${step}: the ${what} is not finite${op ? `; first produced by ${op}` : ''}; nothing was stored`,
-      'lower the learning rate, clip gradients, or look at the data of this step');
+      'lower the learning rate, clip gradients, or look at the data of this step: a class or token out of range gives NaN');
     this.step = step;
   }
 }
@@ -69,6 +69,7 @@ type Outputs = Record<string, HostTensor>;
 
 /** Builds a session on a platform: `compile` of web.ts and node.ts. */
 export async function compileOn(platform: Platform, model: Model, options: CompileOptions): Promise<Session> {
+  checkCall(model, options);
   return new Session(model, options, await openBackend(platform, { ...options, device: options.device ?? 'auto' }));
 }
 
@@ -82,6 +83,7 @@ export class Session {
   #step = 0;
   #arena = 0;
   #last: Promise<unknown> = Promise.resolve();
+  #closed: Promise<void> | null = null;
 
   constructor(model: Model, options: CompileOptions, backend: Backend) {
     this.model = model;
@@ -99,6 +101,7 @@ export class Session {
   /** One optimiser step. Throws NonFiniteError, with nothing stored, if the loss or a gradient is not finite. */
   step(batch: Batch): Promise<StepResult> {
     return this.#inOrder(async () => {
+      checkBatch(batch);
       const parts = this.options.accumulate ?? 1, micro = splitBatch(batch, parts);
       const results: Outputs[] = [];
       for (const [i, part] of micro.entries()) {
@@ -157,19 +160,26 @@ export class Session {
 
   /** Loss and model output for one batch, dropout off: { loss: [], output: [batch, ...] }. */
   forward(batch: Batch): Promise<Outputs> {
-    return this.#inOrder(async () => this.executor.run(await this.#program('eval', batch, () => this.evaluationGraph(batch)), this.#inputs(batch)));
+    return this.#inOrder(async () => {
+      checkBatch(batch);
+      return this.executor.run(await this.#program('eval', batch, () => this.evaluationGraph(batch)), this.#inputs(batch));
+    });
   }
 
   /** The model's output for an input, dropout off. */
   async predict(x: HostTensor): Promise<HostTensor> {
-    const graph = (): Graph => this.#traced(false, (t) => t.output('output', call(this.model, t.input('input', 'x', x))));
-    const out = await this.#inOrder(async () => this.executor.run(await this.#program('predict', { x, y: x }, graph), { ...this.#inputs({ x, y: x }), x: x.data }));
+    const graph = (): Graph => this.#traced(false, (t) => t.output('output', this.#apply(t.input('input', 'x', x))));
+    const out = await this.#inOrder(async () => {
+      checkBatch({ x, y: x });
+      return this.executor.run(await this.#program('predict', { x, y: x }, graph), this.#inputs({ x, y: x }));
+    });
     return out['output'];
   }
 
   /** Compiles the programs of a step for batches of this shape, without running them; gives the one that updates. */
   prepare(batch: Batch): Promise<Runnable> {
     return this.#inOrder(async () => {
+      checkBatch(batch);
       const parts = this.options.accumulate ?? 1, [part] = splitBatch(batch, parts);
       if (parts > 1) await this.#trainProgram(part, 'add');
       return this.#trainProgram(part, parts === 1 ? undefined : 'apply');
@@ -201,7 +211,7 @@ export class Session {
 
   #lossGraph(t: Trace, batch: Batch): void {
     const x = t.input('input', 'x', batch.x), y = t.input('input', 'y', batch.y);
-    const output = call(this.model, x), loss = this.options.loss(output, y);
+    const output = this.#apply(x), loss = this.options.loss(output, y);
     if (loss.shape.length !== 0) throw new UserError(`the loss must be one number, got shape [${sizes(loss.shape).join(', ')}]`, 'take its mean');
     t.output('loss', loss);
     if (!t.training) {
@@ -211,6 +221,13 @@ export class Session {
     t.output('total', t.losses.reduce((sum, l) => add(sum, mul(l.value, l.coefficient)), loss));
     for (const l of t.losses) t.output(`aux:${l.name}`, l.value);
     for (const s of t.stats) t.output(`stat:${s.name}`, s.value);
+  }
+
+  /** The model's output in the graph of x. */
+  #apply(x: Tensor): Tensor {
+    const output = call(this.model, x), given: unknown = output;
+    if (!(given instanceof Tensor)) throw new UserError(`the model's forward(x) must return a tensor, got ${Array.isArray(given) ? 'a list' : typeof given}`);
+    return output;
   }
 
   #traced(training: boolean, build: (t: Trace) => void): Graph { return traceGraph(this.named, training, build); }
@@ -263,6 +280,7 @@ export class Session {
 
   /** Programs share one arena: calls run one after the other, also when they are not awaited. */
   #inOrder<T>(work: () => Promise<T>): Promise<T> {
+    if (this.#closed) return Promise.reject(closedError());
     const next = this.#last.then(work, work);
     this.#last = next.catch(() => undefined);
     return next;
@@ -270,6 +288,7 @@ export class Session {
 
   /** Values of all states by name: parameters, optimiser moments. Creates the parameters if nothing ran yet. */
   states(): { name: string; dtype: DType; shape: readonly number[]; read: () => HostTensor }[] {
+    if (this.#closed) throw closedError();
     this.#createParameters();
     return this.executor.stateNames().filter((n) => !n.startsWith('cache/')).map((name) => {
       const { dtype, shape } = this.executor.getState(name);
@@ -331,12 +350,22 @@ export class Session {
     return files;
   }
 
-  async close(): Promise<void> {
-    await this.#last;
-    this.executor.close();
+  /** Waits for what was called before, then gives memory and threads back. What is called after it is refused; closing again does nothing. */
+  close(): Promise<void> {
+    this.#closed ??= this.#last.then(() => { this.executor.close(); });
+    return this.#closed;
   }
 
   async [Symbol.asyncDispose](): Promise<void> { await this.close(); }
+}
+
+const closedError = (): UserError => new UserError('this session is closed', 'call close() after the last use of it');
+
+/** What TypeScript would have refused. */
+function checkCall(model: unknown, options: unknown): void {
+  const { forward } = (model ?? {}) as { forward?: unknown }, { loss } = (options ?? {}) as { loss?: unknown };
+  if (typeof forward !== 'function') throw new UserError('compile: the model has no function forward(x)', 'a module of nn, or an object with forward(x: Tensor): Tensor');
+  if (typeof loss !== 'function') throw new UserError('compile: there is no loss', 'compile(model, { loss: loss.crossEntropy, optimizer: optim.adamW({ lr: 1e-3 }) })');
 }
 
 function splitBatch(batch: Batch, parts: number): Batch[] {
