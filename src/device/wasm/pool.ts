@@ -49,7 +49,7 @@ export class WorkerPool implements Pool {
     this.#words = new Int32Array(memory.buffer);
     this.#control = control >>> 2;
     this.#ports = scratches.map((scratch, thread) => startWorker({ memory, control, scratch, thread, threads: scratches.length, layout }));
-    for (const port of this.#ports) port.hear((a) => { this.#hear(a); }, (error) => { this.#dead = error; this.#waiting?.reject(error); this.#waiting = null; });
+    for (const port of this.#ports) port.hear((a) => { this.#hear(a); }, (error) => { this.#dead ??= error; this.#waiting?.reject(this.#dead); this.#waiting = null; });
   }
 
   #hear(answer: Answer): void {
@@ -162,7 +162,7 @@ function startWorker(start: Start): Port {
     const worker = new threads.Worker(head + TEXT, { eval: true, execArgv: [], name: `dynamoe wasm ${start.thread}` });
     worker.postMessage(start);
     return { post: (m) => { worker.postMessage(m); }, hold: (on) => { if (on) worker.ref(); else worker.unref(); }, end: () => { void worker.terminate(); },
-      hear: (f, fail) => { worker.on('message', f); worker.on('error', (e: unknown) => { fail(failed(e)); }); } };
+      hear: (f, fail) => { worker.on('message', f); worker.on('error', (e: unknown) => { fail(failed(e)); }); worker.on('exit', (code: number) => { fail(failed(`exit code ${code}`)); }); } };
   }
   const head = 'const listen = (f) => { self.onmessage = (e) => { f(e.data); }; }, post = (m) => { self.postMessage(m); };\n';
   const url = URL.createObjectURL(new Blob([head + TEXT], { type: 'text/javascript' }));
