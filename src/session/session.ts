@@ -3,9 +3,9 @@
 import type { DType, TypedArray } from '../base/dtype.ts';
 import { UserError } from '../base/errors.ts';
 import { byteSize, sizes } from '../base/shape.ts';
-import type { Batch, HostTensor } from '../base/tensor.ts';
+import { checkBatch, type Batch, type HostTensor } from '../base/tensor.ts';
 import type { Graph } from '../graph/graph.ts';
-import type { Tensor } from '../graph/tensor.ts';
+import { Tensor } from '../graph/tensor.ts';
 import { add } from '../graph/ops/add.ts';
 import { mul } from '../graph/ops/mul.ts';
 import type { Loss } from '../nn/loss.ts';
@@ -24,7 +24,7 @@ import { call, type Trace } from '../trace/trace.ts';
 import { decodeCheckpoint, encodeCheckpoint, type CheckpointContent } from '../io/checkpoint.ts';
 import { openBackend, type Backend } from './backend.ts';
 import { Programs } from './programs.ts';
-import { NonFiniteError, phaseOf, splitBatch, type CompileOptions, type Model, type Phase, type StepResult } from './step.ts';
+import { checkCall, closedError, NonFiniteError, phaseOf, splitBatch, type CompileOptions, type Model, type Phase, type StepResult } from './step.ts';
 import { contentOf, restoreFrom } from './checkpoint.ts';
 import type { DeviceName, Files, Platform } from './platform.ts';
 
@@ -35,6 +35,7 @@ export interface PlanState { readonly knobs: Readonly<Record<string, Settings>>;
 
 /** Builds a session on a platform: `compile` of web.ts and node.ts. */
 export async function compileOn(platform: Platform, model: Model, options: CompileOptions): Promise<Session> {
+  checkCall(model, options);
   return new Session(model, options, await openBackend(platform, { ...options, device: options.device ?? 'auto' }));
 }
 
@@ -52,6 +53,7 @@ export class Session {
   /** The batch that plans are compiled for: shapes alone matter. */
   #shapes: Batch | null = null;
   #last: Promise<unknown> = Promise.resolve();
+  #closed: Promise<void> | null = null;
 
   constructor(model: Model, options: CompileOptions, backend: Backend) {
     this.model = model;
@@ -71,6 +73,7 @@ export class Session {
   /** One optimiser step. Throws NonFiniteError, with nothing stored, if the loss or a gradient is not finite. */
   step(batch: Batch): Promise<StepResult> {
     return this.#inOrder(async () => {
+      checkBatch(batch);
       const engine = this.#engine, parts = this.options.accumulate ?? 1, micro = splitBatch(batch, parts);
       this.#shapes = micro[0];
       const verify = (await engine?.begin())?.verify ?? null, results: Outputs[] = [], dry: Outputs[] = [];
@@ -196,19 +199,26 @@ export class Session {
 
   /** Loss and model output for one batch, dropout off: { loss: [], output: [batch, ...] }. */
   forward(batch: Batch): Promise<Outputs> {
-    return this.#inOrder(async () => this.executor.run(await this.#programs.get(this.#key('eval', batch), () => this.evaluationGraph(batch)), this.#inputs(batch)));
+    return this.#inOrder(async () => {
+      checkBatch(batch);
+      return this.executor.run(await this.#programs.get(this.#key('eval', batch), () => this.evaluationGraph(batch)), this.#inputs(batch));
+    });
   }
 
   /** The model's output for an input, dropout off. */
   async predict(x: HostTensor): Promise<HostTensor> {
-    const graph = (): Graph => this.#traced(false, (t) => t.output('output', call(this.model, t.input('input', 'x', x))));
-    const out = await this.#inOrder(async () => this.executor.run(await this.#programs.get(this.#key('predict', { x, y: x }), graph), { ...this.#inputs({ x, y: x }), x: x.data }));
+    const graph = (): Graph => this.#traced(false, (t) => t.output('output', this.#apply(t.input('input', 'x', x))));
+    const out = await this.#inOrder(async () => {
+      checkBatch({ x, y: x });
+      return this.executor.run(await this.#programs.get(this.#key('predict', { x, y: x }), graph), this.#inputs({ x, y: x }));
+    });
     return out['output'];
   }
 
   /** Compiles the programs of a step for batches of this shape, without running them; gives the one that updates. */
   prepare(batch: Batch): Promise<Runnable> {
     return this.#inOrder(async () => {
+      checkBatch(batch);
       const [part] = splitBatch(batch, this.options.accumulate ?? 1), phases = this.#phases();
       if (phases.length > 1) await this.#trainProgram(part, 'add');
       return this.#trainProgram(part, phases[phases.length - 1]);
@@ -238,7 +248,7 @@ export class Session {
   #lossGraph(t: Trace, batch: Batch): void {
     t.observed = this.#engine !== null;
     const x = t.input('input', 'x', batch.x), y = t.input('input', 'y', batch.y);
-    const output = call(this.model, x), loss = this.options.loss(output, y);
+    const output = this.#apply(x), loss = this.options.loss(output, y);
     if (loss.shape.length !== 0) throw new UserError(`the loss must be one number, got shape [${sizes(loss.shape).join(', ')}]`, 'take its mean');
     t.output('loss', loss);
     if (!t.training) {
@@ -248,6 +258,13 @@ export class Session {
     t.output('total', t.losses.reduce((sum, l) => add(sum, mul(l.value, l.coefficient)), loss));
     for (const l of t.losses) t.output(`aux:${l.name}`, l.value);
     for (const s of t.stats) t.output(`stat:${s.name}`, s.value);
+  }
+
+  /** The model's output in the graph of x. */
+  #apply(x: Tensor): Tensor {
+    const output = call(this.model, x), given: unknown = output;
+    if (!(given instanceof Tensor)) throw new UserError(`the model's forward(x) must return a tensor, got ${Array.isArray(given) ? 'a list' : typeof given}`);
+    return output;
   }
 
   #traced(training: boolean, build: (t: Trace) => void): Graph { return traceGraph(this.named, training, build); }
@@ -291,6 +308,7 @@ export class Session {
 
   /** Programs share one arena: calls run one after the other, also when they are not awaited. */
   #inOrder<T>(work: () => Promise<T>): Promise<T> {
+    if (this.#closed) return Promise.reject(closedError());
     const next = this.#last.then(work, work);
     this.#last = next.catch(() => undefined);
     return next;
@@ -298,6 +316,7 @@ export class Session {
 
   /** Values of all states by name: parameters, optimiser moments. Creates the parameters if nothing ran yet. */
   states(): { name: string; dtype: DType; shape: readonly number[]; read: () => HostTensor }[] {
+    if (this.#closed) throw closedError();
     this.#createParameters();
     return this.executor.stateNames().filter((n) => !n.startsWith('cache/')).map((name) => {
       const { dtype, shape } = this.executor.getState(name);
@@ -359,9 +378,10 @@ export class Session {
     return files;
   }
 
-  async close(): Promise<void> {
-    await this.#last;
-    this.executor.close();
+  /** Waits for what was called before, then gives memory and threads back. What is called after it is refused; closing again does nothing. */
+  close(): Promise<void> {
+    this.#closed ??= this.#last.then(() => { this.executor.close(); });
+    return this.#closed;
   }
 
   async [Symbol.asyncDispose](): Promise<void> { await this.close(); }

@@ -15,7 +15,7 @@ export interface CompileOptions {
   readonly loss: Loss;
   /** Needed for `step`. */
   readonly optimizer?: Optimizer;
-  /** Default `auto`: native where a C compiler is found, else wasm. The same bits on both. */
+  /** Default `auto`: native where a C compiler is found, else wasm. float32 has the same bits on both. */
   readonly device?: DeviceName;
   readonly threads?: number;
   /** Of the starting values, dropout and noise; default 0. */
@@ -50,7 +50,7 @@ export class NonFiniteError extends UserError {
   readonly step: number;
   constructor(step: number, what: string, op: string | null) {
     super(`step ${step}: the ${what} is not finite${op ? `; first produced by ${op}` : ''}; nothing was stored`,
-      'lower the learning rate, clip gradients, or look at the data of this step');
+      'lower the learning rate, clip gradients, or look at the data of this step: a class or token out of range gives NaN');
     this.step = step;
   }
 }
@@ -68,4 +68,13 @@ export function splitBatch(batch: Batch, parts: number): Batch[] {
     return { dtype: t.dtype, shape: [size / parts, ...t.shape.slice(1)], data: t.data.slice(i * step, (i + 1) * step) };
   };
   return Array.from({ length: parts }, (_, i) => ({ x: cut(batch.x, i), y: cut(batch.y, i) }));
+}
+
+export const closedError = (): UserError => new UserError('this session is closed', 'call close() after the last use of it');
+
+/** What TypeScript would have refused. */
+export function checkCall(model: unknown, options: unknown): void {
+  const { forward } = (model ?? {}) as { forward?: unknown }, { loss } = (options ?? {}) as { loss?: unknown };
+  if (typeof forward !== 'function') throw new UserError('compile: the model has no function forward(x)', 'a module of nn, or an object with forward(x: Tensor): Tensor');
+  if (typeof loss !== 'function') throw new UserError('compile: there is no loss', 'compile(model, { loss: loss.crossEntropy, optimizer: optim.adamW({ lr: 1e-3 }) })');
 }
