@@ -174,7 +174,7 @@ export class Engine {
         } else {
           if (!rule.trigger(this.stats)) continue;
           const draft = this.#plant.draft();
-          rule.alter(draft.model as never, this.stats);
+          rule.alter(draft.model, this.stats);
           changes = draft.changes();
           if (changes.length === 0) continue;
           reason = rule.reason?.(this.stats) ?? rule.name;

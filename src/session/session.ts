@@ -8,8 +8,6 @@ import type { Graph } from '../graph/graph.ts';
 import { Tensor } from '../graph/tensor.ts';
 import { add } from '../graph/ops/add.ts';
 import { mul } from '../graph/ops/mul.ts';
-import type { Loss } from '../nn/loss.ts';
-import type { Optimizer } from '../optim/optimizer.ts';
 import { FLAG } from '../optim/updates.ts';
 import { traceGraph, trainingGraph } from '../pipeline.ts';
 import { compare } from '../recompile/compare.ts';
@@ -26,7 +24,7 @@ import { openBackend, type Backend } from './backend.ts';
 import { Programs } from './programs.ts';
 import { checkCall, closedError, NonFiniteError, phaseOf, splitBatch, type CompileOptions, type Model, type Phase, type StepResult } from './step.ts';
 import { contentOf, restoreFrom } from './checkpoint.ts';
-import type { DeviceName, Files, Platform } from './platform.ts';
+import type { Files, Platform } from './platform.ts';
 
 type Inputs = Record<string, TypedArray>;
 type Outputs = Record<string, HostTensor>;
@@ -118,7 +116,7 @@ export class Session {
    */
   recompile<M extends object = Model>(rule: Rule<M>): void {
     if (this.#engine?.rules.includes(rule.name)) throw new UserError(`there is a rule named "${rule.name}" already`, 'give each rule a name of its own');
-    this.#recompiler().add(rule as Rule<never> as Rule<object>);
+    this.#recompiler().add(rule);
   }
 
   #recompiler(): Engine {
@@ -136,7 +134,7 @@ export class Session {
     const plans = this.#knobs.with(changes, () => this.#phases().map((phase) => ({ key: this.#trainKey(shapes, phase), phase })));
     const cached = plans.every(({ key }) => this.#programs.has(key));
     const coming = this.#knobs.with(changes, () => plans.map(({ key, phase }) => (this.#programs.has(key) ? null : this.#programs.begin(key, () => this.trainGraph(shapes, phase)))));
-    const ready = Promise.all(coming.map((c) => c?.ready)).then(() => undefined);
+    const ready = Promise.all(coming.flatMap((c) => c?.ready ?? [])).then(() => undefined);
     ready.catch(() => { for (const { key } of plans) this.#programs.drop(key); });
     return { cached, ready, load: () => { for (const { key } of plans) this.#programs.load(key); }, bytes: () => this.#planBytes(changes) };
   }
