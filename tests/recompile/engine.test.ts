@@ -75,7 +75,7 @@ test('1,000 forced recompilations, a quarter made to fail, change no bit and cos
   const plain = await open(), forced = await open(), stream = new Stream(1, 'forced');
   let tries = 0, at = 0;
   const fails = (): number => (tries % 4 === 0 ? 1 + (tries / 4) % 4 : 0);
-  forced.session.recompile<LM>({ name: 'forced', cooldown: 0, measure: false,
+  forced.session.recompile<LM>({ name: 'forced', cooldown: 0, measure: false, only: 'N',
     trigger: () => {
       if (forced.session.steps < at) return false;
       at = forced.session.steps + 1 + Math.floor(3 * stream.uniform(0, tries++));
@@ -157,7 +157,7 @@ test('two executors that compile at different speeds swap at the same step', asy
     resolve(ready && other.ready);
     other.resolve(ready && other.ready);
   });
-  const agreement: Agreement = { reduceStats: (own) => Promise.resolve({ ...own, ms: 1 }), agreeSwapStep, anyOverflow: (own) => Promise.resolve(own) };
+  const agreement: Agreement = { reduceStats: (own) => Promise.resolve({ ...own, ms: 1 }), agreeSwapStep, anyFailed: (own) => Promise.resolve(own), anyOverflow: (own) => Promise.resolve(own) };
   const a = await open({ agreement }), b = await open({ agreement });
   // One of them is slow: its compiler takes the time of many steps.
   const { device } = b.session.executor as unknown as { device: { compile(kernels: unknown): Promise<void> } }, real = device.compile.bind(device);
