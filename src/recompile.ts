@@ -2,7 +2,8 @@
 export { adaptCapacity, type AdaptCapacityOptions } from './recompile/adaptCapacity.ts';
 export { alone, type Agreement } from './recompile/agreement.ts';
 export { chooseDispatch, type ChooseDispatchOptions } from './recompile/chooseDispatch.ts';
-export type { Decision, EngineState } from './recompile/engine.ts';
+export type { EngineState } from './recompile/engine.ts';
 export { RunStats, type LayerStats } from './observe/run-stats.ts';
 export { policies, policiesFor, POLICY_NAMES } from './recompile/policies.ts';
 export type { Change, ChangeClass, RecompileEvent, Rule } from './recompile/rule.ts';
+export type { Decision } from './recompile/pending.ts';

@@ -159,9 +159,11 @@ export function groupKernels(storage: Storage): Grouping {
    * new one. */
   function overwriteStates(): Set<ValueId> {
     const done = new Set<ValueId>();
-    for (const { state, value } of graph.updates) {
+    for (const { state, value, unless } of graph.updates) {
       const writer = groupOf.get(value);
       if (!writer || !soleUse(value) || writer.kind === 'loops') continue;
+      // What else needs the value needs it even where the update is not to be: the kernel runs, and the state waits for a copy.
+      if (writer.unless !== unless) continue;
       const reads = (set: ReadonlySet<ValueId>): boolean => [...set].some((leaf) => home(leaf) === state);
       if (reads(writer.elsewhere)) continue;
       const readers = groups.filter((g) => g !== writer && reads(g.reads));

@@ -136,7 +136,7 @@ export class RunStats {
     this.#steps = steps;
     this.#loss = nan(loss);
     this.#layers = new Map(Object.entries(layers).map(([path, l]) => [path, { ...l, gateEntropy: nan(l.gateEntropy), secondGateWeight: nan(l.secondGateWeight) }]));
-    this.#late = [...late];
+    this.#late = late.map((l) => ({ ...l, loss: nan(l.loss) }));
   }
 }
 

@@ -6,6 +6,8 @@ export interface Agreement {
   reduceStats(own: Shown): Promise<Shown>;
   /** Whether all have the new plan ready before step `step`: then all swap there. Asked at each boundary by all while a plan is awaited. */
   agreeSwapStep(step: number, ready: boolean): Promise<boolean>;
+  /** Whether what is awaited failed anywhere (a compiler, too little memory, a result that differs): then all give it up. */
+  anyFailed(own: boolean): Promise<boolean>;
   /** Whether a count went over its bound anywhere. */
   anyOverflow(own: boolean): Promise<boolean>;
 }
@@ -13,5 +15,6 @@ export interface Agreement {
 export const alone: Agreement = {
   reduceStats: (own) => Promise.resolve(own),
   agreeSwapStep: (_, ready) => Promise.resolve(ready),
+  anyFailed: (own) => Promise.resolve(own),
   anyOverflow: (own) => Promise.resolve(own),
 };

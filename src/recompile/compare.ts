@@ -1,11 +1,12 @@
-// Whether a dry run of a new plan gave what the real step gave. In: outputs of both by name, for each micro-batch.
+// Whether a dry run of a new plan gave what the real step gave. In: outputs of both by name, for each micro-batch, or why it failed.
 import type { HostTensor } from '../base/tensor.ts';
-import type { Comparison } from './engine.ts';
+import type { Comparison } from './plant.ts';
 
 type Outputs = Readonly<Record<string, HostTensor>>;
 
-export function compare(real: readonly Outputs[], dry: readonly Outputs[], ms: number): Comparison {
+export function compare(real: readonly Outputs[], dry: readonly Outputs[], ms: number, failed: string | null = null): Comparison {
   const value = (all: readonly Outputs[], name: string): number => all.reduce((n, o) => n + Number(o[name]?.data[0] ?? NaN), 0) / all.length;
+  if (failed !== null) return { equal: false, finite: false, loss: value(real, 'loss'), dryLoss: NaN, ms, differs: failed };
   const differs = real.flatMap((outputs, i) => {
     // A dry run's flag says that it was dry; which rows spilled depends on capacities, though the results do not; statistics that only
     // one plan has have nothing to be compared with.
@@ -13,7 +14,7 @@ export function compare(real: readonly Outputs[], dry: readonly Outputs[], ms: n
     return names.filter((n) => !sameBits(outputs[n], dry[i][n]));
   });
   const dryLoss = value(dry, 'loss'), norm = value(dry, 'grad_norm');
-  return { equal: differs.length === 0, finite: Number.isFinite(dryLoss) && (Number.isFinite(norm) || !('grad_norm' in (real.at(-1) ?? {}))), loss: value(real, 'loss'), dryLoss, ms, differs: differs[0] ?? null };
+  return { equal: differs.length === 0, finite: Number.isFinite(dryLoss) && (Number.isFinite(norm) || !('grad_norm' in (real.at(-1) ?? {}))), loss: value(real, 'loss'), dryLoss, ms, differs: differs.length > 0 ? `${differs[0]} differs` : null };
 }
 
 function sameBits(a: HostTensor, b: HostTensor | undefined): boolean {

@@ -3,15 +3,20 @@
 import { UserError } from '../base/errors.ts';
 import { Parameter } from '../trace/parameter.ts';
 import { knobRules, type Change, type KnobValue } from '../trace/knobs.ts';
+import { nameParameters, type Named } from '../trace/module.ts';
 
 export interface Draft<M extends object> { readonly model: M; changes(): Change[] }
 
-export function draftOf<M extends object>(model: M): Draft<M> {
+export function draftOf<M extends object>(model: M, named: Named = nameParameters(model)): Draft<M> {
   const written = new Map<string, Change>(), made = new Map<object, object>();
   const plain = (v: unknown): boolean => ['string', 'number', 'boolean'].includes(typeof v) || (Array.isArray(v) && v.every((x) => ['string', 'number', 'boolean'].includes(typeof x)));
 
-  const wrap = (target: object, path: string): object => {
-    const found = made.get(target);
+  // A list is set as a whole: what is written into it would be lost, or would reach the model.
+  const fixed = (v: unknown): unknown => (Array.isArray(v) ? Object.freeze([...v as unknown[]]) : v);
+
+  const wrap = (target: object, reached: string): object => {
+    // A module that is reached by two ways has one name.
+    const path = named.paths.get(target) ?? reached, found = made.get(target);
     if (found) return found;
     const rules = knobRules(target), at = (key: string | symbol): string => (path ? `${path}.${String(key)}` : String(key));
     const refuse = (key: string | symbol, what: string): never => {
@@ -24,14 +29,16 @@ export function draftOf<M extends object>(model: M): Draft<M> {
         if (own) return own.to;
         // Getters of classes with private fields want the real object.
         const value: unknown = Reflect.get(target, key, target);
-        if (typeof value === 'function' && key !== 'constructor' && !Array.isArray(target)) return value.bind(target) as unknown;
-        if (typeof key === 'symbol' || typeof value !== 'object' || value === null || (rules && key in rules)) return value;
+        // A method would write on the model itself.
+        if (typeof value === 'function' && key !== 'constructor' && !Array.isArray(target)) return () => refuse(key, 'called');
+        if (typeof key === 'symbol' || typeof value !== 'object' || value === null) return value;
+        if (rules && key in rules) return fixed(value);
         return wrap(value, at(key));
       },
       set(_, key, value: unknown) {
         if (typeof key === 'symbol' || !rules || !(key in rules) || target instanceof Parameter) return refuse(key, 'set');
         if (!plain(value)) return refuse(key, `set to ${String(value)}`);
-        const from = Reflect.get(target, key, target) as KnobValue, to = value as KnobValue;
+        const from = Reflect.get(target, key, target) as KnobValue, to = fixed(value) as KnobValue;
         if (JSON.stringify(from) === JSON.stringify(to)) written.delete(at(key));
         else written.set(at(key), { path, knob: key, from, to });
         return true;

@@ -2,65 +2,26 @@
 // In: rules, and the results of steps; out: which plan the next step takes, and an event for each decision. It knows a session only as
 // a Plant. Nothing that fails here costs a step: it is told by name, and the old plan goes on.
 import { RunStats, type Shown, type StatsState } from '../observe/run-stats.ts';
+import type { Change, Settings } from '../trace/knobs.ts';
 import { alone, type Agreement } from './agreement.ts';
-import type { Draft } from './draft.ts';
-import type { Change, ChangeClass, Knobs, Settings } from '../trace/knobs.ts';
+import { asError, messageOf, Pending, type Decision } from './pending.ts';
+import type { Comparison, Plant } from './plant.ts';
 import type { RecompileEvent, Rule } from './rule.ts';
+import { Rules, STRIKES, type Fault, type RulesState } from './rules.ts';
 import { Trial } from './trial.ts';
 
 /** Steps from the decision to the first step of a change of results. */
 export const NOTICE = 32;
-const COOLDOWN = 100, STRIKES = 3; // exceptions until a rule is left out
-
-/** A plan that is compiled or being compiled. `load` takes its memory; throws if there is too little. */
-export interface Prepared { readonly cached: boolean; readonly ready: Promise<void>; load(): void; bytes(): number }
-
-/** What the engine works on. */
-export interface Plant {
-  readonly knobs: Knobs;
-  /** Number of the step that comes next: 1 for the first. */
-  next(): number;
-  draft(): Draft<object>;
-  /** Begins to compile the programs of a step as they are with these changes; null while no step was begun yet. Throws where the model
-   * cannot be traced with them. */
-  prepare(changes: readonly Change[]): Prepared | null;
-  /** Planned bytes of the plan that runs. */
-  bytes(): number;
-}
-
-interface Pending {
-  readonly rule: string;
-  readonly step: number;
-  readonly class: ChangeClass;
-  readonly changes: readonly Change[];
-  readonly reason: string;
-  readonly tolerance: number;
-  /** First step of the new plan: known from the start for a change of results. */
-  readonly due: number | null;
-  prepared: Prepared | null;
-  ready: boolean;
-  verified: boolean;
-  compileMs: number;
-  verifyMs: number;
-  stallMs: number;
-  trial: Trial | null;
-  effect: number | null;
-  readonly bytes: number;
-}
-
-interface Past { last: number; count: number; strikes: number }
-
-/** A line of the decision log: changes of results, in order. Plain JSON. */
-export interface Decision { readonly step: number; readonly effect: number; readonly rule: string; readonly changes: readonly Change[] }
+const RETRIES = 3, WAIT = 32; // a change of no result waits so often, so many steps, for memory
+const PATIENCE = 256; // steps with batches of other shapes than the plan was made for
 
 /** What resume needs: plain JSON. */
-export interface EngineState {
+export interface EngineState extends RulesState {
   readonly knobs: Readonly<Record<string, Settings>>;
   readonly stats: StatsState;
-  readonly rules: Readonly<Record<string, Past>>;
   readonly log: readonly Decision[];
   /** A change of results that is decided and not yet in force. */
-  readonly pending: (Decision & { readonly reason: string; readonly tolerance: number | null; readonly verified: boolean }) | null;
+  readonly pending: (Decision & { readonly reason: string; readonly tolerance: number | null; readonly verified: boolean | null }) | null;
 }
 
 /** What the next step is to do. */
@@ -69,22 +30,18 @@ export interface StepPlan {
   readonly verify: readonly Change[] | null;
 }
 
-/** How a dry run compared with the real step. */
-export interface Comparison { readonly equal: boolean; readonly finite: boolean; readonly loss: number; readonly dryLoss: number; readonly ms: number; readonly differs: string | null }
-
 export class Engine {
   readonly stats = new RunStats();
   readonly #plant: Plant;
   readonly #agreement: Agreement;
   readonly #emit: (event: RecompileEvent) => void;
-  readonly #rules = new Map<string, Rule<object>>();
-  readonly #past = new Map<string, Past>();
+  readonly #rules = new Rules();
   readonly #verified = new Set<string>();
   readonly #log: Decision[] = [];
-  /** Changes of results that may be taken back, by rule. */
-  readonly #inForce = new Map<string, readonly Change[]>();
   #pending: Pending | null = null;
+  /** Which plan the step that runs takes in a trial; between steps it is the old one. */
   #turn: 'old' | 'new' = 'old';
+  #timed = false;
 
   constructor(plant: Plant, emit: (event: RecompileEvent) => void, agreement: Agreement = alone) {
     this.#plant = plant;
@@ -93,205 +50,197 @@ export class Engine {
   }
 
   /** Rules are asked in the order in which they came; one recompilation is under way at a time. */
-  add(rule: Rule<object>): void { this.#rules.set(rule.name, rule); }
-  get rules(): readonly string[] { return [...this.#rules.keys()]; }
-  get busy(): boolean { return this.#pending !== null; }
-  get log(): readonly Decision[] { return this.#log; }
+  add(rule: Rule<object>): void { this.#rules.add(rule); }
+  get rules(): readonly string[] { return this.#rules.names; }
 
   /** At a step boundary. Whatever the engine does here, it does to the time of the step: that is counted as stall. */
   async begin(): Promise<StepPlan> {
-    const start = performance.now(), pending = this.#pending;
-    if (!pending) { this.#ask(); return { verify: null }; }
-    const step = this.#plant.next();
+    const start = performance.now(), step = this.#plant.next();
+    if (this.#pending?.class !== 'R') this.#ask(step);
+    const p = this.#pending;
+    if (!p || p.decision.step === step) return { verify: null };
     try {
-      if (pending.trial) { this.#take(pending.trial.next); return { verify: null }; }
-      if (!pending.prepared && pending.due !== null && step >= pending.due - 1) this.#prepare(pending);
-      if (!await this.#isReady(pending, step)) return { verify: null };
-      if (pending.due !== null && step < pending.due - 1) return { verify: null };
-      const key = this.#keyOf(pending);
-      if (!pending.verified && !this.#verified.has(key)) {
-        pending.prepared?.load();
-        return { verify: pending.changes };
-      }
-      if (pending.due === null || step >= pending.due) {
-        pending.prepared?.load();
-        this.#swap(pending, step);
-      }
-      return { verify: null };
+      return { verify: await this.#advance(p, step) };
     } catch (error) {
-      this.#fail(pending, error);
+      this.#fail(p, asError(error));
       return { verify: null };
     } finally {
-      pending.stallMs += performance.now() - start;
+      p.stallMs += performance.now() - start;
     }
   }
 
-  async #isReady(pending: Pending, step: number): Promise<boolean> {
-    const must = pending.due !== null && step >= pending.due - 1;
-    if (must) await pending.prepared?.ready;
-    // Lets what has settled be seen.
-    await Promise.race([pending.prepared?.ready, Promise.resolve()]);
-    return pending.due !== null ? pending.ready || must : this.#agreement.agreeSwapStep(step, pending.ready);
+  /** Gives the changes that this step is to verify. Throws why the recompilation is given up. */
+  async #advance(p: Pending, step: number): Promise<readonly Change[] | null> {
+    if (p.trial) {
+      this.#turns(p.trial);
+      return null;
+    }
+    const must = p.due !== null && step >= p.due - 1, shape = this.#plant.shape();
+    if (p.due !== null && !must) return null;
+    if (must && p.error === null) {
+      if (!p.prepared?.has(shape)) this.#prepare(p);
+      await p.prepared?.ready.catch(() => undefined);
+    }
+    await Promise.resolve(); // lets what has settled be seen
+    this.#load(p, step);
+    if (await this.#agreement.anyFailed(p.error !== null)) throw p.error ?? new Error('it failed in another process');
+    if (p.due === null && !await this.#agreement.agreeSwapStep(step, p.loaded)) return null;
+    if (p.due === null && !p.prepared?.has(shape)) {
+      if (++p.passed > PATIENCE) throw new Error('no batch came of the shapes that it was compiled for');
+      return null;
+    }
+    if (p.verified === null && !this.#verified.has(this.#keyOf(p))) return p.decision.changes;
+    if (p.due === null || step >= p.due) this.#swap(p, step);
+    return null;
+  }
+
+  #load(p: Pending, step: number): void {
+    if (p.loaded || !p.ready || p.error !== null || step < p.notBefore) return;
+    try {
+      p.prepared?.load();
+      p.loaded = true;
+    } catch (error) {
+      if (p.class === 'N' && ++p.tries <= RETRIES) p.notBefore = step + WAIT; else p.error = asError(error);
+    }
   }
 
   /** While a step runs on the device: tracing and lowering cost the least then. */
   during(): void {
-    const pending = this.#pending;
-    if (!pending || pending.prepared) return;
+    const p = this.#pending;
+    if (p && !p.prepared && p.error === null) this.#prepare(p);
+  }
+
+  #prepare(p: Pending): void {
+    const start = performance.now();
+    p.ready = p.loaded = false;
     try {
-      this.#prepare(pending);
+      const prepared = this.#plant.prepare(p.decision.changes);
+      p.prepared = prepared;
+      prepared.ready.then(() => { p.ready = p.prepared === prepared; p.compileMs = performance.now() - start; }, (error: unknown) => { p.error = asError(error); });
     } catch (error) {
-      this.#fail(pending, error);
+      p.error = asError(error);
     }
   }
 
   /** After a step. `compared`: of a plan that ran beside. */
   async end(own: Shown, compared: Comparison | null): Promise<void> {
-    const shown = await this.#agreement.reduceStats(own), pending = this.#pending;
+    const shown = await this.#agreement.reduceStats(own), p = this.#pending;
     this.stats.show(shown);
-    if (!pending) return;
+    if (!p) return;
     // What a step took beyond the usual while a compiler ran beside it is part of the price.
-    if (!pending.trial) pending.stallMs += Math.max(0, own.ms - this.stats.usualMs()) || 0;
-    if (compared) this.#judge(pending, compared);
-    else if (pending.trial) {
-      pending.trial.took(this.#turn, shown.ms);
-      if (pending.trial.done) this.#conclude(pending, pending.trial);
+    if (!p.trial) p.stallMs += Math.max(0, own.ms - this.stats.usualMs()) || 0;
+    if (compared) this.#judge(p, compared);
+    else if (p.trial && this.#timed) {
+      p.trial.took(this.#turn, shown.ms);
+      if (p.trial.done) this.#conclude(p, p.trial);
     }
   }
 
-  #ask(): void {
-    const step = this.#plant.next();
-    for (const rule of this.#rules.values()) {
-      const past = this.#past.get(rule.name) ?? { last: -Infinity, count: 0, strikes: 0 };
-      if (past.strikes >= STRIKES || step - past.last < (rule.cooldown ?? COOLDOWN) || past.count >= (rule.budget ?? Infinity)) continue;
-      let klass: ChangeClass | null = null, changes: readonly Change[] = [], reason = rule.name;
-      try {
-        this.stats.clockWasRead();
-        const back = this.#inForce.get(rule.name);
-        if (back && rule.undo?.(this.stats)) {
-          changes = back.map((c) => ({ ...c, from: c.to, to: c.from }));
-          reason = 'taken back';
-        } else {
-          if (!rule.trigger(this.stats)) continue;
-          const draft = this.#plant.draft();
-          rule.alter(draft.model, this.stats);
-          changes = draft.changes();
-          if (changes.length === 0) continue;
-          reason = rule.reason?.(this.stats) ?? rule.name;
-        }
-        this.#plant.knobs.with(changes, () => undefined); // setters refuse what cannot be
-        klass = this.#plant.knobs.classify(changes);
-        if (klass === 'R' && rule.only === 'N') { this.#past.set(rule.name, { ...past, last: step }); continue; }
-        if (klass === 'R' && this.stats.clockWasRead()) throw new Error('a rule that reads a clock (run.ms) may not change results: the run could not be repeated');
-      } catch (error) {
-        this.#past.set(rule.name, { last: step, count: past.count, strikes: past.strikes + 1 });
-        this.#tell(step, rule.name, klass, changes, reason, error, past.strikes + 1 >= STRIKES);
-        continue;
-      }
-      this.#past.set(rule.name, { last: step, count: past.count + 1, strikes: 0 });
-      this.#open({ step, rule: rule.name, changes, effect: step + NOTICE }, klass, reason, rule.tolerance ?? Infinity);
-      return;
-    }
+  /** After a step, however it ended: between steps, evaluation, generation and checkpoints find the plan that was decided on. */
+  settle(): void { this.#take('old'); }
+
+  /** The run ends: what is under way is forgotten, and its compiler's answer with it. */
+  close(): void {
+    this.settle();
+    this.#pending = null;
   }
 
-  #open({ step, rule, changes, effect }: Decision, klass: ChangeClass, reason: string, tolerance: number, verified = false): void {
-    if (klass === 'R') this.#log.push({ step, rule, changes, effect });
-    const pending: Pending = { rule, step, class: klass, changes, reason, tolerance, due: klass === 'R' ? effect : null, prepared: null, ready: false, verified,
-      compileMs: 0, verifyMs: 0, stallMs: 0, trial: null, effect: null, bytes: this.#plant.bytes() };
-    this.#pending = pending;
+  #ask(step: number): void {
+    const asked = this.#rules.ask(this.#plant, this.stats, this.#pending !== null, (f) => { this.#tell(step, f); });
+    if (!asked) return;
+    if (this.#pending) this.#fail(this.#pending, new Error(`a change of results came between: ${asked.rule.name}`));
+    const { rule, changes, reason, back } = asked, decision: Decision = { step, effect: step + NOTICE, rule: rule.name, changes, ...(back && { back }) };
+    this.#pending = new Pending(decision, asked.class, reason, rule.tolerance ?? Infinity, this.#plant.bytes());
+    if (asked.class === 'R') this.#log.push(decision);
   }
 
-  #prepare(p: Pending): void {
-    const start = performance.now();
-    p.prepared = this.#plant.prepare(p.changes);
-    p.prepared?.ready.then(() => { p.ready = true; p.compileMs = performance.now() - start; }, (error: unknown) => { if (this.#pending === p) this.#fail(p, error); });
-  }
-
-  /** Settings that were verified once need not be again. */
-  #keyOf(p: Pending): string { return this.#plant.knobs.with(p.changes, () => this.#plant.knobs.key()); }
+  /** Settings that were verified once for batches of a shape need not be again. */
+  #keyOf({ decision }: Pending): string { return `${this.#plant.knobs.with(decision.changes, () => this.#plant.knobs.key())} ${this.#plant.shape()}`; }
 
   #judge(p: Pending, c: Comparison): void {
     p.verifyMs += c.ms;
-    const agrees = p.class === 'N' ? c.equal : c.finite && Math.abs(c.dryLoss - c.loss) <= p.tolerance * Math.abs(c.loss);
-    if (!agrees) {
-      const what = p.class === 'N' ? `${c.differs ?? 'a result'} differs` : `loss ${c.dryLoss} against ${c.loss}`;
-      this.#fail(p, new Error(`the new plan does not agree with the old one: ${what}`), false);
-      return;
-    }
-    p.verified = true;
-    this.#verified.add(this.#keyOf(p));
+    p.verified = p.class === 'N' ? c.equal : c.finite && (p.tolerance === Infinity || Math.abs(c.dryLoss - c.loss) <= p.tolerance * Math.abs(c.loss));
+    if (p.verified) return;
+    const what = p.class === 'N' || Number.isNaN(c.dryLoss) ? c.differs ?? 'a result differs' : `loss ${c.dryLoss} against ${c.loss}`;
+    p.error = new Error(`the new plan does not agree with the old one: ${what}`);
   }
 
   #swap(p: Pending, step: number): void {
-    p.effect = step;
-    if (p.class === 'N' && (this.#rules.get(p.rule)?.measure ?? true)) {
-      p.trial = new Trial();
-      this.#turn = 'old';
-      this.#take(p.trial.next);
+    const { rule, changes, back } = p.decision;
+    p.verified = true;
+    this.#verified.add(this.#keyOf(p));
+    if (p.class === 'N' && (this.#rules.get(rule)?.measure ?? true)) {
+      p.trial = new Trial(this.#plant.shape());
+      p.effect = step;
+      this.#turns(p.trial);
       return;
     }
-    this.#plant.knobs.apply(p.changes);
-    if (p.class === 'R') this.#inForce.set(p.rule, p.changes);
+    this.#plant.knobs.apply(changes);
+    p.effect = step;
+    if (p.class === 'R') this.#rules.took(rule, changes, back ?? false);
     this.#close(p, true);
+  }
+
+  /** Whose turn the next step is. */
+  #turns(trial: Trial): void {
+    this.#timed = trial.shape === this.#plant.shape();
+    if (this.#timed) this.#take(trial.next);
+    else if (trial.passed() > PATIENCE) throw new Error('too few batches came of the shape that was measured');
   }
 
   #take(turn: 'old' | 'new'): void {
     const p = this.#pending;
-    if (!p || turn === this.#turn) return;
-    if (turn === 'new') this.#plant.knobs.apply(p.changes); else this.#plant.knobs.undo(p.changes);
+    if (!p?.trial || turn === this.#turn) return;
+    if (turn === 'new') this.#plant.knobs.apply(p.decision.changes); else this.#plant.knobs.undo(p.decision.changes);
     this.#turn = turn;
   }
 
   #conclude(p: Pending, trial: Trial): void {
+    this.#take('old');
     const kept = trial.ratio.high >= 1;
-    this.#take(kept ? 'new' : 'old');
-    this.#turn = 'old';
-    this.#close(p, kept, trial);
+    if (kept) this.#plant.knobs.apply(p.decision.changes);
+    this.#close(p, kept);
   }
 
-  #close(p: Pending, kept: boolean, trial?: Trial, error?: string): void {
+  #close(p: Pending, kept: boolean, error?: string): void {
     this.#pending = null;
-    const { ratio, medians } = trial ?? {}, round = (x: number): number => Number(x.toFixed(3));
-    this.#emit({ event: 'recompile', step: p.step, effect: p.effect, rule: p.rule, class: p.class, reason: p.reason, changes: p.changes,
-      cached: p.prepared?.cached ?? false, compile_ms: round(p.compileMs), verify_ms: round(p.verifyMs), stall_ms: round(p.stallMs),
-      verified: p.verified || p.effect !== null ? true : error === undefined ? null : false, kept,
-      before: { ms: medians ? round(medians.old) : null, bytes: p.bytes },
-      after: { ms: medians ? round(medians.fresh) : null, bytes: p.prepared?.bytes() ?? p.bytes },
-      ...(ratio && { ratio: { mean: round(ratio.mean), low: round(ratio.low), high: round(ratio.high) } }), ...(error !== undefined && { error }) });
+    this.#emit(p.event(kept, error));
   }
 
-  #fail(p: Pending, error: unknown, tried = true): void {
-    if (p.trial) this.#take('old');
-    if (p.class === 'R') this.#log.splice(this.#log.findIndex((d) => d.step === p.step && d.rule === p.rule), 1);
-    this.#pending = p;
-    if (tried) p.verified = false;
-    this.#close(p, false, undefined, messageOf(error));
+  #fail(p: Pending, error: Error): void {
+    this.settle();
+    const at = this.#log.indexOf(p.decision);
+    if (at >= 0) this.#log.splice(at, 1);
+    this.#close(p, false, messageOf(error));
+    p.prepared?.drop();
   }
 
-  #tell(step: number, rule: string, klass: ChangeClass | null, changes: readonly Change[], reason: string, error: unknown, last: boolean): void {
+  #tell(step: number, { rule, class: klass, changes, reason, error, last }: Fault): void {
     const bytes = this.#plant.bytes();
     this.#emit({ event: 'recompile', step, effect: null, rule, class: klass, reason, changes, cached: false, compile_ms: 0, verify_ms: 0, stall_ms: 0, verified: null, kept: false,
       before: { ms: null, bytes }, after: { ms: null, bytes }, error: `${messageOf(error)}${last ? `; after ${STRIKES} failures the rule is left out` : ''}` });
   }
 
   state(): EngineState {
-    const p = this.#pending, { knobs } = this.#plant;
-    const all = p?.trial && this.#turn === 'new' ? knobs.with(p.changes.map((c) => ({ ...c, from: c.to, to: c.from })), () => knobs.all()) : knobs.all();
-    return { knobs: all, stats: this.stats.state(), rules: Object.fromEntries(this.#past), log: [...this.#log],
-      pending: p?.class === 'R' && p.due !== null
-        ? { step: p.step, effect: p.due, rule: p.rule, changes: p.changes, reason: p.reason, tolerance: Number.isFinite(p.tolerance) ? p.tolerance : null, verified: p.verified } : null };
+    const p = this.#pending, { knobs } = this.#plant, { decision, reason, tolerance = Infinity, verified } = p ?? {};
+    const all = p && this.#turn === 'new' ? knobs.with(p.decision.changes.map((c) => ({ ...c, from: c.to, to: c.from })), () => knobs.all()) : knobs.all();
+    return { knobs: all, stats: this.stats.state(), ...this.#rules.state(), log: [...this.#log],
+      pending: p?.class === 'R' && decision ? { ...decision, reason: reason ?? '', tolerance: Number.isFinite(tolerance) ? tolerance : null, verified: verified ?? null } : null };
   }
 
-  restore({ knobs, stats, rules, log, pending }: EngineState): void {
-    this.#plant.knobs.restore(knobs);
-    this.stats.restore(stats);
-    this.#past.clear();
-    for (const [name, past] of Object.entries(rules)) this.#past.set(name, { ...past });
-    this.#log.splice(0, this.#log.length, ...log.filter((d) => d.step !== pending?.step || d.rule !== pending.rule));
-    for (const d of this.#log) this.#inForce.set(d.rule, d.changes);
-    this.#pending = null;
-    if (pending) this.#open(pending, 'R', pending.reason, pending.tolerance ?? Infinity, pending.verified);
+  /** null: the run had no rules. */
+  restore(state: EngineState | null): void {
+    this.close();
+    const { pending = null, log = [], rules = {}, neutral = {} } = state ?? {};
+    this.#rules.restore({ rules, neutral });
+    this.stats.restore(state?.stats ?? { steps: 0, loss: NaN, layers: {}, late: [] });
+    if (state) this.#plant.knobs.restore(state.knobs);
+    this.#log.splice(0, this.#log.length, ...log);
+    for (const d of log) if (d.step !== pending?.step || d.rule !== pending.rule) this.#rules.took(d.rule, d.changes, d.back ?? false);
+    if (!pending) return;
+    const { reason, tolerance, verified, ...decision } = pending, at = this.#log.length - 1;
+    this.#log[at] = decision; // the last of the log
+    this.#pending = new Pending(decision, 'R', reason, tolerance ?? Infinity, this.#plant.bytes());
+    this.#pending.verified = verified;
   }
 }
-
-const messageOf = (error: unknown): string => (error instanceof Error ? error.message : String(error)).split('\n')[0];

@@ -1,4 +1,5 @@
 // Rules, and what the engine tells of its decisions.
+import { UserError } from '../base/errors.ts';
 import type { LayerStats, RunStats } from '../observe/run-stats.ts';
 import type { Change, ChangeClass } from '../trace/knobs.ts';
 
@@ -14,7 +15,7 @@ export interface Rule<M extends object = never> {
   alter(model: M, run: RunStats): void;
   /** Of a change of results: whether to take it back, asked at step boundaries after it. */
   undo?(run: RunStats): boolean;
-  /** Steps between two of its recompilations; default 100. */
+  /** Steps between two of its recompilations of one class; default 100. */
   readonly cooldown?: number;
   /** How many recompilations it may cause; default any number. */
   readonly budget?: number;
@@ -52,8 +53,18 @@ export interface RecompileEvent {
   /** Median milliseconds of a step and planned bytes under the old plan and the new one; ms is null where it was not measured. */
   readonly before: { readonly ms: number | null; readonly bytes: number };
   readonly after: { readonly ms: number | null; readonly bytes: number };
-  /** Old time over new time, and its 90% interval, where old and new plan took turns. */
-  readonly ratio?: { readonly mean: number; readonly low: number; readonly high: number };
+  /** Median of old time over new time, and its 92% interval, where old and new plan took turns. */
+  readonly ratio?: { readonly median: number; readonly low: number; readonly high: number };
   /** Why it was not kept. */
   readonly error?: string;
+}
+
+/** What TypeScript would have refused. */
+export function checkRule(rule: unknown): void {
+  const { name, trigger, alter, cooldown = 0, budget = 0, tolerance = 0 } = (rule ?? {}) as Readonly<Record<string, unknown>>;
+  if (typeof name !== 'string' || name === '') throw new UserError('a rule for recompilation needs a name', "session.recompile({ name: 'one expert', trigger: (run) => run.step >= 100, alter: (m) => { m.moe.topK = 1; } })");
+  for (const [what, f] of Object.entries({ trigger, alter })) if (typeof f !== 'function') throw new UserError(`the rule "${name}" has no function ${what}`);
+  for (const [what, n] of Object.entries({ cooldown, budget, tolerance })) {
+    if (typeof n !== 'number' || !(n >= 0)) throw new UserError(`the rule "${name}": ${what} must be a number of at least 0, got ${String(n)}`);
+  }
 }

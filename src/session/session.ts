@@ -11,9 +11,9 @@ import { mul } from '../graph/ops/mul.ts';
 import { FLAG } from '../optim/updates.ts';
 import { traceGraph, trainingGraph } from '../pipeline.ts';
 import { compare } from '../recompile/compare.ts';
-import { draftOf } from '../recompile/draft.ts';
-import { Engine, type EngineState, type Prepared } from '../recompile/engine.ts';
-import type { Rule } from '../recompile/rule.ts';
+import { Engine, type EngineState } from '../recompile/engine.ts';
+import { messageOf } from '../recompile/pending.ts';
+import { checkRule, type Rule } from '../recompile/rule.ts';
 import type { Runnable } from '../run/executor.ts';
 import { Knobs, type Change, type Settings } from '../trace/knobs.ts';
 import { nameParameters, type Named } from '../trace/module.ts';
@@ -21,6 +21,7 @@ import { initialValue } from '../trace/parameter.ts';
 import { call, type Trace } from '../trace/trace.ts';
 import { decodeCheckpoint, encodeCheckpoint, type CheckpointContent } from '../io/checkpoint.ts';
 import { openBackend, type Backend } from './backend.ts';
+import { SessionPlant } from './plant.ts';
 import { Programs } from './programs.ts';
 import { checkCall, closedError, NonFiniteError, phaseOf, splitBatch, type CompileOptions, type Model, type Phase, type StepResult } from './step.ts';
 import { contentOf, restoreFrom } from './checkpoint.ts';
@@ -45,11 +46,11 @@ export class Session {
   readonly #programs: Programs;
   readonly #knobs: Knobs;
   readonly #seed: number;
+  readonly #phases: readonly Phase[];
   #step = 0;
   /** There is one from the first rule on. */
   #engine: Engine | null = null;
-  /** The batch that plans are compiled for: shapes alone matter. */
-  #shapes: Batch | null = null;
+  readonly #plant: SessionPlant;
   #last: Promise<unknown> = Promise.resolve();
   #closed: Promise<void> | null = null;
 
@@ -61,6 +62,10 @@ export class Session {
     this.#programs = new Programs(backend, (graph) => { this.#createStates(graph); });
     this.#knobs = new Knobs(this.named);
     this.#seed = (options.seed ?? 0) >>> 0;
+    const phases: Phase[] = (options.accumulate ?? 1) > 1 ? ['add', 'apply'] : [undefined];
+    this.#phases = phases;
+    this.#plant = new SessionPlant({ model, named: this.named, knobs: this.#knobs, programs: this.#programs, phases, steps: () => this.#step,
+      trainKey: (batch, phase) => this.#trainKey(batch, phase), trainGraph: (batch, phase) => this.trainGraph(batch, phase) });
   }
 
   /** Steps committed so far. */
@@ -72,79 +77,60 @@ export class Session {
   step(batch: Batch): Promise<StepResult> {
     return this.#inOrder(async () => {
       checkBatch(batch);
-      const engine = this.#engine, parts = this.options.accumulate ?? 1, micro = splitBatch(batch, parts);
-      this.#shapes = micro[0];
-      const verify = (await engine?.begin())?.verify ?? null, results: Outputs[] = [], dry: Outputs[] = [];
-      let dryMs = 0, ms = 0;
-      for (const [i, part] of micro.entries()) {
-        const phase = phaseOf(i, parts);
-        const inputs = { ...this.#inputs(part), step: Uint32Array.of(this.#step * parts + i), commit: Int32Array.of(1), ...this.#scalars() };
-        if (verify) {
-          const start = performance.now();
-          dry.push(await this.#dryRun(verify, part, phase, inputs));
-          dryMs += performance.now() - start;
-        }
-        const start = performance.now(), program = await this.#trainProgram(part, phase);
-        const running = this.executor.run(program, inputs);
-        engine?.during();
-        const out = await running;
-        ms += performance.now() - start;
-        await this.#checkFinite(out, program, inputs);
-        results.push(out);
-      }
-      const result = this.#result(results);
-      this.#step++;
-      await engine?.end({ step: result.step, loss: result.loss, stats: result.stats, ms }, verify && compare(results, dry, dryMs));
-      return result;
+      const engine = this.#engine, micro = splitBatch(batch, this.options.accumulate ?? 1);
+      this.#plant.saw(micro[0]);
+      try { return await this.#stepOn(micro, engine); } finally { engine?.settle(); }
     });
   }
 
-  /** The step under changes, storing nothing. What fails here is the new plan's, not the step's: no results. */
-  async #dryRun(changes: readonly Change[], part: Batch, phase: Phase, inputs: Inputs): Promise<Outputs> {
-    try {
-      const program = await this.#knobs.with(changes, () => this.#trainProgram(part, phase));
-      return await this.executor.run(program, { ...inputs, commit: Int32Array.of(0) });
-    } catch {
-      return {};
+  async #stepOn(micro: readonly Batch[], engine: Engine | null): Promise<StepResult> {
+    const verify = (await engine?.begin())?.verify ?? null, results: Outputs[] = [], dry: Outputs[] = [], parts = micro.length;
+    let dryMs = 0, ms = 0, failed: string | null = null;
+    for (const [i, part] of micro.entries()) {
+      const phase = phaseOf(i, parts);
+      const inputs = { ...this.#inputs(part), step: Uint32Array.of(this.#step * parts + i), commit: Int32Array.of(1), ...this.#scalars() };
+      if (verify && failed === null) {
+        const start = performance.now();
+        // What fails here is the new plan's, not the step's.
+        try { dry.push(await this.#dryRun(verify, part, phase, inputs)); } catch (error) { failed = messageOf(error); }
+        dryMs += performance.now() - start;
+      }
+      const program = await this.#trainProgram(part, phase), start = performance.now(), running = this.executor.run(program, inputs);
+      engine?.during();
+      const out = await running;
+      ms += performance.now() - start;
+      await this.#checkFinite(out, program, inputs);
+      results.push(out);
     }
+    const result = this.#result(results);
+    this.#step++;
+    await engine?.end({ step: result.step, loss: result.loss, stats: result.stats, ms }, verify && compare(results, dry, dryMs, failed));
+    return result;
+  }
+
+  /** The step under changes, storing nothing. */
+  async #dryRun(changes: readonly Change[], part: Batch, phase: Phase, inputs: Inputs): Promise<Outputs> {
+    const program = await this.#knobs.with(changes, () => this.#trainProgram(part, phase));
+    return this.executor.run(program, { ...inputs, commit: Int32Array.of(0) });
   }
 
   /**
    * Watches the run and recompiles it: `rule.trigger` is asked at step boundaries, `rule.alter` sets knobs of a draft of the model. The new
    * plan is compiled while steps go on with the old one, verified on a real batch, swapped between steps, and measured. `events` in
-   * CompileOptions is told of every decision. Throws UserError for a second rule of the same name.
+   * CompileOptions is told of every decision. Throws UserError for a second rule of the same name, and for one that is none.
    */
   recompile<M extends object = Model>(rule: Rule<M>): void {
+    checkRule(rule);
     if (this.#engine?.rules.includes(rule.name)) throw new UserError(`there is a rule named "${rule.name}" already`, 'give each rule a name of its own');
     this.#recompiler().add(rule);
   }
 
   #recompiler(): Engine {
-    this.#engine ??= new Engine({
-      knobs: this.#knobs, next: () => this.#step + 1, draft: () => draftOf(this.model), bytes: () => this.#planBytes([]),
-      prepare: (changes) => this.#preparePlan(changes),
-    }, (event) => { this.options.events?.(event); }, this.options.agreement);
+    // Whoever is told of a decision may fail; the run goes on.
+    this.#engine ??= new Engine(this.#plant, (event) => {
+      try { this.options.events?.(event); } catch (error) { (this.options.say ?? console.warn)(`the listener to recompilations failed: ${messageOf(error)}`); }
+    }, this.options.agreement);
     return this.#engine;
-  }
-
-  /** Begins to compile the programs of a step as they are with changes. */
-  #preparePlan(changes: readonly Change[]): Prepared | null {
-    const shapes = this.#shapes;
-    if (!shapes) return null;
-    const plans = this.#knobs.with(changes, () => this.#phases().map((phase) => ({ key: this.#trainKey(shapes, phase), phase })));
-    const cached = plans.every(({ key }) => this.#programs.has(key));
-    const coming = this.#knobs.with(changes, () => plans.map(({ key, phase }) => (this.#programs.has(key) ? null : this.#programs.begin(key, () => this.trainGraph(shapes, phase)))));
-    const ready = Promise.all(coming.flatMap((c) => c?.ready ?? [])).then(() => undefined);
-    ready.catch(() => { for (const { key } of plans) this.#programs.drop(key); });
-    return { cached, ready, load: () => { for (const { key } of plans) this.#programs.load(key); }, bytes: () => this.#planBytes(changes) };
-  }
-
-  #phases(): Phase[] { return (this.options.accumulate ?? 1) > 1 ? ['add', 'apply'] : [undefined]; }
-
-  #planBytes(changes: readonly Change[]): number {
-    const shapes = this.#shapes;
-    if (!shapes) return 0;
-    return this.#knobs.with(changes, () => Math.max(...this.#phases().map((phase) => this.#programs.bytes(this.#trainKey(shapes, phase)))));
   }
 
   /** Knobs, rules' memory and decisions, as plain JSON: what a checkpoint keeps so that a resumed run decides the same. */
@@ -152,7 +138,11 @@ export class Session {
 
   /** `what` parameters: the knobs alone. Rules are the caller's to add again, by the same names. */
   restorePlan({ knobs, engine }: PlanState, what: 'all' | 'parameters' = 'all'): void {
-    if (engine && what === 'all') this.#recompiler().restore(engine); else this.#knobs.restore(knobs);
+    if (engine && what === 'all') this.#recompiler().restore(engine);
+    else {
+      this.#engine?.restore(null);
+      this.#knobs.restore(knobs);
+    }
   }
 
   async #checkFinite(out: Outputs, program: Runnable, inputs: Inputs): Promise<void> {
@@ -217,7 +207,7 @@ export class Session {
   prepare(batch: Batch): Promise<Runnable> {
     return this.#inOrder(async () => {
       checkBatch(batch);
-      const [part] = splitBatch(batch, this.options.accumulate ?? 1), phases = this.#phases();
+      const [part] = splitBatch(batch, this.options.accumulate ?? 1), phases = this.#phases;
       if (phases.length > 1) await this.#trainProgram(part, 'add');
       return this.#trainProgram(part, phases[phases.length - 1]);
     });
@@ -378,7 +368,7 @@ export class Session {
 
   /** Waits for what was called before, then gives memory and threads back. What is called after it is refused; closing again does nothing. */
   close(): Promise<void> {
-    this.#closed ??= this.#last.then(() => { this.executor.close(); });
+    this.#closed ??= this.#last.then(() => { this.#engine?.close(); this.executor.close(); });
     return this.#closed;
   }
 

@@ -32,13 +32,20 @@ async function steps(session: Session, count: number): Promise<number[]> {
   return losses;
 }
 
+/** Steps until so many decisions are told: compilers take their time. */
+async function told({ session, events }: Opened, count = 1): Promise<number[]> {
+  const losses: number[] = [];
+  while (events.length < count && losses.length < 5000) losses.push(...await steps(session, 1));
+  return losses;
+}
+
 const blocks = (m: LM) => m.blocks.map((b) => { assert.ok(b.moe); return b.moe; });
 const toPadded: Rule<LM> = { name: 'padded', trigger: (run) => run.step === 4, alter: (m) => { for (const moe of blocks(m)) moe.dispatch = 'padded'; } };
 
 test('a change that keeps all bits: verified, measured, told; losses are those of a run without', async () => {
   const plain = await open(), watched = await open();
   watched.session.recompile(toPadded);
-  const want = await steps(plain.session, 60), got = await steps(watched.session, 60);
+  const got = await told(watched), want = await steps(plain.session, got.length);
   assert.deepEqual(got, want);
   assert.deepEqual(fingerprint(watched.session), fingerprint(plain.session));
   const [event] = watched.events;
@@ -75,7 +82,7 @@ test('1,000 forced recompilations, a quarter made to fail, change no bit and cos
   const plain = await open(), forced = await open(), stream = new Stream(1, 'forced');
   let tries = 0, at = 0;
   const fails = (): number => (tries % 4 === 0 ? 1 + (tries / 4) % 4 : 0);
-  forced.session.recompile<LM>({ name: 'forced', cooldown: 0, measure: false,
+  forced.session.recompile<LM>({ name: 'forced', cooldown: 0, measure: false, only: 'N',
     trigger: () => {
       if (forced.session.steps < at) return false;
       at = forced.session.steps + 1 + Math.floor(3 * stream.uniform(0, tries++));
@@ -103,12 +110,14 @@ test('1,000 forced recompilations, a quarter made to fail, change no bit and cos
 });
 
 test('a plan that does not agree is dropped, by name', async () => {
-  const { session, events } = await open({ capacity: 0.5 }), plain = await open({ capacity: 0.5 });
+  const opened = await open({ capacity: 0.5 }), { session, events } = opened, plain = await open({ capacity: 0.5 });
   // A rule book that calls every change neutral; raising a capacity that drops is not.
   const moe = blocks(session.model as LM)[0], lie = { ...(moe.constructor as unknown as { knobs: object }).knobs, capacity: () => true };
   Object.defineProperty(moe, 'constructor', { value: { knobs: lie }, enumerable: false });
   session.recompile<LM>({ name: 'liar', trigger: (run) => run.step >= 3, budget: 1, alter: (m) => { blocks(m)[0].capacity = 2; } });
-  assert.deepEqual(await steps(session, 12), await steps(plain.session, 12));
+  const got = await told(opened);
+  got.push(...await steps(session, 3));
+  assert.deepEqual(got, await steps(plain.session, got.length));
   assert.equal(events.length, 1);
   assert.match(events[0].error ?? '', /does not agree with the old one: .* differs/);
   assert.deepEqual([events[0].verified, events[0].kept, events[0].effect], [false, false, null]);
@@ -157,15 +166,15 @@ test('two executors that compile at different speeds swap at the same step', asy
     resolve(ready && other.ready);
     other.resolve(ready && other.ready);
   });
-  const agreement: Agreement = { reduceStats: (own) => Promise.resolve({ ...own, ms: 1 }), agreeSwapStep, anyOverflow: (own) => Promise.resolve(own) };
+  const agreement: Agreement = { reduceStats: (own) => Promise.resolve({ ...own, ms: 1 }), agreeSwapStep, anyFailed: (own) => Promise.resolve(own), anyOverflow: (own) => Promise.resolve(own) };
   const a = await open({ agreement }), b = await open({ agreement });
   // One of them is slow: its compiler takes the time of many steps.
   const { device } = b.session.executor as unknown as { device: { compile(kernels: unknown): Promise<void> } }, real = device.compile.bind(device);
   let seen = 0, late = (): void => undefined;
   device.compile = async (kernels) => { await real(kernels); if (++seen > 1) await new Promise<void>((resolve) => { late = resolve; }); };
   for (const { session } of [a, b]) session.recompile<LM>({ ...toPadded, measure: false });
-  for (let i = 0; i < 40; i++) {
-    if (i === 20) late();
+  for (let i = 0; i < 5000 && a.events.length + b.events.length < 2; i++) {
+    if (i >= 20) late();
     await Promise.all([a, b].map(({ session }) => session.step(toyBatch(i))));
   }
   const [[first], [second]] = [a.events, b.events];
@@ -174,4 +183,52 @@ test('two executors that compile at different speeds swap at the same step', asy
   assert.deepEqual(fingerprint(a.session), fingerprint(b.session));
   await a.session.close();
   await b.session.close();
+});
+
+test('a step that is not finite in the middle of a trial leaves everything as it was decided', async () => {
+  const opened = await open(), { session, events } = opened, plain = await open();
+  session.recompile(toPadded);
+  await steps(session, 20);
+  const before = fingerprint(session), bad = toyBatch(20), broken = { ...bad, y: { ...bad.y, data: Int32Array.from(bad.y.data, () => 99) } };
+  await assert.rejects(session.step(broken), /is not finite/);
+  assert.deepEqual(fingerprint(session), before);
+  assert.equal(blocks(session.model as LM)[0].dispatch, 'ragged', 'between steps the plan that was decided on is in force');
+  await told(opened);
+  await steps(plain.session, session.steps);
+  assert.deepEqual(fingerprint(session), fingerprint(plain.session));
+  assert.equal(events.length, 1);
+  await session.close();
+  await plain.session.close();
+});
+
+test('a change of results is decided on its step, whatever else is under way', async () => {
+  const run = async (beside: boolean): Promise<RecompileEvent | undefined> => {
+    const { session, events } = await open();
+    if (beside) session.recompile<LM>({ ...toPadded, trigger: (stats) => stats.step >= 4 });
+    session.recompile<LM>({ name: 'one expert', trigger: (stats) => stats.step === 10, alter: (m) => { blocks(m)[1].topK = 1; } });
+    await steps(session, 50);
+    await session.close();
+    return events.find((e) => e.rule === 'one expert');
+  };
+  const [alone, beside] = [await run(false), await run(true)];
+  assert.deepEqual([alone?.step, alone?.effect, alone?.kept], [12, 44, true]);
+  assert.deepEqual([beside?.step, beside?.effect, beside?.kept], [12, 44, true]);
+});
+
+test('micro-batches, batches of two sizes, and closing while a plan is compiled', async () => {
+  const events: RecompileEvent[] = [], make = async (watched: boolean): Promise<Session> => {
+    const session = await compile(model(), { loss: crossEntropy, optimizer: adamW({ lr: 1e-2 }), device: 'wasm', threads: 1, seed: 3, memory: 256e6, accumulate: 2, events: (e) => events.push(e) });
+    if (watched) session.recompile<LM>({ ...toPadded, measure: false });
+    return session;
+  };
+  const [plain, watched] = [await make(false), await make(true)];
+  for (let i = 0; i < 5000 && (i < 30 || events.length === 0); i++) for (const session of [plain, watched]) await session.step(toyBatch(i, i % 3 === 0 ? 2 : 4));
+  assert.deepEqual(fingerprint(watched), fingerprint(plain));
+  assert.ok(events.length === 1 && events[0].kept, JSON.stringify(events));
+  await plain.close();
+  await watched.close();
+  const last = await make(true);
+  for (let i = 0; i < 6; i++) await last.step(toyBatch(i, 4));
+  await last.close();
+  assert.equal(events.length, 1);
 });

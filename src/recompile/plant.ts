@@ -1,0 +1,41 @@
+// What the engine works on, as it sees it: something with knobs whose next step can be prepared under changes.
+import type { Change, Knobs } from '../trace/knobs.ts';
+import type { Draft } from './draft.ts';
+
+/** Plans that are compiled or being compiled: for the shapes of batches that came last. */
+export interface Prepared {
+  /** They were there already. */
+  readonly cached: boolean;
+  readonly ready: Promise<void>;
+  /** Whether batches of this shape are among them. */
+  has(shape: string): boolean;
+  /** Takes their memory; throws if there is too little. */
+  load(): void;
+  bytes(): number;
+  /** Forgets those that are not loaded. */
+  drop(): void;
+}
+
+export interface Plant {
+  readonly knobs: Knobs;
+  /** Number of the step that comes next: 1 for the first. */
+  next(): number;
+  /** Shape of its batch. */
+  shape(): string;
+  draft(): Draft<object>;
+  /** Begins to compile the programs of a step as they are with these changes. Throws where the model cannot be traced with them. */
+  prepare(changes: readonly Change[]): Prepared;
+  /** Planned bytes of the plan that runs. */
+  bytes(): number;
+}
+
+/** How a dry run compared with the real step. */
+export interface Comparison {
+  readonly equal: boolean;
+  readonly finite: boolean;
+  readonly loss: number;
+  readonly dryLoss: number;
+  readonly ms: number;
+  /** What differs, or why the dry run failed; null if nothing did. */
+  readonly differs: string | null;
+}

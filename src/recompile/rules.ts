@@ -1,0 +1,102 @@
+// Which rule has something to change now. In: rules, what the run has shown; out: changes with their class, or what went wrong in a rule.
+// Rules that may change results are asked at every boundary until a change of results is under way, whatever else is: so that their
+// decisions fall on the same steps in every run, however fast compilers and clocks are. Cooldowns and budgets are kept by class for the
+// same reason.
+import type { RunStats } from '../observe/run-stats.ts';
+import type { Change, ChangeClass } from '../trace/knobs.ts';
+import { asError } from './pending.ts';
+import type { Plant } from './plant.ts';
+import type { Rule } from './rule.ts';
+
+const COOLDOWN = 100;
+/** Exceptions in a row until a rule is left out. */
+export const STRIKES = 3;
+
+export interface Past { readonly last: number; readonly count: number; readonly strikes: number }
+export interface Asked { readonly rule: Rule<object>; readonly class: ChangeClass; readonly changes: readonly Change[]; readonly reason: string; readonly back: boolean }
+/** What failed in a rule's own code. */
+export interface Fault { readonly rule: string; readonly class: ChangeClass | null; readonly changes: readonly Change[]; readonly reason: string; readonly error: Error; readonly last: boolean }
+export interface RulesState { readonly rules: Readonly<Record<string, Past>>; readonly neutral: Readonly<Record<string, Past>> }
+
+const NEVER: Past = { last: -Infinity, count: 0, strikes: 0 };
+
+export class Rules {
+  readonly #rules = new Map<string, Rule<object>>();
+  readonly #past = new Map<string, Past>();
+  /** Of changes of no result. */
+  readonly #neutral = new Map<string, Past>();
+  /** Changes of results that may be taken back, by rule. */
+  readonly #inForce = new Map<string, readonly Change[]>();
+
+  add(rule: Rule<object>): void { this.#rules.set(rule.name, rule); }
+  get(name: string): Rule<object> | undefined { return this.#rules.get(name); }
+  get names(): string[] { return [...this.#rules.keys()]; }
+
+  /** The first rule in order that changes something. `busy`: a change of no result is under way, another one has to wait. */
+  ask(plant: Plant, stats: RunStats, busy: boolean, fault: (f: Fault) => void): Asked | null {
+    const step = plant.next();
+    for (const rule of this.#rules.values()) {
+      const { name, cooldown = COOLDOWN, budget = Infinity } = rule, past = this.#past.get(name) ?? NEVER, neutral = this.#neutral.get(name) ?? NEVER;
+      if (past.strikes >= STRIKES || step - past.last < cooldown || past.count >= budget) continue;
+      const waits = busy || step - neutral.last < cooldown || past.count + neutral.count >= budget;
+      if (waits && rule.only === 'N') continue;
+      let found: Omit<Asked, 'rule'> = { class: 'N', changes: [], reason: name, back: false }, klass: ChangeClass | null = null;
+      try {
+        stats.clockWasRead();
+        found = { ...found, ...this.#changes(rule, plant, stats) };
+        if (found.changes.length === 0) continue;
+        plant.knobs.with(found.changes, () => undefined); // setters refuse what cannot be
+        klass = plant.knobs.classify(found.changes);
+        if (klass === 'R' && rule.only !== 'N' && stats.clockWasRead()) throw new Error('a rule that reads a clock (run.ms) may not change results: the run could not be repeated');
+      } catch (error) {
+        this.#past.set(name, { last: step, count: past.count, strikes: past.strikes + 1 });
+        fault({ rule: name, class: klass, changes: found.changes, reason: found.reason, error: asError(error), last: past.strikes + 1 >= STRIKES });
+        continue;
+      }
+      if (klass === 'R' && rule.only === 'N') { this.#neutral.set(name, { ...neutral, last: step }); continue; }
+      if (klass === 'N' && past.strikes > 0) this.#past.set(name, { ...past, strikes: 0 });
+      if (klass === 'N' && waits) continue;
+      const own = klass === 'N' ? this.#neutral : this.#past, before = klass === 'N' ? neutral : past;
+      own.set(name, { last: step, count: before.count + 1, strikes: 0 });
+      return { ...found, class: klass, rule };
+    }
+    return null;
+  }
+
+  #changes(rule: Rule<object>, plant: Plant, stats: RunStats): { changes: readonly Change[]; reason: string; back: boolean } {
+    const inForce = this.#inForce.get(rule.name);
+    if (inForce && atOnce('undo', rule.undo?.(stats))) {
+      // What somebody else has changed since is left to them.
+      const still = inForce.filter((c) => JSON.stringify(plant.knobs.settings(c.path)[c.knob]) === JSON.stringify(c.to));
+      return { changes: still.map((c) => ({ ...c, from: c.to, to: c.from })), reason: 'taken back', back: true };
+    }
+    if (!atOnce('trigger', rule.trigger(stats))) return { changes: [], reason: rule.name, back: false };
+    const draft = plant.draft();
+    atOnce('alter', rule.alter(draft.model as never, stats) as unknown);
+    const changes = draft.changes();
+    return { changes, reason: changes.length > 0 ? String(rule.reason?.(stats) ?? rule.name) : rule.name, back: false };
+  }
+
+  /** A change of results came into force. */
+  took(rule: string, changes: readonly Change[], back: boolean): void {
+    if (back) this.#inForce.delete(rule); else this.#inForce.set(rule, changes);
+  }
+
+  state(): RulesState { return { rules: Object.fromEntries(this.#past), neutral: Object.fromEntries(this.#neutral) }; }
+
+  /** Nothing is in force then: `took` tells what is. */
+  restore({ rules, neutral }: RulesState): void {
+    this.#inForce.clear();
+    for (const [own, saved] of [[this.#past, rules], [this.#neutral, neutral]] as const) {
+      own.clear();
+      for (const [name, past] of Object.entries(saved)) own.set(name, { ...past });
+    }
+  }
+}
+
+/** A promise is no answer, and one that fails later would end the process. */
+function atOnce<T>(what: string, answer: T): T {
+  if (typeof answer !== 'object' || answer === null || !('then' in answer)) return answer;
+  Promise.resolve(answer).catch(() => undefined);
+  throw new Error(`${what} must give its answer at once, not a promise`);
+}

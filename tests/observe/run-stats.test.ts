@@ -1,0 +1,41 @@
+// What rules see of a run, and when.
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { hostTensor } from '../../src/base/tensor.ts';
+import { quantile, RunStats } from '../../src/observe/run-stats.ts';
+
+const shown = (step: number, load: readonly number[], more: Record<string, number> = {}) => ({ step, loss: step / 10, ms: step,
+  stats: { 'a.moe/load': hostTensor('int32', [load.length], Int32Array.from(load)),
+    ...Object.fromEntries(Object.entries(more).map(([name, v]) => [`a.moe/${name}`, hostTensor('float32', [], Float32Array.of(v))])) } });
+
+test('a step is seen two steps later; averages and quantiles are of what is seen', () => {
+  const stats = new RunStats();
+  stats.show(shown(1, [4, 0], { dropped: 1, secondGateWeight: 0.25 }));
+  assert.equal(stats.step, 0);
+  assert.throws(() => stats.layer('a.moe'), /no layer at "a.moe"/);
+  stats.show(shown(2, [0, 4]));
+  assert.equal(stats.step, 1);
+  let layer = stats.layer('a.moe');
+  assert.deepEqual([layer.load, layer.loadEma, layer.dropped, layer.secondGateWeight], [[4, 0], [4, 0], 1, 0.25]);
+  stats.show(shown(3, [2, 2]));
+  layer = stats.layer('a.moe');
+  assert.deepEqual(layer.load, [0, 4]);
+  assert.ok(layer.loadEma.every((v, e) => Math.abs(v - [3.8, 0.2][e]) < 1e-12));
+  assert.deepEqual([layer.quantile(0.5), layer.quantile(1), layer.droppedTotal], [[2, 2], [4, 4], 1]);
+  assert.ok(Number.isNaN(layer.secondGateWeight));
+  assert.throws(() => stats.layer('b'), /known: a.moe/);
+});
+
+test('state goes through JSON and comes back, numbers that are none included', () => {
+  const stats = new RunStats(), copy = new RunStats();
+  for (let i = 1; i < 9; i++) stats.show(shown(i, [i, 9 - i]));
+  copy.restore(JSON.parse(JSON.stringify(stats.state())) as ReturnType<RunStats['state']>);
+  for (const s of [stats, copy]) s.show(shown(9, [1, 1]));
+  assert.deepEqual(copy.state(), stats.state());
+  assert.deepEqual(copy.layer('a.moe').quantile(0.9), stats.layer('a.moe').quantile(0.9));
+});
+
+test('quantiles lie between the nearest values', () => {
+  assert.deepEqual([quantile([3, 1, 2], 0), quantile([3, 1, 2], 0.5), quantile([0, 10], 0.95), quantile([7], 0.3)], [1, 2, 9.5, 7]);
+  assert.ok(Number.isNaN(quantile([], 0.5)));
+});
