@@ -3,10 +3,13 @@
 import { bytesPer, type DType } from './dtype.ts';
 import { ShapeError } from './errors.ts';
 
-/** At most `bound` rows; how many there are is in the int32 scalar that the graph's value `count` holds. */
-export interface Bounded { readonly kind: 'bounded'; readonly bound: number; readonly count: number }
+/** At most `bound` rows; how many there are is in the int32 scalar that the graph's value `count` holds. `usual` (here and below): how many
+ * are expected, where that is not the bound; the compiler weighs costs by it, so that its choices do not change with the bound. */
+export interface Bounded { readonly kind: 'bounded'; readonly bound: number; readonly count: number; readonly usual?: number }
 /** All segments' rows one after the other: segment e is rows offsets[e]..offsets[e+1] of the int32 value `offsets`. */
-export interface Segmented { readonly kind: 'segmented'; readonly bound: number; readonly segments: number; readonly offsets: number }
+export interface Segmented {
+  readonly kind: 'segmented'; readonly bound: number; readonly segments: number; readonly offsets: number; readonly usual?: number;
+}
 export type Dim = number | Bounded | Segmented;
 
 export interface TensorType { readonly dtype: DType; readonly shape: readonly Dim[] }
@@ -17,6 +20,10 @@ export const boundOf = (dim: Dim): number => (typeof dim === 'number' ? dim : di
 export const sizes = (shape: readonly Dim[]): number[] => shape.map(boundOf);
 
 export const elements = (shape: readonly Dim[]): number => shape.reduce<number>((n, d) => n * boundOf(d), 1);
+
+/** Elements in the rows that are expected. */
+export const usualElements = (shape: readonly Dim[]): number =>
+  shape.reduce<number>((n, d) => n * (typeof d === 'number' ? d : d.usual ?? d.bound), 1);
 
 export const byteSize = (type: TensorType): number => elements(type.shape) * bytesPer(type.dtype);
 

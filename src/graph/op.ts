@@ -12,6 +12,8 @@ export interface Op<A extends Attrs = Attrs> {
   readonly doc: string;
   /** Inputs of which only the type matters. */
   readonly unread?: readonly number[];
+  /** Its int32 results never exceed the bound of a dimension whose rows they count, by construction: kernels may trust them. */
+  readonly within?: boolean;
   /** Types of the outputs; throws ShapeError. `ids` are the inputs' values, for dimensions that refer to one (counts, offsets). */
   infer(inputs: readonly TensorType[], attrs: A, ids: readonly ValueId[]): TensorType[];
   /** Gradients to the inputs (null: none flows) from those to the outputs (null where nothing reads that output). Absent: not
@@ -119,6 +121,8 @@ export interface LoopWriter {
   /** In-order sum or max over a range in 16 lanes (DESIGN section 2), into a fresh scalar. */
   reduce(op: 'sum' | 'max', extent: Expr | number, value: (index: Expr) => Expr): { readonly stmt: Stmt; get(): Expr };
   extent(type: TensorType, axis: number): Expr;
+  /** A run-time integer that is no part of the kernel's text. */
+  int(value: number): Expr;
 }
 
 export interface LoopSpec {

@@ -11,10 +11,10 @@ export function verifyGraph(graph: Graph, ops: OpTable, stage: string): Graph {
   const define = (v: number, by: string): void => {
     if (made.has(v)) fail(`%${v} is made twice (${by})`);
     if (!graph.types[v]) fail(`%${v} has no type`);
-    if (isDynamic(graph.types[v].shape)) for (const d of dimValues(graph.types[v])) if (!made.has(d)) fail(`%${v}: its dimension reads %${d}, which is not made before it`);
+    if (by !== 'input' && isDynamic(graph.types[v].shape)) for (const d of dimValues(graph.types[v])) if (!made.has(d)) fail(`%${v}: its dimension reads %${d}, which is not made before it`);
     made.add(v);
   };
-  for (const input of graph.inputs) define(input.value, input.name);
+  for (const input of graph.inputs) define(input.value, 'input');
   for (const node of graph.nodes) {
     const op = ops.get(node.op) ?? fail(`unknown op ${node.op}`);
     for (const v of node.inputs) if (!made.has(v)) fail(`${node.op} reads %${v} before it is made`);
@@ -28,6 +28,8 @@ export function verifyGraph(graph: Graph, ops: OpTable, stage: string): Graph {
       }
     });
   }
+  // An input is there from the start; what counts its rows may be computed.
+  for (const i of graph.inputs) for (const d of dimValues(graph.types[i.value])) if (!made.has(d)) fail(`${i.name}: its dimension reads %${d}, which is never made`);
   for (const { name, value } of graph.outputs) if (!made.has(value)) fail(`output ${name} is never made`);
   const states = new Set(graph.inputs.filter((i) => i.kind === 'state').map((i) => i.value));
   const updated = new Set<number>();

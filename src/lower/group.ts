@@ -1,7 +1,7 @@
 // Groups stored values into kernels. A kernel is a matmul with an epilogue, a routine, or loops over one shape. A value joins the
 // kernel of a value that it reads element by element (so that the element never leaves the registers), unless something else that
 // it reads must come after that kernel.
-import { elements } from '../base/shape.ts';
+import { elements, sameDim } from '../base/shape.ts';
 import { dimValues, type Node, type ValueId } from '../graph/graph.ts';
 import type { Storage } from './scope.ts';
 import { readInputs } from './store.ts';
@@ -128,7 +128,7 @@ export function groupKernels(storage: Storage): Grouping {
 
   function sameSize(a: ValueId, b: ValueId): boolean {
     const [x, y] = [graph.types[a].shape, graph.types[b].shape];
-    return elements(x) === elements(y) && typeof x[0] === typeof y[0];
+    return elements(x) === elements(y) && typeof x[0] === typeof y[0] && (typeof x[0] !== 'object' || sameDim(x[0], y[0]));
   }
 
   /** Whether group `from` runs after `to` because it reads, directly or not, what `to` makes. */

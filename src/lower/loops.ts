@@ -44,6 +44,7 @@ export function buildLoops(graph: Graph, ops: OpTable, scope: Scope, node: Node)
       return { get: target.get, stmt: { s: 'reduce', index: r.index, extent: r.extent, targets: [{ local: target.id, op, value: r.body }] } };
     },
     extent: scope.extent,
+    int: (value) => e.int(scope.ints.push(value) - 1),
   };
   const call: LoopCall = { e, k, inputs, outputs, attrs: node.attrs, inTypes: types(node.inputs), outTypes: types(node.outputs) };
   const spec = lower.build(call);

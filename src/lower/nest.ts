@@ -25,7 +25,8 @@ export function buildNest(graph: Graph, scope: Scope, roots: readonly ValueId[])
   const count = dynamic ? e.scale(scope.extent(type, 0), rowElements) : e.index(elements(shape));
 
   // Element by element, if every element is read where it is written.
-  const flat = e.loop(elements(shape), 'p');
+  // Where rows are counted, their bound is no part of the text.
+  const flat = e.loop(dynamic ? Infinity : elements(shape), 'p');
   const items = itemsAt(flat);
   const all = items.map((i) => i.value);
   const serial = reductions(all, 'serial');
@@ -35,15 +36,15 @@ export function buildNest(graph: Graph, scope: Scope, roots: readonly ValueId[])
   }
   if (serial.length > 0) return columns(scope, type, roots);
 
-  // Row by row. If an element needs a reduction of its own, every element is a row.
+  // Row by row. If an element needs a reduction of its own, or is counted itself, every element is a row.
   const width = rank > 0 ? boundOf(shape[rank - 1]) : 1;
   const column = e.loop(width, 'c');
-  const row = e.loop(Math.max(1, elements(shape) / Math.max(1, width)), 'r');
+  const row = e.loop(dynamic ? Infinity : Math.max(1, elements(shape) / Math.max(1, width)), 'r');
   const inRow = itemsAt(e.linear(0, [[width, row], [1, column]]));
   const needsOwn = reductions(inRow.map((i) => i.value), 'lanes').some((r) => dependsOn(r, asSet(column)));
   const locals: Local[] = [];
-  if (needsOwn || rank === 0) {
-    const rows = e.loop(elements(shape), 'r');
+  if (needsOwn || rank === 0 || (dynamic && rank === 1)) {
+    const rows = e.loop(dynamic ? Infinity : elements(shape), 'r');
     const own = hoistReductions(e, itemsAt(rows), locals);
     const length = lanes.reduce((n, r) => n + Math.min(CHUNK, maxExtent(r)), 1);
     return kernel(scope, locals, { index: rows, extent: count, grain: Math.max(1, Math.floor(TASK / length)), vector: false },
@@ -152,7 +153,7 @@ function columns(scope: Scope, type: TensorType, roots: readonly ValueId[]): Loo
   // A scalar, and a list that is counted, are single columns.
   const { e } = scope, last = type.shape[type.shape.length - 1], width = typeof last === 'number' ? last : 1;
   const shape = typeof last === 'number' ? type.shape : [...type.shape, 1];
-  const outer = elements(shape.slice(0, -1));
+  const outer = shape.length > 1 && typeof shape[0] !== 'number' ? Infinity : elements(shape.slice(0, -1));
   const blocks = Math.ceil(width / COLUMNS), rows = shape.length > 1 ? scope.extent(type, 0) : e.index(1);
   const grid = e.loop(outer * blocks, 'g'), lane = e.loop(Math.min(COLUMNS, width), 'l');
   const start = e.scale(e.mod(grid, blocks), COLUMNS);

@@ -1,6 +1,6 @@
 // Decides which values are stored. An input, an output, an update, what a routine makes or needs, is stored; any other value is
 // stored only where that is cheaper than computing it again at every reader: recomputing costs `weight` operations a read.
-import { elements } from '../base/shape.ts';
+import { elements, usualElements } from '../base/shape.ts';
 import { dimValues, producers, type Graph, type Node, type ValueId } from '../graph/graph.ts';
 import type { OpTable } from '../graph/builder.ts';
 import type { Storage, Uses } from './scope.ts';
@@ -71,17 +71,23 @@ export function decideStorage(graph: Graph, ops: OpTable): Storage {
   }
   return { graph, ops, producers: made, stored, home, uses };
 
+  /** Elements of v; a list with one place for each row of `of` counts as many as rows are expected there. */
+  function sizeOf(v: ValueId, of?: ValueId): number {
+    const { shape } = graph.types[v], lead = of === undefined ? undefined : graph.types[of].shape[0];
+    return usualElements(typeof lead === 'object' && shape[0] === lead.bound ? [lead, ...shape.slice(1)] : shape);
+  }
+
   function readWeight(node: Node, v: ValueId): number {
     if (made[v]?.op === 'constant') return 0;
     // One read of a small operand serves many elements of a large result: it is read once per row, not per element.
-    return (stored.has(v) ? 1 : weights[v]) * Math.min(1, elements(graph.types[v].shape) / Math.max(1, elements(graph.types[node.outputs[0]].shape)));
+    return (stored.has(v) ? 1 : weights[v]) * Math.min(1, sizeOf(v, node.outputs[0]) / Math.max(1, sizeOf(node.outputs[0])));
   }
 
   /** How often each element of v is read in all. */
   function readsOf(v: ValueId): number {
-    const size = Math.max(1, elements(graph.types[v].shape));
+    const size = Math.max(1, sizeOf(v));
     return uses.nodes[v].reduce((n, node) => {
-      const out = kindOf(node) === 'matmul' ? size : Math.max(...node.outputs.map((o) => elements(graph.types[o].shape)));
+      const out = kindOf(node) === 'matmul' ? size : Math.max(...node.outputs.map((o) => sizeOf(o)));
       // Packing an operand that is not there yet costs about as much as reading it once more.
       return n + Math.max(1, out / size) * (kindOf(node) === 'matmul' ? 2 : passes(node));
     }, 0);

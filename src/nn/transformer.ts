@@ -56,15 +56,16 @@ export class TransformerBlock {
     this.norm1 = new RMSNorm(dModel);
     this.attention = new CausalSelfAttention({ dModel, heads, kvHeads, context, outStd: branch(dModel) });
     this.norm2 = new RMSNorm(dModel);
-    this.moe = moe ? new MoE({ dModel, outStd: branch(moe.hidden), ...moe }) : null;
+    this.moe = moe ? new MoE({ dModel, outStd: branch(moe.hidden ?? hidden), ...moe }) : null;
     this.mlp = moe ? null : new FeedForward(dModel, hidden, branch(hidden));
     this.dropout = new Dropout(dropout);
   }
 
-  forward(x: Tensor, cached?: Cached): Tensor {
+  /** ids int32 [batch, time]: the tokens themselves, for a router that goes by them. */
+  forward(x: Tensor, cached?: Cached, ids?: Tensor): Tensor {
     const a = add(x, call(this.dropout, call(this.attention, call(this.norm1, x), cached)));
     const h = call(this.norm2, a);
-    const f = this.moe ? call(this.moe, h) : this.mlp ? call(this.mlp, h) : h;
+    const f = this.moe ? call(this.moe, h, ids) : this.mlp ? call(this.mlp, h) : h;
     return add(a, call(this.dropout, f));
   }
 }
@@ -92,7 +93,7 @@ export class TransformerLM {
   get options(): TransformerOptions { return this.#options; }
 
   forward(tokens: Tensor, cached?: Cached): Tensor {
-    const x = this.blocks.reduce((h, block) => call(block, h, cached), call(this.embedding, tokens));
+    const x = this.blocks.reduce((h, block) => call(block, h, cached, tokens), call(this.embedding, tokens));
     const h = call(this.norm, x);
     return this.head ? call(this.head, h) : matmul(h, use(h, this.embedding.weight), { transB: true });
   }

@@ -2,6 +2,7 @@
 import type { Graph } from '../graph/graph.ts';
 import type { OpTable } from '../graph/builder.ts';
 import { verifyGraph } from '../graph/verify.ts';
+import { clampCounts } from './clamp-counts.ts';
 import { shareEqualNodes } from './cse.ts';
 import { dropDeadCode } from './dce.ts';
 import { foldConstants } from './fold.ts';
@@ -14,6 +15,7 @@ const PASSES: readonly { readonly name: string; run(graph: Graph, ops: OpTable):
   { name: 'split long sums', run: splitLongSums },
   { name: 'drop dead code', run: dropDeadCode },
   { name: 'own results', run: ownResults },
+  { name: 'clamp counts', run: clampCounts },
 ];
 
 export const optimise = (graph: Graph, ops: OpTable): Graph =>

@@ -92,7 +92,7 @@ export function evaluate(graph: Graph, ops: OpTable, feed: (input: GraphInput) =
     offsets(type) {
       const d = type.shape[0];
       if (typeof d !== 'object' || d.kind !== 'segmented') throw new Error(`${showType(type)} has no segments`);
-      return values[d.offsets];
+      return values[d.offsets].map((n) => Math.max(0, Math.min(d.bound, n)));
     },
   };
   for (const node of graph.nodes) {

@@ -1,8 +1,8 @@
 // A Session: a model with its values on a device. It traces and compiles a program for each shape of batch it meets, steps,
 // evaluates, predicts and saves.
-import { hostArray, type DType, type TypedArray } from '../base/dtype.ts';
+import type { DType, TypedArray } from '../base/dtype.ts';
 import { UserError } from '../base/errors.ts';
-import { byteSize, elements, sizes } from '../base/shape.ts';
+import { byteSize, sizes } from '../base/shape.ts';
 import type { Batch, HostTensor } from '../base/tensor.ts';
 import type { Graph } from '../graph/graph.ts';
 import type { Tensor } from '../graph/tensor.ts';
@@ -193,8 +193,9 @@ export class Session {
     const { optimizer, accumulate: batches = 1 } = this.options;
     if (!optimizer) throw new UserError('this session has no optimizer', 'compile(model, { loss, optimizer: optim.adamW({ lr }) })');
     const forward = this.#traced(true, (t) => this.#lossGraph(t, batch));
-    const trained = [...this.named.parameters].filter(([, p]) => p.trained).map(([name]) => name);
-    return trainingGraph(forward, optimizer, trained, phase ? { accumulate: { batches, phase } } : {});
+    const trained = [...this.named.parameters].filter(([, p]) => p.trained && p.frozen !== true);
+    const frozen = new Map(trained.flatMap(([name, { frozen: f }]) => (typeof f !== 'boolean' && f.some((part) => part) ? [[name, f]] : [])));
+    return trainingGraph(forward, optimizer, trained.map(([name]) => name), { frozen, ...(phase && { accumulate: { batches, phase } }) });
   }
 
   evaluationGraph(batch: Batch): Graph { return this.#traced(false, (t) => this.#lossGraph(t, batch)); }

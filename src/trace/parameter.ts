@@ -14,6 +14,8 @@ export class Parameter {
   readonly dtype: DType;
   /** Trained; otherwise it only changes when a checkpoint is loaded. */
   readonly trained: boolean;
+  /** Left as it is by training: all of it, or the parts along the first dimension that are named so (experts of a bank). */
+  frozen: boolean | readonly boolean[] = false;
   constructor(shape: readonly number[], init: Init, options: { dtype?: DType; trained?: boolean } = {}) {
     this.shape = shape;
     this.init = init;

@@ -15,7 +15,11 @@ const moeSchema = z.strictObject({
   experts: whole.default(8),
   topK: whole.default(2),
   hidden: whole.default(256),
-  capacity: z.literal('dropless').default('dropless'),
+  capacity: z.union([z.literal('dropless'), z.number().min(0), z.array(z.number().min(0))]).default('dropless'),
+  overflow: z.enum(['drop', 'spill']).optional(),
+  priority: z.enum(['position', 'choice', 'probs']).optional(),
+  dispatch: z.enum(['ragged', 'padded', 'einsum', 'dense']).optional(),
+  shared: whole.optional(),
   activation: z.enum(['relu', 'gelu', 'swiglu']).optional(),
   bias: z.boolean().optional(),
   normalise: z.boolean().optional(),
@@ -109,6 +113,9 @@ function check(config: Config, place: string): Config {
   }
   if (model.moe && model.moe.topK > model.moe.experts) {
     throw new ConfigError(`${place}topK ${model.moe.topK} is more than the ${model.moe.experts} experts`, `choose a top-k from 1 to ${model.moe.experts}`);
+  }
+  if (model.moe && Array.isArray(model.moe.capacity) && model.moe.capacity.length !== model.moe.experts) {
+    throw new ConfigError(`${place}capacity lists ${model.moe.capacity.length} factors for ${model.moe.experts} experts`, 'one factor for all, or one for each');
   }
   if (model.vocab < 256) throw new ConfigError(`${place}vocab ${model.vocab} is too small: text is bytes, 256 symbols`, 'leave it out');
   return config;

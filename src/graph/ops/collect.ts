@@ -4,16 +4,16 @@ import { ShapeError } from '../../base/errors.ts';
 import { boundOf, elements, sameShape, showType } from '../../base/shape.ts';
 import type { Op } from '../op.ts';
 import { emit1, type Tensor } from '../tensor.ts';
-import { checkVector, indexAt, segmentsOf } from './routing.ts';
+import { checkVector, ifThere, indexAt, segmentsOf } from './routing.ts';
 
-/** k: choices per token. */
-export type CollectAttrs = { readonly k: number };
+/** k: choices per token. gaps: choices may be dropped. */
+export type CollectAttrs = { readonly k: number; readonly gaps?: boolean };
 
 export const collectOp: Op<CollectAttrs> = {
   name: 'collect', doc: 'row t = sum over j < k of rows[inverse[t k + j]], j ascending; order serves the gradient, like gives the shape', unread: [2, 3],
-  infer([x, inverse, order, like], { k }) {
+  infer([x, inverse, order, like], { k, gaps }) {
     const { bound } = segmentsOf('collect', x);
-    checkVector('collect', 'inverse', inverse, bound);
+    checkVector('collect', 'inverse', inverse, gaps ? undefined : bound);
     checkVector('collect', 'order', order, bound);
     if (like.shape.length === 0 || boundOf(like.shape[0]) * k !== boundOf(inverse.shape[0]) || !sameShape(like.shape.slice(1), x.shape.slice(1))) {
       throw new ShapeError(`collect: ${showType(x)} with ${k} rows a token does not make ${showType(like)}`);
@@ -25,17 +25,17 @@ export const collectOp: Op<CollectAttrs> = {
     return [d && emit1('dispatch', [d, order, offsets, inverse], attrs), null, null, null];
   },
   lower: { kind: 'map', weight: 2, at(call, [t, ...rest]) {
-    const { e, inputs: [x, inverse], attrs: { k } } = call;
-    const rows = Array.from({ length: k }, (_, j) => x.at([indexAt(call, inverse, [e.linear(j, [[k, t]])]), ...rest]));
+    const { e, inputs: [x, inverse], attrs: { k, gaps } } = call, zero = e.const(0, x.type.dtype);
+    const rows = Array.from({ length: k }, (_, j) => ifThere(call, gaps, indexAt(call, inverse, [e.linear(j, [[k, t]])]), zero, (r) => x.at([r, ...rest])));
     return rows.reduce((a, b) => e.op('add', [a, b], x.type.dtype));
   } },
   reference({ inputs: [x, inverse], outTypes: [o], attrs: { k }, rows }) {
     const width = elements(o.shape.slice(1)), out = new Float64Array(elements(o.shape)), count = rows(o) * k;
-    for (let c = 0; c < count; c++) for (let i = 0; i < width; i++) out[Math.floor(c / k) * width + i] += x[inverse[c] * width + i];
+    for (let c = 0; c < count; c++) for (let i = 0; inverse[c] >= 0 && i < width; i++) out[Math.floor(c / k) * width + i] += x[inverse[c] * width + i];
     return [out];
   },
 };
 
 /** rows [T * k in segments, ...rest], results of `permute`, like [T, ...rest] (its values are not read) -> [T, ...rest]. */
-export const collect = (rows: Tensor, inverse: Tensor, order: Tensor, like: Tensor, { k }: CollectAttrs): Tensor =>
-  emit1('collect', [rows, inverse, order, like], { k });
+export const collect = (rows: Tensor, inverse: Tensor, order: Tensor, like: Tensor, { k, gaps }: CollectAttrs): Tensor =>
+  emit1('collect', [rows, inverse, order, like], { k, ...(gaps && { gaps }) });

@@ -3,22 +3,24 @@
 import { boundOf, elements } from '../../base/shape.ts';
 import type { Op } from '../op.ts';
 import { emit1 } from '../tensor.ts';
-import { indexAt, rowsDim } from './routing.ts';
+import type { CombineAttrs } from './combine.ts';
+import { ifThere, indexAt, rowsDim } from './routing.ts';
 
-export const combineGradRowsOp: Op = {
+export const combineGradRowsOp: Op<CombineAttrs> = {
   name: 'combineGradRows', doc: 'row r = weights[order[r]] * dout[order[r] / k], in the segments of offsets; inverse serves the gradient', unread: [3, 4],
-  infer: ([d, , order, offsets], _, ids) => [{ dtype: d.dtype, shape: [rowsDim('combineGradRows', order, offsets, ids[3]), ...d.shape.slice(1)] }],
-  grad: ({ inputs: [d, w, order, , inverse], douts: [g], needs }) => [
-    g && needs[0] ? emit1('combine', [g, inverse, order, w]) : null,
-    g && needs[1] ? emit1('combineGradWeights', [d, g, inverse, w, order]) : null, null, null, null],
+  infer: ([d, w, order, offsets], _, ids) => [{ dtype: d.dtype, shape: [rowsDim('combineGradRows', order, offsets, ids[3], elements(w.shape)), ...d.shape.slice(1)] }],
+  grad: ({ inputs: [d, w, order, , inverse], douts: [g], attrs, needs }) => [
+    g && needs[0] ? emit1('combine', [g, inverse, order, w], attrs) : null,
+    g && needs[1] ? emit1('combineGradWeights', [d, g, inverse, w, order], attrs) : null, null, null, null],
   lower: { kind: 'map', weight: 1, at(call, [r, ...rest]) {
-    const { e, inputs: [d, w, order] } = call, choice = indexAt(call, order, [r]);
-    return e.op('mul', [w.linear(choice), d.at([e.div(choice, boundOf(w.type.shape[1])), ...rest])], d.type.dtype);
+    const { e, inputs: [d, w, order], attrs: { gaps } } = call, { dtype } = d.type;
+    return ifThere(call, gaps, indexAt(call, order, [r]), e.const(0, dtype), (choice) =>
+      e.op('mul', [w.linear(choice), d.at([e.div(choice, boundOf(w.type.shape[1])), ...rest])], dtype));
   } },
   reference({ inputs: [d, w, order], inTypes: [, tw], outTypes: [o], rows }) {
     const width = elements(o.shape.slice(1)), k = boundOf(tw.shape[1]), out = new Float64Array(elements(o.shape)).fill(NaN);
     for (let r = 0; r < rows(o); r++) {
-      for (let i = 0; i < width; i++) out[r * width + i] = w[order[r]] * d[Math.floor(order[r] / k) * width + i];
+      for (let i = 0; i < width; i++) out[r * width + i] = order[r] < 0 ? 0 : w[order[r]] * d[Math.floor(order[r] / k) * width + i];
     }
     return [out];
   },

@@ -4,36 +4,42 @@ import { ShapeError } from '../../base/errors.ts';
 import { boundOf, elements, showType } from '../../base/shape.ts';
 import type { Op } from '../op.ts';
 import { emit1, type Tensor } from '../tensor.ts';
-import { checkVector, indexAt, rowsDim } from './routing.ts';
+import { combineMany } from './combineMany.ts';
+import { checkVector, ifThere, indexAt, MOST_CHOICES, rowsDim } from './routing.ts';
 
-/** k: choices per token. */
-export type DispatchAttrs = { readonly k: number };
+/** k: choices per token. gaps: rows may be empty, choices dropped. */
+export type DispatchAttrs = { readonly k: number; readonly gaps?: boolean };
 
 export const dispatchOp: Op<DispatchAttrs> = {
   name: 'dispatch', doc: 'row r = x[order[r] / k], in the segments of offsets; inverse serves the gradient', unread: [2, 3],
-  infer([x, order, offsets, inverse], { k }, ids) {
-    const rows = rowsDim('dispatch', order, offsets, ids[2]);
-    checkVector('dispatch', 'inverse', inverse, rows.bound);
-    if (x.shape.length === 0 || boundOf(x.shape[0]) * k !== rows.bound) {
-      throw new ShapeError(`dispatch: ${showType(x)} with ${k} choices a row does not make ${rows.bound} rows`);
+  infer([x, order, offsets, inverse], { k, gaps }, ids) {
+    checkVector('dispatch', 'inverse', inverse);
+    const choices = boundOf(inverse.shape[0]), rows = rowsDim('dispatch', order, offsets, ids[2], choices);
+    if (x.shape.length === 0 || boundOf(x.shape[0]) * k !== choices || (!gaps && rows.bound !== choices)) {
+      throw new ShapeError(`dispatch: ${showType(x)} with ${k} choices a row does not make ${choices} choices in ${rows.bound} rows`);
     }
     return [{ dtype: x.dtype, shape: [rows, ...x.shape.slice(1)] }];
   },
-  grad: ({ inputs: [x, order, , inverse], douts: [d], attrs }) => [d && emit1('collect', [d, inverse, order, x], attrs), null, null, null],
+  grad({ inputs: [x, order, , inverse], douts: [d], attrs }) {
+    if (!d || attrs.k <= MOST_CHOICES || typeof x.shape[0] !== 'number') return [d && emit1('collect', [d, inverse, order, x], attrs), null, null, null];
+    const ones = x.builder.emit('constant', [], { value: 1, dtype: x.dtype, shape: [x.shape[0], attrs.k] })[0];
+    return [combineMany(d, inverse, order, ones), null, null, null];
+  },
   lower: { kind: 'map', weight: 0, at(call, [r, ...rest]) {
-    const { inputs: [x, order], attrs: { k } } = call;
-    return x.at([call.e.div(indexAt(call, order, [r]), k), ...rest]);
+    const { e, inputs: [x, order], attrs: { k, gaps } } = call;
+    return ifThere(call, gaps, indexAt(call, order, [r]), e.const(0, x.type.dtype), (c) => x.at([e.div(c, k), ...rest]));
   } },
   reference({ inputs: [x, order], inTypes: [t], outTypes: [o], attrs: { k }, rows }) {
     const width = elements(t.shape.slice(1)), out = new Float64Array(elements(o.shape)).fill(NaN);
     for (let r = 0; r < rows(o); r++) {
       const token = Math.floor(order[r] / k);
-      out.set(x.subarray(token * width, (token + 1) * width), r * width);
+      if (order[r] < 0) out.fill(0, r * width, (r + 1) * width);
+      else out.set(x.subarray(token * width, (token + 1) * width), r * width);
     }
     return [out];
   },
 };
 
-/** x [T, ...rest], the results of `permute` -> [T * k in segments, ...rest]. */
-export const dispatch = (x: Tensor, order: Tensor, offsets: Tensor, inverse: Tensor, { k }: DispatchAttrs): Tensor =>
-  emit1('dispatch', [x, order, offsets, inverse], { k });
+/** x [T, ...rest], the results of `permute` or (gaps) `admit` -> [T * k or other rows in segments, ...rest]. */
+export const dispatch = (x: Tensor, order: Tensor, offsets: Tensor, inverse: Tensor, { k, gaps }: DispatchAttrs): Tensor =>
+  emit1('dispatch', [x, order, offsets, inverse], { k, ...(gaps && { gaps }) });

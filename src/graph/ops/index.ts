@@ -4,6 +4,7 @@ import type { Op } from '../op.ts';
 import type { OpTable } from '../builder.ts';
 import { absOp } from './abs.ts';
 import { addOp } from './add.ts';
+import { admitOp } from './admit.ts';
 import { argMaxOp } from './argMax.ts';
 import { attentionOp } from './attention.ts';
 import { attentionGradOp } from './attentionGrad.ts';
@@ -12,10 +13,12 @@ import { attentionGradQOp } from './attentionGradQ.ts';
 import { avgPool2dOp } from './avgPool2d.ts';
 import { avgPool2dGradOp } from './avgPool2dGrad.ts';
 import { castOp } from './cast.ts';
+import { clampCountOp } from './clampCount.ts';
 import { collectOp } from './collect.ts';
 import { combineOp } from './combine.ts';
 import { combineGradRowsOp } from './combineGradRows.ts';
 import { combineGradWeightsOp } from './combineGradWeights.ts';
+import { combineManyOp } from './combineMany.ts';
 import { concatOp } from './concat.ts';
 import { constantOp } from './constant.ts';
 import { conv2dOp } from './conv2d.ts';
@@ -44,6 +47,7 @@ import { groupedMatmulOp } from './groupedMatmul.ts';
 import { groupedOuterOp } from './groupedOuter.ts';
 import { iotaOp } from './iota.ts';
 import { isFiniteOp } from './isFinite.ts';
+import { joinSegmentsOp } from './joinSegments.ts';
 import { layerNormOp } from './layerNorm.ts';
 import { lessOp } from './less.ts';
 import { logOp } from './log.ts';
@@ -73,7 +77,9 @@ import { roundOp } from './round.ts';
 import { rowCountOp } from './rowCount.ts';
 import { rsqrtOp } from './rsqrt.ts';
 import { scatterAddOp } from './scatterAdd.ts';
+import { segmentCountOp } from './segmentCount.ts';
 import { segmentExpandOp } from './segmentExpand.ts';
+import { segmentRankOp } from './segmentRank.ts';
 import { segmentSumOp } from './segmentSum.ts';
 import { sigmoidOp } from './sigmoid.ts';
 import { siluOp } from './silu.ts';
@@ -82,6 +88,7 @@ import { sliceOp } from './slice.ts';
 import { softmaxOp } from './softmax.ts';
 import { softplusOp } from './softplus.ts';
 import { sortOp } from './sort.ts';
+import { splitSegmentsOp } from './splitSegments.ts';
 import { sqrtOp } from './sqrt.ts';
 import { stopGradientOp } from './stopGradient.ts';
 import { subOp } from './sub.ts';
@@ -91,21 +98,23 @@ import { putAlongOp, takeAlongOp } from './takeAlong.ts';
 import { tanhOp } from './tanh.ts';
 import { topKOp } from './topK.ts';
 import { transposeOp } from './transpose.ts';
+import { uniformOp } from './uniform.ts';
 import { updateRowsOp } from './updateRows.ts';
 import { whereOp } from './where.ts';
 
 /** Ops differ in the attributes that they take; the table forgets which. */
 // eslint-disable-next-line @typescript-eslint/no-explicit-any
 const all: readonly Op<any>[] = [
-  absOp, addOp, argMaxOp, attentionGradKVOp, attentionGradOp, attentionGradQOp, attentionOp, avgPool2dGradOp, avgPool2dOp, castOp,
-  collectOp, combineGradRowsOp, combineGradWeightsOp, combineOp, concatOp, constantOp, conv2dGradInputOp, conv2dGradWeightOp, conv2dOp,
-  copyOp, cosOp, crossEntropyOp, cumulativeMaxOp, cumulativeSumOp, depthwise2dGradInputOp, depthwise2dGradWeightOp, depthwise2dOp,
-  dispatchOp, divOp, dropoutOp, equalOp, erfOp, expandOp, expOp, flipOp, floorOp, gatherOp, geluOp, groupedMatmulOp, groupedOuterOp,
-  iotaOp, isFiniteOp, layerNormOp, lessOp, logicalAndOp, logicalNotOp, logicalOrOp, logOp, logSumExpOp, matmulOp, maximumOp, maxOp,
-  maxPool2dGradOp, maxPool2dOp, maxPool2dTakeOp, minimumOp, mulOp, negOp, oneHotOp, padOp, permuteOp, powOp, putAlongOp, readRowsOp,
-  reluOp, reshapeOp, rmsNormOp, ropeOp, roundOp, rowCountOp, rsqrtOp, scatterAddOp, segmentExpandOp, segmentSumOp, sigmoidOp, siluOp,
-  sinOp, sliceOp, softmaxOp, softplusOp, sortOp, sqrtOp, stopGradientOp, subOp, sumChunksOp, sumOp, takeAlongOp, tanhOp, topKOp,
-  transposeOp, updateRowsOp, whereOp,
+  absOp, addOp, admitOp, argMaxOp, attentionGradKVOp, attentionGradOp, attentionGradQOp, attentionOp, avgPool2dGradOp, avgPool2dOp,
+  castOp, clampCountOp, collectOp, combineGradRowsOp, combineGradWeightsOp, combineManyOp, combineOp, concatOp, constantOp,
+  conv2dGradInputOp, conv2dGradWeightOp, conv2dOp, copyOp, cosOp, crossEntropyOp, cumulativeMaxOp, cumulativeSumOp,
+  depthwise2dGradInputOp, depthwise2dGradWeightOp, depthwise2dOp, dispatchOp, divOp, dropoutOp, equalOp, erfOp, expandOp, expOp, flipOp,
+  floorOp, gatherOp, geluOp, groupedMatmulOp, groupedOuterOp, iotaOp, isFiniteOp, joinSegmentsOp, layerNormOp, lessOp, logicalAndOp,
+  logicalNotOp, logicalOrOp, logOp, logSumExpOp, matmulOp, maximumOp, maxOp, maxPool2dGradOp, maxPool2dOp, maxPool2dTakeOp, minimumOp,
+  mulOp, negOp, oneHotOp, padOp, permuteOp, powOp, putAlongOp, readRowsOp, reluOp, reshapeOp, rmsNormOp, ropeOp, roundOp, rowCountOp,
+  rsqrtOp, scatterAddOp, segmentCountOp, segmentExpandOp, segmentRankOp, segmentSumOp, sigmoidOp, siluOp, sinOp, sliceOp, softmaxOp,
+  softplusOp, sortOp, splitSegmentsOp, sqrtOp, stopGradientOp, subOp, sumChunksOp, sumOp, takeAlongOp, tanhOp, topKOp, transposeOp,
+  uniformOp, updateRowsOp, whereOp,
 ];
 
 export const ops: OpTable = new Map(all.map((op) => [op.name, op as Op]));

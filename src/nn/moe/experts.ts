@@ -9,6 +9,8 @@ import { relu } from '../../graph/ops/relu.ts';
 import { segmentExpand } from '../../graph/ops/segmentExpand.ts';
 import { silu } from '../../graph/ops/silu.ts';
 import { slice } from '../../graph/ops/slice.ts';
+import { expand } from '../../graph/ops/expand.ts';
+import { matmul } from '../../graph/ops/matmul.ts';
 import { boundOf } from '../../base/shape.ts';
 import { Parameter } from '../../trace/parameter.ts';
 import { use } from '../../trace/trace.ts';
@@ -53,10 +55,19 @@ export class ExpertBank {
     return linear(this.#activate(linear(rows, this.w1, this.b1)), this.w2, this.b2);
   }
 
+  /** x [experts, rows, dModel] -> [experts, rows, dModel]: as many rows for each expert. */
+  batched(x: Tensor): Tensor {
+    const linear = (h: Tensor, w: Parameter, b: Parameter | null): Tensor => {
+      const y = matmul(h, use(x, w));
+      return b ? add(y, expand(use(x, b), y, [1])) : y;
+    };
+    return linear(this.#activate(linear(x, this.w1, this.b1)), this.w2, this.b2);
+  }
+
   #activate(h: Tensor): Tensor {
     if (this.#activation === 'relu') return relu(h);
     if (this.#activation === 'gelu') return gelu(h);
-    const width = boundOf(h.shape[1]) / 2;
-    return mul(silu(slice(h, 1, 0, width)), slice(h, 1, width, 2 * width));
+    const last = h.shape.length - 1, width = boundOf(h.shape[last]) / 2;
+    return mul(silu(slice(h, last, 0, width)), slice(h, last, width, 2 * width));
   }
 }

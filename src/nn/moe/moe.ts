@@ -1,89 +1,178 @@
-// The mixture-of-experts layer: a router sends each token to its top-k experts, whose outputs are summed with the gate's weights.
+// The mixture-of-experts layer: a router chooses experts for each token, a strategy computes them, and the token gets the weighted sum.
 import { boundOf } from '../../base/shape.ts';
 import { UserError } from '../../base/errors.ts';
 import type { Tensor } from '../../graph/tensor.ts';
-import { cast } from '../../graph/ops/cast.ts';
-import { combine } from '../../graph/ops/combine.ts';
-import { dispatch } from '../../graph/ops/dispatch.ts';
-import { div } from '../../graph/ops/div.ts';
-import { expand } from '../../graph/ops/expand.ts';
-import { logSumExp } from '../../graph/ops/logSumExp.ts';
-import { mul } from '../../graph/ops/mul.ts';
-import { permute } from '../../graph/ops/permute.ts';
+import { add } from '../../graph/ops/add.ts';
 import { reshape } from '../../graph/ops/reshape.ts';
-import { slice } from '../../graph/ops/slice.ts';
-import { softmax } from '../../graph/ops/softmax.ts';
-import { sub } from '../../graph/ops/sub.ts';
-import { mean, sum } from '../../graph/ops/sum.ts';
-import { topK } from '../../graph/ops/topK.ts';
 import { call, traceOf } from '../../trace/trace.ts';
-import { Linear } from '../linear.ts';
+import { nameParameters, type Module } from '../../trace/module.ts';
+import { checkCapacity, type Capacity } from './capacity.ts';
 import { ExpertBank, type Activation } from './experts.ts';
+import { lossOf, LOSSES, type LossName } from './losses.ts';
+import { OVERFLOWS, PRIORITIES, route, type Overflow, type Priority, type Routing } from './routing.ts';
+import type { Choice, Router } from './router.ts';
+import { TopKRouter } from './routers.ts';
+import { DISPATCHES, runExperts, type Dispatch, type Experts } from './strategies.ts';
 
 export interface MoEOptions {
   readonly dModel: number;
-  readonly experts: number;
+  /** How many experts in a bank of feed-forward networks, or any modules of any shapes, each [rows, dModel] -> [rows, one width]. */
+  readonly experts: number | readonly Module<Tensor, Tensor>[];
+  /** Experts a token. */
   readonly topK: number;
-  /** Width of an expert's hidden layer. */
-  readonly hidden: number;
+  /** Width of an expert's hidden layer: for a bank. */
+  readonly hidden?: number;
   readonly activation?: Activation;
   readonly bias?: boolean;
-  /** Only dropless so far: every token reaches its experts. */
-  readonly capacity?: 'dropless';
-  /** Divides the k gate weights by their sum; default true for k > 1. */
+  /** Default: a TopKRouter. */
+  readonly router?: Router;
+  /** 'dropless' (default), a factor on the even share of rows, or a factor for each expert. */
+  readonly capacity?: Capacity;
+  readonly overflow?: Overflow;
+  readonly priority?: Priority;
+  readonly dispatch?: Dispatch;
+  /** Experts that are always on: the width of one more feed-forward network, or a module. */
+  readonly shared?: number | Module<Tensor, Tensor>;
+  /** Divides the k gate weights by their sum; default true for k > 1. (Of the default router.) */
   readonly normalise?: boolean;
-  /** Coefficient of the Switch auxiliary loss; default 0.01. */
+  /** Coefficient of the Switch auxiliary loss; default 0.01 with the default router, else 0. */
   readonly balance?: number;
-  /** Coefficient of the router's z-loss; default 0.001. */
+  /** Coefficient of the router's z-loss; default 0.001 with the default router, else 0. */
   readonly zLoss?: number;
+  /** Coefficients by name, in place of the two above. */
+  readonly losses?: Partial<Record<LossName, number>>;
   readonly outStd?: number;
 }
 
-/** [..., dModel] -> [..., dModel]. Reports the statistic `load`: int32 [experts], tokens sent to each expert. */
+const among = <T>(what: string, value: T, list: readonly T[]): T => {
+  if (!list.includes(value)) throw new UserError(`MoE: no ${what} named ${String(value)}`, `one of ${list.join(', ')}`);
+  return value;
+};
+
+/**
+ * [..., dModel] -> [..., width]. Statistics: `load` int32 [experts], choices of each expert before any is dropped; `dropped` or `spilled`
+ * int32 [experts], those beyond its capacity. topK, capacity, dispatch, overflow, priority and frozen may be changed; programs that are
+ * traced afterwards follow.
+ */
 export class MoE {
-  readonly router: Linear; // [dModel, experts]
-  readonly experts: ExpertBank;
-  readonly #options: MoEOptions;
+  readonly router: Router;
+  readonly experts: Experts;
+  readonly shared: Module<Tensor, Tensor> | SharedExpert | null;
+  readonly #losses: readonly (readonly [LossName, number])[];
+  readonly #count: number;
+  #topK = 1;
+  #capacity: Capacity = 'dropless';
+  #overflow: Overflow = 'drop';
+  #priority: Priority = 'position';
+  #dispatch: Dispatch = 'ragged';
 
   constructor(options: MoEOptions) {
-    const { dModel, experts, capacity = 'dropless' } = options, k = options.topK;
-    if (!Number.isInteger(k) || k < 1 || k > experts) throw new UserError(`MoE: topK must be from 1 to the number of experts (${experts}), got ${k}`);
-    if (capacity !== 'dropless') throw new UserError(`MoE: capacity ${String(capacity)} is not supported yet`, "use 'dropless'");
-    this.router = new Linear(dModel, experts, { bias: false });
-    this.experts = new ExpertBank(options);
-    this.#options = options;
+    const { dModel, experts, router, shared, hidden, activation, normalise, balance = router ? 0 : 0.01, zLoss = router ? 0 : 0.001 } = options;
+    this.#count = typeof experts === 'number' ? experts : experts.length;
+    if (!Number.isInteger(this.#count) || this.#count < 1) throw new UserError(`MoE: needs at least one expert, got ${this.#count}`);
+    this.topK = options.topK;
+    if (router && router.experts !== this.#count) throw new UserError(`MoE: there are ${this.#count} experts, the router knows ${router.experts}`);
+    this.router = router ?? new TopKRouter({ dModel, experts: this.#count, ...(normalise !== undefined && { normalise }) });
+    if (typeof experts !== 'number') this.experts = experts;
+    else {
+      if (hidden === undefined) throw new UserError('MoE: a bank of experts needs `hidden`, the width of their hidden layer');
+      this.experts = new ExpertBank({ ...options, experts, hidden });
+    }
+    this.shared = typeof shared === 'number' ? new SharedExpert({ dModel, hidden: shared, ...(activation && { activation }) }) : shared ?? null;
+    const coefficients: Partial<Record<LossName, number>> = options.losses ?? { balance, z: zLoss };
+    for (const name of Object.keys(coefficients)) among('loss', name, LOSSES);
+    this.#losses = LOSSES.flatMap((name) => (coefficients[name] ? [[name, coefficients[name]] as const] : []));
+    if (options.capacity !== undefined) this.capacity = options.capacity;
+    if (options.overflow !== undefined) this.overflow = options.overflow;
+    if (options.priority !== undefined) this.priority = options.priority;
+    if (options.dispatch !== undefined) this.dispatch = options.dispatch;
   }
 
-  forward(x: Tensor): Tensor {
-    const { dModel, experts, topK: k, normalise = k > 1 } = this.#options;
-    const shape = x.shape.map(boundOf);
-    const tokens = reshape(x, [shape.slice(0, -1).reduce((n, d) => n * d, 1), dModel]); // [tokens, dModel]
-    const logits = call(this.router, tokens); // [tokens, experts], float32 always
-    const probs = softmax(logits);
-    const { values, indices } = topK(probs, k); // [tokens, k]
-    const weights = normalise ? div(values, expand(sum(values, [1]), values, [1])) : values;
-    const { offsets, order, inverse, expert } = permute(indices, experts);
-    const rows = dispatch(tokens, order, offsets, inverse, { k }); // [tokens * k / experts, dModel]
-    const outputs = call(this.experts, rows, expert);
-    this.#report(tokens, logits, probs, offsets);
-    return reshape(combine(outputs, inverse, order, weights), shape);
+  get topK(): number { return this.#topK; }
+  set topK(k: number) {
+    if (!Number.isInteger(k) || k < 1 || k > this.#count) throw new UserError(`MoE: topK must be from 1 to the number of experts (${this.#count}), got ${k}`);
+    this.#topK = k;
   }
 
-  #report(x: Tensor, logits: Tensor, probs: Tensor, offsets: Tensor): void {
-    const { experts, topK: k, balance = 0.01, zLoss = 0.001 } = this.#options, trace = traceOf(x);
+  get capacity(): Capacity { return this.#capacity; }
+  set capacity(capacity: Capacity) { this.#capacity = checkCapacity(capacity, this.#count); }
+
+  get overflow(): Overflow { return this.#overflow; }
+  set overflow(overflow: Overflow) { this.#overflow = among('overflow', overflow, OVERFLOWS); }
+
+  get priority(): Priority { return this.#priority; }
+  set priority(priority: Priority) { this.#priority = among('priority', priority, PRIORITIES); }
+
+  get dispatch(): Dispatch { return this.#dispatch; }
+  set dispatch(dispatch: Dispatch) { this.#dispatch = among('dispatch', dispatch, DISPATCHES); }
+
+  /** Which experts keep their values in training. */
+  get frozen(): readonly boolean[] {
+    const flags = (e: number): boolean => this.#parametersOf(e).every((p) => (typeof p.frozen === 'boolean' ? p.frozen : p.frozen[e]));
+    return Array.from({ length: this.#count }, (_, e) => flags(e));
+  }
+  set frozen(frozen: boolean | readonly boolean[]) {
+    const list = typeof frozen === 'boolean' ? new Array<boolean>(this.#count).fill(frozen) : frozen;
+    if (typeof list !== 'object' || list.length !== this.#count || list.some((f) => typeof f !== 'boolean')) {
+      throw new UserError(`MoE: frozen must be true, false, or a list of ${this.#count} of them, got ${JSON.stringify(frozen)}`);
+    }
+    const uniform = list.every((f) => f === list[0]);
+    for (let e = 0; e < this.#count; e++) {
+      for (const p of this.#parametersOf(e)) p.frozen = this.experts instanceof ExpertBank && !uniform ? [...list] : list[e];
+    }
+  }
+
+  #parametersOf(e: number) {
+    return [...nameParameters(this.experts instanceof ExpertBank ? this.experts : this.experts[e]).parameters.values()];
+  }
+
+  /** ids int32 [...]: the tokens' ids, for a router that goes by them. */
+  forward(x: Tensor, ids?: Tensor): Tensor {
+    const shape = x.shape.map(boundOf), count = shape.slice(0, -1).reduce((n, d) => n * d, 1);
+    const tokens = reshape(x, [count, shape[shape.length - 1]]); // [tokens, dModel]
+    const choice = this.#within(x, () => this.router.choose(tokens, { k: this.#topK, ids: ids && reshape(ids, [count]) }));
+    const routing = this.#route(choice), { indices, weights } = choice;
+    const sum = runExperts(this.#dispatch, this.experts, tokens, routing, indices, weights); // [tokens, width]
+    this.#report(tokens, choice, routing);
+    this.router.observe?.(routing.load);
+    const y = this.shared ? add(sum, call(this.shared, tokens)) : sum;
+    return reshape(y, [...shape.slice(0, -1), boundOf(y.shape[1])]);
+  }
+
+  /** Graphs name the router as the maker of its nodes. */
+  #within<T>(x: Tensor, make: () => T): T {
+    const trace = traceOf(x), outer = trace.scope;
+    trace.scope = trace.pathOf(this.router) || outer;
+    try { return make(); } finally { trace.scope = outer; }
+  }
+
+  #route({ indices, scores, expertsChoose }: Choice): Routing {
+    const experts = this.#count, padded = this.#dispatch === 'padded';
+    if (!expertsChoose) return route(indices, { experts, padded, capacity: this.#capacity, overflow: this.#overflow, priority: this.#priority, scores });
+    // Every token chooses every expert, and an expert takes its best: on average topK experts a token.
+    const share = this.#topK / experts, factor = this.#capacity === 'dropless' ? 1 : this.#capacity;
+    return route(indices, { experts, padded, priority: 'probs', scores, capacity: typeof factor === 'number' ? factor * share : factor.map((f) => f * share) });
+  }
+
+  #report(x: Tensor, choice: Choice, { load, beyond }: Routing): void {
+    const trace = traceOf(x);
     if (!trace.training) return;
-    const load = sub(slice(offsets, 0, 1, experts + 1), slice(offsets, 0, 0, experts)); // int32 [experts]
     trace.addStat(this, 'load', load);
-    const count = boundOf(x.shape[0]);
-    if (balance > 0) {
-      // Switch Transformer (Fedus et al. 2022), equation 4: experts * sum_e (share of tokens)_e * (mean probability)_e.
-      const share = mul(cast(load, 'float32'), 1 / (count * k));
-      trace.addLoss(this, 'balance', mul(sum(mul(share, mean(probs, [0]))), experts), balance);
-    }
-    if (zLoss > 0) {
-      // ST-MoE (Zoph et al. 2022), equation 5: mean of (log sum exp of the logits)^2.
-      const z = logSumExp(logits);
-      trace.addLoss(this, 'z', mean(mul(z, z)), zLoss);
-    }
+    if (beyond && !choice.expertsChoose) trace.addStat(this, this.#overflow === 'spill' ? 'spilled' : 'dropped', beyond);
+    for (const [name, coefficient] of this.#losses) trace.addLoss(this, name, lossOf(name, choice, load), coefficient);
+  }
+}
+
+/** A feed-forward network that every token goes through. */
+export class SharedExpert {
+  readonly bank: ExpertBank;
+  constructor(options: { readonly dModel: number; readonly hidden: number; readonly activation?: Activation }) {
+    this.bank = new ExpertBank({ ...options, experts: 1 });
+  }
+
+  /** [tokens, dModel] -> [tokens, dModel]. */
+  forward(x: Tensor): Tensor {
+    const [tokens, width] = x.shape.map(boundOf);
+    return reshape(this.bank.batched(reshape(x, [1, tokens, width])), [tokens, width]);
   }
 }

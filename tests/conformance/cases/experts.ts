@@ -20,7 +20,7 @@ import type { Family } from '../shapes.ts';
 /** Tokens: as many as fixed, or counted below, at or at none of a bound. */
 interface Tokens { readonly dim: DimSpec; readonly bound: number; readonly counts: readonly InputSpec[] }
 
-const tokens: fc.Arbitrary<Tokens> = fc.tuple(fc.constantFrom(0, 1, 2, 5, 16, 17, 33, 50), fc.option(fc.constantFrom(0, 0.4, 1), { freq: 2 }))
+export const tokens: fc.Arbitrary<Tokens> = fc.tuple(fc.constantFrom(0, 1, 2, 5, 16, 17, 33, 50), fc.option(fc.constantFrom(0, 0.4, 1), { freq: 2 }))
   .map(([bound, share]) => (share === null ? { dim: bound, bound, counts: [] }
     : { dim: { bound, count: 'n' }, bound, counts: [{ name: 'n', dtype: 'int32', shape: [], data: [Math.round(share * bound)] }] }));
 
@@ -29,9 +29,9 @@ type Choice = (u: number, experts: number) => number;
 const any: Choice = (u, n) => Math.floor(u * n);
 const choices: fc.Arbitrary<Choice> = fc.constantFrom<Choice[]>(any, any, any, () => 0, (_, n) => n - 1, (u, n) => (u < 0.1 ? 0 : n >> 1));
 
-interface Routed { readonly t: Tokens; readonly k: number; readonly experts: number; readonly width: number; readonly inputs: readonly InputSpec[] }
+export interface Routed { readonly t: Tokens; readonly k: number; readonly experts: number; readonly width: number; readonly inputs: readonly InputSpec[] }
 
-const routed = (choose = choices): fc.Arbitrary<Routed> => fc.tuple(tokens, fc.constantFrom(1, 2, 3, 8), fc.constantFrom(1, 2, 5, 8, 64), fc.constantFrom(1, 7, 16, 67), choose)
+export const routed = (choose = choices): fc.Arbitrary<Routed> => fc.tuple(tokens, fc.constantFrom(1, 2, 3, 8), fc.constantFrom(1, 2, 5, 8, 64), fc.constantFrom(1, 7, 16, 67), choose)
   .map(([t, k, experts, width, c]) => ({ t, k, experts, width, inputs: [...t.counts,
     { name: 'indices', dtype: 'int32', shape: [t.dim, k], value: ({ uniform }) => c(uniform, experts) }] }));
 
@@ -61,6 +61,8 @@ export const families: readonly Family[] = [
   { op: 'permute', runs: 24, cases: routed(fc.oneof(choices, fc.constant<Choice>((u, n) => Math.floor(u * (n + 4)) - 2))).map((r) => ({ inputs: r.inputs,
     // Where tokens are counted, what lies past their rows is not defined.
     build: (all) => { const p = permute(all[r.t.counts.length], r.experts); return typeof r.t.dim === 'number' ? [p.offsets, p.order, p.inverse, p.expert] : p.offsets; } })) },
+  { op: 'clampCount', cases: fc.constantFrom(0, 3, 1_000_000).map((bound) => ({ inputs: [{ name: 'n', dtype: 'int32', shape: [5], data: [-7, 0, 2, 4, 2_000_000] }],
+    build: ([n]) => emit1('clampCount', [n], { bound }) })) },
   { op: 'dispatch', cases: layer((r) => [x(r)], (p, [x], r) => [sent(mul(x, x), p, r), sent(x, p, r)]) },
   { op: 'collect', cases: layer((r) => [x(r)], (p, [x], r) => { const y = sent(x, p, r); return collect(mul(y, y), p.inverse, p.order, x, { k: r.k }); }) },
   { op: 'combine', cases: layer((r) => [x(r), { name: 'w', shape: [r.t.dim, r.k] }], (p, [x, w], r) => {

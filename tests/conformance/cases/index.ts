@@ -1,6 +1,7 @@
 // All families of cases. A new op adds its own here; tests/conformance/table.test.ts fails until it does.
 import type { Family } from '../shapes.ts';
 import { families as attention } from './attention.ts';
+import { families as capacity } from './capacity.ts';
 import { families as compositions } from './compositions.ts';
 import { families as elementwise } from './elementwise.ts';
 import { families as experts } from './experts.ts';
@@ -10,4 +11,4 @@ import { families as rows } from './rows.ts';
 import { families as scans } from './scans.ts';
 import { families as shaping } from './shaping.ts';
 
-export const all: readonly Family[] = [...attention, ...compositions, ...elementwise, ...experts, ...images, ...matmul, ...rows, ...scans, ...shaping];
+export const all: readonly Family[] = [...attention, ...capacity, ...compositions, ...elementwise, ...experts, ...images, ...matmul, ...rows, ...scans, ...shaping];

@@ -1,0 +1,29 @@
+// How many rows an expert may get. In: the setting and the sizes of a layer; out: whole numbers, and the room to plan for them.
+import { UserError } from '../../base/errors.ts';
+
+/** 'dropless': as many as come. A number: a factor on the even share of rows; a list: one factor for each expert. */
+export type Capacity = 'dropless' | number | readonly number[];
+
+export function checkCapacity(capacity: Capacity, experts: number): Capacity {
+  const factor = (f: unknown): boolean => typeof f === 'number' && Number.isFinite(f) && f >= 0;
+  const fine = capacity === 'dropless' || (Array.isArray(capacity) ? capacity.length === experts && capacity.every(factor) : factor(capacity));
+  if (!fine) {
+    throw new UserError(`capacity must be 'dropless', a factor of at least 0, or a list of ${experts} factors, got ${JSON.stringify(capacity)}`,
+      'a factor of 1 gives each expert its even share: tokens * topK / experts rows');
+  }
+  return typeof capacity === 'object' ? [...capacity] : capacity;
+}
+
+/** Rows of each expert: ceil(factor * choices / experts); null for dropless. `choices`: tokens * k. */
+export function capacityRows(capacity: Capacity, experts: number, choices: number): number[] | null {
+  if (capacity === 'dropless') return null;
+  const factors = typeof capacity === 'number' ? new Array<number>(experts).fill(capacity) : capacity;
+  return factors.map((f) => Math.min(choices, Math.ceil((f * choices) / experts)));
+}
+
+/** Rounds rows up to a bucket, at most an eighth more, so that plans recur when capacities change a little. */
+export function bucket(rows: number): number {
+  if (rows <= 16) return rows <= 0 ? 0 : 16;
+  const step = 2 ** Math.max(0, Math.floor(Math.log2(rows)) - 3);
+  return Math.ceil(rows / step) * step;
+}

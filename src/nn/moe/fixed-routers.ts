@@ -1,0 +1,64 @@
+// Routers that do not ask a token for its best experts: experts that choose tokens, and a hash.
+import { UserError } from '../../base/errors.ts';
+import { Stream } from '../../base/random.ts';
+import { boundOf } from '../../base/shape.ts';
+import type { Tensor } from '../../graph/tensor.ts';
+import { gather } from '../../graph/ops/gather.ts';
+import { softmax } from '../../graph/ops/softmax.ts';
+import { traceOf } from '../../trace/trace.ts';
+import { LinearRouter, type Choice, type RouteCall, type Router } from './router.ts';
+
+/**
+ * Expert choice (Zhou et al. 2022): each expert takes the tokens with the highest probability of it, as many as its capacity, so that
+ * load is even by construction and a token may get any number of experts. topK is how many a token gets on average. Choices look at all
+ * tokens of the batch, later ones too.
+ */
+export class ExpertChoiceRouter extends LinearRouter {
+  choose(x: Tensor): Choice {
+    const logits = this.logits(x), probs = softmax(logits), tokens = boundOf(x.shape[0]);
+    const all = traceOf(x).constant({ dtype: 'int32', shape: [tokens, this.experts] }, Int32Array.from({ length: tokens * this.experts }, (_, i) => i % this.experts));
+    return { indices: all, weights: probs, scores: probs, probs, logits, expertsChoose: true };
+  }
+}
+
+export interface HashRouterOptions {
+  readonly experts: number;
+  /** With it, experts follow from the tokens' ids 0..vocab-1, which the model must give; without, from a token's place in the batch. */
+  readonly vocab?: number;
+  readonly seed?: number;
+}
+
+/** A fixed random table says which experts a token gets (Roller et al. 2021), each with weight 1 / k. Nothing is learnt. */
+export class HashRouter implements Router {
+  readonly experts: number;
+  readonly #options: HashRouterOptions;
+  constructor(options: HashRouterOptions) {
+    const { vocab } = options;
+    if (vocab !== undefined && !(Number.isInteger(vocab) && vocab >= 1)) throw new UserError(`hash router: vocab must be a whole number of at least 1, got ${vocab}`);
+    this.experts = options.experts;
+    this.#options = options;
+  }
+
+  choose(x: Tensor, { k, ids }: RouteCall): Choice {
+    const { vocab, seed = 0 } = this.#options, trace = traceOf(x), tokens = boundOf(x.shape[0]);
+    if (vocab !== undefined && !ids) throw new UserError('hash router: it goes by token ids, and this model gives none', 'call moe.forward(x, ids), or leave out vocab');
+    const table = (rows: number): Tensor => trace.constant({ dtype: 'int32', shape: [rows, k] }, this.#table(rows, k, seed));
+    const indices = vocab !== undefined && ids ? gather(table(vocab), ids) : table(tokens);
+    const weights = x.builder.emit('constant', [], { value: 1 / k, dtype: 'float32', shape: [tokens, k] })[0];
+    return { indices, weights, scores: weights, probs: null, logits: null };
+  }
+
+  /** k different experts for each row. */
+  #table(rows: number, k: number, seed: number): Int32Array {
+    const stream = new Stream(seed, 'hash'), out = new Int32Array(rows * k);
+    for (let r = 0; r < rows; r++) {
+      const order = Array.from({ length: this.experts }, (_, e) => e);
+      for (let j = 0; j < k; j++) {
+        const pick = j + Math.floor(stream.uniform(j, r) * (this.experts - j));
+        [order[j], order[pick]] = [order[pick], order[j]];
+        out[r * k + j] = order[j];
+      }
+    }
+    return out;
+  }
+}

@@ -1,0 +1,127 @@
+// What a router is: from tokens to choices of experts. In: x [tokens, dModel], how many experts a token gets; out: a Choice. Routers
+// compute in float32 and report the losses that only they can know.
+import { boundOf } from '../../base/shape.ts';
+import { UserError } from '../../base/errors.ts';
+import { scalar, type Tensor } from '../../graph/tensor.ts';
+import { add } from '../../graph/ops/add.ts';
+import { cast } from '../../graph/ops/cast.ts';
+import { div } from '../../graph/ops/div.ts';
+import { expand } from '../../graph/ops/expand.ts';
+import { matmul } from '../../graph/ops/matmul.ts';
+import { max } from '../../graph/ops/max.ts';
+import { less } from '../../graph/ops/less.ts';
+import { mul } from '../../graph/ops/mul.ts';
+import { oneHot } from '../../graph/ops/oneHot.ts';
+import { reshape } from '../../graph/ops/reshape.ts';
+import { sum } from '../../graph/ops/sum.ts';
+import { topK } from '../../graph/ops/topK.ts';
+import { uniform } from '../../graph/ops/uniform.ts';
+import { where } from '../../graph/ops/where.ts';
+import { Parameter } from '../../trace/parameter.ts';
+import { traceOf, use } from '../../trace/trace.ts';
+
+/** What a router gives. */
+export interface Choice {
+  /** int32 [tokens, k]: different experts for each token. */
+  readonly indices: Tensor;
+  /** float32 [tokens, k]: what each expert's output is multiplied by. */
+  readonly weights: Tensor;
+  /** float32 [tokens, k]: which choices matter most, for priority 'probs'. */
+  readonly scores: Tensor;
+  /** float32 [tokens, experts]: the distribution that balance losses push to be even; null: there is none. */
+  readonly probs: Tensor | null;
+  /** float32 [tokens, experts]; null: there are none. */
+  readonly logits: Tensor | null;
+  /** float32 [experts]: a smooth estimate of each expert's load (Shazeer et al. 2017, equation 9); only of a router with noise. */
+  readonly load?: Tensor;
+  /** Experts choose tokens: k is their number, and the capacity says how many each takes. */
+  readonly expertsChoose?: boolean;
+}
+
+export interface RouteCall {
+  readonly k: number;
+  /** int32 [tokens], where the model gives them: what a hash goes by. */
+  readonly ids?: Tensor | undefined;
+}
+
+export interface Router {
+  readonly experts: number;
+  choose(x: Tensor, call: RouteCall): Choice;
+  /** After rows are known: load int32 [experts]. Routers with a state of their own change it here. */
+  observe?(load: Tensor): void;
+}
+
+export interface RouterOptions {
+  readonly dModel: number;
+  readonly experts: number;
+  /** Multiplies each input of the router by a random number in 1 - jitter .. 1 + jitter while training (Fedus et al. 2022). */
+  readonly jitter?: number;
+  /** Divides the k weights by their sum; default true for k > 1. */
+  readonly normalise?: boolean;
+}
+
+/** Routers with one vector for each expert: logits = x W. */
+export abstract class LinearRouter implements Router {
+  readonly weight: Parameter; // [dModel, experts]
+  readonly experts: number;
+  readonly #options: RouterOptions;
+
+  constructor(options: RouterOptions) {
+    const { dModel, experts, jitter = 0 } = options;
+    if (!(jitter >= 0 && jitter < 1)) throw new UserError(`router: jitter must be at least 0 and below 1, got ${jitter}`);
+    this.weight = new Parameter([dModel, experts], { kind: 'normal', std: 1 / Math.sqrt(dModel) });
+    this.experts = experts;
+    this.#options = options;
+  }
+
+  abstract choose(x: Tensor, call: RouteCall): Choice;
+
+  /** What the router sees of x: float32, jittered while training. */
+  protected seen(x: Tensor): Tensor {
+    const trace = traceOf(x), { jitter = 0 } = this.#options, wide = cast(x, 'float32');
+    if (!trace.training || jitter === 0) return wide;
+    return mul(wide, add(mul(random(x, this, 'jitter'), 2 * jitter), 1 - jitter));
+  }
+
+  protected logits(x: Tensor): Tensor { return matmul(this.seen(x), use(x, this.weight)); }
+
+  /** The gate's weights: values [tokens, k], divided by their sum where that is asked for. */
+  protected weights(values: Tensor, k: number): Tensor {
+    const { normalise = k > 1 } = this.#options;
+    return normalise ? div(values, expand(sum(values, [1]), values, [1])) : values;
+  }
+}
+
+/** Random numbers in [0, 1) of the shape of `like`, of this step and module. */
+export function random(like: Tensor, module: object, purpose: string): Tensor {
+  const trace = traceOf(like);
+  return uniform(like, trace.scalar('seed', 'uint32'), trace.scalar('step', 'uint32'), { key: trace.keyOf(module, purpose) });
+}
+
+export interface GroupLimit {
+  /** Experts lie in this many groups of neighbours (nodes). */
+  readonly groups: number;
+  /** A token chooses experts of at most this many groups. */
+  readonly limit: number;
+  /** A group's score: its best expert's (DeepSeek-V2) or the sum of its two best (DeepSeek-V3, the default). */
+  readonly by?: 'max' | 'top2';
+}
+
+export function checkGroups({ groups, limit }: GroupLimit, experts: number): void {
+  const whole = (n: number): boolean => Number.isInteger(n) && n >= 1;
+  if (!whole(groups) || experts % groups !== 0 || !whole(limit) || limit > groups) {
+    throw new UserError(`router: ${experts} experts in ${groups} groups, of which ${limit} may be chosen: that does not divide`, 'groups must divide the experts, and limit be from 1 to groups');
+  }
+}
+
+/** scores [tokens, experts] with those of all but the best groups at -infinity. */
+export function limitGroups(scores: Tensor, { groups, limit, by = 'top2' }: GroupLimit, k: number): Tensor {
+  const [tokens, experts] = scores.shape.map(boundOf), size = experts / groups;
+  if (k > limit * size) throw new UserError(`router: ${k} experts a token do not lie in ${limit} groups of ${size}`, 'raise limit or lower topK');
+  if (limit === groups) return scores;
+  const inGroups = reshape(scores, [tokens, groups, size]);
+  const best = by === 'max' || size === 1 ? max(inGroups, [2]) : reshape(sum(topK(reshape(scores, [tokens * groups, size]), 2).values, [1]), [tokens, groups]);
+  const chosen = sum(oneHot(topK(best, limit).indices, groups), [1]); // [tokens, groups]
+  const open = less(scalar(chosen, 0), reshape(chosen, [tokens, groups, 1]));
+  return reshape(where(open, inGroups, scalar(scores, -Infinity)), [tokens, experts]);
+}

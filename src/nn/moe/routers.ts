@@ -1,0 +1,169 @@
+// Routers by which tokens choose experts by their logits: top-k softmax, noisy top-k, sigmoid with a bias, Sinkhorn.
+import { UserError } from '../../base/errors.ts';
+import { boundOf } from '../../base/shape.ts';
+import { scalar, type Tensor } from '../../graph/tensor.ts';
+import { add } from '../../graph/ops/add.ts';
+import { cos } from '../../graph/ops/cos.ts';
+import { div } from '../../graph/ops/div.ts';
+import { erf } from '../../graph/ops/erf.ts';
+import { exp } from '../../graph/ops/exp.ts';
+import { less } from '../../graph/ops/less.ts';
+import { log } from '../../graph/ops/log.ts';
+import { matmul } from '../../graph/ops/matmul.ts';
+import { max } from '../../graph/ops/max.ts';
+import { mul } from '../../graph/ops/mul.ts';
+import { sigmoid } from '../../graph/ops/sigmoid.ts';
+import { slice } from '../../graph/ops/slice.ts';
+import { softmax } from '../../graph/ops/softmax.ts';
+import { softplus } from '../../graph/ops/softplus.ts';
+import { sqrt } from '../../graph/ops/sqrt.ts';
+import { stopGradient } from '../../graph/ops/stopGradient.ts';
+import { sub } from '../../graph/ops/sub.ts';
+import { mean, sum } from '../../graph/ops/sum.ts';
+import { takeAlong } from '../../graph/ops/takeAlong.ts';
+import { topK } from '../../graph/ops/topK.ts';
+import { where } from '../../graph/ops/where.ts';
+import { reshape } from '../../graph/ops/reshape.ts';
+import { cast } from '../../graph/ops/cast.ts';
+import { Parameter } from '../../trace/parameter.ts';
+import { traceOf, use } from '../../trace/trace.ts';
+import { checkGroups, limitGroups, LinearRouter, random, type Choice, type GroupLimit, type RouteCall, type RouterOptions } from './router.ts';
+
+export interface TopKRouterOptions extends RouterOptions {
+  /** Softmax over all experts, then the k largest ('before', the default), or over the logits of the k largest alone ('after'). */
+  readonly softmax?: 'before' | 'after';
+  readonly groups?: GroupLimit;
+}
+
+/** Top-k of a softmax. With k = 1 and raw weights it is the Switch router (Fedus et al. 2022): expert output times its probability. */
+export class TopKRouter extends LinearRouter {
+  readonly #own: TopKRouterOptions;
+  constructor(options: TopKRouterOptions) {
+    super(options);
+    if (options.groups) checkGroups(options.groups, options.experts);
+    this.#own = options;
+  }
+
+  choose(x: Tensor, { k }: RouteCall): Choice {
+    const { softmax: order = 'before', groups } = this.#own;
+    const logits = this.logits(x), probs = softmax(logits);
+    if (order === 'after') {
+      const { indices } = topK(groups ? limitGroups(logits, groups, k) : logits, k), values = takeAlong(logits, indices);
+      return { indices, weights: softmax(values), scores: takeAlong(probs, indices), probs, logits };
+    }
+    const best = topK(groups ? limitGroups(probs, groups, k) : probs, k);
+    const values = groups ? takeAlong(probs, best.indices) : best.values;
+    return { indices: best.indices, weights: this.weights(values, k), scores: values, probs, logits };
+  }
+}
+
+/** The normal distribution's cumulative function. */
+const phi = (x: Tensor): Tensor => mul(add(erf(mul(x, Math.SQRT1_2)), 1), 0.5);
+
+/**
+ * Noisy top-k (Shazeer et al. 2017, equations 3 to 5): H = x W + normal * softplus(x W_noise) while training, softmax over the k
+ * largest. Its `load` is equation 9: the chance of each expert to be among the k with fresh noise for itself.
+ */
+export class NoisyTopKRouter extends LinearRouter {
+  readonly noise: Parameter; // [dModel, experts]
+  constructor(options: RouterOptions) {
+    super(options);
+    this.noise = new Parameter([options.dModel, options.experts], { kind: 'constant', value: 0 });
+  }
+
+  choose(x: Tensor, { k }: RouteCall): Choice {
+    const seen = this.seen(x), clean = matmul(seen, use(x, this.weight)), training = traceOf(x).training;
+    const spread = add(softplus(matmul(seen, use(x, this.noise))), 1e-2);
+    const noisy = training ? add(clean, mul(this.#normal(clean), spread)) : clean;
+    const { indices } = topK(noisy, k), probs = softmax(noisy);
+    const choice = { indices, weights: softmax(takeAlong(noisy, indices)), scores: takeAlong(probs, indices), probs, logits: clean };
+    if (!training || k === this.experts) return choice;
+    // The k-th largest of the others: the k+1-st of all for an expert that is in, the k-th for one that is out.
+    const { values } = topK(noisy, k + 1), inside = slice(values, 1, k, k + 1), outside = slice(values, 1, k - 1, k);
+    const chance = where(less(inside, noisy), phi(div(sub(clean, inside), spread)), phi(div(sub(clean, outside), spread)));
+    return { ...choice, load: sum(chance, [0]) };
+  }
+
+  /** Standard normal numbers (Box-Muller). */
+  #normal(like: Tensor): Tensor {
+    const radius = sqrt(mul(log(sub(scalar(like, 1), random(like, this, 'radius'))), -2));
+    return mul(radius, cos(mul(random(like, this, 'angle'), 2 * Math.PI)));
+  }
+}
+
+export interface SigmoidRouterOptions extends RouterOptions {
+  readonly groups?: GroupLimit;
+  /** How far the bias moves in a step; default 0.001. 0: no balancing by bias. */
+  readonly biasRate?: number;
+  /** Multiplies the normalised weights; default 1 (DeepSeek-V3 has 2.5). */
+  readonly scale?: number;
+}
+
+/**
+ * Sigmoid scores, balanced without an auxiliary loss (DeepSeek-V3, section 2.1.2; Wang et al. 2024): experts are chosen by score + bias,
+ * weights come from scores alone. After each step the bias of an expert with less than the mean load rises by biasRate, of one with more
+ * falls.
+ */
+export class SigmoidRouter extends LinearRouter {
+  readonly bias: Parameter; // [experts], not trained
+  readonly #own: SigmoidRouterOptions;
+  constructor(options: SigmoidRouterOptions) {
+    super(options);
+    if (options.groups) checkGroups(options.groups, options.experts);
+    this.bias = new Parameter([options.experts], { kind: 'constant', value: 0 }, { trained: false });
+    this.#own = options;
+  }
+
+  choose(x: Tensor, { k }: RouteCall): Choice {
+    const { groups, scale = 1 } = this.#own, logits = this.logits(x), scores = sigmoid(logits);
+    const biased = add(stopGradient(scores), use(x, this.bias));
+    const { indices } = topK(groups ? limitGroups(biased, groups, k) : biased, k), values = takeAlong(scores, indices);
+    const total = reshape(sum(scores, [1]), [boundOf(scores.shape[0]), 1]);
+    return { indices, weights: mul(this.weights(values, k), scale), scores: values, probs: div(scores, total), logits };
+  }
+
+  observe(load: Tensor): void {
+    const trace = traceOf(load), { biasRate = 0.001 } = this.#own;
+    if (!trace.training || biasRate === 0) return;
+    const count = cast(load, 'float32'), even = mean(count), step = (over: Tensor, under: Tensor): Tensor =>
+      where(less(over, under), scalar(count, biasRate), scalar(count, 0));
+    trace.updateParameter(this.bias, (bias) => sub(add(bias, step(count, even)), step(even, count)));
+  }
+}
+
+export interface SinkhornRouterOptions extends RouterOptions {
+  /** Rounds of normalisation; default 8. */
+  readonly rounds?: number;
+}
+
+/**
+ * Balanced assignment (BASE layers, Lewis et al. 2021, by Sinkhorn's algorithm as in Clark et al. 2022): while training, experts are chosen
+ * from e^logits scaled until rows and columns have nearly equal sums, otherwise by logits. No gradient flows through the scaling. Weights
+ * are sigmoid(logit) for k = 1, else the softmax over all experts.
+ */
+export class SinkhornRouter extends LinearRouter {
+  readonly #rounds: number;
+  constructor(options: SinkhornRouterOptions) {
+    super({ normalise: false, ...options });
+    const { rounds = 8 } = options;
+    if (!Number.isInteger(rounds) || rounds < 1) throw new UserError(`router: rounds must be a whole number of at least 1, got ${rounds}`);
+    this.#rounds = rounds;
+  }
+
+  choose(x: Tensor, { k }: RouteCall): Choice {
+    const logits = this.logits(x), probs = softmax(logits);
+    const { indices } = topK(traceOf(x).training ? this.#balanced(stopGradient(logits)) : logits, k);
+    const values = takeAlong(k === 1 ? sigmoid(logits) : probs, indices);
+    return { indices, weights: this.weights(values, k), scores: values, probs, logits };
+  }
+
+  #balanced(logits: Tensor): Tensor {
+    const [tokens, experts] = logits.shape.map(boundOf);
+    let plan = exp(sub(logits, reshape(max(logits, [1]), [tokens, 1])));
+    for (let i = 0; i < this.#rounds; i++) {
+      plan = mul(div(plan, add(sum(plan, [0]), 1e-20)), tokens / experts);
+      plan = div(plan, reshape(add(sum(plan, [1]), 1e-20), [tokens, 1]));
+    }
+    return plan;
+  }
+}

@@ -1,0 +1,93 @@
+// From choices of experts to rows: who is sent where, in which order, and who is left out. In: int32 [tokens, k] choices; out: a
+// Routing, which the operators and the layer use to move rows.
+import { boundOf } from '../../base/shape.ts';
+import { UserError } from '../../base/errors.ts';
+import type { Tensor } from '../../graph/tensor.ts';
+import { admit, type Admission } from '../../graph/ops/admit.ts';
+import { permute, type Permutation } from '../../graph/ops/permute.ts';
+import { segmentRank } from '../../graph/ops/segmentRank.ts';
+import { slice } from '../../graph/ops/slice.ts';
+import { segmentCounts } from '../../graph/ops/splitSegments.ts';
+import { sub } from '../../graph/ops/sub.ts';
+import { traceOf } from '../../trace/trace.ts';
+import { bucket, capacityRows, checkCapacity, type Capacity } from './capacity.ts';
+
+/** Who is kept where an expert gets more than its capacity. position: the first tokens, whichever choice of theirs it is (a token's own
+ * choices are of different experts); choice: all first choices before all second ones, then by position (GShard, Lepikhin et al. 2020,
+ * Algorithm 1); probs: those with the highest gate probability, ties by position. Kept rows lie in token order in any case. */
+export const PRIORITIES = ['position', 'choice', 'probs'] as const;
+export type Priority = (typeof PRIORITIES)[number];
+/** What becomes of the others. drop: the token gets nothing of that expert. spill: they are computed all the same, after the others. */
+export const OVERFLOWS = ['drop', 'spill'] as const;
+export type Overflow = (typeof OVERFLOWS)[number];
+
+export interface RoutingOptions {
+  readonly experts: number;
+  readonly capacity?: Capacity;
+  readonly overflow?: Overflow;
+  readonly priority?: Priority;
+  /** Float [tokens, k]: what 'probs' goes by. */
+  readonly scores?: Tensor;
+  /** Every expert has as many rows as its capacity, of zeros where nobody came. */
+  readonly padded?: boolean;
+}
+
+export interface Routing {
+  readonly experts: number;
+  /** Choices a token. */
+  readonly k: number;
+  /** Offsets, order, inverse, expert of the rows that are computed. */
+  readonly rows: Permutation;
+  /** Rows may be empty, choices dropped. */
+  readonly gaps: boolean;
+  /** Most rows of each expert: what a tensor of its own is planned for. */
+  readonly bounds: readonly number[];
+  /** int32 [] for each expert: how many rows it has. Made when first asked for. */
+  counts(): readonly Tensor[];
+  /** Planned rows in all, and how many are usual. */
+  readonly bound: number;
+  readonly usual: number;
+  /** int32 [experts]: choices of each expert, before any is dropped. */
+  readonly load: Tensor;
+  /** int32 [experts]: choices beyond the capacity, which were dropped or spilled; null for dropless. */
+  readonly beyond: Tensor | null;
+}
+
+const countsOf = (offsets: Tensor, experts: number): Tensor => sub(slice(offsets, 0, 1, experts + 1), slice(offsets, 0, 0, experts));
+
+/** indices int32 [tokens, k]: the experts that each token chooses, all of them different. */
+export function route(indices: Tensor, options: RoutingOptions): Routing {
+  const { experts, overflow = 'drop', priority = 'position', padded = false } = options;
+  const [tokens, k] = indices.shape.map(boundOf), choices = tokens * k;
+  const capacity = checkCapacity(options.capacity ?? 'dropless', experts);
+  const all = permute(indices, experts), load = countsOf(all.offsets, experts);
+  // A token does not choose an expert twice: no expert gets more rows than there are tokens.
+  const caps = capacityRows(capacity, experts, choices)?.map((c) => Math.min(c, tokens)) ?? (padded ? new Array<number>(experts).fill(tokens) : null);
+  if (!caps) {
+    const bounds = new Array<number>(experts).fill(tokens);
+    return { experts, k, rows: all, gaps: false, bounds, counts: once(() => segmentCounts(all.offsets, bounds)), bound: choices, usual: choices, load, beyond: null };
+  }
+
+  const spill = overflow === 'spill', total = caps.reduce((a, b) => a + b, 0);
+  const bound = padded ? bucket(total) + (spill ? choices : 0) : spill ? choices : Math.min(choices, bucket(total));
+  const limits = traceOf(indices).constant({ dtype: 'int32', shape: [experts] }, Int32Array.from(caps));
+  const rank = spill || priority === 'position' ? null : segmentRank(scoresOf(indices, options), all.order, all.expert, all.offsets);
+  const rows: Admission = admit(all, limits, rank, { rows: bound, padded, spill });
+  const bounds = spill ? new Array<number>(experts).fill(tokens) : caps;
+  return { experts, k, rows, gaps: true, bounds, counts: once(() => segmentCounts(rows.offsets, bounds)), bound, usual: choices, load,
+    beyond: capacity === 'dropless' ? null : rows.beyond };
+}
+
+function once<T>(make: () => T): () => T {
+  let made: T | undefined;
+  return () => (made ??= make());
+}
+
+function scoresOf(indices: Tensor, { priority, scores }: RoutingOptions): Tensor {
+  const [tokens, k] = indices.shape.map(boundOf);
+  if (priority === 'choice') {
+    return traceOf(indices).constant({ dtype: 'float32', shape: [tokens, k] }, Float32Array.from({ length: tokens * k }, (_, i) => -(i % k)));
+  }
+  if (!scores) throw new UserError("priority 'probs' needs the scores that it goes by", 'give `scores`: the gate probability of each choice');
+  return scores;
+}

@@ -1,0 +1,83 @@
+// How tokens get to experts and back: four ways to compute the same layer. In: tokens, choices, experts; out: [tokens, width]. `ragged`
+// computes the rows that there are; `padded` as many rows for each expert as its capacity, zeros included; `einsum` moves tokens by
+// one-hot masks as matrix products (GShard, Lepikhin et al. 2020, Algorithm 2); `dense` computes all experts on all tokens.
+import { boundOf } from '../../base/shape.ts';
+import { UserError } from '../../base/errors.ts';
+import { scalar, type Tensor } from '../../graph/tensor.ts';
+import { cast } from '../../graph/ops/cast.ts';
+import { concat } from '../../graph/ops/concat.ts';
+import { expand } from '../../graph/ops/expand.ts';
+import { gather } from '../../graph/ops/gather.ts';
+import { less } from '../../graph/ops/less.ts';
+import { matmul } from '../../graph/ops/matmul.ts';
+import { mul } from '../../graph/ops/mul.ts';
+import { oneHot } from '../../graph/ops/oneHot.ts';
+import { reshape } from '../../graph/ops/reshape.ts';
+import { slice } from '../../graph/ops/slice.ts';
+import { sub } from '../../graph/ops/sub.ts';
+import { sum } from '../../graph/ops/sum.ts';
+import { transpose } from '../../graph/ops/transpose.ts';
+import { call } from '../../trace/trace.ts';
+import type { Module } from '../../trace/module.ts';
+import { ExpertBank } from './experts.ts';
+import { fromRows, gatesOf, join, split, toRows } from './operators.ts';
+import type { Routing } from './routing.ts';
+
+export const DISPATCHES = ['ragged', 'padded', 'einsum', 'dense'] as const;
+export type Dispatch = (typeof DISPATCHES)[number];
+
+/** A bank, or modules of any shapes that take rows [n, dModel] and give as many rows, all of one width. */
+export type Experts = ExpertBank | readonly Module<Tensor, Tensor>[];
+
+/** x [tokens, dModel], weights [tokens, k] -> [tokens, width]. */
+export function runExperts(dispatch: Dispatch, experts: Experts, x: Tensor, routing: Routing, indices: Tensor, weights: Tensor): Tensor {
+  switch (dispatch) {
+    case 'ragged': case 'padded': {
+      const rows = toRows(x, routing);
+      const outputs = experts instanceof ExpertBank ? call(experts, rows, routing.rows.expert)
+        : join(split(rows, routing).map((own, e) => checked(call(experts[e], own), own, e)), routing);
+      return fromRows(outputs, routing, weights);
+    }
+    case 'einsum': return byMasks(experts, x, routing, indices, weights);
+    case 'dense': return everywhere(experts, x, routing, indices, weights);
+  }
+}
+
+function checked(y: Tensor, x: Tensor, e: number): Tensor {
+  if (y.shape.length !== 2 || boundOf(y.shape[0]) !== boundOf(x.shape[0])) throw new UserError(`expert ${e}: makes ${y.toString()} of ${x.toString()}`, 'an expert gives one row for each row it gets');
+  return y;
+}
+
+/** All experts on as many rows each: [experts, rows, dModel] -> [experts, rows, width]. */
+function batched(experts: Experts, x: Tensor): Tensor {
+  if (experts instanceof ExpertBank) return experts.batched(x);
+  const [, rows, width] = x.shape.map(boundOf);
+  return concat(experts.map((m, e) => {
+    const own = reshape(slice(x, 0, e, e + 1), [rows, width]), y = checked(call(m, own), own, e);
+    return reshape(y, [1, rows, boundOf(y.shape[1])]);
+  }), 0);
+}
+
+/** weights with 0 for choices that were dropped. */
+const kept = ({ rows, gaps }: Routing, weights: Tensor): Tensor =>
+  (gaps ? mul(weights, cast(less(scalar(rows.inverse, -1), reshape(rows.inverse, weights.shape.map(boundOf))), 'float32')) : weights);
+
+function byMasks(experts: Experts, x: Tensor, routing: Routing, indices: Tensor, weights: Tensor): Tensor {
+  const { experts: count, rows, k, bounds } = routing, [tokens, width] = x.shape.map(boundOf), room = Math.max(1, ...bounds);
+  // Where each choice lies among its expert's rows; -1, which is nowhere, if it was dropped: its row is -1, and no segment begins below 0.
+  const slot = sub(reshape(rows.inverse, [tokens, k]), gather(rows.offsets, indices));
+  const like = x.builder.emit('constant', [], { value: 0, dtype: 'float32', shape: [tokens, k, count, room] })[0];
+  const placed = mul(expand(oneHot(indices, count), like, [3]), expand(oneHot(slot, room), like, [2]));
+  const mask = sum(placed, [1]), weighted = sum(mul(placed, reshape(weights, [tokens, k, 1, 1])), [1]); // [tokens, experts, room]
+  const sent = matmul(transpose(reshape(mask, [tokens, count * room])), x); // [experts * room, dModel]
+  const y = batched(experts, reshape(sent, [count, room, width])), out = boundOf(y.shape[2]);
+  return matmul(reshape(weighted, [tokens, count * room]), reshape(y, [count * room, out]));
+}
+
+function everywhere(experts: Experts, x: Tensor, routing: Routing, indices: Tensor, weights: Tensor): Tensor {
+  const { experts: count } = routing, [tokens, width] = x.shape.map(boundOf);
+  const like = x.builder.emit('constant', [], { value: 0, dtype: 'float32', shape: [count, tokens, width] })[0];
+  const y = batched(experts, expand(x, like, [0])); // [experts, tokens, width]
+  const gates = transpose(gatesOf(indices, kept(routing, weights), count)); // [experts, tokens]
+  return sum(mul(y, reshape(gates, [count, tokens, 1])), [0]);
+}

@@ -1,0 +1,77 @@
+// From one model's tensors to another's: a dense feed-forward layer becomes a mixture (Komatsuzaki et al. 2022), and a mixture gets more or
+// fewer experts. In: named tensors of a checkpoint, optimiser moments too; out: a new map; tensors that do not change are the same objects.
+import { UserError } from '../../base/errors.ts';
+import { Stream } from '../../base/random.ts';
+import type { HostTensor } from '../../base/tensor.ts';
+
+export type NamedTensors = ReadonlyMap<string, HostTensor>;
+
+/** The dtype's own array of `length` elements. */
+const like = (t: HostTensor, length: number): HostTensor['data'] => new (t.data.constructor as new (n: number) => HostTensor['data'])(length);
+
+/** Parts of t along an axis, in the order of `from`, one after the other. */
+function take(t: HostTensor, axis: number, from: readonly number[]): HostTensor {
+  const inner = t.shape.slice(axis + 1).reduce((n, d) => n * d, 1), outer = t.shape.slice(0, axis).reduce((n, d) => n * d, 1), size = t.shape[axis];
+  const data = like(t, outer * from.length * inner);
+  for (let o = 0; o < outer; o++) from.forEach((e, i) => { data.set(t.data.subarray((o * size + e) * inner, (o * size + e + 1) * inner), (o * from.length + i) * inner); });
+  return { dtype: t.dtype, shape: t.shape.map((d, i) => (i === axis ? from.length : d)), data };
+}
+
+export interface UpcycleOptions {
+  /** Path of the dense layer (its Linear layers are `up` and `down`) and of the mixture in its place. */
+  readonly from: string;
+  readonly to: string;
+  readonly experts: number;
+  /** Standard deviation of the router's starting weights; default 0.02. */
+  readonly routerStd?: number;
+  readonly seed?: number;
+}
+
+/** Every expert is a copy of the dense layer; the router starts small at random. With normalised weights (default for k > 1) the model
+ * computes what it did. Moments of the dense layer's weights are left out: training starts with fresh ones. */
+export function upcycle(tensors: NamedTensors, { from, to, experts, routerStd = 0.02, seed = 0 }: UpcycleOptions): Map<string, HostTensor> {
+  const out = new Map(tensors), names = { 'up.weight': 'w1', 'down.weight': 'w2', 'up.bias': 'b1', 'down.bias': 'b2' } as const;
+  for (const [dense, own] of Object.entries(names)) {
+    const name = `${from}.${dense}`, t = tensors.get(name);
+    if (!t && dense.endsWith('weight')) throw new UserError(`upcycle: there is no tensor ${name}`, 'from is the path of a layer with `up` and `down`, such as blocks.0.mlp');
+    if (t) out.set(`${to}.experts.${own}`, take({ ...t, shape: [1, ...t.shape] }, 0, new Array<number>(experts).fill(0)));
+  }
+  for (const name of tensors.keys()) if (name.startsWith(`${from}.`) || name.includes(`/${from}.`)) out.delete(name);
+  const width = tensors.get(`${from}.up.weight`)?.shape[0] ?? 0, stream = new Stream(seed, `${to}.router.weight`);
+  out.set(`${to}.router.weight`, { dtype: 'float32', shape: [width, experts], data: Float32Array.from({ length: width * experts }, (_, i) => routerStd * stream.normal(0, i)) });
+  return out;
+}
+
+export interface ResizeOptions {
+  /** Path of the mixture. */
+  readonly moe: string;
+  /** For each expert of the result, the one that it is a copy of: [0, 1, 2, 3, 0, 1, 2, 3] doubles four, [0, 2] keeps two. */
+  readonly from: readonly number[];
+  /** Standard deviation of what is added to the router's vectors of copies after the first, so that they part; default 0. */
+  readonly noise?: number;
+  readonly seed?: number;
+}
+
+/** Another number of experts: parameters, their moments and the router's vectors and biases go with each. */
+export function resizeExperts(tensors: NamedTensors, { moe, from, noise = 0, seed = 0 }: ResizeOptions): Map<string, HostTensor> {
+  const out = new Map(tensors), router = tensors.get(`${moe}.router.weight`), bank = tensors.get(`${moe}.experts.w1`), experts = router?.shape[1] ?? bank?.shape[0];
+  if (experts === undefined || !bank) throw new UserError(`resizeExperts: ${moe} is no mixture with a bank of experts`, `there is no tensor ${moe}.experts.w1`);
+  const bad = from.find((e) => !Number.isInteger(e) || e < 0 || e >= experts);
+  if (bad !== undefined || from.length === 0) throw new UserError(`resizeExperts: from must name experts 0 to ${experts - 1}, got [${from.join(', ')}]`);
+  // Which dimension of a tensor of the layer is that of experts.
+  const axes: readonly (readonly [string, number])[] = [['experts.w1', 0], ['experts.w2', 0], ['experts.b1', 0], ['experts.b2', 0],
+    ['router.weight', 1], ['router.noise', 1], ['router.bias', 0]];
+  for (const [name, t] of tensors) {
+    const found = axes.find(([own]) => name === `${moe}.${own}` || name.endsWith(`/${moe}.${own}`));
+    if (found) out.set(name, take(t, found[1], from));
+  }
+  const fresh = out.get(`${moe}.router.weight`);
+  if (noise > 0 && fresh) {
+    const stream = new Stream(seed, `${moe}.router.weight`);
+    out.set(`${moe}.router.weight`, { ...fresh, data: (fresh.data as Float32Array).map((w, i) => {
+      const e = i % from.length;
+      return from.indexOf(from[e]) === e ? w : w + noise * stream.normal(0, i);
+    }) });
+  }
+  return out;
+}
