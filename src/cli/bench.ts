@@ -9,8 +9,9 @@ import { benchLayer, type LayerFlags } from './bench-layer.ts';
 import { benchMemory, type MemoryFlags } from './bench-memory.ts';
 import { benchStep, type BenchStepFlags } from './bench-step.ts';
 import { data, device, json, modelFlags, real, threads, whole, wholeList } from './flags.ts';
-import { DISPATCHES, OPTIMIZERS, PASSES } from './layer-work.ts';
+import { OPTIMIZERS, PASSES } from './layer-work.ts';
 import { ACTIVATIONS } from '../nn/moe/experts.ts';
+import { DISPATCHES } from '../nn/moe/strategies.ts';
 
 export function addBench(program: Command): void {
   const bench = program.command('bench').summary('measure speed').description('Measures speed on this machine.');

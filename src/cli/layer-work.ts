@@ -16,6 +16,7 @@ import { Linear } from '../nn/linear.ts';
 import { meanSquaredError } from '../nn/loss.ts';
 import type { Activation } from '../nn/moe/experts.ts';
 import { MoE } from '../nn/moe/moe.ts';
+import type { Dispatch } from '../nn/moe/strategies.ts';
 import { adam } from '../optim/adam.ts';
 import type { Optimizer } from '../optim/optimizer.ts';
 import { sgd } from '../optim/sgd.ts';
@@ -28,7 +29,6 @@ import { nameParameters } from '../trace/module.ts';
 import { initialValue } from '../trace/parameter.ts';
 import { call } from '../trace/trace.ts';
 
-export const DISPATCHES = ['ragged', 'padded', 'einsum', 'dense'] as const;
 export const OPTIMIZERS = ['sgd', 'adam'] as const;
 export const PASSES = ['train', 'forward'] as const;
 
@@ -40,8 +40,9 @@ export interface LayerWork {
   /** 0: a dense feed-forward network of width topK * dFf, which has the same active FLOPs. */
   readonly experts: number;
   readonly topK: number;
+  /** A factor on the even share of rows; what is beyond is dropped. */
   readonly capacity: 'dropless' | number;
-  readonly dispatch: (typeof DISPATCHES)[number];
+  readonly dispatch: Dispatch;
   /** The router's bias for expert e (0, 1, ...) is -skew ln(e + 1), so that loads follow a power law. */
   readonly skew: number;
   readonly activation: Activation;
@@ -80,11 +81,8 @@ class Dense {
 
 export function layerOf({ dModel, dFf, experts, topK, activation, capacity, dispatch }: LayerWork): Model {
   if (experts === 0) return new Dense(dModel, topK * dFf, activation);
-  if (capacity !== 'dropless' || dispatch !== 'ragged') {
-    throw new UserError(`bench layer: a capacity factor and the dispatch ${dispatch} are not there yet`, '--capacity-factor dropless --dispatch ragged');
-  }
   // Without losses of its own: other systems' layers, which this one is compared with, have none.
-  return new MoE({ dModel, experts, topK, hidden: dFf, activation, capacity, balance: 0, zLoss: 0 });
+  return new MoE({ dModel, experts, topK, hidden: dFf, activation, capacity, dispatch, balance: 0, zLoss: 0 });
 }
 
 const TARGET = 'target', INPUT = 'x', INPUT_GRAD = 'x.grad';

@@ -86,6 +86,21 @@ test('skew makes loads fall from expert to expert; experts 0 is a dense network 
   assert.equal(program.steps.filter((s) => s.ops.includes('matmul')).reduce((n, s) => n + s.flops, 0), usefulFlops({ ...TINY, activation: 'swiglu' }, 128));
 });
 
+test('capacity factors drop, and FLOPs count what is kept; every dispatch trains', async () => {
+  for (const dispatch of ['ragged', 'padded', 'einsum', 'dense'] as const) {
+    for (const capacity of dispatch === 'dense' ? ['dropless' as const] : ['dropless' as const, 0.5]) {
+      const layer = await LayerBench.open({ ...TINY, dispatch, capacity }, quiet);
+      try {
+        const { kept, loss } = await layer.step();
+        // Half of the even share for each of the four: at most 64 of the 128 choices.
+        assert.ok(Number.isFinite(loss) && (capacity === 'dropless' ? kept === 128 : kept <= 64 && kept > 32), `${dispatch} ${capacity}: ${kept}`);
+      } finally {
+        layer.close();
+      }
+    }
+  }
+});
+
 test('the search for the largest number that fits', async () => {
   for (const [least, most, largest] of [[2, 4096, 77], [2, 4096, 2], [1, 64, 64], [3, 5, 4], [8, 8, 8]]) {
     const tried: number[] = [];
