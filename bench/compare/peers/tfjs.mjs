@@ -1,0 +1,88 @@
+// TensorFlow.js on its WebAssembly backend as a contestant. Its own gradient of a matrix product asks the backend for transposed operands,
+// which is about six times slower than to transpose first: here it transposes first. In Node it has one thread. Styles: 'einsum FACTOR' (GShard's masks), 'dense'.
+import { createRequire } from 'node:module';
+import { resident, startPeak } from '../../../src/cli/resident.ts';
+import { serve } from '../protocol.ts';
+
+const require = createRequire(import.meta.url);
+const tf = require('@tensorflow/tfjs-core');
+require('@tensorflow/tfjs-backend-cpu');
+const { getThreadsCount, setThreadsCount } = require('@tensorflow/tfjs-backend-wasm');
+
+/** The last two dimensions change places. */
+const flip = (t) => tf.transpose(t, t.rank === 3 ? [0, 2, 1] : [1, 0]);
+const matmul = tf.customGrad((a, b, save) => {
+  save([a, b]);
+  return { value: tf.matMul(a, b), gradFunc: (dy, [x, y]) => [tf.matMul(dy, flip(y)), tf.matMul(flip(x), dy)] };
+});
+
+const dense = (_, [w1, w2], x) => matmul(tf.relu(matmul(x, w1)), w2);
+
+/** GShard's masks [tokens, experts, capacity]. */
+function einsum({ tokens, experts, topK, dModel }, [w1, w2, router], x, factor) {
+  const capacity = Math.ceil((factor * topK * tokens) / experts);
+  const probs = tf.softmax(matmul(x, router)); // [tokens, experts]
+  const { hot, room } = tf.tidy(() => {
+    const chosen = tf.topk(probs, topK).indices;
+    const mask = tf.cast(tf.oneHot(chosen, experts), 'float32'); // [tokens, k, experts]
+    const flat = tf.reshape(tf.transpose(mask, [1, 0, 2]), [topK * tokens, experts]); // first choices first
+    const place = tf.transpose(tf.reshape(tf.sum(tf.mul(tf.sub(tf.cumsum(flat, 0), 1), flat), 1), [topK, tokens]));
+    return { hot: mask, room: tf.cast(tf.oneHot(tf.cast(place, 'int32'), capacity), 'float32') }; // zeros for a place beyond
+  });
+  const raw = tf.sum(tf.mul(tf.expandDims(probs, 1), hot), 2); // [tokens, k]
+  const weights = tf.div(raw, tf.sum(raw, 1, true));
+  const dispatch = matmul(flip(hot), room); // [tokens, experts, capacity]
+  const combine = matmul(flip(tf.mul(hot, tf.expandDims(weights, 2))), room);
+  const slots = [tokens, experts * capacity];
+  const rows = tf.reshape(matmul(tf.transpose(tf.reshape(dispatch, slots)), x), [experts, capacity, dModel]);
+  const out = matmul(tf.relu(matmul(rows, w1)), w2);
+  return matmul(tf.reshape(combine, slots), tf.reshape(out, [experts * capacity, dModel]));
+}
+
+let step = null;
+let start = 0;
+
+async function open(style, work, threads) {
+  const { tokens, dModel: d, dFf, experts, topK, kind, pass } = work;
+  if (kind !== 'layer' || pass !== 'train') return { missing: `tfjs does not do ${kind}, ${pass} here` };
+  setThreadsCount(threads);
+  await tf.setBackend('wasm');
+  await tf.ready();
+  start = startPeak();
+  const [name, factor] = style.split(' ');
+  const wide = name === 'dense' ? topK * dFf : dFf;
+  const bank = (...shape) => (name === 'dense' ? shape : [experts, ...shape]);
+  let params = [tf.randomNormal(bank(d, wide), 0, d ** -0.5), tf.randomNormal(bank(wide, d), 0, wide ** -0.5)];
+  if (name !== 'dense') params.push(tf.randomNormal([d, experts], 0, d ** -0.5));
+  const x = tf.randomNormal([tokens, d]);
+  const target = tf.randomNormal([tokens, d]);
+  const model = name === 'dense' ? dense : einsum;
+  const loss = (input, ...p) => tf.mean(tf.square(tf.sub(model(work, p, input, Number(factor)), target)));
+  const gradients = tf.valueAndGrads(loss);
+  step = async () => {
+    const old = params;
+    const { value, toInput, updated } = tf.tidy(() => {
+      const { value, grads: [g, ...rest] } = gradients([x, ...old]);
+      return { value, toInput: g, updated: old.map((p, i) => tf.sub(p, tf.mul(rest[i], 1e-3))) };
+    });
+    params = updated;
+    const [number] = await value.data();
+    tf.dispose([old, value, toInput]);
+    return number;
+  };
+  return { version: `TensorFlow.js ${tf.version_core} (wasm, ${getThreadsCount()} threads)` };
+}
+
+await serve(async (request) => {
+  if (request.do === 'open') return open(request.style, request.work, request.threads);
+  if (request.do !== 'run') return {};
+  const ms = [];
+  let loss = NaN;
+  for (let i = 0; i < request.steps; i++) {
+    const begin = performance.now();
+    loss = await step();
+    ms.push(performance.now() - begin);
+  }
+  return { ms, rss: resident().peak - start, loss };
+});
+process.exit(0);
