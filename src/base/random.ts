@@ -47,13 +47,6 @@ export function threefry(k0: number, k1: number, c0: number, c1: number): [numbe
 /** A uint32 as a float in [0, 1) with 24 bits: the same value in float32 and float64. */
 export const unit24 = (word: number): number => (word >>> 8) / 0x1000000;
 
-/** Standard normals 2 i and 2 i + 1 of a stream, by Box-Muller on the two words of counter i: `into` gets them, times `std`. */
-function normalPair(seed: number, name: number, step: number, i: number, std: number, into: Float32Array | Float64Array, at: number): void {
-  const a = first(seed, name, step, i), radius = std * Math.sqrt(-2 * Math.log(1 - unit24(a))), angle = 2 * Math.PI * unit24(second);
-  into[at] = radius * Math.cos(angle);
-  into[at + 1] = radius * Math.sin(angle);
-}
-
 /** A named stream of numbers: `at(i)` is a pure function of (seed, name, step, i). */
 export class Stream {
   readonly #seed: number;
@@ -72,18 +65,21 @@ export class Stream {
     return unit24(this.uint(step, index));
   }
 
-  /** Standard normal. */
+  /** Standard normal: numbers 2 i and 2 i + 1 are made by Box-Muller of the two words of counter i. */
   normal(step: number, index: number): number {
-    const pair = new Float64Array(2);
-    normalPair(this.#seed | 0, this.#name | 0, step | 0, index >>> 1, 1, pair, 0);
-    return pair[index & 1];
+    const a = first(this.#seed | 0, this.#name | 0, step | 0, index >>> 1), angle = 2 * Math.PI * unit24(second);
+    return Math.sqrt(-2 * Math.log(1 - unit24(a))) * (index % 2 === 0 ? Math.cos(angle) : Math.sin(angle));
   }
 
   /** normal(step, i) * std in every element of `out`. */
   normals(step: number, std: number, out: Float32Array): Float32Array {
-    const seed = this.#seed | 0, name = this.#name | 0;
+    const seed = this.#seed | 0, name = this.#name | 0, counter = step | 0;
     // Where their number is odd, the last one's partner falls off the end.
-    for (let i = 0; i < out.length; i += 2) normalPair(seed, name, step | 0, i >>> 1, std, out, i);
+    for (let i = 0; i < out.length; i += 2) {
+      const a = first(seed, name, counter, i >>> 1), radius = std * Math.sqrt(-2 * Math.log(1 - unit24(a))), angle = 2 * Math.PI * unit24(second);
+      out[i] = radius * Math.cos(angle);
+      out[i + 1] = radius * Math.sin(angle);
+    }
     return out;
   }
 

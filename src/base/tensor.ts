@@ -1,6 +1,6 @@
 // A tensor's value on the host: what datasets give, what sessions read and return, what checkpoints hold.
-import { hostArray, type DType, type TypedArray } from './dtype.ts';
-import { ShapeError } from './errors.ts';
+import { DTYPES, hostArray, type DType, type TypedArray } from './dtype.ts';
+import { ShapeError, UserError } from './errors.ts';
 
 export interface HostTensor {
   readonly dtype: DType;
@@ -18,6 +18,7 @@ export interface Batch {
 
 /** Checks the length; takes a typed array as it is and converts a plain list. */
 export function hostTensor(dtype: DType, shape: readonly number[], values: TypedArray | readonly number[]): HostTensor {
+  if (!DTYPES.includes(dtype)) throw new UserError(`no dtype named ${String(dtype)}`, `one of ${DTYPES.join(', ')}`);
   const length = shape.reduce((n, d) => n * d, 1);
   if (values.length !== length) {
     throw new ShapeError(`a ${dtype} tensor of shape [${shape.join(', ')}] has ${length} elements, got ${values.length}`);
@@ -27,4 +28,17 @@ export function hostTensor(dtype: DType, shape: readonly number[], values: Typed
   const data = hostArray(dtype, length);
   data.set(values);
   return { dtype, shape, data };
+}
+
+/** Checks what came from outside TypeScript: that x and y are there, with dtype, shape and data that agree, and samples in them. */
+export function checkBatch(batch: Batch): void {
+  for (const name of ['x', 'y'] as const) {
+    const given: unknown = (batch as Partial<Batch> | undefined)?.[name], { dtype, shape, data } = (given ?? {}) as Partial<HostTensor>;
+    if (!dtype || !Array.isArray(shape) || !ArrayBuffer.isView(data)) {
+      throw new UserError(`the batch's ${name} must be a tensor of the host { dtype, shape, data }, got ${given === null ? 'null' : Array.isArray(given) ? 'a list' : typeof given}`,
+        "hostTensor('float32', [rows, columns], values)");
+    }
+    hostTensor(dtype, shape, data);
+    if (shape[0] === 0) throw new UserError(`the batch's ${name} is empty: ${dtype}[${shape.join(', ')}]`);
+  }
 }

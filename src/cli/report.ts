@@ -1,4 +1,5 @@
 // How a run's events are shown: as JSON, as plain lines, or on a terminal. In: events; out: text on stdout.
+import type { RecompileEvent } from '../recompile/rule.ts';
 import type { EvalEvent, StartEvent, StepEvent, TrainEvent } from '../train/events.ts';
 import { bar, bits, count, duration, fixed, sparkline } from './format.ts';
 import { isScreen, Screen } from './screen.ts';
@@ -38,6 +39,13 @@ function evaluated({ step, val_loss: loss, metrics }: EvalEvent, unit: StartEven
   return `step ${step}  validation loss ${fixed(loss, 4)}${perByte}${metricsText(metrics)}`;
 }
 
+/** One line of a decision: what changed, why, and what it brought. */
+function recompiled({ step, effect, rule, class: kind, reason, changes, kept, error, ratio, compile_ms, stall_ms }: RecompileEvent): string {
+  const what = changes.map((c) => `${c.path}.${c.knob}`).join(', '), cost = `compiled in ${compile_ms.toFixed(0)} ms, waited ${stall_ms.toFixed(1)} ms`;
+  const end = error ?? (kept ? `from step ${effect ?? step} on` : 'undone: it was slower');
+  return `recompile ${rule} (${kind ?? '-'}) at step ${step}: ${what || 'nothing'}; ${reason}; ${end}${ratio ? `, ${ratio.mean.toFixed(2)}x as fast` : ''}; ${cost}`;
+}
+
 const auxText = (aux: StepEvent['aux']): string => {
   // blocks.0.moe/balance, blocks.1.moe/balance, ... as one mean
   const byName = new Map<string, number[]>();
@@ -65,6 +73,7 @@ class LineReporter implements Reporter {
         break;
       }
       case 'eval': this.#line(evaluated(event, this.#start?.unit ?? 'tokens')); break;
+      case 'recompile': this.#line(recompiled(event)); break;
       case 'checkpoint': break;
       case 'stopped': break;
       case 'done': this.#line(`done in ${duration(event.seconds)}, checkpoint ${event.checkpoint}`); break;
@@ -105,6 +114,7 @@ class ScreenReporter implements Reporter {
         this.#validation = event.val_loss;
         this.#screen.print(evaluated(event, this.#start?.unit ?? 'tokens'));
         break;
+      case 'recompile': this.#screen.print(recompiled(event)); break;
       case 'checkpoint': break;
       case 'stopped': this.#screen.clear(); break;
       case 'done':

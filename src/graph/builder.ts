@@ -34,16 +34,14 @@ export class GraphBuilder implements Builder {
   emit(op: string, inputs: readonly Tensor[], attrs: Attrs = {}): Tensor[] {
     const record = this.ops.get(op);
     if (!record) throw new Error(`no op named ${op}`);
-    for (const t of inputs) {
-      if (t.builder !== this) throw new ShapeError(`${op}: an input belongs to another trace`, 'do not keep tensors between traces');
-    }
+    for (const t of inputs) this.#own(op, t);
     let types: TensorType[];
     try {
       types = record.infer(inputs.map((t) => t.type), attrs, inputs.map((t) => t.id));
     } catch (error) {
       if (!(error instanceof ShapeError)) throw error;
-      const where = [this.scope && `in ${this.scope}`, callSite()].filter(Boolean).join(', ');
-      throw new ShapeError(`${error.message}\n  ${op}(${inputs.map((t) => showType(t.type)).join(', ')}) ${where}`, undefined, error);
+      const where = [`${op}(${inputs.map((t) => showType(t.type)).join(', ')})`, this.scope && `in ${this.scope}`, callSite()].filter(Boolean).join(', ');
+      throw new ShapeError(`${error.message}\n  ${where}`, undefined, error);
     }
     const outputs = types.map((type) => this.#value(type));
     this.nodes.push({ op, inputs: inputs.map((t) => t.id), outputs: outputs.map((t) => t.id), attrs, scope: this.scope });
@@ -62,9 +60,18 @@ export class GraphBuilder implements Builder {
     return made;
   }
 
-  output(name: string, tensor: Tensor): void { this.outputs.push({ name, value: tensor.id }); }
+  /** Ids of another graph's tensors mean something else here. */
+  #own(what: string, tensor: Tensor): void {
+    if (tensor.builder !== this) throw new ShapeError(`${what}: a tensor belongs to another trace`, 'do not keep tensors between traces');
+  }
+
+  output(name: string, tensor: Tensor): void {
+    this.#own(name, tensor);
+    this.outputs.push({ name, value: tensor.id });
+  }
 
   update(state: Tensor, value: Tensor, unless: Tensor | null = null): void {
+    for (const t of [state, value, ...(unless ? [unless] : [])]) this.#own('update', t);
     this.updates.push({ state: state.id, value: value.id, unless: unless?.id ?? null });
   }
 

@@ -15,6 +15,7 @@ export interface CheckpointMeta {
   readonly config: Json; // what rebuilds the model
   readonly optimizer: Json; // its name, its hyper-parameters, its schedule
   readonly data: Json; // where the data stood: fingerprint, options, the next step's batch
+  readonly plan?: Json; // the model's knobs, the state of the recompilation engine, the decision log
   readonly extra?: Json; // more, by agreement of writer and reader: the plan's knobs, the decision log
 }
 

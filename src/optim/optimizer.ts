@@ -1,10 +1,16 @@
 // What an optimiser is: hyper-parameters that the host computes for each step, and an update rule that builds graph.
+import { UserError } from '../base/errors.ts';
 import type { Tensor } from '../graph/tensor.ts';
 
 /** The learning rate of a step (0, 1, ...): a number, or a function of the step. */
 export type Schedule = number | ((step: number) => number);
 
-export const rateAt = (schedule: Schedule, step: number): number => (typeof schedule === 'number' ? schedule : schedule(step));
+/** Throws UserError where it is no finite number: such a rate would make every parameter NaN. */
+export function rateAt(schedule: Schedule, step: number): number {
+  const rate: unknown = typeof schedule === 'function' ? schedule(step) : schedule;
+  if (typeof rate === 'number' && Number.isFinite(rate)) return rate;
+  throw new UserError(`the learning rate of step ${step + 1} must be a finite number, got ${String(rate)}`, 'lr: 1e-3, or a function of the step (0, 1, ...)');
+}
 
 export interface UpdateCall {
   readonly parameter: Tensor;

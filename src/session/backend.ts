@@ -4,7 +4,7 @@ import { showType } from '../base/shape.ts';
 import type { Graph } from '../graph/graph.ts';
 import type { DeviceInfo } from '../device/device.ts';
 import type { KernelMemo } from '../lower/lower.ts';
-import { compileGraph, loadProgram, type Compiled } from '../pipeline.ts';
+import { compileGraph, type Compiled } from '../pipeline.ts';
 import { showBytes } from '../plan/print.ts';
 import type { Executor, Runnable } from '../run/executor.ts';
 import { ProgramExecutor } from '../run/program.ts';
@@ -13,10 +13,22 @@ import { DEVICES, type DeviceName, type Files, type Platform } from './platform.
 
 export interface Backend {
   readonly executor: Executor;
-  /** Compiles a graph. `ready` is called when its memory is known, before any is taken: it creates the states. */
-  prepare(graph: Graph, ready: (graph: Graph) => void): Promise<Runnable>;
+  /** Begins to compile a graph, which takes no memory of the device: steps may go on beside. */
+  compile(graph: Graph): Compiling;
   /** For checkpoints; null where there are none. */
   readonly files: Files | null;
+}
+
+/** A graph on its way. */
+export interface Compiling {
+  /** The kernels are there. */
+  readonly ready: Promise<void>;
+  /** Planned bytes beside the states. */
+  readonly bytes: number;
+  /** Takes memory for what is not there yet; throws UserError if there is too little. `states` creates those that the graph needs. */
+  reserve(states: (graph: Graph) => void): void;
+  /** Between steps, when it is ready and its memory is taken. */
+  load(): Runnable;
 }
 
 export interface BackendOptions {
@@ -34,20 +46,18 @@ export async function openBackend(platform: Platform, options: BackendOptions): 
   if (!Number.isInteger(threads) || threads < 1 || threads > 256) throw new UserError(`threads must be a whole number from 1 to 256, got ${threads}`);
   if (device === 'reference') {
     const executor = new ReferenceExecutor();
-    return { executor, files, prepare: (graph, ready) => { ready(graph); return Promise.resolve(executor.load(graph)); } };
+    return { executor, files, compile: (graph) => ({ ready: Promise.resolve(), bytes: 0, reserve: (states) => { states(graph); }, load: () => executor.load(graph) }) };
   }
   const opened = await platform.open(device, { threads, memory: memory ?? platform.freeMemory(), say });
   const executor = new ProgramExecutor(opened), { info } = opened, memo: KernelMemo = new Map();
-  return { executor, files, async prepare(graph, ready) {
-    const compiled = compileGraph(graph, memo);
-    checkMemory(compiled, executor, memory ?? platform.freeMemory() + executor.stateBytes(), info);
-    // Kernels are compiled beside the making of starting values.
-    executor.reserve(compiled.program);
-    const kernels = opened.compile(compiled.kernels);
-    kernels.catch(() => undefined);
-    ready(graph);
-    await kernels;
-    return loadProgram(executor, compiled);
+  return { executor, files, compile(graph) {
+    const compiled = compileGraph(graph, memo), { arena, io, constants } = compiled.program.slabs, ready = opened.compile(compiled.kernels);
+    ready.catch(() => undefined);
+    return { ready, bytes: arena + io + constants, load: () => executor.load(compiled.program), reserve(states) {
+      checkMemory(compiled, executor, memory ?? platform.freeMemory() + executor.stateBytes(), info);
+      executor.reserve(compiled.program);
+      states(graph);
+    } };
   } };
 }
 

@@ -15,6 +15,8 @@ export interface Saved {
   readonly seed: number;
   states(): { name: string; dtype: DType; shape: readonly number[]; read: () => HostTensor }[];
   restore(step: number, values: Iterable<{ name: string; value: HostTensor }>): void;
+  plan(): object;
+  restorePlan(plan: never, what: 'all' | 'parameters'): void;
 }
 
 /** All tensors of a session, with the caller's own metadata: what rebuilds the model, where the data stood. */
@@ -22,7 +24,8 @@ export function contentOf(session: Saved, own: { config: Json; data: Json; extra
   const { optimizer } = session.options;
   return {
     tensors: session.states().map(({ name, dtype, shape, read }) => ({ name, dtype, shape, data: () => read().data })),
-    meta: { step: session.steps, seed: session.seed, optimizer: optimizer ? { name: optimizer.name, ...optimizer.settings } : {}, ...own },
+    meta: { step: session.steps, seed: session.seed, optimizer: optimizer ? { name: optimizer.name, ...optimizer.settings } : {},
+      plan: JSON.parse(JSON.stringify(session.plan())) as Json, ...own },
   };
 }
 
@@ -38,6 +41,7 @@ export async function restoreFrom(session: Saved, { meta, file }: Checkpoint, wh
     const missing = [...session.named.parameters.keys()].find((name) => !file.tensors.has(name));
     if (missing !== undefined) throw misfit(file.where, `the model has a parameter ${missing} that it lacks`);
     session.restore(meta.step, values);
+    if (meta.plan !== undefined) session.restorePlan(meta.plan as never, what);
     return meta;
   } finally {
     await file.close();

@@ -5,7 +5,8 @@ import type { NativeDevice } from '../device/native/native.ts';
 import { WasmDevice } from '../device/wasm/wasm.ts';
 import { loadCheckpoint, saveCheckpoint } from '../io/checkpoint-file.ts';
 import type { Platform } from './platform.ts';
-import { compileOn, type CompileOptions, type Model, type Session } from './session.ts';
+import { compileOn, type Session } from './session.ts';
+import type { CompileOptions, Model } from './step.ts';
 
 export const node: Platform = {
   async open(device, request) {

@@ -3,72 +3,37 @@
 import type { DType, TypedArray } from '../base/dtype.ts';
 import { UserError } from '../base/errors.ts';
 import { byteSize, sizes } from '../base/shape.ts';
-import type { Batch, HostTensor } from '../base/tensor.ts';
+import { checkBatch, type Batch, type HostTensor } from '../base/tensor.ts';
 import type { Graph } from '../graph/graph.ts';
-import type { Tensor } from '../graph/tensor.ts';
+import { Tensor } from '../graph/tensor.ts';
 import { add } from '../graph/ops/add.ts';
 import { mul } from '../graph/ops/mul.ts';
-import type { Loss } from '../nn/loss.ts';
-import type { Optimizer } from '../optim/optimizer.ts';
 import { FLAG } from '../optim/updates.ts';
 import { traceGraph, trainingGraph } from '../pipeline.ts';
+import { compare } from '../recompile/compare.ts';
+import { draftOf } from '../recompile/draft.ts';
+import { Engine, type EngineState, type Prepared } from '../recompile/engine.ts';
+import type { Rule } from '../recompile/rule.ts';
 import type { Runnable } from '../run/executor.ts';
+import { Knobs, type Change, type Settings } from '../trace/knobs.ts';
 import { nameParameters, type Named } from '../trace/module.ts';
 import { initialValue } from '../trace/parameter.ts';
 import { call, type Trace } from '../trace/trace.ts';
 import { decodeCheckpoint, encodeCheckpoint, type CheckpointContent } from '../io/checkpoint.ts';
 import { openBackend, type Backend } from './backend.ts';
+import { Programs } from './programs.ts';
+import { checkCall, closedError, NonFiniteError, phaseOf, splitBatch, type CompileOptions, type Model, type Phase, type StepResult } from './step.ts';
 import { contentOf, restoreFrom } from './checkpoint.ts';
-import type { DeviceName, Files, Platform } from './platform.ts';
-
-/** A model that a session can train: one tensor in, one out. */
-export interface Model { forward(x: Tensor): Tensor }
-
-export interface CompileOptions {
-  readonly loss: Loss;
-  /** Needed for `step`. */
-  readonly optimizer?: Optimizer;
-  /** Default `auto`: native where a C compiler is found, else wasm. The same bits on both. */
-  readonly device?: DeviceName;
-  readonly threads?: number;
-  /** Of the starting values, dropout and noise; default 0. */
-  readonly seed?: number;
-  /** Splits each batch into this many micro-batches whose gradients are averaged; default 1. */
-  readonly accumulate?: number;
-  /** Bytes that the session may take; default: what is free. */
-  readonly memory?: number;
-  /** Told in one line where `auto` found no C compiler; default console.warn. */
-  readonly say?: (line: string) => void;
-}
-
-export interface StepResult {
-  /** Its number: 1 for the first. */
-  readonly step: number;
-  /** The main loss alone. */
-  readonly loss: number;
-  /** Auxiliary losses by name, unweighted: { 'blocks.0.moe/balance': 1.02 }. */
-  readonly aux: Readonly<Record<string, number>>;
-  /** Statistics by name: { 'blocks.0.moe/load': int32 [experts] }. */
-  readonly stats: Readonly<Record<string, HostTensor>>;
-  readonly gradNorm: number;
-}
-
-/** A step whose loss or gradient was not finite; nothing was stored. */
-export class NonFiniteError extends UserError {
-  override readonly name: string = 'NonFiniteError';
-  readonly step: number;
-  constructor(step: number, what: string, op: string | null) {
-    super(`step ${step}: the ${what} is not finite${op ? `; first produced by ${op}` : ''}; nothing was stored`,
-      'lower the learning rate, clip gradients, or look at the data of this step');
-    this.step = step;
-  }
-}
+import type { Files, Platform } from './platform.ts';
 
 type Inputs = Record<string, TypedArray>;
 type Outputs = Record<string, HostTensor>;
+/** What recompilation has made of a session. Plain JSON. */
+export interface PlanState { readonly knobs: Readonly<Record<string, Settings>>; readonly engine: EngineState | null }
 
 /** Builds a session on a platform: `compile` of web.ts and node.ts. */
 export async function compileOn(platform: Platform, model: Model, options: CompileOptions): Promise<Session> {
+  checkCall(model, options);
   return new Session(model, options, await openBackend(platform, { ...options, device: options.device ?? 'auto' }));
 }
 
@@ -77,17 +42,24 @@ export class Session {
   readonly named: Named;
   readonly options: CompileOptions;
   readonly #backend: Backend;
-  readonly #programs = new Map<string, Promise<Runnable>>();
+  readonly #programs: Programs;
+  readonly #knobs: Knobs;
   readonly #seed: number;
   #step = 0;
-  #arena = 0;
+  /** There is one from the first rule on. */
+  #engine: Engine | null = null;
+  /** The batch that plans are compiled for: shapes alone matter. */
+  #shapes: Batch | null = null;
   #last: Promise<unknown> = Promise.resolve();
+  #closed: Promise<void> | null = null;
 
   constructor(model: Model, options: CompileOptions, backend: Backend) {
     this.model = model;
     this.named = nameParameters(model);
     this.options = options;
     this.#backend = backend;
+    this.#programs = new Programs(backend, (graph) => { this.#createStates(graph); });
+    this.#knobs = new Knobs(this.named);
     this.#seed = (options.seed ?? 0) >>> 0;
   }
 
@@ -99,20 +71,88 @@ export class Session {
   /** One optimiser step. Throws NonFiniteError, with nothing stored, if the loss or a gradient is not finite. */
   step(batch: Batch): Promise<StepResult> {
     return this.#inOrder(async () => {
-      const parts = this.options.accumulate ?? 1, micro = splitBatch(batch, parts);
-      const results: Outputs[] = [];
+      checkBatch(batch);
+      const engine = this.#engine, parts = this.options.accumulate ?? 1, micro = splitBatch(batch, parts);
+      this.#shapes = micro[0];
+      const verify = (await engine?.begin())?.verify ?? null, results: Outputs[] = [], dry: Outputs[] = [];
+      let dryMs = 0, ms = 0;
       for (const [i, part] of micro.entries()) {
-        const phase = parts === 1 ? undefined : i < parts - 1 ? 'add' as const : 'apply' as const;
-        const program = await this.#trainProgram(part, phase);
+        const phase = phaseOf(i, parts);
         const inputs = { ...this.#inputs(part), step: Uint32Array.of(this.#step * parts + i), commit: Int32Array.of(1), ...this.#scalars() };
-        const out = await this.executor.run(program, inputs);
+        if (verify) {
+          const start = performance.now();
+          dry.push(await this.#dryRun(verify, part, phase, inputs));
+          dryMs += performance.now() - start;
+        }
+        const start = performance.now(), program = await this.#trainProgram(part, phase);
+        const running = this.executor.run(program, inputs);
+        engine?.during();
+        const out = await running;
+        ms += performance.now() - start;
         await this.#checkFinite(out, program, inputs);
         results.push(out);
       }
       const result = this.#result(results);
       this.#step++;
+      await engine?.end({ step: result.step, loss: result.loss, stats: result.stats, ms }, verify && compare(results, dry, dryMs));
       return result;
     });
+  }
+
+  /** The step under changes, storing nothing. What fails here is the new plan's, not the step's: no results. */
+  async #dryRun(changes: readonly Change[], part: Batch, phase: Phase, inputs: Inputs): Promise<Outputs> {
+    try {
+      const program = await this.#knobs.with(changes, () => this.#trainProgram(part, phase));
+      return await this.executor.run(program, { ...inputs, commit: Int32Array.of(0) });
+    } catch {
+      return {};
+    }
+  }
+
+  /**
+   * Watches the run and recompiles it: `rule.trigger` is asked at step boundaries, `rule.alter` sets knobs of a draft of the model. The new
+   * plan is compiled while steps go on with the old one, verified on a real batch, swapped between steps, and measured. `events` in
+   * CompileOptions is told of every decision. Throws UserError for a second rule of the same name.
+   */
+  recompile<M extends object = Model>(rule: Rule<M>): void {
+    if (this.#engine?.rules.includes(rule.name)) throw new UserError(`there is a rule named "${rule.name}" already`, 'give each rule a name of its own');
+    this.#recompiler().add(rule);
+  }
+
+  #recompiler(): Engine {
+    this.#engine ??= new Engine({
+      knobs: this.#knobs, next: () => this.#step + 1, draft: () => draftOf(this.model), bytes: () => this.#planBytes([]),
+      prepare: (changes) => this.#preparePlan(changes),
+    }, (event) => { this.options.events?.(event); }, this.options.agreement);
+    return this.#engine;
+  }
+
+  /** Begins to compile the programs of a step as they are with changes. */
+  #preparePlan(changes: readonly Change[]): Prepared | null {
+    const shapes = this.#shapes;
+    if (!shapes) return null;
+    const plans = this.#knobs.with(changes, () => this.#phases().map((phase) => ({ key: this.#trainKey(shapes, phase), phase })));
+    const cached = plans.every(({ key }) => this.#programs.has(key));
+    const coming = this.#knobs.with(changes, () => plans.map(({ key, phase }) => (this.#programs.has(key) ? null : this.#programs.begin(key, () => this.trainGraph(shapes, phase)))));
+    const ready = Promise.all(coming.flatMap((c) => c?.ready ?? [])).then(() => undefined);
+    ready.catch(() => { for (const { key } of plans) this.#programs.drop(key); });
+    return { cached, ready, load: () => { for (const { key } of plans) this.#programs.load(key); }, bytes: () => this.#planBytes(changes) };
+  }
+
+  #phases(): Phase[] { return (this.options.accumulate ?? 1) > 1 ? ['add', 'apply'] : [undefined]; }
+
+  #planBytes(changes: readonly Change[]): number {
+    const shapes = this.#shapes;
+    if (!shapes) return 0;
+    return this.#knobs.with(changes, () => Math.max(...this.#phases().map((phase) => this.#programs.bytes(this.#trainKey(shapes, phase)))));
+  }
+
+  /** Knobs, rules' memory and decisions, as plain JSON: what a checkpoint keeps so that a resumed run decides the same. */
+  plan(): PlanState { return { knobs: this.#engine?.state().knobs ?? this.#knobs.all(), engine: this.#engine?.state() ?? null }; }
+
+  /** `what` parameters: the knobs alone. Rules are the caller's to add again, by the same names. */
+  restorePlan({ knobs, engine }: PlanState, what: 'all' | 'parameters' = 'all'): void {
+    if (engine && what === 'all') this.#recompiler().restore(engine); else this.#knobs.restore(knobs);
   }
 
   async #checkFinite(out: Outputs, program: Runnable, inputs: Inputs): Promise<void> {
@@ -157,39 +197,42 @@ export class Session {
 
   /** Loss and model output for one batch, dropout off: { loss: [], output: [batch, ...] }. */
   forward(batch: Batch): Promise<Outputs> {
-    return this.#inOrder(async () => this.executor.run(await this.#program('eval', batch, () => this.evaluationGraph(batch)), this.#inputs(batch)));
+    return this.#inOrder(async () => {
+      checkBatch(batch);
+      return this.executor.run(await this.#programs.get(this.#key('eval', batch), () => this.evaluationGraph(batch)), this.#inputs(batch));
+    });
   }
 
   /** The model's output for an input, dropout off. */
   async predict(x: HostTensor): Promise<HostTensor> {
-    const graph = (): Graph => this.#traced(false, (t) => t.output('output', call(this.model, t.input('input', 'x', x))));
-    const out = await this.#inOrder(async () => this.executor.run(await this.#program('predict', { x, y: x }, graph), { ...this.#inputs({ x, y: x }), x: x.data }));
+    const graph = (): Graph => this.#traced(false, (t) => t.output('output', this.#apply(t.input('input', 'x', x))));
+    const out = await this.#inOrder(async () => {
+      checkBatch({ x, y: x });
+      return this.executor.run(await this.#programs.get(this.#key('predict', { x, y: x }), graph), this.#inputs({ x, y: x }));
+    });
     return out['output'];
   }
 
   /** Compiles the programs of a step for batches of this shape, without running them; gives the one that updates. */
   prepare(batch: Batch): Promise<Runnable> {
     return this.#inOrder(async () => {
-      const parts = this.options.accumulate ?? 1, [part] = splitBatch(batch, parts);
-      if (parts > 1) await this.#trainProgram(part, 'add');
-      return this.#trainProgram(part, parts === 1 ? undefined : 'apply');
+      checkBatch(batch);
+      const [part] = splitBatch(batch, this.options.accumulate ?? 1), phases = this.#phases();
+      if (phases.length > 1) await this.#trainProgram(part, 'add');
+      return this.#trainProgram(part, phases[phases.length - 1]);
     });
   }
 
   /** A program of the caller's own over this session's states: generation, probes. Compiled once per key. */
   runGraph(key: string, build: (t: Trace) => void, inputs: Inputs): Promise<Outputs> {
     return this.#inOrder(async () => {
-      let program = this.#programs.get(key);
-      if (!program) {
-        program = this.#load(this.#traced(false, build));
-        this.#programs.set(key, program);
-      }
-      return this.executor.run(await program, { ...this.#common(), ...inputs });
+      const program = await this.#programs.get(`${this.#knobs.key()} ${key}`, () => this.#traced(false, build));
+      return this.executor.run(program, { ...this.#common(), ...inputs });
     });
   }
 
   /** The graph of a training step, as it goes into the compiler. */
-  trainGraph(batch: Batch, phase?: 'add' | 'apply'): Graph {
+  trainGraph(batch: Batch, phase?: Phase): Graph {
     const { optimizer, accumulate: batches = 1 } = this.options;
     if (!optimizer) throw new UserError('this session has no optimizer', 'compile(model, { loss, optimizer: optim.adamW({ lr }) })');
     const forward = this.#traced(true, (t) => this.#lossGraph(t, batch));
@@ -201,8 +244,9 @@ export class Session {
   evaluationGraph(batch: Batch): Graph { return this.#traced(false, (t) => this.#lossGraph(t, batch)); }
 
   #lossGraph(t: Trace, batch: Batch): void {
+    t.observed = this.#engine !== null;
     const x = t.input('input', 'x', batch.x), y = t.input('input', 'y', batch.y);
-    const output = call(this.model, x), loss = this.options.loss(output, y);
+    const output = this.#apply(x), loss = this.options.loss(output, y);
     if (loss.shape.length !== 0) throw new UserError(`the loss must be one number, got shape [${sizes(loss.shape).join(', ')}]`, 'take its mean');
     t.output('loss', loss);
     if (!t.training) {
@@ -214,33 +258,31 @@ export class Session {
     for (const s of t.stats) t.output(`stat:${s.name}`, s.value);
   }
 
+  /** The model's output in the graph of x. */
+  #apply(x: Tensor): Tensor {
+    const output = call(this.model, x), given: unknown = output;
+    if (!(given instanceof Tensor)) throw new UserError(`the model's forward(x) must return a tensor, got ${Array.isArray(given) ? 'a list' : typeof given}`);
+    return output;
+  }
+
   #traced(training: boolean, build: (t: Trace) => void): Graph { return traceGraph(this.named, training, build); }
 
-  #trainProgram(batch: Batch, phase?: 'add' | 'apply'): Promise<Runnable> {
-    return this.#program(`train ${phase ?? ''}`, batch, () => this.trainGraph(batch, phase));
+  #trainProgram(batch: Batch, phase: Phase): Promise<Runnable> {
+    return this.#programs.get(this.#trainKey(batch, phase), () => this.trainGraph(batch, phase));
   }
 
-  #program(kind: string, { x, y }: Batch, graph: () => Graph): Promise<Runnable> {
-    const key = `${kind} ${x.dtype}[${x.shape.join()}] ${y.dtype}[${y.shape.join()}]`;
-    const found = this.#programs.get(key);
-    if (found) return found;
-    const made = this.#load(graph());
-    this.#programs.set(key, made);
-    made.catch(() => this.#programs.delete(key));
-    return made;
-  }
+  #trainKey(batch: Batch, phase: Phase): string { return this.#key(`train ${this.#engine ? 'observed ' : ''}${phase ?? ''}`, batch); }
 
-  async #load(graph: Graph): Promise<Runnable> {
-    const program = await this.#backend.prepare(graph, (g) => this.#createStates(g));
-    this.#arena = Math.max(this.#arena, program.bytes.arena);
-    return program;
+  /** Programs differ by settings, purpose and shapes. */
+  #key(kind: string, { x, y }: Batch): string {
+    return `${this.#knobs.key()} ${kind} ${x.dtype}[${x.shape.join()}] ${y.dtype}[${y.shape.join()}]`;
   }
 
   /** Bytes of the largest program's arena, of the parameters, and of the optimiser's state. */
   bytes(): { readonly arena: number; readonly params: number; readonly optimiser: number } {
     const of = (pick: (name: string) => boolean): number =>
       this.states().filter(({ name }) => pick(name)).reduce((n, { dtype, shape }) => n + byteSize({ dtype, shape }), 0);
-    return { arena: this.#arena, params: of((name) => this.named.parameters.has(name)), optimiser: of((name) => name.startsWith('optim/')) };
+    return { arena: this.#programs.arena, params: of((name) => this.named.parameters.has(name)), optimiser: of((name) => name.startsWith('optim/')) };
   }
 
   /** Parameters start as their modules say, everything else at 0. */
@@ -264,6 +306,7 @@ export class Session {
 
   /** Programs share one arena: calls run one after the other, also when they are not awaited. */
   #inOrder<T>(work: () => Promise<T>): Promise<T> {
+    if (this.#closed) return Promise.reject(closedError());
     const next = this.#last.then(work, work);
     this.#last = next.catch(() => undefined);
     return next;
@@ -271,6 +314,7 @@ export class Session {
 
   /** Values of all states by name: parameters, optimiser moments. Creates the parameters if nothing ran yet. */
   states(): { name: string; dtype: DType; shape: readonly number[]; read: () => HostTensor }[] {
+    if (this.#closed) throw closedError();
     this.#createParameters();
     return this.executor.stateNames().filter((n) => !n.startsWith('cache/')).map((name) => {
       const { dtype, shape } = this.executor.getState(name);
@@ -332,21 +376,11 @@ export class Session {
     return files;
   }
 
-  async close(): Promise<void> {
-    await this.#last;
-    this.executor.close();
+  /** Waits for what was called before, then gives memory and threads back. What is called after it is refused; closing again does nothing. */
+  close(): Promise<void> {
+    this.#closed ??= this.#last.then(() => { this.executor.close(); });
+    return this.#closed;
   }
 
   async [Symbol.asyncDispose](): Promise<void> { await this.close(); }
-}
-
-function splitBatch(batch: Batch, parts: number): Batch[] {
-  if (parts === 1) return [batch];
-  const size = batch.x.shape[0];
-  if (size % parts !== 0) throw new UserError(`a batch of ${size} cannot be split into ${parts} equal micro-batches (accumulate)`);
-  const cut = (t: HostTensor, i: number): HostTensor => {
-    const step = t.data.length / parts;
-    return { dtype: t.dtype, shape: [size / parts, ...t.shape.slice(1)], data: t.data.slice(i * step, (i + 1) * step) };
-  };
-  return Array.from({ length: parts }, (_, i) => ({ x: cut(batch.x, i), y: cut(batch.y, i) }));
 }

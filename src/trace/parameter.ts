@@ -1,5 +1,6 @@
 // A Parameter: a named tensor that training changes. Modules own them; their values live in an executor.
 import type { DType } from '../base/dtype.ts';
+import { UserError } from '../base/errors.ts';
 import { Stream } from '../base/random.ts';
 
 /** How a parameter starts. normal: standard deviation; uniform: +-bound; constant: value. */
@@ -17,6 +18,7 @@ export class Parameter {
   /** Left as it is by training: all of it, or the parts along the first dimension that are named so (experts of a bank). */
   frozen: boolean | readonly boolean[] = false;
   constructor(shape: readonly number[], init: Init, options: { dtype?: DType; trained?: boolean } = {}) {
+    if (!shape.every((d) => Number.isInteger(d) && d > 0)) throw new UserError(`a parameter's dimensions must be whole numbers of at least 1, got [${shape.map(String).join(', ')}]`, 'look at the sizes that its layer was given');
     this.shape = shape;
     this.init = init;
     this.dtype = options.dtype ?? 'float32';

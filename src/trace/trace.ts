@@ -15,6 +15,8 @@ export interface AuxiliaryLoss { readonly name: string; readonly value: Tensor; 
 
 export class Trace extends GraphBuilder {
   readonly training: boolean;
+  /** Whether somebody looks at statistics that cost something. */
+  observed = false;
   readonly losses: AuxiliaryLoss[] = [];
   readonly stats: { readonly name: string; readonly value: Tensor }[] = [];
   readonly #named: Named;

@@ -1,4 +1,5 @@
 // What a run tells: to the terminal, to a pipe, to a run folder's log. All plain JSON.
+import type { RecompileEvent } from '../recompile/rule.ts';
 
 export interface StartEvent {
   readonly event: 'start';
@@ -57,4 +58,4 @@ export interface DoneEvent {
   readonly peak_bytes: PeakBytes;
 }
 
-export type TrainEvent = StartEvent | StepEvent | EvalEvent | SaveEvent | StopEvent | DoneEvent;
+export type TrainEvent = RecompileEvent | StartEvent | StepEvent | EvalEvent | SaveEvent | StopEvent | DoneEvent;

@@ -11,7 +11,7 @@ import { adam, adamW } from '../optim/adam.ts';
 import type { Optimizer, Schedule } from '../optim/optimizer.ts';
 import { warmupCosine } from '../optim/schedule.ts';
 import { sgd } from '../optim/sgd.ts';
-import type { Model } from '../session/session.ts';
+import type { Model } from '../session/step.ts';
 import type { Metric } from './metrics.ts';
 import { ConfigError, type Config, type ModelConfig } from './schema.ts';
 

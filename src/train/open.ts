@@ -2,6 +2,7 @@
 // out: a session with the checkpoint's parameters, and the experiment they belong to.
 import { loadCheckpoint } from '../io/checkpoint-file.ts';
 import { resolveCheckpoint } from '../io/run-folder.ts';
+import type { RecompileEvent } from '../recompile/rule.ts';
 import { compile } from '../session/node.ts';
 import type { DeviceName } from '../session/platform.ts';
 import type { Session } from '../session/session.ts';
@@ -46,12 +47,13 @@ export interface SessionOptions {
   readonly threads?: number | undefined;
   readonly seed?: number;
   readonly say: (line: string) => void;
+  readonly events?: (event: RecompileEvent) => void;
 }
 
 /** A session for an experiment, on the device that the config or the caller names. */
 export function openSession(
   { model, loss, optimizer, config }: Experiment,
-  { device = config.device, threads = config.threads, seed = config.seed, say }: SessionOptions,
+  { device = config.device, threads = config.threads, seed = config.seed, say, events }: SessionOptions,
 ): Promise<Session> {
-  return compile(model, { loss, optimizer, device, seed, say, accumulate: config.accumulate, ...(threads !== undefined && { threads }) });
+  return compile(model, { loss, optimizer, device, seed, say, ...(events && { events }), accumulate: config.accumulate, ...(threads !== undefined && { threads }) });
 }

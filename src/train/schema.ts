@@ -2,6 +2,7 @@
 // default language model. In: unknown data; out: a Config with every value filled in, or a ConfigError that names the key.
 import { z } from 'zod';
 import { UserError } from '../base/errors.ts';
+import { policies, POLICY_NAMES } from '../recompile/policies.ts';
 import { DEVICES } from '../session/platform.ts';
 
 /** A configuration or a command that cannot be meant so; the command line exits with 2. */
@@ -57,6 +58,10 @@ const optimizerSchema = z.strictObject({
   clip: positive.optional(),
 });
 
+function isPolicies(names: string): boolean {
+  try { return policies(names).length >= 0; } catch { return false; }
+}
+
 const configSchema = z.strictObject({
   /** null: the config file brings its own module. */
   model: modelSchema.nullable().prefault({}),
@@ -76,6 +81,8 @@ const configSchema = z.strictObject({
   /** Steps between checkpoints; 0: only at the end. Default about every ten seconds. */
   saveEvery: z.int().min(0).optional(),
   accumulate: whole.default(1),
+  /** Policies that recompile the run: 'auto' (as far as no result changes), 'off', or names with commas between. */
+  recompile: z.string().refine(isPolicies, { error: `expected auto, off, or some of ${POLICY_NAMES.join(',')}` }).default('auto'),
   device: z.enum(DEVICES).default('auto'),
   threads: whole.max(256).optional(),
 });

@@ -8,10 +8,12 @@ import { loadCheckpoint } from '../io/checkpoint-file.ts';
 import type { Json } from '../io/json.ts';
 import { openRun, refuseRun, type RunFolder } from '../io/run-folder.ts';
 import type { DeviceName } from '../session/platform.ts';
-import { NonFiniteError, type Session, type StepResult } from '../session/session.ts';
+import type { Session } from '../session/session.ts';
+import { NonFiniteError, type StepResult } from '../session/step.ts';
 import type { Configured } from './configure.ts';
 import type { DoneEvent, EvalEvent, PeakBytes, StepEvent, TrainEvent } from './events.ts';
 import type { TrainingData } from './experiment.ts';
+import { policiesFor } from '../recompile/policies.ts';
 import { openSession } from './open.ts';
 import { ConfigError } from './schema.ts';
 import { fingerprintIn, snapshot, validatedIn, type LastValidation } from './snapshot.ts';
@@ -43,12 +45,15 @@ export async function train(options: TrainOptions): Promise<DoneEvent | null> {
     throw error instanceof UserError ? new ConfigError(error.message.split('\n')[0], error.hint, error) : error;
   });
   const data = experiment.data(options.say);
-  const session = await openSession(experiment, { device: options.device ?? experiment.config.device, say: options.say });
+  let tell = options.emit;
+  const session = await openSession(experiment, { device: options.device ?? experiment.config.device, say: options.say, events: (event) => { tell(event); } });
   try {
+    for (const rule of policiesFor(experiment.model, experiment.config.recompile)) session.recompile(rule);
     options.busy?.('compiling');
     const { batch: size, seed } = experiment.config;
     await session.prepare(await data.batches({ size, seed, context: experiment.context }).at(0));
     const run = await openRun(out, { resume, settings: JSON.parse(JSON.stringify(options.settings)) as Json });
+    tell = (event) => { run.append(event); options.emit(event); };
     try {
       return await new Training(options, session, data, run).run();
     } finally {

@@ -10,9 +10,10 @@ import { NativeDevice } from '../../src/device/native/native.ts';
 import { meanSquaredError } from '../../src/nn/loss.ts';
 import { MLP } from '../../src/nn/mlp.ts';
 import { adamW } from '../../src/optim/adam.ts';
-import { compileGraph, loadProgram } from '../../src/pipeline.ts';
+import { compileGraph } from '../../src/pipeline.ts';
 import { ProgramExecutor } from '../../src/run/program.ts';
-import { Session, type CompileOptions } from '../../src/session/session.ts';
+import { Session } from '../../src/session/session.ts';
+import type { CompileOptions } from '../../src/session/step.ts';
 import { noCompiler } from '../support/toy.ts';
 
 const STEPS = 10_000;
@@ -41,10 +42,9 @@ test(`live bytes do not grow over ${STEPS} steps`, { skip: noCompiler }, async (
   const gc = runInNewContext('gc') as () => void;
   const device = new CountingDevice(await NativeDevice.open(1)), executor = new ProgramExecutor(device);
   const options: CompileOptions = { loss: meanSquaredError, optimizer: adamW({ lr: 1e-3 }) };
-  const session = new Session(new MLP([4, 8, 4]), options, { executor, files: null, async prepare(graph, ready) {
+  const session = new Session(new MLP([4, 8, 4]), options, { executor, files: null, compile(graph) {
     const compiled = compileGraph(graph);
-    ready(graph);
-    return loadProgram(executor, compiled);
+    return { ready: device.compile(compiled.kernels), bytes: 0, reserve: (states) => { states(graph); }, load: () => executor.load(compiled.program) };
   } });
   const data = Float32Array.from({ length: 16 }, (_, i) => Math.sin(i)), x = hostTensor('float32', [4, 4], data), batch = { x, y: x };
   const measure = (): { live: number; tables: number; heap: number } => {

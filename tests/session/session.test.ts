@@ -14,11 +14,12 @@ import type { Tensor } from '../../src/graph/tensor.ts';
 import { Linear } from '../../src/nn/linear.ts';
 import { crossEntropy, meanSquaredError } from '../../src/nn/loss.ts';
 import { MLP } from '../../src/nn/mlp.ts';
+import { Sequential } from '../../src/nn/sequential.ts';
 import { adamW } from '../../src/optim/adam.ts';
 import { sgd } from '../../src/optim/sgd.ts';
 import { compile } from '../../src/session/node.ts';
 import { compile as compileWeb } from '../../src/session/web.ts';
-import { NonFiniteError, type Model } from '../../src/session/session.ts';
+import { NonFiniteError, type Model } from '../../src/session/step.ts';
 import { Parameter } from '../../src/trace/parameter.ts';
 import { call, use } from '../../src/trace/trace.ts';
 import { says, temporaryFolder } from '../io/folder.ts';
@@ -226,3 +227,55 @@ test('mistakes in a model are named', async () => {
   await assert.rejects(compile(new MLP([1, 1]), { loss: meanSquaredError, device: 'gpu' as never }), /no device named gpu/);
   await assert.rejects(compile(new MLP([1, 1]), { loss: meanSquaredError, threads: 0 }), /threads must be/);
 });
+
+test('a call that TypeScript would refuse is named too', async () => {
+  const options = { loss: meanSquaredError, optimizer: sgd({ lr: 1 }) }, good = floats(1, 3, () => 1);
+  await assert.rejects(compile(undefined as never, options), /UserError.*no function forward/s);
+  await assert.rejects(compile(new Linear(3, 3), undefined as never), /UserError.*there is no loss/s);
+  assert.throws(() => new Linear(3, undefined as never), /UserError.*dimensions must be whole numbers of at least 1, got \[3, undefined\]/s);
+  assert.throws(() => hostTensor('float' as never, [1], [1]), /UserError.*no dtype named float/s);
+  await using list = await compile({ forward: (x: Tensor) => [x] as never }, options);
+  await assert.rejects(list.step(good), /UserError.*must return a tensor, got a list/s);
+  await using session = await compile(new Linear(3, 3), options);
+  await assert.rejects(session.step({ x: good.x } as never), /UserError.*the batch's y must be a tensor of the host/s);
+  await assert.rejects(session.step({ x: [[1, 2, 3]], y: good.y } as never), /the batch's x must be a tensor of the host .*got a list/s);
+  await assert.rejects(session.step({ ...good, x: { ...good.x, data: new Float32Array(2) } }), /float32 tensor of shape \[1, 3\] has 3 elements, got 2/);
+  await assert.rejects(session.step(floats(0, 3, () => 1)), /the batch's x is empty/);
+});
+
+test('a learning rate that is no number changes nothing', async () => {
+  const schedule = (step: number): number => (step === 1 ? Number('1e-3x') : 0.1), batch = floats(1, 3, (i) => i);
+  await using session = await compile(new Linear(3, 3), { loss: meanSquaredError, optimizer: sgd({ lr: schedule }) });
+  await session.step(batch);
+  const before = fingerprint(session);
+  await assert.rejects(session.step(batch), /the learning rate of step 2 must be a finite number, got NaN/);
+  assert.deepEqual(fingerprint(session), before);
+});
+
+test('a tensor of another trace is refused, as a result too', async () => {
+  let kept: Tensor | null = null;
+  await using session = await compile({ forward: (x: Tensor) => (kept ??= x) }, { loss: meanSquaredError });
+  await session.predict(floats(1, 3, () => 1).x);
+  await assert.rejects(session.predict(floats(2, 3, () => 1).x), /belongs to another trace/);
+});
+
+test('a shape error deep in the library names the line outside it', async () => {
+  const nested = (deep: number): Model => (deep === 0 ? new Linear(4, 4) : new Sequential(nested(deep - 1))), inner = nested(6);
+  const outer = { inner, forward: (x: Tensor) => call(inner, x) };
+  await using session = await compile(outer, { loss: meanSquaredError });
+  await assert.rejects(session.predict(floats(1, 3, () => 1).x),
+    (e: Error) => /matmul\(float32\[1, 3\], float32\[4, 4\]\), in inner\.layers.*, .*session\.test\.ts:\d+/.test(e.message) && !/anonymous>\)/.test(e.message));
+});
+
+for (const device of ['native', 'wasm', 'reference'] as const) {
+  test(`${device}: a closed session refuses what comes after, and closes once`, { skip: device === 'native' && noCompiler }, async () => {
+    const session = await compile(new Linear(3, 3), { loss: meanSquaredError, optimizer: sgd({ lr: 0.1 }), device }), batch = floats(1, 3, () => 1);
+    const called = session.step(batch), closing = session.close();
+    await assert.rejects(session.step(batch), /UserError.*this session is closed/s);
+    assert.equal((await called).step, 1);
+    await closing;
+    await session.close();
+    await assert.rejects(session.predict(batch.x), /UserError.*this session is closed/s);
+    assert.throws(() => session.states(), /this session is closed/);
+  });
+}

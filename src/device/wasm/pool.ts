@@ -49,7 +49,7 @@ export class WorkerPool implements Pool {
     this.#words = new Int32Array(memory.buffer);
     this.#control = control >>> 2;
     this.#ports = scratches.map((scratch, thread) => startWorker({ memory, control, scratch, thread, threads: scratches.length, layout }));
-    for (const port of this.#ports) port.hear((a) => { this.#hear(a); }, (error) => { this.#dead = error; this.#waiting?.reject(error); this.#waiting = null; });
+    for (const port of this.#ports) port.hear((a) => { this.#hear(a); }, (error) => { this.#dead ??= error; this.#waiting?.reject(this.#dead); this.#waiting = null; });
   }
 
   #hear(answer: Answer): void {
@@ -119,7 +119,7 @@ function workerProgram(make: typeof makeRunner, listen: (f: (mail: Mail | Start)
       if (Atomics.load(words, at + 1) !== 0) return;
       const p = (n: number): number => Atomics.load(words, at + n) >>> 0;
       try {
-        runner?.run(p(2), p(3), p(4), p(5), p(6));
+        if (runner?.run(p(2), p(3), p(4), p(5), p(6)) !== true) return; // the thread that failed says why
         // The last to leave says so: until then the others still look at the run's counters.
         if (Atomics.add(words, at + 7, 1) + 1 === threads) {
           Atomics.store(words, at + 7, 0);
@@ -162,7 +162,7 @@ function startWorker(start: Start): Port {
     const worker = new threads.Worker(head + TEXT, { eval: true, execArgv: [], name: `dynamoe wasm ${start.thread}` });
     worker.postMessage(start);
     return { post: (m) => { worker.postMessage(m); }, hold: (on) => { if (on) worker.ref(); else worker.unref(); }, end: () => { void worker.terminate(); },
-      hear: (f, fail) => { worker.on('message', f); worker.on('error', (e: unknown) => { fail(failed(e)); }); } };
+      hear: (f, fail) => { worker.on('message', f); worker.on('error', (e: unknown) => { fail(failed(e)); }); worker.on('exit', (code: number) => { fail(failed(`exit code ${code}`)); }); } };
   }
   const head = 'const listen = (f) => { self.onmessage = (e) => { f(e.data); }; }, post = (m) => { self.postMessage(m); };\n';
   const url = URL.createObjectURL(new Blob([head + TEXT], { type: 'text/javascript' }));

@@ -17,8 +17,9 @@ export interface Runner {
   core(module: WebAssembly.Module): void;
   /** The kernels of a module, which get the next numbers. */
   add(module: WebAssembly.Module, shapes: readonly Shape[]): void;
-  /** Steps from..to of the table; `times` (or 0): where each step's nanoseconds and tasks are added up. */
-  run(table: number, counters: number, from: number, to: number, times: number): void;
+  /** Steps from..to of the table; `times` (or 0): where each step's nanoseconds and tasks are added up. False where another thread
+   * failed, which itself throws. After a failure threads may be left waiting for each other: nothing can be run any more. */
+  run(table: number, counters: number, from: number, to: number, times: number): boolean;
 }
 
 export function makeRunner(memory: WebAssembly.Memory, scratch: number, thread: number, threads: number, layout: Layout): Runner {
@@ -139,14 +140,14 @@ export function makeRunner(memory: WebAssembly.Memory, scratch: number, thread: 
         try {
           tasks = wave(table, queue, s, end);
         } catch (error) {
-          // The others find no work left, and leave too.
+          // The others find no work left. This thread does not wait for them: one that still leaves the wave before sees the failure
+          // there and never comes here.
           Atomics.store(words, (counters >>> 2) - 1, 1);
-          Atomics.add(words, queue, 1 << 30);
-          if (threads > 1) meet(queue + 1);
+          Atomics.store(words, queue, 1 << 30);
           throw error;
         }
         if (threads > 1) meet(queue + 1);
-        if (Atomics.load(words, (counters >>> 2) - 1) !== 0) throw new Error('another thread failed');
+        if (Atomics.load(words, (counters >>> 2) - 1) !== 0) return false;
         if (times !== 0 && thread === 0) {
           const out = new Float64Array(memory.buffer, times + 16 * s, 2);
           out[0] += (performance.now() - begun) * 1e6;
@@ -154,6 +155,7 @@ export function makeRunner(memory: WebAssembly.Memory, scratch: number, thread: 
         }
         s = end;
       }
+      return true;
     },
   };
 }

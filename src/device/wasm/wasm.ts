@@ -21,6 +21,8 @@ interface WasmBound extends Bound { readonly table: Memory; readonly counters: M
 export interface WasmOptions {
   /** Bytes for programs and states, reserved once; default and most 4 GiB. The system gives them when they are used. */
   readonly memory?: number | undefined;
+  /** false: works as on an engine whose relaxed multiply-add rounds the product, which tests want to see. */
+  readonly fuse?: boolean;
 }
 
 export class WasmDevice implements Device {
@@ -55,7 +57,7 @@ export class WasmDevice implements Device {
     const heap = new Heap(Math.ceil(((options.memory ?? MOST_PAGES * PAGE) + own) / PAGE), shared);
     const limits = { shared, pages: heap.pages };
     if (!WebAssembly.validate(emitCore(false, limits))) throw new UserError('device wasm: this JavaScript engine has no WebAssembly SIMD', 'a newer browser or Node');
-    const fused = await fuses(heap.memory, emitCore(true, limits));
+    const fused = options.fuse !== false && await fuses(heap.memory, emitCore(true, limits));
     const device = new WasmDevice(heap, shared, shared ? threads : 1, fused);
     // Threads start while the caller goes on to make kernels; a failure shows in the first of them.
     device.#compiled = WebAssembly.compile(emitCore(fused, limits)).then((core) => device.#pool.send({ core }));
@@ -75,8 +77,8 @@ export class WasmDevice implements Device {
   compile(kernels: readonly KernelSource[]): Promise<void> {
     const fresh = [...new Map(kernels.filter((k) => !this.#known.has(k.key)).map((k) => [k.key, k.kernel]))];
     if (fresh.length === 0) return this.#compiled;
-    for (const [key] of fresh) this.#known.add(key);
     const { bytes, shapes } = emitModule(fresh.map(([, k]) => k), { fused: this.fused, memory: { shared: this.#shared, pages: this.#heap.pages }, scratch: LAYOUT.own });
+    for (const [key] of fresh) this.#known.add(key);
     const code = WebAssembly.compile(bytes), before = this.#compiled;
     this.#compiled = (async () => {
       await before;

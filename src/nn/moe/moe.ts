@@ -1,10 +1,17 @@
 // The mixture-of-experts layer: a router chooses experts for each token, a strategy computes them, and the token gets the weighted sum.
 import { boundOf } from '../../base/shape.ts';
 import { UserError } from '../../base/errors.ts';
-import type { Tensor } from '../../graph/tensor.ts';
+import { scalar, type Tensor } from '../../graph/tensor.ts';
 import { add } from '../../graph/ops/add.ts';
+import { log } from '../../graph/ops/log.ts';
+import { maximum } from '../../graph/ops/maximum.ts';
+import { mul } from '../../graph/ops/mul.ts';
+import { neg } from '../../graph/ops/neg.ts';
 import { reshape } from '../../graph/ops/reshape.ts';
+import { slice } from '../../graph/ops/slice.ts';
+import { mean, sum } from '../../graph/ops/sum.ts';
 import { call, traceOf } from '../../trace/trace.ts';
+import type { KnobRules } from '../../trace/knobs.ts';
 import { nameParameters, type Module } from '../../trace/module.ts';
 import { checkCapacity, type Capacity } from './capacity.ts';
 import { ExpertBank, type Activation } from './experts.ts';
@@ -12,6 +19,7 @@ import { lossOf, LOSSES, type LossName } from './losses.ts';
 import { OVERFLOWS, PRIORITIES, route, type Overflow, type Priority, type Routing } from './routing.ts';
 import type { Choice, Router } from './router.ts';
 import { TopKRouter } from './routers.ts';
+import { MOE_KNOBS } from './knobs.ts';
 import { DISPATCHES, runExperts, type Dispatch, type Experts } from './strategies.ts';
 
 export interface MoEOptions {
@@ -51,10 +59,12 @@ const among = <T>(what: string, value: T, list: readonly T[]): T => {
 
 /**
  * [..., dModel] -> [..., width]. Statistics: `load` int32 [experts], choices of each expert before any is dropped; `dropped` or `spilled`
- * int32 [experts], those beyond its capacity. topK, capacity, dispatch, overflow, priority and frozen may be changed; programs that are
+ * int32 [experts], those beyond its capacity; where rules look: `gateEntropy` (nats) and `secondGateWeight`, means over tokens. topK, capacity, dispatch, overflow, priority and frozen may be changed; programs that are
  * traced afterwards follow.
  */
 export class MoE {
+  /** What may change between steps, and when a change leaves all bits alone. */
+  static readonly knobs: KnobRules = MOE_KNOBS;
   readonly router: Router;
   readonly experts: Experts;
   readonly shared: Module<Tensor, Tensor> | SharedExpert | null;
@@ -65,11 +75,13 @@ export class MoE {
   #overflow: Overflow = 'drop';
   #priority: Priority = 'position';
   #dispatch: Dispatch = 'ragged';
+  #frozen: readonly boolean[];
 
   constructor(options: MoEOptions) {
     const { dModel, experts, router, shared, hidden, activation, normalise, balance = router ? 0 : 0.01, zLoss = router ? 0 : 0.001 } = options;
     this.#count = typeof experts === 'number' ? experts : experts.length;
     if (!Number.isInteger(this.#count) || this.#count < 1) throw new UserError(`MoE: needs at least one expert, got ${this.#count}`);
+    this.#frozen = new Array<boolean>(this.#count).fill(false);
     this.topK = options.topK;
     if (router && router.experts !== this.#count) throw new UserError(`MoE: there are ${this.#count} experts, the router knows ${router.experts}`);
     this.router = router ?? new TopKRouter({ dModel, experts: this.#count, ...(normalise !== undefined && { normalise }) });
@@ -107,15 +119,13 @@ export class MoE {
   set dispatch(dispatch: Dispatch) { this.#dispatch = among('dispatch', dispatch, DISPATCHES); }
 
   /** Which experts keep their values in training. */
-  get frozen(): readonly boolean[] {
-    const flags = (e: number): boolean => this.#parametersOf(e).every((p) => (typeof p.frozen === 'boolean' ? p.frozen : p.frozen[e]));
-    return Array.from({ length: this.#count }, (_, e) => flags(e));
-  }
+  get frozen(): readonly boolean[] { return this.#frozen; }
   set frozen(frozen: boolean | readonly boolean[]) {
     const list = typeof frozen === 'boolean' ? new Array<boolean>(this.#count).fill(frozen) : frozen;
     if (typeof list !== 'object' || list.length !== this.#count || list.some((f) => typeof f !== 'boolean')) {
       throw new UserError(`MoE: frozen must be true, false, or a list of ${this.#count} of them, got ${JSON.stringify(frozen)}`);
     }
+    this.#frozen = [...list] as boolean[];
     const uniform = list.every((f) => f === list[0]);
     for (let e = 0; e < this.#count; e++) {
       for (const p of this.#parametersOf(e)) p.frozen = this.experts instanceof ExpertBank && !uniform ? [...list] : list[e];
@@ -132,10 +142,10 @@ export class MoE {
     const tokens = reshape(x, [count, shape[shape.length - 1]]); // [tokens, dModel]
     const choice = this.#within(x, () => this.router.choose(tokens, { k: this.#topK, ids: ids && reshape(ids, [count]) }));
     const routing = this.#route(choice), { indices, weights } = choice;
-    const sum = runExperts(this.#dispatch, this.experts, tokens, routing, indices, weights); // [tokens, width]
+    const combined = runExperts(this.#dispatch, this.experts, tokens, routing, indices, weights); // [tokens, width]
     this.#report(tokens, choice, routing);
     this.router.observe?.(routing.load);
-    const y = this.shared ? add(sum, call(this.shared, tokens)) : sum;
+    const y = this.shared ? add(combined, call(this.shared, tokens)) : combined;
     return reshape(y, [...shape.slice(0, -1), boundOf(y.shape[1])]);
   }
 
@@ -158,6 +168,10 @@ export class MoE {
     const trace = traceOf(x);
     if (!trace.training) return;
     trace.addStat(this, 'load', load);
+    if (trace.observed) {
+      if (choice.probs) trace.addStat(this, 'gateEntropy', neg(mean(sum(mul(choice.probs, log(maximum(choice.probs, scalar(choice.probs, 1e-30)))), [1]))));
+      if (this.#topK > 1) trace.addStat(this, 'secondGateWeight', mean(slice(choice.weights, 1, 1, 2)));
+    }
     if (beyond && !choice.expertsChoose) trace.addStat(this, this.#overflow === 'spill' ? 'spilled' : 'dropped', beyond);
     for (const [name, coefficient] of this.#losses) trace.addLoss(this, name, lossOf(name, choice, load), coefficient);
   }

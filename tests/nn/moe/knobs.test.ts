@@ -9,7 +9,7 @@ import { SigmoidRouter } from '../../../src/nn/moe/routers.ts';
 import { adamW } from '../../../src/optim/adam.ts';
 import { compileGraph } from '../../../src/pipeline.ts';
 import { compile } from '../../../src/session/node.ts';
-import { NonFiniteError } from '../../../src/session/session.ts';
+import { NonFiniteError } from '../../../src/session/step.ts';
 import { compiled, layerGraph, normals } from './layer.ts';
 import { fingerprint, noCompiler } from '../../support/toy.ts';
 

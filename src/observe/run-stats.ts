@@ -1,0 +1,147 @@
+// What a run has shown so far, as rules see it: loads of experts, drops, gates, time. In: the result of each step; out: numbers by layer.
+// What step n shows is seen from step n + 2 on, on every device and over any number of processes, so that a decision does not depend
+// on how soon a result was read.
+import { UserError } from '../base/errors.ts';
+import type { HostTensor } from '../base/tensor.ts';
+
+const WINDOW = 64; // steps of which quantiles and medians tell
+const KEEP = 0.95; // of a moving average, each step
+const DELAY = 1; // results that are kept back: that of the step before
+
+/** One step as it was: statistics by name ('blocks.0.moe/load'), losses, and how long it took. */
+export interface Shown {
+  readonly step: number;
+  readonly loss: number;
+  readonly stats: Readonly<Record<string, HostTensor>>;
+  readonly ms: number;
+}
+
+/** One MoE layer. Lists have one number for each expert. */
+export interface LayerStats {
+  readonly path: string;
+  readonly experts: number;
+  /** Choices of each expert in the last step that is seen, before any is dropped. */
+  readonly load: readonly number[];
+  /** Their moving averages (0.95 a step). */
+  readonly loadEma: readonly number[];
+  /** A quantile of each expert's load over the last 64 steps. */
+  quantile(q: number): number[];
+  /** Choices dropped in the last step, and spilled. */
+  readonly dropped: number;
+  readonly spilled: number;
+  /** Since the run began. */
+  readonly droppedTotal: number;
+  /** Mean entropy of the gate's distribution, in nats; NaN where the router has none. */
+  readonly gateEntropy: number;
+  /** Mean weight of the second choice; NaN with one choice. */
+  readonly secondGateWeight: number;
+}
+
+interface Layer {
+  loads: number[][];
+  ema: number[];
+  dropped: number;
+  spilled: number;
+  droppedTotal: number;
+  gateEntropy: number;
+  secondGateWeight: number;
+}
+
+/** A step's statistics as plain JSON. */
+interface Late { readonly step: number; readonly loss: number; readonly stats: Readonly<Record<string, readonly number[]>> }
+
+/** What resume needs: plain JSON. */
+export interface StatsState {
+  readonly steps: number;
+  readonly loss: number;
+  readonly layers: Readonly<Record<string, Layer>>;
+  readonly late: readonly Late[];
+}
+
+export class RunStats {
+  #steps = 0;
+  #loss = NaN;
+  #layers = new Map<string, Layer>();
+  #late: Late[] = [];
+  readonly #ms: number[] = [];
+  #clockRead = false;
+
+  /** Steps whose results are seen. */
+  get step(): number { return this.#steps; }
+  /** The main loss of the last of them. */
+  get loss(): number { return this.#loss; }
+
+  /** Median milliseconds of the last 64 steps. A clock: a rule that reads it may only change what changes no result. */
+  get ms(): number {
+    this.#clockRead = true;
+    return this.usualMs();
+  }
+
+  /** The same for the engine's own accounts. */
+  usualMs(): number {
+    const sorted = [...this.#ms].sort((a, b) => a - b);
+    return sorted[sorted.length >> 1] ?? NaN;
+  }
+
+  get layers(): LayerStats[] { return [...this.#layers.keys()].map((path) => this.layer(path)); }
+
+  layer(path: string): LayerStats {
+    const found = this.#layers.get(path);
+    if (!found) {
+      const known = [...this.#layers.keys()];
+      throw new UserError(`no layer at "${path}" has shown its load`, known.length > 0 ? `known: ${known.join(', ')}` : 'statistics of a step are seen two steps later');
+    }
+    const { loads, ema, dropped, spilled, droppedTotal, gateEntropy, secondGateWeight } = found;
+    return { path, experts: ema.length, load: loads[loads.length - 1] ?? [], loadEma: ema, dropped, spilled, droppedTotal, gateEntropy, secondGateWeight,
+      quantile: (q) => ema.map((_, e) => quantile(loads.map((l) => l[e]), q)) };
+  }
+
+  /** Whether a clock was read since the last call. */
+  clockWasRead(): boolean {
+    const was = this.#clockRead;
+    this.#clockRead = false;
+    return was;
+  }
+
+  show({ step, loss, stats, ms }: Shown): void {
+    this.#ms.push(ms);
+    if (this.#ms.length > WINDOW) this.#ms.shift();
+    this.#late.push({ step, loss, stats: Object.fromEntries(Object.entries(stats).map(([name, t]) => [name, Array.from(t.data, Number)])) });
+    while (this.#late.length > DELAY) this.#see(this.#late.shift());
+  }
+
+  #see(shown: Late | undefined): void {
+    if (!shown) return;
+    this.#steps = shown.step;
+    this.#loss = shown.loss;
+    for (const [name, load] of Object.entries(shown.stats)) {
+      if (!name.endsWith('/load')) continue;
+      const path = name.slice(0, -'/load'.length), of = (what: string): readonly number[] => shown.stats[`${path}/${what}`] ?? [];
+      const total = (list: readonly number[]): number => list.reduce((a, b) => a + b, 0);
+      const before = this.#layers.get(path), same = before?.ema.length === load.length ? before : undefined;
+      const dropped = total(of('dropped'));
+      this.#layers.set(path, {
+        loads: [...(same?.loads ?? []).slice(1 - WINDOW), [...load]],
+        ema: load.map((n, e) => (same ? KEEP * same.ema[e] + (1 - KEEP) * n : n)),
+        dropped, spilled: total(of('spilled')), droppedTotal: (before?.droppedTotal ?? 0) + dropped,
+        gateEntropy: of('gateEntropy')[0] ?? NaN, secondGateWeight: of('secondGateWeight')[0] ?? NaN });
+    }
+  }
+
+  state(): StatsState { return { steps: this.#steps, loss: this.#loss, layers: Object.fromEntries(this.#layers), late: [...this.#late] }; }
+
+  restore({ steps, loss, layers, late }: StatsState): void {
+    // JSON has no NaN: it comes back as null.
+    const nan = (x: number | null): number => x ?? NaN;
+    this.#steps = steps;
+    this.#loss = nan(loss);
+    this.#layers = new Map(Object.entries(layers).map(([path, l]) => [path, { ...l, gateEntropy: nan(l.gateEntropy), secondGateWeight: nan(l.secondGateWeight) }]));
+    this.#late = [...late];
+  }
+}
+
+/** Linear between the two nearest. */
+export function quantile(values: readonly number[], q: number): number {
+  const sorted = [...values].sort((a, b) => a - b), at = q * (sorted.length - 1), low = Math.floor(at);
+  return sorted.length === 0 ? NaN : sorted[low] + (at - low) * (sorted[Math.min(low + 1, sorted.length - 1)] - sorted[low]);
+}

@@ -1,0 +1,8 @@
+// The public face of `dynamoe/recompile`: rules that recompile a run while it goes on, and the policies that are built in.
+export { adaptCapacity, type AdaptCapacityOptions } from './recompile/adaptCapacity.ts';
+export { alone, type Agreement } from './recompile/agreement.ts';
+export { chooseDispatch, type ChooseDispatchOptions } from './recompile/chooseDispatch.ts';
+export type { Decision, EngineState } from './recompile/engine.ts';
+export { RunStats, type LayerStats } from './observe/run-stats.ts';
+export { policies, policiesFor, POLICY_NAMES } from './recompile/policies.ts';
+export type { Change, ChangeClass, RecompileEvent, Rule } from './recompile/rule.ts';

@@ -1,0 +1,23 @@
+// Whether a dry run of a new plan gave what the real step gave. In: outputs of both by name, for each micro-batch.
+import type { HostTensor } from '../base/tensor.ts';
+import type { Comparison } from './engine.ts';
+
+type Outputs = Readonly<Record<string, HostTensor>>;
+
+export function compare(real: readonly Outputs[], dry: readonly Outputs[], ms: number): Comparison {
+  const value = (all: readonly Outputs[], name: string): number => all.reduce((n, o) => n + Number(o[name]?.data[0] ?? NaN), 0) / all.length;
+  const differs = real.flatMap((outputs, i) => {
+    // A dry run's flag says that it was dry; which rows spilled depends on capacities, though the results do not; statistics that only
+    // one plan has have nothing to be compared with.
+    const names = Object.keys(outputs).filter((n) => n !== 'flag' && !n.endsWith('/spilled') && (n in dry[i] || !n.startsWith('stat:')));
+    return names.filter((n) => !sameBits(outputs[n], dry[i][n]));
+  });
+  const dryLoss = value(dry, 'loss'), norm = value(dry, 'grad_norm');
+  return { equal: differs.length === 0, finite: Number.isFinite(dryLoss) && (Number.isFinite(norm) || !('grad_norm' in (real.at(-1) ?? {}))), loss: value(real, 'loss'), dryLoss, ms, differs: differs[0] ?? null };
+}
+
+function sameBits(a: HostTensor, b: HostTensor | undefined): boolean {
+  if (b?.data.byteLength !== a.data.byteLength) return false;
+  const bytes = ({ data }: HostTensor): Uint8Array => new Uint8Array(data.buffer, data.byteOffset, data.byteLength), [x, y] = [bytes(a), bytes(b)];
+  return x.every((v, i) => v === y[i]);
+}

@@ -1,0 +1,47 @@
+// A draft: what a rule's `alter` gets to write on. It looks like the model, module by module; only knobs can be set, and nothing of the
+// model changes: what was set is collected as changes. Parameters are handles: their shapes can be read, their values cannot.
+import { UserError } from '../base/errors.ts';
+import { Parameter } from '../trace/parameter.ts';
+import { knobRules, type Change, type KnobValue } from '../trace/knobs.ts';
+
+export interface Draft<M extends object> { readonly model: M; changes(): Change[] }
+
+export function draftOf<M extends object>(model: M): Draft<M> {
+  const written = new Map<string, Change>(), made = new Map<object, object>();
+  const plain = (v: unknown): boolean => ['string', 'number', 'boolean'].includes(typeof v) || (Array.isArray(v) && v.every((x) => ['string', 'number', 'boolean'].includes(typeof x)));
+
+  const wrap = (target: object, path: string): object => {
+    const found = made.get(target);
+    if (found) return found;
+    const rules = knobRules(target), at = (key: string | symbol): string => (path ? `${path}.${String(key)}` : String(key));
+    const refuse = (key: string | symbol, what: string): never => {
+      const knobs = Object.keys(rules ?? {});
+      throw new UserError(`a draft's ${at(key)} cannot be ${what}`, knobs.length > 0 ? `knobs here: ${knobs.join(', ')}` : 'only knobs of modules can be set, such as topK of an MoE layer');
+    };
+    const proxy: object = new Proxy(target, {
+      get(_, key) {
+        const own = written.get(at(key));
+        if (own) return own.to;
+        // Getters of classes with private fields want the real object.
+        const value: unknown = Reflect.get(target, key, target);
+        if (typeof value === 'function' && key !== 'constructor' && !Array.isArray(target)) return value.bind(target) as unknown;
+        if (typeof key === 'symbol' || typeof value !== 'object' || value === null || (rules && key in rules)) return value;
+        return wrap(value, at(key));
+      },
+      set(_, key, value: unknown) {
+        if (typeof key === 'symbol' || !rules || !(key in rules) || target instanceof Parameter) return refuse(key, 'set');
+        if (!plain(value)) return refuse(key, `set to ${String(value)}`);
+        const from = Reflect.get(target, key, target) as KnobValue, to = value as KnobValue;
+        if (JSON.stringify(from) === JSON.stringify(to)) written.delete(at(key));
+        else written.set(at(key), { path, knob: key, from, to });
+        return true;
+      },
+      deleteProperty: (_, key) => refuse(key, 'deleted'),
+      defineProperty: (_, key) => refuse(key, 'set'),
+      setPrototypeOf: () => refuse('prototype', 'set'),
+    });
+    made.set(target, proxy);
+    return proxy;
+  };
+  return { model: wrap(model, '') as M, changes: () => [...written.values()] };
+}

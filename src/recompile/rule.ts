@@ -1,0 +1,59 @@
+// Rules, and what the engine tells of its decisions.
+import type { LayerStats, RunStats } from '../observe/run-stats.ts';
+import type { Change, ChangeClass } from '../trace/knobs.ts';
+
+export type { Change, ChangeClass, LayerStats, RunStats };
+
+/**
+ * When and how to recompile: the interface of the paper (Kossmann et al. 2022, section 4) with names in place of indices. `trigger`
+ * is asked at step boundaries; where it says true, `alter` sets knobs of a draft of the model.
+ */
+export interface Rule<M extends object = never> {
+  readonly name: string;
+  trigger(run: RunStats): boolean;
+  alter(model: M, run: RunStats): void;
+  /** Of a change of results: whether to take it back, asked at step boundaries after it. */
+  undo?(run: RunStats): boolean;
+  /** Steps between two of its recompilations; default 100. */
+  readonly cooldown?: number;
+  /** How many recompilations it may cause; default any number. */
+  readonly budget?: number;
+  /** Of a change of results: how far the loss of the new plan may lie from that of the old one, as a share of it; default any. */
+  readonly tolerance?: number;
+  /** N: only where no result changes; what else it would change is left as it is. */
+  readonly only?: 'N';
+  /** Of a change of no result: whether old and new plan take turns for 32 steps to see whether it pays; default true. */
+  readonly measure?: boolean;
+  /** Why, in a few words, for the event. */
+  reason?(run: RunStats): string;
+}
+
+/** One decision of the engine, with its reason and its measured effect. */
+export interface RecompileEvent {
+  readonly event: 'recompile';
+  /** The step before which it was decided. */
+  readonly step: number;
+  /** The first step of the new plan; null: it never ran. */
+  readonly effect: number | null;
+  readonly rule: string;
+  readonly class: ChangeClass | null;
+  readonly reason: string;
+  readonly changes: readonly { readonly path: string; readonly knob: string; readonly from: unknown; readonly to: unknown }[];
+  /** Whether the plan was there already. */
+  readonly cached: boolean;
+  /** In the background. */
+  readonly compile_ms: number;
+  readonly verify_ms: number;
+  /** For which steps waited, and what they took beyond the usual while the compiler ran beside. */
+  readonly stall_ms: number;
+  /** null: it did not come to it. */
+  readonly verified: boolean | null;
+  readonly kept: boolean;
+  /** Median milliseconds of a step and planned bytes under the old plan and the new one; ms is null where it was not measured. */
+  readonly before: { readonly ms: number | null; readonly bytes: number };
+  readonly after: { readonly ms: number | null; readonly bytes: number };
+  /** Old time over new time, and its 90% interval, where old and new plan took turns. */
+  readonly ratio?: { readonly mean: number; readonly low: number; readonly high: number };
+  /** Why it was not kept. */
+  readonly error?: string;
+}

@@ -1,0 +1,80 @@
+// What a session takes and gives: its options, the result of a step, batches in parts.
+import { UserError } from '../base/errors.ts';
+import type { Batch, HostTensor } from '../base/tensor.ts';
+import type { Tensor } from '../graph/tensor.ts';
+import type { Loss } from '../nn/loss.ts';
+import type { Optimizer } from '../optim/optimizer.ts';
+import type { Agreement } from '../recompile/agreement.ts';
+import type { RecompileEvent } from '../recompile/rule.ts';
+import type { DeviceName } from './platform.ts';
+
+/** A model that a session can train: one tensor in, one out. */
+export interface Model { forward(x: Tensor): Tensor }
+
+export interface CompileOptions {
+  readonly loss: Loss;
+  /** Needed for `step`. */
+  readonly optimizer?: Optimizer;
+  /** Default `auto`: native where a C compiler is found, else wasm. float32 has the same bits on both. */
+  readonly device?: DeviceName;
+  readonly threads?: number;
+  /** Of the starting values, dropout and noise; default 0. */
+  readonly seed?: number;
+  /** Splits each batch into this many micro-batches whose gradients are averaged; default 1. */
+  readonly accumulate?: number;
+  /** Bytes that the session may take; default: what is free. */
+  readonly memory?: number;
+  /** Told of every decision to recompile. */
+  readonly events?: (event: RecompileEvent) => void;
+  /** Between processes that train one model together; default: one process. */
+  readonly agreement?: Agreement;
+  /** Told in one line where `auto` found no C compiler; default console.warn. */
+  readonly say?: (line: string) => void;
+}
+
+export interface StepResult {
+  /** Its number: 1 for the first. */
+  readonly step: number;
+  /** The main loss alone. */
+  readonly loss: number;
+  /** Auxiliary losses by name, unweighted: { 'blocks.0.moe/balance': 1.02 }. */
+  readonly aux: Readonly<Record<string, number>>;
+  /** Statistics by name: { 'blocks.0.moe/load': int32 [experts] }. */
+  readonly stats: Readonly<Record<string, HostTensor>>;
+  readonly gradNorm: number;
+}
+
+/** A step whose loss or gradient was not finite; nothing was stored. */
+export class NonFiniteError extends UserError {
+  override readonly name: string = 'NonFiniteError';
+  readonly step: number;
+  constructor(step: number, what: string, op: string | null) {
+    super(`step ${step}: the ${what} is not finite${op ? `; first produced by ${op}` : ''}; nothing was stored`,
+      'lower the learning rate, clip gradients, or look at the data of this step: a class or token out of range gives NaN');
+    this.step = step;
+  }
+}
+
+/** Of a micro-batch: all but the last add their gradients up. */
+export type Phase = 'add' | 'apply' | undefined;
+export const phaseOf = (i: number, parts: number): Phase => (parts === 1 ? undefined : i < parts - 1 ? 'add' : 'apply');
+
+export function splitBatch(batch: Batch, parts: number): Batch[] {
+  if (parts === 1) return [batch];
+  const size = batch.x.shape[0];
+  if (size % parts !== 0) throw new UserError(`a batch of ${size} cannot be split into ${parts} equal micro-batches (accumulate)`);
+  const cut = (t: HostTensor, i: number): HostTensor => {
+    const step = t.data.length / parts;
+    return { dtype: t.dtype, shape: [size / parts, ...t.shape.slice(1)], data: t.data.slice(i * step, (i + 1) * step) };
+  };
+  return Array.from({ length: parts }, (_, i) => ({ x: cut(batch.x, i), y: cut(batch.y, i) }));
+}
+
+export const closedError = (): UserError => new UserError('this session is closed', 'call close() after the last use of it');
+
+/** What TypeScript would have refused. */
+export function checkCall(model: unknown, options: unknown): void {
+  const { forward } = (model ?? {}) as { forward?: unknown }, { loss } = (options ?? {}) as { loss?: unknown };
+  if (typeof forward !== 'function') throw new UserError('compile: the model has no function forward(x)', 'a module of nn, or an object with forward(x: Tensor): Tensor');
+  if (typeof loss !== 'function') throw new UserError('compile: there is no loss', 'compile(model, { loss: loss.crossEntropy, optimizer: optim.adamW({ lr: 1e-3 }) })');
+}

@@ -1,0 +1,84 @@
+// Knobs: the settings of modules that may change while a model runs. A module that has some says so by a static `knobs`: for each
+// property, whether a change of it leaves every bit of the results alone. In: a model; out: its knobs by path, to read, set and restore.
+import { UserError } from '../base/errors.ts';
+import type { Named } from './module.ts';
+
+export type KnobValue = string | number | boolean | readonly (string | number | boolean)[];
+/** All knobs of one module by name. */
+export type Settings = Readonly<Record<string, KnobValue>>;
+/** By knob: whether the module computes the same bits with the settings `to` as with `from`, which differ in this knob. */
+export type KnobRules = Readonly<Record<string, (from: Settings, to: Settings) => boolean>>;
+
+export interface Change { readonly path: string; readonly knob: string; readonly from: KnobValue; readonly to: KnobValue }
+
+/** N: neutral, the same bits. R: results change. */
+export type ChangeClass = 'N' | 'R';
+
+export const knobRules = (module: object): KnobRules | null => (module.constructor as { readonly knobs?: KnobRules }).knobs ?? null;
+
+export class Knobs {
+  readonly #modules: ReadonlyMap<string, Record<string, KnobValue>>;
+
+  constructor(named: Named) {
+    this.#modules = new Map([...named.paths].filter(([module]) => knobRules(module)).map(([module, path]) => [path, module as Record<string, KnobValue>]));
+  }
+
+  get paths(): string[] { return [...this.#modules.keys()]; }
+
+  settings(path: string): Settings {
+    const module = this.#module(path);
+    return Object.fromEntries(Object.keys(knobRules(module) ?? {}).map((knob) => [knob, copy(module[knob])]));
+  }
+
+  /** Settings of all modules: what a checkpoint keeps. */
+  all(): Record<string, Settings> { return Object.fromEntries(this.paths.map((path) => [path, this.settings(path)])); }
+
+  /** Text that differs where any knob does. */
+  key(): string { return JSON.stringify(this.all()); }
+
+  #module(path: string): Record<string, KnobValue> {
+    const module = this.#modules.get(path);
+    if (!module) throw new UserError(`no module with knobs at "${path}"`, `there are: ${this.paths.join(', ') || 'none'}`);
+    return module;
+  }
+
+  /** Sets the new values, all or none: a setter may refuse one. */
+  apply(changes: readonly Change[]): void { this.#set(changes, 'from', 'to'); }
+  undo(changes: readonly Change[]): void { this.#set([...changes].reverse(), 'to', 'from'); }
+
+  #set(changes: readonly Change[], from: 'from' | 'to', to: 'from' | 'to'): void {
+    const done: Change[] = [];
+    try {
+      for (const c of changes) {
+        this.#module(c.path)[c.knob] = c[to];
+        done.unshift(c);
+      }
+    } catch (error) {
+      for (const c of done) this.#module(c.path)[c.knob] = c[from];
+      throw error;
+    }
+  }
+
+  /** Runs `work` with changes applied; then everything is as it was. */
+  with<T>(changes: readonly Change[], work: () => T): T {
+    const now = changes.map((c): Change => ({ ...c, from: copy(this.#module(c.path)[c.knob]) }));
+    this.apply(now);
+    try { return work(); } finally { this.undo(now); }
+  }
+
+  restore(all: Readonly<Record<string, Settings>>): void {
+    for (const [path, settings] of Object.entries(all)) for (const [knob, value] of Object.entries(settings)) this.#module(path)[knob] = value;
+  }
+
+  /** N if every module computes the same bits after the changes. */
+  classify(changes: readonly Change[]): ChangeClass {
+    const neutral = [...new Set(changes.map((c) => c.path))].every((path) => {
+      const own = changes.filter((c) => c.path === path), from = this.settings(path);
+      const to = { ...from, ...Object.fromEntries(own.map((c) => [c.knob, c.to])) }, rules = knobRules(this.#module(path)) ?? {};
+      return own.every((c) => rules[c.knob](from, to));
+    });
+    return neutral ? 'N' : 'R';
+  }
+}
+
+const copy = (value: KnobValue): KnobValue => (Array.isArray(value) ? [...value as KnobValue[]] as KnobValue : value);

@@ -1,0 +1,177 @@
+// The recompilation engine on a small language model: what it decides, when, and that nothing it does changes a bit or costs a step.
+import assert from 'node:assert/strict';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { Stream } from '../../src/base/random.ts';
+import { crossEntropy } from '../../src/nn/loss.ts';
+import { adamW } from '../../src/optim/adam.ts';
+import type { Agreement } from '../../src/recompile/agreement.ts';
+import { NOTICE } from '../../src/recompile/engine.ts';
+import type { RecompileEvent, Rule } from '../../src/recompile/rule.ts';
+import { compile } from '../../src/session/node.ts';
+import type { Session } from '../../src/session/session.ts';
+import { TransformerLM } from '../../src/nn/transformer.ts';
+import { temporaryFolder } from '../io/folder.ts';
+import { fingerprint, toyBatch } from '../support/toy.ts';
+
+type LM = TransformerLM;
+const model = (capacity: 'dropless' | number = 'dropless'): LM => new TransformerLM({ vocab: 17, dModel: 16, layers: 2, heads: 2, context: 12,
+  moe: { experts: 4, topK: 2, hidden: 24, capacity } });
+
+interface Opened { session: Session; events: RecompileEvent[] }
+async function open(options: { agreement?: Agreement; capacity?: number } = {}): Promise<Opened> {
+  const events: RecompileEvent[] = [];
+  const session = await compile(model(options.capacity), { loss: crossEntropy, optimizer: adamW({ lr: 1e-2 }), device: 'wasm', threads: 1, seed: 3, memory: 256e6,
+    events: (e) => events.push(e), ...(options.agreement && { agreement: options.agreement }) });
+  return { session, events };
+}
+
+async function steps(session: Session, count: number): Promise<number[]> {
+  const losses: number[] = [];
+  for (let i = 0; i < count; i++) losses.push((await session.step(toyBatch(session.steps))).loss);
+  return losses;
+}
+
+const blocks = (m: LM) => m.blocks.map((b) => { assert.ok(b.moe); return b.moe; });
+const toPadded: Rule<LM> = { name: 'padded', trigger: (run) => run.step === 4, alter: (m) => { for (const moe of blocks(m)) moe.dispatch = 'padded'; } };
+
+test('a change that keeps all bits: verified, measured, told; losses are those of a run without', async () => {
+  const plain = await open(), watched = await open();
+  watched.session.recompile(toPadded);
+  const want = await steps(plain.session, 60), got = await steps(watched.session, 60);
+  assert.deepEqual(got, want);
+  assert.deepEqual(fingerprint(watched.session), fingerprint(plain.session));
+  const [event] = watched.events;
+  assert.equal(watched.events.length, 1);
+  assert.equal(event.class, 'N');
+  assert.equal(event.step, 6, 'what step 4 shows is seen before step 6');
+  assert.ok(event.verified && event.effect !== null && event.ratio && event.after.ms !== null && event.before.bytes > 0);
+  assert.deepEqual(event.changes.map((c) => [c.path, c.knob, c.from, c.to]), [['blocks.0.moe', 'dispatch', 'ragged', 'padded'], ['blocks.1.moe', 'dispatch', 'ragged', 'padded']]);
+  assert.equal(blocks(watched.session.model as LM)[0].dispatch, event.kept ? 'padded' : 'ragged');
+  await plain.session.close();
+  await watched.session.close();
+});
+
+test('a change of results takes effect exactly 32 steps after it was decided, and is taken back by its own measure', async () => {
+  const { session, events } = await open();
+  session.recompile<LM>({ name: 'one expert', trigger: (run) => run.step >= 5, alter: (m) => { blocks(m)[1].topK = 1; }, undo: (run) => run.step >= 60, cooldown: 10, budget: 2,
+    reason: (run) => `second weight ${run.layer('blocks.1.moe').secondGateWeight.toFixed(3)}` });
+  const loads: number[] = [];
+  for (let i = 0; i < 110; i++) {
+    const { stats } = await session.step(toyBatch(i));
+    loads.push(Array.from(stats['blocks.1.moe/load'].data, Number).reduce((a, b) => a + b));
+  }
+  const [first, second] = events;
+  assert.equal(events.length, 2);
+  assert.deepEqual([first.class, first.step, first.effect, first.kept], ['R', 7, 7 + NOTICE, true]);
+  assert.match(first.reason, /^second weight 0\.[0-4]\d+$/);
+  const changed = loads.findIndex((n) => n === 36) + 1, back = loads.findIndex((n, i) => i >= changed && n === 72) + 1;
+  assert.deepEqual([changed, back], [first.effect, second.effect]);
+  assert.deepEqual([second.reason, second.step], ['taken back', 62]);
+  await session.close();
+});
+
+test('1,000 forced recompilations, a quarter made to fail, change no bit and cost no step', async () => {
+  const plain = await open(), forced = await open(), stream = new Stream(1, 'forced');
+  let tries = 0, at = 0;
+  const fails = (): number => (tries % 4 === 0 ? 1 + (tries / 4) % 4 : 0);
+  forced.session.recompile<LM>({ name: 'forced', cooldown: 0, measure: false,
+    trigger: () => {
+      if (forced.session.steps < at) return false;
+      at = forced.session.steps + 1 + Math.floor(3 * stream.uniform(0, tries++));
+      if (fails() === 1) throw new Error('a trigger that fails');
+      return true;
+    },
+    alter: (m) => {
+      const [moe] = blocks(m);
+      if (fails() === 2) throw new Error('an alter that fails');
+      if (fails() === 3) (moe as { dispatch: string }).dispatch = 'nonsense';
+      else if (fails() === 4) (m as { embedding: unknown }).embedding = null;
+      else moe.dispatch = moe.dispatch === 'ragged' ? 'padded' : 'ragged';
+    } });
+  const losses: number[] = [];
+  while (forced.events.length < 1000) losses.push((await forced.session.step(toyBatch(forced.session.steps))).loss);
+  assert.deepEqual(losses, await steps(plain.session, losses.length));
+  assert.deepEqual(fingerprint(forced.session), fingerprint(plain.session));
+  const failed = forced.events.filter((e) => e.error !== undefined);
+  assert.ok(failed.length >= 200 && failed.length <= 300, `${failed.length} failed`);
+  for (const what of [/a trigger that fails/, /an alter that fails/, /no dispatch named nonsense/, /embedding cannot be set/]) assert.ok(failed.some((e) => what.test(e.error ?? '')), String(what));
+  assert.ok(forced.events.every((e) => e.error !== undefined || (e.kept && e.verified)));
+  assert.ok(forced.events.some((e) => e.cached), 'plans recur');
+  await plain.session.close();
+  await forced.session.close();
+});
+
+test('a plan that does not agree is dropped, by name', async () => {
+  const { session, events } = await open({ capacity: 0.5 }), plain = await open({ capacity: 0.5 });
+  // A rule book that calls every change neutral; raising a capacity that drops is not.
+  const moe = blocks(session.model as LM)[0], lie = { ...(moe.constructor as unknown as { knobs: object }).knobs, capacity: () => true };
+  Object.defineProperty(moe, 'constructor', { value: { knobs: lie }, enumerable: false });
+  session.recompile<LM>({ name: 'liar', trigger: (run) => run.step >= 3, budget: 1, alter: (m) => { blocks(m)[0].capacity = 2; } });
+  assert.deepEqual(await steps(session, 12), await steps(plain.session, 12));
+  assert.equal(events.length, 1);
+  assert.match(events[0].error ?? '', /does not agree with the old one: .* differs/);
+  assert.deepEqual([events[0].verified, events[0].kept, events[0].effect], [false, false, null]);
+  assert.equal(moe.capacity, 0.5);
+  await session.close();
+  await plain.session.close();
+});
+
+test('a rule that reads a clock may not change results', async () => {
+  const { session, events } = await open();
+  session.recompile<LM>({ name: 'by the clock', trigger: (run) => run.ms > 0, alter: (m) => { blocks(m)[0].topK = 1; } });
+  await steps(session, 320);
+  assert.equal(events.length, 3, 'it is left out after three failures');
+  assert.ok(events.every((e) => /reads a clock/.test(e.error ?? '')));
+  assert.match(events[2].error ?? '', /left out/);
+  await session.close();
+});
+
+test('saved and loaded between decision and effect, a run goes on as if it had not stopped', async (t) => {
+  const folder = await temporaryFolder(t), rule = (): Rule<LM> => ({ name: 'one expert', trigger: (run) => run.step === 6, alter: (m) => { blocks(m)[0].topK = 1; } });
+  const whole = await open();
+  whole.session.recompile(rule());
+  const want = await steps(whole.session, 60);
+  for (const at of [5, 7, 8, 20, 39, 40, 41, 55]) {
+    const first = await open(), path = join(folder, `${at}.safetensors`);
+    first.session.recompile(rule());
+    const before = await steps(first.session, at);
+    await first.session.save(path);
+    await first.session.close();
+    const second = await open();
+    second.session.recompile(rule());
+    await second.session.load(path);
+    assert.deepEqual([...before, ...await steps(second.session, 60 - at)], want, `stopped after step ${at}`);
+    assert.deepEqual(second.session.plan().engine?.log, whole.session.plan().engine?.log);
+    await second.session.close();
+  }
+  await whole.session.close();
+});
+
+test('two executors that compile at different speeds swap at the same step', async () => {
+  // Each answer waits for the other's: all are ready, or none swaps.
+  const waiting: { ready: boolean; resolve(all: boolean): void }[] = [];
+  const agreeSwapStep = (_: number, ready: boolean): Promise<boolean> => new Promise((resolve) => {
+    const other = waiting.pop();
+    if (!other) { waiting.push({ ready, resolve }); return; }
+    resolve(ready && other.ready);
+    other.resolve(ready && other.ready);
+  });
+  const agreement: Agreement = { reduceStats: (own) => Promise.resolve({ ...own, ms: 1 }), agreeSwapStep, anyOverflow: (own) => Promise.resolve(own) };
+  const a = await open({ agreement }), b = await open({ agreement });
+  // One of them is slow: its compiler takes the time of many steps.
+  const { device } = b.session.executor as unknown as { device: { compile(kernels: unknown): Promise<void> } }, real = device.compile.bind(device);
+  let seen = 0, late = (): void => undefined;
+  device.compile = async (kernels) => { await real(kernels); if (++seen > 1) await new Promise<void>((resolve) => { late = resolve; }); };
+  for (const { session } of [a, b]) session.recompile<LM>({ ...toPadded, measure: false });
+  for (let i = 0; i < 40; i++) {
+    if (i === 20) late();
+    await Promise.all([a, b].map(({ session }) => session.step(toyBatch(i))));
+  }
+  const [[first], [second]] = [a.events, b.events];
+  assert.ok(first.kept && second.kept && (first.effect ?? 0) > 20);
+  assert.equal(first.effect, second.effect);
+  assert.deepEqual(fingerprint(a.session), fingerprint(b.session));
+  await a.session.close();
+  await b.session.close();
+});
