@@ -24,7 +24,7 @@ import { compileGraph, traceGraph, trainingGraph, type Compiled } from '../pipel
 import { ProgramExecutor, type LoadedProgram } from '../run/program.ts';
 import { node } from '../session/node.ts';
 import type { DeviceName } from '../session/platform.ts';
-import type { Model } from '../session/session.ts';
+import type { Model } from '../session/step.ts';
 import { nameParameters } from '../trace/module.ts';
 import { initialValue } from '../trace/parameter.ts';
 import { call } from '../trace/trace.ts';

@@ -5,8 +5,7 @@ import { resident, startPeak } from '../../../src/cli/resident.ts';
 import { serve } from '../protocol.ts';
 
 const require = createRequire(import.meta.url);
-const tf = require('@tensorflow/tfjs-core');
-require('@tensorflow/tfjs-backend-cpu');
+const tf = require('@tensorflow/tfjs'); // the whole of it: the core alone has no gradients
 const { getThreadsCount, setThreadsCount } = require('@tensorflow/tfjs-backend-wasm');
 
 /** The last two dimensions change places. */
@@ -18,25 +17,29 @@ const matmul = tf.customGrad((a, b, save) => {
 
 const dense = (_, [w1, w2], x) => matmul(tf.relu(matmul(x, w1)), w2);
 
-/** GShard's masks [tokens, experts, capacity]. */
+/** f(probs) without a gradient: the choice carries none, the weights of what is chosen are read from the probabilities. */
+const constant = (f) => tf.customGrad((x) => ({ value: f(x), gradFunc: (_) => tf.zerosLike(x) }));
+
+/** GShard's masks [tokens, experts, capacity]. A token chooses an expert once, so its choices can be added up. */
 function einsum({ tokens, experts, topK, dModel }, [w1, w2, router], x, factor) {
   const capacity = Math.ceil((factor * topK * tokens) / experts);
   const probs = tf.softmax(matmul(x, router)); // [tokens, experts]
-  const { hot, room } = tf.tidy(() => {
-    const chosen = tf.topk(probs, topK).indices;
-    const mask = tf.cast(tf.oneHot(chosen, experts), 'float32'); // [tokens, k, experts]
-    const flat = tf.reshape(tf.transpose(mask, [1, 0, 2]), [topK * tokens, experts]); // first choices first
+  const choice = (p) => tf.cast(tf.oneHot(tf.topk(p, topK).indices, experts), 'float32'); // [tokens, k, experts]
+  const dispatch = constant((p) => {
+    const hot = choice(p);
+    const flat = tf.reshape(tf.transpose(hot, [1, 0, 2]), [topK * tokens, experts]); // first choices first
     const place = tf.transpose(tf.reshape(tf.sum(tf.mul(tf.sub(tf.cumsum(flat, 0), 1), flat), 1), [topK, tokens]));
-    return { hot: mask, room: tf.cast(tf.oneHot(tf.cast(place, 'int32'), capacity), 'float32') }; // zeros for a place beyond
-  });
-  const raw = tf.sum(tf.mul(tf.expandDims(probs, 1), hot), 2); // [tokens, k]
-  const weights = tf.div(raw, tf.sum(raw, 1, true));
-  const dispatch = matmul(flip(hot), room); // [tokens, experts, capacity]
-  const combine = matmul(flip(tf.mul(hot, tf.expandDims(weights, 2))), room);
-  const slots = [tokens, experts * capacity];
-  const rows = tf.reshape(matmul(tf.transpose(tf.reshape(dispatch, slots)), x), [experts, capacity, dModel]);
+    const room = tf.cast(tf.oneHot(tf.cast(place, 'int32'), capacity), 'float32'); // zeros for a place beyond
+    const one = (t, j, shape) => tf.reshape(tf.slice(t, [0, j, 0], [-1, 1, -1]), shape);
+    return tf.addN(Array.from({ length: topK }, (_, j) => tf.mul(one(hot, j, [tokens, experts, 1]), one(room, j, [tokens, 1, capacity]))));
+  })(probs);
+  const raw = tf.mul(probs, constant((p) => tf.sum(choice(p), 1))(probs));
+  const combine = tf.mul(dispatch, tf.expandDims(tf.div(raw, tf.sum(raw, 1, true)), 2));
+  const slots = tf.reshape(dispatch, [tokens, experts * capacity]);
+  const send = tf.customGrad((t) => ({ value: tf.matMul(flip(slots), t), gradFunc: (dy) => tf.matMul(slots, dy) }));
+  const rows = tf.reshape(send(x), [experts, capacity, dModel]);
   const out = matmul(tf.relu(matmul(rows, w1)), w2);
-  return matmul(tf.reshape(combine, slots), tf.reshape(out, [experts * capacity, dModel]));
+  return matmul(tf.reshape(combine, [tokens, experts * capacity]), tf.reshape(out, [experts * capacity, dModel]));
 }
 
 let step = null;
@@ -70,7 +73,7 @@ async function open(style, work, threads) {
     tf.dispose([old, value, toInput]);
     return number;
   };
-  return { version: `TensorFlow.js ${tf.version_core} (wasm, ${getThreadsCount()} threads)` };
+  return { version: `TensorFlow.js ${tf.version.tfjs} (wasm, ${getThreadsCount()} threads)` };
 }
 
 await serve(async (request) => {
