@@ -32,7 +32,7 @@ export async function benchConv({ device: name, threads = availableParallelism()
         }
       }
       Object.values(works).forEach((w) => { executor.release(w); });
-      if (json) process.stdout.write(`${JSON.stringify({ event: 'conv', device: device.info.name, threads, ...layer, mflop: flops / 1e6, gflops: best })}\n`);
+      if (json) process.stdout.write(`${JSON.stringify({ event: 'conv', device: device.info.name, threads, ...layer, mflop: flops / 1e6, useful_gflops_best: best })}\n`);
       const { size, inputs, outputs, stride, groups } = layer;
       rows.push([`${size} x ${size} x ${inputs}`, String(outputs), String(stride), String(groups), ...Object.values(best).map((g) => g.toFixed(1))]);
     }

@@ -25,13 +25,14 @@ interface GemmResult {
   readonly device: string;
   readonly size: number;
   readonly threads: number;
-  readonly gflops: number;
-  readonly gflops_median: number;
+  /** GFLOP/s, medians and bests. */
+  readonly useful_gflops: number;
+  readonly useful_gflops_best: number;
   /** null: no C compiler to measure it with. */
-  readonly peak: number | null;
-  readonly peak_median: number | null;
+  readonly fma_peak_gflops: number | null;
+  readonly fma_peak_gflops_best: number | null;
   readonly of_peak: number | null;
-  readonly of_peak_median: number | null;
+  readonly of_peak_best: number | null;
 }
 
 export async function benchGemm({ size, device, threads, rounds, json }: GemmFlags): Promise<void> {
@@ -45,7 +46,7 @@ export async function benchGemm({ size, device, threads, rounds, json }: GemmFla
   const g = (x: number | null): string => x?.toFixed(1) ?? '-', percent = (x: number | null): string => (x === null ? '-' : `${(100 * x).toFixed(1)}%`);
   process.stdout.write(`float32 ${size} x ${size} x ${size}, GFLOP/s; of peak: best to best, median to median\n${table(
     ['device', 'threads', 'gemm best', 'median', 'peak best', 'median', 'of peak', 'median'],
-    results.map((r) => [r.device, String(r.threads), g(r.gflops), g(r.gflops_median), g(r.peak), g(r.peak_median), percent(r.of_peak), percent(r.of_peak_median)]))}\n`);
+    results.map((r) => [r.device, String(r.threads), g(r.useful_gflops_best), g(r.useful_gflops), g(r.fma_peak_gflops_best), g(r.fma_peak_gflops), percent(r.of_peak_best), percent(r.of_peak)]))}\n`);
 }
 
 async function measure(size: number, name: GemmDevice, threads: number, rounds: number): Promise<GemmResult> {
@@ -76,8 +77,8 @@ async function measure(size: number, name: GemmDevice, threads: number, rounds: 
     }
     const best = Math.max(...gemm), top = native && Math.max(...peak), middle = native && median(peak);
     return {
-      device: device.info.name, size, threads, gflops: best, gflops_median: median(gemm), peak: top, peak_median: middle,
-      of_peak: top && best / top, of_peak_median: middle && median(gemm) / middle,
+      device: device.info.name, size, threads, useful_gflops: median(gemm), useful_gflops_best: best, fma_peak_gflops: middle, fma_peak_gflops_best: top,
+      of_peak: middle && median(gemm) / middle, of_peak_best: top && best / top,
     };
   } finally {
     executor.close();

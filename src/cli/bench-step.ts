@@ -4,9 +4,11 @@ import { ProgramExecutor } from '../run/program.ts';
 import { configure } from '../train/configure.ts';
 import { openSession } from '../train/open.ts';
 import { median } from './bench-gemm.ts';
+import { spread } from './bench-layer.ts';
 import type { TrainFlags } from './flags.ts';
 import { bytes, count, table } from './format.ts';
 import { exampleBatch } from './inspect.ts';
+import { resident, startPeak } from './resident.ts';
 
 export interface BenchStepFlags extends TrainFlags { readonly steps: number; readonly profile?: boolean }
 
@@ -16,9 +18,9 @@ const WARM_UP = 5;
 
 export async function benchStep(file: string | undefined, { steps, profile, json, ...flags }: BenchStepFlags): Promise<void> {
   const { experiment } = await configure(file, flags), say = (line: string): void => { process.stderr.write(`dynamoe: ${line}\n`); };
-  const session = await openSession(experiment, { say }), batch = await exampleBatch(experiment);
+  const session = await openSession(experiment, { say }), batch = await exampleBatch(experiment), start = startPeak();
   try {
-    const program = await session.prepare(batch), { executor } = session;
+    const opened = performance.now(), program = await session.prepare(batch), compile_ms = performance.now() - opened, { executor } = session;
     const onDevice = executor instanceof ProgramExecutor && experiment.config.accumulate === 1 ? { executor, loaded: program as LoadedProgram } : null;
     for (let i = 0; i < WARM_UP; i++) await session.step(batch);
     const ms: number[] = [], outside: number[] = [], calls: number[] = [], sums: number[] = [];
@@ -42,10 +44,10 @@ export async function benchStep(file: string | undefined, { steps, profile, json
     const inside = Math.min(...sums), beyond = Math.max(0, Math.min(...calls) - inside);
     const tokens = batch.x.dtype === 'int32' ? batch.x.data.length : batch.x.shape[0];
     const result = {
-      event: 'bench', steps, threads: executor.threads, device: executor.description, tokens,
-      ms: { median: median(ms), min: Math.min(...ms), max: Math.max(...ms) }, tokens_per_s: (tokens / median(ms)) * 1000,
+      event: 'step', steps, threads: executor.threads, device: executor.description, tokens,
+      step_ms: spread(ms), tokens_per_s: (tokens / median(ms)) * 1000,
       ...(onDevice && { kernels_ms: inside, call_ms: Math.min(...calls), outside_kernels: (median(outside) + beyond) / median(ms), gflops: flopsOf(onDevice.loaded) / median(ms) / 1e6 }),
-      bytes: session.bytes(),
+      bytes: session.bytes(), peak_bytes: { planned: program.bytes.arena + program.bytes.io + program.bytes.constants + executor.stateBytes(), rss: resident().peak - start }, compile_ms,
     };
     const kernels = onDevice && profile ? byKernel(onDevice.loaded, times, steps) : [];
     if (json) {
@@ -55,7 +57,7 @@ export async function benchStep(file: string | undefined, { steps, profile, json
     const f = (x: number): string => x.toFixed(2);
     process.stdout.write([
       `${executor.description}, ${experiment.config.batch} samples, ${tokens} tokens a step`,
-      `step ${f(result.ms.median)} ms median, ${f(result.ms.min)} min, ${f(result.ms.max)} max over ${steps}: ${count(result.tokens_per_s)} tokens/s`,
+      `step ${f(result.step_ms.median)} ms median, ${f(result.step_ms.min)} min, ${f(result.step_ms.max)} max over ${steps}: ${count(result.tokens_per_s)} tokens/s`,
       ...(onDevice ? [`kernels ${f(inside)} ms, the call ${f(Math.min(...calls))} ms (best of each); outside kernels ${(100 * (result.outside_kernels ?? 0)).toFixed(1)}% of a step; ${f(result.gflops ?? 0)} GFLOP/s over all`] : []),
       `memory: arena ${bytes(result.bytes.arena)}, parameters ${bytes(result.bytes.params)}, optimiser ${bytes(result.bytes.optimiser)}`,
       ...(kernels.length > 0 ? ['', kernelTable(kernels)] : []), '',

@@ -1,11 +1,17 @@
-// dynamoe bench: how fast this machine does it. `gemm`: one matrix product against the peak; `conv`: convolutions
-// against a product of their size; `step`: a training step and its parts; `compile`: a cold start.
+// dynamoe bench: how fast this machine does it, and in how much memory. `gemm`: one matrix product against the peak; `conv`: convolutions
+// against a product of their size; `layer`: one mixture-of-experts layer; `memory`: how many experts fit; `step`: a training step of a
+// model and its parts; `compile`: a cold start.
 import { Option, type Command } from 'commander';
 import { benchCompile, type BenchCompileFlags } from './bench-compile.ts';
 import { benchConv, type ConvFlags } from './bench-conv.ts';
 import { benchGemm, GEMM_DEVICES, type GemmFlags } from './bench-gemm.ts';
+import { benchLayer, type LayerFlags } from './bench-layer.ts';
+import { benchMemory, type MemoryFlags } from './bench-memory.ts';
 import { benchStep, type BenchStepFlags } from './bench-step.ts';
-import { data, device, json, modelFlags, threads, whole, wholeList } from './flags.ts';
+import { data, device, json, modelFlags, real, threads, whole, wholeList } from './flags.ts';
+import { OPTIMIZERS, PASSES } from './layer-work.ts';
+import { ACTIVATIONS } from '../nn/moe/experts.ts';
+import { DISPATCHES } from '../nn/moe/strategies.ts';
 
 export function addBench(program: Command): void {
   const bench = program.command('bench').summary('measure speed').description('Measures speed on this machine.');
@@ -21,6 +27,15 @@ export function addBench(program: Command): void {
     .option('--rounds <n>', 'turns', whole(1), 30)
     .addOption(threads()).addOption(json())
     .action((flags: ConvFlags) => benchConv(flags));
+  layerFlags(bench.command('layer').description('One mixture-of-experts layer: steps, useful FLOPs against the peak, memory. A training step includes the gradient to the layer\'s input.'))
+    .option('--experts <n>', 'experts; 0: a dense network of the same active FLOPs', whole(0), 8)
+    .option('--steps <n>', 'steps to measure, after some to warm up', whole(1), 20)
+    .action((flags: LayerFlags) => benchLayer(flags));
+  layerFlags(bench.command('memory').description('The largest number of experts that trains within a budget: each number tried in a process of its own whose memory is watched.'))
+    .requiredOption('--budget <MiB>', 'memory above what the process has before any parameter exists', whole(1))
+    .option('--most <n>', 'the largest number of experts to try', whole(1, 65536), 4096)
+    .option('--steps <n>', 'steps that must go well', whole(1), 3)
+    .action((flags: MemoryFlags) => benchMemory(flags));
   const compile = bench.command('compile').description('A cold start in a fresh process: from a model to the end of its first training step.')
     .argument('[config]', 'a .json or .ts file; without it the default language model')
     .addOption(data())
@@ -37,3 +52,23 @@ export function addBench(program: Command): void {
     .addOption(device()).addOption(threads()).addOption(json());
   modelFlags(step).action((file: string | undefined, flags: BenchStepFlags) => benchStep(file, flags));
 }
+
+/** What makes a layer, and where it runs. */
+function layerFlags(command: Command): Command {
+  return command
+    .option('--tokens <n>', 'tokens in a step', whole(1), 2048)
+    .option('--d-model <n>', 'width', whole(1), 256)
+    .option('--d-ff <n>', 'hidden width of an expert', whole(1), 1024)
+    .option('--top-k <n>', 'experts that a token goes to', whole(1), 2)
+    .option('--capacity-factor <c>', 'rows that an expert may get, over its even share; or dropless', capacityOf, 'dropless')
+    .addOption(new Option('--dispatch <name>', 'how tokens get to experts').choices(DISPATCHES).default('ragged'))
+    .option('--skew <s>', 'the router prefers expert e by -S ln(e + 1)', real(0), 0)
+    .addOption(new Option('--activation <name>', 'between the two products').choices(ACTIVATIONS).default('relu'))
+    .addOption(new Option('--optimizer <name>', 'what updates the weights').choices(OPTIMIZERS).default('sgd'))
+    .option('--eager', 'update each weight as soon as its gradient is there')
+    .addOption(new Option('--pass <name>', 'a training step or the forward pass alone').choices(PASSES).default('train'))
+    .addOption(new Option('--device <name>', 'where to run').choices(GEMM_DEVICES).default('auto'))
+    .addOption(threads()).addOption(json());
+}
+
+export const capacityOf = (text: string): number | 'dropless' => (text === 'dropless' ? text : real(0, true)(text));

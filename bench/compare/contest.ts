@@ -1,0 +1,71 @@
+// One comparison: every contestant in a fresh process, which is kept while they take turns (A B C A B C ..), so that a drift of the
+// machine meets all of them. Between turns a process waits for its next line.
+import { othersBetween, refusal, snapshot, type Others } from './busy.ts';
+import { Peer, type Answer } from './protocol.ts';
+import { runnerOf } from './runners.ts';
+import { median, type Entry } from './table.ts';
+import type { Comparison, Contestant } from './works.ts';
+
+export interface ContestOptions {
+  readonly rounds: number;
+  /** Of a turn, about. */
+  readonly seconds: number;
+  readonly threads: number;
+  /** Goes on where other work takes more cores than allowed. */
+  readonly evenIfBusy: boolean;
+  readonly say: (line: string) => void;
+}
+
+export interface Contest { readonly entries: readonly Entry[]; readonly peak: number | null; readonly others: Others; readonly busy: string | null }
+
+export class BusyError extends Error {}
+
+interface Player { readonly who: Contestant; readonly peer: Peer | null; readonly rounds: number[][]; steps: number; rss: number | null; version: string | null; problem: string | null }
+
+const WARM_UP = 3;
+
+export async function contest({ contestants, work }: Comparison, { rounds, seconds, threads, evenIfBusy, say }: ContestOptions): Promise<Contest> {
+  const players: Player[] = [], peaks: number[] = [];
+  try {
+    for (const who of contestants) players.push(await enter(who));
+    const before = snapshot();
+    let others: Others = { cores: 0, worst: [] };
+    for (let round = 0; round < rounds; round++) {
+      for (const p of players) {
+        if (!p.peer || p.problem !== null) continue;
+        const answer = await p.peer.ask({ do: 'run', steps: p.steps });
+        if (note(p, answer) && answer.ms) p.rounds.push([...answer.ms]);
+      }
+      const gflops = players[0].problem === null ? (await players[0].peer?.ask({ do: 'peak' }))?.gflops : null;
+      if (typeof gflops === 'number') peaks.push(gflops);
+      others = othersBetween(before, snapshot(), process.pid);
+      const why = refusal(others);
+      if (why !== null && !evenIfBusy) throw new BusyError(why);
+      say(`  round ${round + 1} of ${rounds}${why === null ? '' : `; ${why}`}`);
+    }
+    const entries = players.map((p): Entry => ({ name: p.who.name, rounds: p.problem === null ? p.rounds : [], rss: p.rss, version: p.version, problem: p.problem }));
+    return { entries, peak: peaks.length > 0 ? median(peaks) : null, others, busy: refusal(others) };
+  } finally {
+    for (const p of players) p.peer?.close();
+  }
+
+  async function enter(who: Contestant): Promise<Player> {
+    const command = runnerOf(who.runner), peer = 'missing' in command ? null : new Peer(command);
+    const player: Player = { who, peer, rounds: [], steps: 1, rss: null, version: null, problem: 'missing' in command ? command.missing : null };
+    if (!peer) return player;
+    const opened = await peer.ask({ do: 'open', style: who.style, work, threads });
+    player.version = opened.version ?? null;
+    if (!note(player, opened)) return player;
+    const warm = await peer.ask({ do: 'run', steps: WARM_UP });
+    if (note(player, warm) && warm.ms) player.steps = Math.max(2, Math.min(1000, Math.round((1000 * seconds) / warm.ms[warm.ms.length - 1])));
+    say(`  ${who.name}: ${player.problem ?? `${player.steps} steps a turn`}`);
+    return player;
+  }
+}
+
+/** Keeps what an answer says beside times; false where it says that the player is out. */
+function note(player: Player, { missing, error, rss }: Answer): boolean {
+  if (rss !== undefined) player.rss = rss;
+  player.problem ??= missing ?? error ?? null;
+  return player.problem === null;
+}

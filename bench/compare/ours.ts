@@ -1,0 +1,53 @@
+// DynaMoE as a contestant: a layer, the small classifier or the language model, in a process of its own. Styles: 'native', 'wasm', with
+// ' eager' (updates fused with gradients) or ' dense' (a dense network of the same active FLOPs) behind; classifiers: ' bank'.
+import { LayerBench, type LayerWork } from '../../src/cli/layer-work.ts';
+import { resident, startPeak } from '../../src/cli/resident.ts';
+import { openNative } from '../../src/session/node.ts';
+import type { DeviceName } from '../../src/session/platform.ts';
+import { openModel } from './our-models.ts';
+import { serve, type Answer, type Work } from './protocol.ts';
+
+interface Steps { step(): Promise<number>; loss(): number }
+
+const say = (line: string): void => { process.stderr.write(`${line}\n`); };
+let steps: Steps | null = null, start = 0, threads = 1;
+
+async function open(style: string, work: Work): Promise<Steps> {
+  const [device, ...options] = style.split(' ') as [DeviceName, ...string[]], eager = options.includes('eager');
+  let loss = NaN;
+  if (work.kind === 'layer') {
+    const layer = await LayerBench.open({ ...layerWork(work), eager, ...(options.includes('dense') && { experts: 0 }) }, { device, threads, say }, () => { start = startPeak(); });
+    return { loss: () => loss, async step() { const done = await layer.step(); loss = done.loss; return done.ms; } };
+  }
+  start = startPeak();
+  const { session, batch } = await openModel(work, { device, threads, say, eager, bank: options.includes('bank') });
+  return { loss: () => loss, async step() {
+    const begin = performance.now();
+    loss = (await session.step(batch)).loss;
+    return performance.now() - begin;
+  } };
+}
+
+function layerWork({ tokens = 1, dModel = 1, dFf = 1, experts = 1, topK = 1, pass }: Work): LayerWork {
+  return { tokens, dModel, dFf, experts, topK, pass, capacity: 'dropless', dispatch: 'ragged', skew: 0, activation: 'relu', optimizer: 'sgd', eager: false };
+}
+
+await serve(async (request): Promise<Answer> => {
+  switch (request.do) {
+    case 'open':
+      threads = request.threads;
+      steps = await open(request.style, request.work);
+      return { version: `Node ${process.versions.node}` };
+    case 'run': {
+      const ms: number[] = [];
+      for (let i = 0; i < request.steps; i++) ms.push(await steps!.step());
+      return { ms, rss: resident().peak - start, loss: steps!.loss() };
+    }
+    case 'peak': {
+      const native = await openNative(threads).catch(() => null), gflops = native ? await native.fmaPeak(0.2) : null;
+      native?.close();
+      return { gflops };
+    }
+  }
+});
+process.exit(0);

@@ -1,0 +1,52 @@
+// What is compared: works, and who does them in which style. The first contestant of a work is ours, which the others are compared with.
+import type { Work } from './protocol.ts';
+
+export const RUNNERS = ['ours', 'torch', 'jax', 'tfjs', 'onnx'] as const;
+export type RunnerName = (typeof RUNNERS)[number];
+
+export interface Contestant { readonly name: string; readonly runner: RunnerName; readonly style: string }
+
+export interface Comparison {
+  readonly id: string;
+  readonly title: string;
+  readonly work: Work;
+  /** Pairs of a step's samples or tokens, for tokens/s. */
+  readonly samples: number;
+  /** FLOPs that a step has to do; null where they are not counted. */
+  readonly flops: number | null;
+  readonly contestants: readonly Contestant[];
+}
+
+const who = (name: string, runner: RunnerName, style: string): Contestant => ({ name, runner, style });
+const NATIVE = [who('DynaMoE', 'ours', 'native'), who('DynaMoE, eager updates', 'ours', 'native eager')];
+const DENSE = who('DynaMoE, dense FFN', 'ours', 'native dense');
+const LOOPS = [who('PyTorch loop (Hugging Face)', 'torch', 'loop'), who('PyTorch loop, sorted', 'torch', 'sorted')];
+const FIXED = [who('PyTorch scatter, factor 1 (drops)', 'torch', 'scatter 1'), who('PyTorch scatter, factor 2', 'torch', 'scatter 2'), who('PyTorch einsum, factor 1 (drops)', 'torch', 'einsum 1')];
+const TORCH_DENSE = who('PyTorch dense FFN', 'torch', 'dense');
+
+function layer(id: string, title: string, sizes: { dModel?: number; dFf?: number; experts?: number; pass?: Work['pass'] }, contestants: readonly Contestant[]): Comparison {
+  const { dModel = 256, dFf = 1024, experts = 8, pass = 'train' } = sizes, tokens = 2048, topK = 2;
+  return { id, title: `${title}: ${tokens} tokens, width ${dModel}, hidden ${dFf}, ${experts} experts, top-${topK}, ReLU, ${pass === 'train' ? 'SGD and the gradient to the input' : 'forward'}`,
+    work: { kind: 'layer', pass, tokens, dModel, dFf, experts, topK }, samples: tokens, flops: (pass === 'train' ? 12 : 4) * tokens * topK * dModel * dFf, contestants };
+}
+
+const classifier = (batch: number): Comparison => ({
+  id: `classifier-${batch}`, title: `Small classifier: batch ${batch}, gate 784-64-8, top-2 of 8 experts 784-64-10, SGD`, samples: batch, flops: null,
+  work: { kind: 'classifier', pass: 'train', batch },
+  contestants: [who('DynaMoE', 'ours', 'native'), who('DynaMoE, experts in one bank', 'ours', 'native bank'), who('PyTorch loop', 'torch', 'loop'),
+    who('PyTorch scatter, factor 2', 'torch', 'scatter 2'), who('PyTorch, all experts dense', 'torch', 'dense'), who('PyTorch plain MLP 784-64-10', 'torch', 'mlp')],
+});
+
+export const COMPARISONS: readonly Comparison[] = [
+  layer('layer-e8', 'Layer', {}, [...NATIVE, DENSE, ...LOOPS, ...FIXED, TORCH_DENSE]),
+  layer('layer-e64', 'Layer', { experts: 64 }, [...NATIVE, ...LOOPS, who('PyTorch scatter, factor 2', 'torch', 'scatter 2')]),
+  layer('layer-d512', 'Layer', { dModel: 512, dFf: 2048 }, [...NATIVE, DENSE, ...LOOPS]),
+  ...[64, 256, 1024].map(classifier),
+  { id: 'lm', title: 'Language model: 4 layers, width 128, 8 experts of hidden width 256, top-2, 12 x 64 tokens, AdamW', samples: 12 * 64, flops: null, work: { kind: 'lm', pass: 'train', batch: 12 },
+    contestants: [...NATIVE, who('PyTorch loop, sorted', 'torch', 'sorted')] },
+  layer('forward-e8', 'Forward', { pass: 'forward' }, [NATIVE[0], ...LOOPS]),
+  layer('forward-e64', 'Forward', { experts: 64, pass: 'forward' }, [NATIVE[0], ...LOOPS]),
+  layer('forward-dense', 'Forward of a dense FFN of the same active FLOPs', { pass: 'forward' }, [DENSE, TORCH_DENSE, who('onnxruntime-node dense FFN', 'onnx', 'dense')]),
+  layer('wasm', 'Layer in WebAssembly', {}, [who('DynaMoE wasm', 'ours', 'wasm'), who('DynaMoE wasm, dense FFN', 'ours', 'wasm dense'), who('jax-js einsum, factor 1 (drops)', 'jax', 'einsum 1'),
+    who('jax-js dense FFN', 'jax', 'dense'), who('tfjs-wasm einsum, factor 1 (drops)', 'tfjs', 'einsum 1'), who('tfjs-wasm dense FFN', 'tfjs', 'dense')]),
+];

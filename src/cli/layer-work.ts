@@ -1,0 +1,206 @@
+// One mixture-of-experts layer as a program of its own: what `dynamoe bench layer`, `bench memory` and bench/compare time. In: sizes; out:
+// steps on a device. A training step is forward, backward with the gradient to the layer's input (a layer inside a model must have
+// it), and the optimiser's update; the loss is the mean squared error to a random target. Input, target and weights are random.
+import { Stream } from '../base/random.ts';
+import { UserError } from '../base/errors.ts';
+import type { TypedArray } from '../base/dtype.ts';
+import { grad } from '../grad/grad.ts';
+import { gelu } from '../graph/ops/gelu.ts';
+import { mul } from '../graph/ops/mul.ts';
+import { relu } from '../graph/ops/relu.ts';
+import { silu } from '../graph/ops/silu.ts';
+import type { Graph } from '../graph/graph.ts';
+import type { Tensor } from '../graph/tensor.ts';
+import { elements } from '../base/shape.ts';
+import { Linear } from '../nn/linear.ts';
+import { meanSquaredError } from '../nn/loss.ts';
+import type { Activation } from '../nn/moe/experts.ts';
+import { MoE } from '../nn/moe/moe.ts';
+import type { Dispatch } from '../nn/moe/strategies.ts';
+import { adam } from '../optim/adam.ts';
+import type { Optimizer } from '../optim/optimizer.ts';
+import { sgd } from '../optim/sgd.ts';
+import { compileGraph, traceGraph, trainingGraph, type Compiled } from '../pipeline.ts';
+import { ProgramExecutor, type LoadedProgram } from '../run/program.ts';
+import { node } from '../session/node.ts';
+import type { DeviceName } from '../session/platform.ts';
+import type { Model } from '../session/step.ts';
+import { nameParameters } from '../trace/module.ts';
+import { initialValue } from '../trace/parameter.ts';
+import { call } from '../trace/trace.ts';
+
+export const OPTIMIZERS = ['sgd', 'adam'] as const;
+export const PASSES = ['train', 'forward'] as const;
+
+export interface LayerWork {
+  readonly tokens: number;
+  readonly dModel: number;
+  /** Width of an expert's hidden layer. */
+  readonly dFf: number;
+  /** 0: a dense feed-forward network of width topK * dFf, which has the same active FLOPs. */
+  readonly experts: number;
+  readonly topK: number;
+  /** A factor on the even share of rows; what is beyond is dropped. */
+  readonly capacity: 'dropless' | number;
+  readonly dispatch: Dispatch;
+  /** The router's bias for expert e (0, 1, ...) is -skew ln(e + 1), so that loads follow a power law. */
+  readonly skew: number;
+  readonly activation: Activation;
+  readonly optimizer: (typeof OPTIMIZERS)[number];
+  /** Updates fused with gradients: see Optimizer.eager. */
+  readonly eager: boolean;
+  readonly pass: (typeof PASSES)[number];
+}
+
+/**
+ * FLOPs that a step has to do for `kept` pairs of a token and its choice: 4 d ff forward, 12 d ff in training with the gradient to the
+ * input (SwiGLU: 6 and 18). Router, activation, optimiser and padding count 0.
+ */
+export const usefulFlops = ({ dModel, dFf, activation, pass }: LayerWork, kept: number): number =>
+  kept * dModel * dFf * (activation === 'swiglu' ? 6 : 4) * (pass === 'train' ? 3 : 1);
+
+/** act(x W1) W2, or (silu(x W1) * (x W3)) W2. */
+class Dense {
+  readonly up: Linear;
+  readonly gate: Linear | null;
+  readonly down: Linear;
+  readonly #activation: Activation;
+  constructor(width: number, hidden: number, activation: Activation) {
+    const linear = (inputs: number, outputs: number): Linear => new Linear(inputs, outputs, { bias: false });
+    this.up = linear(width, hidden);
+    this.gate = activation === 'swiglu' ? linear(width, hidden) : null;
+    this.down = linear(hidden, width);
+    this.#activation = activation;
+  }
+
+  forward(x: Tensor): Tensor {
+    const h = call(this.up, x);
+    return call(this.down, this.gate ? mul(silu(h), call(this.gate, x)) : this.#activation === 'relu' ? relu(h) : gelu(h));
+  }
+}
+
+export function layerOf({ dModel, dFf, experts, topK, activation, capacity, dispatch }: LayerWork): Model {
+  if (experts === 0) return new Dense(dModel, topK * dFf, activation);
+  // Without losses of its own: other systems' layers, which this one is compared with, have none.
+  return new MoE({ dModel, experts, topK, hidden: dFf, activation, capacity, dispatch, balance: 0, zLoss: 0 });
+}
+
+const TARGET = 'target', INPUT = 'x', INPUT_GRAD = 'x.grad';
+
+/** The graph of a step. Input and target are states, as they would be values on the device inside a model. */
+export function layerGraph(model: Model, work: LayerWork, optimizer: Optimizer): Graph {
+  const named = nameParameters(model), type = { dtype: 'float32' as const, shape: [work.tokens, work.dModel] }, training = work.pass === 'train';
+  // Traced as for training in both passes: a layer tells its loads only then.
+  const forward = traceGraph(named, true, (t) => {
+    const x = t.state(INPUT, type), y = call(model, x), loss = meanSquaredError(y, t.state(TARGET, type));
+    t.output('loss', loss);
+    t.output('total', loss);
+    for (const s of t.stats) t.output(s.name.slice(s.name.lastIndexOf('/') + 1), s.value);
+    // The gradient stays on the device, as it would for the layer before.
+    if (training) t.update(t.state(INPUT_GRAD, type), grad(loss, [x])[0]);
+  });
+  return training ? trainingGraph(forward, optimizer, [...named.parameters.keys()]) : forward;
+}
+
+/** Values of the states before the first step. Column 0 of x is 1, so that row 0 of the router's weight is its bias. */
+function valueOf(name: string, length: number, { dModel, experts, skew }: LayerWork, initial: () => TypedArray): TypedArray {
+  if (name === INPUT_GRAD) return new Float32Array(length);
+  if (name === INPUT || name === TARGET) {
+    const values = new Stream(0, name).normals(0, 1, new Float32Array(length));
+    if (name === INPUT && skew !== 0) for (let i = 0; i < length; i += dModel) values[i] = 1;
+    return values;
+  }
+  const values = initial();
+  if (name === 'router.weight' && skew !== 0) for (let e = 0; e < experts; e++) values[e] = -skew * Math.log(e + 1);
+  return values;
+}
+
+export interface LayerStep {
+  readonly ms: number;
+  readonly loss: number;
+  /** Tokens sent to each expert; empty for a dense network. */
+  readonly load: readonly number[];
+  /** Pairs of token and choice that an expert computed. */
+  readonly kept: number;
+}
+
+export interface OpenLayer { readonly device: DeviceName; readonly threads: number; readonly say: (line: string) => void }
+
+/** A layer on a device, ready to step. */
+export class LayerBench {
+  readonly work: LayerWork;
+  readonly executor: ProgramExecutor;
+  /** From the model to kernels ready to run; the making of values not counted. */
+  readonly compileMs: number;
+  readonly #loaded: LoadedProgram;
+  readonly #optimizer: Optimizer;
+  #step = 0;
+
+  private constructor(work: LayerWork, executor: ProgramExecutor, compileMs: number, loaded: LoadedProgram, optimizer: Optimizer) {
+    this.work = work;
+    this.executor = executor;
+    this.compileMs = compileMs;
+    this.#loaded = loaded;
+    this.#optimizer = optimizer;
+  }
+
+  /** `opened` is called when the device is there and nothing of the model is: where memory starts to count. */
+  static async open(work: LayerWork, { device: name, threads, say }: OpenLayer, opened: () => void = () => undefined): Promise<LayerBench> {
+    if (name === 'reference') throw new UserError('bench layer: the reference has no kernels', '--device native or wasm');
+    const model = layerOf(work), device = await node.open(name, { threads, memory: node.freeMemory(), say });
+    const executor = new ProgramExecutor(device), { eager } = work, lr = 1e-3;
+    const optimizer = work.optimizer === 'sgd' ? sgd({ lr, eager }) : adam({ lr, eager });
+    try {
+      opened();
+      const start = performance.now(), graph = layerGraph(model, work, optimizer), compiled = compileGraph(graph);
+      await device.compile(compiled.kernels);
+      const compileMs = performance.now() - start;
+      checkMemory(compiled);
+      setStates(executor, model, work, compiled);
+      return new LayerBench(work, executor, compileMs, executor.load(compiled.program), optimizer);
+    } catch (error) {
+      executor.close();
+      throw error;
+    }
+  }
+
+  /** Bytes planned: states, intermediate values, inputs and outputs, constants. */
+  get plannedBytes(): number {
+    const { arena, io, constants } = this.#loaded.bytes;
+    return this.executor.stateBytes() + arena + io + constants;
+  }
+
+  async step(): Promise<LayerStep> {
+    const { tokens, topK } = this.work, scalars = Object.entries(this.#optimizer.scalars(this.#step)).map(([k, v]) => [k, Float32Array.of(v)]);
+    const inputs = { commit: Int32Array.of(1), seed: Uint32Array.of(0), step: Uint32Array.of(this.#step), ...Object.fromEntries(scalars) as Record<string, Float32Array> };
+    const start = performance.now(), out = await this.executor.run(this.#loaded, inputs), ms = performance.now() - start;
+    this.#step++;
+    const loss = Number(out['loss'].data[0]), dropped = sum(out['dropped']?.data ?? []);
+    if (!Number.isFinite(loss)) throw new Error(`step ${this.#step}: the loss is not finite`);
+    return { ms, loss, load: Array.from(out['load']?.data ?? []), kept: tokens * topK - dropped };
+  }
+
+  close(): void { this.executor.close(); }
+}
+
+/** What an error says where the machine has too little memory. */
+export const NO_MEMORY = 'bench layer: the layer needs more memory than is free';
+
+function checkMemory({ program: { states, tensors, slabs } }: Compiled): void {
+  const need = sum(states.map((s) => tensors[s.tensor].bytes)) + slabs.arena + slabs.io + slabs.constants, free = node.freeMemory();
+  if (need > free) throw new UserError(`${NO_MEMORY}: ${need} bytes, there are ${free}`, 'fewer experts or tokens');
+}
+
+function setStates(executor: ProgramExecutor, model: Model, work: LayerWork, { graph, program }: Compiled): void {
+  const { parameters } = nameParameters(model);
+  executor.reserve(program);
+  for (const { name, value, kind } of graph.inputs) {
+    if (kind !== 'state') continue;
+    const type = graph.types[value], p = parameters.get(name);
+    // What is no parameter, input or target is the optimiser's, and starts at 0.
+    const known = p !== undefined || name === INPUT || name === TARGET;
+    executor.setState(name, type, known ? valueOf(name, elements(type.shape), work, () => (p ? initialValue(p, name, 0) : new Float32Array(0))) : null);
+  }
+}
+
+const sum = (values: Iterable<number>): number => { let n = 0; for (const v of values) n += v; return n; };
