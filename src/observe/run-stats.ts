@@ -78,10 +78,7 @@ export class RunStats {
   }
 
   /** The same for the engine's own accounts. */
-  usualMs(): number {
-    const sorted = [...this.#ms].sort((a, b) => a - b);
-    return sorted[sorted.length >> 1] ?? NaN;
-  }
+  usualMs(): number { return median(this.#ms); }
 
   get layers(): LayerStats[] { return [...this.#layers.keys()].map((path) => this.layer(path)); }
 
@@ -138,6 +135,12 @@ export class RunStats {
     this.#layers = new Map(Object.entries(layers).map(([path, l]) => [path, { ...l, gateEntropy: nan(l.gateEntropy), secondGateWeight: nan(l.secondGateWeight) }]));
     this.#late = late.map((l) => ({ ...l, loss: nan(l.loss) }));
   }
+}
+
+/** One of the values: the upper of the two in the middle. */
+export function median(values: readonly number[]): number {
+  const sorted = [...values].sort((a, b) => a - b);
+  return sorted[sorted.length >> 1] ?? NaN;
 }
 
 /** Linear between the two nearest. */

@@ -1,8 +1,8 @@
 // The policy adaptCapacity: each expert gets the room that its load needs, from quantiles of what it got (the paper's author set such
 // capacities by hand, epoch by epoch). It changes results where the layer drops, and none where it spills.
-import type { LayerStats, RunStats } from '../observe/run-stats.ts';
+import type { LayerStats } from '../observe/run-stats.ts';
 import type { MoE } from '../nn/moe/moe.ts';
-import { modulesOf } from './modules.ts';
+import { factorsOf, layersOf, timeToLook } from './modules.ts';
 import type { Rule } from './rule.ts';
 
 export interface AdaptCapacityOptions {
@@ -17,7 +17,6 @@ export interface AdaptCapacityOptions {
 }
 
 const STEP = 16; // capacity factors are multiples of 1/16: plans recur
-const EVERY = 16; // steps between two looks
 
 /** The factor on its even share that holds each expert's quantile. */
 export function neededFactors(layer: LayerStats, { quantile = 0.95, margin = 0.05 }: AdaptCapacityOptions): number[] {
@@ -30,14 +29,15 @@ export function adaptCapacity(options: AdaptCapacityOptions = {}): Rule<object> 
   const { saves = 0.1, cooldown = 100 } = options;
   const wanted = (moe: MoE, layer: LayerStats): number[] | null => {
     // A ragged layer that spills computes the rows that came, whatever their bound.
-    if (moe.capacity === 'dropless' || (moe.dispatch === 'ragged' && moe.overflow === 'spill')) return null;
-    const need = neededFactors(layer, options), has = typeof moe.capacity === 'number' ? need.map(() => moe.capacity as number) : moe.capacity;
+    const has = factorsOf(moe, layer.experts);
+    if (!has || (moe.dispatch === 'ragged' && moe.overflow === 'spill')) return null;
+    const need = neededFactors(layer, options);
     const total = (list: readonly number[]): number => list.reduce((a, b) => a + b, 0);
     return need.some((n, e) => n > has[e]) || total(need) < (1 - saves) * total(has) ? need : null;
   };
   return {
     name: 'adaptCapacity', cooldown,
-    trigger: (run) => run.step > 0 && run.step % EVERY === 0,
+    trigger: timeToLook,
     alter(model, run) {
       for (const [moe, layer] of layersOf(model, run)) {
         const next = wanted(moe, layer);
@@ -46,9 +46,4 @@ export function adaptCapacity(options: AdaptCapacityOptions = {}): Rule<object> 
     },
     reason: (run) => `dropped ${run.layers.reduce((n, l) => n + l.dropped, 0)}, spilled ${run.layers.reduce((n, l) => n + l.spilled, 0)} choices in step ${run.step}`,
   };
-}
-
-function layersOf(model: object, run: RunStats): (readonly [MoE, LayerStats])[] {
-  const found = modulesOf(model, 'capacity');
-  return run.layers.flatMap((layer) => { const moe = found.get(layer.path); return moe ? [[moe as MoE, layer] as const] : []; });
 }

@@ -1,5 +1,7 @@
 // Whether a change pays: old and new plan take turns, step by step, and the ratio of their times is judged pair by pair. The two steps
 // of a pair are neighbours in time.
+import { median } from '../observe/run-stats.ts';
+
 export const PAIRS = 16;
 // Ranks of the bounds: with 16 pairs the median lies between the 5th and the 12th ratio 92 times of 100, whatever the distribution.
 const LOW = 4, HIGH = 11;
@@ -40,9 +42,4 @@ export class Trial {
   get done(): boolean { return Math.min(this.#old.length, this.#fresh.length) >= PAIRS; }
   get ratio(): Ratio { return ratioOf(this.#old.slice(0, PAIRS).map((old, i) => [old, this.#fresh[i]])); }
   get medians(): { old: number; fresh: number } { return { old: median(this.#old), fresh: median(this.#fresh) }; }
-}
-
-export function median(values: readonly number[]): number {
-  const sorted = [...values].sort((a, b) => a - b);
-  return sorted[sorted.length >> 1] ?? NaN;
 }

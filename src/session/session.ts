@@ -134,7 +134,10 @@ export class Session {
   }
 
   /** Knobs, rules' memory and decisions, as plain JSON: what a checkpoint keeps so that a resumed run decides the same. */
-  plan(): PlanState { return { knobs: this.#engine?.state().knobs ?? this.#knobs.all(), engine: this.#engine?.state() ?? null }; }
+  plan(): PlanState {
+    const engine = this.#engine?.state() ?? null;
+    return { knobs: engine?.knobs ?? this.#knobs.all(), engine };
+  }
 
   /** `what` parameters: the knobs alone. Rules are the caller's to add again, by the same names. */
   restorePlan({ knobs, engine }: PlanState, what: 'all' | 'parameters' = 'all'): void {
