@@ -74,7 +74,7 @@ export async function runTraining({ settings, experiment }: Configured, { out, r
   try {
     const { result, code } = await stoppable((stop) => train({
       settings, experiment, out, resume, stop, ...(device && { device }),
-      emit: (event) => { reporter.emit(event); }, say: (line) => { reporter.say(line); }, busy: (what, share) => { reporter.busy(what, share); },
+      loggers: [reporter], say: (line) => { reporter.say(line); }, busy: (what, share) => { reporter.busy(what, share); },
     }), () => { reporter.say('stopping after this step; once more to stop at once'); });
     if (result) return result;
     reporter.close();

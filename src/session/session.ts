@@ -72,6 +72,7 @@ export class Session {
   get steps(): number { return this.#step; }
   get executor(): Backend['executor'] { return this.#backend.executor; }
   get seed(): number { return this.#seed; }
+  get #observed(): boolean { return this.#engine !== null || this.options.observe === true; }
 
   /** One optimiser step. Throws NonFiniteError, with nothing stored, if the loss or a gradient is not finite. */
   step(batch: Batch): Promise<StepResult> {
@@ -237,7 +238,7 @@ export class Session {
   evaluationGraph(batch: Batch): Graph { return this.#traced(false, (t) => this.#lossGraph(t, batch)); }
 
   #lossGraph(t: Trace, batch: Batch): void {
-    t.observed = this.#engine !== null;
+    t.observed = this.#observed;
     const x = t.input('input', 'x', batch.x), y = t.input('input', 'y', batch.y);
     const output = this.#apply(x), loss = this.options.loss(output, y);
     if (loss.shape.length !== 0) throw new UserError(`the loss must be one number, got shape [${sizes(loss.shape).join(', ')}]`, 'take its mean');
@@ -264,7 +265,7 @@ export class Session {
     return this.#programs.get(this.#trainKey(batch, phase), () => this.trainGraph(batch, phase));
   }
 
-  #trainKey(batch: Batch, phase: Phase): string { return this.#key(`train ${this.#engine ? 'observed ' : ''}${phase ?? ''}`, batch); }
+  #trainKey(batch: Batch, phase: Phase): string { return this.#key(`train ${this.#observed ? 'observed ' : ''}${phase ?? ''}`, batch); }
 
   /** Programs differ by settings, purpose and shapes. */
   #key(kind: string, { x, y }: Batch): string {
