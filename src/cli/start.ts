@@ -4,13 +4,13 @@ import { glob, stat } from 'node:fs/promises';
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import type { Command } from 'commander';
+import { Option, type Command } from 'commander';
 import { UserError } from '../base/errors.ts';
 import { configure, type Configured } from '../train/configure.ts';
 import { chooseDevice } from '../session/node.ts';
 import { openCheckpoint, openSession, type SessionOptions } from '../train/open.ts';
 import { median } from './bench-gemm.ts';
-import { data, device, MAX_SEED, threads, whole, type TrainFlags } from './flags.ts';
+import { data, device, MAX_SEED, noAuth, threads, whole, type TrainFlags } from './flags.ts';
 import { bits, duration, fixed } from './format.ts';
 import { writeText } from './generate.ts';
 import { exampleBatch } from './inspect.ts';
@@ -28,6 +28,7 @@ export function addStart(program: Command): void {
     .option('--out <folder>', 'run folder (default: a new one in runs/)')
     .option('--seed <n>', 'of starting values and the order of the data (default: 0)', whole(0, MAX_SEED))
     .addOption(device()).addOption(threads())
+    .addOption(new Option('--no-dash', 'without the live page')).addOption(noAuth())
     .action(start);
 }
 
@@ -41,7 +42,7 @@ async function start({ out = newFolder(), ...flags }: TrainFlags): Promise<void>
   // Chosen once, so that it is said once; the run's settings keep what was asked for.
   const device = flags.device === undefined || flags.device === 'auto' ? await chooseDevice(say) : flags.device;
   const steps = flags.steps ?? await stepsThatFit(trial, { device, say });
-  const { checkpoint, val_loss: loss } = await runTraining(await configure(undefined, { ...flags, data: paths, steps, evalEvery: 0 }), { out, device });
+  const { checkpoint, val_loss: loss } = await runTraining(await configure(undefined, { ...flags, data: paths, steps, evalEvery: 0 }), { ...flags, out, device });
 
   const { session } = await openCheckpoint(checkpoint, { ...flags, device, say });
   try {
@@ -52,6 +53,7 @@ async function start({ out = newFolder(), ...flags }: TrainFlags): Promise<void>
     await session.close();
   }
   say(`\nTry next:
+  npx --no-install dynamoe dash ${out}
   npx --no-install dynamoe generate ${out} --prompt "export " --tokens 400
   npx --no-install dynamoe train --data PATH --steps 4000 --out runs/mine
   npx --no-install dynamoe inspect --stage kernels
