@@ -23,7 +23,7 @@ export class Heat {
   readonly #details: HTMLDetailsElement;
   readonly #list = el('div', { class: 'scroll', tabindex: '0', role: 'region' });
   #drawn: readonly Drawn[] = [];
-  #row = 18;
+  #row = 20;
   #at: { bin: number; expert: number } | null = null;
   #layer: Layer | null = null;
   #run: Run | null = null;
@@ -48,7 +48,7 @@ export class Heat {
     this.#layer = layer;
     this.#run = view.run;
     const { run } = view, experts = layer.bins.experts, [min, max] = extent(view), now = width >= BARS_FROM ? NOW : 0;
-    const row = this.#row = experts <= 8 ? 18 : experts <= 16 ? 13 : experts <= 64 ? 7 : 4, gap = row > 7 ? 3 : 1;
+    const row = this.#row = experts <= 8 ? 20 : experts <= 16 ? 13 : experts <= 64 ? 7 : 4, gap = row > 7 ? 3 : 1;
     const plot = width - LEFT - RIGHT - now, height = experts * (row + gap) + AXIS, context = paper(this.#canvas, width, height), colours = theme();
     const x = (at: number): number => LEFT + ((at - min) / Math.max(1e-9, max - min)) * plot;
     const y = (e: number): number => e * (row + gap);
@@ -61,17 +61,15 @@ export class Heat {
     const peak = Math.max(2, ...bins.map((b, i) => Math.max(...b.load, ...rows[i] ?? []) / means[i]));
     this.top = Math.min(peak, 6);
 
+    const [first, final] = [this.#drawn[0], this.#drawn[this.#drawn.length - 1]] as (Drawn | undefined)[];
+    context.fillStyle = colours.grid;
+    if (first && final) for (let e = 0; e < experts; e++) context.fillRect(first.left, y(e), final.right - first.left, row);
     this.#drawn.forEach(({ bin, left, right }, i) => {
       bin.load.forEach((load, e) => {
         const share = load / means[i], cap = rows[i]?.[e], bottom = y(e) + row, high = row * Math.min(1, share / this.top), w = Math.max(1, right - left + 0.35);
         context.fillStyle = colours.heat(share, this.top);
         if (row <= 7) context.fillRect(left, y(e), w, row);
-        else {
-          context.globalAlpha = 0.28;
-          context.fillRect(left, y(e), w, row);
-          context.globalAlpha = 1;
-          context.fillRect(left, bottom - high, w, high);
-        }
+        else context.fillRect(left, bottom - high, w, high);
         if (cap === undefined || load <= cap) return;
         const beyond = row <= 7 ? 2 : Math.max(1.5, row * ((load - cap) / means[i] / this.top));
         context.fillStyle = colours.over;
@@ -171,7 +169,7 @@ export class Heat {
   /** What lies under the pointer, or where the arrow keys stand. */
   #tell(): void {
     const bin = this.#drawn[this.#at?.bin ?? -1]?.bin as Bin | undefined, e = this.#at?.expert ?? 0;
-    if (!bin || !this.#layer || !this.#run) return say(this.#readout, '');
+    if (!bin || !this.#layer || !this.#run) return say(this.#readout, 'Point at a band, or move with the arrow keys.');
     const load = bin.load[e], share = load / (bin.load.reduce((a, b) => a + b, 0) / bin.load.length), cap = this.#run.rowsAt(this.#layer.path, bin.to, bin.load)?.[e];
     const steps = bin.from === bin.to ? `step ${bin.from}` : `steps ${bin.from} to ${bin.to}`;
     say(this.#readout, `${steps}, expert ${e}: ${count(load)} choices${bin.steps > 1 ? ' a step' : ''}, ${share.toFixed(2)} times the even share${cap === undefined ? '' : `; capacity ${cap}${load > cap ? `, ${count(load - cap)} beyond it` : ''}`}`);

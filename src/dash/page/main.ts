@@ -103,7 +103,7 @@ function tiles(run: Run): void {
     ['Planned memory', last ? bytes(last.arena + last.io + last.constants + last.states) : '–', last ? `arena ${bytes(last.arena)}` : ''],
     ['Process', bytes(run.rss.last), `peak ${bytes(run.peak)}`],
     ['Recompilations', String(kept), run.recompiles.length === kept ? 'kept' : `kept, ${run.recompiles.length - kept} not`],
-    ['Learning rate', Number.isFinite(run.lr) ? run.lr.toPrecision(3) : '–', `time ${duration(run.elapsed.last)}`],
+    ['Learning rate', !Number.isFinite(run.lr) ? '–' : run.lr >= 1e-3 || run.lr === 0 ? String(Number(run.lr.toPrecision(3))) : run.lr.toExponential(2), `time ${duration(run.elapsed.last)}`],
   ];
   const list = byId('tiles');
   if (list.childElementCount !== rows.length) list.replaceChildren(...rows.map(([name]) => el('div', {}, el('dt', {}, name), el('dd'), el('dd', { class: 'more' }))));

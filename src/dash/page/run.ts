@@ -49,7 +49,7 @@ export class Run {
     const time = typeof e.time === 'number' ? e.time : null;
     if (time !== null) this.#clock += e.event === 'start' || this.#last === null ? 0 : Math.max(0, time - this.#last);
     else if (e.event === 'step') this.#clock += e.ms / 1000;
-    this.#last = time ?? this.#last;
+    this.#last = time === null || e.event === 'start' ? time ?? this.#last : Math.max(this.#last ?? time, time);
     switch (e.event) {
       case 'start':
         this.start = e;
