@@ -65,7 +65,7 @@ export function drawDecisions(run: Run): void {
     into.replaceChildren(el('p', { class: 'empty' }, why));
     return;
   }
-  into.replaceChildren(table('Every decision, kept or not', ['', 'rule', 'reason', 'from step', 'changes', 'before', 'after', 'outcome', 'price'], run.recompiles.map((r, i) => [
+  into.replaceChildren(table('Every decision, kept or not', ['no.', 'rule', 'reason', 'from step', 'changes', 'before', 'after', 'outcome', 'price'], run.recompiles.map((r, i) => [
     String(i + 1), `${r.rule}${r.class ? ` (${r.class})` : ''}`, r.reason, r.effect === null ? '–' : String(r.effect), changesOf(r), figures(r.before), figures(r.after),
     el('span', { class: r.kept ? 'kept-yes' : 'kept-no' }, `${outcome(r)}${r.ratio ? ` (${r.ratio.low.toFixed(2)} to ${r.ratio.high.toFixed(2)})` : ''}`), price(r)])));
 }

@@ -148,7 +148,7 @@ export class Heat {
     context.fillStyle = faint;
     context.textAlign = 'left';
     context.textBaseline = 'top';
-    context.fillText('last step', left, y(load.length) + 3);
+    context.fillText('last step', left + 14, y(load.length) + 3);
   }
 
   #point(x: number, y: number): void {

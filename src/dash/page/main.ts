@@ -78,6 +78,7 @@ function head(run: Run): void {
   document.title = `${total > 0 ? `${Math.round((steps / total) * 100)}% ` : ''}${run.name} – DynaMoE`;
   const text = { waiting: 'waiting for the first step', running: live ? 'running' : connection, done: `done${run.seconds === null ? '' : ` in ${duration(run.seconds)}`}`, stopped: 'stopped; it can go on', failed: `failed: ${run.error ?? ''}` }[status];
   say(byId('status'), `${text}, step ${Number.isFinite(steps) ? steps : 0}${total > 0 ? ` of ${total}` : ''}${!live && status !== 'running' && connection !== 'ended' ? ` (${connection})` : ''}`);
+  document.body.dataset['connection'] = connection;
   byId('dot').className = status;
   byId<HTMLProgressElement>('progress').value = total > 0 && steps > 0 ? steps / total : 0;
   say(byId('about'), start ? `${count(start.parameters)} parameters, ${start.device}` : '');
@@ -99,7 +100,7 @@ function tiles(run: Run): void {
   const rows: [string, string, string][] = [
     ['Training loss', fixed(run.smooth.upTo(view.smoothing).last), `last step ${fixed(run.loss.last)}`],
     ['Validation loss', fixed(best.at(-1) ?? null), best.length > 0 ? `best ${fixed(Math.min(...best))}` : 'none yet'],
-    ['Throughput', `${count(run.rate.last)}/s`, `${run.start?.unit ?? 'tokens'}, ${fixed(run.step.length > 1 ? (run.elapsed.last - run.elapsed.at(Math.max(0, run.step.length - 50))) * 1000 / (Math.min(50, run.step.length) - 1 || 1) : null, 1)} ms a step`],
+    [`${run.start?.unit === 'samples' ? 'Samples' : 'Tokens'} a second`, count(run.rate.last), `${fixed(run.step.length > 1 ? (run.elapsed.last - run.elapsed.at(Math.max(0, run.step.length - 50))) * 1000 / (Math.min(50, run.step.length) - 1 || 1) : null, 1)} ms a step`],
     ['Planned memory', last ? bytes(last.arena + last.io + last.constants + last.states) : '–', last ? `arena ${bytes(last.arena)}` : ''],
     ['Process', bytes(run.rss.last), `peak ${bytes(run.peak)}`],
     ['Recompilations', String(kept), run.recompiles.length === kept ? 'kept' : `kept, ${run.recompiles.length - kept} not`],
@@ -160,7 +161,7 @@ function controls(): void {
   byId('curve-table').addEventListener('toggle', redraw);
   document.addEventListener('keydown', (e) => { if (e.key === 'Escape') { hideTip(); zoom(null); } });
   document.addEventListener('visibilitychange', redraw);
-  addEventListener('scroll', redraw, { passive: true });
+  for (const type of ['scroll', 'resize']) addEventListener(type, redraw, { passive: true });
   new ResizeObserver(redraw).observe(byId('main'));
   onTheme(redraw);
 }
