@@ -30,10 +30,12 @@ export function theme(): Theme {
   };
   const low = rgb('heat-low'), even = rgb('heat-even'), high = rgb('heat-high');
   const mix = (a: Colour, b: Colour, t: number): string => `rgb(${a.map((x, i) => Math.round(x + (b[i] - x) * t)).join(' ')})`;
+  // Texts are made once: a drawing has ten thousands of cells.
+  const ramp = (a: Colour, b: Colour): string[] => Array.from({ length: 65 }, (_, i) => mix(a, b, i / 64)), below = ramp(low, even), above = ramp(even, high);
   current = {
     text: of('text'), faint: of('muted'), grid: of('grid'), panel: of('panel'), mark: of('mark'), capacity: of('capacity'), over: of('over'),
     series: Array.from({ length: 8 }, (_, i) => of(`series-${i + 1}`)),
-    heat: (share, top) => (share <= 1 ? mix(low, even, Math.max(0, share)) : mix(even, high, Math.min(1, (share - 1) / Math.max(0.5, top - 1)))),
+    heat: (share, top) => (share <= 1 ? below[Math.round(64 * Math.max(0, share))] : above[Math.round(64 * Math.min(1, (share - 1) / Math.max(0.5, top - 1)))]),
   };
   return current;
 }
