@@ -9,9 +9,10 @@ import { differentiate } from './grad/differentiate.ts';
 import type { Graph } from './graph/graph.ts';
 import { ops } from './graph/ops/index.ts';
 import { printGraph } from './graph/print.ts';
+import { retype, type Edits } from './graph/retype.ts';
 import { verifyGraph, verifyStages } from './graph/verify.ts';
 import { printKernel } from './kernel/print.ts';
-import { lower, type KernelMemo } from './lower/lower.ts';
+import { lower, lowerAgain, type KernelMemo } from './lower/lower.ts';
 import type { Lowered } from './lower/lowered.ts';
 import type { Optimizer } from './optim/optimizer.ts';
 import { addUpdates, type UpdateOptions } from './optim/updates.ts';
@@ -48,10 +49,17 @@ export interface Compiled {
 
 /** Graph -> Program and the kernels it runs. `memo`: kernels of graphs before, which need not be built again. */
 export function compileGraph(graph: Graph, memo?: KernelMemo): Compiled {
-  const optimised = optimise(graph, ops);
-  const lowered = lower(optimised, ops, memo);
+  return finish(lower(optimise(graph, ops), ops, memo));
+}
+
+function finish(lowered: Lowered): Compiled {
   const kernels = [...new Map(lowered.calls.map((c) => [c.key, c.kernel]))].map(([key, kernel]) => ({ key, kernel }));
-  return { graph: optimised, lowered, kernels, program: verifyProgram(plan(lowered)) };
+  return { graph: lowered.graph, lowered, kernels, program: verifyProgram(plan(lowered)) };
+}
+
+/** The same for a graph that was compiled already, with other sizes. Throws ShapeError where they do not fit. */
+export function recompileGraph(before: Compiled, edits: Edits, memo: KernelMemo): Compiled {
+  return finish(lowerAgain(before.lowered, retype(before.graph, ops, edits), ops, memo));
 }
 
 /** Program -> ready to run: kernels emitted and compiled by the device, memory allocated. */

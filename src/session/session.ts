@@ -23,7 +23,7 @@ import { decodeCheckpoint, encodeCheckpoint, type CheckpointContent } from '../i
 import { openBackend, type Backend } from './backend.ts';
 import { SessionPlant } from './plant.ts';
 import { Programs } from './programs.ts';
-import { checkCall, closedError, NonFiniteError, phaseOf, splitBatch, type CompileOptions, type Model, type Phase, type StepResult } from './step.ts';
+import { checkCall, closedError, familyOf, NonFiniteError, phaseOf, splitBatch, type CompileOptions, type Model, type Phase, type StepResult } from './step.ts';
 import { contentOf, restoreFrom } from './checkpoint.ts';
 import type { Files, Platform } from './platform.ts';
 
@@ -59,13 +59,13 @@ export class Session {
     this.named = nameParameters(model);
     this.options = options;
     this.#backend = backend;
-    this.#programs = new Programs(backend, (graph) => { this.#createStates(graph); });
     this.#knobs = new Knobs(this.named);
+    this.#programs = new Programs(backend, this.#knobs, (graph) => { this.#createStates(graph); });
     this.#seed = (options.seed ?? 0) >>> 0;
     const phases: Phase[] = (options.accumulate ?? 1) > 1 ? ['add', 'apply'] : [undefined];
     this.#phases = phases;
     this.#plant = new SessionPlant({ model, named: this.named, knobs: this.#knobs, programs: this.#programs, phases, steps: () => this.#step,
-      trainKey: (batch, phase) => this.#trainKey(batch, phase), trainGraph: (batch, phase) => this.trainGraph(batch, phase) });
+      trainFamily: (batch, phase) => this.#trainFamily(batch, phase), trainGraph: (batch, phase) => this.trainGraph(batch, phase) });
   }
 
   /** Steps committed so far. */
@@ -192,7 +192,7 @@ export class Session {
   forward(batch: Batch): Promise<Outputs> {
     return this.#inOrder(async () => {
       checkBatch(batch);
-      return this.executor.run(await this.#programs.get(this.#key('eval', batch), () => this.evaluationGraph(batch)), this.#inputs(batch));
+      return this.executor.run(await this.#programs.get(familyOf('eval', batch), () => this.evaluationGraph(batch)), this.#inputs(batch));
     });
   }
 
@@ -201,7 +201,7 @@ export class Session {
     const graph = (): Graph => this.#traced(false, (t) => t.output('output', this.#apply(t.input('input', 'x', x))));
     const out = await this.#inOrder(async () => {
       checkBatch({ x, y: x });
-      return this.executor.run(await this.#programs.get(this.#key('predict', { x, y: x }), graph), this.#inputs({ x, y: x }));
+      return this.executor.run(await this.#programs.get(familyOf('predict', { x, y: x }), graph), this.#inputs({ x, y: x }));
     });
     return out['output'];
   }
@@ -219,7 +219,7 @@ export class Session {
   /** A program of the caller's own over this session's states: generation, probes. Compiled once per key. */
   runGraph(key: string, build: (t: Trace) => void, inputs: Inputs): Promise<Outputs> {
     return this.#inOrder(async () => {
-      const program = await this.#programs.get(`${this.#knobs.key()} ${key}`, () => this.#traced(false, build));
+      const program = await this.#programs.get(`run ${key}`, () => this.#traced(false, build));
       return this.executor.run(program, { ...this.#common(), ...inputs });
     });
   }
@@ -261,15 +261,10 @@ export class Session {
   #traced(training: boolean, build: (t: Trace) => void): Graph { return traceGraph(this.named, training, build); }
 
   #trainProgram(batch: Batch, phase: Phase): Promise<Runnable> {
-    return this.#programs.get(this.#trainKey(batch, phase), () => this.trainGraph(batch, phase));
+    return this.#programs.get(this.#trainFamily(batch, phase), () => this.trainGraph(batch, phase));
   }
 
-  #trainKey(batch: Batch, phase: Phase): string { return this.#key(`train ${this.#engine ? 'observed ' : ''}${phase ?? ''}`, batch); }
-
-  /** Programs differ by settings, purpose and shapes. */
-  #key(kind: string, { x, y }: Batch): string {
-    return `${this.#knobs.key()} ${kind} ${x.dtype}[${x.shape.join()}] ${y.dtype}[${y.shape.join()}]`;
-  }
+  #trainFamily(batch: Batch, phase: Phase): string { return familyOf(`train ${this.#engine ? 'observed ' : ''}${phase ?? ''}`, batch); }
 
   /** Bytes of the largest program's arena, of the parameters, and of the optimiser's state. */
   bytes(): { readonly arena: number; readonly params: number; readonly optimiser: number } {

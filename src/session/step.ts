@@ -55,6 +55,10 @@ export class NonFiniteError extends UserError {
   }
 }
 
+export const shapesOf = ({ x, y }: Batch): string => [x, y].map((t) => `${t.dtype}[${t.shape.join()}]`).join(' ');
+/** Programs differ by purpose and shapes (and by settings of knobs). */
+export const familyOf = (purpose: string, batch: Batch): string => `${purpose} ${shapesOf(batch)}`;
+
 /** Of a micro-batch: all but the last add their gradients up. */
 export type Phase = 'add' | 'apply' | undefined;
 export const phaseOf = (i: number, parts: number): Phase => (parts === 1 ? undefined : i < parts - 1 ? 'add' : 'apply');
