@@ -34,6 +34,7 @@ export class Engine {
   readonly stats = new RunStats();
   readonly #plant: Plant;
   readonly #agreement: Agreement;
+  readonly #rival: () => Engine | null;
   readonly #emit: (event: RecompileEvent) => void;
   readonly #rules = new Rules();
   readonly #verified = new Set<string>();
@@ -43,11 +44,16 @@ export class Engine {
   #turn: 'old' | 'new' = 'old';
   #timed = false;
 
-  constructor(plant: Plant, emit: (event: RecompileEvent) => void, agreement: Agreement = alone) {
+  /** `rival`: another engine that sets the same knobs. */
+  constructor(plant: Plant, emit: (event: RecompileEvent) => void, { agreement = alone, rival = () => null }: { readonly agreement?: Agreement | undefined; readonly rival?: () => Engine | null } = {}) {
     this.#plant = plant;
     this.#emit = emit;
     this.#agreement = agreement;
+    this.#rival = rival;
   }
+
+  /** A recompilation is under way. */
+  get busy(): boolean { return this.#pending !== null; }
 
   /** Rules are asked in the order in which they came; one recompilation is under way at a time. */
   add(rule: Rule<object>): void { this.#rules.add(rule); }
@@ -151,13 +157,17 @@ export class Engine {
   }
 
   #ask(step: number): void {
-    const asked = this.#rules.ask(this.#plant, this.stats, this.#pending !== null, (f) => { this.#tell(step, f); });
+    const rival = this.#rival();
+    const asked = this.#rules.ask(this.#plant, this.stats, this.busy || rival?.busy === true, (f) => { this.#tell(step, f); });
     if (!asked) return;
-    if (this.#pending) this.#fail(this.#pending, new Error(`a change of results came between: ${asked.rule.name}`));
+    for (const engine of [this, rival]) engine?.giveWay(asked.rule.name);
     const { rule, changes, reason, back } = asked, decision: Decision = { step, effect: step + NOTICE, rule: rule.name, changes, ...(back && { back }) };
     this.#pending = new Pending(decision, asked.class, reason, rule.tolerance ?? Infinity, this.#plant.bytes());
     if (asked.class === 'R') this.#log.push(decision);
   }
+
+  /** Before a change of results, which waits for nobody. */
+  giveWay(rule: string): void { if (this.#pending) this.#fail(this.#pending, new Error(`a change of results came between: ${rule}`)); }
 
   /** Settings that were verified once for batches of a shape need not be again, nor a set of kernels: with other sizes alone, a plan of
    * memory is what is new, and every such plan is checked as a whole where it is made (plan/verify.ts). */

@@ -59,6 +59,12 @@ export const shapesOf = ({ x, y }: Batch): string => [x, y].map((t) => `${t.dtyp
 /** Programs differ by purpose and shapes (and by settings of knobs). */
 export const familyOf = (purpose: string, batch: Batch): string => `${purpose} ${shapesOf(batch)}`;
 
+/** What a program gives beside statistics of layers, and these by name. */
+export function apart(out: Readonly<Record<string, HostTensor>>): { plain: Record<string, HostTensor>; stats: Record<string, HostTensor> } {
+  const all = Object.entries(out), stat = (name: string): boolean => name.startsWith('stat:');
+  return { plain: Object.fromEntries(all.filter(([n]) => !stat(n))), stats: Object.fromEntries(all.filter(([n]) => stat(n)).map(([n, t]) => [n.slice(5), t])) };
+}
+
 /** Of a micro-batch: all but the last add their gradients up. */
 export type Phase = 'add' | 'apply' | undefined;
 export const phaseOf = (i: number, parts: number): Phase => (parts === 1 ? undefined : i < parts - 1 ? 'add' : 'apply');

@@ -164,7 +164,7 @@ export class MoE {
 
   #report(x: Tensor, choice: Choice, { load, beyond }: Routing): void {
     const trace = traceOf(x);
-    if (!trace.training) return;
+    if (!trace.training && !trace.observed) return;
     trace.addStat(this, 'load', load);
     if (trace.observed) {
       if (choice.probs) trace.addStat(this, 'gateEntropy', neg(mean(sum(mul(choice.probs, log(maximum(choice.probs, scalar(choice.probs, 1e-30)))), [1]))));
