@@ -21,7 +21,7 @@ import { call, type Trace } from '../trace/trace.ts';
 import { decodeCheckpoint, encodeCheckpoint, type CheckpointContent } from '../io/checkpoint.ts';
 import { openBackend, type Backend } from './backend.ts';
 import { Programs } from './programs.ts';
-import { apart, checkCall, closedError, familyOf, NonFiniteError, phaseOf, shapesOf, splitBatch, type CompileOptions, type Model, type Phase, type StepResult } from './step.ts';
+import { apart, together, checkCall, closedError, familyOf, NonFiniteError, phaseOf, shapesOf, splitBatch, type CompileOptions, type Model, type Phase, type StepResult } from './step.ts';
 import { contentOf, restoreFrom } from './checkpoint.ts';
 import { Watch, type Inputs, type Outputs } from './watch.ts';
 import type { Files, Platform } from './platform.ts';
@@ -83,7 +83,7 @@ export class Session {
       }), (out, program, inputs) => this.#checkFinite(out, program, inputs), (outputs) => {
         result = this.#result(outputs);
         this.#step++;
-        return result;
+        return { ...result, parts: outputs.map((out) => apart(out).stats) };
       });
       return result as StepResult;
     });
@@ -151,7 +151,7 @@ export class Session {
     return {
       step: this.#step + 1, loss: average('loss'), gradNorm: Number(last['grad_norm']?.data[0] ?? NaN),
       aux: Object.fromEntries(under('aux:').map((n) => [n.slice(4), average(n)])),
-      stats: apart(last).stats,
+      stats: together(parts.map((p) => apart(p).stats)),
     };
   }
 
