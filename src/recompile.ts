@@ -6,5 +6,6 @@ export type { EngineState } from './recompile/engine.ts';
 export { RunStats, type LayerStats } from './observe/run-stats.ts';
 export { placeExperts, type Placement, type PlacementOptions } from './recompile/placeExperts.ts';
 export { policies, policiesFor, POLICY_NAMES } from './recompile/policies.ts';
+export { sparsify, type SparsifyOptions } from './recompile/sparsify.ts';
 export type { Change, ChangeClass, RecompileEvent, Rule } from './recompile/rule.ts';
 export type { Decision } from './recompile/pending.ts';
