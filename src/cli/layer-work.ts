@@ -1,9 +1,7 @@
 // One mixture-of-experts layer as a program of its own: what `dynamoe bench layer`, `bench memory` and bench/compare time. In: sizes; out:
 // steps on a device. A training step is forward, backward with the gradient to the layer's input (a layer inside a model must have
 // it), and the optimiser's update; the loss is the mean squared error to a random target. Input, target and weights are random.
-import { Stream } from '../base/random.ts';
 import { UserError } from '../base/errors.ts';
-import type { TypedArray } from '../base/dtype.ts';
 import { grad } from '../grad/grad.ts';
 import { gelu } from '../graph/ops/gelu.ts';
 import { mul } from '../graph/ops/mul.ts';
@@ -11,7 +9,7 @@ import { relu } from '../graph/ops/relu.ts';
 import { silu } from '../graph/ops/silu.ts';
 import type { Graph } from '../graph/graph.ts';
 import type { Tensor } from '../graph/tensor.ts';
-import { elements } from '../base/shape.ts';
+import { sizes } from '../base/shape.ts';
 import { Linear } from '../nn/linear.ts';
 import { meanSquaredError } from '../nn/loss.ts';
 import type { Activation } from '../nn/moe/experts.ts';
@@ -26,7 +24,7 @@ import { node } from '../session/node.ts';
 import type { DeviceName } from '../session/platform.ts';
 import type { Model } from '../session/step.ts';
 import { nameParameters } from '../trace/module.ts';
-import { initialValue } from '../trace/parameter.ts';
+import { initialParts, Parameter } from '../trace/parameter.ts';
 import { call } from '../trace/trace.ts';
 
 export const OPTIMIZERS = ['sgd', 'adam'] as const;
@@ -85,7 +83,7 @@ export function layerOf({ dModel, dFf, experts, topK, activation, capacity, disp
   return new MoE({ dModel, experts, topK, hidden: dFf, activation, capacity, dispatch, balance: 0, zLoss: 0 });
 }
 
-const TARGET = 'target', INPUT = 'x', INPUT_GRAD = 'x.grad';
+const TARGET = 'target', INPUT = 'x', INPUT_GRAD = 'x.grad', ROUTER = 'router.weight';
 
 /** The graph of a step. Input and target are states, as they would be values on the device inside a model. */
 export function layerGraph(model: Model, work: LayerWork, optimizer: Optimizer): Graph {
@@ -100,19 +98,6 @@ export function layerGraph(model: Model, work: LayerWork, optimizer: Optimizer):
     if (training) t.update(t.state(INPUT_GRAD, type), grad(loss, [x])[0]);
   });
   return training ? trainingGraph(forward, optimizer, [...named.parameters.keys()]) : forward;
-}
-
-/** Values of the states before the first step. Column 0 of x is 1, so that row 0 of the router's weight is its bias. */
-function valueOf(name: string, length: number, { dModel, experts, skew }: LayerWork, initial: () => TypedArray): TypedArray {
-  if (name === INPUT_GRAD) return new Float32Array(length);
-  if (name === INPUT || name === TARGET) {
-    const values = new Stream(0, name).normals(0, 1, new Float32Array(length));
-    if (name === INPUT && skew !== 0) for (let i = 0; i < length; i += dModel) values[i] = 1;
-    return values;
-  }
-  const values = initial();
-  if (name === 'router.weight' && skew !== 0) for (let e = 0; e < experts; e++) values[e] = -skew * Math.log(e + 1);
-  return values;
 }
 
 export interface LayerStep {
@@ -196,11 +181,16 @@ function setStates(executor: ProgramExecutor, model: Model, work: LayerWork, { g
   executor.reserve(program);
   for (const { name, value, kind } of graph.inputs) {
     if (kind !== 'state') continue;
-    const type = graph.types[value], p = parameters.get(name);
-    // What is no parameter, input or target is the optimiser's, and starts at 0.
-    const known = p !== undefined || name === INPUT || name === TARGET;
-    executor.setState(name, type, known ? valueOf(name, elements(type.shape), work, () => (p ? initialValue(p, name, 0) : new Float32Array(0))) : null);
+    const type = graph.types[value], given = name === INPUT || name === TARGET;
+    const p = given ? new Parameter(sizes(type.shape), { kind: 'normal', std: 1 }) : parameters.get(name);
+    executor.setState(name, type, null);
+    // What is no parameter, input or target is the optimiser's or the input's gradient, and starts at 0.
+    if (p) for (const { at, data } of initialParts(p, name, 0)) executor.setPart(name, at, data);
   }
+  if (work.skew === 0 || !parameters.has(ROUTER)) return;
+  // Column 0 of x is 1, so that row 0 of the router's weight is its bias.
+  for (let t = 0; t < work.tokens; t++) executor.setPart(INPUT, t * work.dModel, Float32Array.of(1));
+  executor.setPart(ROUTER, 0, Float32Array.from({ length: work.experts }, (_, e) => -work.skew * Math.log(e + 1)));
 }
 
 const sum = (values: Iterable<number>): number => { let n = 0; for (const v of values) n += v; return n; };
