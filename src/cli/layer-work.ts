@@ -4,6 +4,7 @@
 import { UserError } from '../base/errors.ts';
 import { grad } from '../grad/grad.ts';
 import { gelu } from '../graph/ops/gelu.ts';
+import { matmul } from '../graph/ops/matmul.ts';
 import { mul } from '../graph/ops/mul.ts';
 import { relu } from '../graph/ops/relu.ts';
 import { silu } from '../graph/ops/silu.ts';
@@ -26,6 +27,7 @@ import type { Model } from '../session/step.ts';
 import { nameParameters } from '../trace/module.ts';
 import { initialParts, Parameter } from '../trace/parameter.ts';
 import { call } from '../trace/trace.ts';
+import { byKernel, type KernelTime } from './kernel-times.ts';
 
 export const OPTIMIZERS = ['sgd', 'adam'] as const;
 export const PASSES = ['train', 'forward'] as const;
@@ -100,6 +102,22 @@ export function layerGraph(model: Model, work: LayerWork, optimizer: Optimizer):
   return training ? trainingGraph(forward, optimizer, [...named.parameters.keys()]) : forward;
 }
 
+/** The products of the layer's step alone, with equal loads: what its own matrix products would take if nothing else were to be done. */
+export function productsGraph({ tokens, dModel: d, dFf: hidden, experts, topK, activation, pass }: LayerWork): Graph {
+  const groups = Math.max(1, experts), rows = experts === 0 ? tokens : Math.ceil((tokens * topK) / experts), inner = experts === 0 ? hidden * topK : hidden;
+  const up = activation === 'swiglu' ? 2 * inner : inner, none = { parameters: new Map(), paths: new Map() };
+  return traceGraph(none, false, (t) => {
+    const given = (name: string, ...shape: number[]): Tensor => t.state(name, { dtype: 'float32', shape: [groups, ...shape] });
+    const x = given('x', rows, d), w1 = given('w1', d, up), h = given('h', rows, inner), w2 = given('w2', inner, d);
+    const made: [string, Tensor][] = [['h.made', matmul(x, w1)], ['y.made', matmul(h, w2)]];
+    if (pass === 'train') {
+      const dh = given('dh', rows, up), dy = given('dy', rows, d);
+      made.push(['dh.made', matmul(dy, w2, { transB: true })], ['dw2', matmul(h, dy, { transA: true })], ['dx', matmul(dh, w1, { transB: true })], ['dw1', matmul(x, dh, { transA: true })]);
+    }
+    for (const [name, y] of made) t.update(t.state(name, y.type), y);
+  });
+}
+
 export interface LayerStep {
   readonly ms: number;
   readonly loss: number;
@@ -110,6 +128,11 @@ export interface LayerStep {
 }
 
 export interface OpenLayer { readonly device: DeviceName; readonly threads: number; readonly say: (line: string) => void }
+
+async function openDevice(name: DeviceName, threads: number, say: (line: string) => void): Promise<ProgramExecutor> {
+  if (name === 'reference') throw new UserError('bench layer: the reference has no kernels', '--device native or wasm');
+  return new ProgramExecutor(await node.open(name, { threads, memory: node.freeMemory(), say }));
+}
 
 /** A layer on a device, ready to step. */
 export class LayerBench {
@@ -131,9 +154,7 @@ export class LayerBench {
 
   /** `opened` is called when the device is there and nothing of the model is: where memory starts to count. */
   static async open(work: LayerWork, { device: name, threads, say }: OpenLayer, opened: () => void = () => undefined): Promise<LayerBench> {
-    if (name === 'reference') throw new UserError('bench layer: the reference has no kernels', '--device native or wasm');
-    const model = layerOf(work), device = await node.open(name, { threads, memory: node.freeMemory(), say });
-    const executor = new ProgramExecutor(device), { eager } = work, lr = 1e-3;
+    const model = layerOf(work), executor = await openDevice(name, threads, say), { device } = executor, { eager } = work, lr = 1e-3;
     const optimizer = work.optimizer === 'sgd' ? sgd({ lr, eager }) : adam({ lr, eager });
     try {
       opened();
@@ -163,6 +184,53 @@ export class LayerBench {
     const loss = Number(out['loss'].data[0]), dropped = sum(out['dropped']?.data ?? []);
     if (!Number.isFinite(loss)) throw new Error(`step ${this.#step}: the loss is not finite`);
     return { ms, loss, load: Array.from(out['load']?.data ?? []), kept: tokens * topK - dropped };
+  }
+
+  /** Mean times of the kernels over some steps, one kernel after the other. */
+  async profile(runs: number): Promise<KernelTime[]> {
+    let total = new Float64Array(this.#loaded.program.steps.length);
+    for (let i = 0; i < runs; i++) {
+      const { ns } = await this.executor.device.profile(this.#loaded.bound);
+      total = total.map((t, k) => t + ns[k]);
+    }
+    return byKernel(this.#loaded, total, runs);
+  }
+
+  close(): void { this.executor.close(); }
+}
+
+/** The layer's products on a device. */
+export class ProductsBench {
+  readonly executor: ProgramExecutor;
+  readonly #loaded: LoadedProgram;
+  private constructor(executor: ProgramExecutor, loaded: LoadedProgram) {
+    this.executor = executor;
+    this.#loaded = loaded;
+  }
+
+  static async open(work: LayerWork, { device: name, threads, say }: OpenLayer): Promise<ProductsBench> {
+    const executor = await openDevice(name, threads, say);
+    try {
+      const compiled = compileGraph(productsGraph(work));
+      await executor.device.compile(compiled.kernels);
+      checkMemory(compiled);
+      for (const { name, value } of compiled.graph.inputs) {
+        const type = compiled.graph.types[value];
+        executor.setState(name, type, null);
+        for (const { at, data } of initialParts(new Parameter(sizes(type.shape), { kind: 'uniform', bound: 1 }), name, 0)) executor.setPart(name, at, data);
+      }
+      return new ProductsBench(executor, executor.load(compiled.program));
+    } catch (error) {
+      executor.close();
+      throw error;
+    }
+  }
+
+  /** Milliseconds of all products, one after the other. */
+  async step(): Promise<number> {
+    const start = performance.now();
+    await this.executor.run(this.#loaded, {});
+    return performance.now() - start;
   }
 
   close(): void { this.executor.close(); }
