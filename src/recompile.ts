@@ -6,4 +6,5 @@ export type { EngineState } from './recompile/engine.ts';
 export { RunStats, type LayerStats } from './observe/run-stats.ts';
 export { policies, policiesFor, POLICY_NAMES } from './recompile/policies.ts';
 export type { Change, ChangeClass, RecompileEvent, Rule } from './recompile/rule.ts';
+export { specialise, type SpecialiseOptions } from './recompile/specialise.ts';
 export type { Decision } from './recompile/pending.ts';
