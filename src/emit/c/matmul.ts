@@ -7,7 +7,7 @@ import { ExprWriter } from './expr.ts';
 import { declareLocals, emitBody } from './stmt.ts';
 
 export function emitMatmul(name: string, k: MatmulKernel, params: readonly string[]): string {
-  const a = operand(k.a, k.i, k.k), b = operand(k.b, k.k, k.j), touched = (globalThis as any).ZZ?.includes("noout") ? null : touchedBy(k);
+  const a = operand(k.a, k.i, k.k), b = operand(k.b, k.k, k.j), touched = touchedBy(k);
   const bind = params.map((p) => `  ${p}`);
   const z = k.z.name;
   const parts = [
