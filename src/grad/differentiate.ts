@@ -34,6 +34,7 @@ export function gradients(builder: GraphBuilder, loss: Tensor, wrt: readonly Ten
   const forward = [...builder.nodes], outer = builder.scope;
   const needs = dependents(builder, wrt.map((t) => t.id));
   const grads = new Map<ValueId, Tensor[]>([[loss.id, builder.emit('constant', [], { value: 1, dtype: loss.dtype, shape: [] })]]);
+  const recomputed = recompute(builder, [...forward]);
   const total = (v: ValueId): Tensor | null => {
     const parts = grads.get(v);
     if (!parts) return null;
@@ -46,9 +47,10 @@ export function gradients(builder: GraphBuilder, loss: Tensor, wrt: readonly Ten
     const op = builder.ops.get(node.op);
     if (!op?.grad) throw noRule(node, op);
     builder.scope = node.scope && `${node.scope}:grad`;
-    const inputs = node.inputs.map((v) => builder.tensor(v));
-    const got = op.grad({ inputs, outputs: node.outputs.map((v) => builder.tensor(v)), attrs: node.attrs,
-      douts: node.outputs.map(total), needs: node.inputs.map((v) => needs.has(v)) });
+    const at = recomputed(node), inputs = node.inputs.map((v) => builder.tensor(at(v)));
+    const take = (i: number): Tensor | null => { const found = total(node.inputs[i]); grads.delete(node.inputs[i]); return found; };
+    const got = op.grad({ inputs, outputs: node.outputs.map((v) => builder.tensor(at(v))), attrs: node.attrs,
+      douts: node.outputs.map(total), needs: node.inputs.map((v) => needs.has(v)), take });
     if (got.length !== inputs.length) throw new VerifyError('differentiate', `${node.op} has ${inputs.length} inputs and ${got.length} gradients`);
     got.forEach((g, i) => {
       if (!g || !needs.has(node.inputs[i])) return;
@@ -58,6 +60,24 @@ export function gradients(builder: GraphBuilder, loss: Tensor, wrt: readonly Ten
   }
   builder.scope = outer;
   return wrt.map((t) => total(t.id));
+}
+
+/** For a node: where the values that it reads and makes are to be found for its gradient. Those of nodes that are not kept are computed
+ * again, together, when the first is asked for. */
+function recompute(builder: GraphBuilder, forward: readonly Node[]): (node: Node) => (v: ValueId) => ValueId {
+  const made = new Map<number, Map<ValueId, ValueId>>();
+  return ({ again }) => {
+    if (again === undefined) return (v) => v;
+    const found = made.get(again), copies = found ?? new Map<ValueId, ValueId>(), at = (v: ValueId): ValueId => copies.get(v) ?? v;
+    made.set(again, copies);
+    if (!found) builder.recomputed(() => {
+      for (const n of forward.filter((f) => f.again === again)) {
+        const outputs = builder.emit(n.op, n.inputs.map((v) => builder.tensor(at(v))), n.attrs);
+        n.outputs.forEach((v, i) => copies.set(v, outputs[i].id));
+      }
+    });
+    return at;
+  };
 }
 
 /** Values that depend on any of `sources` through float values: nothing flows through whole numbers and bools, nor to an input of

@@ -12,6 +12,9 @@ export interface Op<A extends Attrs = Attrs> {
   readonly doc: string;
   /** Inputs of which only the type matters. */
   readonly unread?: readonly number[];
+  /** The input (if it is given) in whose memory the first result is made: nobody else reads it. Kernels see the result alone, as a buffer that
+   * holds what they begin with. */
+  readonly onto?: number;
   /** Its int32 results never exceed the bound of a dimension whose rows they count, by construction: kernels may trust them. */
   readonly within?: boolean;
   /** Types of the outputs; throws ShapeError. `ids` are the inputs' values, for dimensions that refer to one (counts, offsets). */
@@ -34,6 +37,8 @@ export interface GradCall<A extends Attrs = Attrs> {
   readonly attrs: A;
   /** Whether each input needs a gradient: others may be left null. */
   readonly needs: readonly boolean[];
+  /** The gradient to input i that the graph behind this node gives. Who takes it gives the whole of it back. */
+  take(i: number): Tensor | null;
 }
 
 export interface RefCall<A extends Attrs = Attrs> {

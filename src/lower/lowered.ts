@@ -24,7 +24,7 @@ export interface KernelCall {
 export interface Lowered {
   readonly graph: Graph;
   readonly calls: readonly KernelCall[];
-  /** Value -> the value whose memory it is (reshapes). */
+  /** Value -> the value whose memory it is: reshapes, and what goes on with it (Op.onto). */
   readonly alias: ReadonlyMap<ValueId, ValueId>;
   /** State updates whose kernel writes the new value straight to the state; the others are copied at the end. */
   readonly inPlaceUpdates: ReadonlySet<ValueId>;

@@ -55,10 +55,10 @@ export function plan(lowered: Lowered): Program {
     const made = new Map<ValueId, Block>();
     calls.forEach((c, step) => {
       const taken = new Set<Block>();
-      c.buffers.forEach((v, b) => {
+      c.buffers.map(home).forEach((v, b) => {
         if (slabOf(v) !== 'arena' || !writes[step][b] || made.has(v)) return;
         const bytes = byteSize(graph.types[v]), own = life.get(v) ?? { first: step, last: step };
-        const reuse = c.inPlace.map(([out, input]) => (out === b ? c.buffers[input] : -1)).find((r) => {
+        const reuse = c.inPlace.map(([out, input]) => (out === b ? home(c.buffers[input]) : -1)).find((r) => {
           const block = made.get(r);
           return block !== undefined && !taken.has(block) && block.bytes === bytes && life.get(r)?.last === step && block.last === step;
         });

@@ -10,6 +10,7 @@ import { slice } from '../../graph/ops/slice.ts';
 import { segmentCounts } from '../../graph/ops/splitSegments.ts';
 import { sub } from '../../graph/ops/sub.ts';
 import { traceOf } from '../../trace/trace.ts';
+import { tile, type Tiles } from './tiles.ts';
 import { bucket, capacityRows, checkCapacity, type Capacity } from './capacity.ts';
 
 /** Who is kept where an expert gets more than its capacity. position: the first tokens, whichever choice of theirs it is (a token's own
@@ -30,6 +31,8 @@ export interface RoutingOptions {
   readonly scores?: Tensor;
   /** Every expert has as many rows as its capacity, of zeros where nobody came. */
   readonly padded?: boolean;
+  /** What spills is computed in rounds (tiles.ts): for who can do that. */
+  readonly tiled?: boolean;
 }
 
 export interface Routing {
@@ -51,13 +54,15 @@ export interface Routing {
   readonly load: Tensor;
   /** int32 [experts]: choices beyond the capacity, which were dropped or spilled; null for dropless. */
   readonly beyond: Tensor | null;
+  /** Spilled rows are in rounds; rows are not in segments of the experts, but those within capacity and then the others. */
+  readonly tiles: Tiles | null;
 }
 
 const countsOf = (offsets: Tensor, experts: number): Tensor => sub(slice(offsets, 0, 1, experts + 1), slice(offsets, 0, 0, experts));
 
 /** indices int32 [tokens, k]: the experts that each token chooses, all of them different. */
 export function route(indices: Tensor, options: RoutingOptions): Routing {
-  const { experts, overflow = 'drop', priority = 'position', padded = false } = options;
+  const { experts, overflow = 'drop', priority = 'position', padded = false, tiled = false } = options;
   const [tokens, k] = indices.shape.map(boundOf), choices = tokens * k;
   const capacity = checkCapacity(options.capacity ?? 'dropless', experts);
   const all = permute(indices, experts), load = countsOf(all.offsets, experts);
@@ -65,17 +70,22 @@ export function route(indices: Tensor, options: RoutingOptions): Routing {
   const caps = capacityRows(capacity, experts, choices)?.map((c) => Math.min(c, tokens)) ?? (padded ? new Array<number>(experts).fill(tokens) : null);
   if (!caps) {
     const bounds = new Array<number>(experts).fill(tokens);
-    return { experts, k, rows: all, gaps: false, bounds, counts: once(() => segmentCounts(all.offsets, bounds)), bound: choices, usual: choices, load, beyond: null };
+    return { experts, k, rows: all, gaps: false, bounds, counts: once(() => segmentCounts(all.offsets, bounds)), bound: choices, usual: choices, load, beyond: null, tiles: null };
   }
 
-  const spill = overflow === 'spill', total = caps.reduce((a, b) => a + b, 0);
-  const bound = padded ? bucket(total) + (spill ? choices : 0) : spill ? choices : Math.min(choices, bucket(total));
+  const spill = overflow === 'spill' && capacity !== 'dropless', total = caps.reduce((a, b) => a + b, 0);
   const limits = traceOf(indices).constant({ dtype: 'int32', shape: [experts] }, Int32Array.from(caps));
+  if (spill && tiled) {
+    const rows = padded ? bucket(total) : Math.min(choices, bucket(total)), tiles = tile(all, limits, caps, { tokens, k, rows, padded }), { inside, ...both } = tiles.admitted;
+    return { experts, k, rows: { ...both, expert: inside.expert }, gaps: true, bounds: caps, counts: once(() => segmentCounts(inside.offsets, caps)), bound: rows, usual: choices, load,
+      beyond: both.beyond, tiles };
+  }
+  const bound = padded ? bucket(total) + (spill ? choices : 0) : spill ? choices : Math.min(choices, bucket(total));
   const rank = spill || priority === 'position' ? null : segmentRank(scoresOf(indices, options), all.order, all.expert, all.offsets);
   const rows: Admission = admit(all, limits, rank, { rows: bound, padded, spill });
   const bounds = spill ? new Array<number>(experts).fill(tokens) : caps;
   return { experts, k, rows, gaps: true, bounds, counts: once(() => segmentCounts(rows.offsets, bounds)), bound, usual: choices, load,
-    beyond: capacity === 'dropless' ? null : rows.beyond };
+    beyond: capacity === 'dropless' ? null : rows.beyond, tiles: null };
 }
 
 function once<T>(make: () => T): () => T {
