@@ -33,8 +33,8 @@ export const windowRowsOp: Op<WindowAttrs> = {
   },
 };
 
-/** x [rows in E segments, ...rest], offsets of the window -> [rows of the window in E segments, ...rest]. Windows of one x do not overlap: each
- * row's gradient comes from one of them. */
+/** x [rows in E segments, ...rest], offsets of the window -> [rows of the window in E segments, ...rest]. Windows of one x do not overlap and
+ * together are all of it: each row's gradient comes from one of them. */
 export const windowRows = (x: Tensor, offsets: Tensor, attrs: WindowAttrs): Tensor => emit1('windowRows', [x, offsets], attrs);
 /** The same of an int32 vector. */
 export const windowOf = (x: Tensor, attrs: WindowAttrs): Tensor => emit1('windowRows', [x], attrs);
