@@ -17,8 +17,8 @@ export class GraphBuilder implements Builder {
   readonly updates: Update[] = [];
   /** Where nodes made from here on belong: a module path. */
   scope = '';
-  /** The number of those to compute again (Node.again) that nodes made from here on belong to. */
-  again: number | undefined;
+  /** What nodes made from here on belong to: a part of the graph that is computed again. */
+  again: Node['again'];
 
   constructor(ops: OpTable) { this.ops = ops; }
 
@@ -46,14 +46,14 @@ export class GraphBuilder implements Builder {
       throw new ShapeError(`${error.message}\n  ${where}`, undefined, error);
     }
     const outputs = types.map((type) => this.#value(type));
-    this.nodes.push({ op, inputs: inputs.map((t) => t.id), outputs: outputs.map((t) => t.id), attrs, scope: this.scope, ...(this.again !== undefined && { again: this.again }) });
+    this.nodes.push({ op, inputs: inputs.map((t) => t.id), outputs: outputs.map((t) => t.id), attrs, scope: this.scope, ...(this.again && { again: this.again }) });
     return outputs;
   }
 
   /** What `make` computes from values made before is not kept for gradients, but computed again. The dimensions of its results are made before, too. */
-  recomputed<T>(make: () => T): T {
+  recomputed<T>(make: () => T, time = 0): T {
     const outer = this.again;
-    this.again = this.nodes.length; // no other begins here
+    this.again = { part: this.nodes.length, time }; // no other begins here
     try { return make(); } finally { this.again = outer; }
   }
 

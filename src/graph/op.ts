@@ -37,8 +37,9 @@ export interface GradCall<A extends Attrs = Attrs> {
   readonly attrs: A;
   /** Whether each input needs a gradient: others may be left null. */
   readonly needs: readonly boolean[];
-  /** The gradient to input i that the graph behind this node gives. Who takes it gives the whole of it back. */
-  take(i: number): Tensor | null;
+  /** The gradient to input i that the graph behind this node gives, to go on from: who takes it gives the whole of it back. alike: only what nodes of
+   * this op that were made with this one gave. */
+  take(i: number, of?: 'all' | 'alike'): Tensor | null;
 }
 
 export interface RefCall<A extends Attrs = Attrs> {
@@ -64,6 +65,8 @@ export type Lowering<A extends Attrs = Attrs> =
   | { readonly kind: 'map'; readonly weight?: number;
       /** For ops that reduce: how often they go over the elements of their input. */
       readonly passes?: number;
+      /** It reads a part of its input, others of its kind the other parts. */
+      readonly part?: boolean;
       at(call: MapCall<A>, index: readonly Expr[], output: number): Expr;
       /** The same by row-major linear index, where the op reads all its (equally large) inputs at that index; null where it does not. */
       linear?(call: MapCall<A>, linear: Expr, output: number): Expr | null }

@@ -41,6 +41,7 @@ export function decideStorage(graph: Graph, ops: OpTable): Storage {
     const lower = ops.get(node.op)?.lower;
     return lower?.kind === 'map' ? lower.passes ?? 1 : 1;
   };
+  const isPart = (node: Node): boolean => { const lower = ops.get(node.op)?.lower; return lower?.kind === 'map' && lower.part === true; };
   const weights = new Array<number>(graph.types.length).fill(1);
 
   for (const node of graph.nodes) {
@@ -89,7 +90,7 @@ export function decideStorage(graph: Graph, ops: OpTable): Storage {
     return uses.nodes[v].reduce((n, node) => {
       const out = kindOf(node) === 'matmul' ? size : Math.max(...node.outputs.map((o) => sizeOf(o)));
       // Packing an operand that is not there yet costs about as much as reading it once more.
-      return n + Math.max(1, out / size) * (kindOf(node) === 'matmul' ? 2 : passes(node));
+      return n + Math.max(isPart(node) ? 0 : 1, out / size) * (kindOf(node) === 'matmul' ? 2 : passes(node));
     }, 0);
   }
 }

@@ -38,15 +38,15 @@ export function tile(all: Permutation, limits: Tensor, caps: readonly number[], 
 
 /** x [tokens, dModel], weights [tokens, k] -> [tokens, dModel]. */
 export function inTiles(bank: ExpertBank, x: Tensor, { admitted, rows, rounds, size }: Tiles, weights: Tensor): Tensor {
-  const { inside, outside, offsets, order, inverse } = admitted, [tokens, k] = weights.shape.map(boundOf), usual = tokens * k, beyond = rounds * size;
+  const { inside, outside, offsets, order, inverse } = admitted, [tokens, k] = weights.shape.map(boundOf), usual = tokens * k, beyond = rounds * size, usualBeyond = ROUNDS * size;
   const trace = traceOf(x), gaps = true, own = bank.used(x, true);
-  const [kept, others] = splitRows(dispatch(x, order, offsets, inverse, { k, gaps }), inside.offsets, outside.offsets, { rows, beyond, usual, usualBeyond: size });
+  const [kept, others] = splitRows(dispatch(x, order, offsets, inverse, { k, gaps }), inside.offsets, outside.offsets, { rows, beyond, usual, usualBeyond });
   // Last round first, rows within capacity at last: gradients are taken in reverse, and sum rows in token order.
   let done: Tensor | null = null;
   for (let start = (rounds - 1) * size; start >= 0; start -= size) {
     const part = { start, size }, offsets = windowOffsets(outside.offsets, part);
     const y = trace.recomputed(() => call(bank, windowRows(others, offsets, part), windowOf(outside.expert, part), { used: own, more: true }));
-    done = placeRows(y, outside.offsets, done, { start, rows: beyond, usual: size });
+    done = placeRows(y, outside.offsets, done, { start, rows: beyond, usual: usualBeyond });
   }
   const y = call(bank, kept, inside.expert, { used: own });
   return combine(done ? joinRows(y, done, offsets) : y, inverse, order, weights, { gaps });
