@@ -3,14 +3,13 @@ import { randomBytes } from 'node:crypto';
 import { join } from 'node:path';
 import { Option, type Command } from 'commander';
 import { storedSettings } from '../io/run-folder.ts';
-import { POLICY_NAMES } from '../recompile/policies.ts';
 import { configure, parseSettings, rebuild, resumeSettings, type Configured } from '../train/configure.ts';
 import type { DoneEvent } from '../train/events.ts';
 import { ConfigError } from '../train/schema.ts';
 import type { DeviceName } from '../session/platform.ts';
 import { train } from '../train/train.ts';
 import { Exit } from './fail.ts';
-import { data, device, json, MAX_SEED, modelFlags, threads, whole, type TrainFlags } from './flags.ts';
+import { data, device, json, recompile, MAX_SEED, modelFlags, threads, whole, type TrainFlags } from './flags.ts';
 import { openReporter, type Reporter } from './report.ts';
 import { stoppable } from './stop.ts';
 
@@ -27,7 +26,7 @@ export function addTrain(program: Command): void {
     .option('--eval-every <n>', 'steps between validations; 0: only at the end (default: a quarter of the run, at least 100)', whole(0))
     .option('--save-every <n>', 'steps between checkpoints; 0: only at the end (default: about every 10 seconds)', whole(0))
     .addOption(new Option('--accumulate <n>', 'parts of a batch whose gradients are added up (default: 1)').argParser(whole(1)))
-    .option('--recompile <names>', `policies that recompile the run: auto (as far as no result changes), off, or some of ${POLICY_NAMES.join(',')} (default: auto)`)
+    .addOption(recompile())
     .addOption(json());
   modelFlags(command);
   command.addHelpText('after', `

@@ -158,15 +158,15 @@ export function groupKernels(storage: Storage): Grouping {
   /** A state may be overwritten by the kernel that makes its new value, after all that read the old one, if none of those needs the
    * new one. */
   function overwriteStates(): Set<ValueId> {
-    const done = new Set<ValueId>();
+    const done = new Set<ValueId>(), readersOf = new Map<ValueId, Set<Group>>();
+    for (const g of groups) for (const leaf of g.reads) readersOf.set(home(leaf), (readersOf.get(home(leaf)) ?? new Set()).add(g));
     for (const { state, value, unless } of graph.updates) {
       const writer = groupOf.get(value);
       if (!writer || !soleUse(value) || writer.kind === 'loops') continue;
       // What else needs the value needs it even where the update is not to be: the kernel runs, and the state waits for a copy.
       if (writer.unless !== unless) continue;
-      const reads = (set: ReadonlySet<ValueId>): boolean => [...set].some((leaf) => home(leaf) === state);
-      if (reads(writer.elsewhere)) continue;
-      const readers = groups.filter((g) => g !== writer && reads(g.reads));
+      if ([...writer.elsewhere].some((leaf) => home(leaf) === state)) continue;
+      const readers = [...readersOf.get(state) ?? []].filter((g) => g !== writer);
       if (readers.some((g) => reaches(g, writer))) continue;
       for (const g of readers) writer.after.add(g);
       done.add(value);
@@ -176,10 +176,11 @@ export function groupKernels(storage: Storage): Grouping {
 
   function leavesOf(v: ValueId, routine: boolean): Leaves {
     const leaves: Leaves = { same: new Set(), other: new Set() };
-    const seen = new Set<string>();
+    const seen = new Set<number>();
     const visit = (value: ValueId, same: boolean, top: boolean): void => {
-      if (seen.has(`${value}${same}`)) return;
-      seen.add(`${value}${same}`);
+      const key = 2 * value + Number(same);
+      if (seen.has(key)) return;
+      seen.add(key);
       const node = producers[value];
       for (const d of graph.types[value].shape) if (typeof d !== 'number') leaves.other.add(d.kind === 'bounded' ? d.count : d.offsets);
       if (!node || (stored.has(value) && !top)) {

@@ -88,16 +88,14 @@ export function plan(lowered: Lowered): Program {
 
 const MAX_WAVE = 64;
 
-interface Touch { readonly tensor: PlannedTensor; readonly write: boolean }
-
-const touches = (tensors: readonly PlannedTensor[], s: Step): Touch[] => [
-  ...s.buffers.map((t, i) => ({ tensor: tensors[t], write: s.writes[i] })),
-  ...(s.unless === null ? [] : [{ tensor: tensors[s.unless], write: false }])];
-
 /** Whether two steps touch the same bytes, at least one of them writing. */
 export function conflict(tensors: readonly PlannedTensor[], a: Step, b: Step): boolean {
-  const other = touches(tensors, b);
-  return touches(tensors, a).some((x) => other.some((y) => (x.write || y.write) && overlap(x.tensor, y.tensor)));
+  return stores(tensors, a, b) || stores(tensors, b, a);
+}
+
+/** Whether `a` writes what `b` touches. */
+function stores(tensors: readonly PlannedTensor[], a: Step, b: Step): boolean {
+  return a.buffers.some((t, i) => a.writes[i] && ((b.unless !== null && overlap(tensors[t], tensors[b.unless])) || b.buffers.some((u) => overlap(tensors[t], tensors[u]))));
 }
 
 export function overlap(a: PlannedTensor, b: PlannedTensor): boolean {

@@ -31,7 +31,7 @@ export function verifyProgram(program: Program): Program {
           if (old) fail(`${tensors[t].name} is overwritten by step ${n} before its last reader`);
         }
       }
-      for (const other of [...intact]) if (other !== t && tensors[other].bytes > 0 && overlap(tensors[other], tensors[t])) intact.delete(other);
+      for (const other of intact) if (other !== t && tensors[other].bytes > 0 && overlap(tensors[other], tensors[t])) intact.delete(other);
       intact.add(t);
     });
   });

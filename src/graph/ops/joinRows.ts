@@ -5,6 +5,7 @@ import { boundOf, elements, sameShape, showType, type TensorType } from '../../b
 import type { Op } from '../op.ts';
 import { emit1, type Tensor } from '../tensor.ts';
 import { checkVector, indexAt, segmentsOf } from './routing.ts';
+import { splitRows } from './splitRows.ts';
 
 export const joinRowsOp: Op = {
   name: 'joinRows', doc: 'a [E segments], b [E segments] -> the rows of a, then those of b [2 E segments]; offsets: of them all',
@@ -12,13 +13,12 @@ export const joinRowsOp: Op = {
     const [x, y] = [segmentsOf('joinRows', a), segmentsOf('joinRows', b)];
     checkVector('joinRows', 'offsets', offsets, 2 * x.segments + 1);
     if (x.segments !== y.segments || a.dtype !== b.dtype || !sameShape(a.shape.slice(1), b.shape.slice(1))) throw new ShapeError(`joinRows: ${showType(a)} and ${showType(b)} do not fit`);
-    return [{ dtype: a.dtype, shape: [{ kind: 'segmented', bound: x.bound + y.bound, segments: 2 * x.segments, offsets: ids[2], usual: x.usual ?? x.bound }, ...a.shape.slice(1)] }];
+    return [{ dtype: a.dtype, shape: [{ kind: 'segmented', bound: x.bound + y.bound, segments: 2 * x.segments, offsets: ids[2], ...(x.usual !== undefined && { usual: x.usual }) }, ...a.shape.slice(1)] }];
   },
   grad({ inputs: [a, b], douts: [d] }) {
     if (!d) return [null, null, null];
-    const [x, y] = [a, b].map((t) => segmentsOf('joinRows', t.type)), of = (id: number): Tensor => a.builder.tensor(id);
-    const [da, db] = a.builder.emit('splitRows', [d, of(x.offsets), of(y.offsets)],
-      { rows: x.bound, beyond: y.bound, usual: x.usual ?? x.bound, usualBeyond: y.usual ?? y.bound });
+    const offsetsOf = (t: Tensor): Tensor => a.builder.tensor(segmentsOf('joinRows', t.type).offsets);
+    const [da, db] = splitRows(d, offsetsOf(a), offsetsOf(b), b);
     return [da, db, null];
   },
   lower: { kind: 'map', weight: 0.5, at(call, [r, ...rest]) {

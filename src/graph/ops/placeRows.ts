@@ -6,17 +6,17 @@ import { emit1, type Tensor } from '../tensor.ts';
 import { checkVector, segmentsOf } from './routing.ts';
 
 /** rows: bound of all rows. */
-export type PlaceRowsAttrs = { readonly start: number; readonly rows: number; readonly usual: number };
+export type PlaceRowsAttrs = { readonly start: number; readonly rows: number };
 
 const GRAIN = 16; // rows a task
 
 export const placeRowsOp: Op<PlaceRowsAttrs> = {
   name: 'placeRows', doc: 'before (if given), with row start + r = x[r]; offsets: of all rows', unread: [1], onto: 2,
-  infer([x, offsets, before], { start, rows, usual }, ids) {
+  infer([x, offsets, before], { start, rows }, ids) {
     const { segments, bound } = segmentsOf('placeRows', x);
     checkVector('placeRows', 'offsets', offsets, segments + 1);
     if (!(start >= 0 && start + bound <= rows)) throw new ShapeError(`placeRows: ${showType(x)} does not fit into ${rows} rows from ${start}`);
-    const dim: Segmented = { kind: 'segmented', bound: rows, segments, offsets: ids[1], usual };
+    const dim: Segmented = { kind: 'segmented', bound: rows, segments, offsets: ids[1] };
     if (before && (!sameDim(before.shape[0], dim) || !sameShape(before.shape.slice(1), x.shape.slice(1)) || before.dtype !== x.dtype)) {
       throw new ShapeError(`placeRows: ${showType(before)} is not all rows of which ${showType(x)} are some`);
     }

@@ -1,27 +1,26 @@
 // Rows within capacity and rows beyond it, apart: two views of the rows of all (2 E segments), never a pass of their own.
 import { ShapeError } from '../../base/errors.ts';
-import { elements, showType, type TensorType } from '../../base/shape.ts';
+import { boundOf, elements, showType, type TensorType } from '../../base/shape.ts';
 import type { Op } from '../op.ts';
 import { emit, emit1, type Tensor } from '../tensor.ts';
 import { checkVector, indexAt, segmentsOf } from './routing.ts';
 
-/** Bounds of either part, and how many rows of it are usual. */
-export type SplitRowsAttrs = { readonly rows: number; readonly beyond: number; readonly usual: number; readonly usualBeyond: number };
-
-export const splitRowsOp: Op<SplitRowsAttrs> = {
-  name: 'splitRows', doc: 'x [2 E segments] -> its first E segments, its last E segments; inputs: x, offsets of the first, offsets of the last (from 0)', unread: [2],
-  infer([x, inside, outside], { rows, beyond, usual, usualBeyond }, ids): TensorType[] {
-    const all = segmentsOf('splitRows', x), segments = all.segments / 2;
+export const splitRowsOp: Op = {
+  name: 'splitRows', doc: 'x [2 E segments] -> its first E segments, its last E segments; inputs: x, offsets of the first, offsets of the last (from 0), like with as many rows as these', unread: [2, 3],
+  infer([x, inside, outside, like], _, ids): TensorType[] {
+    const { bound, segments: both, usual = bound } = segmentsOf('splitRows', x), segments = both / 2, beyond = like.shape.length > 0 ? boundOf(like.shape[0]) : 0;
     checkVector('splitRows', 'offsets', inside, segments + 1);
     checkVector('splitRows', 'offsets', outside, segments + 1);
-    if (rows + beyond !== all.bound) throw new ShapeError(`splitRows: ${showType(x)} is not ${rows} and ${beyond} rows`);
-    const part = (bound: number, offsets: number, n: number): TensorType => ({ dtype: x.dtype, shape: [{ kind: 'segmented', bound, segments, offsets, usual: n }, ...x.shape.slice(1)] });
-    return [part(rows, ids[1], usual), part(beyond, ids[2], usualBeyond)];
+    if (beyond > bound) throw new ShapeError(`splitRows: ${showType(x)} has no ${beyond} rows beyond others`);
+    // What is usual of all rows is so of the first of them.
+    const part = (n: number, offsets: number, most?: number): TensorType => ({ dtype: x.dtype,
+      shape: [{ kind: 'segmented', bound: n, segments, offsets, ...(most !== undefined && { usual: most }) }, ...x.shape.slice(1)] });
+    return [part(bound - beyond, ids[1], usual), part(beyond, ids[2])];
   },
   grad({ inputs: [x], outputs, douts }) {
-    if (douts.every((d) => !d)) return [null, null, null];
+    if (douts.every((d) => !d)) return [null, null, null, null];
     const [a, b] = douts.map((d, i) => d ?? emit1('mul', [outputs[i], outputs[i].builder.emit('constant', [], { value: 0, dtype: x.dtype, shape: [] })[0]]));
-    return [emit1('joinRows', [a, b, x.builder.tensor(segmentsOf('splitRows', x.type).offsets)]), null, null];
+    return [emit1('joinRows', [a, b, x.builder.tensor(segmentsOf('splitRows', x.type).offsets)]), null, null, null];
   },
   lower: { kind: 'map', weight: 0, at(call, [r, ...rest], output) {
     const { e, inputs: [x, inside], outTypes: [o] } = call;
@@ -36,8 +35,9 @@ export const splitRowsOp: Op<SplitRowsAttrs> = {
   },
 };
 
-/** x [rows in 2 E segments, ...rest], offsets int32 [E + 1] of both parts -> both, each [rows in E segments, ...rest]. */
-export function splitRows(x: Tensor, inside: Tensor, outside: Tensor, attrs: SplitRowsAttrs): [Tensor, Tensor] {
-  const [a, b] = emit('splitRows', [x, inside, outside], attrs);
+/** x [rows in 2 E segments, ...rest], offsets int32 [E + 1] of both parts, like [room for rows of the second, ...any] (not read) -> both parts,
+ * each [rows in E segments, ...rest]. */
+export function splitRows(x: Tensor, inside: Tensor, outside: Tensor, like: Tensor): [Tensor, Tensor] {
+  const [a, b] = emit('splitRows', [x, inside, outside, like]);
   return [a, b];
 }

@@ -22,8 +22,8 @@ export const windowRowsOp: Op<WindowAttrs> = {
   },
   grad({ inputs: [x], douts: [d], attrs: { start }, take }) {
     if (!d) return [null, null];
-    const { bound, offsets, usual = bound } = segmentsOf('windowRows', x.type), others = take(0, 'alike');
-    return [emit1('placeRows', [d, x.builder.tensor(offsets), ...(others ? [others] : [])], { start, rows: bound, usual }), null];
+    const { bound, offsets } = segmentsOf('windowRows', x.type), others = take(0, 'alike');
+    return [emit1('placeRows', [d, x.builder.tensor(offsets), ...(others ? [others] : [])], { start, rows: bound }), null];
   },
   lower: { kind: 'map', weight: 0, part: true, at: ({ e, inputs: [x], attrs, int }, [r, ...rest]) => x.at([e.add(int('start', attrs.start), r), ...rest]) },
   reference({ inputs: [x], outTypes: [o], attrs: { start }, rows }) {

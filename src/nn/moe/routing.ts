@@ -10,8 +10,8 @@ import { slice } from '../../graph/ops/slice.ts';
 import { segmentCounts } from '../../graph/ops/splitSegments.ts';
 import { sub } from '../../graph/ops/sub.ts';
 import { traceOf } from '../../trace/trace.ts';
+import { checkCapacity, roomFor, type Capacity } from './capacity.ts';
 import { tile, type Tiles } from './tiles.ts';
-import { bucket, capacityRows, checkCapacity, type Capacity } from './capacity.ts';
 
 /** Who is kept where an expert gets more than its capacity. position: the first tokens, whichever choice of theirs it is (a token's own
  * choices are of different experts); choice: all first choices before all second ones, then by position (GShard, Lepikhin et al. 2020,
@@ -66,21 +66,18 @@ export function route(indices: Tensor, options: RoutingOptions): Routing {
   const [tokens, k] = indices.shape.map(boundOf), choices = tokens * k;
   const capacity = checkCapacity(options.capacity ?? 'dropless', experts);
   const all = permute(indices, experts), load = countsOf(all.offsets, experts);
-  // A token does not choose an expert twice: no expert gets more rows than there are tokens.
-  const caps = capacityRows(capacity, experts, choices)?.map((c) => Math.min(c, tokens)) ?? (padded ? new Array<number>(experts).fill(tokens) : null);
+  const spill = overflow === 'spill' && capacity !== 'dropless', inTiles = spill && tiled;
+  const { caps, bound } = roomFor({ tokens, k, experts, capacity, padded, spill: spill && !tiled });
   if (!caps) {
     const bounds = new Array<number>(experts).fill(tokens);
-    return { experts, k, rows: all, gaps: false, bounds, counts: once(() => segmentCounts(all.offsets, bounds)), bound: choices, usual: choices, load, beyond: null, tiles: null };
+    return { experts, k, rows: all, gaps: false, bounds, counts: once(() => segmentCounts(all.offsets, bounds)), bound, usual: choices, load, beyond: null, tiles: null };
   }
-
-  const spill = overflow === 'spill' && capacity !== 'dropless', total = caps.reduce((a, b) => a + b, 0);
   const limits = traceOf(indices).constant({ dtype: 'int32', shape: [experts] }, Int32Array.from(caps));
-  if (spill && tiled) {
-    const rows = padded ? bucket(total) : Math.min(choices, bucket(total)), tiles = tile(all, limits, caps, { tokens, k, rows, padded }), { inside, ...both } = tiles.admitted;
-    return { experts, k, rows: { ...both, expert: inside.expert }, gaps: true, bounds: caps, counts: once(() => segmentCounts(inside.offsets, caps)), bound: rows, usual: choices, load,
+  if (inTiles) {
+    const tiles = tile(all, limits, { choices, rows: bound, padded }), { inside, ...both } = tiles.admitted;
+    return { experts, k, rows: { ...both, expert: inside.expert }, gaps: true, bounds: caps, counts: once(() => segmentCounts(inside.offsets, caps)), bound, usual: choices, load,
       beyond: both.beyond, tiles };
   }
-  const bound = padded ? bucket(total) + (spill ? choices : 0) : spill ? choices : Math.min(choices, bucket(total));
   const rank = spill || priority === 'position' ? null : segmentRank(scoresOf(indices, options), all.order, all.expert, all.offsets);
   const rows: Admission = admit(all, limits, rank, { rows: bound, padded, spill });
   const bounds = spill ? new Array<number>(experts).fill(tokens) : caps;

@@ -16,8 +16,6 @@ import type { ExpertBank } from './experts.ts';
 
 export interface Tiles {
   readonly admitted: AllAdmitted;
-  /** Planned rows within capacity. */
-  readonly rows: number;
   /** Rounds and the rows of one. */
   readonly rounds: number;
   readonly size: number;
@@ -26,28 +24,24 @@ export interface Tiles {
 /** At most so many rounds; and not fewer rows in one than a product needs to be worth its while. */
 const ROUNDS = 8, LEAST = 64;
 
-/** caps: rows of each expert, of which a token chooses k; rows: room for them. */
-export function tile(all: Permutation, limits: Tensor, caps: readonly number[], { tokens, k, rows, padded }: { tokens: number; k: number; rows: number; padded: boolean }): Tiles {
-  const size = Math.max(LEAST, Math.ceil((tokens * k) / ROUNDS));
-  // Most rows are beyond where every token chooses the k experts with the least capacity.
-  const most = [...caps].sort((a, b) => a - b).slice(0, k).reduce((n, c) => n + Math.max(0, tokens - c), 0);
-  // One round always, so that kernels are the same for all capacities.
-  const rounds = Math.max(1, Math.ceil(most / size));
-  return { admitted: admitAll(all, limits, { rows, beyond: rounds * size, padded }), rows, rounds, size };
+/** rows: room for those within capacity. There are rounds enough for all choices, whatever the capacities: another choice of these changes nothing else. */
+export function tile(all: Permutation, limits: Tensor, { choices, rows, padded }: { choices: number; rows: number; padded: boolean }): Tiles {
+  const size = Math.max(LEAST, Math.ceil(choices / ROUNDS)), rounds = Math.max(1, Math.ceil(choices / size));
+  return { admitted: admitAll(all, limits, { rows, beyond: rounds * size, padded }), rounds, size };
 }
 
 /** x [tokens, dModel], weights [tokens, k] -> [tokens, dModel]. */
-export function inTiles(bank: ExpertBank, x: Tensor, { admitted, rows, rounds, size }: Tiles, weights: Tensor): Tensor {
-  const { inside, outside, offsets, order, inverse } = admitted, [tokens, k] = weights.shape.map(boundOf), usual = tokens * k, beyond = rounds * size, usualBeyond = ROUNDS * size;
-  const trace = traceOf(x), gaps = true, own = bank.used(x, true);
-  const [kept, others] = splitRows(dispatch(x, order, offsets, inverse, { k, gaps }), inside.offsets, outside.offsets, { rows, beyond, usual, usualBeyond });
+export function inTiles(bank: ExpertBank, x: Tensor, { admitted, rounds, size }: Tiles, weights: Tensor): Tensor {
+  const { inside, outside, offsets, order, inverse } = admitted, k = boundOf(weights.shape[1]), rows = rounds * size;
+  const trace = traceOf(x), gaps = true, used = bank.used(x, true);
+  const [kept, others] = splitRows(dispatch(x, order, offsets, inverse, { k, gaps }), inside.offsets, outside.offsets, outside.expert);
   // Last round first, rows within capacity at last: gradients are taken in reverse, and sum rows in token order.
   let done: Tensor | null = null;
-  for (let start = (rounds - 1) * size; start >= 0; start -= size) {
-    const part = { start, size }, offsets = windowOffsets(outside.offsets, part);
-    const y = trace.recomputed(() => call(bank, windowRows(others, offsets, part), windowOf(outside.expert, part), { used: own, more: true }));
-    done = placeRows(y, outside.offsets, done, { start, rows: beyond, usual: usualBeyond });
+  for (let start = rows - size; start >= 0; start -= size) {
+    const part = { start, size }, own = windowOffsets(outside.offsets, part);
+    const y = trace.recomputed(() => call(bank, windowRows(others, own, part), windowOf(outside.expert, part), { used, more: true }));
+    done = placeRows(y, outside.offsets, done, { start, rows });
   }
-  const y = call(bank, kept, inside.expert, { used: own });
+  const y = call(bank, kept, inside.expert, { used });
   return combine(done ? joinRows(y, done, offsets) : y, inverse, order, weights, { gaps });
 }

@@ -67,8 +67,7 @@ const spilling = (more: (r: Spilling) => readonly InputSpec[], build: (a: AllAdm
       return build(admitAll(permute(indices, r.experts), capacity, { rows: r.rows, beyond: r.beyond, padded: r.padded }), x, r);
     } };
   });
-const parts = (x: Tensor, a: AllAdmitted, r: Spilling): [Tensor, Tensor] => splitRows(dispatch(x, a.order, a.offsets, a.inverse, { k: r.k, gaps: true }), a.inside.offsets, a.outside.offsets,
-  { rows: r.rows, beyond: r.beyond, usual: r.t.bound * r.k, usualBeyond: r.size });
+const parts = (x: Tensor, a: AllAdmitted, r: Spilling): [Tensor, Tensor] => splitRows(dispatch(x, a.order, a.offsets, a.inverse, { k: r.k, gaps: true }), a.inside.offsets, a.outside.offsets, a.outside.expert);
 const windows = (others: Tensor, a: AllAdmitted, { size, beyond }: Spilling): { rows: Tensor; offsets: Tensor; expert: Tensor; start: number }[] =>
   Array.from({ length: beyond / size }, (_, i) => {
     const at = { start: i * size, size }, offsets = windowOffsets(a.outside.offsets, at);
@@ -102,7 +101,7 @@ export const families: readonly Family[] = [
   { op: 'windowRows', name: 'numbers', cases: fc.nat(20).map((start) => ({ inputs: [{ name: 'x', dtype: 'int32', shape: [30] }], build: ([x]) => windowOf(x, { start, size: 10 }) })) },
   { op: 'placeRows', runs: 16, cases: spilling((r) => [x(r)], (a, [x], r) => {
     const others = windows(parts(x, a, r)[1], a, r).map((w) => ({ ...w, rows: mul(w.rows, w.rows) }));
-    return others.reduceRight<Tensor | null>((done, { rows, start }) => placeRows(rows, a.outside.offsets, done, { start, rows: r.beyond, usual: r.size }), null) ?? [];
+    return others.reduceRight<Tensor | null>((done, { rows, start }) => placeRows(rows, a.outside.offsets, done, { start, rows: r.beyond }), null) ?? [];
   }) },
   { op: 'groupedOuterOnto', runs: 16, cases: spilling((r) => [x(r), { name: 'y', shape: [r.t.dim, 5] }, { name: 'before', shape: [r.experts, r.width, 5] }], (a, [x, y, before], r) => {
     const ys = parts(y, a, r)[1];
