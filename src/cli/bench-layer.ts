@@ -5,7 +5,8 @@ import { openNative } from '../session/node.ts';
 import type { DeviceName } from '../session/platform.ts';
 import { median } from './bench-gemm.ts';
 import { bytes, count } from './format.ts';
-import { LayerBench, usefulFlops, type LayerStep, type LayerWork } from './layer-work.ts';
+import { kernelTable, machineLimits, type KernelTime, type Limits } from './kernel-times.ts';
+import { LayerBench, ProductsBench, usefulFlops, type LayerStep, type LayerWork } from './layer-work.ts';
 import { resident, startPeak } from './resident.ts';
 
 export interface LayerFlags {
@@ -24,6 +25,8 @@ export interface LayerFlags {
   readonly steps: number;
   readonly device: DeviceName;
   readonly threads?: number;
+  readonly products?: boolean;
+  readonly profile?: boolean;
   readonly json?: boolean;
 }
 
@@ -44,6 +47,11 @@ export interface LayerResult extends LayerWork {
    * and no parameter existed. */
   readonly peak_bytes: { readonly planned: number; readonly rss: number };
   readonly compile_ms: number;
+  /** With --products: milliseconds of the layer's products alone, with equal loads, in turns with its steps. */
+  readonly products_ms?: Spread;
+  /** With --profile. */
+  readonly kernels?: readonly KernelTime[];
+  readonly limits?: Limits | null;
   readonly loss: number;
   /** Tokens sent to each expert in the last step. */
   readonly load: readonly number[];
@@ -64,18 +72,20 @@ export async function benchLayer(flags: LayerFlags): Promise<void> {
   process.stdout.write(flags.json ? `${JSON.stringify(result)}\n` : `${describe(result)}\n`);
 }
 
-export async function measureLayer(work: LayerWork, { steps, device, threads = availableParallelism() }: Pick<LayerFlags, 'steps' | 'device' | 'threads'>): Promise<LayerResult> {
+export async function measureLayer(work: LayerWork, { steps, device, threads = availableParallelism(), products, profile }: Pick<LayerFlags, 'steps' | 'device' | 'threads' | 'products' | 'profile'>): Promise<LayerResult> {
   const say = (line: string): void => { process.stderr.write(`dynamoe: ${line}\n`); };
   const native = await openNative(threads).catch(() => null), peaks: number[] = [], done: LayerStep[] = [];
   const peak = async (): Promise<void> => { if (native) peaks.push(await native.fmaPeak(0.1)); };
   let start = 0;
   try {
     const layer = await LayerBench.open(work, { device, threads, say }, () => { start = startPeak(); });
+    const alone = products ? await ProductsBench.open(work, { device, threads, say }) : null, alone_ms: number[] = [];
     try {
-      for (let i = 0; i < WARM_UP; i++) await layer.step();
+      for (let i = 0; i < WARM_UP; i++) { await layer.step(); await alone?.step(); }
       await peak();
       for (let i = 0; i < steps; i++) {
         done.push(await layer.step());
+        if (alone) alone_ms.push(await alone.step());
         if (i === steps >> 1) await peak();
       }
       await peak();
@@ -85,9 +95,11 @@ export async function measureLayer(work: LayerWork, { steps, device, threads = a
         tokens_per_s: (1000 * work.tokens) / step_ms.median, step_ms,
         useful_gflops: usefulFlops(work, last.kept) / step_ms.median / 1e6, fma_peak_gflops: native && median(peaks),
         peak_bytes: { planned: layer.plannedBytes, rss: resident().peak - start }, compile_ms: layer.compileMs,
+        ...(alone && { products_ms: spread(alone_ms) }), ...(profile && { kernels: await layer.profile(steps), limits: await machineLimits(threads) }),
         loss: last.loss, load: last.load, dropped: 1 - last.kept / (work.tokens * work.topK),
       };
     } finally {
+      alone?.close();
       layer.close();
     }
   } finally {
@@ -104,5 +116,7 @@ function describe(r: LayerResult): string {
     `step ${f(r.step_ms.median)} ms median, ${f(r.step_ms.min)} min, ${f(r.step_ms.max)} max over ${r.steps}: ${count(r.tokens_per_s)} tokens/s`,
     `useful ${f(r.useful_gflops)} GFLOP/s${of}${busiest}${r.dropped > 0 ? `; ${(100 * r.dropped).toFixed(1)}% of the choices were dropped` : ''}`,
     `memory: planned ${bytes(r.peak_bytes.planned)}, resident at most ${bytes(r.peak_bytes.rss)} above the start`,
+    ...(r.products_ms ? [`its products alone, with equal loads: ${f(r.products_ms.median)} ms median, ${f(r.products_ms.min)} min: the step reaches ${(100 * r.products_ms.median / r.step_ms.median).toFixed(1)}% of their speed`] : []),
+    ...(r.kernels ? ['', kernelTable(r.kernels, r.limits ?? null)] : []),
   ].join('\n');
 }

@@ -30,6 +30,8 @@ export function addBench(program: Command): void {
   layerFlags(bench.command('layer').description('One mixture-of-experts layer: steps, useful FLOPs against the peak, memory. A training step includes the gradient to the layer\'s input.'))
     .option('--experts <n>', 'experts; 0: a dense network of the same active FLOPs', whole(0), 8)
     .option('--steps <n>', 'steps to measure, after some to warm up', whole(1), 20)
+    .option('--products', 'in turns with the layer\'s matrix products alone')
+    .option('--profile', 'a table of the kernels')
     .action((flags: LayerFlags) => benchLayer(flags));
   layerFlags(bench.command('memory').description('The largest number of experts that trains within a budget: each number tried in a process of its own whose memory is watched.'))
     .requiredOption('--budget <MiB>', 'memory above what the process has before any parameter exists', whole(1))

@@ -35,8 +35,10 @@ export interface LayerStats {
   readonly droppedTotal: number;
   /** Mean entropy of the gate's distribution, in nats; NaN where the router has none. */
   readonly gateEntropy: number;
-  /** Mean weight of the second choice; NaN with one choice. */
+  /** Mean weight of the second choice; with one choice, the weight that a second one would have beside it. NaN where the router has none. */
   readonly secondGateWeight: number;
+  /** Its moving average (0.95 a step). */
+  readonly secondGateWeightEma: number;
 }
 
 interface Layer {
@@ -47,6 +49,7 @@ interface Layer {
   droppedTotal: number;
   gateEntropy: number;
   secondGateWeight: number;
+  secondGateWeightEma: number;
 }
 
 /** A step's statistics as plain JSON. */
@@ -90,8 +93,8 @@ export class RunStats {
       const known = [...this.#layers.keys()];
       throw new UserError(`no layer at "${path}" has shown its load`, known.length > 0 ? `known: ${known.join(', ')}` : 'statistics of a step are seen two steps later');
     }
-    const { loads, ema, dropped, spilled, droppedTotal, gateEntropy, secondGateWeight } = found;
-    return { path, experts: ema.length, load: loads[loads.length - 1] ?? [], loadEma: ema, dropped, spilled, droppedTotal, gateEntropy, secondGateWeight,
+    const { loads, ema, ...numbers } = found;
+    return { path, experts: ema.length, load: loads[loads.length - 1] ?? [], loadEma: ema, ...numbers,
       quantile: (q) => ema.map((_, e) => quantile(loads.map((l) => l[e]), q)) };
   }
 
@@ -122,12 +125,14 @@ export class RunStats {
       const path = name.slice(0, -'/load'.length), of = (what: string): readonly number[] => part[`${path}/${what}`] ?? [];
       const total = (list: readonly number[]): number => list.reduce((a, b) => a + b, 0);
       const before = this.#layers.get(path), same = before?.ema.length === load.length ? before : undefined;
-      const dropped = total(of('dropped')), sofar = first ? undefined : before; // of this step
+      const dropped = total(of('dropped')), second = of('secondGateWeight')[0] ?? NaN, average = before?.secondGateWeightEma ?? NaN;
+      const sofar = first ? undefined : before; // of this step
       this.#layers.set(path, {
         loads: [...(same?.loads ?? []).slice(1 - WINDOW), [...load]],
         ema: load.map((n, e) => (same ? KEEP * same.ema[e] + (1 - KEEP) * n : n)),
         dropped: (sofar?.dropped ?? 0) + dropped, spilled: (sofar?.spilled ?? 0) + total(of('spilled')), droppedTotal: (before?.droppedTotal ?? 0) + dropped,
-        gateEntropy: of('gateEntropy')[0] ?? NaN, secondGateWeight: of('secondGateWeight')[0] ?? NaN });
+        gateEntropy: of('gateEntropy')[0] ?? NaN, secondGateWeight: second,
+        secondGateWeightEma: Number.isNaN(average) || Number.isNaN(second) ? second : KEEP * average + (1 - KEEP) * second });
     }
   }
 
@@ -138,7 +143,7 @@ export class RunStats {
     const nan = (x: number | null): number => x ?? NaN;
     this.#steps = steps;
     this.#loss = nan(loss);
-    this.#layers = new Map(Object.entries(layers).map(([path, l]) => [path, { ...l, gateEntropy: nan(l.gateEntropy), secondGateWeight: nan(l.secondGateWeight) }]));
+    this.#layers = new Map(Object.entries(layers).map(([path, l]) => [path, { ...l, gateEntropy: nan(l.gateEntropy), secondGateWeight: nan(l.secondGateWeight), secondGateWeightEma: nan(l.secondGateWeightEma) }]));
     this.#late = late.map((l) => ({ ...l, loss: nan(l.loss) }));
   }
 }

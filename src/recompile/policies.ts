@@ -5,8 +5,9 @@ import type { MoE } from '../nn/moe/moe.ts';
 import { chooseDispatch } from './chooseDispatch.ts';
 import { modulesOf } from './modules.ts';
 import type { Rule } from './rule.ts';
+import { sparsify } from './sparsify.ts';
 
-const POLICIES: Readonly<Record<string, () => Rule<object>>> = { adaptCapacity: () => adaptCapacity(), chooseDispatch: () => chooseDispatch() };
+const POLICIES: Readonly<Record<string, () => Rule<object>>> = { adaptCapacity: () => adaptCapacity(), chooseDispatch: () => chooseDispatch(), sparsify: () => sparsify() };
 export const POLICY_NAMES = Object.keys(POLICIES);
 
 /** The same, but with 'auto' only if a layer of the model leaves something to decide: one that is ragged and dropless computes no row in vain. */

@@ -16,7 +16,7 @@ import { checkRule, type Rule } from '../recompile/rule.ts';
 import type { Runnable } from '../run/executor.ts';
 import { Knobs, type Settings } from '../trace/knobs.ts';
 import { nameParameters, type Named } from '../trace/module.ts';
-import { initialValue } from '../trace/parameter.ts';
+import { initialParts, type Parameter } from '../trace/parameter.ts';
 import { call, type Trace } from '../trace/trace.ts';
 import { decodeCheckpoint, encodeCheckpoint, type CheckpointContent } from '../io/checkpoint.ts';
 import { openBackend, type Backend } from './backend.ts';
@@ -270,9 +270,14 @@ export class Session {
     const known = new Set(this.executor.stateNames());
     for (const input of graph.inputs) {
       if (input.kind !== 'state' || known.has(input.name)) continue;
-      const type = graph.types[input.value], p = this.named.parameters.get(input.name);
-      this.executor.setState(input.name, type, p ? initialValue(p, input.name, this.#seed) : null);
+      const p = this.named.parameters.get(input.name);
+      this.executor.setState(input.name, graph.types[input.value], null);
+      if (p) this.#start(input.name, p);
     }
+  }
+
+  #start(name: string, p: Parameter): void {
+    for (const { at, data } of initialParts(p, name, this.#seed)) this.executor.setPart(name, at, data);
   }
 
   #inputs({ x, y }: Batch): Inputs { return { ...this.#common(), x: x.data, y: y.data }; }
@@ -305,7 +310,9 @@ export class Session {
   #createParameters(): void {
     const known = new Set(this.executor.stateNames());
     for (const [name, p] of this.named.parameters) {
-      if (!known.has(name)) this.executor.setState(name, { dtype: p.dtype, shape: p.shape }, initialValue(p, name, this.#seed));
+      if (known.has(name)) continue;
+      this.executor.setState(name, { dtype: p.dtype, shape: p.shape }, null);
+      this.#start(name, p);
     }
   }
 

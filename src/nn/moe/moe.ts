@@ -3,12 +3,14 @@ import { boundOf } from '../../base/shape.ts';
 import { UserError } from '../../base/errors.ts';
 import { scalar, type Tensor } from '../../graph/tensor.ts';
 import { add } from '../../graph/ops/add.ts';
+import { div } from '../../graph/ops/div.ts';
 import { log } from '../../graph/ops/log.ts';
 import { maximum } from '../../graph/ops/maximum.ts';
 import { mul } from '../../graph/ops/mul.ts';
 import { neg } from '../../graph/ops/neg.ts';
 import { reshape } from '../../graph/ops/reshape.ts';
 import { slice } from '../../graph/ops/slice.ts';
+import { topK } from '../../graph/ops/topK.ts';
 import { mean, sum } from '../../graph/ops/sum.ts';
 import { call, traceOf, within } from '../../trace/trace.ts';
 import type { KnobRules, Resize } from '../../trace/knobs.ts';
@@ -169,6 +171,10 @@ export class MoE {
     if (trace.observed) {
       if (choice.probs) trace.addStat(this, 'gateEntropy', neg(mean(sum(mul(choice.probs, log(maximum(choice.probs, scalar(choice.probs, 1e-30)))), [1]))));
       if (this.#topK > 1) trace.addStat(this, 'secondGateWeight', mean(slice(choice.weights, 1, 1, 2)));
+      else if (choice.probs && this.#count > 1) {
+        const { values } = topK(choice.probs, 2); // what a second choice would weigh beside the first
+        trace.addStat(this, 'secondGateWeight', mean(div(slice(values, 1, 1, 2), maximum(sum(values, [1]), scalar(values, 1e-30)))));
+      }
     }
     if (beyond && !choice.expertsChoose) trace.addStat(this, this.#overflow === 'spill' ? 'spilled' : 'dropped', beyond);
     for (const [name, coefficient] of this.#losses) trace.addLoss(this, name, lossOf(name, choice, load), coefficient);

@@ -31,6 +31,8 @@ const make = (options: Partial<MoEOptions>): MoE => new MoE({ dModel: 8, experts
 const essence = ({ graph, program, lowered }: Compiled): unknown => ({ types: graph.types, inputs: graph.inputs, nodes: graph.nodes, program,
   calls: lowered.calls.map(({ kernel: _, ...rest }) => rest) });
 
+const kernels = (c: Compiled): string[] => c.kernels.map((k) => k.key).sort();
+
 const factor = fc.integer({ min: 0, max: 40 }).map((n) => n / 8);
 const settings = fc.record({
   dispatch: fc.constantFrom('ragged' as const, 'padded' as const), overflow: fc.constantFrom('drop' as const, 'spill' as const),
@@ -48,6 +50,7 @@ test('random layers: sizes changed in place, and traced anew', async () => {
     assert.ok(edits, 'no tracing is needed');
     const got = recompileGraph(before, edits, memo), want = compileGraph(session.trainGraph(batch));
     assert.deepEqual(essence(got), essence(want));
+    assert.deepEqual(kernels(got), kernels(before), 'no compiler has anything to do');
   }), { numRuns: 60, seed: 5 });
 });
 
