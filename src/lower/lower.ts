@@ -8,7 +8,6 @@ import { Exprs, postorder, type Expr } from '../kernel/expr.ts';
 import type { Kernel, Stmt } from '../kernel/kernel.ts';
 import { printKernel } from '../kernel/print.ts';
 import { verifyKernel } from '../kernel/verify.ts';
-import { ontoOf } from '../passes/own-before.ts';
 import { groupKernels, type Group } from './group.ts';
 import type { KernelCall, Lowered } from './lowered.ts';
 import { buildLoops } from './loops.ts';
@@ -29,14 +28,7 @@ export function lower(graph: Graph, ops: OpTable, memo: KernelMemo = new Map()):
   const storage = decideStorage(graph, ops);
   const { groups, inPlace } = groupKernels(storage);
   const alias = new Map<ValueId, ValueId>();
-  for (const node of graph.nodes) {
-    const before = ontoOf(node, ops), place = before === null ? undefined : storage.home(before);
-    if (place !== undefined) alias.set(node.outputs[0], alias.get(place) ?? place);
-    for (const v of node.outputs.filter((o) => storage.stored.has(o))) {
-      const home = storage.home(v), at = alias.get(home) ?? home;
-      if (at !== v) alias.set(v, at);
-    }
-  }
+  for (const v of storage.stored) if (storage.memory(v) !== v) alias.set(v, storage.memory(v));
   const copies = graph.updates.filter((u) => !inPlace.has(u.value)).map((u) => copyCall(storage, u));
   return { graph, storage, groups, calls: [...groups.map((g) => callOf(storage, ops, g, memo)), ...copies], alias, inPlaceUpdates: inPlace };
 }
