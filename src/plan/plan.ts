@@ -76,7 +76,8 @@ export function plan(lowered: Lowered): Program {
     let wave: Step[] = [];
     calls.forEach((c, i) => {
       const step: Step = { kernel: c.key, buffers: c.buffers.map(index), writes: writes[i], ints: c.ints, barrier: false,
-        unless: c.unless === null ? null : index(c.unless), ops: c.ops, scope: c.scope, flops: c.flops };
+        unless: c.unless === null ? null : index(c.unless), ops: c.ops, scope: c.scope, flops: c.flops,
+        ...(c.buffers.some((v, b) => writes[i][b] && home(v) !== v) && { goesOn: true }) };
       const barrier = i > 0 && (wave.length >= MAX_WAVE || wave.some((other) => conflict(tensors, other, step)));
       if (barrier) wave = [];
       wave.push(step);

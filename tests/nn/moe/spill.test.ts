@@ -15,6 +15,7 @@ import { MoE, type MoEOptions } from '../../../src/nn/moe/moe.ts';
 import { adamW } from '../../../src/optim/adam.ts';
 import { sgd } from '../../../src/optim/sgd.ts';
 import { compileGraph } from '../../../src/pipeline.ts';
+import { verifyProgram } from '../../../src/plan/verify.ts';
 import { compile } from '../../../src/session/node.ts';
 import { call } from '../../../src/trace/trace.ts';
 import { compiled, devices, difference, layerGraph, normals, runLayer, type DeviceName, type Layer, type Numbers } from './layer.ts';
@@ -73,9 +74,9 @@ test('memory is planned for the capacities', () => {
     const arena = (options: Partial<MoEOptions>): number =>
       compileGraph(layerGraph(new MoE({ dModel: 256, experts, topK: 2, hidden: 1024, ...options }), [2048, 256])).program.slabs.arena;
     const ragged = arena({}), padded = arena({ dispatch: 'padded' }), spill = (dispatch: 'ragged' | 'padded', capacity: number): number => arena({ dispatch, capacity, overflow: 'spill' });
-    assert.ok(spill('padded', 1) < 1.2 * arena({ dispatch: 'padded', capacity: 1 }), 'little more than if they were dropped');
+    assert.ok(spill('padded', 1) < 1.25 * arena({ dispatch: 'padded', capacity: 1 }), 'little more than if they were dropped');
     assert.ok(spill('padded', 1) < padded / (experts / 2.5));
-    assert.ok(spill('ragged', 1) < 1.2 * ragged);
+    assert.ok(spill('ragged', 1) < 1.25 * ragged);
     assert.ok(spill('ragged', 0.5) < 0.65 * ragged);
     assert.ok(spill('ragged', 0.25) < 0.4 * ragged);
   }
@@ -130,4 +131,12 @@ test('training steps have the bits of dropless, for any number of threads, howev
     }
     assert.deepEqual(await train({ capacity: 0, overflow: 'spill', dispatch: 'padded' }, compiled, 2), expected);
   }
+});
+
+test('a plan in which a round goes on with memory that was overwritten is noticed', () => {
+  const { program } = compileGraph(layerGraph(make({ capacity: 0.5, overflow: 'spill' }), [200, 6]));
+  const at = program.steps.findIndex((s) => s.goesOn && s.ops.includes('placeRows')), [placed] = program.steps[at].buffers.filter((_, i) => program.steps[at].writes[i]);
+  assert.ok(at > 0);
+  const first = program.steps.findIndex((s) => s.buffers.some((b, i) => b === placed && s.writes[i]));
+  assert.throws(() => verifyProgram({ ...program, steps: program.steps.filter((_, i) => i !== first) }), /placeRows.*which is not there/);
 });
