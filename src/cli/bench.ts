@@ -11,6 +11,7 @@ import { benchStep, type BenchStepFlags } from './bench-step.ts';
 import { data, device, json, modelFlags, real, threads, whole, wholeList } from './flags.ts';
 import { OPTIMIZERS, PASSES } from './layer-work.ts';
 import { ACTIVATIONS } from '../nn/moe/experts.ts';
+import { OVERFLOWS } from '../nn/moe/routing.ts';
 import { DISPATCHES } from '../nn/moe/strategies.ts';
 
 export function addBench(program: Command): void {
@@ -63,6 +64,7 @@ function layerFlags(command: Command): Command {
     .option('--d-ff <n>', 'hidden width of an expert', whole(1), 1024)
     .option('--top-k <n>', 'experts that a token goes to', whole(1), 2)
     .option('--capacity-factor <c>', 'rows that an expert may get, over its even share; or dropless', capacityOf, 'dropless')
+    .addOption(new Option('--overflow <name>', 'what becomes of rows beyond that').choices(OVERFLOWS).default('drop'))
     .addOption(new Option('--dispatch <name>', 'how tokens get to experts').choices(DISPATCHES).default('ragged'))
     .option('--skew <s>', 'the router prefers expert e by -S ln(e + 1)', real(0), 0)
     .addOption(new Option('--activation <name>', 'between the two products').choices(ACTIVATIONS).default('relu'))

@@ -45,7 +45,7 @@ export function groupKernels(storage: Storage): Grouping {
 }
 
 function groupOnce(storage: Storage, fuseUpdates: boolean): Grouping & { readonly peak: number } {
-  const { graph, ops, stored, producers, home, uses } = storage;
+  const { graph, ops, stored, producers, home, memory, uses } = storage;
   const groupOf = new Map<ValueId, Group>(), groups: Group[] = [];
   const guards = guardsOf(), overwrites = new Map(graph.updates.map((u) => [u.value, u.state]));
 
@@ -214,11 +214,12 @@ function groupOnce(storage: Storage, fuseUpdates: boolean): Grouping & { readonl
 
   function orderGroups(): Ordered<Group> {
     // Results lie elsewhere; what is copied to its state at the end lives that long.
-    const elsewhere = new Set(graph.outputs.map((o) => home(o.value))), copied = new Set(graph.updates.flatMap((u) => (inPlace.has(u.value) ? [] : [home(u.value)])));
+    const elsewhere = new Set(graph.outputs.map((o) => memory(o.value))), copied = new Set(graph.updates.flatMap((u) => (inPlace.has(u.value) ? [] : [memory(u.value)])));
     const arena = (v: ValueId): boolean => groupOf.has(v) && !elsewhere.has(v) && !inPlace.has(v);
     return orderTasks(groups.map((g) => {
-      const reads = [...new Set([...g.reads].map(home))].filter((v) => arena(v) && !copied.has(v) && groupOf.get(v) !== g);
-      return { of: g, before: before(g), makes: g.roots.filter(arena), reads, overwrites: g.kind === 'loops' ? [] : reads.filter((v) => !g.elsewhere.has(v)) };
+      const reads = [...new Set([...g.reads].map(memory))].filter((v) => arena(v) && !copied.has(v) && groupOf.get(v) !== g);
+      const makes = g.roots.filter((v) => arena(v) && memory(v) === v);
+      return { of: g, before: before(g), makes, reads, overwrites: g.kind === 'loops' ? [] : reads.filter((v) => !g.elsewhere.has(v)) };
     }), (v) => byteSize(graph.types[v]));
   }
 }
