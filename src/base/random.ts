@@ -71,12 +71,12 @@ export class Stream {
     return Math.sqrt(-2 * Math.log(1 - unit24(a))) * (index % 2 === 0 ? Math.cos(angle) : Math.sin(angle));
   }
 
-  /** normal(step, i) * std in every element of `out`. */
-  normals(step: number, std: number, out: Float32Array): Float32Array {
+  /** normal(step, from + i) * std in every element i of `out`; `from` is even. */
+  normals(step: number, std: number, out: Float32Array, from = 0): Float32Array {
     const seed = this.#seed | 0, name = this.#name | 0, counter = step | 0;
     // Where their number is odd, the last one's partner falls off the end.
     for (let i = 0; i < out.length; i += 2) {
-      const a = first(seed, name, counter, i >>> 1), radius = std * Math.sqrt(-2 * Math.log(1 - unit24(a))), angle = 2 * Math.PI * unit24(second);
+      const a = first(seed, name, counter, (from + i) >>> 1), radius = std * Math.sqrt(-2 * Math.log(1 - unit24(a))), angle = 2 * Math.PI * unit24(second);
       out[i] = radius * Math.cos(angle);
       out[i + 1] = radius * Math.sin(angle);
     }

@@ -5,7 +5,8 @@ import { openNative } from '../session/node.ts';
 import type { DeviceName } from '../session/platform.ts';
 import { median } from './bench-gemm.ts';
 import { bytes, count } from './format.ts';
-import { LayerBench, usefulFlops, type LayerStep, type LayerWork } from './layer-work.ts';
+import { kernelTable, machineLimits, type KernelTime, type Limits } from './kernel-times.ts';
+import { LayerBench, ProductsBench, usefulFlops, type LayerStep, type LayerWork } from './layer-work.ts';
 import { resident, startPeak } from './resident.ts';
 
 export interface LayerFlags {
@@ -15,6 +16,7 @@ export interface LayerFlags {
   readonly experts: number;
   readonly topK: number;
   readonly capacityFactor: LayerWork['capacity'];
+  readonly overflow?: LayerWork['overflow'];
   readonly dispatch: LayerWork['dispatch'];
   readonly skew: number;
   readonly activation: LayerWork['activation'];
@@ -24,6 +26,8 @@ export interface LayerFlags {
   readonly steps: number;
   readonly device: DeviceName;
   readonly threads?: number;
+  readonly products?: boolean;
+  readonly profile?: boolean;
   readonly json?: boolean;
 }
 
@@ -44,6 +48,11 @@ export interface LayerResult extends LayerWork {
    * and no parameter existed. */
   readonly peak_bytes: { readonly planned: number; readonly rss: number };
   readonly compile_ms: number;
+  /** With --products: milliseconds of the layer's products alone, with equal loads, in turns with its steps. */
+  readonly products_ms?: Spread;
+  /** With --profile. */
+  readonly kernels?: readonly KernelTime[];
+  readonly limits?: Limits | null;
   readonly loss: number;
   /** Tokens sent to each expert in the last step. */
   readonly load: readonly number[];
@@ -55,8 +64,8 @@ const WARM_UP = 3;
 
 export const spread = (values: readonly number[]): Spread => ({ min: Math.min(...values), median: median(values), max: Math.max(...values) });
 
-export function workOf({ tokens, dModel, dFf, experts, topK, capacityFactor: capacity, dispatch, skew, activation, optimizer, eager = false, pass }: LayerFlags): LayerWork {
-  return { tokens, dModel, dFf, experts, topK, capacity, dispatch, skew, activation, optimizer, eager, pass };
+export function workOf({ tokens, dModel, dFf, experts, topK, capacityFactor: capacity, overflow = 'drop', dispatch, skew, activation, optimizer, eager = false, pass }: LayerFlags): LayerWork {
+  return { tokens, dModel, dFf, experts, topK, capacity, overflow, dispatch, skew, activation, optimizer, eager, pass };
 }
 
 export async function benchLayer(flags: LayerFlags): Promise<void> {
@@ -64,18 +73,20 @@ export async function benchLayer(flags: LayerFlags): Promise<void> {
   process.stdout.write(flags.json ? `${JSON.stringify(result)}\n` : `${describe(result)}\n`);
 }
 
-export async function measureLayer(work: LayerWork, { steps, device, threads = availableParallelism() }: Pick<LayerFlags, 'steps' | 'device' | 'threads'>): Promise<LayerResult> {
+export async function measureLayer(work: LayerWork, { steps, device, threads = availableParallelism(), products, profile }: Pick<LayerFlags, 'steps' | 'device' | 'threads' | 'products' | 'profile'>): Promise<LayerResult> {
   const say = (line: string): void => { process.stderr.write(`dynamoe: ${line}\n`); };
   const native = await openNative(threads).catch(() => null), peaks: number[] = [], done: LayerStep[] = [];
   const peak = async (): Promise<void> => { if (native) peaks.push(await native.fmaPeak(0.1)); };
   let start = 0;
   try {
     const layer = await LayerBench.open(work, { device, threads, say }, () => { start = startPeak(); });
+    const alone = products ? await ProductsBench.open(work, { device, threads, say }) : null, alone_ms: number[] = [];
     try {
-      for (let i = 0; i < WARM_UP; i++) await layer.step();
+      for (let i = 0; i < WARM_UP; i++) { await layer.step(); await alone?.step(); }
       await peak();
       for (let i = 0; i < steps; i++) {
         done.push(await layer.step());
+        if (alone) alone_ms.push(await alone.step());
         if (i === steps >> 1) await peak();
       }
       await peak();
@@ -85,9 +96,11 @@ export async function measureLayer(work: LayerWork, { steps, device, threads = a
         tokens_per_s: (1000 * work.tokens) / step_ms.median, step_ms,
         useful_gflops: usefulFlops(work, last.kept) / step_ms.median / 1e6, fma_peak_gflops: native && median(peaks),
         peak_bytes: { planned: layer.plannedBytes, rss: resident().peak - start }, compile_ms: layer.compileMs,
+        ...(alone && { products_ms: spread(alone_ms) }), ...(profile && { kernels: await layer.profile(steps), limits: await machineLimits(threads) }),
         loss: last.loss, load: last.load, dropped: 1 - last.kept / (work.tokens * work.topK),
       };
     } finally {
+      alone?.close();
       layer.close();
     }
   } finally {
@@ -99,10 +112,12 @@ function describe(r: LayerResult): string {
   const f = (x: number): string => x.toFixed(2), of = r.fma_peak_gflops === null ? '' : `, ${(100 * r.useful_gflops / r.fma_peak_gflops).toFixed(1)}% of the peak of ${f(r.fma_peak_gflops)}`;
   const busiest = r.load.length === 0 ? '' : `; the busiest expert has ${(100 * Math.max(...r.load) / r.tokens).toFixed(1)}% of the tokens`;
   return [
-    `${r.experts === 0 ? 'dense network' : `${r.experts} experts, top-${r.topK}, ${r.dispatch}, ${r.capacity === 'dropless' ? 'dropless' : `capacity factor ${r.capacity}`}`}; ${r.tokens} tokens, width ${r.dModel}, hidden ${r.dFf}, ${r.activation}; ${r.pass}${r.pass === 'train' ? `, ${r.optimizer}${r.eager ? ', eager' : ''}` : ''}`,
+    `${r.experts === 0 ? 'dense network' : `${r.experts} experts, top-${r.topK}, ${r.dispatch}, ${r.capacity === 'dropless' ? 'dropless' : `capacity factor ${r.capacity}${r.overflow === 'spill' ? ', the rest spilled' : ''}`}`}; ${r.tokens} tokens, width ${r.dModel}, hidden ${r.dFf}, ${r.activation}; ${r.pass}${r.pass === 'train' ? `, ${r.optimizer}${r.eager ? ', eager' : ''}` : ''}`,
     `${r.device}, threads: ${r.threads}; compiled in ${f(r.compile_ms)} ms`,
     `step ${f(r.step_ms.median)} ms median, ${f(r.step_ms.min)} min, ${f(r.step_ms.max)} max over ${r.steps}: ${count(r.tokens_per_s)} tokens/s`,
     `useful ${f(r.useful_gflops)} GFLOP/s${of}${busiest}${r.dropped > 0 ? `; ${(100 * r.dropped).toFixed(1)}% of the choices were dropped` : ''}`,
     `memory: planned ${bytes(r.peak_bytes.planned)}, resident at most ${bytes(r.peak_bytes.rss)} above the start`,
+    ...(r.products_ms ? [`its products alone, with equal loads: ${f(r.products_ms.median)} ms median, ${f(r.products_ms.min)} min: the step reaches ${(100 * r.products_ms.median / r.step_ms.median).toFixed(1)}% of their speed`] : []),
+    ...(r.kernels ? ['', kernelTable(r.kernels, r.limits ?? null)] : []),
   ].join('\n');
 }

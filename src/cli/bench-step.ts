@@ -6,13 +6,12 @@ import { openSession } from '../train/open.ts';
 import { median } from './bench-gemm.ts';
 import { spread } from './bench-layer.ts';
 import type { TrainFlags } from './flags.ts';
-import { bytes, count, table } from './format.ts';
+import { bytes, count } from './format.ts';
 import { exampleBatch } from './inspect.ts';
+import { byKernel, kernelTable, machineLimits } from './kernel-times.ts';
 import { resident, startPeak } from './resident.ts';
 
 export interface BenchStepFlags extends TrainFlags { readonly steps: number; readonly profile?: boolean }
-
-interface KernelTime { readonly ops: string; readonly scope: string; steps: number; ns: number; flops: number; bytes: number }
 
 const WARM_UP = 5;
 
@@ -49,9 +48,9 @@ export async function benchStep(file: string | undefined, { steps, profile, json
       ...(onDevice && { kernels_ms: inside, call_ms: Math.min(...calls), outside_kernels: (median(outside) + beyond) / median(ms), gflops: flopsOf(onDevice.loaded) / median(ms) / 1e6 }),
       bytes: session.bytes(), peak_bytes: { planned: program.bytes.arena + program.bytes.io + program.bytes.constants + executor.stateBytes(), rss: resident().peak - start }, compile_ms,
     };
-    const kernels = onDevice && profile ? byKernel(onDevice.loaded, times, steps) : [];
+    const kernels = onDevice && profile ? byKernel(onDevice.loaded, times, steps) : [], limits = profile ? await machineLimits(executor.threads) : null;
     if (json) {
-      process.stdout.write(`${JSON.stringify({ ...result, ...(profile && { kernels }) })}\n`);
+      process.stdout.write(`${JSON.stringify({ ...result, ...(profile && { kernels, limits }) })}\n`);
       return;
     }
     const f = (x: number): string => x.toFixed(2);
@@ -60,7 +59,7 @@ export async function benchStep(file: string | undefined, { steps, profile, json
       `step ${f(result.step_ms.median)} ms median, ${f(result.step_ms.min)} min, ${f(result.step_ms.max)} max over ${steps}: ${count(result.tokens_per_s)} tokens/s`,
       ...(onDevice ? [`kernels ${f(inside)} ms, the call ${f(Math.min(...calls))} ms (best of each); outside kernels ${(100 * (result.outside_kernels ?? 0)).toFixed(1)}% of a step; ${f(result.gflops ?? 0)} GFLOP/s over all`] : []),
       `memory: arena ${bytes(result.bytes.arena)}, parameters ${bytes(result.bytes.params)}, optimiser ${bytes(result.bytes.optimiser)}`,
-      ...(kernels.length > 0 ? ['', kernelTable(kernels)] : []), '',
+      ...(kernels.length > 0 ? ['', kernelTable(kernels, limits)] : []), '',
     ].join('\n'));
   } finally {
     await session.close();
@@ -68,26 +67,3 @@ export async function benchStep(file: string | undefined, { steps, profile, json
 }
 
 const flopsOf = ({ program }: LoadedProgram): number => program.steps.reduce((n, s) => n + s.flops, 0);
-
-/** Time per kind of kernel and place in the model, layers taken together; means over `runs`. */
-function byKernel({ program }: LoadedProgram, ns: Float64Array, runs: number): KernelTime[] {
-  const rows = new Map<string, KernelTime>();
-  program.steps.forEach((step, i) => {
-    const ops = step.ops.join('+'), scope = (step.scope ?? '').replace(/\.\d+/g, '.*'), key = `${ops} ${scope}`;
-    const row = rows.get(key) ?? { ops, scope, steps: 0, ns: 0, flops: 0, bytes: 0 };
-    rows.set(key, row);
-    row.steps++;
-    row.ns += ns[i] / runs;
-    row.flops += step.flops;
-    row.bytes += [...new Set(step.buffers)].reduce((n, b) => n + program.tensors[b].bytes, 0);
-  });
-  return [...rows.values()].sort((a, b) => b.ns - a.ns);
-}
-
-function kernelTable(rows: readonly KernelTime[]): string {
-  const total = rows.reduce((n, r) => n + r.ns, 0), shown = 48;
-  const cut = (s: string): string => (s.length > shown ? `${s.slice(0, shown - 1)}…` : s);
-  return table(['share', 'ms', 'steps', 'GFLOP/s', 'bytes', 'GB/s', 'kernel', 'in'], rows.map((r) => [
-    `${((100 * r.ns) / total).toFixed(1)}%`, (r.ns / 1e6).toFixed(3), String(r.steps), (r.flops / r.ns).toFixed(1), count(r.bytes), (r.bytes / r.ns).toFixed(1), cut(r.ops), r.scope,
-  ]));
-}

@@ -11,6 +11,7 @@ import { benchStep, type BenchStepFlags } from './bench-step.ts';
 import { data, device, json, modelFlags, real, threads, whole, wholeList } from './flags.ts';
 import { OPTIMIZERS, PASSES } from './layer-work.ts';
 import { ACTIVATIONS } from '../nn/moe/experts.ts';
+import { OVERFLOWS } from '../nn/moe/routing.ts';
 import { DISPATCHES } from '../nn/moe/strategies.ts';
 
 export function addBench(program: Command): void {
@@ -30,6 +31,8 @@ export function addBench(program: Command): void {
   layerFlags(bench.command('layer').description('One mixture-of-experts layer: steps, useful FLOPs against the peak, memory. A training step includes the gradient to the layer\'s input.'))
     .option('--experts <n>', 'experts; 0: a dense network of the same active FLOPs', whole(0), 8)
     .option('--steps <n>', 'steps to measure, after some to warm up', whole(1), 20)
+    .option('--products', 'in turns with the layer\'s matrix products alone')
+    .option('--profile', 'a table of the kernels')
     .action((flags: LayerFlags) => benchLayer(flags));
   layerFlags(bench.command('memory').description('The largest number of experts that trains within a budget: each number tried in a process of its own whose memory is watched.'))
     .requiredOption('--budget <MiB>', 'memory above what the process has before any parameter exists', whole(1))
@@ -61,6 +64,7 @@ function layerFlags(command: Command): Command {
     .option('--d-ff <n>', 'hidden width of an expert', whole(1), 1024)
     .option('--top-k <n>', 'experts that a token goes to', whole(1), 2)
     .option('--capacity-factor <c>', 'rows that an expert may get, over its even share; or dropless', capacityOf, 'dropless')
+    .addOption(new Option('--overflow <name>', 'what becomes of rows beyond that').choices(OVERFLOWS).default('drop'))
     .addOption(new Option('--dispatch <name>', 'how tokens get to experts').choices(DISPATCHES).default('ragged'))
     .option('--skew <s>', 'the router prefers expert e by -S ln(e + 1)', real(0), 0)
     .addOption(new Option('--activation <name>', 'between the two products').choices(ACTIVATIONS).default('relu'))

@@ -1,6 +1,8 @@
 // Flags that several commands share, and what they mean. In: texts of the command line; out: numbers, or a usage error.
 import { InvalidArgumentError, Option, type Command } from 'commander';
 import { DEVICES } from '../session/platform.ts';
+import { messageOf } from '../recompile/pending.ts';
+import { policies, POLICY_NAMES } from '../recompile/policies.ts';
 import type { Overrides } from '../train/configure.ts';
 import type { Config } from '../train/schema.ts';
 
@@ -24,6 +26,14 @@ export const MAX_SEED = 0xffffffff;
 export const device = (): Option => new Option('--device <name>', 'where to run (default: auto, which is native where a C compiler is found, else wasm)').choices(DEVICES);
 export const threads = (): Option => new Option('--threads <n>', 'CPU threads (default: all cores); no number depends on it').argParser(whole(1, 256));
 export const json = (): Option => new Option('--json', 'JSON on stdout, one object a line, and nothing else');
+/** `fallback`: where no config has the setting. */
+export const recompile = (fallback?: string): Option => {
+  const option = new Option('--recompile <names>', `policies that recompile the run: auto (as far as no result changes), off, or some of ${POLICY_NAMES.join(',')}${fallback === undefined ? ' (default: auto)' : ''}`);
+  return fallback === undefined ? option : option.default(fallback).argParser((text) => {
+    try { policies(text); } catch (error) { throw new InvalidArgumentError(messageOf(error)); }
+    return text;
+  });
+};
 export const data = (): Option => new Option('--data <path...>', 'text: files, folders or globs');
 
 /** What makes the default language model. */
@@ -75,4 +85,5 @@ export interface OpenFlags {
   readonly device?: Config['device'];
   readonly threads?: number;
   readonly json?: boolean;
+  readonly recompile: string;
 }

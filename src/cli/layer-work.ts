@@ -1,21 +1,21 @@
 // One mixture-of-experts layer as a program of its own: what `dynamoe bench layer`, `bench memory` and bench/compare time. In: sizes; out:
 // steps on a device. A training step is forward, backward with the gradient to the layer's input (a layer inside a model must have
 // it), and the optimiser's update; the loss is the mean squared error to a random target. Input, target and weights are random.
-import { Stream } from '../base/random.ts';
 import { UserError } from '../base/errors.ts';
-import type { TypedArray } from '../base/dtype.ts';
 import { grad } from '../grad/grad.ts';
 import { gelu } from '../graph/ops/gelu.ts';
+import { matmul } from '../graph/ops/matmul.ts';
 import { mul } from '../graph/ops/mul.ts';
 import { relu } from '../graph/ops/relu.ts';
 import { silu } from '../graph/ops/silu.ts';
 import type { Graph } from '../graph/graph.ts';
 import type { Tensor } from '../graph/tensor.ts';
-import { elements } from '../base/shape.ts';
+import { sizes } from '../base/shape.ts';
 import { Linear } from '../nn/linear.ts';
 import { meanSquaredError } from '../nn/loss.ts';
 import type { Activation } from '../nn/moe/experts.ts';
 import { MoE } from '../nn/moe/moe.ts';
+import type { Overflow } from '../nn/moe/routing.ts';
 import type { Dispatch } from '../nn/moe/strategies.ts';
 import { adam } from '../optim/adam.ts';
 import type { Optimizer } from '../optim/optimizer.ts';
@@ -26,8 +26,9 @@ import { node } from '../session/node.ts';
 import type { DeviceName } from '../session/platform.ts';
 import type { Model } from '../session/step.ts';
 import { nameParameters } from '../trace/module.ts';
-import { initialValue } from '../trace/parameter.ts';
+import { initialParts, Parameter } from '../trace/parameter.ts';
 import { call } from '../trace/trace.ts';
+import { byKernel, type KernelTime } from './kernel-times.ts';
 
 export const OPTIMIZERS = ['sgd', 'adam'] as const;
 export const PASSES = ['train', 'forward'] as const;
@@ -40,8 +41,10 @@ export interface LayerWork {
   /** 0: a dense feed-forward network of width topK * dFf, which has the same active FLOPs. */
   readonly experts: number;
   readonly topK: number;
-  /** A factor on the even share of rows; what is beyond is dropped. */
+  /** A factor on the even share of rows. */
   readonly capacity: 'dropless' | number;
+  /** What becomes of what is beyond. */
+  readonly overflow: Overflow;
   readonly dispatch: Dispatch;
   /** The router's bias for expert e (0, 1, ...) is -skew ln(e + 1), so that loads follow a power law. */
   readonly skew: number;
@@ -79,13 +82,13 @@ class Dense {
   }
 }
 
-export function layerOf({ dModel, dFf, experts, topK, activation, capacity, dispatch }: LayerWork): Model {
+export function layerOf({ dModel, dFf, experts, topK, activation, capacity, overflow, dispatch }: LayerWork): Model {
   if (experts === 0) return new Dense(dModel, topK * dFf, activation);
   // Without losses of its own: other systems' layers, which this one is compared with, have none.
-  return new MoE({ dModel, experts, topK, hidden: dFf, activation, capacity, dispatch, balance: 0, zLoss: 0 });
+  return new MoE({ dModel, experts, topK, hidden: dFf, activation, capacity, overflow, dispatch, balance: 0, zLoss: 0 });
 }
 
-const TARGET = 'target', INPUT = 'x', INPUT_GRAD = 'x.grad';
+const TARGET = 'target', INPUT = 'x', INPUT_GRAD = 'x.grad', ROUTER = 'router.weight';
 
 /** The graph of a step. Input and target are states, as they would be values on the device inside a model. */
 export function layerGraph(model: Model, work: LayerWork, optimizer: Optimizer): Graph {
@@ -102,17 +105,20 @@ export function layerGraph(model: Model, work: LayerWork, optimizer: Optimizer):
   return training ? trainingGraph(forward, optimizer, [...named.parameters.keys()]) : forward;
 }
 
-/** Values of the states before the first step. Column 0 of x is 1, so that row 0 of the router's weight is its bias. */
-function valueOf(name: string, length: number, { dModel, experts, skew }: LayerWork, initial: () => TypedArray): TypedArray {
-  if (name === INPUT_GRAD) return new Float32Array(length);
-  if (name === INPUT || name === TARGET) {
-    const values = new Stream(0, name).normals(0, 1, new Float32Array(length));
-    if (name === INPUT && skew !== 0) for (let i = 0; i < length; i += dModel) values[i] = 1;
-    return values;
-  }
-  const values = initial();
-  if (name === 'router.weight' && skew !== 0) for (let e = 0; e < experts; e++) values[e] = -skew * Math.log(e + 1);
-  return values;
+/** The products of the layer's step alone, with equal loads: what its own matrix products would take if nothing else were to be done. */
+export function productsGraph({ tokens, dModel: d, dFf: hidden, experts, topK, activation, pass }: LayerWork): Graph {
+  const groups = Math.max(1, experts), rows = experts === 0 ? tokens : Math.ceil((tokens * topK) / experts), inner = experts === 0 ? hidden * topK : hidden;
+  const up = activation === 'swiglu' ? 2 * inner : inner, none = { parameters: new Map(), paths: new Map() };
+  return traceGraph(none, false, (t) => {
+    const given = (name: string, ...shape: number[]): Tensor => t.state(name, { dtype: 'float32', shape: [groups, ...shape] });
+    const x = given('x', rows, d), w1 = given('w1', d, up), h = given('h', rows, inner), w2 = given('w2', inner, d);
+    const made: [string, Tensor][] = [['h.made', matmul(x, w1)], ['y.made', matmul(h, w2)]];
+    if (pass === 'train') {
+      const dh = given('dh', rows, up), dy = given('dy', rows, d);
+      made.push(['dh.made', matmul(dy, w2, { transB: true })], ['dw2', matmul(h, dy, { transA: true })], ['dx', matmul(dh, w1, { transB: true })], ['dw1', matmul(x, dh, { transA: true })]);
+    }
+    for (const [name, y] of made) t.update(t.state(name, y.type), y);
+  });
 }
 
 export interface LayerStep {
@@ -125,6 +131,11 @@ export interface LayerStep {
 }
 
 export interface OpenLayer { readonly device: DeviceName; readonly threads: number; readonly say: (line: string) => void }
+
+async function openDevice(name: DeviceName, threads: number, say: (line: string) => void): Promise<ProgramExecutor> {
+  if (name === 'reference') throw new UserError('bench layer: the reference has no kernels', '--device native or wasm');
+  return new ProgramExecutor(await node.open(name, { threads, memory: node.freeMemory(), say }));
+}
 
 /** A layer on a device, ready to step. */
 export class LayerBench {
@@ -146,9 +157,7 @@ export class LayerBench {
 
   /** `opened` is called when the device is there and nothing of the model is: where memory starts to count. */
   static async open(work: LayerWork, { device: name, threads, say }: OpenLayer, opened: () => void = () => undefined): Promise<LayerBench> {
-    if (name === 'reference') throw new UserError('bench layer: the reference has no kernels', '--device native or wasm');
-    const model = layerOf(work), device = await node.open(name, { threads, memory: node.freeMemory(), say });
-    const executor = new ProgramExecutor(device), { eager } = work, lr = 1e-3;
+    const model = layerOf(work), executor = await openDevice(name, threads, say), { device } = executor, { eager } = work, lr = 1e-3;
     const optimizer = work.optimizer === 'sgd' ? sgd({ lr, eager }) : adam({ lr, eager });
     try {
       opened();
@@ -180,6 +189,53 @@ export class LayerBench {
     return { ms, loss, load: Array.from(out['load']?.data ?? []), kept: tokens * topK - dropped };
   }
 
+  /** Mean times of the kernels over some steps, one kernel after the other. */
+  async profile(runs: number): Promise<KernelTime[]> {
+    let total = new Float64Array(this.#loaded.program.steps.length);
+    for (let i = 0; i < runs; i++) {
+      const { ns } = await this.executor.device.profile(this.#loaded.bound);
+      total = total.map((t, k) => t + ns[k]);
+    }
+    return byKernel(this.#loaded, total, runs);
+  }
+
+  close(): void { this.executor.close(); }
+}
+
+/** The layer's products on a device. */
+export class ProductsBench {
+  readonly executor: ProgramExecutor;
+  readonly #loaded: LoadedProgram;
+  private constructor(executor: ProgramExecutor, loaded: LoadedProgram) {
+    this.executor = executor;
+    this.#loaded = loaded;
+  }
+
+  static async open(work: LayerWork, { device: name, threads, say }: OpenLayer): Promise<ProductsBench> {
+    const executor = await openDevice(name, threads, say);
+    try {
+      const compiled = compileGraph(productsGraph(work));
+      await executor.device.compile(compiled.kernels);
+      checkMemory(compiled);
+      for (const { name, value } of compiled.graph.inputs) {
+        const type = compiled.graph.types[value];
+        executor.setState(name, type, null);
+        for (const { at, data } of initialParts(new Parameter(sizes(type.shape), { kind: 'uniform', bound: 1 }), name, 0)) executor.setPart(name, at, data);
+      }
+      return new ProductsBench(executor, executor.load(compiled.program));
+    } catch (error) {
+      executor.close();
+      throw error;
+    }
+  }
+
+  /** Milliseconds of all products, one after the other. */
+  async step(): Promise<number> {
+    const start = performance.now();
+    await this.executor.run(this.#loaded, {});
+    return performance.now() - start;
+  }
+
   close(): void { this.executor.close(); }
 }
 
@@ -196,11 +252,16 @@ function setStates(executor: ProgramExecutor, model: Model, work: LayerWork, { g
   executor.reserve(program);
   for (const { name, value, kind } of graph.inputs) {
     if (kind !== 'state') continue;
-    const type = graph.types[value], p = parameters.get(name);
-    // What is no parameter, input or target is the optimiser's, and starts at 0.
-    const known = p !== undefined || name === INPUT || name === TARGET;
-    executor.setState(name, type, known ? valueOf(name, elements(type.shape), work, () => (p ? initialValue(p, name, 0) : new Float32Array(0))) : null);
+    const type = graph.types[value], given = name === INPUT || name === TARGET;
+    const p = given ? new Parameter(sizes(type.shape), { kind: 'normal', std: 1 }) : parameters.get(name);
+    executor.setState(name, type, null);
+    // What is no parameter, input or target is the optimiser's or the input's gradient, and starts at 0.
+    if (p) for (const { at, data } of initialParts(p, name, 0)) executor.setPart(name, at, data);
   }
+  if (work.skew === 0 || !parameters.has(ROUTER)) return;
+  // Column 0 of x is 1, so that row 0 of the router's weight is its bias.
+  for (let t = 0; t < work.tokens; t++) executor.setPart(INPUT, t * work.dModel, Float32Array.of(1));
+  executor.setPart(ROUTER, 0, Float32Array.from({ length: work.experts }, (_, e) => -work.skew * Math.log(e + 1)));
 }
 
 const sum = (values: Iterable<number>): number => { let n = 0; for (const v of values) n += v; return n; };

@@ -40,10 +40,10 @@ function evaluated({ step, val_loss: loss, metrics }: EvalEvent, unit: StartEven
 }
 
 /** One line of a decision: what changed, why, and what it brought. */
-function recompiled({ step, effect, rule, class: kind, reason, changes, kept, error, ratio, compile_ms, stall_ms }: RecompileEvent): string {
-  const what = changes.map((c) => `${c.path}.${c.knob}`).join(', '), cost = `compiled in ${compile_ms.toFixed(0)} ms, waited ${stall_ms.toFixed(1)} ms`;
-  const end = error ?? (kept ? `from step ${effect ?? step} on` : 'undone: it was slower');
-  return `recompile ${rule} (${kind ?? '-'}) at step ${step}: ${what || 'nothing'}; ${reason}; ${end}${ratio ? `, ${ratio.median.toFixed(2)}x as fast` : ''}; ${cost}`;
+export function recompiled({ during, step, effect, rule, class: kind, reason, changes, kept, error, ratio, compile_ms, stall_ms }: RecompileEvent): string {
+  const what = changes.map((c) => `${c.path}.${c.knob}`).join(', '), unit = during === 'inference' ? 'run' : 'step', cost = `compiled in ${compile_ms.toFixed(0)} ms, waited ${stall_ms.toFixed(1)} ms`;
+  const end = error ?? (kept ? `from ${unit} ${effect ?? step} on` : 'undone: it was slower');
+  return `recompile ${rule} (${kind ?? '-'}) at ${unit} ${step}: ${what || 'nothing'}; ${reason}; ${end}${ratio ? `, ${ratio.median.toFixed(2)}x as fast` : ''}; ${cost}`;
 }
 
 const auxText = (aux: StepEvent['aux']): string => {

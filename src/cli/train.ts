@@ -3,7 +3,6 @@ import { randomBytes } from 'node:crypto';
 import { join } from 'node:path';
 import { Option, type Command } from 'commander';
 import { storedSettings } from '../io/run-folder.ts';
-import { POLICY_NAMES } from '../recompile/policies.ts';
 import { configure, parseSettings, rebuild, resumeSettings, type Configured } from '../train/configure.ts';
 import type { DoneEvent } from '../train/events.ts';
 import { ConfigError } from '../train/schema.ts';
@@ -13,7 +12,7 @@ import type { Logger } from '../train/logger.ts';
 import { tensorBoard } from '../train/tensorboard.ts';
 import { openPage } from './dash.ts';
 import { Exit } from './fail.ts';
-import { dash, data, device, json, MAX_SEED, modelFlags, noAuth, threads, whole, type DashFlags, type TrainFlags } from './flags.ts';
+import { dash, data, device, json, MAX_SEED, modelFlags, noAuth, recompile, threads, whole, type DashFlags, type TrainFlags } from './flags.ts';
 import { openReporter, type Reporter } from './report.ts';
 import { stoppable } from './stop.ts';
 
@@ -30,7 +29,7 @@ export function addTrain(program: Command): void {
     .option('--eval-every <n>', 'steps between validations; 0: only at the end (default: a quarter of the run, at least 100)', whole(0))
     .option('--save-every <n>', 'steps between checkpoints; 0: only at the end (default: about every 10 seconds)', whole(0))
     .addOption(new Option('--accumulate <n>', 'parts of a batch whose gradients are added up (default: 1)').argParser(whole(1)))
-    .option('--recompile <names>', `policies that recompile the run: auto (as far as no result changes), off, or some of ${POLICY_NAMES.join(',')} (default: auto)`)
+    .addOption(recompile())
     .addOption(dash()).addOption(noAuth())
     .option('--tensorboard', "event files for TensorBoard, in the run folder's folder tensorboard")
     .addOption(json());

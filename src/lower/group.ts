@@ -1,8 +1,9 @@
 // Groups stored values into kernels. A kernel is a matmul with an epilogue, a routine, or loops over one shape. A value joins the
 // kernel of a value that it reads element by element (so that the element never leaves the registers), unless something else that
 // it reads must come after that kernel.
-import { elements, sameDim } from '../base/shape.ts';
+import { byteSize, elements, sameDim } from '../base/shape.ts';
 import { dimValues, type Node, type ValueId } from '../graph/graph.ts';
+import { orderTasks, type Ordered } from './order.ts';
 import type { Storage } from './scope.ts';
 import { readInputs } from './store.ts';
 
@@ -33,10 +34,20 @@ export interface Grouping {
 /** What a value's expression reads from memory: at the same element (`same`), or anywhere (`other`). */
 interface Leaves { readonly same: Set<ValueId>; readonly other: Set<ValueId> }
 
+/** An update may be the epilogue of the product that makes its gradient, which then is never stored; or follow it, so that the product
+ * need not wait for the last reader of the old value. What takes less memory is taken. */
 export function groupKernels(storage: Storage): Grouping {
-  const { graph, ops, stored, producers, home, uses } = storage;
+  const fused = groupOnce(storage, true);
+  const updated = new Set(storage.graph.updates.map((u) => u.value));
+  if (!fused.groups.some((g) => g.kind === 'matmul' && g.members.some((v) => updated.has(v)))) return fused;
+  const apart = groupOnce(storage, false);
+  return apart.peak < fused.peak ? apart : fused;
+}
+
+function groupOnce(storage: Storage, fuseUpdates: boolean): Grouping & { readonly peak: number } {
+  const { graph, ops, stored, producers, home, memory, uses } = storage;
   const groupOf = new Map<ValueId, Group>(), groups: Group[] = [];
-  const guards = guardsOf();
+  const guards = guardsOf(), overwrites = new Map(graph.updates.map((u) => [u.value, u.state]));
 
   const aliased = new Set([...uses.pinned].map(home));
 
@@ -57,7 +68,8 @@ export function groupKernels(storage: Storage): Grouping {
     if (g.kind !== 'loops') g.roots = g.members.filter((v) => read.has(v) || uses.pinned.has(v) || aliased.has(v));
   }
   const inPlace = overwriteStates();
-  return { groups: order(groups), inPlace };
+  const { order, peak } = orderGroups();
+  return { groups: order, inPlace, peak };
 
   function add(group: Group): void {
     if (group.unless !== null) group.reads.add(group.unless);
@@ -76,7 +88,7 @@ export function groupKernels(storage: Storage): Grouping {
     }
     // Newest first: the kernel that can take this value without waiting for less.
     const hosts = [...new Set([...same].flatMap((s) => groupOf.get(home(s)) ?? []))].reverse();
-    const host = hosts.find((g) => g.kind !== 'loops' && fits(g, v, guard) && [...same, ...other].every((leaf) => {
+    const host = hosts.find((g) => g.kind !== 'loops' && (fuseUpdates || g.kind === 'map' || !same.has(overwrites.get(v) ?? -1)) && fits(g, v, guard) && [...same, ...other].every((leaf) => {
       const maker = groupOf.get(home(leaf));
       return maker === g ? !other.has(leaf) : maker === undefined || !reaches(maker, g);
     }));
@@ -158,15 +170,15 @@ export function groupKernels(storage: Storage): Grouping {
   /** A state may be overwritten by the kernel that makes its new value, after all that read the old one, if none of those needs the
    * new one. */
   function overwriteStates(): Set<ValueId> {
-    const done = new Set<ValueId>();
+    const done = new Set<ValueId>(), readersOf = new Map<ValueId, Set<Group>>();
+    for (const g of groups) for (const leaf of g.reads) readersOf.set(home(leaf), (readersOf.get(home(leaf)) ?? new Set()).add(g));
     for (const { state, value, unless } of graph.updates) {
       const writer = groupOf.get(value);
       if (!writer || !soleUse(value) || writer.kind === 'loops') continue;
       // What else needs the value needs it even where the update is not to be: the kernel runs, and the state waits for a copy.
       if (writer.unless !== unless) continue;
-      const reads = (set: ReadonlySet<ValueId>): boolean => [...set].some((leaf) => home(leaf) === state);
-      if (reads(writer.elsewhere)) continue;
-      const readers = groups.filter((g) => g !== writer && reads(g.reads));
+      if ([...writer.elsewhere].some((leaf) => home(leaf) === state)) continue;
+      const readers = [...readersOf.get(state) ?? []].filter((g) => g !== writer);
       if (readers.some((g) => reaches(g, writer))) continue;
       for (const g of readers) writer.after.add(g);
       done.add(value);
@@ -176,10 +188,11 @@ export function groupKernels(storage: Storage): Grouping {
 
   function leavesOf(v: ValueId, routine: boolean): Leaves {
     const leaves: Leaves = { same: new Set(), other: new Set() };
-    const seen = new Set<string>();
+    const seen = new Set<number>();
     const visit = (value: ValueId, same: boolean, top: boolean): void => {
-      if (seen.has(`${value}${same}`)) return;
-      seen.add(`${value}${same}`);
+      const key = 2 * value + Number(same);
+      if (seen.has(key)) return;
+      seen.add(key);
       const node = producers[value];
       for (const d of graph.types[value].shape) if (typeof d !== 'number') leaves.other.add(d.kind === 'bounded' ? d.count : d.offsets);
       if (!node || (stored.has(value) && !top)) {
@@ -199,16 +212,14 @@ export function groupKernels(storage: Storage): Grouping {
     return graph.outputs.every((o) => o.value !== v) && graph.updates.filter((u) => u.value === v).length === 1;
   }
 
-  /** Depth-first from the first group on: each group after what it reads. */
-  function order(all: readonly Group[]): Group[] {
-    const sorted: Group[] = [], done = new Set<Group>();
-    const visit = (g: Group): void => {
-      if (done.has(g)) return;
-      done.add(g);
-      before(g).forEach(visit);
-      sorted.push(g);
-    };
-    all.forEach(visit);
-    return sorted;
+  function orderGroups(): Ordered<Group> {
+    // Results lie elsewhere; what is copied to its state at the end lives that long.
+    const elsewhere = new Set(graph.outputs.map((o) => memory(o.value))), copied = new Set(graph.updates.flatMap((u) => (inPlace.has(u.value) ? [] : [memory(u.value)])));
+    const arena = (v: ValueId): boolean => groupOf.has(v) && !elsewhere.has(v) && !inPlace.has(v);
+    return orderTasks(groups.map((g) => {
+      const reads = [...new Set([...g.reads].map(memory))].filter((v) => arena(v) && !copied.has(v) && groupOf.get(v) !== g);
+      const makes = g.roots.filter((v) => arena(v) && memory(v) === v);
+      return { of: g, before: before(g), makes, reads, overwrites: g.kind === 'loops' ? [] : reads.filter((v) => !g.elsewhere.has(v)) };
+    }), (v) => byteSize(graph.types[v]));
   }
 }

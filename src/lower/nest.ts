@@ -138,8 +138,9 @@ function hoistValues(e: Exprs, values: readonly Expr[], inner: ReadonlySet<Expr>
 }
 
 export function hoistInvariants(e: Exprs, items: readonly Item[], inner: ReadonlySet<Expr>, locals: Local[]): { before: Stmt[]; items: Item[] } {
-  const { before, values } = hoistValues(e, items.map((i) => i.value), inner, locals);
-  return { before, items: items.map((i, n) => ({ ...i, value: values[n] })) };
+  // Where they are stored too: an index is then the same expression in what is read and what is written.
+  const { before, values } = hoistValues(e, items.flatMap((i) => [i.value, i.at]), inner, locals);
+  return { before, items: items.map((i, n) => ({ ...i, value: values[2 * n], at: values[2 * n + 1] })) };
 }
 
 /** One step of a reduction; a largest element that is NaN stays. */

@@ -1,6 +1,7 @@
 // The policy adaptCapacity: each expert gets the room that its load needs, from quantiles of what it got (the paper's author set such
 // capacities by hand, epoch by epoch). It changes results where the layer drops, and none where it spills.
 import type { LayerStats } from '../observe/run-stats.ts';
+import { ExpertBank } from '../nn/moe/experts.ts';
 import type { MoE } from '../nn/moe/moe.ts';
 import { factorsOf, layersOf, timeToLook } from './modules.ts';
 import type { Rule } from './rule.ts';
@@ -28,9 +29,9 @@ export function neededFactors(layer: LayerStats, { quantile = 0.95, margin = 0.0
 export function adaptCapacity(options: AdaptCapacityOptions = {}): Rule<object> {
   const { saves = 0.1, cooldown = 100 } = options;
   const wanted = (moe: MoE, layer: LayerStats): number[] | null => {
-    // A ragged layer that spills computes the rows that came, whatever their bound.
+    // Ragged modules that spill compute the rows that came, whatever their bound. A bank computes spilled rows twice, and plans for the bound.
     const has = factorsOf(moe, layer.experts);
-    if (!has || (moe.dispatch === 'ragged' && moe.overflow === 'spill')) return null;
+    if (!has || (moe.dispatch === 'ragged' && moe.overflow === 'spill' && !(moe.experts instanceof ExpertBank))) return null;
     const need = neededFactors(layer, options);
     const total = (list: readonly number[]): number => list.reduce((a, b) => a + b, 0);
     return need.some((n, e) => n > has[e]) || total(need) < (1 - saves) * total(has) ? need : null;

@@ -17,6 +17,8 @@ export interface Executor<R extends Runnable = Runnable> {
   readonly threads: number;
   /** Creates a state or replaces its value; null is 0 everywhere. */
   setState(name: string, type: TensorType, value: HostTensor['data'] | null): void;
+  /** Replaces the elements of a state from `at` on. */
+  setPart(name: string, at: number, data: HostTensor['data']): void;
   getState(name: string): HostTensor;
   stateNames(): string[];
   stateBytes(): number;
@@ -35,6 +37,13 @@ export function checkInput(name: string, type: TensorType, data: TypedArray | un
     throw new UserError(`input ${name}: expected ${showType(type)} as ${want.constructor.name}, got ${data.constructor.name} of ${data.length}`);
   }
   return data;
+}
+
+/** Throws where a part does not lie in its state. */
+export function checkPart(name: string, type: TensorType, at: number, data: TypedArray): TypedArray {
+  const want = hostArray(type.dtype, 0);
+  if (at >= 0 && at + data.length <= elements(type.shape) && data.constructor === want.constructor) return data;
+  throw new UserError(`state ${name}: ${data.length} elements of ${data.constructor.name} from ${at} on are no part of ${showType(type)}`);
 }
 
 export const hostOf = (type: TensorType, data: TypedArray): HostTensor => ({ dtype: type.dtype, shape: sizes(type.shape), data });

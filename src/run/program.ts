@@ -5,7 +5,7 @@ import type { HostTensor } from '../base/tensor.ts';
 import { byteSize, elements, type TensorType } from '../base/shape.ts';
 import type { Bound, Device, Memory } from '../device/device.ts';
 import type { Program } from '../plan/program.ts';
-import { checkInput, hostOf, type Executor, type Runnable } from './executor.ts';
+import { checkInput, checkPart, hostOf, type Executor, type Runnable } from './executor.ts';
 
 interface State { readonly type: TensorType; readonly memory: Memory }
 
@@ -39,6 +39,11 @@ export class ProgramExecutor implements Executor<LoadedProgram> {
       if (value === null) return; // fresh memory is 0
     }
     this.device.write(state.memory.address, checkInput(name, state.type, value ?? hostArray(state.type.dtype, elements(state.type.shape))));
+  }
+
+  setPart(name: string, at: number, data: TypedArray): void {
+    const { type, memory } = this.#state(name);
+    this.device.write(memory.address + at * data.BYTES_PER_ELEMENT, checkPart(name, type, at, data));
   }
 
   getState(name: string): HostTensor {

@@ -8,7 +8,7 @@ import type { OpTable } from '../graph/builder.ts';
 import type { Graph, GraphInput, Node, ValueId } from '../graph/graph.ts';
 import { ops as allOps } from '../graph/ops/index.ts';
 import type { RefCall } from '../graph/op.ts';
-import { checkInput, hostOf, type Executor, type Runnable } from './executor.ts';
+import { checkInput, checkPart, hostOf, type Executor, type Runnable } from './executor.ts';
 
 export interface ReferenceRunnable extends Runnable { readonly graph: Graph }
 
@@ -28,6 +28,11 @@ export class ReferenceExecutor implements Executor<ReferenceRunnable> {
   setState(name: string, type: TensorType, given: TypedArray | null): void {
     const value = given ?? hostArray(type.dtype, elements(type.shape));
     this.#states.set(name, { type, data: toReference(name, this.#states.get(name)?.type ?? type, value) });
+  }
+
+  setPart(name: string, at: number, data: TypedArray): void {
+    const state = this.#state(name);
+    state.data.set(checkPart(name, state.type, at, data), at);
   }
 
   /** Float states as float64. */

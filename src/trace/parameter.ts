@@ -29,11 +29,20 @@ export class Parameter {
 }
 
 /** Starting value of a parameter: a pure function of the seed, the parameter's name and the element's index. */
-export function initialValue(p: Parameter, name: string, seed: number): Float32Array {
-  const out = new Float32Array(p.size), stream = new Stream(seed, name);
-  switch (p.init.kind) {
-    case 'constant': return out.fill(p.init.value);
-    case 'normal': return stream.normals(0, p.init.std, out);
-    case 'uniform': for (let i = 0; i < out.length; i++) out[i] = p.init.bound * (2 * stream.uniform(0, i) - 1); return out;
+export const initialValue = (p: Parameter, name: string, seed: number): Float32Array => fillFrom(p, new Stream(seed, name), new Float32Array(p.size), 0);
+
+const PART = 65536; // elements
+
+/** The same part by part, in one array that is used again: a whole array for each parameter would stay in memory until it is collected. */
+export function* initialParts(p: Parameter, name: string, seed: number): Generator<{ readonly at: number; readonly data: Float32Array }> {
+  const stream = new Stream(seed, name), part = new Float32Array(Math.min(PART, p.size));
+  for (let at = 0; at < p.size; at += PART) yield { at, data: fillFrom(p, stream, part.subarray(0, Math.min(PART, p.size - at)), at) };
+}
+
+function fillFrom({ init }: Parameter, stream: Stream, out: Float32Array, from: number): Float32Array {
+  switch (init.kind) {
+    case 'constant': return out.fill(init.value);
+    case 'normal': return stream.normals(0, init.std, out, from);
+    case 'uniform': for (let i = 0; i < out.length; i++) out[i] = init.bound * (2 * stream.uniform(0, from + i) - 1); return out;
   }
 }

@@ -37,8 +37,8 @@ int64_t dm_alloc(int64_t bytes) {
     if (head) munmap(p, head);
     if (extra > head) munmap(p + head + size, extra - head);
     p += head;
-#ifdef MADV_HUGE_PAGEPAGE
-    madvise(p, size, MADV_HUGE_PAGEPAGE);
+#ifdef MADV_HUGEPAGE
+    madvise(p, size, MADV_HUGEPAGE);
 #endif
   }
   return (int64_t)(intptr_t)p;

@@ -25,6 +25,7 @@ export interface Driver {
   poolDestroy(pool: number): void;
   run(pool: number, steps: number, from: number, to: number, profile: number): Promise<number>;
   fmaPeak(threads: number, seconds: number): Promise<number>;
+  memoryPeak(threads: number): Promise<number>;
 }
 
 type Foreign = ReturnType<ReturnType<typeof koffi.load>['func']>;
@@ -61,6 +62,7 @@ async function load(tool: Toolchain): Promise<Driver> {
   const lib = await loadOrMake(make);
   const run = lib.func('int64_t dm_run(int64_t pool, int64_t steps, int64_t from, int64_t to, int64_t profile)');
   const peak = lib.func('double dm_fma_peak(int threads, double seconds)');
+  const memoryPeak = lib.func('double dm_memory_peak(int threads)');
   const later = <T>(f: Foreign, ...args: unknown[]): Promise<T> => new Promise((resolve, reject) => {
     f.async(...args, (error: unknown, value: T) => { if (error) reject(error instanceof Error ? error : new Error('a foreign call failed')); else resolve(value); });
   });
@@ -79,5 +81,6 @@ async function load(tool: Toolchain): Promise<Driver> {
     poolDestroy: lib.func('void dm_pool_destroy(int64_t pool)') as Driver['poolDestroy'],
     run: async (...args) => Number(await later<number | bigint>(run, ...args)),
     fmaPeak: (...args) => later<number>(peak, ...args),
+    memoryPeak: (threads) => later<number>(memoryPeak, threads),
   };
 }

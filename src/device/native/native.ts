@@ -81,6 +81,9 @@ export class NativeDevice implements Device {
   /** GFLOP/s of fused multiply-adds that this machine reaches on the device's threads. */
   fmaPeak(seconds = 0.2): Promise<number> { return this.#driver.fmaPeak(this.info.threads, seconds); }
 
+  /** GB/s that they read and write, from and to memory; 0: could not be measured. */
+  memoryPeak(): Promise<number> { return this.#driver.memoryPeak(this.info.threads); }
+
   close(): void { this.#driver.poolDestroy(this.#pool); }
 }
 

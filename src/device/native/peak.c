@@ -1,8 +1,10 @@
-// The machine's float32 fused multiply-add peak, measured: independent chains in registers on all threads at once.
+// The machine's limits, measured on all threads at once: float32 fused multiply-adds (independent chains in registers), and bytes to and
+// from memory (a sum of two arrays into a third, each larger than caches: the triad of STREAM, McCalpin 1995).
 #include "gemm.h"
 #include "microkernel.h"
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdlib.h>
 #include <time.h>
 
 #define CHAINS (DM_VL == 4 ? 12 : 14)
@@ -68,4 +70,43 @@ double dm_fma_peak(int threads, double seconds) {
   for (int i = 1; i < threads; i++) pthread_join(id[i], 0);
   sink = sink + p[0].sink;
   return p[0].best;
+}
+
+#define TRIAD (4 << 20)  // floats of each array of a thread
+
+typedef struct { atomic_int *ready; int threads, rounds; float *a; double best; } dm_stream;
+
+static void *stream(void *arg) {
+  dm_stream *p = arg;
+  float *a = p->a, *b = a + TRIAD, *c = b + TRIAD;
+  for (int64_t i = 0; i < 3 * (int64_t)TRIAD; i++) a[i] = 1;
+  for (int r = 0; r < p->rounds; r++) {
+    atomic_fetch_add(p->ready, 1);
+    while (atomic_load(p->ready) < (2 * r + 1) * p->threads) {}
+    double t = now();
+    for (int64_t i = 0; i < TRIAD; i += DM_VL) *(dm_uvec *)(c + i) = *(dm_uvec *)(a + i) + *(dm_uvec *)(b + i);
+    atomic_fetch_add(p->ready, 1);
+    while (atomic_load(p->ready) < (2 * r + 2) * p->threads) {}
+    double rate = 12e-9 * (double)TRIAD * p->threads / (now() - t);
+    if (rate > p->best) p->best = rate;
+  }
+  return 0;
+}
+
+double dm_memory_peak(int threads) {
+  if (threads < 1) threads = 1;
+  if (threads > 256) threads = 256;
+  atomic_int ready = 0;
+  pthread_t id[256];
+  dm_stream p[256];
+  float *all = malloc(sizeof(float) * 3 * TRIAD * (size_t)threads);
+  if (!all) return 0;
+  int started = 1;
+  for (int i = 0; i < threads; i++) p[i] = (dm_stream){&ready, threads, 8, all + (int64_t)i * 3 * TRIAD, 0};
+  for (; started < threads && pthread_create(&id[started], 0, stream, &p[started]) == 0; started++) {}
+  if (started < threads) atomic_store(&ready, 1 << 30);  // too few threads: let the others leave
+  else stream(&p[0]);
+  for (int i = 1; i < started; i++) pthread_join(id[i], 0);
+  free(all);
+  return started < threads ? 0 : p[0].best;
 }
