@@ -35,6 +35,7 @@ test('what is no run is named, and so is a port that cannot be', async (t) => {
   assert.equal(empty.code, 1);
   assert.match(empty.stderr, /holds no run: there is no events\.jsonl in it\n {2}hint: /);
   assert.match((await command('dash', join(folder, 'nowhere'))).stderr, /there is no folder .*nowhere\n {2}hint: /);
+  assert.match((await command('train', '--dash', 'examples/recompile.json')).stderr, /expected a port; a config file goes before --dash/);
   assert.match((await command('dash', folder, '--port', '70000')).stderr, /whole number from 1 to 65535/);
 });
 
