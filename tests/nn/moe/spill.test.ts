@@ -78,7 +78,7 @@ test('memory is planned for the capacities', () => {
     assert.ok(spill('padded', 1) < padded / (experts / 2.6));
     assert.ok(spill('ragged', 1) < 1.25 * ragged);
     assert.ok(spill('ragged', 0.5) < 0.7 * ragged);
-    assert.ok(spill('ragged', 0.25) < 0.42 * ragged);
+    assert.ok(spill('ragged', 0.25) < 0.45 * ragged);
   }
 });
 
