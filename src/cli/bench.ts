@@ -1,12 +1,13 @@
 // dynamoe bench: how fast this machine does it, and in how much memory. `gemm`: one matrix product against the peak; `conv`: convolutions
-// against a product of their size; `layer`: one mixture-of-experts layer; `memory`: how many experts fit; `step`: a training step of a
-// model and its parts; `compile`: a cold start.
-import { Option, type Command } from 'commander';
+// against a product of their size; `layer`: one mixture-of-experts layer; `scaling`: layers of many sizes; `memory`: how many experts fit;
+// `step`: a training step of a model and its parts; `compile`: a cold start.
+import { InvalidArgumentError, Option, type Command } from 'commander';
 import { benchCompile, type BenchCompileFlags } from './bench-compile.ts';
 import { benchConv, type ConvFlags } from './bench-conv.ts';
 import { benchGemm, GEMM_DEVICES, type GemmFlags } from './bench-gemm.ts';
 import { benchLayer, type LayerFlags } from './bench-layer.ts';
 import { benchMemory, type MemoryFlags } from './bench-memory.ts';
+import { benchScaling, CURVES, type Curve, type ScalingFlags } from './bench-scaling.ts';
 import { benchStep, type BenchStepFlags } from './bench-step.ts';
 import { data, device, json, modelFlags, real, threads, whole, wholeList } from './flags.ts';
 import { OPTIMIZERS, PASSES } from './layer-work.ts';
@@ -39,6 +40,12 @@ export function addBench(program: Command): void {
     .option('--most <n>', 'the largest number of experts to try', whole(1, 65536), 4096)
     .option('--steps <n>', 'steps that must go well', whole(1), 3)
     .action((flags: MemoryFlags) => benchMemory(flags));
+  bench.command('scaling').description('How the cost of a layer grows with tokens (64 to 8192), experts (1 to 256), width (64 to 1024) and threads: a table for each.')
+    .option('--curve <list>', `some of ${CURVES.join(',')}`, curveList, [...CURVES])
+    .option('--rounds <n>', 'turns of each layer', whole(1), 5)
+    .addOption(new Option('--device <name>', 'where to run').choices(GEMM_DEVICES).default('auto'))
+    .addOption(threads()).addOption(json())
+    .action((flags: ScalingFlags) => benchScaling(flags));
   const compile = bench.command('compile').description('A cold start in a fresh process: from a model to the end of its first training step.')
     .argument('[config]', 'a .json or .ts file; without it the default language model')
     .addOption(data())
@@ -73,6 +80,14 @@ function layerFlags(command: Command): Command {
     .addOption(new Option('--pass <name>', 'a training step or the forward pass alone').choices(PASSES).default('train'))
     .addOption(new Option('--device <name>', 'where to run').choices(GEMM_DEVICES).default('auto'))
     .addOption(threads()).addOption(json());
+}
+
+function curveList(text: string): Curve[] {
+  return text.split(',').map((name) => {
+    const found = CURVES.find((c) => c === name);
+    if (!found) throw new InvalidArgumentError(`no curve named ${name}; there are ${CURVES.join(', ')}`);
+    return found;
+  });
 }
 
 export const capacityOf = (text: string): number | 'dropless' => (text === 'dropless' ? text : real(0, true)(text));
