@@ -5,7 +5,6 @@
 // and computed costs 1, a choice that is dropped costs as much as makes the quantile the best capacity, and a recompilation costs some
 // steps. Capacities change when the loads of the last 64 steps say that this pays within the horizon: that is the hysteresis.
 import type { LayerStats } from '../observe/run-stats.ts';
-import type { MoE } from '../nn/moe/moe.ts';
 import { factorsOf, layersOf, timeToLook } from './modules.ts';
 import type { Rule } from './rule.ts';
 
