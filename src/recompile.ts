@@ -8,4 +8,5 @@ export { placeExperts, type Placement, type PlacementOptions } from './recompile
 export { policies, policiesFor, POLICY_NAMES } from './recompile/policies.ts';
 export { sparsify, type SparsifyOptions } from './recompile/sparsify.ts';
 export type { Change, ChangeClass, RecompileEvent, Rule } from './recompile/rule.ts';
+export { specialise, type SpecialiseOptions } from './recompile/specialise.ts';
 export type { Decision } from './recompile/pending.ts';

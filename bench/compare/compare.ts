@@ -1,73 +1,110 @@
-// npm run compare: DynaMoE beside what people use today, on this machine. See README.md in this folder.
-//   npm run compare -- --install            the JavaScript peers, once
-//   npm run compare -- --only layer-e8,lm   some of the comparisons
+// npm run compare: DynaMoE beside what people use today, on this machine. See README.md in this folder, and --help.
 import { spawnSync } from 'node:child_process';
-import { writeFileSync } from 'node:fs';
+import { appendFileSync, writeFileSync } from 'node:fs';
 import { availableParallelism, cpus } from 'node:os';
 import { setTimeout as pause } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { othersBetween, refusal, snapshot } from './busy.ts';
+import { capacity, capacityTable } from './capacity.ts';
 import { BusyError, contest } from './contest.ts';
 import { markdown } from './table.ts';
-import { COMPARISONS } from './works.ts';
+import { CAPACITY, COMPARISONS, type Comparison } from './works.ts';
+
+const HELP = `npm run compare -- [flags]: DynaMoE beside PyTorch and others, on this machine, in turns; tables in Markdown
+
+  --list             what is compared, and who takes part
+  --only ID,ID       some of the comparisons
+  --out FILE         each table goes there as soon as it is there (default: stdout)
+  --rounds N         turns of each contestant (default 7)
+  --seconds S        length of a turn, about (default 1)
+  --threads N        (default: all cores)
+  --patience S       seconds to wait for a quiet machine before each comparison, and to try once more where it was not (default 60)
+  --even-if-busy     tables also where other work takes more than a tenth of a core; each says so
+  --install          the JavaScript peers, into bench/compare; for PyTorch: apt-get install python3-torch libopenblas0-openmp
+
+A comparison during which the machine was busy gives no figures; the others go on. Exit code 1 where one was refused.
+All comparisons take about 25 minutes; without a peer that is missing, less.
+`;
 
 const say = (line: string): void => { process.stderr.write(`${line}\n`); };
-const { values } = parseArgs({ options: {
-  install: { type: 'boolean' }, list: { type: 'boolean' }, only: { type: 'string' }, out: { type: 'string' }, 'even-if-busy': { type: 'boolean' },
-  rounds: { type: 'string', default: '7' }, seconds: { type: 'string', default: '1' }, threads: { type: 'string', default: String(availableParallelism()) },
-} });
-
+const IDS = [...COMPARISONS.map((c) => c.id), CAPACITY.id];
 process.exitCode = await main();
 
+interface Options { readonly rounds: number; readonly seconds: number; readonly threads: number; readonly patience: number; readonly evenIfBusy: boolean }
+
 async function main(): Promise<number> {
+  let values;
+  try {
+    ({ values } = parseArgs({ options: {
+      help: { type: 'boolean', short: 'h' }, install: { type: 'boolean' }, list: { type: 'boolean' }, only: { type: 'string' }, out: { type: 'string' }, 'even-if-busy': { type: 'boolean' },
+      rounds: { type: 'string', default: '7' }, seconds: { type: 'string', default: '1' }, threads: { type: 'string', default: String(availableParallelism()) }, patience: { type: 'string', default: '60' },
+    } }));
+  } catch (error) {
+    say(`compare: ${error instanceof Error ? error.message : String(error)}\n\n${HELP}`);
+    return 2;
+  }
+  if (values.help) { process.stdout.write(HELP); return 0; }
   if (values.install) return install();
-  const wanted = values.only?.split(','), unknown = wanted?.find((id) => !COMPARISONS.some((c) => c.id === id));
+  const wanted = values.only?.split(','), unknown = wanted?.find((id) => !IDS.includes(id));
   if (values.list || unknown !== undefined) {
     if (unknown !== undefined) say(`compare: there is no comparison named ${unknown}`);
-    for (const { id, title, contestants } of COMPARISONS) say(`${id}: ${title}\n    ${contestants.map((c) => c.name).join('; ')}`);
+    for (const { id, title, contestants } of [...COMPARISONS, CAPACITY]) say(`${id}: ${title}\n    ${contestants.map((c) => c.name).join('; ')}`);
     return unknown === undefined ? 0 : 2;
   }
-  const [rounds, seconds, threads] = [values.rounds, values.seconds, values.threads].map(Number);
-  if (!(Number.isInteger(rounds) && rounds >= 1 && seconds > 0 && Number.isInteger(threads) && threads >= 1)) {
-    say('compare: --rounds and --threads are whole numbers, --seconds is a number, all above 0');
+  const [rounds, seconds, threads, patience] = [values.rounds, values.seconds, values.threads, values.patience].map(Number);
+  if (!(Number.isInteger(rounds) && rounds >= 1 && seconds > 0 && Number.isInteger(threads) && threads >= 1 && patience >= 0)) {
+    say('compare: --rounds and --threads are whole numbers, --seconds is a number, all above 0; --patience is at least 0');
     return 2;
   }
   if (process.platform !== 'linux') {
     say('compare: only Linux tells how busy the machine is, and how much memory a process took');
     return 1;
   }
-  const evenIfBusy = values['even-if-busy'] ?? false, before = snapshot();
-  await pause(2000);
-  const already = refusal(othersBetween(before, snapshot(), process.pid));
-  if (already !== null && !evenIfBusy) return refuse(already);
+  const options: Options = { rounds, seconds, threads, patience, evenIfBusy: values['even-if-busy'] ?? false }, { out } = values;
+  const write = (text: string): void => { if (out !== undefined) appendFileSync(out, text); else process.stdout.write(text); };
+  if (out !== undefined) writeFileSync(out, '');
+  write([`${new Date().toISOString().slice(0, 10)}, ${cpus()[0].model}, ${availableParallelism()} cores, ${threads} threads, ${rounds} rounds in turns.`,
+    'Memory: peak of the process above what it had with its libraries loaded and no parameter made.', '', ''].join('\n'));
 
-  const parts: string[] = [], versions = new Set<string>();
-  let busiest = 0;
-  for (const comparison of COMPARISONS.filter(({ id }) => wanted?.includes(id) ?? true)) {
-    say(`${comparison.id}: ${comparison.title}`);
-    try {
-      const { entries, peak, others } = await contest(comparison, { rounds, seconds, threads, evenIfBusy, say });
-      parts.push(markdown(comparison, entries, peak));
-      busiest = Math.max(busiest, others.cores);
-      for (const { version } of entries) if (version !== null) versions.add(version);
-    } catch (error) {
-      if (error instanceof BusyError) return refuse(error.message);
-      throw error;
-    }
-  }
-  const quiet = refusal({ cores: busiest, worst: [] }) === null;
-  const text = [
-    ...(quiet ? [] : [`**Not a result**: other work took ${busiest.toFixed(2)} cores while this ran.`, '']),
-    `${new Date().toISOString().slice(0, 10)}, ${cpus()[0].model}, ${availableParallelism()} cores, ${threads} threads; ${[...versions].sort().join('; ')}. ${rounds} rounds in turns; others took at most ${busiest.toFixed(2)} cores.`,
-    'Memory: peak of the process above what it had with its libraries loaded and no parameter made.', '', ...parts].join('\n');
-  if (values.out !== undefined) writeFileSync(values.out, text);
-  else process.stdout.write(text);
-  return 0;
+  let refused = 0;
+  const each = async (id: string, title: string, work: () => Promise<string>, own = options): Promise<void> => {
+    if (wanted && !wanted.includes(id)) return;
+    say(`${id}: ${title}`);
+    const text = await quietly(work, own);
+    if (text === null) refused++;
+    write(`${text ?? `### ${title}\n\nNo figures: the machine was busy.\n`}\n`);
+  };
+  for (const comparison of COMPARISONS) await each(comparison.id, comparison.title, () => compared(comparison, options));
+  // Bytes do not depend on who else is at work.
+  await each(CAPACITY.id, CAPACITY.title, async () => capacityTable(CAPACITY, await capacity(CAPACITY, { threads, say })), { ...options, evenIfBusy: true });
+  return refused > 0 ? 1 : 0;
 }
 
-function refuse(why: string): number {
-  say(`compare: no figures: ${why}\n  hint: stop it, or --even-if-busy for a table that says so`);
-  return 1;
+/** Waits for a quiet machine, and does the work, once more where the machine became busy; null where it stayed so. */
+async function quietly(work: () => Promise<string>, { patience, evenIfBusy }: Options): Promise<string | null> {
+  for (let again = 0; again < 2; again++) {
+    const until = performance.now() + 1000 * patience;
+    for (let before = snapshot(), why: string | null = null; !evenIfBusy; before = snapshot()) {
+      await pause(2000);
+      why = refusal(othersBetween(before, snapshot(), process.pid));
+      if (why === null) break;
+      if (performance.now() > until) { say(`  no figures: ${why}\n  hint: stop it, more --patience, or --even-if-busy for a table that says so`); return null; }
+    }
+    try {
+      return await work();
+    } catch (error) {
+      if (!(error instanceof BusyError)) throw error;
+      say(`  no figures: ${error.message}`);
+    }
+  }
+  return null;
+}
+
+async function compared(comparison: Comparison, options: Options): Promise<string> {
+  const { entries, peak, others } = await contest(comparison, { ...options, say }), versions = [...new Set(entries.flatMap((e) => e.version ?? []))].sort();
+  const busy = refusal({ cores: others.cores, worst: [] }) !== null;
+  return [markdown(comparison, entries, peak), ...(busy ? [`**Not a result**: other work took ${others.cores.toFixed(2)} cores while this ran.`, ''] : []),
+    `${versions.join('; ')}. Peak of fused multiply-adds: ${peak?.toFixed(0) ?? '-'} GFLOP/s. Others took ${others.cores.toFixed(2)} cores.`, ''].join('\n');
 }
 
 /** The JavaScript peers, into this folder. No install script runs: onnxruntime's would fetch CUDA. */

@@ -1,6 +1,7 @@
 // DynaMoE as a contestant: a layer, the small classifier or the language model, in a process of its own. Styles: 'native', 'wasm', with
-// ' eager' (updates fused with gradients) or ' dense' (a dense network of the same active FLOPs) behind; classifiers: ' bank'.
-import { LayerBench, type LayerWork } from '../../src/cli/layer-work.ts';
+// ' eager' (updates fused with gradients), ' dense' (a dense network of the same active FLOPs), ' products' (the layer's matrix products
+// alone, with equal loads) behind; classifiers: ' bank'; ' balanced': without the work's skew.
+import { LayerBench, ProductsBench, type LayerWork } from '../../src/cli/layer-work.ts';
 import { resident, startPeak } from '../../src/cli/resident.ts';
 import { openNative } from '../../src/session/node.ts';
 import type { DeviceName } from '../../src/session/platform.ts';
@@ -15,11 +16,15 @@ let steps: Steps | null = null, start = 0, threads = 1;
 async function open(style: string, work: Work): Promise<Steps> {
   const [device, ...options] = style.split(' ') as [DeviceName, ...string[]], eager = options.includes('eager');
   let loss = NaN;
+  start = startPeak();
+  if (work.kind === 'layer' && options.includes('products')) {
+    const products = await ProductsBench.open(layerWork(work), { device, threads, say });
+    return { loss: () => 0, step: () => products.step() };
+  }
   if (work.kind === 'layer') {
-    const layer = await LayerBench.open({ ...layerWork(work), eager, ...(options.includes('dense') && { experts: 0 }) }, { device, threads, say }, () => { start = startPeak(); });
+    const layer = await LayerBench.open({ ...layerWork(work), eager, ...(options.includes('balanced') && { skew: 0 }), ...(options.includes('dense') && { experts: 0 }) }, { device, threads, say }, () => { start = startPeak(); });
     return { loss: () => loss, async step() { const done = await layer.step(); loss = done.loss; return done.ms; } };
   }
-  start = startPeak();
   const { session, batch } = await openModel(work, { device, threads, say, eager, bank: options.includes('bank') });
   return { loss: () => loss, async step() {
     const begin = performance.now();
@@ -28,8 +33,8 @@ async function open(style: string, work: Work): Promise<Steps> {
   } };
 }
 
-function layerWork({ tokens = 1, dModel = 1, dFf = 1, experts = 1, topK = 1, pass }: Work): LayerWork {
-  return { tokens, dModel, dFf, experts, topK, pass, capacity: 'dropless', dispatch: 'ragged', skew: 0, activation: 'relu', optimizer: 'sgd', eager: false };
+function layerWork({ tokens = 1, dModel = 1, dFf = 1, experts = 1, topK = 1, skew = 0, pass }: Work): LayerWork {
+  return { tokens, dModel, dFf, experts, topK, pass, capacity: 'dropless', dispatch: 'ragged', skew, activation: 'relu', optimizer: 'sgd', eager: false };
 }
 
 await serve(async (request): Promise<Answer> => {

@@ -12,6 +12,8 @@ export interface Work {
   readonly dFf?: number;
   readonly experts?: number;
   readonly topK?: number;
+  /** Of our own layer: see `dynamoe bench layer --skew`. */
+  readonly skew?: number;
   /** Of a classifier and a language model: samples. */
   readonly batch?: number;
 }
@@ -67,6 +69,18 @@ export class Peer {
     this.#child.stdin?.end();
     this.#child.kill();
   }
+}
+
+/** Steps one after the other: milliseconds of each, and what the last one gave (its loss). */
+export async function timed(step: () => Promise<number>, steps: number): Promise<{ ms: number[]; loss: number }> {
+  const ms: number[] = [];
+  let loss = NaN;
+  for (let i = 0; i < steps; i++) {
+    const begin = performance.now();
+    loss = await step();
+    ms.push(performance.now() - begin);
+  }
+  return { ms, loss };
 }
 
 /** Serves the other end in Node: reads requests, writes answers, one after the other. */

@@ -1,5 +1,6 @@
 // From times to a table in Markdown. In: each contestant's times by round; out: medians, spreads, and ratios to the first contestant.
 // A ratio above 1 says that the first one is so many times as fast.
+import { median } from '../../src/cli/bench-gemm.ts';
 import type { Comparison } from './works.ts';
 
 export interface Entry {
@@ -24,11 +25,8 @@ export interface Row {
   /** Its median over the first contestant's; and the same round by round, smallest and largest. */
   readonly ratio: number | null;
   readonly ratioSpread: readonly [number, number] | null;
-}
-
-export function median(values: readonly number[]): number {
-  const sorted = [...values].sort((a, b) => a - b), half = sorted.length >> 1;
-  return sorted.length % 2 === 1 ? sorted[half] : (sorted[half - 1] + sorted[half]) / 2;
+  /** Its memory over the first contestant's. */
+  readonly memoryRatio: number | null;
 }
 
 /** Rows of those that ran, in the order given. peak: GFLOP/s. */
@@ -39,15 +37,16 @@ export function rowsOf(entries: readonly Entry[], { samples, flops }: Pick<Compa
     const all = e.rounds.flat(), middle = median(all), gflops = flops === null ? null : flops / middle / 1e6;
     const ratios = base === null || base === e ? null : e.rounds.map((r, i) => median(r) / median(base.rounds[i]));
     return { name: e.name, median: middle, min: Math.min(...all), max: Math.max(...all), perSecond: (1000 * samples) / middle, gflops, ofPeak: gflops === null || peak === null ? null : gflops / peak, rss: e.rss,
-      ratio: base === null ? null : middle / median(base.rounds.flat()), ratioSpread: ratios && [Math.min(...ratios), Math.max(...ratios)] };
+      ratio: base === null ? null : middle / median(base.rounds.flat()), ratioSpread: ratios && [Math.min(...ratios), Math.max(...ratios)],
+      memoryRatio: base === null || e.rss === null || !base.rss ? null : e.rss / base.rss };
   });
 }
 
 export function markdown({ title, ...comparison }: Pick<Comparison, 'title' | 'samples' | 'flops'>, entries: readonly Entry[], peak: number | null): string {
   const f = (x: number): string => (x >= 100 ? x.toFixed(0) : x >= 10 ? x.toFixed(1) : x.toFixed(2)), cell = (text: string): string => text.replaceAll('|', '\\|');
-  const head = ['', 'step, ms: median (min - max)', 'a second', 'GFLOP/s', 'of peak', 'memory, MB', 'times ours (by rounds)'];
+  const head = ['', 'step, ms: median (min - max)', 'a second', 'GFLOP/s', 'of peak', 'memory, MB (times ours)', 'time, times ours (by rounds)'];
   const lines = rowsOf(entries, comparison, peak).map((r) => [cell(r.name), `${f(r.median)} (${f(r.min)} - ${f(r.max)})`, r.perSecond.toFixed(0), r.gflops === null ? '' : f(r.gflops),
-    r.ofPeak === null ? '' : `${(100 * r.ofPeak).toFixed(0)}%`, r.rss === null ? '' : (r.rss / 1e6).toFixed(0),
+    r.ofPeak === null ? '' : `${(100 * r.ofPeak).toFixed(0)}%`, r.rss === null ? '' : `${(r.rss / 1e6).toFixed(0)}${r.memoryRatio === null ? '' : ` (${r.memoryRatio.toFixed(2)})`}`,
     r.ratio === null ? '' : r.ratioSpread === null ? '1' : `**${r.ratio.toFixed(2)}** (${r.ratioSpread[0].toFixed(2)} - ${r.ratioSpread[1].toFixed(2)})`]);
   const missing = entries.filter((e) => e.problem !== null).map((e) => `Not run: ${e.name}: ${e.problem}.`);
   return [`### ${title}`, '', ...[head, head.map((_, i) => (i === 0 ? '---' : '---:')), ...lines].map((row) => `| ${row.join(' | ')} |`), ...missing.flatMap((line) => ['', line]), ''].join('\n');

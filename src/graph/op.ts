@@ -59,6 +59,8 @@ export type Lowering<A extends Attrs = Attrs> =
   | { readonly kind: 'map'; readonly weight?: number;
       /** For ops that reduce: how often they go over the elements of their input. */
       readonly passes?: number;
+      /** Its result is written to memory, also where computing it again at each reader looks cheaper. */
+      stored?(attrs: A): boolean;
       at(call: MapCall<A>, index: readonly Expr[], output: number): Expr;
       /** The same by row-major linear index, where the op reads all its (equally large) inputs at that index; null where it does not. */
       linear?(call: MapCall<A>, linear: Expr, output: number): Expr | null }

@@ -4,16 +4,19 @@ import { adaptCapacity } from './adaptCapacity.ts';
 import type { MoE } from '../nn/moe/moe.ts';
 import { chooseDispatch } from './chooseDispatch.ts';
 import { modulesOf } from './modules.ts';
+import { specialise } from './specialise.ts';
 import type { Rule } from './rule.ts';
 import { sparsify } from './sparsify.ts';
 
-const POLICIES: Readonly<Record<string, () => Rule<object>>> = { adaptCapacity: () => adaptCapacity(), chooseDispatch: () => chooseDispatch(), sparsify: () => sparsify() };
+const POLICIES: Readonly<Record<string, () => Rule<object>>> = {
+  adaptCapacity: () => adaptCapacity(), chooseDispatch: () => chooseDispatch(), specialise: () => specialise(), sparsify: () => sparsify() };
 export const POLICY_NAMES = Object.keys(POLICIES);
 
-/** The same, but with 'auto' only if a layer of the model leaves something to decide: one that is ragged and dropless computes no row in vain. */
+/** The same, but with 'auto' only those that a layer of the model leaves something to decide: one that is ragged and dropless computes no row
+ * in vain, but may get many or few of them. */
 export function policiesFor(model: object, names: string): Rule<object>[] {
-  const open = [...modulesOf(model, 'dispatch').values()].some((m) => { const { dispatch, capacity } = m as MoE; return dispatch !== 'ragged' || capacity !== 'dropless'; });
-  return names === 'auto' && !open ? [] : policies(names);
+  const layers = [...modulesOf(model, 'dispatch').values()] as MoE[], open = layers.some(({ dispatch, capacity }) => dispatch !== 'ragged' || capacity !== 'dropless');
+  return policies(names).filter(({ name }) => names !== 'auto' || open || (name === 'specialise' && layers.length > 0));
 }
 
 /** 'auto': every policy, as far as no result changes; 'off': none; else names with commas between, which may change results. */

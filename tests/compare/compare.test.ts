@@ -4,7 +4,8 @@ import { test } from 'node:test';
 import { family, LIMIT, othersBetween, parseProcess, parseStat, refusal, snapshot, type Process, type Snapshot } from '../../bench/compare/busy.ts';
 import { Peer } from '../../bench/compare/protocol.ts';
 import { runnerOf } from '../../bench/compare/runners.ts';
-import { markdown, median, rowsOf, type Entry } from '../../bench/compare/table.ts';
+import { markdown, rowsOf, type Entry } from '../../bench/compare/table.ts';
+import { median } from '../../src/cli/bench-gemm.ts';
 import { COMPARISONS } from '../../bench/compare/works.ts';
 
 const process_ = (parent: number, ticks: number, reaped = 0, name = 'p'): Process => ({ name, parent, ticks, reaped });
@@ -58,8 +59,8 @@ test('ratios are of medians, spreads are by rounds; the first contestant is what
 test('the table in Markdown names who did not run, and has no ratios where ours did not', () => {
   const text = markdown({ title: 'Work', samples: 100, flops: 2e9 }, [entry('ours', [[10]]), entry('other | one', [[25]]), entry('gone', [], 'not installed')], 400);
   assert.equal(text, ['### Work', '',
-    '|  | step, ms: median (min - max) | a second | GFLOP/s | of peak | memory, MB | times ours (by rounds) |', '| --- | ---: | ---: | ---: | ---: | ---: | ---: |',
-    '| ours | 10.0 (10.0 - 10.0) | 10000 | 200 | 50% | 2 | 1 |', '| other \\| one | 25.0 (25.0 - 25.0) | 4000 | 80.0 | 20% | 2 | **2.50** (2.50 - 2.50) |', '', 'Not run: gone: not installed.', ''].join('\n'));
+    '|  | step, ms: median (min - max) | a second | GFLOP/s | of peak | memory, MB (times ours) | time, times ours (by rounds) |', '| --- | ---: | ---: | ---: | ---: | ---: | ---: |',
+    '| ours | 10.0 (10.0 - 10.0) | 10000 | 200 | 50% | 2 (1.00) | 1 |', '| other \\| one | 25.0 (25.0 - 25.0) | 4000 | 80.0 | 20% | 2 (1.00) | **2.50** (2.50 - 2.50) |', '', 'Not run: gone: not installed.', ''].join('\n'));
   const alone = rowsOf([entry('ours', [], 'broken'), entry('other', [[25]])], { samples: 1, flops: null }, null);
   assert.deepEqual(alone.map((r) => [r.name, r.ratio, r.gflops, r.ofPeak]), [['other', null, null, null]]);
 });

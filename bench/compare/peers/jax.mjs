@@ -3,7 +3,7 @@
 import { resolveObjectURL } from 'node:buffer';
 import { Worker as NodeWorker } from 'node:worker_threads';
 import { resident, startPeak } from '../../../src/cli/resident.ts';
-import { serve } from '../protocol.ts';
+import { serve, timed } from '../protocol.ts';
 
 const PRELUDE = `
 const { parentPort } = require('node:worker_threads');
@@ -93,13 +93,6 @@ await serve(async (request) => {
     return open(request.style, request.work);
   }
   if (request.do !== 'run') return {};
-  const ms = [];
-  let loss = NaN;
-  for (let i = 0; i < request.steps; i++) {
-    const begin = performance.now();
-    loss = await step();
-    ms.push(performance.now() - begin);
-  }
-  return { ms, rss: resident().peak - start, loss };
+  return { ...await timed(step, request.steps), rss: resident().peak - start };
 });
 process.exit(0);

@@ -1,7 +1,7 @@
 // onnxruntime-node as a contestant: the forward pass of a dense feed-forward network. The model is written here, in ONNX's protobuf
 // (onnx.proto3: ModelProto and what it holds; numbers are field numbers there).
 import { resident, startPeak } from '../../../src/cli/resident.ts';
-import { serve } from '../protocol.ts';
+import { serve, timed } from '../protocol.ts';
 
 const { InferenceSession, Tensor, env } = await import('onnxruntime-node');
 
@@ -51,13 +51,6 @@ async function open(style, { kind, pass, tokens, dModel: d, dFf, topK }, threads
 await serve(async (request) => {
   if (request.do === 'open') return open(request.style, request.work, request.threads);
   if (request.do !== 'run') return {};
-  const ms = [];
-  let loss = NaN;
-  for (let i = 0; i < request.steps; i++) {
-    const begin = performance.now();
-    loss = await step();
-    ms.push(performance.now() - begin);
-  }
-  return { ms, rss: resident().peak - start, loss };
+  return { ...await timed(step, request.steps), rss: resident().peak - start };
 });
 process.exit(0);

@@ -2,7 +2,7 @@
 // which is about six times slower than to transpose first: here it transposes first. In Node it has one thread. Styles: 'einsum FACTOR' (GShard's masks), 'dense'.
 import { createRequire } from 'node:module';
 import { resident, startPeak } from '../../../src/cli/resident.ts';
-import { serve } from '../protocol.ts';
+import { serve, timed } from '../protocol.ts';
 
 const require = createRequire(import.meta.url);
 const tf = require('@tensorflow/tfjs'); // the whole of it: the core alone has no gradients
@@ -83,13 +83,6 @@ async function open(style, work, threads) {
 await serve(async (request) => {
   if (request.do === 'open') return open(request.style, request.work, request.threads);
   if (request.do !== 'run') return {};
-  const ms = [];
-  let loss = NaN;
-  for (let i = 0; i < request.steps; i++) {
-    const begin = performance.now();
-    loss = await step();
-    ms.push(performance.now() - begin);
-  }
-  return { ms, rss: resident().peak - start, loss };
+  return { ...await timed(step, request.steps), rss: resident().peak - start };
 });
 process.exit(0);

@@ -29,6 +29,7 @@ typedef struct {
   const float *a, *b;          // of group z, or NULL where computed
   float *bp, *ap, *tp, *cp;    // scratch
   int direct;                  // whole panels of B are read in place
+  const char *out;             // where the epilogue goes, or NULL
   dm_ahead next;               // the next block of B
 } dm_job;
 
@@ -67,6 +68,12 @@ static void ask_a(const float *next, dm_rows a, int64_t mr, int64_t panel, int64
     if (panel < mr) s->ahead[1] = (const char *)(next + panel * a.si), s->pace[1] = 4;
     if (panel + panels < mr && s->pace[0] == 0) s->ahead[0] = (const char *)(next + (panel + panels) * a.si), s->pace[0] = 4;
   }
+}
+
+// What the epilogue will touch of a tile's panel: two lines of each row, in the places that nothing else was asked in.
+static void ask_out(const char *out, int64_t stride, int64_t w, dm_step *s) {
+  if (!s->pace[1]) s->ahead[1] = out, s->pace[1] = stride, out += 64, w -= 16;
+  if (!s->pace[0] && w > 0) s->ahead[0] = out, s->pace[0] = stride;
 }
 
 // Columns j..j+nj (one panel) of a block of B.
@@ -114,6 +121,7 @@ static void rows_block(dm_job *t, int64_t i0, int64_t i1, int64_t k0, int64_t nk
       dm_step s = {nk, x.p, b, x.si, x.sk, in_place ? g->b_sk : w, acc + (out ? j : j - js), ld, k0 > 0, {nothing, nothing}, {0, 0}};
       if (first && q == 0 && left > w && (t->direct || (t->b && g->b_sj == nk))) ask_panel(t, k0, nk, j + DM_NR, &s);
       else ask_b(&t->next, &s), ask_a(next, a, mr, j / DM_NR, (t->nj + DM_NR - 1) / DM_NR, &s);
+      if (t->out && k0 + nk == t->depth) ask_out(t->out + (i0 + r) * g->out_si + (t->j0 + j) * 4, g->out_si, w, &s);
       dm_kernels[mr - 1][w / DM_VL - 1](&s);
       if (k0 + nk == t->depth && (j + DM_NR >= t->nj || j + DM_NR - js >= STORE_COLS)) {
         g->store(t->c, t->z, i0 + r, mr, t->j0 + js, min64(t->nj, j + DM_NR) - js, out ? acc + js : acc, ld);
@@ -125,10 +133,10 @@ static void rows_block(dm_job *t, int64_t i0, int64_t i1, int64_t k0, int64_t nk
 
 // Rows i0..i1 and columns j0..j0+nj of group z.
 static void segment(const dm_ctx *c, const dm_gemm *g, int64_t z, int64_t i0, int64_t i1, int64_t j0, int64_t nj, int last) {
-  dm_job t = {c, g, z, j0, nj, dm_depth_of(g, z), 0, 0, 0, 0, 0, 0, 0, {0}};
+  dm_job t = {c, g, z, j0, nj, dm_depth_of(g, z), 0, 0, 0, 0, 0, 0, 0, 0, {0}};
   t.a = g->a_base ? g->a_base(c, z) : 0, t.b = g->b_base ? g->b_base(c, z) : 0;
   t.bp = c->scratch, t.ap = t.bp + B_FLOATS, t.tp = t.ap + A_FLOATS, t.cp = t.tp + T_FLOATS;
-  t.direct = t.b && g->b_sj == 1;
+  t.direct = t.b && g->b_sj == 1, t.out = g->out ? g->out(c, z) : 0;
   int64_t blocks = t.depth <= KC ? 1 : (t.depth + KC - 1) / KC, each = ((t.depth + blocks - 1) / blocks + 15) / 16 * 16;
   int64_t chunk = blocks == 1 ? i1 - i0 : C_FLOATS / (DM_NC + DM_NR), step = t.a ? chunk : MC;
   for (int64_t ic = i0; ic < i1; ic += chunk) {

@@ -1,25 +1,26 @@
 // A matmul as C: describes its operands, packing and epilogue to the matrix core (dm_gemm in device/native/runtime.h). An operand
 // that lies in memory with constant strides is passed as it is; any other is computed while it is packed.
-import type { Expr, Var } from '../../kernel/expr.ts';
+import { postorder, type Expr, type Var } from '../../kernel/expr.ts';
 import type { Extent, MatmulKernel, Packing } from '../../kernel/kernel.ts';
 import { invariants, strideOf } from '../../kernel/rewrite.ts';
 import { ExprWriter } from './expr.ts';
 import { declareLocals, emitBody } from './stmt.ts';
 
 export function emitMatmul(name: string, k: MatmulKernel, params: readonly string[]): string {
-  const a = operand(k.a, k.i, k.k), b = operand(k.b, k.k, k.j);
+  const a = operand(k.a, k.i, k.k), b = operand(k.b, k.k, k.j), touched = touchedBy(k);
   const bind = params.map((p) => `  ${p}`);
   const z = k.z.name;
   const parts = [
     ...(a ? base(`${name}_a`, a.base, z, bind) : packA(`${name}_a`, k, bind)),
     ...(b ? base(`${name}_b`, b.base, z, bind) : packB(`${name}_b`, k, bind)),
-    ...store(`${name}_c`, k, bind)];
+    ...store(`${name}_c`, k, bind),
+    ...(touched ? out(`${name}_o`, k, touched, bind) : [])];
   const sizes = (of: 'm' | 'k', e: Extent): string => (typeof e === 'number' ? `.${of} = ${e}`
     : 'count' in e ? `.${of} = ${e.times} * (int64_t)((const int32_t *)c->buf[${e.count}])[${e.at}]` : `.${of}_off = (const int32_t *)c->buf[${e.offsets}]`);
   const fields = [`.groups = ${k.groups}`, `.n = ${k.n}`, sizes('m', k.m), sizes('k', k.depth),
     ...(a ? [`.a_base = ${name}_a`, `.a_si = ${a.s0}`, `.a_sk = ${a.s1}`] : [`.a_pack = ${name}_a`, `.a_pack_cols = ${k.packA.inner === k.i ? 1 : 0}`]),
     ...(b ? [`.b_base = ${name}_b`, `.b_sk = ${b.s0}`, `.b_sj = ${b.s1}`] : [`.b_pack = ${name}_b`]),
-    `.store = ${name}_c`];
+    `.store = ${name}_c`, ...(touched ? [`.out = ${name}_o`, `.out_si = ${4 * touched.si}`] : [])];
   return [...parts,
     `static inline dm_gemm ${name}_d(const dm_ctx *c) { (void)c; return (dm_gemm){ ${fields.join(', ')} }; }`,
     `int64_t ${name}_tasks(const dm_ctx *c) { const dm_gemm d = ${name}_d(c); return c->core->gemm_tasks(c, &d); }`,
@@ -89,6 +90,24 @@ function packB(fn: string, k: MatmulKernel, bind: readonly string[]): string[] {
   const loops = k.packB.inner === k.k ? packLoops(k.b, k.packB, columns, depth, 'q * ld + o') : packLoops(k.b, k.packB, depth, columns, 'o * ld + q');
   return [`static void ${fn}(const dm_ctx *c, int64_t ${k.z.name}, int64_t k0, int64_t nk, int64_t j0, int64_t nj, float *dst, int64_t ld) {`,
     ...bind, `  (void)${k.z.name};`, ...loops, '}'];
+}
+
+interface Touched { readonly buffer: number; readonly index: Expr; readonly si: number }
+
+/** The one buffer whose elements the epilogue touches row by row and that is worth asking for early: what it reads where it stores, else
+ * what it stores. */
+function touchedBy({ epilogue, i, j, buffers }: MatmulKernel): Touched | null {
+  const stored = epilogue.element.find((s) => s.s === 'store');
+  if (stored?.s !== 'store') return null;
+  const si = strideOf(stored.index, i), read = postorder([stored.value]).find((e) => e.k === 'load' && e.index === stored.index);
+  const buffer = read?.k === 'load' ? read.buffer : stored.buffer;
+  return si !== null && strideOf(stored.index, j) === 1 && buffers[buffer].dtype === 'float32' ? { buffer, index: stored.index, si } : null;
+}
+
+function out(fn: string, k: MatmulKernel, { buffer, index }: Touched, bind: readonly string[]): string[] {
+  const names = new Map<Expr, string>(), row = emitBody(k.epilogue.row, names), w = new ExprWriter(names), at = w.value(index);
+  return [`static const char *${fn}(const dm_ctx *c, int64_t ${k.z.name}) {`, ...bind, `  const int64_t ${k.i.name} = 0, ${k.j.name} = 0; (void)${k.z.name}, (void)${k.i.name}, (void)${k.j.name};`,
+    ...declareLocals(k.locals).map((l) => `  ${l}`), ...row.map((l) => `  ${l}`), ...w.lines.map((l) => `  ${l}`), `  return (const char *)(b${buffer} + ${at});`, '}'];
 }
 
 function store(fn: string, k: MatmulKernel, bind: readonly string[]): string[] {

@@ -7,8 +7,8 @@ import { emit1, type Tensor } from '../tensor.ts';
 import { checkVector, ifThere, indexAt, MOST_CHOICES, segmentsOf } from './routing.ts';
 import { combineMany } from './combineMany.ts';
 
-/** gaps: choices may be dropped, rows be empty. */
-export type CombineAttrs = { readonly gaps?: boolean };
+/** gaps: choices may be dropped, rows be empty. stored: see `dispatch`; of the gradient's rows. */
+export type CombineAttrs = { readonly gaps?: boolean; readonly stored?: boolean };
 
 export const combineOp: Op<CombineAttrs> = {
   name: 'combine', doc: 'row t = sum over j of weights[t, j] * rows[inverse[t k + j]], j ascending; order serves the gradient', unread: [2],
@@ -45,7 +45,7 @@ export const combineOp: Op<CombineAttrs> = {
 };
 
 /** rows [T * k (gaps: any number) in segments, ...rest], the results of `permute` or `admit`, weights [T, k] -> [T, ...rest]. */
-export function combine(rows: Tensor, inverse: Tensor, order: Tensor, weights: Tensor, { gaps }: CombineAttrs = {}): Tensor {
+export function combine(rows: Tensor, inverse: Tensor, order: Tensor, weights: Tensor, { gaps, stored }: CombineAttrs = {}): Tensor {
   if (boundOf(weights.shape[1]) > MOST_CHOICES) return combineMany(rows, inverse, order, weights);
-  return emit1('combine', [rows, inverse, order, weights], { ...(gaps && { gaps }) });
+  return emit1('combine', [rows, inverse, order, weights], { ...(gaps && { gaps }), ...(stored && { stored }) });
 }

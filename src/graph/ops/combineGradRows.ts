@@ -12,7 +12,7 @@ export const combineGradRowsOp: Op<CombineAttrs> = {
   grad: ({ inputs: [d, w, order, , inverse], douts: [g], attrs, needs }) => [
     g && needs[0] ? emit1('combine', [g, inverse, order, w], attrs) : null,
     g && needs[1] ? emit1('combineGradWeights', [d, g, inverse, w, order], attrs) : null, null, null, null],
-  lower: { kind: 'map', weight: 1, at(call, [r, ...rest]) {
+  lower: { kind: 'map', weight: 1, stored: ({ stored = false }) => stored, at(call, [r, ...rest]) {
     const { e, inputs: [d, w, order], attrs: { gaps } } = call, { dtype } = d.type;
     return ifThere(call, gaps, indexAt(call, order, [r]), e.const(0, dtype), (choice) =>
       e.op('mul', [w.linear(choice), d.at([e.div(choice, boundOf(w.type.shape[1])), ...rest])], dtype));

@@ -7,8 +7,9 @@ import { emit1, type Tensor } from '../tensor.ts';
 import { combineMany } from './combineMany.ts';
 import { checkVector, ifThere, indexAt, MOST_CHOICES, rowsDim } from './routing.ts';
 
-/** k: choices per token. gaps: rows may be empty, choices dropped. */
-export type DispatchAttrs = { readonly k: number; readonly gaps?: boolean };
+/** k: choices per token. gaps: rows may be empty, choices dropped. stored: rows are written to memory once, and not gathered by each
+ * product that reads them. */
+export type DispatchAttrs = { readonly k: number; readonly gaps?: boolean; readonly stored?: boolean };
 
 export const dispatchOp: Op<DispatchAttrs> = {
   name: 'dispatch', doc: 'row r = x[order[r] / k], in the segments of offsets; inverse serves the gradient', unread: [2, 3],
@@ -25,7 +26,7 @@ export const dispatchOp: Op<DispatchAttrs> = {
     const ones = x.builder.emit('constant', [], { value: 1, dtype: x.dtype, shape: [x.shape[0], attrs.k] })[0];
     return [combineMany(d, inverse, order, ones), null, null, null];
   },
-  lower: { kind: 'map', weight: 0, at(call, [r, ...rest]) {
+  lower: { kind: 'map', weight: 0, stored: ({ stored = false }) => stored, at(call, [r, ...rest]) {
     const { e, inputs: [x, order], attrs: { k, gaps } } = call;
     return ifThere(call, gaps, indexAt(call, order, [r]), e.const(0, x.type.dtype), (c) => x.at([e.div(c, k), ...rest]));
   } },
@@ -41,5 +42,5 @@ export const dispatchOp: Op<DispatchAttrs> = {
 };
 
 /** x [T, ...rest], the results of `permute` or (gaps) `admit` -> [T * k or other rows in segments, ...rest]. */
-export const dispatch = (x: Tensor, order: Tensor, offsets: Tensor, inverse: Tensor, { k, gaps }: DispatchAttrs): Tensor =>
-  emit1('dispatch', [x, order, offsets, inverse], { k, ...(gaps && { gaps }) });
+export const dispatch = (x: Tensor, order: Tensor, offsets: Tensor, inverse: Tensor, { k, gaps, stored }: DispatchAttrs): Tensor =>
+  emit1('dispatch', [x, order, offsets, inverse], { k, ...(gaps && { gaps }), ...(stored && { stored }) });

@@ -42,6 +42,8 @@ export interface MoEOptions {
   readonly overflow?: Overflow;
   readonly priority?: Priority;
   readonly dispatch?: Dispatch;
+  /** Rows that an expert usually gets, a power of 2, for which kernels are made; 0, the default: not known. */
+  readonly expertRows?: number;
   /** Experts that are always on: the width of one more feed-forward network, or a module. */
   readonly shared?: number | Module<Tensor, Tensor>;
   /** Divides the k gate weights by their sum; default true for k > 1. (Of the default router.) */
@@ -62,8 +64,8 @@ const among = <T>(what: string, value: T, list: readonly T[]): T => {
 
 /**
  * [..., dModel] -> [..., width]. Statistics: `load` int32 [experts], choices of each expert before any is dropped; `dropped` or `spilled`
- * int32 [experts], those beyond its capacity; where rules look: `gateEntropy` (nats) and `secondGateWeight`, means over tokens. topK, capacity, dispatch, overflow, priority and frozen may be changed; programs that are
- * traced afterwards follow.
+ * int32 [experts], those beyond its capacity; where rules look: `gateEntropy` (nats) and `secondGateWeight`, means over tokens. topK, capacity, dispatch, overflow, priority,
+ * frozen and expertRows may be changed; programs that are traced afterwards follow.
  */
 export class MoE {
   /** What may change between steps, and when a change leaves all bits alone. */
@@ -80,6 +82,7 @@ export class MoE {
   #overflow: Overflow = 'drop';
   #priority: Priority = 'position';
   #dispatch: Dispatch = 'ragged';
+  #expertRows = 0;
   #frozen: readonly boolean[];
 
   constructor(options: MoEOptions) {
@@ -103,6 +106,7 @@ export class MoE {
     if (options.overflow !== undefined) this.overflow = options.overflow;
     if (options.priority !== undefined) this.priority = options.priority;
     if (options.dispatch !== undefined) this.dispatch = options.dispatch;
+    if (options.expertRows !== undefined) this.expertRows = options.expertRows;
   }
 
   get topK(): number { return this.#topK; }
@@ -122,6 +126,12 @@ export class MoE {
 
   get dispatch(): Dispatch { return this.#dispatch; }
   set dispatch(dispatch: Dispatch) { this.#dispatch = among('dispatch', dispatch, DISPATCHES); }
+
+  get expertRows(): number { return this.#expertRows; }
+  set expertRows(rows: number) {
+    if (rows !== 0 && !(Number.isInteger(rows) && Number.isInteger(Math.log2(rows)))) throw new UserError(`MoE: expertRows must be a power of 2, or 0 for not known, got ${rows}`, 'so that plans recur');
+    this.#expertRows = rows;
+  }
 
   /** Which experts keep their values in training. */
   get frozen(): readonly boolean[] { return this.#frozen; }
@@ -157,11 +167,11 @@ export class MoE {
   }
 
   #route({ indices, scores, expertsChoose }: Choice): Routing {
-    const experts = this.#count, padded = this.#dispatch === 'padded';
-    if (!expertsChoose) return route(indices, { experts, padded, capacity: this.#capacity, overflow: this.#overflow, priority: this.#priority, scores });
+    const experts = this.#count, padded = this.#dispatch === 'padded', expertRows = this.#expertRows;
+    if (!expertsChoose) return route(indices, { experts, padded, expertRows, capacity: this.#capacity, overflow: this.#overflow, priority: this.#priority, scores });
     // Every token chooses every expert, and an expert takes its best: on average topK experts a token.
     const share = this.#topK / experts, factor = this.#capacity === 'dropless' ? 1 : this.#capacity;
-    return route(indices, { experts, padded, priority: 'probs', scores, capacity: typeof factor === 'number' ? factor * share : factor.map((f) => f * share) });
+    return route(indices, { experts, padded, expertRows, priority: 'probs', scores, capacity: typeof factor === 'number' ? factor * share : factor.map((f) => f * share) });
   }
 
   #report(x: Tensor, choice: Choice, { load, beyond }: Routing): void {

@@ -26,10 +26,11 @@ import { traceOf } from '../../trace/trace.ts';
 import { route, type Routing, type RoutingOptions } from './routing.ts';
 
 /** All experts' rows in one tensor: x [tokens, ...rest] -> [rows in segments, ...rest]. */
-export const toRows = (x: Tensor, { rows, k, gaps }: Routing): Tensor => dispatch(x, rows.order, rows.offsets, rows.inverse, { k, gaps });
+export const toRows = (x: Tensor, { rows, k, gaps, stored }: Routing): Tensor => dispatch(x, rows.order, rows.offsets, rows.inverse, { k, gaps, stored });
 
 /** rows [rows in segments, ...rest], weights [tokens, k] -> sum over a token's choices of weight * row: [tokens, ...rest]. */
-export const fromRows = (outputs: Tensor, { rows, gaps }: Routing, weights: Tensor): Tensor => combine(outputs, rows.inverse, rows.order, weights, { gaps });
+export const fromRows = (outputs: Tensor, { rows, gaps, stored }: Routing, weights: Tensor): Tensor =>
+  combine(outputs, rows.inverse, rows.order, weights, { gaps, stored });
 
 /** One tensor for each expert -> all rows in one. */
 export function join(outputs: readonly Tensor[], { rows, experts, bound, usual }: Routing): Tensor {

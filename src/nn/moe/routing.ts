@@ -30,7 +30,15 @@ export interface RoutingOptions {
   readonly scores?: Tensor;
   /** Every expert has as many rows as its capacity, of zeros where nobody came. */
   readonly padded?: boolean;
+  /** Rows that an expert usually gets; 0, the default: not known. */
+  readonly expertRows?: number;
 }
+
+/**
+ * From so many rows an expert on, rows are written out once for all products that read them. Every block of columns of a product gathers
+ * its rows anew, which a few rows cost less than writing and reading them (docs/measurements.md).
+ */
+export const STORED_FROM = 256;
 
 export interface Routing {
   readonly experts: number;
@@ -40,6 +48,8 @@ export interface Routing {
   readonly rows: Permutation;
   /** Rows may be empty, choices dropped. */
   readonly gaps: boolean;
+  /** Rows are written out once, and not gathered by each product. */
+  readonly stored: boolean;
   /** Most rows of each expert: what a tensor of its own is planned for. */
   readonly bounds: readonly number[];
   /** int32 [] for each expert: how many rows it has. Made when first asked for. */
@@ -57,20 +67,20 @@ const countsOf = (offsets: Tensor, experts: number): Tensor => sub(slice(offsets
 
 /** indices int32 [tokens, k]: the experts that each token chooses, all of them different. */
 export function route(indices: Tensor, options: RoutingOptions): Routing {
-  const { experts, overflow = 'drop', priority = 'position', padded = false } = options;
+  const { experts, overflow = 'drop', priority = 'position', padded = false, expertRows = 0 } = options, stored = expertRows >= STORED_FROM;
   const [tokens, k] = indices.shape.map(boundOf), choices = tokens * k;
   const capacity = checkCapacity(options.capacity ?? 'dropless', experts);
   const all = permute(indices, experts), load = countsOf(all.offsets, experts);
   const spill = overflow === 'spill', { caps, bound } = roomFor({ tokens, k, experts, capacity, padded, spill });
   if (!caps) {
     const bounds = new Array<number>(experts).fill(tokens);
-    return { experts, k, rows: all, gaps: false, bounds, counts: once(() => segmentCounts(all.offsets, bounds)), bound, usual: choices, load, beyond: null };
+    return { experts, k, rows: all, gaps: false, stored, bounds, counts: once(() => segmentCounts(all.offsets, bounds)), bound, usual: choices, load, beyond: null };
   }
   const limits = traceOf(indices).constant({ dtype: 'int32', shape: [experts] }, Int32Array.from(caps));
   const rank = spill || priority === 'position' ? null : segmentRank(scoresOf(indices, options), all.order, all.expert, all.offsets);
   const rows: Admission = admit(all, limits, rank, { rows: bound, padded, spill });
   const bounds = spill ? new Array<number>(experts).fill(tokens) : caps;
-  return { experts, k, rows, gaps: true, bounds, counts: once(() => segmentCounts(rows.offsets, bounds)), bound, usual: choices, load,
+  return { experts, k, rows, gaps: true, stored, bounds, counts: once(() => segmentCounts(rows.offsets, bounds)), bound, usual: choices, load,
     beyond: capacity === 'dropless' ? null : rows.beyond };
 }
 
