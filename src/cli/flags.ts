@@ -21,6 +21,9 @@ export const real = (least: number, exclusive = false) => (text: string): number
 /** 1,2,4 */
 export const wholeList = (text: string): number[] => text.split(',').map(whole(1, 256));
 
+/** 1,1.25,2 */
+export const realList = (text: string): number[] => text.split(',').map(real(0));
+
 export const MAX_SEED = 0xffffffff;
 
 export const device = (): Option => new Option('--device <name>', 'where to run (default: auto, which is native where a C compiler is found, else wasm)').choices(DEVICES);

@@ -65,10 +65,10 @@ export type Lowering<A extends Attrs = Attrs> =
   | { readonly kind: 'map'; readonly weight?: number;
       /** For ops that reduce: how often they go over the elements of their input. */
       readonly passes?: number;
-      /** Its result is written to memory, also where computing it again at each reader looks cheaper. */
-      stored?(attrs: A): boolean;
       /** It reads a part of its input, others of its kind the other parts. */
       readonly part?: boolean;
+      /** Its result is written to memory, also where computing it again at each reader looks cheaper. */
+      stored?(attrs: A, output: number): boolean;
       at(call: MapCall<A>, index: readonly Expr[], output: number): Expr;
       /** The same by row-major linear index, where the op reads all its (equally large) inputs at that index; null where it does not. */
       linear?(call: MapCall<A>, linear: Expr, output: number): Expr | null }

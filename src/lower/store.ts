@@ -70,7 +70,7 @@ export function decideStorage(graph: Graph, ops: OpTable): Storage {
       const epilogue = node.inputs.some((i) => made[i] && kindOf(made[i]) === 'matmul' && uses.nodes[i].length === 1
         && !uses.pinned.has(i) && elements(graph.types[i].shape) === elements(graph.types[v].shape));
       // What needs a whole row for one element is never repeated inside another loop.
-      if (needed || lower.stored?.(node.attrs) || lower.passes !== undefined || !again || epilogue && lower.linear) stored.add(v);
+      if (needed || lower.stored?.(node.attrs, node.outputs.indexOf(v)) || lower.passes !== undefined || !again || epilogue && lower.linear) stored.add(v);
       else weights[v] = weight;
     }
   }

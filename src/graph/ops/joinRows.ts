@@ -5,9 +5,9 @@ import { boundOf, elements, sameShape, showType, type TensorType } from '../../b
 import type { Op } from '../op.ts';
 import { emit1, type Tensor } from '../tensor.ts';
 import { checkVector, indexAt, segmentsOf } from './routing.ts';
-import { splitRows } from './splitRows.ts';
+import { splitRows, type SplitRowsAttrs } from './splitRows.ts';
 
-export const joinRowsOp: Op = {
+export const joinRowsOp: Op<SplitRowsAttrs> = {
   name: 'joinRows', doc: 'a [E segments], b [E segments] -> the rows of a, then those of b [2 E segments]; offsets: of them all',
   infer([a, b, offsets], _, ids): TensorType[] {
     const [x, y] = [segmentsOf('joinRows', a), segmentsOf('joinRows', b)];
@@ -15,10 +15,10 @@ export const joinRowsOp: Op = {
     if (x.segments !== y.segments || a.dtype !== b.dtype || !sameShape(a.shape.slice(1), b.shape.slice(1))) throw new ShapeError(`joinRows: ${showType(a)} and ${showType(b)} do not fit`);
     return [{ dtype: a.dtype, shape: [{ kind: 'segmented', bound: x.bound + y.bound, segments: 2 * x.segments, offsets: ids[2], ...(x.usual !== undefined && { usual: x.usual }) }, ...a.shape.slice(1)] }];
   },
-  grad({ inputs: [a, b], douts: [d] }) {
+  grad({ inputs: [a, b], douts: [d], attrs }) {
     if (!d) return [null, null, null];
     const offsetsOf = (t: Tensor): Tensor => a.builder.tensor(segmentsOf('joinRows', t.type).offsets);
-    const [da, db] = splitRows(d, offsetsOf(a), offsetsOf(b), b);
+    const [da, db] = splitRows(d, offsetsOf(a), offsetsOf(b), b, attrs);
     return [da, db, null];
   },
   lower: { kind: 'map', weight: 0.5, at(call, [r, ...rest]) {
@@ -36,4 +36,4 @@ export const joinRowsOp: Op = {
 };
 
 /** a and b [rows in E segments, ...rest], offsets int32 [2 E + 1] of all -> [rows in 2 E segments, ...rest]. */
-export const joinRows = (a: Tensor, b: Tensor, offsets: Tensor): Tensor => emit1('joinRows', [a, b, offsets]);
+export const joinRows = (a: Tensor, b: Tensor, offsets: Tensor, { stored }: SplitRowsAttrs = {}): Tensor => emit1('joinRows', [a, b, offsets], { ...(stored && { stored }) });

@@ -5,7 +5,10 @@ import type { Op } from '../op.ts';
 import { emit, emit1, type Tensor } from '../tensor.ts';
 import { checkVector, indexAt, segmentsOf } from './routing.ts';
 
-export const splitRowsOp: Op = {
+/** stored: as of dispatch; of the first part. */
+export type SplitRowsAttrs = { readonly stored?: boolean };
+
+export const splitRowsOp: Op<SplitRowsAttrs> = {
   name: 'splitRows', doc: 'x [2 E segments] -> its first E segments, its last E segments; inputs: x, offsets of the first, offsets of the last (from 0), like with as many rows as these', unread: [2, 3],
   infer([x, inside, outside, like], _, ids): TensorType[] {
     const { bound, segments: both, usual = bound } = segmentsOf('splitRows', x), segments = both / 2, beyond = like.shape.length > 0 ? boundOf(like.shape[0]) : 0;
@@ -17,12 +20,12 @@ export const splitRowsOp: Op = {
       shape: [{ kind: 'segmented', bound: n, segments, offsets, ...(most !== undefined && { usual: most }) }, ...x.shape.slice(1)] });
     return [part(bound - beyond, ids[1], usual), part(beyond, ids[2])];
   },
-  grad({ inputs: [x], outputs, douts }) {
+  grad({ inputs: [x], outputs, douts, attrs }) {
     if (douts.every((d) => !d)) return [null, null, null, null];
     const [a, b] = douts.map((d, i) => d ?? emit1('mul', [outputs[i], outputs[i].builder.emit('constant', [], { value: 0, dtype: x.dtype, shape: [] })[0]]));
-    return [emit1('joinRows', [a, b, x.builder.tensor(segmentsOf('splitRows', x.type).offsets)]), null, null, null];
+    return [emit1('joinRows', [a, b, x.builder.tensor(segmentsOf('splitRows', x.type).offsets)], attrs), null, null, null];
   },
-  lower: { kind: 'map', weight: 0, at(call, [r, ...rest], output) {
+  lower: { kind: 'map', weight: 0, stored: ({ stored = false }, output) => stored && output === 0, at(call, [r, ...rest], output) {
     const { e, inputs: [x, inside], outTypes: [o] } = call;
     return x.at([output === 0 ? r : e.add(indexAt(call, inside, [e.index(segmentsOf('splitRows', o).segments)]), r), ...rest]);
   } },
@@ -37,7 +40,7 @@ export const splitRowsOp: Op = {
 
 /** x [rows in 2 E segments, ...rest], offsets int32 [E + 1] of both parts, like [room for rows of the second, ...any] (not read) -> both parts,
  * each [rows in E segments, ...rest]. */
-export function splitRows(x: Tensor, inside: Tensor, outside: Tensor, like: Tensor): [Tensor, Tensor] {
-  const [a, b] = emit('splitRows', [x, inside, outside, like]);
+export function splitRows(x: Tensor, inside: Tensor, outside: Tensor, like: Tensor, { stored }: SplitRowsAttrs = {}): [Tensor, Tensor] {
+  const [a, b] = emit('splitRows', [x, inside, outside, like], { ...(stored && { stored }) });
   return [a, b];
 }

@@ -167,8 +167,7 @@ export class MoE {
   }
 
   #route({ indices, scores, expertsChoose }: Choice): Routing {
-    const experts = this.#count, padded = this.#dispatch === 'padded', expertRows = this.#expertRows,
-      tiled = this.experts instanceof ExpertBank && (padded || this.#dispatch === 'ragged');
+    const experts = this.#count, padded = this.#dispatch === 'padded', expertRows = this.#expertRows, tiled = this.experts instanceof ExpertBank && (padded || this.#dispatch === 'ragged');
     if (!expertsChoose) return route(indices, { experts, padded, tiled, expertRows, capacity: this.#capacity, overflow: this.#overflow, priority: this.#priority, scores });
     // Every token chooses every expert, and an expert takes its best: on average topK experts a token.
     const share = this.#topK / experts, factor = this.#capacity === 'dropless' ? 1 : this.#capacity;

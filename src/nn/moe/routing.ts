@@ -31,10 +31,10 @@ export interface RoutingOptions {
   readonly scores?: Tensor;
   /** Every expert has as many rows as its capacity, of zeros where nobody came. */
   readonly padded?: boolean;
-  /** Rows that an expert usually gets; 0, the default: not known. */
-  readonly expertRows?: number;
   /** What spills is computed in rounds (tiles.ts): for who can do that. */
   readonly tiled?: boolean;
+  /** Rows that an expert usually gets; 0, the default: not known. */
+  readonly expertRows?: number;
 }
 
 /**
@@ -72,7 +72,7 @@ const countsOf = (offsets: Tensor, experts: number): Tensor => sub(slice(offsets
 
 /** indices int32 [tokens, k]: the experts that each token chooses, all of them different. */
 export function route(indices: Tensor, options: RoutingOptions): Routing {
-  const { experts, overflow = 'drop', priority = 'position', padded = false, expertRows = 0, tiled = false } = options, stored = expertRows >= STORED_FROM;
+  const { experts, overflow = 'drop', priority = 'position', padded = false, tiled = false, expertRows = 0 } = options, stored = expertRows >= STORED_FROM;
   const [tokens, k] = indices.shape.map(boundOf), choices = tokens * k;
   const capacity = checkCapacity(options.capacity ?? 'dropless', experts);
   const all = permute(indices, experts), load = countsOf(all.offsets, experts);
@@ -85,7 +85,7 @@ export function route(indices: Tensor, options: RoutingOptions): Routing {
   const limits = traceOf(indices).constant({ dtype: 'int32', shape: [experts] }, Int32Array.from(caps));
   if (inTiles) {
     const tiles = tile(all, limits, { choices, rows: bound, padded }), { inside, ...both } = tiles.admitted;
-    return { experts, k, rows: { ...both, expert: inside.expert }, gaps: true, stored: false, bounds: caps, counts: once(() => segmentCounts(inside.offsets, caps)), bound, usual: choices, load,
+    return { experts, k, rows: { ...both, expert: inside.expert }, gaps: true, stored, bounds: caps, counts: once(() => segmentCounts(inside.offsets, caps)), bound, usual: choices, load,
       beyond: both.beyond, tiles };
   }
   const rank = spill || priority === 'position' ? null : segmentRank(scoresOf(indices, options), all.order, all.expert, all.offsets);

@@ -34,7 +34,7 @@ export type Experts = ExpertBank | readonly Module<Tensor, Tensor>[];
 export function runExperts(dispatch: Dispatch, experts: Experts, x: Tensor, routing: Routing, indices: Tensor, weights: Tensor): Tensor {
   switch (dispatch) {
     case 'ragged': case 'padded': {
-      if (routing.tiles && experts instanceof ExpertBank) return inTiles(experts, x, routing.tiles, weights);
+      if (routing.tiles && experts instanceof ExpertBank) return inTiles(experts, x, routing.tiles, weights, routing);
       const rows = toRows(x, routing);
       const outputs = experts instanceof ExpertBank ? call(experts, rows, routing.rows.expert)
         : join(split(rows, routing).map((own, e) => checked(call(experts[e], own), own, e)), routing);

@@ -30,11 +30,11 @@ export function tile(all: Permutation, limits: Tensor, { choices, rows, padded }
   return { admitted: admitAll(all, limits, { rows, beyond: rounds * size, padded }), rounds, size };
 }
 
-/** x [tokens, dModel], weights [tokens, k] -> [tokens, dModel]. */
-export function inTiles(bank: ExpertBank, x: Tensor, { admitted, rounds, size }: Tiles, weights: Tensor): Tensor {
+/** x [tokens, dModel], weights [tokens, k] -> [tokens, dModel]. stored: of the routing, for rows within capacity. */
+export function inTiles(bank: ExpertBank, x: Tensor, { admitted, rounds, size }: Tiles, weights: Tensor, { stored }: { readonly stored: boolean }): Tensor {
   const { inside, outside, offsets, order, inverse } = admitted, k = boundOf(weights.shape[1]), rows = rounds * size;
   const trace = traceOf(x), gaps = true, used = bank.used(x, true);
-  const [kept, others] = splitRows(dispatch(x, order, offsets, inverse, { k, gaps }), inside.offsets, outside.offsets, outside.expert);
+  const [kept, others] = splitRows(dispatch(x, order, offsets, inverse, { k, gaps }), inside.offsets, outside.offsets, outside.expert, { stored });
   // Last round first, rows within capacity at last: gradients are taken in reverse, and sum rows in token order.
   let done: Tensor | null = null;
   for (let start = rows - size; start >= 0; start -= size) {
@@ -43,5 +43,5 @@ export function inTiles(bank: ExpertBank, x: Tensor, { admitted, rounds, size }:
     done = placeRows(y, outside.offsets, done, { start, rows });
   }
   const y = call(bank, kept, inside.expert, { used });
-  return combine(done ? joinRows(y, done, offsets) : y, inverse, order, weights, { gaps });
+  return combine(done ? joinRows(y, done, offsets, { stored }) : y, inverse, order, weights, { gaps });
 }
