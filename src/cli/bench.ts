@@ -1,14 +1,16 @@
 // dynamoe bench: how fast this machine does it, and in how much memory. `gemm`: one matrix product against the peak; `conv`: convolutions
-// against a product of their size; `layer`: one mixture-of-experts layer; `memory`: how many experts fit; `step`: a training step of a
-// model and its parts; `compile`: a cold start.
-import { Option, type Command } from 'commander';
+// against a product of their size; `layer`: one mixture-of-experts layer; `scaling`: layers of many sizes; `memory`: how many experts fit;
+// `step`: a training step of a model and its parts; `compile`: a cold start; `recompile`: capacities that a policy sets against fixed ones.
+import { InvalidArgumentError, Option, type Command } from 'commander';
 import { benchCompile, type BenchCompileFlags } from './bench-compile.ts';
 import { benchConv, type ConvFlags } from './bench-conv.ts';
 import { benchGemm, GEMM_DEVICES, type GemmFlags } from './bench-gemm.ts';
 import { benchLayer, type LayerFlags } from './bench-layer.ts';
 import { benchMemory, type MemoryFlags } from './bench-memory.ts';
+import { benchRecompile, type RecompileFlags } from './bench-recompile.ts';
+import { benchScaling, CURVES, type Curve, type ScalingFlags } from './bench-scaling.ts';
 import { benchStep, type BenchStepFlags } from './bench-step.ts';
-import { data, device, json, modelFlags, real, threads, whole, wholeList } from './flags.ts';
+import { data, device, json, modelFlags, real, realList, threads, whole, wholeList } from './flags.ts';
 import { OPTIMIZERS, PASSES } from './layer-work.ts';
 import { ACTIVATIONS } from '../nn/moe/experts.ts';
 import { OVERFLOWS } from '../nn/moe/routing.ts';
@@ -39,6 +41,32 @@ export function addBench(program: Command): void {
     .option('--most <n>', 'the largest number of experts to try', whole(1, 65536), 4096)
     .option('--steps <n>', 'steps that must go well', whole(1), 3)
     .action((flags: MemoryFlags) => benchMemory(flags));
+  bench.command('scaling').description('How the cost of a layer grows with tokens (64 to 8192), experts (1 to 256), width (64 to 1024) and threads: a table for each.')
+    .option('--curve <list>', `some of ${CURVES.join(',')}`, curveList, [...CURVES])
+    .option('--rounds <n>', 'turns of each layer', whole(1), 5)
+    .addOption(new Option('--device <name>', 'where to run').choices(GEMM_DEVICES).default('auto'))
+    .addOption(threads()).addOption(json())
+    .action((flags: ScalingFlags) => benchScaling(flags));
+  bench.command('recompile').description('A layer under a skewed load whose capacities a policy sets while it runs, against fixed capacity factors, in turns on the same batches in one process.')
+    .option('--tokens <n>', 'samples in a step', whole(1), 512)
+    .option('--d-model <n>', 'width', whole(1), 1024)
+    .option('--d-ff <n>', 'hidden width of an expert', whole(1), 4096)
+    .option('--experts <n>', 'experts', whole(1), 16)
+    .option('--top-k <n>', 'experts that a sample goes to', whole(1), 2)
+    .addOption(new Option('--dispatch <name>', 'how samples get to experts').choices(DISPATCHES).default('padded'))
+    .addOption(new Option('--overflow <what>', 'what becomes of samples beyond a capacity').choices(OVERFLOWS).default('drop'))
+    .option('--modules', 'experts as modules of their own instead of a bank')
+    .option('--skew <s>', 'the router prefers the expert of rank r by -S ln(r)', real(0), 1)
+    .option('--drift <n>', 'steps after which ranks move on by a third of the experts; 0: never', whole(0), 0)
+    .option('--policy <names>', 'what recompiles', 'adaptCapacity')
+    .option('--alphas <list>', 'fixed capacity factors', realList, [1, 1.25, 1.5, 2, 3, 4, 6, 8])
+    .option('--from <alpha>', 'the capacity factor that the policy starts from', real(0), 2)
+    .option('--warm-up <n>', 'steps of the policy that are not measured', whole(0), 64)
+    .option('--steps <n>', 'steps to measure', whole(1), 20)
+    .option('--every <n>', 'steps between two turns of the fixed factors', whole(1), 1)
+    .addOption(new Option('--device <name>', 'where to run').choices(GEMM_DEVICES).default('auto'))
+    .addOption(threads()).addOption(json())
+    .action((flags: RecompileFlags) => benchRecompile(flags));
   const compile = bench.command('compile').description('A cold start in a fresh process: from a model to the end of its first training step.')
     .argument('[config]', 'a .json or .ts file; without it the default language model')
     .addOption(data())
@@ -73,6 +101,14 @@ function layerFlags(command: Command): Command {
     .addOption(new Option('--pass <name>', 'a training step or the forward pass alone').choices(PASSES).default('train'))
     .addOption(new Option('--device <name>', 'where to run').choices(GEMM_DEVICES).default('auto'))
     .addOption(threads()).addOption(json());
+}
+
+function curveList(text: string): Curve[] {
+  return text.split(',').map((name) => {
+    const found = CURVES.find((c) => c === name);
+    if (!found) throw new InvalidArgumentError(`no curve named ${name}; there are ${CURVES.join(', ')}`);
+    return found;
+  });
 }
 
 export const capacityOf = (text: string): number | 'dropless' => (text === 'dropless' ? text : real(0, true)(text));

@@ -21,6 +21,9 @@ export const real = (least: number, exclusive = false) => (text: string): number
 /** 1,2,4 */
 export const wholeList = (text: string): number[] => text.split(',').map(whole(1, 256));
 
+/** 1,1.25,2 */
+export const realList = (text: string): number[] => text.split(',').map(real(0));
+
 export const MAX_SEED = 0xffffffff;
 
 export const device = (): Option => new Option('--device <name>', 'where to run (default: auto, which is native where a C compiler is found, else wasm)').choices(DEVICES);
@@ -61,7 +64,18 @@ export interface ModelFlags {
   readonly lr?: number;
 }
 
-export interface TrainFlags extends ModelFlags, Overrides {
+export interface DashFlags {
+  /** true: on a port of its choice. */
+  readonly dash?: number | boolean;
+  readonly auth?: boolean;
+}
+
+/** The dashboard beside a run. */
+export const dash = (): Option => new Option('--dash [port]', 'a live page about the run, for this machine alone; its URL is printed (default port: 6600, or a free one)').argParser(whole(1, 65535));
+export const noAuth = (): Option => new Option('--no-auth', 'the page\'s URL has no token: every user of this machine can open it');
+
+export interface TrainFlags extends ModelFlags, Overrides, DashFlags {
+  readonly tensorboard?: boolean;
   readonly out?: string;
   readonly resume?: boolean;
   readonly json?: boolean;

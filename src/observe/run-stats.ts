@@ -28,6 +28,8 @@ export interface LayerStats {
   readonly loadEma: readonly number[];
   /** A quantile of each expert's load over the last 64 steps. */
   quantile(q: number): number[];
+  /** The same of each load over the even share of its step: the capacity factor that holds it, whatever the size of the batch. */
+  factor(q: number): number[];
   /** Choices dropped in the last step, and spilled. */
   readonly dropped: number;
   readonly spilled: number;
@@ -94,8 +96,10 @@ export class RunStats {
       throw new UserError(`no layer at "${path}" has shown its load`, known.length > 0 ? `known: ${known.join(', ')}` : 'statistics of a step are seen two steps later');
     }
     const { loads, ema, ...numbers } = found;
+    const shares = loads.map((load) => Math.max(1, load.reduce((a, b) => a + b, 0)) / ema.length);
     return { path, experts: ema.length, load: loads[loads.length - 1] ?? [], loadEma: ema, ...numbers,
-      quantile: (q) => ema.map((_, e) => quantile(loads.map((l) => l[e]), q)) };
+      quantile: (q) => ema.map((_, e) => quantile(loads.map((l) => l[e]), q)),
+      factor: (q) => ema.map((_, e) => quantile(loads.map((l, i) => l[e] / shares[i]), q)) };
   }
 
   /** Whether a clock was read since the last call. */

@@ -69,6 +69,7 @@ export class Session {
   get steps(): number { return this.#step; }
   get executor(): Backend['executor'] { return this.#backend.executor; }
   get seed(): number { return this.#seed; }
+  get #observed(): boolean { return this.#training.engine !== null || this.options.observe === true; }
 
   /** One optimiser step. Throws NonFiniteError, with nothing stored, if the loss or a gradient is not finite. */
   step(batch: Batch): Promise<StepResult> {
@@ -246,7 +247,7 @@ export class Session {
 
   #traced(training: boolean, build: (t: Trace) => void): Graph {
     return traceGraph(this.named, training, (t) => {
-      t.observed = (training ? this.#training : this.#inference).engine !== null;
+      t.observed = training ? this.#observed : this.#inference.engine !== null;
       build(t);
       if (training || t.observed) for (const s of t.stats) t.output(`stat:${s.name}`, s.value);
     });
@@ -256,7 +257,7 @@ export class Session {
     return this.#programs.get(this.#trainFamily(batch, phase), () => this.trainGraph(batch, phase));
   }
 
-  #trainFamily(batch: Batch, phase: Phase): string { return familyOf(`train ${this.#training.engine ? 'observed ' : ''}${phase ?? ''}`, batch); }
+  #trainFamily(batch: Batch, phase: Phase): string { return familyOf(`train ${this.#observed ? 'observed ' : ''}${phase ?? ''}`, batch); }
 
   /** Bytes of the largest program's arena, of the parameters, and of the optimiser's state. */
   bytes(): { readonly arena: number; readonly params: number; readonly optimiser: number } {

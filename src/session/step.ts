@@ -25,6 +25,8 @@ export interface CompileOptions {
   readonly accumulate?: number;
   /** Bytes that the session may take; default: what is free. */
   readonly memory?: number;
+  /** Whether steps also tell what only rules look at (an MoE layer's gateEntropy and secondGateWeight); default: where there are rules. */
+  readonly observe?: boolean;
   /** Told of every decision to recompile. */
   readonly events?: (event: RecompileEvent) => void;
   /** Between processes that train one model together; default: one process. */

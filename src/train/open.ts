@@ -52,13 +52,14 @@ export interface SessionOptions {
   readonly threads?: number | undefined;
   readonly seed?: number;
   readonly say: (line: string) => void;
+  readonly observe?: boolean;
   readonly events?: (event: RecompileEvent) => void;
 }
 
 /** A session for an experiment, on the device that the config or the caller names. */
 export function openSession(
   { model, loss, optimizer, config }: Experiment,
-  { device = config.device, threads = config.threads, seed = config.seed, say, events }: SessionOptions,
+  { device = config.device, threads = config.threads, seed = config.seed, say, events, observe = false }: SessionOptions,
 ): Promise<Session> {
-  return compile(model, { loss, optimizer, device, seed, say, ...(events && { events }), accumulate: config.accumulate, ...(threads !== undefined && { threads }) });
+  return compile(model, { loss, optimizer, device, seed, say, observe, ...(events && { events }), accumulate: config.accumulate, ...(threads !== undefined && { threads }) });
 }
