@@ -56,7 +56,9 @@ export function gradients(builder: GraphBuilder, loss: Tensor, wrt: readonly Ten
     const op = builder.ops.get(node.op);
     if (!op?.grad) throw noRule(node, op);
     builder.scope = node.scope && `${node.scope}:grad`;
-    const at = recomputed(node), inputs = node.inputs.map((v) => builder.tensor(at(v)));
+    const { at, late } = recomputed(node);
+    builder.late = late;
+    const inputs = node.inputs.map((v) => builder.tensor(at(v)));
     const by = `${node.op}/${node.again?.time ?? ''}`;
     const got = op.grad({ inputs, outputs: node.outputs.map((v) => builder.tensor(at(v))), attrs: node.attrs,
       douts: node.outputs.map(total), needs: node.inputs.map((v) => needs.has(v)),
@@ -68,26 +70,29 @@ export function gradients(builder: GraphBuilder, loss: Tensor, wrt: readonly Ten
     });
   }
   builder.scope = outer;
+  builder.late = undefined;
   return wrt.map((t) => total(t.id));
 }
 
-/** For a node: where the values that it reads and makes are to be found for its gradient. Those of a part of the graph that is not kept are
- * computed again, together, when the first is asked for. */
-function recompute(builder: GraphBuilder, forward: readonly Node[]): (node: Node) => (v: ValueId) => ValueId {
-  const made = new Map<number, ReadonlyMap<ValueId, ValueId>>(), time = forward.length;
-  const copy = (part: number): ReadonlyMap<ValueId, ValueId> => builder.recomputed(() => {
-    const copies = new Map<ValueId, ValueId>();
+/** Where the values that a node reads and makes are to be found for its gradient, and Node.late of what that takes. */
+interface Found { at(v: ValueId): ValueId; readonly late?: number }
+
+/** Values of a part of the graph that is not kept are computed again, together, when the first is asked for. */
+function recompute(builder: GraphBuilder, forward: readonly Node[]): (node: Node) => Found {
+  const made = new Map<number, Found>(), time = forward.length;
+  const copy = (part: number): Found => builder.recomputed(() => {
+    const late = builder.late = builder.nodes.length, copies = new Map<ValueId, ValueId>();
     for (const n of forward.filter((f) => f.again?.part === part)) {
       const outputs = builder.emit(n.op, n.inputs.map((v) => builder.tensor(copies.get(v) ?? v)), n.attrs);
       n.outputs.forEach((v, i) => copies.set(v, outputs[i].id));
     }
-    return copies;
+    return { at: (v) => copies.get(v) ?? v, late };
   }, time);
   return ({ again }) => {
-    if (!again) return (v) => v;
-    const copies = made.get(again.part) ?? copy(again.part);
-    made.set(again.part, copies);
-    return (v) => copies.get(v) ?? v;
+    if (!again) return { at: (v) => v };
+    const found = made.get(again.part) ?? copy(again.part);
+    made.set(again.part, found);
+    return found;
   };
 }
 

@@ -19,6 +19,8 @@ export class GraphBuilder implements Builder {
   scope = '';
   /** What nodes made from here on belong to: a part of the graph that is computed again. */
   again: Node['again'];
+  /** Node.late of nodes made from here on. */
+  late: number | undefined;
 
   constructor(ops: OpTable) { this.ops = ops; }
 
@@ -46,7 +48,7 @@ export class GraphBuilder implements Builder {
       throw new ShapeError(`${error.message}\n  ${where}`, undefined, error);
     }
     const outputs = types.map((type) => this.#value(type));
-    this.nodes.push({ op, inputs: inputs.map((t) => t.id), outputs: outputs.map((t) => t.id), attrs, scope: this.scope, ...(this.again && { again: this.again }) });
+    this.nodes.push({ op, inputs: inputs.map((t) => t.id), outputs: outputs.map((t) => t.id), attrs, scope: this.scope, ...(this.again && { again: this.again }), ...(this.late !== undefined && { late: this.late }) });
     return outputs;
   }
 

@@ -3,6 +3,7 @@
 // it reads must come after that kernel.
 import { byteSize, elements, sameDim } from '../base/shape.ts';
 import { dimValues, type Node, type ValueId } from '../graph/graph.ts';
+import { computeLate } from './late.ts';
 import { orderTasks, type Ordered } from './order.ts';
 import type { Storage } from './scope.ts';
 import { readInputs } from './store.ts';
@@ -20,7 +21,7 @@ export interface Group {
   readonly reads: Set<ValueId>;
   /** Those of them that it reads at other places than the element at hand. */
   readonly elsewhere: Set<ValueId>;
-  /** Kernels that must come before for another reason: they read a state that this one overwrites. */
+  /** Kernels that must come before for another reason: they read a state that this one overwrites, or this one comes late (late.ts). */
   readonly after: Set<Group>;
 }
 
@@ -68,6 +69,7 @@ function groupOnce(storage: Storage, fuseUpdates: boolean): Grouping & { readonl
     if (g.kind !== 'loops') g.roots = g.members.filter((v) => read.has(v) || uses.pinned.has(v) || aliased.has(v));
   }
   const inPlace = overwriteStates();
+  computeLate(groups, producers, before);
   const { order, peak } = orderGroups();
   return { groups: order, inPlace, peak };
 

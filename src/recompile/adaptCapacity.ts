@@ -5,7 +5,6 @@
 // and computed costs 1, a choice that is dropped costs as much as makes the quantile the best capacity, and a recompilation costs some
 // steps. Capacities change when the loads of the last 64 steps say that this pays within the horizon: that is the hysteresis.
 import type { LayerStats } from '../observe/run-stats.ts';
-import { ExpertBank } from '../nn/moe/experts.ts';
 import { factorsOf, layersOf, timeToLook } from './modules.ts';
 import type { Rule } from './rule.ts';
 
@@ -51,8 +50,8 @@ export function adaptCapacity({ quantile = 0.95, margin = 0.05, price = 2, horiz
       const better: (() => void)[] = [];
       for (const [moe, layer] of layersOf(model, run)) {
         const has = factorsOf(moe, layer.experts), spills = moe.overflow === 'spill';
-        // Ragged modules that spill compute the rows that came, whatever their bound. A bank computes spilled rows twice, and plans for the bound.
-        if (!has || (moe.dispatch === 'ragged' && spills && !(moe.experts instanceof ExpertBank))) continue;
+        // A ragged layer that spills computes the rows that came, whatever their bound: that is there for memory, which is not priced here.
+        if (!has || (moe.dispatch === 'ragged' && spills)) continue;
         const need = neededFactors(layer, { quantile: spills ? 1 - 1 / SPILL : quantile, margin }), beyond = spills ? SPILL : 1 / (1 - Math.min(quantile, 0.999));
         const share = total(layer.load) / layer.experts, now = share * costOf(layer, has, beyond), gain = now - share * costOf(layer, need, beyond);
         costs += now;
