@@ -9,10 +9,10 @@ import { differentiate } from './grad/differentiate.ts';
 import type { Graph } from './graph/graph.ts';
 import { ops } from './graph/ops/index.ts';
 import { printGraph } from './graph/print.ts';
-import { verifyGraph } from './graph/verify.ts';
+import { retype, type Edits } from './graph/retype.ts';
+import { verifyGraph, verifyStages } from './graph/verify.ts';
 import { printKernel } from './kernel/print.ts';
-import { verifyKernel } from './kernel/verify.ts';
-import { lower, type KernelMemo } from './lower/lower.ts';
+import { lower, lowerAgain, type KernelMemo } from './lower/lower.ts';
 import type { Lowered } from './lower/lowered.ts';
 import type { Optimizer } from './optim/optimizer.ts';
 import { addUpdates, type UpdateOptions } from './optim/updates.ts';
@@ -34,8 +34,9 @@ export function traceGraph(named: Named, training: boolean, build: (t: Trace) =>
 /** Graph -> Graph with gradients of `total`, consumed by the optimiser's updates of the trained parameters. */
 export function trainingGraph(forward: Graph, optimizer: Optimizer, trained: readonly string[], options?: UpdateOptions): Graph {
   const used = trained.filter((name) => forward.inputs.some((i) => i.kind === 'state' && i.name === name));
-  const withGradients = verifyGraph(differentiate(forward, ops, 'total', used), ops, 'differentiate');
-  return verifyGraph(addUpdates(withGradients, ops, optimizer, options), ops, 'optim');
+  return verifyStages(forward, ops, [
+    { name: 'differentiate', run: (g) => differentiate(g, ops, 'total', used) },
+    { name: 'optim', run: (g) => addUpdates(g, ops, optimizer, options) }]);
 }
 
 /** What leaves each stage of the compiler for one graph. */
@@ -48,10 +49,17 @@ export interface Compiled {
 
 /** Graph -> Program and the kernels it runs. `memo`: kernels of graphs before, which need not be built again. */
 export function compileGraph(graph: Graph, memo?: KernelMemo): Compiled {
-  const optimised = optimise(graph, ops);
-  const lowered = lower(optimised, ops, memo);
-  const kernels = [...new Map(lowered.calls.map((c) => [c.key, c.kernel]))].map(([key, kernel]) => ({ key, kernel: verifyKernel(kernel) }));
-  return { graph: optimised, lowered, kernels, program: verifyProgram(plan(lowered)) };
+  return finish(lower(optimise(graph, ops), ops, memo));
+}
+
+function finish(lowered: Lowered): Compiled {
+  const kernels = [...new Map(lowered.calls.map((c) => [c.key, c.kernel]))].map(([key, kernel]) => ({ key, kernel }));
+  return { graph: lowered.graph, lowered, kernels, program: verifyProgram(plan(lowered)) };
+}
+
+/** The same for a graph that was compiled already, with other sizes. Throws ShapeError where they do not fit. */
+export function recompileGraph(before: Compiled, edits: Edits, memo: KernelMemo): Compiled {
+  return finish(lowerAgain(before.lowered, retype(before.graph, ops, edits), ops, memo));
 }
 
 /** Program -> ready to run: kernels emitted and compiled by the device, memory allocated. */

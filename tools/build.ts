@@ -1,4 +1,4 @@
-// Builds what is published: src/ as JavaScript with types in dist/, and the C sources beside.
+// Builds what is published: src/ as JavaScript with types in dist/, the C sources and the page's other files beside.
 import { spawnSync } from 'node:child_process';
 import { cpSync, rmSync } from 'node:fs';
 
@@ -10,3 +10,4 @@ cpSync('src/device/native', 'dist/device/native', {
   recursive: true,
   filter: (path) => /^[^.]+(\.[ch])?$/.test(path),
 });
+cpSync('src/dash/page', 'dist/dash/page', { recursive: true, filter: (path) => /^[^.]+(\.(html|css|svg))?$/.test(path) });

@@ -63,6 +63,6 @@ export const showType = (t: TensorType): string => `${t.dtype}${showShape(t.shap
 export function stridesOf(shape: readonly Dim[]): number[] {
   const strides = new Array<number>(shape.length);
   let step = 1;
-  for (let i = shape.length - 1; i >= 0; i--) { strides[i] = step; step *= boundOf(shape[i]); }
+  for (let i = shape.length - 1; i >= 0; i--) { strides[i] = step; if (i > 0) step *= boundOf(shape[i]); }
   return strides;
 }

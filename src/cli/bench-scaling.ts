@@ -30,7 +30,7 @@ export interface ScalingResult extends Pick<LayerWork, 'tokens' | 'dModel' | 'dF
   readonly cost: number;
 }
 
-const BASE: LayerWork = { tokens: 2048, dModel: 256, dFf: 1024, experts: 8, topK: 2, capacity: 'dropless', dispatch: 'ragged', skew: 0, activation: 'relu', optimizer: 'sgd', eager: true, pass: 'train' };
+const BASE: LayerWork = { tokens: 2048, dModel: 256, dFf: 1024, experts: 8, topK: 2, capacity: 'dropless', overflow: 'drop', dispatch: 'ragged', skew: 0, activation: 'relu', optimizer: 'sgd', eager: true, pass: 'train' };
 
 /** Powers of 2. */
 const powers = (from: number, to: number): number[] => (from > to ? [] : [from, ...powers(2 * from, to)]);

@@ -1,17 +1,19 @@
 // dynamoe bench: how fast this machine does it, and in how much memory. `gemm`: one matrix product against the peak; `conv`: convolutions
 // against a product of their size; `layer`: one mixture-of-experts layer; `scaling`: layers of many sizes; `memory`: how many experts fit;
-// `step`: a training step of a model and its parts; `compile`: a cold start.
+// `step`: a training step of a model and its parts; `compile`: a cold start; `recompile`: capacities that a policy sets against fixed ones.
 import { InvalidArgumentError, Option, type Command } from 'commander';
 import { benchCompile, type BenchCompileFlags } from './bench-compile.ts';
 import { benchConv, type ConvFlags } from './bench-conv.ts';
 import { benchGemm, GEMM_DEVICES, type GemmFlags } from './bench-gemm.ts';
 import { benchLayer, type LayerFlags } from './bench-layer.ts';
 import { benchMemory, type MemoryFlags } from './bench-memory.ts';
+import { benchRecompile, type RecompileFlags } from './bench-recompile.ts';
 import { benchScaling, CURVES, type Curve, type ScalingFlags } from './bench-scaling.ts';
 import { benchStep, type BenchStepFlags } from './bench-step.ts';
-import { data, device, json, modelFlags, real, threads, whole, wholeList } from './flags.ts';
+import { data, device, json, modelFlags, real, realList, threads, whole, wholeList } from './flags.ts';
 import { OPTIMIZERS, PASSES } from './layer-work.ts';
 import { ACTIVATIONS } from '../nn/moe/experts.ts';
+import { OVERFLOWS } from '../nn/moe/routing.ts';
 import { DISPATCHES } from '../nn/moe/strategies.ts';
 
 export function addBench(program: Command): void {
@@ -45,6 +47,26 @@ export function addBench(program: Command): void {
     .addOption(new Option('--device <name>', 'where to run').choices(GEMM_DEVICES).default('auto'))
     .addOption(threads()).addOption(json())
     .action((flags: ScalingFlags) => benchScaling(flags));
+  bench.command('recompile').description('A layer under a skewed load whose capacities a policy sets while it runs, against fixed capacity factors, in turns on the same batches in one process.')
+    .option('--tokens <n>', 'samples in a step', whole(1), 512)
+    .option('--d-model <n>', 'width', whole(1), 1024)
+    .option('--d-ff <n>', 'hidden width of an expert', whole(1), 4096)
+    .option('--experts <n>', 'experts', whole(1), 16)
+    .option('--top-k <n>', 'experts that a sample goes to', whole(1), 2)
+    .addOption(new Option('--dispatch <name>', 'how samples get to experts').choices(DISPATCHES).default('padded'))
+    .addOption(new Option('--overflow <what>', 'what becomes of samples beyond a capacity').choices(OVERFLOWS).default('drop'))
+    .option('--modules', 'experts as modules of their own instead of a bank')
+    .option('--skew <s>', 'the router prefers the expert of rank r by -S ln(r)', real(0), 1)
+    .option('--drift <n>', 'steps after which ranks move on by a third of the experts; 0: never', whole(0), 0)
+    .option('--policy <names>', 'what recompiles', 'adaptCapacity')
+    .option('--alphas <list>', 'fixed capacity factors', realList, [1, 1.25, 1.5, 2, 3, 4, 6, 8])
+    .option('--from <alpha>', 'the capacity factor that the policy starts from', real(0), 2)
+    .option('--warm-up <n>', 'steps of the policy that are not measured', whole(0), 64)
+    .option('--steps <n>', 'steps to measure', whole(1), 20)
+    .option('--every <n>', 'steps between two turns of the fixed factors', whole(1), 1)
+    .addOption(new Option('--device <name>', 'where to run').choices(GEMM_DEVICES).default('auto'))
+    .addOption(threads()).addOption(json())
+    .action((flags: RecompileFlags) => benchRecompile(flags));
   const compile = bench.command('compile').description('A cold start in a fresh process: from a model to the end of its first training step.')
     .argument('[config]', 'a .json or .ts file; without it the default language model')
     .addOption(data())
@@ -70,6 +92,7 @@ function layerFlags(command: Command): Command {
     .option('--d-ff <n>', 'hidden width of an expert', whole(1), 1024)
     .option('--top-k <n>', 'experts that a token goes to', whole(1), 2)
     .option('--capacity-factor <c>', 'rows that an expert may get, over its even share; or dropless', capacityOf, 'dropless')
+    .addOption(new Option('--overflow <name>', 'what becomes of rows beyond that').choices(OVERFLOWS).default('drop'))
     .addOption(new Option('--dispatch <name>', 'how tokens get to experts').choices(DISPATCHES).default('ragged'))
     .option('--skew <s>', 'the router prefers expert e by -S ln(e + 1)', real(0), 0)
     .addOption(new Option('--activation <name>', 'between the two products').choices(ACTIVATIONS).default('relu'))

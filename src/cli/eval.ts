@@ -4,9 +4,9 @@ import { TextDataset } from '../data/text.ts';
 import { openCheckpoint } from '../train/open.ts';
 import { validate } from '../train/validate.ts';
 import { UserError } from '../base/errors.ts';
-import { data, device, json, threads, type OpenFlags } from './flags.ts';
+import { data, device, json, recompile, threads, type OpenFlags } from './flags.ts';
 import { bits, fixed } from './format.ts';
-import { openReporter } from './report.ts';
+import { openReporter, recompiled } from './report.ts';
 import { stoppable } from './stop.ts';
 import { Exit } from './fail.ts';
 
@@ -15,14 +15,15 @@ export function addEval(program: Command): void {
     .description('Validation loss of a checkpoint: the mean over all windows of the last tenth of each file, dropout off.')
     .addOption(data())
     .option('--config <file>', 'the config file that built the model, if it has moved')
-    .addOption(device()).addOption(threads()).addOption(json())
+    .addOption(device()).addOption(threads()).addOption(recompile('auto')).addOption(json())
     .action(evaluate);
 }
 
 async function evaluate(checkpoint: string, flags: OpenFlags): Promise<void> {
   const reporter = openReporter(flags.json ?? false), say = (line: string): void => { reporter.say(line); };
   try {
-    const { path, step, experiment, session } = await openCheckpoint(checkpoint, { ...flags, say });
+    const { path, step, experiment, session } = await openCheckpoint(checkpoint, { ...flags, say,
+      events: (event) => { if (flags.json) process.stdout.write(`${JSON.stringify(event)}\n`); else say(recompiled(event)); } });
     try {
       const set = experiment.data(say, flags.data), start = performance.now();
       const { result: found, code } = await stoppable((stop) => validate(session, experiment, set, stop, (share) => { reporter.busy('validating', share); }),

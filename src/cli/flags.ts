@@ -1,6 +1,8 @@
 // Flags that several commands share, and what they mean. In: texts of the command line; out: numbers, or a usage error.
 import { InvalidArgumentError, Option, type Command } from 'commander';
 import { DEVICES } from '../session/platform.ts';
+import { messageOf } from '../recompile/pending.ts';
+import { policies, POLICY_NAMES } from '../recompile/policies.ts';
 import type { Overrides } from '../train/configure.ts';
 import type { Config } from '../train/schema.ts';
 
@@ -19,11 +21,22 @@ export const real = (least: number, exclusive = false) => (text: string): number
 /** 1,2,4 */
 export const wholeList = (text: string): number[] => text.split(',').map(whole(1, 256));
 
+/** 1,1.25,2 */
+export const realList = (text: string): number[] => text.split(',').map(real(0));
+
 export const MAX_SEED = 0xffffffff;
 
 export const device = (): Option => new Option('--device <name>', 'where to run (default: auto, which is native where a C compiler is found, else wasm)').choices(DEVICES);
 export const threads = (): Option => new Option('--threads <n>', 'CPU threads (default: all cores); no number depends on it').argParser(whole(1, 256));
 export const json = (): Option => new Option('--json', 'JSON on stdout, one object a line, and nothing else');
+/** `fallback`: where no config has the setting. */
+export const recompile = (fallback?: string): Option => {
+  const option = new Option('--recompile <names>', `policies that recompile the run: auto (as far as no result changes), off, or some of ${POLICY_NAMES.join(',')}${fallback === undefined ? ' (default: auto)' : ''}`);
+  return fallback === undefined ? option : option.default(fallback).argParser((text) => {
+    try { policies(text); } catch (error) { throw new InvalidArgumentError(messageOf(error)); }
+    return text;
+  });
+};
 export const data = (): Option => new Option('--data <path...>', 'text: files, folders or globs');
 
 /** What makes the default language model. */
@@ -51,7 +64,18 @@ export interface ModelFlags {
   readonly lr?: number;
 }
 
-export interface TrainFlags extends ModelFlags, Overrides {
+export interface DashFlags {
+  /** true: on a port of its choice. */
+  readonly dash?: number | boolean;
+  readonly auth?: boolean;
+}
+
+/** The dashboard beside a run. */
+export const dash = (): Option => new Option('--dash [port]', 'a live page about the run, for this machine alone; its URL is printed (default port: 6600, or a free one)').argParser(whole(1, 65535));
+export const noAuth = (): Option => new Option('--no-auth', 'the page\'s URL has no token: every user of this machine can open it');
+
+export interface TrainFlags extends ModelFlags, Overrides, DashFlags {
+  readonly tensorboard?: boolean;
   readonly out?: string;
   readonly resume?: boolean;
   readonly json?: boolean;
@@ -64,4 +88,5 @@ export interface OpenFlags {
   readonly device?: Config['device'];
   readonly threads?: number;
   readonly json?: boolean;
+  readonly recompile: string;
 }

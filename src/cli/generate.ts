@@ -3,8 +3,9 @@ import type { Command } from 'commander';
 import { generate, type GenerateOptions } from '../session/generate.ts';
 import type { Session } from '../session/session.ts';
 import { openCheckpoint } from '../train/open.ts';
-import { device, MAX_SEED, real, threads, whole, type OpenFlags } from './flags.ts';
+import { device, MAX_SEED, real, recompile, threads, whole, type OpenFlags } from './flags.ts';
 import { Exit } from './fail.ts';
+import { recompiled } from './report.ts';
 import { stoppable } from './stop.ts';
 
 interface GenerateFlags extends OpenFlags {
@@ -26,11 +27,14 @@ export function addGenerate(program: Command): void {
     .option('--seed <n>', 'of the choices', whole(0, MAX_SEED), 0)
     .option('--no-echo', 'do not write the prompt before')
     .option('--config <file>', 'the config file that built the model, if it has moved')
-    .addOption(device()).addOption(threads())
+    .addOption(device()).addOption(threads()).addOption(recompile('auto'))
     .action(async (checkpoint: string, flags: GenerateFlags) => {
-      const { session } = await openCheckpoint(checkpoint, { ...flags, say: (line) => { process.stderr.write(`dynamoe: ${line}\n`); } });
+      const say = (line: string): void => { process.stderr.write(`dynamoe: ${line}\n`); };
+      const decisions: string[] = []; // told when the text is written
+      const { session } = await openCheckpoint(checkpoint, { ...flags, say, events: (event) => { decisions.push(recompiled(event)); } });
       try {
         const { code } = await stoppable((stop) => writeText(session, flags, stop), () => undefined);
+        decisions.forEach(say);
         if (code !== null) throw new Exit(code);
       } finally {
         await session.close();

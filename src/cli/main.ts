@@ -2,6 +2,7 @@
 import { createRequire } from 'node:module';
 import { Command } from 'commander';
 import { addBench } from './bench.ts';
+import { addDash } from './dash.ts';
 import { addEval } from './eval.ts';
 import { report } from './fail.ts';
 import { addGenerate } from './generate.ts';
@@ -21,7 +22,7 @@ const program = new Command('dynamoe')
   .showSuggestionAfterError()
   .configureOutput({ outputError: (text, write) => { write(`dynamoe: ${text.replace(/^error: /, '')}`); } });
 
-for (const add of [addStart, addTrain, addEval, addGenerate, addInspect, addBench]) add(program);
+for (const add of [addStart, addTrain, addDash, addEval, addGenerate, addInspect, addBench]) add(program);
 for (const command of [program, ...program.commands, ...program.commands.flatMap((c) => c.commands)]) {
   command.exitOverride();
   const path = command === program ? '' : `${command.name()} `;

@@ -1,11 +1,11 @@
 // How a run's events are shown: as JSON, as plain lines, or on a terminal. In: events; out: text on stdout.
 import type { RecompileEvent } from '../recompile/rule.ts';
 import type { EvalEvent, StartEvent, StepEvent, TrainEvent } from '../train/events.ts';
+import type { Logger } from '../train/logger.ts';
 import { bar, bits, count, duration, fixed, sparkline } from './format.ts';
 import { isScreen, Screen } from './screen.ts';
 
-export interface Reporter {
-  emit(event: TrainEvent): void;
+export interface Reporter extends Logger {
   /** A remark that is no event. */
   say(line: string): void;
   busy(what: string, share?: number): void;
@@ -19,7 +19,7 @@ export function openReporter(json: boolean): Reporter {
 
 /** stdout has one JSON object a line and nothing else. */
 class JsonReporter implements Reporter {
-  emit(event: TrainEvent): void { process.stdout.write(`${JSON.stringify(event)}\n`); }
+  log(event: TrainEvent): void { process.stdout.write(`${JSON.stringify(event)}\n`); }
   say(line: string): void { process.stderr.write(`dynamoe: ${line}\n`); }
   busy(): void { /* not an event */ }
   close(): void { /* nothing is open */ }
@@ -40,10 +40,10 @@ function evaluated({ step, val_loss: loss, metrics }: EvalEvent, unit: StartEven
 }
 
 /** One line of a decision: what changed, why, and what it brought. */
-function recompiled({ step, effect, rule, class: kind, reason, changes, kept, error, ratio, compile_ms, stall_ms }: RecompileEvent): string {
-  const what = changes.map((c) => `${c.path}.${c.knob}`).join(', '), cost = `compiled in ${compile_ms.toFixed(0)} ms, waited ${stall_ms.toFixed(1)} ms`;
-  const end = error ?? (kept ? `from step ${effect ?? step} on` : 'undone: it was slower');
-  return `recompile ${rule} (${kind ?? '-'}) at step ${step}: ${what || 'nothing'}; ${reason}; ${end}${ratio ? `, ${ratio.median.toFixed(2)}x as fast` : ''}; ${cost}`;
+export function recompiled({ during, step, effect, rule, class: kind, reason, changes, kept, error, ratio, compile_ms, stall_ms }: RecompileEvent): string {
+  const what = changes.map((c) => `${c.path}.${c.knob}`).join(', '), unit = during === 'inference' ? 'run' : 'step', cost = `compiled in ${compile_ms.toFixed(0)} ms, waited ${stall_ms.toFixed(1)} ms`;
+  const end = error ?? (kept ? `from ${unit} ${effect ?? step} on` : 'undone: it was slower');
+  return `recompile ${rule} (${kind ?? '-'}) at ${unit} ${step}: ${what || 'nothing'}; ${reason}; ${end}${ratio ? `, ${ratio.median.toFixed(2)}x as fast` : ''}; ${cost}`;
 }
 
 const auxText = (aux: StepEvent['aux']): string => {
@@ -59,7 +59,7 @@ const auxText = (aux: StepEvent['aux']): string => {
 class LineReporter implements Reporter {
   #start: StartEvent | undefined;
 
-  emit(event: TrainEvent): void {
+  log(event: TrainEvent): void {
     switch (event.event) {
       case 'start':
         this.#start = event;
@@ -74,8 +74,7 @@ class LineReporter implements Reporter {
       }
       case 'eval': this.#line(evaluated(event, this.#start?.unit ?? 'tokens')); break;
       case 'recompile': this.#line(recompiled(event)); break;
-      case 'checkpoint': break;
-      case 'stopped': break;
+      case 'plan': case 'checkpoint': case 'stopped': case 'failed': break;
       case 'done': this.#line(`done in ${duration(event.seconds)}, checkpoint ${event.checkpoint}`); break;
     }
   }
@@ -102,7 +101,7 @@ class ScreenReporter implements Reporter {
 
   constructor(screen: Screen) { this.#screen = screen; }
 
-  emit(event: TrainEvent): void {
+  log(event: TrainEvent): void {
     switch (event.event) {
       case 'start':
         this.#start = event;
@@ -115,8 +114,8 @@ class ScreenReporter implements Reporter {
         this.#screen.print(evaluated(event, this.#start?.unit ?? 'tokens'));
         break;
       case 'recompile': this.#screen.print(recompiled(event)); break;
-      case 'checkpoint': break;
-      case 'stopped': this.#screen.clear(); break;
+      case 'plan': case 'checkpoint': break;
+      case 'stopped': case 'failed': this.#screen.clear(); break;
       case 'done':
         this.#screen.clear();
         this.#screen.print(`done in ${duration(event.seconds)}, checkpoint ${event.checkpoint}`);

@@ -3,14 +3,16 @@ import { randomBytes } from 'node:crypto';
 import { join } from 'node:path';
 import { Option, type Command } from 'commander';
 import { storedSettings } from '../io/run-folder.ts';
-import { POLICY_NAMES } from '../recompile/policies.ts';
 import { configure, parseSettings, rebuild, resumeSettings, type Configured } from '../train/configure.ts';
 import type { DoneEvent } from '../train/events.ts';
 import { ConfigError } from '../train/schema.ts';
 import type { DeviceName } from '../session/platform.ts';
 import { train } from '../train/train.ts';
+import type { Logger } from '../train/logger.ts';
+import { tensorBoard } from '../train/tensorboard.ts';
+import { openPage } from './dash.ts';
 import { Exit } from './fail.ts';
-import { data, device, json, MAX_SEED, modelFlags, threads, whole, type TrainFlags } from './flags.ts';
+import { dash, data, device, json, MAX_SEED, modelFlags, noAuth, recompile, threads, whole, type DashFlags, type TrainFlags } from './flags.ts';
 import { openReporter, type Reporter } from './report.ts';
 import { stoppable } from './stop.ts';
 
@@ -27,7 +29,9 @@ export function addTrain(program: Command): void {
     .option('--eval-every <n>', 'steps between validations; 0: only at the end (default: a quarter of the run, at least 100)', whole(0))
     .option('--save-every <n>', 'steps between checkpoints; 0: only at the end (default: about every 10 seconds)', whole(0))
     .addOption(new Option('--accumulate <n>', 'parts of a batch whose gradients are added up (default: 1)').argParser(whole(1)))
-    .option('--recompile <names>', `policies that recompile the run: auto (as far as no result changes), off, or some of ${POLICY_NAMES.join(',')} (default: auto)`)
+    .addOption(recompile())
+    .addOption(dash()).addOption(noAuth())
+    .option('--tensorboard', "event files for TensorBoard, in the run folder's folder tensorboard")
     .addOption(json());
   modelFlags(command);
   command.addHelpText('after', `
@@ -60,27 +64,30 @@ export function newFolder(): string {
   return join('runs', `${day}-${time.slice(0, 8).replaceAll(':', '')}-${randomBytes(2).toString('hex')}`);
 }
 
-export interface TrainingOptions {
+export interface TrainingOptions extends DashFlags {
   readonly out: string;
   readonly resume?: boolean;
   readonly json?: boolean;
+  readonly tensorboard?: boolean;
   /** Runs there, whatever the settings say. */
   readonly device?: DeviceName;
 }
 
 /** Trains with a report on stdout. Throws Exit where the run was stopped. */
-export async function runTraining({ settings, experiment }: Configured, { out, resume = false, json = false, device }: TrainingOptions): Promise<DoneEvent> {
-  const reporter: Reporter = openReporter(json);
+export async function runTraining({ settings, experiment }: Configured, options: TrainingOptions): Promise<DoneEvent> {
+  const { out, resume = false, json = false, device, tensorboard = false } = options, reporter: Reporter = openReporter(json), page = await openPage(options);
+  const loggers: Logger[] = [reporter, ...(page ? [page.logger((line) => { reporter.say(line); })] : []), ...(tensorboard ? [tensorBoard()] : [])];
   try {
     const { result, code } = await stoppable((stop) => train({
       settings, experiment, out, resume, stop, ...(device && { device }),
-      emit: (event) => { reporter.emit(event); }, say: (line) => { reporter.say(line); }, busy: (what, share) => { reporter.busy(what, share); },
+      loggers, say: (line) => { reporter.say(line); }, busy: (what, share) => { reporter.busy(what, share); },
     }), () => { reporter.say('stopping after this step; once more to stop at once'); });
     if (result) return result;
     reporter.close();
     process.stderr.write(`dynamoe: stopped and saved; to go on: dynamoe train --resume --out ${quoted(out)}\n`);
     throw new Exit(code ?? 0);
   } finally {
+    await page?.close();
     reporter.close();
   }
 }

@@ -5,6 +5,16 @@ import { isDynamic, sameShape, showType } from '../base/shape.ts';
 import { dimValues, type Graph } from './graph.ts';
 import type { OpTable } from './builder.ts';
 
+/** Runs stages one after the other and verifies what comes out: graphs are compiled while steps run, and one look costs as much as a pass.
+ * Where it is wrong, or a stage throws, every stage is verified, and the error names the first that went wrong. */
+export function verifyStages(graph: Graph, ops: OpTable, stages: readonly { readonly name: string; run(graph: Graph): Graph }[]): Graph {
+  try {
+    return verifyGraph(stages.reduce((g, s) => s.run(g), graph), ops, stages[stages.length - 1]?.name ?? '');
+  } catch {
+    return stages.reduce((g, s) => verifyGraph(s.run(g), ops, s.name), graph);
+  }
+}
+
 export function verifyGraph(graph: Graph, ops: OpTable, stage: string): Graph {
   const fail = (message: string): never => { throw new VerifyError(stage, message); };
   const made = new Set<number>();

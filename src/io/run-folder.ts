@@ -16,7 +16,9 @@ import { codeOf, fault } from './fault.ts';
 import { jsonText, type Json } from './json.ts';
 import { isLock, lockFolder } from './lock.ts';
 
-const SETTINGS = 'run.json', EVENTS = 'events.jsonl';
+const SETTINGS = 'run.json';
+/** A run's log. */
+export const EVENTS = 'events.jsonl';
 const STEP = /^step-(\d+)\.safetensors$/;
 
 export interface RunOptions {

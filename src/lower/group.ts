@@ -45,7 +45,7 @@ export function groupKernels(storage: Storage): Grouping {
 }
 
 function groupOnce(storage: Storage, fuseUpdates: boolean): Grouping & { readonly peak: number } {
-  const { graph, ops, stored, producers, home, uses } = storage;
+  const { graph, ops, stored, producers, home, memory, uses } = storage;
   const groupOf = new Map<ValueId, Group>(), groups: Group[] = [];
   const guards = guardsOf(), overwrites = new Map(graph.updates.map((u) => [u.value, u.state]));
 
@@ -170,15 +170,15 @@ function groupOnce(storage: Storage, fuseUpdates: boolean): Grouping & { readonl
   /** A state may be overwritten by the kernel that makes its new value, after all that read the old one, if none of those needs the
    * new one. */
   function overwriteStates(): Set<ValueId> {
-    const done = new Set<ValueId>();
+    const done = new Set<ValueId>(), readersOf = new Map<ValueId, Set<Group>>();
+    for (const g of groups) for (const leaf of g.reads) readersOf.set(home(leaf), (readersOf.get(home(leaf)) ?? new Set()).add(g));
     for (const { state, value, unless } of graph.updates) {
       const writer = groupOf.get(value);
       if (!writer || !soleUse(value) || writer.kind === 'loops') continue;
       // What else needs the value needs it even where the update is not to be: the kernel runs, and the state waits for a copy.
       if (writer.unless !== unless) continue;
-      const reads = (set: ReadonlySet<ValueId>): boolean => [...set].some((leaf) => home(leaf) === state);
-      if (reads(writer.elsewhere)) continue;
-      const readers = groups.filter((g) => g !== writer && reads(g.reads));
+      if ([...writer.elsewhere].some((leaf) => home(leaf) === state)) continue;
+      const readers = [...readersOf.get(state) ?? []].filter((g) => g !== writer);
       if (readers.some((g) => reaches(g, writer))) continue;
       for (const g of readers) writer.after.add(g);
       done.add(value);
@@ -188,10 +188,11 @@ function groupOnce(storage: Storage, fuseUpdates: boolean): Grouping & { readonl
 
   function leavesOf(v: ValueId, routine: boolean): Leaves {
     const leaves: Leaves = { same: new Set(), other: new Set() };
-    const seen = new Set<string>();
+    const seen = new Set<number>();
     const visit = (value: ValueId, same: boolean, top: boolean): void => {
-      if (seen.has(`${value}${same}`)) return;
-      seen.add(`${value}${same}`);
+      const key = 2 * value + Number(same);
+      if (seen.has(key)) return;
+      seen.add(key);
       const node = producers[value];
       for (const d of graph.types[value].shape) if (typeof d !== 'number') leaves.other.add(d.kind === 'bounded' ? d.count : d.offsets);
       if (!node || (stored.has(value) && !top)) {
@@ -213,11 +214,12 @@ function groupOnce(storage: Storage, fuseUpdates: boolean): Grouping & { readonl
 
   function orderGroups(): Ordered<Group> {
     // Results lie elsewhere; what is copied to its state at the end lives that long.
-    const elsewhere = new Set(graph.outputs.map((o) => home(o.value))), copied = new Set(graph.updates.flatMap((u) => (inPlace.has(u.value) ? [] : [home(u.value)])));
+    const elsewhere = new Set(graph.outputs.map((o) => memory(o.value))), copied = new Set(graph.updates.flatMap((u) => (inPlace.has(u.value) ? [] : [memory(u.value)])));
     const arena = (v: ValueId): boolean => groupOf.has(v) && !elsewhere.has(v) && !inPlace.has(v);
     return orderTasks(groups.map((g) => {
-      const reads = [...new Set([...g.reads].map(home))].filter((v) => arena(v) && !copied.has(v) && groupOf.get(v) !== g);
-      return { of: g, before: before(g), makes: g.roots.filter(arena), reads, overwrites: g.kind === 'loops' ? [] : reads.filter((v) => !g.elsewhere.has(v)) };
+      const reads = [...new Set([...g.reads].map(memory))].filter((v) => arena(v) && !copied.has(v) && groupOf.get(v) !== g);
+      const makes = g.roots.filter((v) => arena(v) && memory(v) === v);
+      return { of: g, before: before(g), makes, reads, overwrites: g.kind === 'loops' ? [] : reads.filter((v) => !g.elsewhere.has(v)) };
     }), (v) => byteSize(graph.types[v]));
   }
 }

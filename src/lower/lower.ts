@@ -1,33 +1,49 @@
 // Graph to kernels: which values are stored, which are computed together, in which order. In: an optimised Graph. Out: Lowered.
-import { elements } from '../base/shape.ts';
+import { boundOf, elements } from '../base/shape.ts';
 import { VerifyError } from '../base/errors.ts';
 import { hashHex } from '../base/hash.ts';
-import type { Graph, Update, ValueId } from '../graph/graph.ts';
+import { producers, type Graph, type Update, type ValueId } from '../graph/graph.ts';
 import type { OpTable } from '../graph/builder.ts';
 import { Exprs, postorder, type Expr } from '../kernel/expr.ts';
 import type { Kernel, Stmt } from '../kernel/kernel.ts';
 import { printKernel } from '../kernel/print.ts';
+import { verifyKernel } from '../kernel/verify.ts';
 import { groupKernels, type Group } from './group.ts';
 import type { KernelCall, Lowered } from './lowered.ts';
 import { buildLoops } from './loops.ts';
 import { buildMatmul } from './matmul.ts';
 import { buildNest } from './nest.ts';
 import { Scope, type Storage } from './scope.ts';
-import { signatureOf } from './signature.ts';
+import { rowsOf, signatureOf, watched } from './signature.ts';
 import { decideStorage } from './store.ts';
 
 /** Kernels that were built before, by what they follow from (signature.ts). To be kept between graphs that are alike. */
-export type KernelMemo = Map<string, Built>;
+export type KernelMemo = Map<string, Family>;
+/** Kernels that differ by the rows of some values alone: those at which their making looked. */
+interface Family { readonly looked: Set<number>; readonly byRows: Map<string, Built> }
 /** A kernel, with the numbers of the values behind its buffers. */
-interface Built extends Pick<KernelCall, 'kernel' | 'key' | 'ints' | 'inPlace' | 'flops'> { readonly values: readonly number[] }
+type Built = Pick<KernelCall, 'kernel' | 'key' | 'ints' | 'inPlace'> & { readonly values: readonly number[] };
 
 export function lower(graph: Graph, ops: OpTable, memo: KernelMemo = new Map()): Lowered {
   const storage = decideStorage(graph, ops);
   const { groups, inPlace } = groupKernels(storage);
   const alias = new Map<ValueId, ValueId>();
-  for (const v of storage.stored) if (storage.home(v) !== v) alias.set(v, storage.home(v));
+  for (const v of storage.stored) if (storage.memory(v) !== v) alias.set(v, storage.memory(v));
   const copies = graph.updates.filter((u) => !inPlace.has(u.value)).map((u) => copyCall(storage, u));
-  return { graph, calls: [...groups.map((g) => callOf(storage, ops, g, memo)), ...copies], alias, inPlaceUpdates: inPlace };
+  return { graph, storage, groups, calls: [...groups.map((g) => callOf(storage, ops, g, memo)), ...copies], alias, inPlaceUpdates: inPlace };
+}
+
+/** The same for a graph with the same values and nodes, but for bounds and for attributes of nodes with loops of their own
+ * (`graph/retype.ts`): what is stored and computed together stays as it was. */
+export function lowerAgain(before: Lowered, graph: Graph, ops: OpTable, memo: KernelMemo): Lowered {
+  const storage = { ...before.storage, graph, producers: producers(graph) };
+  const same = (v: ValueId): boolean => graph.types[v] === before.graph.types[v];
+  const groups = before.groups.map((g) => (g.node ? { ...g, node: storage.producers[g.node.outputs[0]] ?? null } : g));
+  const calls = before.calls.map((c, i) => {
+    const g = groups[i] as Group | undefined, old = before.groups[i] as Group | undefined;
+    return !g || (g.node === old?.node && g.members.every(same) && [...g.reads].every(same)) ? c : callOf(storage, ops, g, memo);
+  });
+  return { ...before, graph, storage, groups, calls };
 }
 
 const keyOf = (kernel: Kernel): string => hashHex(printKernel(kernel));
@@ -41,32 +57,55 @@ function copyCall({ graph, home }: Storage, { state, value, unless }: Update): K
     grid: { index, extent: e.index(size), grain: COPY_GRAIN, vector: true },
     body: [{ s: 'store', buffer: 0, index, value: e.load(1, index, type.dtype) }],
   };
-  return { kernel, key: keyOf(kernel), buffers: [state, home(value)], ints: [], inPlace: [], unless, ops: ['update'], scope: '', flops: 0 };
+  return { kernel: verifyKernel(kernel), key: keyOf(kernel), buffers: [state, home(value)], ints: [], inPlace: [], unless, ops: ['update'], scope: '', flops: 0 };
 }
 
 const COPY_GRAIN = 16384; // elements a task
 
 function callOf(storage: Storage, ops: OpTable, group: Group, memo: KernelMemo): KernelCall {
-  const { text, values, numbers } = signatureOf(storage, ops, group);
-  const { values: behind, ...built } = memo.get(text) ?? build(storage, ops, group, numbers);
-  memo.set(text, { values: behind, ...built });
+  const { text, values, numbers } = signatureOf(storage, ops, group), { graph } = storage;
+  const family = memo.get(text) ?? { looked: new Set<number>(), byRows: new Map<string, Built>() };
+  memo.set(text, family);
+  const rows = (): string => [...family.looked].map((n) => rowsOf(graph.types[values[n]])).join();
+  const { values: behind, ...built } = family.byRows.get(rows()) ?? make();
   const nodes = [group.node, ...group.roots.map((v) => storage.producers[v])].flatMap((n) => n ?? []);
-  return { ...built, buffers: behind.map((n) => values[n]), unless: group.unless, ops: [...new Set(nodes.map((n) => n.op))], scope: nodes[0]?.scope ?? '' };
+  return { ...built, buffers: behind.map((n) => values[n]), unless: group.unless, ops: [...new Set(nodes.map((n) => n.op))], scope: nodes[0]?.scope ?? '',
+    flops: flopsOf(graph, group, built.kernel) };
+
+  function make(): Built {
+    const seen = new Set<ValueId>(), made = build({ ...storage, graph: { ...graph, types: watched(graph.types, seen) } }, ops, group, numbers);
+    const fresh = [...seen].map((v) => numberOf(numbers, v)).filter((n) => !family.looked.has(n));
+    // What was built before was told apart by less.
+    if (fresh.length > 0) family.byRows.clear();
+    for (const n of fresh) family.looked.add(n);
+    family.byRows.set(rows(), made);
+    return made;
+  }
+}
+
+function numberOf(numbers: ReadonlyMap<ValueId, number>, v: ValueId): number {
+  const n = numbers.get(v);
+  if (n === undefined) throw new VerifyError('lower', `a kernel reads %${v}, which does not follow from its signature`);
+  return n;
+}
+
+/** An operation an element; of a product 2 m n k, where with counted rows or depth the groups share the bound. */
+function flopsOf({ types }: Graph, { node, roots }: Group, kernel: Kernel): number {
+  if (kernel.form !== 'matmul' || !node) return roots.reduce((n, v) => n + elements(types[v].shape), 0);
+  const { depth, groups } = kernel, result = elements(types[node.outputs[0]].shape);
+  if (typeof depth === 'number') return 2 * result * depth;
+  const rows = boundOf(types[node.inputs[0]].shape[0]);
+  return 'count' in depth ? 2 * result * depth.times * rows : 2 * (result / groups) * rows;
 }
 
 function build(storage: Storage, ops: OpTable, group: Group, numbers: ReadonlyMap<ValueId, number>): Built {
-  const { graph } = storage, scope = new Scope(storage, group.members), { kernel, flops } = make();
-  const values = scope.values.map((v) => {
-    const n = numbers.get(v);
-    if (n === undefined) throw new VerifyError('lower', `a kernel reads %${v}, which does not follow from its signature`);
-    return n;
-  });
-  return { kernel, key: keyOf(kernel), ints: [...scope.ints], inPlace: group.kind === 'loops' ? [] : inPlacePairs(kernel), flops, values };
+  const { graph } = storage, scope = new Scope(storage, group.members), kernel = verifyKernel(make());
+  const values = scope.values.map((v) => numberOf(numbers, v));
+  return { kernel, key: keyOf(kernel), ints: [...scope.ints], inPlace: group.kind === 'loops' ? [] : inPlacePairs(kernel), values };
 
-  function make(): { kernel: Kernel; flops: number } {
-    const size = group.roots.reduce((n, v) => n + elements(graph.types[v].shape), 0);
-    if (group.kind === 'map' || !group.node) return { kernel: buildNest(graph, scope, group.roots), flops: size };
-    if (group.kind === 'loops') return { kernel: buildLoops(graph, ops, scope, group.node), flops: size };
+  function make(): Kernel {
+    if (group.kind === 'map' || !group.node) return buildNest(graph, scope, group.roots);
+    if (group.kind === 'loops') return buildLoops(graph, ops, scope, group.node);
     return buildMatmul(graph, ops, scope, group.node, group.roots);
   }
 }

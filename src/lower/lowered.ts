@@ -1,6 +1,8 @@
 // What lowering gives to planning: kernel calls in an order in which every value is made before it is read.
 import type { Kernel } from '../kernel/kernel.ts';
 import type { Graph, ValueId } from '../graph/graph.ts';
+import type { Group } from './group.ts';
+import type { Storage } from './scope.ts';
 
 export interface KernelCall {
   readonly kernel: Kernel;
@@ -23,8 +25,12 @@ export interface KernelCall {
 
 export interface Lowered {
   readonly graph: Graph;
+  /** How it came about: for lowering again what differs by its bounds alone. */
+  readonly storage: Storage;
+  readonly groups: readonly Group[];
+  /** One for each group, then copies. */
   readonly calls: readonly KernelCall[];
-  /** Value -> the value whose memory it is (reshapes). */
+  /** Value -> the value whose memory it is: reshapes, and what goes on with it (Op.onto). */
   readonly alias: ReadonlyMap<ValueId, ValueId>;
   /** State updates whose kernel writes the new value straight to the state; the others are copied at the end. */
   readonly inPlaceUpdates: ReadonlySet<ValueId>;

@@ -1,5 +1,5 @@
 // A matmul with what is computed from each of its sums before they are stored.
-import { boundOf, elements, stridesOf } from '../base/shape.ts';
+import { stridesOf } from '../base/shape.ts';
 import { VerifyError } from '../base/errors.ts';
 import type { Graph, Node, ValueId } from '../graph/graph.ts';
 import type { OpTable } from '../graph/builder.ts';
@@ -9,9 +9,7 @@ import { asSet } from '../kernel/rewrite.ts';
 import { hoistInvariants } from './nest.ts';
 import type { Scope } from './scope.ts';
 
-export interface BuiltMatmul { readonly kernel: MatmulKernel; readonly flops: number }
-
-export function buildMatmul(graph: Graph, ops: OpTable, scope: Scope, node: Node, roots: readonly ValueId[]): BuiltMatmul {
+export function buildMatmul(graph: Graph, ops: OpTable, scope: Scope, node: Node, roots: readonly ValueId[]): MatmulKernel {
   const lower = ops.get(node.op)?.lower;
   if (lower?.kind !== 'matmul') throw new VerifyError('lower', `${node.op} is no matmul`);
   const { e } = scope, out = node.outputs[0], type = graph.types[out];
@@ -25,19 +23,9 @@ export function buildMatmul(graph: Graph, ops: OpTable, scope: Scope, node: Node
   const locals: Local[] = [];
   const items = roots.map((v) => ({ buffer: scope.buffer(v, 'write'), at: linear, value: scope.linear(v, linear) }));
   const { before, items: hoisted } = hoistInvariants(e, items, asSet(j, e.sum(type.dtype)), locals);
-  const kernel: MatmulKernel = {
+  return {
     form: 'matmul', buffers: scope.buffers, locals, ints: scope.ints.length, z, i, j, k,
     groups: spec.groups, m: spec.m, n: spec.n, depth: spec.depth, a, b, packA: packingOf(e, a, k, i), packB: packingOf(e, b, j, k),
     epilogue: { row: before, element: hoisted.map((h) => ({ s: 'store', buffer: h.buffer, index: h.at, value: h.value })) },
   };
-  return { kernel, flops: flopsOf(graph, node, spec) };
-}
-
-/** 2 m n k; with ragged rows or depth the groups share the bound. */
-function flopsOf(graph: Graph, node: Node, spec: { groups: number; n: number; m: Extent; depth: Extent }): number {
-  const result = elements(graph.types[node.outputs[0]].shape);
-  if (typeof spec.depth === 'number') return 2 * result * spec.depth;
-  const rows = boundOf(graph.types[node.inputs[0]].shape[0]);
-  if ('count' in spec.depth) return 2 * result * spec.depth.times * rows;
-  return 2 * (result / spec.groups) * rows;
 }

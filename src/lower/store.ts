@@ -3,6 +3,7 @@
 import { elements, usualElements } from '../base/shape.ts';
 import { dimValues, producers, type Graph, type Node, type ValueId } from '../graph/graph.ts';
 import type { OpTable } from '../graph/builder.ts';
+import { ontoOf } from '../passes/own-before.ts';
 import type { Storage, Uses } from './scope.ts';
 
 /** The inputs whose elements an op reads. */
@@ -37,13 +38,15 @@ export function decideStorage(graph: Graph, ops: OpTable): Storage {
     return lower?.kind === 'loops' || (lower?.kind === 'matmul' && lower.stored === true);
   };
   const stored = new Set<ValueId>(graph.inputs.map((i) => i.value));
-  const alias = new Map<ValueId, ValueId>();
+  const alias = new Map<ValueId, ValueId>(), places = new Map<ValueId, ValueId>();
   const home = (v: ValueId): ValueId => alias.get(v) ?? v;
+  const memory = (v: ValueId): ValueId => places.get(home(v)) ?? home(v);
   const passes = (node: Node): number => {
     const lower = ops.get(node.op)?.lower;
     return lower?.kind === 'map' ? lower.passes ?? 1 : 1;
   };
   const place = new Map(graph.nodes.map((node, i) => [node, i]));
+  const isPart = (node: Node): boolean => { const lower = ops.get(node.op)?.lower; return lower?.kind === 'map' && lower.part === true; };
   const weights = new Array<number>(graph.types.length).fill(1);
 
   for (const node of graph.nodes) {
@@ -51,6 +54,8 @@ export function decideStorage(graph: Graph, ops: OpTable): Storage {
     const lower = ops.get(node.op)?.lower;
     if (lower?.kind !== 'map') {
       for (const v of node.outputs) stored.add(v);
+      const before = ontoOf(node, ops);
+      if (before !== null) places.set(node.outputs[0], memory(before));
       continue;
     }
     // A value read from memory weighs 1, one that is computed again weighs what it is made of.
@@ -68,11 +73,11 @@ export function decideStorage(graph: Graph, ops: OpTable): Storage {
       const epilogue = node.inputs.some((i) => made[i] && kindOf(made[i]) === 'matmul' && uses.nodes[i].length === 1
         && !uses.pinned.has(i) && elements(graph.types[i].shape) === elements(graph.types[v].shape));
       // What needs a whole row for one element is never repeated inside another loop.
-      if (needed || lower.stored?.(node.attrs) || lower.passes !== undefined || !again || epilogue && lower.linear) stored.add(v);
+      if (needed || lower.stored?.(node.attrs, node.outputs.indexOf(v)) || lower.passes !== undefined || !again || epilogue && lower.linear) stored.add(v);
       else weights[v] = weight;
     }
   }
-  return { graph, ops, producers: made, stored, home, uses };
+  return { graph, ops, producers: made, stored, home, memory, uses };
 
   /** Elements of v; a list with one place for each row of `of` counts as many as rows are expected there. */
   function sizeOf(v: ValueId, of?: ValueId): number {
@@ -108,7 +113,7 @@ export function decideStorage(graph: Graph, ops: OpTable): Storage {
     return uses.nodes[v].reduce((n, node) => {
       const out = kindOf(node) === 'matmul' ? size : Math.max(...node.outputs.map((o) => sizeOf(o)));
       // Packing an operand that is not there yet costs about as much as reading it once more.
-      return n + Math.max(1, out / size) * (kindOf(node) === 'matmul' ? 2 : passes(node));
+      return n + Math.max(isPart(node) ? 0 : 1, out / size) * (kindOf(node) === 'matmul' ? 2 : passes(node));
     }, 0);
   }
 }

@@ -4,7 +4,7 @@
 import { UserError } from '../base/errors.ts';
 import type { HostTensor } from '../base/tensor.ts';
 
-const WINDOW = 64; // steps of which quantiles and medians tell
+const WINDOW = 64; // steps (of loads: parts of batches) of which quantiles and medians tell
 const KEEP = 0.95; // of a moving average, each step
 const DELAY = 1; // results that are kept back: that of the step before
 
@@ -13,6 +13,8 @@ export interface Shown {
   readonly step: number;
   readonly loss: number;
   readonly stats: Readonly<Record<string, HostTensor>>;
+  /** Where the batch came in parts: the statistics of each. Loads are looked at part by part, since capacities are those of a part. */
+  readonly parts?: readonly Readonly<Record<string, HostTensor>>[];
   readonly ms: number;
 }
 
@@ -20,12 +22,14 @@ export interface Shown {
 export interface LayerStats {
   readonly path: string;
   readonly experts: number;
-  /** Choices of each expert in the last step that is seen, before any is dropped. */
+  /** Choices of each expert in the last step that is seen (of a batch in parts: in the last part), before any is dropped. */
   readonly load: readonly number[];
   /** Their moving averages (0.95 a step). */
   readonly loadEma: readonly number[];
   /** A quantile of each expert's load over the last 64 steps. */
   quantile(q: number): number[];
+  /** The same of each load over the even share of its step: the capacity factor that holds it, whatever the size of the batch. */
+  factor(q: number): number[];
   /** Choices dropped in the last step, and spilled. */
   readonly dropped: number;
   readonly spilled: number;
@@ -33,8 +37,10 @@ export interface LayerStats {
   readonly droppedTotal: number;
   /** Mean entropy of the gate's distribution, in nats; NaN where the router has none. */
   readonly gateEntropy: number;
-  /** Mean weight of the second choice; NaN with one choice. */
+  /** Mean weight of the second choice; with one choice, the weight that a second one would have beside it. NaN where the router has none. */
   readonly secondGateWeight: number;
+  /** Its moving average (0.95 a step). */
+  readonly secondGateWeightEma: number;
 }
 
 interface Layer {
@@ -45,10 +51,11 @@ interface Layer {
   droppedTotal: number;
   gateEntropy: number;
   secondGateWeight: number;
+  secondGateWeightEma: number;
 }
 
 /** A step's statistics as plain JSON. */
-interface Late { readonly step: number; readonly loss: number; readonly stats: Readonly<Record<string, readonly number[]>> }
+interface Late { readonly step: number; readonly loss: number; readonly parts: readonly Readonly<Record<string, readonly number[]>>[] }
 
 /** What resume needs: plain JSON. */
 export interface StatsState {
@@ -88,9 +95,11 @@ export class RunStats {
       const known = [...this.#layers.keys()];
       throw new UserError(`no layer at "${path}" has shown its load`, known.length > 0 ? `known: ${known.join(', ')}` : 'statistics of a step are seen two steps later');
     }
-    const { loads, ema, dropped, spilled, droppedTotal, gateEntropy, secondGateWeight } = found;
-    return { path, experts: ema.length, load: loads[loads.length - 1] ?? [], loadEma: ema, dropped, spilled, droppedTotal, gateEntropy, secondGateWeight,
-      quantile: (q) => ema.map((_, e) => quantile(loads.map((l) => l[e]), q)) };
+    const { loads, ema, ...numbers } = found;
+    const shares = loads.map((load) => Math.max(1, load.reduce((a, b) => a + b, 0)) / ema.length);
+    return { path, experts: ema.length, load: loads[loads.length - 1] ?? [], loadEma: ema, ...numbers,
+      quantile: (q) => ema.map((_, e) => quantile(loads.map((l) => l[e]), q)),
+      factor: (q) => ema.map((_, e) => quantile(loads.map((l, i) => l[e] / shares[i]), q)) };
   }
 
   /** Whether a clock was read since the last call. */
@@ -100,10 +109,10 @@ export class RunStats {
     return was;
   }
 
-  show({ step, loss, stats, ms }: Shown): void {
+  show({ step, loss, stats, parts = [stats], ms }: Shown): void {
     this.#ms.push(ms);
     if (this.#ms.length > WINDOW) this.#ms.shift();
-    this.#late.push({ step, loss, stats: Object.fromEntries(Object.entries(stats).map(([name, t]) => [name, Array.from(t.data, Number)])) });
+    this.#late.push({ step, loss, parts: parts.map((part) => Object.fromEntries(Object.entries(part).map(([name, t]) => [name, Array.from(t.data, Number)]))) });
     while (this.#late.length > DELAY) this.#see(this.#late.shift());
   }
 
@@ -111,17 +120,23 @@ export class RunStats {
     if (!shown) return;
     this.#steps = shown.step;
     this.#loss = shown.loss;
-    for (const [name, load] of Object.entries(shown.stats)) {
+    shown.parts.forEach((part, i) => { this.#seePart(part, i === 0); });
+  }
+
+  #seePart(part: Late['parts'][number], first: boolean): void {
+    for (const [name, load] of Object.entries(part)) {
       if (!name.endsWith('/load')) continue;
-      const path = name.slice(0, -'/load'.length), of = (what: string): readonly number[] => shown.stats[`${path}/${what}`] ?? [];
+      const path = name.slice(0, -'/load'.length), of = (what: string): readonly number[] => part[`${path}/${what}`] ?? [];
       const total = (list: readonly number[]): number => list.reduce((a, b) => a + b, 0);
       const before = this.#layers.get(path), same = before?.ema.length === load.length ? before : undefined;
-      const dropped = total(of('dropped'));
+      const dropped = total(of('dropped')), second = of('secondGateWeight')[0] ?? NaN, average = before?.secondGateWeightEma ?? NaN;
+      const sofar = first ? undefined : before; // of this step
       this.#layers.set(path, {
         loads: [...(same?.loads ?? []).slice(1 - WINDOW), [...load]],
         ema: load.map((n, e) => (same ? KEEP * same.ema[e] + (1 - KEEP) * n : n)),
-        dropped, spilled: total(of('spilled')), droppedTotal: (before?.droppedTotal ?? 0) + dropped,
-        gateEntropy: of('gateEntropy')[0] ?? NaN, secondGateWeight: of('secondGateWeight')[0] ?? NaN });
+        dropped: (sofar?.dropped ?? 0) + dropped, spilled: (sofar?.spilled ?? 0) + total(of('spilled')), droppedTotal: (before?.droppedTotal ?? 0) + dropped,
+        gateEntropy: of('gateEntropy')[0] ?? NaN, secondGateWeight: second,
+        secondGateWeightEma: Number.isNaN(average) || Number.isNaN(second) ? second : KEEP * average + (1 - KEEP) * second });
     }
   }
 
@@ -132,7 +147,7 @@ export class RunStats {
     const nan = (x: number | null): number => x ?? NaN;
     this.#steps = steps;
     this.#loss = nan(loss);
-    this.#layers = new Map(Object.entries(layers).map(([path, l]) => [path, { ...l, gateEntropy: nan(l.gateEntropy), secondGateWeight: nan(l.secondGateWeight) }]));
+    this.#layers = new Map(Object.entries(layers).map(([path, l]) => [path, { ...l, gateEntropy: nan(l.gateEntropy), secondGateWeight: nan(l.secondGateWeight), secondGateWeightEma: nan(l.secondGateWeightEma) }]));
     this.#late = late.map((l) => ({ ...l, loss: nan(l.loss) }));
   }
 }

@@ -1,11 +1,12 @@
-// Graph to Graph: what every graph goes through before lowering. Each pass is verified.
+// Graph to Graph: what every graph goes through before lowering. The result is verified; where it is wrong, each pass is, to name the one.
 import type { Graph } from '../graph/graph.ts';
 import type { OpTable } from '../graph/builder.ts';
-import { verifyGraph } from '../graph/verify.ts';
+import { verifyStages } from '../graph/verify.ts';
 import { clampCounts } from './clamp-counts.ts';
 import { shareEqualNodes } from './cse.ts';
 import { dropDeadCode } from './dce.ts';
 import { foldConstants } from './fold.ts';
+import { ownBefore } from './own-before.ts';
 import { ownResults } from './own-results.ts';
 import { splitLongSums } from './split-sums.ts';
 
@@ -15,8 +16,9 @@ const PASSES: readonly { readonly name: string; run(graph: Graph, ops: OpTable):
   { name: 'split long sums', run: splitLongSums },
   { name: 'drop dead code', run: dropDeadCode },
   { name: 'own results', run: ownResults },
+  { name: 'own before', run: ownBefore },
   { name: 'clamp counts', run: clampCounts },
 ];
 
 export const optimise = (graph: Graph, ops: OpTable): Graph =>
-  PASSES.reduce((g, pass) => verifyGraph(pass.run(g, ops), ops, pass.name), graph);
+  verifyStages(graph, ops, PASSES.map(({ name, run }) => ({ name, run: (g) => run(g, ops) })));

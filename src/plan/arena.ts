@@ -7,17 +7,18 @@ export interface Block { readonly bytes: number; first: number; last: number; of
 
 /** Sets the blocks' offsets; returns the arena's size in bytes. */
 export function packArena(blocks: readonly Block[]): number {
-  const placed: Block[] = [];
+  const placed: Block[] = []; // by offset
   let size = 0;
   for (const block of [...blocks].sort((a, b) => b.bytes - a.bytes || a.first - b.first)) {
-    const neighbours = placed.filter((p) => p.first <= block.last && block.first <= p.last).sort((a, b) => a.offset - b.offset);
     let offset = 0;
-    for (const n of neighbours) {
-      if (offset + block.bytes <= n.offset) break;
-      offset = Math.max(offset, n.offset + aligned(n.bytes));
+    for (const p of placed) {
+      if (p.first > block.last || block.first > p.last) continue;
+      if (offset + block.bytes <= p.offset) break;
+      offset = Math.max(offset, p.offset + aligned(p.bytes));
     }
     block.offset = offset;
-    placed.push(block);
+    const at = placed.findIndex((p) => p.offset >= offset);
+    placed.splice(at < 0 ? placed.length : at, 0, block);
     size = Math.max(size, offset + aligned(block.bytes));
   }
   return size;

@@ -19,7 +19,7 @@ export function verifyProgram(program: Program): Program {
     if (step.barrier) wave = [];
     for (const other of wave) if (conflict(tensors, other, step)) fail(`step ${n} (${step.ops.join('+')}) races with a step of its wave`);
     wave.push(step);
-    const reads = step.buffers.filter((_, i) => !step.writes[i]);
+    const reads = step.buffers.filter((_, i) => !step.writes[i] || step.goesOn);
     for (const t of [...reads, ...(step.unless === null ? [] : [step.unless])]) {
       if (!intact.has(t)) fail(`step ${n} (${step.ops.join('+')}) reads ${tensors[t].name} (%${tensors[t].id}), which is not there (any more)`);
     }
@@ -31,7 +31,7 @@ export function verifyProgram(program: Program): Program {
           if (old) fail(`${tensors[t].name} is overwritten by step ${n} before its last reader`);
         }
       }
-      for (const other of [...intact]) if (other !== t && tensors[other].bytes > 0 && overlap(tensors[other], tensors[t])) intact.delete(other);
+      for (const other of intact) if (other !== t && tensors[other].bytes > 0 && overlap(tensors[other], tensors[t])) intact.delete(other);
       intact.add(t);
     });
   });

@@ -1,49 +1,67 @@
 // The policy adaptCapacity: each expert gets the room that its load needs, from quantiles of what it got (the paper's author set such
 // capacities by hand, epoch by epoch). It changes results where the layer drops, and none where it spills.
+//
+// Everything is priced in rows of an expert, so that no clock is read and a run decides the same wherever it runs: a row that is planned
+// and computed costs 1, a choice that is dropped costs as much as makes the quantile the best capacity, and a recompilation costs some
+// steps. Capacities change when the loads of the last 64 steps say that this pays within the horizon: that is the hysteresis.
 import type { LayerStats } from '../observe/run-stats.ts';
-import type { MoE } from '../nn/moe/moe.ts';
+import { ExpertBank } from '../nn/moe/experts.ts';
 import { factorsOf, layersOf, timeToLook } from './modules.ts';
 import type { Rule } from './rule.ts';
 
 export interface AdaptCapacityOptions {
-  /** Of each expert's loads over the last 64 steps; default 0.95. */
+  /** Of each expert's loads over the last 64 steps; default 0.95: a dropped choice is worth 1 / (1 - 0.95) = 20 rows. */
   readonly quantile?: number;
   /** Room beyond it, as a share; default 0.05. */
   readonly margin?: number;
-  /** Capacities are lowered when that saves at least this share of a layer's rows; default 0.1. They are raised when an expert needs more than it has. */
-  readonly saves?: number;
-  /** Steps between two changes; default 100. */
+  /** What a recompilation costs, in steps; default 2 (the engine's goal is 1.5). */
+  readonly price?: number;
+  /** Steps within which a change must have earned its price; default 64. */
+  readonly horizon?: number;
+  /** Steps between two changes; default 64. */
   readonly cooldown?: number;
 }
 
 const STEP = 16; // capacity factors are multiples of 1/16: plans recur
+const POINTS = 16; // quantiles that stand for a distribution
+// A spilled row is computed all the same, but apart from the others. Half of the loads within capacity is then the best.
+const SPILL = 2;
 
-/** The factor on its even share that holds each expert's quantile. */
-export function neededFactors(layer: LayerStats, { quantile = 0.95, margin = 0.05 }: AdaptCapacityOptions): number[] {
-  const choices = layer.load.reduce((a, b) => a + b, 0), share = Math.max(1, choices) / layer.experts;
-  return layer.quantile(quantile).map((rows) => Math.ceil(((rows * (1 + margin)) / share) * STEP) / STEP);
+const total = (list: readonly number[]): number => list.reduce((a, b) => a + b, 0);
+
+/** The capacity factors that hold each expert's quantile. */
+export function neededFactors(layer: LayerStats, { quantile = 0.95, margin = 0.05 }: Pick<AdaptCapacityOptions, 'quantile' | 'margin'> = {}): number[] {
+  return layer.factor(quantile).map((f) => Math.ceil(f * (1 + margin) * STEP) / STEP);
+}
+
+/** What a step costs with these factors, in even shares of rows: those that are planned, and choices beyond them at `beyond` rows each. */
+export function costOf(layer: LayerStats, factors: readonly number[], beyond: number): number {
+  let excess = 0;
+  for (let i = 0; i < POINTS; i++) excess += total(layer.factor((i + 0.5) / POINTS).map((load, e) => Math.max(0, load - factors[e])));
+  return total(factors) + (beyond * excess) / POINTS;
 }
 
 /** For layers with a capacity; those that are dropless have what they need. */
-export function adaptCapacity(options: AdaptCapacityOptions = {}): Rule<object> {
-  const { saves = 0.1, cooldown = 100 } = options;
-  const wanted = (moe: MoE, layer: LayerStats): number[] | null => {
-    // A ragged layer that spills computes the rows that came, whatever their bound.
-    const has = factorsOf(moe, layer.experts);
-    if (!has || (moe.dispatch === 'ragged' && moe.overflow === 'spill')) return null;
-    const need = neededFactors(layer, options);
-    const total = (list: readonly number[]): number => list.reduce((a, b) => a + b, 0);
-    return need.some((n, e) => n > has[e]) || total(need) < (1 - saves) * total(has) ? need : null;
-  };
+export function adaptCapacity({ quantile = 0.95, margin = 0.05, price = 2, horizon = 64, cooldown = 64 }: AdaptCapacityOptions = {}): Rule<object> {
   return {
     name: 'adaptCapacity', cooldown,
     trigger: timeToLook,
     alter(model, run) {
+      let costs = 0, gains = 0;
+      const better: (() => void)[] = [];
       for (const [moe, layer] of layersOf(model, run)) {
-        const next = wanted(moe, layer);
-        if (next) moe.capacity = next;
+        const has = factorsOf(moe, layer.experts), spills = moe.overflow === 'spill';
+        // Ragged modules that spill compute the rows that came, whatever their bound. A bank computes spilled rows twice, and plans for the bound.
+        if (!has || (moe.dispatch === 'ragged' && spills && !(moe.experts instanceof ExpertBank))) continue;
+        const need = neededFactors(layer, { quantile: spills ? 1 - 1 / SPILL : quantile, margin }), beyond = spills ? SPILL : 1 / (1 - Math.min(quantile, 0.999));
+        const share = total(layer.load) / layer.experts, now = share * costOf(layer, has, beyond), gain = now - share * costOf(layer, need, beyond);
+        costs += now;
+        if (gain <= 0) continue;
+        gains += gain;
+        better.push(() => { moe.capacity = need; });
       }
+      if (gains * horizon > price * costs) for (const change of better) change();
     },
-    reason: (run) => `dropped ${run.layers.reduce((n, l) => n + l.dropped, 0)}, spilled ${run.layers.reduce((n, l) => n + l.spilled, 0)} choices in step ${run.step}`,
+    reason: (run) => `dropped ${total(run.layers.map((l) => l.dropped))}, spilled ${total(run.layers.map((l) => l.spilled))} choices in step ${run.step}`,
   };
 }

@@ -5,7 +5,7 @@ import { RunStats, type Shown, type StatsState } from '../observe/run-stats.ts';
 import type { Change, Settings } from '../trace/knobs.ts';
 import { alone, type Agreement } from './agreement.ts';
 import { asError, messageOf, Pending, type Decision } from './pending.ts';
-import type { Comparison, Plant } from './plant.ts';
+import type { Comparison, Plant, Prepared } from './plant.ts';
 import type { RecompileEvent, Rule } from './rule.ts';
 import { Rules, STRIKES, type Fault, type RulesState } from './rules.ts';
 import { Trial } from './trial.ts';
@@ -34,6 +34,7 @@ export class Engine {
   readonly stats = new RunStats();
   readonly #plant: Plant;
   readonly #agreement: Agreement;
+  readonly #rival: () => Engine | null;
   readonly #emit: (event: RecompileEvent) => void;
   readonly #rules = new Rules();
   readonly #verified = new Set<string>();
@@ -43,11 +44,16 @@ export class Engine {
   #turn: 'old' | 'new' = 'old';
   #timed = false;
 
-  constructor(plant: Plant, emit: (event: RecompileEvent) => void, agreement: Agreement = alone) {
+  /** `rival`: another engine that sets the same knobs. */
+  constructor(plant: Plant, emit: (event: RecompileEvent) => void, { agreement = alone, rival = () => null }: { readonly agreement?: Agreement | undefined; readonly rival?: () => Engine | null } = {}) {
     this.#plant = plant;
     this.#emit = emit;
     this.#agreement = agreement;
+    this.#rival = rival;
   }
+
+  /** A recompilation is under way. */
+  get busy(): boolean { return this.#pending !== null; }
 
   /** Rules are asked in the order in which they came; one recompilation is under way at a time. */
   add(rule: Rule<object>): void { this.#rules.add(rule); }
@@ -75,6 +81,8 @@ export class Engine {
       this.#turns(p.trial);
       return null;
     }
+    // Beside a step it would take as long again, from a step that waits for its slowest thread.
+    if (!p.prepared && p.error === null) this.#prepare(p, (changes) => this.#plant.resize(changes));
     const must = p.due !== null && step >= p.due - 1, shape = this.#plant.shape();
     if (p.due !== null && !must) return null;
     if (must && p.error === null) {
@@ -89,7 +97,7 @@ export class Engine {
       if (++p.passed > PATIENCE) throw new Error('no batch came of the shapes that it was compiled for');
       return null;
     }
-    if (p.verified === null && !this.#verified.has(this.#keyOf(p))) return p.decision.changes;
+    if (p.verified === null && !this.#trusted(p, shape)) return p.decision.changes;
     if (p.due === null || step >= p.due) this.#swap(p, step);
     return null;
   }
@@ -110,12 +118,14 @@ export class Engine {
     if (p && !p.prepared && p.error === null) this.#prepare(p);
   }
 
-  #prepare(p: Pending): void {
+  #prepare(p: Pending, prepare = (changes: readonly Change[]) => this.#plant.prepare(changes) as Prepared | null): void {
     const start = performance.now();
-    p.ready = p.loaded = false;
     try {
-      const prepared = this.#plant.prepare(p.decision.changes);
+      const prepared = prepare(p.decision.changes);
+      if (!prepared) return;
       p.prepared = prepared;
+      p.ready = p.loaded = false;
+      p.working = true;
       prepared.ready.then(() => { p.ready = p.prepared === prepared; p.compileMs = performance.now() - start; }, (error: unknown) => { p.error = asError(error); });
     } catch (error) {
       p.error = asError(error);
@@ -128,7 +138,8 @@ export class Engine {
     this.stats.show(shown);
     if (!p) return;
     // What a step took beyond the usual while a compiler ran beside it is part of the price.
-    if (!p.trial) p.stallMs += Math.max(0, own.ms - this.stats.usualMs()) || 0;
+    if (p.working) p.slowMs += own.ms - this.stats.usualMs() || 0;
+    if (p.ready || p.error) p.working = false;
     if (compared) this.#judge(p, compared);
     else if (p.trial && this.#timed) {
       p.trial.took(this.#turn, shown.ms);
@@ -146,15 +157,26 @@ export class Engine {
   }
 
   #ask(step: number): void {
-    const asked = this.#rules.ask(this.#plant, this.stats, this.#pending !== null, (f) => { this.#tell(step, f); });
+    const rival = this.#rival();
+    const asked = this.#rules.ask(this.#plant, this.stats, this.busy || rival?.busy === true, (f) => { this.#tell(step, f); });
     if (!asked) return;
-    if (this.#pending) this.#fail(this.#pending, new Error(`a change of results came between: ${asked.rule.name}`));
+    for (const engine of [this, rival]) engine?.giveWay(asked.rule.name);
     const { rule, changes, reason, back } = asked, decision: Decision = { step, effect: step + NOTICE, rule: rule.name, changes, ...(back && { back }) };
     this.#pending = new Pending(decision, asked.class, reason, rule.tolerance ?? Infinity, this.#plant.bytes());
     if (asked.class === 'R') this.#log.push(decision);
   }
 
-  /** Settings that were verified once for batches of a shape need not be again. */
+  /** Before a change of results, which waits for nobody. */
+  giveWay(rule: string): void { if (this.#pending) this.#fail(this.#pending, new Error(`a change of results came between: ${rule}`)); }
+
+  /** Settings that were verified once for batches of a shape need not be again, nor a set of kernels: with other sizes alone, a plan of
+   * memory is what is new, and every such plan is checked as a whole where it is made (plan/verify.ts). */
+  #trusted(p: Pending, shape: string): boolean {
+    const running = this.#plant.kernels(), kernels = p.prepared?.kernels(shape) ?? null;
+    if (running !== null) this.#verified.add(running);
+    return this.#verified.has(this.#keyOf(p)) || (kernels !== null && p.tolerance === Infinity && this.#verified.has(kernels));
+  }
+
   #keyOf({ decision }: Pending): string { return `${this.#plant.knobs.with(decision.changes, () => this.#plant.knobs.key())} ${this.#plant.shape()}`; }
 
   #judge(p: Pending, c: Comparison): void {
@@ -169,6 +191,8 @@ export class Engine {
     const { rule, changes, back } = p.decision;
     p.verified = true;
     this.#verified.add(this.#keyOf(p));
+    const kernels = p.prepared?.kernels(this.#plant.shape()) ?? null;
+    if (kernels !== null) this.#verified.add(kernels);
     if (p.class === 'N' && (this.#rules.get(rule)?.measure ?? true)) {
       p.trial = new Trial(this.#plant.shape());
       p.effect = step;

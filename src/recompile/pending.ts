@@ -37,6 +37,9 @@ export class Pending {
   compileMs = 0;
   verifyMs = 0;
   stallMs = 0;
+  /** Something is being compiled: by how much steps took longer beside it, so far. */
+  working = false;
+  slowMs = 0;
   trial: Trial | null = null;
   /** The first step of the new plan. */
   effect: number | null = null;
@@ -55,7 +58,7 @@ export class Pending {
   event(kept: boolean, error?: string): RecompileEvent {
     const { ratio, medians } = this.trial?.done ? this.trial : {}, { step, rule, changes } = this.decision;
     return { event: 'recompile', step, effect: this.effect, rule, class: this.class, reason: this.reason, changes,
-      cached: this.prepared?.cached ?? false, compile_ms: round(this.compileMs), verify_ms: round(this.verifyMs), stall_ms: round(this.stallMs),
+      cached: this.prepared?.cached ?? false, compile_ms: round(this.compileMs), verify_ms: round(this.verifyMs), stall_ms: round(this.stallMs + Math.max(0, this.slowMs)),
       verified: this.verified, kept, before: { ms: medians ? round(medians.old) : null, bytes: this.#bytes },
       after: { ms: medians ? round(medians.fresh) : null, bytes: this.prepared?.bytes() ?? this.#bytes },
       ...(ratio && { ratio: { median: round(ratio.median), low: round(ratio.low), high: round(ratio.high) } }), ...(error !== undefined && { error }) };

@@ -12,6 +12,8 @@ export interface Prepared {
   /** Takes their memory; throws if there is too little. */
   load(): void;
   bytes(): number;
+  /** Which kernels the plan for this shape runs: the same text for the same kernels; null where that is not known. */
+  kernels(shape: string): string | null;
   /** Forgets those that are not loaded. */
   drop(): void;
 }
@@ -25,8 +27,11 @@ export interface Plant {
   draft(): Draft<object>;
   /** Begins to compile the programs of a step as they are with these changes. Throws where the model cannot be traced with them. */
   prepare(changes: readonly Change[]): Prepared;
-  /** Planned bytes of the plan that runs. */
+  /** The same where nothing but sizes changes, which takes a few milliseconds and starts no compiler; else null. */
+  resize(changes: readonly Change[]): Prepared | null;
+  /** Planned bytes of the plan that runs, and its kernels. */
   bytes(): number;
+  kernels(): string | null;
 }
 
 /** How a dry run compared with the real step. */

@@ -6,8 +6,10 @@ import { chooseDispatch } from './chooseDispatch.ts';
 import { modulesOf } from './modules.ts';
 import { specialise } from './specialise.ts';
 import type { Rule } from './rule.ts';
+import { sparsify } from './sparsify.ts';
 
-const POLICIES: Readonly<Record<string, () => Rule<object>>> = { adaptCapacity: () => adaptCapacity(), chooseDispatch: () => chooseDispatch(), specialise: () => specialise() };
+const POLICIES: Readonly<Record<string, () => Rule<object>>> = {
+  adaptCapacity: () => adaptCapacity(), chooseDispatch: () => chooseDispatch(), specialise: () => specialise(), sparsify: () => sparsify() };
 export const POLICY_NAMES = Object.keys(POLICIES);
 
 /** The same, but with 'auto' only those that a layer of the model leaves something to decide: one that is ragged and dropless computes no row

@@ -32,6 +32,8 @@ export interface Rule<M extends object = never> {
 /** One decision of the engine, with its reason and its measured effect. */
 export interface RecompileEvent {
   readonly event: 'recompile';
+  /** Where it was decided, if not in training: `step` counts runs then. */
+  readonly during?: 'inference';
   /** The step before which it was decided. */
   readonly step: number;
   /** The first step of the new plan; null: it never ran. */

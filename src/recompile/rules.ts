@@ -32,13 +32,17 @@ export class Rules {
   get(name: string): Rule<object> | undefined { return this.#rules.get(name); }
   get names(): string[] { return [...this.#rules.keys()]; }
 
-  /** The first rule in order that changes something. `busy`: a change of no result is under way, another one has to wait. */
+  /**
+   * The first rule in order that changes results, or else the first that changes something: a change of results does not wait for one of
+   * no result, which may be under way or not by the clock. `busy`: one is, and another has to wait.
+   */
   ask(plant: Plant, stats: RunStats, busy: boolean, fault: (f: Fault) => void): Asked | null {
     const step = plant.next();
+    let first: Asked | null = null;
     for (const rule of this.#rules.values()) {
       const { name, cooldown = COOLDOWN, budget = Infinity } = rule, past = this.#past.get(name) ?? NEVER, neutral = this.#neutral.get(name) ?? NEVER;
       if (past.strikes >= STRIKES || step - past.last < cooldown || past.count >= budget) continue;
-      const waits = busy || step - neutral.last < cooldown || past.count + neutral.count >= budget;
+      const waits = busy || first !== null || step - neutral.last < cooldown || past.count + neutral.count >= budget;
       if (waits && rule.only === 'N') continue;
       let found: Omit<Asked, 'rule'> = { class: 'N', changes: [], reason: name, back: false }, klass: ChangeClass | null = null;
       try {
@@ -56,11 +60,17 @@ export class Rules {
       if (klass === 'R' && rule.only === 'N') { this.#neutral.set(name, { ...neutral, last: step }); continue; }
       if (klass === 'N' && past.strikes > 0) this.#past.set(name, { ...past, strikes: 0 });
       if (klass === 'N' && waits) continue;
-      const own = klass === 'N' ? this.#neutral : this.#past, before = klass === 'N' ? neutral : past;
-      own.set(name, { last: step, count: before.count + 1, strikes: 0 });
-      return { ...found, class: klass, rule };
+      const asked: Asked = { ...found, class: klass, rule };
+      if (klass === 'R') return this.#counted(this.#past, asked, step);
+      first = asked;
     }
-    return null;
+    return first && this.#counted(this.#neutral, first, step);
+  }
+
+  #counted(own: Map<string, Past>, asked: Asked, step: number): Asked {
+    const { name } = asked.rule;
+    own.set(name, { last: step, count: (own.get(name)?.count ?? 0) + 1, strikes: 0 });
+    return asked;
   }
 
   #changes(rule: Rule<object>, plant: Plant, stats: RunStats): { changes: readonly Change[]; reason: string; back: boolean } {

@@ -1,10 +1,11 @@
 // Where a session runs: a device with compiled programs, or the float64 reference over the graph.
-import { UserError } from '../base/errors.ts';
+import { ShapeError, UserError } from '../base/errors.ts';
 import { showType } from '../base/shape.ts';
 import type { Graph } from '../graph/graph.ts';
+import type { Edits } from '../graph/retype.ts';
 import type { DeviceInfo } from '../device/device.ts';
 import type { KernelMemo } from '../lower/lower.ts';
-import { compileGraph, type Compiled } from '../pipeline.ts';
+import { compileGraph, recompileGraph, type Compiled } from '../pipeline.ts';
 import { showBytes } from '../plan/print.ts';
 import type { Executor, Runnable } from '../run/executor.ts';
 import { ProgramExecutor } from '../run/program.ts';
@@ -15,6 +16,8 @@ export interface Backend {
   readonly executor: Executor;
   /** Begins to compile a graph, which takes no memory of the device: steps may go on beside. */
   compile(graph: Graph): Compiling;
+  /** The same for a graph that differs from a compiled one by sizes alone; null where it must be compiled as a whole. */
+  recompile(before: Compiled, edits: Edits): Compiling | null;
   /** For checkpoints; null where there are none. */
   readonly files: Files | null;
 }
@@ -25,6 +28,8 @@ export interface Compiling {
   readonly ready: Promise<void>;
   /** Planned bytes beside the states. */
   readonly bytes: number;
+  /** null on the reference. */
+  readonly compiled: Compiled | null;
   /** Takes memory for what is not there yet; throws UserError if there is too little. `states` creates those that the graph needs. */
   reserve(states: (graph: Graph) => void): void;
   /** Between steps, when it is ready and its memory is taken. */
@@ -46,19 +51,28 @@ export async function openBackend(platform: Platform, options: BackendOptions): 
   if (!Number.isInteger(threads) || threads < 1 || threads > 256) throw new UserError(`threads must be a whole number from 1 to 256, got ${threads}`);
   if (device === 'reference') {
     const executor = new ReferenceExecutor();
-    return { executor, files, compile: (graph) => ({ ready: Promise.resolve(), bytes: 0, reserve: (states) => { states(graph); }, load: () => executor.load(graph) }) };
+    return { executor, files, recompile: () => null, compile: (graph) => ({ ready: Promise.resolve(), bytes: 0, compiled: null, reserve: (states) => { states(graph); }, load: () => executor.load(graph) }) };
   }
   const opened = await platform.open(device, { threads, memory: memory ?? platform.freeMemory(), say });
   const executor = new ProgramExecutor(opened), { info } = opened, memo: KernelMemo = new Map();
-  return { executor, files, compile(graph) {
-    const compiled = compileGraph(graph, memo), { arena, io, constants } = compiled.program.slabs, ready = opened.compile(compiled.kernels);
+  return { executor, files, compile: (graph) => make(compileGraph(graph, memo)), recompile(before, edits) {
+    try {
+      return make(recompileGraph(before, edits, memo));
+    } catch (error) {
+      if (error instanceof ShapeError) return null;
+      throw error;
+    }
+  } };
+
+  function make(compiled: Compiled): Compiling {
+    const { arena, io, constants } = compiled.program.slabs, ready = opened.compile(compiled.kernels);
     ready.catch(() => undefined);
-    return { ready, bytes: arena + io + constants, load: () => executor.load(compiled.program), reserve(states) {
+    return { compiled, ready, bytes: arena + io + constants, load: () => executor.load(compiled.program), reserve(states) {
       checkMemory(compiled, executor, memory ?? platform.freeMemory() + executor.stateBytes(), info);
       executor.reserve(compiled.program);
-      states(graph);
+      states(compiled.graph);
     } };
-  } };
+  }
 }
 
 /** Throws before the first step, and before anything is allocated, if a program cannot fit. */

@@ -1,46 +1,42 @@
 // A session as the recompilation engine sees it: the programs of its steps, for the shapes of batches that came last.
-import type { Batch } from '../base/tensor.ts';
 import type { Graph } from '../graph/graph.ts';
 import { draftOf, type Draft } from '../recompile/draft.ts';
 import type { Plant, Prepared } from '../recompile/plant.ts';
 import type { Change, Knobs } from '../trace/knobs.ts';
-import type { Named } from '../trace/module.ts';
-import type { Programs } from './programs.ts';
-import type { Phase } from './step.ts';
+import type { Compiling } from './backend.ts';
+import type { ProgramKey, Programs } from './programs.ts';
 
 const SHAPES = 4; // of batches for which a new plan is compiled ahead
 
-/** What it needs of a session. */
-export interface Stepped {
-  readonly model: object;
-  readonly named: Named;
-  steps(): number;
-  readonly phases: readonly Phase[];
-  readonly knobs: Knobs;
-  readonly programs: Programs;
-  trainKey(batch: Batch, phase: Phase): string;
-  trainGraph(batch: Batch, phase: Phase): Graph;
-}
+/** A program by its family, and how to trace it. */
+interface Traced { readonly family: string; readonly graph: () => Graph }
 
 export class SessionPlant implements Plant {
-  readonly #session: Stepped;
-  /** Batches whose shapes came last, the newest at the end. */
-  readonly #seen = new Map<string, Batch>();
+  readonly knobs: Knobs;
+  readonly #model: object;
+  readonly #programs: Programs;
+  readonly #done: () => number;
+  /** What ran for the shapes that came last, the newest at the end. */
+  readonly #seen = new Map<string, readonly Traced[]>();
   #shape = '';
 
-  constructor(session: Stepped) { this.#session = session; }
+  /** `done`: steps so far. */
+  constructor({ model, knobs, programs }: { readonly model: object; readonly knobs: Knobs; readonly programs: Programs }, done: () => number) {
+    this.knobs = knobs;
+    this.#model = model;
+    this.#programs = programs;
+    this.#done = done;
+  }
 
-  get knobs(): Knobs { return this.#session.knobs; }
-  next(): number { return this.#session.steps() + 1; }
+  next(): number { return this.#done() + 1; }
   shape(): string { return this.#shape; }
-  draft(): Draft<object> { return draftOf(this.#session.model, this.#session.named); }
+  draft(): Draft<object> { return draftOf(this.#model); }
 
-  /** A batch, or a part of one, that the next step takes. */
-  saw(batch: Batch): void {
-    const shape = [batch.x, batch.y].map((t) => `${t.dtype}[${t.shape.join()}]`).join(' ');
+  /** What the next step runs, for a batch of this shape. */
+  saw(shape: string, programs: readonly Traced[]): void {
     this.#shape = shape;
     this.#seen.delete(shape);
-    this.#seen.set(shape, batch);
+    this.#seen.set(shape, [...new Map(programs.map((p) => [p.family, p])).values()]);
     for (const old of this.#seen.keys()) {
       if (this.#seen.size <= SHAPES) break;
       this.#seen.delete(old);
@@ -48,17 +44,33 @@ export class SessionPlant implements Plant {
   }
 
   prepare(changes: readonly Change[]): Prepared {
-    const { programs, phases } = this.#session, shapes = new Set(this.#seen.keys());
+    const made = this.#prepared(changes, (family, graph) => this.#programs.begin(family, graph));
+    if (!made) throw new Error('a program that could be traced was not begun');
+    return made;
+  }
+
+  resize(changes: readonly Change[]): Prepared | null { return this.#prepared(changes, (family) => this.#programs.beginResized(family)); }
+
+  #prepared(changes: readonly Change[], begin: (family: string, graph: () => Graph) => Compiling | null): Prepared | null {
+    const programs = this.#programs, shapes = new Set(this.#seen.keys());
     return this.knobs.with(changes, () => {
-      const plans = [...this.#seen.values()].flatMap((batch) => phases.map((phase) => ({ batch, phase, key: this.#session.trainKey(batch, phase) })));
+      const plans = [...this.#seen].flatMap(([shape, all]) => all.map((p) => ({ ...p, shape, key: programs.key(p.family) })));
       const cached = plans.every(({ key }) => programs.has(key)), drop = (): void => { for (const { key } of plans) programs.drop(key); };
       try {
-        const coming = plans.map(({ batch, phase, key }) => (programs.has(key) ? null : programs.begin(key, () => this.#session.trainGraph(batch, phase))));
-        const ready = Promise.all(coming.flatMap((c) => (c ? [c.ready] : []))).then(() => undefined);
+        const coming: Promise<void>[] = [];
+        for (const { family, graph, key } of plans) {
+          if (programs.has(key)) continue;
+          const begun = begin(family, graph);
+          if (!begun) return null;
+          coming.push(begun.ready);
+        }
+        const ready = Promise.all(coming).then(() => undefined);
         ready.catch(drop);
         const largest = (): number => Math.max(...plans.map(({ key }) => programs.bytes(key)));
         let bytes = largest();
-        return { cached, ready, drop, has: (shape) => shapes.has(shape), load: () => { for (const { key } of plans) programs.load(key); bytes = largest(); }, bytes: () => bytes };
+        return { cached, ready, drop, has: (shape) => shapes.has(shape), bytes: () => bytes,
+          load: () => { for (const { key } of plans) programs.load(key); bytes = largest(); },
+          kernels: (shape) => kernelsOf(programs, plans.filter((p) => p.shape === shape).map((p) => p.key)) };
       } catch (error) {
         drop();
         throw error;
@@ -66,8 +78,14 @@ export class SessionPlant implements Plant {
     });
   }
 
-  bytes(): number {
-    const batch = this.#seen.get(this.#shape), { programs, phases } = this.#session;
-    return batch ? Math.max(...phases.map((phase) => programs.bytes(this.#session.trainKey(batch, phase)))) : 0;
-  }
+  kernels(): string | null { return kernelsOf(this.#programs, this.#running()); }
+
+  bytes(): number { return Math.max(0, ...this.#running().map((key) => this.#programs.bytes(key))); }
+
+  #running(): ProgramKey[] { return (this.#seen.get(this.#shape) ?? []).map(({ family }) => this.#programs.key(family)); }
+}
+
+function kernelsOf(programs: Programs, keys: readonly ProgramKey[]): string | null {
+  const sets = keys.map((key) => programs.kernels(key));
+  return sets.includes(null) || sets.length === 0 ? null : sets.join('\n');
 }

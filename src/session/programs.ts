@@ -1,83 +1,116 @@
 // The programs of a session, by what they are for: compiled when they are first needed, kept while there is room.
 import type { Graph } from '../graph/graph.ts';
+import type { Compiled } from '../pipeline.ts';
 import type { Runnable } from '../run/executor.ts';
+import type { Knobs, Settings } from '../trace/knobs.ts';
 import type { Backend, Compiling } from './backend.ts';
 
 /** Programs that are kept; the one that was not used longest goes first. */
 const KEPT = 32;
 
+/** Programs of one purpose and one shape of batch are a family; settings of knobs tell them apart. */
+export interface ProgramKey { readonly family: string; readonly text: string }
+
 export class Programs {
   readonly #backend: Backend;
+  readonly #knobs: Knobs;
   readonly #states: (graph: Graph) => void;
   readonly #loaded = new Map<string, Runnable>();
   readonly #coming = new Map<string, Compiling>();
+  /** By family, what was compiled last: others are often like it but for their sizes. */
+  readonly #latest = new Map<string, { readonly compiled: Compiled; readonly settings: Readonly<Record<string, Settings>> }>();
+  readonly #kernels = new Map<string, string>();
   #arena = 0;
 
   /** `states` creates the states that a graph needs. */
-  constructor(backend: Backend, states: (graph: Graph) => void) {
+  constructor(backend: Backend, knobs: Knobs, states: (graph: Graph) => void) {
     this.#backend = backend;
+    this.#knobs = knobs;
     this.#states = states;
   }
 
   /** Bytes of the largest arena so far. */
   get arena(): number { return this.#arena; }
 
-  has(key: string): boolean { return this.#loaded.has(key); }
+  /** The key of a family's program under the settings of now. */
+  key(family: string): ProgramKey { return { family, text: `${this.#knobs.key()} ${family}` }; }
+
+  has({ text }: ProgramKey): boolean { return this.#loaded.has(text); }
 
   /** Ready to run; between steps. */
-  async get(key: string, graph: () => Graph): Promise<Runnable> {
+  async get(family: string, graph: () => Graph): Promise<Runnable> {
+    const key = this.key(family);
     if (!this.has(key)) {
-      const coming = this.begin(key, graph);
+      const coming = this.begin(family, graph);
       try {
         // Kernels are compiled beside the making of starting values.
         coming.reserve(this.#states);
         await coming.ready;
         this.load(key);
       } catch (error) {
-        this.#coming.delete(key);
+        this.drop(key);
         throw error;
       }
     }
     return this.#use(key);
   }
 
-  /** Begins to compile, if that was not done; steps may go on. */
-  begin(key: string, graph: () => Graph): Compiling {
-    const found = this.#coming.get(key) ?? this.#backend.compile(graph());
-    this.#coming.set(key, found);
+  /** Begins to compile, under the settings of now, if that was not done; steps may go on. */
+  begin(family: string, graph: () => Graph): Compiling { return this.beginResized(family) ?? this.#began(family, this.#backend.compile(graph())); }
+
+  /** The same where sizes alone differ from what was compiled last, which takes a few milliseconds and no compiler; else null. */
+  beginResized(family: string): Compiling | null {
+    const found = this.#coming.get(this.key(family).text) ?? this.#resized(family);
+    return found && this.#began(family, found);
+  }
+
+  #began(family: string, found: Compiling): Compiling {
+    const { text } = this.key(family);
+    this.#coming.set(text, found);
+    if (found.compiled) this.#kernels.set(text, found.compiled.kernels.map((k) => k.key).sort().join());
+    if (found.compiled && this.#knobs.paths.length > 0) this.#latest.set(family, { compiled: found.compiled, settings: this.#knobs.all() });
     return found;
   }
 
+  #resized(family: string): Compiling | null {
+    const like = this.#latest.get(family), edits = like ? this.#knobs.edits(like.compiled.graph, like.settings) : null;
+    return like && edits ? this.#backend.recompile(like.compiled, edits) : null;
+  }
+
   /** Takes the memory of a program that is ready; between steps. */
-  load(key: string): void {
-    const coming = this.#coming.get(key);
+  load(key: ProgramKey): void {
+    const coming = this.#coming.get(key.text);
     if (this.has(key) || !coming) return;
     coming.reserve(this.#states);
     const made = coming.load();
-    this.#coming.delete(key);
-    this.#loaded.set(key, made);
+    this.#coming.delete(key.text);
+    this.#loaded.set(key.text, made);
     this.#arena = Math.max(this.#arena, made.bytes.arena);
     for (const [old, program] of this.#loaded) {
       if (this.#loaded.size <= KEPT) break;
       this.#loaded.delete(old);
+      this.#kernels.delete(old);
       this.#backend.executor.release(program);
     }
   }
 
   /** Planned bytes of a program that is loaded or on its way. */
-  bytes(key: string): number {
-    const b = this.#loaded.get(key)?.bytes;
-    return b ? b.arena + b.io + b.constants : this.#coming.get(key)?.bytes ?? 0;
+  bytes({ text }: ProgramKey): number {
+    const b = this.#loaded.get(text)?.bytes;
+    return b ? b.arena + b.io + b.constants : this.#coming.get(text)?.bytes ?? 0;
   }
 
-  /** Forgets one that could not be made. */
-  drop(key: string): void { this.#coming.delete(key); }
+  /** Text that is the same for programs that run the same kernels; null where there are none. */
+  kernels({ text }: ProgramKey): string | null { return this.#kernels.get(text) ?? null; }
 
-  #use(key: string): Runnable {
-    const program = this.#loaded.get(key);
-    if (!program) throw new Error(`program ${key} is not loaded`);
-    this.#loaded.delete(key);
-    this.#loaded.set(key, program);
+  /** Forgets one that could not be made. */
+  drop({ text }: ProgramKey): void { this.#coming.delete(text); }
+
+  #use({ text }: ProgramKey): Runnable {
+    const program = this.#loaded.get(text);
+    if (!program) throw new Error(`program ${text} is not loaded`);
+    this.#loaded.delete(text);
+    this.#loaded.set(text, program);
     return program;
   }
 }

@@ -1,6 +1,6 @@
 // A Session: a model with its values on a device. It traces and compiles a program for each shape of batch it meets, steps,
 // evaluates, predicts and saves.
-import type { DType, TypedArray } from '../base/dtype.ts';
+import type { DType } from '../base/dtype.ts';
 import { UserError } from '../base/errors.ts';
 import { byteSize, sizes } from '../base/shape.ts';
 import { checkBatch, type Batch, type HostTensor } from '../base/tensor.ts';
@@ -10,25 +10,22 @@ import { add } from '../graph/ops/add.ts';
 import { mul } from '../graph/ops/mul.ts';
 import { FLAG } from '../optim/updates.ts';
 import { traceGraph, trainingGraph } from '../pipeline.ts';
-import { compare } from '../recompile/compare.ts';
 import { Engine, type EngineState } from '../recompile/engine.ts';
 import { messageOf } from '../recompile/pending.ts';
 import { checkRule, type Rule } from '../recompile/rule.ts';
 import type { Runnable } from '../run/executor.ts';
-import { Knobs, type Change, type Settings } from '../trace/knobs.ts';
+import { Knobs, type Settings } from '../trace/knobs.ts';
 import { nameParameters, type Named } from '../trace/module.ts';
 import { initialParts, type Parameter } from '../trace/parameter.ts';
 import { call, type Trace } from '../trace/trace.ts';
 import { decodeCheckpoint, encodeCheckpoint, type CheckpointContent } from '../io/checkpoint.ts';
 import { openBackend, type Backend } from './backend.ts';
-import { SessionPlant } from './plant.ts';
 import { Programs } from './programs.ts';
-import { checkCall, closedError, NonFiniteError, phaseOf, splitBatch, type CompileOptions, type Model, type Phase, type StepResult } from './step.ts';
+import { apart, together, checkCall, closedError, familyOf, NonFiniteError, phaseOf, shapesOf, splitBatch, type CompileOptions, type Model, type Phase, type StepResult } from './step.ts';
 import { contentOf, restoreFrom } from './checkpoint.ts';
+import { Watch, type Inputs, type Outputs } from './watch.ts';
 import type { Files, Platform } from './platform.ts';
 
-type Inputs = Record<string, TypedArray>;
-type Outputs = Record<string, HostTensor>;
 /** What recompilation has made of a session. Plain JSON. */
 export interface PlanState { readonly knobs: Readonly<Record<string, Settings>>; readonly engine: EngineState | null }
 
@@ -48,9 +45,9 @@ export class Session {
   readonly #seed: number;
   readonly #phases: readonly Phase[];
   #step = 0;
-  /** There is one from the first rule on. */
-  #engine: Engine | null = null;
-  readonly #plant: SessionPlant;
+  #runs = 0;
+  readonly #training: Watch;
+  readonly #inference: Watch;
   #last: Promise<unknown> = Promise.resolve();
   #closed: Promise<void> | null = null;
 
@@ -59,91 +56,75 @@ export class Session {
     this.named = nameParameters(model);
     this.options = options;
     this.#backend = backend;
-    this.#programs = new Programs(backend, (graph) => { this.#createStates(graph); });
     this.#knobs = new Knobs(this.named);
+    this.#programs = new Programs(backend, this.#knobs, (graph) => { this.#createStates(graph); });
     this.#seed = (options.seed ?? 0) >>> 0;
-    const phases: Phase[] = (options.accumulate ?? 1) > 1 ? ['add', 'apply'] : [undefined];
-    this.#phases = phases;
-    this.#plant = new SessionPlant({ model, named: this.named, knobs: this.#knobs, programs: this.#programs, phases, steps: () => this.#step,
-      trainKey: (batch, phase) => this.#trainKey(batch, phase), trainGraph: (batch, phase) => this.trainGraph(batch, phase) });
+    this.#phases = (options.accumulate ?? 1) > 1 ? ['add', 'apply'] : [undefined];
+    const watched = { model, knobs: this.#knobs, programs: this.#programs, executor: backend.executor };
+    this.#training = new Watch(watched, () => this.#step);
+    this.#inference = new Watch(watched, () => this.#runs);
   }
 
   /** Steps committed so far. */
   get steps(): number { return this.#step; }
   get executor(): Backend['executor'] { return this.#backend.executor; }
   get seed(): number { return this.#seed; }
+  get #observed(): boolean { return this.#training.engine !== null || this.options.observe === true; }
 
   /** One optimiser step. Throws NonFiniteError, with nothing stored, if the loss or a gradient is not finite. */
   step(batch: Batch): Promise<StepResult> {
     return this.#inOrder(async () => {
       checkBatch(batch);
-      const engine = this.#engine, micro = splitBatch(batch, this.options.accumulate ?? 1);
-      this.#plant.saw(micro[0]);
-      try { return await this.#stepOn(micro, engine); } finally { engine?.settle(); }
+      const micro = splitBatch(batch, this.options.accumulate ?? 1), parts = micro.length;
+      let result: StepResult | undefined;
+      await this.#training.run(shapesOf(micro[0]), micro.map((part, i) => {
+        const phase = phaseOf(i, parts), step = Uint32Array.of(this.#step * parts + i);
+        return { family: this.#trainFamily(part, phase), graph: () => this.trainGraph(part, phase),
+          inputs: { ...this.#inputs(part), step, commit: Int32Array.of(1), ...this.#scalars() } };
+      }), (out, program, inputs) => this.#checkFinite(out, program, inputs), (outputs) => {
+        result = this.#result(outputs);
+        this.#step++;
+        return { ...result, parts: outputs.map((out) => apart(out).stats) };
+      });
+      return result as StepResult;
     });
-  }
-
-  async #stepOn(micro: readonly Batch[], engine: Engine | null): Promise<StepResult> {
-    const verify = (await engine?.begin())?.verify ?? null, results: Outputs[] = [], dry: Outputs[] = [], parts = micro.length;
-    let dryMs = 0, ms = 0, failed: string | null = null;
-    for (const [i, part] of micro.entries()) {
-      const phase = phaseOf(i, parts);
-      const inputs = { ...this.#inputs(part), step: Uint32Array.of(this.#step * parts + i), commit: Int32Array.of(1), ...this.#scalars() };
-      if (verify && failed === null) {
-        const start = performance.now();
-        // What fails here is the new plan's, not the step's.
-        try { dry.push(await this.#dryRun(verify, part, phase, inputs)); } catch (error) { failed = messageOf(error); }
-        dryMs += performance.now() - start;
-      }
-      const program = await this.#trainProgram(part, phase), start = performance.now(), running = this.executor.run(program, inputs);
-      engine?.during();
-      const out = await running;
-      ms += performance.now() - start;
-      await this.#checkFinite(out, program, inputs);
-      results.push(out);
-    }
-    const result = this.#result(results);
-    this.#step++;
-    await engine?.end({ step: result.step, loss: result.loss, stats: result.stats, ms }, verify && compare(results, dry, dryMs, failed));
-    return result;
-  }
-
-  /** The step under changes, storing nothing. */
-  async #dryRun(changes: readonly Change[], part: Batch, phase: Phase, inputs: Inputs): Promise<Outputs> {
-    const program = await this.#knobs.with(changes, () => this.#trainProgram(part, phase));
-    return this.executor.run(program, { ...inputs, commit: Int32Array.of(0) });
   }
 
   /**
    * Watches the run and recompiles it: `rule.trigger` is asked at step boundaries, `rule.alter` sets knobs of a draft of the model. The new
    * plan is compiled while steps go on with the old one, verified on a real batch, swapped between steps, and measured. `events` in
-   * CompileOptions is told of every decision. Throws UserError for a second rule of the same name, and for one that is none.
+   * CompileOptions is told of every decision. `during` 'inference': the same between calls of forward, predict, evaluate and generate,
+   * where only what changes no result is done. Throws UserError for a second rule of the same name, and for one that is none.
    */
-  recompile<M extends object = Model>(rule: Rule<M>): void {
+  recompile<M extends object = Model>(rule: Rule<M>, during: 'training' | 'inference' = 'training'): void {
     checkRule(rule);
-    if (this.#engine?.rules.includes(rule.name)) throw new UserError(`there is a rule named "${rule.name}" already`, 'give each rule a name of its own');
-    this.#recompiler().add(rule);
+    const engine = this.#engineOf(during);
+    if (engine.rules.includes(rule.name)) throw new UserError(`there is a rule named "${rule.name}" already`, 'give each rule a name of its own');
+    engine.add(during === 'inference' ? { ...rule, only: 'N' } : rule);
   }
 
-  #recompiler(): Engine {
+  #engineOf(during: 'training' | 'inference'): Engine {
+    const [own, other] = during === 'training' ? [this.#training, this.#inference] : [this.#inference, this.#training];
     // Whoever is told of a decision may fail; the run goes on.
-    this.#engine ??= new Engine(this.#plant, (event) => {
-      try { this.options.events?.(event); } catch (error) { (this.options.say ?? console.warn)(`the listener to recompilations failed: ${messageOf(error)}`); }
-    }, this.options.agreement);
-    return this.#engine;
+    own.engine ??= new Engine(own.plant, (event) => {
+      try {
+        this.options.events?.(during === 'training' ? event : { ...event, during });
+      } catch (error) { (this.options.say ?? console.warn)(`the listener to recompilations failed: ${messageOf(error)}`); }
+    }, { agreement: this.options.agreement, rival: () => other.engine });
+    return own.engine;
   }
 
   /** Knobs, rules' memory and decisions, as plain JSON: what a checkpoint keeps so that a resumed run decides the same. */
   plan(): PlanState {
-    const engine = this.#engine?.state() ?? null;
+    const engine = this.#training.engine?.state() ?? null;
     return { knobs: engine?.knobs ?? this.#knobs.all(), engine };
   }
 
   /** `what` parameters: the knobs alone. Rules are the caller's to add again, by the same names. */
   restorePlan({ knobs, engine }: PlanState, what: 'all' | 'parameters' = 'all'): void {
-    if (engine && what === 'all') this.#recompiler().restore(engine);
+    if (engine && what === 'all') this.#engineOf('training').restore(engine);
     else {
-      this.#engine?.restore(null);
+      this.#training.engine?.restore(null);
       this.#knobs.restore(knobs);
     }
   }
@@ -171,7 +152,7 @@ export class Session {
     return {
       step: this.#step + 1, loss: average('loss'), gradNorm: Number(last['grad_norm']?.data[0] ?? NaN),
       aux: Object.fromEntries(under('aux:').map((n) => [n.slice(4), average(n)])),
-      stats: Object.fromEntries(under('stat:').map((n) => [n.slice(5), last[n]])),
+      stats: together(parts.map((p) => apart(p).stats)),
     };
   }
 
@@ -190,18 +171,18 @@ export class Session {
 
   /** Loss and model output for one batch, dropout off: { loss: [], output: [batch, ...] }. */
   forward(batch: Batch): Promise<Outputs> {
-    return this.#inOrder(async () => {
+    return this.#inOrder(() => {
       checkBatch(batch);
-      return this.executor.run(await this.#programs.get(this.#key('eval', batch), () => this.evaluationGraph(batch)), this.#inputs(batch));
+      return this.#infer(familyOf('eval', batch), (t) => { this.#lossGraph(t, batch); }, this.#inputs(batch));
     });
   }
 
   /** The model's output for an input, dropout off. */
   async predict(x: HostTensor): Promise<HostTensor> {
-    const graph = (): Graph => this.#traced(false, (t) => t.output('output', this.#apply(t.input('input', 'x', x))));
-    const out = await this.#inOrder(async () => {
-      checkBatch({ x, y: x });
-      return this.executor.run(await this.#programs.get(this.#key('predict', { x, y: x }), graph), this.#inputs({ x, y: x }));
+    const batch = { x, y: x };
+    const out = await this.#inOrder(() => {
+      checkBatch(batch);
+      return this.#infer(familyOf('predict', batch), (t) => { t.output('output', this.#apply(t.input('input', 'x', x))); }, this.#inputs(batch));
     });
     return out['output'];
   }
@@ -218,10 +199,18 @@ export class Session {
 
   /** A program of the caller's own over this session's states: generation, probes. Compiled once per key. */
   runGraph(key: string, build: (t: Trace) => void, inputs: Inputs): Promise<Outputs> {
-    return this.#inOrder(async () => {
-      const program = await this.#programs.get(`${this.#knobs.key()} ${key}`, () => this.#traced(false, build));
-      return this.executor.run(program, { ...this.#common(), ...inputs });
+    return this.#inOrder(() => this.#infer(`run ${key}`, build, { ...this.#common(), ...inputs }));
+  }
+
+  async #infer(purpose: string, build: (t: Trace) => void, inputs: Inputs): Promise<Outputs> {
+    const watch = this.#inference, family = watch.engine ? `observed ${purpose}` : purpose;
+    let outputs: Outputs = {};
+    await watch.run(family, [{ family, graph: () => this.#traced(false, build), inputs }], () => Promise.resolve(), ([out]) => {
+      const { plain, stats } = apart(out);
+      outputs = plain;
+      return { step: ++this.#runs, loss: Number(plain['loss']?.data[0] ?? NaN), stats };
     });
+    return outputs;
   }
 
   /** The graph of a training step, as it goes into the compiler. */
@@ -237,7 +226,6 @@ export class Session {
   evaluationGraph(batch: Batch): Graph { return this.#traced(false, (t) => this.#lossGraph(t, batch)); }
 
   #lossGraph(t: Trace, batch: Batch): void {
-    t.observed = this.#engine !== null;
     const x = t.input('input', 'x', batch.x), y = t.input('input', 'y', batch.y);
     const output = this.#apply(x), loss = this.options.loss(output, y);
     if (loss.shape.length !== 0) throw new UserError(`the loss must be one number, got shape [${sizes(loss.shape).join(', ')}]`, 'take its mean');
@@ -248,7 +236,6 @@ export class Session {
     }
     t.output('total', t.losses.reduce((sum, l) => add(sum, mul(l.value, l.coefficient)), loss));
     for (const l of t.losses) t.output(`aux:${l.name}`, l.value);
-    for (const s of t.stats) t.output(`stat:${s.name}`, s.value);
   }
 
   /** The model's output in the graph of x. */
@@ -258,18 +245,19 @@ export class Session {
     return output;
   }
 
-  #traced(training: boolean, build: (t: Trace) => void): Graph { return traceGraph(this.named, training, build); }
+  #traced(training: boolean, build: (t: Trace) => void): Graph {
+    return traceGraph(this.named, training, (t) => {
+      t.observed = training ? this.#observed : this.#inference.engine !== null;
+      build(t);
+      if (training || t.observed) for (const s of t.stats) t.output(`stat:${s.name}`, s.value);
+    });
+  }
 
   #trainProgram(batch: Batch, phase: Phase): Promise<Runnable> {
-    return this.#programs.get(this.#trainKey(batch, phase), () => this.trainGraph(batch, phase));
+    return this.#programs.get(this.#trainFamily(batch, phase), () => this.trainGraph(batch, phase));
   }
 
-  #trainKey(batch: Batch, phase: Phase): string { return this.#key(`train ${this.#engine ? 'observed ' : ''}${phase ?? ''}`, batch); }
-
-  /** Programs differ by settings, purpose and shapes. */
-  #key(kind: string, { x, y }: Batch): string {
-    return `${this.#knobs.key()} ${kind} ${x.dtype}[${x.shape.join()}] ${y.dtype}[${y.shape.join()}]`;
-  }
+  #trainFamily(batch: Batch, phase: Phase): string { return familyOf(`train ${this.#observed ? 'observed ' : ''}${phase ?? ''}`, batch); }
 
   /** Bytes of the largest program's arena, of the parameters, and of the optimiser's state. */
   bytes(): { readonly arena: number; readonly params: number; readonly optimiser: number } {
@@ -378,7 +366,7 @@ export class Session {
 
   /** Waits for what was called before, then gives memory and threads back. What is called after it is refused; closing again does nothing. */
   close(): Promise<void> {
-    this.#closed ??= this.#last.then(() => { this.#engine?.close(); this.executor.close(); });
+    this.#closed ??= this.#last.then(() => { this.#training.engine?.close(); this.#inference.engine?.close(); this.executor.close(); });
     return this.#closed;
   }
 

@@ -1,4 +1,5 @@
 // What a session takes and gives: its options, the result of a step, batches in parts.
+import { isFloat } from '../base/dtype.ts';
 import { UserError } from '../base/errors.ts';
 import type { Batch, HostTensor } from '../base/tensor.ts';
 import type { Tensor } from '../graph/tensor.ts';
@@ -24,6 +25,8 @@ export interface CompileOptions {
   readonly accumulate?: number;
   /** Bytes that the session may take; default: what is free. */
   readonly memory?: number;
+  /** Whether steps also tell what only rules look at (an MoE layer's gateEntropy and secondGateWeight); default: where there are rules. */
+  readonly observe?: boolean;
   /** Told of every decision to recompile. */
   readonly events?: (event: RecompileEvent) => void;
   /** Between processes that train one model together; default: one process. */
@@ -39,7 +42,7 @@ export interface StepResult {
   readonly loss: number;
   /** Auxiliary losses by name, unweighted: { 'blocks.0.moe/balance': 1.02 }. */
   readonly aux: Readonly<Record<string, number>>;
-  /** Statistics by name: { 'blocks.0.moe/load': int32 [experts] }. */
+  /** Statistics by name: { 'blocks.0.moe/load': int32 [experts] }. With `accumulate`, counts are of the whole batch, others means over its parts. */
   readonly stats: Readonly<Record<string, HostTensor>>;
   readonly gradNorm: number;
 }
@@ -53,6 +56,29 @@ export class NonFiniteError extends UserError {
       'lower the learning rate, clip gradients, or look at the data of this step: a class or token out of range gives NaN');
     this.step = step;
   }
+}
+
+export const shapesOf = ({ x, y }: Batch): string => [x, y].map((t) => `${t.dtype}[${t.shape.join()}]`).join(' ');
+/** Programs differ by purpose and shapes (and by settings of knobs). */
+export const familyOf = (purpose: string, batch: Batch): string => `${purpose} ${shapesOf(batch)}`;
+
+/** What a program gives beside statistics of layers, and these by name. */
+export function apart(out: Readonly<Record<string, HostTensor>>): { plain: Record<string, HostTensor>; stats: Record<string, HostTensor> } {
+  const all = Object.entries(out), stat = (name: string): boolean => name.startsWith('stat:');
+  return { plain: Object.fromEntries(all.filter(([n]) => !stat(n))), stats: Object.fromEntries(all.filter(([n]) => stat(n)).map(([n, t]) => [n.slice(5), t])) };
+}
+
+/** Statistics of a batch from those of its parts: counts add up, the others are averaged. */
+export function together(parts: readonly Readonly<Record<string, HostTensor>>[]): Record<string, HostTensor> {
+  if (parts.length === 1) return parts[0];
+  return Object.fromEntries(Object.entries(parts[0]).map(([name, first]) => {
+    const data = first.data.slice(), count = data.length;
+    for (let i = 0; i < count; i++) {
+      const sum = parts.reduce((n, p) => n + Number(p[name].data[i]), 0);
+      data[i] = isFloat(first.dtype) ? sum / parts.length : sum;
+    }
+    return [name, { ...first, data }];
+  }));
 }
 
 /** Of a micro-batch: all but the last add their gradients up. */

@@ -1,6 +1,9 @@
 // Knobs: the settings of modules that may change while a model runs. A module that has some says so by a static `knobs`: for each
 // property, whether a change of it leaves every bit of the results alone. In: a model; out: its knobs by path, to read, set and restore.
 import { UserError } from '../base/errors.ts';
+import type { TypedArray } from '../base/dtype.ts';
+import type { Attrs, Graph, Node, ValueId } from '../graph/graph.ts';
+import type { Edits } from '../graph/retype.ts';
 import type { Named } from './module.ts';
 
 export type KnobValue = string | number | boolean | readonly (string | number | boolean)[];
@@ -13,6 +16,10 @@ export interface Change { readonly path: string; readonly knob: string; readonly
 
 /** N: neutral, the same bits. R: results change. */
 export type ChangeClass = 'N' | 'R';
+
+/** What a change of settings of the module at `path` comes to in an optimised graph; null where the model must be traced again. A class
+ * that knows has it as a static `resize`. */
+export type Resize = (graph: Graph, path: string, from: Settings, to: Settings) => Edits | null;
 
 export const knobRules = (module: object): KnobRules | null => (module.constructor as { readonly knobs?: KnobRules }).knobs ?? null;
 
@@ -68,6 +75,20 @@ export class Knobs {
 
   restore(all: Readonly<Record<string, Settings>>): void {
     for (const [path, settings] of Object.entries(all)) for (const [knob, value] of Object.entries(settings)) this.#module(path)[knob] = value;
+  }
+
+  /** What leads from a graph that was made under other settings to that under those of now, if no module needs tracing for it. */
+  edits(graph: Graph, from: Readonly<Record<string, Settings>>): Edits | null {
+    const attrs = new Map<Node, Attrs>(), data = new Map<ValueId, TypedArray>();
+    for (const path of this.paths) {
+      const to = this.settings(path);
+      if (JSON.stringify(from[path]) === JSON.stringify(to)) continue;
+      const own = (this.#module(path).constructor as { readonly resize?: Resize }).resize?.(graph, path, from[path], to);
+      if (!own) return null;
+      for (const [node, value] of own.attrs) attrs.set(node, value);
+      for (const [value, list] of own.data) data.set(value, list);
+    }
+    return { attrs, data };
   }
 
   /** N if every module computes the same bits after the changes. */

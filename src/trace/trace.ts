@@ -96,16 +96,16 @@ export function traceOf(x: Tensor): Trace {
 /** The value of parameter `p` in the graph of `x`. */
 export const use = (x: Tensor, p: Parameter): Tensor => traceOf(x).parameter(p);
 
-/** Runs a module within its scope, so that graphs, errors and profiles can name it. */
-export function call<Rest extends readonly unknown[], Out>(module: { forward(x: Tensor, ...rest: Rest): Out }, x: Tensor, ...rest: Rest): Out {
+/** Graphs, errors and profiles name the module as the maker of what `make` makes. */
+export function within<T>(x: Tensor, module: object, make: () => T): T {
   const trace = traceOf(x), outer = trace.scope;
   trace.scope = trace.pathOf(module) || outer;
-  try {
-    return module.forward(x, ...rest);
-  } finally {
-    trace.scope = outer;
-  }
+  try { return make(); } finally { trace.scope = outer; }
 }
+
+/** Runs a module within its scope. */
+export const call = <Rest extends readonly unknown[], Out>(module: { forward(x: Tensor, ...rest: Rest): Out }, x: Tensor, ...rest: Rest): Out =>
+  within(x, module, () => module.forward(x, ...rest));
 
 /** Traces `build` to a Graph. */
 export function trace(ops: OpTable, named: Named, training: boolean, build: (t: Trace) => void): Graph {

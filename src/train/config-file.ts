@@ -1,5 +1,5 @@
 // Configuration files: JSON with data, or TypeScript/JavaScript whose default export is data, or data with a model, a loss, an
-// optimiser, a dataset or metrics built by the file. In: a path; out: what the file says, not yet checked, and its built parts.
+// optimiser, a dataset, metrics or loggers built by the file. In: a path; out: what the file says, not yet checked, and its built parts.
 import { createHash } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { extname, resolve } from 'node:path';
@@ -69,6 +69,7 @@ const BUILT: Readonly<Record<keyof Parts, (value: unknown) => boolean>> = {
   loss: (v) => typeof v === 'function',
   optimizer: (v) => typeof v === 'function' || has(v, 'update'),
   metrics: () => true,
+  loggers: (v) => Array.isArray(v),
 };
 
 function split(value: Record<string, unknown>): { data: Record<string, unknown>; parts: Parts } {

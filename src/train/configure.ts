@@ -4,7 +4,7 @@ import { resolve } from 'node:path';
 import { loadConfigFile, type ConfigSource } from './config-file.ts';
 import { buildExperiment, type Experiment, type Parts } from './experiment.ts';
 import type { Json } from '../io/json.ts';
-import { ConfigError, parseConfig, type Config } from './schema.ts';
+import { ConfigError, parseConfig, type Config, type ConfigData } from './schema.ts';
 
 /** What a run folder and its checkpoints keep: enough to build the model again. */
 export interface RunSettings { readonly config: Config; readonly source: ConfigSource | null }
@@ -42,10 +42,10 @@ const FREE_FLAGS = ['device', 'threads', 'evalEvery', 'saveEvery'] as const;
 
 type Data = Record<string, unknown>;
 
-/** A config file (or the default model) with flags over it. */
-export async function configure(file: string | undefined, overrides: Overrides): Promise<Configured> {
+/** A config file (or `defaults`, by themselves the default model) with flags over it. */
+export async function configure(file: string | undefined, overrides: Overrides, defaults: ConfigData = {}): Promise<Configured> {
   const loaded = file === undefined ? undefined : await loadConfigFile(file);
-  const data = withOverrides(loaded?.data ?? {}, overrides, loaded?.parts ?? {});
+  const data = withOverrides(loaded?.data ?? { ...defaults }, overrides, loaded?.parts ?? {});
   const config = parseConfig(data, file);
   const settings = { config: { ...config, data: config.data.map((path) => resolve(path)) }, source: loaded?.source ?? null };
   return { settings, experiment: buildExperiment(settings.config, loaded?.parts) };

@@ -1,5 +1,7 @@
-// What a run tells: to the terminal, to a pipe, to a run folder's log. All plain JSON.
+// What a run tells: to its folder's log (events.jsonl), to `--json`, to the dashboard, to every Logger. One union, all plain JSON; each event
+// that is told has also `time`. docs/dashboard.md describes it for those who read the log from elsewhere.
 import type { RecompileEvent } from '../recompile/rule.ts';
+import type { Settings } from '../trace/knobs.ts';
 
 export interface StartEvent {
   readonly event: 'start';
@@ -29,8 +31,15 @@ export interface StepEvent {
   readonly ms: number;
   readonly grad_norm: number;
   readonly lr?: number;
-  /** Rows that each expert got, by layer: { 'blocks.0.moe': [190, 201, ...] }. */
+  /** Bytes of the process that are resident now. */
+  readonly rss?: number;
+  /** Choices of each expert before any is dropped, by layer: { 'blocks.0.moe': [190, 201, ...] }. Of the last micro-batch. */
   readonly load?: Readonly<Record<string, readonly number[]>>;
+  /**
+   * What else a layer tells, by layer: `dropped` or `spilled` (choices beyond the capacities, summed over experts), `gate_entropy` (nats, the
+   * mean over tokens), `second_gate_weight`, and any other statistic of one number, such as agreement with cached assignments.
+   */
+  readonly layers?: Readonly<Record<string, Readonly<Record<string, number>>>>;
 }
 
 export interface EvalEvent {
@@ -41,10 +50,38 @@ export interface EvalEvent {
   readonly ms: number;
 }
 
+/** The plan that steps run by: told after the first step that ran by it, and after each recompilation that was kept. */
+export interface PlanEvent {
+  readonly event: 'plan';
+  /** Steps done when it was told. */
+  readonly step: number;
+  /** The first step that runs by it. */
+  readonly from: number;
+  /** Planned bytes; `states` are the parameters and what the optimiser keeps. */
+  readonly bytes: { readonly arena: number; readonly io: number; readonly constants: number; readonly states: number };
+  /** Knobs of each MoE layer: topK, capacity, overflow, priority, dispatch; `frozen` where an expert is. */
+  readonly layers: Readonly<Record<string, Settings>>;
+  /** Not on the reference device, which has no program. */
+  readonly program?: {
+    /** Texts that the lists below name by index. */
+    readonly names: readonly string[];
+    /** Tensors of the arena: offset, bytes, first and last step that touch it, index of its name. */
+    readonly arena: readonly (readonly [offset: number, bytes: number, first: number, last: number, name: number])[];
+    /**
+     * Steps in order: index of its ops, index of its module's path, 1 where it waits for all before it, microseconds. Times are of one run, kernel
+     * by kernel, in which nothing is stored: updates of parameters show as 0.
+     */
+    readonly steps: readonly (readonly [ops: number, scope: number, barrier: 0 | 1, us: number])[];
+  };
+}
+
 export interface SaveEvent { readonly event: 'checkpoint'; readonly step: number; readonly checkpoint: string; readonly ms: number }
 
 /** A stop that was asked for; the run can go on from the checkpoint. */
 export interface StopEvent { readonly event: 'stopped'; readonly step: number; readonly checkpoint: string }
+
+/** The run ended by an error. */
+export interface FailEvent { readonly event: 'failed'; readonly step: number; readonly error: string }
 
 export interface PeakBytes { readonly arena: number; readonly params: number; readonly optimiser: number; readonly rss: number }
 
@@ -58,4 +95,7 @@ export interface DoneEvent {
   readonly peak_bytes: PeakBytes;
 }
 
-export type TrainEvent = RecompileEvent | StartEvent | StepEvent | EvalEvent | SaveEvent | StopEvent | DoneEvent;
+export type TrainEvent = RecompileEvent | StartEvent | StepEvent | EvalEvent | PlanEvent | SaveEvent | StopEvent | FailEvent | DoneEvent;
+
+/** An event as it is told: `time` is when, in seconds since 1970. */
+export type LogEvent = TrainEvent & { readonly time: number };

@@ -12,6 +12,7 @@ import type { Optimizer, Schedule } from '../optim/optimizer.ts';
 import { warmupCosine } from '../optim/schedule.ts';
 import { sgd } from '../optim/sgd.ts';
 import type { Model } from '../session/step.ts';
+import type { Logger } from './logger.ts';
 import type { Metric } from './metrics.ts';
 import { ConfigError, type Config, type ModelConfig } from './schema.ts';
 
@@ -29,6 +30,7 @@ export interface Parts {
   readonly loss?: losses.Loss;
   readonly optimizer?: Optimizer | ((run: { readonly steps: number }) => Optimizer);
   readonly metrics?: Readonly<Record<string, Metric>>;
+  readonly loggers?: readonly Logger[];
 }
 
 export interface Experiment {
@@ -37,6 +39,8 @@ export interface Experiment {
   readonly loss: losses.Loss;
   readonly optimizer: Optimizer;
   readonly metrics: Readonly<Record<string, Metric>>;
+  /** The config file's own. */
+  readonly loggers: readonly Logger[];
   /** Bytes a window of text predicts; 0 for other data. */
   readonly context: number;
   /** The data that the run trains on; throws a ConfigError where none was named. */
@@ -50,7 +54,7 @@ export function buildExperiment(config: Config, parts: Parts = {}): Experiment {
     config, model, context,
     loss: parts.loss ?? losses[config.loss],
     optimizer: typeof parts.optimizer === 'function' ? parts.optimizer({ steps: config.steps }) : parts.optimizer ?? buildOptimizer(config),
-    metrics: parts.metrics ?? {},
+    metrics: parts.metrics ?? {}, loggers: parts.loggers ?? [],
     data(say, paths = config.data) {
       if (typeof parts.data === 'function') return parts.data(paths);
       if (parts.data) return parts.data;

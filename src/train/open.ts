@@ -2,6 +2,7 @@
 // out: a session with the checkpoint's parameters, and the experiment they belong to.
 import { loadCheckpoint } from '../io/checkpoint-file.ts';
 import { resolveCheckpoint } from '../io/run-folder.ts';
+import { policiesFor } from '../recompile/policies.ts';
 import type { RecompileEvent } from '../recompile/rule.ts';
 import { compile } from '../session/node.ts';
 import type { DeviceName } from '../session/platform.ts';
@@ -15,6 +16,9 @@ export interface OpenOptions {
   readonly threads?: number | undefined;
   /** Stands in for the config file that the checkpoint names. */
   readonly config?: string | undefined;
+  /** Policies that watch inference. */
+  readonly recompile?: string | undefined;
+  readonly events?: (event: RecompileEvent) => void;
   readonly say: (line: string) => void;
 }
 
@@ -35,6 +39,7 @@ export async function openCheckpoint(where: string, options: OpenOptions): Promi
   const session = await openSession(experiment, { ...options, seed: meta.seed });
   try {
     await restoreFrom(session, await loadCheckpoint(path), 'parameters');
+    for (const rule of policiesFor(experiment.model, options.recompile ?? 'off')) session.recompile(rule, 'inference');
   } catch (error) {
     await session.close();
     throw error;
@@ -47,13 +52,14 @@ export interface SessionOptions {
   readonly threads?: number | undefined;
   readonly seed?: number;
   readonly say: (line: string) => void;
+  readonly observe?: boolean;
   readonly events?: (event: RecompileEvent) => void;
 }
 
 /** A session for an experiment, on the device that the config or the caller names. */
 export function openSession(
   { model, loss, optimizer, config }: Experiment,
-  { device = config.device, threads = config.threads, seed = config.seed, say, events }: SessionOptions,
+  { device = config.device, threads = config.threads, seed = config.seed, say, events, observe = false }: SessionOptions,
 ): Promise<Session> {
-  return compile(model, { loss, optimizer, device, seed, say, ...(events && { events }), accumulate: config.accumulate, ...(threads !== undefined && { threads }) });
+  return compile(model, { loss, optimizer, device, seed, say, observe, ...(events && { events }), accumulate: config.accumulate, ...(threads !== undefined && { threads }) });
 }

@@ -11,24 +11,29 @@ import type { DeviceName } from '../session/platform.ts';
 import type { Session } from '../session/session.ts';
 import { NonFiniteError, type StepResult } from '../session/step.ts';
 import type { Configured } from './configure.ts';
-import type { DoneEvent, EvalEvent, PeakBytes, StepEvent, TrainEvent } from './events.ts';
+import type { DoneEvent, PeakBytes, StepEvent } from './events.ts';
 import type { TrainingData } from './experiment.ts';
 import { policiesFor } from '../recompile/policies.ts';
+import type { RecompileEvent } from '../recompile/rule.ts';
+import { Loggers, type Logger } from './logger.ts';
 import { openSession } from './open.ts';
+import { planEvent } from './plan-event.ts';
 import { ConfigError } from './schema.ts';
 import { fingerprintIn, snapshot, validatedIn, type LastValidation } from './snapshot.ts';
 import { restoreFrom } from '../session/checkpoint.ts';
+import { round, stepEvent } from './step-event.ts';
 import { heldOut, validate } from './validate.ts';
 
 export interface TrainOptions extends Configured {
   readonly out: string;
   readonly resume?: boolean;
-  readonly emit: (event: TrainEvent) => void;
+  /** Told of everything, after the run's own log. */
+  readonly loggers: readonly Logger[];
   /** For what is worth a line but is no event. */
   readonly say: (line: string) => void;
-  /** Told while something takes time that is no step. */
   /** Runs there, whatever the settings say. */
   readonly device?: DeviceName;
+  /** Told while something takes time that is no step. */
   readonly busy?: (what: string, share?: number) => void;
   /** Stops after the step that runs, and saves. */
   readonly stop?: AbortSignal;
@@ -45,17 +50,18 @@ export async function train(options: TrainOptions): Promise<DoneEvent | null> {
     throw error instanceof UserError ? new ConfigError(error.message.split('\n')[0], error.hint, error) : error;
   });
   const data = experiment.data(options.say);
-  let tell = options.emit;
-  const session = await openSession(experiment, { device: options.device ?? experiment.config.device, say: options.say, events: (event) => { tell(event); } });
+  let told = (_: RecompileEvent): void => undefined;
+  const session = await openSession(experiment, { device: options.device ?? experiment.config.device, say: options.say, observe: true, events: (event) => { told(event); } });
   try {
     for (const rule of policiesFor(experiment.model, experiment.config.recompile)) session.recompile(rule);
     options.busy?.('compiling');
     const { batch: size, seed } = experiment.config;
     await session.prepare(await data.batches({ size, seed, context: experiment.context }).at(0));
     const run = await openRun(out, { resume, settings: JSON.parse(JSON.stringify(options.settings)) as Json });
-    tell = (event) => { run.append(event); options.emit(event); };
     try {
-      return await new Training(options, session, data, run).run();
+      const training = new Training(options, session, data, run);
+      told = (event) => { training.recompiled(event); };
+      return await training.run();
     } finally {
       await run.close();
     }
@@ -69,6 +75,9 @@ class Training {
   readonly #session: Session;
   readonly #data: TrainingData;
   readonly #run: RunFolder;
+  readonly #loggers: Loggers;
+  /** The first step of a plan that is not told yet. */
+  #planFrom: number | null = null;
   readonly #began = performance.now();
   #fingerprint = '';
   #validated: LastValidation | null = null;
@@ -82,10 +91,32 @@ class Training {
     this.#data = data;
     this.#run = run;
     this.#saved = run.checkpoint;
+    this.#loggers = new Loggers([...options.loggers, ...options.experiment.loggers], (event) => { run.append(event); }, options.say);
+  }
+
+  /** A decision of the engine, told within a step or between two. */
+  recompiled(event: RecompileEvent): void {
+    this.#loggers.log(event);
+    // What was measured ran in turns with the old plan until now.
+    if (event.kept && event.effect !== null) this.#planFrom = event.ratio ? this.#session.steps + 1 : event.effect;
   }
 
   /** null: it was stopped. */
   async run(): Promise<DoneEvent | null> {
+    try {
+      const done = await this.#train();
+      await this.#loggers.finish(null);
+      return done;
+    } catch (error) {
+      const failure = error instanceof Error ? error : new Error(String(error));
+      // Where the log itself cannot be written there is nobody left to tell.
+      try { this.#loggers.log({ event: 'failed', step: this.#session.steps, error: failure.message.split('\n')[0] }); } catch { /* the failure is thrown */ }
+      await this.#loggers.finish(failure);
+      throw error;
+    }
+  }
+
+  async #train(): Promise<DoneEvent | null> {
     const { stop, experiment: { config, context } } = this.#options;
     await this.#begin();
     const from = this.#session.steps, { batch: size, seed, steps } = config;
@@ -94,7 +125,8 @@ class Training {
     for await (const batch of this.#data.batches({ size, seed, context, from, limit: Math.max(0, steps - from) })) {
       if (stop?.aborted) break;
       const result = await this.#step(batch);
-      this.#tell(this.#stepEvent(result, batch, performance.now() - mark));
+      this.#loggers.log(this.#stepEvent(result, batch, performance.now() - mark));
+      await this.#tellPlan(batch);
       await this.#validateIfDue();
       if (this.#saveDue()) await this.#save();
       mark = performance.now();
@@ -102,20 +134,20 @@ class Training {
     const { path: checkpoint } = await this.#save();
     const { validated } = this.#state();
     if (this.#session.steps < steps || validated?.step !== this.#session.steps) {
-      this.#options.emit({ event: 'stopped', step: this.#session.steps, checkpoint });
+      this.#loggers.log({ event: 'stopped', step: this.#session.steps, checkpoint });
       return null;
     }
     const { val_loss, metrics } = validated;
     const done: DoneEvent = { event: 'done', step: this.#session.steps, val_loss, ...(metrics && { metrics }), checkpoint,
       seconds: round((performance.now() - this.#began) / 1000, 3), peak_bytes: this.#peakBytes() };
-    this.#options.emit(done);
+    this.#loggers.log(done);
     return done;
   }
 
   #state(): { readonly validated: LastValidation | null } { return { validated: this.#validated }; }
 
   async #begin(): Promise<void> {
-    const { experiment: { config, context }, emit, say, out } = this.#options;
+    const { experiment: { config, context }, settings, say, out } = this.#options;
     this.#fingerprint = await this.#data.fingerprint();
     this.#run.damaged.forEach((reason) => { say(`passed over a damaged checkpoint: ${reason}`); });
     if (this.#run.checkpoint) {
@@ -128,7 +160,9 @@ class Training {
       this.#validated = validatedIn(meta);
     }
     const { executor, named, steps } = this.#session;
-    emit({
+    this.#planFrom = steps + 1;
+    await this.#loggers.init({ folder: out, settings, step: steps });
+    this.#loggers.log({
       event: 'start', version, config, device: executor.description, threads: executor.threads,
       parameters: [...named.parameters.values()].reduce((n, p) => n + p.size, 0), steps: config.steps, resumed_from: steps, out,
       unit: this.#data instanceof TextDataset ? 'tokens' : 'samples',
@@ -149,20 +183,16 @@ class Training {
   }
 
   #stepEvent(result: StepResult, { x }: Batch, ms: number): StepEvent {
-    const lr = this.#options.experiment.optimizer.rate?.(result.step - 1);
-    const load = Object.entries(result.stats).filter(([name]) => name.endsWith('/load'))
-      .map(([name, value]) => [name.slice(0, -'/load'.length), Array.from(value.data, Number)]);
     const count = this.#data instanceof TextDataset ? x.data.length : x.shape[0];
-    return {
-      event: 'step', step: result.step, loss: result.loss, aux: result.aux, tokens_per_s: round((count / ms) * 1000, 1), ms: round(ms, 3),
-      grad_norm: result.gradNorm, ...(lr !== undefined && { lr }), ...(load.length > 0 && { load: Object.fromEntries(load) as Record<string, number[]> }),
-    };
+    return stepEvent(result, { ms, count, lr: this.#options.experiment.optimizer.rate?.(result.step - 1), rss: process.memoryUsage.rss() });
   }
 
-  /** To whoever listens, and to the run's log. */
-  #tell(event: StepEvent | EvalEvent): void {
-    this.#run.append(event);
-    this.#options.emit(event);
+  /** Of a plan that has run its first step; its program is loaded. */
+  async #tellPlan(batch: Batch): Promise<void> {
+    const from = this.#planFrom;
+    if (from === null || this.#session.steps < from) return;
+    this.#planFrom = null;
+    this.#loggers.log(await planEvent(this.#session, await this.#session.prepare(batch), from));
   }
 
   async #validateIfDue(): Promise<void> {
@@ -180,7 +210,7 @@ class Training {
     const val_loss = Number.isFinite(found.loss) ? found.loss : null;
     const metrics = Object.keys(found.metrics).length > 0 ? { metrics: found.metrics } : {};
     this.#validated = { step, val_loss, ...metrics };
-    this.#tell({ event: 'eval', step, val_loss, ...metrics, ms: round(performance.now() - start, 1) });
+    this.#loggers.log({ event: 'eval', step, val_loss, ...metrics, ms: round(performance.now() - start, 1) });
   }
 
   #saveDue(): boolean {
@@ -192,12 +222,12 @@ class Training {
   async #save(): Promise<{ readonly path: string; readonly step: number }> {
     const step = this.#session.steps, start = performance.now();
     if (this.#saved?.step === step) return this.#saved;
-    const { settings, emit } = this.#options;
+    const { settings } = this.#options;
     const path = await this.#run.save(snapshot(this.#session, { settings, fingerprint: this.#fingerprint, validated: this.#validated }));
     this.#saved = { path, step };
     this.#savedAt = performance.now();
     this.#saveMs = this.#savedAt - start;
-    emit({ event: 'checkpoint', step, checkpoint: path, ms: round(this.#saveMs, 1) });
+    this.#loggers.log({ event: 'checkpoint', step, checkpoint: path, ms: round(this.#saveMs, 1) });
     return this.#saved;
   }
 
@@ -205,5 +235,3 @@ class Training {
     return { ...this.#session.bytes(), rss: process.resourceUsage().maxRSS * 1024 };
   }
 }
-
-const round = (x: number, digits: number): number => Number(x.toFixed(digits));

@@ -6,7 +6,7 @@ import type { AddressInfo } from 'node:net';
 import { delimiter, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import * as esbuild from 'esbuild';
-import { chromium, type Page } from 'playwright-core';
+import { chromium, type Browser, type BrowserContextOptions, type Page } from 'playwright-core';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 /** Of a test: a page that hangs fails it by name. */
@@ -38,11 +38,33 @@ async function bundle(entries: Readonly<Record<string, string>>): Promise<Map<st
   return new Map(outputFiles.map(({ path: file, text }) => [file.replaceAll('\\', '/').split('/').at(-1) ?? '', text]));
 }
 
+/** Its close() kills the browser if it does not end by itself within seconds. */
+async function launch(): Promise<Browser> {
+  if (path === null) throw new Error(String(noChromium));
+  return chromium.launch({ executablePath: path, args: FLAGS, timeout: MINUTE / 2 });
+}
+
+/** A browser, to open pages that somebody else serves. `faults`: what they wrote to the console as an error or warning, threw, or could not load. */
+export async function openBrowser(): Promise<{ open(url: string, options?: BrowserContextOptions): Promise<{ page: Page; faults: string[] }>; close(): Promise<void> }> {
+  const browser = await launch();
+  return {
+    async open(url, options) {
+      const page = await browser.newPage(options), faults: string[] = [];
+      page.setDefaultTimeout(MINUTE / 2);
+      page.on('console', (m) => { if (m.type() === 'error' || m.type() === 'warning') faults.push(`${m.type()}: ${m.text()}`); });
+      page.on('pageerror', (error) => { faults.push(error.stack ?? error.message); });
+      page.on('requestfailed', (r) => { if (!r.url().endsWith('/events')) faults.push(`${r.url()}: ${r.failure()?.errorText ?? ''}`); });
+      await page.goto(url, { timeout: MINUTE / 2 });
+      return { page, faults };
+    },
+    close: () => browser.close(),
+  };
+}
+
 export interface Opened { readonly page: Page; readonly version: string; close(): Promise<void> }
 
 /** Opens `html` in a new browser; it may load `entries`. Rejects with what the page throws while it loads. */
 export async function openPage(html: string, entries: Readonly<Record<string, string>>, isolated: boolean): Promise<Opened> {
-  if (path === null) throw new Error(String(noChromium));
   const files = await bundle(entries);
   const server = createServer((request, response) => {
     const name = (request.url ?? '/').slice(1), text = name === '' ? html : files.get(name);
@@ -52,8 +74,7 @@ export async function openPage(html: string, entries: Readonly<Record<string, st
   await new Promise<void>((resolve) => { server.listen(0, '127.0.0.1', resolve); });
   const shut = (): Promise<void> => new Promise((resolve) => { server.close(() => { resolve(); }); server.closeAllConnections(); });
   try {
-    // Its close() kills the browser if it does not end by itself within seconds.
-    const browser = await chromium.launch({ executablePath: path, args: FLAGS, timeout: MINUTE / 2 });
+    const browser = await launch();
     try {
       const page = await browser.newPage();
       page.on('pageerror', (error) => { console.error(`in the page: ${error.stack ?? error.message}`); });

@@ -11,7 +11,7 @@ import { sgd } from '../../src/optim/sgd.ts';
 import { compileGraph } from '../../src/pipeline.ts';
 import { command } from './command.ts';
 
-const TINY: LayerWork = { tokens: 64, dModel: 16, dFf: 32, experts: 4, topK: 2, capacity: 'dropless', dispatch: 'ragged', skew: 0, activation: 'relu', optimizer: 'sgd', eager: false, pass: 'train' };
+const TINY: LayerWork = { tokens: 64, dModel: 16, dFf: 32, experts: 4, topK: 2, capacity: 'dropless', overflow: 'drop', dispatch: 'ragged', skew: 0, activation: 'relu', optimizer: 'sgd', eager: false, pass: 'train' };
 const SIZES = ['--tokens', '64', '--d-model', '16', '--d-ff', '32', '--experts', '4', '--top-k', '2'];
 const quiet = { device: 'wasm', threads: 1, say: () => undefined } as const;
 
@@ -34,7 +34,7 @@ test('one JSON object with every figure', async () => {
 });
 
 test('flags that do not fit are refused', async () => {
-  for (const [pattern, ...flags] of [[/whole number/, '--tokens', '0'], [/Allowed choices/, '--dispatch', 'magic'], [/number above 0/, '--capacity-factor', '-1'], [/Allowed choices/, '--optimizer', 'lion'],
+  for (const [pattern, ...flags] of [[/whole number/, '--tokens', '0'], [/Allowed choices/, '--dispatch', 'magic'], [/Allowed choices/, '--overflow', 'lose'], [/number above 0/, '--capacity-factor', '-1'], [/Allowed choices/, '--optimizer', 'lion'],
     [/number of at least 0/, '--skew', '-1'], [/Allowed choices/, '--pass', 'backward'], [/Allowed choices/, '--device', 'reference']] as const) {
     const ended = await command('bench', 'layer', ...flags);
     assert.equal(ended.code, 2, ended.stderr);
@@ -101,6 +101,18 @@ test('capacity factors drop, and FLOPs count what is kept; every dispatch trains
       }
     }
   }
+});
+
+test('what spills is not dropped, and no loss differs', async () => {
+  const trained = async (work: LayerWork): Promise<[number, number[]]> => {
+    const layer = await LayerBench.open(work, quiet), losses: number[] = [];
+    try {
+      let kept = 0;
+      for (let i = 0; i < 3; i++) { const step = await layer.step(); losses.push(step.loss); kept = step.kept; }
+      return [kept, losses];
+    } finally { layer.close(); }
+  };
+  assert.deepEqual(await trained({ ...TINY, capacity: 0.5, overflow: 'spill' }), await trained(TINY));
 });
 
 test('the search for the largest number that fits', async () => {

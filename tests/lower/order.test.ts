@@ -41,7 +41,7 @@ test('random graphs: every kernel once, after what it depends on, at no more byt
   }
 });
 
-const WORK: LayerWork = { tokens: 512, dModel: 32, dFf: 128, experts: 4, topK: 2, capacity: 'dropless', dispatch: 'ragged', skew: 0, activation: 'relu', optimizer: 'sgd', eager: true, pass: 'train' };
+const WORK: LayerWork = { tokens: 512, dModel: 32, dFf: 128, experts: 4, topK: 2, capacity: 'dropless', overflow: 'drop', dispatch: 'ragged', skew: 0, activation: 'relu', optimizer: 'sgd', eager: true, pass: 'train' };
 const arenaOf = (work: LayerWork): { arena: number; fused: boolean } => {
   const { program } = compileGraph(layerGraph(layerOf(work), work, sgd({ lr: 1e-3, eager: work.eager })));
   return { arena: program.slabs.arena, fused: program.steps.some((s) => s.ops.includes('groupedOuter') && s.ops.includes('sub')) };

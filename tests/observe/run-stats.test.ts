@@ -39,3 +39,12 @@ test('quantiles lie between the nearest values', () => {
   assert.deepEqual([quantile([3, 1, 2], 0), quantile([3, 1, 2], 0.5), quantile([0, 10], 0.95), quantile([7], 0.3)], [1, 2, 9.5, 7]);
   assert.ok(Number.isNaN(quantile([], 0.5)));
 });
+
+test('a batch in parts: loads are looked at part by part, what was dropped adds up', () => {
+  const stats = new RunStats(), part = (load: readonly number[], dropped: number) => shown(0, load, { dropped }).stats;
+  stats.show({ ...shown(1, [9, 9]), parts: [part([4, 0], 1), part([1, 3], 2)] });
+  stats.show({ ...shown(2, [9, 9]), parts: [part([2, 2], 5), part([0, 4], 0)] });
+  stats.show(shown(3, [1, 1]));
+  const layer = stats.layer('a.moe');
+  assert.deepEqual([layer.load, layer.dropped, layer.droppedTotal, layer.quantile(1), layer.quantile(0)], [[0, 4], 5, 8, [4, 4], [0, 0]]);
+});

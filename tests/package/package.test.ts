@@ -102,6 +102,30 @@ for (const { name, path } of nodes) {
   });
 }
 
+for (const { name, path } of nodes) {
+  const skipHere = skip || (path === null && `no packaged ${name} for ${process.platform}-${process.arch}`);
+  test(`${name}: the dashboard is served, each of its files`, { skip: skipHere }, async (t) => {
+    const log = join(project, 'a-run');
+    await mkdir(log, { recursive: true });
+    await writeFile(join(log, 'events.jsonl'), '');
+    const child = execFile(path ?? '', ['node_modules/dynamoe/bin/dynamoe.mjs', 'dash', log], { cwd: project });
+    t.after(() => child.kill());
+    const url = await new Promise<string>((resolve, reject) => {
+      child.stdout?.on('data', (text: string) => { const [found] = /http:\/\/\S+/.exec(text) ?? []; if (found) resolve(found); });
+      child.stderr?.on('data', (text: string) => { reject(new Error(text)); });
+    });
+    const seen = new Set<string>(), open = [''];
+    for (let file = open.pop(); file !== undefined; file = open.pop()) {
+      if (seen.has(file)) continue;
+      seen.add(file);
+      const answer = await fetch(url + file), text = await answer.text();
+      assert.equal(answer.status, 200, `/${file}`);
+      if (file !== 'uPlot.js') open.push(...[...text.matchAll(/(?:(?:src|href)="|(?:from|VENDOR =) ['"]\.\/)([^"'#]+)/g)].map((m) => m[1]));
+    }
+    assert.ok(seen.size > 12 && seen.has('uPlot.js') && seen.has('heat.js'), [...seen].join(' '));
+  });
+}
+
 for (const [module, moduleResolution] of [['nodenext', 'nodenext'], ['esnext', 'bundler']]) {
   test(`types resolve with moduleResolution ${moduleResolution}`, { skip }, async () => {
     const config = join(project, `tsconfig.${moduleResolution}.json`);

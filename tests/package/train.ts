@@ -3,12 +3,14 @@
 import { compile, loss, nn, optim, ShapeError, textFrom, type DeviceName, type StepResult, type TrainConfig } from 'dynamoe';
 import * as core from 'dynamoe/core';
 import * as data from 'dynamoe/data';
+import { jsonLines, stepEvent, tensorBoard, type Logger } from 'dynamoe/log';
 import * as node from 'dynamoe/node';
 import { chooseDispatch, type RecompileEvent } from 'dynamoe/recompile';
 import manifest from 'dynamoe/package.json' with { type: 'json' };
 
-export const config = { steps: 10, device: 'auto' } satisfies TrainConfig;
-const exports: readonly unknown[] = [core.compile, node.compile, data.text, data.mnist, data.arrays, ShapeError, manifest.version];
+const silent: Logger = { log: () => undefined };
+export const config = { steps: 10, device: 'auto', loggers: [silent] } satisfies TrainConfig;
+const exports: readonly unknown[] = [core.compile, node.compile, data.text, data.mnist, data.arrays, jsonLines, stepEvent, tensorBoard, ShapeError, manifest.version];
 if (exports.includes(undefined)) throw new Error('an export is missing');
 
 const { argv, stdout } = (globalThis as unknown as { process: { argv: string[]; stdout: { write(text: string): void } } }).process;

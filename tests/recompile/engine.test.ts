@@ -59,6 +59,14 @@ test('a change that keeps all bits: verified, measured, told; losses are those o
   await watched.session.close();
 });
 
+test('statistics of a batch in parts are those of the whole', async () => {
+  const load = async (accumulate: number): Promise<number[]> => {
+    await using session = await compile(model(), { loss: crossEntropy, optimizer: adamW({ lr: 1e-2 }), device: 'wasm', threads: 1, seed: 3, memory: 256e6, accumulate });
+    return Array.from((await session.step(toyBatch(0))).stats['blocks.0.moe/load'].data, Number);
+  };
+  assert.deepEqual(await load(3), await load(1));
+});
+
 test('a change of results takes effect exactly 32 steps after it was decided, and is taken back by its own measure', async () => {
   const { session, events } = await open();
   session.recompile<LM>({ name: 'one expert', trigger: (run) => run.step >= 5, alter: (m) => { blocks(m)[1].topK = 1; }, undo: (run) => run.step >= 60, cooldown: 10, budget: 2,

@@ -33,7 +33,7 @@ const numbers = (events: readonly TrainEvent[]): unknown[] =>
 test('a run stopped within a validation goes on with it, and ends as if it had not stopped', async (t) => {
   const folder = await temporaryFolder(t), whole: TrainEvent[] = [], parts: TrainEvent[] = [];
   const say = (line: string): void => { t.diagnostic(line); };
-  const done = await train({ ...classifier(), out: join(folder, 'whole'), emit: (e) => whole.push(e), say });
+  const done = await train({ ...classifier(), out: join(folder, 'whole'), loggers: [{ log: (e) => { whole.push(e); } }], say });
   assert.equal(done?.step, 30);
   assert.ok((done.metrics?.['accuracy'] ?? 0) > 0.8, JSON.stringify(done));
 
@@ -41,11 +41,11 @@ test('a run stopped within a validation goes on with it, and ends as if it had n
   let validations = 0;
   const busy = (what: string): void => { if (what === 'validating' && ++validations === 1) stop.abort(); };
   const out = join(folder, 'torn');
-  assert.equal(await train({ ...classifier(), out, emit: (e) => parts.push(e), say, busy, stop: stop.signal }), null);
+  assert.equal(await train({ ...classifier(), out, loggers: [{ log: (e) => { parts.push(e); } }], say, busy, stop: stop.signal }), null);
   const last = parts.at(-1);
   assert.ok(last?.event === 'stopped' && last.step === 10);
   assert.ok(!parts.some((e) => e.event === 'eval'), 'it did not come to its end');
-  await train({ ...classifier(), out, resume: true, emit: (e) => parts.push(e), say });
+  await train({ ...classifier(), out, resume: true, loggers: [{ log: (e) => { parts.push(e); } }], say });
   assert.deepEqual(numbers(parts), numbers(whole));
 });
 

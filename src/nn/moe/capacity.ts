@@ -27,3 +27,21 @@ export function bucket(rows: number): number {
   const step = 2 ** Math.max(0, Math.floor(Math.log2(rows)) - 3);
   return Math.ceil(rows / step) * step;
 }
+
+export interface Room {
+  /** Rows that each expert may keep; null: all that come. */
+  readonly caps: readonly number[] | null;
+  /** Rows planned for all experts together. */
+  readonly bound: number;
+}
+
+/** Rows of a layer. padded: every expert has as many as its capacity. spill: rows beyond it are computed too. */
+export function roomFor({ tokens, k, experts, capacity, padded, spill }:
+{ readonly tokens: number; readonly k: number; readonly experts: number; readonly capacity: Capacity; readonly padded: boolean; readonly spill: boolean }): Room {
+  const choices = tokens * k;
+  // A token does not choose an expert twice: no expert gets more rows than there are tokens.
+  const caps = capacityRows(capacity, experts, choices)?.map((c) => Math.min(c, tokens)) ?? (padded ? new Array<number>(experts).fill(tokens) : null);
+  if (!caps) return { caps, bound: choices };
+  const total = caps.reduce((a, b) => a + b, 0);
+  return { caps, bound: padded ? bucket(total) + (spill ? choices : 0) : spill ? choices : Math.min(choices, bucket(total)) };
+}

@@ -3,15 +3,17 @@ import { boundOf } from '../../base/shape.ts';
 import { UserError } from '../../base/errors.ts';
 import { scalar, type Tensor } from '../../graph/tensor.ts';
 import { add } from '../../graph/ops/add.ts';
+import { div } from '../../graph/ops/div.ts';
 import { log } from '../../graph/ops/log.ts';
 import { maximum } from '../../graph/ops/maximum.ts';
 import { mul } from '../../graph/ops/mul.ts';
 import { neg } from '../../graph/ops/neg.ts';
 import { reshape } from '../../graph/ops/reshape.ts';
 import { slice } from '../../graph/ops/slice.ts';
+import { topK } from '../../graph/ops/topK.ts';
 import { mean, sum } from '../../graph/ops/sum.ts';
-import { call, traceOf } from '../../trace/trace.ts';
-import type { KnobRules } from '../../trace/knobs.ts';
+import { call, traceOf, within } from '../../trace/trace.ts';
+import type { KnobRules, Resize } from '../../trace/knobs.ts';
 import { nameParameters, type Module } from '../../trace/module.ts';
 import { checkCapacity, type Capacity } from './capacity.ts';
 import { ExpertBank, type Activation } from './experts.ts';
@@ -20,6 +22,7 @@ import { OVERFLOWS, PRIORITIES, route, type Overflow, type Priority, type Routin
 import type { Choice, Router } from './router.ts';
 import { TopKRouter } from './routers.ts';
 import { MOE_KNOBS } from './knobs.ts';
+import { resizeMoE } from './resize.ts';
 import { DISPATCHES, runExperts, type Dispatch, type Experts } from './strategies.ts';
 
 export interface MoEOptions {
@@ -67,6 +70,8 @@ const among = <T>(what: string, value: T, list: readonly T[]): T => {
 export class MoE {
   /** What may change between steps, and when a change leaves all bits alone. */
   static readonly knobs: KnobRules = MOE_KNOBS;
+  /** Another capacity in a graph that is there already. */
+  static readonly resize: Resize = resizeMoE;
   readonly router: Router;
   readonly experts: Experts;
   readonly shared: Module<Tensor, Tensor> | SharedExpert | null;
@@ -147,10 +152,12 @@ export class MoE {
   }
 
   /** ids int32 [...]: the tokens' ids, for a router that goes by them. */
-  forward(x: Tensor, ids?: Tensor): Tensor {
+  forward(x: Tensor, ids?: Tensor): Tensor { return within(x, this, () => this.#forward(x, ids)); }
+
+  #forward(x: Tensor, ids?: Tensor): Tensor {
     const shape = x.shape.map(boundOf), count = shape.slice(0, -1).reduce((n, d) => n * d, 1);
     const tokens = reshape(x, [count, shape[shape.length - 1]]); // [tokens, dModel]
-    const choice = this.#within(x, () => this.router.choose(tokens, { k: this.#topK, ids: ids && reshape(ids, [count]) }));
+    const choice = within(x, this.router, () => this.router.choose(tokens, { k: this.#topK, ids: ids && reshape(ids, [count]) }));
     const routing = this.#route(choice), { indices, weights } = choice;
     const combined = runExperts(this.#dispatch, this.experts, tokens, routing, indices, weights); // [tokens, width]
     this.#report(tokens, choice, routing);
@@ -159,16 +166,9 @@ export class MoE {
     return reshape(y, [...shape.slice(0, -1), boundOf(y.shape[1])]);
   }
 
-  /** Graphs name the router as the maker of its nodes. */
-  #within<T>(x: Tensor, make: () => T): T {
-    const trace = traceOf(x), outer = trace.scope;
-    trace.scope = trace.pathOf(this.router) || outer;
-    try { return make(); } finally { trace.scope = outer; }
-  }
-
   #route({ indices, scores, expertsChoose }: Choice): Routing {
-    const experts = this.#count, padded = this.#dispatch === 'padded', expertRows = this.#expertRows;
-    if (!expertsChoose) return route(indices, { experts, padded, expertRows, capacity: this.#capacity, overflow: this.#overflow, priority: this.#priority, scores });
+    const experts = this.#count, padded = this.#dispatch === 'padded', expertRows = this.#expertRows, tiled = this.experts instanceof ExpertBank && (padded || this.#dispatch === 'ragged');
+    if (!expertsChoose) return route(indices, { experts, padded, tiled, expertRows, capacity: this.#capacity, overflow: this.#overflow, priority: this.#priority, scores });
     // Every token chooses every expert, and an expert takes its best: on average topK experts a token.
     const share = this.#topK / experts, factor = this.#capacity === 'dropless' ? 1 : this.#capacity;
     return route(indices, { experts, padded, expertRows, priority: 'probs', scores, capacity: typeof factor === 'number' ? factor * share : factor.map((f) => f * share) });
@@ -176,11 +176,15 @@ export class MoE {
 
   #report(x: Tensor, choice: Choice, { load, beyond }: Routing): void {
     const trace = traceOf(x);
-    if (!trace.training) return;
+    if (!trace.training && !trace.observed) return;
     trace.addStat(this, 'load', load);
     if (trace.observed) {
       if (choice.probs) trace.addStat(this, 'gateEntropy', neg(mean(sum(mul(choice.probs, log(maximum(choice.probs, scalar(choice.probs, 1e-30)))), [1]))));
       if (this.#topK > 1) trace.addStat(this, 'secondGateWeight', mean(slice(choice.weights, 1, 1, 2)));
+      else if (choice.probs && this.#count > 1) {
+        const { values } = topK(choice.probs, 2); // what a second choice would weigh beside the first
+        trace.addStat(this, 'secondGateWeight', mean(div(slice(values, 1, 1, 2), maximum(sum(values, [1]), scalar(values, 1e-30)))));
+      }
     }
     if (beyond && !choice.expertsChoose) trace.addStat(this, this.#overflow === 'spill' ? 'spilled' : 'dropped', beyond);
     for (const [name, coefficient] of this.#losses) trace.addLoss(this, name, lossOf(name, choice, load), coefficient);

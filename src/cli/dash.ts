@@ -1,0 +1,70 @@
+// dynamoe dash, and the page beside a run.
+import { readdir, stat } from 'node:fs/promises';
+import { basename, join, relative, resolve } from 'node:path';
+import type { Command } from 'commander';
+import { UserError } from '../base/errors.ts';
+import { openDash, type Dash } from '../dash/server.ts';
+import { EVENTS } from '../io/run-folder.ts';
+import type { Logger } from '../train/logger.ts';
+import { Exit } from './fail.ts';
+import { noAuth, whole, type DashFlags } from './flags.ts';
+import { stoppable } from './stop.ts';
+
+const MOST = 12; // runs on a page
+
+export function addDash(program: Command): void {
+  program.command('dash').summary('a page about runs: finished ones, live ones, several to compare').argument('<run...>', 'run folders, or folders of run folders')
+    .description('Serves a page about runs on this machine and prints its URL. Live runs are followed. Ctrl-C ends it.')
+    .option('--port <n>', 'default: 6600, or a free one', whole(1, 65535))
+    .addOption(noAuth())
+    .addHelpText('after', `
+Examples:
+  dynamoe dash runs/books
+  dynamoe dash runs/a runs/b        two runs, their curves in one chart
+  dynamoe dash runs                 the newest of all runs there`)
+    .action(serve);
+}
+
+interface ServeFlags { readonly port?: number; readonly auth: boolean }
+
+async function serve(paths: readonly string[], { port, auth }: ServeFlags): Promise<void> {
+  const folders = (await Promise.all(paths.map(runsIn))).flat();
+  const dash = await openDash({ runs: named([...new Set(folders)]), port, auth });
+  try {
+    const { code } = await stoppable((stop) => new Promise<void>((end) => {
+      stop.addEventListener('abort', () => { end(); });
+      process.stdout.write(`${folders.length === 1 ? 'the run' : `${folders.length} runs`} on ${dash.url}\n`);
+    }), () => undefined);
+    throw new Exit(code ?? 0);
+  } finally {
+    await dash.close();
+  }
+}
+
+/** The run that a path is, or those in it, newest first. */
+async function runsIn(path: string): Promise<string[]> {
+  const changed = (folder: string): Promise<number | null> => stat(join(folder, EVENTS)).then((s) => s.mtimeMs, () => null);
+  if (await changed(path) !== null) return [path];
+  const names = await readdir(path).catch(() => { throw new UserError(`there is no folder ${path}`, 'dynamoe dash RUN names the --out folder of a run'); });
+  const found = (await Promise.all(names.map(async (name) => ({ folder: join(path, name), at: await changed(join(path, name)) })))).flatMap(({ folder, at }) => (at === null ? [] : [{ folder, at }]));
+  if (found.length === 0) throw new UserError(`${path} holds no run: there is no ${EVENTS} in it`, 'dynamoe dash RUN names the --out folder of a run');
+  return found.sort((a, b) => b.at - a.at).slice(0, MOST).map(({ folder }) => folder);
+}
+
+/** By the shortest names that tell them apart. */
+function named(folders: readonly string[]): { name: string; folder: string }[] {
+  const names = folders.map((folder) => basename(resolve(folder))), alike = new Set(names).size < names.length;
+  return folders.map((folder, i) => ({ folder, name: alike ? relative(process.cwd(), resolve(folder)) || folder : names[i] }));
+}
+
+interface Page { logger(say: (line: string) => void): Logger; close(): Promise<void> }
+
+/** The page beside a run that begins: its URL is told when there is something to see. null: none was asked for. */
+export async function openPage({ dash: wanted, auth = true, out }: DashFlags & { readonly out: string }): Promise<Page | null> {
+  if (wanted === undefined || wanted === false) return null;
+  const dash: Dash = await openDash({ runs: named([out]), port: wanted === true ? undefined : wanted, auth });
+  return {
+    logger: (say) => ({ log: (event) => { if (event.event === 'start') say(`watch it on ${dash.url}`); } }),
+    close: () => dash.close(),
+  };
+}

@@ -1,0 +1,43 @@
+// Numbers and decisions as people read them.
+import type { RecompileEvent } from '../../recompile/rule.ts';
+
+/** 123, 12.3k, 4.56M. */
+export function count(n: number): string {
+  if (!Number.isFinite(n)) return '–';
+  const units = ['', 'k', 'M', 'G', 'T'];
+  let value = n, unit = 0;
+  while (Math.abs(value) >= 999.5 && unit < units.length - 1) { value /= 1000; unit++; }
+  return unit === 0 ? String(Number(value.toFixed(Math.abs(value) < 10 ? 1 : 0))) : value.toPrecision(3) + units[unit];
+}
+
+/** 512 B, 3.40 MB. */
+export function bytes(n: number): string {
+  const text = count(n);
+  return /[a-zA-Z]$/.test(text) ? `${text.slice(0, -1)} ${text.slice(-1)}B` : text === '–' ? text : `${text} B`;
+}
+
+export const fixed = (x: number | null, digits = 3): string => (x === null || !Number.isFinite(x) ? '–' : x.toFixed(digits));
+
+/** 8 s, 1 m 05 s, 2 h 03 m. */
+export function duration(seconds: number): string {
+  if (!Number.isFinite(seconds)) return '–';
+  const s = Math.max(0, Math.round(seconds)), two = (n: number): string => String(n).padStart(2, '0');
+  if (s < 60) return `${s} s`;
+  return s < 3600 ? `${Math.floor(s / 60)} m ${two(s % 60)} s` : `${Math.floor(s / 3600)} h ${two(Math.floor((s % 3600) / 60))} m`;
+}
+
+export const milliseconds = (ms: number | null): string => (ms === null ? 'not measured' : `${ms.toFixed(ms < 10 ? 2 : 1)} ms`);
+
+/** What a knob was or is: long lists are cut. */
+export function knob(value: unknown): string {
+  if (!Array.isArray(value)) return String(value);
+  const shown = value.slice(0, 16).map((x) => (typeof x === 'number' ? String(Number(x.toFixed(2))) : String(x)));
+  return shown.join(' ') + (value.length > shown.length ? ` … (${value.length})` : '');
+}
+
+/** kept, 1.21× as fast */
+export function outcome({ kept, error, ratio }: RecompileEvent): string {
+  const faster = ratio ? `, ${ratio.median.toFixed(2)}× as fast` : '';
+  if (error !== undefined) return `not taken: ${error}`;
+  return `${kept ? 'kept' : 'undone'}${faster}`;
+}

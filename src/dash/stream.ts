@@ -1,0 +1,62 @@
+// One viewer of runs: server-sent events, at the viewer's own pace. In: the logs' paths; out: frames
+//   event: lines   data: {"run":0,"reset":true}, then a line of the log in each further `data:`
+//   event: ready   all that there is now has been sent
+//   event: bye     the server closes: do not come back
+// Each viewer reads the files itself, so that one who is slow holds no memory and delays nobody.
+import type { ServerResponse } from 'node:http';
+import { Follower } from './follow.ts';
+
+const LOOK_MS = 250; // at the files, and that is also how late a viewer may be
+const BEAT_MS = 15_000; // a comment, so that a dead connection is found
+
+/** Ends when the viewer goes, or, after the last line, when `ending` is set. */
+export async function streamRuns(response: ServerResponse, paths: readonly string[], ending: AbortSignal): Promise<void> {
+  const followers = paths.map((path) => new Follower(path));
+  let ready = false, beat = performance.now();
+  response.writeHead(200, { 'content-type': 'text/event-stream' });
+  while (!response.closed) {
+    const last = ending.aborted;
+    let some = false;
+    for (const [run, follower] of followers.entries()) {
+      const found = await follower.read();
+      if (!found) continue;
+      some = true;
+      await send(response, `event: lines\ndata: {"run":${run},"reset":${found.reset}}\n${found.lines.map((line) => `data: ${line}\n`).join('')}\n`);
+    }
+    if (some) continue;
+    if (!ready) await send(response, 'event: ready\ndata:\n\n');
+    ready = true;
+    if (last) break;
+    if (performance.now() - beat > BEAT_MS) {
+      await send(response, ':\n\n');
+      beat = performance.now();
+    }
+    await pause(response, ending);
+  }
+  response.end('event: bye\ndata:\n\n');
+}
+
+/** Waits where the viewer does not keep up. */
+async function send(response: ServerResponse, text: string): Promise<void> {
+  if (response.closed || response.write(text)) return;
+  await new Promise<void>((resolve) => {
+    const done = (): void => { response.off('drain', done).off('close', done); resolve(); };
+    response.on('drain', done).on('close', done);
+  });
+}
+
+/** Until it is time to look again, or the viewer goes, or the server ends. */
+async function pause(response: ServerResponse, ending: AbortSignal): Promise<void> {
+  await new Promise<void>((resolve) => {
+    const done = (): void => {
+      clearTimeout(timer);
+      response.off('close', done);
+      ending.removeEventListener('abort', done);
+      resolve();
+    };
+    const timer = setTimeout(done, LOOK_MS);
+    response.on('close', done);
+    ending.addEventListener('abort', done);
+    if (ending.aborted) done();
+  });
+}

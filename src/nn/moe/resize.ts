@@ -1,0 +1,31 @@
+// Another capacity of an MoE layer in a graph that is traced and optimised already. In: the layer's settings before and after; out: what
+// to change in the graph, or null where only tracing can tell.
+import { boundOf } from '../../base/shape.ts';
+import type { Edits } from '../../graph/retype.ts';
+import { producers, type Graph } from '../../graph/graph.ts';
+import type { Settings } from '../../trace/knobs.ts';
+import { roomFor, type Capacity } from './capacity.ts';
+
+/** For layers that are `ragged` or `padded`, before and after, with a bank of experts. */
+export function resizeMoE(graph: Graph, path: string, from: Settings, to: Settings): Edits | null {
+  const others = Object.keys(to).filter((knob) => knob !== 'capacity'), capacity = to['capacity'] as Capacity;
+  const alike = others.every((knob) => JSON.stringify(from[knob]) === JSON.stringify(to[knob]));
+  if (!alike || from['capacity'] === 'dropless' || capacity === 'dropless' || !['ragged', 'padded'].includes(String(to['dispatch']))) return null;
+  const made = producers(graph), attrs = new Map<Graph['nodes'][number], Graph['nodes'][number]['attrs']>(), data = new Map<number, Int32Array<ArrayBuffer>>();
+  for (const node of graph.nodes) {
+    // Experts that are modules have tensors of their own sizes.
+    if (node.op === 'splitSegments' && node.scope === path) return null;
+    if ((node.op !== 'admit' && node.op !== 'admitAll') || node.scope !== path) continue;
+    const [sorted, , limits] = node.inputs, choices = made[sorted]?.op === 'permute' ? made[sorted].inputs[0] : undefined;
+    if (choices === undefined || !graph.inputs.some((i) => i.value === limits && i.kind === 'constant')) return null;
+    const [tokens, k] = graph.types[choices].shape.map(boundOf), experts = boundOf(graph.types[limits].shape[0]);
+    // Where experts choose, a token chooses all of them, and a layer's topK says how many do on average.
+    const share = k === to['topK'] ? 1 : Number(to['topK']) / experts;
+    const factors = typeof capacity === 'number' ? capacity * share : capacity.map((f) => f * share);
+    const { caps, bound } = roomFor({ tokens, k, experts, capacity: factors, padded: node.attrs['padded'] === true, spill: node.attrs['spill'] === true });
+    if (!caps) return null;
+    attrs.set(node, { ...node.attrs, rows: bound });
+    data.set(limits, Int32Array.from(caps));
+  }
+  return attrs.size > 0 ? { attrs, data } : null;
+}

@@ -1,0 +1,115 @@
+// A trace through the real engine with real rules, and no training: the model is a stand-in whose layers have the trace's knobs, the time
+// of a step is what it costs in rows. In: a trace and rules; out: what happened at each step, and every decision.
+import { UserError } from '../../base/errors.ts';
+import { hostTensor, type HostTensor } from '../../base/tensor.ts';
+import { meanSquaredError } from '../../nn/loss.ts';
+import { MoE } from '../../nn/moe/moe.ts';
+import { sgd } from '../../optim/sgd.ts';
+import { compileGraph, traceGraph, trainingGraph } from '../../pipeline.ts';
+import { Knobs, type Change } from '../../trace/knobs.ts';
+import { nameParameters } from '../../trace/module.ts';
+import { call } from '../../trace/trace.ts';
+import { draftOf } from '../draft.ts';
+import { Engine } from '../engine.ts';
+import type { Plant, Prepared } from '../plant.ts';
+import type { RecompileEvent, Rule } from '../rule.ts';
+import { clairvoyant } from './clairvoyant.ts';
+import { costOf, outcomeOf, PRICES, tokensOf, type Outcome, type Prices } from './cost.ts';
+import type { Trace, TracedLayer } from './trace.ts';
+
+const SETTLED = 128; // steps after which loads are known and the first change is in force
+
+/** Counts are sums over steps and layers. */
+export interface Replayed {
+  readonly steps: number;
+  readonly choices: number;
+  readonly dropped: number;
+  readonly spilled: number;
+  /** Rows that were computed, of them empty. */
+  readonly computed: number;
+  readonly padded: number;
+  /** The most that any plan takes beside states, as the compiler plans it for one layer of a bank at the largest batch; the layers' in sum. */
+  readonly bytes: number;
+  /** Kept ones. */
+  readonly recompilations: number;
+  /** All costs in rows, with prices; the same of the clairvoyant plan. */
+  readonly cost: number;
+  readonly clairvoyant: { readonly cost: number; readonly recompilations: number };
+  /** Cost above the clairvoyant plan's, as a share of it: of the whole run, and from step 128 on. */
+  readonly regret: number;
+  readonly settled: number;
+  readonly events: readonly RecompileEvent[];
+}
+
+const sum = (list: readonly number[]): number => list.reduce((a, b) => a + b, 0);
+
+/** Objects along a path such as blocks.0.moe, with the layer at its end. */
+function standIn(layers: readonly TracedLayer[]): object {
+  const root: Record<string, unknown> = {};
+  for (const { path, experts, k, capacity, overflow, dispatch, dModel, hidden } of layers) {
+    const names = path.split('.'), last = names.pop() ?? '';
+    let at = root;
+    for (const name of names) at = (at[name] ??= {}) as Record<string, unknown>;
+    if (last === '' || at[last] !== undefined) throw new UserError(`the trace has no place for a layer at "${path}"`, 'paths of layers are different, and none is empty');
+    at[last] = new MoE({ dModel, experts, topK: k, hidden, capacity, overflow, dispatch, balance: 0, zLoss: 0 });
+  }
+  return root;
+}
+
+/** Planned bytes of a training step of one layer beside its states. */
+function plannedBytes(moe: MoE, tokens: number, dModel: number): number {
+  const named = nameParameters({ moe }), type = { dtype: 'float32' as const, shape: [tokens, dModel] };
+  const forward = traceGraph(named, true, (t) => {
+    const loss = meanSquaredError(call(moe, t.input('input', 'x', type)), t.input('input', 'y', type));
+    t.output('loss', loss);
+    t.output('total', loss);
+  });
+  const { arena, io, constants } = compileGraph(trainingGraph(forward, sgd({ lr: 1e-3, eager: true }), [...named.parameters.keys()])).program.slabs;
+  return arena + io + constants;
+}
+
+export async function replay(trace: Trace, rules: readonly Rule<object>[], prices: Prices = PRICES): Promise<Replayed> {
+  const { layers, loads } = trace, model = standIn(layers), named = nameParameters(model), knobs = new Knobs(named), events: RecompileEvent[] = [];
+  const modules = new Map([...named.paths].map(([module, path]) => [path, module])), moes = layers.map((l) => modules.get(l.path) as MoE);
+  const most = layers.map((layer, l) => Math.max(...loads.map((s) => tokensOf(s[l], layer)))), known = new Map<string, number>();
+  const bytes = (): number => sum(moes.map((moe, l) => {
+    const key = `${l} ${JSON.stringify(knobs.settings(layers[l].path))}`, found = known.get(key) ?? plannedBytes(moe, most[l], layers[l].dModel);
+    known.set(key, found);
+    return found;
+  }));
+  let step = 0, largest = 0;
+  const sizes = (): string => loads[step].map((load, l) => tokensOf(load, layers[l])).join(' ');
+  const plan = (changes: readonly Change[]): Prepared => {
+    const needs = knobs.with(changes, bytes);
+    return { cached: false, ready: Promise.resolve(), has: () => true, load: () => undefined, bytes: () => needs, kernels: () => null, drop: () => undefined };
+  };
+  const plant: Plant = { knobs, next: () => step + 1, shape: sizes, draft: () => draftOf(model, named), prepare: plan, resize: plan, bytes, kernels: () => null };
+  const engine = new Engine(plant, (event) => { events.push(event); });
+  for (const rule of rules) engine.add(rule);
+  const totals = { choices: 0, dropped: 0, spilled: 0, computed: 0, padded: 0 }, costs: number[] = [], paid = new Map<number, number>();
+  for (; step < loads.length; step++) {
+    const { verify } = await engine.begin(), told = events.length;
+    engine.during();
+    const outcomes = moes.map((moe, l) => outcomeOf(moe, layers[l], loads[step][l])), cost = sum(outcomes.map((o) => costOf(o, prices)));
+    largest = Math.max(largest, bytes());
+    costs.push(cost);
+    totals.choices += sum(loads[step].flat());
+    for (const o of outcomes) for (const key of ['dropped', 'spilled', 'computed', 'padded'] as const) totals[key] += o[key];
+    const compared = verify && { equal: true, finite: true, loss: 0, dryLoss: 0, ms: 0, differs: null };
+    await engine.end({ step: step + 1, loss: 0, ms: cost, stats: Object.fromEntries(layers.flatMap((layer, l) => statsOf(layer, loads[step][l], outcomes[l], moes[l]))) }, compared);
+    engine.settle();
+    // Whatever became of it, it was compiled and tried.
+    for (let e = told; e < events.length; e++) paid.set(step, (paid.get(step) ?? 0) + 1);
+  }
+  engine.close();
+  for (const [at, times] of paid) costs[at] += times * prices.recompilation * sum(loads[at].flat());
+  const best = clairvoyant(trace, prices), above = (from: number): number => sum(costs.slice(from)) / sum(best.costs.slice(from)) - 1;
+  return { steps: loads.length, ...totals, bytes: largest, recompilations: events.filter((e) => e.kept).length, cost: sum(costs),
+    clairvoyant: { cost: sum(best.costs), recompilations: best.recompilations }, regret: above(0), settled: loads.length > SETTLED ? above(SETTLED) : NaN, events };
+}
+
+/** What the layer itself would have told of the step. */
+function statsOf({ path }: TracedLayer, load: readonly number[], { dropped, spilled }: Outcome, { capacity, overflow }: MoE): [string, HostTensor][] {
+  const int = (...list: readonly number[]): HostTensor => hostTensor('int32', [list.length], Int32Array.from(list));
+  return [[`${path}/load`, int(...load)], ...(capacity === 'dropless' ? [] : [[`${path}/${overflow === 'spill' ? 'spilled' : 'dropped'}`, int(overflow === 'spill' ? spilled : dropped)] as [string, HostTensor]])];
+}

@@ -1,0 +1,74 @@
+// A trace: the loads of a run, step by step, and the layers they are of. As JSON lines: a header, then one line for each step.
+// In: text, or a model; out: a Trace, or its lines.
+import { UserError } from '../../base/errors.ts';
+import { checkCapacity, type Capacity } from '../../nn/moe/capacity.ts';
+import { ExpertBank } from '../../nn/moe/experts.ts';
+import type { MoE } from '../../nn/moe/moe.ts';
+import { OVERFLOWS, type Overflow } from '../../nn/moe/routing.ts';
+import { DISPATCHES, type Dispatch } from '../../nn/moe/strategies.ts';
+import { modulesOf } from '../modules.ts';
+
+/** A layer as it was when the trace began. */
+export interface TracedLayer {
+  readonly path: string;
+  readonly experts: number;
+  /** Experts a token. */
+  readonly k: number;
+  readonly capacity: Capacity;
+  readonly overflow: Overflow;
+  readonly dispatch: Dispatch;
+  /** Widths, for planned bytes: of the model and of an expert's hidden layer. Of experts that are no bank, a bank of 64 and 256 stands in. */
+  readonly dModel: number;
+  readonly hidden: number;
+}
+
+/** loads[step][layer][expert]: choices before any is dropped. */
+export interface Trace { readonly layers: readonly TracedLayer[]; readonly loads: readonly (readonly (readonly number[])[])[] }
+
+export const VERSION = 1;
+
+export function layersOfModel(model: object): TracedLayer[] {
+  return [...modulesOf(model, 'capacity')].map(([path, module]) => {
+    const { experts, topK: k, capacity, overflow, dispatch, frozen } = module as MoE, bank = experts instanceof ExpertBank ? experts : null;
+    return { path, experts: frozen.length, k, capacity, overflow, dispatch, dModel: bank?.w1.shape[1] ?? 64, hidden: bank?.w2.shape[1] ?? 256 };
+  });
+}
+
+export const headerLine = (layers: readonly TracedLayer[]): string => JSON.stringify({ event: 'trace', version: VERSION, layers });
+export const stepLine = (step: number, loads: readonly (readonly number[])[]): string => JSON.stringify({ step, load: loads });
+export const traceLines = ({ layers, loads }: Trace): string => [headerLine(layers), ...loads.map((l, i) => stepLine(i + 1, l)), ''].join('\n');
+
+/** `where` names the file. Throws UserError with the line that is wrong. */
+export function parseTrace(text: string, where: string): Trace {
+  const lines = text.split('\n').filter((line) => line.trim() !== '');
+  const wrong = (line: number, what: string): UserError => new UserError(`${where}: line ${line + 1}: ${what}`, 'dynamoe train --trace FILE writes such files');
+  const json = (line: number): Record<string, unknown> => {
+    try {
+      const value: unknown = JSON.parse(lines[line]);
+      if (typeof value === 'object' && value !== null) return value as Record<string, unknown>;
+    } catch { /* told below */ }
+    throw wrong(line, 'is no JSON object');
+  };
+  if (lines.length === 0) throw wrong(0, 'the file is empty');
+  const { event, version, layers } = json(0);
+  if (event !== 'trace' || version !== VERSION || !Array.isArray(layers) || layers.length === 0) throw wrong(0, `is not the header of a trace of version ${VERSION}`);
+  layers.forEach((l: unknown) => { checkLayer(l as TracedLayer, (what) => wrong(0, what)); });
+  const known = layers as TracedLayer[], loads = lines.slice(1).map((_, i) => {
+    const { load } = json(i + 1), whole = (n: unknown): boolean => Number.isInteger(n) && Number(n) >= 0;
+    const fits = Array.isArray(load) && load.length === known.length && known.every(({ experts }, l) => { const own: unknown = load[l]; return Array.isArray(own) && own.length === experts && own.every(whole); });
+    if (!fits) throw wrong(i + 1, 'needs a list of loads for each layer: whole numbers, one for each expert');
+    return load as number[][];
+  });
+  if (loads.length === 0) throw wrong(0, 'no step follows');
+  return { layers: known, loads };
+}
+
+function checkLayer(layer: TracedLayer | null, wrong: (what: string) => UserError): void {
+  const whole = (n: unknown): boolean => Number.isInteger(n) && Number(n) >= 1;
+  if (!layer || typeof layer.path !== 'string' || !['experts', 'k', 'dModel', 'hidden'].every((key) => whole(layer[key as keyof TracedLayer])) || layer.k > layer.experts) {
+    throw wrong('a layer needs path, and experts, k, dModel and hidden as whole numbers of at least 1, k at most experts');
+  }
+  if (!DISPATCHES.includes(layer.dispatch)) throw wrong(`no dispatch named ${String(layer.dispatch)}`);
+  if (!OVERFLOWS.includes(layer.overflow)) throw wrong(`no overflow named ${String(layer.overflow)}`);
+  try { checkCapacity(layer.capacity, layer.experts); } catch (error) { throw wrong((error as Error).message.split('\n')[0]); }
+}

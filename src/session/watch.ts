@@ -1,0 +1,75 @@
+// Work that rules may watch and recompile: training steps, or inference. In: the parts of one step or run, each a program with its
+// inputs; out: their outputs. Around them the engine decides which plan they take.
+import type { TypedArray } from '../base/dtype.ts';
+import type { HostTensor } from '../base/tensor.ts';
+import type { Graph } from '../graph/graph.ts';
+import { compare } from '../recompile/compare.ts';
+import type { Engine } from '../recompile/engine.ts';
+import { messageOf } from '../recompile/pending.ts';
+import type { Change, Knobs } from '../trace/knobs.ts';
+import type { Executor, Runnable } from '../run/executor.ts';
+import type { Shown } from '../observe/run-stats.ts';
+import { SessionPlant } from './plant.ts';
+import type { Programs } from './programs.ts';
+
+export type Inputs = Record<string, TypedArray>;
+export type Outputs = Record<string, HostTensor>;
+
+/** A program by its family, how to trace it, and what it runs on. */
+export interface Part { readonly family: string; readonly graph: () => Graph; readonly inputs: Inputs }
+
+/** What it needs of a session. */
+export interface Watched {
+  readonly model: object;
+  readonly knobs: Knobs;
+  readonly programs: Programs;
+  readonly executor: Executor;
+}
+
+export class Watch {
+  readonly plant: SessionPlant;
+  /** There is one from the first rule on. */
+  engine: Engine | null = null;
+  readonly #session: Watched;
+
+  /** `done`: steps or runs so far. */
+  constructor(session: Watched, done: () => number) {
+    this.#session = session;
+    this.plant = new SessionPlant(session, done);
+  }
+
+  /** `shape`: of the batch. `checked` may refuse a part's outputs; `finish` counts the step and says what it has shown. */
+  async run(shape: string, parts: readonly Part[], checked: (out: Outputs, program: Runnable, inputs: Inputs) => Promise<void>,
+    finish: (outputs: readonly Outputs[]) => Omit<Shown, 'ms'>): Promise<void> {
+    const { executor, programs } = this.#session, { engine } = this;
+    this.plant.saw(shape, parts);
+    try {
+      const verify = (await engine?.begin())?.verify ?? null, results: Outputs[] = [], dry: Outputs[] = [];
+      let dryMs = 0, ms = 0, failed: string | null = null;
+      for (const part of parts) {
+        if (verify && failed === null) {
+          const start = performance.now();
+          // What fails here is the new plan's, not the step's.
+          try { dry.push(await this.#dryRun(verify, part)); } catch (error) { failed = messageOf(error); }
+          dryMs += performance.now() - start;
+        }
+        const program = await programs.get(part.family, part.graph), start = performance.now(), running = executor.run(program, part.inputs);
+        engine?.during();
+        const out = await running;
+        ms += performance.now() - start;
+        await checked(out, program, part.inputs);
+        results.push(out);
+      }
+      const shown = finish(results);
+      await engine?.end({ ...shown, ms }, verify && compare(results, dry, dryMs, failed));
+    } finally {
+      engine?.settle();
+    }
+  }
+
+  /** A part under changes, storing nothing. */
+  async #dryRun(changes: readonly Change[], { family, graph, inputs }: Part): Promise<Outputs> {
+    const { executor, programs, knobs } = this.#session, program = await knobs.with(changes, () => programs.get(family, graph));
+    return executor.run(program, { ...inputs, commit: Int32Array.of(0) });
+  }
+}

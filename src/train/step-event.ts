@@ -1,0 +1,33 @@
+// The event of a training step. In: what session.step gave, and how long it took; out: plain JSON, short: it is written for every step.
+import type { StepResult } from '../session/step.ts';
+import type { StepEvent } from './events.ts';
+
+export interface Measured {
+  /** Milliseconds of the step, the making of its batch included. */
+  readonly ms: number;
+  /** Tokens, or samples, in the step. */
+  readonly count: number;
+  readonly lr?: number | undefined;
+  readonly rss?: number | undefined;
+}
+
+export function stepEvent({ step, loss, aux, stats, gradNorm }: StepResult, { ms, count, lr, rss }: Measured): StepEvent {
+  const load: Record<string, number[]> = {}, layers: Record<string, Record<string, number>> = {};
+  for (const [name, value] of Object.entries(stats)) {
+    const cut = name.lastIndexOf('/'), layer = name.slice(0, cut), what = name.slice(cut + 1), list = Array.from(value.data, Number);
+    if (what === 'load') load[layer] = list;
+    // Of a list, one number for each expert, the sum; whoever wants more has the load and the capacities.
+    else if (list.every(Number.isFinite)) (layers[layer] ??= {})[snake(what)] = short(list.reduce((a, b) => a + b, 0));
+  }
+  return {
+    event: 'step', step, loss, aux: Object.fromEntries(Object.entries(aux).map(([name, x]) => [name, short(x)])),
+    tokens_per_s: round((count / ms) * 1000, 1), ms: round(ms, 3), grad_norm: gradNorm,
+    ...(lr !== undefined && { lr: short(lr) }), ...(rss !== undefined && { rss }),
+    ...(Object.keys(load).length > 0 && { load }), ...(Object.keys(layers).length > 0 && { layers }),
+  };
+}
+
+const snake = (name: string): string => name.replace(/[A-Z]/g, (c) => `_${c.toLowerCase()}`);
+export const round = (x: number, digits: number): number => Number(x.toFixed(digits));
+/** Six digits: what is only looked at. */
+const short = (x: number): number => Number(x.toPrecision(6));

@@ -1,0 +1,81 @@
+// A Logger that writes TensorBoard's event files: losses, rates, times, memory and what layers tell as scalars, each layer's load as a histogram over its
+// experts. In: a run's events; out: FOLDER/events.out.tfevents.*, one for each time that the run is begun or gone on with.
+import { appendFileSync, mkdirSync } from 'node:fs';
+import { hostname } from 'node:os';
+import { join } from 'node:path';
+import { sessionRecord, summaryRecord, versionRecord, type Histogram, type Summary } from '../io/tfevents.ts';
+import type { LogEvent } from './events.ts';
+import type { Logger, RunInfo } from './logger.ts';
+
+const FLUSH_BYTES = 1 << 16, FLUSH_MS = 2000; // what is collected before it is written
+
+/** `folder`: default the folder `tensorboard` of the run's. */
+export function tensorBoard(folder?: string): Logger { return new TensorBoard(folder); }
+
+class TensorBoard implements Logger {
+  readonly #folder: string | undefined;
+  #path = '';
+  #kept: Buffer[] = [];
+  #bytes = 0;
+  #flushed = 0;
+
+  constructor(folder: string | undefined) { this.#folder = folder; }
+
+  init({ folder, step }: RunInfo): void {
+    const into = this.#folder ?? join(folder, 'tensorboard'), now = Date.now() / 1000;
+    mkdirSync(into, { recursive: true });
+    this.#path = join(into, `events.out.tfevents.${Math.floor(now)}.${hostname()}.${process.pid}.${String(Math.round((now % 1) * 1000)).padStart(3, '0')}`);
+    this.#keep(versionRecord(now));
+    this.#keep(sessionRecord(now, step + 1));
+    this.#flush();
+  }
+
+  log(event: LogEvent): void {
+    const summary = summaryOf(event);
+    if (!summary || !('step' in event)) return;
+    this.#keep(summaryRecord(event.time, event.step, summary));
+    if (this.#bytes > FLUSH_BYTES || performance.now() - this.#flushed > FLUSH_MS) this.#flush();
+  }
+
+  finish(): void { this.#flush(); }
+
+  #keep(record: Buffer): void {
+    this.#kept.push(record);
+    this.#bytes += record.length;
+  }
+
+  #flush(): void {
+    appendFileSync(this.#path, Buffer.concat(this.#kept));
+    this.#kept = [];
+    this.#bytes = 0;
+    this.#flushed = performance.now();
+  }
+}
+
+/** What TensorBoard is told of an event; null: nothing. */
+function summaryOf(e: LogEvent): Summary | null {
+  switch (e.event) {
+    case 'step': return {
+      scalars: {
+        'loss/train': e.loss, ...under('aux', e.aux), 'speed/step_ms': e.ms, 'speed/throughput': e.tokens_per_s, 'optimiser/grad_norm': e.grad_norm,
+        ...(e.lr !== undefined && { 'optimiser/learning_rate': e.lr }), ...(e.rss !== undefined && { 'memory/resident': e.rss }),
+        ...Object.assign({}, ...Object.entries(e.layers ?? {}).map(([layer, told]) => under(`moe/${layer}`, told))) as Record<string, number>,
+      },
+      histograms: Object.fromEntries(Object.entries(e.load ?? {}).map(([layer, load]) => [`load/${layer}`, overExperts(load)])),
+    };
+    case 'eval': return { scalars: { ...(e.val_loss !== null && { 'loss/validation': e.val_loss }), ...under('validation', e.metrics ?? {}) } };
+    case 'plan': return { scalars: under('memory/planned', e.bytes) };
+    case 'recompile': return { scalars: { [`recompile/${e.rule}/${e.kept ? 'kept' : 'undone'}`]: e.ratio?.median ?? 1 } };
+    default: return null;
+  }
+}
+
+const under = (prefix: string, values: object): Record<string, number> =>
+  Object.fromEntries(Object.entries(values as Record<string, number>).map(([name, x]) => [`${prefix}/${name}`, x]));
+
+/** Expert e is the bucket from e - 0.5 to e + 0.5: the picture shows who gets how much. */
+function overExperts(load: readonly number[]): Histogram {
+  const sum = (power: number): number => load.reduce((n, rows, e) => n + rows * e ** power, 0);
+  // A first bucket that ends at -0.5 and is empty gives expert 0 a left edge.
+  return { limits: [-0.5, ...load.map((_, e) => e + 0.5)], counts: [0, ...load], min: 0, max: load.length - 1, sum: sum(1), sumSquares: sum(2) };
+}

@@ -1,0 +1,45 @@
+// --recompile: which policies a run of `dynamoe train` has, and that `auto` changes no bit.
+import assert from 'node:assert/strict';
+import { writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { temporaryFolder } from '../io/folder.ts';
+import { command, eventsOf, lossesOf, writeText } from './command.ts';
+
+/** A layer that leaves something to decide: it is padded, and has a capacity. */
+const config = (overflow: 'spill' | 'drop') => ({ steps: 120, batch: 4, evalEvery: 0, device: 'wasm', threads: 1,
+  model: { layers: 1, dModel: 16, heads: 2, context: 16, moe: { experts: 4, topK: 2, hidden: 16, dispatch: 'padded', capacity: 3, overflow } } });
+
+test('auto, off and nothing give the same losses, bit for bit; auto changes no result', async (t) => {
+  const folder = await temporaryFolder(t), text = await writeText(folder), file = join(folder, 'config.json');
+  await writeFile(file, JSON.stringify(config('spill')));
+  const run = async (...flags: string[]) => {
+    const { code, stdout, stderr } = await command('train', file, '--data', text, '--out', join(folder, `run${flags.join('')}`), '--json', ...flags);
+    assert.equal(code, 0, stderr);
+    return { losses: lossesOf(stdout), changes: eventsOf(stdout).filter((e) => e.event === 'recompile') };
+  };
+  const [off, auto, none] = [await run('--recompile', 'off'), await run('--recompile', 'auto'), await run()];
+  assert.equal(off.losses.size, 120);
+  assert.deepEqual(auto.losses, off.losses);
+  assert.deepEqual(none.losses, off.losses);
+  assert.deepEqual(off.changes, []);
+  assert.ok([...auto.changes, ...none.changes].every((e) => e['class'] === 'N' && e['verified'] !== false), JSON.stringify(auto.changes));
+});
+
+test('a policy that is named may change results: at a step that the loads alone decide', async (t) => {
+  const folder = await temporaryFolder(t), text = await writeText(folder), file = join(folder, 'config.json');
+  await writeFile(file, JSON.stringify(config('drop')));
+  const { code, stdout, stderr } = await command('train', file, '--data', text, '--steps', '60', '--out', join(folder, 'run'), '--recompile', 'chooseDispatch,adaptCapacity', '--json');
+  assert.equal(code, 0, stderr);
+  const change = eventsOf(stdout).find((e) => e.event === 'recompile' && e['rule'] === 'adaptCapacity');
+  assert.deepEqual([change?.['class'], change?.step, change?.['effect'], change?.['kept']], ['R', 18, 50, true], JSON.stringify(change));
+});
+
+test('a policy that does not exist is refused, by name, with those that do', async (t) => {
+  const folder = await temporaryFolder(t), text = await writeText(folder);
+  for (const name of ['nonsense', 'adaptCapacity,nonsense', 'auto,off']) {
+    const { code, stdout, stderr } = await command('train', '--data', text, '--out', join(folder, 'run'), '--recompile', name);
+    assert.deepEqual([code, stdout], [2, ''], stderr);
+    assert.match(stderr, /recompile: expected auto, off, or some of adaptCapacity,chooseDispatch/);
+  }
+});

@@ -1,0 +1,79 @@
+// What the page keeps of a run: columns that are thinned without losing peaks, bins that are joined without losing a choice, time without breaks.
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { Bins } from '../../src/dash/page/bins.ts';
+import { Column, Smooth, thinned } from '../../src/dash/page/columns.ts';
+import { parsed } from '../../src/dash/page/parse.ts';
+import { Run } from '../../src/dash/page/run.ts';
+import { doneAt, evalAt, LAYER, planAt, recompileAt, startAt, stepAt, steps } from './events.ts';
+
+const column = (n: number, f: (i: number) => number): Column => {
+  const made = new Column();
+  for (let i = 0; i < n; i++) made.push(f(i));
+  return made;
+};
+
+test('thinning keeps every peak, in order, and at most two values a pixel', () => {
+  const n = 100_000, xs = column(n, (i) => i), ys = column(n, (i) => (i === 70_001 ? 1000 : i === 70_002 ? -1000 : Math.sin(i)));
+  const { xs: at, ys: [values] } = thinned(xs, [ys], 0, n, 500);
+  assert.ok(at.length <= 1000 && at.length === values.length);
+  assert.deepEqual(at, [...at].sort((a, b) => a - b));
+  const high = values.indexOf(1000);
+  assert.equal(values[high + 1], -1000, 'the highest came before the lowest');
+  assert.equal(xs.indexOf(70_000.5), 70_001);
+  assert.deepEqual(thinned(xs, [column(3, () => NaN)], 0, 3, 500).ys, [[null, null, null]]);
+});
+
+test('smoothing follows a column that grows as if it had been there from the start', () => {
+  const all = column(300, (i) => Math.cos(i)), growing = new Column(), smooth = new Smooth(growing);
+  for (let i = 0; i < 300; i++) {
+    growing.push(all.at(i));
+    if (i % 7 === 0) smooth.upTo(0.9);
+  }
+  const whole = new Smooth(all).upTo(0.9), parts = smooth.upTo(0.9);
+  assert.equal(parts.length, 300);
+  for (let i = 0; i < 300; i++) assert.equal(parts.at(i), whole.at(i));
+  assert.equal(smooth.upTo(0).last, all.last);
+});
+
+test('bins stay few and hold the mean of all that came', () => {
+  const bins = new Bins(3), n = 5000;
+  let sum = 0;
+  for (let step = 1; step <= n; step++) { bins.add(step, [step, 2, 0]); sum += step; }
+  const all = bins.within(1, n, 100_000);
+  assert.ok(all.length <= 1024 && all.length > 500);
+  assert.equal(all.reduce((m, b) => m + b.load[0] * b.steps, 0), sum);
+  assert.deepEqual(all.map((b) => b.load[1]), all.map(() => 2));
+  all.forEach((b, i) => { assert.equal(b.from, i === 0 ? 1 : all[i - 1].to + 1); });
+  const few = bins.within(1000, 2000, 10);
+  assert.ok(few.length <= 10 && few[0].from <= 1000 && few[few.length - 1].to >= 2000);
+});
+
+test('a run as its log tells it', () => {
+  const run = new Run('a');
+  assert.equal(run.status, 'waiting');
+  for (const e of [startAt(), ...steps(1, 10), planAt(1, 1.5), evalAt(10)]) run.add(e);
+  assert.equal(run.status, 'running');
+  assert.ok(Math.abs(run.elapsed.last - 0.1) < 1e-6, String(run.elapsed.last));
+  // It was killed, and an hour later it goes on: the hour is not training.
+  run.add(startAt(3600, 10));
+  run.add({ ...stepAt(11), time: startAt(3600.05).time });
+  assert.ok(Math.abs(run.elapsed.last - 0.15) < 1e-6, String(run.elapsed.last));
+  run.add(recompileAt(12, true));
+  run.add(planAt(12, 2.5));
+  run.add(stepAt(12));
+  run.add(doneAt(12));
+  assert.equal(run.status, 'done');
+  assert.deepEqual(run.rowsAt(LAYER, 11, [40, 10, 10, 4]), [24, 24, 24, 24], 'ceil(1.5 * 64 / 4)');
+  assert.deepEqual(run.rowsAt(LAYER, 12, [40, 10, 10, 4]), [40, 40, 40, 40]);
+  const told = run.layers.get(LAYER)?.told;
+  assert.deepEqual([...told?.keys() ?? []], ['spilled', 'gate_entropy']);
+  for (const c of told?.values() ?? []) assert.equal(c.length, run.step.length);
+});
+
+test('what is no event is passed over', () => {
+  for (const line of ['', '{', '3', 'null', '{"a":1}', '{"event":7}']) assert.equal(parsed(line), null, line);
+  const run = new Run('a');
+  run.add(parsed('{"event":"of a later version"}')!);
+  assert.equal(run.status, 'waiting');
+});

@@ -1,0 +1,87 @@
+// Rules that watch inference: evaluation, prediction, generation. What they change never changes an output.
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { hostTensor } from '../../src/base/tensor.ts';
+import { crossEntropy } from '../../src/nn/loss.ts';
+import { TransformerLM } from '../../src/nn/transformer.ts';
+import { sgd } from '../../src/optim/sgd.ts';
+import { chooseDispatch } from '../../src/recompile/chooseDispatch.ts';
+import type { RecompileEvent, Rule } from '../../src/recompile/rule.ts';
+import { generate } from '../../src/session/generate.ts';
+import { compile } from '../../src/session/node.ts';
+import type { Session } from '../../src/session/session.ts';
+import { toyBatch } from '../support/toy.ts';
+
+type LM = TransformerLM;
+async function open(): Promise<{ session: Session; events: RecompileEvent[] }> {
+  const events: RecompileEvent[] = [], model = new TransformerLM({ vocab: 17, dModel: 16, layers: 2, heads: 2, context: 12,
+    moe: { experts: 4, topK: 2, hidden: 24, dispatch: 'padded', capacity: 2, overflow: 'spill' } });
+  const session = await compile(model, { loss: crossEntropy, optimizer: sgd({ lr: 0.1 }), device: 'wasm', threads: 1, seed: 3, memory: 256e6, events: (e) => events.push(e) });
+  return { session, events };
+}
+const moes = (m: LM) => m.blocks.map((b) => { assert.ok(b.moe); return b.moe; });
+const outputs = async (session: Session, i: number): Promise<unknown> => {
+  const batch = toyBatch(i), { x } = batch;
+  return [await session.forward(batch), await session.predict(x)];
+};
+const turns = (name = 'ragged'): Rule<LM> => ({ name, trigger: (run) => run.step === 6, alter: (m) => { for (const moe of moes(m)) moe.dispatch = 'ragged'; } });
+
+test('a rule watches forward and predict: verified, measured, told; outputs are those of a session without, and so is training after', async () => {
+  const plain = await open(), watched = await open();
+  watched.session.recompile(turns(), 'inference');
+  let i = 0;
+  for (; i < 2000 && watched.events.length === 0; i++) assert.deepEqual(await outputs(watched.session, i), await outputs(plain.session, i), `run ${i}`);
+  const [event] = watched.events;
+  assert.equal(watched.events.length, 1);
+  assert.deepEqual([event.during, event.class, event.step, event.verified], ['inference', 'N', 8, true]);
+  assert.ok(event.ratio && event.effect !== null && !event.error);
+  assert.equal(moes(watched.session.model as LM)[0].dispatch, event.kept ? 'ragged' : 'padded');
+  assert.equal(watched.session.steps, 0, 'no step was taken');
+  for (let s = 0; s < 3; s++) assert.equal((await watched.session.step(toyBatch(s))).loss, (await plain.session.step(toyBatch(s))).loss);
+  await plain.session.close();
+  await watched.session.close();
+});
+
+test('what would change results is not done', async () => {
+  const { session, events } = await open();
+  let asked = 0;
+  session.recompile<LM>({ name: 'one expert', trigger: (run) => { asked++; return run.step > 2; }, alter: (m) => { moes(m)[0].topK = 1; }, cooldown: 1 }, 'inference');
+  for (let i = 0; i < 60; i++) await session.forward(toyBatch(i));
+  assert.ok(asked > 20);
+  assert.deepEqual(events, []);
+  assert.equal(moes(session.model as LM)[0].topK, 2);
+  await session.close();
+});
+
+test('generation is watched too, by what it shows of its experts, and says the same words', async () => {
+  const plain = await open(), { session, events } = await open(), seen = new Set<number>();
+  session.recompile<LM>({ name: 'ragged', trigger: (run) => { for (const l of run.layers) seen.add(l.load.reduce((a, b) => a + b, 0)); return run.step === 8; },
+    alter: (m) => { for (const moe of moes(m)) moe.dispatch = 'ragged'; } }, 'inference');
+  const text = async (s: Session): Promise<number[]> => { const out: number[] = []; for await (const t of generate(s, [1, 2, 3], { tokens: 120, seed: 5 })) out.push(t); return out; };
+  assert.deepEqual(await text(session), await text(plain.session));
+  assert.ok(seen.has(2), 'one token, two choices');
+  assert.deepEqual(events.map((e) => [e.during, e.error, e.verified]), [['inference', undefined, true]]);
+  await plain.session.close();
+  await session.close();
+});
+
+test('rules of training and of inference take turns with the knobs they share', async () => {
+  const { session, events } = await open();
+  session.recompile<LM>(turns('inference'), 'inference');
+  session.recompile<LM>({ name: 'training', cooldown: 5, budget: 1, trigger: (run) => run.step >= 6, alter: (m) => { for (const moe of moes(m)) moe.capacity = 4; } });
+  const x = hostTensor('int32', [2, 12], Int32Array.from({ length: 24 }, (_, i) => i % 17));
+  for (let i = 0; i < 400 && events.length < 2; i++) {
+    await session.predict(x);
+    await session.step(toyBatch(i));
+  }
+  assert.deepEqual(events.map((e) => [e.rule, e.during ?? 'training', e.error]).sort(), [['inference', 'inference', undefined], ['training', 'training', undefined]]);
+  await session.close();
+});
+
+test('the policy chooseDispatch pays where padding is computed, also without a step', async () => {
+  const { session, events } = await open();
+  session.recompile(chooseDispatch(), 'inference');
+  for (let i = 0; i < 400 && events.length === 0; i++) await session.forward(toyBatch(0));
+  assert.deepEqual(events.map((e) => [e.rule, e.class, e.verified, e.changes.map((c) => c.to)]), [['chooseDispatch', 'N', true, ['ragged', 'ragged']]]);
+  await session.close();
+});

@@ -1,0 +1,37 @@
+// A small language model under recompilation, for tests of the engine.
+import assert from 'node:assert/strict';
+import type { MoE } from '../../src/nn/moe/moe.ts';
+import { crossEntropy } from '../../src/nn/loss.ts';
+import { TransformerLM } from '../../src/nn/transformer.ts';
+import { adamW } from '../../src/optim/adam.ts';
+import type { RecompileEvent, Rule } from '../../src/recompile/rule.ts';
+import { compile } from '../../src/session/node.ts';
+import type { DeviceName } from '../../src/session/platform.ts';
+import type { Session } from '../../src/session/session.ts';
+import { toyBatch } from '../support/toy.ts';
+
+export type LM = TransformerLM;
+export interface Opened { session: Session; events: RecompileEvent[] }
+
+export async function open({ device = 'wasm', ...options }: { device?: DeviceName; capacity?: number; events?: (e: RecompileEvent) => void } = {}): Promise<Opened> {
+  const events: RecompileEvent[] = [], model = new TransformerLM({ vocab: 17, dModel: 16, layers: 2, heads: 2, context: 12, moe: { experts: 4, topK: 2, hidden: 24, capacity: options.capacity ?? 'dropless' } });
+  const session = await compile(model, { loss: crossEntropy, optimizer: adamW({ lr: 1e-2 }), device, threads: 1, seed: 3, memory: 256e6, say: () => undefined,
+    events: (e) => { events.push(e); options.events?.(e); } });
+  return { session, events };
+}
+
+export async function steps(session: Session, count: number): Promise<number[]> {
+  const losses: number[] = [];
+  for (let i = 0; i < count; i++) losses.push((await session.step(toyBatch(session.steps))).loss);
+  return losses;
+}
+
+/** Steps until so many decisions are told: compilers take their time. */
+export async function told({ session, events }: Opened, count = 1): Promise<number[]> {
+  const losses: number[] = [];
+  while (events.length < count && losses.length < 5000) losses.push(...await steps(session, 1));
+  return losses;
+}
+
+export const blocks = (m: LM): MoE[] => m.blocks.map((b) => { assert.ok(b.moe); return b.moe; });
+export const toPadded: Rule<LM> = { name: 'padded', trigger: (run) => run.step >= 4, alter: (m) => { for (const moe of blocks(m)) moe.dispatch = 'padded'; }, budget: 1, measure: false };

@@ -1,0 +1,104 @@
+// Loggers: the verbs and their order, one that fails, event files of TensorBoard as another parser reads them, a loop of one's own.
+import assert from 'node:assert/strict';
+import { readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import protobuf from 'protobufjs';
+import { hostTensor } from '../../src/base/tensor.ts';
+import { crc32c } from '../../src/io/tfevents.ts';
+import { jsonLines, stepEvent, tensorBoard, type LogEvent, type Logger } from '../../src/log.ts';
+import { Loggers } from '../../src/train/logger.ts';
+import { LAYER, evalAt, planAt, recompileAt, startAt, steps } from '../dash/events.ts';
+import { temporaryFolder } from '../io/folder.ts';
+
+// What TensorBoard reads: tensorflow/core/util/event.proto, framework/summary.proto.
+const { root } = protobuf.parse(`syntax = "proto3"; package tensorflow;
+  message Event { double wall_time = 1; int64 step = 2; oneof what { string file_version = 3; Summary summary = 5; SessionLog session_log = 7; } }
+  message SessionLog { enum SessionStatus { STATUS_UNSPECIFIED = 0; START = 1; STOP = 2; CHECKPOINT = 3; } SessionStatus status = 1; string checkpoint_path = 2; string msg = 3; }
+  message Summary { message Value { string tag = 1; oneof value { float simple_value = 2; HistogramProto histo = 5; } } repeated Value value = 1; }
+  message HistogramProto { double min = 1; double max = 2; double num = 3; double sum = 4; double sum_squares = 5; repeated double bucket_limit = 6 [packed = true]; repeated double bucket = 7 [packed = true]; }`, { keepCase: true });
+const Message = root.lookupType('tensorflow.Event');
+
+interface Histo { readonly min: number; readonly max: number; readonly num: number; readonly sum: number; readonly sum_squares: number; readonly bucket_limit: number[]; readonly bucket: number[] }
+interface Event { readonly wall_time: number; readonly step: number; readonly file_version?: string; readonly session_log?: { readonly status: string }; readonly summary?: { readonly value: { readonly tag: string; readonly simple_value?: number; readonly histo?: Histo }[] } }
+
+/** Records with their checksums checked, decoded. */
+function readEvents(path: string): Event[] {
+  const file = readFileSync(path), events: Event[] = [], unmask = (m: number): number => { const r = (m - 0xa282ead8) >>> 0; return ((r >>> 17) | (r << 15)) >>> 0; };
+  for (let at = 0; at < file.length;) {
+    const length = Number(file.readBigUInt64LE(at)), data = file.subarray(at + 12, at + 12 + length);
+    assert.equal(unmask(file.readUInt32LE(at + 8)), crc32c(file.subarray(at, at + 8)));
+    assert.equal(unmask(file.readUInt32LE(at + 12 + length)), crc32c(data));
+    events.push(Message.toObject(Message.decode(data), { longs: Number, enums: String }) as Event);
+    at += 16 + length;
+  }
+  return events;
+}
+
+test('CRC-32C has the values of RFC 3720, B.4', () => {
+  assert.equal(crc32c(Buffer.from('123456789')), 0xe3069283);
+  assert.equal(crc32c(Buffer.alloc(32)), 0x8a9136aa);
+  assert.equal(crc32c(Buffer.alloc(32, 0xff)), 0x62a8ab43);
+  assert.equal(crc32c(Buffer.from(Array.from({ length: 32 }, (_, i) => i))), 0x46dd794e);
+});
+
+test('event files have every step, its scalars and the load of its experts', async (t) => {
+  const folder = await temporaryFolder(t), logger = tensorBoard();
+  await logger.init?.({ folder, settings: {}, step: 0 });
+  for (const e of [startAt(), ...steps(1, 300), planAt(1, 1.5), recompileAt(40, true), evalAt(300)]) logger.log(e);
+  await logger.finish?.(null);
+  const files = readdirSync(join(folder, 'tensorboard'));
+  assert.equal(files.length, 1);
+  assert.match(files[0], /^events\.out\.tfevents\.\d{10}\./);
+  const [version, session, ...rest] = readEvents(join(folder, 'tensorboard', files[0]));
+  assert.equal(version.file_version, 'brain.Event:2');
+  assert.deepEqual([session.step, session.session_log?.status], [1, 'START']);
+  const of = (tag: string) => rest.flatMap((e) => e.summary?.value.filter((v) => v.tag === tag).map((v) => ({ step: e.step, time: e.wall_time, ...v })) ?? []);
+  const loss = of('loss/train');
+  assert.deepEqual(loss.map((l) => l.step), Array.from({ length: 300 }, (_, i) => i + 1));
+  for (const [i, { simple_value, time }] of loss.entries()) {
+    assert.equal(simple_value, Math.fround(5 / Math.sqrt(i + 1)));
+    assert.equal(time, 1_790_000_000 + (i + 1) / 100);
+  }
+  for (const tag of ['loss/validation', 'speed/throughput', 'speed/step_ms', 'optimiser/learning_rate', 'optimiser/grad_norm', 'memory/resident', 'memory/planned/arena', `moe/${LAYER}/spilled`, `moe/${LAYER}/gate_entropy`, `aux/${LAYER}/balance`, 'recompile/adaptCapacity/kept']) {
+    assert.ok(of(tag).length > 0, tag);
+  }
+  const load = of(`load/${LAYER}`);
+  assert.equal(load.length, 300);
+  const { histo } = load[299];
+  assert.deepEqual({ min: 0, ...histo }, { min: 0, max: 3, num: 64, sum: 12 + 2 * 8 + 3 * 4, sum_squares: 12 + 4 * 8 + 9 * 4, bucket_limit: [-0.5, 0.5, 1.5, 2.5, 3.5], bucket: [0, 40, 12, 8, 4] });
+
+  // Going on: a file of its own, which says from which step on the first counts no longer.
+  const again = tensorBoard();
+  await again.init?.({ folder, settings: {}, step: 250 });
+  await again.finish?.(null);
+  const second = readdirSync(join(folder, 'tensorboard')).find((name) => name !== files[0]);
+  assert.equal(readEvents(join(folder, 'tensorboard', second ?? ''))[1].step, 251);
+});
+
+test('loggers are told in order; one that fails is left out and said, the run log is not', async () => {
+  const calls: string[] = [], said: string[] = [], kept: LogEvent[] = [];
+  const good: Logger = { init: () => { calls.push('init'); }, log: (e) => { calls.push(e.event); }, finish: (f) => { calls.push(`finish ${f}`); } };
+  const bad: Logger = { log: () => { throw new Error('disk full'); }, finish: () => { calls.push('never'); } };
+  const late: Logger = { init: async () => { throw new Error('no service'); }, log: () => { calls.push('never'); } };
+  const all = new Loggers([late, bad, good], (e) => { kept.push(e); }, (line) => { said.push(line); });
+  await all.init({ folder: '.', settings: {}, step: 0 });
+  all.log({ event: 'checkpoint', step: 1, checkpoint: 'c', ms: 1 });
+  all.log({ event: 'stopped', step: 1, checkpoint: 'c' });
+  await all.finish(null);
+  assert.deepEqual(calls, ['init', 'checkpoint', 'stopped', 'finish null']);
+  assert.deepEqual(said, ['a logger failed and is left out: no service', 'a logger failed and is left out: disk full']);
+  assert.ok(kept.length === 2 && kept.every((e) => Math.abs(e.time - Date.now() / 1000) < 60));
+  const strict = new Loggers([], () => { throw new Error('no space'); }, () => undefined);
+  assert.throws(() => { strict.log({ event: 'stopped', step: 1, checkpoint: 'c' }); }, /no space/);
+});
+
+test('a loop of one’s own writes a log that can be read', async (t) => {
+  const folder = join(await temporaryFolder(t), 'mine'), logger = jsonLines();
+  await logger.init?.({ folder, settings: {}, step: 0 });
+  const stats = { 'moe/load': hostTensor('int32', [2], [3, 5]), 'moe/dropped': hostTensor('int32', [2], [1, 1]), 'moe/gateEntropy': hostTensor('float32', [], [0.5]), 'odd/gateEntropy': hostTensor('float32', [], [NaN]) };
+  const event = stepEvent({ step: 7, loss: 1.5, aux: { 'moe/z': 1 / 3 }, stats, gradNorm: 2 }, { ms: 4, count: 100 });
+  logger.log({ ...event, time: 1 });
+  assert.deepEqual(JSON.parse(readFileSync(join(folder, 'events.jsonl'), 'utf8')), { event: 'step', step: 7, loss: 1.5, aux: { 'moe/z': 0.333333 }, tokens_per_s: 25000, ms: 4, grad_norm: 2,
+    load: { moe: [3, 5] }, layers: { moe: { dropped: 2, gate_entropy: 0.5 } }, time: 1 });
+});
