@@ -7,7 +7,7 @@ import { RunStats } from '../../src/observe/run-stats.ts';
 import { adaptCapacity, costOf, neededFactors } from '../../src/recompile/adaptCapacity.ts';
 import { chooseDispatch } from '../../src/recompile/chooseDispatch.ts';
 import { draftOf } from '../../src/recompile/draft.ts';
-import { policies, policiesFor } from '../../src/recompile/policies.ts';
+import { policies, policiesFor, policyWith } from '../../src/recompile/policies.ts';
 import type { Rule } from '../../src/recompile/rule.ts';
 
 const layer = (options: Partial<MoEOptions>): { moe: MoE } => ({ moe: new MoE({ dModel: 4, experts: 4, topK: 2, hidden: 8, ...options }) });
@@ -96,4 +96,12 @@ test('policies by name', () => {
   for (const wrong of ['', 'nonsense', 'toString', 'adaptCapacity,', 'auto,off']) assert.throws(() => policies(wrong), /no policy named/);
   assert.deepEqual(policiesFor(layer({}), 'auto').map((r) => r.name), ['specialise'], 'ragged and dropless computes no row in vain');
   assert.ok(policiesFor(layer({ dispatch: 'padded' }), 'auto').length > 1);
+});
+
+test('policies with options', () => {
+  const stats = run(32, () => SKEWED);
+  assert.deepEqual(wants(policyWith('adaptCapacity,margin=0.05'), layer({ capacity: 4, dispatch: 'padded' }), stats), { 'moe.capacity': [2.75, 1.0625, 0.4375, 0] });
+  assert.equal(policyWith('chooseDispatch,cooldown=7').cooldown, 7);
+  for (const [text, what] of [['magic', /no policy named "magic"/], ['auto', /no policy named "auto"/], ['off', /no policy named "off"/], ['adaptCapacity,q=1', /adaptCapacity has no option named "q"/], ['adaptCapacity,margin', /margin must be a number of at least 0, got ""/],
+    ['adaptCapacity,margin=-1', /got "-1"/], ['chooseDispatch,margin=1', /chooseDispatch has no option named "margin"/]] as const) assert.throws(() => policyWith(text), what);
 });
