@@ -38,7 +38,7 @@ export interface RecompileFlags {
   readonly modules?: boolean;
   /** Rank 1 is the busiest expert: the router's bias is -skew ln(rank). */
   readonly skew: number;
-  /** Steps after which ranks move on; 0: never. */
+  /** Steps in which ranks move on by a third of the experts; 0: never. */
   readonly drift: number;
   readonly policy: string;
   readonly alphas: readonly number[];
@@ -119,10 +119,11 @@ function makeBatches({ tokens, dModel }: RecompileFlags): Batch[] {
   return Array.from({ length: BATCHES }, (_, i) => ({ x: draw('x', i), y: draw('y', i) }));
 }
 
-/** The router's bias at a step: with drift, ranks move on by a third of the experts. */
+/** The router's bias at a step: with drift, ranks move on by a third of the experts in so many steps, bit by bit. */
 export function biasAt({ experts, skew, drift }: Pick<RecompileFlags, 'experts' | 'skew' | 'drift'>, step: number): Float32Array {
-  const phase = drift > 0 ? Math.floor(step / drift) : 0, stride = Math.floor(experts / 3) || 1;
-  return Float32Array.from({ length: experts }, (_, e) => -skew * Math.log(((e + phase * stride) % experts) + 1));
+  const at = drift > 0 ? step / drift : 0, phase = Math.floor(at), stride = Math.floor(experts / 3) || 1;
+  const bias = (e: number, moved: number): number => -skew * Math.log(((e + moved * stride) % experts) + 1);
+  return Float32Array.from({ length: experts }, (_, e) => bias(e, phase) + (at - phase) * (bias(e, phase + 1) - bias(e, phase)));
 }
 
 const total = (list: Iterable<number>): number => { let n = 0; for (const v of list) n += v; return n; };

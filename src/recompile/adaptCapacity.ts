@@ -11,7 +11,7 @@ import type { Rule } from './rule.ts';
 export interface AdaptCapacityOptions {
   /** Of each expert's loads over the last 64 steps; default 0.95: a dropped choice is worth 1 / (1 - 0.95) = 20 rows. */
   readonly quantile?: number;
-  /** Room beyond it, as a share; default 0.05. */
+  /** Room beyond it, as a share; default 0: docs/policy-lab.md shows what it costs. */
   readonly margin?: number;
   /** What a recompilation costs, in steps; default 2 (the engine's goal is 1.5). */
   readonly price?: number;
@@ -29,7 +29,7 @@ const SPILL = 2;
 const total = (list: readonly number[]): number => list.reduce((a, b) => a + b, 0);
 
 /** The capacity factors that hold each expert's quantile. */
-export function neededFactors(layer: LayerStats, { quantile = 0.95, margin = 0.05 }: Pick<AdaptCapacityOptions, 'quantile' | 'margin'> = {}): number[] {
+export function neededFactors(layer: LayerStats, { quantile = 0.95, margin = 0 }: Pick<AdaptCapacityOptions, 'quantile' | 'margin'> = {}): number[] {
   return layer.factor(quantile).map((f) => Math.ceil(f * (1 + margin) * STEP) / STEP);
 }
 
@@ -41,7 +41,7 @@ export function costOf(layer: LayerStats, factors: readonly number[], beyond: nu
 }
 
 /** For layers with a capacity; those that are dropless have what they need. */
-export function adaptCapacity({ quantile = 0.95, margin = 0.05, price = 2, horizon = 64, cooldown = 64 }: AdaptCapacityOptions = {}): Rule<object> {
+export function adaptCapacity({ quantile = 0.95, margin = 0, price = 2, horizon = 64, cooldown = 64 }: AdaptCapacityOptions = {}): Rule<object> {
   return {
     name: 'adaptCapacity', cooldown,
     trigger: timeToLook,

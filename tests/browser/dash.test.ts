@@ -77,7 +77,8 @@ test('a run is drawn while it goes on: curves, bands, marks, table, plan, end', 
   await page.keyboard.press('ArrowRight');
   await shows(page, '.readout', 'step 95, expert 0: 40 choices, 2.50 times the even share; capacity 40');
   await page.getByText('Loads as a table').click();
-  assert.deepEqual((await page.locator('figure details tbody tr').first().locator('th, td').allInnerTexts()).slice(0, 5), ['0', '40', '2.50', '40', '0']);
+  await page.locator('#layers tbody tr').first().waitFor();
+  assert.deepEqual((await page.locator('#layers tbody tr').first().locator('th, td').allInnerTexts()).slice(0, 5), ['0', '40', '2.50', '40', '0']);
 
   const [arena, times] = await inked(page, '.arena canvas, .times canvas');
   assert.ok(arena.ink > 0.3 && times.ink > 0.9, JSON.stringify({ arena, times }));

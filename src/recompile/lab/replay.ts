@@ -35,6 +35,8 @@ export interface Replayed {
   /** All costs in rows, with prices; the same of the clairvoyant plan. */
   readonly cost: number;
   readonly clairvoyant: { readonly cost: number; readonly recompilations: number };
+  /** The cost above the clairvoyant plan's, as a share, of the best plan in hindsight that never changes. */
+  readonly constant: number;
   /** Cost above the clairvoyant plan's, as a share of it: of the whole run, and from step 128 on. */
   readonly regret: number;
   readonly settled: number;
@@ -105,7 +107,7 @@ export async function replay(trace: Trace, rules: readonly Rule<object>[], price
   for (const [at, times] of paid) costs[at] += times * prices.recompilation * sum(loads[at].flat());
   const best = clairvoyant(trace, prices), above = (from: number): number => sum(costs.slice(from)) / sum(best.costs.slice(from)) - 1;
   return { steps: loads.length, ...totals, bytes: largest, recompilations: events.filter((e) => e.kept).length, cost: sum(costs),
-    clairvoyant: { cost: sum(best.costs), recompilations: best.recompilations }, regret: above(0), settled: loads.length > SETTLED ? above(SETTLED) : NaN, events };
+    clairvoyant: { cost: sum(best.costs), recompilations: best.recompilations }, constant: best.constant / sum(best.costs) - 1, regret: above(0), settled: loads.length > SETTLED ? above(SETTLED) : NaN, events };
 }
 
 /** What the layer itself would have told of the step. */
