@@ -20,7 +20,7 @@ export async function largestWithin(budget: number, least: number, bytesOf: (n: 
     const bytes = await look(next), before = good;
     if (bytes !== null && bytes <= budget) good = { n: next, bytes }; else bad = { n: next, bytes };
     // Where the line through the last two meets the budget, kept inside what is known.
-    const other = bad?.bytes != null ? { n: bad.n, bytes: bad.bytes } : before, slope = (good.bytes - other.bytes) / (good.n - other.n);
+    const other = bad !== null && bad.bytes !== null ? { n: bad.n, bytes: bad.bytes } : before, slope = (good.bytes - other.bytes) / (good.n - other.n);
     const guess = slope > 0 ? Math.floor(good.n + (budget - good.bytes) / slope) : 2 * good.n;
     if (bad === null) next = Math.max(good.n + 1, Math.min(4 * good.n, guess + 1));
     else next = Math.max(good.n + 1, Math.min(bad.n - 1, guess === good.n ? good.n + 1 : guess));

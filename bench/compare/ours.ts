@@ -34,7 +34,7 @@ async function open(style: string, work: Work): Promise<Steps> {
 }
 
 function layerWork({ tokens = 1, dModel = 1, dFf = 1, experts = 1, topK = 1, skew = 0, pass }: Work): LayerWork {
-  return { tokens, dModel, dFf, experts, topK, pass, capacity: 'dropless', dispatch: 'ragged', skew, activation: 'relu', optimizer: 'sgd', eager: false };
+  return { tokens, dModel, dFf, experts, topK, pass, capacity: 'dropless', overflow: 'drop', dispatch: 'ragged', skew, activation: 'relu', optimizer: 'sgd', eager: false };
 }
 
 await serve(async (request): Promise<Answer> => {

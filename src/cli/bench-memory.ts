@@ -40,7 +40,7 @@ export async function largestThatFits(least: number, most: number, fits: (n: num
 /** Memory that the layer took in a process of its own; null if the machine does not have as much. */
 async function layerInProcess(flags: LayerFlags): Promise<LayerResult['peak_bytes'] | null> {
   const given = { '--tokens': flags.tokens, '--d-model': flags.dModel, '--d-ff': flags.dFf, '--experts': flags.experts, '--top-k': flags.topK,
-    '--capacity-factor': flags.capacityFactor, '--dispatch': flags.dispatch, '--skew': flags.skew, '--activation': flags.activation,
+    '--capacity-factor': flags.capacityFactor, '--overflow': flags.overflow, '--dispatch': flags.dispatch, '--skew': flags.skew, '--activation': flags.activation,
     '--optimizer': flags.optimizer, '--pass': flags.pass, '--steps': flags.steps, '--device': flags.device, '--threads': flags.threads };
   const args = Object.entries(given).flatMap(([name, value]) => (value === undefined ? [] : [name, String(value)]));
   const child = spawn(process.execPath, [...process.execArgv, process.argv[1], 'bench', 'layer', ...args, ...(flags.eager ? ['--eager'] : []), '--json'], { stdio: ['ignore', 'pipe', 'pipe'] });

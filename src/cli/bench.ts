@@ -1,13 +1,14 @@
 // dynamoe bench: how fast this machine does it, and in how much memory. `gemm`: one matrix product against the peak; `conv`: convolutions
-// against a product of their size; `layer`: one mixture-of-experts layer; `memory`: how many experts fit; `step`: a training step of a
-// model and its parts; `compile`: a cold start; `recompile`: capacities that a policy sets against fixed ones.
-import { Option, type Command } from 'commander';
+// against a product of their size; `layer`: one mixture-of-experts layer; `scaling`: layers of many sizes; `memory`: how many experts fit;
+// `step`: a training step of a model and its parts; `compile`: a cold start; `recompile`: capacities that a policy sets against fixed ones.
+import { InvalidArgumentError, Option, type Command } from 'commander';
 import { benchCompile, type BenchCompileFlags } from './bench-compile.ts';
 import { benchConv, type ConvFlags } from './bench-conv.ts';
 import { benchGemm, GEMM_DEVICES, type GemmFlags } from './bench-gemm.ts';
 import { benchLayer, type LayerFlags } from './bench-layer.ts';
 import { benchMemory, type MemoryFlags } from './bench-memory.ts';
 import { benchRecompile, type RecompileFlags } from './bench-recompile.ts';
+import { benchScaling, CURVES, type Curve, type ScalingFlags } from './bench-scaling.ts';
 import { benchStep, type BenchStepFlags } from './bench-step.ts';
 import { data, device, json, modelFlags, real, realList, threads, whole, wholeList } from './flags.ts';
 import { OPTIMIZERS, PASSES } from './layer-work.ts';
@@ -40,6 +41,12 @@ export function addBench(program: Command): void {
     .option('--most <n>', 'the largest number of experts to try', whole(1, 65536), 4096)
     .option('--steps <n>', 'steps that must go well', whole(1), 3)
     .action((flags: MemoryFlags) => benchMemory(flags));
+  bench.command('scaling').description('How the cost of a layer grows with tokens (64 to 8192), experts (1 to 256), width (64 to 1024) and threads: a table for each.')
+    .option('--curve <list>', `some of ${CURVES.join(',')}`, curveList, [...CURVES])
+    .option('--rounds <n>', 'turns of each layer', whole(1), 5)
+    .addOption(new Option('--device <name>', 'where to run').choices(GEMM_DEVICES).default('auto'))
+    .addOption(threads()).addOption(json())
+    .action((flags: ScalingFlags) => benchScaling(flags));
   bench.command('recompile').description('A layer under a skewed load whose capacities a policy sets while it runs, against fixed capacity factors, in turns on the same batches in one process.')
     .option('--tokens <n>', 'samples in a step', whole(1), 512)
     .option('--d-model <n>', 'width', whole(1), 1024)
@@ -85,6 +92,7 @@ function layerFlags(command: Command): Command {
     .option('--d-ff <n>', 'hidden width of an expert', whole(1), 1024)
     .option('--top-k <n>', 'experts that a token goes to', whole(1), 2)
     .option('--capacity-factor <c>', 'rows that an expert may get, over its even share; or dropless', capacityOf, 'dropless')
+    .addOption(new Option('--overflow <name>', 'what becomes of rows beyond that').choices(OVERFLOWS).default('drop'))
     .addOption(new Option('--dispatch <name>', 'how tokens get to experts').choices(DISPATCHES).default('ragged'))
     .option('--skew <s>', 'the router prefers expert e by -S ln(e + 1)', real(0), 0)
     .addOption(new Option('--activation <name>', 'between the two products').choices(ACTIVATIONS).default('relu'))
@@ -93,6 +101,14 @@ function layerFlags(command: Command): Command {
     .addOption(new Option('--pass <name>', 'a training step or the forward pass alone').choices(PASSES).default('train'))
     .addOption(new Option('--device <name>', 'where to run').choices(GEMM_DEVICES).default('auto'))
     .addOption(threads()).addOption(json());
+}
+
+function curveList(text: string): Curve[] {
+  return text.split(',').map((name) => {
+    const found = CURVES.find((c) => c === name);
+    if (!found) throw new InvalidArgumentError(`no curve named ${name}; there are ${CURVES.join(', ')}`);
+    return found;
+  });
 }
 
 export const capacityOf = (text: string): number | 'dropless' => (text === 'dropless' ? text : real(0, true)(text));

@@ -71,7 +71,10 @@ export interface DashFlags {
 }
 
 /** The dashboard beside a run. */
-export const dash = (): Option => new Option('--dash [port]', 'a live page about the run, for this machine alone; its URL is printed (default port: 6600, or a free one)').argParser(whole(1, 65535));
+export const dash = (): Option => new Option('--dash [port]', 'a live page about the run, for this machine alone; its URL is printed (default port: 6600, or a free one)').argParser((text) => {
+  if (!/^\d+$/.test(text)) throw new InvalidArgumentError('expected a port; a config file goes before --dash');
+  return whole(1, 65535)(text);
+});
 export const noAuth = (): Option => new Option('--no-auth', 'the page\'s URL has no token: every user of this machine can open it');
 
 export interface TrainFlags extends ModelFlags, Overrides, DashFlags {

@@ -15,6 +15,7 @@ import { Linear } from '../nn/linear.ts';
 import { meanSquaredError } from '../nn/loss.ts';
 import type { Activation } from '../nn/moe/experts.ts';
 import { MoE } from '../nn/moe/moe.ts';
+import type { Overflow } from '../nn/moe/routing.ts';
 import type { Dispatch } from '../nn/moe/strategies.ts';
 import { adam } from '../optim/adam.ts';
 import type { Optimizer } from '../optim/optimizer.ts';
@@ -40,8 +41,10 @@ export interface LayerWork {
   /** 0: a dense feed-forward network of width topK * dFf, which has the same active FLOPs. */
   readonly experts: number;
   readonly topK: number;
-  /** A factor on the even share of rows; what is beyond is dropped. */
+  /** A factor on the even share of rows. */
   readonly capacity: 'dropless' | number;
+  /** What becomes of what is beyond. */
+  readonly overflow: Overflow;
   readonly dispatch: Dispatch;
   /** The router's bias for expert e (0, 1, ...) is -skew ln(e + 1), so that loads follow a power law. */
   readonly skew: number;
@@ -79,10 +82,10 @@ class Dense {
   }
 }
 
-export function layerOf({ dModel, dFf, experts, topK, activation, capacity, dispatch }: LayerWork): Model {
+export function layerOf({ dModel, dFf, experts, topK, activation, capacity, overflow, dispatch }: LayerWork): Model {
   if (experts === 0) return new Dense(dModel, topK * dFf, activation);
   // Without losses of its own: other systems' layers, which this one is compared with, have none.
-  return new MoE({ dModel, experts, topK, hidden: dFf, activation, capacity, dispatch, balance: 0, zLoss: 0 });
+  return new MoE({ dModel, experts, topK, hidden: dFf, activation, capacity, overflow, dispatch, balance: 0, zLoss: 0 });
 }
 
 const TARGET = 'target', INPUT = 'x', INPUT_GRAD = 'x.grad', ROUTER = 'router.weight';

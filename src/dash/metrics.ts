@@ -11,7 +11,7 @@ interface Sample { readonly labels: Labels; readonly value: number }
 /** name -> [type, help]. A counter counts since the run began. */
 const FAMILIES = {
   dynamoe_run_info: ['gauge', 'A run; 1 while its log does not say that it has ended.'],
-  dynamoe_step: ['counter', 'Optimiser steps done.'],
+  dynamoe_steps_total: ['counter', 'Optimiser steps done.'],
   dynamoe_steps_planned: ['gauge', 'Optimiser steps that the run is to do.'],
   dynamoe_loss: ['gauge', 'Training loss of the last step.'],
   dynamoe_validation_loss: ['gauge', 'Loss of the last validation.'],
@@ -109,7 +109,7 @@ class RunValues {
   settle(): void {
     const e = this.#last;
     if (!e) return;
-    this.#set('dynamoe_step', e.step);
+    this.#set('dynamoe_steps_total', e.step);
     this.#set('dynamoe_loss', e.loss);
     this.#set('dynamoe_gradient_norm', e.grad_norm);
     this.#set('dynamoe_step_seconds', e.ms / 1000);

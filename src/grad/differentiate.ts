@@ -26,6 +26,9 @@ export function differentiate(graph: Graph, ops: OpTable, loss: string, names: r
   return builder.build();
 }
 
+/** A part of a gradient, and what gave it: an op, and when its node was made. */
+interface Part { readonly value: Tensor; readonly by: string }
+
 /** Gradients of `loss` (a float scalar of `builder`'s graph) to `wrt`; null where the loss does not depend on a value. */
 export function gradients(builder: GraphBuilder, loss: Tensor, wrt: readonly Tensor[]): (Tensor | null)[] {
   if (loss.shape.length !== 0 || !isFloat(loss.dtype)) {
@@ -33,31 +36,64 @@ export function gradients(builder: GraphBuilder, loss: Tensor, wrt: readonly Ten
   }
   const forward = [...builder.nodes], outer = builder.scope;
   const needs = dependents(builder, wrt.map((t) => t.id));
-  const grads = new Map<ValueId, Tensor[]>([[loss.id, builder.emit('constant', [], { value: 1, dtype: loss.dtype, shape: [] })]]);
+  const one = builder.emit('constant', [], { value: 1, dtype: loss.dtype, shape: [] })[0];
+  const grads = new Map<ValueId, Part[]>([[loss.id, [{ value: one, by: '' }]]]), recomputed = recompute(builder, [...forward]);
   const total = (v: ValueId): Tensor | null => {
     const parts = grads.get(v);
     if (!parts) return null;
-    const sum = parts.reduce((a, b) => builder.emit('add', [a, b])[0]);
-    grads.set(v, [sum]);
+    const sum = parts.map((p) => p.value).reduce((a, b) => builder.emit('add', [a, b])[0]);
+    grads.set(v, [{ value: sum, by: '' }]);
     return sum;
+  };
+  /** The part of a gradient that `by` gave, which is no part of it from here on. */
+  const take = (v: ValueId, by: string): Tensor | null => {
+    const parts = grads.get(v) ?? [], found = parts.find((p) => p.by === by), rest = parts.filter((p) => p !== found);
+    if (rest.length > 0) grads.set(v, rest); else grads.delete(v);
+    return found?.value ?? null;
   };
   for (const node of forward.reverse()) {
     if (!node.outputs.some((v) => grads.has(v)) || !node.inputs.some((v) => needs.has(v))) continue;
     const op = builder.ops.get(node.op);
     if (!op?.grad) throw noRule(node, op);
     builder.scope = node.scope && `${node.scope}:grad`;
-    const inputs = node.inputs.map((v) => builder.tensor(v));
-    const got = op.grad({ inputs, outputs: node.outputs.map((v) => builder.tensor(v)), attrs: node.attrs,
-      douts: node.outputs.map(total), needs: node.inputs.map((v) => needs.has(v)) });
+    const { at, late } = recomputed(node);
+    builder.late = late;
+    const inputs = node.inputs.map((v) => builder.tensor(at(v)));
+    const by = `${node.op}/${node.again?.time ?? ''}`;
+    const got = op.grad({ inputs, outputs: node.outputs.map((v) => builder.tensor(at(v))), attrs: node.attrs,
+      douts: node.outputs.map(total), needs: node.inputs.map((v) => needs.has(v)),
+      take: (i, of = 'all') => { const v = node.inputs[i]; if (of === 'alike') return take(v, by); total(v); return take(v, ''); } });
     if (got.length !== inputs.length) throw new VerifyError('differentiate', `${node.op} has ${inputs.length} inputs and ${got.length} gradients`);
     got.forEach((g, i) => {
       if (!g || !needs.has(node.inputs[i])) return;
-      const list = grads.get(node.inputs[i]);
-      if (list) list.push(g); else grads.set(node.inputs[i], [g]);
+      grads.set(node.inputs[i], [...grads.get(node.inputs[i]) ?? [], { value: g, by }]);
     });
   }
   builder.scope = outer;
+  builder.late = undefined;
   return wrt.map((t) => total(t.id));
+}
+
+/** Where the values that a node reads and makes are to be found for its gradient, and Node.late of what that takes. */
+interface Found { at(v: ValueId): ValueId; readonly late?: number }
+
+/** Values of a part of the graph that is not kept are computed again, together, when the first is asked for. */
+function recompute(builder: GraphBuilder, forward: readonly Node[]): (node: Node) => Found {
+  const made = new Map<number, Found>(), time = forward.length;
+  const copy = (part: number): Found => builder.recomputed(() => {
+    const late = builder.late = builder.nodes.length, copies = new Map<ValueId, ValueId>();
+    for (const n of forward.filter((f) => f.again?.part === part)) {
+      const outputs = builder.emit(n.op, n.inputs.map((v) => builder.tensor(copies.get(v) ?? v)), n.attrs);
+      n.outputs.forEach((v, i) => copies.set(v, outputs[i].id));
+    }
+    return { at: (v) => copies.get(v) ?? v, late };
+  }, time);
+  return ({ again }) => {
+    if (!again) return { at: (v) => v };
+    const found = made.get(again.part) ?? copy(again.part);
+    made.set(again.part, found);
+    return found;
+  };
 }
 
 /** Values that depend on any of `sources` through float values: nothing flows through whole numbers and bools, nor to an input of

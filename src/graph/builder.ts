@@ -17,6 +17,10 @@ export class GraphBuilder implements Builder {
   readonly updates: Update[] = [];
   /** Where nodes made from here on belong: a module path. */
   scope = '';
+  /** What nodes made from here on belong to: a part of the graph that is computed again. */
+  again: Node['again'];
+  /** Node.late of nodes made from here on. */
+  late: number | undefined;
 
   constructor(ops: OpTable) { this.ops = ops; }
 
@@ -44,8 +48,15 @@ export class GraphBuilder implements Builder {
       throw new ShapeError(`${error.message}\n  ${where}`, undefined, error);
     }
     const outputs = types.map((type) => this.#value(type));
-    this.nodes.push({ op, inputs: inputs.map((t) => t.id), outputs: outputs.map((t) => t.id), attrs, scope: this.scope });
+    this.nodes.push({ op, inputs: inputs.map((t) => t.id), outputs: outputs.map((t) => t.id), attrs, scope: this.scope, ...(this.again && { again: this.again }), ...(this.late !== undefined && { late: this.late }) });
     return outputs;
+  }
+
+  /** What `make` computes from values made before is not kept for gradients, but computed again. The dimensions of its results are made before, too. */
+  recomputed<T>(make: () => T, time = 0): T {
+    const outer = this.again;
+    this.again = { part: this.nodes.length, time }; // no other begins here
+    try { return make(); } finally { this.again = outer; }
   }
 
   #value(type: TensorType): Tensor {

@@ -22,6 +22,11 @@ export interface Node {
   readonly attrs: Attrs;
   /** Module path and pass, e.g. 'blocks.0.moe' or 'blocks.0.moe:grad': for people. */
   readonly scope: string;
+  /** Nodes of one part are computed again, together, where gradients need their results, which need not be kept. `time`: 0 for those written
+   * first; for copies, which time of taking gradients made them. */
+  readonly again?: { readonly part: number; readonly time: number };
+  /** Nodes with one number are computed after all that stand before the first of them, though they may not need it. */
+  readonly late?: number;
 }
 
 /** input: given at each run. state: lives in the executor under its name, shared by all programs. constant: data of the graph. */

@@ -12,6 +12,9 @@ export interface Op<A extends Attrs = Attrs> {
   readonly doc: string;
   /** Inputs of which only the type matters. */
   readonly unread?: readonly number[];
+  /** The input (if it is given) in whose memory the first result is made: nobody else reads it. Kernels see the result alone, as a buffer that
+   * holds what they begin with. */
+  readonly onto?: number;
   /** Its int32 results never exceed the bound of a dimension whose rows they count, by construction: kernels may trust them. */
   readonly within?: boolean;
   /** Types of the outputs; throws ShapeError. `ids` are the inputs' values, for dimensions that refer to one (counts, offsets). */
@@ -34,6 +37,9 @@ export interface GradCall<A extends Attrs = Attrs> {
   readonly attrs: A;
   /** Whether each input needs a gradient: others may be left null. */
   readonly needs: readonly boolean[];
+  /** The gradient to input i that the graph behind this node gives, to go on from: who takes it gives the whole of it back. alike: only what nodes of
+   * this op that were made with this one gave. */
+  take(i: number, of?: 'all' | 'alike'): Tensor | null;
 }
 
 export interface RefCall<A extends Attrs = Attrs> {
@@ -59,8 +65,10 @@ export type Lowering<A extends Attrs = Attrs> =
   | { readonly kind: 'map'; readonly weight?: number;
       /** For ops that reduce: how often they go over the elements of their input. */
       readonly passes?: number;
+      /** It reads a part of its input, others of its kind the other parts. */
+      readonly part?: boolean;
       /** Its result is written to memory, also where computing it again at each reader looks cheaper. */
-      stored?(attrs: A): boolean;
+      stored?(attrs: A, output: number): boolean;
       at(call: MapCall<A>, index: readonly Expr[], output: number): Expr;
       /** The same by row-major linear index, where the op reads all its (equally large) inputs at that index; null where it does not. */
       linear?(call: MapCall<A>, linear: Expr, output: number): Expr | null }

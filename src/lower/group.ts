@@ -3,6 +3,7 @@
 // it reads must come after that kernel.
 import { byteSize, elements, sameDim } from '../base/shape.ts';
 import { dimValues, type Node, type ValueId } from '../graph/graph.ts';
+import { computeLate } from './late.ts';
 import { orderTasks, type Ordered } from './order.ts';
 import type { Storage } from './scope.ts';
 import { readInputs } from './store.ts';
@@ -20,7 +21,7 @@ export interface Group {
   readonly reads: Set<ValueId>;
   /** Those of them that it reads at other places than the element at hand. */
   readonly elsewhere: Set<ValueId>;
-  /** Kernels that must come before for another reason: they read a state that this one overwrites. */
+  /** Kernels that must come before for another reason: they read a state that this one overwrites, or this one comes late (late.ts). */
   readonly after: Set<Group>;
 }
 
@@ -45,7 +46,7 @@ export function groupKernels(storage: Storage): Grouping {
 }
 
 function groupOnce(storage: Storage, fuseUpdates: boolean): Grouping & { readonly peak: number } {
-  const { graph, ops, stored, producers, home, uses } = storage;
+  const { graph, ops, stored, producers, home, memory, uses } = storage;
   const groupOf = new Map<ValueId, Group>(), groups: Group[] = [];
   const guards = guardsOf(), overwrites = new Map(graph.updates.map((u) => [u.value, u.state]));
 
@@ -68,6 +69,7 @@ function groupOnce(storage: Storage, fuseUpdates: boolean): Grouping & { readonl
     if (g.kind !== 'loops') g.roots = g.members.filter((v) => read.has(v) || uses.pinned.has(v) || aliased.has(v));
   }
   const inPlace = overwriteStates();
+  computeLate(groups, producers, before);
   const { order, peak } = orderGroups();
   return { groups: order, inPlace, peak };
 
@@ -214,11 +216,12 @@ function groupOnce(storage: Storage, fuseUpdates: boolean): Grouping & { readonl
 
   function orderGroups(): Ordered<Group> {
     // Results lie elsewhere; what is copied to its state at the end lives that long.
-    const elsewhere = new Set(graph.outputs.map((o) => home(o.value))), copied = new Set(graph.updates.flatMap((u) => (inPlace.has(u.value) ? [] : [home(u.value)])));
+    const elsewhere = new Set(graph.outputs.map((o) => memory(o.value))), copied = new Set(graph.updates.flatMap((u) => (inPlace.has(u.value) ? [] : [memory(u.value)])));
     const arena = (v: ValueId): boolean => groupOf.has(v) && !elsewhere.has(v) && !inPlace.has(v);
     return orderTasks(groups.map((g) => {
-      const reads = [...new Set([...g.reads].map(home))].filter((v) => arena(v) && !copied.has(v) && groupOf.get(v) !== g);
-      return { of: g, before: before(g), makes: g.roots.filter(arena), reads, overwrites: g.kind === 'loops' ? [] : reads.filter((v) => !g.elsewhere.has(v)) };
+      const reads = [...new Set([...g.reads].map(memory))].filter((v) => arena(v) && !copied.has(v) && groupOf.get(v) !== g);
+      const makes = g.roots.filter((v) => arena(v) && memory(v) === v);
+      return { of: g, before: before(g), makes, reads, overwrites: g.kind === 'loops' ? [] : reads.filter((v) => !g.elsewhere.has(v)) };
     }), (v) => byteSize(graph.types[v]));
   }
 }

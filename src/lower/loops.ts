@@ -13,8 +13,8 @@ export function buildLoops(graph: Graph, ops: OpTable, scope: Scope, node: Node)
   if (lower?.kind !== 'loops') throw new VerifyError('lower', `${node.op} writes no loops`);
   const { e } = scope, locals: Local[] = [];
   const types = (vs: readonly number[]): TensorType[] => vs.map((v) => graph.types[v]);
-  const unread = ops.get(node.op)?.unread ?? [];
-  const inputs = node.inputs.map((v, i) => (unread.includes(i) ? -1 : scope.buffer(v, 'read')));
+  const { unread = [], onto } = ops.get(node.op) ?? {};
+  const inputs = node.inputs.map((v, i) => (unread.includes(i) || i === onto ? -1 : scope.buffer(v, 'read')));
   const outputs = node.outputs.map((v) => scope.buffer(v, lower.update ? 'update' : 'write'));
   const buffers = () => scope.buffers;
   const asExpr = (x: Expr | number): Expr => (typeof x === 'number' ? e.index(x) : x);

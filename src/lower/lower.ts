@@ -28,7 +28,7 @@ export function lower(graph: Graph, ops: OpTable, memo: KernelMemo = new Map()):
   const storage = decideStorage(graph, ops);
   const { groups, inPlace } = groupKernels(storage);
   const alias = new Map<ValueId, ValueId>();
-  for (const v of storage.stored) if (storage.home(v) !== v) alias.set(v, storage.home(v));
+  for (const v of storage.stored) if (storage.memory(v) !== v) alias.set(v, storage.memory(v));
   const copies = graph.updates.filter((u) => !inPlace.has(u.value)).map((u) => copyCall(storage, u));
   return { graph, storage, groups, calls: [...groups.map((g) => callOf(storage, ops, g, memo)), ...copies], alias, inPlaceUpdates: inPlace };
 }

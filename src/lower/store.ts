@@ -3,6 +3,7 @@
 import { elements, usualElements } from '../base/shape.ts';
 import { dimValues, producers, type Graph, type Node, type ValueId } from '../graph/graph.ts';
 import type { OpTable } from '../graph/builder.ts';
+import { ontoOf } from '../passes/own-before.ts';
 import type { Storage, Uses } from './scope.ts';
 
 /** The inputs whose elements an op reads. */
@@ -27,6 +28,8 @@ export function usesOf(graph: Graph, ops: OpTable): Uses {
   return { nodes, pinned, needed };
 }
 
+const NEAR = 16; // nodes within which readers of a value are looked for a common end
+
 export function decideStorage(graph: Graph, ops: OpTable): Storage {
   const uses = usesOf(graph, ops), made = producers(graph);
   const kindOf = (node: Node): string => ops.get(node.op)?.lower.kind ?? 'map';
@@ -35,12 +38,15 @@ export function decideStorage(graph: Graph, ops: OpTable): Storage {
     return lower?.kind === 'loops' || (lower?.kind === 'matmul' && lower.stored === true);
   };
   const stored = new Set<ValueId>(graph.inputs.map((i) => i.value));
-  const alias = new Map<ValueId, ValueId>();
+  const alias = new Map<ValueId, ValueId>(), places = new Map<ValueId, ValueId>();
   const home = (v: ValueId): ValueId => alias.get(v) ?? v;
+  const memory = (v: ValueId): ValueId => places.get(home(v)) ?? home(v);
   const passes = (node: Node): number => {
     const lower = ops.get(node.op)?.lower;
     return lower?.kind === 'map' ? lower.passes ?? 1 : 1;
   };
+  const place = new Map(graph.nodes.map((node, i) => [node, i]));
+  const isPart = (node: Node): boolean => { const lower = ops.get(node.op)?.lower; return lower?.kind === 'map' && lower.part === true; };
   const weights = new Array<number>(graph.types.length).fill(1);
 
   for (const node of graph.nodes) {
@@ -48,6 +54,8 @@ export function decideStorage(graph: Graph, ops: OpTable): Storage {
     const lower = ops.get(node.op)?.lower;
     if (lower?.kind !== 'map') {
       for (const v of node.outputs) stored.add(v);
+      const before = ontoOf(node, ops);
+      if (before !== null) places.set(node.outputs[0], memory(before));
       continue;
     }
     // A value read from memory weighs 1, one that is computed again weighs what it is made of.
@@ -58,18 +66,18 @@ export function decideStorage(graph: Graph, ops: OpTable): Storage {
         stored.add(v);
         continue;
       }
-      const reads = readsOf(v);
+      const reads = meetsAgain(v) ? 1 : readsOf(v);
       const needed = uses.pinned.has(v) || uses.nodes[v].some(takesStored);
       const again = weight * reads <= weight + 1.5 + reads;
       // A sum of products that only this value reads is not stored if this value is: its epilogue computes it.
       const epilogue = node.inputs.some((i) => made[i] && kindOf(made[i]) === 'matmul' && uses.nodes[i].length === 1
         && !uses.pinned.has(i) && elements(graph.types[i].shape) === elements(graph.types[v].shape));
       // What needs a whole row for one element is never repeated inside another loop.
-      if (needed || lower.stored?.(node.attrs) || lower.passes !== undefined || !again || epilogue && lower.linear) stored.add(v);
+      if (needed || lower.stored?.(node.attrs, node.outputs.indexOf(v)) || lower.passes !== undefined || !again || epilogue && lower.linear) stored.add(v);
       else weights[v] = weight;
     }
   }
-  return { graph, ops, producers: made, stored, home, uses };
+  return { graph, ops, producers: made, stored, home, memory, uses };
 
   /** Elements of v; a list with one place for each row of `of` counts as many as rows are expected there. */
   function sizeOf(v: ValueId, of?: ValueId): number {
@@ -83,13 +91,29 @@ export function decideStorage(graph: Graph, ops: OpTable): Storage {
     return (stored.has(v) ? 1 : weights[v]) * Math.min(1, sizeOf(v, node.outputs[0]) / Math.max(1, sizeOf(node.outputs[0])));
   }
 
+  /** Whether all that reads v leads, element by element, to one value: a kernel that computes that one computes v once. */
+  function meetsAgain(v: ValueId): boolean {
+    if (uses.nodes[v].length < 2 || uses.pinned.has(v)) return false;
+    const left = new Map([[v, new Set(uses.nodes[v])]]), size = elements(graph.types[v].shape);
+    for (let seen = 0; seen < NEAR; seen++) {
+      const node = [...left.values()].flatMap((readers) => [...readers]).reduce((a, b) => ((place.get(b) ?? 0) < (place.get(a) ?? 0) ? b : a));
+      const lower = ops.get(node.op)?.lower, [out] = node.outputs;
+      if (lower?.kind !== 'map' || !lower.linear || node.outputs.length > 1 || elements(graph.types[out].shape) !== size) return false;
+      for (const [x, readers] of left) if (readers.delete(node) && readers.size === 0) left.delete(x);
+      if (left.size === 0) return true;
+      if (uses.pinned.has(out) || uses.nodes[out].length === 0) return false;
+      left.set(out, new Set(uses.nodes[out]));
+    }
+    return false;
+  }
+
   /** How often each element of v is read in all. */
   function readsOf(v: ValueId): number {
     const size = Math.max(1, sizeOf(v));
     return uses.nodes[v].reduce((n, node) => {
       const out = kindOf(node) === 'matmul' ? size : Math.max(...node.outputs.map((o) => sizeOf(o)));
       // Packing an operand that is not there yet costs about as much as reading it once more.
-      return n + Math.max(1, out / size) * (kindOf(node) === 'matmul' ? 2 : passes(node));
+      return n + Math.max(isPart(node) ? 0 : 1, out / size) * (kindOf(node) === 'matmul' ? 2 : passes(node));
     }, 0);
   }
 }

@@ -6,6 +6,7 @@ import { clampCounts } from './clamp-counts.ts';
 import { shareEqualNodes } from './cse.ts';
 import { dropDeadCode } from './dce.ts';
 import { foldConstants } from './fold.ts';
+import { ownBefore } from './own-before.ts';
 import { ownResults } from './own-results.ts';
 import { splitLongSums } from './split-sums.ts';
 
@@ -15,6 +16,7 @@ const PASSES: readonly { readonly name: string; run(graph: Graph, ops: OpTable):
   { name: 'split long sums', run: splitLongSums },
   { name: 'drop dead code', run: dropDeadCode },
   { name: 'own results', run: ownResults },
+  { name: 'own before', run: ownBefore },
   { name: 'clamp counts', run: clampCounts },
 ];
 

@@ -55,10 +55,10 @@ export function plan(lowered: Lowered): Program {
     const made = new Map<ValueId, Block>();
     calls.forEach((c, step) => {
       const taken = new Set<Block>();
-      c.buffers.forEach((v, b) => {
+      c.buffers.map(home).forEach((v, b) => {
         if (slabOf(v) !== 'arena' || !writes[step][b] || made.has(v)) return;
         const bytes = byteSize(graph.types[v]), own = life.get(v) ?? { first: step, last: step };
-        const reuse = c.inPlace.map(([out, input]) => (out === b ? c.buffers[input] : -1)).find((r) => {
+        const reuse = c.inPlace.map(([out, input]) => (out === b ? home(c.buffers[input]) : -1)).find((r) => {
           const block = made.get(r);
           return block !== undefined && !taken.has(block) && block.bytes === bytes && life.get(r)?.last === step && block.last === step;
         });
@@ -76,7 +76,8 @@ export function plan(lowered: Lowered): Program {
     let wave: Step[] = [];
     calls.forEach((c, i) => {
       const step: Step = { kernel: c.key, buffers: c.buffers.map(index), writes: writes[i], ints: c.ints, barrier: false,
-        unless: c.unless === null ? null : index(c.unless), ops: c.ops, scope: c.scope, flops: c.flops };
+        unless: c.unless === null ? null : index(c.unless), ops: c.ops, scope: c.scope, flops: c.flops,
+        ...(c.buffers.some((v, b) => writes[i][b] && home(v) !== v) && { goesOn: true }) };
       const barrier = i > 0 && (wave.length >= MAX_WAVE || wave.some((other) => conflict(tensors, other, step)));
       if (barrier) wave = [];
       wave.push(step);

@@ -29,6 +29,8 @@ export interface Step {
   readonly barrier: boolean;
   /** Tensor of an int32 scalar: the step runs only if it is 0. Stores to states are guarded so. */
   readonly unless: number | null;
+  /** It goes on with what an earlier step left in the memory that it writes. */
+  readonly goesOn?: boolean;
   readonly ops: readonly string[];
   readonly scope: string;
   readonly flops: number;

@@ -19,7 +19,7 @@ export function verifyProgram(program: Program): Program {
     if (step.barrier) wave = [];
     for (const other of wave) if (conflict(tensors, other, step)) fail(`step ${n} (${step.ops.join('+')}) races with a step of its wave`);
     wave.push(step);
-    const reads = step.buffers.filter((_, i) => !step.writes[i]);
+    const reads = step.buffers.filter((_, i) => !step.writes[i] || step.goesOn);
     for (const t of [...reads, ...(step.unless === null ? [] : [step.unless])]) {
       if (!intact.has(t)) fail(`step ${n} (${step.ops.join('+')}) reads ${tensors[t].name} (%${tensors[t].id}), which is not there (any more)`);
     }

@@ -51,7 +51,7 @@ export function adaptCapacity({ quantile = 0.95, margin = 0, price = 2, horizon 
       const better: (() => void)[] = [];
       for (const [moe, layer] of layersOf(model, run)) {
         const has = factorsOf(moe, layer.experts), spills = moe.overflow === 'spill';
-        // A ragged layer that spills computes the rows that came, whatever their bound.
+        // A ragged layer that spills computes the rows that came, whatever their bound: that is there for memory, which is not priced here.
         if (!has || (moe.dispatch === 'ragged' && spills)) continue;
         // A ragged bank never plans for more rows than there are choices: within that, room for all of them costs nothing.
         const shared = moe.dispatch === 'ragged' && moe.experts instanceof ExpertBank, beyond = spills ? SPILL : 1 / (1 - Math.min(quantile, 0.999));

@@ -28,6 +28,7 @@ export class Loggers {
   #loggers: readonly Logger[];
   readonly #keep: (event: LogEvent) => void;
   readonly #say: (line: string) => void;
+  #begun = false;
 
   constructor(loggers: readonly Logger[], keep: (event: LogEvent) => void, say: (line: string) => void) {
     this.#loggers = loggers;
@@ -36,6 +37,7 @@ export class Loggers {
   }
 
   async init(run: RunInfo): Promise<void> {
+    this.#begun = true;
     for (const logger of this.#loggers) {
       try { await logger.init?.(run); } catch (error) { this.#drop(logger, error); }
     }
@@ -47,6 +49,14 @@ export class Loggers {
     for (const logger of this.#loggers) {
       try { logger.log(stamped); } catch (error) { this.#drop(logger, error); }
     }
+  }
+
+  /** The run ends by an error. One that did not come to its beginning is nobody's to tell. */
+  async fail(step: number, failure: Error): Promise<void> {
+    if (!this.#begun) return;
+    // Where the log itself cannot be written there is nobody left to tell, and the failure is thrown.
+    try { this.log({ event: 'failed', step, error: failure.message.split('\n')[0] }); } catch { /* that may be the failure */ }
+    await this.finish(failure);
   }
 
   async finish(failure: Error | null): Promise<void> {

@@ -108,10 +108,7 @@ class Training {
       await this.#loggers.finish(null);
       return done;
     } catch (error) {
-      const failure = error instanceof Error ? error : new Error(String(error));
-      // Where the log itself cannot be written there is nobody left to tell.
-      try { this.#loggers.log({ event: 'failed', step: this.#session.steps, error: failure.message.split('\n')[0] }); } catch { /* the failure is thrown */ }
-      await this.#loggers.finish(failure);
+      await this.#loggers.fail(this.#session.steps, error instanceof Error ? error : new Error(String(error)));
       throw error;
     }
   }

@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Stream, threefry } from '../../src/base/random.ts';
+import { initialParts, initialValue, Parameter, type Init } from '../../src/trace/parameter.ts';
 
 test('Threefry-2x32 with 20 rounds gives the known answers of Random123', () => {
   const ones = 0xffffffff;
@@ -17,4 +18,14 @@ test('normal numbers have mean 0, variance 1 and kurtosis 3, one by one and all 
   assert.ok(Math.abs(moment(1)) < 0.015 && Math.abs(moment(2) - 1) < 0.02 && Math.abs(moment(4) - 3) < 0.15);
   // Partners of one counter are independent.
   assert.ok(Math.abs(all.reduce((sum, x, i) => sum + (i % 2 === 0 ? x * (all[i + 1] ?? 0) : 0), 0) / n) < 0.01);
+});
+
+test('starting values part by part are those of the whole', () => {
+  for (const init of [{ kind: 'normal', std: 0.3 }, { kind: 'uniform', bound: 2 }, { kind: 'constant', value: 7 }] as const satisfies readonly Init[]) {
+    for (const size of [1, 3, 65536, 65537, 200_001]) {
+      const p = new Parameter([size], init), whole = initialValue(p, 'w', 4), found = new Float32Array(size);
+      for (const { at, data } of initialParts(p, 'w', 4)) found.set(data, at);
+      assert.deepEqual(found, whole, `${init.kind} ${size}`);
+    }
+  }
 });

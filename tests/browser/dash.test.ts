@@ -1,10 +1,9 @@
 // The dashboard in headless Chromium: a log that grows under it, marks that the keyboard reaches, light and dark, many steps, and a real run.
 import assert from 'node:assert/strict';
-import { createRequire } from 'node:module';
-import { readFileSync } from 'node:fs';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
+import axe from 'axe-core';
 import type { Page } from 'playwright-core';
 import { openDash } from '../../src/dash/server.ts';
 import { start, TINY, writeText } from '../cli/command.ts';
@@ -13,7 +12,6 @@ import { temporaryFolder } from '../io/folder.ts';
 import { MINUTE, noChromium, openBrowser } from './chromium.ts';
 
 const options = { skip: noChromium, timeout: 2 * MINUTE } as const;
-const axe = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 const browser = noChromium === false ? await openBrowser() : null;
 after(() => browser?.close());
 const open = (url: string, scheme: 'light' | 'dark' = 'light', width = 1280) => browser!.open(url, { colorScheme: scheme, viewport: { width, height: 900 }, reducedMotion: 'reduce' });
@@ -32,7 +30,7 @@ const ready = (page: Page): Promise<unknown> => page.waitForFunction(() => docum
 const shows = (page: Page, selector: string, text: string | RegExp): Promise<unknown> => page.locator(selector).filter({ hasText: text }).first().waitFor();
 
 async function accessible(page: Page): Promise<void> {
-  await page.evaluate(axe);
+  await page.evaluate(axe.source);
   const violations = await page.evaluate(async () => {
     const { axe: run } = globalThis as unknown as { axe: { run(what: Document, how: object): Promise<{ violations: { id: string; help: string; nodes: { html: string }[] }[] }> } };
     return (await run.run(document, { runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'best-practice'] })).violations.map((v) => `${v.id}: ${v.help}: ${v.nodes.map((n) => n.html).join(' ').slice(0, 300)}`);
@@ -79,7 +77,8 @@ test('a run is drawn while it goes on: curves, bands, marks, table, plan, end', 
   await page.keyboard.press('ArrowRight');
   await shows(page, '.readout', 'step 95, expert 0: 40 choices, 2.50 times the even share; capacity 40');
   await page.getByText('Loads as a table').click();
-  assert.deepEqual((await page.locator('figure details tbody tr').first().locator('th, td').allInnerTexts()).slice(0, 5), ['0', '40', '2.50', '40', '0']);
+  await page.locator('#layers tbody tr').first().waitFor();
+  assert.deepEqual((await page.locator('#layers tbody tr').first().locator('th, td').allInnerTexts()).slice(0, 5), ['0', '40', '2.50', '40', '0']);
 
   const [arena, times] = await inked(page, '.arena canvas, .times canvas');
   assert.ok(arena.ink > 0.3 && times.ink > 0.9, JSON.stringify({ arena, times }));

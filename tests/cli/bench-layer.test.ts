@@ -3,13 +3,15 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { capacityOf } from '../../src/cli/bench.ts';
 import { largestThatFits } from '../../src/cli/bench-memory.ts';
-import { LayerBench, layerGraph, layerOf, usefulFlops, type LayerWork } from '../../src/cli/layer-work.ts';
+import { pointsOf } from '../../src/cli/bench-scaling.ts';
+import { ofRoofline } from '../../src/cli/kernel-times.ts';
+import { LayerBench, layerGraph, layerOf, productsGraph, usefulFlops, type LayerWork } from '../../src/cli/layer-work.ts';
 import { parseStatus } from '../../src/cli/resident.ts';
 import { sgd } from '../../src/optim/sgd.ts';
 import { compileGraph } from '../../src/pipeline.ts';
 import { command } from './command.ts';
 
-const TINY: LayerWork = { tokens: 64, dModel: 16, dFf: 32, experts: 4, topK: 2, capacity: 'dropless', dispatch: 'ragged', skew: 0, activation: 'relu', optimizer: 'sgd', eager: false, pass: 'train' };
+const TINY: LayerWork = { tokens: 64, dModel: 16, dFf: 32, experts: 4, topK: 2, capacity: 'dropless', overflow: 'drop', dispatch: 'ragged', skew: 0, activation: 'relu', optimizer: 'sgd', eager: false, pass: 'train' };
 const SIZES = ['--tokens', '64', '--d-model', '16', '--d-ff', '32', '--experts', '4', '--top-k', '2'];
 const quiet = { device: 'wasm', threads: 1, say: () => undefined } as const;
 
@@ -32,7 +34,7 @@ test('one JSON object with every figure', async () => {
 });
 
 test('flags that do not fit are refused', async () => {
-  for (const [pattern, ...flags] of [[/whole number/, '--tokens', '0'], [/Allowed choices/, '--dispatch', 'magic'], [/number above 0/, '--capacity-factor', '-1'], [/Allowed choices/, '--optimizer', 'lion'],
+  for (const [pattern, ...flags] of [[/whole number/, '--tokens', '0'], [/Allowed choices/, '--dispatch', 'magic'], [/Allowed choices/, '--overflow', 'lose'], [/number above 0/, '--capacity-factor', '-1'], [/Allowed choices/, '--optimizer', 'lion'],
     [/number of at least 0/, '--skew', '-1'], [/Allowed choices/, '--pass', 'backward'], [/Allowed choices/, '--device', 'reference']] as const) {
     const ended = await command('bench', 'layer', ...flags);
     assert.equal(ended.code, 2, ended.stderr);
@@ -101,6 +103,18 @@ test('capacity factors drop, and FLOPs count what is kept; every dispatch trains
   }
 });
 
+test('what spills is not dropped, and no loss differs', async () => {
+  const trained = async (work: LayerWork): Promise<[number, number[]]> => {
+    const layer = await LayerBench.open(work, quiet), losses: number[] = [];
+    try {
+      let kept = 0;
+      for (let i = 0; i < 3; i++) { const step = await layer.step(); losses.push(step.loss); kept = step.kept; }
+      return [kept, losses];
+    } finally { layer.close(); }
+  };
+  assert.deepEqual(await trained({ ...TINY, capacity: 0.5, overflow: 'spill' }), await trained(TINY));
+});
+
 test('the search for the largest number that fits', async () => {
   for (const [least, most, largest] of [[2, 4096, 77], [2, 4096, 2], [1, 64, 64], [3, 5, 4], [8, 8, 8]]) {
     const tried: number[] = [];
@@ -122,4 +136,32 @@ test('bench memory finds the largest number of experts, each tried in its own pr
 test('resident memory from what the system writes', () => {
   assert.deepEqual(parseStatus('Name:\tnode\nVmHWM:\t   2000 kB\nVmRSS:\t    1000 kB\n'), { now: 1_024_000, peak: 2_048_000 });
   assert.equal(parseStatus('Name:\tnode\n'), null);
+});
+
+test('--products and --profile: times of the products alone, and of each kernel', async () => {
+  const { code, stdout, stderr } = await command('bench', 'layer', ...SIZES, '--steps', '1', '--threads', '1', '--device', 'wasm', '--products', '--profile', '--json');
+  assert.equal(code, 0, stderr);
+  const r = JSON.parse(stdout) as { products_ms: { median: number }; kernels: { ops: string; ns: number; flops: number; bytes: number }[] };
+  assert.ok(r.products_ms.median > 0);
+  const products = r.kernels.filter((k) => k.ops.includes('grouped'));
+  assert.equal(products.reduce((n, k) => n + k.flops, 0), 12 * 64 * 2 * 16 * 32);
+  assert.ok(r.kernels.every((k) => k.ns >= 0 && k.bytes > 0), stdout);
+  for (const pass of ['train', 'forward'] as const) {
+    const { program } = compileGraph(productsGraph({ ...TINY, pass }));
+    assert.equal(program.steps.filter((s) => s.ops.includes('matmul')).reduce((n, s) => n + s.flops, 0), usefulFlops({ ...TINY, pass }, 64 * 2));
+  }
+});
+
+test('the roofline: the nearer of two limits, as a share of the time', () => {
+  const limits = { gflops: 100, gbs: 10 };
+  assert.equal(ofRoofline({ ns: 10, flops: 500, bytes: 1 }, limits), 0.5);
+  assert.equal(ofRoofline({ ns: 10, flops: 1, bytes: 80 }, limits), 0.8);
+});
+
+test('curves: powers of 2, one size at a time; one expert is a dense network of the same active FLOPs', () => {
+  assert.deepEqual(pointsOf('tokens', 2).map((p) => p.work.tokens), [64, 128, 256, 512, 1024, 2048, 4096, 8192]);
+  assert.deepEqual(pointsOf('experts', 2).map((p) => [p.at, p.work.experts]), [[1, 0], [2, 2], [4, 4], [8, 8], [16, 16], [32, 32], [64, 64], [128, 128], [256, 256]]);
+  assert.deepEqual(pointsOf('width', 2).map((p) => [p.work.dModel, p.work.dFf]), [[64, 256], [128, 512], [256, 1024], [512, 2048], [1024, 4096]]);
+  assert.deepEqual(pointsOf('threads', 2).map((p) => p.threads), [1, 2]);
+  for (const { work } of pointsOf('experts', 1)) assert.equal(usefulFlops(work, work.tokens * work.topK), 12 * 2048 * 2 * 256 * 1024);
 });

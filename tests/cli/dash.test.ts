@@ -35,6 +35,7 @@ test('what is no run is named, and so is a port that cannot be', async (t) => {
   assert.equal(empty.code, 1);
   assert.match(empty.stderr, /holds no run: there is no events\.jsonl in it\n {2}hint: /);
   assert.match((await command('dash', join(folder, 'nowhere'))).stderr, /there is no folder .*nowhere\n {2}hint: /);
+  assert.match((await command('train', '--dash', 'examples/recompile.json')).stderr, /expected a port; a config file goes before --dash/);
   assert.match((await command('dash', folder, '--port', '70000')).stderr, /whole number from 1 to 65535/);
 });
 
@@ -51,8 +52,9 @@ test('the log of a run is what --json tells, from the first event to the last; t
   const step = events[1], layer = (step['layers'] as Record<string, Record<string, number>>)['blocks.0.moe'];
   assert.ok(layer['gate_entropy'] > 0 && layer['gate_entropy'] <= Math.log(4) + 1e-6, 'between one expert for sure and four alike');
   assert.ok(Number(step['rss']) > 1e7);
-  const plan = events[2] as unknown as { bytes: { arena: number }; layers: Record<string, unknown>; program: { names: string[]; arena: number[][]; steps: number[][] } };
-  assert.deepEqual(plan.layers, { 'blocks.0.moe': { topK: 2, capacity: 'dropless', overflow: 'drop', priority: 'position', dispatch: 'ragged' } });
+  const plan = events[2] as unknown as { bytes: { arena: number }; layers: Record<string, Record<string, unknown>>; program: { names: string[]; arena: number[][]; steps: number[][] } };
+  const { topK, capacity, dispatch, frozen } = plan.layers['blocks.0.moe'];
+  assert.deepEqual({ topK, capacity, dispatch, frozen }, { topK: 2, capacity: 'dropless', dispatch: 'ragged', frozen: undefined });
   for (const [offset, bytes, first, last, name] of plan.program.arena) {
     assert.ok(offset >= 0 && offset + bytes <= plan.bytes.arena && first <= last && last < plan.program.steps.length && plan.program.names[name]);
   }

@@ -2,7 +2,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { family, LIMIT, othersBetween, parseProcess, parseStat, refusal, snapshot, type Process, type Snapshot } from '../../bench/compare/busy.ts';
-import { Peer } from '../../bench/compare/protocol.ts';
+import { capacityTable, largestWithin } from '../../bench/compare/capacity.ts';
+import { Peer, timed } from '../../bench/compare/protocol.ts';
 import { runnerOf } from '../../bench/compare/runners.ts';
 import { markdown, rowsOf, type Entry } from '../../bench/compare/table.ts';
 import { median } from '../../src/cli/bench-gemm.ts';
@@ -94,4 +95,32 @@ test('a process that cannot start or ends is an answer too', async () => {
     assert.match((await peer.ask({ do: 'run', steps: 1 })).error ?? '', /its process ended/);
     peer.close();
   }
+});
+
+test('the largest number within a budget, in a few tries, where memory is nearly a line', async () => {
+  for (const [each, fixed, noise] of [[2.1, 60, 0], [4.2, 85, 3], [0.5, 1, 0.2], [300, 200, 10]] as const) {
+    let tries = 0;
+    const bytesOf = (n: number): Promise<number> => { tries++; return Promise.resolve(fixed + each * n + noise * Math.sin(n)); };
+    const fit = await largestWithin(1000, 2, bytesOf), exact = (1000 - fixed) / each;
+    assert.ok(fit && fit.bytes <= 1000 && fit.experts <= exact + noise / each && fit.experts >= 0.97 * exact - 1 - noise / each, JSON.stringify(fit));
+    assert.ok(fit.tooMany !== null && fit.tooMany > fit.experts && tries <= 13, `${tries} tries, ${JSON.stringify(fit)}`);
+  }
+  assert.equal(await largestWithin(10, 2, () => Promise.resolve(11)), null);
+  assert.equal(await largestWithin(10, 2, () => Promise.resolve(null)), null);
+  const failing = await largestWithin(1000, 2, (n) => Promise.resolve(n > 20 ? null : n));
+  assert.ok(failing && failing.experts <= 20);
+});
+
+test('the table of experts within a budget', () => {
+  const who = (name: string) => ({ name, runner: 'ours', style: '' }) as const;
+  assert.equal(capacityTable({ title: 'Room', budget: 2 ** 20 }, [{ who: who('ours'), fit: { experts: 30, tooMany: 31, bytes: 1e6 }, problem: null },
+    { who: who('other'), fit: { experts: 12, tooMany: null, bytes: 1e6 }, problem: null }, { who: who('gone'), fit: null, problem: 'not installed' }]),
+  ['### Room', '', 'Memory above what a process has with its libraries loaded; at most 1 MiB.', '', '|  | experts | too many | memory, MB | ours over it |', '| --- | ---: | ---: | ---: | ---: |',
+    '| ours | 30 | 31 | 1 | **1.00** |', '| other | 12 |  | 1 | **2.50** |', '', 'Not run: gone: not installed.', ''].join('\n'));
+});
+
+test('steps one after the other', async () => {
+  let n = 0;
+  const { ms, loss } = await timed(() => Promise.resolve(++n), 4);
+  assert.deepEqual([ms.length, loss, ms.every((t) => t >= 0)], [4, 4, true]);
 });

@@ -150,7 +150,7 @@ test('/metrics is the text format of Prometheus, and counts', async (t) => {
     return samples;
   };
   const name = 'run="a \\"b\\"\\\\"', first = await scrape();
-  assert.equal(first.get(`dynamoe_step{${name}}`), 30);
+  assert.equal(first.get(`dynamoe_steps_total{${name}}`), 30);
   assert.equal(first.get(`dynamoe_run_info{${name}}`), 1);
   assert.equal(first.get(`dynamoe_expert_load{${name},layer="${LAYER}",expert="0"}`), 40);
   assert.equal(first.get(`dynamoe_expert_capacity{${name},layer="${LAYER}",expert="0"}`), 24);

@@ -69,3 +69,10 @@ test('inputs of another type or size are refused', async () => {
   await assert.rejects(async () => executor.run(loaded, { x: Int32Array.of(1, 2) }), UserError);
   await assert.rejects(async () => executor.run(loaded, { x: Float32Array.of(1) }), UserError);
 });
+
+test('a part of a state is replaced; one that does not lie in it is refused', () => {
+  const { executor } = swapper();
+  executor.setPart('x', 1, Float32Array.of(5));
+  assert.deepEqual([...executor.getState('x').data], [1, 5]);
+  for (const [at, data] of [[1, Float32Array.of(1, 2)], [-1, Float32Array.of(1)], [0, Int32Array.of(1)]] as const) assert.throws(() => { executor.setPart('x', at, data); }, UserError);
+});

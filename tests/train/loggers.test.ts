@@ -89,6 +89,12 @@ test('loggers are told in order; one that fails is left out and said, the run lo
   assert.deepEqual(calls, ['init', 'checkpoint', 'stopped', 'finish null']);
   assert.deepEqual(said, ['a logger failed and is left out: no service', 'a logger failed and is left out: disk full']);
   assert.ok(kept.length === 2 && kept.every((e) => Math.abs(e.time - Date.now() / 1000) < 60));
+  calls.length = 0;
+  const early = new Loggers([good], (e) => { kept.push(e); }, () => undefined);
+  await early.fail(0, new Error('before it began'));
+  await early.init({ folder: '.', settings: {}, step: 0 });
+  await early.fail(3, new Error('broken\n  hint'));
+  assert.deepEqual([calls, kept.slice(2).map((e) => e.event === 'failed' && [e.step, e.error])], [['init', 'failed', 'finish Error: broken\n  hint'], [[3, 'broken']]]);
   const strict = new Loggers([], () => { throw new Error('no space'); }, () => undefined);
   assert.throws(() => { strict.log({ event: 'stopped', step: 1, checkpoint: 'c' }); }, /no space/);
 });

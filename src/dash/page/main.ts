@@ -61,7 +61,9 @@ function draw(): void {
     { label: `${name}training`, xs: r[view.axis], ys: r.smooth.upTo(view.smoothing), colour, width: 2 },
     { label: `${name}validation`, xs: view.axis === 'step' ? r.evalStep : r.evalElapsed, ys: r.evalLoss, colour: many ? colour : series[1], width: 1.5, dash: [6, 4], points: true },
   ]), view, marks, run.start?.unit === 'tokens' ? 'nats a token' : '');
-  curves.rate.draw(of((r, colour, name) => [{ label: `${name}${r.start?.unit ?? 'tokens'}/s`, xs: r[view.axis], ys: r.rate, colour, width: 1.25 }]), view, marks, `${run.start?.unit ?? 'tokens'} a second`);
+  curves.rate.draw(of((r, colour, name) => [
+    ...(many ? [] : [{ label: 'each step', xs: r[view.axis], ys: r.rate, colour: `${colour}55`, width: 1 }]),
+    { label: `${name}${r.start?.unit ?? 'tokens'}/s`, xs: r[view.axis], ys: r.smoothRate.upTo(view.smoothing), colour, width: 2 }]), view, marks, `${run.start?.unit ?? 'tokens'} a second`);
   curves.memory.draw(of((r, colour, name) => [
     { label: `${name}process, resident`, xs: r[view.axis], ys: r.rss, colour, width: 2 },
     { label: `${name}planned`, xs: r[view.axis], ys: r.planned, colour: many ? colour : series[2], width: 2, dash: many ? [6, 4] : [] }]), view, marks, `peak ${bytes(run.peak)}`);

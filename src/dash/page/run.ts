@@ -27,6 +27,7 @@ export class Run {
   readonly loss = new Column();
   readonly smooth = new Smooth(this.loss);
   readonly rate = new Column();
+  readonly smoothRate = new Smooth(this.rate);
   readonly norm = new Column();
   readonly rss = new Column();
   readonly planned = new Column();

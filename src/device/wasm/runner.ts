@@ -100,8 +100,8 @@ export function makeRunner(memory: WebAssembly.Memory, scratch: number, thread: 
   };
 
   const counts: number[] = [];
-  /** One wave: steps first..end, whose tasks all threads share. */
-  const wave = (table: number, queue: number, first: number, end: number): number => {
+  /** One wave: steps first..end, whose tasks all threads share. `idle`: where threads meet first (or 0). */
+  const wave = (table: number, queue: number, first: number, end: number, idle: number): number => {
     let total = 0, mine = 0;
     for (let s = first; s < end; s++) {
       const at = (table >>> 2) + s * layout.stepWords, unless = words[at + 2], k = kernels[words[at]], args = words[at + 1];
@@ -110,6 +110,8 @@ export function makeRunner(memory: WebAssembly.Memory, scratch: number, thread: 
       }
       counts[s - first] = total;
     }
+    if (total === 0) return 0;
+    if (idle !== 0) meet(idle);
     for (let s = first; ;) {
       const task = threads === 1 ? mine++ : Atomics.add(words, queue, 1);
       if (task >= total) return total;
@@ -132,13 +134,15 @@ export function makeRunner(memory: WebAssembly.Memory, scratch: number, thread: 
       });
     },
     run(table, counters, from, to, times) {
+      // Nobody waits at the end of a wave without tasks, but before the next task: it may write what others still read to see that there is none.
+      let idle = 0;
       for (let s = from; s < to;) {
         let end = s + 1;
         while (times === 0 && end < to && words[(table >>> 2) + end * layout.stepWords + 3] === 0) end++;
         const queue = (counters >>> 2) + 2 * s, begun = times === 0 ? 0 : performance.now();
         let tasks = 0;
         try {
-          tasks = wave(table, queue, s, end);
+          tasks = wave(table, queue, s, end, idle);
         } catch (error) {
           // The others find no work left. This thread does not wait for them: one that still leaves the wave before sees the failure
           // there and never comes here.
@@ -146,7 +150,8 @@ export function makeRunner(memory: WebAssembly.Memory, scratch: number, thread: 
           Atomics.store(words, queue, 1 << 30);
           throw error;
         }
-        if (threads > 1) meet(queue + 1);
+        idle = tasks === 0 && threads > 1 ? queue + 1 : 0;
+        if (threads > 1 && (tasks > 0 || end === to)) meet(queue + 1);
         if (Atomics.load(words, (counters >>> 2) - 1) !== 0) return false;
         if (times !== 0 && thread === 0) {
           const out = new Float64Array(memory.buffer, times + 16 * s, 2);

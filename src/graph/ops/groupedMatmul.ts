@@ -7,8 +7,8 @@ import type { Op } from '../op.ts';
 import { emit1, type Tensor } from '../tensor.ts';
 import { segmentsOf } from './routing.ts';
 
-/** transB: w is [E, N, K]. */
-export type GroupedMatmulAttrs = { readonly transB: boolean };
+/** transB: w is [E, N, K]. more: some of a layer's rows, the gradient of whose matrices goes on with the sum over the rows that the graph has later. */
+export type GroupedMatmulAttrs = { readonly transB: boolean; readonly more?: boolean };
 
 export const groupedMatmulOp: Op<GroupedMatmulAttrs> = {
   name: 'groupedMatmul', doc: 'rows of segment e times w[e]',
@@ -21,11 +21,11 @@ export const groupedMatmulOp: Op<GroupedMatmulAttrs> = {
     }
     return [{ dtype: x.dtype, shape: [x.shape[0], n] }];
   },
-  grad({ inputs: [x, w], douts: [d], attrs: { transB }, needs }) {
+  grad({ inputs: [x, w], douts: [d], attrs: { transB, more }, needs, take }) {
     if (!d) return [null, null];
-    return [
-      needs[0] ? emit1('groupedMatmul', [d, w], { transB: !transB }) : null,
-      needs[1] ? emit1('groupedOuter', transB ? [d, x] : [x, d]) : null];
+    const pair = transB ? [d, x] : [x, d], begun = more && needs[1] ? take(1) : null;
+    const outer = (): Tensor => (begun ? emit1('groupedOuterOnto', [...pair, x.builder.tensor(segmentsOf('groupedMatmul', x.type).offsets), begun]) : emit1('groupedOuter', pair));
+    return [needs[0] ? emit1('groupedMatmul', [d, w], { transB: !transB }) : null, needs[1] ? outer() : null];
   },
   lower: { kind: 'matmul', build(call) {
     const { e, inputs: [x, w], attrs: { transB } } = call, rows = x.type.shape[0];
@@ -48,4 +48,4 @@ export const groupedMatmulOp: Op<GroupedMatmulAttrs> = {
 };
 
 /** x [rows in E segments, K] times w [E, K, N] (transB: [E, N, K]) -> [rows in E segments, N]. */
-export const groupedMatmul = (x: Tensor, w: Tensor, { transB = false } = {}): Tensor => emit1('groupedMatmul', [x, w], { transB });
+export const groupedMatmul = (x: Tensor, w: Tensor, { transB = false, more = false } = {}): Tensor => emit1('groupedMatmul', [x, w], { transB, ...(more && { more }) });

@@ -5,6 +5,7 @@ import type { OpTable } from '../builder.ts';
 import { absOp } from './abs.ts';
 import { addOp } from './add.ts';
 import { admitOp } from './admit.ts';
+import { admitAllOp } from './admitAll.ts';
 import { argMaxOp } from './argMax.ts';
 import { attentionOp } from './attention.ts';
 import { attentionGradOp } from './attentionGrad.ts';
@@ -45,8 +46,10 @@ import { gatherOp } from './gather.ts';
 import { geluOp } from './gelu.ts';
 import { groupedMatmulOp } from './groupedMatmul.ts';
 import { groupedOuterOp } from './groupedOuter.ts';
+import { groupedOuterOntoOp } from './groupedOuterOnto.ts';
 import { iotaOp } from './iota.ts';
 import { isFiniteOp } from './isFinite.ts';
+import { joinRowsOp } from './joinRows.ts';
 import { joinSegmentsOp } from './joinSegments.ts';
 import { layerNormOp } from './layerNorm.ts';
 import { lessOp } from './less.ts';
@@ -67,6 +70,7 @@ import { negOp } from './neg.ts';
 import { oneHotOp } from './oneHot.ts';
 import { padOp } from './pad.ts';
 import { permuteOp } from './permute.ts';
+import { placeRowsOp } from './placeRows.ts';
 import { powOp } from './pow.ts';
 import { readRowsOp } from './readRows.ts';
 import { reluOp } from './relu.ts';
@@ -81,6 +85,7 @@ import { segmentCountOp } from './segmentCount.ts';
 import { segmentExpandOp } from './segmentExpand.ts';
 import { segmentRankOp } from './segmentRank.ts';
 import { segmentSumOp } from './segmentSum.ts';
+import { segmentSumOntoOp } from './segmentSumOnto.ts';
 import { sigmoidOp } from './sigmoid.ts';
 import { siluOp } from './silu.ts';
 import { sinOp } from './sin.ts';
@@ -88,6 +93,7 @@ import { sliceOp } from './slice.ts';
 import { softmaxOp } from './softmax.ts';
 import { softplusOp } from './softplus.ts';
 import { sortOp } from './sort.ts';
+import { splitRowsOp } from './splitRows.ts';
 import { splitSegmentsOp } from './splitSegments.ts';
 import { sqrtOp } from './sqrt.ts';
 import { stopGradientOp } from './stopGradient.ts';
@@ -101,20 +107,23 @@ import { transposeOp } from './transpose.ts';
 import { uniformOp } from './uniform.ts';
 import { updateRowsOp } from './updateRows.ts';
 import { whereOp } from './where.ts';
+import { windowOffsetsOp } from './windowOffsets.ts';
+import { windowRowsOp } from './windowRows.ts';
 
 /** Ops differ in the attributes that they take; the table forgets which. */
 // eslint-disable-next-line @typescript-eslint/no-explicit-any
 const all: readonly Op<any>[] = [
-  absOp, addOp, admitOp, argMaxOp, attentionGradKVOp, attentionGradOp, attentionGradQOp, attentionOp, avgPool2dGradOp, avgPool2dOp,
-  castOp, clampCountOp, collectOp, combineGradRowsOp, combineGradWeightsOp, combineManyOp, combineOp, concatOp, constantOp,
-  conv2dGradInputOp, conv2dGradWeightOp, conv2dOp, copyOp, cosOp, crossEntropyOp, cumulativeMaxOp, cumulativeSumOp,
-  depthwise2dGradInputOp, depthwise2dGradWeightOp, depthwise2dOp, dispatchOp, divOp, dropoutOp, equalOp, erfOp, expandOp, expOp, flipOp,
-  floorOp, gatherOp, geluOp, groupedMatmulOp, groupedOuterOp, iotaOp, isFiniteOp, joinSegmentsOp, layerNormOp, lessOp, logicalAndOp,
-  logicalNotOp, logicalOrOp, logOp, logSumExpOp, matmulOp, maximumOp, maxOp, maxPool2dGradOp, maxPool2dOp, maxPool2dTakeOp, minimumOp,
-  mulOp, negOp, oneHotOp, padOp, permuteOp, powOp, putAlongOp, readRowsOp, reluOp, reshapeOp, rmsNormOp, ropeOp, roundOp, rowCountOp,
-  rsqrtOp, scatterAddOp, segmentCountOp, segmentExpandOp, segmentRankOp, segmentSumOp, sigmoidOp, siluOp, sinOp, sliceOp, softmaxOp,
-  softplusOp, sortOp, splitSegmentsOp, sqrtOp, stopGradientOp, subOp, sumChunksOp, sumOp, takeAlongOp, tanhOp, topKOp, transposeOp,
-  uniformOp, updateRowsOp, whereOp,
+  absOp, addOp, admitOp, admitAllOp, argMaxOp, attentionOp, attentionGradOp, attentionGradKVOp, attentionGradQOp, avgPool2dOp,
+  avgPool2dGradOp, castOp, clampCountOp, collectOp, combineOp, combineGradRowsOp, combineGradWeightsOp, combineManyOp, concatOp,
+  constantOp, conv2dOp, conv2dGradInputOp, conv2dGradWeightOp, copyOp, cosOp, crossEntropyOp, cumulativeMaxOp, cumulativeSumOp,
+  depthwise2dOp, depthwise2dGradInputOp, depthwise2dGradWeightOp, dispatchOp, divOp, dropoutOp, equalOp, erfOp, expOp, expandOp, flipOp,
+  floorOp, gatherOp, geluOp, groupedMatmulOp, groupedOuterOp, groupedOuterOntoOp, iotaOp, isFiniteOp, joinRowsOp, joinSegmentsOp,
+  layerNormOp, lessOp, logOp, logicalAndOp, logicalNotOp, logicalOrOp, logSumExpOp, matmulOp, maxOp, maximumOp, maxPool2dOp,
+  maxPool2dGradOp, maxPool2dTakeOp, minimumOp, mulOp, negOp, oneHotOp, padOp, permuteOp, placeRowsOp, powOp, putAlongOp, readRowsOp,
+  reluOp, reshapeOp, rmsNormOp, ropeOp, roundOp, rowCountOp, rsqrtOp, scatterAddOp, segmentCountOp, segmentExpandOp, segmentRankOp,
+  segmentSumOp, segmentSumOntoOp, sigmoidOp, siluOp, sinOp, sliceOp, softmaxOp, softplusOp, sortOp, splitRowsOp, splitSegmentsOp,
+  sqrtOp, stopGradientOp, subOp, sumOp, sumChunksOp, takeAlongOp, tanhOp, topKOp, transposeOp, uniformOp, updateRowsOp, whereOp,
+  windowOffsetsOp, windowRowsOp,
 ];
 
 export const ops: OpTable = new Map(all.map((op) => [op.name, op as Op]));

@@ -1,6 +1,6 @@
 // The uniform bank of feed-forward experts: all experts' rows lie in one ragged buffer and go through grouped matrix products.
 import { UserError } from '../../base/errors.ts';
-import type { Tensor } from '../../graph/tensor.ts';
+import { emit1, type Tensor } from '../../graph/tensor.ts';
 import { add } from '../../graph/ops/add.ts';
 import { gelu } from '../../graph/ops/gelu.ts';
 import { groupedMatmul } from '../../graph/ops/groupedMatmul.ts';
@@ -27,6 +27,9 @@ export interface ExpertsOptions {
   readonly outStd?: number;
 }
 
+/** A bank's parameters as tensors. */
+export interface Used { readonly w1: Tensor; readonly b1: Tensor | null; readonly w2: Tensor; readonly b2: Tensor | null }
+
 /** Rows of expert e: act(x W1[e] + b1[e]) W2[e] + b2[e]. SwiGLU: (silu(x W1) * (x W3)) W2 with W1 and W3 side by side. */
 export class ExpertBank {
   readonly w1: Parameter; // [experts, dModel, hidden]; SwiGLU: [experts, dModel, 2 hidden]
@@ -46,13 +49,19 @@ export class ExpertBank {
     this.#activation = activation;
   }
 
-  /** rows [segmented, dModel], expert of each row int32 -> [segmented, dModel]. */
-  forward(rows: Tensor, expert: Tensor): Tensor {
-    const linear = (x: Tensor, w: Parameter, b: Parameter | null): Tensor => {
-      const y = groupedMatmul(x, use(x, w));
-      return b ? add(y, segmentExpand(use(x, b), expert, y)) : y;
+  /** The parameters in the graph of x. apart: the gradients of what is made of these are summed up before those of other uses join them. */
+  used(x: Tensor, apart = false): Used {
+    const get = (p: Parameter): Tensor => (apart ? emit1('reshape', [use(x, p)], { shape: p.shape }) : use(x, p));
+    return { w1: get(this.w1), b1: this.b1 && get(this.b1), w2: get(this.w2), b2: this.b2 && get(this.b2) };
+  }
+
+  /** rows [segmented, dModel], expert of each row int32 -> [segmented, dModel]. more: as of groupedMatmul. */
+  forward(rows: Tensor, expert: Tensor, { used: { w1, b1, w2, b2 } = this.used(rows), more = false }: { readonly used?: Used; readonly more?: boolean } = {}): Tensor {
+    const linear = (x: Tensor, w: Tensor, b: Tensor | null): Tensor => {
+      const y = groupedMatmul(x, w, { more });
+      return b ? add(y, segmentExpand(b, expert, y, { more })) : y;
     };
-    return linear(this.#activate(linear(rows, this.w1, this.b1)), this.w2, this.b2);
+    return linear(this.#activate(linear(rows, w1, b1)), w2, b2);
   }
 
   /** x [experts, rows, dModel] -> [experts, rows, dModel]: as many rows for each expert. */

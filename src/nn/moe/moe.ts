@@ -167,8 +167,8 @@ export class MoE {
   }
 
   #route({ indices, scores, expertsChoose }: Choice): Routing {
-    const experts = this.#count, padded = this.#dispatch === 'padded', expertRows = this.#expertRows;
-    if (!expertsChoose) return route(indices, { experts, padded, expertRows, capacity: this.#capacity, overflow: this.#overflow, priority: this.#priority, scores });
+    const experts = this.#count, padded = this.#dispatch === 'padded', expertRows = this.#expertRows, tiled = this.experts instanceof ExpertBank && (padded || this.#dispatch === 'ragged');
+    if (!expertsChoose) return route(indices, { experts, padded, tiled, expertRows, capacity: this.#capacity, overflow: this.#overflow, priority: this.#priority, scores });
     // Every token chooses every expert, and an expert takes its best: on average topK experts a token.
     const share = this.#topK / experts, factor = this.#capacity === 'dropless' ? 1 : this.#capacity;
     return route(indices, { experts, padded, expertRows, priority: 'probs', scores, capacity: typeof factor === 'number' ? factor * share : factor.map((f) => f * share) });

@@ -15,7 +15,7 @@ export function resizeMoE(graph: Graph, path: string, from: Settings, to: Settin
   for (const node of graph.nodes) {
     // Experts that are modules have tensors of their own sizes.
     if (node.op === 'splitSegments' && node.scope === path) return null;
-    if (node.op !== 'admit' || node.scope !== path) continue;
+    if ((node.op !== 'admit' && node.op !== 'admitAll') || node.scope !== path) continue;
     const [sorted, , limits] = node.inputs, choices = made[sorted]?.op === 'permute' ? made[sorted].inputs[0] : undefined;
     if (choices === undefined || !graph.inputs.some((i) => i.value === limits && i.kind === 'constant')) return null;
     const [tokens, k] = graph.types[choices].shape.map(boundOf), experts = boundOf(graph.types[limits].shape[0]);

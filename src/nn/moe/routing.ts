@@ -11,6 +11,7 @@ import { segmentCounts } from '../../graph/ops/splitSegments.ts';
 import { sub } from '../../graph/ops/sub.ts';
 import { traceOf } from '../../trace/trace.ts';
 import { checkCapacity, roomFor, type Capacity } from './capacity.ts';
+import { tile, type Tiles } from './tiles.ts';
 
 /** Who is kept where an expert gets more than its capacity. position: the first tokens, whichever choice of theirs it is (a token's own
  * choices are of different experts); choice: all first choices before all second ones, then by position (GShard, Lepikhin et al. 2020,
@@ -30,6 +31,8 @@ export interface RoutingOptions {
   readonly scores?: Tensor;
   /** Every expert has as many rows as its capacity, of zeros where nobody came. */
   readonly padded?: boolean;
+  /** What spills is computed in rounds (tiles.ts): for who can do that. */
+  readonly tiled?: boolean;
   /** Rows that an expert usually gets; 0, the default: not known. */
   readonly expertRows?: number;
 }
@@ -61,27 +64,35 @@ export interface Routing {
   readonly load: Tensor;
   /** int32 [experts]: choices beyond the capacity, which were dropped or spilled; null for dropless. */
   readonly beyond: Tensor | null;
+  /** Spilled rows are in rounds; rows are not in segments of the experts, but those within capacity and then the others. */
+  readonly tiles: Tiles | null;
 }
 
 const countsOf = (offsets: Tensor, experts: number): Tensor => sub(slice(offsets, 0, 1, experts + 1), slice(offsets, 0, 0, experts));
 
 /** indices int32 [tokens, k]: the experts that each token chooses, all of them different. */
 export function route(indices: Tensor, options: RoutingOptions): Routing {
-  const { experts, overflow = 'drop', priority = 'position', padded = false, expertRows = 0 } = options, stored = expertRows >= STORED_FROM;
+  const { experts, overflow = 'drop', priority = 'position', padded = false, tiled = false, expertRows = 0 } = options, stored = expertRows >= STORED_FROM;
   const [tokens, k] = indices.shape.map(boundOf), choices = tokens * k;
   const capacity = checkCapacity(options.capacity ?? 'dropless', experts);
   const all = permute(indices, experts), load = countsOf(all.offsets, experts);
-  const spill = overflow === 'spill', { caps, bound } = roomFor({ tokens, k, experts, capacity, padded, spill });
+  const spill = overflow === 'spill' && capacity !== 'dropless', inTiles = spill && tiled;
+  const { caps, bound } = roomFor({ tokens, k, experts, capacity, padded, spill: spill && !tiled });
   if (!caps) {
     const bounds = new Array<number>(experts).fill(tokens);
-    return { experts, k, rows: all, gaps: false, stored, bounds, counts: once(() => segmentCounts(all.offsets, bounds)), bound, usual: choices, load, beyond: null };
+    return { experts, k, rows: all, gaps: false, stored, bounds, counts: once(() => segmentCounts(all.offsets, bounds)), bound, usual: choices, load, beyond: null, tiles: null };
   }
   const limits = traceOf(indices).constant({ dtype: 'int32', shape: [experts] }, Int32Array.from(caps));
+  if (inTiles) {
+    const tiles = tile(all, limits, { choices, rows: bound, padded }), { inside, ...both } = tiles.admitted;
+    return { experts, k, rows: { ...both, expert: inside.expert }, gaps: true, stored, bounds: caps, counts: once(() => segmentCounts(inside.offsets, caps)), bound, usual: choices, load,
+      beyond: both.beyond, tiles };
+  }
   const rank = spill || priority === 'position' ? null : segmentRank(scoresOf(indices, options), all.order, all.expert, all.offsets);
   const rows: Admission = admit(all, limits, rank, { rows: bound, padded, spill });
   const bounds = spill ? new Array<number>(experts).fill(tokens) : caps;
   return { experts, k, rows, gaps: true, stored, bounds, counts: once(() => segmentCounts(rows.offsets, bounds)), bound, usual: choices, load,
-    beyond: capacity === 'dropless' ? null : rows.beyond };
+    beyond: capacity === 'dropless' ? null : rows.beyond, tiles: null };
 }
 
 function once<T>(make: () => T): () => T {

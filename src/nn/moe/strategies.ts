@@ -22,6 +22,7 @@ import type { Module } from '../../trace/module.ts';
 import { ExpertBank } from './experts.ts';
 import { fromRows, gatesOf, join, split, toRows } from './operators.ts';
 import type { Routing } from './routing.ts';
+import { inTiles } from './tiles.ts';
 
 export const DISPATCHES = ['ragged', 'padded', 'einsum', 'dense'] as const;
 export type Dispatch = (typeof DISPATCHES)[number];
@@ -33,6 +34,7 @@ export type Experts = ExpertBank | readonly Module<Tensor, Tensor>[];
 export function runExperts(dispatch: Dispatch, experts: Experts, x: Tensor, routing: Routing, indices: Tensor, weights: Tensor): Tensor {
   switch (dispatch) {
     case 'ragged': case 'padded': {
+      if (routing.tiles && experts instanceof ExpertBank) return inTiles(experts, x, routing.tiles, weights, routing);
       const rows = toRows(x, routing);
       const outputs = experts instanceof ExpertBank ? call(experts, rows, routing.rows.expert)
         : join(split(rows, routing).map((own, e) => checked(call(experts[e], own), own, e)), routing);

@@ -1,20 +1,28 @@
 // Cases of experts with a capacity: who is let in, rows with gaps, experts with rows of their own, random numbers.
 import fc from 'fast-check';
 import { add } from '../../../src/graph/ops/add.ts';
+import { boundOf } from '../../../src/base/shape.ts';
 import { admit, type Admission } from '../../../src/graph/ops/admit.ts';
+import { admitAll, type AllAdmitted } from '../../../src/graph/ops/admitAll.ts';
 import { collect } from '../../../src/graph/ops/collect.ts';
 import { combine } from '../../../src/graph/ops/combine.ts';
 import { combineMany } from '../../../src/graph/ops/combineMany.ts';
 import { dispatch } from '../../../src/graph/ops/dispatch.ts';
 import { groupedMatmul } from '../../../src/graph/ops/groupedMatmul.ts';
+import { joinRows } from '../../../src/graph/ops/joinRows.ts';
 import { joinSegments } from '../../../src/graph/ops/joinSegments.ts';
 import { mul } from '../../../src/graph/ops/mul.ts';
 import { permute } from '../../../src/graph/ops/permute.ts';
+import { placeRows } from '../../../src/graph/ops/placeRows.ts';
+import { reshape } from '../../../src/graph/ops/reshape.ts';
 import { segmentExpand } from '../../../src/graph/ops/segmentExpand.ts';
 import { segmentRank } from '../../../src/graph/ops/segmentRank.ts';
+import { splitRows } from '../../../src/graph/ops/splitRows.ts';
 import { segmentCounts, splitSegments } from '../../../src/graph/ops/splitSegments.ts';
 import { stopGradient } from '../../../src/graph/ops/stopGradient.ts';
 import { uniform } from '../../../src/graph/ops/uniform.ts';
+import { windowOffsets } from '../../../src/graph/ops/windowOffsets.ts';
+import { windowOf, windowRows } from '../../../src/graph/ops/windowRows.ts';
 import { emit1, type Tensor } from '../../../src/graph/tensor.ts';
 import type { Case, InputSpec } from '../harness.ts';
 import { anyShape, type Family } from '../shapes.ts';
@@ -49,6 +57,23 @@ const own = (rows: Tensor, a: Admission, r: Limited): Tensor[] => {
   return splitSegments(rows, segmentCounts(a.offsets, bounds), bounds);
 };
 
+interface Spilling extends Limited { readonly beyond: number; readonly size: number }
+/** Rows within capacity and beyond it, the latter in windows; room for all, or for fewer. */
+const spilling = (more: (r: Spilling) => readonly InputSpec[], build: (a: AllAdmitted, x: readonly Tensor[], r: Spilling) => Tensor | readonly Tensor[], most?: number): fc.Arbitrary<Case> =>
+  fc.tuple(limited(most), fc.integer({ min: 1, max: 4 })).map(([l, count]) => {
+    const size = Math.max(1, Math.ceil(l.t.bound * l.k / count)), r: Spilling = { ...l, rows: l.rows, size, beyond: size * count };
+    return { inputs: [...r.inputs, ...more(r)], build: (all) => {
+      const [indices, capacity, , ...x] = all.slice(r.t.counts.length);
+      return build(admitAll(permute(indices, r.experts), capacity, { rows: r.rows, beyond: r.beyond, padded: r.padded }), x, r);
+    } };
+  });
+const parts = (x: Tensor, a: AllAdmitted, r: Spilling): [Tensor, Tensor] => splitRows(dispatch(x, a.order, a.offsets, a.inverse, { k: r.k, gaps: true }), a.inside.offsets, a.outside.offsets, a.outside.expert);
+const windows = (others: Tensor, a: AllAdmitted, { size, beyond }: Spilling): { rows: Tensor; offsets: Tensor; expert: Tensor; start: number }[] =>
+  Array.from({ length: beyond / size }, (_, i) => {
+    const at = { start: i * size, size }, offsets = windowOffsets(a.outside.offsets, at);
+    return { rows: windowRows(others, offsets, at), offsets, expert: windowOf(a.outside.expert, at), start: at.start };
+  });
+
 export const families: readonly Family[] = [
   { op: 'segmentRank', runs: 16, cases: limited().map((r) => ({ inputs: r.inputs, build: (all) => {
     const [indices, , scores] = all.slice(r.t.counts.length), p = permute(indices, r.experts);
@@ -63,6 +88,31 @@ export const families: readonly Family[] = [
   { op: 'combineGradRows', name: 'gaps', cases: layer((r) => [x(r), weights(r)], (a, [x, w]) => emit1('combineGradRows', [x, w, a.order, a.offsets], gaps)).map(plain) },
   { op: 'combineGradWeights', name: 'gaps', cases: layer((r) => [x(r), weights(r)], (a, [x, w], r) => emit1('combineGradWeights', [x, sent(mul(x, 2), a, r), a.inverse, w], gaps)).map(plain) },
   { op: 'groupedMatmul', name: 'gaps', cases: layer((r) => [x(r), { name: 'w', shape: [r.experts, r.width, 5] }], (a, [x, w], r) => groupedMatmul(sent(x, a, r), w)) },
+  { op: 'admitAll', runs: 16, cases: spilling(() => [], (a, _, r) => [a.inside.offsets, a.outside.offsets, a.offsets, a.beyond, ...(typeof r.t.dim === 'number' ? [a.inverse] : [])]) },
+  { op: 'splitRows', cases: spilling((r) => [x(r)], (a, [x], r) => { const [kept, others] = parts(x, a, r); return [mul(kept, kept), mul(others, 3)]; }) },
+  { op: 'splitRows', name: 'one unread', cases: spilling((r) => [x(r)], (a, [x], r) => parts(mul(x, x), a, r)[1]) },
+  { op: 'joinRows', cases: spilling((r) => [x(r), weights(r)], (a, [x, w], r) => {
+    const [kept, others] = parts(x, a, r);
+    return combine(joinRows(mul(kept, kept), mul(others, 3), a.offsets), a.inverse, a.order, w, gaps);
+  }) },
+  { op: 'windowOffsets', cases: fc.tuple(fc.nat(40), fc.nat(40)).map(([start, size]) => ({
+    inputs: [{ name: 'offsets', dtype: 'int32', shape: [5], data: [0, 4, 4, 20, 33] }], build: ([o]) => windowOffsets(o, { start, size }) })) },
+  { op: 'windowRows', cases: spilling((r) => [x(r)], (a, [x], r) => windows(parts(x, a, r)[1], a, r).map(({ rows }) => mul(rows, rows))) },
+  { op: 'windowRows', name: 'numbers', cases: fc.nat(20).map((start) => ({ inputs: [{ name: 'x', dtype: 'int32', shape: [30] }], build: ([x]) => windowOf(x, { start, size: 10 }) })) },
+  { op: 'placeRows', runs: 16, cases: spilling((r) => [x(r)], (a, [x], r) => {
+    const others = windows(parts(x, a, r)[1], a, r).map((w) => ({ ...w, rows: mul(w.rows, w.rows) }));
+    return others.reduceRight<Tensor | null>((done, { rows, start }) => placeRows(rows, a.outside.offsets, done, { start, rows: r.beyond }), null) ?? [];
+  }) },
+  { op: 'groupedOuterOnto', runs: 16, cases: spilling((r) => [x(r), { name: 'y', shape: [r.t.dim, 5] }, { name: 'before', shape: [r.experts, r.width, 5] }], (a, [x, y, before], r) => {
+    const ys = parts(y, a, r)[1];
+    return windows(parts(x, a, r)[1], a, r).reduce((sum, { rows, offsets, start }) => emit1('groupedOuterOnto', [rows, windowRows(ys, offsets, { start, size: r.size }), offsets, sum]), mul(before, before));
+  }) },
+  { op: 'groupedOuterOnto', name: 'of what others read too', cases: spilling((r) => [x(r), { name: 'before', shape: [r.experts, r.width, r.width] }], (a, [x, before], r) => {
+    const rows = parts(x, a, r)[1], { offsets } = a.outside, begun = mul(before, 2), onto = (b: Tensor): Tensor => emit1('groupedOuterOnto', [rows, rows, offsets, b]);
+    return [onto(begun), onto(before), mul(begun, begun), onto(onto(reshape(begun, begun.shape.map(boundOf))))];
+  }, 8) },
+  { op: 'segmentSumOnto', runs: 16, cases: spilling((r) => [x(r), { name: 'before', shape: [r.experts, r.width] }], (a, [x, before], r) =>
+    windows(parts(x, a, r)[1], a, r).reduce((sum, { rows, offsets, expert }) => emit1('segmentSumOnto', [mul(rows, rows), expert, offsets, sum]), mul(before, before))) },
   { op: 'segmentCount', cases: fc.tuple(fc.constantFrom(0, 3, 100), fc.nat(2)).map(([bound, segment]) => ({
     inputs: [{ name: 'offsets', dtype: 'int32', shape: [4], data: [0, 4, 4, 90] }], build: ([o]) => emit1('segmentCount', [o], { bound, segment }) })) },
   { op: 'splitSegments', cases: layer((r) => [x(r)], (a, [x], r) => own(sent(mul(x, x), a, r), a, r).map((y) => mul(y, y)), 8) },

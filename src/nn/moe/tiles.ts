@@ -1,0 +1,47 @@
+// Spill in tiles: rows within capacity are computed at once, those beyond it in rounds of a few rows each, whose hidden values are not kept but
+// computed again for gradients. Memory is that of the capacities and one round; every sum has the order of a dropless layer.
+import type { Tensor } from '../../graph/tensor.ts';
+import { admitAll, type AllAdmitted } from '../../graph/ops/admitAll.ts';
+import { combine } from '../../graph/ops/combine.ts';
+import { dispatch } from '../../graph/ops/dispatch.ts';
+import { joinRows } from '../../graph/ops/joinRows.ts';
+import type { Permutation } from '../../graph/ops/permute.ts';
+import { placeRows } from '../../graph/ops/placeRows.ts';
+import { splitRows } from '../../graph/ops/splitRows.ts';
+import { windowOffsets } from '../../graph/ops/windowOffsets.ts';
+import { windowOf, windowRows } from '../../graph/ops/windowRows.ts';
+import { boundOf } from '../../base/shape.ts';
+import { call, traceOf } from '../../trace/trace.ts';
+import type { ExpertBank } from './experts.ts';
+
+export interface Tiles {
+  readonly admitted: AllAdmitted;
+  /** Rounds and the rows of one. */
+  readonly rounds: number;
+  readonly size: number;
+}
+
+/** At most so many rounds; and not fewer rows in one than a product needs to be worth its while. */
+const ROUNDS = 8, LEAST = 64;
+
+/** rows: room for those within capacity. There are rounds enough for all choices, whatever the capacities: another choice of these changes nothing else. */
+export function tile(all: Permutation, limits: Tensor, { choices, rows, padded }: { choices: number; rows: number; padded: boolean }): Tiles {
+  const size = Math.max(LEAST, Math.ceil(choices / ROUNDS)), rounds = Math.max(1, Math.ceil(choices / size));
+  return { admitted: admitAll(all, limits, { rows, beyond: rounds * size, padded }), rounds, size };
+}
+
+/** x [tokens, dModel], weights [tokens, k] -> [tokens, dModel]. stored: of the routing, for rows within capacity. */
+export function inTiles(bank: ExpertBank, x: Tensor, { admitted, rounds, size }: Tiles, weights: Tensor, { stored }: { readonly stored: boolean }): Tensor {
+  const { inside, outside, offsets, order, inverse } = admitted, k = boundOf(weights.shape[1]), rows = rounds * size;
+  const trace = traceOf(x), gaps = true, used = bank.used(x, true);
+  const [kept, others] = splitRows(dispatch(x, order, offsets, inverse, { k, gaps }), inside.offsets, outside.offsets, outside.expert, { stored });
+  // Last round first, rows within capacity at last: gradients are taken in reverse, and sum rows in token order.
+  let done: Tensor | null = null;
+  for (let start = rows - size; start >= 0; start -= size) {
+    const part = { start, size }, own = windowOffsets(outside.offsets, part);
+    const y = trace.recomputed(() => call(bank, windowRows(others, own, part), windowOf(outside.expert, part), { used, more: true }));
+    done = placeRows(y, outside.offsets, done, { start, rows });
+  }
+  const y = call(bank, kept, inside.expert, { used });
+  return combine(done ? joinRows(y, done, offsets, { stored }) : y, inverse, order, weights, { gaps });
+}
