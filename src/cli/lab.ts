@@ -94,7 +94,7 @@ const percent = (share: number, digits = 1): string => (Number.isFinite(share) ?
 function describe(r: Replayed): string {
   return `${[...r.events.map(recompiled),
     `${r.steps} steps, ${count(r.choices)} choices: ${percent(r.dropped / r.choices, 2)} dropped, ${percent(r.spilled / r.choices, 2)} spilled; ${count(r.computed)} rows computed, ${percent(r.padded / r.computed)} of them empty`,
-    `planned bytes at most ${bytes(r.bytes)} beside states; recompilations: ${r.recompilations}, the clairvoyant plan's: ${r.clairvoyant.recompilations}`,
+    `planned bytes beside states: ${bytes(r.meanBytes)} on average, ${bytes(r.bytes)} at most; recompilations: ${r.recompilations}, the clairvoyant plan's: ${r.clairvoyant.recompilations}`,
     `regret ${percent(r.regret)} of the clairvoyant plan's cost, ${percent(r.settled)} from step 128 on; the best plan that never changes: ${percent(r.constant)}`].join('\n')}\n`;
 }
 
@@ -111,12 +111,12 @@ async function table(flags: LabFlags): Promise<string> {
         const r = await replay(trace, rules(), pricesOf(flags));
         if (row.length === 0) row.push(name, overflow, percent(r.constant));
         row.push(`${percent(r.settled)} (${r.recompilations})`);
-        if (column === 'adaptCapacity') details += cells([name, overflow, percent(r.dropped / r.choices, 2), percent(r.spilled / r.choices, 2), percent(r.padded / r.computed), bytes(r.bytes), `${r.recompilations}, ${r.clairvoyant.recompilations}`, percent(r.regret), percent(r.settled)]);
+        if (column === 'adaptCapacity') details += cells([name, overflow, percent(r.dropped / r.choices, 2), percent(r.spilled / r.choices, 2), percent(r.padded / r.computed), bytes(r.meanBytes), `${r.recompilations}, ${r.clairvoyant.recompilations}`, percent(r.regret), percent(r.settled)]);
       }
       regrets += cells(row);
     }
   }
-  const head = ['loads', 'overflow', 'best constant', ...columns.map(([name]) => name)], more = ['loads', 'overflow', 'dropped', 'spilled', 'rows that are empty', 'bytes', 'recompilations, clairvoyant', 'regret', 'from step 128 on'];
+  const head = ['loads', 'overflow', 'best constant', ...columns.map(([name]) => name)], more = ['loads', 'overflow', 'dropped', 'spilled', 'rows that are empty', 'planned bytes, mean', 'recompilations, clairvoyant', 'regret', 'from step 128 on'];
   const ruled = (row: readonly string[]): string => cells(row) + cells(row.map(() => '---'));
   return `${ruled(head)}${regrets}\nadaptCapacity:\n\n${ruled(more)}${details}`;
 }

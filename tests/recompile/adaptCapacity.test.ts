@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { hostTensor } from '../../src/base/tensor.ts';
+import type { Tensor } from '../../src/graph/tensor.ts';
 import { MoE, type MoEOptions } from '../../src/nn/moe/moe.ts';
 import { RunStats } from '../../src/observe/run-stats.ts';
 import { adaptCapacity, costOf, neededFactors } from '../../src/recompile/adaptCapacity.ts';
@@ -13,9 +14,9 @@ import type { Rule } from '../../src/recompile/rule.ts';
 const layer = (options: Partial<MoEOptions>): { moe: MoE } => ({ moe: new MoE({ dModel: 4, experts: 4, topK: 2, hidden: 8, ...options }) });
 
 /** A run whose step i showed loads(i). */
-function run(steps: number, loads: (i: number) => readonly number[], path = 'moe', dropped: readonly number[] = [0, 0, 0, 0]): RunStats {
+function run(steps: number, loads: (i: number) => readonly number[], path = 'moe', dropped: readonly number[] = [0, 0, 0, 0], beyond = 'dropped'): RunStats {
   const stats = new RunStats(), int = (list: readonly number[]) => hostTensor('int32', [list.length], Int32Array.from(list));
-  for (let i = 1; i <= steps + 1; i++) stats.show({ step: i, loss: 1, ms: 1, stats: { [`${path}/load`]: int(loads(i)), [`${path}/dropped`]: int(dropped) } });
+  for (let i = 1; i <= steps + 1; i++) stats.show({ step: i, loss: 1, ms: 1, stats: { [`${path}/load`]: int(loads(i)), [`${path}/${beyond}`]: int(dropped) } });
   return stats;
 }
 
@@ -67,7 +68,13 @@ test('layers without a capacity, or whose capacity bounds nothing, are left alon
   assert.deepEqual(wants(rule, layer({ capacity: 4, overflow: 'spill' }), stats), {});
   assert.deepEqual(wants(rule, layer({ capacity: 4, dispatch: 'padded' }), run(32, () => SKEWED, 'elsewhere')), {});
   assert.notDeepEqual(wants(rule, layer({ capacity: 4, overflow: 'spill', dispatch: 'padded' }), stats), {});
-  assert.notDeepEqual(wants(rule, layer({ capacity: 4 }), stats), {}, 'ragged with drop');
+});
+
+test('a ragged bank plans for no more rows than choices: capacities rise where something drops, and are not lowered for nothing', () => {
+  const stats = run(32, () => SKEWED), rule = adaptCapacity(), ffn = () => ({ forward: (x: Tensor): Tensor => x });
+  assert.deepEqual(wants(rule, layer({ capacity: 4 }), stats), {});
+  assert.deepEqual(wants(rule, layer({ capacity: 1 }), stats), { 'moe.capacity': [2.625, 1, 0.4375, 0] });
+  assert.deepEqual(wants(rule, layer({ capacity: 4, experts: [ffn(), ffn(), ffn(), ffn()] }), stats), { 'moe.capacity': [2.625, 1, 0.4375, 0] }, 'modules have tensors of their own');
 });
 
 test('it looks every 16th step, reads no clock, and says what it saw', () => {
@@ -85,6 +92,9 @@ test('chooseDispatch: ragged where padding is computed, else what there is', () 
   assert.deepEqual(wants(rule, layer({ dispatch: 'padded' }), skewed), ragged, 'dropless: every expert has room for all');
   assert.deepEqual(wants(rule, layer({ dispatch: 'padded', capacity: 1 }), even), {}, 'no row is empty');
   assert.deepEqual(wants(rule, layer({ dispatch: 'padded', capacity: 1 }), run(32, () => SKEWED, 'moe', [64, 0, 0, 0])), ragged, 'what is dropped does not fill rows');
+  const spilling = layer({ dispatch: 'padded', capacity: [1, 1, 0.4, 0], overflow: 'spill' });
+  assert.deepEqual(wants(rule, spilling, run(32, () => [40, 40, 80, 0], 'moe', [0, 0, 64, 0], 'spilled')), {}, 'every row that is planned is full');
+  assert.deepEqual(wants(rule, spilling, run(32, () => [80, 20, 10, 50], 'moe', [40, 0, 0, 50], 'spilled')), ragged, 'spilled rows are computed beside empty ones');
   assert.deepEqual(wants(chooseDispatch({ padding: 4 }), layer({ dispatch: 'padded', capacity: 4 }), skewed), {});
   for (const dispatch of ['ragged', 'einsum', 'dense'] as const) assert.deepEqual(wants(rule, layer({ dispatch }), skewed), {});
 });
