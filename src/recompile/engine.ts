@@ -169,12 +169,12 @@ export class Engine {
   /** Before a change of results, which waits for nobody. */
   giveWay(rule: string): void { if (this.#pending) this.#fail(this.#pending, new Error(`a change of results came between: ${rule}`)); }
 
-  /** Settings that were verified once for batches of a shape need not be again, nor a set of kernels: with other sizes alone, a plan of
-   * memory is what is new, and every such plan is checked as a whole where it is made (plan/verify.ts). */
+  /** Settings that were verified once for batches of a shape need not be again. A change of results by which the same kernels run on other
+   * sizes has nothing that could be compared bit by bit: new is a plan of memory, which is checked where it is made (plan/verify.ts). */
   #trusted(p: Pending, shape: string): boolean {
     const running = this.#plant.kernels(), kernels = p.prepared?.kernels(shape) ?? null;
     if (running !== null) this.#verified.add(running);
-    return this.#verified.has(this.#keyOf(p)) || (kernels !== null && p.tolerance === Infinity && this.#verified.has(kernels));
+    return this.#verified.has(this.#keyOf(p)) || (p.class === 'R' && kernels !== null && p.tolerance === Infinity && this.#verified.has(kernels));
   }
 
   #keyOf({ decision }: Pending): string { return `${this.#plant.knobs.with(decision.changes, () => this.#plant.knobs.key())} ${this.#plant.shape()}`; }

@@ -175,7 +175,7 @@ export function checkGradients(c: Case, seed: number, order: 1 | 2 = 1): void {
   const forward: Built = { ...built, graph: { ...built.graph, nodes: built.graph.nodes.slice(0, end), outputs: [] } };
   // As many elements as a budget of work allows: of a large graph few. (Never by a clock: a slow machine would check other elements.)
   const work = forward.graph.nodes.reduce((n, node) => n + NODE + node.outputs.reduce((m, v) => m + values[v].length, 0), 0), samples = BUDGET[order] / work;
-  const size = Math.abs(values[loss][0]); // a difference of two losses is rounded by as much as they are large
+  const size = Number.isFinite(values[loss][0]) ? Math.abs(values[loss][0]) : 0; // a difference of two losses is rounded by as much as they are large
   for (const o of built.graph.outputs.filter((g) => g.name.startsWith('grad/'))) {
     const at = built.specs.findIndex((s) => `grad/${s.name}` === o.name), x = inputs[at];
     const live = liveElements(inputOf(built.graph, built.specs[at].name).type, values);

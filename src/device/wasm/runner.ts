@@ -24,7 +24,8 @@ export interface Runner {
 
 export function makeRunner(memory: WebAssembly.Memory, scratch: number, thread: number, threads: number, layout: Layout): Runner {
   type Fn = (...args: number[]) => number;
-  interface Split { total: number; starts: number[]; nc: number; columns: number; slice: number }
+  /** `of`: the arguments of the step that it is for; steps of a wave may run one kernel on different rows. */
+  interface Split { of: number; total: number; starts: number[]; nc: number; columns: number; slice: number }
   interface Ready { shape: Shape; extent: Fn; run: Fn; packA: Fn; packB: Fn; store: Fn; split: Split }
 
   const words = new Int32Array(memory.buffer), kernels: Ready[] = [], SPINS = 2000;
@@ -53,6 +54,7 @@ export function makeRunner(memory: WebAssembly.Memory, scratch: number, thread: 
   /** How a matmul is divided: slices of each group's rows times blocks of columns, in about four tasks a thread. */
   const divide = (k: Ready, shape: Extract<Shape, { form: 'matmul' }>, args: number): number => {
     const { groups, n } = shape, split = k.split;
+    split.of = args;
     if (n === 0) return 0;
     let rows = 0, work = 0;
     for (let z = 0; z < groups; z++) { const m = size(shape.m, args, z); rows += m; work += m * size(shape.depth, args, z) * n; }
@@ -74,6 +76,7 @@ export function makeRunner(memory: WebAssembly.Memory, scratch: number, thread: 
   };
 
   const product = (k: Ready, shape: Extract<Shape, { form: 'matmul' }>, args: number, task: number): void => {
+    if (k.split.of !== args) divide(k, shape, args);
     const { starts, nc, columns, slice } = k.split;
     let z = 0;
     for (let high = shape.groups; high - z > 1;) { const middle = (z + high) >> 1; if (starts[middle] <= task) z = middle; else high = middle; }
@@ -130,7 +133,7 @@ export function makeRunner(memory: WebAssembly.Memory, scratch: number, thread: 
       const made = new WebAssembly.Instance(module, { env }).exports as Record<string, Fn>;
       shapes.forEach((shape, i) => {
         kernels.push({ shape, extent: made[`extent${i}`], run: made[`run${i}`], packA: made[`packA${i}`], packB: made[`packB${i}`], store: made[`store${i}`],
-          split: { total: 0, starts: [], nc: 0, columns: 1, slice: 0 } });
+          split: { of: 0, total: 0, starts: [], nc: 0, columns: 1, slice: 0 } });
       });
     },
     run(table, counters, from, to, times) {

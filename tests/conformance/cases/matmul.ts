@@ -38,6 +38,10 @@ export const families: readonly Family[] = [
     .map(([lead, [m, n, k]]) => ({ inputs: [{ name: 'a', shape: [...lead, m, k] }, { name: 'b', shape: [k, n] }], build: ([x, y]) => matmul(x, y) })) },
   { op: 'matmul', name: 'counted rows', runs: 12, cases: counted.map(({ n, k, rows, count: c }) => ({
     inputs: [c, { name: 'a', shape: [rows, k] }, { name: 'b', shape: [k, n] }], build: ([, x, y]) => matmul(x, y) })) },
+  // One kernel, in one wave: how its tasks are divided is each step's own.
+  { op: 'matmul', name: 'counted rows, many and none', cases: fc.tuple(sizes, fc.constantFrom([40, 0], [0, 40], [40, 7])).map(([[, n, k], [some, others]]) => ({
+    inputs: [{ ...count, data: [some] }, { ...count, name: 'o', data: [others] }, { name: 'a', shape: [{ bound: 40, count: 'n' }, k] }, { name: 'c', shape: [{ bound: 40, count: 'o' }, k] }, { name: 'b', shape: [k, n] }],
+    build: ([, , x, z, y]) => [matmul(x, y), matmul(z, y)] })) },
   { op: 'matmul', name: 'counted depth', runs: 12, cases: counted.map(({ n, k, rows, count: c }) => ({
     inputs: [c, { name: 'a', shape: [rows, k] }, { name: 'b', shape: [rows, n] }], build: ([, x, y]) => matmul(x, y, { transA: true }) })) },
   { op: 'matmul', name: 'rows in segments, one matrix', runs: 6, cases: segments.map(({ n, k, rows, offsets }) => ({
