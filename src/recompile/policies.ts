@@ -10,6 +10,7 @@ import { sparsify } from './sparsify.ts';
 
 const POLICIES: Readonly<Record<string, () => Rule<object>>> = {
   adaptCapacity: () => adaptCapacity(), chooseDispatch: () => chooseDispatch(), specialise: () => specialise(), sparsify: () => sparsify() };
+/** What `policies` knows. */
 export const POLICY_NAMES = Object.keys(POLICIES);
 
 /** The same, but with 'auto' only those that a layer of the model leaves something to decide: one that is ragged and dropless computes no row
