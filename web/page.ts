@@ -65,7 +65,7 @@ function head(run: Run): void {
   say(byId('status'), failed ? `failed: ${failed}` : `${running ? 'learning' : 'paused'}, step ${run.step.last || 0}`);
   say(byId('about'), started ? `${count(started.parameters)} parameters on ${started.device}` : '');
   const rows: [string, string, string][] = [
-    ['Loss', fixed(run.smooth.upTo(view.smoothing).last), 'smoothed, on the points that come'],
+    ['Loss', fixed(run.smooth.upTo(view.smoothing).last), 'on the points that come'],
     ['Of the whole plane', picture ? `${(100 * picture.right).toFixed(1)}%` : '–', 'has the right colour'],
     ['A step', run.rate.length > 0 ? `${(512_000 / run.rate.last).toFixed(1)} ms` : '–', '512 points'],
     ['Recompilations', String(kept), run.recompiles.length === kept ? 'kept' : `kept, ${run.recompiles.length - kept} not`],
@@ -74,7 +74,10 @@ function head(run: Run): void {
   if (list.childElementCount !== rows.length) list.replaceChildren(...rows.map(([name]) => el('div', {}, el('dt', {}, name), el('dd'), el('dd', { class: 'more' }))));
   rows.forEach(([, value, more], i) => { say(list.children[i].children[1], value); say(list.children[i].children[2], more); });
   const last = run.recompiles.at(-1);
-  if (last && run.recompiles.length !== heard) say(byId('spoken'), `Recompilation by ${last.rule}: ${outcome(last)}`);
+  if (last && run.recompiles.length !== heard) {
+    say(byId('spoken'), `Recompilation by ${last.rule}: ${outcome(last)}`);
+    byId('decisions').scrollTop = byId('decisions').scrollHeight;
+  }
   heard = run.recompiles.length;
 }
 
