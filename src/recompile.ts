@@ -1,5 +1,8 @@
 // The public face of `dynamoe/recompile`: rules that recompile a run while it goes on, and the policies that are built in.
 export { adaptCapacity, type AdaptCapacityOptions } from './recompile/adaptCapacity.ts';
+export { generate, WORKLOADS, type GenerateOptions } from './recompile/lab/generate.ts';
+export { replay, type Replayed } from './recompile/lab/replay.ts';
+export { parseTrace, traceLines, type Trace, type TracedLayer } from './recompile/lab/trace.ts';
 export { alone, type Agreement } from './recompile/agreement.ts';
 export { chooseDispatch, type ChooseDispatchOptions } from './recompile/chooseDispatch.ts';
 export type { EngineState } from './recompile/engine.ts';

@@ -38,7 +38,7 @@ export interface RecompileFlags {
   readonly modules?: boolean;
   /** Rank 1 is the busiest expert: the router's bias is -skew ln(rank). */
   readonly skew: number;
-  /** Steps after which ranks move on; 0: never. */
+  /** Steps in which ranks move on by a third of the experts; 0: never. */
   readonly drift: number;
   readonly policy: string;
   readonly alphas: readonly number[];
@@ -112,24 +112,29 @@ class Layer {
   forward(x: Tensor): Tensor { return call(this.moe, x); }
 }
 
-const BATCHES = 8; // different ones, in turn
-
-function makeBatches({ tokens, dModel }: RecompileFlags): Batch[] {
-  const draw = (name: string, i: number) => hostTensor('float32', [tokens, dModel], new Stream(0, name).normals(i, 1, new Float32Array(tokens * dModel)));
-  return Array.from({ length: BATCHES }, (_, i) => ({ x: draw('x', i), y: draw('y', i) }));
+/** Random numbers, others at every step; the targets, which no load depends on, are the same. */
+function batchesOf({ tokens, dModel }: RecompileFlags): (step: number) => Batch {
+  const draw = (name: string, i: number) => hostTensor('float32', [tokens, dModel], new Stream(0, name).normals(i, 1, new Float32Array(tokens * dModel))), y = draw('y', 0);
+  let last = -1, x = y;
+  return (step) => {
+    if (step !== last) x = draw('x', step);
+    last = step;
+    return { x, y };
+  };
 }
 
-/** The router's bias at a step: with drift, ranks move on by a third of the experts. */
+/** The router's bias at a step: with drift, ranks move on by a third of the experts in so many steps, bit by bit. */
 export function biasAt({ experts, skew, drift }: Pick<RecompileFlags, 'experts' | 'skew' | 'drift'>, step: number): Float32Array {
-  const phase = drift > 0 ? Math.floor(step / drift) : 0, stride = Math.floor(experts / 3) || 1;
-  return Float32Array.from({ length: experts }, (_, e) => -skew * Math.log(((e + phase * stride) % experts) + 1));
+  const at = drift > 0 ? step / drift : 0, phase = Math.floor(at), stride = Math.floor(experts / 3) || 1;
+  const bias = (e: number, moved: number): number => -skew * Math.log(((e + moved * stride) % experts) + 1);
+  return Float32Array.from({ length: experts }, (_, e) => bias(e, phase) + (at - phase) * (bias(e, phase + 1) - bias(e, phase)));
 }
 
 const total = (list: Iterable<number>): number => { let n = 0; for (const v of list) n += v; return n; };
 
 export async function measureRecompile(flags: RecompileFlags): Promise<{ rows: PlanRow[]; verdict: Verdict; events: RecompileEvent[] }> {
   const { tokens, topK, experts, alphas, device, threads = availableParallelism(), warmUp, steps, every, overflow } = flags;
-  const events: RecompileEvent[] = [], batches = makeBatches(flags), choices = tokens * topK;
+  const events: RecompileEvent[] = [], batchAt = batchesOf(flags), choices = tokens * topK;
   const open = (): Promise<Session> => compile(new Layer(flags), { loss: meanSquaredError, optimizer: sgd({ lr: 1e-3, eager: true }), device, threads, events: (e) => events.push(e),
     say: (line) => { process.stderr.write(`dynamoe: ${line}\n`); } });
   const adapted = await open();
@@ -138,7 +143,7 @@ export async function measureRecompile(flags: RecompileFlags): Promise<{ rows: P
     fixed = await open();
     for (const rule of policies(flags.policy)) adapted.recompile(rule);
     const timed = async (session: Session, at: number): Promise<{ ms: number; load: number[]; dropped: number; bytes: number }> => {
-      const batch = batches[at % BATCHES], { bytes: planned } = await session.prepare(batch);
+      const batch = batchAt(at), { bytes: planned } = await session.prepare(batch);
       session.executor.setState('moe.router.bias', { dtype: 'float32', shape: [experts] }, biasAt(flags, at));
       const start = performance.now(), { stats } = await session.step(batch), ms = performance.now() - start;
       return { ms, load: Array.from(stats['moe/load'].data, Number), dropped: total(Array.from(stats['moe/dropped']?.data ?? [], Number)), bytes: planned.arena + planned.io + planned.constants };

@@ -57,7 +57,7 @@ export function addBench(program: Command): void {
     .addOption(new Option('--overflow <what>', 'what becomes of samples beyond a capacity').choices(OVERFLOWS).default('drop'))
     .option('--modules', 'experts as modules of their own instead of a bank')
     .option('--skew <s>', 'the router prefers the expert of rank r by -S ln(r)', real(0), 1)
-    .option('--drift <n>', 'steps after which ranks move on by a third of the experts; 0: never', whole(0), 0)
+    .option('--drift <n>', 'steps in which ranks move on by a third of the experts, bit by bit; 0: never', whole(0), 0)
     .option('--policy <names>', 'what recompiles', 'adaptCapacity')
     .option('--alphas <list>', 'fixed capacity factors', realList, [1, 1.25, 1.5, 2, 3, 4, 6, 8])
     .option('--from <alpha>', 'the capacity factor that the policy starts from', real(0), 2)

@@ -82,6 +82,7 @@ export interface TrainFlags extends ModelFlags, Overrides, DashFlags {
   readonly out?: string;
   readonly resume?: boolean;
   readonly json?: boolean;
+  readonly trace?: string;
 }
 
 /** Flags of commands that use a trained model. */

@@ -7,6 +7,7 @@ import { addEval } from './eval.ts';
 import { report } from './fail.ts';
 import { addGenerate } from './generate.ts';
 import { addInspect } from './inspect.ts';
+import { addLab } from './lab.ts';
 import { serveOwnImports } from './own-imports.ts';
 import { addStart } from './start.ts';
 import { endWithPipe } from './stop.ts';
@@ -22,7 +23,7 @@ const program = new Command('dynamoe')
   .showSuggestionAfterError()
   .configureOutput({ outputError: (text, write) => { write(`dynamoe: ${text.replace(/^error: /, '')}`); } });
 
-for (const add of [addStart, addTrain, addDash, addEval, addGenerate, addInspect, addBench]) add(program);
+for (const add of [addStart, addTrain, addDash, addEval, addGenerate, addInspect, addBench, addLab]) add(program);
 for (const command of [program, ...program.commands, ...program.commands.flatMap((c) => c.commands)]) {
   command.exitOverride();
   const path = command === program ? '' : `${command.name()} `;

@@ -9,6 +9,7 @@ import { ConfigError } from '../train/schema.ts';
 import type { DeviceName } from '../session/platform.ts';
 import { train } from '../train/train.ts';
 import type { Logger } from '../train/logger.ts';
+import { traceLog } from '../train/trace-log.ts';
 import { tensorBoard } from '../train/tensorboard.ts';
 import { openPage } from './dash.ts';
 import { Exit } from './fail.ts';
@@ -32,6 +33,7 @@ export function addTrain(program: Command): void {
     .addOption(recompile())
     .addOption(dash()).addOption(noAuth())
     .option('--tensorboard', "event files for TensorBoard, in the run folder's folder tensorboard")
+    .option('--trace <file>', 'records the loads of all experts, for dynamoe lab')
     .addOption(json());
   modelFlags(command);
   command.addHelpText('after', `
@@ -69,14 +71,16 @@ export interface TrainingOptions extends DashFlags {
   readonly resume?: boolean;
   readonly json?: boolean;
   readonly tensorboard?: boolean;
+  readonly trace?: string;
   /** Runs there, whatever the settings say. */
   readonly device?: DeviceName;
 }
 
 /** Trains with a report on stdout. Throws Exit where the run was stopped. */
 export async function runTraining({ settings, experiment }: Configured, options: TrainingOptions): Promise<DoneEvent> {
-  const { out, resume = false, json = false, device, tensorboard = false } = options, reporter: Reporter = openReporter(json), page = await openPage(options);
-  const loggers: Logger[] = [reporter, ...(page ? [page.logger((line) => { reporter.say(line); })] : []), ...(tensorboard ? [tensorBoard()] : [])];
+  const { out, resume = false, json = false, device, tensorboard = false, trace } = options, traced = trace === undefined ? [] : [traceLog(trace, experiment.model)];
+  const reporter: Reporter = openReporter(json), page = await openPage(options);
+  const loggers: Logger[] = [reporter, ...traced, ...(page ? [page.logger((line) => { reporter.say(line); })] : []), ...(tensorboard ? [tensorBoard()] : [])];
   try {
     const { result, code } = await stoppable((stop) => train({
       settings, experiment, out, resume, stop, ...(device && { device }),

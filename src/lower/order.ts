@@ -16,7 +16,8 @@ export interface Task<K> {
 
 export interface Ordered<K> { readonly order: readonly K[]; readonly peak: number }
 
-/** Two are tried: as the graph has them, and always the kernel that adds the fewest bytes. The second only where it saves enough. */
+/** Two are tried: as the graph has them, and always the kernel that raises the peak least and adds the fewest bytes. The second only where it
+ * saves enough. */
 export function orderTasks<K>(tasks: readonly Task<K>[], bytesOf: (v: ValueId) => number): Ordered<K> {
   const plain = depthFirst(tasks), frugal = fewestBytes(tasks, bytesOf);
   const [a, b] = [plain, frugal].map((order) => peakOf(order, bytesOf));
@@ -65,10 +66,10 @@ class Alive<K> {
     return { made, freed, over };
   }
 
-  /** Bytes that a task adds in the end. */
-  adds(task: Task<K>): number {
-    const { made, freed } = this.#effect(task);
-    return made - freed;
+  /** The peak with a task done next, and the bytes that it adds in the end. */
+  with(task: Task<K>): { peak: number; adds: number } {
+    const { made, freed, over } = this.#effect(task);
+    return { peak: Math.max(this.peak, this.now + made - over), adds: made - freed };
   }
 
   do(task: Task<K>): void {
@@ -91,10 +92,10 @@ function fewestBytes<K>(tasks: readonly Task<K>[], bytesOf: (v: ValueId) => numb
   const alive = new Alive(tasks, bytesOf), order: Task<K>[] = [], place = new Map(tasks.map((t, i) => [t, i]));
   const ready = tasks.filter((t) => waits.get(t.of) === 0);
   while (ready.length > 0) {
-    let best = 0, least = Infinity;
+    let best = 0, least = { peak: Infinity, adds: Infinity };
     ready.forEach((t, i) => {
-      const adds = alive.adds(t);
-      if (adds < least || (adds === least && (place.get(t) ?? 0) < (place.get(ready[best]) ?? 0))) { best = i; least = adds; }
+      const found = alive.with(t), by = found.peak - least.peak || found.adds - least.adds || (place.get(t) ?? 0) - (place.get(ready[best]) ?? 0);
+      if (by < 0) { best = i; least = found; }
     });
     const [task] = ready.splice(best, 1);
     alive.do(task);

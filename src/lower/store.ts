@@ -28,6 +28,8 @@ export function usesOf(graph: Graph, ops: OpTable): Uses {
   return { nodes, pinned, needed };
 }
 
+const NEAR = 16; // nodes within which readers of a value are looked for a common end
+
 export function decideStorage(graph: Graph, ops: OpTable): Storage {
   const uses = usesOf(graph, ops), made = producers(graph);
   const kindOf = (node: Node): string => ops.get(node.op)?.lower.kind ?? 'map';
@@ -43,6 +45,7 @@ export function decideStorage(graph: Graph, ops: OpTable): Storage {
     const lower = ops.get(node.op)?.lower;
     return lower?.kind === 'map' ? lower.passes ?? 1 : 1;
   };
+  const place = new Map(graph.nodes.map((node, i) => [node, i]));
   const isPart = (node: Node): boolean => { const lower = ops.get(node.op)?.lower; return lower?.kind === 'map' && lower.part === true; };
   const weights = new Array<number>(graph.types.length).fill(1);
 
@@ -63,7 +66,7 @@ export function decideStorage(graph: Graph, ops: OpTable): Storage {
         stored.add(v);
         continue;
       }
-      const reads = readsOf(v);
+      const reads = meetsAgain(v) ? 1 : readsOf(v);
       const needed = uses.pinned.has(v) || uses.nodes[v].some(takesStored);
       const again = weight * reads <= weight + 1.5 + reads;
       // A sum of products that only this value reads is not stored if this value is: its epilogue computes it.
@@ -86,6 +89,22 @@ export function decideStorage(graph: Graph, ops: OpTable): Storage {
     if (made[v]?.op === 'constant') return 0;
     // One read of a small operand serves many elements of a large result: it is read once per row, not per element.
     return (stored.has(v) ? 1 : weights[v]) * Math.min(1, sizeOf(v, node.outputs[0]) / Math.max(1, sizeOf(node.outputs[0])));
+  }
+
+  /** Whether all that reads v leads, element by element, to one value: a kernel that computes that one computes v once. */
+  function meetsAgain(v: ValueId): boolean {
+    if (uses.nodes[v].length < 2 || uses.pinned.has(v)) return false;
+    const left = new Map([[v, new Set(uses.nodes[v])]]), size = elements(graph.types[v].shape);
+    for (let seen = 0; seen < NEAR; seen++) {
+      const node = [...left.values()].flatMap((readers) => [...readers]).reduce((a, b) => ((place.get(b) ?? 0) < (place.get(a) ?? 0) ? b : a));
+      const lower = ops.get(node.op)?.lower, [out] = node.outputs;
+      if (lower?.kind !== 'map' || !lower.linear || node.outputs.length > 1 || elements(graph.types[out].shape) !== size) return false;
+      for (const [x, readers] of left) if (readers.delete(node) && readers.size === 0) left.delete(x);
+      if (left.size === 0) return true;
+      if (uses.pinned.has(out) || uses.nodes[out].length === 0) return false;
+      left.set(out, new Set(uses.nodes[out]));
+    }
+    return false;
   }
 
   /** How often each element of v is read in all. */

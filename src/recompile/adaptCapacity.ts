@@ -5,13 +5,14 @@
 // and computed costs 1, a choice that is dropped costs as much as makes the quantile the best capacity, and a recompilation costs some
 // steps. Capacities change when the loads of the last 64 steps say that this pays within the horizon: that is the hysteresis.
 import type { LayerStats } from '../observe/run-stats.ts';
+import { ExpertBank } from '../nn/moe/experts.ts';
 import { factorsOf, layersOf, timeToLook } from './modules.ts';
 import type { Rule } from './rule.ts';
 
 export interface AdaptCapacityOptions {
   /** Of each expert's loads over the last 64 steps; default 0.95: a dropped choice is worth 1 / (1 - 0.95) = 20 rows. */
   readonly quantile?: number;
-  /** Room beyond it, as a share; default 0.05. */
+  /** Room beyond it, as a share; default 0: docs/policy-lab.md shows what it costs. */
   readonly margin?: number;
   /** What a recompilation costs, in steps; default 2 (the engine's goal is 1.5). */
   readonly price?: number;
@@ -29,19 +30,19 @@ const SPILL = 2;
 const total = (list: readonly number[]): number => list.reduce((a, b) => a + b, 0);
 
 /** The capacity factors that hold each expert's quantile. */
-export function neededFactors(layer: LayerStats, { quantile = 0.95, margin = 0.05 }: Pick<AdaptCapacityOptions, 'quantile' | 'margin'> = {}): number[] {
+export function neededFactors(layer: LayerStats, { quantile = 0.95, margin = 0 }: Pick<AdaptCapacityOptions, 'quantile' | 'margin'> = {}): number[] {
   return layer.factor(quantile).map((f) => Math.ceil(f * (1 + margin) * STEP) / STEP);
 }
 
-/** What a step costs with these factors, in even shares of rows: those that are planned, and choices beyond them at `beyond` rows each. */
-export function costOf(layer: LayerStats, factors: readonly number[], beyond: number): number {
+/** What a step costs with these factors, in even shares of rows: those that are planned, `most` at most, and choices beyond the factors at `beyond` rows each. */
+export function costOf(layer: LayerStats, factors: readonly number[], beyond: number, most = Infinity): number {
   let excess = 0;
   for (let i = 0; i < POINTS; i++) excess += total(layer.factor((i + 0.5) / POINTS).map((load, e) => Math.max(0, load - factors[e])));
-  return total(factors) + (beyond * excess) / POINTS;
+  return Math.min(most, total(factors)) + (beyond * excess) / POINTS;
 }
 
 /** For layers with a capacity; those that are dropless have what they need. */
-export function adaptCapacity({ quantile = 0.95, margin = 0.05, price = 2, horizon = 64, cooldown = 64 }: AdaptCapacityOptions = {}): Rule<object> {
+export function adaptCapacity({ quantile = 0.95, margin = 0, price = 2, horizon = 64, cooldown = 64 }: AdaptCapacityOptions = {}): Rule<object> {
   return {
     name: 'adaptCapacity', cooldown,
     trigger: timeToLook,
@@ -52,8 +53,11 @@ export function adaptCapacity({ quantile = 0.95, margin = 0.05, price = 2, horiz
         const has = factorsOf(moe, layer.experts), spills = moe.overflow === 'spill';
         // A ragged layer that spills computes the rows that came, whatever their bound: that is there for memory, which is not priced here.
         if (!has || (moe.dispatch === 'ragged' && spills)) continue;
-        const need = neededFactors(layer, { quantile: spills ? 1 - 1 / SPILL : quantile, margin }), beyond = spills ? SPILL : 1 / (1 - Math.min(quantile, 0.999));
-        const share = total(layer.load) / layer.experts, now = share * costOf(layer, has, beyond), gain = now - share * costOf(layer, need, beyond);
+        // A ragged bank never plans for more rows than there are choices: within that, room for all of them costs nothing.
+        const shared = moe.dispatch === 'ragged' && moe.experts instanceof ExpertBank, beyond = spills ? SPILL : 1 / (1 - Math.min(quantile, 0.999));
+        const need = neededFactors(layer, { quantile: spills ? 1 - 1 / SPILL : shared ? 1 : quantile, margin });
+        const cost = (factors: readonly number[]): number => (total(layer.load) / layer.experts) * costOf(layer, factors, beyond, shared ? layer.experts : Infinity);
+        const now = cost(has), gain = now - cost(need);
         costs += now;
         if (gain <= 0) continue;
         gains += gain;

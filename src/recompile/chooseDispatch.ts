@@ -18,7 +18,7 @@ export function chooseDispatch({ padding = 0.02, cooldown = 200 }: ChooseDispatc
       for (const [moe, layer] of layersOf(model, run)) {
         if (moe.dispatch !== 'padded') continue;
         const came = layer.load.reduce((a, b) => a + b, 0) - layer.dropped, share = (came + layer.dropped) / layer.experts;
-        const computed = factorsOf(moe, layer.experts)?.reduce((n, f) => n + Math.ceil(f * share), 0) ?? Infinity;
+        const computed = layer.spilled + (factorsOf(moe, layer.experts)?.reduce((n, f) => n + Math.ceil(f * share), 0) ?? Infinity);
         if (computed > (1 + padding) * came) moe.dispatch = 'ragged';
       }
     },

@@ -8,8 +8,11 @@ import { specialise } from './specialise.ts';
 import type { Rule } from './rule.ts';
 import { sparsify } from './sparsify.ts';
 
-const POLICIES: Readonly<Record<string, () => Rule<object>>> = {
-  adaptCapacity: () => adaptCapacity(), chooseDispatch: () => chooseDispatch(), specialise: () => specialise(), sparsify: () => sparsify() };
+type Options = Readonly<Record<string, number>>;
+const POLICIES: Readonly<Record<string, (options?: Options) => Rule<object>>> = {
+  adaptCapacity: (o) => adaptCapacity(o), chooseDispatch: (o) => chooseDispatch(o), specialise: (o) => specialise(o), sparsify: (o) => sparsify(o) };
+const OPTIONS: Readonly<Record<string, readonly string[]>> = {
+  adaptCapacity: ['quantile', 'margin', 'price', 'horizon', 'cooldown'], chooseDispatch: ['padding', 'cooldown'], specialise: ['hysteresis', 'cooldown'], sparsify: ['below', 'above', 'cooldown'] };
 /** What `policies` knows. */
 export const POLICY_NAMES = Object.keys(POLICIES);
 
@@ -29,4 +32,16 @@ export function policies(names: string): Rule<object>[] {
     if (!make) throw new UserError(`no policy named "${name}"`, `auto, off, or some of ${POLICY_NAMES.join(',')}`);
     return make();
   });
+}
+
+/** A policy with options: adaptCapacity,quantile=0.9,horizon=128. */
+export function policyWith(text: string): Rule<object> {
+  const [name, ...given] = text.split(','), known = Object.hasOwn(OPTIONS, name) ? OPTIONS[name] : [];
+  if (!Object.hasOwn(POLICIES, name)) throw new UserError(`no policy named "${name}"`, `one of ${POLICY_NAMES.join(', ')}`);
+  return POLICIES[name](Object.fromEntries(given.map((option) => {
+    const [key, value = ''] = option.split('='), number = value.trim() === '' ? NaN : Number(value);
+    if (!known.includes(key)) throw new UserError(`${name} has no option named "${key}"`, known.length > 0 ? `it has ${known.join(', ')}` : 'it has none');
+    if (!Number.isFinite(number) || number < 0) throw new UserError(`${name}: ${key} must be a number of at least 0, got "${value}"`, `${name},${key}=1`);
+    return [key, number];
+  })));
 }

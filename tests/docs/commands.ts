@@ -7,7 +7,7 @@ export function argumentsOf(line: string): string[] | null {
 }
 
 /** Numbers of a command's own that would take long. */
-const FEW: Readonly<Record<string, string>> = { '--steps': '12', '--tokens': '12', '--experts': '4', '--device': 'wasm' };
+const FEW: Readonly<Record<string, string>> = { '--steps': '12', '--tokens': '16', '--experts': '4', '--d-model': '16', '--d-ff': '16', '--rounds': '1', '--device': 'wasm' };
 /** Where a command leaves the size of the model to the default. */
 const SMALL = { '--layers': '1', '--d-model': '16', '--heads': '2', '--context': '16', '--experts': '4', '--d-ff': '16', '--batch': '4' };
 
@@ -20,6 +20,8 @@ export function shortened(args: readonly string[]): string[] {
   if (command === 'inspect') return add(config ? {} : SMALL);
   if (command === 'bench' && sub === 'step') return add({ '--steps': '2', ...(!config && SMALL) });
   if (command === 'bench' && sub === 'layer') return add({ '--steps': '2', '--tokens': '64', '--d-model': '16', '--d-ff': '16' });
+  if (command === 'bench' && sub === 'recompile') return add({ '--steps': '2', '--tokens': '16', '--d-model': '16', '--d-ff': '16', '--experts': '4', '--alphas': '1,2', '--warm-up': '4' });
+  if (command === 'bench' && sub === 'scaling') return add({ '--curve': 'threads', '--rounds': '1', '--threads': '1' });
   return few;
 }
 

@@ -27,9 +27,9 @@ static size_t mapped(int64_t bytes) {
 }
 
 // A large region starts at a multiple of a huge page (map more, return the ends), or the kernel could not back it with huge pages.
-int64_t dm_alloc(int64_t bytes) {
+static int64_t map(int64_t bytes, int huge) {
   if (bytes < 0 || bytes > INT64_MAX / 2) return 0;
-  size_t size = mapped(bytes), extra = size >= 2 * HUGE_PAGE ? HUGE_PAGE : 0;
+  size_t size = mapped(bytes), extra = huge && size >= 2 * HUGE_PAGE ? HUGE_PAGE : 0;
   char *p = mmap(NULL, size + extra, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (p == MAP_FAILED) return 0;
   if (extra) {
@@ -42,6 +42,10 @@ int64_t dm_alloc(int64_t bytes) {
 #endif
   }
   return (int64_t)(intptr_t)p;
+}
+
+int64_t dm_alloc(int64_t bytes) {
+  return map(bytes, 1);
 }
 
 void dm_free(int64_t addr, int64_t bytes) {
@@ -304,7 +308,8 @@ int64_t dm_pool_create(int threads) {
   int ok = p->members != NULL, started = 1;
   if (!ok) p->threads = 0;
   for (int32_t t = 0; t < p->threads; t++) {
-    p->members[t] = (member){.pool = p, .index = t, .scratch = (float *)(intptr_t)dm_alloc(DM_SCRATCH_BYTES)};
+    // Kernels use the beginning of it: small pages, of which only that much becomes resident.
+    p->members[t] = (member){.pool = p, .index = t, .scratch = (float *)(intptr_t)map(DM_SCRATCH_BYTES, 0)};
     ok = ok && p->members[t].scratch;
   }
   while (ok && started < threads) {

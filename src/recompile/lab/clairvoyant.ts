@@ -10,6 +10,8 @@ export interface Clairvoyant {
   /** By step, recompilations included. */
   readonly costs: readonly number[];
   readonly recompilations: number;
+  /** What the best plan costs that never changes, from the first step on. */
+  readonly constant: number;
 }
 
 export function clairvoyant({ layers, loads }: Trace, prices: Prices): Clairvoyant {
@@ -35,7 +37,7 @@ export function clairvoyant({ layers, loads }: Trace, prices: Prices): Clairvoya
     costs[start] += price(start);
     recompilations++;
   }
-  return { costs, recompilations };
+  return { costs, recompilations, constant: price(0) + tables.reduce((n, t) => n + t.cost(0, blocks), 0) };
 }
 
 interface Table { cost(from: number, to: number): number; plan(from: number, to: number): number[] }

@@ -30,11 +30,15 @@ export interface Replayed {
   readonly padded: number;
   /** The most that any plan takes beside states, as the compiler plans it for one layer of a bank at the largest batch; the layers' in sum. */
   readonly bytes: number;
+  /** The mean over steps. */
+  readonly meanBytes: number;
   /** Kept ones. */
   readonly recompilations: number;
   /** All costs in rows, with prices; the same of the clairvoyant plan. */
   readonly cost: number;
   readonly clairvoyant: { readonly cost: number; readonly recompilations: number };
+  /** The cost above the clairvoyant plan's, as a share, of the best plan in hindsight that never changes. */
+  readonly constant: number;
   /** Cost above the clairvoyant plan's, as a share of it: of the whole run, and from step 128 on. */
   readonly regret: number;
   readonly settled: number;
@@ -77,7 +81,7 @@ export async function replay(trace: Trace, rules: readonly Rule<object>[], price
     known.set(key, found);
     return found;
   }));
-  let step = 0, largest = 0;
+  let step = 0, largest = 0, byteSteps = 0;
   const sizes = (): string => loads[step].map((load, l) => tokensOf(load, layers[l])).join(' ');
   const plan = (changes: readonly Change[]): Prepared => {
     const needs = knobs.with(changes, bytes);
@@ -92,6 +96,7 @@ export async function replay(trace: Trace, rules: readonly Rule<object>[], price
     engine.during();
     const outcomes = moes.map((moe, l) => outcomeOf(moe, layers[l], loads[step][l])), cost = sum(outcomes.map((o) => costOf(o, prices)));
     largest = Math.max(largest, bytes());
+    byteSteps += bytes();
     costs.push(cost);
     totals.choices += sum(loads[step].flat());
     for (const o of outcomes) for (const key of ['dropped', 'spilled', 'computed', 'padded'] as const) totals[key] += o[key];
@@ -104,8 +109,8 @@ export async function replay(trace: Trace, rules: readonly Rule<object>[], price
   engine.close();
   for (const [at, times] of paid) costs[at] += times * prices.recompilation * sum(loads[at].flat());
   const best = clairvoyant(trace, prices), above = (from: number): number => sum(costs.slice(from)) / sum(best.costs.slice(from)) - 1;
-  return { steps: loads.length, ...totals, bytes: largest, recompilations: events.filter((e) => e.kept).length, cost: sum(costs),
-    clairvoyant: { cost: sum(best.costs), recompilations: best.recompilations }, regret: above(0), settled: loads.length > SETTLED ? above(SETTLED) : NaN, events };
+  return { steps: loads.length, ...totals, bytes: largest, meanBytes: byteSteps / loads.length, recompilations: events.filter((e) => e.kept).length, cost: sum(costs),
+    clairvoyant: { cost: sum(best.costs), recompilations: best.recompilations }, constant: best.constant / sum(best.costs) - 1, regret: above(0), settled: loads.length > SETTLED ? above(SETTLED) : NaN, events };
 }
 
 /** What the layer itself would have told of the step. */

@@ -7,16 +7,19 @@ import { hostTensor } from '../../../src/base/tensor.ts';
 import { grad } from '../../../src/grad/grad.ts';
 import { add } from '../../../src/graph/ops/add.ts';
 import { mul } from '../../../src/graph/ops/mul.ts';
-import { sum } from '../../../src/graph/ops/sum.ts';
+import { mean, sum } from '../../../src/graph/ops/sum.ts';
 import type { Tensor } from '../../../src/graph/tensor.ts';
 import { capacityRows } from '../../../src/nn/moe/capacity.ts';
 import { meanSquaredError } from '../../../src/nn/loss.ts';
 import { MoE, type MoEOptions } from '../../../src/nn/moe/moe.ts';
 import { adamW } from '../../../src/optim/adam.ts';
 import { sgd } from '../../../src/optim/sgd.ts';
-import { compileGraph } from '../../../src/pipeline.ts';
+import { compileGraph, traceGraph, trainingGraph } from '../../../src/pipeline.ts';
 import { verifyProgram } from '../../../src/plan/verify.ts';
 import { compile } from '../../../src/session/node.ts';
+import type { RecompileEvent } from '../../../src/recompile/rule.ts';
+import type { Session } from '../../../src/session/session.ts';
+import { nameParameters } from '../../../src/trace/module.ts';
 import { call } from '../../../src/trace/trace.ts';
 import { compiled, devices, difference, layerGraph, normals, runLayer, type DeviceName, type Layer, type Numbers } from './layer.ts';
 import { fingerprint } from '../../support/toy.ts';
@@ -82,6 +85,15 @@ test('memory is planned for the capacities', () => {
   }
 });
 
+test('of the rounds of a training step only one has hidden values at a time', () => {
+  const moe = new MoE({ dModel: 256, experts: 64, topK: 2, hidden: 1024, capacity: 0.5, overflow: 'spill' }), size = (2 * 2048) / 8;
+  const forward = traceGraph(nameParameters(moe), true, (t) => { t.output('total', mean(call(moe, t.input('input', 'x', { dtype: 'float32', shape: [2048, 256] })))); });
+  const { program } = compileGraph(trainingGraph(forward, sgd({ lr: 0.1 }), ['experts.w1', 'experts.w2', 'router.weight']));
+  const hidden = program.tensors.filter(({ type: { shape: [rows, width] }, slab }) => slab === 'arena' && typeof rows === 'object' && rows.bound === size && width === 1024);
+  const most = Math.max(...program.steps.map((_, i) => hidden.filter((t) => t.first <= i && i <= t.last).length));
+  assert.ok(hidden.length >= 16 && most <= 3, `${most} of ${hidden.length}`);
+});
+
 test('another capacity runs the same kernels', () => {
   for (const dispatch of ['ragged', 'padded'] as const) {
     const moe = make({ dispatch, overflow: 'spill', bias: true, activation: 'swiglu' });
@@ -131,6 +143,20 @@ test('training steps have the bits of dropless, for any number of threads, howev
     }
     assert.deepEqual(await train({ capacity: 0, overflow: 'spill', dispatch: 'padded' }, compiled, 2), expected);
   }
+});
+
+test('a capacity that changes while a model trains: the same bits, and it is known before', { timeout: 120_000 }, async () => {
+  const batch = (step: number) => ({ x: hostTensor('float32', [150, 6], normals(`x${step}`, 900)), y: hostTensor('float32', [150, 6], normals(`y${step}`, 900)) });
+  const open = async (options: Partial<MoEOptions>, events: RecompileEvent[]): Promise<Session> =>
+    await compile(make({ bias: true, ...options }), { loss: meanSquaredError, optimizer: adamW({ lr: 0.01 }), device: compiled, threads: 2, events: (e) => { events.push(e); } });
+  const events: RecompileEvent[] = [], losses: number[] = [];
+  await using session = await open({ capacity: 2, overflow: 'spill', dispatch: 'padded' }, events);
+  session.recompile({ name: 'less', trigger: (run) => run.step === 3, alter: (m: MoE) => { m.capacity = [0.1, 0.5, 0, 1, 0.3]; } });
+  while (events.length === 0 && losses.length < 2000) losses.push((await session.step(batch(losses.length))).loss);
+  assert.deepEqual(events.map((e) => [e.class, e.verified]), [['N', true]]);
+  await using plain = await open({}, []);
+  for (const [i, loss] of losses.entries()) assert.equal((await plain.step(batch(i))).loss, loss, `step ${i}`);
+  assert.deepEqual(fingerprint(session), fingerprint(plain));
 });
 
 test('a plan in which a round goes on with memory that was overwritten is noticed', () => {

@@ -1,0 +1,122 @@
+// dynamoe lab: loads of a run, recorded or made up, through policies, without training.
+import { readFile, writeFile } from 'node:fs/promises';
+import { InvalidArgumentError, Option, type Command } from 'commander';
+import { UserError } from '../base/errors.ts';
+import { checkCapacity } from '../nn/moe/capacity.ts';
+import { OVERFLOWS, type Overflow } from '../nn/moe/routing.ts';
+import { DISPATCHES, type Dispatch } from '../nn/moe/strategies.ts';
+import { PRICES } from '../recompile/lab/cost.ts';
+import { DEFAULTS, generate, WORKLOADS } from '../recompile/lab/generate.ts';
+import { replay, type Replayed } from '../recompile/lab/replay.ts';
+import { parseTrace, traceLines, type Trace } from '../recompile/lab/trace.ts';
+import { policyWith, POLICY_NAMES } from '../recompile/policies.ts';
+import type { Rule } from '../recompile/rule.ts';
+import { capacityOf } from './bench.ts';
+import { json, MAX_SEED, real, whole } from './flags.ts';
+import { bytes, count } from './format.ts';
+import { recompiled } from './report.ts';
+
+interface LabFlags {
+  readonly generate?: string;
+  readonly policy?: readonly string[];
+  readonly table?: boolean;
+  readonly out?: string;
+  readonly seed: number;
+  readonly steps: number;
+  readonly tokens: number;
+  readonly experts: number;
+  readonly topK: number;
+  readonly capacity?: 'dropless' | number;
+  readonly dispatch?: Dispatch;
+  readonly overflow?: Overflow;
+  readonly dropPrice: number;
+  readonly price: number;
+  readonly json?: boolean;
+}
+
+const oneOrMore = (text: string, before: readonly string[] = []): string[] => {
+  try { policyWith(text); } catch (error) { throw new InvalidArgumentError((error as Error).message.split('\n')[0]); }
+  return [...before, text];
+};
+
+export function addLab(program: Command): void {
+  program.command('lab').summary('try policies on recorded or made-up loads').argument('[trace]', 'a file that dynamoe train --trace or dynamoe lab --generate wrote')
+    .description('Replays loads through policies and the engine that decides in a run, without training: rows, drops, bytes, recompilations,\nand regret against the plan that knew all loads beforehand.')
+    .addOption(new Option('--generate <name>', `loads that are made up: ${Object.entries(WORKLOADS).map(([name, { about }]) => `${name} (${about})`).join('; ')}`).choices(Object.keys(WORKLOADS)))
+    .option('--policy <name,options>', `replays with this policy, such as adaptCapacity,quantile=0.9; may be given again: ${POLICY_NAMES.join(', ')}`, oneOrMore)
+    .option('--table', 'every policy on every made-up workload, as a table in Markdown')
+    .option('--out <file>', 'where made-up loads are written (default: stdout)')
+    .option('--seed <n>', 'of made-up loads', whole(0, MAX_SEED), DEFAULTS.seed)
+    .option('--steps <n>', 'how many', whole(1), DEFAULTS.steps)
+    .option('--tokens <n>', 'in a step', whole(1), DEFAULTS.tokens)
+    .option('--experts <n>', 'in the layer', whole(1), DEFAULTS.experts)
+    .option('--top-k <n>', 'experts that a token goes to', whole(1), DEFAULTS.k)
+    .optionsGroup('What every layer starts with, in place of what the trace says:')
+    .option('--capacity <c>', 'one factor, or dropless', capacityOf)
+    .addOption(new Option('--dispatch <name>', 'how tokens get to experts').choices(DISPATCHES))
+    .addOption(new Option('--overflow <what>', 'what becomes of tokens beyond a capacity').choices(OVERFLOWS))
+    .optionsGroup('Prices:')
+    .option('--drop-price <rows>', 'rows that a dropped choice is worth', real(0), PRICES.drop)
+    .option('--price <steps>', 'steps of even load that a recompilation costs', real(0), PRICES.recompilation)
+    .addOption(json())
+    .action(lab);
+}
+
+async function lab(file: string | undefined, flags: LabFlags): Promise<void> {
+  if (flags.table) {
+    process.stdout.write(await table(flags));
+    return;
+  }
+  const trace = await traceOf(file, flags);
+  if (!flags.policy) {
+    if (file !== undefined) throw new UserError('what should the trace be replayed with?', '--policy adaptCapacity');
+    if (flags.out === undefined) process.stdout.write(traceLines(trace)); else await writeFile(flags.out, traceLines(trace));
+    return;
+  }
+  const result = await replay(trace, flags.policy.map(policyWith), pricesOf(flags));
+  process.stdout.write(flags.json ? `${[...result.events, { event: 'lab', policies: flags.policy, ...result, events: undefined }].map((e) => JSON.stringify(e)).join('\n')}\n` : describe(result));
+}
+
+const pricesOf = ({ dropPrice: drop, price: recompilation }: LabFlags): typeof PRICES => ({ ...PRICES, drop, recompilation });
+
+async function traceOf(file: string | undefined, flags: LabFlags): Promise<Trace> {
+  const { capacity, dispatch, overflow, topK: k, generate: name, ...rest } = flags, settings = { ...(capacity !== undefined && { capacity }), ...(dispatch && { dispatch }), ...(overflow && { overflow }) };
+  if ((file === undefined) === (name === undefined)) throw new UserError('lab needs loads: a trace, or --generate, and not both', 'dynamoe lab --generate drift --policy adaptCapacity');
+  if (name !== undefined) return generate(name, { ...rest, k, ...settings });
+  const text = await readFile(file ?? '', 'utf8').catch((error: unknown) => { throw new UserError(`cannot read ${file}: ${(error as Error).message}`); });
+  const { layers, loads } = parseTrace(text, file ?? '');
+  if (capacity !== undefined) for (const layer of layers) checkCapacity(capacity, layer.experts);
+  return { layers: layers.map((layer) => ({ ...layer, ...settings })), loads };
+}
+
+const percent = (share: number, digits = 1): string => (Number.isFinite(share) ? `${(100 * share).toFixed(digits)}%` : '-');
+
+function describe(r: Replayed): string {
+  return `${[...r.events.map(recompiled),
+    `${r.steps} steps, ${count(r.choices)} choices: ${percent(r.dropped / r.choices, 2)} dropped, ${percent(r.spilled / r.choices, 2)} spilled; ${count(r.computed)} rows computed, ${percent(r.padded / r.computed)} of them empty`,
+    `planned bytes beside states: ${bytes(r.meanBytes)} on average, ${bytes(r.bytes)} at most; recompilations: ${r.recompilations}, the clairvoyant plan's: ${r.clairvoyant.recompilations}`,
+    `regret ${percent(r.regret)} of the clairvoyant plan's cost, ${percent(r.settled)} from step 128 on; the best plan that never changes: ${percent(r.constant)}`].join('\n')}\n`;
+}
+
+/** Regret from step 128 on, and recompilations; of adaptCapacity also what it is made of. */
+async function table(flags: LabFlags): Promise<string> {
+  const { steps, seed, tokens, experts, topK: k } = flags, cells = (row: readonly string[]): string => `| ${row.join(' | ')} |\n`;
+  const columns: readonly (readonly [string, () => Rule<object>[]])[] = [['none', () => []], ...POLICY_NAMES.map((name) => [name, () => [policyWith(name)]] as const), ['all', () => POLICY_NAMES.map(policyWith)]];
+  let regrets = '', details = '';
+  for (const overflow of flags.overflow ? [flags.overflow] : OVERFLOWS) {
+    for (const name of Object.keys(WORKLOADS)) {
+      const trace = generate(name, { steps, seed, tokens, experts, k, overflow, ...(flags.capacity !== undefined && { capacity: flags.capacity }), ...(flags.dispatch && { dispatch: flags.dispatch }) });
+      const row: string[] = [];
+      for (const [column, rules] of columns) {
+        const r = await replay(trace, rules(), pricesOf(flags));
+        if (row.length === 0) row.push(name, overflow, percent(r.constant));
+        row.push(`${percent(r.settled)} (${r.recompilations})`);
+        if (column === 'adaptCapacity') details += cells([name, overflow, percent(r.dropped / r.choices, 2), percent(r.spilled / r.choices, 2), percent(r.padded / r.computed), bytes(r.meanBytes), `${r.recompilations}, ${r.clairvoyant.recompilations}`, percent(r.regret), percent(r.settled)]);
+      }
+      regrets += cells(row);
+    }
+  }
+  const head = ['loads', 'overflow', 'best constant', ...columns.map(([name]) => name)], more = ['loads', 'overflow', 'dropped', 'spilled', 'rows that are empty', 'planned bytes, mean', 'recompilations, clairvoyant', 'regret', 'from step 128 on'];
+  const ruled = (row: readonly string[]): string => cells(row) + cells(row.map(() => '---'));
+  return `${ruled(head)}${regrets}\nadaptCapacity:\n\n${ruled(more)}${details}`;
+}

@@ -1,0 +1,28 @@
+// A Logger that records the loads of all experts, for the policy lab. In: a run's events; out: the lines of a trace. A run that goes on
+// from a checkpoint goes on in its file: steps after the checkpoint, which come again, are left out.
+import { appendFileSync, existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { UserError } from '../base/errors.ts';
+import { headerLine, layersOfModel, stepLine } from '../recompile/lab/trace.ts';
+import type { Logger } from './logger.ts';
+
+/** Throws UserError where the model has no mixture-of-experts layer. */
+export function traceLog(path: string, model: object): Logger {
+  const layers = layersOfModel(model);
+  if (layers.length === 0) throw new UserError('there are no loads to trace: the model has no mixture-of-experts layer', 'leave --trace out');
+  return {
+    init({ step }) { writeFileSync(path, begun(path, step) ?? `${headerLine(layers)}\n`); },
+    log(event) {
+      if (event.event !== 'step' || !event.load) return;
+      const { load } = event;
+      appendFileSync(path, `${stepLine(event.step, layers.map((l) => load[l.path] ?? new Array<number>(l.experts).fill(0)))}\n`);
+    },
+  };
+}
+
+/** The file up to a step; null where there is nothing to go on with. */
+function begun(path: string, step: number): string | null {
+  if (step === 0 || !existsSync(path)) return null;
+  const [header, ...lines] = readFileSync(path, 'utf8').split('\n').filter((line) => line !== '');
+  const kept = lines.filter((line) => { try { return (JSON.parse(line) as { step: number }).step <= step; } catch { return false; } });
+  return [header, ...kept, ''].join('\n');
+}
