@@ -55,7 +55,8 @@ function draw(): void {
   if (run.recompiles.length > 0) drawDecisions(run);
   if (picture) drawPicture(picture);
   head(run);
-  Object.assign(document.body.dataset, { step: String(run.step.last || 0), loss: String(run.smooth.upTo(view.smoothing).last), recompilations: String(run.recompiles.length) });
+  // For tests.
+  Object.assign(document.body.dataset, { run: run.name, first: String(run.loss.at(0)), step: String(run.step.last || 0), loss: String(run.smooth.upTo(view.smoothing).last), recompilations: String(run.recompiles.length) });
 }
 
 let heard = 0;

@@ -19,7 +19,7 @@ after(async () => {
   await rm(folder, { recursive: true, force: true });
 });
 
-interface Told { readonly step: number; readonly loss: number; readonly recompilations: number }
+interface Told { readonly first: number; readonly loss: number; readonly recompilations: number }
 const told = (page: Page): Promise<Told> => page.evaluate(() => Object.fromEntries(Object.entries(document.body.dataset).map(([k, v]) => [k, Number(v)])) as unknown as Told);
 const reaches = (page: Page, step: number): Promise<unknown> => page.waitForFunction((n) => Number(document.body.dataset['step'] ?? 0) >= n, step, { timeout: MINUTE });
 /** How many colours a canvas has. */
@@ -36,12 +36,10 @@ for (const { scheme, isolated, overflow, threads } of [
     t.after(() => { server.close(); server.closeAllConnections(); });
     const { page, faults } = await browser!.open(url, { colorScheme: scheme, viewport: { width: 1280, height: 1000 }, reducedMotion: 'reduce' });
     await page.locator('#overflow').selectOption(overflow);
-    await reaches(page, 1);
-    const first = await told(page);
     await page.locator('#speed').selectOption('full');
     await reaches(page, 300);
     const later = await told(page);
-    assert.ok(first.step < 40 && later.loss < 0.2 && later.loss < first.loss / 2, `loss ${first.loss}, then ${later.loss}`);
+    assert.ok(later.first > 0.5 && later.loss < 0.2, `loss ${later.first}, then ${later.loss}`);
     await page.locator('#about').filter({ hasText: new RegExp(`parameters on .*WebAssembly, ${threads}`) }).waitFor();
     assert.ok(await colours(page, 'territories') > 4 && await colours(page, 'learned') > 2 && await colours(page, 'target') === 2);
 
@@ -53,7 +51,8 @@ for (const { scheme, isolated, overflow, threads } of [
     assert.match(forced, overflow === 'drop' ? /\(R\)[\s\S]*dropped \d+/ : /\(N\)[\s\S]*spilled \d+/);
     assert.match(forced, /moe\.capacity: .* → /);
     const all = rows.slice(before.recompilations).join('\n');
-    assert.match(all, /kept/);
+    // Whether a change of no result pays is for clocks to say; one of results stays.
+    assert.match(all, overflow === 'drop' ? /kept/ : /kept|undone/);
     // Some expert has room for half again its even share and more.
     const largest = Math.max(...[...all.matchAll(/→ ([\d. ]+)/g)].map(([, to]) => Math.max(...to.trim().split(' ').map(Number))));
     assert.ok(largest >= 1.75, `the largest capacity is ${largest}\n${all}`);
@@ -88,7 +87,7 @@ test('the keyboard moves the ring; the page fits a telephone; starting again beg
   assert.notEqual(await ring(), from);
   await reaches(page, 40);
   await page.getByRole('button', { name: 'Start again' }).click();
-  await page.waitForFunction(() => Number(document.body.dataset['step']) < 30, null, { timeout: MINUTE });
+  await page.waitForFunction(() => document.body.dataset['run'] === 'run 2', null, { timeout: MINUTE });
   await reaches(page, 5);
   if (process.env['DYNAMOE_SHOTS']) await page.screenshot({ path: join(process.env['DYNAMOE_SHOTS'], 'web-narrow.png'), fullPage: true });
   assert.deepEqual(faults, []);
