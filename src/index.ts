@@ -5,6 +5,7 @@ export { hostTensor, type Batch, type HostTensor } from './base/tensor.ts';
 export { arrays, type ArrayDataset, type Rows } from './data/arrays.ts';
 export type { Batches, BatchOptions, Dataset, PassOptions, Split } from './data/dataset.ts';
 export { textFrom, type TextDataset, type TextOptions } from './data/text.ts';
+export { readSafetensors } from './io/safetensors-bytes.ts';
 export type { Tensor } from './graph/tensor.ts';
 export { Parameter } from './trace/parameter.ts';
 export type { Module } from './trace/module.ts';

@@ -1,6 +1,7 @@
-// Builds what is published: src/ as JavaScript with types in dist/, the C sources and the page's other files beside.
+// Builds what is published: src/ as JavaScript with types in dist/, the C sources and the page's other files beside; the playground in dist/web.
 import { spawnSync } from 'node:child_process';
 import { cpSync, rmSync } from 'node:fs';
+import { buildWeb } from './web.ts';
 
 rmSync('dist', { recursive: true, force: true });
 const tsc = ['node_modules/typescript/bin/tsc', '-p', 'tsconfig.build.json'];
@@ -11,3 +12,4 @@ cpSync('src/device/native', 'dist/device/native', {
   filter: (path) => /^[^.]+(\.[ch])?$/.test(path),
 });
 cpSync('src/dash/page', 'dist/dash/page', { recursive: true, filter: (path) => /^[^.]+(\.(html|css|svg))?$/.test(path) });
+await buildWeb('dist/web');

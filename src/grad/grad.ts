@@ -13,10 +13,8 @@ import { gradients } from './differentiate.ts';
  * of the graph: they can be computed with and differentiated again, as far as the rules compose. An op on the way whose float
  * result has no gradient rule is named in a UserError.
  *
- * A gradient penalty (Gulrajani et al. 2017, equation 3), in a loss or a forward function:
- *
- *     const [g] = grad(sum(critic), [x]); // [batch, n]
- *     const penalty = mean(pow(sub(norm(g, [1]), 1), 2));
+ * A gradient penalty (Gulrajani et al. 2017, equation 3), in a loss or a forward function: `const [g] = grad(sum(critic), [x])` is
+ * [batch, n], the penalty `mean(pow(sub(norm(g, [1]), 1), 2))`.
  */
 export function grad(loss: Tensor, tensors: readonly Tensor[]): Tensor[] {
   const { builder } = loss;

@@ -51,6 +51,14 @@ export async function openSource(source: ByteSource): Promise<Safetensors> {
   }
 }
 
+/** All tensors of a safetensors file by name, of whatever program wrote it. Types that there are none of here are converted where nothing is lost (I64 to
+ * int32, ...). Rejects with a UserError that says at which byte it is not sound. */
+export async function readSafetensors(bytes: Uint8Array): Promise<Map<string, HostTensor>> {
+  const file = await openSource(bytesSource(bytes, 'the file')), out = new Map<string, HostTensor>();
+  for (const name of file.tensors.keys()) out.set(name, await file.read(name));
+  return out;
+}
+
 /** Open safetensors: `tensors` lists, `read` reads. Close them. */
 export class Safetensors {
   readonly where: string;

@@ -12,6 +12,7 @@ export interface Agreement {
   anyOverflow(own: boolean): Promise<boolean>;
 }
 
+/** Of one process: it agrees with itself. */
 export const alone: Agreement = {
   reduceStats: (own) => Promise.resolve(own),
   agreeSwapStep: (_, ready) => Promise.resolve(ready),

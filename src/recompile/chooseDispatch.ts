@@ -9,6 +9,7 @@ export interface ChooseDispatchOptions {
   readonly cooldown?: number;
 }
 
+/** `padded` becomes `ragged` where padding adds more than the share `padding` to the rows that came. Class N. */
 export function chooseDispatch({ padding = 0.02, cooldown = 200 }: ChooseDispatchOptions = {}): Rule<object> {
   return {
     name: 'chooseDispatch', cooldown,

@@ -13,6 +13,7 @@ const POLICIES: Readonly<Record<string, (options?: Options) => Rule<object>>> = 
   adaptCapacity: (o) => adaptCapacity(o), chooseDispatch: (o) => chooseDispatch(o), specialise: (o) => specialise(o), sparsify: (o) => sparsify(o) };
 const OPTIONS: Readonly<Record<string, readonly string[]>> = {
   adaptCapacity: ['quantile', 'margin', 'price', 'horizon', 'cooldown'], chooseDispatch: ['padding', 'cooldown'], specialise: ['hysteresis', 'cooldown'], sparsify: ['below', 'above', 'cooldown'] };
+/** What `policies` knows. */
 export const POLICY_NAMES = Object.keys(POLICIES);
 
 /** The same, but with 'auto' only those that a layer of the model leaves something to decide: one that is ragged and dropless computes no row

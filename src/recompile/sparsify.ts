@@ -14,6 +14,7 @@ export interface SparsifyOptions {
   readonly cooldown?: number;
 }
 
+/** `topK: 2` becomes 1 in layers whose second choice weighs less than `below`, and 2 again where it would weigh more than `above`. Class R. */
 export function sparsify({ below = 0.02, above = 0.06, cooldown = 200 }: SparsifyOptions = {}): Rule<object> {
   const wanted = ({ topK }: MoE, { secondGateWeightEma: weight }: LayerStats): number => (topK === 2 && weight < below ? 1 : topK === 1 && weight > above ? 2 : topK);
   return {

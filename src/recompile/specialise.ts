@@ -23,6 +23,7 @@ export function expertRowsFor(rows: number, now: number, hysteresis = 1.25): num
   return stores === should ? now : 2 ** Math.floor(Math.log2(Math.max(1, rows)));
 }
 
+/** Sets `expertRows` to what experts really get, where other kernels are better for that. Class N. */
 export function specialise({ hysteresis = 1.25, cooldown = 200 }: SpecialiseOptions = {}): Rule<object> {
   return {
     name: 'specialise', cooldown,

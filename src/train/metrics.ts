@@ -106,7 +106,9 @@ const macro = (score: keyof ClassScores): TallyMetric => ({
 
 /** Means over classes: output [..., classes], targets int32 [...]. */
 export const precision: TallyMetric = macro('precision');
+/** The mean over classes of the share of a class's samples that are found. */
 export const recall: TallyMetric = macro('recall');
+/** The mean over classes of 2 precision recall / (precision + recall). */
 export const f1: TallyMetric = macro('f1');
 
 /** e to the mean cross-entropy in nats: output (logits) [..., classes], targets int32 [...]. */

@@ -11,6 +11,7 @@ export interface Measured {
   readonly rss?: number | undefined;
 }
 
+/** The event of a step from its result and what the caller measured, for loggers. */
 export function stepEvent({ step, loss, aux, stats, gradNorm }: StepResult, { ms, count, lr, rss }: Measured): StepEvent {
   const load: Record<string, number[]> = {}, layers: Record<string, Record<string, number>> = {};
   for (const [name, value] of Object.entries(stats)) {

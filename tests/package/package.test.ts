@@ -126,6 +126,13 @@ for (const { name, path } of nodes) {
   });
 }
 
+test('the playground is there, built', { skip }, async () => {
+  const folder = join(project, 'node_modules/dynamoe/dist/web'), html = await readFile(join(folder, 'index.html'), 'utf8');
+  const wanted = [...html.matchAll(/(?:src|href)="([^"#]+)"/g)].map((m) => m[1]);
+  assert.deepEqual([...wanted, 'worker.js', 'uPlot.js'].filter((name) => !existsSync(join(folder, name))), []);
+  assert.ok(wanted.includes('page.js'));
+});
+
 for (const [module, moduleResolution] of [['nodenext', 'nodenext'], ['esnext', 'bundler']]) {
   test(`types resolve with moduleResolution ${moduleResolution}`, { skip }, async () => {
     const config = join(project, `tsconfig.${moduleResolution}.json`);

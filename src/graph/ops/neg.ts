@@ -9,4 +9,5 @@ export const negOp = elementwise({
   value: ([a]) => -a,
 });
 
+/** -a. */
 export const neg = (a: Tensor): Tensor => emit1('neg', [a]);

@@ -30,6 +30,7 @@ const move = (place: number, by: number, experts: number): number => (place + by
 /** The first quarter of the experts. */
 const first = (place: number, experts: number): boolean => place < Math.max(1, experts >> 2);
 
+/** Made-up workloads by name, with what each is. */
 export const WORKLOADS: Readonly<Record<string, Workload>> = {
   balanced: { about: 'every expert has the same chance', logit: () => 0 },
   hot: { about: 'a quarter of the experts is chosen e^1.5 times as often as the others', logit: (p, { experts }) => (first(p, experts) ? 1.5 : 0) },
@@ -41,6 +42,7 @@ export const WORKLOADS: Readonly<Record<string, Workload>> = {
   sizes: { about: '1 / rank in batches of a half, three quarters, or all of the tokens', logit: zipf, tokens: (n, pick) => Math.ceil((n * (2 + Math.floor(3 * pick))) / 4) },
 };
 
+/** Loads of a workload by name, the same for the same seed. Throws UserError for a name that there is not. */
 export function generate(name: string, options: Partial<GenerateOptions> = {}): Trace {
   const workload = Object.hasOwn(WORKLOADS, name) ? WORKLOADS[name] : undefined;
   if (!workload) throw new UserError(`no workload named "${name}"`, `one of ${Object.keys(WORKLOADS).join(', ')}`);

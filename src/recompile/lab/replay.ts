@@ -72,6 +72,7 @@ function plannedBytes(moe: MoE, tokens: number, dModel: number): number {
   return arena + io + constants;
 }
 
+/** Replays a trace through the real engine with these rules: what each step came to, and every decision. */
 export async function replay(trace: Trace, rules: readonly Rule<object>[], prices: Prices = PRICES): Promise<Replayed> {
   const { layers, loads } = trace, model = standIn(layers), named = nameParameters(model), knobs = new Knobs(named), events: RecompileEvent[] = [];
   const modules = new Map([...named.paths].map(([module, path]) => [path, module])), moes = layers.map((l) => modules.get(l.path) as MoE);

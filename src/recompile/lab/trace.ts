@@ -36,6 +36,7 @@ export function layersOfModel(model: object): TracedLayer[] {
 
 export const headerLine = (layers: readonly TracedLayer[]): string => JSON.stringify({ event: 'trace', version: VERSION, layers });
 export const stepLine = (step: number, loads: readonly (readonly number[])[]): string => JSON.stringify({ step, load: loads });
+/** A trace as the lines that `parseTrace` reads. */
 export const traceLines = ({ layers, loads }: Trace): string => [headerLine(layers), ...loads.map((l, i) => stepLine(i + 1, l)), ''].join('\n');
 
 /** `where` names the file. Throws UserError with the line that is wrong. */
