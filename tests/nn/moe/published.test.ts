@@ -120,7 +120,10 @@ class TutelModel {
   forward(x: Tensor): Tensor { return reshape(sum(call(this.moe, x), [1]), [SAMPLES, SAMPLE]); }
 }
 
-for (const [experts, k, steps] of [[1, 1, 2], [2, 2, 5]]) test(`Tutel: losses 1 to ${steps} of its layer, ${experts} experts, top-${k}`, { skip: skip || noCompiler }, async () => {
+// A hundred are published; PUBLISHED_LOSSES=100 npm run unit -- tests/nn/moe/published.test.ts looks at all of them (some minutes) and says how far they are.
+const steps = Number(process.env['PUBLISHED_LOSSES'] ?? 5);
+
+for (const [experts, k] of [[1, 1], [2, 2]]) test(`Tutel: losses 1 to ${steps} of its layer, ${experts} experts, top-${k}`, { skip: skip || noCompiler }, async (t) => {
   const expected = (read('tutel-losses.json') as Record<string, number[]>)[`fp32_top${k}_experts${experts}`];
   const first = (y: Tensor): Tensor => {
     const zero = y.builder.emit('constant', [], { value: 0, dtype: 'int32', shape: [SAMPLES] })[0];
@@ -140,8 +143,11 @@ for (const [experts, k, steps] of [[1, 1, 2], [2, 2, 5]]) test(`Tutel: losses 1 
   session.restore(0, [start('experts.w1', [experts, D, D], joined(parts['w1'])), start('experts.b1', [experts, D], joined(parts['b1'])),
     start('experts.w2', [experts, D, D], joined(parts['w2'])), start('experts.b2', [experts, D], joined(parts['b2'])), start('router.weight', [D, experts], gate)]);
   const x = hostTensor('float32', [BATCH, D], torchNormals(BATCH * D)), batch = { x, y: hostTensor('int32', [SAMPLES], new Int32Array(SAMPLES)) };
+  const errors: number[] = [];
   for (let i = 0; i < steps; i++) {
     const { loss } = await session.step(batch), error = Math.abs(loss / expected[i] - 1);
-    assert.ok(error < (i === 0 ? 2e-6 : 1e-5), `loss ${i + 1}: ${loss}, published ${expected[i]}: ${error}`);
+    errors.push(error);
+    assert.ok(error < (i === 0 ? 2e-6 : i < 5 ? 1e-5 : 1e-3), `loss ${i + 1}: ${loss}, published ${expected[i]}: ${error}`);
   }
+  if (steps > 5) t.diagnostic(`largest relative error of losses 1 to 5, 10, 20, 50, ${steps}: ${[5, 10, 20, 50, steps].map((n) => Math.max(...errors.slice(0, n)).toExponential(1)).join(', ')}`);
 });
