@@ -2,10 +2,10 @@
 import type { KnobRules, Settings } from '../../trace/knobs.ts';
 
 /** Rows that are computed one by one, each sum in token order, wherever they lie. */
-const byRows = ({ dispatch }: Settings): boolean => dispatch === 'ragged' || dispatch === 'padded';
+export const byRows = ({ dispatch }: Settings): boolean => dispatch === 'ragged' || dispatch === 'padded';
 /** Every choice is computed, those of an expert in token order: dropless, or the last of them spilled. */
 const complete = (s: Settings): boolean => s['capacity'] === 'dropless' || (s['overflow'] === 'spill' && s['priority'] === 'position');
-const alike = (from: Settings, to: Settings, ...knobs: readonly string[]): boolean => knobs.every((k) => JSON.stringify(from[k]) === JSON.stringify(to[k]));
+export const alike = (from: Settings, to: Settings, ...knobs: readonly string[]): boolean => knobs.every((k) => JSON.stringify(from[k]) === JSON.stringify(to[k]));
 
 const sameBits = (from: Settings, to: Settings): boolean => alike(from, to, 'topK', 'frozen') && byRows(from) && byRows(to)
   && ((complete(from) && complete(to)) || alike(from, to, 'capacity', 'overflow', 'priority'));

@@ -2,16 +2,16 @@
 // to change in the graph, or null where only tracing can tell.
 import { boundOf } from '../../base/shape.ts';
 import type { Edits } from '../../graph/retype.ts';
-import { producers, type Graph } from '../../graph/graph.ts';
+import { producers, type Attrs, type Graph, type Node } from '../../graph/graph.ts';
 import type { Settings } from '../../trace/knobs.ts';
 import { roomFor, type Capacity } from './capacity.ts';
+import { alike, byRows } from './knobs.ts';
 
 /** For layers that are `ragged` or `padded`, before and after, with a bank of experts. */
 export function resizeMoE(graph: Graph, path: string, from: Settings, to: Settings): Edits | null {
   const others = Object.keys(to).filter((knob) => knob !== 'capacity'), capacity = to['capacity'] as Capacity;
-  const alike = others.every((knob) => JSON.stringify(from[knob]) === JSON.stringify(to[knob]));
-  if (!alike || from['capacity'] === 'dropless' || capacity === 'dropless' || !['ragged', 'padded'].includes(String(to['dispatch']))) return null;
-  const made = producers(graph), attrs = new Map<Graph['nodes'][number], Graph['nodes'][number]['attrs']>(), data = new Map<number, Int32Array<ArrayBuffer>>();
+  if (!alike(from, to, ...others) || from['capacity'] === 'dropless' || capacity === 'dropless' || !byRows(to)) return null;
+  const made = producers(graph), attrs = new Map<Node, Attrs>(), data = new Map<number, Int32Array<ArrayBuffer>>();
   for (const node of graph.nodes) {
     // Experts that are modules have tensors of their own sizes.
     if (node.op === 'splitSegments' && node.scope === path) return null;
