@@ -1,4 +1,5 @@
-// Rules that watch inference: evaluation, prediction, generation. What they change never changes an output.
+// Rules that watch inference: evaluation, prediction, generation. What they change never changes an output. Decisions that wait for a
+// compiler are waited for; the runner's limit ends what never comes.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { hostTensor } from '../../src/base/tensor.ts';
@@ -30,7 +31,7 @@ test('a rule watches forward and predict: verified, measured, told; outputs are 
   const plain = await open(), watched = await open();
   watched.session.recompile(turns(), 'inference');
   let i = 0;
-  for (; i < 2000 && watched.events.length === 0; i++) assert.deepEqual(await outputs(watched.session, i), await outputs(plain.session, i), `run ${i}`);
+  for (; watched.events.length === 0; i++) assert.deepEqual(await outputs(watched.session, i), await outputs(plain.session, i), `run ${i}`);
   const [event] = watched.events;
   assert.equal(watched.events.length, 1);
   assert.deepEqual([event.during, event.class, event.step, event.verified], ['inference', 'N', 8, true]);
@@ -57,8 +58,9 @@ test('generation is watched too, by what it shows of its experts, and says the s
   const plain = await open(), { session, events } = await open(), seen = new Set<number>();
   session.recompile<LM>({ name: 'ragged', trigger: (run) => { for (const l of run.layers) seen.add(l.load.reduce((a, b) => a + b, 0)); return run.step === 8; },
     alter: (m) => { for (const moe of moes(m)) moe.dispatch = 'ragged'; } }, 'inference');
-  const text = async (s: Session): Promise<number[]> => { const out: number[] = []; for await (const t of generate(s, [1, 2, 3], { tokens: 120, seed: 5 })) out.push(t); return out; };
-  assert.deepEqual(await text(session), await text(plain.session));
+  const text = async (s: Session, seed: number): Promise<number[]> => { const out: number[] = []; for await (const t of generate(s, [1, 2, 3], { tokens: 60, seed })) out.push(t); return out; };
+  // As many texts as the compiler beside them takes.
+  for (let seed = 0; events.length === 0; seed++) assert.deepEqual(await text(session, seed), await text(plain.session, seed));
   assert.ok(seen.has(2), 'one token, two choices');
   assert.deepEqual(events.map((e) => [e.during, e.error, e.verified]), [['inference', undefined, true]]);
   await plain.session.close();
@@ -70,7 +72,7 @@ test('rules of training and of inference take turns with the knobs they share', 
   session.recompile<LM>(turns('inference'), 'inference');
   session.recompile<LM>({ name: 'training', cooldown: 5, budget: 1, trigger: (run) => run.step >= 6, alter: (m) => { for (const moe of moes(m)) moe.capacity = 4; } });
   const x = hostTensor('int32', [2, 12], Int32Array.from({ length: 24 }, (_, i) => i % 17));
-  for (let i = 0; i < 400 && events.length < 2; i++) {
+  for (let i = 0; events.length < 2; i++) {
     await session.predict(x);
     await session.step(toyBatch(i));
   }
@@ -81,7 +83,7 @@ test('rules of training and of inference take turns with the knobs they share', 
 test('the policy chooseDispatch pays where padding is computed, also without a step', async () => {
   const { session, events } = await open();
   session.recompile(chooseDispatch(), 'inference');
-  for (let i = 0; i < 400 && events.length === 0; i++) await session.forward(toyBatch(0));
+  while (events.length === 0) await session.forward(toyBatch(0));
   assert.deepEqual(events.map((e) => [e.rule, e.class, e.verified, e.changes.map((c) => c.to)]), [['chooseDispatch', 'N', true, ['ragged', 'ragged']]]);
   await session.close();
 });
