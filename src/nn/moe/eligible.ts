@@ -6,6 +6,7 @@
 import { boundOf } from '../../base/shape.ts';
 import { scalar, type Tensor } from '../../graph/tensor.ts';
 import { cast } from '../../graph/ops/cast.ts';
+import { div } from '../../graph/ops/div.ts';
 import { equal } from '../../graph/ops/equal.ts';
 import { expand } from '../../graph/ops/expand.ts';
 import { floor } from '../../graph/ops/floor.ts';
@@ -62,4 +63,4 @@ export function activeSlots(like: Tensor, { families }: OpenSlots): Tensor {
 }
 
 /** x float32 [slots], 0 where a slot is free -> its mean over experts. */
-export const meanOfActive = (x: Tensor, { active }: OpenSlots): Tensor => mul(sum(x), numberOf(x, 1 / active));
+export const meanOfActive = (x: Tensor, { active }: OpenSlots): Tensor => div(sum(x), numberOf(x, active));
