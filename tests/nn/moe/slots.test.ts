@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { TypedArray } from '../../../src/base/dtype.ts';
+import type { HostTensor } from '../../../src/base/tensor.ts';
 import { Linear } from '../../../src/nn/linear.ts';
 import { MLP } from '../../../src/nn/mlp.ts';
 import { ExpertChoiceRouter, HashRouter } from '../../../src/nn/moe/fixed-routers.ts';
@@ -10,6 +11,7 @@ import type { Router } from '../../../src/nn/moe/router.ts';
 import { NoisyTopKRouter, SigmoidRouter, SinkhornRouter, TopKRouter } from '../../../src/nn/moe/routers.ts';
 import { changeSlots, readSlots, type SlotsValue } from '../../../src/nn/moe/slots.ts';
 import { sgd } from '../../../src/optim/sgd.ts';
+import { compactExperts } from '../../../src/nn/moe/upcycle.ts';
 import { draftOf } from '../../../src/recompile/draft.ts';
 import { freeSlots, mergeExperts, pruneExpert, splitExpert } from '../../../src/recompile/lifecycle.ts';
 import { Knobs } from '../../../src/trace/knobs.ts';
@@ -178,4 +180,18 @@ test('experts that are modules: copies where shapes agree, else refused by name'
   const after = fingerprint(session);
   for (const name of Object.keys(after).filter((n) => n.includes('experts.0.'))) assert.equal(after[name.replace('experts.0.', 'experts.1.')], after[name], name);
   await session.step(batch(5));
+});
+
+test('a checkpoint without the free slots computes the same', async () => {
+  await using session = await trained(layer({ active: 5, router: new SigmoidRouter({ dModel: D, experts: 6, biasRate: 0.05 }) }), 'reference');
+  now(session, (m) => { pruneExpert(m, 1); });
+  // The layer is the whole model here, and has no path: it gets one for the checkpoint.
+  const moe = session.model as MoE, tensors = new Map(session.states().map(({ name, read }): [string, HostTensor] => [name.replace(/^(optim\/\w+\/)?/, '$1moe.'), read()]));
+  const compact = compactExperts(tensors, { moe: 'moe', slots: moe.slots });
+  assert.deepEqual([compact.get('moe.experts.w1')?.shape[0], compact.get('optim/m/moe.router.weight')?.shape, compact.get('moe.router.bias')?.shape], [4, [D, 4], [4]]);
+  await using other = await trained(layer({ experts: 4, router: new SigmoidRouter({ dModel: D, experts: 4, biasRate: 0.05 }) }), 'reference');
+  other.restore(4, [...compact].map(([name, value]) => ({ name: name.replace('moe.', ''), value })));
+  assert.ok(difference(await output(other), await output(session)) < 1e-12);
+  now(session, (m) => { splitExpert(m, 0); });
+  assert.throws(() => compactExperts(tensors, { moe: 'moe', slots: moe.slots }), /experts 0 and 1 of moe are copies of one another/);
 });
