@@ -5,6 +5,8 @@ export { replay, type Replayed } from './recompile/lab/replay.ts';
 export { parseTrace, traceLines, type Trace, type TracedLayer } from './recompile/lab/trace.ts';
 export { alone, type Agreement } from './recompile/agreement.ts';
 export { chooseDispatch, type ChooseDispatchOptions } from './recompile/chooseDispatch.ts';
+export { expertLifecycle, type ExpertLifecycleOptions } from './recompile/expertLifecycle.ts';
+export { freeSlots, mergeExperts, pruneExpert, splitExpert } from './recompile/lifecycle.ts';
 export type { EngineState } from './recompile/engine.ts';
 export { RunStats, type LayerStats } from './observe/run-stats.ts';
 export { placeExperts, type Placement, type PlacementOptions } from './recompile/placeExperts.ts';

@@ -6,7 +6,7 @@
 // steps. Capacities change when the loads of the last 64 steps say that this pays within the horizon: that is the hysteresis.
 import type { LayerStats } from '../observe/run-stats.ts';
 import { ExpertBank } from '../nn/moe/experts.ts';
-import { factorsOf, layersOf, timeToLook } from './modules.ts';
+import { expertCount, factorsOf, layersOf, timeToLook } from './modules.ts';
 import type { Rule } from './rule.ts';
 
 export interface AdaptCapacityOptions {
@@ -56,7 +56,7 @@ export function adaptCapacity({ quantile = 0.95, margin = 0, price = 2, horizon 
         // A ragged bank never plans for more rows than there are choices: within that, room for all of them costs nothing.
         const shared = moe.dispatch === 'ragged' && moe.experts instanceof ExpertBank, beyond = spills ? SPILL : 1 / (1 - Math.min(quantile, 0.999));
         const need = neededFactors(layer, { quantile: spills ? 1 - 1 / SPILL : shared ? 1 : quantile, margin });
-        const cost = (factors: readonly number[]): number => (total(layer.load) / layer.experts) * costOf(layer, factors, beyond, shared ? layer.experts : Infinity);
+        const experts = expertCount(moe), cost = (factors: readonly number[]): number => (total(layer.load) / experts) * costOf(layer, factors, beyond, shared ? experts : Infinity);
         const now = cost(has), gain = now - cost(need);
         costs += now;
         if (gain <= 0) continue;

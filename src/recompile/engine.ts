@@ -170,11 +170,12 @@ export class Engine {
   giveWay(rule: string): void { if (this.#pending) this.#fail(this.#pending, new Error(`a change of results came between: ${rule}`)); }
 
   /** Settings that were verified once for batches of a shape need not be again. A change of results by which the same kernels run on other
-   * sizes has nothing that could be compared bit by bit: new is a plan of memory, which is checked where it is made (plan/verify.ts). */
+   * sizes has nothing that could be compared bit by bit: new is a plan of memory, which is checked where it is made (plan/verify.ts). One that
+   * moves values is always run dry. */
   #trusted(p: Pending, shape: string): boolean {
     const running = this.#plant.kernels(), kernels = p.prepared?.kernels(shape) ?? null;
     if (running !== null) this.#verified.add(running);
-    return this.#verified.has(this.#keyOf(p)) || (p.class === 'R' && kernels !== null && p.tolerance === Infinity && this.#verified.has(kernels));
+    return this.#verified.has(this.#keyOf(p)) || (p.class === 'R' && kernels !== null && p.tolerance === Infinity && this.#verified.has(kernels) && this.#plant.knobs.moves(p.decision.changes).length === 0);
   }
 
   #keyOf({ decision }: Pending): string { return `${this.#plant.knobs.with(decision.changes, () => this.#plant.knobs.key())} ${this.#plant.shape()}`; }
@@ -199,7 +200,13 @@ export class Engine {
       this.#turns(p.trial);
       return;
     }
-    this.#plant.knobs.apply(changes);
+    const takeBack = this.#plant.carry(changes);
+    try {
+      this.#plant.knobs.apply(changes);
+    } catch (error) {
+      takeBack();
+      throw error;
+    }
     p.effect = step;
     if (p.class === 'R') this.#rules.took(rule, changes, back ?? false);
     this.#close(p, true);

@@ -3,6 +3,7 @@ import { UserError } from '../base/errors.ts';
 import { adaptCapacity } from './adaptCapacity.ts';
 import type { MoE } from '../nn/moe/moe.ts';
 import { chooseDispatch } from './chooseDispatch.ts';
+import { expertLifecycle } from './expertLifecycle.ts';
 import { modulesOf } from './modules.ts';
 import { specialise } from './specialise.ts';
 import type { Rule } from './rule.ts';
@@ -10,11 +11,15 @@ import { sparsify } from './sparsify.ts';
 
 type Options = Readonly<Record<string, number>>;
 const POLICIES: Readonly<Record<string, (options?: Options) => Rule<object>>> = {
-  adaptCapacity: (o) => adaptCapacity(o), chooseDispatch: (o) => chooseDispatch(o), specialise: (o) => specialise(o), sparsify: (o) => sparsify(o) };
+  adaptCapacity: (o) => adaptCapacity(o), chooseDispatch: (o) => chooseDispatch(o), specialise: (o) => specialise(o), sparsify: (o) => sparsify(o),
+  expertLifecycle: (o) => expertLifecycle(o) };
 const OPTIONS: Readonly<Record<string, readonly string[]>> = {
-  adaptCapacity: ['quantile', 'margin', 'price', 'horizon', 'cooldown'], chooseDispatch: ['padding', 'cooldown'], specialise: ['hysteresis', 'cooldown'], sparsify: ['below', 'above', 'cooldown'] };
+  adaptCapacity: ['quantile', 'margin', 'price', 'horizon', 'cooldown'], chooseDispatch: ['padding', 'cooldown'], specialise: ['hysteresis', 'cooldown'], sparsify: ['below', 'above', 'cooldown'],
+  expertLifecycle: ['prune', 'merge', 'split', 'freeze', 'keep', 'cooldown'] };
 /** What `policies` knows. */
 export const POLICY_NAMES = Object.keys(POLICIES);
+/** What the lab can try: where tokens go when experts come and go, loads do not tell. */
+export const LAB_NAMES = POLICY_NAMES.filter((name) => name !== 'expertLifecycle');
 
 /** The same, but with 'auto' only those that a layer of the model leaves something to decide: one that is ragged and dropless computes no row
  * in vain, but may get many or few of them. */
@@ -34,10 +39,11 @@ export function policies(names: string): Rule<object>[] {
   });
 }
 
-/** A policy with options: adaptCapacity,quantile=0.9,horizon=128. */
+/** A policy for the lab, with options: adaptCapacity,quantile=0.9,horizon=128. */
 export function policyWith(text: string): Rule<object> {
   const [name, ...given] = text.split(','), known = Object.hasOwn(OPTIONS, name) ? OPTIONS[name] : [];
-  if (!Object.hasOwn(POLICIES, name)) throw new UserError(`no policy named "${name}"`, `one of ${POLICY_NAMES.join(', ')}`);
+  if (!Object.hasOwn(POLICIES, name)) throw new UserError(`no policy named "${name}"`, `one of ${LAB_NAMES.join(', ')}`);
+  if (!LAB_NAMES.includes(name)) throw new UserError(`${name} cannot be tried in the lab: loads do not tell where tokens go when experts come and go`, `one of ${LAB_NAMES.join(', ')}`);
   return POLICIES[name](Object.fromEntries(given.map((option) => {
     const [key, value = ''] = option.split('='), number = value.trim() === '' ? NaN : Number(value);
     if (!known.includes(key)) throw new UserError(`${name} has no option named "${key}"`, known.length > 0 ? `it has ${known.join(', ')}` : 'it has none');

@@ -50,6 +50,7 @@ export class Rules {
         found = { ...found, ...this.#changes(rule, plant, stats) };
         if (found.changes.length === 0) continue;
         plant.knobs.with(found.changes, () => undefined); // setters refuse what cannot be
+        plant.knobs.moves(found.changes); // and values that cannot go along
         klass = plant.knobs.classify(found.changes);
         if (klass === 'R' && rule.only !== 'N' && stats.clockWasRead()) throw new Error('a rule that reads a clock (run.ms) may not change results: the run could not be repeated');
       } catch (error) {

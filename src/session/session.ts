@@ -219,7 +219,7 @@ export class Session {
     if (!optimizer) throw new UserError('this session has no optimizer', 'compile(model, { loss, optimizer: optim.adamW({ lr }) })');
     const forward = this.#traced(true, (t) => this.#lossGraph(t, batch));
     const trained = [...this.named.parameters].filter(([, p]) => p.trained && p.frozen !== true);
-    const frozen = new Map(trained.flatMap(([name, { frozen: f }]) => (typeof f !== 'boolean' && f.some((part) => part) ? [[name, f]] : [])));
+    const frozen = new Map(trained.flatMap(([name, { frozen: f, frozenAxis: axis }]) => (typeof f !== 'boolean' && f.some((part) => part) ? [[name, { parts: f, axis }]] : [])));
     return trainingGraph(forward, optimizer, trained.map(([name]) => name), { frozen, ...(phase && { accumulate: { batches, phase } }) });
   }
 
