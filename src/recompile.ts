@@ -6,10 +6,11 @@ export { parseTrace, traceLines, type Trace, type TracedLayer } from './recompil
 export { alone, type Agreement } from './recompile/agreement.ts';
 export { chooseDispatch, type ChooseDispatchOptions } from './recompile/chooseDispatch.ts';
 export type { EngineState } from './recompile/engine.ts';
+export { fitMemory, type FitMemoryOptions } from './recompile/fitMemory.ts';
 export { RunStats, type LayerStats } from './observe/run-stats.ts';
 export { placeExperts, type Placement, type PlacementOptions } from './recompile/placeExperts.ts';
 export { policies, policiesFor, POLICY_NAMES } from './recompile/policies.ts';
 export { sparsify, type SparsifyOptions } from './recompile/sparsify.ts';
-export type { Change, ChangeClass, RecompileEvent, Rule } from './recompile/rule.ts';
+export type { Change, ChangeClass, Outlook, RecompileEvent, Rule } from './recompile/rule.ts';
 export { specialise, type SpecialiseOptions } from './recompile/specialise.ts';
 export type { Decision } from './recompile/pending.ts';

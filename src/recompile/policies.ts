@@ -3,6 +3,7 @@ import { UserError } from '../base/errors.ts';
 import { adaptCapacity } from './adaptCapacity.ts';
 import type { MoE } from '../nn/moe/moe.ts';
 import { chooseDispatch } from './chooseDispatch.ts';
+import { fitMemory } from './fitMemory.ts';
 import { modulesOf } from './modules.ts';
 import { specialise } from './specialise.ts';
 import type { Rule } from './rule.ts';
@@ -10,17 +11,17 @@ import { sparsify } from './sparsify.ts';
 
 type Options = Readonly<Record<string, number>>;
 const POLICIES: Readonly<Record<string, (options?: Options) => Rule<object>>> = {
-  adaptCapacity: (o) => adaptCapacity(o), chooseDispatch: (o) => chooseDispatch(o), specialise: (o) => specialise(o), sparsify: (o) => sparsify(o) };
+  adaptCapacity: (o) => adaptCapacity(o), chooseDispatch: (o) => chooseDispatch(o), fitMemory: (o) => fitMemory(o), specialise: (o) => specialise(o), sparsify: (o) => sparsify(o) };
 const OPTIONS: Readonly<Record<string, readonly string[]>> = {
-  adaptCapacity: ['quantile', 'margin', 'price', 'horizon', 'cooldown'], chooseDispatch: ['padding', 'cooldown'], specialise: ['hysteresis', 'cooldown'], sparsify: ['below', 'above', 'cooldown'] };
+  adaptCapacity: ['quantile', 'margin', 'price', 'horizon', 'cooldown'], chooseDispatch: ['padding', 'cooldown'], fitMemory: ['budget', 'margin', 'horizon', 'cooldown'], specialise: ['hysteresis', 'cooldown'], sparsify: ['below', 'above', 'cooldown'] };
 /** What `policies` knows. */
 export const POLICY_NAMES = Object.keys(POLICIES);
 
 /** The same, but with 'auto' only those that a layer of the model leaves something to decide: one that is ragged and dropless computes no row
- * in vain, but may get many or few of them. */
+ * in vain, but may get many or few of them, and take more memory than there is. */
 export function policiesFor(model: object, names: string): Rule<object>[] {
   const layers = [...modulesOf(model, 'dispatch').values()] as MoE[], open = layers.some(({ dispatch, capacity }) => dispatch !== 'ragged' || capacity !== 'dropless');
-  return policies(names).filter(({ name }) => names !== 'auto' || open || (name === 'specialise' && layers.length > 0));
+  return policies(names).filter(({ name }) => names !== 'auto' || open || ((name === 'specialise' || name === 'fitMemory') && layers.length > 0));
 }
 
 /** 'auto': every policy, as far as no result changes; 'off': none; else names with commas between, which may change results. */

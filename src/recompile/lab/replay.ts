@@ -88,7 +88,8 @@ export async function replay(trace: Trace, rules: readonly Rule<object>[], price
     const needs = knobs.with(changes, bytes);
     return { cached: false, ready: Promise.resolve(), has: () => true, load: () => undefined, bytes: () => needs, kernels: () => null, drop: () => undefined };
   };
-  const plant: Plant = { knobs, next: () => step + 1, shape: sizes, draft: () => draftOf(model, named), prepare: plan, resize: plan, bytes, kernels: () => null };
+  const plant: Plant = { knobs, next: () => step + 1, shape: sizes, draft: () => draftOf(model, named), prepare: plan, resize: plan, bytes, kernels: () => null,
+    ready: () => step > 0, needs: (changes) => knobs.with(changes, bytes), budget: () => ({ bytes: Infinity, given: true }), trim: () => undefined };
   const engine = new Engine(plant, (event) => { events.push(event); });
   for (const rule of rules) engine.add(rule);
   const totals = { choices: 0, dropped: 0, spilled: 0, computed: 0, padded: 0 }, costs: number[] = [], paid = new Map<number, number>();
