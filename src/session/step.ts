@@ -98,9 +98,13 @@ export function splitBatch(batch: Batch, parts: number): Batch[] {
 
 export const closedError = (): UserError => new UserError('this session is closed', 'call close() after the last use of it');
 
+const CALL = 'compile(model, { loss: loss.crossEntropy, optimizer: optim.adamW({ lr: 1e-3 }) })';
+
 /** What TypeScript would have refused. */
 export function checkCall(model: unknown, options: unknown): void {
-  const { forward } = (model ?? {}) as { forward?: unknown }, { loss } = (options ?? {}) as { loss?: unknown };
+  const { forward } = (model ?? {}) as { forward?: unknown }, { loss, optimizer, seed } = (options ?? {}) as { loss?: unknown; optimizer?: unknown; seed?: unknown };
   if (typeof forward !== 'function') throw new UserError('compile: the model has no function forward(x)', 'a module of nn, or an object with forward(x: Tensor): Tensor');
-  if (typeof loss !== 'function') throw new UserError('compile: there is no loss', 'compile(model, { loss: loss.crossEntropy, optimizer: optim.adamW({ lr: 1e-3 }) })');
+  if (typeof loss !== 'function') throw new UserError('compile: there is no loss', CALL);
+  if (optimizer !== undefined && typeof (optimizer as { update?: unknown } | null)?.update !== 'function') throw new UserError('compile: the optimizer is none', CALL);
+  if (seed !== undefined && !(typeof seed === 'number' && Number.isSafeInteger(seed) && seed >= 0)) throw new UserError(`compile: the seed must be a whole number of at least 0, got ${String(seed)}`);
 }
