@@ -30,7 +30,7 @@ export function emit(op: string, inputs: readonly Tensor[], attrs: Attrs = {}): 
 }
 
 function builderOf(op: string, tensor: unknown): Builder {
-  if (tensor instanceof Tensor) return tensor.builder;
+  if (tensor instanceof Tensor) return tensor.builder as Builder;
   throw new UserError(`ops.${op} takes tensors of a model that is traced, not values of the host`, "ops are for a model's forward(x); compile(model, ...) runs it on values");
 }
 

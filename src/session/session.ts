@@ -159,7 +159,7 @@ export class Session {
 
   /** Mean loss over batches, weighted by their sizes; dropout off, nothing stored. */
   async evaluate(batches: AsyncIterable<Batch>, progress?: (samples: number) => void): Promise<{ loss: number; samples: number }> {
-    const given: object = Object(batches);
+    const given = (batches as object | undefined) ?? {};
     if (!(Symbol.asyncIterator in given || Symbol.iterator in given)) {
       throw new UserError('evaluate: expected batches', 'a dataset gives them: data.pass({ size: 8 }), of text data.windows({ size: 8, context: 32 })');
     }

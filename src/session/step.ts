@@ -105,7 +105,11 @@ export function checkCall(model: unknown, options: unknown): void {
   const { forward } = (model ?? {}) as { forward?: unknown }, { loss, optimizer, seed, accumulate } = (options ?? {}) as { loss?: unknown; optimizer?: unknown; seed?: unknown; accumulate?: unknown };
   if (typeof forward !== 'function') throw new UserError('compile: the model has no function forward(x)', 'a module of nn, or an object with forward(x: Tensor): Tensor');
   if (typeof loss !== 'function') throw new UserError('compile: there is no loss', CALL);
-  if (optimizer !== undefined && typeof (optimizer as { update?: unknown } | null)?.update !== 'function') throw new UserError('compile: the optimizer is none', CALL);
-  if (seed !== undefined && !(typeof seed === 'number' && Number.isSafeInteger(seed) && seed >= 0)) throw new UserError(`compile: the seed must be a whole number of at least 0, got ${String(seed)}`);
-  if (accumulate !== undefined && !(typeof accumulate === 'number' && Number.isSafeInteger(accumulate) && accumulate >= 1)) throw new UserError(`compile: accumulate must be a whole number of at least 1, got ${String(accumulate)}`);
+  const { update } = (optimizer ?? {}) as { update?: unknown }, count = (name: string, value: unknown, least: number): void => {
+    if (value === undefined || (typeof value === 'number' && Number.isSafeInteger(value) && value >= least)) return;
+    throw new UserError(`compile: ${name} must be a whole number of at least ${least}, got ${typeof value === 'number' ? value : typeof value}`);
+  };
+  if (optimizer !== undefined && typeof update !== 'function') throw new UserError('compile: the optimizer is none', CALL);
+  count('seed', seed, 0);
+  count('accumulate', accumulate, 1);
 }

@@ -243,7 +243,7 @@ test('a call that TypeScript would refuse is named too', async () => {
   await assert.rejects(session.step(floats(0, 3, () => 1)), /the batch's x is empty/);
   await assert.rejects(session.step({ ...good, x: { ...good.x, data: new Float64Array(3) } }), /the batch's x is float32, its data a Float64Array/);
   await assert.rejects(compile(new Linear(3, 3), { ...options, optimizer: sgd as never }), /UserError.*the optimizer is none/s);
-  await assert.rejects(compile(new Linear(3, 3), { ...options, seed: NaN }), /UserError.*the seed must be a whole number/s);
+  await assert.rejects(compile(new Linear(3, 3), { ...options, seed: NaN }), /UserError.*seed must be a whole number of at least 0, got NaN/s);
   await assert.rejects(compile(new Linear(3, 3), { ...options, accumulate: 0 }), /UserError.*accumulate must be a whole number/s);
   await assert.rejects(session.evaluate({} as never), /UserError.*expected batches.*data\.pass/s);
   assert.throws(() => { session.recompile({ name: 'r', trigger: () => false, alter: () => undefined }, 'infer' as never); }, /UserError.*no work named infer/s);
