@@ -4,6 +4,7 @@
 // Everything is priced in rows of an expert, so that no clock is read and a run decides the same wherever it runs: a row that is planned
 // and computed costs 1, a choice that is dropped costs as much as makes the quantile the best capacity, and a recompilation costs some
 // steps. Capacities change when the loads of the last 64 steps say that this pays within the horizon: that is the hysteresis.
+import { UserError } from '../base/errors.ts';
 import type { LayerStats } from '../observe/run-stats.ts';
 import type { MoE } from '../nn/moe/moe.ts';
 import { ExpertBank } from '../nn/moe/experts.ts';
@@ -56,6 +57,8 @@ export function costOf(layer: LayerStats, factors: readonly number[], beyond: nu
 
 /** For layers with a capacity; those that are dropless have what they need. */
 export function adaptCapacity({ quantile = 0.95, margin = 0, price = 2, horizon = 64, cooldown = 64 }: AdaptCapacityOptions = {}): Rule<object> {
+  if (!(quantile >= 0 && quantile <= 1)) throw new UserError(`adaptCapacity: quantile must be from 0 to 1, got ${quantile}`);
+  for (const [name, value] of Object.entries({ margin, price, horizon, cooldown })) if (!(value >= 0)) throw new UserError(`adaptCapacity: ${name} must be a number of at least 0, got ${value}`);
   return {
     name: 'adaptCapacity', cooldown,
     trigger: timeToLook,
