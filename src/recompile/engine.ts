@@ -254,11 +254,12 @@ export class Engine {
 
   /** null: the run had no rules. */
   restore(state: EngineState | null): void {
+    this.settle();
+    if (state) this.#plant.knobs.restore(state.knobs); // which may refuse
     this.close();
     const { pending = null, log = [], rules = {}, neutral = {} } = state ?? {};
     this.#rules.restore({ rules, neutral });
     this.stats.restore(state?.stats ?? { steps: 0, loss: NaN, layers: {}, late: [] });
-    if (state) this.#plant.knobs.restore(state.knobs);
     this.#log.splice(0, this.#log.length, ...log);
     for (const d of log) if (d.step !== pending?.step || d.rule !== pending.rule) this.#rules.took(d.rule, d.changes, d.back ?? false);
     if (!pending) return;

@@ -100,7 +100,8 @@ export const closedError = (): UserError => new UserError('this session is close
 
 /** What TypeScript would have refused. */
 export function checkCall(model: unknown, options: unknown): void {
-  const { forward } = (model ?? {}) as { forward?: unknown }, { loss } = (options ?? {}) as { loss?: unknown };
+  const { forward } = (model ?? {}) as { forward?: unknown }, { loss, accumulate = 1 } = (options ?? {}) as { loss?: unknown; accumulate?: unknown };
   if (typeof forward !== 'function') throw new UserError('compile: the model has no function forward(x)', 'a module of nn, or an object with forward(x: Tensor): Tensor');
   if (typeof loss !== 'function') throw new UserError('compile: there is no loss', 'compile(model, { loss: loss.crossEntropy, optimizer: optim.adamW({ lr: 1e-3 }) })');
+  if (!Number.isInteger(accumulate) || Number(accumulate) < 1) throw new UserError(`compile: accumulate must be a whole number of at least 1, got ${String(accumulate)}`, 'how many micro-batches make a batch');
 }

@@ -73,8 +73,12 @@ export class Knobs {
     try { return work(); } finally { this.undo(now); }
   }
 
+  /** Sets what `all` gave, all or none. */
   restore(all: Readonly<Record<string, Settings>>): void {
-    for (const [path, settings] of Object.entries(all)) for (const [knob, value] of Object.entries(settings)) this.#module(path)[knob] = value;
+    this.apply(Object.entries(all).flatMap(([path, settings]) => {
+      const now = this.settings(path);
+      return Object.entries(settings).map(([knob, to]): Change => ({ path, knob, from: now[knob], to }));
+    }));
   }
 
   /** What leads from a graph that was made under other settings to that under those of now, if no module needs tracing for it. */
