@@ -66,6 +66,12 @@ export class Knobs {
     }
   }
 
+  /** Changes as the modules take them (`frozen = true` stands for a list), without those that change nothing; a setter may refuse one. */
+  settled(changes: readonly Change[]): Change[] {
+    const text = (v: KnobValue): string => JSON.stringify(v);
+    return this.with(changes, () => changes.map((c) => ({ ...c, to: this.settings(c.path)[c.knob] }))).filter((c) => text(c.from) !== text(c.to));
+  }
+
   /** Runs `work` with changes applied; then everything is as it was. */
   with<T>(changes: readonly Change[], work: () => T): T {
     const now = changes.map((c): Change => ({ ...c, from: copy(this.#module(c.path)[c.knob]) }));
