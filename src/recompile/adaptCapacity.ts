@@ -51,6 +51,8 @@ export function adaptCapacity({ quantile = 0.95, margin = 0, price = 2, horizon 
       const better: (() => void)[] = [];
       for (const [moe, layer] of layersOf(model, run)) {
         const has = factorsOf(moe, layer.experts), spills = moe.overflow === 'spill';
+        // Where experts choose, capacity says what the layer computes, and the load is even whatever comes.
+        if (moe.router.expertsChoose === true) continue;
         // A ragged layer that spills computes the rows that came, whatever their bound: that is there for memory, which is not priced here.
         if (!has || (moe.dispatch === 'ragged' && spills)) continue;
         // A ragged bank never plans for more rows than there are choices: within that, room for all of them costs nothing.

@@ -10,7 +10,7 @@ export type KnobValue = string | number | boolean | readonly (string | number | 
 /** All knobs of one module by name. */
 export type Settings = Readonly<Record<string, KnobValue>>;
 /** By knob: whether the module computes the same bits with the settings `to` as with `from`, which differ in this knob. */
-export type KnobRules = Readonly<Record<string, (from: Settings, to: Settings) => boolean>>;
+export type KnobRules = Readonly<Record<string, (from: Settings, to: Settings, module: object) => boolean>>;
 
 export interface Change { readonly path: string; readonly knob: string; readonly from: KnobValue; readonly to: KnobValue }
 
@@ -105,8 +105,8 @@ export class Knobs {
   classify(changes: readonly Change[]): ChangeClass {
     const neutral = [...new Set(changes.map((c) => c.path))].every((path) => {
       const own = changes.filter((c) => c.path === path), from = this.settings(path);
-      const to = { ...from, ...Object.fromEntries(own.map((c) => [c.knob, c.to])) }, rules = knobRules(this.#module(path)) ?? {};
-      return own.every((c) => rules[c.knob](from, to));
+      const to = { ...from, ...Object.fromEntries(own.map((c) => [c.knob, c.to])) }, module = this.#module(path), rules = knobRules(module) ?? {};
+      return own.every((c) => rules[c.knob](from, to, module));
     });
     return neutral ? 'N' : 'R';
   }
