@@ -69,10 +69,10 @@ export class Knobs {
   #set(changes: readonly Change[], from: 'from' | 'to', to: 'from' | 'to'): void {
     const done: Change[] = [];
     try {
-      for (const c of changes) {
+      inTurn(changes, (c) => {
         this.#module(c.path)[c.knob] = c[to];
         done.unshift(c);
-      }
+      });
     } catch (error) {
       for (const c of done) this.#module(c.path)[c.knob] = c[from];
       throw error;
@@ -86,16 +86,9 @@ export class Knobs {
     try { return work(); } finally { this.undo(now); }
   }
 
-  /** A setter may look at other knobs, whose turn comes later: what it refuses is tried again as long as others are taken. */
+  /** All or none. */
   restore(all: Readonly<Record<string, Settings>>): void {
-    let left = Object.entries(all).flatMap(([path, settings]) => Object.entries(settings).map(([knob, value]) => ({ module: this.#module(path), knob, value })));
-    for (let errors: unknown[] = []; left.length > 0; errors = []) {
-      const refused = left.filter(({ module, knob, value }) => {
-        try { module[knob] = value; return false; } catch (error) { errors.push(error); return true; }
-      });
-      if (refused.length === left.length) throw errors[0];
-      left = refused;
-    }
+    this.apply(Object.entries(all).flatMap(([path, settings]) => Object.entries(settings).map(([knob, to]) => ({ path, knob, from: copy(this.#module(path)[knob]), to }))));
   }
 
   /** Values of parameters that go with the changes, by the parameters' names, in order. */
@@ -139,3 +132,14 @@ export class Knobs {
 }
 
 const copy = (value: KnobValue): KnobValue => (Array.isArray(value) ? [...value as KnobValue[]] as KnobValue : value);
+
+/** Does each. A setter may look at other knobs, whose turn comes later: what it refuses is tried again after them, as long as some succeed. */
+function inTurn<T>(all: readonly T[], does: (one: T) => void): void {
+  for (let left = all; left.length > 0;) {
+    const errors: unknown[] = [], refused = left.filter((one) => {
+      try { does(one); return false; } catch (error) { errors.push(error); return true; }
+    });
+    if (refused.length === left.length) throw errors[0];
+    left = refused;
+  }
+}

@@ -74,7 +74,12 @@ test('knobs are restored in whatever order they allow', () => {
   knobs(small).restore(b);
   knobs(large).restore(a);
   assert.deepEqual([small.topK, small.active.length, large.topK, large.active], [3, 6, 1, [true, false, false, false, false, false]]);
-  assert.throws(() => { knobs(large).restore({ '': { topK: 2 } }); }, /topK 2 needs/);
+  assert.throws(() => { knobs(large).restore({ '': { dispatch: 'padded', topK: 2 } }); }, /topK 2 needs/);
+  assert.equal(large.dispatch, 'ragged', 'all or none');
+  const changes = [{ path: '', knob: 'topK', from: 3, to: 1 }, { path: '', knob: 'slots', from: small.slots, to: large.slots }];
+  knobs(small).apply(changes);
+  knobs(small).apply(changes.map((c) => ({ ...c, from: c.to, to: c.from })));
+  assert.deepEqual([small.topK, small.active.includes(false)], [3, false], 'back in the same order');
 });
 
 for (const device of ['reference', ...devices] as const) {
