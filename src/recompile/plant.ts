@@ -34,6 +34,15 @@ export interface Plant {
   /** Planned bytes of the plan that runs, and its kernels. */
   bytes(): number;
   kernels(): string | null;
+  /** A plan for the next step is there. */
+  ready(): boolean;
+  /** Bytes that are held in all with the plan under these changes, states among them: for the largest of the batches that came last. It is planned for
+   * that and not compiled: the same number on every machine. */
+  needs(changes: readonly Change[]): number;
+  /** Bytes that may be held. given: the caller said so; else it is what is free now. */
+  budget(): { readonly bytes: number; readonly given: boolean };
+  /** Gives back memory that the plan that runs does not need. */
+  trim(): void;
 }
 
 /** How a dry run compared with the real step. */

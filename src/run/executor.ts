@@ -26,6 +26,10 @@ export interface Executor<R extends Runnable = Runnable> {
   typeOf(name: string): { readonly dtype: DType; readonly shape: readonly number[] };
   stateNames(): string[];
   stateBytes(): number;
+  /** Bytes that are held for intermediate values: room for the largest program that ran. */
+  arenaBytes(): number;
+  /** Gives back what is held for them beyond so many bytes; a program that needs more takes it again when it runs. */
+  trim(bytes: number): void;
   /** Runs with inputs by name; gives the outputs by name. */
   run(runnable: R, inputs: Readonly<Record<string, TypedArray>>): Promise<Record<string, HostTensor>>;
   /** Runs with no effect on states; names the first op whose result is not finite, if one is. */

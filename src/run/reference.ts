@@ -93,6 +93,8 @@ export class ReferenceExecutor implements Executor<ReferenceRunnable> {
     }, watch);
   }
 
+  arenaBytes(): number { return 0; }
+  trim(): void { /* nothing is held */ }
   release(): void { /* nothing is held */ }
 
   close(): void { this.#states.clear(); }

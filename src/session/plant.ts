@@ -85,6 +85,15 @@ export class SessionPlant implements Plant {
 
   kernels(): string | null { return kernelsOf(this.#programs, this.#running()); }
 
+  ready(): boolean { return this.#running().every((key) => this.#programs.has(key)); }
+
+  needs(changes: readonly Change[]): number {
+    return this.knobs.with(changes, () => Math.max(0, ...[...this.#seen.values()].flat().map(({ family, graph }) => this.#programs.needs(family, graph))));
+  }
+
+  budget(): { bytes: number; given: boolean } { return this.#programs.budget(); }
+  trim(): void { this.#programs.trim(this.#running()); }
+
   bytes(): number { return Math.max(0, ...this.#running().map((key) => this.#programs.bytes(key))); }
 
   #running(): ProgramKey[] { return (this.#seen.get(this.#shape) ?? []).map(({ family }) => this.#programs.key(family)); }

@@ -18,7 +18,7 @@ import { Knobs, type Settings } from '../trace/knobs.ts';
 import { nameParameters, type Named } from '../trace/module.ts';
 import { initialParts, type Parameter } from '../trace/parameter.ts';
 import { call, type Trace } from '../trace/trace.ts';
-import { decodeCheckpoint, encodeCheckpoint, type CheckpointContent } from '../io/checkpoint.ts';
+import { decodeCheckpoint, encodeCheckpoint, isParameter, type CheckpointContent } from '../io/checkpoint.ts';
 import { openBackend, type Backend } from './backend.ts';
 import { Programs } from './programs.ts';
 import { apart, together, checkCall, closedError, familyOf, NonFiniteError, phaseOf, shapesOf, splitBatch, type CompileOptions, type Model, type Phase, type StepResult } from './step.ts';
@@ -98,6 +98,7 @@ export class Session {
    */
   recompile<M extends object = Model>(rule: Rule<M>, during: 'training' | 'inference' = 'training'): void {
     checkRule(rule);
+    if (!['training', 'inference'].includes(during)) throw new UserError(`recompile: no work named ${String(during)}`, "'training' or 'inference'");
     const engine = this.#engineOf(during);
     if (engine.rules.includes(rule.name)) throw new UserError(`there is a rule named "${rule.name}" already`, 'give each rule a name of its own');
     engine.add(during === 'inference' ? { ...rule, only: 'N' } : rule);
@@ -158,6 +159,10 @@ export class Session {
 
   /** Mean loss over batches, weighted by their sizes; dropout off, nothing stored. */
   async evaluate(batches: AsyncIterable<Batch>, progress?: (samples: number) => void): Promise<{ loss: number; samples: number }> {
+    const given = (batches as object | undefined) ?? {};
+    if (!(Symbol.asyncIterator in given || Symbol.iterator in given)) {
+      throw new UserError('evaluate: expected batches', 'a dataset gives them: data.pass({ size: 8 }), of text data.windows({ size: 8, context: 32 })');
+    }
     let total = 0, samples = 0;
     for await (const batch of batches) {
       const { loss } = await this.forward(batch);
@@ -319,13 +324,16 @@ export class Session {
 
   /** Sets values by name and the number of steps done: what a checkpoint restores. */
   restore(step: number, values: Iterable<{ name: string; value: HostTensor }>): void {
-    for (const { name, value } of values) {
+    const list = [...values];
+    for (const { name, value } of list) {
       const p = this.named.parameters.get(name);
+      if (!p && isParameter(name)) throw new UserError(`restore: the model has no parameter ${name}`, `it has ${[...this.named.parameters.keys()].slice(0, 3).join(', ')}, ...`);
+      if (p && p.dtype !== value.dtype) throw new UserError(`${name}: the checkpoint has dtype ${value.dtype}, the model ${p.dtype}`, `hostTensor('${p.dtype}', shape, data) converts`);
       if (p && p.shape.join() !== value.shape.join()) {
         throw new UserError(`${name}: the checkpoint has shape [${value.shape.join(', ')}], the model [${p.shape.join(', ')}]`);
       }
-      this.executor.setState(name, { dtype: value.dtype, shape: value.shape }, value.data);
     }
+    for (const { name, value } of list) this.executor.setState(name, { dtype: value.dtype, shape: value.shape }, value.data);
     this.#step = step;
   }
 

@@ -37,10 +37,13 @@ export const knobRules = (module: object): KnobRules | null => (module.construct
 export class Knobs {
   readonly #modules: ReadonlyMap<string, Record<string, KnobValue>>;
   readonly #named: Named;
+  /** As the model came. */
+  readonly #initial: Readonly<Record<string, Settings>>;
 
   constructor(named: Named) {
     this.#named = named;
     this.#modules = new Map([...named.paths].filter(([module]) => knobRules(module)).map(([module, path]) => [path, module as Record<string, KnobValue>]));
+    this.#initial = this.all();
   }
 
   get paths(): string[] { return [...this.#modules.keys()]; }
@@ -49,6 +52,9 @@ export class Knobs {
     const module = this.#module(path);
     return Object.fromEntries(Object.keys(knobRules(module) ?? {}).map((knob) => [knob, copy(module[knob])]));
   }
+
+  /** Settings that a module had when these knobs were made: its user's own. */
+  initial(path: string): Settings { return this.#initial[path] ?? {}; }
 
   /** Settings of all modules: what a checkpoint keeps. */
   all(): Record<string, Settings> { return Object.fromEntries(this.paths.map((path) => [path, this.settings(path)])); }

@@ -21,6 +21,8 @@ const moeSchema = z.strictObject({
   overflow: z.enum(['drop', 'spill']).optional(),
   priority: z.enum(['position', 'choice', 'probs']).optional(),
   dispatch: z.enum(['ragged', 'padded', 'einsum', 'dense']).optional(),
+  recompute: z.boolean().optional(),
+  chunks: whole.optional(),
   shared: whole.optional(),
   activation: z.enum(['relu', 'gelu', 'swiglu']).optional(),
   bias: z.boolean().optional(),
@@ -40,6 +42,7 @@ const modelSchema = z.strictObject({
   moe: moeSchema.nullable().prefault({}),
   hidden: whole.optional(),
   dropout: share.optional(),
+  recompute: z.boolean().optional(),
   tied: z.boolean().optional(),
 });
 

@@ -11,4 +11,5 @@ const sameBits = (from: Settings, to: Settings): boolean => alike(from, to, 'top
   && ((complete(from) && complete(to)) || alike(from, to, 'capacity', 'overflow', 'priority'));
 
 export const MOE_KNOBS: KnobRules = {
-  topK: sameBits, capacity: sameBits, overflow: sameBits, priority: sameBits, dispatch: sameBits, frozen: sameBits, expertRows: () => true, slots: sameBits };
+  topK: sameBits, capacity: sameBits, overflow: sameBits, priority: sameBits, dispatch: sameBits, frozen: sameBits, slots: sameBits,
+  expertRows: () => true, recompute: () => true, chunks: () => true };

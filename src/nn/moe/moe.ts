@@ -16,6 +16,7 @@ import { call, traceOf, within } from '../../trace/trace.ts';
 import type { KnobRules, Resize, Transfer } from '../../trace/knobs.ts';
 import { nameParameters, type Module } from '../../trace/module.ts';
 import { checkCapacity, type Capacity } from './capacity.ts';
+import { keeping } from './chunks.ts';
 import { ExpertBank, type Activation } from './experts.ts';
 import { lossOf, LOSSES, type LossName } from './losses.ts';
 import { OVERFLOWS, PRIORITIES, route, type Overflow, type Priority, type Routing } from './routing.ts';
@@ -48,6 +49,11 @@ export interface MoEOptions {
   readonly dispatch?: Dispatch;
   /** Rows that an expert usually gets, a power of 2, for which kernels are made; 0, the default: not known. */
   readonly expertRows?: number;
+  /** Hidden values of experts are not kept for gradients but computed again: less memory, more time, the same bits; default false. */
+  readonly recompute?: boolean;
+  /** Parts (of 64 rows at least) in which a bank goes through its rows, with room for the hidden values of one; default 1. Hidden values of more
+   * than one are computed again. */
+  readonly chunks?: number;
   /** Experts that are always on: the width of one more feed-forward network, or a module. */
   readonly shared?: number | Module<Tensor, Tensor>;
   /** Divides the k gate weights by their sum; default true for k > 1. (Of the default router.) */
@@ -69,7 +75,7 @@ const among = <T>(what: string, value: T, list: readonly T[]): T => {
 /**
  * [..., dModel] -> [..., width]. Statistics: `load` int32 [experts], choices of each expert before any is dropped; `dropped` or `spilled`
  * int32 [experts], those beyond its capacity; where rules look: `gateEntropy` (nats) and `secondGateWeight`, means over tokens. topK, capacity, dispatch, overflow, priority,
- * frozen and expertRows may be changed; programs that are traced afterwards follow. Which experts there are (`slots`) is changed by rules alone,
+ * frozen, expertRows, recompute and chunks may be changed; programs that are traced afterwards follow. Which experts there are (`slots`) is changed by rules alone,
  * since values go along; a free slot has no rows, no gradient and a load of 0, and means over experts (losses, the even share) leave it out.
  */
 export class MoE {
@@ -90,6 +96,8 @@ export class MoE {
   #priority: Priority = 'position';
   #dispatch: Dispatch = 'ragged';
   #expertRows = 0;
+  #recompute = false;
+  #chunks = 1;
   #frozen: readonly boolean[];
   #slots: SlotsValue;
   #families: Families;
@@ -121,6 +129,8 @@ export class MoE {
     const { active = this.#count } = options;
     if (!Number.isInteger(active) || active < 1 || active > this.#count) throw new UserError(`MoE: active must be from 1 to the number of experts (${this.#count}), got ${active}`);
     if (active < this.#count) this.slots = freshSlots(this.#count, active);
+    if (options.recompute !== undefined) this.recompute = options.recompute;
+    if (options.chunks !== undefined) this.chunks = options.chunks;
   }
 
   get topK(): number { return this.#topK; }
@@ -146,6 +156,16 @@ export class MoE {
   set expertRows(rows: number) {
     if (rows !== 0 && !(Number.isInteger(rows) && Number.isInteger(Math.log2(rows)))) throw new UserError(`MoE: expertRows must be a power of 2, or 0 for not known, got ${rows}`, 'so that plans recur');
     this.#expertRows = rows;
+  }
+
+  get recompute(): boolean { return this.#recompute; }
+  set recompute(recompute: boolean) { this.#recompute = among('recompute', recompute, [false, true]); }
+
+  get chunks(): number { return this.#chunks; }
+  set chunks(chunks: number) {
+    if (!Number.isInteger(chunks) || chunks < 1) throw new UserError(`MoE: chunks must be a whole number of at least 1, got ${chunks}`);
+    if (chunks > 1 && !(this.experts instanceof ExpertBank)) throw new UserError('MoE: experts that are modules are not computed in chunks', 'recompute: true keeps none of their hidden values');
+    this.#chunks = chunks;
   }
 
   /** Which experts keep their values in training. */
@@ -201,10 +221,10 @@ export class MoE {
     const slots = openSlots(this.#families);
     const choice = within(x, this.router, () => this.router.choose(tokens, { k: this.#topK, ids: ids && reshape(ids, [count]), slots }));
     const routing = this.#route(choice), { indices, weights } = choice;
-    const combined = runExperts(this.#dispatch, this.experts, tokens, routing, indices, weights); // [tokens, width]
+    const combined = runExperts(this.#dispatch, this.experts, tokens, routing, indices, weights, { recompute: this.#recompute, chunks: this.#chunks }); // [tokens, width]
     this.#report(tokens, choice, routing, slots);
     this.router.observe?.(routing.load, slots);
-    const y = this.shared ? add(combined, call(this.shared, tokens)) : combined;
+    const { shared } = this, y = shared ? add(combined, keeping(tokens, this, () => call(shared, tokens))) : combined;
     return reshape(y, [...shape.slice(0, -1), boundOf(y.shape[1])]);
   }
 

@@ -11,7 +11,7 @@ import { activeOf, readSlots } from './slots.ts';
 /** For layers that are `ragged` or `padded`, before and after, with a bank of experts. */
 export function resizeMoE(graph: Graph, path: string, from: Settings, to: Settings): Edits | null {
   const others = Object.keys(to).filter((knob) => knob !== 'capacity'), capacity = to['capacity'] as Capacity;
-  if (!alike(from, to, ...others) || from['capacity'] === 'dropless' || capacity === 'dropless' || !byRows(to)) return null;
+  if (!alike(from, to, ...others) || from['capacity'] === 'dropless' || capacity === 'dropless' || !byRows(to) || to['chunks'] !== 1) return null; // how many chunks there are depends on the rows
   const active = activeOf(readSlots(to['slots']).families), made = producers(graph), attrs = new Map<Node, Attrs>(), data = new Map<number, Int32Array<ArrayBuffer>>();
   for (const node of graph.nodes) {
     // Experts that are modules have tensors of their own sizes.
