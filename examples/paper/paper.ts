@@ -1,0 +1,113 @@
+// Plans a run, runs it table by table, and writes what is there after each seed. In: flags, what shows it, workloads; out: tables in Markdown.
+import { appendFile, mkdir, writeFile } from 'node:fs/promises';
+import { availableParallelism, cpus } from 'node:os';
+import { join } from 'node:path';
+import { UserError, type DeviceName } from 'dynamoe';
+import { duration } from '../../src/cli/format.ts';
+import { contest, trial, type Failure, type Result } from './contest.ts';
+import type { PaperEvent, Reporter } from './progress.ts';
+import { DEFAULT, ROWS, type Row } from './rows.ts';
+import type { Source } from './sources.ts';
+import { markdown } from './table.ts';
+import type { Workload } from './workloads.ts';
+
+export interface PaperFlags {
+  readonly data: readonly string[];
+  readonly only?: readonly string[];
+  readonly rows?: readonly string[];
+  readonly seeds?: number;
+  readonly scale: number;
+  readonly lr?: readonly number[];
+  readonly full?: boolean;
+  readonly plan?: boolean;
+  readonly out: string;
+  readonly device: DeviceName;
+  readonly threads?: number;
+  readonly json?: boolean;
+}
+
+/** One table to be. */
+interface Task {
+  readonly workload: Workload;
+  readonly source: Source;
+  readonly rate: number;
+  readonly rows: readonly Row[];
+  readonly absent: readonly { readonly row: string; readonly why: string }[];
+  readonly seeds: number;
+  readonly steps: number;
+  /** Forecast. */
+  readonly seconds: number;
+}
+
+/** Rows that compute padding go on after the others, until they have done as many steps: on average they take so much of the default row's time. */
+const SLOWER = 1.3;
+
+/** Gives the tables. What was stopped has those of the seeds that were done. */
+export async function paper(flags: PaperFlags, reporter: Reporter, stop: AbortSignal, workloads: readonly Workload[]): Promise<string[]> {
+  const tasks = await plan(flags, reporter, workloads, stop), all = tasks.reduce((n, t) => n + t.seconds, 0);
+  if (tasks.length === 0) throw new UserError('nothing of what was asked for can be run', 'the reasons stand above');
+  reporter.say(`about ${duration(all)} in all on ${availableParallelism()} cores`);
+  if (flags.plan || stop.aborted) return [];
+  await mkdir(flags.out, { recursive: true });
+  const jsonl = join(flags.out, 'results.jsonl'), md = join(flags.out, 'results.md'), begun = performance.now(), tables: string[] = [];
+  await writeFile(jsonl, '');
+  const tell = async (event: PaperEvent): Promise<void> => {
+    reporter.tell(event);
+    if (event.event !== 'progress') await appendFile(jsonl, `${JSON.stringify(event)}\n`);
+  };
+  let done = 0; // forecast seconds
+  for (const [at, task] of tasks.entries()) {
+    const { workload, rate, seeds, steps } = task, { id } = workload, results: (Result | Failure)[] = [];
+    for (let seed = 1; seed <= seeds && !stop.aborted; seed++) {
+      const progress = (part: number): void => {
+        const share = (done + (task.seconds * part) / seeds) / all, seconds = (performance.now() - begun) / 1000;
+        reporter.tell({ event: 'progress', workload: id, learning_rate: rate, seed, share, seconds, left: share > 0 ? seconds / share - seconds : all });
+      };
+      progress(0);
+      const found = await contest({ ...task, seed, device: flags.device, ...(flags.threads !== undefined && { threads: flags.threads }), stop, progress });
+      if (!found) break;
+      done += task.seconds / seeds;
+      results.push(...found);
+      for (const result of found) await tell({ event: 'result', workload: id, learning_rate: rate, steps, ...result });
+      tables[at] = markdown({ ...task, results });
+      await writeFile(md, [heading(), ...tables].join('\n'));
+    }
+    if (results.length > 0) await tell({ event: 'table', workload: id, learning_rate: rate, markdown: tables[at] });
+    if (stop.aborted) break;
+  }
+  reporter.say(`${duration((performance.now() - begun) / 1000)}; results are in ${md} and ${jsonl}`);
+  return tables;
+}
+
+const heading = (): string => `${new Date().toISOString().slice(0, 10)}, ${cpus()[0]?.model ?? 'unknown CPU'}, ${availableParallelism()} cores.\n`;
+
+/** What will run, with a forecast from a few steps of each. What cannot is said by name; a workload that was asked for by name must run. */
+async function plan(flags: PaperFlags, reporter: Reporter, workloads: readonly Workload[], stop: AbortSignal): Promise<Task[]> {
+  const tasks: Task[] = [];
+  for (const workload of workloads) {
+    const { id } = workload;
+    if (flags.only && !flags.only.includes(id)) continue;
+    let source: Source;
+    try { source = await workload.source(flags.data); } catch (error) {
+      if (!(error instanceof UserError)) throw error;
+      const [why, ...hint] = error.message.split('\n  hint: ');
+      if (flags.only) throw new UserError(`${id}: ${why}`, hint[0]);
+      reporter.tell({ event: 'skipped', workload: id, why: [why, ...hint].join('; ') });
+      continue;
+    }
+    const size = flags.full ? workload.full : workload.usual, steps = Math.max(1, Math.round(size.steps * flags.scale)), seeds = flags.seeds ?? size.seeds;
+    const asked = ROWS.filter((row) => row.name === DEFAULT || !flags.rows || flags.rows.includes(row.id));
+    const absent = asked.flatMap((row) => { const why = row.absent({ ...workload, steps }); return why === null ? [] : [{ row: row.name, why }]; });
+    for (const { row, why } of absent) reporter.tell({ event: 'skipped', workload: id, row, why });
+    const rows = asked.filter((row) => !absent.some((a) => a.row === row.name));
+    let cost: Awaited<ReturnType<typeof trial>> | null = null; // the same for all learning rates
+    for (const rate of flags.lr ?? workload.rates) {
+      if (stop.aborted) return [];
+      cost ??= await trial({ workload, rows, source, seed: 1, steps, rate, device: flags.device, ...(flags.threads !== undefined && { threads: flags.threads }), stop });
+      const seconds = (seeds * rows.length * (cost.openMs + 2 * cost.evaluateMs + steps * cost.stepMs * SLOWER)) / 1000;
+      tasks.push({ workload, source, rate, rows, absent, seeds, steps, seconds });
+      reporter.tell({ event: 'plan', workload: id, learning_rate: rate, rows: rows.map(({ name }) => name), seeds, steps, step_ms: cost.stepMs, seconds });
+    }
+  }
+  return tasks;
+}
