@@ -3,6 +3,7 @@ import { appendFile, mkdir, writeFile } from 'node:fs/promises';
 import { availableParallelism, cpus } from 'node:os';
 import { join } from 'node:path';
 import { UserError, type DeviceName } from 'dynamoe';
+import { othersBetween, snapshot, type Snapshot } from '../../bench/compare/busy.ts';
 import { duration } from '../../src/cli/format.ts';
 import { contest, trial, type Failure, type Result } from './contest.ts';
 import type { PaperEvent, Reporter } from './progress.ts';
@@ -49,7 +50,7 @@ export async function paper(flags: PaperFlags, reporter: Reporter, stop: AbortSi
   reporter.say(`about ${duration(all)} in all on ${availableParallelism()} cores`);
   if (flags.plan || stop.aborted) return [];
   await mkdir(flags.out, { recursive: true });
-  const jsonl = join(flags.out, 'results.jsonl'), md = join(flags.out, 'results.md'), begun = performance.now(), tables: string[] = [];
+  const jsonl = join(flags.out, 'results.jsonl'), md = join(flags.out, 'results.md'), begun = performance.now(), quiet = look(), tables: string[] = [];
   await writeFile(jsonl, '');
   const tell = async (event: PaperEvent): Promise<void> => {
     reporter.tell(event);
@@ -70,7 +71,7 @@ export async function paper(flags: PaperFlags, reporter: Reporter, stop: AbortSi
       results.push(...found);
       for (const result of found) await tell({ event: 'result', workload: id, learning_rate: rate, steps, ...result });
       tables[at] = markdown({ ...task, results });
-      await writeFile(md, [heading(), ...tables].join('\n'));
+      await writeFile(md, [heading(quiet), ...tables].join('\n'));
     }
     if (results.length > 0) await tell({ event: 'table', workload: id, learning_rate: rate, markdown: tables[at] });
     if (stop.aborted) break;
@@ -79,7 +80,13 @@ export async function paper(flags: PaperFlags, reporter: Reporter, stop: AbortSi
   return tables;
 }
 
-const heading = (): string => `${new Date().toISOString().slice(0, 10)}, ${cpus()[0]?.model ?? 'unknown CPU'}, ${availableParallelism()} cores.\n`;
+/** Who else is at work can be read on Linux alone. */
+const look = (): Snapshot | null => (process.platform === 'linux' ? snapshot() : null);
+
+function heading(begun: Snapshot | null): string {
+  const now = look(), others = begun && now ? ` Other work took ${othersBetween(begun, now, process.pid).cores.toFixed(2)} cores meanwhile.` : '';
+  return `${new Date().toISOString().slice(0, 10)}, ${cpus()[0]?.model ?? 'unknown CPU'}, ${availableParallelism()} cores.${others}\n`;
+}
 
 /** What will run, with a forecast from a few steps of each. What cannot is said by name; a workload that was asked for by name must run. */
 async function plan(flags: PaperFlags, reporter: Reporter, workloads: readonly Workload[], stop: AbortSignal): Promise<Task[]> {

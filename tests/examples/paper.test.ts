@@ -20,7 +20,7 @@ import { sgd } from '../../src/optim/sgd.ts';
 import { POLICY_NAMES } from '../../src/recompile/policies.ts';
 import { compile } from '../../src/session/node.ts';
 
-const STEPS = 400, EXPERTS = 8, SIZE = 32;
+const STEPS = 300, EXPERTS = 8, SIZE = 32;
 
 /** The wide layer, narrow: 8 experts, so that the schedule exists. */
 const tiny: Workload = {
@@ -57,14 +57,14 @@ test('every row runs, all columns are numbers, and they say what a row does', as
       assert.ok(r.equalTime.steps > 0 && r.planBytes.last <= r.planBytes.most);
     }
     const of = (name: string): Result[] => results.filter((r) => r.row === name), share = (name: string): number => spread(of(name).map((r) => r.dropped)).median;
-    // The default drops nothing; of fixed factors the larger drops less, and plans for no less.
+    // The default drops nothing; of fixed factors the larger drops less, and plans for more.
     for (const r of of(DEFAULT)) assert.ok(r.dropped === 0 && r.equalSteps.undropped === r.equalSteps.loss && r.equalTime.steps === STEPS && r.decisions.length === 0);
     const alphas = ['alpha 1', 'alpha 1.25', 'alpha 2', 'alpha 4'];
     for (let i = 1; i < alphas.length; i++) {
       assert.ok(share(alphas[i - 1]) > share(alphas[i]), `${alphas[i]} drops ${share(alphas[i])}, ${alphas[i - 1]} ${share(alphas[i - 1])}`);
-      assert.ok(of(alphas[i - 1])[0].planBytes.most <= of(alphas[i])[0].planBytes.most);
     }
-    assert.ok(of('alpha 1')[0].planBytes.most < of('alpha 4')[0].planBytes.most);
+    const [one, , two, four] = alphas.map((name) => of(name)[0].planBytes.most);
+    assert.ok(one < two && two < four, `${one}, ${two}, ${four}`);
     // What the policy and the schedule set.
     for (const r of of(ADAPT)) assert.ok(r.decisions.some((d) => d.kept) && r.dropped < share('alpha 1'));
     for (const { decisions } of of('schedule by hand')) {
@@ -97,7 +97,7 @@ test('a run that is stopped keeps the seeds that are done', async () => {
       if (e.event === 'progress' && e.seed === 2 && e.share > 0.4) stop.abort();
     } }, stop.signal, [tiny]);
     assert.deepEqual(events.flatMap((e) => (e.event === 'result' ? [e.seed] : [])), [1, 1]);
-    assert.match(tables[0], /80 steps, learning rate 0\.1, 1 seed:/);
+    assert.match(tables[0], /60 steps, learning rate 0\.1, 1 seed:/);
     assert.equal(events.at(-1)?.event, 'table');
   });
 });
