@@ -52,6 +52,7 @@ export async function paper(flags: PaperFlags, reporter: Reporter, stop: AbortSi
   await mkdir(flags.out, { recursive: true });
   const jsonl = join(flags.out, 'results.jsonl'), md = join(flags.out, 'results.md'), begun = performance.now(), quiet = look(), tables: string[] = [];
   await writeFile(jsonl, '');
+  await writeFile(md, '');
   const tell = async (event: PaperEvent): Promise<void> => {
     reporter.tell(event);
     if (event.event !== 'progress') await appendFile(jsonl, `${JSON.stringify(event)}\n`);
@@ -76,7 +77,8 @@ export async function paper(flags: PaperFlags, reporter: Reporter, stop: AbortSi
     if (results.length > 0) await tell({ event: 'table', workload: id, learning_rate: rate, markdown: tables[at] });
     if (stop.aborted) break;
   }
-  reporter.say(`${duration((performance.now() - begun) / 1000)}; results are in ${md} and ${jsonl}`);
+  const took = duration((performance.now() - begun) / 1000);
+  reporter.say(tables.length > 0 ? `${took}; results are in ${md} and ${jsonl}` : `${took}; stopped before a seed was done: there are no results`);
   return tables;
 }
 
