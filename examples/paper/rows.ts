@@ -6,7 +6,7 @@ import { handWritten, PUBLISHED, START } from './schedule.ts';
 /** What a row needs to know of what it is run on. */
 export interface About {
   readonly experts: number;
-  /** The same samples come again, under the same ids. */
+  /** The same samples come again within the run, under the same ids. */
   readonly recurs: boolean;
   readonly steps: number;
 }
@@ -44,6 +44,6 @@ export const ROWS: readonly Row[] = [
     absent: ({ experts }) => (experts === PUBLISHED[0].factors.length ? null : `it was written for ${PUBLISHED[0].factors.length} experts`) },
   policy('adaptCapacity', padded(START), ADAPT),
   { id: 'default', name: DEFAULT, layer: dropless, rules: none, absent: here },
-  policy('cacheAssignments', dropless, '+ cacheAssignments', ({ recurs }) => (recurs ? null : 'its samples do not come again')),
+  policy('cacheAssignments', dropless, '+ cacheAssignments', ({ recurs }) => (recurs ? null : 'its samples do not come again within the run')),
   policy('sparsify', dropless, '+ sparsify'),
 ];

@@ -1,6 +1,6 @@
-// Results as Markdown: a table, what was to be shown, and what is missing with its reason.
+// Results as Markdown: what each row costs and how well it learns, what was to be shown, and what is missing with its reason.
 import type { Failure, Result } from './contest.ts';
-import { duels, failed, spread, summaries, type Duel, type Spread, type Summary } from './results.ts';
+import { duels, failed, spread, summaries, type Duel, type Spread } from './results.ts';
 import type { Workload } from './workloads.ts';
 
 export interface TableOf {
@@ -27,17 +27,18 @@ export function show({ median, least, most }: Spread, form: Form): string {
 
 const cells = (row: readonly string[]): string => `| ${row.join(' | ')} |`;
 
+const grid = (head: readonly string[], lines: readonly (readonly string[])[]): string[] => [head, head.map(() => '---'), ...lines].map(cells);
+
 export function markdown({ workload, steps, rate: lr, absent, results }: TableOf): string {
   const rows = summaries(results), { unit, accuracy } = workload, seeds = new Set(results.map(({ seed }) => seed)).size;
-  const quality = (q: Summary['equalSteps']): string[] => [show(q.loss, loss), show(q.undropped, loss), ...(q.accuracy ? [show(q.accuracy, short)] : [])];
-  const measured = ['loss', 'loss, nothing dropped', ...(accuracy ? ['accuracy'] : [])];
-  const head = ['row', `${unit}/s`, 'peak, MB', 'planned for a step, most', 'at last', 'dropped', 'recompiled', ...measured.map((m) => `equal steps: ${m}`), 'equal time: steps', ...measured];
-  const lines = rows.map((r) => [r.row, show(r.rate, rate), show(r.planBytes.most, (n) => mega(n + r.stateBytes)), show(r.planBytes.most, mega), show(r.planBytes.last, mega), show(r.dropped, percent), show(r.recompilations, whole),
-    ...quality(r.equalSteps), show(r.equalTime.steps, whole), ...quality(r.equalTime)]);
+  const cost = ['row', `${unit}/s`, 'peak, MB', 'planned for a step, most', 'last', 'dropped', 'recompiled', 'steps in equal time'];
+  const costs = rows.map((r) => [r.row, show(r.rate, rate), show(r.planBytes.most, (n) => mega(n + r.stateBytes)), show(r.planBytes.most, mega), show(r.planBytes.last, mega), show(r.dropped, percent), show(r.recompilations, whole), show(r.equalTime.steps, whole)]);
+  const measured = ['loss', 'nothing dropped', ...(accuracy ? ['accuracy'] : [])], quality = ['row', ...['equal steps', 'equal time'].flatMap((when) => measured.map((what) => `${when}: ${what}`))];
+  const qualities = rows.map((r) => [r.row, ...[r.equalSteps, r.equalTime].flatMap((q) => [show(q.loss, loss), show(q.undropped, loss), ...(q.accuracy ? [show(q.accuracy, short)] : [])])]);
   const failures = results.filter(failed), why = new Map(failures.map(({ row, error }) => [row, error]));
   const missing = [...absent.map(({ row, why: reason }) => `No row "${row}": ${reason}.`), ...[...why].map(([row, error]) => `"${row}" failed with ${failures.filter((f) => f.row === row).length} of ${seeds} seeds: ${error}`)];
   return [`### ${workload.title}`, '', `${steps} steps, learning rate ${lr}, ${seeds} ${seeds === 1 ? 'seed' : 'seeds'}: medians (from least to most).`, '',
-    cells(head), cells(head.map(() => '---')), ...lines.map(cells), '', ...[...duels(results).map(sentence), ...waits(results)].map((line) => `- ${line}`), '', ...missing.flatMap((line) => [line, ''])].join('\n');
+    ...grid(cost, costs), '', ...grid(quality, qualities), '', ...[...duels(results).map(sentence), ...waits(results)].map((line) => `- ${line}`), '', ...missing.flatMap((line) => [line, ''])].join('\n');
 }
 
 /** One comparison, as found. */

@@ -55,7 +55,7 @@ export const WORKLOADS: readonly Workload[] = [
   classifier('cnn', 5, 'conv', { usual: { seeds: 5, steps: 250 }, full: { seeds: 5, steps: 1250 }, slice: 10, rates: [0.001, 0.05] }),
   {
     id: 'wide', title: `Random data and a random teacher, ${WIDE.experts} experts ${WIDE.width} -> ${WIDE.hidden} -> ${WIDE.width}, top-2, router biased by -${SKEW} ln(rank), batch ${TOKENS}`,
-    unit: 'samples', units: TOKENS, experts: WIDE.experts, recurs: true, usual: { seeds: 2, steps: 64 }, full: { seeds: 5, steps: 256 }, slice: 4, rates: [2],
+    unit: 'samples', units: TOKENS, experts: WIDE.experts, recurs: true, usual: { seeds: 2, steps: 96 }, full: { seeds: 5, steps: 256 }, slice: 4, rates: [2],
     accuracy: false, loss: loss.meanSquaredError,
     source: () => teacher({ width: WIDE.width, hidden: 32, size: TOKENS, train: 16 * TOKENS, held: 2 * TOKENS }),
     model: (layer) => new WideLayer(WIDE, layer),
@@ -65,7 +65,7 @@ export const WORKLOADS: readonly Workload[] = [
   },
   {
     id: 'lm', title: 'Language model of 4 layers, width 128, 8 experts, top-2, on text; batch 12 x 64 bytes',
-    unit: 'tokens', units: LM.size * LM.context, experts: 8, recurs: false, usual: { seeds: 5, steps: 300 }, full: { seeds: 5, steps: 1000 }, slice: 5, rates: [0.003],
+    unit: 'tokens', units: LM.size * LM.context, experts: 8, recurs: false, usual: { seeds: 5, steps: 250 }, full: { seeds: 5, steps: 1000 }, slice: 5, rates: [0.003],
     accuracy: false, loss: loss.crossEntropy,
     source(paths) {
       if (paths.length === 0) throw new UserError('it needs text', '--data PATH: files, folders or globs, such as tinyshakespeare.txt');

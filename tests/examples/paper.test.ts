@@ -78,8 +78,9 @@ test('every row runs, all columns are numbers, and they say what a row does', as
     }
     // The document has them all, and the log as many results.
     for (const { name } of there) assert.ok(table.includes(`| ${name} |`), name);
-    const lines = table.split('\n').filter((line) => line.startsWith('|')), columns = lines[0].split('|').length;
-    for (const line of lines) assert.ok(line.split('|').length === columns && !/NaN|undefined|Infinity/.test(line), line);
+    const grids = table.split('\n\n').filter((part) => part.startsWith('|')).map((part) => part.split('\n'));
+    assert.deepEqual(grids.map(({ length }) => length), [there.length + 2, there.length + 2]);
+    for (const lines of grids) for (const line of lines) assert.ok(line.split('|').length === lines[0].split('|').length && !/NaN|undefined|Infinity/.test(line), line);
     assert.ok((await readFile(join(folder, 'out/results.md'), 'utf8')).includes(table));
     const logged = (await readFile(join(folder, 'out/results.jsonl'), 'utf8')).trim().split('\n').map((line) => JSON.parse(line) as PaperEvent);
     assert.deepEqual(logged.filter((e) => e.event === 'result'), JSON.parse(JSON.stringify(results)));
