@@ -1,9 +1,10 @@
 // All rows of one table with one seed, in turns. In: a workload, rows, a seed; out: how fast each row trained, and how well.
 //
-// The default row goes first, slice by slice of its steps; after each slice every other row steps until it has taken as much time. So all
-// rows see the same machine, whatever else it does, and when the default row has done its steps, all have had the same time T: there the
-// quality at equal time is measured. Then the rows that are not as far go on to the same number of steps. Time is that of `step`, what
-// recompilations cost it included; compiling before the first step, batches and evaluation do not count.
+// In each turn every row steps until its own clock has come to the same mark, the default row first: marks lie as far apart as some of its steps
+// usually take. So all rows see the same machine, whatever else it does. (Turns of equal steps would not do: a row that is held up in its turn
+// would be told by its slowest moments, one that is given as much time by its average.) When the default has done its steps all come to its
+// clock: they have had the same time T, and there the quality at equal time is measured. Rows that are not as far then go on to the same
+// number of steps. Time is that of `step`, what recompilations cost it included; compiling before the first step, batches and evaluation do not count.
 import { compile, metrics, UserError, type Batch, type DeviceName, type Session } from 'dynamoe';
 import type { RecompileEvent } from 'dynamoe/recompile';
 import { DEFAULT, type Row } from './rows.ts';
@@ -43,6 +44,8 @@ export interface ContestOptions {
   readonly seed: number;
   readonly steps: number;
   readonly rate: number;
+  /** Between two marks of the clocks. */
+  readonly turnMs: number;
   readonly device: DeviceName;
   readonly threads?: number;
   readonly stop: AbortSignal;
@@ -52,7 +55,7 @@ export interface ContestOptions {
 
 /** null: it was stopped. */
 export async function contest(options: ContestOptions): Promise<(Result | Failure)[] | null> {
-  const { workload, rows, steps, stop, progress } = options, failures: Failure[] = [];
+  const { workload, rows, steps, turnMs, stop, progress } = options, failures: Failure[] = [];
   let running: Contestant[] = [];
   /** What fails in a row ends that row. */
   const each = async (work: (c: Contestant) => Promise<void>, list: readonly Contestant[]): Promise<void> => {
@@ -73,10 +76,11 @@ export async function contest(options: ContestOptions): Promise<(Result | Failur
     await each((c) => c.open(), all);
     if (!running.includes(lead)) return failures;
     for (let turn = 0; lead.steps < steps && !stop.aborted; turn++) {
-      await each((c) => c.run(Math.min(workload.slice, steps - c.steps)), [lead]);
+      const mark = (turn + 1) * turnMs;
+      await each((c) => c.until(mark, steps), [lead]);
       if (!running.includes(lead)) return failures;
-      const others = running.filter((c) => c !== lead), first = turn % Math.max(1, others.length);
-      await each((c) => c.until(lead.ms), [...others.slice(first), ...others.slice(0, first)]);
+      const others = running.filter((c) => c !== lead), first = turn % Math.max(1, others.length), end = lead.steps === steps ? lead.ms : mark;
+      await each((c) => c.until(end), [...others.slice(first), ...others.slice(0, first)]);
       progress((0.9 * lead.steps) / steps);
     }
     await each((c) => c.endOfTime(), all);
@@ -134,8 +138,8 @@ class Contestant {
   }
 
   async run(steps: number): Promise<void> { for (let i = 0; i < steps && !this.#options.stop.aborted; i++) await this.#step(); }
-  /** Steps until so many milliseconds are used up. */
-  async until(ms: number): Promise<void> { while (this.ms < ms && !this.#options.stop.aborted) await this.#step(); }
+  /** Steps until so many milliseconds are used up, or so many steps done. */
+  async until(ms: number, steps = Infinity): Promise<void> { while (this.ms < ms && this.steps < steps && !this.#options.stop.aborted) await this.#step(); }
 
   async #step(): Promise<void> {
     const { source, seed, steps } = this.#options, batch = await source.batch(seed, this.steps), start = performance.now(), { stats } = await this.#open.step(batch);
@@ -194,7 +198,7 @@ class Contestant {
 }
 
 /** Milliseconds of a step of the default row, and of opening it: for a forecast. */
-export async function trial(options: Omit<ContestOptions, 'progress'>): Promise<{ readonly openMs: number; readonly stepMs: number; readonly evaluateMs: number }> {
+export async function trial(options: Omit<ContestOptions, 'progress' | 'turnMs'>): Promise<{ readonly openMs: number; readonly stepMs: number; readonly evaluateMs: number }> {
   const row = options.rows.find(({ name }) => name === DEFAULT);
   if (!row) throw new Error('a trial needs the default row');
   const { source, seed } = options, batches: Batch[] = [], WARM = 3, STEPS = 8, before = performance.now(), { workload } = options;

@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { UserError, type DeviceName } from 'dynamoe';
 import { othersBetween, snapshot, type Snapshot } from '../../bench/compare/busy.ts';
 import { duration } from '../../src/cli/format.ts';
+import { fault } from '../../src/io/fault.ts';
 import { contest, trial, type Failure, type Result } from './contest.ts';
 import type { PaperEvent, Reporter } from './progress.ts';
 import { DEFAULT, ROWS, type Row } from './rows.ts';
@@ -36,6 +37,7 @@ interface Task {
   readonly absent: readonly { readonly row: string; readonly why: string }[];
   readonly seeds: number;
   readonly steps: number;
+  readonly turnMs: number;
   /** Forecast. */
   readonly seconds: number;
 }
@@ -49,13 +51,13 @@ export async function paper(flags: PaperFlags, reporter: Reporter, stop: AbortSi
   if (tasks.length === 0) throw new UserError('nothing of what was asked for can be run', 'the reasons stand above');
   reporter.say(`about ${duration(all)} in all on ${availableParallelism()} cores`);
   if (flags.plan || stop.aborted) return [];
-  await mkdir(flags.out, { recursive: true });
   const jsonl = join(flags.out, 'results.jsonl'), md = join(flags.out, 'results.md'), begun = performance.now(), quiet = look(), tables: string[] = [];
-  await writeFile(jsonl, '');
-  await writeFile(md, '');
+  const write = (work: Promise<unknown>): Promise<unknown> => work.catch((error: unknown) => { throw fault('write', flags.out, error); });
+  await write(mkdir(flags.out, { recursive: true }));
+  for (const file of [jsonl, md]) await write(writeFile(file, ''));
   const tell = async (event: PaperEvent): Promise<void> => {
     reporter.tell(event);
-    if (event.event !== 'progress') await appendFile(jsonl, `${JSON.stringify(event)}\n`);
+    if (event.event !== 'progress') await write(appendFile(jsonl, `${JSON.stringify(event)}\n`));
   };
   let done = 0; // forecast seconds
   for (const [at, task] of tasks.entries()) {
@@ -72,7 +74,7 @@ export async function paper(flags: PaperFlags, reporter: Reporter, stop: AbortSi
       results.push(...found);
       for (const result of found) await tell({ event: 'result', workload: id, learning_rate: rate, steps, ...result });
       tables[at] = markdown({ ...task, results });
-      await writeFile(md, [heading(quiet), ...tables].join('\n'));
+      await write(writeFile(md, [heading(quiet), ...tables].join('\n')));
     }
     if (results.length > 0) await tell({ event: 'table', workload: id, learning_rate: rate, markdown: tables[at] });
     if (stop.aborted) break;
@@ -114,7 +116,7 @@ async function plan(flags: PaperFlags, reporter: Reporter, workloads: readonly W
       if (stop.aborted) return [];
       cost ??= await trial({ workload, rows, source, seed: 1, steps, rate, device: flags.device, ...(flags.threads !== undefined && { threads: flags.threads }), stop });
       const seconds = (seeds * rows.length * (cost.openMs + 2 * cost.evaluateMs + steps * cost.stepMs * SLOWER)) / 1000;
-      tasks.push({ workload, source, rate, rows, absent, seeds, steps, seconds });
+      tasks.push({ workload, source, rate, rows, absent, seeds, steps, turnMs: workload.slice * cost.stepMs, seconds });
       reporter.tell({ event: 'plan', workload: id, learning_rate: rate, rows: rows.map(({ name }) => name), seeds, steps, step_ms: cost.stepMs, seconds });
     }
   }

@@ -40,7 +40,7 @@ const drawn = (event: Progress): string => `${bar(event.share, 24)} ${written(ev
 
 function lines(event: PaperEvent): string[] {
   switch (event.event) {
-    case 'plan': return [`${event.workload}, learning rate ${event.learning_rate}: ${event.rows.length} rows, ${event.seeds} seeds, ${event.steps} steps; a step of the default row takes ${event.step_ms.toFixed(2)} ms: about ${duration(event.seconds)}`];
+    case 'plan': return [`${event.workload}, learning rate ${event.learning_rate}: ${event.rows.length} rows, ${event.seeds} ${event.seeds === 1 ? 'seed' : 'seeds'}, ${event.steps} steps; a step of the default row takes ${event.step_ms.toFixed(2)} ms: about ${duration(event.seconds)}`];
     case 'skipped': return [`${event.workload}${event.row === undefined ? '' : `, row "${event.row}"`}: left out: ${event.why}`];
     case 'table': return ['', ...event.markdown.trimEnd().split('\n'), ''];
     case 'result': return [];

@@ -3,6 +3,7 @@ import { Command, InvalidArgumentError } from 'commander';
 import { report } from '../../src/cli/fail.ts';
 import { device, json, real, threads, whole } from '../../src/cli/flags.ts';
 import { endWithPipe, stoppable } from '../../src/cli/stop.ts';
+import { ConfigError } from '../../src/train/schema.ts';
 import { paper, type PaperFlags } from './paper.ts';
 import { openReporter } from './progress.ts';
 import { ROWS } from './rows.ts';
@@ -23,7 +24,7 @@ const command = new Command('paper')
   .option('--rows <names>', `some of ${rows.join(',')}; the default row always runs`, some(rows))
   .option('--seeds <n>', 'of each table (default: as each workload says)', whole(1))
   .option('--scale <x>', 'multiplies all steps', real(0, true), 1)
-  .option('--lr <rates>', 'learning rates, a table for each (default: as each workload says)', (text: string) => text.split(',').map(real(0, true)))
+  .option('--lr <rates>', 'learning rates of what --only names, a table for each (default: as each workload says)', (text: string) => text.split(',').map(real(0, true)))
   .option('--full', 'more steps, and 5 seeds everywhere: hours, not minutes')
   .option('--plan', 'only says what would run, and how long it would take here')
   .option('--out <folder>', 'for results.jsonl and results.md, written as results come', 'runs/paper')
@@ -31,6 +32,7 @@ const command = new Command('paper')
   .allowExcessArguments(false).showSuggestionAfterError().exitOverride()
   .configureOutput({ outputError: (text, write) => { write(`paper: ${text.replace(/^error: /, '')}`); } })
   .action(async (flags: PaperFlags) => {
+    if (flags.lr && !flags.only) throw new ConfigError('--lr needs --only', 'a rate that suits one workload does not suit the others: --only mlp --lr 0.01,0.1');
     const reporter = openReporter(flags.json ?? false);
     try {
       const { code } = await stoppable((stop) => paper(flags, reporter, stop, WORKLOADS), () => { reporter.say('stopping: what is done is kept; once more ends at once'); });

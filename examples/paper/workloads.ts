@@ -1,4 +1,5 @@
 // What the rows are compared on: models, data, and how many steps of how many seeds. The defaults fit into 25 minutes on two cores.
+import { readdir } from 'node:fs/promises';
 import { loss, optim, UserError, type Model, type Session } from 'dynamoe';
 import type { About } from './rows.ts';
 import { Classifier, languageModel, skewed, WideLayer, type LayerSettings } from './models.ts';
@@ -17,7 +18,7 @@ export interface Workload {
   readonly usual: Size;
   /** With --full. */
   readonly full: Size;
-  /** Steps of one row until it is another's turn. */
+  /** A turn lasts about so many steps of the default row. */
   readonly slice: number;
   /** Each gives a table of its own. */
   readonly rates: readonly number[];
@@ -36,15 +37,19 @@ const BATCH = 64, LAMBDA = 0.04;
 const classifier = (id: string, experts: number, kind: 'dense' | 'conv', size: Pick<Workload, 'usual' | 'full' | 'slice' | 'rates'>): Workload => ({
   id, title: `Digits (MNIST), ${experts} ${kind === 'dense' ? 'MLP' : 'CNN'} experts, top-2, lambda ${LAMBDA}, batch ${BATCH}`,
   unit: 'samples', units: BATCH, experts, recurs: true, accuracy: true, loss: loss.crossEntropy, ...size,
-  source: (paths) => digits(one(paths), BATCH),
+  source: async (paths) => digits(await digitsIn(paths), BATCH),
   model: (layer) => new Classifier({ experts, kind, lambda: LAMBDA }, layer),
   optimizer: (lr) => optim.sgd({ lr }),
 });
 
-const one = ([folder]: readonly string[]): string => {
-  if (folder === undefined) throw new UserError('it needs the MNIST digits', '--data FOLDER, with t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte in it, with or without .gz');
-  return folder;
-};
+/** The first folder with images in it. */
+async function digitsIn(paths: readonly string[]): Promise<string> {
+  for (const path of paths) {
+    const names = await readdir(path).catch((): string[] => []); // a file, or nothing: for the text to say
+    if (names.some((name) => /images[-.]idx3-ubyte(\.gz)?$/.test(name))) return path;
+  }
+  throw new UserError(`it needs the MNIST digits${paths.length > 0 ? `, and there are none in ${paths.join(', ')}` : ''}`, '--data FOLDER, with t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte in it, with or without .gz');
+}
 
 const WIDE = { width: 1024, hidden: 4096, experts: 16 }, TOKENS = 256, SKEW = 1;
 const LM = { size: 12, context: 64 };

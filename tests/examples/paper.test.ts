@@ -119,7 +119,7 @@ test('a row that fails ends alone', async () => {
     const batch = await source.batch(seed, step);
     return step === 60 ? { ...batch, y: hostTensor('float32', batch.y.shape, new Float32Array(batch.y.data.length).fill(NaN)) } : batch;
   } };
-  const run = (from: Source, steps: number) => contest({ workload: tiny, rows: ROWS.filter(({ id }) => id === 'default'), source: from, seed: 1, steps, rate: 0.1, device: 'wasm', threads: 1, stop: never, progress: () => undefined });
+  const run = (from: Source, steps: number) => contest({ workload: tiny, rows: ROWS.filter(({ id }) => id === 'default'), source: from, seed: 1, steps, rate: 0.1, turnMs: 5, device: 'wasm', threads: 1, stop: never, progress: () => undefined });
   const [row] = await run(poisoned, 80) ?? [];
   assert.ok(failed(row) && row.row === DEFAULT && /step 61: the loss is not finite/.test(row.error));
   const [fine] = await run(poisoned, 40) ?? [];
