@@ -19,6 +19,8 @@ export interface PaperFlags {
   readonly rows?: readonly string[];
   readonly seeds?: number;
   readonly scale: number;
+  /** Steps are cut so that all is done in about so many. */
+  readonly minutes?: number;
   readonly lr?: readonly number[];
   readonly full?: boolean;
   readonly plan?: boolean;
@@ -38,17 +40,20 @@ interface Task {
   readonly seeds: number;
   readonly steps: number;
   readonly turnMs: number;
-  /** Forecast. */
+  readonly stepMs: number;
+  /** Forecast: in all, and of that what does not depend on the number of steps. */
   readonly seconds: number;
+  readonly fixedSeconds: number;
 }
 
 /** Rows that compute padding go on after the others, until they have done as many steps: on average they take so much of the default row's time. */
-const SLOWER = 1.3;
+const SLOWER = 1.4;
 
 /** Gives the tables. What was stopped has those of the seeds that were done. */
 export async function paper(flags: PaperFlags, reporter: Reporter, stop: AbortSignal, workloads: readonly Workload[]): Promise<string[]> {
-  const tasks = await plan(flags, reporter, workloads, stop), all = tasks.reduce((n, t) => n + t.seconds, 0);
-  if (tasks.length === 0) throw new UserError('nothing of what was asked for can be run', 'the reasons stand above');
+  const tasks = fitted(await plan(flags, reporter, workloads, stop), flags.minutes), all = tasks.reduce((n, t) => n + t.seconds, 0);
+  if (tasks.length === 0 && !stop.aborted) throw new UserError('nothing of what was asked for can be run', 'the reasons stand above');
+  for (const { workload: { id }, rate, rows, seeds, steps, stepMs, seconds } of tasks) reporter.tell({ event: 'plan', workload: id, learning_rate: rate, rows: rows.map(({ name }) => name), seeds, steps, step_ms: stepMs, seconds });
   reporter.say(`about ${duration(all)} in all on ${availableParallelism()} cores`);
   if (flags.plan || stop.aborted) return [];
   const jsonl = join(flags.out, 'results.jsonl'), md = join(flags.out, 'results.md'), begun = performance.now(), quiet = look(), tables: string[] = [];
@@ -92,6 +97,17 @@ function heading(begun: Snapshot | null): string {
   return `${new Date().toISOString().slice(0, 10)}, ${cpus()[0]?.model ?? 'unknown CPU'}, ${availableParallelism()} cores.${others}\n`;
 }
 
+const forecast = (task: Omit<Task, 'seconds'>): Task => ({ ...task, seconds: task.fixedSeconds + (task.seeds * task.rows.length * task.steps * task.stepMs * SLOWER) / 1000 });
+
+/** The same with as large a share of the steps as fits. */
+function fitted(tasks: readonly Task[], minutes = Infinity): readonly Task[] {
+  const sum = (of: (t: Task) => number): number => tasks.reduce((n, t) => n + of(t), 0), all = sum((t) => t.seconds), fixed = sum((t) => t.fixedSeconds);
+  const share = (60 * minutes - fixed) / (all - fixed);
+  if (share >= 1) return tasks;
+  if (60 * minutes < 1.2 * fixed) throw new UserError(`${minutes} minutes are too few: opening and measuring alone take ${duration(fixed)}`, 'more --minutes, fewer --seeds, or --only some');
+  return tasks.map((task) => forecast({ ...task, steps: Math.max(1, Math.round(task.steps * share)) }));
+}
+
 /** What will run, with a forecast from a few steps of each. What cannot is said by name; a workload that was asked for by name must run. */
 async function plan(flags: PaperFlags, reporter: Reporter, workloads: readonly Workload[], stop: AbortSignal): Promise<Task[]> {
   const tasks: Task[] = [];
@@ -115,9 +131,8 @@ async function plan(flags: PaperFlags, reporter: Reporter, workloads: readonly W
     for (const rate of flags.lr ?? workload.rates) {
       if (stop.aborted) return [];
       cost ??= await trial({ workload, rows, source, seed: 1, steps, rate, device: flags.device, ...(flags.threads !== undefined && { threads: flags.threads }), stop });
-      const seconds = (seeds * rows.length * (cost.openMs + 2 * cost.evaluateMs + steps * cost.stepMs * SLOWER)) / 1000;
-      tasks.push({ workload, source, rate, rows, absent, seeds, steps, turnMs: workload.slice * cost.stepMs, seconds });
-      reporter.tell({ event: 'plan', workload: id, learning_rate: rate, rows: rows.map(({ name }) => name), seeds, steps, step_ms: cost.stepMs, seconds });
+      const { stepMs } = cost, fixedSeconds = (seeds * rows.length * (cost.openMs + 4 * cost.evaluateMs)) / 1000; // twice, and twice with nothing dropped
+      tasks.push(forecast({ workload, source, rate, rows, absent, seeds, steps, turnMs: workload.slice * stepMs, stepMs, fixedSeconds }));
     }
   }
   return tasks;

@@ -60,7 +60,7 @@ export const WORKLOADS: readonly Workload[] = [
   classifier('cnn', 5, 'conv', { usual: { seeds: 5, steps: 250 }, full: { seeds: 5, steps: 1250 }, slice: 10, rates: [0.001, 0.05] }),
   {
     id: 'wide', title: `Random data and a random teacher, ${WIDE.experts} experts ${WIDE.width} -> ${WIDE.hidden} -> ${WIDE.width}, top-2, router biased by -${SKEW} ln(rank), batch ${TOKENS}`,
-    unit: 'samples', units: TOKENS, experts: WIDE.experts, recurs: true, usual: { seeds: 2, steps: 96 }, full: { seeds: 5, steps: 256 }, slice: 4, rates: [2],
+    unit: 'samples', units: TOKENS, experts: WIDE.experts, recurs: true, usual: { seeds: 2, steps: 80 }, full: { seeds: 5, steps: 256 }, slice: 4, rates: [2],
     accuracy: false, loss: loss.meanSquaredError,
     source: () => teacher({ width: WIDE.width, hidden: 32, size: TOKENS, train: 16 * TOKENS, held: 2 * TOKENS }),
     model: (layer) => new WideLayer(WIDE, layer),

@@ -114,6 +114,19 @@ test('what cannot be run is said by name', async () => {
   assert.match(absent('cacheAssignments', { experts: 8, recurs: false, steps: 1 }) ?? '', POLICY_NAMES.includes('cacheAssignments') ? /do not come again/ : /no policy named cacheAssignments/);
 });
 
+test('steps are cut to fit into some minutes, or it is said that they do not', async () => {
+  const of = async (more: Partial<PaperFlags>): Promise<{ steps: number; seconds: number }> => {
+    const { reporter, events } = heard();
+    assert.deepEqual(await paper(flagsOf('unused', { plan: true, ...more }), reporter, never, [tiny]), []);
+    const [plan] = events.flatMap((e) => (e.event === 'plan' ? [e] : []));
+    return plan;
+  };
+  assert.equal((await of({ minutes: 1000 })).steps, STEPS);
+  const { steps, seconds } = await of({ minutes: 2, scale: 1e6 }); // hours
+  assert.ok(steps > 1 && steps < STEPS * 1e6 && Math.abs(seconds - 120) < 5, `${steps} steps, ${seconds} s`);
+  await assert.rejects(of({ minutes: 1e-9 }), /1e-9 minutes are too few: opening and measuring alone take/);
+});
+
 test('a row that fails ends alone', async () => {
   const source = await tiny.source([]), poisoned: Source = { ...source, batch: async (seed, step) => {
     const batch = await source.batch(seed, step);
