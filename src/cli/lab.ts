@@ -101,7 +101,8 @@ function describe(r: Replayed): string {
 /** Regret from step 128 on, and recompilations; of adaptCapacity also what it is made of. */
 async function table(flags: LabFlags): Promise<string> {
   const { steps, seed, tokens, experts, topK: k } = flags, cells = (row: readonly string[]): string => `| ${row.join(' | ')} |\n`;
-  const columns: readonly (readonly [string, () => Rule<object>[]])[] = [['none', () => []], ...POLICY_NAMES.map((name) => [name, () => [policyWith(name)]] as const), ['all', () => POLICY_NAMES.map(policyWith)]];
+  const names = POLICY_NAMES.filter((name) => name !== 'cacheAssignments'); // a trace has no ids of samples
+  const columns: readonly (readonly [string, () => Rule<object>[]])[] = [['none', () => []], ...names.map((name) => [name, () => [policyWith(name)]] as const), ['all', () => names.map(policyWith)]];
   let regrets = '', details = '';
   for (const overflow of flags.overflow ? [flags.overflow] : OVERFLOWS) {
     for (const name of Object.keys(WORKLOADS)) {

@@ -1,6 +1,7 @@
 // The built-in policies by name, as `--recompile` takes them.
 import { UserError } from '../base/errors.ts';
 import { adaptCapacity } from './adaptCapacity.ts';
+import { cacheAssignments } from './cacheAssignments.ts';
 import type { MoE } from '../nn/moe/moe.ts';
 import { chooseDispatch } from './chooseDispatch.ts';
 import { modulesOf } from './modules.ts';
@@ -10,9 +11,9 @@ import { sparsify } from './sparsify.ts';
 
 type Options = Readonly<Record<string, number>>;
 const POLICIES: Readonly<Record<string, (options?: Options) => Rule<object>>> = {
-  adaptCapacity: (o) => adaptCapacity(o), chooseDispatch: (o) => chooseDispatch(o), specialise: (o) => specialise(o), sparsify: (o) => sparsify(o) };
+  adaptCapacity: (o) => adaptCapacity(o), cacheAssignments: (o) => cacheAssignments(o && { ...o, freeze: (o['freeze'] ?? 0) > 0 }), chooseDispatch: (o) => chooseDispatch(o), specialise: (o) => specialise(o), sparsify: (o) => sparsify(o) };
 const OPTIONS: Readonly<Record<string, readonly string[]>> = {
-  adaptCapacity: ['quantile', 'margin', 'price', 'horizon', 'cooldown'], chooseDispatch: ['padding', 'cooldown'], specialise: ['hysteresis', 'cooldown'], sparsify: ['below', 'above', 'cooldown'] };
+  adaptCapacity: ['quantile', 'margin', 'price', 'horizon', 'cooldown'], cacheAssignments: ['on', 'off', 'audit', 'samples', 'freeze', 'cooldown', 'patience'], chooseDispatch: ['padding', 'cooldown'], specialise: ['hysteresis', 'cooldown'], sparsify: ['below', 'above', 'cooldown'] };
 /** What `policies` knows. */
 export const POLICY_NAMES = Object.keys(POLICIES);
 
@@ -23,10 +24,13 @@ export function policiesFor(model: object, names: string): Rule<object>[] {
   return policies(names).filter(({ name }) => names !== 'auto' || open || (name === 'specialise' && layers.length > 0));
 }
 
+/** Those of which every change is one of results. */
+const RESULTS: readonly string[] = ['cacheAssignments'];
+
 /** 'auto': every policy, as far as no result changes; 'off': none; else names with commas between, which may change results. */
 export function policies(names: string): Rule<object>[] {
   if (names === 'off') return [];
-  if (names === 'auto') return Object.values(POLICIES).map((make) => ({ ...make(), only: 'N' }));
+  if (names === 'auto') return Object.entries(POLICIES).filter(([name]) => !RESULTS.includes(name)).map(([, make]) => ({ ...make(), only: 'N' }));
   return names.split(',').map((name) => {
     const make = Object.hasOwn(POLICIES, name) ? POLICIES[name] : undefined;
     if (!make) throw new UserError(`no policy named "${name}"`, `auto, off, or some of ${POLICY_NAMES.join(',')}`);

@@ -23,6 +23,7 @@ import type { Choice, Router } from './router.ts';
 import { TopKRouter } from './routers.ts';
 import { MOE_KNOBS } from './knobs.ts';
 import { resizeMoE } from './resize.ts';
+import { ChoiceMemory, ROUTINGS, type RoutingMode } from './memory.ts';
 import { DISPATCHES, runExperts, type Dispatch, type Experts } from './strategies.ts';
 
 export interface MoEOptions {
@@ -44,6 +45,12 @@ export interface MoEOptions {
   readonly dispatch?: Dispatch;
   /** Rows that an expert usually gets, a power of 2, for which kernels are made; 0, the default: not known. */
   readonly expertRows?: number;
+  /** Whether samples with ids have their choices remembered ('watched'), and taken from there in later epochs ('cached'); default 'live'. */
+  readonly routing?: RoutingMode;
+  /** How many samples are remembered at most (slots, id mod slots); default 65536. About a byte a choice, and 4 a sample, of state. */
+  readonly remember?: number;
+  /** While cached, the live choices of one sample in so many are computed, compared and remembered; default 16. */
+  readonly audit?: number;
   /** Experts that are always on: the width of one more feed-forward network, or a module. */
   readonly shared?: number | Module<Tensor, Tensor>;
   /** Divides the k gate weights by their sum; default true for k > 1. (Of the default router.) */
@@ -62,10 +69,16 @@ const among = <T>(what: string, value: T, list: readonly T[]): T => {
   return value;
 };
 
+const atLeastOne = (what: string, n: number): number => {
+  if (!Number.isInteger(n) || n < 1 || n >= 2 ** 31) throw new UserError(`MoE: ${what} must be a whole number of at least 1, got ${n}`);
+  return n;
+};
+
 /**
  * [..., dModel] -> [..., width]. Statistics: `load` int32 [experts], choices of each expert before any is dropped; `dropped` or `spilled`
- * int32 [experts], those beyond its capacity; where rules look: `gateEntropy` (nats) and `secondGateWeight`, means over tokens. topK, capacity, dispatch, overflow, priority,
- * frozen and expertRows may be changed; programs that are traced afterwards follow.
+ * int32 [experts], those beyond its capacity; where rules look: `gateEntropy` (nats) and `secondGateWeight`, means over tokens. while choices are remembered
+ * `agreement` int32 [2]: remembered choices that are still among the live ones, of how many compared. topK, capacity, dispatch, overflow, priority,
+ * frozen, expertRows, routing, remember, audit and gateFrozen may be changed; programs that are traced afterwards follow.
  */
 export class MoE {
   /** What may change between steps, and when a change leaves all bits alone. */
@@ -83,6 +96,10 @@ export class MoE {
   #priority: Priority = 'position';
   #dispatch: Dispatch = 'ragged';
   #expertRows = 0;
+  #routing: RoutingMode = 'live';
+  #remember = 65_536;
+  #audit = 16;
+  #gateFrozen = false;
   #frozen: readonly boolean[];
 
   constructor(options: MoEOptions) {
@@ -107,6 +124,9 @@ export class MoE {
     if (options.priority !== undefined) this.priority = options.priority;
     if (options.dispatch !== undefined) this.dispatch = options.dispatch;
     if (options.expertRows !== undefined) this.expertRows = options.expertRows;
+    if (options.remember !== undefined) this.remember = options.remember;
+    if (options.audit !== undefined) this.audit = options.audit;
+    if (options.routing !== undefined) this.routing = options.routing;
   }
 
   get topK(): number { return this.#topK; }
@@ -133,6 +153,28 @@ export class MoE {
     this.#expertRows = rows;
   }
 
+  get routing(): RoutingMode { return this.#routing; }
+  set routing(routing: RoutingMode) {
+    if (among('routing', routing, ROUTINGS) !== 'live' && !this.router.remembers) {
+      throw new UserError(`MoE: choices of a ${this.router.constructor.name} cannot be remembered: they do not follow from a token alone, or it does not say \`remembers\``, "routing 'live'");
+    }
+    this.#routing = routing;
+  }
+
+  get remember(): number { return this.#remember; }
+  set remember(samples: number) { this.#remember = atLeastOne('remember', samples); }
+
+  get audit(): number { return this.#audit; }
+  set audit(samples: number) { this.#audit = atLeastOne('audit', samples); }
+
+  /** Whether the router keeps its values in training. */
+  get gateFrozen(): boolean { return this.#gateFrozen; }
+  set gateFrozen(frozen: boolean) {
+    if (typeof frozen !== 'boolean') throw new UserError(`MoE: gateFrozen must be true or false, got ${String(frozen)}`);
+    if (frozen !== this.#gateFrozen) for (const p of nameParameters(this.router).parameters.values()) p.frozen = frozen;
+    this.#gateFrozen = frozen;
+  }
+
   /** Which experts keep their values in training. */
   get frozen(): readonly boolean[] { return this.#frozen; }
   set frozen(frozen: boolean | readonly boolean[]) {
@@ -157,8 +199,10 @@ export class MoE {
   #forward(x: Tensor, ids?: Tensor): Tensor {
     const shape = x.shape.map(boundOf), count = shape.slice(0, -1).reduce((n, d) => n * d, 1);
     const tokens = reshape(x, [count, shape[shape.length - 1]]); // [tokens, dModel]
-    const choice = within(x, this.router, () => this.router.choose(tokens, { k: this.#topK, ids: ids && reshape(ids, [count]) }));
-    const routing = this.#route(choice), { indices, weights } = choice;
+    const memory = ChoiceMemory.of(this, tokens, { routing: this.#routing, experts: this.#count, k: this.#topK, remember: this.#remember, audit: this.#audit });
+    const choice = within(x, this.router, () => this.router.choose(tokens, { k: this.#topK, ids: ids && reshape(ids, [count]), pick: memory ? (scores) => memory.pick(scores) : undefined }));
+    memory?.settle();
+    const routing = this.#route(choice, memory), { indices, weights } = choice;
     const combined = runExperts(this.#dispatch, this.experts, tokens, routing, indices, weights); // [tokens, width]
     this.#report(tokens, choice, routing);
     this.router.observe?.(routing.load);
@@ -166,9 +210,9 @@ export class MoE {
     return reshape(y, [...shape.slice(0, -1), boundOf(y.shape[1])]);
   }
 
-  #route({ indices, scores, expertsChoose }: Choice): Routing {
+  #route({ indices, scores, expertsChoose }: Choice, memory: ChoiceMemory | null): Routing {
     const experts = this.#count, padded = this.#dispatch === 'padded', expertRows = this.#expertRows, tiled = this.experts instanceof ExpertBank && (padded || this.#dispatch === 'ragged');
-    if (!expertsChoose) return route(indices, { experts, padded, tiled, expertRows, capacity: this.#capacity, overflow: this.#overflow, priority: this.#priority, scores });
+    if (!expertsChoose) return route(indices, { experts, padded, tiled, expertRows, capacity: this.#capacity, overflow: this.#overflow, priority: this.#priority, scores, sorted: memory?.sorted(indices) ?? null });
     // Every token chooses every expert, and an expert takes its best: on average topK experts a token.
     const share = this.#topK / experts, factor = this.#capacity === 'dropless' ? 1 : this.#capacity;
     return route(indices, { experts, padded, expertRows, priority: 'probs', scores, capacity: typeof factor === 'number' ? factor * share : factor.map((f) => f * share) });

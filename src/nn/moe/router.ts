@@ -42,6 +42,8 @@ export interface RouteCall {
   readonly k: number;
   /** int32 [tokens], where the model gives them: what a hash goes by. */
   readonly ids?: Tensor | undefined;
+  /** In place of topK: scores [tokens, experts] -> int32 [tokens, k], of which some are remembered. For routers that say `remembers`. */
+  readonly pick?: ((scores: Tensor) => Tensor) | undefined;
 }
 
 export interface Router {
@@ -49,6 +51,8 @@ export interface Router {
   choose(x: Tensor, call: RouteCall): Choice;
   /** After rows are known: load int32 [experts]. Routers with a state of their own change it here. */
   observe?(load: Tensor): void;
+  /** A token's choices follow from the token alone, and `choose` lets `pick` make them: so that they may be remembered. */
+  readonly remembers?: boolean;
 }
 
 export interface RouterOptions {
@@ -82,6 +86,9 @@ export abstract class LinearRouter implements Router {
     if (!trace.training || jitter === 0) return wide;
     return mul(wide, add(mul(random(x, this, 'jitter'), 2 * jitter), 1 - jitter));
   }
+
+  /** int32 [tokens, k]: the k best, or what is remembered. */
+  protected best(scores: Tensor, { k, pick }: RouteCall): Tensor { return pick ? pick(scores) : topK(scores, k).indices; }
 
   protected logits(x: Tensor): Tensor { return matmul(this.seen(x), use(x, this.weight)); }
 

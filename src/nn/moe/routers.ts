@@ -44,16 +44,21 @@ export class TopKRouter extends LinearRouter {
     this.#own = options;
   }
 
-  choose(x: Tensor, { k }: RouteCall): Choice {
-    const { softmax: order = 'before', groups } = this.#own;
+  get remembers(): boolean { return true; }
+
+  choose(x: Tensor, call: RouteCall): Choice {
+    const { softmax: order = 'before', groups } = this.#own, { k, pick } = call;
     const logits = this.logits(x), probs = softmax(logits);
     if (order === 'after') {
-      const { indices } = topK(groups ? limitGroups(logits, groups, k) : logits, k), values = takeAlong(logits, indices);
+      const indices = this.best(groups ? limitGroups(logits, groups, k) : logits, call), values = takeAlong(logits, indices);
       return { indices, weights: softmax(values), scores: takeAlong(probs, indices), probs, logits };
     }
-    const best = topK(groups ? limitGroups(probs, groups, k) : probs, k);
-    const values = groups ? takeAlong(probs, best.indices) : best.values;
-    return { indices: best.indices, weights: this.weights(values, k), scores: values, probs, logits };
+    if (groups || pick) {
+      const indices = this.best(groups ? limitGroups(probs, groups, k) : probs, call), values = takeAlong(probs, indices);
+      return { indices, weights: this.weights(values, k), scores: values, probs, logits };
+    }
+    const { indices, values } = topK(probs, k);
+    return { indices, weights: this.weights(values, k), scores: values, probs, logits };
   }
 }
 
@@ -71,11 +76,13 @@ export class NoisyTopKRouter extends LinearRouter {
     this.noise = new Parameter([options.dModel, options.experts], { kind: 'constant', value: 0 });
   }
 
-  choose(x: Tensor, { k }: RouteCall): Choice {
-    const seen = this.seen(x), clean = matmul(seen, use(x, this.weight)), training = traceOf(x).training;
+  get remembers(): boolean { return true; }
+
+  choose(x: Tensor, call: RouteCall): Choice {
+    const { k } = call, seen = this.seen(x), clean = matmul(seen, use(x, this.weight)), training = traceOf(x).training;
     const spread = add(softplus(matmul(seen, use(x, this.noise))), 1e-2);
     const noisy = training ? add(clean, mul(this.#normal(clean), spread)) : clean;
-    const { indices } = topK(noisy, k), probs = softmax(noisy);
+    const indices = this.best(noisy, call), probs = softmax(noisy);
     const choice = { indices, weights: softmax(takeAlong(noisy, indices)), scores: takeAlong(probs, indices), probs, logits: clean };
     if (!training || k === this.experts) return choice;
     // The k-th largest of the others: the k+1-st of all for an expert that is in, the k-th for one that is out.
@@ -114,10 +121,12 @@ export class SigmoidRouter extends LinearRouter {
     this.#own = options;
   }
 
-  choose(x: Tensor, { k }: RouteCall): Choice {
-    const { groups, scale = 1 } = this.#own, logits = this.logits(x), scores = sigmoid(logits);
+  get remembers(): boolean { return true; }
+
+  choose(x: Tensor, call: RouteCall): Choice {
+    const { groups, scale = 1 } = this.#own, { k } = call, logits = this.logits(x), scores = sigmoid(logits);
     const biased = add(stopGradient(scores), use(x, this.bias));
-    const { indices } = topK(groups ? limitGroups(biased, groups, k) : biased, k), values = takeAlong(scores, indices);
+    const indices = this.best(groups ? limitGroups(biased, groups, k) : biased, call), values = takeAlong(scores, indices);
     const total = reshape(sum(scores, [1]), [boundOf(scores.shape[0]), 1]);
     return { indices, weights: mul(this.weights(values, k), scale), scores: values, probs: div(scores, total), logits };
   }
