@@ -11,9 +11,11 @@ import { sparsify } from './sparsify.ts';
 
 type Options = Readonly<Record<string, number>>;
 const POLICIES: Readonly<Record<string, (options?: Options) => Rule<object>>> = {
-  adaptCapacity: (o) => adaptCapacity(o), cacheAssignments: (o) => cacheAssignments(o && { ...o, freeze: (o['freeze'] ?? 0) > 0 }), chooseDispatch: (o) => chooseDispatch(o), specialise: (o) => specialise(o), sparsify: (o) => sparsify(o) };
+  adaptCapacity: (o) => adaptCapacity(o), chooseDispatch: (o) => chooseDispatch(o), specialise: (o) => specialise(o), sparsify: (o) => sparsify(o),
+  cacheAssignments: (o) => cacheAssignments(o && { ...o, freeze: (o['freeze'] ?? 0) > 0 }) };
 const OPTIONS: Readonly<Record<string, readonly string[]>> = {
-  adaptCapacity: ['quantile', 'margin', 'price', 'horizon', 'cooldown'], cacheAssignments: ['on', 'off', 'audit', 'samples', 'freeze', 'cooldown', 'patience'], chooseDispatch: ['padding', 'cooldown'], specialise: ['hysteresis', 'cooldown'], sparsify: ['below', 'above', 'cooldown'] };
+  adaptCapacity: ['quantile', 'margin', 'price', 'horizon', 'cooldown'], chooseDispatch: ['padding', 'cooldown'], specialise: ['hysteresis', 'cooldown'], sparsify: ['below', 'above', 'cooldown'],
+  cacheAssignments: ['on', 'off', 'audit', 'samples', 'freeze', 'cooldown', 'patience'] };
 /** What `policies` knows. */
 export const POLICY_NAMES = Object.keys(POLICIES);
 
