@@ -46,9 +46,10 @@ export interface RoutingResult {
   readonly topK: number;
   readonly threads: number;
   readonly step_ms: Spread;
-  /** Of the kernels by what they do, one by one: the gate (product, softmax), who is chosen, rows sorted by expert, the memory read, compared and written. */
+  /** Of the kernels by what they do: who is chosen, rows sorted by expert, the memory read, compared and written; and of all. */
   readonly kernels_us: Readonly<Record<Part, number>>;
-  /** From the start of a step along the critical path: until rows are sorted, and until the step ends. */
+  /** From the start of a step along the critical path: until the gate has its scores, until rows are sorted by expert, until the step ends. */
+  readonly scores_us: number;
   readonly sorted_us: number;
   readonly path_us: number;
   /** Of the memory. */
@@ -119,16 +120,20 @@ export function partsOf({ steps }: Program, us: readonly number[]): Record<Part,
   return { select: of(PARTS.select), sort: of(PARTS.sort), memory: of(PARTS.memory), all: us.reduce((a, b) => a + b, 0) };
 }
 
-/** The longest chains of steps that touch each other's memory: to the last that sorts, and of all. */
-export function pathOf({ steps, tensors }: Program, us: readonly number[]): { readonly sorted_us: number; readonly path_us: number } {
-  const ends: number[] = [];
-  steps.forEach((step, k) => { ends.push(us[k] + steps.slice(0, k).reduce((latest, other, i) => (ends[i] > latest && conflict(tensors, other, step) ? ends[i] : latest), 0)); });
-  return { sorted_us: Math.max(0, ...ends.filter((_, k) => steps[k].ops.some((op) => PARTS.sort.includes(op)))), path_us: Math.max(0, ...ends) };
+/** The longest chains of steps that touch each other's memory: before the step that chooses, to the last that sorts, and of all. */
+export function pathOf({ steps, tensors }: Program, us: readonly number[]): Pick<RoutingResult, 'scores_us' | 'sorted_us' | 'path_us'> {
+  const begins: number[] = [], ends: number[] = [];
+  steps.forEach((step, k) => {
+    begins.push(steps.slice(0, k).reduce((latest, other, i) => (ends[i] > latest && conflict(tensors, other, step) ? ends[i] : latest), 0));
+    ends.push(begins[k] + us[k]);
+  });
+  const of = (times: readonly number[], names: readonly string[]): number => Math.max(0, ...times.filter((_, k) => steps[k].ops.some((op) => names.includes(op))));
+  return { scores_us: of(begins, PARTS.select), sorted_us: of(ends, PARTS.sort), path_us: Math.max(0, ...ends) };
 }
 
 function describe({ samples, tokens, experts, topK }: RoutingFlags, threads: number, results: readonly RoutingResult[]): string {
   const f = (x: number): string => x.toFixed(1);
   return [`${samples} samples of ${tokens} tokens, ${experts} experts, top-${topK}, ${threads} threads; kernels and the critical path in microseconds, medians`,
-    table(['routing', 'step, ms', 'best', 'choosing', 'sorting', 'memory', 'all kernels', 'rows sorted after', 'path', 'memory'], results.map((r) => [r.routing, r.step_ms.median.toFixed(3), r.step_ms.min.toFixed(3),
-      f(r.kernels_us.select), f(r.kernels_us.sort), f(r.kernels_us.memory), f(r.kernels_us.all), f(r.sorted_us), f(r.path_us), bytes(r.state_bytes)]))].join('\n');
+    table(['routing', 'step, ms', 'best', 'choosing', 'sorting', 'memory', 'all kernels', 'scores after', 'rows sorted after', 'between', 'path', 'state'], results.map((r) => [r.routing, r.step_ms.median.toFixed(3), r.step_ms.min.toFixed(3),
+      f(r.kernels_us.select), f(r.kernels_us.sort), f(r.kernels_us.memory), f(r.kernels_us.all), f(r.scores_us), f(r.sorted_us), f(r.sorted_us - r.scores_us), f(r.path_us), bytes(r.state_bytes)]))].join('\n');
 }

@@ -59,7 +59,7 @@ export function addUpdates(graph: Graph, ops: OpTable, optimizer: Optimizer, opt
     const name = graph.inputs.find((i) => i.value === id)?.name ?? '', maker = graph.nodes.find((n) => n.outputs[0] === value);
     // Of a memory that is gone on with (Op.onto) each micro-batch writes its own rows.
     const onto = maker && ops.get(maker.op)?.onto;
-    if (onto !== undefined && maker?.inputs[onto] === id) return { target: builder.tensor(id), value: builder.tensor(value), sumState: null };
+    if (typeof onto === 'number' && maker?.inputs[onto] === id) return { target: builder.tensor(id), value: builder.tensor(value), sumState: null };
     if (phase !== undefined && !isFloat(graph.types[id].dtype)) throw new UserError(`${name}: values that are no floats have no mean over micro-batches`, 'leave out accumulate');
     return { target: builder.tensor(id), ...accumulated(name, builder.tensor(value)) };
   });

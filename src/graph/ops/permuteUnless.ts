@@ -1,13 +1,12 @@
-// permute of choices of which most often nothing has changed since they were sorted: then that is taken, and only copied.
+// permute of choices of which most often nothing has changed since they were sorted: then that is taken as it is, in its memory.
 import { ShapeError } from '../../base/errors.ts';
-import { boundOf, elements, sameShape, showType } from '../../base/shape.ts';
-import type { Expr } from '../../kernel/expr.ts';
+import { boundOf, sameShape, showType } from '../../base/shape.ts';
 import type { Op } from '../op.ts';
 import { emit, type Tensor } from '../tensor.ts';
 import { permuteOp, sortChoices, sortedChoices, type Permutation, type PermuteAttrs } from './permute.ts';
 
 export const permuteUnlessOp: Op<PermuteAttrs> = {
-  name: 'permuteUnless', doc: 'the four results of permute that are given where every sample is known, else permute of the first input', within: true,
+  name: 'permuteUnless', doc: 'the four results of permute that are given where every sample is known, else permute of the first input', within: true, onto: [1, 2, 3, 4],
   infer([x, ...rest], attrs, ids) {
     const types = permuteOp.infer([x], attrs, ids), known = rest[4];
     if (!types.every((t, i) => rest[i].dtype === t.dtype && sameShape(rest[i].shape, t.shape)) || known.dtype !== 'int32' || known.shape.length !== 1) {
@@ -15,15 +14,14 @@ export const permuteUnlessOp: Op<PermuteAttrs> = {
     }
     return types;
   },
-  lower: { kind: 'loops', build(call) {
-    const { e, k: w, inputs: [, ...given], outputs, inTypes, outTypes } = call, samples = boundOf(inTypes[5].shape[0]);
+  lower: { kind: 'loops', update: true, build(call) {
+    const { e, k: w, inputs, inTypes } = call, samples = boundOf(inTypes[5].shape[0]);
     return { grid: { extent: 1, grain: 1 }, body() {
-      const known = w.scalar('int32'), zero = e.const(0, 'int32'), none = (): Expr => e.op('eq', [known.get(), zero], 'bool');
+      const known = w.scalar('int32');
       return [
         known.set(e.const(1, 'int32')),
-        w.loop(samples, (b) => [known.set(e.op('min', [known.get(), w.load(given[4], b)], 'int32'))]),
-        w.when(none(), sortChoices(call)),
-        w.when(e.op('ne', [known.get(), zero], 'bool'), outputs.map((out, i) => w.vector(elements(outTypes[i].shape), (c) => [w.store(out, c, w.load(given[i], c))])))];
+        w.loop(samples, (b) => [known.set(e.op('min', [known.get(), w.load(inputs[5], b)], 'int32'))]),
+        w.when(e.op('eq', [known.get(), e.const(0, 'int32')], 'bool'), sortChoices(call))];
     } };
   } },
   reference: (call) => (call.inputs[5].every((n) => n !== 0) ? call.inputs.slice(1, 5).map((v) => v.slice()) : sortedChoices(call)),

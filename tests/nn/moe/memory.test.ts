@@ -17,6 +17,7 @@ import type { Router } from '../../../src/nn/moe/router.ts';
 import { NoisyTopKRouter, SigmoidRouter, SinkhornRouter, TopKRouter } from '../../../src/nn/moe/routers.ts';
 import { sgd } from '../../../src/optim/sgd.ts';
 import { compileGraph, traceGraph, trainingGraph } from '../../../src/pipeline.ts';
+import { verifyProgram } from '../../../src/plan/verify.ts';
 import { evaluate } from '../../../src/run/reference.ts';
 import type { CompileOptions } from '../../../src/session/step.ts';
 import { compile } from '../../../src/session/node.ts';
@@ -269,6 +270,22 @@ test('a memory takes 4 bytes a sample and a byte a choice up to 256 experts, les
     assert.equal(state, 5000 * (4 + Math.ceil(16 * topK * choice / 4) * 4), `${experts} experts`);
     assert.ok(arena < 5000, `no copy of the memory in the arena: ${arena}`);
   }
+});
+
+test('a plan that writes a memory before its last reader is refused', () => {
+  const model = new Model({ routing: 'cached' }), named = nameParameters(model), zeros = (): Float32Array => new Float32Array(2 * TOKENS * WIDTH);
+  const forward = traceGraph(named, true, (t) => {
+    t.samples = 2;
+    t.output('total', meanSquaredError(model.forward(t.constant({ dtype: 'float32', shape: [2, TOKENS, WIDTH] }, zeros())), t.constant({ dtype: 'float32', shape: [2, TOKENS, WIDTH] }, zeros())));
+  });
+  const { program } = compileGraph(trainingGraph(forward, sgd({ lr: 0.1 }), [...named.parameters.keys()])), place = (op: string): number => program.steps.findIndex((s) => s.ops.includes(op));
+  const from = place('remember'), to = Math.min(place('recall'), place('recalls')), early = { ...program.steps[from], barrier: true };
+  assert.ok(from > to && to >= 0);
+  // Beside what it reads, all that it needs is there: what is wrong is its place alone.
+  const reader = program.steps[to];
+  const steps = [...program.steps.slice(0, from), early, { ...reader, barrier: true }, ...program.steps.slice(from + 1)];
+  assert.throws(() => verifyProgram({ ...program, steps }), /assigned\/choices\/moe.* is overwritten by step \d+ before its last reader/);
+  verifyProgram(program);
 });
 
 test('many experts are remembered too', async () => {
