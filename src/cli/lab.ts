@@ -9,7 +9,7 @@ import { PRICES } from '../recompile/lab/cost.ts';
 import { DEFAULTS, generate, WORKLOADS } from '../recompile/lab/generate.ts';
 import { replay, type Replayed } from '../recompile/lab/replay.ts';
 import { parseTrace, traceLines, type Trace } from '../recompile/lab/trace.ts';
-import { policyWith, POLICY_NAMES } from '../recompile/policies.ts';
+import { LAB_NAMES, policyWith } from '../recompile/policies.ts';
 import type { Rule } from '../recompile/rule.ts';
 import { capacityOf } from './bench.ts';
 import { json, MAX_SEED, real, whole } from './flags.ts';
@@ -43,7 +43,7 @@ export function addLab(program: Command): void {
   program.command('lab').summary('try policies on recorded or made-up loads').argument('[trace]', 'a file that dynamoe train --trace or dynamoe lab --generate wrote')
     .description('Replays loads through policies and the engine that decides in a run, without training: rows, drops, bytes, recompilations,\nand regret against the plan that knew all loads beforehand.')
     .addOption(new Option('--generate <name>', `loads that are made up: ${Object.entries(WORKLOADS).map(([name, { about }]) => `${name} (${about})`).join('; ')}`).choices(Object.keys(WORKLOADS)))
-    .option('--policy <name,options>', `replays with this policy, such as adaptCapacity,quantile=0.9; may be given again: ${POLICY_NAMES.join(', ')}`, oneOrMore)
+    .option('--policy <name,options>', `replays with this policy, such as adaptCapacity,quantile=0.9; may be given again: ${LAB_NAMES.join(', ')}`, oneOrMore)
     .option('--table', 'every policy on every made-up workload, as a table in Markdown')
     .option('--out <file>', 'where made-up loads are written (default: stdout)')
     .option('--seed <n>', 'of made-up loads', whole(0, MAX_SEED), DEFAULTS.seed)
@@ -101,8 +101,7 @@ function describe(r: Replayed): string {
 /** Regret from step 128 on, and recompilations; of adaptCapacity also what it is made of. */
 async function table(flags: LabFlags): Promise<string> {
   const { steps, seed, tokens, experts, topK: k } = flags, cells = (row: readonly string[]): string => `| ${row.join(' | ')} |\n`;
-  const names = POLICY_NAMES.filter((name) => name !== 'cacheAssignments'); // a trace has no ids of samples
-  const columns: readonly (readonly [string, () => Rule<object>[]])[] = [['none', () => []], ...names.map((name) => [name, () => [policyWith(name)]] as const), ['all', () => names.map(policyWith)]];
+  const columns: readonly (readonly [string, () => Rule<object>[]])[] = [['none', () => []], ...LAB_NAMES.map((name) => [name, () => [policyWith(name)]] as const), ['all', () => LAB_NAMES.map(policyWith)]];
   let regrets = '', details = '';
   for (const overflow of flags.overflow ? [flags.overflow] : OVERFLOWS) {
     for (const name of Object.keys(WORKLOADS)) {

@@ -22,8 +22,8 @@ export const FLAG = { loss: 1, gradient: 2, dry: 4 } as const;
 export interface UpdateOptions {
   /** With gradient accumulation over n batches: 'add' adds to the sum, 'apply' adds and then updates. n = 1: no sum is kept. */
   readonly accumulate?: { readonly batches: number; readonly phase: 'add' | 'apply' };
-  /** Parameters of which some parts along the first dimension keep their values and moments. */
-  readonly frozen?: ReadonlyMap<string, readonly boolean[]>;
+  /** Parameters of which some parts along a dimension keep their values and moments. */
+  readonly frozen?: ReadonlyMap<string, { readonly parts: readonly boolean[]; readonly axis: number }>;
 }
 
 export const momentName = (moment: string, parameter: string): string => `optim/${moment}/${parameter}`;
@@ -112,12 +112,12 @@ export function addUpdates(graph: Graph, ops: OpTable, optimizer: Optimizer, opt
   return builder.build();
 }
 
-/** 1 where a part along the first dimension is frozen, else 0: [parts, 1, ..]. The mask is data: freezing another part compiles nothing. */
-function maskOf(builder: GraphBuilder, frozen: readonly boolean[], like: Tensor): Tensor {
-  const name = `frozen/${frozen.map(Number).join('')}/${like.shape.length}`, found = builder.inputs.find((i) => i.kind === 'constant' && i.name === name);
+/** 1 where a part along `axis` is frozen, else 0: [.., parts, 1, ..]. The mask is data: freezing another part compiles nothing. */
+function maskOf(builder: GraphBuilder, { parts, axis }: { readonly parts: readonly boolean[]; readonly axis: number }, like: Tensor): Tensor {
+  const name = `frozen/${parts.map(Number).join('')}/${axis}/${like.shape.length}`, found = builder.inputs.find((i) => i.kind === 'constant' && i.name === name);
   if (found) return builder.tensor(found.value);
-  const shape = [frozen.length, ...like.shape.slice(1).map(() => 1)];
-  return builder.input('constant', name, { dtype: 'float32', shape }, Float32Array.from(frozen, Number));
+  const shape = like.shape.map((_, d) => (d === axis ? parts.length : 1));
+  return builder.input('constant', name, { dtype: 'float32', shape }, Float32Array.from(parts, Number));
 }
 
 /** Euclidean norm of all gradients together; not finite if one of them is not. */

@@ -1,6 +1,6 @@
 // The policy chooseDispatch: among the strategies that give the same bits, the one that computes fewer rows: `padded` computes every
 // expert's whole capacity, `ragged` the rows that came. Whether that pays is measured, as for every change that keeps all bits.
-import { factorsOf, layersOf, timeToLook } from './modules.ts';
+import { expertCount, factorsOf, layersOf, timeToLook } from './modules.ts';
 import type { Rule } from './rule.ts';
 
 export interface ChooseDispatchOptions {
@@ -17,7 +17,7 @@ export function chooseDispatch({ padding = 0.02, cooldown = 200 }: ChooseDispatc
     alter(model, run) {
       for (const [moe, layer] of layersOf(model, run)) {
         if (moe.dispatch !== 'padded') continue;
-        const came = layer.load.reduce((a, b) => a + b, 0) - layer.dropped, share = (came + layer.dropped) / layer.experts;
+        const came = layer.load.reduce((a, b) => a + b, 0) - layer.dropped, share = (came + layer.dropped) / expertCount(moe);
         const computed = layer.spilled + (factorsOf(moe, layer.experts)?.reduce((n, f) => n + Math.ceil(f * share), 0) ?? Infinity);
         if (computed > (1 + padding) * came) moe.dispatch = 'ragged';
       }

@@ -226,7 +226,7 @@ export class Session {
       this.#lossGraph(t, batch);
     });
     const trained = [...this.named.parameters].filter(([, p]) => p.trained && p.frozen !== true);
-    const frozen = new Map(trained.flatMap(([name, { frozen: f }]) => (typeof f !== 'boolean' && f.some((part) => part) ? [[name, f]] : [])));
+    const frozen = new Map(trained.flatMap(([name, { frozen: f, frozenAxis: axis }]) => (typeof f !== 'boolean' && f.some((part) => part) ? [[name, { parts: f, axis }]] : [])));
     return trainingGraph(forward, optimizer, trained.map(([name]) => name), { frozen, ...(phase && { accumulate: { batches, phase } }) });
   }
 

@@ -2,7 +2,7 @@
 import type { RecompileEvent } from '../../recompile/rule.ts';
 import type { Mark } from './charts.ts';
 import { byId, el, table } from './dom.ts';
-import { bytes, knob, milliseconds, outcome } from './format.ts';
+import { bytes, change, milliseconds, outcome } from './format.ts';
 import type { Run } from './run.ts';
 import { place, type View } from './view.ts';
 
@@ -41,7 +41,7 @@ function showTip(by: HTMLElement, r: RecompileEvent, n: number): void {
 export function hideTip(): void { byId('tip').hidden = true; }
 
 function changesOf({ changes }: RecompileEvent): HTMLElement {
-  return el('ul', { class: 'changes' }, ...changes.map((c) => el('li', {}, el('b', {}, `${c.path}.${c.knob}`), `: ${knob(c.from)} → ${knob(c.to)}`)));
+  return el('ul', { class: 'changes' }, ...changes.map((c) => el('li', {}, el('b', {}, `${c.path}.${c.knob}`), `: ${change(c)}`)));
 }
 
 /** Leads from a mark to its row. */

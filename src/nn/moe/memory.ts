@@ -15,6 +15,7 @@ import { div } from '../../graph/ops/div.ts';
 import { equal } from '../../graph/ops/equal.ts';
 import { floor } from '../../graph/ops/floor.ts';
 import { iota } from '../../graph/ops/iota.ts';
+import { less } from '../../graph/ops/less.ts';
 import { logicalAnd } from '../../graph/ops/logicalAnd.ts';
 import { mul } from '../../graph/ops/mul.ts';
 import { permute, type Permutation } from '../../graph/ops/permute.ts';
@@ -22,7 +23,9 @@ import { permuteUnless } from '../../graph/ops/permuteUnless.ts';
 import { bitsOf, recall, recalls, wordsOf, type MemoryAttrs } from '../../graph/ops/recall.ts';
 import { remember } from '../../graph/ops/remember.ts';
 import { reshape } from '../../graph/ops/reshape.ts';
+import { stopGradient } from '../../graph/ops/stopGradient.ts';
 import { sum } from '../../graph/ops/sum.ts';
+import { takeAlong } from '../../graph/ops/takeAlong.ts';
 import { topK } from '../../graph/ops/topK.ts';
 import { topKUnless } from '../../graph/ops/topKUnless.ts';
 import { where } from '../../graph/ops/where.ts';
@@ -41,6 +44,8 @@ export interface MemoryOptions {
   readonly remember: number;
   /** One sample of so many is audited. */
   readonly audit: number;
+  /** Some slots cannot be chosen (by this token): their scores are -infinity. A sample that remembers one of them counts as not remembered. */
+  readonly closed: boolean;
 }
 
 /** A memory's state: its layout is part of its name, so that another k or another number of tokens has another. */
@@ -56,6 +61,7 @@ export class ChoiceMemory {
   readonly #table: Tensor; // uint32 [slots, words]
   readonly #recalled: Tensor; // int32 [rows, k]
   readonly #known: Tensor; // int32 [samples]
+  #taken: Tensor; // of those, whose choices may be taken
   readonly #sorted: Permutation | null;
   #live: Tensor | null = null;
 
@@ -78,6 +84,7 @@ export class ChoiceMemory {
     this.#table = trace.state(name, { dtype: 'uint32', shape: [slots, wordsOf(this.#layout)] });
     this.#recalled = recall(this.#table, ids, this.#layout);
     this.#known = recalls(this.#table, ids, this.#layout);
+    this.#taken = this.#known;
     this.#sorted = routing === 'cached' ? permute(this.#recalled, experts) : null;
   }
 
@@ -85,14 +92,18 @@ export class ChoiceMemory {
   pick(scores: Tensor): Tensor {
     const { k } = this.#options, [rows] = this.#recalled.shape.map(boundOf), { tokens } = this.#layout, samples = rows / tokens;
     if (!this.#sorted) return (this.#live = topK(scores, k).indices);
-    this.#live = topKUnless(scores, this.#recalled, where(this.#audited(), scalar(this.#known, 0), this.#known));
-    const bySample = (x: Tensor): Tensor => reshape(x, [samples, tokens, k]), known = equal(reshape(this.#known, [samples, 1, 1]), scalar(this.#known, 1));
-    return reshape(where(known, bySample(this.#recalled), bySample(this.#live)), [rows, k]);
+    if (this.#options.closed) {
+      const open = less(scalar(scores, -Infinity), takeAlong(stopGradient(scores), this.#recalled)), closed = where(open, scalar(scores, 0), scalar(scores, 1));
+      this.#taken = where(equal(sum(reshape(closed, [samples, tokens * k]), [1]), 0), this.#known, scalar(this.#known, 0));
+    }
+    this.#live = topKUnless(scores, this.#recalled, where(this.#audited(), scalar(this.#taken, 0), this.#taken));
+    const bySample = (x: Tensor): Tensor => reshape(x, [samples, tokens, k]), taken = equal(reshape(this.#taken, [samples, 1, 1]), scalar(this.#taken, 1));
+    return reshape(where(taken, bySample(this.#recalled), bySample(this.#live)), [rows, k]);
   }
 
   /** Rows of the choices that `pick` gave, sorted by expert; null: nothing is known of them. */
   sorted(indices: Tensor): Permutation | null {
-    return this.#sorted && permuteUnless(indices, this.#sorted, this.#known, this.#options.experts);
+    return this.#sorted && permuteUnless(indices, this.#sorted, this.#taken, this.#options.experts);
   }
 
   /** One sample in `audit`, from a place in the batch that changes from step to step: bool [samples]. */

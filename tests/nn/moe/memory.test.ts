@@ -14,6 +14,7 @@ import { meanSquaredError } from '../../../src/nn/loss.ts';
 import { ExpertChoiceRouter, HashRouter } from '../../../src/nn/moe/fixed-routers.ts';
 import { MoE, type MoEOptions } from '../../../src/nn/moe/moe.ts';
 import type { Router } from '../../../src/nn/moe/router.ts';
+import { changeSlots } from '../../../src/nn/moe/slots.ts';
 import { NoisyTopKRouter, SigmoidRouter, SinkhornRouter, TopKRouter } from '../../../src/nn/moe/routers.ts';
 import { sgd } from '../../../src/optim/sgd.ts';
 import { compileGraph, traceGraph, trainingGraph } from '../../../src/pipeline.ts';
@@ -174,6 +175,28 @@ test('cached: a sample that is not remembered has its live choices, and is remem
   assert.deepEqual(Array.from(stats['moe/load'].data), load);
   for (const id of [9, 10, 11, 12]) assert.deepEqual(Array.from(after?.of(id) ?? []), live[id]);
   assert.deepEqual(Array.from(after?.ids ?? []), [0, 1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12]);
+});
+
+test('cached: an expert that went gets nobody; samples that remember him are looked at anew, the others not', async () => {
+  for (const split of [false, true]) {
+    const model = new Model({ routing: 'cached', audit: 1000, active: EXPERTS - 1 });
+    await using session = await open(model);
+    await run(session, SAMPLES / SIZE);
+    const before = await session.assignments('moe'), base = model.moe.slots;
+    model.moe.slots = changeSlots(base, base, split ? { does: 'split', expert: 2, into: EXPERTS - 1 } : { does: 'prune', expert: 2 });
+    const batch = at(SAMPLES / SIZE), ids = [...batch.ids ?? []], { stats } = await session.step(batch), load = Array.from(stats['moe/load'].data, Number), after = await session.assignments('moe');
+    assert.equal(load.reduce((a, b) => a + b), SIZE * TOKENS * 2);
+    const remembered = ids.filter((id) => before?.of(id)?.includes(2));
+    assert.ok(remembered.length > 0 && remembered.length < ids.length);
+    // A copy scores as much as what it is a copy of at first, or another: of the two a token has the better.
+    if (split) { assert.ok(load[EXPERTS - 1] + load[2] > 0); continue; }
+    assert.equal(load[2], 0);
+    for (const id of ids) {
+      if (remembered.includes(id)) assert.ok(!after?.of(id)?.includes(2));
+      else assert.deepEqual(after?.of(id), before?.of(id));
+    }
+    for (const id of remembered) { const own = after?.of(id) ?? []; for (let t = 0; t < TOKENS; t++) assert.notEqual(own[2 * t], own[2 * t + 1]); }
+  }
 });
 
 test('fewer slots than samples: who comes later takes the slot, and the one before is not taken for him', async () => {
