@@ -14,11 +14,13 @@ import { Engine, type EngineState } from '../recompile/engine.ts';
 import { messageOf } from '../recompile/pending.ts';
 import { checkRule, type Rule } from '../recompile/rule.ts';
 import type { Runnable } from '../run/executor.ts';
-import { Knobs, type Settings } from '../trace/knobs.ts';
+import { knobRules, Knobs, type Settings } from '../trace/knobs.ts';
 import { nameParameters, type Named } from '../trace/module.ts';
 import { initialParts, type Parameter } from '../trace/parameter.ts';
 import { call, type Trace } from '../trace/trace.ts';
 import { decodeCheckpoint, encodeCheckpoint, type CheckpointContent } from '../io/checkpoint.ts';
+import type { Assignments } from '../nn/moe/memory.ts';
+import { readAssignments } from './assignments.ts';
 import { openBackend, type Backend } from './backend.ts';
 import { Programs } from './programs.ts';
 import { apart, together, checkCall, closedError, familyOf, NonFiniteError, phaseOf, shapesOf, splitBatch, type CompileOptions, type Model, type Phase, type StepResult } from './step.ts';
@@ -43,6 +45,7 @@ export class Session {
   readonly #programs: Programs;
   readonly #knobs: Knobs;
   readonly #seed: number;
+  readonly #recalls: boolean;
   readonly #phases: readonly Phase[];
   #step = 0;
   #runs = 0;
@@ -61,6 +64,7 @@ export class Session {
     this.#knobs = new Knobs(this.named);
     this.#programs = new Programs(backend, this.#knobs, (graph) => { this.#createStates(graph); });
     this.#seed = (options.seed ?? 0) >>> 0;
+    this.#recalls = [...this.named.paths.keys()].some((module) => 'routing' in (knobRules(module) ?? {}));
     this.#phases = (options.accumulate ?? 1) > 1 ? ['add', 'apply'] : [undefined];
     const watched = { model, knobs: this.#knobs, programs: this.#programs, executor: backend.executor };
     this.#training = new Watch(watched, () => this.#step);
@@ -79,14 +83,14 @@ export class Session {
       checkBatch(batch);
       const micro = splitBatch(batch, this.options.accumulate ?? 1), parts = micro.length;
       let result: StepResult | undefined;
-      const running = this.#training.run(shapesOf(micro[0]), micro.map((part, i) => {
+      const running = this.#training.run(`${shapesOf(micro[0])}${this.#withIds(micro[0])}`, micro.map((part, i) => {
         const phase = phaseOf(i, parts), step = Uint32Array.of(this.#step * parts + i);
         return { family: this.#trainFamily(part, phase), graph: () => this.trainGraph(part, phase),
           inputs: { ...this.#inputs(part), step, commit: Int32Array.of(1), ...this.#scalars() } };
       }), (out, program, inputs) => this.#checkFinite(out, program, inputs), (outputs) => {
         result = this.#result(outputs);
         this.#step++;
-        return { ...result, parts: outputs.map((out) => apart(out).stats) };
+        return { ...result, parts: outputs.map((out) => apart(out).stats), ...(batch.ids && { ids: batch.ids }) };
       });
       // Half of an accumulated gradient is of no use after a failed step.
       await running.catch((error: unknown) => { if (parts > 1) this.#dropSums(); throw error; });
@@ -226,7 +230,10 @@ export class Session {
   trainGraph(batch: Batch, phase?: Phase): Graph {
     const { optimizer, accumulate: batches = 1 } = this.options;
     if (!optimizer) throw new UserError('this session has no optimizer', 'compile(model, { loss, optimizer: optim.adamW({ lr }) })');
-    const forward = this.#traced(true, (t) => this.#lossGraph(t, batch));
+    const forward = this.#traced(true, (t) => {
+      t.samples = batch.ids ? batch.x.shape[0] : null;
+      this.#lossGraph(t, batch);
+    });
     const trained = [...this.named.parameters].filter(([, p]) => p.trained && p.frozen !== true);
     const frozen = new Map(trained.flatMap(([name, { frozen: f, frozenAxis: axis }]) => (typeof f !== 'boolean' && f.some((part) => part) ? [[name, { parts: f, axis }]] : [])));
     return trainingGraph(forward, optimizer, trained.map(([name]) => name), { frozen, ...(phase && { accumulate: { batches, phase } }) });
@@ -266,7 +273,10 @@ export class Session {
     return this.#programs.get(this.#trainFamily(batch, phase), () => this.trainGraph(batch, phase));
   }
 
-  #trainFamily(batch: Batch, phase: Phase): string { return familyOf(`train ${this.#observed ? 'observed ' : ''}${phase ?? ''}`, batch); }
+  #trainFamily(batch: Batch, phase: Phase): string { return `${familyOf(`train ${this.#observed ? 'observed ' : ''}${phase ?? ''}`, batch)}${this.#withIds(batch)}`; }
+
+  /** Graphs of models with layers that may remember what samples chose differ by whether samples have ids. */
+  #withIds({ ids }: Batch): string { return ids && this.#recalls ? ' ids' : ''; }
 
   /** Bytes of the largest program's arena, of the parameters, and of the optimiser's state. */
   bytes(): { readonly arena: number; readonly params: number; readonly optimiser: number } {
@@ -290,7 +300,7 @@ export class Session {
     for (const { at, data } of initialParts(p, name, this.#seed)) this.executor.setPart(name, at, data);
   }
 
-  #inputs({ x, y }: Batch): Inputs { return { ...this.#common(), x: x.data, y: y.data }; }
+  #inputs({ x, y, ids }: Batch): Inputs { return { ...this.#common(), x: x.data, y: y.data, ...(ids && { ids }) }; }
 
   #common(): Inputs { return { seed: Uint32Array.of(this.#seed), step: Uint32Array.of(this.#step) }; }
 
@@ -367,6 +377,11 @@ export class Session {
     const { files } = this.#backend;
     if (!files) throw new UserError(`session.${method}: there are no files here`, `session.${instead} works with the same bytes in memory`);
     return files;
+  }
+
+  /** What the MoE layer at `path` remembers of its samples' choices, as steps called before left it; null while its `routing` is live. */
+  assignments(path: string): Promise<Assignments | null> {
+    return this.#inOrder(() => Promise.resolve(readAssignments(this.#knobs, this.executor, path)));
   }
 
   /** Waits for what was called before, then gives memory and threads back. What is called after it is refused; closing again does nothing. */
