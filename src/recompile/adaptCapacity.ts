@@ -45,8 +45,9 @@ export function quantileFor(moe: MoE, quantile: number): number {
 /** A ragged bank never plans for more rows than there are choices: within that, room for all of them costs nothing. */
 const isShared = ({ dispatch, experts }: MoE): boolean => dispatch === 'ragged' && experts instanceof ExpertBank;
 
-/** A ragged layer that spills computes the rows that came, whatever their bound: that is there for memory, which is not priced here. */
-export const isBoundByLoad = (moe: MoE): boolean => moe.capacity !== 'dropless' && !(moe.dispatch === 'ragged' && moe.overflow === 'spill');
+/** A ragged layer that spills computes the rows that came, whatever their bound: that is there for memory, which is not priced here. Where experts
+ * choose, capacity says what the layer computes, and the load is even whatever comes. */
+export const isBoundByLoad = (moe: MoE): boolean => moe.capacity !== 'dropless' && !(moe.dispatch === 'ragged' && moe.overflow === 'spill') && moe.router.expertsChoose !== true;
 
 /** What a step costs with these factors, in even shares of rows: those that are planned, `most` at most, and choices beyond the factors at `beyond` rows each. */
 export function costOf(layer: LayerStats, factors: readonly number[], beyond: number, most = Infinity): number {

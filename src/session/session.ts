@@ -18,11 +18,11 @@ import { Knobs, type Settings } from '../trace/knobs.ts';
 import { nameParameters, type Named } from '../trace/module.ts';
 import { initialParts, type Parameter } from '../trace/parameter.ts';
 import { call, type Trace } from '../trace/trace.ts';
-import { decodeCheckpoint, encodeCheckpoint, isParameter, type CheckpointContent } from '../io/checkpoint.ts';
+import { decodeCheckpoint, encodeCheckpoint, type CheckpointContent } from '../io/checkpoint.ts';
 import { openBackend, type Backend } from './backend.ts';
 import { Programs } from './programs.ts';
 import { apart, together, checkCall, closedError, familyOf, NonFiniteError, phaseOf, shapesOf, splitBatch, type CompileOptions, type Model, type Phase, type StepResult } from './step.ts';
-import { contentOf, restoreFrom } from './checkpoint.ts';
+import { checkValues, contentOf, restoreFrom } from './checkpoint.ts';
 import { Watch, type Inputs, type Outputs } from './watch.ts';
 import type { Files, Platform } from './platform.ts';
 
@@ -50,6 +50,8 @@ export class Session {
   readonly #inference: Watch;
   #last: Promise<unknown> = Promise.resolve();
   #closed: Promise<void> | null = null;
+  /** What was called before the closing is done, too. */
+  #over = false;
 
   constructor(model: Model, options: CompileOptions, backend: Backend) {
     this.model = model;
@@ -77,7 +79,7 @@ export class Session {
       checkBatch(batch);
       const micro = splitBatch(batch, this.options.accumulate ?? 1), parts = micro.length;
       let result: StepResult | undefined;
-      await this.#training.run(shapesOf(micro[0]), micro.map((part, i) => {
+      const running = this.#training.run(shapesOf(micro[0]), micro.map((part, i) => {
         const phase = phaseOf(i, parts), step = Uint32Array.of(this.#step * parts + i);
         return { family: this.#trainFamily(part, phase), graph: () => this.trainGraph(part, phase),
           inputs: { ...this.#inputs(part), step, commit: Int32Array.of(1), ...this.#scalars() } };
@@ -86,6 +88,8 @@ export class Session {
         this.#step++;
         return { ...result, parts: outputs.map((out) => apart(out).stats) };
       });
+      // Half of an accumulated gradient is of no use after a failed step.
+      await running.catch((error: unknown) => { if (parts > 1) this.#dropSums(); throw error; });
       return result as StepResult;
     });
   }
@@ -123,6 +127,8 @@ export class Session {
 
   /** `what` parameters: the knobs alone. Rules are the caller's to add again, by the same names. */
   restorePlan({ knobs, engine }: PlanState, what: 'all' | 'parameters' = 'all'): void {
+    // What is under way for inference goes by the knobs of before.
+    this.#inference.engine?.close();
     if (engine && what === 'all') this.#engineOf('training').restore(engine);
     else {
       this.#training.engine?.restore(null);
@@ -134,11 +140,9 @@ export class Session {
     const flag = Number(out['flag'].data[0]);
     if (flag === 0) return;
     const op = await this.executor.diagnose(program, inputs);
-    this.#dropSums();
     throw new NonFiniteError(this.#step + 1, flag & FLAG.loss ? 'loss' : 'gradient', op);
   }
 
-  /** Half of an accumulated gradient is of no use after a failed step. */
   #dropSums(): void {
     for (const name of this.executor.stateNames().filter((n) => n.startsWith('optim/sum/'))) {
       const { dtype, shape } = this.executor.getState(name);
@@ -305,7 +309,7 @@ export class Session {
 
   /** Values of all states by name: parameters, optimiser moments. Creates the parameters if nothing ran yet. */
   states(): { name: string; dtype: DType; shape: readonly number[]; read: () => HostTensor }[] {
-    if (this.#closed) throw closedError();
+    if (this.#over) throw closedError();
     this.#createParameters();
     return this.executor.stateNames().filter((n) => !n.startsWith('cache/')).map((name) => {
       const { dtype, shape } = this.executor.getState(name);
@@ -324,17 +328,9 @@ export class Session {
 
   /** Sets values by name and the number of steps done: what a checkpoint restores. */
   restore(step: number, values: Iterable<{ name: string; value: HostTensor }>): void {
-    const list = [...values];
-    for (const { name, value } of list) {
-      const p = this.named.parameters.get(name);
-      if (!p && isParameter(name)) throw new UserError(`restore: the model has no parameter ${name}`, `it has ${[...this.named.parameters.keys()].slice(0, 3).join(', ')}, ...`);
-      // The reference keeps floats as float64, and saves them so.
-      if (p && p.dtype !== value.dtype && !(this.options.device === 'reference' && value.dtype === 'float64')) throw new UserError(`${name}: the checkpoint has dtype ${value.dtype}, the model ${p.dtype}`, `hostTensor('${p.dtype}', shape, data) converts`);
-      if (p && p.shape.join() !== value.shape.join()) {
-        throw new UserError(`${name}: the checkpoint has shape [${value.shape.join(', ')}], the model [${p.shape.join(', ')}]`);
-      }
-    }
-    for (const { name, value } of list) this.executor.setState(name, { dtype: value.dtype, shape: value.shape }, value.data);
+    const all = [...values];
+    checkValues(this, all);
+    for (const { name, value } of all) this.executor.setState(name, { dtype: value.dtype, shape: value.shape }, value.data);
     this.#step = step;
   }
 
@@ -375,7 +371,7 @@ export class Session {
 
   /** Waits for what was called before, then gives memory and threads back. What is called after it is refused; closing again does nothing. */
   close(): Promise<void> {
-    this.#closed ??= this.#last.then(() => { this.#training.engine?.close(); this.#inference.engine?.close(); this.executor.close(); });
+    this.#closed ??= this.#last.then(() => { this.#over = true; this.#training.engine?.close(); this.#inference.engine?.close(); this.executor.close(); });
     return this.#closed;
   }
 
