@@ -201,6 +201,15 @@ test('the wasm device refuses what its addresses do not reach, and names it', as
   assert.deepEqual(session.executor.stateNames(), []);
 });
 
+test('the reference goes on from what it saved, with floats as float64', async () => {
+  const make = () => compile(toyLM(), { loss: crossEntropy, optimizer: adamW({ lr: 1e-2 }), device: 'reference' });
+  await using session = await make(), other = await make();
+  await session.step(toyBatch(0));
+  await other.deserialize(await session.serialize());
+  assert.deepEqual(fingerprint(other), fingerprint(session));
+  assert.equal((await other.step(toyBatch(1))).loss, (await session.step(toyBatch(1))).loss);
+});
+
 test('a checkpoint as bytes is the one that save writes', async (t) => {
   const path = join(await temporaryFolder(t), 'a.safetensors'), make = () => compile(toyLM(), { loss: crossEntropy, optimizer: adamW({ lr: 1e-2 }), device: 'wasm', threads: 1 });
   await using session = await make(), other = await make();
