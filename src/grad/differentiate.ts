@@ -4,7 +4,7 @@ import { isFloat } from '../base/dtype.ts';
 import { UserError, VerifyError } from '../base/errors.ts';
 import { boundOf } from '../base/shape.ts';
 import { GraphBuilder, type OpTable } from '../graph/builder.ts';
-import type { Graph, Node, ValueId } from '../graph/graph.ts';
+import type { Again, Graph, Node, ValueId } from '../graph/graph.ts';
 import type { Op } from '../graph/op.ts';
 import type { Tensor } from '../graph/tensor.ts';
 
@@ -77,23 +77,26 @@ export function gradients(builder: GraphBuilder, loss: Tensor, wrt: readonly Ten
 /** Where the values that a node reads and makes are to be found for its gradient, and Node.late of what that takes. */
 interface Found { at(v: ValueId): ValueId; readonly late?: number }
 
-/** Values of a part of the graph that is not kept are computed again, together, when the first is asked for. */
+/** Values of a part of the graph that is not kept are computed again, together, when the first is asked for. Of a part within another the copies
+ * are made from copies: those that the outer part makes of it serve the rest of the outer part alone. */
 function recompute(builder: GraphBuilder, forward: readonly Node[]): (node: Node) => Found {
-  const made = new Map<number, Found>(), time = forward.length;
-  const copy = (part: number): Found => builder.recomputed(() => {
-    const late = builder.late = builder.nodes.length, copies = new Map<ValueId, ValueId>();
-    for (const n of forward.filter((f) => f.again?.part === part)) {
-      const outputs = builder.emit(n.op, n.inputs.map((v) => builder.tensor(copies.get(v) ?? v)), n.attrs);
+  const made = new Map<number, Found>(), time = forward.length, kept: Found = { at: (v) => v };
+  const isIn = (part: number, again: Again | undefined): boolean => again !== undefined && (again.part === part || isIn(part, again.within));
+  const copy = (part: number, outer: Found): Found => builder.recomputed(() => {
+    const late = builder.late = builder.nodes.length, copies = new Map<ValueId, ValueId>(), at = (v: ValueId): ValueId => copies.get(v) ?? outer.at(v);
+    for (const n of forward.filter((f) => isIn(part, f.again))) {
+      const outputs = builder.emit(n.op, n.inputs.map((v) => builder.tensor(at(v))), n.attrs);
       n.outputs.forEach((v, i) => copies.set(v, outputs[i].id));
     }
-    return { at: (v) => copies.get(v) ?? v, late };
+    return { at, late };
   }, time);
-  return ({ again }) => {
-    if (!again) return { at: (v) => v };
-    const found = made.get(again.part) ?? copy(again.part);
+  const find = (again: Again | undefined): Found => {
+    if (!again) return kept;
+    const found = made.get(again.part) ?? copy(again.part, find(again.within));
     made.set(again.part, found);
     return found;
   };
+  return ({ again }) => find(again);
 }
 
 /** Values that depend on any of `sources` through float values: nothing flows through whole numbers and bools, nor to an input of

@@ -21,6 +21,7 @@ export class GraphBuilder implements Builder {
   again: Node['again'];
   /** Node.late of nodes made from here on. */
   late: number | undefined;
+  #parts = 0;
 
   constructor(ops: OpTable) { this.ops = ops; }
 
@@ -32,6 +33,7 @@ export class GraphBuilder implements Builder {
     b.inputs.push(...graph.inputs);
     b.outputs.push(...graph.outputs);
     b.updates.push(...graph.updates);
+    for (const { again } of graph.nodes) b.#parts = Math.max(b.#parts, (again?.part ?? -1) + 1);
     return b;
   }
 
@@ -52,10 +54,11 @@ export class GraphBuilder implements Builder {
     return outputs;
   }
 
-  /** What `make` computes from values made before is not kept for gradients, but computed again. The dimensions of its results are made before, too. */
+  /** What `make` computes from values made before is not kept for gradients, but computed again. The dimensions of its results are made before, too
+   * (where gradients are differentiated again, those of all its values: a copy has dimensions of its own). Parts may lie within parts. */
   recomputed<T>(make: () => T, time = 0): T {
     const outer = this.again;
-    this.again = { part: this.nodes.length, time }; // no other begins here
+    this.again = { part: this.#parts++, time, ...(outer && { within: outer }) };
     try { return make(); } finally { this.again = outer; }
   }
 

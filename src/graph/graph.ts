@@ -15,6 +15,10 @@ export function attrsText(attrs: Attrs): string {
   return `{${Object.keys(attrs).sort().map((k) => `${k}=${show(attrs[k])}`).join()}}`;
 }
 
+/** Nodes of one part are computed again, together, where gradients need their results, which need not be kept. `time`: 0 for those written
+ * first; for copies, which time of taking gradients made them. `within`: the part that this one is a part of. */
+export interface Again { readonly part: number; readonly time: number; readonly within?: Again }
+
 export interface Node {
   readonly op: string;
   readonly inputs: readonly ValueId[];
@@ -22,9 +26,7 @@ export interface Node {
   readonly attrs: Attrs;
   /** Module path and pass, e.g. 'blocks.0.moe' or 'blocks.0.moe:grad': for people. */
   readonly scope: string;
-  /** Nodes of one part are computed again, together, where gradients need their results, which need not be kept. `time`: 0 for those written
-   * first; for copies, which time of taking gradients made them. */
-  readonly again?: { readonly part: number; readonly time: number };
+  readonly again?: Again;
   /** Nodes with one number are computed after all that stand before the first of them, though they may not need it. */
   readonly late?: number;
 }

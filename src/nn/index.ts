@@ -16,7 +16,9 @@ export { LinearRouter, type Choice, type GroupLimit, type RouteCall, type Router
 export { NoisyTopKRouter, SigmoidRouter, SinkhornRouter, TopKRouter, type SigmoidRouterOptions, type SinkhornRouterOptions, type TopKRouterOptions } from './moe/routers.ts';
 export { route, type Overflow, type Priority, type Routing, type RoutingOptions } from './moe/routing.ts';
 export type { Dispatch, Experts } from './moe/strategies.ts';
-export { resizeExperts, upcycle, type ResizeOptions, type UpcycleOptions } from './moe/upcycle.ts';
+export { eligible } from './moe/eligible.ts';
+export type { Families, OpenSlots, SlotsValue } from './moe/slots.ts';
+export { compactExperts, resizeExperts, upcycle, type CompactOptions, type ResizeOptions, type UpcycleOptions } from './moe/upcycle.ts';
 export { topK } from '../graph/ops/topK.ts';
 export { MultiHeadAttention, type MultiHeadInputs, type MultiHeadOptions } from './multi-head.ts';
 export { LayerNorm, RMSNorm } from './norm.ts';

@@ -4,7 +4,8 @@ import type { Tensor } from '../graph/tensor.ts';
 import { add } from '../graph/ops/add.ts';
 import { gelu } from '../graph/ops/gelu.ts';
 import { matmul } from '../graph/ops/matmul.ts';
-import { call, use } from '../trace/trace.ts';
+import type { KnobRules } from '../trace/knobs.ts';
+import { call, traceOf, use } from '../trace/trace.ts';
 import { CausalSelfAttention, type Cached } from './attention.ts';
 import { Dropout } from './dropout.ts';
 import { Embedding } from './embedding.ts';
@@ -25,6 +26,8 @@ export interface TransformerOptions {
   readonly moe?: Omit<MoEOptions, 'dModel'>;
   readonly hidden?: number;
   readonly dropout?: number;
+  /** Blocks keep nothing but their input for gradients and are computed again: less memory, more time, the same bits; default false. */
+  readonly recompute?: boolean;
   /** The output projection is the embedding's table. */
   readonly tied?: boolean;
 }
@@ -43,14 +46,16 @@ class FeedForward {
 
 /** x + attention(norm(x)), then x + feed-forward(norm(x)). */
 export class TransformerBlock {
+  static readonly knobs: KnobRules = { recompute: () => true };
   readonly norm1: RMSNorm;
   readonly attention: CausalSelfAttention;
   readonly norm2: RMSNorm;
   readonly moe: MoE | null;
   readonly mlp: FeedForward | null;
   readonly dropout: Dropout;
+  #recompute = false;
 
-  constructor({ dModel, layers, heads, kvHeads = heads, context, moe, hidden = 4 * dModel, dropout = 0 }: TransformerOptions) {
+  constructor({ dModel, layers, heads, kvHeads = heads, context, moe, hidden = 4 * dModel, dropout = 0, recompute = false }: TransformerOptions) {
     // Residual branches start small, so that depth does not make the stream grow (GPT-2).
     const branch = (inputs: number): number => 1 / Math.sqrt(inputs * 2 * layers);
     this.norm1 = new RMSNorm(dModel);
@@ -59,10 +64,22 @@ export class TransformerBlock {
     this.moe = moe ? new MoE({ dModel, outStd: branch(moe.hidden ?? hidden), ...moe }) : null;
     this.mlp = moe ? null : new FeedForward(dModel, hidden, branch(hidden));
     this.dropout = new Dropout(dropout);
+    this.recompute = recompute;
+  }
+
+  /** Whether nothing but the block's input is kept for gradients. */
+  get recompute(): boolean { return this.#recompute; }
+  set recompute(recompute: boolean) {
+    if (typeof recompute !== 'boolean') throw new UserError(`TransformerBlock: recompute must be true or false, got ${String(recompute)}`);
+    this.#recompute = recompute;
   }
 
   /** ids int32 [batch, time]: the tokens themselves, for a router that goes by them. */
   forward(x: Tensor, cached?: Cached, ids?: Tensor): Tensor {
+    return this.#recompute ? traceOf(x).recomputed(() => this.#forward(x, cached, ids)) : this.#forward(x, cached, ids);
+  }
+
+  #forward(x: Tensor, cached?: Cached, ids?: Tensor): Tensor {
     const a = add(x, call(this.dropout, call(this.attention, call(this.norm1, x), cached)));
     const h = call(this.norm2, a);
     const f = this.moe ? call(this.moe, h, ids) : this.mlp ? call(this.mlp, h) : h;

@@ -3,6 +3,7 @@
 // on how soon a result was read.
 import { UserError } from '../base/errors.ts';
 import type { HostTensor } from '../base/tensor.ts';
+import { slope } from './trend.ts';
 
 const WINDOW = 64; // steps (of loads: parts of batches) of which quantiles and medians tell
 const KEEP = 0.95; // of a moving average, each step
@@ -30,6 +31,8 @@ export interface LayerStats {
   quantile(q: number): number[];
   /** The same of each load over the even share of its step: the capacity factor that holds it, whatever the size of the batch. */
   factor(q: number): number[];
+  /** By how much each expert's factor rises with every further load (the slope of a line through them), where that is more than chance; else 0. */
+  trend(): number[];
   /** Choices dropped in the last step, and spilled. */
   readonly dropped: number;
   readonly spilled: number;
@@ -80,7 +83,7 @@ export class RunStats {
 
   /** Median milliseconds of the last 64 steps. A clock: a rule that reads it may only change what changes no result. */
   get ms(): number {
-    this.#clockRead = true;
+    this.readClock();
     return this.usualMs();
   }
 
@@ -99,8 +102,12 @@ export class RunStats {
     const shares = loads.map((load) => Math.max(1, load.reduce((a, b) => a + b, 0)) / ema.length);
     return { path, experts: ema.length, load: loads[loads.length - 1] ?? [], loadEma: ema, ...numbers,
       quantile: (q) => ema.map((_, e) => quantile(loads.map((l) => l[e]), q)),
+      trend: () => ema.map((_, e) => slope(loads.map((l, i) => l[e] / shares[i]))),
       factor: (q) => ema.map((_, e) => quantile(loads.map((l, i) => l[e] / shares[i]), q)) };
   }
+
+  /** Notes that something was read that another run would not read alike. */
+  readClock(): void { this.#clockRead = true; }
 
   /** Whether a clock was read since the last call. */
   clockWasRead(): boolean {

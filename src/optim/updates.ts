@@ -22,8 +22,8 @@ export const FLAG = { loss: 1, gradient: 2, dry: 4 } as const;
 export interface UpdateOptions {
   /** With gradient accumulation over n batches: 'add' adds to the sum, 'apply' adds and then updates. n = 1: no sum is kept. */
   readonly accumulate?: { readonly batches: number; readonly phase: 'add' | 'apply' };
-  /** Parameters of which some parts along the first dimension keep their values and moments. */
-  readonly frozen?: ReadonlyMap<string, readonly boolean[]>;
+  /** Parameters of which some parts along a dimension keep their values and moments. */
+  readonly frozen?: ReadonlyMap<string, { readonly parts: readonly boolean[]; readonly axis: number }>;
 }
 
 export const momentName = (moment: string, parameter: string): string => `optim/${moment}/${parameter}`;
@@ -60,7 +60,7 @@ export function addUpdates(graph: Graph, ops: OpTable, optimizer: Optimizer, opt
     if (phase !== undefined && !isFloat(graph.types[id].dtype)) throw new UserError(`${name}: values that are no floats have no mean over micro-batches`, 'leave out accumulate');
     return { target: builder.tensor(id), ...accumulated(name, builder.tensor(value)) };
   });
-  if (work.length === 0) throw new UserError('there is nothing to train', 'every parameter that the loss follows from is frozen, or not one to be trained');
+  if (work.length === 0) throw new UserError('the model has no parameter to train', 'its layers must be properties of the model, forward must use them, and not all may be frozen');
   if (optimizer.eager && (optimizer.clip !== undefined || phase !== undefined)) {
     throw new UserError('an eager optimiser cannot clip or accumulate gradients: both need all of them', 'leave out eager');
   }
@@ -109,12 +109,12 @@ export function addUpdates(graph: Graph, ops: OpTable, optimizer: Optimizer, opt
   return builder.build();
 }
 
-/** 1 where a part along the first dimension is frozen, else 0: [parts, 1, ..]. The mask is data: freezing another part compiles nothing. */
-function maskOf(builder: GraphBuilder, frozen: readonly boolean[], like: Tensor): Tensor {
-  const name = `frozen/${frozen.map(Number).join('')}/${like.shape.length}`, found = builder.inputs.find((i) => i.kind === 'constant' && i.name === name);
+/** 1 where a part along `axis` is frozen, else 0: [.., parts, 1, ..]. The mask is data: freezing another part compiles nothing. */
+function maskOf(builder: GraphBuilder, { parts, axis }: { readonly parts: readonly boolean[]; readonly axis: number }, like: Tensor): Tensor {
+  const name = `frozen/${parts.map(Number).join('')}/${axis}/${like.shape.length}`, found = builder.inputs.find((i) => i.kind === 'constant' && i.name === name);
   if (found) return builder.tensor(found.value);
-  const shape = [frozen.length, ...like.shape.slice(1).map(() => 1)];
-  return builder.input('constant', name, { dtype: 'float32', shape }, Float32Array.from(frozen, Number));
+  const shape = like.shape.map((_, d) => (d === axis ? parts.length : 1));
+  return builder.input('constant', name, { dtype: 'float32', shape }, Float32Array.from(parts, Number));
 }
 
 /** Euclidean norm of all gradients together; not finite if one of them is not. */

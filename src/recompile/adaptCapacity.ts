@@ -4,9 +4,11 @@
 // Everything is priced in rows of an expert, so that no clock is read and a run decides the same wherever it runs: a row that is planned
 // and computed costs 1, a choice that is dropped costs as much as makes the quantile the best capacity, and a recompilation costs some
 // steps. Capacities change when the loads of the last 64 steps say that this pays within the horizon: that is the hysteresis.
+import { UserError } from '../base/errors.ts';
 import type { LayerStats } from '../observe/run-stats.ts';
+import type { MoE } from '../nn/moe/moe.ts';
 import { ExpertBank } from '../nn/moe/experts.ts';
-import { factorsOf, layersOf, timeToLook } from './modules.ts';
+import { expertCount, factorsOf, layersOf, timeToLook } from './modules.ts';
 import type { Rule } from './rule.ts';
 
 export interface AdaptCapacityOptions {
@@ -34,6 +36,18 @@ export function neededFactors(layer: LayerStats, { quantile = 0.95, margin = 0 }
   return layer.factor(quantile).map((f) => Math.ceil(f * (1 + margin) * STEP) / STEP);
 }
 
+/** Which quantile of its loads a layer should have room for. */
+export function quantileFor(moe: MoE, quantile: number): number {
+  if (moe.overflow === 'spill') return 1 - 1 / SPILL;
+  return isShared(moe) ? 1 : quantile;
+}
+
+/** A ragged bank never plans for more rows than there are choices: within that, room for all of them costs nothing. */
+const isShared = ({ dispatch, experts }: MoE): boolean => dispatch === 'ragged' && experts instanceof ExpertBank;
+
+/** A ragged layer that spills computes the rows that came, whatever their bound: that is there for memory, which is not priced here. */
+export const isBoundByLoad = (moe: MoE): boolean => moe.capacity !== 'dropless' && !(moe.dispatch === 'ragged' && moe.overflow === 'spill');
+
 /** What a step costs with these factors, in even shares of rows: those that are planned, `most` at most, and choices beyond the factors at `beyond` rows each. */
 export function costOf(layer: LayerStats, factors: readonly number[], beyond: number, most = Infinity): number {
   let excess = 0;
@@ -43,6 +57,8 @@ export function costOf(layer: LayerStats, factors: readonly number[], beyond: nu
 
 /** For layers with a capacity; those that are dropless have what they need. */
 export function adaptCapacity({ quantile = 0.95, margin = 0, price = 2, horizon = 64, cooldown = 64 }: AdaptCapacityOptions = {}): Rule<object> {
+  if (!(quantile >= 0 && quantile <= 1)) throw new UserError(`adaptCapacity: quantile must be from 0 to 1, got ${quantile}`);
+  for (const [name, value] of Object.entries({ margin, price, horizon, cooldown })) if (!(value >= 0)) throw new UserError(`adaptCapacity: ${name} must be a number of at least 0, got ${value}`);
   return {
     name: 'adaptCapacity', cooldown,
     trigger: timeToLook,
@@ -53,12 +69,10 @@ export function adaptCapacity({ quantile = 0.95, margin = 0, price = 2, horizon 
         const has = factorsOf(moe, layer.experts), spills = moe.overflow === 'spill';
         // Where experts choose, capacity says what the layer computes, and the load is even whatever comes.
         if (moe.router.expertsChoose === true) continue;
-        // A ragged layer that spills computes the rows that came, whatever their bound: that is there for memory, which is not priced here.
-        if (!has || (moe.dispatch === 'ragged' && spills)) continue;
-        // A ragged bank never plans for more rows than there are choices: within that, room for all of them costs nothing.
-        const shared = moe.dispatch === 'ragged' && moe.experts instanceof ExpertBank, beyond = spills ? SPILL : 1 / (1 - Math.min(quantile, 0.999));
-        const need = neededFactors(layer, { quantile: spills ? 1 - 1 / SPILL : shared ? 1 : quantile, margin });
-        const cost = (factors: readonly number[]): number => (total(layer.load) / layer.experts) * costOf(layer, factors, beyond, shared ? layer.experts : Infinity);
+        if (!has || !isBoundByLoad(moe)) continue;
+        const shared = isShared(moe), beyond = spills ? SPILL : 1 / (1 - Math.min(quantile, 0.999));
+        const need = neededFactors(layer, { quantile: quantileFor(moe, quantile), margin });
+        const experts = expertCount(moe), cost = (factors: readonly number[]): number => (total(layer.load) / experts) * costOf(layer, factors, beyond, shared ? experts : Infinity);
         const now = cost(has), gain = now - cost(need);
         costs += now;
         if (gain <= 0) continue;

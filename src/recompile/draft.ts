@@ -5,6 +5,11 @@ import { Parameter } from '../trace/parameter.ts';
 import { knobRules, type Change, type KnobValue } from '../trace/knobs.ts';
 import { nameParameters, type Named } from '../trace/module.ts';
 
+const originals = new WeakMap<object, object>();
+
+/** The module that a draft's module stands for; undefined for one that is no draft's. */
+export const originalOf = <M extends object>(drafted: M): M | undefined => originals.get(drafted) as M | undefined;
+
 export interface Draft<M extends object> { readonly model: M; changes(): Change[] }
 
 export function draftOf<M extends object>(model: M, named: Named = nameParameters(model)): Draft<M> {
@@ -50,6 +55,7 @@ export function draftOf<M extends object>(model: M, named: Named = nameParameter
       setPrototypeOf: () => refuse('prototype', 'set'),
     });
     made.set(target, proxy);
+    originals.set(proxy, target);
     return proxy;
   };
   return { model: wrap(model, '') as M, changes: () => [...written.values()] };

@@ -7,7 +7,7 @@ import { alone, type Agreement } from './agreement.ts';
 import { asError, messageOf, Pending, type Decision } from './pending.ts';
 import type { Comparison, Plant, Prepared } from './plant.ts';
 import type { RecompileEvent, Rule } from './rule.ts';
-import { Rules, STRIKES, type Fault, type RulesState } from './rules.ts';
+import { Rules, STRIKES, type Asked, type Fault, type RulesState } from './rules.ts';
 import { Trial } from './trial.ts';
 
 /** Steps from the decision to the first step of a change of results. */
@@ -62,7 +62,7 @@ export class Engine {
   /** At a step boundary. Whatever the engine does here, it does to the time of the step: that is counted as stall. */
   async begin(): Promise<StepPlan> {
     const start = performance.now(), step = this.#plant.next();
-    if (this.#pending?.class !== 'R') this.#ask(step);
+    this.#ask(step);
     const p = this.#pending;
     if (!p || p.decision.step === step) return { verify: null };
     p.waits = start;
@@ -163,12 +163,27 @@ export class Engine {
 
   #ask(step: number): void {
     const rival = this.#rival();
-    const asked = this.#rules.ask(this.#plant, this.stats, this.busy || rival?.busy === true, (f) => { this.#tell(step, f); });
+    const asked = this.#rules.ask(this.#plant, this.stats, this.#pending?.class === 'R' ? 'R' : this.busy || rival?.busy === true, (f) => { this.#tell(step, f); });
     if (!asked) return;
+    if (asked.atOnce) { this.#atOnce(asked, step); return; }
     for (const engine of [this, rival]) engine?.giveWay(asked.rule.name);
     const { rule, changes, reason, back } = asked, decision: Decision = { step, effect: step + NOTICE, rule: rule.name, changes, ...(back && { back }) };
     this.#pending = new Pending(decision, asked.class, reason, rule.tolerance ?? Infinity, this.#plant.bytes());
     if (asked.class === 'R') this.#log.push(decision);
+  }
+
+  /** Before there is a plan: nothing to compare with, nothing to wait for. */
+  #atOnce({ rule, changes, reason, class: klass }: Asked, step: number): void {
+    if (this.#pending?.class === 'N') this.giveWay(rule.name);
+    this.#rival()?.giveWay(rule.name);
+    const decision: Decision = { step, effect: step, rule: rule.name, changes }, p = new Pending(decision, klass, reason, Infinity, this.#plant.bytes());
+    this.#plant.knobs.apply(changes);
+    p.effect = step;
+    if (klass === 'R') {
+      this.#log.splice(this.#pending ? -1 : this.#log.length, 0, decision); // the last is the one that is pending
+      this.#rules.took(rule.name, changes, false);
+    }
+    this.#emit({ ...p.event(true), after: { ms: null, bytes: this.#plant.bytes() } });
   }
 
   /** Before a change of results, which waits for nobody. */
@@ -176,11 +191,12 @@ export class Engine {
 
   /** Of no result: settings that had the bits of others once, for batches of a shape, need not show it again. A change of results by which
    * kernels that ran before run on other sizes has nothing that could be compared bit by bit: new is a plan of memory, which is checked where
-   * it is made (plan/verify.ts). How far it moves the loss follows from the parameters of now: where that is bounded, it is measured each time. */
+   * it is made (plan/verify.ts); one that moves values is always run dry. How far it moves the loss follows from the parameters of now: where that is bounded, it is measured each time. */
   #trusted(p: Pending, shape: string): boolean {
     const running = this.#plant.kernels(), kernels = p.prepared?.kernels(shape) ?? null;
     if (running !== null) this.#verified.add(running);
-    return p.class === 'N' ? this.#verified.has(this.#keyOf(p)) : kernels !== null && p.tolerance === Infinity && this.#verified.has(kernels);
+    return p.class === 'N' ? this.#verified.has(this.#keyOf(p)) : kernels !== null && p.tolerance === Infinity && this.#verified.has(kernels)
+      && this.#plant.knobs.moves(p.decision.changes).length === 0;
   }
 
   #keyOf({ decision }: Pending): string { return `${this.#plant.knobs.with(decision.changes, () => this.#plant.knobs.key())} ${this.#plant.shape()}`; }
@@ -205,7 +221,13 @@ export class Engine {
       this.#turns(p.trial);
       return;
     }
-    this.#plant.knobs.apply(changes);
+    const takeBack = this.#plant.carry(changes);
+    try {
+      this.#plant.knobs.apply(changes);
+    } catch (error) {
+      takeBack();
+      throw error;
+    }
     p.effect = step;
     if (p.class === 'R') this.#rules.took(rule, changes, back ?? false);
     this.#close(p, true);
@@ -235,6 +257,7 @@ export class Engine {
 
   #close(p: Pending, kept: boolean, error?: string): void {
     this.#pending = null;
+    if (kept) this.#plant.trim();
     this.#emit(p.event(kept, error));
   }
 

@@ -1,9 +1,24 @@
 // Rules, and what the engine tells of its decisions.
 import { UserError } from '../base/errors.ts';
 import type { LayerStats, RunStats } from '../observe/run-stats.ts';
-import type { Change, ChangeClass } from '../trace/knobs.ts';
+import type { Change, ChangeClass, Settings } from '../trace/knobs.ts';
 
 export type { Change, ChangeClass, LayerStats, RunStats };
+
+/** What a rule may ask while it alters a draft: what the draft, as it stands, comes to. */
+export interface Outlook {
+  /** There is no plan yet for the batch that comes next. */
+  readonly first: boolean;
+  /** Bytes that are held in all: states, intermediate values, inputs and outputs, for the largest of the batches that came last. The compiler plans the
+   * draft for that, which takes as long as a recompilation without its C compiler; asked again it is known. The same number on every machine. */
+  bytes(): number;
+  /** Bytes that may be held: `memory` of CompileOptions, or what is free now; to ask for that is to read a clock. */
+  budget(): number;
+  /** Settings that the module at `path` had when the session was made. */
+  initial(path: string): Settings;
+  /** Names of the rules at work. */
+  readonly rules: readonly string[];
+}
 
 /**
  * When and how to recompile: the interface of the paper (Kossmann et al. 2022, section 4) with names in place of indices. `trigger`
@@ -12,7 +27,10 @@ export type { Change, ChangeClass, LayerStats, RunStats };
 export interface Rule<M extends object = never> {
   readonly name: string;
   trigger(run: RunStats): boolean;
-  alter(model: M, run: RunStats): void;
+  alter(model: M, run: RunStats, outlook?: Outlook): void;
+  /** Asked before the first step, and before the first batch of another shape, whatever `trigger` and `cooldown` say, with an outlook that is `first`: what it
+   * changes then is in force at once, since there is no plan yet that it could be compared with. */
+  readonly first?: boolean;
   /** Of a change of results: whether to take it back, asked at step boundaries after it. */
   undo?(run: RunStats): boolean;
   /** Steps between two of its recompilations of one class; default 100. Twice as many after each change in a row that was undone because it did not pay. */

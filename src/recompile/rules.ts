@@ -6,14 +6,15 @@ import type { RunStats } from '../observe/run-stats.ts';
 import type { Change, ChangeClass } from '../trace/knobs.ts';
 import { asError } from './pending.ts';
 import type { Plant } from './plant.ts';
-import type { Rule } from './rule.ts';
+import type { Draft } from './draft.ts';
+import type { Outlook, Rule } from './rule.ts';
 
 const COOLDOWN = 100;
 /** Exceptions in a row until a rule is left out. */
 export const STRIKES = 3;
 
 export interface Past { readonly last: number; readonly count: number; readonly strikes: number; /** Changes in a row that did not pay. */ readonly undone?: number }
-export interface Asked { readonly rule: Rule<object>; readonly class: ChangeClass; readonly changes: readonly Change[]; readonly reason: string; readonly back: boolean }
+export interface Asked { readonly rule: Rule<object>; readonly class: ChangeClass; readonly changes: readonly Change[]; readonly reason: string; readonly back: boolean; readonly atOnce: boolean }
 /** What failed in a rule's own code. */
 export interface Fault { readonly rule: string; readonly class: ChangeClass | null; readonly changes: readonly Change[]; readonly reason: string; readonly error: Error; readonly last: boolean }
 export interface RulesState { readonly rules: Readonly<Record<string, Past>>; readonly neutral: Readonly<Record<string, Past>> }
@@ -34,22 +35,27 @@ export class Rules {
 
   /**
    * The first rule in order that changes results, or else the first that changes something: a change of results does not wait for one of
-   * no result, which may be under way or not by the clock. `busy`: one is, and another has to wait.
+   * no result, which may be under way or not by the clock. `busy`: one is,
+   * and another has to wait; 'R': one that changes results, and all have to. What a rule that is asked before the first
+   * step changes then comes before all others.
    */
-  ask(plant: Plant, stats: RunStats, busy: boolean, fault: (f: Fault) => void): Asked | null {
-    const step = plant.next();
+  ask(plant: Plant, stats: RunStats, busy: boolean | 'R', fault: (f: Fault) => void): Asked | null {
+    const step = plant.next(), unplanned = !plant.ready();
     let first: Asked | null = null;
     for (const rule of this.#rules.values()) {
       const { name, cooldown = COOLDOWN, budget = Infinity } = rule, past = this.#past.get(name) ?? NEVER, neutral = this.#neutral.get(name) ?? NEVER;
-      if (past.strikes >= STRIKES || step - past.last < cooldown || past.count >= budget) continue;
-      const waits = busy || first !== null || step - neutral.last < cooldown * 2 ** (neutral.undone ?? 0) || past.count + neutral.count >= budget;
+      const atOnce = unplanned && rule.first === true;
+      if (busy === 'R' && !atOnce) continue;
+      if (past.strikes >= STRIKES || (step - past.last < cooldown && !atOnce) || past.count >= budget) continue;
+      const waits = !atOnce && (busy !== false || first !== null || step - neutral.last < cooldown * 2 ** (neutral.undone ?? 0) || past.count + neutral.count >= budget);
       if (waits && rule.only === 'N') continue;
-      let found: Omit<Asked, 'rule'> = { class: 'N', changes: [], reason: name, back: false }, klass: ChangeClass | null = null;
+      let found: Omit<Asked, 'rule'> = { class: 'N', changes: [], reason: name, back: false, atOnce }, klass: ChangeClass | null = null;
       try {
         stats.clockWasRead();
-        found = { ...found, ...this.#changes(rule, plant, stats) };
+        found = { ...found, ...this.#changes(rule, plant, stats, atOnce) };
         found = { ...found, changes: plant.knobs.settled(found.changes) }; // setters refuse what cannot be
         if (found.changes.length === 0) continue;
+        plant.knobs.moves(found.changes); // and values that cannot go along
         klass = plant.knobs.classify(found.changes);
         if (klass === 'R' && rule.only !== 'N' && stats.clockWasRead()) throw new Error('a rule that reads a clock (run.ms) may not change results: the run could not be repeated');
       } catch (error) {
@@ -61,7 +67,7 @@ export class Rules {
       if (klass === 'N' && past.strikes > 0) this.#past.set(name, { ...past, strikes: 0 });
       if (klass === 'N' && waits) continue;
       const asked: Asked = { ...found, class: klass, rule };
-      if (klass === 'R') return this.#counted(this.#past, asked, step);
+      if (klass === 'R' || atOnce) return this.#counted(klass === 'R' ? this.#past : this.#neutral, asked, step);
       first = asked;
     }
     return first && this.#counted(this.#neutral, first, step);
@@ -73,18 +79,26 @@ export class Rules {
     return asked;
   }
 
-  #changes(rule: Rule<object>, plant: Plant, stats: RunStats): { changes: readonly Change[]; reason: string; back: boolean } {
+  #changes(rule: Rule<object>, plant: Plant, stats: RunStats, first: boolean): { changes: readonly Change[]; reason: string; back: boolean } {
     const inForce = this.#inForce.get(rule.name);
-    if (inForce && atOnce('undo', rule.undo?.(stats))) {
+    if (inForce && !first && answer('undo', rule.undo?.(stats))) {
       // What somebody else has changed since is left to them.
       const still = inForce.filter((c) => JSON.stringify(plant.knobs.settings(c.path)[c.knob]) === JSON.stringify(c.to));
       return { changes: still.map((c) => ({ ...c, from: c.to, to: c.from })), reason: 'taken back', back: true };
     }
-    if (!atOnce('trigger', rule.trigger(stats))) return { changes: [], reason: rule.name, back: false };
+    if (!answer('trigger', rule.trigger(stats)) && !first) return { changes: [], reason: rule.name, back: false };
     const draft = plant.draft();
-    atOnce('alter', rule.alter(draft.model as never, stats) as unknown);
+    answer('alter', rule.alter(draft.model as never, stats, this.#outlook(plant, draft, stats, first)) as unknown);
     const changes = draft.changes();
     return { changes, reason: changes.length > 0 ? String(rule.reason?.(stats) ?? rule.name) : rule.name, back: false };
+  }
+
+  #outlook(plant: Plant, draft: Draft<object>, stats: RunStats, first: boolean): Outlook {
+    return { first, rules: this.names, initial: (path) => plant.knobs.initial(path), bytes: () => plant.needs(draft.changes()), budget() {
+      const { bytes, given } = plant.budget();
+      if (!given) stats.readClock();
+      return bytes;
+    } };
   }
 
   /** A change of results came into force. */
@@ -111,8 +125,8 @@ export class Rules {
 }
 
 /** A promise is no answer, and one that fails later would end the process. */
-function atOnce<T>(what: string, answer: T): T {
-  if (typeof answer !== 'object' || answer === null || !('then' in answer)) return answer;
-  Promise.resolve(answer).catch(() => undefined);
+function answer<T>(what: string, given: T): T {
+  if (typeof given !== 'object' || given === null || !('then' in given)) return given;
+  Promise.resolve(given).catch(() => undefined);
   throw new Error(`${what} must give its answer at once, not a promise`);
 }

@@ -1,7 +1,7 @@
 // What runs Programs: owns the states (parameters, optimiser moments, caches) by name, shares them among programs, and moves
 // inputs in and outputs out.
 import type { HostTensor } from '../base/tensor.ts';
-import { hostArray, type TypedArray } from '../base/dtype.ts';
+import { hostArray, type DType, type TypedArray } from '../base/dtype.ts';
 import { UserError } from '../base/errors.ts';
 import { elements, sizes, showType, type TensorType } from '../base/shape.ts';
 
@@ -20,8 +20,16 @@ export interface Executor<R extends Runnable = Runnable> {
   /** Replaces the elements of a state from `at` on. */
   setPart(name: string, at: number, data: HostTensor['data']): void;
   getState(name: string): HostTensor;
+  /** So many elements of a state from `at` on. */
+  getPart(name: string, at: number, count: number): HostTensor['data'];
+  /** Its dtype and sizes. */
+  typeOf(name: string): { readonly dtype: DType; readonly shape: readonly number[] };
   stateNames(): string[];
   stateBytes(): number;
+  /** Bytes that are held for intermediate values: room for the largest program that ran. */
+  arenaBytes(): number;
+  /** Gives back what is held for them beyond so many bytes; a program that needs more takes it again when it runs. */
+  trim(bytes: number): void;
   /** Runs with inputs by name; gives the outputs by name. */
   run(runnable: R, inputs: Readonly<Record<string, TypedArray>>): Promise<Record<string, HostTensor>>;
   /** Runs with no effect on states; names the first op whose result is not finite, if one is. */

@@ -1,8 +1,8 @@
 // Programs on a device.
-import { hostArray, type TypedArray } from '../base/dtype.ts';
+import { hostArray, type DType, type TypedArray } from '../base/dtype.ts';
 import { UserError } from '../base/errors.ts';
 import type { HostTensor } from '../base/tensor.ts';
-import { byteSize, elements, type TensorType } from '../base/shape.ts';
+import { byteSize, elements, sizes, type TensorType } from '../base/shape.ts';
 import type { Bound, Device, Memory } from '../device/device.ts';
 import type { Program } from '../plan/program.ts';
 import { checkInput, checkPart, hostOf, type Executor, type Runnable } from './executor.ts';
@@ -52,18 +52,36 @@ export class ProgramExecutor implements Executor<LoadedProgram> {
     return hostOf(state.type, data);
   }
 
+  getPart(name: string, at: number, count: number): TypedArray {
+    const { type, memory } = this.#state(name), data = hostArray(type.dtype, count);
+    this.device.read(memory.address + at * data.BYTES_PER_ELEMENT, checkPart(name, type, at, data));
+    return data;
+  }
+
   #state(name: string): State {
     const found = this.#states.get(name);
     if (!found) throw new UserError(`no state named ${name}`);
     return found;
   }
 
+  typeOf(name: string): { readonly dtype: DType; readonly shape: readonly number[] } {
+    const { dtype, shape } = this.#state(name).type;
+    return { dtype, shape: sizes(shape) };
+  }
+
   stateNames(): string[] { return [...this.#states.keys()]; }
 
   stateBytes(): number { return [...this.#states.values()].reduce((n, s) => n + s.memory.bytes, 0); }
 
+  arenaBytes(): number { return this.#arena?.bytes ?? 0; }
+
   /** Takes the memory that a program's intermediate values will need. */
-  reserve({ slabs: { arena } }: Program): void { if (arena > (this.#arena?.bytes ?? 0)) this.#growArena(arena); }
+  reserve({ slabs: { arena } }: Program): void { if (arena > this.arenaBytes()) this.#resizeArena(arena); }
+
+  /** Takes back what was given back since it was loaded. */
+  #regrow({ bytes: { arena } }: LoadedProgram): void { if (arena > this.arenaBytes()) this.#resizeArena(arena); }
+
+  trim(bytes: number): void { if (bytes < this.arenaBytes()) this.#resizeArena(bytes); }
 
   /** Its kernels must be compiled already. */
   load(program: Program): LoadedProgram {
@@ -87,7 +105,7 @@ export class ProgramExecutor implements Executor<LoadedProgram> {
     return { program, bound, addresses, memories, bytes: program.slabs };
   }
 
-  #growArena(bytes: number): void {
+  #resizeArena(bytes: number): void {
     const old = this.#arena;
     // Nothing in it outlives a run, so it goes first: a device whose memory is small need not hold both.
     if (old) this.device.free(old);
@@ -109,6 +127,7 @@ export class ProgramExecutor implements Executor<LoadedProgram> {
   loadedPrograms(): LoadedProgram[] { return [...this.#loaded]; }
 
   async run(l: LoadedProgram, inputs: Readonly<Record<string, TypedArray>>): Promise<Record<string, HostTensor>> {
+    this.#regrow(l);
     this.#feed(l, inputs);
     const start = performance.now();
     await this.device.run(l.bound);
@@ -129,6 +148,7 @@ export class ProgramExecutor implements Executor<LoadedProgram> {
   }
 
   async diagnose(l: LoadedProgram, inputs: Readonly<Record<string, TypedArray>>): Promise<string | null> {
+    this.#regrow(l);
     this.#feed(l, { ...inputs, commit: Int32Array.of(0) });
     for (let i = 0; i < l.program.steps.length; i++) {
       const step = l.program.steps[i];
@@ -142,6 +162,7 @@ export class ProgramExecutor implements Executor<LoadedProgram> {
   /** Nanoseconds of each step, in one more run on the inputs of the last, storing nothing. */
   async profile(l: LoadedProgram): Promise<Float64Array> {
     const commit = l.program.inputs.find((i) => i.name === 'commit');
+    this.#regrow(l);
     if (commit) this.device.write(l.addresses[commit.tensor], Int32Array.of(0));
     return (await this.device.profile(l.bound)).ns;
   }

@@ -7,6 +7,7 @@ import type { DeviceInfo } from '../device/device.ts';
 import type { KernelMemo } from '../lower/lower.ts';
 import { compileGraph, recompileGraph, type Compiled } from '../pipeline.ts';
 import { showBytes } from '../plan/print.ts';
+import type { Program } from '../plan/program.ts';
 import type { Executor, Runnable } from '../run/executor.ts';
 import { ProgramExecutor } from '../run/program.ts';
 import { ReferenceExecutor } from '../run/reference.ts';
@@ -14,12 +15,28 @@ import { DEVICES, type DeviceName, type Files, type Platform } from './platform.
 
 export interface Backend {
   readonly executor: Executor;
-  /** Begins to compile a graph, which takes no memory of the device: steps may go on beside. */
-  compile(graph: Graph): Compiling;
-  /** The same for a graph that differs from a compiled one by sizes alone; null where it must be compiled as a whole. */
-  recompile(before: Compiled, edits: Edits): Compiling | null;
+  /** Plans a graph; nothing is compiled, no memory is taken. */
+  plan(graph: Graph): Planned;
+  /** The same for a graph that differs from a compiled one by sizes alone; null where it must be planned as a whole. */
+  replan(before: Compiled, edits: Edits): Planned | null;
+  /** Throws MemoryError if a program that was loaded before has no room any more. */
+  admit(program: Runnable): void;
+  /** Bytes that states and programs may take together. given: the caller said so; else it is what is free now. */
+  budget(): { readonly bytes: number; readonly given: boolean };
   /** For checkpoints; null where there are none. */
   readonly files: Files | null;
+}
+
+/** A graph with its memory planned. */
+export interface Planned {
+  /** Bytes beside the states. */
+  readonly bytes: number;
+  /** null on the reference. */
+  readonly compiled: Compiled | null;
+  /** Bytes that the session would hold with it: its own, and all states, those that it would create among them. */
+  needs(): number;
+  /** Begins to compile it, which takes no memory of the device: steps may go on beside. */
+  begin(): Compiling;
 }
 
 /** A graph on its way. */
@@ -51,42 +68,79 @@ export async function openBackend(platform: Platform, options: BackendOptions): 
   if (!Number.isInteger(threads) || threads < 1 || threads > 256) throw new UserError(`threads must be a whole number from 1 to 256, got ${threads}`);
   if (device === 'reference') {
     const executor = new ReferenceExecutor();
-    return { executor, files, recompile: () => null, compile: (graph) => ({ ready: Promise.resolve(), bytes: 0, compiled: null, reserve: (states) => { states(graph); }, load: () => executor.load(graph) }) };
+    const begin = (graph: Graph): Compiling => ({ ready: Promise.resolve(), bytes: 0, compiled: null, reserve: (states) => { states(graph); }, load: () => executor.load(graph) });
+    return { executor, files, admit: () => undefined, replan: () => null, budget: () => ({ bytes: Infinity, given: true }), plan: (graph) => ({ bytes: 0, compiled: null, needs: () => 0, begin: () => begin(graph) }) };
   }
   const opened = await platform.open(device, { threads, memory: memory ?? platform.freeMemory(), say });
   const executor = new ProgramExecutor(opened), { info } = opened, memo: KernelMemo = new Map();
-  return { executor, files, compile: (graph) => make(compileGraph(graph, memo)), recompile(before, edits) {
+  // What is held may be used for the next plan, too.
+  const free = (): number => memory ?? platform.freeMemory() + executor.stateBytes() + executor.arenaBytes();
+  const budget = (): { bytes: number; given: boolean } => ({ bytes: Math.min(free(), info.limit?.bytes ?? Infinity), given: memory !== undefined });
+  const admit = ({ bytes: { arena, io } }: Runnable): void => {
+    if (arena <= executor.arenaBytes() || executor.stateBytes() + arena + io <= budget().bytes) return;
+    throw new MemoryError(`a program needs ${showBytes(arena)} beside ${showBytes(executor.stateBytes())} of states, ${showBytes(budget().bytes)} are available`, 'a smaller batch');
+  };
+  return { executor, files, admit, budget, plan: (graph) => planned(compileGraph(graph, memo)), replan(before, edits) {
     try {
-      return make(recompileGraph(before, edits, memo));
+      return planned(recompileGraph(before, edits, memo));
     } catch (error) {
       if (error instanceof ShapeError) return null;
       throw error;
     }
   } };
 
-  function make(compiled: Compiled): Compiling {
-    const { arena, io, constants } = compiled.program.slabs, ready = opened.compile(compiled.kernels);
-    ready.catch(() => undefined);
-    return { compiled, ready, bytes: arena + io + constants, load: () => executor.load(compiled.program), reserve(states) {
-      checkMemory(compiled, executor, memory ?? platform.freeMemory() + executor.stateBytes(), info);
-      executor.reserve(compiled.program);
-      states(compiled.graph);
+  function planned(compiled: Compiled): Planned {
+    const { arena, io, constants } = compiled.program.slabs, bytes = arena + io + constants;
+    return { compiled, bytes, needs: needsOf(bytes, statesOf(compiled.program), executor), begin() {
+      const ready = opened.compile(compiled.kernels);
+      let reserved = false;
+      ready.catch(() => undefined);
+      return { compiled, ready, bytes, load: () => executor.load(compiled.program), reserve(states) {
+        if (reserved) return;
+        checkMemory(compiled, executor, free(), info);
+        executor.reserve(compiled.program);
+        states(compiled.graph);
+        reserved = true;
+      } };
     } };
   }
 }
 
+/** Bytes of a program's states by name. */
+const statesOf = (program: Program): ReadonlyMap<string, number> => new Map(program.states.map((s) => [s.name, program.tensors[s.tensor].bytes]));
+
+/** Bytes of the states that are not there yet. */
+function freshBytes(states: ReadonlyMap<string, number>, executor: Executor): number {
+  const known = new Set(executor.stateNames());
+  return [...states].reduce((n, [name, bytes]) => n + (known.has(name) ? 0 : bytes), 0);
+}
+
+/** Keeps no more of a plan than that. */
+function needsOf(bytes: number, states: ReadonlyMap<string, number>, executor: Executor): () => number {
+  return () => bytes + executor.stateBytes() + freshBytes(states, executor);
+}
+
+/** A plan that has no room. */
+export class MemoryError extends UserError {
+  readonly #what: string;
+  constructor(what: string, hint: string) {
+    super(what, hint);
+    this.#what = what;
+  }
+
+  /** The same with one more hint. */
+  with(advice: string): MemoryError { return new MemoryError(this.#what, `${this.hint ?? ''};\n  ${advice}`); }
+}
+
 /** Throws before the first step, and before anything is allocated, if a program cannot fit. */
 function checkMemory({ program }: Compiled, executor: Executor, free: number, { limit }: DeviceInfo): void {
-  const { arena, io, constants } = program.slabs;
-  const known = new Set(executor.stateNames());
-  const states = new Map(program.states.map((s) => [s.name, program.tensors[s.tensor]]));
-  const fresh = [...states.values()].filter((t) => !known.has(t.name)).reduce((n, t) => n + t.bytes, 0);
+  const { arena, io, constants } = program.slabs, fresh = freshBytes(statesOf(program), executor);
   const need = fresh + arena + io + constants + executor.stateBytes();
   const budget = Math.min(free, limit?.bytes ?? Infinity), why = limit && limit.bytes < free ? ` (${limit.why})` : '';
   if (need <= budget) return;
   const largest = [...program.tensors].filter((t, i, all) => all.findIndex((o) => o.name === t.name) === i)
     .sort((a, b) => b.bytes - a.bytes).slice(0, 5).map((t) => `  ${showBytes(t.bytes)}  ${t.name.startsWith('%') ? 'intermediate' : t.name} ${showType(t.type)}`);
-  throw new UserError([
+  throw new MemoryError([
     `the model needs ${showBytes(need)} of memory (${need} bytes), ${showBytes(budget)} are available${why}:`,
     `  parameters and optimiser ${showBytes(fresh + executor.stateBytes())}, arena ${showBytes(arena)}, inputs and outputs ${showBytes(io)}`,
     'largest tensors:', ...largest].join('\n'), `a smaller batch, fewer or narrower experts, ${why ? 'the native device, ' : ''}or sgd instead of adam`);

@@ -35,7 +35,9 @@ export function contentOf(session: Saved, own: { config: Json; data: Json; extra
 export function checkValues({ named, executor }: Pick<Saved, 'named' | 'executor'>, values: readonly { readonly name: string; readonly value: HostTensor }[]): void {
   const known = new Set(executor.stateNames());
   for (const { name, value } of values) {
-    const shape = named.parameters.get(name)?.shape ?? (known.has(name) ? executor.getState(name).shape : value.shape);
+    const p = named.parameters.get(name), shape = p?.shape ?? (known.has(name) ? executor.getState(name).shape : value.shape);
+    if (!p && isParameter(name)) throw new UserError(`restore: the model has no parameter ${name}`, `it has ${[...named.parameters.keys()].slice(0, 3).join(', ')}, ...`);
+    if (p && p.dtype !== value.dtype) throw new UserError(`${name}: the checkpoint has dtype ${value.dtype}, the model ${p.dtype}`, `hostTensor('${p.dtype}', shape, data) converts`);
     if (shape.join() !== value.shape.join()) throw new UserError(`${name}: the checkpoint has shape [${value.shape.join(', ')}], the model [${shape.join(', ')}]`);
   }
 }

@@ -2,6 +2,8 @@
 import type { Graph } from '../graph/graph.ts';
 import { draftOf, type Draft } from '../recompile/draft.ts';
 import type { Plant, Prepared } from '../recompile/plant.ts';
+import { carry } from '../run/carry.ts';
+import type { Executor } from '../run/executor.ts';
 import type { Change, Knobs } from '../trace/knobs.ts';
 import type { Compiling } from './backend.ts';
 import type { ProgramKey, Programs } from './programs.ts';
@@ -15,22 +17,25 @@ export class SessionPlant implements Plant {
   readonly knobs: Knobs;
   readonly #model: object;
   readonly #programs: Programs;
+  readonly #executor: Executor;
   readonly #done: () => number;
   /** What ran for the shapes that came last, the newest at the end. */
   readonly #seen = new Map<string, readonly Traced[]>();
   #shape = '';
 
   /** `done`: steps so far. */
-  constructor({ model, knobs, programs }: { readonly model: object; readonly knobs: Knobs; readonly programs: Programs }, done: () => number) {
+  constructor({ model, knobs, programs, executor }: { readonly model: object; readonly knobs: Knobs; readonly programs: Programs; readonly executor: Executor }, done: () => number) {
     this.knobs = knobs;
     this.#model = model;
     this.#programs = programs;
+    this.#executor = executor;
     this.#done = done;
   }
 
   next(): number { return this.#done() + 1; }
   shape(): string { return this.#shape; }
   draft(): Draft<object> { return draftOf(this.#model); }
+  carry(changes: readonly Change[]): () => void { return carry(this.#executor, this.knobs.moves(changes)); }
 
   /** What the next step runs, for a batch of this shape. */
   saw(shape: string, programs: readonly Traced[]): void {
@@ -79,6 +84,15 @@ export class SessionPlant implements Plant {
   }
 
   kernels(): string | null { return kernelsOf(this.#programs, this.#running()); }
+
+  ready(): boolean { return this.#running().every((key) => this.#programs.has(key)); }
+
+  needs(changes: readonly Change[]): number {
+    return this.knobs.with(changes, () => Math.max(0, ...[...this.#seen.values()].flat().map(({ family, graph }) => this.#programs.needs(family, graph))));
+  }
+
+  budget(): { bytes: number; given: boolean } { return this.#programs.budget(); }
+  trim(): void { this.#programs.trim(this.#running()); }
 
   /** For all shapes that are prepared for, as of what is prepared. */
   bytes(): number { return Math.max(0, ...[...this.#seen.values()].flat().map(({ family }) => this.#programs.bytes(this.#programs.key(family)))); }

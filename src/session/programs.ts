@@ -3,10 +3,13 @@ import type { Graph } from '../graph/graph.ts';
 import type { Compiled } from '../pipeline.ts';
 import type { Runnable } from '../run/executor.ts';
 import type { Knobs, Settings } from '../trace/knobs.ts';
-import type { Backend, Compiling } from './backend.ts';
+import { roomier } from './advice.ts';
+import { MemoryError, type Backend, type Compiling, type Planned } from './backend.ts';
 
-/** Programs that are kept; the one that was not used longest goes first. */
-const KEPT = 32;
+/** Programs that are kept; the one that was not used longest goes first. Of plans that were asked for and not compiled a few, and what many came to. */
+const KEPT = 32, PLANS = 4, PRICES = 1024;
+/** A smaller arena is worth being taken from anew. */
+const WORTH = 0.95;
 
 /** Programs of one purpose and one shape of batch are a family; settings of knobs tell them apart. */
 export interface ProgramKey { readonly family: string; readonly text: string }
@@ -20,6 +23,9 @@ export class Programs {
   /** By family, what was compiled last: others are often like it but for their sizes. */
   readonly #latest = new Map<string, { readonly compiled: Compiled; readonly settings: Readonly<Record<string, Settings>> }>();
   readonly #kernels = new Map<string, string>();
+  /** Planned and not begun; and what such plans come to. */
+  readonly #planned = new Map<string, Planned>();
+  readonly #prices = new Map<string, Pick<Planned, 'bytes' | 'needs'>>();
   #arena = 0;
 
   /** `states` creates the states that a graph needs. */
@@ -49,32 +55,63 @@ export class Programs {
         this.load(key);
       } catch (error) {
         this.drop(key);
-        throw error;
+        const advice = error instanceof MemoryError ? roomier(this.#knobs, () => this.needs(family, graph), this.#backend.budget().bytes) : null;
+        throw error instanceof MemoryError && advice !== null ? error.with(advice) : error;
       }
     }
     return this.#use(key);
   }
 
+  /** Bytes that the session would hold with a family's program under the settings of now: planned, not compiled. */
+  needs(family: string, graph: () => Graph): number {
+    const { text } = this.key(family);
+    if (!this.#prices.has(text)) this.#plan(family, graph);
+    return this.#prices.get(text)?.needs() ?? 0;
+  }
+
+  #plan(family: string, graph: () => Graph): Planned {
+    const { text } = this.key(family), made = this.#planned.get(text) ?? this.#replanned(family) ?? this.#priced(text, this.#backend.plan(graph()));
+    this.#planned.set(text, made);
+    for (const old of this.#planned.keys()) if (this.#planned.size > PLANS) this.#planned.delete(old);
+    return made;
+  }
+
+  #priced(text: string, plan: Planned): Planned {
+    if (this.#prices.size >= PRICES) this.#prices.clear();
+    this.#prices.set(text, { bytes: plan.bytes, needs: plan.needs });
+    return plan;
+  }
+
+  budget(): { bytes: number; given: boolean } { return this.#backend.budget(); }
+
+  /** Gives back what is held beyond the needs of these programs. */
+  trim(keys: readonly ProgramKey[]): void {
+    const { executor } = this.#backend, loaded = keys.length === 0 ? [Infinity] : keys.map(({ text }) => this.#loaded.get(text)?.bytes.arena), arena = Math.max(...loaded.map((n) => n ?? Infinity));
+    if (arena < WORTH * executor.arenaBytes()) executor.trim(arena);
+  }
+
   /** Begins to compile, under the settings of now, if that was not done; steps may go on. */
-  begin(family: string, graph: () => Graph): Compiling { return this.beginResized(family) ?? this.#began(family, this.#backend.compile(graph())); }
+  begin(family: string, graph: () => Graph): Compiling { return this.beginResized(family) ?? this.#began(family, this.#plan(family, graph).begin()); }
 
   /** The same where sizes alone differ from what was compiled last, which takes a few milliseconds and no compiler; else null. */
   beginResized(family: string): Compiling | null {
-    const found = this.#coming.get(this.key(family).text) ?? this.#resized(family);
-    return found && this.#began(family, found);
+    const found = this.#coming.get(this.key(family).text) ?? this.#replanned(family)?.begin();
+    return found ? this.#began(family, found) : null;
   }
 
   #began(family: string, found: Compiling): Compiling {
     const { text } = this.key(family);
     this.#coming.set(text, found);
+    this.#planned.delete(text);
     if (found.compiled) this.#kernels.set(text, found.compiled.kernels.map((k) => k.key).sort().join());
     if (found.compiled && this.#knobs.paths.length > 0) this.#latest.set(family, { compiled: found.compiled, settings: this.#knobs.all() });
     return found;
   }
 
-  #resized(family: string): Compiling | null {
+  #replanned(family: string): Planned | null {
     const like = this.#latest.get(family), edits = like ? this.#knobs.edits(like.compiled.graph, like.settings) : null;
-    return like && edits ? this.#backend.recompile(like.compiled, edits) : null;
+    const plan = like && edits ? this.#backend.replan(like.compiled, edits) : null;
+    return plan && this.#priced(this.key(family).text, plan);
   }
 
   /** Takes the memory of a program that is ready; between steps. */
@@ -94,10 +131,10 @@ export class Programs {
     }
   }
 
-  /** Planned bytes of a program that is loaded or on its way. */
+  /** Planned bytes of a program that is loaded or on its way, or that was asked for. */
   bytes({ text }: ProgramKey): number {
     const b = this.#loaded.get(text)?.bytes;
-    return b ? b.arena + b.io + b.constants : this.#coming.get(text)?.bytes ?? 0;
+    return b ? b.arena + b.io + b.constants : this.#coming.get(text)?.bytes ?? this.#prices.get(text)?.bytes ?? 0;
   }
 
   /** Text that is the same for programs that run the same kernels; null where there are none. */
@@ -109,6 +146,7 @@ export class Programs {
   #use({ text }: ProgramKey): Runnable {
     const program = this.#loaded.get(text);
     if (!program) throw new Error(`program ${text} is not loaded`);
+    this.#backend.admit(program);
     this.#loaded.delete(text);
     this.#loaded.set(text, program);
     return program;

@@ -102,6 +102,7 @@ export class Session {
    */
   recompile<M extends object = Model>(rule: Rule<M>, during: 'training' | 'inference' = 'training'): void {
     checkRule(rule);
+    if (!['training', 'inference'].includes(during)) throw new UserError(`recompile: no work named ${String(during)}`, "'training' or 'inference'");
     const engine = this.#engineOf(during);
     if (engine.rules.includes(rule.name)) throw new UserError(`there is a rule named "${rule.name}" already`, 'give each rule a name of its own');
     engine.add(during === 'inference' ? { ...rule, only: 'N' } : rule);
@@ -162,6 +163,10 @@ export class Session {
 
   /** Mean loss over batches, weighted by their sizes; dropout off, nothing stored. */
   async evaluate(batches: AsyncIterable<Batch>, progress?: (samples: number) => void): Promise<{ loss: number; samples: number }> {
+    const given = (batches as object | undefined) ?? {};
+    if (!(Symbol.asyncIterator in given || Symbol.iterator in given)) {
+      throw new UserError('evaluate: expected batches', 'a dataset gives them: data.pass({ size: 8 }), of text data.windows({ size: 8, context: 32 })');
+    }
     let total = 0, samples = 0;
     for await (const batch of batches) {
       const { loss } = await this.forward(batch);
@@ -223,7 +228,7 @@ export class Session {
     if (!optimizer) throw new UserError('this session has no optimizer', 'compile(model, { loss, optimizer: optim.adamW({ lr }) })');
     const forward = this.#traced(true, (t) => this.#lossGraph(t, batch));
     const trained = [...this.named.parameters].filter(([, p]) => p.trained && p.frozen !== true);
-    const frozen = new Map(trained.flatMap(([name, { frozen: f }]) => (typeof f !== 'boolean' && f.some((part) => part) ? [[name, f]] : [])));
+    const frozen = new Map(trained.flatMap(([name, { frozen: f, frozenAxis: axis }]) => (typeof f !== 'boolean' && f.some((part) => part) ? [[name, { parts: f, axis }]] : [])));
     return trainingGraph(forward, optimizer, trained.map(([name]) => name), { frozen, ...(phase && { accumulate: { batches, phase } }) });
   }
 

@@ -5,6 +5,7 @@ import type { TypedArray } from '../base/dtype.ts';
 import type { Attrs, Graph, Node, ValueId } from '../graph/graph.ts';
 import type { Edits } from '../graph/retype.ts';
 import type { Named } from './module.ts';
+import type { Parameter } from './parameter.ts';
 
 export type KnobValue = string | number | boolean | readonly (string | number | boolean)[];
 /** All knobs of one module by name. */
@@ -21,13 +22,28 @@ export type ChangeClass = 'N' | 'R';
  * that knows has it as a static `resize`. */
 export type Resize = (graph: Graph, path: string, from: Settings, to: Settings) => Edits | null;
 
+/** Part of a parameter along `axis`, or all of it (null). */
+export interface Place<P> { readonly parameter: P; readonly axis: number; readonly part: number | null }
+
+/** A place gets the values of another, of the same shape, or what lies between two: from + share * (mixed - from). Optimiser's moments likewise. */
+export interface Move<P = string> { readonly to: Place<P>; readonly from: Place<P>; readonly mix?: { readonly with: Place<P>; readonly share: number } }
+
+/** Which values of its parameters a change of a module's settings takes along, in order; throws UserError where that cannot be. A class that
+ * has such settings has it as a static `transfer`. */
+export type Transfer = (module: object, from: Settings, to: Settings) => readonly Move<Parameter>[];
+
 export const knobRules = (module: object): KnobRules | null => (module.constructor as { readonly knobs?: KnobRules }).knobs ?? null;
 
 export class Knobs {
   readonly #modules: ReadonlyMap<string, Record<string, KnobValue>>;
+  readonly #named: Named;
+  /** As the model came. */
+  readonly #initial: Readonly<Record<string, Settings>>;
 
   constructor(named: Named) {
+    this.#named = named;
     this.#modules = new Map([...named.paths].filter(([module]) => knobRules(module)).map(([module, path]) => [path, module as Record<string, KnobValue>]));
+    this.#initial = this.all();
   }
 
   get paths(): string[] { return [...this.#modules.keys()]; }
@@ -36,6 +52,9 @@ export class Knobs {
     const module = this.#module(path);
     return Object.fromEntries(Object.keys(knobRules(module) ?? {}).map((knob) => [knob, copy(module[knob])]));
   }
+
+  /** Settings that a module had when these knobs were made: its user's own. */
+  initial(path: string): Settings { return this.#initial[path] ?? {}; }
 
   /** Settings of all modules: what a checkpoint keeps. */
   all(): Record<string, Settings> { return Object.fromEntries(this.paths.map((path) => [path, this.settings(path)])); }
@@ -79,12 +98,37 @@ export class Knobs {
     try { return work(); } finally { this.undo(now); }
   }
 
-  /** Sets what `all` gave, all or none. */
+  /** Sets what `all` gives, all or none. */
   restore(all: Readonly<Record<string, Settings>>): void {
-    this.apply(Object.entries(all).flatMap(([path, settings]) => {
-      const now = this.settings(path);
-      return Object.entries(settings).map(([knob, to]): Change => ({ path, knob, from: now[knob], to }));
-    }));
+    const before = this.all();
+    try { this.#setAll(all); } catch (error) { this.#setAll(before); throw error; }
+  }
+
+  /** A setter may look at other knobs, whose turn comes later: what it refuses is tried again as long as others are taken. */
+  #setAll(all: Readonly<Record<string, Settings>>): void {
+    let left = Object.entries(all).flatMap(([path, settings]) => Object.entries(settings).map(([knob, value]) => ({ module: this.#module(path), knob, value })));
+    for (let errors: unknown[] = []; left.length > 0; errors = []) {
+      const refused = left.filter(({ module, knob, value }) => {
+        try { module[knob] = value; return false; } catch (error) { errors.push(error); return true; }
+      });
+      if (refused.length === left.length) throw errors[0];
+      left = refused;
+    }
+  }
+
+  /** Values of parameters that go with the changes, by the parameters' names, in order. */
+  moves(changes: readonly Change[]): Move[] {
+    const names = new Map([...this.#named.parameters].map(([name, p]) => [p, name]));
+    const by = ({ parameter, ...place }: Place<Parameter>): Place<string> => {
+      const name = names.get(parameter);
+      if (name === undefined) throw new UserError('a parameter is to move that belongs to no property of the model');
+      return { ...place, parameter: name };
+    };
+    return [...new Set(changes.map((c) => c.path))].flatMap((path) => {
+      const module = this.#module(path), from = this.settings(path), own = changes.filter((c) => c.path === path);
+      const moves = (module.constructor as { readonly transfer?: Transfer }).transfer?.(module, from, { ...from, ...Object.fromEntries(own.map((c) => [c.knob, c.to])) }) ?? [];
+      return moves.map(({ to, from: source, mix }) => ({ to: by(to), from: by(source), ...(mix && { mix: { with: by(mix.with), share: mix.share } }) }));
+    });
   }
 
   /** What leads from a graph that was made under other settings to that under those of now, if no module needs tracing for it. */

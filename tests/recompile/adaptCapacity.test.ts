@@ -108,7 +108,7 @@ test('policies by name', () => {
   assert.ok(policies('auto').every((r) => r.only === 'N'));
   assert.deepEqual(policies('chooseDispatch,adaptCapacity').map((r) => [r.name, r.only]), [['chooseDispatch', undefined], ['adaptCapacity', undefined]]);
   for (const wrong of ['', 'nonsense', 'toString', 'adaptCapacity,', 'auto,off']) assert.throws(() => policies(wrong), /no policy named/);
-  assert.deepEqual(policiesFor(layer({}), 'auto').map((r) => r.name), ['specialise'], 'ragged and dropless computes no row in vain');
+  assert.deepEqual(policiesFor(layer({}), 'auto').map((r) => r.name), ['fitMemory', 'specialise'], 'ragged and dropless computes no row in vain');
   assert.ok(policiesFor(layer({ dispatch: 'padded' }), 'auto').length > 1);
 });
 
@@ -117,5 +117,5 @@ test('policies with options', () => {
   assert.deepEqual(wants(policyWith('adaptCapacity,margin=0.05'), layer({ capacity: 4, dispatch: 'padded' }), stats), { 'moe.capacity': [2.75, 1.0625, 0.4375, 0] });
   assert.equal(policyWith('chooseDispatch,cooldown=7').cooldown, 7);
   for (const [text, what] of [['magic', /no policy named "magic"/], ['auto', /no policy named "auto"/], ['off', /no policy named "off"/], ['adaptCapacity,q=1', /adaptCapacity has no option named "q"/], ['adaptCapacity,margin', /margin must be a number of at least 0, got ""/],
-    ['adaptCapacity,margin=-1', /got "-1"/], ['chooseDispatch,margin=1', /chooseDispatch has no option named "margin"/]] as const) assert.throws(() => policyWith(text), what);
+    ['adaptCapacity,margin=-1', /got "-1"/], ['adaptCapacity,quantile=7', /quantile must be from 0 to 1, got 7/], ['chooseDispatch,margin=1', /chooseDispatch has no option named "margin"/]] as const) assert.throws(() => policyWith(text), what);
 });

@@ -10,8 +10,9 @@ export const alike = (from: Settings, to: Settings, ...knobs: readonly string[])
 /** Experts choose: capacity says how many tokens each takes, and nothing overflows. */
 const expertsChoose = (layer: object): boolean => (layer as { readonly router?: { readonly expertsChoose?: boolean } }).router?.expertsChoose === true;
 
-const sameBits = (from: Settings, to: Settings, layer: object): boolean => alike(from, to, 'topK', 'frozen') && byRows(from) && byRows(to)
+const sameBits = (from: Settings, to: Settings, layer: object): boolean => alike(from, to, 'topK', 'frozen', 'slots') && byRows(from) && byRows(to)
   && (expertsChoose(layer) ? alike(from, to, 'capacity') : (complete(from) && complete(to)) || alike(from, to, 'capacity', 'overflow', 'priority'));
 
 export const MOE_KNOBS: KnobRules = {
-  topK: sameBits, capacity: sameBits, overflow: sameBits, priority: sameBits, dispatch: sameBits, frozen: sameBits, expertRows: () => true };
+  topK: sameBits, capacity: sameBits, overflow: sameBits, priority: sameBits, dispatch: sameBits, frozen: sameBits, slots: sameBits,
+  expertRows: () => true, recompute: () => true, chunks: () => true };

@@ -6,12 +6,13 @@ import { producers, type Attrs, type Graph, type Node } from '../../graph/graph.
 import type { Settings } from '../../trace/knobs.ts';
 import { roomFor, type Capacity } from './capacity.ts';
 import { alike, byRows } from './knobs.ts';
+import { activeOf, readSlots } from './slots.ts';
 
 /** For layers that are `ragged` or `padded`, before and after, with a bank of experts. */
 export function resizeMoE(graph: Graph, path: string, from: Settings, to: Settings): Edits | null {
   const others = Object.keys(to).filter((knob) => knob !== 'capacity'), capacity = to['capacity'] as Capacity;
-  if (!alike(from, to, ...others) || from['capacity'] === 'dropless' || capacity === 'dropless' || !byRows(to)) return null;
-  const made = producers(graph), attrs = new Map<Node, Attrs>(), data = new Map<number, Int32Array<ArrayBuffer>>();
+  if (!alike(from, to, ...others) || from['capacity'] === 'dropless' || capacity === 'dropless' || !byRows(to) || to['chunks'] !== 1) return null; // how many chunks there are depends on the rows
+  const active = activeOf(readSlots(to['slots']).families), made = producers(graph), attrs = new Map<Node, Attrs>(), data = new Map<number, Int32Array<ArrayBuffer>>();
   for (const node of graph.nodes) {
     // Experts that are modules have tensors of their own sizes.
     if (node.op === 'splitSegments' && node.scope === path) return null;
@@ -22,7 +23,7 @@ export function resizeMoE(graph: Graph, path: string, from: Settings, to: Settin
     // Where experts choose, a token chooses all of them, and a layer's topK says how many do on average.
     const share = k === to['topK'] ? 1 : Number(to['topK']) / experts;
     const factors = typeof capacity === 'number' ? capacity * share : capacity.map((f) => f * share);
-    const { caps, bound } = roomFor({ tokens, k, experts, capacity: factors, padded: node.attrs['padded'] === true, spill: node.attrs['spill'] === true });
+    const { caps, bound } = roomFor({ tokens, k, experts, capacity: factors, padded: node.attrs['padded'] === true, spill: node.attrs['spill'] === true, active });
     if (!caps) return null;
     attrs.set(node, { ...node.attrs, rows: bound });
     data.set(limits, Int32Array.from(caps));

@@ -19,6 +19,7 @@ import { uniform } from '../../graph/ops/uniform.ts';
 import { where } from '../../graph/ops/where.ts';
 import { Parameter } from '../../trace/parameter.ts';
 import { traceOf, use } from '../../trace/trace.ts';
+import type { OpenSlots } from './slots.ts';
 
 /** What a router gives. */
 export interface Choice {
@@ -42,6 +43,8 @@ export interface RouteCall {
   readonly k: number;
   /** int32 [tokens], where the model gives them: what a hash goes by. */
   readonly ids?: Tensor | undefined;
+  /** Some slots hold no expert, or copies of which a token gets one at most: `eligible` says which it may choose. Only for who has `expertAxes`. */
+  readonly slots?: OpenSlots | null;
 }
 
 export interface Router {
@@ -50,7 +53,10 @@ export interface Router {
   readonly expertsChoose?: boolean;
   choose(x: Tensor, call: RouteCall): Choice;
   /** After rows are known: load int32 [experts]. Routers with a state of their own change it here. */
-  observe?(load: Tensor): void;
+  observe?(load: Tensor, slots: OpenSlots | null): void;
+  /** Own parameters by name, each with its dimension of experts: those that go with an expert. Of a router that heeds `slots`; without it experts
+   * cannot be pruned, merged or split. */
+  readonly expertAxes?: Readonly<Record<string, number>> | undefined;
 }
 
 export interface RouterOptions {

@@ -19,6 +19,7 @@ import { sum } from '../../graph/ops/sum.ts';
 import { transpose } from '../../graph/ops/transpose.ts';
 import { call } from '../../trace/trace.ts';
 import type { Module } from '../../trace/module.ts';
+import { keeping, throughBank, type Keeping } from './chunks.ts';
 import { ExpertBank } from './experts.ts';
 import { fromRows, gatesOf, join, split, toRows } from './operators.ts';
 import type { Routing } from './routing.ts';
@@ -31,17 +32,18 @@ export type Dispatch = (typeof DISPATCHES)[number];
 export type Experts = ExpertBank | readonly Module<Tensor, Tensor>[];
 
 /** x [tokens, dModel], weights [tokens, k] -> [tokens, width]. */
-export function runExperts(dispatch: Dispatch, experts: Experts, x: Tensor, routing: Routing, indices: Tensor, weights: Tensor): Tensor {
+export function runExperts(dispatch: Dispatch, experts: Experts, x: Tensor, routing: Routing, indices: Tensor, weights: Tensor, how: Keeping): Tensor {
+  if (how.chunks > 1 && dispatch !== 'ragged' && dispatch !== 'padded') throw new UserError(`MoE: dispatch ${dispatch} does not compute in chunks`, 'ragged and padded do; recompute: true is for all');
   switch (dispatch) {
     case 'ragged': case 'padded': {
-      if (routing.tiles && experts instanceof ExpertBank) return inTiles(experts, x, routing.tiles, weights, routing);
+      if (routing.tiles && experts instanceof ExpertBank) return inTiles(experts, x, routing.tiles, weights, routing, how);
       const rows = toRows(x, routing);
-      const outputs = experts instanceof ExpertBank ? call(experts, rows, routing.rows.expert)
-        : join(split(rows, routing).map((own, e) => checked(call(experts[e], own), own, e)), routing);
+      const outputs = experts instanceof ExpertBank ? throughBank(experts, rows, routing.rows, how)
+        : join(split(rows, routing).map((own, e) => keeping(own, how, () => checked(call(experts[e], own), own, e))), routing);
       return fromRows(outputs, routing, weights);
     }
-    case 'einsum': return byMasks(experts, x, routing, indices, weights);
-    case 'dense': return everywhere(experts, x, routing, indices, weights);
+    case 'einsum': return byMasks(experts, x, routing, indices, weights, how);
+    case 'dense': return everywhere(experts, x, routing, indices, weights, how);
   }
 }
 
@@ -64,7 +66,7 @@ function batched(experts: Experts, x: Tensor): Tensor {
 const kept = ({ rows, gaps }: Routing, weights: Tensor): Tensor =>
   (gaps ? mul(weights, cast(less(scalar(rows.inverse, -1), reshape(rows.inverse, weights.shape.map(boundOf))), 'float32')) : weights);
 
-function byMasks(experts: Experts, x: Tensor, routing: Routing, indices: Tensor, weights: Tensor): Tensor {
+function byMasks(experts: Experts, x: Tensor, routing: Routing, indices: Tensor, weights: Tensor, how: Keeping): Tensor {
   const { experts: count, rows, k, bounds } = routing, [tokens, width] = x.shape.map(boundOf), room = Math.max(1, ...bounds);
   // Where each choice lies among its expert's rows; -1, which is nowhere, if it was dropped: its row is -1, and no segment begins below 0.
   const slot = sub(reshape(rows.inverse, [tokens, k]), gather(rows.offsets, indices));
@@ -72,14 +74,14 @@ function byMasks(experts: Experts, x: Tensor, routing: Routing, indices: Tensor,
   const placed = mul(expand(oneHot(indices, count), like, [3]), expand(oneHot(slot, room), like, [2]));
   const mask = sum(placed, [1]), weighted = sum(mul(placed, reshape(weights, [tokens, k, 1, 1])), [1]); // [tokens, experts, room]
   const sent = matmul(transpose(reshape(mask, [tokens, count * room])), x); // [experts * room, dModel]
-  const y = batched(experts, reshape(sent, [count, room, width])), out = boundOf(y.shape[2]);
+  const y = keeping(x, how, () => batched(experts, reshape(sent, [count, room, width]))), out = boundOf(y.shape[2]);
   return matmul(reshape(weighted, [tokens, count * room]), reshape(y, [count * room, out]));
 }
 
-function everywhere(experts: Experts, x: Tensor, routing: Routing, indices: Tensor, weights: Tensor): Tensor {
+function everywhere(experts: Experts, x: Tensor, routing: Routing, indices: Tensor, weights: Tensor, how: Keeping): Tensor {
   const { experts: count } = routing, [tokens, width] = x.shape.map(boundOf);
   const like = x.builder.emit('constant', [], { value: 0, dtype: 'float32', shape: [count, tokens, width] })[0];
-  const y = batched(experts, expand(x, like, [0])); // [experts, tokens, width]
+  const y = keeping(x, how, () => batched(experts, expand(x, like, [0]))); // [experts, tokens, width]
   const gates = transpose(gatesOf(indices, kept(routing, weights), count)); // [experts, tokens]
   return sum(mul(y, reshape(gates, [count, tokens, 1])), [0]);
 }

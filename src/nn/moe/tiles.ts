@@ -8,10 +8,8 @@ import { joinRows } from '../../graph/ops/joinRows.ts';
 import type { Permutation } from '../../graph/ops/permute.ts';
 import { placeRows } from '../../graph/ops/placeRows.ts';
 import { splitRows } from '../../graph/ops/splitRows.ts';
-import { windowOffsets } from '../../graph/ops/windowOffsets.ts';
-import { windowOf, windowRows } from '../../graph/ops/windowRows.ts';
 import { boundOf } from '../../base/shape.ts';
-import { call, traceOf } from '../../trace/trace.ts';
+import { LEAST, oneChunk, throughBank, type Keeping } from './chunks.ts';
 import type { ExpertBank } from './experts.ts';
 
 export interface Tiles {
@@ -21,8 +19,8 @@ export interface Tiles {
   readonly size: number;
 }
 
-/** At most so many rounds; and not fewer rows in one than a product needs to be worth its while. */
-const ROUNDS = 8, LEAST = 64;
+/** At most so many rounds. */
+const ROUNDS = 8;
 
 /** rows: room for those within capacity. There are rounds enough for all choices, whatever the capacities: another choice of these changes nothing else. */
 export function tile(all: Permutation, limits: Tensor, { choices, rows, padded }: { choices: number; rows: number; padded: boolean }): Tiles {
@@ -31,17 +29,15 @@ export function tile(all: Permutation, limits: Tensor, { choices, rows, padded }
 }
 
 /** x [tokens, dModel], weights [tokens, k] -> [tokens, dModel]. stored: of the routing, for rows within capacity. */
-export function inTiles(bank: ExpertBank, x: Tensor, { admitted, rounds, size }: Tiles, weights: Tensor, { stored }: { readonly stored: boolean }): Tensor {
+export function inTiles(bank: ExpertBank, x: Tensor, { admitted, rounds, size }: Tiles, weights: Tensor, { stored }: { readonly stored: boolean }, how: Keeping): Tensor {
   const { inside, outside, offsets, order, inverse } = admitted, k = boundOf(weights.shape[1]), rows = rounds * size;
-  const trace = traceOf(x), gaps = true, used = bank.used(x, true);
+  const gaps = true, used = bank.used(x, true);
   const [kept, others] = splitRows(dispatch(x, order, offsets, inverse, { k, gaps }), inside.offsets, outside.offsets, outside.expert, { stored });
   // Last round first, rows within capacity at last: gradients are taken in reverse, and sum rows in token order.
   let done: Tensor | null = null;
   for (let start = rows - size; start >= 0; start -= size) {
-    const part = { start, size }, own = windowOffsets(outside.offsets, part);
-    const y = trace.recomputed(() => call(bank, windowRows(others, own, part), windowOf(outside.expert, part), { used, more: true }));
-    done = placeRows(y, outside.offsets, done, { start, rows });
+    done = placeRows(oneChunk(bank, others, outside, { start, size }, used), outside.offsets, done, { start, rows });
   }
-  const y = call(bank, kept, inside.expert, { used });
+  const y = throughBank(bank, kept, inside, how, used);
   return combine(done ? joinRows(y, done, offsets, { stored }) : y, inverse, order, weights, { gaps });
 }
