@@ -1,6 +1,7 @@
 // dynamoe bench: how fast this machine does it, and in how much memory. `gemm`: one matrix product against the peak; `conv`: convolutions
 // against a product of their size; `layer`: one mixture-of-experts layer; `scaling`: layers of many sizes; `memory`: how many experts fit;
-// `step`: a training step of a model and its parts; `compile`: a cold start; `recompile`: capacities that a policy sets against fixed ones.
+// `step`: a training step of a model and its parts; `compile`: a cold start; `recompile`: capacities that a policy sets against fixed ones;
+// `routing`: choices of experts that are remembered against live ones.
 import { InvalidArgumentError, Option, type Command } from 'commander';
 import { benchCompile, type BenchCompileFlags } from './bench-compile.ts';
 import { benchConv, type ConvFlags } from './bench-conv.ts';
@@ -8,6 +9,7 @@ import { benchGemm, GEMM_DEVICES, type GemmFlags } from './bench-gemm.ts';
 import { benchLayer, type LayerFlags } from './bench-layer.ts';
 import { benchMemory, type MemoryFlags } from './bench-memory.ts';
 import { benchRecompile, type RecompileFlags } from './bench-recompile.ts';
+import { benchRouting, type RoutingFlags } from './bench-routing.ts';
 import { benchScaling, CURVES, type Curve, type ScalingFlags } from './bench-scaling.ts';
 import { benchStep, type BenchStepFlags } from './bench-step.ts';
 import { data, device, json, modelFlags, real, realList, threads, whole, wholeList } from './flags.ts';
@@ -47,6 +49,18 @@ export function addBench(program: Command): void {
     .addOption(new Option('--device <name>', 'where to run').choices(GEMM_DEVICES).default('auto'))
     .addOption(threads()).addOption(json())
     .action((flags: ScalingFlags) => benchScaling(flags));
+  bench.command('routing').description('A layer whose choices are live, watched (remembered beside) and cached (taken from there), in turns on the same batches: steps, the kernels of the routing, and how long until rows are sorted.')
+    .option('--samples <n>', 'samples in a step', whole(1), 32)
+    .option('--tokens <n>', 'tokens of a sample', whole(1), 64)
+    .option('--d-model <n>', 'width', whole(1), 128)
+    .option('--d-ff <n>', 'hidden width of an expert', whole(1), 512)
+    .option('--experts <n>', 'experts', whole(1), 8)
+    .option('--top-k <n>', 'experts that a token goes to', whole(1), 2)
+    .option('--remember <n>', 'slots of the memory', whole(1), 65536)
+    .option('--rounds <n>', 'turns', whole(1), 10)
+    .addOption(new Option('--device <name>', 'where to run').choices(GEMM_DEVICES).default('auto'))
+    .addOption(threads()).addOption(json())
+    .action((flags: RoutingFlags) => benchRouting(flags));
   bench.command('recompile').description('A layer under a skewed load whose capacities a policy sets while it runs, against fixed capacity factors, in turns on the same batches in one process.')
     .option('--tokens <n>', 'samples in a step', whole(1), 512)
     .option('--d-model <n>', 'width', whole(1), 1024)

@@ -11,6 +11,7 @@ export type { Capacity } from './moe/capacity.ts';
 export { ExpertChoiceRouter, HashRouter, type HashRouterOptions } from './moe/fixed-routers.ts';
 export { balanceLoss, gshardLoss, squaredVariation, zLoss, type LossName } from './moe/losses.ts';
 export { MoE, SharedExpert, type MoEOptions } from './moe/moe.ts';
+export type { Assignments, RoutingMode } from './moe/memory.ts';
 export { aggregate, aggregateSpec, cache, groupBy, type Cached, type CacheOptions, type Specialised } from './moe/operators.ts';
 export { LinearRouter, type Choice, type GroupLimit, type RouteCall, type Router, type RouterOptions } from './moe/router.ts';
 export { NoisyTopKRouter, SigmoidRouter, SinkhornRouter, TopKRouter, type SigmoidRouterOptions, type SinkhornRouterOptions, type TopKRouterOptions } from './moe/routers.ts';

@@ -30,7 +30,7 @@ export const momentName = (moment: string, parameter: string): string => `optim/
 export const accumulatorName = (parameter: string): string => `optim/sum/${parameter}`;
 
 /** Replaces the outputs `grad/NAME` by updates, and guards those that the model makes itself (of running statistics: with accumulation
- * they get the mean of what the micro-batches give); adds the outputs `flag` (int32, 0 = committed) and `grad_norm`. */
+ * they get the mean of what the micro-batches give; of a memory of which some rows are written: each micro-batch writes its own); adds the outputs `flag` (int32, 0 = committed) and `grad_norm`. */
 export function addUpdates(graph: Graph, ops: OpTable, optimizer: Optimizer, options: UpdateOptions = {}): Graph {
   const builder = GraphBuilder.resume({ ...graph, outputs: graph.outputs.filter((o) => !o.name.startsWith('grad/')), updates: [] }, ops);
   builder.scope = 'optim';
@@ -56,7 +56,10 @@ export function addUpdates(graph: Graph, ops: OpTable, optimizer: Optimizer, opt
     return { parameterName, parameter, gradient, sumState };
   });
   const own = graph.updates.map(({ state: id, value }) => {
-    const name = graph.inputs.find((i) => i.value === id)?.name ?? '';
+    const name = graph.inputs.find((i) => i.value === id)?.name ?? '', maker = graph.nodes.find((n) => n.outputs[0] === value);
+    // Of a memory that is gone on with (Op.onto) each micro-batch writes its own rows.
+    const onto = maker && ops.get(maker.op)?.onto;
+    if (typeof onto === 'number' && maker?.inputs[onto] === id) return { target: builder.tensor(id), value: builder.tensor(value), sumState: null };
     if (phase !== undefined && !isFloat(graph.types[id].dtype)) throw new UserError(`${name}: values that are no floats have no mean over micro-batches`, 'leave out accumulate');
     return { target: builder.tensor(id), ...accumulated(name, builder.tensor(value)) };
   });

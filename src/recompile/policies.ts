@@ -1,6 +1,7 @@
 // The built-in policies by name, as `--recompile` takes them.
 import { UserError } from '../base/errors.ts';
 import { adaptCapacity } from './adaptCapacity.ts';
+import { cacheAssignments } from './cacheAssignments.ts';
 import type { MoE } from '../nn/moe/moe.ts';
 import { chooseDispatch } from './chooseDispatch.ts';
 import { expertLifecycle } from './expertLifecycle.ts';
@@ -20,10 +21,11 @@ const POLICIES: Readonly<Record<string, Policy>> = {
   specialise: { make: specialise, options: ['hysteresis', 'cooldown'], lab: true },
   sparsify: { make: sparsify, options: ['below', 'above', 'cooldown'], lab: true },
   expertLifecycle: { make: expertLifecycle, options: ['prune', 'merge', 'split', 'freeze', 'keep', 'cooldown'], lab: false },
+  cacheAssignments: { make: () => cacheAssignments(), options: [], lab: false },
 };
 /** What `policies` knows. */
 export const POLICY_NAMES = Object.keys(POLICIES);
-/** What the lab can try: where tokens go when experts come and go, loads do not tell. */
+/** What the lab can try: where tokens go when experts come and go, and which samples come again, loads do not tell. */
 export const LAB_NAMES = POLICY_NAMES.filter((name) => POLICIES[name].lab);
 
 /** The same, but with 'auto' only those that a layer of the model leaves something to decide: one that is ragged and dropless computes no row
@@ -33,10 +35,13 @@ export function policiesFor(model: object, names: string): Rule<object>[] {
   return policies(names).filter(({ name }) => names !== 'auto' || open || ((name === 'specialise' || name === 'fitMemory') && layers.length > 0));
 }
 
+/** Those of which every change is one of results. */
+const RESULTS: readonly string[] = ['cacheAssignments'];
+
 /** 'auto': every policy, as far as no result changes; 'off': none; else names with commas between, which may change results. */
 export function policies(names: string): Rule<object>[] {
   if (names === 'off') return [];
-  if (names === 'auto') return Object.values(POLICIES).map(({ make }) => ({ ...make(), only: 'N' }));
+  if (names === 'auto') return Object.entries(POLICIES).filter(([name]) => !RESULTS.includes(name)).map(([, { make }]) => ({ ...make(), only: 'N' }));
   return names.split(',').map((name) => {
     if (!Object.hasOwn(POLICIES, name)) throw new UserError(`no policy named "${name}"`, `auto, off, or some of ${POLICY_NAMES.join(',')}`);
     return POLICIES[name].make();
@@ -47,7 +52,7 @@ export function policies(names: string): Rule<object>[] {
 export function policyWith(text: string): Rule<object> {
   const [name, ...given] = text.split(',');
   if (!Object.hasOwn(POLICIES, name)) throw new UserError(`no policy named "${name}"`, `one of ${LAB_NAMES.join(', ')}`);
-  if (!LAB_NAMES.includes(name)) throw new UserError(`${name} cannot be tried in the lab: loads do not tell where tokens go when experts come and go`, `one of ${LAB_NAMES.join(', ')}`);
+  if (!LAB_NAMES.includes(name)) throw new UserError(`${name} cannot be tried in the lab: loads alone do not tell what it would do`, `one of ${LAB_NAMES.join(', ')}`);
   const { make, options: known } = POLICIES[name];
   return make(Object.fromEntries(given.map((option) => {
     const [key, value = ''] = option.split('='), number = value.trim() === '' ? NaN : Number(value);

@@ -2,24 +2,24 @@
 // evaluates, predicts and saves.
 import type { DType } from '../base/dtype.ts';
 import { UserError } from '../base/errors.ts';
-import { byteSize, sizes } from '../base/shape.ts';
+import { byteSize } from '../base/shape.ts';
 import { checkBatch, type Batch, type HostTensor } from '../base/tensor.ts';
 import type { Graph } from '../graph/graph.ts';
-import { Tensor } from '../graph/tensor.ts';
-import { add } from '../graph/ops/add.ts';
-import { mul } from '../graph/ops/mul.ts';
 import { FLAG } from '../optim/updates.ts';
 import { traceGraph, trainingGraph } from '../pipeline.ts';
 import { Engine, type EngineState } from '../recompile/engine.ts';
 import { messageOf } from '../recompile/pending.ts';
 import { checkRule, type Rule } from '../recompile/rule.ts';
 import type { Runnable } from '../run/executor.ts';
-import { Knobs, type Settings } from '../trace/knobs.ts';
+import { knobRules, Knobs, type Settings } from '../trace/knobs.ts';
 import { nameParameters, type Named } from '../trace/module.ts';
 import { initialParts, type Parameter } from '../trace/parameter.ts';
-import { call, type Trace } from '../trace/trace.ts';
+import type { Trace } from '../trace/trace.ts';
 import { decodeCheckpoint, encodeCheckpoint, type CheckpointContent } from '../io/checkpoint.ts';
+import type { Assignments } from '../nn/moe/memory.ts';
+import { readAssignments } from './assignments.ts';
 import { openBackend, type Backend } from './backend.ts';
+import { lossGraph, outputOf } from './graphs.ts';
 import { Programs } from './programs.ts';
 import { apart, together, checkCall, closedError, familyOf, NonFiniteError, phaseOf, shapesOf, splitBatch, type CompileOptions, type Model, type Phase, type StepResult } from './step.ts';
 import { checkValues, contentOf, restoreFrom } from './checkpoint.ts';
@@ -43,6 +43,7 @@ export class Session {
   readonly #programs: Programs;
   readonly #knobs: Knobs;
   readonly #seed: number;
+  readonly #recalls: boolean;
   readonly #phases: readonly Phase[];
   #step = 0;
   #runs = 0;
@@ -61,6 +62,7 @@ export class Session {
     this.#knobs = new Knobs(this.named);
     this.#programs = new Programs(backend, this.#knobs, (graph) => { this.#createStates(graph); });
     this.#seed = (options.seed ?? 0) >>> 0;
+    this.#recalls = [...this.named.paths.keys()].some((module) => 'routing' in (knobRules(module) ?? {}));
     this.#phases = (options.accumulate ?? 1) > 1 ? ['add', 'apply'] : [undefined];
     const watched = { model, knobs: this.#knobs, programs: this.#programs, executor: backend.executor };
     this.#training = new Watch(watched, () => this.#step);
@@ -79,14 +81,14 @@ export class Session {
       checkBatch(batch);
       const micro = splitBatch(batch, this.options.accumulate ?? 1), parts = micro.length;
       let result: StepResult | undefined;
-      const running = this.#training.run(shapesOf(micro[0]), micro.map((part, i) => {
+      const running = this.#training.run(`${shapesOf(micro[0])}${this.#withIds(micro[0])}`, micro.map((part, i) => {
         const phase = phaseOf(i, parts), step = Uint32Array.of(this.#step * parts + i);
         return { family: this.#trainFamily(part, phase), graph: () => this.trainGraph(part, phase),
           inputs: { ...this.#inputs(part), step, commit: Int32Array.of(1), ...this.#scalars() } };
       }), (out, program, inputs) => this.#checkFinite(out, program, inputs), (outputs) => {
         result = this.#result(outputs);
         this.#step++;
-        return { ...result, parts: outputs.map((out) => apart(out).stats) };
+        return { ...result, parts: outputs.map((out) => apart(out).stats), ...(batch.ids && { ids: batch.ids }) };
       });
       // Half of an accumulated gradient is of no use after a failed step.
       await running.catch((error: unknown) => { if (parts > 1) this.#dropSums(); throw error; });
@@ -182,7 +184,7 @@ export class Session {
   forward(batch: Batch): Promise<Outputs> {
     return this.#inOrder(() => {
       checkBatch(batch);
-      return this.#infer(familyOf('eval', batch), (t) => { this.#lossGraph(t, batch); }, this.#inputs(batch));
+      return this.#infer(familyOf('eval', batch), (t) => { lossGraph(t, batch, this.model, this.options.loss); }, this.#inputs(batch));
     });
   }
 
@@ -191,7 +193,7 @@ export class Session {
     const batch = { x, y: x };
     const out = await this.#inOrder(() => {
       checkBatch(batch);
-      return this.#infer(familyOf('predict', batch), (t) => { t.output('output', this.#apply(t.input('input', 'x', x))); }, this.#inputs(batch));
+      return this.#infer(familyOf('predict', batch), (t) => { t.output('output', outputOf(this.model, t.input('input', 'x', x))); }, this.#inputs(batch));
     });
     return out['output'];
   }
@@ -226,33 +228,16 @@ export class Session {
   trainGraph(batch: Batch, phase?: Phase): Graph {
     const { optimizer, accumulate: batches = 1 } = this.options;
     if (!optimizer) throw new UserError('this session has no optimizer', 'compile(model, { loss, optimizer: optim.adamW({ lr }) })');
-    const forward = this.#traced(true, (t) => this.#lossGraph(t, batch));
+    const forward = this.#traced(true, (t) => {
+      t.samples = batch.ids ? batch.x.shape[0] : null;
+      lossGraph(t, batch, this.model, this.options.loss);
+    });
     const trained = [...this.named.parameters].filter(([, p]) => p.trained && p.frozen !== true);
     const frozen = new Map(trained.flatMap(([name, { frozen: f, frozenAxis: axis }]) => (typeof f !== 'boolean' && f.some((part) => part) ? [[name, { parts: f, axis }]] : [])));
     return trainingGraph(forward, optimizer, trained.map(([name]) => name), { frozen, ...(phase && { accumulate: { batches, phase } }) });
   }
 
-  evaluationGraph(batch: Batch): Graph { return this.#traced(false, (t) => this.#lossGraph(t, batch)); }
-
-  #lossGraph(t: Trace, batch: Batch): void {
-    const x = t.input('input', 'x', batch.x), y = t.input('input', 'y', batch.y);
-    const output = this.#apply(x), loss = this.options.loss(output, y);
-    if (loss.shape.length !== 0) throw new UserError(`the loss must be one number, got shape [${sizes(loss.shape).join(', ')}]`, 'take its mean');
-    t.output('loss', loss);
-    if (!t.training) {
-      t.output('output', output);
-      return;
-    }
-    t.output('total', t.losses.reduce((sum, l) => add(sum, mul(l.value, l.coefficient)), loss));
-    for (const l of t.losses) t.output(`aux:${l.name}`, l.value);
-  }
-
-  /** The model's output in the graph of x. */
-  #apply(x: Tensor): Tensor {
-    const output = call(this.model, x), given: unknown = output;
-    if (!(given instanceof Tensor)) throw new UserError(`the model's forward(x) must return a tensor, got ${Array.isArray(given) ? 'a list' : typeof given}`);
-    return output;
-  }
+  evaluationGraph(batch: Batch): Graph { return this.#traced(false, (t) => lossGraph(t, batch, this.model, this.options.loss)); }
 
   #traced(training: boolean, build: (t: Trace) => void): Graph {
     return traceGraph(this.named, training, (t) => {
@@ -266,7 +251,10 @@ export class Session {
     return this.#programs.get(this.#trainFamily(batch, phase), () => this.trainGraph(batch, phase));
   }
 
-  #trainFamily(batch: Batch, phase: Phase): string { return familyOf(`train ${this.#observed ? 'observed ' : ''}${phase ?? ''}`, batch); }
+  #trainFamily(batch: Batch, phase: Phase): string { return `${familyOf(`train ${this.#observed ? 'observed ' : ''}${phase ?? ''}`, batch)}${this.#withIds(batch)}`; }
+
+  /** Graphs of models with layers that may remember what samples chose differ by whether samples have ids. */
+  #withIds({ ids }: Batch): string { return ids && this.#recalls ? ' ids' : ''; }
 
   /** Bytes of the largest program's arena, of the parameters, and of the optimiser's state. */
   bytes(): { readonly arena: number; readonly params: number; readonly optimiser: number } {
@@ -290,7 +278,7 @@ export class Session {
     for (const { at, data } of initialParts(p, name, this.#seed)) this.executor.setPart(name, at, data);
   }
 
-  #inputs({ x, y }: Batch): Inputs { return { ...this.#common(), x: x.data, y: y.data }; }
+  #inputs({ x, y, ids }: Batch): Inputs { return { ...this.#common(), x: x.data, y: y.data, ...(ids && { ids }) }; }
 
   #common(): Inputs { return { seed: Uint32Array.of(this.#seed), step: Uint32Array.of(this.#step) }; }
 
@@ -367,6 +355,11 @@ export class Session {
     const { files } = this.#backend;
     if (!files) throw new UserError(`session.${method}: there are no files here`, `session.${instead} works with the same bytes in memory`);
     return files;
+  }
+
+  /** What the MoE layer at `path` remembers of its samples' choices, as steps called before left it; null while its `routing` is live. */
+  assignments(path: string): Promise<Assignments | null> {
+    return this.#inOrder(() => Promise.resolve(readAssignments(this.#knobs, this.executor, path)));
   }
 
   /** Waits for what was called before, then gives memory and threads back. What is called after it is refused; closing again does nothing. */

@@ -93,7 +93,8 @@ export function splitBatch(batch: Batch, parts: number): Batch[] {
     const step = t.data.length / parts;
     return { dtype: t.dtype, shape: [size / parts, ...t.shape.slice(1)], data: t.data.slice(i * step, (i + 1) * step) };
   };
-  return Array.from({ length: parts }, (_, i) => ({ x: cut(batch.x, i), y: cut(batch.y, i) }));
+  const { ids } = batch, each = size / parts;
+  return Array.from({ length: parts }, (_, i) => ({ x: cut(batch.x, i), y: cut(batch.y, i), ...(ids && { ids: ids.slice(i * each, (i + 1) * each) }) }));
 }
 
 export const closedError = (): UserError => new UserError('this session is closed', 'call close() after the last use of it');

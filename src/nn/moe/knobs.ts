@@ -13,6 +13,10 @@ const expertsChoose = (layer: object): boolean => (layer as { readonly router?: 
 const sameBits = (from: Settings, to: Settings, layer: object): boolean => alike(from, to, 'topK', 'frozen', 'slots') && byRows(from) && byRows(to)
   && (expertsChoose(layer) ? alike(from, to, 'capacity') : (complete(from) && complete(to)) || alike(from, to, 'capacity', 'overflow', 'priority'));
 
+/** What samples chose is remembered, or not. What is remembered, and from when on, decides what a run later does: such a change is never made by a clock. */
+const nothingRemembered = (from: Settings, to: Settings): boolean => from['routing'] === 'live' && to['routing'] === 'live';
+
 export const MOE_KNOBS: KnobRules = {
   topK: sameBits, capacity: sameBits, overflow: sameBits, priority: sameBits, dispatch: sameBits, frozen: sameBits, slots: sameBits,
-  expertRows: () => true, recompute: () => true, chunks: () => true };
+  expertRows: () => true, recompute: () => true, chunks: () => true,
+  routing: nothingRemembered, remember: nothingRemembered, audit: nothingRemembered, gateFrozen: () => false };

@@ -24,6 +24,7 @@ import type { Choice, Router } from './router.ts';
 import { TopKRouter } from './routers.ts';
 import { MOE_KNOBS } from './knobs.ts';
 import { resizeMoE } from './resize.ts';
+import { ChoiceMemory, ROUTINGS, type RoutingMode } from './memory.ts';
 import { activeOf, checkChoices, freshSlots, openSlots, readSlots, type Families, type OpenSlots, type SlotsValue } from './slots.ts';
 import { routerParts, transferMoE } from './transfer.ts';
 import { DISPATCHES, runExperts, type Dispatch, type Experts } from './strategies.ts';
@@ -49,6 +50,12 @@ export interface MoEOptions {
   readonly dispatch?: Dispatch;
   /** Rows that an expert usually gets, a power of 2, for which kernels are made; 0, the default: not known. */
   readonly expertRows?: number;
+  /** Whether samples with ids have their choices remembered ('watched'), and taken from there in later epochs ('cached'); default 'live'. */
+  readonly routing?: RoutingMode;
+  /** How many samples are remembered at most (slots, id mod slots); default 65536. About a byte a choice, and 4 a sample, of state. */
+  readonly remember?: number;
+  /** While cached, the live choices of one sample in so many are computed, compared and remembered; default 16. */
+  readonly audit?: number;
   /** Hidden values of experts are not kept for gradients but computed again: less memory, more time, the same bits; default false. */
   readonly recompute?: boolean;
   /** Parts (of 64 rows at least) in which a bank goes through its rows, with room for the hidden values of one; default 1. Hidden values of more
@@ -72,10 +79,16 @@ const among = <T>(what: string, value: T, list: readonly T[]): T => {
   return value;
 };
 
+const atLeastOne = (what: string, n: number): number => {
+  if (!Number.isInteger(n) || n < 1 || n >= 2 ** 31) throw new UserError(`MoE: ${what} must be a whole number of at least 1, got ${n}`);
+  return n;
+};
+
 /**
  * [..., dModel] -> [..., width]. Statistics: `load` int32 [experts], choices of each expert before any is dropped; `dropped` or `spilled`
- * int32 [experts], those beyond its capacity; where rules look: `gateEntropy` (nats) and `secondGateWeight`, means over tokens. topK, capacity, dispatch, overflow, priority,
- * frozen, expertRows, recompute and chunks may be changed; programs that are traced afterwards follow. Which experts there are (`slots`) is changed by rules alone,
+ * int32 [experts], those beyond its capacity; where rules look: `gateEntropy` (nats) and `secondGateWeight`, means over tokens; while choices are remembered
+ * `agreement` int32 [2]: remembered choices that are still among the live ones, of how many compared. topK, capacity, dispatch, overflow, priority,
+ * frozen, expertRows, recompute, chunks, routing, remember, audit and gateFrozen may be changed; programs that are traced afterwards follow. Which experts there are (`slots`) is changed by rules alone,
  * since values go along; a free slot has no rows, no gradient and a load of 0, and means over experts (losses, the even share) leave it out.
  */
 export class MoE {
@@ -96,6 +109,10 @@ export class MoE {
   #priority: Priority = 'position';
   #dispatch: Dispatch = 'ragged';
   #expertRows = 0;
+  #routing: RoutingMode = 'live';
+  #remember = 65_536;
+  #audit = 16;
+  #gateFrozen = false;
   #recompute = false;
   #chunks = 1;
   #frozen: readonly boolean[];
@@ -126,6 +143,9 @@ export class MoE {
     if (options.priority !== undefined) this.priority = options.priority;
     if (options.dispatch !== undefined) this.dispatch = options.dispatch;
     if (options.expertRows !== undefined) this.expertRows = options.expertRows;
+    if (options.remember !== undefined) this.remember = options.remember;
+    if (options.audit !== undefined) this.audit = options.audit;
+    if (options.routing !== undefined) this.routing = options.routing;
     const { active = this.#count } = options;
     if (!Number.isInteger(active) || active < 1 || active > this.#count) throw new UserError(`MoE: active must be from 1 to the number of experts (${this.#count}), got ${active}`);
     if (active < this.#count) this.slots = freshSlots(this.#count, active);
@@ -156,6 +176,29 @@ export class MoE {
   set expertRows(rows: number) {
     if (rows !== 0 && !(Number.isInteger(rows) && Number.isInteger(Math.log2(rows)))) throw new UserError(`MoE: expertRows must be a power of 2, or 0 for not known, got ${rows}`, 'so that plans recur');
     this.#expertRows = rows;
+  }
+
+  get routing(): RoutingMode { return this.#routing; }
+  set routing(routing: RoutingMode) {
+    if (among('routing', routing, ROUTINGS) !== 'live' && !this.router.remembers) {
+      throw new UserError(`MoE: choices of a ${this.router.constructor.name} cannot be remembered: they do not follow from a token alone, or it does not say \`remembers\``, "routing 'live'");
+    }
+    this.#routing = routing;
+  }
+
+  get remember(): number { return this.#remember; }
+  set remember(samples: number) { this.#remember = atLeastOne('remember', samples); }
+
+  get audit(): number { return this.#audit; }
+  set audit(samples: number) { this.#audit = atLeastOne('audit', samples); }
+
+  /** Whether the router keeps its values in training. */
+  get gateFrozen(): boolean { return this.#gateFrozen; }
+  set gateFrozen(frozen: boolean) {
+    if (typeof frozen !== 'boolean') throw new UserError(`MoE: gateFrozen must be true or false, got ${String(frozen)}`);
+    if (frozen !== this.#gateFrozen) for (const p of nameParameters(this.router).parameters.values()) p.frozen = frozen;
+    if (this.#gateFrozen && !frozen) this.#freeze(); // what lies in free slots stays as it is
+    this.#gateFrozen = frozen;
   }
 
   get recompute(): boolean { return this.#recompute; }
@@ -218,9 +261,10 @@ export class MoE {
   #forward(x: Tensor, ids?: Tensor): Tensor {
     const shape = x.shape.map(boundOf), count = shape.slice(0, -1).reduce((n, d) => n * d, 1);
     const tokens = reshape(x, [count, shape[shape.length - 1]]); // [tokens, dModel]
-    const slots = openSlots(this.#families);
-    const choice = within(x, this.router, () => this.router.choose(tokens, { k: this.#topK, ids: ids && reshape(ids, [count]), slots }));
-    const routing = this.#route(choice), { indices, weights } = choice;
+    const slots = openSlots(this.#families), memory = ChoiceMemory.of(this, tokens, { routing: this.#routing, experts: this.#count, k: this.#topK, remember: this.#remember, audit: this.#audit, closed: slots !== null });
+    const choice = within(x, this.router, () => this.router.choose(tokens, { k: this.#topK, ids: ids && reshape(ids, [count]), slots, pick: memory ? (scores) => memory.pick(scores) : undefined }));
+    memory?.settle();
+    const routing = this.#route(choice, memory), { indices, weights } = choice;
     const combined = runExperts(this.#dispatch, this.experts, tokens, routing, indices, weights, { recompute: this.#recompute, chunks: this.#chunks }); // [tokens, width]
     this.#report(tokens, choice, routing, slots);
     this.router.observe?.(routing.load, slots);
@@ -228,10 +272,10 @@ export class MoE {
     return reshape(y, [...shape.slice(0, -1), boundOf(y.shape[1])]);
   }
 
-  #route({ indices, scores, expertsChoose }: Choice): Routing {
+  #route({ indices, scores, expertsChoose }: Choice, memory: ChoiceMemory | null): Routing {
     const experts = this.#count, padded = this.#dispatch === 'padded', expertRows = this.#expertRows, tiled = this.experts instanceof ExpertBank && (padded || this.#dispatch === 'ragged');
     if (expertsChoose === true && this.router.expertsChoose !== true) throw new UserError('MoE: the router gives choices of experts that choose tokens, and does not say so of itself', 'readonly expertsChoose = true, in the router');
-    if (!expertsChoose) return route(indices, { experts, padded, tiled, expertRows, capacity: this.#capacity, overflow: this.#overflow, priority: this.#priority, scores, active: this.active });
+    if (!expertsChoose) return route(indices, { experts, padded, tiled, expertRows, capacity: this.#capacity, overflow: this.#overflow, priority: this.#priority, scores, active: this.active, sorted: memory?.sorted(indices) ?? null });
     // Every token chooses every expert, and an expert takes its best: on average topK experts a token.
     const share = this.#topK / experts, factor = this.#capacity === 'dropless' ? 1 : this.#capacity;
     return route(indices, { experts, padded, expertRows, priority: 'probs', scores, capacity: typeof factor === 'number' ? factor * share : factor.map((f) => f * share) });

@@ -17,7 +17,7 @@ export function resizeMoE(graph: Graph, path: string, from: Settings, to: Settin
     // Experts that are modules have tensors of their own sizes.
     if (node.op === 'splitSegments' && node.scope === path) return null;
     if ((node.op !== 'admit' && node.op !== 'admitAll') || node.scope !== path) continue;
-    const [sorted, , limits] = node.inputs, choices = made[sorted]?.op === 'permute' ? made[sorted].inputs[0] : undefined;
+    const [sorted, , limits] = node.inputs, sorter = made[sorted], choices = sorter && ['permute', 'permuteUnless'].includes(sorter.op) ? sorter.inputs[0] : undefined;
     if (choices === undefined || !graph.inputs.some((i) => i.value === limits && i.kind === 'constant')) return null;
     const [tokens, k] = graph.types[choices].shape.map(boundOf), experts = boundOf(graph.types[limits].shape[0]);
     // Where experts choose, a token chooses all of them, and a layer's topK says how many do on average.

@@ -46,20 +46,25 @@ export class TopKRouter extends LinearRouter {
     this.#own = options;
   }
 
+  get remembers(): boolean { return true; }
   /** Groups are of slots that are neighbours: which of them can be chosen would depend on who is there. */
   get expertAxes(): Readonly<Record<string, number>> | undefined { return this.#own.groups ? undefined : { weight: 1 }; }
 
-  choose(x: Tensor, { k, slots }: RouteCall): Choice {
-    const { softmax: order = 'before', groups } = this.#own;
+  choose(x: Tensor, call: RouteCall): Choice {
+    const { softmax: order = 'before', groups } = this.#own, { k, slots, pick } = call;
     const all = this.logits(x), open = slots ? eligible(all, slots) : null, logits = open ? closed(all, open) : all, probs = softmax(logits);
     if (order === 'after') {
-      const { indices } = topK(groups ? limitGroups(logits, groups, k) : logits, k), values = takeAlong(logits, indices);
+      const indices = this.best(groups ? limitGroups(logits, groups, k) : logits, call), values = takeAlong(logits, indices);
       return { indices, weights: softmax(values), scores: takeAlong(probs, indices), probs, logits };
     }
     // A probability may round to 0, as those are that cannot be chosen.
-    const best = topK(groups ? limitGroups(probs, groups, k) : open ? closed(probs, open) : probs, k);
-    const values = groups ? takeAlong(probs, best.indices) : best.values;
-    return { indices: best.indices, weights: this.weights(values, k), scores: values, probs, logits };
+    const scored = groups ? limitGroups(probs, groups, k) : open ? closed(probs, open) : probs;
+    if (groups || pick) {
+      const indices = this.best(scored, call), values = takeAlong(probs, indices);
+      return { indices, weights: this.weights(values, k), scores: values, probs, logits };
+    }
+    const { indices, values } = topK(scored, k);
+    return { indices, weights: this.weights(values, k), scores: values, probs, logits };
   }
 }
 
@@ -77,11 +82,13 @@ export class NoisyTopKRouter extends LinearRouter {
     this.noise = new Parameter([options.dModel, options.experts], { kind: 'constant', value: 0 });
   }
 
-  choose(x: Tensor, { k }: RouteCall): Choice {
-    const seen = this.seen(x), clean = matmul(seen, use(x, this.weight)), training = traceOf(x).training;
+  get remembers(): boolean { return true; }
+
+  choose(x: Tensor, call: RouteCall): Choice {
+    const { k } = call, seen = this.seen(x), clean = matmul(seen, use(x, this.weight)), training = traceOf(x).training;
     const spread = add(softplus(matmul(seen, use(x, this.noise))), 1e-2);
     const noisy = training ? add(clean, mul(this.#normal(clean), spread)) : clean;
-    const { indices } = topK(noisy, k), probs = softmax(noisy);
+    const indices = this.best(noisy, call), probs = softmax(noisy);
     const choice = { indices, weights: softmax(takeAlong(noisy, indices)), scores: takeAlong(probs, indices), probs, logits: clean };
     if (!training || k === this.experts) return choice;
     // The k-th largest of the others: the k+1-st of all for an expert that is in, the k-th for one that is out.
@@ -120,12 +127,13 @@ export class SigmoidRouter extends LinearRouter {
     this.#own = options;
   }
 
+  get remembers(): boolean { return true; }
   get expertAxes(): Readonly<Record<string, number>> | undefined { return this.#own.groups ? undefined : { weight: 1, bias: 0 }; }
 
-  choose(x: Tensor, { k, slots }: RouteCall): Choice {
-    const { groups, scale = 1 } = this.#own, every = this.logits(x), sigmoids = sigmoid(every), sums = add(stopGradient(sigmoids), use(x, this.bias));
+  choose(x: Tensor, call: RouteCall): Choice {
+    const { k, slots } = call, { groups, scale = 1 } = this.#own, every = this.logits(x), sigmoids = sigmoid(every), sums = add(stopGradient(sigmoids), use(x, this.bias));
     const open = slots ? eligible(sums, slots) : null, [logits, scores, biased] = open ? [closed(every, open), closed(sigmoids, open, 0), closed(sums, open)] : [every, sigmoids, sums];
-    const { indices } = topK(groups ? limitGroups(biased, groups, k) : biased, k), values = takeAlong(scores, indices);
+    const indices = this.best(groups ? limitGroups(biased, groups, k) : biased, call), values = takeAlong(scores, indices);
     const total = reshape(sum(scores, [1]), [boundOf(scores.shape[0]), 1]);
     return { indices, weights: mul(this.weights(values, k), scale), scores: values, probs: div(scores, total), logits };
   }
