@@ -5,9 +5,14 @@ import { Parameter } from '../trace/parameter.ts';
 import { knobRules, type Change, type KnobValue } from '../trace/knobs.ts';
 import { nameParameters, type Named } from '../trace/module.ts';
 
-export interface Draft<M extends object> { readonly model: M; changes(): Change[] }
+export interface Draft<M extends object> {
+  readonly model: M;
+  /** The session's own knobs, where there is one: parts in which it goes through a batch. */
+  readonly session?: { split: number };
+  changes(): Change[];
+}
 
-export function draftOf<M extends object>(model: M, named: Named = nameParameters(model)): Draft<M> {
+export function draftOf<M extends object>(model: M, named: Pick<Named, 'paths'> = nameParameters(model)): Draft<M> {
   const written = new Map<string, Change>(), made = new Map<object, object>();
   const plain = (v: unknown): boolean => ['string', 'number', 'boolean'].includes(typeof v) || (Array.isArray(v) && v.every((x) => ['string', 'number', 'boolean'].includes(typeof x)));
 

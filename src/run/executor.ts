@@ -21,7 +21,8 @@ export interface Executor<R extends Runnable = Runnable> {
   setPart(name: string, at: number, data: HostTensor['data']): void;
   getState(name: string): HostTensor;
   stateNames(): string[];
-  stateBytes(): number;
+  /** without: names that begin so are left out. */
+  stateBytes(without?: string): number;
   /** Bytes that are held for intermediate values: room for the largest program that ran. */
   arenaBytes(): number;
   /** Gives back what is held for them beyond so many bytes; a program that needs more takes it again when it runs. */

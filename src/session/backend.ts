@@ -33,7 +33,7 @@ export interface Planned {
   readonly bytes: number;
   /** null on the reference. */
   readonly compiled: Compiled | null;
-  /** Bytes that the session would hold with it: its own, and all states, those that it would create among them. */
+  /** Bytes that the session would hold with it: its own, and all states but caches, those that it would create among them. */
   needs(): number;
   /** Begins to compile it, which takes no memory of the device: steps may go on beside. */
   begin(): Compiling;
@@ -115,9 +115,12 @@ function freshBytes(states: ReadonlyMap<string, number>, executor: Executor): nu
   return [...states].reduce((n, [name, bytes]) => n + (known.has(name) ? 0 : bytes), 0);
 }
 
+/** States that come and go with what a session is asked for, and are in no checkpoint. */
+const CACHES = 'cache/';
+
 /** Keeps no more of a plan than that. */
 function needsOf(bytes: number, states: ReadonlyMap<string, number>, executor: Executor): () => number {
-  return () => bytes + executor.stateBytes() + freshBytes(states, executor);
+  return () => bytes + executor.stateBytes(CACHES) + freshBytes(states, executor);
 }
 
 /** A plan that has no room. */

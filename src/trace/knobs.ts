@@ -28,8 +28,9 @@ export class Knobs {
   /** As the model came. */
   readonly #initial: Readonly<Record<string, Settings>>;
 
-  constructor(named: Named) {
-    this.#modules = new Map([...named.paths].filter(([module]) => knobRules(module)).map(([module, path]) => [path, module as Record<string, KnobValue>]));
+  /** more: objects with knobs beside the model's modules, by paths of their own. */
+  constructor(named: Pick<Named, 'paths'>, more: ReadonlyMap<object, string> = new Map()) {
+    this.#modules = new Map([...named.paths, ...more].filter(([module]) => knobRules(module)).map(([module, path]) => [path, module as Record<string, KnobValue>]));
     this.#initial = this.all();
   }
 
