@@ -4,7 +4,7 @@
 import { ExpertBank } from '../nn/moe/experts.ts';
 import type { MoE } from '../nn/moe/moe.ts';
 import { nameParameters } from '../trace/module.ts';
-import type { Settings } from '../trace/knobs.ts';
+import { SESSION, type Settings } from '../trace/knobs.ts';
 import { factorsOf, modulesOf } from './modules.ts';
 
 /** Chunks of a bank, from rung to rung. */
@@ -38,7 +38,7 @@ export function ladderOf(model: object, initial: (path: string) => Settings, ses
   const rungs: Rung[] = [...byWidth(inner), ...byWidth(outer)].filter((path) => initial(path)['recompute'] !== true).map((path) => ({ module: moduleAt(path), knob: 'recompute', chunks: 0 }));
   for (const chunks of CHUNKS) rungs.push(...byWidth(banks).filter((path) => Number(initial(path)['chunks'] ?? 1) < chunks).map((path): Rung => ({ module: moduleAt(path), knob: 'chunks', chunks })));
   const unset = rungs.findIndex(({ module, knob, chunks }) => (knob === 'recompute' ? !module.recompute : (module.chunks ?? 1) < chunks)), neutral = rungs.length;
-  const whole = Number(initial('@session')['split'] ?? 1), splits = session ? SPLITS.filter((n) => n > whole) : [], parted = splits.filter((n) => n <= (session?.split ?? 1)).length;
+  const whole = Number(initial(SESSION)['split'] ?? 1), splits = session ? SPLITS.filter((n) => n > whole) : [], parted = splits.filter((n) => n <= (session?.split ?? 1)).length;
   const found = [...new Set(rungs.map((r) => r.module))].map((module) => ({ module, recompute: module.recompute, chunks: module.chunks })), { split = 1 } = session ?? {};
   const leave = (): void => {
     for (const { module, recompute, chunks } of found) { module.recompute = recompute; if (chunks !== undefined) module.chunks = chunks; }

@@ -4,8 +4,6 @@
 import { UserError } from '../base/errors.ts';
 import type { KnobRules } from '../trace/knobs.ts';
 
-export const SESSION = '@session';
-
 export class Batching {
   static readonly knobs: KnobRules = { split: () => false };
   readonly #accumulate: number;

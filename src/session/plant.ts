@@ -2,8 +2,8 @@
 import type { Graph } from '../graph/graph.ts';
 import { draftOf, type Draft } from '../recompile/draft.ts';
 import type { Plant, Prepared } from '../recompile/plant.ts';
-import type { Change, Knobs } from '../trace/knobs.ts';
-import { SESSION, type Batching } from './batching.ts';
+import { SESSION, type Change, type Knobs } from '../trace/knobs.ts';
+import type { Batching } from './batching.ts';
 import type { Compiling } from './backend.ts';
 import type { ProgramKey, Programs } from './programs.ts';
 
@@ -76,7 +76,7 @@ export class SessionPlant implements Plant {
         const largest = (): number => Math.max(...plans.map(({ key }) => programs.bytes(key)));
         let bytes = largest();
         return { cached, ready, drop, has: (shape) => shapes.has(shape), bytes: () => bytes,
-          load: () => { for (const { key } of plans) programs.load(key); bytes = largest(); },
+          load: (alone) => { for (const { key } of plans) programs.load(key, alone); bytes = largest(); },
           kernels: (shape) => kernelsOf(programs, plans.filter((p) => p.shape === shape).map((p) => p.key)) };
       } catch (error) {
         drop();

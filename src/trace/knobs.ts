@@ -23,6 +23,9 @@ export type Resize = (graph: Graph, path: string, from: Settings, to: Settings) 
 
 export const knobRules = (module: object): KnobRules | null => (module.constructor as { readonly knobs?: KnobRules }).knobs ?? null;
 
+/** The path of a session's own knobs, which no module has. */
+export const SESSION = '@session';
+
 export class Knobs {
   readonly #modules: ReadonlyMap<string, Record<string, KnobValue>>;
   /** As the model came. */

@@ -15,9 +15,9 @@ import { fitMemory, forecastFactors, type FitMemoryOptions } from '../../src/rec
 import { ladderOf } from '../../src/recompile/ladder.ts';
 import type { Outlook, RecompileEvent } from '../../src/recompile/rule.ts';
 import { compile } from '../../src/session/node.ts';
-import { Batching, SESSION } from '../../src/session/batching.ts';
+import { Batching } from '../../src/session/batching.ts';
 import type { Session } from '../../src/session/session.ts';
-import { Knobs } from '../../src/trace/knobs.ts';
+import { Knobs, SESSION } from '../../src/trace/knobs.ts';
 import { nameParameters } from '../../src/trace/module.ts';
 import { fingerprint, toyBatch } from '../support/toy.ts';
 

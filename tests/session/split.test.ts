@@ -74,3 +74,20 @@ test('where only what changes no result is done, there is no split to set', asyn
   for (let i = 0; i < 6; i++) await session.step(batch(i));
   assert.deepEqual([asked, events], [null, []]);
 });
+
+test('no room for sums beside the plan that runs: the split comes when that plan has run for the last time', { timeout: 120_000 }, async () => {
+  await using plain = await open({ observe: true });
+  const { bytes: { arena, io, constants } } = await plain.prepare(batch(0, 96)), memory = plain.executor.stateBytes() + arena + io + constants + 4096, events: RecompileEvent[] = [];
+  await using tight = await open({ memory, events: (e) => { events.push(e); } });
+  tight.recompile(splits(2, 2));
+  for (let step = 1; step <= 40; step++) {
+    plain.batching.split = step >= 36 ? 2 : 1;
+    assert.equal((await tight.step(batch(step, 96))).loss, (await plain.step(batch(step, 96))).loss, `step ${step}`);
+  }
+  assert.deepEqual(events.map((e) => [e.class, e.effect, e.verified, e.kept, e.error]), [['R', 36, null, true, undefined]]);
+  assert.ok(tight.executor.stateBytes() + tight.executor.arenaBytes() <= memory);
+  assert.deepEqual(fingerprint(tight), fingerprint(plain));
+  // The way back has no more room than there was: the sums stay.
+  tight.batching.split = 1;
+  await assert.rejects(tight.step(batch(41, 96)), { name: 'UserError', message: /of states, .* are available|are available/ });
+});
