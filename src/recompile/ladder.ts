@@ -8,9 +8,9 @@ import { SESSION, type Settings } from '../trace/knobs.ts';
 import { factorsOf, modulesOf } from './modules.ts';
 
 /** Chunks of a bank, from rung to rung. */
-export const CHUNKS = [2, 4, 8] as const;
+const CHUNKS = [2, 4, 8] as const;
 /** Parts of a batch. */
-export const SPLITS = [2, 4, 8] as const;
+const SPLITS = [2, 4, 8] as const;
 
 interface Own { recompute: boolean; chunks?: number }
 interface Rung { readonly module: Own; readonly knob: 'recompute' | 'chunks'; readonly chunks: number }
