@@ -19,7 +19,7 @@ export interface Outlook {
   /** Settings that the module at `path` had when the session was made. */
   initial(path: string): Settings;
   /** The session's own knobs, to be set like those of the model: parts in which it goes through a batch, a change of results. null: there is no
-   * session, or the rule may not change results. */
+   * session or its optimiser is eager, or the rule may not change results. */
   readonly session: { split: number } | null;
   /** Names of the rules at work. */
   readonly rules: readonly string[];

@@ -7,12 +7,13 @@ import type { KnobRules } from '../trace/knobs.ts';
 export class Batching {
   static readonly knobs: KnobRules = { split: () => false };
   readonly #accumulate: number;
-  readonly #eager: boolean;
+  /** An eager optimiser consumes each gradient as it comes. */
+  readonly eager: boolean;
   #split = 1;
 
   constructor({ accumulate, eager, split }: { readonly accumulate: number; readonly eager: boolean; readonly split: number }) {
     this.#accumulate = accumulate;
-    this.#eager = eager;
+    this.eager = eager;
     this.split = split;
   }
 
@@ -20,7 +21,7 @@ export class Batching {
   get split(): number { return this.#split; }
   set split(split: number) {
     if (!Number.isInteger(split) || split < 1) throw new UserError(`split must be a whole number of at least 1, got ${split}`);
-    if (split > 1 && this.#eager) throw new UserError('a batch is not split where the optimiser is eager: gradients of parts are added up', 'leave out eager');
+    if (split > 1 && this.eager) throw new UserError('a batch is not split where the optimiser is eager: gradients of parts are added up', 'leave out eager');
     this.#split = split;
   }
 

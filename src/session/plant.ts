@@ -36,7 +36,7 @@ export class SessionPlant implements Plant {
 
   draft(): Draft<object> {
     const { model, changes } = draftOf(this.#model), session = draftOf(this.#batching, { paths: new Map([[this.#batching, SESSION]]) });
-    return { model, session: session.model, changes: () => [...changes(), ...session.changes()] };
+    return { model, ...(!this.#batching.eager && { session: session.model }), changes: () => [...changes(), ...session.changes()] };
   }
 
   /** What the next step runs under the knobs of then, for a batch of this shape. */

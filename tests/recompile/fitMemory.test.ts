@@ -10,6 +10,7 @@ import { TransformerLM } from '../../src/nn/transformer.ts';
 import { RunStats } from '../../src/observe/run-stats.ts';
 import { slope } from '../../src/observe/trend.ts';
 import { adamW } from '../../src/optim/adam.ts';
+import { sgd } from '../../src/optim/sgd.ts';
 import { draftOf } from '../../src/recompile/draft.ts';
 import { fitMemory, forecastFactors, type FitMemoryOptions } from '../../src/recompile/fitMemory.ts';
 import { ladderOf } from '../../src/recompile/ladder.ts';
@@ -216,6 +217,19 @@ test('a session that may take less than one batch needs splits it from the first
   await resumed.deserialize(await fitted.serialize());
   assert.deepEqual([resumed.batching.split, resumed.plan().engine?.log.length], [split, 1]);
   assert.equal((await resumed.step(batch(3))).loss, (await parts.step(batch(3))).loss);
+});
+
+test('with an eager optimiser it does what does not need sums', async () => {
+  const events: RecompileEvent[] = [], eager = (memory?: number): Promise<Session> => compile(wide(), { loss: crossEntropy, optimizer: sgd({ lr: 0.1, eager: true }), device: 'wasm', threads: 1, seed: 3, ...(memory !== undefined && { memory }), say: () => undefined, events: (e) => { events.push(e); } });
+  await using plain = await eager();
+  const { loss } = await plain.step(batch(0));
+  for (const share of [0.7, 0.1]) {
+    await using fitted = await eager(Math.floor(share * held(plain)));
+    fitted.recompile(fitMemory());
+    if (share > 0.5) assert.equal((await fitted.step(batch(0))).loss, loss);
+    else await assert.rejects(fitted.step(batch(0)), /the model needs .* are available/);
+  }
+  assert.deepEqual(events.map((e) => [e.class, e.error, e.changes.some((c) => c.knob === 'split')]), [['N', undefined, false], ['N', undefined, false]]);
 });
 
 test('nothing helps: the refusal names the least', async () => {
