@@ -38,7 +38,7 @@ export function checkBatch(batch: Batch): void {
       throw new UserError(`the batch's ${name} must be a tensor of the host { dtype, shape, data }, got ${given === null ? 'null' : Array.isArray(given) ? 'a list' : typeof given}`,
         "hostTensor('float32', [rows, columns], values)");
     }
-    hostTensor(dtype, shape, data);
+    if (hostTensor(dtype, shape, data).data !== data) throw new UserError(`the batch's ${name} is ${dtype}, its data a ${data.constructor.name}`, 'hostTensor(dtype, shape, values) converts');
     if (shape[0] === 0) throw new UserError(`the batch's ${name} is empty: ${dtype}[${shape.join(', ')}]`);
   }
   const { ids, x } = batch;

@@ -39,12 +39,12 @@ export function addBench(program: Command): void {
     .option('--profile', 'a table of the kernels')
     .action((flags: LayerFlags) => benchLayer(flags));
   layerFlags(bench.command('memory').description('The largest number of experts that trains within a budget: each number tried in a process of its own whose memory is watched.'))
-    .requiredOption('--budget <MiB>', 'memory above what the process has before any parameter exists', whole(1))
+    .requiredOption('--budget <MiB>', 'memory above what the process has before any parameter exists; must be given', whole(1))
     .option('--most <n>', 'the largest number of experts to try', whole(1, 65536), 4096)
     .option('--steps <n>', 'steps that must go well', whole(1), 3)
     .action((flags: MemoryFlags) => benchMemory(flags));
   bench.command('scaling').description('How the cost of a layer grows with tokens (64 to 8192), experts (1 to 256), width (64 to 1024) and threads: a table for each.')
-    .option('--curve <list>', `some of ${CURVES.join(',')}`, curveList, [...CURVES])
+    .addOption(new Option('--curve <list>', `some of ${CURVES.join(',')}`).argParser(curveList).default([...CURVES], 'all'))
     .option('--rounds <n>', 'turns of each layer', whole(1), 5)
     .addOption(new Option('--device <name>', 'where to run').choices(GEMM_DEVICES).default('auto'))
     .addOption(threads()).addOption(json())
@@ -73,7 +73,7 @@ export function addBench(program: Command): void {
     .option('--skew <s>', 'the router prefers the expert of rank r by -S ln(r)', real(0), 1)
     .option('--drift <n>', 'steps in which ranks move on by a third of the experts, bit by bit; 0: never', whole(0), 0)
     .option('--policy <names>', 'what recompiles', 'adaptCapacity')
-    .option('--alphas <list>', 'fixed capacity factors', realList, [1, 1.25, 1.5, 2, 3, 4, 6, 8])
+    .addOption(new Option('--alphas <list>', 'fixed capacity factors').argParser(realList).default([1, 1.25, 1.5, 2, 3, 4, 6, 8], '1,1.25,1.5,2,3,4,6,8'))
     .option('--from <alpha>', 'the capacity factor that the policy starts from', real(0), 2)
     .option('--warm-up <n>', 'steps of the policy that are not measured', whole(0), 64)
     .option('--steps <n>', 'steps to measure', whole(1), 20)

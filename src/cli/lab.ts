@@ -2,6 +2,7 @@
 import { readFile, writeFile } from 'node:fs/promises';
 import { InvalidArgumentError, Option, type Command } from 'commander';
 import { UserError } from '../base/errors.ts';
+import { fault } from '../io/fault.ts';
 import { checkCapacity } from '../nn/moe/capacity.ts';
 import { OVERFLOWS, type Overflow } from '../nn/moe/routing.ts';
 import { DISPATCHES, type Dispatch } from '../nn/moe/strategies.ts';
@@ -41,7 +42,7 @@ const oneOrMore = (text: string, before: readonly string[] = []): string[] => {
 
 export function addLab(program: Command): void {
   program.command('lab').summary('try policies on recorded or made-up loads').argument('[trace]', 'a file that dynamoe train --trace or dynamoe lab --generate wrote')
-    .description('Replays loads through policies and the engine that decides in a run, without training: rows, drops, bytes, recompilations,\nand regret against the plan that knew all loads beforehand.')
+    .description('Replays loads through policies and the engine that decides in a run, without training: rows, drops, bytes, recompilations, and regret against the plan that knew all loads beforehand.')
     .addOption(new Option('--generate <name>', `loads that are made up: ${Object.entries(WORKLOADS).map(([name, { about }]) => `${name} (${about})`).join('; ')}`).choices(Object.keys(WORKLOADS)))
     .option('--policy <name,options>', `replays with this policy, such as adaptCapacity,quantile=0.9; may be given again: ${LAB_NAMES.join(', ')}`, oneOrMore)
     .option('--table', 'every policy on every made-up workload, as a table in Markdown')
@@ -51,6 +52,7 @@ export function addLab(program: Command): void {
     .option('--tokens <n>', 'in a step', whole(1), DEFAULTS.tokens)
     .option('--experts <n>', 'in the layer', whole(1), DEFAULTS.experts)
     .option('--top-k <n>', 'experts that a token goes to', whole(1), DEFAULTS.k)
+    .addOption(json())
     .optionsGroup('What every layer starts with, in place of what the trace says:')
     .option('--capacity <c>', 'one factor, or dropless', capacityOf)
     .addOption(new Option('--dispatch <name>', 'how tokens get to experts').choices(DISPATCHES))
@@ -58,7 +60,6 @@ export function addLab(program: Command): void {
     .optionsGroup('Prices:')
     .option('--drop-price <rows>', 'rows that a dropped choice is worth', real(0), PRICES.drop)
     .option('--price <steps>', 'steps of even load that a recompilation costs', real(0), PRICES.recompilation)
-    .addOption(json())
     .action(lab);
 }
 
@@ -83,7 +84,7 @@ async function traceOf(file: string | undefined, flags: LabFlags): Promise<Trace
   const { capacity, dispatch, overflow, topK: k, generate: name, ...rest } = flags, settings = { ...(capacity !== undefined && { capacity }), ...(dispatch && { dispatch }), ...(overflow && { overflow }) };
   if ((file === undefined) === (name === undefined)) throw new UserError('lab needs loads: a trace, or --generate, and not both', 'dynamoe lab --generate drift --policy adaptCapacity');
   if (name !== undefined) return generate(name, { ...rest, k, ...settings });
-  const text = await readFile(file ?? '', 'utf8').catch((error: unknown) => { throw new UserError(`cannot read ${file}: ${(error as Error).message}`); });
+  const text = await readFile(file ?? '', 'utf8').catch((error: unknown) => { throw fault('read', file ?? '', error); });
   const { layers, loads } = parseTrace(text, file ?? '');
   if (capacity !== undefined) for (const layer of layers) checkCapacity(capacity, layer.experts);
   return { layers: layers.map((layer) => ({ ...layer, ...settings })), loads };

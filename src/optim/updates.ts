@@ -63,7 +63,10 @@ export function addUpdates(graph: Graph, ops: OpTable, optimizer: Optimizer, opt
     if (phase !== undefined && !isFloat(graph.types[id].dtype)) throw new UserError(`${name}: values that are no floats have no mean over micro-batches`, 'leave out accumulate');
     return { target: builder.tensor(id), ...accumulated(name, builder.tensor(value)) };
   });
-  if (work.length === 0) throw new VerifyError('optim', 'there is nothing to train');
+  if (work.length === 0) {
+    if (!graph.inputs.some((i) => i.kind === 'state')) throw new UserError('the model has no parameter to train', 'its layers must be properties of the model, and forward must use them');
+    throw new UserError('there is nothing to train', 'every parameter that the loss follows from is frozen, or not one to be trained');
+  }
   if (optimizer.eager && (optimizer.clip !== undefined || phase !== undefined)) {
     throw new UserError('an eager optimiser cannot clip or accumulate gradients: both need all of them', 'leave out eager');
   }

@@ -4,6 +4,7 @@
 // Everything is priced in rows of an expert, so that no clock is read and a run decides the same wherever it runs: a row that is planned
 // and computed costs 1, a choice that is dropped costs as much as makes the quantile the best capacity, and a recompilation costs some
 // steps. Capacities change when the loads of the last 64 steps say that this pays within the horizon: that is the hysteresis.
+import { UserError } from '../base/errors.ts';
 import type { LayerStats } from '../observe/run-stats.ts';
 import type { MoE } from '../nn/moe/moe.ts';
 import { ExpertBank } from '../nn/moe/experts.ts';
@@ -44,8 +45,9 @@ export function quantileFor(moe: MoE, quantile: number): number {
 /** A ragged bank never plans for more rows than there are choices: within that, room for all of them costs nothing. */
 const isShared = ({ dispatch, experts }: MoE): boolean => dispatch === 'ragged' && experts instanceof ExpertBank;
 
-/** A ragged layer that spills computes the rows that came, whatever their bound: that is there for memory, which is not priced here. */
-export const isBoundByLoad = (moe: MoE): boolean => moe.capacity !== 'dropless' && !(moe.dispatch === 'ragged' && moe.overflow === 'spill');
+/** A ragged layer that spills computes the rows that came, whatever their bound: that is there for memory, which is not priced here. Where experts
+ * choose, capacity says what the layer computes, and the load is even whatever comes. */
+export const isBoundByLoad = (moe: MoE): boolean => moe.capacity !== 'dropless' && !(moe.dispatch === 'ragged' && moe.overflow === 'spill') && moe.router.expertsChoose !== true;
 
 /** What a step costs with these factors, in even shares of rows: those that are planned, `most` at most, and choices beyond the factors at `beyond` rows each. */
 export function costOf(layer: LayerStats, factors: readonly number[], beyond: number, most = Infinity): number {
@@ -56,6 +58,8 @@ export function costOf(layer: LayerStats, factors: readonly number[], beyond: nu
 
 /** For layers with a capacity; those that are dropless have what they need. */
 export function adaptCapacity({ quantile = 0.95, margin = 0, price = 2, horizon = 64, cooldown = 64 }: AdaptCapacityOptions = {}): Rule<object> {
+  if (!(quantile >= 0 && quantile <= 1)) throw new UserError(`adaptCapacity: quantile must be from 0 to 1, got ${quantile}`);
+  for (const [name, value] of Object.entries({ margin, price, horizon, cooldown })) if (!(value >= 0)) throw new UserError(`adaptCapacity: ${name} must be a number of at least 0, got ${value}`);
   return {
     name: 'adaptCapacity', cooldown,
     trigger: timeToLook,

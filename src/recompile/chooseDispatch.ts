@@ -16,7 +16,7 @@ export function chooseDispatch({ padding = 0.02, cooldown = 200 }: ChooseDispatc
     trigger: timeToLook,
     alter(model, run) {
       for (const [moe, layer] of layersOf(model, run)) {
-        if (moe.dispatch !== 'padded') continue;
+        if (moe.dispatch !== 'padded' || moe.router.expertsChoose === true) continue; // experts that choose fill their rows
         const came = layer.load.reduce((a, b) => a + b, 0) - layer.dropped, share = (came + layer.dropped) / expertCount(moe);
         const computed = layer.spilled + (factorsOf(moe, layer.experts)?.reduce((n, f) => n + Math.ceil(f * share), 0) ?? Infinity);
         if (computed > (1 + padding) * came) moe.dispatch = 'ragged';

@@ -33,7 +33,7 @@ export interface Rule<M extends object = never> {
   readonly first?: boolean;
   /** Of a change of results: whether to take it back, asked at step boundaries after it. */
   undo?(run: RunStats): boolean;
-  /** Steps between two of its recompilations of one class; default 100. */
+  /** Steps between two of its recompilations of one class; default 100. Twice as many after each change in a row that was undone because it did not pay. */
   readonly cooldown?: number;
   /** How many recompilations it may cause; default any number. */
   readonly budget?: number;

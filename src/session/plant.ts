@@ -94,7 +94,8 @@ export class SessionPlant implements Plant {
   budget(): { bytes: number; given: boolean } { return this.#programs.budget(); }
   trim(): void { this.#programs.trim(this.#running()); }
 
-  bytes(): number { return Math.max(0, ...this.#running().map((key) => this.#programs.bytes(key))); }
+  /** For all shapes that are prepared for, as of what is prepared. */
+  bytes(): number { return Math.max(0, ...[...this.#seen.values()].flat().map(({ family }) => this.#programs.bytes(this.#programs.key(family)))); }
 
   #running(): ProgramKey[] { return (this.#seen.get(this.#shape) ?? []).map(({ family }) => this.#programs.key(family)); }
 }

@@ -14,7 +14,7 @@ import { Engine, type EngineState } from '../recompile/engine.ts';
 import { messageOf } from '../recompile/pending.ts';
 import { checkRule, type Rule } from '../recompile/rule.ts';
 import type { Runnable } from '../run/executor.ts';
-import { knobRules, Knobs, type Settings } from '../trace/knobs.ts';
+import { Knobs, type Settings } from '../trace/knobs.ts';
 import { nameParameters, type Named } from '../trace/module.ts';
 import { initialParts, type Parameter } from '../trace/parameter.ts';
 import { call, type Trace } from '../trace/trace.ts';
@@ -24,7 +24,7 @@ import { readAssignments } from './assignments.ts';
 import { openBackend, type Backend } from './backend.ts';
 import { Programs } from './programs.ts';
 import { apart, together, checkCall, closedError, familyOf, NonFiniteError, phaseOf, shapesOf, splitBatch, type CompileOptions, type Model, type Phase, type StepResult } from './step.ts';
-import { contentOf, restoreFrom } from './checkpoint.ts';
+import { checkValues, contentOf, restoreFrom } from './checkpoint.ts';
 import { Watch, type Inputs, type Outputs } from './watch.ts';
 import type { Files, Platform } from './platform.ts';
 
@@ -45,7 +45,6 @@ export class Session {
   readonly #programs: Programs;
   readonly #knobs: Knobs;
   readonly #seed: number;
-  readonly #recalls: boolean;
   readonly #phases: readonly Phase[];
   #step = 0;
   #runs = 0;
@@ -53,6 +52,8 @@ export class Session {
   readonly #inference: Watch;
   #last: Promise<unknown> = Promise.resolve();
   #closed: Promise<void> | null = null;
+  /** What was called before the closing is done, too. */
+  #over = false;
 
   constructor(model: Model, options: CompileOptions, backend: Backend) {
     this.model = model;
@@ -62,7 +63,6 @@ export class Session {
     this.#knobs = new Knobs(this.named);
     this.#programs = new Programs(backend, this.#knobs, (graph) => { this.#createStates(graph); });
     this.#seed = (options.seed ?? 0) >>> 0;
-    this.#recalls = [...this.named.paths.keys()].some((module) => 'routing' in (knobRules(module) ?? {}));
     this.#phases = (options.accumulate ?? 1) > 1 ? ['add', 'apply'] : [undefined];
     const watched = { model, knobs: this.#knobs, programs: this.#programs, executor: backend.executor };
     this.#training = new Watch(watched, () => this.#step);
@@ -81,7 +81,7 @@ export class Session {
       checkBatch(batch);
       const micro = splitBatch(batch, this.options.accumulate ?? 1), parts = micro.length;
       let result: StepResult | undefined;
-      await this.#training.run(`${shapesOf(micro[0])}${this.#withIds(micro[0])}`, micro.map((part, i) => {
+      const running = this.#training.run(this.#shapes(micro[0]), micro.map((part, i) => {
         const phase = phaseOf(i, parts), step = Uint32Array.of(this.#step * parts + i);
         return { family: this.#trainFamily(part, phase), graph: () => this.trainGraph(part, phase),
           inputs: { ...this.#inputs(part), step, commit: Int32Array.of(1), ...this.#scalars() } };
@@ -90,6 +90,8 @@ export class Session {
         this.#step++;
         return { ...result, parts: outputs.map((out) => apart(out).stats), ...(batch.ids && { ids: batch.ids }) };
       });
+      // Half of an accumulated gradient is of no use after a failed step.
+      await running.catch((error: unknown) => { if (parts > 1) this.#dropSums(); throw error; });
       return result as StepResult;
     });
   }
@@ -102,6 +104,7 @@ export class Session {
    */
   recompile<M extends object = Model>(rule: Rule<M>, during: 'training' | 'inference' = 'training'): void {
     checkRule(rule);
+    if (!['training', 'inference'].includes(during)) throw new UserError(`recompile: no work named ${String(during)}`, "'training' or 'inference'");
     const engine = this.#engineOf(during);
     if (engine.rules.includes(rule.name)) throw new UserError(`there is a rule named "${rule.name}" already`, 'give each rule a name of its own');
     engine.add(during === 'inference' ? { ...rule, only: 'N' } : rule);
@@ -126,6 +129,8 @@ export class Session {
 
   /** `what` parameters: the knobs alone. Rules are the caller's to add again, by the same names. */
   restorePlan({ knobs, engine }: PlanState, what: 'all' | 'parameters' = 'all'): void {
+    // What is under way for inference goes by the knobs of before.
+    this.#inference.engine?.close();
     if (engine && what === 'all') this.#engineOf('training').restore(engine);
     else {
       this.#training.engine?.restore(null);
@@ -137,11 +142,9 @@ export class Session {
     const flag = Number(out['flag'].data[0]);
     if (flag === 0) return;
     const op = await this.executor.diagnose(program, inputs);
-    this.#dropSums();
     throw new NonFiniteError(this.#step + 1, flag & FLAG.loss ? 'loss' : 'gradient', op);
   }
 
-  /** Half of an accumulated gradient is of no use after a failed step. */
   #dropSums(): void {
     for (const name of this.executor.stateNames().filter((n) => n.startsWith('optim/sum/'))) {
       const { dtype, shape } = this.executor.getState(name);
@@ -162,6 +165,10 @@ export class Session {
 
   /** Mean loss over batches, weighted by their sizes; dropout off, nothing stored. */
   async evaluate(batches: AsyncIterable<Batch>, progress?: (samples: number) => void): Promise<{ loss: number; samples: number }> {
+    const given = (batches as object | undefined) ?? {};
+    if (!(Symbol.asyncIterator in given || Symbol.iterator in given)) {
+      throw new UserError('evaluate: expected batches', 'a dataset gives them: data.pass({ size: 8 }), of text data.windows({ size: 8, context: 32 })');
+    }
     let total = 0, samples = 0;
     for await (const batch of batches) {
       const { loss } = await this.forward(batch);
@@ -264,10 +271,10 @@ export class Session {
     return this.#programs.get(this.#trainFamily(batch, phase), () => this.trainGraph(batch, phase));
   }
 
-  #trainFamily(batch: Batch, phase: Phase): string { return `${familyOf(`train ${this.#observed ? 'observed ' : ''}${phase ?? ''}`, batch)}${this.#withIds(batch)}`; }
+  #trainFamily(batch: Batch, phase: Phase): string { return `train ${this.#observed ? 'observed ' : ''}${phase ?? ''} ${this.#shapes(batch)}`; }
 
-  /** Graphs of models with layers that may remember what samples chose differ by whether samples have ids. */
-  #withIds({ ids }: Batch): string { return ids && this.#recalls ? ' ids' : ''; }
+  /** Layers that may remember what samples chose look at whether samples have ids. */
+  #shapes(batch: Batch): string { return shapesOf(batch) + (batch.ids && this.#knobs.has('routing') ? ' ids' : ''); }
 
   /** Bytes of the largest program's arena, of the parameters, and of the optimiser's state. */
   bytes(): { readonly arena: number; readonly params: number; readonly optimiser: number } {
@@ -310,7 +317,7 @@ export class Session {
 
   /** Values of all states by name: parameters, optimiser moments. Creates the parameters if nothing ran yet. */
   states(): { name: string; dtype: DType; shape: readonly number[]; read: () => HostTensor }[] {
-    if (this.#closed) throw closedError();
+    if (this.#over) throw closedError();
     this.#createParameters();
     return this.executor.stateNames().filter((n) => !n.startsWith('cache/')).map((name) => {
       const { dtype, shape } = this.executor.getState(name);
@@ -329,13 +336,9 @@ export class Session {
 
   /** Sets values by name and the number of steps done: what a checkpoint restores. */
   restore(step: number, values: Iterable<{ name: string; value: HostTensor }>): void {
-    for (const { name, value } of values) {
-      const p = this.named.parameters.get(name);
-      if (p && p.shape.join() !== value.shape.join()) {
-        throw new UserError(`${name}: the checkpoint has shape [${value.shape.join(', ')}], the model [${p.shape.join(', ')}]`);
-      }
-      this.executor.setState(name, { dtype: value.dtype, shape: value.shape }, value.data);
-    }
+    const all = [...values];
+    checkValues(this, all);
+    for (const { name, value } of all) this.executor.setState(name, { dtype: value.dtype, shape: value.shape }, value.data);
     this.#step = step;
   }
 
@@ -381,7 +384,7 @@ export class Session {
 
   /** Waits for what was called before, then gives memory and threads back. What is called after it is refused; closing again does nothing. */
   close(): Promise<void> {
-    this.#closed ??= this.#last.then(() => { this.#training.engine?.close(); this.#inference.engine?.close(); this.executor.close(); });
+    this.#closed ??= this.#last.then(() => { this.#over = true; this.#training.engine?.close(); this.#inference.engine?.close(); this.executor.close(); });
     return this.#closed;
   }
 

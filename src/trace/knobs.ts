@@ -11,7 +11,7 @@ export type KnobValue = string | number | boolean | readonly (string | number | 
 /** All knobs of one module by name. */
 export type Settings = Readonly<Record<string, KnobValue>>;
 /** By knob: whether the module computes the same bits with the settings `to` as with `from`, which differ in this knob. */
-export type KnobRules = Readonly<Record<string, (from: Settings, to: Settings) => boolean>>;
+export type KnobRules = Readonly<Record<string, (from: Settings, to: Settings, module: object) => boolean>>;
 
 export interface Change { readonly path: string; readonly knob: string; readonly from: KnobValue; readonly to: KnobValue }
 
@@ -56,6 +56,9 @@ export class Knobs {
   /** Settings that a module had when these knobs were made: its user's own. */
   initial(path: string): Settings { return this.#initial[path] ?? {}; }
 
+  /** Whether a module has a knob of this name. */
+  has(knob: string): boolean { return [...this.#modules.values()].some((module) => knob in (knobRules(module) ?? {})); }
+
   /** Settings of all modules: what a checkpoint keeps. */
   all(): Record<string, Settings> { return Object.fromEntries(this.paths.map((path) => [path, this.settings(path)])); }
 
@@ -72,17 +75,27 @@ export class Knobs {
   apply(changes: readonly Change[]): void { this.#set(changes, 'from', 'to'); }
   undo(changes: readonly Change[]): void { this.#set([...changes].reverse(), 'to', 'from'); }
 
+  /** A setter may look at other knobs, whose turn comes later: what it refuses is tried again as long as others are taken. */
   #set(changes: readonly Change[], from: 'from' | 'to', to: 'from' | 'to'): void {
     const done: Change[] = [];
-    try {
-      for (const c of changes) {
-        this.#module(c.path)[c.knob] = c[to];
+    for (let left = [...changes], errors: unknown[] = []; left.length > 0; errors = []) {
+      const refused = left.filter((c) => {
+        try { this.#module(c.path)[c.knob] = c[to]; } catch (error) { errors.push(error); return true; }
         done.unshift(c);
+        return false;
+      });
+      if (refused.length === left.length) {
+        for (const c of done) this.#module(c.path)[c.knob] = c[from];
+        throw errors[0];
       }
-    } catch (error) {
-      for (const c of done) this.#module(c.path)[c.knob] = c[from];
-      throw error;
+      left = refused;
     }
+  }
+
+  /** Changes as the modules take them (`frozen = true` stands for a list), without those that change nothing; a setter may refuse one. */
+  settled(changes: readonly Change[]): Change[] {
+    const text = (v: KnobValue): string => JSON.stringify(v);
+    return this.with(changes, () => changes.map((c) => ({ ...c, to: this.settings(c.path)[c.knob] }))).filter((c) => text(c.from) !== text(c.to));
   }
 
   /** Runs `work` with changes applied; then everything is as it was. */
@@ -92,16 +105,12 @@ export class Knobs {
     try { return work(); } finally { this.undo(now); }
   }
 
-  /** A setter may look at other knobs, whose turn comes later: what it refuses is tried again as long as others are taken. */
+  /** Sets what `all` gave, all or none. */
   restore(all: Readonly<Record<string, Settings>>): void {
-    let left = Object.entries(all).flatMap(([path, settings]) => Object.entries(settings).map(([knob, value]) => ({ module: this.#module(path), knob, value })));
-    for (let errors: unknown[] = []; left.length > 0; errors = []) {
-      const refused = left.filter(({ module, knob, value }) => {
-        try { module[knob] = value; return false; } catch (error) { errors.push(error); return true; }
-      });
-      if (refused.length === left.length) throw errors[0];
-      left = refused;
-    }
+    this.apply(Object.entries(all).flatMap(([path, settings]) => {
+      const now = this.settings(path);
+      return Object.entries(settings).map(([knob, to]): Change => ({ path, knob, from: now[knob], to }));
+    }));
   }
 
   /** Values of parameters that go with the changes, by the parameters' names, in order. */
@@ -137,8 +146,8 @@ export class Knobs {
   classify(changes: readonly Change[]): ChangeClass {
     const neutral = [...new Set(changes.map((c) => c.path))].every((path) => {
       const own = changes.filter((c) => c.path === path), from = this.settings(path);
-      const to = { ...from, ...Object.fromEntries(own.map((c) => [c.knob, c.to])) }, rules = knobRules(this.#module(path)) ?? {};
-      return own.every((c) => rules[c.knob](from, to));
+      const to = { ...from, ...Object.fromEntries(own.map((c) => [c.knob, c.to])) }, module = this.#module(path), rules = knobRules(module) ?? {};
+      return own.every((c) => rules[c.knob](from, to, module));
     });
     return neutral ? 'N' : 'R';
   }

@@ -113,5 +113,5 @@ test('policies with options', () => {
   assert.deepEqual(wants(policyWith('adaptCapacity,margin=0.05'), layer({ capacity: 4, dispatch: 'padded' }), stats), { 'moe.capacity': [2.75, 1.0625, 0.4375, 0] });
   assert.equal(policyWith('chooseDispatch,cooldown=7').cooldown, 7);
   for (const [text, what] of [['magic', /no policy named "magic"/], ['auto', /no policy named "auto"/], ['off', /no policy named "off"/], ['adaptCapacity,q=1', /adaptCapacity has no option named "q"/], ['adaptCapacity,margin', /margin must be a number of at least 0, got ""/],
-    ['adaptCapacity,margin=-1', /got "-1"/], ['chooseDispatch,margin=1', /chooseDispatch has no option named "margin"/]] as const) assert.throws(() => policyWith(text), what);
+    ['adaptCapacity,margin=-1', /got "-1"/], ['adaptCapacity,quantile=7', /quantile must be from 0 to 1, got 7/], ['chooseDispatch,margin=1', /chooseDispatch has no option named "margin"/]] as const) assert.throws(() => policyWith(text), what);
 });

@@ -65,7 +65,7 @@ test('values that cannot be written are put back, whichever write fails, and the
   const plain = await open(), want = await steps(plain.session, 50), kept = fingerprint(plain.session), writes = 9; // three parameters with two moments each,
   // moved for the dry run, put back, moved in earnest
   for (const fails of [1, 2, 5, writes, 2 * writes + 1, 2 * writes + 6, 3 * writes, 3 * writes + 1]) {
-    const { session, events } = await open([split(4)]), got = await steps(session, 4 + NOTICE), executor = session.executor as Executor, write = executor.setPart.bind(executor);
+    const { session, events } = await open([split(4)]), got = await steps(session, 4 + NOTICE), executor = session.executor, write = executor.setPart.bind(executor);
     let count = 0;
     executor.setPart = (...part) => {
       if (++count === fails) throw new Error('memory that cannot be written');

@@ -8,7 +8,7 @@ import { place, type View } from './view.ts';
 
 const label = (r: RecompileEvent, n: number): string => `Recompilation ${n} at step ${r.effect ?? r.step}: ${r.rule}, ${outcome(r)}. Reason: ${r.reason}.`;
 const price = (r: RecompileEvent): string => `compiled in ${milliseconds(r.compile_ms)}${r.cached ? ' (was there)' : ''}, verified in ${milliseconds(r.verify_ms)}, steps waited ${milliseconds(r.stall_ms)}`;
-const figures = ({ ms, bytes: b }: RecompileEvent['before']): string => `${milliseconds(ms)} a step, ${bytes(b)}`;
+const figures = ({ ms, bytes: b }: RecompileEvent['before']): string => `${ms === null ? 'time not measured' : `${milliseconds(ms)} a step`}, ${bytes(b)}`;
 
 /** One for each decision whose plan ran. */
 export function marksOf(run: Run, view: View): Mark[] {

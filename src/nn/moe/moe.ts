@@ -12,7 +12,7 @@ import { reshape } from '../../graph/ops/reshape.ts';
 import { slice } from '../../graph/ops/slice.ts';
 import { topK } from '../../graph/ops/topK.ts';
 import { mean, sum } from '../../graph/ops/sum.ts';
-import { call, traceOf, within } from '../../trace/trace.ts';
+import { call, traceOf, within, type Trace } from '../../trace/trace.ts';
 import type { KnobRules, Resize, Transfer } from '../../trace/knobs.ts';
 import { nameParameters, type Module } from '../../trace/module.ts';
 import { checkCapacity, type Capacity } from './capacity.ts';
@@ -274,6 +274,7 @@ export class MoE {
 
   #route({ indices, scores, expertsChoose }: Choice, memory: ChoiceMemory | null): Routing {
     const experts = this.#count, padded = this.#dispatch === 'padded', expertRows = this.#expertRows, tiled = this.experts instanceof ExpertBank && (padded || this.#dispatch === 'ragged');
+    if (expertsChoose === true && this.router.expertsChoose !== true) throw new UserError('MoE: the router gives choices of experts that choose tokens, and does not say so of itself', 'readonly expertsChoose = true, in the router');
     if (!expertsChoose) return route(indices, { experts, padded, tiled, expertRows, capacity: this.#capacity, overflow: this.#overflow, priority: this.#priority, scores, active: this.active, sorted: memory?.sorted(indices) ?? null });
     // Every token chooses every expert, and an expert takes its best: on average topK experts a token.
     const share = this.#topK / experts, factor = this.#capacity === 'dropless' ? 1 : this.#capacity;
@@ -286,14 +287,18 @@ export class MoE {
     trace.addStat(this, 'load', load);
     if (trace.observed) {
       if (choice.probs) trace.addStat(this, 'gateEntropy', neg(mean(sum(mul(choice.probs, log(maximum(choice.probs, scalar(choice.probs, 1e-30)))), [1]))));
-      if (this.#topK > 1) trace.addStat(this, 'secondGateWeight', mean(slice(choice.weights, 1, 1, 2)));
-      else if (choice.probs && this.#count > 1) {
-        const { values } = topK(choice.probs, 2); // what a second choice would weigh beside the first
-        trace.addStat(this, 'secondGateWeight', mean(div(slice(values, 1, 1, 2), maximum(sum(values, [1]), scalar(values, 1e-30)))));
-      }
+      if (!choice.expertsChoose) this.#reportSecond(trace, choice); // where experts choose, no choice of a token is its second
     }
     if (beyond && !choice.expertsChoose) trace.addStat(this, this.#overflow === 'spill' ? 'spilled' : 'dropped', beyond);
     for (const [name, coefficient] of this.#losses) trace.addLoss(this, name, lossOf(name, choice, load, slots), coefficient);
+  }
+
+  #reportSecond(trace: Trace, { weights, probs }: Choice): void {
+    if (this.#topK > 1) trace.addStat(this, 'secondGateWeight', mean(slice(weights, 1, 1, 2)));
+    else if (probs && this.#count > 1) {
+      const { values } = topK(probs, 2); // what a second choice would weigh beside the first
+      trace.addStat(this, 'secondGateWeight', mean(div(slice(values, 1, 1, 2), maximum(sum(values, [1]), scalar(values, 1e-30)))));
+    }
   }
 }
 

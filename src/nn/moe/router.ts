@@ -51,6 +51,8 @@ export interface RouteCall {
 
 export interface Router {
   readonly experts: number;
+  /** Its choices are of experts that choose tokens (Choice.expertsChoose). */
+  readonly expertsChoose?: boolean;
   choose(x: Tensor, call: RouteCall): Choice;
   /** After rows are known: load int32 [experts]. Routers with a state of their own change it here. */
   observe?(load: Tensor, slots: OpenSlots | null): void;
