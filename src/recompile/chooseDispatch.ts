@@ -17,8 +17,10 @@ export function chooseDispatch({ padding = 0.02, cooldown = 200 }: ChooseDispatc
     alter(model, run) {
       for (const [moe, layer] of layersOf(model, run)) {
         if (moe.dispatch !== 'padded' || moe.router.expertsChoose === true) continue; // experts that choose fill their rows
-        const came = layer.load.reduce((a, b) => a + b, 0) - layer.dropped, share = (came + layer.dropped) / expertCount(moe);
-        const computed = layer.spilled + (factorsOf(moe, layer.experts)?.reduce((n, f) => n + Math.ceil(f * share), 0) ?? Infinity);
+        // Of the part that the load is of: drops and spilled rows are told of all parts of a batch.
+        const total = layer.load.reduce((a, b) => a + b, 0), factors = factorsOf(moe, layer.experts), caps = factors?.map((f) => Math.ceil((f * total) / expertCount(moe)));
+        const beyond = caps ? layer.load.reduce((n, load, e) => n + Math.max(0, load - caps[e]), 0) : 0, spills = moe.overflow === 'spill';
+        const came = spills ? total : total - beyond, computed = caps ? caps.reduce((a, b) => a + b, spills ? beyond : 0) : Infinity;
         if (computed > (1 + padding) * came) moe.dispatch = 'ragged';
       }
     },

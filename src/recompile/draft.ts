@@ -28,7 +28,9 @@ export function draftOf<M extends object>(model: M, named: Named = nameParameter
       const knobs = Object.keys(rules ?? {});
       throw new UserError(`a draft's ${at(key)} cannot be ${what}`, knobs.length > 0 ? `knobs here: ${knobs.join(', ')}` : 'only knobs of modules can be set, such as topK of an MoE layer');
     };
-    const proxy: object = new Proxy(target, {
+    // A proxy must give what a frozen object holds, and not a draft of that: it stands for a copy then.
+    const stand: object = !Object.isFrozen(target) ? target : Array.isArray(target) ? [...target as unknown[]] : Object.assign(Object.create(Object.getPrototypeOf(target) as object) as object, target);
+    const proxy: object = new Proxy(stand, {
       get(_, key) {
         const own = written.get(at(key));
         if (own) return own.to;

@@ -1,11 +1,12 @@
 // Between a session and a checkpoint: what is saved of it, and how it is restored, with the same bits.
-import type { DType } from '../base/dtype.ts';
+import { isFloat, type DType } from '../base/dtype.ts';
 import { UserError } from '../base/errors.ts';
 import type { HostTensor } from '../base/tensor.ts';
 import { isParameter, type Checkpoint, type CheckpointContent, type CheckpointMeta } from '../io/checkpoint.ts';
 import type { Json } from '../io/json.ts';
 import type { Optimizer } from '../optim/optimizer.ts';
 import type { Executor } from '../run/executor.ts';
+import { ReferenceExecutor } from '../run/reference.ts';
 import type { Named } from '../trace/module.ts';
 
 /** What a checkpoint needs of a session. */
@@ -37,7 +38,9 @@ export function checkValues({ named, executor }: Pick<Saved, 'named' | 'executor
   for (const { name, value } of values) {
     const p = named.parameters.get(name) ?? (known.has(name) ? executor.getState(name) : value);
     if (isParameter(name) && !named.parameters.has(name)) throw new UserError(`restore: the model has no parameter ${name}`, `it has ${[...named.parameters.keys()].slice(0, 3).join(', ')}, ...`);
-    if (p.dtype !== value.dtype) throw new UserError(`${name}: the checkpoint has dtype ${value.dtype}, the model ${p.dtype}`, `hostTensor('${p.dtype}', shape, data) converts`);
+    // The reference keeps floats as float64, and saves them so.
+    const wide = executor instanceof ReferenceExecutor && value.dtype === 'float64' && isFloat(p.dtype);
+    if (p.dtype !== value.dtype && !wide) throw new UserError(`${name}: the checkpoint has dtype ${value.dtype}, the model ${p.dtype}`, `hostTensor('${p.dtype}', shape, data) converts`);
     if (p.shape.join() !== value.shape.join()) throw new UserError(`${name}: the checkpoint has shape [${value.shape.join(', ')}], the model [${p.shape.join(', ')}]`);
   }
 }

@@ -75,20 +75,16 @@ export class Knobs {
   apply(changes: readonly Change[]): void { this.#set(changes, 'from', 'to'); }
   undo(changes: readonly Change[]): void { this.#set([...changes].reverse(), 'to', 'from'); }
 
-  /** A setter may look at other knobs, whose turn comes later: what it refuses is tried again as long as others are taken. */
   #set(changes: readonly Change[], from: 'from' | 'to', to: 'from' | 'to'): void {
     const done: Change[] = [];
-    for (let left = [...changes], errors: unknown[] = []; left.length > 0; errors = []) {
-      const refused = left.filter((c) => {
-        try { this.#module(c.path)[c.knob] = c[to]; } catch (error) { errors.push(error); return true; }
+    try {
+      inTurn(changes, (c) => {
+        this.#module(c.path)[c.knob] = c[to];
         done.unshift(c);
-        return false;
       });
-      if (refused.length === left.length) {
-        for (const c of done) this.#module(c.path)[c.knob] = c[from];
-        throw errors[0];
-      }
-      left = refused;
+    } catch (error) {
+      for (const c of done) this.#module(c.path)[c.knob] = c[from];
+      throw error;
     }
   }
 
@@ -105,12 +101,9 @@ export class Knobs {
     try { return work(); } finally { this.undo(now); }
   }
 
-  /** Sets what `all` gave, all or none. */
+  /** All or none. */
   restore(all: Readonly<Record<string, Settings>>): void {
-    this.apply(Object.entries(all).flatMap(([path, settings]) => {
-      const now = this.settings(path);
-      return Object.entries(settings).map(([knob, to]): Change => ({ path, knob, from: now[knob], to }));
-    }));
+    this.apply(Object.entries(all).flatMap(([path, settings]) => Object.entries(settings).map(([knob, to]) => ({ path, knob, from: copy(this.#module(path)[knob]), to }))));
   }
 
   /** Values of parameters that go with the changes, by the parameters' names, in order. */
@@ -154,3 +147,14 @@ export class Knobs {
 }
 
 const copy = (value: KnobValue): KnobValue => (Array.isArray(value) ? [...value as KnobValue[]] as KnobValue : value);
+
+/** Does each. A setter may look at other knobs, whose turn comes later: what it refuses is tried again after them, as long as some succeed. */
+function inTurn<T>(all: readonly T[], does: (one: T) => void): void {
+  for (let left = all; left.length > 0;) {
+    const errors: unknown[] = [], refused = left.filter((one) => {
+      try { does(one); return false; } catch (error) { errors.push(error); return true; }
+    });
+    if (refused.length === left.length) throw errors[0];
+    left = refused;
+  }
+}

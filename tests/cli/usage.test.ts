@@ -53,6 +53,7 @@ test('data and checkpoints that are not there or not usable are failures', async
   await refused(1, /too little text/, 'train', '--data', text);
   await refused(1, /no such file/, 'eval', join(folder, 'none'), '--data', text);
   await refused(1, /not a sound safetensors file/, 'generate', text);
+  await refused(1, /cannot write .*none.*: no such file or folder/, 'train', '--data', text, '--trace', join(folder, 'none', 'loads.jsonl'));
   await refused(1, /cannot read .*none\.jsonl: no such file/, 'lab', join(folder, 'none.jsonl'), '--policy', 'adaptCapacity');
 });
 

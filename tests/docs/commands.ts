@@ -33,6 +33,7 @@ export const SERVES: Readonly<Record<string, RegExp>> = { dash: /http:\/\/127\.0
 export const NOT_RUN: Readonly<Record<string, string>> = {
   'npm test': 'it is what runs this',
   'npm run web': 'tests/browser/web.test.ts builds and opens the same page',
+  'npm run paper -- --data FOLDER': 'tests/examples/paper.test.ts runs the same on a small model',
   'npm run compare -- --list': 'tests/compare/compare.test.ts runs it',
 };
 

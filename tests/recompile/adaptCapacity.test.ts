@@ -95,6 +95,10 @@ test('chooseDispatch: ragged where padding is computed, else what there is', () 
   const spilling = layer({ dispatch: 'padded', capacity: [1, 1, 0.4, 0], overflow: 'spill' });
   assert.deepEqual(wants(rule, spilling, run(32, () => [40, 40, 80, 0], 'moe', [0, 0, 64, 0], 'spilled')), {}, 'every row that is planned is full');
   assert.deepEqual(wants(rule, spilling, run(32, () => [80, 20, 10, 50], 'moe', [40, 0, 0, 50], 'spilled')), ragged, 'spilled rows are computed beside empty ones');
+  const stats = new RunStats(), int = (list: readonly number[]) => hostTensor('int32', [list.length], Int32Array.from(list));
+  const part = { 'moe/load': int([44, 44, 36, 36]), 'moe/dropped': int([4, 4, 0, 0]) }, full = layer({ dispatch: 'padded', capacity: [1, 1, 0.9, 0.9] });
+  for (let i = 1; i <= 33; i++) stats.show({ step: i, loss: 1, ms: 1, stats: part, parts: [part, part, part, part] });
+  assert.deepEqual(wants(rule, full, stats), {}, 'every row of each part of the batch is full');
   assert.deepEqual(wants(chooseDispatch({ padding: 4 }), layer({ dispatch: 'padded', capacity: 4 }), skewed), {});
   for (const dispatch of ['ragged', 'einsum', 'dense'] as const) assert.deepEqual(wants(rule, layer({ dispatch }), skewed), {});
 });

@@ -15,7 +15,7 @@ import { generate } from '../../src/recompile/lab/generate.ts';
 import { replay } from '../../src/recompile/lab/replay.ts';
 import { factorsOf } from '../../src/recompile/modules.ts';
 import { policies, policyWith } from '../../src/recompile/policies.ts';
-import type { RecompileEvent, Rule } from '../../src/recompile/rule.ts';
+import type { RecompileEvent } from '../../src/recompile/rule.ts';
 import { compile } from '../../src/session/node.ts';
 import { normals } from '../nn/moe/layer.ts';
 

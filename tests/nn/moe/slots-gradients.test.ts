@@ -122,6 +122,7 @@ for (const device of devices) {
     const bits = (a: Record<string, number[]>, b: Record<string, number[]>): void => { for (const key of Object.keys(a)) if (!key.endsWith('spilled')) assert.deepEqual(b[key], a[key], key); };
     const dropless = await run({});
     bits(dropless, await run({ dispatch: 'padded' }));
+    bits(dropless, await run({ recompute: true, chunks: 2 }));
     for (const dispatch of ['ragged', 'padded'] as const) {
       const spilled = await run({ dispatch, capacity: 0.5, overflow: 'spill' });
       assert.ok(spilled['stat:/spilled'].some((n) => n > 0) && spilled['stat:/spilled'][2] === 0);

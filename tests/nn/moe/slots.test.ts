@@ -14,12 +14,13 @@ import { sgd } from '../../../src/optim/sgd.ts';
 import { compactExperts } from '../../../src/nn/moe/upcycle.ts';
 import { draftOf } from '../../../src/recompile/draft.ts';
 import { freeSlots, mergeExperts, pruneExpert, splitExpert } from '../../../src/recompile/lifecycle.ts';
+import { compileGraph } from '../../../src/pipeline.ts';
 import { Knobs } from '../../../src/trace/knobs.ts';
 import { nameParameters } from '../../../src/trace/module.ts';
 import { initialValue } from '../../../src/trace/parameter.ts';
 import { fingerprint } from '../../support/toy.ts';
 import { batch, D, now, output, partOf, T, trained } from './experts-come-and-go.ts';
-import { devices, difference, normals, runLayer } from './layer.ts';
+import { devices, difference, layerGraph, normals, runLayer } from './layer.ts';
 
 const layer = (options: Partial<MoEOptions> = {}): MoE => new MoE({ dModel: D, experts: 6, topK: 2, hidden: 8, bias: true, ...options });
 const routers: Readonly<Record<string, (experts: number) => Router>> = {
@@ -74,7 +75,12 @@ test('knobs are restored in whatever order they allow', () => {
   knobs(small).restore(b);
   knobs(large).restore(a);
   assert.deepEqual([small.topK, small.active.length, large.topK, large.active], [3, 6, 1, [true, false, false, false, false, false]]);
-  assert.throws(() => { knobs(large).restore({ '': { topK: 2 } }); }, /topK 2 needs/);
+  assert.throws(() => { knobs(large).restore({ '': { dispatch: 'padded', topK: 2 } }); }, /topK 2 needs/);
+  assert.equal(large.dispatch, 'ragged', 'all or none');
+  const changes = [{ path: '', knob: 'topK', from: 3, to: 1 }, { path: '', knob: 'slots', from: small.slots, to: large.slots }];
+  knobs(small).apply(changes);
+  knobs(small).apply(changes.map((c) => ({ ...c, from: c.to, to: c.from })));
+  assert.deepEqual([small.topK, small.active.includes(false)], [3, false], 'back in the same order');
 });
 
 for (const device of ['reference', ...devices] as const) {
@@ -194,4 +200,26 @@ test('a checkpoint without the free slots computes the same', async () => {
   assert.ok(difference(await output(other), await output(session)) < 1e-12);
   now(session, (m) => { splitExpert(m, 0); });
   assert.throws(() => compactExperts(tensors, { moe: 'moe', slots: moe.slots }), /experts 0 and 1 of moe are copies of one another/);
+});
+
+test('which slots hold an expert is data: other ones run the same kernels', () => {
+  for (const router of Object.values(routers)) {
+    const moe = layer({ capacity: 1.5, router: router(6), losses: { balance: 0.1, gshard: 0.1, importance: 0.1, z: 0.1 } });
+    const keys = (...slots: SlotsValue): string[] => { moe.slots = slots; return compileGraph(layerGraph(moe, [T, D])).kernels.map((k) => k.key).sort(); };
+    assert.deepEqual(keys('off', 'on', 'on', 'off', 'off', 'on'), keys('on', 'on', 'on', 'on', 'off', 'on'));
+    assert.deepEqual(keys('on', 'on', 'like 1', 'off', 'on', 'on'), keys('on', 'like 0', 'on', 'like 2', 'on', 'off', 3, 'prune 4'));
+  }
+});
+
+test('optimisers that update at once leave a free slot alone too', async () => {
+  const plain = await trained(layer({ active: 4 }), 'reference', sgd({ lr: 0.05, momentum: 0.9, weightDecay: 0.1 })), eager = await trained(layer({ active: 4 }), 'reference', sgd({ lr: 0.05, momentum: 0.9, weightDecay: 0.1, eager: true }));
+  assert.deepEqual(fingerprint(eager), fingerprint(plain));
+  for (const name of ['experts.w1', 'router.weight']) {
+    const p = nameParameters(plain.model).parameters.get(name), axis = name === 'router.weight' ? 1 : 0;
+    assert.ok(p);
+    const inner = axis === 1 ? 1 : p.size / 6, start = Array.from(initialValue(p, name, 1)).filter((_, i) => Math.floor(i / inner) % 6 === 5);
+    assert.deepEqual(partOf(plain, name, 5, axis), start, `${name} as it began`);
+  }
+  await plain.close();
+  await eager.close();
 });
