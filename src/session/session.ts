@@ -219,7 +219,7 @@ export class Session {
     await watch.run(family, [{ family, graph: () => this.#traced(false, build), inputs }], () => Promise.resolve(), ([out]) => {
       const { plain, stats } = apart(out);
       outputs = plain;
-      return { step: ++this.#runs, loss: Number(plain['loss']?.data[0] ?? NaN), stats };
+      return { step: ++this.#runs, loss: Number(plain['loss']?.data[0] ?? NaN), stats, ids: null };
     });
     return outputs;
   }

@@ -113,6 +113,25 @@ test('every device gives the same choices, losses and agreement; native and wasm
   }
 });
 
+test('another capacity in the graph that is there: the same as traced anew', async () => {
+  const all: { losses: number[]; loads: number[][] }[] = [];
+  for (const device of ['wasm', 'reference'] as const) {
+    const model = new Model({ routing: 'cached', capacity: 1, dispatch: 'padded' }), losses: number[] = [], loads: number[][] = [];
+    await using session = await open(model, { device }); // the reference traces, and resizes nothing
+    for (const capacity of [1, 1.5, 0.5, [1, 2, 0.5, 1, 1, 1]]) {
+      model.moe.capacity = capacity;
+      for (let i = 0; i < 4; i++) {
+        const { loss, stats } = await session.step(at(session.steps));
+        losses.push(loss);
+        loads.push(['load', 'dropped', 'agreement'].flatMap((name) => Array.from(stats[`moe/${name}`].data, Number)));
+      }
+    }
+    all.push({ losses, loads });
+  }
+  assert.deepEqual(all[1].loads, all[0].loads);
+  assert.ok(all[1].losses.every((v, i) => Math.abs(v - all[0].losses[i]) < 1e-4));
+});
+
 /** Live choices of all samples, worked out from the router's weight: the two best of x W for each token. */
 function liveChoices(session: Session): number[][] {
   const weight = parametersOf(session)['moe.router.weight'];
