@@ -10,6 +10,7 @@ import { mul } from '../../../src/graph/ops/mul.ts';
 import type { Tensor } from '../../../src/graph/tensor.ts';
 import { ops } from '../../../src/graph/ops/index.ts';
 import { differentiate } from '../../../src/grad/differentiate.ts';
+import { Linear } from '../../../src/nn/linear.ts';
 import { meanSquaredError } from '../../../src/nn/loss.ts';
 import { ExpertChoiceRouter, HashRouter } from '../../../src/nn/moe/fixed-routers.ts';
 import { MoE, type MoEOptions } from '../../../src/nn/moe/moe.ts';
@@ -96,6 +97,20 @@ for (const [name, options] of Object.entries(ROUTERS)) {
     assert.ok(b.agreement.slice(3).every(([agreed, compared]) => agreed === compared && compared > 0), JSON.stringify(b.agreement));
   });
 }
+
+test('the same with eager updates, without hidden values, in chunks, with modules as experts', async () => {
+  const modules = (): MoEOptions['experts'] => Array.from({ length: EXPERTS }, () => new Linear(WIDTH, WIDTH));
+  for (const [options, eager] of [[() => ({}), true], [() => ({ recompute: true }), false], [() => ({ chunks: 3 }), false], [() => ({ experts: modules() }), false], [() => ({ dispatch: 'einsum', capacity: 2 }), false]] as const) {
+    const told = await Promise.all((['live', 'watched', 'cached'] as const).map(async (routing) => {
+      await using session = await open(new Model({ ...options(), routing }), { optimizer: sgd({ lr: routing === 'cached' ? 0 : 0.5, eager }) });
+      await using still = await open(new Model({ ...options() }), { optimizer: sgd({ lr: 0, eager }) });
+      return { ...await run(session, 7), still: (await run(still, 7)).losses };
+    }));
+    assert.deepEqual(told[1].losses, told[0].losses);
+    assert.deepEqual(told[2].losses, told[2].still);
+    assert.ok(told[2].agreement[6][1] > 0);
+  }
+});
 
 test('every device gives the same choices, losses and agreement; native and wasm the same bits', async () => {
   for (const routing of ['watched', 'cached'] as const) {
