@@ -2,12 +2,9 @@
 // evaluates, predicts and saves.
 import type { DType } from '../base/dtype.ts';
 import { UserError } from '../base/errors.ts';
-import { byteSize, sizes } from '../base/shape.ts';
+import { byteSize } from '../base/shape.ts';
 import { checkBatch, type Batch, type HostTensor } from '../base/tensor.ts';
 import type { Graph } from '../graph/graph.ts';
-import { Tensor } from '../graph/tensor.ts';
-import { add } from '../graph/ops/add.ts';
-import { mul } from '../graph/ops/mul.ts';
 import { FLAG } from '../optim/updates.ts';
 import { traceGraph, trainingGraph } from '../pipeline.ts';
 import { Engine, type EngineState } from '../recompile/engine.ts';
@@ -17,11 +14,12 @@ import type { Runnable } from '../run/executor.ts';
 import { Knobs, type Settings } from '../trace/knobs.ts';
 import { nameParameters, type Named } from '../trace/module.ts';
 import { initialParts, type Parameter } from '../trace/parameter.ts';
-import { call, type Trace } from '../trace/trace.ts';
+import type { Trace } from '../trace/trace.ts';
 import { decodeCheckpoint, encodeCheckpoint, type CheckpointContent } from '../io/checkpoint.ts';
 import type { Assignments } from '../nn/moe/memory.ts';
 import { readAssignments } from './assignments.ts';
 import { openBackend, type Backend } from './backend.ts';
+import { lossGraph, outputOf } from './graphs.ts';
 import { Programs } from './programs.ts';
 import { apart, together, checkCall, closedError, familyOf, NonFiniteError, phaseOf, shapesOf, splitBatch, type CompileOptions, type Model, type Phase, type StepResult } from './step.ts';
 import { checkValues, contentOf, restoreFrom } from './checkpoint.ts';
@@ -184,7 +182,7 @@ export class Session {
   forward(batch: Batch): Promise<Outputs> {
     return this.#inOrder(() => {
       checkBatch(batch);
-      return this.#infer(familyOf('eval', batch), (t) => { this.#lossGraph(t, batch); }, this.#inputs(batch));
+      return this.#infer(familyOf('eval', batch), (t) => { lossGraph(t, batch, this.model, this.options.loss); }, this.#inputs(batch));
     });
   }
 
@@ -193,7 +191,7 @@ export class Session {
     const batch = { x, y: x };
     const out = await this.#inOrder(() => {
       checkBatch(batch);
-      return this.#infer(familyOf('predict', batch), (t) => { t.output('output', this.#apply(t.input('input', 'x', x))); }, this.#inputs(batch));
+      return this.#infer(familyOf('predict', batch), (t) => { t.output('output', outputOf(this.model, t.input('input', 'x', x))); }, this.#inputs(batch));
     });
     return out['output'];
   }
@@ -230,34 +228,14 @@ export class Session {
     if (!optimizer) throw new UserError('this session has no optimizer', 'compile(model, { loss, optimizer: optim.adamW({ lr }) })');
     const forward = this.#traced(true, (t) => {
       t.samples = batch.ids ? batch.x.shape[0] : null;
-      this.#lossGraph(t, batch);
+      lossGraph(t, batch, this.model, this.options.loss);
     });
     const trained = [...this.named.parameters].filter(([, p]) => p.trained && p.frozen !== true);
     const frozen = new Map(trained.flatMap(([name, { frozen: f, frozenAxis: axis }]) => (typeof f !== 'boolean' && f.some((part) => part) ? [[name, { parts: f, axis }]] : [])));
     return trainingGraph(forward, optimizer, trained.map(([name]) => name), { frozen, ...(phase && { accumulate: { batches, phase } }) });
   }
 
-  evaluationGraph(batch: Batch): Graph { return this.#traced(false, (t) => this.#lossGraph(t, batch)); }
-
-  #lossGraph(t: Trace, batch: Batch): void {
-    const x = t.input('input', 'x', batch.x), y = t.input('input', 'y', batch.y);
-    const output = this.#apply(x), loss = this.options.loss(output, y);
-    if (loss.shape.length !== 0) throw new UserError(`the loss must be one number, got shape [${sizes(loss.shape).join(', ')}]`, 'take its mean');
-    t.output('loss', loss);
-    if (!t.training) {
-      t.output('output', output);
-      return;
-    }
-    t.output('total', t.losses.reduce((sum, l) => add(sum, mul(l.value, l.coefficient)), loss));
-    for (const l of t.losses) t.output(`aux:${l.name}`, l.value);
-  }
-
-  /** The model's output in the graph of x. */
-  #apply(x: Tensor): Tensor {
-    const output = call(this.model, x), given: unknown = output;
-    if (!(given instanceof Tensor)) throw new UserError(`the model's forward(x) must return a tensor, got ${Array.isArray(given) ? 'a list' : typeof given}`);
-    return output;
-  }
+  evaluationGraph(batch: Batch): Graph { return this.#traced(false, (t) => lossGraph(t, batch, this.model, this.options.loss)); }
 
   #traced(training: boolean, build: (t: Trace) => void): Graph {
     return traceGraph(this.named, training, (t) => {
