@@ -14,8 +14,13 @@ export interface Outlook {
   bytes(): number;
   /** Bytes that may be held: `memory` of CompileOptions, or what is free now; to ask for that is to read a clock. */
   budget(): number;
+  /** Whether the caller said how many that are. */
+  readonly fixed: boolean;
   /** Settings that the module at `path` had when the session was made. */
   initial(path: string): Settings;
+  /** The session's own knobs, to be set like those of the model: parts in which it goes through a batch, a change of results. null: there is no
+   * session or its optimiser is eager, or the rule may not change results. */
+  readonly session: { split: number } | null;
   /** Names of the rules at work. */
   readonly rules: readonly string[];
 }

@@ -88,13 +88,13 @@ export class Rules {
     }
     if (!answer('trigger', rule.trigger(stats)) && !first) return { changes: [], reason: rule.name, back: false };
     const draft = plant.draft();
-    answer('alter', rule.alter(draft.model as never, stats, this.#outlook(plant, draft, stats, first)) as unknown);
+    answer('alter', rule.alter(draft.model as never, stats, this.#outlook(plant, draft, stats, first, rule.only === 'N')) as unknown);
     const changes = draft.changes();
     return { changes, reason: changes.length > 0 ? String(rule.reason?.(stats) ?? rule.name) : rule.name, back: false };
   }
 
-  #outlook(plant: Plant, draft: Draft<object>, stats: RunStats, first: boolean): Outlook {
-    return { first, rules: this.names, initial: (path) => plant.knobs.initial(path), bytes: () => plant.needs(draft.changes()), budget() {
+  #outlook(plant: Plant, draft: Draft<object>, stats: RunStats, first: boolean, neutral: boolean): Outlook {
+    return { first, session: neutral ? null : draft.session ?? null, fixed: plant.budget().given, rules: this.names, initial: (path) => plant.knobs.initial(path), bytes: () => plant.needs(draft.changes()), budget() {
       const { bytes, given } = plant.budget();
       if (!given) stats.readClock();
       return bytes;

@@ -11,7 +11,7 @@ import { Engine, type EngineState } from '../recompile/engine.ts';
 import { messageOf } from '../recompile/pending.ts';
 import { checkRule, type Rule } from '../recompile/rule.ts';
 import type { Runnable } from '../run/executor.ts';
-import { Knobs, type Settings } from '../trace/knobs.ts';
+import { Knobs, SESSION, type Settings } from '../trace/knobs.ts';
 import { nameParameters, type Named } from '../trace/module.ts';
 import { initialParts, type Parameter } from '../trace/parameter.ts';
 import type { Trace } from '../trace/trace.ts';
@@ -19,6 +19,7 @@ import { decodeCheckpoint, encodeCheckpoint, type CheckpointContent } from '../i
 import type { Assignments } from '../nn/moe/memory.ts';
 import { readAssignments } from './assignments.ts';
 import { openBackend, type Backend } from './backend.ts';
+import { Batching } from './batching.ts';
 import { lossGraph, outputOf } from './graphs.ts';
 import { Programs } from './programs.ts';
 import { apart, together, checkCall, closedError, familyOf, NonFiniteError, phaseOf, shapesOf, splitBatch, type CompileOptions, type Model, type Phase, type StepResult } from './step.ts';
@@ -43,7 +44,8 @@ export class Session {
   readonly #programs: Programs;
   readonly #knobs: Knobs;
   readonly #seed: number;
-  readonly #phases: readonly Phase[];
+  /** How steps go through batches; `batching.split` may be set between them. */
+  readonly batching: Batching;
   #step = 0;
   #runs = 0;
   readonly #training: Watch;
@@ -58,11 +60,12 @@ export class Session {
     this.named = nameParameters(model);
     this.options = options;
     this.#backend = backend;
-    this.#knobs = new Knobs(this.named);
+    const { accumulate = 1, split = 1, optimizer } = options;
+    this.batching = new Batching({ accumulate, split, eager: optimizer?.eager === true });
+    this.#knobs = new Knobs(this.named, new Map([[this.batching, SESSION]]));
     this.#programs = new Programs(backend, this.#knobs, (graph) => { this.#createStates(graph); });
     this.#seed = (options.seed ?? 0) >>> 0;
-    this.#phases = (options.accumulate ?? 1) > 1 ? ['add', 'apply'] : [undefined];
-    const watched = { model, knobs: this.#knobs, programs: this.#programs, executor: backend.executor };
+    const watched = { model, batching: this.batching, knobs: this.#knobs, programs: this.#programs, executor: backend.executor };
     this.#training = new Watch(watched, () => this.#step);
     this.#inference = new Watch(watched, () => this.#runs);
   }
@@ -77,11 +80,10 @@ export class Session {
   step(batch: Batch): Promise<StepResult> {
     return this.#inOrder(async () => {
       checkBatch(batch);
-      const micro = splitBatch(batch, this.options.accumulate ?? 1), parts = micro.length;
       let result: StepResult | undefined;
-      const running = this.#training.run(this.#shapes(micro[0]), micro.map((part, i) => {
+      const running = this.#training.run(this.#shapes(batch), () => this.#split(batch).map((part, i, { length: parts }) => {
         const phase = phaseOf(i, parts), step = Uint32Array.of(this.#step * parts + i);
-        return { family: this.#trainFamily(part, phase), graph: () => this.trainGraph(part, phase),
+        return { family: this.#trainFamily(part, phase, parts), graph: () => this.trainGraph(part, phase, parts),
           inputs: { ...this.#inputs(part), step, commit: Int32Array.of(1), ...this.#scalars() } };
       }), (out, program, inputs) => this.#checkFinite(out, program, inputs), (outputs) => {
         result = this.#result(outputs);
@@ -89,10 +91,12 @@ export class Session {
         return { ...result, parts: outputs.map((out) => apart(out).stats), ...(batch.ids && { ids: batch.ids }) };
       });
       // Half of an accumulated gradient is of no use after a failed step.
-      await running.catch((error: unknown) => { if (parts > 1) this.#dropSums(); throw error; });
+      await running.catch((error: unknown) => { this.#dropSums(); throw error; });
       return result as StepResult;
     });
   }
+
+  #split(batch: Batch): Batch[] { return splitBatch(batch, this.batching.parts(batch.x.shape[0])); }
 
   /**
    * Watches the run and recompiles it: `rule.trigger` is asked at step boundaries, `rule.alter` sets knobs of a draft of the model. The new
@@ -200,9 +204,9 @@ export class Session {
   prepare(batch: Batch): Promise<Runnable> {
     return this.#inOrder(async () => {
       checkBatch(batch);
-      const [part] = splitBatch(batch, this.options.accumulate ?? 1), phases = this.#phases;
-      if (phases.length > 1) await this.#trainProgram(part, 'add');
-      return this.#trainProgram(part, phases[phases.length - 1]);
+      const all = this.#split(batch), get = (phase: Phase): Promise<Runnable> => this.#trainProgram(all[0], phase, all.length);
+      if (all.length > 1) await get('add');
+      return get(phaseOf(all.length - 1, all.length));
     });
   }
 
@@ -214,7 +218,7 @@ export class Session {
   async #infer(purpose: string, build: (t: Trace) => void, inputs: Inputs): Promise<Outputs> {
     const watch = this.#inference, family = watch.engine ? `observed ${purpose}` : purpose;
     let outputs: Outputs = {};
-    await watch.run(family, [{ family, graph: () => this.#traced(false, build), inputs }], () => Promise.resolve(), ([out]) => {
+    await watch.run(family, () => [{ family, graph: () => this.#traced(false, build), inputs }], () => Promise.resolve(), ([out]) => {
       const { plain, stats } = apart(out);
       outputs = plain;
       return { step: ++this.#runs, loss: Number(plain['loss']?.data[0] ?? NaN), stats, ids: null };
@@ -222,9 +226,9 @@ export class Session {
     return outputs;
   }
 
-  /** The graph of a training step, as it goes into the compiler. */
-  trainGraph(batch: Batch, phase?: Phase): Graph {
-    const { optimizer, accumulate: batches = 1 } = this.options;
+  /** The graph of a training step, as it goes into the compiler; with a phase, of one of `batches` micro-batches. */
+  trainGraph(batch: Batch, phase?: Phase, batches = this.options.accumulate ?? 1): Graph {
+    const { optimizer } = this.options;
     if (!optimizer) throw new UserError('this session has no optimizer', 'compile(model, { loss, optimizer: optim.adamW({ lr }) })');
     const forward = this.#traced(true, (t) => {
       t.samples = batch.ids ? batch.x.shape[0] : null;
@@ -245,11 +249,11 @@ export class Session {
     });
   }
 
-  #trainProgram(batch: Batch, phase: Phase): Promise<Runnable> {
-    return this.#programs.get(this.#trainFamily(batch, phase), () => this.trainGraph(batch, phase));
+  #trainProgram(batch: Batch, phase: Phase, parts: number): Promise<Runnable> {
+    return this.#programs.get(this.#trainFamily(batch, phase, parts), () => this.trainGraph(batch, phase, parts));
   }
 
-  #trainFamily(batch: Batch, phase: Phase): string { return `train ${this.#observed ? 'observed ' : ''}${phase ?? ''} ${this.#shapes(batch)}`; }
+  #trainFamily(batch: Batch, phase: Phase, parts: number): string { return `train ${this.#observed ? 'observed ' : ''}${phase ? `${phase} of ${parts}` : ''} ${this.#shapes(batch)}`; }
 
   /** Layers that may remember what samples chose look at whether samples have ids. */
   #shapes(batch: Batch): string { return shapesOf(batch) + (batch.ids && this.#knobs.has('routing') ? ' ids' : ''); }
