@@ -3,7 +3,7 @@ export { UserError, ShapeError } from './base/errors.ts';
 export type { DType } from './base/dtype.ts';
 export { hostTensor, type Batch, type HostTensor } from './base/tensor.ts';
 export { arrays, type ArrayDataset, type Rows } from './data/arrays.ts';
-export type { Batches, BatchOptions, Dataset, PassOptions, Split } from './data/dataset.ts';
+export type { Batches, BatchOptions, Dataset, EpochOrder, PassOptions, Split } from './data/dataset.ts';
 export { textFrom, type TextDataset, type TextOptions } from './data/text.ts';
 export { readSafetensors } from './io/safetensors-bytes.ts';
 export type { Tensor } from './graph/tensor.ts';

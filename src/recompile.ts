@@ -4,10 +4,13 @@ export { generate, WORKLOADS, type GenerateOptions } from './recompile/lab/gener
 export { replay, type Replayed } from './recompile/lab/replay.ts';
 export { parseTrace, traceLines, type Trace, type TracedLayer } from './recompile/lab/trace.ts';
 export { alone, type Agreement } from './recompile/agreement.ts';
+export { cacheAssignments, type CacheAssignmentsOptions } from './recompile/cacheAssignments.ts';
 export { chooseDispatch, type ChooseDispatchOptions } from './recompile/chooseDispatch.ts';
+export { expertLifecycle, type ExpertLifecycleOptions } from './recompile/expertLifecycle.ts';
+export { freeSlots, mergeExperts, pruneExpert, splitExpert } from './recompile/lifecycle.ts';
 export type { EngineState } from './recompile/engine.ts';
 export { fitMemory, type FitMemoryOptions } from './recompile/fitMemory.ts';
-export { RunStats, type LayerStats } from './observe/run-stats.ts';
+export { RunStats, type LayerStats, type SampleStats } from './observe/run-stats.ts';
 export { placeExperts, type Placement, type PlacementOptions } from './recompile/placeExperts.ts';
 export { policies, policiesFor, POLICY_NAMES } from './recompile/policies.ts';
 export { sparsify, type SparsifyOptions } from './recompile/sparsify.ts';

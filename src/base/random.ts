@@ -1,6 +1,7 @@
 // Counter-based randomness: Threefry-2x32 with 20 rounds (Salmon et al., SC 2011). A number depends only on its key and counter,
 // never on how many were drawn before: key = (seed, hash of a name), counter = (step, logical index).
 import { hash32 } from './hash.ts';
+import { cosOfTurn, logOfRest, sinOfTurn } from './trig.ts';
 
 /** The second output word of the last call; in a variable, since a pair for each number would be garbage to collect. */
 let second = 0;
@@ -67,8 +68,8 @@ export class Stream {
 
   /** Standard normal: numbers 2 i and 2 i + 1 are made by Box-Muller of the two words of counter i. */
   normal(step: number, index: number): number {
-    const a = first(this.#seed | 0, this.#name | 0, step | 0, index >>> 1), angle = 2 * Math.PI * unit24(second);
-    return Math.sqrt(-2 * Math.log(1 - unit24(a))) * (index % 2 === 0 ? Math.cos(angle) : Math.sin(angle));
+    const a = first(this.#seed | 0, this.#name | 0, step | 0, index >>> 1), angle = second >>> 8;
+    return Math.sqrt(-2 * logOfRest(a >>> 8)) * (index % 2 === 0 ? cosOfTurn(angle) : sinOfTurn(angle));
   }
 
   /** normal(step, from + i) * std in every element i of `out`; `from` is even. */
@@ -76,9 +77,9 @@ export class Stream {
     const seed = this.#seed | 0, name = this.#name | 0, counter = step | 0;
     // Where their number is odd, the last one's partner falls off the end.
     for (let i = 0; i < out.length; i += 2) {
-      const a = first(seed, name, counter, (from + i) >>> 1), radius = std * Math.sqrt(-2 * Math.log(1 - unit24(a))), angle = 2 * Math.PI * unit24(second);
-      out[i] = radius * Math.cos(angle);
-      out[i + 1] = radius * Math.sin(angle);
+      const a = first(seed, name, counter, (from + i) >>> 1), radius = std * Math.sqrt(-2 * logOfRest(a >>> 8)), angle = second >>> 8;
+      out[i] = radius * cosOfTurn(angle);
+      out[i + 1] = radius * sinOfTurn(angle);
     }
     return out;
   }

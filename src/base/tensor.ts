@@ -30,7 +30,7 @@ export function hostTensor(dtype: DType, shape: readonly number[], values: Typed
   return { dtype, shape, data };
 }
 
-/** Checks what came from outside TypeScript: that x and y are there, with dtype, shape and data that agree, and samples in them. */
+/** Checks what came from outside TypeScript: that x and y are there, with dtype, shape and data that agree, and samples in them; ids for each. */
 export function checkBatch(batch: Batch): void {
   for (const name of ['x', 'y'] as const) {
     const given: unknown = (batch as Partial<Batch> | undefined)?.[name], { dtype, shape, data } = (given ?? {}) as Partial<HostTensor>;
@@ -38,7 +38,12 @@ export function checkBatch(batch: Batch): void {
       throw new UserError(`the batch's ${name} must be a tensor of the host { dtype, shape, data }, got ${given === null ? 'null' : Array.isArray(given) ? 'a list' : typeof given}`,
         "hostTensor('float32', [rows, columns], values)");
     }
-    hostTensor(dtype, shape, data);
+    if (hostTensor(dtype, shape, data).data !== data) throw new UserError(`the batch's ${name} is ${dtype}, its data a ${data.constructor.name}`, 'hostTensor(dtype, shape, values) converts');
     if (shape[0] === 0) throw new UserError(`the batch's ${name} is empty: ${dtype}[${shape.join(', ')}]`);
   }
+  const { ids, x } = batch;
+  if (ids === undefined) return;
+  if (!(ids instanceof Int32Array) || ids.length !== x.shape[0]) throw new UserError(`the batch's ids must be an Int32Array of ${x.shape[0]}, one for each sample`, 'leave them out where samples have none');
+  const bad = ids.find((id) => id < 0 || id === 2 ** 31 - 1);
+  if (bad !== undefined) throw new UserError(`the batch's ids must be from 0 to ${2 ** 31 - 2}, got ${bad}`);
 }

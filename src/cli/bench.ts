@@ -1,6 +1,7 @@
 // dynamoe bench: how fast this machine does it, and in how much memory. `gemm`: one matrix product against the peak; `conv`: convolutions
 // against a product of their size; `layer`: one mixture-of-experts layer; `scaling`: layers of many sizes; `memory`: how many experts fit;
-// `step`: a training step of a model and its parts; `compile`: a cold start; `recompile`: capacities that a policy sets against fixed ones.
+// `step`: a training step of a model and its parts; `compile`: a cold start; `recompile`: capacities that a policy sets against fixed ones;
+// `routing`: choices of experts that are remembered against live ones.
 import { InvalidArgumentError, Option, type Command } from 'commander';
 import { benchCompile, type BenchCompileFlags } from './bench-compile.ts';
 import { benchConv, type ConvFlags } from './bench-conv.ts';
@@ -8,6 +9,7 @@ import { benchGemm, GEMM_DEVICES, type GemmFlags } from './bench-gemm.ts';
 import { benchLayer, type LayerFlags } from './bench-layer.ts';
 import { benchMemory, type MemoryFlags } from './bench-memory.ts';
 import { benchRecompile, type RecompileFlags } from './bench-recompile.ts';
+import { benchRouting, type RoutingFlags } from './bench-routing.ts';
 import { benchScaling, CURVES, type Curve, type ScalingFlags } from './bench-scaling.ts';
 import { benchStep, type BenchStepFlags } from './bench-step.ts';
 import { data, device, json, modelFlags, real, realList, threads, whole, wholeList } from './flags.ts';
@@ -37,16 +39,28 @@ export function addBench(program: Command): void {
     .option('--profile', 'a table of the kernels')
     .action((flags: LayerFlags) => benchLayer(flags));
   layerFlags(bench.command('memory').description('The largest number of experts that trains within a budget: each number tried in a process of its own whose memory is watched.'))
-    .requiredOption('--budget <MiB>', 'memory above what the process has before any parameter exists', whole(1))
+    .requiredOption('--budget <MiB>', 'memory above what the process has before any parameter exists; must be given', whole(1))
     .option('--most <n>', 'the largest number of experts to try', whole(1, 65536), 4096)
     .option('--steps <n>', 'steps that must go well', whole(1), 3)
     .action((flags: MemoryFlags) => benchMemory(flags));
   bench.command('scaling').description('How the cost of a layer grows with tokens (64 to 8192), experts (1 to 256), width (64 to 1024) and threads: a table for each.')
-    .option('--curve <list>', `some of ${CURVES.join(',')}`, curveList, [...CURVES])
+    .addOption(new Option('--curve <list>', `some of ${CURVES.join(',')}`).argParser(curveList).default([...CURVES], 'all'))
     .option('--rounds <n>', 'turns of each layer', whole(1), 5)
     .addOption(new Option('--device <name>', 'where to run').choices(GEMM_DEVICES).default('auto'))
     .addOption(threads()).addOption(json())
     .action((flags: ScalingFlags) => benchScaling(flags));
+  bench.command('routing').description('A layer whose choices are live, watched (remembered beside) and cached (taken from there), in turns on the same batches: steps, the kernels of the routing, and how long until rows are sorted.')
+    .option('--samples <n>', 'samples in a step', whole(1), 32)
+    .option('--tokens <n>', 'tokens of a sample', whole(1), 64)
+    .option('--d-model <n>', 'width', whole(1), 128)
+    .option('--d-ff <n>', 'hidden width of an expert', whole(1), 512)
+    .option('--experts <n>', 'experts', whole(1), 8)
+    .option('--top-k <n>', 'experts that a token goes to', whole(1), 2)
+    .option('--remember <n>', 'slots of the memory', whole(1), 65536)
+    .option('--rounds <n>', 'turns', whole(1), 10)
+    .addOption(new Option('--device <name>', 'where to run').choices(GEMM_DEVICES).default('auto'))
+    .addOption(threads()).addOption(json())
+    .action((flags: RoutingFlags) => benchRouting(flags));
   bench.command('recompile').description('A layer under a skewed load whose capacities a policy sets while it runs, against fixed capacity factors, in turns on the same batches in one process.')
     .option('--tokens <n>', 'samples in a step', whole(1), 512)
     .option('--d-model <n>', 'width', whole(1), 1024)
@@ -59,7 +73,7 @@ export function addBench(program: Command): void {
     .option('--skew <s>', 'the router prefers the expert of rank r by -S ln(r)', real(0), 1)
     .option('--drift <n>', 'steps in which ranks move on by a third of the experts, bit by bit; 0: never', whole(0), 0)
     .option('--policy <names>', 'what recompiles', 'adaptCapacity')
-    .option('--alphas <list>', 'fixed capacity factors', realList, [1, 1.25, 1.5, 2, 3, 4, 6, 8])
+    .addOption(new Option('--alphas <list>', 'fixed capacity factors').argParser(realList).default([1, 1.25, 1.5, 2, 3, 4, 6, 8], '1,1.25,1.5,2,3,4,6,8'))
     .option('--from <alpha>', 'the capacity factor that the policy starts from', real(0), 2)
     .option('--warm-up <n>', 'steps of the policy that are not measured', whole(0), 64)
     .option('--steps <n>', 'steps to measure', whole(1), 20)

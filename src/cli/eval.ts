@@ -25,7 +25,9 @@ async function evaluate(checkpoint: string, flags: OpenFlags): Promise<void> {
     const { path, step, experiment, session } = await openCheckpoint(checkpoint, { ...flags, say,
       events: (event) => { if (flags.json) process.stdout.write(`${JSON.stringify(event)}\n`); else say(recompiled(event)); } });
     try {
-      const set = experiment.data(say, flags.data), start = performance.now();
+      const set = experiment.data(say, flags.data);
+      await set.fingerprint(); // data that is not there is said as such, not as too little of it
+      const start = performance.now();
       const { result: found, code } = await stoppable((stop) => validate(session, experiment, set, stop, (share) => { reporter.busy('validating', share); }),
         () => undefined);
       if (code !== null) throw new Exit(code);

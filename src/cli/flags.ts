@@ -32,7 +32,8 @@ export const json = (): Option => new Option('--json', 'JSON on stdout, one obje
 /** `fallback`: where no config has the setting. */
 export const recompile = (fallback?: string): Option => {
   const option = new Option('--recompile <names>', `policies that recompile the run: auto (as far as no result changes), off, or some of ${POLICY_NAMES.join(',')}${fallback === undefined ? ' (default: auto)' : ''}`);
-  return fallback === undefined ? option : option.default(fallback).argParser((text) => {
+  if (fallback !== undefined) option.default(fallback);
+  return option.argParser((text) => {
     try { policies(text); } catch (error) { throw new InvalidArgumentError(messageOf(error)); }
     return text;
   });

@@ -12,7 +12,7 @@ interface InspectFlags extends TrainFlags { readonly stage: StageName; readonly 
 export function addInspect(program: Command): void {
   const command = program.command('inspect').summary('show what the compiler makes of a model')
     .argument('[config]', 'a .json or .ts file; without it the default language model')
-    .description('Prints what leaves a stage of the compiler for one training step: the graph with gradients and updates, the kernels,\n' +
+    .description('Prints what leaves a stage of the compiler for one training step: the graph with gradients and updates, the kernels, ' +
       'their C source, or the program with its memory and its steps.')
     .addOption(new Option('--stage <name>', 'the stage').choices(STAGES).default('graph'))
     .option('--eval', 'of an evaluation, not of a training step')

@@ -2,6 +2,7 @@
 import { readFile, writeFile } from 'node:fs/promises';
 import { InvalidArgumentError, Option, type Command } from 'commander';
 import { UserError } from '../base/errors.ts';
+import { fault } from '../io/fault.ts';
 import { checkCapacity } from '../nn/moe/capacity.ts';
 import { OVERFLOWS, type Overflow } from '../nn/moe/routing.ts';
 import { DISPATCHES, type Dispatch } from '../nn/moe/strategies.ts';
@@ -9,7 +10,7 @@ import { PRICES } from '../recompile/lab/cost.ts';
 import { DEFAULTS, generate, WORKLOADS } from '../recompile/lab/generate.ts';
 import { replay, type Replayed } from '../recompile/lab/replay.ts';
 import { parseTrace, traceLines, type Trace } from '../recompile/lab/trace.ts';
-import { policyWith, POLICY_NAMES } from '../recompile/policies.ts';
+import { LAB_NAMES, policyWith } from '../recompile/policies.ts';
 import type { Rule } from '../recompile/rule.ts';
 import { capacityOf } from './bench.ts';
 import { json, MAX_SEED, real, whole } from './flags.ts';
@@ -41,9 +42,9 @@ const oneOrMore = (text: string, before: readonly string[] = []): string[] => {
 
 export function addLab(program: Command): void {
   program.command('lab').summary('try policies on recorded or made-up loads').argument('[trace]', 'a file that dynamoe train --trace or dynamoe lab --generate wrote')
-    .description('Replays loads through policies and the engine that decides in a run, without training: rows, drops, bytes, recompilations,\nand regret against the plan that knew all loads beforehand.')
+    .description('Replays loads through policies and the engine that decides in a run, without training: rows, drops, bytes, recompilations, and regret against the plan that knew all loads beforehand.')
     .addOption(new Option('--generate <name>', `loads that are made up: ${Object.entries(WORKLOADS).map(([name, { about }]) => `${name} (${about})`).join('; ')}`).choices(Object.keys(WORKLOADS)))
-    .option('--policy <name,options>', `replays with this policy, such as adaptCapacity,quantile=0.9; may be given again: ${POLICY_NAMES.join(', ')}`, oneOrMore)
+    .option('--policy <name,options>', `replays with this policy, such as adaptCapacity,quantile=0.9; may be given again: ${LAB_NAMES.join(', ')}`, oneOrMore)
     .option('--table', 'every policy on every made-up workload, as a table in Markdown')
     .option('--out <file>', 'where made-up loads are written (default: stdout)')
     .option('--seed <n>', 'of made-up loads', whole(0, MAX_SEED), DEFAULTS.seed)
@@ -51,6 +52,7 @@ export function addLab(program: Command): void {
     .option('--tokens <n>', 'in a step', whole(1), DEFAULTS.tokens)
     .option('--experts <n>', 'in the layer', whole(1), DEFAULTS.experts)
     .option('--top-k <n>', 'experts that a token goes to', whole(1), DEFAULTS.k)
+    .addOption(json())
     .optionsGroup('What every layer starts with, in place of what the trace says:')
     .option('--capacity <c>', 'one factor, or dropless', capacityOf)
     .addOption(new Option('--dispatch <name>', 'how tokens get to experts').choices(DISPATCHES))
@@ -58,7 +60,6 @@ export function addLab(program: Command): void {
     .optionsGroup('Prices:')
     .option('--drop-price <rows>', 'rows that a dropped choice is worth', real(0), PRICES.drop)
     .option('--price <steps>', 'steps of even load that a recompilation costs', real(0), PRICES.recompilation)
-    .addOption(json())
     .action(lab);
 }
 
@@ -83,7 +84,7 @@ async function traceOf(file: string | undefined, flags: LabFlags): Promise<Trace
   const { capacity, dispatch, overflow, topK: k, generate: name, ...rest } = flags, settings = { ...(capacity !== undefined && { capacity }), ...(dispatch && { dispatch }), ...(overflow && { overflow }) };
   if ((file === undefined) === (name === undefined)) throw new UserError('lab needs loads: a trace, or --generate, and not both', 'dynamoe lab --generate drift --policy adaptCapacity');
   if (name !== undefined) return generate(name, { ...rest, k, ...settings });
-  const text = await readFile(file ?? '', 'utf8').catch((error: unknown) => { throw new UserError(`cannot read ${file}: ${(error as Error).message}`); });
+  const text = await readFile(file ?? '', 'utf8').catch((error: unknown) => { throw fault('read', file ?? '', error); });
   const { layers, loads } = parseTrace(text, file ?? '');
   if (capacity !== undefined) for (const layer of layers) checkCapacity(capacity, layer.experts);
   return { layers: layers.map((layer) => ({ ...layer, ...settings })), loads };
@@ -101,7 +102,7 @@ function describe(r: Replayed): string {
 /** Regret from step 128 on, and recompilations; of adaptCapacity also what it is made of. */
 async function table(flags: LabFlags): Promise<string> {
   const { steps, seed, tokens, experts, topK: k } = flags, cells = (row: readonly string[]): string => `| ${row.join(' | ')} |\n`;
-  const columns: readonly (readonly [string, () => Rule<object>[]])[] = [['none', () => []], ...POLICY_NAMES.map((name) => [name, () => [policyWith(name)]] as const), ['all', () => POLICY_NAMES.map(policyWith)]];
+  const columns: readonly (readonly [string, () => Rule<object>[]])[] = [['none', () => []], ...LAB_NAMES.map((name) => [name, () => [policyWith(name)]] as const), ['all', () => LAB_NAMES.map(policyWith)]];
   let regrets = '', details = '';
   for (const overflow of flags.overflow ? [flags.overflow] : OVERFLOWS) {
     for (const name of Object.keys(WORKLOADS)) {

@@ -26,7 +26,7 @@ const program = new Command('dynamoe')
 for (const add of [addStart, addTrain, addDash, addEval, addGenerate, addInspect, addBench, addLab]) add(program);
 for (const command of [program, ...program.commands, ...program.commands.flatMap((c) => c.commands)]) {
   command.exitOverride();
-  const path = command === program ? '' : `${command.name()} `;
+  const path = command === program ? '' : command.parent === program ? `${command.name()} ` : `${command.parent?.name() ?? ''} ${command.name()} `;
   command.showHelpAfterError(`  hint: dynamoe ${path}--help`);
 }
 

@@ -28,7 +28,7 @@ class JsonReporter implements Reporter {
 const started = ({ parameters, device, out, resumed_from: from, steps, train_samples: train, validation_samples: held, unit }: StartEvent): string[] => [
   `${count(parameters)} parameters, ${device}`,
   `${count(train)} ${unit === 'tokens' ? 'windows' : 'samples'} to train on, ${count(held)} held out`,
-  `${from > 0 ? `goes on from step ${from} to ${steps}` : `${steps} steps`}, run folder ${out}`,
+  `${from >= steps ? `has its ${steps} steps already: --steps N goes on to more` : from > 0 ? `goes on from step ${from} to ${steps}` : `${steps} steps`}, run folder ${out}`,
 ];
 
 const metricsText = (metrics: Readonly<Record<string, number>> = {}): string =>

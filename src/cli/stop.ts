@@ -1,6 +1,7 @@
 // Being asked to stop: Ctrl-C, SIGTERM, a reader of our output that went away. The first asks the work to come to a good end, the
 // second ends the process at once.
 import { constants } from 'node:os';
+import { EXIT } from './fail.ts';
 
 let active: { readonly controller: AbortController; code: number } | undefined;
 
@@ -28,13 +29,18 @@ export async function stoppable<T>(work: (stop: AbortSignal) => Promise<T>, onSt
   }
 }
 
-/** A closed pipe (`dynamoe ... | head`) ends the command quietly, a run after it has saved. */
+/** A closed pipe (`dynamoe ... | head`) ends the command quietly, a full disk behind stdout with an error; a run after it has saved. */
 export function endWithPipe(): void {
   for (const stream of [process.stdout, process.stderr]) {
+    let failed = false;
     stream.on('error', (error: NodeJS.ErrnoException) => {
-      if (error.code !== 'EPIPE') throw error;
-      if (active) active.controller.abort();
-      else process.exit(0);
+      const closed = error.code === 'EPIPE';
+      if (!closed && !failed && stream === process.stdout) process.stderr.write(`dynamoe: cannot write to stdout: ${error.message}\n`);
+      if (!closed) process.exitCode = EXIT.failure;
+      failed = true;
+      if (!active) process.exit(closed ? 0 : EXIT.failure);
+      if (!closed) active.code = EXIT.failure;
+      active.controller.abort();
     });
   }
 }

@@ -41,7 +41,7 @@ export function addTrain(program: Command): void {
 Examples:
   dynamoe train --data books/ --steps 2000 --out runs/books
   dynamoe train --data books/ --steps 2000 --out runs/books --resume
-  dynamoe train examples/mnist.ts --data ../shared/data --json`);
+  dynamoe train small.json --data books/ --json`);
   command.action(async (file: string | undefined, flags: TrainFlags) => {
     await runTraining(await configured(file, flags), { ...flags, out: flags.out ?? newFolder() });
   });
@@ -56,7 +56,10 @@ async function configured(file: string | undefined, flags: TrainFlags): Promise<
     throw error;
   });
   const say = (line: string): void => { process.stderr.write(`dynamoe: ${line}\n`); };
-  if (stored === undefined) return configure(file, flags);
+  if (stored === undefined) {
+    say(`there is no run in ${flags.out} yet: it begins`);
+    return configure(file, flags);
+  }
   const settings = resumeSettings(parseSettings(stored, join(flags.out, 'run.json')), flags, say);
   return { settings, experiment: await rebuild(settings, say, file) };
 }
@@ -70,6 +73,7 @@ export function newFolder(): string {
 export interface TrainingOptions extends DashFlags {
   readonly out: string;
   readonly resume?: boolean;
+  readonly steps?: number;
   readonly json?: boolean;
   readonly tensorboard?: boolean;
   readonly trace?: string;
@@ -79,7 +83,7 @@ export interface TrainingOptions extends DashFlags {
 
 /** Trains with a report on stdout. Throws Exit where the run was stopped. */
 export async function runTraining({ settings, experiment }: Configured, options: TrainingOptions): Promise<DoneEvent> {
-  const { out, resume = false, json = false, device, tensorboard = false, trace } = options, traced = trace === undefined ? [] : [traceLog(trace, experiment.model)];
+  const { out, steps, resume = false, json = false, device, tensorboard = false, trace } = options, traced = trace === undefined ? [] : [traceLog(trace, experiment.model)];
   const reporter: Reporter = openReporter(json), page = await openPage(options);
   const loggers: Logger[] = [reporter, ...traced, ...(page ? [page.logger((line) => { reporter.say(line); })] : []), ...(tensorboard ? [tensorBoard()] : [])];
   try {
@@ -89,7 +93,7 @@ export async function runTraining({ settings, experiment }: Configured, options:
     }), () => { reporter.say('stopping after this step; once more to stop at once'); });
     if (result) return result;
     reporter.close();
-    process.stderr.write(`dynamoe: stopped and saved; to go on: dynamoe train --resume --out ${quoted(out)}\n`);
+    process.stderr.write(`dynamoe: stopped and saved; to go on: dynamoe train --resume --out ${quoted(out)}${resume && steps !== undefined ? ` --steps ${steps}` : ''}\n`);
     throw new Exit(code ?? 0);
   } finally {
     await page?.close();

@@ -1,6 +1,6 @@
 // Runs as Prometheus reads them: the text exposition format, version 0.0.4. In: the runs' logs; out: each run's latest values. Written out here, about
 // twenty names; client libraries collect from counters in the process, and what is told here is what the log says.
-import type { LogEvent, StepEvent } from '../train/events.ts';
+import type { LogEvent, PlanEvent, StepEvent } from '../train/events.ts';
 import { capacityRows, type Capacity } from '../nn/moe/capacity.ts';
 import { Follower } from './follow.ts';
 import { parsed } from './page/parse.ts';
@@ -62,7 +62,7 @@ const number = (x: number): string => (Number.isNaN(x) ? 'NaN' : x === Infinity 
 class RunValues {
   readonly #name: string;
   readonly #values = new Map<Family, Map<string, Sample>>();
-  #capacities: Readonly<Record<string, Capacity>> = {};
+  #layers: PlanEvent['layers'] = {};
   #last: StepEvent | null = null;
 
   constructor(name: string) { this.#name = name; }
@@ -96,7 +96,7 @@ class RunValues {
       case 'eval': this.#set('dynamoe_validation_loss', e.val_loss ?? NaN); break;
       case 'plan':
         for (const kind of ['arena', 'io', 'constants', 'states'] as const) this.#set('dynamoe_planned_bytes', e.bytes[kind], { kind });
-        this.#capacities = Object.fromEntries(Object.entries(e.layers).map(([layer, knobs]) => [layer, knobs['capacity'] as Capacity]));
+        this.#layers = e.layers;
         this.#values.delete('dynamoe_expert_capacity');
         break;
       case 'recompile': this.#count('dynamoe_recompilations_total', 1, { rule: e.rule, kept: String(e.kept) }); break;
@@ -117,7 +117,7 @@ class RunValues {
     if (e.lr !== undefined) this.#set('dynamoe_learning_rate', e.lr);
     if (e.rss !== undefined) this.#set('dynamoe_resident_bytes', e.rss);
     for (const [layer, load] of Object.entries(e.load ?? {})) {
-      const rows = capacityRows(this.#capacities[layer] ?? 'dropless', load.length, load.reduce((a, b) => a + b, 0));
+      const { capacity = 'dropless', active } = this.#layers[layer] ?? {}, rows = capacityRows(capacity as Capacity, load.length, load.reduce((a, b) => a + b, 0), active as boolean[] | undefined);
       load.forEach((n, expert) => {
         this.#set('dynamoe_expert_load', n, { layer, expert: String(expert) });
         if (rows) this.#set('dynamoe_expert_capacity', rows[expert], { layer, expert: String(expert) });

@@ -116,6 +116,6 @@ async function listen(server: Server, port: number | undefined): Promise<number>
   } catch (error) {
     server.removeAllListeners('error');
     if (port === undefined) return on(0);
-    throw new UserError(`the dashboard cannot have port ${port}: ${codeOf(error) === 'EADDRINUSE' ? 'it is in use' : String(codeOf(error))}`, '--dash without a number takes a free one', error);
+    throw new UserError(`the dashboard cannot have port ${port}: ${codeOf(error) === 'EADDRINUSE' ? 'it is in use' : String(codeOf(error))}`, 'name another, or none: a free one is taken then', error);
   }
 }

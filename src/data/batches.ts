@@ -4,7 +4,7 @@
 import { UserError } from '../base/errors.ts';
 import { Stream } from '../base/random.ts';
 import type { Batch } from '../base/tensor.ts';
-import type { Batches, BatchOptions, PassOptions } from './dataset.ts';
+import type { Batches, BatchOptions, EpochOrder, PassOptions } from './dataset.ts';
 
 /** One split of a dataset, in memory. Ids are 0..count-1. */
 export interface Samples {
@@ -19,7 +19,7 @@ export function shuffled(load: () => Promise<Samples>, options: BatchOptions): B
   wholeNumber('batches', 'size', size, 1);
   wholeNumber('batches', 'from', from, 0);
   if (limit !== Infinity) wholeNumber('batches', 'limit', limit, 0);
-  const order = epochOrders(new Stream(seed, 'data.order'));
+  const stream = new Stream(seed, 'data.order'), order = epochOrders(options.order ? checked(options.order) : (epoch, count) => stream.permutation(epoch, count));
   const at = async (step: number): Promise<Batch> => {
     wholeNumber('batches', 'step', step, 0);
     const samples = await load();
@@ -38,17 +38,25 @@ export function shuffled(load: () => Promise<Samples>, options: BatchOptions): B
 }
 
 /** Permutations by epoch; the last two are kept, because a batch may span two epochs. */
-function epochOrders(stream: Stream): (epoch: number, count: number) => Uint32Array {
-  const kept = new Map<number, Uint32Array>();
+function epochOrders(make: EpochOrder): EpochOrder {
+  const kept = new Map<number, ArrayLike<number>>();
   return (epoch, count) => {
     const known = kept.get(epoch);
     if (known !== undefined) return known;
-    const order = stream.permutation(epoch, count);
+    const order = make(epoch, count);
     kept.set(epoch, order);
     for (const old of kept.keys()) if (kept.size > 2 && old !== epoch) kept.delete(old);
     return order;
   };
 }
+
+/** The caller's own order, refused where a sample is missing or comes twice. */
+const checked = (own: EpochOrder): EpochOrder => (epoch, count) => {
+  const order = own(epoch, count), seen = new Uint8Array(count);
+  for (let i = 0; i < order.length; i++) seen[order[i]] = 1;
+  if (order.length !== count || seen.includes(0)) throw new UserError(`batches: order(${epoch}, ${count}) must give each of the numbers 0..${count - 1} once`);
+  return order;
+};
 
 /** Calls a function when the caller waits for something. Browsers have no setImmediate, and their timers wait for 4 ms. */
 function later(f: () => void): void {

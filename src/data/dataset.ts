@@ -5,12 +5,16 @@ import type { Batch } from '../base/tensor.ts';
 /** 'train' is what a model learns from. 'validation' and 'test' are two words for the part that is held out. */
 export type Split = 'train' | 'validation' | 'test';
 
+/** All samples of an epoch, 0..count-1, each once, in the order in which batches take them: a pure function. */
+export type EpochOrder = (epoch: number, count: number) => ArrayLike<number>;
+
 export interface BatchOptions {
   readonly size: number; // samples in a batch; every batch has as many, a batch may span two epochs
   readonly seed?: number; // of the order; 0 by default
   readonly split?: Split; // 'train' by default
   readonly from?: number; // the first step's number; 0 by default. A run resumed after n steps passes n
   readonly limit?: number; // how many batches; without end by default
+  readonly order?: EpochOrder; // of an epoch's samples; shuffled by seed and epoch by default
 }
 
 export interface PassOptions {

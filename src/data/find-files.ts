@@ -3,7 +3,7 @@
 // that begin with a dot are passed over unless the user names them. Links are followed, a file or folder that several lead to is
 // taken once, so loops end.
 import { glob, readdir, realpath, stat } from 'node:fs/promises';
-import { join, resolve, sep } from 'node:path';
+import { isAbsolute, join, resolve, sep } from 'node:path';
 import { UserError } from '../base/errors.ts';
 import { codeOf, fault } from '../io/fault.ts';
 
@@ -40,7 +40,7 @@ async function kindOf(path: string): Promise<Kind | undefined> {
 }
 
 async function add(search: Search, path: string, kind: Kind | undefined): Promise<void> {
-  if (kind === undefined) throw new UserError(`data path ${path} does not exist`, `it was looked for at ${resolve(path)}`);
+  if (kind === undefined) throw new UserError(`data path ${path} does not exist`, isAbsolute(path) ? 'check the path' : `it was looked for at ${resolve(path)}`);
   if (kind === 'other') throw new UserError(`data path ${path} is neither a file nor a folder`, 'copy what it gives to a file first');
   const real = await realpath(path);
   if (kind === 'file') addFile(search, real, resolve(path));

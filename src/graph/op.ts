@@ -13,8 +13,8 @@ export interface Op<A extends Attrs = Attrs> {
   /** Inputs of which only the type matters. */
   readonly unread?: readonly number[];
   /** The input (if it is given) in whose memory the first result is made: nobody else reads it. Kernels see the result alone, as a buffer that
-   * holds what they begin with. */
-  readonly onto?: number;
+   * holds what they begin with. A list: of the first results, one each. */
+  readonly onto?: number | readonly number[];
   /** Its int32 results never exceed the bound of a dimension whose rows they count, by construction: kernels may trust them. */
   readonly within?: boolean;
   /** Types of the outputs; throws ShapeError. `ids` are the inputs' values, for dimensions that refer to one (counts, offsets). */

@@ -1,5 +1,6 @@
 // A Tensor is a handle on a value of a graph that is being built: what modules pass around, what ops take and return.
 import type { DType } from '../base/dtype.ts';
+import { UserError } from '../base/errors.ts';
 import { showType, type Dim, type TensorType } from '../base/shape.ts';
 import type { Attrs, ValueId } from './graph.ts';
 
@@ -24,14 +25,21 @@ export class Tensor<B extends Builder = Builder> {
 }
 
 /** Applies an op by name to tensors of one graph; returns its outputs. */
-export const emit = (op: string, inputs: readonly Tensor[], attrs: Attrs = {}): Tensor[] => inputs[0].builder.emit(op, inputs, attrs);
+export function emit(op: string, inputs: readonly Tensor[], attrs: Attrs = {}): Tensor[] {
+  return builderOf(op, inputs[0]).emit(op, inputs, attrs);
+}
+
+function builderOf(op: string, tensor: unknown): Builder {
+  if (tensor instanceof Tensor) return tensor.builder as Builder;
+  throw new UserError(`ops.${op} takes tensors of a model that is traced, not values of the host`, "ops are for a model's forward(x); compile(model, ...) runs it on values");
+}
 
 /** The same for ops with one output. */
 export const emit1 = (op: string, inputs: readonly Tensor[], attrs: Attrs = {}): Tensor => emit(op, inputs, attrs)[0];
 
 /** A scalar constant in the graph of `like`. */
 export const scalar = (like: Tensor, value: number, dtype: DType = like.dtype): Tensor =>
-  like.builder.emit('constant', [], { value, dtype, shape: [] })[0];
+  builderOf('constant', like).emit('constant', [], { value, dtype, shape: [] })[0];
 
 /** A number becomes a scalar of the tensor's dtype. */
 export const lift = (like: Tensor, x: Tensor | number): Tensor => (typeof x === 'number' ? scalar(like, x) : x);

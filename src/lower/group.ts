@@ -1,6 +1,7 @@
 // Groups stored values into kernels. A kernel is a matmul with an epilogue, a routine, or loops over one shape. A value joins the
 // kernel of a value that it reads element by element (so that the element never leaves the registers), unless something else that
 // it reads must come after that kernel.
+import { VerifyError } from '../base/errors.ts';
 import { byteSize, elements, sameDim } from '../base/shape.ts';
 import { dimValues, type Node, type ValueId } from '../graph/graph.ts';
 import { computeLate } from './late.ts';
@@ -176,12 +177,14 @@ function groupOnce(storage: Storage, fuseUpdates: boolean): Grouping & { readonl
     for (const g of groups) for (const leaf of g.reads) readersOf.set(home(leaf), (readersOf.get(home(leaf)) ?? new Set()).add(g));
     for (const { state, value, unless } of graph.updates) {
       const writer = groupOf.get(value);
-      if (!writer || !soleUse(value) || writer.kind === 'loops') continue;
+      // A kernel with loops of its own writes on the state where it goes on with it, and elsewhere where it does not.
+      const goesOn = writer?.kind === 'loops' && home(value) !== memory(value) && memory(value) === state;
+      if (!writer || !soleUse(value) || (writer.kind === 'loops' && !goesOn)) continue;
       // What else needs the value needs it even where the update is not to be: the kernel runs, and the state waits for a copy.
-      if (writer.unless !== unless) continue;
-      if ([...writer.elsewhere].some((leaf) => home(leaf) === state)) continue;
+      if (writer.unless !== unless) { if (goesOn) throw new VerifyError('lower', 'a state that is gone on with has a guard of its own'); continue; }
+      if (!goesOn && [...writer.elsewhere].some((leaf) => home(leaf) === state)) continue;
       const readers = [...readersOf.get(state) ?? []].filter((g) => g !== writer);
-      if (readers.some((g) => reaches(g, writer))) continue;
+      if (readers.some((g) => reaches(g, writer))) { if (goesOn) throw new VerifyError('lower', 'a state that is gone on with is read after'); continue; }
       for (const g of readers) writer.after.add(g);
       done.add(value);
     }

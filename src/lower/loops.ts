@@ -6,6 +6,7 @@ import type { OpTable } from '../graph/builder.ts';
 import type { LoopCall, LoopWriter } from '../graph/op.ts';
 import type { Expr } from '../kernel/expr.ts';
 import type { Local, LoopKernel } from '../kernel/kernel.ts';
+import { ontoInputs } from '../passes/own-before.ts';
 import type { Scope } from './scope.ts';
 
 export function buildLoops(graph: Graph, ops: OpTable, scope: Scope, node: Node): LoopKernel {
@@ -13,8 +14,8 @@ export function buildLoops(graph: Graph, ops: OpTable, scope: Scope, node: Node)
   if (lower?.kind !== 'loops') throw new VerifyError('lower', `${node.op} writes no loops`);
   const { e } = scope, locals: Local[] = [];
   const types = (vs: readonly number[]): TensorType[] => vs.map((v) => graph.types[v]);
-  const { unread = [], onto } = ops.get(node.op) ?? {};
-  const inputs = node.inputs.map((v, i) => (unread.includes(i) || i === onto ? -1 : scope.buffer(v, 'read')));
+  const unseen = [...ops.get(node.op)?.unread ?? [], ...ontoInputs(node, ops)];
+  const inputs = node.inputs.map((v, i) => (unseen.includes(i) ? -1 : scope.buffer(v, 'read')));
   const outputs = node.outputs.map((v) => scope.buffer(v, lower.update ? 'update' : 'write'));
   const buffers = () => scope.buffers;
   const asExpr = (x: Expr | number): Expr => (typeof x === 'number' ? e.index(x) : x);

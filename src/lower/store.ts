@@ -3,7 +3,7 @@
 import { elements, usualElements } from '../base/shape.ts';
 import { dimValues, producers, type Graph, type Node, type ValueId } from '../graph/graph.ts';
 import type { OpTable } from '../graph/builder.ts';
-import { ontoOf } from '../passes/own-before.ts';
+import { ontoInputs } from '../passes/own-before.ts';
 import type { Storage, Uses } from './scope.ts';
 
 /** The inputs whose elements an op reads. */
@@ -54,8 +54,7 @@ export function decideStorage(graph: Graph, ops: OpTable): Storage {
     const lower = ops.get(node.op)?.lower;
     if (lower?.kind !== 'map') {
       for (const v of node.outputs) stored.add(v);
-      const before = ontoOf(node, ops);
-      if (before !== null) places.set(node.outputs[0], memory(before));
+      ontoInputs(node, ops).forEach((at, i) => { places.set(node.outputs[i], memory(node.inputs[at])); });
       continue;
     }
     // A value read from memory weighs 1, one that is computed again weighs what it is made of.

@@ -7,6 +7,8 @@ import { slope } from './trend.ts';
 
 const WINDOW = 64; // steps (of loads: parts of batches) of which quantiles and medians tell
 const KEEP = 0.95; // of a moving average, each step
+const KEEP_AGREEMENT = 0.99; // the same of agreement with remembered choices (Kossmann et al. 2022)
+const FIRST = 64; // samples that are looked out for
 const DELAY = 1; // results that are kept back: that of the step before
 
 /** One step as it was: statistics by name ('blocks.0.moe/load'), losses, and how long it took. */
@@ -16,7 +18,20 @@ export interface Shown {
   readonly stats: Readonly<Record<string, HostTensor>>;
   /** Where the batch came in parts: the statistics of each. Loads are looked at part by part, since capacities are those of a part. */
   readonly parts?: readonly Readonly<Record<string, HostTensor>>[];
+  /** Ids of the batch's samples, where it has any. */
+  readonly ids?: ArrayLike<number>;
   readonly ms: number;
+}
+
+/** Samples by their ids. */
+export interface SampleStats {
+  /** Steps whose batch had ids, and whose had none. */
+  readonly steps: number;
+  readonly without: number;
+  /** The largest id so far; -1: none. */
+  readonly largest: number;
+  /** How often samples of the first batch with ids (64 of them at most) came again. */
+  readonly again: number;
 }
 
 /** One MoE layer. Lists have one number for each expert. */
@@ -29,8 +44,9 @@ export interface LayerStats {
   readonly loadEma: readonly number[];
   /** A quantile of each expert's load over the last 64 steps. */
   quantile(q: number): number[];
-  /** The same of each load over the even share of its step: the capacity factor that holds it, whatever the size of the batch. */
-  factor(q: number): number[];
+  /** The same of each load over the even share of its step: the capacity factor that holds it, whatever the size of the batch. `half`: of every
+   * other step alone, 0 or 1, so that what one half suggests can be tried on the other. */
+  factor(q: number, half?: 0 | 1): number[];
   /** By how much each expert's factor rises with every further load (the slope of a line through them), where that is more than chance; else 0. */
   trend(): number[];
   /** Choices dropped in the last step, and spilled. */
@@ -44,6 +60,10 @@ export interface LayerStats {
   readonly secondGateWeight: number;
   /** Its moving average (0.95 a step). */
   readonly secondGateWeightEma: number;
+  /** While choices are remembered: the share of those compared that are still among the live ones, in the last step that compared any; NaN before. */
+  readonly agreement: number;
+  /** Its moving average (0.99 a step), of the steps there were. */
+  readonly agreementEma: number;
 }
 
 interface Layer {
@@ -55,10 +75,14 @@ interface Layer {
   gateEntropy: number;
   secondGateWeight: number;
   secondGateWeightEma: number;
+  agreement: number;
+  /** Weighted sum of agreements, and the weights' sum. */
+  agreed: number;
+  weight: number;
 }
 
 /** A step's statistics as plain JSON. */
-interface Late { readonly step: number; readonly loss: number; readonly parts: readonly Readonly<Record<string, readonly number[]>>[] }
+interface Late { readonly step: number; readonly loss: number; readonly parts: readonly Readonly<Record<string, readonly number[]>>[]; readonly ids?: readonly number[] }
 
 /** What resume needs: plain JSON. */
 export interface StatsState {
@@ -66,13 +90,17 @@ export interface StatsState {
   readonly loss: number;
   readonly layers: Readonly<Record<string, Layer>>;
   readonly late: readonly Late[];
+  readonly samples?: SampleStats & { readonly first: readonly number[] };
 }
+
+const NO_SAMPLES: SampleStats & { readonly first: readonly number[] } = { steps: 0, without: 0, largest: -1, again: 0, first: [] };
 
 export class RunStats {
   #steps = 0;
   #loss = NaN;
   #layers = new Map<string, Layer>();
   #late: Late[] = [];
+  #samples = NO_SAMPLES;
   readonly #ms: number[] = [];
   #clockRead = false;
 
@@ -90,6 +118,9 @@ export class RunStats {
   /** The same for the engine's own accounts. */
   usualMs(): number { return median(this.#ms); }
 
+  /** Whether samples have ids, and come again. */
+  get samples(): SampleStats { return this.#samples; }
+
   get layers(): LayerStats[] { return [...this.#layers.keys()].map((path) => this.layer(path)); }
 
   layer(path: string): LayerStats {
@@ -98,12 +129,12 @@ export class RunStats {
       const known = [...this.#layers.keys()];
       throw new UserError(`no layer at "${path}" has shown its load`, known.length > 0 ? `known: ${known.join(', ')}` : 'statistics of a step are seen two steps later');
     }
-    const { loads, ema, ...numbers } = found;
+    const { loads, ema, agreed, weight, ...numbers } = found;
     const shares = loads.map((load) => Math.max(1, load.reduce((a, b) => a + b, 0)) / ema.length);
-    return { path, experts: ema.length, load: loads[loads.length - 1] ?? [], loadEma: ema, ...numbers,
+    return { path, experts: ema.length, load: loads[loads.length - 1] ?? [], loadEma: ema, ...numbers, agreementEma: agreed / weight,
       quantile: (q) => ema.map((_, e) => quantile(loads.map((l) => l[e]), q)),
       trend: () => ema.map((_, e) => slope(loads.map((l, i) => l[e] / shares[i]))),
-      factor: (q) => ema.map((_, e) => quantile(loads.map((l, i) => l[e] / shares[i]), q)) };
+      factor: (q, half) => ema.map((_, e) => quantile(loads.flatMap((l, i) => (half === undefined || i % 2 === half ? [l[e] / shares[i]] : [])), q)) };
   }
 
   /** Notes that something was read that another run would not read alike. */
@@ -116,10 +147,10 @@ export class RunStats {
     return was;
   }
 
-  show({ step, loss, stats, parts = [stats], ms }: Shown): void {
+  show({ step, loss, stats, parts = [stats], ids, ms }: Shown): void {
     this.#ms.push(ms);
     if (this.#ms.length > WINDOW) this.#ms.shift();
-    this.#late.push({ step, loss, parts: parts.map((part) => Object.fromEntries(Object.entries(part).map(([name, t]) => [name, Array.from(t.data, Number)]))) });
+    this.#late.push({ step, loss, parts: parts.map((part) => Object.fromEntries(Object.entries(part).map(([name, t]) => [name, Array.from(t.data, Number)]))), ...(ids && { ids: Array.from(ids) }) });
     while (this.#late.length > DELAY) this.#see(this.#late.shift());
   }
 
@@ -128,6 +159,23 @@ export class RunStats {
     this.#steps = shown.step;
     this.#loss = shown.loss;
     shown.parts.forEach((part, i) => { this.#seePart(part, i === 0); });
+    for (const [path, layer] of this.#layers) this.#seeAgreement(layer, shown.parts.map((part) => part[`${path}/agreement`] ?? [0, 0]));
+    this.#seeSamples(shown.ids);
+  }
+
+  #seeAgreement(layer: Layer, counts: readonly (readonly number[])[]): void {
+    const of = (i: number): number => counts.reduce((n, c) => n + c[i], 0), compared = of(1);
+    if (compared === 0) return;
+    layer.agreement = of(0) / compared;
+    layer.agreed = KEEP_AGREEMENT * layer.agreed + (1 - KEEP_AGREEMENT) * layer.agreement;
+    layer.weight = KEEP_AGREEMENT * layer.weight + (1 - KEEP_AGREEMENT);
+  }
+
+  #seeSamples(ids: readonly number[] | undefined): void {
+    const { steps, without, largest, again, first } = this.#samples;
+    if (!ids) { this.#samples = { ...this.#samples, without: without + 1 }; return; }
+    this.#samples = { steps: steps + 1, without, largest: ids.reduce((a, b) => Math.max(a, b), largest), first: steps === 0 ? ids.slice(0, FIRST) : first,
+      again: again + (steps === 0 ? 0 : ids.filter((id) => first.includes(id)).length) };
   }
 
   #seePart(part: Late['parts'][number], first: boolean): void {
@@ -143,18 +191,21 @@ export class RunStats {
         ema: load.map((n, e) => (same ? KEEP * same.ema[e] + (1 - KEEP) * n : n)),
         dropped: (sofar?.dropped ?? 0) + dropped, spilled: (sofar?.spilled ?? 0) + total(of('spilled')), droppedTotal: (before?.droppedTotal ?? 0) + dropped,
         gateEntropy: of('gateEntropy')[0] ?? NaN, secondGateWeight: second,
-        secondGateWeightEma: Number.isNaN(average) || Number.isNaN(second) ? second : KEEP * average + (1 - KEEP) * second });
+        secondGateWeightEma: Number.isNaN(average) || Number.isNaN(second) ? second : KEEP * average + (1 - KEEP) * second,
+        agreement: before?.agreement ?? NaN, agreed: before?.agreed ?? 0, weight: before?.weight ?? 0 });
     }
   }
 
-  state(): StatsState { return { steps: this.#steps, loss: this.#loss, layers: Object.fromEntries(this.#layers), late: [...this.#late] }; }
+  state(): StatsState { return { steps: this.#steps, loss: this.#loss, layers: Object.fromEntries(this.#layers), late: [...this.#late], samples: this.#samples }; }
 
-  restore({ steps, loss, layers, late }: StatsState): void {
+  restore({ steps, loss, layers, late, samples = NO_SAMPLES }: StatsState): void {
     // JSON has no NaN: it comes back as null.
     const nan = (x: number | null): number => x ?? NaN;
     this.#steps = steps;
     this.#loss = nan(loss);
-    this.#layers = new Map(Object.entries(layers).map(([path, l]) => [path, { ...l, gateEntropy: nan(l.gateEntropy), secondGateWeight: nan(l.secondGateWeight), secondGateWeightEma: nan(l.secondGateWeightEma) }]));
+    this.#layers = new Map(Object.entries(layers).map(([path, l]) => [path, { ...l, gateEntropy: nan(l.gateEntropy), secondGateWeight: nan(l.secondGateWeight), secondGateWeightEma: nan(l.secondGateWeightEma), agreement: nan(l.agreement),
+      agreed: nan(l.agreed) || 0, weight: nan(l.weight) || 0 }]));
+    this.#samples = samples;
     this.#late = late.map((l) => ({ ...l, loss: nan(l.loss) }));
   }
 }

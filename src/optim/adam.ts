@@ -4,7 +4,7 @@ import { div } from '../graph/ops/div.ts';
 import { mul } from '../graph/ops/mul.ts';
 import { sqrt } from '../graph/ops/sqrt.ts';
 import { sub } from '../graph/ops/sub.ts';
-import { rateAt, type Optimizer, type Schedule } from './optimizer.ts';
+import { checkOptimizer, rateAt, type Optimizer, type Schedule } from './optimizer.ts';
 
 export interface AdamOptions {
   readonly lr: Schedule;
@@ -25,6 +25,7 @@ export const adam = (options: Omit<AdamOptions, 'weightDecay'>): Optimizer => bu
 export const adamW = (options: AdamOptions): Optimizer => build('adamW', options);
 
 function build(name: string, { lr, betas: [b1, b2] = [0.9, 0.999], eps = 1e-8, weightDecay = 0.01, clip, eager = false }: AdamOptions): Optimizer {
+  checkOptimizer(name, { lr, beta1: b1, beta2: b2, eps, weightDecay, clip });
   return {
     name, ...(clip !== undefined && { clip }), eager,
     settings: { beta1: b1, beta2: b2, eps, weightDecay, ...(clip !== undefined && { clip }), ...(typeof lr === 'number' && { lr }) },

@@ -12,6 +12,19 @@ export function rateAt(schedule: Schedule, step: number): number {
   throw new UserError(`the learning rate of step ${step + 1} must be a finite number, got ${String(rate)}`, 'lr: 1e-3, or a function of the step (0, 1, ...)');
 }
 
+/** What TypeScript or a look at the paper would have refused: throws UserError for a setting that is no number, or out of its range. */
+export function checkOptimizer(name: string, { lr, ...rest }: { readonly lr: Schedule; readonly [setting: string]: unknown }): void {
+  const refuse = (what: string, range: string, got: unknown): never => { throw new UserError(`optim.${name}: ${what} must be ${range}, got ${String(got)}`, `optim.${name}({ lr: 1e-3 })`); };
+  if (typeof lr !== 'function' && !(typeof lr === 'number' && Number.isFinite(lr) && lr >= 0)) refuse('lr', 'a number of at least 0, or a function of the step (0, 1, ...)', lr);
+  for (const [key, value] of Object.entries(rest)) {
+    const share = key === 'momentum' || key.startsWith('beta'), above = key === 'eps' || key === 'clip';
+    if (value === undefined) continue;
+    if (!(typeof value === 'number' && Number.isFinite(value) && value >= 0 && (!share || value < 1) && (!above || value > 0))) {
+      refuse(key, share ? 'a number from 0 to below 1' : `a number ${above ? 'above' : 'of at least'} 0`, value);
+    }
+  }
+}
+
 export interface UpdateCall {
   readonly parameter: Tensor;
   readonly gradient: Tensor;

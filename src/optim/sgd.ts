@@ -2,7 +2,7 @@
 import { add } from '../graph/ops/add.ts';
 import { mul } from '../graph/ops/mul.ts';
 import { sub } from '../graph/ops/sub.ts';
-import { rateAt, type Optimizer, type Schedule, type Updated } from './optimizer.ts';
+import { checkOptimizer, rateAt, type Optimizer, type Schedule, type Updated } from './optimizer.ts';
 
 export interface SgdOptions {
   readonly lr: Schedule;
@@ -16,6 +16,7 @@ export interface SgdOptions {
 
 /** v = momentum v + g; p -= lr v (Nesterov: p -= lr (g + momentum v)). */
 export function sgd({ lr, momentum = 0, nesterov = false, weightDecay = 0, clip, eager = false }: SgdOptions): Optimizer {
+  checkOptimizer('sgd', { lr, momentum, weightDecay, clip });
   return {
     name: 'sgd', ...(clip !== undefined && { clip }), eager,
     settings: { momentum, nesterov, weightDecay, ...(typeof lr === 'number' && { lr }) },

@@ -22,15 +22,15 @@ export const FLAG = { loss: 1, gradient: 2, dry: 4 } as const;
 export interface UpdateOptions {
   /** With gradient accumulation over n batches: 'add' adds to the sum, 'apply' adds and then updates. n = 1: no sum is kept. */
   readonly accumulate?: { readonly batches: number; readonly phase: 'add' | 'apply' };
-  /** Parameters of which some parts along the first dimension keep their values and moments. */
-  readonly frozen?: ReadonlyMap<string, readonly boolean[]>;
+  /** Parameters of which some parts along a dimension keep their values and moments. */
+  readonly frozen?: ReadonlyMap<string, { readonly parts: readonly boolean[]; readonly axis: number }>;
 }
 
 export const momentName = (moment: string, parameter: string): string => `optim/${moment}/${parameter}`;
 export const accumulatorName = (parameter: string): string => `optim/sum/${parameter}`;
 
 /** Replaces the outputs `grad/NAME` by updates, and guards those that the model makes itself (of running statistics: with accumulation
- * they get the mean of what the micro-batches give); adds the outputs `flag` (int32, 0 = committed) and `grad_norm`. */
+ * they get the mean of what the micro-batches give; of a memory of which some rows are written: each micro-batch writes its own); adds the outputs `flag` (int32, 0 = committed) and `grad_norm`. */
 export function addUpdates(graph: Graph, ops: OpTable, optimizer: Optimizer, options: UpdateOptions = {}): Graph {
   const builder = GraphBuilder.resume({ ...graph, outputs: graph.outputs.filter((o) => !o.name.startsWith('grad/')), updates: [] }, ops);
   builder.scope = 'optim';
@@ -56,11 +56,17 @@ export function addUpdates(graph: Graph, ops: OpTable, optimizer: Optimizer, opt
     return { parameterName, parameter, gradient, sumState };
   });
   const own = graph.updates.map(({ state: id, value }) => {
-    const name = graph.inputs.find((i) => i.value === id)?.name ?? '';
+    const name = graph.inputs.find((i) => i.value === id)?.name ?? '', maker = graph.nodes.find((n) => n.outputs[0] === value);
+    // Of a memory that is gone on with (Op.onto) each micro-batch writes its own rows.
+    const onto = maker && ops.get(maker.op)?.onto;
+    if (typeof onto === 'number' && maker?.inputs[onto] === id) return { target: builder.tensor(id), value: builder.tensor(value), sumState: null };
     if (phase !== undefined && !isFloat(graph.types[id].dtype)) throw new UserError(`${name}: values that are no floats have no mean over micro-batches`, 'leave out accumulate');
     return { target: builder.tensor(id), ...accumulated(name, builder.tensor(value)) };
   });
-  if (work.length === 0) throw new VerifyError('optim', 'there is nothing to train');
+  if (work.length === 0) {
+    if (!graph.inputs.some((i) => i.kind === 'state')) throw new UserError('the model has no parameter to train', 'its layers must be properties of the model, and forward must use them');
+    throw new UserError('there is nothing to train', 'every parameter that the loss follows from is frozen, or not one to be trained');
+  }
   if (optimizer.eager && (optimizer.clip !== undefined || phase !== undefined)) {
     throw new UserError('an eager optimiser cannot clip or accumulate gradients: both need all of them', 'leave out eager');
   }
@@ -109,12 +115,12 @@ export function addUpdates(graph: Graph, ops: OpTable, optimizer: Optimizer, opt
   return builder.build();
 }
 
-/** 1 where a part along the first dimension is frozen, else 0: [parts, 1, ..]. The mask is data: freezing another part compiles nothing. */
-function maskOf(builder: GraphBuilder, frozen: readonly boolean[], like: Tensor): Tensor {
-  const name = `frozen/${frozen.map(Number).join('')}/${like.shape.length}`, found = builder.inputs.find((i) => i.kind === 'constant' && i.name === name);
+/** 1 where a part along `axis` is frozen, else 0: [.., parts, 1, ..]. The mask is data: freezing another part compiles nothing. */
+function maskOf(builder: GraphBuilder, { parts, axis }: { readonly parts: readonly boolean[]; readonly axis: number }, like: Tensor): Tensor {
+  const name = `frozen/${parts.map(Number).join('')}/${axis}/${like.shape.length}`, found = builder.inputs.find((i) => i.kind === 'constant' && i.name === name);
   if (found) return builder.tensor(found.value);
-  const shape = [frozen.length, ...like.shape.slice(1).map(() => 1)];
-  return builder.input('constant', name, { dtype: 'float32', shape }, Float32Array.from(frozen, Number));
+  const shape = like.shape.map((_, d) => (d === axis ? parts.length : 1));
+  return builder.input('constant', name, { dtype: 'float32', shape }, Float32Array.from(parts, Number));
 }
 
 /** Euclidean norm of all gradients together; not finite if one of them is not. */

@@ -27,7 +27,7 @@ export function verifyProgram(program: Program): Program {
       if (!step.writes[i]) return;
       if (tensors[t].slab === 'state' && tensors[t].bytes > 0) {
         for (const later of steps.slice(n + 1)) {
-          const old = later.buffers.some((b, j) => !later.writes[j] && b !== t && overlap(tensors[b], tensors[t]));
+          const old = later.buffers.some((b, j) => !later.writes[j] && (b !== t || step.goesOn) && overlap(tensors[b], tensors[t]));
           if (old) fail(`${tensors[t].name} is overwritten by step ${n} before its last reader`);
         }
       }

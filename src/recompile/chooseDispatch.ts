@@ -1,6 +1,6 @@
 // The policy chooseDispatch: among the strategies that give the same bits, the one that computes fewer rows: `padded` computes every
 // expert's whole capacity, `ragged` the rows that came. Whether that pays is measured, as for every change that keeps all bits.
-import { factorsOf, layersOf, timeToLook } from './modules.ts';
+import { expertCount, factorsOf, layersOf, timeToLook } from './modules.ts';
 import type { Rule } from './rule.ts';
 
 export interface ChooseDispatchOptions {
@@ -16,9 +16,11 @@ export function chooseDispatch({ padding = 0.02, cooldown = 200 }: ChooseDispatc
     trigger: timeToLook,
     alter(model, run) {
       for (const [moe, layer] of layersOf(model, run)) {
-        if (moe.dispatch !== 'padded') continue;
-        const came = layer.load.reduce((a, b) => a + b, 0) - layer.dropped, share = (came + layer.dropped) / layer.experts;
-        const computed = layer.spilled + (factorsOf(moe, layer.experts)?.reduce((n, f) => n + Math.ceil(f * share), 0) ?? Infinity);
+        if (moe.dispatch !== 'padded' || moe.router.expertsChoose === true) continue; // experts that choose fill their rows
+        // Of the part that the load is of: drops and spilled rows are told of all parts of a batch.
+        const total = layer.load.reduce((a, b) => a + b, 0), factors = factorsOf(moe, layer.experts), caps = factors?.map((f) => Math.ceil((f * total) / expertCount(moe)));
+        const beyond = caps ? layer.load.reduce((n, load, e) => n + Math.max(0, load - caps[e]), 0) : 0, spills = moe.overflow === 'spill';
+        const came = spills ? total : total - beyond, computed = caps ? caps.reduce((a, b) => a + b, spills ? beyond : 0) : Infinity;
         if (computed > (1 + padding) * came) moe.dispatch = 'ragged';
       }
     },

@@ -5,12 +5,18 @@ import { Parameter } from '../trace/parameter.ts';
 import { knobRules, type Change, type KnobValue } from '../trace/knobs.ts';
 import { nameParameters, type Named } from '../trace/module.ts';
 
+const originals = new WeakMap<object, object>();
+
+/** The module that a draft's module stands for; undefined for one that is no draft's. */
+export const originalOf = <M extends object>(drafted: M): M | undefined => originals.get(drafted) as M | undefined;
+
 export interface Draft<M extends object> {
   readonly model: M;
   /** The session's own knobs, where there is one: parts in which it goes through a batch. */
   readonly session?: { split: number };
   changes(): Change[];
 }
+
 
 export function draftOf<M extends object>(model: M, named: Pick<Named, 'paths'> = nameParameters(model)): Draft<M> {
   const written = new Map<string, Change>(), made = new Map<object, object>();
@@ -28,7 +34,9 @@ export function draftOf<M extends object>(model: M, named: Pick<Named, 'paths'> 
       const knobs = Object.keys(rules ?? {});
       throw new UserError(`a draft's ${at(key)} cannot be ${what}`, knobs.length > 0 ? `knobs here: ${knobs.join(', ')}` : 'only knobs of modules can be set, such as topK of an MoE layer');
     };
-    const proxy: object = new Proxy(target, {
+    // A proxy must give what a frozen object holds, and not a draft of that: it stands for a copy then.
+    const stand: object = !Object.isFrozen(target) ? target : Array.isArray(target) ? [...target as unknown[]] : Object.assign(Object.create(Object.getPrototypeOf(target) as object) as object, target);
+    const proxy: object = new Proxy(stand, {
       get(_, key) {
         const own = written.get(at(key));
         if (own) return own.to;
@@ -53,6 +61,7 @@ export function draftOf<M extends object>(model: M, named: Pick<Named, 'paths'> 
       setPrototypeOf: () => refuse('prototype', 'set'),
     });
     made.set(target, proxy);
+    originals.set(proxy, target);
     return proxy;
   };
   return { model: wrap(model, '') as M, changes: () => [...written.values()] };

@@ -68,18 +68,23 @@ export class Engine {
     this.#ask(step);
     const p = this.#pending;
     if (!p || p.decision.step === step) return { verify: null };
+    p.waits = start;
     try {
       return { verify: await this.#advance(p, step) };
     } catch (error) {
       this.#fail(p, asError(error));
       return { verify: null };
     } finally {
-      p.stallMs += performance.now() - start;
+      p.goesOn();
     }
   }
 
   /** Gives the changes that this step is to verify. Throws why the recompilation is given up. */
   async #advance(p: Pending, step: number): Promise<readonly Change[] | null> {
+    // Before the first step, and where a run was just resumed, there was no plan yet.
+    p.bytes ||= this.#plant.bytes();
+    const moved = p.decision.changes.find(({ path, knob, from }) => JSON.stringify(this.#plant.knobs.settings(path)[knob]) !== JSON.stringify(from));
+    if (moved) throw new Error(`${moved.path ? `${moved.path}.` : ''}${moved.knob} was set by somebody else meanwhile`);
     if (p.trial) {
       this.#turns(p.trial);
       return null;
@@ -191,12 +196,14 @@ export class Engine {
   /** Before a change of results, which waits for nobody. */
   giveWay(rule: string): void { if (this.#pending) this.#fail(this.#pending, new Error(`a change of results came between: ${rule}`)); }
 
-  /** Settings that were verified once for batches of a shape need not be again. A change of results by which the same kernels run on other
-   * sizes has nothing that could be compared bit by bit: new is a plan of memory, which is checked where it is made (plan/verify.ts). */
+  /** Of no result: settings that had the bits of others once, for batches of a shape, need not show it again. A change of results by which
+   * kernels that ran before run on other sizes has nothing that could be compared bit by bit: new is a plan of memory, which is checked where
+   * it is made (plan/verify.ts); one that moves values is always run dry. How far it moves the loss follows from the parameters of now: where that is bounded, it is measured each time. */
   #trusted(p: Pending, shape: string): boolean {
     const running = this.#plant.kernels(), kernels = p.prepared?.kernels(shape) ?? null;
     if (running !== null) this.#verified.add(running);
-    return this.#verified.has(this.#keyOf(p)) || (p.class === 'R' && kernels !== null && p.tolerance === Infinity && this.#verified.has(kernels));
+    if (p.class === 'N') return this.#verified.has(this.#keyOf(p));
+    return kernels !== null && p.tolerance === Infinity && this.#verified.has(kernels) && this.#plant.knobs.moves(p.decision.changes).length === 0;
   }
 
   #keyOf({ decision }: Pending): string { return `${this.#plant.knobs.with(decision.changes, () => this.#plant.knobs.key())} ${this.#plant.shape()}`; }
@@ -212,7 +219,7 @@ export class Engine {
   #swap(p: Pending, step: number): void {
     const { rule, changes, back } = p.decision;
     if (!p.alone) p.verified = true;
-    this.#verified.add(this.#keyOf(p));
+    if (p.class === 'N') this.#verified.add(this.#keyOf(p));
     const kernels = p.prepared?.kernels(this.#plant.shape()) ?? null;
     if (kernels !== null) this.#verified.add(kernels);
     if (p.class === 'N' && (this.#rules.get(rule)?.measure ?? true)) {
@@ -221,7 +228,13 @@ export class Engine {
       this.#turns(p.trial);
       return;
     }
-    this.#plant.knobs.apply(changes);
+    const takeBack = this.#plant.carry(changes);
+    try {
+      this.#plant.knobs.apply(changes);
+    } catch (error) {
+      takeBack();
+      throw error;
+    }
     p.effect = step;
     if (p.class === 'R') this.#rules.took(rule, changes, back ?? false);
     this.#close(p, true);
@@ -245,6 +258,7 @@ export class Engine {
     this.#take('old');
     const kept = trial.ratio.high >= 1;
     if (kept) this.#plant.knobs.apply(p.decision.changes);
+    this.#rules.measured(p.decision.rule, kept);
     this.#close(p, kept);
   }
 
@@ -277,11 +291,12 @@ export class Engine {
 
   /** null: the run had no rules. */
   restore(state: EngineState | null): void {
+    this.settle();
+    if (state) this.#plant.knobs.restore(state.knobs); // which may refuse
     this.close();
     const { pending = null, log = [], rules = {}, neutral = {} } = state ?? {};
     this.#rules.restore({ rules, neutral });
     this.stats.restore(state?.stats ?? { steps: 0, loss: NaN, layers: {}, late: [] });
-    if (state) this.#plant.knobs.restore(state.knobs);
     this.#log.splice(0, this.#log.length, ...log);
     for (const d of log) if (d.step !== pending?.step || d.rule !== pending.rule) this.#rules.took(d.rule, d.changes, d.back ?? false);
     if (!pending) return;

@@ -1,6 +1,7 @@
 // What policies look at: the modules of a model, or of a draft of one, that have a knob; MoE layers with what they have shown.
 import type { LayerStats, RunStats } from '../observe/run-stats.ts';
 import type { MoE } from '../nn/moe/moe.ts';
+import { activeOf, readSlots } from '../nn/moe/slots.ts';
 import { nameParameters } from '../trace/module.ts';
 import { knobRules } from '../trace/knobs.ts';
 
@@ -13,14 +14,25 @@ const EVERY = 16; // steps between two looks
 /** Whether it is time to look at loads again. */
 export const timeToLook = (run: RunStats): boolean => run.step > 0 && run.step % EVERY === 0;
 
-/** The MoE layers that have shown their load. */
+/** The MoE layers that have shown their load. Factors are of the even share among the experts that there are, 0 for free slots. */
 export function layersOf(model: object, run: RunStats): (readonly [MoE, LayerStats])[] {
   const found = modulesOf(model, 'capacity');
-  return run.layers.flatMap((layer) => { const moe = found.get(layer.path); return moe ? [[moe as MoE, layer] as const] : []; });
+  return run.layers.flatMap((layer) => { const moe = found.get(layer.path) as MoE | undefined; return moe ? [[moe, amongExperts(moe, layer)] as const] : []; });
 }
 
-/** A factor for each expert; null for dropless. */
-export function factorsOf({ capacity }: MoE, experts: number): readonly number[] | null {
+const heldBy = ({ slots }: MoE): readonly boolean[] => activeOf(readSlots(slots).families);
+
+/** How many experts a layer has. */
+export const expertCount = (moe: MoE): number => heldBy(moe).filter((held) => held).length;
+
+function amongExperts(moe: MoE, layer: LayerStats): LayerStats {
+  const held = heldBy(moe), scale = expertCount(moe) / layer.experts;
+  return scale === 1 ? layer : { ...layer, factor: (q) => layer.factor(q).map((f, e) => (held[e] ? scale * f : 0)) };
+}
+
+/** A factor for each slot, 0 for a free one; null for dropless. */
+export function factorsOf(moe: MoE, slots: number): readonly number[] | null {
+  const { capacity } = moe, held = heldBy(moe);
   if (capacity === 'dropless') return null;
-  return typeof capacity === 'number' ? new Array<number>(experts).fill(capacity) : capacity;
+  return (typeof capacity === 'number' ? new Array<number>(slots).fill(capacity) : capacity).map((f, e) => (held[e] ? f : 0));
 }

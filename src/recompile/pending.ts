@@ -19,7 +19,8 @@ export class Pending {
   readonly class: ChangeClass;
   readonly reason: string;
   readonly tolerance: number;
-  readonly #bytes: number;
+  /** Planned, of the old plan. */
+  bytes: number;
   prepared: Prepared | null = null;
   /** Compiled. */
   ready = false;
@@ -39,6 +40,8 @@ export class Pending {
   compileMs = 0;
   verifyMs = 0;
   stallMs = 0;
+  /** Since when a step waits for it; null: none does. */
+  waits: number | null = null;
   /** Something is being compiled: by how much steps took longer beside it, so far. */
   working = false;
   slowMs = 0;
@@ -51,18 +54,25 @@ export class Pending {
     this.class = klass;
     this.reason = reason;
     this.tolerance = tolerance;
-    this.#bytes = bytes;
+    this.bytes = bytes;
+  }
+
+  /** The step goes on: what it waited is counted. */
+  goesOn(): void {
+    if (this.waits !== null) this.stallMs += performance.now() - this.waits;
+    this.waits = null;
   }
 
   /** First step of the new plan where that is known from the start: of a change of results. */
   get due(): number | null { return this.class === 'R' ? this.decision.effect : null; }
 
   event(kept: boolean, error?: string): RecompileEvent {
+    this.goesOn();
     const { ratio, medians } = this.trial?.done ? this.trial : {}, { step, rule, changes } = this.decision;
     return { event: 'recompile', step, effect: this.effect, rule, class: this.class, reason: this.reason, changes,
       cached: this.prepared?.cached ?? false, compile_ms: round(this.compileMs), verify_ms: round(this.verifyMs), stall_ms: round(this.stallMs + Math.max(0, this.slowMs)),
-      verified: this.verified, kept, before: { ms: medians ? round(medians.old) : null, bytes: this.#bytes },
-      after: { ms: medians ? round(medians.fresh) : null, bytes: this.prepared?.bytes() ?? this.#bytes },
+      verified: this.verified, kept, before: { ms: medians ? round(medians.old) : null, bytes: this.bytes },
+      after: { ms: medians ? round(medians.fresh) : null, bytes: this.prepared?.bytes() ?? this.bytes },
       ...(ratio && { ratio: { median: round(ratio.median), low: round(ratio.low), high: round(ratio.high) } }), ...(error !== undefined && { error }) };
   }
 }

@@ -29,6 +29,8 @@ export interface Plant {
   prepare(changes: readonly Change[]): Prepared;
   /** The same where nothing but sizes changes, which takes a few milliseconds and starts no compiler; else null. */
   resize(changes: readonly Change[]): Prepared | null;
+  /** Moves the values that go with changes, between steps, before the changes are applied; gives what takes them back. Moves all or none. */
+  carry(changes: readonly Change[]): () => void;
   /** Planned bytes of the plan that runs, and its kernels. */
   bytes(): number;
   kernels(): string | null;

@@ -1,8 +1,10 @@
 // The built-in policies by name, as `--recompile` takes them.
 import { UserError } from '../base/errors.ts';
 import { adaptCapacity } from './adaptCapacity.ts';
+import { cacheAssignments } from './cacheAssignments.ts';
 import type { MoE } from '../nn/moe/moe.ts';
 import { chooseDispatch } from './chooseDispatch.ts';
+import { expertLifecycle } from './expertLifecycle.ts';
 import { fitMemory } from './fitMemory.ts';
 import { modulesOf } from './modules.ts';
 import { specialise } from './specialise.ts';
@@ -10,12 +12,21 @@ import type { Rule } from './rule.ts';
 import { sparsify } from './sparsify.ts';
 
 type Options = Readonly<Record<string, number>>;
-const POLICIES: Readonly<Record<string, (options?: Options) => Rule<object>>> = {
-  adaptCapacity: (o) => adaptCapacity(o), chooseDispatch: (o) => chooseDispatch(o), fitMemory: (o) => fitMemory(o), specialise: (o) => specialise(o), sparsify: (o) => sparsify(o) };
-const OPTIONS: Readonly<Record<string, readonly string[]>> = {
-  adaptCapacity: ['quantile', 'margin', 'price', 'horizon', 'cooldown'], chooseDispatch: ['padding', 'cooldown'], fitMemory: ['budget', 'margin', 'horizon', 'cooldown'], specialise: ['hysteresis', 'cooldown'], sparsify: ['below', 'above', 'cooldown'] };
+/** A row for each: how it is made, its options that are numbers, and whether loads alone tell what it would do. */
+interface Policy { readonly make: (options?: Options) => Rule<object>; readonly options: readonly string[]; readonly lab: boolean }
+const POLICIES: Readonly<Record<string, Policy>> = {
+  adaptCapacity: { make: adaptCapacity, options: ['quantile', 'margin', 'price', 'horizon', 'cooldown'], lab: true },
+  chooseDispatch: { make: chooseDispatch, options: ['padding', 'cooldown'], lab: true },
+  fitMemory: { make: fitMemory, options: ['budget', 'margin', 'horizon', 'cooldown'], lab: true },
+  specialise: { make: specialise, options: ['hysteresis', 'cooldown'], lab: true },
+  sparsify: { make: sparsify, options: ['below', 'above', 'cooldown'], lab: true },
+  expertLifecycle: { make: expertLifecycle, options: ['prune', 'merge', 'split', 'freeze', 'keep', 'cooldown'], lab: false },
+  cacheAssignments: { make: () => cacheAssignments(), options: [], lab: false },
+};
 /** What `policies` knows. */
 export const POLICY_NAMES = Object.keys(POLICIES);
+/** What the lab can try: where tokens go when experts come and go, and which samples come again, loads do not tell. */
+export const LAB_NAMES = POLICY_NAMES.filter((name) => POLICIES[name].lab);
 
 /** The same, but with 'auto' only those that a layer of the model leaves something to decide: one that is ragged and dropless computes no row
  * in vain, but may get many or few of them, and take more memory than there is. */
@@ -24,22 +35,26 @@ export function policiesFor(model: object, names: string): Rule<object>[] {
   return policies(names).filter(({ name }) => names !== 'auto' || open || ((name === 'specialise' || name === 'fitMemory') && layers.length > 0));
 }
 
+/** Those of which every change is one of results. */
+const RESULTS: readonly string[] = ['cacheAssignments'];
+
 /** 'auto': every policy, as far as no result changes; 'off': none; else names with commas between, which may change results. */
 export function policies(names: string): Rule<object>[] {
   if (names === 'off') return [];
-  if (names === 'auto') return Object.values(POLICIES).map((make) => ({ ...make(), only: 'N' }));
+  if (names === 'auto') return Object.entries(POLICIES).filter(([name]) => !RESULTS.includes(name)).map(([, { make }]) => ({ ...make(), only: 'N' }));
   return names.split(',').map((name) => {
-    const make = Object.hasOwn(POLICIES, name) ? POLICIES[name] : undefined;
-    if (!make) throw new UserError(`no policy named "${name}"`, `auto, off, or some of ${POLICY_NAMES.join(',')}`);
-    return make();
+    if (!Object.hasOwn(POLICIES, name)) throw new UserError(`no policy named "${name}"`, `auto, off, or some of ${POLICY_NAMES.join(',')}`);
+    return POLICIES[name].make();
   });
 }
 
-/** A policy with options: adaptCapacity,quantile=0.9,horizon=128. */
+/** A policy for the lab, with options: adaptCapacity,quantile=0.9,horizon=128. */
 export function policyWith(text: string): Rule<object> {
-  const [name, ...given] = text.split(','), known = Object.hasOwn(OPTIONS, name) ? OPTIONS[name] : [];
-  if (!Object.hasOwn(POLICIES, name)) throw new UserError(`no policy named "${name}"`, `one of ${POLICY_NAMES.join(', ')}`);
-  return POLICIES[name](Object.fromEntries(given.map((option) => {
+  const [name, ...given] = text.split(',');
+  if (!Object.hasOwn(POLICIES, name)) throw new UserError(`no policy named "${name}"`, `one of ${LAB_NAMES.join(', ')}`);
+  if (!LAB_NAMES.includes(name)) throw new UserError(`${name} cannot be tried in the lab: loads alone do not tell what it would do`, `one of ${LAB_NAMES.join(', ')}`);
+  const { make, options: known } = POLICIES[name];
+  return make(Object.fromEntries(given.map((option) => {
     const [key, value = ''] = option.split('='), number = value.trim() === '' ? NaN : Number(value);
     if (!known.includes(key)) throw new UserError(`${name} has no option named "${key}"`, known.length > 0 ? `it has ${known.join(', ')}` : 'it has none');
     if (!Number.isFinite(number) || number < 0) throw new UserError(`${name}: ${key} must be a number of at least 0, got "${value}"`, `${name},${key}=1`);

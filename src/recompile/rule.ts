@@ -38,7 +38,7 @@ export interface Rule<M extends object = never> {
   readonly first?: boolean;
   /** Of a change of results: whether to take it back, asked at step boundaries after it. */
   undo?(run: RunStats): boolean;
-  /** Steps between two of its recompilations of one class; default 100. */
+  /** Steps between two of its recompilations of one class; default 100. Twice as many after each change in a row that was undone because it did not pay. */
   readonly cooldown?: number;
   /** How many recompilations it may cause; default any number. */
   readonly budget?: number;
@@ -86,9 +86,12 @@ export interface RecompileEvent {
 
 /** What TypeScript would have refused. */
 export function checkRule(rule: unknown): void {
-  const { name, trigger, alter, cooldown = 0, budget = 0, tolerance = 0 } = (rule ?? {}) as Readonly<Record<string, unknown>>;
+  const { name, trigger, alter, undo = trigger, reason = trigger, cooldown = 0, budget = 0, tolerance = 0, only = 'N', measure = true } = (rule ?? {}) as Readonly<Record<string, unknown>>;
   if (typeof name !== 'string' || name === '') throw new UserError('a rule for recompilation needs a name', "session.recompile({ name: 'one expert', trigger: (run) => run.step >= 100, alter: (m) => { m.moe.topK = 1; } })");
   for (const [what, f] of Object.entries({ trigger, alter })) if (typeof f !== 'function') throw new UserError(`the rule "${name}" has no function ${what}`);
+  for (const [what, f] of Object.entries({ undo, reason })) if (typeof f !== 'function') throw new UserError(`the rule "${name}": ${what} must be a function, got ${String(f)}`);
+  if (only !== 'N') throw new UserError(`the rule "${name}": only must be 'N', got ${String(only)}`, 'leave it out where results may change');
+  if (typeof measure !== 'boolean') throw new UserError(`the rule "${name}": measure must be true or false, got ${String(measure)}`);
   for (const [what, n] of Object.entries({ cooldown, budget, tolerance })) {
     if (typeof n !== 'number' || !(n >= 0)) throw new UserError(`the rule "${name}": ${what} must be a number of at least 0, got ${String(n)}`);
   }

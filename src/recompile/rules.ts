@@ -13,7 +13,7 @@ const COOLDOWN = 100;
 /** Exceptions in a row until a rule is left out. */
 export const STRIKES = 3;
 
-export interface Past { readonly last: number; readonly count: number; readonly strikes: number }
+export interface Past { readonly last: number; readonly count: number; readonly strikes: number; /** Changes in a row that did not pay. */ readonly undone?: number }
 export interface Asked { readonly rule: Rule<object>; readonly class: ChangeClass; readonly changes: readonly Change[]; readonly reason: string; readonly back: boolean; readonly atOnce: boolean }
 /** What failed in a rule's own code. */
 export interface Fault { readonly rule: string; readonly class: ChangeClass | null; readonly changes: readonly Change[]; readonly reason: string; readonly error: Error; readonly last: boolean }
@@ -47,15 +47,17 @@ export class Rules {
       const atOnce = unplanned && rule.first === true;
       if (busy === 'first' && !atOnce) continue;
       if (past.strikes >= STRIKES || (step - past.last < cooldown && !atOnce) || past.count >= budget) continue;
-      const waits = !atOnce && (busy !== false || first !== null || step - neutral.last < cooldown || past.count + neutral.count >= budget);
+      const waits = !atOnce && (busy !== false || first !== null || step - neutral.last < cooldown * 2 ** (neutral.undone ?? 0) || past.count + neutral.count >= budget);
       if (waits && rule.only === 'N') continue;
       let found: Omit<Asked, 'rule'> = { class: 'N', changes: [], reason: name, back: false, atOnce }, klass: ChangeClass | null = null;
       try {
         stats.clockWasRead();
         found = { ...found, ...this.#changes(rule, plant, stats, atOnce) };
+        found = { ...found, changes: plant.knobs.settled(found.changes) }; // setters refuse what cannot be
         if (found.changes.length === 0) continue;
-        plant.knobs.with(found.changes, () => undefined); // setters refuse what cannot be
+        plant.knobs.moves(found.changes); // and values that cannot go along
         klass = plant.knobs.classify(found.changes);
+        if (atOnce && plant.knobs.moves(found.changes).length > 0) throw new Error('a change that moves values is not for before there is a plan: leave out `first`');
         if (klass === 'R' && rule.only !== 'N' && stats.clockWasRead()) throw new Error('a rule that reads a clock (run.ms) may not change results: the run could not be repeated');
       } catch (error) {
         this.#past.set(name, { last: step, count: past.count, strikes: past.strikes + 1 });
@@ -74,7 +76,7 @@ export class Rules {
 
   #counted(own: Map<string, Past>, asked: Asked, step: number): Asked {
     const { name } = asked.rule;
-    own.set(name, { last: step, count: (own.get(name)?.count ?? 0) + 1, strikes: 0 });
+    own.set(name, { ...own.get(name), last: step, count: (own.get(name)?.count ?? 0) + 1, strikes: 0 });
     return asked;
   }
 
@@ -103,6 +105,12 @@ export class Rules {
   /** A change of results came into force. */
   took(rule: string, changes: readonly Change[], back: boolean): void {
     if (back) this.#inForce.delete(rule); else this.#inForce.set(rule, changes);
+  }
+
+  /** A change of no result was kept, or undone because it did not pay: the rule then waits twice as long as the last time. */
+  measured(rule: string, kept: boolean): void {
+    const past = this.#neutral.get(rule) ?? NEVER;
+    this.#neutral.set(rule, { ...past, undone: kept ? 0 : (past.undone ?? 0) + 1 });
   }
 
   state(): RulesState { return { rules: Object.fromEntries(this.#past), neutral: Object.fromEntries(this.#neutral) }; }

@@ -1,7 +1,7 @@
 // What runs Programs: owns the states (parameters, optimiser moments, caches) by name, shares them among programs, and moves
 // inputs in and outputs out.
 import type { HostTensor } from '../base/tensor.ts';
-import { hostArray, type TypedArray } from '../base/dtype.ts';
+import { hostArray, type DType, type TypedArray } from '../base/dtype.ts';
 import { UserError } from '../base/errors.ts';
 import { elements, sizes, showType, type TensorType } from '../base/shape.ts';
 
@@ -20,6 +20,10 @@ export interface Executor<R extends Runnable = Runnable> {
   /** Replaces the elements of a state from `at` on. */
   setPart(name: string, at: number, data: HostTensor['data']): void;
   getState(name: string): HostTensor;
+  /** So many elements of a state from `at` on. */
+  getPart(name: string, at: number, count: number): HostTensor['data'];
+  /** Its dtype and sizes. */
+  typeOf(name: string): { readonly dtype: DType; readonly shape: readonly number[] };
   stateNames(): string[];
   /** without: names that begin so are left out. */
   stateBytes(without?: string): number;

@@ -1,8 +1,8 @@
 // Programs on a device.
-import { hostArray, type TypedArray } from '../base/dtype.ts';
+import { hostArray, type DType, type TypedArray } from '../base/dtype.ts';
 import { UserError } from '../base/errors.ts';
 import type { HostTensor } from '../base/tensor.ts';
-import { byteSize, elements, type TensorType } from '../base/shape.ts';
+import { byteSize, elements, sizes, type TensorType } from '../base/shape.ts';
 import type { Bound, Device, Memory } from '../device/device.ts';
 import type { Program } from '../plan/program.ts';
 import { checkInput, checkPart, hostOf, type Executor, type Runnable } from './executor.ts';
@@ -52,10 +52,21 @@ export class ProgramExecutor implements Executor<LoadedProgram> {
     return hostOf(state.type, data);
   }
 
+  getPart(name: string, at: number, count: number): TypedArray {
+    const { type, memory } = this.#state(name), data = hostArray(type.dtype, count);
+    this.device.read(memory.address + at * data.BYTES_PER_ELEMENT, checkPart(name, type, at, data));
+    return data;
+  }
+
   #state(name: string): State {
     const found = this.#states.get(name);
     if (!found) throw new UserError(`no state named ${name}`);
     return found;
+  }
+
+  typeOf(name: string): { readonly dtype: DType; readonly shape: readonly number[] } {
+    const { dtype, shape } = this.#state(name).type;
+    return { dtype, shape: sizes(shape) };
   }
 
   stateNames(): string[] { return [...this.#states.keys()]; }

@@ -2,7 +2,7 @@
 // what finite differences are taken of. Float values come in and go out as float64, so that nothing is rounded on the way.
 import { hostArray, isFloat, type DType, type TypedArray } from '../base/dtype.ts';
 import { UserError } from '../base/errors.ts';
-import { boundOf, elements, showType, type TensorType } from '../base/shape.ts';
+import { boundOf, elements, showType, sizes, type TensorType } from '../base/shape.ts';
 import type { HostTensor } from '../base/tensor.ts';
 import type { OpTable } from '../graph/builder.ts';
 import type { Graph, GraphInput, Node, ValueId } from '../graph/graph.ts';
@@ -31,8 +31,16 @@ export class ReferenceExecutor implements Executor<ReferenceRunnable> {
   }
 
   setPart(name: string, at: number, data: TypedArray): void {
-    const state = this.#state(name);
-    state.data.set(checkPart(name, state.type, at, data), at);
+    const { type, data: all } = this.#state(name), wide = data instanceof Float64Array && isFloat(type.dtype);
+    all.set(checkPart(name, wide ? { ...type, dtype: 'float64' } : type, at, data), at);
+  }
+
+  /** Of float states as float64. */
+  getPart(name: string, at: number, count: number): TypedArray {
+    const { type, data } = this.#state(name), part = hostArray(isFloat(type.dtype) ? 'float64' : type.dtype, count);
+    checkPart(name, isFloat(type.dtype) ? { ...type, dtype: 'float64' } : type, at, part);
+    part.set(data.subarray(at, at + count));
+    return part;
   }
 
   /** Float states as float64. */
@@ -45,6 +53,11 @@ export class ReferenceExecutor implements Executor<ReferenceRunnable> {
     const found = this.#states.get(name);
     if (!found) throw new UserError(`no state named ${name}`);
     return found;
+  }
+
+  typeOf(name: string): { readonly dtype: DType; readonly shape: readonly number[] } {
+    const { dtype, shape } = this.#state(name).type;
+    return { dtype, shape: sizes(shape) };
   }
 
   stateNames(): string[] { return [...this.#states.keys()]; }

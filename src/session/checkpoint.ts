@@ -1,15 +1,18 @@
 // Between a session and a checkpoint: what is saved of it, and how it is restored, with the same bits.
-import type { DType } from '../base/dtype.ts';
+import { isFloat, type DType } from '../base/dtype.ts';
 import { UserError } from '../base/errors.ts';
 import type { HostTensor } from '../base/tensor.ts';
 import { isParameter, type Checkpoint, type CheckpointContent, type CheckpointMeta } from '../io/checkpoint.ts';
 import type { Json } from '../io/json.ts';
 import type { Optimizer } from '../optim/optimizer.ts';
+import type { Executor } from '../run/executor.ts';
+import { ReferenceExecutor } from '../run/reference.ts';
 import type { Named } from '../trace/module.ts';
 
 /** What a checkpoint needs of a session. */
 export interface Saved {
   readonly named: Named;
+  readonly executor: Pick<Executor, 'stateNames' | 'getState' | 'setState'>;
   readonly options: { readonly optimizer?: Optimizer };
   readonly steps: number;
   readonly seed: number;
@@ -29,7 +32,21 @@ export function contentOf(session: Saved, own: { config: Json; data: Json; extra
   };
 }
 
-/** Sets a session's values to a checkpoint's, and closes it: all of them to train on, the parameters alone to use the model. */
+/** Throws for a value that does not fit its state, before any is set. */
+export function checkValues({ named, executor }: Pick<Saved, 'named' | 'executor'>, values: readonly { readonly name: string; readonly value: HostTensor }[]): void {
+  const known = new Set(executor.stateNames());
+  for (const { name, value } of values) {
+    const p = named.parameters.get(name) ?? (known.has(name) ? executor.getState(name) : value);
+    if (isParameter(name) && !named.parameters.has(name)) throw new UserError(`restore: the model has no parameter ${name}`, `it has ${[...named.parameters.keys()].slice(0, 3).join(', ')}, ...`);
+    // The reference keeps floats as float64, and saves them so.
+    const wide = executor instanceof ReferenceExecutor && value.dtype === 'float64' && isFloat(p.dtype);
+    if (p.dtype !== value.dtype && !wide) throw new UserError(`${name}: the checkpoint has dtype ${value.dtype}, the model ${p.dtype}`, `hostTensor('${p.dtype}', shape, data) converts`);
+    if (p.shape.join() !== value.shape.join()) throw new UserError(`${name}: the checkpoint has shape [${value.shape.join(', ')}], the model [${p.shape.join(', ')}]`);
+  }
+}
+
+/** Sets a session's values to a checkpoint's, and closes it: all of them to train on, the parameters alone to use the model. Throws with
+ * nothing changed where they do not fit. */
 export async function restoreFrom(session: Saved, { meta, file }: Checkpoint, what: 'all' | 'parameters'): Promise<CheckpointMeta> {
   try {
     const values: { name: string; value: HostTensor }[] = [];
@@ -40,11 +57,21 @@ export async function restoreFrom(session: Saved, { meta, file }: Checkpoint, wh
     }
     const missing = [...session.named.parameters.keys()].find((name) => !file.tensors.has(name));
     if (missing !== undefined) throw misfit(file.where, `the model has a parameter ${missing} that it lacks`);
-    session.restore(meta.step, values);
+    checkValues(session, values);
     if (meta.plan !== undefined) session.restorePlan(meta.plan as never, what);
+    session.restore(meta.step, values);
+    if (what === 'all') clearOthers(session, new Set(file.tensors.keys()));
     return meta;
   } finally {
     await file.close();
+  }
+}
+
+/** What the checkpoint has not (moments, before the first step) is 0 again, as it was when that was written. */
+function clearOthers({ named, executor }: Saved, saved: ReadonlySet<string>): void {
+  for (const name of executor.stateNames().filter((n) => !saved.has(n) && !named.parameters.has(n))) {
+    const { dtype, shape } = executor.getState(name);
+    executor.setState(name, { dtype, shape }, null);
   }
 }
 

@@ -24,7 +24,8 @@ const CHUNK = 16; // tokens of a prompt that go through the model at once
 
 /** Yields `tokens` tokens that follow the prompt. When the context is full, its second half is read again and it goes on. */
 export async function* generate(session: Session, prompt: ArrayLike<number>, options: GenerateOptions): AsyncGenerator<number> {
-  const { tokens, temperature = 1, topK = Infinity, seed = 0 } = options;
+  const { tokens, temperature = 1, topK = Infinity, seed = 0 } = (options as GenerateOptions | undefined) ?? { tokens: NaN };
+  if (!(tokens >= 0)) throw new UserError(`generate: tokens must be a number of at least 0, got ${tokens}`, 'generate(session, prompt, { tokens: 100 })');
   if (!isCachedModel(session.model)) throw new UserError('generate needs a model with a cache, such as nn.TransformerLM');
   if (!(temperature >= 0)) throw new UserError(`temperature must be at least 0, got ${temperature}`);
   if (!(topK >= 1)) throw new UserError(`top-k must be at least 1, got ${topK}`);

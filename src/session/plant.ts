@@ -2,6 +2,8 @@
 import type { Graph } from '../graph/graph.ts';
 import { draftOf, type Draft } from '../recompile/draft.ts';
 import type { Plant, Prepared } from '../recompile/plant.ts';
+import { carry } from '../run/carry.ts';
+import type { Executor } from '../run/executor.ts';
 import { SESSION, type Change, type Knobs } from '../trace/knobs.ts';
 import type { Batching } from './batching.ts';
 import type { Compiling } from './backend.ts';
@@ -17,22 +19,25 @@ export class SessionPlant implements Plant {
   readonly #model: object;
   readonly #batching: Batching;
   readonly #programs: Programs;
+  readonly #executor: Executor;
   readonly #done: () => number;
   /** What ran for the shapes that came last, the newest at the end. */
   readonly #seen = new Map<string, () => readonly Traced[]>();
   #shape = '';
 
   /** `done`: steps so far. */
-  constructor({ model, batching, knobs, programs }: { readonly model: object; readonly batching: Batching; readonly knobs: Knobs; readonly programs: Programs }, done: () => number) {
+  constructor({ model, batching, knobs, programs, executor }: { readonly model: object; readonly batching: Batching; readonly knobs: Knobs; readonly programs: Programs; readonly executor: Executor }, done: () => number) {
     this.knobs = knobs;
     this.#model = model;
     this.#batching = batching;
     this.#programs = programs;
+    this.#executor = executor;
     this.#done = done;
   }
 
   next(): number { return this.#done() + 1; }
   shape(): string { return this.#shape; }
+  carry(changes: readonly Change[]): () => void { return carry(this.#executor, this.knobs.moves(changes)); }
 
   draft(): Draft<object> {
     const { model, changes } = draftOf(this.#model), session = draftOf(this.#batching, { paths: new Map([[this.#batching, SESSION]]) });
@@ -96,7 +101,8 @@ export class SessionPlant implements Plant {
   budget(): { bytes: number; given: boolean } { return this.#programs.budget(); }
   trim(): void { this.#programs.trim(this.#running()); }
 
-  bytes(): number { return Math.max(0, ...this.#running().map((key) => this.#programs.bytes(key))); }
+  /** For all shapes that are prepared for, as of what is prepared. */
+  bytes(): number { return Math.max(0, ...[...this.#seen.values()].flatMap((all) => all()).map(({ family }) => this.#programs.bytes(this.#programs.key(family)))); }
 
   #running(): ProgramKey[] { return (this.#seen.get(this.#shape)?.() ?? []).map(({ family }) => this.#programs.key(family)); }
 }

@@ -2,28 +2,28 @@
 // evaluates, predicts and saves.
 import type { DType } from '../base/dtype.ts';
 import { UserError } from '../base/errors.ts';
-import { byteSize, sizes } from '../base/shape.ts';
+import { byteSize } from '../base/shape.ts';
 import { checkBatch, type Batch, type HostTensor } from '../base/tensor.ts';
 import type { Graph } from '../graph/graph.ts';
-import { Tensor } from '../graph/tensor.ts';
-import { add } from '../graph/ops/add.ts';
-import { mul } from '../graph/ops/mul.ts';
 import { FLAG } from '../optim/updates.ts';
 import { traceGraph, trainingGraph } from '../pipeline.ts';
 import { Engine, type EngineState } from '../recompile/engine.ts';
 import { messageOf } from '../recompile/pending.ts';
 import { checkRule, type Rule } from '../recompile/rule.ts';
 import type { Runnable } from '../run/executor.ts';
-import { Knobs, SESSION, type Settings } from '../trace/knobs.ts';
+import { knobRules, Knobs, SESSION, type Settings } from '../trace/knobs.ts';
 import { nameParameters, type Named } from '../trace/module.ts';
 import { initialParts, type Parameter } from '../trace/parameter.ts';
-import { call, type Trace } from '../trace/trace.ts';
+import type { Trace } from '../trace/trace.ts';
 import { decodeCheckpoint, encodeCheckpoint, type CheckpointContent } from '../io/checkpoint.ts';
+import type { Assignments } from '../nn/moe/memory.ts';
+import { readAssignments } from './assignments.ts';
 import { openBackend, type Backend } from './backend.ts';
 import { Batching } from './batching.ts';
+import { lossGraph, outputOf } from './graphs.ts';
 import { Programs } from './programs.ts';
 import { apart, together, checkCall, closedError, familyOf, NonFiniteError, phaseOf, shapesOf, splitBatch, type CompileOptions, type Model, type Phase, type StepResult } from './step.ts';
-import { contentOf, restoreFrom } from './checkpoint.ts';
+import { checkValues, contentOf, restoreFrom } from './checkpoint.ts';
 import { Watch, type Inputs, type Outputs, type Part } from './watch.ts';
 import type { Files, Platform } from './platform.ts';
 
@@ -46,12 +46,15 @@ export class Session {
   readonly #seed: number;
   /** How steps go through batches; `batching.split` may be set between them. */
   readonly batching: Batching;
+  readonly #recalls: boolean;
   #step = 0;
   #runs = 0;
   readonly #training: Watch;
   readonly #inference: Watch;
   #last: Promise<unknown> = Promise.resolve();
   #closed: Promise<void> | null = null;
+  /** What was called before the closing is done, too. */
+  #over = false;
 
   constructor(model: Model, options: CompileOptions, backend: Backend) {
     this.model = model;
@@ -63,6 +66,7 @@ export class Session {
     this.#knobs = new Knobs(this.named, new Map([[this.batching, SESSION]]));
     this.#programs = new Programs(backend, this.#knobs, (graph) => { this.#createStates(graph); });
     this.#seed = (options.seed ?? 0) >>> 0;
+    this.#recalls = [...this.named.paths.keys()].some((module) => 'routing' in (knobRules(module) ?? {}));
     const watched = { model, batching: this.batching, knobs: this.#knobs, programs: this.#programs, executor: backend.executor };
     this.#training = new Watch(watched, () => this.#step);
     this.#inference = new Watch(watched, () => this.#runs);
@@ -79,11 +83,13 @@ export class Session {
     return this.#inOrder(async () => {
       checkBatch(batch);
       let result: StepResult | undefined;
-      await this.#training.run(shapesOf(batch), () => this.#parts(batch), (out, program, inputs) => this.#checkFinite(out, program, inputs), (outputs) => {
+      const running = this.#training.run(`${shapesOf(batch)}${this.#withIds(batch)}`, () => this.#parts(batch), (out, program, inputs) => this.#checkFinite(out, program, inputs), (outputs) => {
         result = this.#result(outputs);
         this.#step++;
-        return { ...result, parts: outputs.map((out) => apart(out).stats) };
+        return { ...result, parts: outputs.map((out) => apart(out).stats), ...(batch.ids && { ids: batch.ids }) };
       });
+      // Half of an accumulated gradient is of no use after a failed step.
+      await running.catch((error: unknown) => { if (this.batching.parts(batch.x.shape[0]) > 1) this.#dropSums(); throw error; });
       return result as StepResult;
     });
   }
@@ -106,6 +112,7 @@ export class Session {
    */
   recompile<M extends object = Model>(rule: Rule<M>, during: 'training' | 'inference' = 'training'): void {
     checkRule(rule);
+    if (!['training', 'inference'].includes(during)) throw new UserError(`recompile: no work named ${String(during)}`, "'training' or 'inference'");
     const engine = this.#engineOf(during);
     if (engine.rules.includes(rule.name)) throw new UserError(`there is a rule named "${rule.name}" already`, 'give each rule a name of its own');
     engine.add(during === 'inference' ? { ...rule, only: 'N' } : rule);
@@ -130,6 +137,8 @@ export class Session {
 
   /** `what` parameters: the knobs alone. Rules are the caller's to add again, by the same names. */
   restorePlan({ knobs, engine }: PlanState, what: 'all' | 'parameters' = 'all'): void {
+    // What is under way for inference goes by the knobs of before.
+    this.#inference.engine?.close();
     if (engine && what === 'all') this.#engineOf('training').restore(engine);
     else {
       this.#training.engine?.restore(null);
@@ -141,11 +150,9 @@ export class Session {
     const flag = Number(out['flag'].data[0]);
     if (flag === 0) return;
     const op = await this.executor.diagnose(program, inputs);
-    this.#dropSums();
     throw new NonFiniteError(this.#step + 1, flag & FLAG.loss ? 'loss' : 'gradient', op);
   }
 
-  /** Half of an accumulated gradient is of no use after a failed step. */
   #dropSums(): void {
     for (const name of this.executor.stateNames().filter((n) => n.startsWith('optim/sum/'))) {
       const { dtype, shape } = this.executor.getState(name);
@@ -166,6 +173,10 @@ export class Session {
 
   /** Mean loss over batches, weighted by their sizes; dropout off, nothing stored. */
   async evaluate(batches: AsyncIterable<Batch>, progress?: (samples: number) => void): Promise<{ loss: number; samples: number }> {
+    const given = (batches as object | undefined) ?? {};
+    if (!(Symbol.asyncIterator in given || Symbol.iterator in given)) {
+      throw new UserError('evaluate: expected batches', 'a dataset gives them: data.pass({ size: 8 }), of text data.windows({ size: 8, context: 32 })');
+    }
     let total = 0, samples = 0;
     for await (const batch of batches) {
       const { loss } = await this.forward(batch);
@@ -181,7 +192,7 @@ export class Session {
   forward(batch: Batch): Promise<Outputs> {
     return this.#inOrder(() => {
       checkBatch(batch);
-      return this.#infer(familyOf('eval', batch), (t) => { this.#lossGraph(t, batch); }, this.#inputs(batch));
+      return this.#infer(familyOf('eval', batch), (t) => { lossGraph(t, batch, this.model, this.options.loss); }, this.#inputs(batch));
     });
   }
 
@@ -190,7 +201,7 @@ export class Session {
     const batch = { x, y: x };
     const out = await this.#inOrder(() => {
       checkBatch(batch);
-      return this.#infer(familyOf('predict', batch), (t) => { t.output('output', this.#apply(t.input('input', 'x', x))); }, this.#inputs(batch));
+      return this.#infer(familyOf('predict', batch), (t) => { t.output('output', outputOf(this.model, t.input('input', 'x', x))); }, this.#inputs(batch));
     });
     return out['output'];
   }
@@ -199,7 +210,7 @@ export class Session {
   prepare(batch: Batch): Promise<Runnable> {
     return this.#inOrder(async () => {
       checkBatch(batch);
-      this.#training.before(shapesOf(batch), () => this.#parts(batch));
+      this.#training.before(`${shapesOf(batch)}${this.#withIds(batch)}`, () => this.#parts(batch));
       const all = this.#split(batch), get = (phase: Phase): Promise<Runnable> => this.#trainProgram(all[0], phase, all.length);
       if (all.length > 1) await get('add');
       return get(phaseOf(all.length - 1, all.length));
@@ -226,33 +237,16 @@ export class Session {
   trainGraph(batch: Batch, phase?: Phase, batches = this.options.accumulate ?? 1): Graph {
     const { optimizer } = this.options;
     if (!optimizer) throw new UserError('this session has no optimizer', 'compile(model, { loss, optimizer: optim.adamW({ lr }) })');
-    const forward = this.#traced(true, (t) => this.#lossGraph(t, batch));
+    const forward = this.#traced(true, (t) => {
+      t.samples = batch.ids ? batch.x.shape[0] : null;
+      lossGraph(t, batch, this.model, this.options.loss);
+    });
     const trained = [...this.named.parameters].filter(([, p]) => p.trained && p.frozen !== true);
-    const frozen = new Map(trained.flatMap(([name, { frozen: f }]) => (typeof f !== 'boolean' && f.some((part) => part) ? [[name, f]] : [])));
+    const frozen = new Map(trained.flatMap(([name, { frozen: f, frozenAxis: axis }]) => (typeof f !== 'boolean' && f.some((part) => part) ? [[name, { parts: f, axis }]] : [])));
     return trainingGraph(forward, optimizer, trained.map(([name]) => name), { frozen, ...(phase && { accumulate: { batches, phase } }) });
   }
 
-  evaluationGraph(batch: Batch): Graph { return this.#traced(false, (t) => this.#lossGraph(t, batch)); }
-
-  #lossGraph(t: Trace, batch: Batch): void {
-    const x = t.input('input', 'x', batch.x), y = t.input('input', 'y', batch.y);
-    const output = this.#apply(x), loss = this.options.loss(output, y);
-    if (loss.shape.length !== 0) throw new UserError(`the loss must be one number, got shape [${sizes(loss.shape).join(', ')}]`, 'take its mean');
-    t.output('loss', loss);
-    if (!t.training) {
-      t.output('output', output);
-      return;
-    }
-    t.output('total', t.losses.reduce((sum, l) => add(sum, mul(l.value, l.coefficient)), loss));
-    for (const l of t.losses) t.output(`aux:${l.name}`, l.value);
-  }
-
-  /** The model's output in the graph of x. */
-  #apply(x: Tensor): Tensor {
-    const output = call(this.model, x), given: unknown = output;
-    if (!(given instanceof Tensor)) throw new UserError(`the model's forward(x) must return a tensor, got ${Array.isArray(given) ? 'a list' : typeof given}`);
-    return output;
-  }
+  evaluationGraph(batch: Batch): Graph { return this.#traced(false, (t) => lossGraph(t, batch, this.model, this.options.loss)); }
 
   #traced(training: boolean, build: (t: Trace) => void): Graph {
     return traceGraph(this.named, training, (t) => {
@@ -266,7 +260,12 @@ export class Session {
     return this.#programs.get(this.#trainFamily(batch, phase, parts), () => this.trainGraph(batch, phase, parts));
   }
 
-  #trainFamily(batch: Batch, phase: Phase, parts: number): string { return familyOf(`train ${this.#observed ? 'observed ' : ''}${phase ? `${phase} of ${parts}` : ''}`, batch); }
+  #trainFamily(batch: Batch, phase: Phase, parts: number): string {
+    return `${familyOf(`train ${this.#observed ? 'observed ' : ''}${phase ? `${phase} of ${parts}` : ''}`, batch)}${this.#withIds(batch)}`;
+  }
+
+  /** Graphs of models with layers that may remember what samples chose differ by whether samples have ids. */
+  #withIds({ ids }: Batch): string { return ids && this.#recalls ? ' ids' : ''; }
 
   /** Bytes of the largest program's arena, of the parameters, and of the optimiser's state. */
   bytes(): { readonly arena: number; readonly params: number; readonly optimiser: number } {
@@ -290,7 +289,7 @@ export class Session {
     for (const { at, data } of initialParts(p, name, this.#seed)) this.executor.setPart(name, at, data);
   }
 
-  #inputs({ x, y }: Batch): Inputs { return { ...this.#common(), x: x.data, y: y.data }; }
+  #inputs({ x, y, ids }: Batch): Inputs { return { ...this.#common(), x: x.data, y: y.data, ...(ids && { ids }) }; }
 
   #common(): Inputs { return { seed: Uint32Array.of(this.#seed), step: Uint32Array.of(this.#step) }; }
 
@@ -309,7 +308,7 @@ export class Session {
 
   /** Values of all states by name: parameters, optimiser moments. Creates the parameters if nothing ran yet. */
   states(): { name: string; dtype: DType; shape: readonly number[]; read: () => HostTensor }[] {
-    if (this.#closed) throw closedError();
+    if (this.#over) throw closedError();
     this.#createParameters();
     return this.executor.stateNames().filter((n) => !n.startsWith('cache/')).map((name) => {
       const { dtype, shape } = this.executor.getState(name);
@@ -328,13 +327,9 @@ export class Session {
 
   /** Sets values by name and the number of steps done: what a checkpoint restores. */
   restore(step: number, values: Iterable<{ name: string; value: HostTensor }>): void {
-    for (const { name, value } of values) {
-      const p = this.named.parameters.get(name);
-      if (p && p.shape.join() !== value.shape.join()) {
-        throw new UserError(`${name}: the checkpoint has shape [${value.shape.join(', ')}], the model [${p.shape.join(', ')}]`);
-      }
-      this.executor.setState(name, { dtype: value.dtype, shape: value.shape }, value.data);
-    }
+    const all = [...values];
+    checkValues(this, all);
+    for (const { name, value } of all) this.executor.setState(name, { dtype: value.dtype, shape: value.shape }, value.data);
     this.#step = step;
   }
 
@@ -373,9 +368,14 @@ export class Session {
     return files;
   }
 
+  /** What the MoE layer at `path` remembers of its samples' choices, as steps called before left it; null while its `routing` is live. */
+  assignments(path: string): Promise<Assignments | null> {
+    return this.#inOrder(() => Promise.resolve(readAssignments(this.#knobs, this.executor, path)));
+  }
+
   /** Waits for what was called before, then gives memory and threads back. What is called after it is refused; closing again does nothing. */
   close(): Promise<void> {
-    this.#closed ??= this.#last.then(() => { this.#training.engine?.close(); this.#inference.engine?.close(); this.executor.close(); });
+    this.#closed ??= this.#last.then(() => { this.#over = true; this.#training.engine?.close(); this.#inference.engine?.close(); this.executor.close(); });
     return this.#closed;
   }
 

@@ -96,14 +96,24 @@ export function splitBatch(batch: Batch, parts: number): Batch[] {
     const step = t.data.length / parts;
     return { dtype: t.dtype, shape: [size / parts, ...t.shape.slice(1)], data: t.data.subarray(i * step, (i + 1) * step) };
   };
-  return Array.from({ length: parts }, (_, i) => ({ x: cut(batch.x, i), y: cut(batch.y, i) }));
+  const { ids } = batch, each = size / parts;
+  return Array.from({ length: parts }, (_, i) => ({ x: cut(batch.x, i), y: cut(batch.y, i), ...(ids && { ids: ids.slice(i * each, (i + 1) * each) }) }));
 }
 
 export const closedError = (): UserError => new UserError('this session is closed', 'call close() after the last use of it');
 
+const CALL = 'compile(model, { loss: loss.crossEntropy, optimizer: optim.adamW({ lr: 1e-3 }) })';
+
 /** What TypeScript would have refused. */
 export function checkCall(model: unknown, options: unknown): void {
-  const { forward } = (model ?? {}) as { forward?: unknown }, { loss } = (options ?? {}) as { loss?: unknown };
+  const { forward } = (model ?? {}) as { forward?: unknown }, { loss, optimizer, seed, accumulate } = (options ?? {}) as { loss?: unknown; optimizer?: unknown; seed?: unknown; accumulate?: unknown };
   if (typeof forward !== 'function') throw new UserError('compile: the model has no function forward(x)', 'a module of nn, or an object with forward(x: Tensor): Tensor');
-  if (typeof loss !== 'function') throw new UserError('compile: there is no loss', 'compile(model, { loss: loss.crossEntropy, optimizer: optim.adamW({ lr: 1e-3 }) })');
+  if (typeof loss !== 'function') throw new UserError('compile: there is no loss', CALL);
+  const { update } = (optimizer ?? {}) as { update?: unknown }, count = (name: string, value: unknown, least: number): void => {
+    if (value === undefined || (typeof value === 'number' && Number.isSafeInteger(value) && value >= least)) return;
+    throw new UserError(`compile: ${name} must be a whole number of at least ${least}, got ${typeof value === 'number' ? value : typeof value}`);
+  };
+  if (optimizer !== undefined && typeof update !== 'function') throw new UserError('compile: the optimizer is none', CALL);
+  count('seed', seed, 0);
+  count('accumulate', accumulate, 1);
 }

@@ -78,9 +78,13 @@ export class Watch {
     }
   }
 
-  /** A part under changes, storing nothing. */
+  /** A part under changes, storing nothing: values that go with them are moved for it, and taken back. */
   async #dryRun(changes: readonly Change[], { family, graph, inputs }: Part): Promise<Outputs> {
-    const { executor, programs, knobs } = this.#session, program = await knobs.with(changes, () => programs.get(family, graph));
-    return executor.run(program, { ...inputs, commit: Int32Array.of(0) });
+    const { executor, programs, knobs } = this.#session, program = await knobs.with(changes, () => programs.get(family, graph)), back = this.plant.carry(changes);
+    try {
+      return await executor.run(program, { ...inputs, commit: Int32Array.of(0) });
+    } finally {
+      back();
+    }
   }
 }

@@ -5,12 +5,13 @@ import type { TypedArray } from '../base/dtype.ts';
 import type { Attrs, Graph, Node, ValueId } from '../graph/graph.ts';
 import type { Edits } from '../graph/retype.ts';
 import type { Named } from './module.ts';
+import type { Parameter } from './parameter.ts';
 
 export type KnobValue = string | number | boolean | readonly (string | number | boolean)[];
 /** All knobs of one module by name. */
 export type Settings = Readonly<Record<string, KnobValue>>;
 /** By knob: whether the module computes the same bits with the settings `to` as with `from`, which differ in this knob. */
-export type KnobRules = Readonly<Record<string, (from: Settings, to: Settings) => boolean>>;
+export type KnobRules = Readonly<Record<string, (from: Settings, to: Settings, module: object) => boolean>>;
 
 export interface Change { readonly path: string; readonly knob: string; readonly from: KnobValue; readonly to: KnobValue }
 
@@ -21,6 +22,16 @@ export type ChangeClass = 'N' | 'R';
  * that knows has it as a static `resize`. */
 export type Resize = (graph: Graph, path: string, from: Settings, to: Settings) => Edits | null;
 
+/** Part of a parameter along `axis`, or all of it (null). */
+export interface Place<P> { readonly parameter: P; readonly axis: number; readonly part: number | null }
+
+/** A place gets the values of another, of the same shape, or what lies between two: from + share * (mixed - from). Optimiser's moments likewise. */
+export interface Move<P = string> { readonly to: Place<P>; readonly from: Place<P>; readonly mix?: { readonly with: Place<P>; readonly share: number } }
+
+/** Which values of its parameters a change of a module's settings takes along, in order; throws UserError where that cannot be. A class that
+ * has such settings has it as a static `transfer`. */
+export type Transfer = (module: object, from: Settings, to: Settings) => readonly Move<Parameter>[];
+
 export const knobRules = (module: object): KnobRules | null => (module.constructor as { readonly knobs?: KnobRules }).knobs ?? null;
 
 /** The path of a session's own knobs, which no module has. */
@@ -28,11 +39,13 @@ export const SESSION = '@session';
 
 export class Knobs {
   readonly #modules: ReadonlyMap<string, Record<string, KnobValue>>;
+  readonly #named: Named;
   /** As the model came. */
   readonly #initial: Readonly<Record<string, Settings>>;
 
   /** more: objects with knobs beside the model's modules, by paths of their own. */
-  constructor(named: Pick<Named, 'paths'>, more: ReadonlyMap<object, string> = new Map()) {
+  constructor(named: Named, more: ReadonlyMap<object, string> = new Map()) {
+    this.#named = named;
     this.#modules = new Map([...named.paths, ...more].filter(([module]) => knobRules(module)).map(([module, path]) => [path, module as Record<string, KnobValue>]));
     this.#initial = this.all();
   }
@@ -66,14 +79,20 @@ export class Knobs {
   #set(changes: readonly Change[], from: 'from' | 'to', to: 'from' | 'to'): void {
     const done: Change[] = [];
     try {
-      for (const c of changes) {
+      inTurn(changes, (c) => {
         this.#module(c.path)[c.knob] = c[to];
         done.unshift(c);
-      }
+      });
     } catch (error) {
       for (const c of done) this.#module(c.path)[c.knob] = c[from];
       throw error;
     }
+  }
+
+  /** Changes as the modules take them (`frozen = true` stands for a list), without those that change nothing; a setter may refuse one. */
+  settled(changes: readonly Change[]): Change[] {
+    const text = (v: KnobValue): string => JSON.stringify(v);
+    return this.with(changes, () => changes.map((c) => ({ ...c, to: this.settings(c.path)[c.knob] }))).filter((c) => text(c.from) !== text(c.to));
   }
 
   /** Runs `work` with changes applied; then everything is as it was. */
@@ -83,8 +102,24 @@ export class Knobs {
     try { return work(); } finally { this.undo(now); }
   }
 
+  /** All or none. */
   restore(all: Readonly<Record<string, Settings>>): void {
-    for (const [path, settings] of Object.entries(all)) for (const [knob, value] of Object.entries(settings)) this.#module(path)[knob] = value;
+    this.apply(Object.entries(all).flatMap(([path, settings]) => Object.entries(settings).map(([knob, to]) => ({ path, knob, from: copy(this.#module(path)[knob]), to }))));
+  }
+
+  /** Values of parameters that go with the changes, by the parameters' names, in order. */
+  moves(changes: readonly Change[]): Move[] {
+    const names = new Map([...this.#named.parameters].map(([name, p]) => [p, name]));
+    const by = ({ parameter, ...place }: Place<Parameter>): Place<string> => {
+      const name = names.get(parameter);
+      if (name === undefined) throw new UserError('a parameter is to move that belongs to no property of the model');
+      return { ...place, parameter: name };
+    };
+    return [...new Set(changes.map((c) => c.path))].flatMap((path) => {
+      const module = this.#module(path), from = this.settings(path), own = changes.filter((c) => c.path === path);
+      const moves = (module.constructor as { readonly transfer?: Transfer }).transfer?.(module, from, { ...from, ...Object.fromEntries(own.map((c) => [c.knob, c.to])) }) ?? [];
+      return moves.map(({ to, from: source, mix }) => ({ to: by(to), from: by(source), ...(mix && { mix: { with: by(mix.with), share: mix.share } }) }));
+    });
   }
 
   /** What leads from a graph that was made under other settings to that under those of now, if no module needs tracing for it. */
@@ -105,11 +140,22 @@ export class Knobs {
   classify(changes: readonly Change[]): ChangeClass {
     const neutral = [...new Set(changes.map((c) => c.path))].every((path) => {
       const own = changes.filter((c) => c.path === path), from = this.settings(path);
-      const to = { ...from, ...Object.fromEntries(own.map((c) => [c.knob, c.to])) }, rules = knobRules(this.#module(path)) ?? {};
-      return own.every((c) => rules[c.knob](from, to));
+      const to = { ...from, ...Object.fromEntries(own.map((c) => [c.knob, c.to])) }, module = this.#module(path), rules = knobRules(module) ?? {};
+      return own.every((c) => rules[c.knob](from, to, module));
     });
     return neutral ? 'N' : 'R';
   }
 }
 
 const copy = (value: KnobValue): KnobValue => (Array.isArray(value) ? [...value as KnobValue[]] as KnobValue : value);
+
+/** Does each. A setter may look at other knobs, whose turn comes later: what it refuses is tried again after them, as long as some succeed. */
+function inTurn<T>(all: readonly T[], does: (one: T) => void): void {
+  for (let left = all; left.length > 0;) {
+    const errors: unknown[] = [], refused = left.filter((one) => {
+      try { does(one); return false; } catch (error) { errors.push(error); return true; }
+    });
+    if (refused.length === left.length) throw errors[0];
+    left = refused;
+  }
+}

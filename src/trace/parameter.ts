@@ -15,8 +15,10 @@ export class Parameter {
   readonly dtype: DType;
   /** Trained; otherwise it only changes when a checkpoint is loaded. */
   readonly trained: boolean;
-  /** Left as it is by training: all of it, or the parts along the first dimension that are named so (experts of a bank). */
+  /** Left as it is by training: all of it, or the parts along a dimension that are named so (experts of a bank). */
   frozen: boolean | readonly boolean[] = false;
+  /** Which dimension that is. */
+  frozenAxis = 0;
   constructor(shape: readonly number[], init: Init, options: { dtype?: DType; trained?: boolean } = {}) {
     if (!shape.every((d) => Number.isInteger(d) && d > 0)) throw new UserError(`a parameter's dimensions must be whole numbers of at least 1, got [${shape.map(String).join(', ')}]`, 'look at the sizes that its layer was given');
     this.shape = shape;

@@ -17,6 +17,8 @@ export class Trace extends GraphBuilder {
   readonly training: boolean;
   /** Whether somebody looks at statistics that cost something. */
   observed = false;
+  /** Samples of the batch, where each has an id; null: they have none. */
+  samples: number | null = null;
   readonly losses: AuxiliaryLoss[] = [];
   readonly stats: { readonly name: string; readonly value: Tensor }[] = [];
   readonly #named: Named;
@@ -58,6 +60,13 @@ export class Trace extends GraphBuilder {
       this.#scalars.set(name, value);
     }
     return value;
+  }
+
+  /** int32 [samples]: the ids of the batch's samples; null where they have none. Graphs that do not ask have no such input. */
+  sampleIds(): Tensor | null {
+    if (this.samples === null) return null;
+    const found = this.inputs.find((i) => i.kind === 'input' && i.name === 'ids');
+    return found ? this.tensor(found.value) : this.input('input', 'ids', { dtype: 'int32', shape: [this.samples] });
   }
 
   constant(type: TensorType, data: TypedArray): Tensor {

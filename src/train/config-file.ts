@@ -4,7 +4,8 @@ import { createHash } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { extname, resolve } from 'node:path';
 import { pathToFileURL } from 'node:url';
-import { codeOf } from '../io/fault.ts';
+import { UserError } from '../base/errors.ts';
+import { fault } from '../io/fault.ts';
 import type { Parts } from './experiment.ts';
 import { ConfigError, type ConfigData } from './schema.ts';
 
@@ -25,8 +26,8 @@ const CODE = ['.ts', '.mts', '.js', '.mjs'];
 export async function loadConfigFile(file: string): Promise<ConfigFile> {
   const path = resolve(file), kind = extname(path).toLowerCase();
   const bytes = await readFile(path).catch((error: unknown) => {
-    throw new ConfigError(`cannot read the config ${file}${codeOf(error) === 'ENOENT' ? ': no such file' : `: ${String(error)}`}`,
-      'text to train on is named by --data PATH', error);
+    const refused = fault('read the config', file, error);
+    throw new ConfigError(refused instanceof UserError ? refused.message.split('\n')[0] : String(error), 'text to train on is named by --data PATH', error);
   });
   const source = { path, sha256: createHash('sha256').update(bytes).digest('hex') };
   if (kind === '.json') return { source, data: asObject(parseJson(bytes.toString('utf8'), file), file), parts: {} };

@@ -94,10 +94,22 @@ export function parseSettings(stored: Json, where: string): RunSettings {
 /** The experiment of stored settings; `file` stands in for the config file that they name. Says it where the file has changed. */
 export async function rebuild(settings: RunSettings, say: (line: string) => void, file?: string): Promise<Experiment> {
   const { config, source } = settings, path = file ?? source?.path;
-  if (path === undefined || path.endsWith('.json')) return buildExperiment(config);
+  if (path === undefined || path.endsWith('.json')) {
+    if (file !== undefined && (await loadConfigFile(file)).source.sha256 !== source?.sha256) say(`${file} is not what the run was started with: the run keeps its own settings`);
+    return buildExperiment(config);
+  }
   const loaded = await loadConfigFile(path);
   if (source && loaded.source.sha256 !== source.sha256) say(`${path} has changed since the run was started`);
   return buildExperiment(config, loaded.parts);
+}
+
+/** The first place where two values differ: model.moe.experts 8, not 4. */
+function difference(path: string, was: unknown, is: unknown): string {
+  const record = (value: unknown): value is Data => typeof value === 'object' && value !== null && !Array.isArray(value);
+  const key = record(was) && record(is) ? Object.keys({ ...was, ...is }).find((k) => JSON.stringify(was[k]) !== JSON.stringify(is[k])) : undefined;
+  if (key !== undefined) return difference(`${path}.${key}`, (was as Data)[key], (is as Data)[key]);
+  const text = (value: unknown): string => JSON.stringify(value) ?? 'none';
+  return `${path} ${text(was)}, not ${text(is)}`;
 }
 
 /** Stored settings for a resumed run. Flags that would change its course are refused; more steps are allowed and said. */
@@ -107,7 +119,7 @@ export function resumeSettings(stored: RunSettings, flags: Overrides, say: (line
   const free: readonly string[] = [...FREE_FLAGS, 'steps'];
   for (const key of Object.keys(asked) as (keyof Config)[]) {
     if (free.includes(key) || JSON.stringify(asked[key]) === JSON.stringify(config[key])) continue;
-    throw new ConfigError(`the run was started with ${key} ${JSON.stringify(config[key])}, not ${JSON.stringify(asked[key])}`,
+    throw new ConfigError(`the run was started with ${difference(key, config[key], asked[key])}`,
       'a resumed run keeps its settings: leave the flag out, or start a new run');
   }
   if (asked.steps !== config.steps) say(`the run was started for ${config.steps} steps and goes on to ${asked.steps}; its learning rates follow the new number`);

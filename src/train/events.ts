@@ -59,7 +59,7 @@ export interface PlanEvent {
   readonly from: number;
   /** Planned bytes; `states` are the parameters and what the optimiser keeps. */
   readonly bytes: { readonly arena: number; readonly io: number; readonly constants: number; readonly states: number };
-  /** Knobs of each MoE layer: topK, capacity, overflow, priority, dispatch; `frozen` where an expert is. */
+  /** Knobs of each MoE layer: topK, capacity, overflow, priority, dispatch; `frozen` where an expert is; `active`, a bool for each slot, where one is free. */
   readonly layers: Readonly<Record<string, Settings>>;
   /** Not on the reference device, which has no program. */
   readonly program?: {

@@ -1,5 +1,6 @@
 // The event that tells the plan that steps run by: its memory, its steps and how long they take, the knobs of its MoE layers.
 import type { Program } from '../plan/program.ts';
+import { activeOf, readSlots } from '../nn/moe/slots.ts';
 import { stateBytes } from '../plan/print.ts';
 import type { Runnable } from '../run/executor.ts';
 import { ProgramExecutor, type LoadedProgram } from '../run/program.ts';
@@ -18,8 +19,10 @@ export async function planEvent(session: Session, loaded: Runnable, from: number
 }
 
 function layersOf(session: Session): Record<string, Settings> {
-  return Object.fromEntries(Object.entries(session.plan().knobs).filter(([, knobs]) => 'capacity' in knobs).map(([path, { frozen, ...knobs }]) =>
-    [path, Array.isArray(frozen) && frozen.includes(true) ? { ...knobs, frozen } : knobs]));
+  return Object.fromEntries(Object.entries(session.plan().knobs).filter(([, knobs]) => 'capacity' in knobs).map(([path, { frozen, slots, ...knobs }]) => {
+    const active = activeOf(readSlots(slots).families);
+    return [path, { ...knobs, ...(Array.isArray(frozen) && frozen.includes(true) && { frozen }), ...(active.includes(false) && { active }) }];
+  }));
 }
 
 /** What can be drawn of a program: the tensors of its arena, its steps. ns: nanoseconds of each step. */

@@ -14,6 +14,7 @@ const whole = z.int().min(1), share = z.number().min(0).max(1), positive = z.num
 
 const moeSchema = z.strictObject({
   experts: whole.default(8),
+  active: whole.optional(),
   topK: whole.default(2),
   hidden: whole.default(256),
   capacity: z.union([z.literal('dropless'), z.number().min(0), z.array(z.number().min(0))]).default('dropless'),
@@ -123,9 +124,9 @@ function check(config: Config, place: string): Config {
   if (model.dModel % model.heads !== 0 || (model.dModel / model.heads) % 2 !== 0) {
     throw new ConfigError(`${place}width ${model.dModel} (dModel) cannot be split into ${model.heads} heads of even width`, 'choose a width that is a multiple of twice the heads');
   }
-  if (model.moe && model.moe.topK > model.moe.experts) {
-    throw new ConfigError(`${place}topK ${model.moe.topK} is more than the ${model.moe.experts} experts`, `choose a top-k from 1 to ${model.moe.experts}`);
-  }
+  const { experts = Infinity, active = experts, topK = 0 } = model.moe ?? {};
+  if (active > experts) throw new ConfigError(`${place}active ${active} is more than the ${experts} experts`, 'active says how many of them there are from the start');
+  if (topK > active) throw new ConfigError(`${place}topK ${topK} is more than the ${active} experts`, `choose a top-k from 1 to ${active}`);
   if (model.moe && Array.isArray(model.moe.capacity) && model.moe.capacity.length !== model.moe.experts) {
     throw new ConfigError(`${place}capacity lists ${model.moe.capacity.length} factors for ${model.moe.experts} experts`, 'one factor for all, or one for each');
   }

@@ -17,6 +17,7 @@ export function stepEvent({ step, loss, aux, stats, gradNorm }: StepResult, { ms
   for (const [name, value] of Object.entries(stats)) {
     const cut = name.lastIndexOf('/'), layer = name.slice(0, cut), what = name.slice(cut + 1), list = Array.from(value.data, Number);
     if (what === 'load') load[layer] = list;
+    else if (what === 'agreement') { if (list[1] > 0) (layers[layer] ??= {})[what] = short(list[0] / list[1]); }
     // Of a list, one number for each expert, the sum; whoever wants more has the load and the capacities.
     else if (list.every(Number.isFinite)) (layers[layer] ??= {})[snake(what)] = short(list.reduce((a, b) => a + b, 0));
   }

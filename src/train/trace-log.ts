@@ -1,14 +1,17 @@
 // A Logger that records the loads of all experts, for the policy lab. In: a run's events; out: the lines of a trace. A run that goes on
 // from a checkpoint goes on in its file: steps after the checkpoint, which come again, are left out.
-import { appendFileSync, existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { accessSync, appendFileSync, constants, existsSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { dirname } from 'node:path';
 import { UserError } from '../base/errors.ts';
+import { fault } from '../io/fault.ts';
 import { headerLine, layersOfModel, stepLine } from '../recompile/lab/trace.ts';
 import type { Logger } from './logger.ts';
 
-/** Throws UserError where the model has no mixture-of-experts layer. */
+/** Throws UserError where the model has no mixture-of-experts layer, or the file cannot be written. */
 export function traceLog(path: string, model: object): Logger {
   const layers = layersOfModel(model);
   if (layers.length === 0) throw new UserError('there are no loads to trace: the model has no mixture-of-experts layer', 'leave --trace out');
+  checkWritable(path);
   return {
     init({ step }) { writeFileSync(path, begun(path, step) ?? `${headerLine(layers)}\n`); },
     log(event) {
@@ -17,6 +20,12 @@ export function traceLog(path: string, model: object): Logger {
       appendFileSync(path, `${stepLine(event.step, layers.map((l) => load[l.path] ?? new Array<number>(l.experts).fill(0)))}\n`);
     },
   };
+}
+
+function checkWritable(path: string): void {
+  const there = existsSync(path);
+  if (there && statSync(path).isDirectory()) throw new UserError(`cannot write ${path}: it is a folder`, 'name a file');
+  try { accessSync(there ? path : dirname(path), constants.W_OK); } catch (error) { throw fault('write', path, error); }
 }
 
 /** The file up to a step; null where there is nothing to go on with. */

@@ -60,6 +60,8 @@ export async function train(options: TrainOptions): Promise<DoneEvent | null> {
     await session.prepare(await data.batches({ size, seed, context: experiment.context }).at(0));
     const run = await openRun(out, { resume, settings: JSON.parse(JSON.stringify(options.settings)) as Json });
     try {
+      const has = run.checkpoint?.step ?? 0, { steps } = experiment.config;
+      if (has > steps) throw new ConfigError(`the run in ${out} has done ${has} steps, more than the ${steps} it should have in all`, `--steps ${2 * has} goes on to ${2 * has}`);
       const training = new Training(options, session, data, run);
       told = (event) => { training.recompiled(event); };
       return await training.run(resume ? [] : early); // a run that goes on has the plan that it had

@@ -158,7 +158,6 @@ test('40,000 steps of 64 experts are drawn, zoomed into and drawn again without 
   await page.waitForFunction(() => document.querySelector<HTMLSelectElement>('#window')?.value === 'all');
   const slow = await page.evaluate(() => (globalThis as unknown as { slow: number[] }).slow);
   t.diagnostic(`tasks longer than 50 ms: ${slow.map((ms) => ms.toFixed(0)).join(' ') || 'none'}`);
-  assert.ok(Math.max(0, ...slow) < 2000, 'a page that redraws all points would take seconds');
   assert.deepEqual(faults, []);
 });
 

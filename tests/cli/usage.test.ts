@@ -26,6 +26,8 @@ test('unknown commands and flags, and values out of range', async () => {
   await refused(2, /missing required argument/, 'eval');
   await refused(2, /topK 9 is more than the 8 experts/, 'train', '--data', 'x', '--top-k', '9');
   await refused(2, /64 heads|into 7 heads/, 'train', '--data', 'x', '--heads', '7');
+  await refused(2, /option '--recompile <names>' argument 'foo' is invalid/, 'train', '--data', 'x', '--recompile', 'foo');
+  await refused(2, /--budget.*\n.*dynamoe bench memory --help/, 'bench', 'memory');
 });
 
 test('config files: what they may not say, and where', async (t) => {
@@ -39,6 +41,7 @@ test('config files: what they may not say, and where', async (t) => {
   await refused(2, /c\.json: batch/, 'train', await file('c.json', '{"batch":"12"}'), '--data', 'x');
   await refused(2, /d\.json is not JSON/, 'train', await file('d.json', '{batch:12}'), '--data', 'x');
   await refused(2, /no such file/, 'train', join(folder, 'none.json'), '--data', 'x');
+  await refused(2, /cannot read the config .*: it is a folder\n/, 'train', folder, '--data', 'x');
   await refused(2, /has no default export/, 'train', await file('e.ts', 'export const a: number = 1;'), '--data', 'x');
   await refused(2, /f\.ts: unknown key lr/, 'train', await file('f.ts', 'export default { lr: 1 };'), '--data', 'x');
   await refused(2, /g\.ts: nothing works/, 'train', await file('g.ts', 'throw new Error("nothing works");'), '--data', 'x');
@@ -50,6 +53,8 @@ test('data and checkpoints that are not there or not usable are failures', async
   await refused(1, /too little text/, 'train', '--data', text);
   await refused(1, /no such file/, 'eval', join(folder, 'none'), '--data', text);
   await refused(1, /not a sound safetensors file/, 'generate', text);
+  await refused(1, /cannot write .*none.*: no such file or folder/, 'train', '--data', text, '--trace', join(folder, 'none', 'loads.jsonl'));
+  await refused(1, /cannot read .*none\.jsonl: no such file/, 'lab', join(folder, 'none.jsonl'), '--policy', 'adaptCapacity');
 });
 
 test('--version and --help', async () => {

@@ -3,8 +3,10 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Bins } from '../../src/dash/page/bins.ts';
 import { Column, Smooth, thinned } from '../../src/dash/page/columns.ts';
+import { change } from '../../src/dash/page/format.ts';
 import { parsed } from '../../src/dash/page/parse.ts';
 import { Run } from '../../src/dash/page/run.ts';
+import type { PlanEvent } from '../../src/train/events.ts';
 import { doneAt, evalAt, LAYER, planAt, recompileAt, startAt, stepAt, steps } from './events.ts';
 
 const column = (n: number, f: (i: number) => number): Column => {
@@ -76,4 +78,14 @@ test('what is no event is passed over', () => {
   const run = new Run('a');
   run.add(parsed('{"event":"of a later version"}')!);
   assert.equal(run.status, 'waiting');
+});
+
+test('free slots have no room, and what was done to experts is told in words', () => {
+  const run = new Run('run'), plan = planAt(1, 1.5) as PlanEvent & { time: number };
+  for (const e of [startAt(), { ...plan, layers: { [LAYER]: { ...plan.layers[LAYER], active: [true, true, false, true] } } }, ...steps(1, 5)]) run.add(e);
+  assert.deepEqual(run.rowsAt(LAYER, 3, [40, 10, 0, 10]), [30, 30, 0, 30], 'ceil(1.5 * 60 / 3)');
+  const slots = (from: unknown, to: unknown): string => change({ path: LAYER, knob: 'slots', from, to });
+  assert.equal(slots(['on', 'on', 'off'], ['on', 'on', 'off', 1, 'prune 0', 'split 1 into 2']), 'prune 0, split 1 into 2');
+  assert.equal(slots(['on', 'on', 'off', 1, 'prune 0'], ['on', 'on', 'off']), 'taken back: prune 0');
+  assert.equal(change({ path: LAYER, knob: 'capacity', from: 1.5, to: [1, 2] }), '1.5 → 1 2');
 });

@@ -21,6 +21,7 @@ export function shortened(args: readonly string[]): string[] {
   if (command === 'bench' && sub === 'step') return add({ '--steps': '2', ...(!config && SMALL) });
   if (command === 'bench' && sub === 'layer') return add({ '--steps': '2', '--tokens': '64', '--d-model': '16', '--d-ff': '16' });
   if (command === 'bench' && sub === 'recompile') return add({ '--steps': '2', '--tokens': '16', '--d-model': '16', '--d-ff': '16', '--experts': '4', '--alphas': '1,2', '--warm-up': '4' });
+  if (command === 'bench' && sub === 'routing') return add({ '--rounds': '1', '--tokens': '16', '--d-model': '16', '--d-ff': '16' });
   if (command === 'bench' && sub === 'scaling') return add({ '--curve': 'threads', '--rounds': '1', '--threads': '1' });
   return few;
 }
@@ -32,6 +33,7 @@ export const SERVES: Readonly<Record<string, RegExp>> = { dash: /http:\/\/127\.0
 export const NOT_RUN: Readonly<Record<string, string>> = {
   'npm test': 'it is what runs this',
   'npm run web': 'tests/browser/web.test.ts builds and opens the same page',
+  'npm run paper -- --data FOLDER': 'tests/examples/paper.test.ts runs the same on a small model',
   'npm run compare -- --list': 'tests/compare/compare.test.ts runs it',
 };
 

@@ -95,6 +95,10 @@ test('chooseDispatch: ragged where padding is computed, else what there is', () 
   const spilling = layer({ dispatch: 'padded', capacity: [1, 1, 0.4, 0], overflow: 'spill' });
   assert.deepEqual(wants(rule, spilling, run(32, () => [40, 40, 80, 0], 'moe', [0, 0, 64, 0], 'spilled')), {}, 'every row that is planned is full');
   assert.deepEqual(wants(rule, spilling, run(32, () => [80, 20, 10, 50], 'moe', [40, 0, 0, 50], 'spilled')), ragged, 'spilled rows are computed beside empty ones');
+  const stats = new RunStats(), int = (list: readonly number[]) => hostTensor('int32', [list.length], Int32Array.from(list));
+  const part = { 'moe/load': int([44, 44, 36, 36]), 'moe/dropped': int([4, 4, 0, 0]) }, full = layer({ dispatch: 'padded', capacity: [1, 1, 0.9, 0.9] });
+  for (let i = 1; i <= 33; i++) stats.show({ step: i, loss: 1, ms: 1, stats: part, parts: [part, part, part, part] });
+  assert.deepEqual(wants(rule, full, stats), {}, 'every row of each part of the batch is full');
   assert.deepEqual(wants(chooseDispatch({ padding: 4 }), layer({ dispatch: 'padded', capacity: 4 }), skewed), {});
   for (const dispatch of ['ragged', 'einsum', 'dense'] as const) assert.deepEqual(wants(rule, layer({ dispatch }), skewed), {});
 });
@@ -113,5 +117,5 @@ test('policies with options', () => {
   assert.deepEqual(wants(policyWith('adaptCapacity,margin=0.05'), layer({ capacity: 4, dispatch: 'padded' }), stats), { 'moe.capacity': [2.75, 1.0625, 0.4375, 0] });
   assert.equal(policyWith('chooseDispatch,cooldown=7').cooldown, 7);
   for (const [text, what] of [['magic', /no policy named "magic"/], ['auto', /no policy named "auto"/], ['off', /no policy named "off"/], ['adaptCapacity,q=1', /adaptCapacity has no option named "q"/], ['adaptCapacity,margin', /margin must be a number of at least 0, got ""/],
-    ['adaptCapacity,margin=-1', /got "-1"/], ['chooseDispatch,margin=1', /chooseDispatch has no option named "margin"/]] as const) assert.throws(() => policyWith(text), what);
+    ['adaptCapacity,margin=-1', /got "-1"/], ['adaptCapacity,quantile=7', /quantile must be from 0 to 1, got 7/], ['chooseDispatch,margin=1', /chooseDispatch has no option named "margin"/]] as const) assert.throws(() => policyWith(text), what);
 });

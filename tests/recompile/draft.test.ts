@@ -31,6 +31,13 @@ test('any other write is refused, and names the path', () => {
   assert.ok(model.blocks[0].moe instanceof MoE);
 });
 
+test('lists that the user froze are drafted like others', () => {
+  const moe = new MoE({ dModel: 8, experts: 4, topK: 2, hidden: 8 }), model = Object.freeze({ layers: Object.freeze([moe]) }), draft = draftOf(model);
+  draft.model.layers[0].topK = 1;
+  assert.deepEqual([draft.changes().map((c) => c.path), moe.topK, draft.model.layers.map((m) => m.topK)], [['layers.0'], 2, [1]]);
+  assert.throws(() => { (draft.model.layers as MoE[])[0] = moe; }, /layers\.0 cannot be set/);
+});
+
 test('changes are classified by what they change', () => {
   const model = toyLM(), knobs = new Knobs(nameParameters(model)), path = 'blocks.0.moe';
   const to = (knob: string, value: string | number): 'N' | 'R' => knobs.classify([{ path, knob, from: knobs.settings(path)[knob], to: value }]);

@@ -87,3 +87,20 @@ test('the policy chooseDispatch pays where padding is computed, also without a s
   assert.deepEqual(events.map((e) => [e.rule, e.class, e.verified, e.changes.map((c) => c.to)]), [['chooseDispatch', 'N', true, ['ragged', 'ragged']]]);
   await session.close();
 });
+
+test('a checkpoint that is loaded while a plan of inference takes turns has the settings that it was saved with', async () => {
+  const { session } = await open(), other = await open();
+  for (const moe of moes(other.session.model as LM)) { moe.overflow = 'drop'; moe.capacity = 0.5; }
+  const bytes = await other.session.serialize(), want = await outputs(other.session, 3);
+  let set = 0;
+  session.recompile<LM>({ name: 'room', trigger: (run) => run.step >= 2, alter: (m) => { for (const moe of moes(m)) moe.capacity = 1.5; } }, 'inference');
+  // In its turns the new plan is what runs.
+  const { executor } = session, run = executor.run.bind(executor);
+  executor.run = (program, inputs) => { if (moes(session.model as LM)[0].capacity === 1.5) set++; return run(program, inputs); };
+  while (set < 2) await session.forward(toyBatch(0));
+  await session.deserialize(bytes);
+  for (let i = 0; i < 4; i++) assert.deepEqual(await outputs(session, 3), want);
+  assert.deepEqual(moes(session.model as LM).map((m) => [m.capacity, m.overflow]), [[0.5, 'drop'], [0.5, 'drop']]);
+  await session.close();
+  await other.session.close();
+});

@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { fingerprint } from '../support/toy.ts';
+import { checkRule } from '../../src/recompile/rule.ts';
 import { blocks, open, steps, toPadded, told, type LM } from './lm.ts';
 
 const toggle = (block: number) => (m: LM): void => { const moe = blocks(m)[block]; moe.topK = 3 - moe.topK; };
@@ -25,6 +26,15 @@ test('a rule that asks for nothing lets the next one speak, and a name is given 
   await steps(session, 40);
   assert.deepEqual(events.map((e) => e.rule), ['busy']);
   await session.close();
+});
+
+test('what is no rule is refused when it is given', () => {
+  const whole = { name: 'r', trigger: () => true, alter: () => undefined };
+  checkRule({ ...whole, undo: () => true, reason: () => 'why', only: 'N', measure: false, cooldown: 0, budget: Infinity, tolerance: 0.1 });
+  for (const [wrong, message] of [[{ undo: true }, /undo must be a function/], [{ reason: 'why' }, /reason must be a function/], [{ only: 'R' }, /only must be 'N', got R/], [{ measure: 'no' }, /measure must be true or false/],
+    [{ cooldown: NaN }, /cooldown must be a number/], [{ alter: null }, /no function alter/], [{ name: '' }, /needs a name/]] as const) {
+    assert.throws(() => { checkRule({ ...whole, ...wrong }); }, { name: 'UserError', message });
+  }
 });
 
 test('a change of results that is due with one of no result comes first, so that it never depends on a compiler', async () => {

@@ -20,6 +20,7 @@ import { sgd } from '../../src/optim/sgd.ts';
 import { compile } from '../../src/session/node.ts';
 import { compile as compileWeb } from '../../src/session/web.ts';
 import { NonFiniteError, type Model } from '../../src/session/step.ts';
+import { nameParameters } from '../../src/trace/module.ts';
 import { Parameter } from '../../src/trace/parameter.ts';
 import { call, use } from '../../src/trace/trace.ts';
 import { says, temporaryFolder } from '../io/folder.ts';
@@ -200,6 +201,15 @@ test('the wasm device refuses what its addresses do not reach, and names it', as
   assert.deepEqual(session.executor.stateNames(), []);
 });
 
+test('the reference goes on from what it saved, with floats as float64', async () => {
+  const make = () => compile(toyLM(), { loss: crossEntropy, optimizer: adamW({ lr: 1e-2 }), device: 'reference' });
+  await using session = await make(), other = await make();
+  await session.step(toyBatch(0));
+  await other.deserialize(await session.serialize());
+  assert.deepEqual(fingerprint(other), fingerprint(session));
+  assert.equal((await other.step(toyBatch(1))).loss, (await session.step(toyBatch(1))).loss);
+});
+
 test('a checkpoint as bytes is the one that save writes', async (t) => {
   const path = join(await temporaryFolder(t), 'a.safetensors'), make = () => compile(toyLM(), { loss: crossEntropy, optimizer: adamW({ lr: 1e-2 }), device: 'wasm', threads: 1 });
   await using session = await make(), other = await make();
@@ -222,6 +232,10 @@ test('mistakes in a model are named', async () => {
   await assert.rejects(closure.step(floats(1, 3, () => 1)), /belongs to no property of the model/);
   await using shape = await compile(new MLP([4, 2]), { loss: meanSquaredError, optimizer: sgd({ lr: 1 }) });
   await assert.rejects(shape.step(floats(1, 3, () => 1)), /matmul: inner dimensions differ.*layers\.0/s);
+  const still = new MLP([3, 3]);
+  for (const p of nameParameters(still).parameters.values()) p.frozen = true;
+  await using frozen = await compile(still, { loss: meanSquaredError, optimizer: sgd({ lr: 1 }) });
+  await assert.rejects(frozen.step(floats(1, 3, () => 1)), /UserError.*no parameter to train.*frozen/s);
   await using vector = await compile(new MLP([3, 3]), { loss: (a) => mean(a, [1]), optimizer: sgd({ lr: 1 }) });
   await assert.rejects(vector.step(floats(2, 3, () => 1)), /the loss must be one number/);
   await assert.rejects(compile(new MLP([1, 1]), { loss: meanSquaredError, device: 'gpu' as never }), /no device named gpu/);
@@ -241,6 +255,36 @@ test('a call that TypeScript would refuse is named too', async () => {
   await assert.rejects(session.step({ x: [[1, 2, 3]], y: good.y } as never), /the batch's x must be a tensor of the host .*got a list/s);
   await assert.rejects(session.step({ ...good, x: { ...good.x, data: new Float32Array(2) } }), /float32 tensor of shape \[1, 3\] has 3 elements, got 2/);
   await assert.rejects(session.step(floats(0, 3, () => 1)), /the batch's x is empty/);
+  await assert.rejects(session.step({ ...good, x: { ...good.x, data: new Float64Array(3) } }), /the batch's x is float32, its data a Float64Array/);
+  await assert.rejects(compile(new Linear(3, 3), { ...options, optimizer: sgd as never }), /UserError.*the optimizer is none/s);
+  await assert.rejects(compile(new Linear(3, 3), { ...options, seed: NaN }), /UserError.*seed must be a whole number of at least 0, got NaN/s);
+  await assert.rejects(compile(new Linear(3, 3), { ...options, accumulate: 0 }), /UserError.*accumulate must be a whole number/s);
+  await assert.rejects(session.evaluate({} as never), /UserError.*expected batches.*data\.pass/s);
+  assert.throws(() => { session.recompile({ name: 'r', trigger: () => false, alter: () => undefined }, 'infer' as never); }, /UserError.*no work named infer/s);
+  assert.throws(() => add(good.x as never, good.x as never), /UserError.*ops\.add takes tensors of a model that is traced/s);
+  assert.throws(() => add(good.x as never, 1), /UserError.*takes tensors of a model that is traced/s);
+  await using nothing = await compile({ forward: (x: Tensor) => x }, options);
+  await assert.rejects(nothing.step(good), /UserError.*the model has no parameter to train/s);
+});
+
+test('settings of an optimiser are checked when it is made', () => {
+  for (const lr of [NaN, -1, '0.1' as never, undefined as never]) assert.throws(() => adamW({ lr }), /UserError.*optim\.adamW: lr must be a number of at least 0/s);
+  assert.throws(() => adamW({ lr: 1, betas: [0.9, 2] }), /UserError.*beta2 must be a number from 0 to below 1, got 2/s);
+  assert.throws(() => adamW({ lr: 1, eps: 0 }), /UserError.*eps must be a number above 0/s);
+  assert.throws(() => sgd({ lr: 1, momentum: 1 }), /UserError.*momentum/s);
+  assert.throws(() => sgd({ lr: 1, weightDecay: -1 }), /UserError.*weightDecay/s);
+  assert.equal(sgd({ lr: 0, momentum: 0.9, clip: 1 }).name, 'sgd');
+});
+
+test('restore refuses names, dtypes and shapes that are not the model\'s, with nothing set', async () => {
+  await using session = await compile(new Linear(2, 1), { loss: meanSquaredError, optimizer: sgd({ lr: 1 }) });
+  const before = fingerprint(session), weight = { name: 'weight', value: hostTensor('float32', [2, 1], [5, 6]) }, { value } = weight;
+  assert.throws(() => { session.restore(1, [weight, { name: 'wieght', value }]); }, /UserError.*no parameter wieght.*it has weight, bias/s);
+  assert.throws(() => { session.restore(1, [weight, { name: 'bias', value }]); }, /bias: the checkpoint has shape \[2, 1\], the model \[1\]/);
+  assert.throws(() => { session.restore(1, [weight, { name: 'bias', value: hostTensor('float64', [1], [0]) }]); }, /bias: the checkpoint has dtype float64, the model float32/);
+  assert.deepEqual(fingerprint(session), before);
+  session.restore(1, [weight]);
+  assert.deepEqual([...session.states()[0].read().data], [5, 6]);
 });
 
 test('a learning rate that is no number changes nothing', async () => {

@@ -2,13 +2,13 @@
 import type { RecompileEvent } from '../../recompile/rule.ts';
 import type { Mark } from './charts.ts';
 import { byId, el, table } from './dom.ts';
-import { bytes, knob, milliseconds, outcome } from './format.ts';
+import { bytes, change, milliseconds, outcome } from './format.ts';
 import type { Run } from './run.ts';
 import { place, type View } from './view.ts';
 
 const label = (r: RecompileEvent, n: number): string => `Recompilation ${n} at step ${r.effect ?? r.step}: ${r.rule}, ${outcome(r)}. Reason: ${r.reason}.`;
 const price = (r: RecompileEvent): string => `compiled in ${milliseconds(r.compile_ms)}${r.cached ? ' (was there)' : ''}, verified in ${milliseconds(r.verify_ms)}, steps waited ${milliseconds(r.stall_ms)}`;
-const figures = ({ ms, bytes: b }: RecompileEvent['before']): string => `${milliseconds(ms)} a step, ${bytes(b)}`;
+const figures = ({ ms, bytes: b }: RecompileEvent['before']): string => `${ms === null ? 'time not measured' : `${milliseconds(ms)} a step`}, ${bytes(b)}`;
 
 /** One for each decision whose plan ran. */
 export function marksOf(run: Run, view: View): Mark[] {
@@ -41,7 +41,7 @@ function showTip(by: HTMLElement, r: RecompileEvent, n: number): void {
 export function hideTip(): void { byId('tip').hidden = true; }
 
 function changesOf({ changes }: RecompileEvent): HTMLElement {
-  return el('ul', { class: 'changes' }, ...changes.map((c) => el('li', {}, el('b', {}, `${c.path}.${c.knob}`), `: ${knob(c.from)} → ${knob(c.to)}`)));
+  return el('ul', { class: 'changes' }, ...changes.map((c) => el('li', {}, el('b', {}, `${c.path}.${c.knob}`), `: ${change(c)}`)));
 }
 
 /** Leads from a mark to its row. */

@@ -35,6 +35,14 @@ export function knob(value: unknown): string {
   return shown.join(' ') + (value.length > shown.length ? ` … (${value.length})` : '');
 }
 
+/** topK: 2 → 1. Of a layer's slots what was done or taken back. */
+export function change({ knob: name, from, to }: RecompileEvent['changes'][number]): string {
+  if (name !== 'slots' || !Array.isArray(to) || !Array.isArray(from)) return `${knob(from)} → ${knob(to)}`;
+  const at = (list: readonly unknown[]): number => list.findIndex((x) => typeof x === 'number'), count = (list: readonly unknown[]): number => (at(list) < 0 ? 0 : Number(list[at(list)]));
+  if (count(to) > count(from)) return to.slice(at(to) + 1).join(', ');
+  return `taken back: ${from.slice(at(from) + 1).join(', ')}`;
+}
+
 /** kept, 1.21× as fast */
 export function outcome({ kept, error, ratio }: RecompileEvent): string {
   const faster = ratio ? `, ${ratio.median.toFixed(2)}× as fast` : '';

@@ -127,10 +127,11 @@ export class Run {
 
   /** Rows that each expert of a layer may have at a step of this load; null: any number. */
   rowsAt(path: string, step: number, load: readonly number[]): number[] | null {
-    const capacity = this.planAt(step)?.layers[path]?.['capacity'] as Capacity | undefined;
+    const knobs = this.planAt(step)?.layers[path], capacity = knobs?.['capacity'] as Capacity | undefined, active = knobs?.['active'] as readonly boolean[] | undefined;
     if (capacity === undefined || capacity === 'dropless') return null;
     const choices = load.reduce((a, b) => a + b, 0), factor = (e: number): number => (typeof capacity === 'number' ? capacity : capacity[e]);
-    return load.map((_, e) => Math.min(choices, Math.ceil((factor(e) * choices) / load.length)));
+    const experts = active?.filter((held) => held).length ?? load.length;
+    return load.map((_, e) => (active?.[e] === false ? 0 : Math.min(choices, Math.ceil((factor(e) * choices) / experts))));
   }
 
   /** Where an event of a step lies on an axis of seconds. */

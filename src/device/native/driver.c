@@ -20,17 +20,23 @@
 extern const dm_core dm_core_table;  // gemm.c
 
 #define HUGE_PAGE ((size_t)2 << 20)
+#ifdef MAP_POPULATE
+#define POPULATE MAP_POPULATE
+#else
+#define POPULATE 0
+#endif
 
 static size_t mapped(int64_t bytes) {
   size_t page = (size_t)sysconf(_SC_PAGESIZE), size = bytes < 1 ? 1 : (size_t)bytes;
   return (size + page - 1) / page * page;
 }
 
-// A large region starts at a multiple of a huge page (map more, return the ends), or the kernel could not back it with huge pages.
+// A large region starts at a multiple of a huge page (map more, return the ends), or the kernel could not back it with huge pages. A
+// small one that will be used as a whole (a parameter) gets its pages at once: one by one they cost a first step more than its work.
 static int64_t map(int64_t bytes, int huge) {
   if (bytes < 0 || bytes > INT64_MAX / 2) return 0;
   size_t size = mapped(bytes), extra = huge && size >= 2 * HUGE_PAGE ? HUGE_PAGE : 0;
-  char *p = mmap(NULL, size + extra, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  char *p = mmap(NULL, size + extra, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | (huge && !extra ? POPULATE : 0), -1, 0);
   if (p == MAP_FAILED) return 0;
   if (extra) {
     size_t head = (HUGE_PAGE - ((uintptr_t)p & (HUGE_PAGE - 1))) & (HUGE_PAGE - 1);

@@ -45,6 +45,12 @@ async function loadOrMake(make: () => Promise<string>): Promise<ReturnType<typeo
 
 export const headersHash = (): string => hashHex(sources(/\.h$/).map((f) => readFileSync(f, 'utf8')).join('\n'));
 
+/** Of all that decides what C text a kernel becomes. */
+export const emitterHash = (): string => hashHex(['base', 'kernel', 'emit/c'].flatMap((folder) => {
+  const path = join(here, '..', '..', folder);
+  return readdirSync(path).filter((f) => /(?<!\.d)\.[jt]s$/.test(f)).sort().map((f) => readFileSync(join(path, f), 'utf8'));
+}).join('\n'));
+
 const sources = (pattern: RegExp): string[] => readdirSync(here).filter((f) => pattern.test(f)).sort().map((f) => join(here, f));
 
 let loaded: Promise<Driver> | undefined;

@@ -6,7 +6,7 @@ import { hashHex } from '../../base/hash.ts';
 import { emitFile, functionName } from '../../emit/c/kernel.ts';
 import type { KernelSource } from '../device.ts';
 import { cached, readCached, writeCached } from './cache.ts';
-import { headersHash, type Driver } from './driver.ts';
+import { emitterHash, headersHash, type Driver } from './driver.ts';
 import { compileShared, type Toolchain } from './toolchain.ts';
 
 const PER_FILE = 8;
@@ -20,11 +20,14 @@ export class KernelLibrary {
   readonly #kernels = new Map<string, NativeKernel>();
   readonly #objects = new Map<string, number>();
   readonly #salt: string;
+  /** With a kernel's key, it stands for the kernel's text, which need not be made to find what came of it. */
+  readonly #version: string;
 
   constructor(tool: Toolchain, driver: Driver) {
     this.#tool = tool;
     this.#driver = driver;
     this.#salt = hashHex(tool.id + headersHash());
+    this.#version = hashHex(this.#salt + emitterHash());
   }
 
   get(key: string): NativeKernel {
@@ -35,12 +38,9 @@ export class KernelLibrary {
 
   async add(kernels: readonly KernelSource[]): Promise<void> {
     const fresh = new Map(kernels.filter((k) => !this.#kernels.has(k.key)).map((k) => [k.key, k]));
-    const missing: KernelSource[] = [];
-    for (const source of fresh.values()) {
-      // A small file per kernel names the object that holds it.
-      const object = await readCached(this.#driver.folder, this.#reference(source));
-      if (object === null || !this.#take(source.key, object)) missing.push(source);
-    }
+    // A small file per kernel names the object that holds it.
+    const objects = await Promise.all([...fresh.values()].map(async (source) => ({ source, object: await readCached(this.#driver.folder, this.#reference(source)) })));
+    const missing = objects.flatMap(({ source, object }) => (object === null || !this.#take(source.key, object) ? [source] : []));
     const files: KernelSource[][] = [];
     for (let i = 0; i < missing.length; i += PER_FILE) files.push(missing.slice(i, i + PER_FILE));
     let next = 0;
@@ -68,9 +68,7 @@ export class KernelLibrary {
     }
   }
 
-  #reference({ key, kernel }: KernelSource): string {
-    return `k_${key}_${hashHex(this.#salt + emitFile([{ key, kernel }]))}.ref`;
-  }
+  #reference({ key }: KernelSource): string { return `k_${key}_${this.#version}.ref`; }
 
   #take(key: string, object: string): boolean {
     const library = this.#objects.get(object) ?? this.#driver.open(join(this.#driver.folder, object));

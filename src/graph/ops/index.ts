@@ -70,10 +70,13 @@ import { negOp } from './neg.ts';
 import { oneHotOp } from './oneHot.ts';
 import { padOp } from './pad.ts';
 import { permuteOp } from './permute.ts';
+import { permuteUnlessOp } from './permuteUnless.ts';
 import { placeRowsOp } from './placeRows.ts';
 import { powOp } from './pow.ts';
 import { readRowsOp } from './readRows.ts';
+import { recallOp, recallsOp } from './recall.ts';
 import { reluOp } from './relu.ts';
+import { rememberOp } from './remember.ts';
 import { reshapeOp } from './reshape.ts';
 import { rmsNormOp } from './rmsNorm.ts';
 import { ropeOp } from './rope.ts';
@@ -103,6 +106,7 @@ import { sumChunksOp } from './sumChunks.ts';
 import { putAlongOp, takeAlongOp } from './takeAlong.ts';
 import { tanhOp } from './tanh.ts';
 import { topKOp } from './topK.ts';
+import { topKUnlessOp } from './topKUnless.ts';
 import { transposeOp } from './transpose.ts';
 import { uniformOp } from './uniform.ts';
 import { updateRowsOp } from './updateRows.ts';
@@ -119,10 +123,10 @@ const all: readonly Op<any>[] = [
   depthwise2dOp, depthwise2dGradInputOp, depthwise2dGradWeightOp, dispatchOp, divOp, dropoutOp, equalOp, erfOp, expOp, expandOp, flipOp,
   floorOp, gatherOp, geluOp, groupedMatmulOp, groupedOuterOp, groupedOuterOntoOp, iotaOp, isFiniteOp, joinRowsOp, joinSegmentsOp,
   layerNormOp, lessOp, logOp, logicalAndOp, logicalNotOp, logicalOrOp, logSumExpOp, matmulOp, maxOp, maximumOp, maxPool2dOp,
-  maxPool2dGradOp, maxPool2dTakeOp, minimumOp, mulOp, negOp, oneHotOp, padOp, permuteOp, placeRowsOp, powOp, putAlongOp, readRowsOp,
-  reluOp, reshapeOp, rmsNormOp, ropeOp, roundOp, rowCountOp, rsqrtOp, scatterAddOp, segmentCountOp, segmentExpandOp, segmentRankOp,
+  maxPool2dGradOp, maxPool2dTakeOp, minimumOp, mulOp, negOp, oneHotOp, padOp, permuteOp, permuteUnlessOp, placeRowsOp, powOp, putAlongOp, readRowsOp,
+  recallOp, recallsOp, reluOp, rememberOp, reshapeOp, rmsNormOp, ropeOp, roundOp, rowCountOp, rsqrtOp, scatterAddOp, segmentCountOp, segmentExpandOp, segmentRankOp,
   segmentSumOp, segmentSumOntoOp, sigmoidOp, siluOp, sinOp, sliceOp, softmaxOp, softplusOp, sortOp, splitRowsOp, splitSegmentsOp,
-  sqrtOp, stopGradientOp, subOp, sumOp, sumChunksOp, takeAlongOp, tanhOp, topKOp, transposeOp, uniformOp, updateRowsOp, whereOp,
+  sqrtOp, stopGradientOp, subOp, sumOp, sumChunksOp, takeAlongOp, tanhOp, topKOp, topKUnlessOp, transposeOp, uniformOp, updateRowsOp, whereOp,
   windowOffsetsOp, windowRowsOp,
 ];
 

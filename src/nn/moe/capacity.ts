@@ -14,11 +14,12 @@ export function checkCapacity(capacity: Capacity, experts: number): Capacity {
   return typeof capacity === 'object' ? [...capacity] : capacity;
 }
 
-/** Rows of each expert: ceil(factor * choices / experts); null for dropless. `choices`: tokens * k. */
-export function capacityRows(capacity: Capacity, experts: number, choices: number): number[] | null {
+/** Rows of each expert: ceil(factor * choices / experts); null for dropless. `choices`: tokens * k. active: which slots hold an expert; the even
+ * share is one among those, and a free slot has no room. */
+export function capacityRows(capacity: Capacity, experts: number, choices: number, active?: readonly boolean[]): number[] | null {
   if (capacity === 'dropless') return null;
-  const factors = typeof capacity === 'number' ? new Array<number>(experts).fill(capacity) : capacity;
-  return factors.map((f) => Math.min(choices, Math.ceil((f * choices) / experts)));
+  const factors = typeof capacity === 'number' ? new Array<number>(experts).fill(capacity) : capacity, share = active?.filter((held) => held).length ?? experts;
+  return factors.map((f, e) => (active?.[e] === false ? 0 : Math.min(choices, Math.ceil((f * choices) / share))));
 }
 
 /** Rounds rows up to a bucket, at most an eighth more, so that plans recur when capacities change a little. */
@@ -36,11 +37,12 @@ export interface Room {
 }
 
 /** Rows of a layer. padded: every expert has as many as its capacity. spill: rows beyond it are computed too. */
-export function roomFor({ tokens, k, experts, capacity, padded, spill }:
-{ readonly tokens: number; readonly k: number; readonly experts: number; readonly capacity: Capacity; readonly padded: boolean; readonly spill: boolean }): Room {
+export function roomFor({ tokens, k, experts, capacity, padded, spill, active }: { readonly tokens: number; readonly k: number; readonly experts: number; readonly capacity: Capacity;
+  readonly padded: boolean; readonly spill: boolean; readonly active?: readonly boolean[] | undefined }): Room {
   const choices = tokens * k;
   // A token does not choose an expert twice: no expert gets more rows than there are tokens.
-  const caps = capacityRows(capacity, experts, choices)?.map((c) => Math.min(c, tokens)) ?? (padded ? new Array<number>(experts).fill(tokens) : null);
+  const caps = capacityRows(capacity, experts, choices, active)?.map((c) => Math.min(c, tokens))
+    ?? (padded ? Array.from({ length: experts }, (_, e) => (active?.[e] === false ? 0 : tokens)) : null);
   if (!caps) return { caps, bound: choices };
   const total = caps.reduce((a, b) => a + b, 0);
   return { caps, bound: padded ? bucket(total) + (spill ? choices : 0) : spill ? choices : Math.min(choices, bucket(total)) };

@@ -14,6 +14,8 @@ import { LinearRouter, type Choice, type RouteCall, type Router } from './router
  * tokens of the batch, later ones too.
  */
 export class ExpertChoiceRouter extends LinearRouter {
+  readonly expertsChoose = true;
+
   choose(x: Tensor): Choice {
     const logits = this.logits(x), probs = softmax(logits), tokens = boundOf(x.shape[0]);
     const all = traceOf(x).constant({ dtype: 'int32', shape: [tokens, this.experts] }, Int32Array.from({ length: tokens * this.experts }, (_, i) => i % this.experts));

@@ -1,7 +1,6 @@
 // Losses that keep experts evenly used, by name. In: what the router chose; out: one number each, to be added with a coefficient.
 import { UserError } from '../../base/errors.ts';
 import { boundOf } from '../../base/shape.ts';
-import type { Tensor } from '../../graph/tensor.ts';
 import { add } from '../../graph/ops/add.ts';
 import { cast } from '../../graph/ops/cast.ts';
 import { div } from '../../graph/ops/div.ts';
@@ -10,33 +9,44 @@ import { mul } from '../../graph/ops/mul.ts';
 import { oneHot } from '../../graph/ops/oneHot.ts';
 import { reshape } from '../../graph/ops/reshape.ts';
 import { slice } from '../../graph/ops/slice.ts';
+import { sub } from '../../graph/ops/sub.ts';
 import { mean, sum, variance } from '../../graph/ops/sum.ts';
+import { where } from '../../graph/ops/where.ts';
+import { scalar, type Tensor } from '../../graph/tensor.ts';
+import { activeSlots, meanOfActive, numberOf } from './eligible.ts';
 import { gatesOf } from './operators.ts';
 import type { Choice } from './router.ts';
+import type { OpenSlots } from './slots.ts';
 
 export const LOSSES = ['balance', 'gshard', 'importance', 'load', 'z'] as const;
 export type LossName = (typeof LOSSES)[number];
 
 /** Switch Transformer (Fedus et al. 2022), equation 4: experts * sum_e (share of choices)_e * (mean probability)_e; 1 when even. probs [tokens,
- * experts], load int32 [experts] of `choices` choices. */
-export function balanceLoss(probs: Tensor, load: Tensor, choices: number): Tensor {
+ * experts], load int32 [experts] of `choices` choices. slots: where not every slot holds an expert of its own, here and below; means are over experts. */
+export function balanceLoss(probs: Tensor, load: Tensor, choices: number, slots: OpenSlots | null = null): Tensor {
   const share = mul(cast(load, 'float32'), 1 / choices);
-  return mul(sum(mul(share, mean(probs, [0]))), boundOf(load.shape[0]));
+  return mul(sum(mul(share, mean(probs, [0]))), slots ? numberOf(probs, slots.active) : boundOf(load.shape[0]));
 }
 
 /** GShard (Lepikhin et al. 2020), Algorithm 1: mean over experts of (share of first choices)_e * (mean probability)_e; 1 / experts^2 when
  * even. indices int32 [tokens, k]. */
-export function gshardLoss(probs: Tensor, indices: Tensor): Tensor {
+export function gshardLoss(probs: Tensor, indices: Tensor, slots: OpenSlots | null = null): Tensor {
   const [tokens, experts] = probs.shape.map(boundOf);
   const first = oneHot(reshape(slice(indices, 1, 0, 1), [tokens]), experts);
-  return mean(mul(mean(first, [0]), mean(probs, [0])));
+  const product = mul(mean(first, [0]), mean(probs, [0]));
+  return slots ? meanOfActive(product, slots) : mean(product);
 }
 
 /** Squared coefficient of variation, (standard deviation / mean)^2, over experts: of importance (Shazeer et al. 2017, equation 7: sum of an
  * expert's gate weights) or of load (equation 11). x [experts]. */
-export function squaredVariation(x: Tensor): Tensor {
-  const even = mean(x);
-  return div(variance(x), add(mul(even, even), 1e-10));
+export function squaredVariation(x: Tensor, slots: OpenSlots | null = null): Tensor {
+  const even = slots ? meanOfActive(x, slots) : mean(x);
+  return div(slots ? varianceOfActive(x, even, slots) : variance(x), add(mul(even, even), 1e-10));
+}
+
+function varianceOfActive(x: Tensor, even: Tensor, slots: OpenSlots): Tensor {
+  const away = sub(x, even);
+  return meanOfActive(where(activeSlots(x, slots), mul(away, away), scalar(x, 0)), slots);
 }
 
 /** ST-MoE (Zoph et al. 2022), equation 5: mean of (log sum exp of the logits)^2. */
@@ -46,17 +56,17 @@ export function zLoss(logits: Tensor): Tensor {
 }
 
 /** The loss of that name for a layer's choice; throws where the router has not what it needs. */
-export function lossOf(name: LossName, choice: Choice, load: Tensor): Tensor {
+export function lossOf(name: LossName, choice: Choice, load: Tensor, slots: OpenSlots | null = null): Tensor {
   const need = <T>(value: T | null | undefined, what: string): T => {
     if (value === null || value === undefined) throw new UserError(`MoE: the ${name} loss needs ${what}, which this router has not`, `set its coefficient to 0`);
     return value;
   };
   const { indices, weights } = choice, choices = indices.shape.reduce<number>((n, d) => n * boundOf(d), 1);
   switch (name) {
-    case 'balance': return balanceLoss(need(choice.probs, 'probabilities'), load, choices);
-    case 'gshard': return gshardLoss(need(choice.probs, 'probabilities'), indices);
-    case 'importance': return squaredVariation(sum(gatesOf(indices, weights, boundOf(load.shape[0])), [0]));
-    case 'load': return squaredVariation(need(choice.load, 'noise (a NoisyTopKRouter with k < experts)'));
+    case 'balance': return balanceLoss(need(choice.probs, 'probabilities'), load, choices, slots);
+    case 'gshard': return gshardLoss(need(choice.probs, 'probabilities'), indices, slots);
+    case 'importance': return squaredVariation(sum(gatesOf(indices, weights, boundOf(load.shape[0])), [0]), slots);
+    case 'load': return squaredVariation(need(choice.load, 'noise (a NoisyTopKRouter with k < experts)'), slots);
     case 'z': return zLoss(need(choice.logits, 'logits'));
   }
 }

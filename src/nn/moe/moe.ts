@@ -12,8 +12,8 @@ import { reshape } from '../../graph/ops/reshape.ts';
 import { slice } from '../../graph/ops/slice.ts';
 import { topK } from '../../graph/ops/topK.ts';
 import { mean, sum } from '../../graph/ops/sum.ts';
-import { call, traceOf, within } from '../../trace/trace.ts';
-import type { KnobRules, Resize } from '../../trace/knobs.ts';
+import { call, traceOf, within, type Trace } from '../../trace/trace.ts';
+import type { KnobRules, Resize, Transfer } from '../../trace/knobs.ts';
 import { nameParameters, type Module } from '../../trace/module.ts';
 import { checkCapacity, type Capacity } from './capacity.ts';
 import { keeping } from './chunks.ts';
@@ -24,12 +24,17 @@ import type { Choice, Router } from './router.ts';
 import { TopKRouter } from './routers.ts';
 import { MOE_KNOBS } from './knobs.ts';
 import { resizeMoE } from './resize.ts';
+import { ChoiceMemory, ROUTINGS, type RoutingMode } from './memory.ts';
+import { activeOf, checkChoices, freshSlots, openSlots, readSlots, type Families, type OpenSlots, type SlotsValue } from './slots.ts';
+import { routerParts, transferMoE } from './transfer.ts';
 import { DISPATCHES, runExperts, type Dispatch, type Experts } from './strategies.ts';
 
 export interface MoEOptions {
   readonly dModel: number;
   /** How many experts in a bank of feed-forward networks, or any modules of any shapes, each [rows, dModel] -> [rows, one width]. */
   readonly experts: number | readonly Module<Tensor, Tensor>[];
+  /** How many slots hold an expert from the start, the first ones; default all. The others are free, for splits to come. */
+  readonly active?: number;
   /** Experts a token. */
   readonly topK: number;
   /** Width of an expert's hidden layer: for a bank. */
@@ -45,6 +50,12 @@ export interface MoEOptions {
   readonly dispatch?: Dispatch;
   /** Rows that an expert usually gets, a power of 2, for which kernels are made; 0, the default: not known. */
   readonly expertRows?: number;
+  /** Whether samples with ids have their choices remembered ('watched'), and taken from there in later epochs ('cached'); default 'live'. */
+  readonly routing?: RoutingMode;
+  /** How many samples are remembered at most (slots, id mod slots); default 65536. About a byte a choice, and 4 a sample, of state. */
+  readonly remember?: number;
+  /** While cached, the live choices of one sample in so many are computed, compared and remembered; default 16. */
+  readonly audit?: number;
   /** Hidden values of experts are not kept for gradients but computed again: less memory, more time, the same bits; default false. */
   readonly recompute?: boolean;
   /** Parts (of 64 rows at least) in which a bank goes through its rows, with room for the hidden values of one; default 1. Hidden values of more
@@ -68,16 +79,25 @@ const among = <T>(what: string, value: T, list: readonly T[]): T => {
   return value;
 };
 
+const atLeastOne = (what: string, n: number): number => {
+  if (!Number.isInteger(n) || n < 1 || n >= 2 ** 31) throw new UserError(`MoE: ${what} must be a whole number of at least 1, got ${n}`);
+  return n;
+};
+
 /**
  * [..., dModel] -> [..., width]. Statistics: `load` int32 [experts], choices of each expert before any is dropped; `dropped` or `spilled`
- * int32 [experts], those beyond its capacity; where rules look: `gateEntropy` (nats) and `secondGateWeight`, means over tokens. topK, capacity, dispatch, overflow, priority,
- * frozen, expertRows, recompute and chunks may be changed; programs that are traced afterwards follow.
+ * int32 [experts], those beyond its capacity; where rules look: `gateEntropy` (nats) and `secondGateWeight`, means over tokens; while choices are remembered
+ * `agreement` int32 [2]: remembered choices that are still among the live ones, of how many compared. topK, capacity, dispatch, overflow, priority,
+ * frozen, expertRows, recompute, chunks, routing, remember, audit and gateFrozen may be changed; programs that are traced afterwards follow. Which experts there are (`slots`) is changed by rules alone,
+ * since values go along; a free slot has no rows, no gradient and a load of 0, and means over experts (losses, the even share) leave it out.
  */
 export class MoE {
   /** What may change between steps, and when a change leaves all bits alone. */
   static readonly knobs: KnobRules = MOE_KNOBS;
   /** Another capacity in a graph that is there already. */
   static readonly resize: Resize = resizeMoE;
+  /** What goes along when an expert is merged or split. */
+  static readonly transfer: Transfer = (moe, from, to) => transferMoE(moe as MoE, from, to);
   readonly router: Router;
   readonly experts: Experts;
   readonly shared: Module<Tensor, Tensor> | SharedExpert | null;
@@ -89,15 +109,23 @@ export class MoE {
   #priority: Priority = 'position';
   #dispatch: Dispatch = 'ragged';
   #expertRows = 0;
+  #routing: RoutingMode = 'live';
+  #remember = 65_536;
+  #audit = 16;
+  #gateFrozen = false;
   #recompute = false;
   #chunks = 1;
   #frozen: readonly boolean[];
+  #slots: SlotsValue;
+  #families: Families;
 
   constructor(options: MoEOptions) {
     const { dModel, experts, router, shared, hidden, activation, normalise, balance = router ? 0 : 0.01, zLoss = router ? 0 : 0.001 } = options;
     this.#count = typeof experts === 'number' ? experts : experts.length;
     if (!Number.isInteger(this.#count) || this.#count < 1) throw new UserError(`MoE: needs at least one expert, got ${this.#count}`);
     this.#frozen = new Array<boolean>(this.#count).fill(false);
+    this.#slots = freshSlots(this.#count);
+    this.#families = readSlots(this.#slots).families;
     this.topK = options.topK;
     if (router && router.experts !== this.#count) throw new UserError(`MoE: there are ${this.#count} experts, the router knows ${router.experts}`);
     this.router = router ?? new TopKRouter({ dModel, experts: this.#count, ...(normalise !== undefined && { normalise }) });
@@ -115,6 +143,12 @@ export class MoE {
     if (options.priority !== undefined) this.priority = options.priority;
     if (options.dispatch !== undefined) this.dispatch = options.dispatch;
     if (options.expertRows !== undefined) this.expertRows = options.expertRows;
+    if (options.remember !== undefined) this.remember = options.remember;
+    if (options.audit !== undefined) this.audit = options.audit;
+    if (options.routing !== undefined) this.routing = options.routing;
+    const { active = this.#count } = options;
+    if (!Number.isInteger(active) || active < 1 || active > this.#count) throw new UserError(`MoE: active must be from 1 to the number of experts (${this.#count}), got ${active}`);
+    if (active < this.#count) this.slots = freshSlots(this.#count, active);
     if (options.recompute !== undefined) this.recompute = options.recompute;
     if (options.chunks !== undefined) this.chunks = options.chunks;
   }
@@ -122,6 +156,7 @@ export class MoE {
   get topK(): number { return this.#topK; }
   set topK(k: number) {
     if (!Number.isInteger(k) || k < 1 || k > this.#count) throw new UserError(`MoE: topK must be from 1 to the number of experts (${this.#count}), got ${k}`);
+    checkChoices(k, this.#families);
     this.#topK = k;
   }
 
@@ -143,6 +178,29 @@ export class MoE {
     this.#expertRows = rows;
   }
 
+  get routing(): RoutingMode { return this.#routing; }
+  set routing(routing: RoutingMode) {
+    if (among('routing', routing, ROUTINGS) !== 'live' && !this.router.remembers) {
+      throw new UserError(`MoE: choices of a ${this.router.constructor.name} cannot be remembered: they do not follow from a token alone, or it does not say \`remembers\``, "routing 'live'");
+    }
+    this.#routing = routing;
+  }
+
+  get remember(): number { return this.#remember; }
+  set remember(samples: number) { this.#remember = atLeastOne('remember', samples); }
+
+  get audit(): number { return this.#audit; }
+  set audit(samples: number) { this.#audit = atLeastOne('audit', samples); }
+
+  /** Whether the router keeps its values in training. */
+  get gateFrozen(): boolean { return this.#gateFrozen; }
+  set gateFrozen(frozen: boolean) {
+    if (typeof frozen !== 'boolean') throw new UserError(`MoE: gateFrozen must be true or false, got ${String(frozen)}`);
+    if (frozen !== this.#gateFrozen) for (const p of nameParameters(this.router).parameters.values()) p.frozen = frozen;
+    if (this.#gateFrozen && !frozen) this.#freeze(); // what lies in free slots stays as it is
+    this.#gateFrozen = frozen;
+  }
+
   get recompute(): boolean { return this.#recompute; }
   set recompute(recompute: boolean) { this.#recompute = among('recompute', recompute, [false, true]); }
 
@@ -161,11 +219,37 @@ export class MoE {
       throw new UserError(`MoE: frozen must be true, false, or a list of ${this.#count} of them, got ${JSON.stringify(frozen)}`);
     }
     this.#frozen = [...list] as boolean[];
-    const uniform = list.every((f) => f === list[0]);
+    this.#freeze();
+  }
+
+  /** What frozen experts have, and what lies in free slots, keeps its values. */
+  #freeze(): void {
+    const list = this.#frozen.map((f, e) => f || this.#families[e] === null), free = this.#families.map((family) => family === null), uniform = list.every((f) => f === list[0]);
     for (let e = 0; e < this.#count; e++) {
       for (const p of this.#parametersOf(e)) p.frozen = this.experts instanceof ExpertBank && !uniform ? [...list] : list[e];
     }
+    for (const { parameter, axis } of routerParts(this.router)) {
+      if (parameter.frozen === true) continue;
+      parameter.frozenAxis = axis;
+      parameter.frozen = free.includes(true) ? [...free] : false;
+    }
   }
+
+  /** What each slot holds ('on', 'off' for free, 'like 3' for a copy of slot 3's expert) before the last change, then its number and what it did. */
+  get slots(): SlotsValue { return this.#slots; }
+  set slots(slots: SlotsValue) {
+    const { families } = readSlots(slots, this.#count);
+    if (openSlots(families) && !this.router.expertAxes) {
+      throw new UserError(`MoE: with a ${this.router.constructor.name} experts cannot be pruned, merged or split`, 'TopKRouter and SigmoidRouter can, without groups');
+    }
+    checkChoices(this.#topK, families);
+    this.#slots = [...slots];
+    this.#families = families;
+    this.#freeze();
+  }
+
+  /** Which slots hold an expert. */
+  get active(): readonly boolean[] { return activeOf(this.#families); }
 
   #parametersOf(e: number) {
     return [...nameParameters(this.experts instanceof ExpertBank ? this.experts : this.experts[e]).parameters.values()];
@@ -177,37 +261,44 @@ export class MoE {
   #forward(x: Tensor, ids?: Tensor): Tensor {
     const shape = x.shape.map(boundOf), count = shape.slice(0, -1).reduce((n, d) => n * d, 1);
     const tokens = reshape(x, [count, shape[shape.length - 1]]); // [tokens, dModel]
-    const choice = within(x, this.router, () => this.router.choose(tokens, { k: this.#topK, ids: ids && reshape(ids, [count]) }));
-    const routing = this.#route(choice), { indices, weights } = choice;
+    const slots = openSlots(this.#families), memory = ChoiceMemory.of(this, tokens, { routing: this.#routing, experts: this.#count, k: this.#topK, remember: this.#remember, audit: this.#audit, closed: slots !== null });
+    const choice = within(x, this.router, () => this.router.choose(tokens, { k: this.#topK, ids: ids && reshape(ids, [count]), slots, pick: memory ? (scores) => memory.pick(scores) : undefined }));
+    memory?.settle();
+    const routing = this.#route(choice, memory), { indices, weights } = choice;
     const combined = runExperts(this.#dispatch, this.experts, tokens, routing, indices, weights, { recompute: this.#recompute, chunks: this.#chunks }); // [tokens, width]
-    this.#report(tokens, choice, routing);
-    this.router.observe?.(routing.load);
+    this.#report(tokens, choice, routing, slots);
+    this.router.observe?.(routing.load, slots);
     const { shared } = this, y = shared ? add(combined, keeping(tokens, this, () => call(shared, tokens))) : combined;
     return reshape(y, [...shape.slice(0, -1), boundOf(y.shape[1])]);
   }
 
-  #route({ indices, scores, expertsChoose }: Choice): Routing {
+  #route({ indices, scores, expertsChoose }: Choice, memory: ChoiceMemory | null): Routing {
     const experts = this.#count, padded = this.#dispatch === 'padded', expertRows = this.#expertRows, tiled = this.experts instanceof ExpertBank && (padded || this.#dispatch === 'ragged');
-    if (!expertsChoose) return route(indices, { experts, padded, tiled, expertRows, capacity: this.#capacity, overflow: this.#overflow, priority: this.#priority, scores });
+    if (expertsChoose === true && this.router.expertsChoose !== true) throw new UserError('MoE: the router gives choices of experts that choose tokens, and does not say so of itself', 'readonly expertsChoose = true, in the router');
+    if (!expertsChoose) return route(indices, { experts, padded, tiled, expertRows, capacity: this.#capacity, overflow: this.#overflow, priority: this.#priority, scores, active: this.active, sorted: memory?.sorted(indices) ?? null });
     // Every token chooses every expert, and an expert takes its best: on average topK experts a token.
     const share = this.#topK / experts, factor = this.#capacity === 'dropless' ? 1 : this.#capacity;
     return route(indices, { experts, padded, expertRows, priority: 'probs', scores, capacity: typeof factor === 'number' ? factor * share : factor.map((f) => f * share) });
   }
 
-  #report(x: Tensor, choice: Choice, { load, beyond }: Routing): void {
+  #report(x: Tensor, choice: Choice, { load, beyond }: Routing, slots: OpenSlots | null): void {
     const trace = traceOf(x);
     if (!trace.training && !trace.observed) return;
     trace.addStat(this, 'load', load);
     if (trace.observed) {
       if (choice.probs) trace.addStat(this, 'gateEntropy', neg(mean(sum(mul(choice.probs, log(maximum(choice.probs, scalar(choice.probs, 1e-30)))), [1]))));
-      if (this.#topK > 1) trace.addStat(this, 'secondGateWeight', mean(slice(choice.weights, 1, 1, 2)));
-      else if (choice.probs && this.#count > 1) {
-        const { values } = topK(choice.probs, 2); // what a second choice would weigh beside the first
-        trace.addStat(this, 'secondGateWeight', mean(div(slice(values, 1, 1, 2), maximum(sum(values, [1]), scalar(values, 1e-30)))));
-      }
+      if (!choice.expertsChoose) this.#reportSecond(trace, choice); // where experts choose, no choice of a token is its second
     }
     if (beyond && !choice.expertsChoose) trace.addStat(this, this.#overflow === 'spill' ? 'spilled' : 'dropped', beyond);
-    for (const [name, coefficient] of this.#losses) trace.addLoss(this, name, lossOf(name, choice, load), coefficient);
+    for (const [name, coefficient] of this.#losses) trace.addLoss(this, name, lossOf(name, choice, load, slots), coefficient);
+  }
+
+  #reportSecond(trace: Trace, { weights, probs }: Choice): void {
+    if (this.#topK > 1) trace.addStat(this, 'secondGateWeight', mean(slice(weights, 1, 1, 2)));
+    else if (probs && this.#count > 1) {
+      const { values } = topK(probs, 2); // what a second choice would weigh beside the first
+      trace.addStat(this, 'secondGateWeight', mean(div(slice(values, 1, 1, 2), maximum(sum(values, [1]), scalar(values, 1e-30)))));
+    }
   }
 }
 

@@ -6,23 +6,24 @@ import { producers, type Attrs, type Graph, type Node } from '../../graph/graph.
 import type { Settings } from '../../trace/knobs.ts';
 import { roomFor, type Capacity } from './capacity.ts';
 import { alike, byRows } from './knobs.ts';
+import { activeOf, readSlots } from './slots.ts';
 
 /** For layers that are `ragged` or `padded`, before and after, with a bank of experts. */
 export function resizeMoE(graph: Graph, path: string, from: Settings, to: Settings): Edits | null {
   const others = Object.keys(to).filter((knob) => knob !== 'capacity'), capacity = to['capacity'] as Capacity;
   if (!alike(from, to, ...others) || from['capacity'] === 'dropless' || capacity === 'dropless' || !byRows(to) || to['chunks'] !== 1) return null; // how many chunks there are depends on the rows
-  const made = producers(graph), attrs = new Map<Node, Attrs>(), data = new Map<number, Int32Array<ArrayBuffer>>();
+  const active = activeOf(readSlots(to['slots']).families), made = producers(graph), attrs = new Map<Node, Attrs>(), data = new Map<number, Int32Array<ArrayBuffer>>();
   for (const node of graph.nodes) {
     // Experts that are modules have tensors of their own sizes.
     if (node.op === 'splitSegments' && node.scope === path) return null;
     if ((node.op !== 'admit' && node.op !== 'admitAll') || node.scope !== path) continue;
-    const [sorted, , limits] = node.inputs, choices = made[sorted]?.op === 'permute' ? made[sorted].inputs[0] : undefined;
+    const [sorted, , limits] = node.inputs, sorter = made[sorted], choices = sorter && ['permute', 'permuteUnless'].includes(sorter.op) ? sorter.inputs[0] : undefined;
     if (choices === undefined || !graph.inputs.some((i) => i.value === limits && i.kind === 'constant')) return null;
     const [tokens, k] = graph.types[choices].shape.map(boundOf), experts = boundOf(graph.types[limits].shape[0]);
     // Where experts choose, a token chooses all of them, and a layer's topK says how many do on average.
     const share = k === to['topK'] ? 1 : Number(to['topK']) / experts;
     const factors = typeof capacity === 'number' ? capacity * share : capacity.map((f) => f * share);
-    const { caps, bound } = roomFor({ tokens, k, experts, capacity: factors, padded: node.attrs['padded'] === true, spill: node.attrs['spill'] === true });
+    const { caps, bound } = roomFor({ tokens, k, experts, capacity: factors, padded: node.attrs['padded'] === true, spill: node.attrs['spill'] === true, active });
     if (!caps) return null;
     attrs.set(node, { ...node.attrs, rows: bound });
     data.set(limits, Int32Array.from(caps));

@@ -19,6 +19,7 @@ import { uniform } from '../../graph/ops/uniform.ts';
 import { where } from '../../graph/ops/where.ts';
 import { Parameter } from '../../trace/parameter.ts';
 import { traceOf, use } from '../../trace/trace.ts';
+import type { OpenSlots } from './slots.ts';
 
 /** What a router gives. */
 export interface Choice {
@@ -42,13 +43,24 @@ export interface RouteCall {
   readonly k: number;
   /** int32 [tokens], where the model gives them: what a hash goes by. */
   readonly ids?: Tensor | undefined;
+  /** In place of topK: scores [tokens, experts] -> int32 [tokens, k], of which some are remembered. For routers that say `remembers`. */
+  readonly pick?: ((scores: Tensor) => Tensor) | undefined;
+  /** Some slots hold no expert, or copies of which a token gets one at most: `eligible` says which it may choose. Only for who has `expertAxes`. */
+  readonly slots?: OpenSlots | null;
 }
 
 export interface Router {
   readonly experts: number;
+  /** Its choices are of experts that choose tokens (Choice.expertsChoose). */
+  readonly expertsChoose?: boolean;
   choose(x: Tensor, call: RouteCall): Choice;
   /** After rows are known: load int32 [experts]. Routers with a state of their own change it here. */
-  observe?(load: Tensor): void;
+  observe?(load: Tensor, slots: OpenSlots | null): void;
+  /** Own parameters by name, each with its dimension of experts: those that go with an expert. Of a router that heeds `slots`; without it experts
+   * cannot be pruned, merged or split. */
+  readonly expertAxes?: Readonly<Record<string, number>> | undefined;
+  /** A token's choices follow from the token alone, and `choose` lets `pick` make them: so that they may be remembered. */
+  readonly remembers?: boolean;
 }
 
 export interface RouterOptions {
@@ -82,6 +94,9 @@ export abstract class LinearRouter implements Router {
     if (!trace.training || jitter === 0) return wide;
     return mul(wide, add(mul(random(x, this, 'jitter'), 2 * jitter), 1 - jitter));
   }
+
+  /** int32 [tokens, k]: the k best, or what is remembered. */
+  protected best(scores: Tensor, { k, pick }: RouteCall): Tensor { return pick ? pick(scores) : topK(scores, k).indices; }
 
   protected logits(x: Tensor): Tensor { return matmul(this.seen(x), use(x, this.weight)); }
 

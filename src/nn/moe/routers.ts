@@ -27,6 +27,8 @@ import { reshape } from '../../graph/ops/reshape.ts';
 import { cast } from '../../graph/ops/cast.ts';
 import { Parameter } from '../../trace/parameter.ts';
 import { traceOf, use } from '../../trace/trace.ts';
+import { activeSlots, closed, eligible, meanOfActive } from './eligible.ts';
+import type { OpenSlots } from './slots.ts';
 import { checkGroups, limitGroups, LinearRouter, random, type Choice, type GroupLimit, type RouteCall, type RouterOptions } from './router.ts';
 
 export interface TopKRouterOptions extends RouterOptions {
@@ -44,16 +46,25 @@ export class TopKRouter extends LinearRouter {
     this.#own = options;
   }
 
-  choose(x: Tensor, { k }: RouteCall): Choice {
-    const { softmax: order = 'before', groups } = this.#own;
-    const logits = this.logits(x), probs = softmax(logits);
+  get remembers(): boolean { return true; }
+  /** Groups are of slots that are neighbours: which of them can be chosen would depend on who is there. */
+  get expertAxes(): Readonly<Record<string, number>> | undefined { return this.#own.groups ? undefined : { weight: 1 }; }
+
+  choose(x: Tensor, call: RouteCall): Choice {
+    const { softmax: order = 'before', groups } = this.#own, { k, slots, pick } = call;
+    const all = this.logits(x), open = slots ? eligible(all, slots) : null, logits = open ? closed(all, open) : all, probs = softmax(logits);
     if (order === 'after') {
-      const { indices } = topK(groups ? limitGroups(logits, groups, k) : logits, k), values = takeAlong(logits, indices);
+      const indices = this.best(groups ? limitGroups(logits, groups, k) : logits, call), values = takeAlong(logits, indices);
       return { indices, weights: softmax(values), scores: takeAlong(probs, indices), probs, logits };
     }
-    const best = topK(groups ? limitGroups(probs, groups, k) : probs, k);
-    const values = groups ? takeAlong(probs, best.indices) : best.values;
-    return { indices: best.indices, weights: this.weights(values, k), scores: values, probs, logits };
+    // A probability may round to 0, as those are that cannot be chosen.
+    const scored = groups ? limitGroups(probs, groups, k) : open ? closed(probs, open) : probs;
+    if (groups || pick) {
+      const indices = this.best(scored, call), values = takeAlong(probs, indices);
+      return { indices, weights: this.weights(values, k), scores: values, probs, logits };
+    }
+    const { indices, values } = topK(scored, k);
+    return { indices, weights: this.weights(values, k), scores: values, probs, logits };
   }
 }
 
@@ -71,11 +82,13 @@ export class NoisyTopKRouter extends LinearRouter {
     this.noise = new Parameter([options.dModel, options.experts], { kind: 'constant', value: 0 });
   }
 
-  choose(x: Tensor, { k }: RouteCall): Choice {
-    const seen = this.seen(x), clean = matmul(seen, use(x, this.weight)), training = traceOf(x).training;
+  get remembers(): boolean { return true; }
+
+  choose(x: Tensor, call: RouteCall): Choice {
+    const { k } = call, seen = this.seen(x), clean = matmul(seen, use(x, this.weight)), training = traceOf(x).training;
     const spread = add(softplus(matmul(seen, use(x, this.noise))), 1e-2);
     const noisy = training ? add(clean, mul(this.#normal(clean), spread)) : clean;
-    const { indices } = topK(noisy, k), probs = softmax(noisy);
+    const indices = this.best(noisy, call), probs = softmax(noisy);
     const choice = { indices, weights: softmax(takeAlong(noisy, indices)), scores: takeAlong(probs, indices), probs, logits: clean };
     if (!training || k === this.experts) return choice;
     // The k-th largest of the others: the k+1-st of all for an expert that is in, the k-th for one that is out.
@@ -114,18 +127,23 @@ export class SigmoidRouter extends LinearRouter {
     this.#own = options;
   }
 
-  choose(x: Tensor, { k }: RouteCall): Choice {
-    const { groups, scale = 1 } = this.#own, logits = this.logits(x), scores = sigmoid(logits);
-    const biased = add(stopGradient(scores), use(x, this.bias));
-    const { indices } = topK(groups ? limitGroups(biased, groups, k) : biased, k), values = takeAlong(scores, indices);
+  get remembers(): boolean { return true; }
+  get expertAxes(): Readonly<Record<string, number>> | undefined { return this.#own.groups ? undefined : { weight: 1, bias: 0 }; }
+
+  choose(x: Tensor, call: RouteCall): Choice {
+    const { k, slots } = call, { groups, scale = 1 } = this.#own, every = this.logits(x), sigmoids = sigmoid(every), sums = add(stopGradient(sigmoids), use(x, this.bias));
+    const open = slots ? eligible(sums, slots) : null, [logits, scores, biased] = open ? [closed(every, open), closed(sigmoids, open, 0), closed(sums, open)] : [every, sigmoids, sums];
+    const indices = this.best(groups ? limitGroups(biased, groups, k) : biased, call), values = takeAlong(scores, indices);
     const total = reshape(sum(scores, [1]), [boundOf(scores.shape[0]), 1]);
     return { indices, weights: mul(this.weights(values, k), scale), scores: values, probs: div(scores, total), logits };
   }
 
-  observe(load: Tensor): void {
+  observe(load: Tensor, slots: OpenSlots | null): void {
     const trace = traceOf(load), { biasRate = 0.001 } = this.#own;
     if (!trace.training || biasRate === 0) return;
-    const count = cast(load, 'float32'), even = mean(count), step = (over: Tensor, under: Tensor): Tensor =>
+    const own = cast(load, 'float32'), even = slots ? meanOfActive(own, slots) : mean(own);
+    const count = slots ? where(activeSlots(own, slots), own, even) : own; // the bias of a free slot stays
+    const step = (over: Tensor, under: Tensor): Tensor =>
       where(less(over, under), scalar(count, biasRate), scalar(count, 0));
     trace.updateParameter(this.bias, (bias) => sub(add(bias, step(count, even)), step(even, count)));
   }

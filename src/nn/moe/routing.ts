@@ -35,6 +35,10 @@ export interface RoutingOptions {
   readonly tiled?: boolean;
   /** Rows that an expert usually gets; 0, the default: not known. */
   readonly expertRows?: number;
+  /** The choices sorted by expert, where that is done already. */
+  readonly sorted?: Permutation | null;
+  /** Which slots hold an expert; default all. Nobody may choose another. */
+  readonly active?: readonly boolean[] | undefined;
 }
 
 /**
@@ -75,9 +79,9 @@ export function route(indices: Tensor, options: RoutingOptions): Routing {
   const { experts, overflow = 'drop', priority = 'position', padded = false, tiled = false, expertRows = 0 } = options, stored = expertRows >= STORED_FROM;
   const [tokens, k] = indices.shape.map(boundOf), choices = tokens * k;
   const capacity = checkCapacity(options.capacity ?? 'dropless', experts);
-  const all = permute(indices, experts), load = countsOf(all.offsets, experts);
+  const all = options.sorted ?? permute(indices, experts), load = countsOf(all.offsets, experts);
   const spill = overflow === 'spill' && capacity !== 'dropless', inTiles = spill && tiled;
-  const { caps, bound } = roomFor({ tokens, k, experts, capacity, padded, spill: spill && !tiled });
+  const { caps, bound } = roomFor({ tokens, k, experts, capacity, padded, spill: spill && !tiled, active: options.active });
   if (!caps) {
     const bounds = new Array<number>(experts).fill(tokens);
     return { experts, k, rows: all, gaps: false, stored, bounds, counts: once(() => segmentCounts(all.offsets, bounds)), bound, usual: choices, load, beyond: null, tiles: null };

@@ -3,6 +3,7 @@
 import { UserError } from '../../base/errors.ts';
 import { Stream } from '../../base/random.ts';
 import type { HostTensor } from '../../base/tensor.ts';
+import { readSlots, type SlotsValue } from './slots.ts';
 
 export type NamedTensors = ReadonlyMap<string, HostTensor>;
 
@@ -74,4 +75,18 @@ export function resizeExperts(tensors: NamedTensors, { moe, from, noise = 0, see
     }) });
   }
   return out;
+}
+
+export interface CompactOptions {
+  /** Path of the mixture, and its knob `slots`. */
+  readonly moe: string;
+  readonly slots: SlotsValue;
+}
+
+/** A mixture without its free slots: one of as many experts as there are, which computes the same. Throws UserError where some are copies of one
+ * another, of which a token gets one at most: as experts of their own it could get both. */
+export function compactExperts(tensors: NamedTensors, { moe, slots }: CompactOptions): Map<string, HostTensor> {
+  const { families } = readSlots(slots), copy = families.findIndex((family, e) => family !== null && family !== e);
+  if (copy >= 0) throw new UserError(`compactExperts: experts ${families[copy]} and ${copy} of ${moe} are copies of one another`, 'merge or prune one of them first (mergeExperts, pruneExpert)');
+  return resizeExperts(tensors, { moe, from: families.flatMap((family, e) => (family === null ? [] : [e])) });
 }

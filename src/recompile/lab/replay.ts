@@ -88,7 +88,11 @@ export async function replay(trace: Trace, rules: readonly Rule<object>[], price
     const needs = knobs.with(changes, bytes);
     return { cached: false, ready: Promise.resolve(), has: () => true, load: () => undefined, bytes: () => needs, kernels: () => null, drop: () => undefined };
   };
-  const plant: Plant = { knobs, next: () => step + 1, shape: sizes, draft: () => draftOf(model, named), prepare: plan, resize: plan, bytes, kernels: () => null,
+  const carry = (changes: readonly Change[]): (() => void) => {
+    if (changes.some((c) => c.knob === 'slots')) throw new UserError('loads do not tell where tokens go when experts come and go', 'expertLifecycle acts in a run, not in the lab');
+    return () => undefined;
+  };
+  const plant: Plant = { knobs, next: () => step + 1, shape: sizes, draft: () => draftOf(model, named), prepare: plan, resize: plan, bytes, kernels: () => null, carry,
     ready: () => step > 0, needs: (changes) => knobs.with(changes, bytes), budget: () => ({ bytes: Infinity, given: true }), trim: () => undefined };
   const engine = new Engine(plant, (event) => { events.push(event); });
   for (const rule of rules) engine.add(rule);

@@ -7,8 +7,9 @@ import { families as elementwise } from './elementwise.ts';
 import { families as experts } from './experts.ts';
 import { families as images } from './images.ts';
 import { families as matmul } from './matmul.ts';
+import { families as memory } from './memory.ts';
 import { families as rows } from './rows.ts';
 import { families as scans } from './scans.ts';
 import { families as shaping } from './shaping.ts';
 
-export const all: readonly Family[] = [...attention, ...capacity, ...compositions, ...elementwise, ...experts, ...images, ...matmul, ...rows, ...scans, ...shaping];
+export const all: readonly Family[] = [...attention, ...capacity, ...compositions, ...elementwise, ...experts, ...images, ...matmul, ...memory, ...rows, ...scans, ...shaping];

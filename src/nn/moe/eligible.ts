@@ -1,0 +1,66 @@
+// Whom a token may choose where not every slot holds an expert of its own. In: scores of all slots; out: a bool for each.
+//
+// Free slots are out. Of a family (an expert and its copies) the one with the highest score is in: a copy that has just been made scores as much as
+// what it is a copy of, and stands in its place, so that the set of experts that is chosen, and the sum of their weights, are as before. Where
+// scores are equal, tokens of even number go to the first of them, others to the last: copies get tokens of their own, and part.
+import { boundOf } from '../../base/shape.ts';
+import { scalar, type Tensor } from '../../graph/tensor.ts';
+import { cast } from '../../graph/ops/cast.ts';
+import { div } from '../../graph/ops/div.ts';
+import { equal } from '../../graph/ops/equal.ts';
+import { expand } from '../../graph/ops/expand.ts';
+import { floor } from '../../graph/ops/floor.ts';
+import { iota } from '../../graph/ops/iota.ts';
+import { less } from '../../graph/ops/less.ts';
+import { logicalAnd } from '../../graph/ops/logicalAnd.ts';
+import { logicalNot } from '../../graph/ops/logicalNot.ts';
+import { logicalOr } from '../../graph/ops/logicalOr.ts';
+import { mul } from '../../graph/ops/mul.ts';
+import { stopGradient } from '../../graph/ops/stopGradient.ts';
+import { sum } from '../../graph/ops/sum.ts';
+import { takeAlong } from '../../graph/ops/takeAlong.ts';
+import { where } from '../../graph/ops/where.ts';
+import { traceOf } from '../../trace/trace.ts';
+import { activeOf, type Families, type OpenSlots } from './slots.ts';
+
+/** For each slot the next of its family after `turn` of them, itself where there is none. */
+function rivals(families: Families, turn: number): number[] {
+  return families.map((family, e) => {
+    const own = families.flatMap((f, i) => (f === family ? [i] : []));
+    return family === null || turn >= own.length ? e : own[(own.indexOf(e) + turn) % own.length];
+  });
+}
+
+const set = (flags: Tensor): Tensor => less(scalar(flags, 0.5), flags);
+
+/** scores float [tokens, slots] -> bool [tokens, slots], or [slots] where that is enough. Which slots there are is data: another choice of them
+ * compiles no kernel, as long as the largest family has as many members. */
+export function eligible(scores: Tensor, slots: OpenSlots): Tensor {
+  const { families } = slots, trace = traceOf(scores), count = boundOf(scores.shape[1]), fixed = stopGradient(scores);
+  const flags = (list: readonly boolean[]): Tensor => set(trace.constant({ dtype: 'float32', shape: [count] }, Float32Array.from(list, Number)));
+  const largest = Math.max(...families.map((family) => families.filter((f) => f !== null && f === family).length));
+  let open = activeSlots(scores, slots); // [slots]
+  if (largest === 1) return open;
+  const token = cast(iota(fixed, 0), 'float32'), odd = less(mul(floor(mul(token, 0.5)), 2), token); // [tokens, slots]
+  for (let turn = 1; turn < largest; turn++) {
+    const other = rivals(families, turn), index = trace.constant({ dtype: 'int32', shape: [count] }, Int32Array.from(other));
+    const against = takeAlong(fixed, expand(index, fixed, [0])); // [tokens, slots]
+    const yields = where(odd, flags(other.map((r, e) => e < r)), flags(other.map((r, e) => e > r)));
+    open = logicalAnd(open, logicalNot(logicalOr(less(fixed, against), logicalAnd(equal(fixed, against), yields))));
+  }
+  return open;
+}
+
+/** x where open, else `value`, by default -infinity. */
+export const closed = (x: Tensor, open: Tensor, value = -Infinity): Tensor => where(open, x, scalar(x, value));
+
+/** A number that is data: other slots compile no kernel. */
+export const numberOf = (like: Tensor, value: number): Tensor => traceOf(like).constant({ dtype: 'float32', shape: [] }, Float32Array.of(value));
+
+/** bool [slots]: which hold an expert. */
+export function activeSlots(like: Tensor, { families }: OpenSlots): Tensor {
+  return set(traceOf(like).constant({ dtype: 'float32', shape: [families.length] }, Float32Array.from(activeOf(families), Number)));
+}
+
+/** x float32 [slots], 0 where a slot is free -> its mean over experts. */
+export const meanOfActive = (x: Tensor, { active }: OpenSlots): Tensor => div(sum(x), numberOf(x, active));

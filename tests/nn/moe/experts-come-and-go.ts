@@ -1,0 +1,40 @@
+// A layer in a session whose experts are changed between steps, for tests: what the engine does when a change takes effect, without its notice.
+import { hostTensor, type Batch } from '../../../src/base/tensor.ts';
+import { meanSquaredError } from '../../../src/nn/loss.ts';
+import type { MoE } from '../../../src/nn/moe/moe.ts';
+import { adamW } from '../../../src/optim/adam.ts';
+import type { Optimizer } from '../../../src/optim/optimizer.ts';
+import { draftOf } from '../../../src/recompile/draft.ts';
+import { carry } from '../../../src/run/carry.ts';
+import { compile } from '../../../src/session/node.ts';
+import type { DeviceName } from '../../../src/session/platform.ts';
+import type { Session } from '../../../src/session/session.ts';
+import { Knobs } from '../../../src/trace/knobs.ts';
+import { normals } from './layer.ts';
+
+export const D = 6, T = 40;
+export const batch = (step: number, tokens = T): Batch => ({ x: hostTensor('float32', [tokens, D], normals(`x${step}`, tokens * D)), y: hostTensor('float32', [tokens, D], normals(`y${step}`, tokens * D)) });
+
+/** Four steps of training, so that there are moments. */
+export async function trained(moe: MoE, device: DeviceName, optimizer: Optimizer = adamW({ lr: 0.02 })): Promise<Session> {
+  const session = await compile(moe, { loss: meanSquaredError, optimizer, device, threads: 2, seed: 1, memory: 256e6 });
+  for (let i = 0; i < 4; i++) await session.step(batch(i));
+  return session;
+}
+
+/** Carries out what `alter` writes on a draft of the layer; gives what takes values and knobs back. */
+export function now(session: Session, alter: (moe: MoE) => void): () => void {
+  const knobs = new Knobs(session.named), draft = draftOf(session.model as MoE);
+  alter(draft.model);
+  const changes = draft.changes(), back = carry(session.executor, knobs.moves(changes));
+  knobs.apply(changes);
+  return () => { knobs.undo(changes); back(); };
+}
+
+export const output = async (session: Session, step = 9): Promise<number[]> => Array.from((await session.forward(batch(step))).output.data, Number);
+
+/** Part e of a state along an axis. */
+export function partOf(session: Session, name: string, e: number, axis = 0): number[] {
+  const { data, shape } = session.executor.getState(name), inner = shape.slice(axis + 1).reduce((n, d) => n * d, 1);
+  return Array.from(data, Number).filter((_, i) => Math.floor(i / inner) % shape[axis] === e);
+}
