@@ -17,7 +17,6 @@ export interface Draft<M extends object> {
   changes(): Change[];
 }
 
-
 export function draftOf<M extends object>(model: M, named: Pick<Named, 'paths'> = nameParameters(model)): Draft<M> {
   const written = new Map<string, Change>(), made = new Map<object, object>();
   const plain = (v: unknown): boolean => ['string', 'number', 'boolean'].includes(typeof v) || (Array.isArray(v) && v.every((x) => ['string', 'number', 'boolean'].includes(typeof x)));

@@ -44,9 +44,9 @@ export class Session {
   readonly #programs: Programs;
   readonly #knobs: Knobs;
   readonly #seed: number;
+  readonly #recalls: boolean;
   /** How steps go through batches; `batching.split` may be set between them. */
   readonly batching: Batching;
-  readonly #recalls: boolean;
   #step = 0;
   #runs = 0;
   readonly #training: Watch;
@@ -89,7 +89,7 @@ export class Session {
         return { ...result, parts: outputs.map((out) => apart(out).stats), ...(batch.ids && { ids: batch.ids }) };
       });
       // Half of an accumulated gradient is of no use after a failed step.
-      await running.catch((error: unknown) => { if (this.batching.parts(batch.x.shape[0]) > 1) this.#dropSums(); throw error; });
+      await running.catch((error: unknown) => { this.#dropSums(); throw error; });
       return result as StepResult;
     });
   }
