@@ -24,7 +24,7 @@ import { lossGraph, outputOf } from './graphs.ts';
 import { Programs } from './programs.ts';
 import { apart, together, checkCall, closedError, familyOf, NonFiniteError, phaseOf, shapesOf, splitBatch, type CompileOptions, type Model, type Phase, type StepResult } from './step.ts';
 import { checkValues, contentOf, restoreFrom } from './checkpoint.ts';
-import { Watch, type Inputs, type Outputs } from './watch.ts';
+import { Watch, type Inputs, type Outputs, type Part } from './watch.ts';
 import type { Files, Platform } from './platform.ts';
 
 /** What recompilation has made of a session. Plain JSON. */
@@ -81,11 +81,7 @@ export class Session {
     return this.#inOrder(async () => {
       checkBatch(batch);
       let result: StepResult | undefined;
-      const running = this.#training.run(this.#shapes(batch), () => this.#split(batch).map((part, i, { length: parts }) => {
-        const phase = phaseOf(i, parts), step = Uint32Array.of(this.#step * parts + i);
-        return { family: this.#trainFamily(part, phase, parts), graph: () => this.trainGraph(part, phase, parts),
-          inputs: { ...this.#inputs(part), step, commit: Int32Array.of(1), ...this.#scalars() } };
-      }), (out, program, inputs) => this.#checkFinite(out, program, inputs), (outputs) => {
+      const running = this.#training.run(this.#shapes(batch), () => this.#parts(batch), (out, program, inputs) => this.#checkFinite(out, program, inputs), (outputs) => {
         result = this.#result(outputs);
         this.#step++;
         return { ...result, parts: outputs.map((out) => apart(out).stats), ...(batch.ids && { ids: batch.ids }) };
@@ -97,6 +93,14 @@ export class Session {
   }
 
   #split(batch: Batch): Batch[] { return splitBatch(batch, this.batching.parts(batch.x.shape[0])); }
+
+  #parts(batch: Batch): Part[] {
+    return this.#split(batch).map((part, i, { length: parts }) => {
+      const phase = phaseOf(i, parts), step = Uint32Array.of(this.#step * parts + i);
+      return { family: this.#trainFamily(part, phase, parts), graph: () => this.trainGraph(part, phase, parts),
+        inputs: { ...this.#inputs(part), step, commit: Int32Array.of(1), ...this.#scalars() } };
+    });
+  }
 
   /**
    * Watches the run and recompiles it: `rule.trigger` is asked at step boundaries, `rule.alter` sets knobs of a draft of the model. The new
@@ -204,6 +208,7 @@ export class Session {
   prepare(batch: Batch): Promise<Runnable> {
     return this.#inOrder(async () => {
       checkBatch(batch);
+      this.#training.before(`${shapesOf(batch)}${this.#withIds(batch)}`, () => this.#parts(batch));
       const all = this.#split(batch), get = (phase: Phase): Promise<Runnable> => this.#trainProgram(all[0], phase, all.length);
       if (all.length > 1) await get('add');
       return get(phaseOf(all.length - 1, all.length));
