@@ -1,6 +1,7 @@
 // The recompilation engine: observe, trigger, alter, compile in the background, verify, swap at a step boundary, measure, keep or undo.
 // In: rules, and the results of steps; out: which plan the next step takes, and an event for each decision. It knows a session only as
 // a Plant. Nothing that fails here costs a step: it is told by name, and the old plan goes on.
+import { keepRecent } from '../base/recent.ts';
 import { RunStats, type Shown, type StatsState } from '../observe/run-stats.ts';
 import type { Change, Settings } from '../trace/knobs.ts';
 import { alone, type Agreement } from './agreement.ts';
@@ -13,6 +14,7 @@ import { Trial } from './trial.ts';
 /** Steps from the decision to the first step of a change of results. */
 export const NOTICE = 32;
 const RETRIES = 3, WAIT = 32; // a change of no result waits so often, so many steps, for memory
+const VERIFIED = 256; // settings and sets of kernels whose bits were shown
 const PATIENCE = 256; // steps with batches of other shapes than the plan was made for
 
 /** What resume needs: plain JSON. */
@@ -37,7 +39,8 @@ export class Engine {
   readonly #rival: () => Engine | null;
   readonly #emit: (event: RecompileEvent) => void;
   readonly #rules = new Rules();
-  readonly #verified = new Set<string>();
+  /** Settings by shape, and sets of kernels, that were. */
+  readonly #verified = new Map<string, true>();
   readonly #log: Decision[] = [];
   #pending: Pending | null = null;
   /** Which plan the step that runs takes in a trial; between steps it is the old one. */
@@ -194,10 +197,13 @@ export class Engine {
    * it is made (plan/verify.ts); one that moves values is always run dry. How far it moves the loss follows from the parameters of now: where that is bounded, it is measured each time. */
   #trusted(p: Pending, shape: string): boolean {
     const running = this.#plant.kernels(), kernels = p.prepared?.kernels(shape) ?? null;
-    if (running !== null) this.#verified.add(running);
+    if (running !== null) this.#verifies(running);
     if (p.class === 'N') return this.#verified.has(this.#keyOf(p));
     return kernels !== null && p.tolerance === Infinity && this.#verified.has(kernels) && this.#plant.knobs.moves(p.decision.changes).length === 0;
   }
+
+  /** What was forgotten is shown once more. */
+  #verifies(what: string): void { keepRecent(this.#verified, what, true, VERIFIED); }
 
   #keyOf({ decision }: Pending): string { return `${this.#plant.knobs.with(decision.changes, () => this.#plant.knobs.key())} ${this.#plant.shape()}`; }
 
@@ -212,9 +218,9 @@ export class Engine {
   #swap(p: Pending, step: number): void {
     const { rule, changes, back } = p.decision;
     p.verified = true;
-    if (p.class === 'N') this.#verified.add(this.#keyOf(p));
+    if (p.class === 'N') this.#verifies(this.#keyOf(p));
     const kernels = p.prepared?.kernels(this.#plant.shape()) ?? null;
-    if (kernels !== null) this.#verified.add(kernels);
+    if (kernels !== null) this.#verifies(kernels);
     if (p.class === 'N' && (this.#rules.get(rule)?.measure ?? true)) {
       p.trial = new Trial(this.#plant.shape());
       p.effect = step;
