@@ -20,6 +20,8 @@ const PATIENCE = 256; // steps with batches of other shapes than the plan was ma
 /** What resume needs: plain JSON. */
 export interface EngineState extends RulesState {
   readonly knobs: Readonly<Record<string, Settings>>;
+  /** Of knobs that a change of no result has set: what they would be without. Checkpoints of old have none. */
+  readonly decided?: Readonly<Record<string, Settings>>;
   readonly stats: StatsState;
   readonly log: readonly Decision[];
   /** A change of results that is decided and not yet in force. */
@@ -170,22 +172,20 @@ export class Engine {
     if (!asked) return;
     if (asked.atOnce) { this.#atOnce(asked, step); return; }
     for (const engine of [this, rival]) engine?.giveWay(asked.rule.name);
-    const { rule, changes, reason, back } = asked, decision: Decision = { step, effect: step + NOTICE, rule: rule.name, changes, ...(back && { back }) };
+    const { rule, changes, decided, reason, back } = asked, decision: Decision = { step, effect: step + NOTICE, rule: rule.name, changes, ...(decided && { decided }), ...(back && { back }) };
     this.#pending = new Pending(decision, asked.class, reason, rule.tolerance ?? Infinity, this.#plant.bytes());
     if (asked.class === 'R') this.#log.push(decision);
   }
 
   /** Before there is a plan: nothing to compare with, nothing to wait for. */
-  #atOnce({ rule, changes, reason, class: klass }: Asked, step: number): void {
+  #atOnce({ rule, changes, decided, reason, class: klass }: Asked, step: number): void {
     if (this.#pending?.class === 'N') this.giveWay(rule.name);
     this.#rival()?.giveWay(rule.name);
-    const decision: Decision = { step, effect: step, rule: rule.name, changes }, p = new Pending(decision, klass, reason, Infinity, this.#plant.bytes());
+    const decision: Decision = { step, effect: step, rule: rule.name, changes, ...(decided && { decided }) }, p = new Pending(decision, klass, reason, Infinity, this.#plant.bytes());
     this.#plant.knobs.apply(changes);
     p.effect = step;
-    if (klass === 'R') {
-      this.#log.splice(this.#pending ? -1 : this.#log.length, 0, decision); // the last is the one that is pending
-      this.#rules.took(rule.name, changes, false);
-    }
+    if (klass === 'R') this.#log.splice(this.#pending ? -1 : this.#log.length, 0, decision); // the last is the one that is pending
+    this.#inForce(p);
     this.#emit({ ...p.event(true), after: { ms: null, bytes: this.#plant.bytes() } });
   }
 
@@ -216,7 +216,7 @@ export class Engine {
   }
 
   #swap(p: Pending, step: number): void {
-    const { rule, changes, back } = p.decision;
+    const { rule, changes } = p.decision;
     p.verified = true;
     if (p.class === 'N') this.#verifies(this.#keyOf(p));
     const kernels = p.prepared?.kernels(this.#plant.shape()) ?? null;
@@ -235,8 +235,15 @@ export class Engine {
       throw error;
     }
     p.effect = step;
-    if (p.class === 'R') this.#rules.took(rule, changes, back ?? false);
+    this.#inForce(p);
     this.#close(p, true);
+  }
+
+  /** Its changes were applied, and stay. */
+  #inForce({ class: klass, decision: { rule, changes, decided = changes, back } }: Pending): void {
+    if (klass === 'N') { this.#plant.knobs.wasNeutral(changes); return; }
+    this.#plant.knobs.wasDecided(decided);
+    this.#rules.took(rule, decided, back ?? false);
   }
 
   /** Whose turn the next step is. */
@@ -256,7 +263,10 @@ export class Engine {
   #conclude(p: Pending, trial: Trial): void {
     this.#take('old');
     const kept = trial.ratio.high >= 1;
-    if (kept) this.#plant.knobs.apply(p.decision.changes);
+    if (kept) {
+      this.#plant.knobs.apply(p.decision.changes);
+      this.#inForce(p);
+    }
     this.#rules.measured(p.decision.rule, kept);
     this.#close(p, kept);
   }
@@ -283,21 +293,22 @@ export class Engine {
 
   state(): EngineState {
     const p = this.#pending, { knobs } = this.#plant, { decision, reason, tolerance = Infinity, verified } = p ?? {};
-    const all = p && this.#turn === 'new' ? knobs.with(p.decision.changes.map((c) => ({ ...c, from: c.to, to: c.from })), () => knobs.all()) : knobs.all();
-    return { knobs: all, stats: this.stats.state(), ...this.#rules.state(), log: [...this.#log],
+    const own = (): Pick<EngineState, 'knobs' | 'decided'> => ({ knobs: knobs.all(), decided: knobs.decided() });
+    const kept = p && this.#turn === 'new' ? knobs.with(p.decision.changes.map((c) => ({ ...c, from: c.to, to: c.from })), own) : own();
+    return { ...kept, stats: this.stats.state(), ...this.#rules.state(), log: [...this.#log],
       pending: p?.class === 'R' && decision ? { ...decision, reason: reason ?? '', tolerance: Number.isFinite(tolerance) ? tolerance : null, verified: verified ?? null } : null };
   }
 
   /** null: the run had no rules. */
   restore(state: EngineState | null): void {
     this.settle();
-    if (state) this.#plant.knobs.restore(state.knobs); // which may refuse
+    if (state) this.#plant.knobs.restore(state.knobs, state.decided); // which may refuse
     this.close();
     const { pending = null, log = [], rules = {}, neutral = {} } = state ?? {};
     this.#rules.restore({ rules, neutral });
     this.stats.restore(state?.stats ?? { steps: 0, loss: NaN, layers: {}, late: [] });
     this.#log.splice(0, this.#log.length, ...log);
-    for (const d of log) if (d.step !== pending?.step || d.rule !== pending.rule) this.#rules.took(d.rule, d.changes, d.back ?? false);
+    for (const d of log) if (d.step !== pending?.step || d.rule !== pending.rule) this.#rules.took(d.rule, d.decided ?? d.changes, d.back ?? false);
     if (!pending) return;
     const { reason, tolerance, verified, ...decision } = pending, at = this.#log.length - 1;
     this.#log[at] = decision; // the last of the log

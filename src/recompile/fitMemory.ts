@@ -38,7 +38,7 @@ export function fitMemory({ budget, margin = 0.1, horizon = 128, cooldown = 64 }
   if (budget !== undefined && !(budget > 0)) throw new UserError(`fitMemory: budget must be a number of bytes above 0, got ${budget}`);
   let told = '';
   return {
-    name: 'fitMemory', cooldown, first: true,
+    name: 'fitMemory', cooldown, first: true, only: 'N',
     // It is there to save memory: whether it saves time is not asked.
     measure: false,
     trigger: timeToLook,

@@ -1,6 +1,7 @@
 // The programs of a session: what is kept of many shapes of batches does not grow with their number.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { boundOf } from '../../src/base/shape.ts';
 import { MoE } from '../../src/nn/moe/moe.ts';
 import { meanSquaredError } from '../../src/nn/loss.ts';
 import { sgd } from '../../src/optim/sgd.ts';
@@ -19,7 +20,7 @@ test('only sizes are looked for in families that were used of late', async () =>
   const moe = new MoE({ dModel: 4, experts: 2, topK: 1, hidden: 4, capacity: 1 }), named = nameParameters(moe), knobs = new Knobs(named);
   const backend = await openBackend(node, { device: 'wasm', threads: 1, memory: 64e6 });
   const programs = new Programs(backend, knobs, (graph) => {
-    for (const { kind, name, value } of graph.inputs) if (kind === 'state' && !backend.executor.stateNames().includes(name)) backend.executor.setState(name, { dtype: 'float32', shape: graph.types[value].shape as number[] }, null);
+    for (const { kind, name, value } of graph.inputs) if (kind === 'state' && !backend.executor.stateNames().includes(name)) backend.executor.setState(name, { dtype: 'float32', shape: graph.types[value].shape.map(boundOf) }, null);
   });
   const graph = (tokens: number) => (): Graph => {
     const type = { dtype: 'float32' as const, shape: [tokens, 4] };
