@@ -23,6 +23,8 @@ export interface LayerFlags {
   readonly optimizer: LayerWork['optimizer'];
   readonly eager?: boolean;
   readonly pass: LayerWork['pass'];
+  readonly recompute?: boolean;
+  readonly chunks?: number;
   readonly steps: number;
   readonly device: DeviceName;
   readonly threads?: number;
@@ -64,8 +66,8 @@ const WARM_UP = 3;
 
 export const spread = (values: readonly number[]): Spread => ({ min: Math.min(...values), median: median(values), max: Math.max(...values) });
 
-export function workOf({ tokens, dModel, dFf, experts, topK, capacityFactor: capacity, overflow = 'drop', dispatch, skew, activation, optimizer, eager = false, pass }: LayerFlags): LayerWork {
-  return { tokens, dModel, dFf, experts, topK, capacity, overflow, dispatch, skew, activation, optimizer, eager, pass };
+export function workOf({ tokens, dModel, dFf, experts, topK, capacityFactor: capacity, overflow = 'drop', dispatch, skew, activation, optimizer, eager = false, pass, recompute, chunks }: LayerFlags): LayerWork {
+  return { tokens, dModel, dFf, experts, topK, capacity, overflow, dispatch, skew, activation, optimizer, eager, pass, ...(recompute !== undefined && { recompute }), ...(chunks !== undefined && { chunks }) };
 }
 
 export async function benchLayer(flags: LayerFlags): Promise<void> {
@@ -112,7 +114,7 @@ function describe(r: LayerResult): string {
   const f = (x: number): string => x.toFixed(2), of = r.fma_peak_gflops === null ? '' : `, ${(100 * r.useful_gflops / r.fma_peak_gflops).toFixed(1)}% of the peak of ${f(r.fma_peak_gflops)}`;
   const busiest = r.load.length === 0 ? '' : `; the busiest expert has ${(100 * Math.max(...r.load) / r.tokens).toFixed(1)}% of the tokens`;
   return [
-    `${r.experts === 0 ? 'dense network' : `${r.experts} experts, top-${r.topK}, ${r.dispatch}, ${r.capacity === 'dropless' ? 'dropless' : `capacity factor ${r.capacity}${r.overflow === 'spill' ? ', the rest spilled' : ''}`}`}; ${r.tokens} tokens, width ${r.dModel}, hidden ${r.dFf}, ${r.activation}; ${r.pass}${r.pass === 'train' ? `, ${r.optimizer}${r.eager ? ', eager' : ''}` : ''}`,
+    `${r.experts === 0 ? 'dense network' : `${r.experts} experts, top-${r.topK}, ${r.dispatch}, ${r.capacity === 'dropless' ? 'dropless' : `capacity factor ${r.capacity}${r.overflow === 'spill' ? ', the rest spilled' : ''}`}`}; ${r.tokens} tokens, width ${r.dModel}, hidden ${r.dFf}, ${r.activation}; ${r.pass}${r.pass === 'train' ? `, ${r.optimizer}${r.eager ? ', eager' : ''}${r.recompute ? ', hidden values computed again' : ''}${r.chunks !== undefined && r.chunks > 1 ? `, in ${r.chunks} chunks` : ''}` : ''}`,
     `${r.device}, threads: ${r.threads}; compiled in ${f(r.compile_ms)} ms`,
     `step ${f(r.step_ms.median)} ms median, ${f(r.step_ms.min)} min, ${f(r.step_ms.max)} max over ${r.steps}: ${count(r.tokens_per_s)} tokens/s`,
     `useful ${f(r.useful_gflops)} GFLOP/s${of}${busiest}${r.dropped > 0 ? `; ${(100 * r.dropped).toFixed(1)}% of the choices were dropped` : ''}`,

@@ -41,9 +41,9 @@ export async function largestThatFits(least: number, most: number, fits: (n: num
 async function layerInProcess(flags: LayerFlags): Promise<LayerResult['peak_bytes'] | null> {
   const given = { '--tokens': flags.tokens, '--d-model': flags.dModel, '--d-ff': flags.dFf, '--experts': flags.experts, '--top-k': flags.topK,
     '--capacity-factor': flags.capacityFactor, '--overflow': flags.overflow, '--dispatch': flags.dispatch, '--skew': flags.skew, '--activation': flags.activation,
-    '--optimizer': flags.optimizer, '--pass': flags.pass, '--steps': flags.steps, '--device': flags.device, '--threads': flags.threads };
+    '--optimizer': flags.optimizer, '--pass': flags.pass, '--steps': flags.steps, '--chunks': flags.chunks, '--device': flags.device, '--threads': flags.threads };
   const args = Object.entries(given).flatMap(([name, value]) => (value === undefined ? [] : [name, String(value)]));
-  const child = spawn(process.execPath, [...process.execArgv, process.argv[1], 'bench', 'layer', ...args, ...(flags.eager ? ['--eager'] : []), '--json'], { stdio: ['ignore', 'pipe', 'pipe'] });
+  const child = spawn(process.execPath, [...process.execArgv, process.argv[1], 'bench', 'layer', ...args, ...(flags.eager ? ['--eager'] : []), ...(flags.recompute ? ['--recompute'] : []), '--json'], { stdio: ['ignore', 'pipe', 'pipe'] });
   let out = '', problem = '';
   child.stdout.setEncoding('utf8').on('data', (text: string) => { out += text; });
   child.stderr.setEncoding('utf8').on('data', (text: string) => { problem += text; });

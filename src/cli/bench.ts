@@ -112,6 +112,8 @@ function layerFlags(command: Command): Command {
     .addOption(new Option('--activation <name>', 'between the two products').choices(ACTIVATIONS).default('relu'))
     .addOption(new Option('--optimizer <name>', 'what updates the weights').choices(OPTIMIZERS).default('sgd'))
     .option('--eager', 'update each weight as soon as its gradient is there')
+    .option('--recompute', 'hidden values are not kept for gradients but computed again')
+    .option('--chunks <n>', 'parts in which experts go through their rows, with room for the hidden values of one', whole(1))
     .addOption(new Option('--pass <name>', 'a training step or the forward pass alone').choices(PASSES).default('train'))
     .addOption(new Option('--device <name>', 'where to run').choices(GEMM_DEVICES).default('auto'))
     .addOption(threads()).addOption(json());

@@ -34,7 +34,7 @@ export const recompile = (fallback?: string): Option => {
   const option = new Option('--recompile <names>', `policies that recompile the run: auto (as far as no result changes), off, or some of ${POLICY_NAMES.join(',')}${fallback === undefined ? ' (default: auto)' : ''}`);
   if (fallback !== undefined) option.default(fallback);
   return option.argParser((text) => {
-    try { policies(text); } catch (error) { throw new InvalidArgumentError(messageOf(error)); }
+    try { policies(text); } catch (error) { throw new InvalidArgumentError(`${messageOf(error)}: auto, off, or some of ${POLICY_NAMES.join(',')}`); }
     return text;
   });
 };

@@ -2,13 +2,15 @@
 // steps on a device. A training step is forward, backward with the gradient to the layer's input (a layer inside a model must have
 // it), and the optimiser's update; the loss is the mean squared error to a random target. Input, target and weights are random.
 import { UserError } from '../base/errors.ts';
-import { grad } from '../grad/grad.ts';
+import { differentiate } from '../grad/differentiate.ts';
 import { gelu } from '../graph/ops/gelu.ts';
 import { matmul } from '../graph/ops/matmul.ts';
 import { mul } from '../graph/ops/mul.ts';
 import { relu } from '../graph/ops/relu.ts';
 import { silu } from '../graph/ops/silu.ts';
+import { ops } from '../graph/ops/index.ts';
 import type { Graph } from '../graph/graph.ts';
+import { verifyGraph } from '../graph/verify.ts';
 import type { Tensor } from '../graph/tensor.ts';
 import { sizes } from '../base/shape.ts';
 import { Linear } from '../nn/linear.ts';
@@ -17,10 +19,11 @@ import type { Activation } from '../nn/moe/experts.ts';
 import { MoE } from '../nn/moe/moe.ts';
 import type { Overflow } from '../nn/moe/routing.ts';
 import type { Dispatch } from '../nn/moe/strategies.ts';
+import { addUpdates } from '../optim/updates.ts';
 import { adam } from '../optim/adam.ts';
 import type { Optimizer } from '../optim/optimizer.ts';
 import { sgd } from '../optim/sgd.ts';
-import { compileGraph, traceGraph, trainingGraph, type Compiled } from '../pipeline.ts';
+import { compileGraph, traceGraph, type Compiled } from '../pipeline.ts';
 import { ProgramExecutor, type LoadedProgram } from '../run/program.ts';
 import { node } from '../session/node.ts';
 import type { DeviceName } from '../session/platform.ts';
@@ -53,6 +56,9 @@ export interface LayerWork {
   /** Updates fused with gradients: see Optimizer.eager. */
   readonly eager: boolean;
   readonly pass: (typeof PASSES)[number];
+  /** The layer's knobs of these names. */
+  readonly recompute?: boolean;
+  readonly chunks?: number;
 }
 
 /**
@@ -82,10 +88,11 @@ class Dense {
   }
 }
 
-export function layerOf({ dModel, dFf, experts, topK, activation, capacity, overflow, dispatch }: LayerWork): Model {
+export function layerOf({ dModel, dFf, experts, topK, activation, capacity, overflow, dispatch, recompute, chunks }: LayerWork): Model {
+  if (experts === 0 && (recompute === true || (chunks ?? 1) > 1)) throw new UserError('a dense network has no experts whose hidden values could be computed again', 'leave out --recompute and --chunks');
   if (experts === 0) return new Dense(dModel, topK * dFf, activation);
   // Without losses of its own: other systems' layers, which this one is compared with, have none.
-  return new MoE({ dModel, experts, topK, hidden: dFf, activation, capacity, overflow, dispatch, balance: 0, zLoss: 0 });
+  return new MoE({ dModel, experts, topK, hidden: dFf, activation, capacity, overflow, dispatch, balance: 0, zLoss: 0, ...(recompute !== undefined && { recompute }), ...(chunks !== undefined && { chunks }) });
 }
 
 const TARGET = 'target', INPUT = 'x', INPUT_GRAD = 'x.grad', ROUTER = 'router.weight';
@@ -99,10 +106,14 @@ export function layerGraph(model: Model, work: LayerWork, optimizer: Optimizer):
     t.output('loss', loss);
     t.output('total', loss);
     for (const s of t.stats) t.output(s.name.slice(s.name.lastIndexOf('/') + 1), s.value);
-    // The gradient stays on the device, as it would for the layer before.
-    if (training) t.update(t.state(INPUT_GRAD, type), grad(loss, [x])[0]);
+    if (training) t.state(INPUT_GRAD, type);
   });
-  return training ? trainingGraph(forward, optimizer, [...named.parameters.keys()]) : forward;
+  if (!training) return forward;
+  const graph = differentiate(forward, ops, 'total', [INPUT, ...named.parameters.keys()]), isInput = ({ name }: { readonly name: string }): boolean => name === `grad/${INPUT}`;
+  // The gradient to the input stays on the device, as it would for the layer before, which needs it before it is known whether the step commits.
+  const updates = graph.outputs.filter(isInput).map(({ value }) => ({ state: graph.inputs.find((i) => i.name === INPUT_GRAD)?.value ?? -1, value, unless: null }));
+  const step = addUpdates({ ...graph, outputs: graph.outputs.filter((o) => !isInput(o)) }, ops, optimizer);
+  return verifyGraph({ ...step, updates: [...step.updates, ...updates] }, ops, 'optim');
 }
 
 /** The products of the layer's step alone, with equal loads: what its own matrix products would take if nothing else were to be done. */

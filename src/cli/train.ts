@@ -31,6 +31,7 @@ export function addTrain(program: Command): void {
     .option('--save-every <n>', 'steps between checkpoints; 0: only at the end (default: about every 10 seconds)', whole(0))
     .addOption(new Option('--accumulate <n>', 'parts of a batch whose gradients are added up (default: 1)').argParser(whole(1)))
     .addOption(recompile())
+    .option('--memory <MiB>', 'what states and plans may take together (default: what is free)', whole(1))
     .addOption(dash()).addOption(noAuth())
     .option('--tensorboard', "event files for TensorBoard, in the run folder's folder tensorboard")
     .option('--trace <file>', 'records the loads of all experts, for dynamoe lab')

@@ -44,8 +44,9 @@ export interface LayerStats {
   readonly loadEma: readonly number[];
   /** A quantile of each expert's load over the last 64 steps. */
   quantile(q: number): number[];
-  /** The same of each load over the even share of its step: the capacity factor that holds it, whatever the size of the batch. */
-  factor(q: number): number[];
+  /** The same of each load over the even share of its step: the capacity factor that holds it, whatever the size of the batch. `half`: of every
+   * other step alone, 0 or 1, so that what one half suggests can be tried on the other. */
+  factor(q: number, half?: 0 | 1): number[];
   /** By how much each expert's factor rises with every further load (the slope of a line through them), where that is more than chance; else 0. */
   trend(): number[];
   /** Choices dropped in the last step, and spilled. */
@@ -133,7 +134,7 @@ export class RunStats {
     return { path, experts: ema.length, load: loads[loads.length - 1] ?? [], loadEma: ema, ...numbers, agreementEma: agreed / weight,
       quantile: (q) => ema.map((_, e) => quantile(loads.map((l) => l[e]), q)),
       trend: () => ema.map((_, e) => slope(loads.map((l, i) => l[e] / shares[i]))),
-      factor: (q) => ema.map((_, e) => quantile(loads.map((l, i) => l[e] / shares[i]), q)) };
+      factor: (q, half) => ema.map((_, e) => quantile(loads.flatMap((l, i) => (half === undefined || i % 2 === half ? [l[e] / shares[i]] : [])), q)) };
   }
 
   /** Notes that something was read that another run would not read alike. */

@@ -3,7 +3,8 @@
 //
 // Everything is priced in rows of an expert, so that no clock is read and a run decides the same wherever it runs: a row that is planned
 // and computed costs 1, a choice that is dropped costs as much as makes the quantile the best capacity, and a recompilation costs some
-// steps. Capacities change when the loads of the last 64 steps say that this pays within the horizon: that is the hysteresis.
+// steps. Capacities change when the loads of the last 64 steps say that this pays within the horizon: that is the hysteresis. Whether it pays
+// is asked of steps that had no say in what is asked for, so that a layer of few rows does not follow chance.
 import { UserError } from '../base/errors.ts';
 import type { LayerStats } from '../observe/run-stats.ts';
 import type { MoE } from '../nn/moe/moe.ts';
@@ -18,7 +19,7 @@ export interface AdaptCapacityOptions {
   readonly margin?: number;
   /** What a recompilation costs, in steps; default 2 (the engine's goal is 1.5). */
   readonly price?: number;
-  /** Steps within which a change must have earned its price; default 64. */
+  /** Steps within which a change must have earned its price; default 128. */
   readonly horizon?: number;
   /** Steps between two changes; default 64. */
   readonly cooldown?: number;
@@ -31,9 +32,9 @@ const SPILL = 2;
 
 const total = (list: readonly number[]): number => list.reduce((a, b) => a + b, 0);
 
-/** The capacity factors that hold each expert's quantile. */
-export function neededFactors(layer: LayerStats, { quantile = 0.95, margin = 0 }: Pick<AdaptCapacityOptions, 'quantile' | 'margin'> = {}): number[] {
-  return layer.factor(quantile).map((f) => Math.ceil(f * (1 + margin) * STEP) / STEP);
+/** The capacity factors that hold each expert's quantile (of every other step, with `half`). */
+export function neededFactors(layer: LayerStats, { quantile = 0.95, margin = 0 }: Pick<AdaptCapacityOptions, 'quantile' | 'margin'> = {}, half?: 0 | 1): number[] {
+  return layer.factor(quantile, half).map((f) => Math.ceil(f * (1 + margin) * STEP) / STEP);
 }
 
 /** Which quantile of its loads a layer should have room for. */
@@ -50,14 +51,14 @@ const isShared = ({ dispatch, experts }: MoE): boolean => dispatch === 'ragged' 
 export const isBoundByLoad = (moe: MoE): boolean => moe.capacity !== 'dropless' && !(moe.dispatch === 'ragged' && moe.overflow === 'spill') && moe.router.expertsChoose !== true;
 
 /** What a step costs with these factors, in even shares of rows: those that are planned, `most` at most, and choices beyond the factors at `beyond` rows each. */
-export function costOf(layer: LayerStats, factors: readonly number[], beyond: number, most = Infinity): number {
+export function costOf(layer: LayerStats, factors: readonly number[], beyond: number, most = Infinity, half?: 0 | 1): number {
   let excess = 0;
-  for (let i = 0; i < POINTS; i++) excess += total(layer.factor((i + 0.5) / POINTS).map((load, e) => Math.max(0, load - factors[e])));
+  for (let i = 0; i < POINTS; i++) excess += total(layer.factor((i + 0.5) / POINTS, half).map((load, e) => Math.max(0, load - factors[e])));
   return Math.min(most, total(factors)) + (beyond * excess) / POINTS;
 }
 
 /** For layers with a capacity; those that are dropless have what they need. */
-export function adaptCapacity({ quantile = 0.95, margin = 0, price = 2, horizon = 64, cooldown = 64 }: AdaptCapacityOptions = {}): Rule<object> {
+export function adaptCapacity({ quantile = 0.95, margin = 0, price = 2, horizon = 128, cooldown = 64 }: AdaptCapacityOptions = {}): Rule<object> {
   if (!(quantile >= 0 && quantile <= 1)) throw new UserError(`adaptCapacity: quantile must be from 0 to 1, got ${quantile}`);
   for (const [name, value] of Object.entries({ margin, price, horizon, cooldown })) if (!(value >= 0)) throw new UserError(`adaptCapacity: ${name} must be a number of at least 0, got ${value}`);
   return {
@@ -70,13 +71,14 @@ export function adaptCapacity({ quantile = 0.95, margin = 0, price = 2, horizon 
         const has = factorsOf(moe, layer.experts), spills = moe.overflow === 'spill';
         if (!has || !isBoundByLoad(moe)) continue;
         const shared = isShared(moe), beyond = spills ? SPILL : 1 / (1 - Math.min(quantile, 0.999));
-        const need = neededFactors(layer, { quantile: quantileFor(moe, quantile), margin });
-        const experts = expertCount(moe), cost = (factors: readonly number[]): number => (total(layer.load) / experts) * costOf(layer, factors, beyond, shared ? experts : Infinity);
-        const now = cost(has), gain = now - cost(need);
-        costs += now;
+        const experts = expertCount(moe), need = (half?: 0 | 1): number[] => neededFactors(layer, { quantile: quantileFor(moe, quantile), margin }, half);
+        const cost = (factors: readonly number[], half?: 0 | 1): number => (total(layer.load) / experts) * costOf(layer, factors, beyond, shared ? experts : Infinity, half);
+        costs += cost(has);
+        // What one half of the steps asks for is tried on the other: what fits chance does not pay there.
+        const gain = (cost(has, 1) - cost(need(0), 1) + cost(has, 0) - cost(need(1), 0)) / 2;
         if (gain <= 0) continue;
         gains += gain;
-        better.push(() => { moe.capacity = need; });
+        better.push(() => { moe.capacity = need(); });
       }
       if (gains * horizon > price * costs) for (const change of better) change();
     },

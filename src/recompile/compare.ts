@@ -7,7 +7,7 @@ type Outputs = Readonly<Record<string, HostTensor>>;
 export function compare(real: readonly Outputs[], dry: readonly Outputs[], ms: number, failed: string | null = null): Comparison {
   const value = (all: readonly Outputs[], name: string): number => all.reduce((n, o) => n + Number(o[name]?.data[0] ?? NaN), 0) / all.length;
   if (failed !== null) return { equal: false, finite: false, loss: value(real, 'loss'), dryLoss: NaN, ms, differs: failed };
-  const differs = real.flatMap((outputs, i) => {
+  const differs = real.length !== dry.length ? ['number of parts'] : real.flatMap((outputs, i) => {
     // A dry run's flag says that it was dry; which rows spilled depends on capacities, though the results do not; statistics that only
     // one plan has have nothing to be compared with.
     const names = Object.keys(outputs).filter((n) => n !== 'flag' && !n.endsWith('/spilled') && (n in dry[i] || !n.startsWith('stat:')));

@@ -14,8 +14,15 @@ export function ontoNow(knobs: Knobs, changes: readonly Change[], toDecided: rea
       if (canBe(knobs, own) && knobs.classify(own) === 'N') stays.add(path);
     }
   });
-  return [...changes, ...others.filter((o) => !stays.has(o.path))].map((c): Change => ({ ...c, from: knobs.settings(c.path)[c.knob] })).filter((c) => JSON.stringify(c.from) !== JSON.stringify(c.to));
+  return fromNow(knobs, [...changes, ...others.filter((o) => !stays.has(o.path))]);
 }
+
+/** The same with the decided settings for all else. */
+export const allBack = (knobs: Knobs, changes: readonly Change[], toDecided: readonly Change[]): Change[] =>
+  fromNow(knobs, [...changes, ...toDecided.filter((o) => !changes.some((c) => c.path === o.path && c.knob === o.knob))]);
+
+const fromNow = (knobs: Knobs, changes: readonly Change[]): Change[] =>
+  changes.map((c): Change => ({ ...c, from: knobs.settings(c.path)[c.knob] })).filter((c) => JSON.stringify(c.from) !== JSON.stringify(c.to));
 
 /** What leads to the decided settings; nothing where they cannot be any more, because of what somebody else has set since. */
 export function toDecided(knobs: Knobs): readonly Change[] {

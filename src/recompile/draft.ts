@@ -10,9 +10,14 @@ const originals = new WeakMap<object, object>();
 /** The module that a draft's module stands for; undefined for one that is no draft's. */
 export const originalOf = <M extends object>(drafted: M): M | undefined => originals.get(drafted) as M | undefined;
 
-export interface Draft<M extends object> { readonly model: M; changes(): Change[] }
+export interface Draft<M extends object> {
+  readonly model: M;
+  /** The session's own knobs, where there is one: parts in which it goes through a batch. */
+  readonly session?: { split: number };
+  changes(): Change[];
+}
 
-export function draftOf<M extends object>(model: M, named: Named = nameParameters(model)): Draft<M> {
+export function draftOf<M extends object>(model: M, named: Pick<Named, 'paths'> = nameParameters(model)): Draft<M> {
   const written = new Map<string, Change>(), made = new Map<object, object>();
   const plain = (v: unknown): boolean => ['string', 'number', 'boolean'].includes(typeof v) || (Array.isArray(v) && v.every((x) => ['string', 'number', 'boolean'].includes(typeof x)));
 

@@ -6,8 +6,8 @@ import type { MoE } from '../nn/moe/moe.ts';
 import type { LayerStats, RunStats } from '../observe/run-stats.ts';
 import { showBytes } from '../plan/print.ts';
 import { isBoundByLoad, neededFactors, quantileFor } from './adaptCapacity.ts';
-import { ladderOf } from './ladder.ts';
-import { factorsOf, layersOf, timeToLook } from './modules.ts';
+import { ladderOf, type Ladder } from './ladder.ts';
+import { factorsOf, layersOf, modulesOf, timeToLook } from './modules.ts';
 import type { Outlook, Rule } from './rule.ts';
 
 export interface FitMemoryOptions {
@@ -33,46 +33,104 @@ export function forecastFactors(moe: MoE, layer: LayerStats, horizon: number): n
   return has.map((f, e) => Math.max(f, Math.min(layer.experts / moe.topK, Math.ceil((need[e] + Math.max(0, trend[e]) * horizon) * STEP) / STEP)));
 }
 
-/** Sets `recompute` and `chunks` of layers and blocks so that plans fit the budget. Class N. */
+/**
+ * Sets `recompute` and `chunks` of layers and blocks so that plans fit the budget: class N. Where that is not enough, results may change, and the budget
+ * is given, it also splits the batch: class R.
+ */
 export function fitMemory({ budget, margin = 0.1, horizon = 128, cooldown = 64 }: FitMemoryOptions = {}): Rule<object> {
   if (budget !== undefined && !(budget > 0)) throw new UserError(`fitMemory: budget must be a number of bytes above 0, got ${budget}`);
   let told = '';
   return {
-    name: 'fitMemory', cooldown, first: true, only: 'N',
+    name: 'fitMemory', cooldown, first: true,
     // It is there to save memory: whether it saves time is not asked.
     measure: false,
     trigger: timeToLook,
     alter(model, run, outlook: Outlook) {
-      const limit = budget ?? outlook.budget(), ladder = ladderOf(model, outlook.initial), bytesAt = forecast(model, run, outlook, ladder, horizon);
-      const { height } = ladder, now = bytesAt(null);
-      if (now > limit) {
+      const limit = budget ?? outlook.budget(), session = budget !== undefined || outlook.fixed ? outlook.session : null;
+      const ladder = ladderOf(model, outlook.initial, session), { height, neutral } = ladder, coming = outlook.first ? [] : follow(model, run, outlook, horizon);
+      const say = (bytes: number, needed: number | null): void => {
+        told = needed === null ? `there is room again: ${showBytes(bytes)} of ${showBytes(limit)}`
+          : `${showBytes(needed)} would be needed, there may be ${showBytes(limit)}; this takes ${showBytes(bytes)}${bytes > limit ? ', the least that it can' : ''}`;
+      };
+      if (outlook.first) {
+        const bytesAt = priced(outlook, ladder, coming), now = bytesAt(null);
+        ladder.leave();
+        if (now <= limit) return;
         const found = lowest(bytesAt, height, ladder.rungs, limit);
+        say(bytesAt(found), now);
         ladder.climb(found);
-        told = `${showBytes(now)} would be needed, there may be ${showBytes(limit)}; this takes ${showBytes(bytesAt(found))}${bytesAt(found) > limit ? ', the least that it can' : ''}`;
-      } else if (!outlook.first && height > 0 && bytesAt(height - 1) <= (1 - margin) * limit) {
-        const found = lowest(bytesAt, 0, height - 1, (1 - margin) * limit);
-        ladder.climb(found);
-        told = `there is room again: ${showBytes(bytesAt(found))} of ${showBytes(limit)}`;
-      } else ladder.leave();
+        return;
+      }
+      if (session && ladder.rungs > neutral && split(model, run, outlook, ladder, { limit, margin, horizon, say })) return;
+      const parted = ladder.parted > 0, bytesAt = priced(outlook, ladder, coming, session?.split), now = bytesAt(null);
+      const low = Math.min(height, neutral);
+      let found: number | null = null;
+      if (now > limit) found = lowest(bytesAt, low, neutral, limit);
+      // What changes results goes first.
+      else if (!parted && low > 0 && bytesAt(low - 1) <= (1 - margin) * limit) found = lowest(bytesAt, 0, low - 1, (1 - margin) * limit);
+      if (found !== null) say(bytesAt(found), now > limit ? now : null);
+      if (found === null) ladder.leave(); else climb(ladder, found, session);
     },
     reason: () => told,
   };
 }
 
-/** What plans will need, by height (null: as things are). */
-function forecast(model: object, run: RunStats, outlook: Outlook, ladder: ReturnType<typeof ladderOf>, horizon: number): (height: number | null) => number {
-  const known = new Map<number | null, number>(), follows = !outlook.first && outlook.rules.includes('adaptCapacity');
-  const coming = follows ? layersOf(model, run).flatMap(([moe, layer]) => { const factors = forecastFactors(moe, layer, horizon); return factors ? [{ moe, factors, has: moe.capacity }] : []; }) : [];
+/** So many rungs of those that change no result; the split stays. */
+function climb(ladder: Ladder, height: number, session: { split: number } | null, split = session?.split): void {
+  ladder.climb(height);
+  if (session && split !== undefined) session.split = split;
+}
+
+interface Coming { readonly moe: MoE; readonly factors: readonly number[] }
+
+/** Capacities that adaptCapacity will want; none where it is not at work. */
+function follow(model: object, run: RunStats, { rules }: Outlook, horizon: number): Coming[] {
+  if (!rules.includes('adaptCapacity')) return [];
+  return layersOf(model, run).flatMap(([moe, layer]) => { const factors = forecastFactors(moe, layer, horizon); return factors ? [{ moe, factors }] : []; });
+}
+
+/** What plans will need, by height (null: as things are), with a split of its own; each is planned once. */
+function priced(outlook: Outlook, ladder: Ladder, coming: readonly Coming[], split?: number): (height: number | null) => number {
+  const known = new Map<number | null, number>();
   return (height) => {
     const found = known.get(height);
     if (found !== undefined) return found;
-    if (height === null) ladder.leave(); else ladder.climb(height);
+    if (height === null) ladder.leave(); else climb(ladder, height, split === undefined ? null : outlook.session, split);
+    const before = coming.map(({ moe }) => moe.capacity);
     for (const { moe, factors } of coming) moe.capacity = factors;
     const bytes = outlook.bytes();
-    for (const { moe, has } of coming) moe.capacity = has;
+    coming.forEach(({ moe }, i) => { moe.capacity = before[i]; });
     known.set(height, bytes);
     return bytes;
   };
+}
+
+interface Splitting { readonly limit: number; readonly margin: number; readonly horizon: number; readonly say: (bytes: number, needed: number | null) => void }
+
+/**
+ * Whether the batch is to be split otherwise, which is set then. When changes of no result come into force is for clocks to say, and this must not depend
+ * on it: it goes by the model as it came, with all that saves memory for nothing, and by loads.
+ */
+function split(model: object, run: RunStats, outlook: Outlook, ladder: Ladder, { limit, margin, horizon, say }: Splitting): boolean {
+  const { initial } = outlook, { neutral } = ladder, paths = new Map([...modulesOf(model, 'capacity')].map(([path, moe]) => [moe, path]));
+  const own = (moe: MoE): Pick<MoE, 'capacity' | 'dispatch' | 'expertRows'> => initial(paths.get(moe) ?? '') as Pick<MoE, 'capacity' | 'dispatch' | 'expertRows'>;
+  const settled = (moe: MoE): boolean => moe.overflow === 'spill' && moe.capacity !== 'dropless'; // its capacity changes no result
+  const moes = [...paths.keys()] as MoE[], before = moes.map(({ capacity, dispatch, expertRows }) => ({ capacity, dispatch, expertRows }));
+  const back = (): void => { moes.forEach((moe, i) => Object.assign(moe, before[i])); };
+  for (const moe of moes) Object.assign(moe, { dispatch: own(moe).dispatch, expertRows: own(moe).expertRows, ...(settled(moe) && { capacity: own(moe).capacity }) });
+  const now = neutral + ladder.parted, bytesAt = priced(outlook, ladder, follow(model, run, outlook, horizon));
+  let found = now;
+  try {
+    // Most often the model fits as it came, whose plan is known.
+    if (now === neutral && bytesAt(0) <= limit) found = now;
+    else if (bytesAt(now) > limit) found = lowest(bytesAt, now, ladder.rungs, limit);
+    else if (now > neutral && bytesAt(now - 1) <= (1 - margin) * limit) found = lowest(bytesAt, neutral, now - 1, (1 - margin) * limit);
+    if (found !== now) say(bytesAt(found), found > now ? bytesAt(now) : null);
+  } finally {
+    back();
+  }
+  if (found === now) ladder.leave(); else ladder.climb(found);
+  return found !== now;
 }
 
 /** The lowest height that fits, as far as more rungs take less; where none fits, the one of those asked that takes least. */

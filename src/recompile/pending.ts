@@ -28,6 +28,8 @@ export class Pending {
   ready = false;
   /** Its memory is taken. */
   loaded = false;
+  /** It was taken only when the old plan had run for the last time: nothing is compared. */
+  alone = false;
   /** Attempts to take it, and the step before which none is made. */
   tries = 0;
   notBefore = 0;

@@ -9,8 +9,8 @@ export interface Prepared {
   readonly ready: Promise<void>;
   /** Whether batches of this shape are among them. */
   has(shape: string): boolean;
-  /** Takes their memory; throws if there is too little. */
-  load(): void;
+  /** Takes their memory; throws if there is too little. alone: the plan that runs now will not run again. */
+  load(alone: boolean): void;
   bytes(): number;
   /** Which kernels the plan for this shape runs: the same text for the same kernels; null where that is not known. */
   kernels(shape: string): string | null;

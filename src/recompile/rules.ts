@@ -7,7 +7,7 @@ import type { Change, ChangeClass } from '../trace/knobs.ts';
 import { asError } from './pending.ts';
 import type { Plant } from './plant.ts';
 import type { Draft } from './draft.ts';
-import { ontoNow, toDecided } from './decided.ts';
+import { allBack, ontoNow, toDecided } from './decided.ts';
 import type { Outlook, Rule } from './rule.ts';
 
 const COOLDOWN = 100;
@@ -70,8 +70,11 @@ export class Rules {
       }
       if (back.length > 0 && !waits) {
         // Nothing that must be the same in every run: now by the settings of this one.
+        const decided = found;
         found = this.#found(rule, says, plant, stats, atOnce);
         if (fails(found)) { failed(this.#neutral, neutral, found); continue; }
+        // Where there is no plan to go on with, what it needs of the decided settings will do.
+        if (found.class === 'R' && atOnce) found = { ...decided, class: 'N', changes: allBack(knobs, decided.changes, back) };
       }
       if (found.class === 'R') { this.#neutral.set(name, { ...neutral, last: step }); continue; }
       if (found.class === null || waits) continue;
@@ -114,13 +117,13 @@ export class Rules {
     }
     if (!says.trigger() && !first) return { changes: [], reason: rule.name, back: false };
     const draft = plant.draft();
-    answer('alter', rule.alter(draft.model as never, stats, this.#outlook(plant, draft, stats, first)) as unknown);
+    answer('alter', rule.alter(draft.model as never, stats, this.#outlook(plant, draft, stats, first, rule.only === 'N')) as unknown);
     const changes = draft.changes();
     return { changes, reason: changes.length > 0 ? String(rule.reason?.(stats) ?? rule.name) : rule.name, back: false };
   }
 
-  #outlook(plant: Plant, draft: Draft<object>, stats: RunStats, first: boolean): Outlook {
-    return { first, rules: this.names, initial: (path) => plant.knobs.initial(path), bytes: () => plant.needs(draft.changes()), budget() {
+  #outlook(plant: Plant, draft: Draft<object>, stats: RunStats, first: boolean, neutral: boolean): Outlook {
+    return { first, session: neutral ? null : draft.session ?? null, fixed: plant.budget().given, rules: this.names, initial: (path) => plant.knobs.initial(path), bytes: () => plant.needs(draft.changes()), budget() {
       const { bytes, given } = plant.budget();
       if (!given) stats.readClock();
       return bytes;

@@ -2,34 +2,22 @@
 // In: an executor and moves, between steps; out: a function that takes all of it back, to the last bit. All or nothing: where one fails, those
 // before it are taken back.
 import type { TypedArray } from '../base/dtype.ts';
-import { momentName, accumulatorName } from '../optim/updates.ts';
+import { accumulatorName, momentName } from '../optim/updates.ts';
 import type { Move, Place } from '../trace/knobs.ts';
 import type { Executor } from './executor.ts';
 
-/** What was read of a state from `at` on, and where the elements of a place lie in it. */
-interface Part { readonly state: string; readonly at: number; readonly data: TypedArray; readonly count: number; index(i: number): number }
-
 export function carry(executor: Executor, moves: readonly Move[]): () => void {
-  const names = new Set(executor.stateNames()), done: Pick<Part, 'state' | 'at' | 'data'>[] = [];
-  const back = (): void => { for (const { state, at, data } of done.splice(0).reverse()) executor.setPart(state, at, data); };
+  const names = new Set(executor.stateNames()), done: (() => void)[] = [];
+  const back = (): void => { for (const undo of done.splice(0).reverse()) undo(); };
   try {
     for (const { to, from, mix } of moves) {
       for (const kind of kindsOf(names, to.parameter)) {
-        const target = partOf(executor, kind(to.parameter), to), before = target.data.slice();
+        const before = read(executor, kind(to.parameter), to);
         // A moment that the other has not got yet is 0, as it would start.
-        const values = (place: Place<string>): ((i: number) => number) => {
-          if (!names.has(kind(place.parameter))) return () => 0;
-          const { data, index } = partOf(executor, kind(place.parameter), place);
-          return (i) => Number(data[index(i)]);
-        };
-        const source = values(from), other = mix && values(mix.with);
-        for (let i = 0; i < target.count; i++) {
-          const own = source(i);
-          // Of two that are equal it is the same to the last bit, whatever the share.
-          target.data[target.index(i)] = mix && other ? own + mix.share * (other(i) - own) : own;
-        }
-        done.push({ ...target, data: before });
-        executor.setPart(target.state, target.at, target.data);
+        const values = (place: Place<string>): TypedArray => (names.has(kind(place.parameter)) ? read(executor, kind(place.parameter), place) : before.slice().fill(0));
+        const source = values(from), next = mix ? mixed(source, values(mix.with), mix.share) : source;
+        write(executor, kind(to.parameter), to, next);
+        done.push(() => { write(executor, kind(to.parameter), to, before); });
       }
     }
   } catch (error) {
@@ -37,6 +25,13 @@ export function carry(executor: Executor, moves: readonly Move[]): () => void {
     throw error;
   }
   return back;
+}
+
+/** a + share * (b - a), in float64: of two that are equal it is the same to the last bit, whatever the share. */
+function mixed(a: TypedArray, b: TypedArray, share: number): TypedArray {
+  const count = a.length;
+  for (let i = 0; i < count; i++) a[i] += share * (b[i] - a[i]);
+  return a;
 }
 
 /** The states of a parameter: its value and its moments, as names that hold for other parameters too. */
@@ -48,11 +43,27 @@ function kindsOf(names: ReadonlySet<string>, parameter: string): ((parameter: st
   return [(p) => p, ...moments.map((moment) => (p: string) => momentName(moment, p))];
 }
 
-/** Parts along the first dimension lie together and are read alone; of others the whole state is read. */
-function partOf(executor: Executor, state: string, { axis, part }: Place<string>): Part {
+/** Where a place lies in a state: runs of `inner` elements, every `step`, from `at` on. */
+function runsOf(executor: Executor, state: string, { axis, part }: Place<string>): { readonly at: number; readonly inner: number; readonly step: number; readonly runs: number; readonly all: number } {
   const { shape } = executor.typeOf(state), size = (dims: readonly number[]): number => dims.reduce((n, d) => n * d, 1), all = size(shape);
-  if (part === null) return { state, at: 0, data: executor.getPart(state, 0, all), count: all, index: (i) => i };
-  const inner = size(shape.slice(axis + 1)), outer = size(shape.slice(0, axis)), count = outer * inner;
-  if (outer === 1) return { state, at: part * inner, data: executor.getPart(state, part * inner, inner), count, index: (i) => i };
-  return { state, at: 0, data: executor.getPart(state, 0, all), count, index: (i) => (Math.floor(i / inner) * shape[axis] + part) * inner + (i % inner) };
+  if (part === null) return { at: 0, inner: all, step: all, runs: 1, all };
+  const inner = size(shape.slice(axis + 1));
+  return { at: part * inner, inner, step: shape[axis] * inner, runs: size(shape.slice(0, axis)), all };
+}
+
+/** One run is read or written alone; for more the whole state is. */
+function read(executor: Executor, state: string, place: Place<string>): TypedArray {
+  const { at, inner, step, runs, all } = runsOf(executor, state, place);
+  if (runs === 1) return executor.getPart(state, at, inner);
+  const whole = executor.getPart(state, 0, all), out = whole.slice(0, runs * inner);
+  for (let r = 0; r < runs; r++) out.set(whole.subarray(r * step + at, r * step + at + inner), r * inner);
+  return out;
+}
+
+function write(executor: Executor, state: string, place: Place<string>, data: TypedArray): void {
+  const { at, inner, step, runs, all } = runsOf(executor, state, place);
+  if (runs === 1) { executor.setPart(state, at, data); return; }
+  const whole = executor.getPart(state, 0, all);
+  for (let r = 0; r < runs; r++) whole.set(data.subarray(r * inner, (r + 1) * inner), r * step + at);
+  executor.setPart(state, 0, whole);
 }

@@ -25,7 +25,8 @@ export interface Executor<R extends Runnable = Runnable> {
   /** Its dtype and sizes. */
   typeOf(name: string): { readonly dtype: DType; readonly shape: readonly number[] };
   stateNames(): string[];
-  stateBytes(): number;
+  /** without: names that begin so are left out. */
+  stateBytes(without?: string): number;
   /** Bytes that are held for intermediate values: room for the largest program that ran. */
   arenaBytes(): number;
   /** Gives back what is held for them beyond so many bytes; a program that needs more takes it again when it runs. */

@@ -71,7 +71,7 @@ export class ProgramExecutor implements Executor<LoadedProgram> {
 
   stateNames(): string[] { return [...this.#states.keys()]; }
 
-  stateBytes(): number { return [...this.#states.values()].reduce((n, s) => n + s.memory.bytes, 0); }
+  stateBytes(without?: string): number { return [...this.#states].reduce((n, [name, s]) => n + (without !== undefined && name.startsWith(without) ? 0 : s.memory.bytes), 0); }
 
   arenaBytes(): number { return this.#arena?.bytes ?? 0; }
 

@@ -33,7 +33,7 @@ export interface Planned {
   readonly bytes: number;
   /** null on the reference. */
   readonly compiled: Compiled | null;
-  /** Bytes that the session would hold with it: its own, and all states, those that it would create among them. */
+  /** Bytes that the session would hold with it: its own, and all states but caches, those that it would create among them. */
   needs(): number;
   /** Begins to compile it, which takes no memory of the device: steps may go on beside. */
   begin(): Compiling;
@@ -47,8 +47,9 @@ export interface Compiling {
   readonly bytes: number;
   /** null on the reference. */
   readonly compiled: Compiled | null;
-  /** Takes memory for what is not there yet; throws UserError if there is too little. `states` creates those that the graph needs. */
-  reserve(states: (graph: Graph) => void): void;
+  /** Takes memory for what is not there yet; throws UserError if there is too little. `states` creates those that the graph needs. alone: the program runs
+   * next, and what others need for their intermediate values may go. */
+  reserve(states: (graph: Graph) => void, alone: boolean): void;
   /** Between steps, when it is ready and its memory is taken. */
   load(): Runnable;
 }
@@ -95,9 +96,9 @@ export async function openBackend(platform: Platform, options: BackendOptions): 
       const ready = opened.compile(compiled.kernels);
       let reserved = false;
       ready.catch(() => undefined);
-      return { compiled, ready, bytes, load: () => executor.load(compiled.program), reserve(states) {
+      return { compiled, ready, bytes, load: () => executor.load(compiled.program), reserve(states, alone) {
         if (reserved) return;
-        checkMemory(compiled, executor, free(), info);
+        checkMemory(compiled, executor, free(), info, alone);
         executor.reserve(compiled.program);
         states(compiled.graph);
         reserved = true;
@@ -115,9 +116,12 @@ function freshBytes(states: ReadonlyMap<string, number>, executor: Executor): nu
   return [...states].reduce((n, [name, bytes]) => n + (known.has(name) ? 0 : bytes), 0);
 }
 
+/** States that come and go with what a session is asked for, and are in no checkpoint. */
+const CACHES = 'cache/';
+
 /** Keeps no more of a plan than that. */
 function needsOf(bytes: number, states: ReadonlyMap<string, number>, executor: Executor): () => number {
-  return () => bytes + executor.stateBytes() + freshBytes(states, executor);
+  return () => bytes + executor.stateBytes(CACHES) + freshBytes(states, executor);
 }
 
 /** A plan that has no room. */
@@ -133,13 +137,16 @@ export class MemoryError extends UserError {
 }
 
 /** Throws before the first step, and before anything is allocated, if a program cannot fit. */
-function checkMemory({ program }: Compiled, executor: Executor, free: number, { limit }: DeviceInfo): void {
-  const { arena, io, constants } = program.slabs, fresh = freshBytes(statesOf(program), executor);
+function checkMemory({ program }: Compiled, executor: Executor, free: number, { limit }: DeviceInfo, alone: boolean): void {
+  const { arena, io, constants } = program.slabs, fresh = freshBytes(statesOf(program), executor), beside = Math.max(0, executor.arenaBytes() - arena);
   const need = fresh + arena + io + constants + executor.stateBytes();
   const budget = Math.min(free, limit?.bytes ?? Infinity), why = limit && limit.bytes < free ? ` (${limit.why})` : '';
-  if (need <= budget) return;
+  // New states are there beside what is held for other plans.
+  if (need + (fresh > 0 ? beside : 0) <= budget) return;
+  if (need <= budget && alone) { executor.trim(arena); return; }
   const largest = [...program.tensors].filter((t, i, all) => all.findIndex((o) => o.name === t.name) === i)
     .sort((a, b) => b.bytes - a.bytes).slice(0, 5).map((t) => `  ${showBytes(t.bytes)}  ${t.name.startsWith('%') ? 'intermediate' : t.name} ${showType(t.type)}`);
+  if (need <= budget) throw new MemoryError(`the plan needs ${showBytes(fresh)} of new states beside ${showBytes(executor.arenaBytes())} of the old plan, ${showBytes(budget)} are available${why}`, 'it fits alone');
   throw new MemoryError([
     `the model needs ${showBytes(need)} of memory (${need} bytes), ${showBytes(budget)} are available${why}:`,
     `  parameters and optimiser ${showBytes(fresh + executor.stateBytes())}, arena ${showBytes(arena)}, inputs and outputs ${showBytes(io)}`,

@@ -4,7 +4,8 @@ import { draftOf, type Draft } from '../recompile/draft.ts';
 import type { Plant, Prepared } from '../recompile/plant.ts';
 import { carry } from '../run/carry.ts';
 import type { Executor } from '../run/executor.ts';
-import type { Change, Knobs } from '../trace/knobs.ts';
+import { SESSION, type Change, type Knobs } from '../trace/knobs.ts';
+import type { Batching } from './batching.ts';
 import type { Compiling } from './backend.ts';
 import type { ProgramKey, Programs } from './programs.ts';
 
@@ -16,17 +17,19 @@ interface Traced { readonly family: string; readonly graph: () => Graph }
 export class SessionPlant implements Plant {
   readonly knobs: Knobs;
   readonly #model: object;
+  readonly #batching: Batching;
   readonly #programs: Programs;
   readonly #executor: Executor;
   readonly #done: () => number;
   /** What ran for the shapes that came last, the newest at the end. */
-  readonly #seen = new Map<string, readonly Traced[]>();
+  readonly #seen = new Map<string, () => readonly Traced[]>();
   #shape = '';
 
   /** `done`: steps so far. */
-  constructor({ model, knobs, programs, executor }: { readonly model: object; readonly knobs: Knobs; readonly programs: Programs; readonly executor: Executor }, done: () => number) {
+  constructor({ model, batching, knobs, programs, executor }: { readonly model: object; readonly batching: Batching; readonly knobs: Knobs; readonly programs: Programs; readonly executor: Executor }, done: () => number) {
     this.knobs = knobs;
     this.#model = model;
+    this.#batching = batching;
     this.#programs = programs;
     this.#executor = executor;
     this.#done = done;
@@ -34,14 +37,18 @@ export class SessionPlant implements Plant {
 
   next(): number { return this.#done() + 1; }
   shape(): string { return this.#shape; }
-  draft(): Draft<object> { return draftOf(this.#model); }
   carry(changes: readonly Change[]): () => void { return carry(this.#executor, this.knobs.moves(changes)); }
 
-  /** What the next step runs, for a batch of this shape. */
-  saw(shape: string, programs: readonly Traced[]): void {
+  draft(): Draft<object> {
+    const { model, changes } = draftOf(this.#model), session = draftOf(this.#batching, { paths: new Map([[this.#batching, SESSION]]) });
+    return { model, ...(!this.#batching.eager && { session: session.model }), changes: () => [...changes(), ...session.changes()] };
+  }
+
+  /** What the next step runs under the knobs of then, for a batch of this shape. */
+  saw(shape: string, programs: () => readonly Traced[]): void {
     this.#shape = shape;
     this.#seen.delete(shape);
-    this.#seen.set(shape, [...new Map(programs.map((p) => [p.family, p])).values()]);
+    this.#seen.set(shape, () => [...new Map(programs().map((p) => [p.family, p])).values()]);
     for (const old of this.#seen.keys()) {
       if (this.#seen.size <= SHAPES) break;
       this.#seen.delete(old);
@@ -59,7 +66,7 @@ export class SessionPlant implements Plant {
   #prepared(changes: readonly Change[], begin: (family: string, graph: () => Graph) => Compiling | null): Prepared | null {
     const programs = this.#programs, shapes = new Set(this.#seen.keys());
     return this.knobs.with(changes, () => {
-      const plans = [...this.#seen].flatMap(([shape, all]) => all.map((p) => ({ ...p, shape, key: programs.key(p.family) })));
+      const plans = [...this.#seen].flatMap(([shape, all]) => all().map((p) => ({ ...p, shape, key: programs.key(p.family) })));
       const cached = plans.every(({ key }) => programs.has(key)), drop = (): void => { for (const { key } of plans) programs.drop(key); };
       try {
         const coming: Promise<void>[] = [];
@@ -74,7 +81,7 @@ export class SessionPlant implements Plant {
         const largest = (): number => Math.max(...plans.map(({ key }) => programs.bytes(key)));
         let bytes = largest();
         return { cached, ready, drop, has: (shape) => shapes.has(shape), bytes: () => bytes,
-          load: () => { for (const { key } of plans) programs.load(key); bytes = largest(); },
+          load: (alone) => { for (const { key } of plans) programs.load(key, alone); bytes = largest(); },
           kernels: (shape) => kernelsOf(programs, plans.filter((p) => p.shape === shape).map((p) => p.key)) };
       } catch (error) {
         drop();
@@ -88,16 +95,16 @@ export class SessionPlant implements Plant {
   ready(): boolean { return this.#running().every((key) => this.#programs.has(key)); }
 
   needs(changes: readonly Change[]): number {
-    return this.knobs.with(changes, () => Math.max(0, ...[...this.#seen.values()].flat().map(({ family, graph }) => this.#programs.needs(family, graph))));
+    return this.knobs.with(changes, () => Math.max(0, ...[...this.#seen.values()].flatMap((all) => all()).map(({ family, graph }) => this.#programs.needs(family, graph))));
   }
 
   budget(): { bytes: number; given: boolean } { return this.#programs.budget(); }
   trim(): void { this.#programs.trim(this.#running()); }
 
   /** For all shapes that are prepared for, as of what is prepared. */
-  bytes(): number { return Math.max(0, ...[...this.#seen.values()].flat().map(({ family }) => this.#programs.bytes(this.#programs.key(family)))); }
+  bytes(): number { return Math.max(0, ...[...this.#seen.values()].flatMap((all) => all()).map(({ family }) => this.#programs.bytes(this.#programs.key(family)))); }
 
-  #running(): ProgramKey[] { return (this.#seen.get(this.#shape) ?? []).map(({ family }) => this.#programs.key(family)); }
+  #running(): ProgramKey[] { return (this.#seen.get(this.#shape)?.() ?? []).map(({ family }) => this.#programs.key(family)); }
 }
 
 function kernelsOf(programs: Programs, keys: readonly ProgramKey[]): string | null {

@@ -51,7 +51,7 @@ export class Programs {
       const coming = this.begin(family, graph);
       try {
         // Kernels are compiled beside the making of starting values.
-        coming.reserve(this.#states);
+        coming.reserve(this.#states, true);
         await coming.ready;
         this.load(key);
       } catch (error) {
@@ -116,11 +116,11 @@ export class Programs {
     return plan && this.#priced(this.key(family).text, plan);
   }
 
-  /** Takes the memory of a program that is ready; between steps. */
-  load(key: ProgramKey): void {
+  /** Takes the memory of a program that is ready; between steps. alone: it runs next. */
+  load(key: ProgramKey, alone = false): void {
     const coming = this.#coming.get(key.text);
     if (this.has(key) || !coming) return;
-    coming.reserve(this.#states);
+    coming.reserve(this.#states, alone);
     const made = coming.load();
     this.#coming.delete(key.text);
     this.#loaded.set(key.text, made);

@@ -2,26 +2,25 @@
 // evaluates, predicts and saves.
 import type { DType } from '../base/dtype.ts';
 import { UserError } from '../base/errors.ts';
-import { byteSize, sizes } from '../base/shape.ts';
+import { byteSize } from '../base/shape.ts';
 import { checkBatch, type Batch, type HostTensor } from '../base/tensor.ts';
 import type { Graph } from '../graph/graph.ts';
-import { Tensor } from '../graph/tensor.ts';
-import { add } from '../graph/ops/add.ts';
-import { mul } from '../graph/ops/mul.ts';
 import { FLAG } from '../optim/updates.ts';
 import { traceGraph, trainingGraph } from '../pipeline.ts';
 import { Engine, type EngineState } from '../recompile/engine.ts';
 import { messageOf } from '../recompile/pending.ts';
 import { checkRule, type Rule } from '../recompile/rule.ts';
 import type { Runnable } from '../run/executor.ts';
-import { knobRules, Knobs, type Settings } from '../trace/knobs.ts';
+import { knobRules, Knobs, SESSION, type Settings } from '../trace/knobs.ts';
 import { nameParameters, type Named } from '../trace/module.ts';
 import { initialParts, type Parameter } from '../trace/parameter.ts';
-import { call, type Trace } from '../trace/trace.ts';
+import type { Trace } from '../trace/trace.ts';
 import { decodeCheckpoint, encodeCheckpoint, type CheckpointContent } from '../io/checkpoint.ts';
 import type { Assignments } from '../nn/moe/memory.ts';
 import { readAssignments } from './assignments.ts';
 import { openBackend, type Backend } from './backend.ts';
+import { Batching } from './batching.ts';
+import { lossGraph, outputOf } from './graphs.ts';
 import { Programs } from './programs.ts';
 import { apart, together, checkCall, closedError, familyOf, NonFiniteError, phaseOf, shapesOf, splitBatch, type CompileOptions, type Model, type Phase, type StepResult } from './step.ts';
 import { checkValues, contentOf, restoreFrom } from './checkpoint.ts';
@@ -46,7 +45,8 @@ export class Session {
   readonly #knobs: Knobs;
   readonly #seed: number;
   readonly #recalls: boolean;
-  readonly #phases: readonly Phase[];
+  /** How steps go through batches; `batching.split` may be set between them. */
+  readonly batching: Batching;
   #step = 0;
   #runs = 0;
   readonly #training: Watch;
@@ -61,12 +61,13 @@ export class Session {
     this.named = nameParameters(model);
     this.options = options;
     this.#backend = backend;
-    this.#knobs = new Knobs(this.named);
+    const { accumulate = 1, split = 1, optimizer } = options;
+    this.batching = new Batching({ accumulate, split, eager: optimizer?.eager === true });
+    this.#knobs = new Knobs(this.named, new Map([[this.batching, SESSION]]));
     this.#programs = new Programs(backend, this.#knobs, (graph) => { this.#createStates(graph); });
     this.#seed = (options.seed ?? 0) >>> 0;
     this.#recalls = [...this.named.paths.keys()].some((module) => 'routing' in (knobRules(module) ?? {}));
-    this.#phases = (options.accumulate ?? 1) > 1 ? ['add', 'apply'] : [undefined];
-    const watched = { model, knobs: this.#knobs, programs: this.#programs, executor: backend.executor };
+    const watched = { model, batching: this.batching, knobs: this.#knobs, programs: this.#programs, executor: backend.executor };
     this.#training = new Watch(watched, () => this.#step);
     this.#inference = new Watch(watched, () => this.#runs);
   }
@@ -81,11 +82,10 @@ export class Session {
   step(batch: Batch): Promise<StepResult> {
     return this.#inOrder(async () => {
       checkBatch(batch);
-      const micro = splitBatch(batch, this.options.accumulate ?? 1), parts = micro.length;
       let result: StepResult | undefined;
-      const running = this.#training.run(`${shapesOf(micro[0])}${this.#withIds(micro[0])}`, micro.map((part, i) => {
+      const running = this.#training.run(`${shapesOf(batch)}${this.#withIds(batch)}`, () => this.#split(batch).map((part, i, { length: parts }) => {
         const phase = phaseOf(i, parts), step = Uint32Array.of(this.#step * parts + i);
-        return { family: this.#trainFamily(part, phase), graph: () => this.trainGraph(part, phase),
+        return { family: this.#trainFamily(part, phase, parts), graph: () => this.trainGraph(part, phase, parts),
           inputs: { ...this.#inputs(part), step, commit: Int32Array.of(1), ...this.#scalars() } };
       }), (out, program, inputs) => this.#checkFinite(out, program, inputs), (outputs) => {
         result = this.#result(outputs);
@@ -93,10 +93,12 @@ export class Session {
         return { ...result, parts: outputs.map((out) => apart(out).stats), ...(batch.ids && { ids: batch.ids }) };
       });
       // Half of an accumulated gradient is of no use after a failed step.
-      await running.catch((error: unknown) => { if (parts > 1) this.#dropSums(); throw error; });
+      await running.catch((error: unknown) => { this.#dropSums(); throw error; });
       return result as StepResult;
     });
   }
+
+  #split(batch: Batch): Batch[] { return splitBatch(batch, this.batching.parts(batch.x.shape[0])); }
 
   /**
    * Watches the run and recompiles it: `rule.trigger` is asked at step boundaries, `rule.alter` sets knobs of a draft of the model. The new
@@ -186,7 +188,7 @@ export class Session {
   forward(batch: Batch): Promise<Outputs> {
     return this.#inOrder(() => {
       checkBatch(batch);
-      return this.#infer(familyOf('eval', batch), (t) => { this.#lossGraph(t, batch); }, this.#inputs(batch));
+      return this.#infer(familyOf('eval', batch), (t) => { lossGraph(t, batch, this.model, this.options.loss); }, this.#inputs(batch));
     });
   }
 
@@ -195,7 +197,7 @@ export class Session {
     const batch = { x, y: x };
     const out = await this.#inOrder(() => {
       checkBatch(batch);
-      return this.#infer(familyOf('predict', batch), (t) => { t.output('output', this.#apply(t.input('input', 'x', x))); }, this.#inputs(batch));
+      return this.#infer(familyOf('predict', batch), (t) => { t.output('output', outputOf(this.model, t.input('input', 'x', x))); }, this.#inputs(batch));
     });
     return out['output'];
   }
@@ -204,9 +206,9 @@ export class Session {
   prepare(batch: Batch): Promise<Runnable> {
     return this.#inOrder(async () => {
       checkBatch(batch);
-      const [part] = splitBatch(batch, this.options.accumulate ?? 1), phases = this.#phases;
-      if (phases.length > 1) await this.#trainProgram(part, 'add');
-      return this.#trainProgram(part, phases[phases.length - 1]);
+      const all = this.#split(batch), get = (phase: Phase): Promise<Runnable> => this.#trainProgram(all[0], phase, all.length);
+      if (all.length > 1) await get('add');
+      return get(phaseOf(all.length - 1, all.length));
     });
   }
 
@@ -218,7 +220,7 @@ export class Session {
   async #infer(purpose: string, build: (t: Trace) => void, inputs: Inputs): Promise<Outputs> {
     const watch = this.#inference, family = watch.engine ? `observed ${purpose}` : purpose;
     let outputs: Outputs = {};
-    await watch.run(family, [{ family, graph: () => this.#traced(false, build), inputs }], () => Promise.resolve(), ([out]) => {
+    await watch.run(family, () => [{ family, graph: () => this.#traced(false, build), inputs }], () => Promise.resolve(), ([out]) => {
       const { plain, stats } = apart(out);
       outputs = plain;
       return { step: ++this.#runs, loss: Number(plain['loss']?.data[0] ?? NaN), stats };
@@ -226,40 +228,20 @@ export class Session {
     return outputs;
   }
 
-  /** The graph of a training step, as it goes into the compiler. */
-  trainGraph(batch: Batch, phase?: Phase): Graph {
-    const { optimizer, accumulate: batches = 1 } = this.options;
+  /** The graph of a training step, as it goes into the compiler; with a phase, of one of `batches` micro-batches. */
+  trainGraph(batch: Batch, phase?: Phase, batches = this.options.accumulate ?? 1): Graph {
+    const { optimizer } = this.options;
     if (!optimizer) throw new UserError('this session has no optimizer', 'compile(model, { loss, optimizer: optim.adamW({ lr }) })');
     const forward = this.#traced(true, (t) => {
       t.samples = batch.ids ? batch.x.shape[0] : null;
-      this.#lossGraph(t, batch);
+      lossGraph(t, batch, this.model, this.options.loss);
     });
     const trained = [...this.named.parameters].filter(([, p]) => p.trained && p.frozen !== true);
     const frozen = new Map(trained.flatMap(([name, { frozen: f, frozenAxis: axis }]) => (typeof f !== 'boolean' && f.some((part) => part) ? [[name, { parts: f, axis }]] : [])));
     return trainingGraph(forward, optimizer, trained.map(([name]) => name), { frozen, ...(phase && { accumulate: { batches, phase } }) });
   }
 
-  evaluationGraph(batch: Batch): Graph { return this.#traced(false, (t) => this.#lossGraph(t, batch)); }
-
-  #lossGraph(t: Trace, batch: Batch): void {
-    const x = t.input('input', 'x', batch.x), y = t.input('input', 'y', batch.y);
-    const output = this.#apply(x), loss = this.options.loss(output, y);
-    if (loss.shape.length !== 0) throw new UserError(`the loss must be one number, got shape [${sizes(loss.shape).join(', ')}]`, 'take its mean');
-    t.output('loss', loss);
-    if (!t.training) {
-      t.output('output', output);
-      return;
-    }
-    t.output('total', t.losses.reduce((sum, l) => add(sum, mul(l.value, l.coefficient)), loss));
-    for (const l of t.losses) t.output(`aux:${l.name}`, l.value);
-  }
-
-  /** The model's output in the graph of x. */
-  #apply(x: Tensor): Tensor {
-    const output = call(this.model, x), given: unknown = output;
-    if (!(given instanceof Tensor)) throw new UserError(`the model's forward(x) must return a tensor, got ${Array.isArray(given) ? 'a list' : typeof given}`);
-    return output;
-  }
+  evaluationGraph(batch: Batch): Graph { return this.#traced(false, (t) => lossGraph(t, batch, this.model, this.options.loss)); }
 
   #traced(training: boolean, build: (t: Trace) => void): Graph {
     return traceGraph(this.named, training, (t) => {
@@ -269,11 +251,11 @@ export class Session {
     });
   }
 
-  #trainProgram(batch: Batch, phase: Phase): Promise<Runnable> {
-    return this.#programs.get(this.#trainFamily(batch, phase), () => this.trainGraph(batch, phase));
+  #trainProgram(batch: Batch, phase: Phase, parts: number): Promise<Runnable> {
+    return this.#programs.get(this.#trainFamily(batch, phase, parts), () => this.trainGraph(batch, phase, parts));
   }
 
-  #trainFamily(batch: Batch, phase: Phase): string { return `${familyOf(`train ${this.#observed ? 'observed ' : ''}${phase ?? ''}`, batch)}${this.#withIds(batch)}`; }
+  #trainFamily(batch: Batch, phase: Phase, parts: number): string { return `${familyOf(`train ${this.#observed ? 'observed ' : ''}${phase ? `${phase} of ${parts}` : ''}`, batch)}${this.#withIds(batch)}`; }
 
   /** Graphs of models with layers that may remember what samples chose differ by whether samples have ids. */
   #withIds({ ids }: Batch): string { return ids && this.#recalls ? ' ids' : ''; }

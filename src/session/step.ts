@@ -23,6 +23,9 @@ export interface CompileOptions {
   readonly seed?: number;
   /** Splits each batch into this many micro-batches whose gradients are averaged; default 1. */
   readonly accumulate?: number;
+  /** Splits each (micro-)batch into up to this many parts, as equal ones as its size allows; default 1. Unlike `accumulate` it may change while the
+   * session lives: `session.batching.split`, or a rule. Results are those of `accumulate: accumulate * split`. */
+  readonly split?: number;
   /** Bytes that the session may take; default: what is free. */
   readonly memory?: number;
   /** Whether steps also tell what only rules look at (an MoE layer's gateEntropy and secondGateWeight); default: where there are rules. */
@@ -91,7 +94,7 @@ export function splitBatch(batch: Batch, parts: number): Batch[] {
   if (size % parts !== 0) throw new UserError(`a batch of ${size} cannot be split into ${parts} equal micro-batches (accumulate)`);
   const cut = (t: HostTensor, i: number): HostTensor => {
     const step = t.data.length / parts;
-    return { dtype: t.dtype, shape: [size / parts, ...t.shape.slice(1)], data: t.data.slice(i * step, (i + 1) * step) };
+    return { dtype: t.dtype, shape: [size / parts, ...t.shape.slice(1)], data: t.data.subarray(i * step, (i + 1) * step) };
   };
   const { ids } = batch, each = size / parts;
   return Array.from({ length: parts }, (_, i) => ({ x: cut(batch.x, i), y: cut(batch.y, i), ...(ids && { ids: ids.slice(i * each, (i + 1) * each) }) }));

@@ -9,6 +9,7 @@ import { messageOf } from '../recompile/pending.ts';
 import type { Change, Knobs } from '../trace/knobs.ts';
 import type { Executor, Runnable } from '../run/executor.ts';
 import type { Shown } from '../observe/run-stats.ts';
+import type { Batching } from './batching.ts';
 import { SessionPlant } from './plant.ts';
 import type { Programs } from './programs.ts';
 
@@ -21,6 +22,7 @@ export interface Part { readonly family: string; readonly graph: () => Graph; re
 /** What it needs of a session. */
 export interface Watched {
   readonly model: object;
+  readonly batching: Batching;
   readonly knobs: Knobs;
   readonly programs: Programs;
   readonly executor: Executor;
@@ -38,19 +40,22 @@ export class Watch {
     this.plant = new SessionPlant(session, done);
   }
 
-  /** `shape`: of the batch. `checked` may refuse a part's outputs; `finish` counts the step and says what it has shown. */
-  async run(shape: string, parts: readonly Part[], checked: (out: Outputs, program: Runnable, inputs: Inputs) => Promise<void>,
+  /** `shape`: of the batch. `parts`: of the step under the knobs of now. `checked` may refuse a part's outputs; `finish` counts the step and says what it has shown. */
+  async run(shape: string, parts: () => readonly Part[], checked: (out: Outputs, program: Runnable, inputs: Inputs) => Promise<void>,
     finish: (outputs: readonly Outputs[]) => Omit<Shown, 'ms'>): Promise<void> {
-    const { executor, programs } = this.#session, { engine } = this;
+    const { executor, programs, knobs } = this.#session, { engine } = this;
     this.plant.saw(shape, parts);
     try {
       const verify = (await engine?.begin())?.verify ?? null, results: Outputs[] = [], dry: Outputs[] = [];
       let dryMs = 0, ms = 0, failed: string | null = null;
-      for (const part of parts) {
-        if (verify && failed === null) {
+      const own = parts(), others = verify && knobs.with(verify, parts);
+      for (const [i, part] of own.entries()) {
+        // Part by part, so that sums are what they should be; where the new plan has others, all of them at first.
+        for (const other of others?.length === own.length ? others.slice(i, i + 1) : i === 0 ? others ?? [] : []) {
+          if (!verify || failed !== null) break;
           const start = performance.now();
           // What fails here is the new plan's, not the step's.
-          try { dry.push(await this.#dryRun(verify, part)); } catch (error) { failed = messageOf(error); }
+          try { dry.push(await this.#dryRun(verify, other)); } catch (error) { failed = messageOf(error); }
           dryMs += performance.now() - start;
         }
         const program = await programs.get(part.family, part.graph), start = performance.now(), running = executor.run(program, part.inputs);

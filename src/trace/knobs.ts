@@ -34,6 +34,9 @@ export type Transfer = (module: object, from: Settings, to: Settings) => readonl
 
 export const knobRules = (module: object): KnobRules | null => (module.constructor as { readonly knobs?: KnobRules }).knobs ?? null;
 
+/** The path of a session's own knobs, which no module has. */
+export const SESSION = '@session';
+
 export class Knobs {
   readonly #modules: ReadonlyMap<string, Record<string, KnobValue>>;
   readonly #named: Named;
@@ -42,9 +45,10 @@ export class Knobs {
   /** Of knobs that changes of no result have set: the value that was decided before, and the one that they set. */
   readonly #neutral = new Map<string, Change>();
 
-  constructor(named: Named) {
+  /** more: objects with knobs beside the model's modules, by paths of their own. */
+  constructor(named: Named, more: ReadonlyMap<object, string> = new Map()) {
     this.#named = named;
-    this.#modules = new Map([...named.paths].filter(([module]) => knobRules(module)).map(([module, path]) => [path, module as Record<string, KnobValue>]));
+    this.#modules = new Map([...named.paths, ...more].filter(([module]) => knobRules(module)).map(([module, path]) => [path, module as Record<string, KnobValue>]));
     this.#initial = this.all();
   }
 

@@ -21,6 +21,7 @@ export interface Overrides {
   readonly saveEvery?: number;
   readonly accumulate?: number;
   readonly recompile?: string;
+  readonly memory?: number;
   readonly lr?: number;
   readonly layers?: number;
   readonly dModel?: number;
@@ -36,7 +37,7 @@ export interface Overrides {
 export interface Configured { readonly settings: RunSettings; readonly experiment: Experiment }
 
 const MODEL_FLAGS = ['layers', 'dModel', 'heads', 'context', 'experts', 'topK', 'dFf'] as const;
-const RUN_FLAGS = ['steps', 'batch', 'seed', 'device', 'threads', 'evalEvery', 'saveEvery', 'accumulate', 'recompile'] as const;
+const RUN_FLAGS = ['steps', 'batch', 'seed', 'device', 'threads', 'evalEvery', 'saveEvery', 'accumulate', 'recompile', 'memory'] as const;
 /** What may differ between a run and its continuation: nothing of it changes a number of the steps that are left. */
 const FREE_FLAGS = ['device', 'threads', 'evalEvery', 'saveEvery'] as const;
 

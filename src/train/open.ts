@@ -61,5 +61,5 @@ export function openSession(
   { model, loss, optimizer, config }: Experiment,
   { device = config.device, threads = config.threads, seed = config.seed, say, events, observe = false }: SessionOptions,
 ): Promise<Session> {
-  return compile(model, { loss, optimizer, device, seed, say, observe, ...(events && { events }), accumulate: config.accumulate, ...(threads !== undefined && { threads }) });
+  return compile(model, { loss, optimizer, device, seed, say, observe, ...(events && { events }), accumulate: config.accumulate, ...(threads !== undefined && { threads }), ...(config.memory !== undefined && { memory: config.memory * 2 ** 20 }) });
 }

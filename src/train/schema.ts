@@ -89,6 +89,8 @@ const configSchema = z.strictObject({
   recompile: z.string().refine(isPolicies, { error: `expected auto, off, or some of ${POLICY_NAMES.join(',')}` }).default('auto'),
   device: z.enum(DEVICES).default('auto'),
   threads: whole.max(256).optional(),
+  /** MiB that states and plans may take together; default: what is free. */
+  memory: whole.optional(),
 });
 
 /** What a config file holds, all of it optional. */

@@ -33,6 +33,19 @@ test('one JSON object with every figure', async () => {
   assert.equal((r['load'] as number[]).reduce((a, b) => a + b), 128);
 });
 
+test('hidden values computed again, in chunks: less is planned, the loss has the same bits', async () => {
+  const run = async (...flags: string[]): Promise<{ planned: number; loss: number }> => {
+    const { code, stdout, stderr } = await command('bench', 'layer', '--tokens', '1024', '--d-model', '16', '--d-ff', '256', '--experts', '4', '--dispatch', 'padded', '--capacity-factor', '2', '--steps', '1', '--threads', '1', '--device', 'wasm', '--json', ...flags);
+    assert.equal(code, 0, stderr);
+    const { peak_bytes, loss } = JSON.parse(stdout) as { peak_bytes: { planned: number }; loss: number };
+    return { planned: peak_bytes.planned, loss };
+  };
+  const plain = await run(), again = await run('--recompute'), chunks = await run('--chunks', '4');
+  assert.deepEqual([again.loss, chunks.loss], [plain.loss, plain.loss]);
+  assert.ok(again.planned <= plain.planned && chunks.planned < 0.7 * plain.planned, [plain, again, chunks].map((r) => r.planned).join());
+  assert.match((await command('bench', 'layer', ...SIZES.slice(0, 6), '--experts', '0', '--chunks', '2')).stderr, /dense network has no experts/);
+});
+
 test('flags that do not fit are refused', async () => {
   for (const [pattern, ...flags] of [[/whole number/, '--tokens', '0'], [/Allowed choices/, '--dispatch', 'magic'], [/Allowed choices/, '--overflow', 'lose'], [/number above 0/, '--capacity-factor', '-1'], [/Allowed choices/, '--optimizer', 'lion'],
     [/number of at least 0/, '--skew', '-1'], [/Allowed choices/, '--pass', 'backward'], [/Allowed choices/, '--device', 'reference']] as const) {

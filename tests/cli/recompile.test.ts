@@ -40,6 +40,6 @@ test('a policy that does not exist is refused, by name, with those that do', asy
   for (const name of ['nonsense', 'adaptCapacity,nonsense', 'auto,off']) {
     const { code, stdout, stderr } = await command('train', '--data', text, '--out', join(folder, 'run'), '--recompile', name);
     assert.deepEqual([code, stdout], [2, ''], stderr);
-    assert.match(stderr, /recompile: expected auto, off, or some of adaptCapacity,chooseDispatch/);
+    assert.match(stderr, /--recompile <names>.*no policy named "\w+": auto, off, or some of adaptCapacity,chooseDispatch/);
   }
 });

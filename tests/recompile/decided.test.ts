@@ -159,3 +159,15 @@ test('a rule that fails on what a change of no result made may still change resu
     assert.equal(layerOf(yes).topK, 2);
   });
 });
+
+test('before a plan for another shape nothing changes results because of a change of no result: what that set goes back', async () => {
+  const fits: Rule<Layer> = { name: 'fits', first: true, trigger: () => false, alter: (m, _run, outlook) => { if (outlook?.first && m.dispatch === 'ragged') m.topK = 2; else if (outlook?.first) m.chunks = 2; } };
+  const opened = await open([{ ...ragged(), budget: 1 }, { ...fits, alter: (m, run, outlook) => { if (run.step > 0) fits.alter(m, run, outlook); } }]), { session, events } = opened, { x, y } = batch(0);
+  await upTo(opened, 20);
+  assert.equal(layerOf(opened).dispatch, 'ragged');
+  const half = (t: typeof x): typeof x => ({ ...t, shape: [32, 8], data: t.data.slice(0, 256) });
+  await session.step({ x: half(x), y: half(y) });
+  assert.deepEqual(events.slice(1).map(({ rule, class: c, step, effect, changes }) => [rule, c, step, effect, changes.map(({ knob, to }) => [knob, to])]), [['fits', 'N', 21, 21, [['chunks', 2], ['dispatch', 'padded']]]]);
+  assert.deepEqual([layerOf(opened).topK, layerOf(opened).dispatch, layerOf(opened).chunks], [1, 'padded', 2]);
+  await session.close();
+});

@@ -10,13 +10,15 @@ import { TransformerLM } from '../../src/nn/transformer.ts';
 import { RunStats } from '../../src/observe/run-stats.ts';
 import { slope } from '../../src/observe/trend.ts';
 import { adamW } from '../../src/optim/adam.ts';
+import { sgd } from '../../src/optim/sgd.ts';
 import { draftOf } from '../../src/recompile/draft.ts';
 import { fitMemory, forecastFactors, type FitMemoryOptions } from '../../src/recompile/fitMemory.ts';
 import { ladderOf } from '../../src/recompile/ladder.ts';
 import type { Outlook, RecompileEvent } from '../../src/recompile/rule.ts';
 import { compile } from '../../src/session/node.ts';
+import { Batching } from '../../src/session/batching.ts';
 import type { Session } from '../../src/session/session.ts';
-import { Knobs } from '../../src/trace/knobs.ts';
+import { Knobs, SESSION } from '../../src/trace/knobs.ts';
 import { nameParameters } from '../../src/trace/module.ts';
 import { fingerprint, toyBatch } from '../support/toy.ts';
 
@@ -78,7 +80,7 @@ function made(options: FitMemoryOptions, stats: RunStats, layer: Partial<MoEOpti
   const model = { moe: moe(layer) }, knobs = new Knobs(nameParameters(model)), rule = fitMemory(options);
   return { model, want(bytes, outlook = {}) {
     const draft = draftOf(model);
-    rule.alter(draft.model, stats, { first: false, rules: ['fitMemory'], budget: () => 1000, initial: (path) => knobs.initial(path), bytes: () => bytes(draft.model.moe), ...outlook });
+    rule.alter(draft.model, stats, { first: false, fixed: true, session: null, rules: ['fitMemory'], budget: () => 1000, initial: (path) => knobs.initial(path), bytes: () => bytes(draft.model.moe), ...outlook });
     const changes = draft.changes();
     knobs.apply(changes);
     return Object.fromEntries(changes.map((c) => [c.knob, c.to]));
@@ -127,6 +129,31 @@ test('a trend is answered before memory runs out, where capacities follow it', (
   assert.deepEqual(there.model.moe.capacity, 1, 'capacities are for others to set');
 });
 
+test('where more is needed than that, and results may change, the batch is split; it goes first when there is room', () => {
+  const stats = run(64, () => [40, 40, 40, 40]), model = { moe: moe() }, batching = new Batching({ accumulate: 1, eager: false, split: 1 });
+  const knobs = new Knobs(nameParameters(model), new Map([[batching, SESSION]])), rule = fitMemory();
+  const want = (all: number, more: Partial<Outlook> = {}): Record<string, unknown> => {
+    const draft = draftOf(model), own = draftOf(batching, { paths: new Map([[batching, SESSION]]) });
+    const outlook: Outlook = { first: false, fixed: true, session: own.model, rules: [], budget: () => 1000, initial: (path) => knobs.initial(path), bytes: () => plan(all)(draft.model.moe) / own.model.split, ...more };
+    rule.alter(draft.model, stats, outlook);
+    const changes = [...draft.changes(), ...own.changes()];
+    knobs.apply(changes);
+    return Object.fromEntries(changes.map((c) => [c.knob, c.to]));
+  };
+  assert.deepEqual(want(16_000), { recompute: true, chunks: 8 });
+  assert.deepEqual(want(33_000, { fixed: false }), {}, 'what is free is no number that a run repeats');
+  assert.deepEqual(want(33_000, { session: null }), {});
+  assert.deepEqual(want(33_000), { split: 4 });
+  assert.deepEqual(want(33_000), {});
+  assert.deepEqual(want(31_000), {}, 'within the margin');
+  assert.deepEqual(want(20_000), { split: 2 });
+  assert.deepEqual(want(14_000), { split: 1 });
+  assert.deepEqual(want(500), { recompute: false, chunks: 1 });
+  assert.deepEqual(want(100_000, { first: true }), { recompute: true, chunks: 8, split: 8 }, 'at once, before the first step');
+  assert.deepEqual(want(500), { split: 1 }, 'changes of results by themselves');
+  assert.deepEqual(want(500), { recompute: false, chunks: 1 });
+});
+
 test('without a budget it reads what is free, and is told so; a budget must be one', () => {
   const asked: string[] = [], stats = run(16, () => [1, 1, 1, 1]), budget = (): number => { asked.push('budget'); return 1000; };
   made({}, stats).want(plan(10), { budget });
@@ -144,7 +171,7 @@ async function open(model: TransformerLM, memory?: number): Promise<Opened> {
 }
 
 const held = ({ executor }: Session): number => executor.stateBytes() + executor.arenaBytes();
-const wide = (moeOptions: Partial<MoEOptions> = {}): TransformerLM => lm({ hidden: 64, ...moeOptions }, { width: 16 });
+const wide = (moeOptions: Partial<MoEOptions> = {}, options: { recompute?: boolean } = {}): TransformerLM => lm({ hidden: 64, ...moeOptions }, { width: 16, ...options });
 
 test('a model that is too large is refused, with what would fit; the rule makes it fit before its first step, with the same bits', async () => {
   await using plain = (await open(wide())).session;
@@ -164,6 +191,45 @@ test('a model that is too large is refused, with what would fit; the rule makes 
   assert.ok(held(fitted) <= memory, `${held(fitted)} of ${memory}`);
   assert.deepEqual(events.map((e) => [e.rule, e.step, e.effect, e.class, e.kept, e.before.bytes > e.after.bytes]), [['fitMemory', 1, 1, 'N', true, true]]);
   assert.match(events[0].reason, /would be needed, there may be .*; this takes/);
+});
+
+test('a session that may take less than one batch needs splits it from the first step on: the bits of accumulated parts', async () => {
+  await using plain = (await open(wide())).session;
+  await plain.step(batch(0));
+  const least = wide({ recompute: true, chunks: 8 }, { recompute: true });
+  await using frugal = (await open(least)).session;
+  await frugal.step(batch(0));
+  const memory = Math.floor(0.85 * held(frugal)), { session, events } = await open(wide(), memory);
+  await using fitted = session;
+  fitted.recompile(fitMemory());
+  const losses: number[] = [];
+  for (let i = 0; i < 3; i++) losses.push((await fitted.step(batch(i))).loss);
+  assert.ok(held(fitted) <= memory && fitted.batching.split > 1, `${fitted.batching.split}, ${held(fitted)} of ${memory}`);
+  assert.deepEqual(events.map((e) => [e.class, e.step, e.effect, e.kept]), [['R', 1, 1, true]]);
+  const { split } = fitted.batching;
+  await using parts = await compile(wide(), { loss: crossEntropy, optimizer: adamW({ lr: 1e-2 }), device: 'wasm', threads: 1, seed: 3, accumulate: split });
+  for (let i = 0; i < 3; i++) assert.equal((await parts.step(batch(i))).loss, losses[i]);
+  assert.deepEqual(fingerprint(fitted), fingerprint(parts));
+  // The log is kept, and the plan.
+  const { session: other } = await open(wide(), memory);
+  await using resumed = other;
+  resumed.recompile(fitMemory());
+  await resumed.deserialize(await fitted.serialize());
+  assert.deepEqual([resumed.batching.split, resumed.plan().engine?.log.length], [split, 1]);
+  assert.equal((await resumed.step(batch(3))).loss, (await parts.step(batch(3))).loss);
+});
+
+test('with an eager optimiser it does what does not need sums', async () => {
+  const events: RecompileEvent[] = [], eager = (memory?: number): Promise<Session> => compile(wide(), { loss: crossEntropy, optimizer: sgd({ lr: 0.1, eager: true }), device: 'wasm', threads: 1, seed: 3, ...(memory !== undefined && { memory }), say: () => undefined, events: (e) => { events.push(e); } });
+  await using plain = await eager();
+  const { loss } = await plain.step(batch(0));
+  for (const share of [0.7, 0.1]) {
+    await using fitted = await eager(Math.floor(share * held(plain)));
+    fitted.recompile(fitMemory());
+    if (share > 0.5) assert.equal((await fitted.step(batch(0))).loss, loss);
+    else await assert.rejects(fitted.step(batch(0)), /the model needs .* are available/);
+  }
+  assert.deepEqual(events.map((e) => [e.class, e.error, e.changes.some((c) => c.knob === 'split')]), [['N', undefined, false], ['N', undefined, false]]);
 });
 
 test('nothing helps: the refusal names the least', async () => {
@@ -188,7 +254,7 @@ test('capacities rise above a budget and fall again: set and taken back, memory 
   watched.recompile(others('fall', 1, () => ease));
   const losses: number[] = [], by = (rule: string): RecompileEvent[] => events.filter((e) => e.rule === rule && e.kept), until = async (done: () => boolean): Promise<void> => { while (!done()) losses.push((await watched.step(batch(losses.length))).loss); };
   await until(() => by('fitMemory').length > 0);
-  const untouched = (): boolean => Object.values(watched.plan().knobs).every((k) => k['recompute'] === false && (k['chunks'] ?? 1) === 1);
+  const untouched = (): boolean => Object.values(watched.plan().knobs).every((k) => (k['recompute'] ?? false) === false && (k['chunks'] ?? 1) === 1);
   assert.ok(!untouched());
   assert.ok(held(watched) <= budget, `${held(watched)} of ${budget}`);
   ease = true;
@@ -216,5 +282,5 @@ test('a run goes on from a checkpoint with the plan that it had, and takes it ba
   assert.deepEqual(resumed.plan().knobs, first.plan().knobs);
   while (events.length === 0) await resumed.step(batch(resumed.steps));
   assert.deepEqual(events.map((e) => [e.rule, e.kept]), [['fitMemory', true]]);
-  assert.ok(Object.values(resumed.plan().knobs).every((k) => k['recompute'] === false && (k['chunks'] ?? 1) === 1), 'more memory: as the model came');
+  assert.ok(Object.values(resumed.plan().knobs).every((k) => (k['recompute'] ?? false) === false && (k['chunks'] ?? 1) === 1), 'more memory: as the model came');
 });

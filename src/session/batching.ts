@@ -1,0 +1,34 @@
+// How a session goes through a batch: whole, or in parts whose gradients are averaged. Its knob lies beside those of the model's modules, at a path
+// that no module has. A change of it changes results: sums of gradients are rounded in another order; capacities, auxiliary losses, statistics of
+// batches and random masks are those of a part.
+import { UserError } from '../base/errors.ts';
+import type { KnobRules } from '../trace/knobs.ts';
+
+export class Batching {
+  static readonly knobs: KnobRules = { split: () => false };
+  readonly #accumulate: number;
+  /** An eager optimiser consumes each gradient as it comes. */
+  readonly eager: boolean;
+  #split = 1;
+
+  constructor({ accumulate, eager, split }: { readonly accumulate: number; readonly eager: boolean; readonly split: number }) {
+    this.#accumulate = accumulate;
+    this.eager = eager;
+    this.split = split;
+  }
+
+  /** Parts of what would be one micro-batch. */
+  get split(): number { return this.#split; }
+  set split(split: number) {
+    if (!Number.isInteger(split) || split < 1) throw new UserError(`split must be a whole number of at least 1, got ${split}`);
+    if (split > 1 && this.eager) throw new UserError('a batch is not split where the optimiser is eager: gradients of parts are added up', 'leave out eager');
+    this.#split = split;
+  }
+
+  /** Of a batch of so many samples: as many as asked for, or fewer where they would not be equal. */
+  parts(size: number): number {
+    let split = this.#split;
+    while (split > 1 && size % (this.#accumulate * split) !== 0) split--;
+    return this.#accumulate * split;
+  }
+}
