@@ -2,6 +2,7 @@
 import { boundOf, elements } from '../base/shape.ts';
 import { VerifyError } from '../base/errors.ts';
 import { hashHex } from '../base/hash.ts';
+import { keepRecent } from '../base/recent.ts';
 import { producers, type Graph, type Update, type ValueId } from '../graph/graph.ts';
 import type { OpTable } from '../graph/builder.ts';
 import { Exprs, postorder, type Expr } from '../kernel/expr.ts';
@@ -19,6 +20,8 @@ import { decideStorage } from './store.ts';
 
 /** Kernels that were built before, by what they follow from (signature.ts). To be kept between graphs that are alike. */
 export type KernelMemo = Map<string, Family>;
+/** So many families are kept, and of each so many rows: more than a model has that meets batches of a few dozen shapes. */
+const FAMILIES = 4096, ROWS = 64;
 /** Kernels that differ by the rows of some values alone: those at which their making looked. */
 interface Family { readonly looked: Set<number>; readonly byRows: Map<string, Built> }
 /** A kernel, with the numbers of the values behind its buffers. */
@@ -64,10 +67,9 @@ const COPY_GRAIN = 16384; // elements a task
 
 function callOf(storage: Storage, ops: OpTable, group: Group, memo: KernelMemo): KernelCall {
   const { text, values, numbers } = signatureOf(storage, ops, group), { graph } = storage;
-  const family = memo.get(text) ?? { looked: new Set<number>(), byRows: new Map<string, Built>() };
-  memo.set(text, family);
+  const family = keepRecent(memo, text, memo.get(text) ?? { looked: new Set<number>(), byRows: new Map<string, Built>() }, FAMILIES);
   const rows = (): string => [...family.looked].map((n) => rowsOf(graph.types[values[n]])).join();
-  const { values: behind, ...built } = family.byRows.get(rows()) ?? make();
+  const made = family.byRows.get(rows()) ?? make(), { values: behind, ...built } = keepRecent(family.byRows, rows(), made, ROWS);
   const nodes = [group.node, ...group.roots.map((v) => storage.producers[v])].flatMap((n) => n ?? []);
   return { ...built, buffers: behind.map((n) => values[n]), unless: group.unless, ops: [...new Set(nodes.map((n) => n.op))], scope: nodes[0]?.scope ?? '',
     flops: flopsOf(graph, group, built.kernel) };
@@ -78,7 +80,6 @@ function callOf(storage: Storage, ops: OpTable, group: Group, memo: KernelMemo):
     // What was built before was told apart by less.
     if (fresh.length > 0) family.byRows.clear();
     for (const n of fresh) family.looked.add(n);
-    family.byRows.set(rows(), made);
     return made;
   }
 }

@@ -30,7 +30,8 @@ export const momentName = (moment: string, parameter: string): string => `optim/
 export const accumulatorName = (parameter: string): string => `optim/sum/${parameter}`;
 
 /** Replaces the outputs `grad/NAME` by updates, and guards those that the model makes itself (of running statistics: with accumulation
- * they get the mean of what the micro-batches give; of a memory of which some rows are written: each micro-batch writes its own); adds the outputs `flag` (int32, 0 = committed) and `grad_norm`. */
+ * they get the mean of what the micro-batches give; of a memory of which some rows are written: each micro-batch writes its own); adds the outputs `flag` (int32, 0 = committed) and `grad_norm`,
+ * the Euclidean norm of all gradients together, but for those of frozen parts; not finite if one of them is not. */
 export function addUpdates(graph: Graph, ops: OpTable, optimizer: Optimizer, options: UpdateOptions = {}): Graph {
   const builder = GraphBuilder.resume({ ...graph, outputs: graph.outputs.filter((o) => !o.name.startsWith('grad/')), updates: [] }, ops);
   builder.scope = 'optim';
@@ -75,7 +76,13 @@ export function addUpdates(graph: Graph, ops: OpTable, optimizer: Optimizer, opt
   const total = builder.tensor(loss.value);
   const unless = (condition: Tensor, bit: number): Tensor => where(condition, literal(commit, 0), literal(commit, bit));
   const early = add(unless(isFinite(total), FLAG.loss), unless(less(literal(commit, 0), commit), FLAG.dry));
-  const norm = optimizer.eager ? null : normOf(work.map((w) => w.gradient));
+  // What no update takes counts for nothing: neither for clipping nor by not being finite. The mask is taken where the squares are summed, and stored nowhere.
+  const frozen = options.frozen ?? new Map<string, never>();
+  const counted = ({ parameterName, gradient }: { readonly parameterName: string; readonly gradient: Tensor }): Tensor => {
+    const kept = frozen.get(parameterName), squares = mul(gradient, gradient);
+    return sum(kept ? where(less(maskOf(builder, kept, gradient), 0.5), squares, literal(squares, 0)) : squares);
+  };
+  const norm = optimizer.eager ? null : sqrt(work.map(counted).reduce((a, b) => add(a, b)));
   const flag = norm ? add(early, unless(isFinite(norm), FLAG.gradient)) : early;
   builder.output('flag', flag);
   if (norm) builder.output('grad_norm', norm);
@@ -107,7 +114,7 @@ export function addUpdates(graph: Graph, ops: OpTable, optimizer: Optimizer, opt
       return made;
     };
     const next = optimizer.update({ parameter, gradient: scale ? mul(gradient, scale) : gradient, moment, scalar });
-    const kept = options.frozen?.get(parameterName);
+    const kept = frozen.get(parameterName);
     const thawed = (old: Tensor, value: Tensor): Tensor => (kept ? where(less(maskOf(builder, kept, old), 0.5), value, old) : value);
     builder.update(parameter, thawed(parameter, next.parameter), flag);
     for (const [name, value] of Object.entries(next.moments)) builder.update(moment(name), thawed(moment(name), value), flag);
@@ -122,7 +129,3 @@ function maskOf(builder: GraphBuilder, { parts, axis }: { readonly parts: readon
   const shape = like.shape.map((_, d) => (d === axis ? parts.length : 1));
   return builder.input('constant', name, { dtype: 'float32', shape }, Float32Array.from(parts, Number));
 }
-
-/** Euclidean norm of all gradients together; not finite if one of them is not. */
-const normOf = (gradients: readonly Tensor[]): Tensor =>
-  sqrt(gradients.map((g) => sum(mul(g, g))).reduce((a, b) => add(a, b)));

@@ -12,7 +12,7 @@ export interface ChooseDispatchOptions {
 /** `padded` becomes `ragged` where padding adds more than the share `padding` to the rows that came. Class N. */
 export function chooseDispatch({ padding = 0.02, cooldown = 200 }: ChooseDispatchOptions = {}): Rule<object> {
   return {
-    name: 'chooseDispatch', cooldown,
+    name: 'chooseDispatch', cooldown, only: 'N',
     trigger: timeToLook,
     alter(model, run) {
       for (const [moe, layer] of layersOf(model, run)) {

@@ -1,6 +1,7 @@
 // The recompilation engine: observe, trigger, alter, compile in the background, verify, swap at a step boundary, measure, keep or undo.
 // In: rules, and the results of steps; out: which plan the next step takes, and an event for each decision. It knows a session only as
 // a Plant. Nothing that fails here costs a step: it is told by name, and the old plan goes on.
+import { keepRecent } from '../base/recent.ts';
 import { RunStats, type Shown, type StatsState } from '../observe/run-stats.ts';
 import type { Change, Settings } from '../trace/knobs.ts';
 import { alone, type Agreement } from './agreement.ts';
@@ -13,11 +14,14 @@ import { Trial } from './trial.ts';
 /** Steps from the decision to the first step of a change of results. */
 export const NOTICE = 32;
 const RETRIES = 3, WAIT = 32; // a change of no result waits so often, so many steps, for memory
+const VERIFIED = 256; // settings and sets of kernels whose bits were shown
 const PATIENCE = 256; // steps with batches of other shapes than the plan was made for
 
 /** What resume needs: plain JSON. */
 export interface EngineState extends RulesState {
   readonly knobs: Readonly<Record<string, Settings>>;
+  /** Of knobs that a change of no result has set: what they would be without. Checkpoints of old have none. */
+  readonly decided?: Readonly<Record<string, Settings>>;
   readonly stats: StatsState;
   readonly log: readonly Decision[];
   /** A change of results that is decided and not yet in force. */
@@ -37,7 +41,8 @@ export class Engine {
   readonly #rival: () => Engine | null;
   readonly #emit: (event: RecompileEvent) => void;
   readonly #rules = new Rules();
-  readonly #verified = new Set<string>();
+  /** Settings by shape, and sets of kernels, that were. */
+  readonly #verified = new Map<string, true>();
   readonly #log: Decision[] = [];
   #pending: Pending | null = null;
   /** Which plan the step that runs takes in a trial; between steps it is the old one. */
@@ -174,22 +179,20 @@ export class Engine {
     if (!asked) return;
     if (asked.atOnce) { this.#atOnce(asked, step); return; }
     for (const engine of [this, rival]) engine?.giveWay(asked.rule.name);
-    const { rule, changes, reason, back } = asked, decision: Decision = { step, effect: step + NOTICE, rule: rule.name, changes, ...(back && { back }) };
+    const { rule, changes, decided, reason, back } = asked, decision: Decision = { step, effect: step + NOTICE, rule: rule.name, changes, ...(decided && { decided }), ...(back && { back }) };
     this.#pending = new Pending(decision, asked.class, reason, rule.tolerance ?? Infinity, this.#plant.bytes());
     if (asked.class === 'R') this.#log.push(decision);
   }
 
   /** Before there is a plan: nothing to compare with, nothing to wait for. */
-  #atOnce({ rule, changes, reason, class: klass }: Asked, step: number): void {
+  #atOnce({ rule, changes, decided, reason, class: klass }: Asked, step: number): void {
     if (this.#pending?.class === 'N') this.giveWay(rule.name);
     this.#rival()?.giveWay(rule.name);
-    const decision: Decision = { step, effect: step, rule: rule.name, changes }, p = new Pending(decision, klass, reason, Infinity, this.#plant.bytes());
+    const decision: Decision = { step, effect: step, rule: rule.name, changes, ...(decided && { decided }) }, p = new Pending(decision, klass, reason, Infinity, this.#plant.bytes());
     this.#plant.knobs.apply(changes);
     p.effect = step;
-    if (klass === 'R') {
-      this.#log.splice(this.#pending ? -1 : this.#log.length, 0, decision); // the last is the one that is pending
-      this.#rules.took(rule.name, changes, false);
-    }
+    if (klass === 'R') this.#log.splice(this.#pending ? -1 : this.#log.length, 0, decision); // the last is the one that is pending
+    this.#inForce(p);
     this.#emit({ ...p.event(true), after: { ms: null, bytes: this.#plant.bytes() } });
   }
 
@@ -201,10 +204,13 @@ export class Engine {
    * it is made (plan/verify.ts); one that moves values is always run dry. How far it moves the loss follows from the parameters of now: where that is bounded, it is measured each time. */
   #trusted(p: Pending, shape: string): boolean {
     const running = this.#plant.kernels(), kernels = p.prepared?.kernels(shape) ?? null;
-    if (running !== null) this.#verified.add(running);
+    if (running !== null) this.#verifies(running);
     if (p.class === 'N') return this.#verified.has(this.#keyOf(p));
     return kernels !== null && p.tolerance === Infinity && this.#verified.has(kernels) && this.#plant.knobs.moves(p.decision.changes).length === 0;
   }
+
+  /** What was forgotten is shown once more. */
+  #verifies(what: string): void { keepRecent(this.#verified, what, true, VERIFIED); }
 
   #keyOf({ decision }: Pending): string { return `${this.#plant.knobs.with(decision.changes, () => this.#plant.knobs.key())} ${this.#plant.shape()}`; }
 
@@ -217,11 +223,11 @@ export class Engine {
   }
 
   #swap(p: Pending, step: number): void {
-    const { rule, changes, back } = p.decision;
+    const { rule, changes } = p.decision;
     if (!p.alone) p.verified = true;
-    if (p.class === 'N') this.#verified.add(this.#keyOf(p));
+    if (p.class === 'N') this.#verifies(this.#keyOf(p));
     const kernels = p.prepared?.kernels(this.#plant.shape()) ?? null;
-    if (kernels !== null) this.#verified.add(kernels);
+    if (kernels !== null) this.#verifies(kernels);
     if (p.class === 'N' && (this.#rules.get(rule)?.measure ?? true)) {
       p.trial = new Trial(this.#plant.shape());
       p.effect = step;
@@ -236,8 +242,15 @@ export class Engine {
       throw error;
     }
     p.effect = step;
-    if (p.class === 'R') this.#rules.took(rule, changes, back ?? false);
+    this.#inForce(p);
     this.#close(p, true);
+  }
+
+  /** Its changes were applied, and stay. */
+  #inForce({ class: klass, decision: { rule, changes, decided = changes, back } }: Pending): void {
+    if (klass === 'N') { this.#plant.knobs.wasNeutral(changes); return; }
+    this.#plant.knobs.wasDecided(decided);
+    this.#rules.took(rule, decided, back ?? false);
   }
 
   /** Whose turn the next step is. */
@@ -257,7 +270,10 @@ export class Engine {
   #conclude(p: Pending, trial: Trial): void {
     this.#take('old');
     const kept = trial.ratio.high >= 1;
-    if (kept) this.#plant.knobs.apply(p.decision.changes);
+    if (kept) {
+      this.#plant.knobs.apply(p.decision.changes);
+      this.#inForce(p);
+    }
     this.#rules.measured(p.decision.rule, kept);
     this.#close(p, kept);
   }
@@ -284,21 +300,22 @@ export class Engine {
 
   state(): EngineState {
     const p = this.#pending, { knobs } = this.#plant, { decision, reason, tolerance = Infinity, verified } = p ?? {};
-    const all = p && this.#turn === 'new' ? knobs.with(p.decision.changes.map((c) => ({ ...c, from: c.to, to: c.from })), () => knobs.all()) : knobs.all();
-    return { knobs: all, stats: this.stats.state(), ...this.#rules.state(), log: [...this.#log],
+    const own = (): Pick<EngineState, 'knobs' | 'decided'> => ({ knobs: knobs.all(), decided: knobs.decided() });
+    const kept = p && this.#turn === 'new' ? knobs.with(p.decision.changes.map((c) => ({ ...c, from: c.to, to: c.from })), own) : own();
+    return { ...kept, stats: this.stats.state(), ...this.#rules.state(), log: [...this.#log],
       pending: p?.class === 'R' && decision ? { ...decision, reason: reason ?? '', tolerance: Number.isFinite(tolerance) ? tolerance : null, verified: verified ?? null } : null };
   }
 
   /** null: the run had no rules. */
   restore(state: EngineState | null): void {
     this.settle();
-    if (state) this.#plant.knobs.restore(state.knobs); // which may refuse
+    if (state) this.#plant.knobs.restore(state.knobs, state.decided); // which may refuse
     this.close();
     const { pending = null, log = [], rules = {}, neutral = {} } = state ?? {};
     this.#rules.restore({ rules, neutral });
     this.stats.restore(state?.stats ?? { steps: 0, loss: NaN, layers: {}, late: [] });
     this.#log.splice(0, this.#log.length, ...log);
-    for (const d of log) if (d.step !== pending?.step || d.rule !== pending.rule) this.#rules.took(d.rule, d.changes, d.back ?? false);
+    for (const d of log) if (d.step !== pending?.step || d.rule !== pending.rule) this.#rules.took(d.rule, d.decided ?? d.changes, d.back ?? false);
     if (!pending) return;
     const { reason, tolerance, verified, ...decision } = pending, at = this.#log.length - 1;
     this.#log[at] = decision; // the last of the log

@@ -10,6 +10,8 @@ export interface Decision {
   readonly effect: number;
   readonly rule: string;
   readonly changes: readonly Change[];
+  /** The same from the settings that do not depend on clocks, where these are others: it alone says what later decisions follow from. */
+  readonly decided?: readonly Change[];
   /** An earlier one is taken back. */
   readonly back?: true;
 }

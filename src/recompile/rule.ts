@@ -28,6 +28,12 @@ export interface Outlook {
 /**
  * When and how to recompile: the interface of the paper (Kossmann et al. 2022, section 4) with names in place of indices. `trigger`
  * is asked at step boundaries; where it says true, `alter` sets knobs of a draft of the model.
+ *
+ * When a change of no result (class N) comes, and whether it stays, is for clocks and compilers to say. So that what changes results (class R) is decided
+ * alike in every run, the draft shows knobs that such changes have set as they were before, unless the rule says `only: 'N'`. If no result changes by
+ * what it sets then, `alter` is called once more, with a draft of the settings that are in force; of that only what changes no result is taken.
+ * Limits: a rule whose change of results follows from a layer's `spilled` is not repeatable where capacities change under `spill` (they change no
+ * result, but how many rows spill), nor is one that looks at the model past its draft; neither is noticed, as reading `run.ms` is.
  */
 export interface Rule<M extends object = never> {
   readonly name: string;

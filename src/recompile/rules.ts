@@ -1,12 +1,13 @@
 // Which rule has something to change now. In: rules, what the run has shown; out: changes with their class, or what went wrong in a rule.
 // Rules that may change results are asked at every boundary until a change of results is under way, whatever else is: so that their
 // decisions fall on the same steps in every run, however fast compilers and clocks are. Cooldowns and budgets are kept by class for the
-// same reason.
+// same reason; and what changes of no result have set is put back while such a rule looks (decided.ts).
 import type { RunStats } from '../observe/run-stats.ts';
 import type { Change, ChangeClass } from '../trace/knobs.ts';
 import { asError } from './pending.ts';
 import type { Plant } from './plant.ts';
 import type { Draft } from './draft.ts';
+import { allBack, ontoNow, toDecided } from './decided.ts';
 import type { Outlook, Rule } from './rule.ts';
 
 const COOLDOWN = 100;
@@ -14,7 +15,11 @@ const COOLDOWN = 100;
 export const STRIKES = 3;
 
 export interface Past { readonly last: number; readonly count: number; readonly strikes: number; /** Changes in a row that did not pay. */ readonly undone?: number }
-export interface Asked { readonly rule: Rule<object>; readonly class: ChangeClass; readonly changes: readonly Change[]; readonly reason: string; readonly back: boolean; readonly atOnce: boolean }
+export interface Asked { readonly rule: Rule<object>; readonly class: ChangeClass; readonly changes: readonly Change[]; readonly reason: string; readonly back: boolean; readonly atOnce: boolean;
+  /** Of a change of results: the same from the decided settings, where those of now are others. */ readonly decided?: readonly Change[] }
+interface Answers { readonly undo: () => boolean; readonly trigger: () => boolean }
+/** class null: nothing. */
+interface Found { readonly class: ChangeClass | null; readonly changes: readonly Change[]; readonly reason: string; readonly back: boolean; readonly error: Error | null }
 /** What failed in a rule's own code. */
 export interface Fault { readonly rule: string; readonly class: ChangeClass | null; readonly changes: readonly Change[]; readonly reason: string; readonly error: Error; readonly last: boolean }
 export interface RulesState { readonly rules: Readonly<Record<string, Past>>; readonly neutral: Readonly<Record<string, Past>> }
@@ -40,38 +45,61 @@ export class Rules {
    * step changes then comes before all others.
    */
   ask(plant: Plant, stats: RunStats, busy: boolean | 'first', fault: (f: Fault) => void): Asked | null {
-    const step = plant.next(), unplanned = !plant.ready();
+    const step = plant.next(), unplanned = !plant.ready(), { knobs } = plant;
     let first: Asked | null = null;
     for (const rule of this.#rules.values()) {
       const { name, cooldown = COOLDOWN, budget = Infinity } = rule, past = this.#past.get(name) ?? NEVER, neutral = this.#neutral.get(name) ?? NEVER;
       const atOnce = unplanned && rule.first === true;
       if (busy === 'first' && !atOnce) continue;
       if (past.strikes >= STRIKES || (step - past.last < cooldown && !atOnce) || past.count >= budget) continue;
-      const waits = !atOnce && (busy !== false || first !== null || step - neutral.last < cooldown * 2 ** (neutral.undone ?? 0) || past.count + neutral.count >= budget);
+      const waits = neutral.strikes >= STRIKES
+        || (!atOnce && (busy !== false || first !== null || step - neutral.last < cooldown * 2 ** (neutral.undone ?? 0) || past.count + neutral.count >= budget));
       if (waits && rule.only === 'N') continue;
-      let found: Omit<Asked, 'rule'> = { class: 'N', changes: [], reason: name, back: false, atOnce }, klass: ChangeClass | null = null;
-      try {
-        stats.clockWasRead();
-        found = { ...found, ...this.#changes(rule, plant, stats, atOnce) };
-        found = { ...found, changes: plant.knobs.settled(found.changes) }; // setters refuse what cannot be
-        if (found.changes.length === 0) continue;
-        plant.knobs.moves(found.changes); // and values that cannot go along
-        klass = plant.knobs.classify(found.changes);
-        if (atOnce && plant.knobs.moves(found.changes).length > 0) throw new Error('a change that moves values is not for before there is a plan: leave out `first`');
-        if (klass === 'R' && rule.only !== 'N' && stats.clockWasRead()) throw new Error('a rule that reads a clock (run.ms) may not change results: the run could not be repeated');
-      } catch (error) {
-        this.#past.set(name, { last: step, count: past.count, strikes: past.strikes + 1 });
-        fault({ rule: name, class: klass, changes: found.changes, reason: found.reason, error: asError(error), last: past.strikes + 1 >= STRIKES });
-        continue;
+      const failed = (own: Map<string, Past>, { last: _, count, strikes, ...rest }: Past, { error, class: klass, changes, reason }: Found & { readonly error: Error }): void => {
+        own.set(name, { last: step, count, strikes: strikes + 1, ...rest });
+        fault({ rule: name, class: klass, changes, reason, error, last: strikes + 1 >= STRIKES });
+      };
+      const says = answersOf(rule, stats), back = rule.only === 'N' ? [] : toDecided(knobs);
+      stats.clockWasRead();
+      let found = knobs.with(back, () => this.#found(rule, says, plant, stats, atOnce));
+      if (fails(found)) { failed(this.#past, past, found); continue; }
+      if (found.class === 'N' && past.strikes > 0) this.#past.set(name, { ...past, strikes: 0 });
+      if (found.class === 'R' && rule.only !== 'N') {
+        const changes = ontoNow(knobs, found.changes, back), same = JSON.stringify(changes) === JSON.stringify(found.changes);
+        return this.#counted(this.#past, { ...found, rule, atOnce, class: 'R', changes, ...(!same && { decided: found.changes }) }, step);
       }
-      if (klass === 'R' && rule.only === 'N') { this.#neutral.set(name, { ...neutral, last: step }); continue; }
-      if (klass === 'N' && past.strikes > 0) this.#past.set(name, { ...past, strikes: 0 });
-      if (klass === 'N' && waits) continue;
-      const asked: Asked = { ...found, class: klass, rule };
-      if (klass === 'R' || atOnce) return this.#counted(klass === 'R' ? this.#past : this.#neutral, asked, step);
+      if (back.length > 0 && !waits) {
+        // Nothing that must be the same in every run: now by the settings of this one.
+        const decided = found;
+        found = this.#found(rule, says, plant, stats, atOnce);
+        if (fails(found)) { failed(this.#neutral, neutral, found); continue; }
+        // Where there is no plan to go on with, what it needs of the decided settings will do.
+        if (found.class === 'R' && atOnce) found = { ...decided, class: 'N', changes: allBack(knobs, decided.changes, back) };
+      }
+      if (found.class === 'R') { this.#neutral.set(name, { ...neutral, last: step }); continue; }
+      if (found.class === null || waits) continue;
+      const asked: Asked = { ...found, rule, atOnce, class: 'N' };
+      if (atOnce) return this.#counted(this.#neutral, asked, step);
       first = asked;
     }
     return first && this.#counted(this.#neutral, first, step);
+  }
+
+  /** What a rule wants to change under the settings of now. */
+  #found(rule: Rule<object>, says: Answers, plant: Plant, stats: RunStats, first: boolean): Found {
+    const { knobs } = plant;
+    let found: Found = { class: null, changes: [], reason: rule.name, back: false, error: null };
+    try {
+      found = { ...found, ...this.#changes(rule, says, plant, stats, first) };
+      found = { ...found, changes: knobs.settled(found.changes) }; // setters refuse what cannot be
+      if (found.changes.length === 0) return found;
+      if (knobs.moves(found.changes).length > 0 && first) throw new Error('a change that moves values is not for before there is a plan: leave out `first`'); // and values that cannot go along
+      found = { ...found, class: knobs.classify(found.changes) };
+      if (found.class === 'R' && rule.only !== 'N' && stats.clockWasRead()) throw new Error('a rule that reads a clock (run.ms) may not change results: the run could not be repeated');
+      return found;
+    } catch (error) {
+      return { ...found, error: asError(error) };
+    }
   }
 
   #counted(own: Map<string, Past>, asked: Asked, step: number): Asked {
@@ -80,14 +108,14 @@ export class Rules {
     return asked;
   }
 
-  #changes(rule: Rule<object>, plant: Plant, stats: RunStats, first: boolean): { changes: readonly Change[]; reason: string; back: boolean } {
+  #changes(rule: Rule<object>, says: Answers, plant: Plant, stats: RunStats, first: boolean): { changes: readonly Change[]; reason: string; back: boolean } {
     const inForce = this.#inForce.get(rule.name);
-    if (inForce && !first && answer('undo', rule.undo?.(stats))) {
+    if (inForce && !first && says.undo()) {
       // What somebody else has changed since is left to them.
       const still = inForce.filter((c) => JSON.stringify(plant.knobs.settings(c.path)[c.knob]) === JSON.stringify(c.to));
       return { changes: still.map((c) => ({ ...c, from: c.to, to: c.from })), reason: 'taken back', back: true };
     }
-    if (!answer('trigger', rule.trigger(stats)) && !first) return { changes: [], reason: rule.name, back: false };
+    if (!says.trigger() && !first) return { changes: [], reason: rule.name, back: false };
     const draft = plant.draft();
     answer('alter', rule.alter(draft.model as never, stats, this.#outlook(plant, draft, stats, first, rule.only === 'N')) as unknown);
     const changes = draft.changes();
@@ -124,6 +152,17 @@ export class Rules {
     }
   }
 }
+
+/** A rule is asked once at a boundary, however often it alters. */
+function answersOf(rule: Rule<object>, stats: RunStats): Answers {
+  const once = (what: string, ask: () => boolean | undefined): (() => boolean) => {
+    let said: boolean | null = null;
+    return () => (said ??= Boolean(answer(what, ask())));
+  };
+  return { undo: once('undo', () => rule.undo?.(stats)), trigger: once('trigger', () => rule.trigger(stats)) };
+}
+
+const fails = (found: Found): found is Found & { readonly error: Error } => found.error !== null;
 
 /** A promise is no answer, and one that fails later would end the process. */
 function answer<T>(what: string, given: T): T {

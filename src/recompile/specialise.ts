@@ -26,7 +26,7 @@ export function expertRowsFor(rows: number, now: number, hysteresis = 1.25): num
 /** Sets `expertRows` to what experts really get, where other kernels are better for that. Class N. */
 export function specialise({ hysteresis = 1.25, cooldown = 200 }: SpecialiseOptions = {}): Rule<object> {
   return {
-    name: 'specialise', cooldown,
+    name: 'specialise', cooldown, only: 'N',
     trigger: timeToLook,
     alter(model, run) {
       for (const [moe, layer] of layersOf(model, run)) {

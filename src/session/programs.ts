@@ -1,4 +1,5 @@
 // The programs of a session, by what they are for: compiled when they are first needed, kept while there is room.
+import { keepRecent } from '../base/recent.ts';
 import type { Graph } from '../graph/graph.ts';
 import type { Compiled } from '../pipeline.ts';
 import type { Runnable } from '../run/executor.ts';
@@ -20,7 +21,7 @@ export class Programs {
   readonly #states: (graph: Graph) => void;
   readonly #loaded = new Map<string, Runnable>();
   readonly #coming = new Map<string, Compiling>();
-  /** By family, what was compiled last: others are often like it but for their sizes. */
+  /** By family, what was compiled last: others are often like it but for their sizes. The family that was not used longest goes first. */
   readonly #latest = new Map<string, { readonly compiled: Compiled; readonly settings: Readonly<Record<string, Settings>> }>();
   readonly #kernels = new Map<string, string>();
   /** Planned and not begun; and what such plans come to. */
@@ -71,9 +72,7 @@ export class Programs {
 
   #plan(family: string, graph: () => Graph): Planned {
     const { text } = this.key(family), made = this.#planned.get(text) ?? this.#replanned(family) ?? this.#priced(text, this.#backend.plan(graph()));
-    this.#planned.set(text, made);
-    for (const old of this.#planned.keys()) if (this.#planned.size > PLANS) this.#planned.delete(old);
-    return made;
+    return keepRecent(this.#planned, text, made, PLANS);
   }
 
   #priced(text: string, plan: Planned): Planned {
@@ -104,9 +103,12 @@ export class Programs {
     this.#coming.set(text, found);
     this.#planned.delete(text);
     if (found.compiled) this.#kernels.set(text, found.compiled.kernels.map((k) => k.key).sort().join());
-    if (found.compiled && this.#knobs.paths.length > 0) this.#latest.set(family, { compiled: found.compiled, settings: this.#knobs.all() });
+    if (found.compiled && this.#knobs.paths.length > 0) this.#goesOn(family, { compiled: found.compiled, settings: this.#knobs.all() });
     return found;
   }
+
+  /** Graphs of families that were not used for long go, as their programs do. */
+  #goesOn(family: string, latest = this.#latest.get(family)): void { if (latest) keepRecent(this.#latest, family, latest, KEPT); }
 
   #replanned(family: string): Planned | null {
     const like = this.#latest.get(family), edits = like ? this.#knobs.edits(like.compiled.graph, like.settings) : null;
@@ -141,11 +143,15 @@ export class Programs {
   kernels({ text }: ProgramKey): string | null { return this.#kernels.get(text) ?? null; }
 
   /** Forgets one that could not be made. */
-  drop({ text }: ProgramKey): void { this.#coming.delete(text); }
+  drop({ text }: ProgramKey): void {
+    this.#coming.delete(text);
+    if (!this.#loaded.has(text)) this.#kernels.delete(text);
+  }
 
-  #use({ text }: ProgramKey): Runnable {
+  #use({ family, text }: ProgramKey): Runnable {
     const program = this.#loaded.get(text);
     if (!program) throw new Error(`program ${text} is not loaded`);
+    this.#goesOn(family);
     this.#backend.admit(program);
     this.#loaded.delete(text);
     this.#loaded.set(text, program);

@@ -208,7 +208,7 @@ export class Session {
   prepare(batch: Batch): Promise<Runnable> {
     return this.#inOrder(async () => {
       checkBatch(batch);
-      this.#training.before(`${shapesOf(batch)}${this.#withIds(batch)}`, () => this.#parts(batch));
+      this.#training.before(this.#shapes(batch), () => this.#parts(batch));
       const all = this.#split(batch), get = (phase: Phase): Promise<Runnable> => this.#trainProgram(all[0], phase, all.length);
       if (all.length > 1) await get('add');
       return get(phaseOf(all.length - 1, all.length));

@@ -42,6 +42,8 @@ export class Knobs {
   readonly #named: Named;
   /** As the model came. */
   readonly #initial: Readonly<Record<string, Settings>>;
+  /** Of knobs that changes of no result have set: the value that was decided before, and the one that they set. */
+  readonly #neutral = new Map<string, Change>();
 
   /** more: objects with knobs beside the model's modules, by paths of their own. */
   constructor(named: Named, more: ReadonlyMap<object, string> = new Map()) {
@@ -94,7 +96,6 @@ export class Knobs {
 
   /** Changes as the modules take them (`frozen = true` stands for a list), without those that change nothing; a setter may refuse one. */
   settled(changes: readonly Change[]): Change[] {
-    const text = (v: KnobValue): string => JSON.stringify(v);
     return this.with(changes, () => changes.map((c) => ({ ...c, to: this.settings(c.path)[c.knob] }))).filter((c) => text(c.from) !== text(c.to));
   }
 
@@ -105,9 +106,37 @@ export class Knobs {
     try { return work(); } finally { this.undo(now); }
   }
 
-  /** All or none. */
-  restore(all: Readonly<Record<string, Settings>>): void {
-    this.apply(Object.entries(all).flatMap(([path, settings]) => Object.entries(settings).map(([knob, to]) => ({ path, knob, from: copy(this.#module(path)[knob]), to }))));
+  /** Changes of no result came into force, and stay, by what clocks and compilers said: values that were decided are remembered. */
+  wasNeutral(changes: readonly Change[]): void {
+    for (const { path, knob, from, to } of changes) {
+      const key = `${path} ${knob}`, before = this.#neutral.get(key), decided = before && text(before.to) === text(from) ? before.from : from;
+      if (text(decided) === text(to)) this.#neutral.delete(key); else this.#neutral.set(key, { path, knob, from: decided, to });
+    }
+  }
+
+  /** Changes of results came into force: their values are the decided ones. */
+  wasDecided(changes: readonly Change[]): void { for (const { path, knob } of changes) this.#neutral.delete(`${path} ${knob}`); }
+
+  /** What leads from the settings of now to those that do not depend on clocks or compilers: knobs that changes of no result have set go back to
+   * what they were before. One that somebody else has set since is as decided as any other. */
+  toDecided(): Change[] {
+    for (const [key, { path, knob, to }] of this.#neutral) if (text(this.settings(path)[knob]) !== text(to)) this.#neutral.delete(key);
+    return [...this.#neutral.values()].map((c) => ({ ...c, from: c.to, to: c.from }));
+  }
+
+  /** The decided values of knobs that have others now, by path: what a checkpoint keeps beside `all`. */
+  decided(): Record<string, Settings> {
+    const changes = this.toDecided();
+    return Object.fromEntries([...new Set(changes.map((c) => c.path))].map((path) => [path, Object.fromEntries(changes.filter((c) => c.path === path).map((c) => [c.knob, c.to]))]));
+  }
+
+  /** All or none. What is not among the `decided` is so with the values of `all`. */
+  restore(all: Readonly<Record<string, Settings>>, decided: Readonly<Record<string, Settings>> = {}): void {
+    const flat = (of: Readonly<Record<string, Settings>>): Change[] => Object.entries(of).flatMap(([path, settings]) => Object.entries(settings).map(([knob, to]) => ({ path, knob, from: copy(this.#module(path)[knob]), to })));
+    const before = flat(decided);
+    this.apply(flat(all));
+    this.#neutral.clear();
+    this.wasNeutral(before.map(({ path, knob, to }) => ({ path, knob, from: to, to: this.settings(path)[knob] })));
   }
 
   /** Values of parameters that go with the changes, by the parameters' names, in order. */
@@ -150,6 +179,7 @@ export class Knobs {
   }
 }
 
+const text = (v: KnobValue): string => JSON.stringify(v);
 const copy = (value: KnobValue): KnobValue => (Array.isArray(value) ? [...value as KnobValue[]] as KnobValue : value);
 
 /** Does each. A setter may look at other knobs, whose turn comes later: what it refuses is tried again after them, as long as some succeed. */

@@ -106,7 +106,7 @@ test('chooseDispatch: ragged where padding is computed, else what there is', () 
 test('policies by name', () => {
   assert.deepEqual(policies('off'), []);
   assert.ok(policies('auto').every((r) => r.only === 'N'));
-  assert.deepEqual(policies('chooseDispatch,adaptCapacity').map((r) => [r.name, r.only]), [['chooseDispatch', undefined], ['adaptCapacity', undefined]]);
+  assert.deepEqual(policies('chooseDispatch,adaptCapacity').map((r) => [r.name, r.only]), [['chooseDispatch', 'N'], ['adaptCapacity', undefined]]);
   for (const wrong of ['', 'nonsense', 'toString', 'adaptCapacity,', 'auto,off']) assert.throws(() => policies(wrong), /no policy named/);
   assert.deepEqual(policiesFor(layer({}), 'auto').map((r) => r.name), ['fitMemory', 'specialise'], 'ragged and dropless computes no row in vain');
   assert.ok(policiesFor(layer({ dispatch: 'padded' }), 'auto').length > 1);

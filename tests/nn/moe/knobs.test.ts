@@ -7,9 +7,12 @@ import { meanSquaredError } from '../../../src/nn/loss.ts';
 import { MoE, type MoEOptions } from '../../../src/nn/moe/moe.ts';
 import { SigmoidRouter } from '../../../src/nn/moe/routers.ts';
 import { adamW } from '../../../src/optim/adam.ts';
-import { compileGraph } from '../../../src/pipeline.ts';
+import { sgd } from '../../../src/optim/sgd.ts';
+import { compileGraph, traceGraph, trainingGraph } from '../../../src/pipeline.ts';
 import { compile } from '../../../src/session/node.ts';
 import { NonFiniteError } from '../../../src/session/step.ts';
+import { nameParameters } from '../../../src/trace/module.ts';
+import { call } from '../../../src/trace/trace.ts';
 import { compiled, layerGraph, normals } from './layer.ts';
 import { fingerprint, noCompiler } from '../../support/toy.ts';
 
@@ -75,6 +78,43 @@ test('all experts frozen: only the router learns', { skip }, async () => {
   await session.step(batch(0));
   const after = fingerprint(session);
   assert.deepEqual(Object.keys(after).filter((n) => after[n] !== before[n] && !n.startsWith('optim/')), ['router.weight']);
+});
+
+for (const experts of [4, 'modules'] as const) for (const accumulate of [1, 2]) {
+  test(`gradients of frozen experts count neither in the norm nor for clipping: ${experts}, accumulate ${accumulate}`, { skip }, async () => {
+    const frozen = [false, true, false, true];
+    /** The norm that a step told, and by how much each value fell, by parameter: with SGD at 1, its gradient. */
+    const step = async (parts: boolean | boolean[], clip?: number): Promise<{ norm: number; fell: Map<string, number[]> }> => {
+      const moe = make({ bias: true, ...(experts === 'modules' && { experts: [0, 1, 2, 3].map(() => new Linear(8, 8)) }) });
+      moe.frozen = parts;
+      await using session = await compile(moe, { loss: meanSquaredError, optimizer: sgd({ lr: 1, ...(clip !== undefined && { clip }) }), seed: 2, accumulate });
+      await session.prepare(batch(0));
+      const all = (): Map<string, number[]> => new Map(session.states().filter((s) => !s.name.startsWith('optim/')).map((s) => [s.name, Array.from(s.read().data, Number)])), before = all();
+      const { gradNorm } = await session.step(batch(0));
+      return { norm: gradNorm, fell: new Map([...all()].map(([name, now]) => [name, now.map((x, i) => (before.get(name)?.[i] ?? NaN) - x)])) };
+    };
+    const free = await step(false), held = await step(frozen);
+    const learns = (name: string, i: number, n: number): boolean => !name.startsWith('experts.') || !frozen[experts === 4 ? Math.floor((4 * i) / n) : Number(name.split('.')[1])];
+    const norm = Math.sqrt([...free.fell].reduce((sum, [name, g]) => g.reduce((s, x, i) => s + (learns(name, i, g.length) ? x * x : 0), sum), 0));
+    assert.ok(norm < 0.99 * free.norm, 'what is frozen had gradients');
+    assert.ok(Math.abs(held.norm / norm - 1) < 1e-4, `${held.norm} against ${norm}`);
+    const clipped = await step(frozen, norm / 2);
+    for (const [name, g] of held.fell) clipped.fell.get(name)?.forEach((x, i) => { assert.ok(Math.abs(x - g[i] / 2) < 1e-5, `${name} ${i}`); });
+  });
+}
+
+test('of an optimiser step with frozen experts nothing more is stored', () => {
+  const arena = (parts: boolean[], mask: boolean): number => {
+    const moe = make({ hidden: 512 }), named = nameParameters(moe), type = { dtype: 'float32' as const, shape: [32, 8] };
+    const forward = traceGraph(named, true, (t) => {
+      const loss = meanSquaredError(call(moe, t.input('input', 'x', type)), t.input('input', 'y', type));
+      t.output('loss', loss);
+      t.output('total', loss);
+    });
+    const frozen = new Map(mask ? ['experts.w1', 'experts.w2'].map((name) => [name, { parts, axis: 0 }]) : []);
+    return compileGraph(trainingGraph(forward, sgd({ lr: 1, clip: 1 }), [...named.parameters.keys()], { frozen })).program.slabs.arena;
+  };
+  assert.equal(arena([false, true, false, true], true), arena([], false));
 });
 
 test("a router's own state moves with the step, or not at all", { skip }, async () => {
