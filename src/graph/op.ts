@@ -17,6 +17,8 @@ export interface Op<A extends Attrs = Attrs> {
   readonly onto?: number | readonly number[];
   /** Its int32 results never exceed the bound of a dimension whose rows they count, by construction: kernels may trust them. */
   readonly within?: boolean;
+  /** Its attributes say how many rows there may be, and nothing of what is computed. */
+  readonly sized?: boolean;
   /** Types of the outputs; throws ShapeError. `ids` are the inputs' values, for dimensions that refer to one (counts, offsets). */
   infer(inputs: readonly TensorType[], attrs: A, ids: readonly ValueId[]): TensorType[];
   /** Gradients to the inputs (null: none flows) from those to the outputs (null where nothing reads that output). Absent: not

@@ -40,7 +40,7 @@ export function lower(graph: Graph, ops: OpTable, memo: KernelMemo = new Map()):
  * (`graph/retype.ts`): what is stored and computed together stays as it was. */
 export function lowerAgain(before: Lowered, graph: Graph, ops: OpTable, memo: KernelMemo): Lowered {
   const storage = { ...before.storage, graph, producers: producers(graph) };
-  const same = (v: ValueId): boolean => graph.types[v] === before.graph.types[v];
+  const same = (v: ValueId): boolean => graph.types[v] === before.graph.types[v] && storage.producers[v] === before.storage.producers[v];
   const groups = before.groups.map((g) => (g.node ? { ...g, node: storage.producers[g.node.outputs[0]] ?? null } : g));
   const calls = before.calls.map((c, i) => {
     const g = groups[i] as Group | undefined, old = before.groups[i] as Group | undefined;

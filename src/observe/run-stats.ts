@@ -18,8 +18,8 @@ export interface Shown {
   readonly stats: Readonly<Record<string, HostTensor>>;
   /** Where the batch came in parts: the statistics of each. Loads are looked at part by part, since capacities are those of a part. */
   readonly parts?: readonly Readonly<Record<string, HostTensor>>[];
-  /** Ids of the batch's samples, where it has any. */
-  readonly ids?: ArrayLike<number>;
+  /** Ids of the batch's samples, where it has any; null: nobody remembers samples here (inference). */
+  readonly ids?: ArrayLike<number> | null;
   readonly ms: number;
 }
 
@@ -82,7 +82,7 @@ interface Layer {
 }
 
 /** A step's statistics as plain JSON. */
-interface Late { readonly step: number; readonly loss: number; readonly parts: readonly Readonly<Record<string, readonly number[]>>[]; readonly ids?: readonly number[] }
+interface Late { readonly step: number; readonly loss: number; readonly parts: readonly Readonly<Record<string, readonly number[]>>[]; readonly ids?: readonly number[] | null }
 
 /** What resume needs: plain JSON. */
 export interface StatsState {
@@ -150,7 +150,7 @@ export class RunStats {
   show({ step, loss, stats, parts = [stats], ids, ms }: Shown): void {
     this.#ms.push(ms);
     if (this.#ms.length > WINDOW) this.#ms.shift();
-    this.#late.push({ step, loss, parts: parts.map((part) => Object.fromEntries(Object.entries(part).map(([name, t]) => [name, Array.from(t.data, Number)]))), ...(ids && { ids: Array.from(ids) }) });
+    this.#late.push({ step, loss, parts: parts.map((part) => Object.fromEntries(Object.entries(part).map(([name, t]) => [name, Array.from(t.data, Number)]))), ...(ids !== undefined && { ids: ids && Array.from(ids) }) });
     while (this.#late.length > DELAY) this.#see(this.#late.shift());
   }
 
@@ -171,7 +171,8 @@ export class RunStats {
     layer.weight = KEEP_AGREEMENT * layer.weight + (1 - KEEP_AGREEMENT);
   }
 
-  #seeSamples(ids: readonly number[] | undefined): void {
+  #seeSamples(ids: readonly number[] | null | undefined): void {
+    if (ids === null) return;
     const { steps, without, largest, again, first } = this.#samples;
     if (!ids) { this.#samples = { ...this.#samples, without: without + 1 }; return; }
     this.#samples = { steps: steps + 1, without, largest: ids.reduce((a, b) => Math.max(a, b), largest), first: steps === 0 ? ids.slice(0, FIRST) : first,

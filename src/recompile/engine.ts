@@ -64,6 +64,9 @@ export class Engine {
   add(rule: Rule<object>): void { this.#rules.add(rule); }
   get rules(): readonly string[] { return this.#rules.names; }
 
+  /** Before plans are made ahead of a step: rules that are asked where there is none yet. */
+  before(): void { this.#ask(this.#plant.next(), true); }
+
   /** At a step boundary. Whatever the engine does here, it does to the time of the step: that is counted as stall. */
   async begin(): Promise<StepPlan> {
     const start = performance.now(), step = this.#plant.next();
@@ -170,9 +173,9 @@ export class Engine {
     this.#pending = null;
   }
 
-  #ask(step: number): void {
+  #ask(step: number, first = this.#pending?.class === 'R'): void {
     const rival = this.#rival();
-    const asked = this.#rules.ask(this.#plant, this.stats, this.#pending?.class === 'R' ? 'R' : this.busy || rival?.busy === true, (f) => { this.#tell(step, f); });
+    const asked = this.#rules.ask(this.#plant, this.stats, first ? 'first' : this.busy || rival?.busy === true, (f) => { this.#tell(step, f); });
     if (!asked) return;
     if (asked.atOnce) { this.#atOnce(asked, step); return; }
     for (const engine of [this, rival]) engine?.giveWay(asked.rule.name);

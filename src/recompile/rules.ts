@@ -41,16 +41,16 @@ export class Rules {
   /**
    * The first rule in order that changes results, or else the first that changes something: a change of results does not wait for one of
    * no result, which may be under way or not by the clock. `busy`: one is,
-   * and another has to wait; 'R': one that changes results, and all have to. What a rule that is asked before the first
+   * and another has to wait; 'first': all have to but those that are asked before a first step. What a rule that is asked before the first
    * step changes then comes before all others.
    */
-  ask(plant: Plant, stats: RunStats, busy: boolean | 'R', fault: (f: Fault) => void): Asked | null {
+  ask(plant: Plant, stats: RunStats, busy: boolean | 'first', fault: (f: Fault) => void): Asked | null {
     const step = plant.next(), unplanned = !plant.ready(), { knobs } = plant;
     let first: Asked | null = null;
     for (const rule of this.#rules.values()) {
       const { name, cooldown = COOLDOWN, budget = Infinity } = rule, past = this.#past.get(name) ?? NEVER, neutral = this.#neutral.get(name) ?? NEVER;
       const atOnce = unplanned && rule.first === true;
-      if (busy === 'R' && !atOnce) continue;
+      if (busy === 'first' && !atOnce) continue;
       if (past.strikes >= STRIKES || (step - past.last < cooldown && !atOnce) || past.count >= budget) continue;
       const waits = neutral.strikes >= STRIKES
         || (!atOnce && (busy !== false || first !== null || step - neutral.last < cooldown * 2 ** (neutral.undone ?? 0) || past.count + neutral.count >= budget));
@@ -93,7 +93,7 @@ export class Rules {
       found = { ...found, ...this.#changes(rule, says, plant, stats, first) };
       found = { ...found, changes: knobs.settled(found.changes) }; // setters refuse what cannot be
       if (found.changes.length === 0) return found;
-      knobs.moves(found.changes); // and values that cannot go along
+      if (knobs.moves(found.changes).length > 0 && first) throw new Error('a change that moves values is not for before there is a plan: leave out `first`'); // and values that cannot go along
       found = { ...found, class: knobs.classify(found.changes) };
       if (found.class === 'R' && rule.only !== 'N' && stats.clockWasRead()) throw new Error('a rule that reads a clock (run.ms) may not change results: the run could not be repeated');
       return found;

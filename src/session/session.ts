@@ -11,7 +11,7 @@ import { Engine, type EngineState } from '../recompile/engine.ts';
 import { messageOf } from '../recompile/pending.ts';
 import { checkRule, type Rule } from '../recompile/rule.ts';
 import type { Runnable } from '../run/executor.ts';
-import { knobRules, Knobs, SESSION, type Settings } from '../trace/knobs.ts';
+import { Knobs, SESSION, type Settings } from '../trace/knobs.ts';
 import { nameParameters, type Named } from '../trace/module.ts';
 import { initialParts, type Parameter } from '../trace/parameter.ts';
 import type { Trace } from '../trace/trace.ts';
@@ -24,7 +24,7 @@ import { lossGraph, outputOf } from './graphs.ts';
 import { Programs } from './programs.ts';
 import { apart, together, checkCall, closedError, familyOf, NonFiniteError, phaseOf, shapesOf, splitBatch, type CompileOptions, type Model, type Phase, type StepResult } from './step.ts';
 import { checkValues, contentOf, restoreFrom } from './checkpoint.ts';
-import { Watch, type Inputs, type Outputs } from './watch.ts';
+import { Watch, type Inputs, type Outputs, type Part } from './watch.ts';
 import type { Files, Platform } from './platform.ts';
 
 /** What recompilation has made of a session. Plain JSON. */
@@ -44,7 +44,6 @@ export class Session {
   readonly #programs: Programs;
   readonly #knobs: Knobs;
   readonly #seed: number;
-  readonly #recalls: boolean;
   /** How steps go through batches; `batching.split` may be set between them. */
   readonly batching: Batching;
   #step = 0;
@@ -66,7 +65,6 @@ export class Session {
     this.#knobs = new Knobs(this.named, new Map([[this.batching, SESSION]]));
     this.#programs = new Programs(backend, this.#knobs, (graph) => { this.#createStates(graph); });
     this.#seed = (options.seed ?? 0) >>> 0;
-    this.#recalls = [...this.named.paths.keys()].some((module) => 'routing' in (knobRules(module) ?? {}));
     const watched = { model, batching: this.batching, knobs: this.#knobs, programs: this.#programs, executor: backend.executor };
     this.#training = new Watch(watched, () => this.#step);
     this.#inference = new Watch(watched, () => this.#runs);
@@ -83,11 +81,7 @@ export class Session {
     return this.#inOrder(async () => {
       checkBatch(batch);
       let result: StepResult | undefined;
-      const running = this.#training.run(`${shapesOf(batch)}${this.#withIds(batch)}`, () => this.#split(batch).map((part, i, { length: parts }) => {
-        const phase = phaseOf(i, parts), step = Uint32Array.of(this.#step * parts + i);
-        return { family: this.#trainFamily(part, phase, parts), graph: () => this.trainGraph(part, phase, parts),
-          inputs: { ...this.#inputs(part), step, commit: Int32Array.of(1), ...this.#scalars() } };
-      }), (out, program, inputs) => this.#checkFinite(out, program, inputs), (outputs) => {
+      const running = this.#training.run(this.#shapes(batch), () => this.#parts(batch), (out, program, inputs) => this.#checkFinite(out, program, inputs), (outputs) => {
         result = this.#result(outputs);
         this.#step++;
         return { ...result, parts: outputs.map((out) => apart(out).stats), ...(batch.ids && { ids: batch.ids }) };
@@ -99,6 +93,14 @@ export class Session {
   }
 
   #split(batch: Batch): Batch[] { return splitBatch(batch, this.batching.parts(batch.x.shape[0])); }
+
+  #parts(batch: Batch): Part[] {
+    return this.#split(batch).map((part, i, { length: parts }) => {
+      const phase = phaseOf(i, parts), step = Uint32Array.of(this.#step * parts + i);
+      return { family: this.#trainFamily(part, phase, parts), graph: () => this.trainGraph(part, phase, parts),
+        inputs: { ...this.#inputs(part), step, commit: Int32Array.of(1), ...this.#scalars() } };
+    });
+  }
 
   /**
    * Watches the run and recompiles it: `rule.trigger` is asked at step boundaries, `rule.alter` sets knobs of a draft of the model. The new
@@ -206,6 +208,7 @@ export class Session {
   prepare(batch: Batch): Promise<Runnable> {
     return this.#inOrder(async () => {
       checkBatch(batch);
+      this.#training.before(this.#shapes(batch), () => this.#parts(batch));
       const all = this.#split(batch), get = (phase: Phase): Promise<Runnable> => this.#trainProgram(all[0], phase, all.length);
       if (all.length > 1) await get('add');
       return get(phaseOf(all.length - 1, all.length));
@@ -223,7 +226,7 @@ export class Session {
     await watch.run(family, () => [{ family, graph: () => this.#traced(false, build), inputs }], () => Promise.resolve(), ([out]) => {
       const { plain, stats } = apart(out);
       outputs = plain;
-      return { step: ++this.#runs, loss: Number(plain['loss']?.data[0] ?? NaN), stats };
+      return { step: ++this.#runs, loss: Number(plain['loss']?.data[0] ?? NaN), stats, ids: null };
     });
     return outputs;
   }
@@ -255,10 +258,10 @@ export class Session {
     return this.#programs.get(this.#trainFamily(batch, phase, parts), () => this.trainGraph(batch, phase, parts));
   }
 
-  #trainFamily(batch: Batch, phase: Phase, parts: number): string { return `${familyOf(`train ${this.#observed ? 'observed ' : ''}${phase ? `${phase} of ${parts}` : ''}`, batch)}${this.#withIds(batch)}`; }
+  #trainFamily(batch: Batch, phase: Phase, parts: number): string { return `train ${this.#observed ? 'observed ' : ''}${phase ? `${phase} of ${parts}` : ''} ${this.#shapes(batch)}`; }
 
-  /** Graphs of models with layers that may remember what samples chose differ by whether samples have ids. */
-  #withIds({ ids }: Batch): string { return ids && this.#recalls ? ' ids' : ''; }
+  /** Layers that may remember what samples chose look at whether samples have ids. */
+  #shapes(batch: Batch): string { return shapesOf(batch) + (batch.ids && this.#knobs.has('routing') ? ' ids' : ''); }
 
   /** Bytes of the largest program's arena, of the parameters, and of the optimiser's state. */
   bytes(): { readonly arena: number; readonly params: number; readonly optimiser: number } {

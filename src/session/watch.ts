@@ -40,6 +40,12 @@ export class Watch {
     this.plant = new SessionPlant(session, done);
   }
 
+  /** Before programs are made ahead of a step. */
+  before(shape: string, parts: () => readonly Part[]): void {
+    this.plant.saw(shape, parts);
+    this.engine?.before();
+  }
+
   /** `shape`: of the batch. `parts`: of the step under the knobs of now. `checked` may refuse a part's outputs; `finish` counts the step and says what it has shown. */
   async run(shape: string, parts: () => readonly Part[], checked: (out: Outputs, program: Runnable, inputs: Inputs) => Promise<void>,
     finish: (outputs: readonly Outputs[]) => Omit<Shown, 'ms'>): Promise<void> {

@@ -62,6 +62,9 @@ export class Knobs {
   /** Settings that a module had when these knobs were made: its user's own. */
   initial(path: string): Settings { return this.#initial[path] ?? {}; }
 
+  /** Whether a module has a knob of this name. */
+  has(knob: string): boolean { return [...this.#modules.values()].some((module) => knob in (knobRules(module) ?? {})); }
+
   /** Settings of all modules: what a checkpoint keeps. */
   all(): Record<string, Settings> { return Object.fromEntries(this.paths.map((path) => [path, this.settings(path)])); }
 

@@ -50,7 +50,8 @@ export async function train(options: TrainOptions): Promise<DoneEvent | null> {
     throw error instanceof UserError ? new ConfigError(error.message.split('\n')[0], error.hint, error) : error;
   });
   const data = experiment.data(options.say);
-  let told = (_: RecompileEvent): void => undefined;
+  const early: RecompileEvent[] = []; // decided before there is a log
+  let told = (event: RecompileEvent): void => { early.push(event); };
   const session = await openSession(experiment, { device: options.device ?? experiment.config.device, say: options.say, observe: true, events: (event) => { told(event); } });
   try {
     for (const rule of policiesFor(experiment.model, experiment.config.recompile)) session.recompile(rule);
@@ -63,7 +64,7 @@ export async function train(options: TrainOptions): Promise<DoneEvent | null> {
       if (has > steps) throw new ConfigError(`the run in ${out} has done ${has} steps, more than the ${steps} it should have in all`, `--steps ${2 * has} goes on to ${2 * has}`);
       const training = new Training(options, session, data, run);
       told = (event) => { training.recompiled(event); };
-      return await training.run();
+      return await training.run(resume ? [] : early); // a run that goes on has the plan that it had
     } finally {
       await run.close();
     }
@@ -103,10 +104,10 @@ class Training {
     if (event.kept && event.effect !== null) this.#planFrom = event.ratio ? this.#session.steps + 1 : event.effect;
   }
 
-  /** null: it was stopped. */
-  async run(): Promise<DoneEvent | null> {
+  /** early: what was decided before. null: it was stopped. */
+  async run(early: readonly RecompileEvent[]): Promise<DoneEvent | null> {
     try {
-      const done = await this.#train();
+      const done = await this.#train(early);
       await this.#loggers.finish(null);
       return done;
     } catch (error) {
@@ -115,9 +116,10 @@ class Training {
     }
   }
 
-  async #train(): Promise<DoneEvent | null> {
+  async #train(early: readonly RecompileEvent[]): Promise<DoneEvent | null> {
     const { stop, experiment: { config, context } } = this.#options;
     await this.#begin();
+    for (const event of early) this.recompiled(event);
     const from = this.#session.steps, { batch: size, seed, steps } = config;
     await this.#validateIfDue();
     let mark = performance.now();

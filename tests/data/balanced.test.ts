@@ -36,9 +36,10 @@ test('every sample once in every epoch, the same for the same epoch, another for
   }), { numRuns: 60 });
 });
 
-test('loads of batches come near to even', () => {
+test('loads of batches come near to even', (t) => {
   for (const [options, size, most] of [[{}, 64, 1.1], [{ experts: 16 }, 64, 1.2], [{ tokens: 32, skew: 0.7 }, 16, 1.2], [{ missing: 0.2 }, 64, 1.2]] as const) {
     const known = chosen(4096, options), shuffled = unevenness(shuffledOrder(0, 4096), size, known), balanced = unevenness(balancedOrder(known, { size })(0, 4096), size, known);
+    t.diagnostic(`${JSON.stringify(options)}, batches of ${size}: largest load over even share ${balanced.toFixed(3)}, shuffled ${shuffled.toFixed(3)}`);
     assert.ok(balanced - 1 < 0.4 * (shuffled - 1) && balanced < most, `${JSON.stringify(options)}: ${balanced.toFixed(3)} against ${shuffled.toFixed(3)}`);
   }
 });

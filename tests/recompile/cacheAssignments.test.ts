@@ -157,3 +157,11 @@ test('batches without ids: it says so in one event, and nothing changes', async 
   assert.deepEqual(events.map((e) => [e.rule, e.kept, e.changes.length, e.error]), [['cacheAssignments', false, 0, 'samples do not recur: batches have no ids, so there is nothing to remember and every layer keeps its live gate']]);
   assert.equal(model.moe.routing, 'live');
 });
+
+test('in inference, where nothing is remembered, it says and does nothing', async () => {
+  const { session, model, events } = await open();
+  await using _ = session;
+  session.recompile(cacheAssignments(), 'inference');
+  for (let i = 0; i < 40; i++) await session.forward(batch(i));
+  assert.deepEqual([events, model.moe.routing], [[], 'live']);
+});

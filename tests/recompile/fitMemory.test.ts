@@ -219,6 +219,17 @@ test('a session that may take less than one batch needs splits it from the first
   assert.equal((await resumed.step(batch(3))).loss, (await parts.step(batch(3))).loss);
 });
 
+test('programs that are made ahead of the first step are made to fit, too', async () => {
+  await using plain = (await open(wide())).session;
+  await plain.prepare(batch(0));
+  const { session, events } = await open(wide(), Math.floor(0.6 * held(plain)));
+  await using fitted = session;
+  fitted.recompile(fitMemory());
+  await fitted.prepare(batch(0));
+  assert.equal((await fitted.step(batch(0))).loss, (await plain.step(batch(0))).loss);
+  assert.deepEqual(events.map((e) => [e.rule, e.step, e.kept]), [['fitMemory', 1, true]]);
+});
+
 test('with an eager optimiser it does what does not need sums', async () => {
   const events: RecompileEvent[] = [], eager = (memory?: number): Promise<Session> => compile(wide(), { loss: crossEntropy, optimizer: sgd({ lr: 0.1, eager: true }), device: 'wasm', threads: 1, seed: 3, ...(memory !== undefined && { memory }), say: () => undefined, events: (e) => { events.push(e); } });
   await using plain = await eager();

@@ -8,14 +8,12 @@ import { roomFor, type Capacity } from './capacity.ts';
 import { alike, byRows } from './knobs.ts';
 import { activeOf, readSlots } from './slots.ts';
 
-/** For layers that are `ragged` or `padded`, before and after, with a bank of experts. */
+/** For layers that are `ragged` or `padded`, before and after. */
 export function resizeMoE(graph: Graph, path: string, from: Settings, to: Settings): Edits | null {
   const others = Object.keys(to).filter((knob) => knob !== 'capacity'), capacity = to['capacity'] as Capacity;
   if (!alike(from, to, ...others) || from['capacity'] === 'dropless' || capacity === 'dropless' || !byRows(to) || to['chunks'] !== 1) return null; // how many chunks there are depends on the rows
   const active = activeOf(readSlots(to['slots']).families), made = producers(graph), attrs = new Map<Node, Attrs>(), data = new Map<number, Int32Array<ArrayBuffer>>();
   for (const node of graph.nodes) {
-    // Experts that are modules have tensors of their own sizes.
-    if (node.op === 'splitSegments' && node.scope === path) return null;
     if ((node.op !== 'admit' && node.op !== 'admitAll') || node.scope !== path) continue;
     const [sorted, , limits] = node.inputs, sorter = made[sorted], choices = sorter && ['permute', 'permuteUnless'].includes(sorter.op) ? sorter.inputs[0] : undefined;
     if (choices === undefined || !graph.inputs.some((i) => i.value === limits && i.kind === 'constant')) return null;
@@ -27,6 +25,13 @@ export function resizeMoE(graph: Graph, path: string, from: Settings, to: Settin
     if (!caps) return null;
     attrs.set(node, { ...node.attrs, rows: bound });
     data.set(limits, Int32Array.from(caps));
+    // Experts that are modules have tensors of their own sizes; with spill, of all tokens.
+    const bounds = node.attrs['spill'] === true ? caps.map(() => tokens) : caps;
+    for (const user of graph.nodes.filter((n) => n.inputs.some((v) => node.outputs.includes(v)))) {
+      if (user.op === 'segmentCount') attrs.set(user, { ...user.attrs, bound: bounds[Number(user.attrs['segment'])] });
+      else if (user.op === 'splitSegments') attrs.set(user, { bounds });
+      else if (user.op === 'joinSegments') attrs.set(user, { ...user.attrs, rows: bound });
+    }
   }
   return attrs.size > 0 ? { attrs, data } : null;
 }

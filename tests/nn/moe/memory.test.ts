@@ -10,6 +10,7 @@ import { mul } from '../../../src/graph/ops/mul.ts';
 import type { Tensor } from '../../../src/graph/tensor.ts';
 import { ops } from '../../../src/graph/ops/index.ts';
 import { differentiate } from '../../../src/grad/differentiate.ts';
+import { Linear } from '../../../src/nn/linear.ts';
 import { meanSquaredError } from '../../../src/nn/loss.ts';
 import { ExpertChoiceRouter, HashRouter } from '../../../src/nn/moe/fixed-routers.ts';
 import { MoE, type MoEOptions } from '../../../src/nn/moe/moe.ts';
@@ -97,6 +98,20 @@ for (const [name, options] of Object.entries(ROUTERS)) {
   });
 }
 
+test('the same with eager updates, without hidden values, in chunks, with modules as experts', async () => {
+  const modules = (): MoEOptions['experts'] => Array.from({ length: EXPERTS }, () => new Linear(WIDTH, WIDTH));
+  for (const [options, eager] of [[() => ({}), true], [() => ({ recompute: true }), false], [() => ({ chunks: 3 }), false], [() => ({ experts: modules() }), false], [() => ({ dispatch: 'einsum', capacity: 2 }), false]] as const) {
+    const told = await Promise.all((['live', 'watched', 'cached'] as const).map(async (routing) => {
+      await using session = await open(new Model({ ...options(), routing }), { optimizer: sgd({ lr: routing === 'cached' ? 0 : 0.5, eager }) });
+      await using still = await open(new Model({ ...options() }), { optimizer: sgd({ lr: 0, eager }) });
+      return { ...await run(session, 7), still: (await run(still, 7)).losses };
+    }));
+    assert.deepEqual(told[1].losses, told[0].losses);
+    assert.deepEqual(told[2].losses, told[2].still);
+    assert.ok(told[2].agreement[6][1] > 0);
+  }
+});
+
 test('every device gives the same choices, losses and agreement; native and wasm the same bits', async () => {
   for (const routing of ['watched', 'cached'] as const) {
     const all = await Promise.all([...devices, 'reference' as const].map(async (device) => {
@@ -111,6 +126,25 @@ test('every device gives the same choices, losses and agreement; native and wasm
       else assert.ok(other.losses.every((v, i) => Math.abs(v - first.losses[i]) < 1e-4));
     }
   }
+});
+
+test('another capacity in the graph that is there: the same as traced anew', async () => {
+  const all: { losses: number[]; loads: number[][] }[] = [];
+  for (const device of ['wasm', 'reference'] as const) {
+    const model = new Model({ routing: 'cached', capacity: 1, dispatch: 'padded' }), losses: number[] = [], loads: number[][] = [];
+    await using session = await open(model, { device }); // the reference traces, and resizes nothing
+    for (const capacity of [1, 1.5, 0.5, [1, 2, 0.5, 1, 1, 1]]) {
+      model.moe.capacity = capacity;
+      for (let i = 0; i < 4; i++) {
+        const { loss, stats } = await session.step(at(session.steps));
+        losses.push(loss);
+        loads.push(['load', 'dropped', 'agreement'].flatMap((name) => Array.from(stats[`moe/${name}`].data, Number)));
+      }
+    }
+    all.push({ losses, loads });
+  }
+  assert.deepEqual(all[1].loads, all[0].loads);
+  assert.ok(all[1].losses.every((v, i) => Math.abs(v - all[0].losses[i]) < 1e-4));
 });
 
 /** Live choices of all samples, worked out from the router's weight: the two best of x W for each token. */
