@@ -11,6 +11,8 @@ import { adaptCapacity } from '../../src/recompile/adaptCapacity.ts';
 import type { RecompileEvent, Rule } from '../../src/recompile/rule.ts';
 import { compile } from '../../src/session/node.ts';
 import type { Session } from '../../src/session/session.ts';
+import { Knobs, type Change, type KnobValue } from '../../src/trace/knobs.ts';
+import { nameParameters } from '../../src/trace/module.ts';
 import { temporaryFolder } from '../io/folder.ts';
 import { fingerprint } from '../support/toy.ts';
 
@@ -158,6 +160,29 @@ test('a rule that fails on what a change of no result made may still change resu
     assert.equal(yes.events.filter((e) => e.error === 'not with ragged' || /not with ragged; after 3 failures/.test(e.error ?? '')).length, 3);
     assert.equal(layerOf(yes).topK, 2);
   });
+});
+
+test('what knobs are without changes of no result: known until they go back, results change, or somebody sets them by hand', () => {
+  const model = new Layer(), knobs = new Knobs(nameParameters(model)), change = (knob: string, from: KnobValue, to: KnobValue) => ({ path: '', knob, from, to });
+  const neutral = (...changes: Change[]): void => { knobs.apply(changes); knobs.wasNeutral(changes); };
+  neutral(change('dispatch', 'padded', 'ragged'), change('chunks', 1, 2));
+  neutral(change('chunks', 2, 4));
+  assert.deepEqual(knobs.decided(), { '': { dispatch: 'padded', chunks: 1 } });
+  assert.deepEqual(knobs.with(knobs.toDecided(), () => [model.dispatch, model.chunks]), ['padded', 1]);
+  neutral(change('chunks', 4, 1));
+  assert.deepEqual(knobs.toDecided(), [change('dispatch', 'ragged', 'padded')]);
+  const all = knobs.all(), decided = knobs.decided();
+  model.dispatch = 'dense';
+  assert.deepEqual(knobs.decided(), {}, 'set by hand');
+  model.dispatch = 'ragged';
+  assert.deepEqual(knobs.decided(), {}, 'and what was before is forgotten');
+  knobs.restore(all, decided);
+  assert.deepEqual(knobs.decided(), decided);
+  knobs.wasDecided([change('dispatch', 'padded', 'ragged')]);
+  assert.deepEqual(knobs.decided(), {});
+  knobs.restore(all, decided);
+  knobs.restore(all);
+  assert.deepEqual(knobs.decided(), {});
 });
 
 test('before a plan for another shape nothing changes results because of a change of no result: what that set goes back', async () => {
