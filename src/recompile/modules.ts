@@ -27,7 +27,7 @@ export const expertCount = (moe: MoE): number => heldBy(moe).filter((held) => he
 
 function amongExperts(moe: MoE, layer: LayerStats): LayerStats {
   const held = heldBy(moe), scale = expertCount(moe) / layer.experts;
-  return scale === 1 ? layer : { ...layer, factor: (q) => layer.factor(q).map((f, e) => (held[e] ? scale * f : 0)) };
+  return scale === 1 ? layer : { ...layer, factor: (q, half) => layer.factor(q, half).map((f, e) => (held[e] ? scale * f : 0)) };
 }
 
 /** A factor for each slot, 0 for a free one; null for dropless. */

@@ -45,11 +45,12 @@ export class Rules {
    * step changes then comes before all others.
    */
   ask(plant: Plant, stats: RunStats, busy: boolean | 'first', fault: (f: Fault) => void): Asked | null {
-    const step = plant.next(), unplanned = !plant.ready(), { knobs } = plant;
+    const step = plant.next(), { knobs } = plant;
+    let ready: boolean | undefined; // asked for the rules that want to know alone: it looks at all plans of the next step
     let first: Asked | null = null;
     for (const rule of this.#rules.values()) {
       const { name, cooldown = COOLDOWN, budget = Infinity } = rule, past = this.#past.get(name) ?? NEVER, neutral = this.#neutral.get(name) ?? NEVER;
-      const atOnce = unplanned && rule.first === true;
+      const atOnce = rule.first === true && !(ready ??= plant.ready());
       if (busy === 'first' && !atOnce) continue;
       if (past.strikes >= STRIKES || (step - past.last < cooldown && !atOnce) || past.count >= budget) continue;
       const waits = neutral.strikes >= STRIKES
