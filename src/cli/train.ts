@@ -83,7 +83,7 @@ export interface TrainingOptions extends DashFlags {
 
 /** Trains with a report on stdout. Throws Exit where the run was stopped. */
 export async function runTraining({ settings, experiment }: Configured, options: TrainingOptions): Promise<DoneEvent> {
-  const { out, steps, resume = false, json = false, device, tensorboard = false, trace } = options, traced = trace === undefined ? [] : [traceLog(trace, experiment.model)];
+  const { out, steps, resume = false, json = false, device, tensorboard = false, trace } = options, traced = trace === undefined ? [] : [traceLog(trace, experiment.model, { resumed: resume })];
   const reporter: Reporter = openReporter(json), page = await openPage(options);
   const loggers: Logger[] = [reporter, ...traced, ...(page ? [page.logger((line) => { reporter.say(line); })] : []), ...(tensorboard ? [tensorBoard()] : [])];
   try {

@@ -7,13 +7,17 @@ import { fault } from '../io/fault.ts';
 import { headerLine, layersOfModel, stepLine } from '../recompile/lab/trace.ts';
 import type { Logger } from './logger.ts';
 
-/** Throws UserError where the model has no mixture-of-experts layer, or the file cannot be written. */
-export function traceLog(path: string, model: object): Logger {
+/** Throws UserError where the model has no mixture-of-experts layer, the file cannot be written, or is there already and this run does not go on with it. */
+export function traceLog(path: string, model: object, { resumed = false }: { readonly resumed?: boolean } = {}): Logger {
   const layers = layersOfModel(model);
   if (layers.length === 0) throw new UserError('there are no loads to trace: the model has no mixture-of-experts layer', 'leave --trace out');
   checkWritable(path);
+  if (!resumed) refuseIfThere(path);
   return {
-    init({ step }) { writeFileSync(path, begun(path, step) ?? `${headerLine(layers)}\n`); },
+    init({ step }) {
+      if (step === 0) refuseIfThere(path);
+      writeFileSync(path, begun(path, step) ?? `${headerLine(layers)}\n`);
+    },
     log(event) {
       if (event.event !== 'step' || !event.load) return;
       const { load } = event;
@@ -26,6 +30,10 @@ function checkWritable(path: string): void {
   const there = existsSync(path);
   if (there && statSync(path).isDirectory()) throw new UserError(`cannot write ${path}: it is a folder`, 'name a file');
   try { accessSync(there ? path : dirname(path), constants.W_OK); } catch (error) { throw fault('write', path, error); }
+}
+
+function refuseIfThere(path: string): void {
+  if (existsSync(path) && statSync(path).isFile() && statSync(path).size > 0) throw new UserError(`${path} is there already`, 'name another file for --trace; a run that goes on with --resume goes on in its own');
 }
 
 /** The file up to a step; null where there is nothing to go on with. */

@@ -29,6 +29,9 @@ test('train --trace records every load; a resumed run goes on in the file; lab r
   assert.deepEqual([result['event'], result['steps'], result['choices'], result['policies']], ['lab', 30, 30 * 4 * 16 * 2, ['adaptCapacity']]);
   for (const key of ['dropped', 'spilled', 'padded', 'computed', 'bytes', 'recompilations', 'regret', 'constant']) assert.equal(typeof result[key], 'number', key);
   assert.throws(() => traceLog(trace, {}), /no mixture-of-experts layer/);
+  const before = await readFile(trace, 'utf8'), again = await command('train', '--data', text, ...TINY, '--device', 'wasm', '--threads', '1', '--out', join(folder, 'other'), '--trace', trace, '--json');
+  assert.deepEqual([again.code, await readFile(trace, 'utf8')], [1, before]);
+  assert.match(again.stderr, /trace\.jsonl is there already/);
 });
 
 test('lab --generate writes a trace that lab reads; policies may have options', async (t) => {
