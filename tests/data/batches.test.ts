@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { setImmediate as turn } from 'node:timers/promises';
 import type { Batch } from '../../src/base/tensor.ts';
-import { shuffled, type Samples } from '../../src/data/batches.ts';
+import { ordered, shuffled, type Samples } from '../../src/data/batches.ts';
 
 /** Samples that note when they are gathered. */
 function noted(count: number, failAt = Infinity): { samples: Samples; gathered: () => number } {
@@ -51,4 +51,11 @@ test('an error arrives at the step it belongs to, and nowhere if the caller stop
     for (let i = 0; i < 5; i++) await turn(); // the second has failed by now
     break;
   }
+});
+
+test('a split or a seed that there is not is refused at once', async () => {
+  const samples = (): Promise<Samples> => Promise.reject(new Error('nobody reads'));
+  assert.throws(() => shuffled(samples, { size: 2, split: 'valid' as never }), /UserError.*no split named valid.*train, validation or test/s);
+  for (const seed of [NaN, -1, 1.5]) assert.throws(() => shuffled(samples, { size: 2, seed }), /UserError.*seed must be a whole number of at least 0/s);
+  await assert.rejects(ordered(samples, { size: 2, split: 'valid' as never }).next(), /UserError.*no split named valid/s);
 });
