@@ -71,7 +71,9 @@ async function lab(file: string | undefined, flags: LabFlags): Promise<void> {
   const trace = await traceOf(file, flags);
   if (!flags.policy) {
     if (file !== undefined) throw new UserError('what should the trace be replayed with?', '--policy adaptCapacity');
-    if (flags.out === undefined) process.stdout.write(traceLines(trace)); else await writeFile(flags.out, traceLines(trace));
+    if (flags.out === undefined) process.stdout.write(traceLines(trace));
+    // What is there already stays.
+    else try { await writeFile(flags.out, traceLines(trace), { flag: 'wx' }); } catch (error) { throw fault('write', flags.out, error); }
     return;
   }
   const result = await replay(trace, flags.policy.map(policyWith), pricesOf(flags));

@@ -37,6 +37,8 @@ test('train --trace records every load; a resumed run goes on in the file; lab r
 test('lab --generate writes a trace that lab reads; policies may have options', async (t) => {
   const folder = await temporaryFolder(t), path = join(folder, 'trace.jsonl'), sizes = ['--steps', '200', '--experts', '8', '--tokens', '64', '--overflow', 'drop'];
   assert.equal((await command('lab', '--generate', 'drift', ...sizes, '--out', path)).code, 0);
+  const { code, stderr } = await command('lab', '--generate', 'hot', ...sizes, '--out', path);
+  assert.deepEqual([code, /trace\.jsonl: it exists already/.test(stderr)], [1, true], stderr);
   const [read, made] = [await command('lab', path, '--policy', 'adaptCapacity,horizon=100,margin=0.1', '--json'), await command('lab', '--generate', 'drift', ...sizes, '--policy', 'adaptCapacity,horizon=100,margin=0.1', '--json')];
   const last = (out: string): string => out.trim().split('\n').at(-1) ?? '';
   assert.equal(last(read.stdout), last(made.stdout));
