@@ -9,7 +9,7 @@ import { UserError } from '../base/errors.ts';
 import type { LayerStats } from '../observe/run-stats.ts';
 import type { MoE } from '../nn/moe/moe.ts';
 import { ExpertBank } from '../nn/moe/experts.ts';
-import { expertCount, factorsOf, layersOf, timeToLook } from './modules.ts';
+import { checkNumbers, expertCount, factorsOf, layersOf, timeToLook } from './modules.ts';
 import type { Rule } from './rule.ts';
 
 export interface AdaptCapacityOptions {
@@ -26,15 +26,20 @@ export interface AdaptCapacityOptions {
 }
 
 const STEP = 16; // capacity factors are multiples of 1/16: plans recur
+/** The quantile of loads that there is room for, where a layer drops and nobody asks for another. */
+export const QUANTILE = 0.95;
 const POINTS = 16; // quantiles that stand for a distribution
 // A spilled row is computed all the same, but apart from the others. Half of the loads within capacity is then the best.
 const SPILL = 2;
 
 const total = (list: readonly number[]): number => list.reduce((a, b) => a + b, 0);
 
+/** The factor from which on there is room for so many even shares. */
+export const factorFor = (shares: number): number => Math.ceil(shares * STEP) / STEP;
+
 /** The capacity factors that hold each expert's quantile (of every other step, with `half`). */
-export function neededFactors(layer: LayerStats, { quantile = 0.95, margin = 0 }: Pick<AdaptCapacityOptions, 'quantile' | 'margin'> = {}, half?: 0 | 1): number[] {
-  return layer.factor(quantile, half).map((f) => Math.ceil(f * (1 + margin) * STEP) / STEP);
+export function neededFactors(layer: LayerStats, { quantile = QUANTILE, margin = 0 }: Pick<AdaptCapacityOptions, 'quantile' | 'margin'> = {}, half?: 0 | 1): number[] {
+  return layer.factor(quantile, half).map((f) => factorFor(f * (1 + margin)));
 }
 
 /** Which quantile of its loads a layer should have room for. */
@@ -58,9 +63,9 @@ export function costOf(layer: LayerStats, factors: readonly number[], beyond: nu
 }
 
 /** For layers with a capacity; those that are dropless have what they need. */
-export function adaptCapacity({ quantile = 0.95, margin = 0, price = 2, horizon = 128, cooldown = 64 }: AdaptCapacityOptions = {}): Rule<object> {
+export function adaptCapacity({ quantile = QUANTILE, margin = 0, price = 2, horizon = 128, cooldown = 64 }: AdaptCapacityOptions = {}): Rule<object> {
   if (!(quantile >= 0 && quantile <= 1)) throw new UserError(`adaptCapacity: quantile must be from 0 to 1, got ${quantile}`);
-  for (const [name, value] of Object.entries({ margin, price, horizon, cooldown })) if (!(value >= 0)) throw new UserError(`adaptCapacity: ${name} must be a number of at least 0, got ${value}`);
+  checkNumbers('adaptCapacity', { margin, price, horizon, cooldown });
   return {
     name: 'adaptCapacity', cooldown,
     trigger: timeToLook,

@@ -5,7 +5,7 @@ import type { MoE } from '../nn/moe/moe.ts';
 import { activeOf, choicesOf, readSlots } from '../nn/moe/slots.ts';
 import type { LayerStats } from '../observe/run-stats.ts';
 import { canCopy, freeSlots, mergeExperts, pruneExpert, splitExpert } from './lifecycle.ts';
-import { layersOf, timeToLook } from './modules.ts';
+import { checkNumbers, layersOf, timeToLook } from './modules.ts';
 import { UserError } from '../base/errors.ts';
 import type { Rule } from './rule.ts';
 
@@ -29,7 +29,7 @@ const LEAST_COOLDOWN = 100; // notice of 32, a window of 64, and the delay of st
 
 /** Prunes, merges, splits and freezes experts by their loads, in layers whose router can do so (TopKRouter, SigmoidRouter, both without groups). Class R. */
 export function expertLifecycle({ prune = 0.1, merge = 0.5, split = 2.5, freeze = 0, keep = 0, cooldown = 256 }: ExpertLifecycleOptions = {}): Rule<object> {
-  for (const [name, value] of Object.entries({ prune, merge, split, freeze, keep })) if (!(value >= 0)) throw new UserError(`expertLifecycle: ${name} must be a number of at least 0, got ${value}`);
+  checkNumbers('expertLifecycle', { prune, merge, split, freeze, keep });
   if (!(cooldown >= LEAST_COOLDOWN)) throw new UserError(`expertLifecycle: cooldown must be at least ${LEAST_COOLDOWN} steps, got ${cooldown}`, 'loads before a change took effect would be taken for loads after it');
   if (split > 0 && split <= Math.max(prune, merge)) throw new UserError(`expertLifecycle: split (${split}) must lie above prune and merge`, 'or what is done is undone at once');
   let said: string[] = [];

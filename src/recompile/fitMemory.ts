@@ -5,7 +5,7 @@ import { UserError } from '../base/errors.ts';
 import type { MoE } from '../nn/moe/moe.ts';
 import type { LayerStats, RunStats } from '../observe/run-stats.ts';
 import { showBytes } from '../plan/print.ts';
-import { isBoundByLoad, neededFactors, quantileFor } from './adaptCapacity.ts';
+import { factorFor, isBoundByLoad, neededFactors, QUANTILE, quantileFor } from './adaptCapacity.ts';
 import { ladderOf, type Ladder } from './ladder.ts';
 import { factorsOf, layersOf, modulesOf, timeToLook } from './modules.ts';
 import type { Outlook, Rule } from './rule.ts';
@@ -21,16 +21,13 @@ export interface FitMemoryOptions {
   readonly cooldown?: number;
 }
 
-const QUANTILE = 0.95; // adaptCapacity's own default
-const STEP = 16; // and its factors are sixteenths
-
 /** The capacity factors that a layer will need after so many more loads, at least those that it has. */
 export function forecastFactors(moe: MoE, layer: LayerStats, horizon: number): number[] | null {
   const has = factorsOf(moe, layer.experts);
   if (!has || !isBoundByLoad(moe)) return null;
   const need = neededFactors(layer, { quantile: quantileFor(moe, QUANTILE) }), trend = layer.trend();
   // No expert gets more than each token once.
-  return has.map((f, e) => Math.max(f, Math.min(layer.experts / moe.topK, Math.ceil((need[e] + Math.max(0, trend[e]) * horizon) * STEP) / STEP)));
+  return has.map((f, e) => Math.max(f, Math.min(layer.experts / moe.topK, factorFor(need[e] + Math.max(0, trend[e]) * horizon))));
 }
 
 /**

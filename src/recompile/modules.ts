@@ -1,4 +1,5 @@
 // What policies look at: the modules of a model, or of a draft of one, that have a knob; MoE layers with what they have shown.
+import { UserError } from '../base/errors.ts';
 import type { LayerStats, RunStats } from '../observe/run-stats.ts';
 import type { MoE } from '../nn/moe/moe.ts';
 import { activeOf, readSlots } from '../nn/moe/slots.ts';
@@ -7,6 +8,11 @@ import { knobRules } from '../trace/knobs.ts';
 
 export function modulesOf(model: object, knob: string): Map<string, object> {
   return new Map([...nameParameters(model).paths].filter(([module]) => knob in (knobRules(module) ?? {})).map(([module, path]) => [path, module]));
+}
+
+/** Options of a policy that must be numbers of at least 0. */
+export function checkNumbers(policy: string, options: Readonly<Record<string, number>>): void {
+  for (const [name, value] of Object.entries(options)) if (!(value >= 0)) throw new UserError(`${policy}: ${name} must be a number of at least 0, got ${value}`);
 }
 
 const EVERY = 16; // steps between two looks

@@ -12,7 +12,7 @@ import type { Named } from '../trace/module.ts';
 /** What a checkpoint needs of a session. */
 export interface Saved {
   readonly named: Named;
-  readonly executor: Pick<Executor, 'stateNames' | 'getState' | 'setState'>;
+  readonly executor: Pick<Executor, 'stateNames' | 'getState' | 'setState' | 'typeOf'>;
   readonly options: { readonly optimizer?: Optimizer };
   readonly steps: number;
   readonly seed: number;
@@ -69,10 +69,12 @@ export async function restoreFrom(session: Saved, { meta, file }: Checkpoint, wh
 
 /** What the checkpoint has not (moments, before the first step) is 0 again, as it was when that was written. */
 function clearOthers({ named, executor }: Saved, saved: ReadonlySet<string>): void {
-  for (const name of executor.stateNames().filter((n) => !saved.has(n) && !named.parameters.has(n))) {
-    const { dtype, shape } = executor.getState(name);
-    executor.setState(name, { dtype, shape }, null);
-  }
+  clearStates(executor, (name) => !saved.has(name) && !named.parameters.has(name));
+}
+
+/** Sets states to 0. */
+export function clearStates(executor: Saved['executor'], which: (name: string) => boolean): void {
+  for (const name of executor.stateNames().filter(which)) executor.setState(name, executor.typeOf(name), null);
 }
 
 const misfit = (where: string, what: string): UserError => new UserError(`${where} does not fit the model: ${what}`,

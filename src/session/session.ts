@@ -23,7 +23,7 @@ import { Batching } from './batching.ts';
 import { lossGraph, outputOf } from './graphs.ts';
 import { Programs } from './programs.ts';
 import { apart, together, checkCall, closedError, familyOf, NonFiniteError, phaseOf, shapesOf, splitBatch, type CompileOptions, type Model, type Phase, type StepResult } from './step.ts';
-import { checkValues, contentOf, restoreFrom } from './checkpoint.ts';
+import { checkValues, clearStates, contentOf, restoreFrom } from './checkpoint.ts';
 import { Watch, type Inputs, type Outputs, type Part } from './watch.ts';
 import type { Files, Platform } from './platform.ts';
 
@@ -87,7 +87,7 @@ export class Session {
         return { ...result, parts: outputs.map((out) => apart(out).stats), ...(batch.ids && { ids: batch.ids }) };
       });
       // Half of an accumulated gradient is of no use after a failed step.
-      await running.catch((error: unknown) => { this.#dropSums(); throw error; });
+      await running.catch((error: unknown) => { clearStates(this.executor, (name) => name.startsWith('optim/sum/')); throw error; });
       return result as StepResult;
     });
   }
@@ -149,13 +149,6 @@ export class Session {
     if (flag === 0) return;
     const op = await this.executor.diagnose(program, inputs);
     throw new NonFiniteError(this.#step + 1, flag & FLAG.loss ? 'loss' : 'gradient', op);
-  }
-
-  #dropSums(): void {
-    for (const name of this.executor.stateNames().filter((n) => n.startsWith('optim/sum/'))) {
-      const { dtype, shape } = this.executor.getState(name);
-      this.executor.setState(name, { dtype, shape }, null);
-    }
   }
 
   #result(parts: readonly Outputs[]): StepResult {

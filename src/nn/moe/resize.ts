@@ -13,7 +13,14 @@ export function resizeMoE(graph: Graph, path: string, from: Settings, to: Settin
   const others = Object.keys(to).filter((knob) => knob !== 'capacity'), capacity = to['capacity'] as Capacity;
   if (!alike(from, to, ...others) || from['capacity'] === 'dropless' || capacity === 'dropless' || !byRows(to) || to['chunks'] !== 1) return null; // how many chunks there are depends on the rows
   const active = activeOf(readSlots(to['slots']).families), made = producers(graph), attrs = new Map<Node, Attrs>(), data = new Map<number, Int32Array<ArrayBuffer>>();
+  /** By what `admit` gives: rows of all experts, and of each. */
+  const rooms = new Map<number, { readonly rows: number; readonly bounds: readonly number[] }>();
   for (const node of graph.nodes) {
+    const room = node.inputs.map((v) => rooms.get(v)).find((found) => found !== undefined);
+    // Experts that are modules have tensors of their own sizes.
+    if (room && node.op === 'segmentCount') attrs.set(node, { ...node.attrs, bound: room.bounds[Number(node.attrs['segment'])] });
+    else if (room && node.op === 'splitSegments') attrs.set(node, { bounds: room.bounds });
+    else if (room && node.op === 'joinSegments') attrs.set(node, { ...node.attrs, rows: room.rows });
     if ((node.op !== 'admit' && node.op !== 'admitAll') || node.scope !== path) continue;
     const [sorted, , limits] = node.inputs, sorter = made[sorted], choices = sorter && ['permute', 'permuteUnless'].includes(sorter.op) ? sorter.inputs[0] : undefined;
     if (choices === undefined || !graph.inputs.some((i) => i.value === limits && i.kind === 'constant')) return null;
@@ -25,13 +32,8 @@ export function resizeMoE(graph: Graph, path: string, from: Settings, to: Settin
     if (!caps) return null;
     attrs.set(node, { ...node.attrs, rows: bound });
     data.set(limits, Int32Array.from(caps));
-    // Experts that are modules have tensors of their own sizes; with spill, of all tokens.
-    const bounds = node.attrs['spill'] === true ? caps.map(() => tokens) : caps;
-    for (const user of graph.nodes.filter((n) => n.inputs.some((v) => node.outputs.includes(v)))) {
-      if (user.op === 'segmentCount') attrs.set(user, { ...user.attrs, bound: bounds[Number(user.attrs['segment'])] });
-      else if (user.op === 'splitSegments') attrs.set(user, { bounds });
-      else if (user.op === 'joinSegments') attrs.set(user, { ...user.attrs, rows: bound });
-    }
+    const own = { rows: bound, bounds: node.attrs['spill'] === true ? caps.map(() => tokens) : caps }; // what spills may be of all tokens
+    for (const v of node.outputs) rooms.set(v, own);
   }
   return attrs.size > 0 ? { attrs, data } : null;
 }
