@@ -69,7 +69,7 @@ export class Knobs {
   all(): Record<string, Settings> { return Object.fromEntries(this.paths.map((path) => [path, this.settings(path)])); }
 
   /** Text that differs where any knob does. */
-  key(): string { return JSON.stringify(this.all()); }
+  key(): string { return JSON.stringify([...this.#modules.values()].map((module) => Object.keys(knobRules(module) ?? {}).map((knob) => module[knob]))); }
 
   #module(path: string): Record<string, KnobValue> {
     const module = this.#modules.get(path);
