@@ -88,7 +88,7 @@ async function load(tool: Toolchain): Promise<Driver> {
     poolCreate: number(lib.func('int64_t dm_pool_create(int threads)')),
     poolDestroy: lib.func('void dm_pool_destroy(int64_t pool)') as Driver['poolDestroy'],
     run: async (...args) => Number(await later<number | bigint>(run, ...args)),
-    runNow: number(run) as Driver['runNow'],
+    runNow: number(run),
     fmaPeak: (...args) => later<number>(peak, ...args),
     memoryPeak: (threads) => later<number>(memoryPeak, threads),
   };

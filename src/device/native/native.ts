@@ -69,7 +69,7 @@ export class NativeDevice implements Device {
   }
 
   async run(bound: Bound, from = 0, to = bound.steps): Promise<void> {
-    const b = bound as NativeBound, args = [this.#pool, b.table.address, from, to, 0] as const;
+    const b = bound as NativeBound, args: Parameters<Driver['run']> = [this.#pool, b.table.address, from, to, 0];
     if (b.ms < QUICK_MS) await turn();
     const start = performance.now(), code = b.ms < QUICK_MS && this.#away === 0 ? this.#driver.runNow(...args) : await this.#elsewhere(args);
     if (to - from === b.steps) b.ms = performance.now() - start;
