@@ -1,13 +1,14 @@
 // The matrix core: one task of a dm_gemm, from the calling thread's scratch. Which task does what is in plan.h.
 // Blocks of depth KC. B is read in place where its rows are contiguous, and otherwise packed panel by panel, each just before its first
-// use; A is read in place unless it is computed; sums stay in registers within a block and in scratch between blocks. While one
-// panel is multiplied, the next operands are asked for: that, not packing, is what hides memory.
+// use; A is read in place unless it is computed; sums stay in registers within a block, and between blocks in scratch, or where
+// they belong if the epilogue only stores them. While one panel is multiplied, the next operands and the next tile's results are asked for:
+// that, not packing, is what hides memory.
 // Every element of C is one chain of fused multiply-adds, k ascending, whatever the tiling.
 #include "gemm.h"
 #include "pack.h"
 #include "plan.h"
 
-#define KC 256                          // depth of a block
+#define KC 384                          // depth of a block
 #define LD_ROWS (KC + 16)               // rows of A in scratch: an odd number of cache lines apart
 #define MC (8 * DM_MR)                  // rows of a computed block of A
 #define LD_COLS ((MC + 15) / 16 * 16)   // columns of A in scratch
@@ -29,7 +30,8 @@ typedef struct {
   const float *a, *b;          // of group z, or NULL where computed
   float *bp, *ap, *tp, *cp;    // scratch
   int direct;                  // whole panels of B are read in place
-  const char *out;             // where the epilogue goes, or NULL
+  const char *out, *also;      // where the epilogue goes, or NULL
+  int plain;                   // sums go straight to `out`
   dm_ahead next;               // the next block of B
 } dm_job;
 
@@ -70,8 +72,19 @@ static void ask_a(const float *next, dm_rows a, int64_t mr, int64_t panel, int64
   }
 }
 
-// What the epilogue will touch of a tile's panel: two lines of each row, in the places that nothing else was asked in.
-static void ask_out(const char *out, int64_t stride, int64_t w, dm_step *s) {
+// What the epilogue will touch, in the places that nothing else was asked in. Where rows of the result lie end to end: those of the next
+// tile, of `next` rows, a share with every panel. Else two lines of each row of this panel, of this tile and of those below.
+static void ask_out(const dm_job *t, int64_t row, int64_t mr, int64_t next, int64_t j, dm_step *s) {
+  int64_t stride = t->g->out_si, w = t->nj - j;
+  if (next && stride == t->nj * 4) {
+    int64_t each = next * stride / ((t->nj + DM_NR - 1) / DM_NR), at = (row + mr) * stride + j / DM_NR * each, pace = (each + s->k - 1) / s->k;
+    const char *also = t->also;
+    if (!s->pace[1]) s->ahead[1] = t->out + at, s->pace[1] = pace;
+    else also = t->out;
+    if (!s->pace[0] && also) s->ahead[0] = also + at, s->pace[0] = pace;
+    return;
+  }
+  const char *out = t->out + row * stride + (t->j0 + j) * 4;
   if (!s->pace[1]) s->ahead[1] = out, s->pace[1] = stride, out += 64, w -= 16;
   if (!s->pace[0] && w > 0) s->ahead[0] = out, s->pace[0] = stride;
 }
@@ -109,7 +122,7 @@ static void rows_block(dm_job *t, int64_t i0, int64_t i1, int64_t k0, int64_t nk
   int64_t tiles = (i1 - i0 + DM_MR - 1) / DM_MR;
   for (int64_t q = 0; q < tiles; q++) {  // tiles of nearly equal heights
     int64_t r = (i1 - i0) * q / tiles, mr = (i1 - i0) * (q + 1) / tiles - r;
-    float *acc = out ? out + r * ld : t->cp;
+    float *acc = out ? out + r * ld : t->cp, *c = t->plain ? (float *)(t->out + (i0 + r) * g->out_si) + t->j0 : 0;
     dm_rows x = tile_of(t, (dm_rows){a.p + r * a.si, a.si, a.sk}, mr, nk);
     const float *next = t->a && q + 1 < tiles ? a.p + (r + mr) * a.si : 0;
     for (int64_t j = 0, js = 0; j < t->nj; j += DM_NR) {
@@ -118,12 +131,12 @@ static void rows_block(dm_job *t, int64_t i0, int64_t i1, int64_t k0, int64_t nk
       const float *b = in_place ? t->b + k0 * g->b_sk + t->j0 + j : t->bp + j * nk;
       if (first && q == 0 && !in_place && nk) pack_b(t, k0, nk, j, min64(DM_NR, left));
       const char *nothing = (const char *)acc;
-      dm_step s = {nk, x.p, b, x.si, x.sk, in_place ? g->b_sk : w, acc + (out ? j : j - js), ld, k0 > 0, {nothing, nothing}, {0, 0}};
+      dm_step s = {nk, x.p, b, x.si, x.sk, in_place ? g->b_sk : w, c ? c + j : acc + (out ? j : j - js), c ? g->out_si / 4 : ld, k0 > 0, {nothing, nothing}, {0, 0}};
       if (first && q == 0 && left > w && (t->direct || (t->b && g->b_sj == nk))) ask_panel(t, k0, nk, j + DM_NR, &s);
       else ask_b(&t->next, &s), ask_a(next, a, mr, j / DM_NR, (t->nj + DM_NR - 1) / DM_NR, &s);
-      if (t->out && k0 + nk == t->depth) ask_out(t->out + (i0 + r) * g->out_si + (t->j0 + j) * 4, g->out_si, w, &s);
+      if (t->out && nk && k0 + nk == t->depth) ask_out(t, i0 + r, mr, q + 1 < tiles ? (i1 - i0) * (q + 2) / tiles - r - mr : 0, j, &s);
       dm_kernels[mr - 1][w / DM_VL - 1](&s);
-      if (k0 + nk == t->depth && (j + DM_NR >= t->nj || j + DM_NR - js >= STORE_COLS)) {
+      if (!c && k0 + nk == t->depth && (j + DM_NR >= t->nj || j + DM_NR - js >= STORE_COLS)) {
         g->store(t->c, t->z, i0 + r, mr, t->j0 + js, min64(t->nj, j + DM_NR) - js, out ? acc + js : acc, ld);
         js = j + DM_NR;
       }
@@ -133,10 +146,11 @@ static void rows_block(dm_job *t, int64_t i0, int64_t i1, int64_t k0, int64_t nk
 
 // Rows i0..i1 and columns j0..j0+nj of group z.
 static void segment(const dm_ctx *c, const dm_gemm *g, int64_t z, int64_t i0, int64_t i1, int64_t j0, int64_t nj, int last) {
-  dm_job t = {c, g, z, j0, nj, dm_depth_of(g, z), 0, 0, 0, 0, 0, 0, 0, 0, {0}};
+  dm_job t = {c, g, z, j0, nj, dm_depth_of(g, z), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, {0}};
   t.a = g->a_base ? g->a_base(c, z) : 0, t.b = g->b_base ? g->b_base(c, z) : 0;
   t.bp = c->scratch, t.ap = t.bp + B_FLOATS, t.tp = t.ap + A_FLOATS, t.cp = t.tp + T_FLOATS;
-  t.direct = t.b && g->b_sj == 1, t.out = g->out ? g->out(c, z) : 0;
+  t.direct = t.b && g->b_sj == 1, t.out = g->out ? g->out(c, z) : 0, t.also = g->also ? g->also(c, z) : 0;
+  t.plain = g->plain && nj % DM_VL == 0;
   int64_t blocks = t.depth <= KC ? 1 : (t.depth + KC - 1) / KC, each = ((t.depth + blocks - 1) / blocks + 15) / 16 * 16;
   int64_t chunk = blocks == 1 ? i1 - i0 : C_FLOATS / (DM_NC + DM_NR), step = t.a ? chunk : MC;
   for (int64_t ic = i0; ic < i1; ic += chunk) {
@@ -154,14 +168,14 @@ static void segment(const dm_ctx *c, const dm_gemm *g, int64_t z, int64_t i0, in
 
 int64_t dm_gemm_tasks(const dm_ctx *c, const dm_gemm *g) {
   dm_plan p = dm_plan_of(g, c->threads);
-  return p.slices * p.cols;
+  return p.shares * p.pieces * p.cols;
 }
 
 void dm_gemm_task(const dm_ctx *c, const dm_gemm *g, int64_t task) {
   dm_plan p = dm_plan_of(g, c->threads);
-  int64_t slice = task / p.cols, j0 = task % p.cols * p.nc, nj = min64(p.nc, g->n - j0);
+  int64_t share = task / p.cols % p.shares, piece = task / p.cols / p.shares, j0 = task % p.cols * p.nc, nj = min64(p.nc, g->n - j0);
   if (nj <= 0) return;
-  dm_place from = dm_place_of(g, &p, slice), to = dm_place_of(g, &p, slice + 1);
+  dm_place from = dm_place_of(g, &p, share, piece), to = dm_place_of(g, &p, share, piece + 1);
   for (int64_t z = from.z; z <= to.z && z < g->groups; z++) {
     int64_t i0 = z == from.z ? from.row : 0, i1 = z == to.z ? to.row : dm_rows_of(g, z);
     if (i0 < i1) segment(c, g, z, i0, i1, j0, nj, z + (to.row == 0) >= to.z || z + 1 >= g->groups);
