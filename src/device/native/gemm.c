@@ -12,7 +12,7 @@
 #define LD_ROWS (KC + 16)               // rows of A in scratch: an odd number of cache lines apart
 #define MC (8 * DM_MR)                  // rows of a computed block of A
 #define LD_COLS ((MC + 15) / 16 * 16)   // columns of A in scratch
-#define STORE_COLS (4 * DM_NR)          // columns of a finished tile that are stored at once, while in the first-level cache
+#define STORE_COLS (8 * DM_NR)          // columns of a finished tile that are stored at once, while in the first-level cache
 #define B_FLOATS (KC * DM_NC)
 #define A_FLOATS (MC * LD_ROWS > KC * LD_COLS ? MC * LD_ROWS : KC * LD_COLS)
 #define T_FLOATS (16 * LD_ROWS)         // one tile of A

@@ -16,6 +16,8 @@ export interface Elementwise<A extends Attrs> {
   readonly takes?: 'floats' | 'bools' | 'a bool and two alike';
   /** Rough cost of one element in floating-point operations: decides what is recomputed and what is stored. */
   readonly weight?: number;
+  /** The result is written to memory, whatever it costs to compute it again. */
+  readonly stored?: boolean;
   /** Dtype of the result; that of the first input by default. */
   dtype?(inputs: readonly DType[], attrs: A): DType;
   grad?(call: GradCall<A>, dout: Tensor): (Tensor | null)[];
@@ -69,7 +71,7 @@ export function elementwise<A extends Attrs = Attrs>(spec: Elementwise<A>): Op<A
       if (!dout || !spec.grad) return call.inputs.map(() => null);
       return spec.grad(call, dout).map((g, i) => g && unbroadcast(g, call.inputs[i].type));
     } }),
-    lower: { kind: 'map', weight,
+    lower: { kind: 'map', weight, ...(spec.stored && { stored: () => true }),
       at: (call, index) =>
         spec.expr(call.e, call.inputs.map((r) => readBroadcast(call.e, r, index)), call.outTypes[0].dtype, call, linearOf(call, index)),
       linear(call, l) {
