@@ -73,15 +73,16 @@ static void ask_a(const float *next, dm_rows a, int64_t mr, int64_t panel, int64
 }
 
 // What the epilogue will touch, in the places that nothing else was asked in. Where rows of the result lie end to end: those of the next
-// tile, of `next` rows, a share with every panel. Else two lines of each row of this panel, of this tile and of those below.
+// tile, of `next` rows, a share with every panel; with every second one where two buffers have one place. Else two lines of each row of
+// this panel, of this tile and of those below.
 static void ask_out(const dm_job *t, int64_t row, int64_t mr, int64_t next, int64_t j, dm_step *s) {
   int64_t stride = t->g->out_si, w = t->nj - j;
   if (next && stride == t->nj * 4) {
-    int64_t each = next * stride / ((t->nj + DM_NR - 1) / DM_NR), at = (row + mr) * stride + j / DM_NR * each, pace = (each + s->k - 1) / s->k;
-    const char *also = t->also;
-    if (!s->pace[1]) s->ahead[1] = t->out + at, s->pace[1] = pace;
-    else also = t->out;
-    if (!s->pace[0] && also) s->ahead[0] = also + at, s->pace[0] = pace;
+    int64_t panels = (t->nj + DM_NR - 1) / DM_NR, panel = j / DM_NR, turns = t->also && (s->pace[0] || s->pace[1]) && panels > 1;
+    int64_t each = (next * stride << turns) / panels, at = (row + mr) * stride + (panel >> turns) * each, pace = (each + s->k - 1) / s->k;
+    if (t->also && !s->pace[0] && !s->pace[1]) s->ahead[0] = t->also + at, s->pace[0] = pace;
+    int free = s->pace[1] ? 0 : 1;
+    if (!s->pace[free]) s->ahead[free] = (turns && panel % 2 ? t->also : t->out) + at, s->pace[free] = pace;
     return;
   }
   const char *out = t->out + row * stride + (t->j0 + j) * 4;
