@@ -63,7 +63,7 @@ export class Session {
     const { accumulate = 1, split = 1, optimizer } = options;
     this.batching = new Batching({ accumulate, split, eager: optimizer?.eager === true });
     this.#knobs = new Knobs(this.named, new Map([[this.batching, SESSION]]));
-    this.#programs = new Programs(backend, this.#knobs, (graph) => { this.#createStates(graph); });
+    this.#programs = new Programs(backend, this.#knobs, (graph, now) => this.#createStates(graph, now));
     this.#seed = (options.seed ?? 0) >>> 0;
     const watched = { model, batching: this.batching, knobs: this.#knobs, programs: this.#programs, executor: backend.executor };
     this.#training = new Watch(watched, () => this.#step);
@@ -263,15 +263,17 @@ export class Session {
     return { arena: this.#programs.arena, params: of((name) => this.named.parameters.has(name)), optimiser: of((name) => name.startsWith('optim/')) };
   }
 
-  /** Parameters start as their modules say, everything else at 0. */
-  #createStates(graph: Graph): void {
-    const known = new Set(this.executor.stateNames());
+  /** Parameters start as their modules say, everything else at 0. now: all is there on return; else the device makes normal numbers meanwhile. */
+  #createStates(graph: Graph, now: boolean): Promise<void> {
+    const known = new Set(this.executor.stateNames()), drawn: { name: string; std: number }[] = [];
     for (const input of graph.inputs) {
       if (input.kind !== 'state' || known.has(input.name)) continue;
       const p = this.named.parameters.get(input.name);
       this.executor.setState(input.name, graph.types[input.value], null);
-      if (p) this.#start(input.name, p);
+      if (p?.init.kind === 'normal' && !now) drawn.push({ name: input.name, std: p.init.std });
+      else if (p) this.#start(input.name, p);
     }
+    return this.executor.draw(drawn, this.#seed);
   }
 
   #start(name: string, p: Parameter): void {

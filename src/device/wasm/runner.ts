@@ -2,6 +2,7 @@
 // outside itself, since workers are given its text: a bundler need not know them.
 import type { KernelShape as Shape } from '../../emit/wasm/kernel.ts';
 import type { Extent } from '../../kernel/kernel.ts';
+import type { Draw } from '../device.ts';
 
 /** Where things lie, for the table's reader and its writer. */
 export interface Layout {
@@ -17,6 +18,8 @@ export interface Runner {
   core(module: WebAssembly.Module): void;
   /** The kernels of a module, which get the next numbers. */
   add(module: WebAssembly.Module, shapes: readonly Shape[]): void;
+  /** Does its share of starting values. `tables`: the address of the generator's; `taken`: of a word that counts the parts which threads have taken. */
+  draw(draws: readonly Draw[], tables: number, taken: number): void;
   /** Steps from..to of the table; `times` (or 0): where each step's nanoseconds and tasks are added up. False where another thread
    * failed, which itself throws. After a failure threads may be left waiting for each other: nothing can be run any more. */
   run(table: number, counters: number, from: number, to: number, times: number): boolean;
@@ -30,7 +33,7 @@ export function makeRunner(memory: WebAssembly.Memory, scratch: number, thread: 
 
   const words = new Int32Array(memory.buffer), kernels: Ready[] = [], SPINS = 2000;
   const aAt = scratch + layout.own, bAt = aAt + layout.aBytes, sumAt = bAt + layout.bBytes;
-  let block: Fn;
+  let block: Fn, normals: Fn;
 
   /** Float64 functions that WebAssembly lacks. */
   const sigmoid = (x: number): number => { const e = Math.exp(-Math.abs(x)); return (x >= 0 ? 1 : e) / (1 + e); };
@@ -128,7 +131,18 @@ export function makeRunner(memory: WebAssembly.Memory, scratch: number, thread: 
   };
 
   return {
-    core(module) { block = new WebAssembly.Instance(module, { env }).exports['block'] as Fn; },
+    core(module) { ({ block, normals } = new WebAssembly.Instance(module, { env }).exports as { block: Fn; normals: Fn }); },
+    draw(draws, tables, taken) {
+      const take = (): number => Atomics.add(words, taken >>> 2, 1), PART = 8192;
+      let mine = take(), part = 0;
+      for (const { address, count, std, seed, name } of draws) {
+        for (let from = 0; from < count; from += PART) {
+          if (part++ !== mine) continue;
+          normals(address + 4 * from, tables, Math.min(PART, count - from), from / 2, seed, name, scratch, std);
+          mine = take();
+        }
+      }
+    },
     add(module, shapes) {
       const made = new WebAssembly.Instance(module, { env }).exports as Record<string, Fn>;
       shapes.forEach((shape, i) => {

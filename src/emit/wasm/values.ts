@@ -175,7 +175,7 @@ export class Values {
         return;
       }
       case 'cast': push(a); castScalar(f, e.dtype, of); return;
-      case 'threefry': threefry(f, e.args.map((x) => { this.scalar(x); return f.keep(I32); }), false); return;
+      case 'threefry': f.get(threefry(f, e.args.map((x) => { this.scalar(x); return f.keep(I32); }), false)[0]); return;
       default: throw new VerifyError('emit', `no WebAssembly for ${e.op}`);
     }
   }
@@ -332,7 +332,7 @@ export class Values {
         f.simd(this.frame.fused ? 'f32x4.relaxed_madd' : 'f32x4.add');
         return;
       case 'cast': push(a); castVector(f, e.dtype, of); return;
-      case 'threefry': threefry(f, e.args.map((x) => { this.vector(x); return f.keep(V128); }), true); return;
+      case 'threefry': f.get(threefry(f, e.args.map((x) => { this.vector(x); return f.keep(V128); }), true)[0]); return;
       default: throw new VerifyError('emit', `no WebAssembly for ${e.op}`);
     }
   }
