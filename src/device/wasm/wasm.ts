@@ -24,6 +24,8 @@ export interface WasmOptions {
   readonly memory?: number | undefined;
   /** false: works as on an engine whose relaxed multiply-add rounds the product, which tests want to see. */
   readonly fuse?: boolean;
+  /** Is shown the device's memory before anything is written to it (huge-pages.ts). */
+  readonly fresh?: (memory: Uint8Array) => void;
 }
 
 export class WasmDevice implements Device {
@@ -57,7 +59,7 @@ export class WasmDevice implements Device {
   static async open(threads: number, options: WasmOptions = {}): Promise<WasmDevice> {
     const shared = typeof SharedArrayBuffer !== 'undefined' && (globalThis as { crossOriginIsolated?: boolean }).crossOriginIsolated !== false;
     const own = (shared ? threads : 1) * SCRATCH + SPARE + 2 * PAGE;
-    const heap = new Heap(Math.ceil(((options.memory ?? MOST_PAGES * PAGE) + own) / PAGE), shared);
+    const heap = new Heap(Math.ceil(((options.memory ?? MOST_PAGES * PAGE) + own) / PAGE), shared, options.fresh);
     const limits = { shared, pages: heap.pages };
     const fast = options.fuse === false ? null : await coreOf(true, limits), fused = fast !== null && await fuses(heap.memory, fast);
     const core = fused ? fast : await coreOf(false, limits);
