@@ -111,9 +111,10 @@ export class Func {
   /** Float to integer: truncated, saturated, NaN is 0. 0: f32 to signed, 1: f32 to unsigned, 2 and 3: f64. */
   truncate(kind: 0 | 1 | 2 | 3): this { this.code.push(0xfc, kind); return this; }
 
-  if(body: () => void): this {
+  if(body: () => void, otherwise?: () => void): this {
     this.code.push(0x04, 0x40);
     body();
+    if (otherwise) { this.op('else'); otherwise(); }
     return this.op('end');
   }
 
