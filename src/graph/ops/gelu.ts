@@ -6,7 +6,8 @@ import { elementwise } from './elementwise.ts';
 const C2 = 2 * Math.sqrt(2 / Math.PI), K = 0.044715;
 
 export const geluOp = elementwise({
-  name: 'gelu', doc: '0.5 a (1 + tanh(sqrt(2/pi) (a + 0.044715 a^3)))', arity: 1, takes: 'floats', weight: 22,
+  // 0.5 a (1 + tanh(sqrt(2/pi) (a + 0.044715 a^3))).
+  name: 'gelu', arity: 1, takes: 'floats', weight: 22,
   grad: ({ inputs: [a] }, dout) => {
     // s + a s (1 - s) du/da with u = c2 a (1 + k a^2), s = sigmoid(u)
     const [one, square] = [scalar(a, 1), emit1('mul', [a, a])];
