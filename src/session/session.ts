@@ -264,16 +264,18 @@ export class Session {
   }
 
   /** Parameters start as their modules say, everything else at 0. now: all is there on return; else the device makes normal numbers meanwhile. */
-  #createStates(graph: Graph, now: boolean): Promise<void> {
-    const known = new Set(this.executor.stateNames()), drawn: { name: string; std: number }[] = [];
-    for (const input of graph.inputs) {
-      if (input.kind !== 'state' || known.has(input.name)) continue;
-      const p = this.named.parameters.get(input.name);
-      this.executor.setState(input.name, graph.types[input.value], null);
-      if (p?.init.kind === 'normal' && !now) drawn.push({ name: input.name, std: p.init.std });
-      else if (p) this.#start(input.name, p);
+  async #createStates(graph: Graph, now: boolean): Promise<void> {
+    const known = new Set(this.executor.stateNames()), fresh: [string, Parameter][] = [];
+    for (const { kind, name, value } of graph.inputs) {
+      if (kind !== 'state' || known.has(name)) continue;
+      this.executor.setState(name, graph.types[value], null);
+      const p = this.named.parameters.get(name);
+      if (p) fresh.push([name, p]);
     }
-    return this.executor.draw(drawn, this.#seed);
+    const drawn = now ? [] : fresh.flatMap(([name, p]) => (p.init.kind === 'normal' ? [{ name, std: p.init.std }] : []));
+    // A device that fails says so when it runs.
+    const made = drawn.length > 0 && await this.executor.draw(drawn, this.#seed).then(() => true, () => false);
+    for (const [name, p] of fresh) if (!made || p.init.kind !== 'normal') this.#start(name, p);
   }
 
   #start(name: string, p: Parameter): void {
