@@ -96,7 +96,7 @@ export function emitPackA(k: MatmulKernel, frame: Frame): void {
     const address = f.keep(I32);
     for (let l = 0; l < 4; l++) f.get(address, four).memoryLane('v128.store32_lane', l, 4 * (v.shift + l) * A_STRIDE);
   };
-  if (columns && value.k === 'load') {
+  if (columns && value.k === 'load' && !k.packA.run) {
     const at = f.local(I32), rest = f.local(I32), end = f.get(k0).tee(at).get(nk).op('i32.add').keep(I32);
     f.loop(at, end, 4, () => { turned(frame, value, k.i, i0, ni, k.k, at, (i) => { place(i, at); }, 4 * A_STRIDE); });
     f.get(end, at).op('i32.sub').set(rest);
@@ -137,7 +137,7 @@ export function emitPackB(k: MatmulKernel, frame: Frame): void {
       if (rows) over(frame, k.j, from, width, null, undefined, (outer, j) => { overRuns(frame, value, k.packB, k0, nk, outer, (v, at) => { put(v, at, j); }); });
       else over(frame, k.k, k0, nk, null, undefined, (outer, at) => { overRuns(frame, value, k.packB, from, width, outer, (v, j) => { put(v, at, j); }); });
     };
-    if (value.k !== 'load') any();
+    if (value.k !== 'load' || k.packB.run) any();
     else {
       f.get(width).i32(PANEL).op('i32.eq').if(() => {
         if (rows) {
