@@ -10,7 +10,6 @@ import { emit1, type Tensor } from '../tensor.ts';
 
 export interface Elementwise<A extends Attrs> {
   readonly name: string;
-  readonly doc: string;
   readonly arity: number;
   /** What all inputs must be; any dtype, the same for all, by default. */
   readonly takes?: 'floats' | 'bools' | 'a bool and two alike';
@@ -57,9 +56,9 @@ function checkDtypes(name: string, takes: Elementwise<Attrs>['takes'], dtypes: r
 }
 
 export function elementwise<A extends Attrs = Attrs>(spec: Elementwise<A>): Op<A> {
-  const { name, doc, arity, weight = 1 } = spec;
+  const { name, arity, weight = 1 } = spec;
   return {
-    name, doc,
+    name,
     infer(inputs, attrs) {
       if (inputs.length !== arity) throw new ShapeError(`${name} takes ${arity} inputs, got ${inputs.length}`);
       const shape = inputs.reduce<readonly Dim[]>((s, t) => broadcastShapes(name, s, t.shape), []);

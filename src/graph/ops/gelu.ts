@@ -14,7 +14,8 @@ export function gateOf(e: Exprs, a: Expr, dtype: Scalar): Expr {
 }
 
 export const geluOp = elementwise({
-  name: 'gelu', doc: '0.5 a (1 + tanh(sqrt(2/pi) (a + 0.044715 a^3)))', arity: 1, takes: 'floats', weight: 22,
+  // 0.5 a (1 + tanh(sqrt(2/pi) (a + 0.044715 a^3))).
+  name: 'gelu', arity: 1, takes: 'floats', weight: 22,
   grad: ({ inputs: [a] }, dout) => [emit1('mul', [dout, emit1('geluSlope', [a])])],
   expr: (e, [a], dtype) => e.op('mul', [a, gateOf(e, a, dtype)], dtype),
   value: ([a]) => a / (1 + Math.exp(-a * (FIRST + THIRD * a * a))),

@@ -5,7 +5,7 @@ import { elementwise } from './elementwise.ts';
 import { FIRST, gateOf, THIRD } from './gelu.ts';
 
 export const geluSlopeOp = elementwise({
-  name: 'geluSlope', doc: 'the derivative of gelu', arity: 1, takes: 'floats', weight: 30, stored: true,
+  name: 'geluSlope', arity: 1, takes: 'floats', weight: 30, stored: true,
   grad: ({ inputs: [a] }, dout) => {
     // s' (2 u' + a ((1 - 2 s) u'^2 + u'')), where s' = s (1 - s) is the sigmoid's own derivative
     const times = (x: Tensor, y: Tensor | number): Tensor => emit1('mul', [x, typeof y === 'number' ? scalar(a, y) : y]);
