@@ -108,6 +108,9 @@ export interface MatmulSpec {
   index(z: Expr, i: Expr, j: Expr): Expr[];
 }
 
+/** Where a value lies for loops: element `index` of it is element at(index) of a buffer, with constant steps along each axis. */
+export interface Place { readonly buffer: number; readonly strides: readonly number[]; at(index: readonly Expr[]): Expr }
+
 export interface LoopCall<A extends Attrs = Attrs> {
   readonly e: Exprs;
   readonly inTypes: readonly TensorType[];
@@ -115,6 +118,9 @@ export interface LoopCall<A extends Attrs = Attrs> {
   /** Buffers of the inputs (-1 for those that the op does not read) and of the outputs. */
   readonly inputs: readonly number[];
   readonly outputs: readonly number[];
+  /** The same with how to find an element, for inputs that may be parts of what is stored (Lowering's `strided`) and for outputs. */
+  readonly from: readonly Place[];
+  readonly to: readonly Place[];
   readonly attrs: A;
   readonly k: LoopWriter;
 }

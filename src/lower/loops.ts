@@ -1,9 +1,9 @@
 // Kernels that an op writes itself: gives it a writer for loops, locals and reductions, and collects what it wrote.
-import type { TensorType } from '../base/shape.ts';
+import { stridesOf, type TensorType } from '../base/shape.ts';
 import { VerifyError } from '../base/errors.ts';
-import type { Graph, Node } from '../graph/graph.ts';
+import type { Graph, Node, ValueId } from '../graph/graph.ts';
 import type { OpTable } from '../graph/builder.ts';
-import type { LoopCall, LoopWriter } from '../graph/op.ts';
+import type { LoopCall, LoopWriter, Place } from '../graph/op.ts';
 import type { Expr } from '../kernel/expr.ts';
 import type { Local, LoopKernel } from '../kernel/kernel.ts';
 import { ontoInputs } from '../passes/own-before.ts';
@@ -47,7 +47,12 @@ export function buildLoops(graph: Graph, ops: OpTable, scope: Scope, node: Node)
     extent: scope.extent,
     int: (value) => e.int(scope.ints.push(value) - 1),
   };
-  const call: LoopCall = { e, k, inputs, outputs, attrs: node.attrs, inTypes: types(node.inputs), outTypes: types(node.outputs) };
+  const placeOf = (v: ValueId, buffer: number): Place => {
+    const strides = stridesOf(graph.types[v].shape);
+    return { buffer, strides, at: (index) => e.linear(0, index.map((x, d) => [strides[d], x])) };
+  };
+  const from = node.inputs.map((v, i) => placeOf(v, inputs[i])), to = node.outputs.map((v, i) => placeOf(v, outputs[i]));
+  const call: LoopCall = { e, k, inputs, outputs, from, to, attrs: node.attrs, inTypes: types(node.inputs), outTypes: types(node.outputs) };
   const spec = lower.build(call);
   const index = e.loop(spec.grid.extent, 'g');
   const body = spec.body(index);

@@ -1,7 +1,7 @@
 // Statements as C.
 import { leastOf } from '../../base/dtype.ts';
 import type { Expr } from '../../kernel/expr.ts';
-import type { Local, Stmt } from '../../kernel/kernel.ts';
+import type { Local, Matrix, ProductStmt, Stmt } from '../../kernel/kernel.ts';
 import { cType, ExprWriter, literal } from './expr.ts';
 
 const indent = (lines: readonly string[]): string[] => lines.map((l) => `  ${l}`);
@@ -14,7 +14,7 @@ export function declareLocals(locals: readonly Local[]): string[] {
 
 /** What stands first in the body of a loop around other loops. */
 export const outerLoop = ({ vector, body }: { readonly vector: boolean; readonly body: readonly Stmt[] }): string[] =>
-  (!vector && body.some((s) => s.s === 'for' || s.s === 'reduce') ? ['DM_OUTER'] : []);
+  (!vector && body.some((s) => s.s === 'for' || s.s === 'reduce' || s.s === 'product') ? ['DM_OUTER'] : []);
 
 /** `names`: expressions that have a C name here. */
 export function emitBody(stmts: readonly Stmt[], names: ReadonlyMap<Expr, string> = new Map()): string[] {
@@ -55,6 +55,7 @@ function emitStmt(s: Exclude<Stmt, { s: 'store' }>, names: ReadonlyMap<Expr, str
     }
     case 'fill': return [`for (size_t f = 0; f < sizeof t${s.local} / sizeof t${s.local}[0]; f++) t${s.local}[f] = ${Number.isFinite(s.value) ? s.value : literal(s.value, 'float64')};`];
     case 'reduce': return emitReduce(s, names);
+    case 'product': return emitProduct(s, names);
   }
 }
 
@@ -91,4 +92,12 @@ function emitReduce(s: Extract<Stmt, { s: 'reduce' }>, names: ReadonlyMap<Expr, 
       ...s.targets.map((t, i) => `t${t.local} = ${t.op === 'sum' ? join('sum', `t${t.local}`, `lane${i}[0]`) : `dm_pick(lane${i}[0], t${t.local})`};`)]),
     '}'];
   return ['{', ...indent(lines), '}'];
+}
+
+/** By the matrix core. */
+function emitProduct(s: ProductStmt, names: ReadonlyMap<Expr, string>): string[] {
+  if (s.width === 0) return emitBody(s.plain, names);
+  const w = new ExprWriter(names), at = (m: Matrix): string => `${m.in === 'local' ? 't' : 'b'}${m.of} + ${w.value(m.at)}`;
+  const call = `c->core->product(${[w.value(s.rows), s.width, w.value(s.depth), at(s.to), s.to.rows, at(s.a), s.a.rows, s.a.columns, at(s.b), s.b.rows].join(', ')});`;
+  return ['{', ...indent([...w.lines, call]), '}'];
 }

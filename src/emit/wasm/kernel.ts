@@ -77,6 +77,7 @@ function expressions(body: readonly Stmt[]): Expr[] {
       case 'store': return [s.value, s.index];
       case 'reduce': return [s.extent, ...s.targets.map((t) => t.value)];
       case 'fill': return [];
+      case 'product': return expressions(s.plain);
     }
   });
 }

@@ -96,6 +96,7 @@ export class StmtWriter {
       }
       case 'fill': this.#fill(s.local, s.value); return;
       case 'reduce': this.#reduce(s, outer); return;
+      case 'product': this.body(s.plain, outer); return;
     }
   }
 

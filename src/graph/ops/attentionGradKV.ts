@@ -15,7 +15,7 @@ export const attentionGradKVOp: Op<AttentionAttrs> = {
   },
   noGrad: ATTENTION_ONCE,
   lower: { kind: 'loops', build(call) {
-    const { e, outputs: [dk, dv] } = call, sizes = attentionSizes('attentionGradKV', call.inTypes), tiles = keyTiles(sizes);
+    const { e, to: [dk, dv] } = call, sizes = attentionSizes('attentionGradKV', call.inTypes), tiles = keyTiles(sizes);
     return { grid: { extent: sizes.B * sizes.KV * tiles, grain: 1 }, body: (g) => keyTile(call, sizes, e.div(g, tiles), e.mod(g, tiles), { dk, dv }) };
   } },
   reference(call) {
