@@ -77,8 +77,9 @@ export type Lowering<A extends Attrs = Attrs> =
   /** Sum of products; what the epilogue stores is decided when kernels are fused. `stored`: each element of an input enters many
    * products, so that inputs are never computed while they are packed. */
   | { readonly kind: 'matmul'; readonly stored?: boolean; build(call: MatmulCall<A>): MatmulSpec }
-  /** Loops of its own, over materialised inputs and outputs. `update`: it also reads what it has stored. */
-  | { readonly kind: 'loops'; readonly update?: boolean; build(call: LoopCall<A>): LoopSpec };
+  /** Loops of its own, over materialised inputs and outputs. `update`: it also reads what it has stored. `strided`: inputs that may be parts of
+   * what is stored, which it finds by `from` alone. */
+  | { readonly kind: 'loops'; readonly update?: boolean; readonly strided?: readonly number[]; build(call: LoopCall<A>): LoopSpec };
 
 export interface MapCall<A extends Attrs = Attrs> {
   readonly e: Exprs;

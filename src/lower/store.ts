@@ -5,6 +5,7 @@ import { dimValues, producers, type Graph, type Node, type ValueId } from '../gr
 import type { OpTable } from '../graph/builder.ts';
 import { ontoInputs } from '../passes/own-before.ts';
 import type { Storage, Uses } from './scope.ts';
+import { viewOf } from './view.ts';
 
 /** The inputs whose elements an op reads. */
 export const readInputs = (node: Node, ops: OpTable): ValueId[] =>
@@ -33,9 +34,10 @@ const NEAR = 16; // nodes within which readers of a value are looked for a commo
 export function decideStorage(graph: Graph, ops: OpTable): Storage {
   const uses = usesOf(graph, ops), made = producers(graph);
   const kindOf = (node: Node): string => ops.get(node.op)?.lower.kind ?? 'map';
-  const takesStored = (node: Node): boolean => {
+  const takesStored = (node: Node, v: ValueId): boolean => {
     const lower = ops.get(node.op)?.lower;
-    return lower?.kind === 'loops' || (lower?.kind === 'matmul' && lower.stored === true);
+    if (lower?.kind !== 'loops') return lower?.kind === 'matmul' && lower.stored === true;
+    return node.inputs.some((x, i) => x === v && !lower.strided?.includes(i)) || viewOf(v, graph.types, made, stored) === null;
   };
   const stored = new Set<ValueId>(graph.inputs.map((i) => i.value));
   const alias = new Map<ValueId, ValueId>(), places = new Map<ValueId, ValueId>();
@@ -66,7 +68,7 @@ export function decideStorage(graph: Graph, ops: OpTable): Storage {
         continue;
       }
       const reads = meetsAgain(v) ? 1 : readsOf(v);
-      const needed = uses.pinned.has(v) || uses.nodes[v].some(takesStored);
+      const needed = uses.pinned.has(v) || uses.nodes[v].some((node) => takesStored(node, v));
       const again = weight * reads <= weight + 1.5 + reads;
       // A sum of products that only this value reads is not stored if this value is: its epilogue computes it.
       const epilogue = node.inputs.some((i) => made[i] && kindOf(made[i]) === 'matmul' && uses.nodes[i].length === 1

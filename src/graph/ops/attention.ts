@@ -35,7 +35,7 @@ export const attentionOp: Op<AttentionAttrs> = {
     const [dk, dv] = needs[1] || needs[2] ? emit('attentionGradKV', inputs, attrs) : [null, null];
     return [needs[0] ? emit1('attentionGradQ', inputs, attrs) : null, dk, dv, ...rest];
   },
-  lower: { kind: 'loops', build(call) {
+  lower: { kind: 'loops', strided: [0, 1, 2], build(call) {
     const { e, k: w, inTypes, inputs: [, , , bs], from: [pq, pk, pv], to: [po, pl], attrs: { causal } } = call;
     const { B, T, S, H, KV, D } = attentionSizes('attention', inTypes);
     const L = T === 1 ? 1 : 16, tiles = Math.ceil(T / L), t = new TileWriter(call, inTypes[0].dtype, L);

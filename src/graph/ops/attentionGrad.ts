@@ -14,7 +14,7 @@ export const attentionGradOp: Op<AttentionAttrs> = {
     return inputs.slice(0, 3);
   },
   noGrad: ATTENTION_ONCE,
-  lower: { kind: 'loops', update: true, build(call) {
+  lower: { kind: 'loops', update: true, strided: [0, 1, 2, 6], build(call) {
     const { e, k: w, to: [dq, dk, dv] } = call, sizes = attentionSizes('attentionGrad', call.inTypes), { T, H, KV, D } = sizes;
     return { grid: { extent: sizes.B * KV, grain: 1 }, body: (g) => [
       w.loop(keyTiles(sizes), (tile) => keyTile(call, sizes, g, tile, { dq, dk, dv })),

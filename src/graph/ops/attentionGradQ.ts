@@ -15,7 +15,7 @@ export const attentionGradQOp: Op<AttentionAttrs> = {
     return [inputs[0]];
   },
   noGrad: ATTENTION_ONCE,
-  lower: { kind: 'loops', build(call) {
+  lower: { kind: 'loops', strided: [0, 1, 2, 6], build(call) {
     const { e, k: w, inTypes, inputs: [, , , bs], from: [pq, pk, pv, , pl, pd, pg], to: [out], attrs: { causal, scale } } = call;
     const { B, T, S, H, KV, D } = attentionSizes('attentionGradQ', inTypes);
     const L = T === 1 ? 1 : 16, tiles = Math.ceil(T / L), t = new TileWriter(call, inTypes[0].dtype, L);
