@@ -3,12 +3,15 @@
 import { boundOf, elements, type TensorType } from '../base/shape.ts';
 import { leastOf } from '../base/dtype.ts';
 import type { Graph, ValueId } from '../graph/graph.ts';
-import { postorder, type Exprs, type Expr, type Var } from '../kernel/expr.ts';
+import { postorder, type Exprs, type Expr, type ScalarOp, type Var } from '../kernel/expr.ts';
 import type { Local, LoopKernel, ReduceTarget, Stmt } from '../kernel/kernel.ts';
 import { asSet, dependsOn, invariants, reductions, substitute } from '../kernel/rewrite.ts';
 import type { Scope } from './scope.ts';
 
 const TASK = 8192; // elements of work a task: some microseconds
+/** What an elementary function and a reduction of a row cost, in elements of work. */
+const FUNCTION = 2, REDUCTION = 32;
+const FUNCTIONS = new Set<string>(['exp', 'log', 'tanh', 'sigmoid', 'erf', 'sin', 'cos', 'threefry'] satisfies ScalarOp[]);
 const COLUMNS = 64; // columns a task sums at once
 const MAX_RANGES = 16;
 const CHUNK = 4096; // DESIGN section 2: long sums are joined from chunks of this many
@@ -47,14 +50,20 @@ export function buildNest(graph: Graph, scope: Scope, roots: readonly ValueId[])
     const rows = e.loop(dynamic ? Infinity : elements(shape), 'r');
     const own = hoistReductions(e, itemsAt(rows), locals);
     const length = lanes.reduce((n, r) => n + Math.min(CHUNK, maxExtent(r)), 1);
-    return kernel(scope, locals, { index: rows, extent: count, grain: Math.max(1, Math.floor(TASK / length)), vector: false },
+    return kernel(scope, locals, { index: rows, extent: count, grain: Math.max(1, Math.floor(TASK / workOf(all, length))), vector: false },
       [...own.before, ...stores(own.items)]);
   }
   const own = hoistReductions(e, inRow, locals);
   const hoisted = hoistInvariants(e, own.items, asSet(column), locals);
   const rows = dynamic ? e.scale(scope.extent(type, 0), elements(shape.slice(1, -1))) : e.index(elements(shape.slice(0, -1)));
-  return kernel(scope, locals, { index: row, extent: rows, grain: Math.max(1, Math.floor(TASK / Math.max(1, width))), vector: false }, [
+  return kernel(scope, locals, { index: row, extent: rows, grain: Math.max(1, Math.floor(TASK / workOf(all, width))), vector: false }, [
     ...own.before, ...hoisted.before, ...inRanges(e, hoisted.items, column, width)]);
+}
+
+/** Elements of work of a row with so many elements. */
+function workOf(values: readonly Expr[], width: number): number {
+  const all = postorder(values), functions = all.filter((x) => x.k === 'op' && FUNCTIONS.has(x.op)).length;
+  return Math.max(1, width) * (1 + FUNCTION * functions) + REDUCTION * all.filter((x) => x.k === 'reduce').length;
 }
 
 /** A vector loop over the columns; where values ask whether the column is below a constant (concat, pad), one for each range in which

@@ -60,7 +60,7 @@ export function decideStorage(graph: Graph, ops: OpTable): Storage {
       continue;
     }
     // A value read from memory weighs 1, one that is computed again weighs what it is made of.
-    const weight = (lower.weight ?? 1) + node.inputs.reduce((w, v) => w + readWeight(node, v), 0);
+    const weight = (lower.weight ?? 1) + readInputs(node, ops).reduce((w, v) => w + readWeight(node, v), 0);
     for (const v of node.outputs) {
       if (node.op === 'reshape' && stored.has(node.inputs[0])) {
         alias.set(v, home(node.inputs[0]));

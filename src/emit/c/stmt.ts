@@ -66,10 +66,10 @@ function emitStmt(s: Exclude<Stmt, { s: 'store' }>, names: ReadonlyMap<Expr, str
 function emitReduce(s: Extract<Stmt, { s: 'reduce' }>, names: ReadonlyMap<Expr, string>): string[] {
   const n = s.index.name, head = new ExprWriter(names), extent = head.value(s.extent);
   const start = (t: (typeof s.targets)[number]): string => literal(t.op === 'sum' ? 0 : leastOf(t.value.dtype), t.value.dtype);
-  const join = (op: string, a: string, b: string): string => (op === 'sum' ? `${a} + ${b}` : `${a} > ${b} ? ${a} : ${b}`);
+  const joined = (t: (typeof s.targets)[number], into: string, x: string): string => (t.op === 'sum' ? `${into} + ${x}` : `dm_pick(${x}, ${into})`);
   const step = (into: (i: number) => string): string[] => {
     const w = new ExprWriter(names);
-    const done = s.targets.map((t, i) => { const v = w.value(t.value), x = into(i); return `${x} = ${t.op === 'sum' ? `${x} + ${v}` : `dm_pick(${v}, ${x})`};`; });
+    const done = s.targets.map((t, i) => { const v = w.value(t.value), x = into(i); return `${x} = ${joined(t, x, v)};`; });
     return [`const int64_t ${n} = from + at + l;`, ...w.lines, ...done];
   };
   // What is left over: lanes without an element keep what they have, by a store of all lanes.
@@ -77,6 +77,21 @@ function emitReduce(s: Extract<Stmt, { s: 'reduce' }>, names: ReadonlyMap<Expr, 
     ...s.targets.map((t, i) => `${cType(t.value.dtype)} next${i} = lane${i}[l];`),
     'if (l < size - at) {', ...indent(step((i) => `next${i}`)), '}',
     ...s.targets.map((_, i) => `lane${i}[l] = next${i};`)];
+  if (s.extent.k === 'const' && s.extent.value < 16) return ['{', ...indent(few(s.extent.value)), '}'];
+
+  /** Fewer elements than lanes: the others would add nothing. */
+  function few(count: number): string[] {
+    const first = step((i) => `lane${i}[l]`).slice(1), tree: string[] = [];
+    for (let w = 8, left = count; w >= 1; w /= 2) {
+      if (left > w) tree.push(`for (int l = 0; l < ${left - w}; l++) {`, ...s.targets.map((t, i) => `  lane${i}[l] = ${joined(t, `lane${i}[l]`, `lane${i}[l + ${w}]`)};`), '}');
+      left = Math.min(left, w);
+    }
+    return [...s.targets.map((t, i) => `${cType(t.value.dtype)} lane${i}[${Math.max(count, 1)}] __attribute__((aligned(64)));`),
+      ...s.targets.map((t, i) => `for (int l = 0; l < ${Math.max(count, 1)}; l++) lane${i}[l] = ${start(t)};`),
+      'DM_VECTOR', `for (int l = 0; l < ${count}; l++) {`, `  const int64_t ${n} = l;`, ...indent(first), '}', ...tree,
+      ...s.targets.map((t, i) => `t${t.local} = ${joined(t, start(t), `lane${i}[0]`)};`)];
+  }
+
   const lines = [...head.lines, `const int64_t end = ${extent};`,
     ...s.targets.map((t) => `t${t.local} = ${start(t)};`),
     'for (int64_t from = 0; from < end; from += 4096) {',
@@ -88,8 +103,8 @@ function emitReduce(s: Extract<Stmt, { s: 'reduce' }>, names: ReadonlyMap<Expr, 
       'for (; at + 16 <= size; at += 16) {', '  DM_VECTOR', '  for (int l = 0; l < 16; l++) {', ...indent(indent(step((i) => `lane${i}[l]`))), '  }', '}',
       'if (at < size) {', '  DM_VECTOR', '  for (int l = 0; l < 16; l++) {', ...indent(indent(rest)), '  }', '}',
       ...[8, 4, 2, 1].flatMap((w) => [...(w > 2 ? ['DM_VECTOR'] : []), `for (int l = 0; l < ${w}; l++) {`,
-        ...s.targets.map((t, i) => `  lane${i}[l] = ${t.op === 'sum' ? join('sum', `lane${i}[l]`, `lane${i}[l + ${w}]`) : `dm_pick(lane${i}[l + ${w}], lane${i}[l])`};`), '}']),
-      ...s.targets.map((t, i) => `t${t.local} = ${t.op === 'sum' ? join('sum', `t${t.local}`, `lane${i}[0]`) : `dm_pick(lane${i}[0], t${t.local})`};`)]),
+        ...s.targets.map((t, i) => `  lane${i}[l] = ${joined(t, `lane${i}[l]`, `lane${i}[l + ${w}]`)};`), '}']),
+      ...s.targets.map((t, i) => `t${t.local} = ${joined(t, `t${t.local}`, `lane${i}[0]`)};`)]),
     '}'];
   return ['{', ...indent(lines), '}'];
 }
