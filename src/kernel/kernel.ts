@@ -18,7 +18,10 @@ export type Stmt =
   | { readonly s: 'store'; readonly buffer: number; readonly index: Expr; readonly value: Expr }
   /** Reductions over one range in one pass: 16 interleaved partial results, chunks of 4096, joined in a fixed tree. */
   | { readonly s: 'reduce'; readonly index: Var; readonly extent: Expr; readonly targets: readonly ReduceTarget[] }
-  | ProductStmt;
+  | ProductStmt
+  | TurnStmt
+  /** The element will be read soon: devices that can bring it nearer meanwhile. It need not exist. */
+  | { readonly s: 'prefetch'; readonly buffer: number; readonly index: Expr };
 export interface ReduceTarget { readonly local: number; readonly op: ReduceOp; readonly value: Expr }
 
 /**
@@ -29,6 +32,12 @@ export interface ReduceTarget { readonly local: number; readonly op: ReduceOp; r
 export interface ProductStmt {
   readonly s: 'product'; readonly rows: Expr; readonly depth: Expr; readonly lanes: number; readonly width: number;
   readonly to: Matrix; readonly a: Matrix; readonly b: Matrix; readonly plain: readonly Stmt[];
+}
+
+/** Rows copied to columns: element (r, c) of `from` to element r + 16 c of an array, for r < rows <= 16, c < columns; nobody looks at the other elements.
+ * `plain` says it in other statements; a device that has something better for it may run that if `core` is true. */
+export interface TurnStmt {
+  readonly s: 'turn'; readonly rows: Expr; readonly columns: number; readonly from: Matrix; readonly to: number; readonly core: boolean; readonly plain: readonly Stmt[];
 }
 
 /** In an array of the kernel's own, or in a buffer: element (r, c) is at index at + r * rows + c * columns. */

@@ -181,4 +181,9 @@ static void product(int64_t rows, int64_t width, int64_t depth, float *c, int64_
   }
 }
 
-const dm_core dm_core_table = {dm_gemm_tasks, dm_gemm_task, product};
+static void turn(int64_t rows, int64_t columns, const float *from, int64_t stride, float *to) {
+  if (rows == 16) dm_panel(from, 1, stride, columns, 16, to, 16);
+  else dm_panel(from, 1, stride, columns, rows, to, 16);
+}
+
+const dm_core dm_core_table = {dm_gemm_tasks, dm_gemm_task, product, turn};

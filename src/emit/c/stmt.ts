@@ -14,7 +14,7 @@ export function declareLocals(locals: readonly Local[]): string[] {
 
 /** What stands first in the body of a loop around other loops. */
 export const outerLoop = ({ vector, body }: { readonly vector: boolean; readonly body: readonly Stmt[] }): string[] =>
-  (!vector && body.some((s) => s.s === 'for' || s.s === 'reduce' || s.s === 'product') ? ['DM_OUTER'] : []);
+  (!vector && body.some((s) => s.s === 'for' || s.s === 'reduce' || s.s === 'product' || s.s === 'turn') ? ['DM_OUTER'] : []);
 
 /** `names`: expressions that have a C name here. */
 export function emitBody(stmts: readonly Stmt[], names: ReadonlyMap<Expr, string> = new Map()): string[] {
@@ -56,6 +56,12 @@ function emitStmt(s: Exclude<Stmt, { s: 'store' }>, names: ReadonlyMap<Expr, str
     case 'fill': return [`for (size_t f = 0; f < sizeof t${s.local} / sizeof t${s.local}[0]; f++) t${s.local}[f] = ${Number.isFinite(s.value) ? s.value : literal(s.value, 'float64')};`];
     case 'reduce': return emitReduce(s, names);
     case 'product': return emitProduct(s, names);
+    case 'turn': {
+      if (!s.core) return emitBody(s.plain, names);
+      const rows = w.value(s.rows), at = w.value(s.from.at);
+      return ['{', ...indent([...w.lines, `c->core->turn(${rows}, ${s.columns}, b${s.from.of} + ${at}, ${s.from.rows}, t${s.to});`]), '}'];
+    }
+    case 'prefetch': { const at = w.value(s.index); return ['{', ...indent([...w.lines, `__builtin_prefetch(b${s.buffer} + ${at});`]), '}']; }
   }
 }
 

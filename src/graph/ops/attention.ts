@@ -41,18 +41,20 @@ export const attentionOp: Op<AttentionAttrs> = {
     const L = T === 1 ? 1 : 16, tiles = Math.ceil(T / L), t = new TileWriter(call, inTypes[0].dtype, L);
     return { grid: { extent: B * H * tiles, grain: 1 }, body(g) {
       const b = e.div(g, H * tiles), h = e.mod(e.div(g, tiles), H), first = e.scale(e.mod(g, tiles), L), own = e.div(h, H / KV), none = e.index(0);
-      const q = t.array(D), s = t.array(BLOCK), o = t.wide(L, D), parts = t.array(16);
+      const s = t.array(BLOCK), o = t.wide(L, D), parts = t.array(16);
       const [m, next, a, l] = [t.row(), t.row(), t.row(), t.row()], limit = t.row('int32');
       const live = w.scalar('index'), keys = w.scalar('index'), start = w.scalar('index'), count = w.scalar('index');
       const inside = (i: Expr): Expr => t.smaller(i, e.linear(-1, [[1, live.get()]])), lastKey = (j: Expr): Expr => t.smaller(j, e.linear(-1, [[1, keys.get()]]));
       const query = (i: Expr): Expr => e.add(first, i);
+      const q = t.turn(pq, [b, first, h, none], live.get(), D);
       const masks = new Masks(call, t, OWN, b, S), minusInfinity = t.value(-Infinity);
       return [
         ...masks.setup, start.set(w.loadIndex(bs, none)), live.set(t.smaller(e.index(L), t.minus(e.index(T), first))),
         // The keys that this tile sees, and each of its queries.
         keys.set(causal ? t.smaller(masks.keys, e.add(start.get(), first, live.get())) : masks.keys),
+        ...[pk, pv].map((p) => t.soon(p, [b, none, own, none], t.smaller(e.index(BLOCK), keys.get()), D)),
         t.each((i) => [limit.set(i, t.int(causal ? t.smaller(masks.keys, e.linear(1, [[1, start.get()], [1, first], [1, i]])) : masks.keys))]),
-        w.loop(L, (i) => [w.loop(D, (d) => [q.set(d, i, w.load(pq.buffer, pq.at([b, query(inside(i)), h, d])))])]),
+        q.setup,
         o.fill(0), l.fill(0), m.fill(-Infinity),
         w.loop(e.div(e.add(keys.get(), e.index(BLOCK - 1)), BLOCK), (block) => {
           const from = e.scale(block, BLOCK), values = t.inLanes(pv, [b, from, own, none], BLOCK, D, count.get());

@@ -21,18 +21,19 @@ export const attentionGradQOp: Op<AttentionAttrs> = {
     const L = T === 1 ? 1 : 16, tiles = Math.ceil(T / L), t = new TileWriter(call, inTypes[0].dtype, L);
     return { grid: { extent: B * H * tiles, grain: 1 }, body(g) {
       const b = e.div(g, H * tiles), h = e.mod(e.div(g, tiles), H), first = e.scale(e.mod(g, tiles), L), own = e.div(h, H / KV), none = e.index(0);
-      const q = t.array(D), dout = t.array(D), s = t.array(BLOCK), dp = t.array(BLOCK), dq = t.wide(L, D);
+      const s = t.array(BLOCK), dp = t.array(BLOCK), dq = t.wide(L, D);
       const lse = t.row(), delta = t.row(), limit = t.row('int32');
       const live = w.scalar('index'), keys = w.scalar('index'), start = w.scalar('index'), count = w.scalar('index');
       const inside = (i: Expr): Expr => t.smaller(i, e.linear(-1, [[1, live.get()]])), query = (i: Expr): Expr => e.add(first, i);
+      const [q, dout] = [pq, pg].map((p) => t.turn(p, [b, first, h, none], live.get(), D));
       const masks = new Masks(call, t, GRADIENT_INPUTS, b, S);
       return [
         ...masks.setup, start.set(w.loadIndex(bs, none)), live.set(t.smaller(e.index(L), t.minus(e.index(T), first))),
         keys.set(causal ? t.smaller(masks.keys, e.add(start.get(), first, live.get())) : masks.keys),
         t.each((i) => [limit.set(i, t.int(causal ? t.smaller(masks.keys, e.linear(1, [[1, start.get()], [1, first], [1, i]])) : masks.keys))]),
         w.loop(L, (i) => [
-          lse.set(i, w.load(pl.buffer, pl.at([b, query(inside(i)), h]))), delta.set(i, w.load(pd.buffer, pd.at([b, query(inside(i)), h]))),
-          w.loop(D, (d) => [pq, pg].map((p, n) => [q, dout][n].set(d, i, w.load(p.buffer, p.at([b, query(inside(i)), h, d])))))]),
+          lse.set(i, w.load(pl.buffer, pl.at([b, query(inside(i)), h]))), delta.set(i, w.load(pd.buffer, pd.at([b, query(inside(i)), h])))]),
+        q.setup, dout.setup,
         dq.fill(0),
         w.loop(e.div(e.add(keys.get(), e.index(BLOCK - 1)), BLOCK), (block) => {
           const from = e.scale(block, BLOCK), at = [b, from, own, none], sizes = { rows: count.get(), depth: D, lanes: L }, keyRows = t.inLanes(pk, at, BLOCK, D, count.get());

@@ -20,8 +20,9 @@ export interface KeyGradients { readonly dk: Place; readonly dv: Place; readonly
 export function keyTile(call: LoopCall<AttentionAttrs>, sizes: Sizes, pair: Expr, tile: Expr, { dk: toK, dv: toV, dq: toQ }: KeyGradients): Stmt[] {
   const { e, k: w, inTypes, inputs: [, , , bs], from: [pq, pk, pv, , pl, pd, pg], attrs: { causal, scale } } = call, { T, S, H, KV, D } = sizes;
   const L = lanesOf(S), t = new TileWriter(call, inTypes[0].dtype, L), b = e.div(pair, KV), head = e.mod(pair, KV), first = e.scale(tile, L), none = e.index(0);
-  const k = t.array(D), v = t.array(D), dk = t.wide(L, D), dv = t.wide(L, D), s = t.array(BLOCK), dp = t.array(BLOCK);
+  const dk = t.wide(L, D), dv = t.wide(L, D), s = t.array(BLOCK), dp = t.array(BLOCK);
   const key = t.row('int32'), live = w.scalar('index'), begin = w.scalar('index'), start = w.scalar('index'), count = w.scalar('index'), last = w.scalar('int32');
+  const [k, v] = [pk, pv].map((p) => t.turn(p, [b, first, head, none], live.get(), D));
   const masks = new Masks(call, t, GRADIENT_INPUTS, b, S);
   const inside = (i: Expr): Expr => t.smaller(i, e.linear(-1, [[1, live.get()]]));
   // The first query that sees the tile's first key; the first tile goes over all, to make the rows of dq.
@@ -56,13 +57,14 @@ export function keyTile(call: LoopCall<AttentionAttrs>, sizes: Sizes, pair: Expr
       ...(place.setup.length > 0 ? [store((j, d) => t.read(place.matrix, j, d))] : [])];
   };
 
+  const begun = [pq, pg].map((p) => t.soon(p, [b, begin.get(), e.scale(head, H / KV), none], t.smaller(e.index(BLOCK), t.minus(e.index(T), begin.get())), D));
   return [
     ...masks.setup, start.set(w.loadIndex(bs, none)), live.set(t.smaller(e.index(L), t.minus(e.index(S), first))), begin.set(begins),
+    // Of a head whose tiles run one after the other, the first brings what all read.
+    ...(toQ ? [w.when(isFirst, [...[pk, pv].map((p) => t.soon(p, [b, none, head, none], L, D)), ...begun])] : begun),
+    ...(toQ ? [pk, pv].map((p) => t.soon(p, [b, e.linear(L, [[1, first]]), head, none], L, D)) : []),
     t.each((i) => [key.set(i, t.int(e.add(first, i)))]),
-    w.loop(L, (i) => [w.loop(D, (d) => {
-      const at = [b, e.add(first, inside(i)), head, d];
-      return [k.set(d, i, w.load(pk.buffer, pk.at(at))), v.set(d, i, w.load(pv.buffer, pv.at(at)))];
-    })]),
+    k.setup, v.setup,
     dk.fill(0), dv.fill(0),
     w.loop(H / KV, (sharer) => [w.loop(e.div(e.linear(T + BLOCK - 1, [[-1, begin.get()]]), BLOCK), (block) => {
       const from = e.linear(0, [[1, begin.get()], [BLOCK, block]]), h = e.linear(0, [[H / KV, head], [1, sharer]]);

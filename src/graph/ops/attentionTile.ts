@@ -14,6 +14,7 @@ export const ATTENTION_ONCE = 'attention can be differentiated once; for more, w
 
 /** Keys (or queries) of a block: part of the definition of attention. */
 export const BLOCK = 64;
+const LINE = 16; // elements that memory brings at once
 const ROWS = 2, STEPS = 8; // unrolled where there is no matrix core: as many products as a machine has registers for one factor of each
 
 export interface Sizes { readonly B: number; readonly T: number; readonly S: number; readonly H: number; readonly KV: number; readonly D: number }
@@ -98,9 +99,23 @@ export class TileWriter {
   /** The rows of one head from `index` [batch, time, head, 0] on, as they lie in memory. */
   rows({ buffer, strides, at }: Place, index: readonly Expr[]): Matrix { return { in: 'buffer', of: buffer, at: at(index), rows: strides[1], columns: strides[3] }; }
 
+  /** `count` rows of a head from `index` on will be read soon: they lie apart, and no hardware would guess. */
+  soon(place: Place, index: readonly Expr[], count: Expr | number, columns: number): Stmt {
+    const from = this.rows(place, index);
+    return this.w.loop(count, (row) => Array.from({ length: Math.ceil(columns / LINE) }, (_, c): Stmt => ({ s: 'prefetch', buffer: place.buffer, index: placeIn(this.e, { ...from, columns: 1 }, row, this.e.index(LINE * c)) })));
+  }
+
   read(m: Matrix, row: Expr, column: Expr): Expr {
     const at = placeIn(this.e, m, row, column);
     return m.in === 'local' ? this.e.local(m.of, this.dtype, at) : this.w.load(m.of, at);
+  }
+
+  /** Up to `lanes` rows from `index` on, side by side in lanes; lanes past the last hold something finite. */
+  turn(place: Place, index: readonly Expr[], rows: Expr, columns: number): Pick<Rows, 'matrix'> & { readonly setup: Stmt } {
+    const { e, w, lanes } = this, from = this.rows(place, index), id = w.array(this.dtype, columns * lanes).id, to: Matrix = { in: 'local', of: id, at: e.index(0), rows: lanes, columns: 1 };
+    const plain = [w.loop(lanes, (i) => [w.loop(columns, (d): Stmt[] =>
+      [{ s: 'set', local: id, index: placeIn(e, to, d, i), value: this.read(from, this.smaller(i, e.linear(-1, [[1, rows]])), d) }])])];
+    return { matrix: () => to, setup: { s: 'turn', rows, columns, from, to: id, core: lanes === 16 && this.dtype === 'float32' && from.columns === 1, plain } };
   }
 
   /** The same as the right side of a product: where a core's lanes do not fit, up to `most` rows are copied to where they do. */
