@@ -4,6 +4,7 @@ import { elements, usualElements } from '../base/shape.ts';
 import { dimValues, producers, type Graph, type Node, type ValueId } from '../graph/graph.ts';
 import type { OpTable } from '../graph/builder.ts';
 import { ontoInputs } from '../passes/own-before.ts';
+import { reductionInRow } from './rows.ts';
 import type { Storage, Uses } from './scope.ts';
 import { viewOf } from './view.ts';
 
@@ -49,6 +50,7 @@ export function decideStorage(graph: Graph, ops: OpTable): Storage {
   };
   const place = new Map(graph.nodes.map((node, i) => [node, i]));
   const isPart = (node: Node): boolean => { const lower = ops.get(node.op)?.lower; return lower?.kind === 'map' && lower.part === true; };
+  const withinRow = new Set<ValueId>(), closesRow = new Set<ValueId>();
   const weights = new Array<number>(graph.types.length).fill(1);
 
   for (const node of graph.nodes) {
@@ -61,14 +63,20 @@ export function decideStorage(graph: Graph, ops: OpTable): Storage {
     }
     // A value read from memory weighs 1, one that is computed again weighs what it is made of.
     const weight = (lower.weight ?? 1) + readInputs(node, ops).reduce((w, v) => w + readWeight(node, v), 0);
+    const inRow = reductionInRow(node, graph, ops, uses);
+    if (inRow && !inRow.within.some((v) => closesRow.has(v))) {
+      for (const v of inRow.within) withinRow.add(v);
+      closesRow.add(inRow.stored);
+    }
     for (const v of node.outputs) {
+      if (withinRow.has(v)) { weights[v] = weight; continue; }
       if (node.op === 'reshape' && stored.has(node.inputs[0])) {
         alias.set(v, home(node.inputs[0]));
         stored.add(v);
         continue;
       }
       const reads = meetsAgain(v) ? 1 : readsOf(v);
-      const needed = uses.pinned.has(v) || uses.nodes[v].some((node) => takesStored(node, v));
+      const needed = uses.pinned.has(v) || closesRow.has(v) || uses.nodes[v].some((node) => takesStored(node, v));
       const again = weight * reads <= weight + 1.5 + reads;
       // A sum of products that only this value reads is not stored if this value is: its epilogue computes it.
       const epilogue = node.inputs.some((i) => made[i] && kindOf(made[i]) === 'matmul' && uses.nodes[i].length === 1
