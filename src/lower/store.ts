@@ -38,7 +38,7 @@ export function decideStorage(graph: Graph, ops: OpTable): Storage {
   const takesStored = (node: Node, v: ValueId): boolean => {
     const lower = ops.get(node.op)?.lower;
     if (lower?.kind !== 'loops') return lower?.kind === 'matmul' && lower.stored === true;
-    return node.inputs.some((x, i) => x === v && !lower.strided?.includes(i)) || viewOf(v, graph.types, made, stored) === null;
+    return node.inputs.some((x, i) => x === v && !lower.strided?.includes(i)) || !readInPlace(v);
   };
   const stored = new Set<ValueId>(graph.inputs.map((i) => i.value));
   const alias = new Map<ValueId, ValueId>(), places = new Map<ValueId, ValueId>();
@@ -87,6 +87,16 @@ export function decideStorage(graph: Graph, ops: OpTable): Storage {
     }
   }
   return { graph, ops, producers: made, stored, home, memory, uses };
+
+  /** Whether a part of what is stored is better read there than copied: it is, unless that would keep much more alive for much longer. */
+  function readInPlace(v: ValueId): boolean {
+    const view = viewOf(v, graph.types, made, stored);
+    if (!view) return false;
+    if (uses.pinned.has(view.of) || !made[view.of] || 2 * elements(graph.types[v].shape) >= elements(graph.types[view.of].shape)) return true;
+    const lastOf = (x: ValueId): number => Math.max(-1, ...uses.nodes[x].map((n) => place.get(n) ?? 0));
+    const others = (x: ValueId): number => Math.max(-1, ...uses.nodes[x].map((n) => (['reshape', 'slice', 'transpose'].includes(n.op) ? (n.outputs[0] === v ? -1 : others(n.outputs[0])) : place.get(n) ?? 0)));
+    return lastOf(v) - others(home(view.of)) <= NEAR;
+  }
 
   /** Elements of v; a list with one place for each row of `of` counts as many as rows are expected there. */
   function sizeOf(v: ValueId, of?: ValueId): number {
