@@ -15,9 +15,13 @@ export function reductionInRow(node: Node, graph: Graph, ops: OpTable, uses: Use
   const { shape } = types[node.inputs[0]], [axis] = axes, width = shape[axis];
   if (axis === 0 || axis !== shape.length - 1 || typeof width !== 'number' || width < 2) return null;
 
+  const readerOf = (v: ValueId): Node | undefined => {
+    const readers = new Set(uses.pinned.has(v) ? [] : uses.nodes[v]);
+    return readers.size === 1 ? [...readers][0] : undefined;
+  };
   /** The one reader, if it goes element by element and gives as many elements, in rows of the same width. */
   const elementwise = (v: ValueId, last: number | null): Node | null => {
-    const reader = uses.pinned.has(v) || uses.nodes[v].length !== 1 ? undefined : uses.nodes[v][0], lower = reader && ops.get(reader.op)?.lower;
+    const reader = readerOf(v), lower = reader && ops.get(reader.op)?.lower;
     if (!reader || lower?.kind !== 'map' || !lower.linear || reader.outputs.length !== 1 || reader.late !== node.late) return null;
     const to = types[reader.outputs[0]].shape, same = elements(to) === elements(types[v].shape);
     return same && (last === null ? to.length === types[v].shape.length : boundOf(to[to.length - 1] ?? 1) === last) ? reader : null;
@@ -29,7 +33,7 @@ export function reductionInRow(node: Node, graph: Graph, ops: OpTable, uses: Use
   };
   let v = node.outputs[0];
   for (;;) {
-    const reader = uses.nodes[v].length === 1 && !uses.pinned.has(v) ? uses.nodes[v][0] : null, next = elementwise(v, null);
+    const reader = readerOf(v), next = elementwise(v, null);
     if (reader && spreads(reader)) { v = reader.outputs[0]; break; }
     if (!next) return null;
     v = next.outputs[0];
