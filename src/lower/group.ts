@@ -84,7 +84,7 @@ function groupOnce(storage: Storage, fuseUpdates: boolean): Grouping & { readonl
   function place(v: ValueId, twin?: ValueId): void {
     const { same, other } = leavesOf(v, false);
     const guard = commonGuard([v]), beside = twin === undefined ? undefined : groupOf.get(twin);
-    if (beside?.kind === 'map' && fits(beside, v, guard)) {
+    if (beside?.kind === 'map' && (fits(beside, v, guard) || (beside.unless === guard && isRowOf(v, beside.members[0])))) {
       beside.members.push(v);
       groupOf.set(v, beside);
       return;
@@ -144,6 +144,13 @@ function groupOnce(storage: Storage, fuseUpdates: boolean): Grouping & { readonl
   function sameSize(a: ValueId, b: ValueId): boolean {
     const [x, y] = [graph.types[a].shape, graph.types[b].shape];
     return elements(x) === elements(y) && typeof x[0] === typeof y[0] && (typeof x[0] !== 'object' || sameDim(x[0], y[0]));
+  }
+
+  /** Whether v has one number for each row of what an op computes row by row (the mean beside what is normalised). */
+  function isRowOf(v: ValueId, wide: ValueId): boolean {
+    const [{ shape: of }, { shape: rows }] = [graph.types[wide], graph.types[v]], lower = ops.get(producers[v]?.op ?? '')?.lower;
+    return producers[v] === producers[wide] && lower?.kind === 'map' && lower.passes !== undefined && rows.length > 0
+      && rows.length === of.length - 1 && rows.every((d, i) => sameDim(d, of[i]));
   }
 
   /** Whether group `from` runs after `to` because it reads, directly or not, what `to` makes. */

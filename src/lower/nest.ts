@@ -21,8 +21,12 @@ interface Item { readonly buffer: number; readonly at: Expr; readonly value: Exp
 type Reduce = Extract<Expr, { k: 'reduce' }>;
 
 export function buildNest(graph: Graph, scope: Scope, roots: readonly ValueId[]): LoopKernel {
-  const { e } = scope, type = graph.types[roots[0]], shape = type.shape, rank = shape.length;
-  const itemsAt = (linear: Expr): Item[] => roots.map((v) => ({ buffer: scope.buffer(v, 'write'), at: linear, value: scope.linear(v, linear) }));
+  const { e } = scope, rankOf = (v: ValueId): number => graph.types[v].shape.length, rank = Math.max(...roots.map(rankOf));
+  // Beside values with an element for each column there may be some with one for each row.
+  const wide = roots.filter((v) => rankOf(v) === rank), narrow = roots.filter((v) => rankOf(v) !== rank);
+  const type = graph.types[wide[0]], shape = type.shape;
+  const itemsOf = (values: readonly ValueId[], linear: Expr): Item[] => values.map((v) => ({ buffer: scope.buffer(v, 'write'), at: linear, value: scope.linear(v, linear) }));
+  const itemsAt = (linear: Expr): Item[] => itemsOf(wide, linear);
   const dynamic = rank > 0 && typeof shape[0] !== 'number';
   const rowElements = elements(shape.slice(1));
   const count = dynamic ? e.scale(scope.extent(type, 0), rowElements) : e.index(elements(shape));
@@ -34,7 +38,7 @@ export function buildNest(graph: Graph, scope: Scope, roots: readonly ValueId[])
   const all = items.map((i) => i.value);
   const serial = reductions(all, 'serial');
   const lanes = reductions(all, 'lanes');
-  if (serial.length === 0 && lanes.length === 0 && (rank <= 1 || direct(all, flat))) {
+  if (serial.length === 0 && lanes.length === 0 && narrow.length === 0 && (rank <= 1 || direct(all, flat))) {
     return kernel(scope, [], { index: flat, extent: count, grain: TASK, vector: true }, stores(items));
   }
   if (serial.length > 0) return columns(scope, type, roots);
@@ -53,11 +57,11 @@ export function buildNest(graph: Graph, scope: Scope, roots: readonly ValueId[])
     return kernel(scope, locals, { index: rows, extent: count, grain: Math.max(1, Math.floor(TASK / workOf(all, length))), vector: false },
       [...own.before, ...stores(own.items)]);
   }
-  const own = hoistReductions(e, inRow, locals);
-  const hoisted = hoistInvariants(e, own.items, asSet(column), locals);
+  const own = hoistReductions(e, [...inRow, ...itemsOf(narrow, row)], locals), rowItems = own.items.slice(inRow.length);
+  const hoisted = hoistInvariants(e, own.items.slice(0, inRow.length), asSet(column), locals);
   const rows = dynamic ? e.scale(scope.extent(type, 0), elements(shape.slice(1, -1))) : e.index(elements(shape.slice(0, -1)));
   return kernel(scope, locals, { index: row, extent: rows, grain: Math.max(1, Math.floor(TASK / workOf(all, width))), vector: false }, [
-    ...own.before, ...hoisted.before, ...inRanges(e, hoisted.items, column, width)]);
+    ...own.before, ...stores(rowItems), ...hoisted.before, ...inRanges(e, hoisted.items, column, width)]);
 }
 
 /** Elements of work of a row with so many elements. */
