@@ -30,7 +30,7 @@ const SAVES = 0.02; // a share of the bytes
 
 /** What makes little of much (a sum of squares of a gradient) comes as soon as it can, while what it reads is near: bytes read over bytes made, and
  * bytes read below which it does not matter. */
-const DIGEST = 64, MUCH = 16384;
+const DIGEST = 256, MUCH = 16384;
 
 function digestsFirst<K>(order: Task<K>[], bytesOf: (v: ValueId) => number): void {
   const size = (vs: readonly ValueId[]): number => [...new Set(vs)].reduce((n, v) => n + bytesOf(v), 0);
