@@ -69,6 +69,8 @@ export type Lowering<A extends Attrs = Attrs> =
       readonly passes?: number;
       /** It reads a part of its input, others of its kind the other parts. */
       readonly part?: boolean;
+      /** It reads each element of its input once, however large its result is. */
+      readonly once?: boolean;
       /** Its result is written to memory, also where computing it again at each reader looks cheaper. */
       stored?(attrs: A, output: number): boolean;
       at(call: MapCall<A>, index: readonly Expr[], output: number): Expr;

@@ -51,6 +51,7 @@ export function decideStorage(graph: Graph, ops: OpTable): Storage {
   const place = new Map(graph.nodes.map((node, i) => [node, i]));
   const isPart = (node: Node): boolean => { const lower = ops.get(node.op)?.lower; return lower?.kind === 'map' && lower.part === true; };
   const withinRow = new Set<ValueId>(), closesRow = new Set<ValueId>();
+  const readsOnce = (node: Node): boolean => { const lower = ops.get(node.op)?.lower; return lower?.kind === 'map' && lower.once === true; };
   const weights = new Array<number>(graph.types.length).fill(1);
 
   for (const node of graph.nodes) {
@@ -82,7 +83,11 @@ export function decideStorage(graph: Graph, ops: OpTable): Storage {
       const epilogue = node.inputs.some((i) => made[i] && kindOf(made[i]) === 'matmul' && uses.nodes[i].length === 1
         && !uses.pinned.has(i) && elements(graph.types[i].shape) === elements(graph.types[v].shape));
       // What needs a whole row for one element is never repeated inside another loop.
-      if (needed || lower.stored?.(node.attrs, node.outputs.indexOf(v)) || lower.passes !== undefined || !again || epilogue && lower.linear) stored.add(v);
+      if (needed || lower.stored?.(node.attrs, node.outputs.indexOf(v)) || lower.passes !== undefined || !again || epilogue && lower.linear) {
+        // Another view of what is stored instead, in its own rows: what is found by rows and columns need not be found by quotients.
+        if (node.op === 'reshape' && !uses.pinned.has(v)) { stored.add(node.inputs[0]); alias.set(v, home(node.inputs[0])); }
+        stored.add(v);
+      }
       else weights[v] = weight;
     }
   }
@@ -132,7 +137,7 @@ export function decideStorage(graph: Graph, ops: OpTable): Storage {
     return uses.nodes[v].reduce((n, node) => {
       const out = kindOf(node) === 'matmul' ? size : Math.max(...node.outputs.map((o) => sizeOf(o)));
       // Packing an operand that is not there yet costs about as much as reading it once more.
-      return n + Math.max(isPart(node) ? 0 : 1, out / size) * (kindOf(node) === 'matmul' ? 2 : passes(node));
+      return n + (readsOnce(node) ? 1 : Math.max(isPart(node) ? 0 : 1, out / size)) * (kindOf(node) === 'matmul' ? 2 : passes(node));
     }, 0);
   }
 }
