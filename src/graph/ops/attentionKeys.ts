@@ -40,9 +40,8 @@ export function keyTile(call: LoopCall<AttentionAttrs>, sizes: Sizes, pair: Expr
         last.set(t.int(t.smaller(sees, e.linear(-1, [[1, masks.keys]])))),
         t.each((i) => {
           const { seen, value } = masks.score(s.at(j, i), e.op('le', [key.at(i), last.get()], 'bool'), [b, h, query, e.add(first, inside(i))]);
-          return [s.set(j, i, t.expWhere(seen, t.sub(value, lse)))];
-        }),
-        t.each((i) => [dp.set(j, i, t.mul(t.mul(s.at(j, i), t.sub(dp.at(j, i), delta)), t.value(scale)))])];
+          return [s.set(j, i, t.expWhere(seen, t.sub(value, lse))), dp.set(j, i, t.mul(t.mul(s.at(j, i), t.sub(dp.at(j, i), delta)), t.value(scale)))];
+        })];
     })];
 
   /** dq of the block's queries goes on by this tile's keys, in memory or, where lanes do not fit there, by way of a copy. */

@@ -31,7 +31,7 @@ export const ropeOp: Op<RopeAttrs> = {
       needs[2] ? total(emit1('sub', inverse ? [product(d, b), product(f, a)] : [product(f, a), product(d, b)])) : null];
   },
   lower: { kind: 'map', weight: 6, at({ e, inputs: [x, cos, sin], attrs: { inverse } }, index) {
-    const { dtype, shape } = x.type, [time, head, column] = index.slice(-3), lead = index.slice(0, -1), half = boundOf(shape[shape.length - 1]) / 2;
+    const { dtype, shape } = x.type, [time, , column] = index.slice(-3), lead = index.slice(0, -1), half = boundOf(shape[shape.length - 1]) / 2;
     const first = e.op('lt', [column, e.index(half)], 'bool'), mul = (p: Expr, q: Expr): Expr => e.op('mul', [p, q], dtype);
     const other = e.op('select', [first, e.linear(half, [[1, column]]), e.linear(-half, [[1, column]])], 'index'), angle = [time, e.mod(column, half)];
     const own = mul(x.at(index), cos.at(angle)), turned = mul(x.at([...lead, other]), sin.at(angle));
