@@ -150,7 +150,7 @@ export class RunStats {
   show({ step, loss, stats, parts = [stats], ids, ms }: Shown): void {
     this.#ms.push(ms);
     if (this.#ms.length > WINDOW) this.#ms.shift();
-    this.#late.push({ step, loss, parts: parts.map((part) => Object.fromEntries(Object.entries(part).map(([name, t]) => [name, Array.from(t.data, Number)]))), ...(ids !== undefined && { ids: ids && Array.from(ids) }) });
+    this.#late.push({ step, loss, parts: parts.map((part) => Object.fromEntries(Object.entries(part).map(([name, t]) => [name, [...t.data]]))), ...(ids !== undefined && { ids: ids && Array.from(ids) }) });
     while (this.#late.length > DELAY) this.#see(this.#late.shift());
   }
 

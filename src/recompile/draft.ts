@@ -7,6 +7,17 @@ import { nameParameters, type Named } from '../trace/module.ts';
 
 const originals = new WeakMap<object, object>();
 
+/** Of drafts' models: how to get at any module at once. */
+const roots = new WeakMap<object, (pick: (module: object) => boolean) => Map<string, object>>();
+
+/** The modules of a model, or of a draft of one, that are picked, by path. `pick` is asked about the model's own. */
+export function modulesWhere(model: object, pick: (module: object) => boolean): Map<string, object> {
+  return roots.get(model)?.(pick) ?? picked(nameParameters(model), pick, (module) => module);
+}
+
+const picked = ({ paths }: Pick<Named, 'paths'>, pick: (module: object) => boolean, as: (module: object, path: string) => object): Map<string, object> =>
+  new Map([...paths].filter(([module]) => pick(module)).map(([module, path]) => [path, as(module, path)]));
+
 /** The module that a draft's module stands for; undefined for one that is no draft's. */
 export const originalOf = <M extends object>(drafted: M): M | undefined => originals.get(drafted) as M | undefined;
 
@@ -63,5 +74,7 @@ export function draftOf<M extends object>(model: M, named: Pick<Named, 'paths'> 
     originals.set(proxy, target);
     return proxy;
   };
-  return { model: wrap(model, '') as M, changes: () => [...written.values()] };
+  const drafted = wrap(model, '') as M;
+  roots.set(drafted, (pick) => picked(named, pick, wrap));
+  return { model: drafted, changes: () => [...written.values()] };
 }

@@ -5,6 +5,7 @@ import { ExpertBank } from '../nn/moe/experts.ts';
 import type { MoE } from '../nn/moe/moe.ts';
 import { nameParameters } from '../trace/module.ts';
 import { SESSION, type Settings } from '../trace/knobs.ts';
+import { originalOf } from './draft.ts';
 import { factorsOf, modulesOf } from './modules.ts';
 
 /** Chunks of a bank, from rung to rung. */
@@ -32,9 +33,10 @@ export interface Ladder {
 /** `initial`: the user's own settings, by path; they are no rungs and stay. */
 export function ladderOf(model: object, initial: (path: string) => Settings, session: { split: number } | null = null): Ladder {
   const again = modulesOf(model, 'recompute'), paths = [...again.keys()], within = (inner: string, outer: string): boolean => inner !== outer && inner.startsWith(outer === '' ? '' : `${outer}.`);
-  const outer = paths.filter((path) => paths.some((p) => within(p, path))), inner = paths.filter((path) => !outer.includes(path));
-  const banks = [...modulesOf(model, 'chunks')].filter(([, module]) => { const { experts, dispatch } = module as MoE; return experts instanceof ExpertBank && (dispatch === 'ragged' || dispatch === 'padded'); }).map(([path]) => path);
-  const moduleAt = (path: string): Own => again.get(path) as Own, byWidth = (list: readonly string[]): string[] => list.map((path) => ({ path, width: widthOf(moduleAt(path)) })).sort((a, b) => b.width - a.width).map(({ path }) => path);
+  const chunked = modulesOf(model, 'chunks'), outer = paths.filter((path) => paths.some((p) => within(p, path))), inner = paths.filter((path) => !outer.includes(path));
+  const banks = [...chunked].filter(([, module]) => { const { experts, dispatch } = module as MoE; return experts instanceof ExpertBank && (dispatch === 'ragged' || dispatch === 'padded'); }).map(([path]) => path);
+  const moduleAt = (path: string): Own => again.get(path) as Own, widthAt = (path: string): number => widthOf(moduleAt(path), () => [...chunked.keys()].filter((p) => within(p, path)).map(widthAt));
+  const byWidth = (list: readonly string[]): string[] => list.map((path) => ({ path, width: widthAt(path) })).sort((a, b) => b.width - a.width).map(({ path }) => path);
   const rungs: Rung[] = [...byWidth(inner), ...byWidth(outer)].filter((path) => initial(path)['recompute'] !== true).map((path) => ({ module: moduleAt(path), knob: 'recompute', chunks: 0 }));
   for (const chunks of CHUNKS) rungs.push(...byWidth(banks).filter((path) => Number(initial(path)['chunks'] ?? 1) < chunks).map((path): Rung => ({ module: moduleAt(path), knob: 'chunks', chunks })));
   const unset = rungs.findIndex(({ module, knob, chunks }) => (knob === 'recompute' ? !module.recompute : (module.chunks ?? 1) < chunks)), neutral = rungs.length;
@@ -54,10 +56,19 @@ export function ladderOf(model: object, initial: (path: string) => Settings, ses
   } };
 }
 
-/** About how many numbers a token has in the module: those that its parameters make. */
-function widthOf(module: object): number {
-  const { experts, topK } = module as MoE, own = [...nameParameters(module).parameters.values()].reduce((n, p) => n + p.shape[p.shape.length - 1], 0);
-  if (!(experts instanceof ExpertBank)) return [...modulesOf(module, 'chunks').values()].reduce((n, moe) => n + (moe === module ? 0 : widthOf(moe)), own);
+/** About how many numbers a token has in the module: those that its parameters make. `inner`: of the MoE layers in it. */
+function widthOf(module: object, inner: () => readonly number[]): number {
+  const { experts, topK } = module as MoE, own = columnsOf(originalOf(module) ?? module);
+  if (!(experts instanceof ExpertBank)) return inner().reduce((n, width) => n + width, own);
   const count = experts.w1.shape[0], factors = factorsOf(module as MoE, count), rows = factors ? factors.reduce((a, b) => a + b, 0) / count : (module as MoE).dispatch === 'padded' ? count / topK : 1;
   return own * topK * rows;
+}
+
+const columns = new WeakMap<object, number>();
+
+/** Of all parameters in a module, which do not change. */
+function columnsOf(module: object): number {
+  const found = columns.get(module) ?? [...nameParameters(module).parameters.values()].reduce((n, p) => n + p.shape[p.shape.length - 1], 0);
+  columns.set(module, found);
+  return found;
 }

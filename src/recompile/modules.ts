@@ -3,12 +3,10 @@ import { UserError } from '../base/errors.ts';
 import type { LayerStats, RunStats } from '../observe/run-stats.ts';
 import type { MoE } from '../nn/moe/moe.ts';
 import { activeOf, readSlots } from '../nn/moe/slots.ts';
-import { nameParameters } from '../trace/module.ts';
 import { knobRules } from '../trace/knobs.ts';
+import { modulesWhere } from './draft.ts';
 
-export function modulesOf(model: object, knob: string): Map<string, object> {
-  return new Map([...nameParameters(model).paths].filter(([module]) => knob in (knobRules(module) ?? {})).map(([module, path]) => [path, module]));
-}
+export const modulesOf = (model: object, knob: string): Map<string, object> => modulesWhere(model, (module) => knob in (knobRules(module) ?? {}));
 
 /** Options of a policy that must be numbers of at least 0. */
 export function checkNumbers(policy: string, options: Readonly<Record<string, number>>): void {

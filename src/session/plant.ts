@@ -5,6 +5,7 @@ import type { Plant, Prepared } from '../recompile/plant.ts';
 import { carry } from '../run/carry.ts';
 import type { Executor } from '../run/executor.ts';
 import { SESSION, type Change, type Knobs } from '../trace/knobs.ts';
+import type { Named } from '../trace/module.ts';
 import type { Batching } from './batching.ts';
 import type { Compiling } from './backend.ts';
 import type { ProgramKey, Programs } from './programs.ts';
@@ -17,6 +18,7 @@ interface Traced { readonly family: string; readonly graph: () => Graph }
 export class SessionPlant implements Plant {
   readonly knobs: Knobs;
   readonly #model: object;
+  readonly #named: Named;
   readonly #batching: Batching;
   readonly #programs: Programs;
   readonly #executor: Executor;
@@ -26,9 +28,10 @@ export class SessionPlant implements Plant {
   #shape = '';
 
   /** `done`: steps so far. */
-  constructor({ model, batching, knobs, programs, executor }: { readonly model: object; readonly batching: Batching; readonly knobs: Knobs; readonly programs: Programs; readonly executor: Executor }, done: () => number) {
+  constructor({ model, named, batching, knobs, programs, executor }: { readonly model: object; readonly named: Named; readonly batching: Batching; readonly knobs: Knobs; readonly programs: Programs; readonly executor: Executor }, done: () => number) {
     this.knobs = knobs;
     this.#model = model;
+    this.#named = named;
     this.#batching = batching;
     this.#programs = programs;
     this.#executor = executor;
@@ -40,7 +43,7 @@ export class SessionPlant implements Plant {
   carry(changes: readonly Change[]): () => void { return carry(this.#executor, this.knobs.moves(changes)); }
 
   draft(): Draft<object> {
-    const { model, changes } = draftOf(this.#model), session = draftOf(this.#batching, { paths: new Map([[this.#batching, SESSION]]) });
+    const { model, changes } = draftOf(this.#model, this.#named), session = draftOf(this.#batching, { paths: new Map([[this.#batching, SESSION]]) });
     return { model, ...(!this.#batching.eager && { session: session.model }), changes: () => [...changes(), ...session.changes()] };
   }
 

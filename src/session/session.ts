@@ -65,7 +65,7 @@ export class Session {
     this.#knobs = new Knobs(this.named, new Map([[this.batching, SESSION]]));
     this.#programs = new Programs(backend, this.#knobs, (graph) => { this.#createStates(graph); });
     this.#seed = (options.seed ?? 0) >>> 0;
-    const watched = { model, batching: this.batching, knobs: this.#knobs, programs: this.#programs, executor: backend.executor };
+    const watched = { model, named: this.named, batching: this.batching, knobs: this.#knobs, programs: this.#programs, executor: backend.executor };
     this.#training = new Watch(watched, () => this.#step);
     this.#inference = new Watch(watched, () => this.#runs);
   }

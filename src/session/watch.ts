@@ -7,6 +7,7 @@ import { compare } from '../recompile/compare.ts';
 import type { Engine } from '../recompile/engine.ts';
 import { messageOf } from '../recompile/pending.ts';
 import type { Change, Knobs } from '../trace/knobs.ts';
+import type { Named } from '../trace/module.ts';
 import type { Executor, Runnable } from '../run/executor.ts';
 import type { Shown } from '../observe/run-stats.ts';
 import type { Batching } from './batching.ts';
@@ -22,6 +23,7 @@ export interface Part { readonly family: string; readonly graph: () => Graph; re
 /** What it needs of a session. */
 export interface Watched {
   readonly model: object;
+  readonly named: Named;
   readonly batching: Batching;
   readonly knobs: Knobs;
   readonly programs: Programs;
@@ -46,10 +48,10 @@ export class Watch {
     this.engine?.before();
   }
 
-  /** `shape`: of the batch. `parts`: of the step under the knobs of now. `checked` may refuse a part's outputs; `finish` counts the step and says what it has shown. */
-  async run(shape: string, parts: () => readonly Part[], checked: (out: Outputs, program: Runnable, inputs: Inputs) => Promise<void>,
+  /** `shape`: of the batch. `make`: its parts under the knobs of now. `checked` may refuse a part's outputs; `finish` counts the step and says what it has shown. */
+  async run(shape: string, make: () => readonly Part[], checked: (out: Outputs, program: Runnable, inputs: Inputs) => Promise<void>,
     finish: (outputs: readonly Outputs[]) => Omit<Shown, 'ms'>): Promise<void> {
-    const { executor, programs, knobs } = this.#session, { engine } = this;
+    const { executor, programs, knobs } = this.#session, { engine } = this, { parts, forget } = once(make, () => this.#session.batching.split);
     this.plant.saw(shape, parts);
     try {
       const verify = (await engine?.begin())?.verify ?? null, results: Outputs[] = [], dry: Outputs[] = [];
@@ -74,6 +76,7 @@ export class Watch {
       const shown = finish(results);
       await engine?.end({ ...shown, ms }, verify && compare(results, dry, dryMs, failed));
     } finally {
+      forget();
       engine?.settle();
     }
   }
@@ -87,4 +90,14 @@ export class Watch {
       back();
     }
   }
+}
+
+/** Made once for each setting, until they are forgotten: after that each time, since more may have changed. */
+function once<T, K>(make: () => T, setting: () => K): { parts: () => T; forget: () => void } {
+  let made: Map<K, T> | null = new Map<K, T>();
+  return { forget() { made = null; }, parts() {
+    const key = setting(), found = made?.get(key) ?? make();
+    made?.set(key, found);
+    return found;
+  } };
 }

@@ -39,6 +39,8 @@ export const SESSION = '@session';
 
 export class Knobs {
   readonly #modules: ReadonlyMap<string, Record<string, KnobValue>>;
+  /** Each with the names of its knobs. */
+  readonly #lists: readonly (readonly [Record<string, KnobValue>, readonly string[]])[];
   readonly #named: Named;
   /** As the model came. */
   readonly #initial: Readonly<Record<string, Settings>>;
@@ -49,6 +51,7 @@ export class Knobs {
   constructor(named: Named, more: ReadonlyMap<object, string> = new Map()) {
     this.#named = named;
     this.#modules = new Map([...named.paths, ...more].filter(([module]) => knobRules(module)).map(([module, path]) => [path, module as Record<string, KnobValue>]));
+    this.#lists = [...this.#modules.values()].map((module) => [module, Object.keys(knobRules(module) ?? {})]);
     this.#initial = this.all();
   }
 
@@ -69,7 +72,7 @@ export class Knobs {
   all(): Record<string, Settings> { return Object.fromEntries(this.paths.map((path) => [path, this.settings(path)])); }
 
   /** Text that differs where any knob does. */
-  key(): string { return JSON.stringify([...this.#modules.values()].map((module) => Object.keys(knobRules(module) ?? {}).map((knob) => module[knob]))); }
+  key(): string { return JSON.stringify(this.#lists.map(([module, knobs]) => knobs.map((knob) => module[knob]))); }
 
   #module(path: string): Record<string, KnobValue> {
     const module = this.#modules.get(path);

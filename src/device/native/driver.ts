@@ -24,6 +24,8 @@ export interface Driver {
   poolCreate(threads: number): number;
   poolDestroy(pool: number): void;
   run(pool: number, steps: number, from: number, to: number, profile: number): Promise<number>;
+  /** The same on the calling thread. */
+  runNow(...args: Parameters<Driver['run']>): number;
   fmaPeak(threads: number, seconds: number): Promise<number>;
   memoryPeak(threads: number): Promise<number>;
 }
@@ -86,6 +88,7 @@ async function load(tool: Toolchain): Promise<Driver> {
     poolCreate: number(lib.func('int64_t dm_pool_create(int threads)')),
     poolDestroy: lib.func('void dm_pool_destroy(int64_t pool)') as Driver['poolDestroy'],
     run: async (...args) => Number(await later<number | bigint>(run, ...args)),
+    runNow: number(run),
     fmaPeak: (...args) => later<number>(peak, ...args),
     memoryPeak: (threads) => later<number>(memoryPeak, threads),
   };
