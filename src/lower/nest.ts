@@ -2,6 +2,7 @@
 // where leading axes are summed. Which of the three follows from the expressions.
 import { boundOf, elements, type TensorType } from '../base/shape.ts';
 import { leastOf } from '../base/dtype.ts';
+import { VerifyError } from '../base/errors.ts';
 import type { Graph, ValueId } from '../graph/graph.ts';
 import { postorder, type Exprs, type Expr, type ScalarOp, type Var } from '../kernel/expr.ts';
 import type { Local, LoopKernel, ReduceTarget, Stmt } from '../kernel/kernel.ts';
@@ -21,10 +22,10 @@ interface Item { readonly buffer: number; readonly at: Expr; readonly value: Exp
 type Reduce = Extract<Expr, { k: 'reduce' }>;
 
 export function buildNest(graph: Graph, scope: Scope, roots: readonly ValueId[]): LoopKernel {
-  const { e } = scope, rankOf = (v: ValueId): number => graph.types[v].shape.length, rank = Math.max(...roots.map(rankOf));
+  const { e } = scope, sizeOf = (v: ValueId): number => elements(graph.types[v].shape), most = Math.max(...roots.map(sizeOf));
   // Beside values with an element for each column there may be some with one for each row.
-  const wide = roots.filter((v) => rankOf(v) === rank), narrow = roots.filter((v) => rankOf(v) !== rank);
-  const type = graph.types[wide[0]], shape = type.shape;
+  const wide = roots.filter((v) => sizeOf(v) === most), narrow = roots.filter((v) => sizeOf(v) !== most);
+  const type = graph.types[wide[0]], shape = type.shape, rank = shape.length;
   const itemsOf = (values: readonly ValueId[], linear: Expr): Item[] => values.map((v) => ({ buffer: scope.buffer(v, 'write'), at: linear, value: scope.linear(v, linear) }));
   const itemsAt = (linear: Expr): Item[] => itemsOf(wide, linear);
   const dynamic = rank > 0 && typeof shape[0] !== 'number';
@@ -41,7 +42,8 @@ export function buildNest(graph: Graph, scope: Scope, roots: readonly ValueId[])
   if (serial.length === 0 && lanes.length === 0 && narrow.length === 0 && (rank <= 1 || direct(all, flat))) {
     return kernel(scope, [], { index: flat, extent: count, grain: TASK, vector: true }, stores(items));
   }
-  if (serial.length > 0) return columns(scope, type, roots);
+  const alone = (): void => { if (narrow.length > 0) throw new VerifyError('lower', 'a value for each row stands beside values without rows'); };
+  if (serial.length > 0) { alone(); return columns(scope, type, roots); }
 
   // Row by row. If an element needs a reduction of its own, or is counted itself, every element is a row.
   const width = rank > 0 ? boundOf(shape[rank - 1]) : 1;
@@ -51,6 +53,7 @@ export function buildNest(graph: Graph, scope: Scope, roots: readonly ValueId[])
   const needsOwn = reductions(inRow.map((i) => i.value), 'lanes').some((r) => dependsOn(r, asSet(column)));
   const locals: Local[] = [];
   if (needsOwn || rank === 0 || (dynamic && rank === 1)) {
+    alone();
     const rows = e.loop(dynamic ? Infinity : elements(shape), 'r');
     const own = hoistReductions(e, itemsAt(rows), locals);
     const length = lanes.reduce((n, r) => n + Math.min(CHUNK, maxExtent(r)), 1);
