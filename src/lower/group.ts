@@ -91,7 +91,8 @@ function groupOnce(storage: Storage, fuseUpdates: boolean): Grouping & { readonl
     }
     // Newest first: the kernel that can take this value without waiting for less.
     const hosts = [...new Set([...same].flatMap((s) => groupOf.get(home(s)) ?? []))].reverse();
-    const host = hosts.find((g) => g.kind !== 'loops' && (!reduces || (g.kind === 'map' && sameRows(g.members[0], v))) && (fuseUpdates || g.kind === 'map' || !same.has(overwrites.get(v) ?? -1)) && fits(g, v, guard) && [...same, ...other].every((leaf) => {
+    // What sums up rows begins a kernel of rows of its own.
+    const host = reduces ? undefined : hosts.find((g) => g.kind !== 'loops' && (fuseUpdates || g.kind === 'map' || !same.has(overwrites.get(v) ?? -1)) && fits(g, v, guard) && [...same, ...other].every((leaf) => {
       const maker = groupOf.get(home(leaf));
       return maker === g ? !other.has(leaf) : maker === undefined || !reaches(maker, g);
     }));
@@ -144,11 +145,6 @@ function groupOnce(storage: Storage, fuseUpdates: boolean): Grouping & { readonl
   function sameSize(a: ValueId, b: ValueId): boolean {
     const [x, y] = [graph.types[a].shape, graph.types[b].shape];
     return elements(x) === elements(y) && typeof x[0] === typeof y[0] && (typeof x[0] !== 'object' || sameDim(x[0], y[0]));
-  }
-
-  function sameRows(a: ValueId, b: ValueId): boolean {
-    const [x, y] = [graph.types[a].shape.at(-1), graph.types[b].shape.at(-1)];
-    return x !== undefined && y !== undefined && sameDim(x, y);
   }
 
   /** Whether v has one number for each row of what an op computes row by row (the mean beside what is normalised). */

@@ -6,9 +6,11 @@ import { GraphBuilder } from '../../src/graph/builder.ts';
 import { add } from '../../src/graph/ops/add.ts';
 import { expand } from '../../src/graph/ops/expand.ts';
 import { ops } from '../../src/graph/ops/index.ts';
+import { matmul } from '../../src/graph/ops/matmul.ts';
 import { max } from '../../src/graph/ops/max.ts';
 import { mul } from '../../src/graph/ops/mul.ts';
 import { reshape } from '../../src/graph/ops/reshape.ts';
+import { slice } from '../../src/graph/ops/slice.ts';
 import { sub } from '../../src/graph/ops/sub.ts';
 import { sum } from '../../src/graph/ops/sum.ts';
 import type { Tensor } from '../../src/graph/tensor.ts';
@@ -52,3 +54,23 @@ for (const { name, kernels, build, row } of CASES) for (const W of [3, 8, 33]) {
     }
   });
 }
+
+test('a sum of a row joins no kernel without rows: sums over leading axes, products', async (t) => {
+  const W = 5, b = new GraphBuilder(ops), x = b.input('input', 'x', { dtype: 'float32', shape: [R, W] }), w = b.input('input', 'w', { dtype: 'float32', shape: [W, W] });
+  const top = slice(x, 0, 0, 1), scaled = mul(top, expand(sum(top, [1]), top, [1]));
+  b.output('beside sums', sub(scaled, reshape(sum(x, [0]), [1, W])));
+  b.output('beside a product', mul(matmul(x, w), expand(sum(x, [1]), x, [1])));
+  const compiled = compileGraph(b.build()), draw = (name: string, n: number): Float32Array => Float32Array.from({ length: n }, (_, i) => new Stream(2, name).normal(0, i));
+  const inputs = { x: draw('rows', R * W), w: draw('w', W * W) }, rows = Array.from({ length: R }, (_, r) => [...inputs.x.subarray(r * W, r * W + W)]), columns = [0, 1, 2, 3, 4];
+  const want: Record<string, number[]> = {
+    'beside sums': columns.map((c) => rows[0][c] * total(rows[0]) - total(rows.map((row) => row[c]))),
+    'beside a product': rows.flatMap((row) => columns.map((c) => total(row) * total(row.map((v, k) => v * inputs.w[k * W + c])))) };
+  for (const entry of DEVICES) {
+    const reason = await entry.skip();
+    if (reason !== null) { t.diagnostic(`${entry.name}: ${reason}`); continue; }
+    const executor = new ProgramExecutor(await entry.open()), loaded = await loadProgram(executor, compiled), got = await executor.run(loaded, inputs);
+    for (const [name, values] of Object.entries(want)) values.forEach((v, i) => { assert.ok(Math.abs(got[name].data[i] - v) <= 1e-4 * (1 + Math.abs(v)), `${entry.name}, ${name}, element ${i}: ${got[name].data[i]}, not ${v}`); });
+    executor.release(loaded);
+    executor.close();
+  }
+});
