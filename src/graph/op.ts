@@ -68,6 +68,8 @@ export type Lowering<A extends Attrs = Attrs> =
       readonly passes?: number;
       /** It reads a part of its input, others of its kind the other parts. */
       readonly part?: boolean;
+      /** It reads each element of its input once, however large its result is. */
+      readonly once?: boolean;
       /** Its result is written to memory, also where computing it again at each reader looks cheaper. */
       stored?(attrs: A, output: number): boolean;
       at(call: MapCall<A>, index: readonly Expr[], output: number): Expr;
@@ -76,8 +78,9 @@ export type Lowering<A extends Attrs = Attrs> =
   /** Sum of products; what the epilogue stores is decided when kernels are fused. `stored`: each element of an input enters many
    * products, so that inputs are never computed while they are packed. */
   | { readonly kind: 'matmul'; readonly stored?: boolean; build(call: MatmulCall<A>): MatmulSpec }
-  /** Loops of its own, over materialised inputs and outputs. `update`: it also reads what it has stored. */
-  | { readonly kind: 'loops'; readonly update?: boolean; build(call: LoopCall<A>): LoopSpec };
+  /** Loops of its own, over materialised inputs and outputs. `update`: it also reads what it has stored. `strided`: inputs that may be parts of
+   * what is stored, which it finds by `from` alone. */
+  | { readonly kind: 'loops'; readonly update?: boolean; readonly strided?: readonly number[]; build(call: LoopCall<A>): LoopSpec };
 
 export interface MapCall<A extends Attrs = Attrs> {
   readonly e: Exprs;
@@ -107,6 +110,9 @@ export interface MatmulSpec {
   index(z: Expr, i: Expr, j: Expr): Expr[];
 }
 
+/** Where a value lies for loops: element `index` of it is element at(index) of a buffer, with constant steps along each axis. */
+export interface Place { readonly buffer: number; readonly strides: readonly number[]; at(index: readonly Expr[]): Expr }
+
 export interface LoopCall<A extends Attrs = Attrs> {
   readonly e: Exprs;
   readonly inTypes: readonly TensorType[];
@@ -114,6 +120,9 @@ export interface LoopCall<A extends Attrs = Attrs> {
   /** Buffers of the inputs (-1 for those that the op does not read) and of the outputs. */
   readonly inputs: readonly number[];
   readonly outputs: readonly number[];
+  /** The same with how to find an element, for inputs that may be parts of what is stored (Lowering's `strided`) and for outputs. */
+  readonly from: readonly Place[];
+  readonly to: readonly Place[];
   readonly attrs: A;
   readonly k: LoopWriter;
 }

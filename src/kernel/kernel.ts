@@ -17,8 +17,31 @@ export type Stmt =
   | { readonly s: 'fill'; readonly local: number; readonly value: number }
   | { readonly s: 'store'; readonly buffer: number; readonly index: Expr; readonly value: Expr }
   /** Reductions over one range in one pass: 16 interleaved partial results, chunks of 4096, joined in a fixed tree. */
-  | { readonly s: 'reduce'; readonly index: Var; readonly extent: Expr; readonly targets: readonly ReduceTarget[] };
+  | { readonly s: 'reduce'; readonly index: Var; readonly extent: Expr; readonly targets: readonly ReduceTarget[] }
+  | ProductStmt
+  | TurnStmt
+  /** The element will be read soon: devices that can bring it nearer meanwhile. It need not exist. */
+  | { readonly s: 'prefetch'; readonly buffer: number; readonly index: Expr };
 export interface ReduceTarget { readonly local: number; readonly op: ReduceOp; readonly value: Expr }
+
+/**
+ * A small product inside a kernel: to(r, l) becomes itself plus, over k ascending, a(r, k) * b(k, l), one fused multiply-add at a time, for
+ * r < rows, k < depth, l < lanes. `plain` says it in other statements. A device with a matrix core may run that instead, on `width` lanes,
+ * a multiple of 16 for which `to` and `b` have room (0: they do not); they lie side by side in memory (columns: 1).
+ */
+export interface ProductStmt {
+  readonly s: 'product'; readonly rows: Expr; readonly depth: Expr; readonly lanes: number; readonly width: number;
+  readonly to: Matrix; readonly a: Matrix; readonly b: Matrix; readonly plain: readonly Stmt[];
+}
+
+/** Rows copied to columns: element (r, c) of `from` to element r + 16 c of an array, for r < rows <= 16, c < columns; nobody looks at the other elements.
+ * `plain` says it in other statements; a device that has something better for it may run that if `core` is true. */
+export interface TurnStmt {
+  readonly s: 'turn'; readonly rows: Expr; readonly columns: number; readonly from: Matrix; readonly to: number; readonly core: boolean; readonly plain: readonly Stmt[];
+}
+
+/** In an array of the kernel's own, or in a buffer: element (r, c) is at index at + r * rows + c * columns. */
+export interface Matrix { readonly in: 'local' | 'buffer'; readonly of: number; readonly at: Expr; readonly rows: number; readonly columns: number }
 
 interface KernelBase {
   readonly buffers: readonly Buffer[];

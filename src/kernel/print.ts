@@ -1,6 +1,6 @@
 // Kernels as text: for people (`dynamoe inspect --stage kernels`) and as the structural key of a kernel (equal text, same kernel).
 import { children, postorder, type Expr } from './expr.ts';
-import type { Extent, Kernel, Stmt } from './kernel.ts';
+import type { Extent, Kernel, Matrix, Stmt } from './kernel.ts';
 
 const INFIX: Readonly<Record<string, string>> = {
   add: '+', sub: '-', mul: '*', div: '/', mod: '%', lt: '<', le: '<=', eq: '==', ne: '!=', and: '&', or: '|', xor: '^', shr: '>>>' };
@@ -59,6 +59,12 @@ function printStmt(s: Stmt, indent: string): string {
     case 'store': return printShared([s.index, s.value], indent, (p) => [`b${s.buffer}[${p(s.index)}] = ${p(s.value)}`]);
     case 'reduce': return printShared([s.extent, ...s.targets.map((t) => t.value)], indent, (p) => s.targets.map((t) =>
       `t${t.local} = ${t.op}(${s.index.name} < ${p(s.extent)}: ${p(t.value)})`));
+    case 'prefetch': return `${indent}prefetch b${s.buffer}[${printExpr(s.index)}]`;
+    case 'turn': return `${indent}t${s.to} = b${s.from.of}[${printExpr(s.from.at)} + ${s.from.rows}, ${s.from.columns}] turned, ${printExpr(s.rows)} rows${s.core ? '' : ' here'}:\n${block(s.plain)}`;
+    case 'product': return `${printShared([s.rows, s.depth, s.to.at, s.a.at, s.b.at], indent, (p) => {
+      const matrix = (m: Matrix): string => `${m.in === 'local' ? 't' : 'b'}${m.of}[${p(m.at)} + ${m.rows}, ${m.columns}]`;
+      return [`${matrix(s.to)} += ${matrix(s.a)} * ${matrix(s.b)}, ${p(s.rows)} rows, ${s.lanes} lanes in ${s.width}, depth ${p(s.depth)}:`];
+    })}\n${block(s.plain)}`;
   }
 }
 

@@ -33,6 +33,19 @@ export function verifyKernel(k: Kernel): Kernel {
           for (const t of s.targets) checkExpr(t.value, new Set([...scope, s.index]));
           break;
         case 'fill': break;
+        case 'turn':
+          for (const x of [s.rows, s.from.at]) checkExpr(x, scope);
+          if (!k.locals[s.to] || !k.buffers[s.from.of]) fail('rows are turned from or to where nothing is');
+          checkBody(s.plain, scope, sum);
+          break;
+        case 'prefetch': checkExpr(s.index, scope); break;
+        case 'product':
+          for (const x of [s.rows, s.depth, s.to.at, s.a.at, s.b.at]) checkExpr(x, scope);
+          for (const m of [s.to, s.a, s.b]) if (!(m.in === 'local' ? k.locals : k.buffers)[m.of]) fail(`no ${m.in} ${m.of}`);
+          if (s.to.in === 'buffer' && k.buffers[s.to.of]?.access !== 'update') fail(`buffer ${s.to.of} is added to but not both read and written`);
+          if (s.width > 0 && (s.width % 16 !== 0 || s.width < s.lanes || s.to.columns !== 1 || s.b.columns !== 1)) fail('a product has no room for its lanes');
+          checkBody(s.plain, scope, sum);
+          break;
       }
     }
   };

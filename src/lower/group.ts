@@ -33,8 +33,8 @@ export interface Grouping {
   readonly inPlace: ReadonlySet<ValueId>;
 }
 
-/** What a value's expression reads from memory: at the same element (`same`), or anywhere (`other`). */
-interface Leaves { readonly same: Set<ValueId>; readonly other: Set<ValueId> }
+/** What a value's expression reads from memory: at the same element (`same`), or anywhere (`other`); whether it sums up rows (rows.ts). */
+interface Leaves { readonly same: Set<ValueId>; readonly other: Set<ValueId>; reduces: boolean }
 
 /** An update may be the epilogue of the product that makes its gradient, which then is never stored; or follow it, so that the product
  * need not wait for the last reader of the old value. What takes less memory is taken. */
@@ -82,21 +82,22 @@ function groupOnce(storage: Storage, fuseUpdates: boolean): Grouping & { readonl
 
   /** `twin`: another result of v's op, which reads the same. */
   function place(v: ValueId, twin?: ValueId): void {
-    const { same, other } = leavesOf(v, false);
+    const { same, other, reduces } = leavesOf(v, false);
     const guard = commonGuard([v]), beside = twin === undefined ? undefined : groupOf.get(twin);
-    if (beside?.kind === 'map' && fits(beside, v, guard)) {
+    if (beside?.kind === 'map' && (fits(beside, v, guard) || (beside.unless === guard && isRowOf(v, beside.members[0])))) {
       beside.members.push(v);
       groupOf.set(v, beside);
       return;
     }
     // Newest first: the kernel that can take this value without waiting for less.
     const hosts = [...new Set([...same].flatMap((s) => groupOf.get(home(s)) ?? []))].reverse();
-    const host = hosts.find((g) => g.kind !== 'loops' && (fuseUpdates || g.kind === 'map' || !same.has(overwrites.get(v) ?? -1)) && fits(g, v, guard) && [...same, ...other].every((leaf) => {
+    // What sums up rows begins a kernel of rows of its own.
+    const host = reduces ? undefined : hosts.find((g) => g.kind !== 'loops' && (fuseUpdates || g.kind === 'map' || !same.has(overwrites.get(v) ?? -1)) && fits(g, v, guard) && [...same, ...other].every((leaf) => {
       const maker = groupOf.get(home(leaf));
       return maker === g ? !other.has(leaf) : maker === undefined || !reaches(maker, g);
     }));
     // Updates of one optimiser step that read the same things share a loop, though none reads another's result.
-    const sibling = host ?? (guard === null ? undefined : groups.findLast((g) => g.kind === 'map' && g.unless === guard
+    const sibling = host ?? (guard === null || reduces ? undefined : groups.findLast((g) => g.kind === 'map' && g.unless === guard
       && sameSize(g.members[0], v) && [...same].some((s) => g.reads.has(s)) && [...same, ...other].every((leaf) => {
         const maker = groupOf.get(home(leaf));
         return maker === undefined || (maker !== g && !reaches(maker, g));
@@ -146,6 +147,13 @@ function groupOnce(storage: Storage, fuseUpdates: boolean): Grouping & { readonl
     return elements(x) === elements(y) && typeof x[0] === typeof y[0] && (typeof x[0] !== 'object' || sameDim(x[0], y[0]));
   }
 
+  /** Whether v has one number for each row of what an op computes row by row (the mean beside what is normalised). */
+  function isRowOf(v: ValueId, wide: ValueId): boolean {
+    const [{ shape: of }, { shape: rows }] = [graph.types[wide], graph.types[v]], lower = ops.get(producers[v]?.op ?? '')?.lower;
+    return producers[v] === producers[wide] && lower?.kind === 'map' && lower.passes !== undefined && rows.length > 0
+      && rows.length === of.length - 1 && rows.every((d, i) => sameDim(d, of[i]));
+  }
+
   /** Whether group `from` runs after `to` because it reads, directly or not, what `to` makes. */
   function reaches(from: Group, to: Group): boolean {
     const seen = new Set([from]), queue = [from];
@@ -192,7 +200,7 @@ function groupOnce(storage: Storage, fuseUpdates: boolean): Grouping & { readonl
   }
 
   function leavesOf(v: ValueId, routine: boolean): Leaves {
-    const leaves: Leaves = { same: new Set(), other: new Set() };
+    const leaves: Leaves = { same: new Set(), other: new Set(), reduces: false };
     const seen = new Set<number>();
     const visit = (value: ValueId, same: boolean, top: boolean): void => {
       const key = 2 * value + Number(same);
@@ -206,6 +214,7 @@ function groupOnce(storage: Storage, fuseUpdates: boolean): Grouping & { readonl
       }
       const lower = ops.get(node.op)?.lower;
       const direct = same && lower?.kind === 'map' && lower.linear !== undefined;
+      if (lower?.kind === 'map' && lower.passes !== undefined && !top) leaves.reduces = true;
       for (const input of readInputs(node, ops)) visit(input, direct && sameSize(input, value), false);
     };
     visit(v, !routine, true);

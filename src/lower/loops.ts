@@ -1,13 +1,14 @@
 // Kernels that an op writes itself: gives it a writer for loops, locals and reductions, and collects what it wrote.
-import type { TensorType } from '../base/shape.ts';
+import { stridesOf, type TensorType } from '../base/shape.ts';
 import { VerifyError } from '../base/errors.ts';
-import type { Graph, Node } from '../graph/graph.ts';
+import type { Graph, Node, ValueId } from '../graph/graph.ts';
 import type { OpTable } from '../graph/builder.ts';
-import type { LoopCall, LoopWriter } from '../graph/op.ts';
+import type { LoopCall, LoopWriter, Place } from '../graph/op.ts';
 import type { Expr } from '../kernel/expr.ts';
 import type { Local, LoopKernel } from '../kernel/kernel.ts';
 import { ontoInputs } from '../passes/own-before.ts';
 import type { Scope } from './scope.ts';
+import type { View } from './view.ts';
 
 export function buildLoops(graph: Graph, ops: OpTable, scope: Scope, node: Node): LoopKernel {
   const lower = ops.get(node.op)?.lower;
@@ -15,7 +16,8 @@ export function buildLoops(graph: Graph, ops: OpTable, scope: Scope, node: Node)
   const { e } = scope, locals: Local[] = [];
   const types = (vs: readonly number[]): TensorType[] => vs.map((v) => graph.types[v]);
   const unseen = [...ops.get(node.op)?.unread ?? [], ...ontoInputs(node, ops)];
-  const inputs = node.inputs.map((v, i) => (unseen.includes(i) ? -1 : scope.buffer(v, 'read')));
+  const views = node.inputs.map((v, i) => (lower.strided?.includes(i) ? scope.view(v) : null));
+  const inputs = node.inputs.map((v, i) => (unseen.includes(i) ? -1 : scope.buffer(views[i]?.of ?? v, 'read')));
   const outputs = node.outputs.map((v) => scope.buffer(v, lower.update ? 'update' : 'write'));
   const buffers = () => scope.buffers;
   const asExpr = (x: Expr | number): Expr => (typeof x === 'number' ? e.index(x) : x);
@@ -47,7 +49,10 @@ export function buildLoops(graph: Graph, ops: OpTable, scope: Scope, node: Node)
     extent: scope.extent,
     int: (value) => e.int(scope.ints.push(value) - 1),
   };
-  const call: LoopCall = { e, k, inputs, outputs, attrs: node.attrs, inTypes: types(node.inputs), outTypes: types(node.outputs) };
+  const placeOf = (v: ValueId, buffer: number, { offset, strides }: Pick<View, 'offset' | 'strides'> = { offset: 0, strides: stridesOf(graph.types[v].shape) }): Place =>
+    ({ buffer, strides, at: (index) => e.linear(offset, index.map((x, d) => [strides[d], x])) });
+  const from = node.inputs.map((v, i) => placeOf(v, inputs[i], views[i] ?? undefined)), to = node.outputs.map((v, i) => placeOf(v, outputs[i]));
+  const call: LoopCall = { e, k, inputs, outputs, from, to, attrs: node.attrs, inTypes: types(node.inputs), outTypes: types(node.outputs) };
   const spec = lower.build(call);
   const index = e.loop(spec.grid.extent, 'g');
   const body = spec.body(index);

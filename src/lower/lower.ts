@@ -120,6 +120,7 @@ function inPlacePairs(kernel: Kernel): [number, number][] {
       else if (s.s === 'set') values.push(s.value);
       else if (s.s === 'reduce') values.push(...s.targets.map((t) => t.value), s.extent);
       else if (s.s === 'for') { values.push(s.extent); visit(s.body); }
+      else if (s.s === 'product' || s.s === 'turn') visit(s.plain);
       else if (s.s === 'if') { values.push(s.condition); visit(s.body); }
     }
   };

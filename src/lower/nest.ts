@@ -2,13 +2,17 @@
 // where leading axes are summed. Which of the three follows from the expressions.
 import { boundOf, elements, type TensorType } from '../base/shape.ts';
 import { leastOf } from '../base/dtype.ts';
+import { VerifyError } from '../base/errors.ts';
 import type { Graph, ValueId } from '../graph/graph.ts';
-import { postorder, type Exprs, type Expr, type Var } from '../kernel/expr.ts';
+import { postorder, type Exprs, type Expr, type ScalarOp, type Var } from '../kernel/expr.ts';
 import type { Local, LoopKernel, ReduceTarget, Stmt } from '../kernel/kernel.ts';
 import { asSet, dependsOn, invariants, reductions, substitute } from '../kernel/rewrite.ts';
 import type { Scope } from './scope.ts';
 
 const TASK = 8192; // elements of work a task: some microseconds
+/** What an elementary function and a reduction of a row cost, in elements of work. */
+const FUNCTION = 2, REDUCTION = 32;
+const FUNCTIONS = new Set<string>(['exp', 'log', 'tanh', 'sigmoid', 'erf', 'sin', 'cos', 'threefry'] satisfies ScalarOp[]);
 const COLUMNS = 64; // columns a task sums at once
 const MAX_RANGES = 16;
 const CHUNK = 4096; // DESIGN section 2: long sums are joined from chunks of this many
@@ -18,8 +22,12 @@ interface Item { readonly buffer: number; readonly at: Expr; readonly value: Exp
 type Reduce = Extract<Expr, { k: 'reduce' }>;
 
 export function buildNest(graph: Graph, scope: Scope, roots: readonly ValueId[]): LoopKernel {
-  const { e } = scope, type = graph.types[roots[0]], shape = type.shape, rank = shape.length;
-  const itemsAt = (linear: Expr): Item[] => roots.map((v) => ({ buffer: scope.buffer(v, 'write'), at: linear, value: scope.linear(v, linear) }));
+  const { e } = scope, sizeOf = (v: ValueId): number => elements(graph.types[v].shape), most = Math.max(...roots.map(sizeOf));
+  // Beside values with an element for each column there may be some with one for each row.
+  const wide = roots.filter((v) => sizeOf(v) === most), narrow = roots.filter((v) => sizeOf(v) !== most);
+  const type = graph.types[wide[0]], shape = type.shape, rank = shape.length;
+  const itemsOf = (values: readonly ValueId[], linear: Expr): Item[] => values.map((v) => ({ buffer: scope.buffer(v, 'write'), at: linear, value: scope.linear(v, linear) }));
+  const itemsAt = (linear: Expr): Item[] => itemsOf(wide, linear);
   const dynamic = rank > 0 && typeof shape[0] !== 'number';
   const rowElements = elements(shape.slice(1));
   const count = dynamic ? e.scale(scope.extent(type, 0), rowElements) : e.index(elements(shape));
@@ -31,10 +39,11 @@ export function buildNest(graph: Graph, scope: Scope, roots: readonly ValueId[])
   const all = items.map((i) => i.value);
   const serial = reductions(all, 'serial');
   const lanes = reductions(all, 'lanes');
-  if (serial.length === 0 && lanes.length === 0 && (rank <= 1 || direct(all, flat))) {
+  if (serial.length === 0 && lanes.length === 0 && narrow.length === 0 && (rank <= 1 || direct(all, flat))) {
     return kernel(scope, [], { index: flat, extent: count, grain: TASK, vector: true }, stores(items));
   }
-  if (serial.length > 0) return columns(scope, type, roots);
+  const alone = (): void => { if (narrow.length > 0) throw new VerifyError('lower', 'a value for each row stands beside values without rows'); };
+  if (serial.length > 0) { alone(); return columns(scope, type, roots); }
 
   // Row by row. If an element needs a reduction of its own, or is counted itself, every element is a row.
   const width = rank > 0 ? boundOf(shape[rank - 1]) : 1;
@@ -44,17 +53,24 @@ export function buildNest(graph: Graph, scope: Scope, roots: readonly ValueId[])
   const needsOwn = reductions(inRow.map((i) => i.value), 'lanes').some((r) => dependsOn(r, asSet(column)));
   const locals: Local[] = [];
   if (needsOwn || rank === 0 || (dynamic && rank === 1)) {
+    alone();
     const rows = e.loop(dynamic ? Infinity : elements(shape), 'r');
     const own = hoistReductions(e, itemsAt(rows), locals);
     const length = lanes.reduce((n, r) => n + Math.min(CHUNK, maxExtent(r)), 1);
-    return kernel(scope, locals, { index: rows, extent: count, grain: Math.max(1, Math.floor(TASK / length)), vector: false },
+    return kernel(scope, locals, { index: rows, extent: count, grain: Math.max(1, Math.floor(TASK / workOf(all, length))), vector: false },
       [...own.before, ...stores(own.items)]);
   }
-  const own = hoistReductions(e, inRow, locals);
-  const hoisted = hoistInvariants(e, own.items, asSet(column), locals);
+  const own = hoistReductions(e, [...inRow, ...itemsOf(narrow, row)], locals), rowItems = own.items.slice(inRow.length);
+  const hoisted = hoistInvariants(e, own.items.slice(0, inRow.length), asSet(column), locals);
   const rows = dynamic ? e.scale(scope.extent(type, 0), elements(shape.slice(1, -1))) : e.index(elements(shape.slice(0, -1)));
-  return kernel(scope, locals, { index: row, extent: rows, grain: Math.max(1, Math.floor(TASK / Math.max(1, width))), vector: false }, [
-    ...own.before, ...hoisted.before, ...inRanges(e, hoisted.items, column, width)]);
+  return kernel(scope, locals, { index: row, extent: rows, grain: Math.max(1, Math.floor(TASK / workOf(all, width))), vector: false }, [
+    ...own.before, ...stores(rowItems), ...hoisted.before, ...inRanges(e, hoisted.items, column, width)]);
+}
+
+/** Elements of work of a row with so many elements. */
+function workOf(values: readonly Expr[], width: number): number {
+  const all = postorder(values), functions = all.filter((x) => x.k === 'op' && FUNCTIONS.has(x.op)).length;
+  return Math.max(1, width) * (1 + FUNCTION * functions) + REDUCTION * all.filter((x) => x.k === 'reduce').length;
 }
 
 /** A vector loop over the columns; where values ask whether the column is below a constant (concat, pad), one for each range in which

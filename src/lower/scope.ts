@@ -7,6 +7,7 @@ import type { MatmulCall, Op, Reader } from '../graph/op.ts';
 import type { OpTable } from '../graph/builder.ts';
 import { Exprs, type Expr } from '../kernel/expr.ts';
 import type { Buffer, Extent } from '../kernel/kernel.ts';
+import { viewOf, type View } from './view.ts';
 
 /** Who reads a value: nodes (once per operand); whether outputs, updates or dimensions do; whether anything needs it at all. */
 export interface Uses {
@@ -56,6 +57,12 @@ export class Scope {
       this.#access.push(access);
     }
     return index;
+  }
+
+  /** How an input lies in memory. */
+  view(value: ValueId): View | null {
+    const { graph, producers, stored } = this.#storage;
+    return viewOf(value, graph.types, producers, stored);
   }
 
   beginEpilogue(value: ValueId, linear: Expr): void { this.#sum = { value, linear }; }

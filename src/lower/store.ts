@@ -4,7 +4,9 @@ import { elements, usualElements } from '../base/shape.ts';
 import { dimValues, producers, type Graph, type Node, type ValueId } from '../graph/graph.ts';
 import type { OpTable } from '../graph/builder.ts';
 import { ontoInputs } from '../passes/own-before.ts';
+import { reductionInRow } from './rows.ts';
 import type { Storage, Uses } from './scope.ts';
+import { viewOf } from './view.ts';
 
 /** The inputs whose elements an op reads. */
 export const readInputs = (node: Node, ops: OpTable): ValueId[] =>
@@ -33,9 +35,10 @@ const NEAR = 16; // nodes within which readers of a value are looked for a commo
 export function decideStorage(graph: Graph, ops: OpTable): Storage {
   const uses = usesOf(graph, ops), made = producers(graph);
   const kindOf = (node: Node): string => ops.get(node.op)?.lower.kind ?? 'map';
-  const takesStored = (node: Node): boolean => {
+  const takesStored = (node: Node, v: ValueId): boolean => {
     const lower = ops.get(node.op)?.lower;
-    return lower?.kind === 'loops' || (lower?.kind === 'matmul' && lower.stored === true);
+    if (lower?.kind !== 'loops') return lower?.kind === 'matmul' && lower.stored === true;
+    return node.inputs.some((x, i) => x === v && !lower.strided?.includes(i)) || !readInPlace(v);
   };
   const stored = new Set<ValueId>(graph.inputs.map((i) => i.value));
   const alias = new Map<ValueId, ValueId>(), places = new Map<ValueId, ValueId>();
@@ -47,6 +50,8 @@ export function decideStorage(graph: Graph, ops: OpTable): Storage {
   };
   const place = new Map(graph.nodes.map((node, i) => [node, i]));
   const isPart = (node: Node): boolean => { const lower = ops.get(node.op)?.lower; return lower?.kind === 'map' && lower.part === true; };
+  const withinRow = new Set<ValueId>(), closesRow = new Set<ValueId>();
+  const readsOnce = (node: Node): boolean => { const lower = ops.get(node.op)?.lower; return lower?.kind === 'map' && lower.once === true; };
   const weights = new Array<number>(graph.types.length).fill(1);
 
   for (const node of graph.nodes) {
@@ -58,25 +63,45 @@ export function decideStorage(graph: Graph, ops: OpTable): Storage {
       continue;
     }
     // A value read from memory weighs 1, one that is computed again weighs what it is made of.
-    const weight = (lower.weight ?? 1) + node.inputs.reduce((w, v) => w + readWeight(node, v), 0);
+    const weight = (lower.weight ?? 1) + readInputs(node, ops).reduce((w, v) => w + readWeight(node, v), 0);
+    const inRow = reductionInRow(node, graph, ops, uses);
+    if (inRow && !inRow.within.some((v) => closesRow.has(v))) {
+      for (const v of inRow.within) withinRow.add(v);
+      closesRow.add(inRow.stored);
+    }
     for (const v of node.outputs) {
+      if (withinRow.has(v)) { weights[v] = weight; continue; }
       if (node.op === 'reshape' && stored.has(node.inputs[0])) {
         alias.set(v, home(node.inputs[0]));
         stored.add(v);
         continue;
       }
       const reads = meetsAgain(v) ? 1 : readsOf(v);
-      const needed = uses.pinned.has(v) || uses.nodes[v].some(takesStored);
+      const needed = uses.pinned.has(v) || closesRow.has(v) || uses.nodes[v].some((node) => takesStored(node, v));
       const again = weight * reads <= weight + 1.5 + reads;
       // A sum of products that only this value reads is not stored if this value is: its epilogue computes it.
       const epilogue = node.inputs.some((i) => made[i] && kindOf(made[i]) === 'matmul' && uses.nodes[i].length === 1
         && !uses.pinned.has(i) && elements(graph.types[i].shape) === elements(graph.types[v].shape));
       // What needs a whole row for one element is never repeated inside another loop.
-      if (needed || lower.stored?.(node.attrs, node.outputs.indexOf(v)) || lower.passes !== undefined || !again || epilogue && lower.linear) stored.add(v);
+      if (needed || lower.stored?.(node.attrs, node.outputs.indexOf(v)) || lower.passes !== undefined || !again || epilogue && lower.linear) {
+        // Another view of what is stored instead, in its own rows: what is found by rows and columns need not be found by quotients.
+        if (node.op === 'reshape' && !uses.pinned.has(v)) { stored.add(node.inputs[0]); alias.set(v, home(node.inputs[0])); }
+        stored.add(v);
+      }
       else weights[v] = weight;
     }
   }
   return { graph, ops, producers: made, stored, home, memory, uses };
+
+  /** Whether a part of what is stored is better read there than copied: it is, unless that would keep much more alive for much longer. */
+  function readInPlace(v: ValueId): boolean {
+    const view = viewOf(v, graph.types, made, stored);
+    if (!view) return false;
+    if (uses.pinned.has(view.of) || !made[view.of] || 2 * elements(graph.types[v].shape) >= elements(graph.types[view.of].shape)) return true;
+    const lastOf = (x: ValueId): number => Math.max(-1, ...uses.nodes[x].map((n) => place.get(n) ?? 0));
+    const others = (x: ValueId): number => Math.max(-1, ...uses.nodes[x].map((n) => (['reshape', 'slice', 'transpose'].includes(n.op) ? (n.outputs[0] === v ? -1 : others(n.outputs[0])) : place.get(n) ?? 0)));
+    return lastOf(v) - others(home(view.of)) <= NEAR;
+  }
 
   /** Elements of v; a list with one place for each row of `of` counts as many as rows are expected there. */
   function sizeOf(v: ValueId, of?: ValueId): number {
@@ -112,7 +137,7 @@ export function decideStorage(graph: Graph, ops: OpTable): Storage {
     return uses.nodes[v].reduce((n, node) => {
       const out = kindOf(node) === 'matmul' ? size : Math.max(...node.outputs.map((o) => sizeOf(o)));
       // Packing an operand that is not there yet costs about as much as reading it once more.
-      return n + Math.max(isPart(node) ? 0 : 1, out / size) * (kindOf(node) === 'matmul' ? 2 : passes(node));
+      return n + (readsOnce(node) ? 1 : Math.max(isPart(node) ? 0 : 1, out / size)) * (kindOf(node) === 'matmul' ? 2 : passes(node));
     }, 0);
   }
 }

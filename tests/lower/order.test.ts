@@ -24,6 +24,14 @@ test('what may be written over does not count twice; the order of the graph stay
   assert.equal(orderTasks(chain.map((t) => ({ ...t, overwrites: [] })), bytes([8, 8, 8])).peak, 16);
 });
 
+test('what makes little of much comes right after what it reads, but not before what it waits for', () => {
+  const big = 100_000, order = (tasks: Task<string>[]): string => orderTasks(tasks, bytes([big, big, 8, 8, big])).order.join('');
+  // s and t sum 0 up: while that is near. u reads too little for it to matter.
+  const tasks = [task('a', [], [0], []), task('b', ['a'], [1], [0]), task('c', ['b'], [4], [1]), task('s', ['a'], [2], [0]), task('u', ['s'], [3], [2])];
+  assert.equal(order(tasks), 'asbcu');
+  assert.equal(order(tasks.map((t) => (t.of === 's' ? { ...t, before: ['a', 'b'] } : t))), 'abscu');
+});
+
 test('random graphs: every kernel once, after what it depends on, at no more bytes than in the order of the graph', () => {
   const random = new Stream(1, 'order');
   for (let n = 0; n < 50; n++) {

@@ -183,4 +183,22 @@ void dm_gemm_task(const dm_ctx *c, const dm_gemm *g, int64_t task) {
   }
 }
 
-const dm_core dm_core_table = {dm_gemm_tasks, dm_gemm_task};
+static void product(int64_t rows, int64_t width, int64_t depth, float *c, int64_t ldc, const float *a, int64_t si, int64_t sk, const float *b, int64_t bs) {
+  if (rows <= 0 || depth <= 0) return;
+  int64_t tiles = (rows + DM_MR - 1) / DM_MR, each = (rows + tiles - 1) / tiles;
+  for (int64_t j = 0; j < width; j += DM_NR) {
+    int nv = width - j < DM_NR ? (int)((width - j) / DM_VL) : DM_NV;
+    for (int64_t i = 0; i < rows; i += each) {
+      float *to = c + i * ldc + j;
+      dm_step s = {depth, a + i * si, b + j, si, sk, bs, to, ldc, 1, {(const char *)to, (const char *)to}, {0, 0}};
+      dm_kernels[min64(each, rows - i) - 1][nv - 1](&s);
+    }
+  }
+}
+
+static void turn(int64_t rows, int64_t columns, const float *from, int64_t stride, float *to) {
+  if (rows == 16) dm_panel(from, 1, stride, columns, 16, to, 16);
+  else dm_panel(from, 1, stride, columns, rows, to, 16);
+}
+
+const dm_core dm_core_table = {dm_gemm_tasks, dm_gemm_task, product, turn};

@@ -45,5 +45,10 @@ typedef struct dm_gemm {
 struct dm_core {
   int64_t (*gemm_tasks)(const dm_ctx *, const dm_gemm *);            // tiles over all groups, sized for c->threads
   void (*gemm_task)(const dm_ctx *, const dm_gemm *, int64_t task);  // one of them
+  // A small product within a task: C(i,j) goes on, over k ascending, one fused multiply-add at a time, from what is there; i < rows, k < depth,
+  // j < width, a multiple of 16. Rows of C and B are ldc and bs floats apart, A has any strides.
+  void (*product)(int64_t rows, int64_t width, int64_t depth, float *c, int64_t ldc, const float *a, int64_t si, int64_t sk, const float *b, int64_t bs);
+  // to[16 * c + r] = from[stride * r + c] for r < rows <= 16, c < columns; 0 for the other r.
+  void (*turn)(int64_t rows, int64_t columns, const float *from, int64_t stride, float *to);
 };
 #endif

@@ -1,7 +1,7 @@
 // Statements as C.
 import { leastOf } from '../../base/dtype.ts';
 import type { Expr } from '../../kernel/expr.ts';
-import type { Local, Stmt } from '../../kernel/kernel.ts';
+import type { Local, Matrix, ProductStmt, Stmt } from '../../kernel/kernel.ts';
 import { cType, ExprWriter, literal } from './expr.ts';
 
 const indent = (lines: readonly string[]): string[] => lines.map((l) => `  ${l}`);
@@ -14,7 +14,7 @@ export function declareLocals(locals: readonly Local[]): string[] {
 
 /** What stands first in the body of a loop around other loops. */
 export const outerLoop = ({ vector, body }: { readonly vector: boolean; readonly body: readonly Stmt[] }): string[] =>
-  (!vector && body.some((s) => s.s === 'for' || s.s === 'reduce') ? ['DM_OUTER'] : []);
+  (!vector && body.some((s) => s.s === 'for' || s.s === 'reduce' || s.s === 'product' || s.s === 'turn') ? ['DM_OUTER'] : []);
 
 /** `names`: expressions that have a C name here. */
 export function emitBody(stmts: readonly Stmt[], names: ReadonlyMap<Expr, string> = new Map()): string[] {
@@ -55,6 +55,13 @@ function emitStmt(s: Exclude<Stmt, { s: 'store' }>, names: ReadonlyMap<Expr, str
     }
     case 'fill': return [`for (size_t f = 0; f < sizeof t${s.local} / sizeof t${s.local}[0]; f++) t${s.local}[f] = ${Number.isFinite(s.value) ? s.value : literal(s.value, 'float64')};`];
     case 'reduce': return emitReduce(s, names);
+    case 'product': return emitProduct(s, names);
+    case 'turn': {
+      if (!s.core) return emitBody(s.plain, names);
+      const rows = w.value(s.rows), at = w.value(s.from.at);
+      return ['{', ...indent([...w.lines, `c->core->turn(${rows}, ${s.columns}, b${s.from.of} + ${at}, ${s.from.rows}, t${s.to});`]), '}'];
+    }
+    case 'prefetch': { const at = w.value(s.index); return ['{', ...indent([...w.lines, `__builtin_prefetch(b${s.buffer} + ${at});`]), '}']; }
   }
 }
 
@@ -65,10 +72,10 @@ function emitStmt(s: Exclude<Stmt, { s: 'store' }>, names: ReadonlyMap<Expr, str
 function emitReduce(s: Extract<Stmt, { s: 'reduce' }>, names: ReadonlyMap<Expr, string>): string[] {
   const n = s.index.name, head = new ExprWriter(names), extent = head.value(s.extent);
   const start = (t: (typeof s.targets)[number]): string => literal(t.op === 'sum' ? 0 : leastOf(t.value.dtype), t.value.dtype);
-  const join = (op: string, a: string, b: string): string => (op === 'sum' ? `${a} + ${b}` : `${a} > ${b} ? ${a} : ${b}`);
+  const joined = (t: (typeof s.targets)[number], into: string, x: string): string => (t.op === 'sum' ? `${into} + ${x}` : `dm_pick(${x}, ${into})`);
   const step = (into: (i: number) => string): string[] => {
     const w = new ExprWriter(names);
-    const done = s.targets.map((t, i) => { const v = w.value(t.value), x = into(i); return `${x} = ${t.op === 'sum' ? `${x} + ${v}` : `dm_pick(${v}, ${x})`};`; });
+    const done = s.targets.map((t, i) => { const v = w.value(t.value), x = into(i); return `${x} = ${joined(t, x, v)};`; });
     return [`const int64_t ${n} = from + at + l;`, ...w.lines, ...done];
   };
   // What is left over: lanes without an element keep what they have, by a store of all lanes.
@@ -76,6 +83,21 @@ function emitReduce(s: Extract<Stmt, { s: 'reduce' }>, names: ReadonlyMap<Expr, 
     ...s.targets.map((t, i) => `${cType(t.value.dtype)} next${i} = lane${i}[l];`),
     'if (l < size - at) {', ...indent(step((i) => `next${i}`)), '}',
     ...s.targets.map((_, i) => `lane${i}[l] = next${i};`)];
+  if (s.extent.k === 'const' && s.extent.value < 16) return ['{', ...indent(few(s.extent.value)), '}'];
+
+  /** Fewer elements than lanes: the others would add nothing. */
+  function few(count: number): string[] {
+    const first = step((i) => `lane${i}[l]`).slice(1), tree: string[] = [];
+    for (let w = 8, left = count; w >= 1; w /= 2) {
+      if (left > w) tree.push(`for (int l = 0; l < ${left - w}; l++) {`, ...s.targets.map((t, i) => `  lane${i}[l] = ${joined(t, `lane${i}[l]`, `lane${i}[l + ${w}]`)};`), '}');
+      left = Math.min(left, w);
+    }
+    return [...s.targets.map((t, i) => `${cType(t.value.dtype)} lane${i}[${Math.max(count, 1)}] __attribute__((aligned(64)));`),
+      ...s.targets.map((t, i) => `for (int l = 0; l < ${Math.max(count, 1)}; l++) lane${i}[l] = ${start(t)};`),
+      'DM_VECTOR', `for (int l = 0; l < ${count}; l++) {`, `  const int64_t ${n} = l;`, ...indent(first), '}', ...tree,
+      ...s.targets.map((t, i) => `t${t.local} = ${joined(t, start(t), `lane${i}[0]`)};`)];
+  }
+
   const lines = [...head.lines, `const int64_t end = ${extent};`,
     ...s.targets.map((t) => `t${t.local} = ${start(t)};`),
     'for (int64_t from = 0; from < end; from += 4096) {',
@@ -87,8 +109,16 @@ function emitReduce(s: Extract<Stmt, { s: 'reduce' }>, names: ReadonlyMap<Expr, 
       'for (; at + 16 <= size; at += 16) {', '  DM_VECTOR', '  for (int l = 0; l < 16; l++) {', ...indent(indent(step((i) => `lane${i}[l]`))), '  }', '}',
       'if (at < size) {', '  DM_VECTOR', '  for (int l = 0; l < 16; l++) {', ...indent(indent(rest)), '  }', '}',
       ...[8, 4, 2, 1].flatMap((w) => [...(w > 2 ? ['DM_VECTOR'] : []), `for (int l = 0; l < ${w}; l++) {`,
-        ...s.targets.map((t, i) => `  lane${i}[l] = ${t.op === 'sum' ? join('sum', `lane${i}[l]`, `lane${i}[l + ${w}]`) : `dm_pick(lane${i}[l + ${w}], lane${i}[l])`};`), '}']),
-      ...s.targets.map((t, i) => `t${t.local} = ${t.op === 'sum' ? join('sum', `t${t.local}`, `lane${i}[0]`) : `dm_pick(lane${i}[0], t${t.local})`};`)]),
+        ...s.targets.map((t, i) => `  lane${i}[l] = ${joined(t, `lane${i}[l]`, `lane${i}[l + ${w}]`)};`), '}']),
+      ...s.targets.map((t, i) => `t${t.local} = ${joined(t, `t${t.local}`, `lane${i}[0]`)};`)]),
     '}'];
   return ['{', ...indent(lines), '}'];
+}
+
+/** By the matrix core. */
+function emitProduct(s: ProductStmt, names: ReadonlyMap<Expr, string>): string[] {
+  if (s.width === 0) return emitBody(s.plain, names);
+  const w = new ExprWriter(names), at = (m: Matrix): string => `${m.in === 'local' ? 't' : 'b'}${m.of} + ${w.value(m.at)}`;
+  const call = `c->core->product(${[w.value(s.rows), s.width, w.value(s.depth), at(s.to), s.to.rows, at(s.a), s.a.rows, s.a.columns, at(s.b), s.b.rows].join(', ')});`;
+  return ['{', ...indent([...w.lines, call]), '}'];
 }

@@ -76,7 +76,8 @@ function expressions(body: readonly Stmt[]): Expr[] {
       case 'set': return s.index ? [s.value, s.index] : [s.value];
       case 'store': return [s.value, s.index];
       case 'reduce': return [s.extent, ...s.targets.map((t) => t.value)];
-      case 'fill': return [];
+      case 'fill': case 'prefetch': return [];
+      case 'product': case 'turn': return expressions(s.plain);
     }
   });
 }

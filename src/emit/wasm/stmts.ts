@@ -76,6 +76,7 @@ export class StmtWriter {
     const { f, locals, places, vars } = this.#frame, v = new Values(this.#frame, outer.lane, outer);
     switch (s.s) {
       case 'for': {
+        if (s.body.every((b) => b.s === 'prefetch')) return;
         const index = f.local(I32), end = f.local(I32);
         v.scalar(s.extent);
         f.set(end).i32(0).set(index);
@@ -96,6 +97,8 @@ export class StmtWriter {
       }
       case 'fill': this.#fill(s.local, s.value); return;
       case 'reduce': this.#reduce(s, outer); return;
+      case 'product': case 'turn': this.body(s.plain, outer); return;
+      case 'prefetch': return; // WebAssembly has no word for it
     }
   }
 

@@ -12,6 +12,7 @@ import { attentionSizes, BLOCK, TileWriter, type AttentionAttrs } from './attent
 
 const ENOUGH = 16; // tasks that keep threads busy
 const OWN = 4; // inputs before the masks
+const UNROLL = 8; // keys whose scores are looked at together
 
 export const attentionOp: Op<AttentionAttrs> = {
   // softmax(scale q k^T) v per head, causal: query i sees keys 0..start + i; masks; and log(sum(exp(scores))).
@@ -35,64 +36,68 @@ export const attentionOp: Op<AttentionAttrs> = {
     const [dk, dv] = needs[1] || needs[2] ? emit('attentionGradKV', inputs, attrs) : [null, null];
     return [needs[0] ? emit1('attentionGradQ', inputs, attrs) : null, dk, dv, ...rest];
   },
-  lower: { kind: 'loops', build(call) {
-    const { e, k: w, inTypes, inputs: [bq, bk, bv, bs], outputs: [bo, bl], attrs: { causal } } = call;
+  lower: { kind: 'loops', strided: [0, 1, 2], build(call) {
+    const { e, k: w, inTypes, inputs: [, , , bs], from: [pq, pk, pv], to: [po, pl], attrs: { causal } } = call;
     const { B, T, S, H, KV, D } = attentionSizes('attention', inTypes);
     const L = T === 1 ? 1 : 16, tiles = Math.ceil(T / L), t = new TileWriter(call, inTypes[0].dtype, L);
     return { grid: { extent: B * H * tiles, grain: 1 }, body(g) {
-      const b = e.div(g, H * tiles), h = e.mod(e.div(g, tiles), H), first = e.scale(e.mod(g, tiles), L);
-      const q = t.array(D), s = t.array(BLOCK), o = t.array(D), parts = t.array(16);
-      const [m, next, a, l] = [t.row(), t.row(), t.row(), t.row()], limit = t.row('int32'), row = w.array('index', BLOCK);
-      const live = w.scalar('index'), keys = w.scalar('index'), start = w.scalar('index'), eights = w.scalar('index');
-      const qRow = (i: Expr): Expr => e.linear(0, [[T * H * D, b], [H * D, first], [H * D, i], [D, h]]);
+      const b = e.div(g, H * tiles), h = e.mod(e.div(g, tiles), H), first = e.scale(e.mod(g, tiles), L), own = e.div(h, H / KV), none = e.index(0);
+      const s = t.array(BLOCK), o = t.wide(L, D), parts = t.array(16);
+      const [m, next, a, l] = [t.row(), t.row(), t.row(), t.row()], limit = t.row('int32');
+      const live = w.scalar('index'), keys = w.scalar('index'), start = w.scalar('index'), count = w.scalar('index');
       const inside = (i: Expr): Expr => t.smaller(i, e.linear(-1, [[1, live.get()]])), lastKey = (j: Expr): Expr => t.smaller(j, e.linear(-1, [[1, keys.get()]]));
-      const masks = new Masks(call, t, OWN, b, S), range = { eights: eights.get() }, minusInfinity = t.value(-Infinity);
+      const query = (i: Expr): Expr => e.add(first, i);
+      const q = t.turn(pq, [b, first, h, none], live.get(), D);
+      const masks = new Masks(call, t, OWN, b, S), minusInfinity = t.value(-Infinity);
       return [
-        ...masks.setup, start.set(w.loadIndex(bs, e.index(0))), live.set(t.smaller(e.index(L), t.minus(e.index(T), first))),
+        ...masks.setup, start.set(w.loadIndex(bs, none)), live.set(t.smaller(e.index(L), t.minus(e.index(T), first))),
         // The keys that this tile sees, and each of its queries.
         keys.set(causal ? t.smaller(masks.keys, e.add(start.get(), first, live.get())) : masks.keys),
+        ...[pk, pv].map((p) => t.soon(p, [b, none, own, none], t.smaller(e.index(BLOCK), keys.get()), D)),
         t.each((i) => [limit.set(i, t.int(causal ? t.smaller(masks.keys, e.linear(1, [[1, start.get()], [1, first], [1, i]])) : masks.keys))]),
-        w.loop(L, (i) => [w.loop(D, (d) => [q.set(d, i, w.load(bq, e.add(qRow(inside(i)), d)))])]),
+        q.setup,
         o.fill(0), l.fill(0), m.fill(-Infinity),
         w.loop(e.div(e.add(keys.get(), e.index(BLOCK - 1)), BLOCK), (block) => {
-          const from = e.scale(block, BLOCK);
+          const from = e.scale(block, BLOCK), values = t.inLanes(pv, [b, from, own, none], BLOCK, D, count.get());
           return [
-            eights.set(t.eights(t.smaller(e.index(BLOCK), t.minus(keys.get(), from)))),
-            // Keys past the last are the last one again: they are not seen.
-            w.loop(e.scale(eights.get(), 8), (j) => [row.set(j, e.linear(0, [[S * KV * D, b], [KV * D, lastKey(e.add(from, j))], [D, e.div(h, H / KV)]]))]),
+            count.set(t.smaller(e.index(BLOCK), t.minus(keys.get(), from))),
             s.fill(0),
-            ...t.product(s, range, D, (j, d) => w.load(bk, e.add(row.at(j), d)), q),
+            t.product(s.matrix(), t.rows(pk, [b, from, own, none]), q.matrix(), { rows: count.get(), depth: D, lanes: L }),
             t.each((i) => [next.set(i, m.at(i))]),
-            w.loop(e.scale(eights.get(), 8), (j) => [
-              t.each((i) => {
-                const { seen, value } = masks.score(s.at(j, i), t.less(t.int(e.add(from, j)), limit.at(i)), [b, h, e.add(first, inside(i)), lastKey(e.add(from, j))]);
-                return [s.set(j, i, t.select(seen, value, minusInfinity))];
-              }),
-              t.each((i) => [next.set(i, t.max(next.at(i), s.at(j, i)))])]),
+            // Keys past the last are not seen.
+            w.loop(e.div(e.add(count.get(), e.index(UNROLL - 1)), UNROLL), (unit) => [t.each((i) => {
+              const places = Array.from({ length: UNROLL }, (_, n) => e.linear(n, [[UNROLL, unit]]));
+              return [...places.map((j) => {
+                const key = e.add(from, j), { seen, value } = masks.score(s.at(j, i), t.less(t.int(key), limit.at(i)), [b, h, query(inside(i)), lastKey(key)]);
+                return s.set(j, i, t.select(seen, value, minusInfinity));
+              }), next.set(i, places.reduce((most, j) => t.max(most, s.at(j, i)), next.at(i)))];
+            })]),
             t.each((i) => {
               const change = t.sub(m.at(i), next.at(i));
               return [a.set(i, masks.some ? t.expWhere(t.less(minusInfinity, next.at(i)), change) : t.exp(change)), m.set(i, next.at(i))];
             }),
-            w.loop(e.scale(eights.get(), 8), (j) => [t.each((i) => {
+            w.loop(e.scale(e.div(e.add(count.get(), e.index(UNROLL - 1)), UNROLL), UNROLL), (j) => [t.each((i) => {
               const x = s.at(j, i);
               return [s.set(j, i, t.expWhere(t.less(minusInfinity, x), t.sub(x, m.at(i))))];
             })]),
-            parts.fill(0),
-            w.loop(BLOCK / 16, (u) => [w.loop(16, (r) => [t.each((i) => [parts.set(r, i, t.add(parts.at(r, i), s.at(e.linear(0, [[16, u], [1, r]]), i)))])])]),
+            w.loop(16, (r) => [t.each((i) => {
+              let sum = t.value(0);
+              for (let u = 0; u < BLOCK / 16; u++) sum = t.add(sum, s.at(e.linear(16 * u, [[1, r]]), i));
+              return [parts.set(r, i, sum)];
+            })]),
             ...[8, 4, 2, 1].map((n) => w.loop(n, (r) => [t.each((i) => [parts.set(r, i, t.add(parts.at(r, i), parts.at(e.linear(n, [[1, r]]), i)))])])),
             t.each((i) => [l.set(i, t.fma(l.at(i), a.at(i), parts.at(0, i)))]),
-            w.loop(D, (d) => [t.each((i) => [o.set(d, i, t.mul(o.at(d, i), a.at(i)))])]),
-            ...t.product(o, D, range, (d, j) => w.load(bv, e.add(row.at(j), d)), s)];
+            w.loop(L, (i) => [w.vector(D, (d) => [o.set(i, d, t.mul(o.at(i, d), a.at(i)))])]),
+            ...values.setup,
+            t.product(o.matrix(), s.matrix(true), values.matrix, { rows: L, depth: count.get(), lanes: D })];
         }),
-        // + 0: a sum of nothing but -0 is +0, whatever keys that are not seen it went over.
-        w.loop(D, (d) => [t.each((i) => {
-          const mean = t.div(o.at(d, i), l.at(i));
-          return [o.set(d, i, t.add(masks.some ? t.select(t.less(t.value(0), l.at(i)), mean, t.value(0)) : mean, t.value(0)))];
+        w.loop(live.get(), (i) => [w.vector(D, (d) => {
+          const mean = t.div(o.at(i, d), l.at(i));
+          // + 0: a sum of nothing but -0 is +0, whatever keys that are not seen it went over.
+          return [w.store(po.buffer, po.at([b, query(i), h, d]), t.add(masks.some ? t.select(t.less(t.value(0), l.at(i)), mean, t.value(0)) : mean, t.value(0)))];
         })]),
         t.each((i) => [l.set(i, t.add(m.at(i), t.log(l.at(i))))]),
-        w.loop(live.get(), (i) => [
-          w.loop(D, (d) => [w.store(bo, e.add(qRow(i), d), o.at(d, i))]),
-          w.store(bl, e.linear(0, [[T * H, b], [H, first], [H, i], [1, h]]), l.at(i))])];
+        w.loop(live.get(), (i) => [w.store(pl.buffer, pl.at([b, query(i), h]), l.at(i))])];
     } };
   } },
   reference(call) {

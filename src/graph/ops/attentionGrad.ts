@@ -15,9 +15,15 @@ export const attentionGradOp: Op<AttentionAttrs> = {
     return inputs.slice(0, 3);
   },
   noGrad: ATTENTION_ONCE,
-  lower: { kind: 'loops', update: true, build(call) {
-    const { k: w, outputs: [dq, dk, dv] } = call, sizes = attentionSizes('attentionGrad', call.inTypes);
-    return { grid: { extent: sizes.B * sizes.KV, grain: 1 }, body: (g) => [w.loop(keyTiles(sizes), (tile) => keyTile(call, sizes, g, tile, { dq, dk, dv }))] };
+  lower: { kind: 'loops', update: true, strided: [0, 1, 2, 6], build(call) {
+    const { e, k: w, to: [dq, dk, dv] } = call, sizes = attentionSizes('attentionGrad', call.inTypes), { T, H, KV, D } = sizes;
+    return { grid: { extent: sizes.B * KV, grain: 1 }, body: (g) => [
+      w.loop(keyTiles(sizes), (tile) => keyTile(call, sizes, g, tile, { dq, dk, dv })),
+      // + 0: a sum of nothing but -0 is +0.
+      w.loop(H / KV, (sharer) => [w.loop(T, (i) => [w.vector(D, (d) => {
+        const at = dq.at([e.div(g, KV), i, e.linear(0, [[H / KV, e.mod(g, KV)], [1, sharer]]), d]);
+        return [w.store(dq.buffer, at, e.op('add', [w.load(dq.buffer, at), e.const(0, call.inTypes[0].dtype)], call.inTypes[0].dtype))];
+      })])])] };
   } },
   reference(call) {
     const { inputs: [q, k, , , , , dout], inTypes, outTypes: [oq, ok] } = call, { D } = attentionSizes('attentionGrad', inTypes);

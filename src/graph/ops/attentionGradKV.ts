@@ -15,8 +15,8 @@ export const attentionGradKVOp: Op<AttentionAttrs> = {
     return [inputs[1], inputs[2]];
   },
   noGrad: ATTENTION_ONCE,
-  lower: { kind: 'loops', build(call) {
-    const { e, outputs: [dk, dv] } = call, sizes = attentionSizes('attentionGradKV', call.inTypes), tiles = keyTiles(sizes);
+  lower: { kind: 'loops', strided: [0, 1, 2, 6], build(call) {
+    const { e, to: [dk, dv] } = call, sizes = attentionSizes('attentionGradKV', call.inTypes), tiles = keyTiles(sizes);
     return { grid: { extent: sizes.B * sizes.KV * tiles, grain: 1 }, body: (g) => keyTile(call, sizes, e.div(g, tiles), e.mod(g, tiles), { dk, dv }) };
   } },
   reference(call) {

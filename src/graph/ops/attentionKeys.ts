@@ -2,7 +2,7 @@
 // gradients to its keys and values are its own; that to the queries it adds to what the tiles before it have added.
 import type { Expr } from '../../kernel/expr.ts';
 import type { Stmt } from '../../kernel/kernel.ts';
-import type { LoopCall } from '../op.ts';
+import type { LoopCall, Place } from '../op.ts';
 import { Masks } from './attentionMask.ts';
 import { BLOCK, TileWriter, type AttentionAttrs, type Sizes } from './attentionTile.ts';
 
@@ -13,76 +13,71 @@ const lanesOf = (S: number): number => (S === 1 ? 1 : LANES);
 
 export const keyTiles = ({ S }: Sizes): number => Math.ceil(S / lanesOf(S));
 
-/** Buffers of the results. Where dq is to be made too, the tiles of a head run one after the other. */
-export interface KeyGradients { readonly dk: number; readonly dv: number; readonly dq?: number }
+/** Where the results lie. Where dq is to be made too, the tiles of a head run one after the other. */
+export interface KeyGradients { readonly dk: Place; readonly dv: Place; readonly dq?: Place }
 
 /** Tile `tile` of the keys of `pair` (batch entry times heads of keys, plus the head). */
-export function keyTile(call: LoopCall<AttentionAttrs>, sizes: Sizes, pair: Expr, tile: Expr, { dk: outK, dv: outV, dq: outQ }: KeyGradients): Stmt[] {
-  const { e, k: w, inTypes, inputs: [bq, bk, bv, bs, bl, bd, bg], attrs: { causal, scale } } = call, { T, S, H, KV, D } = sizes;
-  const L = lanesOf(S), t = new TileWriter(call, inTypes[0].dtype, L), b = e.div(pair, KV), head = e.mod(pair, KV), first = e.scale(tile, L);
-  const k = t.array(D), v = t.array(D), dk = t.array(D), dv = t.array(D), s = t.array(BLOCK), dp = t.array(BLOCK);
-  const key = t.row('int32'), row = w.array('index', BLOCK), stat = w.array('index', BLOCK);
+export function keyTile(call: LoopCall<AttentionAttrs>, sizes: Sizes, pair: Expr, tile: Expr, { dk: toK, dv: toV, dq: toQ }: KeyGradients): Stmt[] {
+  const { e, k: w, inTypes, inputs: [, , , bs], from: [pq, pk, pv, , pl, pd, pg], attrs: { causal, scale } } = call, { T, S, H, KV, D } = sizes;
+  const L = lanesOf(S), t = new TileWriter(call, inTypes[0].dtype, L), b = e.div(pair, KV), head = e.mod(pair, KV), first = e.scale(tile, L), none = e.index(0);
+  const dk = t.wide(L, D), dv = t.wide(L, D), s = t.array(BLOCK), dp = t.array(BLOCK);
+  const key = t.row('int32'), live = w.scalar('index'), begin = w.scalar('index'), start = w.scalar('index'), count = w.scalar('index'), last = w.scalar('int32');
+  const [k, v] = [pk, pv].map((p) => t.turn(p, [b, first, head, none], live.get(), D));
   const masks = new Masks(call, t, GRADIENT_INPUTS, b, S);
-  const live = w.scalar('index'), begin = w.scalar('index'), start = w.scalar('index'), eights = w.scalar('index'), last = w.scalar('int32');
-  const dq = outQ === undefined ? null : { out: outQ, ...t.array(BLOCK, t.dtype, D) };
-  const kRow = (i: Expr): Expr => e.linear(0, [[S * KV * D, b], [KV * D, first], [KV * D, i], [D, head]]);
   const inside = (i: Expr): Expr => t.smaller(i, e.linear(-1, [[1, live.get()]]));
-  const range = { eights: eights.get() };
   // The first query that sees the tile's first key; the first tile goes over all, to make the rows of dq.
-  const seenFrom = t.downToEight(t.larger(e.index(0), t.minus(first, start.get())));
-  const isFirst = e.op('eq', [tile, e.index(0)], 'bool');
+  const seenFrom = t.larger(none, t.minus(first, start.get())), isFirst = e.op('eq', [tile, none], 'bool');
+  const begins = causal ? (toQ ? e.op('select', [isFirst, none, seenFrom], 'index') : seenFrom) : none;
 
   const scores = (from: Expr, h: Expr): Stmt[] => [
     s.fill(0), dp.fill(0),
-    ...t.product(s, range, D, (j, d) => w.load(bq, e.add(row.at(j), d)), k),
-    ...t.product(dp, range, D, (j, d) => w.load(bg, e.add(row.at(j), d)), v),
-    w.loop(e.scale(eights.get(), 8), (j) => {
+    t.product(s.matrix(), t.rows(pq, [b, from, h, none]), k.matrix(), { rows: count.get(), depth: D, lanes: L }),
+    t.product(dp.matrix(), t.rows(pg, [b, from, h, none]), v.matrix(), { rows: count.get(), depth: D, lanes: L }),
+    w.loop(count.get(), (j) => {
       const query = e.add(from, j), sees = causal ? e.add(start.get(), query) : e.linear(-1, [[1, masks.keys]]);
-      const lse = w.load(bl, stat.at(j)), delta = w.load(bd, stat.at(j));
+      const lse = w.load(pl.buffer, pl.at([b, query, h])), delta = w.load(pd.buffer, pd.at([b, query, h]));
       return [
-        last.set(t.int(e.op('select', [t.less(query, e.index(T)), t.smaller(sees, e.linear(-1, [[1, masks.keys]])), e.index(-1)], 'index'))),
+        last.set(t.int(t.smaller(sees, e.linear(-1, [[1, masks.keys]])))),
         t.each((i) => {
-          const { seen, value } = masks.score(s.at(j, i), e.op('le', [key.at(i), last.get()], 'bool'), [b, h, t.smaller(query, e.index(T - 1)), e.add(first, inside(i))]);
-          return [s.set(j, i, t.expWhere(seen, t.sub(value, lse)))];
-        }),
-        t.each((i) => [dp.set(j, i, t.mul(t.mul(s.at(j, i), t.sub(dp.at(j, i), delta)), t.value(scale)))])];
+          const { seen, value } = masks.score(s.at(j, i), e.op('le', [key.at(i), last.get()], 'bool'), [b, h, query, e.add(first, inside(i))]);
+          return [s.set(j, i, t.expWhere(seen, t.sub(value, lse))), dp.set(j, i, t.mul(t.mul(s.at(j, i), t.sub(dp.at(j, i), delta)), t.value(scale)))];
+        })];
     })];
 
-  /** dq of the block's queries: from memory, on by this tile's keys, and back. */
-  const queries = (count: Expr): Stmt[] => (dq ? [
-    w.loop(count, (j) => [w.vector(D, (d) => [dq.set(j, d, t.select(isFirst, t.value(0), w.load(dq.out, e.add(row.at(j), d))))])]),
-    ...Array.from({ length: Math.ceil(D / LANES) }, (_, c) => {
-      const column = (i: Expr): Expr => e.linear(c * LANES, [[1, i]]);
-      return t.product({ at: (j, i) => dq.at(j, column(i)), set: (j, i, x) => dq.set(j, column(i), x) }, range, L, (j, i) => dp.at(j, i),
-        { at: (i, d) => w.load(bk, e.add(kRow(inside(typeof i === 'number' ? e.index(i) : i)), column(d))) }, Math.min(LANES, D - c * LANES));
-    }).flat(),
-    w.loop(count, (j) => [w.vector(D, (d) => [w.store(dq.out, e.add(row.at(j), d), t.add(dq.at(j, d), t.value(0)))])]),
-  ] : []);
+  /** dq of the block's queries goes on by this tile's keys, in memory or, where lanes do not fit there, by way of a copy. */
+  const queries = (dq: Place, from: Expr, h: Expr): Stmt[] => {
+    const place = t.inLanes(dq, [b, from, h, none], BLOCK, D, count.get()), keys = t.inLanes(pk, [b, first, head, none], L, D, live.get());
+    const at = (j: Expr, d: Expr): Expr => dq.at([b, e.add(from, j), h, d]), store = (value: (j: Expr, d: Expr) => Expr): Stmt =>
+      w.loop(count.get(), (j) => [w.vector(D, (d) => [w.store(dq.buffer, at(j, d), value(j, d))])]);
+    return [
+      w.when(isFirst, [store(() => t.value(0))]),
+      ...place.setup, ...keys.setup,
+      t.product(place.matrix, dp.matrix(), keys.matrix, { rows: count.get(), depth: live.get(), lanes: D }),
+      ...(place.setup.length > 0 ? [store((j, d) => t.read(place.matrix, j, d))] : [])];
+  };
 
+  const begun = [pq, pg].map((p) => t.soon(p, [b, begin.get(), e.scale(head, H / KV), none], t.smaller(e.index(BLOCK), t.minus(e.index(T), begin.get())), D));
   return [
-    ...masks.setup, start.set(w.loadIndex(bs, e.index(0))), live.set(t.smaller(e.index(L), t.minus(e.index(S), first))),
-    begin.set(!causal ? e.index(0) : dq ? e.op('select', [isFirst, e.index(0), seenFrom], 'index') : seenFrom),
+    ...masks.setup, start.set(w.loadIndex(bs, none)), live.set(t.smaller(e.index(L), t.minus(e.index(S), first))), begin.set(begins),
+    // Of a head whose tiles run one after the other, the first brings what all read.
+    ...(toQ ? [w.when(isFirst, [...[pk, pv].map((p) => t.soon(p, [b, none, head, none], L, D)), ...begun])] : begun),
+    ...(toQ ? [pk, pv].map((p) => t.soon(p, [b, e.linear(L, [[1, first]]), head, none], L, D)) : []),
     t.each((i) => [key.set(i, t.int(e.add(first, i)))]),
-    w.loop(L, (i) => [w.loop(D, (d) => {
-      const at = e.add(kRow(inside(i)), d);
-      return [k.set(d, i, w.load(bk, at)), v.set(d, i, w.load(bv, at))];
-    })]),
+    k.setup, v.setup,
     dk.fill(0), dv.fill(0),
     w.loop(H / KV, (sharer) => [w.loop(e.div(e.linear(T + BLOCK - 1, [[-1, begin.get()]]), BLOCK), (block) => {
       const from = e.linear(0, [[1, begin.get()], [BLOCK, block]]), h = e.linear(0, [[H / KV, head], [1, sharer]]);
-      const count = t.smaller(e.index(BLOCK), t.minus(e.index(T), from));
+      const [outer, query] = [pg, pq].map((p) => t.inLanes(p, [b, from, h, none], BLOCK, D, count.get())), sizes = { rows: L, depth: count.get(), lanes: D };
       return [
-        eights.set(t.eights(count)),
-        // Queries past the last are the last one again: they see nothing.
-        w.loop(e.scale(eights.get(), 8), (j) => {
-          const query = t.smaller(e.add(from, j), e.index(T - 1));
-          return [row.set(j, e.linear(0, [[T * H * D, b], [H * D, query], [D, h]])), stat.set(j, e.linear(0, [[T * H, b], [H, query], [1, h]]))];
-        }),
-        ...scores(from, h),
-        ...t.product(dv, D, range, (d, j) => w.load(bg, e.add(row.at(j), d)), s),
-        ...t.product(dk, D, range, (d, j) => w.load(bq, e.add(row.at(j), d)), dp),
-        ...queries(count)];
+        count.set(t.smaller(e.index(BLOCK), t.minus(e.index(T), from))),
+        ...scores(from, h), ...outer.setup, ...query.setup,
+        t.product(dv.matrix(), s.matrix(true), outer.matrix, sizes),
+        t.product(dk.matrix(), dp.matrix(true), query.matrix, sizes),
+        ...(toQ ? queries(toQ, from, h) : [])];
     })]),
-    w.loop(live.get(), (i) => [w.loop(D, (d) => [
-      w.store(outK, e.add(kRow(i), d), t.add(dk.at(d, i), t.value(0))), w.store(outV, e.add(kRow(i), d), t.add(dv.at(d, i), t.value(0)))])])];
+    w.loop(live.get(), (i) => [w.vector(D, (d) => {
+      const at = [b, e.add(first, i), head, d];
+      // + 0: a sum of nothing but -0 is +0.
+      return [w.store(toK.buffer, toK.at(at), t.add(dk.at(i, d), t.value(0))), w.store(toV.buffer, toV.at(at), t.add(dv.at(i, d), t.value(0)))];
+    })])];
 }

@@ -28,7 +28,7 @@ export const concatOp: Op<ConcatAttrs> = {
       return dout && needs[i] ? emit1('slice', [dout], part) : null;
     });
   },
-  lower: { kind: 'map', weight: 2, at({ e, inputs, attrs: { axis } }, index) {
+  lower: { kind: 'map', weight: 2, once: true, at({ e, inputs, attrs: { axis } }, index) {
     // From the last input to the first: what lies before its end and in none before it.
     let value: Expr | null = null, end = inputs.reduce((n, x) => n + boundOf(x.type.shape[axis]), 0);
     for (const x of [...inputs].reverse()) {

@@ -18,7 +18,7 @@ export const padOp: Op<PadAttrs> = {
   grad({ inputs: [x], douts: [dout], attrs: { axis, before } }) {
     return [dout && emit1('slice', [dout], { axis, from: before, to: before + boundOf(x.shape[axis]) })];
   },
-  lower: { kind: 'map', at({ e, inputs: [x], attrs: { axis, before } }, index) {
+  lower: { kind: 'map', once: true, at({ e, inputs: [x], attrs: { axis, before } }, index) {
     const n = boundOf(x.type.shape[axis]), zero = e.const(0, x.type.dtype);
     if (n === 0) return zero;
     const i = index[axis];

@@ -1,7 +1,8 @@
 // Rotary position embedding (Su et al. 2021), half-split: element j of the first half of a head and element j of the second are turned
 // by the angle of (position, j). Its gradient is the turn back.
 import { ShapeError } from '../../base/errors.ts';
-import { boundOf, elements, sameShape, showShape, type Dim } from '../../base/shape.ts';
+import { boundOf, sameShape, showShape, type Dim } from '../../base/shape.ts';
+import type { Expr } from '../../kernel/expr.ts';
 import type { Op } from '../op.ts';
 import { emit1, type Tensor } from '../tensor.ts';
 
@@ -30,17 +31,13 @@ export const ropeOp: Op<RopeAttrs> = {
       needs[1] ? total(emit1('add', [product(d, a), product(f, b)])) : null,
       needs[2] ? total(emit1('sub', inverse ? [product(d, b), product(f, a)] : [product(f, a), product(d, b)])) : null];
   },
-  lower: { kind: 'loops', build({ e, k, inputs: [x, cos, sin], outputs: [y], outTypes: [type], attrs }) {
-    const { shape, dtype } = type, [time, heads, width] = shape.slice(-3).map(boundOf), half = width / 2;
-    const rows = e.scale(k.extent(type, 0), elements(shape.slice(1, -1)));
-    return { grid: { extent: rows, grain: Math.max(1, Math.floor(4096 / Math.max(1, width))) }, body: (row) => [k.vector(half, (j) => {
-      const first = e.linear(0, [[width, row], [1, j]]), second = e.linear(half, [[1, first]]);
-      const angle = e.linear(0, [[half, e.mod(e.div(row, heads), time)], [1, j]]);
-      const [a, b] = [k.load(x, first), k.load(x, second)];
-      const c = k.load(cos, angle), s = attrs.inverse ? e.op('neg', [k.load(sin, angle)], dtype) : k.load(sin, angle);
-      const mul = (p: typeof a, q: typeof a) => e.op('mul', [p, q], dtype);
-      return [k.store(y, first, e.op('sub', [mul(a, c), mul(b, s)], dtype)), k.store(y, second, e.op('add', [mul(b, c), mul(a, s)], dtype))];
-    })] };
+  lower: { kind: 'map', weight: 6, at({ e, inputs: [x, cos, sin], attrs: { inverse } }, index) {
+    const { dtype, shape } = x.type, [time, , column] = index.slice(-3), lead = index.slice(0, -1), half = boundOf(shape[shape.length - 1]) / 2;
+    const first = e.op('lt', [column, e.index(half)], 'bool'), mul = (p: Expr, q: Expr): Expr => e.op('mul', [p, q], dtype);
+    const other = e.op('select', [first, e.linear(half, [[1, column]]), e.linear(-half, [[1, column]])], 'index'), angle = [time, e.mod(column, half)];
+    const own = mul(x.at(index), cos.at(angle)), turned = mul(x.at([...lead, other]), sin.at(angle));
+    const [minus, plus] = (['sub', 'add'] as const).map((op) => e.op(op, [own, turned], dtype));
+    return e.op('select', [first, inverse ? plus : minus, inverse ? minus : plus], dtype);
   } },
   reference({ inputs: [x, cos, sin], outTypes: [{ shape }], attrs: { inverse } }) {
     const [time, heads, width] = shape.slice(-3).map(boundOf), half = width / 2, out = new Float64Array(x.length);

@@ -11,7 +11,7 @@ import { reshape } from './reshape.ts';
 
 export type TopKAttrs = { readonly k: number };
 
-const SMALL = 4, WORK = 16384; // k for which rows go side by side; steps a task
+const SMALL = 4, WORK = 2048; // k for which rows go side by side; steps a task
 
 export const topKOp: Op<TopKAttrs> = {
   // The k largest of each row, descending, ties to the lower index; and their indices.

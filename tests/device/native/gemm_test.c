@@ -164,6 +164,32 @@ static int check(int64_t groups, int64_t m, int64_t n, int64_t k, int form, int 
   return bad;
 }
 
+// The small products of kernels, and rows turned to columns.
+static int check_small(int64_t rows, int64_t width, int64_t depth, int64_t pad, int cols) {
+  int64_t ldc = width + pad, bs = width + pad, si = cols ? 1 : depth + pad, sk = cols ? rows + pad : 1, an = (rows - 1) * si + (depth - 1) * sk + 1;
+  guarded a = make((size_t)an), b = make((size_t)((depth - 1) * bs + width)), c = make((size_t)((rows - 1) * ldc + width)), want = make(c.n), to = make(16 * (size_t)depth);
+  for (size_t i = 0; i < a.n; i++) a.p[i] = value();
+  for (size_t i = 0; i < b.n; i++) b.p[i] = value();
+  for (int64_t i = 0; i < rows; i++)
+    for (int64_t j = 0; j < width; j++) {
+      float sum = c.p[i * ldc + j] = value();
+      for (int64_t k = 0; k < depth; k++) sum = __builtin_fmaf(a.p[i * si + k * sk], b.p[k * bs + j], sum);
+      want.p[i * ldc + j] = sum;
+    }
+  dm_core_table.product(rows, width, depth, c.p, ldc, a.p, si, sk, b.p, bs);
+  int bad = !intact(a) || !intact(b) || !intact(c) || memcmp(want.p, c.p, c.n * 4) != 0;
+  if (!cols) {
+    int64_t some = rows < 16 ? rows : 16;
+    dm_core_table.turn(some, depth, a.p, si, to.p);
+    for (int64_t k = 0; k < depth; k++)
+      for (int64_t i = 0; i < 16; i++) bad |= to.p[16 * k + i] != (i < some ? a.p[i * si + k] : 0);
+    bad |= !intact(to) || !intact(a);
+  }
+  if (bad) printf("FAIL small product of %ld x %ld, depth %ld, pad %ld, columns %d\n", (long)rows, (long)width, (long)depth, (long)pad, cols);
+  free(a.raw), free(b.raw), free(c.raw), free(want.raw), free(to.raw);
+  return bad;
+}
+
 int main(int argc, char **argv) {
   long scale = argc > 1 ? atol(argv[1]) : 1, cases = 0, bad = 0;
   const int64_t edge[] = {1, 2, 3, 7, 8, 13, 14, 15, 16, 17, 28, 29, 31, 32, 33, 48, 63, 65, 100, 129};
@@ -176,6 +202,8 @@ int main(int argc, char **argv) {
   for (int f = 0; f < 16 && scale; f++, cases++) bad += check(1, 1 + below(40), 512, 1024, f + 16 * (int)below(3), 0, 0, 2);
   for (int r = 0; r < 4 && scale; r++, cases++) bad += check(512, 3, 40, 20, (int)below(64), r, 0, 1 + (int)below(3));
   if (scale) bad += check(1, 20000, 8, 40, 0, 0, 0, 1) + check(1, 20000, 8, 40, 3, 0, 0, 2) + check(1, 5, 3000, 9, 12, 0, 0, 64 / 8), cases += 3;
+  for (int64_t rows = 1; rows < 66; rows++)
+    for (int64_t width = 16; width < 100; width += 16, cases++) bad += check_small(rows, width, 1 + below(70), below(2) * below(20), (int)below(2));
   printf("%ld cases, %ld wrong\n", cases, bad);
   return bad != 0;
 }
