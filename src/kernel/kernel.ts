@@ -17,8 +17,11 @@ export type Stmt =
   | { readonly s: 'fill'; readonly local: number; readonly value: number }
   | { readonly s: 'store'; readonly buffer: number; readonly index: Expr; readonly value: Expr }
   /** Reductions over one range in one pass: 16 interleaved partial results, chunks of 4096, joined in a fixed tree. */
-  | { readonly s: 'reduce'; readonly index: Var; readonly extent: Expr; readonly targets: readonly ReduceTarget[] };
+  | { readonly s: 'reduce'; readonly index: Var; readonly extent: Expr; readonly targets: readonly ReduceTarget[]; readonly blocks: Blocks | null };
 export interface ReduceTarget { readonly local: number; readonly op: ReduceOp; readonly value: Expr }
+
+/** A reduction's `values` along a whole block of 16: with `index` the block's number they divide no index by what its elements differ in. */
+export interface Blocks { readonly index: Var; readonly values: readonly Expr[] }
 
 interface KernelBase {
   readonly buffers: readonly Buffer[];
