@@ -4,14 +4,15 @@
 #include "microkernel.h"
 #include "runtime.h"
 
-#define DM_NC 512            // most columns of a task
+#define DM_NC 256            // most columns of a task: where rows of B are 4 KiB apart, 512 would fill half of the sets of a second-level cache of 1 MiB
 #define DM_GROUP 10          // cost of beginning a group (packing B), in rows of C (or in steps of depth, where that is ragged)
 #define DM_SMALL 5e5         // operations of the least task worth giving to an idle thread
 #define DM_LARGE 8e6         // and of the least where every thread has a task already
 #define DM_TASKS 8           // tasks a thread, where there is work enough
+#define DM_TAPER 4           // tasks a thread from which on the last ones are made smaller
 #define DM_LEAST 14          // a slice does not cut fewer rows than this off a group
 
-typedef struct { int64_t slices, cols, nc, total; } dm_plan;
+typedef struct { int64_t slices, cols, nc, total, even, end; } dm_plan;  // even: slices if all were of one size; end: see dm_units
 typedef struct { int64_t z, row; } dm_place;
 
 static int64_t dm_rows_of(const dm_gemm *g, int64_t z) { return g->m_off ? g->m_off[z + 1] - g->m_off[z] : g->m; }
@@ -27,7 +28,7 @@ static int64_t dm_cost(const dm_gemm *g, int64_t z) {
 }
 
 static dm_plan dm_plan_of(const dm_gemm *g, int threads) {
-  dm_plan best = {0, 1, DM_NR, 0};
+  dm_plan best = {0, 1, DM_NR, 0, 0, 0};
   if (g->groups <= 0 || g->n <= 0) return best;
   double rows = g->m_off ? g->m_off[g->groups] - g->m_off[0] : (double)g->m * (double)g->groups;
   double depth = g->k_off ? (double)(g->k_off[g->groups] - g->k_off[0]) / (double)g->groups : (double)g->k;
@@ -55,13 +56,25 @@ static dm_plan dm_plan_of(const dm_gemm *g, int threads) {
     if (least == 0 || time < least) least = time, best.slices = slices, best.cols = cols, best.nc = nc;
     if (cols >= want && slices == 1) break;
   }
+  best.even = best.slices;
+  int64_t end = (threads + best.cols - 1) / best.cols;
+  if (threads > 1 && best.slices * best.cols >= DM_TAPER * threads && best.slices >= 2 * end) best.end = end, best.slices += 4 * end;
   return best;
+}
+
+// Sixteenths of an even slice before slice s. Towards the end slices become smaller, so that all threads end at about the same time: what
+// would be 2 slices for every thread is 11, 8, 6, 4, 2 and 1 sixteenths.
+static int64_t dm_units(const dm_plan *p, int64_t s) {
+  static const int size[] = {11, 8, 6, 4, 2, 1}, before[] = {0, 11, 19, 25, 29, 31};
+  int64_t large = p->even - 2 * p->end, k = s - large;
+  if (k <= 0 || !p->end) return 16 * s;
+  return 16 * large + before[k / p->end] * p->end + size[k / p->end] * (k % p->end);
 }
 
 // Where slice s begins.
 static dm_place dm_place_of(const dm_gemm *g, const dm_plan *p, int64_t s) {
   if (s >= p->slices) return (dm_place){g->groups, 0};
-  int64_t u = p->total / p->slices * s + p->total % p->slices * s / p->slices, lo = 0, hi = g->groups - 1;
+  int64_t u = p->total * dm_units(p, s) / (16 * p->even), lo = 0, hi = g->groups - 1;
   while (lo < hi) {  // the last group that begins at u or before
     int64_t z = (lo + hi + 1) / 2;
     if (dm_cost(g, z) <= u) lo = z;
