@@ -7,7 +7,7 @@ import { KernelLibrary } from './library.ts';
 import { NativeMemory } from './memory.ts';
 import { findToolchain } from './toolchain.ts';
 
-const STEP_WORDS = 6; // dm_step in driver.h: tasks, run, buffers, integers, skip_if, flags
+const STEP_WORDS = 8; // dm_step in driver.h: tasks, run, buffers, integers, skip_if, flags, groups, offsets
 const BARRIER = 1n;
 
 /** A run that took less the last time is called on this thread, after a turn of the event loop: to wake another thread and to be woken by it takes
@@ -62,7 +62,7 @@ export class NativeDevice implements Device {
     };
     steps.forEach((s, i) => {
       const { tasks, run } = this.#library.get(s.kernel);
-      words.set([BigInt(tasks), BigInt(run), put(s.buffers), put(s.ints), BigInt(s.unless ?? 0), s.barrier ? BARRIER : 0n], i * STEP_WORDS);
+      words.set([BigInt(tasks), BigInt(run), put(s.buffers), put(s.ints), BigInt(s.unless ?? 0), s.barrier ? BARRIER : 0n, BigInt(s.follows?.groups ?? 0), BigInt(s.follows?.offsets ?? 0)], i * STEP_WORDS);
     });
     this.#driver.copyIn(table.address, words, words.byteLength);
     return { steps: steps.length, table, ms: Infinity };
