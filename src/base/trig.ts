@@ -3,11 +3,13 @@
 // that is made of them is another.
 
 const STEPS = 1024; // in a turn, and in the mantissas from 1/2 to 1
-const COS = Float64Array.from({ length: STEPS }, (_, i) => Math.cos((2 * Math.PI * i) / STEPS));
-const SIN = Float64Array.from({ length: STEPS }, (_, i) => Math.sin((2 * Math.PI * i) / STEPS));
+/** Cosines, sines, logarithms and inverses: what devices that make starting values read (device/native/normals.c, emit/wasm/normals.ts). */
+export const TABLES = new Float64Array(4 * STEPS + 2);
+const COS = TABLES.subarray(0, STEPS), SIN = TABLES.subarray(STEPS, 2 * STEPS);
 // Of the mantissa (STEPS + i) / (2 STEPS).
-const LOG = Float64Array.from({ length: STEPS + 1 }, (_, i) => Math.log((STEPS + i) / (2 * STEPS)));
-const INVERSE = Float64Array.from({ length: STEPS + 1 }, (_, i) => (2 * STEPS) / (STEPS + i));
+const LOG = TABLES.subarray(2 * STEPS, 3 * STEPS + 1), INVERSE = TABLES.subarray(3 * STEPS + 1);
+for (let i = 0; i < STEPS; i++) { COS[i] = Math.cos((2 * Math.PI * i) / STEPS); SIN[i] = Math.sin((2 * Math.PI * i) / STEPS); }
+for (let i = 0; i <= STEPS; i++) { LOG[i] = Math.log((STEPS + i) / (2 * STEPS)); INVERSE[i] = (2 * STEPS) / (STEPS + i); }
 const UNIT = 2 ** -24, TURN = 2 * Math.PI * UNIT, LOW = 2 ** 14 - 1;
 
 /** log(1 - n / 2^24) of a whole n from 0 to 2^24 - 1. */

@@ -19,6 +19,9 @@ export interface BoundStep {
 /** A table of steps that the device is ready to run. */
 export interface Bound { readonly steps: number }
 
+/** A stretch of float32 that gets `std` times the normal numbers of a stream, from its first on. */
+export interface Draw { readonly address: number; readonly count: number; readonly std: number; readonly seed: number; readonly name: number }
+
 export interface KernelSource { readonly key: string; readonly kernel: Kernel }
 
 /** How long each step took, in nanoseconds, and over how many tasks. */
@@ -40,6 +43,8 @@ export interface Device {
   write(address: number, data: TypedArray): void;
   /** Copies device memory into `into`. */
   read(address: number, into: TypedArray): void;
+  /** Fills memory with starting values (`base/random.ts`), off the main thread; none of it may be used until that is done. */
+  draw(draws: readonly Draw[]): Promise<void>;
   /** Makes kernels ready; those it already has cost nothing. */
   compile(kernels: readonly KernelSource[]): Promise<void>;
   bind(steps: readonly BoundStep[]): Bound;

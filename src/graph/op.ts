@@ -7,9 +7,8 @@ import type { Attrs, ValueId } from './graph.ts';
 import type { Tensor } from './tensor.ts';
 
 export interface Op<A extends Attrs = Attrs> {
+  /** A comment beside it says in one line what comes out, in terms of what goes in. */
   readonly name: string;
-  /** One line: what comes out, in terms of what goes in. */
-  readonly doc: string;
   /** Inputs of which only the type matters. */
   readonly unread?: readonly number[];
   /** The input (if it is given) in whose memory the first result is made: nobody else reads it. Kernels see the result alone, as a buffer that

@@ -19,6 +19,8 @@ export interface Executor<R extends Runnable = Runnable> {
   setState(name: string, type: TensorType, value: HostTensor['data'] | null): void;
   /** Replaces the elements of a state from `at` on. */
   setPart(name: string, at: number, data: HostTensor['data']): void;
+  /** Sets float32 states to `std` times the normal numbers of the streams of their names; their values may be used when that is done. */
+  draw(states: readonly { readonly name: string; readonly std: number }[], seed: number): Promise<void>;
   getState(name: string): HostTensor;
   /** So many elements of a state from `at` on. */
   getPart(name: string, at: number, count: number): HostTensor['data'];

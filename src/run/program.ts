@@ -1,6 +1,7 @@
 // Programs on a device.
 import { hostArray, type DType, type TypedArray } from '../base/dtype.ts';
 import { UserError } from '../base/errors.ts';
+import { hash32 } from '../base/hash.ts';
 import type { HostTensor } from '../base/tensor.ts';
 import { byteSize, elements, sizes, type TensorType } from '../base/shape.ts';
 import type { Bound, Device, Memory } from '../device/device.ts';
@@ -44,6 +45,14 @@ export class ProgramExecutor implements Executor<LoadedProgram> {
   setPart(name: string, at: number, data: TypedArray): void {
     const { type, memory } = this.#state(name);
     this.device.write(memory.address + at * data.BYTES_PER_ELEMENT, checkPart(name, type, at, data));
+  }
+
+  async draw(states: readonly { readonly name: string; readonly std: number }[], seed: number): Promise<void> {
+    if (states.length === 0) return;
+    await this.device.draw(states.map(({ name, std }) => {
+      const { type, memory } = this.#state(name);
+      return { address: memory.address, count: elements(type.shape), std, seed, name: hash32(name) };
+    }));
   }
 
   getState(name: string): HostTensor {

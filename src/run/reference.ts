@@ -2,6 +2,7 @@
 // what finite differences are taken of. Float values come in and go out as float64, so that nothing is rounded on the way.
 import { hostArray, isFloat, type DType, type TypedArray } from '../base/dtype.ts';
 import { UserError } from '../base/errors.ts';
+import { Stream } from '../base/random.ts';
 import { boundOf, elements, showType, sizes, type TensorType } from '../base/shape.ts';
 import type { HostTensor } from '../base/tensor.ts';
 import type { OpTable } from '../graph/builder.ts';
@@ -33,6 +34,11 @@ export class ReferenceExecutor implements Executor<ReferenceRunnable> {
   setPart(name: string, at: number, data: TypedArray): void {
     const { type, data: all } = this.#state(name), wide = data instanceof Float64Array && isFloat(type.dtype);
     all.set(checkPart(name, wide ? { ...type, dtype: 'float64' } : type, at, data), at);
+  }
+
+  draw(states: readonly { readonly name: string; readonly std: number }[], seed: number): Promise<void> {
+    for (const { name, std } of states) this.setPart(name, 0, new Stream(seed, name).normals(0, std, new Float32Array(this.#state(name).data.length)));
+    return Promise.resolve();
   }
 
   /** Of float states as float64. */

@@ -47,9 +47,9 @@ export interface Compiling {
   readonly bytes: number;
   /** null on the reference. */
   readonly compiled: Compiled | null;
-  /** Takes memory for what is not there yet; throws UserError if there is too little. `states` creates those that the graph needs. alone: the program runs
-   * next, and what others need for their intermediate values may go. */
-  reserve(states: (graph: Graph) => void, alone: boolean): void;
+  /** Takes memory for what is not there yet; throws UserError if there is too little. `states` creates those that the graph needs; done when their values
+   * are there. alone: the program runs next, and what others need for their intermediate values may go. */
+  reserve(states: (graph: Graph) => Promise<void>, alone: boolean): Promise<void>;
   /** Between steps, when it is ready and its memory is taken. */
   load(): Runnable;
 }
@@ -69,7 +69,7 @@ export async function openBackend(platform: Platform, options: BackendOptions): 
   if (!Number.isInteger(threads) || threads < 1 || threads > 256) throw new UserError(`threads must be a whole number from 1 to 256, got ${threads}`);
   if (device === 'reference') {
     const executor = new ReferenceExecutor();
-    const begin = (graph: Graph): Compiling => ({ ready: Promise.resolve(), bytes: 0, compiled: null, reserve: (states) => { states(graph); }, load: () => executor.load(graph) });
+    const begin = (graph: Graph): Compiling => ({ ready: Promise.resolve(), bytes: 0, compiled: null, reserve: (states) => states(graph), load: () => executor.load(graph) });
     return { executor, files, admit: () => undefined, replan: () => null, budget: () => ({ bytes: Infinity, given: true }), plan: (graph) => ({ bytes: 0, compiled: null, needs: () => 0, begin: () => begin(graph) }) };
   }
   const opened = await platform.open(device, { threads, memory: memory ?? platform.freeMemory(), say });
@@ -93,15 +93,16 @@ export async function openBackend(platform: Platform, options: BackendOptions): 
   function planned(compiled: Compiled): Planned {
     const { arena, io, constants } = compiled.program.slabs, bytes = arena + io + constants;
     return { compiled, bytes, needs: needsOf(bytes, statesOf(compiled.program), executor), begin() {
-      const ready = opened.compile(compiled.kernels);
-      let reserved = false;
+      // Whoever reserves memory at once has the device's threads make starting values while kernels are emitted here.
+      const ready = Promise.resolve().then(() => opened.compile(compiled.kernels));
+      let reserved: Promise<void> | null = null;
       ready.catch(() => undefined);
       return { compiled, ready, bytes, load: () => executor.load(compiled.program), reserve(states, alone) {
-        if (reserved) return;
+        if (reserved) return reserved;
         checkMemory(compiled, executor, free(), info, alone);
         executor.reserve(compiled.program);
-        states(compiled.graph);
-        reserved = true;
+        reserved = states(compiled.graph);
+        return reserved;
       } };
     } };
   }

@@ -2,6 +2,7 @@
 import { availableParallelism, freemem } from 'node:os';
 import { UserError } from '../base/errors.ts';
 import type { NativeDevice } from '../device/native/native.ts';
+import { askForHugePages } from '../device/wasm/huge-pages.ts';
 import { WasmDevice } from '../device/wasm/wasm.ts';
 import { loadCheckpoint, saveCheckpoint } from '../io/checkpoint-file.ts';
 import type { Platform } from './platform.ts';
@@ -12,7 +13,7 @@ export const node: Platform = {
   async open(device, request) {
     switch (device) {
       case 'native': return openNative(request.threads);
-      case 'wasm': return WasmDevice.open(request.threads, request);
+      case 'wasm': return WasmDevice.open(request.threads, { ...request, fresh: askForHugePages });
       case 'auto': return node.open(await chooseDevice(request.say), request);
     }
   },

@@ -18,7 +18,7 @@ export interface ProgramKey { readonly family: string; readonly text: string }
 export class Programs {
   readonly #backend: Backend;
   readonly #knobs: Knobs;
-  readonly #states: (graph: Graph) => void;
+  readonly #states: (graph: Graph, now: boolean) => Promise<void>;
   readonly #loaded = new Map<string, Runnable>();
   readonly #coming = new Map<string, Compiling>();
   /** By family, what was compiled last: others are often like it but for their sizes. The family that was not used longest goes first. */
@@ -29,8 +29,8 @@ export class Programs {
   readonly #prices = new Map<string, Pick<Planned, 'bytes' | 'needs'>>();
   #arena = 0;
 
-  /** `states` creates the states that a graph needs. */
-  constructor(backend: Backend, knobs: Knobs, states: (graph: Graph) => void) {
+  /** `states` creates the states that a graph needs; now: before it returns. */
+  constructor(backend: Backend, knobs: Knobs, states: (graph: Graph, now: boolean) => Promise<void>) {
     this.#backend = backend;
     this.#knobs = knobs;
     this.#states = states;
@@ -50,9 +50,8 @@ export class Programs {
     if (!this.has(key)) {
       const coming = this.begin(family, graph);
       try {
-        // Kernels are compiled beside the making of starting values.
-        coming.reserve(this.#states, true);
-        await coming.ready;
+        const there = coming.reserve((of) => this.#states(of, false), true);
+        await Promise.all([coming.ready, there]);
         this.load(key);
       } catch (error) {
         this.drop(key);
@@ -120,7 +119,7 @@ export class Programs {
   load(key: ProgramKey, alone = false): void {
     const coming = this.#coming.get(key.text);
     if (this.has(key) || !coming) return;
-    coming.reserve(this.#states, alone);
+    void coming.reserve((of) => this.#states(of, true), alone);
     const made = coming.load();
     this.#coming.delete(key.text);
     this.#loaded.set(key.text, made);

@@ -63,7 +63,7 @@ export class Session {
     const { accumulate = 1, split = 1, optimizer } = options;
     this.batching = new Batching({ accumulate, split, eager: optimizer?.eager === true });
     this.#knobs = new Knobs(this.named, new Map([[this.batching, SESSION]]));
-    this.#programs = new Programs(backend, this.#knobs, (graph) => { this.#createStates(graph); });
+    this.#programs = new Programs(backend, this.#knobs, (graph, now) => this.#createStates(graph, now));
     this.#seed = (options.seed ?? 0) >>> 0;
     const watched = { model, named: this.named, batching: this.batching, knobs: this.#knobs, programs: this.#programs, executor: backend.executor };
     this.#training = new Watch(watched, () => this.#step);
@@ -263,15 +263,19 @@ export class Session {
     return { arena: this.#programs.arena, params: of((name) => this.named.parameters.has(name)), optimiser: of((name) => name.startsWith('optim/')) };
   }
 
-  /** Parameters start as their modules say, everything else at 0. */
-  #createStates(graph: Graph): void {
-    const known = new Set(this.executor.stateNames());
-    for (const input of graph.inputs) {
-      if (input.kind !== 'state' || known.has(input.name)) continue;
-      const p = this.named.parameters.get(input.name);
-      this.executor.setState(input.name, graph.types[input.value], null);
-      if (p) this.#start(input.name, p);
+  /** Parameters start as their modules say, everything else at 0. now: all is there on return; else the device makes normal numbers meanwhile. */
+  async #createStates(graph: Graph, now: boolean): Promise<void> {
+    const known = new Set(this.executor.stateNames()), fresh: [string, Parameter][] = [];
+    for (const { kind, name, value } of graph.inputs) {
+      if (kind !== 'state' || known.has(name)) continue;
+      this.executor.setState(name, graph.types[value], null);
+      const p = this.named.parameters.get(name);
+      if (p) fresh.push([name, p]);
     }
+    const drawn = now ? [] : fresh.flatMap(([name, p]) => (p.init.kind === 'normal' ? [{ name, std: p.init.std }] : []));
+    // A device that fails says so when it runs.
+    const made = drawn.length > 0 && await this.executor.draw(drawn, this.#seed).then(() => true, () => false);
+    for (const [name, p] of fresh) if (!made || p.init.kind !== 'normal') this.#start(name, p);
   }
 
   #start(name: string, p: Parameter): void {

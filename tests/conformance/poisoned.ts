@@ -1,6 +1,6 @@
 // A device whose memory is full of NaN when it is handed out: what a kernel reads without having been given it shows in the result.
 import type { TypedArray } from '../../src/base/dtype.ts';
-import type { Bound, BoundStep, Device, DeviceInfo, KernelSource, Memory, StepTimes } from '../../src/device/device.ts';
+import type { Bound, BoundStep, Device, DeviceInfo, Draw, KernelSource, Memory, StepTimes } from '../../src/device/device.ts';
 
 /** All bits set: NaN as a float of any width, -1 as an int32. */
 const POISON = 0xffffffff;
@@ -28,6 +28,7 @@ export class PoisonedDevice implements Device {
 
   write(address: number, data: TypedArray): void { this.#device.write(address, data); }
   read(address: number, into: TypedArray): void { this.#device.read(address, into); }
+  draw(draws: readonly Draw[]): Promise<void> { return this.#device.draw(draws); }
   compile(kernels: readonly KernelSource[]): Promise<void> { return this.#device.compile(kernels); }
   bind(steps: readonly BoundStep[]): Bound { return this.#device.bind(steps); }
   run(bound: Bound, from?: number, to?: number): Promise<void> { return this.#device.run(bound, from, to); }

@@ -5,7 +5,7 @@ import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import { hostTensor } from '../../src/base/tensor.ts';
 import type { TypedArray } from '../../src/base/dtype.ts';
-import type { Bound, BoundStep, Device, DeviceInfo, KernelSource, Memory, StepTimes } from '../../src/device/device.ts';
+import type { Bound, BoundStep, Device, DeviceInfo, Draw, KernelSource, Memory, StepTimes } from '../../src/device/device.ts';
 import { NativeDevice } from '../../src/device/native/native.ts';
 import { meanSquaredError } from '../../src/nn/loss.ts';
 import { MLP } from '../../src/nn/mlp.ts';
@@ -29,6 +29,7 @@ class CountingDevice implements Device {
   free(memory: Memory): void { this.live -= memory.bytes; this.#device.free(memory); }
   write(address: number, data: TypedArray): void { this.#device.write(address, data); }
   read(address: number, into: TypedArray): void { this.#device.read(address, into); }
+  draw(draws: readonly Draw[]): Promise<void> { return this.#device.draw(draws); }
   compile(kernels: readonly KernelSource[]): Promise<void> { return this.#device.compile(kernels); }
   bind(steps: readonly BoundStep[]): Bound { this.tables++; return this.#device.bind(steps); }
   run(bound: Bound, from?: number, to?: number): Promise<void> { return this.#device.run(bound, from, to); }
@@ -44,7 +45,7 @@ test(`live bytes do not grow over ${STEPS} steps`, { skip: noCompiler }, async (
   const options: CompileOptions = { loss: meanSquaredError, optimizer: adamW({ lr: 1e-3 }) };
   const session = new Session(new MLP([4, 8, 4]), options, { executor, files: null, admit: () => undefined, budget: () => ({ bytes: Infinity, given: true }), replan: () => null, plan(graph) {
     const compiled = compileGraph(graph);
-    return { compiled, bytes: 0, needs: () => 0, begin: () => ({ compiled, ready: device.compile(compiled.kernels), bytes: 0, reserve: (states) => { states(graph); }, load: () => executor.load(compiled.program) }) };
+    return { compiled, bytes: 0, needs: () => 0, begin: () => ({ compiled, ready: device.compile(compiled.kernels), bytes: 0, reserve: (states) => states(graph), load: () => executor.load(compiled.program) }) };
   } });
   const data = Float32Array.from({ length: 16 }, (_, i) => Math.sin(i)), x = hostTensor('float32', [4, 4], data), batch = { x, y: x };
   const measure = (): { live: number; tables: number; heap: number } => {

@@ -21,6 +21,7 @@ test('only sizes are looked for in families that were used of late', async () =>
   const backend = await openBackend(node, { device: 'wasm', threads: 1, memory: 64e6 });
   const programs = new Programs(backend, knobs, (graph) => {
     for (const { kind, name, value } of graph.inputs) if (kind === 'state' && !backend.executor.stateNames().includes(name)) backend.executor.setState(name, { dtype: 'float32', shape: graph.types[value].shape.map(boundOf) }, null);
+    return Promise.resolve();
   });
   const graph = (tokens: number) => (): Graph => {
     const type = { dtype: 'float32' as const, shape: [tokens, 4] };

@@ -28,6 +28,8 @@ export interface Driver {
   runNow(...args: Parameters<Driver['run']>): number;
   fmaPeak(threads: number, seconds: number): Promise<number>;
   memoryPeak(threads: number): Promise<number>;
+  /** Addresses of the functions that make starting values (normals.c). */
+  readonly normals: { readonly tasks: number; readonly run: number };
 }
 
 type Foreign = ReturnType<ReturnType<typeof koffi.load>['func']>;
@@ -75,15 +77,15 @@ async function load(tool: Toolchain): Promise<Driver> {
     f.async(...args, (error: unknown, value: T) => { if (error) reject(error instanceof Error ? error : new Error('a foreign call failed')); else resolve(value); });
   });
   const number = (f: Foreign) => (...args: unknown[]): number => Number(f(...args));
+  const open = number(lib.func('int64_t dm_open(const char *path)')), symbol = number(lib.func('int64_t dm_sym(int64_t library, const char *name)'));
+  const own = open(join(folder, name));
   return {
-    folder, include: here,
+    folder, include: here, open, symbol, normals: { tasks: symbol(own, 'dm_normals_tasks'), run: symbol(own, 'dm_normals') },
     alloc: number(lib.func('int64_t dm_alloc(int64_t bytes)')),
     free: lib.func('void dm_free(int64_t address, int64_t bytes)') as Driver['free'],
     copyIn: lib.func('void dm_copy_in(int64_t address, const void *data, int64_t bytes)') as Driver['copyIn'],
     copyOut: lib.func('void dm_copy_out(void *into, int64_t address, int64_t bytes)') as Driver['copyOut'],
     fill32: lib.func('void dm_fill32(int64_t address, uint32_t pattern, int64_t bytes)') as Driver['fill32'],
-    open: number(lib.func('int64_t dm_open(const char *path)')),
-    symbol: number(lib.func('int64_t dm_sym(int64_t library, const char *name)')),
     error: lib.func('const char *dm_error()') as Driver['error'],
     poolCreate: number(lib.func('int64_t dm_pool_create(int threads)')),
     poolDestroy: lib.func('void dm_pool_destroy(int64_t pool)') as Driver['poolDestroy'],

@@ -1,17 +1,18 @@
 // The matrix core: one task of a dm_gemm, from the calling thread's scratch. Which task does what is in plan.h.
 // Blocks of depth KC. B is read in place where its rows are contiguous, and otherwise packed panel by panel, each just before its first
-// use; A is read in place unless it is computed; sums stay in registers within a block and in scratch between blocks. While one
-// panel is multiplied, the next operands are asked for: that, not packing, is what hides memory.
+// use; A is read in place unless it is computed; sums stay in registers within a block, and between blocks in scratch, or where
+// they belong if the epilogue only stores them. While one panel is multiplied, the next operands and the next tile's results are asked for:
+// that, not packing, is what hides memory.
 // Every element of C is one chain of fused multiply-adds, k ascending, whatever the tiling.
 #include "gemm.h"
 #include "pack.h"
 #include "plan.h"
 
-#define KC 256                          // depth of a block
+#define KC 384                          // depth of a block
 #define LD_ROWS (KC + 16)               // rows of A in scratch: an odd number of cache lines apart
 #define MC (8 * DM_MR)                  // rows of a computed block of A
 #define LD_COLS ((MC + 15) / 16 * 16)   // columns of A in scratch
-#define STORE_COLS (4 * DM_NR)          // columns of a finished tile that are stored at once, while in the first-level cache
+#define STORE_COLS (8 * DM_NR)          // columns of a finished tile that are stored at once, while in the first-level cache
 #define B_FLOATS (KC * DM_NC)
 #define A_FLOATS (MC * LD_ROWS > KC * LD_COLS ? MC * LD_ROWS : KC * LD_COLS)
 #define T_FLOATS (16 * LD_ROWS)         // one tile of A
@@ -30,7 +31,8 @@ typedef struct {
   const float *a, *b;          // of group z, or NULL where computed
   float *bp, *ap, *tp, *cp;    // scratch
   int direct;                  // whole panels of B are read in place
-  const char *out;             // where the epilogue goes, or NULL
+  const char *out, *also;      // where the epilogue goes, or NULL
+  int plain;                   // sums go straight to `out`
   dm_ahead next;               // the next block of B
   int asked;                   // all of this one was asked for while the one before was multiplied
 } dm_job;
@@ -76,10 +78,28 @@ static void ask_a(const float *next, dm_rows a, int64_t mr, int64_t panel, int64
   }
 }
 
-// What the epilogue will touch of a tile's panel.
-static void ask_out(const char *out, int64_t stride, int64_t mr, int64_t w) {
-  for (int64_t i = 0; i < mr; i++, out += stride)
-    for (int64_t j = 0; j < w; j += 16) __builtin_prefetch(out + 4 * j, 0, 2);
+static void touch(const char *p, int64_t stride, int64_t rows, int64_t columns) {
+  for (int64_t i = 0; i < rows; i++, p += stride)
+    for (int64_t j = 0; j < columns; j += 16) __builtin_prefetch(p + 4 * j, 0, 2);
+}
+
+// What the epilogue will touch. Where rows of the result lie end to end: those of the next tile, of `next` rows, a share with every panel, in the
+// places that nothing else was asked in; with every second one where two buffers have one place. Else that of the columns stored after
+// these, or of the next tile; `start`: of this tile too.
+static void ask_out(const dm_job *t, int64_t row, int64_t mr, int64_t next, int64_t j, int start, dm_step *s) {
+  int64_t stride = t->g->out_si, w = min64(t->nj - j, DM_NR), after = j + STORE_COLS;
+  if (next && stride == t->nj * 4) {
+    int64_t panels = (t->nj + DM_NR - 1) / DM_NR, panel = j / DM_NR, turns = t->also && (s->pace[0] || s->pace[1]) && panels > 1;
+    int64_t each = (next * stride << turns) / panels, at = (row + mr) * stride + (panel >> turns) * each, pace = (each + s->k - 1) / s->k;
+    if (t->also && !s->pace[0] && !s->pace[1]) s->ahead[0] = t->also + at, s->pace[0] = pace;
+    int free = s->pace[1] ? 0 : 1;
+    if (!s->pace[free]) s->ahead[free] = (turns && panel % 2 ? t->also : t->out) + at, s->pace[free] = pace;
+    return;
+  }
+  const char *out = t->out + row * stride + t->j0 * 4;
+  if (start && j < STORE_COLS) touch(out + j * 4, stride, mr, w);
+  if (after < t->nj) touch(out + after * 4, stride, mr, min64(w, t->nj - after));
+  else touch(out + mr * stride + (t->nj > STORE_COLS ? after - t->nj : j) * 4, stride, next, w);
 }
 
 // Columns j..j+nj (one panel) of a block of B.
@@ -115,7 +135,7 @@ static void rows_block(dm_job *t, int64_t i0, int64_t i1, int64_t k0, int64_t nk
   int64_t tiles = (i1 - i0 + DM_MR - 1) / DM_MR;
   for (int64_t q = 0; q < tiles; q++) {  // tiles of nearly equal heights
     int64_t r = (i1 - i0) * q / tiles, mr = (i1 - i0) * (q + 1) / tiles - r;
-    float *acc = out ? out + r * ld : t->cp;
+    float *acc = out ? out + r * ld : t->cp, *c = t->plain ? (float *)(t->out + (i0 + r) * g->out_si) + t->j0 : 0;
     dm_rows x = tile_of(t, (dm_rows){a.p + r * a.si, a.si, a.sk}, mr, nk);
     const float *next = t->a && q + 1 < tiles ? a.p + (r + mr) * a.si : 0;
     for (int64_t j = 0, js = 0; j < t->nj; j += DM_NR) {
@@ -124,18 +144,13 @@ static void rows_block(dm_job *t, int64_t i0, int64_t i1, int64_t k0, int64_t nk
       const float *b = in_place ? t->b + k0 * g->b_sk + t->j0 + j : t->bp + j * nk;
       if (first && q == 0 && !in_place && nk) pack_b(t, k0, nk, j, min64(DM_NR, left));
       const char *nothing = (const char *)acc;
-      dm_step s = {nk, x.p, b, x.si, x.sk, in_place ? g->b_sk : w, acc + (out ? j : j - js), ld, k0 > 0, {nothing, nothing}, {0, 0}};
+      dm_step s = {nk, x.p, b, x.si, x.sk, in_place ? g->b_sk : w, c ? c + j : acc + (out ? j : j - js), c ? g->out_si / 4 : ld, k0 > 0, {nothing, nothing}, {0, 0}};
       if (first && q == 0 && left > w && !t->asked && (t->direct || (t->b && g->b_sj == nk))) ask_panel(t, k0, nk, j + DM_NR, &s);
       else ask_b(&t->next, &s, 0), ask_a(next, a, mr, j / DM_NR, (t->nj + DM_NR - 1) / DM_NR, &s);
       if (tiles == 1) ask_b(&t->next, &s, 1);
-      if (t->out && k0 + nk == t->depth) {
-        // That of the columns stored after these, or of the next tile.
-        if (q == 0 && j < STORE_COLS) ask_out(t->out + (i0 + r) * g->out_si + (t->j0 + j) * 4, g->out_si, mr, w);
-        if (j + STORE_COLS < t->nj) ask_out(t->out + (i0 + r) * g->out_si + (t->j0 + j + STORE_COLS) * 4, g->out_si, mr, min64(w, t->nj - j - STORE_COLS));
-        else if (q + 1 < tiles) ask_out(t->out + (i0 + r + mr) * g->out_si + (t->j0 + (t->nj > STORE_COLS ? j + STORE_COLS - t->nj : j)) * 4, g->out_si, mr, w);
-      }
+      if (t->out && nk && k0 + nk == t->depth) ask_out(t, i0 + r, mr, q + 1 < tiles ? (i1 - i0) * (q + 2) / tiles - r - mr : 0, j, q == 0, &s);
       dm_kernels[mr - 1][w / DM_VL - 1](&s);
-      if (k0 + nk == t->depth && (j + DM_NR >= t->nj || j + DM_NR - js >= STORE_COLS)) {
+      if (!c && k0 + nk == t->depth && (j + DM_NR >= t->nj || j + DM_NR - js >= STORE_COLS)) {
         g->store(t->c, t->z, i0 + r, mr, t->j0 + js, min64(t->nj, j + DM_NR) - js, out ? acc + js : acc, ld);
         js = j + DM_NR;
       }
@@ -146,10 +161,11 @@ static void rows_block(dm_job *t, int64_t i0, int64_t i1, int64_t k0, int64_t nk
 // Rows i0..i1 and columns j0..j0+nj of group z. Then comes group next_z from column next_j on, if there are both; -1:
 // what is announced.
 static void segment(const dm_ctx *c, const dm_gemm *g, int64_t z, int64_t i0, int64_t i1, int64_t j0, int64_t nj, int64_t next_z, int64_t next_j, dm_ahead *ahead) {
-  dm_job t = {c, g, z, j0, nj, dm_depth_of(g, z), 0, 0, 0, 0, 0, 0, 0, 0, *ahead, 0};
+  dm_job t = {c, g, z, j0, nj, dm_depth_of(g, z), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, *ahead, 0};
   t.a = g->a_base ? g->a_base(c, z) : 0, t.b = g->b_base ? g->b_base(c, z) : 0;
   t.bp = c->scratch, t.ap = t.bp + B_FLOATS, t.tp = t.ap + A_FLOATS, t.cp = t.tp + T_FLOATS;
-  t.direct = t.b && g->b_sj == 1, t.out = g->out ? g->out(c, z) : 0;
+  t.direct = t.b && g->b_sj == 1, t.out = g->out ? g->out(c, z) : 0, t.also = g->also ? g->also(c, z) : 0;
+  t.plain = g->plain && nj % DM_VL == 0;
   int64_t blocks = t.depth <= KC ? 1 : (t.depth + KC - 1) / KC, each = ((t.depth + blocks - 1) / blocks + 15) / 16 * 16;
   int64_t chunk = blocks == 1 ? i1 - i0 : C_FLOATS / (DM_NC + DM_NR), step = t.a ? chunk : MC;
   for (int64_t ic = i0; ic < i1; ic += chunk) {
@@ -169,7 +185,7 @@ static void segment(const dm_ctx *c, const dm_gemm *g, int64_t z, int64_t i0, in
 
 int64_t dm_gemm_tasks(const dm_ctx *c, const dm_gemm *g) {
   dm_plan p = dm_plan_of(g, c->threads);
-  return p.slices * p.cols;
+  return p.shares * p.pieces * p.cols;
 }
 
 // The first block of B.
@@ -192,9 +208,9 @@ void dm_gemm_task(const dm_ctx *c, const dm_gemm *g, int64_t task) {
   if (task <= DM_SOON(0)) { soon(c)[1] = first_of_b(c, g, DM_SOON(0) - task); return; }
   if (task < 0) { group_task(c, g, DM_WHOLE(0) - task); return; }
   dm_plan p = dm_plan_of(g, c->threads);
-  int64_t slice = task / p.cols, j0 = task % p.cols * p.nc, nj = min64(p.nc, g->n - j0);
+  int64_t share = task / p.cols % p.shares, piece = task / p.cols / p.shares, j0 = task % p.cols * p.nc, nj = min64(p.nc, g->n - j0);
   if (nj <= 0) return;
-  dm_place from = dm_place_of(g, &p, slice), to = dm_place_of(g, &p, slice + 1);
+  dm_place from = dm_place_of(g, &p, share, piece), to = dm_place_of(g, &p, share, piece + 1);
   dm_ahead ahead = {0};
   for (int64_t z = from.z; z <= to.z && z < g->groups; z++) {
     int64_t i0 = z == from.z ? from.row : 0, i1 = z == to.z ? to.row : dm_rows_of(g, z);

@@ -83,8 +83,18 @@ static inline float dm_tanhf(float x) {
 }
 
 // sigmoid(x) = 1 / (1 + e^-x), for negative x as e^x / (1 + e^x): no cancellation, no overflow, right down to the subnormals.
+// The same e^-|x| as dm_expf gives, in fewer steps, because n <= 0: t holds n + 160, whose place is that of the exponent of 2^(n + 33).
 static inline float dm_sigmoidf(float x) {
-  const float e = dm_expf(-dm_float(dm_bits(x) & 0x7fffffff));
+  float y = dm_float(dm_bits(x) | INT32_MIN);
+  y = y < -104.0f ? -104.0f : y;
+  const float t = dm_fma(y, DM_LOG2E, DM_ROUND + 160.0f), n = t - (DM_ROUND + 160.0f);
+  const float r = dm_fma(n, -DM_LN2_LO, dm_fma(n, -DM_LN2_HI, y));
+  float p = dm_fma(0.00138364348f, r, 0.00836913101f);
+  p = dm_fma(p, r, 0.0416681059f);
+  p = dm_fma(p, r, 0.166665167f);
+  p = dm_fma(p, r, 0.49999994f);
+  p = dm_fma(r * r, p, r) + 1.0f;
+  const float e = p * dm_float((int32_t)((uint32_t)dm_bits(t) << 23)) * 0x1p-33f;
   return (x >= 0.0f ? 1.0f : e) / (1.0f + e);
 }
 

@@ -1,9 +1,10 @@
 // The native CPU device: kernels as C, compiled by the system's compiler, run by the driver's thread pool. One call a run.
 import type { TypedArray } from '../../base/dtype.ts';
 import { UserError } from '../../base/errors.ts';
-import type { Bound, BoundStep, Device, DeviceInfo, KernelSource, Memory, StepTimes } from '../device.ts';
+import { TABLES } from '../../base/trig.ts';
+import type { Bound, BoundStep, Device, DeviceInfo, Draw, KernelSource, Memory, StepTimes } from '../device.ts';
 import { loadDriver, type Driver } from './driver.ts';
-import { KernelLibrary } from './library.ts';
+import { KernelLibrary, type NativeKernel } from './library.ts';
 import { NativeMemory } from './memory.ts';
 import { findToolchain } from './toolchain.ts';
 
@@ -51,17 +52,27 @@ export class NativeDevice implements Device {
 
   compile(kernels: readonly KernelSource[]): Promise<void> { return this.#library.add(kernels); }
 
-  bind(steps: readonly BoundStep[]): NativeBound {
-    const size = steps.reduce((n, s) => n + STEP_WORDS + s.buffers.length + s.ints.length, 0);
+  /** In the driver, not compiled as kernels are: a first step would wait for it. */
+  async draw(draws: readonly Draw[]): Promise<void> {
+    const memory = this.alloc(TABLES.byteLength), code = this.#driver.normals;
+    this.write(memory.address, TABLES);
+    const bound = this.#bind(draws.map(({ address, count, seed, name, std }) => ({ code, step: { buffers: [address, memory.address],
+      ints: [count, seed, name, new BigInt64Array(Float64Array.of(std).buffer)[0]], barrier: false, unless: null } })));
+    await this.run(bound).finally(() => { this.release(bound); this.free(memory); });
+  }
+
+  bind(steps: readonly BoundStep[]): NativeBound { return this.#bind(steps.map((step) => ({ code: this.#library.get(step.kernel), step }))); }
+
+  #bind(steps: readonly { readonly code: NativeKernel; readonly step: Pick<BoundStep, 'buffers' | 'barrier' | 'unless'> & { readonly ints: readonly (number | bigint)[] } }[]): NativeBound {
+    const size = steps.reduce((n, { step: s }) => n + STEP_WORDS + s.buffers.length + s.ints.length, 0);
     const words = new BigInt64Array(size), table = this.alloc(words.byteLength);
     let tail = steps.length * STEP_WORDS;
-    const put = (values: readonly number[]): bigint => {
+    const put = (values: readonly (number | bigint)[]): bigint => {
       const at = table.address + tail * 8;
       for (const v of values) words[tail++] = BigInt(v);
       return BigInt(at);
     };
-    steps.forEach((s, i) => {
-      const { tasks, run } = this.#library.get(s.kernel);
+    steps.forEach(({ code: { tasks, run }, step: s }, i) => {
       words.set([BigInt(tasks), BigInt(run), put(s.buffers), put(s.ints), BigInt(s.unless ?? 0), s.barrier ? BARRIER : 0n, BigInt(s.follows?.groups ?? 0), BigInt(s.follows?.offsets ?? 0)], i * STEP_WORDS);
     });
     this.#driver.copyIn(table.address, words, words.byteLength);

@@ -1,4 +1,7 @@
-// How a dm_gemm is divided into tasks: slices of the rows of all groups, laid end to end by their cost, times blocks of columns.
+// How a dm_gemm is divided into tasks: the rows of all groups, laid end to end by their cost, in shares of equal cost, one for each thread;
+// each share in pieces, of which the first is half of it, the next a quarter, and so on; times blocks of columns. Tasks are all first pieces,
+// then all second ones: a thread mostly goes on where it stopped, with the group's B still in its cache, and the last pieces are small, so
+// that no thread waits long for another.
 #ifndef DM_PLAN_H
 #define DM_PLAN_H
 #include "microkernel.h"
@@ -7,12 +10,13 @@
 #define DM_NC 256            // most columns of a task: where rows of B are 4 KiB apart, 512 would fill half of the sets of a second-level cache of 1 MiB
 #define DM_GROUP 10          // cost of beginning a group (packing B), in rows of C (or in steps of depth, where that is ragged)
 #define DM_SMALL 5e5         // operations of the least task worth giving to an idle thread
-#define DM_LARGE 8e6         // and of the least where every thread has a task already
-#define DM_TASKS 8           // tasks a thread, where there is work enough
-#define DM_TAPER 4           // tasks a thread from which on the last ones are made smaller
-#define DM_LEAST 14          // a slice does not cut fewer rows than this off a group
+#define DM_LAST 4e6          // and of the least piece of a share
+#define DM_PIECES 6          // most pieces of a share
+#define DM_LEAST 14          // a task does not cut fewer rows than this off a group
+#define DM_APART 12          // cost of a vector of C where rows of a task do not lie end to end, in cycles
+#define DM_IDLE 0.4          // of the time of the last piece a thread is without work at the end
 
-typedef struct { int64_t slices, cols, nc, total, even, end; } dm_plan;  // even: slices if all were of one size; end: see dm_units
+typedef struct { int64_t shares, pieces, cols, nc, total; } dm_plan;  // total: cost of all groups
 typedef struct { int64_t z, row; } dm_place;
 
 static int64_t dm_rows_of(const dm_gemm *g, int64_t z) { return g->m_off ? g->m_off[z + 1] - g->m_off[z] : g->m; }
@@ -28,20 +32,15 @@ static int64_t dm_cost(const dm_gemm *g, int64_t z) {
 }
 
 static dm_plan dm_plan_of(const dm_gemm *g, int threads) {
-  dm_plan best = {0, 1, DM_NR, 0, 0, 0};
+  dm_plan best = {0, 1, 1, DM_NR, 0};
   if (g->groups <= 0 || g->n <= 0) return best;
   double rows = g->m_off ? g->m_off[g->groups] - g->m_off[0] : (double)g->m * (double)g->groups;
   double depth = g->k_off ? (double)(g->k_off[g->groups] - g->k_off[0]) / (double)g->groups : (double)g->k;
   if (rows <= 0) return best;
   double flops = 2 * (rows + DM_GROUP * (double)g->groups) * (double)g->n * depth, want = 1, least = 0;
-  if (threads > 1) {
-    double small = flops / DM_SMALL, large = flops / DM_LARGE;
-    if (small > threads) small = threads;
-    if (large > DM_TASKS * threads) large = DM_TASKS * threads;
-    want = small > large ? small : large;
-  }
-  double most = rows / DM_LEAST < 1 ? 1 : rows / DM_LEAST;           // slices
-  // Cost of a vector of A or B to a task, in cycles; a vector of C costs one for each step of depth.
+  if (threads > 1 && flops > DM_SMALL) want = flops / DM_SMALL < threads ? flops / DM_SMALL : threads;
+  double most = rows / DM_LEAST < 1 ? 1 : rows / DM_LEAST;           // shares
+  // Cost of a vector of A or B to a task, in cycles; a vector of C costs one for each step of depth, and some more if it was not asked for.
   double pa = g->a_pack ? 32 : dm_copied(g) ? 16 : 8, pb = g->b_pack ? 24 : g->b_sj == 1 ? 8 : 12;
   best.total = dm_cost(g, g->groups);
   int64_t panels = (g->n + DM_NR - 1) / DM_NR;
@@ -50,31 +49,28 @@ static dm_plan dm_plan_of(const dm_gemm *g, int threads) {
     if (nc * (cols - 1) >= g->n) continue;
     double s = want / (double)cols;
     s = s < 1 ? 1 : s > most ? most : s;
-    int64_t slices = (int64_t)s + ((double)(int64_t)s < s), tasks = slices * cols;
-    double time = rows * (double)g->n + pa * rows * (double)cols + pb * (double)g->n * (double)(g->groups + slices - 1);
-    time = time / (double)tasks * (double)((tasks + threads - 1) / threads);
-    if (least == 0 || time < least) least = time, best.slices = slices, best.cols = cols, best.nc = nc;
-    if (cols >= want && slices == 1) break;
+    int64_t shares = (int64_t)s + ((double)(int64_t)s < s), first = shares * cols, pieces = 1;
+    // No piece of few tiles.
+    while (want > 1 && pieces < DM_PIECES && flops / (double)(first << pieces) >= DM_LAST && most / (double)(shares << pieces) >= 4) pieces++;
+    double time = rows * (double)g->n + pa * rows * (double)cols + pb * (double)g->n * (double)(g->groups + shares * pieces - 1);
+    if (cols > 1 && depth > 0) time += DM_APART * rows * (double)g->n / depth;
+    double part = 1. / (double)first, rounds = (double)((first + threads - 1) / threads);
+    if (pieces > 1) rounds /= 2;  // what is left evens out
+    part *= rounds < (double)first / threads ? (double)first / threads : rounds;
+    if (want > 1) part += DM_IDLE / (double)(first << (pieces - 1));
+    time *= part;
+    if (least == 0 || time < least) least = time, best.shares = shares, best.pieces = pieces, best.cols = cols, best.nc = nc;
+    if ((double)cols >= 4 * want && shares == 1) break;
   }
-  best.even = best.slices;
-  int64_t end = (threads + best.cols - 1) / best.cols;
-  if (threads > 1 && best.slices * best.cols >= DM_TAPER * threads && best.slices >= 2 * end) best.end = end, best.slices += 4 * end;
   return best;
 }
 
-// Sixteenths of an even slice before slice s. Towards the end slices become smaller, so that all threads end at about the same time: what
-// would be 2 slices for every thread is 11, 8, 6, 4, 2 and 1 sixteenths.
-static int64_t dm_units(const dm_plan *p, int64_t s) {
-  static const int size[] = {11, 8, 6, 4, 2, 1}, before[] = {0, 11, 19, 25, 29, 31};
-  int64_t large = p->even - 2 * p->end, k = s - large;
-  if (k <= 0 || !p->end) return 16 * s;
-  return 16 * large + before[k / p->end] * p->end + size[k / p->end] * (k % p->end);
-}
-
-// Where slice s begins.
-static dm_place dm_place_of(const dm_gemm *g, const dm_plan *p, int64_t s) {
-  if (s >= p->slices) return (dm_place){g->groups, 0};
-  int64_t u = p->total * dm_units(p, s) / (16 * p->even), lo = 0, hi = g->groups - 1;
+// Where a piece of a share begins; the piece after the last begins where the next share does.
+static dm_place dm_place_of(const dm_gemm *g, const dm_plan *p, int64_t share, int64_t piece) {
+  int64_t each = INT64_C(1) << (p->pieces - 1), all = p->shares * each;  // in units of the last piece
+  int64_t s = share * each + (piece < p->pieces ? each - (each >> piece) : each);
+  if (s >= all) return (dm_place){g->groups, 0};
+  int64_t u = p->total / all * s + p->total % all * s / all, lo = 0, hi = g->groups - 1;
   while (lo < hi) {  // the last group that begins at u or before
     int64_t z = (lo + hi + 1) / 2;
     if (dm_cost(g, z) <= u) lo = z;

@@ -39,9 +39,11 @@ typedef struct dm_gemm {
   void (*b_pack)(const dm_ctx *, int64_t z, int64_t k0, int64_t nk, int64_t j0, int64_t nj, float *dst, int64_t ld);
   // Epilogue: gets finished sums acc[i*ld + j] of the tile rows i0..i0+ni, columns j0..j0+nj (ni, nj > 0), and stores what it likes.
   void (*store)(const dm_ctx *, int64_t z, int64_t i0, int64_t ni, int64_t j0, int64_t nj, const float *acc, int64_t ld);
-  // What the epilogue touches of memory, or NULL: element (i,j) at out(c,z) + i*out_si + 4*j. It is brought nearer while sums are made.
+  // What the epilogue touches of memory, or NULL: element (i,j) at out(c,z) + i*out_si + 4*j, and likewise `also`. It is brought nearer
+  // while sums are made. plain: all that the epilogue does is to store sums at `out`.
   const char *(*out)(const dm_ctx *, int64_t z);
-  int64_t out_si;
+  const char *(*also)(const dm_ctx *, int64_t z);
+  int64_t out_si, plain;
 } dm_gemm;
 
 struct dm_core {

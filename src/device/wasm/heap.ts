@@ -17,8 +17,8 @@ export class Heap {
   /** Above it nothing was ever written: memory is zero there. */
   #touched: number;
 
-  /** `shared`: for threads. Takes `pages`, or less where the system does not give so much. */
-  constructor(pages: number, shared: boolean) {
+  /** `shared`: for threads. Takes `pages`, or less where the system does not give so much. `fresh` is shown the memory first. */
+  constructor(pages: number, shared: boolean, fresh?: (memory: Uint8Array) => void) {
     let memory: WebAssembly.Memory | null = null, size = Math.min(MOST_PAGES, Math.max(64, pages));
     while (memory === null) {
       try {
@@ -31,6 +31,7 @@ export class Heap {
     this.memory = memory;
     this.pages = size;
     this.bytes = new Uint8Array(memory.buffer);
+    fresh?.(this.bytes);
     // The first page is nobody's: a wrong address shows.
     this.#gaps = [{ address: PAGE, bytes: (size - 1) * PAGE }];
     this.#touched = PAGE;

@@ -1,19 +1,25 @@
 // The threads of the WebAssembly device: workers that wait in shared memory for work, and return to their event loop when there is
 // mail (new kernels). Where memory cannot be shared, the calling thread does the work itself.
 import type { KernelShape as Shape } from '../../emit/wasm/kernel.ts';
+import type { Draw } from '../device.ts';
 import type { Layout, Runner } from './runner.ts';
 import { makeRunner } from './runner.ts';
 
 /** Words of the block that main thread and workers share. */
 const CONTROL = { turn: 0, mail: 1, table: 2, counters: 3, from: 4, to: 5, times: 6, left: 7 } as const;
 
-type Mail = { readonly core: WebAssembly.Module } | { readonly module: WebAssembly.Module; readonly shapes: readonly Shape[] } | { readonly serve: number };
-type Answer = 'ready' | { readonly done: number } | { readonly failed: string };
+export type Mail = { readonly core: WebAssembly.Module } | { readonly module: WebAssembly.Module; readonly shapes: readonly Shape[] }  | { readonly draws: readonly Draw[]; readonly tables: number; readonly taken: number };
+type Letter = { readonly number: number; readonly mail: Mail } | { readonly serve: number };
+/** `done`: the number of a letter, or 0 for a run. */
+type Answer = { readonly done: number } | { readonly failed: string };
 
 export interface Pool {
-  /** Gives every thread modules; not during a run. */
+  /** Gives every thread mail; not during a run, but without waiting for mail before. */
   send(mail: Mail): Promise<void>;
+  /** Not before all mail has arrived. */
   run(table: number, counters: number, from: number, to: number, times: number): Promise<void>;
+  /** The process does not end before `work` has. */
+  hold<T>(work: Promise<T>): Promise<T>;
   close(): void;
 }
 
@@ -25,6 +31,7 @@ export class InlinePool implements Pool {
   send(mail: Mail): Promise<void> {
     if ('core' in mail) this.#runner.core(mail.core);
     else if ('module' in mail) this.#runner.add(mail.module, mail.shapes);
+    else this.#runner.draw(mail.draws, mail.tables, mail.taken);
     return Promise.resolve();
   }
 
@@ -32,16 +39,22 @@ export class InlinePool implements Pool {
     return new Promise((resolve) => { this.#runner.run(table, counters, from, to, times); resolve(); });
   }
 
+  hold<T>(work: Promise<T>): Promise<T> { return work; }
+
   close(): void { /* nothing is held */ }
 }
 
-interface Port { post(mail: unknown): void; hear(f: (answer: Answer) => void, fail: (error: Error) => void): void; hold(on: boolean): void; end(): void }
+interface Port { post(letter: Letter): void; hear(f: (answer: Answer) => void, fail: (error: Error) => void): void; hold(on: boolean): void; end(): void }
+interface Waiting { answers: number; resolve(): void; reject(error: Error): void }
 
 export class WorkerPool implements Pool {
   readonly #ports: readonly Port[];
   readonly #words: Int32Array;
   readonly #control: number;
-  #waiting: { answers: number; resolve(): void; reject(error: Error): void } | null = null;
+  /** By letter (0: a run), who waits for its answers. */
+  readonly #waiting = new Map<number, Waiting>();
+  #letters = 0;
+  #held = 0;
   #serving = false;
   #dead: Error | null = null;
 
@@ -49,25 +62,34 @@ export class WorkerPool implements Pool {
     this.#words = new Int32Array(memory.buffer);
     this.#control = control >>> 2;
     this.#ports = scratches.map((scratch, thread) => startWorker({ memory, control, scratch, thread, threads: scratches.length, layout }));
-    for (const port of this.#ports) port.hear((a) => { this.#hear(a); }, (error) => { this.#dead ??= error; this.#waiting?.reject(this.#dead); this.#waiting = null; });
+    for (const port of this.#ports) port.hear((a) => { this.#hear(a); }, (error) => { this.#fail(error); });
+  }
+
+  #fail(error: Error): void {
+    this.#dead ??= error;
+    for (const w of this.#waiting.values()) w.reject(this.#dead);
+    this.#waiting.clear();
   }
 
   #hear(answer: Answer): void {
-    const w = this.#waiting;
-    if (!w) return;
-    if (typeof answer === 'object' && 'failed' in answer) { this.#dead = new Error(`the wasm device failed: ${answer.failed}`); w.reject(this.#dead); this.#waiting = null; return; }
-    if (--w.answers > 0) return;
-    this.#waiting = null;
+    if ('failed' in answer) { this.#fail(new Error(`the wasm device failed: ${answer.failed}`)); return; }
+    const w = this.#waiting.get(answer.done);
+    if (!w || --w.answers > 0) return;
+    this.#waiting.delete(answer.done);
     w.resolve();
   }
 
-  #expect(answers: number, start: () => void): Promise<void> {
+  #expect(letter: number, answers: number, start: () => void): Promise<void> {
     if (this.#dead) return Promise.reject(this.#dead);
-    this.#ports.forEach((p) => { p.hold(true); });
-    return new Promise<void>((resolve, reject) => {
-      this.#waiting = { answers, resolve, reject };
+    return this.hold(new Promise<void>((resolve, reject) => {
+      this.#waiting.set(letter, { answers, resolve, reject });
       start();
-    }).finally(() => { this.#ports.forEach((p) => { p.hold(false); }); });
+    }));
+  }
+
+  hold<T>(work: Promise<T>): Promise<T> {
+    if (this.#held++ === 0) this.#ports.forEach((p) => { p.hold(true); });
+    return work.finally(() => { if (--this.#held === 0) this.#ports.forEach((p) => { p.hold(false); }); });
   }
 
   #turn(): void {
@@ -75,13 +97,14 @@ export class WorkerPool implements Pool {
     Atomics.notify(this.#words, this.#control + CONTROL.turn);
   }
 
-  async send(mail: Mail): Promise<void> {
+  send(mail: Mail): Promise<void> {
     if (this.#serving) {
       Atomics.store(this.#words, this.#control + CONTROL.mail, 1);
       this.#turn();
       this.#serving = false;
     }
-    await this.#expect(this.#ports.length, () => { this.#ports.forEach((p) => { p.post(mail); }); });
+    const number = ++this.#letters;
+    return this.#expect(number, this.#ports.length, () => { this.#ports.forEach((p) => { p.post({ number, mail }); }); });
   }
 
   async run(table: number, counters: number, from: number, to: number, times: number): Promise<void> {
@@ -90,10 +113,10 @@ export class WorkerPool implements Pool {
     if (!this.#serving) {
       Atomics.store(w, at + CONTROL.mail, 0);
       const serve = Atomics.load(w, at + CONTROL.turn);
-      this.#ports.forEach((p) => { p.post({ serve } satisfies Mail); });
+      this.#ports.forEach((p) => { p.post({ serve }); });
       this.#serving = true;
     }
-    await this.#expect(1, () => {
+    await this.#expect(0, 1, () => {
       for (const [name, value] of Object.entries({ table, counters, from, to, times })) Atomics.store(w, at + CONTROL[name as keyof typeof CONTROL], value);
       this.#turn();
     });
@@ -108,7 +131,7 @@ export class WorkerPool implements Pool {
 interface Start { readonly memory: WebAssembly.Memory; readonly control: number; readonly scratch: number; readonly thread: number; readonly threads: number; readonly layout: Layout }
 
 /** A worker's program. It refers to nothing outside itself but makeRunner, whose text stands before it. */
-function workerProgram(make: typeof makeRunner, listen: (f: (mail: Mail | Start) => void) => void, post: (answer: Answer) => void): void {
+function workerProgram(make: typeof makeRunner, listen: (f: (letter: Letter | Start) => void) => void, post: (answer: Answer) => void): void {
   let runner: Runner | null = null, words = new Int32Array(0), at = 0, threads = 1;
   const serve = (since: number): void => {
     for (let turn = since; ;) {
@@ -123,7 +146,7 @@ function workerProgram(make: typeof makeRunner, listen: (f: (mail: Mail | Start)
         // The last to leave says so: until then the others still look at the run's counters.
         if (Atomics.add(words, at + 7, 1) + 1 === threads) {
           Atomics.store(words, at + 7, 0);
-          post({ done: turn });
+          post({ done: 0 });
         }
       } catch (error) {
         post({ failed: error instanceof Error ? `${error.name}: ${error.message}` : String(error) });
@@ -131,18 +154,21 @@ function workerProgram(make: typeof makeRunner, listen: (f: (mail: Mail | Start)
       }
     }
   };
-  listen((mail) => {
-    if ('memory' in mail) {
-      words = new Int32Array(mail.memory.buffer);
-      at = mail.control >>> 2;
-      threads = mail.threads;
-      runner = make(mail.memory, mail.scratch, mail.thread, mail.threads, mail.layout);
+  listen((letter) => {
+    if ('memory' in letter) {
+      words = new Int32Array(letter.memory.buffer);
+      at = letter.control >>> 2;
+      threads = letter.threads;
+      runner = make(letter.memory, letter.scratch, letter.thread, letter.threads, letter.layout);
       return;
     }
-    if ('serve' in mail) { serve(mail.serve); return; }
+    if ('serve' in letter) { serve(letter.serve); return; }
     try {
-      if ('core' in mail) runner?.core(mail.core); else runner?.add(mail.module, mail.shapes);
-      post('ready');
+      const { mail } = letter;
+      if ('core' in mail) runner?.core(mail.core);
+      else if ('module' in mail) runner?.add(mail.module, mail.shapes);
+      else runner?.draw(mail.draws, mail.tables, mail.taken);
+      post({ done: letter.number });
     } catch (error) {
       post({ failed: error instanceof Error ? `${error.name}: ${error.message}` : String(error) });
     }

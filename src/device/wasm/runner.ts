@@ -2,6 +2,7 @@
 // outside itself, since workers are given its text: a bundler need not know them.
 import type { KernelShape as Shape } from '../../emit/wasm/kernel.ts';
 import type { Extent } from '../../kernel/kernel.ts';
+import type { Draw } from '../device.ts';
 
 /** Where things lie, for the table's reader and its writer. */
 export interface Layout {
@@ -17,6 +18,8 @@ export interface Runner {
   core(module: WebAssembly.Module): void;
   /** The kernels of a module, which get the next numbers. */
   add(module: WebAssembly.Module, shapes: readonly Shape[]): void;
+  /** Does its share of starting values. `tables`: the address of the generator's; `taken`: of a word that counts the parts which threads have taken. */
+  draw(draws: readonly Draw[], tables: number, taken: number): void;
   /** Steps from..to of the table; `times` (or 0): where each step's nanoseconds and tasks are added up. False where another thread
    * failed, which itself throws. After a failure threads may be left waiting for each other: nothing can be run any more. */
   run(table: number, counters: number, from: number, to: number, times: number): boolean;
@@ -25,12 +28,12 @@ export interface Runner {
 export function makeRunner(memory: WebAssembly.Memory, scratch: number, thread: number, threads: number, layout: Layout): Runner {
   type Fn = (...args: number[]) => number;
   /** `of`: the arguments of the step that it is for; steps of a wave may run one kernel on different rows. */
-  interface Split { of: number; total: number; starts: number[]; nc: number; columns: number; slice: number }
+  interface Split { of: number; total: number; starts: number[]; nc: number; columns: number; slices: number[] }
   interface Ready { shape: Shape; extent: Fn; run: Fn; packA: Fn; packB: Fn; store: Fn; split: Split }
 
-  const words = new Int32Array(memory.buffer), kernels: Ready[] = [], SPINS = 2000;
+  const words = new Int32Array(memory.buffer), kernels: Ready[] = [], SPINS = 2000, LATE = 7 / 8;
   const aAt = scratch + layout.own, bAt = aAt + layout.aBytes, sumAt = bAt + layout.bBytes;
-  let block: Fn;
+  let block: Fn, normals: Fn;
 
   /** Float64 functions that WebAssembly lacks. */
   const sigmoid = (x: number): number => { const e = Math.exp(-Math.abs(x)); return (x >= 0 ? 1 : e) / (1 + e); };
@@ -56,20 +59,31 @@ export function makeRunner(memory: WebAssembly.Memory, scratch: number, thread: 
     const { groups, n } = shape, split = k.split;
     split.of = args;
     if (n === 0) return 0;
-    let rows = 0, work = 0;
-    for (let z = 0; z < groups; z++) { const m = size(shape.m, args, z); rows += m; work += m * size(shape.depth, args, z) * n; }
+    let rows = 0, work = 0, deepest = 0;
+    for (let z = 0; z < groups; z++) {
+      const m = Math.max(0, size(shape.m, args, z)), depth = Math.max(0, size(shape.depth, args, z));
+      rows += m;
+      work += m * depth * n;
+      deepest = Math.max(deepest, depth);
+    }
     const want = threads === 1 || work < 3e5 ? 1 : Math.min(4 * threads, Math.max(threads, Math.ceil(work / 4e6)));
     const widest = Math.floor(layout.bBytes / (4 * layout.depth));
     let columns = Math.ceil(n / widest);
     while (columns < want && rows / Math.ceil(want / columns) < 24 && Math.ceil(n / (columns + 1)) >= 32) columns++;
     split.nc = Math.ceil(Math.ceil(n / columns) / 8) * 8;
     split.columns = Math.ceil(n / split.nc);
-    const most = Math.floor(layout.sumBytes / (4 * split.nc));
-    split.slice = Math.max(6, Math.min(most, Math.max(24, Math.ceil(rows / Math.max(1, Math.ceil(want / split.columns)) / 6) * 6)));
+    // Sums are kept from one block of depth to the next; where there is one block alone, those of a few rows at a time.
+    const most = deepest > layout.depth ? Math.floor(layout.sumBytes / (24 * split.nc)) * 6 : Infinity;
+    const slice = Math.max(24, rows / Math.max(1, Math.ceil(want / split.columns)));
     split.total = 0;
-    for (let z = 0; z < groups; z++) {
+    for (let z = 0, before = 0; z < groups; z++) {
+      const m = Math.max(0, size(shape.m, args, z));
+      before += m;
+      // A group's slices are alike: each of them packs B. The last ones are smaller, so that threads end together.
+      const parts = Math.max(1, Math.round(m / slice), Math.ceil(m / most)) * (want > 1 && before > LATE * rows && m >= 96 ? 2 : 1);
+      split.slices[z] = Math.max(6, Math.ceil(m / parts / 6) * 6);
       split.starts[z] = split.total;
-      split.total += Math.ceil(Math.max(0, size(shape.m, args, z)) / split.slice) * split.columns;
+      split.total += Math.ceil(m / split.slices[z]) * split.columns;
     }
     split.starts[groups] = split.total;
     return split.total;
@@ -77,17 +91,17 @@ export function makeRunner(memory: WebAssembly.Memory, scratch: number, thread: 
 
   const product = (k: Ready, shape: Extract<Shape, { form: 'matmul' }>, args: number, task: number): void => {
     if (k.split.of !== args) divide(k, shape, args);
-    const { starts, nc, columns, slice } = k.split;
+    const { starts, nc, columns, slices } = k.split;
     let z = 0;
     for (let high = shape.groups; high - z > 1;) { const middle = (z + high) >> 1; if (starts[middle] <= task) z = middle; else high = middle; }
-    const own = task - starts[z], j0 = (own % columns) * nc, nj = Math.min(nc, shape.n - j0), i0 = Math.floor(own / columns) * slice;
+    const slice = slices[z], own = task - starts[z], j0 = (own % columns) * nc, nj = Math.min(nc, shape.n - j0), i0 = Math.floor(own / columns) * slice;
     const ni = Math.min(slice, size(shape.m, args, z) - i0), depth = Math.max(0, size(shape.depth, args, z));
     const panels = Math.ceil(nj / layout.panel), stride = panels * layout.panel * 4;
     for (let k0 = 0; k0 < depth || k0 === 0; k0 += layout.depth) {
       const nk = Math.min(layout.depth, depth - k0), last = k0 + layout.depth >= depth;
       if (nk > 0) k.packB(args, scratch, bAt, z, k0, nk, j0, nj);
       for (let i = 0; i < ni; i += layout.rows) {
-        const height = Math.min(layout.rows, ni - i), sums = sumAt + i * stride;
+        const height = Math.min(layout.rows, ni - i), sums = sumAt + (depth > layout.depth ? i * stride : 0);
         if (nk > 0) k.packA(args, scratch, aAt, z, i0 + i, height, k0, nk);
         block(aAt, bAt, sums, height, panels, nk, stride, k0 > 0 ? 1 : 0);
         if (last) k.store(args, scratch, z, i0 + i, height, j0, nj, sums, stride);
@@ -128,12 +142,23 @@ export function makeRunner(memory: WebAssembly.Memory, scratch: number, thread: 
   };
 
   return {
-    core(module) { block = new WebAssembly.Instance(module, { env }).exports['block'] as Fn; },
+    core(module) { ({ block, normals } = new WebAssembly.Instance(module, { env }).exports as { block: Fn; normals: Fn }); },
+    draw(draws, tables, taken) {
+      const take = (): number => Atomics.add(words, taken >>> 2, 1), PART = 8192;
+      let mine = take(), part = 0;
+      for (const { address, count, std, seed, name } of draws) {
+        for (let from = 0; from < count; from += PART) {
+          if (part++ !== mine) continue;
+          normals(address + 4 * from, tables, Math.min(PART, count - from), from / 2, seed, name, scratch, std);
+          mine = take();
+        }
+      }
+    },
     add(module, shapes) {
       const made = new WebAssembly.Instance(module, { env }).exports as Record<string, Fn>;
       shapes.forEach((shape, i) => {
         kernels.push({ shape, extent: made[`extent${i}`], run: made[`run${i}`], packA: made[`packA${i}`], packB: made[`packB${i}`], store: made[`store${i}`],
-          split: { of: 0, total: 0, starts: [], nc: 0, columns: 1, slice: 0 } });
+          split: { of: 0, total: 0, starts: [], nc: 0, columns: 1, slices: [] } });
       });
     },
     run(table, counters, from, to, times) {

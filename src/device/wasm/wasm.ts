@@ -2,16 +2,17 @@
 // JavaScript engine, in Node and in browsers; a page that is not cross-origin isolated has one thread, its own.
 import type { TypedArray } from '../../base/dtype.ts';
 import { UserError } from '../../base/errors.ts';
+import { TABLES } from '../../base/trig.ts';
 import { A_STRIDE, DEPTH, emitCore, PANEL } from '../../emit/wasm/gemm.ts';
 import { emitModule } from '../../emit/wasm/kernel.ts';
-import type { Bound, BoundStep, Device, DeviceInfo, KernelSource, Memory, StepTimes } from '../device.ts';
+import type { Bound, BoundStep, Device, DeviceInfo, Draw, KernelSource, Memory, StepTimes } from '../device.ts';
 import { Heap, MOST_PAGES, PAGE } from './heap.ts';
-import { InlinePool, WorkerPool, type Pool } from './pool.ts';
+import { InlinePool, WorkerPool, type Mail, type Pool } from './pool.ts';
 import type { Layout } from './runner.ts';
 
 const ROWS = 48;
 const LAYOUT: Layout = { stepWords: 4, depth: DEPTH, aStride: A_STRIDE, panel: PANEL, rows: ROWS,
-  own: 256 << 10, aBytes: ROWS * A_STRIDE * 4, bBytes: DEPTH * 512 * 4, sumBytes: 1 << 20 };
+  own: 256 << 10, aBytes: ROWS * A_STRIDE * 4, bBytes: DEPTH * 512 * 4, sumBytes: 1056 << 10 };
 /** For tables of steps and what rounding to whole blocks takes. */
 const SPARE = 8 << 20;
 const SCRATCH = LAYOUT.own + LAYOUT.aBytes + LAYOUT.bBytes + LAYOUT.sumBytes;
@@ -23,6 +24,8 @@ export interface WasmOptions {
   readonly memory?: number | undefined;
   /** false: works as on an engine whose relaxed multiply-add rounds the product, which tests want to see. */
   readonly fuse?: boolean;
+  /** Is shown the device's memory before anything is written to it (huge-pages.ts). */
+  readonly fresh?: (memory: Uint8Array) => void;
 }
 
 export class WasmDevice implements Device {
@@ -36,8 +39,10 @@ export class WasmDevice implements Device {
   /** All kernels that were asked for are ready; first of all the matrix core. A failure stays: threads that lack code are of no use. */
   #compiled: Promise<void> = Promise.resolve();
   readonly #known = new Set<string>();
-  /** Runs, and handing new kernels to the threads, wait for each other. */
-  #busy: Promise<unknown> = Promise.resolve();
+  /** Runs wait for each other and for mail; mail waits for runs. */
+  #runs = 0;
+  #ran: Promise<unknown> = Promise.resolve();
+  #sent: Promise<unknown> = Promise.resolve();
 
   private constructor(heap: Heap, shared: boolean, threads: number, fused: boolean) {
     const scratches = Array.from({ length: threads }, () => heap.alloc(SCRATCH).address);
@@ -54,13 +59,14 @@ export class WasmDevice implements Device {
   static async open(threads: number, options: WasmOptions = {}): Promise<WasmDevice> {
     const shared = typeof SharedArrayBuffer !== 'undefined' && (globalThis as { crossOriginIsolated?: boolean }).crossOriginIsolated !== false;
     const own = (shared ? threads : 1) * SCRATCH + SPARE + 2 * PAGE;
-    const heap = new Heap(Math.ceil(((options.memory ?? MOST_PAGES * PAGE) + own) / PAGE), shared);
+    const heap = new Heap(Math.ceil(((options.memory ?? MOST_PAGES * PAGE) + own) / PAGE), shared, options.fresh);
     const limits = { shared, pages: heap.pages };
-    if (!WebAssembly.validate(emitCore(false, limits))) throw new UserError('device wasm: this JavaScript engine has no WebAssembly SIMD', 'a newer browser or Node');
-    const fused = options.fuse !== false && await fuses(heap.memory, emitCore(true, limits));
+    const fast = options.fuse === false ? null : await coreOf(true, limits), fused = fast !== null && await fuses(heap.memory, fast);
+    const core = fused ? fast : await coreOf(false, limits);
+    if (!core) throw new UserError('device wasm: this JavaScript engine has no WebAssembly SIMD', 'a newer browser or Node');
     const device = new WasmDevice(heap, shared, shared ? threads : 1, fused);
     // Threads start while the caller goes on to make kernels; a failure shows in the first of them.
-    device.#compiled = WebAssembly.compile(emitCore(fused, limits)).then((core) => device.#pool.send({ core }));
+    device.#compiled = device.#send({ core });
     device.#compiled.catch(() => undefined);
     return device;
   }
@@ -79,11 +85,10 @@ export class WasmDevice implements Device {
     if (fresh.length === 0) return this.#compiled;
     const { bytes, shapes } = emitModule(fresh.map(([, k]) => k), { fused: this.fused, memory: { shared: this.#shared, pages: this.#heap.pages }, scratch: LAYOUT.own });
     for (const [key] of fresh) this.#known.add(key);
-    const code = WebAssembly.compile(bytes), before = this.#compiled;
+    const code = this.#pool.hold(WebAssembly.compile(bytes)), before = this.#compiled;
     this.#compiled = (async () => {
       await before;
-      const module = await code;
-      await this.#alone(() => this.#pool.send({ module, shapes }));
+      await this.#send({ module: await code, shapes });
       for (const [key] of fresh) this.#numbers.set(key, this.#numbers.size);
     })();
     this.#compiled.catch(() => undefined);
@@ -107,11 +112,27 @@ export class WasmDevice implements Device {
   run(bound: Bound, from = 0, to = bound.steps): Promise<void> { return this.#run(bound as WasmBound, from, to, 0); }
 
   #run({ table, counters }: WasmBound, from: number, to: number, times: number): Promise<void> {
-    return this.#alone(async () => {
+    const turn = (async (before) => {
+      await before;
       this.#heap.at(counters.address, counters.bytes).fill(0);
       // A word before the steps' counters tells that a thread failed.
       await this.#pool.run(table.address, counters.address + 8, from, to, times);
-    });
+    })(Promise.all([this.#ran, this.#sent])).finally(() => { this.#runs--; });
+    this.#runs++;
+    this.#ran = turn.catch(() => undefined);
+    return turn;
+  }
+
+  #send(mail: Mail): Promise<void> {
+    const sent = this.#runs === 0 ? this.#pool.send(mail) : this.#ran.then(() => this.#pool.send(mail));
+    this.#sent = Promise.all([this.#sent, sent.catch(() => undefined)]);
+    return sent;
+  }
+
+  async draw(draws: readonly Draw[]): Promise<void> {
+    const memory = this.alloc(TABLES.byteLength + 8), taken = memory.address + TABLES.byteLength;
+    this.write(memory.address, TABLES);
+    await this.#send({ draws, tables: memory.address, taken }).finally(() => { this.free(memory); });
   }
 
   async profile(bound: Bound): Promise<StepTimes> {
@@ -130,19 +151,18 @@ export class WasmDevice implements Device {
   }
 
   close(): void { this.#pool.close(); }
+}
 
-  async #alone<T>(work: () => Promise<T>): Promise<T> {
-    const turn = this.#busy.then(work, work);
-    this.#busy = turn.catch(() => undefined);
-    return turn;
-  }
+/** null where the engine lacks what is in it. */
+async function coreOf(fused: boolean, memory: { readonly shared: boolean; readonly pages: number }): Promise<WebAssembly.Module | null> {
+  const bytes = emitCore(fused, memory);
+  return WebAssembly.validate(bytes) ? WebAssembly.compile(bytes) : null;
 }
 
 /** Whether relaxed multiply-add rounds once: (1 + 2^-12) (1 - 2^-12) - 1 is -2^-24, and 0 where the product is rounded. */
-async function fuses(memory: WebAssembly.Memory, core: Uint8Array<ArrayBuffer>): Promise<boolean> {
-  if (!WebAssembly.validate(core)) return false;
-  const { exports } = await WebAssembly.instantiate(await WebAssembly.compile(core), { env: { memory } });
-  return (exports['madd'] as (a: number, b: number, c: number) => number)(1 + 2 ** -12, 1 - 2 ** -12, -1) === -(2 ** -24);
+async function fuses(memory: WebAssembly.Memory, core: WebAssembly.Module): Promise<boolean> {
+  const { exports } = await WebAssembly.instantiate(core, { env: { memory } }), madd = exports['madd'] as (a: number, b: number, c: number) => number;
+  return madd(1 + 2 ** -12, 1 - 2 ** -12, -1) === -(2 ** -24);
 }
 
 const bytesOf = (data: TypedArray): Uint8Array => new Uint8Array(data.buffer, data.byteOffset, data.byteLength);

@@ -14,13 +14,14 @@ export function emitMatmul(name: string, k: MatmulKernel, params: readonly strin
     ...(a ? base(`${name}_a`, a.base, z, bind) : packA(`${name}_a`, k, bind)),
     ...(b ? base(`${name}_b`, b.base, z, bind) : packB(`${name}_b`, k, bind)),
     ...store(`${name}_c`, k, bind),
-    ...(touched ? out(`${name}_o`, k, touched, bind) : [])];
+    ...touched.flatMap((t, n) => out(`${name}_${n === 0 ? 'o' : 'p'}`, k, t, bind))];
   const sizes = (of: 'm' | 'k', e: Extent): string => (typeof e === 'number' ? `.${of} = ${e}`
     : 'count' in e ? `.${of} = ${e.times} * (int64_t)((const int32_t *)c->buf[${e.count}])[${e.at}]` : `.${of}_off = (const int32_t *)c->buf[${e.offsets}]`);
   const fields = [`.groups = ${k.groups}`, `.n = ${k.n}`, sizes('m', k.m), sizes('k', k.depth),
     ...(a ? [`.a_base = ${name}_a`, `.a_si = ${a.s0}`, `.a_sk = ${a.s1}`] : [`.a_pack = ${name}_a`, `.a_pack_cols = ${k.packA.inner === k.i ? 1 : 0}`]),
     ...(b ? [`.b_base = ${name}_b`, `.b_sk = ${b.s0}`, `.b_sj = ${b.s1}`] : [`.b_pack = ${name}_b`]),
-    `.store = ${name}_c`, ...(touched ? [`.out = ${name}_o`, `.out_si = ${4 * touched.si}`] : [])];
+    `.store = ${name}_c`, ...touched.map((t, n) => (n === 0 ? `.out = ${name}_o, .out_si = ${4 * t.si}` : `.also = ${name}_p`)),
+    ...(touched.length > 0 && isPlain(k) ? ['.plain = 1'] : [])];
   return [...parts,
     `static inline dm_gemm ${name}_d(const dm_ctx *c) { (void)c; return (dm_gemm){ ${fields.join(', ')} }; }`,
     `int64_t ${name}_tasks(const dm_ctx *c) { const dm_gemm d = ${name}_d(c); return c->core->gemm_tasks(c, &d); }`,
@@ -94,14 +95,23 @@ function packB(fn: string, k: MatmulKernel, bind: readonly string[]): string[] {
 
 interface Touched { readonly buffer: number; readonly index: Expr; readonly si: number }
 
-/** The one buffer whose elements the epilogue touches row by row and that is worth asking for early: what it reads where it stores, else
- * what it stores. */
-function touchedBy({ epilogue, i, j, buffers }: MatmulKernel): Touched | null {
-  const stored = epilogue.element.find((s) => s.s === 'store');
-  if (stored?.s !== 'store') return null;
-  const si = strideOf(stored.index, i), read = postorder([stored.value]).find((e) => e.k === 'load' && e.index === stored.index);
-  const buffer = read?.k === 'load' ? read.buffer : stored.buffer;
-  return si !== null && strideOf(stored.index, j) === 1 && buffers[buffer].dtype === 'float32' ? { buffer, index: stored.index, si } : null;
+/** Up to two buffers whose elements the epilogue touches row by row, with rows equally far apart: they are worth asking for early. What it
+ * reads where it stores comes first, then what it stores. */
+function touchedBy({ epilogue, i, j, buffers }: MatmulKernel): Touched[] {
+  const found: Touched[] = [];
+  for (const s of epilogue.element) {
+    if (s.s !== 'store') continue;
+    const si = strideOf(s.index, i), read = postorder([s.value]).find((e) => e.k === 'load' && e.index === s.index);
+    if (si === null || strideOf(s.index, j) !== 1 || (found.length > 0 && found[0].si !== si)) continue;
+    for (const buffer of read?.k === 'load' ? [read.buffer, s.buffer] : [s.buffer]) if (buffers[buffer].dtype === 'float32') found.push({ buffer, index: s.index, si });
+  }
+  return found.slice(0, 2);
+}
+
+/** Whether the epilogue does nothing but store the sums. */
+function isPlain({ epilogue, buffers }: MatmulKernel): boolean {
+  const [only, ...others] = epilogue.element;
+  return others.length === 0 && only.s === 'store' && only.value.k === 'sum' && buffers[only.buffer].dtype === 'float32';
 }
 
 function out(fn: string, k: MatmulKernel, { buffer, index }: Touched, bind: readonly string[]): string[] {

@@ -7,7 +7,7 @@ export type ValueType = typeof I32 | typeof F32 | typeof F64 | typeof V128;
 /** Operations of one byte. */
 export const op = {
   'i32.eqz': 0x45, 'i32.eq': 0x46, 'i32.ne': 0x47, 'i32.lt_s': 0x48, 'i32.lt_u': 0x49, 'i32.gt_s': 0x4a, 'i32.gt_u': 0x4b, 'i32.le_s': 0x4c,
-  'i32.le_u': 0x4d, 'i32.ge_s': 0x4e, 'f32.eq': 0x5b, 'f32.ne': 0x5c, 'f32.lt': 0x5d, 'f32.gt': 0x5e, 'f32.le': 0x5f,
+  'i32.le_u': 0x4d, 'i32.ge_s': 0x4e, 'i32.clz': 0x67, 'f32.eq': 0x5b, 'f32.ne': 0x5c, 'f32.lt': 0x5d, 'f32.gt': 0x5e, 'f32.le': 0x5f,
   'f64.eq': 0x61, 'f64.ne': 0x62, 'f64.lt': 0x63, 'f64.gt': 0x64, 'f64.le': 0x65, 'i32.add': 0x6a, 'i32.sub': 0x6b, 'i32.mul': 0x6c,
   'i32.div_s': 0x6d, 'i32.div_u': 0x6e, 'i32.rem_s': 0x6f, 'i32.rem_u': 0x70, 'i32.and': 0x71, 'i32.or': 0x72, 'i32.xor': 0x73, 'i32.shl': 0x74,
   'i32.shr_s': 0x75, 'i32.shr_u': 0x76, 'i32.rotl': 0x77, 'f32.abs': 0x8b, 'f32.neg': 0x8c,
@@ -111,9 +111,10 @@ export class Func {
   /** Float to integer: truncated, saturated, NaN is 0. 0: f32 to signed, 1: f32 to unsigned, 2 and 3: f64. */
   truncate(kind: 0 | 1 | 2 | 3): this { this.code.push(0xfc, kind); return this; }
 
-  if(body: () => void): this {
+  if(body: () => void, otherwise?: () => void): this {
     this.code.push(0x04, 0x40);
     body();
+    if (otherwise) { this.op('else'); otherwise(); }
     return this.op('end');
   }
 

@@ -2,6 +2,7 @@
 // registers for a block of depth and in memory between blocks, so that the bits are those of any other tiling. Tiles have 6 rows
 // of 8 floats: 12 sums, two vectors of B and one of A, which is what the 16 vector registers of x86-64 hold.
 import { F32, Func, I32, ModuleWriter, V128 } from './binary.ts';
+import { emitNormals } from './normals.ts';
 
 /** Floats between rows of a packed block of A: more than a block's depth, and no multiple of a page. */
 export const A_STRIDE = 272;
@@ -13,7 +14,7 @@ const TILE = 6, UNROLL = 4;
 /**
  * A module with `block(a, b, c, rows, panels, nk, stride, add)`: rows of c, `stride` bytes apart, get the sums over nk steps of depth of
  * a [rows][A_STRIDE] times b [panels][nk][8]; they are added to what c holds if `add` is not 0. And `madd(a, b, c)`,
- * one multiply-add, to test whether it rounds once.
+ * one multiply-add, to test whether it rounds once. And `normals` (normals.ts).
  */
 export function emitCore(fused: boolean, memory: { readonly shared: boolean; readonly pages: number }): Uint8Array<ArrayBuffer> {
   const module = new ModuleWriter();
@@ -28,6 +29,7 @@ export function emitCore(fused: boolean, memory: { readonly shared: boolean; rea
   block.get(rows, at).op('i32.sub').set(rows);
   for (let height = 1; height < TILE; height++) block.get(rows).i32(height).op('i32.eq').if(() => { call(height); });
   module.add(block, 'block');
+  module.add(emitNormals(), 'normals');
 
   const madd = new Func([F32, F32, F32], [F32]);
   for (const x of [0, 1, 2]) madd.get(x).simd('f32x4.splat');

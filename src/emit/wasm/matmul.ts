@@ -11,6 +11,8 @@ import type { StmtWriter } from './stmts.ts';
 import { Values } from './values.ts';
 import { typeOf } from './words.ts';
 
+const COPIES = 4;
+
 /** A loop over `variable` from the local `from`, `count` (a local) times, with what does not change computed before. */
 function over(frame: Frame, variable: Var, from: number, count: number, lanes: Expr | null,
   outer: Values | undefined, body: (v: Values, index: number) => void): void {
@@ -21,6 +23,8 @@ function over(frame: Frame, variable: Var, from: number, count: number, lanes: E
     f.get(count).i32(4).op('i32.ge_s').if(() => {
       const wide = new Values(frame, variable, outer);
       wide.hoist([lanes], [], () => false);
+      // A copy is little work for the loop around it.
+      if (lanes.k === 'load') f.loop(index, end, 4 * COPIES, () => { for (let n = 0; n < COPIES; n++) body(new Values(frame, variable, wide, 4 * n).share([lanes]), index); });
       f.loop(index, end, 4, () => { body(new Values(frame, variable, wide).share([lanes]), index); });
     });
   }
@@ -47,6 +51,35 @@ function overRuns(frame: Frame, value: Expr, { inner, run }: Packing, from: numb
   });
 }
 
+const PAIRS = { low: [0, 1, 2, 3, 16, 17, 18, 19, 4, 5, 6, 7, 20, 21, 22, 23], high: [8, 9, 10, 11, 24, 25, 26, 27, 12, 13, 14, 15, 28, 29, 30, 31] } as const;
+const HALVES = { low: [0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23], high: [8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31] } as const;
+
+/** A copy of a block across: `inner` runs along memory that is read, and four successive values of `other`, from the local `base` on, lie together where
+ * is written. `place` pushes the address of (inner, base); places of successive `inner` are `step` bytes apart. */
+function turned(frame: Frame, value: Expr, inner: Var, from: number, count: number, other: Var, base: number, place: (index: number) => void, step: number): void {
+  const { f, vars } = frame, index = f.local(I32), end = f.local(I32);
+  vars.set(inner, index);
+  const four = [0, 1, 2, 3].map((n) => {
+    const at = f.get(base).i32(n).op('i32.add').keep(I32), lines = new Values(frame, inner);
+    vars.set(other, at);
+    lines.hoist([value], [], () => false);
+    return { at, lines };
+  });
+  f.get(from).tee(index).get(count).op('i32.add').set(end);
+  f.loop(index, end, 4, () => {
+    const [a, b, c, d] = four.map(({ at, lines }) => { vars.set(other, at); new Values(frame, inner, lines).vector(value); return f.keep(V128); });
+    const [low, high] = [PAIRS.low, PAIRS.high].map((bytes) => [[a, b], [c, d]].map((two) => f.get(...two).shuffle(...bytes).keep(V128)));
+    place(index);
+    const address = f.keep(I32);
+    for (const [l, two] of [low, low, high, high].entries()) f.get(address, ...two).shuffle(...(l % 2 === 0 ? HALVES.low : HALVES.high)).memory('v128.store', l * step);
+  });
+  f.loop(index, end, 1, () => {
+    place(index);
+    const address = f.keep(I32);
+    for (const [n, { at }] of four.entries()) { vars.set(other, at); f.get(address); new Values(frame).scalar(value); f.memory('f32.store', 4 * n); }
+  });
+}
+
 /** (args, scratch, to, z, i0, ni, k0, nk): element (i, k) to to[(i - i0) A_STRIDE + k - k0]. */
 export function emitPackA(k: MatmulKernel, frame: Frame): void {
   const { f, vars } = frame, [to, z, i0, ni, k0, nk] = [2, 3, 4, 5, 6, 7], columns = k.packA.inner === k.i, value = k.packA.run?.value ?? k.a;
@@ -59,11 +92,16 @@ export function emitPackA(k: MatmulKernel, frame: Frame): void {
     v.vector(value);
     const four = f.keep(V128);
     place(i, at);
-    if (!columns) { f.get(four).memory('v128.store'); return; }
+    if (!columns) { f.get(four).memory('v128.store', 4 * v.shift); return; }
     const address = f.keep(I32);
-    for (let l = 0; l < 4; l++) f.get(address, four).memoryLane('v128.store32_lane', l, 4 * l * A_STRIDE);
+    for (let l = 0; l < 4; l++) f.get(address, four).memoryLane('v128.store32_lane', l, 4 * (v.shift + l) * A_STRIDE);
   };
-  if (columns) over(frame, k.k, k0, nk, null, undefined, (outer, at) => { overRuns(frame, value, k.packA, i0, ni, outer, (v, i) => { put(v, i, at); }); });
+  if (columns && value.k === 'load' && !k.packA.run) {
+    const at = f.local(I32), rest = f.local(I32), end = f.get(k0).tee(at).get(nk).op('i32.add').keep(I32);
+    f.loop(at, end, 4, () => { turned(frame, value, k.i, i0, ni, k.k, at, (i) => { place(i, at); }, 4 * A_STRIDE); });
+    f.get(end, at).op('i32.sub').set(rest);
+    over(frame, k.k, at, rest, null, undefined, (outer, one) => { overRuns(frame, value, k.packA, i0, ni, outer, (v, i) => { put(v, i, one); }); });
+  } else if (columns) over(frame, k.k, k0, nk, null, undefined, (outer, at) => { overRuns(frame, value, k.packA, i0, ni, outer, (v, i) => { put(v, i, at); }); });
   else over(frame, k.i, i0, ni, null, undefined, (outer, i) => { overRuns(frame, value, k.packA, k0, nk, outer, (v, at) => { put(v, i, at); }); });
 }
 
@@ -91,12 +129,26 @@ export function emitPackB(k: MatmulKernel, frame: Frame): void {
       v.vector(value);
       const four = f.keep(V128);
       element(at, j);
-      if (!rows) { f.get(four).memory('v128.store'); return; }
+      if (!rows) { f.get(four).memory('v128.store', 4 * v.shift); return; }
       const address = f.keep(I32);
-      for (let l = 0; l < 4; l++) f.get(address, four).memoryLane('v128.store32_lane', l, 4 * l * PANEL);
+      for (let l = 0; l < 4; l++) f.get(address, four).memoryLane('v128.store32_lane', l, 4 * (v.shift + l) * PANEL);
     };
-    if (rows) over(frame, k.j, from, width, null, undefined, (outer, j) => { overRuns(frame, value, k.packB, k0, nk, outer, (v, at) => { put(v, at, j); }); });
-    else over(frame, k.k, k0, nk, null, undefined, (outer, at) => { overRuns(frame, value, k.packB, from, width, outer, (v, j) => { put(v, at, j); }); });
+    const any = (): void => {
+      if (rows) over(frame, k.j, from, width, null, undefined, (outer, j) => { overRuns(frame, value, k.packB, k0, nk, outer, (v, at) => { put(v, at, j); }); });
+      else over(frame, k.k, k0, nk, null, undefined, (outer, at) => { overRuns(frame, value, k.packB, from, width, outer, (v, j) => { put(v, at, j); }); });
+    };
+    if (value.k !== 'load' || k.packB.run) any();
+    else {
+      f.get(width).i32(PANEL).op('i32.eq').if(() => {
+        if (rows) {
+          const second = f.get(from).i32(4).op('i32.add').keep(I32);
+          for (const j of [from, second]) turned(frame, value, k.k, k0, nk, k.j, j, (at) => { element(at, j); }, 4 * PANEL);
+        } else {
+          vars.set(k.j, from);
+          over(frame, k.k, k0, nk, null, undefined, (_, at) => { for (const shift of [0, 4]) put(new Values(frame, k.j, undefined, shift), at, from); });
+        }
+      }, any);
+    }
     f.get(to).get(nk).i32(5).op('i32.shl', 'i32.add').set(to).get(from).i32(PANEL - 1).op('i32.add').set(from);
   });
 }

@@ -17,6 +17,8 @@ export class Values {
   readonly frame: Frame;
   /** The variable of which four successive values are computed at once. */
   readonly lane: Var | null;
+  /** The four begin so many after its value, where a loop does several fours at a time. */
+  readonly shift: number;
   readonly #scalars: Map<Expr, number>;
   readonly #vectors: Map<Expr, number>;
   /** Addresses without the lane variable's part, by buffer or local and index. */
@@ -24,9 +26,10 @@ export class Values {
   readonly #memo = new Map<Expr, boolean>();
   #uses = new Map<Expr, number>();
 
-  constructor(frame: Frame, lane: Var | null = null, outer?: Values) {
+  constructor(frame: Frame, lane: Var | null = null, outer?: Values, shift = 0) {
     this.frame = frame;
     this.lane = lane;
+    this.shift = shift;
     this.#scalars = new Map(outer === undefined ? undefined : outer.#scalars);
     this.#vectors = new Map(outer !== undefined && outer.lane === lane ? outer.#vectors : undefined);
     this.#starts = new Map(outer !== undefined && outer.lane === lane ? outer.#starts : undefined);
@@ -175,7 +178,7 @@ export class Values {
         return;
       }
       case 'cast': push(a); castScalar(f, e.dtype, of); return;
-      case 'threefry': threefry(f, e.args.map((x) => { this.scalar(x); return f.keep(I32); }), false); return;
+      case 'threefry': f.get(threefry(f, e.args.map((x) => { this.scalar(x); return f.keep(I32); }), false)[0]); return;
       default: throw new VerifyError('emit', `no WebAssembly for ${e.op}`);
     }
   }
@@ -209,7 +212,7 @@ export class Values {
   #vector(e: Expr): void {
     const { f, vars } = this.frame;
     switch (e.k) {
-      case 'var': f.get(vars.get(e) ?? -1).simd('i32x4.splat').v128([0, 1, 2, 3]).simd('i32x4.add'); return;
+      case 'var': f.get(vars.get(e) ?? -1).simd('i32x4.splat').v128([0, 1, 2, 3].map((l) => l + this.shift)).simd('i32x4.add'); return;
       case 'linear': {
         const still = e.terms.filter(([, t]) => !this.isVector(t));
         this.#linear(e.constant, still);
@@ -234,14 +237,13 @@ export class Values {
 
   /** Pushes the address of the first lane's element; gives the constant to be added. */
   firstAddress(kind: 'load' | 'local', which: number, index: Expr): number {
-    const known = this.#starts.get(`${kind}${which}:${index.id}`);
-    if (known === undefined) return this.addressOf(kind, which, index);
     const { f, buffers, locals, vars } = this.frame, stride = this.stride(index) ?? 0;
-    const bytes = stride * sizeOf((kind === 'load' ? buffers : locals)[which].dtype);
+    const bytes = stride * sizeOf((kind === 'load' ? buffers : locals)[which].dtype), known = this.#starts.get(`${kind}${which}:${index.id}`);
+    if (known === undefined) return this.addressOf(kind, which, index) + bytes * this.shift;
     f.get(known, this.lane ? vars.get(this.lane) ?? -1 : -1);
     if (bytes !== 1) f.i32(bytes).op('i32.mul');
     f.op('i32.add');
-    return 0;
+    return bytes * this.shift;
   }
 
   #vectorLoad(kind: 'load' | 'local', which: number, index: Expr, dtype: Scalar): void {
@@ -332,7 +334,7 @@ export class Values {
         f.simd(this.frame.fused ? 'f32x4.relaxed_madd' : 'f32x4.add');
         return;
       case 'cast': push(a); castVector(f, e.dtype, of); return;
-      case 'threefry': threefry(f, e.args.map((x) => { this.vector(x); return f.keep(V128); }), true); return;
+      case 'threefry': f.get(threefry(f, e.args.map((x) => { this.vector(x); return f.keep(V128); }), true)[0]); return;
       default: throw new VerifyError('emit', `no WebAssembly for ${e.op}`);
     }
   }

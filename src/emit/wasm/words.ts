@@ -39,8 +39,8 @@ export function castVector(f: Func, to: Scalar, from: Scalar): void {
   else if (!isInt(to) || !isInt(from)) throw new VerifyError('emit', `no cast of ${from} to ${to} in lanes`);
 }
 
-/** Pushes the first output word of Threefry-2x32 with 20 rounds (Random123), as src/base/random.ts, for one counter or four. */
-export function threefry(f: Func, [k0, k1, c0, c1]: readonly number[], vector: boolean): void {
+/** Threefry-2x32 with 20 rounds (Random123), as src/base/random.ts, for one counter or four: locals with the two output words. */
+export function threefry(f: Func, [k0, k1, c0, c1]: readonly number[], vector: boolean): readonly [first: number, second: number] {
   const type = vector ? V128 : I32;
   const add = (): void => { if (vector) f.simd('i32x4.add'); else f.op('i32.add'); };
   const xor = (): void => { if (vector) f.simd('v128.xor'); else f.op('i32.xor'); };
@@ -56,5 +56,5 @@ export function threefry(f: Func, [k0, k1, c0, c1]: readonly number[], vector: b
     }
     f.get(a, keys[(round + 1) % 3]); add(); f.set(a).get(b, keys[(round + 2) % 3]); add(); word(round + 1); add(); f.set(b);
   }
-  f.get(a);
+  return [a, b];
 }

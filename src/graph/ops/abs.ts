@@ -3,7 +3,8 @@ import { emit1, scalar, type Tensor } from '../tensor.ts';
 import { elementwise } from './elementwise.ts';
 
 export const absOp = elementwise({
-  name: 'abs', doc: '|a|', arity: 1, weight: 1,
+  // |a|
+  name: 'abs', arity: 1, weight: 1,
   grad: ({ inputs: [a] }, dout) => {
     const zero = scalar(a, 0), none = scalar(dout, 0);
     return [emit1('where', [emit1('less', [zero, a]), dout, emit1('where', [emit1('less', [a, zero]), emit1('neg', [dout]), none])])];

@@ -3,7 +3,8 @@ import { lift, emit1, type Tensor } from '../tensor.ts';
 import { elementwise } from './elementwise.ts';
 
 export const addOp = elementwise({
-  name: 'add', doc: 'a + b', arity: 2,
+  // a + b
+  name: 'add', arity: 2,
   grad: (_, dout) => [dout, dout],
   expr: (e, [a, b], dtype) => e.op('add', [a, b], dtype),
   value: ([a, b]) => a + b,

@@ -19,7 +19,8 @@ export interface AdmitOptions {
 export type AdmitAttrs = { readonly rows: number; readonly padded: boolean; readonly spill: boolean; readonly ranked: boolean };
 
 export const admitOp: Op<AdmitAttrs> = {
-  name: 'admit', doc: 'rows kept within capacity: offsets; choice of each row (-1: none); row of each choice (-1: dropped); expert of each row; rows beyond', within: true,
+  // Rows kept within capacity: offsets; choice of each row (-1: none); row of each choice (-1: dropped); expert of each row; rows beyond.
+  name: 'admit', within: true,
   infer([offsets, order, capacity, rank], { rows, ranked }): TensorType[] {
     const experts = boundOf(offsets.shape[0]) - 1, n = boundOf(order.shape[0]);
     checkVector('admit', 'offsets', offsets);

@@ -7,7 +7,8 @@ import { emit1, scalar, type Tensor } from '../tensor.ts';
 import { lastAxis } from './arrange.ts';
 
 export const argMaxOp: Op = {
-  name: 'argMax', doc: 'index of the largest element over the last axis, the first of several; NaN is largest',
+  // Index of the largest element over the last axis, the first of several; NaN is largest.
+  name: 'argMax',
   infer([x]) {
     const n = x.shape.at(-1);
     if (typeof n !== 'number' || n === 0 || x.dtype === 'bool') throw new ShapeError(`argMax: needs numbers and a last dimension of at least 1, got ${showType(x)}`);

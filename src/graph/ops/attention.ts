@@ -14,7 +14,8 @@ const ENOUGH = 16; // tasks that keep threads busy
 const OWN = 4; // inputs before the masks
 
 export const attentionOp: Op<AttentionAttrs> = {
-  name: 'attention', doc: 'softmax(scale q k^T) v per head, causal: query i sees keys 0..start + i; masks; and log(sum(exp(scores)))',
+  // softmax(scale q k^T) v per head, causal: query i sees keys 0..start + i; masks; and log(sum(exp(scores))).
+  name: 'attention',
   infer(inputs, attrs) {
     const sizes = attentionSizes('attention', inputs), { B, T, H, D } = sizes, { dtype } = inputs[0];
     checkMasks('attention', inputs, OWN, attrs, sizes);

@@ -8,7 +8,8 @@ import { scoreGradients } from './attentionReference.ts';
 import { attentionSizes, ATTENTION_ONCE, type AttentionAttrs } from './attentionTile.ts';
 
 export const attentionGradOp: Op<AttentionAttrs> = {
-  name: 'attentionGrad', doc: 'gradients to q, k and v from q, k, v, start, lse, delta = do . o, do',
+  // Gradients to q, k and v from q, k, v, start, lse, delta = do . o, do.
+  name: 'attentionGrad',
   infer(inputs, attrs) {
     checkMasks('attentionGrad', inputs, GRADIENT_INPUTS, attrs, attentionSizes('attentionGrad', inputs));
     return inputs.slice(0, 3);

@@ -8,7 +8,8 @@ import { scoreGradients } from './attentionReference.ts';
 import { attentionSizes, ATTENTION_ONCE, type AttentionAttrs } from './attentionTile.ts';
 
 export const attentionGradKVOp: Op<AttentionAttrs> = {
-  name: 'attentionGradKV', doc: 'gradients to k and v from q, k, v, start, lse, delta = do . o, do',
+  // Gradients to k and v from q, k, v, start, lse, delta = do . o, do.
+  name: 'attentionGradKV',
   infer(inputs, attrs) {
     checkMasks('attentionGradKV', inputs, GRADIENT_INPUTS, attrs, attentionSizes('attentionGradKV', inputs));
     return [inputs[1], inputs[2]];

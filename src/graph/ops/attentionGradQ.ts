@@ -9,7 +9,8 @@ import { checkMasks, Masks } from './attentionMask.ts';
 import { attentionSizes, BLOCK, TileWriter, ATTENTION_ONCE, type AttentionAttrs } from './attentionTile.ts';
 
 export const attentionGradQOp: Op<AttentionAttrs> = {
-  name: 'attentionGradQ', doc: 'gradient to q from q, k, v, start, lse, delta = do . o, do',
+  // Gradient to q from q, k, v, start, lse, delta = do . o, do.
+  name: 'attentionGradQ',
   infer(inputs, attrs) {
     checkMasks('attentionGradQ', inputs, GRADIENT_INPUTS, attrs, attentionSizes('attentionGradQ', inputs));
     return [inputs[0]];

@@ -7,7 +7,8 @@ import { checkPooled, eachTap, lookers, poolAxes, unpooled, type PoolGradAttrs }
 import { resultOf } from './windows.ts';
 
 export const avgPool2dGradOp: Op<AvgPoolAttrs & PoolGradAttrs> = {
-  name: 'avgPool2dGrad', doc: 'for each place, the sum over the windows that cover it of dy divided by what the window is divided by',
+  // For each place, the sum over the windows that cover it of dy divided by what the window is divided by.
+  name: 'avgPool2dGrad',
   infer([dy], attrs) {
     const x = unpooled(dy, attrs.size);
     checkPooled('avgPool2dGrad', dy, poolAxes('avgPool2dGrad', x, attrs));

@@ -7,7 +7,8 @@ import { elementwise } from './elementwise.ts';
 export type CastAttrs = { readonly dtype: DType };
 
 export const castOp = elementwise<CastAttrs>({
-  name: 'cast', doc: 'a as another dtype', arity: 1, weight: 1, dtype: (_, { dtype }) => dtype,
+  // a as another dtype
+  name: 'cast', arity: 1, weight: 1, dtype: (_, { dtype }) => dtype,
   grad: ({ inputs: [a] }, dout) => [isFloat(a.dtype) && isFloat(dout.dtype) ? emit1('cast', [dout], { dtype: a.dtype }) : null],
   expr: (e, [a], dtype) => (a.dtype === dtype ? a : e.op('cast', [a], dtype)),
   value: ([a], { dtype }) => castValue(a, dtype),

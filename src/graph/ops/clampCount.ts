@@ -7,7 +7,8 @@ import type { Op } from '../op.ts';
 export type ClampCountAttrs = { readonly bound: number };
 
 export const clampCountOp: Op<ClampCountAttrs> = {
-  name: 'clampCount', doc: 'each count, but at least 0 and at most the bound', within: true,
+  // Each count, but at least 0 and at most the bound.
+  name: 'clampCount', within: true,
   infer([x]) {
     if (x.dtype !== 'int32') throw new ShapeError(`clampCount: counts are int32, got ${showType(x)}`);
     return [x];

@@ -10,7 +10,8 @@ import { checkVector, ifThere, indexAt, segmentsOf } from './routing.ts';
 export type CollectAttrs = { readonly k: number; readonly gaps?: boolean };
 
 export const collectOp: Op<CollectAttrs> = {
-  name: 'collect', doc: 'row t = sum over j < k of rows[inverse[t k + j]], j ascending; order serves the gradient, like gives the shape', unread: [2, 3],
+  // Row t = sum over j < k of rows[inverse[t k + j]], j ascending; order serves the gradient, like gives the shape.
+  name: 'collect', unread: [2, 3],
   infer([x, inverse, order, like], { k, gaps }) {
     const { bound } = segmentsOf('collect', x);
     checkVector('collect', 'inverse', inverse, gaps ? undefined : bound);

@@ -11,7 +11,8 @@ import { combineMany } from './combineMany.ts';
 export type CombineAttrs = { readonly gaps?: boolean; readonly stored?: boolean };
 
 export const combineOp: Op<CombineAttrs> = {
-  name: 'combine', doc: 'row t = sum over j of weights[t, j] * rows[inverse[t k + j]], j ascending; order serves the gradient', unread: [2],
+  // Row t = sum over j of weights[t, j] * rows[inverse[t k + j]], j ascending; order serves the gradient.
+  name: 'combine', unread: [2],
   infer([x, inverse, order, w], { gaps }) {
     const { bound } = segmentsOf('combine', x), choices = elements(w.shape);
     checkVector('combine', 'inverse', inverse, choices);

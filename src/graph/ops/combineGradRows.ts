@@ -7,7 +7,8 @@ import type { CombineAttrs } from './combine.ts';
 import { ifThere, indexAt, rowsDim } from './routing.ts';
 
 export const combineGradRowsOp: Op<CombineAttrs> = {
-  name: 'combineGradRows', doc: 'row r = weights[order[r]] * dout[order[r] / k], in the segments of offsets; inverse serves the gradient', unread: [3, 4],
+  // Row r = weights[order[r]] * dout[order[r] / k], in the segments of offsets; inverse serves the gradient.
+  name: 'combineGradRows', unread: [3, 4],
   infer: ([d, w, order, offsets], _, ids) => [{ dtype: d.dtype, shape: [rowsDim('combineGradRows', order, offsets, ids[3], elements(w.shape)), ...d.shape.slice(1)] }],
   grad: ({ inputs: [d, w, order, , inverse], douts: [g], attrs, needs }) => [
     g && needs[0] ? emit1('combine', [g, inverse, order, w], attrs) : null,

@@ -7,7 +7,8 @@ import type { CombineAttrs } from './combine.ts';
 import { ifThere, indexAt, segmentsOf } from './routing.ts';
 
 export const combineGradWeightsOp: Op<CombineAttrs> = {
-  name: 'combineGradWeights', doc: '[t, j] = sum of dout[t] * rows[inverse[t k + j]]; like gives the shape, order serves the gradient', unread: [3, 4],
+  // [t, j] = sum of dout[t] * rows[inverse[t k + j]]; like gives the shape, order serves the gradient.
+  name: 'combineGradWeights', unread: [3, 4],
   infer: ([d, , , like]) => [{ dtype: d.dtype, shape: like.shape }],
   grad({ inputs: [d, x, inverse, , order], douts: [g], attrs, needs }) {
     const offsets = d.builder.tensor(segmentsOf('combineGradWeights', x.type).offsets);

@@ -7,7 +7,8 @@ import { emit1, type Tensor } from '../tensor.ts';
 import { checkVector, ifThere, indexAt, segmentsOf } from './routing.ts';
 
 export const combineManyOp: Op = {
-  name: 'combineMany', doc: 'row t = sum over j of weights[t, j] * rows[inverse[t k + j]] where there is such a row; order serves the gradient', unread: [2],
+  // Row t = sum over j of weights[t, j] * rows[inverse[t k + j]] where there is such a row; order serves the gradient.
+  name: 'combineMany', unread: [2],
   infer([x, inverse, order, w]) {
     const { bound } = segmentsOf('combineMany', x);
     checkVector('combineMany', 'inverse', inverse, elements(w.shape));

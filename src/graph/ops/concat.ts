@@ -8,7 +8,8 @@ import { emit1, type Tensor } from '../tensor.ts';
 export type ConcatAttrs = { readonly axis: number };
 
 export const concatOp: Op<ConcatAttrs> = {
-  name: 'concat', doc: 'the inputs one after the other along an axis',
+  // The inputs one after the other along an axis.
+  name: 'concat',
   infer(inputs, { axis }) {
     const [first] = inputs;
     for (const t of inputs) {

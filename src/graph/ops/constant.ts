@@ -6,7 +6,8 @@ import type { Op } from '../op.ts';
 export type ConstantAttrs = { readonly value: number; readonly dtype: DType; readonly shape: readonly number[] };
 
 export const constantOp: Op<ConstantAttrs> = {
-  name: 'constant', doc: 'value in every element',
+  // Value in every element.
+  name: 'constant',
   infer: (_, { dtype, shape }) => [{ dtype, shape }],
   lower: { kind: 'map', weight: 0, at: ({ e, attrs }) => e.const(attrs.value, attrs.dtype) },
   reference: ({ attrs, outTypes }) => [new Float64Array(elements(outTypes[0].shape)).fill(attrs.value)],

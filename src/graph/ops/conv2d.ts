@@ -10,7 +10,8 @@ import { checkFloats, eachTerm, geometry, unravel3, type ConvAttrs } from './con
 import { MOST_TAPS, attrsOf, both, placeOf, resultOf, type Padding, type Pair } from './windows.ts';
 
 export const conv2dOp: Op<ConvAttrs> = {
-  name: 'conv2d', doc: 'images x convolved with weights w',
+  // Images x convolved with weights w.
+  name: 'conv2d',
   infer([x, w], attrs) {
     const { axes: [rows, columns], outputs } = geometry('conv2d', x, sizes(w.shape), attrs);
     checkFloats('conv2d', x, w);

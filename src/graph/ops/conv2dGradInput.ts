@@ -19,7 +19,8 @@ function shapes(dy: TensorType, w: TensorType, attrs: ConvGradInputAttrs): { g: 
 }
 
 export const conv2dGradInputOp: Op<ConvGradInputAttrs> = {
-  name: 'conv2dGradInput', doc: 'gradient of conv2d to its images, from that to its result and the weights',
+  // Gradient of conv2d to its images, from that to its result and the weights.
+  name: 'conv2dGradInput',
   infer([dy, w], attrs) {
     const { g, images } = shapes(dy, w, attrs);
     checkFloats('conv2dGradInput', dy, w);

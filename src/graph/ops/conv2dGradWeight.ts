@@ -19,7 +19,8 @@ function shapes(x: TensorType, dy: TensorType, attrs: ConvGradWeightAttrs): { g:
 }
 
 export const conv2dGradWeightOp: Op<ConvGradWeightAttrs> = {
-  name: 'conv2dGradWeight', doc: 'gradient of conv2d to its weights, from the images and that to its result',
+  // Gradient of conv2d to its weights, from the images and that to its result.
+  name: 'conv2dGradWeight',
   infer([x, dy], attrs) {
     const { g, weight } = shapes(x, dy, attrs);
     checkFloats('conv2dGradWeight', x, dy);

@@ -2,7 +2,8 @@
 import { elementwise } from './elementwise.ts';
 
 export const copyOp = elementwise({
-  name: 'copy', doc: 'a, stored apart from it', arity: 1,
+  // a, stored apart from it
+  name: 'copy', arity: 1,
   grad: (_, dout) => [dout],
   expr: (_, [a]) => a,
   value: ([a]) => a,

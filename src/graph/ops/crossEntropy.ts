@@ -5,7 +5,8 @@ import type { Op } from '../op.ts';
 import { emit, emit1, type Tensor } from '../tensor.ts';
 
 export const crossEntropyOp: Op = {
-  name: 'crossEntropy', doc: '-log softmax(logits)[target] per row; and log(sum(exp(logits)))',
+  // -log softmax(logits)[target] per row; and log(sum(exp(logits))).
+  name: 'crossEntropy',
   infer([x, target]) {
     if (target.dtype !== 'int32' || !sameShape(x.shape.slice(0, -1), target.shape)) {
       throw new ShapeError(`crossEntropy: targets must be int32 of the logits' shape without the classes, got ${target.dtype}${showShape(target.shape)} for ${showShape(x.shape)}`);

@@ -9,7 +9,8 @@ import { fromLast, lastAxis } from './arrange.ts';
 const WORK = 8192; // elements a task, about
 
 export const cumulativeMaxOp: Op = {
-  name: 'cumulativeMax', doc: 'largest element up to each one of the last axis; its index, the first of several',
+  // Largest element up to each one of the last axis; its index, the first of several.
+  name: 'cumulativeMax',
   infer([x]) {
     if (typeof x.shape.at(-1) !== 'number' || !(isFloat(x.dtype) || x.dtype === 'int32')) {
       throw new ShapeError(`cumulativeMax: needs floats or int32 and a last dimension of fixed size, got ${showType(x)}`);

@@ -12,7 +12,8 @@ export type CumulativeSumAttrs = { readonly axis: number; readonly exclusive: bo
 const COLUMNS = 64, WORK = 8192; // columns side by side; elements a task, about
 
 export const cumulativeSumOp: Op<CumulativeSumAttrs> = {
-  name: 'cumulativeSum', doc: 'sum of the elements up to each one along an axis',
+  // Sum of the elements up to each one along an axis.
+  name: 'cumulativeSum',
   infer([x], { axis }) {
     if (typeof x.shape[axis] !== 'number' || x.dtype === 'bool') {
       throw new ShapeError(`cumulativeSum: needs numbers, and dimension ${axis} to be there and fixed, got ${showType(x)}`);

@@ -11,7 +11,8 @@ export const depthwise = (op: string, x: TensorType, weight: readonly number[], 
   geometry(op, x, weight, { ...attrs, groups: weight[3] });
 
 export const depthwise2dOp: Op<WindowAttrs> = {
-  name: 'depthwise2d', doc: 'images x convolved channel by channel with weights w',
+  // Images x convolved channel by channel with weights w.
+  name: 'depthwise2d',
   infer([x, w], attrs) {
     const { axes: [rows, columns], outputs } = depthwise('depthwise2d', x, sizes(w.shape), attrs);
     checkFloats('depthwise2d', x, w);

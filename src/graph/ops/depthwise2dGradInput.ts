@@ -14,7 +14,8 @@ const geometryOf = (dy: TensorType, w: TensorType, attrs: DepthwiseGradInputAttr
   depthwise('depthwise2dGradInput', unpooled(dy, attrs.size), sizes(w.shape), attrs);
 
 export const depthwise2dGradInputOp: Op<DepthwiseGradInputAttrs> = {
-  name: 'depthwise2dGradInput', doc: 'gradient of depthwise2d to its images, from that to its result and the weights',
+  // Gradient of depthwise2d to its images, from that to its result and the weights.
+  name: 'depthwise2dGradInput',
   infer([dy, w], attrs) {
     checkFloats('depthwise2dGradInput', dy, w);
     checkOutput('depthwise2dGradInput', geometryOf(dy, w, attrs), dy);

@@ -14,7 +14,8 @@ const geometryOf = (x: TensorType, dy: TensorType, attrs: DepthwiseGradWeightAtt
   depthwise('depthwise2dGradWeight', x, weightOf(dy, attrs), attrs);
 
 export const depthwise2dGradWeightOp: Op<DepthwiseGradWeightAttrs> = {
-  name: 'depthwise2dGradWeight', doc: 'gradient of depthwise2d to its weights, from the images and that to its result',
+  // Gradient of depthwise2d to its weights, from the images and that to its result.
+  name: 'depthwise2dGradWeight',
   infer([x, dy], attrs) {
     checkFloats('depthwise2dGradWeight', x, dy);
     checkOutput('depthwise2dGradWeight', geometryOf(x, dy, attrs), dy);

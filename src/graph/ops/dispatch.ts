@@ -12,7 +12,8 @@ import { checkVector, ifThere, indexAt, MOST_CHOICES, rowsDim } from './routing.
 export type DispatchAttrs = { readonly k: number; readonly gaps?: boolean; readonly stored?: boolean };
 
 export const dispatchOp: Op<DispatchAttrs> = {
-  name: 'dispatch', doc: 'row r = x[order[r] / k], in the segments of offsets; inverse serves the gradient', unread: [2, 3],
+  // Row r = x[order[r] / k], in the segments of offsets; inverse serves the gradient.
+  name: 'dispatch', unread: [2, 3],
   infer([x, order, offsets, inverse], { k, gaps }, ids) {
     checkVector('dispatch', 'inverse', inverse);
     const choices = boundOf(inverse.shape[0]), rows = rowsDim('dispatch', order, offsets, ids[2], choices);

@@ -3,7 +3,8 @@ import { lift, emit1, type Tensor } from '../tensor.ts';
 import { elementwise } from './elementwise.ts';
 
 export const divOp = elementwise({
-  name: 'div', doc: 'a / b', arity: 2, weight: 4,
+  // a / b
+  name: 'div', arity: 2, weight: 4,
   grad: ({ inputs: [, b], outputs: [y], needs }, dout) => {
     const da = emit1('div', [dout, b]);
     return [da, needs[1] ? emit1('neg', [emit1('mul', [da, y])]) : null];

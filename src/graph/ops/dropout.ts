@@ -24,7 +24,8 @@ function element(call: MapCall<DropoutAttrs>, x: Expr, linear: Expr): Expr {
 }
 
 export const dropoutOp: Op<DropoutAttrs> = {
-  name: 'dropout', doc: 'x / (1 - rate) or 0, by a random word for (seed, key, step, index)',
+  // x / (1 - rate) or 0, by a random word for (seed, key, step, index).
+  name: 'dropout',
   infer([x, seed, step], { rate }) {
     if (!isFloat(x.dtype) || !isWord(seed) || !isWord(step)) {
       throw new ShapeError(`dropout: needs floats and uint32 [] for seed and step, got ${[x, seed, step].map(showType).join(', ')}`);

@@ -10,12 +10,13 @@ import { emit1, type Tensor } from '../tensor.ts';
 
 export interface Elementwise<A extends Attrs> {
   readonly name: string;
-  readonly doc: string;
   readonly arity: number;
   /** What all inputs must be; any dtype, the same for all, by default. */
   readonly takes?: 'floats' | 'bools' | 'a bool and two alike';
   /** Rough cost of one element in floating-point operations: decides what is recomputed and what is stored. */
   readonly weight?: number;
+  /** The result is written to memory, whatever it costs to compute it again. */
+  readonly stored?: boolean;
   /** Dtype of the result; that of the first input by default. */
   dtype?(inputs: readonly DType[], attrs: A): DType;
   grad?(call: GradCall<A>, dout: Tensor): (Tensor | null)[];
@@ -55,9 +56,9 @@ function checkDtypes(name: string, takes: Elementwise<Attrs>['takes'], dtypes: r
 }
 
 export function elementwise<A extends Attrs = Attrs>(spec: Elementwise<A>): Op<A> {
-  const { name, doc, arity, weight = 1 } = spec;
+  const { name, arity, weight = 1 } = spec;
   return {
-    name, doc,
+    name,
     infer(inputs, attrs) {
       if (inputs.length !== arity) throw new ShapeError(`${name} takes ${arity} inputs, got ${inputs.length}`);
       const shape = inputs.reduce<readonly Dim[]>((s, t) => broadcastShapes(name, s, t.shape), []);
@@ -69,7 +70,7 @@ export function elementwise<A extends Attrs = Attrs>(spec: Elementwise<A>): Op<A
       if (!dout || !spec.grad) return call.inputs.map(() => null);
       return spec.grad(call, dout).map((g, i) => g && unbroadcast(g, call.inputs[i].type));
     } }),
-    lower: { kind: 'map', weight,
+    lower: { kind: 'map', weight, ...(spec.stored && { stored: () => true }),
       at: (call, index) =>
         spec.expr(call.e, call.inputs.map((r) => readBroadcast(call.e, r, index)), call.outTypes[0].dtype, call, linearOf(call, index)),
       linear(call, l) {

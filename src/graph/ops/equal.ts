@@ -3,7 +3,8 @@ import { emit1, lift, type Tensor } from '../tensor.ts';
 import { elementwise } from './elementwise.ts';
 
 export const equalOp = elementwise({
-  name: 'equal', doc: 'a == b', arity: 2, dtype: () => 'bool',
+  // a == b
+  name: 'equal', arity: 2, dtype: () => 'bool',
   expr: (e, [a, b]) => e.op('eq', [a, b], 'bool'),
   value: ([a, b]) => (a === b ? 1 : 0),
 });

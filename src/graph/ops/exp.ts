@@ -3,7 +3,8 @@ import { emit1, type Tensor } from '../tensor.ts';
 import { elementwise } from './elementwise.ts';
 
 export const expOp = elementwise({
-  name: 'exp', doc: 'e^a', arity: 1, takes: 'floats', weight: 12,
+  // e^a
+  name: 'exp', arity: 1, takes: 'floats', weight: 12,
   grad: ({ outputs: [y] }, dout) => [emit1('mul', [dout, y])],
   expr: (e, [a], dtype) => e.op('exp', [a], dtype),
   value: ([a]) => Math.exp(a),

@@ -7,7 +7,8 @@ import { emit1, type Tensor } from '../tensor.ts';
 export type ExpandAttrs = { readonly axes: readonly number[] };
 
 export const expandOp: Op<ExpandAttrs> = {
-  name: 'expand', doc: 'x repeated along `axes` to the shape of `like`, whose values are not read', unread: [1],
+  // x repeated along `axes` to the shape of `like`, whose values are not read.
+  name: 'expand', unread: [1],
   infer([x, like], { axes }) {
     if (!sameShape(x.shape, like.shape.filter((_, i) => !axes.includes(i)))) {
       throw new ShapeError(`expand: ${showShape(x.shape)} is not ${showShape(like.shape)} without dimensions ${axes.join(', ')}`);

@@ -7,7 +7,8 @@ import { emit1, type Tensor } from '../tensor.ts';
 export type FlipAttrs = { readonly axis: number };
 
 export const flipOp: Op<FlipAttrs> = {
-  name: 'flip', doc: 'x with an axis in reverse order',
+  // x with an axis in reverse order.
+  name: 'flip',
   infer([x], { axis }) {
     if (typeof x.shape[axis] !== 'number') throw new ShapeError(`flip: dimension ${axis} of ${showShape(x.shape)} does not exist or varies at run time`);
     return [x];

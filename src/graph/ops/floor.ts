@@ -3,7 +3,8 @@ import { emit1, type Tensor } from '../tensor.ts';
 import { elementwise } from './elementwise.ts';
 
 export const floorOp = elementwise({
-  name: 'floor', doc: 'largest whole number <= a', arity: 1, takes: 'floats',
+  // Largest whole number <= a.
+  name: 'floor', arity: 1, takes: 'floats',
   grad: () => [null],
   expr: (e, [a], dtype) => e.op('floor', [a], dtype),
   value: ([a]) => Math.floor(a),

@@ -10,7 +10,8 @@ import { emit1, type Tensor } from '../tensor.ts';
 export type GatherAttrs = { readonly zeros: boolean };
 
 export const gatherOp: Op<GatherAttrs> = {
-  name: 'gather', doc: 'row index[...] of the table for each index; NaN outside the table',
+  // Row index[...] of the table for each index; NaN outside the table.
+  name: 'gather',
   infer([table, index]) {
     if (index.dtype !== 'int32' || table.shape.length === 0) {
       throw new ShapeError(`gather: needs a table with rows and int32 indices, got ${showShape(table.shape)} and ${index.dtype}`);

@@ -11,7 +11,8 @@ import { segmentsOf } from './routing.ts';
 export type GroupedMatmulAttrs = { readonly transB: boolean; readonly more?: boolean };
 
 export const groupedMatmulOp: Op<GroupedMatmulAttrs> = {
-  name: 'groupedMatmul', doc: 'rows of segment e times w[e]',
+  // Rows of segment e times w[e].
+  name: 'groupedMatmul',
   infer([x, w], { transB }) {
     const { segments } = segmentsOf('groupedMatmul', x);
     const [experts, n, k] = [w.shape[0], w.shape[transB ? 1 : 2], w.shape[transB ? 2 : 1]];

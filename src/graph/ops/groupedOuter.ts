@@ -8,7 +8,8 @@ import { emit1, type Tensor } from '../tensor.ts';
 import { segmentsOf } from './routing.ts';
 
 export const groupedOuterOp: Op = {
-  name: 'groupedOuter', doc: 'per segment the sum over its rows of x[r]^T y[r]',
+  // Per segment the sum over its rows of x[r]^T y[r].
+  name: 'groupedOuter',
   infer([x, y]) {
     const { segments } = segmentsOf('groupedOuter', x);
     if (x.shape.length !== 2 || y.shape.length !== 2 || !sameDim(x.shape[0], y.shape[0]) || x.dtype !== y.dtype) {

@@ -11,7 +11,8 @@ import { checkVector, segmentsOf } from './routing.ts';
 const STEPS = 4;
 
 export const groupedOuterOntoOp: Op = {
-  name: 'groupedOuterOnto', doc: 'before + per segment the sum over its rows of x[r]^T y[r], summed onto it one by one', onto: 3,
+  // Before + per segment the sum over its rows of x[r]^T y[r], summed onto it one by one.
+  name: 'groupedOuterOnto', onto: 3,
   infer([x, y, offsets, before]) {
     const { segments } = segmentsOf('groupedOuterOnto', x);
     checkVector('groupedOuterOnto', 'offsets', offsets, segments + 1);

@@ -44,6 +44,7 @@ import { flipOp } from './flip.ts';
 import { floorOp } from './floor.ts';
 import { gatherOp } from './gather.ts';
 import { geluOp } from './gelu.ts';
+import { geluSlopeOp } from './geluSlope.ts';
 import { groupedMatmulOp } from './groupedMatmul.ts';
 import { groupedOuterOp } from './groupedOuter.ts';
 import { groupedOuterOntoOp } from './groupedOuterOnto.ts';
@@ -121,7 +122,7 @@ const all: readonly Op<any>[] = [
   avgPool2dGradOp, castOp, clampCountOp, collectOp, combineOp, combineGradRowsOp, combineGradWeightsOp, combineManyOp, concatOp,
   constantOp, conv2dOp, conv2dGradInputOp, conv2dGradWeightOp, copyOp, cosOp, crossEntropyOp, cumulativeMaxOp, cumulativeSumOp,
   depthwise2dOp, depthwise2dGradInputOp, depthwise2dGradWeightOp, dispatchOp, divOp, dropoutOp, equalOp, erfOp, expOp, expandOp, flipOp,
-  floorOp, gatherOp, geluOp, groupedMatmulOp, groupedOuterOp, groupedOuterOntoOp, iotaOp, isFiniteOp, joinRowsOp, joinSegmentsOp,
+  floorOp, gatherOp, geluOp, geluSlopeOp, groupedMatmulOp, groupedOuterOp, groupedOuterOntoOp, iotaOp, isFiniteOp, joinRowsOp, joinSegmentsOp,
   layerNormOp, lessOp, logOp, logicalAndOp, logicalNotOp, logicalOrOp, logSumExpOp, matmulOp, maxOp, maximumOp, maxPool2dOp,
   maxPool2dGradOp, maxPool2dTakeOp, minimumOp, mulOp, negOp, oneHotOp, padOp, permuteOp, permuteUnlessOp, placeRowsOp, powOp, putAlongOp, readRowsOp,
   recallOp, recallsOp, reluOp, rememberOp, reshapeOp, rmsNormOp, ropeOp, roundOp, rowCountOp, rsqrtOp, scatterAddOp, segmentCountOp, segmentExpandOp, segmentRankOp,

@@ -7,7 +7,8 @@ import { emit1, type Tensor } from '../tensor.ts';
 export type IotaAttrs = { readonly axis: number };
 
 export const iotaOp: Op<IotaAttrs> = {
-  name: 'iota', doc: 'index along an axis of each element of x, whose values are not read', unread: [0],
+  // Index along an axis of each element of x, whose values are not read.
+  name: 'iota', unread: [0],
   infer([x], { axis }) {
     if (x.shape[axis] === undefined) throw new ShapeError(`iota: ${showShape(x.shape)} has no dimension ${axis}`);
     return [{ dtype: 'int32', shape: x.shape }];

@@ -3,7 +3,8 @@ import { emit1, type Tensor } from '../tensor.ts';
 import { elementwise } from './elementwise.ts';
 
 export const isFiniteOp = elementwise({
-  name: 'isFinite', doc: 'whether a is finite', arity: 1, takes: 'floats', dtype: () => 'bool',
+  // Whether a is finite.
+  name: 'isFinite', arity: 1, takes: 'floats', dtype: () => 'bool',
   expr: (e, [a]) => e.op('isfinite', [a], 'bool'),
   value: ([a]) => (Number.isFinite(a) ? 1 : 0),
 });

@@ -8,7 +8,8 @@ import { checkVector, indexAt, segmentsOf } from './routing.ts';
 import { splitRows, type SplitRowsAttrs } from './splitRows.ts';
 
 export const joinRowsOp: Op<SplitRowsAttrs> = {
-  name: 'joinRows', doc: 'a [E segments], b [E segments] -> the rows of a, then those of b [2 E segments]; offsets: of them all',
+  // a [E segments], b [E segments] -> the rows of a, then those of b [2 E segments]; offsets: of them all.
+  name: 'joinRows',
   infer([a, b, offsets], _, ids): TensorType[] {
     const [x, y] = [segmentsOf('joinRows', a), segmentsOf('joinRows', b)];
     checkVector('joinRows', 'offsets', offsets, 2 * x.segments + 1);

@@ -9,7 +9,8 @@ import { checkVector } from './routing.ts';
 export type JoinSegmentsAttrs = { readonly rows: number; readonly usual: number };
 
 export const joinSegmentsOp: Op<JoinSegmentsAttrs> = {
-  name: 'joinSegments', doc: 'segment e is the rows of input e + 1, then zeros; input 0: offsets',
+  // Segment e is the rows of input e + 1, then zeros; input 0: offsets.
+  name: 'joinSegments',
   infer([offsets, ...parts], { rows, usual }, ids): TensorType[] {
     checkVector('joinSegments', 'offsets', offsets, parts.length + 1);
     const [first] = parts, rest = first.shape.slice(1);

@@ -6,7 +6,8 @@ import { emit, emit1, scalar, type Tensor } from '../tensor.ts';
 import { checkColumns, type NormAttrs } from './rmsNorm.ts';
 
 export const layerNormOp: Op<NormAttrs> = {
-  name: 'layerNorm', doc: '(x - mean) * rstd * gain + bias; mean; rstd = 1 / sqrt(variance + eps) of each row',
+  // (x - mean) * rstd * gain + bias; mean; rstd = 1 / sqrt(variance + eps) of each row.
+  name: 'layerNorm',
   infer([x, gain, bias]) {
     checkColumns('layerNorm', x, gain, bias);
     const row = { dtype: x.dtype, shape: x.shape.slice(0, -1) };

@@ -3,7 +3,8 @@ import { emit1, lift, type Tensor } from '../tensor.ts';
 import { elementwise } from './elementwise.ts';
 
 export const lessOp = elementwise({
-  name: 'less', doc: 'a < b', arity: 2, dtype: () => 'bool',
+  // a < b
+  name: 'less', arity: 2, dtype: () => 'bool',
   expr: (e, [a, b]) => e.op('lt', [a, b], 'bool'),
   value: ([a, b]) => (a < b ? 1 : 0),
 });

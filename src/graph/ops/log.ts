@@ -3,7 +3,8 @@ import { emit1, type Tensor } from '../tensor.ts';
 import { elementwise } from './elementwise.ts';
 
 export const logOp = elementwise({
-  name: 'log', doc: 'ln a', arity: 1, takes: 'floats', weight: 14,
+  // Ln a.
+  name: 'log', arity: 1, takes: 'floats', weight: 14,
   grad: ({ inputs: [a] }, dout) => [emit1('div', [dout, a])],
   expr: (e, [a], dtype) => e.op('log', [a], dtype),
   value: ([a]) => Math.log(a),

@@ -5,7 +5,8 @@ import { emit1, type Tensor } from '../tensor.ts';
 import { lastAxis } from './arrange.ts';
 
 export const logSumExpOp: Op = {
-  name: 'logSumExp', doc: 'log(sum(exp(x))) over the last axis',
+  // log(sum(exp(x))) over the last axis.
+  name: 'logSumExp',
   infer: ([x]) => [{ dtype: x.dtype, shape: x.shape.slice(0, -1) }],
   // d/dx = softmax(x) = exp(x - y)
   grad({ inputs: [x], outputs: [y], douts: [dout] }) {

@@ -3,7 +3,8 @@ import { emit1, type Tensor } from '../tensor.ts';
 import { elementwise } from './elementwise.ts';
 
 export const logicalAndOp = elementwise({
-  name: 'logicalAnd', doc: 'a and b', arity: 2, takes: 'bools', dtype: () => 'bool',
+  // a and b
+  name: 'logicalAnd', arity: 2, takes: 'bools', dtype: () => 'bool',
   expr: (e, [a, b]) => e.op('and', [a, b], 'bool'),
   value: ([a, b]) => (a !== 0 && b !== 0 ? 1 : 0),
 });

@@ -3,7 +3,8 @@ import { emit1, type Tensor } from '../tensor.ts';
 import { elementwise } from './elementwise.ts';
 
 export const logicalNotOp = elementwise({
-  name: 'logicalNot', doc: 'not a', arity: 1, takes: 'bools', dtype: () => 'bool',
+  // Not a.
+  name: 'logicalNot', arity: 1, takes: 'bools', dtype: () => 'bool',
   expr: (e, [a]) => e.op('not', [a], 'bool'),
   value: ([a]) => (a === 0 ? 1 : 0),
 });

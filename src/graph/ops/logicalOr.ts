@@ -3,7 +3,8 @@ import { emit1, type Tensor } from '../tensor.ts';
 import { elementwise } from './elementwise.ts';
 
 export const logicalOrOp = elementwise({
-  name: 'logicalOr', doc: 'a or b', arity: 2, takes: 'bools', dtype: () => 'bool',
+  // a or b
+  name: 'logicalOr', arity: 2, takes: 'bools', dtype: () => 'bool',
   expr: (e, [a, b]) => e.op('or', [a, b], 'bool'),
   value: ([a, b]) => (a !== 0 || b !== 0 ? 1 : 0),
 });

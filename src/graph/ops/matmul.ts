@@ -21,7 +21,8 @@ function split(a: TensorType, b: TensorType, { transA, transB }: MatmulAttrs): S
 }
 
 export const matmulOp: Op<MatmulAttrs> = {
-  name: 'matmul', doc: 'product over the last two dimensions',
+  // Product over the last two dimensions.
+  name: 'matmul',
   infer([a, b], attrs) {
     const { batch, m, n, ka, kb } = split(a, b, attrs);
     if (!sameShape([ka], [kb])) {

@@ -9,7 +9,8 @@ import { normaliseAxes, reduceAt, reduceReference } from './reduce.ts';
 export type MaxAttrs = { readonly axes: readonly number[] };
 
 export const maxOp: Op<MaxAttrs> = {
-  name: 'max', doc: 'largest element over axes',
+  // Largest element over axes.
+  name: 'max',
   infer: ([x], { axes }) => [{ dtype: x.dtype, shape: x.shape.filter((_, i) => !axes.includes(i)) }],
   grad({ inputs: [x], outputs: [y], douts: [dout], attrs: { axes } }) {
     if (!dout) return [null];

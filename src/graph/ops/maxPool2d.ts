@@ -8,7 +8,8 @@ import { eachTap, poolAttrs, poolAxes, pooled, taps, type PoolAttrs, type PoolOp
 import { resultOf, type Pair } from './windows.ts';
 
 export const maxPool2dOp: Op<PoolAttrs> = {
-  name: 'maxPool2d', doc: 'largest element of each window; its row-major number in the window',
+  // Largest element of each window; its row-major number in the window.
+  name: 'maxPool2d',
   infer([x], attrs) {
     const shape = pooled(x, poolAxes('maxPool2d', x, attrs));
     return [{ dtype: x.dtype, shape }, { dtype: 'int32', shape }];

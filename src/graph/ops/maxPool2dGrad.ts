@@ -7,7 +7,8 @@ import { checkPooled, eachTap, lookers, poolAxes, unpooled, type PoolGradAttrs }
 import { resultOf } from './windows.ts';
 
 export const maxPool2dGradOp: Op<PoolGradAttrs> = {
-  name: 'maxPool2dGrad', doc: 'for each place, the sum of dy over the windows whose largest element it is (`which`)',
+  // For each place, the sum of dy over the windows whose largest element it is (`which`).
+  name: 'maxPool2dGrad',
   infer([dy, which], attrs) {
     const x = unpooled(dy, attrs.size), axes = poolAxes('maxPool2dGrad', x, attrs);
     checkPooled('maxPool2dGrad', dy, axes);

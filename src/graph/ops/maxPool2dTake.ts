@@ -7,7 +7,8 @@ import { checkPooled, eachTap, poolAxes, pooled, type PoolAttrs } from './poolin
 import { resultOf } from './windows.ts';
 
 export const maxPool2dTakeOp: Op<PoolAttrs> = {
-  name: 'maxPool2dTake', doc: 'the element of each window with the number `which`',
+  // The element of each window with the number `which`.
+  name: 'maxPool2dTake',
   infer([x, which], attrs) {
     const axes = poolAxes('maxPool2dTake', x, attrs);
     checkPooled('maxPool2dTake', which, axes);

@@ -3,7 +3,8 @@ import { emit1, lift, scalar, type Tensor } from '../tensor.ts';
 import { elementwise } from './elementwise.ts';
 
 export const maximumOp = elementwise({
-  name: 'maximum', doc: 'max(a, b)', arity: 2, weight: 2,
+  // max(a, b)
+  name: 'maximum', arity: 2, weight: 2,
   grad: ({ inputs: [a, b] }, dout) => {
     const second = emit1('less', [a, b]), none = scalar(dout, 0);
     return [emit1('where', [second, none, dout]), emit1('where', [second, dout, none])];

@@ -3,7 +3,8 @@ import { emit1, lift, scalar, type Tensor } from '../tensor.ts';
 import { elementwise } from './elementwise.ts';
 
 export const minimumOp = elementwise({
-  name: 'minimum', doc: 'min(a, b)', arity: 2, weight: 2,
+  // min(a, b)
+  name: 'minimum', arity: 2, weight: 2,
   grad: ({ inputs: [a, b] }, dout) => {
     const second = emit1('less', [b, a]), none = scalar(dout, 0);
     return [emit1('where', [second, none, dout]), emit1('where', [second, dout, none])];

@@ -3,7 +3,8 @@ import { lift, emit1, type Tensor } from '../tensor.ts';
 import { elementwise } from './elementwise.ts';
 
 export const mulOp = elementwise({
-  name: 'mul', doc: 'a * b', arity: 2,
+  // a * b
+  name: 'mul', arity: 2,
   grad: ({ inputs: [a, b], needs }, dout) => [needs[0] ? emit1('mul', [dout, b]) : null, needs[1] ? emit1('mul', [dout, a]) : null],
   expr: (e, [a, b], dtype) => e.op('mul', [a, b], dtype),
   value: ([a, b]) => a * b,

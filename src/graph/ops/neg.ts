@@ -3,7 +3,8 @@ import { emit1, type Tensor } from '../tensor.ts';
 import { elementwise } from './elementwise.ts';
 
 export const negOp = elementwise({
-  name: 'neg', doc: '-a', arity: 1,
+  // -a
+  name: 'neg', arity: 1,
   grad: (_, dout) => [emit1('neg', [dout])],
   expr: (e, [a], dtype) => e.op('neg', [a], dtype),
   value: ([a]) => -a,

@@ -7,7 +7,8 @@ import { emit1, type Tensor } from '../tensor.ts';
 export type OneHotAttrs = { readonly classes: number };
 
 export const oneHotOp: Op<OneHotAttrs> = {
-  name: 'oneHot', doc: '1 where the last index equals x, else 0',
+  // 1 where the last index equals x, else 0.
+  name: 'oneHot',
   infer([x], { classes }): TensorType[] {
     if (x.dtype !== 'int32') throw new ShapeError(`oneHot: needs int32, got ${x.dtype}`);
     return [{ dtype: 'float32', shape: [...x.shape, classes] }];

@@ -7,7 +7,8 @@ import { emit1, type Tensor } from '../tensor.ts';
 export type PadAttrs = { readonly axis: number; readonly before: number; readonly after: number };
 
 export const padOp: Op<PadAttrs> = {
-  name: 'pad', doc: 'x with zeros before and after along an axis',
+  // x with zeros before and after along an axis.
+  name: 'pad',
   infer([x], { axis, before, after }) {
     const d = x.shape[axis];
     if (typeof d !== 'number') throw new ShapeError(`pad: dimension ${axis} of ${showShape(x.shape)} does not exist or varies at run time`);

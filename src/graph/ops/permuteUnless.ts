@@ -6,7 +6,8 @@ import { emit, type Tensor } from '../tensor.ts';
 import { permuteOp, sortChoices, sortedChoices, type Permutation, type PermuteAttrs } from './permute.ts';
 
 export const permuteUnlessOp: Op<PermuteAttrs> = {
-  name: 'permuteUnless', doc: 'the four results of permute that are given where every sample is known, else permute of the first input', within: true, onto: [1, 2, 3, 4],
+  // The four results of permute that are given where every sample is known, else permute of the first input.
+  name: 'permuteUnless', within: true, onto: [1, 2, 3, 4],
   infer([x, ...rest], attrs, ids) {
     const types = permuteOp.infer([x], attrs, ids), known = rest[4];
     if (!types.every((t, i) => rest[i].dtype === t.dtype && sameShape(rest[i].shape, t.shape)) || known.dtype !== 'int32' || known.shape.length !== 1) {

@@ -11,7 +11,8 @@ export type PlaceRowsAttrs = { readonly start: number; readonly rows: number };
 const GRAIN = 16; // rows a task
 
 export const placeRowsOp: Op<PlaceRowsAttrs> = {
-  name: 'placeRows', doc: 'before (if given), with row start + r = x[r]; offsets: of all rows', unread: [1], onto: 2,
+  // Before (if given), with row start + r = x[r]; offsets: of all rows.
+  name: 'placeRows', unread: [1], onto: 2,
   infer([x, offsets, before], { start, rows }, ids) {
     const { segments, bound } = segmentsOf('placeRows', x);
     checkVector('placeRows', 'offsets', offsets, segments + 1);

@@ -9,7 +9,8 @@ export type PowAttrs = { readonly p: number };
 const isSmall = (p: number): boolean => Number.isInteger(p) && Math.abs(p) <= 64;
 
 export const powOp = elementwise<PowAttrs>({
-  name: 'pow', doc: 'a^p', arity: 1, takes: 'floats', weight: 20,
+  // a^p
+  name: 'pow', arity: 1, takes: 'floats', weight: 20,
   grad: ({ inputs: [a], attrs: { p } }, dout) =>
     [p === 0 ? null : emit1('mul', [dout, emit1('mul', [emit1('pow', [a], { p: p - 1 }), scalar(a, p)])])],
   expr(e, [a], dtype, { attrs: { p } }) {

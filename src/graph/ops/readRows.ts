@@ -6,7 +6,8 @@ import { emit1, type Tensor } from '../tensor.ts';
 import { checkCache } from './updateRows.ts';
 
 export const readRowsOp: Op = {
-  name: 'readRows', doc: '[:, t] = cache[:, start + t]; like gives the shape', unread: [1],
+  // [:, t] = cache[:, start + t]; like gives the shape.
+  name: 'readRows', unread: [1],
   infer([cache, like, start]) {
     checkCache('readRows', cache, like, start);
     return [like];

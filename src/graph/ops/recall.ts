@@ -28,7 +28,8 @@ export const slotOf = (e: Exprs, id: Expr, slots: number): Expr => e.op('cast', 
 export const tagOf = (e: Exprs, id: Expr): Expr => e.op('add', [e.op('cast', [id], 'uint32'), e.const(1, 'uint32')], 'uint32');
 
 export const recallsOp: Op<MemoryAttrs> = {
-  name: 'recalls', doc: '1 for each sample of which the memory knows the choices, else 0',
+  // 1 for each sample of which the memory knows the choices, else 0.
+  name: 'recalls',
   infer([memory, ids], attrs) {
     checkMemory('recalls', memory, ids, attrs);
     return [{ dtype: 'int32', shape: ids.shape }];
@@ -45,7 +46,8 @@ export const recallsOp: Op<MemoryAttrs> = {
 };
 
 export const recallOp: Op<MemoryAttrs> = {
-  name: 'recall', doc: 'the choices that the memory has in the slots of these samples, whoever they belong to',
+  // The choices that the memory has in the slots of these samples, whoever they belong to.
+  name: 'recall',
   infer([memory, ids], attrs) {
     checkMemory('recall', memory, ids, attrs);
     return [{ dtype: 'int32', shape: [boundOf(ids.shape[0]) * attrs.tokens, attrs.k] }];

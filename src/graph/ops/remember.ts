@@ -9,7 +9,8 @@ import { checkMemory, slotOf, tagOf, wordsOf, type MemoryAttrs } from './recall.
 const WORK = 4096; // words a task
 
 export const rememberOp: Op<MemoryAttrs> = {
-  name: 'remember', doc: 'before with the choices of these samples in their slots', onto: 0,
+  // Before with the choices of these samples in their slots.
+  name: 'remember', onto: 0,
   infer([before, ids, choices], attrs) {
     checkMemory('remember', before, ids, attrs);
     const [rows, k] = choices.shape.map(boundOf);

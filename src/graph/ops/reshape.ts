@@ -8,7 +8,8 @@ import { emit1, type Tensor } from '../tensor.ts';
 export type ReshapeAttrs = { readonly shape: readonly number[] };
 
 export const reshapeOp: Op<ReshapeAttrs> = {
-  name: 'reshape', doc: 'the elements of x in the same order under another shape',
+  // The elements of x in the same order under another shape.
+  name: 'reshape',
   infer([x], { shape }) {
     const from = x.shape.reduce<number>((n, d) => n * boundOf(d), 1), to = shape.reduce((n, d) => n * d, 1);
     if (from !== to) throw new ShapeError(`reshape: ${showShape(x.shape)} has ${from} elements, [${shape.join(', ')}] has ${to}`);

@@ -19,7 +19,8 @@ export function checkColumns(op: string, x: TensorType, ...columns: readonly Ten
 }
 
 export const rmsNormOp: Op<NormAttrs> = {
-  name: 'rmsNorm', doc: 'x * rstd * gain, and rstd = 1 / sqrt(mean(x^2) + eps) of each row',
+  // x * rstd * gain, and rstd = 1 / sqrt(mean(x^2) + eps) of each row.
+  name: 'rmsNorm',
   infer([x, gain]) {
     checkColumns('rmsNorm', x, gain);
     return [x, { dtype: x.dtype, shape: x.shape.slice(0, -1) }];

@@ -9,7 +9,8 @@ import { emit1, type Tensor } from '../tensor.ts';
 export type RopeAttrs = { readonly inverse: boolean };
 
 export const ropeOp: Op<RopeAttrs> = {
-  name: 'rope', doc: '(a cos - b sin, b cos + a sin) for the halves a, b of the last axis of x [..., T, H, Dh]',
+  // (a cos - b sin, b cos + a sin) for the halves a, b of the last axis of x [..., T, H, Dh].
+  name: 'rope',
   infer([x, cos, sin]) {
     const [time, , width] = x.shape.slice(-3), shape: Dim[] = [time, typeof width === 'number' ? width / 2 : 0];
     const fits = x.shape.length >= 3 && typeof width === 'number' && width % 2 === 0 && typeof x.shape.at(-2) === 'number';

@@ -3,7 +3,8 @@ import { emit1, type Tensor } from '../tensor.ts';
 import { elementwise } from './elementwise.ts';
 
 export const roundOp = elementwise({
-  name: 'round', doc: 'nearest whole number, halves to even', arity: 1, takes: 'floats',
+  // Nearest whole number, halves to even.
+  name: 'round', arity: 1, takes: 'floats',
   grad: () => [null],
   expr: (e, [a], dtype) => e.op('round', [a], dtype),
   value([a]) {

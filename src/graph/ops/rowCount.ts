@@ -5,7 +5,8 @@ import type { Op } from '../op.ts';
 import { emit1, type Tensor } from '../tensor.ts';
 
 export const rowCountOp: Op = {
-  name: 'rowCount', doc: 'number of rows of x in this run; the values of x are not read', unread: [0],
+  // Number of rows of x in this run; the values of x are not read.
+  name: 'rowCount', unread: [0],
   infer([x]) {
     if (!isDynamic(x.shape)) throw new ShapeError('rowCount: the first dimension is fixed');
     return [{ dtype: 'float32', shape: [] }];

@@ -3,7 +3,8 @@ import { emit1, scalar, type Tensor } from '../tensor.ts';
 import { elementwise } from './elementwise.ts';
 
 export const rsqrtOp = elementwise({
-  name: 'rsqrt', doc: '1 / sqrt(a)', arity: 1, takes: 'floats', weight: 8,
+  // 1 / sqrt(a)
+  name: 'rsqrt', arity: 1, takes: 'floats', weight: 8,
   grad: ({ outputs: [y] }, dout) => [emit1('mul', [emit1('mul', [dout, scalar(y, -0.5)]), emit1('mul', [y, emit1('mul', [y, y])])])],
   expr: (e, [a], dtype) => e.op('div', [e.const(1, dtype), e.op('sqrt', [a], dtype)], dtype),
   value: ([a]) => 1 / Math.sqrt(a),

@@ -8,7 +8,8 @@ import { emit1, type Tensor } from '../tensor.ts';
 const COLUMNS = 128, ROWS = 64, PARTS = 4; // a task's columns; a table of several times ROWS is cut into up to PARTS parts
 
 export const scatterAddOp: Op = {
-  name: 'scatterAdd', doc: 'row r is the sum of the rows whose index is r, in their order; other indices are left out', unread: [2],
+  // Row r is the sum of the rows whose index is r, in their order; other indices are left out.
+  name: 'scatterAdd', unread: [2],
   infer([index, rows, like]) {
     if (index.dtype !== 'int32' || !sameShape(rows.shape, [...index.shape, ...like.shape.slice(1)])) {
       throw new ShapeError(`scatterAdd: rows ${showShape(rows.shape)} do not fit indices ${showShape(index.shape)} and a table ${showShape(like.shape)}`);

@@ -9,7 +9,8 @@ import { checkVector } from './routing.ts';
 export type SegmentCountAttrs = { readonly segment: number; readonly bound: number };
 
 export const segmentCountOp: Op<SegmentCountAttrs> = {
-  name: 'segmentCount', doc: 'offsets[segment + 1] - offsets[segment], at most the bound', within: true, sized: true,
+  // offsets[segment + 1] - offsets[segment], at most the bound.
+  name: 'segmentCount', within: true, sized: true,
   infer([offsets], { segment }): TensorType[] {
     checkVector('segmentCount', 'offsets', offsets);
     if (!(segment >= 0 && segment < boundOf(offsets.shape[0]) - 1)) throw new ShapeError(`segmentCount: ${showType(offsets)} has no segment ${segment}`);

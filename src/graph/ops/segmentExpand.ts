@@ -9,7 +9,8 @@ import { checkVector, indexAt, segmentsOf } from './routing.ts';
 export type SegmentExpandAttrs = { readonly more?: boolean };
 
 export const segmentExpandOp: Op<SegmentExpandAttrs> = {
-  name: 'segmentExpand', doc: 'row r = b[expert[r]], for the rows of like, whose values are not read', unread: [2],
+  // Row r = b[expert[r]], for the rows of like, whose values are not read.
+  name: 'segmentExpand', unread: [2],
   infer([b, expert, like]) {
     const { bound, segments } = segmentsOf('segmentExpand', like);
     checkVector('segmentExpand', 'expert', expert, bound);

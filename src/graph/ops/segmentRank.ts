@@ -7,7 +7,8 @@ import { emit1, type Tensor } from '../tensor.ts';
 import { checkVector, indexAt, rowsDim } from './routing.ts';
 
 export const segmentRankOp: Op = {
-  name: 'segmentRank', doc: 'number of rows in the same segment whose choice scores more, or as much and lies before; expert, offsets from permute',
+  // Number of rows in the same segment whose choice scores more, or as much and lies before; expert, offsets from permute.
+  name: 'segmentRank',
   infer([scores, order, expert, offsets], _, ids) {
     const rows = rowsDim('segmentRank', order, offsets, ids[3]);
     checkVector('segmentRank', 'expert', expert, rows.bound);

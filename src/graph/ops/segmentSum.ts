@@ -28,7 +28,8 @@ export function sumSegments({ e, k: w, inTypes: [tx], inputs: [x, , offsets], ou
 }
 
 export const segmentSumOp: Op = {
-  name: 'segmentSum', doc: 'sum of the rows of each segment; expert serves the gradient', unread: [1],
+  // Sum of the rows of each segment; expert serves the gradient.
+  name: 'segmentSum', unread: [1],
   infer([x, expert, offsets]) {
     const { bound, segments } = segmentsOf('segmentSum', x);
     checkVector('segmentSum', 'expert', expert, bound);

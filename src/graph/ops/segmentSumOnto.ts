@@ -7,7 +7,8 @@ import { checkVector, segmentsOf } from './routing.ts';
 import { sumSegments } from './segmentSum.ts';
 
 export const segmentSumOntoOp: Op = {
-  name: 'segmentSumOnto', doc: 'before + the sum of the rows of each segment, added one by one; expert serves the gradient', unread: [1], onto: 3,
+  // Before + the sum of the rows of each segment, added one by one; expert serves the gradient.
+  name: 'segmentSumOnto', unread: [1], onto: 3,
   infer([x, expert, offsets, before]) {
     const { bound, segments } = segmentsOf('segmentSumOnto', x);
     checkVector('segmentSumOnto', 'expert', expert, bound);

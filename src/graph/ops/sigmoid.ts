@@ -3,7 +3,8 @@ import { emit1, scalar, type Tensor } from '../tensor.ts';
 import { elementwise } from './elementwise.ts';
 
 export const sigmoidOp = elementwise({
-  name: 'sigmoid', doc: '1 / (1 + e^-a)', arity: 1, takes: 'floats', weight: 16,
+  // 1 / (1 + e^-a)
+  name: 'sigmoid', arity: 1, takes: 'floats', weight: 16,
   grad: ({ outputs: [y] }, dout) => [emit1('mul', [dout, emit1('mul', [y, emit1('sub', [scalar(y, 1), y])])])],
   expr: (e, [a], dtype) => e.op('sigmoid', [a], dtype),
   value: ([a]) => 1 / (1 + Math.exp(-a)),

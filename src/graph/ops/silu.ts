@@ -3,7 +3,8 @@ import { emit1, scalar, type Tensor } from '../tensor.ts';
 import { elementwise } from './elementwise.ts';
 
 export const siluOp = elementwise({
-  name: 'silu', doc: 'a * sigmoid(a)', arity: 1, takes: 'floats', weight: 18,
+  // a * sigmoid(a)
+  name: 'silu', arity: 1, takes: 'floats', weight: 18,
   grad: ({ inputs: [a] }, dout) => {
     // s (1 + a (1 - s))
     const s = emit1('sigmoid', [a]), one = scalar(a, 1);

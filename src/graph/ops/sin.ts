@@ -3,7 +3,8 @@ import { emit1, type Tensor } from '../tensor.ts';
 import { elementwise } from './elementwise.ts';
 
 export const sinOp = elementwise({
-  name: 'sin', doc: 'sin a', arity: 1, takes: 'floats', weight: 14,
+  // Sin a.
+  name: 'sin', arity: 1, takes: 'floats', weight: 14,
   grad: ({ inputs: [a] }, dout) => [emit1('mul', [dout, emit1('cos', [a])])],
   expr: (e, [a], dtype) => e.op('sin', [a], dtype),
   value: ([a]) => Math.sin(a),

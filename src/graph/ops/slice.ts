@@ -8,7 +8,8 @@ import { emit1, type Tensor } from '../tensor.ts';
 export type SliceAttrs = { readonly axis: number; readonly from: number; readonly to: number };
 
 export const sliceOp: Op<SliceAttrs> = {
-  name: 'slice', doc: 'elements from..to-1 of an axis of x',
+  // Elements from..to-1 of an axis of x.
+  name: 'slice',
   infer([x], { axis, from, to }) {
     const d = x.shape[axis];
     if (typeof d !== 'number') throw new ShapeError(`slice: dimension ${axis} of ${showShape(x.shape)} does not exist or varies at run time`);

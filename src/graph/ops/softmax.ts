@@ -6,7 +6,8 @@ import { emit1, type Tensor } from '../tensor.ts';
 import { fromLast, lastAxis } from './arrange.ts';
 
 export const softmaxOp: Op = {
-  name: 'softmax', doc: 'e^x / sum(e^x) over the last axis',
+  // e^x / sum(e^x) over the last axis.
+  name: 'softmax',
   infer([x]) {
     if (typeof x.shape[x.shape.length - 1] !== 'number') throw new ShapeError('softmax: needs a last dimension of fixed size');
     return [x];

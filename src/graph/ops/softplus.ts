@@ -3,7 +3,8 @@ import { emit1, type Tensor } from '../tensor.ts';
 import { elementwise } from './elementwise.ts';
 
 export const softplusOp = elementwise({
-  name: 'softplus', doc: 'log(1 + e^a)', arity: 1, takes: 'floats', weight: 40,
+  // log(1 + e^a)
+  name: 'softplus', arity: 1, takes: 'floats', weight: 40,
   grad: ({ inputs: [a] }, dout) => [emit1('mul', [dout, emit1('sigmoid', [a])])],
   // max(a, 0) + log(1 + e^-|a|), which does not overflow.
   expr(e, [a], dtype) {

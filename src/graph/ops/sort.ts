@@ -14,7 +14,8 @@ export type SortAttrs = { readonly descending: boolean };
 const WORK = 4096; // elements a task, about
 
 export const sortOp: Op<SortAttrs> = {
-  name: 'sort', doc: 'last axis in order, stable, NaN last; the index of each; the place of each index',
+  // Last axis in order, stable, NaN last; the index of each; the place of each index.
+  name: 'sort',
   infer([x]) {
     if (typeof x.shape.at(-1) !== 'number' || !(isFloat(x.dtype) || x.dtype === 'int32')) {
       throw new ShapeError(`sort: needs floats or int32 and a last dimension of fixed size, got ${showType(x)}`);

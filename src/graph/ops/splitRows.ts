@@ -9,7 +9,8 @@ import { checkVector, indexAt, segmentsOf } from './routing.ts';
 export type SplitRowsAttrs = { readonly stored?: boolean };
 
 export const splitRowsOp: Op<SplitRowsAttrs> = {
-  name: 'splitRows', doc: 'x [2 E segments] -> its first E segments, its last E segments; inputs: x, offsets of the first, offsets of the last (from 0), like with as many rows as these', unread: [2, 3],
+  // x [2 E segments] -> its first E segments, its last E segments; inputs: x, offsets of the first, offsets of the last (from 0), like with as many rows as these.
+  name: 'splitRows', unread: [2, 3],
   infer([x, inside, outside, like], _, ids): TensorType[] {
     const { bound, segments: both, usual = bound } = segmentsOf('splitRows', x), segments = both / 2, beyond = like.shape.length > 0 ? boundOf(like.shape[0]) : 0;
     checkVector('splitRows', 'offsets', inside, segments + 1);

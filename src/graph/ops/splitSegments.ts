@@ -10,7 +10,8 @@ import { checkVector, indexAt, segmentsOf } from './routing.ts';
 export type SplitSegmentsAttrs = { readonly bounds: readonly number[] };
 
 export const splitSegmentsOp: Op<SplitSegmentsAttrs> = {
-  name: 'splitSegments', doc: 'output e is the rows of segment e of x; inputs: x, offsets, a count for each segment', sized: true,
+  // Output e is the rows of segment e of x; inputs: x, offsets, a count for each segment.
+  name: 'splitSegments', sized: true,
   infer([x, offsets, ...counts], { bounds }, ids): TensorType[] {
     const { segments, bound, usual } = segmentsOf('splitSegments', x);
     checkVector('splitSegments', 'offsets', offsets, segments + 1);

@@ -3,7 +3,8 @@ import { emit1, scalar, type Tensor } from '../tensor.ts';
 import { elementwise } from './elementwise.ts';
 
 export const sqrtOp = elementwise({
-  name: 'sqrt', doc: 'square root of a', arity: 1, takes: 'floats', weight: 6,
+  // Square root of a.
+  name: 'sqrt', arity: 1, takes: 'floats', weight: 6,
   grad: ({ outputs: [y] }, dout) => [emit1('div', [emit1('mul', [dout, scalar(dout, 0.5)]), y])],
   expr: (e, [a], dtype) => e.op('sqrt', [a], dtype),
   value: ([a]) => Math.sqrt(a),

@@ -3,7 +3,8 @@ import { emit1, type Tensor } from '../tensor.ts';
 import { elementwise } from './elementwise.ts';
 
 export const stopGradientOp = elementwise({
-  name: 'stopGradient', doc: 'a, as a constant', arity: 1, weight: 0,
+  // a, as a constant
+  name: 'stopGradient', arity: 1, weight: 0,
   grad: () => [null],
   expr: (_, [a]) => a,
   value: ([a]) => a,

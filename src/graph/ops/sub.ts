@@ -3,7 +3,8 @@ import { lift, emit1, type Tensor } from '../tensor.ts';
 import { elementwise } from './elementwise.ts';
 
 export const subOp = elementwise({
-  name: 'sub', doc: 'a - b', arity: 2,
+  // a - b
+  name: 'sub', arity: 2,
   grad: ({ needs }, dout) => [dout, needs[1] ? emit1('neg', [dout]) : null],
   expr: (e, [a, b], dtype) => e.op('sub', [a, b], dtype),
   value: ([a, b]) => a - b,

@@ -10,7 +10,8 @@ export type SumAttrs = { readonly axes: readonly number[]; readonly serial?: boo
 const kept = (shape: readonly Dim[], axes: readonly number[]): Dim[] => shape.filter((_, i) => !axes.includes(i));
 
 export const sumOp: Op<SumAttrs> = {
-  name: 'sum', doc: 'sum over axes',
+  // Sum over axes.
+  name: 'sum',
   infer: ([x], { axes }) => [{ dtype: x.dtype, shape: kept(x.shape, axes) }],
   grad({ inputs: [x], douts: [dout], attrs: { axes } }) {
     if (!dout) return [null];

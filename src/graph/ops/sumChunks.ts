@@ -7,7 +7,8 @@ import { emit1 } from '../tensor.ts';
 export const SUM_CHUNK = 4096;
 
 export const sumChunksOp: Op = {
-  name: 'sumChunks', doc: 'sums of x in chunks of 4096 elements, row-major',
+  // Sums of x in chunks of 4096 elements, row-major.
+  name: 'sumChunks',
   infer: ([x]) => [{ dtype: x.dtype, shape: [Math.ceil(elements(x.shape) / SUM_CHUNK)] }],
   grad: ({ inputs: [x], douts: [dout] }) => {
     if (!dout) return [null];

@@ -17,7 +17,8 @@ export function checkRows(op: string, index: TensorType, x: TensorType): void {
 export type TakeAlongAttrs = { readonly zeros: boolean };
 
 export const takeAlongOp: Op<TakeAlongAttrs> = {
-  name: 'takeAlong', doc: 'x[..., index[..., k]]',
+  // x[..., index[..., k]]
+  name: 'takeAlong',
   infer([x, index]) {
     checkRows('takeAlong', index, x);
     return [{ dtype: x.dtype, shape: index.shape }];
@@ -40,7 +41,8 @@ export const takeAlongOp: Op<TakeAlongAttrs> = {
 export const takeAlong = (x: Tensor, index: Tensor): Tensor => emit1('takeAlong', [x, index], { zeros: false });
 
 export const putAlongOp: Op = {
-  name: 'putAlong', doc: 'element c of the last axis is the sum of the values whose index is c, in their order', unread: [2],
+  // Element c of the last axis is the sum of the values whose index is c, in their order.
+  name: 'putAlong', unread: [2],
   infer([index, values, like]) {
     checkRows('putAlong', index, like);
     if (!sameShape(values.shape, index.shape)) throw new ShapeError(`putAlong: ${showShape(values.shape)} values for ${showShape(index.shape)} indices`);

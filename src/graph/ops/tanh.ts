@@ -3,7 +3,8 @@ import { emit1, scalar, type Tensor } from '../tensor.ts';
 import { elementwise } from './elementwise.ts';
 
 export const tanhOp = elementwise({
-  name: 'tanh', doc: 'tanh a', arity: 1, takes: 'floats', weight: 16,
+  // Tanh a.
+  name: 'tanh', arity: 1, takes: 'floats', weight: 16,
   grad: ({ outputs: [y] }, dout) => [emit1('mul', [dout, emit1('sub', [scalar(y, 1), emit1('mul', [y, y])])])],
   expr: (e, [a], dtype) => e.op('tanh', [a], dtype),
   value: ([a]) => Math.tanh(a),

@@ -15,7 +15,8 @@ export type TopKAttrs = { readonly k: number };
 const SMALL = 4, WORK = 16384, TILE = 64; // k for which rows go side by side; steps a task; columns laid out at once
 
 export const topKOp: Op<TopKAttrs> = {
-  name: 'topK', doc: 'the k largest of each row, descending, ties to the lower index; and their indices',
+  // The k largest of each row, descending, ties to the lower index; and their indices.
+  name: 'topK',
   infer([x], { k }) {
     if (x.shape.length !== 2 || !isFloat(x.dtype)) throw new ShapeError(`topK: needs float rows [T, E], got ${showType(x)}`);
     const width = boundOf(x.shape[1]);

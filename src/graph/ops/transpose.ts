@@ -7,7 +7,8 @@ import { emit1, type Tensor } from '../tensor.ts';
 export type TransposeAttrs = { readonly order: readonly number[] };
 
 export const transposeOp: Op<TransposeAttrs> = {
-  name: 'transpose', doc: 'dimension i of the result is dimension order[i] of x',
+  // Dimension i of the result is dimension order[i] of x.
+  name: 'transpose',
   infer([x], { order }) {
     if ([...order].sort((a, b) => a - b).some((d, i) => d !== i) || order.length !== x.shape.length) {
       throw new ShapeError(`transpose: [${order.join(', ')}] is no order of the dimensions of ${showShape(x.shape)}`);

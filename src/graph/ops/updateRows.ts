@@ -15,7 +15,8 @@ export function checkCache(op: string, cache: TensorType, rows: TensorType, star
 }
 
 export const updateRowsOp: Op = {
-  name: 'updateRows', doc: 'cache with rows[:, t] at [:, start + t]',
+  // Cache with rows[:, t] at [:, start + t].
+  name: 'updateRows',
   infer([cache, rows, start]) {
     checkCache('updateRows', cache, rows, start);
     return [cache];

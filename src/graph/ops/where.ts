@@ -3,7 +3,8 @@ import { emit1, scalar, type Tensor } from '../tensor.ts';
 import { elementwise } from './elementwise.ts';
 
 export const whereOp = elementwise({
-  name: 'where', doc: 'condition ? a : b', arity: 3, takes: 'a bool and two alike', dtype: ([, a]) => a,
+  // Condition ? a : b.
+  name: 'where', arity: 3, takes: 'a bool and two alike', dtype: ([, a]) => a,
   grad: ({ inputs: [c], needs }, dout) => [null,
     needs[1] ? emit1('where', [c, dout, scalar(dout, 0)]) : null,
     needs[2] ? emit1('where', [c, scalar(dout, 0), dout]) : null],

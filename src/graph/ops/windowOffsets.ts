@@ -12,7 +12,8 @@ export function checkWindow(op: string, { start, size }: WindowAttrs): void {
 }
 
 export const windowOffsetsOp: Op<WindowAttrs> = {
-  name: 'windowOffsets', doc: 'min(max(offsets - start, 0), size)', within: true,
+  // min(max(offsets - start, 0), size).
+  name: 'windowOffsets', within: true,
   infer([offsets], attrs) {
     checkVector('windowOffsets', 'offsets', offsets);
     checkWindow('windowOffsets', attrs);

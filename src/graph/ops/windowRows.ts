@@ -7,7 +7,8 @@ import { checkVector, segmentsOf } from './routing.ts';
 import { checkWindow, type WindowAttrs } from './windowOffsets.ts';
 
 export const windowRowsOp: Op<WindowAttrs> = {
-  name: 'windowRows', doc: 'row r = x[start + r], in the segments of offsets (windowOffsets); of an int32 vector all of size, without offsets', unread: [1],
+  // Row r = x[start + r], in the segments of offsets (windowOffsets); of an int32 vector all of size, without offsets.
+  name: 'windowRows', unread: [1],
   infer([x, offsets], attrs, ids) {
     checkWindow('windowRows', attrs);
     const { start, size } = attrs;

@@ -103,6 +103,7 @@ export const families: readonly Family[] = [
   elementwise('tanh', 1, tanh, { value: wide }),
   elementwise('sigmoid', 1, sigmoid, { value: wide }),
   elementwise('gelu', 1, gelu, { value: wide }),
+  elementwise('geluSlope', 1, (a) => emit1('geluSlope', [a]), { value: wide }),
   elementwise('silu', 1, silu, { value: wide }),
   elementwise('erf', 1, erf, { value: wide }),
   elementwise('sin', 1, sin, { value: wide }),

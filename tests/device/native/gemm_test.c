@@ -79,6 +79,7 @@ static void store(const dm_ctx *c, int64_t z, int64_t i0, int64_t ni, int64_t j0
       memcpy(d, acc + i * ld + j, 4);
     }
 }
+static const char *c_base(const dm_ctx *c, int64_t z) { return (const char *)(P(c)->C.p + P(c)->c_off[z] * P(c)->ldc); }
 static void *work(void *arg) {
   worker *w = arg;
   for (int64_t t; (t = atomic_fetch_add(w->next, 1)) < w->tasks;) {
@@ -111,9 +112,10 @@ static void run(problem *p, int threads, int whole) {
       if (((uint32_t *)(w[t].c.scratch + DM_SCRATCH_BYTES / 4))[i] != CANARY) printf("scratch overrun\n"), exit(1);
 }
 
-// form: bit 0 A computed, bit 1 A by columns, bit 2 B computed, bit 3 B transposed; ragged: bit 0 rows, bit 1 depth.
+// form: bit 0 A computed, bit 1 A by columns, bit 2 B computed, bit 3 B transposed, bit 4 the place of C told, bit 5 sums only stored; ragged: bit 0 rows, bit 1 depth.
 static int check(int64_t groups, int64_t m, int64_t n, int64_t k, int form, int ragged, int64_t pad, int threads) {
   problem *p = calloc(1, sizeof *p);
+  if (form & 32 && below(2)) n = (n + 15) / 16 * 16;  // whole vectors go straight to C
   dm_gemm *g = &p->g;
   *g = (dm_gemm){.groups = groups, .n = n, .m = m, .k = k, .store = store};
   for (int64_t z = 0; z < groups; z++) {
@@ -141,6 +143,7 @@ static int check(int64_t groups, int64_t m, int64_t n, int64_t k, int form, int 
   else g->a_base = a_base, g->a_si = p->a_si, g->a_sk = p->a_sk;
   if (form & 4) g->b_pack = b_pack;
   else g->b_base = b_base, g->b_sk = p->b_sk, g->b_sj = p->b_sj;
+  if (form & 48) g->out = c_base, g->also = form & 32 ? 0 : c_base, g->out_si = 4 * n, g->plain = form >> 5;
   run(p, threads, ragged && below(3) == 0);
   int bad = !intact(p->A) || !intact(p->B) || !intact(p->C);
   float fa = form & 1 ? 2 : 1, fb = form & 4 ? 2 : 1;
@@ -169,13 +172,13 @@ int main(int argc, char **argv) {
   long scale = argc > 1 ? atol(argv[1]) : 1, cases = 0, bad = 0;
   const int64_t edge[] = {1, 2, 3, 7, 8, 13, 14, 15, 16, 17, 28, 29, 31, 32, 33, 48, 63, 65, 100, 129};
   for (int i = 0; i < 20; i++)  // every small shape around the tile's edges
-    for (int j = 0; j < 20; j++) bad += check(1, edge[i], edge[j], 1 + below(70), (int)below(16), 0, below(3), 1 + (int)below(3)), cases++;
+    for (int j = 0; j < 20; j++) bad += check(1, edge[i], edge[j], 1 + below(70), (int)below(64), 0, below(3), 1 + (int)below(3)), cases++;
   for (long r = 0; r < 400 * scale; r++, cases++)
-    bad += check(1 + below(6), below(70), 1 + below(150), below(150), (int)below(16), (int)below(4), below(2) * below(20), 1 + (int)below(3));
+    bad += check(1 + below(6), below(70), 1 + below(150), below(150), (int)below(64), (int)below(4), below(2) * below(20), 1 + (int)below(3));
   for (int f = 0; f < 16 && scale; f++)  // many row, column and depth blocks; strides of powers of two
-    for (int r = 0; r < 4; r++, cases++) bad += check(1 + (r & 1), 300 + below(200), 64 + below(600), 256 + below(600), f, r, 0, 1 + (int)below(3));
-  for (int f = 0; f < 16 && scale; f++, cases++) bad += check(1, 1 + below(40), 512, 1024, f, 0, 0, 2);
-  for (int r = 0; r < 4 && scale; r++, cases++) bad += check(512, 3, 40, 20, (int)below(16), r, 0, 1 + (int)below(3));
+    for (int r = 0; r < 4; r++, cases++) bad += check(1 + (r & 1), 300 + below(200), 64 + below(600), 256 + below(600), f + 16 * (int)below(3), r, 0, 1 + (int)below(3));
+  for (int f = 0; f < 16 && scale; f++, cases++) bad += check(1, 1 + below(40), 512, 1024, f + 16 * (int)below(3), 0, 0, 2);
+  for (int r = 0; r < 4 && scale; r++, cases++) bad += check(512, 3, 40, 20, (int)below(64), r, 0, 1 + (int)below(3));
   if (scale) bad += check(1, 20000, 8, 40, 0, 0, 0, 1) + check(1, 20000, 8, 40, 3, 0, 0, 2) + check(1, 5, 3000, 9, 12, 0, 0, 64 / 8), cases += 3;
   printf("%ld cases, %ld wrong\n", cases, bad);
   return bad != 0;

@@ -1,0 +1,48 @@
+// Starting values that a device's threads make have the bits of those that the host makes.
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { Stream } from '../../src/base/random.ts';
+import type { Device } from '../../src/device/device.ts';
+import { NativeDevice } from '../../src/device/native/native.ts';
+import { WasmDevice } from '../../src/device/wasm/wasm.ts';
+import { ProgramExecutor } from '../../src/run/program.ts';
+import { ReferenceExecutor } from '../../src/run/reference.ts';
+
+// One number, odd counts, and more than a thread takes at a time.
+const SIZES = [1, 2, 7, 32_768, 32_769, 200_001, 3];
+const DEVICES: readonly (readonly [string, () => Promise<Device>])[] = [
+  ['native', () => NativeDevice.open(2)], ['wasm, 2 threads', () => WasmDevice.open(2)], ['wasm, 3 threads', () => WasmDevice.open(3)]];
+
+const bits = (data: ArrayLike<number>): Uint32Array => new Uint32Array(Float32Array.from(data).buffer);
+
+for (const [name, open] of DEVICES) {
+  test(`${name}: normal numbers are the host's, and nothing beside them is touched`, async () => {
+    const executor = new ProgramExecutor(await open());
+    try {
+      SIZES.forEach((size, i) => { executor.setState(`w${i}`, { dtype: 'float32', shape: [size] }, new Float32Array(size).fill(5)); });
+      for (const seed of [0, 0xffffffff]) {
+        await executor.draw(SIZES.slice(0, -1).map((_, i) => ({ name: `w${i}`, std: 0.02 * (i + 1) })), seed);
+        SIZES.forEach((size, i) => {
+          const want = i === SIZES.length - 1 ? new Float32Array(size).fill(5) : new Stream(seed, `w${i}`).normals(0, 0.02 * (i + 1), new Float32Array(size));
+          assert.deepEqual(bits(executor.getState(`w${i}`).data as Float32Array), bits(want), `${size} numbers of seed ${seed}`);
+        });
+      }
+    } finally { executor.close(); }
+  });
+}
+
+test('a draw may be asked for before the threads have started, and another at once', async () => {
+  const executor = new ProgramExecutor(await WasmDevice.open(2));
+  try {
+    for (const name of ['a', 'b']) executor.setState(name, { dtype: 'float32', shape: [100_000] }, null);
+    await Promise.all(['a', 'b'].map((name) => executor.draw([{ name, std: 1 }], 3)));
+    for (const name of ['a', 'b']) assert.deepEqual(executor.getState(name).data, new Stream(3, name).normals(0, 1, new Float32Array(100_000)));
+  } finally { executor.close(); }
+});
+
+test('the reference draws the same numbers', async () => {
+  const executor = new ReferenceExecutor();
+  executor.setState('w', { dtype: 'float32', shape: [9] }, null);
+  await executor.draw([{ name: 'w', std: 0.5 }], 1);
+  assert.deepEqual(Float32Array.from(executor.getState('w').data as Float32Array), new Stream(1, 'w').normals(0, 0.5, new Float32Array(9)));
+});
