@@ -63,7 +63,7 @@ export class NativeDevice implements Device {
 
   bind(steps: readonly BoundStep[]): NativeBound { return this.#bind(steps.map((step) => ({ code: this.#library.get(step.kernel), step }))); }
 
-  #bind(steps: readonly { readonly code: NativeKernel; readonly step: Pick<BoundStep, 'buffers' | 'barrier' | 'unless'> & { readonly ints: readonly (number | bigint)[] } }[]): NativeBound {
+  #bind(steps: readonly { readonly code: NativeKernel; readonly step: Pick<BoundStep, 'buffers' | 'barrier' | 'unless' | 'follows'> & { readonly ints: readonly (number | bigint)[] } }[]): NativeBound {
     const size = steps.reduce((n, { step: s }) => n + STEP_WORDS + s.buffers.length + s.ints.length, 0);
     const words = new BigInt64Array(size), table = this.alloc(words.byteLength);
     let tail = steps.length * STEP_WORDS;
