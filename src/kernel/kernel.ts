@@ -17,12 +17,15 @@ export type Stmt =
   | { readonly s: 'fill'; readonly local: number; readonly value: number }
   | { readonly s: 'store'; readonly buffer: number; readonly index: Expr; readonly value: Expr }
   /** Reductions over one range in one pass: 16 interleaved partial results, chunks of 4096, joined in a fixed tree. */
-  | { readonly s: 'reduce'; readonly index: Var; readonly extent: Expr; readonly targets: readonly ReduceTarget[] }
+  | { readonly s: 'reduce'; readonly index: Var; readonly extent: Expr; readonly targets: readonly ReduceTarget[]; readonly blocks: Blocks | null }
   | ProductStmt
   | TurnStmt
   /** The element will be read soon: devices that can bring it nearer meanwhile. It need not exist. */
   | { readonly s: 'prefetch'; readonly buffer: number; readonly index: Expr };
 export interface ReduceTarget { readonly local: number; readonly op: ReduceOp; readonly value: Expr }
+
+/** A reduction's `values` along a whole block of 16: with `index` the block's number they divide no index by what its elements differ in. */
+export interface Blocks { readonly index: Var; readonly values: readonly Expr[] }
 
 /**
  * A small product inside a kernel: to(r, l) becomes itself plus, over k ascending, a(r, k) * b(k, l), one fused multiply-add at a time, for

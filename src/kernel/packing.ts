@@ -21,7 +21,7 @@ function along(e: Exprs, value: Expr, inner: Var): { packing: Packing; cost: num
 }
 
 /** The greatest length of runs that no quotient or remainder of (a multiple of) `v` breaks; null if there are none, or it would be 1. */
-function runLength(value: Expr, v: Var): number | null {
+export function runLength(value: Expr, v: Var): number | null {
   let length = 0;
   for (const x of postorder([value])) {
     const by = division(x), stride = by === null ? 0 : strideOf(by.of, v);
@@ -30,8 +30,11 @@ function runLength(value: Expr, v: Var): number | null {
   return length > 1 ? length : null;
 }
 
-function splitRuns(e: Exprs, value: Expr, inner: Var, length: number): NonNullable<Packing['run']> {
-  const index = e.loop(Number.isFinite(inner.max) ? Math.floor(inner.max / length) + 1 : Infinity, 'u'), at = e.loop(length, 'q');
+export const runIndex = (e: Exprs, inner: Var, length: number): Var => e.loop(Number.isFinite(inner.max) ? Math.floor(inner.max / length) + 1 : Infinity, 'u');
+
+/** `value` in runs of that length, with a variable for the number of the run. */
+export function splitRuns(e: Exprs, value: Expr, inner: Var, length: number, index = runIndex(e, inner, length)): NonNullable<Packing['run']> {
+  const at = e.loop(length, 'q');
   // First with 0 <= at < length, so that what is known of its range counts; then in terms of `inner` again.
   const split = substitute(e, value, new Map([[inner, e.linear(0, [[length, index], [1, at]])]]));
   return { length, index, value: substitute(e, split, new Map([[at, e.linear(0, [[1, inner], [-length, index]])]])) };

@@ -31,6 +31,7 @@ export function verifyKernel(k: Kernel): Kernel {
         case 'reduce':
           checkExpr(s.extent, scope);
           for (const t of s.targets) checkExpr(t.value, new Set([...scope, s.index]));
+          for (const value of s.blocks?.values ?? []) checkExpr(value, new Set([...scope, s.index, ...(s.blocks ? [s.blocks.index] : [])]));
           break;
         case 'fill': break;
         case 'turn':

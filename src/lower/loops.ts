@@ -4,6 +4,7 @@ import { VerifyError } from '../base/errors.ts';
 import type { Graph, Node, ValueId } from '../graph/graph.ts';
 import type { OpTable } from '../graph/builder.ts';
 import type { LoopCall, LoopWriter, Place } from '../graph/op.ts';
+import { blocksOf } from '../kernel/blocks.ts';
 import type { Expr } from '../kernel/expr.ts';
 import type { Local, LoopKernel } from '../kernel/kernel.ts';
 import { ontoInputs } from '../passes/own-before.ts';
@@ -44,7 +45,7 @@ export function buildLoops(graph: Graph, ops: OpTable, scope: Scope, node: Node)
       const r = e.reduce(op, 'lanes', extent, value);
       if (r.k !== 'reduce') throw new VerifyError('lower', 'a reduction of nothing');
       const target = k.scalar(r.dtype);
-      return { get: target.get, stmt: { s: 'reduce', index: r.index, extent: r.extent, targets: [{ local: target.id, op, value: r.body }] } };
+      return { get: target.get, stmt: { s: 'reduce', index: r.index, extent: r.extent, targets: [{ local: target.id, op, value: r.body }], blocks: blocksOf(e, [r.body], r.index) } };
     },
     extent: scope.extent,
     int: (value) => e.int(scope.ints.push(value) - 1),

@@ -5,6 +5,7 @@ import { leastOf } from '../base/dtype.ts';
 import { VerifyError } from '../base/errors.ts';
 import type { Graph, ValueId } from '../graph/graph.ts';
 import { postorder, type Exprs, type Expr, type ScalarOp, type Var } from '../kernel/expr.ts';
+import { blocksOf } from '../kernel/blocks.ts';
 import type { Local, LoopKernel, ReduceTarget, Stmt } from '../kernel/kernel.ts';
 import { asSet, dependsOn, invariants, reductions, substitute } from '../kernel/rewrite.ts';
 import type { Scope } from './scope.ts';
@@ -121,7 +122,7 @@ export function hoistReductions(e: Exprs, items: readonly Item[], locals: Local[
     if (!open) return;
     const inner = hoistValues(e, open.targets.map((t) => t.value), asSet(open.index), locals);
     before.push(...inner.before, { s: 'reduce', index: open.index, extent: open.extent,
-      targets: open.targets.map((t, i) => ({ ...t, value: inner.values[i] })) });
+      targets: open.targets.map((t, i) => ({ ...t, value: inner.values[i] })), blocks: blocksOf(e, inner.values, open.index) });
     open = null;
   };
   for (const r of reductions(items.map((i) => i.value), 'lanes')) {

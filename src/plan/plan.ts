@@ -1,8 +1,10 @@
 // Kernels to a Program: where every value lies, and which steps may run side by side. In: Lowered. Out: Program.
 import { byteSize } from '../base/shape.ts';
 import type { ValueId } from '../graph/graph.ts';
+import { groupsOf } from '../kernel/groupwise.ts';
 import type { KernelCall, Lowered } from '../lower/lowered.ts';
 import { aligned, packArena, type Block } from './arena.ts';
+import { follows, overlap, type Planned } from './chain.ts';
 import type { PlannedTensor, Port, Program, Slab, Step } from './program.ts';
 
 export function plan(lowered: Lowered): Program {
@@ -16,6 +18,11 @@ export function plan(lowered: Lowered): Program {
     const seen = life.get(v);
     if (seen) seen.last = step; else life.set(v, { first: step, last: step });
   }));
+  // A grouped product's lists of rows stay while the next one runs, which may then follow it group by group, wherever its result lies.
+  calls.forEach((c, step) => {
+    if (step + 1 >= calls.length || !groupsOf(c.kernel) || !groupsOf(calls[step + 1].kernel)) return;
+    for (const v of reads(c)) if (graph.types[v].dtype === 'int32') life.set(v, { first: life.get(v)?.first ?? step, last: Math.max(life.get(v)?.last ?? step, step + 1) });
+  });
 
   const stateOf = new Map(graph.updates.filter((u) => lowered.inPlaceUpdates.has(u.value)).map((u) => [u.value, u.state]));
   const kinds = new Map(graph.inputs.map((i) => [i.value, i]));
@@ -73,7 +80,7 @@ export function plan(lowered: Lowered): Program {
   /** Consecutive steps that touch no memory of one another form a wave. */
   function schedule(): Step[] {
     const steps: Step[] = [];
-    let wave: Step[] = [];
+    let wave: Step[] = [], chain: Planned[] = [];
     calls.forEach((c, i) => {
       const step: Step = { kernel: c.key, buffers: c.buffers.map(index), writes: writes[i], ints: c.ints, barrier: false,
         unless: c.unless === null ? null : index(c.unless), ops: c.ops, scope: c.scope, flops: c.flops,
@@ -81,7 +88,9 @@ export function plan(lowered: Lowered): Program {
       const barrier = i > 0 && (wave.length >= MAX_WAVE || wave.some((other) => conflict(tensors, other, step)));
       if (barrier) wave = [];
       wave.push(step);
-      steps.push({ ...step, barrier });
+      const planned = { step, kernel: c.kernel }, after = barrier ? follows(tensors, chain, planned) : undefined;
+      chain = after ? [...chain, planned] : [planned];
+      steps.push({ ...step, barrier, ...(after && { follows: after }) });
     });
     return steps;
   }
@@ -97,10 +106,4 @@ export function conflict(tensors: readonly PlannedTensor[], a: Step, b: Step): b
 /** Whether `a` writes what `b` touches. */
 function stores(tensors: readonly PlannedTensor[], a: Step, b: Step): boolean {
   return a.buffers.some((t, i) => a.writes[i] && ((b.unless !== null && overlap(tensors[t], tensors[b.unless])) || b.buffers.some((u) => overlap(tensors[t], tensors[u]))));
-}
-
-export function overlap(a: PlannedTensor, b: PlannedTensor): boolean {
-  if (a.slab !== b.slab) return false;
-  if (a.slab === 'state') return a.name === b.name;
-  return a.offset < b.offset + b.bytes && b.offset < a.offset + a.bytes;
 }

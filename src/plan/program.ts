@@ -27,6 +27,8 @@ export interface Step {
   readonly ints: readonly number[];
   /** Waits for all steps before it; without it the step may run beside those of its wave. */
   readonly barrier: boolean;
+  /** It may be computed group by group with the step before, instead of after it: `groups` of them, between the `offsets` of that tensor. */
+  readonly follows?: { readonly groups: number; readonly offsets: number };
   /** Tensor of an int32 scalar: the step runs only if it is 0. Stores to states are guarded so. */
   readonly unless: number | null;
   /** It goes on with what an earlier step left in the memory that it writes. */

@@ -2,7 +2,8 @@
 // steps of a wave touch the same bytes; nothing lies outside its slab.
 import { VerifyError } from '../base/errors.ts';
 import { ALIGN } from './arena.ts';
-import { conflict, overlap } from './plan.ts';
+import { overlap } from './chain.ts';
+import { conflict } from './plan.ts';
 import type { Program, Step } from './program.ts';
 
 export function verifyProgram(program: Program): Program {

@@ -110,7 +110,8 @@ export class ProgramExecutor implements Executor<LoadedProgram> {
     const base = { arena: this.#arena?.address ?? 0, io: memories[0].address, constants: memories[1].address };
     const addresses = program.tensors.map((t) => (t.slab === 'state' ? this.#state(t.name).memory.address : base[t.slab] + t.offset));
     const bound = this.device.bind(program.steps.map((s) => ({ kernel: s.kernel, buffers: s.buffers.map((b) => addresses[b]), ints: s.ints,
-      barrier: s.barrier, unless: s.unless === null ? null : addresses[s.unless] })));
+      barrier: s.barrier, unless: s.unless === null ? null : addresses[s.unless],
+      ...(s.follows && { follows: { groups: s.follows.groups, offsets: addresses[s.follows.offsets] } }) })));
     return { program, bound, addresses, memories, bytes: program.slabs };
   }
 

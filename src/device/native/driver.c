@@ -4,6 +4,7 @@
 // tasks not yet done. To take a task is to decrement `left` while it is positive; only a thread that took one reads the wave's other fields, and
 // the wave cannot end before that thread takes its tasks off `open`. So a worker that comes late, or not at all, delays nobody, and a stale
 // look at `left` is harmless: what counts is the value that the compare-and-swap found.
+// A chain is a wave whose tasks are groups: a task is one group's share of all its steps, one after the other (driver.h: dm_step.groups).
 //   caller -> worker: fields of the wave, then left (release); the taker's compare-and-swap acquires.
 //   worker -> caller: results, then open -= done (release); the caller acquires open == 0.
 // Sleeping is Dekker's pattern (seq_cst): the sleeper announces itself, then looks again; the waker changes the word, then looks for sleepers.
@@ -19,6 +20,7 @@
 
 extern const dm_core dm_core_table;  // gemm.c
 
+#define CHAIN_TASKS 8  // a chain has no group of more than 1 / (this times threads) of all rows
 #define HUGE_PAGE ((size_t)2 << 20)
 #ifdef MAP_POPULATE
 #define POPULATE MAP_POPULATE
@@ -150,9 +152,9 @@ struct pool {
   // written by the caller between waves
   const dm_step *steps;
   int64_t count;     // steps of the wave
-  int32_t *first;    // first[s]: the number of tasks before step s; first[count]: all
+  int32_t *first;    // first[s]: the number of tasks before step s; first[count]: all. Of a chain: its groups, in order
   int64_t capacity;  // of `first`
-  int32_t threads, eager;
+  int32_t threads, eager, groups;  // groups: not 0 in a chain
   member *members;
   pthread_mutex_t running;
   _Alignas(LINE) _Atomic int32_t left;
@@ -168,8 +170,12 @@ static dm_ctx context(const pool *p, const dm_step *s, int thread) {
                   .core = &dm_core_table, .thread = thread, .threads = p->threads};
 }
 
+static int skipped(const dm_step *s) {
+  return s->skip_if && *(const volatile int32_t *)(intptr_t)s->skip_if;
+}
+
 static int64_t count_tasks(const pool *p, const dm_step *s) {
-  if (s->skip_if && *(const volatile int32_t *)(intptr_t)s->skip_if) return 0;
+  if (skipped(s)) return 0;
   if (!s->tasks_fn) return 1;
   dm_ctx c = context(p, s, 0);
   int64_t n = ((int64_t (*)(const dm_ctx *))(intptr_t)s->tasks_fn)(&c);
@@ -177,6 +183,23 @@ static int64_t count_tasks(const pool *p, const dm_step *s) {
 }
 
 typedef void (*run_fn)(const dm_ctx *, int64_t);
+
+static void run_product(const pool *p, const dm_step *s, int thread, int64_t task) {
+  if (skipped(s)) return;
+  dm_ctx c = context(p, s, thread);
+  ((run_fn)(intptr_t)s->run_fn)(&c, task);
+}
+
+// One group's share of all steps of a chain: that of the q-th group. Every product is told what comes after it: the next one, or the first one
+// of the group that this thread will probably take next.
+static void run_group(const pool *p, int thread, int32_t q) {
+  const dm_step *end = p->steps + p->count;
+  for (const dm_step *s = p->steps; s < end; s++) {
+    if (s + 1 < end) run_product(p, s + 1, thread, DM_SOON(p->first[q]));
+    else if (q + p->threads < p->groups) run_product(p, p->steps, thread, DM_SOON(p->first[q + p->threads]));
+    run_product(p, s, thread, DM_WHOLE(p->first[q]));
+  }
+}
 
 // Takes tasks of the current wave until none is left; returns how many it did.
 static int32_t work(pool *p, int thread) {
@@ -188,14 +211,19 @@ static int32_t work(pool *p, int thread) {
   while (left > 0) {
     if (!atomic_compare_exchange_weak_explicit(&p->left, &left, left - 1, memory_order_acquire, memory_order_relaxed)) continue;
     const int32_t *first = p->first;
-    int32_t task = first[p->count] - left;
+    int32_t task = (p->groups ? p->groups : first[p->count]) - left;
+    done++;
+    if (p->groups) {
+      run_group(p, thread, task);
+      left = atomic_load_explicit(&p->left, memory_order_relaxed);
+      continue;
+    }
     if (s < 0 || task >= first[s + 1]) {
       do s++; while (task >= first[s + 1]);
       c = context(p, &p->steps[s], thread);
       run = (run_fn)(intptr_t)p->steps[s].run_fn;
     }
     run(&c, task - first[s]);
-    done++;
     left = atomic_load_explicit(&p->left, memory_order_relaxed);
   }
   return done;
@@ -241,13 +269,50 @@ static void wait_for_tasks(pool *p) {
   }
 }
 
+static int room(pool *p, int64_t count) {
+  if (count <= p->capacity) return 1;
+  int32_t *first = realloc(p->first, (size_t)(count + 64) * sizeof *first);
+  if (first) p->first = first, p->capacity = count + 64;
+  return first != NULL;
+}
+
+static void share_tasks(pool *p, int32_t tasks) {
+  announce(p, tasks);
+  int32_t done = work(p, 0);
+  atomic_fetch_sub_explicit(&p->open, (uint32_t)done, memory_order_acq_rel);
+  wait_for_tasks(p);
+}
+
+// How many steps, of at most `most`, form a chain: 1 where that would be no gain, because one group is a large share of all.
+static int64_t chain_of(const pool *p, const dm_step *s, int64_t most) {
+  if (most < 2 || !s[1].groups) return 1;
+  const int32_t *offsets = (const int32_t *)(intptr_t)s[1].offsets;
+  int64_t groups = s[1].groups, all = offsets[groups] - offsets[0], n = 2;
+  for (int64_t z = 0; z < groups; z++)
+    if ((int64_t)(offsets[z + 1] - offsets[z]) * CHAIN_TASKS * p->threads > all) return 1;
+  while (n < most && s[n].groups) n++;
+  return n;
+}
+
+// Large groups go first, so that all threads end at about the same time.
+static int64_t run_chain(pool *p, const dm_step *steps, int64_t count) {
+  const int32_t *offsets = (const int32_t *)(intptr_t)steps[1].offsets;
+  int64_t groups = steps[1].groups, all = offsets[groups] - offsets[0], n = 0;
+  if (!room(p, groups)) return -2;
+  for (int64_t size = 8; size >= 0; size--)
+    for (int64_t z = 0; z < groups; z++) {
+      int64_t quarters = all > 0 ? 4 * groups * (offsets[z + 1] - offsets[z]) / all : 0;  // of the mean
+      if ((quarters > 8 ? 8 : quarters) == size) p->first[n++] = (int32_t)z;
+    }
+  p->steps = steps, p->count = count, p->groups = (int32_t)groups;
+  if (p->threads > 1) share_tasks(p, p->groups);
+  else for (int32_t q = 0; q < p->groups; q++) run_group(p, 0, q);
+  p->groups = 0;
+  return 0;
+}
+
 static int64_t run_wave(pool *p, const dm_step *steps, int64_t count, int64_t *tasks) {
-  if (count + 1 > p->capacity) {
-    int64_t capacity = count + 64;
-    int32_t *first = realloc(p->first, (size_t)capacity * sizeof *first);
-    if (!first) return -2;
-    p->first = first, p->capacity = capacity;
-  }
+  if (!room(p, count + 1)) return -2;
   int64_t total = 0;
   p->steps = steps, p->count = count;
   for (int64_t s = 0; s < count; s++) {
@@ -265,10 +330,7 @@ static int64_t run_wave(pool *p, const dm_step *steps, int64_t count, int64_t *t
     }
     return 0;
   }
-  announce(p, (int32_t)total);
-  int32_t done = work(p, 0);
-  atomic_fetch_sub_explicit(&p->open, (uint32_t)done, memory_order_acq_rel);
-  wait_for_tasks(p);
+  share_tasks(p, (int32_t)total);
   return 0;
 }
 
@@ -280,7 +342,14 @@ int64_t dm_run(int64_t pool_, const void *table, int64_t from, int64_t to, int64
   uint32_t mode = dm_float_mode(DM_FLOAT_DEFAULT);
   int64_t error = 0, tasks = 0;
   for (int64_t i = from, end; i < to && !error; i = end) {
+    int64_t chain = profile_ns ? 1 : chain_of(p, steps + i, to - i);
+    if (chain > 1) {
+      error = run_chain(p, steps + i, chain), end = i + chain;
+      continue;
+    }
     for (end = i + 1; end < to && !profile_ns && !(steps[end].flags & DM_BARRIER);) end++;
+    // A chain begins within a wave: it waits for the rest.
+    if (end < to && steps[end].groups && end - i > 1 && chain_of(p, steps + end - 1, to - end + 1) > 1) end--;
     int64_t start = profile_ns ? dm_now() : 0;
     error = run_wave(p, steps + i, end - i, &tasks);
     if (profile_ns && !error) profile_ns[2 * i] += dm_now() - start, profile_ns[2 * i + 1] += tasks;

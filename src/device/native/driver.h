@@ -11,8 +11,10 @@ typedef struct dm_step {
   int64_t n;          // address of int64_t[]: its run-time integers
   int64_t skip_if;    // address of an int32 word, or 0; nonzero when the wave starts: no tasks (guards stores to parameters)
   int64_t flags;      // DM_BARRIER
+  int64_t groups;     // not 0: it and the step before may be run group by group, as DM_WHOLE(z) (both are products)
+  int64_t offsets;    // address of int32_t[groups + 1]: where groups begin
 } dm_step;
-#define DM_STEP_WORDS 6
+#define DM_STEP_WORDS 8
 #define DM_BARRIER 1  // all earlier steps end before this one starts; following steps without it run concurrently with it
 
 // Memory: page-aligned and zeroed; 0 on failure. dm_free wants the same number of bytes as dm_alloc got.

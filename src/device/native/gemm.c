@@ -16,7 +16,8 @@
 #define B_FLOATS (KC * DM_NC)
 #define A_FLOATS (MC * LD_ROWS > KC * LD_COLS ? MC * LD_ROWS : KC * LD_COLS)
 #define T_FLOATS (16 * LD_ROWS)         // one tile of A
-#define C_FLOATS ((int64_t)(DM_SCRATCH_BYTES / 4) - B_FLOATS - A_FLOATS - T_FLOATS)
+#define S_FLOATS 64                     // what comes after this product: two dm_ahead, at the end of scratch
+#define C_FLOATS ((int64_t)(DM_SCRATCH_BYTES / 4) - B_FLOATS - A_FLOATS - T_FLOATS - S_FLOATS)
 
 typedef struct { const float *p; int64_t si, sk; } dm_rows;
 typedef struct {  // memory wanted next: rows of so many cache lines; a call of the micro-kernel asks for one line of each of k rows
@@ -33,6 +34,7 @@ typedef struct {
   const char *out, *also;      // where the epilogue goes, or NULL
   int plain;                   // sums go straight to `out`
   dm_ahead next;               // the next block of B
+  int asked;                   // all of this one was asked for while the one before was multiplied
 } dm_job;
 
 static int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -41,13 +43,17 @@ static int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
 static dm_ahead ahead_of_b(const dm_ctx *c, const dm_gemm *g, int64_t z, int64_t k0, int64_t nk, int64_t j0, int64_t nj) {
   if (!g->b_base || nk <= 0) return (dm_ahead){0};
   const float *p = g->b_base(c, z) + k0 * g->b_sk + j0 * g->b_sj;
-  if (g->b_sj == 1) return (dm_ahead){(const char *)p, g->b_sk * 4, nk, nj / 16 + 1, 0, 0};
-  return (dm_ahead){(const char *)p, g->b_sj * 4, nj, nk / 16 + 1, 0, 0};
+  int64_t before = (int64_t)((uintptr_t)p / 4 % 16);  // in its first line
+  if (g->b_sj == 1) return (dm_ahead){(const char *)p, g->b_sk * 4, nk, (before + nj + 15) / 16, 0, 0};
+  return (dm_ahead){(const char *)p, g->b_sj * 4, nj, (before + nk + 15) / 16, 0, 0};
 }
 
-static void ask_b(dm_ahead *n, dm_step *s) {
-  if (n->row >= n->rows) return;
-  s->ahead[0] = n->p + n->row * n->stride + n->line * 64, s->pace[0] = n->stride;
+// The first blocks of this product and of the one after it, as far as they were asked for.
+static dm_ahead *soon(const dm_ctx *c) { return (dm_ahead *)(c->scratch + DM_SCRATCH_BYTES / 4 - S_FLOATS); }
+
+static void ask_b(dm_ahead *n, dm_step *s, int slot) {
+  if (n->row >= n->rows || s->pace[slot]) return;
+  s->ahead[slot] = n->p + n->row * n->stride + n->line * 64, s->pace[slot] = n->stride;
   if (++n->line >= n->lines) n->line = 0, n->row += s->k;
 }
 
@@ -72,11 +78,16 @@ static void ask_a(const float *next, dm_rows a, int64_t mr, int64_t panel, int64
   }
 }
 
-// What the epilogue will touch, in the places that nothing else was asked in. Where rows of the result lie end to end: those of the next
-// tile, of `next` rows, a share with every panel; with every second one where two buffers have one place. Else two lines of each row of
-// this panel, of this tile and of those below.
-static void ask_out(const dm_job *t, int64_t row, int64_t mr, int64_t next, int64_t j, dm_step *s) {
-  int64_t stride = t->g->out_si, w = t->nj - j;
+static void touch(const char *p, int64_t stride, int64_t rows, int64_t columns) {
+  for (int64_t i = 0; i < rows; i++, p += stride)
+    for (int64_t j = 0; j < columns; j += 16) __builtin_prefetch(p + 4 * j, 0, 2);
+}
+
+// What the epilogue will touch. Where rows of the result lie end to end: those of the next tile, of `next` rows, a share with every panel, in the
+// places that nothing else was asked in; with every second one where two buffers have one place. Else that of the columns stored after
+// these, or of the next tile; `start`: of this tile too.
+static void ask_out(const dm_job *t, int64_t row, int64_t mr, int64_t next, int64_t j, int start, dm_step *s) {
+  int64_t stride = t->g->out_si, w = min64(t->nj - j, DM_NR), after = j + STORE_COLS;
   if (next && stride == t->nj * 4) {
     int64_t panels = (t->nj + DM_NR - 1) / DM_NR, panel = j / DM_NR, turns = t->also && (s->pace[0] || s->pace[1]) && panels > 1;
     int64_t each = (next * stride << turns) / panels, at = (row + mr) * stride + (panel >> turns) * each, pace = (each + s->k - 1) / s->k;
@@ -85,9 +96,10 @@ static void ask_out(const dm_job *t, int64_t row, int64_t mr, int64_t next, int6
     if (!s->pace[free]) s->ahead[free] = (turns && panel % 2 ? t->also : t->out) + at, s->pace[free] = pace;
     return;
   }
-  const char *out = t->out + row * stride + (t->j0 + j) * 4;
-  if (!s->pace[1]) s->ahead[1] = out, s->pace[1] = stride, out += 64, w -= 16;
-  if (!s->pace[0] && w > 0) s->ahead[0] = out, s->pace[0] = stride;
+  const char *out = t->out + row * stride + t->j0 * 4;
+  if (start && j < STORE_COLS) touch(out + j * 4, stride, mr, w);
+  if (after < t->nj) touch(out + after * 4, stride, mr, min64(w, t->nj - after));
+  else touch(out + mr * stride + (t->nj > STORE_COLS ? after - t->nj : j) * 4, stride, next, w);
 }
 
 // Columns j..j+nj (one panel) of a block of B.
@@ -133,9 +145,10 @@ static void rows_block(dm_job *t, int64_t i0, int64_t i1, int64_t k0, int64_t nk
       if (first && q == 0 && !in_place && nk) pack_b(t, k0, nk, j, min64(DM_NR, left));
       const char *nothing = (const char *)acc;
       dm_step s = {nk, x.p, b, x.si, x.sk, in_place ? g->b_sk : w, c ? c + j : acc + (out ? j : j - js), c ? g->out_si / 4 : ld, k0 > 0, {nothing, nothing}, {0, 0}};
-      if (first && q == 0 && left > w && (t->direct || (t->b && g->b_sj == nk))) ask_panel(t, k0, nk, j + DM_NR, &s);
-      else ask_b(&t->next, &s), ask_a(next, a, mr, j / DM_NR, (t->nj + DM_NR - 1) / DM_NR, &s);
-      if (t->out && nk && k0 + nk == t->depth) ask_out(t, i0 + r, mr, q + 1 < tiles ? (i1 - i0) * (q + 2) / tiles - r - mr : 0, j, &s);
+      if (first && q == 0 && left > w && !t->asked && (t->direct || (t->b && g->b_sj == nk))) ask_panel(t, k0, nk, j + DM_NR, &s);
+      else ask_b(&t->next, &s, 0), ask_a(next, a, mr, j / DM_NR, (t->nj + DM_NR - 1) / DM_NR, &s);
+      if (tiles == 1) ask_b(&t->next, &s, 1);
+      if (t->out && nk && k0 + nk == t->depth) ask_out(t, i0 + r, mr, q + 1 < tiles ? (i1 - i0) * (q + 2) / tiles - r - mr : 0, j, q == 0, &s);
       dm_kernels[mr - 1][w / DM_VL - 1](&s);
       if (!c && k0 + nk == t->depth && (j + DM_NR >= t->nj || j + DM_NR - js >= STORE_COLS)) {
         g->store(t->c, t->z, i0 + r, mr, t->j0 + js, min64(t->nj, j + DM_NR) - js, out ? acc + js : acc, ld);
@@ -145,9 +158,10 @@ static void rows_block(dm_job *t, int64_t i0, int64_t i1, int64_t k0, int64_t nk
   }
 }
 
-// Rows i0..i1 and columns j0..j0+nj of group z.
-static void segment(const dm_ctx *c, const dm_gemm *g, int64_t z, int64_t i0, int64_t i1, int64_t j0, int64_t nj, int last) {
-  dm_job t = {c, g, z, j0, nj, dm_depth_of(g, z), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, {0}};
+// Rows i0..i1 and columns j0..j0+nj of group z. Then comes group next_z from column next_j on, if there are both; -1:
+// what is announced.
+static void segment(const dm_ctx *c, const dm_gemm *g, int64_t z, int64_t i0, int64_t i1, int64_t j0, int64_t nj, int64_t next_z, int64_t next_j, dm_ahead *ahead) {
+  dm_job t = {c, g, z, j0, nj, dm_depth_of(g, z), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, *ahead, 0};
   t.a = g->a_base ? g->a_base(c, z) : 0, t.b = g->b_base ? g->b_base(c, z) : 0;
   t.bp = c->scratch, t.ap = t.bp + B_FLOATS, t.tp = t.ap + A_FLOATS, t.cp = t.tp + T_FLOATS;
   t.direct = t.b && g->b_sj == 1, t.out = g->out ? g->out(c, z) : 0, t.also = g->also ? g->also(c, z) : 0;
@@ -158,13 +172,15 @@ static void segment(const dm_ctx *c, const dm_gemm *g, int64_t z, int64_t i0, in
     int64_t end = min64(i1, ic + chunk);
     for (int64_t q = 0; q < blocks; q++) {
       int64_t k0 = q * each, nk = min64(each, t.depth - k0);
-      t.next = (dm_ahead){0};
+      t.asked = t.next.rows > 0 && t.next.row >= t.next.rows, t.next = (dm_ahead){0};
       if (q + 1 < blocks) t.next = ahead_of_b(c, g, z, k0 + nk, min64(each, t.depth - k0 - nk), j0, nj);
-      else if (!last && end == i1) t.next = ahead_of_b(c, g, z + 1, 0, min64(KC, dm_depth_of(g, z + 1)), j0, nj);
+      else if (next_z < 0) t.next = soon(c)[0];
+      else if (next_z < g->groups && next_j < g->n && end == i1) t.next = ahead_of_b(c, g, next_z, 0, min64(KC, dm_depth_of(g, next_z)), next_j, min64(nj, g->n - next_j));
       for (int64_t i = ic; i < end; i += step)
         rows_block(&t, i, min64(end, i + step), k0, nk, blocks == 1 ? 0 : t.cp + (i - ic) * ((nj + DM_NR - 1) / DM_NR * DM_NR), i == ic);
     }
   }
+  *ahead = t.next;
 }
 
 int64_t dm_gemm_tasks(const dm_ctx *c, const dm_gemm *g) {
@@ -172,14 +188,33 @@ int64_t dm_gemm_tasks(const dm_ctx *c, const dm_gemm *g) {
   return p.shares * p.pieces * p.cols;
 }
 
+// The first block of B.
+static dm_ahead first_of_b(const dm_ctx *c, const dm_gemm *g, int64_t z) {
+  return ahead_of_b(c, g, z, 0, min64(KC, dm_depth_of(g, z)), 0, min64(DM_NC, g->n));
+}
+
+static void group_task(const dm_ctx *c, const dm_gemm *g, int64_t z) {
+  dm_ahead *next = soon(c), ahead = next[0].p == first_of_b(c, g, z).p ? next[0] : (dm_ahead){0};
+  int64_t m = dm_rows_of(g, z);
+  for (int64_t j0 = 0; m > 0 && j0 < g->n; j0 += DM_NC) {
+    int last = j0 + DM_NC >= g->n;
+    if (last) next[0] = next[1];
+    segment(c, g, z, 0, m, j0, min64(DM_NC, g->n - j0), last ? -1 : z, j0 + DM_NC, &ahead);
+  }
+  next[0] = m > 0 ? ahead : next[1], next[1] = (dm_ahead){0};
+}
+
 void dm_gemm_task(const dm_ctx *c, const dm_gemm *g, int64_t task) {
+  if (task <= DM_SOON(0)) { soon(c)[1] = first_of_b(c, g, DM_SOON(0) - task); return; }
+  if (task < 0) { group_task(c, g, DM_WHOLE(0) - task); return; }
   dm_plan p = dm_plan_of(g, c->threads);
   int64_t share = task / p.cols % p.shares, piece = task / p.cols / p.shares, j0 = task % p.cols * p.nc, nj = min64(p.nc, g->n - j0);
   if (nj <= 0) return;
   dm_place from = dm_place_of(g, &p, share, piece), to = dm_place_of(g, &p, share, piece + 1);
+  dm_ahead ahead = {0};
   for (int64_t z = from.z; z <= to.z && z < g->groups; z++) {
     int64_t i0 = z == from.z ? from.row : 0, i1 = z == to.z ? to.row : dm_rows_of(g, z);
-    if (i0 < i1) segment(c, g, z, i0, i1, j0, nj, z + (to.row == 0) >= to.z || z + 1 >= g->groups);
+    if (i0 < i1) segment(c, g, z, i0, i1, j0, nj, z + (to.row == 0) >= to.z ? g->groups : z + 1, j0, &ahead);
   }
 }
 

@@ -7,7 +7,7 @@
 #include "microkernel.h"
 #include "runtime.h"
 
-#define DM_NC 512            // most columns of a task
+#define DM_NC 256            // most columns of a task: where rows of B are 4 KiB apart, 512 would fill half of the sets of a second-level cache of 1 MiB
 #define DM_GROUP 10          // cost of beginning a group (packing B), in rows of C (or in steps of depth, where that is ragged)
 #define DM_SMALL 5e5         // operations of the least task worth giving to an idle thread
 #define DM_LAST 4e6          // and of the least piece of a share

@@ -1,7 +1,8 @@
 // The contract between generated kernels, the driver (driver.c) and the matrix core (gemm.c). Plain C11, no intrinsics header.
 // Every generated kernel NAME exports two functions:
 //   int64_t NAME_tasks(const dm_ctx *c);            how many independent tasks it has now (counts are read from buffers)
-//   void    NAME(const dm_ctx *c, int64_t task);    does one of them; tasks own their outputs, so any thread may take any task
+//   void    NAME(const dm_ctx *c, int64_t task);    does one of them; tasks own their outputs, so any thread may take any task.
+//                                                   A product's tasks DM_WHOLE(z) and DM_SOON(z): see below
 #ifndef DM_RUNTIME_H
 #define DM_RUNTIME_H
 #include <stdint.h>
@@ -16,6 +17,9 @@ typedef struct dm_ctx {
   int32_t thread, threads;
 } dm_ctx;
 #define DM_SCRATCH_BYTES (8u << 20)
+// All of group z; or nothing, but the next DM_WHOLE of this thread, whatever its kernel, may ask for what DM_WHOLE(z) of this one begins with.
+#define DM_WHOLE(z) (-1 - (int64_t)(z))
+#define DM_SOON(z) (DM_WHOLE(z) - ((int64_t)1 << 40))
 
 // C(z,i,j) = sum over k ascending, one fused multiply-add at a time, from +0, of A(z,i,k) * B(z,k,j); float32.
 // i counts rows within group z, k counts depth within group z.

@@ -1,6 +1,7 @@
 // Statements as C.
 import { leastOf } from '../../base/dtype.ts';
 import type { Expr } from '../../kernel/expr.ts';
+import { invariants } from '../../kernel/rewrite.ts';
 import type { Local, Matrix, ProductStmt, Stmt } from '../../kernel/kernel.ts';
 import { cType, ExprWriter, literal } from './expr.ts';
 
@@ -73,11 +74,16 @@ function emitReduce(s: Extract<Stmt, { s: 'reduce' }>, names: ReadonlyMap<Expr, 
   const n = s.index.name, head = new ExprWriter(names), extent = head.value(s.extent);
   const start = (t: (typeof s.targets)[number]): string => literal(t.op === 'sum' ? 0 : leastOf(t.value.dtype), t.value.dtype);
   const joined = (t: (typeof s.targets)[number], into: string, x: string): string => (t.op === 'sum' ? `${into} + ${x}` : `dm_pick(${x}, ${into})`);
-  const step = (into: (i: number) => string): string[] => {
-    const w = new ExprWriter(names);
-    const done = s.targets.map((t, i) => { const v = w.value(t.value), x = into(i); return `${x} = ${joined(t, x, v)};`; });
+  const step = (into: (i: number) => string, values: readonly Expr[] = s.targets.map((t) => t.value), known = names): string[] => {
+    const w = new ExprWriter(known);
+    const done = s.targets.map((t, i) => { const v = w.value(values[i]), x = into(i); return `${x} = ${joined(t, x, v)};`; });
     return [`const int64_t ${n} = from + at + l;`, ...w.lines, ...done];
   };
+  // A whole block: what is one for all of it, and its lanes.
+  const ofBlock = new Map(names), outside = new ExprWriter(names);
+  if (s.blocks) for (const v of invariants(s.blocks.values, new Set([s.index]))) ofBlock.set(v, outside.value(v));
+  const block = [...(s.blocks ? [`DM_OUTER const int64_t ${s.blocks.index.name} = (from + at) / 16;`, ...outside.lines] : []),
+    'DM_VECTOR', 'for (int l = 0; l < 16; l++) {', ...indent(step((i) => `lane${i}[l]`, s.blocks?.values, ofBlock)), '}'];
   // What is left over: lanes without an element keep what they have, by a store of all lanes.
   const rest = [
     ...s.targets.map((t, i) => `${cType(t.value.dtype)} next${i} = lane${i}[l];`),
@@ -106,7 +112,7 @@ function emitReduce(s: Extract<Stmt, { s: 'reduce' }>, names: ReadonlyMap<Expr, 
       ...s.targets.map((t, i) => `${cType(t.value.dtype)} lane${i}[16] __attribute__((aligned(64)));`),
       ...s.targets.map((t, i) => `for (int l = 0; l < 16; l++) lane${i}[l] = ${start(t)};`),
       'int64_t at = 0;',
-      'for (; at + 16 <= size; at += 16) {', '  DM_VECTOR', '  for (int l = 0; l < 16; l++) {', ...indent(indent(step((i) => `lane${i}[l]`))), '  }', '}',
+      'for (; at + 16 <= size; at += 16) {', ...indent(block), '}',
       'if (at < size) {', '  DM_VECTOR', '  for (int l = 0; l < 16; l++) {', ...indent(indent(rest)), '  }', '}',
       ...[8, 4, 2, 1].flatMap((w) => [...(w > 2 ? ['DM_VECTOR'] : []), `for (int l = 0; l < ${w}; l++) {`,
         ...s.targets.map((t, i) => `  lane${i}[l] = ${joined(t, `lane${i}[l]`, `lane${i}[l + ${w}]`)};`), '}']),

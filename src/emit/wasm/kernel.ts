@@ -75,7 +75,7 @@ function expressions(body: readonly Stmt[]): Expr[] {
       case 'if': return [s.condition, ...expressions(s.body)];
       case 'set': return s.index ? [s.value, s.index] : [s.value];
       case 'store': return [s.value, s.index];
-      case 'reduce': return [s.extent, ...s.targets.map((t) => t.value)];
+      case 'reduce': return [s.extent, ...s.targets.map((t) => t.value), ...s.blocks?.values ?? []];
       case 'fill': case 'prefetch': return [];
       case 'product': case 'turn': return expressions(s.plain);
     }

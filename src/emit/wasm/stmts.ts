@@ -165,11 +165,14 @@ export class StmtWriter {
         } else for (let l = 0; l < LANES; l++) { f.get(scratch); pushConstant(f, start, t.value.dtype); head.storeAt(t.value.dtype, place(n) + l * sizeOf(t.value.dtype)); }
       }
       if (wide) {
+        const within = s.blocks ? new Values(this.#frame, s.index, lanes) : lanes, values = s.blocks?.values ?? s.targets.map((t) => t.value), block = f.local(I32);
+        if (s.blocks) vars.set(s.blocks.index, block);
         f.loop(at, size, LANES, () => {
+          if (s.blocks) { f.get(from, at).op('i32.add').i32(Math.log2(LANES)).op('i32.shr_u').set(block); within.hoist(values, [], () => false); }
           for (let q = 0; q < 4; q++) {
             f.get(from, at).op('i32.add').i32(4 * q).op('i32.add').set(index);
-            const v = new Values(this.#frame, s.index, lanes).share(s.targets.map((t) => t.value));
-            for (const [n, t] of s.targets.entries()) { v.vector(t.value); this.#joinVector(t.op, t.value.dtype, f.keep(V128), sums[n][q]); }
+            const v = new Values(this.#frame, s.index, within).share(values);
+            for (const [n, t] of s.targets.entries()) { v.vector(values[n]); this.#joinVector(t.op, t.value.dtype, f.keep(V128), sums[n][q]); }
           }
         });
       }

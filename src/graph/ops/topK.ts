@@ -1,5 +1,6 @@
 // The k largest of each row, in descending order, ties to the lower index; NaN counts as -Infinity. Elements are inserted one after
-// the other into a sorted list of k: of 16 rows side by side where k is small; else of one row, past elements that do not enter.
+// the other into a sorted list of k: of 16 rows side by side where k is small, their columns first laid next to each other, some at a time;
+// else of one row, past elements that do not enter.
 import { ShapeError } from '../../base/errors.ts';
 import { boundOf, elements, showType } from '../../base/shape.ts';
 import { isFloat } from '../../base/dtype.ts';
@@ -11,7 +12,7 @@ import { reshape } from './reshape.ts';
 
 export type TopKAttrs = { readonly k: number };
 
-const SMALL = 4, WORK = 2048; // k for which rows go side by side; steps a task
+const SMALL = 4, WORK = 2048, TILE = 64; // k for which rows go side by side; steps a task; columns laid out at once
 
 export const topKOp: Op<TopKAttrs> = {
   // The k largest of each row, descending, ties to the lower index; and their indices.
@@ -30,15 +31,13 @@ export const topKOp: Op<TopKAttrs> = {
     const grain = Math.max(1, Math.floor(WORK / width / k / lanes));
     return { grid: { extent: e.div(e.add(rows, e.index(lanes - 1)), lanes), grain }, body(g) {
       const best = w.array(dtype, k * lanes), where = w.array('int32', k * lanes); // [k][lanes]
+      const columns = Math.min(TILE, width), tile = w.array(dtype, lanes === 1 ? 1 : columns * lanes); // [columns][lanes]
       const value = w.scalar(dtype), index = w.scalar('int32'), old = w.scalar(dtype), oldIndex = w.scalar('int32'), goes = w.scalar('int32');
       const first = e.scale(g, lanes), live = e.op('min', [e.index(lanes), e.linear(0, [[1, rows], [-1, first]])], 'index');
       const place = (j: Expr, lane: Expr): Expr => e.linear(0, [[lanes, j], [1, lane]]);
       const pick = (a: Expr, b: Expr): Expr => e.op('select', [goes.get(), a, b], a.dtype);
-      /** Element c of a row becomes the one at hand. */
-      const take = (lane: Expr, c: Expr): Stmt[] => {
-        // Rows past the last are the last one again.
-        const row = lanes === 1 ? g : e.op('min', [e.add(first, lane), e.linear(-1, [[1, rows]])], 'index');
-        const v = w.load(x, e.linear(0, [[width, row], [1, c]]));
+      /** Element v of column c becomes the one at hand. */
+      const take = (v: Expr, c: Expr): Stmt[] => {
         return [value.set(e.op('select', [e.op('eq', [v, v], 'bool'), v, least], dtype)), index.set(e.op('cast', [c], 'int32')), goes.set(e.const(0, 'int32'))];
       };
       /** If the one at hand is larger than what is in place j, or nothing is there, they change places, and so do all after it. */
@@ -47,13 +46,24 @@ export const topKOp: Op<TopKAttrs> = {
         goes.set(e.op('or', [goes.get(), e.op('cast', [or(less(old.get(), value.get()), less(oldIndex.get(), e.const(0, 'int32')))], 'int32')], 'int32')),
         best.set(place(j, lane), pick(value.get(), old.get())), where.set(place(j, lane), pick(index.get(), oldIndex.get())),
         value.set(pick(old.get(), value.get())), index.set(pick(oldIndex.get(), index.get()))];
+      /** The columns of tile t. */
+      const sideBySide = (t: Expr): Stmt[] => {
+        const from = e.scale(t, columns), count = e.op('min', [e.index(columns), e.linear(width, [[-1, from]])], 'index');
+        return [
+          w.loop(count, (c) => [w.loop(lanes, (lane) => {
+            // Rows past the last are the last one again.
+            const row = e.op('min', [e.add(first, lane), e.linear(-1, [[1, rows]])], 'index');
+            return [tile.set(place(c, lane), w.load(x, e.linear(0, [[width, row], [1, from], [1, c]])))];
+          })]),
+          w.loop(count, (c) => [w.vector(lanes, (lane) => [...take(tile.at(place(c, lane)), e.add(from, c)), ...Array.from({ length: k }, (_, j) => insert(e.index(j), lane)).flat()])])];
+      };
       const zero = e.index(0), last = e.index(k - 1);
       const enters = or(less(best.at(last), value.get()), less(where.at(last), e.const(0, 'int32')));
       return [
         w.vector(k * lanes, (i) => [best.set(i, least), where.set(i, none)]),
-        w.loop(width, (c) => (lanes === 1
-          ? [...take(zero, c), w.when(enters, [w.loop(k, (j) => insert(j, zero))])]
-          : [w.vector(lanes, (lane) => [...take(lane, c), ...Array.from({ length: k }, (_, j) => insert(e.index(j), lane)).flat()])])),
+        lanes === 1
+          ? w.loop(width, (c) => [...take(w.load(x, e.linear(0, [[width, g], [1, c]])), c), w.when(enters, [w.loop(k, (j) => insert(j, zero))])])
+          : w.loop(Math.ceil(width / columns), sideBySide),
         w.loop(live, (lane) => [w.loop(k, (j) => {
           const to = e.linear(0, [[k, first], [k, lane], [1, j]]), chosen = where.at(place(j, lane));
           const from = e.linear(0, [[width, first], [width, lane], [1, e.op('cast', [chosen], 'index')]]);

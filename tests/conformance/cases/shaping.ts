@@ -3,6 +3,7 @@ import fc from 'fast-check';
 import { constantOp } from '../../../src/graph/ops/constant.ts';
 import { add } from '../../../src/graph/ops/add.ts';
 import { expand } from '../../../src/graph/ops/expand.ts';
+import { gather } from '../../../src/graph/ops/gather.ts';
 import { flatten, reshape } from '../../../src/graph/ops/reshape.ts';
 import { mul } from '../../../src/graph/ops/mul.ts';
 import { oneHot } from '../../../src/graph/ops/oneHot.ts';
@@ -43,6 +44,10 @@ export const families: readonly Family[] = [
   { op: 'sum', name: 'one by one', cases: anyShape(2, 2).map((s) => unary(s, (x) => emit1('sum', [x], { axes: [1], serial: true }))) },
   { op: 'sumChunks', cases: fixedShape(1, 3).filter((s) => !s.includes(0)).map((shape) => unary({ shape, counts: [] }, (x) => emit1('sumChunks', [x]))) },
   { op: 'sumChunks', name: 'several', cases: fc.constantFrom([4096], [4097], [3, 3001]).map((shape) => unary({ shape, counts: [] }, (x) => emit1('sumChunks', [x]))), runs: 3 },
+  // Divided indices: whole blocks of 16, and widths that cut them.
+  { op: 'sumChunks', name: 'of gathered rows', cases: fc.constantFrom([20, 16], [300, 32], [33, 48], [70, 64], [21, 256], [50, 24], [40, 20], [9, 5]).map(([rows, width]): Case => ({
+    inputs: [{ name: 'index', dtype: 'int32', shape: [rows], value: ({ uniform }) => Math.floor(uniform * 7) }, { name: 'table', shape: [7, width] }, { name: 'x', shape: [rows, width] }],
+    build: ([index, table, x]) => emit1('sumChunks', [mul(gather(table, index), x)]) })), runs: 8 },
   { op: 'rowCount', cases: anyShape(1).filter((s) => s.counts.length > 0).map((s) => unary(s, (x) => mul(rowCount(x), sum(x)))) },
   { op: 'expand', cases: axesOf().map(({ s, axes }) => ({
     inputs: [...s.counts, { name: 'like', shape: s.shape }, { name: 'x', shape: s.shape.filter((_, i) => !axes.includes(i)) }],

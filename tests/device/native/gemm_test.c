@@ -20,7 +20,7 @@ typedef struct {
   int64_t ldc, rows;
   int32_t m_off[600], k_off[600], c_off[600];
 } problem;
-typedef struct { dm_ctx c; const dm_gemm *g; atomic_long *next; int64_t tasks; } worker;
+typedef struct { dm_ctx c; const dm_gemm *g; atomic_long *next; int64_t tasks; int whole; } worker;
 
 static uint64_t seed = 88172645463325252ull;
 static uint32_t rnd(void) {
@@ -82,10 +82,14 @@ static void store(const dm_ctx *c, int64_t z, int64_t i0, int64_t ni, int64_t j0
 static const char *c_base(const dm_ctx *c, int64_t z) { return (const char *)(P(c)->C.p + P(c)->c_off[z] * P(c)->ldc); }
 static void *work(void *arg) {
   worker *w = arg;
-  for (int64_t t; (t = atomic_fetch_add(w->next, 1)) < w->tasks;) dm_core_table.gemm_task(&w->c, w->g, t);
+  for (int64_t t; (t = atomic_fetch_add(w->next, 1)) < w->tasks;) {
+    if (w->whole && t + 1 < w->tasks && t % 3) dm_core_table.gemm_task(&w->c, w->g, DM_SOON(t + 1));
+    dm_core_table.gemm_task(&w->c, w->g, w->whole ? DM_WHOLE(t) : t);
+  }
   return 0;
 }
-static void run(problem *p, int threads) {
+// whole: group by group.
+static void run(problem *p, int threads, int whole) {
   void *bufs[1] = {p};
   atomic_long next = 0;
   pthread_t id[8];
@@ -97,8 +101,8 @@ static void run(problem *p, int threads) {
       s = scratch[t] = aligned_alloc(64, DM_SCRATCH_BYTES + 64);
       for (size_t i = 0; i < (DM_SCRATCH_BYTES + 64) / 4; i++) ((uint32_t *)s)[i] = CANARY;
     }
-    w[t] = (worker){{bufs, 0, s, &dm_core_table, t, threads}, &p->g, &next, 0};
-    w[t].tasks = dm_core_table.gemm_tasks(&w[t].c, &p->g);
+    w[t] = (worker){{bufs, 0, s, &dm_core_table, t, threads}, &p->g, &next, whole ? p->g.groups : 0, whole};
+    if (!whole) w[t].tasks = dm_core_table.gemm_tasks(&w[t].c, &p->g);
   }
   for (int t = 1; t < threads; t++) pthread_create(&id[t], 0, work, &w[t]);
   work(&w[0]);
@@ -140,7 +144,7 @@ static int check(int64_t groups, int64_t m, int64_t n, int64_t k, int form, int 
   if (form & 4) g->b_pack = b_pack;
   else g->b_base = b_base, g->b_sk = p->b_sk, g->b_sj = p->b_sj;
   if (form & 48) g->out = c_base, g->also = form & 32 ? 0 : c_base, g->out_si = 4 * n, g->plain = form >> 5;
-  run(p, threads);
+  run(p, threads, ragged && below(3) == 0);
   int bad = !intact(p->A) || !intact(p->B) || !intact(p->C);
   float fa = form & 1 ? 2 : 1, fb = form & 4 ? 2 : 1;
   float *row = malloc((size_t)(n + 1) * 4), *dense = malloc((bn + 1 + (size_t)(ka * n)) * 4);

@@ -1,0 +1,59 @@
+// What of a buffer a grouped product touches for one of its groups. Two such products that touch, of all they share, only parts of the same
+// group, can be computed group by group, one after the other, instead of one as a whole and then the other.
+import { maxOf, minOf, postorder, type Expr } from './expr.ts';
+import type { Kernel, MatmulKernel, Stmt } from './kernel.ts';
+
+/** The groups of a product whose rows or depth lie between offsets; `offsets` is the number of that buffer. */
+export function groupsOf(k: Kernel): { readonly groups: number; readonly offsets: number } | null {
+  if (k.form !== 'matmul') return null;
+  const ragged = raggedOf(k);
+  return ragged && { groups: k.groups, offsets: ragged.offsets };
+}
+
+function raggedOf({ m, depth, i, k }: MatmulKernel): { readonly offsets: number; readonly index: Expr } | null {
+  if (typeof m === 'object' && 'offsets' in m) return { offsets: m.offsets, index: i };
+  return typeof depth === 'object' && 'offsets' in depth ? { offsets: depth.offsets, index: k } : null;
+}
+
+/**
+ * How a buffer is shared among groups: 'rows W': group z touches rows offsets[z]..offsets[z+1] of W elements; 'part S': elements z S to
+ * (z+1) S. null: not known to be either.
+ */
+export function shareOf(kernel: MatmulKernel, buffer: number): string | null {
+  const ragged = raggedOf(kernel), known = new Map<number, Expr>(), values: Expr[] = [kernel.a, kernel.b], indices: Expr[] = [];
+  if (!ragged) return null;
+  const { row, element } = kernel.epilogue, stmts: readonly Stmt[] = [...row, ...element];
+  for (const s of stmts) {
+    if (s.s === 'store') {
+      values.push(s.value, s.index);
+      if (s.buffer === buffer) indices.push(s.index);
+    } else if (s.s === 'set' && s.index === null && !known.has(s.local)) {
+      values.push(s.value);
+      known.set(s.local, s.value);
+    } else return null;
+  }
+  for (const e of postorder(values)) if (e.k === 'load' && e.buffer === buffer) indices.push(e.index);
+  const shares = new Set(indices.map((index) => shareAt(kernel, ragged, known, index)));
+  return shares.size === 1 ? [...shares][0] : null;
+}
+
+function shareAt({ z, i, j, k }: MatmulKernel, ragged: { readonly offsets: number; readonly index: Expr }, known: ReadonlyMap<number, Expr>, index: Expr): string | null {
+  const terms = index.k === 'linear' ? index.terms : [[1, index] as const];
+  let most = index.k === 'linear' ? index.constant : 0, rows = 0, starts = 0, part = 0;
+  if (most < 0) return null;
+  for (const [c, t] of terms) {
+    const own = t.k === 'local' && t.index === null ? known.get(t.local) ?? t : t;
+    if (c <= 0) return null;
+    if (own === z) part = c;
+    else if (own === ragged.index) rows = c;
+    else if (isStart(own, ragged.offsets, z)) starts = c;
+    else if ((own === i || own === j || own === k) && Number.isFinite(maxOf(own)) && minOf(own) >= 0) most += c * maxOf(own);
+    else return null;
+  }
+  if (part > 0) return rows === 0 && starts === 0 && most < part ? `part ${part}` : null;
+  return starts > 0 && rows === starts && most < starts ? `rows ${starts}` : null;
+}
+
+/** offsets[z] */
+const isStart = (e: Expr, offsets: number, z: Expr): boolean =>
+  e.k === 'op' && e.op === 'cast' && e.args[0].k === 'load' && e.args[0].buffer === offsets && e.args[0].index === z;
