@@ -68,12 +68,6 @@ void dm_copy_out(void *dst, int64_t src, int64_t bytes) {
   if (bytes > 0) memcpy(dst, (const void *)(intptr_t)src, (size_t)bytes);
 }
 
-// bytes is a multiple of 4 and addr is aligned to 4.
-void dm_fill32(int64_t addr, uint32_t pattern, int64_t bytes) {
-  uint32_t *p = (uint32_t *)(intptr_t)addr;
-  for (int64_t i = 0; i < bytes / 4; i++) p[i] = pattern;
-}
-
 static pthread_mutex_t error_lock = PTHREAD_MUTEX_INITIALIZER;
 static char error_text[1024];
 

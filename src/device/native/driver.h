@@ -22,7 +22,6 @@ int64_t dm_alloc(int64_t bytes);
 void dm_free(int64_t addr, int64_t bytes);
 void dm_copy_in(int64_t dst, const void *src, int64_t bytes);
 void dm_copy_out(void *dst, int64_t src, int64_t bytes);
-void dm_fill32(int64_t addr, uint32_t pattern, int64_t bytes);
 
 // Libraries of kernels: 0 on failure, and then dm_error() says why.
 int64_t dm_open(const char *path);

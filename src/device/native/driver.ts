@@ -17,7 +17,6 @@ export interface Driver {
   free(address: number, bytes: number): void;
   copyIn(address: number, data: TypedArray | BigInt64Array, bytes: number): void;
   copyOut(into: TypedArray | BigInt64Array, address: number, bytes: number): void;
-  fill32(address: number, pattern: number, bytes: number): void;
   open(path: string): number;
   symbol(library: number, name: string): number;
   error(): string;
@@ -85,7 +84,6 @@ async function load(tool: Toolchain): Promise<Driver> {
     free: lib.func('void dm_free(int64_t address, int64_t bytes)') as Driver['free'],
     copyIn: lib.func('void dm_copy_in(int64_t address, const void *data, int64_t bytes)') as Driver['copyIn'],
     copyOut: lib.func('void dm_copy_out(void *into, int64_t address, int64_t bytes)') as Driver['copyOut'],
-    fill32: lib.func('void dm_fill32(int64_t address, uint32_t pattern, int64_t bytes)') as Driver['fill32'],
     error: lib.func('const char *dm_error()') as Driver['error'],
     poolCreate: number(lib.func('int64_t dm_pool_create(int threads)')),
     poolDestroy: lib.func('void dm_pool_destroy(int64_t pool)') as Driver['poolDestroy'],

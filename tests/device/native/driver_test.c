@@ -246,7 +246,7 @@ static void memory(void) {
     for (int64_t j = 0; j < sizes[i]; j++) ok &= p[j] == 0;
     if (sizes[i] >= 4096) {
       uint32_t words[3] = {1, 2, 3}, back[3];
-      dm_fill32(a, 0x7fc00001, sizes[i] / 4 * 4);
+      for (int64_t j = 0; j < sizes[i] / 4; j++) ((uint32_t *)(intptr_t)a)[j] = 0x7fc00001;
       dm_copy_in(a + 8, words, 12);
       dm_copy_out(back, a + 4, 12);
       ok &= back[0] == 0x7fc00001 && back[1] == 1 && back[2] == 2 && ((uint32_t *)(intptr_t)a)[sizes[i] / 4 - 1] == 0x7fc00001;
@@ -254,7 +254,7 @@ static void memory(void) {
     dm_free(a, sizes[i]);
   }
   ok &= dm_alloc(-1) == 0 && dm_alloc((int64_t)1 << 60) == 0;
-  report(ok, "memory", "aligned, zeroed, copied, filled");
+  report(ok, "memory", "aligned, zeroed, copied");
   const int64_t none = dm_open("/nonexistent/kernels.so");
   report(none == 0 && strstr(dm_error(), "nonexistent") != NULL, "a library that is missing", dm_error());
   report(strstr(dm_info(), "\"vector\":") != NULL, "info", dm_info());
