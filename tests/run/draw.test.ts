@@ -7,6 +7,7 @@ import { NativeDevice } from '../../src/device/native/native.ts';
 import { WasmDevice } from '../../src/device/wasm/wasm.ts';
 import { ProgramExecutor } from '../../src/run/program.ts';
 import { ReferenceExecutor } from '../../src/run/reference.ts';
+import { noCompiler } from '../support/toy.ts';
 
 // One number, odd counts, and more than a thread takes at a time.
 const SIZES = [1, 2, 7, 32_768, 32_769, 200_001, 3];
@@ -16,7 +17,7 @@ const DEVICES: readonly (readonly [string, () => Promise<Device>])[] = [
 const bits = (data: ArrayLike<number>): Uint32Array => new Uint32Array(Float32Array.from(data).buffer);
 
 for (const [name, open] of DEVICES) {
-  test(`${name}: normal numbers are the host's, and nothing beside them is touched`, async () => {
+  test(`${name}: normal numbers are the host's, and nothing beside them is touched`, { skip: name === 'native' && noCompiler }, async () => {
     const executor = new ProgramExecutor(await open());
     try {
       SIZES.forEach((size, i) => { executor.setState(`w${i}`, { dtype: 'float32', shape: [size] }, new Float32Array(size).fill(5)); });
