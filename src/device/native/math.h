@@ -26,18 +26,22 @@ static inline float dm_sign_of(float magnitude, float sign) { return dm_float((d
 #define DM_LOG2E 1.44269502f
 
 
-// exp(x) = 2^n exp(r), n = round(x / ln 2), |r| <= ln(2)/2. exp(r) = 1 + r + r^2 p(r), p = (e^r - 1 - r) / r^2 of degree 4: 2^-28.2.
-// 2^n is applied in two factors, so that results down to the subnormals are rounded once; the clamps go to inf and to 0.
-static inline float dm_expf(float x) {
-  x = x > 89.0f ? 89.0f : x;
-  x = x < -104.0f ? -104.0f : x;
-  const float t = dm_fma(x, DM_LOG2E, DM_ROUND), n = t - DM_ROUND;
+// exp(r) for r = x - n ln 2, |r| <= ln(2)/2: 1 + r + r^2 p(r), p = (e^r - 1 - r) / r^2 of degree 4: 2^-28.2.
+static inline float dm_exp_rest(float x, float n) {
   const float r = dm_fma(n, -DM_LN2_LO, dm_fma(n, -DM_LN2_HI, x));
   float p = dm_fma(0.00138364348f, r, 0.00836913101f);
   p = dm_fma(p, r, 0.0416681059f);
   p = dm_fma(p, r, 0.166665167f);
   p = dm_fma(p, r, 0.49999994f);
-  p = dm_fma(r * r, p, r) + 1.0f;
+  return dm_fma(r * r, p, r) + 1.0f;
+}
+
+// exp(x) = 2^n exp(r), n = round(x / ln 2). 2^n is applied in two factors, so that results down to the subnormals are rounded once; the clamps go to inf and to 0.
+static inline float dm_expf(float x) {
+  x = x > 89.0f ? 89.0f : x;
+  x = x < -104.0f ? -104.0f : x;
+  const float t = dm_fma(x, DM_LOG2E, DM_ROUND), n = t - DM_ROUND;
+  const float p = dm_exp_rest(x, n);
   const int32_t i = (int32_t)((uint32_t)dm_bits(t) - DM_ROUND_BITS), half = i >> 1;
   const float low = dm_float((int32_t)(((uint32_t)half + 127u) << 23)), high = dm_float((int32_t)(((uint32_t)i - (uint32_t)half + 127u) << 23));
   return p * low * high;
@@ -88,12 +92,7 @@ static inline float dm_sigmoidf(float x) {
   float y = dm_float(dm_bits(x) | INT32_MIN);
   y = y < -104.0f ? -104.0f : y;
   const float t = dm_fma(y, DM_LOG2E, DM_ROUND + 160.0f), n = t - (DM_ROUND + 160.0f);
-  const float r = dm_fma(n, -DM_LN2_LO, dm_fma(n, -DM_LN2_HI, y));
-  float p = dm_fma(0.00138364348f, r, 0.00836913101f);
-  p = dm_fma(p, r, 0.0416681059f);
-  p = dm_fma(p, r, 0.166665167f);
-  p = dm_fma(p, r, 0.49999994f);
-  p = dm_fma(r * r, p, r) + 1.0f;
+  const float p = dm_exp_rest(y, n);
   const float e = p * dm_float((int32_t)((uint32_t)dm_bits(t) << 23)) * 0x1p-33f;
   return (x >= 0.0f ? 1.0f : e) / (1.0f + e);
 }
