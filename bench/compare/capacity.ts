@@ -33,7 +33,7 @@ export interface CapacityEntry { readonly who: Contestant; readonly fit: Fit | n
 export async function capacity({ work, budget, contestants }: Capacity, { threads, say }: { readonly threads: number; readonly say: (line: string) => void }): Promise<CapacityEntry[]> {
   const entries: CapacityEntry[] = [];
   for (const who of contestants) {
-    const command = runnerOf(who.runner);
+    const command = runnerOf(who);
     if ('missing' in command) { entries.push({ who, fit: null, problem: command.missing }); continue; }
     let problem: string | null = null;
     const fit = await largestWithin(budget, work.topK ?? 1, async (experts) => {

@@ -5,6 +5,7 @@ import { availableParallelism, cpus } from 'node:os';
 import { setTimeout as pause } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { othersBetween, refusal, snapshot } from './busy.ts';
+import { beforeAndAfter, sameLoss, unfitCheckout } from './before.ts';
 import { capacity, capacityTable } from './capacity.ts';
 import { BusyError, contest } from './contest.ts';
 import { markdown } from './table.ts';
@@ -14,6 +15,7 @@ const HELP = `npm run compare -- [flags]: DynaMoE beside PyTorch and others, on 
 
   --list             what is compared, and who takes part
   --only ID,ID       some of the comparisons
+  --before DIR       only DynaMoE, beside itself as it is in another checkout (its packages installed): time and losses, now and before
   --out FILE         each table goes there as soon as it is there (default: stdout)
   --rounds N         turns of each contestant (default 7)
   --seconds S        length of a turn, about (default 1)
@@ -36,7 +38,7 @@ async function main(): Promise<number> {
   let values;
   try {
     ({ values } = parseArgs({ options: {
-      help: { type: 'boolean', short: 'h' }, install: { type: 'boolean' }, list: { type: 'boolean' }, only: { type: 'string' }, out: { type: 'string' }, 'even-if-busy': { type: 'boolean' },
+      help: { type: 'boolean', short: 'h' }, install: { type: 'boolean' }, list: { type: 'boolean' }, only: { type: 'string' }, before: { type: 'string' }, out: { type: 'string' }, 'even-if-busy': { type: 'boolean' },
       rounds: { type: 'string', default: '7' }, seconds: { type: 'string', default: '1' }, threads: { type: 'string', default: String(availableParallelism()) }, patience: { type: 'string', default: '60' },
     } }));
   } catch (error) {
@@ -56,6 +58,8 @@ async function main(): Promise<number> {
     say('compare: --rounds and --threads are whole numbers, --seconds is a number, all above 0; --patience is at least 0');
     return 2;
   }
+  const unfit = values.before === undefined ? null : unfitCheckout(values.before);
+  if (unfit !== null) { say(`compare: --before: ${unfit}`); return 2; }
   if (process.platform !== 'linux') {
     say('compare: only Linux tells how busy the machine is, and how much memory a process took');
     return 1;
@@ -74,7 +78,11 @@ async function main(): Promise<number> {
     if (text === null) refused++;
     write(`${text ?? `### ${title}\n\nNo figures: the machine was busy.\n`}\n`);
   };
-  for (const comparison of COMPARISONS) await each(comparison.id, comparison.title, () => compared(comparison, options));
+  for (const comparison of COMPARISONS) {
+    const pairs = values.before === undefined ? [comparison] : beforeAndAfter(comparison, values.before);
+    for (const one of pairs) await each(one.id, one.title, () => compared(one, options, values.before !== undefined));
+  }
+  if (values.before !== undefined) return refused > 0 ? 1 : 0;
   // Bytes do not depend on who else is at work.
   await each(CAPACITY.id, CAPACITY.title, async () => capacityTable(CAPACITY, await capacity(CAPACITY, { threads, say })), { ...options, evenIfBusy: true });
   return refused > 0 ? 1 : 0;
@@ -100,10 +108,10 @@ async function quietly(work: () => Promise<string>, { patience, evenIfBusy }: Op
   return null;
 }
 
-async function compared(comparison: Comparison, options: Options): Promise<string> {
+async function compared(comparison: Comparison, options: Options, pair: boolean): Promise<string> {
   const { entries, peak, others } = await contest(comparison, { ...options, say }), versions = [...new Set(entries.flatMap((e) => e.version ?? []))].sort();
   const busy = refusal({ cores: others.cores, worst: [] }) !== null;
-  return [markdown(comparison, entries, peak), ...(busy ? [`**Not a result**: other work took ${others.cores.toFixed(2)} cores while this ran.`, ''] : []),
+  return [markdown(comparison, entries, peak), ...(pair ? [sameLoss(entries), ''] : []), ...(busy ? [`**Not a result**: other work took ${others.cores.toFixed(2)} cores while this ran.`, ''] : []),
     `${versions.join('; ')}. Peak of fused multiply-adds: ${peak?.toFixed(0) ?? '-'} GFLOP/s. Others took ${others.cores.toFixed(2)} cores.`, ''].join('\n');
 }
 

@@ -1,4 +1,4 @@
-// One comparison: every contestant in a fresh process, which is kept while they take turns (A B C A B C ..), so that a drift of the
+// One comparison: every contestant in a fresh process, which is kept while they take turns (A B C, C B A, ..), so that a drift of the
 // machine meets all of them. Between turns a process waits for its next line.
 import { othersBetween, refusal, snapshot, type Others } from './busy.ts';
 import { Peer, type Answer } from './protocol.ts';
@@ -21,18 +21,24 @@ export interface Contest { readonly entries: readonly Entry[]; readonly peak: nu
 
 export class BusyError extends Error {}
 
-interface Player { readonly who: Contestant; readonly peer: Peer | null; readonly rounds: number[][]; steps: number; rss: number | null; version: string | null; problem: string | null }
+interface Player { readonly who: Contestant; readonly peer: Peer | null; readonly rounds: number[][]; steps: number; rss: number | null; loss: number | null; version: string | null; problem: string | null }
 
 const WARM_UP = 3;
 
 export async function contest({ contestants, work }: Comparison, { rounds, seconds, threads, evenIfBusy, say }: ContestOptions): Promise<Contest> {
   const players: Player[] = [], peaks: number[] = [];
   try {
-    for (const who of contestants) players.push(await enter(who));
+    for (const who of contestants) {
+      const player = await enter(who);
+      // The same model in another checkout does as many steps, so that losses can be compared.
+      if (who.folder !== undefined && players[0]) player.steps = players[0].steps;
+      players.push(player);
+    }
     const before = snapshot();
     let others: Others = { cores: 0, worst: [] };
     for (let round = 0; round < rounds; round++) {
-      for (const p of players) {
+      // Every other round goes backwards: nobody always comes after the same neighbour.
+      for (const p of round % 2 === 0 ? players : [...players].reverse()) {
         if (!p.peer || p.problem !== null) continue;
         const answer = await p.peer.ask({ do: 'run', steps: p.steps });
         if (note(p, answer) && answer.ms) p.rounds.push([...answer.ms]);
@@ -44,15 +50,15 @@ export async function contest({ contestants, work }: Comparison, { rounds, secon
       if (why !== null && !evenIfBusy) throw new BusyError(why);
       say(`  round ${round + 1} of ${rounds}${why === null ? '' : `; ${why}`}`);
     }
-    const entries = players.map((p): Entry => ({ name: p.who.name, rounds: p.problem === null ? p.rounds : [], rss: p.rss, version: p.version, problem: p.problem }));
+    const entries = players.map((p): Entry => ({ name: p.who.name, rounds: p.problem === null ? p.rounds : [], rss: p.rss, loss: p.loss, version: p.version, problem: p.problem }));
     return { entries, peak: peaks.length > 0 ? median(peaks) : null, others, busy: refusal(others) };
   } finally {
     for (const p of players) p.peer?.close();
   }
 
   async function enter(who: Contestant): Promise<Player> {
-    const command = runnerOf(who.runner), peer = 'missing' in command ? null : new Peer(command);
-    const player: Player = { who, peer, rounds: [], steps: 1, rss: null, version: null, problem: 'missing' in command ? command.missing : null };
+    const command = runnerOf(who), peer = 'missing' in command ? null : new Peer(command);
+    const player: Player = { who, peer, rounds: [], steps: 1, rss: null, loss: null, version: null, problem: 'missing' in command ? command.missing : null };
     if (!peer) return player;
     const opened = await peer.ask({ do: 'open', style: who.style, work, threads });
     player.version = opened.version ?? null;
@@ -65,7 +71,8 @@ export async function contest({ contestants, work }: Comparison, { rounds, secon
 }
 
 /** Keeps what an answer says beside times; false where it says that the player is out. */
-function note(player: Player, { missing, error, rss }: Answer): boolean {
+function note(player: Player, { missing, error, rss, loss }: Answer): boolean {
+  if (loss !== undefined) player.loss = loss;
   if (rss !== undefined) player.rss = rss;
   player.problem ??= missing ?? error ?? null;
   return player.problem === null;

@@ -8,6 +8,8 @@ export interface Entry {
   /** Milliseconds of each step, round by round; none where it did not run. */
   readonly rounds: readonly (readonly number[])[];
   readonly rss: number | null;
+  /** Of the last step; absent where the contestant does not tell. */
+  readonly loss?: number | null;
   readonly version: string | null;
   /** Why it did not run. */
   readonly problem: string | null;

@@ -4,7 +4,13 @@ import type { Work } from './protocol.ts';
 export const RUNNERS = ['ours', 'torch', 'jax', 'tfjs', 'onnx'] as const;
 export type RunnerName = (typeof RUNNERS)[number];
 
-export interface Contestant { readonly name: string; readonly runner: RunnerName; readonly style: string }
+export interface Contestant {
+  readonly name: string;
+  readonly runner: RunnerName;
+  readonly style: string;
+  /** Of our own: the checkout that it is run from; default: this one. */
+  readonly folder?: string;
+}
 
 export interface Comparison {
   readonly id: string;

@@ -1,7 +1,9 @@
 // bench/compare without its contestants: who else takes cores, when figures are refused, the table, the line protocol. Nothing is timed.
 import assert from 'node:assert/strict';
+import { resolve } from 'node:path';
 import { test } from 'node:test';
 import { family, LIMIT, othersBetween, parseProcess, parseStat, refusal, snapshot, type Process, type Snapshot } from '../../bench/compare/busy.ts';
+import { beforeAndAfter, sameLoss, unfitCheckout } from '../../bench/compare/before.ts';
 import { capacityTable, largestWithin } from '../../bench/compare/capacity.ts';
 import { Peer, timed } from '../../bench/compare/protocol.ts';
 import { runnerOf } from '../../bench/compare/runners.ts';
@@ -75,7 +77,7 @@ test('every comparison starts with ours, and nothing is named twice', () => {
 });
 
 test('our contestant answers line by line: a layer trains; what fails is an answer', async () => {
-  const command = runnerOf('ours');
+  const command = runnerOf({ runner: 'ours' });
   assert.ok('file' in command);
   const peer = new Peer(command);
   try {
@@ -123,4 +125,24 @@ test('steps one after the other', async () => {
   let n = 0;
   const { ms, loss } = await timed(() => Promise.resolve(++n), 4);
   assert.deepEqual([ms.length, loss, ms.every((t) => t >= 0)], [4, 4, true]);
+});
+
+test('now and before: one pair for each of our contestants, run from two checkouts', () => {
+  const layer = COMPARISONS[0], pairs = beforeAndAfter(layer, 'elsewhere');
+  assert.equal(pairs.length, layer.contestants.filter((c) => c.runner === 'ours').length);
+  for (const { contestants: [now, before], work } of pairs) {
+    assert.equal(work, layer.work);
+    assert.deepEqual([now.folder, before.folder, before.style], [undefined, resolve('elsewhere'), now.style]);
+    const command = runnerOf(before);
+    assert.ok('file' in command && command.args.some((arg) => arg.startsWith(resolve('elsewhere'))));
+  }
+  assert.match(unfitCheckout('elsewhere') ?? '', /elsewhere is no checkout of this project/);
+  assert.equal(unfitCheckout('.'), null);
+});
+
+test('now and before: losses are compared to the last bit', () => {
+  const pair = (a: number | null, b: number | null): string => sameLoss([{ ...entry('now', [[1]]), loss: a }, { ...entry('before', [[1]]), loss: b }]);
+  assert.match(pair(1.25, 1.25), /is the same: 1\.25/);
+  assert.match(pair(1.25, 1.2500000000000002), /differs/);
+  assert.match(pair(1.25, null), /not compared/);
 });
