@@ -1,7 +1,8 @@
 // The public face of `dynamoe` wherever there is JavaScript: nothing here needs Node. node.ts is the same with Node's devices and files.
 export { UserError, ShapeError } from './base/errors.ts';
 export type { DType } from './base/dtype.ts';
-export { hostTensor, type Batch, type HostTensor } from './base/tensor.ts';
+export { convert } from './base/convert.ts';
+export { hostTensor, type Batch, type HostTensor, type HostValues } from './base/tensor.ts';
 export { arrays, type ArrayDataset, type Rows } from './data/arrays.ts';
 export type { Batches, BatchOptions, Dataset, EpochOrder, PassOptions, Split } from './data/dataset.ts';
 export { textFrom, type TextDataset, type TextOptions } from './data/text.ts';

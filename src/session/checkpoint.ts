@@ -40,7 +40,7 @@ export function checkValues({ named, executor }: Pick<Saved, 'named' | 'executor
     if (isParameter(name) && !named.parameters.has(name)) throw new UserError(`restore: the model has no parameter ${name}`, `it has ${[...named.parameters.keys()].slice(0, 3).join(', ')}, ...`);
     // The reference keeps floats as float64, and saves them so.
     const wide = executor instanceof ReferenceExecutor && value.dtype === 'float64' && isFloat(p.dtype);
-    if (p.dtype !== value.dtype && !wide) throw new UserError(`${name}: the checkpoint has dtype ${value.dtype}, the model ${p.dtype}`, `hostTensor('${p.dtype}', shape, data) converts`);
+    if (p.dtype !== value.dtype && !wide) throw new UserError(`${name}: the checkpoint has dtype ${value.dtype}, the model ${p.dtype}`, `convert(value, '${p.dtype}') converts`);
     if (p.shape.join() !== value.shape.join()) throw new UserError(`${name}: the checkpoint has shape [${value.shape.join(', ')}], the model [${p.shape.join(', ')}]`);
   }
 }

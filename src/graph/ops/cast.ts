@@ -1,4 +1,5 @@
 // Conversion to another dtype. Floats to integers truncate towards zero and saturate.
+import { castValue } from '../../base/convert.ts';
 import type { DType } from '../../base/dtype.ts';
 import { isFloat } from '../../base/dtype.ts';
 import { emit1, type Tensor } from '../tensor.ts';
@@ -11,15 +12,8 @@ export const castOp = elementwise<CastAttrs>({
   name: 'cast', arity: 1, weight: 1, dtype: (_, { dtype }) => dtype,
   grad: ({ inputs: [a] }, dout) => [isFloat(a.dtype) && isFloat(dout.dtype) ? emit1('cast', [dout], { dtype: a.dtype }) : null],
   expr: (e, [a], dtype) => (a.dtype === dtype ? a : e.op('cast', [a], dtype)),
-  value: ([a], { dtype }) => castValue(a, dtype),
+  value: ([a], { dtype }) => (isFloat(dtype) ? a : castValue(a, dtype)),
 });
-
-function castValue(a: number, dtype: DType): number {
-  if (isFloat(dtype)) return a;
-  if (dtype === 'bool') return a !== 0 ? 1 : 0;
-  const [low, high] = dtype === 'int32' ? [-0x80000000, 0x7fffffff] : [0, 0xffffffff];
-  return Number.isNaN(a) ? 0 : Math.min(high, Math.max(low, Math.trunc(a)));
-}
 
 /** `a` as `dtype`. */
 export const cast = (a: Tensor, dtype: DType): Tensor => (a.dtype === dtype ? a : emit1('cast', [a], { dtype }));

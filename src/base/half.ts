@@ -1,0 +1,65 @@
+// 16-bit floats on the host: bfloat16 (8 bits of exponent, 7 of mantissa) and float16 (IEEE 754 binary16: 5 and 10) as bits, from and to
+// numbers. Kernels convert by the same rules (device/native/kernel.h, emit/wasm/words.ts): to the nearest, ties to the even one, once,
+// whatever the type of the number; beyond the largest finite number to infinity; small numbers to subnormals; NaN stays NaN.
+
+export type HalfDType = 'bfloat16' | 'float16';
+
+const float = new Float32Array(1), word = new Uint32Array(float.buffer);
+
+/** The bits of the float32 that has the other half of a number's bits or-ed into its last one ("round to odd"): a later rounding to 22
+ * bits or fewer gives what rounding the number itself would give. */
+function oddBits(x: number): number {
+  float[0] = x;
+  const near = float[0], bits = word[0];
+  if (near === x || near !== near) return bits;
+  return (Math.abs(near) > Math.abs(x) ? bits - 1 : bits) | 1;
+}
+
+function toBfloat16(bits: number): number {
+  if ((bits & 0x7fffffff) > 0x7f800000) return (bits >>> 16) | 0x40;
+  return (bits + 0x7fff + ((bits >>> 16) & 1)) >>> 16;
+}
+
+function toFloat16(bits: number): number {
+  const sign = (bits >>> 16) & 0x8000, magnitude = bits & 0x7fffffff;
+  if (magnitude > 0x7f800000) return sign | 0x7e00 | ((magnitude >>> 13) & 0x1ff);
+  if (magnitude >= 0x47800000) return sign | 0x7c00;
+  if (magnitude < 0x38800000) {
+    // Below the least normal number: in the sum with 1/2 the unit of the last place is that of the subnormals, 2^-24.
+    word[0] = magnitude;
+    float[0] += 0.5;
+    return sign | (word[0] - 0x3f000000);
+  }
+  return sign | ((magnitude - 0x38000000 + 0xfff + ((magnitude >>> 13) & 1)) >>> 13);
+}
+
+const SCALE = 2 ** 112; // from float16's exponents to float32's
+
+function fromFloat16(bits: number): number {
+  const magnitude = bits & 0x7fff;
+  if (magnitude >= 0x7c00) return magnitude > 0x7c00 ? NaN : bits & 0x8000 ? -Infinity : Infinity;
+  word[0] = magnitude << 13;
+  return bits & 0x8000 ? -float[0] * SCALE : float[0] * SCALE;
+}
+
+/** Numbers to the bits of 16-bit floats. */
+export function toHalf(dtype: HalfDType, values: ArrayLike<number>): Uint16Array {
+  const out = new Uint16Array(values.length), convert = dtype === 'bfloat16' ? toBfloat16 : toFloat16;
+  for (let i = 0; i < out.length; i++) out[i] = convert(oddBits(values[i]));
+  return out;
+}
+
+/** The bits of 16-bit floats to numbers: exact, in float32 as in float64. */
+export function fromHalf<T extends Float32Array | Float64Array>(dtype: HalfDType, bits: ArrayLike<number>, into: T): T {
+  if (dtype === 'float16') {
+    for (let i = 0; i < into.length; i++) into[i] = fromFloat16(bits[i]);
+  } else {
+    for (let i = 0; i < into.length; i++) {
+      word[0] = bits[i] << 16;
+      into[i] = float[0];
+    }
+  }
+  return into;
+}
+
+export const isHalf = (dtype: string): dtype is HalfDType => dtype === 'bfloat16' || dtype === 'float16';
