@@ -3,23 +3,24 @@
 // imports the built command line. Plain JavaScript that any Node can parse, so that an old one gets a clear message.
 import { existsSync } from 'node:fs';
 import * as module from 'node:module';
-import { homedir, platform } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { cacheFolders, refusal } from './cache-folder.mjs';
 
 const source = fileURLToPath(new URL('../src/cli/main.ts', import.meta.url));
 const [major, minor] = process.versions.node.split('.').map(Number);
 
-/** Where compiled kernels are kept, too (src/device/native/cache.ts). */
-function cacheFolder() {
-  const { DYNAMOE_CACHE: named, XDG_CACHE_HOME: home } = process.env;
-  return named || join(home ?? join(homedir(), ...(platform() === 'darwin' ? ['Library', 'Caches'] : ['.cache'])), 'dynamoe');
+/** A folder of this user's alone; '' where there is none. */
+function codeFolder() {
+  const code = (folder) => ({ path: join(folder.path, 'code'), named: false, shared: false });
+  const found = cacheFolders().find((folder) => refusal(folder) === null && refusal(code(folder)) === null);
+  return found === undefined ? '' : code(found).path;
 }
 
 async function main() {
   // Node keeps what it made of our sources: a start takes a fifth of a second less. Where it cannot write, it goes on without.
-  process.env.NODE_COMPILE_CACHE ??= join(cacheFolder(), 'code');
-  module.enableCompileCache?.(process.env.NODE_COMPILE_CACHE);
+  process.env.NODE_COMPILE_CACHE ??= codeFolder();
+  if (process.env.NODE_COMPILE_CACHE !== '') module.enableCompileCache?.(process.env.NODE_COMPILE_CACHE);
   if (existsSync(source)) {
     const { launch } = await import('../tools/runtime/launch.mjs');
     await launch(source, process.argv.slice(2));

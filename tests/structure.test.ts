@@ -11,7 +11,7 @@ const storeys = [
   ['base', 'kernel', 'graph', 'trace', 'grad'],
   ['nn', 'optim'],
   ['passes', 'lower', 'emit', 'plan'],
-  ['device', 'io', 'run', 'pipeline.ts'],
+  ['io', 'device', 'run', 'pipeline.ts'],
   ['observe', 'recompile'],
   ['session', 'data', 'train'],
   ['*.ts'],

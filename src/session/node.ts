@@ -12,7 +12,7 @@ import type { CompileOptions, Model } from './step.ts';
 export const node: Platform = {
   async open(device, request) {
     switch (device) {
-      case 'native': return openNative(request.threads);
+      case 'native': return openNative(request.threads, request.say);
       case 'wasm': return WasmDevice.open(request.threads, { ...request, fresh: askForHugePages });
       case 'auto': return node.open(await chooseDevice(request.say), request);
     }
@@ -26,9 +26,9 @@ export const node: Platform = {
 export const compile = (model: Model, options: CompileOptions): Promise<Session> => compileOn(node, model, options);
 
 // Loaded when it is asked for: the library that it calls C with has no binary for some platforms.
-export async function openNative(threads: number): Promise<NativeDevice> {
+export async function openNative(threads: number, say?: (line: string) => void): Promise<NativeDevice> {
   const native = await import('../device/native/native.ts');
-  return native.NativeDevice.open(threads);
+  return native.NativeDevice.open(threads, say);
 }
 
 /** A step of the default language model on the wasm device against one on the native device: docs/measurements.md. */
@@ -37,11 +37,11 @@ const GAIN = 2.4;
 /** What `auto` is here: native where it works, else wasm; `say` is told why and what a compiler would gain. */
 export async function chooseDevice(say: (line: string) => void): Promise<'native' | 'wasm'> {
   try {
-    (await openNative(1)).close();
+    (await openNative(1, say)).close();
     return 'native';
   } catch (error) {
     const [why] = (error instanceof Error ? error.message : String(error)).split('\n');
-    say(error instanceof UserError ? `no C compiler found: running on the wasm device; with gcc or clang a step would be about ${GAIN} times faster`
+    say(error instanceof UserError ? `${why}: running on the wasm device; with gcc or clang a step would be about ${GAIN} times faster`
       : `the native device does not work here (${why}): running on the wasm device, where a step takes about ${GAIN} times as long`);
     return 'wasm';
   }

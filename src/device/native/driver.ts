@@ -1,17 +1,17 @@
 // The fixed C part of the native device as functions: memory, shared objects, the thread pool and the step walker.
 import { readdirSync, readFileSync } from 'node:fs';
-import { rm } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import koffi from 'koffi';
 import type { TypedArray } from '../../base/dtype.ts';
+import { UserError } from '../../base/errors.ts';
 import { hashHex } from '../../base/hash.ts';
-import { cached, usableCacheFolder } from './cache.ts';
+import { KernelCache } from './cache.ts';
 import { compileShared, type Toolchain } from './toolchain.ts';
 
 /** Addresses are numbers: user space ends below 2^53. */
 export interface Driver {
-  readonly folder: string;
+  readonly cache: KernelCache;
   readonly include: string;
   alloc(bytes: number): number;
   free(address: number, bytes: number): void;
@@ -35,17 +35,6 @@ type Foreign = ReturnType<ReturnType<typeof koffi.load>['func']>;
 
 const here = dirname(fileURLToPath(import.meta.url));
 
-/** A damaged file in the cache is made anew. */
-async function loadOrMake(make: () => Promise<string>): Promise<ReturnType<typeof koffi.load>> {
-  const path = await make();
-  try {
-    return koffi.load(path);
-  } catch {
-    await rm(path, { force: true });
-    return koffi.load(await make());
-  }
-}
-
 export const headersHash = (): string => hashHex(sources(/\.h$/).map((f) => readFileSync(f, 'utf8')).join('\n'));
 
 /** Of all that decides what C text a kernel becomes. */
@@ -58,17 +47,22 @@ const sources = (pattern: RegExp): string[] => readdirSync(here).filter((f) => p
 
 let loaded: Promise<Driver> | undefined;
 
-/** Compiles (once, cached on disk) and loads the driver. */
-export function loadDriver(tool: Toolchain): Promise<Driver> {
-  loaded ??= load(tool);
+/** Compiles (once, cached on disk) and loads the driver. `say` is told where the cache cannot lie where it should. */
+export function loadDriver(tool: Toolchain, say: (line: string) => void): Promise<Driver> {
+  loaded ??= load(tool, new KernelCache(say));
   return loaded;
 }
 
-async function load(tool: Toolchain): Promise<Driver> {
-  const folder = await usableCacheFolder();
+async function load(tool: Toolchain, cache: KernelCache): Promise<Driver> {
   const files = sources(/\.c$/), key = hashHex([tool.id, headersHash(), ...files.map((f) => readFileSync(f, 'utf8'))].join('\n'));
-  const name = `driver_${key}.so`, make = (): Promise<string> => cached(folder, name, (target) => compileShared(tool, files, here, target));
-  const lib = await loadOrMake(make);
+  const { lib, path } = await cache.load(`driver_${key}`, (target) => compileShared(tool, files, here, target), (file) => {
+    try {
+      return { lib: koffi.load(file), path: file };
+    } catch (error) {
+      const [why] = String(error).split('\n');
+      throw new UserError(`what ${[tool.command, ...tool.args].join(' ')} made cannot be loaded: ${why}`, `it must be for this Node's processor (${process.arch}); CC names another compiler`, error);
+    }
+  });
   const run = lib.func('int64_t dm_run(int64_t pool, int64_t steps, int64_t from, int64_t to, int64_t profile)');
   const peak = lib.func('double dm_fma_peak(int threads, double seconds)');
   const memoryPeak = lib.func('double dm_memory_peak(int threads)');
@@ -77,9 +71,9 @@ async function load(tool: Toolchain): Promise<Driver> {
   });
   const number = (f: Foreign) => (...args: unknown[]): number => Number(f(...args));
   const open = number(lib.func('int64_t dm_open(const char *path)')), symbol = number(lib.func('int64_t dm_sym(int64_t library, const char *name)'));
-  const own = open(join(folder, name));
+  const own = open(path);
   return {
-    folder, include: here, open, symbol, normals: { tasks: symbol(own, 'dm_normals_tasks'), run: symbol(own, 'dm_normals') },
+    cache, include: here, open, symbol, normals: { tasks: symbol(own, 'dm_normals_tasks'), run: symbol(own, 'dm_normals') },
     alloc: number(lib.func('int64_t dm_alloc(int64_t bytes)')),
     free: lib.func('void dm_free(int64_t address, int64_t bytes)') as Driver['free'],
     copyIn: lib.func('void dm_copy_in(int64_t address, const void *data, int64_t bytes)') as Driver['copyIn'],

@@ -1,11 +1,8 @@
 // The kernels a native device has: emits C for new ones, compiles it in files of at most 8 kernels, and finds them again on disk.
-import { rm } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
-import { join } from 'node:path';
 import { hashHex } from '../../base/hash.ts';
 import { emitFile, functionName } from '../../emit/c/kernel.ts';
 import type { KernelSource } from '../device.ts';
-import { cached, readCached, writeCached } from './cache.ts';
 import { emitterHash, headersHash, type Driver } from './driver.ts';
 import { compileShared, type Toolchain } from './toolchain.ts';
 
@@ -38,9 +35,9 @@ export class KernelLibrary {
 
   async add(kernels: readonly KernelSource[]): Promise<void> {
     const fresh = new Map(kernels.filter((k) => !this.#kernels.has(k.key)).map((k) => [k.key, k]));
-    // A small file per kernel names the object that holds it.
-    const objects = await Promise.all([...fresh.values()].map(async (source) => ({ source, object: await readCached(this.#driver.folder, this.#reference(source)) })));
-    const missing = objects.flatMap(({ source, object }) => (object === null || !this.#take(source.key, object) ? [source] : []));
+    const { cache } = this.#driver;
+    const kept = await Promise.all([...fresh.values()].map(async (source) => ({ source, path: await cache.find(this.#name(source)) })));
+    const missing = kept.flatMap(({ source, path }) => (path !== null && this.#take(source.key, path) ? [] : [source]));
     const files: KernelSource[][] = [];
     for (let i = 0; i < missing.length; i += PER_FILE) files.push(missing.slice(i, i + PER_FILE));
     let next = 0;
@@ -50,28 +47,20 @@ export class KernelLibrary {
     await Promise.all(Array.from({ length: Math.min(files.length, availableParallelism()) }, worker));
   }
 
-  /** The C text stands beside the object, so that a compiler's message can name it. */
+  /** The C text stays beside the object, so that a compiler's message can name it. */
   async #compile(file: readonly KernelSource[]): Promise<void> {
-    const text = emitFile(file), folder = this.#driver.folder, name = `kernels_${hashHex(this.#salt + text)}`;
-    const source = await writeCached(folder, `${name}.c`, text);
-    const make = (): Promise<string> => cached(folder, `${name}.so`, (target) => compileShared(this.#tool, [source], this.#driver.include, target));
-    const path = await make();
-    if (!this.#take(file[0].key, `${name}.so`)) {
-      // Damaged, or of the same name by accident: once more.
-      await rm(path, { force: true });
-      await make();
-    }
-    for (const k of file) {
-      if (!this.#take(k.key, `${name}.so`)) throw new Error(`${path}: ${this.#driver.error()}`);
-      await rm(join(folder, this.#reference(k)), { force: true });
-      await writeCached(folder, this.#reference(k), `${name}.so`);
-    }
+    const { cache, include } = this.#driver, text = emitFile(file), name = `kernels_${hashHex(this.#salt + text)}`;
+    const made = await cache.load(name, async (target) => compileShared(this.#tool, [await cache.write(`${name}.c`, text)], include, target), (path) => {
+      for (const { key } of file) if (!this.#take(key, path)) throw new Error(`${path}: ${this.#driver.error()}`);
+      return path;
+    });
+    await Promise.all(file.map((kernel) => cache.link(this.#name(kernel), made)));
   }
 
-  #reference({ key }: KernelSource): string { return `k_${key}_${this.#version}.ref`; }
+  #name({ key }: KernelSource): string { return `k_${key}_${this.#version}`; }
 
   #take(key: string, object: string): boolean {
-    const library = this.#objects.get(object) ?? this.#driver.open(join(this.#driver.folder, object));
+    const library = this.#objects.get(object) ?? this.#driver.open(object);
     if (library === 0) return false;
     this.#objects.set(object, library);
     const name = functionName(key);
@@ -81,4 +70,3 @@ export class KernelLibrary {
     return true;
   }
 }
-

@@ -37,11 +37,11 @@ export class NativeDevice implements Device {
     this.info = { name: 'native', threads, description: `CPU, C kernels by ${compiler}, ${threads} ${threads === 1 ? 'thread' : 'threads'}` };
   }
 
-  /** Throws UserError where no C compiler is found. */
-  static async open(threads: number): Promise<NativeDevice> {
+  /** Throws UserError where no C compiler is found, or what CC names is none. */
+  static async open(threads: number, say: (line: string) => void = console.warn): Promise<NativeDevice> {
     const tool = await findToolchain();
-    if (!tool) throw new UserError('device native: no C compiler found', 'install gcc or clang, set CC, or use --device reference (slow)');
-    const driver = await loadDriver(tool);
+    if (!tool) throw new UserError('no C compiler found', 'install gcc or clang, set CC, or use --device wasm');
+    const driver = await loadDriver(tool, say);
     return new NativeDevice(driver, new KernelLibrary(tool, driver), threads, tool.version);
   }
 

@@ -1,25 +1,33 @@
 // The system's C compiler: finding it, what it is, and compiling one file to a shared object.
 import { execFile } from 'node:child_process';
-import { readFileSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { arch, cpus, platform } from 'node:os';
+import { dirname } from 'node:path';
 import { promisify } from 'node:util';
+import { UserError } from '../../base/errors.ts';
 import { hashHex } from '../../base/hash.ts';
 
 const run = promisify(execFile);
 
 export interface Toolchain {
   readonly command: string;
+  /** Arguments that CC gives before ours. */
+  readonly args: readonly string[];
   readonly flags: readonly string[];
-  /** Hash of compiler version, flags and CPU: part of every cache key. */
+  /** Hash of the command, the compiler's version, flags and CPU: part of every cache key. */
   readonly id: string;
   readonly version: string;
 }
 
+const ANSWER_MS = 30_000; // that a compiler may take to tell its version
 const FLAGS = ['-O3', '-march=native', '-ffp-contract=off', '-fno-math-errno', '-fno-trapping-math', '-std=gnu11', '-fPIC', '-shared', '-pthread', '-w'];
 
 let found: Promise<Toolchain | null> | undefined;
 
-/** The compiler named by CC, else cc, gcc or clang; null if there is none that answers. */
+/**
+ * The compiler named by CC, which may have arguments ('ccache gcc', 'gcc -m64'), else cc, gcc or clang; null: there is none. Rejects with a
+ * UserError where CC names something that does not answer as a compiler does.
+ */
 export function findToolchain(): Promise<Toolchain | null> {
   found ??= search();
   return found;
@@ -27,14 +35,37 @@ export function findToolchain(): Promise<Toolchain | null> {
 
 async function search(): Promise<Toolchain | null> {
   const named = process.env['CC']?.trim();
-  for (const command of named ? [named] : ['cc', 'gcc', 'clang']) {
-    try {
-      const { stdout } = await run(command, ['--version']);
-      const version = stdout.split('\n')[0];
-      return { command, flags: FLAGS, version, id: hashHex([version, FLAGS.join(' '), cpuFeatures()].join('\n')) };
-    } catch { /* not this one */ }
+  if (named) {
+    const words = splitCommand(named);
+    return asked(words).catch((error: unknown) => { throw new UserError(`CC is ${JSON.stringify(named)}: ${answerOf(words[0], error)}`, 'CC names a C compiler, with arguments if need be: CC=gcc, CC="ccache gcc"', error); });
+  }
+  for (const command of ['cc', 'gcc', 'clang']) {
+    const tool = await asked([command]).catch(() => null);
+    if (tool) return tool;
   }
   return null;
+}
+
+async function asked([command, ...args]: readonly string[]): Promise<Toolchain> {
+  const { stdout } = await run(command, [...args, '--version'], { timeout: ANSWER_MS });
+  const version = stdout.split('\n')[0];
+  return { command, args, flags: FLAGS, version, id: hashHex([command, ...args, version, FLAGS.join(' '), cpuFeatures()].join('\n')) };
+}
+
+function answerOf(command: string, error: unknown): string {
+  const { code, killed, stderr = '' } = error as { code?: unknown; killed?: boolean; stderr?: string };
+  if (code === 'ENOENT') return `there is no program ${command}`;
+  if (code === 'EACCES') return `${command} may not be run`;
+  const [line] = stderr.trim().split('\n');
+  return killed ? `${command} --version gave no answer in ${ANSWER_MS / 1000} s` : `${command} --version failed${typeof code === 'number' ? ` (exit code ${code})` : ''}${line ? `: ${line}` : ''}`;
+}
+
+/** The words of a command as a shell takes them apart: quotation marks and backslashes keep spaces. What is the path of a file is one word. */
+export function splitCommand(text: string): string[] {
+  if (existsSync(text)) return [text];
+  const words = [...text.matchAll(/(?:'[^']*'|"(?:\\.|[^"\\])*"|\\.|[^\s'"\\])+/gs)].map(([word]) =>
+    word.replace(/'([^']*)'|"((?:\\.|[^"\\])*)"|\\(.)/gs, (_, single?: string, double?: string, escaped?: string) => single ?? double?.replace(/\\(["\\$`])/g, '$1') ?? escaped ?? ''));
+  return words.length > 0 ? words : [text];
 }
 
 function cpuFeatures(): string {
@@ -45,13 +76,21 @@ function cpuFeatures(): string {
   return [platform(), arch(), cpus()[0]?.model ?? '', flags].join('\n');
 }
 
-/** Compiles `sources` into the shared object `target`; throws with the compiler's first error lines. */
+/**
+ * Compiles `sources` into the shared object `target`; the compiler's own temporary files lie beside it. Rejects with a UserError that holds
+ * the compiler's first lines of error.
+ */
 export async function compileShared(tool: Toolchain, sources: readonly string[], include: string, target: string): Promise<void> {
+  const name = [tool.command, ...tool.args].join(' ');
   try {
-    await run(tool.command, [...tool.flags, '-iquote', include, '-o', target, ...sources, '-lm', '-ldl'], { maxBuffer: 1 << 26 });
+    const env = { ...process.env, TMPDIR: dirname(target) };
+    await run(tool.command, [...tool.args, ...tool.flags, '-iquote', include, '-o', target, ...sources, '-lm', '-ldl'], { maxBuffer: 1 << 26, env });
   } catch (error) {
     const text = error instanceof Error && 'stderr' in error ? String(error.stderr) : String(error);
-    const lines = text.split('\n').filter((l) => /error|undefined|cannot/i.test(l)).slice(0, 5);
-    throw new Error(`${tool.command} failed on ${sources.join(', ')}:\n${lines.join('\n') || text.slice(0, 500)}`);
+    const lines = text.split('\n').filter((l) => /error|undefined|cannot|not found|no such/i.test(l)).slice(0, 5);
+    throw new UserError(`${name} failed on ${sources.join(', ')}:\n${lines.join('\n') || text.slice(0, 500)}`, HINT, error);
   }
+  if (!existsSync(target)) throw new UserError(`${name} made no file from ${sources.join(', ')}`, HINT);
 }
+
+const HINT = 'the native device needs a C compiler with the headers of the C library (Debian: apt install gcc libc6-dev); CC names another one, --device wasm needs none';

@@ -1,0 +1,61 @@
+// Where this user's caches lie: compiled kernels (src/device/native/cache.ts) and what Node makes of the command's sources
+// (dynamoe.mjs, before any source is loaded). Files in it are run, so a folder is used only if no other user can write to it.
+// Plain JavaScript that any Node can parse.
+import { chmodSync, lstatSync, mkdirSync, statSync } from 'node:fs';
+import { homedir, platform, tmpdir } from 'node:os';
+import { dirname, isAbsolute, join, resolve } from 'node:path';
+
+/**
+ * The folders to try, in order. DYNAMOE_CACHE, if it is set; else one in the user's cache folder; then one of the user's own in the folder
+ * for temporary files. `named`: the user chose it, and its mode is left as it is. `shared`: others can write to the folder that it lies in.
+ */
+export function cacheFolders() {
+  const { DYNAMOE_CACHE: named, XDG_CACHE_HOME: xdg } = process.env, folders = [];
+  const base = xdg && isAbsolute(xdg) ? xdg : userFolder();
+  if (named) folders.push({ path: resolve(named), named: true, shared: false });
+  else if (base !== null) folders.push({ path: join(base, 'dynamoe'), named: false, shared: false });
+  const user = process.getuid?.() ?? process.env.USERNAME ?? 'user';
+  folders.push({ path: join(tmpdir(), `dynamoe-cache-${user}`), named: false, shared: true });
+  return folders;
+}
+
+/** null: this user has no home. */
+function userFolder() {
+  try {
+    const home = homedir();
+    if (!isAbsolute(home)) return null;
+    return join(home, ...(platform() === 'darwin' ? ['Library', 'Caches'] : ['.cache']));
+  } catch {
+    return null;
+  }
+}
+
+/** Makes the folder if it is not there, with mode 700. Gives the reason why it cannot be used, or null. */
+export function refusal({ path, named, shared }) {
+  try {
+    makeFolder(path);
+    // Whoever can write to the folder around it could have put a link there.
+    const found = shared ? lstatSync(path) : statSync(path), uid = process.getuid?.();
+    if (!found.isDirectory()) return 'it is not a folder';
+    if (uid === undefined) return null; // Windows: access goes by the user's profile
+    if (found.uid !== uid && (found.uid !== 0 || shared)) return `it belongs to another user (uid ${found.uid})`;
+    if (!named && found.uid === uid && (found.mode & 0o077) !== 0) chmodSync(path, 0o700);
+    else if ((found.mode & 0o022) !== 0) return 'other users can write to it (chmod 700 makes it private)';
+    return null;
+  } catch (error) {
+    return error instanceof Error ? error.message : String(error);
+  }
+}
+
+/** Like mkdir -p. (Node's own recursive mkdir never returns for some paths in /proc.) */
+function makeFolder(path) {
+  const make = () => { mkdirSync(path, { mode: 0o700 }); };
+  try {
+    make();
+  } catch (error) {
+    if (error.code === 'EEXIST') return;
+    if (error.code !== 'ENOENT' || dirname(path) === path) throw error;
+    makeFolder(dirname(path));
+    try { make(); } catch (again) { if (again.code !== 'EEXIST') throw again; }
+  }
+}
