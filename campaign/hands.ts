@@ -1,0 +1,89 @@
+// The worker as the campaign sees it: attacks go in, outcomes come out, also where the worker crashes or hangs. A worker that did so is
+// replaced by another.
+import { fork, type ChildProcess } from 'node:child_process';
+import { fileURLToPath } from 'node:url';
+import type { Json } from '../src/io/json.ts';
+import type { Outcome } from './part.ts';
+import type { Answer, Order } from './worker.ts';
+
+const WORKER = fileURLToPath(new URL('worker.ts', import.meta.url));
+const HEAP_MB = 1500; // an attack that asks for more ends its worker, which is a finding
+const KEPT = 4000; // characters of what a worker wrote before it died
+
+export interface HandsOptions {
+  /** Where attacks work and keep what they share. */
+  readonly folder: string;
+  readonly plant: string | null;
+  /** Told of figures as they come. */
+  readonly count: (figure: string, by: number) => void;
+}
+
+export class Hands {
+  readonly #options: HandsOptions;
+  #child: ChildProcess | null = null;
+  #wrote = '';
+
+  constructor(options: HandsOptions) { this.#options = options; }
+
+  /** Carries out an attack; `seconds`: how long it may take. */
+  async run(part: string, attack: Json, seconds: number): Promise<Outcome> { return (await this.#send({ part, attack }, seconds)).outcome; }
+
+  /** The cases of a part that lists them. */
+  async list(part: string, seconds: number): Promise<readonly Json[]> {
+    const { outcome, list = [] } = await this.#send({ part }, seconds);
+    if (!outcome.ok) throw new Error(`the cases of ${part} could not be listed: ${outcome.what}`);
+    return list;
+  }
+
+  async #send(order: Order, seconds: number): Promise<Answer> {
+    const child = await this.#ready(), answer = await new Promise<Answer>((resolve) => {
+      const failed = (what: string): void => { resolve({ outcome: { ok: false, promise: 'an attack ends: no crash, no hang', what }, figures: {} }); };
+      const timer = setTimeout(() => { failed(`the attack took longer than ${seconds} s`); this.#drop(); }, seconds * 1000);
+      const gone = (code: number | null, signal: string | null): void => {
+        clearTimeout(timer);
+        failed(`the process that was attacked ended by ${signal ?? `exit code ${code}`}${this.#wrote === '' ? '' : `:\n${this.#wrote}`}`);
+        this.#drop();
+      };
+      child.once('message', (message) => { clearTimeout(timer); child.off('exit', gone); resolve(message as Answer); });
+      child.once('exit', gone);
+      child.send(order);
+    });
+    for (const [figure, by] of Object.entries(answer.figures)) this.#options.count(figure, by);
+    return answer;
+  }
+
+  async #ready(): Promise<ChildProcess> {
+    if (this.#child?.connected) return this.#child;
+    const { folder, plant } = this.#options;
+    const child = fork(WORKER, [], {
+      // A group of its own: what an attack started ends with it.
+      detached: true, stdio: ['ignore', 'ignore', 'pipe', 'ipc'],
+      execArgv: ['--conditions=dynamoe-source', '--expose-gc', '--no-warnings', `--max-old-space-size=${HEAP_MB}`],
+      env: { ...process.env, DYNAMOE_CAMPAIGN_SHARED: folder, ...(plant !== null && { DYNAMOE_CAMPAIGN_PLANT: plant }) },
+    });
+    this.#wrote = '';
+    child.stderr?.setEncoding('utf8').on('data', (text: string) => { this.#wrote = (this.#wrote + text).slice(-KEPT); });
+    this.#child = child;
+    await new Promise<void>((resolve, reject) => {
+      child.once('message', () => { child.removeAllListeners('exit'); resolve(); });
+      child.once('exit', (code) => { reject(new Error(`the worker did not start (exit code ${code}): ${this.#wrote}`)); });
+    });
+    return child;
+  }
+
+  #drop(): void {
+    const child = this.#child;
+    this.#child = null;
+    if (child?.pid === undefined) return;
+    try { process.kill(-child.pid, 'SIGKILL'); } catch { /* it is gone */ }
+  }
+
+  /** The next attack has a process of its own. */
+  async renew(): Promise<void> {
+    const child = this.#child;
+    if (!child || child.exitCode !== null || child.signalCode !== null) { this.#child = null; return; }
+    const gone = new Promise((resolve) => { child.once('exit', resolve); });
+    this.#drop();
+    await gone;
+  }
+}

@@ -1,0 +1,15 @@
+// The parts of the campaign, loaded when they are needed: a file each.
+import type { Part } from './part.ts';
+
+const PARTS: Readonly<Record<string, () => Promise<Part>>> = {
+  kills: async () => (await import('./parts/kills.ts')).kills,
+  faults: async () => (await import('./parts/faults.ts')).faults,
+};
+
+export const PART_NAMES = Object.keys(PARTS);
+
+export function partNamed(name: string): Promise<Part> {
+  const load = PARTS[name] as (() => Promise<Part>) | undefined;
+  if (!load) throw new Error(`no part of the campaign is named ${name}: ${PART_NAMES.join(', ')}`);
+  return load();
+}

@@ -1,0 +1,40 @@
+// Faults of our own, planted to see that the campaign finds what it says it looks for (tests/campaign). In: a name; out: this process, broken.
+import fs from 'node:fs';
+import { syncBuiltinESMExports } from 'node:module';
+import { NativeDevice } from '../src/device/native/native.ts';
+import { WasmDevice } from '../src/device/wasm/wasm.ts';
+import type { TypedArray } from '../src/base/dtype.ts';
+import type { Bound } from '../src/device/device.ts';
+
+const PLANTS: Readonly<Record<string, () => void>> = {
+  /** Every 9th run of the native device changes the last bit of what is read next. */
+  'flipped-bit': () => { flip(NativeDevice.prototype); },
+  /** The same on the wasm device. */
+  'flipped-bit-wasm': () => { flip(WasmDevice.prototype); },
+  /** Every 7th line of a log is lost. */
+  'lost-line': () => {
+    const real = fs.appendFileSync;
+    let n = 0;
+    fs.appendFileSync = ((...args: Parameters<typeof real>) => { if (++n % 7 !== 0) real(...args); });
+    syncBuiltinESMExports();
+  },
+};
+
+interface Read { run(bound: Bound, from?: number, to?: number): Promise<void>; read(address: number, into: TypedArray): void }
+
+function flip(device: Read): void {
+  const { run, read } = device;
+  let runs = 0, due = false;
+  device.run = function (this: Read, ...args) { due = ++runs % 9 === 0; return run.apply(this, args); };
+  device.read = function (this: Read, address, into) {
+    read.call(this, address, into);
+    if (!due || !(into instanceof Float32Array)) return;
+    due = false;
+    new Uint32Array(into.buffer, into.byteOffset, 1)[0] ^= 1;
+  };
+}
+
+/** Breaks this process as `name` says; null: leaves it whole. A part looks itself at names that are not here. */
+export function plant(name: string | null): void {
+  if (name !== null) PLANTS[name]?.();
+}

@@ -1,0 +1,114 @@
+// `npm run campaign -- --minutes N --seed S [--only NAME]`: attacks on what DynaMoE promises (docs/reliability.md), drawn from a seed. Exit code 1
+// where a promise was broken.
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { Command, InvalidArgumentError, Option } from 'commander';
+import { MAX_SEED, real, whole } from '../src/cli/flags.ts';
+import type { Json } from '../src/io/json.ts';
+import { Attempts, kindOf, type Finding } from './attempts.ts';
+import { Hands } from './hands.ts';
+import { keptCases } from './kept.ts';
+import { partNamed, PART_NAMES } from './parts.ts';
+import type { Part } from './part.ts';
+import { openReport, type PartSummary } from './report.ts';
+
+interface Flags {
+  readonly minutes: number;
+  readonly seed: number;
+  readonly only?: string[];
+  readonly case?: Json;
+  readonly trial?: number;
+  readonly kept?: boolean;
+  readonly shrink: number;
+  readonly most: number;
+  readonly json?: boolean;
+  readonly plant?: string;
+}
+
+const program = new Command('campaign')
+  .description('Attacks what DynaMoE promises, for so many minutes: kills, faults, damaged files, recompilations, models, calls, long runs.')
+  .option('--minutes <n>', 'how long', real(0, true), 10)
+  .option('--seed <n>', 'everything is drawn from it', whole(0, MAX_SEED), 0)
+  .addOption(new Option('--only <part...>', 'these parts alone').choices(PART_NAMES))
+  .addOption(new Option('--case <json>', 'carries out this case of the one part, as a finding tells it').argParser(parsed))
+  .option('--trial <seed>', 'carries out the case that this seed draws, and makes it smaller', whole(0, MAX_SEED))
+  .option('--kept', 'carries out the cases that once failed (campaign/seeds.json), and no others')
+  .option('--shrink <s>', 'seconds for making a case that failed smaller', real(0), 60)
+  .option('--most <n>', 'findings of different kinds after which a part ends', whole(1), 12)
+  .option('--json', 'JSON on stdout, one object a line')
+  .addOption(new Option('--plant <name>', 'plants a fault, to see that it is found').hideHelp());
+
+function parsed(text: string): Json {
+  try { return JSON.parse(text) as Json; } catch { throw new InvalidArgumentError('expected JSON'); }
+}
+
+const flags = program.parse().opts<Flags>();
+const parts = await Promise.all((flags.only ?? PART_NAMES).map(partNamed));
+if ((flags.case !== undefined || flags.trial !== undefined) && parts.length !== 1) program.error('error: --case and --trial need --only PART');
+
+const folder = await mkdtemp(join(tmpdir(), 'dynamoe-campaign-')), report = openReport(flags.json === true);
+const summaries: PartSummary[] = [], findings: Finding[] = [], began = performance.now();
+const stop = new AbortController();
+for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => { stop.abort(); });
+try {
+  if (flags.kept) await replay();
+  else for (const [i, part] of parts.entries()) if (!stop.signal.aborted) summaries.push(await attack(part, timeOf(part, i)));
+} finally {
+  await rm(folder, { recursive: true, force: true, maxRetries: 3 });
+}
+report.end({ seed: flags.seed, seconds: (performance.now() - began) / 1000, parts: summaries, findings });
+process.exitCode = findings.length > 0 ? 1 : 0;
+
+/** Milliseconds for a part: its share of what is left. */
+function timeOf(part: Part, i: number): number {
+  const left = 60_000 * flags.minutes - (performance.now() - began), shares = parts.slice(i).reduce((n, p) => n + p.share, 0);
+  return left * part.share / shares;
+}
+
+async function attack(part: Part, ms: number): Promise<PartSummary> {
+  const start = performance.now(), figures: Record<string, number> = {}, kinds = new Map<string, number>();
+  const hands = handsFor(figures), attempts = new Attempts(part, hands, flags.seed, flags.shrink);
+  const single = flags.case !== undefined ? () => attempts.given(flags.case ?? null) : flags.trial !== undefined ? () => attempts.drawn(flags.trial ?? 0) : null;
+  let attacks = 0;
+  try {
+    do {
+      const found = await (single ? single() : attempts.next());
+      attacks++;
+      report.progress(part.name, attacks, (performance.now() - began) / (60_000 * flags.minutes));
+      if (!found) continue;
+      kinds.set(kindOf(found), (kinds.get(kindOf(found)) ?? 0) + 1);
+      if (kinds.get(kindOf(found)) === 1) { findings.push(found); report.finding(found); }
+    } while (!single && !stop.signal.aborted && performance.now() - start < ms && kinds.size < flags.most);
+  } finally {
+    await hands.renew();
+  }
+  if (attempts.covered) Object.assign(figures, { 'points in all': attempts.covered.cases, 'points that failed once': attempts.covered.done });
+  return { part: part.name, promise: part.promise, seconds: (performance.now() - start) / 1000, attacks, figures, findings: kinds.size };
+}
+
+function handsFor(figures: Record<string, number>): Hands {
+  return new Hands({ folder, plant: flags.plant ?? null, count: (figure, by) => { figures[figure] = (figures[figure] ?? 0) + by; } });
+}
+
+/** The cases that once failed. */
+async function replay(): Promise<void> {
+  const cases = await keptCases();
+  for (const part of parts) {
+    const own = cases.filter((c) => c.part === part.name), start = performance.now(), figures: Record<string, number> = {}, hands = handsFor(figures);
+    let failed = 0;
+    try {
+      for (const { attack: given, found: before } of own) {
+        const found = await new Attempts(part, hands, flags.seed, flags.shrink).given(given);
+        if (!found) continue;
+        failed++;
+        findings.push(found);
+        report.say(`once more: ${before}`);
+        report.finding(found);
+      }
+    } finally {
+      await hands.renew();
+    }
+    if (own.length > 0) summaries.push({ part: part.name, promise: part.promise, seconds: (performance.now() - start) / 1000, attacks: own.length, figures, findings: failed });
+  }
+}
