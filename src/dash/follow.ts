@@ -2,6 +2,7 @@
 // log back to its checkpoint: that is seen, and the log is read again from its start.
 import { open, type FileHandle } from 'node:fs/promises';
 import { codeOf, fault } from '../io/fault.ts';
+import { bytesAt, nextLines } from '../io/lines.ts';
 
 export interface Lines {
   /** These are the first of the log: what was read before counts no longer. */
@@ -9,7 +10,6 @@ export interface Lines {
   readonly lines: readonly string[];
 }
 
-const CHUNK = 1 << 18; // bytes
 const TAIL = 64; // bytes before the place read to that are looked at again: each line ends with its time, so that no two are alike
 
 export class Follower {
@@ -37,24 +37,17 @@ export class Follower {
   async #from(file: FileHandle): Promise<Lines | null> {
     const { size } = await file.stat();
     if (size === this.#offset && !this.#fresh) return null;
-    if (size < this.#offset || !(await bytesOf(file, this.#offset - this.#tail.length, this.#tail.length)).equals(this.#tail)) {
+    if (size < this.#offset || !(await bytesAt(file, this.#offset - this.#tail.length, this.#tail.length)).equals(this.#tail)) {
       this.#offset = 0;
       this.#tail = Buffer.alloc(0);
       this.#fresh = true;
     }
-    let chunk = CHUNK, read = await bytesOf(file, this.#offset, Math.min(chunk, size - this.#offset));
-    // A line longer than a chunk.
-    while (!read.includes(10) && this.#offset + read.length < size) read = await bytesOf(file, this.#offset, Math.min(chunk *= 2, size - this.#offset));
-    const end = read.lastIndexOf(10) + 1, reset = this.#fresh;
-    if (end === 0 && !reset) return null;
+    const piece = await nextLines(file, this.#offset, size), reset = this.#fresh;
+    if (!piece && !reset) return null;
     this.#fresh = false;
-    this.#offset += end;
-    if (end > 0) this.#tail = Buffer.from(read.subarray(Math.max(0, end - TAIL), end));
-    return { reset, lines: read.toString('utf8', 0, end).split('\n').filter((line) => line !== '') };
+    if (!piece) return { reset, lines: [] };
+    this.#offset = piece.ends[piece.ends.length - 1];
+    this.#tail = Buffer.from(piece.bytes.subarray(-TAIL));
+    return { reset, lines: piece.lines.filter((line) => line !== '') };
   }
-}
-
-async function bytesOf(file: FileHandle, from: number, length: number): Promise<Buffer> {
-  const buffer = Buffer.alloc(length), { bytesRead } = await file.read(buffer, 0, length, from);
-  return buffer.subarray(0, bytesRead);
 }

@@ -1,9 +1,10 @@
 // A run's events, one JSON object a line, only ever added to. In: events; out: the file. Each event is handed to the system as it
 // comes, so a killed process loses none; opening the log again drops a torn last line and what lies after the checkpoint that
-// the run goes on from, so that the file reads as if nothing had happened.
+// the run goes on from, so that the file reads as if nothing had happened. It is read in pieces: a log may be larger than memory.
 import { appendFileSync } from 'node:fs';
-import { open, readFile, type FileHandle } from 'node:fs/promises';
+import { open, type FileHandle } from 'node:fs/promises';
 import { fault } from './fault.ts';
+import { nextLines } from './lines.ts';
 
 export class EventLog {
   readonly #file: FileHandle;
@@ -17,9 +18,9 @@ export class EventLog {
   /** Opens or creates the log, keeping what was written up to and including `step` (undefined: keep nothing). */
   static async open(path: string, step: number | undefined): Promise<EventLog> {
     const refuse = (error: unknown): never => { throw fault('write', path, error); };
-    const file = await open(path, 'a').catch(refuse);
+    const file = await open(path, 'a+').catch(refuse);
     try {
-      await file.truncate(step === undefined ? 0 : keptBytes(await readFile(path), step)).catch(refuse);
+      await file.truncate(step === undefined ? 0 : await keptBytes(file, step).catch(refuse)).catch(refuse);
     } catch (error) {
       await file.close();
       throw error;
@@ -46,14 +47,21 @@ export class EventLog {
   }
 }
 
-/** How many bytes of a log to keep: whole lines of JSON up to the first one whose `step` is after `step`. */
-export function keptBytes(log: Buffer, step: number): number {
-  let kept = 0;
-  for (let end = log.indexOf(10); end >= 0; end = log.indexOf(10, kept)) {
-    const event = parsed(log.toString('utf8', kept, end));
-    if (typeof event !== 'object' || event === null) break;
-    if ('step' in event && typeof event.step === 'number' && event.step > step) break;
-    kept = end + 1;
+/**
+ * How many bytes of a log to keep: up to the end of the last event that comes before the first one whose `step` is after `step`. A line that
+ * is no event (a torn one) stays where events follow it; nothing else is lost by it.
+ */
+export async function keptBytes(file: FileHandle, step: number): Promise<number> {
+  const { size } = await file.stat();
+  let kept = 0, at = 0;
+  for (let piece = await nextLines(file, at, size); piece; piece = await nextLines(file, at, size)) {
+    for (const [i, line] of piece.lines.entries()) {
+      const event = parsed(line);
+      if (typeof event !== 'object' || event === null) continue;
+      if ('step' in event && typeof event.step === 'number' && event.step > step) return kept;
+      kept = piece.ends[i];
+    }
+    at = piece.ends[piece.ends.length - 1];
   }
   return kept;
 }

@@ -7,8 +7,8 @@ import { readdir, readFile, stat, unlink, writeFile } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { UserError } from '../base/errors.ts';
-import { fault } from './fault.ts';
-import { isRunning, pidSpace, startOf } from './process.ts';
+import { fault, shownPath } from './fault.ts';
+import { isRunning, NO_START, pidSpace, startOf } from './process.ts';
 
 const NAME = /^lock\.([0-9a-f]{8})\.(\d+)\.(\d+)\.[0-9a-f]{8}$/; // lock.WHERE.PID.START.NONCE
 const BEAT_MS = 10_000; // a holder touches its file this often;
@@ -42,8 +42,10 @@ export async function lockFolder(folder: string): Promise<Lock> {
 }
 
 async function isHeld(folder: string, name: string, now: number): Promise<boolean> {
-  const [, where, pid, start] = NAME.exec(name) ?? [];
-  if (where === pidSpace()) return isRunning(Number(pid), start === '0' ? undefined : start);
+  const [, where = '', pid, start = NO_START] = NAME.exec(name) ?? [], here = where === pidSpace();
+  if (here && !isRunning(Number(pid), start)) return false;
+  if (here && start !== NO_START) return true;
+  // A pid alone says nothing: it may be another process's by now, or be counted elsewhere.
   const touched = await stat(join(folder, name)).then((s) => s.mtimeMs, () => -Infinity);
   return now - touched < SILENT_MS;
 }
@@ -51,7 +53,7 @@ async function isHeld(folder: string, name: string, now: number): Promise<boolea
 async function inUse(folder: string, name: string): Promise<UserError> {
   const path = join(folder, name);
   const who = (await readFile(path, 'utf8').catch(() => '')).trim() || 'another process';
-  return new UserError(`${folder} is in use by ${who}`,
+  return new UserError(`${shownPath(folder)} is in use by ${who}`,
     name.includes(pidSpace()) ? 'wait for it, stop it, or choose another folder'
-      : `if that process is dead, wait ${SILENT_MS / 1000} seconds or delete ${path}`);
+      : `if that process is dead, wait ${SILENT_MS / 1000} seconds or delete ${shownPath(path)}`);
 }

@@ -5,16 +5,18 @@
 //   events.jsonl               what happened, one JSON object a line
 //   step-00002000.safetensors  checkpoints; the last `keep` of them stay
 //   lock.*, .*.tmp             only while a process writes here, or was killed while it did
-import { mkdir, readdir, readFile, stat, unlink } from 'node:fs/promises';
+import { readdir, readFile, stat, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import { UserError } from '../base/errors.ts';
 import { isTemporary, removeTemporaries, writeAtomic } from './atomic.ts';
 import type { CheckpointContent } from './checkpoint.ts';
 import { loadCheckpoint, saveCheckpoint } from './checkpoint-file.ts';
 import { EventLog } from './event-log.ts';
-import { codeOf, fault } from './fault.ts';
+import { codeOf, fault, shownPath } from './fault.ts';
 import { jsonText, type Json } from './json.ts';
+import { parseJson } from './json-file.ts';
 import { isLock, lockFolder } from './lock.ts';
+import { makeFolder } from './make-folder.ts';
 
 const SETTINGS = 'run.json';
 /** A run's log. */
@@ -46,7 +48,7 @@ export interface RunFolder {
 /** Creates a run's folder, or goes on with one. UserError: it exists and `resume` is not set, it is no run, or it is in use. */
 export async function openRun(path: string, options: RunOptions = {}): Promise<RunFolder> {
   const { resume = false, settings = {}, keep = 2 } = options;
-  await mkdir(path, { recursive: true }).catch((error: unknown) => { throw fault('create', path, error); });
+  await makeFolder(path);
   await admit(path, resume);
   const lock = await lockFolder(path);
   try {
@@ -85,7 +87,7 @@ export async function resolveCheckpoint(path: string): Promise<string> {
   if (!found.isDirectory()) return path;
   const { checkpoint, damaged } = await findCheckpoint(path);
   if (checkpoint !== undefined) return checkpoint.path;
-  throw new UserError(`${path} holds no checkpoint${damaged.length > 0 ? ' that can be read' : ''}`,
+  throw new UserError(`${shownPath(path)} holds no checkpoint${damaged.length > 0 ? ' that can be read' : ''}`,
     damaged[0] ?? 'name a checkpoint (.safetensors) or the --out folder of a run that has saved one');
 }
 
@@ -93,24 +95,22 @@ async function admit(path: string, resume: boolean): Promise<void> {
   const names = await readdir(path).catch((error: unknown) => { throw fault('read', path, error); });
   const isRun = names.some((name) => name === SETTINGS || STEP.test(name));
   if (isRun && !resume) {
-    throw new UserError(`${path} already holds a run`, 'add --resume to go on with it, or choose another --out folder');
+    throw new UserError(`${shownPath(path)} already holds a run`, 'add --resume to go on with it, or choose another --out folder');
   }
   const ours = (name: string): boolean => name === EVENTS || isLock(name) || isTemporary(name);
   const foreign = names.find((name) => !ours(name));
   if (!isRun && foreign !== undefined) {
-    throw new UserError(`${path} is no run folder, and it is not empty (it holds ${foreign})`, 'choose another --out folder');
+    throw new UserError(`${shownPath(path)} is no run folder, and it is not empty (it holds ${shownPath(foreign)})`, 'choose another --out folder');
   }
 }
 
 async function readSettings(path: string): Promise<Json | undefined> {
   const file = join(path, SETTINGS);
-  try {
-    return JSON.parse(await readFile(file, 'utf8')) as Json;
-  } catch (error) {
-    if (codeOf(error) === 'ENOENT') return undefined;
-    if (error instanceof SyntaxError) throw new UserError(`${file} is not JSON: ${error.message}`, 'mend it or delete it', error);
+  const bytes = await readFile(file).catch((error: unknown) => {
+    if (codeOf(error) === 'ENOENT') return null;
     throw fault('read', file, error);
-  }
+  });
+  return bytes === null ? undefined : parseJson(bytes, file) as Json;
 }
 
 async function findCheckpoint(path: string): Promise<Pick<RunFolder, 'checkpoint' | 'damaged'>> {
@@ -119,7 +119,7 @@ async function findCheckpoint(path: string): Promise<Pick<RunFolder, 'checkpoint
     try {
       const { meta, file: opened } = await loadCheckpoint(file);
       await opened.close();
-      if (meta.step !== step) throw new UserError(`${file} holds step ${meta.step}, not the step it is named after`);
+      if (meta.step !== step) throw new UserError(`${shownPath(file)} holds step ${meta.step}, not the step it is named after`);
       return { checkpoint: { path: file, step }, damaged };
     } catch (error) {
       if (!(error instanceof UserError)) throw error;

@@ -6,6 +6,7 @@ import { extname, resolve } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { UserError } from '../base/errors.ts';
 import { fault } from '../io/fault.ts';
+import { parseJson } from '../io/json-file.ts';
 import type { Parts } from './experiment.ts';
 import { ConfigError, type ConfigData } from './schema.ts';
 
@@ -30,16 +31,17 @@ export async function loadConfigFile(file: string): Promise<ConfigFile> {
     throw new ConfigError(refused instanceof UserError ? refused.message.split('\n')[0] : String(error), 'text to train on is named by --data PATH', error);
   });
   const source = { path, sha256: createHash('sha256').update(bytes).digest('hex') };
-  if (kind === '.json') return { source, data: asObject(parseJson(bytes.toString('utf8'), file), file), parts: {} };
+  if (kind === '.json') return { source, data: asObject(readJson(bytes, file), file), parts: {} };
   if (!CODE.includes(kind)) throw new ConfigError(`${file} is no config: it ends neither in .json nor in .ts or .js`, 'text to train on is named by --data PATH');
   return { source, ...split(asObject(await importDefault(path, file), file)) };
 }
 
-function parseJson(text: string, file: string): unknown {
+function readJson(bytes: Uint8Array, file: string): unknown {
   try {
-    return JSON.parse(text) as unknown;
+    return parseJson(bytes, file);
   } catch (error) {
-    throw new ConfigError(`${file} is not JSON: ${error instanceof Error ? error.message : String(error)}`, 'a .ts config may have comments and no quotes', error);
+    if (!(error instanceof UserError)) throw error;
+    throw new ConfigError(error.message.split('\n')[0], error.cause instanceof SyntaxError ? 'a .ts config may have comments and no quotes' : error.hint, error);
   }
 }
 

@@ -1,11 +1,14 @@
 // Checkpoints: what a run must remember comes back exactly, another kind of file is told apart, an old file survives a failure.
 import assert from 'node:assert/strict';
-import { readdir, readFile, truncate, utimes, writeFile } from 'node:fs/promises';
+import { lstat, readdir, readFile, stat, symlink, truncate, utimes, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { getSystemErrorMap } from 'node:util';
+import { UserError } from '../../src/base/errors.ts';
 import { writeAtomic } from '../../src/io/atomic.ts';
 import { isParameter, stateName, type CheckpointMeta } from '../../src/io/checkpoint.ts';
 import { loadCheckpoint, saveCheckpoint } from '../../src/io/checkpoint-file.ts';
+import { fault } from '../../src/io/fault.ts';
 import { jsonText } from '../../src/io/json.ts';
 import type { TensorSource } from '../../src/io/safetensors-bytes.ts';
 import { writeSafetensors } from '../../src/io/safetensors-file.ts';
@@ -70,19 +73,47 @@ test('a write that fails half-way leaves the old file and no other', async (t) =
 
 test('a full disk is said in words', { skip: process.platform !== 'linux' && 'needs /dev/full' }, async () => {
   const { open } = await import('node:fs/promises');
-  const { fault } = await import('../../src/io/fault.ts');
   const file = await open('/dev/full', 'w');
   const error: unknown = await file.write(new Uint8Array(10)).catch((e: unknown) => e);
   await file.close();
   assert.match(String(fault('write', 'x', error)), /cannot write x: no space left on the device\n {2}hint: free some space/);
 });
 
-test('what a killed writer left long ago is removed, what a living one writes is not', async (t) => {
+test('what a killed writer left long ago is removed, what is written now is not', async (t) => {
   const folder = await temporaryFolder(t);
-  const dead = '.f.4194304-00000000.tmp', fresh = '.f.4194304-00000001.tmp', living = `.f.${process.pid}-00000002.tmp`;
-  for (const name of [dead, fresh, living]) await writeFile(join(folder, name), '');
-  for (const name of [dead, living]) await utimes(join(folder, name), 1, 1);
+  const old = '.f.0123456789abcdef.tmp', fresh = '.f.0123456789abcdee.tmp', other = '.g.0123456789abcdef.tmp';
+  for (const name of [old, fresh, other]) await writeFile(join(folder, name), '');
+  for (const name of [old, other]) await utimes(join(folder, name), 1, 1);
   await writeAtomic(join(folder, 'f'), [Buffer.from('ab'), Buffer.from('c')]);
-  assert.deepEqual((await readdir(folder)).sort(), [fresh, living, 'f'].sort());
+  assert.deepEqual((await readdir(folder)).sort(), [fresh, other, 'f'].sort());
   assert.equal(await readFile(join(folder, 'f'), 'utf8'), 'abc');
+});
+
+test('a file keeps its mode, a link its place; what is no file is not replaced', { skip: process.platform === 'win32' && 'needs modes' }, async (t) => {
+  const folder = await temporaryFolder(t), path = join(folder, 'f'), link = join(folder, 'link'), text = (words: string): Uint8Array[] => [Buffer.from(words)];
+  await writeFile(path, 'old', { mode: 0o640 });
+  await symlink('f', link);
+  await writeAtomic(link, text('new'));
+  assert.equal(await readFile(path, 'utf8'), 'new');
+  assert.equal((await lstat(link)).isSymbolicLink(), true);
+  assert.equal((await stat(path)).mode & 0o777, 0o640);
+  await assert.rejects(writeAtomic('/dev/null', text('x')), says('cannot write /dev/null: it is not a file'));
+  await assert.rejects(writeAtomic(folder, text('x')), says(`cannot write ${folder}: it is a folder`));
+  await assert.rejects(writeAtomic(join(path, 'x'), text('x')), says('cannot write', 'a part of the path is a file'));
+  const long = join(folder, 'n'.repeat(255));
+  await writeAtomic(long, text('long'));
+  assert.equal(await readFile(long, 'utf8'), 'long');
+  await assert.rejects(writeAtomic(`${long}n`, text('x')), says('the name is too long'));
+  await assert.rejects(writeAtomic(join(folder, 'a\nb', 'c'), text('x')), (error: Error) => error.message.startsWith(`cannot write ${JSON.stringify(join(folder, 'a\nb', 'c'))}: no such file`));
+  assert.deepEqual((await readdir(folder)).sort(), ['f', 'link', 'n'.repeat(255)]);
+});
+
+test('every code of the system is said in words', () => {
+  for (const [code, words] of [['ENOTDIR', 'a part of the path is a file'], ['EMFILE', 'too many open files'], ['EIO', 'the device failed'], ['EROFS', 'the file system is read-only']] as const) {
+    assert.match(String(fault('read', 'p', Object.assign(new Error('x'), { code }))), new RegExp(`cannot read p: ${words}.*\n {2}hint: `));
+  }
+  for (const [errno, [code]] of getSystemErrorMap()) {
+    const error = fault('read', 'p', Object.assign(new Error('x'), { errno, code }));
+    assert.ok(error instanceof UserError && /^cannot read p: [a-z]/.test(error.message) && !error.message.includes(code), `${code}: ${String(error)}`);
+  }
 });

@@ -55,3 +55,18 @@ test('a resumed run keeps its settings but for those that change no number', asy
   assert.match(said[0], /10 steps and goes on to 20/);
   for (const flags of [{ batch: 3 }, { seed: 1 }, { lr: 1 }, { layers: 1 }, { data: ['b'] }]) assert.throws(() => resume(flags), ConfigError);
 });
+
+test('a config in JSON may begin with a byte order mark; what is no UTF-8 or no JSON is named', async (t) => {
+  const folder = await temporaryFolder(t), file = join(folder, 'c.json'), text = '{ "steps": 7 }';
+  await writeFile(file, `\uFEFF${text}`);
+  assert.equal((await configure(file, {})).settings.config.steps, 7);
+  const utf16 = Buffer.from(text, 'utf16le');
+  for (const bytes of [utf16, Buffer.concat([Buffer.of(0xff, 0xfe), utf16]), Buffer.concat([Buffer.of(0xfe, 0xff), Buffer.from(utf16).swap16()])]) {
+    await writeFile(file, bytes);
+    await assert.rejects(configure(file, {}), (error) => error instanceof ConfigError && /c\.json is text in UTF-16, JSON is in UTF-8\n {2}hint: .*iconv/.test(error.message));
+  }
+  for (const [bytes, words] of [[Buffer.from('{"steps": 7,}'), 'c.json is not JSON'], [Buffer.from(''), 'c.json is not JSON'], [Buffer.of(0x7b, 0xff, 0x7d), 'not text in UTF-8']] as const) {
+    await writeFile(file, bytes);
+    await assert.rejects(configure(file, {}), (error) => error instanceof ConfigError && error.message.includes(words));
+  }
+});
