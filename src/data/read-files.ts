@@ -1,8 +1,10 @@
-// The bytes of text files. In: paths; out: each text file's bytes, in order, and which files were left out and why.
+// The bytes of text files. In: files; out: each text file's bytes, in order, and which files were left out and why.
 // A file is binary if a zero byte lies in its first 8 KiB (git's rule): a large binary file is not read to its end.
 import { open, type FileHandle } from 'node:fs/promises';
 import { UserError } from '../base/errors.ts';
-import { fault } from '../io/fault.ts';
+import { wideEncoding, withoutMark } from '../io/encoding.ts';
+import { codeOf, fault, shownPath } from '../io/fault.ts';
+import type { Found, Search } from './find-files.ts';
 import type { Skipped, TextFile, TextFiles } from './text.ts';
 
 const HEAD = 8192; // a zero byte in here makes a file binary
@@ -10,44 +12,49 @@ const SMALL = 65536; // read at once
 const MAX_BYTES = 2 ** 31 - 1;
 const AT_ONCE = 16; // files open at the same time
 
-/** Reads the files. Rejects with a UserError for one that cannot be read or is over 2 GiB. */
-export async function readTextFiles(paths: readonly string[]): Promise<TextFiles> {
-  const read = new Array<Uint8Array | Skipped['reason']>(paths.length);
+/** Reads the files. Rejects with a UserError for one that is over 2 GiB or cannot be read; one that was only found and may not be read is left out. */
+export async function readTextFiles({ files: found, skipped: before }: Search): Promise<TextFiles> {
+  const read = new Array<Uint8Array | Skipped['reason']>(found.length);
   let next = 0;
   const work = async (): Promise<void> => {
-    while (next < paths.length) {
-      const i = next++;
-      read[i] = await readText(paths[i]).catch((error: unknown) => {
-        next = paths.length; // the others stop too
-        throw fault('read', paths[i], error);
+    while (next < found.length) {
+      const i = next++, { path, named } = found[i];
+      read[i] = await readText(found[i]).catch((error: unknown) => {
+        if (!named && ['EACCES', 'EPERM'].includes(codeOf(error) ?? '')) return 'unreadable' as const;
+        next = found.length; // the others stop too
+        throw fault('read', path.toString(), error);
       });
     }
   };
-  await Promise.all(Array.from({ length: Math.min(AT_ONCE, paths.length) }, work));
-  const files: TextFile[] = [], skipped: Skipped[] = [];
+  await Promise.all(Array.from({ length: Math.min(AT_ONCE, found.length) }, work));
+  const files: TextFile[] = [], skipped = [...before];
   read.forEach((bytes, i) => {
-    if (typeof bytes === 'string') skipped.push({ path: paths[i], reason: bytes });
-    else files.push({ path: paths[i], bytes });
+    const path = found[i].path.toString();
+    if (typeof bytes === 'string') skipped.push({ path, reason: bytes });
+    else files.push({ path, bytes });
   });
   return { files, skipped };
 }
 
-async function readText(path: string): Promise<Uint8Array | Skipped['reason']> {
+async function readText({ path }: Found): Promise<Uint8Array | Skipped['reason']> {
   const file = await open(path, 'r');
   try {
     const { size } = await file.stat();
     if (size === 0) return 'empty';
     if (size > MAX_BYTES) {
-      throw new UserError(`${path} has ${size} bytes; a text file may have at most ${MAX_BYTES}`,
+      throw new UserError(`${shownPath(path.toString())} has ${size} bytes; a text file may have at most ${MAX_BYTES}`,
         'split it (split -b 1G) and name the parts');
     }
     let bytes = new Uint8Array(Math.min(size, SMALL));
     let end = await fill(file, bytes, 0);
-    if (bytes.subarray(0, HEAD).includes(0)) return 'binary';
+    const head = bytes.subarray(0, Math.min(HEAD, end)), wide = wideEncoding(head);
+    if (wide) return wide;
+    if (head.includes(0)) return 'binary';
+    if (withoutMark(head).length === 0) return 'empty';
     if (size > SMALL) {
-      const head = bytes;
+      const begin = bytes;
       bytes = new Uint8Array(size);
-      bytes.set(head);
+      bytes.set(begin);
       end = await fill(file, bytes, end);
     }
     return bytes.subarray(0, end); // shorter if someone cut it meanwhile

@@ -3,6 +3,7 @@
 // The last tenth of each file is for validation, the rest for training; neither sees a byte of the other.
 import { UserError } from '../base/errors.ts';
 import type { Batch } from '../base/tensor.ts';
+import { withoutMark } from '../io/encoding.ts';
 import { ordered, shuffled, wholeNumber, type Samples } from './batches.ts';
 import type { Batches, BatchOptions, Dataset, PassOptions, Split } from './dataset.ts';
 import { fingerprintOf } from './fingerprint.ts';
@@ -11,7 +12,7 @@ import { windowCount, windowSamples } from './windows.ts';
 export interface TextOptions {
   /** The fraction of each file's bytes that is held out, from its end: bytes floor((1 - f) * size) and on. 0.1 by default. */
   readonly split?: { readonly validation: number };
-  /** Told once, in one line, which files were left out. By default the line goes to stderr. */
+  /** Told in one line which files were left out, and in another how much of the text no window takes. By default lines go to stderr. */
   readonly say?: (line: string) => void;
 }
 export interface TextBatchOptions extends BatchOptions { readonly context: number } // bytes a window predicts
@@ -30,6 +31,7 @@ export interface TextCounts {
   readonly train: number; // windows
   readonly validation: number;
   readonly shortFiles: number; // files without any window to train on: their training part has no more than `context` bytes
+  readonly unusedBytes: number; // of both splits: bytes that no window takes
 }
 
 /**
@@ -42,8 +44,23 @@ export function textFrom(parts: string | Uint8Array | readonly (string | Uint8Ar
 }
 
 export interface TextFile { readonly path: string; readonly bytes: Uint8Array }
-export interface Skipped { readonly path: string; readonly reason: 'binary' | 'empty' }
+/**
+ * What was left out. 'hidden': a name that begins with a dot; 'again': another path to what is there already; 'unreadable': found in a folder,
+ * and this user may not read it; 'no file': a pipe, a socket, a device.
+ */
+export interface Skipped { readonly path: string; readonly reason: keyof typeof REASONS }
 export interface TextFiles { readonly files: readonly TextFile[]; readonly skipped: readonly Skipped[] }
+
+/** What one and several things left out are called, in the order in which they are told. */
+const REASONS = {
+  binary: ['binary file', 'binary files'], 'UTF-16': ['file in UTF-16', 'files in UTF-16'], 'UTF-32': ['file in UTF-32', 'files in UTF-32'],
+  unreadable: ['thing that may not be read', 'things that may not be read'],
+  'name that is not UTF-8': ['name that is not UTF-8', 'names that are not UTF-8'], empty: ['empty file', 'empty files'],
+  'broken link': ['broken link', 'broken links'], 'no file': ['pipe or device', 'pipes or devices'],
+  again: ['path to what was read already', 'paths to what was read already'], hidden: ['name that begins with a dot', 'names that begin with a dot'],
+} as const;
+const SHOWN = 3; // paths of each
+const TOLD = 0.05; // a share of bytes in no window that is worth a line
 
 interface Loaded { readonly info: TextInfo; readonly files: readonly TextFile[]; readonly cuts: readonly number[] }
 
@@ -101,14 +118,15 @@ export class TextDataset implements Dataset<TextBatchOptions, TextPassOptions> {
   async counts(context: number): Promise<TextCounts> {
     wholeNumber('counts', 'context', context, 1);
     const { files, cuts } = await this.#load();
-    let train = 0, validation = 0, shortFiles = 0;
+    let train = 0, validation = 0, shortFiles = 0, unusedBytes = 0;
     files.forEach(({ bytes }, i) => {
-      const windows = windowCount(cuts[i], context);
+      const windows = windowCount(cuts[i], context), held = windowCount(bytes.length - cuts[i], context);
       train += windows;
-      validation += windowCount(bytes.length - cuts[i], context);
+      validation += held;
+      unusedBytes += unusedIn(cuts[i], context) + unusedIn(bytes.length - cuts[i], context);
       if (windows === 0) shortFiles++;
     });
-    return { train, validation, shortFiles };
+    return { train, validation, shortFiles, unusedBytes };
   }
 
   /** Depends on the files' bytes, their order and the split, not on where they lie. */
@@ -125,23 +143,22 @@ export class TextDataset implements Dataset<TextBatchOptions, TextPassOptions> {
     const name = split === 'train' ? 'train' : 'validation', key = `${name} ${context}`;
     let samples = this.#samples.get(key);
     if (samples === undefined) {
-      samples = this.#load().then((loaded) => windowsOf(loaded, name, context));
+      samples = this.#load().then((loaded) => windowsOf(loaded, name, context, this.#say));
       this.#samples.set(key, samples);
     }
     return samples;
   }
 }
 
-function loadedOf({ files, skipped }: TextFiles, where: string, validation: number, say: (line: string) => void): Loaded {
-  const binary = skipped.filter((s) => s.reason === 'binary').map((s) => s.path);
+function loadedOf({ files: read, skipped }: TextFiles, where: string, validation: number, say: (line: string) => void): Loaded {
+  const files = read.map(({ path, bytes }) => ({ path, bytes: withoutMark(bytes) })), out = leftOut(skipped);
   if (files.length === 0) {
-    const seen = skipped.length === 0 ? 'no file in it' : `${binary.length} binary and ${skipped.length - binary.length} empty files in it`;
-    throw new UserError(`there is no text in ${where}: ${seen}`, 'name text files or folders that hold some');
+    const wide = skipped.find(({ reason }) => reason.startsWith('UTF-'));
+    throw new UserError(`there is no text in ${where}: ${out === '' ? 'no file in it' : `left out ${out}`}`,
+      wide ? `convert it to UTF-8: iconv -f ${wide.reason} -t UTF-8` : 'name text files or folders that hold some');
   }
-  if (binary.length > 0) {
-    const some = binary.slice(0, 3).join(', ') + (binary.length > 3 ? ', ...' : '');
-    say(`left out ${binary.length} binary ${binary.length === 1 ? 'file' : 'files'}: ${some}`);
-  }
+  // Hidden names alone are what everybody expects.
+  if (skipped.some(({ reason }) => reason !== 'hidden')) say(`left out ${out}`);
   // 1e-9: a product that should be whole but falls just below it, as (1 - 0.71) * 100
   const cuts = files.map(({ bytes }) => Math.floor((1 - validation) * bytes.length + 1e-9));
   const sum = (sizes: readonly number[]): number => sizes.reduce((a, b) => a + b, 0);
@@ -152,13 +169,35 @@ function loadedOf({ files, skipped }: TextFiles, where: string, validation: numb
   return { info, files, cuts };
 }
 
-function windowsOf({ files, cuts }: Loaded, split: 'train' | 'validation', context: number): Samples {
+/** "2 binary files: a, b; 1 empty file: c" */
+function leftOut(skipped: readonly Skipped[]): string {
+  return (Object.keys(REASONS) as (keyof typeof REASONS)[]).flatMap((reason) => {
+    const paths = skipped.filter((s) => s.reason === reason).map((s) => s.path), [one, many] = REASONS[reason];
+    return paths.length === 0 ? [] : [`${paths.length} ${paths.length === 1 ? one : many}: ${paths.slice(0, SHOWN).join(', ')}${paths.length > SHOWN ? ', ...' : ''}`];
+  }).join('; ');
+}
+
+/** Bytes of a part that no window takes. */
+function unusedIn(bytes: number, context: number): number {
+  const windows = windowCount(bytes, context);
+  return windows === 0 ? bytes : bytes - (windows * context + 1);
+}
+
+function windowsOf({ files, cuts }: Loaded, split: 'train' | 'validation', context: number, say: (line: string) => void): Samples {
   const parts = files.map(({ bytes }, i) => (split === 'train' ? bytes.subarray(0, cuts[i]) : bytes.subarray(cuts[i])));
   const samples = windowSamples(parts, context);
   if (samples.count > 0x7fffffff) {
     throw new UserError(`the text has ${samples.count} windows, more than an int32 id can name`, 'use a longer context');
   }
-  if (samples.count > 0) return samples;
+  if (samples.count > 0) {
+    const short = parts.filter((part) => windowCount(part.length, context) === 0).length, all = parts.reduce((n, part) => n + part.length, 0);
+    const unused = parts.reduce((n, part) => n + unusedIn(part.length, context), 0);
+    if (short > 0 || unused > TOLD * all) {
+      const why = short === 0 ? 'ends of files' : `${short} of ${files.length} ${files.length === 1 ? 'file is' : 'files are'} too short, the rest are ends of files`;
+      say(`${split === 'train' ? 'training' : 'validation'}: ${unused} of ${all} bytes are in no window (${context + 1} bytes, not across files): ${why}`);
+    }
+    return samples;
+  }
   const longest = files.reduce((best, _, i) => (parts[i].length > parts[best].length ? i : best), 0);
   const { path, bytes } = files[longest], most = parts[longest].length - 1;
   const among = files.length === 1 ? '' : `, the longest of ${files.length} files`;

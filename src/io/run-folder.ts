@@ -27,6 +27,8 @@ export interface RunOptions {
   readonly resume?: boolean; // go on with a run that is there; without it, a folder with a run is refused
   readonly settings?: Json; // kept in run.json when the run begins; {} by default
   readonly keep?: number; // how many checkpoints stay, at least 1; 2 by default
+  /** Asked with the checkpoint that the run would go on from, before anything is changed in the folder: rejects where it must not. */
+  readonly check?: (checkpoint: { readonly path: string; readonly step: number }) => Promise<void>;
 }
 
 export interface RunFolder {
@@ -47,16 +49,16 @@ export interface RunFolder {
 
 /** Creates a run's folder, or goes on with one. UserError: it exists and `resume` is not set, it is no run, or it is in use. */
 export async function openRun(path: string, options: RunOptions = {}): Promise<RunFolder> {
-  const { resume = false, settings = {}, keep = 2 } = options;
+  const { resume = false, settings = {}, keep = 2, check } = options;
   await makeFolder(path);
   await admit(path, resume);
   const lock = await lockFolder(path);
   try {
     await admit(path, resume); // another process may have begun a run since
+    const stored = await readSettings(path), { checkpoint, damaged } = await findCheckpoint(path);
+    if (checkpoint) await check?.(checkpoint);
     await removeTemporaries(path);
-    const stored = await readSettings(path);
     if (stored === undefined) await writeAtomic(join(path, SETTINGS), [Buffer.from(`${jsonText(settings, 2)}\n`)]);
-    const { checkpoint, damaged } = await findCheckpoint(path);
     const events = await EventLog.open(join(path, EVENTS), checkpoint?.step);
     return {
       path, settings: stored ?? settings, checkpoint, damaged,

@@ -38,8 +38,9 @@ export interface Configured { readonly settings: RunSettings; readonly experimen
 
 const MODEL_FLAGS = ['layers', 'dModel', 'heads', 'context', 'experts', 'topK', 'dFf'] as const;
 const RUN_FLAGS = ['steps', 'batch', 'seed', 'device', 'threads', 'evalEvery', 'saveEvery', 'accumulate', 'recompile', 'memory'] as const;
-/** What may differ between a run and its continuation: nothing of it changes a number of the steps that are left. */
-const FREE_FLAGS = ['device', 'threads', 'evalEvery', 'saveEvery'] as const;
+/** What may differ between a run and its continuation: nothing of it changes a number of the steps that are left. Whether data elsewhere is
+ * the same data, its fingerprint tells. */
+const FREE_FLAGS = ['data', 'device', 'threads', 'evalEvery', 'saveEvery'] as const;
 
 type Data = Record<string, unknown>;
 

@@ -19,7 +19,7 @@ import { Loggers, type Logger } from './logger.ts';
 import { openSession } from './open.ts';
 import { planEvent } from './plan-event.ts';
 import { ConfigError } from './schema.ts';
-import { fingerprintIn, snapshot, validatedIn, type LastValidation } from './snapshot.ts';
+import { dataChange, snapshot, validatedIn, type DataMark, type LastValidation } from './snapshot.ts';
 import { restoreFrom } from '../session/checkpoint.ts';
 import { round, stepEvent } from './step-event.ts';
 import { heldOut, validate } from './validate.ts';
@@ -58,11 +58,10 @@ export async function train(options: TrainOptions): Promise<DoneEvent | null> {
     options.busy?.('compiling');
     const { batch: size, seed } = experiment.config;
     await session.prepare(await data.batches({ size, seed, context: experiment.context }).at(0));
-    const run = await openRun(out, { resume, settings: JSON.parse(JSON.stringify(options.settings)) as Json });
+    const mark = await markOf(data);
+    const run = await openRun(out, { resume, settings: JSON.parse(JSON.stringify(options.settings)) as Json, check: (checkpoint) => checkResume(options, checkpoint, mark) });
     try {
-      const has = run.checkpoint?.step ?? 0, { steps } = experiment.config;
-      if (has > steps) throw new ConfigError(`the run in ${out} has done ${has} steps, more than the ${steps} it should have in all`, `--steps ${2 * has} goes on to ${2 * has}`);
-      const training = new Training(options, session, data, run);
+      const training = new Training(options, session, data, mark, run);
       told = (event) => { training.recompiled(event); };
       return await training.run(resume ? [] : early); // a run that goes on has the plan that it had
     } finally {
@@ -71,6 +70,25 @@ export async function train(options: TrainOptions): Promise<DoneEvent | null> {
   } finally {
     await session.close();
   }
+}
+
+/** What a checkpoint keeps of the data. */
+async function markOf(data: TrainingData): Promise<DataMark> {
+  const fingerprint = await data.fingerprint();
+  if (!(data instanceof TextDataset)) return { fingerprint };
+  const { files, bytes } = await data.info();
+  return { fingerprint, files: files.length, bytes };
+}
+
+/** Rejects where a run cannot go on from its checkpoint as if it had not stopped. */
+async function checkResume({ out, experiment: { config } }: TrainOptions, { path, step: has }: { readonly path: string; readonly step: number }, mark: DataMark): Promise<void> {
+  if (has > config.steps) throw new ConfigError(`the run in ${out} has done ${has} steps, more than the ${config.steps} it should have in all`, `--steps ${2 * has} goes on to ${2 * has}`);
+  const { meta, file } = await loadCheckpoint(path);
+  await file.close();
+  const change = dataChange(meta, mark);
+  if (change === null) return;
+  throw new UserError(`the data${config.data.length > 0 ? ` in ${config.data.join(', ')}` : ''} is not what the run in ${out} was started with: ${change}`,
+    'a resumed run would not go on exactly: restore the files, or start a new run; data that has moved is named by --data');
 }
 
 class Training {
@@ -82,16 +100,17 @@ class Training {
   /** The first step of a plan that is not told yet. */
   #planFrom: number | null = null;
   readonly #began = performance.now();
-  #fingerprint = '';
+  readonly #mark: DataMark;
   #validated: LastValidation | null = null;
   #saved: { readonly path: string; readonly step: number } | undefined;
   #savedAt = performance.now();
   #saveMs = 0;
 
-  constructor(options: TrainOptions, session: Session, data: TrainingData, run: RunFolder) {
+  constructor(options: TrainOptions, session: Session, data: TrainingData, mark: DataMark, run: RunFolder) {
     this.#options = options;
     this.#session = session;
     this.#data = data;
+    this.#mark = mark;
     this.#run = run;
     this.#saved = run.checkpoint;
     this.#loggers = new Loggers([...options.loggers, ...options.experiment.loggers], (event) => { run.append(event); }, options.say);
@@ -149,15 +168,9 @@ class Training {
 
   async #begin(): Promise<void> {
     const { experiment: { config, context }, settings, say, out } = this.#options;
-    this.#fingerprint = await this.#data.fingerprint();
     this.#run.damaged.forEach((reason) => { say(`passed over a damaged checkpoint: ${reason}`); });
     if (this.#run.checkpoint) {
       const meta = await restoreFrom(this.#session, await loadCheckpoint(this.#run.checkpoint.path), 'all');
-      const before = fingerprintIn(meta);
-      if (before !== this.#fingerprint) {
-        throw new UserError('the data is not what the run was started with: a resumed run would not go on exactly',
-          'restore the files, or start a new run; copies elsewhere may be named by --data');
-      }
       this.#validated = validatedIn(meta);
     }
     const { executor, named, steps } = this.#session;
@@ -224,7 +237,7 @@ class Training {
     const step = this.#session.steps, start = performance.now();
     if (this.#saved?.step === step) return this.#saved;
     const { settings } = this.#options;
-    const path = await this.#run.save(snapshot(this.#session, { settings, fingerprint: this.#fingerprint, validated: this.#validated }));
+    const path = await this.#run.save(snapshot(this.#session, { settings, data: this.#mark, validated: this.#validated }));
     this.#saved = { path, step };
     this.#savedAt = performance.now();
     this.#saveMs = this.#savedAt - start;

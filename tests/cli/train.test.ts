@@ -1,6 +1,6 @@
 // dynamoe train from the outside: its JSON, its exit codes, what it refuses, how it stops and goes on.
 import assert from 'node:assert/strict';
-import { readdir, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, readFile, rename, unlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { temporaryFolder } from '../io/folder.ts';
@@ -101,7 +101,32 @@ test('a run folder is refused without --resume, and settings that do not fit wit
   await writeFile(data, 'other text '.repeat(2000));
   const changed = await command('train', '--resume', '--out', out);
   assert.equal(changed.code, 1);
-  assert.match(changed.stderr, /data is not what the run was started with/);
+  assert.match(changed.stderr, /the data in \S+text\.txt is not what the run in \S+run was started with: it was 20\d{3} bytes of text in 1 file and is 22000 bytes of text in 1 file\n {2}hint: /);
+});
+
+test('data that has moved is the same data, changed data is not, and a refused run keeps its log', async (t) => {
+  const folder = await temporaryFolder(t), here = join(folder, 'here'), there = join(folder, 'there dir'), out = join(folder, 'run');
+  await mkdir(here);
+  const text = await writeText(here), flags = ['train', ...TINY, '--json', '--save-every', '4', '--eval-every', '0'];
+  const whole = await command(...flags, '--data', here, '--steps', '10', '--out', join(folder, 'whole'));
+  assert.equal((await command(...flags, '--data', here, '--steps', '10', '--out', out)).code, 0);
+  await unlink(join(out, 'step-00000010.safetensors'));
+  const log = await readFile(join(out, 'events.jsonl'), 'utf8'), before = await readFile(text, 'utf8');
+  assert.match(log, /"event":"step","step":10,/);
+  await rename(here, there);
+  const gone = await command('train', '--resume', '--out', out);
+  assert.equal(gone.code, 1);
+  assert.match(gone.stderr, /data path \S+here does not exist\n {2}hint: .*if the data has moved, name where it is now/);
+  await writeFile(join(there, 'text.txt'), before.replace('the', 'teh'));
+  const changed = await command('train', '--resume', '--out', out, '--data', there);
+  assert.equal(changed.code, 1);
+  assert.match(changed.stderr, /as before it is 20\d{3} bytes of text in 1 file, but they are other bytes/);
+  assert.equal(await readFile(join(out, 'events.jsonl'), 'utf8'), log, 'nothing of it is lost');
+  await writeFile(join(there, 'text.txt'), before);
+  const moved = await command('train', '--resume', '--out', out, '--data', there, '--json');
+  assert.equal(moved.code, 0, moved.stderr);
+  const losses = lossesOf(moved.stdout);
+  assert.deepEqual([...losses], [...lossesOf(whole.stdout)].slice(8));
 });
 
 test('Ctrl-C finishes the step, saves, says how to go on and exits with 130', async (t) => {

@@ -1,11 +1,12 @@
 // Text: which bytes are windows of which split, stable ids, order by seed and step, validation windows, what is left out.
 import assert from 'node:assert/strict';
-import { mkdir, open, symlink, writeFile } from 'node:fs/promises';
+import { spawnSync } from 'node:child_process';
+import { chmod, mkdir, open, symlink, writeFile } from 'node:fs/promises';
 import { join, relative } from 'node:path';
 import { test, type TestContext } from 'node:test';
 import fc from 'fast-check';
 import type { Batch, HostTensor } from '../../src/base/tensor.ts';
-import { text } from '../../src/data/index.ts';
+import { text, textFrom } from '../../src/data/index.ts';
 import { says, temporaryFolder } from '../io/folder.ts';
 
 /** A folder with these files; a number is so many bytes that count up (mod 251). */
@@ -40,7 +41,7 @@ test('windows are the bytes that the definition says, for any sizes and context'
     async (sizes, context, size) => {
       const contents = sizes.map((n, f) => Uint8Array.from({ length: n }, (_, i) => 1 + ((f * 37 + i * 11) % 255)));
       for (const [i, bytes] of contents.entries()) await writeFile(path(i), bytes);
-      const data = text(sizes.map((_, i) => path(i)));
+      const data = text(sizes.map((_, i) => path(i)), { say: () => undefined });
       for (const split of ['train', 'validation'] as const) {
         const expected: [number, number[], number[]][] = [];
         for (const bytes of contents) {
@@ -113,7 +114,7 @@ test('files come in order of their paths, whatever the arguments\' order; folder
   await assert.rejects(names(join(folder, '*.none')), says('no file matches', '*.none'));
   await assert.rejects(names(join(folder, 'none')), says('none does not exist'));
   await assert.rejects(names(folder, ''), says('empty'));
-  await assert.rejects(names(join(folder, 'c')), says('no text in', 'no file'));
+  await assert.rejects(names(join(folder, 'c')), says('no text in', 'left out 1 name that begins with a dot', 'c/.keep'));
 });
 
 test('links are followed, once each, and loops end', { skip: process.platform === 'win32' && 'needs symbolic links' }, async (t) => {
@@ -145,10 +146,67 @@ test('binary and empty files are left out, and that is said once', async (t) => 
   assert.deepEqual(info.files.map((f) => relative(folder, f.path)), ['a.txt', 'late.txt', 'latin1']);
   assert.deepEqual(info.skipped.map((s) => [relative(folder, s.path), s.reason]),
     [['b.png', 'binary'], ['c.txt', 'empty'], ['early.bin', 'binary']]);
-  assert.equal(said.length, 1);
-  assert.match(said[0], /^left out 2 binary files: .*b\.png, .*early\.bin$/);
+  assert.equal(said.length, 2);
+  assert.match(said[1], /^training: 5 of 180271 bytes are in no window \(5 bytes, not across files\): 1 of 3 files are too short/);
+  assert.match(said[0], /^left out 2 binary files: .*b\.png, .*early\.bin; 1 empty file: .*c\.txt$/);
   assert.deepEqual([info.bytes, info.trainBytes + info.validationBytes], [200_302, 200_302]);
-  await assert.rejects(text(join(folder, 'b.png')).info(), says('no text in', 'b.png', '1 binary and 0 empty'));
+  await assert.rejects(text(join(folder, 'b.png')).info(), says('no text in', 'b.png', 'left out 1 binary file'));
+});
+
+test('what lies in a folder and is no text is told with numbers; nothing of it fails the rest', { skip: process.platform === 'win32' && 'needs pipes and names of bytes' }, async (t) => {
+  const folder = await files(t, { 'a.txt': 300, '.hidden': 5, 'b.txt': 400, 'wide.txt': Buffer.from('\uFEFFwide text', 'utf16le'), 'marked.txt': `\uFEFF${'x'.repeat(200)}`, 'mark': '\uFEFF' });
+  const latin1 = Buffer.concat([Buffer.from(join(folder, 'caf')), Buffer.of(0xe9), Buffer.from('.txt')]), said: string[] = [];
+  await writeFile(latin1, 'e'.repeat(100));
+  await symlink('gone', join(folder, 'broken'));
+  await symlink('a.txt', join(folder, 'z-again.txt'));
+  await symlink('.', join(folder, 'loop'));
+  assert.equal(spawnSync('mkfifo', [join(folder, 'pipe')]).status, 0);
+  const data = text(folder, { say: (line) => { said.push(line); } }), info = await data.info();
+  assert.deepEqual(info.files.map(({ path, bytes }) => [relative(folder, path), bytes]), [['a.txt', 300], ['b.txt', 400], ['caf\uFFFD.txt', 100], ['marked.txt', 200]]);
+  const names = (reason: string): string[] => info.skipped.filter((s) => s.reason === reason).map((s) => relative(folder, s.path));
+  assert.deepEqual(['UTF-16', 'empty', 'broken link', 'no file', 'again', 'hidden'].map(names), [['wide.txt'], ['mark'], ['broken'], ['pipe'], ['loop', 'z-again.txt'], ['.hidden']]);
+  assert.equal(info.skipped.length, 7);
+  assert.match(said.join('\n'), /^left out 1 file in UTF-16: \S+; 1 empty file: \S+; 1 broken link: \S+; 1 pipe or device: \S+; 2 paths to what was read already: \S+, \S+; 1 name that begins with a dot: \S+$/);
+  await assert.rejects(text(join(folder, 'wide.txt')).info(), says('no text', 'left out 1 file in UTF-16', 'iconv -f UTF-16 -t UTF-8'));
+  await assert.rejects(text(join(folder, 'pipe')).info(), says('neither a file nor a folder'));
+  await assert.rejects(text(join(folder, 'broken')).info(), says('broken is a link that leads nowhere'));
+  await symlink('itself', join(folder, 'itself'));
+  await assert.rejects(text(join(folder, 'itself')).info(), says('itself is a link that leads nowhere'));
+});
+
+test('a file that was only found and may not be read is left out; one that was named is an error', { skip: process.getuid?.() !== 0 && 'needs root, to be another user' }, async (t) => {
+  const folder = await files(t, { 'a.txt': 300, 'b.txt': 300, 'c/d.txt': 300 });
+  await chmod(folder, 0o755);
+  for (const name of ['b.txt', 'c']) await chmod(join(folder, name), 0);
+  const code = `import { text } from ${JSON.stringify(join(import.meta.dirname, '../../src/data/index.ts'))};
+    const names = process.argv.slice(1); console.log((await text(names, { say: console.log }).info()).files.length);`;
+  const as = (...names: string[]): { stdout: string; stderr: string } => spawnSync(process.execPath, ['--input-type=module', '-e', code, ...names], { uid: 3001, gid: 3001, encoding: 'utf8' });
+  assert.equal(as(folder).stdout, `left out 2 things that may not be read: ${join(folder, 'c')}, ${join(folder, 'b.txt')}\n1\n`);
+  assert.match(as(folder, join(folder, 'b.txt')).stderr, /cannot read \S*b\.txt: permission denied/);
+  assert.match(as(join(folder, 'c')).stderr, /cannot read \S*c: permission denied/);
+});
+
+test('bytes that no window takes are told where they are many', async (t) => {
+  const said: string[] = [], small = Object.fromEntries(Array.from({ length: 30 }, (_, i) => [`${i}.txt`, 15]));
+  const of = async (contents: Record<string, number>): Promise<ReturnType<typeof text>> => text(await files(t, contents), { say: (line) => { said.push(line); } });
+  const many = await of({ ...small, 'large.txt': 400 });
+  await many.batches({ size: 1, context: 16 }).at(0);
+  await many.batches({ size: 2, context: 16 }).samples();
+  await all(many.windows({ size: 1, context: 16 }));
+  assert.deepEqual(said.splice(0), ['training: 397 of 750 bytes are in no window (17 bytes, not across files): 30 of 31 files are too short, the rest are ends of files',
+    'validation: 67 of 100 bytes are in no window (17 bytes, not across files): 30 of 31 files are too short, the rest are ends of files']);
+  assert.equal((await many.counts(16)).unusedBytes, 464);
+  const one = await of({ a: 100_007 });
+  await one.batches({ size: 1, context: 16 }).at(0);
+  assert.deepEqual(said, []);
+});
+
+test('a byte order mark is no text, in files and in memory', async (t) => {
+  const folder = await files(t, { plain: 'abcdefghij', marked: '\uFEFFabcdefghij' });
+  const plain = text(join(folder, 'plain')), marked = text(join(folder, 'marked'));
+  assert.equal(await marked.fingerprint(), await plain.fingerprint());
+  assert.equal(await textFrom('\uFEFFabcdefghij').fingerprint(), await textFrom(Buffer.from('\uFEFFabcdefghij')).fingerprint());
+  assert.equal((await marked.info()).bytes, 10);
 });
 
 test('too little text says how much is needed, in which split, and what would do', async (t) => {
@@ -157,17 +215,17 @@ test('too little text says how much is needed, in which split, and what would do
   await assert.rejects(data.batches({ size: 1, context: 64 }).at(0),
     says('context 64 takes 65 bytes', 'train part', 'a has 54 of its 60', 'at most 53'));
   await assert.rejects(all(data.windows({ size: 1, context: 8 })), says('validation part', 'a has 6 of its 60', 'at most 5'));
-  assert.deepEqual(await data.counts(10), { train: 7, validation: 0, shortFiles: 1 });
-  assert.deepEqual(await data.counts(64), { train: 0, validation: 0, shortFiles: 3 });
+  assert.deepEqual(await data.counts(10), { train: 7, validation: 0, shortFiles: 1, unusedBytes: 23 });
+  assert.deepEqual(await data.counts(64), { train: 0, validation: 0, shortFiles: 3, unusedBytes: 95 });
   await assert.rejects(data.batches({ size: 1, context: 5, from: 2, split: 'test' }).at(0.5), says('step', '0.5'));
 });
 
 test('the split is set: nothing or everything may be held out', async (t) => {
   const folder = await files(t, { a: 101 });
   const counts = (validation: number): Promise<unknown> => text(folder, { split: { validation } }).counts(10);
-  assert.deepEqual(await counts(0), { train: 10, validation: 0, shortFiles: 0 });
-  assert.deepEqual(await counts(1), { train: 0, validation: 10, shortFiles: 1 });
-  assert.deepEqual(await counts(0.5), { train: 4, validation: 5, shortFiles: 0 });
+  assert.deepEqual(await counts(0), { train: 10, validation: 0, shortFiles: 0, unusedBytes: 0 });
+  assert.deepEqual(await counts(1), { train: 0, validation: 10, shortFiles: 1, unusedBytes: 0 });
+  assert.deepEqual(await counts(0.5), { train: 4, validation: 5, shortFiles: 0, unusedBytes: 9 });
   assert.throws(() => text(folder, { split: { validation: 1.5 } }), says('0..1', '1.5'));
   assert.throws(() => text([]), says('no path'));
   assert.throws(() => text(folder).batches({ size: 0, context: 4 }), says('size', 'at least 1', '0'));
