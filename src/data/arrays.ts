@@ -1,7 +1,7 @@
 // Samples that lie in memory as rows of two tensors. In: x [n, ...] and y [n, ...], or a function that loads them; out: a dataset.
 import { hostArray } from '../base/dtype.ts';
 import { ShapeError, UserError } from '../base/errors.ts';
-import type { Batch, HostTensor } from '../base/tensor.ts';
+import { hostTensor, type Batch, type HostTensor } from '../base/tensor.ts';
 import { bytesOf } from '../io/safetensors-data.ts';
 import { fingerprintOf } from './fingerprint.ts';
 import { ordered, shuffled, wholeNumber, type Samples } from './batches.ts';
@@ -13,11 +13,20 @@ export interface Parts { readonly train: Rows; readonly test: Rows }
 
 /**
  * A dataset of rows in memory; they are not copied and must not change. `train`: the first so many rows are for training, the rest is
- * held out; by default all are for training. ShapeError where x and y do not have the same number of rows.
+ * held out; by default all are for training. ShapeError where x and y do not have the same number of rows, or data of another length than
+ * their shapes say.
  */
 export function arrays(rows: Rows, options: { readonly train?: number } = {}): ArrayDataset {
+  for (const name of ['x', 'y'] as const) checkTensor(name, (rows as Partial<Rows> | undefined)?.[name]);
   const parts = splitRows(rows, options.train ?? rows.x.shape[0], 'arrays');
   return new ArrayDataset('arrays', () => Promise.resolve(parts));
+}
+
+/** What TypeScript would have refused. */
+function checkTensor(name: string, tensor: Partial<HostTensor> | undefined): void {
+  const { dtype, shape, data } = tensor ?? {}, hint = "hostTensor('float32', [rows, columns], values)";
+  if (!dtype || !Array.isArray(shape) || !ArrayBuffer.isView(data)) throw new UserError(`arrays: ${name} must be a tensor of the host { dtype, shape, data }`, hint);
+  if (hostTensor(dtype, shape, data).data !== data) throw new UserError(`arrays: ${name} is ${dtype}, its data a ${data.constructor.name}`, hint);
 }
 
 export class ArrayDataset implements Dataset {

@@ -35,7 +35,7 @@ async function unzip(path: string, file: Buffer): Promise<Buffer> {
     return await promisify(gunzip)(file, { maxOutputLength: MAX_BYTES });
   } catch (error) {
     const why = codeOf(error) === 'Z_BUF_ERROR' ? `the stream breaks off at the file's end, byte ${file.length}`
-      : error instanceof Error ? error.message : String(error);
+      : codeOf(error) === 'ERR_BUFFER_TOO_LARGE' ? `it holds more than ${MAX_BYTES} bytes` : error instanceof Error ? error.message : String(error);
     throw new UserError(`${path}: expected a whole gzip stream from byte 0, found that it cannot be unpacked: ${why}`,
       'download or copy the file again', error);
   }

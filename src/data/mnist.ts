@@ -34,8 +34,11 @@ async function load(source: string | IdxFiles, { train, normalise = false }: Mni
   const first = await readPair(pairs[0], normalise);
   const count = first.x.shape[0];
   if (pairs.length === 1) return splitRows(first, train ?? Math.floor(count * 0.8), 'mnist');
-  const parts = splitRows(first, train ?? count, 'mnist');
-  return { train: parts.train, test: await readPair(pairs[1], normalise) };
+  const parts = splitRows(first, train ?? count, 'mnist'), test = await readPair(pairs[1], normalise);
+  if (test.size !== first.size) {
+    throw new UserError(`${pairs[0].images} has images of ${first.size} pixels, ${pairs[1].images} of ${test.size}`, 'the files must be of one set');
+  }
+  return { train: parts.train, test };
 }
 
 async function findPairs(folder: string): Promise<IdxFiles[]> {
@@ -58,17 +61,19 @@ async function findPairs(folder: string): Promise<IdxFiles[]> {
     'they are named train-images-idx3-ubyte, train-labels-idx1-ubyte and t10k-..., with or without .gz');
 }
 
-async function readPair({ images, labels }: IdxFiles, normalise: boolean): Promise<Rows> {
+/** size: height x width. */
+async function readPair({ images, labels }: IdxFiles, normalise: boolean): Promise<Rows & { readonly size: string }> {
   const [{ shape, data }, marks] = await Promise.all([readIdx(images, 3), readIdx(labels, 1)]);
   const [count, height, width] = shape;
   if (marks.shape[0] !== count) {
     throw new UserError(`${images} has ${count} images but ${labels} has ${marks.shape[0]} labels`, 'the two files must be of one set');
   }
+  if (data.length === 0) throw new UserError(`${images} holds no pixel: its images are ${shape.join(' x ')}`, 'is it the right file?');
   const [shift, scale] = normalise ? [0.1307, 0.3081] : [0, 1];
   const values = Float32Array.from({ length: 256 }, (_, p) => (p / 255 - shift) / scale);
   const pixels = new Float32Array(data.length);
   for (let i = 0; i < data.length; i++) pixels[i] = values[data[i]];
   const x: HostTensor = { dtype: 'float32', shape: [count, height * width], data: pixels };
   const y: HostTensor = { dtype: 'int32', shape: [count], data: Int32Array.from(marks.data) };
-  return { x, y };
+  return { x, y, size: `${height} x ${width}` };
 }

@@ -45,7 +45,7 @@ test('one pair of files is split by count; pixels are in 0..1', async (t) => {
 
 test('files for training and for testing are used as such', async (t) => {
   const folder = await temporaryFolder(t);
-  await writeFile(join(folder, 'train-images.idx3-ubyte'), idx([2, 1, 1], [0, 255]));
+  await writeFile(join(folder, 'train-images.idx3-ubyte'), idx([2, 2, 3], Array.from({ length: 12 }, (_, i) => i * 20)));
   await writeFile(join(folder, 'train-labels-idx1-ubyte.gz'), gzipSync(idx([2], [7, 8])));
   await writeFile(join(folder, 't10k-images-idx3-ubyte'), IMAGES);
   await writeFile(join(folder, 't10k-labels-idx1-ubyte'), LABELS);
