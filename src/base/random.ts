@@ -1,5 +1,6 @@
 // Counter-based randomness: Threefry-2x32 with 20 rounds (Salmon et al., SC 2011). A number depends only on its key and counter,
 // never on how many were drawn before: key = (seed, hash of a name), counter = (step, logical index).
+import { UserError } from './errors.ts';
 import { hash32 } from './hash.ts';
 import { cosOfTurn, logOfRest, sinOfTurn } from './trig.ts';
 
@@ -48,12 +49,19 @@ export function threefry(k0: number, k1: number, c0: number, c1: number): [numbe
 /** A uint32 as a float in [0, 1) with 24 bits: the same value in float32 and float64. */
 export const unit24 = (word: number): number => (word >>> 8) / 0x1000000;
 
+/** Seeds are uint32. Throws UserError for any other, which would be cut to one silently; `where`: whose it is. */
+export function checkSeed(where: string, seed: unknown): number {
+  if (typeof seed === 'number' && Number.isInteger(seed) && seed >= 0 && seed <= 0xffffffff) return seed;
+  const got = typeof seed === 'number' ? seed : typeof seed;
+  throw new UserError(`${where}: a seed must be a whole number from 0 to 4294967295, got ${got}`);
+}
+
 /** A named stream of numbers: `at(i)` is a pure function of (seed, name, step, i). */
 export class Stream {
   readonly #seed: number;
   readonly #name: number;
   constructor(seed: number, name: string) {
-    this.#seed = seed >>> 0;
+    this.#seed = checkSeed(name, seed);
     this.#name = hash32(name);
   }
 

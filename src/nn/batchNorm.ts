@@ -12,7 +12,7 @@ import { rsqrt } from '../graph/ops/rsqrt.ts';
 import { sub } from '../graph/ops/sub.ts';
 import { sum } from '../graph/ops/sum.ts';
 import { where } from '../graph/ops/where.ts';
-import { Parameter } from '../trace/parameter.ts';
+import { Parameter, type Role } from '../trace/parameter.ts';
 import { traceOf, use } from '../trace/trace.ts';
 
 export interface BatchNormOptions {
@@ -39,11 +39,12 @@ export class BatchNorm {
 
   constructor(width: number, { eps = 1e-5, momentum = 0.1 }: BatchNormOptions = {}) {
     if (!(momentum >= 0 && momentum <= 1)) throw new UserError(`BatchNorm: momentum must be from 0 to 1, got ${momentum}`);
-    const of = (value: number, trained: boolean): Parameter => new Parameter([width], { kind: 'constant', value }, { trained });
-    this.gain = of(1, true);
-    this.bias = of(0, true);
-    this.runningMean = of(0, false);
-    this.runningVariance = of(1, false);
+    const of = (value: number, role: Role): Parameter =>
+      new Parameter([width], { kind: 'constant', value }, { trained: role !== 'running', role });
+    this.gain = of(1, 'gain');
+    this.bias = of(0, 'bias');
+    this.runningMean = of(0, 'running');
+    this.runningVariance = of(1, 'running');
     this.#eps = eps;
     this.#momentum = momentum;
   }

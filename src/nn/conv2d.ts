@@ -29,7 +29,7 @@ export class Conv2d {
     }
     const fanIn = rows * columns * (inputs / groups);
     this.weight = new Parameter([rows, columns, inputs / groups, outputs], { kind: 'normal', std: std ?? Math.sqrt(2 / fanIn) });
-    this.bias = bias ? new Parameter([outputs], { kind: 'constant', value: 0 }) : null;
+    this.bias = bias ? new Parameter([outputs], { kind: 'constant', value: 0 }, { role: 'bias' }) : null;
     this.#options = options;
   }
 

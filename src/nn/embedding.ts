@@ -8,7 +8,7 @@ import { use } from '../trace/trace.ts';
 export class Embedding {
   readonly weight: Parameter; // [count, width]
   constructor(count: number, width: number, { std = 1 }: { std?: number } = {}) {
-    this.weight = new Parameter([count, width], { kind: 'normal', std });
+    this.weight = new Parameter([count, width], { kind: 'normal', std }, { role: 'embedding' });
   }
 
   forward(tokens: Tensor): Tensor { return gather(use(tokens, this.weight), tokens); }

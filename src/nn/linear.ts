@@ -2,7 +2,7 @@
 import type { Tensor } from '../graph/tensor.ts';
 import { add } from '../graph/ops/add.ts';
 import { matmul } from '../graph/ops/matmul.ts';
-import { Parameter } from '../trace/parameter.ts';
+import { Parameter, type Role } from '../trace/parameter.ts';
 import { use } from '../trace/trace.ts';
 
 export interface LinearOptions {
@@ -10,15 +10,18 @@ export interface LinearOptions {
   readonly bias?: boolean;
   /** Standard deviation of the starting weights; default 1 / sqrt(inputs). */
   readonly std?: number;
+  /** What the weights are; default 'weight'. The map to a model's outputs is a 'head'. */
+  readonly role?: Role;
 }
 
 /** y = x W + b: [..., inputs] -> [..., outputs]. */
 export class Linear {
   readonly weight: Parameter; // [inputs, outputs]
   readonly bias: Parameter | null; // [outputs]
-  constructor(inputs: number, outputs: number, { bias = true, std = 1 / Math.sqrt(inputs) }: LinearOptions = {}) {
-    this.weight = new Parameter([inputs, outputs], { kind: 'normal', std });
-    this.bias = bias ? new Parameter([outputs], { kind: 'constant', value: 0 }) : null;
+  constructor(inputs: number, outputs: number, options: LinearOptions = {}) {
+    const { bias = true, std = 1 / Math.sqrt(inputs), role = 'weight' } = options;
+    this.weight = new Parameter([inputs, outputs], { kind: 'normal', std }, { role });
+    this.bias = bias ? new Parameter([outputs], { kind: 'constant', value: 0 }, { role: 'bias' }) : null;
   }
 
   forward(x: Tensor): Tensor {

@@ -10,7 +10,7 @@ export class RMSNorm {
   readonly gain: Parameter; // [width]
   readonly #eps: number;
   constructor(width: number, { eps = 1e-5 }: { eps?: number } = {}) {
-    this.gain = new Parameter([width], { kind: 'constant', value: 1 });
+    this.gain = new Parameter([width], { kind: 'constant', value: 1 }, { role: 'gain' });
     this.#eps = eps;
   }
 
@@ -23,8 +23,8 @@ export class LayerNorm {
   readonly bias: Parameter; // [width]
   readonly #eps: number;
   constructor(width: number, { eps = 1e-5 }: { eps?: number } = {}) {
-    this.gain = new Parameter([width], { kind: 'constant', value: 1 });
-    this.bias = new Parameter([width], { kind: 'constant', value: 0 });
+    this.gain = new Parameter([width], { kind: 'constant', value: 1 }, { role: 'gain' });
+    this.bias = new Parameter([width], { kind: 'constant', value: 0 }, { role: 'bias' });
     this.#eps = eps;
   }
 

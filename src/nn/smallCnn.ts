@@ -33,7 +33,8 @@ export class SmallCNN {
     if (height < 1 || width < 1) throw new UserError(`SmallCNN: ${widths.length} blocks leave nothing of ${image[0]} x ${image[1]} images`, 'use fewer widths');
     this.blocks = widths.map((n, i) => new Sequential(
       new Conv2d(channels[i], n, 3, { padding: 'same', bias: false }), new BatchNorm(n), relu, new MaxPool2d(2)));
-    this.head = new Sequential(new Flatten(), new Linear(height * width * channels[widths.length], outputs));
+    const features = height * width * channels[widths.length];
+    this.head = new Sequential(new Flatten(), new Linear(features, outputs, { role: 'head' }));
     this.#image = image;
   }
 

@@ -103,7 +103,7 @@ export class TransformerLM {
     this.embedding = new Embedding(vocab, dModel, { std: tied ? 1 / Math.sqrt(dModel) : 1 });
     this.blocks = Array.from({ length: layers }, () => new TransformerBlock(options));
     this.norm = new RMSNorm(dModel);
-    this.head = tied ? null : new Linear(dModel, vocab, { bias: false });
+    this.head = tied ? null : new Linear(dModel, vocab, { bias: false, role: 'head' });
     this.#options = options;
   }
 

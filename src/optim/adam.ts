@@ -4,42 +4,77 @@ import { div } from '../graph/ops/div.ts';
 import { mul } from '../graph/ops/mul.ts';
 import { sqrt } from '../graph/ops/sqrt.ts';
 import { sub } from '../graph/ops/sub.ts';
-import { checkOptimizer, rateAt, type Optimizer, type Schedule } from './optimizer.ts';
+import type { Tensor } from '../graph/tensor.ts';
+import type { Groups } from './groups.ts';
+import { checkOptimizer, decayOf, rateAt, type Optimizer, type Schedule } from './optimizer.ts';
 
 export interface AdamOptions {
   readonly lr: Schedule;
   /** Decay of the first and second moment; default 0.9, 0.999. */
   readonly betas?: readonly [number, number];
   readonly eps?: number;
-  /** AdamW only; applies to parameters with two or more dimensions. Default 0.01. */
+  /** AdamW only. Weights, embeddings, routers and heads decay; biases and gains do not (`Parameter.role`). Default
+   * 0.01. */
   readonly weightDecay?: number;
+  /** Scales all gradients down so that their joint Euclidean norm is at most this. Frozen parameters count for
+   * nothing, a tied one once. */
   readonly clip?: number;
   /** See Optimizer.eager: less memory, a weaker guarantee. Not with clip. */
   readonly eager?: boolean;
+  /** What holds for some parameters: learning-rate multiplier, decay, freezing, by path and role. */
+  readonly groups?: Groups;
 }
 
-/** p -= lr m' / (sqrt(v') + eps) with bias-corrected moments m', v'. */
-export const adam = (options: Omit<AdamOptions, 'weightDecay'>): Optimizer => build('adam', { ...options, weightDecay: 0 });
+/** p -= lr m' / (sqrt(v') + eps) with bias-corrected moments m', v', each by its own age: the number of steps that
+ * updated it. */
+export const adam = (options: Omit<AdamOptions, 'weightDecay'>): Optimizer => build('adam', options, null);
 
-/** Adam with p -= lr weightDecay p beside it. */
-export const adamW = (options: AdamOptions): Optimizer => build('adamW', options);
+/** Adam with p -= lr weightDecay p beside it, for what decays by its role. */
+export const adamW = (options: AdamOptions): Optimizer => build('adamW', options, 0.01);
 
-function build(name: string, { lr, betas: [b1, b2] = [0.9, 0.999], eps = 1e-8, weightDecay = 0.01, clip, eager = false }: AdamOptions): Optimizer {
-  checkOptimizer(name, { lr, beta1: b1, beta2: b2, eps, weightDecay, clip });
+/** usual: the weight decay where none is given; null: there is none. */
+function build(name: string, options: AdamOptions, usual: number | null): Optimizer {
+  checkOptimizer(name, options, ['betas', 'eps', ...(usual === null ? [] : ['weightDecay'])]);
+  const {
+    lr,
+    betas: [b1, b2] = [0.9, 0.999],
+    eps = 1e-8,
+    weightDecay = usual ?? 0,
+    clip,
+    eager = false,
+    groups,
+  } = options;
   return {
-    name, ...(clip !== undefined && { clip }), eager,
-    settings: { beta1: b1, beta2: b2, eps, weightDecay, ...(clip !== undefined && { clip }), ...(typeof lr === 'number' && { lr }) },
-    rate: (step) => rateAt(lr, step),
-    scalars(step) {
-      const rate = rateAt(lr, step), t = step + 1;
-      return { lr: rate / (1 - b1 ** t), correction: 1 / (1 - b2 ** t), decay: rate * weightDecay };
+    name,
+    ...(clip !== undefined && { clip }),
+    eager,
+    ...(groups !== undefined && { groups }),
+    decay: usual === null ? null : weightDecay,
+    settings: {
+      beta1: b1,
+      beta2: b2,
+      eps,
+      weightDecay,
+      ...(clip !== undefined && { clip }),
+      ...(typeof lr === 'number' && { lr }),
     },
-    update({ parameter: p, gradient: g, moment, scalar }) {
+    rate: (step) => rateAt(lr, step),
+    corrected: ['lr', 'correction'],
+    moments: ['m', 'v'],
+    scalars(step, age = step) {
+      const rate = rateAt(lr, step),
+        t = age + 1;
+      return { lr: rate / (1 - b1 ** t), correction: 1 / (1 - b2 ** t), decay: rate * weightDecay, rate };
+    },
+    update({ parameter: p, gradient: g, moment, scalar, lr: times, ...call }) {
       const m = add(mul(moment('m'), b1), mul(g, 1 - b1));
       const v = add(mul(moment('v'), b2), mul(mul(g, g), 1 - b2));
-      const step = div(mul(m, scalar('lr')), add(sqrt(mul(v, scalar('correction'))), eps));
-      const kept = weightDecay !== 0 && p.shape.length >= 2 ? sub(p, mul(p, scalar('decay'))) : p;
-      return { parameter: sub(kept, step), moments: { m, v } };
+      const rate = times === 1 ? scalar('lr') : mul(scalar('lr'), times),
+        decay = decayOf(call, weightDecay);
+      const step = div(mul(m, rate), add(sqrt(mul(v, scalar('correction'))), eps));
+      const share = (): Tensor =>
+        decay === weightDecay && times === 1 ? scalar('decay') : mul(scalar('rate'), decay * times);
+      return { parameter: sub(decay === 0 ? p : sub(p, mul(p, share())), step), moments: { m, v } };
     },
   };
 }

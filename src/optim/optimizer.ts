@@ -1,53 +1,144 @@
 // What an optimiser is: hyper-parameters that the host computes for each step, and an update rule that builds graph.
 import { UserError } from '../base/errors.ts';
 import type { Tensor } from '../graph/tensor.ts';
+import type { Role } from '../trace/parameter.ts';
+import { checkGroups, type Groups } from './groups.ts';
 
 /** The learning rate of a step (0, 1, ...): a number, or a function of the step. */
 export type Schedule = number | ((step: number) => number);
 
-/** Throws UserError where it is no finite number: such a rate would make every parameter NaN. */
+/** Throws UserError where it is no finite number of at least 0: any other would make every parameter NaN, or climb. */
 export function rateAt(schedule: Schedule, step: number): number {
-  const rate: unknown = typeof schedule === 'function' ? schedule(step) : schedule;
-  if (typeof rate === 'number' && Number.isFinite(rate)) return rate;
-  throw new UserError(`the learning rate of step ${step + 1} must be a finite number, got ${String(rate)}`, 'lr: 1e-3, or a function of the step (0, 1, ...)');
+  const refuse = (what: string, cause?: unknown): never => {
+    throw new UserError(
+      `the learning rate of step ${step + 1} ${what}`,
+      'lr: 1e-3, or a function of the step (0, 1, ...)',
+      cause,
+    );
+  };
+  let rate: unknown = schedule;
+  try {
+    if (typeof schedule === 'function') rate = schedule(step);
+  } catch (error) {
+    refuse(`could not be computed: ${error instanceof Error ? error.message : String(error)}`, error);
+  }
+  return typeof rate === 'number' && isFloat32(rate) && rate >= 0
+    ? rate
+    : refuse(`must be a finite number of at least 0, got ${String(rate)}`);
 }
 
-/** What TypeScript or a look at the paper would have refused: throws UserError for a setting that is no number, or out of its range. */
-export function checkOptimizer(name: string, { lr, ...rest }: { readonly lr: Schedule; readonly [setting: string]: unknown }): void {
-  const refuse = (what: string, range: string, got: unknown): never => { throw new UserError(`optim.${name}: ${what} must be ${range}, got ${String(got)}`, `optim.${name}({ lr: 1e-3 })`); };
-  if (typeof lr !== 'function' && !(typeof lr === 'number' && Number.isFinite(lr) && lr >= 0)) refuse('lr', 'a number of at least 0, or a function of the step (0, 1, ...)', lr);
-  for (const [key, value] of Object.entries(rest)) {
-    const share = key === 'momentum' || key.startsWith('beta'), above = key === 'eps' || key === 'clip';
-    if (value === undefined) continue;
-    if (!(typeof value === 'number' && Number.isFinite(value) && value >= 0 && (!share || value < 1) && (!above || value > 0))) {
-      refuse(key, share ? 'a number from 0 to below 1' : `a number ${above ? 'above' : 'of at least'} 0`, value);
-    }
+/** Finite as a float32, too. */
+const isFloat32 = (x: number): boolean => Number.isFinite(Math.fround(x));
+
+type Check = (value: unknown) => string | null;
+const number =
+  (least: number, fits: (x: number) => boolean, range: string): Check =>
+  (value) =>
+    typeof value === 'number' && isFloat32(value) && value >= least && fits(value) ? null : range;
+const atLeast0 = number(0, () => true, 'a number of at least 0'),
+  share = number(0, (x) => x < 1, 'a number from 0 to below 1');
+/** Not 0 as a float32 either. */
+const above0 = number(0, (x) => Math.fround(x) > 0, 'a number above 0'),
+  flag: Check = (value) => (typeof value === 'boolean' ? null : 'true or false');
+
+const CHECKS: Readonly<Record<string, Check>> = {
+  lr: (value) =>
+    typeof value === 'function' || atLeast0(value) === null
+      ? null
+      : 'a number of at least 0, or a function of the step (0, 1, ...)',
+  betas: (value) =>
+    Array.isArray(value) && value.length === 2 && value.every((beta) => share(beta) === null)
+      ? null
+      : 'two numbers from 0 to below 1',
+  momentum: share,
+  eps: above0,
+  clip: above0,
+  weightDecay: atLeast0,
+  nesterov: flag,
+  eager: flag,
+};
+
+/** What TypeScript or a look at the paper would have refused: throws UserError for an option that the optimiser
+ * has not, that is no number, or out of its range. */
+export function checkOptimizer(name: string, options: object, known: readonly string[]): void {
+  const example = `optim.${name}({ lr: 1e-3 })`;
+  if (typeof options !== 'object' || options === null)
+    throw new UserError(`optim.${name}: options must be an object, got ${String(options)}`, example);
+  const given = options as Readonly<Record<string, unknown>>,
+    all = ['lr', ...known, 'clip', 'eager', 'groups'];
+  for (const key of Object.keys(given)) {
+    if (given[key] !== undefined && !all.includes(key))
+      throw new UserError(`optim.${name}: there is no option ${key}`, `it has ${all.join(', ')}`);
   }
+  for (const [key, check] of Object.entries(CHECKS)) {
+    const range = given[key] === undefined && key !== 'lr' ? null : check(given[key]);
+    if (range === null) continue;
+    const value = given[key],
+      got = Array.isArray(value) ? `[${value.map(String).join(', ')}]` : String(value);
+    throw new UserError(`optim.${name}: ${key} must be ${range}, got ${got}`, example);
+  }
+  if (given['groups'] !== undefined) checkGroups(name, given['groups']);
+  if (given['eager'] === true && given['clip'] !== undefined)
+    throw new UserError(
+      `optim.${name}: an eager optimiser cannot clip gradients: that needs all of them`,
+      'leave out eager or clip',
+    );
 }
 
 export interface UpdateCall {
   readonly parameter: Tensor;
   readonly gradient: Tensor;
+  /** What the parameter is. */
+  readonly role: Role;
+  /** Of `groups`: multiplies the learning rate; 1 where they say nothing. */
+  readonly lr: number;
+  /** Of `groups`: the weight decay, or whether the optimiser's applies; undefined where they say nothing, and the
+   * role decides. */
+  readonly decay?: number | boolean | undefined;
   /** A moment of this parameter: a state of its shape that starts at 0. */
   moment(name: string): Tensor;
-  /** A hyper-parameter of this step: a float32 scalar. */
+  /** A hyper-parameter of this step: a float32 scalar; of those in `corrected`, where parts of the parameter have
+   * moments of different ages, one for each part, to be broadcast. */
   scalar(name: string): Tensor;
 }
 
-export interface Updated { readonly parameter: Tensor; readonly moments: Readonly<Record<string, Tensor>> }
+/** Roles that decay: in biases and gains there is nothing that many small values would do better. */
+const DECAYS: readonly Role[] = ['weight', 'embedding', 'router', 'head'];
+
+/** The weight decay of a parameter, of an optimiser's. */
+export const decayOf = (
+  { role, decay = DECAYS.includes(role) }: Pick<UpdateCall, 'role' | 'decay'>,
+  weightDecay: number,
+): number => (typeof decay === 'number' ? decay : decay ? weightDecay : 0);
+
+export interface Updated {
+  readonly parameter: Tensor;
+  readonly moments: Readonly<Record<string, Tensor>>;
+}
 
 export interface Optimizer {
   readonly name: string;
-  /** Scalars of step 0, 1, ...: given to each run. */
-  scalars(step: number): Record<string, number>;
+  /** Scalars of step 0, 1, ...: given to each run. `age`: how often the moments were updated before; the step,
+   * unless a parameter was frozen for a while or its moments were not loaded. */
+  scalars(step: number, age?: number): Record<string, number>;
+  /** Scalars that follow from the age of moments; default none. */
+  readonly corrected?: readonly string[];
+  /** Its moments by name. Where it says so, moments of other optimisers in a checkpoint are not loaded. */
+  readonly moments?: readonly string[];
   /** The learning rate of step 0, 1, ..., for logs. */
   rate?(step: number): number;
   update(call: UpdateCall): Updated;
-  /** Scales all gradients down so that their joint Euclidean norm is at most this. Keeps every gradient until all are known. */
+  /** Scales all gradients down so that their joint Euclidean norm is at most this. Keeps every gradient until all
+   * are known. */
   readonly clip?: number;
-  /** Updates each parameter as soon as its gradient is there, which then is never stored. Saves as many bytes as the parameters
-   * have; but a gradient that is not finite is not seen before its update, only in the loss of the next step. */
+  /** Updates each parameter as soon as its gradient is there, which then is never stored. Saves as many bytes as
+   * the parameters have; but a gradient that is not finite is not seen before its update, only in the loss of the
+   * next step. */
   readonly eager?: boolean;
+  /** What holds for some parameters. `update` is told by `lr` and `decay`. */
+  readonly groups?: Groups;
+  /** Its weight decay; null or not given: it has none. */
+  readonly decay?: number | null;
   /** Settings for checkpoints and logs. */
   readonly settings: Readonly<Record<string, number | string | boolean>>;
 }

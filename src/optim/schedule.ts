@@ -1,17 +1,30 @@
 // Learning-rate schedules: functions of the step.
+import { UserError } from '../base/errors.ts';
 
 export interface WarmupCosine {
+  /** Highest rate, above 0. */
   readonly peak: number;
-  /** Steps of linear rise. */
+  /** Steps of linear rise, at most `total`. */
   readonly warmup: number;
-  /** Steps in all; the rate stays at `floor` after them. */
+  /** Steps in all, at least 1; the rate stays at `floor` after them. */
   readonly total: number;
-  /** Lowest rate; default a tenth of the peak. */
+  /** Lowest rate, from 0 to `peak`; default a tenth of the peak. */
   readonly floor?: number;
 }
 
-/** Linear warm-up, then half a cosine from the peak to the floor (Loshchilov & Hutter 2017). */
+/** Linear warm-up, then half a cosine from the peak to the floor (Loshchilov & Hutter 2017). Throws UserError for
+ * numbers that make no such curve. */
 export function warmupCosine({ peak, warmup, total, floor = peak / 10 }: WarmupCosine): (step: number) => number {
+  const refuse = (what: string): never => {
+    throw new UserError(`warmupCosine: ${what}`, 'warmupCosine({ peak: 1e-3, warmup: 100, total: 2000 })');
+  };
+  if (!(Number.isFinite(peak) && peak > 0)) refuse(`peak must be a number above 0, got ${peak}`);
+  if (!(Number.isInteger(total) && total >= 1)) refuse(`total must be a whole number of at least 1, got ${total}`);
+  if (!(Number.isInteger(warmup) && warmup >= 0))
+    refuse(`warmup must be a whole number of at least 0, got ${warmup}`);
+  if (warmup > total)
+    refuse(`warmup takes ${warmup} steps, more than the ${total} in all: the rate would never reach its peak`);
+  if (!(floor >= 0 && floor <= peak)) refuse(`floor must be from 0 to the peak (${peak}), got ${floor}`);
   return (step) => {
     if (step < warmup) return (peak * (step + 1)) / warmup;
     const share = Math.min(1, (step - warmup) / Math.max(1, total - warmup));

@@ -1,33 +1,62 @@
-// Stochastic gradient descent with momentum (Polyak 1964) and Nesterov's variant (Sutskever et al. 2013, as PyTorch writes it).
+// Stochastic gradient descent with momentum (Polyak 1964) and Nesterov's variant (Sutskever et al. 2013, as PyTorch
+// writes it).
+import { UserError } from '../base/errors.ts';
 import { add } from '../graph/ops/add.ts';
 import { mul } from '../graph/ops/mul.ts';
 import { sub } from '../graph/ops/sub.ts';
-import { checkOptimizer, rateAt, type Optimizer, type Schedule, type Updated } from './optimizer.ts';
+import type { Groups } from './groups.ts';
+import { checkOptimizer, decayOf, rateAt, type Optimizer, type Schedule, type Updated } from './optimizer.ts';
 
 export interface SgdOptions {
   readonly lr: Schedule;
   readonly momentum?: number;
+  /** Needs momentum. */
   readonly nesterov?: boolean;
+  /** Adds weightDecay p to the gradient of weights, embeddings, routers and heads; biases and gains do not decay
+   * (`Parameter.role`). Default 0. */
   readonly weightDecay?: number;
+  /** Scales all gradients down so that their joint Euclidean norm is at most this. Frozen parameters count for
+   * nothing, a tied one once. */
   readonly clip?: number;
   /** See Optimizer.eager: less memory, a weaker guarantee. Not with clip. */
   readonly eager?: boolean;
+  /** What holds for some parameters: learning-rate multiplier, decay, freezing, by path and role. */
+  readonly groups?: Groups;
 }
 
 /** v = momentum v + g; p -= lr v (Nesterov: p -= lr (g + momentum v)). */
-export function sgd({ lr, momentum = 0, nesterov = false, weightDecay = 0, clip, eager = false }: SgdOptions): Optimizer {
-  checkOptimizer('sgd', { lr, momentum, weightDecay, clip });
+export function sgd(options: SgdOptions): Optimizer {
+  checkOptimizer('sgd', options, ['momentum', 'nesterov', 'weightDecay']);
+  const { lr, momentum = 0, nesterov = false, weightDecay = 0, clip, eager = false, groups } = options;
+  if (nesterov && momentum === 0)
+    throw new UserError(
+      'optim.sgd: nesterov has no effect without momentum',
+      'optim.sgd({ lr: 0.1, momentum: 0.9, nesterov: true })',
+    );
   return {
-    name: 'sgd', ...(clip !== undefined && { clip }), eager,
-    settings: { momentum, nesterov, weightDecay, ...(typeof lr === 'number' && { lr }) },
+    name: 'sgd',
+    ...(clip !== undefined && { clip }),
+    eager,
+    ...(groups !== undefined && { groups }),
+    decay: weightDecay,
+    settings: {
+      momentum,
+      nesterov,
+      weightDecay,
+      ...(clip !== undefined && { clip }),
+      ...(typeof lr === 'number' && { lr }),
+    },
     rate: (step) => rateAt(lr, step),
+    moments: momentum === 0 ? [] : ['momentum'],
     scalars: (step) => ({ lr: rateAt(lr, step) }),
-    update({ parameter: p, gradient, moment, scalar }): Updated {
-      const g = weightDecay === 0 ? gradient : add(gradient, mul(p, weightDecay));
-      if (momentum === 0) return { parameter: sub(p, mul(g, scalar('lr'))), moments: {} };
+    update({ parameter: p, gradient, moment, scalar, lr: times, ...call }): Updated {
+      const decay = decayOf(call, weightDecay),
+        g = decay === 0 ? gradient : add(gradient, mul(p, decay));
+      const rate = times === 1 ? scalar('lr') : mul(scalar('lr'), times);
+      if (momentum === 0) return { parameter: sub(p, mul(g, rate)), moments: {} };
       const v = add(mul(moment('momentum'), momentum), g);
       const direction = nesterov ? add(g, mul(v, momentum)) : v;
-      return { parameter: sub(p, mul(direction, scalar('lr'))), moments: { momentum: v } };
+      return { parameter: sub(p, mul(direction, rate)), moments: { momentum: v } };
     },
   };
 }

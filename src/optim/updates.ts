@@ -14,6 +14,8 @@ import { mul } from '../graph/ops/mul.ts';
 import { sqrt } from '../graph/ops/sqrt.ts';
 import { sum } from '../graph/ops/sum.ts';
 import { where } from '../graph/ops/where.ts';
+import type { Frozen } from './ages.ts';
+import type { Settled } from './groups.ts';
 import type { Optimizer } from './optimizer.ts';
 
 /** Bits of the flag word. */
@@ -23,10 +25,21 @@ export interface UpdateOptions {
   /** With gradient accumulation over n batches: 'add' adds to the sum, 'apply' adds and then updates. n = 1: no sum is kept. */
   readonly accumulate?: { readonly batches: number; readonly phase: 'add' | 'apply' };
   /** Parameters of which some parts along a dimension keep their values and moments. */
-  readonly frozen?: ReadonlyMap<string, { readonly parts: readonly boolean[]; readonly axis: number }>;
+  readonly frozen?: ReadonlyMap<string, Frozen>;
+  /** What parameters are, and what groups say of them; default: weights of which nothing is said. */
+  readonly settled?: ReadonlyMap<string, Settled>;
+  /** Parameters whose moments have ages of their own, with the sizes of scalars that follow: [], or [.., parts, 1, ..]. */
+  readonly aged?: ReadonlyMap<string, readonly number[]>;
 }
 
+/** The input that holds a scalar for a parameter whose moments have an age of their own. */
+export const agedName = (scalar: string, parameter: string): string => `${scalar}@${parameter}`;
 export const momentName = (moment: string, parameter: string): string => `optim/${moment}/${parameter}`;
+/** Which moment of which parameter a state is; null: it is none. Names of parameters may hold slashes. */
+export function momentOf(state: string): { readonly moment: string; readonly parameter: string } | null {
+  const [optim, moment = '', ...rest] = state.split('/');
+  return optim === 'optim' && moment !== 'sum' && rest.length > 0 ? { moment, parameter: rest.join('/') } : null;
+}
 export const accumulatorName = (parameter: string): string => `optim/sum/${parameter}`;
 
 /** Replaces the outputs `grad/NAME` by updates, and guards those that the model makes itself (of running statistics: with accumulation
@@ -88,8 +101,8 @@ export function addUpdates(graph: Graph, ops: OpTable, optimizer: Optimizer, opt
   if (norm) builder.output('grad_norm', norm);
 
   const scalars = new Map<string, Tensor>();
-  const scalar = (name: string): Tensor => {
-    const made = scalars.get(name) ?? builder.input('input', name, { dtype: 'float32', shape: [] });
+  const scalarOf = (name: string, shape: readonly number[] = []): Tensor => {
+    const made = scalars.get(name) ?? builder.input('input', name, { dtype: 'float32', shape });
     scalars.set(name, made);
     return made;
   };
@@ -113,7 +126,12 @@ export function addUpdates(graph: Graph, ops: OpTable, optimizer: Optimizer, opt
       moments.set(name, made);
       return made;
     };
-    const next = optimizer.update({ parameter, gradient: scale ? mul(gradient, scale) : gradient, moment, scalar });
+    const aged = options.aged?.get(parameterName), said = options.settled?.get(parameterName);
+    const { role = 'weight', lr = 1, decay } = said ?? {};
+    const scalar = (name: string): Tensor =>
+      (aged && optimizer.corrected?.includes(name) ? scalarOf(agedName(name, parameterName), aged) : scalarOf(name));
+    const taken = scale ? mul(gradient, scale) : gradient;
+    const next = optimizer.update({ parameter, gradient: taken, role, lr, decay, moment, scalar });
     const kept = frozen.get(parameterName);
     const thawed = (old: Tensor, value: Tensor): Tensor => (kept ? where(less(maskOf(builder, kept, old), 0.5), value, old) : value);
     builder.update(parameter, thawed(parameter, next.parameter), flag);
@@ -123,7 +141,8 @@ export function addUpdates(graph: Graph, ops: OpTable, optimizer: Optimizer, opt
 }
 
 /** 1 where a part along `axis` is frozen, else 0: [.., parts, 1, ..]. The mask is data: freezing another part compiles nothing. */
-function maskOf(builder: GraphBuilder, { parts, axis }: { readonly parts: readonly boolean[]; readonly axis: number }, like: Tensor): Tensor {
+function maskOf(builder: GraphBuilder, { parts: kept, axis }: Frozen, like: Tensor): Tensor {
+  const parts = kept === true ? new Array<boolean>(boundOf(like.shape[axis])).fill(true) : kept;
   const name = `frozen/${parts.map(Number).join('')}/${axis}/${like.shape.length}`, found = builder.inputs.find((i) => i.kind === 'constant' && i.name === name);
   if (found) return builder.tensor(found.value);
   const shape = like.shape.map((_, d) => (d === axis ? parts.length : 1));

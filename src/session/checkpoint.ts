@@ -8,29 +8,39 @@ import type { Optimizer } from '../optim/optimizer.ts';
 import type { Executor } from '../run/executor.ts';
 import { ReferenceExecutor } from '../run/reference.ts';
 import type { Named } from '../trace/module.ts';
+import { differences, foreignMoments, updatingIn } from './differences.ts';
+import type { UpdatingState } from './updating.ts';
 
 /** What a checkpoint needs of a session. */
 export interface Saved {
   readonly named: Named;
   readonly executor: Pick<Executor, 'stateNames' | 'getState' | 'setState' | 'typeOf'>;
-  readonly options: { readonly optimizer?: Optimizer };
+  readonly options: { readonly optimizer?: Optimizer; readonly seed?: number; readonly say?: (line: string) => void };
   readonly steps: number;
   readonly seed: number;
   states(): { name: string; dtype: DType; shape: readonly number[]; read: () => HostTensor }[];
-  restore(step: number, values: Iterable<{ name: string; value: HostTensor }>): void;
+  restore(step: number, values: Iterable<{ name: string; value: HostTensor }>, whole?: Resumed): void;
+  updating(): UpdatingState;
   plan(): object;
   restorePlan(plan: never, what: 'all' | 'parameters'): void;
 }
+
+/** What goes with all the values of a checkpoint. */
+export interface Resumed { readonly seed: number; readonly updating: UpdatingState }
 
 /** All tensors of a session, with the caller's own metadata: what rebuilds the model, where the data stood. */
 export function contentOf(session: Saved, own: { config: Json; data: Json; extra?: Json }): CheckpointContent {
   const { optimizer } = session.options;
   return {
     tensors: session.states().map(({ name, dtype, shape, read }) => ({ name, dtype, shape, data: () => read().data })),
-    meta: { step: session.steps, seed: session.seed, optimizer: optimizer ? { name: optimizer.name, ...optimizer.settings } : {},
-      plan: JSON.parse(JSON.stringify(session.plan())) as Json, ...own },
+    meta: { step: session.steps, seed: session.seed,
+      optimizer: optimizer ? { name: optimizer.name, ...optimizer.settings, ...plain(session.updating()) } : {},
+      plan: plain(session.plan()), ...own },
   };
 }
+
+type JsonObject = { readonly [key: string]: Json };
+const plain = (value: object): JsonObject => JSON.parse(JSON.stringify(value)) as JsonObject;
 
 /** Throws for a value that does not fit its state, before any is set. */
 export function checkValues({ named, executor }: Pick<Saved, 'named' | 'executor'>, values: readonly { readonly name: string; readonly value: HostTensor }[]): void {
@@ -49,8 +59,10 @@ export function checkValues({ named, executor }: Pick<Saved, 'named' | 'executor
  * nothing changed where they do not fit. */
 export async function restoreFrom(session: Saved, { meta, file }: Checkpoint, what: 'all' | 'parameters'): Promise<CheckpointMeta> {
   try {
-    const values: { name: string; value: HostTensor }[] = [];
+    const { optimizer, seed, say = console.warn } = session.options, values: { name: string; value: HostTensor }[] = [];
+    const foreign = foreignMoments(what === 'all' ? optimizer : undefined, session.named, file.tensors.keys());
     for (const name of file.tensors.keys()) {
+      if (foreign.has(name)) continue;
       if (!isParameter(name) && what === 'parameters') continue;
       if (isParameter(name) && !session.named.parameters.has(name)) throw misfit(file.where, `it has a parameter ${name} that the model lacks`);
       values.push({ name, value: await file.read(name) });
@@ -59,17 +71,15 @@ export async function restoreFrom(session: Saved, { meta, file }: Checkpoint, wh
     if (missing !== undefined) throw misfit(file.where, `the model has a parameter ${missing} that it lacks`);
     checkValues(session, values);
     if (meta.plan !== undefined) session.restorePlan(meta.plan as never, what);
-    session.restore(meta.step, values);
-    if (what === 'all') clearOthers(session, new Set(file.tensors.keys()));
+    if (what === 'parameters') session.restore(meta.step, values);
+    else {
+      for (const line of differences({ optimizer, seed, updating: session.updating() }, meta, foreign.size)) say(line);
+      session.restore(meta.step, values, { seed: meta.seed, updating: updatingIn(meta) });
+    }
     return meta;
   } finally {
     await file.close();
   }
-}
-
-/** What the checkpoint has not (moments, before the first step) is 0 again, as it was when that was written. */
-function clearOthers({ named, executor }: Saved, saved: ReadonlySet<string>): void {
-  clearStates(executor, (name) => !saved.has(name) && !named.parameters.has(name));
 }
 
 /** Sets states to 0. */

@@ -9,11 +9,23 @@ import type { Named } from '../trace/module.ts';
 import type { Batching } from './batching.ts';
 import type { Compiling } from './backend.ts';
 import type { ProgramKey, Programs } from './programs.ts';
+import type { Updating } from './updating.ts';
 
 const SHAPES = 4; // of batches for which a new plan is compiled ahead
 
 /** A program by its family, and how to trace it. */
 interface Traced { readonly family: string; readonly graph: () => Graph }
+
+/** What it needs of a session. */
+interface Parts {
+  readonly model: object;
+  readonly named: Named;
+  readonly batching: Batching;
+  readonly knobs: Knobs;
+  readonly programs: Programs;
+  readonly executor: Executor;
+  readonly updating: Updating;
+}
 
 export class SessionPlant implements Plant {
   readonly knobs: Knobs;
@@ -22,25 +34,30 @@ export class SessionPlant implements Plant {
   readonly #batching: Batching;
   readonly #programs: Programs;
   readonly #executor: Executor;
+  readonly #updating: Updating;
   readonly #done: () => number;
   /** What ran for the shapes that came last, the newest at the end. */
   readonly #seen = new Map<string, () => readonly Traced[]>();
   #shape = '';
 
   /** `done`: steps so far. */
-  constructor({ model, named, batching, knobs, programs, executor }: { readonly model: object; readonly named: Named; readonly batching: Batching; readonly knobs: Knobs; readonly programs: Programs; readonly executor: Executor }, done: () => number) {
+  constructor({ model, named, batching, knobs, programs, executor, updating }: Parts, done: () => number) {
     this.knobs = knobs;
     this.#model = model;
     this.#named = named;
     this.#batching = batching;
     this.#programs = programs;
     this.#executor = executor;
+    this.#updating = updating;
     this.#done = done;
   }
 
   next(): number { return this.#done() + 1; }
   shape(): string { return this.#shape; }
-  carry(changes: readonly Change[]): () => void { return carry(this.#executor, this.knobs.moves(changes)); }
+  carry(changes: readonly Change[]): () => void {
+    const moves = this.knobs.moves(changes), back = carry(this.#executor, moves), ages = this.#updating.carry(moves);
+    return () => { ages(); back(); };
+  }
 
   draft(): Draft<object> {
     const { model, changes } = draftOf(this.#model, this.#named), session = draftOf(this.#batching, { paths: new Map([[this.#batching, SESSION]]) });

@@ -20,10 +20,11 @@ import type { Assignments } from '../nn/moe/memory.ts';
 import { readAssignments } from './assignments.ts';
 import { openBackend, type Backend } from './backend.ts';
 import { Batching } from './batching.ts';
+import { Updating, type UpdatingState } from './updating.ts';
 import { lossGraph, outputOf } from './graphs.ts';
 import { Programs } from './programs.ts';
-import { apart, together, checkCall, closedError, familyOf, NonFiniteError, phaseOf, shapesOf, splitBatch, type CompileOptions, type Model, type Phase, type StepResult } from './step.ts';
-import { checkValues, clearStates, contentOf, restoreFrom } from './checkpoint.ts';
+import { apart, checkCall, closedError, familyOf, NonFiniteError, phaseOf, resultOf, shapesOf, splitBatch, type CompileOptions, type Model, type Phase, type StepResult } from './step.ts';
+import { checkValues, clearStates, contentOf, restoreFrom, type Resumed } from './checkpoint.ts';
 import { Watch, type Inputs, type Outputs, type Part } from './watch.ts';
 import type { Files, Platform } from './platform.ts';
 
@@ -43,9 +44,10 @@ export class Session {
   readonly #backend: Backend;
   readonly #programs: Programs;
   readonly #knobs: Knobs;
-  readonly #seed: number;
+  #seed: number;
   /** How steps go through batches; `batching.split` may be set between them. */
   readonly batching: Batching;
+  readonly #updating: Updating;
   #step = 0;
   #runs = 0;
   readonly #training: Watch;
@@ -63,9 +65,10 @@ export class Session {
     const { accumulate = 1, split = 1, optimizer } = options;
     this.batching = new Batching({ accumulate, split, eager: optimizer?.eager === true });
     this.#knobs = new Knobs(this.named, new Map([[this.batching, SESSION]]));
+    this.#updating = new Updating(this.named, optimizer);
     this.#programs = new Programs(backend, this.#knobs, (graph, now) => this.#createStates(graph, now));
-    this.#seed = (options.seed ?? 0) >>> 0;
-    const watched = { model, named: this.named, batching: this.batching, knobs: this.#knobs, programs: this.#programs, executor: backend.executor };
+    this.#seed = options.seed ?? 0;
+    const watched = { model, named: this.named, batching: this.batching, knobs: this.#knobs, programs: this.#programs, executor: backend.executor, updating: this.#updating };
     this.#training = new Watch(watched, () => this.#step);
     this.#inference = new Watch(watched, () => this.#runs);
   }
@@ -81,9 +84,9 @@ export class Session {
     return this.#inOrder(async () => {
       checkBatch(batch);
       let result: StepResult | undefined;
-      const running = this.#training.run(this.#shapes(batch), () => this.#parts(batch), (out, program, inputs) => this.#checkFinite(out, program, inputs), (outputs) => {
-        result = this.#result(outputs);
-        this.#step++;
+      const running = this.#training.run(this.#shapes(batch), () => this.#parts(batch), (out, program, inputs) => this.#checkFinite(out, program, inputs), (outputs, [{ frozen }]) => {
+        result = resultOf(++this.#step, outputs);
+        if (frozen) this.#updating.passed(frozen);
         return { ...result, parts: outputs.map((out) => apart(out).stats), ...(batch.ids && { ids: batch.ids }) };
       });
       // Half of an accumulated gradient is of no use after a failed step.
@@ -95,10 +98,11 @@ export class Session {
   #split(batch: Batch): Batch[] { return splitBatch(batch, this.batching.parts(batch.x.shape[0])); }
 
   #parts(batch: Batch): Part[] {
+    const scalars = this.#updating.scalars(this.#step), frozen = this.#updating.frozen();
     return this.#split(batch).map((part, i, { length: parts }) => {
       const phase = phaseOf(i, parts), step = Uint32Array.of(this.#step * parts + i);
-      return { family: this.#trainFamily(part, phase, parts), graph: () => this.trainGraph(part, phase, parts),
-        inputs: { ...this.#inputs(part), step, commit: Int32Array.of(1), ...this.#scalars() } };
+      return { family: this.#trainFamily(part, phase, parts), graph: () => this.trainGraph(part, phase, parts), frozen,
+        inputs: { ...this.#inputs(part), step, commit: Int32Array.of(1), ...scalars } };
     });
   }
 
@@ -149,17 +153,6 @@ export class Session {
     if (flag === 0) return;
     const op = await this.executor.diagnose(program, inputs);
     throw new NonFiniteError(this.#step + 1, flag & FLAG.loss ? 'loss' : 'gradient', op);
-  }
-
-  #result(parts: readonly Outputs[]): StepResult {
-    const average = (name: string): number => parts.reduce((n, p) => n + Number(p[name].data[0]), 0) / parts.length;
-    const last = parts[parts.length - 1], names = Object.keys(last);
-    const under = (prefix: string): string[] => names.filter((n) => n.startsWith(prefix));
-    return {
-      step: this.#step + 1, loss: average('loss'), gradNorm: Number(last['grad_norm']?.data[0] ?? NaN),
-      aux: Object.fromEntries(under('aux:').map((n) => [n.slice(4), average(n)])),
-      stats: together(parts.map((p) => apart(p).stats)),
-    };
   }
 
   /** Mean loss over batches, weighted by their sizes; dropout off, nothing stored. */
@@ -232,9 +225,8 @@ export class Session {
       t.samples = batch.ids ? batch.x.shape[0] : null;
       lossGraph(t, batch, this.model, this.options.loss);
     });
-    const trained = [...this.named.parameters].filter(([, p]) => p.trained && p.frozen !== true);
-    const frozen = new Map(trained.flatMap(([name, { frozen: f, frozenAxis: axis }]) => (typeof f !== 'boolean' && f.some((part) => part) ? [[name, { parts: f, axis }]] : [])));
-    return trainingGraph(forward, optimizer, trained.map(([name]) => name), { frozen, ...(phase && { accumulate: { batches, phase } }) });
+    const { trained, ...options } = this.#updating.options();
+    return trainingGraph(forward, optimizer, trained, { ...options, ...(phase && { accumulate: { batches, phase } }) });
   }
 
   evaluationGraph(batch: Batch): Graph { return this.#traced(false, (t) => lossGraph(t, batch, this.model, this.options.loss)); }
@@ -251,7 +243,7 @@ export class Session {
     return this.#programs.get(this.#trainFamily(batch, phase, parts), () => this.trainGraph(batch, phase, parts));
   }
 
-  #trainFamily(batch: Batch, phase: Phase, parts: number): string { return `train ${this.#observed ? 'observed ' : ''}${phase ? `${phase} of ${parts}` : ''} ${this.#shapes(batch)}`; }
+  #trainFamily(batch: Batch, phase: Phase, parts: number): string { return `train ${this.#observed ? 'observed ' : ''}${phase ? `${phase} of ${parts}` : ''} ${this.#shapes(batch)} ${this.#updating.key()}`; }
 
   /** Layers that may remember what samples chose look at whether samples have ids. */
   #shapes(batch: Batch): string { return shapesOf(batch) + (batch.ids && this.#knobs.has('routing') ? ' ids' : ''); }
@@ -286,11 +278,6 @@ export class Session {
 
   #common(): Inputs { return { seed: Uint32Array.of(this.#seed), step: Uint32Array.of(this.#step) }; }
 
-  #scalars(): Inputs {
-    const scalars = this.options.optimizer?.scalars(this.#step) ?? {};
-    return Object.fromEntries(Object.entries(scalars).map(([k, v]) => [k, Float32Array.of(v)]));
-  }
-
   /** Programs share one arena: calls run one after the other, also when they are not awaited. */
   #inOrder<T>(work: () => Promise<T>): Promise<T> {
     if (this.#closed) return Promise.reject(closedError());
@@ -318,20 +305,32 @@ export class Session {
     }
   }
 
-  /** Sets values by name and the number of steps done: what a checkpoint restores. */
-  restore(step: number, values: Iterable<{ name: string; value: HostTensor }>): void {
-    const all = [...values];
+  /** Sets values by name and the number of steps done: what a checkpoint restores. whole: what goes with all of its
+   * values. Moments that are in neither start anew. */
+  restore(step: number, values: Iterable<{ name: string; value: HostTensor }>, whole?: Resumed): void {
+    const all = [...values], given = new Set(all.map(({ name }) => name));
     checkValues(this, all);
     for (const { name, value } of all) this.executor.setState(name, { dtype: value.dtype, shape: value.shape }, value.data);
+    const known = new Set(this.executor.stateNames());
+    if (whole) {
+      // What it lacks (moments, before the first step) is 0.
+      clearStates(this.executor, (name) => !given.has(name) && !this.named.parameters.has(name));
+      this.#seed = whole.seed;
+    }
+    this.#updating.restore(this.#step, step, (state) => (given.has(state) ? 'given' : known.has(state) && !whole ? 'kept' : 'none'), whole?.updating);
     this.#step = step;
   }
+
+  /** What a checkpoint keeps of the optimiser beside moments. */
+  updating(): UpdatingState { return this.#updating.state(); }
 
   /** Writes parameters, optimiser state and step to a safetensors file, atomically; steps called before are in it, later ones wait. */
   save(path: string): Promise<void> {
     return this.#inOrder(() => this.#files('save', 'serialize').save(path, this.#content()));
   }
 
-  /** Goes on from a file that `save` or `dynamoe train` wrote for the same model: the next step has the bits it would have had. */
+  /** Goes on from a file that `save` or `dynamoe train` wrote for the same model, with its seed: the next step has the
+   * bits it would have had. Another optimiser, other settings or groups are told to `say`. */
   load(path: string): Promise<void> {
     return this.#inOrder(async () => { await restoreFrom(this, await this.#files('load', 'deserialize').load(path), 'all'); });
   }

@@ -1,5 +1,6 @@
 // What a session takes and gives: its options, the result of a step, batches in parts.
 import { isFloat } from '../base/dtype.ts';
+import { checkSeed } from '../base/random.ts';
 import { UserError } from '../base/errors.ts';
 import type { Batch, HostTensor } from '../base/tensor.ts';
 import type { Tensor } from '../graph/tensor.ts';
@@ -19,7 +20,8 @@ export interface CompileOptions {
   /** Default `auto`: native where a C compiler is found, else wasm. float32 has the same bits on both. */
   readonly device?: DeviceName;
   readonly threads?: number;
-  /** Of the starting values, dropout and noise; default 0. */
+  /** Of the starting values, dropout and noise: a whole number from 0 to 4294967295; default 0. A checkpoint that is
+   * loaded brings its own, so that the next step has the bits it would have had. */
   readonly seed?: number;
   /** Splits each batch into this many micro-batches whose gradients are averaged; default 1. */
   readonly accumulate?: number;
@@ -72,7 +74,7 @@ export function apart(out: Readonly<Record<string, HostTensor>>): { plain: Recor
 }
 
 /** Statistics of a batch from those of its parts: counts add up, the others are averaged. */
-export function together(parts: readonly Readonly<Record<string, HostTensor>>[]): Record<string, HostTensor> {
+function together(parts: readonly Readonly<Record<string, HostTensor>>[]): Record<string, HostTensor> {
   if (parts.length === 1) return parts[0];
   return Object.fromEntries(Object.entries(parts[0]).map(([name, first]) => {
     const data = first.data.slice(), count = data.length;
@@ -82,6 +84,17 @@ export function together(parts: readonly Readonly<Record<string, HostTensor>>[])
     }
     return [name, { ...first, data }];
   }));
+}
+
+/** Of a step, from the outputs of its parts. */
+export function resultOf(step: number, parts: readonly Readonly<Record<string, HostTensor>>[]): StepResult {
+  const average = (name: string): number => parts.reduce((n, p) => n + Number(p[name].data[0]), 0) / parts.length;
+  const last = parts[parts.length - 1], aux = Object.keys(last).filter((n) => n.startsWith('aux:'));
+  return {
+    step, loss: average('loss'), gradNorm: Number(last['grad_norm']?.data[0] ?? NaN),
+    aux: Object.fromEntries(aux.map((n) => [n.slice(4), average(n)])),
+    stats: together(parts.map((p) => apart(p).stats)),
+  };
 }
 
 /** Of a micro-batch: all but the last add their gradients up. */
@@ -114,6 +127,6 @@ export function checkCall(model: unknown, options: unknown): void {
     throw new UserError(`compile: ${name} must be a whole number of at least ${least}, got ${typeof value === 'number' ? value : typeof value}`);
   };
   if (optimizer !== undefined && typeof update !== 'function') throw new UserError('compile: the optimizer is none', CALL);
-  count('seed', seed, 0);
+  if (seed !== undefined) checkSeed('compile', seed);
   count('accumulate', accumulate, 1);
 }

@@ -3,6 +3,7 @@
 import type { TypedArray } from '../base/dtype.ts';
 import type { HostTensor } from '../base/tensor.ts';
 import type { Graph } from '../graph/graph.ts';
+import type { Frozen } from '../optim/ages.ts';
 import { compare } from '../recompile/compare.ts';
 import type { Engine } from '../recompile/engine.ts';
 import { messageOf } from '../recompile/pending.ts';
@@ -13,12 +14,18 @@ import type { Shown } from '../observe/run-stats.ts';
 import type { Batching } from './batching.ts';
 import { SessionPlant } from './plant.ts';
 import type { Programs } from './programs.ts';
+import type { Updating } from './updating.ts';
 
 export type Inputs = Record<string, TypedArray>;
 export type Outputs = Record<string, HostTensor>;
 
-/** A program by its family, how to trace it, and what it runs on. */
-export interface Part { readonly family: string; readonly graph: () => Graph; readonly inputs: Inputs }
+/** A program by its family, how to trace it, and what it runs on; of a training step, what it leaves as it is. */
+export interface Part {
+  readonly family: string;
+  readonly graph: () => Graph;
+  readonly inputs: Inputs;
+  readonly frozen?: ReadonlyMap<string, Frozen>;
+}
 
 /** What it needs of a session. */
 export interface Watched {
@@ -28,6 +35,7 @@ export interface Watched {
   readonly knobs: Knobs;
   readonly programs: Programs;
   readonly executor: Executor;
+  readonly updating: Updating;
 }
 
 export class Watch {
@@ -50,12 +58,14 @@ export class Watch {
 
   /** `shape`: of the batch. `make`: its parts under the knobs of now. `checked` may refuse a part's outputs; `finish` counts the step and says what it has shown. */
   async run(shape: string, make: () => readonly Part[], checked: (out: Outputs, program: Runnable, inputs: Inputs) => Promise<void>,
-    finish: (outputs: readonly Outputs[]) => Omit<Shown, 'ms'>): Promise<void> {
-    const { executor, programs, knobs } = this.#session, { engine } = this, { parts, forget } = once(make, () => this.#session.batching.split);
+    finish: (outputs: readonly Outputs[], parts: readonly Part[]) => Omit<Shown, 'ms'>): Promise<void> {
+    const { executor, programs, knobs, batching, updating } = this.#session, { engine } = this;
+    const { parts, renew, forget } = once(make, () => `${batching.split} ${updating.key()}`);
     this.plant.saw(shape, parts);
     try {
       const verify = (await engine?.begin())?.verify ?? null, results: Outputs[] = [], dry: Outputs[] = [];
       let dryMs = 0, ms = 0, failed: string | null = null;
+      renew(); // ages of moments may have moved with the change that has come into force
       const own = parts(), others = verify && knobs.with(verify, parts);
       for (const [i, part] of own.entries()) {
         // Part by part, so that sums are what they should be; where the new plan has others, all of them at first.
@@ -73,7 +83,7 @@ export class Watch {
         await checked(out, program, part.inputs);
         results.push(out);
       }
-      const shown = finish(results);
+      const shown = finish(results, own);
       await engine?.end({ ...shown, ms }, verify && compare(results, dry, dryMs, failed));
     } finally {
       forget();
@@ -93,9 +103,9 @@ export class Watch {
 }
 
 /** Made once for each setting, until they are forgotten: after that each time, since more may have changed. */
-function once<T, K>(make: () => T, setting: () => K): { parts: () => T; forget: () => void } {
+function once<T, K>(make: () => T, setting: () => K): { parts: () => T; renew: () => void; forget: () => void } {
   let made: Map<K, T> | null = new Map<K, T>();
-  return { forget() { made = null; }, parts() {
+  return { renew() { made?.clear(); }, forget() { made = null; }, parts() {
     const key = setting(), found = made?.get(key) ?? make();
     made?.set(key, found);
     return found;

@@ -14,7 +14,7 @@ import { sgd } from '../optim/sgd.ts';
 import type { Model } from '../session/step.ts';
 import type { Logger } from './logger.ts';
 import type { Metric } from './metrics.ts';
-import { ConfigError, type Config, type ModelConfig } from './schema.ts';
+import { ConfigError, FLOOR, type Config, type ModelConfig } from './schema.ts';
 
 /** A dataset of either kind: text is also told the context. */
 export interface TrainingData {
@@ -76,14 +76,14 @@ function contextOf(model: Model | undefined): number {
 }
 
 function buildOptimizer({ optimizer, steps }: Config): Optimizer {
-  const { name, schedule, warmup, floor, lr: peak, momentum, nesterov, ...rest } = optimizer;
+  const { name, schedule, warmup, floor = FLOOR, lr: peak, momentum, nesterov, ...rest } = optimizer;
   const rise = warmup ?? Math.max(1, Math.ceil(steps / 20));
   const lr: Schedule = schedule === 'constant' ? (step) => peak * Math.min(1, (step + 1) / Math.max(1, warmup ?? 0))
     : warmupCosine({ peak, warmup: rise, total: steps, floor: floor * peak });
   switch (name) {
     case 'adamW': return adamW({ ...defined(rest), lr });
-    case 'adam': return adam({ ...defined({ ...rest, weightDecay: undefined }), lr });
-    case 'sgd': return sgd({ ...defined({ momentum, nesterov, weightDecay: rest.weightDecay, clip: rest.clip }), lr });
+    case 'adam': return adam({ ...defined(rest), lr });
+    case 'sgd': return sgd({ ...defined({ ...rest, momentum, nesterov }), lr });
   }
 }
 

@@ -4,6 +4,7 @@ import { z } from 'zod';
 import { UserError } from '../base/errors.ts';
 import { policies, POLICY_NAMES } from '../recompile/policies.ts';
 import { DEVICES } from '../session/platform.ts';
+import { ROLES } from '../trace/parameter.ts';
 
 /** A configuration or a command that cannot be meant so; the command line exits with 2. */
 export class ConfigError extends UserError {
@@ -46,20 +47,32 @@ const modelSchema = z.strictObject({
   tied: z.boolean().optional(),
 });
 
+const role = z.enum(ROLES);
+
+/** What holds for the parameters of some modules or roles: rules of an optimiser's `groups`. */
+const groupSchema = z.strictObject({
+  match: z.string().min(1).optional(),
+  role: z.union([role, z.array(role)]).optional(),
+  lr: z.number().min(0).optional(),
+  decay: z.union([z.number().min(0), z.boolean()]).optional(),
+  frozen: z.boolean().optional(),
+});
+
 const optimizerSchema = z.strictObject({
   name: z.enum(['adamW', 'adam', 'sgd']).default('adamW'),
   lr: positive.default(3e-3),
   /** Steps of linear rise; default a twentieth of the run. */
   warmup: z.int().min(0).optional(),
   schedule: z.enum(['cosine', 'constant']).default('cosine'),
-  /** Last learning rate as a share of `lr`. */
-  floor: share.default(0.05),
+  /** Last learning rate of the cosine as a share of `lr`; default 0.05. */
+  floor: share.optional(),
   betas: z.tuple([share, share]).optional(),
   eps: positive.optional(),
   weightDecay: z.number().min(0).optional(),
   momentum: share.optional(),
   nesterov: z.boolean().optional(),
   clip: positive.optional(),
+  groups: z.array(groupSchema).optional(),
 });
 
 function isPolicies(names: string): boolean {
@@ -116,6 +129,7 @@ const HINT = 'dynamoe train --help tells what may be set';
 
 function check(config: Config, place: string): Config {
   const { model, batch, accumulate } = config;
+  checkOptimizer(config, place);
   if (batch % accumulate !== 0) throw new ConfigError(`${place}batch ${batch} cannot be split into ${accumulate} equal parts (accumulate)`, 'choose a batch that is a multiple of it');
   if (!model) return config;
   if (model.heads % (model.kvHeads ?? model.heads) !== 0) {
@@ -134,8 +148,36 @@ function check(config: Config, place: string): Config {
   return config;
 }
 
+/** The last rate of a cosine, as a share of the highest. */
+export const FLOOR = 0.05;
+
+/** Settings that not every optimiser has. */
+const ONLY = {
+  betas: ['adamW', 'adam'], eps: ['adamW', 'adam'], weightDecay: ['adamW', 'sgd'], momentum: ['sgd'], nesterov: ['sgd'],
+} as const;
+
+function checkOptimizer({ optimizer, steps }: Config, place: string): void {
+  const { name, schedule, floor, warmup = 0, momentum = 0, nesterov = false } = optimizer;
+  const refuse = (what: string, hint: string): never => { throw new ConfigError(`${place}optimizer.${what}`, hint); };
+  for (const [key, names] of Object.entries(ONLY) as [keyof typeof ONLY, readonly string[]][]) {
+    if (optimizer[key] === undefined || names.includes(name)) continue;
+    refuse(`${key}: ${name} has no such setting`, `${names.join(' and ')} ${names.length > 1 ? 'have' : 'has'}`);
+  }
+  if (nesterov && momentum === 0) refuse('nesterov has no effect without momentum', '"momentum": 0.9');
+  // Runs of earlier versions stored the default.
+  if (schedule === 'constant' && floor !== undefined && floor !== FLOOR) {
+    refuse('floor has no effect with a constant schedule', '"schedule": "cosine"');
+  }
+  if (warmup > steps) {
+    refuse(`warmup takes ${warmup} steps, more than the ${steps} in all`,
+      'leave it out: the default is a twentieth of the run');
+  }
+}
+
 const SHAPES: Record<string, { readonly shape: object }> = {
-  '': configSchema, model: modelSchema, 'model.moe': moeSchema, optimizer: optimizerSchema,
+  '': configSchema, model: modelSchema, 'model.moe': moeSchema,
+  optimizer: optimizerSchema, 'optimizer.groups': groupSchema,
 };
 
-const knownKeys = (path: readonly PropertyKey[]): string[] => Object.keys(SHAPES[path.join('.')]?.shape ?? {});
+const knownKeys = (path: readonly PropertyKey[]): string[] =>
+  Object.keys(SHAPES[path.filter((key) => typeof key !== 'number').join('.')]?.shape ?? {});

@@ -257,7 +257,10 @@ test('a call that TypeScript would refuse is named too', async () => {
   await assert.rejects(session.step(floats(0, 3, () => 1)), /the batch's x is empty/);
   await assert.rejects(session.step({ ...good, x: { ...good.x, data: new Float64Array(3) } }), /the batch's x is float32, its data a Float64Array/);
   await assert.rejects(compile(new Linear(3, 3), { ...options, optimizer: sgd as never }), /UserError.*the optimizer is none/s);
-  await assert.rejects(compile(new Linear(3, 3), { ...options, seed: NaN }), /UserError.*seed must be a whole number of at least 0, got NaN/s);
+  for (const seed of [NaN, -1, 0.5, 2 ** 32, '1' as never]) {
+    const refused = /UserError.*compile: a seed must be a whole number from 0 to 4294967295, got (NaN|-1|0\.5|string|4294967296)/s;
+    await assert.rejects(compile(new Linear(3, 3), { ...options, seed }), refused);
+  }
   await assert.rejects(compile(new Linear(3, 3), { ...options, accumulate: 0 }), /UserError.*accumulate must be a whole number/s);
   await assert.rejects(session.evaluate({} as never), /UserError.*expected batches.*data\.pass/s);
   assert.throws(() => { session.recompile({ name: 'r', trigger: () => false, alter: () => undefined }, 'infer' as never); }, /UserError.*no work named infer/s);
@@ -269,7 +272,8 @@ test('a call that TypeScript would refuse is named too', async () => {
 
 test('settings of an optimiser are checked when it is made', () => {
   for (const lr of [NaN, -1, '0.1' as never, undefined as never]) assert.throws(() => adamW({ lr }), /UserError.*optim\.adamW: lr must be a number of at least 0/s);
-  assert.throws(() => adamW({ lr: 1, betas: [0.9, 2] }), /UserError.*beta2 must be a number from 0 to below 1, got 2/s);
+  const betas = /UserError.*betas must be two numbers from 0 to below 1, got \[0.9, 2\]/s;
+  assert.throws(() => adamW({ lr: 1, betas: [0.9, 2] }), betas);
   assert.throws(() => adamW({ lr: 1, eps: 0 }), /UserError.*eps must be a number above 0/s);
   assert.throws(() => sgd({ lr: 1, momentum: 1 }), /UserError.*momentum/s);
   assert.throws(() => sgd({ lr: 1, weightDecay: -1 }), /UserError.*weightDecay/s);
@@ -292,7 +296,7 @@ test('a learning rate that is no number changes nothing', async () => {
   await using session = await compile(new Linear(3, 3), { loss: meanSquaredError, optimizer: sgd({ lr: schedule }) });
   await session.step(batch);
   const before = fingerprint(session);
-  await assert.rejects(session.step(batch), /the learning rate of step 2 must be a finite number, got NaN/);
+  await assert.rejects(session.step(batch), /the learning rate of step 2 must be a finite number of at least 0, got NaN/);
   assert.deepEqual(fingerprint(session), before);
 });
 

@@ -70,3 +70,26 @@ test('a config in JSON may begin with a byte order mark; what is no UTF-8 or no 
     await assert.rejects(configure(file, {}), (error) => error instanceof ConfigError && error.message.includes(words));
   }
 });
+
+test('settings of an optimiser that has them not, or that have no effect, are refused by name', async (t) => {
+  const folder = await temporaryFolder(t), file = join(folder, 'c.json');
+  const refused: [object, RegExp][] = [
+    [{ name: 'adam', weightDecay: 0.1 }, /optimizer\.weightDecay: adam has no such setting/],
+    [{ momentum: 0.9 }, /optimizer\.momentum: adamW has no such setting/],
+    [{ name: 'sgd', betas: [0.9, 0.99] }, /optimizer\.betas: sgd/],
+    [{ name: 'sgd', eps: 1e-8 }, /optimizer\.eps/],
+    [{ name: 'sgd', nesterov: true }, /nesterov has no effect without momentum/],
+    [{ schedule: 'constant', floor: 0.5 }, /floor has no effect/],
+    [{ warmup: 11 }, /warmup takes 11 steps, more than the 10/],
+    [{ groups: [{ match: 'a', wd: 1 }] }, /optimizer\.groups\.0\.wd.*may have match, role, lr, decay, frozen/s],
+    [{ groups: [{ role: 'norm', lr: 1 }] }, /optimizer\.groups\.0\.role/],
+  ];
+  for (const [optimizer, message] of refused) {
+    await writeFile(file, JSON.stringify({ steps: 10, optimizer }));
+    const named = (e: unknown): boolean => e instanceof ConfigError && message.test(e.message);
+    await assert.rejects(configure(file, {}), named, JSON.stringify(optimizer));
+  }
+  const groups = [{ role: 'embedding', lr: 0.1, decay: 0 }, { match: 'blocks.0', frozen: true }];
+  await writeFile(file, JSON.stringify({ steps: 10, optimizer: { groups } }));
+  assert.deepEqual((await configure(file, {})).experiment.optimizer.groups, groups);
+});

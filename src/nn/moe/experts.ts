@@ -41,7 +41,8 @@ export class ExpertBank {
   constructor({ experts, dModel, hidden, activation = 'gelu', bias = false, outStd = 1 / Math.sqrt(hidden) }: ExpertsOptions) {
     if (!ACTIVATIONS.includes(activation)) throw new UserError(`no activation named ${String(activation)}`, `one of ${ACTIVATIONS.join(', ')}`);
     const wide = activation === 'swiglu' ? 2 * hidden : hidden;
-    const zeros = (n: number): Parameter | null => (bias ? new Parameter([experts, n], { kind: 'constant', value: 0 }) : null);
+    const zeros = (n: number): Parameter | null =>
+      (bias ? new Parameter([experts, n], { kind: 'constant', value: 0 }, { role: 'bias' }) : null);
     this.w1 = new Parameter([experts, dModel, wide], { kind: 'normal', std: 1 / Math.sqrt(dModel) });
     this.w2 = new Parameter([experts, hidden, dModel], { kind: 'normal', std: outStd });
     this.b1 = zeros(wide);

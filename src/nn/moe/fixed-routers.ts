@@ -1,6 +1,6 @@
 // Routers that do not ask a token for its best experts: experts that choose tokens, and a hash.
 import { UserError } from '../../base/errors.ts';
-import { Stream } from '../../base/random.ts';
+import { checkSeed, Stream } from '../../base/random.ts';
 import { boundOf } from '../../base/shape.ts';
 import type { Tensor } from '../../graph/tensor.ts';
 import { gather } from '../../graph/ops/gather.ts';
@@ -35,7 +35,8 @@ export class HashRouter implements Router {
   readonly experts: number;
   readonly #options: HashRouterOptions;
   constructor(options: HashRouterOptions) {
-    const { vocab } = options;
+    const { vocab, seed = 0 } = options;
+    checkSeed('hash router', seed);
     if (vocab !== undefined && !(Number.isInteger(vocab) && vocab >= 1)) throw new UserError(`hash router: vocab must be a whole number of at least 1, got ${vocab}`);
     this.experts = options.experts;
     this.#options = options;

@@ -81,7 +81,7 @@ export abstract class LinearRouter implements Router {
   constructor(options: RouterOptions) {
     const { dModel, experts, jitter = 0 } = options;
     if (!(jitter >= 0 && jitter < 1)) throw new UserError(`router: jitter must be at least 0 and below 1, got ${jitter}`);
-    this.weight = new Parameter([dModel, experts], { kind: 'normal', std: 1 / Math.sqrt(dModel) });
+    this.weight = new Parameter([dModel, experts], { kind: 'normal', std: 1 / Math.sqrt(dModel) }, { role: 'router' });
     this.experts = experts;
     this.#options = options;
   }

@@ -79,7 +79,7 @@ export class NoisyTopKRouter extends LinearRouter {
   readonly noise: Parameter; // [dModel, experts]
   constructor(options: RouterOptions) {
     super(options);
-    this.noise = new Parameter([options.dModel, options.experts], { kind: 'constant', value: 0 });
+    this.noise = new Parameter([options.dModel, options.experts], { kind: 'constant', value: 0 }, { role: 'router' });
   }
 
   get remembers(): boolean { return true; }

@@ -1,0 +1,107 @@
+// The age of moments. A parameter's moments are as old as the steps in which they were updated: fewer than the
+// session's where the parameter, or a part of it, was frozen for a while, or where a checkpoint without moments was
+// loaded. Bias correction goes by that age. What is kept is how many steps each parameter, or each part of it along a
+// dimension, has missed; of most it is none.
+import type { Move, Place } from '../trace/knobs.ts';
+
+/** Steps that were missed: by all of a parameter, or by each part of it along `axis`. Fewer than 0: its moments
+ * are older than the session. */
+export type Missed = number | { readonly axis: number; readonly parts: readonly number[] };
+
+/** What a step leaves as it is: all of a parameter, or the parts along `axis` that are true. */
+export interface Frozen {
+  readonly parts: true | readonly boolean[];
+  readonly axis: number;
+}
+
+/** For each of `count` parts along an axis. */
+export const partsOf = (missed: Missed, axis: number, count: number): number[] =>
+  typeof missed === 'number' || missed.axis !== axis
+    ? new Array<number>(count).fill(whole(missed))
+    : [...missed.parts];
+
+/** Of parts that are asked for as one: the most that any has missed. */
+const whole = (missed: Missed): number => (typeof missed === 'number' ? missed : Math.max(...missed.parts));
+
+export class Ages {
+  #missed = new Map<string, Missed>();
+
+  of(name: string): Missed {
+    return this.#missed.get(name) ?? 0;
+  }
+
+  #set(name: string, missed: Missed): void {
+    // Parts that have come to agree stay parts: their programs stay the same.
+    if (missed === 0) this.#missed.delete(name);
+    else this.#missed.set(name, missed);
+  }
+
+  /** A step was committed that left so much as it was. */
+  passed(frozen: ReadonlyMap<string, Frozen>): void {
+    for (const [name, { parts, axis }] of frozen) {
+      const now = this.of(name);
+      if (parts !== true)
+        this.#set(name, { axis, parts: partsOf(now, axis, parts.length).map((n, i) => n + Number(parts[i])) });
+      else this.#set(name, typeof now === 'number' ? now + 1 : { ...now, parts: now.parts.map((n) => n + 1) });
+    }
+  }
+
+  /** The session goes on at another step. `moments`: 'given' with the step, 'kept' by the session as they were, or
+   * there are 'none'. saved: as `state` gave it. */
+  restore(
+    names: Iterable<string>,
+    from: number,
+    to: number,
+    moments: (name: string) => 'given' | 'kept' | 'none',
+    saved?: Readonly<Record<string, Missed>>,
+  ): void {
+    for (const name of names) {
+      const now = this.of(name),
+        later = to - from;
+      switch (moments(name)) {
+        case 'given':
+          this.#set(name, saved?.[name] ?? 0);
+          break;
+        case 'kept':
+          this.#set(name, typeof now === 'number' ? now + later : { ...now, parts: now.parts.map((n) => n + later) });
+          break;
+        case 'none':
+          this.#set(name, to);
+          break;
+      }
+    }
+  }
+
+  /** For a checkpoint: plain JSON. */
+  state(): Record<string, Missed> {
+    return Object.fromEntries(this.#missed);
+  }
+
+  /** Ages go with moments that are copied; of two that are mixed, the age is the weighted mean, rounded. `count`:
+   * parts of a parameter along an axis. The result takes it back. */
+  carry(moves: readonly Move[], count: (parameter: string, axis: number) => number): () => void {
+    const before = new Map(this.#missed),
+      at = ({ parameter, axis, part }: Place<string>): number => {
+        const missed = this.of(parameter);
+        return part === null || typeof missed === 'number' || missed.axis !== axis
+          ? whole(missed)
+          : missed.parts[part];
+      };
+    for (const { to, from, mix } of moves) {
+      const source = at(from),
+        value = mix ? Math.round(source + mix.share * (at(mix.with) - source)) : source;
+      if (value === at(to)) continue;
+      if (to.part === null) this.#set(to.parameter, value);
+      else
+        this.#set(to.parameter, {
+          axis: to.axis,
+          parts: partsOf(this.of(to.parameter), to.axis, count(to.parameter, to.axis)).map((n, i) =>
+            i === to.part ? value : n,
+          ),
+        });
+    }
+    return () => {
+      this.#missed = before;
+    };
+  }
+}

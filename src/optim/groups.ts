@@ -1,0 +1,181 @@
+// Groups: what an optimiser does otherwise for some parameters. In: the option `groups` and the trained parameters of
+// a model with their roles; out: for each parameter its learning-rate multiplier, its decay, and whether it is
+// frozen.
+import { UserError } from '../base/errors.ts';
+import { ROLES, type Role } from '../trace/parameter.ts';
+
+/** What is said of a parameter; a field that is not given is as it would be without groups. */
+export interface Group {
+  /** Multiplies the learning rate, a number of at least 0; default 1. */
+  readonly lr?: number | undefined;
+  /** A number of at least 0: the weight decay in place of the optimiser's. true or false: whether the optimiser's
+   * applies, whatever the role. */
+  readonly decay?: number | boolean | undefined;
+  /** true: keeps its value and its moments, as by `parameter.frozen = true`. false says nothing: what is frozen
+   * elsewhere stays so. */
+  readonly frozen?: boolean | undefined;
+}
+
+/** A group as plain data, for the parameters that `match` and `role` both fit. */
+export interface GroupRule extends Group {
+  /** The path of a parameter, or of a module for all in it: `blocks.0`, `blocks.*.moe.experts`. `*` stands for any
+   * characters. Default all. */
+  readonly match?: string | undefined;
+  readonly role?: Role | readonly Role[] | undefined;
+}
+
+/**
+ * A function of a parameter's path (`blocks.0.moe.router.weight`) and role, asked once for each trained parameter when a
+ * session is compiled; or a list of rules, of which later ones override earlier ones, field by field.
+ */
+export type Groups = ((path: string, role: Role) => Group | null | undefined) | readonly GroupRule[];
+
+/** What was decided for one parameter. decay undefined: its role decides. */
+export interface Settled {
+  readonly role: Role;
+  readonly lr: number;
+  readonly decay?: number | boolean | undefined;
+  readonly frozen: boolean;
+}
+
+const FIELDS = ['lr', 'decay', 'frozen'],
+  RULE_FIELDS = ['match', 'role', ...FIELDS];
+const HINT = "groups: (path, role) => (role === 'embedding' ? { lr: 0.1 } : {}), or [{ role: 'embedding', lr: 0.1 }]";
+
+const show = (value: unknown): string =>
+  typeof value === 'function'
+    ? 'a function'
+    : typeof value === 'number'
+      ? String(value)
+      : (JSON.stringify(value) ?? String(value));
+
+function checkFields(where: string, group: object, known: readonly string[]): void {
+  const refuse = (what: string): never => {
+    throw new UserError(`${where}: ${what}`, HINT);
+  };
+  for (const [key, value] of Object.entries(group) as [string, unknown][]) {
+    if (!known.includes(key)) refuse(`unknown setting ${key}; there are ${known.join(', ')}`);
+    if (value === undefined) continue;
+    const number = typeof value === 'number' && Number.isFinite(value) && value >= 0;
+    if (key === 'lr' && !number)
+      refuse(`lr multiplies the learning rate and must be a number of at least 0, got ${show(value)}`);
+    if (key === 'decay' && !number && typeof value !== 'boolean')
+      refuse(`decay must be a number of at least 0, true or false, got ${show(value)}`);
+    if (key === 'frozen' && typeof value !== 'boolean') refuse(`frozen must be true or false, got ${show(value)}`);
+    if (key === 'match' && (typeof value !== 'string' || value === ''))
+      refuse(`match must be the path of a parameter or a module, got ${show(value)}`);
+    const unknown =
+      key === 'role' ? [value].flat().find((role) => !(ROLES as readonly unknown[]).includes(role)) : undefined;
+    if (unknown !== undefined) refuse(`there is no role ${show(unknown)}; there are ${ROLES.join(', ')}`);
+  }
+}
+
+const isObject = (value: unknown): value is object =>
+  typeof value === 'object' && value !== null && !Array.isArray(value);
+
+/** Throws UserError for groups that are neither a function nor a list of rules, and for rules that cannot be meant
+ * so. */
+export function checkGroups(optimizer: string, groups: unknown): void {
+  if (typeof groups === 'function') return;
+  if (!Array.isArray(groups))
+    throw new UserError(
+      `optim.${optimizer}: groups must be a function of path and role, or a list of rules, got ${show(groups)}`,
+      HINT,
+    );
+  groups.forEach((rule: unknown, i) => {
+    const where = `optim.${optimizer}: groups[${i}]`;
+    if (!isObject(rule)) throw new UserError(`${where} must be an object, got ${show(rule)}`, HINT);
+    checkFields(where, rule, RULE_FIELDS);
+    if (!FIELDS.some((field) => (rule as Record<string, unknown>)[field] !== undefined))
+      throw new UserError(`${where} sets nothing`, `give it some of ${FIELDS.join(', ')}`);
+  });
+}
+
+/** Whether a path is that of `match`, or lies in the module that it names. */
+function matches(match: string, path: string): boolean {
+  const text = match
+    .split('*')
+    .map((part) => part.replace(/[\\^$.|?+()[\]{}]/g, '\\$&'))
+    .join('.*');
+  return new RegExp(`^${text}(\\..*)?$`).test(path);
+}
+
+const fits = ({ match, role }: GroupRule, path: string, own: Role): boolean =>
+  (match === undefined || matches(match, path)) && (role === undefined || [role].flat().includes(own));
+
+/** What an optimiser with groups needs to be told. */
+export interface Grouped {
+  readonly name: string;
+  readonly groups?: Groups | undefined;
+  readonly decay?: number | null | undefined;
+}
+
+/**
+ * What holds for each of some parameters, by path. `decay`: the optimiser's weight decay; null: it has none. Throws
+ * UserError where a group fits no parameter, or sets what has no effect.
+ */
+export function settle(
+  { name, groups, decay = null }: Grouped,
+  parameters: Iterable<readonly [path: string, { readonly role: Role }]>,
+): Map<string, Settled> {
+  const all = [...parameters].map(([path, { role }]) => ({ path, role })),
+    rules = typeof groups === 'function' ? [] : (groups ?? []);
+  const idle = rules.findIndex((rule) => !all.some(({ path, role }) => fits(rule, path, role)));
+  if (idle >= 0) {
+    throw new UserError(
+      `optim.${name}: groups[${idle}] (${show(rules[idle])}) fits no trained parameter of the model`,
+      `there are ${listed(all.map(({ path, role }) => `${path} (${role})`))}`,
+    );
+  }
+  const found = all.map(({ path, role }): readonly [string, Settled] => {
+    const group =
+      typeof groups === 'function'
+        ? asked(name, groups, path, role)
+        : rules
+            .filter((rule) => fits(rule, path, role))
+            .reduce<Group>((before, { match: _, role: __, ...own }) => ({ ...before, ...given(own) }), {});
+    const { lr = 1, decay: own, frozen = false } = group;
+    if (own !== undefined && own !== false && decay === null)
+      throw new UserError(
+        `optim.${name}: groups give ${path} a decay, and ${name} has no weight decay`,
+        'adamW and sgd have',
+      );
+    if (own === true && decay === 0)
+      throw new UserError(
+        `optim.${name}: groups let ${path} decay, and weightDecay is 0`,
+        'set weightDecay, or give its decay as a number',
+      );
+    return [path, { role, lr, ...(own !== undefined && { decay: own }), frozen }];
+  });
+  if (typeof groups === 'function' && !found.some(([, s]) => isSaid(s))) {
+    throw new UserError(
+      `optim.${name}: groups says nothing of any parameter`,
+      `it was asked for ${listed(all.map(({ path, role }) => `${path} (${role})`))}`,
+    );
+  }
+  return new Map(found);
+}
+
+/** Whether groups made a difference. */
+export const isSaid = ({ lr, decay, frozen }: Settled): boolean => lr !== 1 || decay !== undefined || frozen;
+
+const given = (group: Group): Group =>
+  Object.fromEntries(Object.entries(group).filter(([, value]) => value !== undefined));
+
+const listed = (names: readonly string[]): string =>
+  names.length === 0
+    ? 'none'
+    : `${names.slice(0, 5).join(', ')}${names.length > 5 ? ` and ${names.length - 5} more` : ''}`;
+
+function asked(
+  name: string,
+  groups: (path: string, role: Role) => Group | null | undefined,
+  path: string,
+  role: Role,
+): Group {
+  const where = `optim.${name}: groups(${show(path)}, ${show(role)})`,
+    group: unknown = groups(path, role) ?? {};
+  if (!isObject(group)) throw new UserError(`${where} must give an object or nothing, got ${show(group)}`, HINT);
+  checkFields(where, group, FIELDS);
+  return group;
+}

@@ -1,0 +1,59 @@
+// What makes a session that goes on from a checkpoint another than the one that wrote it, in lines to be said.
+import { momentOf } from '../optim/updates.ts';
+import type { CheckpointMeta } from '../io/checkpoint.ts';
+import type { Optimizer } from '../optim/optimizer.ts';
+import type { Named } from '../trace/module.ts';
+import type { UpdatingState } from './updating.ts';
+
+type Settings = Readonly<Record<string, unknown>>;
+
+const isRecord = (value: unknown): value is Settings =>
+  typeof value === 'object' && value !== null && !Array.isArray(value);
+const show = (value: unknown): string => (typeof value === 'string' ? value : JSON.stringify(value) ?? 'none');
+
+/** What a checkpoint says of its optimiser beside its settings. */
+export const updatingIn = ({ optimizer }: CheckpointMeta): UpdatingState => (isRecord(optimizer) ? optimizer : {});
+
+/** Moments in a checkpoint that the session's optimiser has not: another's. */
+export function foreignMoments(optimizer: Optimizer | undefined, named: Named, names: Iterable<string>): Set<string> {
+  const own = optimizer?.moments;
+  return new Set(own === undefined ? [] : [...names].filter((name) => {
+    const of = momentOf(name);
+    return of !== null && named.parameters.has(of.parameter) && !own.includes(of.moment);
+  }));
+}
+
+/** What the session has: its optimiser, what groups say, and the seed that its user gave. */
+export interface Going {
+  readonly optimizer?: Optimizer | undefined;
+  readonly updating: UpdatingState;
+  readonly seed?: number | undefined;
+}
+
+/** Another seed, optimiser, settings or groups, each in one line. foreign: how many states are left out. */
+export function differences({ optimizer, updating, seed }: Going, meta: CheckpointMeta, foreign: number): string[] {
+  const lines: string[] = [];
+  if (seed !== undefined && seed !== meta.seed) {
+    lines.push(`the session goes on with the checkpoint's seed ${meta.seed}, not with ${seed}`);
+  }
+  if (!optimizer || !isRecord(meta.optimizer) || meta.step === 0) return lines;
+  const before = meta.optimizer, now: Settings = { name: optimizer.name, ...optimizer.settings };
+  if (before['name'] !== undefined && before['name'] !== now['name']) {
+    const left = foreign > 0 ? `; ${foreign} states of it are left out` : '';
+    const names = `the checkpoint was trained with ${show(before['name'])}, and goes on with ${show(now['name'])}`;
+    return [...lines, `${names}, whose moments start anew${left}`];
+  }
+  const differ = Object.keys(now).filter((key) => key in before && show(before[key]) !== show(now[key]));
+  if (differ.length > 0) {
+    const each = differ.map((key) => `${key} ${show(now[key])}, not ${show(before[key])}`);
+    lines.push(`the optimizer goes on with ${each.join('; ')}`);
+  }
+  const [was, is] = [before['groups'], updating.groups].map((groups): Settings => (isRecord(groups) ? groups : {}));
+  const other = [...new Set([...Object.keys(was), ...Object.keys(is)])].filter((n) => show(was[n]) !== show(is[n]));
+  if (other.length > 0) {
+    const [name] = other, whom = other.length === 1 ? name : `${other.length} parameters, ${name} among them`;
+    const values = `${show(is[name] ?? 'nothing')}, not ${show(was[name] ?? 'nothing')}`;
+    lines.push(`groups of the optimizer are others than the checkpoint's for ${whom}: ${values}`);
+  }
+  return lines;
+}

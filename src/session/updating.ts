@@ -1,0 +1,150 @@
+// What the steps of a session do to each of its parameters: which are trained, what its optimiser's groups say of
+// them, and how old their moments are. In: the model's parameters and the optimiser; out: options of the update
+// graph, and the scalars of a step.
+import type { TypedArray } from '../base/dtype.ts';
+import { UserError } from '../base/errors.ts';
+import { Ages, partsOf, type Frozen, type Missed } from '../optim/ages.ts';
+import { isSaid, settle, type Settled } from '../optim/groups.ts';
+import type { Optimizer } from '../optim/optimizer.ts';
+import { agedName, momentName, type UpdateOptions } from '../optim/updates.ts';
+import type { Move } from '../trace/knobs.ts';
+import type { Named } from '../trace/module.ts';
+import type { Parameter } from '../trace/parameter.ts';
+
+/** What a checkpoint keeps of it: by path, what groups decided, and how many steps moments have missed. */
+export interface UpdatingState {
+  readonly groups?: Readonly<Record<string, Omit<Settled, 'role'>>>;
+  readonly missed?: Readonly<Record<string, Missed>>;
+}
+
+/** Which parameters have values of moments where a session goes on: from the checkpoint, from before, or none. */
+export type Moments = (state: string) => 'given' | 'kept' | 'none';
+
+export class Updating {
+  readonly #optimizer: Optimizer | undefined;
+  readonly #trained: ReadonlyMap<string, Parameter>;
+  readonly #settled: ReadonlyMap<string, Settled>;
+  readonly #ages = new Ages();
+
+  constructor({ parameters }: Named, optimizer: Optimizer | undefined) {
+    this.#optimizer = optimizer;
+    this.#trained = new Map([...parameters].filter(([, p]) => p.trained));
+    this.#settled = optimizer ? settle(optimizer, this.#trained) : new Map();
+  }
+
+  /** What the next step leaves as it is: by `frozen` of a parameter, or by groups. */
+  frozen(): Map<string, Frozen> {
+    return new Map(
+      [...this.#trained].flatMap(([name, { frozen, frozenAxis: axis }]): [string, Frozen][] => {
+        if (frozen === true || this.#settled.get(name)?.frozen) return [[name, { parts: true, axis }]];
+        return frozen !== false && frozen.some((part) => part) ? [[name, { parts: frozen, axis }]] : [];
+      }),
+    );
+  }
+
+  /** Text that differs where programs of a step do that are alike otherwise. */
+  key(): string {
+    return [...this.#aged()].map(([name, axis]) => `${name}@${axis ?? ''}`).join();
+  }
+
+  /** The parameters to be trained, and how. */
+  options(): { readonly trained: string[] } & Required<Pick<UpdateOptions, 'frozen' | 'settled' | 'aged'>> {
+    const frozen = this.frozen(),
+      trained = [...this.#trained.keys()].filter((name) => frozen.get(name)?.parts !== true);
+    return {
+      trained,
+      settled: this.#settled,
+      frozen: new Map([...frozen].filter(([, { parts }]) => parts !== true)),
+      aged: new Map(
+        [...this.#aged()].map(([name, axis]) => [
+          name,
+          this.#shape(name).flatMap((d, i) => (axis === null ? [] : [i === axis ? d : 1])),
+        ]),
+      ),
+    };
+  }
+
+  #shape(name: string): readonly number[] {
+    return this.#trained.get(name)?.shape ?? [];
+  }
+
+  /** Parameters whose moments are not as old as the session, with the axis along which ages of parts differ, or
+   * null. Those of which a part is frozen now will be so. */
+  #aged(): Map<string, number | null> {
+    const aged = new Map<string, number | null>();
+    if (!this.#optimizer?.corrected) return aged;
+    const frozen = this.frozen();
+    for (const name of this.#trained.keys()) {
+      const missed = this.#ages.of(name),
+        now = frozen.get(name);
+      if (missed !== 0 && now?.parts !== true) aged.set(name, typeof missed === 'number' ? null : missed.axis);
+      if (typeof missed === 'number' && now && now.parts !== true) aged.set(name, now.axis);
+    }
+    return aged;
+  }
+
+  /** The scalars of a step. Throws UserError where one is not finite: nothing has been done then. */
+  scalars(step: number): Record<string, TypedArray> {
+    const optimizer = this.#optimizer,
+      checked = (name: string, values: readonly number[]): readonly [string, Float32Array<ArrayBuffer>] => {
+        const data = Float32Array.from(values);
+        if (data.every(Number.isFinite)) return [name, data];
+        throw new UserError(
+          `the optimizer's ${name} of step ${step + 1} is not finite: ${values.join(', ')}`,
+          'a smaller learning rate; a schedule must give finite numbers',
+        );
+      };
+    if (!optimizer) return {};
+    const usual = Object.entries(optimizer.scalars(step)).map(([name, value]) => checked(name, [value]));
+    const aged = [...this.#aged()].flatMap(([name, axis]) => {
+      const all = partsOf(this.#ages.of(name), axis ?? 0, axis === null ? 1 : this.#shape(name)[axis]).map((n) =>
+        optimizer.scalars(step, step - n),
+      );
+      return (optimizer.corrected ?? []).map((scalar) =>
+        checked(
+          agedName(scalar, name),
+          all.map((s) => s[scalar]),
+        ),
+      );
+    });
+    return Object.fromEntries([...usual, ...aged]);
+  }
+
+  /** A step was committed; `frozen` as it was when that began. */
+  passed(frozen: ReadonlyMap<string, Frozen>): void {
+    this.#ages.passed(frozen);
+  }
+
+  /** The session goes on at another step. `moments`: of a state that this optimiser has for a parameter. */
+  restore(from: number, to: number, moments: Moments, { missed }: UpdatingState = {}): void {
+    const kinds = this.#optimizer?.moments ?? [];
+    if (!this.#optimizer?.corrected || kinds.length === 0) return;
+    this.#ages.restore(
+      this.#trained.keys(),
+      from,
+      to,
+      (name) => {
+        const found = kinds.map((kind) => moments(momentName(kind, name)));
+        return found.includes('none') ? 'none' : found.includes('kept') ? 'kept' : 'given';
+      },
+      missed,
+    );
+  }
+
+  /** Ages go along with moments. */
+  carry(moves: readonly Move[]): () => void {
+    return this.#ages.carry(moves, (name, axis) => this.#trained.get(name)?.shape[axis] ?? 1);
+  }
+
+  /** For a checkpoint; plain JSON. */
+  state(): UpdatingState {
+    const groups = [...this.#settled]
+        .filter(([, s]) => isSaid(s))
+        .map(([name, { role: _, ...said }]) => [name, said] as const),
+      missed = this.#ages.state();
+    return {
+      ...(groups.length > 0 && { groups: Object.fromEntries(groups) }),
+      ...(Object.keys(missed).length > 0 && { missed }),
+    };
+  }
+}
