@@ -28,7 +28,7 @@ export class Classifier {
   readonly moe: nn.MoE;
   constructor({ experts, kind, lambda }: ClassifierOptions, layer: LayerSettings) {
     this.moe = new nn.MoE({ dModel: 784, topK: 2, experts: Array.from({ length: experts }, kind === 'dense' ? denseExpert : convExpert),
-      balance: lambda, zLoss: 0, overflow: 'drop', ...layer });
+      balance: lambda, zLoss: 0, ...layer });
   }
 
   /** float32 [batch, 784] -> logits [batch, 10] */
@@ -56,7 +56,7 @@ export interface WideLayerOptions { readonly width: number; readonly hidden: num
 export class WideLayer {
   readonly moe: nn.MoE;
   constructor({ width, hidden, experts }: WideLayerOptions, layer: LayerSettings) {
-    this.moe = new nn.MoE({ dModel: width, experts, topK: 2, hidden, activation: 'relu', router: new SkewedRouter({ dModel: width, experts }), overflow: 'drop', ...layer });
+    this.moe = new nn.MoE({ dModel: width, experts, topK: 2, hidden, activation: 'relu', router: new SkewedRouter({ dModel: width, experts }), ...layer });
   }
 
   /** float32 [tokens, width] -> [tokens, width] */
@@ -65,4 +65,4 @@ export class WideLayer {
 
 /** The model of `dynamoe train`: 4 blocks of width 128, 8 experts of hidden size 256, top-2. */
 export const languageModel = (layer: LayerSettings): nn.TransformerLM =>
-  new nn.TransformerLM({ vocab: 256, layers: 4, dModel: 128, heads: 4, context: 64, moe: { experts: 8, topK: 2, hidden: 256, overflow: 'drop', ...layer } });
+  new nn.TransformerLM({ vocab: 256, layers: 4, dModel: 128, heads: 4, context: 64, moe: { experts: 8, topK: 2, hidden: 256, ...layer } });

@@ -92,7 +92,7 @@ export function layerOf({ dModel, dFf, experts, topK, activation, capacity, over
   if (experts === 0 && (recompute === true || (chunks ?? 1) > 1)) throw new UserError('a dense network has no experts whose hidden values could be computed again', 'leave out --recompute and --chunks');
   if (experts === 0) return new Dense(dModel, topK * dFf, activation);
   // Without losses of its own: other systems' layers, which this one is compared with, have none.
-  return new MoE({ dModel, experts, topK, hidden: dFf, activation, capacity, overflow, dispatch, balance: 0, zLoss: 0, ...(recompute !== undefined && { recompute }), ...(chunks !== undefined && { chunks }) });
+  return new MoE({ dModel, experts, topK, hidden: dFf, activation, capacity, ...(capacity !== 'dropless' && { overflow }), dispatch, balance: 0, zLoss: 0, ...(recompute !== undefined && { recompute }), ...(chunks !== undefined && { chunks }) });
 }
 
 const TARGET = 'target', INPUT = 'x', INPUT_GRAD = 'x.grad', ROUTER = 'router.weight';

@@ -1,23 +1,33 @@
 // Samples that lie in memory as rows of two tensors. In: x [n, ...] and y [n, ...], or a function that loads them; out: a dataset.
 import { hostArray } from '../base/dtype.ts';
 import { ShapeError, UserError } from '../base/errors.ts';
+import { checkOptions, type KeysOf } from '../base/options.ts';
 import { hostTensor, type Batch, type HostTensor } from '../base/tensor.ts';
 import { bytesOf } from '../io/safetensors-data.ts';
 import { fingerprintOf } from './fingerprint.ts';
 import { ordered, shuffled, wholeNumber, type Samples } from './batches.ts';
-import type { Batches, BatchOptions, Dataset, PassOptions, Split } from './dataset.ts';
+import { BATCH_KEYS, PASS_KEYS, type Batches, type BatchOptions, type Dataset, type PassOptions, type Split } from './dataset.ts';
 
 /** Rows 0..n-1: sample i is row i of x and row i of y. */
 export interface Rows { readonly x: HostTensor; readonly y: HostTensor }
 export interface Parts { readonly train: Rows; readonly test: Rows }
+
+export interface ArrayOptions {
+  /** How many rows are for training, the first ones; the rest is held out. Default: all. */
+  readonly train?: number;
+}
+const KEYS: KeysOf<ArrayOptions> = { train: 'optional' };
+const ROW_KEYS: KeysOf<Rows> = { x: 'required', y: 'required' };
 
 /**
  * A dataset of rows in memory; they are not copied and must not change. `train`: the first so many rows are for training, the rest is
  * held out; by default all are for training. ShapeError where x and y do not have the same number of rows, or data of another length than
  * their shapes say.
  */
-export function arrays(rows: Rows, options: { readonly train?: number } = {}): ArrayDataset {
-  for (const name of ['x', 'y'] as const) checkTensor(name, (rows as Partial<Rows> | undefined)?.[name]);
+export function arrays(rows: Rows, options: ArrayOptions = {}): ArrayDataset {
+  checkOptions('arrays: rows', rows, ROW_KEYS);
+  checkOptions('arrays', options, KEYS);
+  for (const name of ['x', 'y'] as const) checkTensor(name, rows[name]);
   const parts = splitRows(rows, options.train ?? rows.x.shape[0], 'arrays');
   return new ArrayDataset('arrays', () => Promise.resolve(parts));
 }
@@ -41,11 +51,13 @@ export class ArrayDataset implements Dataset {
 
   /** Shuffled rows: x [size, ...], y [size, ...], ids int32 [size] = row numbers in the split. */
   batches(options: BatchOptions): Batches {
+    checkOptions('batches', options, BATCH_KEYS);
     return shuffled(() => this.#samples(options.split ?? 'train'), options);
   }
 
   /** Every row of a split once, in order; the last batch holds what is left. */
   pass(options: PassOptions): AsyncIterable<Batch> {
+    checkOptions('pass', options, PASS_KEYS);
     return ordered(() => this.#samples(options.split ?? 'test'), options);
   }
 

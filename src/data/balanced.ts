@@ -5,6 +5,7 @@
 // it brings nearest to what an even share of all samples would be (least growth of the squared distance); a full batch makes room for the
 // next. No sample is left for later, so that no batch gets the awkward ones. What all samples together prefer stays: it is evened out over
 // batches, and a batch's most loaded expert is as loaded as it is over all samples.
+import { checkOptions, type KeysOf } from '../base/options.ts';
 import { Stream } from '../base/random.ts';
 import type { Assignments } from '../nn/moe/memory.ts';
 import { wholeNumber } from './batches.ts';
@@ -18,13 +19,16 @@ export interface BalancedOptions {
   /** Of the shuffled order that it begins with; default 0. */
   readonly seed?: number;
 }
+const KEYS: KeysOf<BalancedOptions> = { size: 'required', seed: 'optional' };
 
 /**
  * Batches of even load: `data.batches({ size, order: balancedOrder(known, { size }) })` with `known` what `session.assignments(path)` gave, of one layer
  * or of several. Each sample comes once in every epoch; one that is not remembered counts as an average one. The order depends on `known`: a run that is to
  * resume exactly must be given the same again, for instance the ones of the last whole epoch.
  */
-export function balancedOrder(known: Assignments | readonly Assignments[], { size, seed = 0 }: BalancedOptions): EpochOrder {
+export function balancedOrder(known: Assignments | readonly Assignments[], options: BalancedOptions): EpochOrder {
+  checkOptions('balancedOrder', options, KEYS);
+  const { size, seed = 0 } = options;
   wholeNumber('balancedOrder', 'size', size, 1);
   const layers = Array.isArray(known) ? known as readonly Assignments[] : [known as Assignments], stream = new Stream(seed, 'data.order');
   const width = layers.reduce((n, l) => n + l.experts, 0);

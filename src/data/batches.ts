@@ -2,6 +2,7 @@
 // Sample number step * size + j of the endless sequence is sample `order(epoch)[position]`, where epoch and position are the
 // quotient and remainder by the number of samples, and order(epoch) is a permutation that the seed and the epoch alone decide.
 import { UserError } from '../base/errors.ts';
+import { refuseUnused } from '../base/options.ts';
 import { Stream } from '../base/random.ts';
 import type { Batch } from '../base/tensor.ts';
 import type { Batches, BatchOptions, EpochOrder, PassOptions } from './dataset.ts';
@@ -21,6 +22,7 @@ export function shuffled(load: () => Promise<Samples>, options: BatchOptions): B
   checkSplit('batches', options.split);
   wholeNumber('batches', 'from', from, 0);
   if (limit !== Infinity) wholeNumber('batches', 'limit', limit, 0);
+  refuseUnused('batches', options, { seed: options.order && 'it shuffles, and `order` gives an order of its own' });
   const stream = new Stream(seed, 'data.order'), order = epochOrders(options.order ? checked(options.order) : (epoch, count) => stream.permutation(epoch, count));
   const at = async (step: number): Promise<Batch> => {
     wholeNumber('batches', 'step', step, 0);

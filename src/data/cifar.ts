@@ -4,6 +4,7 @@
 import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { UserError } from '../base/errors.ts';
+import { checkOptions, type KeysOf } from '../base/options.ts';
 import { fault } from '../io/fault.ts';
 import { ArrayDataset, type Rows } from './arrays.ts';
 
@@ -16,6 +17,10 @@ export interface Cifar100Options extends CifarOptions {
   /** The 100 fine classes (the default) or the 20 coarse ones. */
   readonly labels?: 'fine' | 'coarse';
 }
+
+const KEYS: KeysOf<CifarOptions> = { normalise: 'optional' };
+const KEYS_100: KeysOf<Cifar100Options> = { ...KEYS, labels: 'optional' };
+const LABELS: readonly unknown[] = ['fine', 'coarse'];
 
 /** A kind of file: what its labels count up to, which of them is y, and its channels' means and deviations. */
 interface Format {
@@ -38,11 +43,18 @@ const CIFAR100: Format = {
  * CIFAR-10 from a folder with data_batch_1.bin .. data_batch_5.bin (for training) and test_batch.bin. Nothing is read before it is needed; then a
  * UserError names the file, the offset and what was expected there if one is missing or broken. All images take 740 MB as float32.
  */
-export const cifar10 = (folder: string, options: CifarOptions = {}): ArrayDataset => dataset(folder, CIFAR10, options);
+export function cifar10(folder: string, options: CifarOptions = {}): ArrayDataset {
+  checkOptions('cifar10', options, KEYS);
+  return dataset(folder, CIFAR10, options);
+}
 
 /** CIFAR-100 from a folder with train.bin and test.bin; the same errors, the same size. */
-export const cifar100 = (folder: string, { labels = 'fine', ...options }: Cifar100Options = {}): ArrayDataset =>
-  dataset(folder, { ...CIFAR100, label: labels === 'coarse' ? 0 : 1 }, options);
+export function cifar100(folder: string, given: Cifar100Options = {}): ArrayDataset {
+  checkOptions('cifar100', given, KEYS_100);
+  const { labels = 'fine', ...options } = given;
+  if (!LABELS.includes(labels)) throw new UserError(`cifar100: labels must be one of ${LABELS.join(', ')}, got ${String(labels)}`);
+  return dataset(folder, { ...CIFAR100, label: labels === 'coarse' ? 0 : 1 }, options);
+}
 
 function dataset(folder: string, format: Format, { normalise = false }: CifarOptions): ArrayDataset {
   return new ArrayDataset(format.name, async () => {

@@ -1,5 +1,5 @@
 // The public face of `dynamoe/data`: datasets.
-export { arrays, type ArrayDataset, type Rows } from './arrays.ts';
+export { arrays, type ArrayDataset, type ArrayOptions, type Rows } from './arrays.ts';
 export { balancedOrder, type BalancedOptions } from './balanced.ts';
 export { cifar10, cifar100, type Cifar100Options, type CifarOptions } from './cifar.ts';
 export type { Batches, BatchOptions, Dataset, EpochOrder, PassOptions, Split } from './dataset.ts';

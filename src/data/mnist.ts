@@ -3,6 +3,7 @@
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { UserError } from '../base/errors.ts';
+import { checkOptions, type KeysOf } from '../base/options.ts';
 import type { HostTensor } from '../base/tensor.ts';
 import { fault } from '../io/fault.ts';
 import { ArrayDataset, splitRows, type Parts, type Rows } from './arrays.ts';
@@ -19,6 +20,8 @@ export interface MnistOptions {
   /** Pixels as (p / 255 - 0.1307) / 0.3081, MNIST's mean 0 and deviation 1, in place of p / 255. False by default. */
   readonly normalise?: boolean;
 }
+const KEYS: KeysOf<MnistOptions> = { train: 'optional', normalise: 'optional' };
+const FILE_KEYS: KeysOf<IdxFiles> = { images: 'required', labels: 'required' };
 
 /**
  * Digits. A folder is searched for `train-images-idx3-ubyte`, `t10k-images-idx3-ubyte` and their labels, each with or without `.gz`:
@@ -26,6 +29,8 @@ export interface MnistOptions {
  * then a UserError names the file, the offset and what was expected there if one is missing or broken.
  */
 export function mnist(source: string | IdxFiles, options: MnistOptions = {}): ArrayDataset {
+  checkOptions('mnist', options, KEYS);
+  if (typeof source !== 'string') checkOptions('mnist: files', source, FILE_KEYS);
   return new ArrayDataset('mnist', () => load(source, options));
 }
 

@@ -2,10 +2,11 @@
 // windows, 256 symbols.
 // The last tenth of each file is for validation, the rest for training; neither sees a byte of the other.
 import { UserError } from '../base/errors.ts';
+import { checkOptions, type KeysOf } from '../base/options.ts';
 import type { Batch } from '../base/tensor.ts';
 import { withoutMark } from '../io/encoding.ts';
 import { ordered, shuffled, wholeNumber, type Samples } from './batches.ts';
-import type { Batches, BatchOptions, Dataset, PassOptions, Split } from './dataset.ts';
+import { BATCH_KEYS, PASS_KEYS, type Batches, type BatchOptions, type Dataset, type PassOptions, type Split } from './dataset.ts';
 import { fingerprintOf } from './fingerprint.ts';
 import { windowCount, windowSamples } from './windows.ts';
 
@@ -17,6 +18,10 @@ export interface TextOptions {
 }
 export interface TextBatchOptions extends BatchOptions { readonly context: number } // bytes a window predicts
 export interface TextPassOptions extends PassOptions { readonly context: number }
+const KEYS: KeysOf<TextOptions> = { split: 'optional', say: 'optional' };
+const SPLIT_KEYS: KeysOf<NonNullable<TextOptions['split']>> = { validation: 'required' };
+const BATCHES: KeysOf<TextBatchOptions> = { ...BATCH_KEYS, context: 'required' };
+const PASS: KeysOf<TextPassOptions> = { ...PASS_KEYS, context: 'required' };
 
 export interface TextInfo {
   readonly files: readonly { readonly path: string; readonly bytes: number }[]; // in order
@@ -75,7 +80,10 @@ export class TextDataset implements Dataset<TextBatchOptions, TextPassOptions> {
   #loaded: Promise<Loaded> | undefined;
 
   /** `where`: how errors name the text. `read` is called once, when something of the text is first needed. */
-  constructor(where: string, read: () => Promise<TextFiles>, { split, say = console.warn }: TextOptions) {
+  constructor(where: string, read: () => Promise<TextFiles>, options: TextOptions) {
+    checkOptions('text', options, KEYS);
+    const { split, say = console.warn } = options;
+    if (split !== undefined) checkOptions('text: split', split, SPLIT_KEYS);
     this.#where = where;
     this.#read = read;
     this.#validation = split?.validation ?? 0.1;
@@ -91,6 +99,7 @@ export class TextDataset implements Dataset<TextBatchOptions, TextPassOptions> {
    * id for the same files and context. Rejects with a UserError where there is no window.
    */
   batches(options: TextBatchOptions): Batches {
+    checkOptions('batches', options, BATCHES);
     wholeNumber('batches', 'context', options.context, 1);
     return shuffled(() => this.#windows(options.split ?? 'train', options.context), options);
   }
@@ -101,6 +110,7 @@ export class TextDataset implements Dataset<TextBatchOptions, TextPassOptions> {
    * window that would reach beyond the file's end is left out, so every window has `context` targets and counts the same.
    */
   windows(options: TextPassOptions): AsyncIterable<Batch> {
+    checkOptions('windows', options, PASS);
     wholeNumber('windows', 'context', options.context, 1);
     return ordered(() => this.#windows(options.split ?? 'validation', options.context), options);
   }

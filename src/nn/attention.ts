@@ -2,6 +2,7 @@
 // its form with a cache of keys and values for generation.
 import { boundOf } from '../base/shape.ts';
 import { UserError } from '../base/errors.ts';
+import { checkOptions, type KeysOf } from '../base/options.ts';
 import type { Tensor } from '../graph/tensor.ts';
 import { attention } from '../graph/ops/attention.ts';
 import { reshape } from '../graph/ops/reshape.ts';
@@ -24,6 +25,7 @@ export interface AttentionOptions {
   /** Base of the rotary frequencies (Su et al. 2021); default 10,000. */
   readonly ropeBase?: number;
 }
+const KEYS: KeysOf<AttentionOptions> = { dModel: 'required', heads: 'required', kvHeads: 'optional', context: 'required', outStd: 'optional', ropeBase: 'optional' };
 
 /** Where a cached step stands: the tokens of x are those at `position`, `position` + 1, ... of the sequence. */
 export interface Cached { readonly position: Tensor }
@@ -47,6 +49,7 @@ export class CausalSelfAttention {
   readonly #options: AttentionOptions;
 
   constructor(options: AttentionOptions) {
+    checkOptions('CausalSelfAttention', options, KEYS);
     const { dModel, heads, kvHeads = heads, outStd } = options, width = headWidth('attention', options, true);
     this.qkv = new Linear(dModel, dModel + 2 * kvHeads * width, { bias: false });
     this.out = new Linear(dModel, dModel, { bias: false, ...(outStd !== undefined && { std: outStd }) });

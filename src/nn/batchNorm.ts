@@ -1,5 +1,6 @@
 // Batch normalisation (Ioffe & Szegedy 2015, algorithms 1 and 2) of the last axis: channels of images, columns of rows.
 import { UserError } from '../base/errors.ts';
+import { checkOptions, type KeysOf } from '../base/options.ts';
 import { boundOf, isDynamic, showType } from '../base/shape.ts';
 import { scalar, type Tensor } from '../graph/tensor.ts';
 import { add } from '../graph/ops/add.ts';
@@ -20,6 +21,7 @@ export interface BatchNormOptions {
   /** Share of the batch's statistics in the running ones after a step; default 0.1. */
   readonly momentum?: number;
 }
+const KEYS: KeysOf<BatchNormOptions> = { eps: 'optional', momentum: 'optional' };
 
 /**
  * (x - mean) / sqrt(variance + eps) * gain + bias for each column of the last axis: [..., width] -> [..., width].
@@ -37,7 +39,9 @@ export class BatchNorm {
   readonly #eps: number;
   readonly #momentum: number;
 
-  constructor(width: number, { eps = 1e-5, momentum = 0.1 }: BatchNormOptions = {}) {
+  constructor(width: number, options: BatchNormOptions = {}) {
+    checkOptions('BatchNorm', options, KEYS);
+    const { eps = 1e-5, momentum = 0.1 } = options;
     if (!(momentum >= 0 && momentum <= 1)) throw new UserError(`BatchNorm: momentum must be from 0 to 1, got ${momentum}`);
     const of = (value: number, role: Role): Parameter =>
       new Parameter([width], { kind: 'constant', value }, { trained: role !== 'running', role });

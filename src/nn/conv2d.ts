@@ -1,8 +1,9 @@
 // Convolution of images as a layer.
 import { UserError } from '../base/errors.ts';
+import { checkOptions, type KeysOf } from '../base/options.ts';
 import type { Tensor } from '../graph/tensor.ts';
 import { add } from '../graph/ops/add.ts';
-import { conv2d, type Conv2dOptions as OpOptions } from '../graph/ops/conv2d.ts';
+import { conv2d, CONV_KEYS, type Conv2dOptions as OpOptions } from '../graph/ops/conv2d.ts';
 import { pairOf, type Pair } from '../graph/ops/windows.ts';
 import { Parameter } from '../trace/parameter.ts';
 import { use } from '../trace/trace.ts';
@@ -15,6 +16,8 @@ export interface Conv2dOptions extends OpOptions {
   readonly std?: number;
 }
 
+const KEYS: KeysOf<Conv2dOptions> = { ...CONV_KEYS, bias: 'optional', std: 'optional' };
+
 /** Images [N, H, W, inputs] -> [N, H', W', outputs], with windows of `taps`; N may vary at run time. Padding is 0 by default; 'same' keeps
  * height and width (at stride 1). */
 export class Conv2d {
@@ -22,8 +25,9 @@ export class Conv2d {
   readonly bias: Parameter | null; // [outputs]
   readonly #options: OpOptions;
 
-  constructor(inputs: number, outputs: number, taps: Pair, { bias = true, std, ...options }: Conv2dOptions = {}) {
-    const [rows, columns] = pairOf(taps), { groups = 1 } = options;
+  constructor(inputs: number, outputs: number, taps: Pair, given: Conv2dOptions = {}) {
+    checkOptions('Conv2d', given, KEYS);
+    const { bias = true, std, ...options } = given, [rows, columns] = pairOf(taps), { groups = 1 } = options;
     if (!(Number.isInteger(groups) && groups > 0 && inputs % groups === 0 && outputs % groups === 0)) {
       throw new UserError(`Conv2d: ${groups} groups do not divide ${inputs} inputs and ${outputs} outputs`);
     }

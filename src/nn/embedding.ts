@@ -1,14 +1,22 @@
 // A table of vectors, one for each token.
+import { checkOptions, type KeysOf } from '../base/options.ts';
 import type { Tensor } from '../graph/tensor.ts';
 import { gather } from '../graph/ops/gather.ts';
 import { Parameter } from '../trace/parameter.ts';
 import { use } from '../trace/trace.ts';
 
+export interface EmbeddingOptions {
+  /** Standard deviation of the starting values; default 1. */
+  readonly std?: number;
+}
+const KEYS: KeysOf<EmbeddingOptions> = { std: 'optional' };
+
 /** int32 [...] -> [..., width]: row `token` of the table. */
 export class Embedding {
   readonly weight: Parameter; // [count, width]
-  constructor(count: number, width: number, { std = 1 }: { std?: number } = {}) {
-    this.weight = new Parameter([count, width], { kind: 'normal', std }, { role: 'embedding' });
+  constructor(count: number, width: number, options: EmbeddingOptions = {}) {
+    checkOptions('Embedding', options, KEYS);
+    this.weight = new Parameter([count, width], { kind: 'normal', std: options.std ?? 1 }, { role: 'embedding' });
   }
 
   forward(tokens: Tensor): Tensor { return gather(use(tokens, this.weight), tokens); }

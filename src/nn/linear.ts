@@ -1,4 +1,5 @@
 // A linear map of the last dimension.
+import { checkOptions, type KeysOf } from '../base/options.ts';
 import type { Tensor } from '../graph/tensor.ts';
 import { add } from '../graph/ops/add.ts';
 import { matmul } from '../graph/ops/matmul.ts';
@@ -14,11 +15,14 @@ export interface LinearOptions {
   readonly role?: Role;
 }
 
+const KEYS: KeysOf<LinearOptions> = { bias: 'optional', std: 'optional', role: 'optional' };
+
 /** y = x W + b: [..., inputs] -> [..., outputs]. */
 export class Linear {
   readonly weight: Parameter; // [inputs, outputs]
   readonly bias: Parameter | null; // [outputs]
   constructor(inputs: number, outputs: number, options: LinearOptions = {}) {
+    checkOptions('Linear', options, KEYS);
     const { bias = true, std = 1 / Math.sqrt(inputs), role = 'weight' } = options;
     this.weight = new Parameter([inputs, outputs], { kind: 'normal', std }, { role });
     this.bias = bias ? new Parameter([outputs], { kind: 'constant', value: 0 }, { role: 'bias' }) : null;

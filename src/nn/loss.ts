@@ -2,6 +2,7 @@
 // `loss: (o, t) => loss.crossEntropy(o, t, { labelSmoothing: 0.1 })`.
 import { isFloat } from '../base/dtype.ts';
 import { ShapeError, UserError } from '../base/errors.ts';
+import { checkOptions, type KeysOf } from '../base/options.ts';
 import { boundOf, sameShape, showType } from '../base/shape.ts';
 import { emit, scalar, type Tensor } from '../graph/tensor.ts';
 import { abs } from '../graph/ops/abs.ts';
@@ -42,10 +43,13 @@ export interface CrossEntropyOptions {
   /** [classes]: weights of the classes; the loss is divided by the sum of the targets' weights. */
   readonly classWeights?: Tensor | readonly number[];
 }
+const CROSS_ENTROPY: KeysOf<CrossEntropyOptions> = { labelSmoothing: 'optional', ignoreIndex: 'optional', classWeights: 'optional' };
 
 /** Mean over all rows of -log softmax(logits)[target], in nats. logits [..., classes], targets int32 [...]. A target that is no class
  * gives NaN. */
-export function crossEntropy(logits: Tensor, targets: Tensor, { labelSmoothing = 0, ignoreIndex, classWeights }: CrossEntropyOptions = {}): Tensor {
+export function crossEntropy(logits: Tensor, targets: Tensor, options: CrossEntropyOptions = {}): Tensor {
+  checkOptions('crossEntropy', options, CROSS_ENTROPY);
+  const { labelSmoothing = 0, ignoreIndex, classWeights } = options;
   if (!(labelSmoothing >= 0 && labelSmoothing <= 1)) throw new UserError(`crossEntropy: labelSmoothing must be from 0 to 1, got ${labelSmoothing}`);
   const ignored = ignoreIndex === undefined ? null : equal(targets, ignoreIndex);
   const known = ignored ? where(ignored, scalar(targets, 0), targets) : targets, last = logits.shape.length - 1;
@@ -77,9 +81,12 @@ export interface BinaryOptions {
   /** Weight of the positive class; default 1. */
   readonly positiveWeight?: number;
 }
+const BINARY: KeysOf<BinaryOptions> = { positiveWeight: 'optional' };
 
 /** Mean over all elements of -(y log p + (1 - y) log(1 - p)) with p = sigmoid(logits), in nats. logits and targets (0 to 1) of one shape. */
-export function binaryCrossEntropyWithLogits(logits: Tensor, targets: Tensor, { positiveWeight = 1 }: BinaryOptions = {}): Tensor {
+export function binaryCrossEntropyWithLogits(logits: Tensor, targets: Tensor, options: BinaryOptions = {}): Tensor {
+  checkOptions('binaryCrossEntropyWithLogits', options, BINARY);
+  const { positiveWeight = 1 } = options;
   alike('binaryCrossEntropyWithLogits', logits, targets);
   // -log p = softplus(-x), and -log(1 - p) = x + softplus(-x).
   const weight = add(mul(targets, positiveWeight - 1), 1);
@@ -107,8 +114,16 @@ export const meanAbsoluteError: Loss = (output, target) => {
   return mean(abs(sub(output, target)));
 };
 
+export interface HuberOptions {
+  /** Where the square ends; default 1. */
+  readonly delta?: number;
+}
+const HUBER: KeysOf<HuberOptions> = { delta: 'optional' };
+
 /** Mean of d^2 / 2 for differences |d| up to `delta`, of delta (|d| - delta / 2) beyond (Huber 1964). Two tensors of one shape. */
-export function huber(output: Tensor, target: Tensor, { delta = 1 } = {}): Tensor {
+export function huber(output: Tensor, target: Tensor, options: HuberOptions = {}): Tensor {
+  checkOptions('huber', options, HUBER);
+  const { delta = 1 } = options;
   alike('huber', output, target);
   if (!(delta > 0)) throw new UserError(`huber: delta must be above 0, got ${delta}`);
   const size = abs(sub(output, target)), within = minimum(size, delta);

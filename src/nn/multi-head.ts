@@ -1,6 +1,7 @@
 // Multi-head attention (Vaswani et al. 2017, section 3.2.2): over the sequence itself or over another one, with masks, causal or not,
 // with or without rotary positions, of as many or fewer heads of keys and values as of queries.
 import { UserError } from '../base/errors.ts';
+import { checkOptions, type KeysOf } from '../base/options.ts';
 import { boundOf, showShape } from '../base/shape.ts';
 import type { Tensor } from '../graph/tensor.ts';
 import { attention } from '../graph/ops/attention.ts';
@@ -27,6 +28,7 @@ export interface MultiHeadOptions {
   /** Standard deviation of the output projection's starting weights. */
   readonly outStd?: number;
 }
+const KEYS: KeysOf<MultiHeadOptions> = { dModel: 'required', heads: 'required', kvHeads: 'optional', memoryWidth: 'optional', causal: 'optional', rope: 'optional', bias: 'optional', outStd: 'optional' };
 
 export interface MultiHeadInputs {
   /** [batch, memory, memoryWidth]: the sequence whose keys and values are seen; x itself by default. */
@@ -36,6 +38,7 @@ export interface MultiHeadInputs {
   /** int32 [batch]: how many positions of the sequence that is seen are no padding. */
   readonly lengths?: Tensor;
 }
+const INPUTS: KeysOf<MultiHeadInputs> = { memory: 'optional', mask: 'optional', lengths: 'optional' };
 
 /** x [batch, time, dModel] -> [batch, time, dModel]. A position that may see nothing gets the output's bias. */
 export class MultiHeadAttention {
@@ -46,6 +49,7 @@ export class MultiHeadAttention {
   readonly #options: MultiHeadOptions;
 
   constructor(options: MultiHeadOptions) {
+    checkOptions('MultiHeadAttention', options, KEYS);
     const { dModel, heads, kvHeads = heads, memoryWidth = dModel, bias = true, outStd, rope = false } = options;
     const inner = kvHeads * headWidth('MultiHeadAttention', options, rope !== false);
     this.q = new Linear(dModel, dModel, { bias });
@@ -55,8 +59,9 @@ export class MultiHeadAttention {
     this.#options = options;
   }
 
-  forward(x: Tensor, { memory = x, mask, lengths }: MultiHeadInputs = {}): Tensor {
-    const { dModel, heads, kvHeads = heads, causal = false, rope: rotary = false } = this.#options, width = dModel / heads;
+  forward(x: Tensor, inputs: MultiHeadInputs = {}): Tensor {
+    checkOptions('MultiHeadAttention.forward', inputs, INPUTS);
+    const { memory = x, mask, lengths } = inputs, { dModel, heads, kvHeads = heads, causal = false, rope: rotary = false } = this.#options, width = dModel / heads;
     if (memory !== x && (causal || rotary !== false)) {
       throw new UserError('MultiHeadAttention: causal and rope are for attention within one sequence, not over a memory');
     }

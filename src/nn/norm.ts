@@ -1,17 +1,25 @@
 // Normalisation of the last dimension.
+import { checkOptions, type KeysOf } from '../base/options.ts';
 import type { Tensor } from '../graph/tensor.ts';
 import { layerNorm } from '../graph/ops/layerNorm.ts';
 import { rmsNorm } from '../graph/ops/rmsNorm.ts';
 import { Parameter } from '../trace/parameter.ts';
 import { use } from '../trace/trace.ts';
 
+export interface NormOptions {
+  /** Added to the mean square, or to the variance; default 1e-5. */
+  readonly eps?: number;
+}
+const KEYS: KeysOf<NormOptions> = { eps: 'optional' };
+
 /** x / sqrt(mean(x^2) + eps) * gain (Zhang & Sennrich 2019): [..., width] -> [..., width]. */
 export class RMSNorm {
   readonly gain: Parameter; // [width]
   readonly #eps: number;
-  constructor(width: number, { eps = 1e-5 }: { eps?: number } = {}) {
+  constructor(width: number, options: NormOptions = {}) {
+    checkOptions('RMSNorm', options, KEYS);
     this.gain = new Parameter([width], { kind: 'constant', value: 1 }, { role: 'gain' });
-    this.#eps = eps;
+    this.#eps = options.eps ?? 1e-5;
   }
 
   forward(x: Tensor): Tensor { return rmsNorm(x, use(x, this.gain), this.#eps); }
@@ -22,10 +30,11 @@ export class LayerNorm {
   readonly gain: Parameter; // [width]
   readonly bias: Parameter; // [width]
   readonly #eps: number;
-  constructor(width: number, { eps = 1e-5 }: { eps?: number } = {}) {
+  constructor(width: number, options: NormOptions = {}) {
+    checkOptions('LayerNorm', options, KEYS);
     this.gain = new Parameter([width], { kind: 'constant', value: 1 }, { role: 'gain' });
     this.bias = new Parameter([width], { kind: 'constant', value: 0 }, { role: 'bias' });
-    this.#eps = eps;
+    this.#eps = options.eps ?? 1e-5;
   }
 
   forward(x: Tensor): Tensor { return layerNorm(x, use(x, this.gain), use(x, this.bias), this.#eps); }

@@ -1,8 +1,9 @@
 // Pooling of images [N, H, W, C] as layers without parameters.
+import { checkOptions } from '../base/options.ts';
 import type { Tensor } from '../graph/tensor.ts';
-import { avgPool2d, type AvgPoolOptions } from '../graph/ops/avgPool2d.ts';
+import { avgPool2d, checkAvgPool, type AvgPoolOptions } from '../graph/ops/avgPool2d.ts';
 import { maxPool2d } from '../graph/ops/maxPool2d.ts';
-import type { PoolOptions } from '../graph/ops/pooling.ts';
+import { POOL_KEYS, type PoolOptions } from '../graph/ops/pooling.ts';
 import { mean } from '../graph/ops/sum.ts';
 import type { Pair } from '../graph/ops/windows.ts';
 
@@ -11,6 +12,7 @@ export class MaxPool2d {
   readonly #window: Pair;
   readonly #options: PoolOptions;
   constructor(window: Pair, options: PoolOptions = {}) {
+    checkOptions('MaxPool2d', options, POOL_KEYS);
     this.#window = window;
     this.#options = options;
   }
@@ -22,6 +24,7 @@ export class AvgPool2d {
   readonly #window: Pair;
   readonly #options: AvgPoolOptions;
   constructor(window: Pair, options: AvgPoolOptions = {}) {
+    checkAvgPool('AvgPool2d', options);
     this.#window = window;
     this.#options = options;
   }

@@ -1,5 +1,6 @@
 // A small convolutional network for images: blocks of convolution, batch normalisation, ReLU and max-pooling, then a linear map.
 import { UserError } from '../base/errors.ts';
+import { checkOptions, type KeysOf } from '../base/options.ts';
 import { boundOf } from '../base/shape.ts';
 import type { Tensor } from '../graph/tensor.ts';
 import { relu } from '../graph/ops/relu.ts';
@@ -18,6 +19,7 @@ export interface SmallCnnOptions {
   /** Channels of each block, which halves height and width (rounded down); default [16, 32]. */
   readonly widths?: readonly number[];
 }
+const KEYS: KeysOf<SmallCnnOptions> = { image: 'required', outputs: 'required', widths: 'optional' };
 
 /**
  * Images [N, height, width, channels], or as rows [N, height * width * channels] -> [N, outputs]. N may vary at run time: as an expert it takes
@@ -28,8 +30,9 @@ export class SmallCNN {
   readonly head: Sequential;
   readonly #image: readonly number[];
 
-  constructor({ image, outputs, widths = [16, 32] }: SmallCnnOptions) {
-    const [height, width] = image.map((n) => n >> widths.length), channels = [image[2], ...widths];
+  constructor(options: SmallCnnOptions) {
+    checkOptions('SmallCNN', options, KEYS);
+    const { image, outputs, widths = [16, 32] } = options, [height, width] = image.map((n) => n >> widths.length), channels = [image[2], ...widths];
     if (height < 1 || width < 1) throw new UserError(`SmallCNN: ${widths.length} blocks leave nothing of ${image[0]} x ${image[1]} images`, 'use fewer widths');
     this.blocks = widths.map((n, i) => new Sequential(
       new Conv2d(channels[i], n, 3, { padding: 'same', bias: false }), new BatchNorm(n), relu, new MaxPool2d(2)));

@@ -1,5 +1,6 @@
 // A decoder-only language model whose feed-forward layers are mixtures of experts (or dense).
 import { UserError } from '../base/errors.ts';
+import { checkOptions, refuseUnused, type KeysOf } from '../base/options.ts';
 import type { Tensor } from '../graph/tensor.ts';
 import { add } from '../graph/ops/add.ts';
 import { gelu } from '../graph/ops/gelu.ts';
@@ -13,8 +14,7 @@ import { Linear } from './linear.ts';
 import { MoE, type MoEOptions } from './moe/moe.ts';
 import { RMSNorm } from './norm.ts';
 
-export interface TransformerOptions {
-  readonly vocab: number;
+export interface BlockOptions {
   readonly dModel: number;
   readonly layers: number;
   readonly heads: number;
@@ -28,8 +28,20 @@ export interface TransformerOptions {
   readonly dropout?: number;
   /** Blocks keep nothing but their input for gradients and are computed again: less memory, more time, the same bits; default false. */
   readonly recompute?: boolean;
+}
+export interface TransformerOptions extends BlockOptions {
+  readonly vocab: number;
   /** The output projection is the embedding's table. */
   readonly tied?: boolean;
+}
+const BLOCK_KEYS: KeysOf<BlockOptions> = { dModel: 'required', layers: 'required', heads: 'required', kvHeads: 'optional', context: 'required',
+  moe: 'optional', hidden: 'optional', dropout: 'optional', recompute: 'optional' };
+const KEYS: KeysOf<TransformerOptions> = { vocab: 'required', ...BLOCK_KEYS, tied: 'optional' };
+
+function checkBlock(where: string, { moe, ...options }: BlockOptions): void {
+  if (!moe) return;
+  refuseUnused(where, options, { hidden: 'it is the width of dense layers, and the feed-forward layers are mixtures: moe.hidden is that of an expert' });
+  refuseUnused(`${where}: moe`, moe as { readonly dModel?: number }, { dModel: "the layer's width is that of the model" });
 }
 
 /** x W1, GELU, W2. */
@@ -55,13 +67,17 @@ export class TransformerBlock {
   readonly dropout: Dropout;
   #recompute = false;
 
-  constructor({ dModel, layers, heads, kvHeads = heads, context, moe, hidden = 4 * dModel, dropout = 0, recompute = false }: TransformerOptions) {
+  constructor(options: BlockOptions) {
+    checkOptions('TransformerBlock', options, BLOCK_KEYS);
+    checkBlock('TransformerBlock', options);
+    const { dModel, layers, heads, kvHeads = heads, context, moe, hidden = 4 * dModel, dropout = 0, recompute = false } = options;
     // Residual branches start small, so that depth does not make the stream grow (GPT-2).
     const branch = (inputs: number): number => 1 / Math.sqrt(inputs * 2 * layers);
     this.norm1 = new RMSNorm(dModel);
     this.attention = new CausalSelfAttention({ dModel, heads, kvHeads, context, outStd: branch(dModel) });
     this.norm2 = new RMSNorm(dModel);
-    this.moe = moe ? new MoE({ dModel, outStd: branch(moe.hidden ?? hidden), ...moe }) : null;
+    const bank = moe && typeof moe.experts === 'number' && moe.hidden !== undefined ? { outStd: branch(moe.hidden) } : {};
+    this.moe = moe ? new MoE({ dModel, ...bank, ...moe }) : null;
     this.mlp = moe ? null : new FeedForward(dModel, hidden, branch(hidden));
     this.dropout = new Dropout(dropout);
     this.recompute = recompute;
@@ -96,12 +112,14 @@ export class TransformerLM {
   readonly #options: TransformerOptions;
 
   constructor(options: TransformerOptions) {
-    const { vocab, dModel, layers, context, tied = false } = options;
+    checkOptions('TransformerLM', options, KEYS);
+    checkBlock('TransformerLM', options);
+    const { vocab, tied = false, ...block } = options, { dModel, layers, context } = block;
     for (const [name, value] of Object.entries({ vocab, dModel, layers, heads: options.heads, kvHeads: options.kvHeads ?? options.heads, context })) {
       if (!Number.isInteger(value) || value < 1) throw new UserError(`TransformerLM: ${name} must be a whole number of at least 1, got ${value}`);
     }
     this.embedding = new Embedding(vocab, dModel, { std: tied ? 1 / Math.sqrt(dModel) : 1 });
-    this.blocks = Array.from({ length: layers }, () => new TransformerBlock(options));
+    this.blocks = Array.from({ length: layers }, () => new TransformerBlock(block));
     this.norm = new RMSNorm(dModel);
     this.head = tied ? null : new Linear(dModel, vocab, { bias: false, role: 'head' });
     this.#options = options;

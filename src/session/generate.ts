@@ -1,5 +1,6 @@
 // Text from a language model: one token after the other, with the keys and values of the tokens before kept in a cache.
 import { UserError } from '../base/errors.ts';
+import { checkOptions, refuseUnused, type KeysOf } from '../base/options.ts';
 import { Stream } from '../base/random.ts';
 import type { Tensor } from '../graph/tensor.ts';
 import { call } from '../trace/trace.ts';
@@ -19,15 +20,19 @@ export interface GenerateOptions {
   readonly topK?: number;
   readonly seed?: number;
 }
+const KEYS: KeysOf<GenerateOptions> = { tokens: 'required', temperature: 'optional', topK: 'optional', seed: 'optional' };
 
 const CHUNK = 16; // tokens of a prompt that go through the model at once
 
 /** Yields `tokens` tokens that follow the prompt. When the context is full, its second half is read again and it goes on. */
 export async function* generate(session: Session, prompt: ArrayLike<number>, options: GenerateOptions): AsyncGenerator<number> {
-  const { tokens, temperature = 1, topK = Infinity, seed = 0 } = (options as GenerateOptions | undefined) ?? { tokens: NaN };
+  checkOptions('generate', options, KEYS);
+  const { tokens, temperature = 1, topK = Infinity, seed = 0 } = options;
   if (!(tokens >= 0)) throw new UserError(`generate: tokens must be a number of at least 0, got ${tokens}`, 'generate(session, prompt, { tokens: 100 })');
   if (!isCachedModel(session.model)) throw new UserError('generate needs a model with a cache, such as nn.TransformerLM');
   if (!(temperature >= 0)) throw new UserError(`temperature must be at least 0, got ${temperature}`);
+  const certain = temperature === 0 && 'at temperature 0 the most probable token is taken';
+  refuseUnused('generate', options, { topK: certain, seed: certain });
   if (!(topK >= 1)) throw new UserError(`top-k must be at least 1, got ${topK}`);
   const { context, vocab } = session.model.options, model = session.model;
   const stream = new Stream(seed, 'generate');

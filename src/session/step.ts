@@ -2,6 +2,7 @@
 import { isFloat } from '../base/dtype.ts';
 import { checkSeed } from '../base/random.ts';
 import { UserError } from '../base/errors.ts';
+import { checkOptions, refuseUnused, type KeysOf } from '../base/options.ts';
 import type { Batch, HostTensor } from '../base/tensor.ts';
 import type { Tensor } from '../graph/tensor.ts';
 import type { Loss } from '../nn/loss.ts';
@@ -19,6 +20,7 @@ export interface CompileOptions {
   readonly optimizer?: Optimizer;
   /** Default `auto`: native where a C compiler is found, else wasm. float32 has the same bits on both. */
   readonly device?: DeviceName;
+  /** At most so many CPU threads; default: as many as the machine has. The reference device uses one. */
   readonly threads?: number;
   /** Of the starting values, dropout and noise: a whole number from 0 to 4294967295; default 0. A checkpoint that is
    * loaded brings its own, so that the next step has the bits it would have had. */
@@ -39,6 +41,8 @@ export interface CompileOptions {
   /** Told in one line where `auto` found no C compiler; default console.warn. */
   readonly say?: (line: string) => void;
 }
+const KEYS: KeysOf<CompileOptions> = { loss: 'required', optimizer: 'optional', device: 'optional', threads: 'optional', seed: 'optional', accumulate: 'optional',
+  split: 'optional', memory: 'optional', observe: 'optional', events: 'optional', agreement: 'optional', say: 'optional' };
 
 export interface StepResult {
   /** Its number: 1 for the first. */
@@ -118,10 +122,13 @@ export const closedError = (): UserError => new UserError('this session is close
 const CALL = 'compile(model, { loss: loss.crossEntropy, optimizer: optim.adamW({ lr: 1e-3 }) })';
 
 /** What TypeScript would have refused. */
-export function checkCall(model: unknown, options: unknown): void {
+export function checkCall(model: unknown, options: CompileOptions): void {
   const { forward } = (model ?? {}) as { forward?: unknown }, { loss, optimizer, seed, accumulate } = (options ?? {}) as { loss?: unknown; optimizer?: unknown; seed?: unknown; accumulate?: unknown };
   if (typeof forward !== 'function') throw new UserError('compile: the model has no function forward(x)', 'a module of nn, or an object with forward(x: Tensor): Tensor');
   if (typeof loss !== 'function') throw new UserError('compile: there is no loss', CALL);
+  checkOptions('compile', options, KEYS);
+  const steps = optimizer === undefined && 'without an optimizer there are no steps';
+  refuseUnused('compile', options, { accumulate: steps, split: steps, agreement: steps });
   const { update } = (optimizer ?? {}) as { update?: unknown }, count = (name: string, value: unknown, least: number): void => {
     if (value === undefined || (typeof value === 'number' && Number.isSafeInteger(value) && value >= least)) return;
     throw new UserError(`compile: ${name} must be a whole number of at least ${least}, got ${typeof value === 'number' ? value : typeof value}`);

@@ -1,9 +1,10 @@
 // A Parameter: a named tensor that training changes. Modules own them; their values live in an executor.
 import type { DType } from '../base/dtype.ts';
 import { UserError } from '../base/errors.ts';
+import { checkOptions, type KeysOf } from '../base/options.ts';
 import { Stream } from '../base/random.ts';
 
-/** How a parameter starts. normal: standard deviation; uniform: +-bound; constant: value. */
+/** How a parameter starts. normal: mean 0 and this standard deviation; uniform: from -bound to bound; constant: this value everywhere. */
 export type Init =
   | { readonly kind: 'normal'; readonly std: number }
   | { readonly kind: 'uniform'; readonly bound: number }
@@ -22,6 +23,24 @@ export interface ParameterOptions {
   readonly role?: Role;
 }
 
+const KEYS: KeysOf<ParameterOptions> = { dtype: 'optional', trained: 'optional', role: 'optional' };
+
+const SIZES = { normal: 'std', uniform: 'bound', constant: 'value' } as const;
+const INIT_HINT = "new Parameter(shape, { kind: 'normal', std: 0.02 }), { kind: 'uniform', bound: 0.1 } or { kind: 'constant', value: 0 }";
+
+/** Throws UserError for what TypeScript would have refused, and for a size that is no finite number. */
+function checkInit(init: unknown): void {
+  const { kind, ...rest } = (typeof init === 'object' && init !== null ? init : {}) as { readonly kind?: unknown; readonly [size: string]: unknown };
+  if (typeof kind !== 'string' || !Object.hasOwn(SIZES, kind)) {
+    throw new UserError(init === undefined ? 'a parameter needs an init: how it starts' : `a parameter's init must be of the kind normal, uniform or constant, got ${JSON.stringify(init)}`, INIT_HINT);
+  }
+  const size = SIZES[kind as keyof typeof SIZES], other = Object.keys(rest).find((key) => key !== size), value = rest[size];
+  if (other !== undefined) throw new UserError(`a parameter's init of the kind ${kind} has "${size}" and no "${other}"`, INIT_HINT);
+  if (typeof value !== 'number' || !Number.isFinite(value) || (kind !== 'constant' && value < 0)) {
+    throw new UserError(`a parameter's init: ${size} must be a ${kind === 'constant' ? 'finite number' : 'number of at least 0'}, got ${String(value)}`, INIT_HINT);
+  }
+}
+
 export class Parameter {
   readonly shape: readonly number[];
   readonly init: Init;
@@ -34,7 +53,11 @@ export class Parameter {
   frozen: boolean | readonly boolean[] = false;
   /** Which dimension that is. */
   frozenAxis = 0;
+  /** `init` says how it starts. Throws UserError for dimensions below 1, and for an init or options that there are not. */
   constructor(shape: readonly number[], init: Init, options: ParameterOptions = {}) {
+    checkOptions('Parameter', options, KEYS);
+    if (!Array.isArray(shape)) throw new UserError(`a parameter's shape must be a list of whole numbers, got ${String(shape)}`, INIT_HINT);
+    checkInit(init);
     if (!shape.every((d) => Number.isInteger(d) && d > 0)) throw new UserError(`a parameter's dimensions must be whole numbers of at least 1, got [${shape.map(String).join(', ')}]`, 'look at the sizes that its layer was given');
     this.shape = shape;
     this.init = init;

@@ -3,7 +3,8 @@
 import { UserError } from '../base/errors.ts';
 import type { Batches } from '../data/dataset.ts';
 import type { Batch } from '../base/tensor.ts';
-import type { TextBatchOptions, TextPassOptions } from '../data/text.ts';
+import { ArrayDataset } from '../data/arrays.ts';
+import { TextDataset, type TextBatchOptions, type TextPassOptions } from '../data/text.ts';
 import { text } from '../data/text-files.ts';
 import * as losses from '../nn/loss.ts';
 import { TransformerLM } from '../nn/transformer.ts';
@@ -56,11 +57,22 @@ export function buildExperiment(config: Config, parts: Parts = {}): Experiment {
     optimizer: typeof parts.optimizer === 'function' ? parts.optimizer({ steps: config.steps }) : parts.optimizer ?? buildOptimizer(config),
     metrics: parts.metrics ?? {}, loggers: parts.loggers ?? [],
     data(say, paths = config.data) {
-      if (typeof parts.data === 'function') return parts.data(paths);
-      if (parts.data) return parts.data;
+      if (typeof parts.data === 'function') return withContext(parts.data(paths), config, context);
+      if (parts.data) return withContext(parts.data, config, context);
       if (paths.length === 0) throw new ConfigError('there is no data to work on', '--data PATH names text: files, folders or globs');
-      return text(paths, { say });
+      return withContext(text(paths, { say }), config, context);
     },
+  };
+}
+
+/** Data that is told the context only where it is text: rows in memory have none. */
+function withContext(data: TrainingData, config: Config, context: number): TrainingData {
+  if (data instanceof TextDataset && context === 0) throw new ConfigError('the model does not say how many bytes of text it predicts', 'context: 64 in the config does');
+  if (!(data instanceof ArrayDataset)) return data;
+  if (config.context !== undefined) throw new ConfigError('context has no effect here: the data is rows of arrays, not text', 'leave context out');
+  return {
+    batches: ({ context: _context, ...options }) => data.batches(options), pass: ({ context: _context, ...options }) => data.pass(options),
+    fingerprint: () => data.fingerprint(),
   };
 }
 

@@ -1,4 +1,5 @@
 // The event of a training step. In: what session.step gave, and how long it took; out: plain JSON, short: it is written for every step.
+import { checkOptions, type KeysOf } from '../base/options.ts';
 import type { StepResult } from '../session/step.ts';
 import type { StepEvent } from './events.ts';
 
@@ -10,9 +11,12 @@ export interface Measured {
   readonly lr?: number | undefined;
   readonly rss?: number | undefined;
 }
+const KEYS: KeysOf<Measured> = { ms: 'required', count: 'required', lr: 'optional', rss: 'optional' };
 
 /** The event of a step from its result and what the caller measured, for loggers. */
-export function stepEvent({ step, loss, aux, stats, gradNorm }: StepResult, { ms, count, lr, rss }: Measured): StepEvent {
+export function stepEvent({ step, loss, aux, stats, gradNorm }: StepResult, measured: Measured): StepEvent {
+  checkOptions('stepEvent', measured, KEYS);
+  const { ms, count, lr, rss } = measured;
   const load: Record<string, number[]> = {}, layers: Record<string, Record<string, number>> = {};
   for (const [name, value] of Object.entries(stats)) {
     const cut = name.lastIndexOf('/'), layer = name.slice(0, cut), what = name.slice(cut + 1), list = Array.from(value.data, Number);

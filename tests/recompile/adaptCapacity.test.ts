@@ -3,15 +3,17 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { hostTensor } from '../../src/base/tensor.ts';
 import type { Tensor } from '../../src/graph/tensor.ts';
-import { MoE, type MoEOptions } from '../../src/nn/moe/moe.ts';
+import type { MoE} from '../../src/nn/moe/moe.ts';
+import { type MoEOptions } from '../../src/nn/moe/moe.ts';
 import { RunStats } from '../../src/observe/run-stats.ts';
 import { adaptCapacity, costOf, neededFactors } from '../../src/recompile/adaptCapacity.ts';
 import { chooseDispatch } from '../../src/recompile/chooseDispatch.ts';
 import { draftOf } from '../../src/recompile/draft.ts';
 import { policies, policiesFor, policyWith } from '../../src/recompile/policies.ts';
 import type { Rule } from '../../src/recompile/rule.ts';
+import { anyMoE } from '../support/moe.ts';
 
-const layer = (options: Partial<MoEOptions>): { moe: MoE } => ({ moe: new MoE({ dModel: 4, experts: 4, topK: 2, hidden: 8, ...options }) });
+const layer = (options: Partial<MoEOptions>): { moe: MoE } => ({ moe: anyMoE({ dModel: 4, experts: 4, topK: 2, hidden: 8, ...options }) });
 
 /** A run whose step i showed loads(i). */
 function run(steps: number, loads: (i: number) => readonly number[], path = 'moe', dropped: readonly number[] = [0, 0, 0, 0], beyond = 'dropped'): RunStats {

@@ -16,8 +16,9 @@ import type { Session } from '../../src/session/session.ts';
 import { Knobs, type Change } from '../../src/trace/knobs.ts';
 import { nameParameters } from '../../src/trace/module.ts';
 import { normals } from '../nn/moe/layer.ts';
+import { anyMoE } from '../support/moe.ts';
 
-const make = (options: Partial<MoEOptions> = {}): MoE => new MoE({ dModel: 8, experts: 4, topK: 2, hidden: 12, router: new ExpertChoiceRouter({ dModel: 8, experts: 4 }), ...options });
+const make = (options: Partial<MoEOptions> = {}): MoE => anyMoE({ dModel: 8, experts: 4, topK: 2, hidden: 12, router: new ExpertChoiceRouter({ dModel: 8, experts: 4 }), ...options });
 const batch = (i: number): Batch => ({ x: hostTensor('float32', [24, 8], normals(`x${i}`, 192)), y: hostTensor('float32', [24, 8], normals(`y${i}`, 192)) });
 async function open(model: MoE): Promise<{ session: Session; events: RecompileEvent[] }> {
   const events: RecompileEvent[] = [];

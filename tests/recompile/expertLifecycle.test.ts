@@ -5,7 +5,8 @@ import { hostTensor } from '../../src/base/tensor.ts';
 import { Linear } from '../../src/nn/linear.ts';
 import { meanSquaredError } from '../../src/nn/loss.ts';
 import { HashRouter } from '../../src/nn/moe/fixed-routers.ts';
-import { MoE, type MoEOptions } from '../../src/nn/moe/moe.ts';
+import type { MoE} from '../../src/nn/moe/moe.ts';
+import { type MoEOptions } from '../../src/nn/moe/moe.ts';
 import { RunStats } from '../../src/observe/run-stats.ts';
 import { sgd } from '../../src/optim/sgd.ts';
 import { adaptCapacity } from '../../src/recompile/adaptCapacity.ts';
@@ -18,10 +19,11 @@ import { policies, policyWith } from '../../src/recompile/policies.ts';
 import type { RecompileEvent } from '../../src/recompile/rule.ts';
 import { compile } from '../../src/session/node.ts';
 import { normals } from '../nn/moe/layer.ts';
+import { anyMoE } from '../support/moe.ts';
 
 class Model {
   moe: MoE;
-  constructor(options: Partial<MoEOptions> = {}) { this.moe = new MoE({ dModel: 4, experts: 8, topK: 2, hidden: 8, ...options }); }
+  constructor(options: Partial<MoEOptions> = {}) { this.moe = anyMoE({ dModel: 4, experts: 8, topK: 2, hidden: 8, ...options }); }
   forward(x: Parameters<MoE['forward']>[0]): ReturnType<MoE['forward']> { return this.moe.forward(x); }
 }
 

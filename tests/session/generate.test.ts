@@ -60,5 +60,5 @@ test('a seed gives one text, and bad requests are named', async () => {
   assert.notDeepEqual(await text(1), await text(2));
   await assert.rejects(take(generate(session, [99], { tokens: 1 })), /token 99/);
   await assert.rejects(take(generate(session, [1], { tokens: 1, temperature: -1 })), /temperature/);
-  await assert.rejects(take(generate(session, [1], undefined as never)), /UserError.*tokens must be a number/s);
+  await assert.rejects(take(generate(session, [1], undefined as never)), /UserError.*the option "tokens" is missing/s);
 });

@@ -3,6 +3,8 @@
 //   s = scale * (q . k), fused multiply-adds over the width ascending;  m' = max(m, s);  p = e^(s - m'), 0 where a key is not seen;
 //   a = e^(m - m');  l = l a + sum(p) in 16 lanes as all sums;  o = o a, then o = o + p v key by key, fused;  result o / l.
 // With an additive mask s = fma(q . k, scale, mask). A query that masks leave no key gets 0, and log-sum-exp -Infinity.
+import { UserError } from '../../base/errors.ts';
+import { checkOptions, type KeysOf } from '../../base/options.ts';
 import { boundOf, elements } from '../../base/shape.ts';
 import type { Expr } from '../../kernel/expr.ts';
 import type { Op } from '../op.ts';
@@ -130,12 +132,16 @@ export interface AttentionCall {
   /** int32 [B]: only so many keys of each batch entry are seen (the others are padding, and finite). */
   readonly lengths?: Tensor;
 }
+const KEYS: KeysOf<AttentionCall> = { causal: 'required', scale: 'optional', mask: 'optional', lengths: 'optional' };
 
 /**
  * softmax(scale q k^T + mask) v, head by head. q [B, T, H, D], k and v [B, S, Hkv, D] where H / Hkv queries share a head of keys,
  * `start` (int32 [] or a number) the position of the first query for `causal` -> [B, T, H, D]. A query that may see no key gets 0.
  */
-export function attention(q: Tensor, k: Tensor, v: Tensor, start: Tensor | number, { causal, scale = 1 / Math.sqrt(boundOf(q.shape[3])), mask, lengths }: AttentionCall): Tensor {
+export function attention(q: Tensor, k: Tensor, v: Tensor, start: Tensor | number, options: AttentionCall): Tensor {
+  checkOptions('attention', options, KEYS);
+  const { causal, scale = 1 / Math.sqrt(boundOf(q.shape[3])), mask, lengths } = options;
+  if (!causal && start !== 0) throw new UserError('attention: start has no effect where `causal` is false: every query sees every key', 'give 0');
   const from = typeof start === 'number' ? scalar(q, start, 'int32') : start;
   return emit('attention', [q, k, v, from, ...(mask ? [mask] : []), ...(lengths ? [lengths] : [])],
     { causal, scale, ...(mask && { masked: true }), ...(lengths && { lengths: true }) })[0];

@@ -1,11 +1,12 @@
 // The mean of each window, summed tap by tap in row-major order, divided by how many elements of the image the window covers (or, with
 // `padded`, by its size: padding counts as zeros).
+import { checkOptions, refuseUnused, type KeysOf } from '../../base/options.ts';
 import { sizes } from '../../base/shape.ts';
 import type { DType } from '../../base/dtype.ts';
 import type { Expr, Exprs } from '../../kernel/expr.ts';
 import type { Op } from '../op.ts';
 import { emit1, type Tensor } from '../tensor.ts';
-import { eachTap, poolAttrs, poolAxes, pooled, taps, type PoolAttrs, type PoolOptions } from './pooling.ts';
+import { eachTap, POOL_KEYS, poolAttrs, poolAxes, pooled, taps, type PoolAttrs, type PoolOptions } from './pooling.ts';
 import { placeIn, resultOf, type Axis, type Pair } from './windows.ts';
 
 export type AvgPoolAttrs = PoolAttrs & { readonly padded: boolean };
@@ -51,10 +52,20 @@ export interface AvgPoolOptions extends PoolOptions {
   /** Padding counts as zeros; otherwise (the default) a window's mean is that of the elements that it covers. */
   readonly padded?: boolean;
 }
+const KEYS: KeysOf<AvgPoolOptions> = { ...POOL_KEYS, padded: 'optional' };
+
+/** Throws UserError for an option that there is not, or that has no effect. */
+export function checkAvgPool(where: string, options: AvgPoolOptions): void {
+  checkOptions(where, options, KEYS);
+  const { padding = 0, padded } = options;
+  if (padded === true && padding === 0) refuseUnused(where, options, { padded: 'there is no padding' });
+}
 
 /**
  * The mean of each window of x [N, H, W, C] -> [N, H', W', C], H' = floor((H + padding - window) / stride) + 1; the stride is the window's size
  * by default. N may vary at run time.
  */
-export const avgPool2d = (x: Tensor, window: Pair, { padded = false, ...options }: AvgPoolOptions = {}): Tensor =>
-  emit1('avgPool2d', [x], { ...poolAttrs(x, window, options), padded });
+export function avgPool2d(x: Tensor, window: Pair, options: AvgPoolOptions = {}): Tensor {
+  checkAvgPool('avgPool2d', options);
+  return emit1('avgPool2d', [x], { ...poolAttrs(x, window, options), padded: options.padded ?? false });
+}

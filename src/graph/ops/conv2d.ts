@@ -3,6 +3,7 @@
 // rows are the result as it lies in memory, a tap's channels lie side by side where they are packed, and what follows
 // (bias, activation, normalisation over the last axis) is an epilogue. The depth is summed in ascending order, one fused
 // multiply-add at a time.
+import { checkOptions, type KeysOf } from '../../base/options.ts';
 import { sizes } from '../../base/shape.ts';
 import type { Op } from '../op.ts';
 import { emit1, type Tensor } from '../tensor.ts';
@@ -54,13 +55,16 @@ export interface Conv2dOptions {
   /** Channels are in so many groups; as many as channels: each channel has weights of its own (depthwise). */
   readonly groups?: number;
 }
+export const CONV_KEYS: KeysOf<Conv2dOptions> = { stride: 'optional', padding: 'optional', dilation: 'optional', groups: 'optional' };
 
 /**
  * y[n, r, q, o] = sum over taps (s, t) and channels c of x[n, r * stride - top + s * dilation, ..., c] w[s, t, c, o]: x [N, H, W, inputs],
  * w [rows, columns, inputs / groups, outputs] -> [N, H', W', outputs] with H' = floor((H + top + bottom - dilation (rows - 1) - 1) / stride) + 1;
  * outside x there are zeros. N may vary at run time. ShapeError where they do not fit.
  */
-export function conv2d(x: Tensor, w: Tensor, { stride = 1, padding = 0, dilation = 1, groups = 1 }: Conv2dOptions = {}): Tensor {
+export function conv2d(x: Tensor, w: Tensor, options: Conv2dOptions = {}): Tensor {
+  checkOptions('conv2d', options, CONV_KEYS);
+  const { stride = 1, padding = 0, dilation = 1, groups = 1 } = options;
   const [rows, columns, inputs, outputs] = sizes(w.shape), attrs = attrsOf(x, [rows ?? 0, columns ?? 0], stride, padding, dilation);
   // A product with one row and one column per channel would leave most of the matrix core idle.
   if (groups > 1 && inputs === 1 && outputs === groups && rows * columns <= MOST_TAPS) return emit1('depthwise2d', [x, w], attrs);

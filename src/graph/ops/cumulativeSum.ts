@@ -1,6 +1,7 @@
 // Sums of all elements up to each one along an axis: a scan. One by one from the first element on (from the last, if reversed), so the
 // order is the same on every device; threads and lanes take other rows and columns.
 import { ShapeError } from '../../base/errors.ts';
+import { checkOptions, type KeysOf } from '../../base/options.ts';
 import { boundOf, elements, showType, stridesOf } from '../../base/shape.ts';
 import type { Expr } from '../../kernel/expr.ts';
 import type { Op } from '../op.ts';
@@ -53,7 +54,13 @@ export const cumulativeSumOp: Op<CumulativeSumAttrs> = {
   },
 };
 
+export interface CumulativeSumOptions { readonly exclusive?: boolean; readonly reverse?: boolean }
+const KEYS: KeysOf<CumulativeSumOptions> = { exclusive: 'optional', reverse: 'optional' };
+
 /** Sum of the elements up to each one along `axis` (default: the last), of x's shape. `exclusive`: without the element itself;
  * `reverse`: from each one to the end. Added one by one, in that order. */
-export const cumulativeSum = (x: Tensor, axis = -1, { exclusive = false, reverse = false } = {}): Tensor =>
-  emit1('cumulativeSum', [x], { axis: axis < 0 ? axis + x.shape.length : axis, exclusive, reverse });
+export function cumulativeSum(x: Tensor, axis = -1, options: CumulativeSumOptions = {}): Tensor {
+  checkOptions('cumulativeSum', options, KEYS);
+  const { exclusive = false, reverse = false } = options;
+  return emit1('cumulativeSum', [x], { axis: axis < 0 ? axis + x.shape.length : axis, exclusive, reverse });
+}

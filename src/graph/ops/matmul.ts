@@ -1,6 +1,7 @@
 // Matrix product, batched over equal leading dimensions, either operand transposed. K is summed in ascending order, one fused
 // multiply-add at a time.
 import { ShapeError } from '../../base/errors.ts';
+import { checkOptions, type KeysOf } from '../../base/options.ts';
 import { boundOf, elements, sameShape, showShape, type Dim, type TensorType } from '../../base/shape.ts';
 import type { Expr } from '../../kernel/expr.ts';
 import type { Op } from '../op.ts';
@@ -74,8 +75,12 @@ export const matmulOp: Op<MatmulAttrs> = {
   },
 };
 
+export interface MatmulOptions { readonly transA?: boolean; readonly transB?: boolean }
+const KEYS: KeysOf<MatmulOptions> = { transA: 'optional', transB: 'optional' };
+
 /** a [..., M, K] times b [..., K, N] -> [..., M, N]; a matrix b serves all leading dimensions of a. */
-export function matmul(a: Tensor, b: Tensor, options: { transA?: boolean; transB?: boolean } = {}): Tensor {
+export function matmul(a: Tensor, b: Tensor, options: MatmulOptions = {}): Tensor {
+  checkOptions('matmul', options, KEYS);
   const { transA = false, transB = false } = options;
   if (b.shape.length === 2 && a.shape.length > 2 && !transA) {
     const lead = a.shape.slice(0, -1).map(boundOf), inner = boundOf(a.shape[a.shape.length - 1]);

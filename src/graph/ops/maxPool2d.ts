@@ -1,10 +1,11 @@
 // The largest element of each window, and which tap of the window it is (the first of equals; a NaN is larger than any number). The second
 // result is what the gradient needs: it then gathers, and reads no image.
+import { checkOptions } from '../../base/options.ts';
 import { elements, sizes } from '../../base/shape.ts';
 import type { Expr } from '../../kernel/expr.ts';
 import type { MapCall, Op } from '../op.ts';
 import { emit, emit1, type Tensor } from '../tensor.ts';
-import { eachTap, poolAttrs, poolAxes, pooled, taps, type PoolAttrs, type PoolOptions } from './pooling.ts';
+import { eachTap, POOL_KEYS, poolAttrs, poolAxes, pooled, taps, type PoolAttrs, type PoolOptions } from './pooling.ts';
 import { resultOf, type Pair } from './windows.ts';
 
 export const maxPool2dOp: Op<PoolAttrs> = {
@@ -53,4 +54,7 @@ function largest({ e, inputs: [x], attrs }: MapCall<PoolAttrs>, [n, r, q, c]: re
  * The largest element of each window of x [N, H, W, C] -> [N, H', W', C], H' = floor((H + padding - window) / stride) + 1. Windows look at
  * the part of the image that they cover; the stride is the window's size by default. N may vary at run time.
  */
-export const maxPool2d = (x: Tensor, window: Pair, options: PoolOptions = {}): Tensor => emit('maxPool2d', [x], poolAttrs(x, window, options))[0];
+export function maxPool2d(x: Tensor, window: Pair, options: PoolOptions = {}): Tensor {
+  checkOptions('maxPool2d', options, POOL_KEYS);
+  return emit('maxPool2d', [x], poolAttrs(x, window, options))[0];
+}

@@ -2,6 +2,7 @@
 // elements, of one row to a task; between two outputs, the second of which ends as the inverse of the first.
 import { isFloat } from '../../base/dtype.ts';
 import { ShapeError } from '../../base/errors.ts';
+import { checkOptions, type KeysOf } from '../../base/options.ts';
 import { boundOf, elements, showType } from '../../base/shape.ts';
 import type { Expr } from '../../kernel/expr.ts';
 import type { Stmt } from '../../kernel/kernel.ts';
@@ -77,12 +78,15 @@ export const sortOp: Op<SortAttrs> = {
 };
 
 export interface SortOptions { readonly axis?: number; readonly descending?: boolean }
+const KEYS: KeysOf<SortOptions> = { axis: 'optional', descending: 'optional' };
 
 /**
  * `axis` (default: the last) in ascending or descending order, and int32 `indices` into x, both of x's shape. Stable: equal elements
  * keep their order in both directions. NaN comes last in both. Gradients flow to the values.
  */
-export function sort(x: Tensor, { axis = -1, descending = false }: SortOptions = {}): { values: Tensor; indices: Tensor } {
+export function sort(x: Tensor, options: SortOptions = {}): { values: Tensor; indices: Tensor } {
+  checkOptions('sort', options, KEYS);
+  const { axis = -1, descending = false } = options;
   const [values, indices] = emit('sort', [lastAxis('sort', x, axis)], { descending });
   return { values: fromLast(values, axis), indices: fromLast(indices, axis) };
 }

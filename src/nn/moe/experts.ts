@@ -1,5 +1,6 @@
 // The uniform bank of feed-forward experts: all experts' rows lie in one ragged buffer and go through grouped matrix products.
 import { UserError } from '../../base/errors.ts';
+import { checkOptions, type KeysOf } from '../../base/options.ts';
 import { emit1, type Tensor } from '../../graph/tensor.ts';
 import { add } from '../../graph/ops/add.ts';
 import { gelu } from '../../graph/ops/gelu.ts';
@@ -26,6 +27,7 @@ export interface ExpertsOptions {
   readonly bias?: boolean;
   readonly outStd?: number;
 }
+const KEYS: KeysOf<ExpertsOptions> = { experts: 'required', dModel: 'required', hidden: 'required', activation: 'optional', bias: 'optional', outStd: 'optional' };
 
 /** A bank's parameters as tensors. */
 export interface Used { readonly w1: Tensor; readonly b1: Tensor | null; readonly w2: Tensor; readonly b2: Tensor | null }
@@ -38,7 +40,9 @@ export class ExpertBank {
   readonly b2: Parameter | null;
   readonly #activation: Activation;
 
-  constructor({ experts, dModel, hidden, activation = 'gelu', bias = false, outStd = 1 / Math.sqrt(hidden) }: ExpertsOptions) {
+  constructor(options: ExpertsOptions) {
+    checkOptions('ExpertBank', options, KEYS);
+    const { experts, dModel, hidden, activation = 'gelu', bias = false, outStd = 1 / Math.sqrt(hidden) } = options;
     if (!ACTIVATIONS.includes(activation)) throw new UserError(`no activation named ${String(activation)}`, `one of ${ACTIVATIONS.join(', ')}`);
     const wide = activation === 'swiglu' ? 2 * hidden : hidden;
     const zeros = (n: number): Parameter | null =>

@@ -1,12 +1,13 @@
 // Routers that do not ask a token for its best experts: experts that choose tokens, and a hash.
 import { UserError } from '../../base/errors.ts';
+import { checkOptions, type KeysOf } from '../../base/options.ts';
 import { checkSeed, Stream } from '../../base/random.ts';
 import { boundOf } from '../../base/shape.ts';
 import type { Tensor } from '../../graph/tensor.ts';
 import { gather } from '../../graph/ops/gather.ts';
 import { softmax } from '../../graph/ops/softmax.ts';
 import { traceOf } from '../../trace/trace.ts';
-import { LinearRouter, type Choice, type RouteCall, type Router } from './router.ts';
+import { LinearRouter, PLAIN_KEYS, type Choice, type PlainRouterOptions, type RouteCall, type Router } from './router.ts';
 
 /**
  * Expert choice (Zhou et al. 2022): each expert takes the tokens with the highest probability of it, as many as its capacity, so that
@@ -15,6 +16,7 @@ import { LinearRouter, type Choice, type RouteCall, type Router } from './router
  */
 export class ExpertChoiceRouter extends LinearRouter {
   readonly expertsChoose = true;
+  constructor(options: PlainRouterOptions) { super(options, PLAIN_KEYS); }
 
   choose(x: Tensor): Choice {
     const logits = this.logits(x), probs = softmax(logits), tokens = boundOf(x.shape[0]);
@@ -29,12 +31,14 @@ export interface HashRouterOptions {
   readonly vocab?: number;
   readonly seed?: number;
 }
+const HASH_KEYS: KeysOf<HashRouterOptions> = { experts: 'required', vocab: 'optional', seed: 'optional' };
 
 /** A fixed random table says which experts a token gets (Roller et al. 2021), each with weight 1 / k. Nothing is learnt. */
 export class HashRouter implements Router {
   readonly experts: number;
   readonly #options: HashRouterOptions;
   constructor(options: HashRouterOptions) {
+    checkOptions('HashRouter', options, HASH_KEYS);
     const { vocab, seed = 0 } = options;
     checkSeed('hash router', seed);
     if (vocab !== undefined && !(Number.isInteger(vocab) && vocab >= 1)) throw new UserError(`hash router: vocab must be a whole number of at least 1, got ${vocab}`);

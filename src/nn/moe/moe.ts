@@ -1,6 +1,7 @@
 // The mixture-of-experts layer: a router chooses experts for each token, a strategy computes them, and the token gets the weighted sum.
 import { boundOf } from '../../base/shape.ts';
 import { UserError } from '../../base/errors.ts';
+import { checkOptions, type KeysOf } from '../../base/options.ts';
 import { scalar, type Tensor } from '../../graph/tensor.ts';
 import { add } from '../../graph/ops/add.ts';
 import { div } from '../../graph/ops/div.ts';
@@ -19,7 +20,8 @@ import { checkCapacity, type Capacity } from './capacity.ts';
 import { keeping } from './chunks.ts';
 import { ExpertBank, type Activation } from './experts.ts';
 import { lossOf, LOSSES, type LossName } from './losses.ts';
-import { OVERFLOWS, PRIORITIES, route, type Overflow, type Priority, type Routing } from './routing.ts';
+import { OVERFLOWS, PRIORITIES, routed, type Overflow, type Priority, type Routing } from './routing.ts';
+import { checkSettings, type MoEOptions } from './options.ts';
 import type { Choice, Router } from './router.ts';
 import { TopKRouter } from './routers.ts';
 import { MOE_KNOBS } from './knobs.ts';
@@ -29,50 +31,7 @@ import { activeOf, checkChoices, freshSlots, openSlots, readSlots, type Families
 import { routerParts, transferMoE } from './transfer.ts';
 import { DISPATCHES, runExperts, type Dispatch, type Experts } from './strategies.ts';
 
-export interface MoEOptions {
-  readonly dModel: number;
-  /** How many experts in a bank of feed-forward networks, or any modules of any shapes, each [rows, dModel] -> [rows, one width]. */
-  readonly experts: number | readonly Module<Tensor, Tensor>[];
-  /** How many slots hold an expert from the start, the first ones; default all. The others are free, for splits to come. */
-  readonly active?: number;
-  /** Experts a token. */
-  readonly topK: number;
-  /** Width of an expert's hidden layer: for a bank. */
-  readonly hidden?: number;
-  readonly activation?: Activation;
-  readonly bias?: boolean;
-  /** Default: a TopKRouter. */
-  readonly router?: Router;
-  /** 'dropless' (default), a factor on the even share of rows, or a factor for each expert. */
-  readonly capacity?: Capacity;
-  readonly overflow?: Overflow;
-  readonly priority?: Priority;
-  readonly dispatch?: Dispatch;
-  /** Rows that an expert usually gets, a power of 2, for which kernels are made; 0, the default: not known. */
-  readonly expertRows?: number;
-  /** Whether samples with ids have their choices remembered ('watched'), and taken from there in later epochs ('cached'); default 'live'. */
-  readonly routing?: RoutingMode;
-  /** How many samples are remembered at most (slots, id mod slots); default 65536. About a byte a choice, and 4 a sample, of state. */
-  readonly remember?: number;
-  /** While cached, the live choices of one sample in so many are computed, compared and remembered; default 16. */
-  readonly audit?: number;
-  /** Hidden values of experts are not kept for gradients but computed again: less memory, more time, the same bits; default false. */
-  readonly recompute?: boolean;
-  /** Parts (of 64 rows at least) in which a bank goes through its rows, with room for the hidden values of one; default 1. Hidden values of more
-   * than one are computed again. */
-  readonly chunks?: number;
-  /** Experts that are always on: the width of one more feed-forward network, or a module. */
-  readonly shared?: number | Module<Tensor, Tensor>;
-  /** Divides the k gate weights by their sum; default true for k > 1. (Of the default router.) */
-  readonly normalise?: boolean;
-  /** Coefficient of the Switch auxiliary loss; default 0.01 with the default router, else 0. */
-  readonly balance?: number;
-  /** Coefficient of the router's z-loss; default 0.001 with the default router, else 0. */
-  readonly zLoss?: number;
-  /** Coefficients by name, in place of the two above. */
-  readonly losses?: Partial<Record<LossName, number>>;
-  readonly outStd?: number;
-}
+export type { MoEOptions };
 
 const among = <T>(what: string, value: T, list: readonly T[]): T => {
   if (!list.includes(value)) throw new UserError(`MoE: no ${what} named ${String(value)}`, `one of ${list.join(', ')}`);
@@ -120,6 +79,7 @@ export class MoE {
   #families: Families;
 
   constructor(options: MoEOptions) {
+    checkSettings(options);
     const { dModel, experts, router, shared, hidden, activation, normalise, balance = router ? 0 : 0.01, zLoss = router ? 0 : 0.001 } = options;
     this.#count = typeof experts === 'number' ? experts : experts.length;
     if (!Number.isInteger(this.#count) || this.#count < 1) throw new UserError(`MoE: needs at least one expert, got ${this.#count}`);
@@ -132,7 +92,8 @@ export class MoE {
     if (typeof experts !== 'number') this.experts = experts;
     else {
       if (hidden === undefined) throw new UserError('MoE: a bank of experts needs `hidden`, the width of their hidden layer');
-      this.experts = new ExpertBank({ ...options, experts, hidden });
+      const { bias, outStd } = options;
+      this.experts = new ExpertBank({ experts, dModel, hidden, ...(activation && { activation }), ...(bias !== undefined && { bias }), ...(outStd !== undefined && { outStd }) });
     }
     this.shared = typeof shared === 'number' ? new SharedExpert({ dModel, hidden: shared, ...(activation && { activation }) }) : shared ?? null;
     const coefficients: Partial<Record<LossName, number>> = options.losses ?? { balance, z: zLoss };
@@ -275,10 +236,10 @@ export class MoE {
   #route({ indices, scores, expertsChoose }: Choice, memory: ChoiceMemory | null): Routing {
     const experts = this.#count, padded = this.#dispatch === 'padded', expertRows = this.#expertRows, tiled = this.experts instanceof ExpertBank && (padded || this.#dispatch === 'ragged');
     if (expertsChoose === true && this.router.expertsChoose !== true) throw new UserError('MoE: the router gives choices of experts that choose tokens, and does not say so of itself', 'readonly expertsChoose = true, in the router');
-    if (!expertsChoose) return route(indices, { experts, padded, tiled, expertRows, capacity: this.#capacity, overflow: this.#overflow, priority: this.#priority, scores, active: this.active, sorted: memory?.sorted(indices) ?? null });
+    if (!expertsChoose) return routed(indices, { experts, padded, tiled, expertRows, capacity: this.#capacity, overflow: this.#overflow, priority: this.#priority, scores, active: this.active, sorted: memory?.sorted(indices) ?? null });
     // Every token chooses every expert, and an expert takes its best: on average topK experts a token.
     const share = this.#topK / experts, factor = this.#capacity === 'dropless' ? 1 : this.#capacity;
-    return route(indices, { experts, padded, expertRows, priority: 'probs', scores, capacity: typeof factor === 'number' ? factor * share : factor.map((f) => f * share) });
+    return routed(indices, { experts, padded, expertRows, priority: 'probs', scores, capacity: typeof factor === 'number' ? factor * share : factor.map((f) => f * share) });
   }
 
   #report(x: Tensor, choice: Choice, { load, beyond }: Routing, slots: OpenSlots | null): void {
@@ -302,10 +263,14 @@ export class MoE {
   }
 }
 
+export interface SharedExpertOptions { readonly dModel: number; readonly hidden: number; readonly activation?: Activation }
+const SHARED_KEYS: KeysOf<SharedExpertOptions> = { dModel: 'required', hidden: 'required', activation: 'optional' };
+
 /** A feed-forward network that every token goes through. */
 export class SharedExpert {
   readonly bank: ExpertBank;
-  constructor(options: { readonly dModel: number; readonly hidden: number; readonly activation?: Activation }) {
+  constructor(options: SharedExpertOptions) {
+    checkOptions('SharedExpert', options, SHARED_KEYS);
     this.bank = new ExpertBank({ ...options, experts: 1 });
   }
 

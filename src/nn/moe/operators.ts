@@ -2,6 +2,7 @@
 // aggregateSpec bring their outputs back, cache remembers what was assigned. Each for any k, batch and number of experts.
 import { boundOf } from '../../base/shape.ts';
 import { UserError } from '../../base/errors.ts';
+import { checkOptions, type KeysOf } from '../../base/options.ts';
 import { scalar, type Tensor } from '../../graph/tensor.ts';
 import { add } from '../../graph/ops/add.ts';
 import { combine } from '../../graph/ops/combine.ts';
@@ -101,12 +102,15 @@ export interface CacheOptions {
   /** Of the moving average; default 0.99. */
   readonly gamma?: number;
 }
+const CACHE_KEYS: KeysOf<CacheOptions> = { batches: 'required', use: 'optional', gamma: 'optional' };
 
 /**
  * Remembers an int32 value (a batch's assignments [tokens, k]) from epoch to epoch, and measures how far the live one still agrees.
  * `owner`: the module whose name the memory bears. Changes only in steps of training that are committed; bytes = batches * size * 4.
  */
-export function cache(owner: object, live: Tensor, { batches, use = false, gamma = 0.99 }: CacheOptions): Cached {
+export function cache(owner: object, live: Tensor, options: CacheOptions): Cached {
+  checkOptions('cache', options, CACHE_KEYS);
+  const { batches, use = false, gamma = 0.99 } = options;
   if (live.dtype !== 'int32') throw new UserError(`cache: remembers whole numbers, got ${live.toString()}`);
   if (!Number.isInteger(batches) || batches < 1) throw new UserError(`cache: batches must be a whole number of at least 1, got ${batches}`);
   const trace = traceOf(live), shape = live.shape.map(boundOf), path = trace.pathOf(owner);

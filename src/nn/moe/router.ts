@@ -2,6 +2,7 @@
 // compute in float32 and report the losses that only they can know.
 import { boundOf } from '../../base/shape.ts';
 import { UserError } from '../../base/errors.ts';
+import { checkOptions, type KeysOf } from '../../base/options.ts';
 import { scalar, type Tensor } from '../../graph/tensor.ts';
 import { add } from '../../graph/ops/add.ts';
 import { cast } from '../../graph/ops/cast.ts';
@@ -71,19 +72,27 @@ export interface RouterOptions {
   /** Divides the k weights by their sum; default true for k > 1. */
   readonly normalise?: boolean;
 }
+/** Of a router that weights its choices in its own way. */
+export type PlainRouterOptions = Omit<RouterOptions, 'normalise'>;
+export const PLAIN_KEYS: KeysOf<PlainRouterOptions> = { dModel: 'required', experts: 'required', jitter: 'optional' };
+export const ROUTER_KEYS: KeysOf<RouterOptions> = { ...PLAIN_KEYS, normalise: 'optional' };
 
 /** Routers with one vector for each expert: logits = x W. */
 export abstract class LinearRouter implements Router {
   readonly weight: Parameter; // [dModel, experts]
   readonly experts: number;
   readonly #options: RouterOptions;
+  readonly #normalise: boolean | undefined;
 
-  constructor(options: RouterOptions) {
+  /** keys: those of the subclass's options, where it has others; normalise: its default for k > 1. */
+  constructor(options: RouterOptions, keys: KeysOf<RouterOptions> | KeysOf<PlainRouterOptions> = ROUTER_KEYS, normalise = true) {
+    checkOptions(this.constructor.name, options, keys as KeysOf<RouterOptions>);
     const { dModel, experts, jitter = 0 } = options;
     if (!(jitter >= 0 && jitter < 1)) throw new UserError(`router: jitter must be at least 0 and below 1, got ${jitter}`);
     this.weight = new Parameter([dModel, experts], { kind: 'normal', std: 1 / Math.sqrt(dModel) }, { role: 'router' });
     this.experts = experts;
     this.#options = options;
+    this.#normalise = options.normalise ?? (normalise ? undefined : false);
   }
 
   abstract choose(x: Tensor, call: RouteCall): Choice;
@@ -102,7 +111,7 @@ export abstract class LinearRouter implements Router {
 
   /** The gate's weights: values [tokens, k], divided by their sum where that is asked for. */
   protected weights(values: Tensor, k: number): Tensor {
-    const { normalise = k > 1 } = this.#options;
+    const normalise = this.#normalise ?? k > 1;
     return normalise ? div(values, expand(sum(values, [1]), values, [1])) : values;
   }
 }
@@ -121,8 +130,11 @@ export interface GroupLimit {
   /** A group's score: its best expert's (DeepSeek-V2) or the sum of its two best (DeepSeek-V3, the default). */
   readonly by?: 'max' | 'top2';
 }
+const GROUP_KEYS: KeysOf<GroupLimit> = { groups: 'required', limit: 'required', by: 'optional' };
 
-export function checkGroups({ groups, limit }: GroupLimit, experts: number): void {
+export function checkGroups(given: GroupLimit, experts: number): void {
+  checkOptions('router: groups', given, GROUP_KEYS);
+  const { groups, limit } = given;
   const whole = (n: number): boolean => Number.isInteger(n) && n >= 1;
   if (!whole(groups) || experts % groups !== 0 || !whole(limit) || limit > groups) {
     throw new UserError(`router: ${experts} experts in ${groups} groups, of which ${limit} may be chosen: that does not divide`, 'groups must divide the experts, and limit be from 1 to groups');

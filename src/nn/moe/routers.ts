@@ -1,5 +1,6 @@
 // Routers by which tokens choose experts by their logits: top-k softmax, noisy top-k, sigmoid with a bias, Sinkhorn.
 import { UserError } from '../../base/errors.ts';
+import { refuseUnused, type KeysOf } from '../../base/options.ts';
 import { boundOf } from '../../base/shape.ts';
 import { scalar, type Tensor } from '../../graph/tensor.ts';
 import { add } from '../../graph/ops/add.ts';
@@ -29,20 +30,28 @@ import { Parameter } from '../../trace/parameter.ts';
 import { traceOf, use } from '../../trace/trace.ts';
 import { activeSlots, closed, eligible, meanOfActive } from './eligible.ts';
 import type { OpenSlots } from './slots.ts';
-import { checkGroups, limitGroups, LinearRouter, random, type Choice, type GroupLimit, type RouteCall, type RouterOptions } from './router.ts';
+import {
+  checkGroups, limitGroups, LinearRouter, PLAIN_KEYS, random, ROUTER_KEYS, type Choice, type GroupLimit, type PlainRouterOptions, type RouteCall, type RouterOptions,
+} from './router.ts';
 
 export interface TopKRouterOptions extends RouterOptions {
   /** Softmax over all experts, then the k largest ('before', the default), or over the logits of the k largest alone ('after'). */
   readonly softmax?: 'before' | 'after';
   readonly groups?: GroupLimit;
 }
+const TOP_K_KEYS: KeysOf<TopKRouterOptions> = { ...ROUTER_KEYS, softmax: 'optional', groups: 'optional' };
+
+const ORDERS: readonly string[] = ['before', 'after'];
 
 /** Top-k of a softmax. With k = 1 and raw weights it is the Switch router (Fedus et al. 2022): expert output times its probability. */
 export class TopKRouter extends LinearRouter {
   readonly #own: TopKRouterOptions;
   constructor(options: TopKRouterOptions) {
-    super(options);
-    if (options.groups) checkGroups(options.groups, options.experts);
+    super(options, TOP_K_KEYS);
+    const { softmax: order = 'before' } = options;
+    if (!ORDERS.includes(order)) throw new UserError(`TopKRouter: softmax must be one of ${ORDERS.join(', ')}, got ${String(order)}`);
+    refuseUnused('TopKRouter', options, { normalise: order === 'after' && 'a softmax over the chosen alone sums to 1' });
+    if (options.groups !== undefined) checkGroups(options.groups, options.experts);
     this.#own = options;
   }
 
@@ -77,8 +86,8 @@ const phi = (x: Tensor): Tensor => mul(add(erf(mul(x, Math.SQRT1_2)), 1), 0.5);
  */
 export class NoisyTopKRouter extends LinearRouter {
   readonly noise: Parameter; // [dModel, experts]
-  constructor(options: RouterOptions) {
-    super(options);
+  constructor(options: PlainRouterOptions) {
+    super(options, PLAIN_KEYS);
     this.noise = new Parameter([options.dModel, options.experts], { kind: 'constant', value: 0 }, { role: 'router' });
   }
 
@@ -111,6 +120,7 @@ export interface SigmoidRouterOptions extends RouterOptions {
   /** Multiplies the normalised weights; default 1 (DeepSeek-V3 has 2.5). */
   readonly scale?: number;
 }
+const SIGMOID_KEYS: KeysOf<SigmoidRouterOptions> = { ...ROUTER_KEYS, groups: 'optional', biasRate: 'optional', scale: 'optional' };
 
 /**
  * Sigmoid scores, balanced without an auxiliary loss (DeepSeek-V3, section 2.1.2; Wang et al. 2024): experts are chosen by score + bias,
@@ -121,8 +131,8 @@ export class SigmoidRouter extends LinearRouter {
   readonly bias: Parameter; // [experts], not trained
   readonly #own: SigmoidRouterOptions;
   constructor(options: SigmoidRouterOptions) {
-    super(options);
-    if (options.groups) checkGroups(options.groups, options.experts);
+    super(options, SIGMOID_KEYS);
+    if (options.groups !== undefined) checkGroups(options.groups, options.experts);
     this.bias = new Parameter([options.experts], { kind: 'constant', value: 0 }, { trained: false });
     this.#own = options;
   }
@@ -153,6 +163,7 @@ export interface SinkhornRouterOptions extends RouterOptions {
   /** Rounds of normalisation; default 8. */
   readonly rounds?: number;
 }
+const SINKHORN_KEYS: KeysOf<SinkhornRouterOptions> = { ...ROUTER_KEYS, rounds: 'optional' };
 
 /**
  * Balanced assignment (BASE layers, Lewis et al. 2021, by Sinkhorn's algorithm as in Clark et al. 2022): while training, experts are chosen
@@ -162,7 +173,7 @@ export interface SinkhornRouterOptions extends RouterOptions {
 export class SinkhornRouter extends LinearRouter {
   readonly #rounds: number;
   constructor(options: SinkhornRouterOptions) {
-    super({ normalise: false, ...options });
+    super(options, SINKHORN_KEYS, false);
     const { rounds = 8 } = options;
     if (!Number.isInteger(rounds) || rounds < 1) throw new UserError(`router: rounds must be a whole number of at least 1, got ${rounds}`);
     this.#rounds = rounds;

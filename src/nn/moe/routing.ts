@@ -2,6 +2,7 @@
 // Routing, which the operators and the layer use to move rows.
 import { boundOf } from '../../base/shape.ts';
 import { UserError } from '../../base/errors.ts';
+import { checkOptions, refuseUnused, type KeysOf } from '../../base/options.ts';
 import type { Tensor } from '../../graph/tensor.ts';
 import { admit, type Admission } from '../../graph/ops/admit.ts';
 import { permute, type Permutation } from '../../graph/ops/permute.ts';
@@ -40,6 +41,14 @@ export interface RoutingOptions {
   /** Which slots hold an expert; default all. Nobody may choose another. */
   readonly active?: readonly boolean[] | undefined;
 }
+const KEYS: KeysOf<RoutingOptions> = { experts: 'required', capacity: 'optional', overflow: 'optional', priority: 'optional', scores: 'optional',
+  padded: 'optional', tiled: 'optional', expertRows: 'optional', sorted: 'optional', active: 'optional' };
+
+/** Why a setting for choices beyond a capacity has no effect; null where it has one. */
+export const unusedBeyond = ({ capacity = 'dropless', overflow }: Pick<RoutingOptions, 'capacity' | 'overflow'>): { overflow: string | null; priority: string | null } => {
+  const dropless = capacity === 'dropless' ? 'the layer is dropless, so that nothing is beyond a capacity: give one' : null;
+  return { overflow: dropless, priority: dropless ?? (overflow === 'spill' ? 'what is beyond the capacity is computed all the same (overflow: spill)' : null) };
+};
 
 /**
  * From so many rows an expert on, rows are written out once for all products that read them. Every block of columns of a product gathers
@@ -74,8 +83,15 @@ export interface Routing {
 
 const countsOf = (offsets: Tensor, experts: number): Tensor => sub(slice(offsets, 0, 1, experts + 1), slice(offsets, 0, 0, experts));
 
-/** indices int32 [tokens, k]: the experts that each token chooses, all of them different. */
+/** indices int32 [tokens, k]: the experts that each token chooses, all of them different. Throws UserError for a setting that has no effect. */
 export function route(indices: Tensor, options: RoutingOptions): Routing {
+  checkOptions('route', options, KEYS);
+  refuseUnused('route', options, unusedBeyond(options));
+  return routed(indices, options);
+}
+
+/** The same for settings of a layer, of which any may be changed later. */
+export function routed(indices: Tensor, options: RoutingOptions): Routing {
   const { experts, overflow = 'drop', priority = 'position', padded = false, tiled = false, expertRows = 0 } = options, stored = expertRows >= STORED_FROM;
   const [tokens, k] = indices.shape.map(boundOf), choices = tokens * k;
   const capacity = checkCapacity(options.capacity ?? 'dropless', experts);

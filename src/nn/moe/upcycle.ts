@@ -1,6 +1,7 @@
 // From one model's tensors to another's: a dense feed-forward layer becomes a mixture (Komatsuzaki et al. 2022), and a mixture gets more or
 // fewer experts. In: named tensors of a checkpoint, optimiser moments too; out: a new map; tensors that do not change are the same objects.
 import { UserError } from '../../base/errors.ts';
+import { checkOptions, refuseUnused, type KeysOf } from '../../base/options.ts';
 import { Stream } from '../../base/random.ts';
 import type { HostTensor } from '../../base/tensor.ts';
 import { readSlots, type SlotsValue } from './slots.ts';
@@ -27,10 +28,14 @@ export interface UpcycleOptions {
   readonly routerStd?: number;
   readonly seed?: number;
 }
+const UPCYCLE_KEYS: KeysOf<UpcycleOptions> = { from: 'required', to: 'required', experts: 'required', routerStd: 'optional', seed: 'optional' };
 
 /** Every expert is a copy of the dense layer; the router starts small at random. With normalised weights (default for k > 1) the model
  * computes what it did. Moments of the dense layer's weights are left out: training starts with fresh ones. */
-export function upcycle(tensors: NamedTensors, { from, to, experts, routerStd = 0.02, seed = 0 }: UpcycleOptions): Map<string, HostTensor> {
+export function upcycle(tensors: NamedTensors, options: UpcycleOptions): Map<string, HostTensor> {
+  checkOptions('upcycle', options, UPCYCLE_KEYS);
+  const { from, to, experts, routerStd = 0.02, seed = 0 } = options;
+  if (!Number.isInteger(experts) || experts < 1) throw new UserError(`upcycle: experts must be a whole number of at least 1, got ${experts}`);
   const out = new Map(tensors), names = { 'up.weight': 'w1', 'down.weight': 'w2', 'up.bias': 'b1', 'down.bias': 'b2' } as const;
   for (const [dense, own] of Object.entries(names)) {
     const name = `${from}.${dense}`, t = tensors.get(name);
@@ -50,11 +55,17 @@ export interface ResizeOptions {
   readonly from: readonly number[];
   /** Standard deviation of what is added to the router's vectors of copies after the first, so that they part; default 0. */
   readonly noise?: number;
+  /** Of the noise. */
   readonly seed?: number;
 }
+const RESIZE_KEYS: KeysOf<ResizeOptions> = { moe: 'required', from: 'required', noise: 'optional', seed: 'optional' };
 
 /** Another number of experts: parameters, their moments and the router's vectors and biases go with each. */
-export function resizeExperts(tensors: NamedTensors, { moe, from, noise = 0, seed = 0 }: ResizeOptions): Map<string, HostTensor> {
+export function resizeExperts(tensors: NamedTensors, options: ResizeOptions): Map<string, HostTensor> {
+  checkOptions('resizeExperts', options, RESIZE_KEYS);
+  const { moe, from, noise = 0, seed = 0 } = options;
+  if (!(noise >= 0 && Number.isFinite(noise))) throw new UserError(`resizeExperts: noise must be a number of at least 0, got ${noise}`);
+  refuseUnused('resizeExperts', options, { seed: noise === 0 && 'nothing is drawn without `noise`' });
   const out = new Map(tensors), router = tensors.get(`${moe}.router.weight`), bank = tensors.get(`${moe}.experts.w1`), experts = router?.shape[1] ?? bank?.shape[0];
   if (experts === undefined || !bank) throw new UserError(`resizeExperts: ${moe} is no mixture with a bank of experts`, `there is no tensor ${moe}.experts.w1`);
   const bad = from.find((e) => !Number.isInteger(e) || e < 0 || e >= experts);
@@ -82,11 +93,13 @@ export interface CompactOptions {
   readonly moe: string;
   readonly slots: SlotsValue;
 }
+const COMPACT_KEYS: KeysOf<CompactOptions> = { moe: 'required', slots: 'required' };
 
 /** A mixture without its free slots: one of as many experts as there are, which computes the same. Throws UserError where some are copies of one
  * another, of which a token gets one at most: as experts of their own it could get both. */
-export function compactExperts(tensors: NamedTensors, { moe, slots }: CompactOptions): Map<string, HostTensor> {
-  const { families } = readSlots(slots), copy = families.findIndex((family, e) => family !== null && family !== e);
+export function compactExperts(tensors: NamedTensors, options: CompactOptions): Map<string, HostTensor> {
+  checkOptions('compactExperts', options, COMPACT_KEYS);
+  const { moe, slots } = options, { families } = readSlots(slots), copy = families.findIndex((family, e) => family !== null && family !== e);
   if (copy >= 0) throw new UserError(`compactExperts: experts ${families[copy]} and ${copy} of ${moe} are copies of one another`, 'merge or prune one of them first (mergeExperts, pruneExpert)');
   return resizeExperts(tensors, { moe, from: families.flatMap((family, e) => (family === null ? [] : [e])) });
 }

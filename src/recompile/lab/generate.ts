@@ -1,6 +1,7 @@
 // Loads that were made up, by name: what policies are tried on. In: a name, sizes, a seed; out: a Trace, the same for the same seed. Each
 // token draws its k experts without putting them back, with chances e^logit: the logits are what differs from step to step.
 import { UserError } from '../../base/errors.ts';
+import { checkOptions, type KeysOf } from '../../base/options.ts';
 import { Stream } from '../../base/random.ts';
 import type { Capacity } from '../../nn/moe/capacity.ts';
 import type { Overflow } from '../../nn/moe/routing.ts';
@@ -18,6 +19,8 @@ export interface GenerateOptions {
   readonly dispatch: Dispatch;
 }
 
+const KEYS: KeysOf<Partial<GenerateOptions>> = { experts: 'optional', k: 'optional', tokens: 'optional', steps: 'optional', seed: 'optional', capacity: 'optional',
+  overflow: 'optional', dispatch: 'optional' };
 export const DEFAULTS: GenerateOptions = { experts: 16, k: 2, tokens: 256, steps: 2048, seed: 1, capacity: 2, overflow: 'drop', dispatch: 'padded' };
 
 interface At { readonly step: number; readonly share: number; readonly experts: number }
@@ -44,6 +47,7 @@ export const WORKLOADS: Readonly<Record<string, Workload>> = {
 
 /** Loads of a workload by name, the same for the same seed. Throws UserError for a name that there is not. */
 export function generate(name: string, options: Partial<GenerateOptions> = {}): Trace {
+  checkOptions('generate', options, KEYS);
   const workload = Object.hasOwn(WORKLOADS, name) ? WORKLOADS[name] : undefined;
   if (!workload) throw new UserError(`no workload named "${name}"`, `one of ${Object.keys(WORKLOADS).join(', ')}`);
   const { experts, k, tokens, steps, seed, capacity, overflow, dispatch } = { ...DEFAULTS, ...options };

@@ -1,6 +1,7 @@
 // A trace through the real engine with real rules, and no training: the model is a stand-in whose layers have the trace's knobs, the time
 // of a step is what it costs in rows. In: a trace and rules; out: what happened at each step, and every decision.
 import { UserError } from '../../base/errors.ts';
+import { checkOptions } from '../../base/options.ts';
 import { hostTensor, type HostTensor } from '../../base/tensor.ts';
 import { meanSquaredError } from '../../nn/loss.ts';
 import { MoE } from '../../nn/moe/moe.ts';
@@ -14,7 +15,7 @@ import { Engine } from '../engine.ts';
 import type { Plant, Prepared } from '../plant.ts';
 import type { RecompileEvent, Rule } from '../rule.ts';
 import { clairvoyant } from './clairvoyant.ts';
-import { costOf, outcomeOf, PRICES, tokensOf, type Outcome, type Prices } from './cost.ts';
+import { costOf, outcomeOf, PRICE_KEYS, PRICES, tokensOf, type Outcome, type Prices } from './cost.ts';
 import type { Trace, TracedLayer } from './trace.ts';
 
 const SETTLED = 128; // steps after which loads are known and the first change is in force
@@ -55,7 +56,9 @@ function standIn(layers: readonly TracedLayer[]): object {
     let at = root;
     for (const name of names) at = (at[name] ??= {}) as Record<string, unknown>;
     if (last === '' || at[last] !== undefined) throw new UserError(`the trace has no place for a layer at "${path}"`, 'paths of layers are different, and none is empty');
-    at[last] = new MoE({ dModel, experts, topK: k, hidden, capacity, overflow, dispatch, balance: 0, zLoss: 0 });
+    const layer = new MoE({ dModel, experts, topK: k, hidden, capacity, dispatch, balance: 0, zLoss: 0 });
+    layer.overflow = overflow; // of a dropless layer it says what comes with a capacity
+    at[last] = layer;
   }
   return root;
 }
@@ -74,6 +77,7 @@ function plannedBytes(moe: MoE, tokens: number, dModel: number): number {
 
 /** Replays a trace through the real engine with these rules: what each step came to, and every decision. */
 export async function replay(trace: Trace, rules: readonly Rule<object>[], prices: Prices = PRICES): Promise<Replayed> {
+  checkOptions('replay: prices', prices, PRICE_KEYS);
   const { layers, loads } = trace, model = standIn(layers), named = nameParameters(model), knobs = new Knobs(named), events: RecompileEvent[] = [];
   const modules = new Map([...named.paths].map(([module, path]) => [path, module])), moes = layers.map((l) => modules.get(l.path) as MoE);
   const most = layers.map((layer, l) => Math.max(...loads.map((s) => tokensOf(s[l], layer)))), known = new Map<string, number>();

@@ -11,9 +11,10 @@ import { MoE, type MoEOptions } from '../../../src/nn/moe/moe.ts';
 import { Parameter } from '../../../src/trace/parameter.ts';
 import { call } from '../../../src/trace/trace.ts';
 import { compiled, devices, difference, runLayer, type Numbers } from './layer.ts';
+import { anyMoE } from '../../support/moe.ts';
 
 const X = [40, 12] as const;
-const layer = (options: Partial<MoEOptions> = {}): MoE => new MoE({ dModel: 12, experts: 5, topK: 2, hidden: 20, bias: true, activation: 'swiglu', ...options });
+const layer = (options: Partial<MoEOptions> = {}): MoE => anyMoE({ dModel: 12, experts: 5, topK: 2, hidden: 20, bias: true, activation: 'swiglu', ...options });
 const without = (r: Numbers): Numbers => Object.fromEntries(Object.entries(r).filter(([name]) => !name.startsWith('stat:/dropped') && !name.startsWith('stat:/spilled')));
 const close = (a: Numbers, b: Numbers, names: readonly string[] = Object.keys(b)): void => {
   for (const name of names) assert.ok(difference(a[name], b[name]) < 1e-5, `${name}: ${difference(a[name], b[name])}`);

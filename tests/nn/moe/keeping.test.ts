@@ -21,10 +21,11 @@ import { compileGraph } from '../../../src/pipeline.ts';
 import { compile } from '../../../src/session/node.ts';
 import { call, traceOf, use } from '../../../src/trace/trace.ts';
 import { devices, difference, layerGraph, runLayer, type DeviceName, type Layer, type Numbers } from './layer.ts';
+import { anyMoE } from '../../support/moe.ts';
 import { fingerprint, toyBatch } from '../../support/toy.ts';
 
 const all: readonly DeviceName[] = [...devices, 'reference'];
-const make = (options: Partial<MoEOptions> = {}): MoE => new MoE({ dModel: 6, experts: 5, topK: 2, hidden: 9, ...options });
+const make = (options: Partial<MoEOptions> = {}): MoE => anyMoE({ dModel: 6, experts: 5, topK: 2, hidden: 9, ...options });
 
 const settings = fc.record({ tokens: fc.constantFrom(1, 64, 129, 400), topK: fc.constantFrom(1, 2), dispatch: fc.constantFrom('ragged' as const, 'padded' as const), activation: fc.constantFrom('gelu' as const, 'swiglu' as const),
   bias: fc.boolean(), capacity: fc.constantFrom('dropless' as const, 0.5, 1.25, [0, 3, 0.1, 1, 0.5]), overflow: fc.constantFrom('drop' as const, 'spill' as const), priority: fc.constantFrom('position' as const, 'choice' as const),

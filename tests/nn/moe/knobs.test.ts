@@ -15,8 +15,9 @@ import { nameParameters } from '../../../src/trace/module.ts';
 import { call } from '../../../src/trace/trace.ts';
 import { compiled, layerGraph, normals } from './layer.ts';
 import { fingerprint, noCompiler } from '../../support/toy.ts';
+import { anyMoE } from '../../support/moe.ts';
 
-const make = (options: Partial<MoEOptions> = {}): MoE => new MoE({ dModel: 8, experts: 4, topK: 2, hidden: 12, ...options });
+const make = (options: Partial<MoEOptions> = {}): MoE => anyMoE({ dModel: 8, experts: 4, topK: 2, hidden: 12, ...options });
 
 test('setters refuse what cannot be meant, and leave the old value', () => {
   const moe = make({ capacity: 1.5 });

@@ -13,7 +13,8 @@ import { differentiate } from '../../../src/grad/differentiate.ts';
 import { Linear } from '../../../src/nn/linear.ts';
 import { meanSquaredError } from '../../../src/nn/loss.ts';
 import { ExpertChoiceRouter, HashRouter } from '../../../src/nn/moe/fixed-routers.ts';
-import { MoE, type MoEOptions } from '../../../src/nn/moe/moe.ts';
+import type { MoE} from '../../../src/nn/moe/moe.ts';
+import { type MoEOptions } from '../../../src/nn/moe/moe.ts';
 import type { Router } from '../../../src/nn/moe/router.ts';
 import { changeSlots } from '../../../src/nn/moe/slots.ts';
 import { NoisyTopKRouter, SigmoidRouter, SinkhornRouter, TopKRouter } from '../../../src/nn/moe/routers.ts';
@@ -27,13 +28,14 @@ import type { Session } from '../../../src/session/session.ts';
 import { nameParameters } from '../../../src/trace/module.ts';
 import { initialValue } from '../../../src/trace/parameter.ts';
 import { devices, normals } from './layer.ts';
+import { anyMoE } from '../../support/moe.ts';
 
 const SAMPLES = 24, TOKENS = 3, WIDTH = 8, SIZE = 8, EXPERTS = 6;
 const X = normals('x', SAMPLES * TOKENS * WIDTH), Y = normals('y', SAMPLES * TOKENS * WIDTH);
 
 class Model {
   readonly moe: MoE;
-  constructor(options: Partial<MoEOptions> = {}) { this.moe = new MoE({ dModel: WIDTH, experts: EXPERTS, topK: 2, hidden: 16, remember: SAMPLES, audit: 4, ...options }); }
+  constructor(options: Partial<MoEOptions> = {}) { this.moe = anyMoE({ dModel: WIDTH, experts: EXPERTS, topK: 2, hidden: 16, remember: SAMPLES, audit: 4, ...options }); }
   forward(x: Tensor): Tensor { return this.moe.forward(x); }
 }
 

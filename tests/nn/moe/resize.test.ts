@@ -8,7 +8,7 @@ import { ops } from '../../../src/graph/ops/index.ts';
 import { retype } from '../../../src/graph/retype.ts';
 import { MLP } from '../../../src/nn/mlp.ts';
 import { meanSquaredError } from '../../../src/nn/loss.ts';
-import { MoE, type MoEOptions } from '../../../src/nn/moe/moe.ts';
+import type { MoE, MoEOptions } from '../../../src/nn/moe/moe.ts';
 import { ExpertChoiceRouter } from '../../../src/nn/moe/fixed-routers.ts';
 import { adamW } from '../../../src/optim/adam.ts';
 import { compileGraph, recompileGraph, type Compiled } from '../../../src/pipeline.ts';
@@ -17,6 +17,7 @@ import { compile } from '../../../src/session/node.ts';
 import { Knobs } from '../../../src/trace/knobs.ts';
 import { hostTensor } from '../../../src/base/tensor.ts';
 import { normals } from './layer.ts';
+import { anyMoE } from '../../support/moe.ts';
 
 const batch = { x: hostTensor('float32', [24, 8], normals('x', 192)), y: hostTensor('float32', [24, 8], normals('y', 192)) };
 class Two {
@@ -25,7 +26,7 @@ class Two {
   constructor(a: MoE, b: MoE) { this.first = a; this.second = b; }
   forward(x: Parameters<MoE['forward']>[0]): ReturnType<MoE['forward']> { return this.second.forward(this.first.forward(x)); }
 }
-const make = (options: Partial<MoEOptions>): MoE => new MoE({ dModel: 8, experts: 4, topK: 2, hidden: 12, capacity: 1, ...options });
+const make = (options: Partial<MoEOptions>): MoE => anyMoE({ dModel: 8, experts: 4, topK: 2, hidden: 12, capacity: 1, ...options });
 
 /** What of a compilation matters: ids, sizes, kernels, memory. */
 const essence = ({ graph, program, lowered }: Compiled): unknown => ({ types: graph.types, inputs: graph.inputs, nodes: graph.nodes, slabs: { ...program.slabs, arena: 0 },

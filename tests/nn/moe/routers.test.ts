@@ -10,6 +10,7 @@ import type { Choice, Router } from '../../../src/nn/moe/router.ts';
 import { NoisyTopKRouter, SigmoidRouter, SinkhornRouter, TopKRouter } from '../../../src/nn/moe/routers.ts';
 import { traceOf } from '../../../src/trace/trace.ts';
 import { compiled, difference, normals, runLayer, type Numbers, type Options } from './layer.ts';
+import { anyMoE } from '../../support/moe.ts';
 
 const D = 6;
 const ROUTERS: Readonly<Record<string, (experts: number) => Router>> = {
@@ -124,7 +125,7 @@ test('sinkhorn: a skewed router is balanced while training', async () => {
 });
 
 test('expert choice: every expert takes its best tokens, as many as its capacity', async () => {
-  const layer = (options: Partial<MoEOptions> = {}): MoE => new MoE({ dModel: D, experts: 4, topK: 2, hidden: 5, router: new ExpertChoiceRouter({ dModel: D, experts: 4 }), ...options });
+  const layer = (options: Partial<MoEOptions> = {}): MoE => anyMoE({ dModel: D, experts: 4, topK: 2, hidden: 5, router: new ExpertChoiceRouter({ dModel: D, experts: 4 }), ...options });
   const run = await runLayer(layer(), [24, D]), { 'stat:/probs': probs } = await show(new ExpertChoiceRouter({ dModel: D, experts: 4 }), 2, 24);
   const taken = [0, 1, 2, 3].map((e) => Array.from({ length: 24 }, (_, t) => t).sort((a, b) => probs[4 * b + e] - probs[4 * a + e]).slice(0, 12));
   // A token that nobody takes gets nothing.

@@ -5,7 +5,7 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { ops } from '../../../src/graph/ops/index.ts';
 import { capacityRows, bucket } from '../../../src/nn/moe/capacity.ts';
-import { route, type RoutingOptions } from '../../../src/nn/moe/routing.ts';
+import { routed, type RoutingOptions } from '../../../src/nn/moe/routing.ts';
 import { evaluate } from '../../../src/run/reference.ts';
 import { Trace } from '../../../src/trace/trace.ts';
 
@@ -27,7 +27,7 @@ test('rows are neither lost nor doubled, and counts are exact', () => {
     const factors = capacity === 'dropless' ? capacity : ramp ? Array.from({ length: experts }, (_, e) => (capacity * (e + 1)) / experts) : capacity;
     const t = new Trace(ops, { parameters: new Map(), paths: new Map() }, true);
     const options: RoutingOptions = { experts, capacity: factors, overflow, priority, padded, scores: t.constant({ dtype: 'float32', shape: [tokens, k] }, Float32Array.from(scores.flat())) };
-    const r = route(t.constant({ dtype: 'int32', shape: [tokens, k] }, Int32Array.from(chosen.flat())), options);
+    const r = routed(t.constant({ dtype: 'int32', shape: [tokens, k] }, Int32Array.from(chosen.flat())), options);
     const values = evaluate(t.build(), ops, ({ data }) => Float64Array.from(data ?? []));
     const [offsets, order, inverse, expert, load] = [r.rows.offsets, r.rows.order, r.rows.inverse, r.rows.expert, r.load].map((x) => Array.from(values[x.id]));
     const caps = capacityRows(factors, experts, tokens * k)?.map((c) => Math.min(c, tokens)) ?? new Array<number>(experts).fill(tokens);

@@ -21,8 +21,9 @@ import { initialValue } from '../../../src/trace/parameter.ts';
 import { fingerprint } from '../../support/toy.ts';
 import { batch, D, now, output, partOf, T, trained } from './experts-come-and-go.ts';
 import { devices, difference, layerGraph, normals, runLayer } from './layer.ts';
+import { anyMoE } from '../../support/moe.ts';
 
-const layer = (options: Partial<MoEOptions> = {}): MoE => new MoE({ dModel: D, experts: 6, topK: 2, hidden: 8, bias: true, ...options });
+const layer = (options: Partial<MoEOptions> = {}): MoE => anyMoE({ dModel: D, experts: 6, topK: 2, hidden: 8, bias: true, ...options });
 const routers: Readonly<Record<string, (experts: number) => Router>> = {
   normalised: (experts) => new TopKRouter({ dModel: D, experts, normalise: true }), raw: (experts) => new TopKRouter({ dModel: D, experts, normalise: false }),
   'softmax after': (experts) => new TopKRouter({ dModel: D, experts, softmax: 'after' }), sigmoid: (experts) => new SigmoidRouter({ dModel: D, experts, biasRate: 0.05 }) };

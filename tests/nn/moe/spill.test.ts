@@ -22,9 +22,10 @@ import type { Session } from '../../../src/session/session.ts';
 import { nameParameters } from '../../../src/trace/module.ts';
 import { call } from '../../../src/trace/trace.ts';
 import { compiled, devices, difference, layerGraph, normals, runLayer, type DeviceName, type Layer, type Numbers } from './layer.ts';
+import { anyMoE } from '../../support/moe.ts';
 import { fingerprint } from '../../support/toy.ts';
 
-const make = (options: Partial<MoEOptions> = {}): MoE => new MoE({ dModel: 6, experts: 5, topK: 2, hidden: 9, ...options });
+const make = (options: Partial<MoEOptions> = {}): MoE => anyMoE({ dModel: 6, experts: 5, topK: 2, hidden: 9, ...options });
 const without = (r: Numbers): Numbers => Object.fromEntries(Object.entries(r).filter(([name]) => name !== 'stat:/spilled'));
 
 /** Tokens and router weights by which expert e gets a share that falls with `skew` (about e^(-skew) of the one before); 1: all choose the same. */
