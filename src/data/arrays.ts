@@ -25,9 +25,9 @@ const ROW_KEYS: KeysOf<Rows> = { x: 'required', y: 'required' };
  * their shapes say.
  */
 export function arrays(rows: Rows, options: ArrayOptions = {}): ArrayDataset {
+  for (const name of ['x', 'y'] as const) checkTensor(name, (rows as Partial<Rows> | undefined)?.[name]);
   checkOptions('arrays: rows', rows, ROW_KEYS);
   checkOptions('arrays', options, KEYS);
-  for (const name of ['x', 'y'] as const) checkTensor(name, rows[name]);
   const parts = splitRows(rows, options.train ?? rows.x.shape[0], 'arrays');
   return new ArrayDataset('arrays', () => Promise.resolve(parts));
 }
