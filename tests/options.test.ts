@@ -127,7 +127,7 @@ const NONE: Readonly<Record<string, string>> = {
 
 /** Optimisers and policies: their own tests do it. */
 const ELSEWHERE: Readonly<Record<string, string>> = {
-  optim: 'adam adamW sgd warmupCosine',
+  optim: 'adam adamW decayOf sgd warmupCosine',
   recompile: 'adaptCapacity cacheAssignments chooseDispatch expertLifecycle fitMemory placeExperts sparsify specialise',
 };
 
