@@ -3,6 +3,7 @@ import fs from 'node:fs';
 import { syncBuiltinESMExports } from 'node:module';
 import { NativeDevice } from '../src/device/native/native.ts';
 import { WasmDevice } from '../src/device/wasm/wasm.ts';
+import { Session } from '../src/session/session.ts';
 import type { TypedArray } from '../src/base/dtype.ts';
 import type { Bound } from '../src/device/device.ts';
 
@@ -11,6 +12,14 @@ const PLANTS: Readonly<Record<string, () => void>> = {
   'flipped-bit': () => { flip(NativeDevice.prototype); },
   /** The same on the wasm device. */
   'flipped-bit-wasm': () => { flip(WasmDevice.prototype); },
+  /** A forward call of a session waits for its turn somewhere else first. */
+  unordered: () => {
+    const real = Session.prototype.forward;
+    Session.prototype.forward = async function (batch) {
+      await new Promise((resolve) => { setTimeout(resolve, 30); });
+      return real.call(this, batch);
+    };
+  },
   /** Every 7th line of a log is lost. */
   'lost-line': () => {
     const real = fs.appendFileSync;

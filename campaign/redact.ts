@@ -2,7 +2,7 @@
 // folders left out of paths.
 import { homedir, hostname, userInfo } from 'node:os';
 
-const PATH = /(?:file:\/\/)?(?:\/[\w.@+~-]+)+\/([\w.@+~-]*)/g;
+const PATH = /(?<![\w.])(?:file:\/\/)?(?:\/[\w.@+~-]+)+\/([\w.@+~-]*)/g;
 
 /** `/home/me/runs/a/events.jsonl` is `events.jsonl`; names of the user and the host are left out, too. */
 export function redact(text: string): string {
