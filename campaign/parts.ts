@@ -4,6 +4,7 @@ import type { Part } from './part.ts';
 const PARTS: Readonly<Record<string, () => Promise<Part>>> = {
   kills: async () => (await import('./parts/kills.ts')).kills,
   faults: async () => (await import('./parts/faults.ts')).faults,
+  files: async () => (await import('./parts/files.ts')).files,
   models: async () => (await import('./parts/models.ts')).models,
   recompilations: async () => (await import('./parts/recompilations.ts')).recompilations,
   calls: async () => (await import('./parts/calls.ts')).calls,

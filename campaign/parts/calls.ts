@@ -60,7 +60,7 @@ async function outcome(session: Session, { does, n, size }: Call, i: number, fol
     case 'forward': { const out = await session.forward(batch(n, size)); return `${text(out['loss'])} ${text(out['output'])}`; }
     case 'predict': return text(await session.predict(batch(n, size).x));
     case 'serialize': return hash(await session.serialize());
-    case 'deserialize': await session.deserialize(bytes as Uint8Array<ArrayBuffer>); return 'restored';
+    case 'deserialize': await session.deserialize(bytes); return 'restored';
     case 'save': await session.save(join(folder, `${i}.safetensors`)); return 'saved';
     case 'prepare': await session.prepare(batch(n, size)); return 'prepared';
     case 'assignments': return JSON.stringify(await session.assignments('blocks.0.moe'));

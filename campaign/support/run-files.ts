@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import protobuf from 'protobufjs';
 import { Follower } from '../../src/dash/follow.ts';
 import { Metrics } from '../../src/dash/metrics.ts';
+import { parsed } from '../../src/dash/page/parse.ts';
 import { Run } from '../../src/dash/page/run.ts';
 import { codeOf } from '../../src/io/fault.ts';
 import { loadCheckpoint } from '../../src/io/checkpoint-file.ts';
@@ -28,7 +29,7 @@ export async function eventsIn(folder: string, torn: boolean): Promise<LogEvent[
 /** Reads the folder as the dashboard does: its page, its metrics. */
 export async function readAsDash(folder: string): Promise<void> {
   const path = join(folder, 'events.jsonl'), run = new Run('run'), follower = new Follower(path);
-  for (let got = await follower.read(); got; got = await follower.read()) for (const line of got.lines) run.add(JSON.parse(line) as LogEvent);
+  for (let got = await follower.read(); got; got = await follower.read()) for (const event of got.lines.map(parsed)) if (event) run.add(event);
   await new Metrics([{ name: 'run', path }]).text();
 }
 
