@@ -70,7 +70,7 @@ export async function restoreFrom(session: Saved, { meta, file }: Checkpoint, wh
     const missing = [...session.named.parameters.keys()].find((name) => !file.tensors.has(name));
     if (missing !== undefined) throw misfit(file.where, `the model has a parameter ${missing} that it lacks`);
     checkValues(session, values);
-    if (meta.plan !== undefined) session.restorePlan(meta.plan as never, what);
+    if (meta.plan !== undefined) takeUp(session, meta.plan, what, file.where);
     if (what === 'parameters') session.restore(meta.step, values);
     else {
       for (const line of differences({ optimizer, seed, updating: session.updating() }, meta, foreign.size)) say(line);
@@ -79,6 +79,18 @@ export async function restoreFrom(session: Saved, { meta, file }: Checkpoint, wh
     return meta;
   } finally {
     await file.close();
+  }
+}
+
+/** Restores a plan that a file holds, which may be damaged: all of it or, with a UserError, nothing. */
+function takeUp(session: Saved, plan: Json, what: 'all' | 'parameters', where: string): void {
+  const before = JSON.parse(JSON.stringify(session.plan())) as Json;
+  try {
+    session.restorePlan(plan as never, what);
+  } catch (error) {
+    session.restorePlan(before as never, 'all');
+    const [why] = (error instanceof Error ? error.message : String(error)).split('\n');
+    throw new UserError(`${where}: the settings of the plan that it holds cannot be restored: ${why}`, 'the file is damaged, or belongs to another model', error);
   }
 }
 

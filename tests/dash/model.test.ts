@@ -89,3 +89,19 @@ test('free slots have no room, and what was done to experts is told in words', (
   assert.equal(slots(['on', 'on', 'off', 1, 'prune 0'], ['on', 'on', 'off']), 'taken back: prune 0');
   assert.equal(change({ path: LAYER, knob: 'capacity', from: 1.5, to: [1, 2] }), '1.5 → 1 2');
 });
+
+test('a line whose event lacks what is read of it is no event, whatever stands in its place', () => {
+  const events = [startAt(), stepAt(1), evalAt(1), planAt(1, 1.5), recompileAt(2, true), doneAt(3)];
+  const wild: unknown[] = [null, 'x', [], {}, [[1]], { a: null }, -1];
+  let left = 0;
+  for (const e of events) {
+    assert.ok(parsed(JSON.stringify(e)), e.event);
+    for (const key of Object.keys(e)) {
+      for (const value of wild) {
+        const event = parsed(JSON.stringify({ ...e, [key]: value }));
+        if (event) new Run('run').add(event); else left++;
+      }
+    }
+  }
+  assert.ok(left > 50, `${left} were left out`);
+});

@@ -44,6 +44,18 @@ test('settings that cannot be restored are restored not in part either', async (
   assert.equal(JSON.stringify(session.plan()), before);
 });
 
+test('a checkpoint whose plan is damaged is refused by its name and changes nothing', async () => {
+  await using session = await open(), other = await open();
+  await losses(other, 2);
+  const text = Buffer.from(await other.serialize()).toString('latin1'), before = [fingerprint(session), JSON.stringify(session.plan())];
+  // Keys of the JSON in the file's metadata, each replaced by another of the same length: a damaged file keeps its size.
+  for (const [key, damaged] of [['knobs', 'knobz'], ['topK', 'tipK'], ['dispatch', 'despatch']]) {
+    const bytes = Uint8Array.from(Buffer.from(text.replace(key, damaged), 'latin1'));
+    await assert.rejects(session.deserialize(bytes), (error: unknown) => error instanceof UserError && /^the checkpoint: the settings of the plan/.test(error.message), key);
+    assert.deepEqual([fingerprint(session), JSON.stringify(session.plan())], before);
+  }
+});
+
 test('a step that fails between two micro-batches leaves no sum of gradients', async () => {
   await using session = await open({ accumulate: 3 }), plain = await open({ accumulate: 3 });
   // The first program runs twice before the one that updates is made, and cannot be.
