@@ -135,7 +135,12 @@ export class Knobs {
 
   /** All or none. What is not among the `decided` is so with the values of `all`. */
   restore(all: Readonly<Record<string, Settings>>, decided: Readonly<Record<string, Settings>> = {}): void {
-    const flat = (of: Readonly<Record<string, Settings>>): Change[] => Object.entries(of).flatMap(([path, settings]) => Object.entries(settings).map(([knob, to]) => ({ path, knob, from: copy(this.#module(path)[knob]), to })));
+    const flat = (of: Readonly<Record<string, Settings>>): Change[] => Object.entries(of).flatMap(([path, settings]) => Object.entries(settings).map(([knob, to]) => {
+      const module = this.#module(path), known = Object.keys(knobRules(module) ?? {});
+      // Any other property is no setting: a file must not replace it.
+      if (!known.includes(knob)) throw new UserError(`the module at "${path}" has no setting ${knob}`, `it has ${known.join(', ')}`);
+      return { path, knob, from: copy(module[knob]), to };
+    }));
     const before = flat(decided);
     this.apply(flat(all));
     this.#neutral.clear();
