@@ -40,7 +40,7 @@ function install({ folders, log, fail }: Injection): void {
     if (path === folder) return 'folder';
     if (isLock(name)) return 'lock';
     const bare = isTemporary(name) ? name.replace(/^\.(.+)\.\d+-[0-9a-f]{8}\.tmp$/, '$1.tmp') : name.replace(/\.\d+\.\d+\.tmp$/, '.tmp');
-    return relative(folder, path).replace(name, bare).replaceAll(/[0-9a-f]{8,}/g, '#').replace(/tfevents\..*/, 'tfevents');
+    return relative(folder, path).replace(name, bare).replaceAll(/\bwork-\w+/g, 'work').replaceAll(/[0-9a-f]{8,}/g, '#').replace(/tfevents\..*/, 'tfevents');
   };
   /** The failure of this call, if it is the one. */
   const due = (op: string, on: string | null): Failure | null => {
@@ -63,7 +63,7 @@ function install({ folders, log, fail }: Injection): void {
   const of = (path: unknown): string | null => { const p = text(path); return p === null ? null : kind(p); };
 
   const promised = fs.promises as unknown as object;
-  for (const name of ['mkdir', 'rename', 'unlink', 'readdir', 'stat', 'readFile', 'rm']) {
+  for (const name of ['mkdir', 'rename', 'unlink', 'readdir', 'stat', 'readFile', 'rm', 'mkdtemp']) {
     replace(promised, name, (real) => function (...args) {
       const path = name === 'rename' ? args[1] : args[0], failure = due(name, of(path));
       return failure ? Promise.reject(error(failure, name, String(path))) : real(...args);
@@ -153,7 +153,7 @@ function install({ folders, log, fail }: Injection): void {
     return real.apply(this, args);
   });
   const compile = WebAssembly.compile;
-  WebAssembly.compile = ((bytes: BufferSource) => (due('compile', 'wasm device') ? Promise.reject(new WebAssembly.CompileError('WebAssembly.compile(): out of memory')) : compile(bytes)));
+  WebAssembly.compile = ((bytes: BufferSource) => (due('compile', 'wasm device') ? Promise.reject(new RangeError('WebAssembly.compile(): Out of memory')) : compile(bytes)));
   const threads = createRequire(import.meta.url)('node:worker_threads') as { Worker: typeof Worker };
   threads.Worker = new Proxy(threads.Worker, { construct(target, args: ConstructorParameters<typeof Worker>) {
     if (due('start threads', 'wasm device')) throw Object.assign(new Error('Worker initialization failure: EAGAIN'), { code: 'ERR_WORKER_INIT_FAILED' });

@@ -35,7 +35,7 @@ const FILE: readonly Failure[] = [{ code: 'EIO' }, { code: 'EACCES' }], FULL: re
 const FAILURES: Readonly<Record<string, readonly Failure[]>> = {
   'open to write': [...FULL, { code: 'EMFILE' }], 'open to read': [...FILE, { code: 'EMFILE' }], write: [{ code: 'ENOSPC', torn: true }, { code: 'EIO' }, { code: '', short: true }],
   append: [{ code: 'ENOSPC', torn: true }, { code: 'EIO' }], writeFile: [{ code: 'ENOSPC', torn: true }, { code: 'EROFS' }], sync: [{ code: 'EIO' }, { code: 'ENOSPC' }],
-  rename: [...FULL, { code: 'EIO' }], mkdir: FULL, unlink: [{ code: 'EROFS' }, { code: 'EIO' }], rm: [{ code: 'EROFS' }], truncate: [{ code: 'EIO' }], readdir: FILE, stat: FILE, readFile: FILE, read: [{ code: 'EIO' }],
+  rename: [...FULL, { code: 'EIO' }], mkdir: FULL, mkdtemp: FULL, unlink: [{ code: 'EROFS' }, { code: 'EIO' }], rm: [{ code: 'EROFS' }], truncate: [{ code: 'EIO' }], readdir: FILE, stat: FILE, readFile: FILE, read: [{ code: 'EIO' }],
 };
 /** Of what is no file: memory, compilers, threads. */
 const OTHER: readonly Failure[] = [{ code: 'ENOMEM' }];

@@ -37,7 +37,7 @@ async function attack(given: Case, world: World): Promise<void> {
   const before = process.resourceUsage().maxRSS;
   try {
     if (world.planted === 'type-error' && bytes.length % 3 === 1) throw new TypeError('planted');
-    await target.read(path, bytes, world);
+    await target.read(path, bytes);
     world.count('inputs that were read');
   } catch (error) {
     if (error instanceof Broken) throw error;

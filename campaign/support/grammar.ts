@@ -21,7 +21,7 @@ const fitting = fc.array(fc.record({ name: fc.constantFrom('a', 'b', 'blocks.0.w
   const size: Readonly<Record<string, number>> = { F32: 4, I32: 4, U8: 1, F64: 8, BF16: 2, I64: 8 };
   let end = 0;
   const entries = list.map(({ name, dtype, count }) => { const begin = end; end += size[dtype] * count; return [name, { dtype, shape: [count], data_offsets: [begin, end] }] as const; });
-  return { header: Object.fromEntries(entries) as object, body: end };
+  return { header: Object.fromEntries(entries), body: end };
 });
 const metadata = fc.constantFrom<object>({}, { __metadata__: { format: 'pt' } }, { __metadata__: null }, { __metadata__: { dynamoe: '{"version":1,"step":3,"seed":1,"config":null,"optimizer":{},"data":null}' } }, { __metadata__: { dynamoe: '{"version":1,"step":-1,"seed":"x"}' } },
   { __metadata__: { dynamoe: 'null' } }, { __metadata__: { dynamoe: '{"version":1,"step":0,"seed":1,"plan":{"knobs":{"blocks.0.moe":{"topK":9}},"engine":{"log":1}}}' } }, { __metadata__: 1 });

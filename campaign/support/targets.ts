@@ -22,7 +22,7 @@ import { compile } from '../../src/session/node.ts';
 import type { Session } from '../../src/session/session.ts';
 import { configure, parseSettings, rebuild } from '../../src/train/configure.ts';
 import { fingerprint } from '../../tests/support/toy.ts';
-import { promised, type World } from '../part.ts';
+import { promised } from '../part.ts';
 import { readAsDash } from './run-files.ts';
 
 interface Target {
@@ -34,13 +34,13 @@ interface Target {
   /** Packed by gzip. */
   readonly packed?: boolean;
   /** Throws what the reader throws; Broken where it reads what is not there. */
-  read(path: string, bytes: Buffer, world: World): Promise<void>;
+  read(path: string, bytes: Buffer): Promise<void>;
 }
 
 export const corpusFile = (name: string): string => fileURLToPath(new URL(`../corpus/${name}`, import.meta.url));
 const RIGHT = 'what is read is what the file holds';
 
-export const targets = {
+const TARGETS = {
   safetensors: { name: 'a.safetensors', corpus: 'small.safetensors', format: 'safetensors', read: readTensors },
   checkpoint: { name: 'a.safetensors', corpus: 'checkpoint.safetensors', format: 'safetensors', read: readCheckpoint },
   'newest checkpoint of a run': { name: 'step-00000006.safetensors', corpus: 'checkpoint.safetensors', format: 'safetensors', read: (path) => readRun(path, 'checkpoint') },
@@ -55,7 +55,8 @@ export const targets = {
   trace: { name: 'trace.jsonl', corpus: 'trace.jsonl', format: 'trace', read: readTrace },
   text: { name: 'book.txt', corpus: 'events.jsonl', format: 'text', read: async (path) => { await text(path, { say: () => undefined }).batches({ size: 2, context: 8, limit: 1 }).at(0); } },
 } as const satisfies Readonly<Record<string, Target>>;
-export type TargetName = keyof typeof targets;
+export type TargetName = keyof typeof TARGETS;
+export const targets: Readonly<Record<TargetName, Target>> = TARGETS;
 
 async function readTensors(path: string, bytes: Buffer): Promise<void> {
   const file = await openSafetensors(path);

@@ -67,7 +67,7 @@ export async function* linesOf(path: string): AsyncGenerator<readonly string[], 
   const refuse = (error: unknown): never => { throw fault('read', path, error); };
   const file = await open(path, 'r').catch(refuse);
   try {
-    const { size } = await file.stat();
+    const { size } = await file.stat().catch(refuse);
     let at = 0;
     for (let piece = await nextLines(file, at, size).catch(refuse); piece; piece = await nextLines(file, at, size).catch(refuse)) {
       at = piece.ends[piece.ends.length - 1];

@@ -27,8 +27,9 @@ export async function lockFolder(folder: string): Promise<Lock> {
   const write = (flag: string): Promise<void> => writeFile(path, `process ${process.pid} on ${hostname()}\n`, { flag });
   await write('wx').catch((error: unknown) => { throw fault('write', path, error); });
   try {
-    const now = (await stat(path)).mtimeMs; // the file system's clock, not ours: it may be another machine's
-    for (const other of await readdir(folder)) {
+    const refuse = (error: unknown): never => { throw fault('read', folder, error); };
+    const now = (await stat(path).catch(refuse)).mtimeMs; // the file system's clock, not ours: it may be another machine's
+    for (const other of await readdir(folder).catch(refuse)) {
       if (other === name || !isLock(other)) continue;
       if (await isHeld(folder, other, now)) throw await inUse(folder, other);
       await unlink(join(folder, other)).catch(() => undefined);

@@ -133,7 +133,7 @@ async function findCheckpoint(path: string): Promise<Pick<RunFolder, 'checkpoint
 
 /** Newest first. */
 async function checkpointsIn(path: string): Promise<{ file: string; step: number }[]> {
-  const names = await readdir(path);
+  const names = await readdir(path).catch((error: unknown) => { throw fault('read', path, error); });
   return names.flatMap((name) => {
     const match = STEP.exec(name);
     return match === null ? [] : [{ file: join(path, name), step: Number(match[1]) }];

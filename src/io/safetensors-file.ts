@@ -19,7 +19,10 @@ export async function writeSafetensors(
  */
 export async function openSafetensors(path: string): Promise<Safetensors> {
   const file = await open(path, 'r').catch((error: unknown) => { throw fault('read', path, error); });
-  const { size } = await file.stat();
+  const { size } = await file.stat().catch(async (error: unknown) => {
+    await file.close();
+    throw fault('read', path, error);
+  });
   return openSource({ where: path, size, read: (offset, into) => readAt(file, path, offset, into), close: () => file.close() });
 }
 

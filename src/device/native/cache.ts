@@ -8,7 +8,7 @@ import { mkdtemp, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs
 import { tmpdir } from 'node:os';
 import { basename, dirname, join } from 'node:path';
 import { UserError } from '../../base/errors.ts';
-import { reasonOf } from '../../io/fault.ts';
+import { fault, reasonOf } from '../../io/fault.ts';
 import { cacheFolders, refusal } from '../../../bin/cache-folder.mjs';
 
 const OBJECT = /^o_[0-9a-f]{64}\.so$/;
@@ -89,7 +89,7 @@ export class KernelCache {
         return await work(place.folder);
       } catch (error) {
         const why = NO_EXEC.test(String(error)) ? 'its files may not be run' : await writeRefusal(place.folder);
-        if (why === null) throw error;
+        if (why === null) throw fault('keep compiled kernels in', place.folder, error);
         if (place === this.#place) this.#place = this.#leave(why, error); // else another call has left it already
       }
     }

@@ -29,20 +29,25 @@ export class NativeDevice implements Device {
   /** Runs on other threads that are not done: one beside them would wait for the pool. */
   #away = 0;
 
-  private constructor(driver: Driver, library: KernelLibrary, threads: number, compiler: string) {
+  private constructor(driver: Driver, library: KernelLibrary, pool: number, threads: number, compiler: string) {
     this.#driver = driver;
     this.#library = library;
     this.#memory = new NativeMemory(driver);
-    this.#pool = driver.poolCreate(threads);
+    this.#pool = pool;
     this.info = { name: 'native', threads, description: `CPU, C kernels by ${compiler}, ${threads} ${threads === 1 ? 'thread' : 'threads'}` };
   }
 
-  /** Throws UserError where no C compiler is found, or what CC names is none. */
+  /** Throws UserError where no C compiler is found, or what CC names is none, or threads cannot be started. */
   static async open(threads: number, say: (line: string) => void = console.warn): Promise<NativeDevice> {
     const tool = await findToolchain();
     if (!tool) throw new UserError('no C compiler found', 'install gcc or clang, set CC, or use --device wasm');
     const driver = await loadDriver(tool, say);
-    return new NativeDevice(driver, new KernelLibrary(tool, driver), threads, tool.version);
+    const pool = driver.poolCreate(threads);
+    if (pool === 0) {
+      throw new UserError(`device native: ${threads} ${threads === 1 ? 'thread' : 'threads'} could not be started: ${driver.error()}`,
+        'ask for fewer threads (--threads), or raise the limits on processes and memory (ulimit -u, ulimit -v)');
+    }
+    return new NativeDevice(driver, new KernelLibrary(tool, driver), pool, threads, tool.version);
   }
 
   alloc(bytes: number): Memory { return this.#memory.alloc(bytes); }

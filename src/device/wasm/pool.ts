@@ -1,5 +1,6 @@
 // The threads of the WebAssembly device: workers that wait in shared memory for work, and return to their event loop when there is
 // mail (new kernels). Where memory cannot be shared, the calling thread does the work itself.
+import { UserError } from '../../base/errors.ts';
 import type { KernelShape as Shape } from '../../emit/wasm/kernel.ts';
 import type { Draw } from '../device.ts';
 import type { Layout, Runner } from './runner.ts';
@@ -61,7 +62,16 @@ export class WorkerPool implements Pool {
   constructor(memory: WebAssembly.Memory, control: number, scratches: readonly number[], layout: Layout) {
     this.#words = new Int32Array(memory.buffer);
     this.#control = control >>> 2;
-    this.#ports = scratches.map((scratch, thread) => startWorker({ memory, control, scratch, thread, threads: scratches.length, layout }));
+    const ports: Port[] = [];
+    try {
+      for (const [thread, scratch] of scratches.entries()) ports.push(startWorker({ memory, control, scratch, thread, threads: scratches.length, layout }));
+    } catch (error) {
+      for (const port of ports) port.end();
+      const why = error instanceof Error ? error.message : String(error);
+      throw new UserError(`device wasm: ${scratches.length} ${scratches.length === 1 ? 'thread' : 'threads'} could not be started: ${why}`,
+        'ask for fewer threads (--threads), or raise the limits on processes and memory', error);
+    }
+    this.#ports = ports;
     for (const port of this.#ports) port.hear((a) => { this.#hear(a); }, (error) => { this.#fail(error); });
   }
 

@@ -5,6 +5,7 @@ import { UserError } from '../../base/errors.ts';
 import { TABLES } from '../../base/trig.ts';
 import { A_STRIDE, DEPTH, emitCore, PANEL } from '../../emit/wasm/gemm.ts';
 import { emitModule } from '../../emit/wasm/kernel.ts';
+import type { Kernel } from '../../kernel/kernel.ts';
 import type { Bound, BoundStep, Device, DeviceInfo, Draw, KernelSource, Memory, StepTimes } from '../device.ts';
 import { Heap, MOST_PAGES, PAGE } from './heap.ts';
 import { InlinePool, WorkerPool, type Mail, type Pool } from './pool.ts';
@@ -36,9 +37,10 @@ export class WasmDevice implements Device {
   readonly #pool: Pool;
   readonly #shared: boolean;
   readonly #numbers = new Map<string, number>();
-  /** All kernels that were asked for are ready; first of all the matrix core. A failure stays: threads that lack code are of no use. */
-  #compiled: Promise<void> = Promise.resolve();
-  readonly #known = new Set<string>();
+  /** All threads have the code that was made before. A failure stays: threads that lack code are of no use. */
+  #handed: Promise<void> = Promise.resolve();
+  /** By kernel: when it is ready. One that could not be made is not among them and may be asked for again. */
+  readonly #known = new Map<string, Promise<void>>();
   /** Runs wait for each other and for mail; mail waits for runs. */
   #runs = 0;
   #ran: Promise<unknown> = Promise.resolve();
@@ -66,8 +68,8 @@ export class WasmDevice implements Device {
     if (!core) throw new UserError('device wasm: this JavaScript engine has no WebAssembly SIMD', 'a newer browser or Node');
     const device = new WasmDevice(heap, shared, shared ? threads : 1, fused);
     // Threads start while the caller goes on to make kernels; a failure shows in the first of them.
-    device.#compiled = device.#send({ core });
-    device.#compiled.catch(() => undefined);
+    device.#handed = device.#send({ core });
+    device.#handed.catch(() => undefined);
     return device;
   }
 
@@ -82,17 +84,27 @@ export class WasmDevice implements Device {
   /** Code is made while the caller and steps go on; it is handed to the threads between two steps. */
   compile(kernels: readonly KernelSource[]): Promise<void> {
     const fresh = [...new Map(kernels.filter((k) => !this.#known.has(k.key)).map((k) => [k.key, k.kernel]))];
-    if (fresh.length === 0) return this.#compiled;
+    if (fresh.length > 0) this.#make(fresh);
+    return Promise.all([this.#handed, ...kernels.map((k) => this.#known.get(k.key))]).then(() => undefined);
+  }
+
+  #make(fresh: readonly (readonly [string, Kernel])[]): void {
     const { bytes, shapes } = emitModule(fresh.map(([, k]) => k), { fused: this.fused, memory: { shared: this.#shared, pages: this.#heap.pages }, scratch: LAYOUT.own });
-    for (const [key] of fresh) this.#known.add(key);
-    const code = this.#pool.hold(WebAssembly.compile(bytes)), before = this.#compiled;
-    this.#compiled = (async () => {
+    const code = this.#pool.hold(WebAssembly.compile(bytes)).catch((error: unknown) => {
+      for (const [key] of fresh) this.#known.delete(key);
+      if (!(error instanceof RangeError)) throw error;
+      throw new UserError(`device wasm: there is no memory to compile kernels: ${error.message}`, 'close other programs, or a smaller model', error);
+    });
+    const before = this.#handed, hand = async (module: WebAssembly.Module): Promise<void> => {
       await before;
-      await this.#send({ module: await code, shapes });
+      await this.#send({ module, shapes });
       for (const [key] of fresh) this.#numbers.set(key, this.#numbers.size);
-    })();
-    this.#compiled.catch(() => undefined);
-    return this.#compiled;
+    };
+    const ready = code.then(hand);
+    this.#handed = code.then(() => ready, () => before);
+    this.#handed.catch(() => undefined);
+    ready.catch(() => undefined);
+    for (const [key] of fresh) this.#known.set(key, ready);
   }
 
   bind(steps: readonly BoundStep[]): WasmBound {
