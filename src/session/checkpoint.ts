@@ -42,16 +42,18 @@ export function contentOf(session: Saved, own: { config: Json; data: Json; extra
 type JsonObject = { readonly [key: string]: Json };
 const plain = (value: object): JsonObject => JSON.parse(JSON.stringify(value)) as JsonObject;
 
-/** Throws for a value that does not fit its state, before any is set. */
-export function checkValues({ named, executor }: Pick<Saved, 'named' | 'executor'>, values: readonly { readonly name: string; readonly value: HostTensor }[]): void {
+/** Throws for a value that does not fit its state, before any is set. `where`: what holds the values. */
+export function checkValues(
+  { named, executor }: Pick<Saved, 'named' | 'executor'>, values: readonly { readonly name: string; readonly value: HostTensor }[], where = 'the checkpoint',
+): void {
   const known = new Set(executor.stateNames());
   for (const { name, value } of values) {
     const p = named.parameters.get(name) ?? (known.has(name) ? executor.getState(name) : value);
     if (isParameter(name) && !named.parameters.has(name)) throw new UserError(`restore: the model has no parameter ${name}`, `it has ${[...named.parameters.keys()].slice(0, 3).join(', ')}, ...`);
     // The reference keeps floats as float64, and saves them so.
     const wide = executor instanceof ReferenceExecutor && value.dtype === 'float64' && isFloat(p.dtype);
-    if (p.dtype !== value.dtype && !wide) throw new UserError(`${name}: the checkpoint has dtype ${value.dtype}, the model ${p.dtype}`, `convert(value, '${p.dtype}') converts`);
-    if (p.shape.join() !== value.shape.join()) throw new UserError(`${name}: the checkpoint has shape [${value.shape.join(', ')}], the model [${p.shape.join(', ')}]`);
+    if (p.dtype !== value.dtype && !wide) throw new UserError(`${name}: ${where} has dtype ${value.dtype}, the model ${p.dtype}`, `convert(value, '${p.dtype}') converts`);
+    if (p.shape.join() !== value.shape.join()) throw new UserError(`${name}: ${where} has shape [${value.shape.join(', ')}], the model [${p.shape.join(', ')}]`);
   }
 }
 
@@ -69,13 +71,11 @@ export async function restoreFrom(session: Saved, { meta, file }: Checkpoint, wh
     }
     const missing = [...session.named.parameters.keys()].find((name) => !file.tensors.has(name));
     if (missing !== undefined) throw misfit(file.where, `the model has a parameter ${missing} that it lacks`);
-    checkValues(session, values);
+    checkValues(session, values, file.where);
+    const updating = updatingIn(meta), told = what === 'all' ? differences({ optimizer, seed, updating: session.updating() }, meta, foreign.size) : [];
     if (meta.plan !== undefined) takeUp(session, meta.plan, what, file.where);
-    if (what === 'parameters') session.restore(meta.step, values);
-    else {
-      for (const line of differences({ optimizer, seed, updating: session.updating() }, meta, foreign.size)) say(line);
-      session.restore(meta.step, values, { seed: meta.seed, updating: updatingIn(meta) });
-    }
+    for (const line of told) say(line);
+    session.restore(meta.step, values, ...(what === 'all' ? [{ seed: meta.seed, updating }] : []));
     return meta;
   } finally {
     await file.close();
