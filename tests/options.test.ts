@@ -98,6 +98,11 @@ const OPTIONS: Readonly<Record<string, readonly Case[]>> = {
   'loss.crossEntropy': [takes({ labelSmoothing: 0.1, ignoreIndex: 0, classWeights: [1, 2] }, (o) => { const x = tensor([2, 2]); return loss.crossEntropy(x, beside(x, [2], 'int32'), o); })],
   'loss.huber': [takes({ delta: 2 }, (o) => { const x = tensor([2]); return loss.huber(x, x, o); })],
 
+  'optim.adam': [takes({ lr: 1, betas: [0.5, 0.5] as const, eps: 1e-3, clip: 1 }, (o) => optim.adam(o))],
+  'optim.adamW': [takes({ lr: 1, betas: [0.5, 0.5] as const, eps: 1e-3, weightDecay: 0.1, eager: true }, (o) => optim.adamW(o))],
+  'optim.sgd': [takes({ lr: 1, momentum: 0.5, nesterov: true, weightDecay: 0.1, clip: 1 }, (o) => optim.sgd(o))],
+  'optim.warmupCosine': [takes({ peak: 1, warmup: 1, total: 3, floor: 0.1 }, (o) => optim.warmupCosine(o))],
+
   'data.arrays': [takes({ size: 1, seed: 1, split: 'train' as const, from: 1, limit: 1 }, (o) => data.arrays(rows).batches(o)),
     takes({ size: 1, split: 'test' as const }, (o) => data.arrays(rows).pass(o))],
   'data.balancedOrder': [takes({ size: 2, seed: 1 }, (o) => data.balancedOrder([], o))],
@@ -119,15 +124,15 @@ const NONE: Readonly<Record<string, string>> = {
     greater greaterEqual hardSigmoid hardSwish iota isFinite isNaN layerNorm leakyRelu less lessEqual log logSigmoid logSoftmax logSumExp logicalAnd logicalNot logicalOr lowerMask max
     maximum mean min minimum mul neg norm notEqual oneHot onesLike pad padAll pow prod relu repeat reshape rmsNorm round rsqrt scatterAdd sigmoid sign silu sin slice softmax softplus
     split sqrt squeeze stack std stopGradient sub sum takeAlong tanh tile topK transpose tril triu unsqueeze variance where zerosLike`,
+  optim: 'decayOf',
   loss: 'cosineSimilarity hinge klDivergence meanAbsoluteError meanSquaredError nll',
   metrics: 'accuracy classScores confusionMatrix f1 meanAbsoluteError perplexity precision r2 recall tallyOf topKAccuracy',
   recompile: 'POLICY_NAMES RunStats WORKLOADS alone freeSlots mergeExperts parseTrace policies policiesFor pruneExpert splitExpert traceLines',
   log: 'jsonLines tensorBoard',
 };
 
-/** Optimisers and policies: their own tests do it. */
+/** Policies: their own tests do it. */
 const ELSEWHERE: Readonly<Record<string, string>> = {
-  optim: 'adam adamW decayOf sgd warmupCosine',
   recompile: 'adaptCapacity cacheAssignments chooseDispatch expertLifecycle fitMemory placeExperts sparsify specialise',
 };
 

@@ -1,5 +1,6 @@
 // What an optimiser is: hyper-parameters that the host computes for each step, and an update rule that builds graph.
 import { UserError } from '../base/errors.ts';
+import { checkOptions } from '../base/options.ts';
 import type { Tensor } from '../graph/tensor.ts';
 import type { Role } from '../trace/parameter.ts';
 import { checkGroups, type Groups } from './groups.ts';
@@ -61,15 +62,10 @@ const CHECKS: Readonly<Record<string, Check>> = {
 /** What TypeScript or a look at the paper would have refused: throws UserError for an option that the optimiser
  * has not, that is no number, or out of its range. */
 export function checkOptimizer(name: string, options: object, known: readonly string[]): void {
-  const example = `optim.${name}({ lr: 1e-3 })`;
-  if (typeof options !== 'object' || options === null)
-    throw new UserError(`optim.${name}: options must be an object, got ${String(options)}`, example);
-  const given = options as Readonly<Record<string, unknown>>,
-    all = ['lr', ...known, 'clip', 'eager', 'groups'];
-  for (const key of Object.keys(given)) {
-    if (given[key] !== undefined && !all.includes(key))
-      throw new UserError(`optim.${name}: there is no option ${key}`, `it has ${all.join(', ')}`);
-  }
+  const example = `optim.${name}({ lr: 1e-3 })`,
+    given = ((options as object | undefined) ?? {}) as Readonly<Record<string, unknown>>;
+  const keys = Object.fromEntries(['lr', ...known, 'clip', 'eager', 'groups'].map((key) => [key, 'optional' as const]));
+  checkOptions(`optim.${name}`, given, keys as never);
   for (const [key, check] of Object.entries(CHECKS)) {
     const range = given[key] === undefined && key !== 'lr' ? null : check(given[key]);
     if (range === null) continue;

@@ -1,5 +1,6 @@
 // Learning-rate schedules: functions of the step.
 import { UserError } from '../base/errors.ts';
+import { checkOptions, type KeysOf } from '../base/options.ts';
 
 export interface WarmupCosine {
   /** Highest rate, above 0. */
@@ -11,10 +12,13 @@ export interface WarmupCosine {
   /** Lowest rate, from 0 to `peak`; default a tenth of the peak. */
   readonly floor?: number;
 }
+const KEYS: KeysOf<WarmupCosine> = { peak: 'required', warmup: 'required', total: 'required', floor: 'optional' };
 
 /** Linear warm-up, then half a cosine from the peak to the floor (Loshchilov & Hutter 2017). Throws UserError for
  * numbers that make no such curve. */
-export function warmupCosine({ peak, warmup, total, floor = peak / 10 }: WarmupCosine): (step: number) => number {
+export function warmupCosine(options: WarmupCosine): (step: number) => number {
+  checkOptions('warmupCosine', options, KEYS);
+  const { peak, warmup, total, floor = peak / 10 } = options;
   const refuse = (what: string): never => {
     throw new UserError(`warmupCosine: ${what}`, 'warmupCosine({ peak: 1e-3, warmup: 100, total: 2000 })');
   };
