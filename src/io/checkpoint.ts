@@ -40,6 +40,16 @@ export const isParameter = (name: string): boolean => !name.includes('/');
 export const encodeCheckpoint = ({ tensors, meta }: CheckpointContent): AsyncGenerator<Uint8Array, void, undefined> =>
   encodeSafetensors(tensors, { [KEY]: jsonText({ version: VERSION, ...meta }) });
 
+/** The same in one piece. */
+export async function checkpointBytes(content: CheckpointContent): Promise<Uint8Array<ArrayBuffer>> {
+  const chunks: Uint8Array[] = [];
+  for await (const chunk of encodeCheckpoint(content)) chunks.push(chunk);
+  const bytes = new Uint8Array(chunks.reduce((n, c) => n + c.length, 0));
+  let at = 0;
+  for (const chunk of chunks) { bytes.set(chunk, at); at += chunk.length; }
+  return bytes;
+}
+
 /** A checkpoint in memory. Rejects with a UserError for broken bytes or another kind of file. */
 export const decodeCheckpoint = async (bytes: Uint8Array, where: string): Promise<Checkpoint> =>
   asCheckpoint(await openSource(bytesSource(bytes, where)));

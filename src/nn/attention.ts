@@ -9,7 +9,7 @@ import { reshape } from '../graph/ops/reshape.ts';
 import { rope } from '../graph/ops/rope.ts';
 import { slice } from '../graph/ops/slice.ts';
 import { updateRows } from '../graph/ops/updateRows.ts';
-import { call, traceOf, type Trace } from '../trace/trace.ts';
+import { CACHES, call, traceOf, type Trace } from '../trace/trace.ts';
 import { Linear } from './linear.ts';
 import { rotation } from './rotary.ts';
 
@@ -70,10 +70,12 @@ export class CausalSelfAttention {
     return call(this.out, reshape(out, [batch, time, dModel]));
   }
 
-  /** The cache [batch, context, kvHeads, width] with this step's rows written, which is also its next value. */
+  /** The cache [batch, context, kvHeads, width] with this step's rows written, which is also its next value. Its sizes are part of its name: other
+   * numbers of sequences have another. */
   #cache(trace: Trace, name: string, rows: Tensor, { position }: Cached): Tensor {
     const [batch, , heads, width] = rows.shape.map(boundOf);
-    const state = trace.state(`cache/${name}/${trace.pathOf(this)}`, { dtype: 'float32', shape: [batch, this.#options.context, heads, width] });
+    const shape = [batch, this.#options.context, heads, width];
+    const state = trace.state(`${CACHES}${name}/${trace.pathOf(this)}/${shape.join('x')}`, { dtype: 'float32', shape });
     const next = updateRows(state, rows, position);
     trace.update(state, next);
     return next;

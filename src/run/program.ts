@@ -5,27 +5,42 @@ import { hash32 } from '../base/hash.ts';
 import type { HostTensor } from '../base/tensor.ts';
 import { byteSize, elements, sizes, type TensorType } from '../base/shape.ts';
 import type { Bound, Device, Memory } from '../device/device.ts';
-import type { Program } from '../plan/program.ts';
-import { checkInput, checkPart, hostOf, type Executor, type Runnable } from './executor.ts';
+import type { Port, Program } from '../plan/program.ts';
+import { OpenCaches, type OwnCaches } from './caches.ts';
+import { checkInput, checkPart, checkState, hostOf, inUse, isCache, isClosed, noState, type Caches, type Executor, type Runnable } from './executor.ts';
+import { Turns } from './turns.ts';
 
 interface State { readonly type: TensorType; readonly memory: Memory }
+type Own = OwnCaches<State>;
 
 export interface LoadedProgram extends Runnable {
   readonly program: Program;
+  /** Of inputs and outputs, and of constants. */
+  readonly memories: readonly [io: Memory, constants: Memory];
+  /** Names of its states; and those among them that are caches. */
+  readonly uses: ReadonlySet<string>;
+  readonly caches: readonly Port[];
+  /** Its table of steps as it lies in memory now: another one once the arena has moved. */
   readonly bound: Bound;
-  /** Address of each planned tensor. */
-  readonly addresses: readonly number[];
-  readonly memories: readonly Memory[];
 }
+
+/** A program's table of steps, and the address of each planned tensor: for one caller's caches, while the arena stays where it is. */
+interface Binding { readonly bound: Bound; readonly addresses: readonly number[] }
 
 export class ProgramExecutor implements Executor<LoadedProgram> {
   readonly device: Device;
   /** How long the device took for the last run, from call to return. */
   callMs = 0;
   readonly #states = new Map<string, State>();
+  readonly #caches = new OpenCaches<State>(bytesOf, (caches) => { this.#forget(caches); });
   /** One arena serves all programs: they run one after the other. */
   #arena: Memory | null = null;
-  #loaded = new Set<LoadedProgram>();
+  /** null: the caches that runs without their own share. */
+  readonly #loaded = new Map<LoadedProgram, Map<Own | null, Binding>>();
+  readonly #turns = new Turns();
+  /** States that what runs now uses, and those that it may change. */
+  #busy: Pick<LoadedProgram, 'uses' | 'stores'> = { uses: NONE, stores: NONE };
+  #closed = false;
 
   constructor(device: Device) { this.device = device; }
 
@@ -33,45 +48,75 @@ export class ProgramExecutor implements Executor<LoadedProgram> {
   get threads(): number { return this.device.info.threads; }
 
   setState(name: string, type: TensorType, value: TypedArray | null): void {
-    let state = this.#states.get(name);
-    if (!state) {
-      state = { type, memory: this.device.alloc(byteSize(type)) };
-      this.#states.set(name, state);
-      if (value === null) return; // fresh memory is 0
-    }
-    this.device.write(state.memory.address, checkInput(name, state.type, value ?? hostArray(state.type.dtype, elements(state.type.shape))));
+    const found = this.#states.get(name);
+    if (found) checkState(name, found.type, type);
+    if (value) checkInput(name, type, value);
+    const { memory } = found ? this.#writable(name) : this.#createState(this.#states, name, type);
+    if (found || value) this.device.write(memory.address, value ?? hostArray(type.dtype, elements(type.shape))); // fresh memory is 0
   }
 
   setPart(name: string, at: number, data: TypedArray): void {
-    const { type, memory } = this.#state(name);
+    const { type, memory } = this.#writable(name);
     this.device.write(memory.address + at * data.BYTES_PER_ELEMENT, checkPart(name, type, at, data));
+  }
+
+  #createState(states: Map<string, State>, name: string, type: TensorType): State {
+    this.#open();
+    const state = { type, memory: this.device.alloc(byteSize(type)) };
+    states.set(name, state);
+    return state;
+  }
+
+  removeStates(names: readonly string[]): void {
+    for (const name of names) {
+      const { memory } = this.#state(name);
+      this.#states.delete(name);
+      this.#turns.whenIdle(() => { this.device.free(memory); });
+    }
   }
 
   async draw(states: readonly { readonly name: string; readonly std: number }[], seed: number): Promise<void> {
     if (states.length === 0) return;
-    await this.device.draw(states.map(({ name, std }) => {
-      const { type, memory } = this.#state(name);
-      return { address: memory.address, count: elements(type.shape), std, seed, name: hash32(name) };
-    }));
+    await this.#turns.take(() => {
+      const names = new Set(states.map((s) => s.name));
+      this.#busy = { uses: names, stores: names };
+      return states.map(({ name, std }) => {
+        const { type, memory } = this.#state(name);
+        return { address: memory.address, count: elements(type.shape), std, seed, name: hash32(name) };
+      });
+    }, (draws) => this.device.draw(draws));
   }
 
   getState(name: string): HostTensor {
-    const state = this.#state(name), data = hostArray(state.type.dtype, elements(state.type.shape));
+    const state = this.#readable(name), data = hostArray(state.type.dtype, elements(state.type.shape));
     this.device.read(state.memory.address, data);
     return hostOf(state.type, data);
   }
 
   getPart(name: string, at: number, count: number): TypedArray {
-    const { type, memory } = this.#state(name), data = hostArray(type.dtype, count);
+    const { type, memory } = this.#readable(name), data = hostArray(type.dtype, count);
     this.device.read(memory.address + at * data.BYTES_PER_ELEMENT, checkPart(name, type, at, data));
     return data;
   }
 
   #state(name: string): State {
+    this.#open();
     const found = this.#states.get(name);
-    if (!found) throw new UserError(`no state named ${name}`);
+    if (!found) throw noState(name);
     return found;
   }
+
+  #writable(name: string): State {
+    if (this.#turns.running && this.#busy.uses.has(name)) throw inUse(name);
+    return this.#state(name);
+  }
+
+  #readable(name: string): State {
+    if (this.#turns.running && this.#busy.stores.has(name)) throw inUse(name);
+    return this.#state(name);
+  }
+
+  #open(): void { if (this.#closed) throw isClosed('the executor'); }
 
   typeOf(name: string): { readonly dtype: DType; readonly shape: readonly number[] } {
     const { dtype, shape } = this.#state(name).type;
@@ -80,116 +125,188 @@ export class ProgramExecutor implements Executor<LoadedProgram> {
 
   stateNames(): string[] { return [...this.#states.keys()]; }
 
-  stateBytes(without?: string): number { return [...this.#states].reduce((n, [name, s]) => n + (without !== undefined && name.startsWith(without) ? 0 : s.memory.bytes), 0); }
+  stateBytes(caches = true): number {
+    const own = [...this.#states].flatMap(([name, s]) => (!caches && isCache(name) ? [] : [s]));
+    return bytesOf(own) + (caches ? this.#caches.all.reduce((n, c) => n + c.bytes, 0) : 0);
+  }
+
+  openCaches(): Caches {
+    this.#open();
+    return this.#caches.open();
+  }
+
+  freshCaches(l: LoadedProgram, caches?: Caches): number {
+    if (l.caches.length === 0) return 0;
+    const states = this.#caches.of(caches)?.states ?? this.#states;
+    return l.caches.reduce((n, { name, type }) => n + (states.has(name) ? 0 : byteSize(type)), 0);
+  }
+
+  #forget(caches: Own): void {
+    for (const bindings of this.#loaded.values()) this.#unbind(bindings, caches);
+    for (const { memory } of caches.states.values()) this.#turns.whenIdle(() => { this.device.free(memory); });
+  }
 
   arenaBytes(): number { return this.#arena?.bytes ?? 0; }
 
   /** Takes the memory that a program's intermediate values will need. */
   reserve({ slabs: { arena } }: Program): void { if (arena > this.arenaBytes()) this.#resizeArena(arena); }
 
-  /** Takes back what was given back since it was loaded. */
-  #regrow({ bytes: { arena } }: LoadedProgram): void { if (arena > this.arenaBytes()) this.#resizeArena(arena); }
-
   trim(bytes: number): void { if (bytes < this.arenaBytes()) this.#resizeArena(bytes); }
 
-  /** Its kernels must be compiled already. */
-  load(program: Program): LoadedProgram {
-    this.reserve(program);
-    const io = this.device.alloc(program.slabs.io), constants = this.device.alloc(program.slabs.constants);
-    const loaded = this.#bind(program, [io, constants]);
-    for (const c of program.constants) {
-      const data = hostArray(c.dtype, c.data.length);
-      data.set(c.data);
-      this.device.write(loaded.addresses[c.tensor], data);
+  #resizeArena(bytes: number): void {
+    this.#open();
+    const old = this.#arena, beside = this.#turns.running;
+    // Nothing in it outlives a run, so it goes first where none is under way: a device whose memory is small need not hold both.
+    if (old && !beside) {
+      this.#arena = null;
+      this.device.free(old);
     }
-    this.#loaded.add(loaded);
-    return loaded;
+    try {
+      this.#arena = this.device.alloc(bytes);
+      if (old && beside) this.#turns.whenIdle(() => { this.device.free(old); });
+    } catch (error) {
+      // What cannot be had again is taken when a program runs, or refused then.
+      if (old && !beside) try { this.#arena = this.device.alloc(old.bytes); } catch { /* none is held */ }
+      throw error;
+    } finally {
+      // Tables that point into the old arena are made anew when their programs run.
+      if (this.#arena !== old) for (const bindings of this.#loaded.values()) for (const caches of [...bindings.keys()]) this.#unbind(bindings, caches);
+    }
   }
 
-  #bind(program: Program, memories: readonly Memory[]): LoadedProgram {
-    const base = { arena: this.#arena?.address ?? 0, io: memories[0].address, constants: memories[1].address };
-    const addresses = program.tensors.map((t) => (t.slab === 'state' ? this.#state(t.name).memory.address : base[t.slab] + t.offset));
+  /** Its kernels must be compiled already, and its states there (but for caches). All its memory is taken, or none and an error. */
+  load(program: Program): LoadedProgram {
+    for (const { name, type } of program.states) if (!isCache(name)) checkState(name, this.#state(name).type, type);
+    this.reserve(program);
+    const memories: Memory[] = [], { slabs, tensors } = program;
+    try {
+      for (const bytes of [slabs.io, slabs.constants]) memories.push(this.device.alloc(bytes));
+      const bound = (): Bound => this.#bindingOf(loaded).bound;
+      const loaded: LoadedProgram = { program, get bound() { return bound(); }, memories: memories as [Memory, Memory], bytes: slabs, stores: storesOf(program),
+        uses: new Set(program.states.map((s) => s.name)), caches: program.states.filter((s) => isCache(s.name)) };
+      for (const c of program.constants) {
+        const data = hostArray(c.dtype, c.data.length);
+        data.set(c.data);
+        this.device.write(memories[1].address + tensors[c.tensor].offset, data);
+      }
+      const bindings = new Map<Own | null, Binding>();
+      if (loaded.caches.length === 0) bindings.set(null, this.#bind(loaded, null));
+      this.#loaded.set(loaded, bindings);
+      return loaded;
+    } catch (error) {
+      for (const m of memories) this.device.free(m);
+      throw error;
+    }
+  }
+
+  /** Its table of steps; made where there is none for these caches, or where it pointed into an arena of before. */
+  #bindingOf(l: LoadedProgram, own: Own | null = null): Binding {
+    this.#open();
+    const bindings = this.#loaded.get(l), caches = l.caches.length > 0 ? own : null;
+    if (!bindings) throw new UserError('this program was released: its memory was given back', 'ask the session for it again: session.prepare(batch)');
+    if (l.bytes.arena > this.arenaBytes()) this.#resizeArena(l.bytes.arena);
+    const made = bindings.get(caches) ?? this.#bind(l, caches);
+    bindings.set(caches, made);
+    return made;
+  }
+
+  #bind({ program, memories: [io, constants], caches: cached }: LoadedProgram, caches: Own | null): Binding {
+    const base = { arena: this.#arena?.address ?? 0, io: io.address, constants: constants.address }, own = caches?.states ?? this.#states;
+    for (const { name, type } of cached) checkState(name, (own.get(name) ?? this.#createState(own, name, type)).type, type);
+    const stateOf = (name: string): State => (isCache(name) && own.get(name)) || this.#state(name);
+    const addresses = program.tensors.map((t) => (t.slab === 'state' ? stateOf(t.name).memory.address : base[t.slab] + t.offset));
     const bound = this.device.bind(program.steps.map((s) => ({ kernel: s.kernel, buffers: s.buffers.map((b) => addresses[b]), ints: s.ints,
       barrier: s.barrier, unless: s.unless === null ? null : addresses[s.unless],
       ...(s.follows && { follows: { groups: s.follows.groups, offsets: addresses[s.follows.offsets] } }) })));
-    return { program, bound, addresses, memories, bytes: program.slabs };
+    return { bound, addresses };
   }
 
-  #resizeArena(bytes: number): void {
-    const old = this.#arena;
-    // Nothing in it outlives a run, so it goes first: a device whose memory is small need not hold both.
-    if (old) this.device.free(old);
-    try {
-      this.#arena = this.device.alloc(bytes);
-    } catch (error) {
-      if (old) this.#arena = this.device.alloc(old.bytes);
-      throw error;
-    } finally {
-      // Programs that point into the old arena are bound anew; their io and constants stay.
-      for (const l of this.#loaded) {
-        this.device.release(l.bound);
-        Object.assign(l, this.#bind(l.program, l.memories));
-      }
-    }
+  #unbind(bindings: Map<Own | null, Binding>, caches: Own | null): void {
+    const made = bindings.get(caches);
+    if (!made) return;
+    bindings.delete(caches);
+    this.#turns.whenIdle(() => { this.device.release(made.bound); });
   }
 
   /** The programs that are loaded now. */
-  loadedPrograms(): LoadedProgram[] { return [...this.#loaded]; }
+  loadedPrograms(): LoadedProgram[] { return [...this.#loaded.keys()]; }
 
-  async run(l: LoadedProgram, inputs: Readonly<Record<string, TypedArray>>): Promise<Record<string, HostTensor>> {
-    this.#regrow(l);
-    this.#feed(l, inputs);
-    const start = performance.now();
-    await this.device.run(l.bound);
-    this.callMs = performance.now() - start;
-    return Object.fromEntries(l.program.outputs.map((o) => [o.name, this.#read(l, o.tensor, o.type)]));
+  run(l: LoadedProgram, inputs: Readonly<Record<string, TypedArray>>, caches?: Caches): Promise<Record<string, HostTensor>> {
+    return this.#turns.take(() => this.#fed(l, inputs, caches), async (binding) => {
+      const start = performance.now();
+      await this.device.run(binding.bound);
+      this.callMs = performance.now() - start;
+      return Object.fromEntries(l.program.outputs.map((o) => [o.name, this.#read(l, binding, o.tensor, o.type)]));
+    });
   }
 
-  #feed(l: LoadedProgram, inputs: Readonly<Record<string, TypedArray>>): void {
+  #fed(l: LoadedProgram, inputs: Readonly<Record<string, TypedArray>>, caches?: Caches): Binding {
+    const binding = this.#bindingOf(l, this.#caches.of(caches));
+    this.#busy = l;
     for (const { name, tensor } of l.program.inputs) {
-      this.device.write(l.addresses[tensor], checkInput(name, l.program.tensors[tensor].type, inputs[name]));
+      this.device.write(binding.addresses[tensor], checkInput(name, l.program.tensors[tensor].type, inputs[name]));
     }
+    return binding;
   }
 
-  #read(l: LoadedProgram, tensor: number, type: TensorType = l.program.tensors[tensor].type): HostTensor {
+  #read(l: LoadedProgram, { addresses }: Binding, tensor: number, type: TensorType = l.program.tensors[tensor].type): HostTensor {
     const data = hostArray(type.dtype, elements(type.shape));
-    this.device.read(l.addresses[tensor], data);
+    this.device.read(addresses[tensor], data);
     return hostOf(type, data);
   }
 
-  async diagnose(l: LoadedProgram, inputs: Readonly<Record<string, TypedArray>>): Promise<string | null> {
-    this.#regrow(l);
-    this.#feed(l, { ...inputs, commit: Int32Array.of(0) });
-    for (let i = 0; i < l.program.steps.length; i++) {
-      const step = l.program.steps[i];
-      await this.device.run(l.bound, i, i + 1);
-      const bad = step.buffers.some((b, j) => step.writes[j] && l.program.tensors[b].slab !== 'state' && !finite(this.#read(l, b)));
-      if (bad) return `${step.ops.join('+')}${step.scope ? ` in ${step.scope}` : ''}`;
-    }
-    return null;
+  diagnose(l: LoadedProgram, inputs: Readonly<Record<string, TypedArray>>): Promise<string | null> {
+    return this.#turns.take(() => this.#fed(l, { ...inputs, commit: Int32Array.of(0) }), async (binding) => {
+      for (let i = 0; i < l.program.steps.length; i++) {
+        const step = l.program.steps[i];
+        await this.device.run(binding.bound, i, i + 1);
+        const bad = step.buffers.some((b, j) => step.writes[j] && l.program.tensors[b].slab !== 'state' && !finite(this.#read(l, binding, b)));
+        if (bad) return `${step.ops.join('+')}${step.scope ? ` in ${step.scope}` : ''}`;
+      }
+      return null;
+    });
   }
 
   /** Nanoseconds of each step, in one more run on the inputs of the last, storing nothing. */
-  async profile(l: LoadedProgram): Promise<Float64Array> {
-    const commit = l.program.inputs.find((i) => i.name === 'commit');
-    this.#regrow(l);
-    if (commit) this.device.write(l.addresses[commit.tensor], Int32Array.of(0));
-    return (await this.device.profile(l.bound)).ns;
+  profile(l: LoadedProgram): Promise<Float64Array> {
+    return this.#turns.take(() => {
+      const binding = this.#bindingOf(l), commit = l.program.inputs.find((i) => i.name === 'commit');
+      if (commit) this.device.write(binding.addresses[commit.tensor], Int32Array.of(0));
+      this.#busy = l;
+      return binding;
+    }, async ({ bound }) => (await this.device.profile(bound)).ns);
   }
 
   release(l: LoadedProgram): void {
-    if (!this.#loaded.delete(l)) return;
-    this.device.release(l.bound);
-    l.memories.forEach((m) => this.device.free(m));
+    const bindings = this.#loaded.get(l);
+    if (!bindings) return;
+    this.#loaded.delete(l);
+    for (const caches of [...bindings.keys()]) this.#unbind(bindings, caches);
+    this.#turns.whenIdle(() => { for (const m of l.memories) this.device.free(m); });
   }
 
+  idle(): Promise<void> { return this.#turns.idle(); }
+
   close(): void {
-    for (const l of [...this.#loaded]) this.release(l);
-    for (const s of this.#states.values()) this.device.free(s.memory);
-    this.#states.clear();
-    if (this.#arena) this.device.free(this.#arena);
-    this.device.close();
+    if (this.#closed) return;
+    for (const l of [...this.#loaded.keys()]) this.release(l);
+    this.#caches.closeAll();
+    this.removeStates(this.stateNames());
+    this.#closed = true;
+    this.#turns.whenIdle(() => {
+      if (this.#arena) this.device.free(this.#arena);
+      this.#arena = null;
+      this.device.close();
+    });
   }
+}
+
+const NONE: ReadonlySet<string> = new Set();
+
+const bytesOf = (states: Iterable<State>): number => [...states].reduce((n, s) => n + s.memory.bytes, 0);
+
+function storesOf({ steps, tensors }: Program): ReadonlySet<string> {
+  return new Set(steps.flatMap((s) => s.buffers.filter((b, i) => s.writes[i] && tensors[b].slab === 'state').map((b) => tensors[b].name)));
 }
 
 function finite(t: HostTensor): boolean {

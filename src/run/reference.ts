@@ -9,7 +9,8 @@ import type { OpTable } from '../graph/builder.ts';
 import type { Graph, GraphInput, Node, ValueId } from '../graph/graph.ts';
 import { ops as allOps } from '../graph/ops/index.ts';
 import type { RefCall } from '../graph/op.ts';
-import { checkInput, checkPart, hostOf, type Executor, type Runnable } from './executor.ts';
+import { OpenCaches, type OwnCaches } from './caches.ts';
+import { checkInput, checkPart, checkState, hostOf, isCache, isClosed, noState, type Caches, type Executor, type Runnable } from './executor.ts';
 
 export interface ReferenceRunnable extends Runnable { readonly graph: Graph }
 
@@ -23,13 +24,19 @@ export class ReferenceExecutor implements Executor<ReferenceRunnable> {
   readonly threads = 1;
   readonly #ops: OpTable;
   readonly #states = new Map<string, State>();
+  readonly #caches = new OpenCaches<State>(bytesOf, () => undefined);
+  #closed = false;
 
   constructor(ops: OpTable = allOps) { this.#ops = ops; }
 
   setState(name: string, type: TensorType, given: TypedArray | null): void {
-    const value = given ?? hostArray(type.dtype, elements(type.shape));
-    this.#states.set(name, { type, data: toReference(name, this.#states.get(name)?.type ?? type, value) });
+    const found = this.#states.get(name), value = given ?? hostArray(type.dtype, elements(type.shape));
+    this.#open();
+    if (found) check(name, found.type, type);
+    this.#states.set(name, { type: found?.type ?? type, data: toReference(name, type, value) });
   }
+
+  removeStates(names: readonly string[]): void { for (const name of names) this.#states.delete(name); }
 
   setPart(name: string, at: number, data: TypedArray): void {
     const { type, data: all } = this.#state(name), wide = data instanceof Float64Array && isFloat(type.dtype);
@@ -56,34 +63,59 @@ export class ReferenceExecutor implements Executor<ReferenceRunnable> {
   }
 
   #state(name: string): State {
+    this.#open();
     const found = this.#states.get(name);
-    if (!found) throw new UserError(`no state named ${name}`);
+    if (!found) throw noState(name);
     return found;
   }
 
+  #open(): void { if (this.#closed) throw isClosed('the executor'); }
+
+  /** Float states are float64, as they are read. */
   typeOf(name: string): { readonly dtype: DType; readonly shape: readonly number[] } {
     const { dtype, shape } = this.#state(name).type;
-    return { dtype, shape: sizes(shape) };
+    return { dtype: isFloat(dtype) ? 'float64' : dtype, shape: sizes(shape) };
   }
 
   stateNames(): string[] { return [...this.#states.keys()]; }
 
-  stateBytes(): number { return [...this.#states.values()].reduce((n, s) => n + s.data.byteLength, 0); }
+  stateBytes(caches = true): number {
+    const own = [...this.#states].flatMap(([name, s]) => (!caches && isCache(name) ? [] : [s]));
+    return bytesOf(own) + (caches ? this.#caches.all.reduce((n, c) => n + c.bytes, 0) : 0);
+  }
 
-  load(graph: Graph): ReferenceRunnable { return { graph, bytes: { arena: 0, io: 0, constants: 0 } }; }
+  openCaches(): Caches {
+    this.#open();
+    return this.#caches.open();
+  }
 
-  run({ graph }: ReferenceRunnable, inputs: Readonly<Record<string, TypedArray>>): Promise<Record<string, HostTensor>> {
-    const values = this.#evaluate(graph, inputs);
+  freshCaches(): number { return 0; } // memory is the host's
+
+  load(graph: Graph): ReferenceRunnable {
+    return { graph, bytes: { arena: 0, io: 0, constants: 0 }, stores: new Set(graph.updates.map((u) => nameOf(graph, u.state))) };
+  }
+
+  async run({ graph }: ReferenceRunnable, inputs: Readonly<Record<string, TypedArray>>, caches?: Caches): Promise<Record<string, HostTensor>> {
+    const own = this.#caches.of(caches), values = this.#evaluate(graph, inputs, own);
     // All new values are known before the first is stored.
     const fresh = graph.updates.filter((u) => u.unless === null || values[u.unless][0] === 0)
-      .map((u) => ({ name: nameOf(graph, u.state), data: values[u.value].slice() }));
-    for (const { name, data } of fresh) this.#state(name).data = data;
-    return Promise.resolve(Object.fromEntries(graph.outputs.map((o) => [o.name, fromReference(graph.types[o.value], values[o.value])])));
+      .map((u) => ({ state: this.#stateOf(nameOf(graph, u.state), graph.types[u.state], own), data: values[u.value].slice() }));
+    for (const { state, data } of fresh) state.data = data;
+    return Object.fromEntries(graph.outputs.map((o) => [o.name, fromReference(graph.types[o.value], values[o.value])]));
+  }
+
+  /** A cache that is not there yet is made. */
+  #stateOf(name: string, type: TensorType, own: OwnCaches<State> | null): State {
+    const states = isCache(name) ? own?.states ?? this.#states : this.#states;
+    if (isCache(name) && !states.has(name)) states.set(name, { type, data: new Float64Array(elements(type.shape)) });
+    const found = states.get(name) ?? this.#state(name);
+    check(name, found.type, type);
+    return found;
   }
 
   diagnose({ graph }: ReferenceRunnable, inputs: Readonly<Record<string, TypedArray>>): Promise<string | null> {
     let bad: string | null = null;
-    this.#evaluate(graph, { ...inputs, commit: Int32Array.of(0) }, (node, values) => {
+    this.#evaluate(graph, { ...inputs, commit: Int32Array.of(0) }, null, (node, values) => {
       const leaks = node.outputs.some((v) => !values[v].subarray(0, liveElements(graph.types[v], values)).every(Number.isFinite));
       if (leaks) bad ??= `${node.op}${node.scope ? ` in ${node.scope}` : ''}`;
       return bad === null;
@@ -91,10 +123,11 @@ export class ReferenceExecutor implements Executor<ReferenceRunnable> {
     return Promise.resolve(bad);
   }
 
-  #evaluate(graph: Graph, inputs: Readonly<Record<string, TypedArray>>, watch?: Watch): Values {
+  #evaluate(graph: Graph, inputs: Readonly<Record<string, TypedArray>>, own: OwnCaches<State> | null, watch?: Watch): Values {
+    this.#open();
     return evaluate(graph, this.#ops, (input) => {
       const type = graph.types[input.value];
-      if (input.kind === 'state') return this.#state(input.name).data;
+      if (input.kind === 'state') return this.#stateOf(input.name, type, own).data;
       return toReference(input.name, type, input.kind === 'constant' ? input.data : inputs[input.name]);
     }, watch);
   }
@@ -103,8 +136,19 @@ export class ReferenceExecutor implements Executor<ReferenceRunnable> {
   trim(): void { /* nothing is held */ }
   release(): void { /* nothing is held */ }
 
-  close(): void { this.#states.clear(); }
+  idle(): Promise<void> { return Promise.resolve(); }
+
+  close(): void {
+    this.#states.clear();
+    this.#caches.closeAll();
+    this.#closed = true;
+  }
 }
+
+const bytesOf = (states: Iterable<State>): number => [...states].reduce((n, s) => n + s.data.byteLength, 0);
+
+/** All floats are float64 here: a state of one float dtype may be given as another. */
+const check = (name: string, has: TensorType, wanted: TensorType): void => { checkState(name, has, wanted, has.dtype === wanted.dtype || (isFloat(has.dtype) && isFloat(wanted.dtype))); };
 
 /** Called after each node; false stops. */
 type Watch = (node: Node, values: Values) => boolean;

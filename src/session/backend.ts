@@ -8,10 +8,11 @@ import type { KernelMemo } from '../lower/lower.ts';
 import { compileGraph, recompileGraph, type Compiled } from '../pipeline.ts';
 import { showBytes } from '../plan/print.ts';
 import type { Program } from '../plan/program.ts';
-import type { Executor, Runnable } from '../run/executor.ts';
-import { ProgramExecutor } from '../run/program.ts';
+import type { Caches, Executor, Runnable } from '../run/executor.ts';
+import { ProgramExecutor, type LoadedProgram } from '../run/program.ts';
 import { ReferenceExecutor } from '../run/reference.ts';
 import { DEVICES, type DeviceName, type Files, type Platform } from './platform.ts';
+import type { Fresh } from './states.ts';
 
 export interface Backend {
   readonly executor: Executor;
@@ -19,8 +20,8 @@ export interface Backend {
   plan(graph: Graph): Planned;
   /** The same for a graph that differs from a compiled one by sizes alone; null where it must be planned as a whole. */
   replan(before: Compiled, edits: Edits): Planned | null;
-  /** Throws MemoryError if a program that was loaded before has no room any more. */
-  admit(program: Runnable): void;
+  /** Throws MemoryError if a program that was loaded before has no room any more, or the caches that it would create have none. */
+  admit(program: Runnable, caches?: Caches): void;
   /** Bytes that states and programs may take together. given: the caller said so; else it is what is free now. */
   budget(): { readonly bytes: number; readonly given: boolean };
   /** For checkpoints; null where there are none. */
@@ -47,9 +48,9 @@ export interface Compiling {
   readonly bytes: number;
   /** null on the reference. */
   readonly compiled: Compiled | null;
-  /** Takes memory for what is not there yet; throws UserError if there is too little. `states` creates those that the graph needs; done when their values
-   * are there. alone: the program runs next, and what others need for their intermediate values may go. */
-  reserve(states: (graph: Graph) => Promise<void>, alone: boolean): Promise<void>;
+  /** Takes memory for what is not there yet; throws UserError, with nothing created, if there is too little. `create` makes the states that the graph
+   * lacks, and says which of them need values. alone: the program runs next, and what others need for their intermediate values may go. */
+  reserve(create: (graph: Graph) => Fresh, alone: boolean): Fresh;
   /** Between steps, when it is ready and its memory is taken. */
   load(): Runnable;
 }
@@ -69,7 +70,7 @@ export async function openBackend(platform: Platform, options: BackendOptions): 
   if (!Number.isInteger(threads) || threads < 1 || threads > 256) throw new UserError(`threads must be a whole number from 1 to 256, got ${threads}`);
   if (device === 'reference') {
     const executor = new ReferenceExecutor();
-    const begin = (graph: Graph): Compiling => ({ ready: Promise.resolve(), bytes: 0, compiled: null, reserve: (states) => states(graph), load: () => executor.load(graph) });
+    const begin = (graph: Graph): Compiling => ({ ready: Promise.resolve(), bytes: 0, compiled: null, reserve: (create) => create(graph), load: () => executor.load(graph) });
     return { executor, files, admit: () => undefined, replan: () => null, budget: () => ({ bytes: Infinity, given: true }), plan: (graph) => ({ bytes: 0, compiled: null, needs: () => 0, begin: () => begin(graph) }) };
   }
   const opened = await platform.open(device, { threads, memory: memory ?? platform.freeMemory(), say });
@@ -77,9 +78,11 @@ export async function openBackend(platform: Platform, options: BackendOptions): 
   // What is held may be used for the next plan, too.
   const free = (): number => memory ?? platform.freeMemory() + executor.stateBytes() + executor.arenaBytes();
   const budget = (): { bytes: number; given: boolean } => ({ bytes: Math.min(free(), info.limit?.bytes ?? Infinity), given: memory !== undefined });
-  const admit = ({ bytes: { arena, io } }: Runnable): void => {
-    if (arena <= executor.arenaBytes() || executor.stateBytes() + arena + io <= budget().bytes) return;
-    throw new MemoryError(`a program needs ${showBytes(arena)} beside ${showBytes(executor.stateBytes())} of states, ${showBytes(budget().bytes)} are available`, 'a smaller batch');
+  const admit = (program: Runnable, caches?: Caches): void => {
+    const { arena, io } = program.bytes, fresh = executor.freshCaches(program as LoadedProgram, caches);
+    if ((fresh === 0 && arena <= executor.arenaBytes()) || executor.stateBytes() + fresh + Math.max(arena, executor.arenaBytes()) + io <= budget().bytes) return;
+    const needs = fresh > 0 ? `caches need ${showBytes(fresh)}` : `a program needs ${showBytes(arena)}`;
+    throw new MemoryError(`${needs} beside ${showBytes(executor.stateBytes())} of states, ${showBytes(budget().bytes)} are available`, fresh > 0 ? 'fewer sequences at once, or a shorter context' : 'a smaller batch');
   };
   return { executor, files, admit, budget, plan: (graph) => planned(compileGraph(graph, memo)), replan(before, edits) {
     try {
@@ -95,14 +98,14 @@ export async function openBackend(platform: Platform, options: BackendOptions): 
     return { compiled, bytes, needs: needsOf(bytes, statesOf(compiled.program), executor), begin() {
       // Whoever reserves memory at once has the device's threads make starting values while kernels are emitted here.
       const ready = Promise.resolve().then(() => opened.compile(compiled.kernels));
-      let reserved: Promise<void> | null = null;
-      ready.catch(() => undefined);
-      return { compiled, ready, bytes, load: () => executor.load(compiled.program), reserve(states, alone) {
-        if (reserved) return reserved;
-        checkMemory(compiled, executor, free(), info, alone);
+      let checked = false;
+      ready.catch(() => undefined); // whoever waits for it is told
+      return { compiled, ready, bytes, load: () => executor.load(compiled.program), reserve(create, alone) {
+        if (!checked) checkMemory(compiled, executor, free(), info, alone);
         executor.reserve(compiled.program);
-        reserved = states(compiled.graph);
-        return reserved;
+        const fresh = create(compiled.graph);
+        checked = true;
+        return fresh;
       } };
     } };
   }
@@ -117,12 +120,9 @@ function freshBytes(states: ReadonlyMap<string, number>, executor: Executor): nu
   return [...states].reduce((n, [name, bytes]) => n + (known.has(name) ? 0 : bytes), 0);
 }
 
-/** States that come and go with what a session is asked for, and are in no checkpoint. */
-const CACHES = 'cache/';
-
 /** Keeps no more of a plan than that. */
 function needsOf(bytes: number, states: ReadonlyMap<string, number>, executor: Executor): () => number {
-  return () => bytes + executor.stateBytes(CACHES) + freshBytes(states, executor);
+  return () => bytes + executor.stateBytes(false) + freshBytes(states, executor);
 }
 
 /** A plan that has no room. */

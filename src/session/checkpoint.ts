@@ -19,11 +19,11 @@ export interface Saved {
   readonly steps: number;
   readonly seed: number;
   states(): { name: string; dtype: DType; shape: readonly number[]; read: () => HostTensor }[];
-  restore(step: number, values: Iterable<{ name: string; value: HostTensor }>, whole?: Resumed): void;
   updating(): UpdatingState;
   plan(): object;
-  restorePlan(plan: never, what: 'all' | 'parameters'): void;
 }
+
+export interface Value { readonly name: string; readonly value: HostTensor }
 
 /** What goes with all the values of a checkpoint. */
 export interface Resumed { readonly seed: number; readonly updating: UpdatingState }
@@ -44,11 +44,11 @@ const plain = (value: object): JsonObject => JSON.parse(JSON.stringify(value)) a
 
 /** Throws for a value that does not fit its state, before any is set. `where`: what holds the values. */
 export function checkValues(
-  { named, executor }: Pick<Saved, 'named' | 'executor'>, values: readonly { readonly name: string; readonly value: HostTensor }[], where = 'the checkpoint',
+  { named, executor }: Pick<Saved, 'named' | 'executor'>, values: readonly Value[], where = 'the checkpoint',
 ): void {
   const known = new Set(executor.stateNames());
   for (const { name, value } of values) {
-    const p = named.parameters.get(name) ?? (known.has(name) ? executor.getState(name) : value);
+    const p = named.parameters.get(name) ?? (known.has(name) ? executor.typeOf(name) : value);
     if (isParameter(name) && !named.parameters.has(name)) throw new UserError(`restore: the model has no parameter ${name}`, `it has ${[...named.parameters.keys()].slice(0, 3).join(', ')}, ...`);
     // The reference keeps floats as float64, and saves them so.
     const wide = executor instanceof ReferenceExecutor && value.dtype === 'float64' && isFloat(p.dtype);
@@ -57,11 +57,12 @@ export function checkValues(
   }
 }
 
-/** Sets a session's values to a checkpoint's, and closes it: all of them to train on, the parameters alone to use the model. Throws with
- * nothing changed where they do not fit. */
-export async function restoreFrom(session: Saved, { meta, file }: Checkpoint, what: 'all' | 'parameters'): Promise<CheckpointMeta> {
+/** Sets a session's values to a checkpoint's by `set`, all or none, and closes it: all of them to train on, the parameters alone to use the model. Throws
+ * with nothing changed where they do not fit. */
+export async function restoreFrom(session: Saved, { meta, file }: Checkpoint, what: 'all' | 'parameters',
+  set: (values: readonly Value[], meta: CheckpointMeta, whole?: Resumed) => void): Promise<CheckpointMeta> {
   try {
-    const { optimizer, seed, say = console.warn } = session.options, values: { name: string; value: HostTensor }[] = [];
+    const { optimizer, seed, say = console.warn } = session.options, values: Value[] = [];
     const foreign = foreignMoments(what === 'all' ? optimizer : undefined, session.named, file.tensors.keys());
     for (const name of file.tensors.keys()) {
       if (foreign.has(name)) continue;
@@ -73,22 +74,21 @@ export async function restoreFrom(session: Saved, { meta, file }: Checkpoint, wh
     if (missing !== undefined) throw misfit(file.where, `the model has a parameter ${missing} that it lacks`);
     checkValues(session, values, file.where);
     const updating = updatingIn(meta), told = what === 'all' ? differences({ optimizer, seed, updating: session.updating() }, meta, foreign.size) : [];
-    if (meta.plan !== undefined) takeUp(session, meta.plan, what, file.where);
+    set(values, meta, what === 'all' ? { seed: meta.seed, updating } : undefined);
     for (const line of told) say(line);
-    session.restore(meta.step, values, ...(what === 'all' ? [{ seed: meta.seed, updating }] : []));
     return meta;
   } finally {
     await file.close();
   }
 }
 
-/** Restores a plan that a file holds, which may be damaged: all of it or, with a UserError, nothing. */
-function takeUp(session: Saved, plan: Json, what: 'all' | 'parameters', where: string): void {
+/** Restores by `restore` a plan that a file holds, which may be damaged: all of it or, with a UserError, nothing. */
+export function takeUp(session: Pick<Saved, 'plan'>, restore: (plan: never, what: 'all' | 'parameters') => void, plan: Json, what: 'all' | 'parameters', where: string): void {
   const before = JSON.parse(JSON.stringify(session.plan())) as Json;
   try {
-    session.restorePlan(plan as never, what);
+    restore(plan as never, what);
   } catch (error) {
-    session.restorePlan(before as never, 'all');
+    restore(before as never, 'all');
     const [why] = (error instanceof Error ? error.message : String(error)).split('\n');
     throw new UserError(`${where}: the settings of the plan that it holds cannot be restored: ${why}`, 'the file is damaged, or belongs to another model', error);
   }

@@ -2,10 +2,12 @@
 import { keepRecent } from '../base/recent.ts';
 import type { Graph } from '../graph/graph.ts';
 import type { Compiled } from '../pipeline.ts';
-import type { Runnable } from '../run/executor.ts';
+import { asError } from '../recompile/pending.ts';
+import type { Caches, Runnable } from '../run/executor.ts';
 import type { Knobs, Settings } from '../trace/knobs.ts';
 import { roomier } from './advice.ts';
 import { MemoryError, type Backend, type Compiling, type Planned } from './backend.ts';
+import type { States } from './states.ts';
 
 /** Programs that are kept; the one that was not used longest goes first. Of plans that were asked for and not compiled a few, and what many came to. */
 const KEPT = 32, PLANS = 4, PRICES = 1024;
@@ -18,7 +20,7 @@ export interface ProgramKey { readonly family: string; readonly text: string }
 export class Programs {
   readonly #backend: Backend;
   readonly #knobs: Knobs;
-  readonly #states: (graph: Graph, now: boolean) => Promise<void>;
+  readonly #states: Pick<States, 'create' | 'draw' | 'start'>;
   readonly #loaded = new Map<string, Runnable>();
   readonly #coming = new Map<string, Compiling>();
   /** By family, what was compiled last: others are often like it but for their sizes. The family that was not used longest goes first. */
@@ -29,8 +31,7 @@ export class Programs {
   readonly #prices = new Map<string, Pick<Planned, 'bytes' | 'needs'>>();
   #arena = 0;
 
-  /** `states` creates the states that a graph needs; now: before it returns. */
-  constructor(backend: Backend, knobs: Knobs, states: (graph: Graph, now: boolean) => Promise<void>) {
+  constructor(backend: Backend, knobs: Knobs, states: Pick<States, 'create' | 'draw' | 'start'>) {
     this.#backend = backend;
     this.#knobs = knobs;
     this.#states = states;
@@ -44,14 +45,16 @@ export class Programs {
 
   has({ text }: ProgramKey): boolean { return this.#loaded.has(text); }
 
-  /** Ready to run; between steps. */
-  async get(family: string, graph: () => Graph): Promise<Runnable> {
+  /** Ready to run, on these caches; between steps. */
+  async get(family: string, graph: () => Graph, caches?: Caches): Promise<Runnable> {
     const key = this.key(family);
     if (!this.has(key)) {
       const coming = this.begin(family, graph);
       try {
-        const there = coming.reserve((of) => this.#states(of, false), true);
-        await Promise.all([coming.ready, there]);
+        const fresh = coming.reserve((of) => this.#states.create(of), true);
+        // Both are waited for, whatever fails: the device makes starting values until then.
+        const failed = (await Promise.allSettled([coming.ready, this.#states.draw(fresh)])).find((p) => p.status === 'rejected');
+        if (failed) throw asError(failed.reason);
         this.load(key);
       } catch (error) {
         this.drop(key);
@@ -59,7 +62,7 @@ export class Programs {
         throw error instanceof MemoryError && advice !== null ? error.with(advice) : error;
       }
     }
-    return this.#use(key);
+    return this.#use(key, caches);
   }
 
   /** Bytes that the session would hold with a family's program under the settings of now: planned, not compiled. */
@@ -119,7 +122,7 @@ export class Programs {
   load(key: ProgramKey, alone = false): void {
     const coming = this.#coming.get(key.text);
     if (this.has(key) || !coming) return;
-    void coming.reserve((of) => this.#states(of, true), alone);
+    this.#states.start(coming.reserve((of) => this.#states.create(of), alone));
     const made = coming.load();
     this.#coming.delete(key.text);
     this.#loaded.set(key.text, made);
@@ -147,11 +150,11 @@ export class Programs {
     if (!this.#loaded.has(text)) this.#kernels.delete(text);
   }
 
-  #use({ family, text }: ProgramKey): Runnable {
+  #use({ family, text }: ProgramKey, caches?: Caches): Runnable {
     const program = this.#loaded.get(text);
     if (!program) throw new Error(`program ${text} is not loaded`);
     this.#goesOn(family);
-    this.#backend.admit(program);
+    this.#backend.admit(program, caches);
     this.#loaded.delete(text);
     this.#loaded.set(text, program);
     return program;

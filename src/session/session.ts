@@ -1,42 +1,48 @@
 // A Session: a model with its values on a device. It traces and compiles a program for each shape of batch it meets, steps,
 // evaluates, predicts and saves.
-import type { DType } from '../base/dtype.ts';
 import { UserError } from '../base/errors.ts';
-import { byteSize } from '../base/shape.ts';
 import { checkBatch, type Batch, type HostTensor } from '../base/tensor.ts';
 import type { Graph } from '../graph/graph.ts';
 import { FLAG } from '../optim/updates.ts';
 import { traceGraph, trainingGraph } from '../pipeline.ts';
-import { Engine, type EngineState } from '../recompile/engine.ts';
-import { messageOf } from '../recompile/pending.ts';
-import { checkRule, type Rule } from '../recompile/rule.ts';
-import type { Runnable } from '../run/executor.ts';
-import { Knobs, SESSION, type Settings } from '../trace/knobs.ts';
+import type { Rule } from '../recompile/rule.ts';
+import type { Caches, Runnable } from '../run/executor.ts';
+import { Knobs, SESSION } from '../trace/knobs.ts';
 import { nameParameters, type Named } from '../trace/module.ts';
-import { initialParts, type Parameter } from '../trace/parameter.ts';
 import type { Trace } from '../trace/trace.ts';
-import { decodeCheckpoint, encodeCheckpoint, type CheckpointContent } from '../io/checkpoint.ts';
-import type { Assignments } from '../nn/moe/memory.ts';
+import { checkpointBytes, decodeCheckpoint, type Checkpoint, type CheckpointContent, type CheckpointMeta } from '../io/checkpoint.ts';
+import { rowsOf, type Assignments } from '../nn/moe/memory.ts';
 import { readAssignments } from './assignments.ts';
 import { openBackend, type Backend } from './backend.ts';
 import { Batching } from './batching.ts';
-import { Updating, type UpdatingState } from './updating.ts';
+import { Copies } from './copies.ts';
 import { lossGraph, outputOf } from './graphs.ts';
+import { Order } from './order.ts';
 import { Programs } from './programs.ts';
+import { Recompiling, type PlanState } from './recompiling.ts';
+import { States, type StateView } from './states.ts';
 import { apart, checkCall, closedError, familyOf, NonFiniteError, phaseOf, resultOf, shapesOf, splitBatch, type CompileOptions, type Model, type Phase, type StepResult } from './step.ts';
-import { checkValues, clearStates, contentOf, restoreFrom, type Resumed } from './checkpoint.ts';
-import { Watch, type Inputs, type Outputs, type Part } from './watch.ts';
+import { checkValues, clearStates, contentOf, restoreFrom, takeUp, type Resumed, type Value } from './checkpoint.ts';
+import { Updating, type UpdatingState } from './updating.ts';
+import { isSum, type Inputs, type Outputs, type Part } from './watch.ts';
 import type { Files, Platform } from './platform.ts';
 
-/** What recompilation has made of a session. Plain JSON. */
-export interface PlanState { readonly knobs: Readonly<Record<string, Settings>>; readonly engine: EngineState | null }
+export type { PlanState };
 
 /** Builds a session on a platform: `compile` of web.ts and node.ts. */
 export async function compileOn(platform: Platform, model: Model, options: CompileOptions): Promise<Session> {
   checkCall(model, options);
-  return new Session(model, options, await openBackend(platform, { ...options, device: options.device ?? 'auto' }));
+  const backend = await openBackend(platform, { ...options, device: options.device ?? 'auto' });
+  try {
+    return new Session(model, options, backend);
+  } catch (error) {
+    backend.executor.close();
+    throw error;
+  }
 }
 
+/** A model with its values on a device. Calls need not be awaited: each has the session to itself, in the order in which they came, and what it is
+ * given is copied before it returns. */
 export class Session {
   readonly model: Model;
   readonly named: Named;
@@ -48,11 +54,12 @@ export class Session {
   /** How steps go through batches; `batching.split` may be set between them. */
   readonly batching: Batching;
   readonly #updating: Updating;
-  #step = 0;
+  #steps = 0;
   #runs = 0;
-  readonly #training: Watch;
-  readonly #inference: Watch;
-  #last: Promise<unknown> = Promise.resolve();
+  readonly #recompiling: Recompiling;
+  readonly #states: States;
+  readonly #order = new Order();
+  readonly #copies = new Copies();
   #closed: Promise<void> | null = null;
   /** What was called before the closing is done, too. */
   #over = false;
@@ -66,42 +73,52 @@ export class Session {
     this.batching = new Batching({ accumulate, split, eager: optimizer?.eager === true });
     this.#knobs = new Knobs(this.named, new Map([[this.batching, SESSION]]));
     this.#updating = new Updating(this.named, optimizer);
-    this.#programs = new Programs(backend, this.#knobs, (graph, now) => this.#createStates(graph, now));
     this.#seed = options.seed ?? 0;
+    this.#states = new States(this.named, backend.executor, () => this.#seed);
+    this.#programs = new Programs(backend, this.#knobs, this.#states);
     const watched = { model, named: this.named, batching: this.batching, knobs: this.#knobs, programs: this.#programs, executor: backend.executor, updating: this.#updating };
-    this.#training = new Watch(watched, () => this.#step);
-    this.#inference = new Watch(watched, () => this.#runs);
+    this.#recompiling = new Recompiling(watched, () => this.#steps, () => this.#runs, options);
   }
 
   /** Steps committed so far. */
-  get steps(): number { return this.#step; }
+  get steps(): number { return this.#steps; }
   get executor(): Backend['executor'] { return this.#backend.executor; }
   get seed(): number { return this.#seed; }
-  get #observed(): boolean { return this.#training.engine !== null || this.options.observe === true; }
+  get #observed(): boolean { return this.#recompiling.training.engine !== null || this.options.observe === true; }
 
   /** One optimiser step. Throws NonFiniteError, with nothing stored, if the loss or a gradient is not finite. */
-  step(batch: Batch): Promise<StepResult> {
-    return this.#inOrder(async () => {
-      checkBatch(batch);
-      let result: StepResult | undefined;
-      const running = this.#training.run(this.#shapes(batch), () => this.#parts(batch), (out, program, inputs) => this.#checkFinite(out, program, inputs), (outputs, [{ frozen }]) => {
-        result = resultOf(++this.#step, outputs);
-        if (frozen) this.#updating.passed(frozen);
-        return { ...result, parts: outputs.map((out) => apart(out).stats), ...(batch.ids && { ids: batch.ids }) };
-      });
-      // Half of an accumulated gradient is of no use after a failed step.
-      await running.catch((error: unknown) => { clearStates(this.executor, (name) => name.startsWith('optim/sum/')); throw error; });
-      return result as StepResult;
+  async step(batch: Batch): Promise<StepResult> {
+    this.#check(batch);
+    return this.#copies.ofBatch(batch, (own) => this.#order.run(() => this.#step(own), { writes: true }));
+  }
+
+  async #step(batch: Batch): Promise<StepResult> {
+    let result: StepResult | undefined;
+    const running = this.#recompiling.training.run(this.#shapes(batch), () => this.#parts(batch), (out, program, inputs) => this.#checkFinite(out, program, inputs), (outputs, [{ frozen }]) => {
+      result = resultOf(++this.#steps, outputs);
+      if (frozen) this.#updating.passed(frozen);
+      return { ...result, parts: outputs.map((out) => apart(out).stats), ...(batch.ids && { ids: batch.ids }) };
     });
+    await running.catch((error: unknown) => {
+      // Half of an accumulated gradient is of no use after a failed step.
+      try { clearStates(this.executor, isSum); } catch { /* a device that cannot be written to is gone: the error says why */ }
+      throw error;
+    });
+    return result as StepResult;
+  }
+
+  #check(batch: Batch): void {
+    if (this.#closed) throw closedError();
+    checkBatch(batch);
   }
 
   #split(batch: Batch): Batch[] { return splitBatch(batch, this.batching.parts(batch.x.shape[0])); }
 
   #parts(batch: Batch): Part[] {
-    const scalars = this.#updating.scalars(this.#step), frozen = this.#updating.frozen();
+    const scalars = this.#updating.scalars(this.#steps), frozen = this.#updating.frozen();
     return this.#split(batch).map((part, i, { length: parts }) => {
-      const phase = phaseOf(i, parts), step = Uint32Array.of(this.#step * parts + i);
-      return { family: this.#trainFamily(part, phase, parts), graph: () => this.trainGraph(part, phase, parts), frozen,
+      const phase = phaseOf(i, parts), step = Uint32Array.of(this.#steps * parts + i);
+      return { family: this.#trainFamily(part, phase, parts), graph: () => this.trainGraph(part, phase, parts), frozen, changes: (state) => part.ids ? rowsOf(state, part.ids) : null,
         inputs: { ...this.#inputs(part), step, commit: Int32Array.of(1), ...scalars } };
     });
   }
@@ -110,106 +127,96 @@ export class Session {
    * Watches the run and recompiles it: `rule.trigger` is asked at step boundaries, `rule.alter` sets knobs of a draft of the model. The new
    * plan is compiled while steps go on with the old one, verified on a real batch, swapped between steps, and measured. `events` in
    * CompileOptions is told of every decision. `during` 'inference': the same between calls of forward, predict, evaluate and generate,
-   * where only what changes no result is done. Throws UserError for a second rule of the same name, and for one that is none.
+   * where only what changes no result is done. It comes into force in the order of calls: for the steps that are called after it. Throws UserError for a
+   * second rule of the same name, and for one that is none.
    */
   recompile<M extends object = Model>(rule: Rule<M>, during: 'training' | 'inference' = 'training'): void {
-    checkRule(rule);
-    if (!['training', 'inference'].includes(during)) throw new UserError(`recompile: no work named ${String(during)}`, "'training' or 'inference'");
-    const engine = this.#engineOf(during);
-    if (engine.rules.includes(rule.name)) throw new UserError(`there is a rule named "${rule.name}" already`, 'give each rule a name of its own');
-    engine.add(during === 'inference' ? { ...rule, only: 'N' } : rule);
-  }
-
-  #engineOf(during: 'training' | 'inference'): Engine {
-    const [own, other] = during === 'training' ? [this.#training, this.#inference] : [this.#inference, this.#training];
-    // Whoever is told of a decision may fail; the run goes on.
-    own.engine ??= new Engine(own.plant, (event) => {
-      try {
-        this.options.events?.(during === 'training' ? event : { ...event, during });
-      } catch (error) { (this.options.say ?? console.warn)(`the listener to recompilations failed: ${messageOf(error)}`); }
-    }, { agreement: this.options.agreement, rival: () => other.engine });
-    return own.engine;
+    this.#recompiling.admit(rule, during);
+    void this.#order.change(() => { this.#recompiling.add(rule, during); });
   }
 
   /** Knobs, rules' memory and decisions, as plain JSON: what a checkpoint keeps so that a resumed run decides the same. */
-  plan(): PlanState {
-    const engine = this.#training.engine?.state() ?? null;
-    return { knobs: engine?.knobs ?? this.#knobs.all(), engine };
-  }
+  plan(): PlanState { return this.#recompiling.plan(); }
 
-  /** `what` parameters: the knobs alone. Rules are the caller's to add again, by the same names. */
-  restorePlan({ knobs, engine }: PlanState, what: 'all' | 'parameters' = 'all'): void {
-    // What is under way for inference goes by the knobs of before.
-    this.#inference.engine?.close();
-    if (engine && what === 'all') this.#engineOf('training').restore(engine);
-    else {
-      this.#training.engine?.restore(null);
-      this.#knobs.restore(knobs);
-    }
-  }
+  /** What `plan` gave comes into force in the order of calls: for the steps that are called after it, before it returns where nothing is under way.
+   * `what` parameters: the knobs alone. Rules are the caller's to add again, by the same names. Throws UserError, with nothing changed, for settings
+   * that the model refuses. */
+  restorePlan(plan: PlanState, what: 'all' | 'parameters' = 'all'): Promise<void> { return this.#order.change(() => { this.#recompiling.restore(plan, what); }); }
 
   async #checkFinite(out: Outputs, program: Runnable, inputs: Inputs): Promise<void> {
     const flag = Number(out['flag'].data[0]);
     if (flag === 0) return;
     const op = await this.executor.diagnose(program, inputs);
-    throw new NonFiniteError(this.#step + 1, flag & FLAG.loss ? 'loss' : 'gradient', op);
+    throw new NonFiniteError(this.#steps + 1, flag & FLAG.loss ? 'loss' : 'gradient', op);
   }
 
-  /** Mean loss over batches, weighted by their sizes; dropout off, nothing stored. */
+  /** Mean loss over batches, weighted by their sizes; dropout off, nothing stored. Steps that are called meanwhile wait for its end: the batches must
+   * not wait for them. */
   async evaluate(batches: AsyncIterable<Batch>, progress?: (samples: number) => void): Promise<{ loss: number; samples: number }> {
     const given = (batches as object | undefined) ?? {};
     if (!(Symbol.asyncIterator in given || Symbol.iterator in given)) {
       throw new UserError('evaluate: expected batches', 'a dataset gives them: data.pass({ size: 8 }), of text data.windows({ size: 8, context: 32 })');
     }
-    let total = 0, samples = 0;
-    for await (const batch of batches) {
-      const { loss } = await this.forward(batch);
-      total += Number(loss.data[0]) * batch.x.shape[0];
-      samples += batch.x.shape[0];
-      progress?.(samples);
-    }
-    if (samples === 0) throw new UserError('evaluate: there are no batches');
-    return { loss: total / samples, samples };
+    return this.#order.read(async () => {
+      let total = 0, samples = 0;
+      for await (const batch of batches) {
+        checkBatch(batch);
+        const { loss } = await this.#forward(batch, true);
+        total += Number(loss.data[0]) * batch.x.shape[0];
+        samples += batch.x.shape[0];
+        progress?.(samples);
+      }
+      if (samples === 0) throw new UserError('evaluate: there are no batches');
+      return { loss: total / samples, samples };
+    });
   }
 
   /** Loss and model output for one batch, dropout off: { loss: [], output: [batch, ...] }. */
-  forward(batch: Batch): Promise<Outputs> {
-    return this.#inOrder(() => {
-      checkBatch(batch);
-      return this.#infer(familyOf('eval', batch), (t) => { lossGraph(t, batch, this.model, this.options.loss); }, this.#inputs(batch));
-    });
+  async forward(batch: Batch): Promise<Outputs> {
+    this.#check(batch);
+    return this.#forward(batch);
+  }
+
+  #forward(batch: Batch, within = false): Promise<Outputs> {
+    return this.#copies.ofBatch(batch, (own) => this.#order.run(() =>
+      this.#infer(familyOf('eval', own), (t) => { lossGraph(t, own, this.model, this.options.loss); }, this.#inputs(own)), { within }));
   }
 
   /** The model's output for an input, dropout off. */
   async predict(x: HostTensor): Promise<HostTensor> {
-    const batch = { x, y: x };
-    const out = await this.#inOrder(() => {
-      checkBatch(batch);
-      return this.#infer(familyOf('predict', batch), (t) => { t.output('output', outputOf(this.model, t.input('input', 'x', x))); }, this.#inputs(batch));
-    });
+    this.#check({ x, y: x });
+    const out = await this.#copies.ofBatch({ x, y: x }, (own) => this.#order.run(() =>
+      this.#infer(familyOf('predict', own), (t) => { t.output('output', outputOf(this.model, t.input('input', 'x', own.x))); }, this.#inputs(own))));
     return out['output'];
   }
 
   /** Compiles the programs of a step for batches of this shape, without running them; gives the one that updates. */
-  prepare(batch: Batch): Promise<Runnable> {
-    return this.#inOrder(async () => {
-      checkBatch(batch);
-      this.#training.before(this.#shapes(batch), () => this.#parts(batch));
+  async prepare(batch: Batch): Promise<Runnable> {
+    this.#check(batch);
+    return this.#order.run(async () => {
+      this.#recompiling.training.before(this.#shapes(batch), () => this.#parts(batch));
       const all = this.#split(batch), get = (phase: Phase): Promise<Runnable> => this.#trainProgram(all[0], phase, all.length);
       if (all.length > 1) await get('add');
       return get(phaseOf(all.length - 1, all.length));
-    });
+    }, { writes: true }); // a rule may be asked
   }
 
-  /** A program of the caller's own over this session's states: generation, probes. Compiled once per key. */
-  runGraph(key: string, build: (t: Trace) => void, inputs: Inputs): Promise<Outputs> {
-    return this.#inOrder(() => this.#infer(`run ${key}`, build, { ...this.#common(), ...inputs }));
+  /** A program of the caller's own over this session's states: generation, probes. Compiled once per key. caches: of one sequence (`openCaches`);
+   * else runs share one cache of each name. */
+  runGraph(key: string, build: (t: Trace) => void, inputs: Inputs, caches?: Caches): Promise<Outputs> {
+    return this.#copies.of(inputs, (own) => this.#order.run(() => this.#infer(`run ${key}`, build, { ...this.#common(), ...own }, caches)));
   }
 
-  async #infer(purpose: string, build: (t: Trace) => void, inputs: Inputs): Promise<Outputs> {
-    const watch = this.#inference, family = watch.engine ? `observed ${purpose}` : purpose;
+  /** Caches of keys and values for one sequence, so that several can be generated at once. They take memory from their first run until they are closed. */
+  openCaches(): Caches {
+    if (this.#over) throw closedError();
+    return this.executor.openCaches();
+  }
+
+  async #infer(purpose: string, build: (t: Trace) => void, inputs: Inputs, caches?: Caches): Promise<Outputs> {
+    const watch = this.#recompiling.inference, family = watch.engine ? `observed ${purpose}` : purpose;
     let outputs: Outputs = {};
-    await watch.run(family, () => [{ family, graph: () => this.#traced(false, build), inputs }], () => Promise.resolve(), ([out]) => {
+    await watch.run(family, () => [{ family, graph: () => this.#traced(false, build), inputs, caches }], () => Promise.resolve(), ([out]) => {
       const { plain, stats } = apart(out);
       outputs = plain;
       return { step: ++this.#runs, loss: Number(plain['loss']?.data[0] ?? NaN), stats, ids: null };
@@ -233,7 +240,7 @@ export class Session {
 
   #traced(training: boolean, build: (t: Trace) => void): Graph {
     return traceGraph(this.named, training, (t) => {
-      t.observed = training ? this.#observed : this.#inference.engine !== null;
+      t.observed = training ? this.#observed : this.#recompiling.inference.engine !== null;
       build(t);
       if (training || t.observed) for (const s of t.stats) t.output(`stat:${s.name}`, s.value);
     });
@@ -250,75 +257,56 @@ export class Session {
 
   /** Bytes of the largest program's arena, of the parameters, and of the optimiser's state. */
   bytes(): { readonly arena: number; readonly params: number; readonly optimiser: number } {
-    const of = (pick: (name: string) => boolean): number =>
-      this.states().filter(({ name }) => pick(name)).reduce((n, { dtype, shape }) => n + byteSize({ dtype, shape }), 0);
-    return { arena: this.#programs.arena, params: of((name) => this.named.parameters.has(name)), optimiser: of((name) => name.startsWith('optim/')) };
-  }
-
-  /** Parameters start as their modules say, everything else at 0. now: all is there on return; else the device makes normal numbers meanwhile. */
-  async #createStates(graph: Graph, now: boolean): Promise<void> {
-    const known = new Set(this.executor.stateNames()), fresh: [string, Parameter][] = [];
-    for (const { kind, name, value } of graph.inputs) {
-      if (kind !== 'state' || known.has(name)) continue;
-      this.executor.setState(name, graph.types[value], null);
-      const p = this.named.parameters.get(name);
-      if (p) fresh.push([name, p]);
-    }
-    const drawn = now ? [] : fresh.flatMap(([name, p]) => (p.init.kind === 'normal' ? [{ name, std: p.init.std }] : []));
-    // A device that fails says so when it runs.
-    const made = drawn.length > 0 && await this.executor.draw(drawn, this.#seed).then(() => true, () => false);
-    for (const [name, p] of fresh) if (!made || p.init.kind !== 'normal') this.#start(name, p);
-  }
-
-  #start(name: string, p: Parameter): void {
-    for (const { at, data } of initialParts(p, name, this.#seed)) this.executor.setPart(name, at, data);
+    this.states();
+    return { arena: this.#programs.arena, params: this.#states.bytes((name) => this.named.parameters.has(name)), optimiser: this.#states.bytes((name) => name.startsWith('optim/')) };
   }
 
   #inputs({ x, y, ids }: Batch): Inputs { return { ...this.#common(), x: x.data, y: y.data, ...(ids && { ids }) }; }
 
-  #common(): Inputs { return { seed: Uint32Array.of(this.#seed), step: Uint32Array.of(this.#step) }; }
+  #common(): Inputs { return { seed: Uint32Array.of(this.#seed), step: Uint32Array.of(this.#steps) }; }
 
-  /** Programs share one arena: calls run one after the other, also when they are not awaited. */
-  #inOrder<T>(work: () => Promise<T>): Promise<T> {
-    if (this.#closed) return Promise.reject(closedError());
-    const next = this.#last.then(work, work);
-    this.#last = next.catch(() => undefined);
-    return next;
-  }
-
-  /** Values of all states by name: parameters, optimiser moments. Creates the parameters if nothing ran yet. */
-  states(): { name: string; dtype: DType; shape: readonly number[]; read: () => HostTensor }[] {
+  /** All states by name: parameters, optimiser moments. Creates the parameters if nothing ran yet. `read` gives a state's value; it throws UserError
+   * while a step is under way, of which it would see a part: await the step, or `serialize`, which waits for its turn. */
+  states(): StateView[] {
     if (this.#over) throw closedError();
-    this.#createParameters();
-    return this.executor.stateNames().filter((n) => !n.startsWith('cache/')).map((name) => {
-      const { dtype, shape } = this.executor.getState(name);
-      return { name, dtype, shape, read: () => this.executor.getState(name) };
-    });
+    return this.#states.all(() => this.#recompiling.training.moving);
   }
 
-  #createParameters(): void {
-    const known = new Set(this.executor.stateNames());
-    for (const [name, p] of this.named.parameters) {
-      if (known.has(name)) continue;
-      this.executor.setState(name, { dtype: p.dtype, shape: p.shape }, null);
-      this.#start(name, p);
-    }
-  }
-
-  /** Sets values by name and the number of steps done: what a checkpoint restores. whole: what goes with all of its
-   * values. Moments that are in neither start anew. */
-  restore(step: number, values: Iterable<{ name: string; value: HostTensor }>, whole?: Resumed): void {
-    const all = [...values], given = new Set(all.map(({ name }) => name));
+  /** Sets values by name and the number of steps done, in the order of calls: before it returns where nothing is under way. whole: what goes with all
+   * values of a checkpoint. Moments that are in neither start anew. Throws UserError, with nothing changed, for names and shapes that are not the model's. */
+  restore(step: number, values: Iterable<Value>, whole?: Resumed): Promise<void> {
+    if (!Number.isSafeInteger(step) || step < 0) throw new UserError(`restore: steps done must be a whole number of at least 0, got ${step}`);
+    const all = [...values];
     checkValues(this, all);
-    for (const { name, value } of all) this.executor.setState(name, { dtype: value.dtype, shape: value.shape }, value.data);
-    const known = new Set(this.executor.stateNames());
+    const own = this.#order.idle ? all : all.map(({ name, value }) => ({ name, value: { ...value, data: value.data.slice() } }));
+    return this.#order.change(() => { this.#restore(step, own, whole); });
+  }
+
+  /** `plan` comes into force with the values. */
+  #restore(step: number, values: readonly Value[], whole?: Resumed, plan: () => void = () => undefined): void {
+    const given = new Set(values.map(({ name }) => name)), before = new Set(this.executor.stateNames());
+    checkValues(this, values);
+    this.#states.set(values, plan);
     if (whole) {
       // What it lacks (moments, before the first step) is 0.
       clearStates(this.executor, (name) => !given.has(name) && !this.named.parameters.has(name));
       this.#seed = whole.seed;
     }
-    this.#updating.restore(this.#step, step, (state) => (given.has(state) ? 'given' : known.has(state) && !whole ? 'kept' : 'none'), whole?.updating);
-    this.#step = step;
+    this.#updating.restore(this.#steps, step, (state) => (given.has(state) ? 'given' : before.has(state) && !whole ? 'kept' : 'none'), whole?.updating);
+    this.#steps = step;
+  }
+
+  /** Sets values, steps and plan to an open checkpoint's, in the order of calls, and closes it: all of them to train on, the parameters alone to use
+   * the model. Gives what the checkpoint says of itself. Rejects with a UserError, with nothing changed, where it does not fit the model. */
+  restoreCheckpoint(checkpoint: Checkpoint, what: 'all' | 'parameters' = 'all'): Promise<CheckpointMeta> {
+    return this.#order.run(() => this.#restoreFrom(checkpoint, what), { writes: true });
+  }
+
+  #restoreFrom(checkpoint: Checkpoint, what: 'all' | 'parameters'): Promise<CheckpointMeta> {
+    return restoreFrom(this, checkpoint, what, (values, { step, plan }, whole) => {
+      const restore = (p: PlanState, w: 'all' | 'parameters'): void => { this.#recompiling.restore(p, w); };
+      this.#restore(step, values, whole, () => { if (plan !== undefined) takeUp(this, restore, plan, what, checkpoint.file.where); });
+    });
   }
 
   /** What a checkpoint keeps of the optimiser beside moments. */
@@ -326,30 +314,25 @@ export class Session {
 
   /** Writes parameters, optimiser state and step to a safetensors file, atomically; steps called before are in it, later ones wait. */
   save(path: string): Promise<void> {
-    return this.#inOrder(() => this.#files('save', 'serialize').save(path, this.#content()));
+    return this.#order.run(() => this.#files('save', 'serialize').save(path, this.#content()));
   }
 
   /** Goes on from a file that `save` or `dynamoe train` wrote for the same model, with its seed: the next step has the
    * bits it would have had. Another optimiser, other settings or groups are told to `say`. */
-  load(path: string): Promise<void> {
-    return this.#inOrder(async () => { await restoreFrom(this, await this.#files('load', 'deserialize').load(path), 'all'); });
+  async load(path: string): Promise<void> {
+    const files = this.#files('load', 'deserialize');
+    await this.#order.run(async () => this.#restoreFrom(await files.load(path), 'all'), { writes: true });
   }
 
   /** The bytes that `save` writes: where there are no files, to be kept in IndexedDB, sent away, downloaded. */
   serialize(): Promise<Uint8Array<ArrayBuffer>> {
-    return this.#inOrder(async () => {
-      const chunks: Uint8Array[] = [];
-      for await (const chunk of encodeCheckpoint(this.#content())) chunks.push(chunk);
-      const bytes = new Uint8Array(chunks.reduce((n, c) => n + c.length, 0));
-      let at = 0;
-      for (const chunk of chunks) { bytes.set(chunk, at); at += chunk.length; }
-      return bytes;
-    });
+    return this.#order.run(() => checkpointBytes(this.#content()));
   }
 
   /** Goes on from the bytes of a checkpoint, as `load` does from a file. */
-  deserialize(bytes: Uint8Array): Promise<void> {
-    return this.#inOrder(async () => { await restoreFrom(this, await decodeCheckpoint(bytes, 'the checkpoint'), 'all'); });
+  async deserialize(bytes: Uint8Array): Promise<void> {
+    const own = Uint8Array.from(bytes);
+    await this.#order.run(async () => this.#restoreFrom(await decodeCheckpoint(own, 'the checkpoint'), 'all'), { writes: true });
   }
 
   #content(): CheckpointContent { return contentOf(this, { config: null, data: null }); }
@@ -362,12 +345,17 @@ export class Session {
 
   /** What the MoE layer at `path` remembers of its samples' choices, as steps called before left it; null while its `routing` is live. */
   assignments(path: string): Promise<Assignments | null> {
-    return this.#inOrder(() => Promise.resolve(readAssignments(this.#knobs, this.executor, path)));
+    return this.#order.run(() => readAssignments(this.#knobs, this.executor, path));
   }
 
   /** Waits for what was called before, then gives memory and threads back. What is called after it is refused; closing again does nothing. */
   close(): Promise<void> {
-    this.#closed ??= this.#last.then(() => { this.#over = true; this.#training.engine?.close(); this.#inference.engine?.close(); this.executor.close(); });
+    this.#closed ??= this.#order.close(async () => {
+      this.#recompiling.close();
+      await this.executor.idle(); // of what was called on the executor itself, such as a profile
+      this.#over = true;
+      this.executor.close();
+    });
     return this.#closed;
   }
 

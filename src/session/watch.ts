@@ -6,10 +6,12 @@ import type { Graph } from '../graph/graph.ts';
 import type { Frozen } from '../optim/ages.ts';
 import { compare } from '../recompile/compare.ts';
 import type { Engine } from '../recompile/engine.ts';
+import { accumulatorName } from '../optim/updates.ts';
 import { messageOf } from '../recompile/pending.ts';
 import type { Change, Knobs } from '../trace/knobs.ts';
 import type { Named } from '../trace/module.ts';
-import type { Executor, Runnable } from '../run/executor.ts';
+import { isCache, type Caches, type Executor, type Runnable } from '../run/executor.ts';
+import { keep, type Part as StatePart } from '../run/undo.ts';
 import type { Shown } from '../observe/run-stats.ts';
 import type { Batching } from './batching.ts';
 import { SessionPlant } from './plant.ts';
@@ -19,12 +21,16 @@ import type { Updating } from './updating.ts';
 export type Inputs = Record<string, TypedArray>;
 export type Outputs = Record<string, HostTensor>;
 
-/** A program by its family, how to trace it, and what it runs on; of a training step, what it leaves as it is. */
+/** A program by its family, how to trace it, and what it runs on. */
 export interface Part {
   readonly family: string;
   readonly graph: () => Graph;
   readonly inputs: Inputs;
+  readonly caches?: Caches | undefined;
+  /** Of a training step: what it leaves as it is. */
   readonly frozen?: ReadonlyMap<string, Frozen>;
+  /** Which parts of a state it may change, as far as they are taken back where a later part fails; null: all of it. */
+  readonly changes?: (state: string) => readonly StatePart[] | null;
 }
 
 /** What it needs of a session. */
@@ -42,6 +48,8 @@ export class Watch {
   readonly plant: SessionPlant;
   /** There is one from the first rule on. */
   engine: Engine | null = null;
+  /** Values are between two steps, or moved to try a plan: what reads them now would get some of each. */
+  moving = false;
   readonly #session: Watched;
 
   /** `done`: steps or runs so far. */
@@ -56,17 +64,32 @@ export class Watch {
     this.engine?.before();
   }
 
-  /** `shape`: of the batch. `make`: its parts under the knobs of now. `checked` may refuse a part's outputs; `finish` counts the step and says what it has shown. */
+  /** `shape`: of the batch. `make`: its parts under the knobs of now. `checked` may refuse a part's outputs; `finish` counts the step and says what it
+   * has shown. Where a part fails, the states are those of before the first. */
   async run(shape: string, make: () => readonly Part[], checked: (out: Outputs, program: Runnable, inputs: Inputs) => Promise<void>,
     finish: (outputs: readonly Outputs[], parts: readonly Part[]) => Omit<Shown, 'ms'>): Promise<void> {
-    const { executor, programs, knobs, batching, updating } = this.#session, { engine } = this;
+    const { knobs, batching, updating } = this.#session, { engine } = this;
     const { parts, renew, forget } = once(make, () => `${batching.split} ${updating.key()}`);
     this.plant.saw(shape, parts);
     try {
-      const verify = (await engine?.begin())?.verify ?? null, results: Outputs[] = [], dry: Outputs[] = [];
-      let dryMs = 0, ms = 0, failed: string | null = null;
+      const verify = (await engine?.begin())?.verify ?? null;
       renew(); // ages of moments may have moved with the change that has come into force
       const own = parts(), others = verify && knobs.with(verify, parts);
+      this.moving = true;
+      const { results, dry, dryMs, ms, failed } = await this.#all(own, verify, others, checked).finally(() => { this.moving = false; });
+      const shown = finish(results, own);
+      await engine?.end({ ...shown, ms }, verify && compare(results, dry, dryMs, failed));
+    } finally {
+      forget();
+      engine?.settle();
+    }
+  }
+
+  async #all(own: readonly Part[], verify: readonly Change[] | null, others: readonly Part[] | null, checked: (out: Outputs, program: Runnable, inputs: Inputs) => Promise<void>):
+    Promise<{ results: Outputs[]; dry: Outputs[]; dryMs: number; ms: number; failed: string | null }> {
+    const { executor, programs } = this.#session, results: Outputs[] = [], dry: Outputs[] = [], back: (() => void)[] = [];
+    let dryMs = 0, ms = 0, failed: string | null = null;
+    try {
       for (const [i, part] of own.entries()) {
         // Part by part, so that sums are what they should be; where the new plan has others, all of them at first.
         for (const other of others?.length === own.length ? others.slice(i, i + 1) : i === 0 ? others ?? [] : []) {
@@ -76,31 +99,38 @@ export class Watch {
           try { dry.push(await this.#dryRun(verify, other)); } catch (error) { failed = messageOf(error); }
           dryMs += performance.now() - start;
         }
-        const program = await programs.get(part.family, part.graph), start = performance.now(), running = executor.run(program, part.inputs);
-        engine?.during();
+        const program = await programs.get(part.family, part.graph, part.caches);
+        // What the last part stores it stores only where all is well.
+        if (i < own.length - 1) back.push(keep(executor, program, (state) => isSum(state) || isCache(state), part.changes ?? (() => null)));
+        const start = performance.now(), running = executor.run(program, part.inputs, part.caches);
+        running.catch(() => undefined); // it is waited for below
+        this.engine?.during();
         const out = await running;
         ms += performance.now() - start;
         await checked(out, program, part.inputs);
         results.push(out);
       }
-      const shown = finish(results, own);
-      await engine?.end({ ...shown, ms }, verify && compare(results, dry, dryMs, failed));
-    } finally {
-      forget();
-      engine?.settle();
+    } catch (error) {
+      // A device that cannot be written to is gone: the error says why.
+      for (const undo of back.reverse()) try { undo(); } catch { break; }
+      throw error;
     }
+    return { results, dry, dryMs, ms, failed };
   }
 
   /** A part under changes, storing nothing: values that go with them are moved for it, and taken back. */
-  async #dryRun(changes: readonly Change[], { family, graph, inputs }: Part): Promise<Outputs> {
-    const { executor, programs, knobs } = this.#session, program = await knobs.with(changes, () => programs.get(family, graph)), back = this.plant.carry(changes);
+  async #dryRun(changes: readonly Change[], { family, graph, inputs, caches }: Part): Promise<Outputs> {
+    const { executor, programs, knobs } = this.#session, program = await knobs.with(changes, () => programs.get(family, graph, caches)), back = this.plant.carry(changes);
     try {
-      return await executor.run(program, { ...inputs, commit: Int32Array.of(0) });
+      return await executor.run(program, { ...inputs, commit: Int32Array.of(0) }, caches);
     } finally {
       back();
     }
   }
 }
+
+/** Sums of gradients start at 0 in each step, whatever is left of a failed one: the session clears them. */
+export const isSum = (state: string): boolean => state.startsWith(accumulatorName(''));
 
 /** Made once for each setting, until they are forgotten: after that each time, since more may have changed. */
 function once<T, K>(make: () => T, setting: () => K): { parts: () => T; renew: () => void; forget: () => void } {

@@ -2,13 +2,16 @@
 // trace of that input for: parameters, whether this is training, random keys, and where to put losses and statistics.
 import { UserError } from '../base/errors.ts';
 import { hash32 } from '../base/hash.ts';
-import type { TensorType } from '../base/shape.ts';
+import { showType, type TensorType } from '../base/shape.ts';
 import type { TypedArray } from '../base/dtype.ts';
 import { GraphBuilder, type OpTable } from '../graph/builder.ts';
 import type { Graph } from '../graph/graph.ts';
 import type { Tensor } from '../graph/tensor.ts';
 import type { Named } from './module.ts';
 import type { Parameter } from './parameter.ts';
+
+/** Names of states that are caches begin so: they come and go with what a session is asked for, and are in no checkpoint. */
+export const CACHES = 'cache/';
 
 /** A further loss that is added to the main one with `coefficient`, reported by name. */
 export interface AuxiliaryLoss { readonly name: string; readonly value: Tensor; readonly coefficient: number }
@@ -46,10 +49,12 @@ export class Trace extends GraphBuilder {
     return value;
   }
 
-  /** A state that is no parameter (a key-value cache), created if needed. */
+  /** A state that is no parameter (a key-value cache), created if needed, all 0. Another type under the same name is an error: put sizes that
+   * may vary into the name. */
   state(name: string, type: TensorType): Tensor {
-    const found = this.inputs.find((i) => i.kind === 'state' && i.name === name);
-    return found ? this.tensor(found.value) : this.input('state', name, type);
+    const found = this.inputs.find((i) => i.kind === 'state' && i.name === name), value = found ? this.tensor(found.value) : this.input('state', name, type);
+    if (showType(value.type) === showType(type)) return value;
+    throw new UserError(`state ${name} is ${showType(value.type)} in this trace, not ${showType(type)}`, 'a state is its name, dtype and sizes: one of other sizes needs a name of its own');
   }
 
   /** A number given at each run: 'step', 'seed' (uint32), 'position' (int32), hyper-parameters (float32). */

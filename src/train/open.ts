@@ -9,7 +9,6 @@ import type { DeviceName } from '../session/platform.ts';
 import type { Session } from '../session/session.ts';
 import { parseSettings, rebuild, type RunSettings } from './configure.ts';
 import type { Experiment } from './experiment.ts';
-import { restoreFrom } from '../session/checkpoint.ts';
 
 export interface OpenOptions {
   readonly device?: DeviceName | undefined;
@@ -38,7 +37,7 @@ export async function openCheckpoint(where: string, options: OpenOptions): Promi
   const experiment = await rebuild(settings, options.say, options.config);
   const session = await openSession(experiment, { ...options, seed: meta.seed });
   try {
-    await restoreFrom(session, await loadCheckpoint(path), 'parameters');
+    await session.restoreCheckpoint(await loadCheckpoint(path), 'parameters');
     for (const rule of policiesFor(experiment.model, options.recompile ?? 'off')) session.recompile(rule, 'inference');
   } catch (error) {
     await session.close();

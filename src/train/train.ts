@@ -20,7 +20,6 @@ import { openSession } from './open.ts';
 import { planEvent } from './plan-event.ts';
 import { ConfigError } from './schema.ts';
 import { dataChange, snapshot, validatedIn, type DataMark, type LastValidation } from './snapshot.ts';
-import { restoreFrom } from '../session/checkpoint.ts';
 import { round, stepEvent } from './step-event.ts';
 import { heldOut, validate } from './validate.ts';
 
@@ -170,7 +169,7 @@ class Training {
     const { experiment: { config, context }, settings, say, out } = this.#options;
     this.#run.damaged.forEach((reason) => { say(`passed over a damaged checkpoint: ${reason}`); });
     if (this.#run.checkpoint) {
-      const meta = await restoreFrom(this.#session, await loadCheckpoint(this.#run.checkpoint.path), 'all');
+      const meta = await this.#session.restoreCheckpoint(await loadCheckpoint(this.#run.checkpoint.path));
       this.#validated = validatedIn(meta);
     }
     const { executor, named, steps } = this.#session;

@@ -116,7 +116,7 @@ test('a run: watched, cached, let go when the gate is another, cached again', as
   await until('cached');
   settings.push(model.moe.remember, model.moe.audit);
   // Another gate at each step: what is remembered of the last one is of no use.
-  const other = (): void => { session.restore(session.steps, [{ name: 'moe.router.weight', value: hostTensor('float32', [4, 4], normals(`w${session.steps}`, 16)) }]); };
+  const other = (): void => { void session.restore(session.steps, [{ name: 'moe.router.weight', value: hostTensor('float32', [4, 4], normals(`w${session.steps}`, 16)) }]); };
   while (model.moe.routing === 'cached') { other(); await session.step(batch(session.steps)); }
   await until('cached');
   assert.deepEqual(settings, [COUNT, 2]);

@@ -133,7 +133,7 @@ test('saved and loaded while a change of no result is in force, a run decides as
   // Of a checkpoint that does not tell, the settings that it has are the decided ones.
   const plan = whole.session.plan(), { decided, ...engine } = plan.engine ?? {}, old = await open(adapting());
   assert.deepEqual(decided, { '': { dispatch: 'padded' } });
-  old.session.restorePlan({ ...plan, engine: engine as typeof plan.engine });
+  await old.session.restorePlan({ ...plan, engine: engine as typeof plan.engine });
   assert.deepEqual(old.session.plan().engine?.decided, {});
   await old.session.close();
   await whole.session.close();

@@ -124,7 +124,7 @@ test('a run: who is not chosen goes, who is chosen too often is split, and nothi
   await session.prepare(batch(0));
   // The last input is always 1: expert 0 is chosen by most, 4 by nobody.
   const rows = [[0.2, 0, 0, 2], [1, 0, 0, 0], [0, 1, 0, 0], [-1, -1, 0, 0], [0, 0, 0, -9], [0, 0, 0, 0]], weight = Float32Array.from({ length: 24 }, (_, i) => rows[i % 6][Math.floor(i / 6)]);
-  session.restore(0, [{ name: 'moe.router.weight', value: hostTensor('float32', [4, 6], weight) }]);
+  await session.restore(0, [{ name: 'moe.router.weight', value: hostTensor('float32', [4, 6], weight) }]);
   for (let i = 0; i < 340; i++) await session.step(batch(i));
   assert.deepEqual(events.map((e) => [e.class, e.kept, e.verified, (e.changes[0].to as unknown[]).slice(7)]), [['R', true, true, ['prune 4', 'split 0 into 4']], ['R', true, true, ['split 0 into 5']]].slice(0, events.length));
   assert.match(events[0].reason, /^moe: prune 4 \(at most 0\.00\), split 0 into 4 \(at least 3\.\d\d\)/);

@@ -43,7 +43,7 @@ test('a router that is sure of itself goes over to one expert, and back when it 
   await using session = await compile(model, { loss: meanSquaredError, optimizer: sgd({ lr: 0 }), device: 'wasm', threads: 1, memory: 128e6, events: (e) => events.push(e) });
   session.recompile(sparsify({ cooldown: 16 }));
   const values = normals('x', 64), batch = { x: hostTensor('float32', [16, 4], values), y: hostTensor('float32', [16, 4], normals('y', 64)) };
-  const router = (scale: number): void => { session.restore(session.steps, [{ name: 'moe.router.weight', value: hostTensor('float32', [4, 4], normals('w', 16).map((v) => v * scale)) }]); };
+  const router = (scale: number): void => { void session.restore(session.steps, [{ name: 'moe.router.weight', value: hostTensor('float32', [4, 4], normals('w', 16).map((v) => v * scale)) }]); };
   await session.prepare(batch);
   router(1000);
   for (let i = 0; i < 70; i++) await session.step(batch);

@@ -33,7 +33,7 @@ for (const [name, options] of Object.entries({ 'as many heads of keys': {}, 'few
     rows.forEach((row, t) => assert.deepEqual(row, (whole.data as Float32Array).slice(t * 17, (t + 1) * 17), `position ${t}`));
     // A cache holds the heads of keys alone: [1, 12, kvHeads, width].
     const { heads = 2, kvHeads = heads } = options as { heads?: number; kvHeads?: number };
-    assert.deepEqual(session.executor.getState('cache/k/blocks.0.attention').shape, [1, 12, kvHeads, 16 / heads]);
+    assert.deepEqual(session.executor.getState(`cache/k/blocks.0.attention/1x12x${kvHeads}x${16 / heads}`).shape, [1, 12, kvHeads, 16 / heads]);
   });
 }
 

@@ -1,7 +1,6 @@
 // The programs of a session: what is kept of many shapes of batches does not grow with their number.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { boundOf } from '../../src/base/shape.ts';
 import { MoE } from '../../src/nn/moe/moe.ts';
 import { meanSquaredError } from '../../src/nn/loss.ts';
 import { sgd } from '../../src/optim/sgd.ts';
@@ -10,6 +9,7 @@ import type { Graph } from '../../src/graph/graph.ts';
 import { openBackend } from '../../src/session/backend.ts';
 import { node } from '../../src/session/node.ts';
 import { Programs } from '../../src/session/programs.ts';
+import { States } from '../../src/session/states.ts';
 import { Knobs } from '../../src/trace/knobs.ts';
 import { nameParameters } from '../../src/trace/module.ts';
 import { call } from '../../src/trace/trace.ts';
@@ -19,10 +19,7 @@ const KEPT = 32;
 test('only sizes are looked for in families that were used of late', async () => {
   const moe = new MoE({ dModel: 4, experts: 2, topK: 1, hidden: 4, capacity: 1 }), named = nameParameters(moe), knobs = new Knobs(named);
   const backend = await openBackend(node, { device: 'wasm', threads: 1, memory: 64e6 });
-  const programs = new Programs(backend, knobs, (graph) => {
-    for (const { kind, name, value } of graph.inputs) if (kind === 'state' && !backend.executor.stateNames().includes(name)) backend.executor.setState(name, { dtype: 'float32', shape: graph.types[value].shape.map(boundOf) }, null);
-    return Promise.resolve();
-  });
+  const programs = new Programs(backend, knobs, new States(named, backend.executor, () => 0));
   const graph = (tokens: number) => (): Graph => {
     const type = { dtype: 'float32' as const, shape: [tokens, 4] };
     return trainingGraph(traceGraph(named, true, (t) => {

@@ -40,7 +40,7 @@ test('settings that cannot be restored are restored not in part either', async (
   await losses(session, 1);
   const before = JSON.stringify(session.plan()), { knobs } = session.plan();
   const wrong = Object.fromEntries(Object.entries(knobs).filter(([, own]) => 'topK' in own).map(([path, own], i) => [path, { ...own, topK: i === 0 ? 1 : 100 }]));
-  assert.throws(() => { session.restorePlan({ knobs: wrong, engine: null }); }, /topK must be from 1/);
+  assert.throws(() => { void session.restorePlan({ knobs: wrong, engine: null }); }, /topK must be from 1/);
   assert.equal(JSON.stringify(session.plan()), before);
 });
 

@@ -283,11 +283,11 @@ test('settings of an optimiser are checked when it is made', () => {
 test('restore refuses names, dtypes and shapes that are not the model\'s, with nothing set', async () => {
   await using session = await compile(new Linear(2, 1), { loss: meanSquaredError, optimizer: sgd({ lr: 1 }) });
   const before = fingerprint(session), weight = { name: 'weight', value: hostTensor('float32', [2, 1], [5, 6]) }, { value } = weight;
-  assert.throws(() => { session.restore(1, [weight, { name: 'wieght', value }]); }, /UserError.*no parameter wieght.*it has weight, bias/s);
-  assert.throws(() => { session.restore(1, [weight, { name: 'bias', value }]); }, /bias: the checkpoint has shape \[2, 1\], the model \[1\]/);
-  assert.throws(() => { session.restore(1, [weight, { name: 'bias', value: hostTensor('float64', [1], [0]) }]); }, /bias: the checkpoint has dtype float64, the model float32/);
+  assert.throws(() => { void session.restore(1, [weight, { name: 'wieght', value }]); }, /UserError.*no parameter wieght.*it has weight, bias/s);
+  assert.throws(() => { void session.restore(1, [weight, { name: 'bias', value }]); }, /bias: the checkpoint has shape \[2, 1\], the model \[1\]/);
+  assert.throws(() => { void session.restore(1, [weight, { name: 'bias', value: hostTensor('float64', [1], [0]) }]); }, /bias: the checkpoint has dtype float64, the model float32/);
   assert.deepEqual(fingerprint(session), before);
-  session.restore(1, [weight]);
+  await session.restore(1, [weight]);
   assert.deepEqual([...session.states()[0].read().data], [5, 6]);
 });
 

@@ -144,6 +144,14 @@ export function memoryState(names: readonly string[], path: string, { k, slots }
   return names.find((name) => { const m = NAME.exec(name); return m !== null && m[1] === path && Number(m[2]) === slots && Number(m[4]) === k; }) ?? null;
 }
 
+/** Elements of a memory's state that a step of samples with these ids may write, row by row; null: the state of this name is no memory. */
+export function rowsOf(name: string, ids: ArrayLike<number>): { at: number; count: number }[] | null {
+  const m = NAME.exec(name);
+  if (!m) return null;
+  const [slots, tokens, k, experts] = m.slice(2).map(Number), count = wordsOf({ tokens, k, bits: bitsOf(experts) });
+  return [...new Set(Array.from(ids, (id) => (id >>> 0) % slots))].map((slot) => ({ at: slot * count, count }));
+}
+
 /** Reads a memory's state. */
 export function assignmentsOf(name: string, { data }: HostTensor): Assignments {
   const [slots, tokens, k, experts] = (NAME.exec(name) ?? []).slice(2).map(Number), bits = bitsOf(experts), words = wordsOf({ tokens, k, bits }), each = 32 / bits;

@@ -358,7 +358,7 @@ test('evaluation has the live gate and leaves the memory alone; a batch without 
   await using cached = await open(new Model({ routing: 'cached' }), { seed: 1 });
   await run(cached, 12);
   await using live = await open(new Model(), { seed: 1 });
-  live.restore(0, cached.states().filter(({ name }) => live.named.parameters.has(name)).map(({ name, read }) => ({ name, value: read() })));
+  await live.restore(0, cached.states().filter(({ name }) => live.named.parameters.has(name)).map(({ name, read }) => ({ name, value: read() })));
   const before = await cached.assignments('moe');
   assert.deepEqual((await cached.forward(at(1)))['loss'].data, (await live.forward(at(1)))['loss'].data);
   const { stats } = await cached.step(batchOf([0, 1, 2, 3, 4, 5, 6, 7], null)), plain = await live.step(batchOf([0, 1, 2, 3, 4, 5, 6, 7], null));

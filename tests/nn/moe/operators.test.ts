@@ -147,7 +147,7 @@ test('upcycling: the mixture computes what the dense model did, and learns on', 
   await stepsOf(dense, 5);
   const tensors = upcycle(named(dense), { from: 'blocks.0.mlp', to: 'blocks.0.moe', experts: 4 });
   await using sparse = await open(lm({}));
-  sparse.restore(0, [...tensors].map(([name, value]) => ({ name, value })).filter(({ name }) => !name.includes('/')));
+  await sparse.restore(0, [...tensors].map(([name, value]) => ({ name, value })).filter(({ name }) => !name.includes('/')));
   const before = (await dense.forward(toyBatch(9)))['output'].data, after = (await sparse.forward(toyBatch(9)))['output'].data;
   assert.ok(difference(Array.from(after), Array.from(before)) < 1e-5);
   const losses = await stepsOf(sparse, 8);
@@ -160,7 +160,7 @@ test('another number of experts: parameters, moments and router vectors go with 
   await stepsOf(small, 4);
   const tensors = named(small), grown = resizeExperts(tensors, { moe: 'blocks.0.moe', from: [2, 0, 3, 1] });
   await using other = await open(lm({ bias: true }));
-  other.restore(4, [...grown].map(([name, value]) => ({ name, value })));
+  await other.restore(4, [...grown].map(([name, value]) => ({ name, value })));
   // Experts in another order are the same model, moments included: it learns alike.
   const [a, b] = [await stepsOf(small, 4), await stepsOf(other, 4)];
   assert.ok(difference(b, a) < 1e-4, `${a.join()} and ${b.join()}`);
@@ -172,7 +172,7 @@ test('another number of experts: parameters, moments and router vectors go with 
     assert.notEqual(router?.data[8 * 3 + e + 4], old?.data[4 * 3 + e]);
   }
   await using large = await open(lm({ bias: true, experts: 8 }));
-  large.restore(4, [...doubled].map(([name, value]) => ({ name, value })));
+  await large.restore(4, [...doubled].map(([name, value]) => ({ name, value })));
   assert.ok((await stepsOf(large, 2)).every(Number.isFinite));
   assert.throws(() => resizeExperts(tensors, { moe: 'blocks.0.moe', from: [0, 4] }), /from must name experts 0 to 3/);
 });

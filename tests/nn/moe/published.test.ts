@@ -140,7 +140,7 @@ for (const [experts, k] of [[1, 1], [2, 2]]) test(`Tutel: losses 1 to ${steps} o
   const joined = (list: readonly Float32Array[]): Float32Array => { const all = new Float32Array(list.length * list[0].length); list.forEach((p, i) => { all.set(p, i * p.length); }); return all; };
   const gate = turned(draw(mersenne(1), experts * D, bound), experts, D);
   const start = (name: string, shape: number[], data: Float32Array) => ({ name: `moe.${name}`, value: hostTensor('float32', shape, data) });
-  session.restore(0, [start('experts.w1', [experts, D, D], joined(parts['w1'])), start('experts.b1', [experts, D], joined(parts['b1'])),
+  await session.restore(0, [start('experts.w1', [experts, D, D], joined(parts['w1'])), start('experts.b1', [experts, D], joined(parts['b1'])),
     start('experts.w2', [experts, D, D], joined(parts['w2'])), start('experts.b2', [experts, D], joined(parts['b2'])), start('router.weight', [D, experts], gate)]);
   const x = hostTensor('float32', [BATCH, D], torchNormals(BATCH * D)), batch = { x, y: hostTensor('int32', [SAMPLES], new Int32Array(SAMPLES)) };
   const errors: number[] = [];

@@ -197,7 +197,7 @@ test('a checkpoint without the free slots computes the same', async () => {
   const compact = compactExperts(tensors, { moe: 'moe', slots: moe.slots });
   assert.deepEqual([compact.get('moe.experts.w1')?.shape[0], compact.get('optim/m/moe.router.weight')?.shape, compact.get('moe.router.bias')?.shape], [4, [D, 4], [4]]);
   await using other = await trained(layer({ experts: 4, router: new SigmoidRouter({ dModel: D, experts: 4, biasRate: 0.05 }) }), 'reference');
-  other.restore(4, [...compact].map(([name, value]) => ({ name: name.replace('moe.', ''), value })));
+  await other.restore(4, [...compact].map(([name, value]) => ({ name: name.replace('moe.', ''), value })));
   assert.ok(difference(await output(other), await output(session)) < 1e-12);
   now(session, (m) => { splitExpert(m, 0); });
   assert.throws(() => compactExperts(tensors, { moe: 'moe', slots: moe.slots }), /experts 0 and 1 of moe are copies of one another/);
