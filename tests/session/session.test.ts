@@ -144,7 +144,7 @@ test('save and load: the next steps have the same bits', async (t) => {
   assert.equal((await other.step(toyBatch(3))).loss, (await session.step(toyBatch(3))).loss);
   assert.deepEqual(fingerprint(other), fingerprint(session));
   await using wrong = await compile(toyLM({ experts: 2 }), { loss: crossEntropy });
-  await assert.rejects(wrong.load(join(folder, 'model.safetensors')), /the checkpoint has shape/);
+  await assert.rejects(wrong.load(join(folder, 'model.safetensors')), /model.safetensors has shape/);
 });
 
 test('the event loop goes on while a step runs', async () => {
