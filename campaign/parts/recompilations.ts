@@ -13,6 +13,7 @@ import type { Session } from '../../src/session/session.ts';
 import type { HostTensor } from '../../src/base/tensor.ts';
 import { fingerprint, toyBatch } from '../../tests/support/toy.ts';
 import { promised, type Part, type World } from '../part.ts';
+import { beyond } from '../support/random-model.ts';
 import { places, type Place } from '../support/small-run.ts';
 
 /** How a rule is made to fail; null: it is not. */
@@ -89,7 +90,7 @@ function equal(promise: string, want: Ran, got: Ran, what: string): void {
 /** compileMs: how much longer compilers take, at most. */
 async function run(given: Case, { device, threads }: Place, rules: readonly Drawn[], compileMs: number): Promise<Ran> {
   const { capacity, overflow, dispatch, dropout, seed } = given, events: RecompileEvent[] = [], armed = new Set<string>(), losses: number[] = [];
-  const model = new TransformerLM({ vocab: 17, dModel: 16, layers: 2, heads: 2, context: 12, dropout, moe: { experts: 4, topK: 2, hidden: 24, capacity, overflow, dispatch } });
+  const model = new TransformerLM({ vocab: 17, dModel: 16, layers: 2, heads: 2, context: 12, dropout, moe: { experts: 4, topK: 2, hidden: 24, capacity, ...beyond(capacity, overflow), dispatch } });
   const session = await compile(model, { loss: crossEntropy, optimizer: adamW({ lr: 1e-2 }), device, threads, seed, memory: 256e6, observe: true, say: () => undefined,
     events: (e) => { events.push(e); armed.delete(e.rule); } });
   try {

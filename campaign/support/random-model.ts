@@ -70,7 +70,7 @@ function routerOf(m: Layer, dModel: number, seed: number): Router {
   switch (m.router) {
     case 'topK': return new TopKRouter(own);
     case 'after': return new TopKRouter({ ...own, softmax: 'after' });
-    case 'groups': return new TopKRouter({ ...own, groups: { groups: 2, limit: 1 } });
+    case 'groups': return new TopKRouter(m.experts % 2 === 0 ? { ...own, groups: { groups: 2, limit: m.topK > m.experts / 2 ? 2 : 1, by: seed % 2 === 0 ? 'max' : 'top2' } } : own);
     case 'noisy': return new NoisyTopKRouter(own);
     case 'sigmoid': return new SigmoidRouter({ ...own, biasRate: 0.01 });
     case 'sinkhorn': return new SinkhornRouter(own);
@@ -80,13 +80,19 @@ function routerOf(m: Layer, dModel: number, seed: number): Router {
   }
 }
 
+/** What happens beyond a capacity, where there is one: settings without an effect are refused. */
+export function beyond<O extends string, P extends string>(capacity: unknown, overflow: O, priority?: P): { readonly overflow?: O; readonly priority?: P } {
+  return capacity === 'dropless' ? {} : { overflow, ...(priority !== undefined && overflow !== 'spill' && { priority }) };
+}
+
 /** The options of a layer, for nn.MoE and nn.TransformerLM. */
 function layerOptions(m: Layer, dModel: number, seed: number): Omit<ConstructorParameters<typeof MoE>[0], 'dModel'> {
-  const { topK, hidden, activation, bias, overflow, priority, dispatch, recompute, chunks, shared } = m;
+  const { hidden, activation, bias, overflow, priority, dispatch, recompute, shared } = m, topK = Math.min(m.topK, m.experts), chunks = dispatch === 'einsum' || dispatch === 'dense' ? 1 : m.chunks;
   // Names of losses that a router has nothing for are left out: of a hash all.
   const known = m.router === 'hash' ? {} : m.router === 'expertChoice' ? { ...(m.losses.z !== undefined && { z: m.losses.z }) } : m.losses;
-  return { experts: m.modules ? Array.from({ length: m.experts }, (_, e) => new MLP([dModel, hidden + (e % 2), dModel])) : m.experts, topK, hidden, activation, bias, router: routerOf(m, dModel, seed),
-    capacity: m.capacity === 'list' ? Array.from({ length: m.experts }, (_, e) => 0.5 + (e % 3) / 2) : m.capacity, overflow, priority, dispatch, recompute, chunks: m.modules ? 1 : chunks, ...(shared > 0 && { shared }), losses: known };
+  const experts = m.modules ? { experts: Array.from({ length: m.experts }, (_, e) => new MLP([dModel, hidden + (e % 2), dModel])), ...(shared > 0 && { activation }) } : { experts: m.experts, hidden, activation, bias, chunks };
+  return { ...experts, topK, router: routerOf(m, dModel, seed), capacity: m.capacity === 'list' ? Array.from({ length: m.experts }, (_, e) => 0.5 + (e % 3) / 2) : m.capacity,
+    ...(m.router !== 'expertChoice' && beyond(m.capacity, overflow, priority)), dispatch, recompute, ...(shared > 0 && { shared }), losses: known };
 }
 
 /** Rows or images to classes (or numbers): linear, then layers with a residual, then linear. */

@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import fc from 'fast-check';
 import { noCompiler } from '../../tests/support/toy.ts';
 import { promised } from '../part.ts';
+import { beyond } from './random-model.ts';
 import { command } from './dynamoe.ts';
 import { checkpointsOf, eventsIn, lossesOf, tensorsOf } from './run-files.ts';
 
@@ -62,8 +63,9 @@ export const trainArgs = (config: string, out: string, { device, threads }: Plac
 
 /** A config file of these settings. */
 export async function configIn(folder: string, shared: string, given: Settings): Promise<string> {
-  const path = join(folder, 'config.json');
-  await writeFile(path, JSON.stringify({ ...given, data: [await textIn(shared)] }));
+  const path = join(folder, 'config.json'), { overflow, ...moe } = given.model.moe ?? { overflow: 'drop' as const, capacity: 'dropless' as const };
+  const model = { ...given.model, moe: given.model.moe && { ...moe, ...beyond(moe.capacity, overflow) } };
+  await writeFile(path, JSON.stringify({ ...given, model, data: [await textIn(shared)] }));
   return path;
 }
 

@@ -45,10 +45,10 @@ export function addGenerate(program: Command): void {
 export interface TextOptions extends Omit<GenerateOptions, 'topK'> { readonly prompt: string; readonly topK?: number | undefined; readonly echo?: boolean }
 
 /** Writes text to stdout as it is made. Bytes become characters as soon as they are whole. */
-export async function writeText(session: Session, { prompt, echo = true, topK, ...options }: TextOptions, stop?: AbortSignal): Promise<void> {
+export async function writeText(session: Session, { prompt, echo = true, topK, tokens, temperature, seed }: TextOptions, stop?: AbortSignal): Promise<void> {
   const decoder = new TextDecoder('utf-8'), put = (text: string): void => { if (text) process.stdout.write(visible(text)); };
   if (echo) put(prompt);
-  for await (const byte of generate(session, new TextEncoder().encode(prompt), { ...options, ...(topK !== undefined && { topK }) })) {
+  for await (const byte of generate(session, new TextEncoder().encode(prompt), { tokens, ...(temperature !== undefined && { temperature }), ...(topK !== undefined && { topK }), ...(seed !== undefined && { seed }) })) {
     put(decoder.decode(Uint8Array.of(byte), { stream: true }));
     if (stop?.aborted) break;
   }
