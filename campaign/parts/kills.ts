@@ -1,9 +1,10 @@
 // Runs that are killed by SIGKILL, again and again, at random moments and at chosen ones: while a checkpoint is written, while kernels are compiled, right
 // after a step or a recompilation was told. Each process of a run may have another device and number of threads.
 import { watch, type FSWatcher } from 'node:fs';
-import { mkdir, readdir } from 'node:fs/promises';
+import { mkdir, readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import fc from 'fast-check';
+import { parseTrace } from '../../src/recompile/lab/trace.ts';
 import { promised, type Part, type World } from '../part.ts';
 import { start } from '../support/dynamoe.ts';
 import { eventsIn, lossesOf, readAsDash, tensorBoardLosses } from '../support/run-files.ts';
@@ -29,22 +30,27 @@ async function attack(given: Case, world: World): Promise<void> {
   const whole = await uninterrupted(shared, given.settings, given.whole);
   const cache = join(folder, 'cache'), env = { ...(given.coldCache && { DYNAMOE_CACHE: cache }), ...(world.planted !== null && { DYNAMOE_CAMPAIGN_PLANT: world.planted }) };
   await mkdir(cache);
+  const trace = join(folder, 'trace.jsonl'), args = (place: Place): string[] => trainArgs(config, out, place, '--resume', ...(given.settings.model.moe ? ['--trace', trace] : []));
   const preload = world.planted === null ? [] : [new URL('../planted.ts', import.meta.url).href];
   for (const k of given.kills) {
-    const killed = await runUntil(k, trainArgs(config, out, k.place, '--resume'), { out, cache, ms: whole.ms, env, preload });
+    const killed = await runUntil(k, args(k.place), { out, cache, ms: whole.ms, env, preload });
     if (killed === null) break; // it came to its end first
     world.count(`kills ${killed}`);
     const events = await eventsIn(out, true);
     lossesOf(events);
     if (events.length > 0) await readAsDash(out);
   }
-  const { ended } = start(trainArgs(config, out, given.last, '--resume'), { env, preload }), { code, stderr } = await ended;
+  const { ended } = start(args(given.last), { env, preload }), { code, stderr } = await ended;
   promised('a run that was killed goes on', code === 0, () => `exit code ${code}: ${stderr}`);
   world.count('runs compared');
   await compareWithWhole(out, whole);
   await readAsDash(out);
   const shown = await tensorBoardLosses(out), missing = whole.losses.flatMap((loss, i) => (shown.get(i + 1) === Math.fround(loss) ? [] : [i + 1]));
   promised('TensorBoard shows every step of a run that was killed and went on', missing.length === 0, () => `${missing.length} of ${whole.losses.length} steps are missing or have another loss, the first is ${missing[0]}`);
+  if (given.settings.model.moe) {
+    const { loads } = parseTrace(await readFile(trace, 'utf8'), 'trace.jsonl');
+    promised('the trace of a run that was killed and went on has every step', loads.length === whole.losses.length, () => `${loads.length} of ${whole.losses.length} steps`);
+  }
   const left = (await readdir(out)).filter((name) => name.endsWith('.tmp') || name.startsWith('lock.'));
   promised('nothing of a killed process is left when the run has ended', left.length === 0, () => `left: ${left.join(', ')}`);
 }

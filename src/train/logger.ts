@@ -11,11 +11,13 @@ export interface RunInfo {
   readonly step: number;
 }
 
-/** `init` once, `log` for every event in order, `finish` once, however the run ends. Any object with `log` will do. */
+/** `init` once, `log` for every event in order, `flush` before each checkpoint, `finish` once, however the run ends. Any object with `log` will do. */
 export interface Logger {
   init?(run: RunInfo): void | Promise<void>;
   /** Must not wait: what is slow is collected and written by `finish`, or on a timer of its own. */
   log(event: LogEvent): void;
+  /** A checkpoint comes next: what was told so far must not be lost with the process, since a run that goes on does not tell it again. */
+  flush?(): void;
   /** null: the run came to its end or was stopped. */
   finish?(failure: Error | null): void | Promise<void>;
 }
@@ -48,6 +50,12 @@ export class Loggers {
     this.#keep(stamped);
     for (const logger of this.#loggers) {
       try { logger.log(stamped); } catch (error) { this.#drop(logger, error); }
+    }
+  }
+
+  flush(): void {
+    for (const logger of this.#loggers) {
+      try { logger.flush?.(); } catch (error) { this.#drop(logger, error); }
     }
   }
 

@@ -37,6 +37,8 @@ class TensorBoard implements Logger {
     if (this.#bytes > FLUSH_BYTES || performance.now() - this.#flushed > FLUSH_MS) this.#flush();
   }
 
+  flush(): void { this.#flush(); }
+
   finish(): void { this.#flush(); }
 
   #keep(record: Buffer): void {

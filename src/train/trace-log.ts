@@ -1,6 +1,6 @@
 // A Logger that records the loads of all experts, for the policy lab. In: a run's events; out: the lines of a trace. A run that goes on
 // from a checkpoint goes on in its file: steps after the checkpoint, which come again, are left out.
-import { accessSync, appendFileSync, constants, existsSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { accessSync, appendFileSync, constants, existsSync, readFileSync, renameSync, statSync, writeFileSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { UserError } from '../base/errors.ts';
 import { fault } from '../io/fault.ts';
@@ -15,8 +15,12 @@ export function traceLog(path: string, model: object, { resumed = false }: { rea
   if (!resumed) refuseIfThere(path);
   return {
     init({ step }) {
-      if (step === 0) refuseIfThere(path);
-      writeFileSync(path, begun(path, step) ?? `${headerLine(layers)}\n`);
+      const header = `${headerLine(layers)}\n`;
+      // A run that was killed before its first checkpoint begins anew, and so does its trace.
+      if (step === 0 && !(resumed && existsSync(path) && readFileSync(path, 'utf8').startsWith(header))) refuseIfThere(path);
+      const part = `${path}.${process.pid}.tmp`;
+      writeFileSync(part, begun(path, step) ?? header);
+      renameSync(part, path);
     },
     log(event) {
       if (event.event !== 'step' || !event.load) return;

@@ -236,6 +236,7 @@ class Training {
     const step = this.#session.steps, start = performance.now();
     if (this.#saved?.step === step) return this.#saved;
     const { settings } = this.#options;
+    this.#loggers.flush();
     const path = await this.#run.save(snapshot(this.#session, { settings, data: this.#mark, validated: this.#validated }));
     this.#saved = { path, step };
     this.#savedAt = performance.now();

@@ -8,8 +8,10 @@ import { hostTensor } from '../../src/base/tensor.ts';
 import { crc32c } from '../../src/io/tfevents.ts';
 import { jsonLines, stepEvent, tensorBoard, type LogEvent, type Logger } from '../../src/log.ts';
 import { Loggers } from '../../src/train/logger.ts';
+import { traceLog } from '../../src/train/trace-log.ts';
 import { LAYER, evalAt, planAt, recompileAt, startAt, steps } from '../dash/events.ts';
 import { temporaryFolder } from '../io/folder.ts';
+import { toyLM } from '../support/toy.ts';
 
 // What TensorBoard reads: tensorflow/core/util/event.proto, framework/summary.proto.
 const { root } = protobuf.parse(`syntax = "proto3"; package tensorflow;
@@ -107,4 +109,25 @@ test('a loop of one’s own writes a log that can be read', async (t) => {
   logger.log({ ...event, time: 1 });
   assert.deepEqual(JSON.parse(readFileSync(join(folder, 'events.jsonl'), 'utf8')), { event: 'step', step: 7, loss: 1.5, aux: { 'moe/z': 0.333333 }, tokens_per_s: 25000, ms: 4, grad_norm: 2,
     load: { moe: [3, 5] }, layers: { moe: { dropped: 2, gate_entropy: 0.5 } }, time: 1 });
+});
+
+test('before a checkpoint event files hold what was told, so that a run that is killed after it and goes on misses no step', async (t) => {
+  const folder = await temporaryFolder(t), logger = tensorBoard();
+  await logger.init?.({ folder, settings: {}, step: 0 });
+  for (const e of steps(1, 5)) logger.log(e);
+  logger.flush?.();
+  const [file] = readdirSync(join(folder, 'tensorboard'));
+  const seen = readEvents(join(folder, 'tensorboard', file)).flatMap((e) => (e.summary ? [e.step] : []));
+  assert.deepEqual(seen, [1, 2, 3, 4, 5]);
+});
+
+test('a trace that was begun by a run without a checkpoint is begun anew by its continuation, and by nobody else', async (t) => {
+  const folder = await temporaryFolder(t), path = join(folder, 'trace.jsonl'), model = toyLM(), info = { folder, settings: {}, step: 0 };
+  await traceLog(path, model).init?.(info);
+  const begun = readFileSync(path, 'utf8');
+  await traceLog(path, model, { resumed: true }).init?.(info);
+  assert.equal(readFileSync(path, 'utf8'), begun);
+  assert.throws(() => traceLog(path, model), /is there already/);
+  assert.throws(() => traceLog(path, toyLM({ experts: 2 }), { resumed: true }).init?.(info), /is there already/);
+  assert.equal(readFileSync(path, 'utf8'), begun);
 });
