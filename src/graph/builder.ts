@@ -37,10 +37,11 @@ export class GraphBuilder implements Builder {
     return b;
   }
 
-  emit(op: string, inputs: readonly Tensor[], attrs: Attrs = {}): Tensor[] {
+  emit(op: string, inputs: readonly Tensor[], given: Attrs = {}): Tensor[] {
     const record = this.ops.get(op);
     if (!record) throw new Error(`no op named ${op}`);
     for (const t of inputs) this.#own(op, t);
+    const attrs = ownAttrs(given);
     let types: TensorType[];
     try {
       types = record.infer(inputs.map((t) => t.type), attrs, inputs.map((t) => t.id));
@@ -69,7 +70,7 @@ export class GraphBuilder implements Builder {
 
   input(kind: GraphInput['kind'], name: string, type: TensorType, data?: TypedArray): Tensor {
     if (this.inputs.some((i) => i.kind === kind && i.name === name)) throw new Error(`two ${kind} values are named ${name}`);
-    const made = this.#value(type);
+    const made = this.#value({ ...type, shape: [...type.shape] });
     this.inputs.push({ value: made.id, name, kind, ...(data && { data }) });
     return made;
   }
@@ -94,4 +95,10 @@ export class GraphBuilder implements Builder {
   build(): Graph {
     return { types: this.types, inputs: this.inputs, nodes: this.nodes, outputs: this.outputs, updates: this.updates };
   }
+}
+
+/** Lists belong to the caller, who may write into them later. */
+function ownAttrs(attrs: Attrs): Attrs {
+  return Object.values(attrs).some((value) => Array.isArray(value))
+    ? Object.fromEntries(Object.entries(attrs).map(([key, value]) => [key, Array.isArray(value) ? [...value as readonly number[]] : value])) : attrs;
 }

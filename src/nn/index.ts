@@ -18,7 +18,7 @@ export { NoisyTopKRouter, SigmoidRouter, SinkhornRouter, TopKRouter, type Sigmoi
 export { route, type Overflow, type Priority, type Routing, type RoutingOptions } from './moe/routing.ts';
 export type { Dispatch, Experts } from './moe/strategies.ts';
 export { eligible } from './moe/eligible.ts';
-export type { Families, OpenSlots, SlotsValue } from './moe/slots.ts';
+export { activeSlots, type Families, type OpenSlots, type SlotsValue } from './moe/slots.ts';
 export { compactExperts, resizeExperts, upcycle, type CompactOptions, type ResizeOptions, type UpcycleOptions } from './moe/upcycle.ts';
 export { topK } from '../graph/ops/topK.ts';
 export { MultiHeadAttention, type MultiHeadInputs, type MultiHeadOptions } from './multi-head.ts';

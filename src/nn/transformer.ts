@@ -7,6 +7,7 @@ import { gelu } from '../graph/ops/gelu.ts';
 import { matmul } from '../graph/ops/matmul.ts';
 import type { KnobRules } from '../trace/knobs.ts';
 import { call, traceOf, use } from '../trace/trace.ts';
+import { noticeWrites } from '../trace/user-values.ts';
 import { CausalSelfAttention, type Cached } from './attention.ts';
 import { Dropout } from './dropout.ts';
 import { Embedding } from './embedding.ts';
@@ -59,6 +60,7 @@ class FeedForward {
 /** x + attention(norm(x)), then x + feed-forward(norm(x)). */
 export class TransformerBlock {
   static readonly knobs: KnobRules = { recompute: () => true };
+  static { noticeWrites(TransformerBlock); }
   readonly norm1: RMSNorm;
   readonly attention: CausalSelfAttention;
   readonly norm2: RMSNorm;

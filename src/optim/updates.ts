@@ -24,7 +24,8 @@ export const FLAG = { loss: 1, gradient: 2, dry: 4 } as const;
 export interface UpdateOptions {
   /** With gradient accumulation over n batches: 'add' adds to the sum, 'apply' adds and then updates. n = 1: no sum is kept. */
   readonly accumulate?: { readonly batches: number; readonly phase: 'add' | 'apply' };
-  /** Parameters of which some parts along a dimension keep their values and moments. */
+  /** Parameters that keep their values and moments, or of which some parts along a dimension do; also those that no optimiser
+   * updates but the model itself (running statistics). */
   readonly frozen?: ReadonlyMap<string, Frozen>;
   /** What parameters are, and what groups say of them; default: weights of which nothing is said. */
   readonly settled?: ReadonlyMap<string, Settled>;
@@ -69,13 +70,20 @@ export function addUpdates(graph: Graph, ops: OpTable, optimizer: Optimizer, opt
     const { value: gradient, sumState } = accumulated(parameterName, builder.tensor(value));
     return { parameterName, parameter, gradient, sumState };
   });
-  const own = graph.updates.map(({ state: id, value }) => {
-    const name = graph.inputs.find((i) => i.value === id)?.name ?? '', maker = graph.nodes.find((n) => n.outputs[0] === value);
+  const frozen = options.frozen ?? new Map<string, never>();
+  /** What is frozen of `old` stays, the rest gets `value`. */
+  const thawed = (name: string, old: Tensor, value: Tensor): Tensor => {
+    const kept = frozen.get(name);
+    return kept === undefined ? value : where(less(maskOf(builder, kept, old), 0.5), value, old);
+  };
+  const nameOf = (id: number): string => graph.inputs.find((i) => i.value === id)?.name ?? '';
+  const own = graph.updates.filter(({ state }) => frozen.get(nameOf(state))?.parts !== true).map(({ state: id, value }) => {
+    const name = nameOf(id), maker = graph.nodes.find((n) => n.outputs[0] === value);
     // Of a memory that is gone on with (Op.onto) each micro-batch writes its own rows.
     const onto = maker && ops.get(maker.op)?.onto;
-    if (typeof onto === 'number' && maker?.inputs[onto] === id) return { target: builder.tensor(id), value: builder.tensor(value), sumState: null };
+    if (typeof onto === 'number' && maker?.inputs[onto] === id) return { name, target: builder.tensor(id), value: builder.tensor(value), sumState: null };
     if (phase !== undefined && !isFloat(graph.types[id].dtype)) throw new UserError(`${name}: values that are no floats have no mean over micro-batches`, 'leave out accumulate');
-    return { target: builder.tensor(id), ...accumulated(name, builder.tensor(value)) };
+    return { name, target: builder.tensor(id), ...accumulated(name, builder.tensor(value)) };
   });
   if (work.length === 0) {
     if (!graph.inputs.some((i) => i.kind === 'state')) throw new UserError('the model has no parameter to train', 'its layers must be properties of the model, and forward must use them');
@@ -90,7 +98,6 @@ export function addUpdates(graph: Graph, ops: OpTable, optimizer: Optimizer, opt
   const unless = (condition: Tensor, bit: number): Tensor => where(condition, literal(commit, 0), literal(commit, bit));
   const early = add(unless(isFinite(total), FLAG.loss), unless(less(literal(commit, 0), commit), FLAG.dry));
   // What no update takes counts for nothing: neither for clipping nor by not being finite. The mask is taken where the squares are summed, and stored nowhere.
-  const frozen = options.frozen ?? new Map<string, never>();
   const counted = ({ parameterName, gradient }: { readonly parameterName: string; readonly gradient: Tensor }): Tensor => {
     const kept = frozen.get(parameterName), squares = mul(gradient, gradient);
     return sum(kept ? where(less(maskOf(builder, kept, gradient), 0.5), squares, literal(squares, 0)) : squares);
@@ -116,7 +123,7 @@ export function addUpdates(graph: Graph, ops: OpTable, optimizer: Optimizer, opt
     builder.update(sumState, phase === 'add' ? value : zero(), flag);
     return phase === 'add';
   };
-  for (const { target, value, sumState } of own) if (!keepsSum(sumState, value)) builder.update(target, value, flag);
+  for (const { name, target, value, sumState } of own) if (!keepsSum(sumState, value)) builder.update(target, thawed(name, target, value), flag);
   for (const { parameterName, parameter, gradient, sumState } of work) {
     if (keepsSum(sumState, gradient)) continue;
     const shape = parameter.shape.map(boundOf);
@@ -132,10 +139,8 @@ export function addUpdates(graph: Graph, ops: OpTable, optimizer: Optimizer, opt
       (aged && optimizer.corrected?.includes(name) ? scalarOf(agedName(name, parameterName), aged) : scalarOf(name));
     const taken = scale ? mul(gradient, scale) : gradient;
     const next = optimizer.update({ parameter, gradient: taken, role, lr, decay, moment, scalar });
-    const kept = frozen.get(parameterName);
-    const thawed = (old: Tensor, value: Tensor): Tensor => (kept ? where(less(maskOf(builder, kept, old), 0.5), value, old) : value);
-    builder.update(parameter, thawed(parameter, next.parameter), flag);
-    for (const [name, value] of Object.entries(next.moments)) builder.update(moment(name), thawed(moment(name), value), flag);
+    builder.update(parameter, thawed(parameterName, parameter, next.parameter), flag);
+    for (const [name, value] of Object.entries(next.moments)) builder.update(moment(name), thawed(parameterName, moment(name), value), flag);
   }
   return builder.build();
 }

@@ -1,5 +1,6 @@
-// A draft: what a rule's `alter` gets to write on. It looks like the model, module by module; only knobs can be set, and nothing of the
-// model changes: what was set is collected as changes. Parameters are handles: their shapes can be read, their values cannot.
+// A draft: what a rule's `alter` gets to write on. It looks like the model, module by module, as that is while the rule is asked: with the settings of
+// the session on it. Only knobs can be set, and nothing of the model changes: what was set is collected as changes. Parameters are handles: their
+// shapes can be read, their values cannot.
 import { UserError } from '../base/errors.ts';
 import { Parameter } from '../trace/parameter.ts';
 import { knobRules, type Change, type KnobValue } from '../trace/knobs.ts';
@@ -55,11 +56,11 @@ export function draftOf<M extends object>(model: M, named: Pick<Named, 'paths'> 
         // A method would write on the model itself.
         if (typeof value === 'function' && key !== 'constructor' && !Array.isArray(target)) return () => refuse(key, 'called');
         if (typeof key === 'symbol' || typeof value !== 'object' || value === null) return value;
-        if (rules && key in rules) return fixed(value);
+        if (rules && Object.hasOwn(rules, key)) return fixed(value);
         return wrap(value, at(key));
       },
       set(_, key, value: unknown) {
-        if (typeof key === 'symbol' || !rules || !(key in rules) || target instanceof Parameter) return refuse(key, 'set');
+        if (typeof key === 'symbol' || !rules || !Object.hasOwn(rules, key) || target instanceof Parameter) return refuse(key, 'set');
         if (!plain(value)) return refuse(key, `set to ${String(value)}`);
         const from = Reflect.get(target, key, target) as KnobValue, to = fixed(value) as KnobValue;
         if (JSON.stringify(from) === JSON.stringify(to)) written.delete(at(key));

@@ -3,7 +3,7 @@
 // a Plant. Nothing that fails here costs a step: it is told by name, and the old plan goes on.
 import { keepRecent } from '../base/recent.ts';
 import { RunStats, type Shown, type StatsState } from '../observe/run-stats.ts';
-import type { Change, Settings } from '../trace/knobs.ts';
+import type { Change, Settings, TakeBack } from '../trace/knobs.ts';
 import { alone, type Agreement } from './agreement.ts';
 import { asError, messageOf, Pending, type Decision } from './pending.ts';
 import type { Comparison, Plant, Prepared } from './plant.ts';
@@ -34,6 +34,12 @@ export interface StepPlan {
   readonly verify: readonly Change[] | null;
 }
 
+export interface EngineOptions {
+  readonly agreement?: Agreement | undefined;
+  readonly rival?: () => Engine | null;
+  readonly say?: (line: string) => void;
+}
+
 export class Engine {
   readonly stats = new RunStats();
   readonly #plant: Plant;
@@ -45,16 +51,20 @@ export class Engine {
   readonly #verified = new Map<string, true>();
   readonly #log: Decision[] = [];
   #pending: Pending | null = null;
-  /** Which plan the step that runs takes in a trial; between steps it is the old one. */
-  #turn: 'old' | 'new' = 'old';
+  /** While a step of a trial runs by the new plan: what takes its changes back. Between steps the old plan is in force. */
+  #back: TakeBack | null = null;
   #timed = false;
+  readonly #say: (line: string) => void;
+  /** Rules of which a failure was said. */
+  readonly #said = new Set<string>();
 
-  /** `rival`: another engine that sets the same knobs. */
-  constructor(plant: Plant, emit: (event: RecompileEvent) => void, { agreement = alone, rival = () => null }: { readonly agreement?: Agreement | undefined; readonly rival?: () => Engine | null } = {}) {
+  /** `rival`: another engine that sets the same knobs. `say`: told once for each rule that it failed, in one line; events tell every time. */
+  constructor(plant: Plant, emit: (event: RecompileEvent) => void, { agreement = alone, rival = () => null, say = () => undefined }: EngineOptions = {}) {
     this.#plant = plant;
     this.#emit = emit;
     this.#agreement = agreement;
     this.#rival = rival;
+    this.#say = say;
   }
 
   /** A recompilation is under way. */
@@ -151,16 +161,27 @@ export class Engine {
 
   /** After a step. `compared`: of a plan that ran beside. */
   async end(own: Shown, compared: Comparison | null): Promise<void> {
-    const shown = await this.#agreement.reduceStats(own), p = this.#pending;
+    let shown = own;
+    try {
+      shown = await this.#agreement.reduceStats(own);
+    } catch (error) {
+      const failed = asError(error);
+      if (this.#pending) this.#fail(this.#pending, failed); else this.#sayOnce(this.rules.join(', '), `statistics were not agreed on: ${messageOf(failed)}`);
+    }
     this.stats.show(shown);
+    const p = this.#pending;
     if (!p) return;
     // What a step took beyond the usual while a compiler ran beside it is part of the price.
     if (p.working) p.slowMs += own.ms - this.stats.usualMs() || 0;
     if (p.ready || p.error) p.working = false;
-    if (compared) this.#judge(p, compared);
-    else if (p.trial && this.#timed) {
-      p.trial.took(this.#turn, shown.ms);
-      if (p.trial.done) this.#conclude(p, p.trial);
+    try {
+      if (compared) this.#judge(p, compared);
+      else if (p.trial && this.#timed) {
+        p.trial.took(this.#back ? 'new' : 'old', shown.ms);
+        if (p.trial.done) this.#conclude(p, p.trial);
+      }
+    } catch (error) {
+      this.#fail(p, asError(error));
     }
   }
 
@@ -174,30 +195,40 @@ export class Engine {
   }
 
   #ask(step: number, first = this.#pending?.class === 'R'): void {
-    const rival = this.#rival();
-    const asked = this.#rules.ask(this.#plant, this.stats, first ? 'first' : this.busy || rival?.busy === true, (f) => { this.#tell(step, f); });
-    if (!asked) return;
+    const rival = this.#rival(), names = this.rules.join(', ');
+    this.#guarded(step, () => this.#pending?.decision.rule ?? names, () => {
+      const asked = this.#rules.ask(this.#plant, this.stats, first ? 'first' : this.busy || rival?.busy === true, (f) => { this.#tell(step, f); });
+      if (asked) this.#guarded(step, () => asked.rule.name, () => { this.#decide(asked, step, rival); });
+    });
+  }
+
+  #decide(asked: Asked, step: number, rival: Engine | null): void {
     if (asked.atOnce) { this.#atOnce(asked, step); return; }
     for (const engine of [this, rival]) engine?.giveWay(asked.rule.name);
     const { rule, changes, decided, reason, back } = asked, decision: Decision = { step, effect: step + NOTICE, rule: rule.name, changes, ...(decided && { decided }), ...(back && { back }) };
-    this.#pending = new Pending(decision, asked.class, reason, rule.tolerance ?? Infinity, this.#plant.bytes());
+    this.#pending = new Pending(decision, asked.class, reason, rule.tolerance ?? Infinity, this.#bytes());
     if (asked.class === 'R') this.#log.push(decision);
+  }
+
+  /** Whatever fails in `work` costs no step: it is told in the name of a rule. */
+  #guarded(step: number, rule: () => string, work: () => void): void {
+    try { work(); } catch (error) { this.#tell(step, { rule: rule(), class: null, changes: [], reason: '', error: asError(error), last: false }); }
   }
 
   /** Before there is a plan: nothing to compare with, nothing to wait for. */
   #atOnce({ rule, changes, decided, reason, class: klass }: Asked, step: number): void {
     if (this.#pending?.class === 'N') this.giveWay(rule.name);
     this.#rival()?.giveWay(rule.name);
-    const decision: Decision = { step, effect: step, rule: rule.name, changes, ...(decided && { decided }) }, p = new Pending(decision, klass, reason, Infinity, this.#plant.bytes());
+    const decision: Decision = { step, effect: step, rule: rule.name, changes, ...(decided && { decided }) }, p = new Pending(decision, klass, reason, Infinity, this.#bytes());
     this.#plant.knobs.apply(changes);
     p.effect = step;
     if (klass === 'R') this.#log.splice(this.#pending ? -1 : this.#log.length, 0, decision); // the last is the one that is pending
     this.#inForce(p);
-    this.#emit({ ...p.event(true), after: { ms: null, bytes: this.#plant.bytes() } });
+    this.#emit({ ...p.event(true), after: { ms: null, bytes: this.#bytes() } });
   }
 
   /** Before a change of results, which waits for nobody. */
-  giveWay(rule: string): void { if (this.#pending) this.#fail(this.#pending, new Error(`a change of results came between: ${rule}`)); }
+  giveWay(rule: string): void { if (this.#pending) this.#fail(this.#pending, new Error(`a change of results came between: ${rule}`), false); }
 
   /** Of no result: settings that had the bits of others once, for batches of a shape, need not show it again. A change of results by which
    * kernels that ran before run on other sizes has nothing that could be compared bit by bit: new is a plan of memory, which is checked where
@@ -262,9 +293,7 @@ export class Engine {
 
   #take(turn: 'old' | 'new'): void {
     const p = this.#pending;
-    if (!p?.trial || turn === this.#turn) return;
-    if (turn === 'new') this.#plant.knobs.apply(p.decision.changes); else this.#plant.knobs.undo(p.decision.changes);
-    this.#turn = turn;
+    if (turn === 'old') { this.#back?.(); this.#back = null; } else if (p?.trial) this.#back ??= this.#plant.knobs.apply(p.decision.changes);
   }
 
   #conclude(p: Pending, trial: Trial): void {
@@ -284,7 +313,8 @@ export class Engine {
     this.#emit(p.event(kept, error));
   }
 
-  #fail(p: Pending, error: Error): void {
+  #fail(p: Pending, error: Error, said = true): void {
+    if (said) this.#sayOnce(p.decision.rule, `its recompilation was given up: ${messageOf(error)}`);
     this.settle();
     const at = this.#log.indexOf(p.decision);
     if (at >= 0) this.#log.splice(at, 1);
@@ -292,16 +322,27 @@ export class Engine {
     p.prepared?.drop();
   }
 
+  #sayOnce(rule: string, what: string): void {
+    if (this.#said.has(rule)) return;
+    this.#said.add(rule);
+    this.#say(`the rule "${rule}": ${what} (said once; \`events\` of CompileOptions is told each time)`);
+  }
+
   #tell(step: number, { rule, class: klass, changes, reason, error, last }: Fault): void {
-    const bytes = this.#plant.bytes();
+    this.#sayOnce(rule, `it failed: ${messageOf(error)}`);
+    const bytes = this.#bytes();
     this.#emit({ event: 'recompile', step, effect: null, rule, class: klass, reason, changes, cached: false, compile_ms: 0, verify_ms: 0, stall_ms: 0, verified: null, kept: false,
       before: { ms: null, bytes }, after: { ms: null, bytes }, error: `${messageOf(error)}${last ? `; after ${STRIKES} failures the rule is left out` : ''}` });
+  }
+
+  #bytes(): number {
+    try { return this.#plant.bytes(); } catch { return 0; } // a model that cannot be traced any more: the step says so
   }
 
   state(): EngineState {
     const p = this.#pending, { knobs } = this.#plant, { decision, reason, tolerance = Infinity, verified } = p ?? {};
     const own = (): Pick<EngineState, 'knobs' | 'decided'> => ({ knobs: knobs.all(), decided: knobs.decided() });
-    const kept = p && this.#turn === 'new' ? knobs.with(p.decision.changes.map((c) => ({ ...c, from: c.to, to: c.from })), own) : own();
+    const kept = p && this.#back ? knobs.with(p.decision.changes.map((c) => ({ ...c, from: c.to, to: c.from })), own) : own();
     return { ...kept, stats: this.stats.state(), ...this.#rules.state(), log: [...this.#log],
       pending: p?.class === 'R' && decision ? { ...decision, reason: reason ?? '', tolerance: Number.isFinite(tolerance) ? tolerance : null, verified: verified ?? null } : null };
   }
@@ -319,7 +360,7 @@ export class Engine {
     if (!pending) return;
     const { reason, tolerance, verified, ...decision } = pending, at = this.#log.length - 1;
     this.#log[at] = decision; // the last of the log
-    this.#pending = new Pending(decision, 'R', reason, tolerance ?? Infinity, this.#plant.bytes());
+    this.#pending = new Pending(decision, 'R', reason, tolerance ?? Infinity, this.#bytes());
     this.#pending.verified = verified;
   }
 }

@@ -6,7 +6,7 @@ import { activeOf, readSlots } from '../nn/moe/slots.ts';
 import { knobRules } from '../trace/knobs.ts';
 import { modulesWhere } from './draft.ts';
 
-export const modulesOf = (model: object, knob: string): Map<string, object> => modulesWhere(model, (module) => knob in (knobRules(module) ?? {}));
+export const modulesOf = (model: object, knob: string): Map<string, object> => modulesWhere(model, (module) => Object.hasOwn(knobRules(module) ?? {}, knob));
 
 /** Options of a policy that must be numbers of at least 0. */
 export function checkNumbers(policy: string, options: Readonly<Record<string, number>>): void {

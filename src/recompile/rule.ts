@@ -90,15 +90,30 @@ export interface RecompileEvent {
   readonly error?: string;
 }
 
-/** What TypeScript would have refused. */
-export function checkRule(rule: unknown): void {
-  const { name, trigger, alter, undo = trigger, reason = trigger, cooldown = 0, budget = 0, tolerance = 0, only = 'N', measure = true } = (rule ?? {}) as Readonly<Record<string, unknown>>;
-  if (typeof name !== 'string' || name === '') throw new UserError('a rule for recompilation needs a name', "session.recompile({ name: 'one expert', trigger: (run) => run.step >= 100, alter: (m) => { m.moe.topK = 1; } })");
-  for (const [what, f] of Object.entries({ trigger, alter })) if (typeof f !== 'function') throw new UserError(`the rule "${name}" has no function ${what}`);
-  for (const [what, f] of Object.entries({ undo, reason })) if (typeof f !== 'function') throw new UserError(`the rule "${name}": ${what} must be a function, got ${String(f)}`);
-  if (only !== 'N') throw new UserError(`the rule "${name}": only must be 'N', got ${String(only)}`, 'leave it out where results may change');
-  if (typeof measure !== 'boolean') throw new UserError(`the rule "${name}": measure must be true or false, got ${String(measure)}`);
-  for (const [what, n] of Object.entries({ cooldown, budget, tolerance })) {
-    if (typeof n !== 'number' || !(n >= 0)) throw new UserError(`the rule "${name}": ${what} must be a number of at least 0, got ${String(n)}`);
+const EXAMPLE = "session.recompile({ name: 'one expert', trigger: (run) => run.step >= 100, alter: (m) => { m.moe.topK = 1; } })";
+const FUNCTIONS = ['trigger', 'alter', 'undo', 'reason'] as const, NUMBERS = ['cooldown', 'budget', 'tolerance'] as const, FLAGS = ['first', 'measure'] as const;
+const SETTINGS: readonly string[] = ['name', 'only', ...FUNCTIONS, ...NUMBERS, ...FLAGS];
+const LONGEST = 200;
+
+/** A rule's settings as they are now, checked: what TypeScript would have refused, and what would be ignored. Its functions are called on the rule itself. */
+export function ruleOf(rule: unknown): Rule<object> {
+  const given = (typeof rule === 'object' && rule !== null ? rule : {}) as Readonly<Record<string, unknown>>, { name } = given;
+  if (typeof name !== 'string' || name === '') throw new UserError('a rule for recompilation needs a name', EXAMPLE);
+  if (name.length > LONGEST || /[\p{Cc}\p{Cs}\u2028\u2029]/u.test(name)) throw new UserError(`a rule's name must be a line of at most ${LONGEST} characters, got ${JSON.stringify(name).slice(0, LONGEST)}`);
+  const refuse = (what: string, must: string): never => { throw new UserError(`the rule "${name}": ${what} must be ${must}, got ${String(given[what])}`); };
+  const unknown = Object.keys(given).find((key) => !SETTINGS.includes(key));
+  if (unknown !== undefined) throw new UserError(`the rule "${name}" has no setting named "${unknown}"`, `settings are ${SETTINGS.join(', ')}; what a rule remembers belongs in a variable or a private field`);
+  for (const what of ['trigger', 'alter'] as const) if (typeof given[what] !== 'function') throw new UserError(`the rule "${name}" has no function ${what}`, EXAMPLE);
+  for (const what of FUNCTIONS) if (given[what] !== undefined && typeof given[what] !== 'function') refuse(what, 'a function');
+  if (given['only'] !== undefined && given['only'] !== 'N') throw new UserError(`the rule "${name}": only must be 'N', got ${typeof given['only'] === 'string' ? given['only'] : JSON.stringify(given['only'])}`, 'leave it out where results may change');
+  for (const what of FLAGS) if (given[what] !== undefined && typeof given[what] !== 'boolean') refuse(what, 'true or false');
+  for (const what of NUMBERS) {
+    const n = given[what], whole = what !== 'tolerance';
+    if (n !== undefined && (typeof n !== 'number' || !(n >= 0) || (whole && n !== Infinity && !Number.isInteger(n)))) refuse(what, `a ${whole ? 'whole ' : ''}number of at least 0`);
   }
+  const idle = given['only'] === 'N' ? (['undo', 'tolerance'] as const).find((what) => given[what] !== undefined) : undefined;
+  if (idle !== undefined) throw new UserError(`the rule "${name}": ${idle} has no effect beside only: 'N'`, 'it is for changes of results');
+  const functions = FUNCTIONS.flatMap((what) => (given[what] === undefined ? [] : [[what, (given[what] as (...args: unknown[]) => unknown).bind(rule)] as const]));
+  const others = SETTINGS.flatMap((what) => (given[what] === undefined || functions.some(([f]) => f === what) ? [] : [[what, given[what]] as const]));
+  return Object.freeze(Object.fromEntries<unknown>([...others, ...functions]) as unknown as Rule<object>);
 }

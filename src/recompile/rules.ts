@@ -20,6 +20,7 @@ export interface Asked { readonly rule: Rule<object>; readonly class: ChangeClas
 interface Answers { readonly undo: () => boolean; readonly trigger: () => boolean }
 /** class null: nothing. */
 interface Found { readonly class: ChangeClass | null; readonly changes: readonly Change[]; readonly reason: string; readonly back: boolean; readonly error: Error | null }
+interface Failed extends Found { readonly rule: string; readonly past: Past; readonly error: Error }
 /** What failed in a rule's own code. */
 export interface Fault { readonly rule: string; readonly class: ChangeClass | null; readonly changes: readonly Change[]; readonly reason: string; readonly error: Error; readonly last: boolean }
 export interface RulesState { readonly rules: Readonly<Record<string, Past>>; readonly neutral: Readonly<Record<string, Past>> }
@@ -45,49 +46,68 @@ export class Rules {
    * step changes then comes before all others.
    */
   ask(plant: Plant, stats: RunStats, busy: boolean | 'first', fault: (f: Fault) => void): Asked | null {
-    const step = plant.next(), { knobs } = plant;
     let ready: boolean | undefined; // asked for the rules that want to know alone: it looks at all plans of the next step
     let first: Asked | null = null;
-    for (const rule of this.#rules.values()) {
-      const { name, cooldown = COOLDOWN, budget = Infinity } = rule, past = this.#past.get(name) ?? NEVER, neutral = this.#neutral.get(name) ?? NEVER;
-      const atOnce = rule.first === true && !(ready ??= plant.ready());
-      if (busy === 'first' && !atOnce) continue;
-      if (past.strikes >= STRIKES || (step - past.last < cooldown && !atOnce) || past.count >= budget) continue;
-      const waits = neutral.strikes >= STRIKES
-        || (!atOnce && (busy !== false || first !== null || step - neutral.last < cooldown * 2 ** (neutral.undone ?? 0) || past.count + neutral.count >= budget));
-      if (waits && rule.only === 'N') continue;
-      const failed = (own: Map<string, Past>, { last: _, count, strikes, ...rest }: Past, { error, class: klass, changes, reason }: Found & { readonly error: Error }): void => {
-        own.set(name, { last: step, count, strikes: strikes + 1, ...rest });
-        fault({ rule: name, class: klass, changes, reason, error, last: strikes + 1 >= STRIKES });
-      };
-      const says = answersOf(rule, stats), back = rule.only === 'N' ? [] : toDecided(knobs);
-      stats.clockWasRead();
-      let found = knobs.with(back, () => this.#found(rule, says, plant, stats, atOnce));
-      if (fails(found)) { failed(this.#past, past, found); continue; }
-      if (found.class === 'N' && past.strikes > 0) this.#past.set(name, { ...past, strikes: 0 });
-      if (found.class === 'R' && rule.only !== 'N') {
-        const changes = ontoNow(knobs, found.changes, back), same = JSON.stringify(changes) === JSON.stringify(found.changes);
-        return this.#counted(this.#past, { ...found, rule, atOnce, class: 'R', changes, ...(!same && { decided: found.changes }) }, step);
+    for (const [name, rule] of this.#rules) {
+      const past = this.#past.get(name) ?? NEVER;
+      try {
+        const atOnce = rule.first === true && !(ready ??= plant.ready());
+        if (busy === 'first' && !atOnce) continue;
+        const asked = this.#askOne(name, rule, plant, stats, { atOnce, busy: busy !== false || first !== null }, fault);
+        if (asked === null) continue;
+        if (asked.class === 'R' || asked.atOnce) return asked;
+        first = asked;
+      } catch (error) {
+        this.#failed(this.#past, plant.next(), { class: null, changes: [], reason: name, back: false, error: asError(error), rule: name, past }, fault);
       }
-      if (back.length > 0 && !waits) {
-        // Nothing that must be the same in every run: now by the settings of this one.
-        const decided = found;
-        found = this.#found(rule, says, plant, stats, atOnce);
-        if (fails(found)) { failed(this.#neutral, neutral, found); continue; }
-        // Where there is no plan to go on with, what it needs of the decided settings will do.
-        if (found.class === 'R' && atOnce) found = { ...decided, class: 'N', changes: allBack(knobs, decided.changes, back) };
-      }
-      if (found.class === 'R') { this.#neutral.set(name, { ...neutral, last: step }); continue; }
-      if (found.class === null || waits) continue;
-      const asked: Asked = { ...found, rule, atOnce, class: 'N' };
-      if (atOnce) return this.#counted(this.#neutral, asked, step);
-      first = asked;
     }
-    return first && this.#counted(this.#neutral, first, step);
+    return first && this.#counted(this.#neutral, first, plant.next());
   }
 
-  /** What a rule wants to change under the settings of now. */
+  /** A change of no result that is not for at once is not counted yet: one of results may come after it. */
+  #askOne(name: string, rule: Rule<object>, plant: Plant, stats: RunStats, { atOnce, busy }: { readonly atOnce: boolean; readonly busy: boolean }, fault: (f: Fault) => void): Asked | null {
+    const step = plant.next(), { knobs } = plant, { cooldown = COOLDOWN, budget = Infinity } = rule;
+    const past = this.#past.get(name) ?? NEVER, neutral = this.#neutral.get(name) ?? NEVER;
+    if (past.strikes >= STRIKES || (step - past.last < cooldown && !atOnce) || past.count >= budget) return null;
+    const waits = neutral.strikes >= STRIKES
+      || (!atOnce && (busy || step - neutral.last < cooldown * 2 ** (neutral.undone ?? 0) || past.count + neutral.count >= budget));
+    if (waits && rule.only === 'N') return null;
+    const says = answersOf(rule, stats), back = rule.only === 'N' ? [] : toDecided(knobs);
+    stats.clockWasRead();
+    let found = knobs.with(back, () => this.#found(rule, says, plant, stats, atOnce));
+    if (fails(found)) { this.#failed(this.#past, step, { ...found, rule: name, past }, fault); return null; }
+    if (found.class === 'N' && past.strikes > 0) this.#past.set(name, { ...past, strikes: 0 });
+    if (found.class === 'R' && rule.only !== 'N') {
+      const changes = ontoNow(knobs, found.changes, back), same = JSON.stringify(changes) === JSON.stringify(found.changes);
+      return this.#counted(this.#past, { ...found, rule, atOnce, class: 'R', changes, ...(!same && { decided: found.changes }) }, step);
+    }
+    if (back.length > 0 && !waits) {
+      // Nothing that must be the same in every run: now by the settings of this one.
+      const decided = found;
+      found = this.#found(rule, says, plant, stats, atOnce);
+      if (fails(found)) { this.#failed(this.#neutral, step, { ...found, rule: name, past: neutral }, fault); return null; }
+      // Where there is no plan to go on with, what it needs of the decided settings will do.
+      if (found.class === 'R' && atOnce) found = { ...decided, class: 'N', changes: allBack(knobs, decided.changes, back) };
+    }
+    if (found.class === 'R') { this.#neutral.set(name, { ...neutral, last: step }); return null; }
+    if (found.class === null || waits) return null;
+    const asked: Asked = { ...found, rule, atOnce, class: 'N' };
+    return atOnce ? this.#counted(this.#neutral, asked, step) : asked;
+  }
+
+  /** A strike of a rule, whose cooldown begins again. */
+  #failed(own: Map<string, Past>, step: number, { rule, class: klass, changes, reason, error, past }: Failed, fault: (f: Fault) => void): void {
+    const { last: _, count, strikes, ...rest } = past;
+    own.set(rule, { last: step, count, strikes: strikes + 1, ...rest });
+    fault({ rule, class: klass, changes, reason, error, last: strikes + 1 >= STRIKES });
+  }
+
+  /** What a rule wants to change under the settings of now, which the modules have while it is asked. */
   #found(rule: Rule<object>, says: Answers, plant: Plant, stats: RunStats, first: boolean): Found {
+    return plant.knobs.onModules(() => this.#foundOn(rule, says, plant, stats, first));
+  }
+
+  #foundOn(rule: Rule<object>, says: Answers, plant: Plant, stats: RunStats, first: boolean): Found {
     const { knobs } = plant;
     let found: Found = { class: null, changes: [], reason: rule.name, back: false, error: null };
     try {
@@ -120,7 +140,7 @@ export class Rules {
     const draft = plant.draft();
     answer('alter', rule.alter(draft.model as never, stats, this.#outlook(plant, draft, stats, first, rule.only === 'N')) as unknown);
     const changes = draft.changes();
-    return { changes, reason: changes.length > 0 ? String(rule.reason?.(stats) ?? rule.name) : rule.name, back: false };
+    return { changes, reason: changes.length > 0 ? String(answer('reason', rule.reason?.(stats)) ?? rule.name) : rule.name, back: false };
   }
 
   #outlook(plant: Plant, draft: Draft<object>, stats: RunStats, first: boolean, neutral: boolean): Outlook {
@@ -156,11 +176,18 @@ export class Rules {
 
 /** A rule is asked once at a boundary, however often it alters. */
 function answersOf(rule: Rule<object>, stats: RunStats): Answers {
-  const once = (what: string, ask: () => boolean | undefined): (() => boolean) => {
+  const once = (what: string, ask: () => unknown): (() => boolean) => {
     let said: boolean | null = null;
-    return () => (said ??= Boolean(answer(what, ask())));
+    return () => (said ??= yesOrNo(what, ask()));
   };
-  return { undo: once('undo', () => rule.undo?.(stats)), trigger: once('trigger', () => rule.trigger(stats)) };
+  return { undo: once('undo', () => (rule.undo ? rule.undo(stats) : false)), trigger: once('trigger', () => rule.trigger(stats)) };
+}
+
+/** An answer that is neither (a forgotten return, a count) would be taken for one of them. */
+function yesOrNo(what: string, given: unknown): boolean {
+  const said = answer(what, given);
+  if (typeof said === 'boolean') return said;
+  throw new Error(`${what} must answer true or false, got ${said === undefined ? 'nothing (undefined)' : JSON.stringify(said) ?? typeof said}`);
 }
 
 const fails = (found: Found): found is Found & { readonly error: Error } => found.error !== null;

@@ -3,31 +3,34 @@
 // batches and random masks are those of a part.
 import { UserError } from '../base/errors.ts';
 import type { KnobRules } from '../trace/knobs.ts';
+import { noticeWrites } from '../trace/user-values.ts';
 
 export class Batching {
   static readonly knobs: KnobRules = { split: () => false };
+  static { noticeWrites(Batching); }
   readonly #accumulate: number;
-  /** An eager optimiser consumes each gradient as it comes. */
-  readonly eager: boolean;
+  readonly #eager: boolean;
   #split = 1;
 
   constructor({ accumulate, eager, split }: { readonly accumulate: number; readonly eager: boolean; readonly split: number }) {
     this.#accumulate = accumulate;
-    this.eager = eager;
+    this.#eager = eager;
     this.split = split;
   }
+
+  /** An eager optimiser consumes each gradient as it comes. */
+  get eager(): boolean { return this.#eager; }
 
   /** Parts of what would be one micro-batch. */
   get split(): number { return this.#split; }
   set split(split: number) {
     if (!Number.isInteger(split) || split < 1) throw new UserError(`split must be a whole number of at least 1, got ${split}`);
-    if (split > 1 && this.eager) throw new UserError('a batch is not split where the optimiser is eager: gradients of parts are added up', 'leave out eager');
+    if (split > 1 && this.#eager) throw new UserError('a batch is not split where the optimiser is eager: gradients of parts are added up', 'leave out eager');
     this.#split = split;
   }
 
-  /** Of a batch of so many samples: as many as asked for, or fewer where they would not be equal. */
-  parts(size: number): number {
-    let split = this.#split;
+  /** Parts of a batch of `size` samples in all: of each micro-batch `split`, or fewer where they would not be equal. */
+  parts(size: number, split = this.#split): number {
     while (split > 1 && size % (this.#accumulate * split) !== 0) split--;
     return this.#accumulate * split;
   }

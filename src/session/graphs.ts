@@ -1,13 +1,50 @@
-// What a session traces: the model's output, and its loss. In: a trace and a batch; out: outputs of the graph by name.
+// What a session traces: the model's output, and its loss, and what training makes of that. In: a model, and a batch; out: graphs.
 import { UserError } from '../base/errors.ts';
 import { sizes } from '../base/shape.ts';
 import type { Batch } from '../base/tensor.ts';
+import type { Graph } from '../graph/graph.ts';
 import { add } from '../graph/ops/add.ts';
 import { mul } from '../graph/ops/mul.ts';
 import { Tensor } from '../graph/tensor.ts';
 import type { Loss } from '../nn/loss.ts';
+import { traceGraph, trainingGraph } from '../pipeline.ts';
+import type { Knobs } from '../trace/knobs.ts';
+import type { Named } from '../trace/module.ts';
+import type { PublicState } from '../trace/public-state.ts';
 import { call, type Trace } from '../trace/trace.ts';
-import type { Model } from './step.ts';
+import type { CompileOptions, Model, Phase } from './step.ts';
+import type { Updating } from './updating.ts';
+
+/** What graphs are made of: a model with its names, the session's settings of it, and its public properties. */
+export interface Source {
+  readonly model: Model;
+  readonly named: Named;
+  readonly options: Pick<CompileOptions, 'loss' | 'optimizer'>;
+  readonly knobs: Knobs;
+  readonly updating: Updating;
+  readonly state: PublicState;
+}
+
+/** Traces while the modules have the session's settings; then they are as their user wrote them. `observed`: statistics are outputs, too. */
+export function sessionGraph({ named, knobs, state }: Source, training: boolean, observed: boolean, build: (t: Trace) => void): Graph {
+  return state.tracing(() => knobs.onModules(() => traceGraph(named, training, (t) => {
+    t.observed = observed;
+    build(t);
+    if (training || t.observed) for (const s of t.stats) t.output(`stat:${s.name}`, s.value);
+  })));
+}
+
+/** The graph of a training step as it goes into the compiler; with a phase, of one of `batches` micro-batches. */
+export function stepGraph(source: Source, batch: Batch, observed: boolean, { phase, batches }: { readonly phase: Phase; readonly batches: number }): Graph {
+  const { model, options: { loss, optimizer }, updating } = source;
+  if (!optimizer) throw new UserError('this session has no optimizer', 'compile(model, { loss, optimizer: optim.adamW({ lr }) })');
+  const forward = sessionGraph(source, true, observed, (t) => {
+    t.samples = batch.ids ? batch.x.shape[0] : null;
+    lossGraph(t, batch, model, loss);
+  });
+  const { trained, ...options } = updating.options();
+  return trainingGraph(forward, optimizer, trained, { ...options, ...(phase && { accumulate: { batches, phase } }) });
+}
 
 /** The model's output in the graph of x. */
 export function outputOf(model: Model, x: Tensor): Tensor {

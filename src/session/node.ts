@@ -6,7 +6,8 @@ import { askForHugePages } from '../device/wasm/huge-pages.ts';
 import { WasmDevice } from '../device/wasm/wasm.ts';
 import { loadCheckpoint, saveCheckpoint } from '../io/checkpoint-file.ts';
 import type { Platform } from './platform.ts';
-import { compileOn, type Session } from './session.ts';
+import { compileOn } from './compile.ts';
+import type { Session } from './session.ts';
 import type { CompileOptions, Model } from './step.ts';
 
 export const node: Platform = {

@@ -53,7 +53,11 @@ export class SessionPlant implements Plant {
   }
 
   next(): number { return this.#done() + 1; }
-  shape(): string { return this.#shape; }
+  shape(): string { return this.#shapeNow(this.#shape); }
+
+  /** A plan is for batches of a shape, and for the model as it is: the number of its public state belongs to the shape. */
+  #shapeNow(shape: string): string { return `${shape}, state ${this.#programsOf(shape).map(({ state }) => state).join(' ')}`; }
+
   carry(changes: readonly Change[]): () => void {
     const moves = this.knobs.moves(changes), back = carry(this.#executor, moves), ages = this.#updating.carry(moves);
     return () => { ages(); back(); };
@@ -73,6 +77,7 @@ export class SessionPlant implements Plant {
       if (this.#seen.size <= SHAPES) break;
       this.#seen.delete(old);
     }
+    for (const { family, graph } of this.#seen.get(shape)?.() ?? []) this.#programs.settle(family, graph);
   }
 
   prepare(changes: readonly Change[]): Prepared {
@@ -84,7 +89,7 @@ export class SessionPlant implements Plant {
   resize(changes: readonly Change[]): Prepared | null { return this.#prepared(changes, (family) => this.#programs.beginResized(family)); }
 
   #prepared(changes: readonly Change[], begin: (family: string, graph: () => Graph) => Compiling | null): Prepared | null {
-    const programs = this.#programs, shapes = new Set(this.#seen.keys());
+    const programs = this.#programs, now = new Map([...this.#seen.keys()].map((shape) => [shape, this.#shapeNow(shape)])), shapes = new Set(now.values());
     return this.knobs.with(changes, () => {
       const plans = [...this.#seen].flatMap(([shape, all]) => all().map((p) => ({ ...p, shape, key: programs.key(p.family) })));
       const cached = plans.every(({ key }) => programs.has(key)), drop = (): void => { for (const { key } of plans) programs.drop(key); };
@@ -102,7 +107,7 @@ export class SessionPlant implements Plant {
         let bytes = largest();
         return { cached, ready, drop, has: (shape) => shapes.has(shape), bytes: () => bytes,
           load: (alone) => { for (const { key } of plans) programs.load(key, alone); bytes = largest(); },
-          kernels: (shape) => kernelsOf(programs, plans.filter((p) => p.shape === shape).map((p) => p.key)) };
+          kernels: (shape) => kernelsOf(programs, plans.filter((p) => now.get(p.shape) === shape).map((p) => p.key)) };
       } catch (error) {
         drop();
         throw error;
@@ -124,7 +129,8 @@ export class SessionPlant implements Plant {
   /** For all shapes that are prepared for, as of what is prepared. */
   bytes(): number { return Math.max(0, ...[...this.#seen.values()].flatMap((all) => all()).map(({ family }) => this.#programs.bytes(this.#programs.key(family)))); }
 
-  #running(): ProgramKey[] { return (this.#seen.get(this.#shape)?.() ?? []).map(({ family }) => this.#programs.key(family)); }
+  #running(): ProgramKey[] { return this.#programsOf(this.#shape); }
+  #programsOf(shape: string): ProgramKey[] { return (this.#seen.get(shape)?.() ?? []).map(({ family }) => this.#programs.key(family)); }
 }
 
 function kernelsOf(programs: Programs, keys: readonly ProgramKey[]): string | null {

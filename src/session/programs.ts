@@ -1,39 +1,49 @@
 // The programs of a session, by what they are for: compiled when they are first needed, kept while there is room.
 import { keepRecent } from '../base/recent.ts';
+import { sameData } from '../base/same.ts';
 import type { Graph } from '../graph/graph.ts';
 import type { Compiled } from '../pipeline.ts';
 import { asError } from '../recompile/pending.ts';
 import type { Caches, Runnable } from '../run/executor.ts';
 import type { Knobs, Settings } from '../trace/knobs.ts';
+import type { PublicState } from '../trace/public-state.ts';
 import { roomier } from './advice.ts';
 import { MemoryError, type Backend, type Compiling, type Planned } from './backend.ts';
 import type { States } from './states.ts';
 
 /** Programs that are kept; the one that was not used longest goes first. Of plans that were asked for and not compiled a few, and what many came to. */
 const KEPT = 32, PLANS = 4, PRICES = 1024;
+/** Graphs as they were traced, and keys that were found to be another's. */
+const GRAPHS = 8, SAME = 256;
 /** A smaller arena is worth being taken from anew. */
 const WORTH = 0.95;
 
-/** Programs of one purpose and one shape of batch are a family; settings of knobs tell them apart. */
-export interface ProgramKey { readonly family: string; readonly text: string }
+/** Programs of one purpose and one shape of batch are a family; settings of knobs and the model's public state, by its number, tell them apart. */
+export interface ProgramKey { readonly family: string; readonly state: number; readonly text: string }
 
 export class Programs {
   readonly #backend: Backend;
   readonly #knobs: Knobs;
+  readonly #state: Pick<PublicState, 'number'>;
   readonly #states: Pick<States, 'create' | 'draw' | 'start'>;
   readonly #loaded = new Map<string, Runnable>();
   readonly #coming = new Map<string, Compiling>();
   /** By family, what was compiled last: others are often like it but for their sizes. The family that was not used longest goes first. */
-  readonly #latest = new Map<string, { readonly compiled: Compiled; readonly settings: Readonly<Record<string, Settings>> }>();
+  readonly #latest = new Map<string, { readonly compiled: Compiled; readonly settings: Readonly<Record<string, Settings>>; readonly state: number }>();
+  /** By knobs and family, what was traced last, and its key: public properties of a model may change without any effect on the graph. */
+  readonly #traced = new Map<string, { readonly graph: Graph; readonly key: ProgramKey }>();
+  /** Keys whose graph is that of another. */
+  readonly #same = new Map<string, ProgramKey>();
   readonly #kernels = new Map<string, string>();
   /** Planned and not begun; and what such plans come to. */
   readonly #planned = new Map<string, Planned>();
   readonly #prices = new Map<string, Pick<Planned, 'bytes' | 'needs'>>();
   #arena = 0;
 
-  constructor(backend: Backend, knobs: Knobs, states: Pick<States, 'create' | 'draw' | 'start'>) {
+  constructor(backend: Backend, { knobs, state }: { readonly knobs: Knobs; readonly state: Pick<PublicState, 'number'> }, states: Pick<States, 'create' | 'draw' | 'start'>) {
     this.#backend = backend;
     this.#knobs = knobs;
+    this.#state = state;
     this.#states = states;
   }
 
@@ -41,28 +51,49 @@ export class Programs {
   get arena(): number { return this.#arena; }
 
   /** The key of a family's program under the settings of now. */
-  key(family: string): ProgramKey { return { family, text: `${this.#knobs.key()} ${family}` }; }
+  key(family: string): ProgramKey {
+    const state = this.#state.number(), text = `${this.#knobs.key()} ${state} ${family}`;
+    return this.#same.get(text) ?? { family, state, text };
+  }
 
   has({ text }: ProgramKey): boolean { return this.#loaded.has(text); }
 
-  /** Ready to run, on these caches; between steps. */
-  async get(family: string, graph: () => Graph, caches?: Caches): Promise<Runnable> {
-    const key = this.key(family);
-    if (!this.has(key)) {
-      const coming = this.begin(family, graph);
-      try {
-        const fresh = coming.reserve((of) => this.#states.create(of), true);
-        // Both are waited for, whatever fails: the device makes starting values until then.
-        const failed = (await Promise.allSettled([coming.ready, this.#states.draw(fresh)])).find((p) => p.status === 'rejected');
-        if (failed) throw asError(failed.reason);
-        this.load(key);
-      } catch (error) {
-        this.drop(key);
-        const advice = error instanceof MemoryError ? roomier(this.#knobs, () => this.needs(family, graph), this.#backend.budget().bytes) : null;
-        throw error instanceof MemoryError && advice !== null ? error.with(advice) : error;
-      }
+  /** Traces at once what was not traced under the settings of now. The program is ready to run, on these caches, when what this gives has been called
+   * and has settled; between steps. */
+  ask(family: string, graph: () => Graph, caches?: Caches): () => Promise<Runnable> {
+    this.settle(family, graph);
+    const key = this.key(family), coming = this.has(key) ? null : this.begin(family, graph);
+    return async () => {
+      if (coming && !this.has(key)) await this.#come(key, coming, graph);
+      return this.#use(key, caches);
+    };
+  }
+
+  async #come(key: ProgramKey, coming: Compiling, graph: () => Graph): Promise<void> {
+    try {
+      const fresh = coming.reserve((of) => this.#states.create(of), true);
+      // Both are waited for, whatever fails: the device makes starting values until then.
+      const failed = (await Promise.allSettled([coming.ready, this.#states.draw(fresh)])).find((p) => p.status === 'rejected');
+      if (failed) throw asError(failed.reason);
+      this.load(key);
+    } catch (error) {
+      this.drop(key);
+      const advice = error instanceof MemoryError ? roomier(this.#knobs, () => this.needs(key.family, graph), this.#backend.budget().bytes) : null;
+      throw error instanceof MemoryError && advice !== null ? error.with(advice) : error;
     }
-    return this.#use(key, caches);
+  }
+
+  /** The same, called at once. */
+  async get(family: string, graph: () => Graph, caches?: Caches): Promise<Runnable> { return this.ask(family, graph, caches)(); }
+
+  /** Where the model's public state is another than before: traces, and where that gives the same graph takes the program that there is. */
+  settle(family: string, graph: () => Graph): void {
+    const key = this.key(family), { text } = key;
+    if (this.#loaded.has(text) || this.#coming.has(text) || this.#planned.has(text)) return;
+    const before = this.#traced.get(`${this.#knobs.key()} ${family}`);
+    if (!before || before.key.state === key.state || !this.has(before.key)) return;
+    const made = graph();
+    if (sameData(before.graph, made)) keepRecent(this.#same, text, before.key, SAME); else this.#planned.set(text, this.#made(key, made));
   }
 
   /** Bytes that the session would hold with a family's program under the settings of now: planned, not compiled. */
@@ -73,8 +104,13 @@ export class Programs {
   }
 
   #plan(family: string, graph: () => Graph): Planned {
-    const { text } = this.key(family), made = this.#planned.get(text) ?? this.#replanned(family) ?? this.#priced(text, this.#backend.plan(graph()));
-    return keepRecent(this.#planned, text, made, PLANS);
+    const key = this.key(family), { text } = key;
+    return keepRecent(this.#planned, text, this.#planned.get(text) ?? this.#replanned(family) ?? this.#made(key, graph()), PLANS);
+  }
+
+  #made(key: ProgramKey, graph: Graph): Planned {
+    keepRecent(this.#traced, `${this.#knobs.key()} ${key.family}`, { graph, key }, GRAPHS);
+    return this.#priced(key.text, this.#backend.plan(graph));
   }
 
   #priced(text: string, plan: Planned): Planned {
@@ -105,7 +141,7 @@ export class Programs {
     this.#coming.set(text, found);
     this.#planned.delete(text);
     if (found.compiled) this.#kernels.set(text, found.compiled.kernels.map((k) => k.key).sort().join());
-    if (found.compiled && this.#knobs.paths.length > 0) this.#goesOn(family, { compiled: found.compiled, settings: this.#knobs.all() });
+    if (found.compiled && this.#knobs.paths.length > 0) this.#goesOn(family, { compiled: found.compiled, settings: this.#knobs.all(), state: this.#state.number() });
     return found;
   }
 
@@ -113,7 +149,7 @@ export class Programs {
   #goesOn(family: string, latest = this.#latest.get(family)): void { if (latest) keepRecent(this.#latest, family, latest, KEPT); }
 
   #replanned(family: string): Planned | null {
-    const like = this.#latest.get(family), edits = like ? this.#knobs.edits(like.compiled.graph, like.settings) : null;
+    const like = this.#latest.get(family), edits = like?.state === this.#state.number() ? this.#knobs.edits(like.compiled.graph, like.settings) : null;
     const plan = like && edits ? this.#backend.replan(like.compiled, edits) : null;
     return plan && this.#priced(this.key(family).text, plan);
   }

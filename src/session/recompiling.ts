@@ -2,7 +2,7 @@
 import { UserError } from '../base/errors.ts';
 import { Engine, type EngineState } from '../recompile/engine.ts';
 import { messageOf } from '../recompile/pending.ts';
-import { checkRule, type Rule } from '../recompile/rule.ts';
+import { ruleOf, type Rule } from '../recompile/rule.ts';
 import type { Settings } from '../trace/knobs.ts';
 import type { CompileOptions } from './step.ts';
 import { Watch, type Watched } from './watch.ts';
@@ -29,24 +29,26 @@ export class Recompiling {
     this.inference = new Watch(watched, runs);
   }
 
-  /** Throws UserError for a rule that is none, or is there already; else its name is taken. */
-  admit(rule: Rule<never>, during: Work): void {
-    checkRule(rule);
+  /** A rule with its settings as they are now. Throws UserError for one that is none, or is there already; else its name is taken. */
+  admit(given: unknown, during: Work): Rule<object> {
+    const rule = ruleOf(given);
     if (!['training', 'inference'].includes(during)) throw new UserError(`recompile: no work named ${String(during)}`, "'training' or 'inference'");
     if (this.#names.has(`${during} ${rule.name}`)) throw new UserError(`there is a rule named "${rule.name}" already`, 'give each rule a name of its own');
     this.#names.add(`${during} ${rule.name}`);
+    return rule;
   }
 
-  add<M extends object>(rule: Rule<M>, during: Work): void { this.#engineOf(during).add(during === 'inference' ? { ...rule, only: 'N' } : rule); }
+  add(rule: Rule<object>, during: Work): void { this.#engineOf(during).add(during === 'inference' ? { ...rule, only: 'N' } : rule); }
 
   #engineOf(during: Work): Engine {
     const [own, other] = during === 'training' ? [this.training, this.inference] : [this.inference, this.training], { events, say = console.warn, agreement } = this.#options;
-    // Whoever is told of a decision may fail; the run goes on.
+    // Whoever is told may fail; the run goes on.
+    const line = (text: string): void => { try { say(text); } catch { /* there is nobody else to be told */ } };
     own.engine ??= new Engine(own.plant, (event) => {
       try {
         events?.(during === 'training' ? event : { ...event, during });
-      } catch (error) { say(`the listener to recompilations failed: ${messageOf(error)}`); }
-    }, { agreement, rival: () => other.engine });
+      } catch (error) { line(`the listener to recompilations failed: ${messageOf(error)}`); }
+    }, { agreement, rival: () => other.engine, say: line });
     return own.engine;
   }
 

@@ -4,55 +4,41 @@ import { UserError } from '../base/errors.ts';
 import { checkBatch, type Batch, type HostTensor } from '../base/tensor.ts';
 import type { Graph } from '../graph/graph.ts';
 import { FLAG } from '../optim/updates.ts';
-import { traceGraph, trainingGraph } from '../pipeline.ts';
 import type { Rule } from '../recompile/rule.ts';
 import type { Caches, Runnable } from '../run/executor.ts';
-import { Knobs, SESSION } from '../trace/knobs.ts';
+import { Knobs, SESSION, type Settings } from '../trace/knobs.ts';
 import { nameParameters, type Named } from '../trace/module.ts';
+import { PublicState } from '../trace/public-state.ts';
 import type { Trace } from '../trace/trace.ts';
 import { checkpointBytes, decodeCheckpoint, type Checkpoint, type CheckpointContent, type CheckpointMeta } from '../io/checkpoint.ts';
 import { rowsOf, type Assignments } from '../nn/moe/memory.ts';
 import { readAssignments } from './assignments.ts';
-import { openBackend, type Backend } from './backend.ts';
+import type { Backend } from './backend.ts';
 import { Batching } from './batching.ts';
 import { Copies } from './copies.ts';
-import { lossGraph, outputOf } from './graphs.ts';
+import { lossGraph, outputOf, sessionGraph, stepGraph, type Source } from './graphs.ts';
 import { Order } from './order.ts';
 import { Programs } from './programs.ts';
 import { Recompiling, type PlanState } from './recompiling.ts';
 import { States, type StateView } from './states.ts';
-import { apart, checkCall, closedError, familyOf, NonFiniteError, phaseOf, resultOf, shapesOf, splitBatch, type CompileOptions, type Model, type Phase, type StepResult } from './step.ts';
+import { apart, closedError, familyOf, NonFiniteError, phaseOf, resultOf, shapesOf, splitBatch, type CompileOptions, type Model, type Phase, type StepResult } from './step.ts';
 import { checkValues, clearStates, contentOf, restoreFrom, takeUp, type Resumed, type Value } from './checkpoint.ts';
 import { Updating, type UpdatingState } from './updating.ts';
 import { isSum, type Inputs, type Outputs, type Part } from './watch.ts';
-import type { Files, Platform } from './platform.ts';
+import type { Files } from './platform.ts';
 
 export type { PlanState };
-
-/** Builds a session on a platform: `compile` of web.ts and node.ts. */
-export async function compileOn(platform: Platform, model: Model, options: CompileOptions): Promise<Session> {
-  checkCall(model, options);
-  const backend = await openBackend(platform, { ...options, device: options.device ?? 'auto' });
-  try {
-    return new Session(model, options, backend);
-  } catch (error) {
-    backend.executor.close();
-    throw error;
-  }
-}
 
 /** A model with its values on a device. Calls need not be awaited: each has the session to itself, in the order in which they came, and what it is
  * given is copied before it returns. */
 export class Session {
-  readonly model: Model;
-  readonly named: Named;
-  readonly options: CompileOptions;
+  readonly #source: Source;
+  readonly #options: CompileOptions;
+  readonly #batching: Batching;
   readonly #backend: Backend;
   readonly #programs: Programs;
   readonly #knobs: Knobs;
   #seed: number;
-  /** How steps go through batches; `batching.split` may be set between them. */
-  readonly batching: Batching;
   readonly #updating: Updating;
   #steps = 0;
   #runs = 0;
@@ -64,22 +50,25 @@ export class Session {
   /** What was called before the closing is done, too. */
   #over = false;
 
-  constructor(model: Model, options: CompileOptions, backend: Backend) {
-    this.model = model;
-    this.named = nameParameters(model);
-    this.options = options;
+  constructor(model: Model, given: CompileOptions, backend: Backend) {
+    const named = nameParameters(model), options = this.#options = Object.freeze({ ...given }), { accumulate = 1, split = 1, optimizer } = options;
     this.#backend = backend;
-    const { accumulate = 1, split = 1, optimizer } = options;
-    this.batching = new Batching({ accumulate, split, eager: optimizer?.eager === true });
-    this.#knobs = new Knobs(this.named, new Map([[this.batching, SESSION]]));
-    this.#updating = new Updating(this.named, optimizer);
+    const batching = this.#batching = new Batching({ accumulate, split, eager: optimizer?.eager === true });
+    const knobs = this.#knobs = new Knobs(named, new Map([[batching, SESSION]])), updating = this.#updating = new Updating(named, optimizer, knobs);
+    this.#source = { model, named, options, knobs, updating, state: new PublicState(model, named, { optimizer }) };
     this.#seed = options.seed ?? 0;
-    this.#states = new States(this.named, backend.executor, () => this.#seed);
-    this.#programs = new Programs(backend, this.#knobs, this.#states);
-    const watched = { model, named: this.named, batching: this.batching, knobs: this.#knobs, programs: this.#programs, executor: backend.executor, updating: this.#updating };
+    this.#states = new States(named, backend.executor, () => this.#seed);
+    const programs = this.#programs = new Programs(backend, this.#source, this.#states), watched = { model, named, batching, knobs, programs, executor: backend.executor, updating };
     this.#recompiling = new Recompiling(watched, () => this.#steps, () => this.#runs, options);
   }
 
+  get model(): Model { return this.#source.model; }
+  /** Names of the model's parameters, and paths of its modules. */
+  get named(): Named { return this.#source.named; }
+  /** What was given to `compile`: a copy, which cannot be changed. */
+  get options(): CompileOptions { return this.#options; }
+  /** `batching.split` may be set between steps. What a rule has set of it is in `settings('@session')`. */
+  get batching(): Batching { return this.#batching; }
   /** Steps committed so far. */
   get steps(): number { return this.#steps; }
   get executor(): Backend['executor'] { return this.#backend.executor; }
@@ -112,7 +101,7 @@ export class Session {
     checkBatch(batch);
   }
 
-  #split(batch: Batch): Batch[] { return splitBatch(batch, this.batching.parts(batch.x.shape[0])); }
+  #split(batch: Batch): Batch[] { return splitBatch(batch, this.#batching.parts(batch.x.shape[0], Number(this.#knobs.settings(SESSION)['split']))); }
 
   #parts(batch: Batch): Part[] {
     const scalars = this.#updating.scalars(this.#steps), frozen = this.#updating.frozen();
@@ -127,13 +116,23 @@ export class Session {
    * Watches the run and recompiles it: `rule.trigger` is asked at step boundaries, `rule.alter` sets knobs of a draft of the model. The new
    * plan is compiled while steps go on with the old one, verified on a real batch, swapped between steps, and measured. `events` in
    * CompileOptions is told of every decision. `during` 'inference': the same between calls of forward, predict, evaluate and generate,
-   * where only what changes no result is done. It comes into force in the order of calls: for the steps that are called after it. Throws UserError for a
-   * second rule of the same name, and for one that is none.
+   * where only what changes no result is done. It comes into force in the order of calls: for the steps that are called after it. A rule that throws
+   * costs no step: `say` is told once, `events` each time. Its settings are read here. Throws UserError for a second rule of the same name, and for
+   * settings that are unknown or wrong.
    */
   recompile<M extends object = Model>(rule: Rule<M>, during: 'training' | 'inference' = 'training'): void {
-    this.#recompiling.admit(rule, during);
-    void this.#order.change(() => { this.#recompiling.add(rule, during); });
+    const own = this.#recompiling.admit(rule, during);
+    void this.#order.change(() => { this.#recompiling.add(own, during); });
   }
+
+  /**
+   * The knobs of the module at `path` ('blocks.0.moe'; '' for the model, '@session' for the session) as steps take them: what rules of this session have
+   * set, else what the user wrote, which is what the module itself has. Throws UserError for a path without knobs.
+   */
+  settings(path: string): Settings { return this.#knobs.settings(path); }
+
+  /** Writes the settings of this session on the modules, as their user could, in the order of calls: then they hold for every session of the model. */
+  keepSettings(): Promise<void> { return this.#order.change(() => { this.#knobs.keep(); }); }
 
   /** Knobs, rules' memory and decisions, as plain JSON: what a checkpoint keeps so that a resumed run decides the same. */
   plan(): PlanState { return this.#recompiling.plan(); }
@@ -143,11 +142,8 @@ export class Session {
    * that the model refuses. */
   restorePlan(plan: PlanState, what: 'all' | 'parameters' = 'all'): Promise<void> { return this.#order.change(() => { this.#recompiling.restore(plan, what); }); }
 
-  async #checkFinite(out: Outputs, program: Runnable, inputs: Inputs): Promise<void> {
-    const flag = Number(out['flag'].data[0]);
-    if (flag === 0) return;
-    const op = await this.executor.diagnose(program, inputs);
-    throw new NonFiniteError(this.#steps + 1, flag & FLAG.loss ? 'loss' : 'gradient', op);
+  async #checkFinite({ flag: { data: [flag] } }: Outputs, program: Runnable, inputs: Inputs): Promise<void> {
+    if (flag !== 0) throw new NonFiniteError(this.#steps + 1, Number(flag) & FLAG.loss ? 'loss' : 'gradient', await this.executor.diagnose(program, inputs));
   }
 
   /** Mean loss over batches, weighted by their sizes; dropout off, nothing stored. Steps that are called meanwhile wait for its end: the batches must
@@ -225,25 +221,12 @@ export class Session {
   }
 
   /** The graph of a training step, as it goes into the compiler; with a phase, of one of `batches` micro-batches. */
-  trainGraph(batch: Batch, phase?: Phase, batches = this.options.accumulate ?? 1): Graph {
-    const { optimizer } = this.options;
-    if (!optimizer) throw new UserError('this session has no optimizer', 'compile(model, { loss, optimizer: optim.adamW({ lr }) })');
-    const forward = this.#traced(true, (t) => {
-      t.samples = batch.ids ? batch.x.shape[0] : null;
-      lossGraph(t, batch, this.model, this.options.loss);
-    });
-    const { trained, ...options } = this.#updating.options();
-    return trainingGraph(forward, optimizer, trained, { ...options, ...(phase && { accumulate: { batches, phase } }) });
-  }
+  trainGraph(batch: Batch, phase?: Phase, batches = this.options.accumulate ?? 1): Graph { return stepGraph(this.#source, batch, this.#observed, { phase, batches }); }
 
-  evaluationGraph(batch: Batch): Graph { return this.#traced(false, (t) => lossGraph(t, batch, this.model, this.options.loss)); }
+  evaluationGraph(batch: Batch): Graph { return this.#traced(false, (t) => { lossGraph(t, batch, this.model, this.options.loss); }); }
 
   #traced(training: boolean, build: (t: Trace) => void): Graph {
-    return traceGraph(this.named, training, (t) => {
-      t.observed = training ? this.#observed : this.#recompiling.inference.engine !== null;
-      build(t);
-      if (training || t.observed) for (const s of t.stats) t.output(`stat:${s.name}`, s.value);
-    });
+    return sessionGraph(this.#source, training, training ? this.#observed : this.#recompiling.inference.engine !== null, build);
   }
 
   #trainProgram(batch: Batch, phase: Phase, parts: number): Promise<Runnable> {

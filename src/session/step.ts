@@ -38,7 +38,7 @@ export interface CompileOptions {
   readonly events?: (event: RecompileEvent) => void;
   /** Between processes that train one model together; default: one process. */
   readonly agreement?: Agreement;
-  /** Told in one line where `auto` found no C compiler; default console.warn. */
+  /** Told in one line where `auto` found no C compiler, and once for each rule that fails; default console.warn. */
   readonly say?: (line: string) => void;
 }
 const KEYS: KeysOf<CompileOptions> = { loss: 'required', optimizer: 'optional', device: 'optional', threads: 'optional', seed: 'optional', accumulate: 'optional',

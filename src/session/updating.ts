@@ -7,9 +7,10 @@ import { Ages, partsOf, type Frozen, type Missed } from '../optim/ages.ts';
 import { isSaid, settle, type Settled } from '../optim/groups.ts';
 import type { Optimizer } from '../optim/optimizer.ts';
 import { agedName, momentName, type UpdateOptions } from '../optim/updates.ts';
-import type { Move } from '../trace/knobs.ts';
+import type { Knobs, Move } from '../trace/knobs.ts';
 import type { Named } from '../trace/module.ts';
 import type { Parameter } from '../trace/parameter.ts';
+import { frozenIn } from './frozen.ts';
 
 /** What a checkpoint keeps of it: by path, what groups decided, and how many steps moments have missed. */
 export interface UpdatingState {
@@ -22,24 +23,27 @@ export type Moments = (state: string) => 'given' | 'kept' | 'none';
 
 export class Updating {
   readonly #optimizer: Optimizer | undefined;
+  readonly #parameters: ReadonlyMap<string, Parameter>;
   readonly #trained: ReadonlyMap<string, Parameter>;
+  readonly #knobs: Pick<Knobs, 'kept'>;
   readonly #settled: ReadonlyMap<string, Settled>;
   readonly #ages = new Ages();
 
-  constructor({ parameters }: Named, optimizer: Optimizer | undefined) {
+  constructor({ parameters }: Named, optimizer: Optimizer | undefined, knobs: Pick<Knobs, 'kept'>) {
     this.#optimizer = optimizer;
+    this.#parameters = parameters;
+    this.#knobs = knobs;
     this.#trained = new Map([...parameters].filter(([, p]) => p.trained));
     this.#settled = optimizer ? settle(optimizer, this.#trained) : new Map();
   }
 
-  /** What the next step leaves as it is: by `frozen` of a parameter, or by groups. */
+  /** What the next step leaves as it is: by `frozen` of a parameter, by settings of its module, or by groups. */
   frozen(): Map<string, Frozen> {
-    return new Map(
-      [...this.#trained].flatMap(([name, { frozen, frozenAxis: axis }]): [string, Frozen][] => {
-        if (frozen === true || this.#settled.get(name)?.frozen) return [[name, { parts: true, axis }]];
-        return frozen !== false && frozen.some((part) => part) ? [[name, { parts: frozen, axis }]] : [];
-      }),
-    );
+    const grouped = [...this.#settled].filter(([, { frozen }]) => frozen);
+    return new Map([
+      ...frozenIn(this.#parameters, this.#knobs.kept()),
+      ...grouped.map(([name]) => [name, { parts: true, axis: 0 }] as const),
+    ]);
   }
 
   /** Text that differs where programs of a step do that are alike otherwise. */
@@ -54,7 +58,7 @@ export class Updating {
     return {
       trained,
       settled: this.#settled,
-      frozen: new Map([...frozen].filter(([, { parts }]) => parts !== true)),
+      frozen,
       aged: new Map(
         [...this.#aged()].map(([name, axis]) => [
           name,

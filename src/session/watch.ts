@@ -8,7 +8,7 @@ import { compare } from '../recompile/compare.ts';
 import type { Engine } from '../recompile/engine.ts';
 import { accumulatorName } from '../optim/updates.ts';
 import { messageOf } from '../recompile/pending.ts';
-import type { Change, Knobs } from '../trace/knobs.ts';
+import { SESSION, type Change, type Knobs } from '../trace/knobs.ts';
 import type { Named } from '../trace/module.ts';
 import { isCache, type Caches, type Executor, type Runnable } from '../run/executor.ts';
 import { keep, type Part as StatePart } from '../run/undo.ts';
@@ -32,6 +32,9 @@ export interface Part {
   /** Which parts of a state it may change, as far as they are taken back where a later part fails; null: all of it. */
   readonly changes?: (state: string) => readonly StatePart[] | null;
 }
+
+/** With its program, which is traced. */
+interface Asked extends Part { readonly program: () => Promise<Runnable> }
 
 /** What it needs of a session. */
 export interface Watched {
@@ -68,13 +71,14 @@ export class Watch {
    * has shown. Where a part fails, the states are those of before the first. */
   async run(shape: string, make: () => readonly Part[], checked: (out: Outputs, program: Runnable, inputs: Inputs) => Promise<void>,
     finish: (outputs: readonly Outputs[], parts: readonly Part[]) => Omit<Shown, 'ms'>): Promise<void> {
-    const { knobs, batching, updating } = this.#session, { engine } = this;
-    const { parts, renew, forget } = once(make, () => `${batching.split} ${updating.key()}`);
-    this.plant.saw(shape, parts);
+    const { knobs, programs, updating } = this.#session, { engine } = this;
+    const { parts, renew, forget } = once(make, () => `${String(knobs.settings(SESSION)['split'])} ${updating.key()}`);
     try {
+      this.plant.saw(shape, parts);
       const verify = (await engine?.begin())?.verify ?? null;
       renew(); // ages of moments may have moved with the change that has come into force
-      const own = parts(), others = verify && knobs.with(verify, parts);
+      // All parts of a step run by what the model is at this moment, whatever its user writes while they run.
+      const own = parts().map((part): Asked => ({ ...part, program: programs.ask(part.family, part.graph, part.caches) })), others = verify && knobs.with(verify, parts);
       this.moving = true;
       const { results, dry, dryMs, ms, failed } = await this.#all(own, verify, others, checked).finally(() => { this.moving = false; });
       const shown = finish(results, own);
@@ -85,9 +89,9 @@ export class Watch {
     }
   }
 
-  async #all(own: readonly Part[], verify: readonly Change[] | null, others: readonly Part[] | null, checked: (out: Outputs, program: Runnable, inputs: Inputs) => Promise<void>):
+  async #all(own: readonly Asked[], verify: readonly Change[] | null, others: readonly Part[] | null, checked: (out: Outputs, program: Runnable, inputs: Inputs) => Promise<void>):
     Promise<{ results: Outputs[]; dry: Outputs[]; dryMs: number; ms: number; failed: string | null }> {
-    const { executor, programs } = this.#session, results: Outputs[] = [], dry: Outputs[] = [], back: (() => void)[] = [];
+    const { executor } = this.#session, results: Outputs[] = [], dry: Outputs[] = [], back: (() => void)[] = [];
     let dryMs = 0, ms = 0, failed: string | null = null;
     try {
       for (const [i, part] of own.entries()) {
@@ -99,7 +103,7 @@ export class Watch {
           try { dry.push(await this.#dryRun(verify, other)); } catch (error) { failed = messageOf(error); }
           dryMs += performance.now() - start;
         }
-        const program = await programs.get(part.family, part.graph, part.caches);
+        const program = await part.program();
         // What the last part stores it stores only where all is well.
         if (i < own.length - 1) back.push(keep(executor, program, (state) => isSum(state) || isCache(state), part.changes ?? (() => null)));
         const start = performance.now(), running = executor.run(program, part.inputs, part.caches);

@@ -3,7 +3,8 @@
 import { UserError } from '../base/errors.ts';
 import { WasmDevice } from '../device/wasm/wasm.ts';
 import type { Platform } from './platform.ts';
-import { compileOn, type Session } from './session.ts';
+import { compileOn } from './compile.ts';
+import type { Session } from './session.ts';
 import type { CompileOptions, Model } from './step.ts';
 
 const web: Platform = {

@@ -1,17 +1,16 @@
 // Knobs: the settings of modules that may change while a model runs. A module that has some says so by a static `knobs`: for each
-// property, whether a change of it leaves every bit of the results alone. In: a model; out: its knobs by path, to read, set and restore.
+// property, whether a change of it leaves every bit of the results alone. In: a model; out: its knobs by path, as one session has them: what
+// the user wrote on the modules, and over that what rules of this session have set, which is on no module.
 import { UserError } from '../base/errors.ts';
 import type { TypedArray } from '../base/dtype.ts';
 import type { Attrs, Graph, Node, ValueId } from '../graph/graph.ts';
 import type { Edits } from '../graph/retype.ts';
+import { classOf, knobRules, type KnobRules, type KnobValue, type Settings } from './knob.ts';
 import type { Named } from './module.ts';
 import type { Parameter } from './parameter.ts';
+import { copyOf, inTurn, someAreSet, textOf, userValue, whileSet, writesOf, type Knobbed } from './user-values.ts';
 
-export type KnobValue = string | number | boolean | readonly (string | number | boolean)[];
-/** All knobs of one module by name. */
-export type Settings = Readonly<Record<string, KnobValue>>;
-/** By knob: whether the module computes the same bits with the settings `to` as with `from`, which differ in this knob. */
-export type KnobRules = Readonly<Record<string, (from: Settings, to: Settings, module: object) => boolean>>;
+export { knobRules, type KnobRules, type KnobValue, type Settings };
 
 export interface Change { readonly path: string; readonly knob: string; readonly from: KnobValue; readonly to: KnobValue }
 
@@ -32,99 +31,177 @@ export interface Move<P = string> { readonly to: Place<P>; readonly from: Place<
  * has such settings has it as a static `transfer`. */
 export type Transfer = (module: object, from: Settings, to: Settings) => readonly Move<Parameter>[];
 
-export const knobRules = (module: object): KnobRules | null => (module.constructor as { readonly knobs?: KnobRules }).knobs ?? null;
+/** A parameter, or the parts of it along `axis` that are true, which training leaves as they are. */
+export interface Kept { readonly parameter: Parameter; readonly axis: number; readonly parts: true | readonly boolean[] }
+
+/** What a module's settings keep from being trained. A class that has such settings has it as a static `keeps`. */
+export type Keeps = (module: object) => readonly Kept[];
 
 /** The path of a session's own knobs, which no module has. */
 export const SESSION = '@session';
 
+/** What a rule has set. */
+interface Own {
+  readonly value: KnobValue;
+  /** The user's value at that time, and how often it was written. A write after that counts, and this no longer. */
+  readonly user: string;
+  readonly writes: number;
+  /** Set by a change of no result: the value that does not depend on clocks and compilers. */
+  readonly decided?: KnobValue;
+}
+
+/** Takes back what `apply` set, but for what the user wrote since. */
+export type TakeBack = () => void;
+
 export class Knobs {
-  readonly #modules: ReadonlyMap<string, Record<string, KnobValue>>;
-  /** Each with the names of its knobs. */
-  readonly #lists: readonly (readonly [Record<string, KnobValue>, readonly string[]])[];
+  readonly #modules: ReadonlyMap<string, Knobbed>;
+  /** Each with its path and the names of its knobs. */
+  readonly #lists: readonly (readonly [path: string, Knobbed, readonly string[]])[];
   readonly #named: Named;
-  /** As the model came. */
-  readonly #initial: Readonly<Record<string, Settings>>;
-  /** Of knobs that changes of no result have set: the value that was decided before, and the one that they set. */
-  readonly #neutral = new Map<string, Change>();
+  /** By path and knob. */
+  readonly #own = new Map<string, Map<string, Own>>();
 
   /** more: objects with knobs beside the model's modules, by paths of their own. */
   constructor(named: Named, more: ReadonlyMap<object, string> = new Map()) {
     this.#named = named;
-    this.#modules = new Map([...named.paths, ...more].filter(([module]) => knobRules(module)).map(([module, path]) => [path, module as Record<string, KnobValue>]));
-    this.#lists = [...this.#modules.values()].map((module) => [module, Object.keys(knobRules(module) ?? {})]);
-    this.#initial = this.all();
+    this.#modules = new Map([...named.paths, ...more].filter(([module]) => knobRules(module)).map(([module, path]) => [path, module as Knobbed]));
+    this.#lists = [...this.#modules].map(([path, module]) => [path, module, Object.keys(knobRules(module) ?? {})]);
   }
 
   get paths(): string[] { return [...this.#modules.keys()]; }
 
   settings(path: string): Settings {
     const module = this.#module(path);
-    return Object.fromEntries(Object.keys(knobRules(module) ?? {}).map((knob) => [knob, copy(module[knob])]));
+    return Object.fromEntries(Object.keys(knobRules(module) ?? {}).map((knob) => [knob, copyOf(this.#value(path, module, knob))]));
   }
 
-  /** Settings that a module had when these knobs were made: its user's own. */
-  initial(path: string): Settings { return this.#initial[path] ?? {}; }
+  /** What the user wrote on a module. */
+  initial(path: string): Settings {
+    const module = this.#modules.get(path);
+    return module ? Object.fromEntries(Object.keys(knobRules(module) ?? {}).map((knob) => [knob, copyOf(userValue(module, knob))])) : {};
+  }
 
   /** Whether a module has a knob of this name. */
-  has(knob: string): boolean { return [...this.#modules.values()].some((module) => knob in (knobRules(module) ?? {})); }
+  has(knob: string): boolean { return this.#lists.some(([, , knobs]) => knobs.includes(knob)); }
 
   /** Settings of all modules: what a checkpoint keeps. */
   all(): Record<string, Settings> { return Object.fromEntries(this.paths.map((path) => [path, this.settings(path)])); }
 
   /** Text that differs where any knob does. */
-  key(): string { return JSON.stringify(this.#lists.map(([module, knobs]) => knobs.map((knob) => module[knob]))); }
+  key(): string { return JSON.stringify(this.#lists.map(([path, module, knobs]) => knobs.map((knob) => this.#value(path, module, knob)))); }
 
-  #module(path: string): Record<string, KnobValue> {
+  #module(path: string): Knobbed {
     const module = this.#modules.get(path);
     if (!module) throw new UserError(`no module with knobs at "${path}"`, `there are: ${this.paths.join(', ') || 'none'}`);
     return module;
   }
 
-  /** Sets the new values, all or none: a setter may refuse one. */
-  apply(changes: readonly Change[]): void { this.#set(changes, 'from', 'to'); }
-  undo(changes: readonly Change[]): void { this.#set([...changes].reverse(), 'to', 'from'); }
+  #value(path: string, module: Knobbed, knob: string): KnobValue { return this.#ownOf(path, module, knob)?.value ?? userValue(module, knob); }
 
-  #set(changes: readonly Change[], from: 'from' | 'to', to: 'from' | 'to'): void {
-    const done: Change[] = [];
-    try {
-      inTurn(changes, (c) => {
-        this.#module(c.path)[c.knob] = c[to];
-        done.unshift(c);
-      });
-    } catch (error) {
-      for (const c of done) this.#module(c.path)[c.knob] = c[from];
-      throw error;
-    }
+  /** What a rule has set, if the user wrote nothing since. */
+  #ownOf(path: string, module: Knobbed, knob: string): Own | undefined {
+    const all = this.#own.get(path), own = all?.get(knob);
+    if (!own || (writesOf(module, knob) === own.writes && textOf(userValue(module, knob)) === own.user)) return own;
+    all?.delete(knob);
+    return undefined;
   }
 
-  /** Changes as the modules take them (`frozen = true` stands for a list), without those that change nothing; a setter may refuse one. */
+  #setOwn(path: string, knob: string, own: Own | undefined): void {
+    const all = this.#own.get(path) ?? new Map<string, Own>();
+    this.#own.set(path, all);
+    if (own) all.set(knob, own); else all.delete(knob);
+  }
+
+  #set({ path, knob }: { readonly path: string; readonly knob: string }, value: KnobValue, decided: KnobValue | undefined): void {
+    const module = this.#module(path), user = textOf(userValue(module, knob));
+    const same = decided === undefined && textOf(value) === user;
+    this.#setOwn(path, knob, same ? undefined : { value: copyOf(value), user, writes: writesOf(module, knob), ...(decided !== undefined && { decided }) });
+  }
+
+  /**
+   * Runs `work` while the modules have this session's settings, and takes them off again, however it ends. It must be synchronous: between steps a
+   * module has what its user wrote.
+   */
+  onModules<T>(work: () => T): T {
+    const settings = [...this.#own].flatMap(([path, knobs]) => [...knobs.keys()].map((knob) => {
+      const module = this.#module(path);
+      return { module, knob, value: this.#value(path, module, knob) };
+    }));
+    // While settings of another session lie there, these may be the user's own.
+    return settings.length === 0 && !someAreSet() ? work() : whileSet(someAreSet() ? this.#everything() : settings, work);
+  }
+
+  #everything(): { module: Knobbed; knob: string; value: KnobValue }[] {
+    return this.#lists.flatMap(([path, module, knobs]) => knobs.map((knob) => ({ module, knob, value: this.#value(path, module, knob) })));
+  }
+
+  /** Sets the new values as the modules take them (`frozen = true` stands for a list), all or none: a setter may refuse one. */
+  apply(changes: readonly Change[]): TakeBack {
+    if (changes.length === 0) return () => undefined;
+    const before = changes.map(({ path, knob }) => ({ path, knob, own: this.#ownOf(path, this.#module(path), knob) }));
+    const back = (): void => { for (const { path, knob, own } of before) this.#setOwn(path, knob, own); };
+    try {
+      changes.forEach((c, i) => { this.#set(c, c.to, before[i].own?.decided); });
+      const taken = this.onModules(() => changes.map(({ path, knob }) => copyOf(this.#module(path)[knob])));
+      changes.forEach((c, i) => { this.#set(c, taken[i], before[i].own?.decided); });
+    } catch (error) {
+      back();
+      throw error;
+    }
+    const user = changes.map(({ path, knob }) => this.#userMark(path, knob));
+    return () => { changes.forEach(({ path, knob }, i) => { if (this.#userMark(path, knob) === user[i]) this.#setOwn(path, knob, before[i].own); }); };
+  }
+
+  /** Differs once the user has written to the knob. */
+  #userMark(path: string, knob: string): string {
+    const module = this.#module(path);
+    return `${writesOf(module, knob)} ${textOf(userValue(module, knob))}`;
+  }
+
+  /** Changes as the modules take them, without those that change nothing; a setter may refuse one. */
   settled(changes: readonly Change[]): Change[] {
-    return this.with(changes, () => changes.map((c) => ({ ...c, to: this.settings(c.path)[c.knob] }))).filter((c) => text(c.from) !== text(c.to));
+    return this.with(changes, () => changes.map((c) => ({ ...c, to: this.settings(c.path)[c.knob] }))).filter((c) => textOf(c.from) !== textOf(c.to));
   }
 
   /** Runs `work` with changes applied; then everything is as it was. */
   with<T>(changes: readonly Change[], work: () => T): T {
-    const now = changes.map((c): Change => ({ ...c, from: copy(this.#module(c.path)[c.knob]) }));
-    this.apply(now);
-    try { return work(); } finally { this.undo(now); }
+    const back = this.apply(changes);
+    try { return work(); } finally { back(); }
+  }
+
+  /** Writes this session's settings on the modules: from then on they are the user's own, of every session of the model. */
+  keep(): void {
+    const all = this.#everything(), different = all.filter(({ module, knob, value }) => textOf(userValue(module, knob)) !== textOf(value));
+    const before = different.map(({ module, knob }) => ({ module, knob, value: module[knob] })), write = (list: typeof different): void => {
+      inTurn(list, ({ module, knob, value }) => { module[knob] = copyOf(value); });
+    };
+    try { write(different); } catch (error) { write(before); throw error; }
+    this.#own.clear();
   }
 
   /** Changes of no result came into force, and stay, by what clocks and compilers said: values that were decided are remembered. */
   wasNeutral(changes: readonly Change[]): void {
     for (const { path, knob, from, to } of changes) {
-      const key = `${path} ${knob}`, before = this.#neutral.get(key), decided = before && text(before.to) === text(from) ? before.from : from;
-      if (text(decided) === text(to)) this.#neutral.delete(key); else this.#neutral.set(key, { path, knob, from: decided, to });
+      const { decided = from } = this.#ownOf(path, this.#module(path), knob) ?? {};
+      this.#set({ path, knob }, to, textOf(decided) === textOf(to) ? undefined : decided);
     }
   }
 
   /** Changes of results came into force: their values are the decided ones. */
-  wasDecided(changes: readonly Change[]): void { for (const { path, knob } of changes) this.#neutral.delete(`${path} ${knob}`); }
+  wasDecided(changes: readonly Change[]): void {
+    for (const { path, knob } of changes) {
+      const own = this.#ownOf(path, this.#module(path), knob);
+      if (own) this.#set({ path, knob }, own.value, undefined);
+    }
+  }
 
   /** What leads from the settings of now to those that do not depend on clocks or compilers: knobs that changes of no result have set go back to
-   * what they were before. One that somebody else has set since is as decided as any other. */
+   * what they were before. One that its user has set since is as decided as any other. */
   toDecided(): Change[] {
-    for (const [key, { path, knob, to }] of this.#neutral) if (text(this.settings(path)[knob]) !== text(to)) this.#neutral.delete(key);
-    return [...this.#neutral.values()].map((c) => ({ ...c, from: c.to, to: c.from }));
+    return [...this.#own].flatMap(([path, knobs]) => [...knobs.keys()].flatMap((knob): Change[] => {
+      const own = this.#ownOf(path, this.#module(path), knob);
+      return own?.decided === undefined ? [] : [{ path, knob, from: own.value, to: own.decided }];
+    }));
   }
 
   /** The decided values of knobs that have others now, by path: what a checkpoint keeps beside `all`. */
@@ -135,16 +212,19 @@ export class Knobs {
 
   /** All or none. What is not among the `decided` is so with the values of `all`. */
   restore(all: Readonly<Record<string, Settings>>, decided: Readonly<Record<string, Settings>> = {}): void {
-    const flat = (of: Readonly<Record<string, Settings>>): Change[] => Object.entries(of).flatMap(([path, settings]) => Object.entries(settings).map(([knob, to]) => {
-      const module = this.#module(path), known = Object.keys(knobRules(module) ?? {});
-      // Any other property is no setting: a file must not replace it.
-      if (!known.includes(knob)) throw new UserError(`the module at "${path}" has no setting ${knob}`, `it has ${known.join(', ')}`);
-      return { path, knob, from: copy(module[knob]), to };
-    }));
-    const before = flat(decided);
-    this.apply(flat(all));
-    this.#neutral.clear();
-    this.wasNeutral(before.map(({ path, knob, to }) => ({ path, knob, from: to, to: this.settings(path)[knob] })));
+    const flat = (of: Readonly<Record<string, Settings>>): Change[] => Object.entries(of).flatMap(([path, settings]) => Object.entries(settings).map(([knob, to]) => ({ path, knob, from: to, to })));
+    const before = [...this.#own], own = flat(all), neutral = flat(decided);
+    this.#own.clear();
+    try {
+      const known = ({ path, knob }: Change): boolean => Object.hasOwn(knobRules(this.#module(path)) ?? {}, knob), stranger = [...own, ...neutral].find((c) => !known(c));
+      this.apply(own.filter(known));
+      if (stranger) throw new UserError(`${stranger.path || 'the model'} has no knob named ${stranger.knob}`, `it has ${Object.keys(this.settings(stranger.path)).join(', ')}`);
+      this.wasNeutral(neutral.map(({ path, knob, to }) => ({ path, knob, from: to, to: this.settings(path)[knob] })));
+    } catch (error) {
+      this.#own.clear();
+      for (const [path, knobs] of before) this.#own.set(path, knobs);
+      throw error;
+    }
   }
 
   /** Values of parameters that go with the changes, by the parameters' names, in order. */
@@ -155,11 +235,16 @@ export class Knobs {
       if (name === undefined) throw new UserError('a parameter is to move that belongs to no property of the model');
       return { ...place, parameter: name };
     };
-    return [...new Set(changes.map((c) => c.path))].flatMap((path) => {
+    return this.onModules(() => [...new Set(changes.map((c) => c.path))].flatMap((path) => {
       const module = this.#module(path), from = this.settings(path), own = changes.filter((c) => c.path === path);
-      const moves = (module.constructor as { readonly transfer?: Transfer }).transfer?.(module, from, { ...from, ...Object.fromEntries(own.map((c) => [c.knob, c.to])) }) ?? [];
+      const moves = (classOf(module) as { readonly transfer?: Transfer }).transfer?.(module, from, { ...from, ...Object.fromEntries(own.map((c) => [c.knob, c.to])) }) ?? [];
       return moves.map(({ to, from: source, mix }) => ({ to: by(to), from: by(source), ...(mix && { mix: { with: by(mix.with), share: mix.share } }) }));
-    });
+    }));
+  }
+
+  /** What the settings of modules keep from being trained. */
+  kept(): Kept[] {
+    return this.onModules(() => [...this.#modules.values()].flatMap((module) => (classOf(module) as { readonly keeps?: Keeps }).keeps?.(module) ?? []));
   }
 
   /** What leads from a graph that was made under other settings to that under those of now, if no module needs tracing for it. */
@@ -168,7 +253,7 @@ export class Knobs {
     for (const path of this.paths) {
       const to = this.settings(path);
       if (JSON.stringify(from[path]) === JSON.stringify(to)) continue;
-      const own = (this.#module(path).constructor as { readonly resize?: Resize }).resize?.(graph, path, from[path], to);
+      const own = (classOf(this.#module(path)) as { readonly resize?: Resize }).resize?.(graph, path, from[path], to);
       if (!own) return null;
       for (const [node, value] of own.attrs) attrs.set(node, value);
       for (const [value, list] of own.data) data.set(value, list);
@@ -178,25 +263,11 @@ export class Knobs {
 
   /** N if every module computes the same bits after the changes. */
   classify(changes: readonly Change[]): ChangeClass {
-    const neutral = [...new Set(changes.map((c) => c.path))].every((path) => {
+    const neutral = this.onModules(() => [...new Set(changes.map((c) => c.path))].every((path) => {
       const own = changes.filter((c) => c.path === path), from = this.settings(path);
       const to = { ...from, ...Object.fromEntries(own.map((c) => [c.knob, c.to])) }, module = this.#module(path), rules = knobRules(module) ?? {};
       return own.every((c) => rules[c.knob](from, to, module));
-    });
+    }));
     return neutral ? 'N' : 'R';
-  }
-}
-
-const text = (v: KnobValue): string => JSON.stringify(v);
-const copy = (value: KnobValue): KnobValue => (Array.isArray(value) ? [...value as KnobValue[]] as KnobValue : value);
-
-/** Does each. A setter may look at other knobs, whose turn comes later: what it refuses is tried again after them, as long as some succeed. */
-function inTurn<T>(all: readonly T[], does: (one: T) => void): void {
-  for (let left = all; left.length > 0;) {
-    const errors: unknown[] = [], refused = left.filter((one) => {
-      try { does(one); return false; } catch (error) { errors.push(error); return true; }
-    });
-    if (refused.length === left.length) throw errors[0];
-    left = refused;
   }
 }

@@ -1,5 +1,8 @@
 // Modules: plain objects whose properties are parameters, modules, or lists of modules. Names follow from property names.
 import { UserError } from '../base/errors.ts';
+import { Tensor } from '../graph/tensor.ts';
+import { fixedMap } from './fixed-map.ts';
+import { knobRules } from './knob.ts';
 import { Parameter } from './parameter.ts';
 
 /** Anything that makes a tensor from tensors; `forward` builds the graph. */
@@ -7,23 +10,45 @@ export interface Module<In = never, Out = unknown> { forward(x: In): Out }
 
 export interface Named { readonly parameters: ReadonlyMap<string, Parameter>; readonly paths: ReadonlyMap<object, string> }
 
-/** Dotted names of all parameters (a shared one once, under its first name) and paths of all modules below `root`. */
+/** Objects whose properties belong to a model. */
+export const isPart = (value: unknown): value is object => typeof value === 'object' && value !== null && !ArrayBuffer.isView(value) && !(value instanceof Tensor);
+
+/** A module, or another object with settings, has a path by which it is named everywhere. */
+export const isModule = (value: object): boolean => typeof (value as { readonly forward?: unknown }).forward === 'function' || knobRules(value) !== null;
+
+/** Names that stand for something else: the knobs of a session, and the metadata of a file of tensors. */
+const TAKEN = ['@session', '__metadata__'];
+
+/** Why a property with a parameter or a module in it cannot be named so; null: it can. */
+function refusal(key: string, path: string): string | null {
+  if (key === '') return 'an empty name';
+  if (key.includes('.')) return 'a dot, which stands between names';
+  if (key.includes('/')) return 'a slash, which names of other states have';
+  if (/[\p{Cc}\p{Cs}\u2028\u2029]/u.test(key)) return 'a control character or half a character';
+  if (key === '__proto__' || (path === '' && TAKEN.includes(key))) return 'a name that means something else';
+  return null;
+}
+
+/**
+ * Dotted names of all parameters (a shared one once, under its first name) and paths of all modules below `root`. Throws UserError for a property with
+ * a parameter or a module in it whose name is empty, `__proto__`, or has a dot, a slash or a control character in it.
+ */
 export function nameParameters(root: object): Named {
   const parameters = new Map<string, Parameter>(), paths = new Map<object, string>(), seen = new Set<object>();
-  const visit = (value: unknown, path: string): void => {
-    if (typeof value !== 'object' || value === null || seen.has(value) || ArrayBuffer.isView(value)) return;
+  const visit = (value: unknown, path: string, bad: string | null): void => {
+    if (!isPart(value) || seen.has(value)) return;
     seen.add(value);
+    if (bad !== null && (value instanceof Parameter || isModule(value))) throw new UserError(bad, 'give the property another name');
     if (value instanceof Parameter) {
-      if (parameters.has(path)) throw new UserError(`two parameters are named ${path}`);
       parameters.set(path, value);
       return;
     }
     paths.set(value, path);
     for (const [key, child] of Object.entries(value)) {
-      if (key.includes('.')) throw new UserError(`${path}: a property named "${key}" would make parameter names ambiguous`);
-      visit(child, path ? `${path}.${key}` : key);
+      const why = bad === null ? refusal(key, path) : null;
+      visit(child, path ? `${path}.${key}` : key, why === null ? bad : `${path || 'the model'}: a property cannot be named ${JSON.stringify(key)}, with ${why}, where a parameter or a module is in it`);
     }
   };
-  visit(root, '');
-  return { parameters, paths };
+  visit(root, '', null);
+  return Object.freeze({ parameters: fixedMap(parameters), paths: fixedMap(paths) });
 }

@@ -41,6 +41,12 @@ function checkInit(init: unknown): void {
   }
 }
 
+const boolOrList = (v: unknown): v is boolean | readonly boolean[] => typeof v === 'boolean' || (Array.isArray(v) && v.every((f) => typeof f === 'boolean'));
+
+/**
+ * A named tensor that training changes. `shape`, `init`, `dtype`, `role` and `trained` are fixed; `frozen` and `frozenAxis` may be set at any time and count
+ * from the next step of every session of the model on.
+ */
 export class Parameter {
   readonly shape: readonly number[];
   readonly init: Init;
@@ -49,21 +55,37 @@ export class Parameter {
   readonly role: Role;
   /** Trained; otherwise it only changes when a checkpoint is loaded. */
   readonly trained: boolean;
-  /** Left as it is by training: all of it, or the parts along a dimension that are named so (experts of a bank). */
-  frozen: boolean | readonly boolean[] = false;
-  /** Which dimension that is. */
-  frozenAxis = 0;
+  #frozen: boolean | readonly boolean[] = false;
+  #frozenAxis = 0;
+
   /** `init` says how it starts. Throws UserError for dimensions below 1, and for an init or options that there are not. */
   constructor(shape: readonly number[], init: Init, options: ParameterOptions = {}) {
     checkOptions('Parameter', options, KEYS);
     if (!Array.isArray(shape)) throw new UserError(`a parameter's shape must be a list of whole numbers, got ${String(shape)}`, INIT_HINT);
     checkInit(init);
     if (!shape.every((d) => Number.isInteger(d) && d > 0)) throw new UserError(`a parameter's dimensions must be whole numbers of at least 1, got [${shape.map(String).join(', ')}]`, 'look at the sizes that its layer was given');
-    this.shape = shape;
-    this.init = init;
+    this.shape = Object.freeze([...(shape as readonly number[])]);
+    this.init = Object.freeze({ ...init });
     this.dtype = options.dtype ?? 'float32';
     this.trained = options.trained ?? true;
     this.role = checkRole(options.role ?? (this.trained ? 'weight' : 'running'), this.trained);
+    // Programs are made by these: a write throws TypeError.
+    for (const key of Object.keys(this)) Object.defineProperty(this, key, { writable: false });
+  }
+
+  /** Whether training leaves it as it is: all of it, or the parts along `frozenAxis` that are true (experts of a bank). A list is copied, and cannot be
+   * written into. Moments of the optimiser keep their values, too. */
+  get frozen(): boolean | readonly boolean[] { return this.#frozen; }
+  set frozen(frozen: boolean | readonly boolean[]) {
+    if (!boolOrList(frozen)) throw new UserError(`Parameter.frozen must be true, false, or a list of them, got ${JSON.stringify(frozen)}`);
+    this.#frozen = typeof frozen === 'boolean' ? frozen : Object.freeze([...frozen]);
+  }
+
+  /** The dimension whose parts a list in `frozen` names; default 0. */
+  get frozenAxis(): number { return this.#frozenAxis; }
+  set frozenAxis(axis: number) {
+    if (!Number.isInteger(axis) || axis < 0 || axis >= this.shape.length) throw new UserError(`Parameter.frozenAxis must be a dimension of [${this.shape.join(', ')}], got ${axis}`);
+    this.#frozenAxis = axis;
   }
 
   get size(): number { return this.shape.reduce((n, d) => n * d, 1); }

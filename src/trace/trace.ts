@@ -74,8 +74,9 @@ export class Trace extends GraphBuilder {
     return found ? this.tensor(found.value) : this.input('input', 'ids', { dtype: 'int32', shape: [this.samples] });
   }
 
+  /** Data of the graph. `data` is copied. */
   constant(type: TensorType, data: TypedArray): Tensor {
-    return this.input('constant', `constant${this.#constants++}`, type, data);
+    return this.input('constant', `constant${this.#constants++}`, type, data.slice());
   }
 
   /** What `p`, which is not trained, holds once the step commits: made of what it held, or of what an earlier call in this trace gave. */

@@ -5,7 +5,7 @@ import { test, type TestContext } from 'node:test';
 import type { Rule } from '../../src/recompile/rule.ts';
 import type { Session } from '../../src/session/session.ts';
 import { toyBatch } from '../support/toy.ts';
-import { blocks, open, steps, told, toPadded, type LM } from './lm.ts';
+import { blocks, inForce, open, steps, told, toPadded, type LM } from './lm.ts';
 
 interface Machine { run(program: unknown, inputs: unknown): Promise<unknown>; device: { compile(kernels: unknown): Promise<void> } }
 const machineOf = (session: Session): Machine => session.executor as unknown as Machine;
@@ -91,7 +91,7 @@ test('planned bytes of the old plan are told, also where there was none when it 
 test('a change that did not pay is tried again after twice the time, and twice that', async (t) => {
   const opened = await open(), { session, events } = opened, clock = clockOf(t), machine = machineOf(session), run = machine.run.bind(machine);
   machine.run = async (program, inputs) => {
-    const slow = blocks(session.model as LM)[0].dispatch === 'padded';
+    const slow = inForce(session)[0]['dispatch'] === 'padded';
     const out = await run(program, inputs);
     clock.now += slow ? 10 : 1;
     return out;

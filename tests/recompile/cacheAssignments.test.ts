@@ -14,6 +14,7 @@ import { policies, policyWith } from '../../src/recompile/policies.ts';
 import type { RecompileEvent } from '../../src/recompile/rule.ts';
 import { compile } from '../../src/session/node.ts';
 import type { Session } from '../../src/session/session.ts';
+import type { Settings } from '../../src/trace/knobs.ts';
 import { normals } from '../nn/moe/layer.ts';
 
 class Model {
@@ -109,17 +110,18 @@ async function open(options: CacheAssignmentsOptions = {}): Promise<{ session: S
 }
 
 test('a run: watched, cached, let go when the gate is another, cached again', async () => {
-  const { session, model, events } = await open();
+  const { session, model, events } = await open(), inForce = (): Settings => session.settings('moe');
   await using _ = session;
-  const until = async (routing: MoE['routing']): Promise<void> => { while (model.moe.routing !== routing) await session.step(batch(session.steps)); };
+  const until = async (routing: MoE['routing']): Promise<void> => { while (inForce()['routing'] !== routing) await session.step(batch(session.steps)); };
   const settings: unknown[] = [];
   await until('cached');
-  settings.push(model.moe.remember, model.moe.audit);
+  settings.push(inForce()['remember'], inForce()['audit']);
   // Another gate at each step: what is remembered of the last one is of no use.
   const other = (): void => { void session.restore(session.steps, [{ name: 'moe.router.weight', value: hostTensor('float32', [4, 4], normals(`w${session.steps}`, 16)) }]); };
-  while (model.moe.routing === 'cached') { other(); await session.step(batch(session.steps)); }
+  while (inForce()['routing'] === 'cached') { other(); await session.step(batch(session.steps)); }
   await until('cached');
   assert.deepEqual(settings, [COUNT, 2]);
+  assert.deepEqual([model.moe.routing, model.moe.audit], ['live', 16], 'the layer is as its user made it');
   assert.deepEqual(events.map((e) => [e.class, e.kept, e.error, e.changes.map((c) => c.to).join(), (e.effect ?? 0) - e.step]), [
     ['R', true, undefined, `${COUNT},2,watched`, 32], ['R', true, undefined, 'cached', 32], ['R', true, undefined, 'watched', 32], ['R', true, undefined, 'cached', 32]]);
   assert.match(events[0].reason, /^samples come again, 32 ids so far/);
@@ -148,20 +150,20 @@ test('stopped and resumed before, between and after its decisions it makes the s
 });
 
 test('batches without ids: it says so in one event, and nothing changes', async () => {
-  const { session, model, events } = await open();
+  const { session, events } = await open();
   await using _ = session;
   for (let i = 0; i < 100; i++) {
     const { x, y } = batch(i);
     await session.step({ x, y });
   }
   assert.deepEqual(events.map((e) => [e.rule, e.kept, e.changes.length, e.error]), [['cacheAssignments', false, 0, 'samples do not recur: batches have no ids, so there is nothing to remember and every layer keeps its live gate']]);
-  assert.equal(model.moe.routing, 'live');
+  assert.equal(session.settings('moe')['routing'], 'live');
 });
 
 test('in inference, where nothing is remembered, it says and does nothing', async () => {
-  const { session, model, events } = await open();
+  const { session, events } = await open();
   await using _ = session;
   session.recompile(cacheAssignments(), 'inference');
   for (let i = 0; i < 40; i++) await session.forward(batch(i));
-  assert.deepEqual([events, model.moe.routing], [[], 'live']);
+  assert.deepEqual([events, session.settings('moe')['routing']], [[], 'live']);
 });

@@ -37,7 +37,7 @@ async function open(rules: readonly Rule<Layer>[], options: Partial<MoEOptions> 
   return { session, events, compilerFails(does) { failing = does; }, compiled: () => last.catch(() => undefined) };
 }
 
-const layerOf = ({ session }: Opened): Layer => session.model as Layer;
+const layerOf = ({ session }: Opened): Pick<Layer, 'dispatch' | 'capacity' | 'overflow' | 'topK' | 'expertRows' | 'chunks'> => session.settings('') as unknown as Layer;
 const ragged = (): Rule<Layer> => ({ name: 'ragged', measure: false, cooldown: 8, trigger: (run) => run.step >= 2, alter: (m) => { m.dispatch = 'ragged'; } });
 
 /** Steps, each after the compiler has done what it was asked for. */
@@ -168,7 +168,7 @@ test('what knobs are without changes of no result: known until they go back, res
   neutral(change('dispatch', 'padded', 'ragged'), change('chunks', 1, 2));
   neutral(change('chunks', 2, 4));
   assert.deepEqual(knobs.decided(), { '': { dispatch: 'padded', chunks: 1 } });
-  assert.deepEqual(knobs.with(knobs.toDecided(), () => [model.dispatch, model.chunks]), ['padded', 1]);
+  assert.deepEqual(knobs.with(knobs.toDecided(), () => knobs.onModules(() => [model.dispatch, model.chunks])), ['padded', 1]);
   neutral(change('chunks', 4, 1));
   assert.deepEqual(knobs.toDecided(), [change('dispatch', 'ragged', 'padded')]);
   const all = knobs.all(), decided = knobs.decided();

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { Stream } from '../../src/base/random.ts';
 import { crossEntropy } from '../../src/nn/loss.ts';
+import { MoE } from '../../src/nn/moe/moe.ts';
 import { adamW } from '../../src/optim/adam.ts';
 import type { Agreement } from '../../src/recompile/agreement.ts';
 import { NOTICE } from '../../src/recompile/engine.ts';
@@ -12,7 +13,9 @@ import { compile } from '../../src/session/node.ts';
 import type { Session } from '../../src/session/session.ts';
 import { TransformerLM } from '../../src/nn/transformer.ts';
 import { temporaryFolder } from '../io/folder.ts';
+import type { KnobRules } from '../../src/trace/knobs.ts';
 import { fingerprint, toyBatch } from '../support/toy.ts';
+import { inForce } from './lm.ts';
 
 type LM = TransformerLM;
 const model = (capacity: 'dropless' | number = 'dropless'): LM => new TransformerLM({ vocab: 17, dModel: 16, layers: 2, heads: 2, context: 12,
@@ -54,7 +57,7 @@ test('a change that keeps all bits: verified, measured, told; losses are those o
   assert.equal(event.step, 6, 'what step 4 shows is seen before step 6');
   assert.ok(event.verified && event.effect !== null && event.ratio && event.after.ms !== null && event.before.bytes > 0);
   assert.deepEqual(event.changes.map((c) => [c.path, c.knob, c.from, c.to]), [['blocks.0.moe', 'dispatch', 'ragged', 'padded'], ['blocks.1.moe', 'dispatch', 'ragged', 'padded']]);
-  assert.equal(blocks(watched.session.model as LM)[0].dispatch, event.kept ? 'padded' : 'ragged');
+  assert.equal(inForce(watched.session)[0]['dispatch'], event.kept ? 'padded' : 'ragged');
   await plain.session.close();
   await watched.session.close();
 });
@@ -120,8 +123,9 @@ test('1,000 forced recompilations, a quarter made to fail, change no bit and cos
 test('a plan that does not agree is dropped, by name', async () => {
   const opened = await open({ capacity: 0.5 }), { session, events } = opened, plain = await open({ capacity: 0.5 });
   // A rule book that calls every change neutral; raising a capacity that drops is not.
-  const moe = blocks(session.model as LM)[0], lie = { ...(moe.constructor as unknown as { knobs: object }).knobs, capacity: () => true };
-  Object.defineProperty(moe, 'constructor', { value: { knobs: lie }, enumerable: false });
+  class Liar extends MoE { static override readonly knobs: KnobRules = { ...MoE.knobs, capacity: () => true }; }
+  const moe = blocks(session.model as LM)[0];
+  Object.setPrototypeOf(moe, Liar.prototype);
   session.recompile<LM>({ name: 'liar', trigger: (run) => run.step >= 3, budget: 1, alter: (m) => { blocks(m)[0].capacity = 2; } });
   const got = await told(opened);
   got.push(...await steps(session, 3));
@@ -129,7 +133,7 @@ test('a plan that does not agree is dropped, by name', async () => {
   assert.equal(events.length, 1);
   assert.match(events[0].error ?? '', /does not agree with the old one: .* differs/);
   assert.deepEqual([events[0].verified, events[0].kept, events[0].effect], [false, false, null]);
-  assert.equal(moe.capacity, 0.5);
+  assert.equal(inForce(session)[0]['capacity'], 0.5);
   await session.close();
   await plain.session.close();
 });
@@ -200,7 +204,7 @@ test('a step that is not finite in the middle of a trial leaves everything as it
   const before = fingerprint(session), bad = toyBatch(20), broken = { ...bad, y: { ...bad.y, data: Int32Array.from(bad.y.data, () => 99) } };
   await assert.rejects(session.step(broken), /is not finite/);
   assert.deepEqual(fingerprint(session), before);
-  assert.equal(blocks(session.model as LM)[0].dispatch, 'ragged', 'between steps the plan that was decided on is in force');
+  assert.equal(inForce(session)[0]['dispatch'], 'ragged', 'between steps the plan that was decided on is in force');
   await told(opened);
   await steps(plain.session, session.steps);
   assert.deepEqual(fingerprint(session), fingerprint(plain.session));

@@ -50,7 +50,8 @@ test('policies leave them alone, and there is no second choice to be told of', a
     if (i === 0) assert.deepEqual(Object.keys(stats), ['/load', '/gateEntropy']);
   }
   assert.deepEqual(events, []);
-  assert.deepEqual([moe.capacity, moe.dispatch, moe.topK], [0.5, 'padded', 2]);
+  const { capacity, dispatch, topK } = session.settings('');
+  assert.deepEqual([capacity, dispatch, topK], [0.5, 'padded', 2]);
   await session.close();
 });
 

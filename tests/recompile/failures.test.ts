@@ -5,7 +5,7 @@ import { Stream } from '../../src/base/random.ts';
 import { UserError } from '../../src/base/errors.ts';
 import type { Session } from '../../src/session/session.ts';
 import { fingerprint, noCompiler } from '../support/toy.ts';
-import { blocks, open, steps, toPadded, told, type LM } from './lm.ts';
+import { blocks, inForce, open, steps, toPadded, told, type LM } from './lm.ts';
 
 interface Machine { device: { compile(kernels: unknown): Promise<void> }; reserve(program: unknown): void }
 const machineOf = (session: Session): Machine => session.executor as unknown as Machine;
@@ -39,7 +39,7 @@ for (const device of ['wasm', 'native'] as const) {
     assert.deepEqual(fingerprint(session), fingerprint(plain.session));
     assert.equal(events.length, 1);
     assert.deepEqual([events[0].error, events[0].kept, events[0].verified, events[0].effect], ['internal compiler error', false, null, null]);
-    assert.ok(blocks(session.model as LM).every((moe) => moe.dispatch === 'ragged'));
+    assert.ok(inForce(session).every((moe) => moe['dispatch'] === 'ragged'));
     await session.close();
     await plain.session.close();
   });

@@ -19,7 +19,7 @@ import type { Outlook, RecompileEvent } from '../../src/recompile/rule.ts';
 import { compile } from '../../src/session/node.ts';
 import { Batching } from '../../src/session/batching.ts';
 import type { Session } from '../../src/session/session.ts';
-import { Knobs, SESSION } from '../../src/trace/knobs.ts';
+import { Knobs, SESSION, type Change } from '../../src/trace/knobs.ts';
 import { nameParameters } from '../../src/trace/module.ts';
 import { fingerprint, toyBatch } from '../support/toy.ts';
 import { anyMoE } from '../support/moe.ts';
@@ -81,9 +81,11 @@ interface Made { readonly want: (bytes: (m: MoE) => number, options?: Partial<Ou
 function made(options: FitMemoryOptions, stats: RunStats, layer: Partial<MoEOptions> = {}): Made {
   const model = { moe: moe(layer) }, knobs = new Knobs(nameParameters(model)), rule = fitMemory(options);
   return { model, want(bytes, outlook = {}) {
-    const draft = draftOf(model);
-    rule.alter(draft.model, stats, { first: false, fixed: true, session: null, rules: ['fitMemory'], budget: () => 1000, initial: (path) => knobs.initial(path), bytes: () => bytes(draft.model.moe), ...outlook });
-    const changes = draft.changes();
+    const changes = knobs.onModules(() => {
+      const draft = draftOf(model);
+      rule.alter(draft.model, stats, { first: false, fixed: true, session: null, rules: ['fitMemory'], budget: () => 1000, initial: (path) => knobs.initial(path), bytes: () => bytes(draft.model.moe), ...outlook });
+      return draft.changes();
+    });
     knobs.apply(changes);
     return Object.fromEntries(changes.map((c) => [c.knob, c.to]));
   } };
@@ -135,12 +137,15 @@ test('where more is needed than that, and results may change, the batch is split
   const stats = run(64, () => [40, 40, 40, 40]), model = { moe: moe() }, batching = new Batching({ accumulate: 1, eager: false, split: 1 });
   const knobs = new Knobs(nameParameters(model), new Map([[batching, SESSION]])), rule = fitMemory();
   const want = (all: number, more: Partial<Outlook> = {}): Record<string, unknown> => {
+    const changes = knobs.onModules(() => altered(all, more));
+    knobs.apply(changes);
+    return Object.fromEntries(changes.map((c) => [c.knob, c.to]));
+  };
+  const altered = (all: number, more: Partial<Outlook>): Change[] => {
     const draft = draftOf(model), own = draftOf(batching, { paths: new Map([[batching, SESSION]]) });
     const outlook: Outlook = { first: false, fixed: true, session: own.model, rules: [], budget: () => 1000, initial: (path) => knobs.initial(path), bytes: () => plan(all)(draft.model.moe) / own.model.split, ...more };
     rule.alter(draft.model, stats, outlook);
-    const changes = [...draft.changes(), ...own.changes()];
-    knobs.apply(changes);
-    return Object.fromEntries(changes.map((c) => [c.knob, c.to]));
+    return [...draft.changes(), ...own.changes()];
   };
   assert.deepEqual(want(16_000), { recompute: true, chunks: 8 });
   assert.deepEqual(want(33_000, { fixed: false }), {}, 'what is free is no number that a run repeats');
@@ -206,9 +211,9 @@ test('a session that may take less than one batch needs splits it from the first
   fitted.recompile(fitMemory());
   const losses: number[] = [];
   for (let i = 0; i < 3; i++) losses.push((await fitted.step(batch(i))).loss);
-  assert.ok(held(fitted) <= memory && fitted.batching.split > 1, `${fitted.batching.split}, ${held(fitted)} of ${memory}`);
+  assert.ok(held(fitted) <= memory && Number(fitted.settings(SESSION)['split']) > 1, `${String(fitted.settings(SESSION)['split'])}, ${held(fitted)} of ${memory}`);
   assert.deepEqual(events.map((e) => [e.class, e.step, e.effect, e.kept]), [['R', 1, 1, true]]);
-  const { split } = fitted.batching;
+  const split = Number(fitted.settings(SESSION)['split']);
   await using parts = await compile(wide(), { loss: crossEntropy, optimizer: adamW({ lr: 1e-2 }), device: 'wasm', threads: 1, seed: 3, accumulate: split });
   for (let i = 0; i < 3; i++) assert.equal((await parts.step(batch(i))).loss, losses[i]);
   assert.deepEqual(fingerprint(fitted), fingerprint(parts));
@@ -217,7 +222,7 @@ test('a session that may take less than one batch needs splits it from the first
   await using resumed = other;
   resumed.recompile(fitMemory());
   await resumed.deserialize(await fitted.serialize());
-  assert.deepEqual([resumed.batching.split, resumed.plan().engine?.log.length], [split, 1]);
+  assert.deepEqual([resumed.settings(SESSION)['split'], resumed.plan().engine?.log.length], [split, 1]);
   assert.equal((await resumed.step(batch(3))).loss, (await parts.step(batch(3))).loss);
 });
 

@@ -12,6 +12,7 @@ import { generate } from '../../src/session/generate.ts';
 import { compile } from '../../src/session/node.ts';
 import type { Session } from '../../src/session/session.ts';
 import { toyBatch } from '../support/toy.ts';
+import { inForce } from './lm.ts';
 
 type LM = TransformerLM;
 async function open(): Promise<{ session: Session; events: RecompileEvent[] }> {
@@ -36,7 +37,7 @@ test('a rule watches forward and predict: verified, measured, told; outputs are 
   assert.equal(watched.events.length, 1);
   assert.deepEqual([event.during, event.class, event.step, event.verified], ['inference', 'N', 8, true]);
   assert.ok(event.ratio && event.effect !== null && !event.error);
-  assert.equal(moes(watched.session.model as LM)[0].dispatch, event.kept ? 'ragged' : 'padded');
+  assert.equal(inForce(watched.session)[0]['dispatch'], event.kept ? 'ragged' : 'padded');
   assert.equal(watched.session.steps, 0, 'no step was taken');
   for (let s = 0; s < 3; s++) assert.equal((await watched.session.step(toyBatch(s))).loss, (await plain.session.step(toyBatch(s))).loss);
   await plain.session.close();
@@ -50,7 +51,7 @@ test('what would change results is not done', async () => {
   for (let i = 0; i < 60; i++) await session.forward(toyBatch(i));
   assert.ok(asked > 20);
   assert.deepEqual(events, []);
-  assert.equal(moes(session.model as LM)[0].topK, 2);
+  assert.equal(inForce(session)[0]['topK'], 2);
   await session.close();
 });
 
@@ -96,11 +97,11 @@ test('a checkpoint that is loaded while a plan of inference takes turns has the 
   session.recompile<LM>({ name: 'room', trigger: (run) => run.step >= 2, alter: (m) => { for (const moe of moes(m)) moe.capacity = 1.5; } }, 'inference');
   // In its turns the new plan is what runs.
   const { executor } = session, run = executor.run.bind(executor);
-  executor.run = (program, inputs) => { if (moes(session.model as LM)[0].capacity === 1.5) set++; return run(program, inputs); };
+  executor.run = (program, inputs) => { if (inForce(session)[0]['capacity'] === 1.5) set++; return run(program, inputs); };
   while (set < 2) await session.forward(toyBatch(0));
   await session.deserialize(bytes);
   for (let i = 0; i < 4; i++) assert.deepEqual(await outputs(session, 3), want);
-  assert.deepEqual(moes(session.model as LM).map((m) => [m.capacity, m.overflow]), [[0.5, 'drop'], [0.5, 'drop']]);
+  assert.deepEqual(inForce(session).map((m) => [m['capacity'], m['overflow']]), [[0.5, 'drop'], [0.5, 'drop']]);
   await session.close();
   await other.session.close();
 });

@@ -7,6 +7,7 @@ import { crossEntropy } from '../../src/nn/loss.ts';
 import { TransformerLM } from '../../src/nn/transformer.ts';
 import { adamW } from '../../src/optim/adam.ts';
 import { NOTICE } from '../../src/recompile/engine.ts';
+import { activeOf, readSlots, type SlotsValue } from '../../src/nn/moe/slots.ts';
 import { mergeExperts, pruneExpert, splitExpert } from '../../src/recompile/lifecycle.ts';
 import type { RecompileEvent, Rule } from '../../src/recompile/rule.ts';
 import { compile } from '../../src/session/node.ts';
@@ -14,7 +15,7 @@ import type { DeviceName } from '../../src/session/platform.ts';
 import type { Session } from '../../src/session/session.ts';
 import { temporaryFolder } from '../io/folder.ts';
 import { fingerprint, noCompiler, toyBatch } from '../support/toy.ts';
-import { blocks, steps, type LM } from './lm.ts';
+import { blocks, inForce, steps, type LM } from './lm.ts';
 
 interface Opened { session: Session; events: RecompileEvent[] }
 async function open(rules: readonly Rule<LM>[] = [], { device = 'wasm', accumulate = 1 }: { device?: DeviceName; accumulate?: number } = {}): Promise<Opened> {
@@ -25,7 +26,8 @@ async function open(rules: readonly Rule<LM>[] = [], { device = 'wasm', accumula
 }
 const at = (step: number, name: string, alter: Rule<LM>['alter'], more: Partial<Rule<LM>> = {}): Rule<LM> => ({ name, trigger: (run) => run.step === step, alter, cooldown: 8, ...more });
 const split = (step: number, more: Partial<Rule<LM>> = {}): Rule<LM> => at(step, 'split', (m) => { splitExpert(blocks(m)[1], 2); }, more);
-const moeOf = (session: Session) => blocks(session.model as LM)[1];
+const slotsOf = (session: Session): SlotsValue => inForce(session)[1]['slots'] as SlotsValue;
+const activeIn = (session: Session): boolean[] => activeOf(readSlots(slotsOf(session)).families);
 const bytes = (session: Session, name: string): string => fingerprint(session)[name];
 
 for (const device of ['wasm', 'native'] as const) {
@@ -55,7 +57,7 @@ test('a change that is not what it announced is dropped, and leaves no trace', a
   assert.equal(events.length, 1);
   assert.match(events[0].error ?? '', /does not agree with the old one: loss/);
   assert.deepEqual([events[0].verified, events[0].kept, events[0].effect, session.plan().engine?.log], [false, false, null, []]);
-  assert.deepEqual(moeOf(session).active, [true, true, true, true, false, false]);
+  assert.deepEqual(activeIn(session), [true, true, true, true, false, false]);
   await session.close();
   await plain.session.close();
 });
@@ -77,7 +79,7 @@ test('values that cannot be written are put back, whichever write fails, and the
       assert.deepEqual(got, want, `write ${fails}`);
       assert.ok(Object.entries(fingerprint(session)).every(([name, bits]) => bits === kept[name]), `write ${fails}`);
       assert.match(events[0].error ?? '', /memory that cannot be written/);
-      assert.ok(!moeOf(session).active[4]);
+      assert.ok(!activeIn(session)[4]);
     }
     await session.close();
   }
@@ -88,7 +90,7 @@ test('stopped at any moment, a run goes on as if it had not been', async (t) => 
   const rules = (): Rule<LM>[] => [split(4), at(44, 'fewer', (m) => { const [first, second] = blocks(m); pruneExpert(first, 3); mergeExperts(second, 4, 2, 0.75); splitExpert(second, 0); }), at(80, 'back', (m) => { splitExpert(blocks(m)[0], 0, 3); }, { budget: 1 })];
   const folder = await temporaryFolder(t), whole = await open(rules()), want = await steps(whole.session, 125), log = whole.session.plan().engine?.log;
   assert.deepEqual(log?.map((d) => [d.rule, d.step, d.effect]), [['split', 6, 38], ['fewer', 46, 78], ['back', 82, 114]]);
-  assert.deepEqual(moeOf(whole.session).slots.slice(6), [2, 'merge 2 into 4 by 0.75', 'split 0 into 2']);
+  assert.deepEqual(slotsOf(whole.session).slice(6), [2, 'merge 2 into 4 by 0.75', 'split 0 into 2']);
   for (const stop of [5, 6, 36, 37, 38, 46, 77, 78, 113]) {
     const first = await open(rules()), path = join(folder, `${stop}.safetensors`), before = await steps(first.session, stop);
     await first.session.save(path);
@@ -129,7 +131,7 @@ test('a step that is not finite where a split takes effect: nothing of it is sto
   await steps(one.session, 37);
   await assert.rejects(one.session.step({ ...bad, y: { ...bad.y, data: Int32Array.from(bad.y.data, () => 99) } }), /is not finite/);
   assert.equal(one.session.steps, 37);
-  assert.ok(moeOf(one.session).active[4]);
+  assert.ok(activeIn(one.session)[4]);
   for (const name of ['blocks.1.moe.experts.w1', 'optim/v/blocks.1.moe.experts.w2']) {
     const { data, shape } = one.session.executor.getState(name), n = shape[1] * shape[2];
     assert.deepEqual(data.slice(4 * n, 5 * n), data.slice(2 * n, 3 * n), name);

@@ -8,6 +8,7 @@ import type { RecompileEvent, Rule } from '../../src/recompile/rule.ts';
 import { compile } from '../../src/session/node.ts';
 import type { DeviceName } from '../../src/session/platform.ts';
 import type { Session } from '../../src/session/session.ts';
+import type { Settings } from '../../src/trace/knobs.ts';
 import { toyBatch } from '../support/toy.ts';
 
 export type LM = TransformerLM;
@@ -34,4 +35,6 @@ export async function told({ session, events }: Opened, count = 1): Promise<numb
 }
 
 export const blocks = (m: LM): MoE[] => m.blocks.map((b) => { assert.ok(b.moe); return b.moe; });
+/** What steps of the session take for its two MoE layers, whatever their user wrote. */
+export const inForce = (session: Session): Settings[] => ['blocks.0.moe', 'blocks.1.moe'].map((path) => session.settings(path));
 export const toPadded: Rule<LM> = { name: 'padded', trigger: (run) => run.step >= 4, alter: (m) => { for (const moe of blocks(m)) moe.dispatch = 'padded'; }, budget: 1, measure: false };

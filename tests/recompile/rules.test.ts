@@ -2,8 +2,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { fingerprint } from '../support/toy.ts';
-import { checkRule } from '../../src/recompile/rule.ts';
-import { blocks, open, steps, toPadded, told, type LM } from './lm.ts';
+import { ruleOf } from '../../src/recompile/rule.ts';
+import { blocks, inForce, open, steps, toPadded, told, type LM } from './lm.ts';
 
 const toggle = (block: number) => (m: LM): void => { const moe = blocks(m)[block]; moe.topK = 3 - moe.topK; };
 
@@ -14,7 +14,7 @@ test('rules are asked in their order, each within its cooldown and budget', asyn
   await steps(session, 150);
   // Decided at the boundary after what they waited for; in force 32 steps later. At 38 `a` is still in its cooldown.
   assert.deepEqual(events.map((e) => [e.rule, e.step, e.effect, e.kept]), [['a', 5, 37, true], ['b', 38, 70, true], ['a', 71, 103, true]]);
-  assert.deepEqual(blocks(session.model as LM).map((m) => m.topK), [2, 1]);
+  assert.deepEqual([inForce(session).map((m) => m['topK']), blocks(session.model as LM).map((m) => m.topK)], [[2, 1], [2, 2]]);
   await session.close();
 });
 
@@ -30,10 +30,10 @@ test('a rule that asks for nothing lets the next one speak, and a name is given 
 
 test('what is no rule is refused when it is given', () => {
   const whole = { name: 'r', trigger: () => true, alter: () => undefined };
-  checkRule({ ...whole, undo: () => true, reason: () => 'why', only: 'N', measure: false, cooldown: 0, budget: Infinity, tolerance: 0.1 });
+  ruleOf({ ...whole, undo: () => true, reason: () => 'why', measure: false, cooldown: 0, budget: Infinity, tolerance: 0.1 });
   for (const [wrong, message] of [[{ undo: true }, /undo must be a function/], [{ reason: 'why' }, /reason must be a function/], [{ only: 'R' }, /only must be 'N', got R/], [{ measure: 'no' }, /measure must be true or false/],
-    [{ cooldown: NaN }, /cooldown must be a number/], [{ alter: null }, /no function alter/], [{ name: '' }, /needs a name/]] as const) {
-    assert.throws(() => { checkRule({ ...whole, ...wrong }); }, { name: 'UserError', message });
+    [{ cooldown: NaN }, /cooldown must be a whole number/], [{ alter: null }, /no function alter/], [{ name: '' }, /needs a name/]] as const) {
+    assert.throws(() => { ruleOf({ ...whole, ...wrong }); }, { name: 'UserError', message });
   }
 });
 

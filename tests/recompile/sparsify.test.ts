@@ -47,10 +47,10 @@ test('a router that is sure of itself goes over to one expert, and back when it 
   await session.prepare(batch);
   router(1000);
   for (let i = 0; i < 70; i++) await session.step(batch);
-  assert.equal(model.moe.topK, 1);
+  assert.equal(session.settings('moe')['topK'], 1);
   router(0.01);
   for (let i = 0; i < 110; i++) await session.step(batch);
-  assert.equal(model.moe.topK, 2);
+  assert.equal(session.settings('moe')['topK'], 2);
   assert.deepEqual(events.map((e) => [e.class, e.kept, e.changes.map((c) => c.to)]), [['R', true, [1]], ['R', true, [2]]]);
   assert.match(events[0].reason, /^second choices weigh 0\.0/);
 });

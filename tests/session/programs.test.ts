@@ -19,7 +19,7 @@ const KEPT = 32;
 test('only sizes are looked for in families that were used of late', async () => {
   const moe = new MoE({ dModel: 4, experts: 2, topK: 1, hidden: 4, capacity: 1 }), named = nameParameters(moe), knobs = new Knobs(named);
   const backend = await openBackend(node, { device: 'wasm', threads: 1, memory: 64e6 });
-  const programs = new Programs(backend, knobs, new States(named, backend.executor, () => 0));
+  const programs = new Programs(backend, { knobs, state: { number: () => 1 } }, new States(named, backend.executor, () => 0));
   const graph = (tokens: number) => (): Graph => {
     const type = { dtype: 'float32' as const, shape: [tokens, 4] };
     return trainingGraph(traceGraph(named, true, (t) => {

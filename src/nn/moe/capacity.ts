@@ -11,7 +11,7 @@ export function checkCapacity(capacity: Capacity, experts: number): Capacity {
     throw new UserError(`capacity must be 'dropless', a factor of at least 0, or a list of ${experts} factors, got ${JSON.stringify(capacity)}`,
       'a factor of 1 gives each expert its even share: tokens * topK / experts rows');
   }
-  return typeof capacity === 'object' ? [...capacity] : capacity;
+  return typeof capacity === 'object' ? Object.freeze([...capacity]) : capacity;
 }
 
 /** Rows of each expert: ceil(factor * choices / experts); null for dropless. `choices`: tokens * k. active: which slots hold an expert; the even

@@ -1,5 +1,6 @@
 // Routers that do not ask a token for its best experts: experts that choose tokens, and a hash.
 import { UserError } from '../../base/errors.ts';
+import { fixedCopy } from '../../base/fixed.ts';
 import { checkOptions, type KeysOf } from '../../base/options.ts';
 import { checkSeed, Stream } from '../../base/random.ts';
 import { boundOf } from '../../base/shape.ts';
@@ -43,7 +44,7 @@ export class HashRouter implements Router {
     checkSeed('hash router', seed);
     if (vocab !== undefined && !(Number.isInteger(vocab) && vocab >= 1)) throw new UserError(`hash router: vocab must be a whole number of at least 1, got ${vocab}`);
     this.experts = options.experts;
-    this.#options = options;
+    this.#options = fixedCopy(options);
   }
 
   choose(x: Tensor, { k, ids }: RouteCall): Choice {

@@ -10,19 +10,20 @@ import { maximum } from '../../graph/ops/maximum.ts';
 import { mul } from '../../graph/ops/mul.ts';
 import { neg } from '../../graph/ops/neg.ts';
 import { reshape } from '../../graph/ops/reshape.ts';
-import { slice } from '../../graph/ops/slice.ts';
 import { topK } from '../../graph/ops/topK.ts';
 import { mean, sum } from '../../graph/ops/sum.ts';
 import { call, traceOf, within, type Trace } from '../../trace/trace.ts';
-import type { KnobRules, Resize, Transfer } from '../../trace/knobs.ts';
+import type { Keeps, Kept, KnobRules, Resize, Transfer } from '../../trace/knobs.ts';
 import { nameParameters, type Module } from '../../trace/module.ts';
+import type { Parameter } from '../../trace/parameter.ts';
+import { noticeWrites } from '../../trace/user-values.ts';
 import { checkCapacity, type Capacity } from './capacity.ts';
 import { keeping } from './chunks.ts';
 import { ExpertBank, type Activation } from './experts.ts';
 import { lossOf, LOSSES, type LossName } from './losses.ts';
 import { OVERFLOWS, PRIORITIES, routed, type Overflow, type Priority, type Routing } from './routing.ts';
 import { checkSettings, type MoEOptions } from './options.ts';
-import type { Choice, Router } from './router.ts';
+import { secondOf, type Choice, type Router } from './router.ts';
 import { TopKRouter } from './routers.ts';
 import { MOE_KNOBS } from './knobs.ts';
 import { resizeMoE } from './resize.ts';
@@ -57,11 +58,15 @@ export class MoE {
   static readonly resize: Resize = resizeMoE;
   /** What goes along when an expert is merged or split. */
   static readonly transfer: Transfer = (moe, from, to) => transferMoE(moe as MoE, from, to);
+  /** Frozen experts, a frozen gate, and what lies in free slots. */
+  static readonly keeps: Keeps = (moe) => (moe as MoE).#kept();
+  static { noticeWrites(MoE); }
   readonly router: Router;
   readonly experts: Experts;
   readonly shared: Module<Tensor, Tensor> | SharedExpert | null;
   readonly #losses: readonly (readonly [LossName, number])[];
   readonly #count: number;
+  readonly #built: number;
   #topK = 1;
   #capacity: Capacity = 'dropless';
   #overflow: Overflow = 'drop';
@@ -83,10 +88,10 @@ export class MoE {
     const { dModel, experts, router, shared, hidden, activation, normalise, balance = router ? 0 : 0.01, zLoss = router ? 0 : 0.001 } = options;
     this.#count = typeof experts === 'number' ? experts : experts.length;
     if (!Number.isInteger(this.#count) || this.#count < 1) throw new UserError(`MoE: needs at least one expert, got ${this.#count}`);
-    this.#frozen = new Array<boolean>(this.#count).fill(false);
-    this.#slots = freshSlots(this.#count);
+    this.#frozen = Object.freeze(new Array<boolean>(this.#count).fill(false));
+    this.#slots = Object.freeze(freshSlots(this.#count));
     this.#families = readSlots(this.#slots).families;
-    this.topK = options.topK;
+    this.topK = this.#built = options.topK;
     if (router && router.experts !== this.#count) throw new UserError(`MoE: there are ${this.#count} experts, the router knows ${router.experts}`);
     this.router = router ?? new TopKRouter({ dModel, experts: this.#count, ...(normalise !== undefined && { normalise }) });
     if (typeof experts !== 'number') this.experts = experts;
@@ -157,8 +162,6 @@ export class MoE {
   get gateFrozen(): boolean { return this.#gateFrozen; }
   set gateFrozen(frozen: boolean) {
     if (typeof frozen !== 'boolean') throw new UserError(`MoE: gateFrozen must be true or false, got ${String(frozen)}`);
-    if (frozen !== this.#gateFrozen) for (const p of nameParameters(this.router).parameters.values()) p.frozen = frozen;
-    if (this.#gateFrozen && !frozen) this.#freeze(); // what lies in free slots stays as it is
     this.#gateFrozen = frozen;
   }
 
@@ -179,21 +182,20 @@ export class MoE {
     if (typeof list !== 'object' || list.length !== this.#count || list.some((f) => typeof f !== 'boolean')) {
       throw new UserError(`MoE: frozen must be true, false, or a list of ${this.#count} of them, got ${JSON.stringify(frozen)}`);
     }
-    this.#frozen = [...list] as boolean[];
-    this.#freeze();
+    this.#frozen = Object.freeze([...list]);
   }
 
-  /** What frozen experts have, and what lies in free slots, keeps its values. */
-  #freeze(): void {
-    const list = this.#frozen.map((f, e) => f || this.#families[e] === null), free = this.#families.map((family) => family === null), uniform = list.every((f) => f === list[0]);
-    for (let e = 0; e < this.#count; e++) {
-      for (const p of this.#parametersOf(e)) p.frozen = this.experts instanceof ExpertBank && !uniform ? [...list] : list[e];
-    }
-    for (const { parameter, axis } of routerParts(this.router)) {
-      if (parameter.frozen === true) continue;
-      parameter.frozenAxis = axis;
-      parameter.frozen = free.includes(true) ? [...free] : false;
-    }
+  #kept(): Kept[] {
+    const free = this.#families.map((family) => family === null), list = this.#frozen.map((f, e) => f || free[e]), kept: Kept[] = [];
+    if (!this.#gateFrozen && !list.includes(true)) return kept; // asked at every step
+    const keep = (parameters: Iterable<Parameter>, parts: readonly boolean[], axis: number): void => {
+      if (parts.includes(true)) for (const parameter of parameters) kept.push({ parameter, axis, parts: parts.every((f) => f) || parts });
+    };
+    const of = (module: object): Iterable<Parameter> => nameParameters(module).parameters.values();
+    if (this.experts instanceof ExpertBank) keep(of(this.experts), list, 0); else this.experts.forEach((expert, e) => { keep(of(expert), [list[e]], 0); });
+    if (this.#gateFrozen) keep(of(this.router), [true], 0);
+    for (const { parameter, axis } of routerParts(this.router)) keep([parameter], free, axis);
+    return kept;
   }
 
   /** What each slot holds ('on', 'off' for free, 'like 3' for a copy of slot 3's expert) before the last change, then its number and what it did. */
@@ -204,17 +206,12 @@ export class MoE {
       throw new UserError(`MoE: with a ${this.router.constructor.name} experts cannot be pruned, merged or split`, 'TopKRouter and SigmoidRouter can, without groups');
     }
     checkChoices(this.#topK, families);
-    this.#slots = [...slots];
+    this.#slots = Object.freeze([...slots]);
     this.#families = families;
-    this.#freeze();
   }
 
   /** Which slots hold an expert. */
   get active(): readonly boolean[] { return activeOf(this.#families); }
-
-  #parametersOf(e: number) {
-    return [...nameParameters(this.experts instanceof ExpertBank ? this.experts : this.experts[e]).parameters.values()];
-  }
 
   /** ids int32 [...]: the tokens' ids, for a router that goes by them. */
   forward(x: Tensor, ids?: Tensor): Tensor { return within(x, this, () => this.#forward(x, ids)); }
@@ -223,7 +220,7 @@ export class MoE {
     const shape = x.shape.map(boundOf), count = shape.slice(0, -1).reduce((n, d) => n * d, 1);
     const tokens = reshape(x, [count, shape[shape.length - 1]]); // [tokens, dModel]
     const slots = openSlots(this.#families), memory = ChoiceMemory.of(this, tokens, { routing: this.#routing, experts: this.#count, k: this.#topK, remember: this.#remember, audit: this.#audit, closed: slots !== null });
-    const choice = within(x, this.router, () => this.router.choose(tokens, { k: this.#topK, ids: ids && reshape(ids, [count]), slots, pick: memory ? (scores) => memory.pick(scores) : undefined }));
+    const choice = within(x, this.router, () => this.router.choose(tokens, { k: this.#topK, built: this.#built, ids: ids && reshape(ids, [count]), slots, pick: memory ? (scores) => memory.pick(scores) : undefined }));
     memory?.settle();
     const routing = this.#route(choice, memory), { indices, weights } = choice;
     const combined = runExperts(this.#dispatch, this.experts, tokens, routing, indices, weights, { recompute: this.#recompute, chunks: this.#chunks }); // [tokens, width]
@@ -254,11 +251,12 @@ export class MoE {
     for (const [name, coefficient] of this.#losses) trace.addLoss(this, name, lossOf(name, choice, load, slots), coefficient);
   }
 
-  #reportSecond(trace: Trace, { weights, probs }: Choice): void {
-    if (this.#topK > 1) trace.addStat(this, 'secondGateWeight', mean(slice(weights, 1, 1, 2)));
+  #reportSecond(trace: Trace, { weights, probs, second }: Choice): void {
+    if (this.#topK > 1) trace.addStat(this, 'secondGateWeight', mean(secondOf(weights)));
+    else if (second && this.#count > 1) trace.addStat(this, 'secondGateWeight', mean(second()));
     else if (probs && this.#count > 1) {
       const { values } = topK(probs, 2); // what a second choice would weigh beside the first
-      trace.addStat(this, 'secondGateWeight', mean(div(slice(values, 1, 1, 2), maximum(sum(values, [1]), scalar(values, 1e-30)))));
+      trace.addStat(this, 'secondGateWeight', mean(div(secondOf(values), maximum(sum(values, [1]), scalar(values, 1e-30)))));
     }
   }
 }

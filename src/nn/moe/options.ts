@@ -44,7 +44,7 @@ export interface MoEOptions {
   readonly chunks?: number;
   /** Experts that are always on: the width of one more feed-forward network, or a module. */
   readonly shared?: number | Module<Tensor, Tensor>;
-  /** Divides the k gate weights by their sum; default true for k > 1. (Of the default router.) */
+  /** Divides the k gate weights by their sum; default: whether `topK` is above 1 here. It stays when `topK` changes. (Of the default router.) */
   readonly normalise?: boolean;
   /** Coefficient of the Switch auxiliary loss; default 0.01 with the default router, else 0. */
   readonly balance?: number;

@@ -2,6 +2,7 @@
 // compute in float32 and report the losses that only they can know.
 import { boundOf } from '../../base/shape.ts';
 import { UserError } from '../../base/errors.ts';
+import { fixedCopy } from '../../base/fixed.ts';
 import { checkOptions, type KeysOf } from '../../base/options.ts';
 import { scalar, type Tensor } from '../../graph/tensor.ts';
 import { add } from '../../graph/ops/add.ts';
@@ -14,6 +15,7 @@ import { less } from '../../graph/ops/less.ts';
 import { mul } from '../../graph/ops/mul.ts';
 import { oneHot } from '../../graph/ops/oneHot.ts';
 import { reshape } from '../../graph/ops/reshape.ts';
+import { slice } from '../../graph/ops/slice.ts';
 import { sum } from '../../graph/ops/sum.ts';
 import { topK } from '../../graph/ops/topK.ts';
 import { uniform } from '../../graph/ops/uniform.ts';
@@ -38,10 +40,14 @@ export interface Choice {
   readonly load?: Tensor;
   /** Experts choose tokens: k is their number, and the capacity says how many each takes. */
   readonly expertsChoose?: boolean;
+  /** Where a token gets one expert: float32 [tokens], the weight that a second choice would have if it got two. For statistics, made when asked for. */
+  readonly second?: () => Tensor;
 }
 
 export interface RouteCall {
   readonly k: number;
+  /** How many experts a token got when the layer was built; default k. Defaults that depend on the number of experts go by it: they stay when `topK` changes. */
+  readonly built?: number;
   /** int32 [tokens], where the model gives them: what a hash goes by. */
   readonly ids?: Tensor | undefined;
   /** In place of topK: scores [tokens, experts] -> int32 [tokens, k], of which some are remembered. For routers that say `remembers`. */
@@ -69,7 +75,7 @@ export interface RouterOptions {
   readonly experts: number;
   /** Multiplies each input of the router by a random number in 1 - jitter .. 1 + jitter while training (Fedus et al. 2022). */
   readonly jitter?: number;
-  /** Divides the k weights by their sum; default true for k > 1. */
+  /** Divides the k weights by their sum; default: whether the layer was built with `topK` above 1. It stays when `topK` changes. */
   readonly normalise?: boolean;
 }
 /** Of a router that weights its choices in its own way. */
@@ -84,14 +90,14 @@ export abstract class LinearRouter implements Router {
   readonly #options: RouterOptions;
   readonly #normalise: boolean | undefined;
 
-  /** keys: those of the subclass's options, where it has others; normalise: its default for k > 1. */
+  /** keys: those of the subclass's options, where it has others; normalise: its default in a layer that is built with topK above 1. */
   constructor(options: RouterOptions, keys: KeysOf<RouterOptions> | KeysOf<PlainRouterOptions> = ROUTER_KEYS, normalise = true) {
     checkOptions(this.constructor.name, options, keys as KeysOf<RouterOptions>);
+    this.#options = fixedCopy(options);
     const { dModel, experts, jitter = 0 } = options;
     if (!(jitter >= 0 && jitter < 1)) throw new UserError(`router: jitter must be at least 0 and below 1, got ${jitter}`);
     this.weight = new Parameter([dModel, experts], { kind: 'normal', std: 1 / Math.sqrt(dModel) }, { role: 'router' });
     this.experts = experts;
-    this.#options = options;
     this.#normalise = options.normalise ?? (normalise ? undefined : false);
   }
 
@@ -110,11 +116,14 @@ export abstract class LinearRouter implements Router {
   protected logits(x: Tensor): Tensor { return matmul(this.seen(x), use(x, this.weight)); }
 
   /** The gate's weights: values [tokens, k], divided by their sum where that is asked for. */
-  protected weights(values: Tensor, k: number): Tensor {
-    const normalise = this.#normalise ?? k > 1;
+  protected weights(values: Tensor, { k, built = k }: Pick<RouteCall, 'k' | 'built'>): Tensor {
+    const normalise = this.#normalise ?? built > 1;
     return normalise ? div(values, expand(sum(values, [1]), values, [1])) : values;
   }
 }
+
+/** The second column of [tokens, 2 or more]. */
+export const secondOf = (weights: Tensor): Tensor => slice(weights, 1, 1, 2);
 
 /** Random numbers in [0, 1) of the shape of `like`, of this step and module. */
 export function random(like: Tensor, module: object, purpose: string): Tensor {

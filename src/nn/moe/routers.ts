@@ -1,5 +1,6 @@
 // Routers by which tokens choose experts by their logits: top-k softmax, noisy top-k, sigmoid with a bias, Sinkhorn.
 import { UserError } from '../../base/errors.ts';
+import { fixedCopy } from '../../base/fixed.ts';
 import { refuseUnused, type KeysOf } from '../../base/options.ts';
 import { boundOf } from '../../base/shape.ts';
 import { scalar, type Tensor } from '../../graph/tensor.ts';
@@ -31,7 +32,8 @@ import { traceOf, use } from '../../trace/trace.ts';
 import { activeSlots, closed, eligible, meanOfActive } from './eligible.ts';
 import type { OpenSlots } from './slots.ts';
 import {
-  checkGroups, limitGroups, LinearRouter, PLAIN_KEYS, random, ROUTER_KEYS, type Choice, type GroupLimit, type PlainRouterOptions, type RouteCall, type RouterOptions,
+  checkGroups, limitGroups, LinearRouter, PLAIN_KEYS, random, ROUTER_KEYS, secondOf, type Choice, type GroupLimit, type PlainRouterOptions, type RouteCall,
+  type RouterOptions,
 } from './router.ts';
 
 export interface TopKRouterOptions extends RouterOptions {
@@ -52,7 +54,7 @@ export class TopKRouter extends LinearRouter {
     if (!ORDERS.includes(order)) throw new UserError(`TopKRouter: softmax must be one of ${ORDERS.join(', ')}, got ${String(order)}`);
     refuseUnused('TopKRouter', options, { normalise: order === 'after' && 'a softmax over the chosen alone sums to 1' });
     if (options.groups !== undefined) checkGroups(options.groups, options.experts);
-    this.#own = options;
+    this.#own = fixedCopy(options);
   }
 
   get remembers(): boolean { return true; }
@@ -64,16 +66,17 @@ export class TopKRouter extends LinearRouter {
     const all = this.logits(x), open = slots ? eligible(all, slots) : null, logits = open ? closed(all, open) : all, probs = softmax(logits);
     if (order === 'after') {
       const indices = this.best(groups ? limitGroups(logits, groups, k) : logits, call), values = takeAlong(logits, indices);
-      return { indices, weights: softmax(values), scores: takeAlong(probs, indices), probs, logits };
+      return { indices, weights: softmax(values), scores: takeAlong(probs, indices), probs, logits, second: () => secondOf(this.weights(topK(probs, 2).values, { k: 2 })) };
     }
+    const second = (): Tensor => secondOf(this.weights(topK(probs, 2).values, call));
     // A probability may round to 0, as those are that cannot be chosen.
     const scored = groups ? limitGroups(probs, groups, k) : open ? closed(probs, open) : probs;
     if (groups || pick) {
       const indices = this.best(scored, call), values = takeAlong(probs, indices);
-      return { indices, weights: this.weights(values, k), scores: values, probs, logits };
+      return { indices, weights: this.weights(values, call), scores: values, probs, logits, second };
     }
     const { indices, values } = topK(scored, k);
-    return { indices, weights: this.weights(values, k), scores: values, probs, logits };
+    return { indices, weights: this.weights(values, call), scores: values, probs, logits, second };
   }
 }
 
@@ -98,7 +101,8 @@ export class NoisyTopKRouter extends LinearRouter {
     const spread = add(softplus(matmul(seen, use(x, this.noise))), 1e-2);
     const noisy = training ? add(clean, mul(this.#normal(clean), spread)) : clean;
     const indices = this.best(noisy, call), probs = softmax(noisy);
-    const choice = { indices, weights: softmax(takeAlong(noisy, indices)), scores: takeAlong(probs, indices), probs, logits: clean };
+    const choice = { indices, weights: softmax(takeAlong(noisy, indices)), scores: takeAlong(probs, indices), probs, logits: clean,
+      second: (): Tensor => secondOf(this.weights(topK(probs, 2).values, { k: 2 })) };
     if (!training || k === this.experts) return choice;
     // The k-th largest of the others: the k+1-st of all for an expert that is in, the k-th for one that is out.
     const { values } = topK(noisy, k + 1), inside = slice(values, 1, k, k + 1), outside = slice(values, 1, k - 1, k);
@@ -133,8 +137,8 @@ export class SigmoidRouter extends LinearRouter {
   constructor(options: SigmoidRouterOptions) {
     super(options, SIGMOID_KEYS);
     if (options.groups !== undefined) checkGroups(options.groups, options.experts);
+    this.#own = fixedCopy(options);
     this.bias = new Parameter([options.experts], { kind: 'constant', value: 0 }, { trained: false });
-    this.#own = options;
   }
 
   get remembers(): boolean { return true; }
@@ -145,7 +149,8 @@ export class SigmoidRouter extends LinearRouter {
     const open = slots ? eligible(sums, slots) : null, [logits, scores, biased] = open ? [closed(every, open), closed(sigmoids, open, 0), closed(sums, open)] : [every, sigmoids, sums];
     const indices = this.best(groups ? limitGroups(biased, groups, k) : biased, call), values = takeAlong(scores, indices);
     const total = reshape(sum(scores, [1]), [boundOf(scores.shape[0]), 1]);
-    return { indices, weights: mul(this.weights(values, k), scale), scores: values, probs: div(scores, total), logits };
+    const weighed = (own: Tensor): Tensor => mul(this.weights(own, call), scale);
+    return { indices, weights: weighed(values), scores: values, probs: div(scores, total), logits, second: () => secondOf(weighed(takeAlong(scores, topK(biased, 2).indices))) };
   }
 
   observe(load: Tensor, slots: OpenSlots | null): void {
@@ -168,7 +173,7 @@ const SINKHORN_KEYS: KeysOf<SinkhornRouterOptions> = { ...ROUTER_KEYS, rounds: '
 /**
  * Balanced assignment (BASE layers, Lewis et al. 2021, by Sinkhorn's algorithm as in Clark et al. 2022): while training, experts are chosen
  * from e^logits scaled until rows and columns have nearly equal sums, otherwise by logits. No gradient flows through the scaling. Weights
- * are sigmoid(logit) for k = 1, else the softmax over all experts.
+ * are sigmoid(logit) in a layer that was built with topK 1, else the softmax over all experts.
  */
 export class SinkhornRouter extends LinearRouter {
   readonly #rounds: number;
@@ -179,11 +184,10 @@ export class SinkhornRouter extends LinearRouter {
     this.#rounds = rounds;
   }
 
-  choose(x: Tensor, { k }: RouteCall): Choice {
-    const logits = this.logits(x), probs = softmax(logits);
-    const { indices } = topK(traceOf(x).training ? this.#balanced(stopGradient(logits)) : logits, k);
-    const values = takeAlong(k === 1 ? sigmoid(logits) : probs, indices);
-    return { indices, weights: this.weights(values, k), scores: values, probs, logits };
+  choose(x: Tensor, call: RouteCall): Choice {
+    const { k, built = k } = call, logits = this.logits(x), probs = softmax(logits), by = traceOf(x).training ? this.#balanced(stopGradient(logits)) : logits;
+    const { indices } = topK(by, k), gates = built === 1 ? sigmoid(logits) : probs, values = takeAlong(gates, indices);
+    return { indices, weights: this.weights(values, call), scores: values, probs, logits, second: () => secondOf(this.weights(takeAlong(gates, topK(by, 2).indices), call)) };
   }
 
   #balanced(logits: Tensor): Tensor {

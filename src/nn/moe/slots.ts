@@ -4,6 +4,7 @@
 // The value: for each slot 'on', 'off' (free) or 'like 3' (a copy of the expert in slot 3, made by a split: one family), as it was before the
 // last change; then the number of that change, and what it did: 'prune 5', 'merge 5 into 2 by 0.25', 'split 3 into 5', in this order.
 import { UserError } from '../../base/errors.ts';
+import type { KnobValue } from '../../trace/knobs.ts';
 
 export type SlotsValue = readonly (string | number)[];
 
@@ -86,6 +87,9 @@ function after(families: Families, change: SlotChange): Families {
   // A family is named by its first slot, whoever went.
   return next.map((family) => (family === null ? null : next.indexOf(family)));
 }
+
+/** Which slots hold an expert, by the value of the knob `slots`: of a layer, or of a session's settings. Throws UserError for a value that is none. */
+export const activeSlots = (slots: KnobValue): boolean[] => activeOf(readSlots(slots).families);
 
 /** How many experts a token can choose: one of each family. */
 export const choicesOf = (families: Families): number => new Set(families.filter((family) => family !== null)).size;

@@ -81,11 +81,11 @@ export async function replay(trace: Trace, rules: readonly Rule<object>[], price
   const { layers, loads } = trace, model = standIn(layers), named = nameParameters(model), knobs = new Knobs(named), events: RecompileEvent[] = [];
   const modules = new Map([...named.paths].map(([module, path]) => [path, module])), moes = layers.map((l) => modules.get(l.path) as MoE);
   const most = layers.map((layer, l) => Math.max(...loads.map((s) => tokensOf(s[l], layer)))), known = new Map<string, number>();
-  const bytes = (): number => sum(moes.map((moe, l) => {
+  const bytes = (): number => knobs.onModules(() => sum(moes.map((moe, l) => {
     const key = `${l} ${JSON.stringify(knobs.settings(layers[l].path))}`, found = known.get(key) ?? plannedBytes(moe, most[l], layers[l].dModel);
     known.set(key, found);
     return found;
-  }));
+  })));
   let step = 0, largest = 0, byteSteps = 0;
   const sizes = (): string => loads[step].map((load, l) => tokensOf(load, layers[l])).join(' ');
   const plan = (changes: readonly Change[]): Prepared => {
@@ -104,14 +104,19 @@ export async function replay(trace: Trace, rules: readonly Rule<object>[], price
   for (; step < loads.length; step++) {
     const { verify } = await engine.begin(), told = events.length;
     engine.during();
-    const outcomes = moes.map((moe, l) => outcomeOf(moe, layers[l], loads[step][l])), cost = sum(outcomes.map((o) => costOf(o, prices)));
+    // Layers as the plan of this step has them.
+    const [outcomes, stats] = knobs.onModules(() => {
+      const all = moes.map((moe, l) => outcomeOf(moe, layers[l], loads[step][l]));
+      return [all, Object.fromEntries(layers.flatMap((layer, l) => statsOf(layer, loads[step][l], all[l], moes[l])))];
+    });
+    const cost = sum(outcomes.map((o) => costOf(o, prices)));
     largest = Math.max(largest, bytes());
     byteSteps += bytes();
     costs.push(cost);
     totals.choices += sum(loads[step].flat());
     for (const o of outcomes) for (const key of ['dropped', 'spilled', 'computed', 'padded'] as const) totals[key] += o[key];
     const compared = verify && { equal: true, finite: true, loss: 0, dryLoss: 0, ms: 0, differs: null };
-    await engine.end({ step: step + 1, loss: 0, ms: cost, stats: Object.fromEntries(layers.flatMap((layer, l) => statsOf(layer, loads[step][l], outcomes[l], moes[l]))) }, compared);
+    await engine.end({ step: step + 1, loss: 0, ms: cost, stats }, compared);
     engine.settle();
     // Whatever became of it, it was compiled and tried.
     for (let e = told; e < events.length; e++) paid.set(step, (paid.get(step) ?? 0) + 1);

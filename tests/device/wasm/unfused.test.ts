@@ -5,7 +5,7 @@ import { WasmDevice } from '../../../src/device/wasm/wasm.ts';
 import { crossEntropy } from '../../../src/nn/loss.ts';
 import { adamW } from '../../../src/optim/adam.ts';
 import type { Platform } from '../../../src/session/platform.ts';
-import { compileOn } from '../../../src/session/session.ts';
+import { compileOn } from '../../../src/session/compile.ts';
 import { toyBatch, toyLM } from '../../support/toy.ts';
 
 const platform = (fuse: boolean): Platform => ({

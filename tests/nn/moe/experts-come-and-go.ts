@@ -9,7 +9,7 @@ import { carry } from '../../../src/run/carry.ts';
 import { compile } from '../../../src/session/node.ts';
 import type { DeviceName } from '../../../src/session/platform.ts';
 import type { Session } from '../../../src/session/session.ts';
-import { Knobs } from '../../../src/trace/knobs.ts';
+import { Knobs, type Change } from '../../../src/trace/knobs.ts';
 import { normals } from './layer.ts';
 
 export const D = 6, T = 40;
@@ -26,9 +26,12 @@ export async function trained(moe: MoE, device: DeviceName, optimizer: Optimizer
 export function now(session: Session, alter: (moe: MoE) => void): () => void {
   const knobs = new Knobs(session.named), draft = draftOf(session.model as MoE);
   alter(draft.model);
-  const changes = draft.changes(), back = carry(session.executor, knobs.moves(changes));
-  knobs.apply(changes);
-  return () => { knobs.undo(changes); back(); };
+  const changes = draft.changes(), back = carry(session.executor, knobs.moves(changes)), set = (list: readonly Change[]): void => {
+    knobs.apply(list);
+    knobs.keep(); // on the layer itself, for every session of it
+  };
+  set(changes);
+  return () => { set(changes.map((c) => ({ ...c, from: c.to, to: c.from }))); back(); };
 }
 
 export const output = async (session: Session, step = 9): Promise<number[]> => Array.from((await session.forward(batch(step))).output.data, Number);

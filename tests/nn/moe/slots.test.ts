@@ -71,17 +71,20 @@ test('what cannot be is refused by name, and leaves the layer as it was', () => 
 });
 
 test('knobs are restored in whatever order they allow', () => {
-  const small = layer({ topK: 1, active: 1 }), large = layer({ topK: 3 }), knobs = (moe: MoE) => new Knobs(nameParameters(moe));
-  const [a, b] = [knobs(small).all(), knobs(large).all()];
-  knobs(small).restore(b);
-  knobs(large).restore(a);
-  assert.deepEqual([small.topK, small.active.length, large.topK, large.active], [3, 6, 1, [true, false, false, false, false, false]]);
-  assert.throws(() => { knobs(large).restore({ '': { dispatch: 'padded', topK: 2 } }); }, /topK 2 needs/);
-  assert.equal(large.dispatch, 'ragged', 'all or none');
-  const changes = [{ path: '', knob: 'topK', from: 3, to: 1 }, { path: '', knob: 'slots', from: small.slots, to: large.slots }];
-  knobs(small).apply(changes);
-  knobs(small).apply(changes.map((c) => ({ ...c, from: c.to, to: c.from })));
-  assert.deepEqual([small.topK, small.active.includes(false)], [3, false], 'back in the same order');
+  const small = layer({ topK: 1, active: 1 }), large = layer({ topK: 3 }), [less, more] = [small, large].map((moe) => new Knobs(nameParameters(moe)));
+  const [a, b] = [less.all(), more.all()], inForce = (knobs: Knobs, moe: MoE): unknown[] => knobs.onModules(() => [moe.topK, ...moe.active]);
+  less.restore(b);
+  more.restore(a);
+  assert.deepEqual([inForce(less, small), inForce(more, large)], [[3, ...new Array<boolean>(6).fill(true)], [1, true, false, false, false, false, false]]);
+  assert.deepEqual([small.topK, small.active.length, large.topK], [1, 6, 3], 'the layers are as their user made them');
+  assert.throws(() => { more.restore({ '': { dispatch: 'padded', topK: 2, slots: a[''].slots } }); }, /topK 2 needs/);
+  assert.equal(more.settings('')['dispatch'], 'ragged', 'all or none');
+  const changes = [{ path: '', knob: 'topK', from: 3, to: 1 }, { path: '', knob: 'slots', from: b[''].slots, to: a[''].slots }];
+  less.apply(changes);
+  less.apply(changes.map((c) => ({ ...c, from: c.to, to: c.from })));
+  assert.deepEqual(inForce(less, small), [3, ...new Array<boolean>(6).fill(true)], 'back in the same order');
+  less.keep();
+  assert.deepEqual([small.topK, small.active.includes(false)], [3, false], 'also on the layer itself');
 });
 
 for (const device of ['reference', ...devices] as const) {
