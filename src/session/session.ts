@@ -191,9 +191,10 @@ export class Session {
     this.#check(batch);
     return this.#order.run(async () => {
       this.#recompiling.training.before(this.#shapes(batch), () => this.#parts(batch));
-      const all = this.#split(batch), get = (phase: Phase): Promise<Runnable> => this.#trainProgram(all[0], phase, all.length);
-      if (all.length > 1) await get('add');
-      return get(phaseOf(all.length - 1, all.length));
+      const all = this.#split(batch), [first] = all, n = all.length;
+      const get = (phase: Phase): Promise<Runnable> => this.#programs.get(this.#trainFamily(first, phase, n), () => this.trainGraph(first, phase, n));
+      if (n > 1) await get('add');
+      return get(phaseOf(n - 1, n));
     }, { writes: true }); // a rule may be asked
   }
 
@@ -227,10 +228,6 @@ export class Session {
 
   #traced(training: boolean, build: (t: Trace) => void): Graph {
     return sessionGraph(this.#source, training, training ? this.#observed : this.#recompiling.inference.engine !== null, build);
-  }
-
-  #trainProgram(batch: Batch, phase: Phase, parts: number): Promise<Runnable> {
-    return this.#programs.get(this.#trainFamily(batch, phase, parts), () => this.trainGraph(batch, phase, parts));
   }
 
   #trainFamily(batch: Batch, phase: Phase, parts: number): string { return `train ${this.#observed ? 'observed ' : ''}${phase ? `${phase} of ${parts}` : ''} ${this.#shapes(batch)} ${this.#updating.key()}`; }
