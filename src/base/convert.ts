@@ -1,12 +1,14 @@
 // Values from one dtype to another on the host, by the rules of `ops.cast`.
-import { DTYPES, hostArray, type DType, type TypedArray } from './dtype.ts';
+import { DTYPES, hostArray, isFloat, type DType, type TypedArray } from './dtype.ts';
 import { UserError } from './errors.ts';
 import { fromHalf, isHalf, toHalf } from './half.ts';
 import { hostTensor, type HostTensor } from './tensor.ts';
 
-/** A number as one of another dtype. To integers: truncated towards zero, the nearest there is where it is too large or too small, 0 for
- * NaN. To bool: whether it is not 0. To floats: rounded to the nearest, ties to even, beyond the largest number to infinity. */
-export function castValue(x: number, dtype: DType): number {
+/** A number as one of another dtype. Floats to integers: truncated towards zero, the nearest there is where it is too large or too small, 0
+ * for NaN. Integers to integers: modulo 2^32. To bool: whether it is not 0. To floats: rounded to the nearest, ties to even, beyond the
+ * largest number to infinity. */
+export function castValue(x: number, dtype: DType, from: DType): number {
+  if (!isFloat(from) && (dtype === 'int32' || dtype === 'uint32')) return dtype === 'int32' ? x | 0 : x >>> 0;
   switch (dtype) {
     case 'float64': return x;
     case 'float32': return Math.fround(x);
@@ -25,7 +27,7 @@ export const numbersOf = ({ dtype, data }: Pick<HostTensor, 'dtype' | 'data'>): 
 /**
  * A tensor of the host as another dtype, by the rules of `ops.cast`: floats are rounded to the nearest, ties to even, and beyond the
  * largest finite number become infinite; NaN stays NaN. Floats to integers are truncated towards zero and end at the least and the
- * largest integer; NaN becomes 0. Every bfloat16 and float16 is exact as float32. The result has data of its own. Throws UserError for
+ * largest integer; NaN becomes 0. int32 and uint32 become each other modulo 2^32. Every bfloat16 and float16 is exact as float32. The result has data of its own. Throws UserError for
  * a dtype that there is not, and where shape and data do not agree.
  */
 export function convert(tensor: HostTensor, dtype: DType): HostTensor {
@@ -36,6 +38,6 @@ export function convert(tensor: HostTensor, dtype: DType): HostTensor {
   if (isHalf(dtype)) return { dtype, shape, data: toHalf(dtype, numbers) };
   const out = hostArray(dtype, numbers.length);
   if (dtype === 'float32' || dtype === 'float64') out.set(numbers);
-  else for (let i = 0; i < out.length; i++) out[i] = castValue(numbers[i], dtype);
+  else for (let i = 0; i < out.length; i++) out[i] = castValue(numbers[i], dtype, tensor.dtype);
   return { dtype, shape, data: out };
 }

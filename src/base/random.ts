@@ -1,5 +1,6 @@
 // Counter-based randomness: Threefry-2x32 with 20 rounds (Salmon et al., SC 2011). A number depends only on its key and counter,
 // never on how many were drawn before: key = (seed, hash of a name), counter = (step, logical index).
+import type { TypedArray } from './dtype.ts';
 import { UserError } from './errors.ts';
 import { hash32 } from './hash.ts';
 import { cosOfTurn, logOfRest, sinOfTurn } from './trig.ts';
@@ -81,7 +82,7 @@ export class Stream {
   }
 
   /** normal(step, from + i) * std in every element i of `out`; `from` is even. */
-  normals(step: number, std: number, out: Float32Array, from = 0): Float32Array {
+  normals<T extends TypedArray>(step: number, std: number, out: T, from = 0): T {
     const seed = this.#seed | 0, name = this.#name | 0, counter = step | 0;
     // Where their number is odd, the last one's partner falls off the end.
     for (let i = 0; i < out.length; i += 2) {

@@ -59,6 +59,17 @@ export const showShape = (shape: readonly Dim[]): string => `[${shape.map(showDi
 
 export const showType = (t: TensorType): string => `${t.dtype}${showShape(t.shape)}`;
 
+/** Elements of a tensor, at most: kernels count rows, indices and elements in 32 bits. */
+const MOST_ELEMENTS = 2 ** 31 - 1;
+
+/** Throws ShapeError where a size is none, or there are more elements than a tensor may have; gives the type. */
+export function checkSize(name: string, type: TensorType): TensorType {
+  const bad = type.shape.some((d) => !(Number.isSafeInteger(boundOf(d)) && boundOf(d) >= 0)), count = elements(type.shape);
+  if (bad) throw new ShapeError(`${name}: ${showShape(type.shape)} is no shape`, 'sizes are whole numbers of at least 0');
+  if (count <= MOST_ELEMENTS) return type;
+  throw new ShapeError(`${name}: a tensor ${showType(type)} has ${count} elements, more than ${MOST_ELEMENTS}`, 'smaller sizes, or several tensors');
+}
+
 /** Row-major strides, in elements, of the bounds. */
 export function stridesOf(shape: readonly Dim[]): number[] {
   const strides = new Array<number>(shape.length);

@@ -1,6 +1,6 @@
 // Builds a Graph: numbers values, applies shape rules, remembers the module scope each node was made in.
 import { callSite, ShapeError } from '../base/errors.ts';
-import { showType, type TensorType } from '../base/shape.ts';
+import { checkSize, showType, type TensorType } from '../base/shape.ts';
 import type { TypedArray } from '../base/dtype.ts';
 import type { Attrs, Graph, GraphInput, Node, Update } from './graph.ts';
 import type { Op } from './op.ts';
@@ -70,13 +70,14 @@ export class GraphBuilder implements Builder {
 
   input(kind: GraphInput['kind'], name: string, type: TensorType, data?: TypedArray): Tensor {
     if (this.inputs.some((i) => i.kind === kind && i.name === name)) throw new Error(`two ${kind} values are named ${name}`);
-    const made = this.#value({ ...type, shape: [...type.shape] });
+    const made = this.#value(checkSize(`${kind} ${name}`, { ...type, shape: [...type.shape] }));
     this.inputs.push({ value: made.id, name, kind, ...(data && { data }) });
     return made;
   }
 
   /** Ids of another graph's tensors mean something else here. */
   #own(what: string, tensor: Tensor): void {
+    if (!((tensor as unknown) instanceof Tensor)) throw new ShapeError(`${what}: takes tensors of a model that is traced, got ${typeof tensor}`, "ops are for a model's forward(x)");
     if (tensor.builder !== this) throw new ShapeError(`${what}: a tensor belongs to another trace`, 'do not keep tensors between traces');
   }
 

@@ -6,9 +6,14 @@ import type { Extent, Local, Stmt } from '../kernel/kernel.ts';
 import type { Attrs, ValueId } from './graph.ts';
 import type { Tensor } from './tensor.ts';
 
+/** Dtypes of an input: float32 and float64; those and integers; all that is computed; also the 16-bit floats, which are only moved. */
+export type Takes = 'floats' | 'numbers' | 'any' | 'stored';
+
 export interface Op<A extends Attrs = Attrs> {
   /** A comment beside it says in one line what comes out, in terms of what goes in. */
   readonly name: string;
+  /** What its inputs may be, in order; `any` where nothing is said. */
+  readonly takes?: readonly Takes[];
   /** Inputs of which only the type matters. */
   readonly unread?: readonly number[];
   /** The input (if it is given) in whose memory the first result is made: nobody else reads it. Kernels see the result alone, as a buffer that

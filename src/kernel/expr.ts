@@ -6,10 +6,12 @@ import type { DType } from '../base/dtype.ts';
 export type Scalar = DType | 'index';
 
 export const UNARY = ['neg', 'abs', 'sqrt', 'floor', 'round', 'exp', 'log', 'tanh', 'sigmoid', 'erf', 'sin', 'cos', 'not', 'isfinite'] as const;
-export const BINARY = ['add', 'sub', 'mul', 'div', 'mod', 'min', 'max', 'lt', 'le', 'eq', 'ne', 'and', 'or', 'xor', 'shr'] as const;
+export const BINARY = ['add', 'sub', 'mul', 'div', 'mod', 'min', 'max', 'lt', 'le', 'eq', 'ne', 'and', 'or', 'xor', 'shr', 'pow'] as const;
 export type UnaryOp = (typeof UNARY)[number];
 export type BinaryOp = (typeof BINARY)[number];
-/** round is to the nearest whole number, halves to the even one; fma(a, b, c) = a*b + c rounded once; select(c, a, b); cast; threefry(k0, k1, c0, c1) = first output word. */
+/** round is to the nearest whole number, halves to the even one; fma(a, b, c) = a*b + c rounded once; select(c, a, b); cast; threefry(k0, k1, c0, c1) = first
+ * output word. Integers are added, subtracted and multiplied modulo 2^32; div truncates towards zero, by 0 it is 0. pow is of float64 alone. Values of 16-bit
+ * floats are their bits, which are only selected, stored and cast. */
 export type ScalarOp = UnaryOp | BinaryOp | 'fma' | 'select' | 'cast' | 'threefry';
 export type ReduceOp = 'sum' | 'max';
 

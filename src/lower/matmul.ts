@@ -3,17 +3,19 @@ import { stridesOf } from '../base/shape.ts';
 import { VerifyError } from '../base/errors.ts';
 import type { Graph, Node, ValueId } from '../graph/graph.ts';
 import type { OpTable } from '../graph/builder.ts';
-import type { Extent, Local, MatmulKernel } from '../kernel/kernel.ts';
+import type { Extent, Local, LoopKernel, MatmulKernel } from '../kernel/kernel.ts';
 import { packingOf } from '../kernel/packing.ts';
 import { asSet } from '../kernel/rewrite.ts';
 import { hoistInvariants } from './nest.ts';
+import { buildProduct } from './product.ts';
 import type { Scope } from './scope.ts';
 
-export function buildMatmul(graph: Graph, ops: OpTable, scope: Scope, node: Node, roots: readonly ValueId[]): MatmulKernel {
+export function buildMatmul(graph: Graph, ops: OpTable, scope: Scope, node: Node, roots: readonly ValueId[]): MatmulKernel | LoopKernel {
   const lower = ops.get(node.op)?.lower;
   if (lower?.kind !== 'matmul') throw new VerifyError('lower', `${node.op} is no matmul`);
   const { e } = scope, out = node.outputs[0], type = graph.types[out];
   const spec = lower.build(scope.call(node));
+  if (type.dtype !== 'float32') return buildProduct(scope, spec, out, type, roots);
   const size = (x: Extent): number => (typeof x === 'number' ? x : Infinity);
   const [z, i, j, k] = [e.loop(spec.groups, 'z'), e.loop(size(spec.m), 'i'), e.loop(spec.n, 'j'), e.loop(size(spec.depth), 'k')];
   const a = spec.a(z, i, k), b = spec.b(z, k, j);

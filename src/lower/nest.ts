@@ -13,7 +13,7 @@ import type { Scope } from './scope.ts';
 const TASK = 8192; // elements of work a task: some microseconds
 /** What an elementary function and a reduction of a row cost, in elements of work. */
 const FUNCTION = 2, REDUCTION = 32;
-const FUNCTIONS = new Set<string>(['exp', 'log', 'tanh', 'sigmoid', 'erf', 'sin', 'cos', 'threefry'] satisfies ScalarOp[]);
+const FUNCTIONS = new Set<string>(['exp', 'log', 'tanh', 'sigmoid', 'erf', 'sin', 'cos', 'pow', 'threefry'] satisfies ScalarOp[]);
 const COLUMNS = 64; // columns a task sums at once
 const MAX_RANGES = 16;
 const CHUNK = 4096; // DESIGN section 2: long sums are joined from chunks of this many

@@ -1,5 +1,7 @@
 // Constants: computes what is known now, and drops operations that change nothing, in no bit: x * 1, x / 1, x - 0, stopGradient,
 // reshape of reshape, transpose back. (x + 0 is not one of them: it turns -0 into +0.)
+import { castValue } from '../base/convert.ts';
+import { isFloat } from '../base/dtype.ts';
 import { boundOf, sameShape, type TensorType } from '../base/shape.ts';
 import type { Graph, Node, ValueId } from '../graph/graph.ts';
 import type { OpTable } from '../graph/builder.ts';
@@ -14,12 +16,12 @@ export function foldConstants(graph: Graph, ops: OpTable): Graph {
       return;
     }
     to.keep(node);
-    if (node.op === 'constant') constants.set(to.map(node.outputs[0]), node.attrs['value'] as number);
+    if (node.op === 'constant') constants.set(to.map(node.outputs[0]), castValue(node.attrs['value'] as number, graph.types[node.outputs[0]].dtype, 'float64'));
     else made.set(to.map(node.outputs[0]), { ...node, inputs: node.inputs.map((v) => to.map(v)) });
   });
 
   function simplify(node: Node, to: Rebuild): ValueId | null {
-    const inputs = node.inputs.map((v) => to.map(v)), type = graph.types[node.outputs[0]];
+    const inputs = node.inputs.map((v) => to.map(v)), type = to.mapped(node.outputs[0]);
     const known = inputs.map((v) => constants.get(v)), unread = ops.get(node.op)?.unread ?? [];
     if (inputs.length > 0 && known.every((k, i) => k !== undefined || unread.includes(i)) && uniform(node, type)) return evaluate(node, inputs, known, type, to);
     const [a, b] = inputs, whole = (v: ValueId): boolean => sameShape(to.typeOf(v).shape, type.shape) && to.typeOf(v).dtype === type.dtype;
@@ -43,7 +45,7 @@ export function foldConstants(graph: Graph, ops: OpTable): Graph {
   function uniform(node: Node, type: TensorType): boolean {
     const lower = ops.get(node.op)?.lower;
     const elementwise = lower?.kind === 'map' && lower.linear !== undefined;
-    return (elementwise || node.op === 'expand') && !type.shape.some((d) => typeof d !== 'number') && type.dtype !== 'float64';
+    return (elementwise || node.op === 'expand') && !type.shape.some((d) => typeof d !== 'number');
   }
 
   function evaluate(node: Node, inputs: readonly ValueId[], known: readonly (number | undefined)[], type: TensorType, to: Rebuild): ValueId | null {
@@ -52,8 +54,9 @@ export function foldConstants(graph: Graph, ops: OpTable): Graph {
     const one = (dtype: TensorType['dtype']): TensorType => ({ dtype, shape: [] });
     const call = { inputs: known.map((k) => Float64Array.of(k ?? NaN)), inTypes: inputs.map((v) => one(to.typeOf(v).dtype)),
       outTypes: [one(type.dtype)], attrs: node.attrs, rows: () => 1, offsets: () => [0, 1] };
+    // Operands have their dtype's values, references compute integers modulo 2^32: rounding once more gives what a device would.
     const raw = node.op === 'expand' || node.op === 'reshape' ? known[0] ?? NaN : op.reference(call)[0][0];
-    const value = type.dtype === 'float32' ? Math.fround(raw) : raw;
+    const value = castValue(raw, type.dtype, isFloat(type.dtype) ? 'float64' : type.dtype);
     const made = to.make('constant', [], { value, dtype: type.dtype, shape: type.shape.map(boundOf) }, [type], node.scope);
     constants.set(made, value);
     return made;

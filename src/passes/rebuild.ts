@@ -9,9 +9,11 @@ export interface Rebuild {
   keep(node: Node): void;
   /** Says that an old value is from here on this new one. */
   replace(old: ValueId, by: ValueId): void;
-  /** Adds a node of the pass's own; returns its first output. */
+  /** Adds a node of the pass's own, of new values; returns its first output. */
   make(op: string, inputs: readonly ValueId[], attrs: Node['attrs'], types: readonly TensorType[], scope: string): ValueId;
   typeOf(fresh: ValueId): TensorType;
+  /** The type of an old value, its dimensions counted by new ones. */
+  mapped(old: ValueId): TensorType;
 }
 
 /** Builds a new graph by showing each node to `visit`, which keeps, replaces or drops it. */
@@ -26,7 +28,7 @@ export function rebuild(graph: Graph, visit: (node: Node, to: Rebuild) => void):
   const fresh = (type: TensorType): ValueId => types.push(type) - 1;
   const mapped = (old: ValueId): TensorType => ({ dtype: graph.types[old].dtype, shape: graph.types[old].shape.map(dim) });
   const to: Rebuild = {
-    map,
+    map, mapped,
     keep(node) {
       const inputs = node.inputs.map(map), outputs = node.outputs.map((o) => fresh(mapped(o)));
       node.outputs.forEach((o, i) => table.set(o, outputs[i]));

@@ -1,7 +1,8 @@
 // The reference: runs a Graph in float64 by the ops' own `reference` functions. Slow and plain: what devices are compared with, and
 // what finite differences are taken of. Float values come in and go out as float64, so that nothing is rounded on the way.
+import { numbersOf } from '../base/convert.ts';
 import { hostArray, isFloat, type DType, type TypedArray } from '../base/dtype.ts';
-import { UserError } from '../base/errors.ts';
+import { isHalf } from '../base/half.ts';
 import { Stream } from '../base/random.ts';
 import { boundOf, elements, showType, sizes, type TensorType } from '../base/shape.ts';
 import type { HostTensor } from '../base/tensor.ts';
@@ -193,16 +194,11 @@ export const liveElements = (type: TensorType, values: Values): number =>
 
 const nameOf = (graph: Graph, state: ValueId): string => graph.inputs.find((i) => i.value === state)?.name ?? '';
 
-/** Any float data is taken as it is, other data must have the type's own dtype. */
+/** Float64 data is taken for any float; other data must have the type's own dtype. */
 function toReference(name: string, type: TensorType, data: TypedArray | undefined): Float64Array {
   const wide = data instanceof Float64Array && isFloat(type.dtype);
   const checked = checkInput(name, wide ? { ...type, dtype: 'float64' } : type, data);
-  return type.dtype === 'bfloat16' || type.dtype === 'float16' ? noHalf(type.dtype, wide, checked) : Float64Array.from(checked);
-}
-
-function noHalf(dtype: DType, wide: boolean, data: TypedArray): Float64Array {
-  if (!wide) throw new UserError(`the reference takes ${dtype} values as float64`);
-  return Float64Array.from(data);
+  return Float64Array.from(isHalf(type.dtype) && !wide ? numbersOf({ dtype: type.dtype, data: checked }) : checked);
 }
 
 function fromReference(type: TensorType, data: Float64Array): HostTensor {

@@ -44,14 +44,14 @@ for (const [dtype, mantissa, least, greatest] of FORMATS) {
     const check = (x: number): void => {
       const want = nearest(Math.abs(x), positive) | (x < 0 || Object.is(x, -0) ? 0x8000 : 0);
       assert.equal(toHalf(dtype, [x])[0], want, `${x}`);
-      assert.ok(Object.is(castValue(x, dtype), valueOf(want, mantissa, least, greatest)));
+      assert.ok(Object.is(castValue(x, dtype, 'float64'), valueOf(want, mantissa, least, greatest)));
     };
     const values = fc.oneof(fc.double({ noNaN: true }), fc.float({ noNaN: true }), fc.double({ min: -70000, max: 70000, noNaN: true }),
       // Halfway between two neighbours, and next to that: what is rounded twice goes wrong there.
       fc.tuple(fc.integer({ min: 0, max: positive.length - 2 }), fc.constantFrom(1, 1 + 2 ** -52, 1 - 2 ** -53, -1)).map(([i, f]) => f * (positive[i] + (positive[i + 1] - positive[i]) / 2)));
     fc.assert(fc.property(values, check), { numRuns: 3000 });
     for (const x of [0, -0, Infinity, -Infinity, 1e39, -1e39, 65504, 65519.99, 65520, 65536, Number.MAX_VALUE, 5e-324, -5e-324]) check(x);
-    assert.ok(Number.isNaN(castValue(NaN, dtype)));
+    assert.ok(Number.isNaN(castValue(NaN, dtype, 'float64')));
   });
 }
 
@@ -62,6 +62,8 @@ test('convert: both ways, and as ops.cast where a type cannot hold a number', ()
   assert.deepEqual(convert(convert(bits, 'float64'), 'bfloat16'), bits);
   assert.deepEqual(convert(hostTensor('float32', [6], [NaN, -1.9, 1.9, 3e9, -3e9, Infinity]), 'int32').data, Int32Array.of(0, -1, 1, 0x7fffffff, -0x80000000, 0x7fffffff));
   assert.deepEqual(convert(hostTensor('float64', [4], [NaN, -1.9, 4294967294.9, 5e9]), 'uint32').data, Uint32Array.of(0, 0, 0xfffffffe, 0xffffffff));
+  assert.deepEqual(convert(hostTensor('int32', [1], [-1]), 'uint32').data, Uint32Array.of(0xffffffff));
+  assert.deepEqual(convert(hostTensor('uint32', [1], [0x80000000]), 'int32').data, Int32Array.of(-0x80000000));
   assert.deepEqual(convert(hostTensor('float32', [3], [0, -0, NaN]), 'bool').data, Uint8Array.of(0, 0, 1));
   assert.deepEqual(convert(hostTensor('int32', [1], [-7]), 'float16').data, toHalf('float16', [-7]));
   const own = hostTensor('float32', [1], Float32Array.of(1));

@@ -7,6 +7,8 @@ import { emitterHash, headersHash, type Driver } from './driver.ts';
 import { compileShared, type Toolchain } from './toolchain.ts';
 
 const PER_FILE = 8;
+/** Beside those of the toolchain: integers of kernels overflow modulo 2^32, as on every device. */
+const FLAGS = ['-fwrapv'];
 
 /** Addresses of a kernel's two functions. */
 export interface NativeKernel { readonly tasks: number; readonly run: number }
@@ -23,7 +25,7 @@ export class KernelLibrary {
   constructor(tool: Toolchain, driver: Driver) {
     this.#tool = tool;
     this.#driver = driver;
-    this.#salt = hashHex(tool.id + headersHash());
+    this.#salt = hashHex(tool.id + FLAGS.join(' ') + headersHash());
     this.#version = hashHex(this.#salt + emitterHash());
   }
 
@@ -50,7 +52,7 @@ export class KernelLibrary {
   /** The C text stays beside the object, so that a compiler's message can name it. */
   async #compile(file: readonly KernelSource[]): Promise<void> {
     const { cache, include } = this.#driver, text = emitFile(file), name = `kernels_${hashHex(this.#salt + text)}`;
-    const made = await cache.load(name, async (target) => compileShared(this.#tool, [await cache.write(`${name}.c`, text)], include, target), (path) => {
+    const made = await cache.load(name, async (target) => compileShared(this.#tool, [await cache.write(`${name}.c`, text)], include, target, FLAGS), (path) => {
       for (const { key } of file) if (!this.#take(key, path)) throw new Error(`${path}: ${this.#driver.error()}`);
       return path;
     });

@@ -80,11 +80,11 @@ function cpuFeatures(): string {
  * Compiles `sources` into the shared object `target`; the compiler's own temporary files lie beside it. Rejects with a UserError that holds
  * the compiler's first lines of error.
  */
-export async function compileShared(tool: Toolchain, sources: readonly string[], include: string, target: string): Promise<void> {
+export async function compileShared(tool: Toolchain, sources: readonly string[], include: string, target: string, flags: readonly string[] = []): Promise<void> {
   const name = [tool.command, ...tool.args].join(' ');
   try {
     const env = { ...process.env, TMPDIR: dirname(target) };
-    await run(tool.command, [...tool.args, ...tool.flags, '-iquote', include, '-o', target, ...sources, '-lm', '-ldl'], { maxBuffer: 1 << 26, env });
+    await run(tool.command, [...tool.args, ...tool.flags, ...flags, '-iquote', include, '-o', target, ...sources, '-lm', '-ldl'], { maxBuffer: 1 << 26, env });
   } catch (error) {
     const text = error instanceof Error && 'stderr' in error ? String(error.stderr) : String(error);
     const lines = text.split('\n').filter((l) => /error|undefined|cannot|not found|no such/i.test(l)).slice(0, 5);

@@ -1,6 +1,7 @@
 // The threads of the WebAssembly device: workers that wait in shared memory for work, and return to their event loop when there is
 // mail (new kernels). Where memory cannot be shared, the calling thread does the work itself.
 import { UserError } from '../../base/errors.ts';
+import { makeMath64 } from '../../base/math64.ts';
 import type { KernelShape as Shape } from '../../emit/wasm/kernel.ts';
 import type { Draw } from '../device.ts';
 import type { Layout, Runner } from './runner.ts';
@@ -27,7 +28,7 @@ export interface Pool {
 /** The calling thread alone. */
 export class InlinePool implements Pool {
   readonly #runner: Runner;
-  constructor(memory: WebAssembly.Memory, scratch: number, layout: Layout) { this.#runner = makeRunner(memory, scratch, 0, 1, layout); }
+  constructor(memory: WebAssembly.Memory, scratch: number, layout: Layout) { this.#runner = makeRunner(makeMath64, memory, scratch, 0, 1, layout); }
 
   send(mail: Mail): Promise<void> {
     if ('core' in mail) this.#runner.core(mail.core);
@@ -140,8 +141,8 @@ export class WorkerPool implements Pool {
 
 interface Start { readonly memory: WebAssembly.Memory; readonly control: number; readonly scratch: number; readonly thread: number; readonly threads: number; readonly layout: Layout }
 
-/** A worker's program. It refers to nothing outside itself but makeRunner, whose text stands before it. */
-function workerProgram(make: typeof makeRunner, listen: (f: (letter: Letter | Start) => void) => void, post: (answer: Answer) => void): void {
+/** A worker's program. It refers to nothing outside itself, and gets the text of makeRunner and makeMath64. */
+function workerProgram(make: typeof makeRunner, math: typeof makeMath64, listen: (f: (letter: Letter | Start) => void) => void, post: (answer: Answer) => void): void {
   let runner: Runner | null = null, words = new Int32Array(0), at = 0, threads = 1;
   const serve = (since: number): void => {
     for (let turn = since; ;) {
@@ -169,7 +170,7 @@ function workerProgram(make: typeof makeRunner, listen: (f: (letter: Letter | St
       words = new Int32Array(letter.memory.buffer);
       at = letter.control >>> 2;
       threads = letter.threads;
-      runner = make(letter.memory, letter.scratch, letter.thread, letter.threads, letter.layout);
+      runner = make(math, letter.memory, letter.scratch, letter.thread, letter.threads, letter.layout);
       return;
     }
     if ('serve' in letter) { serve(letter.serve); return; }
@@ -185,7 +186,7 @@ function workerProgram(make: typeof makeRunner, listen: (f: (letter: Letter | St
   });
 }
 
-const TEXT = `const __name = (f) => f; (${workerProgram.toString()})(${makeRunner.toString()}, listen, post);`;
+const TEXT = `const __name = (f) => f; (${workerProgram.toString()})(${makeRunner.toString()}, ${makeMath64.toString()}, listen, post);`;
 
 interface NodeWorker { postMessage(m: unknown): void; on(event: string, f: (x: never) => void): void; ref(): void; unref(): void; terminate(): Promise<number> }
 interface NodeProcess { getBuiltinModule?(name: string): { Worker: new (text: string, options: object) => NodeWorker } | undefined; versions?: { node?: string } }

@@ -1,5 +1,6 @@
 // One thread of the WebAssembly device: walks a table of steps and does the tasks that it gets. `makeRunner` refers to nothing
-// outside itself, since workers are given its text: a bundler need not know them.
+// outside itself, since workers are given its text: a bundler need not know them. `makeMath64` is that of base/math64.ts.
+import type { Math64 } from '../../base/math64.ts';
 import type { KernelShape as Shape } from '../../emit/wasm/kernel.ts';
 import type { Extent } from '../../kernel/kernel.ts';
 import type { Draw } from '../device.ts';
@@ -25,7 +26,7 @@ export interface Runner {
   run(table: number, counters: number, from: number, to: number, times: number): boolean;
 }
 
-export function makeRunner(memory: WebAssembly.Memory, scratch: number, thread: number, threads: number, layout: Layout): Runner {
+export function makeRunner(makeMath64: () => Math64, memory: WebAssembly.Memory, scratch: number, thread: number, threads: number, layout: Layout): Runner {
   type Fn = (...args: number[]) => number;
   /** `of`: the arguments of the step that it is for; steps of a wave may run one kernel on different rows. */
   interface Split { of: number; total: number; starts: number[]; nc: number; columns: number; slices: number[] }
@@ -35,16 +36,7 @@ export function makeRunner(memory: WebAssembly.Memory, scratch: number, thread: 
   const aAt = scratch + layout.own, bAt = aAt + layout.aBytes, sumAt = bAt + layout.bBytes;
   let block: Fn, normals: Fn;
 
-  /** Float64 functions that WebAssembly lacks. */
-  const sigmoid = (x: number): number => { const e = Math.exp(-Math.abs(x)); return (x >= 0 ? 1 : e) / (1 + e); };
-  /** Kummer's series, all terms of one sign: erf x = 2/sqrt(pi) e^(-x^2) sum 2^n x^(2n+1) / (2n+1)!!. */
-  const erf = (x: number): number => {
-    if (!(Math.abs(x) < 6)) return Number.isNaN(x) ? NaN : Math.sign(x);
-    let term = x, total = x;
-    for (let n = 1; Math.abs(term) > 1e-17 * Math.abs(total); n++) { term *= (2 * x * x) / (2 * n + 1); total += term; }
-    return (2 / Math.sqrt(Math.PI)) * Math.exp(-x * x) * total;
-  };
-  const env = { memory, exp: Math.exp, log: Math.log, tanh: Math.tanh, sin: Math.sin, cos: Math.cos, sigmoid, erf };
+  const env = { memory, ...makeMath64() }; // float64 functions that WebAssembly lacks
 
   /** A size of group z. */
   const size = (e: Extent, args: number, z: number): number => {

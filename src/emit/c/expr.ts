@@ -1,23 +1,20 @@
 // Expressions as C: every operation becomes one constant of the block it stands in, so that shared values are computed once and
 // each rounding is the one that the kernel language names.
 import { VerifyError } from '../../base/errors.ts';
+import { isHalf, toHalf } from '../../base/half.ts';
 import { postorder, type Expr, type Scalar } from '../../kernel/expr.ts';
 
-const TYPES: Partial<Record<Scalar, string>> = {
-  float64: 'double', float32: 'float', int32: 'int32_t', uint32: 'uint32_t', bool: 'uint8_t', index: 'int64_t' };
+const TYPES: Readonly<Record<Scalar, string>> = { float64: 'double', float32: 'float', bfloat16: 'uint16_t', float16: 'uint16_t',
+  int32: 'int32_t', uint32: 'uint32_t', bool: 'uint8_t', index: 'int64_t' };
 
-export function cType(dtype: Scalar): string {
-  const type = TYPES[dtype];
-  if (!type) throw new VerifyError('emit', `no C type for ${dtype} values`);
-  return type;
-}
+export const cType = (dtype: Scalar): string => TYPES[dtype];
 
 /** Loops in which lanes may run side by side compute bools as int32: mixed widths stop compilers from vectorising. */
 const valueType = (dtype: Scalar): string => (dtype === 'bool' ? 'int32_t' : cType(dtype));
 
-const CALLS: Readonly<Record<string, string>> = { sqrt: 'sqrt', exp: 'exp', log: 'log', tanh: 'tanh', sigmoid: 'sigmoid', erf: 'erf', sin: 'sin', cos: 'cos' };
+const CALLS: Readonly<Record<string, string>> = { sqrt: 'sqrt', exp: 'exp', log: 'log', tanh: 'tanh', sigmoid: 'sigmoid', erf: 'erf', sin: 'sin', cos: 'cos', pow: 'pow' };
 const INFIX: Readonly<Record<string, string>> = {
-  add: '+', sub: '-', mul: '*', div: '/', mod: '%', lt: '<', le: '<=', eq: '==', ne: '!=', and: '&', or: '|', xor: '^', shr: '>>' };
+  add: '+', sub: '-', mul: '*', mod: '%', lt: '<', le: '<=', eq: '==', ne: '!=', and: '&', or: '|', xor: '^', shr: '>>' };
 
 export function literal(value: number, dtype: Scalar): string {
   if (dtype === 'float32' || dtype === 'float64') {
@@ -28,8 +25,11 @@ export function literal(value: number, dtype: Scalar): string {
     const text = Number.isInteger(x) && Math.abs(x) < 1e15 ? `${Object.is(x, -0) ? '-0' : x}.0` : x.toExponential(f ? 9 : 17);
     return f ? `${text}f` : text;
   }
+  if (isHalf(dtype)) return `${toHalf(dtype, [value])[0]}`;
+  if (!Number.isInteger(value)) throw new VerifyError('emit', `${value} is no ${dtype}`);
   if (dtype === 'bool') return value ? '1' : '0';
   if (dtype === 'uint32') return `${value >>> 0}u`;
+  if (dtype === 'int32' && value === -0x80000000) return 'INT32_MIN';
   return dtype === 'index' ? `INT64_C(${value})` : `${value}`;
 }
 
@@ -73,9 +73,14 @@ export class ExprWriter {
       case 'cast': return cast(e.dtype, of.dtype, a[0]);
       case 'select': return `(${a[0]} ? ${a[1]} : ${a[2]})`;
       case 'fma': return `__builtin_fma${single ? 'f' : ''}(${a.join(', ')})`;
-      case 'neg': return `(-${a[0]})`;
+      case 'neg': return `(- ${a[0]})`;
       case 'not': return `(!${a[0]})`;
-      case 'abs': return single ? `__builtin_fabsf(${a[0]})` : `__builtin_fabs(${a[0]})`;
+      case 'abs':
+        if (of.dtype === 'uint32') return a[0];
+        return of.dtype === 'int32' ? `(${a[0]} < 0 ? - ${a[0]} : ${a[0]})` : `__builtin_fabs${single ? 'f' : ''}(${a[0]})`;
+      case 'div':
+        if ((of.dtype === 'int32' || of.dtype === 'uint32') && !isPlainDivisor(e.args[1])) return `dm_div_${of.dtype}(${a.join(', ')})`;
+        return `(${a[0]} / ${a[1]})`;
       // Halves go to the even number: no program changes the rounding mode.
       case 'floor': case 'round': return `__builtin_${e.op === 'floor' ? 'floor' : 'rint'}${single ? 'f' : ''}(${a[0]})`;
       // x - x is 0 for every finite x and NaN for the others
@@ -89,15 +94,20 @@ export class ExprWriter {
         const call = CALLS[e.op];
         if (!call) throw new VerifyError('emit', `no C for ${e.op}`);
         if (call === 'sqrt') return `__builtin_sqrt${single ? 'f' : ''}(${a[0]})`;
-        return `dm_${call}${single ? 'f' : ''}(${a[0]})`;
+        return `dm_${call}${single ? 'f' : ''}(${a.join(', ')})`;
       }
     }
   }
 }
 
-/** Conversions with one defined result for every input: floats to integers truncate and saturate, NaN is 0. */
+/** Whether every integer can be divided by it as C does. */
+export const isPlainDivisor = (e: Expr): boolean => e.k === 'const' && e.value !== 0 && e.value !== -1;
+
+/** Conversions with one defined result for every input: floats to integers truncate and saturate, NaN is 0; integers keep their bits. */
 function cast(to: Scalar, from: Scalar, x: string): string {
   const float = (d: Scalar): boolean => d === 'float32' || d === 'float64';
+  if (isHalf(from)) return from === to ? x : cast(to, 'float32', `dm_from_${from}(${x})`);
+  if (isHalf(to)) return `dm_to_${to}(${from === 'float32' ? `dm_bits(${x})` : `dm_odd(${x})`})`;
   if (to === 'bool') return `(${x} != 0)`;
   if (float(from) && !float(to)) return `dm_to_${to === 'uint32' ? 'uint32' : 'int32'}(${x})`;
   return `((${cType(to)})${x})`;

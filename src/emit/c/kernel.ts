@@ -1,12 +1,8 @@
 // Kernels as C functions under the contract of device/native/runtime.h: NAME_tasks says how many tasks there are, NAME does one.
 import type { Kernel, LoopKernel } from '../../kernel/kernel.ts';
-import { VerifyError } from '../../base/errors.ts';
 import { cType, ExprWriter } from './expr.ts';
 import { emitMatmul } from './matmul.ts';
 import { declareLocals, emitBody, outerLoop } from './stmt.ts';
-
-/** Storage types whose elements C computes with as they are. */
-const STORED = new Set(['float64', 'float32', 'int32', 'uint32', 'bool']);
 
 export const functionName = (key: string): string => `k_${key}`;
 
@@ -17,7 +13,6 @@ export function emitFile(kernels: readonly { readonly key: string; readonly kern
 }
 
 export function emitKernel(name: string, kernel: Kernel): string {
-  for (const b of kernel.buffers) if (!STORED.has(b.dtype)) throw new VerifyError('emit', `the native device stores no ${b.dtype} yet`);
   const params = bindParameters(kernel);
   return kernel.form === 'loops' ? emitLoops(name, kernel, params) : emitMatmul(name, kernel, params);
 }

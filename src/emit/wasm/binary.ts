@@ -7,7 +7,7 @@ export type ValueType = typeof I32 | typeof F32 | typeof F64 | typeof V128;
 /** Operations of one byte. */
 export const op = {
   'i32.eqz': 0x45, 'i32.eq': 0x46, 'i32.ne': 0x47, 'i32.lt_s': 0x48, 'i32.lt_u': 0x49, 'i32.gt_s': 0x4a, 'i32.gt_u': 0x4b, 'i32.le_s': 0x4c,
-  'i32.le_u': 0x4d, 'i32.ge_s': 0x4e, 'i32.clz': 0x67, 'f32.eq': 0x5b, 'f32.ne': 0x5c, 'f32.lt': 0x5d, 'f32.gt': 0x5e, 'f32.le': 0x5f,
+  'i32.le_u': 0x4d, 'i32.ge_s': 0x4e, 'i32.ge_u': 0x4f, 'i32.clz': 0x67, 'f32.eq': 0x5b, 'f32.ne': 0x5c, 'f32.lt': 0x5d, 'f32.gt': 0x5e, 'f32.le': 0x5f,
   'f64.eq': 0x61, 'f64.ne': 0x62, 'f64.lt': 0x63, 'f64.gt': 0x64, 'f64.le': 0x65, 'i32.add': 0x6a, 'i32.sub': 0x6b, 'i32.mul': 0x6c,
   'i32.div_s': 0x6d, 'i32.div_u': 0x6e, 'i32.rem_s': 0x6f, 'i32.rem_u': 0x70, 'i32.and': 0x71, 'i32.or': 0x72, 'i32.xor': 0x73, 'i32.shl': 0x74,
   'i32.shr_s': 0x75, 'i32.shr_u': 0x76, 'i32.rotl': 0x77, 'f32.abs': 0x8b, 'f32.neg': 0x8c,
@@ -15,7 +15,7 @@ export const op = {
   'f32.mul': 0x94, 'f32.div': 0x95, 'f64.abs': 0x99, 'f64.neg': 0x9a, 'f64.floor': 0x9c, 'f64.nearest': 0x9e, 'f64.sqrt': 0x9f,
   'f64.add': 0xa0, 'f64.sub': 0xa1, 'f64.mul': 0xa2,
   'f64.div': 0xa3, 'f32.convert_i32_s': 0xb2, 'f32.convert_i32_u': 0xb3, 'f32.demote_f64': 0xb6, 'f64.convert_i32_s': 0xb7,
-  'f64.convert_i32_u': 0xb8, 'f64.promote_f32': 0xbb, select: 0x1b, end: 0x0b, else: 0x05 } as const;
+  'f64.convert_i32_u': 0xb8, 'f64.promote_f32': 0xbb, 'i32.reinterpret_f32': 0xbc, 'f32.reinterpret_i32': 0xbe, select: 0x1b, end: 0x0b, else: 0x05 } as const;
 export type Plain = keyof typeof op;
 
 /** Operations on vectors, after the prefix 0xfd. */
@@ -23,7 +23,7 @@ export const simd = {
   'i32x4.splat': 17, 'f32x4.splat': 19, 'f64x2.splat': 20, 'i32x4.eq': 55, 'i32x4.ne': 56, 'i32x4.lt_s': 57, 'i32x4.lt_u': 58, 'i32x4.gt_s': 59,
   'i32x4.gt_u': 60, 'i32x4.le_s': 61, 'i32x4.le_u': 62, 'f32x4.eq': 65, 'f32x4.ne': 66, 'f32x4.lt': 67, 'f32x4.gt': 68, 'f32x4.le': 69, 'f32x4.ge': 70,
   'v128.not': 77, 'v128.and': 78, 'v128.or': 80, 'v128.xor': 81, 'v128.bitselect': 82, 'i16x8.extend_low_i8x16_u': 137,
-  'i32x4.extend_low_i16x8_u': 169, 'i32x4.shl': 171, 'i32x4.shr_s': 172, 'i32x4.shr_u': 173, 'i32x4.add': 174, 'i32x4.sub': 177, 'i32x4.mul': 181,
+  'i32x4.extend_low_i16x8_u': 169, 'i32x4.abs': 160, 'i32x4.shl': 171, 'i32x4.shr_s': 172, 'i32x4.shr_u': 173, 'i32x4.add': 174, 'i32x4.sub': 177, 'i32x4.mul': 181,
   'i32x4.neg': 161, 'i32x4.min_s': 182, 'i32x4.min_u': 183, 'i32x4.max_s': 184, 'i32x4.max_u': 185,
   'f32x4.floor': 104, 'f32x4.nearest': 106, 'f32x4.abs': 224, 'f32x4.neg': 225, 'f32x4.sqrt': 227,
   'f32x4.add': 228, 'f32x4.sub': 229, 'f32x4.mul': 230, 'f32x4.div': 231, 'f32x4.pmin': 234, 'f32x4.pmax': 235, 'i32x4.trunc_sat_f32x4_s': 248,
@@ -32,8 +32,8 @@ export type Simd = keyof typeof simd;
 
 /** Loads and stores: opcode and log2 of the bytes. */
 const memory = {
-  'i32.load': [0x28, 2], 'f32.load': [0x2a, 2], 'f64.load': [0x2b, 3], 'i32.load8_u': [0x2d, 0], 'i32.store': [0x36, 2], 'f32.store': [0x38, 2],
-  'f64.store': [0x39, 3], 'i32.store8': [0x3a, 0] } as const;
+  'i32.load': [0x28, 2], 'f32.load': [0x2a, 2], 'f64.load': [0x2b, 3], 'i32.load8_u': [0x2d, 0], 'i32.load16_u': [0x2f, 1], 'i32.store': [0x36, 2], 'f32.store': [0x38, 2],
+  'f64.store': [0x39, 3], 'i32.store8': [0x3a, 0], 'i32.store16': [0x3b, 1] } as const;
 const wide = { 'v128.load': [0, 2], 'v128.load32_splat': [9, 2], 'v128.store': [11, 2], 'v128.load32_zero': [92, 0] } as const;
 const lanes = { 'v128.load32_lane': [86, 2], 'v128.load8_lane': [84, 0], 'v128.store32_lane': [90, 2], 'v128.store8_lane': [88, 0] } as const;
 const lane = { 'i32x4.extract_lane': 27, 'i32x4.replace_lane': 28, 'f32x4.extract_lane': 31, 'f64x2.extract_lane': 33 } as const;

@@ -27,14 +27,11 @@ export interface EmitOptions {
 }
 
 /** float64 functions that the device brings. */
-export const IMPORTS: readonly Import[] = VECTOR_FUNCTIONS.map((name) => ({ name, params: [F64], results: [F64] }));
-
-const STORED = new Set(['float64', 'float32', 'int32', 'uint32', 'bool']);
+export const IMPORTS: readonly Import[] = [...VECTOR_FUNCTIONS.map((name): Import => ({ name, params: [F64], results: [F64] })), { name: 'pow', params: [F64, F64], results: [F64] }];
 
 export function emitModule(kernels: readonly Kernel[], options: EmitOptions): { readonly bytes: Uint8Array<ArrayBuffer>; readonly shapes: readonly KernelShape[] } {
   const module = new ModuleWriter(IMPORTS);
   const shapes = kernels.map((k, i): KernelShape => {
-    for (const b of k.buffers) if (!STORED.has(b.dtype)) throw new VerifyError('emit', `the wasm device stores no ${b.dtype} yet`);
     if (k.form === 'matmul') {
       emitMatmul(module, k, i, options);
       return { form: 'matmul', groups: k.groups, n: k.n, m: k.m, depth: k.depth, buffers: k.buffers.length };

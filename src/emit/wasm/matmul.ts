@@ -7,7 +7,7 @@ import { asSet, invariants } from '../../kernel/rewrite.ts';
 import { I32, V128, F32 } from './binary.ts';
 import type { Frame } from './frame.ts';
 import { A_STRIDE, PANEL } from './gemm.ts';
-import type { StmtWriter } from './stmts.ts';
+import { narrow, type StmtWriter } from './stmts.ts';
 import { Values } from './values.ts';
 import { typeOf } from './words.ts';
 
@@ -19,7 +19,7 @@ function over(frame: Frame, variable: Var, from: number, count: number, lanes: E
   const { f, vars } = frame, index = f.local(I32), end = f.local(I32);
   vars.set(variable, index);
   f.get(from).tee(index).get(count).op('i32.add').set(end);
-  if (lanes) {
+  if (lanes && narrow([lanes])) {
     f.get(count).i32(4).op('i32.ge_s').if(() => {
       const wide = new Values(frame, variable, outer);
       wide.hoist([lanes], [], () => false);

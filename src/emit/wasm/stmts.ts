@@ -1,5 +1,6 @@
 // Statements as WebAssembly. A loop whose iterations are independent goes four at a time where its body allows, and then one by one.
 import { leastOf } from '../../base/dtype.ts';
+import { isHalf } from '../../base/half.ts';
 import { postorder, type Expr, type Scalar, type Var } from '../../kernel/expr.ts';
 import type { Local, Stmt } from '../../kernel/kernel.ts';
 import { I32, V128, type Plain, type Simd } from './binary.ts';
@@ -124,7 +125,7 @@ export class StmtWriter {
     f.loop(index, end, 1, () => { before(single); this.body(body, single); });
   }
 
-  /** Whether four iterations can run side by side: only stores, and nothing of 8 bytes. */
+  /** Whether four iterations can run side by side: only stores, and nothing of 8 or 2 bytes. */
   #inLanes(body: readonly Stmt[]): boolean {
     return body.every((s) => (s.s === 'store' || (s.s === 'set' && s.index !== null))
       && narrow([s.value, ...(s.index ? [s.index] : [])]));
@@ -246,4 +247,4 @@ export class StmtWriter {
 }
 
 /** Whether lanes of 32 bits hold all values. */
-const narrow = (roots: readonly Expr[]): boolean => postorder(roots).every((e) => e.dtype !== 'float64');
+export const narrow = (roots: readonly Expr[]): boolean => postorder(roots).every((e) => e.dtype !== 'float64' && !isHalf(e.dtype));

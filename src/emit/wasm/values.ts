@@ -7,7 +7,7 @@ import { strideOf } from '../../kernel/rewrite.ts';
 import { I32, V128, type Plain, type Simd, type ValueType } from './binary.ts';
 import type { Frame } from './frame.ts';
 import { VECTOR_FUNCTIONS, VectorMath, type VectorFunction } from './math.ts';
-import { castScalar, castVector, pushConstant, sizeOf, threefry, typeOf } from './words.ts';
+import { castScalar, castVector, divide, division, loadScalar, needsCare, pushConstant, sizeOf, storeScalar, threefry, typeOf } from './words.ts';
 
 const ARITHMETIC: Readonly<Record<string, string>> = { add: 'add', sub: 'sub', mul: 'mul', and: 'and', or: 'or', xor: 'xor' };
 const COMPARE: Readonly<Record<string, string>> = { lt: 'lt', le: 'le', eq: 'eq', ne: 'ne' };
@@ -121,13 +121,9 @@ export class Values {
     return fixed + rest * bytes;
   }
 
-  loadAt(dtype: Scalar, offset: number): void {
-    this.frame.f.memory(dtype === 'float32' ? 'f32.load' : dtype === 'float64' ? 'f64.load' : dtype === 'bool' ? 'i32.load8_u' : 'i32.load', offset);
-  }
+  loadAt(dtype: Scalar, offset: number): void { loadScalar(this.frame.f, dtype, offset); }
 
-  storeAt(dtype: Scalar, offset: number): void {
-    this.frame.f.memory(dtype === 'float32' ? 'f32.store' : dtype === 'float64' ? 'f64.store' : dtype === 'bool' ? 'i32.store8' : 'i32.store', offset);
-  }
+  storeAt(dtype: Scalar, offset: number): void { storeScalar(this.frame.f, dtype, offset); }
 
   #op(e: Extract<Expr, { k: 'op' }>): void {
     const { f } = this.frame, [a, b, c] = e.args, of = a.dtype, t = of === 'float32' ? 'f32' : of === 'float64' ? 'f64' : 'i32';
@@ -144,11 +140,22 @@ export class Values {
     if (arithmetic) { push(a, b); f.op(`${t}.${arithmetic}` as Plain); return; }
     if (compare) { push(a, b); f.op(`${t}.${compare}${t === 'i32' && compare.startsWith('l') ? sign : ''}` as Plain); return; }
     switch (e.op) {
-      case 'div': push(a, b); f.op(t === 'i32' ? `i32.div${division(a)}` : `${t}.div`); return;
+      case 'div':
+        push(a, b);
+        if (needsCare(of, b)) divide(f, of === 'int32'); else f.op(t === 'i32' ? `i32.div${division(a)}` : `${t}.div`);
+        return;
+      case 'pow': push(a, b); f.call(this.frame.imported('pow')); return;
       case 'mod': push(a, b); f.op(`i32.rem${division(a)}`); return;
       case 'shr': push(a, b); f.op(of === 'uint32' ? 'i32.shr_u' : 'i32.shr_s'); return;
       case 'neg': if (t === 'i32') { f.i32(0); push(a); f.op('i32.sub'); } else { push(a); f.op(`${t}.neg`); } return;
       case 'abs': case 'sqrt': case 'floor': case 'round':
+        if (e.op === 'abs' && of === 'uint32') { push(a); return; }
+        if (e.op === 'abs' && of === 'int32') {
+          push(a);
+          const x = f.keep(I32);
+          f.i32(0).get(x).op('i32.sub').get(x).get(x).i32(0).op('i32.lt_s', 'select');
+          return;
+        }
         if (t === 'i32') throw new VerifyError('emit', `no ${e.op} of ${of}`);
         push(a);
         f.op(`${t}.${e.op === 'round' ? 'nearest' : e.op}`);
@@ -302,17 +309,17 @@ export class Values {
       case 'add': case 'sub': case 'mul': push(a, b); f.simd(`${t}.${e.op}`); return;
       case 'and': case 'or': case 'xor': push(a, b); f.simd(`v128.${e.op}`); return;
       case 'div':
-        if (float) { push(a, b); f.simd('f32x4.div'); } else this.#laneByLane(a, b, `i32.div${division(a)}`);
+        if (float) { push(a, b); f.simd('f32x4.div'); } else this.#laneByLane(a, b, () => { if (needsCare(of, b)) divide(f, of === 'int32'); else f.op(`i32.div${division(a)}`); });
         return;
-      case 'mod': this.#laneByLane(a, b, `i32.rem${division(a)}`); return;
+      case 'mod': this.#laneByLane(a, b, () => { f.op(`i32.rem${division(a)}`); }); return;
       case 'shr':
-        if (this.isVector(b)) { this.#laneByLane(a, b, of === 'uint32' ? 'i32.shr_u' : 'i32.shr_s'); return; }
+        if (this.isVector(b)) { this.#laneByLane(a, b, () => { f.op(of === 'uint32' ? 'i32.shr_u' : 'i32.shr_s'); }); return; }
         push(a);
         this.scalar(b);
         f.simd(of === 'uint32' ? 'i32x4.shr_u' : 'i32x4.shr_s');
         return;
       case 'neg': push(a); f.simd(`${t}.neg`); return;
-      case 'abs': push(a); f.simd('f32x4.abs'); return;
+      case 'abs': push(a); if (of !== 'uint32') f.simd(float ? 'f32x4.abs' : 'i32x4.abs'); return;
       case 'sqrt': push(a); f.simd('f32x4.sqrt'); return;
       case 'floor': push(a); f.simd('f32x4.floor'); return;
       case 'round': push(a); f.simd('f32x4.nearest'); return;
@@ -339,7 +346,7 @@ export class Values {
     }
   }
 
-  #laneByLane(a: Expr, b: Expr, name: Plain): void {
+  #laneByLane(a: Expr, b: Expr, write: () => void): void {
     const { f } = this.frame, fixed = !this.isVector(b);
     this.vector(a);
     const x = f.keep(V128);
@@ -349,7 +356,8 @@ export class Values {
     for (let l = 0; l < 4; l++) {
       f.get(x).lane('i32x4.extract_lane', l).get(y);
       if (!fixed) f.lane('i32x4.extract_lane', l);
-      f.op(name).lane('i32x4.replace_lane', l);
+      write();
+      f.lane('i32x4.replace_lane', l);
     }
   }
 
@@ -359,6 +367,7 @@ export class Values {
   hoist(roots: readonly Expr[], places: readonly { kind: 'load' | 'local'; which: number; index: Expr }[],
     changing: (kind: 'load' | 'local', which: number) => boolean): void {
     const { f, buffers, locals } = this.frame, seen = new Set<Expr>(), memo = new Map<Expr, boolean>();
+    this.share([...roots, ...places.map((p) => p.index)]);
     const fixed = (e: Expr): boolean => {
       const found = memo.get(e);
       if (found !== undefined) return found;
@@ -401,8 +410,5 @@ export class Values {
     for (const p of places) if (!place(p.kind, p.which, p.index)) visit(p.index);
   }
 }
-
-/** Division of indices is signed unless they are known not to be negative (where it is a shift, for powers of 2). */
-const division = (a: Expr): '_s' | '_u' => (a.dtype === 'uint32' || (a.dtype === 'index' && minOf(a) >= 0) ? '_u' : '_s');
 
 const isVectorFunction = (name: string): name is VectorFunction => (VECTOR_FUNCTIONS as readonly string[]).includes(name);

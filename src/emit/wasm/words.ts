@@ -1,7 +1,8 @@
 // Operations on what stands on the stack: constants, conversions, random words.
 import { bytesPer } from '../../base/dtype.ts';
+import { isHalf, toHalf } from '../../base/half.ts';
 import { VerifyError } from '../../base/errors.ts';
-import type { Scalar } from '../../kernel/expr.ts';
+import { minOf, type Expr, type Scalar } from '../../kernel/expr.ts';
 import { F32, F64, I32, V128, type Func, type ValueType } from './binary.ts';
 
 export const typeOf = (dtype: Scalar): ValueType => (dtype === 'float32' ? F32 : dtype === 'float64' ? F64 : I32);
@@ -12,12 +13,90 @@ const isInt = (d: Scalar): boolean => d === 'int32' || d === 'uint32' || d === '
 export function pushConstant(f: Func, value: number, dtype: Scalar): void {
   if (dtype === 'float32') f.f32(value);
   else if (dtype === 'float64') f.f64(value);
+  else if (isHalf(dtype)) f.i32(toHalf(dtype, [value])[0]);
   else f.i32(dtype === 'bool' ? (value ? 1 : 0) : Math.trunc(value));
 }
 
-/** Converts the scalar on the stack: floats to integers truncate and saturate, NaN is 0. */
+/** Replaces the address on the stack by what lies there. */
+export function loadScalar(f: Func, dtype: Scalar, offset: number): void {
+  f.memory(dtype === 'float32' ? 'f32.load' : dtype === 'float64' ? 'f64.load' : dtype === 'bool' ? 'i32.load8_u' : isHalf(dtype) ? 'i32.load16_u' : 'i32.load', offset);
+}
+
+export function storeScalar(f: Func, dtype: Scalar, offset: number): void {
+  f.memory(dtype === 'float32' ? 'f32.store' : dtype === 'float64' ? 'f64.store' : dtype === 'bool' ? 'i32.store8' : isHalf(dtype) ? 'i32.store16' : 'i32.store', offset);
+}
+
+/** The quotient of the integers on the stack, truncated towards zero: by 0 it is 0, of the least one by -1 it is itself. WebAssembly would stop. */
+export function divide(f: Func, signed: boolean): void {
+  const b = f.keep(I32), a = f.keep(I32);
+  // By what may be divided: not by 0 or -1, whose numbers plus 1 are below 2.
+  const special = (): void => { if (signed) f.get(b).i32(1).op('i32.add').i32(2).op('i32.lt_u'); else f.get(b).op('i32.eqz'); };
+  f.get(a).i32(1).get(b);
+  special();
+  f.op('select');
+  f.op(signed ? 'i32.div_s' : 'i32.div_u');
+  const quotient = f.keep(I32);
+  // a * b for b of -1 and 0.
+  f.get(a, b).op('i32.mul').get(quotient);
+  special();
+  f.op('select');
+}
+
+/** Whether integers are divided by what may be 0 or -1. */
+export const needsCare = (of: Scalar, by: Expr): boolean => (of === 'int32' || of === 'uint32') && !(by.k === 'const' && by.value !== 0 && by.value !== -1);
+
+/** Division of indices is signed unless they are known not to be negative (where it is a shift, for powers of 2). */
+export const division = (a: Expr): '_s' | '_u' => (a.dtype === 'uint32' || (a.dtype === 'index' && minOf(a) >= 0) ? '_u' : '_s');
+
+/** From the bits of a 16-bit float on the stack to a float32 (src/base/half.ts). */
+function fromHalf(f: Func, from: Scalar): void {
+  if (from === 'bfloat16') { f.i32(16).op('i32.shl', 'f32.reinterpret_i32'); return; }
+  const bits = f.keep(I32), magnitude = f.get(bits).i32(0x7fff).op('i32.and').keep(I32);
+  f.get(magnitude).i32(13).op('i32.shl').i32(0x7f800000).op('i32.or');
+  f.get(magnitude).i32(13).op('i32.shl', 'f32.reinterpret_i32').f32(2 ** 112).op('f32.mul', 'i32.reinterpret_f32');
+  f.get(magnitude).i32(0x7c00).op('i32.ge_u', 'select');
+  f.get(bits).i32(0x8000).op('i32.and').i32(16).op('i32.shl', 'i32.or', 'f32.reinterpret_i32');
+}
+
+/** From a float32 or float64 on the stack to the bits of a 16-bit float, to the nearest, ties to even, rounded once. */
+function toHalf16(f: Func, to: Scalar, from: Scalar): void {
+  if (from === 'float64') roundToOdd(f); else f.op('i32.reinterpret_f32');
+  const bits = f.keep(I32), magnitude = f.get(bits).i32(0x7fffffff).op('i32.and').keep(I32);
+  const isNaN = (): void => { f.get(magnitude).i32(0x7f800000).op('i32.gt_u'); };
+  if (to === 'bfloat16') {
+    f.get(bits).i32(16).op('i32.shr_u').i32(0x40).op('i32.or');
+    f.get(bits).i32(0x7fff).op('i32.add').get(bits).i32(16).op('i32.shr_u').i32(1).op('i32.and', 'i32.add').i32(16).op('i32.shr_u');
+    isNaN();
+    f.op('select');
+    return;
+  }
+  f.i32(0x7e00).get(magnitude).i32(13).op('i32.shr_u').i32(0x1ff).op('i32.and', 'i32.or').i32(0x7c00);
+  isNaN();
+  f.op('select');
+  f.get(magnitude).op('f32.reinterpret_i32').f32(0.5).op('f32.add', 'i32.reinterpret_f32').i32(0x3f000000).op('i32.sub');
+  f.get(magnitude).i32(0x38000000 - 0xfff).op('i32.sub').get(magnitude).i32(13).op('i32.shr_u').i32(1).op('i32.and', 'i32.add').i32(13).op('i32.shr_u');
+  f.get(magnitude).i32(0x38800000).op('i32.lt_u', 'select');
+  f.get(magnitude).i32(0x47800000).op('i32.ge_u', 'select');
+  f.get(bits).i32(16).op('i32.shr_u').i32(0x8000).op('i32.and', 'i32.or');
+}
+
+/** From a float64 on the stack to the bits of a float32 that it is rounded to odd. */
+function roundToOdd(f: Func): void {
+  const x = f.keep(F64), near = f.get(x).op('f32.demote_f64').keep(F32), bits = f.get(near).op('i32.reinterpret_f32').keep(I32);
+  f.get(bits);
+  f.get(bits).get(near).op('f64.promote_f32', 'f64.abs').get(x).op('f64.abs', 'f64.gt', 'i32.sub').i32(1).op('i32.or');
+  f.get(near).op('f64.promote_f32').get(x).op('f64.eq').get(x, x).op('f64.ne', 'i32.or', 'select');
+}
+
+/** Converts the scalar on the stack: floats to integers truncate and saturate, NaN is 0; integers keep their bits. */
 export function castScalar(f: Func, to: Scalar, from: Scalar): void {
   if (to === from) return;
+  if (isHalf(from)) { fromHalf(f, from); castScalar(f, to, 'float32'); return; }
+  if (isHalf(to)) {
+    if (isInt(from) || from === 'bool') castScalar(f, 'float64', from);
+    toHalf16(f, to, from === 'float32' ? from : 'float64');
+    return;
+  }
   if (to === 'bool') {
     pushConstant(f, 0, from);
     f.op(from === 'float32' ? 'f32.ne' : from === 'float64' ? 'f64.ne' : 'i32.ne');

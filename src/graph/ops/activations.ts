@@ -18,7 +18,8 @@ const positive = (x: Tensor): Tensor => less(scalar(x, 0), x);
 export const clamp = (x: Tensor, low: Tensor | number, high: Tensor | number): Tensor => minimum(maximum(x, low), high);
 
 /** -1, 0 or 1; NaN stays. The gradient is 0. */
-export const sign = (x: Tensor): Tensor => where(positive(x), scalar(x, 1), where(less(x, 0), scalar(x, -1), mul(x, 0)));
+export const sign = (x: Tensor): Tensor =>
+  where(positive(x), scalar(x, 1), x.dtype === 'uint32' ? mul(x, 0) : where(less(x, 0), scalar(x, -1), mul(x, 0)));
 
 /** x above 0, slope * x below. */
 export const leakyRelu = (x: Tensor, slope = 0.01): Tensor => where(positive(x), x, mul(x, slope));

@@ -40,6 +40,8 @@ export const admitOp: Op<AdmitAttrs> = {
       const least = (a: Expr, b: Expr): Expr => e.op('min', [a, b], 'index'), most = (a: Expr, b: Expr): Expr => e.op('max', [a, b], 'index');
       const int32 = (x: Expr): Expr => e.op('cast', [x], 'int32'), minus = (a: Expr, b: Expr): Expr => e.linear(0, [[1, a], [-1, b]]);
       return [
+        // Where a place is none, kernels read row 0 and take no notice of it: it must be one, too.
+        ...(rows > 0 ? [w.store(toOrder, zero, e.const(-1, 'int32')), w.store(expert, zero, e.const(0, 'int32'))] : []),
         next.set(zero), w.store(to, zero, e.const(0, 'int32')),
         w.loop(experts, (z) => [
           start.set(next.get()), kept.set(zero), from.set(w.loadIndex(offsets, z)), count.set(minus(w.loadIndex(offsets, e.add(z, one)), from.get())),

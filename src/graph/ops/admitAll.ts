@@ -41,6 +41,10 @@ export const admitAllOp: Op<AdmitAllAttrs> = {
         room.set(greatest(zero, w.loadIndex(capacity, z))), fit.set(greatest(zero, least(least(room.get(), count.get()), left)))];
       const choiceAt = (i: Expr): Expr => w.load(order, e.add(from.get(), i)), to = (choice: Expr): Expr => e.op('cast', [choice], 'index');
       return [
+        // As in admit: row 0 is read where there is none.
+        ...(attrs.rows + attrs.beyond > 0 ? [w.store(toOrder, zero, nobody)] : []),
+        ...(attrs.rows > 0 ? [w.store(expert, zero, e.const(0, 'int32'))] : []),
+        ...(attrs.beyond > 0 ? [w.store(expertBeyond, zero, e.const(0, 'int32'))] : []),
         next.set(zero), w.store(inside, zero, e.const(0, 'int32')), w.store(both, zero, e.const(0, 'int32')),
         w.loop(experts, (z) => [
           start.set(next.get()), ...look(z, minus(limit, next.get())),

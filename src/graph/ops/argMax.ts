@@ -8,10 +8,10 @@ import { lastAxis } from './arrange.ts';
 
 export const argMaxOp: Op = {
   // Index of the largest element over the last axis, the first of several; NaN is largest.
-  name: 'argMax',
+  name: 'argMax', takes: ['numbers'],
   infer([x]) {
     const n = x.shape.at(-1);
-    if (typeof n !== 'number' || n === 0 || x.dtype === 'bool') throw new ShapeError(`argMax: needs numbers and a last dimension of at least 1, got ${showType(x)}`);
+    if (typeof n !== 'number' || n === 0) throw new ShapeError(`argMax: needs numbers and a last dimension of at least 1, got ${showType(x)}`);
     return [{ dtype: 'int32', shape: x.shape.slice(0, -1) }];
   },
   lower: { kind: 'map', weight: 4, passes: 2, at({ e, inputs: [x] }, index) {
@@ -38,5 +38,5 @@ export const argMax = (x: Tensor, axis = -1): Tensor => emit1('argMax', [lastAxi
 /** int32, `axis` (the last by default) gone: the index of the smallest element, the first of several; the first NaN if there is one. */
 export const argMin = (x: Tensor, axis = -1): Tensor => argMax(downwards(x), axis);
 
-/** Reverses the order of numbers; -1 - x does so for every whole number, the least one too. */
-export const downwards = (x: Tensor): Tensor => (isFloat(x.dtype) ? emit1('neg', [x]) : emit1('sub', [scalar(x, -1), x]));
+/** Reverses the order of numbers; -1 - x does so for every int32, the least one too. */
+export const downwards = (x: Tensor): Tensor => (isFloat(x.dtype) ? emit1('neg', [x]) : emit1('sub', [scalar(x, x.dtype === 'uint32' ? 0xffffffff : -1), x]));

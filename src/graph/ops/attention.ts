@@ -18,7 +18,7 @@ const UNROLL = 8; // keys whose scores are looked at together
 
 export const attentionOp: Op<AttentionAttrs> = {
   // softmax(scale q k^T) v per head, causal: query i sees keys 0..start + i; masks; and log(sum(exp(scores))).
-  name: 'attention',
+  name: 'attention', takes: ['floats', 'floats', 'floats'],
   infer(inputs, attrs) {
     const sizes = attentionSizes('attention', inputs), { B, T, H, D } = sizes, { dtype } = inputs[0];
     checkMasks('attention', inputs, OWN, attrs, sizes);

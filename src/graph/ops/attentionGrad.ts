@@ -2,16 +2,15 @@
 // task has all keys of a batch entry and a head of keys, so this is for where there are enough of these.
 import { elements } from '../../base/shape.ts';
 import type { Op } from '../op.ts';
-import { GRADIENT_INPUTS, keyTile, keyTiles } from './attentionKeys.ts';
-import { checkMasks } from './attentionMask.ts';
+import { checkGradientInputs, keyTile, keyTiles } from './attentionKeys.ts';
 import { scoreGradients } from './attentionReference.ts';
 import { attentionSizes, ATTENTION_ONCE, type AttentionAttrs } from './attentionTile.ts';
 
 export const attentionGradOp: Op<AttentionAttrs> = {
   // Gradients to q, k and v from q, k, v, start, lse, delta = do . o, do.
-  name: 'attentionGrad',
+  name: 'attentionGrad', takes: ['floats'],
   infer(inputs, attrs) {
-    checkMasks('attentionGrad', inputs, GRADIENT_INPUTS, attrs, attentionSizes('attentionGrad', inputs));
+    checkGradientInputs('attentionGrad', inputs, attrs);
     return inputs.slice(0, 3);
   },
   noGrad: ATTENTION_ONCE,

@@ -2,16 +2,15 @@
 // queries ascending. 16 keys to a task, which goes over the queries that see them.
 import { elements } from '../../base/shape.ts';
 import type { Op } from '../op.ts';
-import { GRADIENT_INPUTS, keyTile, keyTiles } from './attentionKeys.ts';
-import { checkMasks } from './attentionMask.ts';
+import { checkGradientInputs, keyTile, keyTiles } from './attentionKeys.ts';
 import { scoreGradients } from './attentionReference.ts';
 import { attentionSizes, ATTENTION_ONCE, type AttentionAttrs } from './attentionTile.ts';
 
 export const attentionGradKVOp: Op<AttentionAttrs> = {
   // Gradients to k and v from q, k, v, start, lse, delta = do . o, do.
-  name: 'attentionGradKV',
+  name: 'attentionGradKV', takes: ['floats'],
   infer(inputs, attrs) {
-    checkMasks('attentionGradKV', inputs, GRADIENT_INPUTS, attrs, attentionSizes('attentionGradKV', inputs));
+    checkGradientInputs('attentionGradKV', inputs, attrs);
     return [inputs[1], inputs[2]];
   },
   noGrad: ATTENTION_ONCE,

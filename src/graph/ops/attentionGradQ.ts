@@ -4,15 +4,15 @@ import { elements } from '../../base/shape.ts';
 import type { Expr } from '../../kernel/expr.ts';
 import type { Op } from '../op.ts';
 import { scoreGradients } from './attentionReference.ts';
-import { GRADIENT_INPUTS } from './attentionKeys.ts';
-import { checkMasks, Masks } from './attentionMask.ts';
+import { checkGradientInputs, GRADIENT_INPUTS } from './attentionKeys.ts';
+import { Masks } from './attentionMask.ts';
 import { attentionSizes, BLOCK, TileWriter, ATTENTION_ONCE, type AttentionAttrs } from './attentionTile.ts';
 
 export const attentionGradQOp: Op<AttentionAttrs> = {
   // Gradient to q from q, k, v, start, lse, delta = do . o, do.
-  name: 'attentionGradQ',
+  name: 'attentionGradQ', takes: ['floats'],
   infer(inputs, attrs) {
-    checkMasks('attentionGradQ', inputs, GRADIENT_INPUTS, attrs, attentionSizes('attentionGradQ', inputs));
+    checkGradientInputs('attentionGradQ', inputs, attrs);
     return [inputs[0]];
   },
   noGrad: ATTENTION_ONCE,

@@ -1,14 +1,27 @@
 // Gradients of attention from the side of its keys: a tile of 16 keys goes over the queries that see them, in blocks of 64. The
 // gradients to its keys and values are its own; that to the queries it adds to what the tiles before it have added.
+import { ShapeError } from '../../base/errors.ts';
+import { sameShape, showType, type TensorType } from '../../base/shape.ts';
 import type { Expr } from '../../kernel/expr.ts';
 import type { Stmt } from '../../kernel/kernel.ts';
 import type { LoopCall, Place } from '../op.ts';
-import { Masks } from './attentionMask.ts';
-import { BLOCK, TileWriter, type AttentionAttrs, type Sizes } from './attentionTile.ts';
+import { checkMasks, Masks } from './attentionMask.ts';
+import { attentionSizes, BLOCK, TileWriter, type AttentionAttrs, type Sizes } from './attentionTile.ts';
 
 const LANES = 16;
 /** Inputs of the gradients before the masks. */
 export const GRADIENT_INPUTS = 7;
+
+/** Checks what the gradients of attention need beside its inputs: lse, delta [B, T, H], the gradient to the output [B, T, H, D]; and the masks. */
+export function checkGradientInputs(op: string, inputs: readonly TensorType[], attrs: AttentionAttrs): void {
+  const sizes = attentionSizes(op, inputs), { B, T, H, D } = sizes, wanted = [[B, T, H], [B, T, H], [B, T, H, D]];
+  wanted.forEach((shape, i) => {
+    const t = inputs[4 + i];
+    if (t.dtype !== inputs[0].dtype || !sameShape(t.shape, shape)) throw new ShapeError(`${op}: input ${5 + i} must be ${showType({ dtype: inputs[0].dtype, shape })}, got ${showType(t)}`);
+  });
+  checkMasks(op, inputs, GRADIENT_INPUTS, attrs, sizes);
+}
+
 const lanesOf = (S: number): number => (S === 1 ? 1 : LANES);
 
 export const keyTiles = ({ S }: Sizes): number => Math.ceil(S / lanesOf(S));

@@ -19,7 +19,8 @@ const places = ({ masked, lengths }: Masked, base: number): { mask: number; leng
 /** Steps of a mask's elements along batch, head, query and key; 0 where it is stretched. */
 const stepsOf = (shape: readonly Dim[]): number[] => stridesOf(shape).map((s, i) => (shape[i] === 1 ? 0 : s));
 
-export function checkMasks(op: string, types: readonly TensorType[], base: number, attrs: Masked, { B, H, T, S }: Sizes): void {
+export function checkMasks(op: string, types: readonly TensorType[], base: number, attrs: Omit<AttentionAttrs, 'causal'>, { B, H, T, S }: Sizes): void {
+  if (!Number.isFinite(attrs.scale)) throw new ShapeError(`${op}: scale must be a finite number, got ${String(attrs.scale)}`);
   const at = places(attrs, base), mask = types[at.mask], lengths = types[at.lengths], whole = [B, H, T, S];
   if (attrs.masked && (mask.shape.length !== 4 || mask.shape.some((d, i) => d !== 1 && d !== whole[i]) || (mask.dtype !== 'bool' && mask.dtype !== types[0].dtype))) {
     throw new ShapeError(`${op}: a mask must be bool or ${types[0].dtype} [${whole.join(' or 1, ')} or 1], got ${showType(mask)}`);

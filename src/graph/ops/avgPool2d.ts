@@ -13,7 +13,7 @@ export type AvgPoolAttrs = PoolAttrs & { readonly padded: boolean };
 
 export const avgPool2dOp: Op<AvgPoolAttrs> = {
   // Mean of each window.
-  name: 'avgPool2d',
+  name: 'avgPool2d', takes: ['floats'],
   infer: ([x], attrs) => [{ dtype: x.dtype, shape: pooled(x, poolAxes('avgPool2d', x, attrs)) }],
   grad: ({ inputs: [x], douts: [dy], attrs }) => [dy && emit1('avgPool2dGrad', [dy], { ...attrs, size: sizes(x.shape).slice(1, 3) })],
   lower: { kind: 'map', weight: 6, at({ e, inputs: [x], attrs }, [n, r, q, c]) {

@@ -8,7 +8,7 @@ import { resultOf } from './windows.ts';
 
 export const avgPool2dGradOp: Op<AvgPoolAttrs & PoolGradAttrs> = {
   // For each place, the sum over the windows that cover it of dy divided by what the window is divided by.
-  name: 'avgPool2dGrad',
+  name: 'avgPool2dGrad', takes: ['floats'],
   infer([dy], attrs) {
     const x = unpooled(dy, attrs.size);
     checkPooled('avgPool2dGrad', dy, poolAxes('avgPool2dGrad', x, attrs));

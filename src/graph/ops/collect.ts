@@ -1,5 +1,6 @@
 // Brings rows back to their tokens: the gradient of dispatch. A gather, not a scatter, so each token's sum has one order: choices
 // ascending.
+import { wrapped } from './elementwise.ts';
 import { ShapeError } from '../../base/errors.ts';
 import { boundOf, elements, sameShape, showType } from '../../base/shape.ts';
 import type { Op } from '../op.ts';
@@ -11,7 +12,7 @@ export type CollectAttrs = { readonly k: number; readonly gaps?: boolean };
 
 export const collectOp: Op<CollectAttrs> = {
   // Row t = sum over j < k of rows[inverse[t k + j]], j ascending; order serves the gradient, like gives the shape.
-  name: 'collect', unread: [2, 3],
+  name: 'collect', takes: ['numbers'], unread: [2, 3],
   infer([x, inverse, order, like], { k, gaps }) {
     const { bound } = segmentsOf('collect', x);
     checkVector('collect', 'inverse', inverse, gaps ? undefined : bound);
@@ -27,13 +28,13 @@ export const collectOp: Op<CollectAttrs> = {
   },
   lower: { kind: 'map', weight: 2, at(call, [t, ...rest]) {
     const { e, inputs: [x, inverse], attrs: { k, gaps } } = call, zero = e.const(0, x.type.dtype);
-    const rows = Array.from({ length: k }, (_, j) => ifThere(call, gaps, indexAt(call, inverse, [e.linear(j, [[k, t]])]), zero, (r) => x.at([r, ...rest])));
+    const rows = Array.from({ length: k }, (_, j) => ifThere(call, gaps, boundOf(x.type.shape[0]), indexAt(call, inverse, [e.linear(j, [[k, t]])]), zero, (r) => x.at([r, ...rest])));
     return rows.reduce((a, b) => e.op('add', [a, b], x.type.dtype));
   } },
   reference({ inputs: [x, inverse], outTypes: [o], attrs: { k }, rows }) {
     const width = elements(o.shape.slice(1)), out = new Float64Array(elements(o.shape)), count = rows(o) * k;
     for (let c = 0; c < count; c++) for (let i = 0; inverse[c] >= 0 && i < width; i++) out[Math.floor(c / k) * width + i] += x[inverse[c] * width + i];
-    return [out];
+    return [out.map((v) => wrapped(v, o.dtype))];
   },
 };
 

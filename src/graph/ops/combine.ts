@@ -12,7 +12,7 @@ export type CombineAttrs = { readonly gaps?: boolean; readonly stored?: boolean 
 
 export const combineOp: Op<CombineAttrs> = {
   // Row t = sum over j of weights[t, j] * rows[inverse[t k + j]], j ascending; order serves the gradient.
-  name: 'combine', unread: [2],
+  name: 'combine', takes: ['floats'], unread: [2],
   infer([x, inverse, order, w], { gaps }) {
     const { bound } = segmentsOf('combine', x), choices = elements(w.shape);
     checkVector('combine', 'inverse', inverse, choices);
@@ -34,7 +34,7 @@ export const combineOp: Op<CombineAttrs> = {
     let sum = e.const(0, dtype);
     for (let j = 0; j < k; j++) {
       const before = sum, row = indexAt(call, inverse, [e.linear(j, [[k, t]])]);
-      sum = ifThere(call, gaps, row, before, (r) => e.op('fma', [w.at([t, e.index(j)]), x.at([r, ...rest]), before], dtype));
+      sum = ifThere(call, gaps, boundOf(x.type.shape[0]), row, before, (r) => e.op('fma', [w.at([t, e.index(j)]), x.at([r, ...rest]), before], dtype));
     }
     return sum;
   } },

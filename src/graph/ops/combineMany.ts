@@ -8,7 +8,7 @@ import { checkVector, ifThere, indexAt, segmentsOf } from './routing.ts';
 
 export const combineManyOp: Op = {
   // Row t = sum over j of weights[t, j] * rows[inverse[t k + j]] where there is such a row; order serves the gradient.
-  name: 'combineMany', unread: [2],
+  name: 'combineMany', takes: ['floats'], unread: [2],
   infer([x, inverse, order, w]) {
     const { bound } = segmentsOf('combineMany', x);
     checkVector('combineMany', 'inverse', inverse, elements(w.shape));
@@ -25,7 +25,7 @@ export const combineManyOp: Op = {
   },
   lower: { kind: 'map', weight: 4, passes: 1, at(call, [t, ...rest]) {
     const { e, inputs: [x, inverse, , w] } = call, k = boundOf(w.type.shape[1]), { dtype } = x.type;
-    return e.reduce('sum', 'serial', k, (j) => ifThere(call, true, indexAt(call, inverse, [e.linear(0, [[k, t], [1, j]])]), e.const(0, dtype),
+    return e.reduce('sum', 'serial', k, (j) => ifThere(call, true, boundOf(x.type.shape[0]), indexAt(call, inverse, [e.linear(0, [[k, t], [1, j]])]), e.const(0, dtype),
       (r) => e.op('mul', [w.at([t, j]), x.at([r, ...rest])], dtype)));
   } },
   reference({ inputs: [x, inverse, , w], inTypes: [, , , tw], outTypes: [o], rows }) {

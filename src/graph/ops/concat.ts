@@ -1,4 +1,5 @@
 // Tensors one after the other along an axis.
+import { checkAxis } from './checked.ts';
 import { ShapeError } from '../../base/errors.ts';
 import { boundOf, elements, sameDim, showShape, stridesOf } from '../../base/shape.ts';
 import type { Expr } from '../../kernel/expr.ts';
@@ -12,6 +13,8 @@ export const concatOp: Op<ConcatAttrs> = {
   name: 'concat',
   infer(inputs, { axis }) {
     const [first] = inputs;
+    if (inputs.length === 0) throw new ShapeError('concat: needs at least one tensor');
+    checkAxis('concat', first, axis);
     for (const t of inputs) {
       const fits = t.dtype === first.dtype && t.shape.length === first.shape.length && typeof t.shape[axis] === 'number'
         && t.shape.every((d, i) => i === axis || sameDim(d, first.shape[i]));

@@ -12,7 +12,7 @@ import { MOST_TAPS, attrsOf, both, placeOf, resultOf, type Padding, type Pair } 
 
 export const conv2dOp: Op<ConvAttrs> = {
   // Images x convolved with weights w.
-  name: 'conv2d',
+  name: 'conv2d', takes: ['floats'],
   infer([x, w], attrs) {
     const { axes: [rows, columns], outputs } = geometry('conv2d', x, sizes(w.shape), attrs);
     checkFloats('conv2d', x, w);
@@ -60,7 +60,7 @@ export const CONV_KEYS: KeysOf<Conv2dOptions> = { stride: 'optional', padding: '
 /**
  * y[n, r, q, o] = sum over taps (s, t) and channels c of x[n, r * stride - top + s * dilation, ..., c] w[s, t, c, o]: x [N, H, W, inputs],
  * w [rows, columns, inputs / groups, outputs] -> [N, H', W', outputs] with H' = floor((H + top + bottom - dilation (rows - 1) - 1) / stride) + 1;
- * outside x there are zeros. N may vary at run time. ShapeError where they do not fit.
+ * outside x there are zeros (times an infinite weight: NaN). N may vary at run time. ShapeError where they do not fit.
  */
 export function conv2d(x: Tensor, w: Tensor, options: Conv2dOptions = {}): Tensor {
   checkOptions('conv2d', options, CONV_KEYS);

@@ -20,7 +20,7 @@ function shapes(dy: TensorType, w: TensorType, attrs: ConvGradInputAttrs): { g: 
 
 export const conv2dGradInputOp: Op<ConvGradInputAttrs> = {
   // Gradient of conv2d to its images, from that to its result and the weights.
-  name: 'conv2dGradInput',
+  name: 'conv2dGradInput', takes: ['floats'],
   infer([dy, w], attrs) {
     const { g, images } = shapes(dy, w, attrs);
     checkFloats('conv2dGradInput', dy, w);

@@ -4,7 +4,7 @@ import { ShapeError } from '../../base/errors.ts';
 import { boundOf, sameDim, showType, sizes, elements, type TensorType } from '../../base/shape.ts';
 import type { Op } from '../op.ts';
 import { emit1 } from '../tensor.ts';
-import { checkFloats, checkOutput, eachTerm, geometry, unravel3, type ConvAttrs, type Geometry } from './convolution.ts';
+import { checkCount, checkFloats, checkOutput, eachTerm, geometry, unravel3, type ConvAttrs, type Geometry } from './convolution.ts';
 import { both, placeOf } from './windows.ts';
 
 /** taps: [rows, columns] of the weights. */
@@ -20,10 +20,11 @@ function shapes(x: TensorType, dy: TensorType, attrs: ConvGradWeightAttrs): { g:
 
 export const conv2dGradWeightOp: Op<ConvGradWeightAttrs> = {
   // Gradient of conv2d to its weights, from the images and that to its result.
-  name: 'conv2dGradWeight',
+  name: 'conv2dGradWeight', takes: ['floats'],
   infer([x, dy], attrs) {
     const { g, weight } = shapes(x, dy, attrs);
     checkFloats('conv2dGradWeight', x, dy);
+    checkCount('conv2dGradWeight', x, dy);
     checkOutput('conv2dGradWeight', g, dy);
     return [{ dtype: x.dtype, shape: weight }];
   },

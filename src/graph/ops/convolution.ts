@@ -2,9 +2,10 @@
 // x[n, p, c] w[t, c, o] y[n, q, o] with p the place that output q has as tap t, with one factor left out. So each is the gradient
 // of another, to any order.
 import { ShapeError } from '../../base/errors.ts';
-import { boundOf, showType, type TensorType } from '../../base/shape.ts';
+import { boundOf, sameDim, showType, type TensorType } from '../../base/shape.ts';
 import type { Expr, Exprs } from '../../kernel/expr.ts';
 import { axesOf, placeIn, type Axis, type WindowAttrs } from './windows.ts';
+import { unlike } from './checked.ts';
 
 /** groups: channels are in so many groups, each with outputs of its own. */
 export type ConvAttrs = WindowAttrs & { readonly groups: number };
@@ -28,7 +29,7 @@ export function geometry(op: string, x: TensorType, weight: readonly number[], a
 }
 
 export function checkFloats(op: string, a: TensorType, b: TensorType): void {
-  if (a.dtype !== b.dtype) throw new ShapeError(`${op}: dtypes differ (${a.dtype}, ${b.dtype})`, 'use cast');
+  if (a.dtype !== b.dtype) throw unlike(op, a.dtype, b.dtype);
 }
 
 /** Checks that `dy` is what a convolution of images like `x` gives. */
@@ -36,6 +37,11 @@ export function checkOutput(op: string, { axes: [rows, columns], outputs }: Geom
   if (dy.shape.length !== 4 || dy.shape[1] !== rows.outputs || dy.shape[2] !== columns.outputs || dy.shape[3] !== outputs) {
     throw new ShapeError(`${op}: ${showType(dy)} is not [N, ${rows.outputs}, ${columns.outputs}, ${outputs}]`);
   }
+}
+
+/** Checks that there is a result for each of the images. */
+export function checkCount(op: string, x: TensorType, dy: TensorType): void {
+  if (!sameDim(x.shape[0], dy.shape[0])) throw new ShapeError(`${op}: ${showType(x)} and ${showType(dy)} differ in the number of images`);
 }
 
 /** The numbers of which `i` is the row-major index in [any, b, c]. */

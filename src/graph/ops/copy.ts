@@ -3,7 +3,7 @@ import { elementwise } from './elementwise.ts';
 
 export const copyOp = elementwise({
   // a, stored apart from it
-  name: 'copy', arity: 1,
+  name: 'copy', arity: 1, takes: 'stored',
   grad: (_, dout) => [dout],
   expr: (_, [a]) => a,
   value: ([a]) => a,

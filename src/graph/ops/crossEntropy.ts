@@ -1,13 +1,14 @@
 // Cross-entropy of integer targets from logits, in nats: log(sum(exp(x))) - x[target], per row, without forming probabilities.
 import { ShapeError } from '../../base/errors.ts';
-import { boundOf, elements, sameShape, showShape } from '../../base/shape.ts';
+import { boundOf, elements, sameShape, showShape, showType } from '../../base/shape.ts';
 import type { Op } from '../op.ts';
 import { emit, emit1, type Tensor } from '../tensor.ts';
 
 export const crossEntropyOp: Op = {
   // -log softmax(logits)[target] per row; and log(sum(exp(logits))).
-  name: 'crossEntropy',
+  name: 'crossEntropy', takes: ['floats'],
   infer([x, target]) {
+    if (typeof x.shape.at(-1) !== 'number') throw new ShapeError(`crossEntropy: needs a last dimension of fixed size, got ${showType(x)}`);
     if (target.dtype !== 'int32' || !sameShape(x.shape.slice(0, -1), target.shape)) {
       throw new ShapeError(`crossEntropy: targets must be int32 of the logits' shape without the classes, got ${target.dtype}${showShape(target.shape)} for ${showShape(x.shape)}`);
     }

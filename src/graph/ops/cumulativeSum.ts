@@ -1,5 +1,7 @@
 // Sums of all elements up to each one along an axis: a scan. One by one from the first element on (from the last, if reversed), so the
 // order is the same on every device; threads and lanes take other rows and columns.
+import { wrapped } from './elementwise.ts';
+import { checkAxis } from './checked.ts';
 import { ShapeError } from '../../base/errors.ts';
 import { checkOptions, type KeysOf } from '../../base/options.ts';
 import { boundOf, elements, showType, stridesOf } from '../../base/shape.ts';
@@ -14,11 +16,10 @@ const COLUMNS = 64, WORK = 8192; // columns side by side; elements a task, about
 
 export const cumulativeSumOp: Op<CumulativeSumAttrs> = {
   // Sum of the elements up to each one along an axis.
-  name: 'cumulativeSum',
+  name: 'cumulativeSum', takes: ['numbers'],
   infer([x], { axis }) {
-    if (typeof x.shape[axis] !== 'number' || x.dtype === 'bool') {
-      throw new ShapeError(`cumulativeSum: needs numbers, and dimension ${axis} to be there and fixed, got ${showType(x)}`);
-    }
+    checkAxis('cumulativeSum', x, axis);
+    if (typeof x.shape[axis] !== 'number') throw new ShapeError(`cumulativeSum: dimension ${axis} of ${showType(x)} varies at run time`);
     return [x];
   },
   grad: ({ douts: [d], attrs }) => [d && emit1('cumulativeSum', [d], { ...attrs, reverse: !attrs.reverse })],
@@ -39,7 +40,7 @@ export const cumulativeSumOp: Op<CumulativeSumAttrs> = {
       })];
     } };
   } },
-  reference({ inputs: [x], inTypes: [{ shape }], attrs: { axis, exclusive, reverse } }) {
+  reference({ inputs: [x], inTypes: [{ dtype, shape }], attrs: { axis, exclusive, reverse } }) {
     const n = boundOf(shape[axis]), inner = stridesOf(shape)[axis], out = new Float64Array(x.length);
     for (let first = 0; first < x.length; first += n * inner) for (let c = 0; c < inner; c++) {
       let sum = 0;
@@ -50,7 +51,7 @@ export const cumulativeSumOp: Op<CumulativeSumAttrs> = {
         if (!exclusive) out[at] = sum;
       }
     }
-    return [out];
+    return [out.map((v) => wrapped(v, dtype))];
   },
 };
 

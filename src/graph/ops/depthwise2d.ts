@@ -12,7 +12,7 @@ export const depthwise = (op: string, x: TensorType, weight: readonly number[], 
 
 export const depthwise2dOp: Op<WindowAttrs> = {
   // Images x convolved channel by channel with weights w.
-  name: 'depthwise2d',
+  name: 'depthwise2d', takes: ['floats'],
   infer([x, w], attrs) {
     const { axes: [rows, columns], outputs } = depthwise('depthwise2d', x, sizes(w.shape), attrs);
     checkFloats('depthwise2d', x, w);

@@ -15,7 +15,7 @@ const geometryOf = (dy: TensorType, w: TensorType, attrs: DepthwiseGradInputAttr
 
 export const depthwise2dGradInputOp: Op<DepthwiseGradInputAttrs> = {
   // Gradient of depthwise2d to its images, from that to its result and the weights.
-  name: 'depthwise2dGradInput',
+  name: 'depthwise2dGradInput', takes: ['floats'],
   infer([dy, w], attrs) {
     checkFloats('depthwise2dGradInput', dy, w);
     checkOutput('depthwise2dGradInput', geometryOf(dy, w, attrs), dy);

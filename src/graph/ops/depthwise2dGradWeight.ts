@@ -2,7 +2,7 @@
 import { elements, sizes, type TensorType } from '../../base/shape.ts';
 import type { Op } from '../op.ts';
 import { emit1 } from '../tensor.ts';
-import { checkFloats, checkOutput, eachTerm, unravel3, type Geometry } from './convolution.ts';
+import { checkCount, checkFloats, checkOutput, eachTerm, unravel3, type Geometry } from './convolution.ts';
 import { depthwise } from './depthwise2d.ts';
 import { both, placeOf, type WindowAttrs } from './windows.ts';
 
@@ -15,9 +15,10 @@ const geometryOf = (x: TensorType, dy: TensorType, attrs: DepthwiseGradWeightAtt
 
 export const depthwise2dGradWeightOp: Op<DepthwiseGradWeightAttrs> = {
   // Gradient of depthwise2d to its weights, from the images and that to its result.
-  name: 'depthwise2dGradWeight',
+  name: 'depthwise2dGradWeight', takes: ['floats'],
   infer([x, dy], attrs) {
     checkFloats('depthwise2dGradWeight', x, dy);
+    checkCount('depthwise2dGradWeight', x, dy);
     checkOutput('depthwise2dGradWeight', geometryOf(x, dy, attrs), dy);
     return [{ dtype: x.dtype, shape: weightOf(dy, attrs) }];
   },

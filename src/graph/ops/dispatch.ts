@@ -16,6 +16,7 @@ export const dispatchOp: Op<DispatchAttrs> = {
   name: 'dispatch', unread: [2, 3],
   infer([x, order, offsets, inverse], { k, gaps }, ids) {
     checkVector('dispatch', 'inverse', inverse);
+    if (!Number.isInteger(k) || k < 1) throw new ShapeError(`dispatch: k must be a whole number of at least 1, got ${String(k)}`);
     const choices = boundOf(inverse.shape[0]), rows = rowsDim('dispatch', order, offsets, ids[2], choices);
     if (x.shape.length === 0 || boundOf(x.shape[0]) * k !== choices || (!gaps && rows.bound !== choices)) {
       throw new ShapeError(`dispatch: ${showType(x)} with ${k} choices a row does not make ${choices} choices in ${rows.bound} rows`);
@@ -29,7 +30,7 @@ export const dispatchOp: Op<DispatchAttrs> = {
   },
   lower: { kind: 'map', weight: 0, stored: ({ stored = false }) => stored, at(call, [r, ...rest]) {
     const { e, inputs: [x, order], attrs: { k, gaps } } = call;
-    return ifThere(call, gaps, indexAt(call, order, [r]), e.const(0, x.type.dtype), (c) => x.at([e.div(c, k), ...rest]));
+    return ifThere(call, gaps, boundOf(x.type.shape[0]), indexAt(call, order, [r]), e.const(0, x.type.dtype), (c) => x.at([e.div(c, k), ...rest]));
   } },
   reference({ inputs: [x, order], inTypes: [t], outTypes: [o], attrs: { k }, rows }) {
     const width = elements(t.shape.slice(1)), out = new Float64Array(elements(o.shape)).fill(NaN);

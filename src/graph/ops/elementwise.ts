@@ -1,18 +1,19 @@
 // What all elementwise ops share: broadcasting of shapes, reading of stretched inputs, summing a gradient back to a stretched
 // input's shape, and a reference loop. An elementwise op's own file says only what it computes.
-import { isFloat, type DType } from '../../base/dtype.ts';
+import type { DType } from '../../base/dtype.ts';
 import { ShapeError } from '../../base/errors.ts';
 import { boundOf, broadcastShapes, elements, sameShape, sizes, stridesOf, type Dim, type TensorType } from '../../base/shape.ts';
 import type { Expr, Exprs } from '../../kernel/expr.ts';
-import type { GradCall, MapCall, Op, Reader, RefCall } from '../op.ts';
+import type { GradCall, MapCall, Op, Reader, RefCall, Takes } from '../op.ts';
 import type { Attrs } from '../graph.ts';
 import { emit1, type Tensor } from '../tensor.ts';
+import { unlike } from './checked.ts';
 
 export interface Elementwise<A extends Attrs> {
   readonly name: string;
   readonly arity: number;
-  /** What all inputs must be; any dtype, the same for all, by default. */
-  readonly takes?: 'floats' | 'bools' | 'a bool and two alike';
+  /** What all inputs must be, the same dtype for all; floats and integers by default. */
+  readonly takes?: Takes | 'bools' | 'a bool and two alike';
   /** Rough cost of one element in floating-point operations: decides what is recomputed and what is stored. */
   readonly weight?: number;
   /** The result is written to memory, whatever it costs to compute it again. */
@@ -22,8 +23,12 @@ export interface Elementwise<A extends Attrs> {
   grad?(call: GradCall<A>, dout: Tensor): (Tensor | null)[];
   /** `linear`: row-major index of the element. */
   expr(e: Exprs, x: readonly Expr[], dtype: DType, call: MapCall<A>, linear: Expr): Expr;
-  value(x: readonly number[], attrs: A): number;
+  /** The same of numbers, in float64. Of integers the result is taken modulo 2^32. */
+  value(x: readonly number[], attrs: A, dtypes: Dtypes): number;
 }
+
+/** Of the inputs and of the result. */
+export interface Dtypes { readonly from: readonly DType[]; readonly to: DType }
 
 /** Index of a broadcast input's element, given that of the result. */
 export function broadcastIndex(e: Exprs, shape: readonly Dim[], index: readonly Expr[]): Expr[] {
@@ -50,15 +55,25 @@ export function unbroadcast(grad: Tensor, to: TensorType): Tensor {
 
 function checkDtypes(name: string, takes: Elementwise<Attrs>['takes'], dtypes: readonly DType[]): void {
   const alike = takes === 'a bool and two alike' ? dtypes.slice(1) : dtypes, got = dtypes.join(', ');
-  if (alike.some((d) => d !== alike[0])) throw new ShapeError(`${name}: dtypes differ (${got})`, 'use cast');
-  const fits = takes === 'floats' ? isFloat(dtypes[0]) : takes === undefined || dtypes[0] === 'bool';
-  if (!fits) throw new ShapeError(`${name} takes ${takes ?? ''}, got ${got}`, 'use cast');
+  if (alike.some((d) => d !== alike[0])) throw unlike(name, ...dtypes);
+  const bool = takes === 'bools' || takes === 'a bool and two alike';
+  if (bool && dtypes[0] !== 'bool') throw new ShapeError(`${name} takes ${takes}, got ${got}`, 'use cast');
 }
+
+/** What each of the inputs may be. */
+function takesOf({ takes = 'numbers', arity }: Pick<Elementwise<Attrs>, 'takes' | 'arity'>): Takes[] {
+  if (takes === 'bools') return Array.from({ length: arity }, () => 'any');
+  if (takes === 'a bool and two alike') return ['any', 'stored', 'stored'];
+  return Array.from({ length: arity }, () => takes);
+}
+
+/** A number as one of an integer dtype: modulo 2^32; floats as they are. */
+export const wrapped = (x: number, dtype: DType): number => (dtype === 'int32' ? x | 0 : dtype === 'uint32' ? x >>> 0 : x);
 
 export function elementwise<A extends Attrs = Attrs>(spec: Elementwise<A>): Op<A> {
   const { name, arity, weight = 1 } = spec;
   return {
-    name,
+    name, takes: takesOf(spec),
     infer(inputs, attrs) {
       if (inputs.length !== arity) throw new ShapeError(`${name} takes ${arity} inputs, got ${inputs.length}`);
       const shape = inputs.reduce<readonly Dim[]>((s, t) => broadcastShapes(name, s, t.shape), []);
@@ -80,7 +95,8 @@ export function elementwise<A extends Attrs = Attrs>(spec: Elementwise<A>): Op<A
         return spec.expr(call.e, call.inputs.map((r) => r.linear(one(r) ? zero : l)), call.outTypes[0].dtype, call, l);
       } },
     reference(call) {
-      return [mapReference(call, (x) => spec.value(x, call.attrs))];
+      const dtypes: Dtypes = { from: call.inTypes.map((t) => t.dtype), to: call.outTypes[0].dtype };
+      return [mapReference(call, (x) => wrapped(spec.value(x, call.attrs, dtypes), dtypes.to))];
     },
   };
 }

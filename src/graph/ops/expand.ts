@@ -1,4 +1,5 @@
 // The reverse of a reduction: repeats a tensor along axes that it does not have.
+import { checkAxes } from './checked.ts';
 import { ShapeError } from '../../base/errors.ts';
 import { elements, sameShape, showShape, sizes, stridesOf } from '../../base/shape.ts';
 import type { Op } from '../op.ts';
@@ -8,8 +9,9 @@ export type ExpandAttrs = { readonly axes: readonly number[] };
 
 export const expandOp: Op<ExpandAttrs> = {
   // x repeated along `axes` to the shape of `like`, whose values are not read.
-  name: 'expand', unread: [1],
+  name: 'expand', takes: ['stored', 'stored'], unread: [1],
   infer([x, like], { axes }) {
+    checkAxes('expand', like, axes);
     if (!sameShape(x.shape, like.shape.filter((_, i) => !axes.includes(i)))) {
       throw new ShapeError(`expand: ${showShape(x.shape)} is not ${showShape(like.shape)} without dimensions ${axes.join(', ')}`);
     }

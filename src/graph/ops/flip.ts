@@ -1,4 +1,5 @@
 // One axis in reverse order. Kernels read through it.
+import { checkAxis } from './checked.ts';
 import { ShapeError } from '../../base/errors.ts';
 import { boundOf, showShape, stridesOf } from '../../base/shape.ts';
 import type { Op } from '../op.ts';
@@ -8,9 +9,10 @@ export type FlipAttrs = { readonly axis: number };
 
 export const flipOp: Op<FlipAttrs> = {
   // x with an axis in reverse order.
-  name: 'flip',
+  name: 'flip', takes: ['stored'],
   infer([x], { axis }) {
-    if (typeof x.shape[axis] !== 'number') throw new ShapeError(`flip: dimension ${axis} of ${showShape(x.shape)} does not exist or varies at run time`);
+    checkAxis('flip', x, axis);
+    if (typeof x.shape[axis] !== 'number') throw new ShapeError(`flip: dimension ${axis} of ${showShape(x.shape)} varies at run time`);
     return [x];
   },
   grad: ({ douts: [dout], attrs }) => [dout && emit1('flip', [dout], attrs)],

@@ -11,7 +11,7 @@ export type GatherAttrs = { readonly zeros: boolean };
 
 export const gatherOp: Op<GatherAttrs> = {
   // Row index[...] of the table for each index; NaN outside the table.
-  name: 'gather',
+  name: 'gather', takes: ['stored'],
   infer([table, index]) {
     if (index.dtype !== 'int32' || table.shape.length === 0) {
       throw new ShapeError(`gather: needs a table with rows and int32 indices, got ${showShape(table.shape)} and ${index.dtype}`);

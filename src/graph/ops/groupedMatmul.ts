@@ -6,17 +6,19 @@ import type { Expr } from '../../kernel/expr.ts';
 import type { Op } from '../op.ts';
 import { emit1, type Tensor } from '../tensor.ts';
 import { segmentsOf } from './routing.ts';
+import { unlike } from './checked.ts';
 
 /** transB: w is [E, N, K]. more: some of a layer's rows, the gradient of whose matrices goes on with the sum over the rows that the graph has later. */
 export type GroupedMatmulAttrs = { readonly transB: boolean; readonly more?: boolean };
 
 export const groupedMatmulOp: Op<GroupedMatmulAttrs> = {
   // Rows of segment e times w[e].
-  name: 'groupedMatmul',
+  name: 'groupedMatmul', takes: ['floats'],
   infer([x, w], { transB }) {
     const { segments } = segmentsOf('groupedMatmul', x);
+    if (x.dtype !== w.dtype) throw unlike('groupedMatmul', x.dtype, w.dtype);
     const [experts, n, k] = [w.shape[0], w.shape[transB ? 1 : 2], w.shape[transB ? 2 : 1]];
-    if (x.shape.length !== 2 || w.shape.length !== 3 || experts !== segments || k !== x.shape[1] || x.dtype !== w.dtype) {
+    if (x.shape.length !== 2 || w.shape.length !== 3 || experts !== segments || k !== x.shape[1]) {
       throw new ShapeError(`groupedMatmul: rows ${showType(x)} and matrices ${showType(w)}${transB ? ' transposed' : ''} do not fit`,
         `rows [.., K] in ${segments} segments need matrices [${segments}, ${transB ? 'N, K' : 'K, N'}] of the same dtype`);
     }

@@ -9,7 +9,7 @@ import { segmentsOf } from './routing.ts';
 
 export const groupedOuterOp: Op = {
   // Per segment the sum over its rows of x[r]^T y[r].
-  name: 'groupedOuter',
+  name: 'groupedOuter', takes: ['floats'],
   infer([x, y]) {
     const { segments } = segmentsOf('groupedOuter', x);
     if (x.shape.length !== 2 || y.shape.length !== 2 || !sameDim(x.shape[0], y.shape[0]) || x.dtype !== y.dtype) {

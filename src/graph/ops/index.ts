@@ -14,6 +14,7 @@ import { attentionGradQOp } from './attentionGradQ.ts';
 import { avgPool2dOp } from './avgPool2d.ts';
 import { avgPool2dGradOp } from './avgPool2dGrad.ts';
 import { castOp } from './cast.ts';
+import { checked } from './checked.ts';
 import { clampCountOp } from './clampCount.ts';
 import { collectOp } from './collect.ts';
 import { combineOp } from './combine.ts';
@@ -131,4 +132,4 @@ const all: readonly Op<any>[] = [
   windowOffsetsOp, windowRowsOp,
 ];
 
-export const ops: OpTable = new Map(all.map((op) => [op.name, op as Op]));
+export const ops: OpTable = new Map(all.map((op) => [op.name, checked(op as Op)]));

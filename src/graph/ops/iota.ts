@@ -1,6 +1,6 @@
 // The index of each element along an axis, as int32: what masks are made of.
-import { ShapeError } from '../../base/errors.ts';
-import { boundOf, elements, showShape, stridesOf } from '../../base/shape.ts';
+import { checkAxis } from './checked.ts';
+import { boundOf, elements, stridesOf } from '../../base/shape.ts';
 import type { Op } from '../op.ts';
 import { emit1, type Tensor } from '../tensor.ts';
 
@@ -8,9 +8,9 @@ export type IotaAttrs = { readonly axis: number };
 
 export const iotaOp: Op<IotaAttrs> = {
   // Index along an axis of each element of x, whose values are not read.
-  name: 'iota', unread: [0],
+  name: 'iota', takes: ['stored'], unread: [0],
   infer([x], { axis }) {
-    if (x.shape[axis] === undefined) throw new ShapeError(`iota: ${showShape(x.shape)} has no dimension ${axis}`);
+    checkAxis('iota', x, axis);
     return [{ dtype: 'int32', shape: x.shape }];
   },
   lower: { kind: 'map', weight: 0, at: ({ e, attrs: { axis } }, index) => e.op('cast', [index[axis]], 'int32') },

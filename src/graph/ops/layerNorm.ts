@@ -7,9 +7,9 @@ import { checkColumns, type NormAttrs } from './rmsNorm.ts';
 
 export const layerNormOp: Op<NormAttrs> = {
   // (x - mean) * rstd * gain + bias; mean; rstd = 1 / sqrt(variance + eps) of each row.
-  name: 'layerNorm',
-  infer([x, gain, bias]) {
-    checkColumns('layerNorm', x, gain, bias);
+  name: 'layerNorm', takes: ['floats'],
+  infer([x, gain, bias], attrs) {
+    checkColumns('layerNorm', x, attrs, gain, bias);
     const row = { dtype: x.dtype, shape: x.shape.slice(0, -1) };
     return [x, row, row];
   },

@@ -1,5 +1,7 @@
 // Matrix product, batched over equal leading dimensions, either operand transposed. K is summed in ascending order, one fused
-// multiply-add at a time.
+// multiply-add at a time; of integers modulo 2^32.
+import { isFloat } from '../../base/dtype.ts';
+import { wrapped } from './elementwise.ts';
 import { ShapeError } from '../../base/errors.ts';
 import { checkOptions, type KeysOf } from '../../base/options.ts';
 import { boundOf, elements, sameShape, showShape, type Dim, type TensorType } from '../../base/shape.ts';
@@ -7,6 +9,7 @@ import type { Expr } from '../../kernel/expr.ts';
 import type { Op } from '../op.ts';
 import { emit1, type Tensor } from '../tensor.ts';
 import { reshape } from './reshape.ts';
+import { unlike } from './checked.ts';
 
 /** transA: a is [..., K, M]; transB: b is [..., N, K]. */
 export type MatmulAttrs = { readonly transA: boolean; readonly transB: boolean };
@@ -23,7 +26,7 @@ function split(a: TensorType, b: TensorType, { transA, transB }: MatmulAttrs): S
 
 export const matmulOp: Op<MatmulAttrs> = {
   // Product over the last two dimensions.
-  name: 'matmul',
+  name: 'matmul', takes: ['numbers', 'numbers'],
   infer([a, b], attrs) {
     const { batch, m, n, ka, kb } = split(a, b, attrs);
     if (!sameShape([ka], [kb])) {
@@ -31,7 +34,7 @@ export const matmulOp: Op<MatmulAttrs> = {
     }
     if (!sameShape(batch, b.shape.slice(0, -2))) throw new ShapeError(`matmul: batch dimensions differ: ${showShape(a.shape)} and ${showShape(b.shape)}`);
     if (typeof n !== 'number') throw new ShapeError('matmul: the columns of the result cannot vary at run time');
-    if (a.dtype !== b.dtype) throw new ShapeError(`matmul: dtypes differ (${a.dtype}, ${b.dtype})`, 'use cast');
+    if (a.dtype !== b.dtype) throw unlike('matmul', a.dtype, b.dtype);
     return [{ dtype: a.dtype, shape: [...batch, m, n] }];
   },
   grad({ inputs: [a, b], douts: [dy], attrs: { transA, transB }, needs }) {
@@ -63,13 +66,13 @@ export const matmulOp: Op<MatmulAttrs> = {
     const rows = s.batch.length === 0 ? call.rows({ dtype: type.dtype, shape: [s.m] }) : M;
     const depth = s.batch.length === 0 ? call.rows({ dtype: type.dtype, shape: [s.ka] }) : K;
     const out = new Float64Array(elements(type.shape));
-    const batches = s.batch.reduce<number>((n, d) => n * boundOf(d), 1);
+    const batches = s.batch.reduce<number>((n, d) => n * boundOf(d), 1), times = isFloat(type.dtype) ? (x: number, y: number) => x * y : Math.imul;
     for (let z = 0; z < batches; z++) for (let i = 0; i < rows; i++) for (let j = 0; j < N; j++) {
       let total = 0;
       for (let k = 0; k < depth; k++) {
-        total += a[z * M * K + (attrs.transA ? k * M + i : i * K + k)] * b[z * K * N + (attrs.transB ? j * K + k : k * N + j)];
+        total += times(a[z * M * K + (attrs.transA ? k * M + i : i * K + k)], b[z * K * N + (attrs.transB ? j * K + k : k * N + j)]);
       }
-      out[(z * M + i) * N + j] = total;
+      out[(z * M + i) * N + j] = wrapped(total, type.dtype);
     }
     return [out];
   },

@@ -1,17 +1,21 @@
 // Largest element over axes, which disappear. The gradient is shared in equal parts by the elements that are largest.
 import { leastOf } from '../../base/dtype.ts';
-import { UserError } from '../../base/errors.ts';
-import { elements } from '../../base/shape.ts';
+import { ShapeError } from '../../base/errors.ts';
+import { boundOf, showType } from '../../base/shape.ts';
 import type { Op } from '../op.ts';
 import { emit1, type Tensor } from '../tensor.ts';
-import { normaliseAxes, reduceAt, reduceReference } from './reduce.ts';
+import { checkReduced, normaliseAxes, reduceAt, reduceReference } from './reduce.ts';
 
 export type MaxAttrs = { readonly axes: readonly number[] };
 
 export const maxOp: Op<MaxAttrs> = {
   // Largest element over axes.
-  name: 'max',
-  infer: ([x], { axes }) => [{ dtype: x.dtype, shape: x.shape.filter((_, i) => !axes.includes(i)) }],
+  name: 'max', takes: ['numbers'],
+  infer([x], { axes }) {
+    checkReduced('max', x, axes);
+    if (axes.some((a) => boundOf(x.shape[a]) === 0)) throw new ShapeError(`max: there is no largest of 0 elements (${showType(x)})`);
+    return [{ dtype: x.dtype, shape: x.shape.filter((_, i) => !axes.includes(i)) }];
+  },
   grad({ inputs: [x], outputs: [y], douts: [dout], attrs: { axes } }) {
     if (!dout) return [null];
     const wide = (t: Tensor): Tensor => emit1('expand', [t, x], { axes });
@@ -23,9 +27,9 @@ export const maxOp: Op<MaxAttrs> = {
   reference: (call) => [reduceReference(call, call.attrs.axes, leastOf(call.inTypes[0].dtype), (a, b) => Math.max(a, b))],
 };
 
-/** Largest element over `axes` (all by default); NaN if one is. Axes of size 0 give -infinity, and are refused where that is known. */
+/** Largest element over `axes` (all by default); NaN if one is. ShapeError where an axis has no elements; where a counted one has none in
+ * a run: -infinity, the least integer. */
 export function max(x: Tensor, axes?: readonly number[]): Tensor {
   const list = normaliseAxes('max', x, axes);
-  if (elements(list.map((a) => x.shape[a])) === 0) throw new UserError(`max: there is no largest of 0 elements (${x.toString()})`);
   return list.length === 0 ? x : emit1('max', [x], { axes: list });
 }

@@ -10,7 +10,7 @@ import { resultOf, type Pair } from './windows.ts';
 
 export const maxPool2dOp: Op<PoolAttrs> = {
   // Largest element of each window; its row-major number in the window.
-  name: 'maxPool2d',
+  name: 'maxPool2d', takes: ['floats'],
   infer([x], attrs) {
     const shape = pooled(x, poolAxes('maxPool2d', x, attrs));
     return [{ dtype: x.dtype, shape }, { dtype: 'int32', shape }];

@@ -1,6 +1,7 @@
 // The gradient of maxPool2d: each place of the image gathers from the few outputs that look at it, in the order of their taps, what those
 // send that chose it.
-import { sizes } from '../../base/shape.ts';
+import { ShapeError } from '../../base/errors.ts';
+import { sameShape, showType, sizes } from '../../base/shape.ts';
 import type { Op } from '../op.ts';
 import { emit1 } from '../tensor.ts';
 import { checkPooled, eachTap, lookers, poolAxes, unpooled, type PoolGradAttrs } from './pooling.ts';
@@ -8,11 +9,11 @@ import { resultOf } from './windows.ts';
 
 export const maxPool2dGradOp: Op<PoolGradAttrs> = {
   // For each place, the sum of dy over the windows whose largest element it is (`which`).
-  name: 'maxPool2dGrad',
+  name: 'maxPool2dGrad', takes: ['floats'],
   infer([dy, which], attrs) {
     const x = unpooled(dy, attrs.size), axes = poolAxes('maxPool2dGrad', x, attrs);
     checkPooled('maxPool2dGrad', dy, axes);
-    checkPooled('maxPool2dGrad', which, axes);
+    if (which.dtype !== 'int32' || !sameShape(which.shape, dy.shape)) throw new ShapeError(`maxPool2dGrad: numbers ${showType(which)} do not fit ${showType(dy)}`);
     return [x];
   },
   grad: ({ inputs: [, which], douts: [u], attrs: { size: _, ...attrs } }) => [u && emit1('maxPool2dTake', [u, which], attrs), null],

@@ -1,6 +1,6 @@
 // The elements that a max-pooling chose, of another image: the gradient of its gradient.
 import { ShapeError } from '../../base/errors.ts';
-import { boundOf, showType, sizes } from '../../base/shape.ts';
+import { boundOf, sameShape, showType, sizes } from '../../base/shape.ts';
 import type { Op } from '../op.ts';
 import { emit1 } from '../tensor.ts';
 import { checkPooled, eachTap, poolAxes, pooled, type PoolAttrs } from './pooling.ts';
@@ -8,11 +8,11 @@ import { resultOf } from './windows.ts';
 
 export const maxPool2dTakeOp: Op<PoolAttrs> = {
   // The element of each window with the number `which`.
-  name: 'maxPool2dTake',
+  name: 'maxPool2dTake', takes: ['floats'],
   infer([x, which], attrs) {
     const axes = poolAxes('maxPool2dTake', x, attrs);
     checkPooled('maxPool2dTake', which, axes);
-    if (which.dtype !== 'int32' || which.shape[3] !== x.shape[3]) throw new ShapeError(`maxPool2dTake: numbers ${showType(which)} do not fit ${showType(x)}`);
+    if (which.dtype !== 'int32' || !sameShape(which.shape, pooled(x, axes))) throw new ShapeError(`maxPool2dTake: numbers ${showType(which)} do not fit ${showType(x)}`);
     return [{ dtype: x.dtype, shape: pooled(x, axes) }];
   },
   grad: ({ inputs: [x, which], douts: [u], attrs }) => [u && emit1('maxPool2dGrad', [u, which], { ...attrs, size: sizes(x.shape).slice(1, 3) }), null],

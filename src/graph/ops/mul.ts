@@ -1,4 +1,5 @@
 // a * b, broadcast.
+import { isFloat } from '../../base/dtype.ts';
 import { lift, emit1, type Tensor } from '../tensor.ts';
 import { elementwise } from './elementwise.ts';
 
@@ -7,7 +8,8 @@ export const mulOp = elementwise({
   name: 'mul', arity: 2,
   grad: ({ inputs: [a, b], needs }, dout) => [needs[0] ? emit1('mul', [dout, b]) : null, needs[1] ? emit1('mul', [dout, a]) : null],
   expr: (e, [a, b], dtype) => e.op('mul', [a, b], dtype),
-  value: ([a, b]) => a * b,
+  // Of integers the product itself may have more digits than a float64.
+  value: ([a, b], _, { to }) => (isFloat(to) ? a * b : Math.imul(a, b)),
 });
 
 /** a * b with broadcasting. */

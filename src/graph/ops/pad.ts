@@ -1,4 +1,5 @@
 // Zeros before and after along one axis: the gradient of slice.
+import { checkAxis } from './checked.ts';
 import { ShapeError } from '../../base/errors.ts';
 import { boundOf, elements, showShape, stridesOf } from '../../base/shape.ts';
 import type { Op } from '../op.ts';
@@ -8,11 +9,14 @@ export type PadAttrs = { readonly axis: number; readonly before: number; readonl
 
 export const padOp: Op<PadAttrs> = {
   // x with zeros before and after along an axis.
-  name: 'pad',
+  name: 'pad', takes: ['stored'],
   infer([x], { axis, before, after }) {
+    checkAxis('pad', x, axis);
     const d = x.shape[axis];
-    if (typeof d !== 'number') throw new ShapeError(`pad: dimension ${axis} of ${showShape(x.shape)} does not exist or varies at run time`);
-    if (before < 0 || after < 0) throw new ShapeError('pad: cannot add a negative number of zeros', 'use slice');
+    if (typeof d !== 'number') throw new ShapeError(`pad: dimension ${axis} of ${showShape(x.shape)} varies at run time`);
+    if (![before, after].every((n) => Number.isInteger(n) && n >= 0)) {
+      throw new ShapeError(`pad: cannot add ${before} and ${after} zeros`, 'whole numbers of at least 0; slice takes away');
+    }
     return [{ dtype: x.dtype, shape: x.shape.map((s, i) => (i === axis ? before + d + after : s)) }];
   },
   grad({ inputs: [x], douts: [dout], attrs: { axis, before } }) {

@@ -1,18 +1,25 @@
 // What reductions over axes share: which order of summation an axis list means, element expressions, a reference.
 import { ShapeError } from '../../base/errors.ts';
-import { boundOf, elements, sizes, stridesOf, type Dim } from '../../base/shape.ts';
+import { boundOf, elements, sizes, stridesOf, type Dim, type TensorType } from '../../base/shape.ts';
 import type { Expr, ReduceOp } from '../../kernel/expr.ts';
 import type { MapCall, RefCall } from '../op.ts';
 import type { Tensor } from '../tensor.ts';
+import { checkAxes } from './checked.ts';
 
 /** Sorted, non-negative, without repeats. */
 export function normaliseAxes(op: string, x: Tensor, axes: readonly number[] | undefined): number[] {
   const rank = x.shape.length;
   const list = (axes ?? x.shape.map((_, i) => i)).map((a) => (a < 0 ? a + rank : a)).sort((a, b) => a - b);
-  if (list.some((a, i) => a < 0 || a >= rank || a === list[i - 1])) {
+  if (list.some((a, i) => !Number.isInteger(a) || a < 0 || a >= rank || a === list[i - 1])) {
     throw new ShapeError(`${op}: axes [${(axes ?? []).join(', ')}] do not fit a tensor with ${rank} dimensions`);
   }
   return list;
+}
+
+/** Throws where axes are not some of x's, ascending, or none. */
+export function checkReduced(op: string, x: TensorType, axes: readonly number[]): void {
+  checkAxes(op, x, axes);
+  if (axes.length === 0) throw new ShapeError(`${op}: no axes are given`);
 }
 
 /** Whether the reduced axes are the last ones: then one run of elements is summed in lanes. */

@@ -9,7 +9,7 @@ export type ReshapeAttrs = { readonly shape: readonly number[] };
 
 export const reshapeOp: Op<ReshapeAttrs> = {
   // The elements of x in the same order under another shape.
-  name: 'reshape',
+  name: 'reshape', takes: ['stored'],
   infer([x], { shape }) {
     const from = x.shape.reduce<number>((n, d) => n * boundOf(d), 1), to = shape.reduce((n, d) => n * d, 1);
     if (from !== to) throw new ShapeError(`reshape: ${showShape(x.shape)} has ${from} elements, [${shape.join(', ')}] has ${to}`);

@@ -4,15 +4,18 @@ import { ShapeError } from '../../base/errors.ts';
 import { boundOf, sameShape, showShape, type TensorType } from '../../base/shape.ts';
 import type { Op } from '../op.ts';
 import { emit, emit1, scalar, type Tensor } from '../tensor.ts';
+import { unlike } from './checked.ts';
 
 export type NormAttrs = { readonly eps: number };
 
 /** Checks a per-column operand (gain, bias) of a normalisation. */
-export function checkColumns(op: string, x: TensorType, ...columns: readonly TensorType[]): void {
+export function checkColumns(op: string, x: TensorType, { eps }: NormAttrs, ...columns: readonly TensorType[]): void {
+  if (!(eps >= 0 && eps < Infinity)) throw new ShapeError(`${op}: eps must be a number of at least 0, got ${String(eps)}`);
   const last = x.shape[x.shape.length - 1];
   if (typeof last !== 'number') throw new ShapeError(`${op}: needs a last dimension of fixed size, got ${showShape(x.shape)}`);
   for (const c of columns) {
-    if (c.dtype !== x.dtype || !sameShape(c.shape, [last])) {
+    if (c.dtype !== x.dtype) throw unlike(op, x.dtype, c.dtype);
+    if (!sameShape(c.shape, [last])) {
       throw new ShapeError(`${op}: gain and bias must be ${x.dtype}[${last}], got ${c.dtype}${showShape(c.shape)}`);
     }
   }
@@ -20,9 +23,9 @@ export function checkColumns(op: string, x: TensorType, ...columns: readonly Ten
 
 export const rmsNormOp: Op<NormAttrs> = {
   // x * rstd * gain, and rstd = 1 / sqrt(mean(x^2) + eps) of each row.
-  name: 'rmsNorm',
-  infer([x, gain]) {
-    checkColumns('rmsNorm', x, gain);
+  name: 'rmsNorm', takes: ['floats'],
+  infer([x, gain], attrs) {
+    checkColumns('rmsNorm', x, attrs, gain);
     return [x, { dtype: x.dtype, shape: x.shape.slice(0, -1) }];
   },
   // With u = x rstd and g = dy gain: dx = rstd (g - u mean(g u)), dgain = sum over rows of dy u; d rstd / dx = -rstd^3 x / n.

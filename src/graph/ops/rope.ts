@@ -11,7 +11,7 @@ export type RopeAttrs = { readonly inverse: boolean };
 
 export const ropeOp: Op<RopeAttrs> = {
   // (a cos - b sin, b cos + a sin) for the halves a, b of the last axis of x [..., T, H, Dh].
-  name: 'rope',
+  name: 'rope', takes: ['floats'],
   infer([x, cos, sin]) {
     const [time, , width] = x.shape.slice(-3), shape: Dim[] = [time, typeof width === 'number' ? width / 2 : 0];
     const fits = x.shape.length >= 3 && typeof width === 'number' && width % 2 === 0 && typeof x.shape.at(-2) === 'number';

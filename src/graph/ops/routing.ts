@@ -30,8 +30,11 @@ export function segmentsOf(op: string, t: TensorType): Segmented {
   return d;
 }
 
-/** What stands at a place that may be none (below 0): `value` gets a place that is one. */
-export function ifThere(call: Pick<MapCall, 'e'>, gaps: boolean | undefined, place: Expr, none: Expr, value: (place: Expr) => Expr): Expr {
+/** What stands at a place, of `size` of them, that may be none (below 0): `value` gets a place that is one. Where there are no places at
+ * all, nothing is read: what is read at a place may itself be one. */
+export function ifThere(call: Pick<MapCall, 'e'>, gaps: boolean | undefined, size: number, place: Expr, none: Expr,
+  value: (place: Expr) => Expr): Expr {
+  if (size === 0) return none;
   if (!gaps) return value(place);
   const { e } = call, there = e.op('le', [e.index(0), place], 'bool');
   return e.op('select', [there, value(e.op('select', [there, place, e.index(0)], 'index')), none], none.dtype);

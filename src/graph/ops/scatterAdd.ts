@@ -1,5 +1,6 @@
 // Sums rows into the rows of a table: the gradient of gather. Each row of the table is the sum of its rows in their order, whatever
 // the number of threads: a task owns some rows of the table and some columns, and goes through all indices.
+import { wrapped } from './elementwise.ts';
 import { ShapeError } from '../../base/errors.ts';
 import { boundOf, elements, sameShape, showShape } from '../../base/shape.ts';
 import type { Op } from '../op.ts';
@@ -9,7 +10,7 @@ const COLUMNS = 128, ROWS = 64, PARTS = 4; // a task's columns; a table of sever
 
 export const scatterAddOp: Op = {
   // Row r is the sum of the rows whose index is r, in their order; other indices are left out.
-  name: 'scatterAdd', unread: [2],
+  name: 'scatterAdd', takes: ['any', 'numbers', 'stored'], unread: [2],
   infer([index, rows, like]) {
     if (index.dtype !== 'int32' || !sameShape(rows.shape, [...index.shape, ...like.shape.slice(1)])) {
       throw new ShapeError(`scatterAdd: rows ${showShape(rows.shape)} do not fit indices ${showShape(index.shape)} and a table ${showShape(like.shape)}`);
@@ -48,7 +49,7 @@ export const scatterAddOp: Op = {
       if (!(index[t] >= 0 && index[t] < height)) continue;
       for (let c = 0; c < width; c++) out[index[t] * width + c] += rows[t * width + c];
     }
-    return [out];
+    return [out.map((v) => wrapped(v, type.dtype))];
   },
 };
 

@@ -8,7 +8,7 @@ import { checkVector, indexAt, rowsDim } from './routing.ts';
 
 export const segmentRankOp: Op = {
   // Number of rows in the same segment whose choice scores more, or as much and lies before; expert, offsets from permute.
-  name: 'segmentRank',
+  name: 'segmentRank', takes: ['numbers'],
   infer([scores, order, expert, offsets], _, ids) {
     const rows = rowsDim('segmentRank', order, offsets, ids[3]);
     checkVector('segmentRank', 'expert', expert, rows.bound);

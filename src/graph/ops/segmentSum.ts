@@ -1,5 +1,6 @@
 // Sums the rows of each segment: the gradient of segmentExpand. Rows ascending, one by one, as those of the products are (groupedOuter), so
 // that more rows can go on with a sum (segmentSumOnto); a task owns some columns of one segment.
+import { wrapped } from './elementwise.ts';
 import { boundOf, elements } from '../../base/shape.ts';
 import type { Expr } from '../../kernel/expr.ts';
 import type { LoopCall, LoopSpec, Op } from '../op.ts';
@@ -29,7 +30,7 @@ export function sumSegments({ e, k: w, inTypes: [tx], inputs: [x, , offsets], ou
 
 export const segmentSumOp: Op = {
   // Sum of the rows of each segment; expert serves the gradient.
-  name: 'segmentSum', unread: [1],
+  name: 'segmentSum', takes: ['numbers'], unread: [1],
   infer([x, expert, offsets]) {
     const { bound, segments } = segmentsOf('segmentSum', x);
     checkVector('segmentSum', 'expert', expert, bound);
@@ -44,7 +45,7 @@ export const segmentSumOp: Op = {
     for (let z = 0; z < boundOf(o.shape[0]); z++) {
       for (let r = offsets[z]; r < offsets[z + 1]; r++) for (let i = 0; i < width; i++) out[z * width + i] += x[r * width + i];
     }
-    return [out];
+    return [out.map((v) => wrapped(v, o.dtype))];
   },
 };
 

@@ -1,4 +1,5 @@
 // SiLU, also called swish: a * sigmoid(a).
+import { math64 } from '../../base/math64.ts';
 import { emit1, scalar, type Tensor } from '../tensor.ts';
 import { elementwise } from './elementwise.ts';
 
@@ -11,7 +12,7 @@ export const siluOp = elementwise({
     return [emit1('mul', [dout, emit1('mul', [s, emit1('add', [one, emit1('mul', [a, emit1('sub', [one, s])])])])])];
   },
   expr: (e, [a], dtype) => e.op('mul', [a, e.op('sigmoid', [a], dtype)], dtype),
-  value: ([a]) => a / (1 + Math.exp(-a)),
+  value: ([a]) => a * math64.sigmoid(a),
 });
 
 /** a * sigmoid(a) (Elfwing et al. 2017). */

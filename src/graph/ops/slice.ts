@@ -1,4 +1,5 @@
 // A range of one axis. Kernels read through it; nothing is copied where its reader reads it once.
+import { checkAxis } from './checked.ts';
 import { ShapeError } from '../../base/errors.ts';
 import { boundOf, elements, showShape, stridesOf } from '../../base/shape.ts';
 import type { Op } from '../op.ts';
@@ -9,11 +10,12 @@ export type SliceAttrs = { readonly axis: number; readonly from: number; readonl
 
 export const sliceOp: Op<SliceAttrs> = {
   // Elements from..to-1 of an axis of x.
-  name: 'slice',
+  name: 'slice', takes: ['stored'],
   infer([x], { axis, from, to }) {
+    checkAxis('slice', x, axis);
     const d = x.shape[axis];
-    if (typeof d !== 'number') throw new ShapeError(`slice: dimension ${axis} of ${showShape(x.shape)} does not exist or varies at run time`);
-    if (!(from >= 0 && from <= to && to <= d)) throw new ShapeError(`slice: ${from}..${to} is no range of dimension ${axis} of ${showShape(x.shape)}`);
+    if (typeof d !== 'number') throw new ShapeError(`slice: dimension ${axis} of ${showShape(x.shape)} varies at run time`);
+    if (!([from, to].every(Number.isInteger) && from >= 0 && from <= to && to <= d)) throw new ShapeError(`slice: ${from}..${to} is no range of dimension ${axis} of ${showShape(x.shape)}`);
     return [{ dtype: x.dtype, shape: x.shape.map((s, i) => (i === axis ? to - from : s)) }];
   },
   grad({ inputs: [x], douts: [dout], attrs: { axis, from, to } }) {

@@ -7,7 +7,7 @@ import { fromLast, lastAxis } from './arrange.ts';
 
 export const softmaxOp: Op = {
   // e^x / sum(e^x) over the last axis.
-  name: 'softmax',
+  name: 'softmax', takes: ['floats'],
   infer([x]) {
     if (typeof x.shape[x.shape.length - 1] !== 'number') throw new ShapeError('softmax: needs a last dimension of fixed size');
     return [x];

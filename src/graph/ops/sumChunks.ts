@@ -1,6 +1,8 @@
 // Partial sums of all elements in chunks of 4096, as a long sum is defined (DESIGN section 2): made by the pass that lets threads
 // share such a sum.
-import { elements } from '../../base/shape.ts';
+import { wrapped } from './elementwise.ts';
+import { ShapeError } from '../../base/errors.ts';
+import { elements, isDynamic, showType } from '../../base/shape.ts';
 import type { Op } from '../op.ts';
 import { emit1 } from '../tensor.ts';
 
@@ -8,8 +10,11 @@ export const SUM_CHUNK = 4096;
 
 export const sumChunksOp: Op = {
   // Sums of x in chunks of 4096 elements, row-major.
-  name: 'sumChunks',
-  infer: ([x]) => [{ dtype: x.dtype, shape: [Math.ceil(elements(x.shape) / SUM_CHUNK)] }],
+  name: 'sumChunks', takes: ['numbers'],
+  infer([x]) {
+    if (isDynamic(x.shape)) throw new ShapeError(`sumChunks: the number of elements varies at run time, got ${showType(x)}`);
+    return [{ dtype: x.dtype, shape: [Math.ceil(elements(x.shape) / SUM_CHUNK)] }];
+  },
   grad: ({ inputs: [x], douts: [dout] }) => {
     if (!dout) return [null];
     // Only differentiated where a user traces it: every element has its chunk's gradient.
@@ -24,6 +29,6 @@ export const sumChunksOp: Op = {
     const size = e.op('min', [e.index(SUM_CHUNK), e.linear(total, [[-SUM_CHUNK, chunk]])], 'index');
     return e.reduce('sum', 'lanes', size, (r) => x.linear(e.linear(0, [[SUM_CHUNK, chunk], [1, r]])));
   } },
-  reference: ({ inputs: [x] }) => [Float64Array.from({ length: Math.ceil(x.length / SUM_CHUNK) }, (_, c) =>
-    x.subarray(c * SUM_CHUNK, (c + 1) * SUM_CHUNK).reduce((a, b) => a + b, 0))],
+  reference: ({ inputs: [x], inTypes: [{ dtype }] }) => [Float64Array.from({ length: Math.ceil(x.length / SUM_CHUNK) }, (_, c) =>
+    x.subarray(c * SUM_CHUNK, (c + 1) * SUM_CHUNK).reduce((a, b) => wrapped(a + b, dtype), 0))],
 };

@@ -1,5 +1,7 @@
-// Elements of the last axis by their numbers: y[..., k] = x[..., index[..., k]]. A number outside the axis gives NaN, or
+// Elements of the last axis by their numbers: y[..., k] = x[..., index[..., k]]. A number outside the axis gives NaN (0 for integers), or
 // 0 with `zeros`.
+import { wrapped } from './elementwise.ts';
+import { isFloat } from '../../base/dtype.ts';
 import { ShapeError } from '../../base/errors.ts';
 import { boundOf, elements, sameShape, showShape, type TensorType } from '../../base/shape.ts';
 import type { Op } from '../op.ts';
@@ -18,31 +20,32 @@ export type TakeAlongAttrs = { readonly zeros: boolean };
 
 export const takeAlongOp: Op<TakeAlongAttrs> = {
   // x[..., index[..., k]]
-  name: 'takeAlong',
+  name: 'takeAlong', takes: ['stored'],
   infer([x, index]) {
     checkRows('takeAlong', index, x);
     return [{ dtype: x.dtype, shape: index.shape }];
   },
   grad: ({ inputs: [x, index], douts: [dout] }) => [dout && emit1('putAlong', [index, dout, x]), null],
   lower: { kind: 'map', weight: 2, at({ e, inputs: [x, index], attrs }, at) {
-    const n = boundOf(x.type.shape[at.length - 1]), outside = e.const(attrs.zeros ? 0 : NaN, x.type.dtype);
+    const n = boundOf(x.type.shape[at.length - 1]), outside = e.const(attrs.zeros || !isFloat(x.type.dtype) ? 0 : NaN, x.type.dtype);
     if (n === 0) return outside;
     const c = e.op('cast', [index.at(at)], 'index');
     const inside = e.op('and', [e.op('le', [e.index(0), c], 'bool'), e.op('lt', [c, e.index(n)], 'bool')], 'bool');
     return e.op('select', [inside, x.at([...at.slice(0, -1), e.op('select', [inside, c, e.index(0)], 'index')]), outside], x.type.dtype);
   } },
-  reference({ inputs: [x, index], inTypes: [tx, ti], attrs: { zeros } }) {
+  reference({ inputs: [x, index], inTypes: [tx, ti], attrs }) {
+    const zeros = attrs.zeros || !isFloat(tx.dtype);
     const n = boundOf(tx.shape[tx.shape.length - 1]), k = boundOf(ti.shape[ti.shape.length - 1]);
     return [Float64Array.from(index, (c, i) => (c >= 0 && c < n ? x[Math.floor(i / k) * n + c] : zeros ? 0 : NaN))];
   },
 };
 
-/** x [..., n] float, index int32 [..., k] -> [..., k]. */
+/** x [..., n], index int32 [..., k] -> [..., k]. */
 export const takeAlong = (x: Tensor, index: Tensor): Tensor => emit1('takeAlong', [x, index], { zeros: false });
 
 export const putAlongOp: Op = {
   // Element c of the last axis is the sum of the values whose index is c, in their order.
-  name: 'putAlong', unread: [2],
+  name: 'putAlong', takes: ['any', 'numbers', 'stored'], unread: [2],
   infer([index, values, like]) {
     checkRows('putAlong', index, like);
     if (!sameShape(values.shape, index.shape)) throw new ShapeError(`putAlong: ${showShape(values.shape)} values for ${showShape(index.shape)} indices`);
@@ -62,7 +65,7 @@ export const putAlongOp: Op = {
     const n = boundOf(type.shape[type.shape.length - 1]), k = boundOf(ti.shape[ti.shape.length - 1]);
     const out = new Float64Array(elements(type.shape));
     index.forEach((c, i) => { if (c >= 0 && c < n) out[Math.floor(i / k) * n + c] += values[i]; });
-    return [out];
+    return [out.map((v) => wrapped(v, type.dtype))];
   },
 };
 

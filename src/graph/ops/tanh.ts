@@ -1,4 +1,5 @@
 // Hyperbolic tangent.
+import { math64 } from '../../base/math64.ts';
 import { emit1, scalar, type Tensor } from '../tensor.ts';
 import { elementwise } from './elementwise.ts';
 
@@ -7,7 +8,7 @@ export const tanhOp = elementwise({
   name: 'tanh', arity: 1, takes: 'floats', weight: 16,
   grad: ({ outputs: [y] }, dout) => [emit1('mul', [dout, emit1('sub', [scalar(y, 1), emit1('mul', [y, y])])])],
   expr: (e, [a], dtype) => e.op('tanh', [a], dtype),
-  value: ([a]) => Math.tanh(a),
+  value: ([a]) => math64.tanh(a),
 });
 
 /** Hyperbolic tangent. */

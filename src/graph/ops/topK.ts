@@ -16,7 +16,7 @@ const SMALL = 4, WORK = 2048, TILE = 64; // k for which rows go side by side; st
 
 export const topKOp: Op<TopKAttrs> = {
   // The k largest of each row, descending, ties to the lower index; and their indices.
-  name: 'topK',
+  name: 'topK', takes: ['floats'],
   infer([x], { k }) {
     if (x.shape.length !== 2 || !isFloat(x.dtype)) throw new ShapeError(`topK: needs float rows [T, E], got ${showType(x)}`);
     const width = boundOf(x.shape[1]);

@@ -10,7 +10,7 @@ const GRAIN = 64; // rows a task
 
 export const topKUnlessOp: Op = {
   // Given where the row's sample is known, else the indices of the k largest of the row, descending, ties to the lower index.
-  name: 'topKUnless',
+  name: 'topKUnless', takes: ['floats'],
   infer([x, given, known]) {
     const [rows, width] = x.shape.map(boundOf), [, k] = given.shape.map(boundOf);
     if (x.shape.length !== 2 || !isFloat(x.dtype) || typeof x.shape[0] !== 'number') throw new ShapeError(`topKUnless: needs float rows [T, E], got ${showType(x)}`);

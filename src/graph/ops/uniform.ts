@@ -17,7 +17,7 @@ function element({ e, inputs: [, seed, step], attrs: { key }, int }: MapCall<Uni
 
 export const uniformOp: Op<UniformAttrs> = {
   // a random number in [0, 1) for each element of like, whose values are not read.
-  name: 'uniform', unread: [0],
+  name: 'uniform', takes: ['stored'], unread: [0],
   infer([like, seed, step]): TensorType[] {
     const word = (t: TensorType): boolean => t.dtype === 'uint32' && t.shape.length === 0;
     if (!word(seed) || !word(step)) throw new ShapeError(`uniform: seed and step must be uint32 [], got ${showType(seed)} and ${showType(step)}`);
