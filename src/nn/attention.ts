@@ -62,7 +62,7 @@ export class CausalSelfAttention {
     if (time > context) throw new UserError(`a sequence of ${time} tokens is longer than the model's context of ${context}`);
     const qkv = reshape(call(this.qkv, x), [batch, time, heads + 2 * kvHeads, width]);
     const part = (from: number, count: number): Tensor => slice(qkv, 2, from, from + count); // [batch, time, count, width]
-    const [cos, sin] = rotation(trace, { width, time, ...(ropeBase !== undefined && { base: ropeBase }), ...(cached && { cached: { ...cached, context } }) });
+    const [cos, sin] = rotation(qkv, { width, time, ...(ropeBase !== undefined && { base: ropeBase }), ...(cached && { cached: { ...cached, context } }) });
     const q = rope(part(0, heads), cos, sin), k = rope(part(heads, kvHeads), cos, sin), v = part(heads + kvHeads, kvHeads);
     const out = cached
       ? attention(q, this.#cache(trace, 'k', k, cached), this.#cache(trace, 'v', v, cached), cached.position, { causal: true })
@@ -75,7 +75,7 @@ export class CausalSelfAttention {
   #cache(trace: Trace, name: string, rows: Tensor, { position }: Cached): Tensor {
     const [batch, , heads, width] = rows.shape.map(boundOf);
     const shape = [batch, this.#options.context, heads, width];
-    const state = trace.state(`${CACHES}${name}/${trace.pathOf(this)}/${shape.join('x')}`, { dtype: 'float32', shape });
+    const state = trace.state(`${CACHES}${name}/${trace.pathOf(this)}/${shape.join('x')}`, { dtype: rows.dtype, shape });
     const next = updateRows(state, rows, position);
     trace.update(state, next);
     return next;

@@ -27,3 +27,4 @@ export { AvgPool2d, GlobalAvgPool2d, MaxPool2d } from './pool.ts';
 export { Flatten, Sequential, type Layer } from './sequential.ts';
 export { SmallCNN, type SmallCnnOptions } from './smallCnn.ts';
 export { TransformerBlock, TransformerLM, type BlockOptions, type TransformerOptions } from './transformer.ts';
+export { setDtype } from '../trace/module.ts';

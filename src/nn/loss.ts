@@ -1,5 +1,6 @@
 // Losses: from a model's output and the targets to one number, a mean. Those with options take them as a third argument:
 // `loss: (o, t) => loss.crossEntropy(o, t, { labelSmoothing: 0.1 })`.
+import { hostTensor } from '../base/tensor.ts';
 import { isFloat } from '../base/dtype.ts';
 import { ShapeError, UserError } from '../base/errors.ts';
 import { checkOptions, type KeysOf } from '../base/options.ts';
@@ -70,7 +71,7 @@ export function crossEntropy(logits: Tensor, targets: Tensor, options: CrossEntr
 function weightsOf(logits: Tensor, weights: Tensor | readonly number[]): Tensor {
   const classes = boundOf(logits.shape[logits.shape.length - 1]), given = 'shape' in weights ? weights.shape : [weights.length];
   if (!sameShape(given, [classes])) throw new ShapeError(`crossEntropy: ${classes} classes need ${classes} weights, got ${given.map(boundOf).join(' x ')}`);
-  return 'shape' in weights ? weights : traceOf(logits).constant({ dtype: 'float32', shape: [classes] }, Float32Array.from(weights));
+  return 'shape' in weights ? weights : traceOf(logits).constant({ dtype: logits.dtype, shape: [classes] }, hostTensor(logits.dtype, [classes], weights).data);
 }
 
 /** Mean over all rows of -logProbabilities[target], in nats. logProbabilities [..., classes] (`ops.logSoftmax` makes them), targets

@@ -7,7 +7,7 @@ import type { Tensor } from '../graph/tensor.ts';
 import { attention } from '../graph/ops/attention.ts';
 import { reshape } from '../graph/ops/reshape.ts';
 import { rope } from '../graph/ops/rope.ts';
-import { call, traceOf } from '../trace/trace.ts';
+import { call } from '../trace/trace.ts';
 import { headWidth } from './attention.ts';
 import { Linear } from './linear.ts';
 import { rotation } from './rotary.ts';
@@ -69,7 +69,7 @@ export class MultiHeadAttention {
       throw new UserError(`MultiHeadAttention: takes [batch, time, width], got ${showShape(x.shape)} and ${showShape(memory.shape)}`);
     }
     const [batch, time] = x.shape.map(boundOf), seen = boundOf(memory.shape[1]);
-    const table = rotary === false ? null : rotation(traceOf(x), { width, time, ...(rotary !== true && { base: rotary }) });
+    const table = rotary === false ? null : rotation(x, { width, time, ...(rotary !== true && { base: rotary }) });
     const turned = (t: Tensor): Tensor => (table ? rope(t, ...table) : t);
     const q = turned(reshape(call(this.q, x), [batch, time, heads, width]));
     const k = turned(reshape(call(this.k, memory), [batch, seen, kvHeads, width])), v = reshape(call(this.v, memory), [batch, seen, kvHeads, width]);

@@ -1,8 +1,9 @@
 // Tables of rotary positions (Su et al. 2021, equation 34): the angle of pair i at position t is t base^(-2i / width).
+import { hostTensor } from '../base/tensor.ts';
 import type { Tensor } from '../graph/tensor.ts';
 import { add } from '../graph/ops/add.ts';
 import { gather } from '../graph/ops/gather.ts';
-import type { Trace } from '../trace/trace.ts';
+import { traceOf } from '../trace/trace.ts';
 
 export interface RotaryOptions {
   /** Width of a head, even. */
@@ -14,11 +15,11 @@ export interface RotaryOptions {
   readonly cached?: { readonly position: Tensor; readonly context: number };
 }
 
-/** Cosines and sines of `time` positions: float32 [time, width / 2] each, as `rope` takes them. */
-export function rotation(trace: Trace, { width, time, base = 10_000, cached }: RotaryOptions): [cos: Tensor, sin: Tensor] {
-  const half = width / 2, rows = cached?.context ?? time;
-  const table = (f: (angle: number) => number): Tensor => trace.constant({ dtype: 'float32', shape: [rows, half] },
-    Float32Array.from({ length: rows * half }, (_, i) => f(Math.floor(i / half) * base ** (-(i % half) / half))));
+/** Cosines and sines of `time` positions for what is to be turned: [time, width / 2] each, of its dtype, as `rope` takes them. */
+export function rotation(x: Tensor, { width, time, base = 10_000, cached }: RotaryOptions): [cos: Tensor, sin: Tensor] {
+  const half = width / 2, rows = cached?.context ?? time, trace = traceOf(x), { dtype } = x;
+  const table = (f: (angle: number) => number): Tensor => trace.constant({ dtype, shape: [rows, half] },
+    hostTensor(dtype, [rows, half], Array.from({ length: rows * half }, (_, i) => f(Math.floor(i / half) * base ** (-(i % half) / half)))).data);
   const [cos, sin] = [table(Math.cos), table(Math.sin)];
   if (!cached) return [cos, sin];
   const steps = trace.constant({ dtype: 'int32', shape: [time] }, Int32Array.from({ length: time }, (_, i) => i));

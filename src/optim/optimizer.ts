@@ -93,7 +93,7 @@ export interface UpdateCall {
   readonly decay?: number | boolean | undefined;
   /** A moment of this parameter: a state of its shape that starts at 0. */
   moment(name: string): Tensor;
-  /** A hyper-parameter of this step: a float32 scalar; of those in `corrected`, where parts of the parameter have
+  /** A hyper-parameter of this step: a scalar of the parameter's dtype; of those in `corrected`, where parts of the parameter have
    * moments of different ages, one for each part, to be broadcast. */
   scalar(name: string): Tensor;
 }

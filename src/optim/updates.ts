@@ -1,12 +1,13 @@
 // Graph to Graph: gradients become updates of the states. The chain gradient -> [accumulate] -> [clip] -> guard -> update is
 // explicit; every store is guarded by one flag word, so that a step either happens or does not.
-import { isFloat } from '../base/dtype.ts';
+import { isFloat, type DType } from '../base/dtype.ts';
 import { boundOf } from '../base/shape.ts';
 import { UserError, VerifyError } from '../base/errors.ts';
 import { GraphBuilder, type OpTable } from '../graph/builder.ts';
 import type { Graph } from '../graph/graph.ts';
 import { scalar as literal, type Tensor } from '../graph/tensor.ts';
 import { add } from '../graph/ops/add.ts';
+import { cast } from '../graph/ops/cast.ts';
 import { div } from '../graph/ops/div.ts';
 import { isFinite } from '../graph/ops/isFinite.ts';
 import { less } from '../graph/ops/less.ts';
@@ -41,6 +42,8 @@ export function momentOf(state: string): { readonly moment: string; readonly par
   const [optim, moment = '', ...rest] = state.split('/');
   return optim === 'optim' && moment !== 'sum' && rest.length > 0 ? { moment, parameter: rest.join('/') } : null;
 }
+/** The same hyper-parameter, for parameters in float64. */
+export const float64Scalar = (name: string): string => `${name}/float64`;
 export const accumulatorName = (parameter: string): string => `optim/sum/${parameter}`;
 
 /** Replaces the outputs `grad/NAME` by updates, and guards those that the model makes itself (of running statistics: with accumulation
@@ -102,15 +105,16 @@ export function addUpdates(graph: Graph, ops: OpTable, optimizer: Optimizer, opt
     const kept = frozen.get(parameterName), squares = mul(gradient, gradient);
     return sum(kept ? where(less(maskOf(builder, kept, gradient), 0.5), squares, literal(squares, 0)) : squares);
   };
-  const norm = optimizer.eager ? null : sqrt(work.map(counted).reduce((a, b) => add(a, b)));
+  const widest = work.some(({ gradient }) => gradient.dtype === 'float64') ? 'float64' : 'float32';
+  const norm = optimizer.eager ? null : sqrt(work.map((w) => cast(counted(w), widest)).reduce((a, b) => add(a, b)));
   const flag = norm ? add(early, unless(isFinite(norm), FLAG.gradient)) : early;
   builder.output('flag', flag);
   if (norm) builder.output('grad_norm', norm);
 
   const scalars = new Map<string, Tensor>();
-  const scalarOf = (name: string, shape: readonly number[] = []): Tensor => {
-    const made = scalars.get(name) ?? builder.input('input', name, { dtype: 'float32', shape });
-    scalars.set(name, made);
+  const scalarOf = (name: string, dtype: DType, shape: readonly number[] = []): Tensor => {
+    const own = dtype === 'float64' ? float64Scalar(name) : name, made = scalars.get(own) ?? builder.input('input', own, { dtype, shape });
+    scalars.set(own, made);
     return made;
   };
   const limit = norm === null || optimizer.clip === undefined ? null : div(literal(norm, optimizer.clip), add(norm, 1e-6));
@@ -136,8 +140,8 @@ export function addUpdates(graph: Graph, ops: OpTable, optimizer: Optimizer, opt
     const aged = options.aged?.get(parameterName), said = options.settled?.get(parameterName);
     const { role = 'weight', lr = 1, decay } = said ?? {};
     const scalar = (name: string): Tensor =>
-      (aged && optimizer.corrected?.includes(name) ? scalarOf(agedName(name, parameterName), aged) : scalarOf(name));
-    const taken = scale ? mul(gradient, scale) : gradient;
+      (aged && optimizer.corrected?.includes(name) ? scalarOf(agedName(name, parameterName), parameter.dtype, aged) : scalarOf(name, parameter.dtype));
+    const taken = scale ? mul(gradient, cast(scale, gradient.dtype)) : gradient;
     const next = optimizer.update({ parameter, gradient: taken, role, lr, decay, moment, scalar });
     builder.update(parameter, thawed(parameterName, parameter, next.parameter), flag);
     for (const [name, value] of Object.entries(next.moments)) builder.update(moment(name), thawed(parameterName, moment(name), value), flag);

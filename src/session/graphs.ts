@@ -1,4 +1,5 @@
 // What a session traces: the model's output, and its loss, and what training makes of that. In: a model, and a batch; out: graphs.
+import { cast } from '../graph/ops/cast.ts';
 import { UserError } from '../base/errors.ts';
 import { sizes } from '../base/shape.ts';
 import type { Batch } from '../base/tensor.ts';
@@ -63,6 +64,6 @@ export function lossGraph(t: Trace, batch: Batch, model: Model, lossOf: Loss): v
     t.output('output', output);
     return;
   }
-  t.output('total', t.losses.reduce((sum, l) => add(sum, mul(l.value, l.coefficient)), loss));
+  t.output('total', t.losses.reduce((sum, l) => add(sum, cast(mul(l.value, l.coefficient), loss.dtype)), loss));
   for (const l of t.losses) t.output(`aux:${l.name}`, l.value);
 }

@@ -48,10 +48,11 @@ export class States {
 
   /** Starting values, made by the device off this thread as far as it can. Where they cannot be made, the states are not there. */
   async draw(fresh: Fresh): Promise<void> {
-    const drawn = [...fresh].flatMap(([name, p]) => (p.init.kind === 'normal' ? [{ name, std: p.init.std }] : []));
+    const drawn = [...fresh].flatMap(([name, p]) => (p.init.kind === 'normal' && p.dtype === 'float32' ? [{ name, std: p.init.std }] : []));
     // A device that fails says so when it runs.
     const made = drawn.length > 0 && await this.#executor.draw(drawn, this.#seed()).then(() => true, () => false);
-    this.start(new Map([...fresh].filter(([, p]) => !made || p.init.kind !== 'normal')), [...fresh.keys()]);
+    const done = new Set(made ? drawn.map(({ name }) => name) : []);
+    this.start(new Map([...fresh].filter(([name]) => !done.has(name))), [...fresh.keys()]);
   }
 
   /** The same before it returns. all: states that are not there where values cannot be made. */

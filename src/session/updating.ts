@@ -6,7 +6,7 @@ import { UserError } from '../base/errors.ts';
 import { Ages, partsOf, type Frozen, type Missed } from '../optim/ages.ts';
 import { isSaid, settle, type Settled } from '../optim/groups.ts';
 import type { Optimizer } from '../optim/optimizer.ts';
-import { agedName, momentName, type UpdateOptions } from '../optim/updates.ts';
+import { agedName, float64Scalar, momentName, type UpdateOptions } from '../optim/updates.ts';
 import type { Knobs, Move } from '../trace/knobs.ts';
 import type { Named } from '../trace/module.ts';
 import type { Parameter } from '../trace/parameter.ts';
@@ -90,21 +90,21 @@ export class Updating {
   /** The scalars of a step. Throws UserError where one is not finite: nothing has been done then. */
   scalars(step: number): Record<string, TypedArray> {
     const optimizer = this.#optimizer,
-      checked = (name: string, values: readonly number[]): readonly [string, Float32Array<ArrayBuffer>] => {
+      checked = (name: string, values: readonly number[]): (readonly [string, TypedArray])[] => {
         const data = Float32Array.from(values);
-        if (data.every(Number.isFinite)) return [name, data];
+        if (data.every(Number.isFinite)) return [[name, data], [float64Scalar(name), Float64Array.from(values)]];
         throw new UserError(
           `the optimizer's ${name} of step ${step + 1} is not finite: ${values.join(', ')}`,
           'a smaller learning rate; a schedule must give finite numbers',
         );
       };
     if (!optimizer) return {};
-    const usual = Object.entries(optimizer.scalars(step)).map(([name, value]) => checked(name, [value]));
+    const usual = Object.entries(optimizer.scalars(step)).flatMap(([name, value]) => checked(name, [value]));
     const aged = [...this.#aged()].flatMap(([name, axis]) => {
       const all = partsOf(this.#ages.of(name), axis ?? 0, axis === null ? 1 : this.#shape(name)[axis]).map((n) =>
         optimizer.scalars(step, step - n),
       );
-      return (optimizer.corrected ?? []).map((scalar) =>
+      return (optimizer.corrected ?? []).flatMap((scalar) =>
         checked(
           agedName(scalar, name),
           all.map((s) => s[scalar]),

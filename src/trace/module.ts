@@ -3,7 +3,7 @@ import { UserError } from '../base/errors.ts';
 import { Tensor } from '../graph/tensor.ts';
 import { fixedMap } from './fixed-map.ts';
 import { knobRules } from './knob.ts';
-import { Parameter } from './parameter.ts';
+import { assignDtype, Parameter } from './parameter.ts';
 
 /** Anything that makes a tensor from tensors; `forward` builds the graph. */
 export interface Module<In = never, Out = unknown> { forward(x: In): Out }
@@ -51,4 +51,16 @@ export function nameParameters(root: object): Named {
   };
   visit(root, '', null);
   return Object.freeze({ parameters: fixedMap(parameters), paths: fixedMap(paths) });
+}
+
+/**
+ * Makes all float parameters of a model (or a layer) `dtype`, those that are not trained too; gives the model. Before `compile(model, ...)`, of
+ * which the first step would fix the dtype: UserError after it. A float64 model takes float64 inputs (integers stay integers) and gives float64;
+ * its optimiser's moments, losses and norms are float64.
+ */
+export function setDtype<M extends object>(model: M, dtype: 'float32' | 'float64'): M {
+  const given: string = dtype;
+  if (given !== 'float32' && given !== 'float64') throw new UserError(`setDtype: a model is computed in float32 or float64, not in ${given}`);
+  for (const p of nameParameters(model).parameters.values()) assignDtype(p, dtype);
+  return model;
 }

@@ -1,6 +1,7 @@
 // A Parameter: a named tensor that training changes. Modules own them; their values live in an executor.
-import type { DType } from '../base/dtype.ts';
+import { DTYPES, hostArray, isFloat, type DType, type TypedArray } from '../base/dtype.ts';
 import { UserError } from '../base/errors.ts';
+import { isHalf } from '../base/half.ts';
 import { checkOptions, type KeysOf } from '../base/options.ts';
 import { Stream } from '../base/random.ts';
 
@@ -43,14 +44,21 @@ function checkInit(init: unknown): void {
 
 const boolOrList = (v: unknown): v is boolean | readonly boolean[] => typeof v === 'boolean' || (Array.isArray(v) && v.every((f) => typeof f === 'boolean'));
 
+/** Gives a parameter another dtype; of this module alone. */
+let assign: (p: Parameter, dtype: DType) => void;
+/** Whose dtype a trace has seen. */
+const traced = new WeakSet<Parameter>();
+export const markTraced = (p: Parameter): void => { traced.add(p); };
+
 /**
- * A named tensor that training changes. `shape`, `init`, `dtype`, `role` and `trained` are fixed; `frozen` and `frozenAxis` may be set at any time and count
+ * A named tensor that training changes. `shape`, `init`, `dtype` (but for `nn.setDtype`), `role` and `trained` are fixed; `frozen` and `frozenAxis` may be set at any time and count
  * from the next step of every session of the model on.
  */
 export class Parameter {
+  static { assign = (p, dtype) => { p.#dtype = dtype; }; }
   readonly shape: readonly number[];
   readonly init: Init;
-  readonly dtype: DType;
+  #dtype: DType;
   /** What it is, whatever its shape and its name: an optimiser's decay and groups go by it. */
   readonly role: Role;
   /** Trained; otherwise it only changes when a checkpoint is loaded. */
@@ -66,8 +74,8 @@ export class Parameter {
     if (!shape.every((d) => Number.isInteger(d) && d > 0)) throw new UserError(`a parameter's dimensions must be whole numbers of at least 1, got [${shape.map(String).join(', ')}]`, 'look at the sizes that its layer was given');
     this.shape = Object.freeze([...(shape as readonly number[])]);
     this.init = Object.freeze({ ...init });
-    this.dtype = options.dtype ?? 'float32';
     this.trained = options.trained ?? true;
+    this.#dtype = checkDtype(options.dtype ?? 'float32', this.trained);
     this.role = checkRole(options.role ?? (this.trained ? 'weight' : 'running'), this.trained);
     // Programs are made by these: a write throws TypeError.
     for (const key of Object.keys(this)) Object.defineProperty(this, key, { writable: false });
@@ -88,7 +96,15 @@ export class Parameter {
     this.#frozenAxis = axis;
   }
 
+  /** That of its value and of the optimiser's moments: float32 where nothing else is said; `nn.setDtype` changes that of a model. */
+  get dtype(): DType { return this.#dtype; }
+
   get size(): number { return this.shape.reduce((n, d) => n * d, 1); }
+}
+
+function checkDtype(dtype: DType, trained: boolean): DType {
+  if (DTYPES.includes(dtype) && !isHalf(dtype) && (isFloat(dtype) || !trained)) return dtype;
+  throw new UserError(`a parameter${trained ? ' that is trained' : ''} cannot be ${String(dtype)}`, "float32 or float64; int32, uint32 and bool with { trained: false }");
 }
 
 function checkRole(role: Role, trained: boolean): Role {
@@ -102,18 +118,25 @@ function checkRole(role: Role, trained: boolean): Role {
   return role;
 }
 
+/** Makes a float parameter `dtype`. Throws UserError once a session has traced it: a state of the other dtype exists then. */
+export function assignDtype(p: Parameter, dtype: 'float32' | 'float64'): void {
+  if (!isFloat(p.dtype) || p.dtype === dtype) return;
+  if (traced.has(p)) throw new UserError('the dtype of a parameter cannot be changed after a session has used it', 'call nn.setDtype before compile(model, ...)');
+  assign(p, dtype);
+}
+
 /** Starting value of a parameter: a pure function of the seed, the parameter's name and the element's index. */
-export const initialValue = (p: Parameter, name: string, seed: number): Float32Array => fillFrom(p, new Stream(seed, name), new Float32Array(p.size), 0);
+export const initialValue = (p: Parameter, name: string, seed: number): TypedArray => fillFrom(p, new Stream(seed, name), hostArray(p.dtype, p.size), 0);
 
 const PART = 65536; // elements
 
 /** The same part by part, in one array that is used again: a whole array for each parameter would stay in memory until it is collected. */
-export function* initialParts(p: Parameter, name: string, seed: number): Generator<{ readonly at: number; readonly data: Float32Array }> {
-  const stream = new Stream(seed, name), part = new Float32Array(Math.min(PART, p.size));
+export function* initialParts(p: Parameter, name: string, seed: number): Generator<{ readonly at: number; readonly data: TypedArray }> {
+  const stream = new Stream(seed, name), part = hostArray(p.dtype, Math.min(PART, p.size));
   for (let at = 0; at < p.size; at += PART) yield { at, data: fillFrom(p, stream, part.subarray(0, Math.min(PART, p.size - at)), at) };
 }
 
-function fillFrom({ init }: Parameter, stream: Stream, out: Float32Array, from: number): Float32Array {
+function fillFrom({ init }: Parameter, stream: Stream, out: TypedArray, from: number): TypedArray {
   switch (init.kind) {
     case 'constant': return out.fill(init.value);
     case 'normal': return stream.normals(0, init.std, out, from);

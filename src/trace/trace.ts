@@ -8,7 +8,7 @@ import { GraphBuilder, type OpTable } from '../graph/builder.ts';
 import type { Graph } from '../graph/graph.ts';
 import type { Tensor } from '../graph/tensor.ts';
 import type { Named } from './module.ts';
-import type { Parameter } from './parameter.ts';
+import { markTraced, type Parameter } from './parameter.ts';
 
 /** Names of states that are caches begin so: they come and go with what a session is asked for, and are in no checkpoint. */
 export const CACHES = 'cache/';
@@ -43,6 +43,7 @@ export class Trace extends GraphBuilder {
     if (!value) {
       const name = this.#names.get(p);
       if (name === undefined) throw new UserError('a parameter is used that belongs to no property of the model', 'store modules and parameters in properties, not in closures');
+      markTraced(p);
       value = this.input('state', name, { dtype: p.dtype, shape: p.shape });
       this.#values.set(p, value);
     }

@@ -116,7 +116,7 @@ test('shapes of layers; weights start as He et al. have it', () => {
   });
   assert.deepEqual(shapes, [[4, 5, 6, 32], [4, 8, 10, 16], [4, 32], [4, 9 * 12 * 16]]);
   assert.deepEqual([...named.parameters.keys()], ['layers.0.weight', 'layers.0.bias']);
-  const weights = initialValue(conv.weight, 'w', 0), deviation = Math.sqrt(weights.reduce((s, v) => s + v * v, 0) / weights.length);
+  const weights = initialValue(conv.weight, 'w', 0) as Float32Array, deviation = Math.sqrt(weights.reduce((s, v) => s + v * v, 0) / weights.length);
   assert.ok(Math.abs(deviation / Math.sqrt(2 / (3 * 5 * 16)) - 1) < 0.03, `${deviation}`);
 });
 

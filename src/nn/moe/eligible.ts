@@ -3,6 +3,7 @@
 // Free slots are out. Of a family (an expert and its copies) the one with the highest score is in: a copy that has just been made scores as much as
 // what it is a copy of, and stands in its place, so that the set of experts that is chosen, and the sum of their weights, are as before. Where
 // scores are equal, tokens of even number go to the first of them, others to the last: copies get tokens of their own, and part.
+import { hostTensor } from '../../base/tensor.ts';
 import { boundOf } from '../../base/shape.ts';
 import { scalar, type Tensor } from '../../graph/tensor.ts';
 import { cast } from '../../graph/ops/cast.ts';
@@ -55,12 +56,12 @@ export function eligible(scores: Tensor, slots: OpenSlots): Tensor {
 export const closed = (x: Tensor, open: Tensor, value = -Infinity): Tensor => where(open, x, scalar(x, value));
 
 /** A number that is data: other slots compile no kernel. */
-export const numberOf = (like: Tensor, value: number): Tensor => traceOf(like).constant({ dtype: 'float32', shape: [] }, Float32Array.of(value));
+export const numberOf = (like: Tensor, value: number): Tensor => traceOf(like).constant({ dtype: like.dtype, shape: [] }, hostTensor(like.dtype, [], [value]).data);
 
 /** bool [slots]: which hold an expert. */
 export function activeSlots(like: Tensor, { families }: OpenSlots): Tensor {
   return set(traceOf(like).constant({ dtype: 'float32', shape: [families.length] }, Float32Array.from(activeOf(families), Number)));
 }
 
-/** x float32 [slots], 0 where a slot is free -> its mean over experts. */
+/** x float [slots], 0 where a slot is free -> its mean over experts. */
 export const meanOfActive = (x: Tensor, { active }: OpenSlots): Tensor => div(sum(x), numberOf(x, active));

@@ -52,7 +52,7 @@ export class HashRouter implements Router {
     if (vocab !== undefined && !ids) throw new UserError('hash router: it goes by token ids, and this model gives none', 'call moe.forward(x, ids), or leave out vocab');
     const table = (rows: number): Tensor => trace.constant({ dtype: 'int32', shape: [rows, k] }, this.#table(rows, k, seed));
     const indices = vocab !== undefined && ids ? gather(table(vocab), ids) : table(tokens);
-    const weights = x.builder.emit('constant', [], { value: 1 / k, dtype: 'float32', shape: [tokens, k] })[0];
+    const weights = x.builder.emit('constant', [], { value: 1 / k, dtype: x.dtype, shape: [tokens, k] })[0];
     return { indices, weights, scores: weights, probs: null, logits: null };
   }
 

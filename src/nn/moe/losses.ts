@@ -24,7 +24,7 @@ export type LossName = (typeof LOSSES)[number];
 /** Switch Transformer (Fedus et al. 2022), equation 4: experts * sum_e (share of choices)_e * (mean probability)_e; 1 when even. probs [tokens,
  * experts], load int32 [experts] of `choices` choices. slots: where not every slot holds an expert of its own, here and below; means are over experts. */
 export function balanceLoss(probs: Tensor, load: Tensor, choices: number, slots: OpenSlots | null = null): Tensor {
-  const share = mul(cast(load, 'float32'), 1 / choices);
+  const share = mul(cast(load, probs.dtype), 1 / choices);
   return mul(sum(mul(share, mean(probs, [0]))), slots ? numberOf(probs, slots.active) : boundOf(load.shape[0]));
 }
 
@@ -32,7 +32,7 @@ export function balanceLoss(probs: Tensor, load: Tensor, choices: number, slots:
  * even. indices int32 [tokens, k]. */
 export function gshardLoss(probs: Tensor, indices: Tensor, slots: OpenSlots | null = null): Tensor {
   const [tokens, experts] = probs.shape.map(boundOf);
-  const first = oneHot(reshape(slice(indices, 1, 0, 1), [tokens]), experts);
+  const first = cast(oneHot(reshape(slice(indices, 1, 0, 1), [tokens]), experts), probs.dtype);
   const product = mul(mean(first, [0]), mean(probs, [0]));
   return slots ? meanOfActive(product, slots) : mean(product);
 }

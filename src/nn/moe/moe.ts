@@ -1,4 +1,5 @@
 // The mixture-of-experts layer: a router chooses experts for each token, a strategy computes them, and the token gets the weighted sum.
+import { cast } from '../../graph/ops/cast.ts';
 import { boundOf } from '../../base/shape.ts';
 import { UserError } from '../../base/errors.ts';
 import { checkOptions, type KeysOf } from '../../base/options.ts';
@@ -222,7 +223,7 @@ export class MoE {
     const slots = openSlots(this.#families), memory = ChoiceMemory.of(this, tokens, { routing: this.#routing, experts: this.#count, k: this.#topK, remember: this.#remember, audit: this.#audit, closed: slots !== null });
     const choice = within(x, this.router, () => this.router.choose(tokens, { k: this.#topK, built: this.#built, ids: ids && reshape(ids, [count]), slots, pick: memory ? (scores) => memory.pick(scores) : undefined }));
     memory?.settle();
-    const routing = this.#route(choice, memory), { indices, weights } = choice;
+    const routing = this.#route(choice, memory), { indices } = choice, weights = cast(choice.weights, tokens.dtype);
     const combined = runExperts(this.#dispatch, this.experts, tokens, routing, indices, weights, { recompute: this.#recompute, chunks: this.#chunks }); // [tokens, width]
     this.#report(tokens, choice, routing, slots);
     this.router.observe?.(routing.load, slots);

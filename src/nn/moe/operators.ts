@@ -1,5 +1,6 @@
 // The operators of Kossmann, Jia and Aiken (arXiv 2205.01848) over any experts: groupBy sends tokens to experts, aggregate and
 // aggregateSpec bring their outputs back, cache remembers what was assigned. Each for any k, batch and number of experts.
+import { cast } from '../../graph/ops/cast.ts';
 import { boundOf } from '../../base/shape.ts';
 import { UserError } from '../../base/errors.ts';
 import { checkOptions, type KeysOf } from '../../base/options.ts';
@@ -134,6 +135,6 @@ export function cache(owner: object, live: Tensor, options: CacheOptions): Cache
 
 /** weights [tokens, k] as gates of all experts [tokens, experts], 0 where not chosen. */
 export const gatesOf = (indices: Tensor, weights: Tensor, experts: number): Tensor => {
-  const hot = oneHot(indices, experts), [tokens, k] = weights.shape.map(boundOf); // [tokens, k, experts]
+  const hot = cast(oneHot(indices, experts), weights.dtype), [tokens, k] = weights.shape.map(boundOf); // [tokens, k, experts]
   return sum(mul(hot, reshape(weights, [tokens, k, 1])), [1]);
 };

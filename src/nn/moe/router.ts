@@ -1,5 +1,5 @@
 // What a router is: from tokens to choices of experts. In: x [tokens, dModel], how many experts a token gets; out: a Choice. Routers
-// compute in float32 and report the losses that only they can know.
+// compute in the dtype of their weights, float32 (or float64), and report the losses that only they can know.
 import { boundOf } from '../../base/shape.ts';
 import { UserError } from '../../base/errors.ts';
 import { fixedCopy } from '../../base/fixed.ts';
@@ -28,15 +28,15 @@ import type { OpenSlots } from './slots.ts';
 export interface Choice {
   /** int32 [tokens, k]: different experts for each token. */
   readonly indices: Tensor;
-  /** float32 [tokens, k]: what each expert's output is multiplied by. */
+  /** Float [tokens, k]: what each expert's output is multiplied by. */
   readonly weights: Tensor;
-  /** float32 [tokens, k]: which choices matter most, for priority 'probs'. */
+  /** Float [tokens, k]: which choices matter most, for priority 'probs'. */
   readonly scores: Tensor;
-  /** float32 [tokens, experts]: the distribution that balance losses push to be even; null: there is none. */
+  /** Float [tokens, experts]: the distribution that balance losses push to be even; null: there is none. */
   readonly probs: Tensor | null;
-  /** float32 [tokens, experts]; null: there are none. */
+  /** Float [tokens, experts]; null: there are none. */
   readonly logits: Tensor | null;
-  /** float32 [experts]: a smooth estimate of each expert's load (Shazeer et al. 2017, equation 9); only of a router with noise. */
+  /** Float [experts]: a smooth estimate of each expert's load (Shazeer et al. 2017, equation 9); only of a router with noise. */
   readonly load?: Tensor;
   /** Experts choose tokens: k is their number, and the capacity says how many each takes. */
   readonly expertsChoose?: boolean;
@@ -103,9 +103,9 @@ export abstract class LinearRouter implements Router {
 
   abstract choose(x: Tensor, call: RouteCall): Choice;
 
-  /** What the router sees of x: float32, jittered while training. */
+  /** What the router sees of x: of the dtype of its weights (float32, unless the model is float64), jittered while training. */
   protected seen(x: Tensor): Tensor {
-    const trace = traceOf(x), { jitter = 0 } = this.#options, wide = cast(x, 'float32');
+    const trace = traceOf(x), { jitter = 0 } = this.#options, wide = cast(x, this.weight.dtype);
     if (!trace.training || jitter === 0) return wide;
     return mul(wide, add(mul(random(x, this, 'jitter'), 2 * jitter), 1 - jitter));
   }
@@ -125,10 +125,10 @@ export abstract class LinearRouter implements Router {
 /** The second column of [tokens, 2 or more]. */
 export const secondOf = (weights: Tensor): Tensor => slice(weights, 1, 1, 2);
 
-/** Random numbers in [0, 1) of the shape of `like`, of this step and module. */
+/** Random numbers in [0, 1) of the shape and dtype of `like`, of this step and module. */
 export function random(like: Tensor, module: object, purpose: string): Tensor {
   const trace = traceOf(like);
-  return uniform(like, trace.scalar('seed', 'uint32'), trace.scalar('step', 'uint32'), { key: trace.keyOf(module, purpose) });
+  return cast(uniform(like, trace.scalar('seed', 'uint32'), trace.scalar('step', 'uint32'), { key: trace.keyOf(module, purpose) }), like.dtype);
 }
 
 export interface GroupLimit {

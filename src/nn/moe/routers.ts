@@ -156,7 +156,7 @@ export class SigmoidRouter extends LinearRouter {
   observe(load: Tensor, slots: OpenSlots | null): void {
     const trace = traceOf(load), { biasRate = 0.001 } = this.#own;
     if (!trace.training || biasRate === 0) return;
-    const own = cast(load, 'float32'), even = slots ? meanOfActive(own, slots) : mean(own);
+    const own = cast(load, this.bias.dtype), even = slots ? meanOfActive(own, slots) : mean(own);
     const count = slots ? where(activeSlots(own, slots), own, even) : own; // the bias of a free slot stays
     const step = (over: Tensor, under: Tensor): Tensor =>
       where(less(over, under), scalar(count, biasRate), scalar(count, 0));

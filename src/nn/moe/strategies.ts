@@ -64,14 +64,14 @@ function batched(experts: Experts, x: Tensor): Tensor {
 
 /** weights with 0 for choices that were dropped. */
 const kept = ({ rows, gaps }: Routing, weights: Tensor): Tensor =>
-  (gaps ? mul(weights, cast(less(scalar(rows.inverse, -1), reshape(rows.inverse, weights.shape.map(boundOf))), 'float32')) : weights);
+  (gaps ? mul(weights, cast(less(scalar(rows.inverse, -1), reshape(rows.inverse, weights.shape.map(boundOf))), weights.dtype)) : weights);
 
 function byMasks(experts: Experts, x: Tensor, routing: Routing, indices: Tensor, weights: Tensor, how: Keeping): Tensor {
   const { experts: count, rows, k, bounds } = routing, [tokens, width] = x.shape.map(boundOf), room = Math.max(1, ...bounds);
   // Where each choice lies among its expert's rows; -1, which is nowhere, if it was dropped: its row is -1, and no segment begins below 0.
   const slot = sub(reshape(rows.inverse, [tokens, k]), gather(rows.offsets, indices));
   const like = x.builder.emit('constant', [], { value: 0, dtype: 'float32', shape: [tokens, k, count, room] })[0];
-  const placed = mul(expand(oneHot(indices, count), like, [3]), expand(oneHot(slot, room), like, [2]));
+  const placed = cast(mul(expand(oneHot(indices, count), like, [3]), expand(oneHot(slot, room), like, [2])), x.dtype);
   const mask = sum(placed, [1]), weighted = sum(mul(placed, reshape(weights, [tokens, k, 1, 1])), [1]); // [tokens, experts, room]
   const sent = matmul(transpose(reshape(mask, [tokens, count * room])), x); // [experts * room, dModel]
   const y = keeping(x, how, () => batched(experts, reshape(sent, [count, room, width]))), out = boundOf(y.shape[2]);
@@ -80,7 +80,7 @@ function byMasks(experts: Experts, x: Tensor, routing: Routing, indices: Tensor,
 
 function everywhere(experts: Experts, x: Tensor, routing: Routing, indices: Tensor, weights: Tensor, how: Keeping): Tensor {
   const { experts: count } = routing, [tokens, width] = x.shape.map(boundOf);
-  const like = x.builder.emit('constant', [], { value: 0, dtype: 'float32', shape: [count, tokens, width] })[0];
+  const like = x.builder.emit('constant', [], { value: 0, dtype: x.dtype, shape: [count, tokens, width] })[0];
   const y = keeping(x, how, () => batched(experts, expand(x, like, [0]))); // [experts, tokens, width]
   const gates = transpose(gatesOf(indices, kept(routing, weights), count)); // [experts, tokens]
   return sum(mul(y, reshape(gates, [count, tokens, 1])), [0]);

@@ -3,7 +3,7 @@
 import { UserError } from '../../base/errors.ts';
 import { checkOptions, refuseUnused, type KeysOf } from '../../base/options.ts';
 import { Stream } from '../../base/random.ts';
-import type { HostTensor } from '../../base/tensor.ts';
+import { hostTensor, type HostTensor } from '../../base/tensor.ts';
 import { readSlots, type SlotsValue } from './slots.ts';
 
 export type NamedTensors = ReadonlyMap<string, HostTensor>;
@@ -43,8 +43,8 @@ export function upcycle(tensors: NamedTensors, options: UpcycleOptions): Map<str
     if (t) out.set(`${to}.experts.${own}`, take({ ...t, shape: [1, ...t.shape] }, 0, new Array<number>(experts).fill(0)));
   }
   for (const name of tensors.keys()) if (name.startsWith(`${from}.`) || name.includes(`/${from}.`)) out.delete(name);
-  const width = tensors.get(`${from}.up.weight`)?.shape[0] ?? 0, stream = new Stream(seed, `${to}.router.weight`);
-  out.set(`${to}.router.weight`, { dtype: 'float32', shape: [width, experts], data: Float32Array.from({ length: width * experts }, (_, i) => routerStd * stream.normal(0, i)) });
+  const up = tensors.get(`${from}.up.weight`), width = up?.shape[0] ?? 0, dtype = up?.dtype ?? 'float32', stream = new Stream(seed, `${to}.router.weight`);
+  out.set(`${to}.router.weight`, hostTensor(dtype, [width, experts], Array.from({ length: width * experts }, (_, i) => routerStd * stream.normal(0, i))));
   return out;
 }
 
