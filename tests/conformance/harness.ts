@@ -2,7 +2,9 @@
 // (and gradients of a function of gradients) against finite differences in float64. On a device: results and gradients against the
 // reference, with NaN in every row past its count and in all memory before the run. On several devices: the same bits. It needs
 // nothing of Node: pages run it too.
+import { numbersOf } from '../../src/base/convert.ts';
 import { hostArray, isFloat, type DType, type TypedArray } from '../../src/base/dtype.ts';
+import { isHalf, toHalf } from '../../src/base/half.ts';
 import { Stream } from '../../src/base/random.ts';
 import { elements, sizes, type Dim, type TensorType } from '../../src/base/shape.ts';
 import type { Device } from '../../src/device/device.ts';
@@ -123,9 +125,7 @@ export function drawInputs(c: Case, { graph, specs }: Built, seed: number): Floa
       const pick = spec.value ?? ((r: { uniform: number; normal: number }): number => (isFloat(type.dtype) ? r.normal : Math.floor(r.uniform * 3)));
       const raw = spec.data ?? Array.from({ length: elements(type.shape) }, (_, i) =>
         pick({ uniform: random.uniform(2 * attempt, i), normal: random.normal(2 * attempt + 1, i) }, i));
-      const host = hostArray(type.dtype, elements(type.shape));
-      host.set(raw);
-      return Float64Array.from(host);
+      return Float64Array.from(numbersOf({ dtype: type.dtype, data: hostValues(type.dtype, Float64Array.from(raw)) }));
     });
     if ((c.kink?.(values.slice(0, c.inputs.length)) ?? 1) >= MARGIN) return poisonRows(graph, specs, values);
   }
@@ -250,6 +250,60 @@ export async function checkBits(c: Case, seed: number, devices: ReadonlyMap<stri
         Array.from(got).filter((x, j) => !Object.is(x, want[j])).length} differ\n${printGraph(graph)}`);
     });
   }
+}
+
+/** A graph, and values of its inputs. */
+export interface Feed { readonly name: string; readonly graph: Graph; readonly data: Readonly<Record<string, Float64Array>> }
+
+/** Several cases in one program, which takes fewer compilations, on a device against the reference: results, and gradients where there are any. */
+export const checkTogether = (cases: readonly { readonly name: string; readonly c: Case }[], seed: number, device: Device, tolerance: number): Promise<void> =>
+  checkGraphs(cases.map(({ name, c }, i) => {
+    const built = buildCase(c), inputs = drawInputs(c, built, seed + i);
+    return { name, graph: built.graph, data: Object.fromEntries(built.specs.map((s, j) => [s.name, inputs[j]])) };
+  }), device, () => tolerance);
+
+/** Graphs in one program on a device against the reference. Tolerance 0: the reference's values. Integers and bools always have them. */
+export async function checkGraphs(feeds: readonly Feed[], device: Device, tolerance: (dtype: DType) => number): Promise<void> {
+  const program = compileGraph(joined(feeds.map((f) => f.graph)));
+  await device.compile(program.kernels);
+  const executor = new ProgramExecutor(new PoisonedDevice(device));
+  try {
+    const loaded = await loadProgram(executor, program), given: Record<string, TypedArray> = {};
+    feeds.forEach(({ graph, data }, i) => { for (const [name, values] of Object.entries(data)) given[`${i}/${name}`] = hostValues(inputOf(graph, name).type.dtype, values); });
+    const out = await executor.run(loaded, given);
+    feeds.forEach(({ name, graph, data }, i) => {
+      const values = evaluate(graph, ops, (input) => data[input.name]);
+      for (const o of graph.outputs) {
+        const type = graph.types[o.value], live = liveElements(type, values), host = out[`${i}/${o.name}`];
+        const got = numbersOf(host).subarray(0, live), expected = values[o.value].subarray(0, live), error = errorOf(got, expected);
+        must(error <= (isFloat(type.dtype) ? tolerance(type.dtype) : 0), () => `${name}, ${o.name} (${type.dtype}): error ${error}\n  got      ${show(got)}\n  expected ${
+          show(expected)}\n  from     ${Object.entries(data).map(([n, v]) => `${n}: ${show(v)}`).join('\n           ')}\n${printGraph(graph)}`);
+      }
+    });
+  } finally {
+    executor.close();
+  }
+}
+
+/** Graphs side by side: values numbered on, names of inputs and outputs with the graph's number before. */
+function joined(graphs: readonly Graph[]): Graph {
+  const types: TensorType[] = [], inputs: Graph['inputs'][number][] = [], nodes: Graph['nodes'][number][] = [], outputs: Graph['outputs'][number][] = [];
+  graphs.forEach((g, i) => {
+    const base = types.length, dim = (d: Dim): Dim => (typeof d === 'number' ? d : d.kind === 'bounded' ? { ...d, count: d.count + base } : { ...d, offsets: d.offsets + base });
+    types.push(...g.types.map((t) => ({ dtype: t.dtype, shape: t.shape.map(dim) })));
+    inputs.push(...g.inputs.map((x) => ({ ...x, name: `${i}/${x.name}`, value: x.value + base })));
+    nodes.push(...g.nodes.map((n) => ({ ...n, inputs: n.inputs.map((v) => v + base), outputs: n.outputs.map((v) => v + base) })));
+    outputs.push(...g.outputs.map((o) => ({ name: `${i}/${o.name}`, value: o.value + base })));
+  });
+  return { types, inputs, nodes, outputs, updates: [] };
+}
+
+/** Numbers as a device takes them: 16-bit floats as their bits. */
+function hostValues(dtype: DType, numbers: Float64Array): TypedArray {
+  if (isHalf(dtype)) return toHalf(dtype, numbers);
+  const host = hostArray(dtype, numbers.length);
+  host.set(numbers);
+  return host;
 }
 
 const show = (x: ArrayLike<number>): string => Array.from(x).slice(0, 12).map((v) => v.toPrecision(7)).join(' ') + (x.length > 12 ? ` ... (${x.length})` : '');

@@ -1,0 +1,118 @@
+// Every op in every dtype that it accepts, asked by building it: the cases of the families with their float32 inputs in another dtype, at
+// that dtype's extremes, with counted rows at none, one and all, and NaN (or the largest integer) past the count. Integers, bools and
+// what is only moved are exact on all devices as in the reference; float64 agrees with the reference to 1e-11, results and gradients.
+import assert from 'node:assert/strict';
+import { after, test } from 'node:test';
+import fc from 'fast-check';
+import { DTYPES, isFloat, type DType } from '../../src/base/dtype.ts';
+import { ShapeError } from '../../src/base/errors.ts';
+import { isHalf } from '../../src/base/half.ts';
+import type { Device } from '../../src/device/device.ts';
+import { ops } from '../../src/graph/ops/index.ts';
+import { all } from './cases/index.ts';
+import { DEVICES, drawsFromEnv } from './devices.ts';
+import { title } from './draws.ts';
+import { buildCase, checkTogether, type Case, type InputSpec } from './harness.ts';
+import type { Family } from './shapes.ts';
+
+const { seed, times } = drawsFromEnv();
+
+/** Extremes of each dtype; of floats some that stay finite through a square, beside infinities and NaN. */
+const EXTREMES: Readonly<Record<DType, readonly number[]>> = {
+  float64: [0, -0, 1, -1, 1e100, -1e100, 1e-200, 5e-324, Infinity, -Infinity, NaN, 0.1, 1 + 2 ** -52],
+  float32: [0, -0, 1, -1, 1e15, -1e15, 1e-30, 2 ** -149, Infinity, -Infinity, NaN, 0.1],
+  bfloat16: [0, -0, 1, -1, 0xff * 2 ** 120, 2 ** -133, Infinity, -Infinity, NaN, 0.1],
+  float16: [0, -0, 1, -1, 65504, 2 ** -24, Infinity, -Infinity, NaN, 0.1],
+  int32: [0, 1, -1, 2, 7, -7, 2 ** 31 - 1, -(2 ** 31), 65537],
+  uint32: [0, 1, 2, 7, 2 ** 31 - 1, 2 ** 31, 2 ** 32 - 1, 65537],
+  bool: [0, 1],
+};
+
+/** Values as a case draws them, in float64; or one in three an extreme; or nothing but extremes. */
+type Draw = 'plain' | 'some' | 'extreme';
+
+function retyped(c: Case, dtype: DType, draw: Draw, rows: number | null, finite: readonly string[] = []): Case {
+  const inputs = c.inputs.map((spec): InputSpec => {
+    const counted = c.inputs.find((i) => i.shape.some((d) => typeof d === 'object' && ('count' in d ? d.count : d.offsets) === spec.name));
+    const bound = counted?.shape.find((d) => typeof d === 'object');
+    if (rows !== null && typeof bound === 'object' && 'count' in bound) return { ...spec, data: [Math.min(rows, bound.bound)] };
+    if ((spec.dtype ?? 'float32') !== 'float32') return spec;
+    if (draw === 'plain') return { ...spec, dtype };
+    const { value: own, data: _, ...rest } = spec, list = EXTREMES[dtype].filter((v) => Number.isFinite(v) || !finite.includes(spec.name));
+    const pick: NonNullable<InputSpec['value']> = (random, i) => {
+      const extreme = draw === 'extreme' || random.uniform < 0.34, u = (random.uniform * 7919 + i * 0.618) % 1;
+      if (extreme) return list[Math.floor(u * list.length)];
+      const drawn = own && isFloat(dtype) ? own(random, i) : random.normal;
+      return isFloat(dtype) ? drawn : list[Math.floor(u * Math.min(5, list.length))];
+    };
+    return { ...rest, dtype, value: pick, grad: false };
+  });
+  const { kink: _, ...rest } = c;
+  return draw === 'plain' ? { ...c, inputs } : { ...rest, inputs };
+}
+
+/** Convolutions multiply the zeros of the padding, too, where their references do not: what they are multiplied with is finite here. */
+const factors = ({ op }: Family, c: Case): string[] => (/conv2d|depthwise/.test(op) ? c.inputs.filter((i) => (i.dtype ?? 'float32') === 'float32').slice(1).map((i) => i.name) : []);
+
+/** Whether the case can be made; what else goes wrong than a refusal by name is an error. */
+function accepted(c: Case): boolean {
+  try { buildCase(c); return true; } catch (error) {
+    if (error instanceof ShapeError) return false;
+    throw error;
+  }
+}
+
+const samples = (f: Family, count: number): Case[] => fc.sample(f.cases, { seed, numRuns: count });
+const hasFloats = (c: Case): boolean => c.inputs.some((i) => (i.dtype ?? 'float32') === 'float32');
+
+/** Families whose results are float32 whatever their inputs are, or whose cases put float32 beside their inputs. */
+const SINGLE = new Set(['uniform']);
+
+test('what takes float32 takes float64', () => {
+  for (const f of all) {
+    if (SINGLE.has(title(f))) continue;
+    for (const c of samples(f, 3).filter(hasFloats)) assert.ok(accepted(retyped(c, 'float64', 'plain', null)), title(f));
+  }
+});
+
+test('what is computed is not computed in 16 bits', () => {
+  const moved = [...ops.values()].filter((op) => op.takes?.includes('stored')).map((op) => op.name);
+  for (const f of all) {
+    if (moved.includes(f.op)) continue;
+    for (const c of samples(f, 2)) {
+      // A float input that the case does not use is no operand.
+      if (!hasFloats(c) || accepted(retyped(c, 'bool', 'plain', null))) continue;
+      for (const dtype of ['bfloat16', 'float16'] as const) assert.throws(() => buildCase(retyped(c, dtype, 'plain', null)), ShapeError, `${title(f)} ${dtype}`);
+    }
+  }
+});
+
+const opened = new Map<string, Device>();
+after(() => { for (const d of opened.values()) d.close(); });
+
+/** Cases of several families in one program. */
+const SHARE = 12;
+
+for (const dtype of DTYPES) {
+  for (const draw of dtype === 'float64' ? ['plain', 'some', 'extreme'] as const : ['extreme'] as const) {
+    if (dtype === 'float32') continue; // its own families
+    test(`${dtype}, ${draw === 'plain' ? 'results and gradients' : draw === 'some' ? 'some extremes' : 'extremes'}`, async (t) => {
+      const cases = all.flatMap((f) => samples(f, times).filter(hasFloats).flatMap((c) => {
+        const counted = c.inputs.some((i) => i.shape.some((d) => typeof d === 'object' && 'count' in d));
+        const rows = draw === 'plain' || !counted ? [null] : [0, 1, Infinity];
+        return rows.map((n) => ({ name: title(f), c: retyped(c, dtype, draw, n, factors(f, c)) }));
+      })).filter(({ c }) => accepted(c));
+      assert.ok(cases.length > 0);
+      t.diagnostic(`${cases.length} cases, ${new Set(cases.map((c) => c.name)).size} families, seed ${seed}`);
+      for (const entry of DEVICES) {
+        const reason = await entry.skip();
+        if (reason !== null) { t.diagnostic(`without ${entry.name}: ${reason}`); continue; }
+        const device = opened.get(entry.name) ?? await entry.open();
+        opened.set(entry.name, device);
+        for (let at = 0; at < cases.length; at += SHARE) {
+          await checkTogether(cases.slice(at, at + SHARE), seed + at, device, isFloat(dtype) && !isHalf(dtype) ? 1e-11 : 0);
+        }
+      }
+    });
+  }
+}
