@@ -215,6 +215,8 @@ function groupOnce(storage: Storage, fuseUpdates: boolean): Grouping & { readonl
       const lower = ops.get(node.op)?.lower;
       const direct = same && lower?.kind === 'map' && lower.linear !== undefined;
       if (lower?.kind === 'map' && lower.passes !== undefined && !top) leaves.reduces = true;
+      // Of inputs that are not read the number of rows may be.
+      for (const i of ops.get(node.op)?.unread ?? []) if (i < node.inputs.length) for (const d of dimValues(graph.types[node.inputs[i]])) leaves.other.add(d);
       for (const input of readInputs(node, ops)) visit(input, direct && sameSize(input, value), false);
     };
     visit(v, !routine, true);
