@@ -51,7 +51,8 @@ const traced = new WeakSet<Parameter>();
 export const markTraced = (p: Parameter): void => { traced.add(p); };
 
 /**
- * A named tensor that training changes. `shape`, `init`, `dtype` (but for `nn.setDtype`), `role` and `trained` are fixed; `frozen` and `frozenAxis` may be set at any time and count
+ * A named tensor that training changes. `shape`, `init`, `dtype` (but for `nn.setDtype`), `role` and `trained` are fixed;
+ * `frozen` and `frozenAxis` may be set at any time and count
  * from the next step of every session of the model on.
  */
 export class Parameter {
