@@ -119,7 +119,7 @@ const OPTIONS: Readonly<Record<string, readonly Case[]>> = {
 
 const NONE: Readonly<Record<string, string>> = {
   '': 'NonFiniteError Session ShapeError UserError call convert grad hostTensor readSafetensors traceOf use',
-  nn: 'Dropout Flatten GlobalAvgPool2d Sequential aggregate aggregateSpec balanceLoss eligible gshardLoss squaredVariation topK zLoss',
+  nn: 'Dropout Flatten GlobalAvgPool2d Sequential activeSlots aggregate aggregateSpec balanceLoss eligible gshardLoss setDtype squaredVariation topK zLoss',
   ops: `abs add all any argMax argMin broadcastTo cast ceil clamp concat cos crossEntropy cumulativeMax div elu equal erf exp flatten flip floor full fullLike gather gelu geluExact
     greater greaterEqual hardSigmoid hardSwish iota isFinite isNaN layerNorm leakyRelu less lessEqual log logSigmoid logSoftmax logSumExp logicalAnd logicalNot logicalOr lowerMask max
     maximum mean min minimum mul neg norm notEqual oneHot onesLike pad padAll pow prod relu repeat reshape rmsNorm round rsqrt scatterAdd sigmoid sign silu sin slice softmax softplus
