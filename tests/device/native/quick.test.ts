@@ -27,7 +27,8 @@ test('every quick step lets the event loop have a turn', { skip: noCompiler }, a
   setImmediate(count);
   await losses(session, 50);
   on = false;
-  assert.ok(turns >= 50, `${turns} turns in 50 steps`);
+  // The turn of the last step may come after it: the counter and the step are called in the same phase of the event loop.
+  assert.ok(turns >= 49, `${turns} turns in 50 steps`);
   await session.close();
 });
 

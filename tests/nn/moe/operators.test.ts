@@ -139,7 +139,8 @@ for (const device of ['reference', ...(noCompiler ? [] : ['native'] as const)] a
 const skip = noCompiler;
 const stepsOf = async (session: Session, n: number): Promise<number[]> => { const out: number[] = []; for (let i = 0; i < n; i++) out.push((await session.step(toyBatch(i))).loss); return out; };
 const named = (session: Session): Map<string, HostTensor> => new Map(session.states().map(({ name, read }) => [name, read()]));
-const lm = (moe?: object): TransformerLM => new TransformerLM({ vocab: 17, dModel: 16, layers: 1, heads: 2, context: 12, hidden: 24, ...(moe && { moe: { topK: 2, hidden: 24, experts: 4, ...moe } }) });
+const lm = (moe?: object): TransformerLM => new TransformerLM({ vocab: 17, dModel: 16, layers: 1, heads: 2, context: 12,
+  ...(moe ? { moe: { topK: 2, hidden: 24, experts: 4, ...moe } } : { hidden: 24 }) });
 const open = (model: TransformerLM): Promise<Session> => compile(model, { loss: crossEntropy, optimizer: adamW({ lr: 1e-2 }) });
 
 test('upcycling: the mixture computes what the dense model did, and learns on', { skip }, async () => {
