@@ -32,7 +32,7 @@ export function bucket(rows: number): number {
 export interface Room {
   /** Rows that each expert may keep; null: all that come. */
   readonly caps: readonly number[] | null;
-  /** Rows planned for all experts together. */
+  /** Rows planned for all experts together, at least one: kernels are those of any other capacity then. */
   readonly bound: number;
 }
 
@@ -44,6 +44,6 @@ export function roomFor({ tokens, k, experts, capacity, padded, spill, active }:
   const caps = capacityRows(capacity, experts, choices, active)?.map((c) => Math.min(c, tokens))
     ?? (padded ? Array.from({ length: experts }, (_, e) => (active?.[e] === false ? 0 : tokens)) : null);
   if (!caps) return { caps, bound: choices };
-  const total = caps.reduce((a, b) => a + b, 0);
+  const total = Math.max(1, caps.reduce((a, b) => a + b, 0));
   return { caps, bound: padded ? bucket(total) + (spill ? choices : 0) : spill ? choices : Math.min(choices, bucket(total)) };
 }
