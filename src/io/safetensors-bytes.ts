@@ -51,12 +51,39 @@ export async function openSource(source: ByteSource): Promise<Safetensors> {
   }
 }
 
-/** All tensors of a safetensors file by name, of whatever program wrote it. Types that there are none of here are converted where nothing is lost (I64 to
- * int32, ...). Rejects with a UserError that says at which byte it is not sound. */
-export async function readSafetensors(bytes: Uint8Array): Promise<Map<string, HostTensor>> {
-  const file = await openSource(bytesSource(bytes, 'the file')), out = new Map<string, HostTensor>();
-  for (const name of file.tensors.keys()) out.set(name, await file.read(name));
-  return out;
+/** Tensors by name. `get` throws a UserError for one that is in the file and cannot be read here; `has` and loops pass it over. */
+export class TensorMap extends Map<string, HostTensor> {
+  /** Why a tensor of the file cannot be read here, by name. */
+  readonly unreadable: ReadonlyMap<string, Error>;
+  constructor(tensors: Iterable<readonly [string, HostTensor]>, unreadable: ReadonlyMap<string, Error>) {
+    super(tensors);
+    this.unreadable = unreadable;
+  }
+
+  override get(name: string): HostTensor | undefined {
+    const why = this.unreadable.get(name);
+    if (why) throw why;
+    return super.get(name);
+  }
+}
+
+/**
+ * The tensors of a safetensors file by name, of whatever program wrote it. Types that there are none of here are converted where nothing is
+ * lost (I64 to int32, ...); tensors for which that cannot be done are named in one line to `say` (console.warn), and in `unreadable`.
+ * Rejects with a UserError that says at which byte the file is not sound.
+ */
+export async function readSafetensors(bytes: Uint8Array, { say = console.warn }: { readonly say?: (line: string) => void } = {}): Promise<TensorMap> {
+  const file = await openSource(bytesSource(bytes, 'the file')), read: [string, HostTensor][] = [], not = new Map<string, Error>();
+  for (const name of file.tensors.keys()) {
+    try {
+      read.push([name, await file.read(name)]);
+    } catch (error) {
+      if (!(error instanceof UserError)) throw error;
+      not.set(name, error);
+    }
+  }
+  if (not.size > 0) say(`${not.size} of ${file.tensors.size} tensors cannot be read: ${[...not.keys()].slice(0, 3).map((name) => JSON.stringify(name)).join(', ')}${not.size > 3 ? ', ...' : ''}`);
+  return new TensorMap(read, not);
 }
 
 /** Open safetensors: `tensors` lists, `read` reads. Close them. */

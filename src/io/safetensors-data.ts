@@ -1,10 +1,10 @@
 // A tensor's bytes in a safetensors file and its value on the host. In: an entry and its bytes; out: a HostTensor, and back.
 // Types that we do not have are converted where nothing is lost: I64 to int32 and U64 to uint32 (a value outside is an error),
-// I8, U8, I16 and U16 to int32. F8 and C64 are refused by name.
+// I8, U8, I16 and U16 to int32. F4, F6, F8, C64 and types of later versions are refused by name, when their tensor is asked for.
 import { bytesPer, hostArray, type DType, type TypedArray } from '../base/dtype.ts';
 import { UserError } from '../base/errors.ts';
 import type { HostTensor } from '../base/tensor.ts';
-import { broken, type FileDType, type TensorEntry, type TensorSpec } from './safetensors.ts';
+import type { FileDType, TensorEntry, TensorSpec } from './safetensors.ts';
 
 type Reader = (view: DataView, at: number) => number | bigint;
 interface Rule { readonly dtype: DType; readonly size: number; readonly get?: Reader } // without `get`: the same bytes
@@ -45,7 +45,8 @@ export async function readData(entry: TensorEntry, where: string, fill: (into: U
   const data = allocate(dtype, length, entry, where);
   if (get === undefined) {
     await fill(bytesOf(data));
-    if (dtype === 'bool') check(entry, where, data.findIndex((v) => v > 1), 1, '0 or 1');
+    const wrong = dtype === 'bool' ? data.findIndex((v) => v > 1) : -1;
+    if (wrong >= 0) throw unfit(entry, where, wrong, data[wrong], dtype);
   } else {
     const raw = new Uint8Array(entry.end - entry.begin);
     await fill(raw);
@@ -53,14 +54,14 @@ export async function readData(entry: TensorEntry, where: string, fill: (into: U
     for (let i = 0; i < length; i++) {
       const value = get(view, i * size);
       data[i] = Number(value);
-      if (BigInt(data[i]) !== BigInt(value)) check(entry, where, i, size, `a value that fits ${dtype}, found ${value}`);
+      if (BigInt(data[i]) !== BigInt(value)) throw unfit(entry, where, i, value, dtype);
     }
   }
   return { dtype, shape: entry.shape, data };
 }
 
 function ruleOf(entry: TensorEntry, where: string): Rule {
-  const rule = RULES[entry.dtype];
+  const rule = Object.hasOwn(RULES, entry.dtype) ? RULES[entry.dtype as FileDType] : undefined;
   if (rule !== undefined) return rule;
   throw new UserError(`${where}: tensor ${JSON.stringify(entry.name)} is ${entry.dtype}, which cannot be read`,
     `convert it to one of ${Object.keys(RULES).join(', ')}`);
@@ -76,6 +77,5 @@ function allocate(dtype: DType, length: number, entry: TensorEntry, where: strin
   }
 }
 
-function check(entry: TensorEntry, where: string, index: number, size: number, expected: string): void {
-  if (index >= 0) throw broken(where, entry.begin + index * size, `${expected} (tensor ${JSON.stringify(entry.name)}, element ${index})`);
-}
+const unfit = ({ name, dtype: from }: TensorEntry, where: string, index: number, value: number | bigint, dtype: DType): UserError =>
+  new UserError(`${where}: tensor ${JSON.stringify(name)} is ${from}, which is read as ${dtype}; its element ${index} is ${value}`, 'leave it out, or convert it with the program that wrote it');

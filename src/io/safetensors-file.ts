@@ -4,7 +4,7 @@ import { open, type FileHandle } from 'node:fs/promises';
 import { writeAtomic } from './atomic.ts';
 import { fault } from './fault.ts';
 import { encodeSafetensors, openSource, type Safetensors, type TensorSource } from './safetensors-bytes.ts';
-import { broken } from './safetensors.ts';
+import { cutShort } from './safetensors.ts';
 
 /** Writes a safetensors file whole or not at all. The values must not change until the promise is fulfilled. */
 export async function writeSafetensors(
@@ -32,7 +32,7 @@ async function readAt(file: FileHandle, path: string, offset: number, into: Uint
   for (let done = 0; done < into.byteLength;) {
     const part = await file.read(into, done, Math.min(SLICE, into.byteLength - done), offset + done)
       .catch((error: unknown) => { throw fault('read', path, error); });
-    if (part.bytesRead === 0) throw broken(path, offset + done, `${into.byteLength - done} more bytes, the file ends`);
+    if (part.bytesRead === 0) throw cutShort(path, offset + done, `${into.byteLength - done} more bytes, the file ends`);
     done += part.bytesRead;
   }
 }

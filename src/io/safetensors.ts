@@ -5,12 +5,13 @@
 import type { DType } from '../base/dtype.ts';
 import { UserError } from '../base/errors.ts';
 
-/** Element types that a file may hold, with their bytes. Ours are seven of them; see `safetensors-data.ts` for the others. */
-const BYTES = {
-  BOOL: 1, U8: 1, I8: 1, F8_E5M2: 1, F8_E4M3: 1, I16: 2, U16: 2, F16: 2, BF16: 2,
-  I32: 4, U32: 4, F32: 4, F64: 8, I64: 8, U64: 8, C64: 8,
+/** Element types of the format, with their bits. Ours are seven of them; see `safetensors-data.ts` for the others. */
+const BITS = {
+  F4: 4, F6_E2M3: 6, F6_E3M2: 6,
+  BOOL: 8, U8: 8, I8: 8, F8_E5M2: 8, F8_E4M3: 8, F8_E8M0: 8, F8_E4M3FNUZ: 8, F8_E5M2FNUZ: 8, I16: 16, U16: 16, F16: 16, BF16: 16,
+  I32: 32, U32: 32, F32: 32, F64: 64, I64: 64, U64: 64, C64: 64,
 } as const;
-export type FileDType = keyof typeof BYTES;
+export type FileDType = keyof typeof BITS;
 
 const NAMES = {
   float64: 'F64', float32: 'F32', bfloat16: 'BF16', float16: 'F16', int32: 'I32', uint32: 'U32', bool: 'BOOL',
@@ -21,7 +22,8 @@ export interface TensorSpec { readonly name: string; readonly dtype: DType; read
 /** A tensor in a file: `begin` and `end` are byte offsets from the start of the file. */
 export interface TensorEntry {
   readonly name: string;
-  readonly dtype: FileDType;
+  /** As the file says it: one of FileDType, or one that a later version of the format has. */
+  readonly dtype: string;
   readonly shape: readonly number[];
   readonly begin: number;
   readonly end: number;
@@ -35,15 +37,16 @@ export interface Header {
 const MAX_HEADER = 100_000_000; // the reference implementation's limit
 const METADATA = '__metadata__';
 
-/** Bytes of `shape` elements of a file's dtype. */
-const fileBytes = (dtype: FileDType, shape: readonly number[]): number => shape.reduce((n, d) => n * d, BYTES[dtype]);
+/** Bytes of `shape` elements of a file's dtype; null: the dtype is not known. */
+const fileBytes = (dtype: string, shape: readonly number[]): number | null =>
+  (isFileDType(dtype) ? shape.reduce((n, d) => n * d, BITS[dtype]) / 8 : null);
 
 /**
  * The order of tensors in a file: larger elements first, so that each tensor begins at a multiple of its element's size;
  * then by name, so that the same tensors give the same bytes.
  */
 export function fileOrder<T extends TensorSpec>(specs: readonly T[]): T[] {
-  const size = (t: T): number => BYTES[NAMES[t.dtype]];
+  const size = (t: T): number => BITS[NAMES[t.dtype]];
   return [...specs].sort((a, b) => size(b) - size(a) || (a.name < b.name ? -1 : a.name > b.name ? 1 : 0));
 }
 
@@ -56,7 +59,7 @@ export function encodeHeader(specs: readonly TensorSpec[], metadata: Readonly<Re
   for (const { name, dtype, shape } of specs) {
     if (seen.has(name)) throw new UserError(`two tensors named ${JSON.stringify(name)} cannot be in one safetensors file`);
     seen.add(name);
-    const end = at + fileBytes(NAMES[dtype], shape);
+    const end = at + (fileBytes(NAMES[dtype], shape) ?? 0);
     parts.push(`${JSON.stringify(name)}:${JSON.stringify({ dtype: NAMES[dtype], shape, data_offsets: [at, end] })}`);
     at = end;
   }
@@ -71,70 +74,95 @@ export function encodeHeader(specs: readonly TensorSpec[], metadata: Readonly<Re
 
 /** The header's length from a file's first 8 bytes (fewer if the file is shorter), checked against the file's size. */
 export function headerLength(first: Uint8Array, fileSize: number, where: string): number {
-  if (first.length < 8) throw broken(where, 0, `8 bytes of header length, the file has ${fileSize}`);
+  if (first.length < 8) throw cutShort(where, 0, `8 bytes of header length, the file has ${fileSize}`);
   const length = new DataView(first.buffer, first.byteOffset, 8).getBigUint64(0, true);
-  if (length > BigInt(MAX_HEADER)) throw broken(where, 0, `a header of at most ${MAX_HEADER} bytes, found length ${length}`);
-  if (8 + Number(length) > fileSize) throw broken(where, 0, `a header of ${length} bytes, the file has ${fileSize - 8} after its first 8`);
+  if (length > BigInt(MAX_HEADER)) throw cutShort(where, 0, `a header of at most ${MAX_HEADER} bytes, found length ${length}`);
+  if (8 + Number(length) > fileSize) throw cutShort(where, 0, `a header of ${length} bytes, the file has ${fileSize - 8} after its first 8`);
   return Number(length);
 }
 
 /** Reads and checks a header: `json` is the bytes after the length. Rejects gaps, overlaps and sizes that do not add up. */
 export function parseHeader(json: Uint8Array, fileSize: number, where: string): Header {
-  const start = 8 + json.length;
-  const raw = parseJson(json, where);
+  const start = 8 + json.length, raw = parseJson(json, where);
   if (!isObject(raw)) throw broken(where, 8, 'a JSON object');
   const metadata = new Map<string, string>();
   const list: TensorEntry[] = [];
   for (const [name, value] of Object.entries(raw)) {
-    if (name === METADATA) {
+    if (name !== METADATA) list.push(parseEntry(name, value, start, where));
+    else if (value !== null) { // some writers put null for none
       if (!isObject(value)) throw broken(where, 8, `${METADATA} to be an object`);
       for (const [key, text] of Object.entries(value)) {
-        if (typeof text !== 'string') throw broken(where, 8, `${METADATA}.${key} to be a string`);
+        if (typeof text !== 'string') throw broken(where, 8, `${METADATA}.${key} to be a string, found ${JSON.stringify(text)}`);
         metadata.set(key, text);
       }
-    } else {
-      list.push(parseEntry(name, value, start, where));
     }
   }
   list.sort((a, b) => a.begin - b.begin || a.end - b.end);
-  let at = start;
+  let at = start, before = 'the header';
   for (const t of list) {
-    if (t.begin !== at) {
-      throw broken(where, Math.min(at, t.begin), `tensor ${quote(t.name)} to begin at byte ${at}, it begins at ${t.begin}`);
-    }
+    if (t.begin !== at) throw broken(where, Math.min(at, t.begin), `tensor ${quote(t.name)} to begin at byte ${at}, where ${before} ends; it begins at ${t.begin}`);
+    if (t.end > fileSize) throw broken(where, fileSize, `tensor ${quote(t.name)} to end in the file, which has ${fileSize} bytes; it ends at ${t.end}`, CUT);
     at = t.end;
+    before = quote(t.name);
   }
-  if (at !== fileSize) throw broken(where, Math.min(at, fileSize), `the file to end at byte ${at}, it has ${fileSize} bytes`);
+  if (at !== fileSize) throw broken(where, at, `the file to end at byte ${at}, where ${before} ends; it has ${fileSize} bytes`);
   return { tensors: new Map(list.map((t) => [t.name, t])), metadata };
 }
 
 function parseEntry(name: string, value: unknown, start: number, where: string): TensorEntry {
   const bad = (what: string): UserError => broken(where, 8, `tensor ${quote(name)} to have ${what}`);
-  if (!isObject(value)) throw bad('an object');
+  if (!isObject(value)) throw bad(`an object, found ${JSON.stringify(value)}`);
   const { dtype, shape, data_offsets: offsets } = value;
-  if (!isFileDType(dtype)) throw bad(`a known dtype (${Object.keys(BYTES).join(', ')}), found ${JSON.stringify(dtype)}`);
+  if (typeof dtype !== 'string') throw bad(`a dtype, found ${JSON.stringify(dtype)}`);
   if (!isSizes(shape)) throw bad(`a shape of whole numbers, found ${JSON.stringify(shape)}`);
   if (!isSizes(offsets) || offsets.length !== 2) throw bad(`two data_offsets, found ${JSON.stringify(offsets)}`);
   const [begin, end] = offsets, bytes = fileBytes(dtype, shape);
-  if (end - begin !== bytes) throw bad(`${bytes} bytes (${dtype} [${shape.join(', ')}]), its data_offsets give ${end - begin}`);
+  if (end < begin) throw bad(`data_offsets that ascend, found ${JSON.stringify(offsets)}`);
+  // How many bytes an element of an unknown dtype takes is not known either.
+  if (bytes !== null && end - begin !== bytes) throw bad(`${bytes} bytes (${dtype} [${shape.join(', ')}]), its data_offsets give ${end - begin}`);
   return { name, dtype, shape, begin: start + begin, end: start + end };
 }
 
 function parseJson(bytes: Uint8Array, where: string): unknown {
+  let text: string, value: unknown;
   try {
-    return JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes)) as unknown;
+    text = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes);
+    value = JSON.parse(text) as unknown;
   } catch (error) {
-    throw broken(where, 8, 'a header of JSON in UTF-8', error);
+    throw broken(where, 8, 'a header of JSON in UTF-8', CUT, error);
   }
+  const twice = repeatedKey(text);
+  if (twice !== null) throw broken(where, 8, `each name once in the header, found ${twice} twice`);
+  return value;
+}
+
+/** A name that an object of a JSON text has twice, as it stands there; null: there is none. JSON.parse would take the last one. */
+function repeatedKey(json: string): string | null {
+  const open: Set<string>[] = []; // the names so far of each object (and list) that is not closed
+  let last = '';
+  for (const [token] of json.matchAll(/"(?:[^"\\]|\\.)*"|[{}[\]:]/g)) {
+    if (token === '{' || token === '[') open.push(new Set());
+    else if (token === '}' || token === ']') open.pop();
+    else if (token === ':') {
+      const names = open[open.length - 1], name = JSON.parse(last) as string;
+      if (names.has(name)) return last;
+      names.add(name);
+    } else last = token;
+  }
+  return null;
 }
 
 const isObject = (value: unknown): value is Record<string, unknown> => typeof value === 'object' && value !== null && !Array.isArray(value);
-const isFileDType = (value: unknown): value is FileDType => typeof value === 'string' && Object.hasOwn(BYTES, value);
+const isFileDType = (value: string): value is FileDType => Object.hasOwn(BITS, value);
 const isSizes = (value: unknown): value is number[] =>
   Array.isArray(value) && value.every((n) => typeof n === 'number' && Number.isSafeInteger(n) && n >= 0);
 const quote = (name: string): string => JSON.stringify(name);
 
+const CUT = 'the file may be cut short or not a safetensors file at all; copy or download it again';
+
 /** "FILE is not a sound safetensors file: at byte N, expected ..." */
-export const broken = (where: string, offset: number, expected: string, cause?: unknown): UserError => new UserError(
-  `${where} is not a sound safetensors file: at byte ${offset}, expected ${expected}`,
-  'the file may be cut short or not a safetensors file at all; copy or download it again', cause);
+export const broken = (where: string, offset: number, expected: string, hint = 'the file is damaged, or its writer made a mistake; copy or write it again', cause?: unknown): UserError =>
+  new UserError(`${where} is not a sound safetensors file: at byte ${offset}, expected ${expected}`, hint, cause);
+
+/** The same of a file that ends too early. */
+export const cutShort = (where: string, offset: number, expected: string): UserError => broken(where, offset, expected, CUT);
