@@ -1,10 +1,11 @@
 // Sessions in Node: the native device where a C compiler is found, the wasm device everywhere, checkpoints in files.
-import { availableParallelism, freemem } from 'node:os';
+import { availableParallelism } from 'node:os';
 import { UserError } from '../base/errors.ts';
 import type { NativeDevice } from '../device/native/native.ts';
 import { askForHugePages } from '../device/wasm/huge-pages.ts';
 import { WasmDevice } from '../device/wasm/wasm.ts';
 import { loadCheckpoint, saveCheckpoint } from '../io/checkpoint-file.ts';
+import { freeMemory } from '../io/memory.ts';
 import type { Platform } from './platform.ts';
 import { compileOn } from './compile.ts';
 import type { Session } from './session.ts';
@@ -19,7 +20,7 @@ export const node: Platform = {
     }
   },
   threads: () => availableParallelism(),
-  freeMemory: () => freemem(),
+  freeMemory: () => freeMemory(),
   files: { save: saveCheckpoint, load: loadCheckpoint },
 };
 
