@@ -21,7 +21,7 @@ export function addInspect(program: Command): void {
   modelFlags(command).action(async (file: string | undefined, { stage, eval: evaluation, ...flags }: InspectFlags) => {
     const { experiment } = await configure(file, flags);
     // The graph needs no device, and the printer no compiler.
-    const session = await openSession(experiment, { device: 'reference', say: () => undefined });
+    const session = await openSession(experiment, { device: 'reference', memory: Infinity, say: () => undefined });
     const batch = await exampleBatch(experiment);
     const graph = evaluation ? session.evaluationGraph(batch) : session.trainGraph(batch);
     process.stdout.write(`${printStage(compileGraph(graph), stage)}\n`);

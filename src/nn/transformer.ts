@@ -12,7 +12,7 @@ import { CausalSelfAttention, type Cached } from './attention.ts';
 import { Dropout } from './dropout.ts';
 import { Embedding } from './embedding.ts';
 import { Linear } from './linear.ts';
-import { MoE, type MoEOptions } from './moe/moe.ts';
+import { MoE, MOST_EXPERTS, type MoEOptions } from './moe/moe.ts';
 import { RMSNorm } from './norm.ts';
 
 export interface BlockOptions {
@@ -105,6 +105,9 @@ export class TransformerBlock {
   }
 }
 
+/** More take minutes to build and to trace. */
+const MOST_LAYERS = 10_000;
+
 /** int32 [batch, time] -> logits [batch, time, vocab]. */
 export class TransformerLM {
   readonly embedding: Embedding;
@@ -119,6 +122,10 @@ export class TransformerLM {
     const { vocab, tied = false, ...block } = options, { dModel, layers, context } = block;
     for (const [name, value] of Object.entries({ vocab, dModel, layers, heads: options.heads, kvHeads: options.kvHeads ?? options.heads, context })) {
       if (!Number.isInteger(value) || value < 1) throw new UserError(`TransformerLM: ${name} must be a whole number of at least 1, got ${value}`);
+    }
+    const experts = typeof options.moe?.experts === 'number' ? options.moe.experts : 1;
+    if (layers > MOST_LAYERS || layers * experts > MOST_EXPERTS) {
+      throw new UserError(`TransformerLM: at most ${MOST_LAYERS} layers and ${MOST_EXPERTS} experts in all can be built, got ${layers} layers${experts > 1 ? ` of ${experts} experts` : ''}`);
     }
     this.embedding = new Embedding(vocab, dModel, { std: tied ? 1 / Math.sqrt(dModel) : 1 });
     this.blocks = Array.from({ length: layers }, () => new TransformerBlock(block));

@@ -24,6 +24,8 @@ export interface Backend {
   admit(program: Runnable, caches?: Caches): void;
   /** Bytes that states and programs may take together. given: the caller said so; else it is what is free now. */
   budget(): { readonly bytes: number; readonly given: boolean };
+  /** Bytes that states may take, with those that are there; why no more, in brackets, or ''. */
+  room(): { readonly bytes: number; readonly why: string };
   /** For checkpoints; null where there are none. */
   readonly files: Files | null;
 }
@@ -71,7 +73,7 @@ export async function openBackend(platform: Platform, options: BackendOptions): 
   if (device === 'reference') {
     const executor = new ReferenceExecutor();
     const begin = (graph: Graph): Compiling => ({ ready: Promise.resolve(), bytes: 0, compiled: null, reserve: (create) => create(graph), load: () => executor.load(graph) });
-    return { executor, files, admit: () => undefined, replan: () => null, budget: () => ({ bytes: Infinity, given: true }), plan: (graph) => ({ bytes: 0, compiled: null, needs: () => 0, begin: () => begin(graph) }) };
+    return { executor, files, admit: () => undefined, replan: () => null, budget: () => ({ bytes: Infinity, given: true }), room: () => ({ bytes: memory ?? platform.freeMemory() + executor.stateBytes(), why: '' }), plan: (graph) => ({ bytes: 0, compiled: null, needs: () => 0, begin: () => begin(graph) }) };
   }
   const opened = await platform.open(device, { threads, memory: memory ?? platform.freeMemory(), say });
   const executor = new ProgramExecutor(opened), { info } = opened, memo: KernelMemo = new Map();
@@ -84,7 +86,7 @@ export async function openBackend(platform: Platform, options: BackendOptions): 
     const needs = fresh > 0 ? `caches need ${showBytes(fresh)}` : `a program needs ${showBytes(arena)}`;
     throw new MemoryError(`${needs} beside ${showBytes(executor.stateBytes())} of states, ${showBytes(budget().bytes)} are available`, fresh > 0 ? 'fewer sequences at once, or a shorter context' : 'a smaller batch');
   };
-  return { executor, files, admit, budget, plan: (graph) => planned(compileGraph(graph, memo)), replan(before, edits) {
+  return { executor, files, admit, budget, room: () => ({ bytes: budget().bytes, why: whyLess(free(), info) }), plan: (graph) => planned(compileGraph(graph, memo)), replan(before, edits) {
     try {
       return planned(recompileGraph(before, edits, memo));
     } catch (error) {
@@ -125,6 +127,9 @@ function needsOf(bytes: number, states: ReadonlyMap<string, number>, executor: E
   return () => bytes + executor.stateBytes(false) + freshBytes(states, executor);
 }
 
+/** " (why)" where a device reaches less than what is free. */
+const whyLess = (free: number, { limit }: Pick<DeviceInfo, 'limit'>): string => (limit && limit.bytes < free ? ` (${limit.why})` : '');
+
 /** A plan that has no room. */
 export class MemoryError extends UserError {
   readonly #what: string;
@@ -141,7 +146,7 @@ export class MemoryError extends UserError {
 function checkMemory({ program }: Compiled, executor: Executor, free: number, { limit }: DeviceInfo, alone: boolean): void {
   const { arena, io, constants } = program.slabs, fresh = freshBytes(statesOf(program), executor), beside = Math.max(0, executor.arenaBytes() - arena);
   const need = fresh + arena + io + constants + executor.stateBytes();
-  const budget = Math.min(free, limit?.bytes ?? Infinity), why = limit && limit.bytes < free ? ` (${limit.why})` : '';
+  const budget = Math.min(free, limit?.bytes ?? Infinity), why = whyLess(free, { limit });
   // New states are there beside what is held for other plans.
   if (need + (fresh > 0 ? beside : 0) <= budget) return;
   if (need <= budget && alone) { executor.trim(arena); return; }

@@ -13,6 +13,7 @@ import type { Knobs } from '../trace/knobs.ts';
 import type { Named } from '../trace/module.ts';
 import type { PublicState } from '../trace/public-state.ts';
 import { call, type Trace } from '../trace/trace.ts';
+import { checkRoom, type Room } from './room.ts';
 import type { CompileOptions, Model, Phase } from './step.ts';
 import type { Updating } from './updating.ts';
 
@@ -35,16 +36,18 @@ export function sessionGraph({ named, knobs, state }: Source, training: boolean,
   })));
 }
 
-/** The graph of a training step as it goes into the compiler; with a phase, of one of `batches` micro-batches. */
-export function stepGraph(source: Source, batch: Batch, observed: boolean, { phase, batches }: { readonly phase: Phase; readonly batches: number }): Graph {
+/** The graph of a training step as it goes into the compiler; with a phase, of one of `batches` micro-batches. Throws MemoryError, before anything
+ * is traced, where what it trains has no room. */
+export function stepGraph(source: Source, batch: Batch, observed: boolean, { phase, batches, room }: { readonly phase: Phase; readonly batches: number; readonly room: Room }): Graph {
   const { model, options: { loss, optimizer }, updating } = source;
   if (!optimizer) throw new UserError('this session has no optimizer', 'compile(model, { loss, optimizer: optim.adamW({ lr }) })');
+  const { trained, ...settings } = updating.options();
+  checkRoom(source.named.parameters, room, { optimizer, trained, sums: phase !== undefined });
   const forward = sessionGraph(source, true, observed, (t) => {
     t.samples = batch.ids ? batch.x.shape[0] : null;
     lossGraph(t, batch, model, loss);
   });
-  const { trained, ...options } = updating.options();
-  return trainingGraph(forward, optimizer, trained, { ...options, ...(phase && { accumulate: { batches, phase } }) });
+  return trainingGraph(forward, optimizer, trained, { ...settings, ...(phase && { accumulate: { batches, phase } }) });
 }
 
 /** The model's output in the graph of x. */

@@ -222,7 +222,7 @@ export class Session {
   }
 
   /** The graph of a training step, as it goes into the compiler; with a phase, of one of `batches` micro-batches. */
-  trainGraph(batch: Batch, phase?: Phase, batches = this.options.accumulate ?? 1): Graph { return stepGraph(this.#source, batch, this.#observed, { phase, batches }); }
+  trainGraph(batch: Batch, phase?: Phase, batches = this.options.accumulate ?? 1): Graph { return stepGraph(this.#source, batch, this.#observed, { phase, batches, room: this.#backend.room() }); }
 
   evaluationGraph(batch: Batch): Graph { return this.#traced(false, (t) => { lossGraph(t, batch, this.model, this.options.loss); }); }
 

@@ -4,11 +4,16 @@ import { loadCheckpoint } from '../io/checkpoint-file.ts';
 import { resolveCheckpoint } from '../io/run-folder.ts';
 import { policiesFor } from '../recompile/policies.ts';
 import type { RecompileEvent } from '../recompile/rule.ts';
-import { compile } from '../session/node.ts';
+import { compile, node } from '../session/node.ts';
 import type { DeviceName } from '../session/platform.ts';
 import type { Session } from '../session/session.ts';
 import { parseSettings, rebuild, type RunSettings } from './configure.ts';
 import type { Experiment } from './experiment.ts';
+import { checkRoom } from '../session/room.ts';
+import { Updating } from '../session/updating.ts';
+import { Knobs } from '../trace/knobs.ts';
+import { nameParameters } from '../trace/module.ts';
+import type { Config } from './schema.ts';
 
 export interface OpenOptions {
   readonly device?: DeviceName | undefined;
@@ -50,6 +55,8 @@ export interface SessionOptions {
   readonly device?: DeviceName | undefined;
   readonly threads?: number | undefined;
   readonly seed?: number;
+  /** Bytes; default: what the config says, else what is free. */
+  readonly memory?: number | undefined;
   readonly say: (line: string) => void;
   readonly observe?: boolean;
   readonly events?: (event: RecompileEvent) => void;
@@ -58,7 +65,20 @@ export interface SessionOptions {
 /** A session for an experiment, on the device that the config or the caller names. */
 export function openSession(
   { model, loss, optimizer, config }: Experiment,
-  { device = config.device, threads = config.threads, seed = config.seed, say, events, observe = false }: SessionOptions,
+  { device = config.device, threads = config.threads, seed = config.seed, memory = memoryOf(config), say, events, observe = false }: SessionOptions,
 ): Promise<Session> {
-  return compile(model, { loss, optimizer, device, seed, say, observe, ...(events && { events }), accumulate: config.accumulate, ...(threads !== undefined && { threads }), ...(config.memory !== undefined && { memory: config.memory * 2 ** 20 }) });
+  return compile(model, { loss, optimizer, device, seed, say, observe, ...(events && { events }), accumulate: config.accumulate, ...(threads !== undefined && { threads }), ...(memory !== undefined && { memory }) });
+}
+
+const memoryOf = ({ memory }: Config): number | undefined => (memory === undefined ? undefined : memory * 2 ** 20);
+
+/**
+ * Throws MemoryError where a training of an experiment cannot fit: its states and one batch need more than there is. Nothing is opened,
+ * read or traced for it.
+ */
+export function checkTraining({ model, optimizer, config, context }: Experiment): void {
+  const named = nameParameters(model), { batch, accumulate } = config;
+  const { trained } = new Updating(named, optimizer, new Knobs(named)).options();
+  // Tokens and targets, int32.
+  checkRoom(named.parameters, { bytes: memoryOf(config) ?? node.freeMemory() }, { optimizer, trained, sums: accumulate > 1, batch: 8 * batch * context });
 }

@@ -125,12 +125,15 @@ export function parseConfig(data: unknown, where?: string): Config {
   throw new ConfigError(`${place}${at || 'the config'}: ${issue.message}`, HINT);
 }
 
+const MOST_TOKENS = 2 ** 31 - 1; // in a batch: rows are counted by int32
 const HINT = 'dynamoe train --help tells what may be set';
 
 function check(config: Config, place: string): Config {
   const { model, batch, accumulate } = config;
   checkOptimizer(config, place);
   if (batch % accumulate !== 0) throw new ConfigError(`${place}batch ${batch} cannot be split into ${accumulate} equal parts (accumulate)`, 'choose a batch that is a multiple of it');
+  const tokens = batch * (config.context ?? model?.context ?? 1);
+  if (tokens > MOST_TOKENS) throw new ConfigError(`${place}a batch of ${batch} has ${tokens} tokens, more than ${MOST_TOKENS}`, 'choose a smaller batch or context');
   if (!model) return config;
   if (model.heads % (model.kvHeads ?? model.heads) !== 0) {
     throw new ConfigError(`${place}${model.heads} heads cannot share ${model.kvHeads ?? model.heads} heads of keys evenly`, 'kvHeads must divide heads');

@@ -16,7 +16,7 @@ import type { TrainingData } from './experiment.ts';
 import { policiesFor } from '../recompile/policies.ts';
 import type { RecompileEvent } from '../recompile/rule.ts';
 import { Loggers, type Logger } from './logger.ts';
-import { openSession } from './open.ts';
+import { checkTraining, openSession } from './open.ts';
 import { planEvent } from './plan-event.ts';
 import { ConfigError } from './schema.ts';
 import { dataChange, snapshot, validatedIn, type DataMark, type LastValidation } from './snapshot.ts';
@@ -48,6 +48,7 @@ export async function train(options: TrainOptions): Promise<DoneEvent | null> {
   await refuseRun(out, resume).catch((error: unknown) => {
     throw error instanceof UserError ? new ConfigError(error.message.split('\n')[0], error.hint, error) : error;
   });
+  checkTraining(experiment);
   const data = experiment.data(options.say);
   const early: RecompileEvent[] = []; // decided before there is a log
   let told = (event: RecompileEvent): void => { early.push(event); };

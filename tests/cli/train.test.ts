@@ -142,6 +142,45 @@ test('Ctrl-C finishes the step, saves, says how to go on and exits with 130', as
   assert.ok((await readdir(out)).includes(`step-${String(stopped.step).padStart(8, '0')}.safetensors`));
 });
 
+for (const [signal, code] of [['SIGTERM', 143], ['SIGHUP', 129]] as const) {
+  test(`${signal} finishes the step, saves, and the run goes on from there`, { skip: process.platform === 'win32' && 'needs signals' }, async (t) => {
+    const folder = await temporaryFolder(t), data = await writeText(folder), out = join(folder, 'run'), flags = ['--steps', '100000', '--save-every', '0', '--out', out, '--json'];
+    const run = start('train', ...TINY, '--data', data, ...flags);
+    await until(run, 3);
+    run.child.kill(signal);
+    // A terminal that is closed sends it more than once.
+    if (signal === 'SIGHUP') for (const ms of [1, 400]) setTimeout(() => { run.child.kill(signal); }, ms);
+    const { code: ended, stdout, stderr } = await run.ended;
+    assert.equal(ended, code, stderr);
+    const stopped = eventsOf(stdout).at(-1);
+    assert.equal(stopped?.event, 'stopped');
+    assert.deepEqual((await readdir(out)).filter((name) => name.startsWith('step-')), [`step-${String(stopped.step).padStart(8, '0')}.safetensors`]);
+    assert.deepEqual((await readdir(out)).filter((name) => name.startsWith('lock') || name.endsWith('.tmp')), []);
+    const again = await command('train', '--resume', '--out', out, '--steps', String(stopped.step + 1), '--json');
+    assert.equal(again.code, 0, again.stderr);
+    assert.deepEqual(eventsOf(again.stdout).filter((e) => e.event === 'step').map((e) => e.step), [stopped.step + 1]);
+  });
+}
+
+test('signals at any moment, also while a checkpoint is written, leave a run that goes on', { skip: process.platform === 'win32' && 'needs signals' }, async (t) => {
+  const folder = await temporaryFolder(t), data = await writeText(folder), out = join(folder, 'run');
+  let last = 0;
+  for (const [i, signals] of [['SIGTERM'], ['SIGHUP', 'SIGTERM'], ['SIGINT', 'SIGINT'], ['SIGTERM', 'SIGKILL']].entries()) {
+    const run = start('train', ...TINY, '--data', data, '--steps', '100000', '--save-every', '1', '--out', out, '--json', ...(i > 0 ? ['--resume'] : []));
+    await until(run, last + 3);
+    for (const signal of signals) {
+      run.child.kill(signal as NodeJS.Signals);
+      await new Promise((resolve) => { setTimeout(resolve, 350); });
+    }
+    const { code, stdout, stderr } = await run.ended;
+    assert.ok(code === null || code > 128, `${signals.join()}: ${code} ${stderr}`);
+    last = eventsOf(stdout.slice(0, stdout.lastIndexOf('\n') + 1)).filter((e) => e.event === 'checkpoint').at(-1)?.step ?? last;
+  }
+  const end = await command('train', '--resume', '--out', out, '--steps', String(last + 5), '--json');
+  assert.equal(end.code, 0, end.stderr);
+  assert.equal(eventsOf(end.stdout).at(-1)?.event, 'done');
+});
+
 test('a second Ctrl-C stops at once', async (t) => {
   const folder = await temporaryFolder(t), data = await writeText(folder, 2_000_000), out = join(folder, 'run');
   const run = start('train', ...TINY, '--data', data, '--steps', '100000', '--out', out, '--json');

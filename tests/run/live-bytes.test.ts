@@ -43,7 +43,7 @@ test(`live bytes do not grow over ${STEPS} steps`, { skip: noCompiler }, async (
   const gc = runInNewContext('gc') as () => void;
   const device = new CountingDevice(await NativeDevice.open(1)), executor = new ProgramExecutor(device);
   const options: CompileOptions = { loss: meanSquaredError, optimizer: adamW({ lr: 1e-3 }) };
-  const session = new Session(new MLP([4, 8, 4]), options, { executor, files: null, admit: () => undefined, budget: () => ({ bytes: Infinity, given: true }), replan: () => null, plan(graph) {
+  const session = new Session(new MLP([4, 8, 4]), options, { executor, files: null, admit: () => undefined, room: () => ({ bytes: Infinity, why: '' }), budget: () => ({ bytes: Infinity, given: true }), replan: () => null, plan(graph) {
     const compiled = compileGraph(graph);
     return { compiled, bytes: 0, needs: () => 0, begin: () => ({ compiled, ready: device.compile(compiled.kernels), bytes: 0, reserve: (states) => states(graph), load: () => executor.load(compiled.program) }) };
   } });

@@ -45,6 +45,9 @@ const atLeastOne = (what: string, n: number): number => {
   return n;
 };
 
+/** In a layer, and in the layers of a TransformerLM together: what is kept of each on the host takes time and memory. */
+export const MOST_EXPERTS = 2 ** 20;
+
 /**
  * [..., dModel] -> [..., width]. Statistics: `load` int32 [experts], choices of each expert before any is dropped; `dropped` or `spilled`
  * int32 [experts], those beyond its capacity; where rules look: `gateEntropy` (nats) and `secondGateWeight`, means over tokens; while choices are remembered
@@ -89,6 +92,7 @@ export class MoE {
     const { dModel, experts, router, shared, hidden, activation, normalise, balance = router ? 0 : 0.01, zLoss = router ? 0 : 0.001 } = options;
     this.#count = typeof experts === 'number' ? experts : experts.length;
     if (!Number.isInteger(this.#count) || this.#count < 1) throw new UserError(`MoE: needs at least one expert, got ${this.#count}`);
+    if (this.#count > MOST_EXPERTS) throw new UserError(`MoE: at most ${MOST_EXPERTS} experts, got ${this.#count}`);
     this.#frozen = Object.freeze(new Array<boolean>(this.#count).fill(false));
     this.#slots = Object.freeze(freshSlots(this.#count));
     this.#families = readSlots(this.#slots).families;
