@@ -1,4 +1,4 @@
-// One attack after the other on one part: cases come from a seed, a case that fails is made smaller. In: a part and hands; out: findings.
+// The attacks on one part: cases come from a seed, a case that fails is made smaller. In: a part, and hands that carry them out; out: findings.
 import fc from 'fast-check';
 import type { Json } from '../src/io/json.ts';
 import { Stream } from '../src/base/random.ts';
@@ -27,52 +27,49 @@ export const kindOf = ({ part, promise, what }: Finding): string => `${part} ${p
 
 export class Attempts {
   readonly #part: Part;
-  readonly #hands: Hands;
   readonly #seed: number;
   readonly #shrinkSeconds: number;
-  #listed: readonly Json[] | null = null;
+  /** Cases that are listed: all once in random order, then all in another. */
+  #listed: Promise<readonly Json[]> | null = null;
+  #cases = 0;
   #next = 0;
 
   /** seed: of the whole campaign. shrinkSeconds: how long a case that failed is made smaller. */
-  constructor(part: Part, hands: Hands, seed: number, shrinkSeconds: number) {
+  constructor(part: Part, seed: number, shrinkSeconds: number) {
     this.#part = part;
-    this.#hands = hands;
     this.#seed = seed;
     this.#shrinkSeconds = shrinkSeconds;
   }
 
   /** The next attack. null: what was promised held. */
-  async next(): Promise<Finding | null> {
+  async next(hands: Hands): Promise<Finding | null> {
     const turn = this.#next++;
-    return this.#part.cases ? this.drawn(new Stream(this.#seed, this.#part.name).uint(turn, 0) >>> 1) : this.given((await this.#list())[await this.#place(turn)]);
+    if (this.#part.cases) return this.drawn(new Stream(this.#seed, this.#part.name).uint(turn, 0) >>> 1, hands);
+    const list = await (this.#listed ??= this.#list(hands)), order = new Stream(this.#seed, this.#part.name).permutation(Math.floor(turn / list.length), list.length);
+    this.#cases = list.length;
+    return this.given(list[order[turn % list.length]], hands);
   }
 
-  async #list(): Promise<readonly Json[]> {
-    this.#listed ??= await this.#hands.list(this.#part.name, 10 * this.#part.limit);
-    if (this.#listed.length === 0) throw new Error(`${this.#part.name} lists no cases`);
-    return this.#listed;
-  }
-
-  /** All cases once in random order, then all in another. */
-  async #place(turn: number): Promise<number> {
-    const { length } = await this.#list();
-    return new Stream(this.#seed, this.#part.name).permutation(Math.floor(turn / length), length)[turn % length];
+  async #list(hands: Hands): Promise<readonly Json[]> {
+    const list = await hands.list(this.#part.name, 10 * this.#part.limit);
+    if (list.length === 0) throw new Error(`${this.#part.name} lists no cases`);
+    return list;
   }
 
   /** How many cases there are, and how many were carried out; null where they are drawn. */
   get covered(): { readonly cases: number; readonly done: number } | null {
-    return this.#listed && { cases: this.#listed.length, done: Math.min(this.#next, this.#listed.length) };
+    return this.#cases === 0 ? null : { cases: this.#cases, done: Math.min(this.#next, this.#cases) };
   }
 
   /** The case of a seed; one that fails is made smaller, while there is time. */
-  async drawn(seed: number): Promise<Finding | null> {
+  async drawn(seed: number, hands: Hands): Promise<Finding | null> {
     const { name, limit, cases } = this.#part;
     if (!cases) throw new Error(`${name} lists its cases: --case names one`);
     let found: Finding | null = null, until = Infinity;
     await fc.check(fc.asyncProperty(cases, async (drawn) => {
       const attack = drawn as Json;
       if (performance.now() > until) return true; // whatever it would do: what was found so far is told
-      const outcome = await this.#hands.run(name, attack, limit);
+      const outcome = await hands.run(name, attack, limit);
       if (outcome.ok) return true;
       if (!found) until = performance.now() + 1000 * this.#shrinkSeconds;
       found = this.#finding(attack, outcome, seed);
@@ -81,8 +78,8 @@ export class Attempts {
     return found;
   }
 
-  async given(attack: Json): Promise<Finding | null> {
-    const outcome = await this.#hands.run(this.#part.name, attack, this.#part.limit);
+  async given(attack: Json, hands: Hands): Promise<Finding | null> {
+    const outcome = await hands.run(this.#part.name, attack, this.#part.limit);
     return outcome.ok ? null : this.#finding(attack, outcome, null);
   }
 

@@ -1,6 +1,8 @@
 // The worker as the campaign sees it: attacks go in, outcomes come out, also where the worker crashes or hangs. A worker that did so is
 // replaced by another.
 import { fork, type ChildProcess } from 'node:child_process';
+import { availableParallelism, loadavg } from 'node:os';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { Json } from '../src/io/json.ts';
 import type { Outcome } from './part.ts';
@@ -25,7 +27,7 @@ export class Hands {
 
   constructor(options: HandsOptions) { this.#options = options; }
 
-  /** Carries out an attack; `seconds`: how long it may take. */
+  /** Carries out an attack; `seconds`: how long it may take on a machine that does nothing else. */
   async run(part: string, attack: Json, seconds: number): Promise<Outcome> { return (await this.#send({ part, attack }, seconds)).outcome; }
 
   /** The cases of a part that lists them. */
@@ -36,9 +38,10 @@ export class Hands {
   }
 
   async #send(order: Order, seconds: number): Promise<Answer> {
-    const child = await this.#ready(), answer = await new Promise<Answer>((resolve) => {
+    // Where others use the machine, too, everything takes as much longer.
+    const child = await this.#ready(), limit = seconds * Math.max(1, loadavg()[0] / availableParallelism()), answer = await new Promise<Answer>((resolve) => {
       const failed = (what: string): void => { resolve({ outcome: { ok: false, promise: 'an attack ends: no crash, no hang', what }, figures: {} }); };
-      const timer = setTimeout(() => { failed(`the attack took longer than ${seconds} s`); this.#drop(); }, seconds * 1000);
+      const timer = setTimeout(() => { failed(`the attack took longer than ${Math.round(limit)} s`); this.#drop(); }, limit * 1000);
       const gone = (code: number | null, signal: string | null): void => {
         clearTimeout(timer);
         failed(`the process that was attacked ended by ${signal ?? `exit code ${code}`}${this.#wrote === '' ? '' : `:\n${this.#wrote}`}`);
@@ -59,7 +62,8 @@ export class Hands {
       // A group of its own: what an attack started ends with it.
       detached: true, stdio: ['ignore', 'ignore', 'pipe', 'ipc'],
       execArgv: ['--conditions=dynamoe-source', '--expose-gc', '--no-warnings', `--max-old-space-size=${HEAP_MB}`],
-      env: { ...process.env, DYNAMOE_CAMPAIGN_SHARED: folder, ...(plant !== null && { DYNAMOE_CAMPAIGN_PLANT: plant }) },
+      // Commands that an attack starts need not read the same source again.
+      env: { NODE_COMPILE_CACHE: join(folder, 'code'), ...process.env, DYNAMOE_CAMPAIGN_SHARED: folder, ...(plant !== null && { DYNAMOE_CAMPAIGN_PLANT: plant }) },
     });
     this.#wrote = '';
     child.stderr?.setEncoding('utf8').on('data', (text: string) => { this.#wrote = (this.#wrote + text).slice(-KEPT); });

@@ -37,7 +37,7 @@ function install({ folders, log, fail }: Injection): void {
   const kind = (path: string): string | null => {
     const folder = folders.find((f) => path === f || path.startsWith(`${f}/`)), name = basename(path);
     if (folder === undefined) return null;
-    if (path === folder) return 'folder';
+    if (path === folder) return name.includes('.') ? name : 'folder';
     if (isLock(name)) return 'lock';
     const bare = isTemporary(name) ? name.replace(/^\.(.+)\.\d+-[0-9a-f]{8}\.tmp$/, '$1.tmp') : name.replace(/\.\d+\.\d+\.tmp$/, '.tmp');
     return relative(folder, path).replace(name, bare).replaceAll(/\bwork-\w+/g, 'work').replaceAll(/[0-9a-f]{8,}/g, '#').replace(/tfevents\..*/, 'tfevents');
@@ -105,18 +105,22 @@ function install({ folders, log, fail }: Injection): void {
       throw error(failure, 'write');
     });
   }
+  let appending = false; // which writes by other calls of the module, and is one call
   replace(fs, 'appendFileSync', (real) => function (...args) {
     const path = typeof args[0] === 'number' ? ofDescriptor(args[0]) : text(args[0]), failure = due('append', path === null ? null : kind(path));
     if (failure?.swallowed) return undefined;
-    if (failure?.torn) { const whole = Buffer.from(args[1] as string); real(args[0], whole.subarray(0, whole.length >> 1)); }
-    if (failure) throw error(failure, 'write');
-    return real(...args);
+    appending = true;
+    try {
+      if (failure?.torn) { const whole = Buffer.from(args[1] as string); real(args[0], whole.subarray(0, whole.length >> 1)); }
+      if (failure) throw error(failure, 'write');
+      return real(...args);
+    } finally { appending = false; }
   });
   const readlink = fs.readlinkSync;
   function ofDescriptor(fd: number): string | null { try { return readlink(`/proc/self/fd/${fd}`); } catch { return null; } }
   for (const name of ['mkdirSync', 'renameSync', 'writeFileSync', 'unlinkSync', 'truncateSync', 'readFileSync', 'statSync']) {
     replace(fs, name, (real) => function (...args) {
-      const path = name === 'renameSync' ? args[1] : args[0], failure = due(name.replace('Sync', ''), of(path));
+      const path = name === 'renameSync' ? args[1] : args[0], failure = appending ? null : due(name.replace('Sync', ''), of(path));
       if (failure) throw error(failure, name.replace('Sync', ''), String(path));
       return real(...args);
     });

@@ -1,7 +1,7 @@
 // `npm run campaign -- --minutes N --seed S [--only NAME]`: attacks on what DynaMoE promises (docs/reliability.md), drawn from a seed. Exit code 1
 // where a promise was broken.
 import { mkdtemp, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { availableParallelism, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Command, InvalidArgumentError, Option } from 'commander';
 import { MAX_SEED, real, whole } from '../src/cli/flags.ts';
@@ -22,6 +22,7 @@ interface Flags {
   readonly kept?: boolean;
   readonly shrink: number;
   readonly most: number;
+  readonly jobs: number;
   readonly json?: boolean;
   readonly plant?: string;
 }
@@ -36,6 +37,7 @@ const program = new Command('campaign')
   .option('--kept', 'carries out the cases that once failed (campaign/seeds.json), and no others')
   .option('--shrink <s>', 'seconds for making a case that failed smaller', real(0), 60)
   .option('--most <n>', 'findings of different kinds after which a part ends', whole(1), 12)
+  .option('--jobs <n>', 'attacks at the same time', whole(1, 64), availableParallelism())
   .option('--json', 'JSON on stdout, one object a line')
   .addOption(new Option('--plant <name>', 'plants a fault, to see that it is found').hideHelp());
 
@@ -68,20 +70,24 @@ function timeOf(part: Part, i: number): number {
 
 async function attack(part: Part, ms: number): Promise<PartSummary> {
   const start = performance.now(), figures: Record<string, number> = {}, kinds = new Map<string, number>();
-  const hands = handsFor(figures), attempts = new Attempts(part, hands, flags.seed, flags.shrink);
-  const single = flags.case !== undefined ? () => attempts.given(flags.case ?? null) : flags.trial !== undefined ? () => attempts.drawn(flags.trial ?? 0) : null;
+  const attempts = new Attempts(part, flags.seed, flags.shrink), { case: given, trial } = flags;
+  const single = given !== undefined ? (hands: Hands) => attempts.given(given, hands) : trial !== undefined ? (hands: Hands) => attempts.drawn(trial, hands) : null;
   let attacks = 0;
-  try {
+  const lane = async (hands: Hands): Promise<void> => {
     do {
-      const found = await (single ? single() : attempts.next());
+      const found = await (single ? single(hands) : attempts.next(hands));
       attacks++;
       report.progress(part.name, attacks, (performance.now() - began) / (60_000 * flags.minutes));
       if (!found) continue;
       kinds.set(kindOf(found), (kinds.get(kindOf(found)) ?? 0) + 1);
       if (kinds.get(kindOf(found)) === 1) { findings.push(found); report.finding(found); }
     } while (!single && !stop.signal.aborted && performance.now() - start < ms && kinds.size < flags.most);
+  };
+  const lanes = Array.from({ length: single ? 1 : flags.jobs }, () => handsFor(figures));
+  try {
+    await Promise.all(lanes.map(lane));
   } finally {
-    await hands.renew();
+    await Promise.all(lanes.map((hands) => hands.renew()));
   }
   if (attempts.covered) Object.assign(figures, { 'points in all': attempts.covered.cases, 'points that failed once': attempts.covered.done });
   return { part: part.name, promise: part.promise, seconds: (performance.now() - start) / 1000, attacks, figures, findings: kinds.size };
@@ -99,7 +105,7 @@ async function replay(): Promise<void> {
     let failed = 0;
     try {
       for (const { attack: given, found: before } of own) {
-        const found = await new Attempts(part, hands, flags.seed, flags.shrink).given(given);
+        const found = await new Attempts(part, flags.seed, flags.shrink).given(given, hands);
         if (!found) continue;
         failed++;
         findings.push(found);

@@ -1,7 +1,7 @@
 // Each call of the system that a command makes fails once: disk full, read-only, input/output error, too many files, a write that stops in its
 // middle, no memory, a compiler or a thread that does not start. First every call is counted, then they fail in random order.
 import { existsSync } from 'node:fs';
-import { cp, mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
+import { cp, mkdir, readdir, readFile, rename, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { noCompiler } from '../../tests/support/toy.ts';
 import { codeOf } from '../../src/io/fault.ts';
@@ -82,7 +82,7 @@ async function warmCache(shared: string): Promise<string> {
     const { code, stderr } = await command(await argsOf(scenario, folder, shared), { env: { DYNAMOE_CACHE: made } });
     promised('a command that nothing disturbs comes to its end', code === 0, () => stderr);
   }
-  await cp(made, cache, { recursive: true });
+  await moved(made, cache);
   return cache;
 }
 
@@ -91,9 +91,12 @@ const argsOf = async (scenario: Scenario, folder: string, shared: string): Promi
   switch (does) {
     case 'train': return trainArgs(await configIn(folder, shared, SETTINGS), out, place, ...(begun ? ['--resume'] : []), '--trace', join(folder, 'run-trace.jsonl'));
     case 'eval': return ['eval', out, '--json', '--data', await textIn(shared), ...device];
-    case 'generate': return ['generate', out, '--prompt', 'the', '--tokens', '4', '--temperature', '0', ...device];
+    case 'generate': return ['generate', out, '--prompt', 'the', '--tokens', '4', '--temperature', '0.5', '--seed', '1', ...device];
   }
 };
+
+/** A folder that others may have made meanwhile. */
+const moved = (from: string, to: string): Promise<void> => rename(from, to).catch((error: unknown) => { if (!existsSync(to)) throw error; });
 
 /** A run that has two checkpoints and is not done. */
 async function begunRun(shared: string): Promise<string> {
@@ -105,7 +108,7 @@ async function begunRun(shared: string): Promise<string> {
   promised('a command that nothing disturbs comes to its end', code === 0, () => stderr);
   const kept = (name: string): boolean => name === 'run.json' || name === 'events.jsonl' || /^step-0*[36]\.safetensors$/.test(name);
   for (const name of (await readdir(out)).filter(kept)) await cp(join(out, name), join(`${folder}-cut`, name));
-  await cp(`${folder}-cut`, begun, { recursive: true });
+  await moved(`${folder}-cut`, begun);
   return begun;
 }
 

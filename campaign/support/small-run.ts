@@ -82,7 +82,8 @@ export async function uninterrupted(shared: string, given: Settings, place: Plac
   const [newest] = await checkpointsOf(out);
   const whole: Whole = { losses: lossesOf(await eventsIn(out, false)), tensors: await tensorsOf(newest), ms: performance.now() - start };
   await rm(folder, { recursive: true });
-  await writeFile(known, JSON.stringify(whole));
+  await writeFile(`${known}.${process.pid}`, JSON.stringify(whole));
+  await rename(`${known}.${process.pid}`, known);
   return whole;
 }
 
