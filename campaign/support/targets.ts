@@ -20,6 +20,7 @@ import { replay } from '../../src/recompile/lab/replay.ts';
 import { parseTrace } from '../../src/recompile/lab/trace.ts';
 import { compile } from '../../src/session/node.ts';
 import type { Session } from '../../src/session/session.ts';
+import { NonFiniteError } from '../../src/session/step.ts';
 import { configure, parseSettings, rebuild } from '../../src/train/configure.ts';
 import { fingerprint } from '../../tests/support/toy.ts';
 import { promised } from '../part.ts';
@@ -100,7 +101,8 @@ async function readCheckpoint(path: string): Promise<void> {
     await file.close();
   }
   const tokens = hostTensor('int32', [1, 4], [1, 2, 3, 4]);
-  await s.step({ x: tokens, y: tokens }); // and it goes on
+  // It goes on, unless the file's numbers are such that no step is finite.
+  await s.step({ x: tokens, y: tokens }).catch((e: unknown) => { if (!(e instanceof NonFiniteError)) throw e; });
 }
 
 /** A run folder with one checkpoint that is whole, and one file that is damaged. */

@@ -39,6 +39,11 @@ export const stepLine = (step: number, loads: readonly (readonly number[])[]): s
 /** A trace as the lines that `parseTrace` reads. */
 export const traceLines = ({ layers, loads }: Trace): string => [headerLine(layers), ...loads.map((l, i) => stepLine(i + 1, l)), ''].join('\n');
 
+/** What a layer may have: beyond it no plan could be made. */
+const MOST_SIZE = 2 ** 24, MOST_LOAD = 2 ** 24;
+
+const within = (n: unknown, least: number, most: number): boolean => Number.isInteger(n) && Number(n) >= least && Number(n) <= most;
+
 /** `where` names the file. Throws UserError with the line that is wrong. */
 export function parseTrace(text: string, where: string): Trace {
   const lines = text.split('\n').filter((line) => line.trim() !== '');
@@ -55,9 +60,12 @@ export function parseTrace(text: string, where: string): Trace {
   if (event !== 'trace' || version !== VERSION || !Array.isArray(layers) || layers.length === 0) throw wrong(0, `is not the header of a trace of version ${VERSION}`);
   layers.forEach((l: unknown) => { checkLayer(l as TracedLayer, (what) => wrong(0, what)); });
   const known = layers as TracedLayer[], loads = lines.slice(1).map((_, i) => {
-    const { load } = json(i + 1), whole = (n: unknown): boolean => Number.isInteger(n) && Number(n) >= 0;
-    const fits = Array.isArray(load) && load.length === known.length && known.every(({ experts }, l) => { const own: unknown = load[l]; return Array.isArray(own) && own.length === experts && own.every(whole); });
-    if (!fits) throw wrong(i + 1, 'needs a list of loads for each layer: whole numbers, one for each expert');
+    const { load } = json(i + 1), whole = (n: unknown): boolean => within(n, 0, MOST_LOAD);
+    const fits = Array.isArray(load) && load.length === known.length && known.every(({ experts }, l) => {
+      const own: unknown = load[l];
+      return Array.isArray(own) && own.length === experts && own.every(whole);
+    });
+    if (!fits) throw wrong(i + 1, `needs a list of loads for each layer: whole numbers up to ${MOST_LOAD}, one for each expert`);
     return load as number[][];
   });
   if (loads.length === 0) throw wrong(0, 'no step follows');
@@ -65,9 +73,9 @@ export function parseTrace(text: string, where: string): Trace {
 }
 
 function checkLayer(layer: TracedLayer | null, wrong: (what: string) => UserError): void {
-  const whole = (n: unknown): boolean => Number.isInteger(n) && Number(n) >= 1;
-  if (!layer || typeof layer.path !== 'string' || !['experts', 'k', 'dModel', 'hidden'].every((key) => whole(layer[key as keyof TracedLayer])) || layer.k > layer.experts) {
-    throw wrong('a layer needs path, and experts, k, dModel and hidden as whole numbers of at least 1, k at most experts');
+  const sizes = ['experts', 'k', 'dModel', 'hidden'] as const;
+  if (!layer || typeof layer.path !== 'string' || !sizes.every((key) => within(layer[key], 1, MOST_SIZE)) || layer.k > layer.experts) {
+    throw wrong(`a layer needs path, and experts, k, dModel and hidden as whole numbers from 1 to ${MOST_SIZE}, k at most experts`);
   }
   if (!DISPATCHES.includes(layer.dispatch)) throw wrong(`no dispatch named ${String(layer.dispatch)}`);
   if (!OVERFLOWS.includes(layer.overflow)) throw wrong(`no overflow named ${String(layer.overflow)}`);
