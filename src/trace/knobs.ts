@@ -50,7 +50,7 @@ interface Own {
   readonly decided?: KnobValue;
 }
 
-/** Takes back what `apply` set, but for what the user wrote since. */
+/** Takes back what `apply` set; what the user wrote since stays. */
 export type TakeBack = () => void;
 
 export class Knobs {
@@ -148,14 +148,7 @@ export class Knobs {
       back();
       throw error;
     }
-    const user = changes.map(({ path, knob }) => this.#userMark(path, knob));
-    return () => { changes.forEach(({ path, knob }, i) => { if (this.#userMark(path, knob) === user[i]) this.#setOwn(path, knob, before[i].own); }); };
-  }
-
-  /** Differs once the user has written to the knob. */
-  #userMark(path: string, knob: string): string {
-    const module = this.#module(path);
-    return `${writesOf(module, knob)} ${textOf(userValue(module, knob))}`;
+    return back; // what was set before counts no more where the user has written since
   }
 
   /** Changes as the modules take them, without those that change nothing; a setter may refuse one. */
