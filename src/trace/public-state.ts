@@ -163,7 +163,10 @@ type Listed = ReadonlyMap<unknown, unknown> | ReadonlySet<unknown>;
 const listed = (object: object): object is Listed => object instanceof Map || object instanceof Set;
 
 /** Names of what is in an object. Entries of Map and Set go by their places: key 0, value 0, key 1, ... */
-const keysOf = (object: object): string[] => (listed(object) ? Array.from({ length: 2 * object.size }, (_, i) => String(i)) : Object.keys(object));
+function keysOf(object: object): string[] {
+  if (listed(object)) return Array.from({ length: 2 * object.size }, (_, i) => String(i));
+  return Array.isArray(object) ? [...Object.keys(object), 'length'] : Object.keys(object);
+}
 const entriesOf = (object: Listed): unknown[] => [...object.entries()].flat(1);
 
 const FAILS = Symbol('a getter that fails');
