@@ -70,7 +70,8 @@ export class GraphBuilder implements Builder {
 
   input(kind: GraphInput['kind'], name: string, type: TensorType, data?: TypedArray): Tensor {
     if (this.inputs.some((i) => i.kind === kind && i.name === name)) throw new Error(`two ${kind} values are named ${name}`);
-    const made = this.#value(checkSize(`${kind} ${name}`, { ...type, shape: [...type.shape] }));
+    // A caller may hand over a host tensor, data and all, and write into its shape later.
+    const made = this.#value(checkSize(`${kind} ${name}`, { dtype: type.dtype, shape: [...type.shape] }));
     this.inputs.push({ value: made.id, name, kind, ...(data && { data }) });
     return made;
   }

@@ -2,6 +2,7 @@
 // its form with a cache of keys and values for generation.
 import { boundOf } from '../base/shape.ts';
 import { UserError } from '../base/errors.ts';
+import { fixedCopy } from '../base/fixed.ts';
 import { checkOptions, type KeysOf } from '../base/options.ts';
 import type { Tensor } from '../graph/tensor.ts';
 import { attention } from '../graph/ops/attention.ts';
@@ -53,7 +54,7 @@ export class CausalSelfAttention {
     const { dModel, heads, kvHeads = heads, outStd } = options, width = headWidth('attention', options, true);
     this.qkv = new Linear(dModel, dModel + 2 * kvHeads * width, { bias: false });
     this.out = new Linear(dModel, dModel, { bias: false, ...(outStd !== undefined && { std: outStd }) });
-    this.#options = options;
+    this.#options = fixedCopy(options);
   }
 
   forward(x: Tensor, cached?: Cached): Tensor {

@@ -1,5 +1,6 @@
 // Convolution of images as a layer.
 import { UserError } from '../base/errors.ts';
+import { fixedCopy } from '../base/fixed.ts';
 import { checkOptions, type KeysOf } from '../base/options.ts';
 import type { Tensor } from '../graph/tensor.ts';
 import { add } from '../graph/ops/add.ts';
@@ -34,7 +35,7 @@ export class Conv2d {
     const fanIn = rows * columns * (inputs / groups);
     this.weight = new Parameter([rows, columns, inputs / groups, outputs], { kind: 'normal', std: std ?? Math.sqrt(2 / fanIn) });
     this.bias = bias ? new Parameter([outputs], { kind: 'constant', value: 0 }, { role: 'bias' }) : null;
-    this.#options = options;
+    this.#options = fixedCopy(options);
   }
 
   forward(x: Tensor): Tensor {

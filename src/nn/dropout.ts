@@ -7,10 +7,14 @@ import { traceOf } from '../trace/trace.ts';
 /** Each element becomes 0 with probability `rate`, else x / (1 - rate). The mask depends on seed, step, this module's path and the
  * element's index alone. */
 export class Dropout {
-  readonly rate: number;
-  constructor(rate: number) {
+  #rate = 0;
+  constructor(rate: number) { this.rate = rate; }
+
+  /** At least 0 and below 1. It may be changed between steps. */
+  get rate(): number { return this.#rate; }
+  set rate(rate: number) {
     if (!(rate >= 0 && rate < 1)) throw new UserError(`dropout rate must be at least 0 and below 1, got ${rate}`);
-    this.rate = rate;
+    this.#rate = rate;
   }
 
   forward(x: Tensor): Tensor {

@@ -1,6 +1,7 @@
 // Multi-head attention (Vaswani et al. 2017, section 3.2.2): over the sequence itself or over another one, with masks, causal or not,
 // with or without rotary positions, of as many or fewer heads of keys and values as of queries.
 import { UserError } from '../base/errors.ts';
+import { fixedCopy } from '../base/fixed.ts';
 import { checkOptions, type KeysOf } from '../base/options.ts';
 import { boundOf, showShape } from '../base/shape.ts';
 import type { Tensor } from '../graph/tensor.ts';
@@ -56,7 +57,7 @@ export class MultiHeadAttention {
     this.k = new Linear(memoryWidth, inner, { bias });
     this.v = new Linear(memoryWidth, inner, { bias });
     this.out = new Linear(dModel, dModel, { bias, ...(outStd !== undefined && { std: outStd }) });
-    this.#options = options;
+    this.#options = fixedCopy(options);
   }
 
   forward(x: Tensor, inputs: MultiHeadInputs = {}): Tensor {

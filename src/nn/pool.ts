@@ -1,4 +1,5 @@
 // Pooling of images [N, H, W, C] as layers without parameters.
+import { fixedCopy } from '../base/fixed.ts';
 import { checkOptions } from '../base/options.ts';
 import type { Tensor } from '../graph/tensor.ts';
 import { avgPool2d, checkAvgPool, type AvgPoolOptions } from '../graph/ops/avgPool2d.ts';
@@ -13,8 +14,8 @@ export class MaxPool2d {
   readonly #options: PoolOptions;
   constructor(window: Pair, options: PoolOptions = {}) {
     checkOptions('MaxPool2d', options, POOL_KEYS);
-    this.#window = window;
-    this.#options = options;
+    this.#window = fixedCopy(window);
+    this.#options = fixedCopy(options);
   }
   forward(x: Tensor): Tensor { return maxPool2d(x, this.#window, this.#options); }
 }
@@ -25,8 +26,8 @@ export class AvgPool2d {
   readonly #options: AvgPoolOptions;
   constructor(window: Pair, options: AvgPoolOptions = {}) {
     checkAvgPool('AvgPool2d', options);
-    this.#window = window;
-    this.#options = options;
+    this.#window = fixedCopy(window);
+    this.#options = fixedCopy(options);
   }
   forward(x: Tensor): Tensor { return avgPool2d(x, this.#window, this.#options); }
 }

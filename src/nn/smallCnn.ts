@@ -38,7 +38,7 @@ export class SmallCNN {
       new Conv2d(channels[i], n, 3, { padding: 'same', bias: false }), new BatchNorm(n), relu, new MaxPool2d(2)));
     const features = height * width * channels[widths.length];
     this.head = new Sequential(new Flatten(), new Linear(features, outputs, { role: 'head' }));
-    this.#image = image;
+    this.#image = [...image];
   }
 
   forward(x: Tensor): Tensor {

@@ -1,5 +1,6 @@
 // A decoder-only language model whose feed-forward layers are mixtures of experts (or dense).
 import { UserError } from '../base/errors.ts';
+import { fixedCopy } from '../base/fixed.ts';
 import { checkOptions, refuseUnused, type KeysOf } from '../base/options.ts';
 import type { Tensor } from '../graph/tensor.ts';
 import { add } from '../graph/ops/add.ts';
@@ -131,7 +132,7 @@ export class TransformerLM {
     this.blocks = Array.from({ length: layers }, () => new TransformerBlock(block));
     this.norm = new RMSNorm(dModel);
     this.head = tied ? null : new Linear(dModel, vocab, { bias: false, role: 'head' });
-    this.#options = options;
+    this.#options = fixedCopy(options);
   }
 
   get options(): TransformerOptions { return this.#options; }

@@ -1,4 +1,5 @@
 // Adam (Kingma & Ba 2015, algorithm 1) and AdamW with decoupled weight decay (Loshchilov & Hutter 2019, algorithm 2).
+import { fixedCopy } from '../base/fixed.ts';
 import { add } from '../graph/ops/add.ts';
 import { div } from '../graph/ops/div.ts';
 import { mul } from '../graph/ops/mul.ts';
@@ -44,7 +45,7 @@ function build(name: string, options: AdamOptions, usual: number | null): Optimi
     eager = false,
     groups,
   } = options;
-  return {
+  return fixedCopy<Optimizer>({
     name,
     ...(clip !== undefined && { clip }),
     eager,
@@ -76,5 +77,5 @@ function build(name: string, options: AdamOptions, usual: number | null): Optimi
         decay === weightDecay && times === 1 ? scalar('decay') : mul(scalar('rate'), decay * times);
       return { parameter: sub(decay === 0 ? p : sub(p, mul(p, share())), step), moments: { m, v } };
     },
-  };
+  });
 }

@@ -1,5 +1,6 @@
 // Stochastic gradient descent with momentum (Polyak 1964) and Nesterov's variant (Sutskever et al. 2013, as PyTorch
 // writes it).
+import { fixedCopy } from '../base/fixed.ts';
 import { UserError } from '../base/errors.ts';
 import { add } from '../graph/ops/add.ts';
 import { mul } from '../graph/ops/mul.ts';
@@ -33,7 +34,7 @@ export function sgd(options: SgdOptions): Optimizer {
       'optim.sgd: nesterov has no effect without momentum',
       'optim.sgd({ lr: 0.1, momentum: 0.9, nesterov: true })',
     );
-  return {
+  return fixedCopy<Optimizer>({
     name: 'sgd',
     ...(clip !== undefined && { clip }),
     eager,
@@ -58,5 +59,5 @@ export function sgd(options: SgdOptions): Optimizer {
       const direction = nesterov ? add(g, mul(v, momentum)) : v;
       return { parameter: sub(p, mul(direction, rate)), moments: { momentum: v } };
     },
-  };
+  });
 }

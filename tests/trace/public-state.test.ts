@@ -3,10 +3,16 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import * as nn from '../../src/nn/index.ts';
+import { sameData } from '../../src/base/same.ts';
+import type { Graph } from '../../src/graph/graph.ts';
 import { relu } from '../../src/graph/ops/relu.ts';
+import { reshape } from '../../src/graph/ops/reshape.ts';
+import type { Tensor } from '../../src/graph/tensor.ts';
+import { traceGraph } from '../../src/pipeline.ts';
 import { knobRules, Knobs } from '../../src/trace/knobs.ts';
 import { nameParameters } from '../../src/trace/module.ts';
 import { Parameter } from '../../src/trace/parameter.ts';
+import { call } from '../../src/trace/trace.ts';
 import { COMPARED_BYTES, PublicState } from '../../src/trace/public-state.ts';
 
 type Open = Record<string, unknown>;
@@ -42,7 +48,7 @@ const set = (at: (net: Net) => object, key: string, value: unknown): Write => (n
 const layer = (net: Net): Layer => net.layers[1];
 const WRITES: readonly Write[] = [
   set(layer, 'scale', 3), set(layer, 'scale', NaN), set(layer, 'scale', -0), set(layer, 'scale', '2'), set(layer, 'name', null), set(layer, 'name', 'b'), set(layer, 'level', 6), set(layer, 'extra', 1),
-  set((n) => layer(n).list, '0', 9), set((n) => (layer(n).list[1] as unknown[])[1] as object, 'deep', 4), set((n) => layer(n).list, '2', 'more'),
+  set((n) => layer(n).list, '0', 9), set((n) => (layer(n).list[1] as unknown[])[1] as object, 'deep', 4), (net) => { layer(net).list.splice(1, 0, 'more'); return () => { layer(net).list.splice(1, 1); }; },
   set((n) => n.options['nested'] as object, 'rate', 0.6), set((n) => n, 'options', { nested: { rate: 0.7 } }), set((n) => n.options, 'added', false),
   set(layer, 'turn', Math.ceil), set((n) => layer(n).mask, '1', 7), set(layer, 'mask', Float32Array.of(1, 0)), set((n) => layer(n).weight, 'frozen', true), set((n) => layer(n).weight, 'frozen', [true, false]),
   (net) => { layer(net).table.set('c', 2); return () => { layer(net).table.delete('c'); }; },
@@ -153,7 +159,33 @@ test('every class of nn has its example here', () => {
   assert.deepEqual(Object.keys(EXAMPLES).sort(), classes.filter((name) => name !== 'LinearRouter').sort());
 });
 
+/** What an example computes for an input of this type. */
+function graphOf(name: string, module: object): Graph {
+  const images = ['Conv2d', 'AvgPool2d', 'MaxPool2d', 'GlobalAvgPool2d', 'BatchNorm', 'Flatten'].includes(name), dtype = name === 'Embedding' || name === 'TransformerLM' ? 'int32' as const : 'float32' as const;
+  const shape = name === 'SmallCNN' ? [2, 8, 8, 1] : name === 'Conv2d' ? [2, 4, 4, 2] : images ? [2, 4, 4, 4] : dtype === 'int32' ? [2, 8] : ['CausalSelfAttention', 'MultiHeadAttention', 'TransformerBlock'].includes(name) ? [2, 8, 4] : [8, 4];
+  const own = name.endsWith('Router') ? new nn.MoE({ dModel: 4, experts: 4, topK: 1, hidden: 4, router: module as nn.Router }) : module;
+  return traceGraph(nameParameters(own), true, (t) => {
+    const x = t.input('input', 'x', { dtype, shape });
+    if (name === 'ExpertBank') t.output('y', (own as nn.ExpertBank).batched(reshape(x, [2, 4, 4])));
+    else t.output('y', call(own as { forward(x: Tensor): Tensor }, x));
+  });
+}
+
+/** Writes into every list and object in an options object. */
+function scramble(options: object): void {
+  for (const [key, value] of Object.entries(options) as [string, unknown][]) {
+    if (typeof value === 'object' && value !== null) scramble(value);
+    else (options as Open)[key] = typeof value === 'number' ? value * 2 + 1 : typeof value === 'boolean' ? !value : 'else';
+  }
+}
+
 for (const [name, make] of Object.entries(EXAMPLES)) {
+  test(`${name}: what is written into its options after it was made changes nothing`, () => {
+    const { module, options } = make(), before = graphOf(name, module);
+    scramble(options);
+    assert.ok(sameData(graphOf(name, module), before));
+  });
+
   test(`${name}: what is written to a public property counts, or throws`, () => {
     const { module } = make(), model = { module, forward(): void { /* not traced here */ } }, state = stateOf(model), knobs = new Knobs(nameParameters(model)), { paths } = nameParameters(model);
     for (const object of [...paths.keys(), ...nameParameters(model).parameters.values()]) {
