@@ -24,6 +24,12 @@ export class Tensor<B extends Builder = Builder> {
   toString(): string { return `%${this.id}: ${showType(this.type)}`; }
 }
 
+/** Throws for an operand that is no tensor: of ops that look at it before it is part of a graph. */
+export function checkTensors(op: string, ...given: readonly unknown[]): void {
+  const bad = given.find((x) => !(x instanceof Tensor));
+  if (bad !== undefined || given.includes(undefined)) builderOf(op, bad);
+}
+
 /** Applies an op by name to tensors of one graph; returns its outputs. */
 export function emit(op: string, inputs: readonly Tensor[], attrs: Attrs = {}): Tensor[] {
   return builderOf(op, inputs[0]).emit(op, inputs, attrs);

@@ -8,11 +8,12 @@ import { DTYPES, isFloat, type DType } from '../../src/base/dtype.ts';
 import { ShapeError } from '../../src/base/errors.ts';
 import { isHalf } from '../../src/base/half.ts';
 import type { Device } from '../../src/device/device.ts';
+import { WasmDevice } from '../../src/device/wasm/wasm.ts';
 import { ops } from '../../src/graph/ops/index.ts';
 import { all } from './cases/index.ts';
-import { DEVICES, drawsFromEnv } from './devices.ts';
+import { DEVICES, drawsFromEnv, type DeviceEntry } from './devices.ts';
 import { title } from './draws.ts';
-import { buildCase, checkTogether, type Case, type InputSpec } from './harness.ts';
+import { buildCase, checkSame, checkTogether, type Case, type InputSpec } from './harness.ts';
 import type { Family } from './shapes.ts';
 
 const { seed, times } = drawsFromEnv();
@@ -29,7 +30,7 @@ const EXTREMES: Readonly<Record<DType, readonly number[]>> = {
 };
 
 /** Large numbers, for ops that go element by element: of others it depends on the order of sums what they leave of small ones. */
-const LARGE = [1e100, -1e100, Number.MAX_VALUE, -Number.MAX_VALUE];
+const LARGE: Partial<Record<DType, readonly number[]>> = { float64: [1e100, -1e100, Number.MAX_VALUE, -Number.MAX_VALUE], float32: [1e20, -1e20, (2 - 2 ** -23) * 2 ** 127] };
 const elementwise = ({ op, name }: Family): boolean => { const lower = ops.get(op)?.lower; return lower?.kind === 'map' && lower.linear !== undefined && name !== 'of what is computed'; };
 
 /** Values as a case draws them, in float64; or one in three an extreme; or nothing but extremes. */
@@ -42,7 +43,7 @@ function retyped(c: Case, dtype: DType, draw: Draw, rows: number | null, finite:
     if (rows !== null && typeof bound === 'object' && 'count' in bound) return { ...spec, data: [Math.min(rows, bound.bound)] };
     if ((spec.dtype ?? 'float32') !== 'float32') return spec;
     if (draw === 'plain') return { ...spec, dtype };
-    const { value: own, data: _, ...rest } = spec, list = [...EXTREMES[dtype], ...(large && dtype === 'float64' ? LARGE : [])].filter((v) => Number.isFinite(v) || !finite.includes(spec.name));
+    const { value: own, data: _, ...rest } = spec, list = [...EXTREMES[dtype], ...(large ? LARGE[dtype] ?? [] : [])].filter((v) => Number.isFinite(v) || !finite.includes(spec.name));
     const pick: NonNullable<InputSpec['value']> = (random, i) => {
       const extreme = draw === 'extreme' || random.uniform < 0.34, u = (random.uniform * 7919 + i * 0.618) % 1;
       if (extreme) return list[Math.floor(u * list.length)];
@@ -93,9 +94,24 @@ test('what is computed is not computed in 16 bits', () => {
 
 const opened = new Map<string, Device>();
 after(() => { for (const d of opened.values()) d.close(); });
+async function deviceOf(entry: DeviceEntry): Promise<Device> {
+  const device = opened.get(entry.name) ?? await entry.open();
+  opened.set(entry.name, device);
+  return device;
+}
 
 /** Cases of several families in one program. */
 const SHARE = 12;
+
+test('float32 at its extremes: the same bits on all devices', async (t) => {
+  const devices = await Promise.all(DEVICES.map(async (entry) => {
+    const reason = await entry.skip();
+    return reason === null ? await deviceOf(entry) : null;
+  })), [wasm, native] = devices;
+  if (!wasm || !native || (wasm instanceof WasmDevice && !wasm.fused)) { t.skip('two devices with the same bits are not here'); return; }
+  const cases = all.flatMap((f) => samples(f, times).filter(hasFloats).map((c) => ({ name: title(f), c: retyped(c, 'float32', 'extreme', null, [], true) }))).filter(({ c }) => accepted(c));
+  for (let at = 0; at < cases.length; at += SHARE) await checkSame(cases.slice(at, at + SHARE), seed + at, wasm, native);
+});
 
 for (const dtype of DTYPES) {
   for (const draw of dtype === 'float64' ? ['plain', 'some', 'extreme'] as const : ['extreme'] as const) {
@@ -111,8 +127,7 @@ for (const dtype of DTYPES) {
       for (const entry of DEVICES) {
         const reason = await entry.skip();
         if (reason !== null) { t.diagnostic(`without ${entry.name}: ${reason}`); continue; }
-        const device = opened.get(entry.name) ?? await entry.open();
-        opened.set(entry.name, device);
+        const device = await deviceOf(entry);
         for (let at = 0; at < cases.length; at += SHARE) {
           await checkTogether(cases.slice(at, at + SHARE), seed + at, device, isFloat(dtype) && !isHalf(dtype) ? 1e-11 : 0);
         }

@@ -7,6 +7,7 @@ import { hostArray, isFloat, type DType, type TypedArray } from '../../src/base/
 import { isHalf, toHalf } from '../../src/base/half.ts';
 import { Stream } from '../../src/base/random.ts';
 import { elements, sizes, type Dim, type TensorType } from '../../src/base/shape.ts';
+import type { HostTensor } from '../../src/base/tensor.ts';
 import type { Device } from '../../src/device/device.ts';
 import { gradients } from '../../src/grad/differentiate.ts';
 import { GraphBuilder } from '../../src/graph/builder.ts';
@@ -255,31 +256,49 @@ export async function checkBits(c: Case, seed: number, devices: ReadonlyMap<stri
 /** A graph, and values of its inputs. */
 export interface Feed { readonly name: string; readonly graph: Graph; readonly data: Readonly<Record<string, Float64Array>> }
 
+interface Named { readonly name: string; readonly c: Case }
+const feedsOf = (cases: readonly Named[], seed: number): Feed[] => cases.map(({ name, c }, i) => {
+  const built = buildCase(c), inputs = drawInputs(c, built, seed + i);
+  return { name, graph: built.graph, data: Object.fromEntries(built.specs.map((s, j) => [s.name, inputs[j]])) };
+});
+
 /** Several cases in one program, which takes fewer compilations, on a device against the reference: results, and gradients where there are any. */
-export const checkTogether = (cases: readonly { readonly name: string; readonly c: Case }[], seed: number, device: Device, tolerance: number): Promise<void> =>
-  checkGraphs(cases.map(({ name, c }, i) => {
-    const built = buildCase(c), inputs = drawInputs(c, built, seed + i);
-    return { name, graph: built.graph, data: Object.fromEntries(built.specs.map((s, j) => [s.name, inputs[j]])) };
-  }), device, () => tolerance);
+export const checkTogether = (cases: readonly Named[], seed: number, device: Device, tolerance: number): Promise<void> => checkGraphs(feedsOf(cases, seed), device, () => tolerance);
+
+/** The same on two devices: equal bits, whichever NaN a NaN is. */
+export async function checkSame(cases: readonly Named[], seed: number, first: Device, second: Device): Promise<void> {
+  const feeds = feedsOf(cases, seed), results = [await runGraphs(feeds, first), await runGraphs(feeds, second)];
+  feeds.forEach(({ name, graph, data }, i) => {
+    const values = evaluate(graph, ops, (input) => data[input.name]);
+    for (const o of graph.outputs) {
+      const live = liveElements(graph.types[o.value], values), [a, b] = results.map((out) => out[`${i}/${o.name}`].data.subarray(0, live)), at = a.findIndex((x, j) => !Object.is(x, b[j]));
+      must(at < 0, () => `${name}, ${o.name}[${at}]: ${a[at]} and ${b[at]}\n  from     ${Object.entries(data).map(([n, v]) => `${n}: ${show(v)}`).join('\n           ')}\n${printGraph(graph)}`);
+    }
+  });
+}
 
 /** Graphs in one program on a device against the reference. Tolerance 0: the reference's values. Integers and bools always have them. */
 export async function checkGraphs(feeds: readonly Feed[], device: Device, tolerance: (dtype: DType) => number): Promise<void> {
+  const out = await runGraphs(feeds, device);
+  feeds.forEach(({ name, graph, data }, i) => {
+    const values = evaluate(graph, ops, (input) => data[input.name]);
+    for (const o of graph.outputs) {
+      const type = graph.types[o.value], live = liveElements(type, values), host = out[`${i}/${o.name}`];
+      const got = numbersOf(host).subarray(0, live), expected = values[o.value].subarray(0, live), error = errorOf(got, expected);
+      must(error <= (isFloat(type.dtype) ? tolerance(type.dtype) : 0), () => `${name}, ${o.name} (${type.dtype}): error ${error}\n  got      ${show(got)}\n  expected ${
+        show(expected)}\n  from     ${Object.entries(data).map(([n, v]) => `${n}: ${show(v)}`).join('\n           ')}\n${printGraph(graph)}`);
+    }
+  });
+}
+
+async function runGraphs(feeds: readonly Feed[], device: Device): Promise<Record<string, HostTensor>> {
   const program = compileGraph(joined(feeds.map((f) => f.graph)));
   await device.compile(program.kernels);
   const executor = new ProgramExecutor(new PoisonedDevice(device));
   try {
     const loaded = await loadProgram(executor, program), given: Record<string, TypedArray> = {};
     feeds.forEach(({ graph, data }, i) => { for (const [name, values] of Object.entries(data)) given[`${i}/${name}`] = hostValues(inputOf(graph, name).type.dtype, values); });
-    const out = await executor.run(loaded, given);
-    feeds.forEach(({ name, graph, data }, i) => {
-      const values = evaluate(graph, ops, (input) => data[input.name]);
-      for (const o of graph.outputs) {
-        const type = graph.types[o.value], live = liveElements(type, values), host = out[`${i}/${o.name}`];
-        const got = numbersOf(host).subarray(0, live), expected = values[o.value].subarray(0, live), error = errorOf(got, expected);
-        must(error <= (isFloat(type.dtype) ? tolerance(type.dtype) : 0), () => `${name}, ${o.name} (${type.dtype}): error ${error}\n  got      ${show(got)}\n  expected ${
-          show(expected)}\n  from     ${Object.entries(data).map(([n, v]) => `${n}: ${show(v)}`).join('\n           ')}\n${printGraph(graph)}`);
-      }
-    });
+    return await executor.run(loaded, given);
   } finally {
     executor.close();
   }

@@ -2,13 +2,14 @@
 import type { TypedArray } from '../../src/base/dtype.ts';
 import type { Bound, BoundStep, Device, DeviceInfo, Draw, KernelSource, Memory, StepTimes } from '../../src/device/device.ts';
 
-/** All bits set: NaN as a float of any width, -1 as an int32. */
-const POISON = 0xffffffff;
+/** NaN as floats of any width; as int32, in turns, -1 and the largest there is: what takes it for an index reads far outside. */
+const POISONS = [0xffffffff, 0x7fffffff];
 
 /** A device of which many executors in turn use one: closing it only frees what was allocated through it. */
 export class PoisonedDevice implements Device {
   readonly #device: Device;
   readonly #open = new Set<Memory>();
+  #allocated = 0;
 
   constructor(device: Device) { this.#device = device; }
 
@@ -16,7 +17,7 @@ export class PoisonedDevice implements Device {
 
   alloc(bytes: number): Memory {
     const memory = this.#device.alloc(bytes);
-    this.#device.write(memory.address, new Uint32Array(Math.floor(memory.bytes / 4)).fill(POISON));
+    this.#device.write(memory.address, new Uint32Array(Math.floor(memory.bytes / 4)).fill(POISONS[this.#allocated++ % 2]));
     this.#open.add(memory);
     return memory;
   }

@@ -59,7 +59,8 @@ export const stack = (tensors: readonly Tensor[], axis = 0): Tensor => {
 /** Parts of `axis`: `parts` of equal size, or of the sizes given. */
 export function split(x: Tensor, parts: number | readonly number[], axis = 0): Tensor[] {
   const at = axisOf('split', x, axis), size = boundOf(x.shape[at]);
-  const sizes = typeof parts === 'number' ? Array.from({ length: parts }, () => size / parts) : parts;
+  const equal = typeof parts === 'number' && parts >= 1 && parts <= Math.max(1, size) && Number.isInteger(size / parts);
+  const sizes = typeof parts !== 'number' ? parts : equal ? Array.from({ length: parts }, () => size / parts) : [NaN];
   if (!sizes.every(Number.isInteger) || sizes.reduce((a, b) => a + b, 0) !== size) {
     throw new ShapeError(`split: dimension ${at} of ${showShape(x.shape)} cannot be cut into ${typeof parts === 'number' ? `${parts} equal parts` : `[${parts.join(', ')}]`}`);
   }

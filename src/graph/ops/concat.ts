@@ -62,5 +62,6 @@ export const concatOp: Op<ConcatAttrs> = {
 export function concat(tensors: readonly Tensor[], axis: number): Tensor {
   if (tensors.length === 0) throw new ShapeError('concat: needs at least one tensor');
   const at = axis < 0 ? axis + tensors[0].shape.length : axis;
+  checkAxis('concat', tensors[0].type, at);
   return tensors.length === 1 ? tensors[0] : emit1('concat', tensors, { axis: at });
 }

@@ -6,7 +6,7 @@
 import { checkOptions, type KeysOf } from '../../base/options.ts';
 import { sizes } from '../../base/shape.ts';
 import type { Op } from '../op.ts';
-import { emit1, type Tensor } from '../tensor.ts';
+import { checkTensors, emit1, type Tensor } from '../tensor.ts';
 import { checkFloats, eachTerm, geometry, unravel3, type ConvAttrs } from './convolution.ts';
 import { MOST_TAPS, attrsOf, both, placeOf, resultOf, type Padding, type Pair } from './windows.ts';
 
@@ -65,6 +65,7 @@ export const CONV_KEYS: KeysOf<Conv2dOptions> = { stride: 'optional', padding: '
 export function conv2d(x: Tensor, w: Tensor, options: Conv2dOptions = {}): Tensor {
   checkOptions('conv2d', options, CONV_KEYS);
   const { stride = 1, padding = 0, dilation = 1, groups = 1 } = options;
+  checkTensors('conv2d', x, w);
   const [rows, columns, inputs, outputs] = sizes(w.shape), attrs = attrsOf(x, [rows ?? 0, columns ?? 0], stride, padding, dilation);
   // A product with one row and one column per channel would leave most of the matrix core idle.
   if (groups > 1 && inputs === 1 && outputs === groups && rows * columns <= MOST_TAPS) return emit1('depthwise2d', [x, w], attrs);

@@ -7,7 +7,7 @@ import { checkOptions, type KeysOf } from '../../base/options.ts';
 import { boundOf, elements, sameShape, showShape, type Dim, type TensorType } from '../../base/shape.ts';
 import type { Expr } from '../../kernel/expr.ts';
 import type { Op } from '../op.ts';
-import { emit1, type Tensor } from '../tensor.ts';
+import { checkTensors, emit1, type Tensor } from '../tensor.ts';
 import { reshape } from './reshape.ts';
 import { unlike } from './checked.ts';
 
@@ -84,6 +84,7 @@ const KEYS: KeysOf<MatmulOptions> = { transA: 'optional', transB: 'optional' };
 /** a [..., M, K] times b [..., K, N] -> [..., M, N]; a matrix b serves all leading dimensions of a. */
 export function matmul(a: Tensor, b: Tensor, options: MatmulOptions = {}): Tensor {
   checkOptions('matmul', options, KEYS);
+  checkTensors('matmul', a, b);
   const { transA = false, transB = false } = options;
   if (b.shape.length === 2 && a.shape.length > 2 && !transA) {
     const lead = a.shape.slice(0, -1).map(boundOf), inner = boundOf(a.shape[a.shape.length - 1]);

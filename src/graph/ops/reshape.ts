@@ -40,6 +40,9 @@ export function reshape(x: Tensor, shape: readonly number[]): Tensor {
 /** Dimensions `from`..`to` (inclusive, negative from the end) merged into one. */
 export function flatten(x: Tensor, from = 0, to = -1): Tensor {
   const dims: number[] = x.shape.map((d: Dim) => boundOf(d)), last = to < 0 ? to + dims.length : to;
+  if (![from, last].every((a) => Number.isInteger(a) && a >= 0 && a < dims.length) || from > last) {
+    throw new ShapeError(`flatten: ${showShape(x.shape)} has no dimensions ${String(from)} to ${String(to)}`);
+  }
   const merged = dims.slice(from, last + 1).reduce((n, d) => n * d, 1);
   return reshape(x, [...dims.slice(0, from), merged, ...dims.slice(last + 1)]);
 }

@@ -78,6 +78,10 @@ export const families: readonly Family[] = [
   { op: 'softmax', cases: rowsOf(size).map((s) => unary(s, (x) => softmax(mul(x, 3)))) },
   { op: 'softmax', name: 'read twice', cases: rowsOf().map((s) => unary(s, (x) => { const p = softmax(x); return [p, sum(mul(p, p), [s.lead.length])]; })) },
   { op: 'logSumExp', cases: rowsOf().map((s) => unary(s, (x) => logSumExp(mul(x, 3)))) },
+  { op: 'logSumExp', name: 'infinities', cases: rowsOf().map((s) => ({ inputs: [...s.counts, { name: 'x', shape: s.shape, grad: false,
+    value: ({ uniform, normal }, i) => (i % (2 * s.last) < s.last ? -Infinity : uniform < 0.1 ? Infinity : uniform < 0.3 ? -Infinity : normal) }], build: (t) => logSumExp(t[s.counts.length]) })) },
+  { op: 'logSumExp', name: 'of a counted axis', cases: fc.constantFrom([4, 0], [4, 1], [4, 3], [4, 4], [100, 37]).map(([bound, n]) => ({
+    inputs: [{ name: 'n', dtype: 'int32', shape: [], data: [n] }, { name: 'x', shape: [{ bound, count: 'n' }], grad: n > 0 }], build: ([, x]) => logSumExp(mul(x, 3)) })) },
   { op: 'rmsNorm', cases: norm(1, (x, gain) => emit('rmsNorm', [x, gain], { eps: 1e-2 })) },
   { op: 'rmsNorm', name: 'after a residual', cases: norm(1, (x, gain) => { const y = add(x, silu(x)); return [rmsNorm(y, gain, 0.01), y]; }) },
   { op: 'layerNorm', cases: norm(2, (x, gain, bias) => emit('layerNorm', [x, gain, bias], { eps: 1e-2 })) },
