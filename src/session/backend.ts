@@ -8,7 +8,7 @@ import type { KernelMemo } from '../lower/lower.ts';
 import { compileGraph, recompileGraph, type Compiled } from '../pipeline.ts';
 import { showBytes } from '../plan/print.ts';
 import type { Program } from '../plan/program.ts';
-import type { Caches, Executor, Runnable } from '../run/executor.ts';
+import { isCache, type Caches, type Executor, type Runnable } from '../run/executor.ts';
 import { ProgramExecutor, type LoadedProgram } from '../run/program.ts';
 import { ReferenceExecutor } from '../run/reference.ts';
 import { DEVICES, type DeviceName, type Files, type Platform } from './platform.ts';
@@ -113,8 +113,9 @@ export async function openBackend(platform: Platform, options: BackendOptions): 
   }
 }
 
-/** Bytes of a program's states by name. */
-const statesOf = (program: Program): ReadonlyMap<string, number> => new Map(program.states.map((s) => [s.name, program.tensors[s.tensor].bytes]));
+/** Bytes of a program's states by name, but for caches, which are admitted when it runs. */
+const statesOf = (program: Program): ReadonlyMap<string, number> =>
+  new Map(program.states.filter((s) => !isCache(s.name)).map((s) => [s.name, program.tensors[s.tensor].bytes]));
 
 /** Bytes of the states that are not there yet. */
 function freshBytes(states: ReadonlyMap<string, number>, executor: Executor): number {

@@ -8,6 +8,12 @@ const KEPT = 4, SMALL = 4096; // bytes
 
 type Arrays = Readonly<Record<string, TypedArray>>;
 
+/** A batch of its own arrays. */
+export function copyOf({ x, y, ids }: Batch): Batch {
+  const of = (t: HostTensor): HostTensor => ({ dtype: t.dtype, shape: [...t.shape], data: t.data.slice() });
+  return { x: of(x), y: of(y), ...(ids && { ids: ids.slice() }) };
+}
+
 export class Copies {
   readonly #kept: TypedArray[] = [];
 

@@ -16,6 +16,7 @@ import { readAssignments } from './assignments.ts';
 import type { Backend } from './backend.ts';
 import { Batching } from './batching.ts';
 import { Copies } from './copies.ts';
+import { batchesOf, evaluation, type Evaluation } from './evaluation.ts';
 import { lossGraph, outputOf, sessionGraph, stepGraph, type Source } from './graphs.ts';
 import { Order } from './order.ts';
 import { Programs } from './programs.ts';
@@ -148,23 +149,13 @@ export class Session {
 
   /** Mean loss over batches, weighted by their sizes; dropout off, nothing stored. Steps that are called meanwhile wait for its end: the batches must
    * not wait for them. */
-  async evaluate(batches: AsyncIterable<Batch>, progress?: (samples: number) => void): Promise<{ loss: number; samples: number }> {
-    const given = (batches as object | undefined) ?? {};
-    if (!(Symbol.asyncIterator in given || Symbol.iterator in given)) {
-      throw new UserError('evaluate: expected batches', 'a dataset gives them: data.pass({ size: 8 }), of text data.windows({ size: 8, context: 32 })');
-    }
-    return this.#order.read(async () => {
-      let total = 0, samples = 0;
-      for await (const batch of batches) {
-        checkBatch(batch);
-        const { loss } = await this.#forward(batch, true);
-        total += Number(loss.data[0]) * batch.x.shape[0];
-        samples += batch.x.shape[0];
-        progress?.(samples);
-      }
-      if (samples === 0) throw new UserError('evaluate: there are no batches');
-      return { loss: total / samples, samples };
-    });
+  async evaluate(batches: AsyncIterable<Batch> | readonly Batch[], progress?: (samples: number) => void): Promise<Evaluation> {
+    const own = batchesOf(batches, checkBatch);
+    return this.#order.read(() => evaluation(own, async (batch) => {
+      checkBatch(batch);
+      const { loss } = await this.#forward(batch, true);
+      return Number(loss.data[0]);
+    }, progress));
   }
 
   /** Loss and model output for one batch, dropout off: { loss: [], output: [batch, ...] }. */
@@ -206,7 +197,7 @@ export class Session {
 
   /** Caches of keys and values for one sequence, so that several can be generated at once. They take memory from their first run until they are closed. */
   openCaches(): Caches {
-    if (this.#over) throw closedError();
+    if (this.#closed) throw closedError();
     return this.executor.openCaches();
   }
 

@@ -18,6 +18,8 @@ const QUICK_MS = 2;
 /** A table in device memory: the steps, then their arguments; and what its last whole run took. */
 interface NativeBound extends Bound { readonly table: Memory; ms: number }
 
+function checkCode(code: number): void { if (code !== 0) throw new Error(`the native driver returned ${code}`); }
+
 const turn = (): Promise<void> => new Promise((resolve) => { setImmediate(resolve); });
 
 export class NativeDevice implements Device {
@@ -60,10 +62,14 @@ export class NativeDevice implements Device {
   /** In the driver, not compiled as kernels are: a first step would wait for it. */
   async draw(draws: readonly Draw[]): Promise<void> {
     const memory = this.alloc(TABLES.byteLength), code = this.#driver.normals;
-    this.write(memory.address, TABLES);
-    const bound = this.#bind(draws.map(({ address, count, seed, name, std }) => ({ code, step: { buffers: [address, memory.address],
-      ints: [count, seed, name, new BigInt64Array(Float64Array.of(std).buffer)[0]], barrier: false, unless: null } })));
-    await this.run(bound).finally(() => { this.release(bound); this.free(memory); });
+    try {
+      this.write(memory.address, TABLES);
+      const bound = this.#bind(draws.map(({ address, count, seed, name, std }) => ({ code, step: { buffers: [address, memory.address],
+        ints: [count, seed, name, new BigInt64Array(Float64Array.of(std).buffer)[0]], barrier: false, unless: null } })));
+      await this.run(bound).finally(() => { this.release(bound); });
+    } finally {
+      this.free(memory);
+    }
   }
 
   bind(steps: readonly BoundStep[]): NativeBound { return this.#bind(steps.map((step) => ({ code: this.#library.get(step.kernel), step }))); }
@@ -89,7 +95,7 @@ export class NativeDevice implements Device {
     if (b.ms < QUICK_MS) await turn();
     const start = performance.now(), code = b.ms < QUICK_MS && this.#away === 0 ? this.#driver.runNow(...args) : await this.#elsewhere(args);
     if (to - from === b.steps) b.ms = performance.now() - start;
-    if (code !== 0) throw new Error(`the native driver returned ${code}`);
+    checkCode(code);
   }
 
   async #elsewhere(args: Parameters<Driver['run']>): Promise<number> {
@@ -104,9 +110,12 @@ export class NativeDevice implements Device {
   async profile(bound: Bound): Promise<StepTimes> {
     const { table, steps } = bound as NativeBound, memory = this.alloc(steps * 16);
     const raw = new BigInt64Array(steps * 2);
-    await this.#elsewhere([this.#pool, table.address, 0, steps, memory.address]);
-    this.#driver.copyOut(raw, memory.address, raw.byteLength);
-    this.free(memory);
+    try {
+      checkCode(await this.#elsewhere([this.#pool, table.address, 0, steps, memory.address]));
+      this.#driver.copyOut(raw, memory.address, raw.byteLength);
+    } finally {
+      this.free(memory);
+    }
     const pick = (k: number): Float64Array => Float64Array.from({ length: steps }, (_, i) => Number(raw[2 * i + k]));
     return { ns: pick(0), tasks: pick(1) };
   }

@@ -109,16 +109,31 @@ export class WasmDevice implements Device {
 
   bind(steps: readonly BoundStep[]): WasmBound {
     const head = steps.length * LAYOUT.stepWords, words = new Int32Array(steps.reduce((n, s) => n + s.buffers.length + s.ints.length, head));
-    const table = this.alloc(words.byteLength), counters = this.alloc(8 + 8 * steps.length);
-    let tail = head;
-    steps.forEach((s, i) => {
+    const numbers = steps.map((s) => {
       const number = this.#numbers.get(s.kernel);
       if (number === undefined) throw new Error(`kernel ${s.kernel} was not compiled`);
-      words.set([number, table.address + 4 * tail, s.unless ?? 0, s.barrier ? 1 : 0], i * LAYOUT.stepWords);
+      return number;
+    });
+    const [table, counters] = this.#allocAll([words.byteLength, 8 + 8 * steps.length]);
+    let tail = head;
+    steps.forEach((s, i) => {
+      words.set([numbers[i], table.address + 4 * tail, s.unless ?? 0, s.barrier ? 1 : 0], i * LAYOUT.stepWords);
       for (const v of [...s.buffers, ...s.ints]) words[tail++] = v;
     });
     this.write(table.address, words);
     return { steps: steps.length, table, counters };
+  }
+
+  /** All or none. */
+  #allocAll(sizes: readonly number[]): Memory[] {
+    const made: Memory[] = [];
+    try {
+      for (const bytes of sizes) made.push(this.alloc(bytes));
+      return made;
+    } catch (error) {
+      for (const memory of made) this.free(memory);
+      throw error;
+    }
   }
 
   run(bound: Bound, from = 0, to = bound.steps): Promise<void> { return this.#run(bound as WasmBound, from, to, 0); }
@@ -149,9 +164,12 @@ export class WasmDevice implements Device {
 
   async profile(bound: Bound): Promise<StepTimes> {
     const { steps } = bound, memory = this.alloc(16 * steps), raw = new Float64Array(2 * steps);
-    await this.#run(bound as WasmBound, 0, steps, memory.address);
-    this.read(memory.address, raw);
-    this.free(memory);
+    try {
+      await this.#run(bound as WasmBound, 0, steps, memory.address);
+      this.read(memory.address, raw);
+    } finally {
+      this.free(memory);
+    }
     const pick = (k: number): Float64Array => Float64Array.from({ length: steps }, (_, i) => raw[2 * i + k]);
     return { ns: pick(0), tasks: pick(1) };
   }
