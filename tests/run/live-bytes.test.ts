@@ -7,14 +7,17 @@ import { hostTensor } from '../../src/base/tensor.ts';
 import type { TypedArray } from '../../src/base/dtype.ts';
 import type { Bound, BoundStep, Device, DeviceInfo, Draw, KernelSource, Memory, StepTimes } from '../../src/device/device.ts';
 import { NativeDevice } from '../../src/device/native/native.ts';
-import { meanSquaredError } from '../../src/nn/loss.ts';
+import { WasmDevice } from '../../src/device/wasm/wasm.ts';
+import { crossEntropy, meanSquaredError } from '../../src/nn/loss.ts';
 import { MLP } from '../../src/nn/mlp.ts';
 import { adamW } from '../../src/optim/adam.ts';
 import { compileGraph } from '../../src/pipeline.ts';
 import { ProgramExecutor } from '../../src/run/program.ts';
-import { Session } from '../../src/session/session.ts';
+import { generate } from '../../src/session/generate.ts';
+import { node } from '../../src/session/node.ts';
+import { compileOn, Session } from '../../src/session/session.ts';
 import type { CompileOptions } from '../../src/session/step.ts';
-import { noCompiler } from '../support/toy.ts';
+import { noCompiler, toyBatch, toyLM } from '../support/toy.ts';
 
 const STEPS = 10_000;
 
@@ -38,9 +41,15 @@ class CountingDevice implements Device {
   close(): void { this.#device.close(); }
 }
 
-test(`live bytes do not grow over ${STEPS} steps`, { skip: noCompiler }, async () => {
+/** What is held, after a collection. */
+function measured(device: CountingDevice): { live: number; tables: number; heap: number } {
   setFlagsFromString('--expose_gc');
-  const gc = runInNewContext('gc') as () => void;
+  (runInNewContext('gc') as () => void)();
+  const { heapUsed, arrayBuffers } = process.memoryUsage();
+  return { live: device.live, tables: device.tables, heap: heapUsed + arrayBuffers };
+}
+
+test(`live bytes do not grow over ${STEPS} steps`, { skip: noCompiler }, async () => {
   const device = new CountingDevice(await NativeDevice.open(1)), executor = new ProgramExecutor(device);
   const options: CompileOptions = { loss: meanSquaredError, optimizer: adamW({ lr: 1e-3 }) };
   const session = new Session(new MLP([4, 8, 4]), options, { executor, files: null, admit: () => undefined, room: () => ({ bytes: Infinity, why: '' }), budget: () => ({ bytes: Infinity, given: true }), replan: () => null, plan(graph) {
@@ -48,19 +57,32 @@ test(`live bytes do not grow over ${STEPS} steps`, { skip: noCompiler }, async (
     return { compiled, bytes: 0, needs: () => 0, begin: () => ({ compiled, ready: device.compile(compiled.kernels), bytes: 0, reserve: (states) => states(graph), load: () => executor.load(compiled.program) }) };
   } });
   const data = Float32Array.from({ length: 16 }, (_, i) => Math.sin(i)), x = hostTensor('float32', [4, 4], data), batch = { x, y: x };
-  const measure = (): { live: number; tables: number; heap: number } => {
-    gc();
-    const { heapUsed, arrayBuffers } = process.memoryUsage();
-    return { live: device.live, tables: device.tables, heap: heapUsed + arrayBuffers };
-  };
   for (let i = 0; i < 500; i++) await session.step(batch);
-  const before = measure();
+  const before = measured(device);
   for (let i = 500; i < STEPS; i++) await session.step(batch);
-  const after = measure();
+  const after = measured(device);
   assert.equal(after.live, before.live);
   assert.equal(after.tables, before.tables);
   assert.ok(after.heap - before.heap < 1 << 20, `the heap grew by ${after.heap - before.heap} bytes`);
   await session.close();
   assert.equal(device.live, 0);
   assert.equal(device.tables, 0);
+});
+
+test('nor over evaluations, predictions and generations beside steps that are observed', { timeout: 100_000 }, async () => {
+  const device = new CountingDevice(await WasmDevice.open(1, { memory: 64e6 }));
+  const session = await compileOn({ ...node, open: () => Promise.resolve(device) }, toyLM(), { loss: crossEntropy, optimizer: adamW({ lr: 1e-3 }), device: 'wasm', observe: true });
+  const round = async (i: number): Promise<void> => {
+    const calls = [session.step(toyBatch(i)), session.evaluate([toyBatch(i, 2)]), session.predict(toyBatch(i, 1).x)];
+    for await (const token of generate(session, [i % 17], { tokens: 2, seed: i })) assert.ok(token < 17);
+    await Promise.all(calls);
+  };
+  for (let i = 0; i < 60; i++) await round(i);
+  const before = measured(device);
+  for (let i = 0; i < 300; i++) await round(i);
+  const after = measured(device);
+  assert.deepEqual([after.live, after.tables], [before.live, before.tables]);
+  assert.ok(after.heap - before.heap < 1 << 20, `the heap grew by ${after.heap - before.heap} bytes`);
+  await session.close();
+  assert.deepEqual([device.live, device.tables], [0, 0]);
 });

@@ -1,0 +1,115 @@
+// A state is its name, dtype and sizes: on every device another one under its name is refused, and nothing is overwritten. Caches carry their sizes.
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { hostArray, type DType } from '../../src/base/dtype.ts';
+import { hostTensor } from '../../src/base/tensor.ts';
+import { ops as table } from '../../src/graph/ops/index.ts';
+import { GraphBuilder } from '../../src/graph/builder.ts';
+import type { Graph } from '../../src/graph/graph.ts';
+import { add } from '../../src/graph/ops/add.ts';
+import { crossEntropy, meanSquaredError } from '../../src/nn/loss.ts';
+import { Linear } from '../../src/nn/linear.ts';
+import type { TransformerLM } from '../../src/nn/transformer.ts';
+import { adamW } from '../../src/optim/adam.ts';
+import { sgd } from '../../src/optim/sgd.ts';
+import { compileGraph, loadProgram } from '../../src/pipeline.ts';
+import { NativeDevice } from '../../src/device/native/native.ts';
+import { WasmDevice } from '../../src/device/wasm/wasm.ts';
+import type { Executor, Runnable } from '../../src/run/executor.ts';
+import { ProgramExecutor } from '../../src/run/program.ts';
+import { ReferenceExecutor } from '../../src/run/reference.ts';
+import { compile } from '../../src/session/node.ts';
+import type { Session } from '../../src/session/session.ts';
+import { call } from '../../src/trace/trace.ts';
+import { fingerprint, noCompiler, toyBatch, toyLM } from '../support/toy.ts';
+
+const DEVICES = ['native', 'wasm', 'reference'] as const;
+
+async function executorOn(device: typeof DEVICES[number]): Promise<{ executor: Executor; load(graph: Graph): Promise<Runnable> }> {
+  if (device === 'reference') {
+    const executor = new ReferenceExecutor();
+    return { executor, load: (graph) => Promise.resolve(executor.load(graph)) };
+  }
+  const executor = new ProgramExecutor(device === 'native' ? await NativeDevice.open(1) : await WasmDevice.open(1, { memory: 1e6 }));
+  return { executor, load: (graph) => loadProgram(executor, compileGraph(graph)) };
+}
+
+/** w + 1, stored in w. */
+function increment(dtype: DType, shape: readonly number[]): Graph {
+  const b = new GraphBuilder(table), w = b.input('state', 'w', { dtype, shape }), next = add(w, 1);
+  b.update(w, next);
+  b.output('y', next);
+  return b.build();
+}
+
+for (const device of DEVICES) {
+  const skip = device === 'native' && noCompiler;
+
+  test(`${device}: a program whose state has another type is refused by name`, { skip }, async () => {
+    const { executor, load } = await executorOn(device);
+    executor.setState('w', { dtype: 'float32', shape: [2, 3] }, Float32Array.of(1, 2, 3, 4, 5, 6));
+    executor.setState('beside', { dtype: 'float32', shape: [1000] }, new Float32Array(1000).fill(7));
+    for (const [dtype, shape] of [['float32', [64, 3]], ['float32', [3, 2]], ['float32', [6]], ['int32', [2, 3]], ['float32', [2, 3, 1]]] as const) {
+      await assert.rejects(async () => executor.run(await load(increment(dtype, shape)), {}), /UserError: state w is float32\[2, 3\], not (float|int)32\[.*hint: a state is its name, dtype and sizes/s);
+      assert.throws(() => { executor.setState('w', { dtype, shape }, null); }, /UserError: state w is float32\[2, 3\], not/);
+      assert.throws(() => { executor.setState('w', { dtype, shape }, hostArray(dtype, shape.reduce((a: number, b) => a * b, 1))); }, /state w is float32\[2, 3\], not/);
+    }
+    assert.throws(() => { executor.setState('w', { dtype: 'float32', shape: [2, 3] }, new Float32Array(5)); }, /UserError.*w: expected float32\[2, 3\]/s);
+    assert.deepEqual([...executor.getState('w').data], [1, 2, 3, 4, 5, 6]);
+    await executor.run(await load(increment('float32', [2, 3])), {});
+    assert.deepEqual([...executor.getState('w').data], [2, 3, 4, 5, 6, 7]);
+    assert.ok(executor.getState('beside').data.every((v) => v === 7));
+    executor.close();
+    assert.throws(() => executor.getState('w'), /UserError.*closed/s);
+  });
+
+  test(`${device}: a model that is used with caches of several sizes`, { skip }, async () => {
+    await using session = await compile(toyLM(), { loss: crossEntropy, optimizer: sgd({ lr: 0.1 }), device, threads: 1, seed: 2 });
+    await session.step(toyBatch(0));
+    const before = fingerprint(session);
+    const next = async (rows: number, position: number, caches?: ReturnType<Session['openCaches']>): Promise<number[]> => {
+      const out = await session.runGraph(`cached ${rows}`, (t) => {
+        t.output('logits', call(session.model as TransformerLM, t.input('input', 'tokens', { dtype: 'int32', shape: [rows, 1] }), { position: t.scalar('position', 'int32') }));
+      }, { tokens: Int32Array.from({ length: rows }, (_, i) => (3 * position + i) % 17), position: Int32Array.of(position) }, caches);
+      return Array.from(out['logits'].data.subarray(0, 17), Number);
+    };
+    // The first row is the same sequence in each; sizes take turns.
+    const rows: Record<number, number[][]> = { 1: [], 7: [], 64: [] };
+    for (let position = 0; position < 3; position++) for (const n of [1, 64, 7]) rows[n].push(await next(n, position));
+    assert.deepEqual(rows[64], rows[1]);
+    assert.deepEqual(rows[7], rows[1]);
+    // Caches of its own start empty, and leave those that others share alone.
+    const own = session.openCaches();
+    assert.deepEqual([await next(1, 0, own), await next(1, 1, own)], rows[1].slice(0, 2));
+    assert.deepEqual(await next(1, 2), rows[1][2]);
+    const bytes = session.executor.stateBytes();
+    assert.ok(own.bytes > 0);
+    const held = own.bytes;
+    own.close();
+    own.close();
+    assert.equal(session.executor.stateBytes(), bytes - held);
+    await assert.rejects(next(1, 2, own), /UserError.*these caches are closed/s);
+    assert.deepEqual(fingerprint(session), before);
+  });
+
+  test(`${device}: a cache of the caller's own name and another size is refused by name`, { skip }, async () => {
+    await using session = await compile(new Linear(2, 2), { loss: meanSquaredError, optimizer: sgd({ lr: 0.1 }), device, threads: 1 });
+    const sum = (rows: number, x: number) => session.runGraph(`sum ${rows}`, (t) => {
+      const state = t.state('cache/sum', { dtype: 'float32', shape: [rows] }), next = add(state, t.input('input', 'x', { dtype: 'float32', shape: [rows] }));
+      t.update(state, next);
+      t.output('sum', next);
+    }, { x: new Float32Array(rows).fill(x) });
+    assert.deepEqual(Array.from((await sum(2, 1))['sum'].data, Number), [1, 1]);
+    await assert.rejects(sum(200, 1), /UserError: state cache\/sum is float32\[2\], not float32\[200\]/);
+    assert.deepEqual(Array.from((await sum(2, 2))['sum'].data, Number), [3, 3]);
+    await assert.rejects(session.runGraph('twice', (t) => { for (const n of [2, 3]) t.output(`y${n}`, t.state('own', { dtype: 'float32', shape: [n] })); }, {}), /UserError: state own is float32\[2\] in this trace, not float32\[3\]/);
+  });
+
+  test(`${device}: a moment of another size that a checkpoint brought is refused by name`, { skip }, async () => {
+    await using session = await compile(new Linear(2, 3), { loss: meanSquaredError, optimizer: adamW({ lr: 0.1 }), device, threads: 1 });
+    await session.restore(3, [{ name: 'optim/m/weight', value: hostTensor(device === 'reference' ? 'float64' : 'float32', [3, 2], new Array<number>(6).fill(1)) }]);
+    const x = hostTensor('float32', [1, 2], [1, 2]), y = hostTensor('float32', [1, 3], [1, 2, 3]);
+    await assert.rejects(session.step({ x, y }), /UserError: state optim\/m\/weight is float(32|64)\[3, 2\], not float32\[2, 3\]/);
+    assert.equal(session.steps, 3);
+  });
+}
