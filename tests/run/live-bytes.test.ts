@@ -14,8 +14,9 @@ import { adamW } from '../../src/optim/adam.ts';
 import { compileGraph } from '../../src/pipeline.ts';
 import { ProgramExecutor } from '../../src/run/program.ts';
 import { generate } from '../../src/session/generate.ts';
+import { compileOn } from '../../src/session/compile.ts';
 import { node } from '../../src/session/node.ts';
-import { compileOn, Session } from '../../src/session/session.ts';
+import { Session } from '../../src/session/session.ts';
 import type { CompileOptions } from '../../src/session/step.ts';
 import { noCompiler, toyBatch, toyLM } from '../support/toy.ts';
 
