@@ -1,5 +1,5 @@
 // dynamoe lab: loads of a run, recorded or made up, through policies, without training.
-import { readFile, writeFile } from 'node:fs/promises';
+import { writeFile } from 'node:fs/promises';
 import { InvalidArgumentError, Option, type Command } from 'commander';
 import { UserError } from '../base/errors.ts';
 import { fault } from '../io/fault.ts';
@@ -9,7 +9,8 @@ import { DISPATCHES, type Dispatch } from '../nn/moe/strategies.ts';
 import { PRICES } from '../recompile/lab/cost.ts';
 import { DEFAULTS, generate, WORKLOADS } from '../recompile/lab/generate.ts';
 import { replay, type Replayed } from '../recompile/lab/replay.ts';
-import { parseTrace, traceLines, type Trace } from '../recompile/lab/trace.ts';
+import { traceLines, type Trace } from '../recompile/lab/trace.ts';
+import { readTrace } from '../recompile/lab/trace-file.ts';
 import { LAB_NAMES, policyWith } from '../recompile/policies.ts';
 import type { Rule } from '../recompile/rule.ts';
 import { capacityOf } from './bench.ts';
@@ -83,11 +84,10 @@ async function lab(file: string | undefined, flags: LabFlags): Promise<void> {
 const pricesOf = ({ dropPrice: drop, price: recompilation }: LabFlags): typeof PRICES => ({ ...PRICES, drop, recompilation });
 
 async function traceOf(file: string | undefined, flags: LabFlags): Promise<Trace> {
-  const { capacity, dispatch, overflow, topK: k, generate: name, ...rest } = flags, settings = { ...(capacity !== undefined && { capacity }), ...(dispatch && { dispatch }), ...(overflow && { overflow }) };
+  const { capacity, dispatch, overflow, topK: k, generate: name, steps, seed, tokens, experts } = flags, settings = { ...(capacity !== undefined && { capacity }), ...(dispatch && { dispatch }), ...(overflow && { overflow }) };
   if ((file === undefined) === (name === undefined)) throw new UserError('lab needs loads: a trace, or --generate, and not both', 'dynamoe lab --generate drift --policy adaptCapacity');
-  if (name !== undefined) return generate(name, { ...rest, k, ...settings });
-  const text = await readFile(file ?? '', 'utf8').catch((error: unknown) => { throw fault('read', file ?? '', error); });
-  const { layers, loads } = parseTrace(text, file ?? '');
+  if (name !== undefined) return generate(name, { steps, seed, tokens, experts, k, ...settings });
+  const { layers, loads } = await readTrace(file ?? '', (line) => { process.stderr.write(`dynamoe: ${line}\n`); });
   if (capacity !== undefined) for (const layer of layers) checkCapacity(capacity, layer.experts);
   return { layers: layers.map((layer) => ({ ...layer, ...settings })), loads };
 }

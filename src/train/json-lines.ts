@@ -1,19 +1,40 @@
 // A Logger that writes events.jsonl into a folder, as a run's own log is written: for training loops of one's own, whose runs `dynamoe dash` then shows.
-import { appendFileSync, mkdirSync, writeFileSync } from 'node:fs';
+import { appendFileSync, existsSync } from 'node:fs';
 import { join } from 'node:path';
+import { UserError } from '../base/errors.ts';
+import { EventLog } from '../io/event-log.ts';
+import { fault, shownPath } from '../io/fault.ts';
+import { linesOf } from '../io/lines.ts';
+import { makeFolder } from '../io/make-folder.ts';
 import { EVENTS } from '../io/run-folder.ts';
 import type { Logger } from './logger.ts';
 
-/** `folder`: default the run's. A log that is there already is begun anew, but for a run that goes on. */
+/**
+ * `folder`: default the run's. A log that is there already is begun anew; of a run that goes on, it is kept up to the step from which it does. `init`
+ * rejects with a UserError where the file holds something else.
+ */
 export function jsonLines(folder?: string): Logger {
   let path = '';
   return {
-    init(run) {
-      const into = folder ?? run.folder;
-      mkdirSync(into, { recursive: true });
-      path = join(into, EVENTS);
-      if (run.step === 0) writeFileSync(path, '');
+    async init(run) {
+      const into = folder ?? run.folder, file = join(into, EVENTS);
+      await makeFolder(into);
+      if (existsSync(file) && !await isLog(file)) throw new UserError(`${shownPath(file)} is no log of events`, 'choose another folder');
+      await (await EventLog.open(file, run.step === 0 ? undefined : run.step)).close();
+      path = file;
     },
-    log(event) { appendFileSync(path, `${JSON.stringify(event)}\n`); },
+    log(event) {
+      try { appendFileSync(path, `${JSON.stringify(event)}\n`); } catch (error) { throw fault('write', path, error); }
+    },
   };
+}
+
+/** Whether it is empty, or some line of its beginning is an event. */
+async function isLog(path: string): Promise<boolean> {
+  for await (const lines of linesOf(path)) {
+    return lines.some((line) => {
+      try { return typeof (JSON.parse(line) as { event?: unknown } | null)?.event === 'string'; } catch { return false; }
+    });
+  }
+  return true;
 }

@@ -1,8 +1,11 @@
 // A Logger that writes TensorBoard's event files: losses, rates, times, memory and what layers tell as scalars, each layer's load as a histogram over its
 // experts. In: a run's events; out: FOLDER/events.out.tfevents.*, one for each time that the run is begun or gone on with.
-import { appendFileSync, mkdirSync } from 'node:fs';
+import { randomBytes } from 'node:crypto';
+import { appendFileSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
+import { fault } from '../io/fault.ts';
+import { makeFolder } from '../io/make-folder.ts';
 import { sessionRecord, summaryRecord, versionRecord, type Histogram, type Summary } from '../io/tfevents.ts';
 import type { LogEvent } from './events.ts';
 import type { Logger, RunInfo } from './logger.ts';
@@ -21,10 +24,11 @@ class TensorBoard implements Logger {
 
   constructor(folder: string | undefined) { this.#folder = folder; }
 
-  init({ folder, step }: RunInfo): void {
+  async init({ folder, step }: RunInfo): Promise<void> {
     const into = this.#folder ?? join(folder, 'tensorboard'), now = Date.now() / 1000;
-    mkdirSync(into, { recursive: true });
-    this.#path = join(into, `events.out.tfevents.${Math.floor(now)}.${hostname()}.${process.pid}.${String(Math.round((now % 1) * 1000)).padStart(3, '0')}`);
+    await makeFolder(into);
+    // TensorBoard reads the files of a folder in the order of their names. Processes in containers may have one host name and one pid.
+    this.#path = join(into, `events.out.tfevents.${now.toFixed(3)}.${hostname()}.${randomBytes(4).toString('hex')}`);
     this.#keep(versionRecord(now));
     this.#keep(sessionRecord(now, step + 1));
     this.#flush();
@@ -47,7 +51,7 @@ class TensorBoard implements Logger {
   }
 
   #flush(): void {
-    appendFileSync(this.#path, Buffer.concat(this.#kept));
+    try { appendFileSync(this.#path, Buffer.concat(this.#kept)); } catch (error) { throw fault('write', this.#path, error); }
     this.#kept = [];
     this.#bytes = 0;
     this.#flushed = performance.now();

@@ -4,6 +4,7 @@ import { createRequire } from 'node:module';
 import { UserError } from '../base/errors.ts';
 import type { Batch } from '../base/tensor.ts';
 import { TextDataset } from '../data/text.ts';
+import type { CheckpointContent } from '../io/checkpoint.ts';
 import { loadCheckpoint } from '../io/checkpoint-file.ts';
 import type { Json } from '../io/json.ts';
 import { openRun, refuseRun, type RunFolder } from '../io/run-folder.ts';
@@ -13,6 +14,7 @@ import { NonFiniteError, type StepResult } from '../session/step.ts';
 import type { Configured } from './configure.ts';
 import type { DoneEvent, PeakBytes, StepEvent } from './events.ts';
 import type { TrainingData } from './experiment.ts';
+import { finiteContent, firstNotFinite, NotFiniteError } from './finite.ts';
 import { policiesFor } from '../recompile/policies.ts';
 import type { RecompileEvent } from '../recompile/rule.ts';
 import { Loggers, type Logger } from './logger.ts';
@@ -189,12 +191,26 @@ class Training {
       return await this.#session.step(batch);
     } catch (error) {
       if (!(error instanceof NonFiniteError)) throw error;
-      const kept = this.#session.steps === 0 ? 'no step was done before it'
-        : `the last good checkpoint is ${(await this.#save()).path} (step ${this.#session.steps})`;
       const [message] = error.message.split('\n');
-      throw new UserError(`${message}; ${kept}`, error.hint, error);
+      throw new UserError(`${message}; ${this.#session.steps === 0 ? 'no step was done before it' : await this.#lastGood()}`, error.hint, error);
     }
   }
+
+  /** Saves what the last step left, if it is finite: the loss of a step says nothing of the values that its update makes. */
+  async #lastGood(): Promise<string> {
+    const bad = await firstNotFinite(this.#snapshot(), this.#trained);
+    return bad === null ? `the last good checkpoint is ${(await this.#save()).path} (step ${this.#session.steps})` : this.#unsaved(bad);
+  }
+
+  /** What is told of values that are not saved. */
+  #unsaved(bad: NotFiniteError): string {
+    const step = this.#session.steps, saved = this.#saved && this.#saved.step < step ? this.#saved : undefined;
+    const same = this.#saved?.step === step ? `, also in ${this.#saved.path}` : '';
+    return `after step ${step} ${bad.message}${same}; ${saved ? `the last good checkpoint is ${saved.path} (step ${saved.step})` : 'there is no good checkpoint'}`;
+  }
+
+  /** Of a state: whether steps change it, so that it must be finite. */
+  readonly #trained = (name: string): boolean => name.startsWith('optim/') || this.#session.named.parameters.get(name)?.trained === true;
 
   #stepEvent(result: StepResult, { x }: Batch, ms: number): StepEvent {
     const count = this.#data instanceof TextDataset ? x.data.length : x.shape[0];
@@ -236,14 +252,20 @@ class Training {
   async #save(): Promise<{ readonly path: string; readonly step: number }> {
     const step = this.#session.steps, start = performance.now();
     if (this.#saved?.step === step) return this.#saved;
-    const { settings } = this.#options;
     this.#loggers.flush();
-    const path = await this.#run.save(snapshot(this.#session, { settings, data: this.#mark, validated: this.#validated }));
+    const path = await this.#run.save(finiteContent(this.#snapshot(), this.#trained)).catch((error: unknown) => {
+      if (!(error instanceof NotFiniteError)) throw error;
+      throw new UserError(this.#unsaved(error), 'lower the learning rate, or clip gradients', error);
+    });
     this.#saved = { path, step };
     this.#savedAt = performance.now();
     this.#saveMs = this.#savedAt - start;
     this.#loggers.log({ event: 'checkpoint', step, checkpoint: path, ms: round(this.#saveMs, 1) });
     return this.#saved;
+  }
+
+  #snapshot(): CheckpointContent {
+    return snapshot(this.#session, { settings: this.#options.settings, data: this.#mark, validated: this.#validated });
   }
 
   #peakBytes(): PeakBytes {

@@ -1,8 +1,9 @@
 // dynamoe train from the outside: its JSON, its exit codes, what it refuses, how it stops and goes on.
 import assert from 'node:assert/strict';
 import { mkdir, readdir, readFile, rename, unlink, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { test } from 'node:test';
+import { loadCheckpoint } from '../../src/io/checkpoint-file.ts';
 import { temporaryFolder } from '../io/folder.ts';
 import { command, eventsOf, lossesOf, start, TINY, writeText, type Running } from './command.ts';
 
@@ -202,6 +203,25 @@ test('a loss that is not finite commits nothing and names step, op and last good
   const steps = eventsOf(stdout).filter((e) => e.event === 'step');
   const [, file] = /(step-\d+\.safetensors)/.exec(stderr) ?? [];
   assert.equal(Number(/\d+/.exec(file)?.[0]), steps.at(-1)?.step, 'the checkpoint is of the last step that was done');
+});
+
+test('what is called a good checkpoint is finite, whatever the learning rate makes of the values', async (t) => {
+  const folder = await temporaryFolder(t), data = await writeText(folder), config = join(folder, 'config.json');
+  for (const [name, lr, saveEvery] of [['sgd', 3e38, 1], ['sgd', 1e36, 0], ['adamW', 3e37, 1]] as const) {
+    const out = join(folder, `${name} ${lr} ${saveEvery}`);
+    await writeFile(config, JSON.stringify({ optimizer: { name, lr, schedule: 'constant', warmup: 0 }, steps: 20, saveEvery, evalEvery: 0 }));
+    const { code, stderr } = await command('train', config, ...TINY, '--data', data, '--out', out);
+    assert.equal(code, 1, stderr);
+    assert.match(stderr, /not finite.*(last good checkpoint is .*step-\d+\.safetensors|there is no good checkpoint)/s);
+    for (const file of (await readdir(out)).filter((f) => f.endsWith('.safetensors'))) {
+      const { file: opened } = await loadCheckpoint(join(out, file));
+      for (const tensor of opened.tensors.keys()) assert.ok((await opened.read(tensor)).data.every(Number.isFinite), `${out}/${file}: ${tensor}`);
+      await opened.close();
+    }
+    const named = /last good checkpoint is (.*\.safetensors)/.exec(stderr)?.[1];
+    if (named !== undefined) assert.ok((await readdir(out)).includes(basename(named)), stderr);
+    assert.deepEqual((await readdir(out)).filter((f) => f.endsWith('.tmp')), []);
+  }
 });
 
 test('1 and 2 threads give the same losses, bit for bit', async (t) => {

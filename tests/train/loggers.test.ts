@@ -1,6 +1,6 @@
 // Loggers: the verbs and their order, one that fails, event files of TensorBoard as another parser reads them, a loop of one's own.
 import assert from 'node:assert/strict';
-import { readdirSync, readFileSync } from 'node:fs';
+import { appendFileSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import protobuf from 'protobufjs';
@@ -8,6 +8,8 @@ import { hostTensor } from '../../src/base/tensor.ts';
 import { crc32c } from '../../src/io/tfevents.ts';
 import { jsonLines, stepEvent, tensorBoard, type LogEvent, type Logger } from '../../src/log.ts';
 import { Loggers } from '../../src/train/logger.ts';
+import { layersOfModel } from '../../src/recompile/lab/trace.ts';
+import { readTrace } from '../../src/recompile/lab/trace-file.ts';
 import { traceLog } from '../../src/train/trace-log.ts';
 import { LAYER, evalAt, planAt, recompileAt, startAt, steps } from '../dash/events.ts';
 import { temporaryFolder } from '../io/folder.ts';
@@ -128,6 +130,43 @@ test('a trace that was begun by a run without a checkpoint is begun anew by its 
   await traceLog(path, model, { resumed: true }).init?.(info);
   assert.equal(readFileSync(path, 'utf8'), begun);
   assert.throws(() => traceLog(path, model), /is there already/);
-  assert.throws(() => traceLog(path, toyLM({ experts: 2 }), { resumed: true }).init?.(info), /is there already/);
+  await assert.rejects(async () => traceLog(path, toyLM({ experts: 2 }), { resumed: true }).init?.(info), /is there already/);
   assert.equal(readFileSync(path, 'utf8'), begun);
+});
+
+test('a trace goes on after the checkpoint, torn lines and later steps aside; what is no trace is left alone', async (t) => {
+  const folder = await temporaryFolder(t), path = join(folder, 'trace.jsonl'), model = toyLM(), load = Object.fromEntries(layersOfModel(model).map((l) => [l.path, new Array<number>(l.experts).fill(1)]));
+  const log = traceLog(path, model), step = (n: number): LogEvent => ({ event: 'step', step: n, load, loss: 1, aux: {}, tokens_per_s: 1, ms: 1, grad_norm: 1, time: 0 });
+  await log.init?.({ folder, settings: {}, step: 0 });
+  for (const n of [1, 2, 3]) log.log(step(n));
+  appendFileSync(path, '{"step":3,"lo\n\0\0\n');
+  for (const n of [4, 5]) log.log(step(n));
+  appendFileSync(path, '{"step":6,"lo');
+  const said: string[] = [], read = await readTrace(path, (line) => { said.push(line); });
+  assert.equal(read.loads.length, 5);
+  assert.match(said.join(), /left out 3 torn lines \(line 5, \.\.\.\)$/);
+  const again = traceLog(path, model, { resumed: true });
+  await again.init?.({ folder, settings: {}, step: 4 });
+  again.log(step(5));
+  const steps = readFileSync(path, 'utf8').split('\n').flatMap((line) => { try { return [(JSON.parse(line) as { step?: number }).step]; } catch { return []; } });
+  assert.deepEqual(steps, [undefined, 1, 2, 3, 4, 5]);
+  const mine = join(folder, 'mine.txt');
+  writeFileSync(mine, 'my notes\n');
+  await assert.rejects(async () => traceLog(mine, model, { resumed: true }).init?.({ folder, settings: {}, step: 4 }), /mine\.txt is there already/);
+  assert.equal(readFileSync(mine, 'utf8'), 'my notes\n');
+});
+
+test('a log of one’s own begins anew or goes on after a step; a file of that name that is no log is left alone', async (t) => {
+  const folder = await temporaryFolder(t), path = join(folder, 'events.jsonl'), at = (step: number): LogEvent => ({ event: 'eval', step, val_loss: 1, ms: 1, time: 0 });
+  const open = async (step: number): Promise<Logger> => { const log = jsonLines(folder); await log.init?.({ folder: '.', settings: {}, step }); return log; };
+  const steps = (): unknown[] => readFileSync(path, 'utf8').trim().split('\n').map((line) => (JSON.parse(line) as { step: number }).step);
+  const first = await open(0);
+  for (const n of [1, 2, 3]) first.log(at(n));
+  (await open(2)).log(at(3));
+  assert.deepEqual(steps(), [1, 2, 3]);
+  (await open(0)).log(at(1));
+  assert.deepEqual(steps(), [1]);
+  writeFileSync(path, 'my notes\n');
+  await assert.rejects(open(0), /events\.jsonl is no log of events/);
+  assert.equal(readFileSync(path, 'utf8'), 'my notes\n');
 });

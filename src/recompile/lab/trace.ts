@@ -46,33 +46,57 @@ const within = (n: unknown, least: number, most: number): boolean => Number.isIn
 
 /** `where` names the file. Throws UserError with the line that is wrong. */
 export function parseTrace(text: string, where: string): Trace {
-  const lines = text.split('\n').filter((line) => line.trim() !== '');
-  const wrong = (line: number, what: string): UserError => new UserError(`${where}: line ${line + 1}: ${what}`, 'dynamoe train --trace FILE writes such files');
-  const json = (line: number): Record<string, unknown> => {
-    try {
-      const value: unknown = JSON.parse(lines[line]);
-      if (typeof value === 'object' && value !== null) return value as Record<string, unknown>;
-    } catch { /* told below */ }
-    throw wrong(line, 'is no JSON object');
-  };
-  if (lines.length === 0) throw wrong(0, 'the file is empty');
-  const { event, version, layers } = json(0);
-  if (event !== 'trace' || version !== VERSION || !Array.isArray(layers) || layers.length === 0) throw wrong(0, `is not the header of a trace of version ${VERSION}`);
-  layers.forEach((l: unknown) => { checkLayer(l as TracedLayer, (what) => wrong(0, what)); });
-  const known = layers as TracedLayer[], loads = lines.slice(1).map((_, i) => {
-    const { load } = json(i + 1), whole = (n: unknown): boolean => within(n, 0, MOST_LOAD);
-    const fits = Array.isArray(load) && load.length === known.length && known.every(({ experts }, l) => {
-      const own: unknown = load[l];
-      return Array.isArray(own) && own.length === experts && own.every(whole);
-    });
-    if (!fits) throw wrong(i + 1, `needs a list of loads for each layer: whole numbers up to ${MOST_LOAD}, one for each expert`);
-    return load as number[][];
-  });
-  if (loads.length === 0) throw wrong(0, 'no step follows');
-  return { layers: known, loads };
+  const reader = traceReader(where);
+  text.split('\n').forEach((line, i) => { if (line.trim() !== '') reader.add(line, i + 1); });
+  return reader.trace();
 }
 
-function checkLayer(layer: TracedLayer | null, wrong: (what: string) => UserError): void {
+/** Reads a trace line by line; `torn`: told the number of a line that is no JSON, which is then left out. */
+export function traceReader(where: string, torn?: (line: number) => void): { add(line: string, number: number): void; trace(): Trace } {
+  const wrong = (line: number, what: string): UserError => new UserError(`${where}: line ${line}: ${what}`, 'dynamoe train --trace FILE writes such files');
+  const loads: number[][][] = [];
+  let layers: readonly TracedLayer[] | null = null;
+  return {
+    add(text, line) {
+      const value = parsedObject(text);
+      if (!value && (!torn || !layers)) throw wrong(line, 'is no JSON object');
+      if (!value) torn?.(line);
+      else if (layers) loads.push(loadsOf(value, layers, (what) => wrong(line, what)));
+      else layers = headerOf(value, (what) => wrong(line, what));
+    },
+    trace() {
+      if (!layers) throw wrong(1, 'the file is empty');
+      if (loads.length === 0) throw wrong(1, 'no step follows');
+      return { layers, loads };
+    },
+  };
+}
+
+function parsedObject(text: string): Record<string, unknown> | null {
+  try {
+    const value: unknown = JSON.parse(text);
+    return typeof value === 'object' && value !== null ? value as Record<string, unknown> : null;
+  } catch { return null; }
+}
+
+type Wrong = (what: string) => UserError;
+
+function headerOf({ event, version, layers }: Record<string, unknown>, wrong: Wrong): readonly TracedLayer[] {
+  if (event !== 'trace' || version !== VERSION || !Array.isArray(layers) || layers.length === 0) throw wrong(`is not the header of a trace of version ${VERSION}`);
+  layers.forEach((l: unknown) => { checkLayer(l as TracedLayer, wrong); });
+  return layers as TracedLayer[];
+}
+
+function loadsOf({ load }: Record<string, unknown>, layers: readonly TracedLayer[], wrong: Wrong): number[][] {
+  const fits = Array.isArray(load) && load.length === layers.length && layers.every(({ experts }, l) => {
+    const own: unknown = load[l];
+    return Array.isArray(own) && own.length === experts && own.every((n) => within(n, 0, MOST_LOAD));
+  });
+  if (!fits) throw wrong(`needs a list of loads for each layer: whole numbers up to ${MOST_LOAD}, one for each expert`);
+  return load as number[][];
+}
+
+function checkLayer(layer: TracedLayer | null, wrong: Wrong): void {
   const sizes = ['experts', 'k', 'dModel', 'hidden'] as const;
   if (!layer || typeof layer.path !== 'string' || !sizes.every((key) => within(layer[key], 1, MOST_SIZE)) || layer.k > layer.experts) {
     throw wrong(`a layer needs path, and experts, k, dModel and hidden as whole numbers from 1 to ${MOST_SIZE}, k at most experts`);
