@@ -3,6 +3,7 @@ import type { Command } from 'commander';
 import { TextDataset } from '../data/text.ts';
 import { openCheckpoint } from '../train/open.ts';
 import { validate } from '../train/validate.ts';
+import { nothingCounts } from '../session/means.ts';
 import { UserError } from '../base/errors.ts';
 import { data, device, json, recompile, threads, type OpenFlags } from './flags.ts';
 import { bits, fixed } from './format.ts';
@@ -32,9 +33,11 @@ async function evaluate(checkpoint: string, flags: OpenFlags): Promise<void> {
         () => undefined);
       if (code !== null) throw new Exit(code);
       if (!found) throw new UserError('there is too little held-out data to validate on', 'name more text with --data, or use a shorter context');
+      if (found.count === 0) throw nothingCounts('eval', found.samples);
       reporter.close();
       const metrics = Object.keys(found.metrics).length > 0 ? { metrics: found.metrics } : {};
-      const event = { event: 'eval', step, val_loss: found.loss, ...metrics, samples: found.samples, ms: Math.round(performance.now() - start), checkpoint: path };
+      const event = { event: 'eval', step, val_loss: found.loss, ...metrics, samples: found.samples, counted: found.count,
+        ms: Math.round(performance.now() - start), checkpoint: path };
       if (flags.json) process.stdout.write(`${JSON.stringify(event)}\n`);
       else {
         const perByte = set instanceof TextDataset ? ` (${fixed(bits(found.loss))} bits per byte)` : '';

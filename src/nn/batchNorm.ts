@@ -1,7 +1,8 @@
-// Batch normalisation (Ioffe & Szegedy 2015, algorithms 1 and 2) of the last axis: channels of images, columns of rows.
+// Batch normalisation (Ioffe & Szegedy 2015, algorithms 1 and 2) of the last axis: channels of images, columns of
+// rows.
 import { UserError } from '../base/errors.ts';
 import { checkOptions, type KeysOf } from '../base/options.ts';
-import { boundOf, isDynamic, showType } from '../base/shape.ts';
+import { boundOf, elements, isDynamic, showType } from '../base/shape.ts';
 import { scalar, type Tensor } from '../graph/tensor.ts';
 import { add } from '../graph/ops/add.ts';
 import { div } from '../graph/ops/div.ts';
@@ -26,10 +27,13 @@ const KEYS: KeysOf<BatchNormOptions> = { eps: 'optional', momentum: 'optional' }
 /**
  * (x - mean) / sqrt(variance + eps) * gain + bias for each column of the last axis: [..., width] -> [..., width].
  *
- * Training takes mean and variance of the batch, over all axes but the last; where the first dimension varies at run time, over the
- * rows that are there (of none, the result is none and the running statistics stay). The running statistics, which evaluation takes, are
- * parameters that are not trained: they lie in checkpoints, and change only if the step commits. With `accumulate`, each micro-batch
- * is normalised by its own statistics (n times fewer samples), and the running ones change once a step, by the mean over micro-batches.
+ * Training takes mean and variance of the batch, over all axes but the last, of at least 2 elements a column: fewer
+ * are refused by a UserError. Where the first dimension varies at run time (rows of an expert), they are those of
+ * the rows that are there; of a single element a column there are none: that row is normalised by the running
+ * statistics, which stay as they are, as they do where there is no row. The running statistics, which evaluation
+ * takes, are parameters that are not trained: they lie in checkpoints, and change only if the step commits. With
+ * `accumulate` and `split`, each micro-batch is normalised by its own statistics (n times fewer samples), and the
+ * running ones change once a step, by the mean over micro-batches.
  */
 export class BatchNorm {
   readonly gain: Parameter; // [width]
@@ -61,16 +65,29 @@ export class BatchNorm {
       add(mul(away, mul(rsqrt(add(variance, this.#eps)), use(x, this.gain))), use(x, this.bias));
     if (!trace.training) return apply(sub(x, use(x, this.runningMean)), use(x, this.runningVariance));
 
-    const count = countOf(x), some = maximum(count, 1);
-    const mean = div(overRows(x), some), away = sub(x, mean), variance = div(overRows(mul(away, away)), some);
+    const count = countOf(x), some = maximum(count, 1), enough = isDynamic(x.shape) ? less(scalar(count, 1), count) : null;
+    if (!enough) checkRows(x, trace.pathOf(this));
+    const own = (value: Tensor, running: Parameter): Tensor => (enough ? where(enough, value, use(x, running)) : value);
+    const mean = own(div(overRows(x), some), this.runningMean), away = sub(x, mean);
+    const spread = div(overRows(mul(away, away)), some), variance = own(spread, this.runningVariance);
     const population = mul(variance, div(some, maximum(sub(count, 1), 1)));
     const towards = (p: Parameter, value: Tensor): void => {
-      trace.updateParameter(p, (old) => where(less(scalar(count, 0), count), add(mul(old, 1 - this.#momentum), mul(value, this.#momentum)), old));
+      const moved = (old: Tensor): Tensor => add(mul(old, 1 - this.#momentum), mul(value, this.#momentum));
+      trace.updateParameter(p, (old) => (enough ? where(enough, moved(old), old) : moved(old)));
     };
     towards(this.runningMean, mean);
     towards(this.runningVariance, population);
     return apply(away, variance);
   }
+}
+
+/** Throws where a column has one element, whose variance says nothing. */
+function checkRows(x: Tensor, path: string): void {
+  const [width] = x.shape.slice(-1), rows = elements(x.shape) / boundOf(width);
+  if (rows >= 2) return;
+  const where = `BatchNorm${path ? ` at ${path}` : ''}`, got = showType(x.type);
+  throw new UserError(`${where}: statistics need at least 2 elements a column in training, got ${got}`,
+    'a larger batch (accumulate and split make micro-batches smaller), or LayerNorm, which needs no other rows');
 }
 
 /** How many elements a column has in this run. */

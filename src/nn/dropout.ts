@@ -4,8 +4,9 @@ import { dropout } from '../graph/ops/dropout.ts';
 import { UserError } from '../base/errors.ts';
 import { traceOf } from '../trace/trace.ts';
 
-/** Each element becomes 0 with probability `rate`, else x / (1 - rate). The mask depends on seed, step, this module's path and the
- * element's index alone. */
+/** Each element becomes 0 with probability `rate`, else x / (1 - rate). The mask depends on seed, step, this module's
+ * path, how often it was used before in the step, and the element's index in the batch alone: not on `accumulate` or
+ * `split`, where rows are those of the batch. */
 export class Dropout {
   #rate = 0;
   constructor(rate: number) { this.rate = rate; }
@@ -20,6 +21,7 @@ export class Dropout {
   forward(x: Tensor): Tensor {
     const trace = traceOf(x);
     if (!trace.training || this.rate === 0) return x;
-    return dropout(x, trace.scalar('seed', 'uint32'), trace.scalar('step', 'uint32'), { rate: this.rate, key: trace.keyOf(this) });
+    const { seed, step, key, first } = trace.random(this, '', x);
+    return dropout(x, seed, step, { rate: this.rate, key }, first);
   }
 }

@@ -1,16 +1,19 @@
-// Losses: from a model's output and the targets to one number, a mean. Those with options take them as a third argument:
-// `loss: (o, t) => loss.crossEntropy(o, t, { labelSmoothing: 0.1 })`.
+// Losses: from a model's output and the targets to one number, a mean, which says over how much: pieces of a batch
+// (`accumulate`, `split`) and batches of an evaluation weigh by what counts in them. Those with options take them as
+// a third argument: `loss: (o, t) => loss.crossEntropy(o, t, { labelSmoothing: 0.1 })`.
 import { hostTensor } from '../base/tensor.ts';
 import { isFloat } from '../base/dtype.ts';
 import { ShapeError, UserError } from '../base/errors.ts';
 import { checkOptions, type KeysOf } from '../base/options.ts';
-import { boundOf, sameShape, showType } from '../base/shape.ts';
+import { boundOf, sameShape, showType, type Dim } from '../base/shape.ts';
 import { emit, scalar, type Tensor } from '../graph/tensor.ts';
 import { abs } from '../graph/ops/abs.ts';
 import { add } from '../graph/ops/add.ts';
 import { squeeze, unsqueeze } from '../graph/ops/arrange.ts';
+import { cast } from '../graph/ops/cast.ts';
 import { div } from '../graph/ops/div.ts';
 import { equal } from '../graph/ops/equal.ts';
+import { zerosLike } from '../graph/ops/fill.ts';
 import { gather } from '../graph/ops/gather.ts';
 import { less } from '../graph/ops/less.ts';
 import { log } from '../graph/ops/log.ts';
@@ -19,15 +22,68 @@ import { minimum } from '../graph/ops/minimum.ts';
 import { mul } from '../graph/ops/mul.ts';
 import { neg } from '../graph/ops/neg.ts';
 import { relu } from '../graph/ops/relu.ts';
+import { reshape } from '../graph/ops/reshape.ts';
+import { slice } from '../graph/ops/slice.ts';
 import { softplus } from '../graph/ops/softplus.ts';
 import { norm } from '../graph/ops/statistics.ts';
+import { stopGradient } from '../graph/ops/stopGradient.ts';
 import { sub } from '../graph/ops/sub.ts';
 import { mean, sum } from '../graph/ops/sum.ts';
 import { takeAlong } from '../graph/ops/takeAlong.ts';
 import { where } from '../graph/ops/where.ts';
 import { traceOf } from '../trace/trace.ts';
 
+/** One number from a model's output and the targets. A loss of one's own is weighted by samples, unless it is made
+ * of losses of this module, `meanOver`, or says by `counted` over what it is a mean. */
 export type Loss = (output: Tensor, target: Tensor) => Tensor;
+
+/**
+ * Says that `mean`, one float number, is a mean over `count` things (float32 [], or a number), and gives it back.
+ * Where a batch goes through in parts, the gradient and the value are those of the mean over the whole batch: sum of
+ * count * mean over parts, divided by the sum of counts. A sum of such means, each with a factor, is weighed term by
+ * term. In parts, `count` must follow from x and y alone.
+ */
+export function counted(mean: Tensor, count: Tensor | number): Tensor {
+  if (mean.shape.length !== 0 || !isFloat(mean.dtype)) {
+    throw new ShapeError(`counted: a mean is one float number, got ${mean.toString()}`);
+  }
+  if (typeof count !== 'number' && count.shape.length !== 0) {
+    throw new ShapeError(`counted: a count is one number, got ${count.toString()}`);
+  }
+  traceOf(mean).addMean(mean, typeof count === 'number' ? count : stopGradient(cast(count, 'float32')));
+  return mean;
+}
+
+/**
+ * The mean of all elements of `each`; with `weights` (numbers of at least 0, broadcast to the shape of `each`; a
+ * mask of 0 and 1 among them) sum(weights * each) / sum(weights). 0 where nothing counts, with a gradient of 0.
+ */
+export function meanOver(each: Tensor, weights?: Tensor): Tensor {
+  if (weights) {
+    const all = add(cast(weights, each.dtype), zerosLike(each)), total = sum(all), zero = scalar(each, 0);
+    if (!sameShape(all.shape, each.shape)) {
+      throw new ShapeError(`meanOver: weights ${showType(weights.type)} do not fit ${showType(each.type)}`);
+    }
+    // What counts nothing may be no number.
+    return counted(ratio(sum(where(equal(all, 0), zero, mul(all, each))), total), total);
+  }
+  const [rows] = each.shape, fixed = each.shape.reduce<number>((n, d) => n * (typeof d === 'number' ? d : 1), 1);
+  if (each.shape.every((d) => typeof d === 'number')) return counted(mean(each), fixed);
+  const count = cast(rowsIn(each, rows), 'float32');
+  // As ops.mean, but of no rows it is 0.
+  return counted(div(mul(sum(each), 1 / fixed), cast(maximum(count, 1), each.dtype)), mul(count, fixed));
+}
+
+/** total / count; 0 where there is nothing to count. */
+const ratio = (total: Tensor, count: Tensor): Tensor => div(total, where(equal(count, 0), scalar(count, 1), count));
+
+/** int32 []: how many rows there are in this run. */
+function rowsIn(x: Tensor, dim: Dim): Tensor {
+  const trace = traceOf(x);
+  if (typeof dim === 'number') return scalar(x, dim, 'int32');
+  if (dim.kind === 'bounded') return trace.tensor(dim.count);
+  return reshape(slice(trace.tensor(dim.offsets), 0, dim.segments, dim.segments + 1), []);
+}
 
 /** Broadcasting [n, 1] with [n] would silently compare every row with every other. */
 function alike(name: string, output: Tensor, target: Tensor): void {
@@ -39,15 +95,17 @@ function alike(name: string, output: Tensor, target: Tensor): void {
 export interface CrossEntropyOptions {
   /** This share of the target goes in equal parts to all classes (Szegedy et al. 2016, section 7); default 0. */
   readonly labelSmoothing?: number;
-  /** Rows with this target count for nothing. If all do, the loss is 0. */
+  /** Rows with this target count for nothing. If all do, the loss is 0, and so is its gradient: the step is taken
+   * all the same, so that moments and weights decay. */
   readonly ignoreIndex?: number;
-  /** [classes]: weights of the classes; the loss is divided by the sum of the targets' weights. */
+  /** [classes]: weights of the classes; the loss is divided by the sum of the targets' weights, which is what
+   * counts. */
   readonly classWeights?: Tensor | readonly number[];
 }
 const CROSS_ENTROPY: KeysOf<CrossEntropyOptions> = { labelSmoothing: 'optional', ignoreIndex: 'optional', classWeights: 'optional' };
 
-/** Mean over all rows of -log softmax(logits)[target], in nats. logits [..., classes], targets int32 [...]. A target that is no class
- * gives NaN. */
+/** Mean over all rows of -log softmax(logits)[target], in nats. logits [..., classes], targets int32 [...]. A
+ * target that is no class gives NaN. */
 export function crossEntropy(logits: Tensor, targets: Tensor, options: CrossEntropyOptions = {}): Tensor {
   checkOptions('crossEntropy', options, CROSS_ENTROPY);
   const { labelSmoothing = 0, ignoreIndex, classWeights } = options;
@@ -62,10 +120,10 @@ export function crossEntropy(logits: Tensor, targets: Tensor, options: CrossEntr
     const even = weights ? sub(mul(logSum, mean(weights)), mean(mul(logits, weights), [last])) : sub(logSum, mean(logits, [last]));
     loss = add(mul(loss, 1 - labelSmoothing), mul(even, labelSmoothing));
   }
-  if (!ignored && !own) return mean(loss);
+  if (!ignored && !own) return meanOver(loss);
   const kept = (x: Tensor): Tensor => (ignored ? where(ignored, scalar(logits, 0), x) : x);
   const count = sum(kept(own ?? scalar(logits, 1)));
-  return div(sum(kept(loss)), where(equal(count, 0), scalar(count, 1), count));
+  return counted(ratio(sum(kept(loss)), count), count);
 }
 
 function weightsOf(logits: Tensor, weights: Tensor | readonly number[]): Tensor {
@@ -74,9 +132,10 @@ function weightsOf(logits: Tensor, weights: Tensor | readonly number[]): Tensor 
   return 'shape' in weights ? weights : traceOf(logits).constant({ dtype: logits.dtype, shape: [classes] }, hostTensor(logits.dtype, [classes], weights).data);
 }
 
-/** Mean over all rows of -logProbabilities[target], in nats. logProbabilities [..., classes] (`ops.logSoftmax` makes them), targets
- * int32 [...]. */
-export const nll: Loss = (logProbabilities, targets) => neg(mean(squeeze(takeAlong(logProbabilities, unsqueeze(targets, -1)), [-1])));
+/** Mean over all rows of -logProbabilities[target], in nats. logProbabilities [..., classes] (`ops.logSoftmax`
+ * makes them), targets int32 [...]. */
+export const nll: Loss = (logProbabilities, targets) =>
+  meanOver(neg(squeeze(takeAlong(logProbabilities, unsqueeze(targets, -1)), [-1])));
 
 export interface BinaryOptions {
   /** Weight of the positive class; default 1. */
@@ -84,35 +143,37 @@ export interface BinaryOptions {
 }
 const BINARY: KeysOf<BinaryOptions> = { positiveWeight: 'optional' };
 
-/** Mean over all elements of -(y log p + (1 - y) log(1 - p)) with p = sigmoid(logits), in nats. logits and targets (0 to 1) of one shape. */
+/** Mean over all elements of -(y log p + (1 - y) log(1 - p)) with p = sigmoid(logits), in nats. logits and targets
+ * (0 to 1) of one shape. */
 export function binaryCrossEntropyWithLogits(logits: Tensor, targets: Tensor, options: BinaryOptions = {}): Tensor {
   checkOptions('binaryCrossEntropyWithLogits', options, BINARY);
   const { positiveWeight = 1 } = options;
   alike('binaryCrossEntropyWithLogits', logits, targets);
   // -log p = softplus(-x), and -log(1 - p) = x + softplus(-x).
   const weight = add(mul(targets, positiveWeight - 1), 1);
-  return mean(add(mul(sub(scalar(targets, 1), targets), logits), mul(weight, softplus(neg(logits)))));
+  return meanOver(add(mul(sub(scalar(targets, 1), targets), logits), mul(weight, softplus(neg(logits)))));
 }
 
-/** Mean over all rows of sum(target (log target - logProbabilities)), in nats. logProbabilities and target (probabilities) [..., n]. */
+/** Mean over all rows of sum(target (log target - logProbabilities)), in nats. logProbabilities and target
+ * (probabilities) [..., n]. */
 export const klDivergence: Loss = (logProbabilities, target) => {
   alike('klDivergence', logProbabilities, target);
   const some = less(scalar(target, 0), target); // 0 log 0 is 0
   const each = mul(target, sub(log(where(some, target, scalar(target, 1))), logProbabilities));
-  return mean(sum(where(some, each, scalar(each, 0)), [each.shape.length - 1]));
+  return meanOver(sum(where(some, each, scalar(each, 0)), [each.shape.length - 1]));
 };
 
 /** Mean squared difference of two tensors of one shape. */
 export const meanSquaredError: Loss = (output, target) => {
   alike('meanSquaredError', output, target);
   const d = sub(output, target);
-  return mean(mul(d, d));
+  return meanOver(mul(d, d));
 };
 
 /** Mean absolute difference of two tensors of one shape; its gradient is 0 where they are equal. */
 export const meanAbsoluteError: Loss = (output, target) => {
   alike('meanAbsoluteError', output, target);
-  return mean(abs(sub(output, target)));
+  return meanOver(abs(sub(output, target)));
 };
 
 export interface HuberOptions {
@@ -121,25 +182,27 @@ export interface HuberOptions {
 }
 const HUBER: KeysOf<HuberOptions> = { delta: 'optional' };
 
-/** Mean of d^2 / 2 for differences |d| up to `delta`, of delta (|d| - delta / 2) beyond (Huber 1964). Two tensors of one shape. */
+/** Mean of d^2 / 2 for differences |d| up to `delta`, of delta (|d| - delta / 2) beyond (Huber 1964). Two tensors
+ * of one shape. */
 export function huber(output: Tensor, target: Tensor, options: HuberOptions = {}): Tensor {
   checkOptions('huber', options, HUBER);
   const { delta = 1 } = options;
   alike('huber', output, target);
   if (!(delta > 0)) throw new UserError(`huber: delta must be above 0, got ${delta}`);
   const size = abs(sub(output, target)), within = minimum(size, delta);
-  return mean(add(mul(mul(within, within), 0.5), mul(sub(size, within), delta)));
+  return meanOver(add(mul(mul(within, within), 0.5), mul(sub(size, within), delta)));
 }
 
 /** Mean of max(0, 1 - target * output); targets are -1 or 1, of the output's shape. */
 export const hinge: Loss = (output, target) => {
   alike('hinge', output, target);
-  return mean(relu(sub(scalar(output, 1), mul(target, output))));
+  return meanOver(relu(sub(scalar(output, 1), mul(target, output))));
 };
 
-/** Mean over all rows of 1 - cosine of the angle between output and target, both [..., n]; a row of zeros counts as a right angle. */
+/** Mean over all rows of 1 - cosine of the angle between output and target, both [..., n]; a row of zeros counts
+ * as a right angle. */
 export const cosineSimilarity: Loss = (output, target) => {
   alike('cosineSimilarity', output, target);
   const axis = [output.shape.length - 1], lengths = mul(norm(output, axis), norm(target, axis));
-  return mean(sub(scalar(output, 1), div(sum(mul(output, target), axis), maximum(lengths, 1e-8))));
+  return meanOver(sub(scalar(output, 1), div(sum(mul(output, target), axis), maximum(lengths, 1e-8))));
 };

@@ -1,6 +1,7 @@
-// How a session goes through a batch: whole, or in parts whose gradients are averaged. Its knob lies beside those of the model's modules, at a path
-// that no module has. A change of it changes results: sums of gradients are rounded in another order; capacities, auxiliary losses, statistics of
-// batches and random masks are those of a part.
+// How a session goes through a batch: whole, or in parts whose gradients are averaged by what counts in each
+// (means.ts). Its knob lies beside those of the model's modules, at a path that no module has. A change of it changes
+// results: sums of gradients are rounded in another order; capacities, auxiliary losses and statistics of batches are
+// those of a part.
 import { UserError } from '../base/errors.ts';
 import type { KnobRules } from '../trace/knobs.ts';
 import { noticeWrites } from '../trace/user-values.ts';

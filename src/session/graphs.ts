@@ -13,6 +13,7 @@ import type { Knobs } from '../trace/knobs.ts';
 import type { Named } from '../trace/module.ts';
 import type { PublicState } from '../trace/public-state.ts';
 import { call, type Trace } from '../trace/trace.ts';
+import { inShares, outputTerms } from './means.ts';
 import { checkRoom, type Room } from './room.ts';
 import type { CompileOptions, Model, Phase } from './step.ts';
 import type { Updating } from './updating.ts';
@@ -36,18 +37,25 @@ export function sessionGraph({ named, knobs, state }: Source, training: boolean,
   })));
 }
 
+/** The graph of a training step up to its losses; with a phase, of one part of a batch. `also` adds to it. */
+export function forwardGraph(source: Source, batch: Batch, observed: boolean, phase: Phase, also?: (t: Trace) => void): Graph {
+  const { model, options: { loss } } = source;
+  return sessionGraph(source, true, observed, (t) => {
+    t.inParts = phase !== undefined;
+    t.samples = batch.ids ? batch.x.shape[0] : null;
+    lossGraph(t, batch, model, loss);
+    also?.(t);
+  });
+}
+
 /** The graph of a training step as it goes into the compiler; with a phase, of one of `batches` micro-batches. Throws MemoryError, before anything
  * is traced, where what it trains has no room. */
 export function stepGraph(source: Source, batch: Batch, observed: boolean, { phase, batches, room }: { readonly phase: Phase; readonly batches: number; readonly room: Room }): Graph {
-  const { model, options: { loss, optimizer }, updating } = source;
+  const { options: { optimizer }, updating } = source;
   if (!optimizer) throw new UserError('this session has no optimizer', 'compile(model, { loss, optimizer: optim.adamW({ lr }) })');
   const { trained, ...settings } = updating.options();
   checkRoom(source.named.parameters, room, { optimizer, trained, sums: phase !== undefined });
-  const forward = sessionGraph(source, true, observed, (t) => {
-    t.samples = batch.ids ? batch.x.shape[0] : null;
-    lossGraph(t, batch, model, loss);
-  });
-  return trainingGraph(forward, optimizer, trained, { ...settings, ...(phase && { accumulate: { batches, phase } }) });
+  return trainingGraph(forwardGraph(source, batch, observed, phase), optimizer, trained, { ...settings, ...(phase && { accumulate: { batches, phase } }) });
 }
 
 /** The model's output in the graph of x. */
@@ -57,16 +65,22 @@ export function outputOf(model: Model, x: Tensor): Tensor {
   return output;
 }
 
-/** In training `loss`, `total` (with auxiliary losses) and those alone; else `loss` and `output`. */
+/** In training `loss`, `total` (with auxiliary losses) and those alone, in a part of a batch each in its share; else
+ * `loss`, of what it is a mean, and `output`. */
 export function lossGraph(t: Trace, batch: Batch, model: Model, lossOf: Loss): void {
   const x = t.input('input', 'x', batch.x), y = t.input('input', 'y', batch.y);
-  const output = outputOf(model, x), loss = lossOf(output, y);
-  if (loss.shape.length !== 0) throw new UserError(`the loss must be one number, got shape [${sizes(loss.shape).join(', ')}]`, 'take its mean');
+  const output = outputOf(model, x), own = lossOf(output, y);
+  if (own.shape.length !== 0) {
+    throw new UserError(`the loss must be one number, got shape [${sizes(own.shape).join(', ')}]`, 'take its mean');
+  }
+  const loss = t.inParts ? inShares(t, own) : own;
   t.output('loss', loss);
   if (!t.training) {
     t.output('output', output);
+    outputTerms(t, loss);
     return;
   }
-  t.output('total', t.losses.reduce((sum, l) => add(sum, cast(mul(l.value, l.coefficient), loss.dtype)), loss));
-  for (const l of t.losses) t.output(`aux:${l.name}`, l.value);
+  const losses = t.losses.map((l) => ({ ...l, value: t.inParts ? inShares(t, l.value) : l.value }));
+  t.output('total', losses.reduce((sum, l) => add(sum, cast(mul(l.value, l.coefficient), loss.dtype)), loss));
+  for (const l of losses) t.output(`aux:${l.name}`, l.value);
 }

@@ -3,7 +3,6 @@
 import { UserError } from '../base/errors.ts';
 import { checkBatch, type Batch, type HostTensor } from '../base/tensor.ts';
 import type { Graph } from '../graph/graph.ts';
-import { FLAG } from '../optim/updates.ts';
 import type { Rule } from '../recompile/rule.ts';
 import type { Caches, Runnable } from '../run/executor.ts';
 import { Knobs, SESSION, type Settings } from '../trace/knobs.ts';
@@ -16,13 +15,14 @@ import { readAssignments } from './assignments.ts';
 import type { Backend } from './backend.ts';
 import { Batching } from './batching.ts';
 import { Copies } from './copies.ts';
-import { batchesOf, evaluation, type Evaluation } from './evaluation.ts';
-import { lossGraph, outputOf, sessionGraph, stepGraph, type Source } from './graphs.ts';
+import { forwardGraph, lossGraph, outputOf, sessionGraph, stepGraph, type Source } from './graphs.ts';
+import { batchesOf, meanOverBatches, measured, outputCounts, Shares } from './means.ts';
+import type { Evaluation, KnownShares, Measured } from './means.ts';
 import { Order } from './order.ts';
 import { Programs } from './programs.ts';
 import { Recompiling, type PlanState } from './recompiling.ts';
 import { States, type StateView } from './states.ts';
-import { apart, closedError, familyOf, NonFiniteError, phaseOf, resultOf, shapesOf, splitBatch, type CompileOptions, type Model, type Phase, type StepResult } from './step.ts';
+import { apart, checkFinite, closedError, familyOf, numbersOf, phaseOf, resultOf, shapesOf, splitBatch, type Ran, type CompileOptions, type Model, type Phase, type StepResult } from './step.ts';
 import { checkValues, clearStates, contentOf, restoreFrom, takeUp, type Resumed, type Value } from './checkpoint.ts';
 import { Updating, type UpdatingState } from './updating.ts';
 import { isSum, type Inputs, type Outputs, type Part } from './watch.ts';
@@ -41,6 +41,7 @@ export class Session {
   readonly #knobs: Knobs;
   #seed: number;
   readonly #updating: Updating;
+  readonly #shares = new Shares();
   #steps = 0;
   #runs = 0;
   readonly #recompiling: Recompiling;
@@ -84,7 +85,10 @@ export class Session {
 
   async #step(batch: Batch): Promise<StepResult> {
     let result: StepResult | undefined;
-    const running = this.#recompiling.training.run(this.#shapes(batch), () => this.#parts(batch), (out, program, inputs) => this.#checkFinite(out, program, inputs), (outputs, [{ frozen }]) => {
+    const known: KnownShares = new Map();
+    const check = (...part: Ran): Promise<void> => checkFinite(this.executor, this.#steps + 1, ...part);
+    const parts = (): Part[] => this.#parts(batch, known);
+    const running = this.#recompiling.training.run(this.#shapes(batch), parts, check, (outputs, [{ frozen }]) => {
       result = resultOf(++this.#steps, outputs);
       if (frozen) this.#updating.passed(frozen);
       return { ...result, parts: outputs.map((out) => apart(out).stats), ...(batch.ids && { ids: batch.ids }) };
@@ -104,12 +108,15 @@ export class Session {
 
   #split(batch: Batch): Batch[] { return splitBatch(batch, this.#batching.parts(batch.x.shape[0], Number(this.#knobs.settings(SESSION)['split']))); }
 
-  #parts(batch: Batch): Part[] {
-    const scalars = this.#updating.scalars(this.#steps), frozen = this.#updating.frozen();
-    return this.#split(batch).map((part, i, { length: parts }) => {
-      const phase = phaseOf(i, parts), step = Uint32Array.of(this.#steps * parts + i);
-      return { family: this.#trainFamily(part, phase, parts), graph: () => this.trainGraph(part, phase, parts), frozen, changes: (state) => part.ids ? rowsOf(state, part.ids) : null,
-        inputs: { ...this.#inputs(part), step, commit: Int32Array.of(1), ...scalars } };
+  #parts(batch: Batch, known: KnownShares = new Map()): Part[] {
+    const scalars = this.#updating.scalars(this.#steps), frozen = this.#updating.frozen(), all = this.#split(batch);
+    const { length: parts, 0: first } = all, fixed = { commit: Int32Array.of(1), ...scalars };
+    const inputs = all.map((part, i) => ({ ...this.#inputs(part), ...numbersOf(i, parts), ...fixed }));
+    const shares = this.#shares.of(known, inputs, this.#shapes(first), () => forwardGraph(this.#source, first, this.#observed, 'add', outputCounts));
+    return all.map((part, i) => {
+      const phase = phaseOf(i, parts);
+      return { family: this.#trainFamily(part, phase, parts), graph: () => this.trainGraph(part, phase, parts), frozen,
+        changes: (state) => part.ids ? rowsOf(state, part.ids) : null, inputs: { ...inputs[i], ...shares[i] } };
     });
   }
 
@@ -143,30 +150,27 @@ export class Session {
    * that the model refuses. */
   restorePlan(plan: PlanState, what: 'all' | 'parameters' = 'all'): Promise<void> { return this.#order.change(() => { this.#recompiling.restore(plan, what); }); }
 
-  async #checkFinite({ flag: { data: [flag] } }: Outputs, program: Runnable, inputs: Inputs): Promise<void> {
-    if (flag !== 0) throw new NonFiniteError(this.#steps + 1, Number(flag) & FLAG.loss ? 'loss' : 'gradient', await this.executor.diagnose(program, inputs));
-  }
-
-  /** Mean loss over batches, weighted by their sizes; dropout off, nothing stored. Steps that are called meanwhile wait for its end: the batches must
-   * not wait for them. */
+  /** Mean loss over batches, weighted by what the loss counts in each, or by samples where it does not say; dropout off,
+   * nothing stored. count: what was counted; throws UserError where that is nothing. Steps that are called meanwhile
+   * wait for its end: the batches must not wait for them. */
   async evaluate(batches: AsyncIterable<Batch> | readonly Batch[], progress?: (samples: number) => void): Promise<Evaluation> {
     const own = batchesOf(batches, checkBatch);
-    return this.#order.read(() => evaluation(own, async (batch) => {
-      checkBatch(batch);
-      const { loss } = await this.#forward(batch, true);
-      return Number(loss.data[0]);
-    }, progress));
+    return this.#order.read(() => meanOverBatches(own, (batch) => this.#measure(batch, true), progress));
   }
 
   /** Loss and model output for one batch, dropout off: { loss: [], output: [batch, ...] }. */
-  async forward(batch: Batch): Promise<Outputs> {
-    this.#check(batch);
-    return this.#forward(batch);
+  async forward(batch: Batch): Promise<Outputs> { return (await this.measure(batch)).outputs; }
+
+  /** The same, with what the loss is a mean over, by which `MeanLoss` joins batches. */
+  async measure(batch: Batch): Promise<Measured> {
+    if (this.#closed) throw closedError();
+    return this.#measure(batch);
   }
 
-  #forward(batch: Batch, within = false): Promise<Outputs> {
-    return this.#copies.ofBatch(batch, (own) => this.#order.run(() =>
-      this.#infer(familyOf('eval', own), (t) => { lossGraph(t, own, this.model, this.options.loss); }, this.#inputs(own)), { within }));
+  async #measure(batch: Batch, within = false): Promise<Measured> {
+    checkBatch(batch);
+    return measured(batch, await this.#copies.ofBatch(batch, (own) => this.#order.run(() =>
+      this.#infer(familyOf('eval', own), (t) => { lossGraph(t, own, this.model, this.options.loss); }, this.#inputs(own)), { within })));
   }
 
   /** The model's output for an input, dropout off. */

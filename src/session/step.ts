@@ -1,5 +1,5 @@
 // What a session takes and gives: its options, the result of a step, batches in parts.
-import { isFloat } from '../base/dtype.ts';
+import { isFloat, type TypedArray } from '../base/dtype.ts';
 import { checkSeed } from '../base/random.ts';
 import { UserError } from '../base/errors.ts';
 import { checkOptions, refuseUnused, type KeysOf } from '../base/options.ts';
@@ -9,6 +9,8 @@ import type { Loss } from '../nn/loss.ts';
 import type { Optimizer } from '../optim/optimizer.ts';
 import type { Agreement } from '../recompile/agreement.ts';
 import type { RecompileEvent } from '../recompile/rule.ts';
+import { FLAG } from '../optim/updates.ts';
+import type { Executor, Runnable } from '../run/executor.ts';
 import type { DeviceName } from './platform.ts';
 
 /** A model that a session can train: one tensor in, one out. */
@@ -25,10 +27,13 @@ export interface CompileOptions {
   /** Of the starting values, dropout and noise: a whole number from 0 to 4294967295; default 0. A checkpoint that is
    * loaded brings its own, so that the next step has the bits it would have had. */
   readonly seed?: number;
-  /** Splits each batch into this many micro-batches whose gradients are averaged; default 1. */
+  /** Splits each batch into this many micro-batches of equal size, whose gradients are averaged by what the loss counts
+   * in each; default 1. Loss and gradient are those of the whole batch, and so are random numbers. Each micro-batch has
+   * its own: capacities of experts, auxiliary losses (averaged evenly), statistics of BatchNorm, remembered choices. */
   readonly accumulate?: number;
-  /** Splits each (micro-)batch into up to this many parts, as equal ones as its size allows; default 1. Unlike `accumulate` it may change while the
-   * session lives: `session.batching.split`, or a rule. Results are those of `accumulate: accumulate * split`. */
+  /** Splits each (micro-)batch into up to this many equal parts, fewer where its size cannot be divided by it; default
+   * 1. Unlike `accumulate` it may change while the session lives: `session.batching.split`, or a rule. Results are
+   * those of `accumulate: accumulate * split`; what is said there stays a part's own. */
   readonly split?: number;
   /** Bytes that the session may take; default: what is free. */
   readonly memory?: number;
@@ -38,7 +43,8 @@ export interface CompileOptions {
   readonly events?: (event: RecompileEvent) => void;
   /** Between processes that train one model together; default: one process. */
   readonly agreement?: Agreement;
-  /** Told in one line where `auto` found no C compiler, and once for each rule that fails; default console.warn. */
+  /** Told in one line what is worth knowing: `auto` found no C compiler, a checkpoint is of another optimiser, and once
+   * for each rule that fails; default console.warn. */
   readonly say?: (line: string) => void;
 }
 const KEYS: KeysOf<CompileOptions> = { loss: 'required', optimizer: 'optional', device: 'optional', threads: 'optional', seed: 'optional', accumulate: 'optional',
@@ -51,7 +57,8 @@ export interface StepResult {
   readonly loss: number;
   /** Auxiliary losses by name, unweighted: { 'blocks.0.moe/balance': 1.02 }. */
   readonly aux: Readonly<Record<string, number>>;
-  /** Statistics by name: { 'blocks.0.moe/load': int32 [experts] }. With `accumulate`, counts are of the whole batch, others means over its parts. */
+  /** Statistics by name: { 'blocks.0.moe/load': int32 [experts] }. With `accumulate`, counts are of the whole batch,
+   * others means over its parts, each of which counts as much. */
   readonly stats: Readonly<Record<string, HostTensor>>;
   readonly gradNorm: number;
 }
@@ -65,6 +72,18 @@ export class NonFiniteError extends UserError {
       'lower the learning rate, clip gradients, or look at the data of this step: a class or token out of range gives NaN');
     this.step = step;
   }
+}
+
+/** What a part of a step gave, and what ran. */
+export type Ran = readonly [
+  out: Readonly<Record<string, HostTensor>>, program: Runnable, inputs: Readonly<Record<string, TypedArray>>,
+];
+
+/** Throws NonFiniteError, naming the op that began it, for outputs of a step that was not committed. */
+export async function checkFinite(executor: Executor, step: number, ...[out, program, inputs]: Ran): Promise<void> {
+  const flag = Number(out['flag'].data[0]);
+  if (flag === 0) return;
+  throw new NonFiniteError(step, flag & FLAG.loss ? 'loss' : 'gradient', await executor.diagnose(program, inputs));
 }
 
 export const shapesOf = ({ x, y }: Batch): string => [x, y].map((t) => `${t.dtype}[${t.shape.join()}]`).join(' ');
@@ -104,6 +123,10 @@ export function resultOf(step: number, parts: readonly Readonly<Record<string, H
 /** Of a micro-batch: all but the last add their gradients up. */
 export type Phase = 'add' | 'apply' | undefined;
 export const phaseOf = (i: number, parts: number): Phase => (parts === 1 ? undefined : i < parts - 1 ? 'add' : 'apply');
+
+/** Of part i of a batch: its number, and where its random numbers begin that have no place in the whole batch. */
+export const numbersOf = (i: number, parts: number): Record<string, Uint32Array<ArrayBuffer>> =>
+  (parts === 1 ? {} : { part: Uint32Array.of(i), apart: Uint32Array.of(i * Math.floor(2 ** 32 / parts)) });
 
 export function splitBatch(batch: Batch, parts: number): Batch[] {
   if (parts === 1) return [batch];

@@ -1,20 +1,38 @@
-// Tracing: runs a model's forward functions on Tensors and records the Graph. What a module needs beside its input it asks the
-// trace of that input for: parameters, whether this is training, random keys, and where to put losses and statistics.
+// Tracing: runs a model's forward functions on Tensors and records the Graph. What a module needs beside its input it
+// asks the trace of that input for: parameters, whether this is training, random keys, and where to put losses and
+// statistics.
 import { UserError } from '../base/errors.ts';
 import { hash32 } from '../base/hash.ts';
-import { showType, type TensorType } from '../base/shape.ts';
+import { elements, isDynamic, showType, type TensorType } from '../base/shape.ts';
 import type { TypedArray } from '../base/dtype.ts';
 import { GraphBuilder, type OpTable } from '../graph/builder.ts';
 import type { Graph } from '../graph/graph.ts';
+import { mul } from '../graph/ops/mul.ts';
 import type { Tensor } from '../graph/tensor.ts';
 import type { Named } from './module.ts';
 import { markTraced, type Parameter } from './parameter.ts';
 
-/** Names of states that are caches begin so: they come and go with what a session is asked for, and are in no checkpoint. */
+/** Names of states that are caches begin so: they come and go with what a session is asked for, and are in no
+ * checkpoint. */
 export const CACHES = 'cache/';
 
 /** A further loss that is added to the main one with `coefficient`, reported by name. */
 export interface AuxiliaryLoss { readonly name: string; readonly value: Tensor; readonly coefficient: number }
+
+/** Seed and step are uint32 []; `first`, where it is given, too: the index of the first element. */
+export interface RandomSource {
+  readonly key: number;
+  readonly seed: Tensor;
+  readonly step: Tensor;
+  readonly first?: Tensor;
+}
+
+/** A number that is a mean, and over how many things: what is ignored counts 0, what is weighted its weight. */
+export interface CountedMean {
+  readonly mean: Tensor;
+  /** float32 [], or a number where the graph alone decides it. */
+  readonly count: Tensor | number;
+}
 
 export class Trace extends GraphBuilder {
   readonly training: boolean;
@@ -22,12 +40,17 @@ export class Trace extends GraphBuilder {
   observed = false;
   /** Samples of the batch, where each has an id; null: they have none. */
   samples: number | null = null;
+  /** Whether the batch goes through in parts, of which this is one. */
+  inParts = false;
   readonly losses: AuxiliaryLoss[] = [];
+  /** What `addMean` was told, in order. */
+  readonly means: CountedMean[] = [];
   readonly stats: { readonly name: string; readonly value: Tensor }[] = [];
   readonly #named: Named;
   readonly #names: ReadonlyMap<Parameter, string>;
   readonly #values = new Map<Parameter, Tensor>();
   readonly #scalars = new Map<string, Tensor>();
+  readonly #keys = new Set<number>();
   #constants = 0;
 
   constructor(ops: OpTable, named: Named, training: boolean) {
@@ -50,15 +73,16 @@ export class Trace extends GraphBuilder {
     return value;
   }
 
-  /** A state that is no parameter (a key-value cache), created if needed, all 0. Another type under the same name is an error: put sizes that
-   * may vary into the name. */
+  /** A state that is no parameter (a key-value cache), created if needed, all 0. Another type under the same name
+   * is an error: put sizes that may vary into the name. */
   state(name: string, type: TensorType): Tensor {
     const found = this.inputs.find((i) => i.kind === 'state' && i.name === name), value = found ? this.tensor(found.value) : this.input('state', name, type);
     if (showType(value.type) === showType(type)) return value;
     throw new UserError(`state ${name} is ${showType(value.type)} in this trace, not ${showType(type)}`, 'a state is its name, dtype and sizes: one of other sizes needs a name of its own');
   }
 
-  /** A number given at each run: 'step', 'seed' (uint32), 'position' (int32), hyper-parameters (float32). */
+  /** A number given at each run: 'step', 'seed' (uint32), 'position' (int32), hyper-parameters (float32); in parts
+   * of a batch 'part', the number of this one, and 'apart', that many shares of all uint32. */
   scalar(name: string, dtype: 'uint32' | 'int32' | 'float32'): Tensor {
     let value = this.#scalars.get(name);
     if (!value) {
@@ -68,7 +92,8 @@ export class Trace extends GraphBuilder {
     return value;
   }
 
-  /** int32 [samples]: the ids of the batch's samples; null where they have none. Graphs that do not ask have no such input. */
+  /** int32 [samples]: the ids of the batch's samples; null where they have none. Graphs that do not ask have no
+   * such input. */
   sampleIds(): Tensor | null {
     if (this.samples === null) return null;
     const found = this.inputs.find((i) => i.kind === 'input' && i.name === 'ids');
@@ -80,7 +105,8 @@ export class Trace extends GraphBuilder {
     return this.input('constant', `constant${this.#constants++}`, type, data.slice());
   }
 
-  /** What `p`, which is not trained, holds once the step commits: made of what it held, or of what an earlier call in this trace gave. */
+  /** What `p`, which is not trained, holds once the step commits: made of what it held, or of what an earlier call
+   * in this trace gave. */
   updateParameter(p: Parameter, next: (before: Tensor) => Tensor): void {
     if (p.trained) throw new UserError('a trained parameter is updated by the optimizer alone', 'new Parameter(shape, init, { trained: false })');
     const state = this.parameter(p), at = this.updates.findIndex((u) => u.state === state.id);
@@ -91,12 +117,37 @@ export class Trace extends GraphBuilder {
 
   pathOf(module: object): string { return this.#named.paths.get(module) ?? ''; }
 
-  /** A key for random numbers of this module: the hash of its path. */
-  keyOf(module: object, purpose = ''): number { return hash32(`${this.pathOf(module)}/${purpose}`); }
+  /** A key for random numbers of this module: the hash of its path and of `purpose`. Another at each call in a
+   * trace, so that a module that is used twice, or two modules, never share a number. */
+  keyOf(module: object, purpose = ''): number {
+    const name = `${this.pathOf(module)}/${purpose}`;
+    let key = hash32(name);
+    for (let again = 1; this.#keys.has(key); again++) key = hash32(`${name}#${again}`);
+    this.#keys.add(key);
+    return key;
+  }
+
+  /**
+   * What random numbers for the elements of `like` are made of, for `ops.uniform` and `ops.dropout`. Where a batch goes
+   * through in parts, `first` counts elements on from part to part: no two parts share a number, and where the rows of
+   * `like` are those of the batch, their numbers are those that the whole batch would have given them.
+   */
+  random(module: object, purpose: string, like: Tensor): RandomSource {
+    const seed = this.scalar('seed', 'uint32'), step = this.scalar('step', 'uint32');
+    const source = { key: this.keyOf(module, purpose), seed, step };
+    if (!this.inParts) return source;
+    // How many elements there are at run time is not known here, and a bound must not matter: parts lie far apart.
+    if (isDynamic(like.shape)) return { ...source, first: this.scalar('apart', 'uint32') };
+    return { ...source, first: mul(this.scalar('part', 'uint32'), elements(like.shape)) };
+  }
 
   addLoss(module: object, name: string, value: Tensor, coefficient: number): void {
     this.losses.push({ name: `${this.pathOf(module)}/${name}`, value, coefficient });
   }
+
+  /** Says that `mean` is a mean over `count` things. Pieces of a batch, and batches of an evaluation, that lead to
+   * it weigh by that. */
+  addMean(mean: Tensor, count: Tensor | number): void { this.means.push({ mean, count }); }
 
   addStat(module: object, name: string, value: Tensor): void {
     this.stats.push({ name: `${this.pathOf(module)}/${name}`, value });

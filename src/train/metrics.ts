@@ -3,18 +3,58 @@
 import type { Batch, HostTensor } from '../base/tensor.ts';
 import { UserError } from '../base/errors.ts';
 
-/** The mean of something over the samples of a batch. */
-export type MeanMetric = (output: HostTensor, batch: Batch) => number;
+/** The mean of something over a batch: a function of output and batch. */
+export interface MeanMetric {
+  (output: HostTensor, batch: Batch): number;
+  /** What it is a mean over, by which batches weigh; default its samples (the first dimension of x). */
+  readonly count?: (batch: Batch) => number;
+}
 /** What has been seen of a pass over the data. */
 export interface Tally { add(output: HostTensor, batch: Batch): void; value(): number }
 export interface TallyMetric { tally(): Tally }
 export type Metric = MeanMetric | TallyMetric;
 
-/** A tally of any metric: means of batches are weighted by their samples (the first dimension of x). */
+/** A tally of any metric: means of batches are weighted by what they are over. */
 export function tallyOf(metric: Metric): Tally {
   if (typeof metric !== 'function') return metric.tally();
-  let total = 0, samples = 0;
-  return { add(output, batch) { const n = batch.x.shape[0]; total += metric(output, batch) * n; samples += n; }, value: () => total / samples };
+  const { count = ({ x }: Batch): number => x.shape[0] } = metric;
+  let total = 0, all = 0;
+  return {
+    add(output, batch) {
+      const n = count(batch);
+      total += metric(output, batch) * n;
+      all += n;
+    },
+    value: () => total / all,
+  };
+}
+
+/** A mean over targets. */
+function overTargets(metric: (output: HostTensor, batch: Batch) => number): MeanMetric {
+  const own = (output: HostTensor, batch: Batch): number => metric(output, batch);
+  return Object.assign(own, { count: ({ y }: Batch) => y.data.length });
+}
+
+/** A metric of the rows whose target is another than `target`, such as the `ignoreIndex` of the loss: output
+ * [..., classes], targets int32 [...]. NaN where none is left. */
+export function ignoring(target: number, metric: Metric): TallyMetric {
+  return { tally() {
+    const tally = tallyOf(typeof metric !== 'function' || metric.count ? metric : overTargets(metric));
+    let some = false;
+    return {
+      add(output, { x, y }) {
+        const { classes } = rowsOf('ignoring', output, y);
+        const rows = Array.from(y.data.keys()).filter((r) => y.data[r] !== target);
+        if (rows.length === 0) return;
+        some = true;
+        const data = output.data.slice(0, rows.length * classes);
+        rows.forEach((r, i) => { data.set(output.data.subarray(r * classes, (r + 1) * classes), i * classes); });
+        const kept = { ...y, shape: [rows.length], data: Int32Array.from(rows, (r) => y.data[r]) };
+        tally.add({ ...output, shape: [rows.length, classes], data }, { x, y: kept });
+      },
+      value: () => (some ? tally.value() : NaN),
+    };
+  } };
 }
 
 interface Rows { readonly classes: number; readonly rows: number }
@@ -38,17 +78,17 @@ function largest(data: ArrayLike<number>, row: number, classes: number): number 
 }
 
 /** The share of rows whose largest output is the target: output [..., classes], targets int32 [...]. */
-export const accuracy: MeanMetric = (output, { y }) => {
+export const accuracy: MeanMetric = overTargets((output, { y }) => {
   const { classes, rows } = rowsOf('accuracy', output, y);
   let right = 0;
   for (let row = 0; row < rows; row++) if (largest(output.data, row, classes) === y.data[row]) right++;
   return right / rows;
-};
+});
 
 /** The share of rows whose target is among the k largest outputs, ties to the lower class: output [..., classes], targets int32 [...]. */
 export function topKAccuracy(k: number): MeanMetric {
   if (!Number.isInteger(k) || k < 1) throw new UserError(`topKAccuracy: k must be a whole number of at least 1, got ${k}`);
-  return (output, { y }) => {
+  return overTargets((output, { y }) => {
     const { classes, rows } = rowsOf('topKAccuracy', output, y);
     let right = 0;
     for (let row = 0; row < rows; row++) {
@@ -61,7 +101,7 @@ export function topKAccuracy(k: number): MeanMetric {
       if (before < k && own === own) right++;
     }
     return right / rows;
-  };
+  });
 }
 
 /** counts[target][predicted] over the rows of output [..., classes] and targets int32 [...]. */
@@ -130,12 +170,12 @@ export const perplexity: TallyMetric = {
 };
 
 /** Mean absolute difference: output and target of as many elements. */
-export const meanAbsoluteError: MeanMetric = (output, { y }) => {
+export const meanAbsoluteError: MeanMetric = overTargets((output, { y }) => {
   const n = sameSize('meanAbsoluteError', output, y);
   let total = 0;
   for (let i = 0; i < n; i++) total += Math.abs(output.data[i] - y.data[i]);
   return total / n;
-};
+});
 
 /** Coefficient of determination, 1 - sum((y - output)^2) / sum((y - mean y)^2), of all batches together. */
 export const r2: TallyMetric = {

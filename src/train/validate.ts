@@ -1,4 +1,5 @@
 // Validation: the mean loss and the metrics over all held-out samples, dropout off. In: a session and data; out: the means.
+import { MeanLoss } from '../session/means.ts';
 import type { Session } from '../session/session.ts';
 import type { Experiment, TrainingData } from './experiment.ts';
 import { tallyOf } from './metrics.ts';
@@ -7,6 +8,8 @@ export interface Validation {
   readonly loss: number;
   readonly metrics: Readonly<Record<string, number>>;
   readonly samples: number;
+  /** What the loss is a mean over; 0: nothing, and the loss is NaN. */
+  readonly count: number;
 }
 
 const TOKENS = 4096; // in a batch, about
@@ -20,24 +23,23 @@ export async function heldOut(data: TrainingData, context: number): Promise<numb
   }
 }
 
-/** The mean over every held-out sample. null: there is none, or `stop` came first. */
+/** The mean over every held-out sample, by what the loss counts. null: there is none, or `stop` came first. */
 export async function validate(
   session: Session, { config, context, metrics }: Experiment, data: TrainingData, stop?: AbortSignal, progress?: (share: number) => void,
 ): Promise<Validation | null> {
   const count = await heldOut(data, context);
   if (count === 0) return null;
   const size = config.evalBatch ?? batchSize(count, Math.max(config.batch, Math.ceil(TOKENS / Math.max(context, 16))));
-  let loss = 0, samples = 0;
+  const mean = new MeanLoss();
   const tallies = Object.entries(metrics).map(([name, metric]) => ({ name, tally: tallyOf(metric) }));
   for await (const batch of data.pass({ size, context, split: 'validation' })) {
     if (stop?.aborted) return null;
-    const out = await session.forward(batch), n = batch.x.shape[0];
-    loss += Number(out['loss'].data[0]) * n;
-    for (const { tally } of tallies) tally.add(out['output'], batch);
-    samples += n;
-    progress?.(samples / count);
+    const found = await session.measure(batch);
+    mean.add(found);
+    for (const { tally } of tallies) tally.add(found.outputs['output'], batch);
+    progress?.(mean.samples / count);
   }
-  return { loss: loss / samples, samples, metrics: Object.fromEntries(tallies.map(({ name, tally }) => [name, tally.value()])) };
+  return { ...mean.result(), metrics: Object.fromEntries(tallies.map(({ name, tally }) => [name, tally.value()])) };
 }
 
 /** About `want`, and if possible a divisor of `count`: a last batch of another size would need a program of its own. */

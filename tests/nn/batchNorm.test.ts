@@ -137,8 +137,10 @@ for (const count of [0, 1, 4, 6]) {
       return { out: Object.fromEntries(Object.entries(out).map(([k, v]) => [k, v.data])), stats: ['norm.runningMean', 'norm.runningVariance'].flatMap((n) => Array.from(executor.getState(n).data)) };
     };
     const x = poisoned(b.x.data), { out, stats } = await run(x);
-    const rows = count === 0 ? [] : statistics(b, 0, count), n = Math.max(count - 1, 1);
-    close(stats, count === 0 ? [0, 0, 0, 1, 1, 1] : [...rows.map(([m]) => 0.25 * m), ...rows.map(([, v]) => 0.75 + 0.25 * v * count / n)], 'running');
+    // One row has no variance: the running statistics, 0 and 1 at first, take their place and stay.
+    const still = [0, 0, 0].map((m): [number, number] => [m, 1]), n = Math.max(count - 1, 1);
+    const rows = count === 0 ? [] : count === 1 ? still : statistics(b, 0, count);
+    close(stats, count <= 1 ? [0, 0, 0, 1, 1, 1] : [...rows.map(([m]) => 0.25 * m), ...rows.map(([, v]) => 0.75 + 0.25 * v * count / n)], 'running');
     close(out['y'], count === 0 ? [] : Array.from({ length: 3 * count }, (_, i) => (x[i] - rows[i % 3][0]) / Math.sqrt(rows[i % 3][1] + 1e-5)), 'y');
     for (let i = 0; i < 3 * count; i++) {
       const at = async (h: number): Promise<number> => (await run(x.map((v, j) => (i === j ? v + h : v)))).out['loss'][0];
@@ -159,4 +161,18 @@ for (const count of [0, 1, 4, 6]) {
 test('columns that do not fit are named', async () => {
   await using session = await open({ device: 'reference' });
   await assert.rejects(session.step(batch(0, 4, 2)), /BatchNorm: columns of the last axis must be 3, got float32\[4, 2\]/);
+});
+
+test('statistics of too few rows are refused by name, in micro-batches too, and nothing is stored', async () => {
+  await using session = await open({ device: 'reference' }), parts = await open({ device: 'reference', accumulate: 2 });
+  const message = /BatchNorm at norm: statistics need at least 2 elements a column in training, got float32\[1, 3\].*split/s;
+  await assert.rejects(session.step(batch(0, 1)), { name: 'UserError', message });
+  await session.predict(batch(0, 1).x); // evaluation takes the running ones
+  await assert.rejects(parts.step(batch(0, 2)), /BatchNorm at norm: statistics need at least 2 elements/);
+  const before = fingerprint(session);
+  session.batching.split = 4;
+  await assert.rejects(session.step(batch(0, 4)), /BatchNorm at norm/);
+  assert.deepEqual(fingerprint(session), before);
+  session.batching.split = 2;
+  assert.equal((await session.step(batch(0, 4))).step, 1);
 });

@@ -194,7 +194,7 @@ test('moments that have taken part in every step have the bits of a session with
   // A checkpoint of before there were ages: the same without what it says of them.
   const { steps } = session,
     values = session.states().map(({ name, read }) => ({ name, value: read() }));
-  other.restore(steps, values);
+  await other.restore(steps, values);
   await session.step(toyBatch(3));
   await other.step(toyBatch(3));
   assert.deepEqual(fingerprint(other), fingerprint(session));
@@ -218,12 +218,12 @@ test('a session that is set back keeps its moments and their age; parameters alo
   };
   await step(1);
   await step(2);
-  session.restore(0, [w]);
+  await session.restore(0, [w]);
   element.p = 1;
   await step(-1);
   // `other` has moved too, so that gradients of w are not g any more: nearly.
   assert.ok(Math.abs(first(session) - element.p) < 1e-3, `${first(session)}, not ${element.p}`);
-  fresh.restore(1000, [w]);
+  await fresh.restore(1000, [w]);
   await fresh.step(batch(columns, 1));
   assert.ok(Math.abs(1 - first(fresh) - LR) < 1e-6);
 });

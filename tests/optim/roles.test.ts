@@ -153,7 +153,7 @@ test('gains and biases of a model do not decay with sgd', async () => {
       loss: meanSquaredError,
       optimizer: make({ lr: 0.1, weightDecay: 1 }),
     });
-    session.restore(0, [
+    await session.restore(0, [
       { name: 'l.weight', value: hostTensor('float32', [2, 2], [0, 0, 0, 0]) },
       { name: 'l.bias', value: hostTensor('float32', [2], [1, 1]) },
     ]);
@@ -186,7 +186,7 @@ test('a tied parameter is one: it counts once in the norm, and decays once', asy
       optimizer: optim.sgd({ lr: 1, weightDecay: 0.5, clip: 1 }),
       accumulate,
     });
-    session.restore(0, [{ name: 'a', value: hostTensor('float32', [2, 2], [4, 4, 4, 4]) }]);
+    await session.restore(0, [{ name: 'a', value: hostTensor('float32', [2, 2], [4, 4, 4, 4]) }]);
     const { gradNorm } = await session.step({
       x: hostTensor('float32', [2, 2], [1, 1, 1, 1]),
       y: hostTensor('float32', [2, 1], [0, 0]),

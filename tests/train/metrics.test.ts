@@ -2,7 +2,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { hostTensor, type Batch, type HostTensor } from '../../src/base/tensor.ts';
-import { accuracy, classScores, confusionMatrix, f1, meanAbsoluteError, perplexity, precision, r2, recall, tallyOf, topKAccuracy, type Metric } from '../../src/train/metrics.ts';
+import { accuracy, classScores, confusionMatrix, f1, ignoring, meanAbsoluteError } from '../../src/train/metrics.ts';
+import { perplexity, precision, r2, recall, tallyOf, topKAccuracy, type Metric } from '../../src/train/metrics.ts';
 
 const outputs = [[3, 1, 0], [0, 2, 1], [1, 0, 5], [2, 1, 0], [0, 1, 1]], targets = [0, 1, 1, 2, 2];
 const scores = (rows: readonly number[][]): HostTensor => hostTensor('float32', [rows.length, rows[0].length], rows.flat());
@@ -66,4 +67,27 @@ test('mean absolute error and R2', () => {
     near(tally.value(), 1 - 5 / 14);
   }
   assert.throws(() => meanAbsoluteError(output, batch(labels([1]))), /differ/);
+});
+
+test('means over targets weigh batches by their targets, however many a sample has', () => {
+  const tally = tallyOf(accuracy), one = (rows: readonly (readonly number[])[], y: readonly number[]): void => {
+    // One sample with a row for each target.
+    const target = hostTensor('int32', [1, y.length], y);
+    tally.add(hostTensor('float32', [1, rows.length, 3], rows.flat()), { x: hostTensor('float32', [1], [0]), y: target });
+  };
+  one(outputs.slice(0, 1), targets.slice(0, 1));
+  one(outputs.slice(1), targets.slice(1));
+  near(tally.value(), 2 / 5);
+});
+
+test('rows whose target is ignored count for nothing, in any split into batches', () => {
+  // Rows 0, 3 and 4 are left.
+  const left = (metric: Metric, sizes: readonly number[]): number => over(ignoring(1, metric), sizes);
+  for (const sizes of [[5], [1, 4], [2, 1, 2], [1, 2, 2]]) {
+    near(left(accuracy, sizes), 1 / 3);
+    near(left(topKAccuracy(2), sizes), 2 / 3);
+    near(left(recall, sizes), (1 + 0 + 0) / 3);
+  }
+  near(left(perplexity, [2, 3]), left(perplexity, [5]));
+  assert.ok(Number.isNaN(tallyOf(ignoring(1, accuracy)).value()));
 });

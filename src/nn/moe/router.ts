@@ -127,8 +127,8 @@ export const secondOf = (weights: Tensor): Tensor => slice(weights, 1, 1, 2);
 
 /** Random numbers in [0, 1) of the shape and dtype of `like`, of this step and module. */
 export function random(like: Tensor, module: object, purpose: string): Tensor {
-  const trace = traceOf(like);
-  return cast(uniform(like, trace.scalar('seed', 'uint32'), trace.scalar('step', 'uint32'), { key: trace.keyOf(module, purpose) }), like.dtype);
+  const { seed, step, key, first } = traceOf(like).random(module, purpose, like);
+  return cast(uniform(like, seed, step, { key }, first), like.dtype);
 }
 
 export interface GroupLimit {

@@ -126,4 +126,11 @@ export const families: readonly Family[] = [
   { op: 'uniform', cases: fc.tuple(anyShape(), fc.nat()).map(([{ shape, counts }, key]) => ({
     inputs: [...counts, { name: 'seed', dtype: 'uint32', shape: [], data: [7] }, { name: 'step', dtype: 'uint32', shape: [], data: [3] }, { name: 'x', shape }],
     build: (all) => { const [seed, step, x] = all.slice(counts.length); return [mul(x, uniform(x, seed, step, { key })), uniform(x, seed, step, { key: key + 1 })]; } })) },
+  { op: 'uniform', name: 'from an element on', cases: fc.tuple(anyShape(), fc.constantFrom(0, 12, 4_294_967_290))
+    .map(([{ shape, counts }, from]) => ({ inputs: [...counts, ...['seed', 'step', 'first'].map((name) =>
+      ({ name, dtype: 'uint32' as const, shape: [], data: [name === 'first' ? from : 5] })), { name: 'x', shape }],
+    build: (all) => {
+      const [seed, step, first, x] = all.slice(counts.length);
+      return mul(x, uniform(x, seed, step, { key: 3 }, first));
+    } })) },
 ];

@@ -112,6 +112,13 @@ export const families: readonly Family[] = [
   { op: 'dropout', cases: anyShape().map((s) => ({
     inputs: [...s.counts, { name: 'seed', dtype: 'uint32', shape: [], data: [123_456_789] }, { name: 'step', dtype: 'uint32', shape: [], data: [4_000_000_000] }, { name: 'x', shape: s.shape }],
     build: (t) => { const [seed, step, x] = t.slice(s.counts.length); return [dropout(x, seed, step, { rate: 0.3, key: 0xdeadbeef }), dropout(add(x, x), seed, step, { rate: 0.5, key: 7 })]; } })) },
+  { op: 'dropout', name: 'from an element on', cases: fc.tuple(anyShape(), fc.constantFrom(0, 12, 4_294_967_290))
+    .map(([s, from]) => ({ inputs: [...s.counts, ...['seed', 'step', 'first'].map((name): InputSpec =>
+      ({ name, dtype: 'uint32', shape: [], data: [name === 'first' ? from : 5] })), { name: 'x', shape: s.shape }],
+    build: (t) => {
+      const [seed, step, first, x] = t.slice(s.counts.length);
+      return dropout(mul(x, 2), seed, step, { rate: 0.3, key: 9 }, first);
+    } })) },
   { op: 'rope', cases: fc.tuple(fixedShape(0, 2, someSize), fc.constantFrom(1, 3, 8), fc.constantFrom(1, 2, 4), fc.constantFrom(2, 6, 16, 32))
     .filter(([lead, t, h, w]) => volume(lead) * t * h * w <= 12_000).map(([lead, time, heads, width]) => ({
       inputs: [{ name: 'x', shape: [...lead, time, heads, width] }, { name: 'cos', shape: [time, width / 2] }, { name: 'sin', shape: [time, width / 2] }],

@@ -1,0 +1,381 @@
+// A mean over pieces is a mean over what counts: accumulate, split and evaluations in pieces give what the whole
+// batch gives, whatever a loss ignores or weighs.
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import fc from 'fast-check';
+import { hostTensor, type Batch, type HostTensor } from '../../src/base/tensor.ts';
+import { abs } from '../../src/graph/ops/abs.ts';
+import { add } from '../../src/graph/ops/add.ts';
+import { cast } from '../../src/graph/ops/cast.ts';
+import { crossEntropy as rowsOf } from '../../src/graph/ops/crossEntropy.ts';
+import { div } from '../../src/graph/ops/div.ts';
+import { equal } from '../../src/graph/ops/equal.ts';
+import { less } from '../../src/graph/ops/less.ts';
+import { logSoftmax } from '../../src/graph/ops/logSoftmax.ts';
+import { logicalNot } from '../../src/graph/ops/logicalNot.ts';
+import { maximum } from '../../src/graph/ops/maximum.ts';
+import { mul } from '../../src/graph/ops/mul.ts';
+import { sigmoid } from '../../src/graph/ops/sigmoid.ts';
+import { softmax } from '../../src/graph/ops/softmax.ts';
+import { sub } from '../../src/graph/ops/sub.ts';
+import { mean, sum } from '../../src/graph/ops/sum.ts';
+import { where } from '../../src/graph/ops/where.ts';
+import { scalar, type Tensor } from '../../src/graph/tensor.ts';
+import { Linear } from '../../src/nn/linear.ts';
+import * as loss from '../../src/nn/loss.ts';
+import { groupBy } from '../../src/nn/moe/operators.ts';
+import { adamW } from '../../src/optim/adam.ts';
+import { sgd } from '../../src/optim/sgd.ts';
+import { compile } from '../../src/session/node.ts';
+import type { Session } from '../../src/session/session.ts';
+import type { CompileOptions } from '../../src/session/step.ts';
+import { traceOf, use } from '../../src/trace/trace.ts';
+import { fingerprint, noCompiler, toyBatch, toyLM } from '../support/toy.ts';
+
+const [INPUTS, CLASSES, IGNORED] = [3, 4, -100];
+
+/** Class targets, some of them ignored; and float targets with some below 0, which masks of losses below leave out. */
+const classes = (rows: number): fc.Arbitrary<number[]> =>
+  fc.array(fc.oneof(fc.integer({ min: 0, max: CLASSES - 1 }), fc.constant(IGNORED)), {
+    minLength: rows,
+    maxLength: rows,
+  });
+const floats = (count: number): fc.Arbitrary<number[]> =>
+  fc.array(
+    fc.integer({ min: -8, max: 8 }).map((n) => n / 4),
+    { minLength: count, maxLength: count },
+  );
+
+interface Case {
+  readonly name: string;
+  readonly of: 'classes' | 'floats';
+  readonly loss: loss.Loss;
+}
+
+const ignoring = { ignoreIndex: IGNORED },
+  classWeights = [1, 2, 0.5, 0];
+/** Targets from 0 to 1, and rows that sum to 1, of any floats. */
+const unit = (t: Tensor): Tensor => sigmoid(t),
+  shares = (t: Tensor): Tensor => softmax(t);
+const squares = (o: Tensor, t: Tensor): Tensor => {
+  const d = sub(o, t);
+  return mul(d, d);
+};
+const positive = (t: Tensor): Tensor => less(scalar(t, 0), t);
+const known = (t: Tensor): Tensor => where(equal(t, IGNORED), scalar(t, 0), t);
+const counts = (t: Tensor): Tensor => cast(logicalNot(equal(t, IGNORED)), 'float32');
+
+const CASES: readonly Case[] = [
+  { name: 'ignored targets', of: 'classes', loss: (o, t) => loss.crossEntropy(o, t, ignoring) },
+  {
+    name: 'ignored targets, weights of classes',
+    of: 'classes',
+    loss: (o, t) => loss.crossEntropy(o, t, { ...ignoring, classWeights }),
+  },
+  {
+    name: 'smoothed labels',
+    of: 'classes',
+    loss: (o, t) => loss.crossEntropy(o, t, { ...ignoring, classWeights, labelSmoothing: 0.2 }),
+  },
+  {
+    name: 'weights of classes alone',
+    of: 'classes',
+    loss: (o, t) => loss.crossEntropy(o, known(t), { classWeights }),
+  },
+  { name: 'cross-entropy', of: 'classes', loss: (o, t) => loss.crossEntropy(o, known(t)) },
+  { name: 'nll', of: 'classes', loss: (o, t) => loss.nll(logSoftmax(o), known(t)) },
+  { name: 'a mask of the user', of: 'classes', loss: (o, t) => loss.meanOver(rowsOf(o, known(t)), counts(t)) },
+  {
+    name: 'a mean of the user that says its count',
+    of: 'classes',
+    loss: (o, t) => {
+      const n = sum(counts(t));
+      return loss.counted(div(sum(mul(rowsOf(o, known(t)), counts(t))), maximum(n, 1)), n);
+    },
+  },
+  { name: 'a mean of the user that says nothing', of: 'floats', loss: (o, t) => mean(squares(o, t)) },
+  { name: 'elements by a mask', of: 'floats', loss: (o, t) => loss.meanOver(abs(sub(o, t)), positive(t)) },
+  {
+    name: 'rows by weights',
+    of: 'floats',
+    loss: (o, t) => loss.meanOver(squares(o, t), asColumn(maximum(sum(t, [1]), 0))),
+  },
+  ...Object.entries({
+    meanSquaredError: loss.meanSquaredError,
+    meanAbsoluteError: loss.meanAbsoluteError,
+    huber: loss.huber,
+    hinge: loss.hinge,
+    cosineSimilarity: loss.cosineSimilarity,
+    binaryCrossEntropyWithLogits: (o: Tensor, t: Tensor) =>
+      loss.binaryCrossEntropyWithLogits(o, unit(t), { positiveWeight: 2 }),
+    klDivergence: (o: Tensor, t: Tensor) => loss.klDivergence(logSoftmax(o), shares(t)),
+  }).map(([name, l]): Case => ({ name, of: 'floats', loss: l })),
+  {
+    name: 'terms that count differently',
+    of: 'classes',
+    loss: (o, t) =>
+      add(
+        add(
+          loss.crossEntropy(o, t, ignoring),
+          mul(loss.meanOver(sum(mul(o, o), [1]), cast(equal(t, 1), 'float32')), 0.3),
+        ),
+        mul(mean(abs(o)), 0.05),
+      ),
+  },
+  {
+    name: 'rows that are there at run time',
+    of: 'classes',
+    loss: (o, t) => {
+      const { rows } = groupBy(o, asColumn(known(t)), { experts: CLASSES });
+      return add(loss.meanOver(mul(rows[1], rows[1])), mul(loss.meanOver(sum(rows[3], [1])), 0.5));
+    },
+  },
+  { name: 'a multiple', of: 'classes', loss: (o, t) => mul(loss.crossEntropy(o, t, ignoring), 3) },
+];
+
+function asColumn(x: Tensor): Tensor {
+  const [rows] = x.shape;
+  return traceOf(x).emit('reshape', [x], { shape: [rows as number, 1] })[0];
+}
+
+const batchOf = (c: Case, x: readonly number[], y: readonly number[]): Batch => {
+  const rows = x.length / INPUTS;
+  return {
+    x: hostTensor('float32', [rows, INPUTS], x),
+    y: c.of === 'classes' ? hostTensor('int32', [rows], y) : hostTensor('float32', [rows, CLASSES], y),
+  };
+};
+
+const cut = ({ x, y }: Batch, from: number, to: number): Batch => {
+  const part = (t: HostTensor): HostTensor => {
+    const each = t.data.length / t.shape[0];
+    return { ...t, shape: [to - from, ...t.shape.slice(1)], data: t.data.slice(from * each, to * each) };
+  };
+  return { x: part(x), y: part(y) };
+};
+
+const near = (a: number, b: number, what: string): void => {
+  assert.ok(Math.abs(a - b) <= 2e-5 * Math.max(1, Math.abs(b)), `${what}: ${a}, not ${b}`);
+};
+
+const drawn = fc
+  .record({ c: fc.constantFrom(...CASES), rows: fc.constantFrom(4, 6, 12) })
+  .chain(({ c, rows }) =>
+    fc.record({
+      c: fc.constant(c),
+      rows: fc.constant(rows),
+      x: floats(rows * INPUTS),
+      y: c.of === 'classes' ? classes(rows) : floats(rows * CLASSES),
+      accumulate: fc.constantFrom(...[1, 2, 3, 4, 6].filter((n) => rows % n === 0)),
+      cuts: fc.uniqueArray(fc.integer({ min: 1, max: rows - 1 }), { maxLength: 3 }),
+    }),
+  );
+
+/** Loss, norm and gradients of one step, as SGD with a rate of 1 shows them. */
+async function stepOf(options: CompileOptions, batch: Batch): Promise<number[]> {
+  await using session = await compile(new Linear(INPUTS, CLASSES), { ...options, seed: 5 });
+  const before = session.states().flatMap(({ read }) => [...read().data]),
+    { loss: value, gradNorm } = await session.step(batch);
+  return [
+    value,
+    gradNorm,
+    ...session
+      .states()
+      .flatMap(({ read }) => [...read().data])
+      .map((v, i) => v - before[i]),
+  ];
+}
+
+for (const device of ['wasm', 'reference', 'native'] as const) {
+  const skip = device === 'native' && noCompiler;
+  test(
+    `${device}: in parts, and evaluated in pieces, a loss and its gradients are those of the whole`,
+    { skip, timeout: 240_000 },
+    async () => {
+      await fc.assert(
+        fc.asyncProperty(drawn, async ({ c, rows, x, y, accumulate, cuts }) => {
+          const options = { loss: c.loss, optimizer: sgd({ lr: 1 }), device, threads: 1 },
+            batch = batchOf(c, x, y);
+          const whole = await stepOf(options, batch),
+            split = rows % (2 * accumulate) === 0 ? 2 : 1;
+          for (const how of [{ accumulate }, { split: accumulate }, { accumulate, split }]) {
+            const parts = await stepOf({ ...options, ...how }, batch);
+            whole.forEach((v, i) => {
+              near(
+                parts[i],
+                v,
+                `${c.name}, ${JSON.stringify(how)}, ${['loss', 'norm'].at(i) ?? `gradient ${i - 2}`}`,
+              );
+            });
+          }
+          await using session = await compile(new Linear(INPUTS, CLASSES), { ...options, seed: 5 });
+          const ends = [...cuts, rows].sort((a, b) => a - b),
+            pieces = ends.map((end, i) => cut(batch, ends[i - 1] ?? 0, end));
+          const all = await session.forward(batch),
+            nothing = c.of === 'classes' && Number(all['loss'].data[0]) === 0;
+          if (nothing) {
+            await assert.rejects(
+              session.evaluate(
+                (async function* () {
+                  yield* pieces;
+                })(),
+              ),
+              /counts nothing in/,
+            );
+            return;
+          }
+          const found = await session.evaluate(
+            (async function* () {
+              yield* pieces;
+            })(),
+          );
+          near(found.loss, Number(all['loss'].data[0]), `${c.name} in pieces that end at ${ends.join(', ')}`);
+          assert.equal(found.samples, rows);
+        }),
+        { numRuns: { native: 2, wasm: 12, reference: 100 }[device] },
+      );
+    },
+  );
+}
+
+const example = (y: readonly number[]): Batch => batchOf(CASES[0], [1, 0, 0, 0, 1, 0, 0, 0, 1, 1, 1, 1], y);
+
+for (const device of ['wasm', 'reference', 'native'] as const) {
+  test(
+    `${device}: a target is ignored in one of two micro-batches`,
+    { skip: device === 'native' && noCompiler },
+    async () => {
+      for (const accumulate of [1, 2]) {
+        await using session = await compile(new Linear(3, 4, { bias: false }), {
+          loss: CASES[0].loss,
+          optimizer: sgd({ lr: 1 }),
+          accumulate,
+          device,
+          threads: 1,
+        });
+        await session.restore(0, [{ name: 'weight', value: hostTensor('float32', [3, 4], new Float32Array(12)) }]);
+        const { gradNorm } = await session.step(example([0, 1, 2, IGNORED]));
+        assert.ok(Math.abs(gradNorm - 0.5) < 1e-6, `${gradNorm}`);
+        const w = [...session.states()[0].read().data];
+        w.forEach((v, i) =>
+          assert.ok(Math.abs(v - (i % 5 === 0 ? 0.25 : -1 / 12)) < 1e-6, `accumulate ${accumulate}: ${w.join(' ')}`),
+        );
+      }
+    },
+  );
+}
+
+test('where nothing is ignored, parts have the bits of a loss that says nothing', async () => {
+  // The same graph, but for what is said.
+  const silent: loss.Loss = (o, t) => {
+    const ignored = equal(t, IGNORED),
+      [rows] = traceOf(o).emit('crossEntropy', [o, where(ignored, scalar(t, 0), t)]);
+    const kept = (x: Tensor): Tensor => where(ignored, scalar(o, 0), x),
+      n = sum(kept(scalar(o, 1)));
+    return div(sum(kept(rows)), where(equal(n, 0), scalar(n, 1), n));
+  };
+  const run = async (own: loss.Loss): Promise<unknown> => {
+    const session = await compile(toyLM(), {
+      loss: own,
+      optimizer: adamW({ lr: 1e-2 }),
+      accumulate: 3,
+      device: 'wasm',
+      threads: 1,
+      seed: 2,
+    });
+    const losses: number[] = [];
+    for (let i = 0; i < 3; i++) losses.push((await session.step(toyBatch(i, 6))).loss);
+    const states = fingerprint(session);
+    await session.close();
+    return { losses, states };
+  };
+  assert.deepEqual(await run(CASES[0].loss), await run(silent));
+  assert.deepEqual(await run(loss.crossEntropy), await run((o, t) => mean(rowsOf(o, t))));
+});
+
+test('where all targets are ignored, in a part or the whole batch, nothing is learnt, and moments decay', async () => {
+  const run = async (
+    y: readonly number[],
+    accumulate: number,
+  ): Promise<{ loss: number; gradNorm: number; w: number[] }> => {
+    const options = {
+      loss: CASES[0].loss,
+      optimizer: sgd({ lr: 1, momentum: 0.5 }),
+      accumulate,
+      device: 'wasm',
+      threads: 1,
+      seed: 1,
+    } as const;
+    await using session = await compile(new Linear(3, 4), options);
+    await session.step(example([0, 1, 2, 3]));
+    const { loss: value, gradNorm } = await session.step(example(y));
+    const kept = session.states().filter(({ name }) => !name.startsWith('optim/sum/'));
+    return { loss: value, gradNorm, w: kept.flatMap(({ read }) => [...read().data]) };
+  };
+  const half = [0, 1, IGNORED, IGNORED],
+    none = [IGNORED, IGNORED, IGNORED, IGNORED];
+  for (const y of [half, none]) {
+    const whole = await run(y, 1);
+    for (const n of [2, 4]) {
+      const parts = await run(y, n);
+      near(parts.loss, whole.loss, 'loss');
+      near(parts.gradNorm, whole.gradNorm, 'norm');
+      whole.w.forEach((v, i) => {
+        near(parts.w[i], v, `weight ${i}`);
+      });
+    }
+  }
+  const { loss: value, gradNorm } = await run(none, 2);
+  assert.deepEqual([value, gradNorm], [0, 0]);
+});
+
+test('an evaluation weighs batches by their targets, however long their sequences are', async () => {
+  await using session = await compile(toyLM(), { loss: loss.crossEntropy, device: 'reference', seed: 3 });
+  const of = (size: number, time: number): Batch => toyBatch(size, size, time),
+    all = [of(2, 12), of(1, 3), of(5, 7)];
+  let total = 0,
+    count = 0;
+  for (const b of all) {
+    const { loss: value } = await session.forward(b);
+    total += Number(value.data[0]) * b.y.data.length;
+    count += b.y.data.length;
+  }
+  const found = await session.evaluate(
+    (async function* () {
+      yield* all;
+    })(),
+  );
+  near(found.loss, total / count, 'loss');
+  assert.deepEqual([found.samples, found.count], [8, count]);
+  assert.deepEqual(Object.keys(await session.forward(all[0])).sort(), ['loss', 'output']);
+});
+
+test('a count that follows from parameters is refused by name where a batch goes through in parts', async () => {
+  const model = new Linear(3, 4),
+    bySize: loss.Loss = (o, t) =>
+      loss.meanOver(rowsOf(o, t), cast(less(scalar(use(o, model.weight), 0), sum(o, [1])), 'float32'));
+  const options = { loss: bySize, optimizer: sgd({ lr: 0.1 }), device: 'reference' } as const;
+  await using whole = await compile(model, options),
+    parts = await compile(model, { ...options, accumulate: 2 });
+  await whole.step(example([0, 1, 2, 3]));
+  await assert.rejects(parts.step(example([0, 1, 2, 3])), {
+    name: 'UserError',
+    message: /what the loss counts depends on (weight|bias).*x and y alone/s,
+  });
+});
+
+test('what is no mean, no count and no weight is named', async () => {
+  const refused: [loss.Loss, RegExp][] = [
+    [(o) => loss.counted(o, 1), /counted: a mean is one float number/],
+    [(o) => loss.counted(mean(o), o), /counted: a count is one number/],
+    [(o) => loss.meanOver(mean(o, [1]), o), /meanOver: weights float32\[4, 4\] do not fit float32\[4\]/],
+  ];
+  for (const [wrong, message] of refused) {
+    await using session: Session = await compile(new Linear(3, 4), {
+      loss: wrong,
+      optimizer: sgd({ lr: 0.1 }),
+      device: 'reference',
+    });
+    await assert.rejects(session.step(example([0, 1, 2, 3])), { message });
+  }
+});
