@@ -94,8 +94,8 @@ export class Session {
       return { ...result, parts: outputs.map((out) => apart(out).stats), ...(batch.ids && { ids: batch.ids }) };
     });
     await running.catch((error: unknown) => {
-      // Half of an accumulated gradient is of no use after a failed step.
-      try { clearStates(this.executor, isSum); } catch { /* a device that cannot be written to is gone: the error says why */ }
+      // A failed step leaves no part of an accumulated gradient.
+      try { clearStates(this.executor, isSum); } catch { /* the device is gone: the error says why */ }
       throw error;
     });
     return result as StepResult;
