@@ -22,6 +22,8 @@ export interface Injection {
   readonly folders: readonly string[];
   /** Where calls are noted. */
   readonly log: string;
+  /** Plants a fault: the second write of every checkpoint is lost. */
+  readonly lossy?: boolean;
   /** null: none fails. */
   readonly fail: (Point & Failure) | null;
 }
@@ -31,7 +33,7 @@ const MESSAGES: Readonly<Record<string, string>> = { ENOSPC: 'no space left on d
 const given = process.env['DYNAMOE_CAMPAIGN_INJECT'];
 if (given !== undefined) install(JSON.parse(given) as Injection);
 
-function install({ folders, log, fail }: Injection): void {
+function install({ folders, log, fail, lossy = false }: Injection): void {
   const file = fs.openSync(log, 'a'), writeSync = fs.writeSync, counts = new Map<string, number>();
   // Files by what they are for: names of processes and hashes differ from run to run.
   const kind = (path: string): string | null => {
@@ -48,6 +50,7 @@ function install({ folders, log, fail }: Injection): void {
     const key = `${op} ${on}`, nth = (counts.get(key) ?? 0) + 1;
     counts.set(key, nth);
     writeSync(file, `${JSON.stringify({ op, on, nth })}\n`);
+    if (lossy && op === 'write' && on.startsWith('.step-') && nth === 2) return { code: '', swallowed: true };
     return fail?.op === op && fail.on === on && fail.nth === nth ? fail : null;
   };
   const error = ({ code }: Failure, syscall: string, path?: string): NodeJS.ErrnoException =>
@@ -108,7 +111,6 @@ function install({ folders, log, fail }: Injection): void {
   let appending = false; // which writes by other calls of the module, and is one call
   replace(fs, 'appendFileSync', (real) => function (...args) {
     const path = typeof args[0] === 'number' ? ofDescriptor(args[0]) : text(args[0]), failure = due('append', path === null ? null : kind(path));
-    if (failure?.swallowed) return undefined;
     appending = true;
     try {
       if (failure?.torn) { const whole = Buffer.from(args[1] as string); real(args[0], whole.subarray(0, whole.length >> 1)); }

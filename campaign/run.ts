@@ -23,6 +23,7 @@ interface Flags {
   readonly shrink: number;
   readonly most: number;
   readonly jobs: number;
+  readonly attacks: number;
   readonly json?: boolean;
   readonly plant?: string;
 }
@@ -37,6 +38,7 @@ const program = new Command('campaign')
   .option('--kept', 'carries out the cases that once failed (campaign/seeds.json), and no others')
   .option('--shrink <s>', 'seconds for making a case that failed smaller', real(0), 60)
   .option('--most <n>', 'findings of different kinds after which a part ends', whole(1), 12)
+  .option('--attacks <n>', 'attacks after which a part ends, whatever time is left', whole(1), Infinity)
   .option('--jobs <n>', 'attacks at the same time', whole(1, 64), availableParallelism())
   .option('--json', 'JSON on stdout, one object a line')
   .addOption(new Option('--plant <name>', 'plants a fault, to see that it is found').hideHelp());
@@ -81,7 +83,7 @@ async function attack(part: Part, ms: number): Promise<PartSummary> {
       if (!found) continue;
       kinds.set(kindOf(found), (kinds.get(kindOf(found)) ?? 0) + 1);
       if (kinds.get(kindOf(found)) === 1) { findings.push(found); report.finding(found); }
-    } while (!single && !stop.signal.aborted && performance.now() - start < ms && kinds.size < flags.most);
+    } while (!single && !stop.signal.aborted && performance.now() - start < ms && kinds.size < flags.most && attacks < flags.attacks);
   };
   const lanes = Array.from({ length: single ? 1 : flags.jobs }, () => handsFor(figures));
   try {
