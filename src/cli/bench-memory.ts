@@ -39,9 +39,10 @@ export async function largestThatFits(least: number, most: number, fits: (n: num
 
 /** Memory that the layer took in a process of its own; null if the machine does not have as much. */
 async function layerInProcess(flags: LayerFlags): Promise<LayerResult['peak_bytes'] | null> {
+  const dropless = flags.capacityFactor === 'dropless', forward = flags.pass === 'forward'; // flags without an effect are refused
   const given = { '--tokens': flags.tokens, '--d-model': flags.dModel, '--d-ff': flags.dFf, '--experts': flags.experts, '--top-k': flags.topK,
-    '--capacity-factor': flags.capacityFactor, '--overflow': flags.overflow, '--dispatch': flags.dispatch, '--skew': flags.skew, '--activation': flags.activation,
-    '--optimizer': flags.optimizer, '--pass': flags.pass, '--steps': flags.steps, '--chunks': flags.chunks, '--device': flags.device, '--threads': flags.threads };
+    '--capacity-factor': flags.capacityFactor, '--overflow': dropless ? undefined : flags.overflow, '--dispatch': flags.dispatch, '--skew': flags.skew, '--activation': flags.activation,
+    '--optimizer': forward ? undefined : flags.optimizer, '--pass': flags.pass, '--steps': flags.steps, '--chunks': flags.chunks, '--device': flags.device, '--threads': flags.threads };
   const args = Object.entries(given).flatMap(([name, value]) => (value === undefined ? [] : [name, String(value)]));
   const child = spawn(process.execPath, [...process.execArgv, process.argv[1], 'bench', 'layer', ...args, ...(flags.eager ? ['--eager'] : []), ...(flags.recompute ? ['--recompute'] : []), '--json'], { stdio: ['ignore', 'pipe', 'pipe'] });
   let out = '', problem = '';

@@ -12,7 +12,7 @@ import { benchRecompile, type RecompileFlags } from './bench-recompile.ts';
 import { benchRouting, type RoutingFlags } from './bench-routing.ts';
 import { benchScaling, CURVES, type Curve, type ScalingFlags } from './bench-scaling.ts';
 import { benchStep, type BenchStepFlags } from './bench-step.ts';
-import { data, device, json, modelFlags, real, realList, threads, whole, wholeList } from './flags.ts';
+import { data, device, json, modelFlags, real, realList, refuseFlags, threads, whole, wholeList } from './flags.ts';
 import { OPTIMIZERS, PASSES } from './layer-work.ts';
 import { ACTIVATIONS } from '../nn/moe/experts.ts';
 import { OVERFLOWS } from '../nn/moe/routing.ts';
@@ -32,17 +32,23 @@ export function addBench(program: Command): void {
     .option('--rounds <n>', 'turns', whole(1), 30)
     .addOption(threads()).addOption(json())
     .action((flags: ConvFlags) => benchConv(flags));
-  layerFlags(bench.command('layer').description('One mixture-of-experts layer: steps, useful FLOPs against the peak, memory. A training step includes the gradient to the layer\'s input.'))
+  const layer: Command = layerFlags(bench.command('layer').description('One mixture-of-experts layer: steps, useful FLOPs against the peak, memory. A training step includes the gradient to the layer\'s input.'))
     .option('--experts <n>', 'experts; 0: a dense network of the same active FLOPs', whole(0), 8)
     .option('--steps <n>', 'steps to measure, after some to warm up', whole(1), 20)
     .option('--products', 'in turns with the layer\'s matrix products alone')
     .option('--profile', 'a table of the kernels')
-    .action((flags: LayerFlags) => benchLayer(flags));
-  layerFlags(bench.command('memory').description('The largest number of experts that trains within a budget: each number tried in a process of its own whose memory is watched.'))
+    .action((flags: LayerFlags) => {
+      refuseFlags(layer, { ...unusedOfLayer(flags), products: flags.experts === 0 && 'a dense network has no products of experts' });
+      return benchLayer(flags);
+    });
+  const memory: Command = layerFlags(bench.command('memory').description('The largest number of experts that trains within a budget: each number tried in a process of its own whose memory is watched.'))
     .requiredOption('--budget <MiB>', 'memory above what the process has before any parameter exists; must be given', whole(1))
     .option('--most <n>', 'the largest number of experts to try', whole(1, 65536), 4096)
     .option('--steps <n>', 'steps that must go well', whole(1), 3)
-    .action((flags: MemoryFlags) => benchMemory(flags));
+    .action((flags: MemoryFlags) => {
+      refuseFlags(memory, unusedOfLayer({ ...flags, experts: 1 }));
+      return benchMemory(flags);
+    });
   bench.command('scaling').description('How the cost of a layer grows with tokens (64 to 8192), experts (1 to 256), width (64 to 1024) and threads: a table for each.')
     .addOption(new Option('--curve <list>', `some of ${CURVES.join(',')}`).argParser(curveList).default([...CURVES], 'all'))
     .option('--rounds <n>', 'turns of each layer', whole(1), 5)
@@ -61,7 +67,7 @@ export function addBench(program: Command): void {
     .addOption(new Option('--device <name>', 'where to run').choices(GEMM_DEVICES).default('auto'))
     .addOption(threads()).addOption(json())
     .action((flags: RoutingFlags) => benchRouting(flags));
-  bench.command('recompile').description('A layer under a skewed load whose capacities a policy sets while it runs, against fixed capacity factors, in turns on the same batches in one process.')
+  const recompile: Command = bench.command('recompile').description('A layer under a skewed load whose capacities a policy sets while it runs, against fixed capacity factors, in turns on the same batches in one process.')
     .option('--tokens <n>', 'samples in a step', whole(1), 512)
     .option('--d-model <n>', 'width', whole(1), 1024)
     .option('--d-ff <n>', 'hidden width of an expert', whole(1), 4096)
@@ -80,14 +86,20 @@ export function addBench(program: Command): void {
     .option('--every <n>', 'steps between two turns of the fixed factors', whole(1), 1)
     .addOption(new Option('--device <name>', 'where to run').choices(GEMM_DEVICES).default('auto'))
     .addOption(threads()).addOption(json())
-    .action((flags: RecompileFlags) => benchRecompile(flags));
+    .action((flags: RecompileFlags) => {
+      refuseFlags(recompile, { drift: flags.skew === 0 && 'without skew no expert is ranked before another' });
+      return benchRecompile(flags);
+    });
   const compile = bench.command('compile').description('A cold start in a fresh process: from a model to the end of its first training step.')
     .argument('[config]', 'a .json or .ts file; without it the default language model')
     .addOption(data())
     .option('--batch <n>', 'samples in a step (default: 12)', whole(1))
     .option('--cold', 'with an empty cache of compiled kernels (native device)')
     .addOption(device()).addOption(threads()).addOption(json());
-  modelFlags(compile).action((file: string | undefined, flags: BenchCompileFlags) => benchCompile(file, flags));
+  modelFlags(compile).action((file: string | undefined, flags: BenchCompileFlags) => {
+    refuseFlags(compile, { cold: (flags.device === 'wasm' || flags.device === 'reference') && `only the native device keeps compiled kernels, not ${flags.device}` });
+    return benchCompile(file, flags);
+  });
   const step = bench.command('step').description('Training steps of a model, after some to warm up; the same batch every time.')
     .argument('[config]', 'a .json or .ts file; without it the default language model')
     .addOption(data())
@@ -95,7 +107,10 @@ export function addBench(program: Command): void {
     .option('--batch <n>', 'samples in a step (default: 12)', whole(1))
     .option('--profile', 'a table of the kernels')
     .addOption(device()).addOption(threads()).addOption(json());
-  modelFlags(step).action((file: string | undefined, flags: BenchStepFlags) => benchStep(file, flags));
+  modelFlags(step).action((file: string | undefined, flags: BenchStepFlags) => {
+    refuseFlags(step, { profile: flags.device === 'reference' && 'the reference device has no kernels' });
+    return benchStep(file, flags);
+  });
 }
 
 /** What makes a layer, and where it runs. */
@@ -117,6 +132,15 @@ function layerFlags(command: Command): Command {
     .addOption(new Option('--pass <name>', 'a training step or the forward pass alone').choices(PASSES).default('train'))
     .addOption(new Option('--device <name>', 'where to run').choices(GEMM_DEVICES).default('auto'))
     .addOption(threads()).addOption(json());
+}
+
+/** Flags of `layer` and `memory` that have no effect beside the others. */
+function unusedOfLayer({ experts, capacityFactor, pass }: Pick<LayerFlags, 'experts' | 'capacityFactor' | 'pass'>): Record<string, string | false> {
+  const dense = experts === 0 && 'a dense network (--experts 0) has no experts to choose', forward = pass === 'forward' && 'nothing is updated in a forward pass';
+  return {
+    capacityFactor: dense, dispatch: dense, skew: dense, overflow: dense || (capacityFactor === 'dropless' && 'nothing is beyond a capacity: --capacity-factor gives one'),
+    optimizer: forward, eager: forward, recompute: pass === 'forward' && 'a forward pass keeps nothing for gradients',
+  };
 }
 
 function curveList(text: string): Curve[] {

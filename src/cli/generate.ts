@@ -3,7 +3,7 @@ import type { Command } from 'commander';
 import { generate, type GenerateOptions } from '../session/generate.ts';
 import type { Session } from '../session/session.ts';
 import { openCheckpoint } from '../train/open.ts';
-import { device, MAX_SEED, real, recompile, threads, whole, type OpenFlags } from './flags.ts';
+import { device, MAX_SEED, real, recompile, refuseFlags, threads, whole, type OpenFlags } from './flags.ts';
 import { Exit } from './fail.ts';
 import { recompiled } from './report.ts';
 import { stoppable } from './stop.ts';
@@ -18,17 +18,19 @@ interface GenerateFlags extends OpenFlags {
 }
 
 export function addGenerate(program: Command): void {
-  program.command('generate').summary('write text with a trained model').argument('<checkpoint>', 'a checkpoint or a run folder (then its newest)')
-    .description('Text that goes on from a prompt, written as it comes.')
-    .option('--prompt <text>', 'what to go on from', '')
+  const command: Command = program.command('generate').summary('write text with a trained model').argument('<checkpoint>', 'a checkpoint or a run folder (then its newest)')
+    .description('Continues a prompt and streams the text.')
+    .option('--prompt <text>', 'the text to continue', '')
     .option('--tokens <n>', 'bytes to write', whole(0), 200)
     .option('--temperature <t>', '0: always the most probable byte', real(0), 0.8)
     .option('--top-k <k>', 'choose among the k most probable bytes only', whole(1))
-    .option('--seed <n>', 'of the choices', whole(0, MAX_SEED), 0)
-    .option('--no-echo', 'do not write the prompt before')
+    .option('--seed <n>', 'random seed of the choices', whole(0, MAX_SEED), 0)
+    .option('--no-echo', 'omit the prompt from the output')
     .option('--config <file>', 'the config file that built the model, if it has moved')
     .addOption(device()).addOption(threads()).addOption(recompile('auto'))
     .action(async (checkpoint: string, flags: GenerateFlags) => {
+      const certain = flags.temperature === 0 && 'at temperature 0 the most probable byte is always taken';
+      refuseFlags(command, { topK: certain, seed: certain, echo: flags.prompt === '' && 'there is no prompt to omit' });
       const say = (line: string): void => { process.stderr.write(`dynamoe: ${line}\n`); };
       const decisions: string[] = []; // told when the text is written
       const { session } = await openCheckpoint(checkpoint, { ...flags, say, events: (event) => { decisions.push(recompiled(event)); } });
@@ -45,15 +47,20 @@ export function addGenerate(program: Command): void {
 export interface TextOptions extends Omit<GenerateOptions, 'topK'> { readonly prompt: string; readonly topK?: number | undefined; readonly echo?: boolean }
 
 /** Writes text to stdout as it is made. Bytes become characters as soon as they are whole. */
-export async function writeText(session: Session, { prompt, echo = true, topK, tokens, temperature, seed }: TextOptions, stop?: AbortSignal): Promise<void> {
+export async function writeText(session: Session, { prompt, echo = true, topK, tokens, temperature = 1, seed }: TextOptions, stop?: AbortSignal): Promise<void> {
   const decoder = new TextDecoder('utf-8'), put = (text: string): void => { if (text) process.stdout.write(visible(text)); };
   if (echo) put(prompt);
-  for await (const byte of generate(session, new TextEncoder().encode(prompt), { tokens, ...(temperature !== undefined && { temperature }), ...(topK !== undefined && { topK }), ...(seed !== undefined && { seed }) })) {
-    put(decoder.decode(Uint8Array.of(byte), { stream: true }));
+  const draws = temperature > 0 && { ...(topK !== undefined && { topK }), ...(seed !== undefined && { seed }) };
+  let made = 0, others = 0;
+  for await (const token of generate(session, new TextEncoder().encode(prompt), { tokens, temperature, ...draws })) {
+    made++;
+    if (token > 255) others++;
+    put(token > 255 ? `${decoder.decode()}\ufffd` : decoder.decode(Uint8Array.of(token), { stream: true }));
     if (stop?.aborted) break;
   }
   put(decoder.decode());
   process.stdout.write('\n');
+  if (others > 0) process.stderr.write(`dynamoe: ${others} of ${made} tokens are above 255, which is no byte of text, and are shown as \ufffd\n`);
 }
 
 /** A terminal must not obey what a model makes up. */

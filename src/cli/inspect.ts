@@ -5,7 +5,7 @@ import { compileGraph, printStage, STAGES, type StageName } from '../pipeline.ts
 import { configure } from '../train/configure.ts';
 import type { Experiment } from '../train/experiment.ts';
 import { openSession } from '../train/open.ts';
-import { data, modelFlags, whole, type TrainFlags } from './flags.ts';
+import { data, modelFlags, refuseFlags, whole, type TrainFlags } from './flags.ts';
 
 interface InspectFlags extends TrainFlags { readonly stage: StageName; readonly eval?: boolean }
 
@@ -15,24 +15,25 @@ export function addInspect(program: Command): void {
     .description('Prints what leaves a stage of the compiler for one training step: the graph with gradients and updates, the kernels, ' +
       'their C source, or the program with its memory and its steps.')
     .addOption(new Option('--stage <name>', 'the stage').choices(STAGES).default('graph'))
-    .option('--eval', 'of an evaluation, not of a training step')
+    .option('--eval', 'inspect the evaluation program instead')
     .addOption(data())
     .option('--batch <n>', 'samples in a step (default: 12)', whole(1));
   modelFlags(command).action(async (file: string | undefined, { stage, eval: evaluation, ...flags }: InspectFlags) => {
     const { experiment } = await configure(file, flags);
+    refuseFlags(command, { data: experiment.config.model && 'what is printed depends on the shape of a batch alone, and the model gives that' });
     // The graph needs no device, and the printer no compiler.
     const session = await openSession(experiment, { device: 'reference', memory: Infinity, say: () => undefined });
-    const batch = await exampleBatch(experiment);
+    const batch = await exampleBatch(experiment, true);
     const graph = evaluation ? session.evaluationGraph(batch) : session.trainGraph(batch);
     process.stdout.write(`${printStage(compileGraph(graph), stage)}\n`);
     await session.close();
   });
 }
 
-/** A batch of the shape that the model trains on: of the data where some is named, else random bytes. */
-export async function exampleBatch(experiment: Experiment): Promise<Batch> {
+/** A batch of the shape that the model trains on: of the data where some is named, else random bytes. shape: nothing but the shape matters. */
+export async function exampleBatch(experiment: Experiment, shape = false): Promise<Batch> {
   const { config, context } = experiment, { batch: size, seed } = config;
-  if (config.model === null || config.data.length > 0) {
+  if (config.model === null || (!shape && config.data.length > 0)) {
     return experiment.data((line) => { process.stderr.write(`dynamoe: ${line}\n`); }).batches({ size, seed, context }).at(0);
   }
   const bytes = (start: number): Int32Array => Int32Array.from({ length: size * context }, (_, i) => (Math.imul(i + start, 0x9e3779b1) >>> 24) & 0xff);

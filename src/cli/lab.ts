@@ -13,8 +13,9 @@ import { traceLines, type Trace } from '../recompile/lab/trace.ts';
 import { readTrace } from '../recompile/lab/trace-file.ts';
 import { LAB_NAMES, policyWith } from '../recompile/policies.ts';
 import type { Rule } from '../recompile/rule.ts';
+import { ConfigError } from '../train/schema.ts';
 import { capacityOf } from './bench.ts';
-import { json, MAX_SEED, real, whole } from './flags.ts';
+import { json, MAX_SEED, real, refuseFlags, whole } from './flags.ts';
 import { bytes, count } from './format.ts';
 import { recompiled } from './report.ts';
 
@@ -43,15 +44,15 @@ const oneOrMore = (text: string, before: readonly string[] = []): string[] => {
 
 export function addLab(program: Command): void {
   program.command('lab').summary('try policies on recorded or made-up loads').argument('[trace]', 'a file that dynamoe train --trace or dynamoe lab --generate wrote')
-    .description('Replays loads through policies and the engine that decides in a run, without training: rows, drops, bytes, recompilations, and regret against the plan that knew all loads beforehand.')
+    .description('Replays loads through policies and the engine that decides in a run, without training: rows, drops, bytes, recompilations, and the extra cost compared with perfect foresight (regret).')
     .addOption(new Option('--generate <name>', `loads that are made up: ${Object.entries(WORKLOADS).map(([name, { about }]) => `${name} (${about})`).join('; ')}`).choices(Object.keys(WORKLOADS)))
     .option('--policy <name,options>', `replays with this policy, such as adaptCapacity,quantile=0.9; may be given again: ${LAB_NAMES.join(', ')}`, oneOrMore)
     .option('--table', 'every policy on every made-up workload, as a table in Markdown')
     .option('--out <file>', 'where made-up loads are written (default: stdout)')
-    .option('--seed <n>', 'of made-up loads', whole(0, MAX_SEED), DEFAULTS.seed)
-    .option('--steps <n>', 'how many', whole(1), DEFAULTS.steps)
-    .option('--tokens <n>', 'in a step', whole(1), DEFAULTS.tokens)
-    .option('--experts <n>', 'in the layer', whole(1), DEFAULTS.experts)
+    .option('--seed <n>', 'random seed of made-up loads', whole(0, MAX_SEED), DEFAULTS.seed)
+    .option('--steps <n>', 'steps of made-up loads', whole(1), DEFAULTS.steps)
+    .option('--tokens <n>', 'tokens in a step', whole(1), DEFAULTS.tokens)
+    .option('--experts <n>', 'experts in the layer', whole(1), DEFAULTS.experts)
     .option('--top-k <n>', 'experts that a token goes to', whole(1), DEFAULTS.k)
     .addOption(json())
     .optionsGroup('What every layer starts with, in place of what the trace says:')
@@ -59,12 +60,26 @@ export function addLab(program: Command): void {
     .addOption(new Option('--dispatch <name>', 'how tokens get to experts').choices(DISPATCHES))
     .addOption(new Option('--overflow <what>', 'what becomes of tokens beyond a capacity').choices(OVERFLOWS))
     .optionsGroup('Prices:')
-    .option('--drop-price <rows>', 'rows that a dropped choice is worth', real(0), PRICES.drop)
-    .option('--price <steps>', 'steps of even load that a recompilation costs', real(0), PRICES.recompilation)
+    .option('--drop-price <rows>', 'cost of a dropped choice, in rows', real(0), PRICES.drop)
+    .option('--price <steps>', 'cost of a recompilation, in steps of even load', real(0), PRICES.recompilation)
     .action(lab);
 }
 
-async function lab(file: string | undefined, flags: LabFlags): Promise<void> {
+/** Flags that have no effect beside the others. */
+function unused(file: string | undefined, { table, policy, generate: name, capacity }: LabFlags): Record<string, string | boolean> {
+  const all = table === true && '--table tries every policy on every workload', replays = table !== true && policy === undefined && 'nothing is replayed without --policy';
+  const loads = file !== undefined && table !== true && 'the loads are those of the trace', made = name === undefined && loads;
+  return {
+    generate: all, policy: all, out: all || (policy !== undefined && 'what is replayed is not written'),
+    json: all || (policy === undefined && 'loads that are made up are written as JSON lines anyway'),
+    seed: made, steps: made, tokens: made, experts: made, topK: made, dropPrice: replays, price: replays,
+    overflow: capacity === 'dropless' && 'nothing is beyond a capacity of a dropless layer',
+  };
+}
+
+async function lab(file: string | undefined, flags: LabFlags, command: Command): Promise<void> {
+  if (flags.table && file !== undefined) throw new ConfigError('lab --table makes its loads up, and a trace has no part in it', `leave out ${file} or --table`);
+  refuseFlags(command, unused(file, flags));
   if (flags.table) {
     process.stdout.write(await table(flags));
     return;
@@ -84,12 +99,22 @@ async function lab(file: string | undefined, flags: LabFlags): Promise<void> {
 const pricesOf = ({ dropPrice: drop, price: recompilation }: LabFlags): typeof PRICES => ({ ...PRICES, drop, recompilation });
 
 async function traceOf(file: string | undefined, flags: LabFlags): Promise<Trace> {
+<<<<<<< HEAD
   const { capacity, dispatch, overflow, topK: k, generate: name, steps, seed, tokens, experts } = flags, settings = { ...(capacity !== undefined && { capacity }), ...(dispatch && { dispatch }), ...(overflow && { overflow }) };
   if ((file === undefined) === (name === undefined)) throw new UserError('lab needs loads: a trace, or --generate, and not both', 'dynamoe lab --generate drift --policy adaptCapacity');
   if (name !== undefined) return generate(name, { steps, seed, tokens, experts, k, ...settings });
   const { layers, loads } = await readTrace(file ?? '', (line) => { process.stderr.write(`dynamoe: ${line}\n`); });
+=======
+  const { capacity, dispatch, overflow, topK: k, generate: name, seed, steps, tokens, experts } = flags, settings = { ...(capacity !== undefined && { capacity }), ...(dispatch && { dispatch }), ...(overflow && { overflow }) };
+  if ((file === undefined) === (name === undefined)) throw new UserError('lab needs loads: a trace, or --generate, and not both', 'dynamoe lab --generate drift --policy adaptCapacity');
+  if (name !== undefined) return generate(name, { seed, steps, tokens, experts, k, ...settings });
+  const text = await readFile(file ?? '', 'utf8').catch((error: unknown) => { throw fault('read', file ?? '', error); });
+  const { layers, loads } = parseTrace(text, file ?? '');
+>>>>>>> 90c9424 (Flags and config settings without an effect are refused with the reason; a config may import every part of the package)
   if (capacity !== undefined) for (const layer of layers) checkCapacity(capacity, layer.experts);
-  return { layers: layers.map((layer) => ({ ...layer, ...settings })), loads };
+  const all = layers.map((layer) => ({ ...layer, ...settings }));
+  if (overflow && all.every((layer) => layer.capacity === 'dropless')) throw new ConfigError('--overflow has no effect here: every layer of the trace is dropless', '--capacity gives them one');
+  return { layers: all, loads };
 }
 
 const percent = (share: number, digits = 1): string => (Number.isFinite(share) ? `${(100 * share).toFixed(digits)}%` : '-');

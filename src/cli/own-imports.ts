@@ -1,19 +1,23 @@
 // How config files are loaded. `import 'dynamoe'` in one means this very installation, wherever the file lies: its modules and ours
 // must be the same. A .ts file is an ES module, whatever the package around it says.
-import { registerHooks } from 'node:module';
-import { extname } from 'node:path';
+import { createRequire, registerHooks } from 'node:module';
+import { basename, extname } from 'node:path';
 
-/** Files of src/ by the names that package.json exports them under. */
-const FILES: Readonly<Record<string, string>> = { '': 'node', core: 'index', node: 'node', data: 'data' };
+const { exports } = createRequire(import.meta.url)('../../package.json') as { exports: Readonly<Record<string, string | { readonly 'dynamoe-source'?: string }>> };
+
+/** Files of src/ by what package.json exports them under: { 'dynamoe': 'node', 'dynamoe/core': 'index', ... }. */
+const FILES = new Map<string, string>(Object.entries(exports).flatMap(([path, target]) => {
+  const source = typeof target === 'string' ? undefined : target['dynamoe-source'];
+  return source === undefined ? [] : [[`dynamoe${path.slice(1)}`, basename(source, '.ts')] as const];
+}));
 
 const own = (name: string): string => new URL(`../${name}${extname(import.meta.url)}`, import.meta.url).href;
 
 export function serveOwnImports(): void {
   registerHooks({
     resolve(specifier, context, next) {
-      const match = /^dynamoe(?:\/([a-z]+))?$/.exec(specifier);
-      const file = match && FILES[match[1] ?? ''];
-      if (file) return { url: own(file), shortCircuit: true };
+      const file = FILES.get(specifier);
+      if (file !== undefined) return { url: own(file), shortCircuit: true };
       const found = next(specifier, context);
       return found.format === 'commonjs-typescript' ? { ...found, format: 'module-typescript' } : found;
     },

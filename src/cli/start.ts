@@ -11,7 +11,7 @@ import { chooseDevice } from '../session/node.ts';
 import type { ConfigData } from '../train/schema.ts';
 import { openCheckpoint, openSession, type SessionOptions } from '../train/open.ts';
 import { median } from './bench-gemm.ts';
-import { data, device, MAX_SEED, noAuth, threads, whole, type TrainFlags } from './flags.ts';
+import { data, device, MAX_SEED, noAuth, refuseFlags, threads, whole, type TrainFlags } from './flags.ts';
 import { bits, duration, fixed } from './format.ts';
 import { writeText } from './generate.ts';
 import { exampleBatch } from './inspect.ts';
@@ -24,24 +24,27 @@ const MAX_BYTES = 2_000_000;
 const MODEL: ConfigData = { model: { moe: { dispatch: 'padded', capacity: 2, overflow: 'spill' } } };
 
 export function addStart(program: Command): void {
-  program.command('start').summary('two minutes of training, as `npm start` does it')
+  const command: Command = program.command('start').summary('two minutes of training, as `npm start` does it')
     .description('Trains the default model for about two minutes and shows what it learned.')
     .addOption(data())
     .option('--steps <n>', 'optimiser steps (default: as many as fit into two minutes)', whole(1))
     .option('--out <folder>', 'run folder (default: a new one in runs/)')
-    .option('--seed <n>', 'of starting values and the order of the data (default: 0)', whole(0, MAX_SEED))
+    .option('--seed <n>', 'random seed for initial weights and data order (default: 0)', whole(0, MAX_SEED))
     .addOption(device()).addOption(threads())
     .addOption(new Option('--no-dash', 'without the live page')).addOption(noAuth())
-    .action(start);
+    .action((flags: TrainFlags) => {
+      refuseFlags(command, { auth: flags.dash === false && 'there is no page with --no-dash' });
+      return start(flags);
+    });
 }
 
 async function start({ out = newFolder(), ...flags }: TrainFlags): Promise<void> {
   const own = flags.data === undefined;
   const paths = flags.data ?? await installedText();
   const say = (line: string): void => { process.stdout.write(`${line}\n`); };
+  const trial = await configure(undefined, { ...flags, data: paths }, MODEL);
   say(own ? `A mixture-of-experts language model learns the Markdown and TypeScript declarations under node_modules (${paths.length} files).`
     : `A mixture-of-experts language model learns ${paths.join(', ')}.`);
-  const trial = await configure(undefined, { ...flags, data: paths }, MODEL);
   // Chosen once, so that it is said once; the run's settings keep what was asked for.
   const device = flags.device === undefined || flags.device === 'auto' ? await chooseDevice(say) : flags.device;
   const steps = flags.steps ?? await stepsThatFit(trial, { device, say });

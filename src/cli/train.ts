@@ -13,7 +13,9 @@ import { traceLog } from '../train/trace-log.ts';
 import { tensorBoard } from '../train/tensorboard.ts';
 import { openPage } from './dash.ts';
 import { Exit } from './fail.ts';
-import { dash, data, device, json, MAX_SEED, modelFlags, noAuth, recompile, threads, whole, type DashFlags, type TrainFlags } from './flags.ts';
+import {
+  dash, data, device, json, learningRate, MAX_SEED, modelFlags, noAuth, recompile, refuseFlags, threads, whole, type DashFlags, type TrainFlags,
+} from './flags.ts';
 import { openReporter, type Reporter } from './report.ts';
 import { stoppable } from './stop.ts';
 
@@ -24,25 +26,26 @@ export function addTrain(program: Command): void {
     .option('--steps <n>', 'optimiser steps (default: 2000)', whole(1))
     .option('--batch <n>', 'samples in a step (default: 12)', whole(1))
     .addOption(device()).addOption(threads())
-    .option('--seed <n>', 'of starting values, dropout and the order of the data (default: 0)', whole(0, MAX_SEED))
+    .option('--seed <n>', 'random seed for initial weights, dropout and data order (default: 0)', whole(0, MAX_SEED))
     .option('--out <folder>', 'run folder for checkpoints and events (default: a new one in runs/)')
     .option('--resume', 'go on with the run in --out, exactly as if it had not stopped')
     .option('--eval-every <n>', 'steps between validations; 0: only at the end (default: a quarter of the run, at least 100)', whole(0))
     .option('--save-every <n>', 'steps between checkpoints; 0: only at the end (default: about every 10 seconds)', whole(0))
-    .addOption(new Option('--accumulate <n>', 'parts of a batch whose gradients are added up (default: 1)').argParser(whole(1)))
+    .addOption(new Option('--accumulate <n>', 'gradient accumulation steps: equal parts of the batch (default: 1)').argParser(whole(1)))
     .addOption(recompile())
-    .option('--memory <MiB>', 'what states and plans may take together (default: what is free)', whole(1))
+    .option('--memory <MiB>', 'memory limit for weights, optimizer and activations (default: what is free)', whole(1))
     .addOption(dash()).addOption(noAuth())
     .option('--tensorboard', "event files for TensorBoard, in the run folder's folder tensorboard")
     .option('--trace <file>', 'records the loads of all experts, for dynamoe lab')
     .addOption(json());
-  modelFlags(command);
+  modelFlags(command).addOption(learningRate());
   command.addHelpText('after', `
 Examples:
   dynamoe train --data books/ --steps 2000 --out runs/books
   dynamoe train --data books/ --steps 2000 --out runs/books --resume
   dynamoe train small.json --data books/ --json`);
   command.action(async (file: string | undefined, flags: TrainFlags) => {
+    refuseFlags(command, { auth: flags.dash === undefined && 'there is no page without --dash' });
     await runTraining(await configured(file, flags), { ...flags, out: flags.out ?? newFolder() });
   });
 }

@@ -1,6 +1,6 @@
 // The built-in policies by name, as `--recompile` takes them.
 import { UserError } from '../base/errors.ts';
-import { adaptCapacity } from './adaptCapacity.ts';
+import { adaptCapacity, isBoundByLoad } from './adaptCapacity.ts';
 import { cacheAssignments } from './cacheAssignments.ts';
 import type { MoE } from '../nn/moe/moe.ts';
 import { chooseDispatch } from './chooseDispatch.ts';
@@ -35,10 +35,33 @@ export function policiesFor(model: object, names: string): Rule<object>[] {
   return policies(names).filter(({ name }) => names !== 'auto' || open || ((name === 'specialise' || name === 'fitMemory') && layers.length > 0));
 }
 
+/** Why a policy can never change anything in a model with these layers; null where it can. */
+function idle(name: string, layers: readonly MoE[]): string | null {
+  if (name === 'fitMemory') return null;
+  if (layers.length === 0) return 'the model has no mixture-of-experts layer';
+  switch (name) {
+    case 'adaptCapacity': return layers.some(isBoundByLoad) ? null : 'no layer has a capacity that its loads decide; capacity and dispatch give it one';
+    case 'sparsify': return layers.some((layer) => layer.topK > 1) ? null : 'a token goes to one expert already';
+    case 'expertLifecycle': return layers.some(({ router }) => router.expertAxes) ? null : 'no router lets experts come and go';
+    case 'cacheAssignments': return layers.some(({ router }) => router.remembers) ? null : 'choices of these routers cannot be remembered';
+    default: return null;
+  }
+}
+
+/** Throws UserError for a policy that is named and can never change anything in the model. */
+export function checkPolicies(model: object, names: string): void {
+  if (names === 'auto' || names === 'off') return;
+  const layers = [...modulesOf(model, 'dispatch').values()] as MoE[];
+  for (const name of names.split(',')) {
+    const reason = idle(name, layers);
+    if (reason !== null) throw new UserError(`recompile ${name} has no effect here: ${reason}`, `leave ${name} out`);
+  }
+}
+
 /** Those of which every change is one of results. */
 const RESULTS: readonly string[] = ['cacheAssignments'];
 
-/** 'auto': every policy, as far as no result changes; 'off': none; else names with commas between, which may change results. */
+/** 'auto': every policy, but only changes that keep results identical; 'off': none; else names with commas between, which may change results. */
 export function policies(names: string): Rule<object>[] {
   if (names === 'off') return [];
   if (names === 'auto') return Object.entries(POLICIES).filter(([name]) => !RESULTS.includes(name)).map(([, { make }]) => ({ ...make(), only: 'N' }));

@@ -1,14 +1,14 @@
 // Configuration files: JSON with data, or TypeScript/JavaScript whose default export is data, or data with a model, a loss, an
 // optimiser, a dataset, metrics or loggers built by the file. In: a path; out: what the file says, not yet checked, and its built parts.
 import { createHash } from 'node:crypto';
-import { readFile } from 'node:fs/promises';
+import { readFile, stat } from 'node:fs/promises';
 import { extname, resolve } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { UserError } from '../base/errors.ts';
 import { fault } from '../io/fault.ts';
 import { parseJson } from '../io/json-file.ts';
 import type { Parts } from './experiment.ts';
-import { ConfigError, type ConfigData } from './schema.ts';
+import { CONFIG_KEYS, ConfigError, type ConfigData } from './schema.ts';
 
 /** What the default export of a config file in TypeScript may be. */
 export type TrainConfig = Omit<ConfigData, keyof Parts> & { readonly [K in keyof Parts]: Parts[K] | (K extends keyof ConfigData ? ConfigData[K] : never) };
@@ -22,7 +22,35 @@ export interface ConfigFile {
   readonly parts: Parts;
 }
 
-const CODE = ['.ts', '.mts', '.js', '.mjs'];
+const CODE = ['.ts', '.mts', '.js', '.mjs', '.cjs'];
+
+export const isJson = (path: string): boolean => extname(path).toLowerCase() === '.json';
+
+const MOST = 1 << 20; // bytes of a file that may be a config
+
+/** Throws ConfigError where a path that is to be text is a config: `--data` takes all paths that follow it, a config at the end too. */
+export async function refuseConfigAsText(paths: readonly string[]): Promise<void> {
+  const code = paths.filter((path) => CODE.includes(extname(path).toLowerCase()));
+  for (const path of [...paths.filter(isJson), ...(code.length === 1 ? code : [])]) {
+    const text = await stat(path).then((s) => (s.isFile() && s.size <= MOST ? readFile(path, 'utf8') : null), () => null);
+    if (text !== null && (isJson(path) ? isConfigData(text) : isConfigCode(text))) {
+      throw new ConfigError(`${path} is a config, and --data takes it as text`, `a config goes before --data: ${path} --data PATH; where it is meant as text, name its folder`);
+    }
+  }
+}
+
+function isConfigData(text: string): boolean {
+  try {
+    const keys = Object.keys(JSON.parse(text.replace(/^\ufeff/, '')) as object);
+    return keys.length > 0 && keys.every((key) => CONFIG_KEYS.includes(key));
+  } catch {
+    return false;
+  }
+}
+
+/** A default export, and two of a config's keys or more. */
+const isConfigCode = (text: string): boolean => /\bexport\s+default\b|\bmodule\.exports\b/.test(text)
+  && CONFIG_KEYS.filter((key) => new RegExp(`^\\s*['"]?${key}['"]?\\s*[:,(]|[{,]\\s*['"]?${key}['"]?\\s*[:,(]`, 'm').test(text)).length >= 2;
 
 export async function loadConfigFile(file: string): Promise<ConfigFile> {
   const path = resolve(file), kind = extname(path).toLowerCase();
@@ -32,8 +60,8 @@ export async function loadConfigFile(file: string): Promise<ConfigFile> {
   });
   const source = { path, sha256: createHash('sha256').update(bytes).digest('hex') };
   if (kind === '.json') return { source, data: asObject(readJson(bytes, file), file), parts: {} };
-  if (!CODE.includes(kind)) throw new ConfigError(`${file} is no config: it ends neither in .json nor in .ts or .js`, 'text to train on is named by --data PATH');
-  return { source, ...split(asObject(await importDefault(path, file), file)) };
+  if (!CODE.includes(kind)) throw new ConfigError(`${file} is no config: it ends neither in .json nor in .ts, .js, .mts, .mjs or .cjs`, 'text to train on is named by --data PATH');
+  return { source, ...split(asObject(await importDefault(path, file), file), file) };
 }
 
 function readJson(bytes: Uint8Array, file: string): unknown {
@@ -75,7 +103,21 @@ const BUILT: Readonly<Record<keyof Parts, (value: unknown) => boolean>> = {
   loggers: (v) => Array.isArray(v),
 };
 
-function split(value: Record<string, unknown>): { data: Record<string, unknown>; parts: Parts } {
+/** What a file builds that cannot be told from data, and must be what it is for. */
+function checkParts(value: Record<string, unknown>, file: string): void {
+  const { metrics, loggers } = value;
+  if (metrics !== undefined && (typeof metrics !== 'object' || metrics === null || Array.isArray(metrics))) throw new ConfigError(`${file}: metrics must be an object of metrics by name`, 'metrics: { accuracy: metrics.accuracy }');
+  for (const [name, metric] of Object.entries(metrics ?? {})) {
+    if (typeof metric !== 'function' && !has(metric, 'tally')) throw new ConfigError(`${file}: metrics.${name} is no metric`, 'a function of output and batch, or one of dynamoe\'s `metrics`');
+  }
+  if (loggers === undefined) return;
+  if (!Array.isArray(loggers)) throw new ConfigError(`${file}: loggers must be a list`, 'loggers: [tensorBoard()]');
+  const bad = loggers.findIndex((logger) => !has(logger, 'log'));
+  if (bad >= 0) throw new ConfigError(`${file}: loggers.${bad} has no function log(event)`, 'an object with log(event)');
+}
+
+function split(value: Record<string, unknown>, file: string): { data: Record<string, unknown>; parts: Parts } {
+  checkParts(value, file);
   const data = { ...value }, parts: Record<string, unknown> = {};
   for (const [key, built] of Object.entries(BUILT)) {
     if (value[key] === undefined || !built(value[key])) continue;

@@ -1,9 +1,11 @@
 // The settings of a run, from where they may come: a config file, flags, a run that is resumed, a checkpoint.
 // In: those; out: a checked Config, the parts that a file built, and the file's name for later.
 import { resolve } from 'node:path';
-import { loadConfigFile, type ConfigSource } from './config-file.ts';
+import { UserError } from '../base/errors.ts';
+import { isJson, loadConfigFile, refuseConfigAsText, type ConfigSource } from './config-file.ts';
 import { buildExperiment, type Experiment, type Parts } from './experiment.ts';
 import type { Json } from '../io/json.ts';
+import { checkPolicies } from '../recompile/policies.ts';
 import { ConfigError, parseConfig, type Config, type ConfigData } from './schema.ts';
 
 /** What a run folder and its checkpoints keep: enough to build the model again. */
@@ -46,17 +48,29 @@ type Data = Record<string, unknown>;
 
 /** A config file (or `defaults`, by themselves the default model) with flags over it. */
 export async function configure(file: string | undefined, overrides: Overrides, defaults: ConfigData = {}): Promise<Configured> {
+  if (file === undefined) await refuseConfigAsText(overrides.data ?? []);
   const loaded = file === undefined ? undefined : await loadConfigFile(file);
   const data = withOverrides(loaded?.data ?? { ...defaults }, overrides, loaded?.parts ?? {});
   const config = parseConfig(data, file);
   const settings = { config: { ...config, data: config.data.map((path) => resolve(path)) }, source: loaded?.source ?? null };
-  return { settings, experiment: buildExperiment(settings.config, loaded?.parts) };
+  try {
+    const experiment = buildExperiment(settings.config, loaded?.parts);
+    checkPolicies(experiment.model, config.recompile);
+    return { settings, experiment };
+  } catch (error) {
+    // What a layer or an optimiser refuses was set there.
+    if (error instanceof ConfigError || !(error instanceof UserError)) throw error;
+    throw new ConfigError(`${file === undefined ? '' : `${file}: `}${error.message.split('\n')[0]}`, error.hint, error);
+  }
 }
 
 function withOverrides(data: Readonly<Data>, flags: Overrides, parts: Parts): Data {
   const out: Data = { ...data };
   for (const name of RUN_FLAGS) if (flags[name] !== undefined) out[name] = flags[name];
-  if (flags.data) out['data'] = flags.data;
+  if (flags.data) {
+    if (parts.data && typeof parts.data !== 'function') throw new ConfigError('--data: the config file brings its own dataset', 'data: (paths) => dataset takes paths from --data');
+    out['data'] = flags.data;
+  }
   if (flags.lr !== undefined) {
     if (parts.optimizer) throw new ConfigError('--lr: the config file brings its own optimizer', 'set the rate there');
     out['optimizer'] = { ...(data['optimizer'] as Data | undefined), lr: flags.lr };
@@ -79,7 +93,6 @@ function modelWith(model: Readonly<Data>, { experts, topK, dFf, ...flags }: Over
   const moe: Data = { ...(model['moe'] as Data | undefined) };
   if (experts !== undefined) moe['experts'] = experts;
   if (topK !== undefined) moe['topK'] = topK;
-  else if (experts === 1 && moe['topK'] === undefined) moe['topK'] = 1;
   if (dFf !== undefined) moe['hidden'] = dFf;
   return { ...out, moe };
 }
@@ -89,13 +102,15 @@ const dashed = (name: string): string => name.replace(/[A-Z]/g, (c) => `-${c.toL
 /** Settings that were stored: checked like any other, because a file may have been edited. */
 export function parseSettings(stored: Json, where: string): RunSettings {
   const { config, source } = stored as { config?: unknown; source?: ConfigSource | null };
-  return { config: parseConfig(config ?? {}, where), source: source ?? null };
+  return { config: parseConfig(config ?? {}, where, { stored: true }), source: source ?? null };
 }
 
 /** The experiment of stored settings; `file` stands in for the config file that they name. Says it where the file has changed. */
 export async function rebuild(settings: RunSettings, say: (line: string) => void, file?: string): Promise<Experiment> {
   const { config, source } = settings, path = file ?? source?.path;
-  if (path === undefined || path.endsWith('.json')) {
+  if (file !== undefined && source === null) throw new ConfigError(`${file} has no effect here: the run was not started with a config file`, 'leave it out');
+  if (file !== undefined && source !== null && isJson(file) !== isJson(source.path)) throw new ConfigError(`${file} cannot stand in for ${source.path}, with which the run was started`, 'name that file, or a copy of it');
+  if (path === undefined || isJson(path)) {
     if (file !== undefined && (await loadConfigFile(file)).source.sha256 !== source?.sha256) say(`${file} is not what the run was started with: the run keeps its own settings`);
     return buildExperiment(config);
   }
@@ -116,7 +131,7 @@ function difference(path: string, was: unknown, is: unknown): string {
 /** Stored settings for a resumed run. Flags that would change its course are refused; more steps are allowed and said. */
 export function resumeSettings(stored: RunSettings, flags: Overrides, say: (line: string) => void): RunSettings {
   const { config } = stored, wanted = withOverrides(config, flags, {});
-  const asked = parseConfig({ ...wanted, data: (flags.data ?? config.data).map((path) => resolve(path)) });
+  const asked = parseConfig({ ...wanted, data: (flags.data ?? config.data).map((path) => resolve(path)) }, undefined, { stored: true });
   const free: readonly string[] = [...FREE_FLAGS, 'steps'];
   for (const key of Object.keys(asked) as (keyof Config)[]) {
     if (free.includes(key) || JSON.stringify(asked[key]) === JSON.stringify(config[key])) continue;

@@ -54,15 +54,24 @@ export function buildExperiment(config: Config, parts: Parts = {}): Experiment {
   return {
     config, model, context,
     loss: parts.loss ?? losses[config.loss],
-    optimizer: typeof parts.optimizer === 'function' ? parts.optimizer({ steps: config.steps }) : parts.optimizer ?? buildOptimizer(config),
+    optimizer: ownOptimizer(config, parts) ?? buildOptimizer(config),
     metrics: parts.metrics ?? {}, loggers: parts.loggers ?? [],
-    data(say, paths = config.data) {
+    data(say, given) {
+      const paths = given ?? config.data;
+      if (given && parts.data && typeof parts.data !== 'function') throw new ConfigError('--data has no effect here: the config file brings its own dataset', 'data: (paths) => dataset takes paths from --data');
       if (typeof parts.data === 'function') return withContext(parts.data(paths), config, context);
       if (parts.data) return withContext(parts.data, config, context);
       if (paths.length === 0) throw new ConfigError('there is no data to work on', '--data PATH names text: files, folders or globs');
       return withContext(text(paths, { say }), config, context);
     },
   };
+}
+
+function ownOptimizer({ steps }: Config, { optimizer }: Parts): Optimizer | null {
+  if (!optimizer) return null;
+  const made: unknown = typeof optimizer === 'function' ? optimizer({ steps }) : optimizer;
+  if (typeof (made as Optimizer | null | undefined)?.update !== 'function') throw new ConfigError("the config file's optimizer is none", 'optimizer: ({ steps }) => optim.adamW({ lr: 1e-3 })');
+  return made as Optimizer;
 }
 
 /** Data that is told the context only where it is text: rows in memory have none. */

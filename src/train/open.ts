@@ -2,7 +2,7 @@
 // out: a session with the checkpoint's parameters, and the experiment they belong to.
 import { loadCheckpoint } from '../io/checkpoint-file.ts';
 import { resolveCheckpoint } from '../io/run-folder.ts';
-import { policiesFor } from '../recompile/policies.ts';
+import { checkPolicies, policiesFor } from '../recompile/policies.ts';
 import type { RecompileEvent } from '../recompile/rule.ts';
 import { compile, node } from '../session/node.ts';
 import type { DeviceName } from '../session/platform.ts';
@@ -43,6 +43,7 @@ export async function openCheckpoint(where: string, options: OpenOptions): Promi
   const session = await openSession(experiment, { ...options, seed: meta.seed });
   try {
     await session.restoreCheckpoint(await loadCheckpoint(path), 'parameters');
+    checkPolicies(experiment.model, options.recompile ?? 'off');
     for (const rule of policiesFor(experiment.model, options.recompile ?? 'off')) session.recompile(rule, 'inference');
   } catch (error) {
     await session.close();

@@ -2,6 +2,8 @@
 // default language model. In: unknown data; out: a Config with every value filled in, or a ConfigError that names the key.
 import { z } from 'zod';
 import { UserError } from '../base/errors.ts';
+import { closest } from '../base/options.ts';
+import { unusedBeyond } from '../nn/moe/routing.ts';
 import { policies, POLICY_NAMES } from '../recompile/policies.ts';
 import { DEVICES } from '../session/platform.ts';
 import { ROLES } from '../trace/parameter.ts';
@@ -13,10 +15,11 @@ export class ConfigError extends UserError {
 
 const whole = z.int().min(1), share = z.number().min(0).max(1), positive = z.number().positive();
 
-const moeSchema = z.strictObject({
+const moeObject = z.strictObject({
   experts: whole.default(8),
   active: whole.optional(),
-  topK: whole.default(2),
+  /** Default 2, or 1 where there is one expert. */
+  topK: whole.optional(),
   hidden: whole.default(256),
   capacity: z.union([z.literal('dropless'), z.number().min(0), z.array(z.number().min(0))]).default('dropless'),
   overflow: z.enum(['drop', 'spill']).optional(),
@@ -31,6 +34,7 @@ const moeSchema = z.strictObject({
   balance: z.number().min(0).optional(),
   zLoss: z.number().min(0).optional(),
 });
+const moeSchema = moeObject.transform((moe) => ({ ...moe, topK: moe.topK ?? Math.min(2, moe.active ?? moe.experts) }));
 
 /** nn.TransformerLM's options. `moe: null` makes dense layers of width `hidden`. */
 const modelSchema = z.strictObject({
@@ -42,7 +46,7 @@ const modelSchema = z.strictObject({
   context: whole.default(64),
   moe: moeSchema.nullable().prefault({}),
   hidden: whole.optional(),
-  dropout: share.optional(),
+  dropout: z.number().min(0).lt(1).optional(),
   recompute: z.boolean().optional(),
   tied: z.boolean().optional(),
 });
@@ -112,21 +116,40 @@ export type ConfigData = z.input<typeof configSchema>;
 export type Config = z.output<typeof configSchema>;
 export type ModelConfig = NonNullable<Config['model']>;
 
-/** Checks data and fills in defaults. `where`: the file's name; undefined for flags alone. */
-export function parseConfig(data: unknown, where?: string): Config {
+/** Checks data and fills in defaults. `where`: the file's name; undefined for flags alone. stored: what a run has kept of its settings. */
+export function parseConfig(data: unknown, where?: string, { stored = false }: { readonly stored?: boolean } = {}): Config {
   const result = configSchema.safeParse(data), place = where === undefined ? '' : `${where}: `;
-  if (result.success) return check(result.data, place);
+  if (result.success) {
+    // A run that an earlier version began may have settings without an effect.
+    if (!stored) checkUnused(result.data, place);
+    return check(result.data, place);
+  }
   const issue = result.error.issues[0], at = issue.path.join('.');
   if (issue.code === 'unrecognized_keys') {
     const known = knownKeys(issue.path);
+    const near = closest(issue.keys[0], known);
     throw new ConfigError(`${place}unknown key ${issue.keys.map((k) => [...issue.path, k].join('.')).join(', ')}`,
-      `${at || 'a config'} may have ${known.join(', ')}`);
+      `${near === null ? '' : `did you mean "${near}"? `}${at || 'a config'} may have ${known.join(', ')}`);
   }
   throw new ConfigError(`${place}${at || 'the config'}: ${issue.message}`, HINT);
 }
 
 const MOST_TOKENS = 2 ** 31 - 1; // in a batch: rows are counted by int32
 const HINT = 'dynamoe train --help tells what may be set';
+
+/** Settings that have no effect beside the others. */
+function checkUnused({ model, device, threads }: Config, place: string): void {
+  const refuse = (key: string, reason: string): never => { throw new ConfigError(`${place}${key} has no effect here: ${reason}`, `leave ${key} out`); };
+  if (threads !== undefined && device === 'reference') refuse('threads', 'the reference device has one thread');
+  if (!model?.moe) return;
+  if (model.hidden !== undefined) refuse('model.hidden', 'it is the width of dense layers (moe: null), and model.moe.hidden is that of an expert');
+  for (const [key, reason] of Object.entries(unusedBeyond(model.moe))) {
+    if (reason !== null && model.moe[key as 'overflow' | 'priority'] !== undefined) refuse(`model.moe.${key}`, reason);
+  }
+}
+
+/** All keys of a config. */
+export const CONFIG_KEYS: readonly string[] = Object.keys(configSchema.shape);
 
 function check(config: Config, place: string): Config {
   const { model, batch, accumulate } = config;
@@ -178,7 +201,7 @@ function checkOptimizer({ optimizer, steps }: Config, place: string): void {
 }
 
 const SHAPES: Record<string, { readonly shape: object }> = {
-  '': configSchema, model: modelSchema, 'model.moe': moeSchema,
+  '': configSchema, model: modelSchema, 'model.moe': moeObject,
   optimizer: optimizerSchema, 'optimizer.groups': groupSchema,
 };
 

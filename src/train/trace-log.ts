@@ -8,11 +8,12 @@ import { fault, shownPath } from '../io/fault.ts';
 import { linesOf } from '../io/lines.ts';
 import { headerLine, layersOfModel, stepLine } from '../recompile/lab/trace.ts';
 import type { Logger } from './logger.ts';
+import { ConfigError } from './schema.ts';
 
 /** Throws UserError where the model has no mixture-of-experts layer, the file cannot be written, or is there already and this run does not go on with it. */
 export function traceLog(path: string, model: object, { resumed = false }: { readonly resumed?: boolean } = {}): Logger {
   const layers = layersOfModel(model);
-  if (layers.length === 0) throw new UserError('there are no loads to trace: the model has no mixture-of-experts layer', 'leave --trace out');
+  if (layers.length === 0) throw new ConfigError('there are no loads to trace: the model has no mixture-of-experts layer', 'leave --trace out');
   checkWritable(path);
   if (!resumed && isFilled(path)) refuse(path);
   const write = (text: string): void => { try { appendFileSync(path, text); } catch (error) { throw fault('write', path, error); } };

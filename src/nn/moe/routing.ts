@@ -45,7 +45,7 @@ const KEYS: KeysOf<RoutingOptions> = { experts: 'required', capacity: 'optional'
   padded: 'optional', tiled: 'optional', expertRows: 'optional', sorted: 'optional', active: 'optional' };
 
 /** Why a setting for choices beyond a capacity has no effect; null where it has one. */
-export const unusedBeyond = ({ capacity = 'dropless', overflow }: Pick<RoutingOptions, 'capacity' | 'overflow'>): { overflow: string | null; priority: string | null } => {
+export const unusedBeyond = ({ capacity = 'dropless', overflow }: { readonly capacity?: Capacity | undefined; readonly overflow?: Overflow | undefined }): { overflow: string | null; priority: string | null } => {
   const dropless = capacity === 'dropless' ? 'the layer is dropless, so that nothing is beyond a capacity: give one' : null;
   return { overflow: dropless, priority: dropless ?? (overflow === 'spill' ? 'what is beyond the capacity is computed all the same (overflow: spill)' : null) };
 };
