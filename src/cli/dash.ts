@@ -21,7 +21,7 @@ export function addDash(program: Command): void {
 Examples:
   dynamoe dash runs/books
   dynamoe dash runs/a runs/b        two runs, their curves in one chart
-  dynamoe dash runs                 the newest of all runs there`)
+  dynamoe dash runs                 the newest runs there, ${MOST} at most`)
     .action(serve);
 }
 
@@ -48,6 +48,7 @@ async function runsIn(path: string): Promise<string[]> {
   const names = await readdir(path).catch(() => { throw new UserError(`there is no folder ${path}`, 'dynamoe dash RUN names the --out folder of a run'); });
   const found = (await Promise.all(names.map(async (name) => ({ folder: join(path, name), at: await changed(join(path, name)) })))).flatMap(({ folder, at }) => (at === null ? [] : [{ folder, at }]));
   if (found.length === 0) throw new UserError(`${path} holds no run: there is no ${EVENTS} in it`, 'dynamoe dash RUN names the --out folder of a run');
+  if (found.length > MOST) process.stdout.write(`${path}: the newest ${MOST} of ${found.length} runs; name others one by one\n`);
   return found.sort((a, b) => b.at - a.at).slice(0, MOST).map(({ folder }) => folder);
 }
 

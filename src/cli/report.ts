@@ -1,4 +1,5 @@
 // How a run's events are shown: as JSON, as plain lines, or on a terminal. In: events; out: text on stdout.
+import { effect, outcome, price } from '../dash/page/format.ts';
 import type { RecompileEvent } from '../recompile/rule.ts';
 import type { EvalEvent, StartEvent, StepEvent, TrainEvent } from '../train/events.ts';
 import type { Logger } from '../train/logger.ts';
@@ -39,11 +40,11 @@ function evaluated({ step, val_loss: loss, metrics }: EvalEvent, unit: StartEven
   return `step ${step}  validation loss ${fixed(loss, 4)}${perByte}${metricsText(metrics)}`;
 }
 
-/** One line of a decision: what changed, why, and what it brought. */
-export function recompiled({ during, step, effect, rule, class: kind, reason, changes, kept, error, ratio, compile_ms, stall_ms }: RecompileEvent): string {
-  const what = changes.map((c) => `${c.path}.${c.knob}`).join(', '), unit = during === 'inference' ? 'run' : 'step', cost = `compiled in ${compile_ms.toFixed(0)} ms, waited ${stall_ms.toFixed(1)} ms`;
-  const end = error ?? (kept ? `from ${unit} ${effect ?? step} on` : 'undone: it was slower');
-  return `recompile ${rule} (${kind ?? '-'}) at ${unit} ${step}: ${what || 'nothing'}; ${reason}; ${end}${ratio ? `, ${ratio.median.toFixed(2)}x as fast` : ''}; ${cost}`;
+/** One line of a decision: what changed, why, what it brought, and what it took. */
+export function recompiled(event: RecompileEvent): string {
+  const { during, step, effect: from, rule, class: kind, reason, changes, kept, error } = event, unit = during === 'inference' ? 'run' : 'step';
+  const what = changes.map((c) => `${c.path}.${c.knob}`).join(', '), since = kept && error === undefined ? `, from ${unit} ${from ?? step} on` : '';
+  return `recompile ${rule} at ${unit} ${step} (${effect(kind)}): ${what || 'nothing'}; ${reason}; ${outcome(event)}${since}; ${price(event)}`;
 }
 
 const auxText = (aux: StepEvent['aux']): string => {
@@ -160,7 +161,8 @@ class ScreenReporter implements Reporter {
       }
       line += text;
     }
-    return this.#loads.size > 0 ? [...lines, line] : [];
+    const more = this.#loads.size - LAYERS_SHOWN;
+    return this.#loads.size > 0 ? [...lines, line, ...(more > 0 ? [`        and ${more} layers more`] : [])] : [];
   }
 
   busy(what: string, share?: number): void {

@@ -17,8 +17,12 @@ export class Follower {
   #offset = 0;
   #tail = Buffer.alloc(0);
   #fresh = true;
+  #gone = false;
 
   constructor(path: string) { this.#path = path; }
+
+  /** Whether the log was there and is not any more: its folder was deleted or moved. */
+  get gone(): boolean { return this.#gone; }
 
   /** The next lines; null: there are none now, or the log is not there yet. */
   async read(): Promise<Lines | null> {
@@ -26,6 +30,7 @@ export class Follower {
       if (codeOf(error) === 'ENOENT') return null;
       throw fault('read', this.#path, error);
     });
+    this.#gone = !file && !this.#fresh;
     if (!file) return null;
     try {
       return await this.#from(file);

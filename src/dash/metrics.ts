@@ -10,7 +10,7 @@ interface Sample { readonly labels: Labels; readonly value: number }
 
 /** name -> [type, help]. A counter counts since the run began. */
 const FAMILIES = {
-  dynamoe_run_info: ['gauge', 'A run; 1 while its log does not say that it has ended.'],
+  dynamoe_run_info: ['gauge', 'A run; 1 while its log is there and does not say that it has ended.'],
   dynamoe_steps_total: ['counter', 'Optimiser steps done.'],
   dynamoe_steps_planned: ['gauge', 'Optimiser steps that the run is to do.'],
   dynamoe_loss: ['gauge', 'Training loss of the last step.'],
@@ -45,6 +45,7 @@ export class Metrics {
         for (const line of got.lines) r.run.see(parsed(line));
       }
       r.run.settle();
+      if (r.follower.gone) r.run.ended();
     }
     const families = (Object.keys(FAMILIES) as Family[]).flatMap((name) => {
       const samples = this.#runs.flatMap(({ run }) => run.samples(name)), [type, help] = FAMILIES[name];
@@ -100,10 +101,13 @@ class RunValues {
         this.#values.delete('dynamoe_expert_capacity');
         break;
       case 'recompile': this.#count('dynamoe_recompilations_total', 1, { rule: e.rule, kept: String(e.kept) }); break;
-      case 'done': case 'stopped': case 'failed': this.#set('dynamoe_run_info', 0); break;
+      case 'done': case 'stopped': case 'failed': this.ended(); break;
       default: break; // checkpoints, and what a later version tells
     }
   }
+
+  /** The log does not go on. */
+  ended(): void { this.#set('dynamoe_run_info', 0); }
 
   /** Of steps, the last one's values are what is asked for. */
   settle(): void {

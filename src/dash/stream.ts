@@ -1,5 +1,6 @@
 // One viewer of runs: server-sent events, at the viewer's own pace. In: the logs' paths; out: frames
 //   event: lines   data: {"run":0,"reset":true}, then a line of the log in each further `data:`
+//   event: gone    data: {"run":0,"gone":true}: the log that was read is not there any more (or is again)
 //   event: ready   all that there is now has been sent
 //   event: bye     the server closes: do not come back
 // Each viewer reads the files itself, so that one who is slow holds no memory and delays nobody.
@@ -11,7 +12,7 @@ const BEAT_MS = 15_000; // a comment, so that a dead connection is found
 
 /** Ends when the viewer goes, or, after the last line, when `ending` is set. */
 export async function streamRuns(response: ServerResponse, paths: readonly string[], ending: AbortSignal): Promise<void> {
-  const followers = paths.map((path) => new Follower(path));
+  const followers = paths.map((path) => new Follower(path)), gone = paths.map(() => false);
   let ready = false, beat = performance.now();
   response.writeHead(200, { 'content-type': 'text/event-stream' });
   while (!response.closed) {
@@ -19,6 +20,8 @@ export async function streamRuns(response: ServerResponse, paths: readonly strin
     let some = false;
     for (const [run, follower] of followers.entries()) {
       const found = await follower.read();
+      if (follower.gone !== gone[run]) await send(response, `event: gone\ndata: {"run":${run},"gone":${follower.gone}}\n\n`);
+      gone[run] = follower.gone;
       if (!found) continue;
       some = true;
       await send(response, `event: lines\ndata: {"run":${run},"reset":${found.reset}}\n${found.lines.map((line) => `data: ${line}\n`).join('')}\n`);

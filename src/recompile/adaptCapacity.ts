@@ -66,11 +66,12 @@ export function costOf(layer: LayerStats, factors: readonly number[], beyond: nu
 export function adaptCapacity({ quantile = QUANTILE, margin = 0, price = 2, horizon = 128, cooldown = 64 }: AdaptCapacityOptions = {}): Rule<object> {
   if (!(quantile >= 0 && quantile <= 1)) throw new UserError(`adaptCapacity: quantile must be from 0 to 1, got ${quantile}`);
   checkNumbers('adaptCapacity', { margin, price, horizon, cooldown });
+  let grows = false; // what `alter` did last: more room in all
   return {
     name: 'adaptCapacity', cooldown,
     trigger: timeToLook,
     alter(model, run) {
-      let costs = 0, gains = 0;
+      let costs = 0, gains = 0, room = 0;
       const better: (() => void)[] = [];
       for (const [moe, layer] of layersOf(model, run)) {
         const has = factorsOf(moe, layer.experts), spills = moe.overflow === 'spill';
@@ -83,10 +84,17 @@ export function adaptCapacity({ quantile = QUANTILE, margin = 0, price = 2, hori
         const gain = (cost(has, 1) - cost(need(0), 1) + cost(has, 0) - cost(need(1), 0)) / 2;
         if (gain <= 0) continue;
         gains += gain;
+        room += total(need()) - total(has);
         better.push(() => { moe.capacity = need(); });
       }
-      if (gains * horizon > price * costs) for (const change of better) change();
+      if (gains * horizon <= price * costs) return;
+      grows = room > 0;
+      for (const change of better) change();
     },
-    reason: (run) => `dropped ${total(run.layers.map((l) => l.dropped))}, spilled ${total(run.layers.map((l) => l.spilled))} choices in step ${run.step}`,
+    reason(run) {
+      const beyond = (['dropped', 'spilled'] as const).map((what) => ({ what, n: total(run.layers.map((l) => l[what])) })).filter(({ n }) => n > 0);
+      const counts = beyond.map(({ what, n }) => `${n} choices ${what}`).join(', ') || 'no choice dropped or spilled';
+      return `experts have ${grows ? 'less' : 'more'} room than they need: ${counts} in step ${run.step}`;
+    },
   };
 }

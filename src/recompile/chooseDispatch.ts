@@ -24,6 +24,6 @@ export function chooseDispatch({ padding = 0.02, cooldown = 200 }: ChooseDispatc
         if (computed > (1 + padding) * came) moe.dispatch = 'ragged';
       }
     },
-    reason: () => 'padding is computed',
+    reason: () => 'time is spent on empty rows',
   };
 }

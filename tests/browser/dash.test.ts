@@ -57,17 +57,17 @@ test('a run is drawn while it goes on: curves, bands, marks, table, plan, end', 
   await shows(page, '#tiles', '2.500');
 
   // The keyboard comes to the mark, and hears and sees what stands behind it.
-  const mark = page.getByRole('button', { name: /Recompilation 1 at step 61: adaptCapacity, kept, 1\.20× as fast\. Reason: spilled 16 choices/ });
+  const mark = page.getByRole('button', { name: /Recompilation 1 at step 61: adaptCapacity, kept: 20% faster\. Reason: spilled 16 choices/ });
   await mark.focus();
   const tip = page.getByRole('tooltip');
-  assert.match(await tip.innerText(), /1\. adaptCapacity: kept, 1\.20× as fast[\s\S]*spilled 16 choices <b>here<\/b>[\s\S]*decided before 59, in effect from 61[\s\S]*capacity: 1\.5 → 2\.5[\s\S]*12\.0 ms a step, 1\.05 MB[\s\S]*10\.0 ms a step, 524 kB/);
+  assert.match(await tip.innerText(), /1\. adaptCapacity: kept: 20% faster[\s\S]*spilled 16 choices <b>here<\/b>[\s\S]*decided before 59, in effect from 61[\s\S]*capacity: 1\.5 → 2\.5[\s\S]*12\.0 ms a step, 1\.05 MB[\s\S]*10\.0 ms a step, 524 kB/);
   assert.equal(await page.locator('#tip b').count(), 1, 'text of a log is text: the only bold one is the changed knob');
   await page.keyboard.press('Escape');
   assert.equal(await tip.isVisible(), false);
   await page.locator('#curves .mark').nth(1).hover();
   await tip.waitFor();
   await mark.click();
-  assert.match(await page.locator('#decisions tr.chosen').innerText(), /adaptCapacity \(N\)[\s\S]*kept, 1\.20× as fast/);
+  assert.match(await page.locator('#decisions tr.chosen').innerText(), /adaptCapacity \(results unchanged\)[\s\S]*kept: 20% faster/);
   run.add(recompileAt(93, false), ...steps(91, 95));
   await shows(page, '#decisions', /undone/);
   await shows(page, '#spoken', 'Recompilation by adaptCapacity: undone');

@@ -48,7 +48,7 @@ for (const { scheme, isolated, overflow, threads } of [
     await page.waitForFunction((n) => Number(document.body.dataset['recompilations']) > n + 1, before.recompilations, { timeout: MINUTE });
     const rows = await page.locator('#decisions tbody tr').allInnerTexts(), forced = rows[before.recompilations + 1] ?? '';
     assert.match(forced, /adaptCapacity \([NR]\)/);
-    assert.match(forced, overflow === 'drop' ? /\(R\)[\s\S]*dropped \d+/ : /\(N\)[\s\S]*spilled \d+/);
+    assert.match(forced, overflow === 'drop' ? /\(results change\)[\s\S]*\d+ choices dropped/ : /\(results unchanged\)[\s\S]*\d+ choices spilled/);
     assert.match(forced, /moe\.capacity: .* → /);
     const all = rows.slice(before.recompilations).join('\n');
     // Whether a change of no result pays is for clocks to say; one of results stays.

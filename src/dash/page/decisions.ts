@@ -2,13 +2,13 @@
 import type { RecompileEvent } from '../../recompile/rule.ts';
 import type { Mark } from './charts.ts';
 import { byId, el, table } from './dom.ts';
-import { bytes, change, milliseconds, outcome } from './format.ts';
+import { bytes, change, effect, milliseconds, outcome, price } from './format.ts';
 import type { Run } from './run.ts';
 import { place, type View } from './view.ts';
 
 const label = (r: RecompileEvent, n: number): string => `Recompilation ${n} at step ${r.effect ?? r.step}: ${r.rule}, ${outcome(r)}. Reason: ${r.reason}.`;
-const price = (r: RecompileEvent): string => `compiled in ${milliseconds(r.compile_ms)}${r.cached ? ' (was there)' : ''}, verified in ${milliseconds(r.verify_ms)}, steps waited ${milliseconds(r.stall_ms)}`;
-const figures = ({ ms, bytes: b }: RecompileEvent['before']): string => `${ms === null ? 'time not measured' : `${milliseconds(ms)} a step`}, ${bytes(b)}`;
+const figures = ({ ms, bytes: b }: RecompileEvent['before'], { class: kind }: RecompileEvent): string =>
+  `${ms === null ? `not measured${kind === 'R' ? ' (this change alters results)' : ''}` : `${milliseconds(ms)} a step`}, ${bytes(b)}`;
 
 /** One for each decision whose plan ran. */
 export function marksOf(run: Run, view: View): Mark[] {
@@ -30,10 +30,23 @@ function showTip(by: HTMLElement, r: RecompileEvent, n: number): void {
   const tip = byId('tip'), row = (name: string, ...text: (Node | string)[]): Node[] => [el('dt', {}, name), el('dd', {}, ...text)];
   tip.replaceChildren(el('strong', {}, `${n}. ${r.rule}: ${outcome(r)}`), el('dl', {},
     ...row('reason', r.reason), ...row('step', r.effect === null ? `decided before ${r.step}` : `decided before ${r.step}, in effect from ${r.effect}`),
-    ...row('class', r.class === 'N' ? 'N: changes no result' : r.class === 'R' ? 'R: changes results' : '–'),
-    ...row('changes', changesOf(r)), ...row('before', figures(r.before)), ...row('after', figures(r.after)), ...row('price', price(r))));
+    ...row('results', effect(r.class)),
+    ...row('changes', changesOf(r)), ...row('before', figures(r.before, r)), ...row('after', figures(r.after, r)), ...row('price', price(r))));
   tip.hidden = false;
+  if (tipOf === null) for (const type of ['scroll', 'resize']) addEventListener(type, followTip, { passive: true, capture: true });
+  tipOf = by;
+  followTip();
+}
+
+/** The mark that the tip is about. */
+let tipOf: HTMLElement | null = null;
+
+/** Keeps the tip at its mark, and takes it away where that is not to be seen. */
+export function followTip(): void {
+  const tip = byId('tip'), by = tipOf;
+  if (tip.hidden || by === null) return;
   const at = by.getBoundingClientRect(), own = tip.getBoundingClientRect(), below = at.bottom + 8 + own.height < window.innerHeight;
+  if (!by.isConnected || at.bottom < 0 || at.top > window.innerHeight) { hideTip(); return; }
   tip.style.left = `${Math.max(8, Math.min(window.innerWidth - own.width - 8, at.left - own.width / 2))}px`;
   tip.style.top = `${below ? at.bottom + 8 : Math.max(8, at.top - own.height - 8)}px`;
 }
@@ -55,17 +68,18 @@ let shown = '';
 
 /** The table, made anew only where there is more to say. */
 export function drawDecisions(run: Run): void {
+  followTip();
   const key = `${run.name} ${run.recompiles.length} ${run.status}`;
   if (key === shown) return;
   shown = key;
   const into = byId('decisions');
   if (run.recompiles.length === 0) {
     const why = run.plans.length > 0 && Object.keys(run.plans[0].layers).length === 0 ? 'This model has no layer that could be recompiled.'
-      : 'No decision yet. Layers that are ragged and dropless compute no row in vain: with them “auto” has nothing to decide; --recompile names rules that may change more.';
+      : 'No decision yet. Layers that are ragged and dropless waste no work, so “auto” rarely acts; --recompile names policies that may change results.';
     into.replaceChildren(el('p', { class: 'empty' }, why));
     return;
   }
   into.replaceChildren(table('Every decision, kept or not', ['no.', 'rule', 'reason', 'from step', 'changes', 'before', 'after', 'outcome', 'price'], run.recompiles.map((r, i) => [
-    String(i + 1), `${r.rule}${r.class ? ` (${r.class})` : ''}`, r.reason, r.effect === null ? '–' : String(r.effect), changesOf(r), figures(r.before), figures(r.after),
-    el('span', { class: r.kept ? 'kept-yes' : 'kept-no' }, `${outcome(r)}${r.ratio ? ` (${r.ratio.low.toFixed(2)} to ${r.ratio.high.toFixed(2)})` : ''}`), price(r)])));
+    String(i + 1), `${r.rule} (${effect(r.class)})`, r.reason, r.effect === null ? '–' : String(r.effect), changesOf(r), figures(r.before, r), figures(r.after, r),
+    el('span', { class: r.kept ? 'kept-yes' : 'kept-no' }, `${outcome(r)}${r.ratio ? ` (${r.ratio.low.toFixed(2)} to ${r.ratio.high.toFixed(2)} times the speed)` : ''}`), price(r)])));
 }

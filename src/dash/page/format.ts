@@ -43,9 +43,24 @@ export function change({ knob: name, from, to }: RecompileEvent['changes'][numbe
   return `taken back: ${from.slice(at(from) + 1).join(', ')}`;
 }
 
-/** kept, 1.21× as fast */
-export function outcome({ kept, error, ratio }: RecompileEvent): string {
-  const faster = ratio ? `, ${ratio.median.toFixed(2)}× as fast` : '';
+/** kept: 21% faster; kept: no measurable difference; undone: 5% slower */
+export function outcome({ kept, error, ratio }: Pick<RecompileEvent, 'kept' | 'error' | 'ratio'>): string {
   if (error !== undefined) return `not taken: ${error}`;
-  return `${kept ? 'kept' : 'undone'}${faster}`;
+  return `${kept ? 'kept' : 'undone'}${ratio ? `: ${speed(ratio)}` : ''}`;
+}
+
+/** Of old time over new: the median, and the interval that holds it with 90%. */
+export function speed({ median, low, high }: NonNullable<RecompileEvent['ratio']>): string {
+  if (low <= 1 && high >= 1) return 'no measurable difference';
+  const percent = 100 * Math.abs(median - 1);
+  return `${percent.toFixed(percent < 1 ? 1 : 0)}% ${median > 1 ? 'faster' : 'slower'}`;
+}
+
+/** What of a change's results is to be expected. */
+export const effect = (kind: RecompileEvent['class']): string => (kind === 'N' ? 'results unchanged' : kind === 'R' ? 'results change' : 'nothing changed');
+
+/** What the change took. */
+export function price({ compile_ms, cached, verify_ms, stall_ms, during }: Pick<RecompileEvent, 'compile_ms' | 'cached' | 'verify_ms' | 'stall_ms' | 'during'>): string {
+  const compiling = cached ? 'the plan was there already' : `compiling took ${milliseconds(compile_ms)}`;
+  return `${compiling}${verify_ms > 0 ? `, verifying ${milliseconds(verify_ms)}` : ''}; ${during === 'inference' ? 'work' : 'training'} paused for ${milliseconds(stall_ms)}`;
 }

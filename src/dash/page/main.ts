@@ -78,13 +78,15 @@ function head(run: Run): void {
   const { start, status } = run, steps = run.step.last || 0, total = start?.steps ?? 0, live = connection === 'live';
   say(byId('name'), view.runs.length > 1 ? `${view.runs.length} runs` : run.name);
   document.title = `${total > 0 ? `${Math.round((steps / total) * 100)}% ` : ''}${run.name} – DynaMoE`;
-  const text = { waiting: 'waiting for the first step', running: live ? 'running' : connection, done: `done${run.seconds === null ? '' : ` in ${duration(run.seconds)}`}`, stopped: 'stopped; it can go on', failed: `failed: ${run.error ?? ''}` }[status];
-  say(byId('status'), `${text}, step ${Number.isFinite(steps) ? steps : 0}${total > 0 ? ` of ${total}` : ''}${!live && status !== 'running' && connection !== 'ended' ? ` (${connection})` : ''}`);
+  const text = { waiting: 'waiting for the first step', running: live ? 'running' : connection === 'ended' ? 'the server of this page has ended; what was told until then' : connection, done: `done${run.seconds === null ? '' : ` in ${duration(run.seconds)}`}`, stopped: 'stopped; it can go on', failed: `failed: ${run.error ?? ''}` }[status];
+  const lost = run.gone ? `its folder is gone; ${status === 'running' ? 'this is what was read before' : text}` : text;
+  say(byId('status'), `${lost}, step ${Number.isFinite(steps) ? steps : 0}${total > 0 ? ` of ${total}` : ''}${!live && status !== 'running' && connection !== 'ended' ? ` (${connection})` : ''}`);
   document.body.dataset['connection'] = connection;
-  byId('dot').className = status;
+  // Green is what is seen to run.
+  byId('dot').className = run.gone ? 'failed' : status === 'running' && !live ? 'waiting' : status;
   byId<HTMLProgressElement>('progress').value = total > 0 && steps > 0 ? steps / total : 0;
   say(byId('about'), start ? `${count(start.parameters)} parameters, ${start.device}` : '');
-  speak(`${run.name}: ${text.split(',')[0]}`, run);
+  speak(`${run.name}: ${lost.split(',')[0]}`, run);
 }
 
 let spoken = '', heard = 0;
@@ -177,6 +179,11 @@ function connect(): void {
       const event = parsed(line);
       if (event) view.runs[run].add(event);
     }
+    redraw();
+  });
+  events.addEventListener('gone', ({ data }: MessageEvent<string>) => {
+    const { run, gone } = JSON.parse(data) as { run: number; gone: boolean };
+    view.runs[run].gone = gone;
     redraw();
   });
   events.addEventListener('open', () => { connection = 'live'; redraw(); });

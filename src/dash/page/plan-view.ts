@@ -64,7 +64,7 @@ export class PlanView {
     this.#pick.replaceChildren(...run.plans.map((p, i) => el('option', { value: String(i), ...(i === index && { selected: '' }) }, this.#name(run, p, i))), ...[]);
     const { arena, io, constants, states } = plan.bytes;
     say(this.#sub, `${bytes(arena)} arena, ${bytes(states)} parameters and optimiser, ${bytes(io + constants)} inputs, outputs and constants. ${Object.entries(plan.layers).map(([path, l]) =>
-      `${path}: ${l['capacity'] === 'dropless' ? 'dropless' : `capacity ${knob(l['capacity'])}`}, ${String(l['dispatch'])}`).slice(0, 4).join('; ')}${Object.keys(plan.layers).length > 4 ? '; …' : ''}`);
+      `${path}: ${l['capacity'] === 'dropless' ? 'dropless' : `capacity ${knob(l['capacity'])}`}, ${String(l['dispatch'])}`).slice(0, 4).join('; ')}${Object.keys(plan.layers).length > 4 ? `; and ${Object.keys(plan.layers).length - 4} layers more` : ''}`);
     if (!plan.program) {
       say(this.#mapText, 'The reference device has no program.');
       return;
@@ -110,7 +110,7 @@ export class PlanView {
     this.#map.setAttribute('aria-label', `Map of the arena: ${blocks.length} tensors in ${bytes(arena)} over ${steps.length} steps`);
     say(this.#mapText, this.#hintMap());
     const largest = [...blocks].sort((a, b) => b[1] - a[1]).slice(0, 12);
-    this.#tensors.replaceChildren(table('The largest tensors', ['tensor', 'bytes', 'offset', 'steps'], largest.map(([offset, size, first, last, name]) => [names[name], bytes(size), bytes(offset), `${first} to ${last}`])));
+    this.#tensors.replaceChildren(table(`The ${largest.length} largest of ${blocks.length} tensors`, ['tensor', 'bytes', 'offset', 'steps'], largest.map(([offset, size, first, last, name]) => [names[name], bytes(size), bytes(offset), `${first} to ${last}`])));
   }
 
   #drawTimes({ layers }: PlanEvent, { names, steps }: Program): void {
@@ -134,7 +134,7 @@ export class PlanView {
       groups.set(name, { ...group, us: group.us + us, n: group.n + 1 });
     }
     const rows = [...groups].sort((a, b) => b[1].us - a[1].us).slice(0, 12);
-    this.#where.replaceChildren(table(`The ${rows.length} that take longest, of ${(total / 1000).toFixed(1)} ms one by one`, ['module: operations', 'kernels', 'ms', 'share'], rows.map(([name, { us, n, kind }]) => {
+    this.#where.replaceChildren(table(`The ${rows.length} slowest of ${groups.size} groups (${(total / 1000).toFixed(1)} ms in total, timed separately)`, ['module: operations', 'kernels', 'ms', 'share'], rows.map(([name, { us, n, kind }]) => {
       const bar = el('span', { class: 'bar', 'aria-hidden': 'true' });
       bar.style.width = `${Math.round((us / rows[0][1].us) * 70)}px`;
       bar.style.background = series[COLOUR[kind]];
@@ -143,7 +143,7 @@ export class PlanView {
   }
 
   #hintMap(): string { return this.#plan?.program ? `${this.#plan.program.arena.length} tensors share ${bytes(this.#plan.bytes.arena)}; point at one` : ''; }
-  #hintTimes(): string { return this.#plan?.program ? `${this.#plan.program.steps.length} kernels; updates of parameters, which a profile does not store, show as 0; point at one` : ''; }
+  #hintTimes(): string { return this.#plan?.program ? `${this.#plan.program.steps.length} kernels; parameter updates are not timed and show as 0; point at one` : ''; }
 
   #overMap(px: number, py: number): void {
     const plan = this.#plan;

@@ -19,6 +19,8 @@ export class Run {
   readonly name: string;
   status: Status = 'waiting';
   error: string | null = null;
+  /** The log is not there any more. */
+  gone = false;
   start: StartEvent | null = null;
   seconds: number | null = null;
   readonly step = new Column();
