@@ -38,6 +38,8 @@ function start(): void {
   view.runs = [view.run];
   byId('decisions').replaceChildren(el('p', { class: 'empty' }, 'No decision yet: the rule looks every 16 steps.'));
   tell({ start: { overflow: select('overflow') as Overflow, seed: SEED + number - 1 } });
+  if (number > 1) say(byId('spoken'), `Started again${running ? '' : ', paused'}: choices beyond capacity are ${select('overflow') === 'drop' ? 'dropped' : 'spilled'}`);
+  redraw();
 }
 
 function redraw(): void {
@@ -63,11 +65,11 @@ let heard = 0;
 function head(run: Run): void {
   const { start: started } = run, kept = run.recompiles.filter((r) => r.kept).length;
   byId('dot').className = failed ? 'failed' : running ? 'running' : 'waiting';
-  say(byId('status'), failed ? `failed: ${failed}` : `${running ? 'learning' : 'paused'}, step ${run.step.last || 0}`);
+  say(byId('status'), failed ? `failed: ${failed}` : `${running ? 'learning' : 'paused'}, step ${run.step.last || 0}${number > 1 && !(run.step.last > 0) ? ': started again' : ''}`);
   say(byId('about'), started ? `${count(started.parameters)} parameters on ${started.device}` : '');
   const rows: [string, string, string][] = [
     ['Loss', fixed(run.smooth.upTo(view.smoothing).last), 'on the points that come'],
-    ['Of the whole plane', picture ? `${(100 * picture.right).toFixed(1)}%` : '–', 'has the right colour'],
+    ['Accuracy', picture ? `${(100 * picture.right).toFixed(1)}%` : '–', 'of the whole plane'],
     ['A step', run.rate.length > 0 ? `${(512_000 / run.rate.last).toFixed(1)} ms` : '–', '512 points'],
     ['Recompilations', String(kept), run.recompiles.length === kept ? 'kept' : `kept, ${run.recompiles.length - kept} not`],
   ];

@@ -28,11 +28,14 @@ self.onmessage = ({ data: wish }: MessageEvent<Wish>) => {
 async function learn(own: number, overflow: Overflow, seed: number): Promise<void> {
   const model = new Painter(overflow), plane = new Plane(POINTS, seed), told: TrainEvent[] = [];
   const session = await compile(model, { loss: loss.crossEntropy, optimizer: optim.adamW({ lr: LR, weightDecay: 0 }), seed, threads: threads(),
-    events: (e) => { told.push(e, ...(e.kept ? [planEvent(session, model, e)] : [])); } });
+    events: (e) => { told.push(e, ...(e.kept ? [planEvent(session, e)] : [])); } });
   try {
     session.recompile(adaptCapacity());
-    told.push(startEvent(session), planEvent(session, model, null));
+    told.push(startEvent(session), planEvent(session, null));
     let drawn = -Infinity;
+    // Also where it is paused: how it begins.
+    post({ run: own, events: told.splice(0) });
+    post({ run: own, picture: await picture(session, model) });
     while (own === run) {
       const frame = performance.now(), until = frame + (speed === 'full' ? BUSY_MS : 0);
       if (running) {
@@ -77,8 +80,8 @@ function startEvent(session: Session): StartEvent {
 }
 
 /** The plan in force, so that capacities can be drawn. */
-function planEvent(session: Session, { moe: { topK, capacity, overflow, dispatch } }: Painter, after: RecompileEvent | null): PlanEvent {
-  const { arena, params, optimiser } = session.bytes();
+function planEvent(session: Session, after: RecompileEvent | null): PlanEvent {
+  const { arena, params, optimiser } = session.bytes(), { topK, capacity, overflow, dispatch } = session.plan().knobs['moe'];
   return { event: 'plan', step: session.steps, from: after?.effect ?? 1, bytes: { arena, io: 0, constants: 0, states: params + optimiser },
     layers: { moe: { topK, capacity, overflow, dispatch } } };
 }

@@ -1,8 +1,11 @@
 // The dashboard's server from the outside: who is let in, what is served, streams of several viewers, one that does not read, the end.
 import assert from 'node:assert/strict';
+import { rename } from 'node:fs/promises';
 import { get, request, type IncomingMessage, type RequestOptions } from 'node:http';
 import { connect } from 'node:net';
+import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
+import fc from 'fast-check';
 import { openDash, type Dash, type DashOptions } from '../../src/dash/server.ts';
 import { temporaryFolder } from '../io/folder.ts';
 import { doneAt, evalAt, LAYER, linesOf, planAt, recompileAt, runFolder, startAt, steps } from './events.ts';
@@ -161,4 +164,38 @@ test('/metrics is the text format of Prometheus, and counts', async (t) => {
   assert.equal(second.get(`dynamoe_spilled_total{${name},layer="${LAYER}"}`), spilled + 16);
   for (const kept of [true, false]) assert.equal(second.get(`dynamoe_recompilations_total{${name},rule="adaptCapacity",kept="${kept}"}`), 1);
   assert.equal(second.get(`dynamoe_run_info{${name}}`), 0);
+});
+
+test('a log that is not there any more is told, and so is its coming back', async (t) => {
+  const parent = await temporaryFolder(t), { folder } = runFolder(parent, 'a', began), { dash, port, prefix } = await opened(t, { runs: [{ name: 'a', folder }] });
+  const viewer = view(port, prefix), metrics = async (): Promise<string> => (await ask({ port, path: `${prefix}metrics` })).body;
+  await viewer.until(() => viewer.events.includes('ready'));
+  assert.match(await metrics(), /dynamoe_run_info\{run="a"\} 1/);
+  await rename(folder, join(parent, 'elsewhere'));
+  await viewer.until(() => viewer.events.filter((e) => e === 'gone').length === 1);
+  assert.match(await metrics(), /dynamoe_run_info\{run="a"\} 0/);
+  await rename(join(parent, 'elsewhere'), folder);
+  await viewer.until(() => viewer.events.filter((e) => e === 'gone').length === 2);
+  viewer.leave();
+  assert.ok(dash.url);
+});
+
+test('runs, layers and rules of any name: what is served can be read back', async (t) => {
+  const parent = await temporaryFolder(t), names = fc.string({ unit: 'binary', minLength: 1, maxLength: 12 });
+  await fc.assert(fc.asyncProperty(fc.uniqueArray(names, { minLength: 1, maxLength: 4 }), names, async (runs, rule) => {
+    const folders = runs.map((name, i) => ({ name, folder: runFolder(parent, `run ${i}`, [...began, { ...recompileAt(31, true) as object, rule } as never]).folder }));
+    const dash = await openDash({ runs: folders }), { port, pathname: prefix } = new URL(dash.url);
+    try {
+      const whole = (text: string): string => text.toWellFormed(); // half a character is none in UTF-8
+      assert.deepEqual(JSON.parse((await ask({ port, path: `${prefix}runs` })).body), runs);
+      const { body } = await ask({ port, path: `${prefix}metrics` }), lines = body.split('\n').filter((line) => line.startsWith('dynamoe_recompilations_total'));
+      const read = lines.map((line) => {
+        assert.match(line, /^dynamoe_recompilations_total\{run="(?:[^"\\\n]|\\["\\n])*",rule="(?:[^"\\\n]|\\["\\n])*",kept="true"\} 1$/);
+        return [...line.matchAll(/(\w+)="((?:[^"\\]|\\.)*)"/g)].slice(0, 2).map(([, , value]) => value.replace(/\\(.)/g, (_, c: string) => (c === 'n' ? '\n' : c)));
+      });
+      assert.deepEqual(read, runs.map((run) => [whole(run), whole(rule)]));
+    } finally {
+      await dash.close();
+    }
+  }), { numRuns: 10, seed: 8 });
 });

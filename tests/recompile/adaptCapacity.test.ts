@@ -85,7 +85,7 @@ test('it looks every 16th step, reads no clock, and says what it saw', () => {
   stats.clockWasRead();
   wants(rule, layer({ capacity: 1, dispatch: 'padded' }), stats);
   assert.equal(stats.clockWasRead(), false);
-  assert.equal(rule.reason?.(stats), 'dropped 7, spilled 0 choices in step 32');
+  assert.equal(rule.reason?.(stats), 'experts have less room than they need: 7 choices dropped in step 32');
 });
 
 test('chooseDispatch: ragged where padding is computed, else what there is', () => {

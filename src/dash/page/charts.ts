@@ -31,7 +31,7 @@ export interface ChartOptions {
   readonly leads?: boolean;
 }
 
-export const LEFT = 56, RIGHT = 14; // pixels beside the plot, the same everywhere so that time lines up
+export const LEFT = 56, RIGHT = 26; // pixels beside the plot, the same everywhere so that time lines up; half of a label of seven digits fits
 
 export class Chart {
   readonly element: HTMLElement;

@@ -28,9 +28,9 @@ export function marksOf(run: Run, view: View): Mark[] {
 
 function showTip(by: HTMLElement, r: RecompileEvent, n: number): void {
   const tip = byId('tip'), row = (name: string, ...text: (Node | string)[]): Node[] => [el('dt', {}, name), el('dd', {}, ...text)];
-  tip.replaceChildren(el('strong', {}, `${n}. ${r.rule}: ${outcome(r)}`), el('dl', {},
+  tip.replaceChildren(el('strong', {}, `${n}. ${r.rule}, ${outcome(r)}`), el('dl', {},
     ...row('reason', r.reason), ...row('step', r.effect === null ? `decided before ${r.step}` : `decided before ${r.step}, in effect from ${r.effect}`),
-    ...row('results', effect(r.class)),
+    ...row('effect', effect(r.class)),
     ...row('changes', changesOf(r)), ...row('before', figures(r.before, r)), ...row('after', figures(r.after, r)), ...row('price', price(r))));
   tip.hidden = false;
   if (tipOf === null) for (const type of ['scroll', 'resize']) addEventListener(type, followTip, { passive: true, capture: true });

@@ -98,7 +98,10 @@ export class PlanView {
     }
     context.textBaseline = 'top';
     context.textAlign = 'center';
-    for (const part of [0, 0.25, 0.5, 0.75, 1]) context.fillText(String(Math.round(part * steps.length)), Math.min(width - 14, x(part * steps.length)), high + 4);
+    for (const step of new Set([0, 0.25, 0.5, 0.75, 1].map((part) => Math.round(part * steps.length)))) {
+      const label = String(step), half = context.measureText(label).width / 2;
+      context.fillText(label, Math.min(width - half - 1, x(step)), high + 4);
+    }
     for (const [offset, size, first, last, name] of blocks) {
       const w = Math.max(1, x(last + 1) - x(first)), h = Math.max(0.5, y(offset) - y(offset + size));
       context.fillStyle = series[COLOUR[kindOf(scopeOf(names[name]), paths)]];
