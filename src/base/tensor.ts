@@ -29,13 +29,14 @@ export type HostValues = TypedArray | Int8Array | Int16Array | Uint8ClampedArray
  * value that does not fit.
  */
 export function hostTensor(dtype: DType, shape: readonly number[], values: HostValues): HostTensor {
-  if (!DTYPES.includes(dtype)) throw new UserError(`no dtype named ${String(dtype)}`, `one of ${DTYPES.join(', ')}`);
+  if (!DTYPES.includes(dtype)) throw new UserError(`no dtype named ${String(dtype)}`, `one of ${DTYPES.join(', ')}; values of others are converted: hostTensor('int32', shape, values)`);
   const length = sizeOf(dtype, shape), given: unknown = values;
   if (!Array.isArray(given) && !(ArrayBuffer.isView(given) && 'length' in given)) {
-    throw new UserError(`the values of a ${dtype} tensor must be a list of numbers or a typed array, got ${nameOf(given)}`);
+    throw new UserError(`the values of ${an(dtype)} tensor must be a list of numbers or a typed array, got ${nameOf(given)}`);
   }
   if (values.length !== length) {
-    throw new ShapeError(`a ${dtype} tensor of shape [${shape.join(', ')}] has ${length} elements, got ${values.length}`);
+    if (Array.isArray(values[0])) checkValues(dtype, values);
+    throw new ShapeError(`${an(dtype)} tensor of shape [${shape.join(', ')}] has ${length} elements, got ${values.length}`);
   }
   const kind = hostArray(dtype, 0).constructor;
   if (values.constructor === kind) {
@@ -43,7 +44,7 @@ export function hostTensor(dtype: DType, shape: readonly number[], values: HostV
     return { dtype, shape, data: values as TypedArray };
   }
   if (isFloat(dtype) && values instanceof Uint16Array) {
-    throw new UserError(`the values of a ${dtype} tensor are a Uint16Array: the bits of 16-bit floats, or whole numbers?`,
+    throw new UserError(`the values of ${an(dtype)} tensor are a Uint16Array: the bits of 16-bit floats, or whole numbers?`,
       `bits: convert(hostTensor('bfloat16', shape, bits), '${dtype}'); whole numbers: Array.from(values)`);
   }
   checkValues(dtype, values);
@@ -58,7 +59,7 @@ function sizeOf(dtype: DType, shape: readonly number[]): number {
   const dims: unknown = shape;
   const bad = !Array.isArray(dims) || !dims.every((d) => Number.isSafeInteger(d) && d >= 0), length = bad ? NaN : shape.reduce((n, d) => n * d, 1);
   if (bad || !Number.isSafeInteger(length)) {
-    throw new ShapeError(`${Array.isArray(dims) ? `[${dims.map(String).join(', ')}]` : nameOf(dims)} is no shape of a ${dtype} tensor`,
+    throw new ShapeError(`${Array.isArray(dims) ? `[${dims.map(String).join(', ')}]` : nameOf(dims)} is no shape of ${an(dtype)} tensor`,
       'a list of whole numbers of at least 0, whose product is a number of elements');
   }
   return length;
@@ -74,12 +75,14 @@ function checkValues(dtype: DType, values: HostValues): void {
     } else if (typeof v === 'bigint' ? whole && v >= least && v <= most : typeof v === 'boolean' && dtype === 'bool') continue;
     const what = typeof v === 'number' || typeof v === 'boolean' ? `${v}` : typeof v === 'bigint' ? `${v}n`
       : typeof v === 'string' ? JSON.stringify(v) : Array.isArray(v) ? 'a list' : nameOf(v);
-    throw new UserError(`element ${i} of a ${dtype} tensor is ${what}`, Array.isArray(v)
+    throw new UserError(`element ${i} of ${an(dtype)} tensor is ${what}`, Array.isArray(v)
       ? 'values lie in one list, row by row: rows.flat()'
       : dtype === 'bool' ? 'true and false, or 1 and 0' : whole ? `whole numbers from ${least} to ${most}`
         : typeof v === 'bigint' ? 'floats are numbers: Number(value)' : `numbers from ${least} to ${most}, infinities and NaN`);
   }
 }
+
+const an = (dtype: DType): string => `${dtype === 'int32' ? 'an' : 'a'} ${dtype}`;
 
 /** The largest number of each dtype; of the floats, the largest that is not rounded to infinity. */
 const LARGEST: Readonly<Record<DType, number>> = {

@@ -28,9 +28,9 @@ test('a typed array of the own kind is taken as it is, others are converted', ()
 });
 
 test('values that the dtype does not have are refused, the first one by its number', () => {
-  refused('int32', [0, NaN], /element 1 of a int32 tensor is NaN/);
-  refused('int32', [3e9], /element 0 of a int32 tensor is 3000000000/);
-  refused('int32', [1.5], /element 0 of a int32 tensor is 1.5/);
+  refused('int32', [0, NaN], /element 1 of an int32 tensor is NaN/);
+  refused('int32', [3e9], /element 0 of an int32 tensor is 3000000000/);
+  refused('int32', [1.5], /element 0 of an int32 tensor is 1.5/);
   refused('int32', Float32Array.of(Infinity), /is Infinity/);
   refused('int32', Uint32Array.of(2 ** 31), /is 2147483648/);
   refused('int32', BigInt64Array.of(2n ** 40n), /is 1099511627776n/);
@@ -55,6 +55,10 @@ test('values that the dtype does not have are refused, the first one by its numb
   for (const values of [undefined, null, 5, '12', new ArrayBuffer(8), {}]) {
     assert.throws(() => hostTensor('float32', [2], values as never), (e) => e instanceof UserError && /the values of a float32 tensor/.test(e.message));
   }
+});
+
+test('lists in a list are named before their number', () => {
+  assert.throws(() => hostTensor('float32', [2, 2], [[1, 2], [3, 4]] as never), /element 0 of a float32 tensor is a list\n.*rows\.flat\(\)/);
 });
 
 test('a shape is a list of whole numbers of at least 0', () => {

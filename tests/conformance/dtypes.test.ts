@@ -40,7 +40,10 @@ function retyped(c: Case, dtype: DType, draw: Draw, rows: number | null, finite:
   const inputs = c.inputs.map((spec): InputSpec => {
     const counted = c.inputs.find((i) => i.shape.some((d) => typeof d === 'object' && ('count' in d ? d.count : d.offsets) === spec.name));
     const bound = counted?.shape.find((d) => typeof d === 'object');
-    if (rows !== null && typeof bound === 'object' && 'count' in bound) return { ...spec, data: [Math.min(rows, bound.bound)] };
+    if (rows !== null && typeof bound === 'object') {
+      const n = Math.min(rows, bound.bound);
+      return { ...spec, data: 'count' in bound ? [n] : [0, ...Array.from({ length: bound.segments }, () => n)] };
+    }
     if ((spec.dtype ?? 'float32') !== 'float32') return spec;
     if (draw === 'plain') return { ...spec, dtype };
     const { value: own, data: _, ...rest } = spec, list = [...EXTREMES[dtype], ...(large ? LARGE[dtype] ?? [] : [])].filter((v) => Number.isFinite(v) || !finite.includes(spec.name));
@@ -118,7 +121,7 @@ for (const dtype of DTYPES) {
     if (dtype === 'float32') continue; // its own families
     test(`${dtype}, ${draw === 'plain' ? 'results and gradients' : draw === 'some' ? 'some extremes' : 'extremes'}`, async (t) => {
       const cases = all.flatMap((f) => samples(f, times).filter(hasFloats).flatMap((c) => {
-        const counted = c.inputs.some((i) => i.shape.some((d) => typeof d === 'object' && 'count' in d));
+        const counted = c.inputs.some((i) => i.shape.some((d) => typeof d === 'object'));
         const rows = draw === 'plain' || !counted ? [null] : [0, 1, Infinity];
         return rows.map((n) => ({ name: title(f), c: retyped(c, dtype, draw, n, factors(f, c), elementwise(f)) }));
       })).filter(({ c }) => accepted(c));

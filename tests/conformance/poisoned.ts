@@ -2,14 +2,13 @@
 import type { TypedArray } from '../../src/base/dtype.ts';
 import type { Bound, BoundStep, Device, DeviceInfo, Draw, KernelSource, Memory, StepTimes } from '../../src/device/device.ts';
 
-/** NaN as floats of any width; as int32, in turns, -1 and the largest there is: what takes it for an index reads far outside. */
-const POISONS = [0xffffffff, 0x7fffffff];
+/** In turns: NaN as floats of either width; the largest int32, which is no index of anything, and -1. */
+const POISON = 0xffffffff_7fffffffn;
 
 /** A device of which many executors in turn use one: closing it only frees what was allocated through it. */
 export class PoisonedDevice implements Device {
   readonly #device: Device;
   readonly #open = new Set<Memory>();
-  #allocated = 0;
 
   constructor(device: Device) { this.#device = device; }
 
@@ -17,7 +16,7 @@ export class PoisonedDevice implements Device {
 
   alloc(bytes: number): Memory {
     const memory = this.#device.alloc(bytes);
-    this.#device.write(memory.address, new Uint32Array(Math.floor(memory.bytes / 4)).fill(POISONS[this.#allocated++ % 2]));
+    this.#device.write(memory.address, new Uint32Array(new BigUint64Array(Math.ceil(memory.bytes / 8)).fill(POISON).buffer, 0, Math.floor(memory.bytes / 4)));
     this.#open.add(memory);
     return memory;
   }

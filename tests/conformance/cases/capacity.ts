@@ -74,7 +74,20 @@ const windows = (others: Tensor, a: AllAdmitted, { size, beyond }: Spilling): { 
     return { rows: windowRows(others, offsets, at), offsets, expert: windowOf(a.outside.expert, at), start: at.start };
   });
 
+/** Everybody is turned away, or there is no room at all: rows that are none must not be looked for. */
+const nobody = fc.constantFrom(0, 7).map((rows): Case => ({
+  inputs: [{ name: 'indices', dtype: 'int32', shape: [5, 2], value: ({ uniform }) => Math.floor(uniform * 3) }, { name: 'capacity', dtype: 'int32', shape: [3], data: [0, 0, 0] },
+    { name: 'x', shape: [5, 4] }, { name: 'w', shape: [5, 2] }, { name: 'b', shape: [3, 4] }],
+  build([indices, capacity, x, w, b]) {
+    const some = admit(permute(indices, 3), capacity, null, { rows, padded: false, spill: false }), all = admitAll(permute(indices, 3), capacity, { rows, beyond: 3, padded: false });
+    const sent = dispatch(x, some.order, some.offsets, some.inverse, { k: 2, gaps: true }), biased = mul(add(sent, segmentExpand(b, some.expert, sent)), 2);
+    const both = dispatch(x, all.order, all.offsets, all.inverse, { k: 2, gaps: true });
+    return [combine(biased, some.inverse, some.order, w, gaps), combineMany(biased, some.inverse, some.order, w), collect(mul(sent, sent), some.inverse, some.order, x, { k: 2, gaps: true }), combine(mul(both, 3), all.inverse, all.order, w, gaps)];
+  },
+}));
+
 export const families: readonly Family[] = [
+  { op: 'admit', name: 'nobody', cases: nobody, runs: 4 },
   { op: 'segmentRank', runs: 16, cases: limited().map((r) => ({ inputs: r.inputs, build: (all) => {
     const [indices, , scores] = all.slice(r.t.counts.length), p = permute(indices, r.experts);
     return segmentRank(scores, p.order, p.expert, p.offsets);
