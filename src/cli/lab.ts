@@ -99,18 +99,10 @@ async function lab(file: string | undefined, flags: LabFlags, command: Command):
 const pricesOf = ({ dropPrice: drop, price: recompilation }: LabFlags): typeof PRICES => ({ ...PRICES, drop, recompilation });
 
 async function traceOf(file: string | undefined, flags: LabFlags): Promise<Trace> {
-<<<<<<< HEAD
   const { capacity, dispatch, overflow, topK: k, generate: name, steps, seed, tokens, experts } = flags, settings = { ...(capacity !== undefined && { capacity }), ...(dispatch && { dispatch }), ...(overflow && { overflow }) };
   if ((file === undefined) === (name === undefined)) throw new UserError('lab needs loads: a trace, or --generate, and not both', 'dynamoe lab --generate drift --policy adaptCapacity');
   if (name !== undefined) return generate(name, { steps, seed, tokens, experts, k, ...settings });
   const { layers, loads } = await readTrace(file ?? '', (line) => { process.stderr.write(`dynamoe: ${line}\n`); });
-=======
-  const { capacity, dispatch, overflow, topK: k, generate: name, seed, steps, tokens, experts } = flags, settings = { ...(capacity !== undefined && { capacity }), ...(dispatch && { dispatch }), ...(overflow && { overflow }) };
-  if ((file === undefined) === (name === undefined)) throw new UserError('lab needs loads: a trace, or --generate, and not both', 'dynamoe lab --generate drift --policy adaptCapacity');
-  if (name !== undefined) return generate(name, { seed, steps, tokens, experts, k, ...settings });
-  const text = await readFile(file ?? '', 'utf8').catch((error: unknown) => { throw fault('read', file ?? '', error); });
-  const { layers, loads } = parseTrace(text, file ?? '');
->>>>>>> 90c9424 (Flags and config settings without an effect are refused with the reason; a config may import every part of the package)
   if (capacity !== undefined) for (const layer of layers) checkCapacity(capacity, layer.experts);
   const all = layers.map((layer) => ({ ...layer, ...settings }));
   if (overflow && all.every((layer) => layer.capacity === 'dropless')) throw new ConfigError('--overflow has no effect here: every layer of the trace is dropless', '--capacity gives them one');
