@@ -64,7 +64,7 @@ async function outcome(session: Session, { does, n, size }: Call, i: number, fol
     case 'save': await session.save(join(folder, `${i}.safetensors`)); return 'saved';
     case 'prepare': await session.prepare(batch(n, size)); return 'prepared';
     case 'assignments': return JSON.stringify(await session.assignments('blocks.0.moe'));
-    case 'evaluate': { const { loss, samples } = await session.evaluate([batch(n, size), batch(n + 1, size)] as unknown as AsyncIterable<ReturnType<typeof batch>>); return `${loss} ${samples}`; }
+    case 'evaluate': { const { loss, samples } = await session.evaluate([batch(n, size), batch(n + 1, size)]); return `${loss} ${samples}`; }
     case 'generate': {
       const tokens: number[] = [];
       for await (const token of generate(session, [n, n + 1], { tokens: 2 + size, temperature: 0.7, seed: n })) tokens.push(token);

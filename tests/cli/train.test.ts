@@ -94,8 +94,8 @@ test('a run folder is refused without --resume, and settings that do not fit wit
   const config = join(folder, 'other.json');
   await writeFile(config, '{ "steps": 3 }');
   const ignored = await command('train', config, '--resume', '--out', out);
-  assert.equal(ignored.code, 0);
-  assert.match(ignored.stderr, /other\.json is not what the run was started with: the run keeps its own settings/);
+  assert.equal(ignored.code, 2);
+  assert.match(ignored.stderr, /other\.json has no effect here: the run was not started with a config file/);
   const absent = await command('eval', out, '--data', join(folder, 'absent'));
   assert.equal(absent.code, 1);
   assert.match(absent.stderr, /data path .*absent does not exist/);

@@ -43,7 +43,7 @@ type Write = (net: Net) => () => void;
 const set = (at: (net: Net) => object, key: string, value: unknown): Write => (net) => {
   const object = at(net) as Open, had = Object.hasOwn(object, key) || key in object, before = object[key];
   object[key] = value;
-  return () => { if (had) object[key] = before; else delete object[key]; }; // eslint-disable-line @typescript-eslint/no-dynamic-delete
+  return () => { if (had) object[key] = before; else delete object[key]; };  
 };
 const layer = (net: Net): Layer => net.layers[1];
 const WRITES: readonly Write[] = [
@@ -203,7 +203,7 @@ for (const [name, make] of Object.entries(EXAMPLES)) {
           if (Object.hasOwn(knobRules(object) ?? {}, key) && JSON.stringify(open[key]) === JSON.stringify(before)) continue;
           let now: string;
           try { now = `${state.number()} ${knobs.key()}`; } catch (error) { now = (error as Error).name; }
-          assert.ok(now === 'UserError' || now !== was, `${paths.get(object) ?? object.constructor.name}.${key} = ${String(value)} is ignored`);
+          assert.ok(now === 'UserError' || now !== was, `${paths.get(object) ?? object.constructor.name}.${key} = ${JSON.stringify(value)} is ignored`);
           open[key] = before;
         }
         assert.equal(`${state.number()} ${knobs.key()}`, was);
