@@ -125,7 +125,7 @@ const NONE: Readonly<Record<string, string>> = {
     maximum mean min minimum mul neg norm notEqual oneHot onesLike pad padAll pow prod relu repeat reshape rmsNorm round rsqrt scatterAdd sigmoid sign silu sin slice softmax softplus
     split sqrt squeeze stack std stopGradient sub sum takeAlong tanh tile topK transpose tril triu unsqueeze variance where zerosLike`,
   optim: 'decayOf',
-  loss: 'cosineSimilarity hinge klDivergence meanAbsoluteError meanSquaredError nll',
+  loss: 'cosineSimilarity counted hinge klDivergence meanAbsoluteError meanOver meanSquaredError nll',
   metrics: 'accuracy classScores confusionMatrix f1 meanAbsoluteError perplexity precision r2 recall tallyOf topKAccuracy',
   recompile: 'POLICY_NAMES RunStats WORKLOADS alone freeSlots mergeExperts parseTrace policies policiesFor pruneExpert splitExpert traceLines',
   log: 'jsonLines tensorBoard',
