@@ -126,7 +126,7 @@ const NONE: Readonly<Record<string, string>> = {
     split sqrt squeeze stack std stopGradient sub sum takeAlong tanh tile topK transpose tril triu unsqueeze variance where zerosLike`,
   optim: 'decayOf',
   loss: 'cosineSimilarity counted hinge klDivergence meanAbsoluteError meanOver meanSquaredError nll',
-  metrics: 'accuracy classScores confusionMatrix f1 meanAbsoluteError perplexity precision r2 recall tallyOf topKAccuracy',
+  metrics: 'accuracy classScores confusionMatrix f1 ignoring meanAbsoluteError perplexity precision r2 recall tallyOf topKAccuracy',
   recompile: 'POLICY_NAMES RunStats WORKLOADS alone freeSlots mergeExperts parseTrace policies policiesFor pruneExpert splitExpert traceLines',
   log: 'jsonLines tensorBoard',
 };
