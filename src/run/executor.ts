@@ -83,7 +83,8 @@ export function checkInput(name: string, type: TensorType, data: TypedArray | un
   if (data.length !== elements(type.shape) || data.constructor !== want.constructor) {
     throw new UserError(`input ${name}: expected ${showType(type)} as ${want.constructor.name}, got ${data.constructor.name} of ${data.length}`);
   }
-  const bad = type.dtype === 'bool' ? data.findIndex((v: number) => v > 1) : -1;
+  // Rows past a count may hold anything.
+  const bad = type.dtype === 'bool' && type.shape.every((d) => typeof d === 'number') ? data.findIndex((v: number) => v > 1) : -1;
   if (bad >= 0) throw new UserError(`input ${name}: element ${bad} of a bool is ${data[bad]}`, '0 or 1');
   return data;
 }

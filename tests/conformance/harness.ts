@@ -126,7 +126,8 @@ export function drawInputs(c: Case, { graph, specs }: Built, seed: number): Floa
       const pick = spec.value ?? ((r: { uniform: number; normal: number }): number => (isFloat(type.dtype) ? r.normal : Math.floor(r.uniform * 3)));
       const raw = spec.data ?? Array.from({ length: elements(type.shape) }, (_, i) =>
         pick({ uniform: random.uniform(2 * attempt, i), normal: random.normal(2 * attempt + 1, i) }, i));
-      return Float64Array.from(numbersOf({ dtype: type.dtype, data: hostValues(type.dtype, Float64Array.from(raw)) }));
+      const data = Float64Array.from(raw, (v) => (type.dtype === 'bool' ? Number(Math.trunc(v) !== 0) : v));
+      return Float64Array.from(numbersOf({ dtype: type.dtype, data: hostValues(type.dtype, data) }));
     });
     if ((c.kink?.(values.slice(0, c.inputs.length)) ?? 1) >= MARGIN) return poisonRows(graph, specs, values);
   }
