@@ -142,7 +142,8 @@ async function attack({ scenario, op, on, nth, ...failure }: Case, world: World)
     promised('what a command says does not depend on what failed before', stable(stdout, folder) === await undisturbed(scenario, world), () => `another output: ${stdout}`);
     return;
   }
-  const whole = await uninterrupted(shared, SETTINGS, NATIVE);
+  const whole = await uninterrupted(shared, SETTINGS, noCompiler ? WASM : NATIVE);
+  if (!whole) throw new Error('the settings are refused');
   if (existsSync(out)) await nothingHalf(out, begun ? 6 : 0);
   if (ended.code === 0) await complete(out, whole);
   const again = await command([...await argsOf(scenario, folder, shared), ...(begun ? [] : ['--resume'])], { env });

@@ -28,6 +28,7 @@ export const kills: Part<Case> = {
 async function attack(given: Case, world: World): Promise<void> {
   const { folder, shared } = world, out = join(folder, 'run'), config = await configIn(folder, shared, given.settings);
   const whole = await uninterrupted(shared, given.settings, given.whole);
+  if (!whole) { world.count('settings that are refused'); return; }
   const cache = join(folder, 'cache'), env = { ...(given.coldCache && { DYNAMOE_CACHE: cache }), ...(world.planted !== null && { DYNAMOE_CAMPAIGN_PLANT: world.planted }) };
   await mkdir(cache);
   const trace = join(folder, 'trace.jsonl'), args = (place: Place): string[] => trainArgs(config, out, place, '--resume', ...(given.settings.model.moe ? ['--trace', trace] : []));

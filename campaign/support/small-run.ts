@@ -61,23 +61,30 @@ export async function textIn(folder: string): Promise<string> {
 export const trainArgs = (config: string, out: string, { device, threads }: Place, ...more: readonly string[]): string[] =>
   ['train', config, '--out', out, '--device', device, '--threads', String(threads), '--json', '--tensorboard', ...more];
 
+/** The policies that have something to decide in the model: others are refused. */
+function policiesFor({ recompile, model: { moe } }: Settings): string {
+  const useful: Readonly<Record<string, boolean>> = { adaptCapacity: moe !== null && moe.capacity !== 'dropless', sparsify: moe !== null && moe.topK > 1, expertLifecycle: moe !== null, chooseDispatch: moe !== null, specialise: moe !== null };
+  return recompile.split(',').filter((name) => useful[name] ?? true).join() || 'off';
+}
+
 /** A config file of these settings. */
 export async function configIn(folder: string, shared: string, given: Settings): Promise<string> {
   const path = join(folder, 'config.json'), { overflow, ...moe } = given.model.moe ?? { overflow: 'drop' as const, capacity: 'dropless' as const };
   const model = { ...given.model, moe: given.model.moe && { ...moe, ...beyond(moe.capacity, overflow) } };
-  await writeFile(path, JSON.stringify({ ...given, model, data: [await textIn(shared)] }));
+  await writeFile(path, JSON.stringify({ ...given, recompile: policiesFor(given), model, data: [await textIn(shared)] }));
   return path;
 }
 
 export interface Whole { readonly losses: readonly number[]; readonly tensors: Readonly<Record<string, string>>; readonly ms: number }
 
-/** What these settings come to without any interruption; known from before where they were asked for. */
-export async function uninterrupted(shared: string, given: Settings, place: Place): Promise<Whole> {
+/** What these settings come to without any interruption; known from before where they were asked for. null: they are refused. */
+export async function uninterrupted(shared: string, given: Settings, place: Place): Promise<Whole | null> {
   const key = createHash('sha256').update(JSON.stringify([given, place])).digest('hex').slice(0, 16), known = join(shared, `whole-${key}.json`);
   if (existsSync(known)) return JSON.parse(await readFile(known, 'utf8')) as Whole;
   const folder = join(shared, `whole-${key}-${process.pid}`), out = join(folder, 'run');
   await mkdir(folder, { recursive: true });
   const start = performance.now(), { code, stderr } = await command(trainArgs(await configIn(folder, shared, given), out, place));
+  if (code === 2) return null;
   promised('a run that nothing disturbs comes to its end', code === 0, () => `exit code ${code}: ${stderr}`);
   const [newest] = await checkpointsOf(out);
   const whole: Whole = { losses: lossesOf(await eventsIn(out, false)), tensors: await tensorsOf(newest), ms: performance.now() - start };

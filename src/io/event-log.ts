@@ -1,7 +1,7 @@
 // A run's events, one JSON object a line, only ever added to. In: events; out: the file. Each event is handed to the system as it
 // comes, so a killed process loses none; opening the log again drops a torn last line and what lies after the checkpoint that
 // the run goes on from, so that the file reads as if nothing had happened. It is read in pieces: a log may be larger than memory.
-import { appendFileSync } from 'node:fs';
+import { appendFileSync, ftruncateSync } from 'node:fs';
 import { open, type FileHandle } from 'node:fs/promises';
 import { fault } from './fault.ts';
 import { nextLines } from './lines.ts';
@@ -10,9 +10,13 @@ export class EventLog {
   readonly #file: FileHandle;
   readonly #path: string;
 
-  private constructor(path: string, file: FileHandle) {
+  /** Bytes of the events that were written whole. */
+  #size: number;
+
+  private constructor(path: string, file: FileHandle, size: number) {
     this.#path = path;
     this.#file = file;
+    this.#size = size;
   }
 
   /** Opens or creates the log, keeping what was written up to and including `step` (undefined: keep nothing). */
@@ -20,19 +24,26 @@ export class EventLog {
     const refuse = (error: unknown): never => { throw fault('write', path, error); };
     const file = await open(path, 'a+').catch(refuse);
     try {
-      await file.truncate(step === undefined ? 0 : await keptBytes(file, step).catch(refuse)).catch(refuse);
+      const kept = step === undefined ? 0 : await keptBytes(file, step).catch(refuse);
+      await file.truncate(kept).catch(refuse);
+      return new EventLog(path, file, kept);
     } catch (error) {
       await file.close();
       throw error;
     }
-    return new EventLog(path, file);
   }
 
-  /** Adds one event: an object without line breaks in its JSON. Throws a UserError where the file system refuses. */
+  /**
+   * Adds one event: an object without line breaks in its JSON. Throws a UserError where the file system refuses; what it took of the event
+   * (a disk may be full in the middle of it) is taken away again, so that the next event has a line of its own.
+   */
   append(event: object): void {
+    const line = Buffer.from(`${JSON.stringify(event)}\n`);
     try {
-      appendFileSync(this.#file.fd, `${JSON.stringify(event)}\n`);
+      appendFileSync(this.#file.fd, line);
+      this.#size += line.length;
     } catch (error) {
+      try { ftruncateSync(this.#file.fd, this.#size); } catch { /* readers leave a torn line out */ }
       throw fault('write', this.#path, error);
     }
   }

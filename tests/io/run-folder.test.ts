@@ -1,5 +1,7 @@
 // Run folders: refused or gone on with, one process at a time, the newest sound checkpoint, events that match it.
 import assert from 'node:assert/strict';
+import fs from 'node:fs';
+import { syncBuiltinESMExports } from 'node:module';
 import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { appendFile, mkdir, readdir, readFile, symlink, truncate, utimes, writeFile } from 'node:fs/promises';
@@ -175,4 +177,22 @@ test('settings that are no JSON are refused with the file', async (t) => {
   await writeFile(join(path, 'r', 'run.json'), '{');
   await assert.rejects(openRun(join(path, 'r'), { resume: true }), says('run.json', 'not JSON'));
   assert.deepEqual(await readdir(join(path, 'r')), ['run.json']);
+});
+
+test('a disk that is full in the middle of an event: nothing of it stays, and the next event has a line of its own', async (t) => {
+  const folder = await temporaryFolder(t), run = await openRun(join(folder, 'run'));
+  run.append({ event: 'step', step: 1 });
+  const real = fs.appendFileSync, full = ((file: number, data: Uint8Array) => {
+    real(file, data.subarray(0, data.length >> 1));
+    throw Object.assign(new Error('ENOSPC'), { code: 'ENOSPC' });
+  }) as typeof real;
+  t.after(() => { fs.appendFileSync = real; syncBuiltinESMExports(); });
+  fs.appendFileSync = full;
+  syncBuiltinESMExports();
+  assert.throws(() => { run.append({ event: 'step', step: 2 }); }, /events\.jsonl: no space left/);
+  fs.appendFileSync = real;
+  syncBuiltinESMExports();
+  run.append({ event: 'failed', step: 1 });
+  await run.close();
+  assert.equal(await readFile(join(folder, 'run', 'events.jsonl'), 'utf8'), '{"event":"step","step":1}\n{"event":"failed","step":1}\n');
 });

@@ -90,10 +90,9 @@ export class WasmDevice implements Device {
 
   #make(fresh: readonly (readonly [string, Kernel])[]): void {
     const { bytes, shapes } = emitModule(fresh.map(([, k]) => k), { fused: this.fused, memory: { shared: this.#shared, pages: this.#heap.pages }, scratch: LAYOUT.own });
-    const code = this.#pool.hold(WebAssembly.compile(bytes)).catch((error: unknown) => {
+    const code = this.#pool.hold(compiled(bytes)).catch((error: unknown) => {
       for (const [key] of fresh) this.#known.delete(key);
-      if (!(error instanceof RangeError)) throw error;
-      throw new UserError(`device wasm: there is no memory to compile kernels: ${error.message}`, 'close other programs, or a smaller model', error);
+      throw error;
     });
     const before = this.#handed, hand = async (module: WebAssembly.Module): Promise<void> => {
       await before;
@@ -186,7 +185,15 @@ export class WasmDevice implements Device {
 /** null where the engine lacks what is in it. */
 async function coreOf(fused: boolean, memory: { readonly shared: boolean; readonly pages: number }): Promise<WebAssembly.Module | null> {
   const bytes = emitCore(fused, memory);
-  return WebAssembly.validate(bytes) ? WebAssembly.compile(bytes) : null;
+  return WebAssembly.validate(bytes) ? compiled(bytes) : null;
+}
+
+/** Compiles a module. Rejects with a UserError where the engine has no memory for it. */
+function compiled(bytes: Uint8Array<ArrayBuffer>): Promise<WebAssembly.Module> {
+  return WebAssembly.compile(bytes).catch((error: unknown) => {
+    if (!(error instanceof RangeError)) throw error;
+    throw new UserError(`device wasm: there is no memory to compile kernels: ${error.message}`, 'close other programs, or a smaller model', error);
+  });
 }
 
 /** Whether relaxed multiply-add rounds once: (1 + 2^-12) (1 - 2^-12) - 1 is -2^-24, and 0 where the product is rounded. */
