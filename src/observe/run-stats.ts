@@ -67,8 +67,8 @@ export interface LayerStats {
 }
 
 interface Layer {
-  loads: number[][];
-  ema: number[];
+  loads: (readonly number[])[];
+  ema: readonly number[];
   dropped: number;
   spilled: number;
   droppedTotal: number;
@@ -188,8 +188,9 @@ export class RunStats {
       const dropped = total(of('dropped')), second = of('secondGateWeight')[0] ?? NaN, average = before?.secondGateWeightEma ?? NaN;
       const sofar = first ? undefined : before; // of this step
       this.#layers.set(path, {
-        loads: [...(same?.loads ?? []).slice(1 - WINDOW), [...load]],
-        ema: load.map((n, e) => (same ? KEEP * same.ema[e] + (1 - KEEP) * n : n)),
+        // Rules get these lists, and must not sort them in place.
+        loads: [...(same?.loads ?? []).slice(1 - WINDOW), Object.freeze([...load])],
+        ema: Object.freeze(load.map((n, e) => (same ? KEEP * same.ema[e] + (1 - KEEP) * n : n))),
         dropped: (sofar?.dropped ?? 0) + dropped, spilled: (sofar?.spilled ?? 0) + total(of('spilled')), droppedTotal: (before?.droppedTotal ?? 0) + dropped,
         gateEntropy: of('gateEntropy')[0] ?? NaN, secondGateWeight: second,
         secondGateWeightEma: Number.isNaN(average) || Number.isNaN(second) ? second : KEEP * average + (1 - KEEP) * second,
@@ -204,7 +205,7 @@ export class RunStats {
     const nan = (x: number | null): number => x ?? NaN;
     this.#steps = steps;
     this.#loss = nan(loss);
-    this.#layers = new Map(Object.entries(layers).map(([path, l]) => [path, { ...l, gateEntropy: nan(l.gateEntropy), secondGateWeight: nan(l.secondGateWeight), secondGateWeightEma: nan(l.secondGateWeightEma), agreement: nan(l.agreement),
+    this.#layers = new Map(Object.entries(layers).map(([path, l]) => [path, { ...l, loads: l.loads.map((load) => Object.freeze([...load])), ema: Object.freeze([...l.ema]), gateEntropy: nan(l.gateEntropy), secondGateWeight: nan(l.secondGateWeight), secondGateWeightEma: nan(l.secondGateWeightEma), agreement: nan(l.agreement),
       agreed: nan(l.agreed) || 0, weight: nan(l.weight) || 0 }]));
     this.#samples = samples;
     this.#late = late.map((l) => ({ ...l, loss: nan(l.loss) }));

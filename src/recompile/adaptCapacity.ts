@@ -6,10 +6,11 @@
 // steps. Capacities change when the loads of the last 64 steps say that this pays within the horizon: that is the hysteresis. Whether it pays
 // is asked of steps that had no say in what is asked for, so that a layer of few rows does not follow chance.
 import { UserError } from '../base/errors.ts';
+import type { KeysOf } from '../base/options.ts';
 import type { LayerStats } from '../observe/run-stats.ts';
 import type { MoE } from '../nn/moe/moe.ts';
 import { ExpertBank } from '../nn/moe/experts.ts';
-import { checkNumbers, expertCount, factorsOf, layersOf, timeToLook } from './modules.ts';
+import { checkPolicy, expertCount, factorsOf, layersOf, timeToLook } from './modules.ts';
 import type { Rule } from './rule.ts';
 
 export interface AdaptCapacityOptions {
@@ -25,6 +26,7 @@ export interface AdaptCapacityOptions {
   readonly cooldown?: number;
 }
 
+const KEYS: KeysOf<AdaptCapacityOptions> = { quantile: 'optional', margin: 'optional', price: 'optional', horizon: 'optional', cooldown: 'optional' };
 const STEP = 16; // capacity factors are multiples of 1/16: plans recur
 /** The quantile of loads that there is room for, where a layer drops and nobody asks for another. */
 export const QUANTILE = 0.95;
@@ -63,9 +65,10 @@ export function costOf(layer: LayerStats, factors: readonly number[], beyond: nu
 }
 
 /** For layers with a capacity; those that are dropless have what they need. */
-export function adaptCapacity({ quantile = QUANTILE, margin = 0, price = 2, horizon = 128, cooldown = 64 }: AdaptCapacityOptions = {}): Rule<object> {
+export function adaptCapacity(options: AdaptCapacityOptions = {}): Rule<object> {
+  checkPolicy('adaptCapacity', options, KEYS);
+  const { quantile = QUANTILE, margin = 0, price = 2, horizon = 128, cooldown = 64 } = options;
   if (!(quantile >= 0 && quantile <= 1)) throw new UserError(`adaptCapacity: quantile must be from 0 to 1, got ${quantile}`);
-  checkNumbers('adaptCapacity', { margin, price, horizon, cooldown });
   let grows = false; // what `alter` did last: more room in all
   return {
     name: 'adaptCapacity', cooldown,

@@ -4,9 +4,10 @@
 // live -> watched, once a sample has come twice: the same results, and a memory that fills. watched -> cached, where agreement is at least
 // `on`; and back where it falls below `off`, seen in the samples that are audited.
 import { UserError } from '../base/errors.ts';
+import type { KeysOf } from '../base/options.ts';
 import type { MoE } from '../nn/moe/moe.ts';
 import type { LayerStats, RunStats } from '../observe/run-stats.ts';
-import { layersOf, timeToLook } from './modules.ts';
+import { checkPolicy, layersOf, timeToLook } from './modules.ts';
 import type { Rule } from './rule.ts';
 
 export interface CacheAssignmentsOptions {
@@ -29,8 +30,13 @@ export interface CacheAssignmentsOptions {
   readonly patience?: number;
 }
 
+const KEYS: KeysOf<CacheAssignmentsOptions> = { on: 'optional', off: 'optional', score: 'optional', audit: 'optional', samples: 'optional', freeze: 'optional', cooldown: 'optional', patience: 'optional' };
+
 /** Only deterministic statistics are looked at. Class R. */
 export function cacheAssignments(options: CacheAssignmentsOptions = {}): Rule<object> {
+  checkPolicy('cacheAssignments', options, KEYS, ['score', 'freeze']);
+  if (options.score !== undefined && typeof options.score !== 'function') throw new UserError('cacheAssignments: score must be a function of a layer');
+  if (options.freeze !== undefined && typeof options.freeze !== 'boolean') throw new UserError(`cacheAssignments: freeze must be true or false, got ${JSON.stringify(options.freeze)}`);
   const { on = 0.95, off = 0.85, score = (layer) => layer.agreementEma, audit = 16, samples = 2 ** 20, freeze = false, cooldown = 64, patience = 8192 } = options;
   if (!(off <= on)) throw new UserError(`cacheAssignments: off (${off}) must not be above on (${on})`, 'the gap between them keeps a layer from going to and fro');
   for (const [name, n] of Object.entries({ audit, samples })) if (!Number.isInteger(n) || n < 1) throw new UserError(`cacheAssignments: ${name} must be a whole number of at least 1, got ${n}`);

@@ -1,6 +1,7 @@
 // The policy chooseDispatch: among the strategies that give the same bits, the one that computes fewer rows: `padded` computes every
 // expert's whole capacity, `ragged` the rows that came. Whether that pays is measured, as for every change that keeps all bits.
-import { expertCount, factorsOf, layersOf, timeToLook } from './modules.ts';
+import type { KeysOf } from '../base/options.ts';
+import { checkPolicy, expertCount, factorsOf, layersOf, timeToLook } from './modules.ts';
 import type { Rule } from './rule.ts';
 
 export interface ChooseDispatchOptions {
@@ -9,8 +10,12 @@ export interface ChooseDispatchOptions {
   readonly cooldown?: number;
 }
 
+const KEYS: KeysOf<ChooseDispatchOptions> = { padding: 'optional', cooldown: 'optional' };
+
 /** `padded` becomes `ragged` where padding adds more than the share `padding` to the rows that came. Class N. */
-export function chooseDispatch({ padding = 0.02, cooldown = 200 }: ChooseDispatchOptions = {}): Rule<object> {
+export function chooseDispatch(options: ChooseDispatchOptions = {}): Rule<object> {
+  checkPolicy('chooseDispatch', options, KEYS);
+  const { padding = 0.02, cooldown = 200 } = options;
   return {
     name: 'chooseDispatch', cooldown, only: 'N',
     trigger: timeToLook,

@@ -5,8 +5,9 @@ import type { MoE } from '../nn/moe/moe.ts';
 import { activeOf, choicesOf, readSlots } from '../nn/moe/slots.ts';
 import type { LayerStats } from '../observe/run-stats.ts';
 import { canCopy, freeSlots, mergeExperts, pruneExpert, splitExpert } from './lifecycle.ts';
-import { checkNumbers, layersOf, timeToLook } from './modules.ts';
+import { checkPolicy, layersOf, timeToLook } from './modules.ts';
 import { UserError } from '../base/errors.ts';
+import type { KeysOf } from '../base/options.ts';
 import type { Rule } from './rule.ts';
 
 /** Shares of the even load; 0 switches a part off. */
@@ -25,11 +26,13 @@ export interface ExpertLifecycleOptions {
   readonly cooldown?: number;
 }
 
+const KEYS: KeysOf<ExpertLifecycleOptions> = { prune: 'optional', merge: 'optional', split: 'optional', freeze: 'optional', keep: 'optional', cooldown: 'optional' };
 const LEAST_COOLDOWN = 100; // notice of 32, a window of 64, and the delay of statistics
 
 /** Prunes, merges, splits and freezes experts by their loads, in layers whose router can do so (TopKRouter, SigmoidRouter, both without groups). Class R. */
-export function expertLifecycle({ prune = 0.1, merge = 0.5, split = 2.5, freeze = 0, keep = 0, cooldown = 256 }: ExpertLifecycleOptions = {}): Rule<object> {
-  checkNumbers('expertLifecycle', { prune, merge, split, freeze, keep });
+export function expertLifecycle(options: ExpertLifecycleOptions = {}): Rule<object> {
+  checkPolicy('expertLifecycle', options, KEYS);
+  const { prune = 0.1, merge = 0.5, split = 2.5, freeze = 0, keep = 0, cooldown = 256 } = options;
   if (!(cooldown >= LEAST_COOLDOWN)) throw new UserError(`expertLifecycle: cooldown must be at least ${LEAST_COOLDOWN} steps, got ${cooldown}`, 'loads before a change took effect would be taken for loads after it');
   if (split > 0 && split <= Math.max(prune, merge)) throw new UserError(`expertLifecycle: split (${split}) must lie above prune and merge`, 'or what is done is undone at once');
   let said: string[] = [];

@@ -2,12 +2,13 @@
 // if capacities go on to follow loads as they rise. Where that is too much it sets knobs that take less memory and more time (ladder.ts), as few as
 // will do; when there is room again, it takes them back, the last first. It reads bytes and loads, and a clock only where nobody gave a budget.
 import { UserError } from '../base/errors.ts';
+import type { KeysOf } from '../base/options.ts';
 import type { MoE } from '../nn/moe/moe.ts';
 import type { LayerStats, RunStats } from '../observe/run-stats.ts';
 import { showBytes } from '../plan/print.ts';
 import { factorFor, isBoundByLoad, neededFactors, QUANTILE, quantileFor } from './adaptCapacity.ts';
 import { ladderOf, type Ladder } from './ladder.ts';
-import { factorsOf, layersOf, modulesOf, timeToLook } from './modules.ts';
+import { checkPolicy, factorsOf, layersOf, modulesOf, timeToLook } from './modules.ts';
 import type { Outlook, Rule } from './rule.ts';
 
 export interface FitMemoryOptions {
@@ -20,6 +21,8 @@ export interface FitMemoryOptions {
   /** Steps between two changes; default 64. */
   readonly cooldown?: number;
 }
+
+const KEYS: KeysOf<FitMemoryOptions> = { budget: 'optional', margin: 'optional', horizon: 'optional', cooldown: 'optional' };
 
 /** The capacity factors that a layer will need after so many more loads, at least those that it has. */
 export function forecastFactors(moe: MoE, layer: LayerStats, horizon: number): number[] | null {
@@ -34,7 +37,9 @@ export function forecastFactors(moe: MoE, layer: LayerStats, horizon: number): n
  * Sets `recompute` and `chunks` of layers and blocks so that plans fit the budget: class N. Where that is not enough, results may change, and the budget
  * is given, it also splits the batch: class R.
  */
-export function fitMemory({ budget, margin = 0.1, horizon = 128, cooldown = 64 }: FitMemoryOptions = {}): Rule<object> {
+export function fitMemory(options: FitMemoryOptions = {}): Rule<object> {
+  checkPolicy('fitMemory', options, KEYS);
+  const { budget, margin = 0.1, horizon = 128, cooldown = 64 } = options;
   if (budget !== undefined && !(budget > 0)) throw new UserError(`fitMemory: budget must be a number of bytes above 0, got ${budget}`);
   let told = '';
   return {

@@ -1,5 +1,6 @@
 // What policies look at: the modules of a model, or of a draft of one, that have a knob; MoE layers with what they have shown.
 import { UserError } from '../base/errors.ts';
+import { checkOptions, type KeysOf } from '../base/options.ts';
 import type { LayerStats, RunStats } from '../observe/run-stats.ts';
 import type { MoE } from '../nn/moe/moe.ts';
 import { activeOf, readSlots } from '../nn/moe/slots.ts';
@@ -8,9 +9,15 @@ import { modulesWhere } from './draft.ts';
 
 export const modulesOf = (model: object, knob: string): Map<string, object> => modulesWhere(model, (module) => Object.hasOwn(knobRules(module) ?? {}, knob));
 
-/** Options of a policy that must be numbers of at least 0. */
-export function checkNumbers(policy: string, options: Readonly<Record<string, number>>): void {
-  for (const [name, value] of Object.entries(options)) if (!(value >= 0)) throw new UserError(`${policy}: ${name} must be a number of at least 0, got ${value}`);
+/** Options of a policy: throws UserError for one that there is not, and for numbers that are none of at least 0 (`cooldown`: whole ones). What else
+ * they must be is for the policy to say. */
+export function checkPolicy<T extends object>(policy: string, options: T, keys: KeysOf<T>, others: readonly (keyof T)[] = []): void {
+  checkOptions(policy, options, keys);
+  for (const [name, value] of Object.entries(options) as [string, unknown][]) {
+    if (value === undefined || others.includes(name as keyof T)) continue;
+    const whole = name === 'cooldown', fine = typeof value === 'number' && value >= 0 && (!whole || value === Infinity || Number.isInteger(value));
+    if (!fine) throw new UserError(`${policy}: ${name} must be a ${whole ? 'whole ' : ''}number of at least 0, got ${typeof value === 'number' ? value : JSON.stringify(value) ?? typeof value}`);
+  }
 }
 
 const EVERY = 16; // steps between two looks

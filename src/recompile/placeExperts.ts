@@ -3,6 +3,7 @@
 // experts of one group stay within a node, so that routers that choose among few groups (DeepSeek-V3) send tokens to few nodes. The three
 // steps (groups to nodes, replicas within a node, replicas to devices) are those of DeepSeek's EPLB; each is greedy, then improved by exchanges.
 import { UserError } from '../base/errors.ts';
+import { checkOptions, type KeysOf } from '../base/options.ts';
 
 export interface PlacementOptions {
   /** [layers][experts]: load of each expert, in any unit. */
@@ -17,6 +18,8 @@ export interface PlacementOptions {
   readonly devices: number;
 }
 
+const KEYS: KeysOf<PlacementOptions> = { loads: 'required', replicas: 'required', groups: 'optional', nodes: 'optional', devices: 'required' };
+
 /** One layer. Place p is on device floor(p / (replicas / devices)), which is on node floor(device / (devices / nodes)). */
 export interface Placement {
   /** The expert at each place. */
@@ -30,6 +33,7 @@ export interface Placement {
 
 /** Places the experts of each layer. Throws UserError for counts that cannot be. */
 export function placeExperts(options: PlacementOptions): Placement[] {
+  checkOptions('placeExperts', options, KEYS);
   const { loads, replicas, groups = 1, nodes = 1, devices } = options, experts = loads[0]?.length ?? 0;
   const fail = (what: string, hint: string): never => { throw new UserError(`placeExperts: ${what}`, hint); };
   for (const [what, n] of Object.entries({ replicas, groups, nodes, devices })) if (!Number.isInteger(n) || n < 1) fail(`${what} must be a whole number of at least 1, got ${n}`, 'replicas: 16, groups: 4, nodes: 2, devices: 8');

@@ -1,8 +1,10 @@
 // The policy sparsify: a layer of two experts a token whose second choice has next to no weight goes over to one, and back where the second
 // would count again. It changes results, by about as much as the second choice's weight, and halves the layer's work.
+import { UserError } from '../base/errors.ts';
+import type { KeysOf } from '../base/options.ts';
 import type { MoE } from '../nn/moe/moe.ts';
 import type { LayerStats } from '../observe/run-stats.ts';
-import { layersOf, timeToLook } from './modules.ts';
+import { checkPolicy, layersOf, timeToLook } from './modules.ts';
 import type { Rule } from './rule.ts';
 
 export interface SparsifyOptions {
@@ -14,8 +16,13 @@ export interface SparsifyOptions {
   readonly cooldown?: number;
 }
 
+const KEYS: KeysOf<SparsifyOptions> = { below: 'optional', above: 'optional', cooldown: 'optional' };
+
 /** `topK: 2` becomes 1 in layers whose second choice weighs less than `below`, and 2 again where it would weigh more than `above`. Class R. */
-export function sparsify({ below = 0.02, above = 0.06, cooldown = 200 }: SparsifyOptions = {}): Rule<object> {
+export function sparsify(options: SparsifyOptions = {}): Rule<object> {
+  checkPolicy('sparsify', options, KEYS);
+  const { below = 0.02, above = Math.max(0.06, below), cooldown = 200 } = options;
+  if (!(below <= above)) throw new UserError(`sparsify: below (${below}) must not lie over above (${above})`, 'the gap between them keeps a layer from going to and fro');
   const wanted = ({ topK }: MoE, { secondGateWeightEma: weight }: LayerStats): number => (topK === 2 && weight < below ? 1 : topK === 1 && weight > above ? 2 : topK);
   return {
     name: 'sparsify', cooldown,

@@ -1,8 +1,10 @@
 // The policy specialise: kernels for as many rows as experts get. Tiles and tasks follow the true counts in every step, by themselves; what
 // is decided when kernels are made, and keeps every bit, is whether rows are gathered by each product or written out once.
+import { UserError } from '../base/errors.ts';
+import type { KeysOf } from '../base/options.ts';
 import type { LayerStats } from '../observe/run-stats.ts';
 import { STORED_FROM } from '../nn/moe/routing.ts';
-import { layersOf, timeToLook } from './modules.ts';
+import { checkPolicy, layersOf, timeToLook } from './modules.ts';
 import type { Rule } from './rule.ts';
 
 export interface SpecialiseOptions {
@@ -23,8 +25,13 @@ export function expertRowsFor(rows: number, now: number, hysteresis = 1.25): num
   return stores === should ? now : 2 ** Math.floor(Math.log2(Math.max(1, rows)));
 }
 
+const KEYS: KeysOf<SpecialiseOptions> = { hysteresis: 'optional', cooldown: 'optional' };
+
 /** Sets `expertRows` to what experts really get, where other kernels are better for that. Class N. */
-export function specialise({ hysteresis = 1.25, cooldown = 200 }: SpecialiseOptions = {}): Rule<object> {
+export function specialise(options: SpecialiseOptions = {}): Rule<object> {
+  checkPolicy('specialise', options, KEYS);
+  const { hysteresis = 1.25, cooldown = 200 } = options;
+  if (!(hysteresis >= 1)) throw new UserError(`specialise: hysteresis must be at least 1, got ${hysteresis}`);
   return {
     name: 'specialise', cooldown, only: 'N',
     trigger: timeToLook,

@@ -14,9 +14,9 @@ import { toyBatch } from '../support/toy.ts';
 export type LM = TransformerLM;
 export interface Opened { session: Session; events: RecompileEvent[] }
 
-export async function open({ device = 'wasm', ...options }: { device?: DeviceName; capacity?: number; events?: (e: RecompileEvent) => void } = {}): Promise<Opened> {
+export async function open({ device = 'wasm', say = () => undefined, ...options }: { device?: DeviceName; capacity?: number; events?: (e: RecompileEvent) => void; say?: (line: string) => void } = {}): Promise<Opened> {
   const events: RecompileEvent[] = [], model = new TransformerLM({ vocab: 17, dModel: 16, layers: 2, heads: 2, context: 12, moe: { experts: 4, topK: 2, hidden: 24, capacity: options.capacity ?? 'dropless' } });
-  const session = await compile(model, { loss: crossEntropy, optimizer: adamW({ lr: 1e-2 }), device, threads: 1, seed: 3, memory: 256e6, say: () => undefined,
+  const session = await compile(model, { loss: crossEntropy, optimizer: adamW({ lr: 1e-2 }), device, threads: 1, seed: 3, memory: 256e6, say,
     events: (e) => { events.push(e); options.events?.(e); } });
   return { session, events };
 }

@@ -32,9 +32,50 @@ test('what is no rule is refused when it is given', () => {
   const whole = { name: 'r', trigger: () => true, alter: () => undefined };
   ruleOf({ ...whole, undo: () => true, reason: () => 'why', measure: false, cooldown: 0, budget: Infinity, tolerance: 0.1 });
   for (const [wrong, message] of [[{ undo: true }, /undo must be a function/], [{ reason: 'why' }, /reason must be a function/], [{ only: 'R' }, /only must be 'N', got R/], [{ measure: 'no' }, /measure must be true or false/],
-    [{ cooldown: NaN }, /cooldown must be a whole number/], [{ alter: null }, /no function alter/], [{ name: '' }, /needs a name/]] as const) {
+    [{ cooldown: NaN }, /cooldown must be a whole number/], [{ cooldown: 1.5 }, /cooldown must be a whole number/], [{ budget: '3' }, /budget must be a whole number of at least 0, got 3/], [{ tolerance: -1 }, /tolerance must be a number of at least 0/],
+    [{ first: 1 }, /first must be true or false/], [{ triger: () => true }, /no setting named "triger"[\s\S]*trigger/], [{ count: 0 }, /no setting named "count"[\s\S]*a variable or a private field/], [{ only: 'N', undo: () => true }, /undo has no effect beside only: 'N'/],
+    [{ only: 'N', tolerance: 1 }, /tolerance has no effect/], [{ name: 'two\nlines' }, /a line of at most 200 characters/], [{ name: 'x'.repeat(201) }, /at most 200/], [{ name: '\ud800' }, /a rule's name must be a line/], [{ alter: null }, /no function alter/], [{ name: '' }, /needs a name/]] as const) {
     assert.throws(() => { ruleOf({ ...whole, ...wrong }); }, { name: 'UserError', message });
   }
+});
+
+test('a rule is read when it is given: getters, methods of a class, and what is written into it later', async () => {
+  class Counting {
+    #asked = 0;
+    get name(): string { return 'counting'; }
+    get budget(): number { return 1; }
+    trigger(): boolean { return ++this.#asked > 3; }
+    alter(m: LM): void { blocks(m)[0].topK = 1; }
+  }
+  const { session, events } = await open(), loose = { name: 'loose', trigger: () => false, alter: (m: LM) => { blocks(m)[1].topK = 1; } };
+  session.recompile<LM>(new Counting());
+  session.recompile<LM>(loose);
+  loose.trigger = () => true;
+  loose.name = 'other';
+  await steps(session, 60);
+  assert.deepEqual(events.map((e) => [e.rule, e.kept]), [['counting', true]]);
+  await session.close();
+});
+
+test('a rule that fails is said once, with its name and what it says; a listener is told each time', async () => {
+  const said: string[] = [], boom = (what: string) => (): never => { throw new Error(`${what} fails\nand a second line`); }, { session, events } = await open({ say: (line) => said.push(line) });
+  session.recompile<LM>({ name: 'trigger', cooldown: 2, trigger: boom('trigger'), alter: () => undefined });
+  session.recompile<LM>({ name: 'alter', cooldown: 2, trigger: () => true, alter: boom('alter') });
+  session.recompile<LM>({ name: 'reason', cooldown: 2, trigger: () => true, alter: (m) => { blocks(m)[0].chunks = 2; }, reason: boom('reason') });
+  session.recompile<LM>({ name: 'later', cooldown: 2, trigger: (() => Promise.resolve(true)) as never, alter: () => undefined });
+  session.recompile<LM>({ name: 'never', cooldown: 2, trigger: (() => undefined) as never, alter: () => undefined });
+  session.recompile<LM>({ name: 'count', cooldown: 2, trigger: (() => 1) as never, alter: () => undefined });
+  session.recompile<LM>({ name: 'async', cooldown: 2, trigger: () => true, alter: (): unknown => Promise.reject(new Error('nobody waits for it')) });
+  await steps(session, 20);
+  const about = (rule: string): string[] => said.filter((line) => line.startsWith(`the rule "${rule}": `)), told = (rule: string): number => events.filter((e) => e.rule === rule && e.error !== undefined).length;
+  for (const [rule, text] of [['trigger', /it failed: trigger fails \(/], ['alter', /alter fails/], ['reason', /reason fails/], ['later', /trigger must give its answer at once, not a promise/], ['never', /trigger must answer true or false, got nothing \(undefined\)/],
+    ['count', /trigger must answer true or false, got 1/], ['async', /alter must give its answer at once, not a promise/]] as const) {
+    assert.equal(about(rule).length, 1, said.join('\n'));
+    assert.match(about(rule)[0], text);
+    assert.equal(told(rule), 3, `${rule}: until it is left out`);
+  }
+  assert.equal(said.length, 7);
+  await session.close();
 });
 
 test('a change of results that is due with one of no result comes first, so that it never depends on a compiler', async () => {

@@ -43,7 +43,7 @@ type Write = (net: Net) => () => void;
 const set = (at: (net: Net) => object, key: string, value: unknown): Write => (net) => {
   const object = at(net) as Open, had = Object.hasOwn(object, key) || key in object, before = object[key];
   object[key] = value;
-  return () => { if (had) object[key] = before; else delete object[key]; };  
+  return () => { if (had) object[key] = before; else delete object[key]; };
 };
 const layer = (net: Net): Layer => net.layers[1];
 const WRITES: readonly Write[] = [
