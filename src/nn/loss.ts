@@ -50,6 +50,9 @@ export function counted(mean: Tensor, count: Tensor | number): Tensor {
   if (typeof count !== 'number' && count.shape.length !== 0) {
     throw new ShapeError(`counted: a count is one number, got ${count.toString()}`);
   }
+  if (typeof count === 'number' && !(Number.isFinite(count) && count >= 0)) {
+    throw new UserError(`counted: a count is a number of at least 0, got ${count}`);
+  }
   traceOf(mean).addMean(mean, typeof count === 'number' ? count : stopGradient(cast(count, 'float32')));
   return mean;
 }
@@ -109,7 +112,12 @@ const CROSS_ENTROPY: KeysOf<CrossEntropyOptions> = { labelSmoothing: 'optional',
 export function crossEntropy(logits: Tensor, targets: Tensor, options: CrossEntropyOptions = {}): Tensor {
   checkOptions('crossEntropy', options, CROSS_ENTROPY);
   const { labelSmoothing = 0, ignoreIndex, classWeights } = options;
-  if (!(labelSmoothing >= 0 && labelSmoothing <= 1)) throw new UserError(`crossEntropy: labelSmoothing must be from 0 to 1, got ${labelSmoothing}`);
+  if (!(labelSmoothing >= 0 && labelSmoothing <= 1)) {
+    throw new UserError(`crossEntropy: labelSmoothing must be from 0 to 1, got ${labelSmoothing}`);
+  }
+  if (ignoreIndex !== undefined && (ignoreIndex | 0) !== ignoreIndex) {
+    throw new UserError(`crossEntropy: ignoreIndex must be a whole number (int32), as targets are, got ${ignoreIndex}`);
+  }
   const ignored = ignoreIndex === undefined ? null : equal(targets, ignoreIndex);
   const known = ignored ? where(ignored, scalar(targets, 0), targets) : targets, last = logits.shape.length - 1;
   const [rows, logSum] = emit('crossEntropy', [logits, known]); // [...] each
@@ -127,6 +135,10 @@ export function crossEntropy(logits: Tensor, targets: Tensor, options: CrossEntr
 }
 
 function weightsOf(logits: Tensor, weights: Tensor | readonly number[]): Tensor {
+  const wrong = 'shape' in weights ? undefined : weights.find((w) => !(Number.isFinite(w) && w >= 0));
+  if (wrong !== undefined) {
+    throw new UserError(`crossEntropy: weights of classes must be numbers of at least 0, got ${wrong}`);
+  }
   const classes = boundOf(logits.shape[logits.shape.length - 1]), given = 'shape' in weights ? weights.shape : [weights.length];
   if (!sameShape(given, [classes])) throw new ShapeError(`crossEntropy: ${classes} classes need ${classes} weights, got ${given.map(boundOf).join(' x ')}`);
   return 'shape' in weights ? weights : traceOf(logits).constant({ dtype: logits.dtype, shape: [classes] }, hostTensor(logits.dtype, [classes], weights).data);
@@ -148,6 +160,10 @@ const BINARY: KeysOf<BinaryOptions> = { positiveWeight: 'optional' };
 export function binaryCrossEntropyWithLogits(logits: Tensor, targets: Tensor, options: BinaryOptions = {}): Tensor {
   checkOptions('binaryCrossEntropyWithLogits', options, BINARY);
   const { positiveWeight = 1 } = options;
+  if (!(Number.isFinite(positiveWeight) && positiveWeight >= 0)) {
+    const where = 'binaryCrossEntropyWithLogits: positiveWeight';
+    throw new UserError(`${where} must be a number of at least 0, got ${positiveWeight}`);
+  }
   alike('binaryCrossEntropyWithLogits', logits, targets);
   // -log p = softplus(-x), and -log(1 - p) = x + softplus(-x).
   const weight = add(mul(targets, positiveWeight - 1), 1);
@@ -188,7 +204,7 @@ export function huber(output: Tensor, target: Tensor, options: HuberOptions = {}
   checkOptions('huber', options, HUBER);
   const { delta = 1 } = options;
   alike('huber', output, target);
-  if (!(delta > 0)) throw new UserError(`huber: delta must be above 0, got ${delta}`);
+  if (!(Number.isFinite(delta) && delta > 0)) throw new UserError(`huber: delta must be above 0, got ${delta}`);
   const size = abs(sub(output, target)), within = minimum(size, delta);
   return meanOver(add(mul(mul(within, within), 0.5), mul(sub(size, within), delta)));
 }

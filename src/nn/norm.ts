@@ -1,4 +1,5 @@
 // Normalisation of the last dimension.
+import { UserError } from '../base/errors.ts';
 import { checkOptions, type KeysOf } from '../base/options.ts';
 import type { Tensor } from '../graph/tensor.ts';
 import { layerNorm } from '../graph/ops/layerNorm.ts';
@@ -25,13 +26,17 @@ export class RMSNorm {
   forward(x: Tensor): Tensor { return rmsNorm(x, use(x, this.gain), this.#eps); }
 }
 
-/** (x - mean) / sqrt(variance + eps) * gain + bias (Ba et al. 2016): [..., width] -> [..., width]. */
+/** (x - mean) / sqrt(variance + eps) * gain + bias (Ba et al. 2016): [..., width] -> [..., width]. width is at
+ * least 2: one element has no variance. */
 export class LayerNorm {
   readonly gain: Parameter; // [width]
   readonly bias: Parameter; // [width]
   readonly #eps: number;
   constructor(width: number, options: NormOptions = {}) {
     checkOptions('LayerNorm', options, KEYS);
+    if (width === 1) {
+      throw new UserError('LayerNorm: one element has no variance, and would become the bias', 'a width of at least 2');
+    }
     this.gain = new Parameter([width], { kind: 'constant', value: 1 }, { role: 'gain' });
     this.bias = new Parameter([width], { kind: 'constant', value: 0 }, { role: 'bias' });
     this.#eps = options.eps ?? 1e-5;

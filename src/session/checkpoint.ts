@@ -1,6 +1,7 @@
 // Between a session and a checkpoint: what is saved of it, and how it is restored, with the same bits.
 import { isFloat, type DType } from '../base/dtype.ts';
 import { UserError } from '../base/errors.ts';
+import { checkSeed } from '../base/random.ts';
 import type { HostTensor } from '../base/tensor.ts';
 import { isParameter, type Checkpoint, type CheckpointContent, type CheckpointMeta } from '../io/checkpoint.ts';
 import type { Json } from '../io/json.ts';
@@ -73,14 +74,19 @@ export async function restoreFrom(session: Saved, { meta, file }: Checkpoint, wh
     const missing = [...session.named.parameters.keys()].find((name) => !file.tensors.has(name));
     if (missing !== undefined) throw misfit(file.where, `the model has a parameter ${missing} that it lacks`);
     checkValues(session, values, file.where);
-    const updating = updatingIn(meta), told = what === 'all' ? differences({ optimizer, seed, updating: session.updating() }, meta, foreign.size) : [];
-    set(values, meta, what === 'all' ? { seed: meta.seed, updating } : undefined);
+    const going = { optimizer, seed, updating: session.updating() };
+    const told = what === 'all' ? differences(going, meta, foreign.size) : [];
+    set(values, meta, what === 'all' ? wholeOf(session, meta, file.where) : undefined);
     for (const line of told) say(line);
     return meta;
   } finally {
     await file.close();
   }
 }
+
+/** What goes with all values of a checkpoint. Throws UserError for what is none: the file may be damaged. */
+const wholeOf = ({ named }: Saved, meta: CheckpointMeta, where: string): Resumed =>
+  ({ seed: checkSeed(where, meta.seed), updating: updatingIn(meta, named, where) });
 
 /** Restores by `restore` a plan that a file holds, which may be damaged: all of it or, with a UserError, nothing. */
 export function takeUp(session: Pick<Saved, 'plan'>, restore: (plan: never, what: 'all' | 'parameters') => void, plan: Json, what: 'all' | 'parameters', where: string): void {

@@ -1,8 +1,11 @@
 // What makes a session that goes on from a checkpoint another than the one that wrote it, in lines to be said.
 import { momentOf } from '../optim/updates.ts';
+import { UserError } from '../base/errors.ts';
 import type { CheckpointMeta } from '../io/checkpoint.ts';
+import type { Missed } from '../optim/ages.ts';
 import type { Optimizer } from '../optim/optimizer.ts';
 import type { Named } from '../trace/module.ts';
+import type { Parameter } from '../trace/parameter.ts';
 import type { UpdatingState } from './updating.ts';
 
 type Settings = Readonly<Record<string, unknown>>;
@@ -11,8 +14,23 @@ const isRecord = (value: unknown): value is Settings =>
   typeof value === 'object' && value !== null && !Array.isArray(value);
 const show = (value: unknown): string => (typeof value === 'string' ? value : JSON.stringify(value) ?? 'none');
 
-/** What a checkpoint says of its optimiser beside its settings. */
-export const updatingIn = ({ optimizer }: CheckpointMeta): UpdatingState => (isRecord(optimizer) ? optimizer : {});
+/** What a checkpoint says of its optimiser beside its settings. Throws UserError for ages of moments that do not
+ * fit the model: the file may be damaged. */
+export function updatingIn({ optimizer }: CheckpointMeta, { parameters }: Named, where: string): UpdatingState {
+  if (!isRecord(optimizer)) return {};
+  const missed = optimizer['missed'] ?? {};
+  const bad = isRecord(missed) ? Object.keys(missed).find((name) => !isMissed(missed[name], parameters.get(name))) : '';
+  if (bad === undefined) return optimizer;
+  const of = bad === '' ? '' : ` of ${bad}`;
+  throw new UserError(`${where}: the ages of moments${of} that it holds do not fit the model`, 'the file is damaged');
+}
+
+function isMissed(value: unknown, p: Parameter | undefined): value is Missed {
+  if (typeof value === 'number') return Number.isSafeInteger(value);
+  if (!p || !isRecord(value)) return false;
+  const { axis, parts } = value;
+  return typeof axis === 'number' && Array.isArray(parts) && parts.length === p.shape[axis] && parts.every(Number.isSafeInteger);
+}
 
 /** Moments in a checkpoint that the session's optimiser has not: another's. */
 export function foreignMoments(optimizer: Optimizer | undefined, named: Named, names: Iterable<string>): Set<string> {

@@ -1,5 +1,5 @@
-// Metrics: numbers about a model's output that are no loss, measured with validation. Some are means over samples, so a function of one
-// batch; others (ratios, roots) need all batches, so they keep a tally.
+// Metrics: numbers about a model's output that are no loss, measured with validation. Some are means over samples, so
+// a function of one batch; others (ratios, roots) need all batches, so they keep a tally.
 import type { Batch, HostTensor } from '../base/tensor.ts';
 import { UserError } from '../base/errors.ts';
 
@@ -85,7 +85,8 @@ export const accuracy: MeanMetric = overTargets((output, { y }) => {
   return right / rows;
 });
 
-/** The share of rows whose target is among the k largest outputs, ties to the lower class: output [..., classes], targets int32 [...]. */
+/** The share of rows whose target is among the k largest outputs, ties to the lower class: output [..., classes],
+ * targets int32 [...]. */
 export function topKAccuracy(k: number): MeanMetric {
   if (!Number.isInteger(k) || k < 1) throw new UserError(`topKAccuracy: k must be a whole number of at least 1, got ${k}`);
   return overTargets((output, { y }) => {
@@ -117,8 +118,8 @@ export function confusionMatrix(output: HostTensor, targets: HostTensor): number
 
 export interface ClassScores { readonly precision: number; readonly recall: number; readonly f1: number }
 
-/** For each class of a confusion matrix: the share of what was predicted as it that is it, the share of it that was predicted as it, and
- * their harmonic mean; 0 where there is nothing to divide by. */
+/** For each class of a confusion matrix: the share of what was predicted as it that is it, the share of it that
+ * was predicted as it, and their harmonic mean; 0 where there is nothing to divide by. */
 export function classScores(counts: readonly (readonly number[])[]): ClassScores[] {
   const share = (part: number, whole: number): number => (whole === 0 ? 0 : part / whole);
   return counts.map((row, c) => {
@@ -177,7 +178,8 @@ export const meanAbsoluteError: MeanMetric = overTargets((output, { y }) => {
   return total / n;
 });
 
-/** Coefficient of determination, 1 - sum((y - output)^2) / sum((y - mean y)^2), of all batches together. */
+/** Coefficient of determination, 1 - sum((y - output)^2) / sum((y - mean y)^2), of all batches together; NaN where the
+ * targets do not differ. */
 export const r2: TallyMetric = {
   tally() {
     let rest = 0, mean = 0, spread = 0, count = 0;
@@ -192,7 +194,7 @@ export const r2: TallyMetric = {
           spread += away * (y.data[i] - mean);
         }
       },
-      value: () => 1 - rest / spread,
+      value: () => (spread === 0 ? NaN : 1 - rest / spread),
     };
   },
 };

@@ -98,5 +98,13 @@ test('what does not fit is named', () => {
   const target = b.input('input', 't', { dtype: 'int32', shape: [4] });
   assert.throws(() => loss.crossEntropy(x, target, { labelSmoothing: 2 }), UserError);
   assert.throws(() => loss.crossEntropy(x, target, { classWeights: [1, 2] }), /1 classes need 1 weights, got 2/);
-  assert.throws(() => loss.huber(x, x, { delta: 0 }), /delta must be above 0/);
+  for (const delta of [0, -1, NaN, Infinity]) assert.throws(() => loss.huber(x, x, { delta }), /delta must be above 0/);
+  for (const ignoreIndex of [0.5, NaN, 2 ** 31]) {
+    assert.throws(() => loss.crossEntropy(x, target, { ignoreIndex }), /ignoreIndex must be a whole number/);
+  }
+  for (const w of [-1, NaN, Infinity]) {
+    assert.throws(() => loss.crossEntropy(x, target, { classWeights: [w] }), /weights of classes must be numbers of at/);
+    const positiveWeight = /positiveWeight must be a number of at least 0/;
+    assert.throws(() => loss.binaryCrossEntropyWithLogits(x, x, { positiveWeight: w }), positiveWeight);
+  }
 });

@@ -316,3 +316,26 @@ test(
     assert.deepEqual(fingerprint(resumed), fingerprint(session));
   },
 );
+
+test('ages of moments that do not fit the model are refused with the file, and nothing is changed', async () => {
+  const model = new Columns(),
+    optimizer = adam();
+  await using session = await compile(model, { loss, optimizer, device: 'reference' });
+  model.w.frozen = [true, false, false];
+  await session.step(batch([1, 1, 1, 1, 1, 1], 1));
+  const before = fingerprint(session),
+    bytes = await session.serialize();
+  const text = Buffer.from(bytes).toString('latin1'),
+    good = '\\"w\\":{\\"axis\\":0,\\"parts\\":[1,0,0]}';
+  assert.ok(text.includes(good));
+  for (const bad of [
+    '\\"w\\":{\\"axis\\":0,\\"parts\\":[1,0  ]}',
+    '\\"w\\":{\\"axis\\":7,\\"parts\\":[1,0,0]}',
+    '\\"w\\":{\\"axis\\":0,\\"parts\\":[1,0,{}}',
+  ]) {
+    const damaged = Buffer.from(text.replace(good, bad.padEnd(good.length)), 'latin1');
+    await assert.rejects(session.deserialize(damaged), { name: 'UserError' }, bad);
+    assert.deepEqual(fingerprint(session), before);
+  }
+  await session.deserialize(bytes);
+});

@@ -8,6 +8,7 @@ import { hostTensor, type Batch } from '../../src/base/tensor.ts';
 import { add } from '../../src/graph/ops/add.ts';
 import { matmul } from '../../src/graph/ops/matmul.ts';
 import { mul } from '../../src/graph/ops/mul.ts';
+import { slice } from '../../src/graph/ops/slice.ts';
 import { sum } from '../../src/graph/ops/sum.ts';
 import type { Tensor } from '../../src/graph/tensor.ts';
 import * as nn from '../../src/nn/index.ts';
@@ -367,5 +368,92 @@ test('a checkpoint keeps what groups decided; going on with others is said by na
   assert.match(
     said[0],
     /groups of the optimizer are others than the checkpoint's for a\.bias: .*"frozen":true.*, not .*"lr":0\.5/,
+  );
+});
+
+/** One element under each optimiser, written out in float64. */
+const WRITTEN: Record<string, (rate: number, decay: number) => (p: number, g: number) => number> = {
+  sgd: (rate, decay) => {
+    let v = 0;
+    return (p, g) => {
+      v = 0.8 * v + g + decay * p;
+      return p - rate * v;
+    };
+  },
+  nesterov: (rate, decay) => {
+    let v = 0;
+    return (p, g) => {
+      const all = g + decay * p;
+      v = 0.8 * v + all;
+      return p - rate * (all + 0.8 * v);
+    };
+  },
+  adamW: (rate, decay) => {
+    let m = 0,
+      v = 0,
+      t = 0;
+    return (p, g) => {
+      t++;
+      m = 0.9 * m + 0.1 * g;
+      v = 0.999 * v + 0.001 * g * g;
+      return p - rate * decay * p - (rate * (m / (1 - 0.9 ** t))) / (Math.sqrt(v / (1 - 0.999 ** t)) + 1e-8);
+    };
+  },
+};
+const MAKE: Record<string, (groups: optim.Groups) => optim.Optimizer> = {
+  sgd: (groups) => optim.sgd({ lr: 0.1, momentum: 0.8, weightDecay: 0.2, groups }),
+  nesterov: (groups) => optim.sgd({ lr: 0.1, momentum: 0.8, nesterov: true, weightDecay: 0.2, groups }),
+  adamW: (groups) => optim.adamW({ lr: 0.1, weightDecay: 0.2, groups }),
+};
+
+test('whatever the roles and the groups, each parameter moves as its optimiser written out moves it', async () => {
+  const said = fc.record({
+    lr: fc.constantFrom(undefined, 0, 0.5, 2),
+    decay: fc.constantFrom(undefined, true, false, 0, 0.7),
+    frozen: fc.constantFrom(undefined, false, true),
+  });
+  const drawn = fc.record({
+    kind: fc.constantFrom(...Object.keys(MAKE)),
+    roles: fc.array(trainedRole, { minLength: 3, maxLength: 3 }),
+    said: fc.array(said, { minLength: 3, maxLength: 3 }),
+    device: fc.constantFrom('wasm' as const, 'reference' as const),
+  });
+  /** The gradient to parameter i is a column of x. */
+  class Columns {
+    readonly all: readonly Parameter[];
+    constructor(all: readonly Role[]) {
+      this.all = all.map((role) => new Parameter([1], { kind: 'constant', value: 1 }, { role }));
+    }
+    forward(x: Tensor): Tensor {
+      return this.all.map((p, i) => mul(slice(x, 1, i, i + 1), use(x, p))).reduce((a, b) => add(a, b));
+    }
+  }
+  await fc.assert(
+    fc.asyncProperty(drawn, async (c) => {
+      const groups: optim.Groups = (path) => c.said[Number(path.slice('all.'.length))];
+      const silent = c.said.every(
+        ({ lr, decay, frozen }) => (lr ?? 1) === 1 && decay === undefined && frozen !== true,
+      );
+      const still = c.said.every(({ frozen }) => frozen === true),
+        options = { loss: (o: Tensor) => sum(o), device: c.device, threads: 1 } as const;
+      if (silent || still) return;
+      await using session = await compile(new Columns(c.roles), { ...options, optimizer: MAKE[c.kind](groups) });
+      const written = c.said.map(({ lr = 1, decay, frozen }, i) => {
+        const own = decay ?? !['bias', 'gain'].includes(c.roles[i]);
+        const step = WRITTEN[c.kind](0.1 * lr, typeof own === 'number' ? own : own ? 0.2 : 0);
+        return frozen === true ? (p: number): number => p : step;
+      });
+      let values = [1, 1, 1];
+      for (let n = 0; n < 4; n++) {
+        const g = [0, 1, 2].map((i) => Math.sin(7 * n + 3 * i + 1));
+        values = values.map((p, i) => written[i](p, g[i]));
+        await session.step({ x: hostTensor('float32', [1, 3], g), y: hostTensor('float32', [1, 1], [0]) });
+        values.forEach((v, i) => {
+          const [got] = session.executor.getState(`all.${i}`).data;
+          assert.ok(Math.abs(Number(got) - v) < 1e-5, `step ${n}, ${c.roles[i]}: ${got}, not ${v}`);
+        });
+      }
+    }),
+    { numRuns: 40 },
   );
 });
