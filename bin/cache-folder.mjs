@@ -33,7 +33,7 @@ function userFolder() {
 /** Makes the folder if it is not there, with mode 700. Gives the reason why it cannot be used, or null. */
 export function refusal({ path, named, shared }) {
   try {
-    makeFolder(path);
+    makeFolder(path, !shared);
     // Whoever can write to the folder around it could have put a link there.
     const found = shared ? lstatSync(path) : statSync(path), uid = process.getuid?.();
     if (!found.isDirectory()) return 'it is not a folder';
@@ -47,15 +47,15 @@ export function refusal({ path, named, shared }) {
   }
 }
 
-/** Like mkdir -p. (Node's own recursive mkdir never returns for some paths in /proc.) */
-function makeFolder(path) {
+/** Like mkdir, with `parents` like mkdir -p. (Node's own recursive mkdir never returns for some paths in /proc.) */
+function makeFolder(path, parents) {
   const make = () => { mkdirSync(path, { mode: 0o700 }); };
   try {
     make();
   } catch (error) {
     if (error.code === 'EEXIST') return;
-    if (error.code !== 'ENOENT' || dirname(path) === path) throw error;
-    makeFolder(dirname(path));
+    if (!parents || error.code !== 'ENOENT' || dirname(path) === path) throw error;
+    makeFolder(dirname(path), true);
     try { make(); } catch (again) { if (again.code !== 'EEXIST') throw again; }
   }
 }

@@ -4,6 +4,7 @@ import { basename, join, relative, resolve } from 'node:path';
 import type { Command } from 'commander';
 import { UserError } from '../base/errors.ts';
 import { openDash, type Dash } from '../dash/server.ts';
+import { codeOf, fault } from '../io/fault.ts';
 import { EVENTS } from '../io/run-folder.ts';
 import type { Logger } from '../train/logger.ts';
 import { Exit } from './fail.ts';
@@ -45,7 +46,10 @@ async function serve(paths: readonly string[], { port, auth }: ServeFlags): Prom
 async function runsIn(path: string): Promise<string[]> {
   const changed = (folder: string): Promise<number | null> => stat(join(folder, EVENTS)).then((s) => s.mtimeMs, () => null);
   if (await changed(path) !== null) return [path];
-  const names = await readdir(path).catch(() => { throw new UserError(`there is no folder ${path}`, 'dynamoe dash RUN names the --out folder of a run'); });
+  const names = await readdir(path).catch((error: unknown) => {
+    if (!['ENOENT', 'ENOTDIR'].includes(codeOf(error) ?? '')) throw fault('read', path, error);
+    throw new UserError(`there is no folder ${path}`, 'dynamoe dash RUN names the --out folder of a run');
+  });
   const found = (await Promise.all(names.map(async (name) => ({ folder: join(path, name), at: await changed(join(path, name)) })))).flatMap(({ folder, at }) => (at === null ? [] : [{ folder, at }]));
   if (found.length === 0) throw new UserError(`${path} holds no run: there is no ${EVENTS} in it`, 'dynamoe dash RUN names the --out folder of a run');
   if (found.length > MOST) process.stdout.write(`${path}: the newest ${MOST} of ${found.length} runs; name others one by one\n`);

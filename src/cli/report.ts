@@ -3,6 +3,7 @@ import { effect, outcome, price } from '../dash/page/format.ts';
 import type { RecompileEvent } from '../recompile/rule.ts';
 import type { EvalEvent, StartEvent, StepEvent, TrainEvent } from '../train/events.ts';
 import type { Logger } from '../train/logger.ts';
+import { shownPath } from '../io/fault.ts';
 import { bar, bits, count, duration, fixed, sparkline } from './format.ts';
 import { isScreen, Screen } from './screen.ts';
 
@@ -29,7 +30,7 @@ class JsonReporter implements Reporter {
 const started = ({ parameters, device, out, resumed_from: from, steps, train_samples: train, validation_samples: held, unit }: StartEvent): string[] => [
   `${count(parameters)} parameters, ${device}`,
   `${count(train)} ${unit === 'tokens' ? 'windows' : 'samples'} to train on, ${count(held)} held out`,
-  `${from >= steps ? `has its ${steps} steps already: --steps N goes on to more` : from > 0 ? `goes on from step ${from} to ${steps}` : `${steps} steps`}, run folder ${out}`,
+  `${from >= steps ? `has its ${steps} steps already: --steps N goes on to more` : from > 0 ? `goes on from step ${from} to ${steps}` : `${steps} steps`}, run folder ${shownPath(out)}`,
 ];
 
 const metricsText = (metrics: Readonly<Record<string, number>> = {}): string =>
@@ -76,7 +77,7 @@ class LineReporter implements Reporter {
       case 'eval': this.#line(evaluated(event, this.#start?.unit ?? 'tokens')); break;
       case 'recompile': this.#line(recompiled(event)); break;
       case 'plan': case 'checkpoint': case 'stopped': case 'failed': break;
-      case 'done': this.#line(`done in ${duration(event.seconds)}, checkpoint ${event.checkpoint}`); break;
+      case 'done': this.#line(`done in ${duration(event.seconds)}, checkpoint ${shownPath(event.checkpoint)}`); break;
     }
   }
 
@@ -119,7 +120,7 @@ class ScreenReporter implements Reporter {
       case 'stopped': case 'failed': this.#screen.clear(); break;
       case 'done':
         this.#screen.clear();
-        this.#screen.print(`done in ${duration(event.seconds)}, checkpoint ${event.checkpoint}`);
+        this.#screen.print(`done in ${duration(event.seconds)}, checkpoint ${shownPath(event.checkpoint)}`);
         break;
     }
   }

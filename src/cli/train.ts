@@ -104,6 +104,10 @@ export async function runTraining({ settings, experiment }: Configured, options:
   }
 }
 
-const quoted = (path: string): string => (/^[\w./@:+-]+$/.test(path) ? path : `'${path.replaceAll("'", `'\\''`)}'`);
+/** A path as a shell and our flags take it. */
+function quoted(path: string): string {
+  const own = path.startsWith('-') ? `./${path}` : path;
+  return /^[\w./@:+-]+$/.test(own) ? own : `'${own.replaceAll("'", `'\\''`)}'`;
+}
 
 

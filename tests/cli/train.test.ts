@@ -1,8 +1,11 @@
 // dynamoe train from the outside: its JSON, its exit codes, what it refuses, how it stops and goes on.
 import assert from 'node:assert/strict';
+import { spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
 import { mkdir, readdir, readFile, rename, unlink, writeFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { test } from 'node:test';
+import { fileURLToPath } from 'node:url';
 import { loadCheckpoint } from '../../src/io/checkpoint-file.ts';
 import { temporaryFolder } from '../io/folder.ts';
 import { command, eventsOf, lossesOf, start, TINY, writeText, type Running } from './command.ts';
@@ -221,6 +224,24 @@ test('what is called a good checkpoint is finite, whatever the learning rate mak
     const named = /last good checkpoint is (.*\.safetensors)/.exec(stderr)?.[1];
     if (named !== undefined) assert.ok((await readdir(out)).includes(basename(named)), stderr);
     assert.deepEqual((await readdir(out)).filter((f) => f.endsWith('.tmp')), []);
+  }
+});
+
+test('a run folder of any name is written, named in one line, and gone on with by the command that is printed', { skip: process.platform === 'win32' && 'needs a POSIX shell' }, async (t) => {
+  const folder = await temporaryFolder(t), data = await writeText(folder);
+  const node = [process.execPath, '--conditions=dynamoe-source', fileURLToPath(new URL('../../src/cli/main.ts', import.meta.url))];
+  for (const name of ["it's a run", '-x', 'two\nlines ü', 'r'.repeat(240)]) {
+    const child = spawn(node[0], [...node.slice(1), 'train', ...TINY, '--data', data, '--steps', '100000', `--out=${name}`], { cwd: folder, stdio: ['ignore', 'pipe', 'pipe'] });
+    let said = '', told = '', asked = false;
+    child.stderr.setEncoding('utf8').on('data', (text: string) => { said += text; });
+    child.stdout.setEncoding('utf8').on('data', (text: string) => { told += text; if (!asked && /^step /m.test(told)) asked = child.kill('SIGTERM'); });
+    const [code] = await once(child, 'close') as [number];
+    assert.equal(code, 143, said);
+    assert.match(told, /^100000 steps, run folder .+$/m);
+    const line = /to go on: dynamoe (.*)\n$/s.exec(said)?.[1] ?? '', step = Number(/step-0*(\d+)/.exec((await readdir(join(folder, name))).join())?.[1]);
+    const again = spawnSync('sh', ['-c', `"$@" ${line} --steps ${step + 1}`, 'sh', ...node], { cwd: folder, encoding: 'utf8' });
+    assert.equal(again.status, 0, `${line}: ${again.stderr}`);
+    assert.match(again.stdout, /^done in /m);
   }
 });
 

@@ -83,6 +83,29 @@ test('where no folder can be made, the reason is told at once', { skip: process.
   }
 });
 
+test('a full disk leaves the checkpoint of before, and nothing half-written', { skip: process.getuid?.() !== 0 && 'needs root, to mount' }, async (t) => {
+  const small = join(await temporaryFolder(t), 'small'), path = join(small, 'run');
+  await mkdir(small);
+  if (spawnSync('mount', ['-t', 'tmpfs', '-o', 'size=100k', 'tmpfs', small]).status !== 0) { t.skip('mount does not work here'); return; }
+  try {
+    const run = await openRun(path), large = { ...at(2), tensors: [{ name: 'w', dtype: 'int32' as const, shape: [50_000], data: () => new Int32Array(50_000) }] };
+    const saved = await run.save(at(1)), before = await readFile(saved);
+    for (let i = 0; i < 2; i++) await assert.rejects(run.save(large), says('cannot write', 'step-00000002', 'no space left on the device', 'what was there before is untouched'));
+    assert.deepEqual(await readFile(saved), before);
+    assert.ok(!(await readdir(path)).some((name) => name.endsWith('.tmp') || name.includes('00000002')));
+    assert.throws(() => { for (;;) run.append({ step: 2, text: 'x'.repeat(5000) }); }, says('cannot write', 'events.jsonl', 'no space left on the device'));
+    await run.close();
+    spawnSync('mount', ['-o', 'remount,size=1m', small]);
+    const again = await openRun(path, { resume: true });
+    assert.deepEqual([again.checkpoint?.step, await steps(path)], [1, []], 'the torn line and what came after the checkpoint are gone');
+    await again.save(large);
+    await again.close();
+    assert.equal(await resolveCheckpoint(path), join(path, 'step-00000002.safetensors'));
+  } finally {
+    spawnSync('umount', [small]);
+  }
+});
+
 test('names with spaces, line breaks, other scripts and leading dashes are names like any other', async (t) => {
   const folder = await temporaryFolder(t);
   for (const name of ['two words', '名前 ü', '-x', '--resume', 'a\nb', '"quoted" \'too\'', '$(id)', '#', 'é'.repeat(127)]) {

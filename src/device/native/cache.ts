@@ -98,7 +98,21 @@ export class KernelCache {
   #leave(why: string, error: unknown): Place {
     this.#refused.push(`${this.#place.folder}: ${why}`);
     if (!this.#place.last) return this.#next();
-    throw new UserError(`compiled kernels can be kept nowhere: ${this.#refused.join('; ')}`, 'set DYNAMOE_CACHE to a folder that can be written to', error);
+    throw this.#nowhere(error);
+  }
+
+  #nowhere(error: unknown): UserError {
+    return new UserError(`compiled kernels can be kept nowhere: ${this.#refused.join('; ')}`, 'set DYNAMOE_CACHE to a folder of yours that can be written to', error);
+  }
+
+  /** A folder of this process alone. */
+  #own(): string {
+    try {
+      return mkdtempSync(join(tmpdir(), 'dynamoe-cache-'));
+    } catch (error) {
+      this.#refused.push(`${tmpdir()}: ${reasonOf(error)}`);
+      throw this.#nowhere(error);
+    }
   }
 
   #next(): Place {
@@ -112,7 +126,7 @@ export class KernelCache {
         return { folder: tried.path, last: false };
       }
     }
-    const folder = mkdtempSync(join(tmpdir(), 'dynamoe-cache-'));
+    const folder = this.#own();
     process.once('exit', () => { rmSync(folder, { recursive: true, force: true }); });
     this.#tell('compiled kernels are not kept for the next time');
     return { folder, last: true };

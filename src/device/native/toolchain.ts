@@ -88,7 +88,7 @@ export async function compileShared(tool: Toolchain, sources: readonly string[],
   } catch (error) {
     const text = error instanceof Error && 'stderr' in error ? String(error.stderr) : String(error);
     const lines = text.split('\n').filter((l) => /error|undefined|cannot|not found|no such/i.test(l)).slice(0, 5);
-    throw new UserError(`${name} failed on ${sources.join(', ')}:\n${lines.join('\n') || text.slice(0, 500)}`, HINT, error);
+    throw new UserError(`${name} failed on ${sources.join(', ')}: ${lines.join('\n') || text.slice(0, 500)}`, HINT, error);
   }
   if (!existsSync(target)) throw new UserError(`${name} made no file from ${sources.join(', ')}`, HINT);
 }

@@ -200,8 +200,16 @@ test('two users without a home have two folders, and neither takes the other\'s'
   assert.equal(folderOf(3001), join(temporary, 'dynamoe-cache-3001'));
   assert.equal(folderOf(3002), join(temporary, 'dynamoe-cache-3002'));
   await chown(join(temporary, 'dynamoe-cache-3001'), 3002, 3002); // as if 3002 had been there first
+  assert.equal(refusal({ path: join(temporary, 'none', 'dynamoe-cache-1'), named: false, shared: true })?.includes('no such file'), true, 'a folder for temporary files that is not there is not made');
   assert.match(folderOf(3001), /^compiled kernels are not kept for the next time: .*dynamoe-cache-3001: it belongs to another user \(uid 3002\)\n.*dynamoe-cache-\w{6}$/);
   assert.deepEqual((await readdir(temporary)).sort(), ['dynamoe-cache-3001', 'dynamoe-cache-3002'], 'a folder of one process goes with it');
+});
+
+test('where nothing can be written to, that is said with every folder that was tried', { skip: noCompiler }, async () => {
+  const { code, err } = await threeSteps({ DYNAMOE_CACHE: '', XDG_CACHE_HOME: '/proc/dynamoe', TMPDIR: '/proc/dynamoe/tmp' });
+  assert.equal(code, 1);
+  assert.match(err, /compiled kernels can be kept nowhere: \/proc\/dynamoe\/dynamoe: .*; \/proc\/dynamoe\/tmp\/dynamoe-cache-\w+: .*; \/proc\/dynamoe\/tmp: no such file or folder/);
+  assert.match(err, /hint: set DYNAMOE_CACHE/);
 });
 
 /** A small file system of its own; null where this user may not mount one. */
