@@ -26,8 +26,8 @@ export const calls: Part<Case> = {
   promise: 'calls that nobody waits for give what they give one after the other',
   share: 2, limit: 90,
   plants: ['unordered'],
-  // Several calls of evaluate and generate are many runs of the device each, between which others may come: beside steps what they give depends on when they come.
-  cases: fc.record({ calls: fc.oneof(calling(['step', 'step', 'step', 'forward', 'predict', 'serialize', 'deserialize', 'save', 'prepare', 'recompile', 'assignments']), calling(['forward', 'predict', 'evaluate', 'generate', 'generate', 'serialize'])),
+  // Each token of a generation is a call of its own, between which others may come: beside steps what it gives depends on when they come.
+  cases: fc.record({ calls: fc.oneof(calling(['step', 'step', 'step', 'forward', 'predict', 'evaluate', 'serialize', 'deserialize', 'save', 'prepare', 'recompile', 'assignments']), calling(['forward', 'predict', 'evaluate', 'generate', 'generate', 'serialize'])),
     close: fc.integer({ min: 1, max: 30 }), accumulate: fc.constantFrom(1, 2), place: places() }),
   attack,
 };
@@ -110,7 +110,7 @@ async function ran({ list, close, folder, bytes, accumulate, place }: Sequence, 
   if (!closing) await Promise.allSettled(results);
   await (closing ?? session.close());
   const told = await Promise.all(results);
-  // A rule may be added to a closed session: nobody asks it. A generator or evaluation that the close overtakes is refused in its middle.
-  told.forEach((t, i) => { if (closing !== null && i >= close && t !== CLOSED && list[i].does !== 'recompile') throw new Broken('after close a call is refused', `call ${i + 1}, ${list[i].does}, after the close: ${t}`); });
-  return told.map((t, i) => (closing !== null && ['generate', 'evaluate', 'recompile'].includes(list[i].does) ? 'either' : t));
+  // A generator that the close overtakes is refused in its middle.
+  told.forEach((t, i) => { if (closing !== null && i >= close && t !== CLOSED) throw new Broken('after close a call is refused', `call ${i + 1}, ${list[i].does}, after the close: ${t}`); });
+  return told.map((t, i) => (closing !== null && list[i].does === 'generate' ? 'either' : t));
 }
