@@ -14,7 +14,6 @@ import type { Named } from '../trace/module.ts';
 import type { PublicState } from '../trace/public-state.ts';
 import { call, type Trace } from '../trace/trace.ts';
 import { inShares, outputTerms } from './means.ts';
-import { checkRoom, type Room } from './room.ts';
 import type { CompileOptions, Model, Phase } from './step.ts';
 import type { Updating } from './updating.ts';
 
@@ -48,13 +47,11 @@ export function forwardGraph(source: Source, batch: Batch, observed: boolean, ph
   });
 }
 
-/** The graph of a training step as it goes into the compiler; with a phase, of one of `batches` micro-batches. Throws MemoryError, before anything
- * is traced, where what it trains has no room. */
-export function stepGraph(source: Source, batch: Batch, observed: boolean, { phase, batches, room }: { readonly phase: Phase; readonly batches: number; readonly room: Room }): Graph {
+/** The graph of a training step as it goes into the compiler; with a phase, of one of `batches` micro-batches. */
+export function stepGraph(source: Source, batch: Batch, observed: boolean, phase: Phase, batches: number): Graph {
   const { options: { optimizer }, updating } = source;
   if (!optimizer) throw new UserError('this session has no optimizer', 'compile(model, { loss, optimizer: optim.adamW({ lr }) })');
   const { trained, ...settings } = updating.options();
-  checkRoom(source.named.parameters, room, { optimizer, trained, sums: phase !== undefined });
   return trainingGraph(forwardGraph(source, batch, observed, phase), optimizer, trained, { ...settings, ...(phase && { accumulate: { batches, phase } }) });
 }
 

@@ -21,6 +21,7 @@ import type { Evaluation, KnownShares, Measured } from './means.ts';
 import { Order } from './order.ts';
 import { Programs } from './programs.ts';
 import { Recompiling, type PlanState } from './recompiling.ts';
+import { checkRoom } from './room.ts';
 import { States, type StateView } from './states.ts';
 import { apart, checkFinite, closedError, familyOf, numbersOf, phaseOf, resultOf, shapesOf, splitBatch, type Ran, type CompileOptions, type Model, type Phase, type StepResult } from './step.ts';
 import { checkValues, clearStates, contentOf, restoreFrom, takeUp, type Resumed, type Value } from './checkpoint.ts';
@@ -42,6 +43,8 @@ export class Session {
   #seed: number;
   readonly #updating: Updating;
   readonly #shares = new Shares();
+  /** What was trained when there was room for it. */
+  #hasRoom = '';
   #steps = 0;
   #runs = 0;
   readonly #recompiling: Recompiling;
@@ -86,6 +89,7 @@ export class Session {
   async #step(batch: Batch): Promise<StepResult> {
     let result: StepResult | undefined;
     const known: KnownShares = new Map();
+    this.#checkRoom(batch);
     const check = (...part: Ran): Promise<void> => checkFinite(this.executor, this.#steps + 1, ...part);
     const parts = (): Part[] => this.#parts(batch, known);
     const running = this.#recompiling.training.run(this.#shapes(batch), parts, check, (outputs, [{ frozen }]) => {
@@ -106,7 +110,17 @@ export class Session {
     checkBatch(batch);
   }
 
-  #split(batch: Batch): Batch[] { return splitBatch(batch, this.#batching.parts(batch.x.shape[0], Number(this.#knobs.settings(SESSION)['split']))); }
+  /** Throws MemoryError where what a step trains has no room, before it is traced and before rules are asked. Asked when
+   * what is trained has changed. */
+  #checkRoom(batch: Batch): void {
+    const { optimizer } = this.options, sums = this.#partsOf(batch) > 1, key = `${String(sums)} ${this.#updating.key()}`;
+    if (!optimizer || key === this.#hasRoom) return;
+    checkRoom(this.named.parameters, this.#backend.room(), { optimizer, trained: this.#updating.options().trained, sums });
+    this.#hasRoom = key;
+  }
+
+  #partsOf(batch: Batch): number { return this.#batching.parts(batch.x.shape[0], Number(this.#knobs.settings(SESSION)['split'])); }
+  #split(batch: Batch): Batch[] { return splitBatch(batch, this.#partsOf(batch)); }
 
   #parts(batch: Batch, known: KnownShares = new Map()): Part[] {
     const scalars = this.#updating.scalars(this.#steps), frozen = this.#updating.frozen(), all = this.#split(batch);
@@ -185,6 +199,7 @@ export class Session {
   async prepare(batch: Batch): Promise<Runnable> {
     this.#check(batch);
     return this.#order.run(async () => {
+      this.#checkRoom(batch);
       this.#recompiling.training.before(this.#shapes(batch), () => this.#parts(batch));
       const all = this.#split(batch), [first] = all, n = all.length;
       const get = (phase: Phase): Promise<Runnable> => this.#programs.get(this.#trainFamily(first, phase, n), () => this.trainGraph(first, phase, n));
@@ -217,7 +232,7 @@ export class Session {
   }
 
   /** The graph of a training step, as it goes into the compiler; with a phase, of one of `batches` micro-batches. */
-  trainGraph(batch: Batch, phase?: Phase, batches = this.options.accumulate ?? 1): Graph { return stepGraph(this.#source, batch, this.#observed, { phase, batches, room: this.#backend.room() }); }
+  trainGraph(batch: Batch, phase?: Phase, batches = this.options.accumulate ?? 1): Graph { return stepGraph(this.#source, batch, this.#observed, phase, batches); }
 
   evaluationGraph(batch: Batch): Graph { return this.#traced(false, (t) => { lossGraph(t, batch, this.model, this.options.loss); }); }
 

@@ -251,11 +251,19 @@ test('with an eager optimiser it does what does not need sums', async () => {
 });
 
 test('nothing helps: the refusal names the least', async () => {
-  const { session, events } = await open(wide(), 100_000);
+  const { session, events } = await open(wide(), 400_000);
   await using tight = session;
   tight.recompile(fitMemory());
   await assert.rejects(tight.step(batch(0)), /the model needs .* are available/);
   assert.match(events[0].reason, /the least that it can/);
+});
+
+test('where states alone have no room, the step is refused before the rule is asked', async () => {
+  const { session, events } = await open(wide(), 100_000);
+  await using tight = session;
+  tight.recompile(fitMemory());
+  await assert.rejects(tight.step(batch(0)), /the model needs at least .* are available/);
+  assert.deepEqual(events, []);
 });
 
 test('capacities rise above a budget and fall again: set and taken back, memory given back, the bits of a run without', { timeout: 120_000 }, async () => {
