@@ -16,8 +16,8 @@ const SHAPES = 4; // of batches for which a new plan is compiled ahead
 /** A program by its family, and how to trace it. */
 interface Traced { readonly family: string; readonly graph: () => Graph }
 
-/** What it needs of a session. */
-interface Parts {
+/** What rules and their plans need of a session. */
+export interface Watched {
   readonly model: object;
   readonly named: Named;
   readonly batching: Batching;
@@ -41,7 +41,7 @@ export class SessionPlant implements Plant {
   #shape = '';
 
   /** `done`: steps so far. */
-  constructor({ model, named, batching, knobs, programs, executor, updating }: Parts, done: () => number) {
+  constructor({ model, named, batching, knobs, programs, executor, updating }: Watched, done: () => number) {
     this.knobs = knobs;
     this.#model = model;
     this.#named = named;

@@ -5,7 +5,8 @@ import { messageOf } from '../recompile/pending.ts';
 import { ruleOf, type Rule } from '../recompile/rule.ts';
 import type { Settings } from '../trace/knobs.ts';
 import type { CompileOptions } from './step.ts';
-import { Watch, type Watched } from './watch.ts';
+import type { Watched } from './plant.ts';
+import { Watch } from './watch.ts';
 
 /** What recompilation has made of a session. Plain JSON. */
 export interface PlanState { readonly knobs: Readonly<Record<string, Settings>>; readonly engine: EngineState | null }

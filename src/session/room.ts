@@ -4,7 +4,9 @@ import { bytesPer } from '../base/dtype.ts';
 import type { Optimizer } from '../optim/optimizer.ts';
 import { showBytes } from '../plan/print.ts';
 import type { Parameter } from '../trace/parameter.ts';
-import { MemoryError } from './backend.ts';
+import type { Named } from '../trace/module.ts';
+import { MemoryError, type Backend } from './backend.ts';
+import type { Updating } from './updating.ts';
 
 /** Bytes that there are; `why`: why no more, in brackets. */
 export interface Room { readonly bytes: number; readonly why?: string }
@@ -33,4 +35,28 @@ export function checkRoom(parameters: ReadonlyMap<string, Parameter>, { bytes: a
   throw new MemoryError([`the model needs at least ${showBytes(need)} of memory (${need} bytes), ${showBytes(available)} are available${why}:`,
     `  ${parts.filter(([, n]) => n > 0).map(([what, n]) => `${what} ${showBytes(n)}`).join(', ')}`,
     'largest parameters:', ...largest].join('\n'), `fewer or narrower layers or experts${why ? ', or the native device' : ''}${beside > 0 ? ', or sgd instead of adam' : ''}`);
+}
+
+/** The same for the steps of a session. It is asked again when what they train has changed. */
+export class RoomToTrain {
+  readonly #named: Named;
+  readonly #optimizer: Optimizer | undefined;
+  readonly #updating: Updating;
+  readonly #backend: Pick<Backend, 'room'>;
+  #checked = '';
+
+  constructor(named: Named, optimizer: Optimizer | undefined, updating: Updating, backend: Pick<Backend, 'room'>) {
+    this.#named = named;
+    this.#optimizer = optimizer;
+    this.#updating = updating;
+    this.#backend = backend;
+  }
+
+  /** sums: as in Training. Throws MemoryError, before anything is traced and before rules are asked. */
+  check(sums: boolean): void {
+    const optimizer = this.#optimizer, key = `${String(sums)} ${this.#updating.key()}`;
+    if (!optimizer || key === this.#checked) return;
+    checkRoom(this.#named.parameters, this.#backend.room(), { optimizer, trained: this.#updating.options().trained, sums });
+    this.#checked = key;
+  }
 }

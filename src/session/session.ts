@@ -10,20 +10,21 @@ import { nameParameters, type Named } from '../trace/module.ts';
 import { PublicState } from '../trace/public-state.ts';
 import type { Trace } from '../trace/trace.ts';
 import { checkpointBytes, decodeCheckpoint, type Checkpoint, type CheckpointContent, type CheckpointMeta } from '../io/checkpoint.ts';
-import { rowsOf, type Assignments } from '../nn/moe/memory.ts';
+import type { Assignments } from '../nn/moe/memory.ts';
 import { readAssignments } from './assignments.ts';
 import type { Backend } from './backend.ts';
 import { Batching } from './batching.ts';
 import { Copies } from './copies.ts';
-import { forwardGraph, lossGraph, outputOf, sessionGraph, stepGraph, type Source } from './graphs.ts';
-import { batchesOf, meanOverBatches, measured, outputCounts, Shares } from './means.ts';
+import { lossGraph, outputOf, sessionGraph, type Source } from './graphs.ts';
+import { batchesOf, meanOverBatches, measured } from './means.ts';
 import type { Evaluation, KnownShares, Measured } from './means.ts';
 import { Order } from './order.ts';
 import { Programs } from './programs.ts';
 import { Recompiling, type PlanState } from './recompiling.ts';
-import { checkRoom } from './room.ts';
+import { StepParts, type StepNow } from './parts.ts';
+import { RoomToTrain } from './room.ts';
 import { States, type StateView } from './states.ts';
-import { apart, checkFinite, closedError, familyOf, numbersOf, phaseOf, resultOf, shapesOf, splitBatch, type Ran, type CompileOptions, type Model, type Phase, type StepResult } from './step.ts';
+import { apart, checkFinite, closedError, familyOf, phaseOf, resultOf, type Ran, type CompileOptions, type Model, type Phase, type StepResult } from './step.ts';
 import { checkValues, clearStates, contentOf, restoreFrom, takeUp, type Resumed, type Value } from './checkpoint.ts';
 import { Updating, type UpdatingState } from './updating.ts';
 import { isSum, type Inputs, type Outputs, type Part } from './watch.ts';
@@ -42,9 +43,8 @@ export class Session {
   readonly #knobs: Knobs;
   #seed: number;
   readonly #updating: Updating;
-  readonly #shares = new Shares();
-  /** What was trained when there was room for it. */
-  #hasRoom = '';
+  readonly #parts: StepParts;
+  readonly #room: RoomToTrain;
   #steps = 0;
   #runs = 0;
   readonly #recompiling: Recompiling;
@@ -62,6 +62,8 @@ export class Session {
     const knobs = this.#knobs = new Knobs(named, new Map([[batching, SESSION]])), updating = this.#updating = new Updating(named, optimizer, knobs);
     this.#source = { model, named, options, knobs, updating, state: new PublicState(model, named, { optimizer }) };
     this.#seed = options.seed ?? 0;
+    this.#parts = new StepParts(this.#source, batching, () => this.#observed);
+    this.#room = new RoomToTrain(named, optimizer, updating, backend);
     this.#states = new States(named, backend.executor, () => this.#seed);
     const programs = this.#programs = new Programs(backend, this.#source, this.#states), watched = { model, named, batching, knobs, programs, executor: backend.executor, updating };
     this.#recompiling = new Recompiling(watched, () => this.#steps, () => this.#runs, options);
@@ -89,10 +91,10 @@ export class Session {
   async #step(batch: Batch): Promise<StepResult> {
     let result: StepResult | undefined;
     const known: KnownShares = new Map();
-    this.#checkRoom(batch);
+    this.#room.check(this.#parts.count(batch) > 1);
     const check = (...part: Ran): Promise<void> => checkFinite(this.executor, this.#steps + 1, ...part);
-    const parts = (): Part[] => this.#parts(batch, known);
-    const running = this.#recompiling.training.run(this.#shapes(batch), parts, check, (outputs, [{ frozen }]) => {
+    const parts = (): Part[] => this.#parts.of(batch, this.#now(known));
+    const running = this.#recompiling.training.run(this.#parts.shapes(batch), parts, check, (outputs, [{ frozen }]) => {
       result = resultOf(++this.#steps, outputs);
       if (frozen) this.#updating.passed(frozen);
       return { ...result, parts: outputs.map((out) => apart(out).stats), ...(batch.ids && { ids: batch.ids }) };
@@ -108,30 +110,6 @@ export class Session {
   #check(batch: Batch): void {
     if (this.#closed) throw closedError();
     checkBatch(batch);
-  }
-
-  /** Throws MemoryError where what a step trains has no room, before it is traced and before rules are asked. Asked when
-   * what is trained has changed. */
-  #checkRoom(batch: Batch): void {
-    const { optimizer } = this.options, sums = this.#partsOf(batch) > 1, key = `${String(sums)} ${this.#updating.key()}`;
-    if (!optimizer || key === this.#hasRoom) return;
-    checkRoom(this.named.parameters, this.#backend.room(), { optimizer, trained: this.#updating.options().trained, sums });
-    this.#hasRoom = key;
-  }
-
-  #partsOf(batch: Batch): number { return this.#batching.parts(batch.x.shape[0], Number(this.#knobs.settings(SESSION)['split'])); }
-  #split(batch: Batch): Batch[] { return splitBatch(batch, this.#partsOf(batch)); }
-
-  #parts(batch: Batch, known: KnownShares = new Map()): Part[] {
-    const scalars = this.#updating.scalars(this.#steps), frozen = this.#updating.frozen(), all = this.#split(batch);
-    const { length: parts, 0: first } = all, fixed = { commit: Int32Array.of(1), ...scalars };
-    const inputs = all.map((part, i) => ({ ...this.#inputs(part), ...numbersOf(i, parts), ...fixed }));
-    const shares = this.#shares.of(known, inputs, this.#shapes(first), () => forwardGraph(this.#source, first, this.#observed, 'add', outputCounts));
-    return all.map((part, i) => {
-      const phase = phaseOf(i, parts);
-      return { family: this.#trainFamily(part, phase, parts), graph: () => this.trainGraph(part, phase, parts), frozen,
-        changes: (state) => part.ids ? rowsOf(state, part.ids) : null, inputs: { ...inputs[i], ...shares[i] } };
-    });
   }
 
   /**
@@ -199,10 +177,13 @@ export class Session {
   async prepare(batch: Batch): Promise<Runnable> {
     this.#check(batch);
     return this.#order.run(async () => {
-      this.#checkRoom(batch);
-      this.#recompiling.training.before(this.#shapes(batch), () => this.#parts(batch));
-      const all = this.#split(batch), [first] = all, n = all.length;
-      const get = (phase: Phase): Promise<Runnable> => this.#programs.get(this.#trainFamily(first, phase, n), () => this.trainGraph(first, phase, n));
+      this.#room.check(this.#parts.count(batch) > 1);
+      this.#recompiling.training.before(this.#parts.shapes(batch), () => this.#parts.of(batch, this.#now()));
+      const all = this.#parts.split(batch), [first] = all, n = all.length;
+      const get = (phase: Phase): Promise<Runnable> => {
+        const { family, graph } = this.#parts.program(first, phase, n);
+        return this.#programs.get(family, graph);
+      };
       if (n > 1) await get('add');
       return get(phaseOf(n - 1, n));
     }, { writes: true }); // a rule may be asked
@@ -232,18 +213,13 @@ export class Session {
   }
 
   /** The graph of a training step, as it goes into the compiler; with a phase, of one of `batches` micro-batches. */
-  trainGraph(batch: Batch, phase?: Phase, batches = this.options.accumulate ?? 1): Graph { return stepGraph(this.#source, batch, this.#observed, phase, batches); }
+  trainGraph(batch: Batch, phase?: Phase, batches = this.options.accumulate ?? 1): Graph { return this.#parts.graph(batch, phase, batches); }
 
   evaluationGraph(batch: Batch): Graph { return this.#traced(false, (t) => { lossGraph(t, batch, this.model, this.options.loss); }); }
 
   #traced(training: boolean, build: (t: Trace) => void): Graph {
     return sessionGraph(this.#source, training, training ? this.#observed : this.#recompiling.inference.engine !== null, build);
   }
-
-  #trainFamily(batch: Batch, phase: Phase, parts: number): string { return `train ${this.#observed ? 'observed ' : ''}${phase ? `${phase} of ${parts}` : ''} ${this.#shapes(batch)} ${this.#updating.key()}`; }
-
-  /** Layers that may remember what samples chose look at whether samples have ids. */
-  #shapes(batch: Batch): string { return shapesOf(batch) + (batch.ids && this.#knobs.has('routing') ? ' ids' : ''); }
 
   /** Bytes of the largest program's arena, of the parameters, and of the optimiser's state. */
   bytes(): { readonly arena: number; readonly params: number; readonly optimiser: number } {
@@ -252,6 +228,8 @@ export class Session {
   }
 
   #inputs({ x, y, ids }: Batch): Inputs { return { ...this.#common(), x: x.data, y: y.data, ...(ids && { ids }) }; }
+
+  #now(known: KnownShares = new Map()): StepNow { return { steps: this.#steps, inputs: (batch) => this.#inputs(batch), known }; }
 
   #common(): Inputs { return { seed: Uint32Array.of(this.#seed), step: Uint32Array.of(this.#steps) }; }
 

@@ -8,15 +8,11 @@ import { compare } from '../recompile/compare.ts';
 import type { Engine } from '../recompile/engine.ts';
 import { accumulatorName } from '../optim/updates.ts';
 import { messageOf } from '../recompile/pending.ts';
-import { SESSION, type Change, type Knobs } from '../trace/knobs.ts';
-import type { Named } from '../trace/module.ts';
-import { isCache, type Caches, type Executor, type Runnable } from '../run/executor.ts';
+import { SESSION, type Change } from '../trace/knobs.ts';
+import { isCache, type Caches, type Runnable } from '../run/executor.ts';
 import { keep, type Part as StatePart } from '../run/undo.ts';
 import type { Shown } from '../observe/run-stats.ts';
-import type { Batching } from './batching.ts';
-import { SessionPlant } from './plant.ts';
-import type { Programs } from './programs.ts';
-import type { Updating } from './updating.ts';
+import { SessionPlant, type Watched } from './plant.ts';
 
 export type Inputs = Record<string, TypedArray>;
 export type Outputs = Record<string, HostTensor>;
@@ -35,17 +31,6 @@ export interface Part {
 
 /** With its program, which is traced. */
 interface Asked extends Part { readonly program: () => Promise<Runnable> }
-
-/** What it needs of a session. */
-export interface Watched {
-  readonly model: object;
-  readonly named: Named;
-  readonly batching: Batching;
-  readonly knobs: Knobs;
-  readonly programs: Programs;
-  readonly executor: Executor;
-  readonly updating: Updating;
-}
 
 export class Watch {
   readonly plant: SessionPlant;
