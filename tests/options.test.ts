@@ -238,7 +238,7 @@ test('a setting from which nothing follows is refused, with the reason', async (
 });
 
 test('how a parameter starts must be said', () => {
-  assert.throws(() => new core.Parameter([2], undefined as never), { name: 'UserError', message: /a parameter needs an init: how it starts\n.*kind: 'normal', std/ });
+  assert.throws(() => new core.Parameter([2], undefined as never), { name: 'UserError', message: /a parameter needs an init: its initial values\n.*kind: 'normal', std/ });
   for (const wrong of [null, 'zeros', { kind: 'zeros' }, { kind: 'normal' }, { kind: 'normal', std: NaN }, { kind: 'normal', std: -1 }, { kind: 'uniform', bound: '1' }, { kind: 'constant', std: 1 }, { kind: 'constant', value: Infinity }]) {
     assert.throws(() => new core.Parameter([2], wrong as never), { name: 'UserError', message: /init/ }, JSON.stringify(wrong));
   }

@@ -4,7 +4,7 @@
 import type { Message } from './worker.ts';
 
 const show = (line: string): void => { document.querySelector('#log')?.append(`${line}\n`); };
-const worker = new Worker('./worker.js', { type: 'module' });
+const worker = new Worker(new URL('./worker.js', import.meta.url), { type: 'module' });
 worker.onerror = ({ message }) => { show(`failed: ${message}`); };
 worker.onmessage = ({ data }: MessageEvent<Message>) => {
   if ('step' in data) show(`step ${data.step}  loss ${data.loss.toFixed(4)}`);

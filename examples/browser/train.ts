@@ -10,13 +10,15 @@ const TEXT = 'The gate looks at each token and sends it to two of four experts; 
 
 export async function train(compile: Compile, options: Pick<CompileOptions, 'device' | 'threads'>, onStep?: (step: number, loss: number) => void): Promise<Trained> {
   const model = new nn.TransformerLM({ vocab: 256, dModel: 32, layers: 2, heads: 4, context: 32, moe: { experts: 4, topK: 2, hidden: 48, capacity: 'dropless' } });
-  await using session = await compile(model, { loss: loss.crossEntropy, optimizer: optim.adamW({ lr: 1e-2 }), seed: 3, ...options });
+  const session = await compile(model, { loss: loss.crossEntropy, optimizer: optim.adamW({ lr: 1e-2 }), seed: 3, ...options });
   const losses: number[] = [];
   for await (const batch of textFrom(TEXT).batches({ size: 4, context: 32, seed: 1, limit: 10 })) {
     const result = await session.step(batch);
     losses.push(result.loss);
     onStep?.(result.step, result.loss);
   }
-  const bytes = await session.serialize(), hash = new Uint8Array(await crypto.subtle.digest('SHA-256', bytes));
-  return { losses, digest: Array.from(hash, (b) => b.toString(16).padStart(2, '0')).join(''), device: session.executor.description };
+  const bytes = await session.serialize(), device = session.executor.description;
+  await session.close();
+  const hash = new Uint8Array(await crypto.subtle.digest('SHA-256', bytes));
+  return { losses, digest: Array.from(hash, (b) => b.toString(16).padStart(2, '0')).join(''), device };
 }

@@ -114,8 +114,8 @@ const percent = (share: number, digits = 1): string => (Number.isFinite(share) ?
 function describe(r: Replayed): string {
   return `${[...r.events.map(recompiled),
     `${r.steps} steps, ${count(r.choices)} choices: ${percent(r.dropped / r.choices, 2)} dropped, ${percent(r.spilled / r.choices, 2)} spilled; ${count(r.computed)} rows computed, ${percent(r.padded / r.computed)} of them empty`,
-    `planned bytes beside states: ${bytes(r.meanBytes)} on average, ${bytes(r.bytes)} at most; recompilations: ${r.recompilations}, the clairvoyant plan's: ${r.clairvoyant.recompilations}`,
-    `regret ${percent(r.regret)} of the clairvoyant plan's cost, ${percent(r.settled)} from step 128 on; the best plan that never changes: ${percent(r.constant)}`].join('\n')}\n`;
+    `planned bytes beside states: ${bytes(r.meanBytes)} on average, ${bytes(r.bytes)} at most; recompilations: ${r.recompilations}, with perfect foresight: ${r.clairvoyant.recompilations}`,
+    `extra cost compared with perfect foresight (regret): ${percent(r.regret)}, ${percent(r.settled)} from step 128 on; of the best capacities that never change: ${percent(r.constant)}`].join('\n')}\n`;
 }
 
 /** Regret from step 128 on, and recompilations; of adaptCapacity also what it is made of. */
@@ -136,7 +136,7 @@ async function table(flags: LabFlags): Promise<string> {
       regrets += cells(row);
     }
   }
-  const head = ['loads', 'overflow', 'best constant', ...columns.map(([name]) => name)], more = ['loads', 'overflow', 'dropped', 'spilled', 'rows that are empty', 'planned bytes, mean', 'recompilations, clairvoyant', 'regret', 'from step 128 on'];
+  const head = ['loads', 'overflow', 'best constant', ...columns.map(([name]) => name)], more = ['loads', 'overflow', 'dropped', 'spilled', 'rows that are empty', 'planned bytes, mean', 'recompilations, with foresight', 'regret', 'from step 128 on'];
   const ruled = (row: readonly string[]): string => cells(row) + cells(row.map(() => '---'));
   return `${ruled(head)}${regrets}\nadaptCapacity:\n\n${ruled(more)}${details}`;
 }

@@ -131,7 +131,8 @@ export interface Optimizer {
    * the parameters have; but a gradient that is not finite is not seen before its update, only in the loss of the
    * next step. */
   readonly eager?: boolean;
-  /** What holds for some parameters. `update` is told by `lr` and `decay`. */
+  /** What holds for some parameters; read once, when a session is compiled, a function too. `update` is told by `lr` and
+   * `decay`. */
   readonly groups?: Groups;
   /** Its weight decay; null or not given: it has none. */
   readonly decay?: number | null;

@@ -32,7 +32,7 @@ export interface CacheAssignmentsOptions {
 
 const KEYS: KeysOf<CacheAssignmentsOptions> = { on: 'optional', off: 'optional', score: 'optional', audit: 'optional', samples: 'optional', freeze: 'optional', cooldown: 'optional', patience: 'optional' };
 
-/** Only deterministic statistics are looked at. Class R. */
+/** Decides by deterministic statistics alone. Results change. */
 export function cacheAssignments(options: CacheAssignmentsOptions = {}): Rule<object> {
   checkPolicy('cacheAssignments', options, KEYS, ['score', 'freeze']);
   if (options.score !== undefined && typeof options.score !== 'function') throw new UserError('cacheAssignments: score must be a function of a layer');

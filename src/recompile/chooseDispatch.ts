@@ -12,7 +12,8 @@ export interface ChooseDispatchOptions {
 
 const KEYS: KeysOf<ChooseDispatchOptions> = { padding: 'optional', cooldown: 'optional' };
 
-/** `padded` becomes `ragged` where padding adds more than the share `padding` to the rows that came. Class N. */
+/** `padded` becomes `ragged` where empty rows are more than the share `padding` of the rows that came. Results stay
+ * identical. */
 export function chooseDispatch(options: ChooseDispatchOptions = {}): Rule<object> {
   checkPolicy('chooseDispatch', options, KEYS);
   const { padding = 0.02, cooldown = 200 } = options;

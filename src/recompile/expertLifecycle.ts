@@ -29,7 +29,8 @@ export interface ExpertLifecycleOptions {
 const KEYS: KeysOf<ExpertLifecycleOptions> = { prune: 'optional', merge: 'optional', split: 'optional', freeze: 'optional', keep: 'optional', cooldown: 'optional' };
 const LEAST_COOLDOWN = 100; // notice of 32, a window of 64, and the delay of statistics
 
-/** Prunes, merges, splits and freezes experts by their loads, in layers whose router can do so (TopKRouter, SigmoidRouter, both without groups). Class R. */
+/** Prunes, merges, splits and freezes experts by their loads, in layers whose router can do so (TopKRouter, SigmoidRouter, both without groups).
+ * Results change. */
 export function expertLifecycle(options: ExpertLifecycleOptions = {}): Rule<object> {
   checkPolicy('expertLifecycle', options, KEYS);
   const { prune = 0.1, merge = 0.5, split = 2.5, freeze = 0, keep = 0, cooldown = 256 } = options;

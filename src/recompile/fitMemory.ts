@@ -12,7 +12,7 @@ import { checkPolicy, factorsOf, layersOf, modulesOf, timeToLook } from './modul
 import type { Outlook, Rule } from './rule.ts';
 
 export interface FitMemoryOptions {
-  /** Bytes that states and plans may take together; default: what the session may (`memory` of CompileOptions, or what is free). */
+  /** Memory limit for weights, optimizer and activations in bytes; default: `memory` of CompileOptions, or what is free. */
   readonly budget?: number;
   /** Share of the budget that must be left for something to be taken back; default 0.1. */
   readonly margin?: number;
@@ -34,8 +34,8 @@ export function forecastFactors(moe: MoE, layer: LayerStats, horizon: number): n
 }
 
 /**
- * Sets `recompute` and `chunks` of layers and blocks so that plans fit the budget: class N. Where that is not enough, results may change, and the budget
- * is given, it also splits the batch: class R.
+ * Sets `recompute` and `chunks` of layers and blocks so that plans fit the budget; results stay identical. Where that is
+ * not enough, results may change and the budget is given, it also splits the batch, which changes results.
  */
 export function fitMemory(options: FitMemoryOptions = {}): Rule<object> {
   checkPolicy('fitMemory', options, KEYS, ['budget']);

@@ -28,8 +28,8 @@ export const POLICY_NAMES = Object.keys(POLICIES);
 /** What the lab can try: where tokens go when experts come and go, and which samples come again, loads do not tell. */
 export const LAB_NAMES = POLICY_NAMES.filter((name) => POLICIES[name].lab);
 
-/** The same, but with 'auto' only those that a layer of the model leaves something to decide: one that is ragged and dropless computes no row
- * in vain, but may get many or few of them, and take more memory than there is. */
+/** The same, but with 'auto' only policies that can do something in this model: a layer that is ragged and dropless wastes
+ * no work, so that only its kernels (`specialise`) and its memory (`fitMemory`) are left to decide. */
 export function policiesFor(model: object, names: string): Rule<object>[] {
   const layers = [...modulesOf(model, 'dispatch').values()] as MoE[], open = layers.some(({ dispatch, capacity }) => dispatch !== 'ragged' || capacity !== 'dropless');
   return policies(names).filter(({ name }) => names !== 'auto' || open || ((name === 'specialise' || name === 'fitMemory') && layers.length > 0));

@@ -29,11 +29,14 @@ export interface Outlook {
  * When and how to recompile: the interface of the paper (Kossmann et al. 2022, section 4) with names in place of indices. `trigger`
  * is asked at step boundaries; where it says true, `alter` sets knobs of a draft of the model.
  *
- * When a change of no result (class N) comes, and whether it stays, is for clocks and compilers to say. So that what changes results (class R) is decided
- * alike in every run, the draft shows knobs that such changes have set as they were before, unless the rule says `only: 'N'`. If no result changes by
- * what it sets then, `alter` is called once more, with a draft of the settings that are in force; of that only what changes no result is taken.
- * Limits: a rule whose change of results follows from a layer's `spilled` is not repeatable where capacities change under `spill` (they change no
- * result, but how many rows spill), nor is one that looks at the model past its draft; neither is noticed, as reading `run.ms` is.
+ * A change either leaves results unchanged (class N) or changes them (class R). When a change of class N takes effect, and
+ * whether it stays, depends on clocks and compilers; changes of class R must be decided alike in every run. So the draft
+ * hides earlier changes of class N: it shows the values that those knobs had before, unless the rule says `only: 'N'`. If
+ * what `alter` sets in this draft changes no result, `alter` is called again with a draft of the settings in force, and only
+ * what changes no result is taken from that.
+ * Limits: a change of results is not repeatable where the rule decides it by `spilled` of a layer whose capacities a rule
+ * changes (with overflow 'spill' that changes no result, but how many rows spill), by `run.ms`, or by the model itself in
+ * place of the draft. The engine does not notice this.
  */
 export interface Rule<M extends object = never> {
   readonly name: string;
@@ -50,7 +53,7 @@ export interface Rule<M extends object = never> {
   readonly budget?: number;
   /** Of a change of results: how far the loss of the new plan may lie from that of the old one, as a share of it; default any. */
   readonly tolerance?: number;
-  /** N: only where no result changes; what else it would change is left as it is. */
+  /** 'N': only what changes no result is set; what else it would change is left as it is. */
   readonly only?: 'N';
   /** Of a change of no result: whether old and new plan take turns for 32 steps to see whether it pays; default true. */
   readonly measure?: boolean;

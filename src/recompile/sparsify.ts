@@ -18,7 +18,8 @@ export interface SparsifyOptions {
 
 const KEYS: KeysOf<SparsifyOptions> = { below: 'optional', above: 'optional', cooldown: 'optional' };
 
-/** `topK: 2` becomes 1 in layers whose second choice weighs less than `below`, and 2 again where it would weigh more than `above`. Class R. */
+/** `topK: 2` becomes 1 in layers whose second choice weighs less than `below`, and 2 again where it would weigh more than `above`.
+ * Results change. */
 export function sparsify(options: SparsifyOptions = {}): Rule<object> {
   checkPolicy('sparsify', options, KEYS);
   const { below = 0.02, above = Math.max(0.06, below), cooldown = 200 } = options;

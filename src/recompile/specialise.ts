@@ -27,7 +27,8 @@ export function expertRowsFor(rows: number, now: number, hysteresis = 1.25): num
 
 const KEYS: KeysOf<SpecialiseOptions> = { hysteresis: 'optional', cooldown: 'optional' };
 
-/** Sets `expertRows` to what experts really get, where other kernels are better for that. Class N. */
+/** Sets `expertRows` to the rows that experts really get, where other kernels are faster for that many. Results stay
+ * identical. */
 export function specialise(options: SpecialiseOptions = {}): Rule<object> {
   checkPolicy('specialise', options, KEYS);
   const { hysteresis = 1.25, cooldown = 200 } = options;

@@ -22,7 +22,7 @@ export interface Backend {
   replan(before: Compiled, edits: Edits): Planned | null;
   /** Throws MemoryError if a program that was loaded before has no room any more, or the caches that it would create have none. */
   admit(program: Runnable, caches?: Caches): void;
-  /** Bytes that states and programs may take together. given: the caller said so; else it is what is free now. */
+  /** Memory limit for weights, optimizer and activations in bytes. given: the caller said so; else it is what is free now. */
   budget(): { readonly bytes: number; readonly given: boolean };
   /** Bytes that states may take, with those that are there; why no more, in brackets, or ''. */
   room(): { readonly bytes: number; readonly why: string };
@@ -60,7 +60,7 @@ export interface Compiling {
 export interface BackendOptions {
   readonly device: DeviceName;
   readonly threads?: number | undefined;
-  /** Bytes that states and programs may take together; default: what the machine has free. */
+  /** Memory limit for weights, optimizer and activations in bytes; default: what the machine has free. */
   readonly memory?: number | undefined;
   /** Told in one line where the device is not the best there could be; default console.warn. */
   readonly say?: ((line: string) => void) | undefined;

@@ -1,4 +1,5 @@
 // Sessions in Node: the native device where a C compiler is found, the wasm device everywhere, checkpoints in files.
+import { existsSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { UserError } from '../base/errors.ts';
 import type { NativeDevice } from '../device/native/native.ts';
@@ -29,8 +30,18 @@ export const compile = (model: Model, options: CompileOptions): Promise<Session>
 
 // Loaded when it is asked for: the library that it calls C with has no binary for some platforms.
 export async function openNative(threads: number, say?: (line: string) => void): Promise<NativeDevice> {
+  const missing = missingSources();
+  if (missing) throw missing;
   const native = await import('../device/native/native.ts');
   return native.NativeDevice.open(threads, say);
+}
+
+/** An error where this module was bundled: a bundler takes neither the C sources that the native device compiles nor the library that calls C. */
+function missingSources(): UserError | null {
+  const url = import.meta.url as string | undefined; // undefined in a bundle that is no module
+  if (url !== undefined && existsSync(new URL('../device/native/driver.c', url))) return null;
+  return new UserError('device native: dynamoe is part of a bundle, which lacks the C sources and the library koffi that this device needs',
+    `leave dynamoe out of the bundle (esbuild --external:dynamoe; external: ['dynamoe'] in Vite and Rollup) and install it where the bundle runs; device 'wasm' needs neither`);
 }
 
 /** A step of the default language model on the wasm device against one on the native device: docs/measurements.md. */
@@ -38,6 +49,12 @@ const GAIN = 2.4;
 
 /** What `auto` is here: native where it works, else wasm; `say` is told why and what a compiler would gain. */
 export async function chooseDevice(say: (line: string) => void): Promise<'native' | 'wasm'> {
+  const missing = missingSources();
+  if (missing) {
+    const [why] = missing.message.split('\n');
+    say(`${why}: running on the wasm device, where a step takes about ${GAIN} times as long; ${missing.hint ?? ''}`);
+    return 'wasm';
+  }
   try {
     (await openNative(1, say)).close();
     return 'native';

@@ -8,7 +8,7 @@ export type DeviceName = (typeof DEVICES)[number];
 
 export interface DeviceRequest {
   readonly threads: number;
-  /** Bytes that states and programs may take together. */
+  /** Memory limit for weights, optimizer and activations in bytes. */
   readonly memory: number;
   /** Told in one line where `auto` is not the best there could be. */
   readonly say: (line: string) => void;

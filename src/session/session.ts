@@ -116,8 +116,8 @@ export class Session {
    * Watches the run and recompiles it: `rule.trigger` is asked at step boundaries, `rule.alter` sets knobs of a draft of the model. The new
    * plan is compiled while steps go on with the old one, verified on a real batch, swapped between steps, and measured. `events` in
    * CompileOptions is told of every decision. `during` 'inference': the same between calls of forward, predict, evaluate and generate,
-   * where only what changes no result is done. It comes into force in the order of calls: for the steps that are called after it. A rule that throws
-   * costs no step: `say` is told once, `events` each time. Its settings are read here. Throws UserError for a second rule of the same name, and for
+   * where only changes that keep results identical are made. It comes into force in the order of calls: for the steps that
+   * are called after it. A rule that throws costs no step: `say` is told once, `events` each time. Its settings are read here. Throws UserError for a second rule of the same name, and for
    * settings that are unknown or wrong.
    */
   recompile<M extends object = Model>(rule: Rule<M>, during: 'training' | 'inference' = 'training'): void {
@@ -143,8 +143,10 @@ export class Session {
   restorePlan(plan: PlanState, what: 'all' | 'parameters' = 'all'): Promise<void> { return this.#order.change(() => { this.#recompiling.restore(plan, what); }); }
 
   /** Mean loss over batches, weighted by what the loss counts in each, or by samples where it does not say; dropout off,
-   * nothing stored. count: what was counted; throws UserError where that is nothing. Steps that are called meanwhile
-   * wait for its end: the batches must not wait for them. */
+   * nothing stored. count: what was counted; throws UserError where that is nothing. A list of batches is copied when
+   * `evaluate` is called; an iterator's batches are copied one by one as they come, so that an array may be filled again
+   * once the next batch is asked for, not before. Steps that are called meanwhile wait for its end: the batches must not
+   * wait for them. */
   async evaluate(batches: AsyncIterable<Batch> | readonly Batch[], progress?: (samples: number) => void): Promise<Evaluation> {
     const own = batchesOf(batches, checkBatch);
     return this.#order.read(() => meanOverBatches(own, (batch) => this.#measure(batch, true), progress));

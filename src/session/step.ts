@@ -24,8 +24,8 @@ export interface CompileOptions {
   readonly device?: DeviceName;
   /** At most so many CPU threads; default: as many as the machine has. The reference device uses one. */
   readonly threads?: number;
-  /** Of the starting values, dropout and noise: a whole number from 0 to 4294967295; default 0. A checkpoint that is
-   * loaded brings its own, so that the next step has the bits it would have had. */
+  /** Random seed for initial weights, dropout and noise: a whole number from 0 to 4294967295; default 0. A checkpoint that
+   * is loaded brings its own seed, so that the next step gives what it would have given in the run that saved it. */
   readonly seed?: number;
   /** Splits each batch into this many micro-batches of equal size, whose gradients are averaged by what the loss counts
    * in each; default 1. Loss and gradient are those of the whole batch, and so are random numbers. Each micro-batch has
@@ -35,7 +35,7 @@ export interface CompileOptions {
    * 1. Unlike `accumulate` it may change while the session lives: `session.batching.split`, or a rule. Results are
    * those of `accumulate: accumulate * split`; what is said there stays a part's own. */
   readonly split?: number;
-  /** Bytes that the session may take; default: what is free. */
+  /** Memory limit for weights, optimizer and activations in bytes; default: what is free. */
   readonly memory?: number;
   /** Whether steps also tell what only rules look at (an MoE layer's gateEntropy and secondGateWeight); default: where there are rules. */
   readonly observe?: boolean;

@@ -5,7 +5,8 @@ import { isHalf } from '../base/half.ts';
 import { checkOptions, type KeysOf } from '../base/options.ts';
 import { Stream } from '../base/random.ts';
 
-/** How a parameter starts. normal: mean 0 and this standard deviation; uniform: from -bound to bound; constant: this value everywhere. */
+/** Initial values of a parameter: `{ kind: 'normal', std: 0.02 }` (mean 0), `{ kind: 'uniform', bound: 0.1 }` (from -bound
+ * to bound) or `{ kind: 'constant', value: 0 }`. Random ones follow from the session's seed and the parameter's name. */
 export type Init =
   | { readonly kind: 'normal'; readonly std: number }
   | { readonly kind: 'uniform'; readonly bound: number }
@@ -33,7 +34,7 @@ const INIT_HINT = "new Parameter(shape, { kind: 'normal', std: 0.02 }), { kind: 
 function checkInit(init: unknown): void {
   const { kind, ...rest } = (typeof init === 'object' && init !== null ? init : {}) as { readonly kind?: unknown; readonly [size: string]: unknown };
   if (typeof kind !== 'string' || !Object.hasOwn(SIZES, kind)) {
-    throw new UserError(init === undefined ? 'a parameter needs an init: how it starts' : `a parameter's init must be of the kind normal, uniform or constant, got ${JSON.stringify(init)}`, INIT_HINT);
+    throw new UserError(init === undefined ? 'a parameter needs an init: its initial values' : `a parameter's init must be of the kind normal, uniform or constant, got ${JSON.stringify(init)}`, INIT_HINT);
   }
   const size = SIZES[kind as keyof typeof SIZES], other = Object.keys(rest).find((key) => key !== size), value = rest[size];
   if (other !== undefined) throw new UserError(`a parameter's init of the kind ${kind} has "${size}" and no "${other}"`, INIT_HINT);
@@ -67,7 +68,8 @@ export class Parameter {
   #frozen: boolean | readonly boolean[] = false;
   #frozenAxis = 0;
 
-  /** `init` says how it starts. Throws UserError for dimensions below 1, and for an init or options that there are not. */
+  /** `init`: its initial values, such as `{ kind: 'normal', std: 0.02 }`. Throws UserError for dimensions below 1, and for an
+   * init or options that there are not. */
   constructor(shape: readonly number[], init: Init, options: ParameterOptions = {}) {
     checkOptions('Parameter', options, KEYS);
     if (!Array.isArray(shape)) throw new UserError(`a parameter's shape must be a list of whole numbers, got ${String(shape)}`, INIT_HINT);

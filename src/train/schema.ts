@@ -102,11 +102,11 @@ const configSchema = z.strictObject({
   /** Steps between checkpoints; 0: only at the end. Default about every ten seconds. */
   saveEvery: z.int().min(0).optional(),
   accumulate: whole.default(1),
-  /** Policies that recompile the run: 'auto' (as far as no result changes), 'off', or names with commas between. */
+  /** Policies that recompile the run: 'auto' (only changes that keep results identical), 'off', or names with commas between. */
   recompile: z.string().refine(isPolicies, { error: `expected auto, off, or some of ${POLICY_NAMES.join(',')}` }).default('auto'),
   device: z.enum(DEVICES).default('auto'),
   threads: whole.max(256).optional(),
-  /** MiB that states and plans may take together; default: what is free. */
+  /** Memory limit for weights, optimizer and activations in MiB; default: what is free. */
   memory: whole.optional(),
 });
 

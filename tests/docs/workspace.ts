@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import ts from 'typescript';
 import { root } from './blocks.ts';
 import { writeText } from '../cli/command.ts';
+import { node22 } from '../support/oldest-node.ts';
 
 export interface Said { readonly code: number | null; readonly output: string }
 
@@ -44,13 +45,14 @@ export class Workspace {
     });
   }
 
-  node(file: string): Promise<Said> { return this.#run([join(this.folder, file)]); }
+  /** A program of the reader's, on the oldest Node that is allowed where it is installed. */
+  node(file: string): Promise<Said> { return this.#run([join(this.folder, file)], undefined, node22() ?? process.execPath); }
 
   /** The command `dynamoe`. `enough`: it is a server; once it has said this it is stopped. */
   dynamoe(args: readonly string[], enough?: RegExp): Promise<Said> { return this.#run([join(root, 'src/cli/main.ts'), ...args], enough); }
 
-  async #run(args: readonly string[], enough?: RegExp): Promise<Said> {
-    const child = spawn(process.execPath, ['--no-warnings', '--conditions=dynamoe-source', ...args], { cwd: this.folder, env, stdio: ['ignore', 'pipe', 'pipe'] });
+  async #run(args: readonly string[], enough?: RegExp, node = process.execPath): Promise<Said> {
+    const child = spawn(node, ['--no-warnings', '--conditions=dynamoe-source', ...args], { cwd: this.folder, env, stdio: ['ignore', 'pipe', 'pipe'] });
     let output = '';
     const add = (text: string): void => {
       output += text;

@@ -297,6 +297,26 @@ test('groups: multipliers of the learning rate, decay and freezing, by a functio
   }
 });
 
+test("a function of groups, also one of a user's own optimiser, is read once for each parameter, when a session is compiled", async () => {
+  const asked: string[] = [];
+  let factor = 0.5;
+  const groups: optim.Groups = (path) => { asked.push(path); return { lr: factor }; };
+  const own: optim.Optimizer = { ...optim.sgd({ lr: 0.1 }), name: 'own', groups }, x = hostTensor('float32', [4, 2], [1, 0, 0, 1, 1, 1, 2, 1]);
+  for (const optimizer of [optim.sgd({ lr: 0.1, groups }), own]) {
+    asked.length = 0;
+    factor = 0.5;
+    const of = (o: optim.Optimizer): Promise<Session> => compile(new nn.Linear(2, 2), { loss: meanSquaredError, optimizer: o, device: 'wasm', threads: 1, seed: 4 });
+    const session = await of(optimizer), half = await of(optim.sgd({ lr: 0.05 }));
+    factor = 100; // too late for this session
+    for (let i = 0; i < 3; i++) for (const s of [session, half]) await s.step({ x, y: x });
+    assert.deepEqual(asked, ['weight', 'bias']);
+    const [moved, expected] = [valuesOf(session), valuesOf(half)];
+    for (const [name, values] of Object.entries(expected)) values.forEach((v, i) => { assert.ok(Math.abs(moved[name][i] - v) < 1e-6, `${optimizer.name} ${name}`); });
+    await session.close();
+    await half.close();
+  }
+});
+
 test('groups that are none are refused where they are made, those that fit nothing by compile', async () => {
   const made: [unknown, ...string[]][] = [
     ['a', 'groups'],

@@ -3,8 +3,7 @@
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
 import { existsSync } from 'node:fs';
-import { copyFile, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
-import { createRequire } from 'node:module';
+import { copyFile, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
@@ -13,6 +12,7 @@ import { promisify } from 'node:util';
 import { createContext, runInContext } from 'node:vm';
 import { gzipSync } from 'node:zlib';
 import * as esbuild from 'esbuild';
+import { newSyntax, node22 } from '../support/oldest-node.ts';
 import { noCompiler } from '../support/toy.ts';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
@@ -47,18 +47,8 @@ async function install(): Promise<string | false> {
     if (error instanceof Error && UNREACHABLE.test(error.message)) return 'the npm registry is not reachable';
     throw error;
   }
-  for (const name of ['train.ts', 'page.ts']) await copyFile(join(import.meta.dirname, name), join(project, name));
+  for (const name of ['train.ts', 'page.ts', 'in-node.ts']) await copyFile(join(import.meta.dirname, name), join(project, name));
   return false;
-}
-
-/** The Node 22 that npm installed for this platform; null where there is none. */
-function node22(): string | null {
-  try {
-    const path = createRequire(join(root, 'tools/runtime/package.json')).resolve(`node22-${process.platform}-${process.arch}/bin/node`);
-    return existsSync(path) ? path : null;
-  } catch {
-    return null;
-  }
 }
 
 type Results = Readonly<Record<string, { readonly description: string; readonly losses: readonly number[] }>>;
@@ -172,6 +162,51 @@ test('a minified bundle runs its threads', { skip }, async () => {
   const { stdout } = await run(process.execPath, ['--input-type=module', '-e', `import { run } from ${JSON.stringify(pathToFileURL(join(project, 'bundle.mjs')).href)};
 console.log(JSON.stringify(await run(2)));`], { cwd: project, timeout: MINUTES });
   assert.deepEqual(JSON.parse(stdout), runs.get('Node 24')?.['wasm'].losses);
+});
+
+interface InNode { readonly device?: string; readonly said?: readonly string[]; readonly loss?: number; readonly doors?: readonly string[]; readonly error?: string }
+
+for (const format of ['esm', 'cjs'] as const) {
+  const file = format === 'esm' ? 'in-node.mjs' : 'in-node.cjs';
+  const inNode = async (external: string[], device: string): Promise<InNode> => {
+    await esbuild.build({ entryPoints: ['in-node.ts'], bundle: true, platform: 'node', format, external, outfile: file,
+      absWorkingDir: project, logLevel: 'silent' });
+    return JSON.parse((await run(process.execPath, [file, device], { cwd: project, timeout: MINUTES })).stdout) as InNode;
+  };
+
+  test(`a bundle for Node (${format}) that leaves the package out has the native device`, { skip: skip || (noCompiler && 'no C compiler') }, async () => {
+    for (const device of ['native', 'auto']) {
+      const { device: is, said, doors } = await inNode(['dynamoe', 'dynamoe/*'], device);
+      assert.match(is ?? '', /C kernels/);
+      assert.deepEqual([said, doors], [[], ['function', 'function', 'function']]);
+    }
+  });
+
+  for (const external of [[], ['koffi']]) {
+    test(`a bundle for Node (${format}) with the package in it runs on wasm and says why${external.length > 0 ? ', with koffi left out, too' : ''}`, { skip }, async () => {
+      const wasm = await inNode(external, 'wasm'), auto = await inNode(external, 'auto'), native = await inNode(external, 'native');
+      assert.match(wasm.device ?? String(wasm.error), /WebAssembly/);
+      assert.deepEqual([wasm.said, wasm.doors], [[], ['function', 'function', 'function']]);
+      assert.match(auto.device ?? String(auto.error), /WebAssembly/);
+      assert.equal(auto.loss, wasm.loss);
+      assert.match(auto.said?.join('\n') ?? '', /^device native: dynamoe is part of a bundle, which lacks the C sources .*: running on the wasm device.*--external:dynamoe.*$/);
+      assert.match(native.error ?? '', /^UserError: device native: dynamoe is part of a bundle[^\n]*\n {2}hint: leave dynamoe out of the bundle \(esbuild --external:dynamoe/);
+    });
+  }
+}
+
+for (const { name, path } of nodes) {
+  test(`${name}: CommonJS requires every part of the package`, { skip: skip || (path === null && `no packaged ${name}`) }, async () => {
+    const doors = ['dynamoe', 'dynamoe/core', 'dynamoe/node', 'dynamoe/data', 'dynamoe/log', 'dynamoe/recompile'];
+    await writeFile(join(project, 'required.cjs'), `console.log(${JSON.stringify(doors)}.every((door) => Object.keys(require(door)).length > 0));`);
+    assert.equal((await run(path ?? '', ['required.cjs'], { cwd: project, timeout: MINUTES })).stdout, 'true\n');
+  });
+}
+
+test('no file of the package has syntax that Node 22.18 lacks', { skip }, async () => {
+  const folder = join(project, 'node_modules/dynamoe'), files = (await readdir(folder, { recursive: true })).filter((f) => /\.m?js$/.test(f) && !f.includes('web'));
+  assert.ok(files.length > 300, `${files.length} files`);
+  assert.deepEqual(await newSyntax(await Promise.all(files.map(async (file) => ({ file, text: await readFile(join(folder, file), 'utf8') })))), []);
 });
 
 test('what is not used is not bundled, and the core is small', { skip }, async (t) => {

@@ -194,6 +194,23 @@ test('batches of an evaluation may come from the session itself; steps wait for 
   assert.deepEqual(seen.slice(4), ['2 again', '4 again', 'another step']);
 });
 
+test("an iterator's batches are copied as they come: one that fills its buffers again for each batch gives what a list gives", async () => {
+  const session = await open('wasm'), list = [6, 7, 8, 9].map((n) => batch(n));
+  async function* refilled(): AsyncGenerator<Batch> {
+    const { x, y } = batch(1);
+    for (const b of list) {
+      x.data.set(b.x.data);
+      y.data.set(b.y.data);
+      await Promise.resolve();
+      yield { x, y };
+    }
+    x.data.fill(0);
+  }
+  const expected = await session.evaluate(list), both = await Promise.all([session.evaluate(refilled()), session.evaluate(list)]);
+  assert.deepEqual(both, [expected, expected]);
+  await session.close();
+});
+
 test('calls at random: each alone, in their order, readings of several runs beside other readings only', async () => {
   const kinds = fc.constantFrom('write', 'read', 'change', 'long', 'failing');
   await fc.assert(fc.asyncProperty(fc.array(fc.record({ kind: kinds, turns: fc.nat(3), wait: fc.nat(2) }), { maxLength: 25 }), async (list) => {

@@ -28,7 +28,9 @@ export class ExpertChoiceRouter extends LinearRouter {
 
 export interface HashRouterOptions {
   readonly experts: number;
-  /** With it, experts follow from the tokens' ids 0..vocab-1, which the model must give; without, from a token's place in the batch. */
+  /** With it, experts follow from the tokens' ids 0..vocab-1, which the model must give; without, from a token's place in
+   * the batch. Where a batch goes through in parts (`accumulate`, `split`), that is its place in the part, so that the
+   * choices, and results, are others than for the whole batch. */
   readonly vocab?: number;
   readonly seed?: number;
 }

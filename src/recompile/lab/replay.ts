@@ -35,12 +35,13 @@ export interface Replayed {
   readonly meanBytes: number;
   /** Kept ones. */
   readonly recompilations: number;
-  /** All costs in rows, with prices; the same of the clairvoyant plan. */
+  /** All costs, in rows of an expert. `clairvoyant`: the same with perfect foresight, the cheapest capacities in knowledge of
+   * all loads. */
   readonly cost: number;
   readonly clairvoyant: { readonly cost: number; readonly recompilations: number };
-  /** The cost above the clairvoyant plan's, as a share, of the best plan in hindsight that never changes. */
+  /** Extra cost compared with perfect foresight, as a share of that cost: of the best capacities that never change. */
   readonly constant: number;
-  /** Cost above the clairvoyant plan's, as a share of it: of the whole run, and from step 128 on. */
+  /** Extra cost compared with perfect foresight, as a share of that cost: of the whole run, and from step 128 on. */
   readonly regret: number;
   readonly settled: number;
   readonly events: readonly RecompileEvent[];

@@ -1,13 +1,17 @@
 // Routers: any number of experts, any k, any batch; what each promises; losses by name against plain formulas.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { hostTensor } from '../../../src/base/tensor.ts';
 import { mul } from '../../../src/graph/ops/mul.ts';
 import type { Tensor } from '../../../src/graph/tensor.ts';
+import { meanSquaredError } from '../../../src/nn/loss.ts';
 import { ExpertChoiceRouter, HashRouter } from '../../../src/nn/moe/fixed-routers.ts';
 import { MoE, type MoEOptions } from '../../../src/nn/moe/moe.ts';
 import type { LossName } from '../../../src/nn/moe/losses.ts';
 import type { Choice, Router } from '../../../src/nn/moe/router.ts';
 import { NoisyTopKRouter, SigmoidRouter, SinkhornRouter, TopKRouter } from '../../../src/nn/moe/routers.ts';
+import { sgd } from '../../../src/optim/sgd.ts';
+import { compile } from '../../../src/session/node.ts';
 import { traceOf } from '../../../src/trace/trace.ts';
 import { compiled, difference, normals, runLayer, type Numbers, type Options } from './layer.ts';
 import { anyMoE } from '../../support/moe.ts';
@@ -140,6 +144,21 @@ test('hash: by ids the same experts for the same id; without ids an error that s
   ids.forEach((id, t) => { assert.deepEqual(indices[t], indices[ids.indexOf(id)]); });
   assert.ok(new Set(indices.flat()).size > 8);
   await assert.rejects(show(router(), 3, 30), /goes by token ids/);
+});
+
+test("hash without vocab: by a token's place in the batch; with accumulate or split in its part", async () => {
+  const T = 12, { 'stat:/indices': whole } = await show(new HashRouter({ experts: 16 }), 2, T), { 'stat:/indices': part } = await show(new HashRouter({ experts: 16 }), 2, T / 2);
+  assert.notDeepEqual(whole.slice(T), part);
+  const loads = (indices: readonly number[], times: number): number[] => Array.from({ length: 16 }, (_, e) => times * indices.filter((i) => i === e).length);
+  for (const [parts, expected] of [[1, loads(whole, 1)], [2, loads(part, 2)]] as const) {
+    for (const how of ['accumulate', 'split'] as const) {
+      const session = await compile(new MoE({ dModel: D, experts: 16, topK: 2, hidden: 3, router: new HashRouter({ experts: 16 }) }), { loss: meanSquaredError, optimizer: sgd({ lr: 0.1 }), device: 'wasm', threads: 1, [how]: parts });
+      const x = hostTensor('float32', [T, D], Float32Array.from({ length: T * D }, (_, i) => Math.sin(i)));
+      const { stats } = await session.step({ x, y: x });
+      assert.deepEqual([...stats['/load'].data], expected, `${how} ${parts}`);
+      await session.close();
+    }
+  }
 });
 
 test('losses by name against plain formulas', async () => {
