@@ -61,7 +61,7 @@ export function cacheAssignments(options: CacheAssignmentsOptions = {}): Rule<ob
       const layers = layersOf(model, run);
       if (!said && layers.length > 0 && layers.every(([{ router }]) => !router.remembers)) {
         said = true;
-        throw new UserError(`no layer's choices can be remembered: of ${layers.map(([{ router }, { path }]) => `${path} (${router.constructor.name})`).join(', ')} they do not follow from a token alone`);
+        throw new UserError(`no layer's choices can be remembered: a choice of ${layers.map(([{ router }, { path }]) => `${path} (${router.constructor.name})`).join(', ')} does not depend on its token alone`);
       }
       for (const [moe, layer] of layers) {
         const from = moe.routing, to = next(moe, layer);

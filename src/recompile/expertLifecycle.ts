@@ -47,7 +47,7 @@ export function expertLifecycle(options: ExpertLifecycleOptions = {}): Rule<obje
         if (words.length > 0) said.push(`${layer.path}: ${words.join(', ')}`);
       }
     },
-    reason: () => `${said.join('; ')} (of the even share, in all of 64 steps)`,
+    reason: () => `${said.join('; ')} (loads in shares of the even load, over 64 steps)`,
   };
 }
 

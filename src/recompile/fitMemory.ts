@@ -51,8 +51,8 @@ export function fitMemory(options: FitMemoryOptions = {}): Rule<object> {
       const limit = budget ?? outlook.budget(), session = budget !== undefined || outlook.fixed ? outlook.session : null;
       const ladder = ladderOf(model, outlook.initial, session), { height, neutral } = ladder, coming = outlook.first ? [] : follow(model, run, outlook, horizon);
       const say = (bytes: number, needed: number | null): void => {
-        told = needed === null ? `there is room again: ${showBytes(bytes)} of ${showBytes(limit)}`
-          : `${showBytes(needed)} would be needed, there may be ${showBytes(limit)}; this takes ${showBytes(bytes)}${bytes > limit ? ', the least that it can' : ''}`;
+        told = needed === null ? `there is room again: the new plan needs ${showBytes(bytes)} of ${showBytes(limit)}`
+          : `the plan would need ${showBytes(needed)}, the limit is ${showBytes(limit)}; with this change it needs ${showBytes(bytes)}${bytes > limit ? ', which is the least' : ''}`;
       };
       if (outlook.first) {
         const bytesAt = priced(outlook, ladder, coming), now = bytesAt(null);

@@ -29,6 +29,6 @@ export function sparsify(options: SparsifyOptions = {}): Rule<object> {
     name: 'sparsify', cooldown,
     trigger: (run) => run.step >= cooldown && timeToLook(run),
     alter(model, run) { for (const [moe, layer] of layersOf(model, run)) moe.topK = wanted(moe, layer); },
-    reason: (run) => `second choices weigh ${run.layers.map((l) => l.secondGateWeightEma.toFixed(3)).join(', ')}`,
+    reason: (run) => `mean weight of second choices: ${run.layers.map((l) => l.secondGateWeightEma.toFixed(3)).join(', ')}`,
   };
 }

@@ -91,7 +91,7 @@ test('options, names and routers that do not fit are refused by name; auto, whic
   assert.throws(() => policyWith('cacheAssignments'), /cacheAssignments cannot be tried in the lab/);
   assert.ok(policies('cacheAssignments').length === 1 && !policies('auto').some((r) => r.name === 'cacheAssignments'));
   const rule = cacheAssignments(), draft = draftOf<object>(new Model(new HashRouter({ experts: 4 })));
-  assert.throws(() => { rule.alter(draft.model, shown(17)); }, /no layer's choices can be remembered: of moe \(HashRouter\)/);
+  assert.throws(() => { rule.alter(draft.model, shown(17)); }, /no layer's choices can be remembered: a choice of moe \(HashRouter\)/);
   rule.alter(draft.model, shown(17));
   assert.deepEqual(draft.changes(), []);
 });

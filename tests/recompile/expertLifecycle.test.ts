@@ -55,7 +55,7 @@ test('experts that nobody chooses go, as long as there are enough', () => {
   // One busy step in 64 is a sign of life.
   assert.deepEqual(decided(new Model(), run([100, 100, 0, 100, 100, 100, 100, 100], (own, i) => (i === 200 ? own.map(() => 80) : own))).slots, []);
   const { reason } = decided(new Model(), run([100, 100, 5, 100, 100, 100, 100, 0]));
-  assert.equal(reason, 'moe: prune 7 (at most 0.00), prune 2 (at most 0.07) (of the even share, in all of 64 steps)');
+  assert.equal(reason, 'moe: prune 7 (at most 0.00), prune 2 (at most 0.07) (loads in shares of the even load, over 64 steps)');
 });
 
 test('an expert that too many choose gets a copy, where there is a slot or room can be made', () => {

@@ -52,5 +52,5 @@ test('a router that is sure of itself goes over to one expert, and back when it 
   for (let i = 0; i < 110; i++) await session.step(batch);
   assert.equal(session.settings('moe')['topK'], 2);
   assert.deepEqual(events.map((e) => [e.class, e.kept, e.changes.map((c) => c.to)]), [['R', true, [1]], ['R', true, [2]]]);
-  assert.match(events[0].reason, /^second choices weigh 0\.0/);
+  assert.match(events[0].reason, /^mean weight of second choices: 0\.0/);
 });
