@@ -7,7 +7,7 @@ import { checkOptions, type KeysOf } from '../base/options.ts';
 import type { HostTensor } from '../base/tensor.ts';
 import { fault } from '../io/fault.ts';
 import { ArrayDataset, splitRows, type Parts, type Rows } from './arrays.ts';
-import { readIdx } from './idx.ts';
+import { idxHeader, readIdx } from './idx.ts';
 
 export interface IdxFiles { readonly images: string; readonly labels: string }
 
@@ -19,27 +19,34 @@ export interface MnistOptions {
   readonly train?: number;
   /** Pixels as (p / 255 - 0.1307) / 0.3081, MNIST's mean 0 and deviation 1, in place of p / 255. False by default. */
   readonly normalise?: boolean;
+  /** How many classes there are: labels are from 0 to classes - 1. 10 by default; EMNIST's sets have 26 (counted from 1: 27), 47 or 62. */
+  readonly classes?: number;
 }
-const KEYS: KeysOf<MnistOptions> = { train: 'optional', normalise: 'optional' };
+const KEYS: KeysOf<MnistOptions> = { train: 'optional', normalise: 'optional', classes: 'optional' };
+const MOST_CLASSES = 256; // a label is a byte
 const FILE_KEYS: KeysOf<IdxFiles> = { images: 'required', labels: 'required' };
 
 /**
  * Digits. A folder is searched for `train-images-idx3-ubyte`, `t10k-images-idx3-ubyte` and their labels, each with or without `.gz`:
  * the first pair is for training and the second for testing; one pair alone is split by count. Nothing is read before it is needed;
- * then a UserError names the file, the offset and what was expected there if one is missing or broken.
+ * then a UserError names the file, the offset and what was expected there if one is missing or broken, or a label is none of the classes.
  */
 export function mnist(source: string | IdxFiles, options: MnistOptions = {}): ArrayDataset {
   checkOptions('mnist', options, KEYS);
   if (typeof source !== 'string') checkOptions('mnist: files', source, FILE_KEYS);
+  const { classes } = options;
+  if (classes !== undefined && !(Number.isInteger(classes) && classes >= 1 && classes <= MOST_CLASSES)) {
+    throw new UserError(`mnist: classes must be a whole number from 1 to ${MOST_CLASSES}, got ${String(classes)}`, 'MNIST has 10');
+  }
   return new ArrayDataset('mnist', () => load(source, options));
 }
 
-async function load(source: string | IdxFiles, { train, normalise = false }: MnistOptions): Promise<Parts> {
+async function load(source: string | IdxFiles, { train, normalise = false, classes = 10 }: MnistOptions): Promise<Parts> {
   const pairs = typeof source === 'string' ? await findPairs(source) : [source];
-  const first = await readPair(pairs[0], normalise);
+  const first = await readPair(pairs[0], normalise, classes);
   const count = first.x.shape[0];
   if (pairs.length === 1) return splitRows(first, train ?? Math.floor(count * 0.8), 'mnist');
-  const parts = splitRows(first, train ?? count, 'mnist'), test = await readPair(pairs[1], normalise);
+  const parts = splitRows(first, train ?? count, 'mnist'), test = await readPair(pairs[1], normalise, classes);
   if (test.size !== first.size) {
     throw new UserError(`${pairs[0].images} has images of ${first.size} pixels, ${pairs[1].images} of ${test.size}`, 'the files must be of one set');
   }
@@ -67,13 +74,18 @@ async function findPairs(folder: string): Promise<IdxFiles[]> {
 }
 
 /** size: height x width. */
-async function readPair({ images, labels }: IdxFiles, normalise: boolean): Promise<Rows & { readonly size: string }> {
+async function readPair({ images, labels }: IdxFiles, normalise: boolean, classes: number): Promise<Rows & { readonly size: string }> {
   const [{ shape, data }, marks] = await Promise.all([readIdx(images, 3), readIdx(labels, 1)]);
   const [count, height, width] = shape;
   if (marks.shape[0] !== count) {
     throw new UserError(`${images} has ${count} images but ${labels} has ${marks.shape[0]} labels`, 'the two files must be of one set');
   }
   if (data.length === 0) throw new UserError(`${images} holds no pixel: its images are ${shape.join(' x ')}`, 'is it the right file?');
+  const wrong = marks.data.findIndex((label) => label >= classes);
+  if (wrong >= 0) {
+    throw new UserError(`${labels}: at byte ${idxHeader(1) + wrong}, expected a label from 0 to ${classes - 1} (sample ${wrong}), found ${marks.data[wrong]}`,
+      'is it the right file? A set with more classes needs the option `classes`');
+  }
   const [shift, scale] = normalise ? [0.1307, 0.3081] : [0, 1];
   const values = Float32Array.from({ length: 256 }, (_, p) => (p / 255 - shift) / scale);
   const pixels = new Float32Array(data.length);

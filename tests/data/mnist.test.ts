@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { gzipSync } from 'node:zlib';
+import fc from 'fast-check';
 import { hostTensor, type Batch } from '../../src/base/tensor.ts';
 import { arrays, mnist } from '../../src/data/index.ts';
 import { says, temporaryFolder } from '../io/folder.ts';
@@ -70,12 +71,45 @@ test('broken files name themselves, the place and what was expected', async (t) 
   await broken(idx([4294967295, 65535, 65535], []), 'images: at byte 16', 'found 0');
   await broken(gzipSync(IMAGES).subarray(0, 30), 'images', 'gzip', 'breaks off', 'byte 30');
   await broken(Buffer.from([0x1f, 0x8b, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10]), 'images', 'gzip');
+  // The header says how much to unpack: no more is.
+  await broken(gzipSync(Buffer.concat([IMAGES, Buffer.alloc(1 << 20)])), 'images: at byte 16', '30 bytes (5 x 2 x 3)', 'found more');
+  await broken(gzipSync(IMAGES.subarray(0, 40)), 'images: at byte 16', '30 bytes', 'found 24');
+  await broken(gzipSync(Buffer.alloc(0)), 'images: at byte 0', 'ends at byte 0');
+  await broken(gzipSync(idx([4294967295, 65535, 65535], [])), 'images holds', '4294967295 x 65535 x 65535', 'are free');
   await broken(idx([1, 1, 1], [0]), 'images has 1 images', 'labels has 5 labels');
   await assert.rejects(mnist({ images: join(folder, 'none'), labels }).all('train'), says('none', 'no such file'));
   await assert.rejects(mnist(folder).all('train'), says(folder, 'no MNIST files', 't10k'));
   await writeFile(join(folder, 'train-images-idx3-ubyte'), IMAGES);
   await assert.rejects(mnist(folder).all('train'), says('train-images-idx3-ubyte but not its labels', 'train-labels-idx1-ubyte'));
   await assert.rejects(mnist(join(folder, 'nowhere')).all('train'), says('nowhere', 'no such file'));
+});
+
+test('a gzip file that unpacks to gigabytes is refused after the bytes that its header names', async (t) => {
+  const folder = await temporaryFolder(t), images = join(folder, 'images.gz'), labels = join(folder, 'labels'), piece = gzipSync(Buffer.alloc(16 << 20));
+  await writeFile(labels, LABELS);
+  // A gzip file may be of several parts: 16 GiB in 16 MB.
+  await writeFile(images, Buffer.concat([gzipSync(IMAGES), ...Array.from({ length: 1024 }, () => piece)]));
+  const before = process.resourceUsage().maxRSS;
+  await assert.rejects(mnist({ images, labels }).all('train'), says('images.gz: at byte 16', '30 bytes (5 x 2 x 3)', 'found more'));
+  assert.ok(process.resourceUsage().maxRSS - before < 256 * 1024, 'no more is unpacked');
+});
+
+test('a label must be one of the classes', async (t) => {
+  const folder = await temporaryFolder(t), images = join(folder, 'images'), labels = join(folder, 'labels');
+  await writeFile(images, IMAGES);
+  const load = async (marks: readonly number[], options = {}): Promise<number[]> => {
+    await writeFile(labels, idx([5], marks));
+    return Array.from((await mnist({ images, labels }, { train: 5, ...options }).all('train')).y.data);
+  };
+  await assert.rejects(load([3, 1, 12, 1, 5]), says('labels: at byte 10', 'a label from 0 to 9', 'sample 2', 'found 12', '`classes`'));
+  assert.deepEqual(await load([3, 1, 12, 1, 5], { classes: 13 }), [3, 1, 12, 1, 5]);
+  await assert.rejects(load([3, 1, 12, 1, 5], { classes: 12 }), says('a label from 0 to 11'));
+  for (const classes of [0, 257, 2.5, NaN, '10' as never]) assert.throws(() => mnist(folder, { classes }), says('classes must be a whole number from 1 to 256'));
+  await fc.assert(fc.asyncProperty(fc.array(fc.nat(255), { minLength: 5, maxLength: 5 }), fc.integer({ min: 1, max: 256 }), async (marks, classes) => {
+    const wrong = marks.findIndex((label) => label >= classes);
+    if (wrong < 0) assert.deepEqual(await load(marks, { classes }), marks);
+    else await assert.rejects(load(marks, { classes }), says(`at byte ${8 + wrong}`, `from 0 to ${classes - 1}`, `found ${marks[wrong]}`));
+  }), { numRuns: 100 });
 });
 
 test('arrays: rows by id, batches by seed and step, one pass', async () => {
