@@ -37,7 +37,7 @@ export interface StepPlan {
 export interface EngineOptions {
   readonly agreement?: Agreement | undefined;
   readonly rival?: () => Engine | null;
-  readonly say?: (line: string) => void;
+  readonly say?: (line: string, topic: 'rule') => void;
 }
 
 export class Engine {
@@ -54,7 +54,7 @@ export class Engine {
   /** While a step of a trial runs by the new plan: what takes its changes back. Between steps the old plan is in force. */
   #back: TakeBack | null = null;
   #timed = false;
-  readonly #say: (line: string) => void;
+  readonly #say: (line: string, topic: 'rule') => void;
   /** Rules of which a failure was said. */
   readonly #said = new Set<string>();
 
@@ -325,7 +325,7 @@ export class Engine {
   #sayOnce(rule: string, what: string): void {
     if (this.#said.has(rule)) return;
     this.#said.add(rule);
-    this.#say(`the rule "${rule}": ${what} (said once; \`events\` of CompileOptions is told each time)`);
+    this.#say(`the rule "${rule}": ${what} (said once; \`events\` of CompileOptions is told each time)`, 'rule');
   }
 
   #tell(step: number, { rule, class: klass, changes, reason, error, last }: Fault): void {

@@ -44,7 +44,7 @@ export class Recompiling {
   #engineOf(during: Work): Engine {
     const [own, other] = during === 'training' ? [this.training, this.inference] : [this.inference, this.training], { events, say = console.warn, agreement } = this.#options;
     // Whoever is told may fail; the run goes on.
-    const line = (text: string): void => { try { say(text); } catch { /* there is nobody else to be told */ } };
+    const line = (text: string, topic?: 'rule'): void => { try { say(text, topic); } catch { /* there is nobody else to be told */ } };
     own.engine ??= new Engine(own.plant, (event) => {
       try {
         events?.(during === 'training' ? event : { ...event, during });

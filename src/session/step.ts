@@ -44,8 +44,8 @@ export interface CompileOptions {
   /** Between processes that train one model together; default: one process. */
   readonly agreement?: Agreement;
   /** Told in one line what is worth knowing: `auto` found no C compiler, a checkpoint is of another optimiser, and once
-   * for each rule that fails; default console.warn. */
-  readonly say?: (line: string) => void;
+   * for each rule that fails; default console.warn. `topic` 'rule': of a rule that fails, which `events` is told too. */
+  readonly say?: (line: string, topic?: 'rule') => void;
 }
 const KEYS: KeysOf<CompileOptions> = { loss: 'required', optimizer: 'optional', device: 'optional', threads: 'optional', seed: 'optional', accumulate: 'optional',
   split: 'optional', memory: 'optional', observe: 'optional', events: 'optional', agreement: 'optional', say: 'optional' };

@@ -68,7 +68,9 @@ export function openSession(
   { model, loss, optimizer, config }: Experiment,
   { device = config.device, threads = config.threads, seed = config.seed, memory = memoryOf(config), say, events, observe = false }: SessionOptions,
 ): Promise<Session> {
-  return compile(model, { loss, optimizer, device, seed, say, observe, ...(events && { events }), accumulate: config.accumulate, ...(threads !== undefined && { threads }), ...(memory !== undefined && { memory }) });
+  // Whoever is told of events is told there that a rule failed.
+  const told = (line: string, topic?: 'rule'): void => { if (!(events && topic === 'rule')) say(line); };
+  return compile(model, { loss, optimizer, device, seed, say: told, observe, ...(events && { events }), accumulate: config.accumulate, ...(threads !== undefined && { threads }), ...(memory !== undefined && { memory }) });
 }
 
 const memoryOf = ({ memory }: Config): number | undefined => (memory === undefined ? undefined : memory * 2 ** 20);

@@ -65,7 +65,7 @@ export async function train(options: TrainOptions): Promise<DoneEvent | null> {
     try {
       const training = new Training(options, session, data, mark, run);
       told = (event) => { training.recompiled(event); };
-      return await training.run(resume ? [] : early); // a run that goes on has the plan that it had
+      return await training.run(resume ? early.filter((e) => e.error !== undefined) : early); // a run that goes on has the plan that it had
     } finally {
       await run.close();
     }
