@@ -21,7 +21,7 @@ export function runFamilies(families: readonly Family[]): void {
 
   for (const f of families) {
     test(`${title(f)}: gradients`, () => {
-      const numRuns = Math.min(12, f.runs ?? 12) * draws.times;
+      const numRuns = Math.min(12, f.differences ?? f.runs ?? 12) * draws.times;
       fc.assert(fc.property(f.cases, fc.nat(), (c, s) => { checkGradients(c, s); }), { seed: draws.seed, numRuns });
     });
   }

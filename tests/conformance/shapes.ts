@@ -10,6 +10,9 @@ export interface Family {
   readonly cases: fc.Arbitrary<Case>;
   /** How many are drawn on a device. */
   readonly runs?: number;
+  /** How many draws have their gradients checked against finite differences in the reference; default: as many, at
+   * most 12. */
+  readonly differences?: number;
 }
 
 export const size: fc.Arbitrary<number> = fc.oneof(
