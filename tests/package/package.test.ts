@@ -193,6 +193,14 @@ for (const format of ['esm', 'cjs'] as const) {
       assert.match(native.error ?? '', /^UserError: device native: dynamoe is part of a bundle[^\n]*\n {2}hint: leave dynamoe out of the bundle \(esbuild --external:dynamoe/);
     });
   }
+
+  test(`a bundle for Node (${format}) with the package in it runs where koffi is not installed`, { skip }, async () => {
+    await esbuild.build({ entryPoints: ['in-node.ts'], bundle: true, platform: 'node', format, external: ['koffi'], outfile: join(folder, file), absWorkingDir: project, logLevel: 'silent' });
+    for (const device of ['auto', 'wasm']) {
+      const { device: is, error } = JSON.parse((await run(process.execPath, [file, device], { cwd: folder, timeout: MINUTES })).stdout) as InNode;
+      assert.match(is ?? String(error), /WebAssembly/);
+    }
+  });
 }
 
 for (const { name, path } of nodes) {

@@ -2,7 +2,7 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import koffi from 'koffi';
+import type Koffi from 'koffi';
 import type { TypedArray } from '../../base/dtype.ts';
 import { UserError } from '../../base/errors.ts';
 import { hashHex } from '../../base/hash.ts';
@@ -17,6 +17,8 @@ export interface Driver {
   free(address: number, bytes: number): void;
   copyIn(address: number, data: TypedArray | BigInt64Array, bytes: number): void;
   copyOut(into: TypedArray | BigInt64Array, address: number, bytes: number): void;
+  /** The bytes at `address` as the host sees them, without a copy. */
+  view(address: number, bytes: number): ArrayBuffer;
   open(path: string): number;
   symbol(library: number, name: string): number;
   error(): string;
@@ -31,7 +33,7 @@ export interface Driver {
   readonly normals: { readonly tasks: number; readonly run: number };
 }
 
-type Foreign = ReturnType<ReturnType<typeof koffi.load>['func']>;
+type Foreign = ReturnType<ReturnType<typeof Koffi.load>['func']>;
 
 const here = dirname(fileURLToPath(import.meta.url));
 
@@ -54,6 +56,8 @@ export function loadDriver(tool: Toolchain, say: (line: string) => void): Promis
 }
 
 async function load(tool: Toolchain, cache: KernelCache): Promise<Driver> {
+  // Not when this module is loaded: a bundle has this module in it and may lack koffi.
+  const { default: koffi } = await import('koffi');
   const files = sources(/\.c$/), key = hashHex([tool.id, headersHash(), ...files.map((f) => readFileSync(f, 'utf8'))].join('\n'));
   const { lib, path } = await cache.load(`driver_${key}`, (target) => compileShared(tool, files, here, target), (file) => {
     try {
@@ -78,6 +82,7 @@ async function load(tool: Toolchain, cache: KernelCache): Promise<Driver> {
     free: lib.func('void dm_free(int64_t address, int64_t bytes)') as Driver['free'],
     copyIn: lib.func('void dm_copy_in(int64_t address, const void *data, int64_t bytes)') as Driver['copyIn'],
     copyOut: lib.func('void dm_copy_out(void *into, int64_t address, int64_t bytes)') as Driver['copyOut'],
+    view: (address, bytes) => koffi.view(BigInt(address), bytes),
     error: lib.func('const char *dm_error()') as Driver['error'],
     poolCreate: number(lib.func('int64_t dm_pool_create(int threads)')),
     poolDestroy: lib.func('void dm_pool_destroy(int64_t pool)') as Driver['poolDestroy'],

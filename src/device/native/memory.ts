@@ -1,7 +1,6 @@
 // The native device's memory as the host sees it. Small blocks (inputs, outputs) are seen through a view, so that moving them in and
 // out is no foreign call: a training step is one. Large blocks are copied by the driver, since the host's garbage collector would
 // count a view of them as its own.
-import koffi from 'koffi';
 import type { TypedArray } from '../../base/dtype.ts';
 import { UserError } from '../../base/errors.ts';
 import type { Memory } from '../device.ts';
@@ -51,7 +50,7 @@ export class NativeMemory {
     const at = this.#position(address), block = this.#blocks[at]?.address === address ? this.#blocks[at] : this.#blocks[at - 1];
     if (!block || address + length > block.address + block.bytes) throw new Error(`${length} bytes at ${address} lie outside the device's memory`);
     if (block.bytes > SEEN) return null;
-    block.view ??= new Uint8Array(koffi.view(BigInt(block.address), block.bytes));
+    block.view ??= new Uint8Array(this.#driver.view(block.address, block.bytes));
     return block.view.subarray(address - block.address, address - block.address + length);
   }
 
