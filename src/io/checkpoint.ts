@@ -15,6 +15,8 @@ export interface CheckpointMeta {
   readonly config: Json; // what rebuilds the model
   readonly optimizer: Json; // its name, its hyper-parameters, its schedule
   readonly data: Json; // where the data stood: fingerprint, options, the next step's batch
+  /** Tensors without a slash in their names that are no parameters: states of the caller's own graphs. */
+  readonly states?: readonly string[];
   readonly plan?: Json; // the model's knobs, the state of the recompilation engine, the decision log
   readonly extra?: Json; // more, by agreement of writer and reader: the plan's knobs, the decision log
 }
@@ -33,8 +35,9 @@ export interface Checkpoint {
 /** The name of a piece of state that belongs to a parameter: `stateName('optim', 'm', 'blocks.0.w')` is `optim/m/blocks.0.w`. */
 export const stateName = (...parts: readonly string[]): string => parts.join('/');
 
-/** Whether a tensor of a checkpoint is a parameter (no slash in its name) or state. */
-export const isParameter = (name: string): boolean => !name.includes('/');
+/** Whether a tensor of a checkpoint is a parameter (no slash in its name, and none of `CheckpointMeta.states`) or state. */
+export const isParameter = (name: string, states?: ReadonlySet<string>): boolean =>
+  !name.includes('/') && states?.has(name) !== true;
 
 /** The bytes of a checkpoint, in chunks. One tensor is asked for at a time; none may change until the last chunk is taken. */
 export const encodeCheckpoint = ({ tensors, meta }: CheckpointContent): AsyncGenerator<Uint8Array, void, undefined> =>
@@ -85,6 +88,11 @@ function parseMeta(text: string, path: string): CheckpointMeta {
   }
   if (!Number.isSafeInteger(meta.step) || meta.step < 0 || !Number.isFinite(meta.seed)) {
     throw new UserError(`${path}: the checkpoint's metadata has no step or no seed`, 'the file is damaged; use an older checkpoint');
+  }
+  const states: unknown = meta.states ?? [];
+  if (!Array.isArray(states) || !states.every((name) => typeof name === 'string')) {
+    throw new UserError(`${path}: the checkpoint's metadata has a list of states that is none`,
+      'the file is damaged; use an older checkpoint');
   }
   const { version: _, ...rest } = meta;
   return rest;

@@ -38,10 +38,11 @@ import { traceOf } from '../trace/trace.ts';
 export type Loss = (output: Tensor, target: Tensor) => Tensor;
 
 /**
- * Says that `mean`, one float number, is a mean over `count` things (float32 [], or a number), and gives it back.
+ * Says that `mean`, one float number, is a mean over `count` things (one number, or a tensor []), and gives it back.
  * Where a batch goes through in parts, the gradient and the value are those of the mean over the whole batch: sum of
  * count * mean over parts, divided by the sum of counts. A sum of such means, each with a factor, is weighed term by
- * term. In parts, `count` must follow from x and y alone.
+ * term; what is no such sum (a root of a mean, a product of two) only as far as it changes in proportion to its means.
+ * In parts, `count` must follow from x and y alone.
  */
 export function counted(mean: Tensor, count: Tensor | number): Tensor {
   if (mean.shape.length !== 0 || !isFloat(mean.dtype)) {
@@ -53,7 +54,8 @@ export function counted(mean: Tensor, count: Tensor | number): Tensor {
   if (typeof count === 'number' && !(Number.isFinite(count) && count >= 0)) {
     throw new UserError(`counted: a count is a number of at least 0, got ${count}`);
   }
-  traceOf(mean).addMean(mean, typeof count === 'number' ? count : stopGradient(cast(count, 'float32')));
+  const dtype = mean.dtype === 'float64' ? 'float64' : 'float32';
+  traceOf(mean).addMean(mean, typeof count === 'number' ? count : stopGradient(cast(count, dtype)));
   return mean;
 }
 

@@ -39,9 +39,11 @@ export const agedName = (scalar: string, parameter: string): string => `${scalar
 export const momentName = (moment: string, parameter: string): string => `optim/${moment}/${parameter}`;
 /** Which moment of which parameter a state is; null: it is none. Names of parameters may hold slashes. */
 export function momentOf(state: string): { readonly moment: string; readonly parameter: string } | null {
-  const [optim, moment = '', ...rest] = state.split('/');
-  return optim === 'optim' && moment !== 'sum' && rest.length > 0 ? { moment, parameter: rest.join('/') } : null;
+  const parameter = ownerOf(state), [, moment] = state.split('/');
+  return parameter !== null && moment !== 'sum' ? { moment, parameter } : null;
 }
+/** The parameter of which a state of the optimiser, a moment or a sum, is; null: it is none. */
+export const ownerOf = (state: string): string | null => /^optim\/[^/]*\/(.+)$/s.exec(state)?.[1] ?? null;
 /** The same hyper-parameter, for parameters in float64. */
 export const float64Scalar = (name: string): string => `${name}/float64`;
 export const accumulatorName = (parameter: string): string => `optim/sum/${parameter}`;

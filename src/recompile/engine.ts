@@ -77,12 +77,16 @@ export class Engine {
   /** Before plans are made ahead of a step: rules that are asked where there is none yet. */
   before(): void { this.#ask(this.#plant.next(), true); }
 
-  /** At a step boundary. Whatever the engine does here, it does to the time of the step: that is counted as stall. */
-  async begin(): Promise<StepPlan> {
+  /** At a step boundary; at once where nothing is under way, so that the step takes the model as it was when it was called. Whatever the engine does
+   * here, it does to the time of the step: that is counted as stall. */
+  begin(): StepPlan | Promise<StepPlan> {
     const start = performance.now(), step = this.#plant.next();
     this.#ask(step);
     const p = this.#pending;
-    if (!p || p.decision.step === step) return { verify: null };
+    return !p || p.decision.step === step ? { verify: null } : this.#goesOn(p, step, start);
+  }
+
+  async #goesOn(p: Pending, step: number, start: number): Promise<StepPlan> {
     p.waits = start;
     try {
       return { verify: await this.#advance(p, step) };

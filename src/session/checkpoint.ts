@@ -6,6 +6,7 @@ import type { HostTensor } from '../base/tensor.ts';
 import { isParameter, type Checkpoint, type CheckpointContent, type CheckpointMeta } from '../io/checkpoint.ts';
 import type { Json } from '../io/json.ts';
 import type { Optimizer } from '../optim/optimizer.ts';
+import { ownerOf } from '../optim/updates.ts';
 import type { Executor } from '../run/executor.ts';
 import { ReferenceExecutor } from '../run/reference.ts';
 import type { Named } from '../trace/module.ts';
@@ -31,26 +32,37 @@ export interface Resumed { readonly seed: number; readonly updating: UpdatingSta
 
 /** All tensors of a session, with the caller's own metadata: what rebuilds the model, where the data stood. */
 export function contentOf(session: Saved, own: { config: Json; data: Json; extra?: Json }): CheckpointContent {
-  const { optimizer } = session.options;
+  const { optimizer } = session.options, all = session.states();
+  const states = all.map(({ name }) => name).filter((name) => isParameter(name) && !session.named.parameters.has(name));
   return {
-    tensors: session.states().map(({ name, dtype, shape, read }) => ({ name, dtype, shape, data: () => read().data })),
+    tensors: all.map(({ name, dtype, shape, read }) => ({ name, dtype, shape, data: () => read().data })),
     meta: { step: session.steps, seed: session.seed,
       optimizer: optimizer ? { name: optimizer.name, ...optimizer.settings, ...plain(session.updating()) } : {},
-      plan: plain(session.plan()), ...own },
+      plan: plain(session.plan()), ...(states.length > 0 && { states }), ...own },
   };
 }
 
 type JsonObject = { readonly [key: string]: Json };
 const plain = (value: object): JsonObject => JSON.parse(JSON.stringify(value)) as JsonObject;
 
-/** Throws for a value that does not fit its state, before any is set. `where`: what holds the values. */
+/** Throws for a value that does not fit its state, before any is set. `where`: what holds the values. `states`: names
+ * of values that need be no parameters. */
 export function checkValues(
-  { named, executor }: Pick<Saved, 'named' | 'executor'>, values: readonly Value[], where = 'the checkpoint',
+  { named, executor }: Pick<Saved, 'named' | 'executor'>,
+  values: readonly Value[],
+  where = 'the checkpoint',
+  states?: ReadonlySet<string>,
 ): void {
   const known = new Set(executor.stateNames());
   for (const { name, value } of values) {
-    const p = named.parameters.get(name) ?? (known.has(name) ? executor.typeOf(name) : value);
-    if (isParameter(name) && !named.parameters.has(name)) throw new UserError(`restore: the model has no parameter ${name}`, `it has ${[...named.parameters.keys()].slice(0, 3).join(', ')}, ...`);
+    // What an optimiser keeps of a parameter has its type, also where no step has made it yet.
+    const own = isParameter(name, states) && (named.parameters.has(name) || !known.has(name)),
+      owner = own ? name : ownerOf(name);
+    const p = named.parameters.get(owner ?? name) ?? (known.has(name) ? executor.typeOf(name) : value);
+    if (owner !== null && !named.parameters.has(owner)) {
+      const what = `restore: the model has no parameter ${owner}${owner === name ? '' : ` (${name})`}`;
+      throw new UserError(what, `it has ${[...named.parameters.keys()].slice(0, 3).join(', ')}, ...`);
+    }
     // The reference keeps floats as float64, and saves them so.
     const wide = executor instanceof ReferenceExecutor && value.dtype === 'float64' && isFloat(p.dtype);
     if (p.dtype !== value.dtype && !wide) throw new UserError(`${name}: ${where} has dtype ${value.dtype}, the model ${p.dtype}`, `convert(value, '${p.dtype}') converts`);
@@ -64,16 +76,18 @@ export async function restoreFrom(session: Saved, { meta, file }: Checkpoint, wh
   set: (values: readonly Value[], meta: CheckpointMeta, whole?: Resumed) => void): Promise<CheckpointMeta> {
   try {
     const { optimizer, seed, say = console.warn } = session.options, values: Value[] = [];
+    const states = new Set(meta.states);
     const foreign = foreignMoments(what === 'all' ? optimizer : undefined, session.named, file.tensors.keys());
     for (const name of file.tensors.keys()) {
       if (foreign.has(name)) continue;
-      if (!isParameter(name) && what === 'parameters') continue;
-      if (isParameter(name) && !session.named.parameters.has(name)) throw misfit(file.where, `it has a parameter ${name} that the model lacks`);
+      if (!isParameter(name, states) && what === 'parameters') continue;
+      if (isParameter(name, states) && !session.named.parameters.has(name))
+        throw misfit(file.where, `it has a parameter ${name} that the model lacks`);
       values.push({ name, value: await file.read(name) });
     }
     const missing = [...session.named.parameters.keys()].find((name) => !file.tensors.has(name));
     if (missing !== undefined) throw misfit(file.where, `the model has a parameter ${missing} that it lacks`);
-    checkValues(session, values, file.where);
+    checkValues(session, values, file.where, states);
     const going = { optimizer, seed, updating: session.updating() };
     const told = what === 'all' ? differences(going, meta, foreign.size) : [];
     set(values, meta, what === 'all' ? wholeOf(session, meta, file.where) : undefined);

@@ -46,6 +46,10 @@ function terms(
   });
 }
 
+/** The dtype of a count, and of the shares that follow from it. */
+const floatOf = ({ dtype }: Pick<Tensor, 'dtype'>): 'float32' | 'float64' =>
+  dtype === 'float64' ? dtype : 'float32';
+
 /** The means whose counts are known at run time alone, by their numbers. */
 const varying = ({ means }: Trace): { readonly i: number; readonly count: Tensor }[] =>
   means.flatMap(({ count }, i) => (typeof count === 'number' ? [] : [{ i, count }]));
@@ -63,7 +67,7 @@ export function inShares(t: Trace, value: Tensor): Tensor {
     value,
     own.map(({ i }) => t.means[i]),
   ).reduce((sum, { index, term }) => {
-    const share = cast(t.scalar(shareName(own[index].i), 'float32'), term.dtype);
+    const { i, count } = own[index], share = cast(t.scalar(shareName(i), floatOf(count)), term.dtype);
     return add(sum, mul(term, sub(share, scalar(share, 1))));
   }, value);
 }
@@ -134,9 +138,10 @@ function sharesOf(graph: Graph, parts: readonly Inputs[]): Inputs[] {
   });
   return counts.map((own) =>
     Object.fromEntries(
-      graph.outputs.map(({ name }, j) => {
+      graph.outputs.map(({ name, value }, j) => {
         const share = (parts.length * divisor(own[j])) / divisor(counts.reduce((n, c) => n + c[j], 0));
-        return [shareName(Number(name.slice(COUNT.length))), Float32Array.of(share)];
+        const data = floatOf(graph.types[value]) === 'float64' ? Float64Array.of(share) : Float32Array.of(share);
+        return [shareName(Number(name.slice(COUNT.length))), data];
       }),
     ),
   );
@@ -197,7 +202,8 @@ export class MeanLoss {
   #samples = 0;
 
   add({ loss, samples, terms }: Measured): void {
-    this.#rest += (loss - terms.reduce((n, t) => n + t.value, 0)) * samples;
+    const own = terms.reduce((n, t) => n + t.value, 0);
+    this.#rest += (loss === own ? 0 : loss - own) * samples; // infinities, too
     this.#samples += samples;
     terms.forEach(({ value, count }, i) => {
       const sum = (this.#sums[i] ??= { value: 0, count: 0 });
@@ -210,11 +216,12 @@ export class MeanLoss {
     return this.#samples;
   }
 
-  /** loss: NaN where nothing counts. count: what the loss is a mean over, of several terms the most; or samples. */
+  /** loss: NaN where nothing counts. count: what the loss is a mean over, of several terms the most; samples where it
+   * does not say, or where a part of it that does not say is all there is. */
   result(): Evaluation {
     const sums = this.#sums, samples = this.#samples;
-    if (sums.length === 0) return { loss: this.#rest / samples, samples, count: samples };
-    const count = Math.max(...sums.map((s) => s.count));
+    const most = Math.max(0, ...sums.map((s) => s.count)),
+      count = sums.length === 0 || (most === 0 && this.#rest !== 0) ? samples : most;
     const loss = sums.reduce((n, s) => n + s.value / divisor(s.count), this.#rest / samples);
     return { loss: count === 0 ? NaN : loss, samples, count };
   }

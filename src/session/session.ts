@@ -146,7 +146,7 @@ export class Session {
    * nothing stored. count: what was counted; throws UserError where that is nothing. A list of batches is copied when
    * `evaluate` is called; an iterator's batches are copied one by one as they come, so that an array may be filled again
    * once the next batch is asked for, not before. Steps that are called meanwhile wait for its end: the batches must not
-   * wait for them. */
+   * wait for them, nor for what was called after them. */
   async evaluate(batches: AsyncIterable<Batch> | readonly Batch[], progress?: (samples: number) => void): Promise<Evaluation> {
     const own = batchesOf(batches, checkBatch);
     return this.#order.read(() => meanOverBatches(own, (batch) => this.#measure(batch, true), progress));
@@ -249,13 +249,15 @@ export class Session {
     const all = [...values];
     checkValues(this, all);
     const own = this.#order.idle ? all : all.map(({ name, value }) => ({ name, value: { ...value, data: value.data.slice() } }));
-    return this.#order.change(() => { this.#restore(step, own, whole); });
+    return this.#order.change(() => {
+      checkValues(this, own); // states may have been made since
+      this.#restore(step, own, whole);
+    });
   }
 
   /** `plan` comes into force with the values. */
   #restore(step: number, values: readonly Value[], whole?: Resumed, plan: () => void = () => undefined): void {
     const given = new Set(values.map(({ name }) => name)), before = new Set(this.executor.stateNames());
-    checkValues(this, values);
     this.#states.set(values, plan);
     if (whole) {
       // What it lacks (moments, before the first step) is 0.

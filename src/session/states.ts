@@ -1,9 +1,10 @@
 // The states of a session: created all or none, parameters with the values that their modules say, everything else at 0.
 import type { DType } from '../base/dtype.ts';
+import { ownerOf } from '../optim/updates.ts';
 import { byteSize, type TensorType } from '../base/shape.ts';
 import type { HostTensor } from '../base/tensor.ts';
 import type { Graph } from '../graph/graph.ts';
-import { checkInput, inUse, isCache, type Executor } from '../run/executor.ts';
+import { checkInput, checkState, inUse, isCache, type Executor } from '../run/executor.ts';
 import type { Named } from '../trace/module.ts';
 import { initialParts, type Parameter } from '../trace/parameter.ts';
 
@@ -26,9 +27,18 @@ export class States {
     this.#seed = seed;
   }
 
-  /** Creates what a graph lacks, all 0; none where memory is short (UserError). Caches are made where they are used first. */
+  /** Creates what a graph lacks, all 0; none where memory is short, or where one would have the name of a parameter
+   * and another type (UserError). Caches are made where they are used first. */
   create(graph: Graph): Fresh {
-    return this.#create(graph.inputs.flatMap(({ kind, name, value }) => (kind === 'state' && !isCache(name) ? [{ name, type: graph.types[value] }] : [])));
+    const wanted = graph.inputs
+      .filter(({ kind, name }) => kind === 'state' && !isCache(name))
+      .map(({ name, value }) => ({ name, type: graph.types[value] }));
+    for (const { name, type } of wanted) {
+      // A parameter, and what an optimiser keeps of it, has its type also where it is not there yet.
+      const p = this.#named.parameters.get(ownerOf(name) ?? name);
+      if (p) checkState(name, { dtype: p.dtype, shape: p.shape }, type);
+    }
+    return this.#create(wanted);
   }
 
   #create(wanted: readonly Wanted[]): Fresh {

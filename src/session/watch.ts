@@ -52,7 +52,8 @@ export class Watch {
     this.engine?.before();
   }
 
-  /** `shape`: of the batch. `make`: its parts under the knobs of now. `checked` may refuse a part's outputs; `finish` counts the step and says what it
+  /** What runs is what the model is when this is called, or, where a recompilation is under way, when the engine lets the step go on.
+   * `shape`: of the batch. `make`: its parts under the knobs of now. `checked` may refuse a part's outputs; `finish` counts the step and says what it
    * has shown. Where a part fails, the states are those of before the first. */
   async run(shape: string, make: () => readonly Part[], checked: (out: Outputs, program: Runnable, inputs: Inputs) => Promise<void>,
     finish: (outputs: readonly Outputs[], parts: readonly Part[]) => Omit<Shown, 'ms'>): Promise<void> {
@@ -60,7 +61,7 @@ export class Watch {
     const { parts, renew, forget } = once(make, () => `${String(knobs.settings(SESSION)['split'])} ${updating.key()}`);
     try {
       this.plant.saw(shape, parts);
-      const verify = (await engine?.begin())?.verify ?? null;
+      const begun = engine?.begin(), { verify = null } = begun instanceof Promise ? await begun : begun ?? {};
       renew(); // ages of moments may have moved with the change that has come into force
       // All parts of a step run by what the model is at this moment, whatever its user writes while they run.
       const own = parts().map((part): Asked => ({ ...part, program: programs.ask(part.family, part.graph, part.caches) })), others = verify && knobs.with(verify, parts);

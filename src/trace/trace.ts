@@ -30,7 +30,7 @@ export interface RandomSource {
 /** A number that is a mean, and over how many things: what is ignored counts 0, what is weighted its weight. */
 export interface CountedMean {
   readonly mean: Tensor;
-  /** float32 [], or a number where the graph alone decides it. */
+  /** float32 [] (float64 [] of a float64 mean), or a number where the graph alone decides it. */
   readonly count: Tensor | number;
 }
 
@@ -83,7 +83,7 @@ export class Trace extends GraphBuilder {
 
   /** A number given at each run: 'step', 'seed' (uint32), 'position' (int32), hyper-parameters (float32); in parts
    * of a batch 'part', the number of this one, and 'apart', that many shares of all uint32. */
-  scalar(name: string, dtype: 'uint32' | 'int32' | 'float32'): Tensor {
+  scalar(name: string, dtype: 'uint32' | 'int32' | 'float32' | 'float64'): Tensor {
     let value = this.#scalars.get(name);
     if (!value) {
       value = this.input('input', name, { dtype, shape: [] });

@@ -6,7 +6,8 @@ import { UserError } from '../base/errors.ts';
 /** The mean of something over a batch: a function of output and batch. */
 export interface MeanMetric {
   (output: HostTensor, batch: Batch): number;
-  /** What it is a mean over, by which batches weigh; default its samples (the first dimension of x). */
+  /** What it is a mean over, by which batches weigh; default its samples (the first dimension of x). Batches of which
+   * it is 0 count for nothing. */
   readonly count?: (batch: Batch) => number;
 }
 /** What has been seen of a pass over the data. */
@@ -22,8 +23,12 @@ export function tallyOf(metric: Metric): Tally {
   return {
     add(output, batch) {
       const n = count(batch);
-      total += metric(output, batch) * n;
+      if (!(n >= 0 && n < Infinity)) {
+        const hint = 'count: (batch) => how much the mean of this batch is over';
+        throw new UserError(`a metric's count must be a number of at least 0, got ${String(n)}`, hint);
+      }
       all += n;
+      if (n > 0) total += metric(output, batch) * n; // a mean over nothing is no number
     },
     value: () => total / all,
   };

@@ -29,7 +29,7 @@ test('parameters, state and metadata come back', async (t) => {
   t.after(() => file.close());
   assert.deepEqual(meta, META);
   assert.equal(state, 'optim/m/blocks.0.w');
-  assert.deepEqual([...file.tensors.keys()].filter(isParameter), ['blocks.0.w']);
+  assert.deepEqual([...file.tensors.keys()].filter((name) => isParameter(name)), ['blocks.0.w']);
   assert.deepEqual((await file.read(state)).data, Float32Array.of(3, 4));
 });
 

@@ -29,6 +29,8 @@ import { sgd } from '../../src/optim/sgd.ts';
 import { compile } from '../../src/session/node.ts';
 import type { Session } from '../../src/session/session.ts';
 import type { CompileOptions } from '../../src/session/step.ts';
+import { setDtype } from '../../src/trace/module.ts';
+import { Parameter } from '../../src/trace/parameter.ts';
 import { traceOf, use } from '../../src/trace/trace.ts';
 import { fingerprint, noCompiler, toyBatch, toyLM } from '../support/toy.ts';
 
@@ -349,6 +351,61 @@ test('an evaluation weighs batches by their targets, however long their sequence
   assert.deepEqual([found.samples, found.count], [8, count]);
   assert.deepEqual(Object.keys(await session.forward(all[0])).sort(), ['loss', 'output']);
 });
+
+test('where all that counts is ignored, the part of a loss that says nothing is left', async () => {
+  const both: loss.Loss = (o, t) => add(loss.crossEntropy(o, t, ignoring), mul(mean(abs(o)), 0.5));
+  await using session = await compile(new Linear(3, 4), { loss: both, device: 'reference', seed: 2 });
+  const none = example([IGNORED, IGNORED, IGNORED, IGNORED]), { loss: value } = await session.forward(none);
+  const found = await session.evaluate([none]);
+  near(found.loss, Number(value.data[0]), 'loss');
+  assert.ok(found.loss > 0);
+  assert.deepEqual([found.samples, found.count], [4, 4]);
+});
+
+test('an infinite loss of one batch is that of the evaluation', async () => {
+  const model = { weight: new Parameter([1], { kind: 'constant', value: 1 }), forward: (x: Tensor): Tensor => x };
+  await using session = await compile(model, { loss: loss.klDivergence, device: 'wasm', threads: 1 });
+  const of = (...x: number[]): Batch => ({
+    x: hostTensor('float32', [1, 2], x),
+    y: hostTensor('float32', [1, 2], [0.5, 0.5]),
+  });
+  assert.equal((await session.evaluate([of(-Infinity, 0), of(-1, 0)])).loss, Infinity);
+  assert.ok(Number.isNaN((await session.evaluate([of(NaN, 0), of(-1, 0)])).loss));
+});
+
+for (const device of ['wasm', 'native'] as const) {
+  test(
+    `${device}: the parts of a float64 model weigh in float64`,
+    { skip: device === 'native' && noCompiler },
+    async () => {
+      const x = Array.from({ length: 36 }, (_, i) => Math.sin(1.3 * i)),
+        y = [0, 1, IGNORED, 3, 2, 2, IGNORED, IGNORED, 0, IGNORED, 1, 3];
+      const batch = { x: hostTensor('float64', [12, INPUTS], x), y: hostTensor('int32', [12], y) };
+      const run = async (accumulate: number): Promise<number[]> => {
+        const options = {
+          loss: (o: Tensor, t: Tensor) =>
+            loss.crossEntropy(o, t, { ...ignoring, classWeights: [0.1, 0.7, 1.3, 0.9], labelSmoothing: 0.1 }),
+          optimizer: sgd({ lr: 1 }),
+          accumulate,
+          device,
+          threads: 1,
+          seed: 4,
+        };
+        await using session = await compile(setDtype(new Linear(INPUTS, CLASSES), 'float64'), options);
+        const { loss: value, gradNorm } = await session.step(batch);
+        return [
+          value,
+          gradNorm,
+          ...['weight', 'bias'].flatMap((name) => Array.from(session.executor.getState(name).data, Number)),
+        ];
+      };
+      const whole = await run(1);
+      for (const accumulate of [2, 3, 4])
+        for (const [i, v] of (await run(accumulate)).entries())
+          assert.ok(Math.abs(v - whole[i]) < 1e-14, `accumulate ${accumulate}: ${v}, not ${whole[i]}`);
+    },
+  );
+}
 
 test('a count that follows from parameters is refused by name where a batch goes through in parts', async () => {
   const model = new Linear(3, 4),

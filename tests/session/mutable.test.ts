@@ -186,6 +186,23 @@ test('a write beside a step that was not awaited is in force from the next one o
   assert.deepEqual(await run(write, true), await run(write, false));
 });
 
+test('a step takes the model as it was when it was called, with a rule and without: a write after the call holds from the next step on', async () => {
+  for (const ruled of [false, true]) {
+    const model = new Linear(4, 4);
+    await using session = await open(model);
+    session.states();
+    if (ruled) session.recompile({ name: 'idle', trigger: () => false, alter: () => undefined });
+    for (const frozen of [true, false, true]) {
+      const before = values(session, 'weight');
+      model.weight.frozen = frozen;
+      const running = session.step(batch(0));
+      model.weight.frozen = !frozen;
+      await running;
+      assert.equal(values(session, 'weight').join() === before.join(), frozen, `frozen ${frozen}, ${ruled ? 'a rule' : 'no rule'}`);
+    }
+  }
+});
+
 test('an optimiser of the user: what it says is asked anew', async () => {
   const own = { ...sgd({ lr: 1 }) } as { -readonly [K in keyof Optimizer]: Optimizer[K] }, model = new Linear(4, 4);
   await using session = await open(model, { optimizer: own });

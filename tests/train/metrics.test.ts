@@ -91,3 +91,13 @@ test('rows whose target is ignored count for nothing, in any split into batches'
   near(left(perplexity, [2, 3]), left(perplexity, [5]));
   assert.ok(Number.isNaN(tallyOf(ignoring(1, accuracy)).value()));
 });
+
+test('a batch of which a metric counts nothing weighs nothing, also where its mean is no number', () => {
+  const known = ({ y }: Batch): number => y.data.filter((t: number) => t >= 0).length;
+  const share: Metric = Object.assign((_: HostTensor, b: Batch) => b.y.data.filter((t: number) => t === 1).length / known(b), { count: known });
+  const tally = tallyOf(share);
+  for (const y of [[1, 0, -1], [-1, -1], [1]]) tally.add(scores(y.map(() => [0, 0])), batch(labels(y)));
+  near(tally.value(), 2 / 3);
+  const wrong = tallyOf(Object.assign(() => 1, { count: () => -1 }));
+  assert.throws(() => { wrong.add(scores([[0, 0]]), batch(labels([1]))); }, { name: 'UserError', message: /a metric's count must be a number of at least 0, got -1/ });
+});
