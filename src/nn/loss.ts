@@ -104,7 +104,7 @@ export interface CrossEntropyOptions {
    * all the same, so that moments and weights decay. */
   readonly ignoreIndex?: number;
   /** [classes]: weights of the classes; the loss is divided by the sum of the targets' weights, which is what
-   * counts. */
+   * counts. Where it is 0 (every target is of a class of weight 0) only smoothed labels give a loss, divided by 1. */
   readonly classWeights?: Tensor | readonly number[];
 }
 const CROSS_ENTROPY: KeysOf<CrossEntropyOptions> = { labelSmoothing: 'optional', ignoreIndex: 'optional', classWeights: 'optional' };

@@ -119,9 +119,10 @@ function countsGraph(part: Graph): Graph | null {
   return { ...part, inputs, nodes, outputs, updates: [] };
 }
 
-/** In the graph of a part, for `countsGraph`. */
+/** In the graph of a part, for `countsGraph`: of the means that a loss follows from, which `inShares` has found. */
 export function outputCounts(t: Trace): void {
-  for (const { i, count } of varying(t)) t.output(`${COUNT}${i}`, count);
+  const weighed = new Set(t.inputs.map(({ name }) => name));
+  for (const { i, count } of varying(t)) if (weighed.has(shareName(i))) t.output(`${COUNT}${i}`, count);
 }
 
 /** What a sum is divided by to make a mean: losses divide by 1 where nothing counts. */

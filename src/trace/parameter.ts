@@ -92,7 +92,8 @@ export class Parameter {
     this.#frozen = typeof frozen === 'boolean' ? frozen : Object.freeze([...frozen]);
   }
 
-  /** The dimension whose parts a list in `frozen` names; default 0. */
+  /** The dimension whose parts a list in `frozen` names; default 0. Moments know the age of parts along one dimension:
+   * after parts along another were frozen, bias correction takes the age of the youngest moment for all of them. */
   get frozenAxis(): number { return this.#frozenAxis; }
   set frozenAxis(axis: number) {
     if (!Number.isInteger(axis) || axis < 0 || axis >= this.shape.length) throw new UserError(`Parameter.frozenAxis must be a dimension of [${this.shape.join(', ')}], got ${axis}`);
