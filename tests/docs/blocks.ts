@@ -1,4 +1,4 @@
-// The fenced blocks of README.md and docs/, in order. In: the repository; out: blocks with where they stand.
+// The fenced blocks of README.md, docs/ and the papers beside them, in order. In: the repository; out: blocks with where they stand.
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -14,7 +14,7 @@ export interface Block {
 }
 
 /** Paths from the root, with slashes. */
-export const documents: readonly string[] = ['README.md',
+export const documents: readonly string[] = ['README.md', 'CONTRIBUTING.md', 'CHANGELOG.md', 'SECURITY.md', 'examples/README.md',
   ...readdirSync(join(root, 'docs'), { recursive: true, encoding: 'utf8' }).filter((f) => f.endsWith('.md')).map((f) => `docs/${f.replaceAll('\\', '/')}`).sort()];
 
 export function blocksOf(file: string, source = readFileSync(join(root, file), 'utf8')): Block[] {

@@ -1,0 +1,61 @@
+// The architecture pages: each is short and begins with a picture, and the files and names that it mentions exist.
+import assert from 'node:assert/strict';
+import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { test } from 'node:test';
+import { blocksOf, documents, proseOf, root } from './blocks.ts';
+
+const pages = documents.filter((file) => file.startsWith('docs/architecture/'));
+/** What a reader can read in about five minutes. */
+const MOST_WORDS = 900;
+const TOP = /^(?:src|tests|docs|campaign|tools|web|examples|bench|bin)(?:\/|$)/;
+
+test('each page can be read in five minutes, and begins with a picture', () => {
+  assert.ok(pages.length >= 9);
+  for (const file of pages) {
+    const text = readFileSync(join(root, file), 'utf8'), [picture] = blocksOf(file);
+    const words = proseOf(file).split(/\s+/).filter((word) => /\w/.test(word)).length;
+    assert.ok(words <= MOST_WORDS, `${file} has ${words} words`);
+    assert.equal(picture?.language, 'text', file);
+    assert.ok(text.slice(0, text.indexOf('```')).split('\n').length < 9, `${file}: the picture stands near the top`);
+    const long = text.split('\n').filter((line) => line.length > 120 && !line.startsWith('|') && !line.includes('http'));
+    assert.deepEqual(long, [], file);
+  }
+});
+
+test('the index lists every page', () => {
+  const index = readFileSync(join(root, 'docs/architecture/README.md'), 'utf8');
+  const others = pages.filter((file) => !file.endsWith('/README.md')).map((file) => file.slice(file.lastIndexOf('/') + 1));
+  assert.deepEqual(others.filter((name) => !index.includes(`| [${name}](${name}) |`)), []);
+});
+
+test('files that pages mention exist', () => {
+  const wrong: string[] = [];
+  for (const file of [...pages, 'CONTRIBUTING.md', 'SECURITY.md', 'examples/README.md']) {
+    let folder = '';
+    for (const [, path] of readFileSync(join(root, file), 'utf8').matchAll(/`([\w./-]+)`/g)) {
+      if (TOP.test(path)) {
+        folder = dirname(path);
+        if (!existsSync(join(root, path))) wrong.push(`${file}: ${path}`);
+      // A name without folder is a file beside the one before.
+      } else if (/^[\w-]+\.(?:ts|mjs|[ch])$/.test(path) && !existsSync(join(root, folder, path)) && !existsSync(join(root, 'src/session', path))) {
+        wrong.push(`${file}: ${path} beside ${folder}`);
+      }
+    }
+  }
+  assert.deepEqual(wrong, []);
+});
+
+test('names that pages mention occur in the source', () => {
+  const words = new Set<string>();
+  for (const folder of ['src', 'tests', 'campaign', 'tools', 'web', 'bin']) {
+    for (const name of readdirSync(join(root, folder), { recursive: true, encoding: 'utf8' })) {
+      const path = join(root, folder, name);
+      if (!/\.(?:ts|mjs|[ch])$/.test(name) || !statSync(path).isFile() || name === 'architecture.test.ts') continue;
+      for (const word of readFileSync(path, 'utf8').match(/[A-Za-z_$][\w$]*/g) ?? []) words.add(word);
+    }
+  }
+  const wrong = pages.flatMap((file) => [...readFileSync(join(root, file), 'utf8').matchAll(/`([A-Za-z_$][\w$.]*)(?:\([^`]*\))?`/g)]
+    .flatMap(([, name]) => name.split('.').filter((part) => part !== '' && !words.has(part)).map((part) => `${file}: ${name} (${part})`)));
+  assert.deepEqual(wrong, []);
+});
