@@ -38,7 +38,7 @@ function room(file: string): string {
 
 test('every folder of src has its place', () => {
   const strangers = new Set(files.map(room).filter((name) => !order.includes(name)));
-  assert.deepEqual([...strangers], [], 'add it to `storeys` here and to the table in the architecture document');
+  assert.deepEqual([...strangers], [], 'add it to `storeys` here and to the table in docs/architecture/README.md');
 });
 
 test('a folder imports only from those below it', () => {

@@ -32,6 +32,9 @@ export const SERVES: Readonly<Record<string, RegExp>> = { dash: /http:\/\/127\.0
 /** Commands that are not run, by exact text: why. One that no document has any more is a fault. */
 export const NOT_RUN: Readonly<Record<string, string>> = {
   'npm test': 'it is what runs this',
+  'npm run check': 'it is a part of npm test, which runs this',
+  'npm run unit -- tests/structure.test.ts': 'npm test runs the same file',
+  'npm run docs': 'tests/docs/api.test.ts compares what it would write',
   'npm run campaign -- --minutes 60 --seed 1': 'tests/campaign/campaign.test.ts runs it for some seconds',
   'npm run web': 'tests/browser/web.test.ts builds and opens the same page',
   'npm run paper -- --data FOLDER': 'tests/examples/paper.test.ts runs the same on a small model',
