@@ -44,6 +44,7 @@ const OPTIONS: Readonly<Record<string, readonly Case[]>> = {
   })],
   'Parameter': [takes({ dtype: 'float32' as const, trained: false, role: 'running' as const }, (o) => new core.Parameter([2], { kind: 'constant', value: 0 }, o)),
     takes({ kind: 'normal' as const, std: 1 }, (o) => new core.Parameter([2], o)), takes({ kind: 'uniform' as const, bound: 1 }, (o) => new core.Parameter([2], o))],
+  'readSafetensors': [takes({ say: () => undefined }, (o) => core.readSafetensors(Uint8Array.of(2, 0, 0, 0, 0, 0, 0, 0, 0x7b, 0x7d), o))],
   'textFrom': [takes({ split: { validation: 0.2 }, say: () => undefined }, (o) => core.textFrom('text', o)), takes({ validation: 0.2 }, (split) => core.textFrom('text', { split })),
     takes({ size: 1, context: 2, seed: 1, from: 1, limit: 2, split: 'train' as const }, (o) => core.textFrom('a text of some length').batches(o)),
     takes({ size: 1, context: 2, split: 'validation' as const }, (o) => core.textFrom('a text of some length').pass(o))],
@@ -126,7 +127,7 @@ const OPTIONS: Readonly<Record<string, readonly Case[]>> = {
 };
 
 const NONE: Readonly<Record<string, string>> = {
-  '': 'NonFiniteError Session ShapeError UserError call convert grad hostTensor readSafetensors traceOf use',
+  '': 'NonFiniteError Session ShapeError UserError call convert grad hostTensor traceOf use',
   nn: 'Dropout Flatten GlobalAvgPool2d Sequential activeSlots aggregate aggregateSpec balanceLoss eligible gshardLoss setDtype squaredVariation topK zLoss',
   ops: `abs add all any argMax argMin broadcastTo cast ceil clamp concat cos crossEntropy cumulativeMax div elu equal erf exp flatten flip floor full fullLike gather gelu geluExact
     greater greaterEqual hardSigmoid hardSwish iota isFinite isNaN layerNorm leakyRelu less lessEqual log logSigmoid logSoftmax logSumExp logicalAnd logicalNot logicalOr lowerMask max
@@ -183,6 +184,60 @@ for (const [path, cases] of Object.entries(OPTIONS)) {
     }
   });
 }
+
+/** Values of each type that an option may have; of another than the right one they are refused. */
+const VALUES = { string: ['no such thing', '', '1'], number: [NaN, 0.5, -1, 2 ** 53], boolean: [true, false], bigint: [1n], object: [null, {}, [], new Date(0)], function: [() => 1], symbol: [Symbol('s')] } as const;
+type Type = keyof typeof VALUES;
+const typeOf = (value: unknown): string => (Array.isArray(value) ? 'list' : value === null ? 'null' : typeof value);
+
+/** Options that may have values of several types, or that are checked by what they are passed to. */
+const SEVERAL: Readonly<Record<string, readonly Type[]>> = {
+  padding: ['string'], rope: ['number'], optimizer: [], router: [], lr: ['function'], capacity: ['string'], x: [], y: [], loads: [], labels: [], classWeights: [],
+  normalise: [], shared: ['object'], experts: ['object'], stride: [], dilation: [] };
+
+for (const [path, cases] of Object.entries(OPTIONS)) {
+  test(`${path}: a value of another type is refused, and the option is named`, async () => {
+    for (const { options, call } of cases) {
+      for (const [key, right] of Object.entries(options) as [string, unknown][]) {
+        for (const [type, values] of Object.entries(VALUES)) {
+          if (typeof right === type || (SEVERAL[key] ?? []).includes(type as Type)) continue;
+          for (const value of values) {
+            if (typeOf(value) === typeOf(right)) continue;
+            const error = await Promise.resolve().then(() => call({ ...options, [key]: value } as never)).then(() => null, (e: unknown) => e);
+            assert.ok(error instanceof core.UserError, `${path}: ${key} = ${String(value)} (${typeOf(value)}): ${String(error)}`);
+            assert.ok(error.message.includes(key), `${path}: ${key} = ${String(value)}: ${error.message}`);
+          }
+        }
+      }
+    }
+  });
+}
+
+test('numbers that are none are refused where they are given, not in a later step', async () => {
+  const image = tensor([1, 4, 4, 1]), taps = beside(image, [2, 2, 1, 1]), moe = { dModel: 2, experts: 2, topK: 1, hidden: 2 } as const;
+  const block = { dModel: 4, layers: 1, heads: 1, context: 2 } as const;
+  const cases: readonly (readonly [RegExp, (n: number) => unknown])[] = [
+    [/LayerNorm: eps/, (n) => new nn.LayerNorm(2, { eps: n })], [/RMSNorm: eps/, (n) => new nn.RMSNorm(2, { eps: n })], [/BatchNorm: eps/, (n) => new nn.BatchNorm(2, { eps: n })],
+    [/layerNorm: eps/, (n) => { const row = tensor([4]); return ops.layerNorm(row, row, row, n); }],
+    [/MoE: balance/, (n) => new nn.MoE({ ...moe, balance: n })], [/MoE: zLoss/, (n) => new nn.MoE({ ...moe, zLoss: n })], [/loss z/, (n) => new nn.MoE({ ...moe, losses: { z: n } })],
+    [/biasRate/, (n) => new nn.SigmoidRouter({ dModel: 2, experts: 2, biasRate: n })], [/HashRouter: experts/, (n) => new nn.HashRouter({ experts: n })],
+    [/ropeBase/, (n) => new nn.CausalSelfAttention({ dModel: 8, heads: 2, context: 4, ropeBase: n })], [/context/, (n) => new nn.CausalSelfAttention({ dModel: 8, heads: 2, context: n })],
+    [/TransformerBlock: layers/, (n) => new nn.TransformerBlock({ ...block, layers: n })], [/TransformerBlock: context/, (n) => new nn.TransformerBlock({ ...block, context: n })],
+    [/MaxPool2d: stride/, (n) => new nn.MaxPool2d(2, { stride: n })], [/AvgPool2d: padding/, (n) => new nn.AvgPool2d(2, { padding: n })], [/Conv2d: dilation/, (n) => new nn.Conv2d(1, 1, 3, { dilation: n })],
+    [/conv2d: stride/, (n) => ops.conv2d(image, taps, { stride: n })], [/SmallCNN: sizes/, (n) => new nn.SmallCNN({ image: [8, 8, 1], outputs: 1, widths: [n] })],
+    [/dropout rate/, (n) => new nn.Dropout(n)], [/gamma/, (n) => nn.cache({}, tensor([2, 2], 'int32'), { batches: 1, gamma: n })], [/capacity/, (n) => recompile.generate('hot', { capacity: n })],
+    [/expertRows/, (n) => nn.route(tensor([4, 1], 'int32'), { experts: 2, expertRows: n })], [/replicas/, (n) => recompile.placeExperts({ loads: [[1, 2]], replicas: n, devices: 1 })],
+    [/pass: size/, (n) => data.arrays(rows).pass({ size: n })]];
+  for (const [message, call] of cases) {
+    for (const n of [NaN, -1, -Infinity]) assert.throws(() => call(n), (e) => e instanceof core.UserError && message.test(e.message), `${String(message)} ${n}`);
+  }
+  for (const memory of [NaN, -1, 0]) await assert.rejects(core.compile(linear(), { loss: loss.crossEntropy, memory }), /UserError: compile: memory must be a finite number above 0/);
+  assert.throws(() => new nn.Linear(2 ** 53, 2), /is no shape/);
+  assert.throws(() => new nn.Linear(2 ** 20, 2 ** 20), /Parameter: a tensor .* has 1099511627776 elements, more than/);
+  assert.throws(() => new nn.SinkhornRouter({ dModel: 2, experts: 2, rounds: 2 ** 53 }), /rounds must be a whole number from 1 to 1000/);
+  assert.throws(() => recompile.placeExperts({ loads: [[1, 2]], replicas: 2 ** 53, devices: 1 }), /replicas must be/);
+  assert.throws(() => ops.pow(tensor([2]), 1e300), /pow: p is 1e\+300, which is no finite float32/);
+});
 
 test('the key that was meant is named', () => {
   const keys = ['capacity', 'expertRows', 'weightDecay', 'lr', 'topK'];

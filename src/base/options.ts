@@ -1,12 +1,14 @@
-// Options objects: a key that nothing reads, or a setting that nothing would follow from, is an error. In: what a caller gave, and the keys that
-// the function reads; out: nothing, or a UserError that names the key.
+// Options objects: a key that nothing reads, a value of another kind, or a setting that nothing would follow from, is an error. In: what a caller gave,
+// and the keys that the function reads, with the kinds of their values; out: nothing, or a UserError that names the key.
 import { UserError } from './errors.ts';
+import type { Kind, Needed } from './kinds.ts';
 
-/** All keys of an options type, and whether each must be given: the compiler refuses a list that lacks a key, has one too many, or says it wrongly. */
-export type KeysOf<T extends object> = { readonly [K in keyof T]-?: object extends Pick<T, K> ? 'optional' : 'required' };
+/** All keys of an options type, what kind of value each has, and whether it must be given: the compiler refuses a list that lacks a key, has one too
+ * many, or says wrongly that it must be given. */
+export type KeysOf<T extends object> = { readonly [K in keyof T]-?: object extends Pick<T, K> ? Kind : Needed };
 
-/** Throws UserError if `options` is no object, has a key that is not among `keys`, or lacks one that must be given. undefined stands for no options.
- * `where`: the name of the class or function that was called. */
+/** Throws UserError if `options` is no object, has a key that is not among `keys` or a value of another kind, or lacks one that must be given. undefined
+ * stands for no options, and for an option that is not given. `where`: the name of the class or function that was called. */
 export function checkOptions<T extends object>(where: string, options: T | undefined, keys: KeysOf<T>): void {
   const given: unknown = options === undefined ? {} : options, known = Object.keys(keys), all = known.length > 0 ? `the options are ${known.join(', ')}` : 'it takes no options';
   if (typeof given !== 'object' || given === null || Array.isArray(given)) throw new UserError(`${where}: the options must be an object, got ${shown(given)}`, all);
@@ -15,8 +17,13 @@ export function checkOptions<T extends object>(where: string, options: T | undef
     const near = closest(unknown, known);
     throw new UserError(`${where}: there is no option named "${unknown}"`, near === null ? all : `did you mean "${near}"? ${all}`);
   }
-  const missing = known.find((key) => keys[key as keyof T] === 'required' && (given as Readonly<Record<string, unknown>>)[key] === undefined);
-  if (missing !== undefined) throw new UserError(`${where}: the option "${missing}" is missing`, all);
+  for (const [key, kind] of Object.entries<Kind | Needed>(keys)) {
+    const value = (given as Readonly<Record<string, unknown>>)[key];
+    if (value === undefined && typeof kind === 'function') continue;
+    if (value === undefined) throw new UserError(`${where}: the option "${key}" is missing`, all);
+    const must = (typeof kind === 'function' ? kind : kind.needed)(value);
+    if (must !== null) throw new UserError(`${where}: ${key} must be ${must}, got ${shown(value)}`);
+  }
 }
 
 /** Throws UserError for the first setting that is given although nothing follows from it. `reasons`: for each setting that may have no effect, why it
@@ -28,7 +35,16 @@ export function refuseUnused<T extends object>(where: string, options: T, reason
   }
 }
 
-const shown = (value: unknown): string => (value === null ? 'null' : Array.isArray(value) ? 'a list' : typeof value === 'function' ? 'a function' : JSON.stringify(value) ?? typeof value);
+/** A value from outside, for an error. */
+export function shown(value: unknown): string {
+  switch (typeof value) {
+    case 'string': return JSON.stringify(value.length > 80 ? `${value.slice(0, 80)}...` : value);
+    case 'bigint': return `${value}n`;
+    case 'function': case 'symbol': return `a ${typeof value}`;
+    case 'object': return value === null ? 'null' : Array.isArray(value) ? 'a list' : 'an object';
+    default: return String(value);
+  }
+}
 
 /** The name that was most likely meant: the same but for capitals, dashes and underscores, or at most a third of its letters away; null: none. */
 export function closest(name: string, names: readonly string[]): string | null {

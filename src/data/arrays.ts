@@ -2,6 +2,7 @@
 import { hostArray } from '../base/dtype.ts';
 import { ShapeError, UserError } from '../base/errors.ts';
 import { checkOptions, type KeysOf } from '../base/options.ts';
+import { aNumber, anything, needed } from '../base/kinds.ts';
 import { hostTensor, type Batch, type HostTensor } from '../base/tensor.ts';
 import { bytesOf } from '../io/safetensors-data.ts';
 import { fingerprintOf } from './fingerprint.ts';
@@ -16,8 +17,8 @@ export interface ArrayOptions {
   /** How many rows are for training, the first ones; the rest is held out. Default: all. */
   readonly train?: number;
 }
-const KEYS: KeysOf<ArrayOptions> = { train: 'optional' };
-const ROW_KEYS: KeysOf<Rows> = { x: 'required', y: 'required' };
+const KEYS: KeysOf<ArrayOptions> = { train: aNumber };
+const ROW_KEYS: KeysOf<Rows> = { x: needed(anything), y: needed(anything) };
 
 /**
  * A dataset of rows in memory; they are not copied and must not change. `train`: the first so many rows are for training, the rest is

@@ -6,6 +6,7 @@
 // next. No sample is left for later, so that no batch gets the awkward ones. What all samples together prefer stays: it is evened out over
 // batches, and a batch's most loaded expert is as loaded as it is over all samples.
 import { checkOptions, type KeysOf } from '../base/options.ts';
+import { aNumber, anything, needed } from '../base/kinds.ts';
 import { Stream } from '../base/random.ts';
 import type { Assignments } from '../nn/moe/memory.ts';
 import { wholeNumber } from './batches.ts';
@@ -19,7 +20,7 @@ export interface BalancedOptions {
   /** Of the shuffled order that it begins with; default 0. */
   readonly seed?: number;
 }
-const KEYS: KeysOf<BalancedOptions> = { size: 'required', seed: 'optional' };
+const KEYS: KeysOf<BalancedOptions> = { size: needed(aNumber), seed: anything };
 
 /**
  * Batches of even load: `data.batches({ size, order: balancedOrder(known, { size }) })` with `known` what `session.assignments(path)` gave, of one layer

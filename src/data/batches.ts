@@ -17,10 +17,6 @@ export interface Samples {
 /** Shuffled batches of samples that `load` gives (or throws a UserError, where there are none). */
 export function shuffled(load: () => Promise<Samples>, options: BatchOptions): Batches {
   const { size, seed = 0, from = 0, limit = Infinity } = options;
-  wholeNumber('batches', 'size', size, 1);
-  wholeNumber('batches', 'seed', seed, 0);
-  checkSplit('batches', options.split);
-  wholeNumber('batches', 'from', from, 0);
   if (limit !== Infinity) wholeNumber('batches', 'limit', limit, 0);
   refuseUnused('batches', options, { seed: options.order && 'it shuffles, and `order` gives an order of its own' });
   const stream = new Stream(seed, 'data.order'), order = epochOrders(options.order ? checked(options.order) : (epoch, count) => stream.permutation(epoch, count));
@@ -87,19 +83,11 @@ async function* ahead(at: (step: number) => Promise<Batch>, from: number, end: n
 }
 
 /** Every sample once, in order of ids; the last batch holds what is left. */
-export async function* ordered(load: () => Promise<Samples>, { size, split }: PassOptions): AsyncGenerator<Batch, void, undefined> {
-  wholeNumber('pass', 'size', size, 1);
-  checkSplit('pass', split);
+export async function* ordered(load: () => Promise<Samples>, { size }: PassOptions): AsyncGenerator<Batch, void, undefined> {
   const samples = await load();
   for (let first = 0; first < samples.count; first += size) {
     yield samples.gather(Int32Array.from({ length: Math.min(size, samples.count - first) }, (_, j) => first + j));
   }
-}
-
-const SPLITS: readonly unknown[] = ['train', 'validation', 'test', undefined];
-
-function checkSplit(where: string, split: unknown): void {
-  if (!SPLITS.includes(split)) throw new UserError(`${where}: there is no split named ${String(split)}`, 'train, validation or test');
 }
 
 /** A UserError unless `value` is a whole number of at least `least`. */

@@ -5,6 +5,7 @@ import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { UserError } from '../base/errors.ts';
 import { checkOptions, type KeysOf } from '../base/options.ts';
+import { aFlag, aText } from '../base/kinds.ts';
 import { fault } from '../io/fault.ts';
 import { ArrayDataset, type Rows } from './arrays.ts';
 
@@ -18,8 +19,8 @@ export interface Cifar100Options extends CifarOptions {
   readonly labels?: 'fine' | 'coarse';
 }
 
-const KEYS: KeysOf<CifarOptions> = { normalise: 'optional' };
-const KEYS_100: KeysOf<Cifar100Options> = { ...KEYS, labels: 'optional' };
+const KEYS: KeysOf<CifarOptions> = { normalise: aFlag };
+const KEYS_100: KeysOf<Cifar100Options> = { ...KEYS, labels: aText };
 const LABELS: readonly unknown[] = ['fine', 'coarse'];
 
 /** A kind of file: what its labels count up to, which of them is y, and its channels' means and deviations. */

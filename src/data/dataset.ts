@@ -1,6 +1,7 @@
 // What every dataset is: samples with stable ids, given as shuffled batches without end to train on, and as one ordered pass over
 // held-out samples to measure with. A batch is a pure function of (dataset, seed, step), so a run resumes exactly.
 import type { KeysOf } from '../base/options.ts';
+import { aFunction, aNumber, aWhole, needed, oneOf } from '../base/kinds.ts';
 import type { Batch } from '../base/tensor.ts';
 
 /** 'train' is what a model learns from. 'validation' and 'test' are two words for the part that is held out. */
@@ -17,13 +18,13 @@ export interface BatchOptions {
   readonly limit?: number; // how many batches; without end by default
   readonly order?: EpochOrder; // of an epoch's samples; shuffled by seed and epoch by default
 }
-export const BATCH_KEYS: KeysOf<BatchOptions> = { size: 'required', seed: 'optional', split: 'optional', from: 'optional', limit: 'optional', order: 'optional' };
+export const BATCH_KEYS: KeysOf<BatchOptions> = { size: needed(aWhole(1)), seed: aWhole(0), split: oneOf('train', 'validation', 'test'), from: aWhole(0), limit: aNumber, order: aFunction };
 
 export interface PassOptions {
   readonly size: number; // samples in a batch; the last batch holds what is left: look at its shape
   readonly split?: Split; // 'validation' by default
 }
-export const PASS_KEYS: KeysOf<PassOptions> = { size: 'required', split: 'optional' };
+export const PASS_KEYS: KeysOf<PassOptions> = { size: needed(aWhole(1)), split: oneOf('train', 'validation', 'test') };
 
 /** Shuffled batches. Iterating prepares the next batch while the caller works on the current one. */
 export interface Batches extends AsyncIterable<Batch> {

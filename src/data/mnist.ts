@@ -4,6 +4,7 @@ import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { UserError } from '../base/errors.ts';
 import { checkOptions, type KeysOf } from '../base/options.ts';
+import { aFlag, aName, aNumber, aWhole, needed } from '../base/kinds.ts';
 import type { HostTensor } from '../base/tensor.ts';
 import { fault } from '../io/fault.ts';
 import { ArrayDataset, splitRows, type Parts, type Rows } from './arrays.ts';
@@ -22,9 +23,9 @@ export interface MnistOptions {
   /** How many classes there are: labels are from 0 to classes - 1. 10 by default; EMNIST's sets have 26 (counted from 1: 27), 47 or 62. */
   readonly classes?: number;
 }
-const KEYS: KeysOf<MnistOptions> = { train: 'optional', normalise: 'optional', classes: 'optional' };
+const KEYS: KeysOf<MnistOptions> = { train: aWhole(0), normalise: aFlag, classes: aNumber };
 const MOST_CLASSES = 256; // a label is a byte
-const FILE_KEYS: KeysOf<IdxFiles> = { images: 'required', labels: 'required' };
+const FILE_KEYS: KeysOf<IdxFiles> = { images: needed(aName), labels: needed(aName) };
 
 /**
  * Digits. A folder is searched for `train-images-idx3-ubyte`, `t10k-images-idx3-ubyte` and their labels, each with or without `.gz`:

@@ -3,6 +3,7 @@
 // The last tenth of each file is for validation, the rest for training; neither sees a byte of the other.
 import { UserError } from '../base/errors.ts';
 import { checkOptions, type KeysOf } from '../base/options.ts';
+import { aFunction, anObject, aNumber, aWhole, needed } from '../base/kinds.ts';
 import type { Batch } from '../base/tensor.ts';
 import { withoutMark } from '../io/encoding.ts';
 import { ordered, shuffled, wholeNumber, type Samples } from './batches.ts';
@@ -18,10 +19,10 @@ export interface TextOptions {
 }
 export interface TextBatchOptions extends BatchOptions { readonly context: number } // bytes a window predicts
 export interface TextPassOptions extends PassOptions { readonly context: number }
-const KEYS: KeysOf<TextOptions> = { split: 'optional', say: 'optional' };
-const SPLIT_KEYS: KeysOf<NonNullable<TextOptions['split']>> = { validation: 'required' };
-const BATCHES: KeysOf<TextBatchOptions> = { ...BATCH_KEYS, context: 'required' };
-const PASS: KeysOf<TextPassOptions> = { ...PASS_KEYS, context: 'required' };
+const KEYS: KeysOf<TextOptions> = { split: anObject, say: aFunction };
+const SPLIT_KEYS: KeysOf<NonNullable<TextOptions['split']>> = { validation: needed(aNumber) };
+const BATCHES: KeysOf<TextBatchOptions> = { ...BATCH_KEYS, context: needed(aWhole(1)) };
+const PASS: KeysOf<TextPassOptions> = { ...PASS_KEYS, context: needed(aWhole(1)) };
 
 export interface TextInfo {
   readonly files: readonly { readonly path: string; readonly bytes: number }[]; // in order

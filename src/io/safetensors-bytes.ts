@@ -2,6 +2,8 @@
 // tensors that are read one at a time, when asked for, straight into the memory they are to have.
 import type { TypedArray } from '../base/dtype.ts';
 import { UserError } from '../base/errors.ts';
+import { aFunction } from '../base/kinds.ts';
+import { checkOptions, shown, type KeysOf } from '../base/options.ts';
 import type { HostTensor } from '../base/tensor.ts';
 import { checkedBytes, readData } from './safetensors-data.ts';
 import { encodeHeader, fileOrder, headerLength, parseHeader, type Header, type TensorEntry, type TensorSpec } from './safetensors.ts';
@@ -67,12 +69,23 @@ export class TensorMap extends Map<string, HostTensor> {
   }
 }
 
+export interface ReadOptions {
+  /** Told in one line which tensors cannot be read; default console.warn. */
+  readonly say?: (line: string) => void;
+}
+const KEYS: KeysOf<ReadOptions> = { say: aFunction };
+
+const kindOf = (value: unknown): string => (typeof value === 'object' && value !== null ? (value as { constructor?: { name: string } }).constructor?.name ?? 'an object' : shown(value));
+
 /**
  * The tensors of a safetensors file by name, of whatever program wrote it. Types that there are none of here are converted where nothing is
  * lost (I64 to int32, ...); tensors for which that cannot be done are named in one line to `say` (console.warn), and in `unreadable`.
  * Rejects with a UserError that says at which byte the file is not sound.
  */
-export async function readSafetensors(bytes: Uint8Array, { say = console.warn }: { readonly say?: (line: string) => void } = {}): Promise<TensorMap> {
+export async function readSafetensors(bytes: Uint8Array, options: ReadOptions = {}): Promise<TensorMap> {
+  checkOptions('readSafetensors', options, KEYS);
+  const { say = console.warn } = options, given: unknown = bytes;
+  if (!(given instanceof Uint8Array)) throw new UserError(`readSafetensors takes the bytes of a file, a Uint8Array, got ${kindOf(given)}`, 'new Uint8Array(buffer) of an ArrayBuffer');
   const file = await openSource(bytesSource(bytes, 'the file')), read: [string, HostTensor][] = [], not = new Map<string, Error>();
   for (const name of file.tensors.keys()) {
     try {

@@ -37,9 +37,9 @@ export interface Header {
 const MAX_HEADER = 100_000_000; // the reference implementation's limit
 const METADATA = '__metadata__';
 
-/** Bytes of `shape` elements of a file's dtype; null: the dtype is not known. */
+/** Bytes of `shape` elements of a file's dtype, the last one filled up; null: the dtype is not known. */
 const fileBytes = (dtype: string, shape: readonly number[]): number | null =>
-  (isFileDType(dtype) ? shape.reduce((n, d) => n * d, BITS[dtype]) / 8 : null);
+  (isFileDType(dtype) ? Math.ceil(shape.includes(0) ? 0 : shape.reduce((n, d) => n * d, BITS[dtype]) / 8) : null);
 
 /**
  * The order of tensors in a file: larger elements first, so that each tensor begins at a multiple of its element's size;
@@ -81,7 +81,8 @@ export function headerLength(first: Uint8Array, fileSize: number, where: string)
   return Number(length);
 }
 
-/** Reads and checks a header: `json` is the bytes after the length. Rejects gaps, overlaps and sizes that do not add up. */
+/** Reads and checks a header: `json` is the bytes after the length. Rejects gaps, overlaps and sizes that do not add up. Metadata that are no texts
+ * are kept as JSON; those that are no object are left out. */
 export function parseHeader(json: Uint8Array, fileSize: number, where: string): Header {
   const start = 8 + json.length, raw = parseJson(json, where);
   if (!isObject(raw)) throw broken(where, 8, 'a JSON object');
@@ -89,13 +90,8 @@ export function parseHeader(json: Uint8Array, fileSize: number, where: string): 
   const list: TensorEntry[] = [];
   for (const [name, value] of Object.entries(raw)) {
     if (name !== METADATA) list.push(parseEntry(name, value, start, where));
-    else if (value !== null) { // some writers put null for none
-      if (!isObject(value)) throw broken(where, 8, `${METADATA} to be an object`);
-      for (const [key, text] of Object.entries(value)) {
-        if (typeof text !== 'string') throw broken(where, 8, `${METADATA}.${key} to be a string, found ${JSON.stringify(text)}`);
-        metadata.set(key, text);
-      }
-    }
+    // The format says texts. Some writers put numbers, objects, or null for none: no tensor depends on them.
+    else if (isObject(value)) for (const [key, text] of Object.entries(value)) metadata.set(key, typeof text === 'string' ? text : JSON.stringify(text));
   }
   list.sort((a, b) => a.begin - b.begin || a.end - b.end);
   let at = start, before = 'the header';

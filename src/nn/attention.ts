@@ -4,6 +4,7 @@ import { boundOf } from '../base/shape.ts';
 import { UserError } from '../base/errors.ts';
 import { fixedCopy } from '../base/fixed.ts';
 import { checkOptions, type KeysOf } from '../base/options.ts';
+import { above0, aSize, atLeast0, needed } from '../base/kinds.ts';
 import type { Tensor } from '../graph/tensor.ts';
 import { attention } from '../graph/ops/attention.ts';
 import { reshape } from '../graph/ops/reshape.ts';
@@ -26,7 +27,7 @@ export interface AttentionOptions {
   /** Base of the rotary frequencies (Su et al. 2021); default 10,000. */
   readonly ropeBase?: number;
 }
-const KEYS: KeysOf<AttentionOptions> = { dModel: 'required', heads: 'required', kvHeads: 'optional', context: 'required', outStd: 'optional', ropeBase: 'optional' };
+const KEYS: KeysOf<AttentionOptions> = { dModel: needed(aSize), heads: needed(aSize), kvHeads: aSize, context: needed(aSize), outStd: atLeast0, ropeBase: above0 };
 
 /** Where a cached step stands: the tokens of x are those at `position`, `position` + 1, ... of the sequence. */
 export interface Cached { readonly position: Tensor }

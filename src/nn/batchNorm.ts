@@ -2,6 +2,7 @@
 // rows.
 import { UserError } from '../base/errors.ts';
 import { checkOptions, type KeysOf } from '../base/options.ts';
+import { aNumber, atLeast0 } from '../base/kinds.ts';
 import { boundOf, elements, isDynamic, showType } from '../base/shape.ts';
 import { scalar, type Tensor } from '../graph/tensor.ts';
 import { add } from '../graph/ops/add.ts';
@@ -22,7 +23,7 @@ export interface BatchNormOptions {
   /** Share of the batch's statistics in the running ones after a step; default 0.1. */
   readonly momentum?: number;
 }
-const KEYS: KeysOf<BatchNormOptions> = { eps: 'optional', momentum: 'optional' };
+const KEYS: KeysOf<BatchNormOptions> = { eps: atLeast0, momentum: aNumber };
 
 /**
  * (x - mean) / sqrt(variance + eps) * gain + bias for each column of the last axis: [..., width] -> [..., width].

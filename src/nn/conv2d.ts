@@ -2,6 +2,7 @@
 import { UserError } from '../base/errors.ts';
 import { fixedCopy } from '../base/fixed.ts';
 import { checkOptions, type KeysOf } from '../base/options.ts';
+import { aFlag, atLeast0 } from '../base/kinds.ts';
 import type { Tensor } from '../graph/tensor.ts';
 import { add } from '../graph/ops/add.ts';
 import { conv2d, CONV_KEYS, type Conv2dOptions as OpOptions } from '../graph/ops/conv2d.ts';
@@ -17,7 +18,7 @@ export interface Conv2dOptions extends OpOptions {
   readonly std?: number;
 }
 
-const KEYS: KeysOf<Conv2dOptions> = { ...CONV_KEYS, bias: 'optional', std: 'optional' };
+const KEYS: KeysOf<Conv2dOptions> = { ...CONV_KEYS, bias: aFlag, std: atLeast0 };
 
 /** Images [N, H, W, inputs] -> [N, H', W', outputs], with windows of `taps`; N may vary at run time. Padding is 0 by default; 'same' keeps
  * height and width (at stride 1). */

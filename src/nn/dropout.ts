@@ -2,6 +2,7 @@
 import type { Tensor } from '../graph/tensor.ts';
 import { dropout } from '../graph/ops/dropout.ts';
 import { UserError } from '../base/errors.ts';
+import { shown } from '../base/options.ts';
 import { traceOf } from '../trace/trace.ts';
 
 /** Each element becomes 0 with probability `rate`, else x / (1 - rate). The mask depends on seed, step, this module's
@@ -14,7 +15,7 @@ export class Dropout {
   /** At least 0 and below 1. It may be changed between steps. */
   get rate(): number { return this.#rate; }
   set rate(rate: number) {
-    if (!(rate >= 0 && rate < 1)) throw new UserError(`dropout rate must be at least 0 and below 1, got ${rate}`);
+    if (typeof rate !== 'number' || !(rate >= 0 && rate < 1)) throw new UserError(`dropout rate must be at least 0 and below 1, got ${shown(rate)}`);
     this.#rate = rate;
   }
 

@@ -1,5 +1,6 @@
 // A table of vectors, one for each token.
 import { checkOptions, type KeysOf } from '../base/options.ts';
+import { atLeast0 } from '../base/kinds.ts';
 import type { Tensor } from '../graph/tensor.ts';
 import { gather } from '../graph/ops/gather.ts';
 import { Parameter } from '../trace/parameter.ts';
@@ -9,7 +10,7 @@ export interface EmbeddingOptions {
   /** Standard deviation of the starting values; default 1. */
   readonly std?: number;
 }
-const KEYS: KeysOf<EmbeddingOptions> = { std: 'optional' };
+const KEYS: KeysOf<EmbeddingOptions> = { std: atLeast0 };
 
 /** int32 [...] -> [..., width]: row `token` of the table. */
 export class Embedding {

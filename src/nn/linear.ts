@@ -1,5 +1,6 @@
 // A linear map of the last dimension.
 import { checkOptions, type KeysOf } from '../base/options.ts';
+import { aFlag, aText, atLeast0 } from '../base/kinds.ts';
 import type { Tensor } from '../graph/tensor.ts';
 import { add } from '../graph/ops/add.ts';
 import { matmul } from '../graph/ops/matmul.ts';
@@ -15,7 +16,7 @@ export interface LinearOptions {
   readonly role?: Role;
 }
 
-const KEYS: KeysOf<LinearOptions> = { bias: 'optional', std: 'optional', role: 'optional' };
+const KEYS: KeysOf<LinearOptions> = { bias: aFlag, std: atLeast0, role: aText };
 
 /** y = x W + b: [..., inputs] -> [..., outputs]. */
 export class Linear {

@@ -4,7 +4,8 @@
 import { hostTensor } from '../base/tensor.ts';
 import { isFloat } from '../base/dtype.ts';
 import { ShapeError, UserError } from '../base/errors.ts';
-import { checkOptions, type KeysOf } from '../base/options.ts';
+import { checkOptions, shown, type KeysOf } from '../base/options.ts';
+import { aList, anObject, aNumber, atLeast0, either } from '../base/kinds.ts';
 import { boundOf, sameShape, showType, type Dim } from '../base/shape.ts';
 import { emit, scalar, type Tensor } from '../graph/tensor.ts';
 import { abs } from '../graph/ops/abs.ts';
@@ -107,7 +108,7 @@ export interface CrossEntropyOptions {
    * counts. Where it is 0 (every target is of a class of weight 0) only smoothed labels give a loss, divided by 1. */
   readonly classWeights?: Tensor | readonly number[];
 }
-const CROSS_ENTROPY: KeysOf<CrossEntropyOptions> = { labelSmoothing: 'optional', ignoreIndex: 'optional', classWeights: 'optional' };
+const CROSS_ENTROPY: KeysOf<CrossEntropyOptions> = { labelSmoothing: aNumber, ignoreIndex: aNumber, classWeights: either(aList, anObject) };
 
 /** Mean over all rows of -log softmax(logits)[target], in nats. logits [..., classes], targets int32 [...]. A
  * target that is no class gives NaN. */
@@ -137,9 +138,12 @@ export function crossEntropy(logits: Tensor, targets: Tensor, options: CrossEntr
 }
 
 function weightsOf(logits: Tensor, weights: Tensor | readonly number[]): Tensor {
-  const wrong = 'shape' in weights ? undefined : weights.find((w) => !(Number.isFinite(w) && w >= 0));
+  if (!('shape' in weights) && !Array.isArray(weights) && !ArrayBuffer.isView(weights)) {
+    throw new UserError(`crossEntropy: classWeights must be a list of numbers or a tensor, got ${shown(weights)}`);
+  }
+  const wrong = 'shape' in weights ? undefined : Array.from(weights).find((w) => atLeast0(w) !== null);
   if (wrong !== undefined) {
-    throw new UserError(`crossEntropy: weights of classes must be numbers of at least 0, got ${wrong}`);
+    throw new UserError(`crossEntropy: weights of classes must be numbers of at least 0, got ${shown(wrong)}`);
   }
   const classes = boundOf(logits.shape[logits.shape.length - 1]), given = 'shape' in weights ? weights.shape : [weights.length];
   if (!sameShape(given, [classes])) throw new ShapeError(`crossEntropy: ${classes} classes need ${classes} weights, got ${given.map(boundOf).join(' x ')}`);
@@ -155,7 +159,7 @@ export interface BinaryOptions {
   /** Weight of the positive class; default 1. */
   readonly positiveWeight?: number;
 }
-const BINARY: KeysOf<BinaryOptions> = { positiveWeight: 'optional' };
+const BINARY: KeysOf<BinaryOptions> = { positiveWeight: aNumber };
 
 /** Mean over all elements of -(y log p + (1 - y) log(1 - p)) with p = sigmoid(logits), in nats. logits and targets
  * (0 to 1) of one shape. */
@@ -198,7 +202,7 @@ export interface HuberOptions {
   /** Where the square ends; default 1. */
   readonly delta?: number;
 }
-const HUBER: KeysOf<HuberOptions> = { delta: 'optional' };
+const HUBER: KeysOf<HuberOptions> = { delta: aNumber };
 
 /** Mean of d^2 / 2 for differences |d| up to `delta`, of delta (|d| - delta / 2) beyond (Huber 1964). Two tensors
  * of one shape. */

@@ -1,13 +1,14 @@
 // A multi-layer perceptron: linear maps with an activation between them.
 import { UserError } from '../base/errors.ts';
 import { checkOptions, refuseUnused, type KeysOf } from '../base/options.ts';
+import { aFlag, aFunction } from '../base/kinds.ts';
 import type { Tensor } from '../graph/tensor.ts';
 import { relu } from '../graph/ops/relu.ts';
 import { call } from '../trace/trace.ts';
 import { Linear } from './linear.ts';
 
 export interface MlpOptions { readonly activation?: (x: Tensor) => Tensor; readonly bias?: boolean }
-const KEYS: KeysOf<MlpOptions> = { activation: 'optional', bias: 'optional' };
+const KEYS: KeysOf<MlpOptions> = { activation: aFunction, bias: aFlag };
 
 /** [..., sizes[0]] -> [..., sizes[last]], ReLU between by default. */
 export class MLP {

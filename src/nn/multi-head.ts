@@ -3,6 +3,7 @@
 import { UserError } from '../base/errors.ts';
 import { fixedCopy } from '../base/fixed.ts';
 import { checkOptions, type KeysOf } from '../base/options.ts';
+import { above0, aFlag, anObject, aSize, atLeast0, either, needed } from '../base/kinds.ts';
 import { boundOf, showShape } from '../base/shape.ts';
 import type { Tensor } from '../graph/tensor.ts';
 import { attention } from '../graph/ops/attention.ts';
@@ -29,7 +30,7 @@ export interface MultiHeadOptions {
   /** Standard deviation of the output projection's starting weights. */
   readonly outStd?: number;
 }
-const KEYS: KeysOf<MultiHeadOptions> = { dModel: 'required', heads: 'required', kvHeads: 'optional', memoryWidth: 'optional', causal: 'optional', rope: 'optional', bias: 'optional', outStd: 'optional' };
+const KEYS: KeysOf<MultiHeadOptions> = { dModel: needed(aSize), heads: needed(aSize), kvHeads: aSize, memoryWidth: aSize, causal: aFlag, rope: either(aFlag, above0), bias: aFlag, outStd: atLeast0 };
 
 export interface MultiHeadInputs {
   /** [batch, memory, memoryWidth]: the sequence whose keys and values are seen; x itself by default. */
@@ -39,7 +40,7 @@ export interface MultiHeadInputs {
   /** int32 [batch]: how many positions of the sequence that is seen are no padding. */
   readonly lengths?: Tensor;
 }
-const INPUTS: KeysOf<MultiHeadInputs> = { memory: 'optional', mask: 'optional', lengths: 'optional' };
+const INPUTS: KeysOf<MultiHeadInputs> = { memory: anObject, mask: anObject, lengths: anObject };
 
 /** x [batch, time, dModel] -> [batch, time, dModel]. A position that may see nothing gets the output's bias. */
 export class MultiHeadAttention {

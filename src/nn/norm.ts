@@ -1,6 +1,7 @@
 // Normalisation of the last dimension.
 import { UserError } from '../base/errors.ts';
 import { checkOptions, type KeysOf } from '../base/options.ts';
+import { atLeast0 } from '../base/kinds.ts';
 import type { Tensor } from '../graph/tensor.ts';
 import { layerNorm } from '../graph/ops/layerNorm.ts';
 import { rmsNorm } from '../graph/ops/rmsNorm.ts';
@@ -11,7 +12,7 @@ export interface NormOptions {
   /** Added to the mean square, or to the variance; default 1e-5. */
   readonly eps?: number;
 }
-const KEYS: KeysOf<NormOptions> = { eps: 'optional' };
+const KEYS: KeysOf<NormOptions> = { eps: atLeast0 };
 
 /** x / sqrt(mean(x^2) + eps) * gain (Zhang & Sennrich 2019): [..., width] -> [..., width]. */
 export class RMSNorm {

@@ -1,6 +1,7 @@
 // A small convolutional network for images: blocks of convolution, batch normalisation, ReLU and max-pooling, then a linear map.
 import { UserError } from '../base/errors.ts';
-import { checkOptions, type KeysOf } from '../base/options.ts';
+import { checkOptions, shown, type KeysOf } from '../base/options.ts';
+import { aList, aSize, needed } from '../base/kinds.ts';
 import { boundOf } from '../base/shape.ts';
 import type { Tensor } from '../graph/tensor.ts';
 import { relu } from '../graph/ops/relu.ts';
@@ -19,7 +20,7 @@ export interface SmallCnnOptions {
   /** Channels of each block, which halves height and width (rounded down); default [16, 32]. */
   readonly widths?: readonly number[];
 }
-const KEYS: KeysOf<SmallCnnOptions> = { image: 'required', outputs: 'required', widths: 'optional' };
+const KEYS: KeysOf<SmallCnnOptions> = { image: needed(aList), outputs: needed(aSize), widths: aList };
 
 /**
  * Images [N, height, width, channels], or as rows [N, height * width * channels] -> [N, outputs]. N may vary at run time: as an expert it takes
@@ -32,7 +33,10 @@ export class SmallCNN {
 
   constructor(options: SmallCnnOptions) {
     checkOptions('SmallCNN', options, KEYS);
-    const { image, outputs, widths = [16, 32] } = options, [height, width] = image.map((n) => n >> widths.length), channels = [image[2], ...widths];
+    const { image, outputs, widths = [16, 32] } = options;
+    if (image.length !== 3) throw new UserError(`SmallCNN: image must be [height, width, channels], got [${image.map(String).join(', ')}]`);
+    for (const n of [...image, ...widths]) if (aSize(n) !== null) throw new UserError(`SmallCNN: sizes of the image and widths must be whole numbers of at least 1, got ${shown(n)}`);
+    const [height, width] = image.map((n) => n >> widths.length), channels = [image[2], ...widths];
     if (height < 1 || width < 1) throw new UserError(`SmallCNN: ${widths.length} blocks leave nothing of ${image[0]} x ${image[1]} images`, 'use fewer widths');
     this.blocks = widths.map((n, i) => new Sequential(
       new Conv2d(channels[i], n, 3, { padding: 'same', bias: false }), new BatchNorm(n), relu, new MaxPool2d(2)));

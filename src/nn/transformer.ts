@@ -2,6 +2,7 @@
 import { UserError } from '../base/errors.ts';
 import { fixedCopy } from '../base/fixed.ts';
 import { checkOptions, refuseUnused, type KeysOf } from '../base/options.ts';
+import { aFlag, aNumber, anything, aSize, needed } from '../base/kinds.ts';
 import type { Tensor } from '../graph/tensor.ts';
 import { add } from '../graph/ops/add.ts';
 import { gelu } from '../graph/ops/gelu.ts';
@@ -36,9 +37,9 @@ export interface TransformerOptions extends BlockOptions {
   /** The output projection is the embedding's table. */
   readonly tied?: boolean;
 }
-const BLOCK_KEYS: KeysOf<BlockOptions> = { dModel: 'required', layers: 'required', heads: 'required', kvHeads: 'optional', context: 'required',
-  moe: 'optional', hidden: 'optional', dropout: 'optional', recompute: 'optional' };
-const KEYS: KeysOf<TransformerOptions> = { vocab: 'required', ...BLOCK_KEYS, tied: 'optional' };
+const BLOCK_KEYS: KeysOf<BlockOptions> = { dModel: needed(aSize), layers: needed(aSize), heads: needed(aSize), kvHeads: aSize, context: needed(aSize),
+  moe: anything, hidden: aSize, dropout: aNumber, recompute: aFlag };
+const KEYS: KeysOf<TransformerOptions> = { vocab: needed(aSize), ...BLOCK_KEYS, tied: aFlag };
 
 function checkBlock(where: string, { moe, ...options }: BlockOptions): void {
   if (!moe) return;
@@ -79,7 +80,7 @@ export class TransformerBlock {
     this.norm1 = new RMSNorm(dModel);
     this.attention = new CausalSelfAttention({ dModel, heads, kvHeads, context, outStd: branch(dModel) });
     this.norm2 = new RMSNorm(dModel);
-    const bank = moe && typeof moe.experts === 'number' && moe.hidden !== undefined ? { outStd: branch(moe.hidden) } : {};
+    const bank = moe && typeof moe.experts === 'number' && typeof moe.hidden === 'number' ? { outStd: branch(moe.hidden) } : {};
     this.moe = moe ? new MoE({ dModel, ...bank, ...moe }) : null;
     this.mlp = moe ? null : new FeedForward(dModel, hidden, branch(hidden));
     this.dropout = new Dropout(dropout);
@@ -120,10 +121,7 @@ export class TransformerLM {
   constructor(options: TransformerOptions) {
     checkOptions('TransformerLM', options, KEYS);
     checkBlock('TransformerLM', options);
-    const { vocab, tied = false, ...block } = options, { dModel, layers, context } = block;
-    for (const [name, value] of Object.entries({ vocab, dModel, layers, heads: options.heads, kvHeads: options.kvHeads ?? options.heads, context })) {
-      if (!Number.isInteger(value) || value < 1) throw new UserError(`TransformerLM: ${name} must be a whole number of at least 1, got ${value}`);
-    }
+    const { vocab, tied = false, ...block } = options, { dModel, layers } = block;
     const experts = typeof options.moe?.experts === 'number' ? options.moe.experts : 1;
     if (layers > MOST_LAYERS || layers * experts > MOST_EXPERTS) {
       throw new UserError(`TransformerLM: at most ${MOST_LAYERS} layers and ${MOST_EXPERTS} experts in all can be built, got ${layers} layers${experts > 1 ? ` of ${experts} experts` : ''}`);

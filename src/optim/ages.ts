@@ -2,6 +2,7 @@
 // session's where the parameter, or a part of it, was frozen for a while, or where a checkpoint without moments was
 // loaded. Bias correction goes by that age. What is kept is how many steps each parameter, or each part of it along a
 // dimension, has missed; of most it is none.
+import { own } from '../base/own.ts';
 import type { Move, Place } from '../trace/knobs.ts';
 
 /** Steps that were missed: by all of a parameter, or by each part of it along `axis`. Fewer than 0: its moments
@@ -60,7 +61,7 @@ export class Ages {
         later = to - from;
       switch (moments(name)) {
         case 'given':
-          this.#set(name, saved?.[name] ?? 0);
+          this.#set(name, own(saved, name) ?? 0);
           break;
         case 'kept':
           this.#set(name, typeof now === 'number' ? now + later : { ...now, parts: now.parts.map((n) => n + later) });

@@ -1,5 +1,6 @@
 // What an optimiser is: hyper-parameters that the host computes for each step, and an update rule that builds graph.
 import { UserError } from '../base/errors.ts';
+import { anything } from '../base/kinds.ts';
 import { checkOptions } from '../base/options.ts';
 import type { Tensor } from '../graph/tensor.ts';
 import type { Role } from '../trace/parameter.ts';
@@ -64,7 +65,7 @@ const CHECKS: Readonly<Record<string, Check>> = {
 export function checkOptimizer(name: string, options: object, known: readonly string[]): void {
   const example = `optim.${name}({ lr: 1e-3 })`,
     given = ((options as object | undefined) ?? {}) as Readonly<Record<string, unknown>>;
-  const keys = Object.fromEntries(['lr', ...known, 'clip', 'eager', 'groups'].map((key) => [key, 'optional' as const]));
+  const keys = Object.fromEntries(['lr', ...known, 'clip', 'eager', 'groups'].map((key) => [key, anything]));
   checkOptions(`optim.${name}`, given, keys as never);
   for (const [key, check] of Object.entries(CHECKS)) {
     const range = given[key] === undefined && key !== 'lr' ? null : check(given[key]);

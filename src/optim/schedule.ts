@@ -1,6 +1,7 @@
 // Learning-rate schedules: functions of the step.
 import { UserError } from '../base/errors.ts';
 import { checkOptions, type KeysOf } from '../base/options.ts';
+import { aNumber, needed } from '../base/kinds.ts';
 
 export interface WarmupCosine {
   /** Highest rate, above 0. */
@@ -12,7 +13,7 @@ export interface WarmupCosine {
   /** Lowest rate, from 0 to `peak`; default a tenth of the peak. */
   readonly floor?: number;
 }
-const KEYS: KeysOf<WarmupCosine> = { peak: 'required', warmup: 'required', total: 'required', floor: 'optional' };
+const KEYS: KeysOf<WarmupCosine> = { peak: needed(aNumber), warmup: needed(aNumber), total: needed(aNumber), floor: aNumber };
 
 /** Linear warm-up, then half a cosine from the peak to the floor (Loshchilov & Hutter 2017). Throws UserError for
  * numbers that make no such curve. */

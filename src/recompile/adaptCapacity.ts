@@ -7,6 +7,7 @@
 // is asked of steps that had no say in what is asked for, so that a layer of few rows does not follow chance.
 import { UserError } from '../base/errors.ts';
 import type { KeysOf } from '../base/options.ts';
+import { aNumber } from '../base/kinds.ts';
 import type { LayerStats } from '../observe/run-stats.ts';
 import type { MoE } from '../nn/moe/moe.ts';
 import { ExpertBank } from '../nn/moe/experts.ts';
@@ -26,7 +27,7 @@ export interface AdaptCapacityOptions {
   readonly cooldown?: number;
 }
 
-const KEYS: KeysOf<AdaptCapacityOptions> = { quantile: 'optional', margin: 'optional', price: 'optional', horizon: 'optional', cooldown: 'optional' };
+const KEYS: KeysOf<AdaptCapacityOptions> = { quantile: aNumber, margin: aNumber, price: aNumber, horizon: aNumber, cooldown: aNumber };
 const STEP = 16; // capacity factors are multiples of 1/16: plans recur
 /** The quantile of loads that there is room for, where a layer drops and nobody asks for another. */
 export const QUANTILE = 0.95;

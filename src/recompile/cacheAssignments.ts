@@ -5,6 +5,7 @@
 // `on`; and back where it falls below `off`, seen in the samples that are audited.
 import { UserError } from '../base/errors.ts';
 import type { KeysOf } from '../base/options.ts';
+import { aFlag, aFunction, aNumber } from '../base/kinds.ts';
 import type { MoE } from '../nn/moe/moe.ts';
 import type { LayerStats, RunStats } from '../observe/run-stats.ts';
 import { checkPolicy, layersOf, timeToLook } from './modules.ts';
@@ -30,7 +31,7 @@ export interface CacheAssignmentsOptions {
   readonly patience?: number;
 }
 
-const KEYS: KeysOf<CacheAssignmentsOptions> = { on: 'optional', off: 'optional', score: 'optional', audit: 'optional', samples: 'optional', freeze: 'optional', cooldown: 'optional', patience: 'optional' };
+const KEYS: KeysOf<CacheAssignmentsOptions> = { on: aNumber, off: aNumber, score: aFunction, audit: aNumber, samples: aNumber, freeze: aFlag, cooldown: aNumber, patience: aNumber };
 
 /** Decides by deterministic statistics alone. Results change. */
 export function cacheAssignments(options: CacheAssignmentsOptions = {}): Rule<object> {

@@ -1,6 +1,7 @@
 // The policy chooseDispatch: among the strategies that give the same bits, the one that computes fewer rows: `padded` computes every
 // expert's whole capacity, `ragged` the rows that came. Whether that pays is measured, as for every change that keeps all bits.
 import type { KeysOf } from '../base/options.ts';
+import { aNumber } from '../base/kinds.ts';
 import { checkPolicy, expertCount, factorsOf, layersOf, timeToLook } from './modules.ts';
 import type { Rule } from './rule.ts';
 
@@ -10,7 +11,7 @@ export interface ChooseDispatchOptions {
   readonly cooldown?: number;
 }
 
-const KEYS: KeysOf<ChooseDispatchOptions> = { padding: 'optional', cooldown: 'optional' };
+const KEYS: KeysOf<ChooseDispatchOptions> = { padding: aNumber, cooldown: aNumber };
 
 /** `padded` becomes `ragged` where empty rows are more than the share `padding` of the rows that came. Results stay
  * identical. */

@@ -8,6 +8,7 @@ import { canCopy, freeSlots, mergeExperts, pruneExpert, splitExpert } from './li
 import { checkPolicy, layersOf, timeToLook } from './modules.ts';
 import { UserError } from '../base/errors.ts';
 import type { KeysOf } from '../base/options.ts';
+import { aNumber } from '../base/kinds.ts';
 import type { Rule } from './rule.ts';
 
 /** Shares of the even load; 0 switches a part off. */
@@ -26,7 +27,7 @@ export interface ExpertLifecycleOptions {
   readonly cooldown?: number;
 }
 
-const KEYS: KeysOf<ExpertLifecycleOptions> = { prune: 'optional', merge: 'optional', split: 'optional', freeze: 'optional', keep: 'optional', cooldown: 'optional' };
+const KEYS: KeysOf<ExpertLifecycleOptions> = { prune: aNumber, merge: aNumber, split: aNumber, freeze: aNumber, keep: aNumber, cooldown: aNumber };
 const LEAST_COOLDOWN = 100; // notice of 32, a window of 64, and the delay of statistics
 
 /** Prunes, merges, splits and freezes experts by their loads, in layers whose router can do so (TopKRouter, SigmoidRouter, both without groups).

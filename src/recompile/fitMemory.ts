@@ -3,6 +3,7 @@
 // will do; when there is room again, it takes them back, the last first. It reads bytes and loads, and a clock only where nobody gave a budget.
 import { UserError } from '../base/errors.ts';
 import type { KeysOf } from '../base/options.ts';
+import { aNumber } from '../base/kinds.ts';
 import type { MoE } from '../nn/moe/moe.ts';
 import type { LayerStats, RunStats } from '../observe/run-stats.ts';
 import { showBytes } from '../plan/print.ts';
@@ -22,7 +23,7 @@ export interface FitMemoryOptions {
   readonly cooldown?: number;
 }
 
-const KEYS: KeysOf<FitMemoryOptions> = { budget: 'optional', margin: 'optional', horizon: 'optional', cooldown: 'optional' };
+const KEYS: KeysOf<FitMemoryOptions> = { budget: aNumber, margin: aNumber, horizon: aNumber, cooldown: aNumber };
 
 /** The capacity factors that a layer will need after so many more loads, at least those that it has. */
 export function forecastFactors(moe: MoE, layer: LayerStats, horizon: number): number[] | null {

@@ -4,6 +4,7 @@
 // steps (groups to nodes, replicas within a node, replicas to devices) are those of DeepSeek's EPLB; each is greedy, then improved by exchanges.
 import { UserError } from '../base/errors.ts';
 import { checkOptions, type KeysOf } from '../base/options.ts';
+import { aList, aNumber, aWhole, needed } from '../base/kinds.ts';
 
 export interface PlacementOptions {
   /** [layers][experts]: load of each expert, in any unit. */
@@ -18,7 +19,7 @@ export interface PlacementOptions {
   readonly devices: number;
 }
 
-const KEYS: KeysOf<PlacementOptions> = { loads: 'required', replicas: 'required', groups: 'optional', nodes: 'optional', devices: 'required' };
+const KEYS: KeysOf<PlacementOptions> = { loads: needed(aList), replicas: needed(aWhole(1, 2 ** 20)), groups: aNumber, nodes: aNumber, devices: needed(aNumber) };
 
 /** One layer. Place p is on device floor(p / (replicas / devices)), which is on node floor(device / (devices / nodes)). */
 export interface Placement {

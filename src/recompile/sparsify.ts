@@ -2,6 +2,7 @@
 // would count again. It changes results, by about as much as the second choice's weight, and halves the layer's work.
 import { UserError } from '../base/errors.ts';
 import type { KeysOf } from '../base/options.ts';
+import { aNumber } from '../base/kinds.ts';
 import type { MoE } from '../nn/moe/moe.ts';
 import type { LayerStats } from '../observe/run-stats.ts';
 import { checkPolicy, layersOf, timeToLook } from './modules.ts';
@@ -16,7 +17,7 @@ export interface SparsifyOptions {
   readonly cooldown?: number;
 }
 
-const KEYS: KeysOf<SparsifyOptions> = { below: 'optional', above: 'optional', cooldown: 'optional' };
+const KEYS: KeysOf<SparsifyOptions> = { below: aNumber, above: aNumber, cooldown: aNumber };
 
 /** `topK: 2` becomes 1 in layers whose second choice weighs less than `below`, and 2 again where it would weigh more than `above`.
  * Results change. */

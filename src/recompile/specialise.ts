@@ -2,6 +2,7 @@
 // is decided when kernels are made, and keeps every bit, is whether rows are gathered by each product or written out once.
 import { UserError } from '../base/errors.ts';
 import type { KeysOf } from '../base/options.ts';
+import { aNumber } from '../base/kinds.ts';
 import type { LayerStats } from '../observe/run-stats.ts';
 import { STORED_FROM } from '../nn/moe/routing.ts';
 import { checkPolicy, layersOf, timeToLook } from './modules.ts';
@@ -25,7 +26,7 @@ export function expertRowsFor(rows: number, now: number, hysteresis = 1.25): num
   return stores === should ? now : 2 ** Math.floor(Math.log2(Math.max(1, rows)));
 }
 
-const KEYS: KeysOf<SpecialiseOptions> = { hysteresis: 'optional', cooldown: 'optional' };
+const KEYS: KeysOf<SpecialiseOptions> = { hysteresis: aNumber, cooldown: aNumber };
 
 /** Sets `expertRows` to the rows that experts really get, where other kernels are faster for that many. Results stay
  * identical. */

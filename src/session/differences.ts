@@ -1,5 +1,6 @@
 // What makes a session that goes on from a checkpoint another than the one that wrote it, in lines to be said.
 import { momentOf } from '../optim/updates.ts';
+import { own } from '../base/own.ts';
 import { UserError } from '../base/errors.ts';
 import type { CheckpointMeta } from '../io/checkpoint.ts';
 import type { Missed } from '../optim/ages.ts';
@@ -61,16 +62,16 @@ export function differences({ optimizer, updating, seed }: Going, meta: Checkpoi
     const names = `the checkpoint was trained with ${show(before['name'])}, and goes on with ${show(now['name'])}`;
     return [...lines, `${names}, whose moments start anew${left}`];
   }
-  const differ = Object.keys(now).filter((key) => key in before && show(before[key]) !== show(now[key]));
+  const differ = Object.keys(now).filter((key) => Object.hasOwn(before, key) && show(before[key]) !== show(now[key]));
   if (differ.length > 0) {
     const each = differ.map((key) => `${key} ${show(now[key])}, not ${show(before[key])}`);
     lines.push(`the optimizer goes on with ${each.join('; ')}`);
   }
   const [was, is] = [before['groups'], updating.groups].map((groups): Settings => (isRecord(groups) ? groups : {}));
-  const other = [...new Set([...Object.keys(was), ...Object.keys(is)])].filter((n) => show(was[n]) !== show(is[n]));
+  const other = [...new Set([...Object.keys(was), ...Object.keys(is)])].filter((n) => show(own(was, n)) !== show(own(is, n)));
   if (other.length > 0) {
     const [name] = other, whom = other.length === 1 ? name : `${other.length} parameters, ${name} among them`;
-    const values = `${show(is[name] ?? 'nothing')}, not ${show(was[name] ?? 'nothing')}`;
+    const values = `${show(own(is, name) ?? 'nothing')}, not ${show(own(was, name) ?? 'nothing')}`;
     lines.push(`groups of the optimizer are others than the checkpoint's for ${whom}: ${values}`);
   }
   return lines;

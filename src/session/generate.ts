@@ -1,6 +1,7 @@
 // Text from a language model: one token after the other, with the keys and values of the tokens before kept in a cache.
 import { UserError } from '../base/errors.ts';
 import { checkOptions, refuseUnused, type KeysOf } from '../base/options.ts';
+import { aNumber, anything, needed } from '../base/kinds.ts';
 import { checkSeed, Stream } from '../base/random.ts';
 import type { Tensor } from '../graph/tensor.ts';
 import { asError } from '../recompile/pending.ts';
@@ -22,7 +23,7 @@ export interface GenerateOptions {
   readonly seed?: number;
 }
 
-const KEYS: KeysOf<GenerateOptions> = { tokens: 'required', temperature: 'optional', topK: 'optional', seed: 'optional' };
+const KEYS: KeysOf<GenerateOptions> = { tokens: needed(aNumber), temperature: aNumber, topK: aNumber, seed: anything };
 
 const CHUNK = 16; // tokens of a prompt that go through the model at once
 const BYTES = 256, NEWLINE = 10; // a model of bytes begins a line where the prompt is empty
@@ -117,7 +118,7 @@ function draw(logits: Float64Array, temperature: number, k: number, u: number): 
   }
   const order = Array.from(logits.keys()).sort((a, b) => logits[b] - logits[a] || a - b).slice(0, Math.min(k, logits.length));
   if (temperature === 0) return order[0];
-  const weights = order.map((i) => Math.exp((logits[i] - logits[order[0]]) / temperature));
+  const weights = order.map((i) => (logits[i] === -Infinity ? 0 : Math.exp((logits[i] - logits[order[0]]) / temperature)));
   let left = u * weights.reduce((a, b) => a + b, 0);
   for (let i = 0; i < order.length; i++) {
     left -= weights[i];

@@ -2,8 +2,10 @@
 import { DTYPES, hostArray, isFloat, type DType, type TypedArray } from '../base/dtype.ts';
 import { UserError } from '../base/errors.ts';
 import { isHalf } from '../base/half.ts';
-import { checkOptions, type KeysOf } from '../base/options.ts';
+import { checkOptions, shown, type KeysOf } from '../base/options.ts';
+import { aFlag, aText } from '../base/kinds.ts';
 import { Stream } from '../base/random.ts';
+import { checkSize } from '../base/shape.ts';
 
 /** Initial values of a parameter: `{ kind: 'normal', std: 0.02 }` (mean 0), `{ kind: 'uniform', bound: 0.1 }` (from -bound
  * to bound) or `{ kind: 'constant', value: 0 }`. Random ones follow from the session's seed and the parameter's name. */
@@ -25,7 +27,7 @@ export interface ParameterOptions {
   readonly role?: Role;
 }
 
-const KEYS: KeysOf<ParameterOptions> = { dtype: 'optional', trained: 'optional', role: 'optional' };
+const KEYS: KeysOf<ParameterOptions> = { dtype: aText, trained: aFlag, role: aText };
 
 const SIZES = { normal: 'std', uniform: 'bound', constant: 'value' } as const;
 const INIT_HINT = "new Parameter(shape, { kind: 'normal', std: 0.02 }), { kind: 'uniform', bound: 0.1 } or { kind: 'constant', value: 0 }";
@@ -34,12 +36,14 @@ const INIT_HINT = "new Parameter(shape, { kind: 'normal', std: 0.02 }), { kind: 
 function checkInit(init: unknown): void {
   const { kind, ...rest } = (typeof init === 'object' && init !== null ? init : {}) as { readonly kind?: unknown; readonly [size: string]: unknown };
   if (typeof kind !== 'string' || !Object.hasOwn(SIZES, kind)) {
-    throw new UserError(init === undefined ? 'a parameter needs an init: its initial values' : `a parameter's init must be of the kind normal, uniform or constant, got ${JSON.stringify(init)}`, INIT_HINT);
+    const what = init === undefined ? 'a parameter needs an init: its initial values'
+      : `a parameter's init must be of the kind normal, uniform or constant, got ${shown(init)}`;
+    throw new UserError(what, INIT_HINT);
   }
   const size = SIZES[kind as keyof typeof SIZES], other = Object.keys(rest).find((key) => key !== size), value = rest[size];
   if (other !== undefined) throw new UserError(`a parameter's init of the kind ${kind} has "${size}" and no "${other}"`, INIT_HINT);
   if (typeof value !== 'number' || !Number.isFinite(value) || (kind !== 'constant' && value < 0)) {
-    throw new UserError(`a parameter's init: ${size} must be a ${kind === 'constant' ? 'finite number' : 'number of at least 0'}, got ${String(value)}`, INIT_HINT);
+    throw new UserError(`a parameter's init: ${size} must be a ${kind === 'constant' ? 'finite number' : 'number of at least 0'}, got ${shown(value)}`, INIT_HINT);
   }
 }
 
@@ -75,6 +79,7 @@ export class Parameter {
     if (!Array.isArray(shape)) throw new UserError(`a parameter's shape must be a list of whole numbers, got ${String(shape)}`, INIT_HINT);
     checkInit(init);
     if (!shape.every((d) => Number.isInteger(d) && d > 0)) throw new UserError(`a parameter's dimensions must be whole numbers of at least 1, got [${shape.map(String).join(', ')}]`, 'look at the sizes that its layer was given');
+    checkSize('Parameter', { dtype: 'float32', shape: shape as readonly number[] });
     this.shape = Object.freeze([...(shape as readonly number[])]);
     this.init = Object.freeze({ ...init });
     this.trained = options.trained ?? true;
@@ -88,7 +93,7 @@ export class Parameter {
    * written into. Moments of the optimiser keep their values, too. */
   get frozen(): boolean | readonly boolean[] { return this.#frozen; }
   set frozen(frozen: boolean | readonly boolean[]) {
-    if (!boolOrList(frozen)) throw new UserError(`Parameter.frozen must be true, false, or a list of them, got ${JSON.stringify(frozen)}`);
+    if (!boolOrList(frozen)) throw new UserError(`Parameter.frozen must be true, false, or a list of them, got ${shown(frozen)}`);
     this.#frozen = typeof frozen === 'boolean' ? frozen : Object.freeze([...frozen]);
   }
 

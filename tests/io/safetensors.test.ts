@@ -124,8 +124,6 @@ const CASES: readonly [string, Buffer, readonly string[]][] = [
     file('{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"a":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}}', 2), ['each name once', '"a" twice']],
   ['the same place twice', file('{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"\\u0061":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}', 1), ['each name once', '"\\u0061" twice']],
   ['a field that stands twice', file('{"a":{"dtype":"U8","dtype":"I8","shape":[1],"data_offsets":[0,1]}}', 1), ['each name once', '"dtype" twice']],
-  ['metadata that is no text', file({ __metadata__: { n: 1 } }, 0), ['__metadata__.n', 'string', 'found 1']],
-  ['metadata that is a list', file({ __metadata__: ['a'] }, 0), ['__metadata__', 'object']],
 ];
 
 test('damage is refused with the file and the place', async (t) => {
@@ -165,13 +163,13 @@ const TYPES: readonly (readonly [dtype: string, bytes: readonly number[], shape:
   ['I16', [253, 255], [1], Int32Array.of(-3)], ['U16', [255, 255], [1], Int32Array.of(65535)], ['I8', [255], [1], Int32Array.of(-1)], ['U8', [255], [1], Int32Array.of(255)],
   ['BOOL', [1, 0], [2], Uint8Array.of(1, 0)], ['BOOL', [1, 2], [2], 'element 1 is 2'],
   ...['F8_E4M3', 'F8_E5M2', 'F8_E8M0', 'F8_E4M3FNUZ', 'F8_E5M2FNUZ'].map((dtype) => [dtype, [1, 2], [2], `is ${dtype}, which cannot be read`] as const),
-  ['F4', [0x12, 0x34], [4], 'is F4, which cannot be read'], ['F6_E2M3', [1, 2, 3], [4], 'is F6_E2M3'], ['F6_E3M2', [1, 2, 3], [4], 'is F6_E3M2'],
+  ['F4', [0x12, 0x34], [4], 'is F4, which cannot be read'], ['F4', [0x12, 0x03], [3], 'is F4, which cannot be read'], ['F6_E2M3', [1], [], 'is F6_E2M3'], ['F6_E2M3', [1, 2, 3], [4], 'is F6_E2M3'], ['F6_E3M2', [1, 2, 3], [4], 'is F6_E3M2'],
   ['C64', [0, 0, 0, 0, 0, 0, 0, 0], [1], 'is C64'], ['F128', [1, 2, 3], [7], 'is F128'], ['__proto__', [1], [1], 'is __proto__'], ['', [], [0], 'which cannot be read'],
 ];
 
 test('a tensor that cannot be read costs no other one, and is named when it is asked for', async (t) => {
   const path = join(await temporaryFolder(t), 'all.safetensors');
-  await fc.assert(fc.asyncProperty(fc.uniqueArray(fc.nat(TYPES.length - 1), { maxLength: TYPES.length }), fc.constantFrom(undefined, null, {}, { format: 'pt' }), async (picked, metadata) => {
+  await fc.assert(fc.asyncProperty(fc.uniqueArray(fc.nat(TYPES.length - 1), { maxLength: TYPES.length }), fc.constantFrom(undefined, null, {}, { format: 'pt' }, { n: 1, list: [1, 'a'], none: null, text: '1' }, ['a'], 'pt', 3), async (picked, metadata) => {
     let at = 0;
     const header = Object.fromEntries(picked.map((i) => [`t${i}`, { dtype: TYPES[i][0], shape: TYPES[i][2], data_offsets: [at, at += TYPES[i][1].length] }]));
     const bytes = file(metadata === undefined ? header : { ...header, __metadata__: metadata }, Buffer.from(picked.flatMap((i) => [...TYPES[i][1]])));
@@ -179,7 +177,8 @@ test('a tensor that cannot be read costs no other one, and is named when it is a
     const opened = await openSafetensors(path), said: string[] = [], all = await readSafetensors(bytes, { say: (line) => { said.push(line); } });
     try {
       assert.deepEqual([...opened.tensors.keys()].sort(), picked.map((i) => `t${i}`).sort());
-      assert.deepEqual([...opened.metadata], Object.entries(metadata ?? {}));
+      const kept = typeof metadata === 'object' && metadata !== null && !Array.isArray(metadata) ? Object.entries<unknown>(metadata as Record<string, unknown>) : [];
+      assert.deepEqual([...opened.metadata], kept.map(([key, value]) => [key, typeof value === 'string' ? value : JSON.stringify(value)]));
       for (const i of picked) {
         const [dtype, raw, shape, result] = TYPES[i], name = `t${i}`, into = new Uint8Array(raw.length);
         await opened.readInto(name, into);

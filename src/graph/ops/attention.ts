@@ -5,6 +5,7 @@
 // With an additive mask s = fma(q . k, scale, mask). A query that masks leave no key gets 0, and log-sum-exp -Infinity.
 import { UserError } from '../../base/errors.ts';
 import { checkOptions, type KeysOf } from '../../base/options.ts';
+import { aFinite, aFlag, anObject, needed } from '../../base/kinds.ts';
 import { boundOf, elements } from '../../base/shape.ts';
 import type { Expr } from '../../kernel/expr.ts';
 import type { Op } from '../op.ts';
@@ -132,7 +133,7 @@ export interface AttentionCall {
   /** int32 [B]: only so many keys of each batch entry are seen (the others are padding, and finite). */
   readonly lengths?: Tensor;
 }
-const KEYS: KeysOf<AttentionCall> = { causal: 'required', scale: 'optional', mask: 'optional', lengths: 'optional' };
+const KEYS: KeysOf<AttentionCall> = { causal: needed(aFlag), scale: aFinite, mask: anObject, lengths: anObject };
 
 /**
  * softmax(scale q k^T + mask) v, head by head. q [B, T, H, D], k and v [B, S, Hkv, D] where H / Hkv queries share a head of keys,

@@ -1,6 +1,7 @@
 // The mean of each window, summed tap by tap in row-major order, divided by how many elements of the image the window covers (or, with
 // `padded`, by its size: padding counts as zeros).
 import { checkOptions, refuseUnused, type KeysOf } from '../../base/options.ts';
+import { aFlag } from '../../base/kinds.ts';
 import { sizes } from '../../base/shape.ts';
 import type { DType } from '../../base/dtype.ts';
 import type { Expr, Exprs } from '../../kernel/expr.ts';
@@ -52,7 +53,7 @@ export interface AvgPoolOptions extends PoolOptions {
   /** Padding counts as zeros; otherwise (the default) a window's mean is that of the elements that it covers. */
   readonly padded?: boolean;
 }
-const KEYS: KeysOf<AvgPoolOptions> = { ...POOL_KEYS, padded: 'optional' };
+const KEYS: KeysOf<AvgPoolOptions> = { ...POOL_KEYS, padded: aFlag };
 
 /** Throws UserError for an option that there is not, or that has no effect. */
 export function checkAvgPool(where: string, options: AvgPoolOptions): void {

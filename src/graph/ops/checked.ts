@@ -26,7 +26,11 @@ export function checked<A extends Attrs>(op: Op<A>): Op<A> {
       if (!FITS[wanted](t.dtype)) throw new ShapeError(`${name}: needs ${NAMES[wanted]}, got ${showType(t)}${i > 0 ? ` as input ${i + 1}` : ''}`, hintFor(t.dtype, wanted));
     });
     for (const [key, value] of Object.entries(attrs)) {
-      if (Number.isNaN(value) && name !== 'constant') throw new ShapeError(`${name}: ${key} is NaN`);
+      if (name === 'constant' || typeof value !== 'number') continue;
+      if (Number.isNaN(value)) throw new ShapeError(`${name}: ${key} is NaN`);
+      if (Number.isFinite(value) && !Number.isFinite(Math.fround(value)) && inputs.some((t) => t.dtype === 'float32')) {
+        throw new ShapeError(`${name}: ${key} is ${value}, which is no finite float32`);
+      }
     }
     return op.infer(inputs, attrs, ids).map((t) => checkSize(name, t));
   } };

@@ -4,11 +4,12 @@
 // (bias, activation, normalisation over the last axis) is an epilogue. The depth is summed in ascending order, one fused
 // multiply-add at a time.
 import { checkOptions, type KeysOf } from '../../base/options.ts';
+import { aNumber } from '../../base/kinds.ts';
 import { sizes } from '../../base/shape.ts';
 import type { Op } from '../op.ts';
 import { checkTensors, emit1, type Tensor } from '../tensor.ts';
 import { checkFloats, eachTerm, geometry, unravel3, type ConvAttrs } from './convolution.ts';
-import { MOST_TAPS, attrsOf, both, placeOf, resultOf, type Padding, type Pair } from './windows.ts';
+import { MOST_TAPS, aPadding, aPair, attrsOf, both, placeOf, resultOf, type Padding, type Pair } from './windows.ts';
 
 export const conv2dOp: Op<ConvAttrs> = {
   // Images x convolved with weights w.
@@ -55,7 +56,7 @@ export interface Conv2dOptions {
   /** Channels are in so many groups; as many as channels: each channel has weights of its own (depthwise). */
   readonly groups?: number;
 }
-export const CONV_KEYS: KeysOf<Conv2dOptions> = { stride: 'optional', padding: 'optional', dilation: 'optional', groups: 'optional' };
+export const CONV_KEYS: KeysOf<Conv2dOptions> = { stride: aPair(1), padding: aPadding, dilation: aPair(1), groups: aNumber };
 
 /**
  * y[n, r, q, o] = sum over taps (s, t) and channels c of x[n, r * stride - top + s * dilation, ..., c] w[s, t, c, o]: x [N, H, W, inputs],

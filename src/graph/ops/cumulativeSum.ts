@@ -4,6 +4,7 @@ import { wrapped } from './elementwise.ts';
 import { checkAxis } from './checked.ts';
 import { ShapeError } from '../../base/errors.ts';
 import { checkOptions, type KeysOf } from '../../base/options.ts';
+import { aFlag } from '../../base/kinds.ts';
 import { boundOf, elements, showType, stridesOf } from '../../base/shape.ts';
 import type { Expr } from '../../kernel/expr.ts';
 import type { Op } from '../op.ts';
@@ -56,7 +57,7 @@ export const cumulativeSumOp: Op<CumulativeSumAttrs> = {
 };
 
 export interface CumulativeSumOptions { readonly exclusive?: boolean; readonly reverse?: boolean }
-const KEYS: KeysOf<CumulativeSumOptions> = { exclusive: 'optional', reverse: 'optional' };
+const KEYS: KeysOf<CumulativeSumOptions> = { exclusive: aFlag, reverse: aFlag };
 
 /** Sum of the elements up to each one along `axis` (default: the last), of x's shape. `exclusive`: without the element itself;
  * `reverse`: from each one to the end. Added one by one, in that order. */

@@ -4,6 +4,7 @@ import { isFloat } from '../../base/dtype.ts';
 import { wrapped } from './elementwise.ts';
 import { ShapeError } from '../../base/errors.ts';
 import { checkOptions, type KeysOf } from '../../base/options.ts';
+import { aFlag } from '../../base/kinds.ts';
 import { boundOf, elements, sameShape, showShape, type Dim, type TensorType } from '../../base/shape.ts';
 import type { Expr } from '../../kernel/expr.ts';
 import type { Op } from '../op.ts';
@@ -79,7 +80,7 @@ export const matmulOp: Op<MatmulAttrs> = {
 };
 
 export interface MatmulOptions { readonly transA?: boolean; readonly transB?: boolean }
-const KEYS: KeysOf<MatmulOptions> = { transA: 'optional', transB: 'optional' };
+const KEYS: KeysOf<MatmulOptions> = { transA: aFlag, transB: aFlag };
 
 /** a [..., M, K] times b [..., K, N] -> [..., M, N]; a matrix b serves all leading dimensions of a. */
 export function matmul(a: Tensor, b: Tensor, options: MatmulOptions = {}): Tensor {

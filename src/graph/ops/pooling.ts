@@ -1,10 +1,11 @@
 // What the pooling ops share: attributes, shapes, the taps of a window as expressions, in row-major order, written out one after the other.
 import { ShapeError } from '../../base/errors.ts';
 import type { KeysOf } from '../../base/options.ts';
+
 import { boundOf, type Dim, type TensorType } from '../../base/shape.ts';
 import type { Expr, Exprs } from '../../kernel/expr.ts';
 import type { Tensor } from '../tensor.ts';
-import { MOST_TAPS, attrsOf, axesOf, both, lookersOf, pairOf, placeIn, placeOf, type Along, type Axis, type Padding, type Pair, type WindowAttrs } from './windows.ts';
+import { MOST_TAPS, aPadding, aPair, attrsOf, axesOf, both, lookersOf, pairOf, placeIn, placeOf, type Along, type Axis, type Padding, type Pair, type WindowAttrs } from './windows.ts';
 
 /** window: [rows, columns]. */
 export type PoolAttrs = WindowAttrs & { readonly window: readonly number[] };
@@ -68,7 +69,7 @@ export interface PoolOptions {
   readonly stride?: Pair;
   readonly padding?: Padding;
 }
-export const POOL_KEYS: KeysOf<PoolOptions> = { stride: 'optional', padding: 'optional' };
+export const POOL_KEYS: KeysOf<PoolOptions> = { stride: aPair(1), padding: aPadding };
 
 export const poolAttrs = (x: Tensor, window: Pair, { stride = window, padding = 0 }: PoolOptions): PoolAttrs => {
   const size = pairOf(window);

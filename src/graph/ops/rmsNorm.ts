@@ -1,6 +1,8 @@
 // RMS normalisation of the last axis: y = x * rstd * gain with rstd = 1 / sqrt(mean(x^2) + eps). rstd is a result of its own, so that
 // the gradient need not sum again.
 import { ShapeError } from '../../base/errors.ts';
+import { atLeast0 } from '../../base/kinds.ts';
+import { shown } from '../../base/options.ts';
 import { boundOf, sameShape, showShape, type TensorType } from '../../base/shape.ts';
 import type { Op } from '../op.ts';
 import { emit, emit1, scalar, type Tensor } from '../tensor.ts';
@@ -10,7 +12,7 @@ export type NormAttrs = { readonly eps: number };
 
 /** Checks a per-column operand (gain, bias) of a normalisation. */
 export function checkColumns(op: string, x: TensorType, { eps }: NormAttrs, ...columns: readonly TensorType[]): void {
-  if (!(eps >= 0 && eps < Infinity)) throw new ShapeError(`${op}: eps must be a number of at least 0, got ${String(eps)}`);
+  if (atLeast0(eps) !== null) throw new ShapeError(`${op}: eps must be a number of at least 0, got ${shown(eps)}`);
   const last = x.shape[x.shape.length - 1];
   if (typeof last !== 'number') throw new ShapeError(`${op}: needs a last dimension of fixed size, got ${showShape(x.shape)}`);
   for (const c of columns) {

@@ -3,6 +3,7 @@
 import { isFloat } from '../../base/dtype.ts';
 import { ShapeError } from '../../base/errors.ts';
 import { checkOptions, type KeysOf } from '../../base/options.ts';
+import { aFlag, aNumber } from '../../base/kinds.ts';
 import { boundOf, elements, showType } from '../../base/shape.ts';
 import type { Expr } from '../../kernel/expr.ts';
 import type { Stmt } from '../../kernel/kernel.ts';
@@ -78,7 +79,7 @@ export const sortOp: Op<SortAttrs> = {
 };
 
 export interface SortOptions { readonly axis?: number; readonly descending?: boolean }
-const KEYS: KeysOf<SortOptions> = { axis: 'optional', descending: 'optional' };
+const KEYS: KeysOf<SortOptions> = { axis: aNumber, descending: aFlag };
 
 /**
  * `axis` (default: the last) in ascending or descending order, and int32 `indices` into x, both of x's shape. Stable: equal elements

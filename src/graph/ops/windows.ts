@@ -1,6 +1,8 @@
 // What convolution and pooling share: windows that slide over an image, along one axis at a time. Output o of an axis looks, as its tap t,
 // at place o * stride - before + t * dilation; places outside the image count as padding.
 import { ShapeError } from '../../base/errors.ts';
+import { either, oneOf, type Kind } from '../../base/kinds.ts';
+import { shown } from '../../base/options.ts';
 import { boundOf, elements, showType, type TensorType } from '../../base/shape.ts';
 import type { Expr, Exprs } from '../../kernel/expr.ts';
 import type { RefCall } from '../op.ts';
@@ -21,6 +23,17 @@ export type WindowAttrs = {
 /** The most taps of a window that is written out in a kernel's text. */
 export const MOST_TAPS = 256;
 
+/** Kinds of options: one whole number of at least `least`, or two; padding. */
+export const aPair = (least: number): Kind => listed(`a whole number of at least ${least}, or [vertical, horizontal] of such`, least, [2]);
+export const aPadding: Kind = either(oneOf('same'), listed('a whole number of at least 0, or a list of 2 or 4 of such', 0, [4, 2]));
+
+function listed(what: string, least: number, lengths: readonly number[]): Kind {
+  return (value) => {
+    const list: readonly unknown[] = Array.isArray(value) ? value : [value], fits = !Array.isArray(value) || lengths.includes(list.length);
+    return fits && list.every((n) => typeof n === 'number' && whole(n, least)) ? null : what;
+  };
+}
+
 /** One axis of an image with its windows. */
 export interface Axis {
   readonly size: number; // of the image
@@ -29,11 +42,17 @@ export interface Axis {
   readonly outputs: number;
 }
 
-export const pairOf = (p: Pair): readonly [number, number] => (typeof p === 'number' ? [p, p] : p);
+/** Throws ShapeError where it is neither a number nor a list. */
+export function pairOf(p: Pair): readonly [number, number] {
+  if (typeof p === 'number') return [p, p];
+  if (Array.isArray(p as unknown)) return p;
+  throw new ShapeError(`a window, stride or dilation must be a number or [vertical, horizontal], got ${shown(p)}`);
+}
 
 /** [top, bottom, left, right] for windows of this size over an image [rows, columns, height, width, channels]. */
 export function paddingOf(p: Padding, x: TensorType, window: readonly [number, number], stride: readonly [number, number],
   dilation: readonly [number, number] = [1, 1]): readonly number[] {
+  if (p !== 'same' && typeof p !== 'number' && !Array.isArray(p as unknown)) throw new ShapeError(`padding must be a number, a list of 2 or 4, or 'same', got ${shown(p)}`);
   if (p !== 'same') return typeof p === 'number' ? [p, p, p, p] : p.length === 2 ? [p[0], p[0], p[1], p[1]] : p;
   return [0, 1].flatMap((d) => {
     const size = boundOf(x.shape[d + 1] ?? 0), last = (Math.ceil(size / stride[d]) - 1) * stride[d] + (window[d] - 1) * dilation[d] + 1;

@@ -1,5 +1,6 @@
 // How many rows an expert may get. In: the setting and the sizes of a layer; out: whole numbers, and the room to plan for them.
 import { UserError } from '../../base/errors.ts';
+import { shown } from '../../base/options.ts';
 
 /** 'dropless': as many as come. A number: a factor on the even share of rows; a list: one factor for each expert. */
 export type Capacity = 'dropless' | number | readonly number[];
@@ -8,7 +9,7 @@ export function checkCapacity(capacity: Capacity, experts: number): Capacity {
   const factor = (f: unknown): boolean => typeof f === 'number' && Number.isFinite(f) && f >= 0;
   const fine = capacity === 'dropless' || (Array.isArray(capacity) ? capacity.length === experts && capacity.every(factor) : factor(capacity));
   if (!fine) {
-    throw new UserError(`capacity must be 'dropless', a factor of at least 0, or a list of ${experts} factors, got ${JSON.stringify(capacity)}`,
+    throw new UserError(`capacity must be 'dropless', a factor of at least 0, or a list of ${experts} factors, got ${shown(capacity)}`,
       'a factor of 1 gives each expert its even share: tokens * topK / experts rows');
   }
   return typeof capacity === 'object' ? Object.freeze([...capacity]) : capacity;

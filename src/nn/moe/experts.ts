@@ -1,6 +1,7 @@
 // The uniform bank of feed-forward experts: all experts' rows lie in one ragged buffer and go through grouped matrix products.
 import { UserError } from '../../base/errors.ts';
 import { checkOptions, type KeysOf } from '../../base/options.ts';
+import { aFlag, aSize, aText, atLeast0, needed } from '../../base/kinds.ts';
 import { emit1, type Tensor } from '../../graph/tensor.ts';
 import { add } from '../../graph/ops/add.ts';
 import { gelu } from '../../graph/ops/gelu.ts';
@@ -27,7 +28,7 @@ export interface ExpertsOptions {
   readonly bias?: boolean;
   readonly outStd?: number;
 }
-const KEYS: KeysOf<ExpertsOptions> = { experts: 'required', dModel: 'required', hidden: 'required', activation: 'optional', bias: 'optional', outStd: 'optional' };
+const KEYS: KeysOf<ExpertsOptions> = { experts: needed(aSize), dModel: needed(aSize), hidden: needed(aSize), activation: aText, bias: aFlag, outStd: atLeast0 };
 
 /** A bank's parameters as tensors. */
 export interface Used { readonly w1: Tensor; readonly b1: Tensor | null; readonly w2: Tensor; readonly b2: Tensor | null }

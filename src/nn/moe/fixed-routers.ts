@@ -2,6 +2,7 @@
 import { UserError } from '../../base/errors.ts';
 import { fixedCopy } from '../../base/fixed.ts';
 import { checkOptions, type KeysOf } from '../../base/options.ts';
+import { anything, aSize, needed } from '../../base/kinds.ts';
 import { checkSeed, Stream } from '../../base/random.ts';
 import { boundOf } from '../../base/shape.ts';
 import type { Tensor } from '../../graph/tensor.ts';
@@ -34,7 +35,7 @@ export interface HashRouterOptions {
   readonly vocab?: number;
   readonly seed?: number;
 }
-const HASH_KEYS: KeysOf<HashRouterOptions> = { experts: 'required', vocab: 'optional', seed: 'optional' };
+const HASH_KEYS: KeysOf<HashRouterOptions> = { experts: needed(aSize), vocab: aSize, seed: anything };
 
 /** A fixed random table says which experts a token gets (Roller et al. 2021), each with weight 1 / k. Nothing is learnt. */
 export class HashRouter implements Router {
@@ -44,7 +45,7 @@ export class HashRouter implements Router {
     checkOptions('HashRouter', options, HASH_KEYS);
     const { vocab, seed = 0 } = options;
     checkSeed('hash router', seed);
-    if (vocab !== undefined && !(Number.isInteger(vocab) && vocab >= 1)) throw new UserError(`hash router: vocab must be a whole number of at least 1, got ${vocab}`);
+   
     this.experts = options.experts;
     this.#options = fixedCopy(options);
   }

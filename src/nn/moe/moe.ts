@@ -2,7 +2,8 @@
 import { cast } from '../../graph/ops/cast.ts';
 import { boundOf } from '../../base/shape.ts';
 import { UserError } from '../../base/errors.ts';
-import { checkOptions, type KeysOf } from '../../base/options.ts';
+import { checkOptions, shown, type KeysOf } from '../../base/options.ts';
+import { aSize, aText, atLeast0, needed } from '../../base/kinds.ts';
 import { scalar, type Tensor } from '../../graph/tensor.ts';
 import { add } from '../../graph/ops/add.ts';
 import { div } from '../../graph/ops/div.ts';
@@ -91,7 +92,7 @@ export class MoE {
     checkSettings(options);
     const { dModel, experts, router, shared, hidden, activation, normalise, balance = router ? 0 : 0.01, zLoss = router ? 0 : 0.001 } = options;
     this.#count = typeof experts === 'number' ? experts : experts.length;
-    if (!Number.isInteger(this.#count) || this.#count < 1) throw new UserError(`MoE: needs at least one expert, got ${this.#count}`);
+    if (!Number.isInteger(this.#count) || this.#count < 1) throw new UserError(`MoE: experts must be a whole number of at least 1, or a list of modules, got ${this.#count}`);
     if (this.#count > MOST_EXPERTS) throw new UserError(`MoE: at most ${MOST_EXPERTS} experts, got ${this.#count}`);
     this.#frozen = Object.freeze(new Array<boolean>(this.#count).fill(false));
     this.#slots = Object.freeze(freshSlots(this.#count));
@@ -107,7 +108,10 @@ export class MoE {
     }
     this.shared = typeof shared === 'number' ? new SharedExpert({ dModel, hidden: shared, ...(activation && { activation }) }) : shared ?? null;
     const coefficients: Partial<Record<LossName, number>> = options.losses ?? { balance, z: zLoss };
-    for (const name of Object.keys(coefficients)) among('loss', name, LOSSES);
+    for (const [name, coefficient] of Object.entries<unknown>(coefficients)) {
+      among('loss', name, LOSSES);
+      if (coefficient !== undefined && atLeast0(coefficient) !== null) throw new UserError(`MoE: the coefficient of the loss ${name} must be a number of at least 0, got ${shown(coefficient)}`);
+    }
     this.#losses = LOSSES.flatMap((name) => (coefficients[name] ? [[name, coefficients[name]] as const] : []));
     if (options.capacity !== undefined) this.capacity = options.capacity;
     if (options.overflow !== undefined) this.overflow = options.overflow;
@@ -267,7 +271,7 @@ export class MoE {
 }
 
 export interface SharedExpertOptions { readonly dModel: number; readonly hidden: number; readonly activation?: Activation }
-const SHARED_KEYS: KeysOf<SharedExpertOptions> = { dModel: 'required', hidden: 'required', activation: 'optional' };
+const SHARED_KEYS: KeysOf<SharedExpertOptions> = { dModel: needed(aSize), hidden: needed(aSize), activation: aText };
 
 /** A feed-forward network that every token goes through. */
 export class SharedExpert {

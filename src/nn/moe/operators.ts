@@ -4,6 +4,7 @@ import { cast } from '../../graph/ops/cast.ts';
 import { boundOf } from '../../base/shape.ts';
 import { UserError } from '../../base/errors.ts';
 import { checkOptions, type KeysOf } from '../../base/options.ts';
+import { aFlag, aNumber, needed } from '../../base/kinds.ts';
 import { scalar, type Tensor } from '../../graph/tensor.ts';
 import { add } from '../../graph/ops/add.ts';
 import { combine } from '../../graph/ops/combine.ts';
@@ -103,7 +104,7 @@ export interface CacheOptions {
   /** Of the moving average; default 0.99. */
   readonly gamma?: number;
 }
-const CACHE_KEYS: KeysOf<CacheOptions> = { batches: 'required', use: 'optional', gamma: 'optional' };
+const CACHE_KEYS: KeysOf<CacheOptions> = { batches: needed(aNumber), use: aFlag, gamma: aNumber };
 
 /**
  * Remembers an int32 value (a batch's assignments [tokens, k]) from epoch to epoch, and measures how far the live one still agrees.
@@ -114,6 +115,7 @@ export function cache(owner: object, live: Tensor, options: CacheOptions): Cache
   const { batches, use = false, gamma = 0.99 } = options;
   if (live.dtype !== 'int32') throw new UserError(`cache: remembers whole numbers, got ${live.toString()}`);
   if (!Number.isInteger(batches) || batches < 1) throw new UserError(`cache: batches must be a whole number of at least 1, got ${batches}`);
+  if (!(gamma >= 0 && gamma < 1)) throw new UserError(`cache: gamma must be at least 0 and below 1, got ${gamma}`);
   const trace = traceOf(live), shape = live.shape.map(boundOf), path = trace.pathOf(owner);
   const state = (name: string, dtype: 'int32' | 'float32', dims: readonly number[]): Tensor => trace.state(`assigned/${name}/${path}`, { dtype, shape: dims });
   const table = state('table', 'int32', [1, batches, ...shape]), score = state('score', 'float32', []);

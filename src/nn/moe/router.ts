@@ -4,6 +4,7 @@ import { boundOf } from '../../base/shape.ts';
 import { UserError } from '../../base/errors.ts';
 import { fixedCopy } from '../../base/fixed.ts';
 import { checkOptions, type KeysOf } from '../../base/options.ts';
+import { aFlag, aNumber, aSize, needed, oneOf } from '../../base/kinds.ts';
 import { scalar, type Tensor } from '../../graph/tensor.ts';
 import { add } from '../../graph/ops/add.ts';
 import { cast } from '../../graph/ops/cast.ts';
@@ -80,8 +81,8 @@ export interface RouterOptions {
 }
 /** Of a router that weights its choices in its own way. */
 export type PlainRouterOptions = Omit<RouterOptions, 'normalise'>;
-export const PLAIN_KEYS: KeysOf<PlainRouterOptions> = { dModel: 'required', experts: 'required', jitter: 'optional' };
-export const ROUTER_KEYS: KeysOf<RouterOptions> = { ...PLAIN_KEYS, normalise: 'optional' };
+export const PLAIN_KEYS: KeysOf<PlainRouterOptions> = { dModel: needed(aSize), experts: needed(aSize), jitter: aNumber };
+export const ROUTER_KEYS: KeysOf<RouterOptions> = { ...PLAIN_KEYS, normalise: aFlag };
 
 /** Routers with one vector for each expert: logits = x W. */
 export abstract class LinearRouter implements Router {
@@ -139,7 +140,7 @@ export interface GroupLimit {
   /** A group's score: its best expert's (DeepSeek-V2) or the sum of its two best (DeepSeek-V3, the default). */
   readonly by?: 'max' | 'top2';
 }
-const GROUP_KEYS: KeysOf<GroupLimit> = { groups: 'required', limit: 'required', by: 'optional' };
+const GROUP_KEYS: KeysOf<GroupLimit> = { groups: needed(aNumber), limit: needed(aNumber), by: oneOf('max', 'top2') };
 
 export function checkGroups(given: GroupLimit, experts: number): void {
   checkOptions('router: groups', given, GROUP_KEYS);

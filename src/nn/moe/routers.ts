@@ -2,6 +2,7 @@
 import { UserError } from '../../base/errors.ts';
 import { fixedCopy } from '../../base/fixed.ts';
 import { refuseUnused, type KeysOf } from '../../base/options.ts';
+import { aFinite, anObject, aText, atLeast0, aWhole } from '../../base/kinds.ts';
 import { boundOf } from '../../base/shape.ts';
 import { scalar, type Tensor } from '../../graph/tensor.ts';
 import { add } from '../../graph/ops/add.ts';
@@ -41,7 +42,7 @@ export interface TopKRouterOptions extends RouterOptions {
   readonly softmax?: 'before' | 'after';
   readonly groups?: GroupLimit;
 }
-const TOP_K_KEYS: KeysOf<TopKRouterOptions> = { ...ROUTER_KEYS, softmax: 'optional', groups: 'optional' };
+const TOP_K_KEYS: KeysOf<TopKRouterOptions> = { ...ROUTER_KEYS, softmax: aText, groups: anObject };
 
 const ORDERS: readonly string[] = ['before', 'after'];
 
@@ -124,7 +125,7 @@ export interface SigmoidRouterOptions extends RouterOptions {
   /** Multiplies the normalised weights; default 1 (DeepSeek-V3 has 2.5). */
   readonly scale?: number;
 }
-const SIGMOID_KEYS: KeysOf<SigmoidRouterOptions> = { ...ROUTER_KEYS, groups: 'optional', biasRate: 'optional', scale: 'optional' };
+const SIGMOID_KEYS: KeysOf<SigmoidRouterOptions> = { ...ROUTER_KEYS, groups: anObject, biasRate: atLeast0, scale: aFinite };
 
 /**
  * Sigmoid scores, balanced without an auxiliary loss (DeepSeek-V3, section 2.1.2; Wang et al. 2024): experts are chosen by score + bias,
@@ -168,7 +169,7 @@ export interface SinkhornRouterOptions extends RouterOptions {
   /** Rounds of normalisation; default 8. */
   readonly rounds?: number;
 }
-const SINKHORN_KEYS: KeysOf<SinkhornRouterOptions> = { ...ROUTER_KEYS, rounds: 'optional' };
+const SINKHORN_KEYS: KeysOf<SinkhornRouterOptions> = { ...ROUTER_KEYS, rounds: aWhole(1, 1000) };
 
 /**
  * Balanced assignment (BASE layers, Lewis et al. 2021, by Sinkhorn's algorithm as in Clark et al. 2022): while training, experts are chosen
@@ -180,7 +181,6 @@ export class SinkhornRouter extends LinearRouter {
   constructor(options: SinkhornRouterOptions) {
     super(options, SINKHORN_KEYS, false);
     const { rounds = 8 } = options;
-    if (!Number.isInteger(rounds) || rounds < 1) throw new UserError(`router: rounds must be a whole number of at least 1, got ${rounds}`);
     this.#rounds = rounds;
   }
 

@@ -3,6 +3,7 @@
 import { boundOf } from '../../base/shape.ts';
 import { UserError } from '../../base/errors.ts';
 import { checkOptions, refuseUnused, type KeysOf } from '../../base/options.ts';
+import { aFlag, aList, anObject, aNumber, anything, aSize, aText, aWhole, either, needed, oneOf } from '../../base/kinds.ts';
 import type { Tensor } from '../../graph/tensor.ts';
 import { admit, type Admission } from '../../graph/ops/admit.ts';
 import { permute, type Permutation } from '../../graph/ops/permute.ts';
@@ -41,8 +42,8 @@ export interface RoutingOptions {
   /** Which slots hold an expert; default all. Nobody may choose another. */
   readonly active?: readonly boolean[] | undefined;
 }
-const KEYS: KeysOf<RoutingOptions> = { experts: 'required', capacity: 'optional', overflow: 'optional', priority: 'optional', scores: 'optional',
-  padded: 'optional', tiled: 'optional', expertRows: 'optional', sorted: 'optional', active: 'optional' };
+const KEYS: KeysOf<RoutingOptions> = { experts: needed(aSize), capacity: either(aNumber, aText, aList), overflow: oneOf(...OVERFLOWS), priority: oneOf(...PRIORITIES), scores: anObject,
+  padded: aFlag, tiled: aFlag, expertRows: aWhole(0), sorted: anything, active: aList };
 
 /** Why a setting for choices beyond a capacity has no effect; null where it has one. */
 export const unusedBeyond = ({ capacity = 'dropless', overflow }: { readonly capacity?: Capacity | undefined; readonly overflow?: Overflow | undefined }): { overflow: string | null; priority: string | null } => {

@@ -2,7 +2,9 @@
 // fewer experts. In: named tensors of a checkpoint, optimiser moments too; out: a new map; tensors that do not change are the same objects.
 import { UserError } from '../../base/errors.ts';
 import { checkOptions, refuseUnused, type KeysOf } from '../../base/options.ts';
+import { aList, aName, aNumber, anything, atLeast0, aWhole, needed } from '../../base/kinds.ts';
 import { Stream } from '../../base/random.ts';
+import { numbersOf } from '../../base/convert.ts';
 import { hostTensor, type HostTensor } from '../../base/tensor.ts';
 import { readSlots, type SlotsValue } from './slots.ts';
 
@@ -28,14 +30,13 @@ export interface UpcycleOptions {
   readonly routerStd?: number;
   readonly seed?: number;
 }
-const UPCYCLE_KEYS: KeysOf<UpcycleOptions> = { from: 'required', to: 'required', experts: 'required', routerStd: 'optional', seed: 'optional' };
+const UPCYCLE_KEYS: KeysOf<UpcycleOptions> = { from: needed(aName), to: needed(aName), experts: needed(aWhole(1, 2 ** 20)), routerStd: atLeast0, seed: anything };
 
 /** Every expert is a copy of the dense layer; the router starts small at random. With normalised weights (default for k > 1) the model
  * computes what it did. Moments of the dense layer's weights are left out: training starts with fresh ones. */
 export function upcycle(tensors: NamedTensors, options: UpcycleOptions): Map<string, HostTensor> {
   checkOptions('upcycle', options, UPCYCLE_KEYS);
   const { from, to, experts, routerStd = 0.02, seed = 0 } = options;
-  if (!Number.isInteger(experts) || experts < 1) throw new UserError(`upcycle: experts must be a whole number of at least 1, got ${experts}`);
   const out = new Map(tensors), names = { 'up.weight': 'w1', 'down.weight': 'w2', 'up.bias': 'b1', 'down.bias': 'b2' } as const;
   for (const [dense, own] of Object.entries(names)) {
     const name = `${from}.${dense}`, t = tensors.get(name);
@@ -58,7 +59,7 @@ export interface ResizeOptions {
   /** Of the noise. */
   readonly seed?: number;
 }
-const RESIZE_KEYS: KeysOf<ResizeOptions> = { moe: 'required', from: 'required', noise: 'optional', seed: 'optional' };
+const RESIZE_KEYS: KeysOf<ResizeOptions> = { moe: needed(aName), from: needed(aList), noise: aNumber, seed: anything };
 
 /** Another number of experts: parameters, their moments and the router's vectors and biases go with each. */
 export function resizeExperts(tensors: NamedTensors, options: ResizeOptions): Map<string, HostTensor> {
@@ -80,10 +81,11 @@ export function resizeExperts(tensors: NamedTensors, options: ResizeOptions): Ma
   const fresh = out.get(`${moe}.router.weight`);
   if (noise > 0 && fresh) {
     const stream = new Stream(seed, `${moe}.router.weight`);
-    out.set(`${moe}.router.weight`, { ...fresh, data: (fresh.data as Float32Array).map((w, i) => {
+    const weights = Array.from(numbersOf(fresh), (w, i) => {
       const e = i % from.length;
       return from.indexOf(from[e]) === e ? w : w + noise * stream.normal(0, i);
-    }) });
+    });
+    out.set(`${moe}.router.weight`, hostTensor(fresh.dtype, fresh.shape, weights));
   }
   return out;
 }
@@ -93,7 +95,7 @@ export interface CompactOptions {
   readonly moe: string;
   readonly slots: SlotsValue;
 }
-const COMPACT_KEYS: KeysOf<CompactOptions> = { moe: 'required', slots: 'required' };
+const COMPACT_KEYS: KeysOf<CompactOptions> = { moe: needed(aName), slots: needed(aList) };
 
 /** A mixture without its free slots: one of as many experts as there are, which computes the same. Throws UserError where some are copies of one
  * another, of which a token gets one at most: as experts of their own it could get both. */

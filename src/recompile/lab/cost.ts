@@ -1,6 +1,7 @@
 // What a step of a layer costs under a plan, in rows of an expert. In: settings and a load; out: rows that are computed, of them empty ones,
 // and choices that did not fit.
 import type { KeysOf } from '../../base/options.ts';
+import { atLeast0, needed } from '../../base/kinds.ts';
 import { capacityRows } from '../../nn/moe/capacity.ts';
 import type { MoE } from '../../nn/moe/moe.ts';
 import type { TracedLayer } from './trace.ts';
@@ -17,7 +18,7 @@ export interface Outcome {
 
 /** Prices in rows: what a dropped choice is worth, what a spilled one costs beside its row, and, in steps of even load, a recompilation. */
 export interface Prices { readonly drop: number; readonly spill: number; readonly recompilation: number }
-export const PRICE_KEYS: KeysOf<Prices> = { drop: 'required', spill: 'required', recompilation: 'required' };
+export const PRICE_KEYS: KeysOf<Prices> = { drop: needed(atLeast0), spill: needed(atLeast0), recompilation: needed(atLeast0) };
 /** Those that adaptCapacity has by default. */
 export const PRICES: Prices = { drop: 20, spill: 1, recompilation: 2 };
 

@@ -2,10 +2,11 @@
 // token draws its k experts without putting them back, with chances e^logit: the logits are what differs from step to step.
 import { UserError } from '../../base/errors.ts';
 import { checkOptions, type KeysOf } from '../../base/options.ts';
+import { aList, aNumber, anything, aSize, aText, aWhole, either, oneOf } from '../../base/kinds.ts';
 import { Stream } from '../../base/random.ts';
-import type { Capacity } from '../../nn/moe/capacity.ts';
-import type { Overflow } from '../../nn/moe/routing.ts';
-import type { Dispatch } from '../../nn/moe/strategies.ts';
+import { checkCapacity, type Capacity } from '../../nn/moe/capacity.ts';
+import { OVERFLOWS, type Overflow } from '../../nn/moe/routing.ts';
+import { DISPATCHES, type Dispatch } from '../../nn/moe/strategies.ts';
 import type { Trace } from './trace.ts';
 
 export interface GenerateOptions {
@@ -19,8 +20,8 @@ export interface GenerateOptions {
   readonly dispatch: Dispatch;
 }
 
-const KEYS: KeysOf<Partial<GenerateOptions>> = { experts: 'optional', k: 'optional', tokens: 'optional', steps: 'optional', seed: 'optional', capacity: 'optional',
-  overflow: 'optional', dispatch: 'optional' };
+const KEYS: KeysOf<Partial<GenerateOptions>> = { experts: aSize, k: aSize, tokens: aSize, steps: aWhole(0), seed: anything, capacity: either(aNumber, aText, aList),
+  overflow: oneOf(...OVERFLOWS), dispatch: oneOf(...DISPATCHES) };
 export const DEFAULTS: GenerateOptions = { experts: 16, k: 2, tokens: 256, steps: 2048, seed: 1, capacity: 2, overflow: 'drop', dispatch: 'padded' };
 
 interface At { readonly step: number; readonly share: number; readonly experts: number }
@@ -51,6 +52,7 @@ export function generate(name: string, options: Partial<GenerateOptions> = {}): 
   const workload = Object.hasOwn(WORKLOADS, name) ? WORKLOADS[name] : undefined;
   if (!workload) throw new UserError(`no workload named "${name}"`, `one of ${Object.keys(WORKLOADS).join(', ')}`);
   const { experts, k, tokens, steps, seed, capacity, overflow, dispatch } = { ...DEFAULTS, ...options };
+  checkCapacity(capacity, experts);
   const open = Array.from({ length: experts }, (_, p) => workload.logit(p, { step: 0, share: 0, experts })).filter(Number.isFinite).length;
   if (k > open) throw new UserError(`a token cannot go to ${k} experts of ${open}`, 'fewer experts a token, or more experts');
   const order = new Stream(seed, 'places').permutation(0, experts), noise = new Stream(seed, `draws ${name}`), sizes = new Stream(seed, 'sizes');

@@ -2,6 +2,7 @@
 // of a step is what it costs in rows. In: a trace and rules; out: what happened at each step, and every decision.
 import { UserError } from '../../base/errors.ts';
 import { checkOptions } from '../../base/options.ts';
+import { own } from '../../base/own.ts';
 import { hostTensor, type HostTensor } from '../../base/tensor.ts';
 import { meanSquaredError } from '../../nn/loss.ts';
 import { MoE } from '../../nn/moe/moe.ts';
@@ -55,8 +56,12 @@ function standIn(layers: readonly TracedLayer[]): object {
   for (const { path, experts, k, capacity, overflow, dispatch, dModel, hidden } of layers) {
     const names = path.split('.'), last = names.pop() ?? '';
     let at = root;
-    for (const name of names) at = (at[name] ??= {}) as Record<string, unknown>;
-    if (last === '' || at[last] !== undefined) throw new UserError(`the trace has no place for a layer at "${path}"`, 'paths of layers are different, and none is empty');
+    for (const name of names) {
+      const next = own(at, name) ?? {};
+      at[name] = next;
+      at = next as Record<string, unknown>;
+    }
+    if (last === '' || own(at, last) !== undefined) throw new UserError(`the trace has no place for a layer at "${path}"`, 'paths of layers are different, and none is empty');
     const layer = new MoE({ dModel, experts, topK: k, hidden, capacity, dispatch, balance: 0, zLoss: 0 });
     layer.overflow = overflow; // of a dropless layer it says what comes with a capacity
     at[last] = layer;

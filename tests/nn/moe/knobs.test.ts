@@ -27,7 +27,7 @@ test('setters refuse what cannot be meant, and leave the old value', () => {
     [() => { moe.capacity = NaN; }, /capacity/], [() => { moe.dispatch = 'sparse' as 'ragged'; }, /no dispatch named sparse\n.*ragged, padded, einsum, dense/],
     [() => { moe.overflow = 'lose' as 'drop'; }, /no overflow named lose/], [() => { moe.priority = 'luck' as 'probs'; }, /no priority named luck/],
     [() => { moe.frozen = [true]; }, /frozen must be true, false, or a list of 4/],
-    [() => make({ losses: { fairness: 1 } as object }), /no loss named fairness/], [() => make({ experts: 0 }), /at least one expert/],
+    [() => make({ losses: { fairness: 1 } as object }), /no loss named fairness/], [() => make({ experts: 0 }), /experts must be a whole number of at least 1/],
     [() => new MoE({ dModel: 8, experts: 4, topK: 2 }), /needs `hidden`/], [() => make({ router: new SigmoidRouter({ dModel: 8, experts: 3 }) }), /4 experts, the router knows 3/]];
   for (const [change, message] of bad) assert.throws(change, { name: 'UserError', message });
   assert.deepEqual([moe.topK, moe.capacity, moe.dispatch, moe.overflow, moe.priority, moe.frozen], [2, 1.5, 'ragged', 'drop', 'position', [false, false, false, false]]);
