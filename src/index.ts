@@ -6,7 +6,7 @@ export { hostTensor, type Batch, type HostTensor, type HostValues } from './base
 export { arrays, type ArrayDataset, type ArrayOptions, type Rows } from './data/arrays.ts';
 export type { Batches, BatchOptions, Dataset, EpochOrder, PassOptions, Split } from './data/dataset.ts';
 export { textFrom, type TextDataset, type TextOptions } from './data/text.ts';
-export { readSafetensors, type TensorMap } from './io/safetensors-bytes.ts';
+export { readSafetensors, type ReadOptions, type TensorMap } from './io/safetensors-bytes.ts';
 export type { Tensor } from './graph/tensor.ts';
 export { Parameter, type Init, type ParameterOptions } from './trace/parameter.ts';
 export type { Module } from './trace/module.ts';

@@ -18,7 +18,8 @@ export interface BatchOptions {
   readonly limit?: number; // how many batches; without end by default
   readonly order?: EpochOrder; // of an epoch's samples; shuffled by seed and epoch by default
 }
-export const BATCH_KEYS: KeysOf<BatchOptions> = { size: needed(aWhole(1)), seed: aWhole(0), split: oneOf('train', 'validation', 'test'), from: aWhole(0), limit: aNumber, order: aFunction };
+export const BATCH_KEYS: KeysOf<BatchOptions> = { size: needed(aWhole(1)), seed: aWhole(0),
+  split: oneOf('train', 'validation', 'test'), from: aWhole(0), limit: aNumber, order: aFunction };
 
 export interface PassOptions {
   readonly size: number; // samples in a batch; the last batch holds what is left: look at its shape

@@ -27,7 +27,8 @@ export interface AttentionOptions {
   /** Base of the rotary frequencies (Su et al. 2021); default 10,000. */
   readonly ropeBase?: number;
 }
-const KEYS: KeysOf<AttentionOptions> = { dModel: needed(aSize), heads: needed(aSize), kvHeads: aSize, context: needed(aSize), outStd: atLeast0, ropeBase: above0 };
+const KEYS: KeysOf<AttentionOptions> = { dModel: needed(aSize), heads: needed(aSize), kvHeads: aSize,
+  context: needed(aSize), outStd: atLeast0, ropeBase: above0 };
 
 /** Where a cached step stands: the tokens of x are those at `position`, `position` + 1, ... of the sequence. */
 export interface Cached { readonly position: Tensor }

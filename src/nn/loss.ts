@@ -108,7 +108,8 @@ export interface CrossEntropyOptions {
    * counts. Where it is 0 (every target is of a class of weight 0) only smoothed labels give a loss, divided by 1. */
   readonly classWeights?: Tensor | readonly number[];
 }
-const CROSS_ENTROPY: KeysOf<CrossEntropyOptions> = { labelSmoothing: aNumber, ignoreIndex: aNumber, classWeights: either(aList, anObject) };
+const CROSS_ENTROPY: KeysOf<CrossEntropyOptions> = { labelSmoothing: aNumber, ignoreIndex: aNumber,
+  classWeights: either(aList, anObject) };
 
 /** Mean over all rows of -log softmax(logits)[target], in nats. logits [..., classes], targets int32 [...]. A
  * target that is no class gives NaN. */

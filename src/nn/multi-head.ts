@@ -30,7 +30,8 @@ export interface MultiHeadOptions {
   /** Standard deviation of the output projection's starting weights. */
   readonly outStd?: number;
 }
-const KEYS: KeysOf<MultiHeadOptions> = { dModel: needed(aSize), heads: needed(aSize), kvHeads: aSize, memoryWidth: aSize, causal: aFlag, rope: either(aFlag, above0), bias: aFlag, outStd: atLeast0 };
+const KEYS: KeysOf<MultiHeadOptions> = { dModel: needed(aSize), heads: needed(aSize), kvHeads: aSize,
+  memoryWidth: aSize, causal: aFlag, rope: either(aFlag, above0), bias: aFlag, outStd: atLeast0 };
 
 export interface MultiHeadInputs {
   /** [batch, memory, memoryWidth]: the sequence whose keys and values are seen; x itself by default. */

@@ -37,7 +37,8 @@ export interface TransformerOptions extends BlockOptions {
   /** The output projection is the embedding's table. */
   readonly tied?: boolean;
 }
-const BLOCK_KEYS: KeysOf<BlockOptions> = { dModel: needed(aSize), layers: needed(aSize), heads: needed(aSize), kvHeads: aSize, context: needed(aSize),
+const BLOCK_KEYS: KeysOf<BlockOptions> = { dModel: needed(aSize), layers: needed(aSize), heads: needed(aSize),
+  kvHeads: aSize, context: needed(aSize),
   moe: anything, hidden: aSize, dropout: aNumber, recompute: aFlag };
 const KEYS: KeysOf<TransformerOptions> = { vocab: needed(aSize), ...BLOCK_KEYS, tied: aFlag };
 

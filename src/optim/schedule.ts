@@ -13,7 +13,8 @@ export interface WarmupCosine {
   /** Lowest rate, from 0 to `peak`; default a tenth of the peak. */
   readonly floor?: number;
 }
-const KEYS: KeysOf<WarmupCosine> = { peak: needed(aNumber), warmup: needed(aNumber), total: needed(aNumber), floor: aNumber };
+const KEYS: KeysOf<WarmupCosine> = { peak: needed(aNumber), warmup: needed(aNumber), total: needed(aNumber),
+  floor: aNumber };
 
 /** Linear warm-up, then half a cosine from the peak to the floor (Loshchilov & Hutter 2017). Throws UserError for
  * numbers that make no such curve. */

@@ -27,7 +27,8 @@ export interface AdaptCapacityOptions {
   readonly cooldown?: number;
 }
 
-const KEYS: KeysOf<AdaptCapacityOptions> = { quantile: aNumber, margin: aNumber, price: aNumber, horizon: aNumber, cooldown: aNumber };
+const KEYS: KeysOf<AdaptCapacityOptions> = { quantile: aNumber, margin: aNumber, price: aNumber, horizon: aNumber,
+  cooldown: aNumber };
 const STEP = 16; // capacity factors are multiples of 1/16: plans recur
 /** The quantile of loads that there is room for, where a layer drops and nobody asks for another. */
 export const QUANTILE = 0.95;

@@ -31,7 +31,8 @@ export interface CacheAssignmentsOptions {
   readonly patience?: number;
 }
 
-const KEYS: KeysOf<CacheAssignmentsOptions> = { on: aNumber, off: aNumber, score: aFunction, audit: aNumber, samples: aNumber, freeze: aFlag, cooldown: aNumber, patience: aNumber };
+const KEYS: KeysOf<CacheAssignmentsOptions> = { on: aNumber, off: aNumber, score: aFunction, audit: aNumber,
+  samples: aNumber, freeze: aFlag, cooldown: aNumber, patience: aNumber };
 
 /** Decides by deterministic statistics alone. Results change. */
 export function cacheAssignments(options: CacheAssignmentsOptions = {}): Rule<object> {

@@ -27,7 +27,8 @@ export interface ExpertLifecycleOptions {
   readonly cooldown?: number;
 }
 
-const KEYS: KeysOf<ExpertLifecycleOptions> = { prune: aNumber, merge: aNumber, split: aNumber, freeze: aNumber, keep: aNumber, cooldown: aNumber };
+const KEYS: KeysOf<ExpertLifecycleOptions> = { prune: aNumber, merge: aNumber, split: aNumber, freeze: aNumber,
+  keep: aNumber, cooldown: aNumber };
 const LEAST_COOLDOWN = 100; // notice of 32, a window of 64, and the delay of statistics
 
 /** Prunes, merges, splits and freezes experts by their loads, in layers whose router can do so (TopKRouter, SigmoidRouter, both without groups).

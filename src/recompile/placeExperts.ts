@@ -19,7 +19,8 @@ export interface PlacementOptions {
   readonly devices: number;
 }
 
-const KEYS: KeysOf<PlacementOptions> = { loads: needed(aList), replicas: needed(aWhole(1, 2 ** 20)), groups: aNumber, nodes: aNumber, devices: needed(aNumber) };
+const KEYS: KeysOf<PlacementOptions> = { loads: needed(aList), replicas: needed(aWhole(1, 2 ** 20)),
+  groups: aNumber, nodes: aNumber, devices: needed(aNumber) };
 
 /** One layer. Place p is on device floor(p / (replicas / devices)), which is on node floor(device / (devices / nodes)). */
 export interface Placement {

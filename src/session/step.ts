@@ -48,7 +48,8 @@ export interface CompileOptions {
    * for each rule that fails; default console.warn. `topic` 'rule': of a rule that fails, which `events` is told too. */
   readonly say?: (line: string, topic?: 'rule') => void;
 }
-const KEYS: KeysOf<CompileOptions> = { loss: needed(aFunction), optimizer: anObject, device: aText, threads: aNumber, seed: anything, accumulate: anything,
+const KEYS: KeysOf<CompileOptions> = { loss: needed(aFunction), optimizer: anObject, device: aText,
+  threads: aNumber, seed: anything, accumulate: anything,
   split: aNumber, memory: above0, observe: aFlag, events: aFunction, agreement: anObject, say: aFunction };
 
 export interface StepResult {

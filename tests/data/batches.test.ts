@@ -3,7 +3,8 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { setImmediate as turn } from 'node:timers/promises';
 import type { Batch } from '../../src/base/tensor.ts';
-import { ordered, shuffled, type Samples } from '../../src/data/batches.ts';
+import { ArrayDataset } from '../../src/data/arrays.ts';
+import { shuffled, type Samples } from '../../src/data/batches.ts';
 
 /** Samples that note when they are gathered. */
 function noted(count: number, failAt = Infinity): { samples: Samples; gathered: () => number } {
@@ -53,9 +54,9 @@ test('an error arrives at the step it belongs to, and nowhere if the caller stop
   }
 });
 
-test('a split or a seed that there is not is refused at once', async () => {
-  const samples = (): Promise<Samples> => Promise.reject(new Error('nobody reads'));
-  assert.throws(() => shuffled(samples, { size: 2, split: 'valid' as never }), /UserError.*no split named valid.*train, validation or test/s);
-  for (const seed of [NaN, -1, 1.5]) assert.throws(() => shuffled(samples, { size: 2, seed }), /UserError.*seed must be a whole number of at least 0/s);
-  await assert.rejects(ordered(samples, { size: 2, split: 'valid' as never }).next(), /UserError.*no split named valid/s);
+test('a split or a seed that there is not is refused at once', () => {
+  const data = new ArrayDataset('rows', () => Promise.reject(new Error('nobody reads')));
+  assert.throws(() => data.batches({ size: 2, split: 'valid' as never }), /UserError.*split must be one of train, validation, test, got "valid"/s);
+  for (const seed of [NaN, -1, 1.5]) assert.throws(() => data.batches({ size: 2, seed }), /UserError.*seed must be a whole number of at least 0/s);
+  assert.throws(() => data.pass({ size: 2, split: 'valid' as never }), /UserError.*split must be one of train, validation, test, got "valid"/s);
 });

@@ -339,3 +339,9 @@ test('ages of moments that do not fit the model are refused with the file, and n
   }
   await session.deserialize(bytes);
 });
+
+test('parameters named like what every object inherits have no age in a checkpoint that says none', () => {
+  const ages = new Ages(), names = ['constructor', 'toString', 'hasOwnProperty', 'own'];
+  ages.restore(names, 0, 5, () => 'given', { own: 2 });
+  assert.deepEqual(names.map((name) => ages.of(name)), [0, 0, 0, 2]);
+});

@@ -56,7 +56,8 @@ export interface Conv2dOptions {
   /** Channels are in so many groups; as many as channels: each channel has weights of its own (depthwise). */
   readonly groups?: number;
 }
-export const CONV_KEYS: KeysOf<Conv2dOptions> = { stride: aPair(1), padding: aPadding, dilation: aPair(1), groups: aNumber };
+export const CONV_KEYS: KeysOf<Conv2dOptions> = { stride: aPair(1), padding: aPadding, dilation: aPair(1),
+  groups: aNumber };
 
 /**
  * y[n, r, q, o] = sum over taps (s, t) and channels c of x[n, r * stride - top + s * dilation, ..., c] w[s, t, c, o]: x [N, H, W, inputs],

@@ -5,7 +5,8 @@ import type { KeysOf } from '../../base/options.ts';
 import { boundOf, type Dim, type TensorType } from '../../base/shape.ts';
 import type { Expr, Exprs } from '../../kernel/expr.ts';
 import type { Tensor } from '../tensor.ts';
-import { MOST_TAPS, aPadding, aPair, attrsOf, axesOf, both, lookersOf, pairOf, placeIn, placeOf, type Along, type Axis, type Padding, type Pair, type WindowAttrs } from './windows.ts';
+import { MOST_TAPS, aPadding, aPair, attrsOf, axesOf, both, lookersOf, pairOf, placeIn, placeOf, type Along,
+  type Axis, type Padding, type Pair, type WindowAttrs } from './windows.ts';
 
 /** window: [rows, columns]. */
 export type PoolAttrs = WindowAttrs & { readonly window: readonly number[] };

@@ -9,7 +9,7 @@ export function checkCapacity(capacity: Capacity, experts: number): Capacity {
   const factor = (f: unknown): boolean => typeof f === 'number' && Number.isFinite(f) && f >= 0;
   const fine = capacity === 'dropless' || (Array.isArray(capacity) ? capacity.length === experts && capacity.every(factor) : factor(capacity));
   if (!fine) {
-    throw new UserError(`capacity must be 'dropless', a factor of at least 0, or a list of ${experts} factors, got ${shown(capacity)}`,
+    throw new UserError(`capacity must be 'dropless', a factor of at least 0, or a list of ${experts} factors, got ${Array.isArray(capacity) ? `[${capacity.map(shown).join()}]` : shown(capacity)}`,
       'a factor of 1 gives each expert its even share: tokens * topK / experts rows');
   }
   return typeof capacity === 'object' ? Object.freeze([...capacity]) : capacity;

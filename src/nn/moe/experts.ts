@@ -28,7 +28,8 @@ export interface ExpertsOptions {
   readonly bias?: boolean;
   readonly outStd?: number;
 }
-const KEYS: KeysOf<ExpertsOptions> = { experts: needed(aSize), dModel: needed(aSize), hidden: needed(aSize), activation: aText, bias: aFlag, outStd: atLeast0 };
+const KEYS: KeysOf<ExpertsOptions> = { experts: needed(aSize), dModel: needed(aSize), hidden: needed(aSize),
+  activation: aText, bias: aFlag, outStd: atLeast0 };
 
 /** A bank's parameters as tensors. */
 export interface Used { readonly w1: Tensor; readonly b1: Tensor | null; readonly w2: Tensor; readonly b2: Tensor | null }

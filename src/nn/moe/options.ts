@@ -1,6 +1,7 @@
 // The settings of an MoE layer: what there is, and what has an effect beside what.
 import { checkOptions, refuseUnused, type KeysOf } from '../../base/options.ts';
-import { aFlag, aList, anObject, anObjectWith, aNumber, aSize, aText, atLeast0, either, needed, oneOf } from '../../base/kinds.ts';
+import { aFlag, aList, anObject, anObjectWith, aNumber, aSize, aText, atLeast0, either, needed,
+  oneOf } from '../../base/kinds.ts';
 import type { Tensor } from '../../graph/tensor.ts';
 import type { Module } from '../../trace/module.ts';
 import type { Capacity } from './capacity.ts';
@@ -55,9 +56,12 @@ export interface MoEOptions {
   readonly losses?: Partial<Record<LossName, number>>;
   readonly outStd?: number;
 }
-const KEYS: KeysOf<MoEOptions> = { dModel: needed(aSize), experts: needed(either(aNumber, aList)), active: aNumber, topK: needed(aNumber), hidden: aSize, activation: oneOf(...ACTIVATIONS),
-  bias: aFlag, router: anObjectWith('choose'), capacity: either(aNumber, aText, aList), overflow: aText, priority: aText, dispatch: aText, expertRows: aNumber,
-  routing: aText, remember: aNumber, audit: aNumber, recompute: aFlag, chunks: aNumber, shared: either(aSize, anObjectWith('forward')), normalise: aFlag,
+const KEYS: KeysOf<MoEOptions> = { dModel: needed(aSize), experts: needed(either(aNumber, aList)), active: aNumber,
+  topK: needed(aNumber), hidden: aSize, activation: oneOf(...ACTIVATIONS),
+  bias: aFlag, router: anObjectWith('choose'), capacity: either(aNumber, aText, aList), overflow: aText,
+  priority: aText, dispatch: aText, expertRows: aNumber,
+  routing: aText, remember: aNumber, audit: aNumber, recompute: aFlag, chunks: aNumber,
+  shared: either(aSize, anObjectWith('forward')), normalise: aFlag,
   balance: atLeast0, zLoss: atLeast0, losses: anObject, outStd: atLeast0 };
 
 /** Throws UserError for a key that there is not, and for a setting that has no effect beside the others. Those of the knobs that rules may change

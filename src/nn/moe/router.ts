@@ -81,7 +81,8 @@ export interface RouterOptions {
 }
 /** Of a router that weights its choices in its own way. */
 export type PlainRouterOptions = Omit<RouterOptions, 'normalise'>;
-export const PLAIN_KEYS: KeysOf<PlainRouterOptions> = { dModel: needed(aSize), experts: needed(aSize), jitter: aNumber };
+export const PLAIN_KEYS: KeysOf<PlainRouterOptions> = { dModel: needed(aSize), experts: needed(aSize),
+  jitter: aNumber };
 export const ROUTER_KEYS: KeysOf<RouterOptions> = { ...PLAIN_KEYS, normalise: aFlag };
 
 /** Routers with one vector for each expert: logits = x W. */

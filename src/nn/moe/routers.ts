@@ -125,7 +125,8 @@ export interface SigmoidRouterOptions extends RouterOptions {
   /** Multiplies the normalised weights; default 1 (DeepSeek-V3 has 2.5). */
   readonly scale?: number;
 }
-const SIGMOID_KEYS: KeysOf<SigmoidRouterOptions> = { ...ROUTER_KEYS, groups: anObject, biasRate: atLeast0, scale: aFinite };
+const SIGMOID_KEYS: KeysOf<SigmoidRouterOptions> = { ...ROUTER_KEYS, groups: anObject, biasRate: atLeast0,
+  scale: aFinite };
 
 /**
  * Sigmoid scores, balanced without an auxiliary loss (DeepSeek-V3, section 2.1.2; Wang et al. 2024): experts are chosen by score + bias,

@@ -3,7 +3,8 @@
 import { boundOf } from '../../base/shape.ts';
 import { UserError } from '../../base/errors.ts';
 import { checkOptions, refuseUnused, type KeysOf } from '../../base/options.ts';
-import { aFlag, aList, anObject, aNumber, anything, aSize, aText, aWhole, either, needed, oneOf } from '../../base/kinds.ts';
+import { aFlag, aList, anObject, aNumber, anything, aSize, aText, aWhole, either, needed,
+  oneOf } from '../../base/kinds.ts';
 import type { Tensor } from '../../graph/tensor.ts';
 import { admit, type Admission } from '../../graph/ops/admit.ts';
 import { permute, type Permutation } from '../../graph/ops/permute.ts';
@@ -42,7 +43,8 @@ export interface RoutingOptions {
   /** Which slots hold an expert; default all. Nobody may choose another. */
   readonly active?: readonly boolean[] | undefined;
 }
-const KEYS: KeysOf<RoutingOptions> = { experts: needed(aSize), capacity: either(aNumber, aText, aList), overflow: oneOf(...OVERFLOWS), priority: oneOf(...PRIORITIES), scores: anObject,
+const KEYS: KeysOf<RoutingOptions> = { experts: needed(aSize), capacity: either(aNumber, aText, aList),
+  overflow: oneOf(...OVERFLOWS), priority: oneOf(...PRIORITIES), scores: anObject,
   padded: aFlag, tiled: aFlag, expertRows: aWhole(0), sorted: anything, active: aList };
 
 /** Why a setting for choices beyond a capacity has no effect; null where it has one. */

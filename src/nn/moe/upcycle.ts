@@ -30,7 +30,8 @@ export interface UpcycleOptions {
   readonly routerStd?: number;
   readonly seed?: number;
 }
-const UPCYCLE_KEYS: KeysOf<UpcycleOptions> = { from: needed(aName), to: needed(aName), experts: needed(aWhole(1, 2 ** 20)), routerStd: atLeast0, seed: anything };
+const UPCYCLE_KEYS: KeysOf<UpcycleOptions> = { from: needed(aName), to: needed(aName),
+  experts: needed(aWhole(1, 2 ** 20)), routerStd: atLeast0, seed: anything };
 
 /** Every expert is a copy of the dense layer; the router starts small at random. With normalised weights (default for k > 1) the model
  * computes what it did. Moments of the dense layer's weights are left out: training starts with fresh ones. */

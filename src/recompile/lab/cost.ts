@@ -18,7 +18,8 @@ export interface Outcome {
 
 /** Prices in rows: what a dropped choice is worth, what a spilled one costs beside its row, and, in steps of even load, a recompilation. */
 export interface Prices { readonly drop: number; readonly spill: number; readonly recompilation: number }
-export const PRICE_KEYS: KeysOf<Prices> = { drop: needed(atLeast0), spill: needed(atLeast0), recompilation: needed(atLeast0) };
+export const PRICE_KEYS: KeysOf<Prices> = { drop: needed(atLeast0), spill: needed(atLeast0),
+  recompilation: needed(atLeast0) };
 /** Those that adaptCapacity has by default. */
 export const PRICES: Prices = { drop: 20, spill: 1, recompilation: 2 };
 

@@ -20,7 +20,8 @@ export interface GenerateOptions {
   readonly dispatch: Dispatch;
 }
 
-const KEYS: KeysOf<Partial<GenerateOptions>> = { experts: aSize, k: aSize, tokens: aSize, steps: aWhole(0), seed: anything, capacity: either(aNumber, aText, aList),
+const KEYS: KeysOf<Partial<GenerateOptions>> = { experts: aSize, k: aSize, tokens: aSize, steps: aWhole(0),
+  seed: anything, capacity: either(aNumber, aText, aList),
   overflow: oneOf(...OVERFLOWS), dispatch: oneOf(...DISPATCHES) };
 export const DEFAULTS: GenerateOptions = { experts: 16, k: 2, tokens: 256, steps: 2048, seed: 1, capacity: 2, overflow: 'drop', dispatch: 'padded' };
 
