@@ -1,6 +1,7 @@
 // dynamoe inspect
 import { Option, type Command } from 'commander';
 import type { Batch } from '../base/tensor.ts';
+import { windowsShape } from '../data/windows.ts';
 import { compileGraph, printStage, STAGES, type StageName } from '../pipeline.ts';
 import { configure } from '../train/configure.ts';
 import type { Experiment } from '../train/experiment.ts';
@@ -36,6 +37,7 @@ export async function exampleBatch(experiment: Experiment, shape = false): Promi
   if (config.model === null || (!shape && config.data.length > 0)) {
     return experiment.data((line) => { process.stderr.write(`dynamoe: ${line}\n`); }).batches({ size, seed, context }).at(0);
   }
+  if (shape) return windowsShape(size, context);
   const bytes = (start: number): Int32Array => Int32Array.from({ length: size * context }, (_, i) => (Math.imul(i + start, 0x9e3779b1) >>> 24) & 0xff);
   return {
     x: { dtype: 'int32', shape: [size, context], data: bytes(0) },

@@ -19,6 +19,8 @@ import { json, MAX_SEED, real, refuseFlags, whole } from './flags.ts';
 import { bytes, count } from './format.ts';
 import { recompiled } from './report.ts';
 
+const SLOW = 1e8; // draws of random numbers that are not made in seconds
+
 interface LabFlags {
   readonly generate?: string;
   readonly policy?: readonly string[];
@@ -101,6 +103,7 @@ const pricesOf = ({ dropPrice: drop, price: recompilation }: LabFlags): typeof P
 async function traceOf(file: string | undefined, flags: LabFlags): Promise<Trace> {
   const { capacity, dispatch, overflow, topK: k, generate: name, steps, seed, tokens, experts } = flags, settings = { ...(capacity !== undefined && { capacity }), ...(dispatch && { dispatch }), ...(overflow && { overflow }) };
   if ((file === undefined) === (name === undefined)) throw new UserError('lab needs loads: a trace, or --generate, and not both', 'dynamoe lab --generate drift --policy adaptCapacity');
+  if (name !== undefined && steps * tokens * experts > SLOW) process.stderr.write(`dynamoe: making up ${steps} steps of ${tokens} tokens over ${experts} experts, which may take minutes\n`);
   if (name !== undefined) return generate(name, { steps, seed, tokens, experts, k, ...settings });
   const { layers, loads } = await readTrace(file ?? '', (line) => { process.stderr.write(`dynamoe: ${line}\n`); });
   if (capacity !== undefined) for (const layer of layers) checkCapacity(capacity, layer.experts);

@@ -1,5 +1,6 @@
 // dynamoe start: what `npm start` runs. The default model on the user's text, or on text that every installation has, for about
 // two minutes; then what it learned, and what to try next.
+import { shellWord } from '../base/words.ts';
 import { glob, stat } from 'node:fs/promises';
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
@@ -59,8 +60,8 @@ async function start({ out = newFolder(), ...flags }: TrainFlags): Promise<void>
     await session.close();
   }
   say(`\nTry next:
-  npx --no-install dynamoe dash ${out}
-  npx --no-install dynamoe generate ${out} --prompt "export " --tokens 400
+  npx --no-install dynamoe dash ${shellWord(out)}
+  npx --no-install dynamoe generate ${shellWord(out)} --prompt "export " --tokens 400
   npx --no-install dynamoe train --data PATH --steps 4000 --out runs/mine
   npx --no-install dynamoe inspect --stage kernels
   npm start -- --data PATH`);

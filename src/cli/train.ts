@@ -1,6 +1,7 @@
 // dynamoe train
+import { shellWord } from '../base/words.ts';
 import { randomBytes } from 'node:crypto';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { Option, type Command } from 'commander';
 import { storedSettings } from '../io/run-folder.ts';
 import { configure, parseSettings, rebuild, resumeSettings, type Configured } from '../train/configure.ts';
@@ -88,7 +89,9 @@ export interface TrainingOptions extends DashFlags {
 export async function runTraining({ settings, experiment }: Configured, options: TrainingOptions): Promise<DoneEvent> {
   const { out, steps, resume = false, json = false, device, tensorboard = false, trace } = options, traced = trace === undefined ? [] : [traceLog(trace, experiment.model, { resumed: resume })];
   const reporter: Reporter = openReporter(json), page = await openPage(options);
-  const loggers: Logger[] = [reporter, ...traced, ...(page ? [page.logger((line) => { reporter.say(line); })] : []), ...(tensorboard ? [tensorBoard()] : [])];
+  let folder = out; // it may be moved meanwhile
+  const placed: Logger = { log: (event) => { if (event.event === 'stopped') folder = dirname(event.checkpoint); } };
+  const loggers: Logger[] = [reporter, placed, ...traced, ...(page ? [page.logger((line) => { reporter.say(line); })] : []), ...(tensorboard ? [tensorBoard()] : [])];
   try {
     const { result, code } = await stoppable((stop) => train({
       settings, experiment, out, resume, stop, ...(device && { device }),
@@ -96,18 +99,10 @@ export async function runTraining({ settings, experiment }: Configured, options:
     }), () => { reporter.say('stopping after this step; once more to stop at once'); });
     if (result) return result;
     reporter.close();
-    process.stderr.write(`dynamoe: stopped and saved; to go on: dynamoe train --resume --out ${quoted(out)}${resume && steps !== undefined ? ` --steps ${steps}` : ''}\n`);
+    process.stderr.write(`dynamoe: stopped and saved; to go on: dynamoe train --resume --out ${shellWord(folder)}${resume && steps !== undefined ? ` --steps ${steps}` : ''}\n`);
     throw new Exit(code ?? 0);
   } finally {
     await page?.close();
     reporter.close();
   }
 }
-
-/** A path as a shell and our flags take it. */
-function quoted(path: string): string {
-  const own = path.startsWith('-') ? `./${path}` : path;
-  return /^[\w./@:+-]+$/.test(own) ? own : `'${own.replaceAll("'", `'\\''`)}'`;
-}
-
-

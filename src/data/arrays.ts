@@ -1,5 +1,5 @@
 // Samples that lie in memory as rows of two tensors. In: x [n, ...] and y [n, ...], or a function that loads them; out: a dataset.
-import { hostArray } from '../base/dtype.ts';
+import { bytesPer, hostArray } from '../base/dtype.ts';
 import { ShapeError, UserError } from '../base/errors.ts';
 import { checkOptions, type KeysOf } from '../base/options.ts';
 import { aNumber, anything, needed } from '../base/kinds.ts';
@@ -113,7 +113,15 @@ function slice(t: HostTensor, from: number, to: number): HostTensor {
 
 function take(t: HostTensor, ids: Int32Array): HostTensor {
   const size = rowSize(t);
-  const data = hostArray(t.dtype, ids.length * size); // [ids, ...]
+  const data = allocate(t, ids.length, size); // [ids, ...]
   ids.forEach((id, row) => { data.set(t.data.subarray(id * size, (id + 1) * size), row * size); });
   return { dtype: t.dtype, shape: [ids.length, ...t.shape.slice(1)], data };
+}
+
+function allocate({ dtype }: HostTensor, rows: number, size: number): HostTensor['data'] {
+  try {
+    return hostArray(dtype, rows * size);
+  } catch (error) {
+    throw new UserError(`a batch of ${rows} samples needs ${rows * size * bytesPer(dtype)} bytes of memory, more than there is`, 'choose a smaller batch', error);
+  }
 }

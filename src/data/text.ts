@@ -1,6 +1,7 @@
 // Text as bytes, to train and measure language models. In: strings or bytes (text-files.ts: files, folders, globs); out: batches of
 // windows, 256 symbols.
 // The last tenth of each file is for validation, the rest for training; neither sees a byte of the other.
+import { listed } from '../base/words.ts';
 import { UserError } from '../base/errors.ts';
 import { checkOptions, type KeysOf } from '../base/options.ts';
 import { aFunction, anObject, aNumber, aWhole, needed } from '../base/kinds.ts';
@@ -184,7 +185,7 @@ function loadedOf({ files: read, skipped }: TextFiles, where: string, validation
 function leftOut(skipped: readonly Skipped[]): string {
   return (Object.keys(REASONS) as (keyof typeof REASONS)[]).flatMap((reason) => {
     const paths = skipped.filter((s) => s.reason === reason).map((s) => s.path), [one, many] = REASONS[reason];
-    return paths.length === 0 ? [] : [`${paths.length} ${paths.length === 1 ? one : many}: ${paths.slice(0, SHOWN).join(', ')}${paths.length > SHOWN ? ', ...' : ''}`];
+    return paths.length === 0 ? [] : [`${paths.length} ${paths.length === 1 ? one : many}: ${listed(paths.map(printable), SHOWN)}`];
   }).join('; ');
 }
 
@@ -217,3 +218,6 @@ function windowsOf({ files, cuts }: Loaded, split: 'train' | 'validation', conte
     `the ${split} part of ${path} has ${most + 1} of its ${bytes.length} bytes${among}`,
     most >= 1 ? `use a context of at most ${most}, or more text` : 'use more text');
 }
+
+/** A path in one line. */
+const printable = (path: string): string => (/[\x00-\x1f\x7f]/.test(path) ? JSON.stringify(path) : path);

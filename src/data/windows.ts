@@ -8,6 +8,12 @@ import type { Samples } from './batches.ts';
 /** How many windows a part of `bytes` bytes has. */
 export const windowCount = (bytes: number, context: number): number => Math.max(0, Math.floor((bytes - 1) / context));
 
+/** A batch of zeros with the shape of windows: nothing but the shape of it counts. x and y share memory, which the system gives when it is written to. */
+export function windowsShape(size: number, context: number): Batch {
+  const zeros = { dtype: 'int32', shape: [size, context], data: new Int32Array(size * context) } as const;
+  return { x: zeros, y: zeros, ids: new Int32Array(size) };
+}
+
 export function windowSamples(parts: readonly Uint8Array[], context: number): Samples {
   const first = new Float64Array(parts.length + 1); // first[p]: id of part p's window 0
   parts.forEach((part, p) => { first[p + 1] = first[p] + windowCount(part.length, context); });

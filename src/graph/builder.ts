@@ -28,11 +28,12 @@ export class GraphBuilder implements Builder {
   /** A builder that goes on where a graph ends; the graph itself stays as it is. */
   static resume(graph: Graph, ops: OpTable): GraphBuilder {
     const b = new GraphBuilder(ops);
-    b.types.push(...graph.types);
-    b.nodes.push(...graph.nodes);
-    b.inputs.push(...graph.inputs);
-    b.outputs.push(...graph.outputs);
-    b.updates.push(...graph.updates);
+    // One by one: a call takes no more arguments than its stack has room for, and a deep model has more values.
+    for (const type of graph.types) b.types.push(type);
+    for (const node of graph.nodes) b.nodes.push(node);
+    for (const input of graph.inputs) b.inputs.push(input);
+    for (const output of graph.outputs) b.outputs.push(output);
+    for (const update of graph.updates) b.updates.push(update);
     for (const { again } of graph.nodes) b.#parts = Math.max(b.#parts, (again?.part ?? -1) + 1);
     return b;
   }

@@ -1,14 +1,15 @@
 // A run's events, one JSON object a line, only ever added to. In: events; out: the file. Each event is handed to the system as it
 // comes, so a killed process loses none; opening the log again drops a torn last line and what lies after the checkpoint that
 // the run goes on from, so that the file reads as if nothing had happened. It is read in pieces: a log may be larger than memory.
-import { appendFileSync, ftruncateSync } from 'node:fs';
+import { appendFileSync, existsSync, ftruncateSync, readSync, renameSync } from 'node:fs';
 import { open, type FileHandle } from 'node:fs/promises';
 import { fault } from './fault.ts';
 import { nextLines } from './lines.ts';
+import { idOf } from './place.ts';
 
 export class EventLog {
-  readonly #file: FileHandle;
-  readonly #path: string;
+  #file: FileHandle;
+  #path: string;
 
   /** Bytes of the events that were written whole. */
   #size: number;
@@ -48,6 +49,37 @@ export class EventLog {
     }
   }
 
+  /** Whether the file at a path is this log. */
+  async isAt(path: string): Promise<boolean> {
+    const { dev, ino } = await this.#file.stat({ bigint: true });
+    return await idOf(path) === `${dev} ${ino}`;
+  }
+
+  /**
+   * The log is to be at `path`, where it may have been removed or replaced: true where it was, and is written there anew, with every event; what
+   * took its place is kept under another name.
+   */
+  async keepAt(path: string): Promise<boolean> {
+    this.#path = path;
+    if (await this.isAt(path)) {
+      this.#size = (await this.#file.stat()).size;
+      return false;
+    }
+    if (existsSync(path)) renameSync(path, freeName(path));
+    const old = this.#file, fresh = await open(path, 'ax+').catch((error: unknown) => { throw fault('write', path, error); });
+    // Without a pause: an event that comes meanwhile would be lost.
+    const piece = Buffer.allocUnsafe(1 << 20);
+    try {
+      for (let at = 0, read = 0; (read = readSync(old.fd, piece, 0, piece.length, at)) > 0; at += read) appendFileSync(fresh.fd, piece.subarray(0, read));
+    } catch (error) {
+      await fresh.close();
+      throw fault('write', path, error);
+    }
+    this.#file = fresh;
+    await old.close();
+    return true;
+  }
+
   /** Waits until every event lies on the disk. */
   async sync(): Promise<void> {
     await this.#file.sync().catch((error: unknown) => { throw fault('write', this.#path, error); });
@@ -79,4 +111,9 @@ export async function keptBytes(file: FileHandle, step: number): Promise<number>
 
 function parsed(line: string): unknown {
   try { return JSON.parse(line) as unknown; } catch { return undefined; }
+}
+
+/** PATH.1, PATH.2, ...: the first that is free. */
+export function freeName(path: string): string {
+  for (let n = 1; ; n++) if (!existsSync(`${path}.${n}`)) return `${path}.${n}`;
 }

@@ -14,7 +14,13 @@ const NAME = /^lock\.([0-9a-f]{8})\.(\d+)\.(\d+)\.[0-9a-f]{8}$/; // lock.WHERE.P
 const BEAT_MS = 10_000; // a holder touches its file this often;
 const SILENT_MS = 60_000; // on another machine or in another container, one silent for so long is dead
 
-export interface Lock { release(): Promise<void> }
+export interface Lock {
+  /** Whether its file is in this folder. */
+  isIn(folder: string): Promise<boolean>;
+  release(): Promise<void>;
+  /** The folder has another path now. */
+  follow(folder: string): void;
+}
 
 /** Whether a file name is a lock's. */
 export const isLock = (name: string): boolean => NAME.test(name);
@@ -22,7 +28,7 @@ export const isLock = (name: string): boolean => NAME.test(name);
 /** Takes the folder for this process, or rejects with a UserError that names the process that has it. */
 export async function lockFolder(folder: string): Promise<Lock> {
   const name = `lock.${pidSpace()}.${process.pid}.${startOf(process.pid)}.${randomBytes(4).toString('hex')}`;
-  const path = join(folder, name);
+  let path = join(folder, name);
   const release = (): Promise<void> => unlink(path).catch(() => undefined);
   const write = (flag: string): Promise<void> => writeFile(path, `process ${process.pid} on ${hostname()}\n`, { flag });
   await write('wx').catch((error: unknown) => { throw fault('write', path, error); });
@@ -39,7 +45,11 @@ export async function lockFolder(folder: string): Promise<Lock> {
     throw error;
   }
   const beat = setInterval(() => { write('r+').catch(() => undefined); }, BEAT_MS).unref();
-  return { release: () => { clearInterval(beat); return release(); } };
+  return {
+    isIn: (where) => stat(join(where, name)).then(() => true, () => false),
+    release: () => { clearInterval(beat); return release(); },
+    follow: (where) => { path = join(where, name); },
+  };
 }
 
 async function isHeld(folder: string, name: string, now: number): Promise<boolean> {

@@ -11,12 +11,13 @@ import { UserError } from '../base/errors.ts';
 import { isTemporary, removeTemporaries, writeAtomic } from './atomic.ts';
 import type { CheckpointContent } from './checkpoint.ts';
 import { loadCheckpoint, saveCheckpoint } from './checkpoint-file.ts';
-import { EventLog } from './event-log.ts';
+import { EventLog, freeName } from './event-log.ts';
 import { codeOf, fault, shownPath } from './fault.ts';
 import { jsonText, type Json } from './json.ts';
 import { parseJson } from './json-file.ts';
-import { isLock, lockFolder } from './lock.ts';
+import { isLock, lockFolder, type Lock } from './lock.ts';
 import { makeFolder } from './make-folder.ts';
+import { Place } from './place.ts';
 
 const SETTINGS = 'run.json';
 /** A run's log. */
@@ -29,9 +30,12 @@ export interface RunOptions {
   readonly keep?: number; // how many checkpoints stay, at least 1; 2 by default
   /** Asked with the checkpoint that the run would go on from, before anything is changed in the folder: rejects where it must not. */
   readonly check?: (checkpoint: { readonly path: string; readonly step: number }) => Promise<void>;
+  /** Told in one line where the folder or what is in it was moved or removed while the run goes on. */
+  readonly say?: (line: string) => void;
 }
 
 export interface RunFolder {
+  /** Where the folder is: it may be moved while the run goes on. */
   readonly path: string;
   /** The settings that the run was started with: the stored ones where it goes on. */
   readonly settings: Json;
@@ -41,6 +45,11 @@ export interface RunFolder {
   readonly damaged: readonly string[];
   /** Adds an event. One with a `step` belongs to that step: after a crash it stays only if a checkpoint of that step or later does. */
   append(event: object): void;
+  /**
+   * Sees to it that the folder, its settings and its log are there. A folder that was renamed is followed where the system tells its new path; one
+   * that is gone is made anew, beside what has taken its place if need be, and so is the log, with all its events. True: checkpoints are gone.
+   */
+  keep(): Promise<boolean>;
   /** Writes a checkpoint, after the events so far, and gives its path. An event of the checkpoint's own step goes before it. */
   save(checkpoint: CheckpointContent): Promise<string>;
   /** Gives the folder free for others. Always call it. */
@@ -49,7 +58,7 @@ export interface RunFolder {
 
 /** Creates a run's folder, or goes on with one. UserError: it exists and `resume` is not set, it is no run, or it is in use. */
 export async function openRun(path: string, options: RunOptions = {}): Promise<RunFolder> {
-  const { resume = false, settings = {}, keep = 2, check } = options;
+  const { resume = false, settings = {}, keep = 2, check, say = console.warn } = options;
   await makeFolder(path);
   await admit(path, resume);
   const lock = await lockFolder(path);
@@ -60,18 +69,91 @@ export async function openRun(path: string, options: RunOptions = {}): Promise<R
     await removeTemporaries(path);
     if (stored === undefined) await writeAtomic(join(path, SETTINGS), [Buffer.from(`${jsonText(settings, 2)}\n`)]);
     const events = await EventLog.open(join(path, EVENTS), checkpoint?.step);
+    const held = new Held({ place: await Place.open(path), lock, events, settings: stored ?? settings, say });
     return {
-      path, settings: stored ?? settings, checkpoint, damaged,
+      get path() { return held.path; },
+      settings: stored ?? settings, checkpoint, damaged,
       append: (event) => events.append(event),
-      save: (content) => save(path, content, events, keep),
-      close: async () => {
-        await events.close();
-        await lock.release();
+      keep: () => held.keep(),
+      save: async (content) => {
+        await held.keep();
+        return save(held.path, content, events, keep);
       },
+      close: () => held.close(),
     };
   } catch (error) {
     await lock.release();
     throw error;
+  }
+}
+
+interface Holding { readonly place: Place; readonly lock: Lock; readonly events: EventLog; readonly settings: Json; readonly say: (line: string) => void }
+
+/** A run's folder while the run goes on. */
+class Held {
+  readonly #events: EventLog;
+  readonly #settings: Json;
+  readonly #say: (line: string) => void;
+  #place: Place;
+  #lock: Lock;
+  /** As it is named to the user: a path that was given stays relative. */
+  #path: string;
+
+  constructor({ place, lock, events, settings, say }: Holding) {
+    this.#events = events;
+    this.#settings = settings;
+    this.#say = say;
+    this.#place = place;
+    this.#lock = lock;
+    this.#path = place.path;
+  }
+
+  get path(): string { return this.#path; }
+
+  async keep(): Promise<boolean> {
+    const before = this.#path, found = await this.#place.find();
+    if (found !== null && found !== before) {
+      this.#path = found;
+      this.#lock.follow(found);
+      this.#say(`the run folder ${shownPath(before)} was moved to ${shownPath(found)}: the run goes on there`);
+    }
+    let lost = found === null;
+    if (found === null || !await this.#isOwn(found)) {
+      await this.#renew();
+      lost = true;
+    }
+    if (await stat(join(this.#path, SETTINGS)).then(() => false, () => true)) await writeAtomic(join(this.#path, SETTINGS), [Buffer.from(`${jsonText(this.#settings, 2)}\n`)]);
+    if (await this.#events.keepAt(join(this.#path, EVENTS)) && !lost) {
+      this.#say(`${shownPath(join(this.#path, EVENTS))} was removed or replaced: it is written anew, with every event`);
+    }
+    return lost || (await checkpointsIn(this.#path)).length === 0;
+  }
+
+  /** Whether the folder is the run's still: it may have been emptied, and another run may have begun in it. */
+  async #isOwn(folder: string): Promise<boolean> {
+    if (await this.#lock.isIn(folder)) return true;
+    if (!await this.#events.isAt(join(folder, EVENTS)) && (await readdir(folder)).some((name) => name === SETTINGS || name === EVENTS || STEP.test(name) || isLock(name))) return false;
+    this.#lock = await lockFolder(folder);
+    return true;
+  }
+
+  async #renew(): Promise<void> {
+    const before = this.#path, taken = await stat(before).then(() => true, () => false), path = taken ? freeName(before) : before;
+    await makeFolder(path);
+    const lock = await lockFolder(path);
+    await this.#lock.release();
+    await this.#place.close();
+    this.#lock = lock;
+    this.#place = await Place.open(path);
+    this.#path = path;
+    this.#say(`the run folder ${shownPath(before)} is ${taken ? `another one now: the run goes on in ${shownPath(path)}` : 'gone: it is made anew'}, with its log; earlier checkpoints are lost`);
+  }
+
+  async close(): Promise<void> {
+    await this.#events.close();
+    await this.#place.find();
+    await this.#lock.release();
+    await this.#place.close();
   }
 }
 

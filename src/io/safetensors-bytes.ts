@@ -1,5 +1,6 @@
 // Safetensors as bytes, wherever they lie. In: tensors; out: the bytes, in chunks. In: a source of bytes; out: its header, and
 // tensors that are read one at a time, when asked for, straight into the memory they are to have.
+import { listed } from '../base/words.ts';
 import type { TypedArray } from '../base/dtype.ts';
 import { UserError } from '../base/errors.ts';
 import { aFunction } from '../base/kinds.ts';
@@ -95,7 +96,7 @@ export async function readSafetensors(bytes: Uint8Array, options: ReadOptions = 
       not.set(name, error);
     }
   }
-  if (not.size > 0) say(`${not.size} of ${file.tensors.size} tensors cannot be read: ${[...not.keys()].slice(0, 3).map((name) => JSON.stringify(name)).join(', ')}${not.size > 3 ? ', ...' : ''}`);
+  if (not.size > 0) say(`${not.size} of ${file.tensors.size} tensors cannot be read: ${listed([...not.keys()].map((name) => `${JSON.stringify(name)} (${file.tensors.get(name)?.dtype ?? ''})`), 3)}`);
   return new TensorMap(read, not);
 }
 
@@ -138,6 +139,6 @@ export class Safetensors {
     if (entry !== undefined) return entry;
     const names = [...this.tensors.keys()];
     throw new UserError(`${this.where} holds no tensor ${JSON.stringify(name)}`,
-      `it holds ${names.length}: ${names.slice(0, 8).join(', ')}${names.length > 8 ? ', ...' : ''}`);
+      `it holds ${names.length}: ${listed(names, 8)}`);
   }
 }

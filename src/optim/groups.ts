@@ -1,6 +1,7 @@
 // Groups: what an optimiser does otherwise for some parameters. In: the option `groups` and the trained parameters of
 // a model with their roles; out: for each parameter its learning-rate multiplier, its decay, and whether it is
 // frozen.
+import { listed } from '../base/words.ts';
 import { UserError } from '../base/errors.ts';
 import { ROLES, type Role } from '../trace/parameter.ts';
 
@@ -125,7 +126,7 @@ export function settle(
   if (idle >= 0) {
     throw new UserError(
       `optim.${name}: groups[${idle}] (${show(rules[idle])}) fits no trained parameter of the model`,
-      `there are ${listed(all.map(({ path, role }) => `${path} (${role})`))}`,
+      `there are ${shown(all.map(({ path, role }) => `${path} (${role})`))}`,
     );
   }
   const found = all.map(({ path, role }): readonly [string, Settled] => {
@@ -151,7 +152,7 @@ export function settle(
   if (typeof groups === 'function' && !found.some(([, s]) => isSaid(s))) {
     throw new UserError(
       `optim.${name}: groups says nothing of any parameter`,
-      `it was asked for ${listed(all.map(({ path, role }) => `${path} (${role})`))}`,
+      `it was asked for ${shown(all.map(({ path, role }) => `${path} (${role})`))}`,
     );
   }
   return new Map(found);
@@ -163,10 +164,7 @@ export const isSaid = ({ lr, decay, frozen }: Settled): boolean => lr !== 1 || d
 const given = (group: Group): Group =>
   Object.fromEntries(Object.entries(group).filter(([, value]) => value !== undefined));
 
-const listed = (names: readonly string[]): string =>
-  names.length === 0
-    ? 'none'
-    : `${names.slice(0, 5).join(', ')}${names.length > 5 ? ` and ${names.length - 5} more` : ''}`;
+const shown = (names: readonly string[]): string => (names.length === 0 ? 'none' : listed(names, 5));
 
 function asked(
   name: string,

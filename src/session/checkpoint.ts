@@ -1,4 +1,5 @@
 // Between a session and a checkpoint: what is saved of it, and how it is restored, with the same bits.
+import { listed } from '../base/words.ts';
 import { isFloat, type DType } from '../base/dtype.ts';
 import { UserError } from '../base/errors.ts';
 import { checkSeed } from '../base/random.ts';
@@ -61,7 +62,7 @@ export function checkValues(
     const p = named.parameters.get(owner ?? name) ?? (known.has(name) ? executor.typeOf(name) : value);
     if (owner !== null && !named.parameters.has(owner)) {
       const what = `restore: the model has no parameter ${owner}${owner === name ? '' : ` (${name})`}`;
-      throw new UserError(what, `it has ${[...named.parameters.keys()].slice(0, 3).join(', ')}, ...`);
+      throw new UserError(what, `it has ${listed([...named.parameters.keys()], 3)}`);
     }
     // The reference keeps floats as float64, and saves them so.
     const wide = executor instanceof ReferenceExecutor && value.dtype === 'float64' && isFloat(p.dtype);

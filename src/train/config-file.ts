@@ -1,11 +1,12 @@
 // Configuration files: JSON with data, or TypeScript/JavaScript whose default export is data, or data with a model, a loss, an
 // optimiser, a dataset, metrics or loggers built by the file. In: a path; out: what the file says, not yet checked, and its built parts.
+import { shellWord } from '../base/words.ts';
 import { createHash } from 'node:crypto';
 import { readFile, stat } from 'node:fs/promises';
-import { extname, resolve } from 'node:path';
+import { extname, resolve, sep } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { UserError } from '../base/errors.ts';
-import { fault } from '../io/fault.ts';
+import { fault, shownPath } from '../io/fault.ts';
 import { parseJson } from '../io/json-file.ts';
 import type { Parts } from './experiment.ts';
 import { CONFIG_KEYS, ConfigError, type ConfigData } from './schema.ts';
@@ -34,7 +35,7 @@ export async function refuseConfigAsText(paths: readonly string[]): Promise<void
   for (const path of [...paths.filter(isJson), ...(code.length === 1 ? code : [])]) {
     const text = await stat(path).then((s) => (s.isFile() && s.size <= MOST ? readFile(path, 'utf8') : null), () => null);
     if (text !== null && (isJson(path) ? isConfigData(text) : isConfigCode(text))) {
-      throw new ConfigError(`${path} is a config, and --data takes it as text`, `a config goes before --data: ${path} --data PATH; where it is meant as text, name its folder`);
+      throw new ConfigError(`${path} is a config, and --data takes it as text`, `a config goes before --data: ${shellWord(path)} --data PATH; where it is meant as text, name its folder`);
     }
   }
 }
@@ -75,11 +76,12 @@ function readJson(bytes: Uint8Array, file: string): unknown {
 
 async function importDefault(path: string, file: string): Promise<unknown> {
   let module: { readonly default?: unknown };
+  if (sep === '/' && path.includes('\\')) throw new ConfigError(`cannot import ${shownPath(path)}: Node imports no file with a backslash in its path`, 'rename it, or write the config as .json');
   try {
     module = (await import(pathToFileURL(path).href)) as { readonly default?: unknown };
   } catch (error) {
     const [message] = (error instanceof Error ? error.message : String(error)).trim().split('\n');
-    throw new ConfigError(`${file}: ${message}`, '--debug shows where', error);
+    throw new ConfigError(`${shownPath(file)}: ${message}`, '--debug shows where', error);
   }
   if (module.default === undefined) throw new ConfigError(`${file} has no default export`, 'export default { model, data, steps, ... }');
   return module.default;

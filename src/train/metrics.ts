@@ -165,7 +165,7 @@ export const perplexity: TallyMetric = {
       add(output, { y }) {
         const { classes, rows } = rowsOf('perplexity', output, y);
         for (let row = 0; row < rows; row++) {
-          const logits = Array.from(output.data.subarray(row * classes, (row + 1) * classes)), max = Math.max(...logits);
+          const logits = Array.from(output.data.subarray(row * classes, (row + 1) * classes)), max = logits.reduce((a, b) => Math.max(a, b), -Infinity);
           total += max + Math.log(logits.reduce((s, x) => s + Math.exp(x - max), 0)) - logits[y.data[row]];
         }
         count += rows;

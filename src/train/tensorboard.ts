@@ -1,10 +1,11 @@
 // A Logger that writes TensorBoard's event files: losses, rates, times, memory and what layers tell as scalars, each layer's load as a histogram over its
 // experts. In: a run's events; out: FOLDER/events.out.tfevents.*, one for each time that the run is begun or gone on with.
 import { randomBytes } from 'node:crypto';
-import { appendFileSync } from 'node:fs';
+import { appendFileSync, closeSync, fstatSync, openSync } from 'node:fs';
+import { UserError } from '../base/errors.ts';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
-import { fault } from '../io/fault.ts';
+import { fault, shownPath } from '../io/fault.ts';
 import { makeFolder } from '../io/make-folder.ts';
 import { sessionRecord, summaryRecord, versionRecord, type Histogram, type Summary } from '../io/tfevents.ts';
 import type { LogEvent } from './events.ts';
@@ -18,6 +19,8 @@ export function tensorBoard(folder?: string): Logger { return new TensorBoard(fo
 class TensorBoard implements Logger {
   readonly #folder: string | undefined;
   #path = '';
+  /** Open: the file may be moved with the run's folder. */
+  #file = -1;
   #kept: Buffer[] = [];
   #bytes = 0;
   #flushed = 0;
@@ -29,6 +32,7 @@ class TensorBoard implements Logger {
     await makeFolder(into);
     // TensorBoard reads the files of a folder in the order of their names. Processes in containers may have one host name and one pid.
     this.#path = join(into, `events.out.tfevents.${now.toFixed(3)}.${hostname()}.${randomBytes(4).toString('hex')}`);
+    try { this.#file = openSync(this.#path, 'ax'); } catch (error) { throw fault('write', this.#path, error); }
     this.#keep(versionRecord(now));
     this.#keep(sessionRecord(now, step + 1));
     this.#flush();
@@ -43,7 +47,9 @@ class TensorBoard implements Logger {
 
   flush(): void { this.#flush(); }
 
-  finish(): void { this.#flush(); }
+  finish(): void {
+    try { this.#flush(); } finally { closeSync(this.#file); }
+  }
 
   #keep(record: Buffer): void {
     this.#kept.push(record);
@@ -51,7 +57,9 @@ class TensorBoard implements Logger {
   }
 
   #flush(): void {
-    try { appendFileSync(this.#path, Buffer.concat(this.#kept)); } catch (error) { throw fault('write', this.#path, error); }
+    // A file made anew would lack what every reader looks for at its beginning.
+    if (fstatSync(this.#file).nlink === 0) throw new UserError(`${shownPath(this.#path)} is gone`, 'it was removed while the run went on');
+    try { appendFileSync(this.#file, Buffer.concat(this.#kept)); } catch (error) { throw fault('write', this.#path, error); }
     this.#kept = [];
     this.#bytes = 0;
     this.#flushed = performance.now();

@@ -16,13 +16,19 @@ export function traceLog(path: string, model: object, { resumed = false }: { rea
   if (layers.length === 0) throw new ConfigError('there are no loads to trace: the model has no mixture-of-experts layer', 'leave --trace out');
   checkWritable(path);
   if (!resumed && isFilled(path)) refuse(path);
-  const write = (text: string): void => { try { appendFileSync(path, text); } catch (error) { throw fault('write', path, error); } };
+  let begun = false;
+  const write = (text: string): void => {
+    if (begun && !existsSync(path)) throw new UserError(`${shownPath(path)} is gone`, 'it was removed while the run went on');
+    append(text);
+  };
+  const append = (text: string): void => { try { appendFileSync(path, text); } catch (error) { throw fault('write', path, error); } };
   return {
     async init({ step }) {
       if (isFilled(path) && !(resumed && await isOurs(path, step, headerLine(layers)))) refuse(path);
       // A run that was killed before its first checkpoint begins anew, and so does its trace. A pipe has nothing to go on with.
       if (isFile(path)) await (await EventLog.open(path, step)).close();
       if (!isFilled(path)) write(`${headerLine(layers)}\n`);
+      begun = true;
     },
     log(event) {
       if (event.event !== 'step' || !event.load) return;

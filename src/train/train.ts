@@ -1,9 +1,11 @@
 // Training: steps, validations and checkpoints in order, told as events. In: an experiment and a run folder's path; out: where it
 // ended. Stopped or killed at any moment and started again with `resume`, it gives the same numbers as without the break.
 import { createRequire } from 'node:module';
+import { basename, join } from 'node:path';
 import { UserError } from '../base/errors.ts';
 import type { Batch } from '../base/tensor.ts';
-import { TextDataset } from '../data/text.ts';
+import { TextDataset, type TextBatchOptions } from '../data/text.ts';
+import { windowsShape } from '../data/windows.ts';
 import type { CheckpointContent } from '../io/checkpoint.ts';
 import { loadCheckpoint } from '../io/checkpoint-file.ts';
 import type { Json } from '../io/json.ts';
@@ -41,7 +43,10 @@ export interface TrainOptions extends Configured {
 }
 
 const SAVE_MS = 10_000; // between checkpoints where no number of steps is set,
+const LOOK_MS = 2000; // between looks at whether the folder is there
 const SAVE_SHARE = 50; // and at least so many times as long as one takes
+
+const MANY = 2000; // parameter tensors: a model that is not compiled in seconds
 
 const { version } = createRequire(import.meta.url)('../../package.json') as { version: string };
 
@@ -58,10 +63,12 @@ export async function train(options: TrainOptions): Promise<DoneEvent | null> {
   try {
     for (const rule of policiesFor(experiment.model, experiment.config.recompile)) session.recompile(rule);
     options.busy?.('compiling');
+    const { size: tensors } = session.named.parameters;
+    if (tensors > MANY) options.say(`compiling a model of ${tensors} parameter tensors, which may take minutes`);
     const { batch: size, seed } = experiment.config;
-    await session.prepare(await data.batches({ size, seed, context: experiment.context }).at(0));
+    await session.prepare(await firstBatch(data, { size, seed, context: experiment.context }));
     const mark = await markOf(data);
-    const run = await openRun(out, { resume, settings: JSON.parse(JSON.stringify(options.settings)) as Json, check: (checkpoint) => checkResume(options, checkpoint, mark) });
+    const run = await openRun(out, { resume, say: options.say, settings: JSON.parse(JSON.stringify(options.settings)) as Json, check: (checkpoint) => checkResume(options, checkpoint, mark) });
     try {
       const training = new Training(options, session, data, mark, run);
       told = (event) => { training.recompiled(event); };
@@ -72,6 +79,14 @@ export async function train(options: TrainOptions): Promise<DoneEvent | null> {
   } finally {
     await session.close();
   }
+}
+
+/** What a step is compiled for: the first batch. Of text only its shape is made: a batch that is too large is refused at once. */
+async function firstBatch(data: TrainingData, options: TextBatchOptions): Promise<Batch> {
+  const batches = data.batches(options);
+  if (!(data instanceof TextDataset)) return batches.at(0);
+  await batches.samples(); // too little text is said before anything is compiled
+  return windowsShape(options.size, options.context);
 }
 
 /** What a checkpoint keeps of the data. */
@@ -93,6 +108,8 @@ async function checkResume({ out, experiment: { config } }: TrainOptions, { path
     'a resumed run would not go on exactly: restore the files, or start a new run; data that has moved is named by --data');
 }
 
+interface Saved { readonly path: string; readonly step: number }
+
 class Training {
   readonly #options: TrainOptions;
   readonly #session: Session;
@@ -104,7 +121,8 @@ class Training {
   readonly #began = performance.now();
   readonly #mark: DataMark;
   #validated: LastValidation | null = null;
-  #saved: { readonly path: string; readonly step: number } | undefined;
+  #saved: Saved | undefined;
+  #lookedAt = performance.now();
   #savedAt = performance.now();
   #saveMs = 0;
 
@@ -132,6 +150,7 @@ class Training {
       await this.#loggers.finish(null);
       return done;
     } catch (error) {
+      await this.#rescue();
       await this.#loggers.fail(this.#session.steps, error instanceof Error ? error : new Error(String(error)));
       throw error;
     }
@@ -150,7 +169,7 @@ class Training {
       this.#loggers.log(this.#stepEvent(result, batch, performance.now() - mark));
       await this.#tellPlan(batch);
       await this.#validateIfDue();
-      if (this.#saveDue()) await this.#save();
+      if (this.#saveDue() || await this.#folderLost()) await this.#save();
       mark = performance.now();
     }
     const { path: checkpoint } = await this.#save();
@@ -166,7 +185,7 @@ class Training {
     return done;
   }
 
-  #state(): { readonly validated: LastValidation | null } { return { validated: this.#validated }; }
+  #state(): { readonly validated: LastValidation | null; readonly saved: Saved | undefined } { return { validated: this.#validated, saved: this.#saved }; }
 
   async #begin(): Promise<void> {
     const { experiment: { config, context }, settings, say, out } = this.#options;
@@ -249,8 +268,31 @@ class Training {
     return performance.now() - this.#savedAt > Math.max(SAVE_MS, SAVE_SHARE * this.#saveMs);
   }
 
-  async #save(): Promise<{ readonly path: string; readonly step: number }> {
+  /** Whether the checkpoints of the run are gone, looked at now and then: what was done since is saved at once. */
+  async #folderLost(): Promise<boolean> {
+    if (performance.now() - this.#lookedAt < LOOK_MS) return false;
+    this.#lookedAt = performance.now();
+    return this.#saved !== undefined && this.#keep();
+  }
+
+  async #keep(): Promise<boolean> {
+    const lost = await this.#run.keep();
+    if (this.#saved) this.#saved = lost ? undefined : { ...this.#saved, path: join(this.#run.path, basename(this.#saved.path)) };
+    return lost;
+  }
+
+  /** An error has come from elsewhere, such as the log: steps that are not saved yet are. */
+  async #rescue(): Promise<void> {
+    const step = this.#session.steps;
+    if (step === 0 || this.#saved?.step === step) return;
+    try { await this.#save(); } catch { /* the first error is the one that is told */ }
+    const { saved } = this.#state();
+    if (saved?.step === step) this.#options.say(`step ${step} is saved: ${saved.path}`);
+  }
+
+  async #save(): Promise<Saved> {
     const step = this.#session.steps, start = performance.now();
+    await this.#keep();
     if (this.#saved?.step === step) return this.#saved;
     this.#loggers.flush();
     const path = await this.#run.save(finiteContent(this.#snapshot(), this.#trained)).catch((error: unknown) => {

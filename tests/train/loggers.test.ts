@@ -144,7 +144,7 @@ test('a trace goes on after the checkpoint, torn lines and later steps aside; wh
   appendFileSync(path, '{"step":6,"lo');
   const said: string[] = [], read = await readTrace(path, (line) => { said.push(line); });
   assert.equal(read.loads.length, 5);
-  assert.match(said.join(), /left out 3 torn lines \(line 5, \.\.\.\)$/);
+  assert.match(said.join(), /left out 3 torn lines \(lines 5, 6, 9\)$/);
   const again = traceLog(path, model, { resumed: true });
   await again.init?.({ folder, settings: {}, step: 4 });
   again.log(step(5));

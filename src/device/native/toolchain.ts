@@ -19,6 +19,7 @@ export interface Toolchain {
   readonly version: string;
 }
 
+const LINES = 5; // of a compiler's errors that are shown
 const ANSWER_MS = 30_000; // that a compiler may take to tell its version
 const FLAGS = ['-O3', '-march=native', '-ffp-contract=off', '-fno-math-errno', '-fno-trapping-math', '-std=gnu11', '-fPIC', '-shared', '-pthread', '-w'];
 
@@ -87,7 +88,8 @@ export async function compileShared(tool: Toolchain, sources: readonly string[],
     await run(tool.command, [...tool.args, ...tool.flags, ...flags, '-iquote', include, '-o', target, ...sources, '-lm', '-ldl'], { maxBuffer: 1 << 26, env });
   } catch (error) {
     const text = error instanceof Error && 'stderr' in error ? String(error.stderr) : String(error);
-    const lines = text.split('\n').filter((l) => /error|undefined|cannot|not found|no such/i.test(l)).slice(0, 5);
+    const all = text.split('\n').filter((l) => /error|undefined|cannot|not found|no such/i.test(l)), more = all.length - LINES;
+    const lines = [...all.slice(0, LINES), ...(more > 0 ? [`and ${more} lines more`] : [])];
     throw new UserError(`${name} failed on ${sources.join(', ')}: ${lines.join('\n') || text.slice(0, 500)}`, HINT, error);
   }
   if (!existsSync(target)) throw new UserError(`${name} made no file from ${sources.join(', ')}`, HINT);

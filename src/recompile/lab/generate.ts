@@ -25,6 +25,8 @@ const KEYS: KeysOf<Partial<GenerateOptions>> = { experts: aSize, k: aSize, token
   overflow: oneOf(...OVERFLOWS), dispatch: oneOf(...DISPATCHES) };
 export const DEFAULTS: GenerateOptions = { experts: 16, k: 2, tokens: 256, steps: 2048, seed: 1, capacity: 2, overflow: 'drop', dispatch: 'padded' };
 
+const MOST_DRAWS = 1e10; // of random numbers: several minutes
+
 interface At { readonly step: number; readonly share: number; readonly experts: number }
 
 /** The logit of an expert at a step (`share` of the run is over), by its place in a random order of experts. */
@@ -56,6 +58,10 @@ export function generate(name: string, options: Partial<GenerateOptions> = {}): 
   checkCapacity(capacity, experts);
   const open = Array.from({ length: experts }, (_, p) => workload.logit(p, { step: 0, share: 0, experts })).filter(Number.isFinite).length;
   if (k > open) throw new UserError(`a token cannot go to ${k} experts of ${open}`, 'fewer experts a token, or more experts');
+  const draws = steps * tokens * experts;
+  if (draws > MOST_DRAWS) {
+    throw new UserError(`${steps} steps of ${tokens} tokens over ${experts} experts take ${draws} draws, more than ${MOST_DRAWS}`, 'fewer steps, tokens or experts');
+  }
   const order = new Stream(seed, 'places').permutation(0, experts), noise = new Stream(seed, `draws ${name}`), sizes = new Stream(seed, 'sizes');
   const loads = Array.from({ length: steps }, (_, step) => {
     const logits = Array.from({ length: experts }, (_, e) => workload.logit(order[e], { step, share: step / steps, experts }));

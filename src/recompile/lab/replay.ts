@@ -86,7 +86,7 @@ export async function replay(trace: Trace, rules: readonly Rule<object>[], price
   checkOptions('replay: prices', prices, PRICE_KEYS);
   const { layers, loads } = trace, model = standIn(layers), named = nameParameters(model), knobs = new Knobs(named), events: RecompileEvent[] = [];
   const modules = new Map([...named.paths].map(([module, path]) => [path, module])), moes = layers.map((l) => modules.get(l.path) as MoE);
-  const most = layers.map((layer, l) => Math.max(...loads.map((s) => tokensOf(s[l], layer)))), known = new Map<string, number>();
+  const most = layers.map((layer, l) => loads.reduce((n, s) => Math.max(n, tokensOf(s[l], layer)), 0)), known = new Map<string, number>();
   const bytes = (): number => knobs.onModules(() => sum(moes.map((moe, l) => {
     const key = `${l} ${JSON.stringify(knobs.settings(layers[l].path))}`, found = known.get(key) ?? plannedBytes(moe, most[l], layers[l].dModel);
     known.set(key, found);

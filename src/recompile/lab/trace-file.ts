@@ -1,4 +1,5 @@
 // A trace in a file of any size. In: its path; out: a Trace.
+import { listed } from '../../base/words.ts';
 import { linesOf } from '../../io/lines.ts';
 import { traceReader, type Trace } from './trace.ts';
 
@@ -11,6 +12,6 @@ export async function readTrace(path: string, say: (line: string) => void): Prom
     if (line.trim() !== '') reader.add(line, number);
   }
   const trace = reader.trace();
-  if (torn.length > 0) say(`${path}: left out ${torn.length} torn ${torn.length === 1 ? 'line' : 'lines'} (line ${torn[0]}${torn.length > 1 ? ', ...' : ''})`);
+  if (torn.length > 0) say(`${path}: left out ${torn.length} torn ${torn.length === 1 ? 'line' : 'lines'} (${torn.length === 1 ? 'line' : 'lines'} ${listed(torn.map(String), 3)})`);
   return trace;
 }
