@@ -127,7 +127,7 @@ test('mistakes are named', () => {
   assert.throws(conv([2, 9, 9, 4], new nn.Conv2d(3, 8, 3)), /conv2d: images float32\[2, 9, 9, 4\] and weights \[3, 3, 3, 8\] do not fit in 1 groups.*hint: images \[N, H, W, inputs\]/s);
   assert.throws(conv([2, 9, 9], new nn.Conv2d(3, 8, 3)), /images are \[count, height, width, channels\], got float32\[2, 9, 9\]/);
   assert.throws(conv([2, 9, 2, 3], new nn.Conv2d(3, 8, 3)), /a window that reaches over 3 does not fit into 2 \(dimension 2/);
-  assert.throws(conv([2, 9, 9, 3], new nn.Conv2d(3, 8, 3, { stride: 0 })), /stride must be whole numbers of at least 1, got \[0, 0\]/);
+  assert.throws(() => new nn.Conv2d(3, 8, 3, { stride: 0 }), /UserError: Conv2d: stride must be a whole number of at least 1, or \[vertical, horizontal\] of such, got 0/);
   assert.throws(conv([2, 9, 9, 3], new nn.MaxPool2d(2, { padding: 2 })), /padding \[2, 2, 2, 2\] leaves windows of \[2, 2\] with nothing in them/);
   assert.throws(conv([2, 99, 99, 3], new nn.AvgPool2d(17)), /a window of 17 x 17 is more than 256 elements.*hint/s);
   assert.throws(() => new nn.Conv2d(6, 8, 3, { groups: 4 }), /4 groups do not divide 6 inputs and 8 outputs/);
