@@ -47,10 +47,13 @@ async function search(): Promise<Toolchain | null> {
   return null;
 }
 
+/** What tells the objects of one compiler for one CPU from all others: part of every cache key. */
+export const toolId = (words: readonly string[], version: string, cpu: string): string => hashHex([...words, version, FLAGS.join(' '), cpu].join('\n'));
+
 async function asked([command, ...args]: readonly string[]): Promise<Toolchain> {
   const { stdout } = await run(command, [...args, '--version'], { timeout: ANSWER_MS });
   const version = stdout.split('\n')[0];
-  return { command, args, flags: FLAGS, version, id: hashHex([command, ...args, version, FLAGS.join(' '), cpuFeatures()].join('\n')) };
+  return { command, args, flags: FLAGS, version, id: toolId([command, ...args], version, cpuFeatures()) };
 }
 
 function answerOf(command: string, error: unknown): string {
@@ -69,7 +72,8 @@ export function splitCommand(text: string): string[] {
   return words.length > 0 ? words : [text];
 }
 
-function cpuFeatures(): string {
+/** The CPU's model and, on Linux, the instructions that it has. */
+export function cpuFeatures(): string {
   let flags = '';
   try {
     flags = /^(?:flags|Features)\s*:.*$/m.exec(readFileSync('/proc/cpuinfo', 'utf8'))?.[0] ?? '';

@@ -10,7 +10,7 @@ import { Worker } from 'node:worker_threads';
 import fc from 'fast-check';
 import { refusal } from '../../../bin/cache-folder.mjs';
 import { KernelCache } from '../../../src/device/native/cache.ts';
-import { splitCommand } from '../../../src/device/native/toolchain.ts';
+import { cpuFeatures, findToolchain, splitCommand, toolId } from '../../../src/device/native/toolchain.ts';
 import { noCompiler } from '../../support/toy.ts';
 
 const PROGRAM = join(import.meta.dirname, 'three-steps.ts');
@@ -236,3 +236,12 @@ for (const [what, options, why] of [['is full', 'size=40k', 'no space left on th
     assert.ok((await readdir(kept)).some((name) => name.endsWith('.so')));
   });
 }
+
+test('the key of an object holds the command, the compiler\'s version and the CPU\'s features', { skip: noCompiler }, async () => {
+  const ids = [[['gcc'], 'gcc 12.2.0', 'flags: avx2'], [['gcc', '-m64'], 'gcc 12.2.0', 'flags: avx2'], [['gcc'], 'gcc 13.1.0', 'flags: avx2'], [['gcc'], 'gcc 12.2.0', 'flags: avx2 avx512f']] as const;
+  assert.equal(new Set(ids.map(([words, version, cpu]) => toolId(words, version, cpu))).size, ids.length);
+  const tool = await findToolchain();
+  assert.ok(tool);
+  assert.equal(tool.id, toolId([tool.command, ...tool.args], tool.version, cpuFeatures()));
+  if (process.platform === 'linux') assert.match(cpuFeatures(), /^(?:flags|Features)\s*: \S/m);
+});
