@@ -2,6 +2,7 @@
 // that take options, with options that are right, and those that take none; a new export that is in neither fails the test.
 import assert from 'node:assert/strict';
 import test from 'node:test';
+import { inspect } from 'node:util';
 import fc from 'fast-check';
 import * as data from 'dynamoe/data';
 import * as log from 'dynamoe/log';
@@ -204,8 +205,8 @@ for (const [path, cases] of Object.entries(OPTIONS)) {
           for (const value of values) {
             if (typeOf(value) === typeOf(right)) continue;
             const error = await Promise.resolve().then(() => call({ ...options, [key]: value } as never)).then(() => null, (e: unknown) => e);
-            assert.ok(error instanceof core.UserError, `${path}: ${key} = ${String(value)} (${typeOf(value)}): ${String(error)}`);
-            assert.ok(error.message.includes(key), `${path}: ${key} = ${String(value)}: ${error.message}`);
+            assert.ok(error instanceof core.UserError, `${path}: ${key} = ${inspect(value)}: ${String(error)}`);
+            assert.ok(error.message.includes(key), `${path}: ${key} = ${inspect(value)}: ${error.message}`);
           }
         }
       }

@@ -142,7 +142,7 @@ function weightsOf(logits: Tensor, weights: Tensor | readonly number[]): Tensor 
   if (!('shape' in weights) && !Array.isArray(weights) && !ArrayBuffer.isView(weights)) {
     throw new UserError(`crossEntropy: classWeights must be a list of numbers or a tensor, got ${shown(weights)}`);
   }
-  const wrong = 'shape' in weights ? undefined : Array.from(weights).find((w) => atLeast0(w) !== null);
+  const wrong = 'shape' in weights ? undefined : Array.from<unknown>(weights).find((w) => atLeast0(w) !== null);
   if (wrong !== undefined) {
     throw new UserError(`crossEntropy: weights of classes must be numbers of at least 0, got ${shown(wrong)}`);
   }

@@ -45,14 +45,14 @@ export interface Axis {
 /** Throws ShapeError where it is neither a number nor a list. */
 export function pairOf(p: Pair): readonly [number, number] {
   if (typeof p === 'number') return [p, p];
-  if (Array.isArray(p as unknown)) return p;
+  if (Array.isArray(p)) return p;
   throw new ShapeError(`a window, stride or dilation must be a number or [vertical, horizontal], got ${shown(p)}`);
 }
 
 /** [top, bottom, left, right] for windows of this size over an image [rows, columns, height, width, channels]. */
 export function paddingOf(p: Padding, x: TensorType, window: readonly [number, number], stride: readonly [number, number],
   dilation: readonly [number, number] = [1, 1]): readonly number[] {
-  if (p !== 'same' && typeof p !== 'number' && !Array.isArray(p as unknown)) throw new ShapeError(`padding must be a number, a list of 2 or 4, or 'same', got ${shown(p)}`);
+  if (p !== 'same' && typeof p !== 'number' && !Array.isArray(p)) throw new ShapeError(`padding must be a number, a list of 2 or 4, or 'same', got ${shown(p)}`);
   if (p !== 'same') return typeof p === 'number' ? [p, p, p, p] : p.length === 2 ? [p[0], p[0], p[1], p[1]] : p;
   return [0, 1].flatMap((d) => {
     const size = boundOf(x.shape[d + 1] ?? 0), last = (Math.ceil(size / stride[d]) - 1) * stride[d] + (window[d] - 1) * dilation[d] + 1;

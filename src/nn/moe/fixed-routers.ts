@@ -43,9 +43,7 @@ export class HashRouter implements Router {
   readonly #options: HashRouterOptions;
   constructor(options: HashRouterOptions) {
     checkOptions('HashRouter', options, HASH_KEYS);
-    const { vocab, seed = 0 } = options;
-    checkSeed('hash router', seed);
-   
+    checkSeed('hash router', options.seed ?? 0);
     this.experts = options.experts;
     this.#options = fixedCopy(options);
   }
