@@ -232,7 +232,7 @@ test('numbers that are none are refused where they are given, not in a later ste
   for (const [message, call] of cases) {
     for (const n of [NaN, -1, -Infinity]) assert.throws(() => call(n), (e) => e instanceof core.UserError && message.test(e.message), `${String(message)} ${n}`);
   }
-  for (const memory of [NaN, -1, 0]) await assert.rejects(core.compile(linear(), { loss: loss.crossEntropy, memory }), /UserError: compile: memory must be a finite number above 0/);
+  for (const memory of [NaN, -1, 0]) await assert.rejects(core.compile(linear(), { loss: loss.crossEntropy, memory }), /UserError: compile: memory must be a number above 0/);
   assert.throws(() => new nn.Linear(2 ** 53, 2), /is no shape/);
   assert.throws(() => new nn.Linear(2 ** 20, 2 ** 20), /Parameter: a tensor .* has 1099511627776 elements, more than/);
   assert.throws(() => new nn.SinkhornRouter({ dModel: 2, experts: 2, rounds: 2 ** 53 }), /rounds must be a whole number from 1 to 1000/);

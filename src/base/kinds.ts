@@ -18,6 +18,8 @@ export const aNumber: Kind = number('a number', () => true);
 export const aFinite: Kind = number('a finite number', Number.isFinite);
 export const atLeast0: Kind = number('a finite number of at least 0', (x) => Number.isFinite(x) && x >= 0);
 export const above0: Kind = number('a finite number above 0', (x) => Number.isFinite(x) && x > 0);
+/** Of memory or time; Infinity: there is none. */
+export const aLimit: Kind = number('a number above 0', (x) => x > 0);
 export const aWhole = (least: number, most = Number.MAX_SAFE_INTEGER): Kind => {
   const range = most === Number.MAX_SAFE_INTEGER ? `of at least ${least}` : `from ${least} to ${most}`;
   return number(`a whole number ${range}`, (x) => Number.isSafeInteger(x) && x >= least && x <= most);

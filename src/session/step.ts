@@ -3,7 +3,7 @@ import { isFloat, type TypedArray } from '../base/dtype.ts';
 import { checkSeed } from '../base/random.ts';
 import { UserError } from '../base/errors.ts';
 import { checkOptions, refuseUnused, type KeysOf } from '../base/options.ts';
-import { above0, aFlag, aFunction, anObject, aNumber, anything, aText, needed } from '../base/kinds.ts';
+import { aLimit, aFlag, aFunction, anObject, aNumber, anything, aText, needed } from '../base/kinds.ts';
 import type { Batch, HostTensor } from '../base/tensor.ts';
 import type { Tensor } from '../graph/tensor.ts';
 import type { Loss } from '../nn/loss.ts';
@@ -48,9 +48,9 @@ export interface CompileOptions {
    * for each rule that fails; default console.warn. `topic` 'rule': of a rule that fails, which `events` is told too. */
   readonly say?: (line: string, topic?: 'rule') => void;
 }
-const KEYS: KeysOf<CompileOptions> = { loss: needed(aFunction), optimizer: anObject, device: aText,
+const KEYS: KeysOf<CompileOptions> = { loss: needed(aFunction), optimizer: anything, device: aText,
   threads: aNumber, seed: anything, accumulate: anything,
-  split: aNumber, memory: above0, observe: aFlag, events: aFunction, agreement: anObject, say: aFunction };
+  split: aNumber, memory: aLimit, observe: aFlag, events: aFunction, agreement: anObject, say: aFunction };
 
 export interface StepResult {
   /** Its number: 1 for the first. */

@@ -43,7 +43,8 @@ export class HashRouter implements Router {
   readonly #options: HashRouterOptions;
   constructor(options: HashRouterOptions) {
     checkOptions('HashRouter', options, HASH_KEYS);
-    checkSeed('hash router', options.seed ?? 0);
+    const { seed = 0 } = options;
+    checkSeed('hash router', seed);
     this.experts = options.experts;
     this.#options = fixedCopy(options);
   }
