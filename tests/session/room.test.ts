@@ -90,7 +90,7 @@ test('the command refuses at once what cannot fit, and writes nothing', async (t
     [['--d-model', '1048576', '--layers', '200'], /float32\[1048576, 3145728\] has 3298534883328 elements, more than/],
     [['--d-model', '16384', '--layers', '200'], /needs at least \d\.\d+ TiB/],
     [['--d-model', '16384', '--layers', '200', '--device', 'reference'], /needs at least \d\.\d+ TiB/],
-    [['--d-ff', '1000000000'], /128000000000 elements, more than/], [['--layers', '1000000000'], /at most 10000 layers/], [['--experts', '1000000000'], /1048576 experts in all/],
+    [['--d-ff', '1000000000'], /1024000000000 elements, more than/], [['--layers', '1000000000'], /at most 10000 layers/], [['--experts', '1000000000'], /1048576 experts in all/],
     [['--batch', '1000000000'], /64000000000 tokens, more than/], [['--context', '1000000000'], /12000000000 tokens, more than/],
   ] as const) {
     const { code, stderr } = await command('train', '--data', data, '--steps', '1', '--out', out, ...flags);
