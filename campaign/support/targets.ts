@@ -130,7 +130,7 @@ async function readLog(path: string): Promise<void> {
 
 async function readSettings(path: string): Promise<void> {
   const stored = await storedSettings(dirname(path));
-  if (stored !== undefined) await rebuild(parseSettings(stored, path), () => undefined);
+  if (stored !== undefined) await rebuild(parseSettings(stored, path), path, () => undefined);
 }
 
 async function readImages(path: string, bytes: Buffer): Promise<void> {

@@ -64,8 +64,8 @@ async function configured(file: string | undefined, flags: TrainFlags): Promise<
     say(`there is no run in ${flags.out} yet: it begins`);
     return configure(file, flags);
   }
-  const settings = resumeSettings(parseSettings(stored, join(flags.out, 'run.json')), flags, say);
-  return { settings, experiment: await rebuild(settings, say, file) };
+  const where = join(flags.out, 'run.json'), settings = resumeSettings(parseSettings(stored, where), flags, say);
+  return { settings, experiment: await rebuild(settings, where, say, file) };
 }
 
 /** runs/2026-01-31-142530-3fa2 */

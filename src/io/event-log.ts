@@ -49,9 +49,11 @@ export class EventLog {
     }
   }
 
+  readonly #unread = (error: unknown): never => { throw fault('read', this.#path, error); };
+
   /** Whether the file at a path is this log. */
   async isAt(path: string): Promise<boolean> {
-    const { dev, ino } = await this.#file.stat({ bigint: true });
+    const { dev, ino } = await this.#file.stat({ bigint: true }).catch(this.#unread);
     return await idOf(path) === `${dev} ${ino}`;
   }
 
@@ -62,18 +64,19 @@ export class EventLog {
   async keepAt(path: string): Promise<boolean> {
     this.#path = path;
     if (await this.isAt(path)) {
-      this.#size = (await this.#file.stat()).size;
+      this.#size = (await this.#file.stat().catch(this.#unread)).size;
       return false;
     }
-    if (existsSync(path)) renameSync(path, freeName(path));
-    const old = this.#file, fresh = await open(path, 'ax+').catch((error: unknown) => { throw fault('write', path, error); });
+    const refuse = (error: unknown): never => { throw fault('write', path, error); };
+    try { if (existsSync(path)) renameSync(path, freeName(path)); } catch (error) { refuse(error); }
+    const old = this.#file, fresh = await open(path, 'ax+').catch(refuse);
     // Without a pause: an event that comes meanwhile would be lost.
     const piece = Buffer.allocUnsafe(1 << 20);
     try {
       for (let at = 0, read = 0; (read = readSync(old.fd, piece, 0, piece.length, at)) > 0; at += read) appendFileSync(fresh.fd, piece.subarray(0, read));
     } catch (error) {
       await fresh.close();
-      throw fault('write', path, error);
+      refuse(error);
     }
     this.#file = fresh;
     await old.close();

@@ -8,6 +8,7 @@ import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { UserError } from '../base/errors.ts';
 import { fault, shownPath } from './fault.ts';
+import { isThere } from './place.ts';
 import { isRunning, NO_START, pidSpace, startOf } from './process.ts';
 
 const NAME = /^lock\.([0-9a-f]{8})\.(\d+)\.(\d+)\.[0-9a-f]{8}$/; // lock.WHERE.PID.START.NONCE
@@ -46,7 +47,7 @@ export async function lockFolder(folder: string): Promise<Lock> {
   }
   const beat = setInterval(() => { write('r+').catch(() => undefined); }, BEAT_MS).unref();
   return {
-    isIn: (where) => stat(join(where, name)).then(() => true, () => false),
+    isIn: (where) => isThere(join(where, name)),
     release: () => { clearInterval(beat); return release(); },
     follow: (where) => { path = join(where, name); },
   };

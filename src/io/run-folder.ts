@@ -17,7 +17,7 @@ import { jsonText, type Json } from './json.ts';
 import { parseJson } from './json-file.ts';
 import { isLock, lockFolder, type Lock } from './lock.ts';
 import { makeFolder } from './make-folder.ts';
-import { Place } from './place.ts';
+import { isThere, Place } from './place.ts';
 
 const SETTINGS = 'run.json';
 /** A run's log. */
@@ -122,7 +122,7 @@ class Held {
       await this.#renew();
       lost = true;
     }
-    if (await stat(join(this.#path, SETTINGS)).then(() => false, () => true)) await writeAtomic(join(this.#path, SETTINGS), [Buffer.from(`${jsonText(this.#settings, 2)}\n`)]);
+    if (!await isThere(join(this.#path, SETTINGS))) await writeAtomic(join(this.#path, SETTINGS), [Buffer.from(`${jsonText(this.#settings, 2)}\n`)]);
     if (await this.#events.keepAt(join(this.#path, EVENTS)) && !lost) {
       this.#say(`${shownPath(join(this.#path, EVENTS))} was removed or replaced: it is written anew, with every event`);
     }
@@ -132,13 +132,14 @@ class Held {
   /** Whether the folder is the run's still: it may have been emptied, and another run may have begun in it. */
   async #isOwn(folder: string): Promise<boolean> {
     if (await this.#lock.isIn(folder)) return true;
-    if (!await this.#events.isAt(join(folder, EVENTS)) && (await readdir(folder)).some((name) => name === SETTINGS || name === EVENTS || STEP.test(name) || isLock(name))) return false;
+    const names = await readdir(folder).catch((error: unknown) => { throw fault('read', folder, error); });
+    if (!await this.#events.isAt(join(folder, EVENTS)) && names.some((name) => name === SETTINGS || name === EVENTS || STEP.test(name) || isLock(name))) return false;
     this.#lock = await lockFolder(folder);
     return true;
   }
 
   async #renew(): Promise<void> {
-    const before = this.#path, taken = await stat(before).then(() => true, () => false), path = taken ? freeName(before) : before;
+    const before = this.#path, taken = await isThere(before), path = taken ? freeName(before) : before;
     await makeFolder(path);
     const lock = await lockFolder(path);
     await this.#lock.release();
@@ -151,7 +152,7 @@ class Held {
 
   async close(): Promise<void> {
     await this.#events.close();
-    await this.#place.find();
+    await this.#place.find().catch(() => null); // the lock is looked for where it was
     await this.#lock.release();
     await this.#place.close();
   }
@@ -159,7 +160,7 @@ class Held {
 
 /** Throws what `openRun` would throw for a folder that must not be written to, before there is anything to write. */
 export async function refuseRun(path: string, resume: boolean): Promise<void> {
-  if (await stat(path).then(() => true, () => false)) await admit(path, resume);
+  if (await isThere(path)) await admit(path, resume);
 }
 
 /** The settings that a run was started with; undefined where there is no run yet. */

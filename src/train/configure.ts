@@ -105,15 +105,36 @@ export function parseSettings(stored: Json, where: string): RunSettings {
   return { config: parseConfig(config ?? {}, where, { stored: true }), source: source ?? null };
 }
 
-/** The experiment of stored settings; `file` stands in for the config file that they name. Says it where the file has changed. */
-export async function rebuild(settings: RunSettings, say: (line: string) => void, file?: string): Promise<Experiment> {
-  const { config, source } = settings, path = file ?? source?.path;
-  if (file !== undefined && source === null) throw new ConfigError(`${file} has no effect here: the run was not started with a config file`, 'leave it out');
-  if (file !== undefined && source !== null && isJson(file) !== isJson(source.path)) throw new ConfigError(`${file} cannot stand in for ${source.path}, with which the run was started`, 'name that file, or a copy of it');
-  if (path === undefined || isJson(path)) {
-    if (file !== undefined && (await loadConfigFile(file)).source.sha256 !== source?.sha256) say(`${file} is not what the run was started with: the run keeps its own settings`);
-    return buildExperiment(config);
+/** The experiment of stored settings, which come from `where`; `file` stands in for the config file that they name. Says
+ * it where the file has changed. */
+export async function rebuild(settings: RunSettings, where: string, say: (line: string) => void, file?: string):
+  Promise<Experiment> {
+  const { config, source } = settings;
+  if (file === undefined) {
+    try {
+      return await rebuildFrom(settings, source?.path, say);
+    } catch (error) {
+      if (error instanceof UserError) error.message = `${where}: ${error.message}`;
+      throw error;
+    }
   }
+  if (source === null) {
+    throw new ConfigError(`${file} has no effect here: the run was not started with a config file`, 'leave it out');
+  }
+  if (isJson(file) !== isJson(source.path)) {
+    const what = `${file} cannot stand in for ${source.path}, with which the run was started`;
+    throw new ConfigError(what, 'name that file, or a copy of it');
+  }
+  if (!isJson(file)) return rebuildFrom(settings, file, say);
+  if ((await loadConfigFile(file)).source.sha256 !== source.sha256) {
+    say(`${file} is not what the run was started with: the run keeps its own settings`);
+  }
+  return buildExperiment(config);
+}
+
+async function rebuildFrom({ config, source }: RunSettings, path: string | undefined, say: (line: string) => void):
+  Promise<Experiment> {
+  if (path === undefined || isJson(path)) return buildExperiment(config);
   const loaded = await loadConfigFile(path);
   if (source && loaded.source.sha256 !== source.sha256) say(`${path} has changed since the run was started`);
   return buildExperiment(config, loaded.parts);

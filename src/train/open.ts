@@ -39,7 +39,7 @@ export async function openCheckpoint(where: string, options: OpenOptions): Promi
   const { meta, file } = await loadCheckpoint(path);
   await file.close();
   const settings = parseSettings(meta.config, path);
-  const experiment = await rebuild(settings, options.say, options.config);
+  const experiment = await rebuild(settings, path, options.say, options.config);
   const session = await openSession(experiment, { ...options, seed: meta.seed });
   try {
     await session.restoreCheckpoint(await loadCheckpoint(path), 'parameters');
