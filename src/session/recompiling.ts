@@ -42,7 +42,7 @@ export class Recompiling {
   add(rule: Rule<object>, during: Work): void { this.#engineOf(during).add(during === 'inference' ? { ...rule, only: 'N' } : rule); }
 
   #engineOf(during: Work): Engine {
-    const [own, other] = during === 'training' ? [this.training, this.inference] : [this.inference, this.training], { events, say = console.warn, agreement } = this.#options;
+    const [own, other] = during === 'training' ? [this.training, this.inference] : [this.inference, this.training], { events, say = (text: string) => { console.warn(text); }, agreement } = this.#options;
     // Whoever is told may fail; the run goes on.
     const line = (text: string, topic?: 'rule'): void => { try { say(text, topic); } catch { /* there is nobody else to be told */ } };
     own.engine ??= new Engine(own.plant, (event) => {

@@ -121,3 +121,14 @@ for (const method of ['reduceStats', 'agreeSwapStep', 'anyFailed'] as const) {
     await session.close();
   });
 }
+
+test('where nobody is told, one line goes to the console, with nothing behind it', async (t) => {
+  const warn = t.mock.method(console, 'warn', () => undefined);
+  const options = { loss: crossEntropy, optimizer: adamW({ lr: 1e-2 }), device: 'wasm', threads: 1, seed: 1 } as const;
+  await using session = await compile(new LM(), options);
+  session.recompile({ name: 'faulty', trigger: () => fails('one'), alter: () => undefined });
+  for (let i = 0; i < 3; i++) await session.step(toyBatch(i, 4, 12));
+  assert.equal(warn.mock.callCount(), 1);
+  assert.deepEqual(warn.mock.calls[0].arguments.length, 1);
+  assert.match(String(warn.mock.calls[0].arguments[0]), /the rule "faulty": it failed: one \(said once; .*\)$/);
+});
