@@ -27,6 +27,11 @@ const whole = (missed: Missed): number => (typeof missed === 'number' ? missed :
 export class Ages {
   #missed = new Map<string, Missed>();
 
+  /** Whether all are as old as the session. */
+  get equal(): boolean {
+    return this.#missed.size === 0;
+  }
+
   of(name: string): Missed {
     return this.#missed.get(name) ?? 0;
   }

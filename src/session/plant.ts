@@ -68,8 +68,9 @@ export class SessionPlant implements Plant {
     return { model, ...(!this.#batching.eager && { session: session.model }), changes: () => [...changes(), ...session.changes()] };
   }
 
-  /** What the next step runs under the knobs of then, for a batch of this shape. */
-  saw(shape: string, programs: () => readonly Traced[]): void {
+  /** What the next step runs under the knobs of then, for a batch of this shape. traced: what was not traced under the
+   * settings of now is, for rules that are asked next. */
+  saw(shape: string, programs: () => readonly Traced[], traced: boolean): void {
     this.#shape = shape;
     this.#seen.delete(shape);
     this.#seen.set(shape, () => [...new Map(programs().map((p) => [p.family, p])).values()]);
@@ -77,6 +78,7 @@ export class SessionPlant implements Plant {
       if (this.#seen.size <= SHAPES) break;
       this.#seen.delete(old);
     }
+    if (!traced) return;
     for (const { family, graph } of this.#seen.get(shape)?.() ?? []) this.#programs.settle(family, graph);
   }
 

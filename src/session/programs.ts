@@ -61,8 +61,7 @@ export class Programs {
   /** Traces at once what was not traced under the settings of now. The program is ready to run, on these caches, when what this gives has been called
    * and has settled; between steps. */
   ask(family: string, graph: () => Graph, caches?: Caches): () => Promise<Runnable> {
-    this.settle(family, graph);
-    const key = this.key(family), coming = this.has(key) ? null : this.begin(family, graph);
+    const key = this.settle(family, graph), coming = this.has(key) ? null : this.begin(family, graph);
     return async () => {
       if (coming && !this.has(key)) await this.#come(key, coming, graph);
       return this.#use(key, caches);
@@ -86,14 +85,17 @@ export class Programs {
   /** The same, called at once. */
   async get(family: string, graph: () => Graph, caches?: Caches): Promise<Runnable> { return this.ask(family, graph, caches)(); }
 
-  /** Where the model's public state is another than before: traces, and where that gives the same graph takes the program that there is. */
-  settle(family: string, graph: () => Graph): void {
+  /** Where the model's public state is another than before: traces, and where that gives the same graph takes the program that there is. Gives its key. */
+  settle(family: string, graph: () => Graph): ProgramKey {
     const key = this.key(family), { text } = key;
-    if (this.#loaded.has(text) || this.#coming.has(text) || this.#planned.has(text)) return;
+    if (this.#loaded.has(text) || this.#coming.has(text) || this.#planned.has(text)) return key;
     const before = this.#traced.get(`${this.#knobs.key()} ${family}`);
-    if (!before || before.key.state === key.state || !this.has(before.key)) return;
+    if (!before || before.key.state === key.state || !this.has(before.key)) return key;
     const made = graph();
-    if (sameData(before.graph, made)) keepRecent(this.#same, text, before.key, SAME); else this.#planned.set(text, this.#made(key, made));
+    if (!sameData(before.graph, made)) this.#planned.set(text, this.#made(key, made));
+    else return keepRecent(this.#same, text, before.key, SAME);
+    // Tracing may have written on the model itself.
+    return this.key(family);
   }
 
   /** Bytes that the session would hold with a family's program under the settings of now: planned, not compiled. */

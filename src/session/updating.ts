@@ -9,7 +9,7 @@ import type { Optimizer } from '../optim/optimizer.ts';
 import { agedName, float64Scalar, momentName, type UpdateOptions } from '../optim/updates.ts';
 import type { Knobs, Move } from '../trace/knobs.ts';
 import type { Named } from '../trace/module.ts';
-import type { Parameter } from '../trace/parameter.ts';
+import { freezesSoFar, type Parameter } from '../trace/parameter.ts';
 import { frozenIn } from './frozen.ts';
 
 /** What a checkpoint keeps of it: by path, what groups decided, and how many steps moments have missed. */
@@ -28,6 +28,8 @@ export class Updating {
   readonly #knobs: Pick<Knobs, 'kept'>;
   readonly #settled: ReadonlyMap<string, Settled>;
   readonly #ages = new Ages();
+  /** What is frozen where settings of modules keep nothing, as long as nobody freezes anything. */
+  #usual: { readonly writes: number; readonly frozen: ReadonlyMap<string, Frozen> } | null = null;
 
   constructor({ parameters }: Named, optimizer: Optimizer | undefined, knobs: Pick<Knobs, 'kept'>) {
     this.#optimizer = optimizer;
@@ -38,12 +40,16 @@ export class Updating {
   }
 
   /** What the next step leaves as it is: by `frozen` of a parameter, by settings of its module, or by groups. */
-  frozen(): Map<string, Frozen> {
+  frozen(): ReadonlyMap<string, Frozen> {
+    const kept = this.#knobs.kept(), writes = freezesSoFar();
+    if (kept.length === 0 && this.#usual?.writes === writes) return this.#usual.frozen;
     const grouped = [...this.#settled].filter(([, { frozen }]) => frozen);
-    return new Map([
-      ...frozenIn(this.#parameters, this.#knobs.kept()),
+    const frozen: ReadonlyMap<string, Frozen> = new Map<string, Frozen>([
+      ...frozenIn(this.#parameters, kept),
       ...grouped.map(([name]) => [name, { parts: true, axis: 0 }] as const),
     ]);
+    this.#usual = kept.length === 0 ? { writes, frozen } : null;
+    return frozen;
   }
 
   /** Text that differs where programs of a step do that are alike otherwise. */
@@ -78,6 +84,7 @@ export class Updating {
     const aged = new Map<string, number | null>();
     if (!this.#optimizer?.corrected) return aged;
     const frozen = this.frozen();
+    if (frozen.size === 0 && this.#ages.equal) return aged;
     for (const name of this.#trained.keys()) {
       const missed = this.#ages.of(name),
         now = frozen.get(name);

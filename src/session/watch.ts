@@ -48,7 +48,7 @@ export class Watch {
 
   /** Before programs are made ahead of a step. */
   before(shape: string, parts: () => readonly Part[]): void {
-    this.plant.saw(shape, parts);
+    this.plant.saw(shape, parts, true);
     this.engine?.before();
   }
 
@@ -60,7 +60,7 @@ export class Watch {
     const { knobs, programs, updating } = this.#session, { engine } = this;
     const { parts, renew, forget } = once(make, () => `${String(knobs.settings(SESSION)['split'])} ${updating.key()}`);
     try {
-      this.plant.saw(shape, parts);
+      this.plant.saw(shape, parts, engine !== null);
       const begun = engine?.begin(), { verify = null } = begun instanceof Promise ? await begun : begun ?? {};
       renew(); // ages of moments may have moved with the change that has come into force
       // All parts of a step run by what the model is at this moment, whatever its user writes while they run.

@@ -58,6 +58,8 @@ export class Knobs {
   /** Each with its path and the names of its knobs. */
   readonly #lists: readonly (readonly [path: string, Knobbed, readonly string[]])[];
   readonly #named: Named;
+  /** Modules that keep parts of their parameters as they are. */
+  readonly #keepers: readonly { readonly module: Knobbed; readonly keeps: Keeps }[];
   /** By path and knob. */
   readonly #own = new Map<string, Map<string, Own>>();
 
@@ -65,6 +67,10 @@ export class Knobs {
   constructor(named: Named, more: ReadonlyMap<object, string> = new Map()) {
     this.#named = named;
     this.#modules = new Map([...named.paths, ...more].filter(([module]) => knobRules(module)).map(([module, path]) => [path, module as Knobbed]));
+    this.#keepers = [...this.#modules.values()].flatMap((module) => {
+      const { keeps } = classOf(module) as { readonly keeps?: Keeps };
+      return keeps ? [{ module, keeps }] : [];
+    });
     this.#lists = [...this.#modules].map(([path, module]) => [path, module, Object.keys(knobRules(module) ?? {})]);
   }
 
@@ -237,7 +243,8 @@ export class Knobs {
 
   /** What the settings of modules keep from being trained. */
   kept(): Kept[] {
-    return this.onModules(() => [...this.#modules.values()].flatMap((module) => (classOf(module) as { readonly keeps?: Keeps }).keeps?.(module) ?? []));
+    if (this.#keepers.length === 0) return [];
+    return this.onModules(() => this.#keepers.flatMap(({ module, keeps }) => keeps(module)));
   }
 
   /** What leads from a graph that was made under other settings to that under those of now, if no module needs tracing for it. */

@@ -55,6 +55,10 @@ let assign: (p: Parameter, dtype: DType) => void;
 const traced = new WeakSet<Parameter>();
 export const markTraced = (p: Parameter): void => { traced.add(p); };
 
+let freezes = 0;
+/** How often `frozen` or `frozenAxis` of any parameter was set: the same number, the same values. */
+export const freezesSoFar = (): number => freezes;
+
 /**
  * A named tensor that training changes. `shape`, `init`, `dtype` (but for `nn.setDtype`), `role` and `trained` are fixed;
  * `frozen` and `frozenAxis` may be set at any time and count
@@ -95,6 +99,7 @@ export class Parameter {
   set frozen(frozen: boolean | readonly boolean[]) {
     if (!boolOrList(frozen)) throw new UserError(`Parameter.frozen must be true, false, or a list of them, got ${shown(frozen)}`);
     this.#frozen = typeof frozen === 'boolean' ? frozen : Object.freeze([...frozen]);
+    freezes++;
   }
 
   /** The dimension whose parts a list in `frozen` names; default 0. Moments know the age of parts along one dimension:
@@ -103,6 +108,7 @@ export class Parameter {
   set frozenAxis(axis: number) {
     if (!Number.isInteger(axis) || axis < 0 || axis >= this.shape.length) throw new UserError(`Parameter.frozenAxis must be a dimension of [${this.shape.join(', ')}], got ${axis}`);
     this.#frozenAxis = axis;
+    freezes++;
   }
 
   /** That of its value and of the optimiser's moments: float32 where nothing else is said; `nn.setDtype` changes that of a model. */
