@@ -54,7 +54,8 @@ export class RoomToTrain {
 
   /** sums: as in Training. Throws MemoryError, before anything is traced and before rules are asked. */
   check(sums: boolean): void {
-    const optimizer = this.#optimizer, key = `${String(sums)} ${this.#updating.key()}`;
+    const optimizer = this.#optimizer, frozen = [...this.#updating.frozen()].filter(([, { parts }]) => parts === true);
+    const key = `${String(sums)} ${frozen.map(([name]) => name).join()}`;
     if (!optimizer || key === this.#checked) return;
     checkRoom(this.#named.parameters, this.#backend.room(), { optimizer, trained: this.#updating.options().trained, sums });
     this.#checked = key;
