@@ -19,12 +19,13 @@ export class Copies {
 
   /** Calls `work` with copies of the arrays, which it may use until it is done. */
   async of<T>(given: Arrays, work: (copies: Record<string, TypedArray>) => Promise<T>): Promise<T> {
-    const copies = Object.fromEntries(Object.entries(given).map(([name, data]) => [name, this.#copy(data)]));
+    const copies: Record<string, TypedArray> = {};
+    for (const name of Object.keys(given)) copies[name] = this.#copy(given[name]);
     try {
       return await work(copies);
     } finally {
-      this.#kept.unshift(...Object.values(copies).filter((c) => c.byteLength > SMALL));
-      this.#kept.splice(KEPT);
+      for (const name of Object.keys(copies)) if (copies[name].byteLength > SMALL) this.#kept.unshift(copies[name]);
+      if (this.#kept.length > KEPT) this.#kept.length = KEPT;
     }
   }
 
@@ -38,6 +39,7 @@ export class Copies {
   }
 
   #copy(data: TypedArray): TypedArray {
+    if (data.byteLength <= SMALL) return data.slice();
     const at = this.#kept.findIndex((k) => k.length === data.length && k.constructor === data.constructor);
     if (at < 0) return data.slice();
     const [found] = this.#kept.splice(at, 1);

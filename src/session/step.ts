@@ -158,7 +158,7 @@ export function checkCall(model: unknown, options: CompileOptions): void {
     if (value === undefined || (typeof value === 'number' && Number.isSafeInteger(value) && value >= least)) return;
     throw new UserError(`compile: ${name} must be a whole number of at least ${least}, got ${typeof value === 'number' ? value : typeof value}`);
   };
-  if (optimizer !== undefined && typeof update !== 'function') throw new UserError('compile: the optimizer is none', CALL);
+  if (optimizer !== undefined && typeof update !== 'function') throw new UserError('compile: the optimizer has no function update, so it is not an optimizer', CALL);
   if (seed !== undefined) checkSeed('compile', seed);
   count('accumulate', accumulate, 1);
 }

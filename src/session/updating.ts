@@ -96,29 +96,24 @@ export class Updating {
 
   /** The scalars of a step. Throws UserError where one is not finite: nothing has been done then. */
   scalars(step: number): Record<string, TypedArray> {
-    const optimizer = this.#optimizer,
-      checked = (name: string, values: readonly number[]): (readonly [string, TypedArray])[] => {
-        const data = Float32Array.from(values);
-        if (data.every(Number.isFinite)) return [[name, data], [float64Scalar(name), Float64Array.from(values)]];
-        throw new UserError(
-          `the optimizer's ${name} of step ${step + 1} is not finite: ${values.join(', ')}`,
-          'a smaller learning rate; a schedule must give finite numbers',
-        );
-      };
-    if (!optimizer) return {};
-    const usual = Object.entries(optimizer.scalars(step)).flatMap(([name, value]) => checked(name, [value]));
-    const aged = [...this.#aged()].flatMap(([name, axis]) => {
-      const all = partsOf(this.#ages.of(name), axis ?? 0, axis === null ? 1 : this.#shape(name)[axis]).map((n) =>
-        optimizer.scalars(step, step - n),
+    const optimizer = this.#optimizer, all: Record<string, TypedArray> = {};
+    if (!optimizer) return all;
+    const add = (name: string, values: readonly number[]): void => {
+      all[name] = Float32Array.from(values);
+      all[float64Scalar(name)] = Float64Array.from(values);
+      if (values.every((value) => Number.isFinite(Math.fround(value)))) return;
+      throw new UserError(
+        `the optimizer's ${name} of step ${step + 1} is not finite: ${values.join(', ')}`,
+        'a smaller learning rate; a schedule must give finite numbers',
       );
-      return (optimizer.corrected ?? []).flatMap((scalar) =>
-        checked(
-          agedName(scalar, name),
-          all.map((s) => s[scalar]),
-        ),
-      );
-    });
-    return Object.fromEntries([...usual, ...aged]);
+    };
+    for (const [name, value] of Object.entries(optimizer.scalars(step))) add(name, [value]);
+    for (const [name, axis] of this.#aged()) {
+      const missed = partsOf(this.#ages.of(name), axis ?? 0, axis === null ? 1 : this.#shape(name)[axis]);
+      const scalars = missed.map((n) => optimizer.scalars(step, step - n));
+      for (const scalar of optimizer.corrected ?? []) add(agedName(scalar, name), scalars.map((s) => s[scalar]));
+    }
+    return all;
   }
 
   /** A step was committed; `frozen` as it was when that began. */

@@ -9,7 +9,7 @@ import { keepRecent } from '../base/recent.ts';
 import { bytesOf, sameBytes } from '../base/same.ts';
 import { knobRules } from './knob.ts';
 import { isModule, isPart, nameParameters, type Named } from './module.ts';
-import { Parameter } from './parameter.ts';
+import { freezesSoFar, Parameter } from './parameter.ts';
 import { someAreSet } from './user-values.ts';
 
 /** Bytes up to which a typed array is compared by what is in it; a larger one is compared by being the same array. */
@@ -44,6 +44,9 @@ export class PublicState {
   #last = 0;
   #identity = 0;
   #seen: readonly Seen[] = [];
+  /** What of it is no plain parameter; those count what is written to them. */
+  #others: readonly Seen[] = [];
+  #freezes = 0;
   #number = 0;
 
   /** `more`: other objects that tracing reads, by name. */
@@ -60,8 +63,16 @@ export class PublicState {
   /** Throws UserError where a parameter or a module of the model is no longer the one that it was. */
   number(): number {
     // What lies on modules for a moment is not the user's.
-    if (!someAreSet() && !this.#seen.every((one) => this.#changed(one, true).length === 0)) this.#look();
+    if (!someAreSet() && !this.#same()) this.#look();
     return this.#number;
+  }
+
+  /** Whether nothing has changed. It is asked before each step, so it makes no lists where that is so. */
+  #same(): boolean {
+    const toLookAt = this.#freezes === freezesSoFar() ? this.#others : this.#seen;
+    for (const one of toLookAt) if (!untouched(one) && this.#changed(one, true).length > 0) return false;
+    this.#freezes = freezesSoFar();
+    return true;
   }
 
   /** Runs what may write on modules itself, `forward` above all: what it writes is its own affair, and counts no more from then on. */
@@ -126,6 +137,8 @@ export class PublicState {
     this.#number = as ?? this.#numbers.get(all) ?? ++this.#last;
     keepRecent(this.#numbers, all, this.#number, STATES);
     this.#seen = seen;
+    this.#others = seen.filter(({ object }) => Object.getPrototypeOf(object) !== Parameter.prototype);
+    this.#freezes = freezesSoFar();
   }
 
   #token(value: unknown): string {
@@ -157,6 +170,16 @@ function difference(a: Named, b: Named): string | null {
   for (const [name, parameter] of a.parameters) if (b.parameters.get(name) !== parameter) return `parameter ${name}`;
   for (const [object, path] of a.paths) if (isModule(object) && b.paths.get(object) !== path) return path === '' ? 'the model' : `module ${path}`;
   return null;
+}
+
+/** Whether everything is as it was, also what does not count; false: `changed` says so. */
+function untouched({ object, keys, accessors, values, copies }: Seen): boolean {
+  if (keys === null || copies.size > 0 || Array.isArray(object) || listed(object)) return false;
+  const now = Object.keys(object), { length } = keys;
+  if (now.length !== length) return false;
+  for (let i = 0; i < length; i++) if (now[i] !== keys[i] || !Object.is(valueOf(object, keys[i]), values[i])) return false;
+  for (let i = 0; i < accessors.length; i++) if (!Object.is(valueOf(object, accessors[i]), values[length + i])) return false;
+  return true;
 }
 
 type Listed = ReadonlyMap<unknown, unknown> | ReadonlySet<unknown>;

@@ -10,7 +10,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
-const CORE_KB = 162; // as docs/measurements.md says, minified and gzipped (the goal is 120)
+const CORE_KB = 163; // as docs/measurements.md says, minified and gzipped (the goal is 120)
 const options = { skip: noChromium, timeout: 2 * MINUTE } as const;
 const folder = await mkdtemp(join(tmpdir(), 'dynamoe-web-')), sizes = await buildWeb(folder);
 const browser = noChromium === false ? await openBrowser() : null;

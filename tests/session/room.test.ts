@@ -11,8 +11,13 @@ import { TransformerLM } from '../../src/nn/transformer.ts';
 import { adamW } from '../../src/optim/adam.ts';
 import type { Optimizer } from '../../src/optim/optimizer.ts';
 import { sgd } from '../../src/optim/sgd.ts';
+import { MemoryError } from '../../src/session/backend.ts';
 import { compile } from '../../src/session/node.ts';
 import type { DeviceName } from '../../src/session/platform.ts';
+import { RoomToTrain } from '../../src/session/room.ts';
+import { Updating } from '../../src/session/updating.ts';
+import { Knobs } from '../../src/trace/knobs.ts';
+import { nameParameters } from '../../src/trace/module.ts';
 import { call } from '../../src/trace/trace.ts';
 import { command, writeText } from '../cli/command.ts';
 import { temporaryFolder } from '../io/folder.ts';
@@ -48,9 +53,8 @@ for (const device of DEVICES) {
 
   test(`${device}: moments without room are refused before the first step is traced; the model may still be used`, { skip }, async () => {
     const width = 64, bytes = 4 * width * width, room = (extra: number): number => 2 ** 20 + extra;
-    const step = async (optimizer: Optimizer, memory: number, frozen = false): Promise<{ traced: number; error: string | null }> => {
+    const step = async (optimizer: Optimizer, memory: number): Promise<{ traced: number; error: string | null }> => {
       const model = new Watched(width);
-      model.layer.weight.frozen = frozen;
       const session = await compile(model, { loss: meanSquaredError, optimizer, device, memory });
       const error = await session.step(batch(width)).then(() => null, (e: unknown) => String(e));
       const { traced } = model;
@@ -68,6 +72,23 @@ for (const device of DEVICES) {
     assert.equal((await step(adamW({ lr: 1e-3 }), room(3 * bytes))).error, null);
   });
 }
+
+test('room is asked for again when other parameters are trained, whatever the optimizer', () => {
+  const parts = { a: new Linear(8, 8, { bias: false }), b: new Linear(8, 8, { bias: false }) }, named = nameParameters(parts);
+  for (const optimizer of [sgd({ lr: 1, momentum: 0.5 }), adamW({ lr: 1 })]) {
+    const moments = optimizer.moments?.length ?? 0, bytes = (2 + moments) * 256;
+    const room = new RoomToTrain(named, optimizer, new Updating(named, optimizer, new Knobs(named)), { room: () => ({ bytes }) });
+    parts.b.weight.frozen = true;
+    room.check(false);
+    parts.b.weight.frozen = false;
+    assert.throws(() => { room.check(false); }, MemoryError);
+    parts.b.weight.frozen = [true, ...Array<boolean>(7).fill(false)];
+    assert.throws(() => { room.check(false); }, MemoryError);
+    parts.b.weight.frozen = true;
+    room.check(false);
+    assert.throws(() => { room.check(true); }, MemoryError); // sums of gradients
+  }
+});
 
 test('wasm says that its addresses end', async () => {
   const model = new Watched(20_000), session = await compile(model, { loss: meanSquaredError, optimizer: adamW({ lr: 1e-3 }), device: 'wasm', memory: 2 ** 33 });

@@ -67,7 +67,7 @@ static inline void dm_unpark(_Atomic uint32_t *word, int count) {
 // A wait in its polling stage: pauses for DM_SPIN_NS, then gives the core away between looks until DM_YIELD_NS; then dm_poll returns 0 and the
 // caller should sleep. The clock is read once in 32 looks. `eager` = 0 (more threads than cores): starts by giving the core away.
 #define DM_SPIN_NS 30000
-#define DM_YIELD_NS 60000
+#define DM_YIELD_NS 200000 // longer than what the host does between two steps: to wake a sleeping thread takes 40 us
 typedef struct dm_wait {
   int64_t start;
   int32_t looks, yields;
