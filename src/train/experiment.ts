@@ -70,7 +70,7 @@ export function buildExperiment(config: Config, parts: Parts = {}): Experiment {
 function ownOptimizer({ steps }: Config, { optimizer }: Parts): Optimizer | null {
   if (!optimizer) return null;
   const made: unknown = typeof optimizer === 'function' ? optimizer({ steps }) : optimizer;
-  if (typeof (made as Optimizer | null | undefined)?.update !== 'function') throw new ConfigError("the config file's optimizer is none", 'optimizer: ({ steps }) => optim.adamW({ lr: 1e-3 })');
+  if (typeof (made as Optimizer | null | undefined)?.update !== 'function') throw new ConfigError("the config file's optimizer has no function update", 'optimizer: ({ steps }) => optim.adamW({ lr: 1e-3 })');
   return made as Optimizer;
 }
 

@@ -77,7 +77,7 @@ test('room is asked for again when other parameters are trained, whatever the op
   const parts = { a: new Linear(8, 8, { bias: false }), b: new Linear(8, 8, { bias: false }) }, named = nameParameters(parts);
   for (const optimizer of [sgd({ lr: 1, momentum: 0.5 }), adamW({ lr: 1 })]) {
     const moments = optimizer.moments?.length ?? 0, bytes = (2 + moments) * 256;
-    const room = new RoomToTrain(named, optimizer, new Updating(named, optimizer, new Knobs(named)), { room: () => ({ bytes }) });
+    const room = new RoomToTrain(named, optimizer, new Updating(named, optimizer, new Knobs(named)), { room: () => ({ bytes, why: '' }) });
     parts.b.weight.frozen = true;
     room.check(false);
     parts.b.weight.frozen = false;
