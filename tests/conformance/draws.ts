@@ -10,4 +10,4 @@ export const title = (f: Family): string => (f.name ? `${f.op}, ${f.name}` : f.o
 
 /** Checks as many cases of a family as are due on a device. The error of a case that fails names its draw. */
 export const checkDraws = (f: Family, { seed, times }: Draws, check: (c: Case, seed: number) => Promise<void>): Promise<void> =>
-  fc.assert(fc.asyncProperty(f.cases, fc.nat(), check), { seed, numRuns: (f.runs ?? 8) * times });
+  fc.assert(fc.asyncProperty(f.cases, fc.nat(), check), { seed, numRuns: Math.ceil((f.runs ?? 8) * times) });

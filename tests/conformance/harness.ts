@@ -230,21 +230,20 @@ async function runCase(built: Built, inputs: readonly Float64Array[], values: Va
   }
 }
 
-/** Results and gradients on a device against the reference. */
-export async function checkDevice(c: Case, seed: number, device: Device): Promise<void> {
-  const built = buildCase(c), inputs = drawInputs(c, built, seed);
-  for (const { graph, name, type, got, expected } of await runCase(built, inputs, reference(built, inputs), device)) {
-    const exact = !isFloat(type.dtype), error = errorOf(got, expected);
-    must(exact ? error === 0 : error < 1e-4, () => `${name}: error ${error}\n  got      ${show(got)}\n  expected ${show(expected)}\n${printGraph(graph)}`);
-  }
-}
-
-/** Results and gradients on all devices: the same bits as on the first. Which NaN a NaN is, is not asked. */
-export async function checkBits(c: Case, seed: number, devices: ReadonlyMap<string, Device>): Promise<void> {
+/**
+ * Results and gradients on each device against the reference; on those named in `alike` the same bits as on the first of
+ * them. Which NaN a NaN is, is not asked.
+ */
+export async function checkDevices(c: Case, seed: number, devices: ReadonlyMap<string, Device>, alike: ReadonlySet<string> = new Set()): Promise<void> {
   const built = buildCase(c), inputs = drawInputs(c, built, seed), values = reference(built, inputs);
   let first: { readonly device: string; readonly results: readonly Result[] } | null = null;
   for (const [device, d] of devices) {
     const results = await runCase(built, inputs, values, d);
+    for (const { graph, name, type, got, expected } of results) {
+      const exact = !isFloat(type.dtype), error = errorOf(got, expected);
+      must(exact ? error === 0 : error < 1e-4, () => `${name} on ${device}: error ${error}\n  got      ${show(got)}\n  expected ${show(expected)}\n${printGraph(graph)}`);
+    }
+    if (!alike.has(device)) continue;
     first ??= { device, results };
     const { results: wanted, device: other } = first;
     results.forEach(({ graph, name, got }, i) => {

@@ -3,7 +3,7 @@ import { WasmDevice } from '../../../src/device/wasm/wasm.ts';
 import { all } from '../../conformance/cases/index.ts';
 import { families as graphs } from '../../conformance/cases/graphs.ts';
 import { checkDraws, title, type Draws } from '../../conformance/draws.ts';
-import { checkDevice } from '../../conformance/harness.ts';
+import { checkDevices } from '../../conformance/harness.ts';
 
 const families = new Map([...all, ...graphs].map((f) => [title(f), f]));
 let device: Promise<WasmDevice> | undefined;
@@ -19,7 +19,7 @@ export async function check(name: string, draws: Draws): Promise<string | null> 
   const family = families.get(name), opened = await device;
   if (!family || !opened) return `no family ${name}, or no device`;
   try {
-    await checkDraws(family, draws, (c, seed) => checkDevice(c, seed, opened));
+    await checkDraws(family, draws, (c, seed) => checkDevices(c, seed, new Map([['wasm', opened]])));
     return null;
   } catch (error) {
     const { message, cause } = error as Error;
