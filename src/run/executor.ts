@@ -53,9 +53,11 @@ export interface Executor<R extends Runnable = Runnable> {
   /** Gives back what is held for them beyond so many bytes; a program that needs more takes it again when it runs. */
   trim(bytes: number): void;
   /** Runs with inputs by name; gives the outputs by name. Inputs are read when it has its turn: before it returns where nothing is under way.
-   * caches: of the caller's own; else those that all such runs share. */
-  run(runnable: R, inputs: Readonly<Record<string, TypedArray>>, caches?: Caches): Promise<Record<string, HostTensor>>;
-  /** Runs with no effect on states; names the first op whose result is not finite, if one is. */
+   * caches: of the caller's own; else those that all such runs share. `fed` is called once the inputs have been read for good, by an executor
+   * that can say so. */
+  run(runnable: R, inputs: Readonly<Record<string, TypedArray>>, caches?: Caches, fed?: () => void): Promise<Record<string, HostTensor>>;
+  /** Runs with no effect on states; names the first op whose result is not finite, if one is. inputs: of its last run; an executor that has
+   * called `fed` of it has them itself. */
   diagnose(runnable: R, inputs: Readonly<Record<string, TypedArray>>): Promise<string | null>;
   release(runnable: R): void;
   /** Resolves when nothing is under way. */

@@ -231,8 +231,12 @@ export class ProgramExecutor implements Executor<LoadedProgram> {
   /** The programs that are loaded now. */
   loadedPrograms(): LoadedProgram[] { return [...this.#loaded.keys()]; }
 
-  run(l: LoadedProgram, inputs: Readonly<Record<string, TypedArray>>, caches?: Caches): Promise<Record<string, HostTensor>> {
-    return this.#turns.take(() => this.#fed(l, inputs, caches), async (binding) => {
+  run(l: LoadedProgram, inputs: Readonly<Record<string, TypedArray>>, caches?: Caches, fed?: () => void): Promise<Record<string, HostTensor>> {
+    return this.#turns.take(() => {
+      const binding = this.#fed(l, inputs, caches);
+      fed?.();
+      return binding;
+    }, async (binding) => {
       const start = performance.now();
       await this.device.run(binding.bound);
       this.callMs = performance.now() - start;
@@ -255,8 +259,9 @@ export class ProgramExecutor implements Executor<LoadedProgram> {
     return hostOf(type, data);
   }
 
-  diagnose(l: LoadedProgram, inputs: Readonly<Record<string, TypedArray>>): Promise<string | null> {
-    return this.#turns.take(() => this.#fed(l, { ...inputs, commit: Int32Array.of(0) }), async (binding) => {
+  /** On the inputs of the last run, which are on the device. */
+  diagnose(l: LoadedProgram): Promise<string | null> {
+    return this.#turns.take(() => this.#again(l), async (binding) => {
       for (let i = 0; i < l.program.steps.length; i++) {
         const step = l.program.steps[i];
         await this.device.run(binding.bound, i, i + 1);
@@ -269,12 +274,15 @@ export class ProgramExecutor implements Executor<LoadedProgram> {
 
   /** Nanoseconds of each step, in one more run on the inputs of the last, storing nothing. */
   profile(l: LoadedProgram): Promise<Float64Array> {
-    return this.#turns.take(() => {
-      const binding = this.#bindingOf(l), commit = l.program.inputs.find((i) => i.name === 'commit');
-      if (commit) this.device.write(binding.addresses[commit.tensor], Int32Array.of(0));
-      this.#busy = l;
-      return binding;
-    }, async ({ bound }) => (await this.device.profile(bound)).ns);
+    return this.#turns.take(() => this.#again(l), async ({ bound }) => (await this.device.profile(bound)).ns);
+  }
+
+  /** To run once more on the inputs of the last run, storing nothing. */
+  #again(l: LoadedProgram): Binding {
+    const binding = this.#bindingOf(l), commit = l.program.inputs.find((i) => i.name === 'commit');
+    if (commit) this.device.write(binding.addresses[commit.tensor], Int32Array.of(0));
+    this.#busy = l;
+    return binding;
   }
 
   release(l: LoadedProgram): void {

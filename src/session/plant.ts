@@ -8,13 +8,10 @@ import { SESSION, type Change, type Knobs } from '../trace/knobs.ts';
 import type { Named } from '../trace/module.ts';
 import type { Batching } from './batching.ts';
 import type { Compiling } from './backend.ts';
-import type { ProgramKey, Programs } from './programs.ts';
+import type { ProgramKey, Programs, Traced } from './programs.ts';
 import type { Updating } from './updating.ts';
 
 const SHAPES = 4; // of batches for which a new plan is compiled ahead
-
-/** A program by its family, and how to trace it. */
-interface Traced { readonly family: string; readonly graph: () => Graph }
 
 /** What rules and their plans need of a session. */
 export interface Watched {

@@ -18,6 +18,12 @@ const GRAPHS = 8, SAME = 256;
 /** A smaller arena is worth being taken from anew. */
 const WORTH = 0.95;
 
+/** A program by its family, and how to trace it. */
+export interface Traced {
+  readonly family: string;
+  readonly graph: () => Graph;
+}
+
 /** Programs of one purpose and one shape of batch are a family; settings of knobs and the model's public state, by its number, tell them apart. */
 export interface ProgramKey { readonly family: string; readonly state: number; readonly text: string }
 
@@ -59,13 +65,11 @@ export class Programs {
   has({ text }: ProgramKey): boolean { return this.#loaded.has(text); }
 
   /** Traces at once what was not traced under the settings of now. The program is ready to run, on these caches, when what this gives has been called
-   * and has settled; between steps. */
-  ask(family: string, graph: () => Graph, caches?: Caches): () => Promise<Runnable> {
+   * and has settled; between steps. Where the program is there it is given at once. */
+  ask(family: string, graph: () => Graph, caches?: Caches): () => Runnable | Promise<Runnable> {
     const key = this.settle(family, graph), coming = this.has(key) ? null : this.begin(family, graph);
-    return async () => {
-      if (coming && !this.has(key)) await this.#come(key, coming, graph);
-      return this.#use(key, caches);
-    };
+    const use = (): Runnable => this.#use(key, caches);
+    return () => (coming && !this.has(key) ? this.#come(key, coming, graph).then(use) : use());
   }
 
   async #come(key: ProgramKey, coming: Compiling, graph: () => Graph): Promise<void> {

@@ -14,14 +14,14 @@ import type { Assignments } from '../nn/moe/memory.ts';
 import { readAssignments } from './assignments.ts';
 import type { Backend } from './backend.ts';
 import { Batching } from './batching.ts';
-import { Copies } from './copies.ts';
+import { Copies, type Loan } from './copies.ts';
 import { lossGraph, outputOf, sessionGraph, type Source } from './graphs.ts';
 import { batchesOf, meanOverBatches, measured } from './means.ts';
 import type { Evaluation, KnownShares, Measured } from './means.ts';
 import { Order } from './order.ts';
 import { Programs } from './programs.ts';
 import { Recompiling, type PlanState } from './recompiling.ts';
-import { StepParts, type StepNow } from './parts.ts';
+import { StepParts } from './parts.ts';
 import { RoomToTrain } from './room.ts';
 import { States, type StateView } from './states.ts';
 import { apart, checkFinite, closedError, familyOf, phaseOf, resultOf, type Ran, type CompileOptions, type Model, type Phase, type StepResult } from './step.ts';
@@ -32,8 +32,8 @@ import type { Files } from './platform.ts';
 
 export type { PlanState };
 
-/** A model with its values on a device. Calls need not be awaited: each has the session to itself, in the order in which they came, and what it is
- * given is copied before it returns. */
+/** A model with its values on a device. Calls need not be awaited: each has the session to itself, in the order in which they came, and arrays
+ * that it was given may be filled again once it has returned. */
 export class Session {
   readonly #source: Source;
   readonly #options: CompileOptions;
@@ -85,16 +85,20 @@ export class Session {
   /** One optimiser step. Throws NonFiniteError, with nothing stored, if the loss or a gradient is not finite. */
   async step(batch: Batch): Promise<StepResult> {
     this.#check(batch);
-    return this.#copies.ofBatch(batch, (own) => this.#order.run(() => this.#step(own), { writes: true }));
+    return this.#copies.ofBatch(batch, (own, loan) => this.#order.run(() => this.#step(own, loan), { writes: true }));
   }
 
-  async #step(batch: Batch): Promise<StepResult> {
+  async #step(batch: Batch, loan: Loan): Promise<StepResult> {
     let result: StepResult | undefined;
     const known: KnownShares = new Map();
     this.#room.check(this.#parts.count(batch) > 1);
     const check = (...part: Ran): Promise<void> => checkFinite(this.executor, this.#steps + 1, ...part);
-    const parts = (): Part[] => this.#parts.of(batch, this.#now(known));
-    const running = this.#recompiling.training.run(this.#parts.shapes(batch), parts, check, (outputs, [{ frozen }]) => {
+    const work = {
+      shape: this.#parts.shapes(batch),
+      programs: () => this.#parts.programs(batch),
+      parts: (): Part[] => this.#parts.of(batch, { steps: this.#steps, inputs: (part) => this.#inputs(part), known, loan }),
+    };
+    const running = this.#recompiling.training.run(work, check, (outputs, [{ frozen }]) => {
       result = resultOf(++this.#steps, outputs);
       if (frozen) this.#updating.passed(frozen);
       return { ...result, parts: outputs.map((out) => apart(out).stats), ...(batch.ids && { ids: batch.ids }) };
@@ -163,15 +167,15 @@ export class Session {
 
   async #measure(batch: Batch, within = false): Promise<Measured> {
     checkBatch(batch);
-    return measured(batch, await this.#copies.ofBatch(batch, (own) => this.#order.run(() =>
-      this.#infer(familyOf('eval', own), (t) => { lossGraph(t, own, this.model, this.options.loss); }, this.#inputs(own)), { within })));
+    return measured(batch, await this.#copies.ofBatch(batch, (own, loan) => this.#order.run(() =>
+      this.#infer(familyOf('eval', own), (t) => { lossGraph(t, own, this.model, this.options.loss); }, this.#inputs(own), loan), { within })));
   }
 
   /** The model's output for an input, dropout off. */
   async predict(x: HostTensor): Promise<HostTensor> {
     this.#check({ x, y: x });
-    const out = await this.#copies.ofBatch({ x, y: x }, (own) => this.#order.run(() =>
-      this.#infer(familyOf('predict', own), (t) => { t.output('output', outputOf(this.model, t.input('input', 'x', own.x))); }, this.#inputs(own))));
+    const out = await this.#copies.ofBatch({ x, y: x }, (own, loan) => this.#order.run(() =>
+      this.#infer(familyOf('predict', own), (t) => { t.output('output', outputOf(this.model, t.input('input', 'x', own.x))); }, this.#inputs(own), loan)));
     return out['output'];
   }
 
@@ -180,7 +184,7 @@ export class Session {
     this.#check(batch);
     return this.#order.run(async () => {
       this.#room.check(this.#parts.count(batch) > 1);
-      this.#recompiling.training.before(this.#parts.shapes(batch), () => this.#parts.of(batch, this.#now()));
+      this.#recompiling.training.before(this.#parts.shapes(batch), () => this.#parts.programs(batch));
       const all = this.#parts.split(batch), [first] = all, n = all.length;
       const get = (phase: Phase): Promise<Runnable> => {
         const { family, graph } = this.#parts.program(first, phase, n);
@@ -194,7 +198,7 @@ export class Session {
   /** A program of the caller's own over this session's states: generation, probes. Compiled once per key. caches: of one sequence (`openCaches`);
    * else runs share one cache of each name. */
   runGraph(key: string, build: (t: Trace) => void, inputs: Inputs, caches?: Caches): Promise<Outputs> {
-    return this.#copies.of(inputs, (own) => this.#order.run(() => this.#infer(`run ${key}`, build, { ...this.#common(), ...own }, caches)));
+    return this.#copies.of(inputs, (loan) => this.#order.run(() => this.#infer(`run ${key}`, build, { ...this.#common(), ...loan.arrays }, loan, caches)));
   }
 
   /** Caches of keys and values for one sequence, so that several can be generated at once. They take memory from their first run until they are closed. */
@@ -203,10 +207,12 @@ export class Session {
     return this.executor.openCaches();
   }
 
-  async #infer(purpose: string, build: (t: Trace) => void, inputs: Inputs, caches?: Caches): Promise<Outputs> {
+  async #infer(purpose: string, build: (t: Trace) => void, inputs: Inputs, loan: Loan, caches?: Caches): Promise<Outputs> {
     const watch = this.#recompiling.inference, family = watch.engine ? `observed ${purpose}` : purpose;
     let outputs: Outputs = {};
-    await watch.run(family, () => [{ family, graph: () => this.#traced(false, build), inputs, caches }], () => Promise.resolve(), ([out]) => {
+    const program = { family, graph: () => this.#traced(false, build) };
+    const work = { shape: family, programs: () => [program], parts: () => [{ ...program, inputs: loan.note(inputs), fed: loan.done, caches }] };
+    await watch.run(work, () => Promise.resolve(), ([out]) => {
       const { plain, stats } = apart(out);
       outputs = plain;
       return { step: ++this.#runs, loss: Number(plain['loss']?.data[0] ?? NaN), stats, ids: null };
@@ -230,8 +236,6 @@ export class Session {
   }
 
   #inputs({ x, y, ids }: Batch): Inputs { return { ...this.#common(), x: x.data, y: y.data, ...(ids && { ids }) }; }
-
-  #now(known: KnownShares = new Map()): StepNow { return { steps: this.#steps, inputs: (batch) => this.#inputs(batch), known }; }
 
   #common(): Inputs { return { seed: Uint32Array.of(this.#seed), step: Uint32Array.of(this.#steps) }; }
 

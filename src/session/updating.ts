@@ -99,8 +99,8 @@ export class Updating {
     const optimizer = this.#optimizer, all: Record<string, TypedArray> = {};
     if (!optimizer) return all;
     const add = (name: string, values: readonly number[]): void => {
-      all[name] = Float32Array.from(values);
-      all[float64Scalar(name)] = Float64Array.from(values);
+      all[name] = new Float32Array(values);
+      all[float64Scalar(name)] = new Float64Array(values);
       if (values.every((value) => Number.isFinite(Math.fround(value)))) return;
       throw new UserError(
         `the optimizer's ${name} of step ${step + 1} is not finite: ${values.join(', ')}`,

@@ -2,7 +2,6 @@
 // inputs; out: their outputs. Around them the engine decides which plan they take.
 import type { TypedArray } from '../base/dtype.ts';
 import type { HostTensor } from '../base/tensor.ts';
-import type { Graph } from '../graph/graph.ts';
 import type { Frozen } from '../optim/ages.ts';
 import { compare } from '../recompile/compare.ts';
 import type { Engine } from '../recompile/engine.ts';
@@ -13,15 +12,16 @@ import { isCache, type Caches, type Runnable } from '../run/executor.ts';
 import { keep, type Part as StatePart } from '../run/undo.ts';
 import type { Shown } from '../observe/run-stats.ts';
 import { SessionPlant, type Watched } from './plant.ts';
+import type { Traced } from './programs.ts';
 
 export type Inputs = Record<string, TypedArray>;
 export type Outputs = Record<string, HostTensor>;
 
-/** A program by its family, how to trace it, and what it runs on. */
-export interface Part {
-  readonly family: string;
-  readonly graph: () => Graph;
+/** A program and what it runs on. */
+export interface Part extends Traced {
   readonly inputs: Inputs;
+  /** Called when its inputs are on the device and nothing needs them any more. */
+  readonly fed?: () => void;
   readonly caches?: Caches | undefined;
   /** Of a training step: what it leaves as it is. */
   readonly frozen?: ReadonlyMap<string, Frozen>;
@@ -30,7 +30,17 @@ export interface Part {
 }
 
 /** With its program, which is traced. */
-interface Asked extends Part { readonly program: () => Promise<Runnable> }
+interface Asked extends Part { readonly program: () => Runnable | Promise<Runnable> }
+
+/** A step, or a run. */
+export interface Work {
+  /** Of the batch. */
+  readonly shape: string;
+  /** The programs of its parts under the knobs of now. */
+  readonly programs: () => readonly Traced[];
+  /** The parts under the knobs of now. */
+  readonly parts: () => readonly Part[];
+}
 
 export class Watch {
   readonly plant: SessionPlant;
@@ -47,20 +57,20 @@ export class Watch {
   }
 
   /** Before programs are made ahead of a step. */
-  before(shape: string, parts: () => readonly Part[]): void {
-    this.plant.saw(shape, parts, true);
+  before(shape: string, programs: () => readonly Traced[]): void {
+    this.plant.saw(shape, programs, true);
     this.engine?.before();
   }
 
   /** What runs is what the model is when this is called, or, where a recompilation is under way, when the engine lets the step go on.
-   * `shape`: of the batch. `make`: its parts under the knobs of now. `checked` may refuse a part's outputs; `finish` counts the step and says what it
+   * `checked` may refuse a part's outputs; `finish` counts the step and says what it
    * has shown. Where a part fails, the states are those of before the first. */
-  async run(shape: string, make: () => readonly Part[], checked: (out: Outputs, program: Runnable, inputs: Inputs) => Promise<void>,
+  async run({ shape, programs: traced, parts: make }: Work, checked: (out: Outputs, program: Runnable, inputs: Inputs) => Promise<void>,
     finish: (outputs: readonly Outputs[], parts: readonly Part[]) => Omit<Shown, 'ms'>): Promise<void> {
     const { knobs, programs, updating } = this.#session, { engine } = this;
-    const { parts, renew, forget } = once(make, () => `${String(knobs.settings(SESSION)['split'])} ${updating.key()}`);
+    const { parts, renew } = once(make, () => `${String(knobs.settings(SESSION)['split'])} ${updating.key()}`);
     try {
-      this.plant.saw(shape, parts, engine !== null);
+      this.plant.saw(shape, traced, engine !== null);
       const begun = engine?.begin(), { verify = null } = begun instanceof Promise ? await begun : begun ?? {};
       renew(); // ages of moments may have moved with the change that has come into force
       // All parts of a step run by what the model is at this moment, whatever its user writes while they run.
@@ -70,7 +80,6 @@ export class Watch {
       const shown = finish(results, own);
       await engine?.end({ ...shown, ms }, verify && compare(results, dry, dryMs, failed));
     } finally {
-      forget();
       engine?.settle();
     }
   }
@@ -89,10 +98,10 @@ export class Watch {
           try { dry.push(await this.#dryRun(verify, other)); } catch (error) { failed = messageOf(error); }
           dryMs += performance.now() - start;
         }
-        const program = await part.program();
+        const asked = part.program(), program = asked instanceof Promise ? await asked : asked; // a wait would let the call return
         // What the last part stores it stores only where all is well.
         if (i < own.length - 1) back.push(keep(executor, program, (state) => isSum(state) || isCache(state), part.changes ?? (() => null)));
-        const start = performance.now(), running = executor.run(program, part.inputs, part.caches);
+        const start = performance.now(), running = executor.run(program, part.inputs, part.caches, verify ? undefined : part.fed);
         running.catch(() => undefined); // it is waited for below
         this.engine?.during();
         const out = await running;
@@ -122,12 +131,12 @@ export class Watch {
 /** Sums of gradients start at 0 in each step, whatever is left of a failed one: the session clears them. */
 export const isSum = (state: string): boolean => state.startsWith(accumulatorName(''));
 
-/** Made once for each setting, until they are forgotten: after that each time, since more may have changed. */
-function once<T, K>(make: () => T, setting: () => K): { parts: () => T; renew: () => void; forget: () => void } {
-  let made: Map<K, T> | null = new Map<K, T>();
-  return { renew() { made?.clear(); }, forget() { made = null; }, parts() {
-    const key = setting(), found = made?.get(key) ?? make();
-    made?.set(key, found);
+/** Made once for each setting. */
+function once<T, K>(make: () => T, setting: () => K): { parts: () => T; renew: () => void } {
+  const made = new Map<K, T>();
+  return { renew() { made.clear(); }, parts() {
+    const key = setting(), found = made.get(key) ?? make();
+    made.set(key, found);
     return found;
   } };
 }

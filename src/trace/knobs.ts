@@ -60,6 +60,8 @@ export class Knobs {
   readonly #named: Named;
   /** Modules that keep parts of their parameters as they are. */
   readonly #keepers: readonly { readonly module: Knobbed; readonly keeps: Keeps }[];
+  /** Values of all knobs when `key` was asked for last, lists as text. */
+  readonly #last: { readonly values: KnobValue[]; text: string } = { values: [], text: '' };
   /** By path and knob. */
   readonly #own = new Map<string, Map<string, Own>>();
 
@@ -93,8 +95,23 @@ export class Knobs {
   /** Settings of all modules: what a checkpoint keeps. */
   all(): Record<string, Settings> { return Object.fromEntries(this.paths.map((path) => [path, this.settings(path)])); }
 
-  /** Text that differs where any knob does. */
-  key(): string { return JSON.stringify(this.#lists.map(([path, module, knobs]) => knobs.map((knob) => this.#value(path, module, knob)))); }
+  /** Text that differs where any knob does. It is asked for before each step, and written only where a knob has changed. */
+  key(): string {
+    const { values } = this.#last;
+    let at = 0, same = true;
+    for (const [path, module, knobs] of this.#lists) {
+      for (const knob of knobs) {
+        const value = this.#value(path, module, knob), kept = typeof value === 'object' && value !== null ? textOf(value) : value;
+        if (!Object.is(values[at], kept)) {
+          values[at] = kept;
+          same = false;
+        }
+        at++;
+      }
+    }
+    if (!same) this.#last.text = JSON.stringify(values);
+    return this.#last.text;
+  }
 
   #module(path: string): Knobbed {
     const module = this.#modules.get(path);

@@ -12,11 +12,12 @@ import { MLP } from '../../src/nn/mlp.ts';
 import { TransformerLM } from '../../src/nn/transformer.ts';
 import { adamW } from '../../src/optim/adam.ts';
 import { sgd } from '../../src/optim/sgd.ts';
+import type { Rule } from '../../src/recompile/rule.ts';
 import { generate } from '../../src/session/generate.ts';
 import { compile } from '../../src/session/node.ts';
 import { Order } from '../../src/session/order.ts';
 import type { PlanState, Session } from '../../src/session/session.ts';
-import { NonFiniteError } from '../../src/session/step.ts';
+import { NonFiniteError, type CompileOptions } from '../../src/session/step.ts';
 import { call } from '../../src/trace/trace.ts';
 import { temporaryFolder } from '../io/folder.ts';
 import { fingerprint, noCompiler, toyBatch } from '../support/toy.ts';
@@ -141,6 +142,29 @@ for (const device of ['native', 'wasm'] as const) {
     }
   });
 
+  test(`${device}: the same for steps in parts, beside recompilations, behind one another, and for steps that fail`, { skip: device === 'native' && noCompiler, timeout: 100_000 }, async () => {
+    const settings: readonly Partial<CompileOptions>[] = [{}, { split: 2 }, { accumulate: 2 }];
+    for (const more of settings) {
+      for (const recompiled of [false, true]) {
+        const run = async (fill: boolean): Promise<unknown[]> => {
+          await using session = await compile(model(), { loss: crossEntropy, optimizer: adamW({ lr: 1e-2 }), device, threads: 1, seed: 5, memory: 256e6, ...more });
+          if (recompiled) session.recompile<TransformerLM>(turning());
+          const told: Promise<unknown>[] = [];
+          for (let n = 0; n < 12; n++) {
+            const good = batch(n, 4), b = n % 4 === 2 ? { ...good, y: hostTensor('int32', good.y.shape, good.y.data.map(() => 999)) } : good;
+            const step = given(b, fill, (own) => session.step(own)).then(({ loss }) => loss, String);
+            told.push(step);
+            if (n % 3 > 0) await step; // else the next one waits for it
+          }
+          return [...await Promise.all(told), fingerprint(session)];
+        };
+        const expected = await run(false);
+        assert.match(String(expected[2]), /NonFiniteError: step \d+: the loss is not finite; first produced by crossEntropy/);
+        assert.deepEqual(await run(true), expected, JSON.stringify(more));
+      }
+    }
+  });
+
   test(`${device}: a restore beside a step comes after it, whole`, { skip: device === 'native' && noCompiler }, async () => {
     await using session = await compile(new MLP([64, 256, 64]), { loss: meanSquaredError, optimizer: sgd({ lr: 1e-2 }), device, threads: 2 });
     const x = hostTensor('float32', [64, 64], Float32Array.from({ length: 4096 }, (_, i) => Math.sin(i))), step = (): ReturnType<Session['step']> => session.step({ x, y: x });
@@ -168,6 +192,12 @@ for (const device of ['native', 'wasm'] as const) {
     }
   });
 }
+
+/** A rule that wants another dispatch before each step that it is asked for; results stay the same. */
+const turning = (): Rule<TransformerLM> => ({ name: 'turning', cooldown: 0, measure: false, only: 'N', trigger: () => true, alter: (lm) => {
+  const { moe } = lm.blocks[0];
+  if (moe) moe.dispatch = moe.dispatch === 'ragged' ? 'padded' : 'ragged';
+} });
 
 const given = <T>(b: Batch, fill: boolean, does: (b: Batch) => Promise<T>): Promise<T> => {
   const result = does(b);
