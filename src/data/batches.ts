@@ -68,16 +68,16 @@ function later(f: () => void): void {
 
 /** at(from) .. at(end - 1); the next one is made as soon as the caller waits for something. */
 async function* ahead(at: (step: number) => Promise<Batch>, from: number, end: number): AsyncGenerator<Batch, void, undefined> {
-  const soon = (step: number): Promise<Batch> => {
+  const prefetch = (step: number): Promise<Batch> => {
     const made = new Promise<Batch>((resolve, reject) => { later(() => { at(step).then(resolve, reject); }); });
     made.catch(() => undefined); // it is thrown where it is awaited, if it ever is
     return made;
   };
   if (from >= end) return;
-  let next = soon(from);
+  let next = prefetch(from);
   for (let step = from; step < end; step++) {
     const batch = await next;
-    if (step + 1 < end) next = soon(step + 1);
+    if (step + 1 < end) next = prefetch(step + 1);
     yield batch;
   }
 }

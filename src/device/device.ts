@@ -12,7 +12,7 @@ export interface BoundStep {
   readonly ints: readonly number[];
   readonly barrier: boolean;
   /** A device may run it group by group with the step before; `offsets` is the address of int32[groups + 1]. */
-  readonly follows?: { readonly groups: number; readonly offsets: number };
+  readonly runsGroupwiseAfterPrevious?: { readonly groups: number; readonly offsets: number };
   readonly unless: number | null; // address of an int32
 }
 

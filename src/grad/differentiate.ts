@@ -4,7 +4,7 @@ import { isFloat } from '../base/dtype.ts';
 import { UserError, VerifyError } from '../base/errors.ts';
 import { boundOf } from '../base/shape.ts';
 import { GraphBuilder, type OpTable } from '../graph/builder.ts';
-import type { Again, Graph, Node, ValueId } from '../graph/graph.ts';
+import type { Recompute, Graph, Node, ValueId } from '../graph/graph.ts';
 import type { Op } from '../graph/op.ts';
 import type { Tensor } from '../graph/tensor.ts';
 
@@ -57,12 +57,12 @@ export function gradients(builder: GraphBuilder, loss: Tensor, wrt: readonly Ten
     if (!op?.grad) throw noRule(node, op);
     builder.scope = node.scope && `${node.scope}:grad`;
     const { at, late } = recomputed(node);
-    builder.late = late;
+    builder.notBefore = late;
     const inputs = node.inputs.map((v) => builder.tensor(at(v)));
-    const by = `${node.op}/${node.again?.time ?? ''}`;
+    const by = `${node.op}/${node.recompute?.time ?? ''}`;
     const got = op.grad({ inputs, outputs: node.outputs.map((v) => builder.tensor(at(v))), attrs: node.attrs,
       douts: node.outputs.map(total), needs: node.inputs.map((v) => needs.has(v)),
-      take: (i, of = 'all') => { const v = node.inputs[i]; if (of === 'alike') return take(v, by); total(v); return take(v, ''); } });
+      takeAccumulatedGrad: (i, of = 'all') => { const v = node.inputs[i]; if (of === 'alike') return take(v, by); total(v); return take(v, ''); } });
     if (got.length !== inputs.length) throw new VerifyError('differentiate', `${node.op} has ${inputs.length} inputs and ${got.length} gradients`);
     got.forEach((g, i) => {
       if (!g || !needs.has(node.inputs[i])) return;
@@ -70,7 +70,7 @@ export function gradients(builder: GraphBuilder, loss: Tensor, wrt: readonly Ten
     });
   }
   builder.scope = outer;
-  builder.late = undefined;
+  builder.notBefore = undefined;
   return wrt.map((t) => total(t.id));
 }
 
@@ -81,22 +81,22 @@ interface Found { at(v: ValueId): ValueId; readonly late?: number }
  * are made from copies: those that the outer part makes of it serve the rest of the outer part alone. */
 function recompute(builder: GraphBuilder, forward: readonly Node[]): (node: Node) => Found {
   const made = new Map<number, Found>(), time = forward.length, kept: Found = { at: (v) => v };
-  const isIn = (part: number, again: Again | undefined): boolean => again !== undefined && (again.part === part || isIn(part, again.within));
+  const isIn = (part: number, again: Recompute | undefined): boolean => again !== undefined && (again.part === part || isIn(part, again.within));
   const copy = (part: number, outer: Found): Found => builder.recomputed(() => {
-    const late = builder.late = builder.nodes.length, copies = new Map<ValueId, ValueId>(), at = (v: ValueId): ValueId => copies.get(v) ?? outer.at(v);
-    for (const n of forward.filter((f) => isIn(part, f.again))) {
+    const late = builder.notBefore = builder.nodes.length, copies = new Map<ValueId, ValueId>(), at = (v: ValueId): ValueId => copies.get(v) ?? outer.at(v);
+    for (const n of forward.filter((f) => isIn(part, f.recompute))) {
       const outputs = builder.emit(n.op, n.inputs.map((v) => builder.tensor(at(v))), n.attrs);
       n.outputs.forEach((v, i) => copies.set(v, outputs[i].id));
     }
     return { at, late };
   }, time);
-  const find = (again: Again | undefined): Found => {
+  const find = (again: Recompute | undefined): Found => {
     if (!again) return kept;
     const found = made.get(again.part) ?? copy(again.part, find(again.within));
     made.set(again.part, found);
     return found;
   };
-  return ({ again }) => find(again);
+  return ({ recompute }) => find(recompute);
 }
 
 /** Values that depend on any of `sources` through float values: nothing flows through whole numbers and bools, nor to an input of

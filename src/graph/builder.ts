@@ -18,9 +18,9 @@ export class GraphBuilder implements Builder {
   /** Where nodes made from here on belong: a module path. */
   scope = '';
   /** What nodes made from here on belong to: a part of the graph that is computed again. */
-  again: Node['again'];
+  recompute: Node['recompute'];
   /** Node.late of nodes made from here on. */
-  late: number | undefined;
+  notBefore: number | undefined;
   #parts = 0;
 
   constructor(ops: OpTable) { this.ops = ops; }
@@ -34,7 +34,7 @@ export class GraphBuilder implements Builder {
     for (const input of graph.inputs) b.inputs.push(input);
     for (const output of graph.outputs) b.outputs.push(output);
     for (const update of graph.updates) b.updates.push(update);
-    for (const { again } of graph.nodes) b.#parts = Math.max(b.#parts, (again?.part ?? -1) + 1);
+    for (const { recompute } of graph.nodes) b.#parts = Math.max(b.#parts, (recompute?.part ?? -1) + 1);
     return b;
   }
 
@@ -52,16 +52,16 @@ export class GraphBuilder implements Builder {
       throw new ShapeError(`${error.message}\n  ${where}`, undefined, error);
     }
     const outputs = types.map((type) => this.#value(type));
-    this.nodes.push({ op, inputs: inputs.map((t) => t.id), outputs: outputs.map((t) => t.id), attrs, scope: this.scope, ...(this.again && { again: this.again }), ...(this.late !== undefined && { late: this.late }) });
+    this.nodes.push({ op, inputs: inputs.map((t) => t.id), outputs: outputs.map((t) => t.id), attrs, scope: this.scope, ...(this.recompute && { recompute: this.recompute }), ...(this.notBefore !== undefined && { notBefore: this.notBefore }) });
     return outputs;
   }
 
   /** What `make` computes from values made before is not kept for gradients, but computed again. The dimensions of its results are made before, too
    * (where gradients are differentiated again, those of all its values: a copy has dimensions of its own). Parts may lie within parts. */
   recomputed<T>(make: () => T, time = 0): T {
-    const outer = this.again;
-    this.again = { part: this.#parts++, time, ...(outer && { within: outer }) };
-    try { return make(); } finally { this.again = outer; }
+    const outer = this.recompute;
+    this.recompute = { part: this.#parts++, time, ...(outer && { within: outer }) };
+    try { return make(); } finally { this.recompute = outer; }
   }
 
   #value(type: TensorType): Tensor {

@@ -17,7 +17,7 @@ export function attrsText(attrs: Attrs): string {
 
 /** Nodes of one part are computed again, together, where gradients need their results, which need not be kept. `time`: 0 for those written
  * first; for copies, which time of taking gradients made them. `within`: the part that this one is a part of. */
-export interface Again { readonly part: number; readonly time: number; readonly within?: Again }
+export interface Recompute { readonly part: number; readonly time: number; readonly within?: Recompute }
 
 export interface Node {
   readonly op: string;
@@ -26,9 +26,9 @@ export interface Node {
   readonly attrs: Attrs;
   /** Module path and pass, e.g. 'blocks.0.moe' or 'blocks.0.moe:grad': for people. */
   readonly scope: string;
-  readonly again?: Again;
+  readonly recompute?: Recompute;
   /** Nodes with one number are computed after all that stand before the first of them, though they may not need it. */
-  readonly late?: number;
+  readonly notBefore?: number;
 }
 
 /** input: given at each run. state: lives in the executor under its name, shared by all programs. constant: data of the graph. */

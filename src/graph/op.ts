@@ -18,11 +18,11 @@ export interface Op<A extends Attrs = Attrs> {
   readonly unread?: readonly number[];
   /** The input (if it is given) in whose memory the first result is made: nobody else reads it. Kernels see the result alone, as a buffer that
    * holds what they begin with. A list: of the first results, one each. */
-  readonly onto?: number | readonly number[];
+  readonly inPlaceOf?: number | readonly number[];
   /** Its int32 results never exceed the bound of a dimension whose rows they count, by construction: kernels may trust them. */
-  readonly within?: boolean;
+  readonly countsAreInBounds?: boolean;
   /** Its attributes say how many rows there may be, and nothing of what is computed. */
-  readonly sized?: boolean;
+  readonly attrsOnlySizeDims?: boolean;
   /** Types of the outputs; throws ShapeError. `ids` are the inputs' values, for dimensions that refer to one (counts, offsets). */
   infer(inputs: readonly TensorType[], attrs: A, ids: readonly ValueId[]): TensorType[];
   /** Gradients to the inputs (null: none flows) from those to the outputs (null where nothing reads that output). Absent: not
@@ -45,7 +45,7 @@ export interface GradCall<A extends Attrs = Attrs> {
   readonly needs: readonly boolean[];
   /** The gradient to input i that the graph behind this node gives, to go on from: who takes it gives the whole of it back. alike: only what nodes of
    * this op that were made with this one gave. */
-  take(i: number, of?: 'all' | 'alike'): Tensor | null;
+  takeAccumulatedGrad(i: number, of?: 'all' | 'alike'): Tensor | null;
 }
 
 export interface RefCall<A extends Attrs = Attrs> {
@@ -72,7 +72,7 @@ export type Lowering<A extends Attrs = Attrs> =
       /** For ops that reduce: how often they go over the elements of their input. */
       readonly passes?: number;
       /** It reads a part of its input, others of its kind the other parts. */
-      readonly part?: boolean;
+      readonly readsDisjointSlice?: boolean;
       /** It reads each element of its input once, however large its result is. */
       readonly once?: boolean;
       /** Its result is written to memory, also where computing it again at each reader looks cheaper. */

@@ -19,7 +19,7 @@ export function retype(graph: Graph, ops: OpTable, { attrs, data }: Edits): Grap
   const changed = (v: ValueId): boolean => types[v] !== graph.types[v];
   const nodes = graph.nodes.map((node): Node => {
     const op = ops.get(node.op), edited = attrs.get(node), own = edited ? { ...node, attrs: edited } : node;
-    if (edited && op?.lower.kind !== 'loops' && op?.sized !== true) throw new ShapeError(`${node.op}: only attributes of ops with loops of their own, or that are sizes, can be changed`);
+    if (edited && op?.lower.kind !== 'loops' && op?.attrsOnlySizeDims !== true) throw new ShapeError(`${node.op}: only attributes of ops with loops of their own, or that are sizes, can be changed`);
     if (!op || (!edited && !node.inputs.some(changed))) return node;
     op.infer(node.inputs.map((v) => types[v]), own.attrs, node.inputs).forEach((type, i) => {
       const v = node.outputs[i], before = graph.types[v];

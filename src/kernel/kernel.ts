@@ -19,7 +19,7 @@ export type Stmt =
   /** Reductions over one range in one pass: 16 interleaved partial results, chunks of 4096, joined in a fixed tree. */
   | { readonly s: 'reduce'; readonly index: Var; readonly extent: Expr; readonly targets: readonly ReduceTarget[]; readonly blocks: Blocks | null }
   | ProductStmt
-  | TurnStmt
+  | TransposeStmt
   /** The element will be read soon: devices that can bring it nearer meanwhile. It need not exist. */
   | { readonly s: 'prefetch'; readonly buffer: number; readonly index: Expr };
 export interface ReduceTarget { readonly local: number; readonly op: ReduceOp; readonly value: Expr }
@@ -39,7 +39,7 @@ export interface ProductStmt {
 
 /** Rows copied to columns: element (r, c) of `from` to element r + 16 c of an array, for r < rows <= 16, c < columns; nobody looks at the other elements.
  * `plain` says it in other statements; a device that has something better for it may run that if `core` is true. */
-export interface TurnStmt {
+export interface TransposeStmt {
   readonly s: 'turn'; readonly rows: Expr; readonly columns: number; readonly from: Matrix; readonly to: number; readonly core: boolean; readonly plain: readonly Stmt[];
 }
 

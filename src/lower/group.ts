@@ -21,7 +21,7 @@ export interface Group {
   /** Values read from memory. */
   readonly reads: Set<ValueId>;
   /** Those of them that it reads at other places than the element at hand. */
-  readonly elsewhere: Set<ValueId>;
+  readonly readAtOtherIndices: Set<ValueId>;
   /** Kernels that must come before for another reason: they read a state that this one overwrites, or this one comes late (late.ts). */
   readonly after: Set<Group>;
 }
@@ -60,10 +60,10 @@ function groupOnce(storage: Storage, fuseUpdates: boolean): Grouping & { readonl
     if (kind !== 'map') {
       const { same, other } = leavesOf(node.outputs[0], true);
       add({ kind, node, members: [...node.outputs], roots: [...node.outputs], unless: commonGuard(node.outputs), 
-        reads: new Set([...same, ...other]), elsewhere: other, after: new Set() });
+        reads: new Set([...same, ...other]), readAtOtherIndices: other, after: new Set() });
       continue;
     }
-    roots.forEach((v, i) => place(v, roots[i - 1]));
+    roots.forEach((v, i) => assignToKernel(v, roots[i - 1]));
   }
   const read = new Set(groups.flatMap((g) => [...g.reads].map(home)));
   for (const g of groups) {
@@ -81,9 +81,9 @@ function groupOnce(storage: Storage, fuseUpdates: boolean): Grouping & { readonl
   }
 
   /** `twin`: another result of v's op, which reads the same. */
-  function place(v: ValueId, twin?: ValueId): void {
+  function assignToKernel(v: ValueId, siblingOutput?: ValueId): void {
     const { same, other, reduces } = leavesOf(v, false);
-    const guard = commonGuard([v]), beside = twin === undefined ? undefined : groupOf.get(twin);
+    const guard = commonGuard([v]), beside = siblingOutput === undefined ? undefined : groupOf.get(siblingOutput);
     if (beside?.kind === 'map' && (fits(beside, v, guard) || (beside.unless === guard && isRowOf(v, beside.members[0])))) {
       beside.members.push(v);
       groupOf.set(v, beside);
@@ -104,12 +104,12 @@ function groupOnce(storage: Storage, fuseUpdates: boolean): Grouping & { readonl
       })));
     if (!sibling) {
       add({ kind: 'map', node: null, members: [v], roots: [v], unless: guard,
-        reads: new Set([...same, ...other]), elsewhere: other, after: new Set() });
+        reads: new Set([...same, ...other]), readAtOtherIndices: other, after: new Set() });
       return;
     }
     sibling.members.push(v);
     for (const leaf of [...same, ...other]) if (groupOf.get(home(leaf)) !== sibling) sibling.reads.add(leaf);
-    for (const leaf of other) sibling.elsewhere.add(leaf);
+    for (const leaf of other) sibling.readAtOtherIndices.add(leaf);
     groupOf.set(v, sibling);
   }
 
@@ -190,7 +190,7 @@ function groupOnce(storage: Storage, fuseUpdates: boolean): Grouping & { readonl
       if (!writer || !soleUse(value) || (writer.kind === 'loops' && !goesOn)) continue;
       // What else needs the value needs it even where the update is not to be: the kernel runs, and the state waits for a copy.
       if (writer.unless !== unless) { if (goesOn) throw new VerifyError('lower', 'a state that is gone on with has a guard of its own'); continue; }
-      if (!goesOn && [...writer.elsewhere].some((leaf) => home(leaf) === state)) continue;
+      if (!goesOn && [...writer.readAtOtherIndices].some((leaf) => home(leaf) === state)) continue;
       const readers = [...readersOf.get(state) ?? []].filter((g) => g !== writer);
       if (readers.some((g) => reaches(g, writer))) { if (goesOn) throw new VerifyError('lower', 'a state that is gone on with is read after'); continue; }
       for (const g of readers) writer.after.add(g);
@@ -235,7 +235,7 @@ function groupOnce(storage: Storage, fuseUpdates: boolean): Grouping & { readonl
     return orderTasks(groups.map((g) => {
       const reads = [...new Set([...g.reads].map(memory))].filter((v) => arena(v) && !copied.has(v) && groupOf.get(v) !== g);
       const makes = g.roots.filter((v) => arena(v) && memory(v) === v);
-      return { of: g, before: before(g), makes, reads, overwrites: g.kind === 'loops' ? [] : reads.filter((v) => !g.elsewhere.has(v)) };
+      return { of: g, before: before(g), makes, reads, overwrites: g.kind === 'loops' ? [] : reads.filter((v) => !g.readAtOtherIndices.has(v)) };
     }), (v) => byteSize(graph.types[v]));
   }
 }

@@ -9,7 +9,7 @@ interface Waiting<K> { readonly members: readonly ValueId[]; readonly after: Set
 export function computeLate<K extends Waiting<K>>(kernels: readonly K[], producers: readonly (Node | undefined)[], before: (k: K) => readonly K[]): void {
   const parts = new Map<number, number[]>(), place = new Map(kernels.map((k, i) => [k, i]));
   kernels.forEach((k, i) => {
-    const part = k.members.map((v) => producers[v]?.late).find((n) => n !== undefined);
+    const part = k.members.map((v) => producers[v]?.notBefore).find((n) => n !== undefined);
     if (part !== undefined) parts.set(part, [...parts.get(part) ?? [], i]);
   });
   if (parts.size === 0) return;

@@ -15,7 +15,7 @@ import { buildLoops } from './loops.ts';
 import { buildMatmul } from './matmul.ts';
 import { buildNest } from './nest.ts';
 import { Scope, type Storage } from './scope.ts';
-import { rowsOf, signatureOf, watched } from './signature.ts';
+import { rowsOf, signatureOf, recordSizeReads } from './signature.ts';
 import { decideStorage } from './store.ts';
 
 /** Kernels that were built before, by what they follow from (signature.ts). To be kept between graphs that are alike. */
@@ -75,7 +75,7 @@ function callOf(storage: Storage, ops: OpTable, group: Group, memo: KernelMemo):
     flops: flopsOf(graph, group, built.kernel) };
 
   function make(): Built {
-    const seen = new Set<ValueId>(), made = build({ ...storage, graph: { ...graph, types: watched(graph.types, seen) } }, ops, group, numbers);
+    const seen = new Set<ValueId>(), made = build({ ...storage, graph: { ...graph, types: recordSizeReads(graph.types, seen) } }, ops, group, numbers);
     const fresh = [...seen].map((v) => numberOf(numbers, v)).filter((n) => !family.looked.has(n));
     // What was built before was told apart by less.
     if (fresh.length > 0) family.byRows.clear();

@@ -30,7 +30,7 @@ export interface Lowered {
   readonly groups: readonly Group[];
   /** One for each group, then copies. */
   readonly calls: readonly KernelCall[];
-  /** Value -> the value whose memory it is: reshapes, and what goes on with it (Op.onto). */
+  /** Value -> the value whose memory it is: reshapes, and what goes on with it (Op.inPlaceOf). */
   readonly alias: ReadonlyMap<ValueId, ValueId>;
   /** State updates whose kernel writes the new value straight to the state; the others are copied at the end. */
   readonly inPlaceUpdates: ReadonlySet<ValueId>;

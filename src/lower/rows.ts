@@ -22,14 +22,14 @@ export function reductionInRow(node: Node, graph: Graph, ops: OpTable, uses: Use
   /** The one reader, if it goes element by element and gives as many elements, in rows of the same width. */
   const elementwise = (v: ValueId, last: number | null): Node | null => {
     const reader = readerOf(v), lower = reader && ops.get(reader.op)?.lower;
-    if (!reader || lower?.kind !== 'map' || !lower.linear || reader.outputs.length !== 1 || reader.late !== node.late) return null;
+    if (!reader || lower?.kind !== 'map' || !lower.linear || reader.outputs.length !== 1 || reader.notBefore !== node.notBefore) return null;
     const to = types[reader.outputs[0]].shape, same = elements(to) === elements(types[v].shape);
     return same && (last === null ? to.length === types[v].shape.length : boundOf(to[to.length - 1] ?? 1) === last) ? reader : null;
   };
   // One number a row, up to where it is spread over the row.
   const within: ValueId[] = [node.outputs[0]], spreads = (r: Node): boolean => {
     const to = types[r.outputs[0]].shape, over = r.attrs['axes'] as readonly number[] | undefined;
-    return r.op === 'expand' && over?.length === 1 && over[0] === to.length - 1 && to[to.length - 1] === width && r.late === node.late;
+    return r.op === 'expand' && over?.length === 1 && over[0] === to.length - 1 && to[to.length - 1] === width && r.notBefore === node.notBefore;
   };
   let v = node.outputs[0];
   for (;;) {

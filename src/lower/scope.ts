@@ -24,7 +24,7 @@ export interface Storage {
   readonly stored: ReadonlySet<ValueId>;
   /** The value whose buffer holds `v` (itself, or what it is a reshape of). */
   home(v: ValueId): ValueId;
-  /** The value in whose memory `v` lies: its home, or what that goes on with (Op.onto). */
+  /** The value in whose memory `v` lies: its home, or what that goes on with (Op.inPlaceOf). */
   memory(v: ValueId): ValueId;
 }
 

@@ -55,7 +55,7 @@ export function signatureOf({ graph, producers, stored, home }: Storage, ops: Op
 export const rowsOf = ({ shape: [lead] }: TensorType): string => (lead === undefined ? '' : `${boundOf(lead)}`);
 
 /** Types that notice at the rows of which values somebody looks. */
-export function watched(types: readonly TensorType[], looked: Set<ValueId>): readonly TensorType[] {
+export function recordSizeReads(types: readonly TensorType[], looked: Set<ValueId>): readonly TensorType[] {
   const made = new Map<ValueId, TensorType>();
   const watch = ({ dtype, shape: [lead, ...rest] }: TensorType, v: ValueId): TensorType => {
     const shape: Dim[] = [0, ...rest], look = <T>(seen: T): T => { looked.add(v); return seen; };

@@ -49,7 +49,7 @@ export function decideStorage(graph: Graph, ops: OpTable): Storage {
     return lower?.kind === 'map' ? lower.passes ?? 1 : 1;
   };
   const place = new Map(graph.nodes.map((node, i) => [node, i]));
-  const isPart = (node: Node): boolean => { const lower = ops.get(node.op)?.lower; return lower?.kind === 'map' && lower.part === true; };
+  const isPart = (node: Node): boolean => { const lower = ops.get(node.op)?.lower; return lower?.kind === 'map' && lower.readsDisjointSlice === true; };
   const withinRow = new Set<ValueId>(), closesRow = new Set<ValueId>();
   const readsOnce = (node: Node): boolean => { const lower = ops.get(node.op)?.lower; return lower?.kind === 'map' && lower.once === true; };
   const weights = new Array<number>(graph.types.length).fill(1);
@@ -76,7 +76,7 @@ export function decideStorage(graph: Graph, ops: OpTable): Storage {
         stored.add(v);
         continue;
       }
-      const reads = meetsAgain(v) ? 1 : readsOf(v);
+      const reads = readersShareOneSink(v) ? 1 : readsOf(v);
       const needed = uses.pinned.has(v) || closesRow.has(v) || uses.nodes[v].some((node) => takesStored(node, v));
       const again = weight * reads <= weight + 1.5 + reads;
       // A sum of products that only this value reads is not stored if this value is: its epilogue computes it.
@@ -116,7 +116,7 @@ export function decideStorage(graph: Graph, ops: OpTable): Storage {
   }
 
   /** Whether all that reads v leads, element by element, to one value: a kernel that computes that one computes v once. */
-  function meetsAgain(v: ValueId): boolean {
+  function readersShareOneSink(v: ValueId): boolean {
     if (uses.nodes[v].length < 2 || uses.pinned.has(v)) return false;
     const left = new Map([[v, new Set(uses.nodes[v])]]), size = elements(graph.types[v].shape);
     for (let seen = 0; seen < NEAR; seen++) {

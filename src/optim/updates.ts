@@ -84,9 +84,9 @@ export function addUpdates(graph: Graph, ops: OpTable, optimizer: Optimizer, opt
   const nameOf = (id: number): string => graph.inputs.find((i) => i.value === id)?.name ?? '';
   const own = graph.updates.filter(({ state }) => frozen.get(nameOf(state))?.parts !== true).map(({ state: id, value }) => {
     const name = nameOf(id), maker = graph.nodes.find((n) => n.outputs[0] === value);
-    // Of a memory that is gone on with (Op.onto) each micro-batch writes its own rows.
-    const onto = maker && ops.get(maker.op)?.onto;
-    if (typeof onto === 'number' && maker?.inputs[onto] === id) return { name, target: builder.tensor(id), value: builder.tensor(value), sumState: null };
+    // Of a memory that is gone on with (Op.inPlaceOf) each micro-batch writes its own rows.
+    const inPlaceOf = maker && ops.get(maker.op)?.inPlaceOf;
+    if (typeof inPlaceOf === 'number' && maker?.inputs[inPlaceOf] === id) return { name, target: builder.tensor(id), value: builder.tensor(value), sumState: null };
     if (phase !== undefined && !isFloat(graph.types[id].dtype)) throw new UserError(`${name}: values that are no floats have no mean over micro-batches`, 'leave out accumulate');
     return { name, target: builder.tensor(id), ...accumulated(name, builder.tensor(value)) };
   });

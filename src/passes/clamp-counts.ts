@@ -6,7 +6,7 @@ import type { Dim, TensorType } from '../base/shape.ts';
 
 export function clampCounts(graph: Graph, ops: OpTable): Graph {
   const made = producers(graph);
-  const trusted = (v: ValueId): boolean => { const node = made[v]; return node !== undefined && ops.get(node.op)?.within === true; };
+  const trusted = (v: ValueId): boolean => { const node = made[v]; return node !== undefined && ops.get(node.op)?.countsAreInBounds === true; };
   if (graph.types.flatMap(dimValues).every(trusted)) return graph;
 
   const types: TensorType[] = [], nodes: Node[] = [], table: ValueId[] = [], clamped = new Map<string, ValueId>();

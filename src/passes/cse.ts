@@ -6,7 +6,7 @@ import { rebuild } from './rebuild.ts';
 export function shareEqualNodes(graph: Graph): Graph {
   const seen = new Map<string, readonly number[]>();
   return rebuild(graph, (node, to) => {
-    const key = `${node.op}(${node.inputs.map((v) => to.map(v)).join()})${attrsText(node.attrs)}${node.again?.part ?? ''}`;
+    const key = `${node.op}(${node.inputs.map((v) => to.map(v)).join()})${attrsText(node.attrs)}${node.recompute?.part ?? ''}`;
     const found = seen.get(key);
     if (found) node.outputs.forEach((o, i) => to.replace(o, found[i]));
     else {

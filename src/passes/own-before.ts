@@ -1,12 +1,12 @@
-// What an op goes on with (`onto`) is its own: a value that somebody else reads too, that comes from outside or lies in another's memory,
+// What an op goes on with (`inPlaceOf`) is its own: a value that somebody else reads too, that comes from outside or lies in another's memory,
 // is copied first. A state of which the result is the new value is its own too: it is gone on with in place, after all that read it.
 import { producers, type Graph, type Node, type ValueId } from '../graph/graph.ts';
 import type { OpTable } from '../graph/builder.ts';
 
 /** Numbers of the inputs in whose memory a node makes its first results. */
 export function ontoInputs(node: Node, ops: OpTable): number[] {
-  const { onto = [] } = ops.get(node.op) ?? {};
-  return (typeof onto === 'number' ? [onto] : [...onto]).filter((i) => i < node.inputs.length);
+  const { inPlaceOf = [] } = ops.get(node.op) ?? {};
+  return (typeof inPlaceOf === 'number' ? [inPlaceOf] : [...inPlaceOf]).filter((i) => i < node.inputs.length);
 }
 
 /** Whether a node makes the new value of a state in the state's own memory. */

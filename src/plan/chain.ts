@@ -8,7 +8,7 @@ import type { PlannedTensor, Step } from './program.ts';
 export interface Planned { readonly step: Step; readonly kernel: Kernel }
 
 /** `before`: the steps that run group by group already, the last of them just before. */
-export function follows(tensors: readonly PlannedTensor[], before: readonly Planned[], next: Planned): Step['follows'] {
+export function groupwiseAfter(tensors: readonly PlannedTensor[], before: readonly Planned[], next: Planned): Step['runsGroupwiseAfterPrevious'] {
   const own = groupsOf(next.kernel), head = before.length > 0 ? groupsOf(before[0].kernel) : null;
   if (!own || !head || own.groups !== head.groups) return undefined;
   const offsets = next.step.buffers[own.offsets];

@@ -4,7 +4,7 @@ import type { ValueId } from '../graph/graph.ts';
 import { groupsOf } from '../kernel/groupwise.ts';
 import type { KernelCall, Lowered } from '../lower/lowered.ts';
 import { aligned, packArena, type Block } from './arena.ts';
-import { follows, overlap, type Planned } from './chain.ts';
+import { groupwiseAfter, overlap, type Planned } from './chain.ts';
 import type { PlannedTensor, Port, Program, Slab, Step } from './program.ts';
 
 export function plan(lowered: Lowered): Program {
@@ -84,13 +84,13 @@ export function plan(lowered: Lowered): Program {
     calls.forEach((c, i) => {
       const step: Step = { kernel: c.key, buffers: c.buffers.map(index), writes: writes[i], ints: c.ints, barrier: false,
         unless: c.unless === null ? null : index(c.unless), ops: c.ops, scope: c.scope, flops: c.flops,
-        ...(c.buffers.some((v, b) => writes[i][b] && home(v) !== v) && { goesOn: true }) };
+        ...(c.buffers.some((v, b) => writes[i][b] && home(v) !== v) && { readsDestination: true }) };
       const barrier = i > 0 && (wave.length >= MAX_WAVE || wave.some((other) => conflict(tensors, other, step)));
       if (barrier) wave = [];
       wave.push(step);
-      const planned = { step, kernel: c.kernel }, after = barrier ? follows(tensors, chain, planned) : undefined;
+      const planned = { step, kernel: c.kernel }, after = barrier ? groupwiseAfter(tensors, chain, planned) : undefined;
       chain = after ? [...chain, planned] : [planned];
-      steps.push({ ...step, barrier, ...(after && { follows: after }) });
+      steps.push({ ...step, barrier, ...(after && { runsGroupwiseAfterPrevious: after }) });
     });
     return steps;
   }

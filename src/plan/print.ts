@@ -26,7 +26,7 @@ export function printProgram(program: Program): string {
     '', 'steps',
     ...steps.map((s, i) => {
       const args = s.buffers.map((b, j) => `${s.writes[j] ? '>' : ''}%${tensors[b].id}`).join(' ');
-      return `  ${s.follows ? '- ' : s.barrier ? '--' : '  '} ${i} ${s.kernel.slice(0, 8)} ${s.ops.join('+')} (${args})${s.ints.length ? ` ints ${s.ints.join(',')}` : ''}`
+      return `  ${s.runsGroupwiseAfterPrevious ? '- ' : s.barrier ? '--' : '  '} ${i} ${s.kernel.slice(0, 8)} ${s.ops.join('+')} (${args})${s.ints.length ? ` ints ${s.ints.join(',')}` : ''}`
         + `${s.unless === null ? '' : ` unless %${tensors[s.unless].id}`} live ${showBytes(live[i])}${s.scope ? `   # ${s.scope}` : ''}`;
     }),
   ].join('\n');

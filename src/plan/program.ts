@@ -28,11 +28,11 @@ export interface Step {
   /** Waits for all steps before it; without it the step may run beside those of its wave. */
   readonly barrier: boolean;
   /** It may be computed group by group with the step before, instead of after it: `groups` of them, between the `offsets` of that tensor. */
-  readonly follows?: { readonly groups: number; readonly offsets: number };
+  readonly runsGroupwiseAfterPrevious?: { readonly groups: number; readonly offsets: number };
   /** Tensor of an int32 scalar: the step runs only if it is 0. Stores to states are guarded so. */
   readonly unless: number | null;
   /** It goes on with what an earlier step left in the memory that it writes. */
-  readonly goesOn?: boolean;
+  readonly readsDestination?: boolean;
   readonly ops: readonly string[];
   readonly scope: string;
   readonly flops: number;

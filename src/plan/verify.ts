@@ -20,7 +20,7 @@ export function verifyProgram(program: Program): Program {
     if (step.barrier) wave = [];
     for (const other of wave) if (conflict(tensors, other, step)) fail(`step ${n} (${step.ops.join('+')}) races with a step of its wave`);
     wave.push(step);
-    const reads = step.buffers.filter((_, i) => !step.writes[i] || step.goesOn);
+    const reads = step.buffers.filter((_, i) => !step.writes[i] || step.readsDestination);
     for (const t of [...reads, ...(step.unless === null ? [] : [step.unless])]) {
       if (!intact.has(t)) fail(`step ${n} (${step.ops.join('+')}) reads ${tensors[t].name} (%${tensors[t].id}), which is not there (any more)`);
     }
@@ -28,7 +28,7 @@ export function verifyProgram(program: Program): Program {
       if (!step.writes[i]) return;
       if (tensors[t].slab === 'state' && tensors[t].bytes > 0) {
         for (const later of steps.slice(n + 1)) {
-          const old = later.buffers.some((b, j) => !later.writes[j] && (b !== t || step.goesOn) && overlap(tensors[b], tensors[t]));
+          const old = later.buffers.some((b, j) => !later.writes[j] && (b !== t || step.readsDestination) && overlap(tensors[b], tensors[t]));
           if (old) fail(`${tensors[t].name} is overwritten by step ${n} before its last reader`);
         }
       }

@@ -6,7 +6,7 @@ import type { Change, Knobs } from '../trace/knobs.ts';
  * Changes of results that were decided on the decided settings, as changes of the settings of now, without those that change nothing. What changes of no
  * result have set stays, module by module, where with these changes, too, it keeps every bit; else it goes back.
  */
-export function ontoNow(knobs: Knobs, changes: readonly Change[], toDecided: readonly Change[]): Change[] {
+export function rebaseOntoCurrent(knobs: Knobs, changes: readonly Change[], toDecided: readonly Change[]): Change[] {
   const others = toDecided.filter((o) => !changes.some((c) => c.path === o.path && c.knob === o.knob)), stays = new Set<string>();
   knobs.with([...others, ...changes], () => {
     for (const path of new Set(others.map((o) => o.path))) {
@@ -14,19 +14,19 @@ export function ontoNow(knobs: Knobs, changes: readonly Change[], toDecided: rea
       if (canBe(knobs, own) && knobs.classify(own) === 'N') stays.add(path);
     }
   });
-  return fromNow(knobs, [...changes, ...others.filter((o) => !stays.has(o.path))]);
+  return fromCurrent(knobs, [...changes, ...others.filter((o) => !stays.has(o.path))]);
 }
 
 /** The same with the decided settings for all else. */
-export const allBack = (knobs: Knobs, changes: readonly Change[], toDecided: readonly Change[]): Change[] =>
-  fromNow(knobs, [...changes, ...toDecided.filter((o) => !changes.some((c) => c.path === o.path && c.knob === o.knob))]);
+export const revertNeutral = (knobs: Knobs, changes: readonly Change[], toDecided: readonly Change[]): Change[] =>
+  fromCurrent(knobs, [...changes, ...toDecided.filter((o) => !changes.some((c) => c.path === o.path && c.knob === o.knob))]);
 
-const fromNow = (knobs: Knobs, changes: readonly Change[]): Change[] =>
+const fromCurrent = (knobs: Knobs, changes: readonly Change[]): Change[] =>
   changes.map((c): Change => ({ ...c, from: knobs.settings(c.path)[c.knob] })).filter((c) => JSON.stringify(c.from) !== JSON.stringify(c.to));
 
 /** What leads to the decided settings; nothing where they cannot be any more, because of what somebody else has set since. */
-export function toDecided(knobs: Knobs): readonly Change[] {
-  const changes = knobs.toDecided();
+export function toDeterministic(knobs: Knobs): readonly Change[] {
+  const changes = knobs.toDeterministic();
   return canBe(knobs, changes) ? changes : [];
 }
 

@@ -6,7 +6,7 @@ import { RunStats, type Shown, type StatsState } from '../observe/run-stats.ts';
 import type { Change, Settings, TakeBack } from '../trace/knobs.ts';
 import { alone, type Agreement } from './agreement.ts';
 import { asError, messageOf, Pending, type Decision } from './pending.ts';
-import type { Comparison, Plant, Prepared } from './plant.ts';
+import type { Comparison, EngineHost, Prepared } from './plant.ts';
 import type { RecompileEvent, Rule } from './rule.ts';
 import { Rules, STRIKES, type Asked, type Fault, type RulesState } from './rules.ts';
 import { Trial } from './trial.ts';
@@ -42,7 +42,7 @@ export interface EngineOptions {
 
 export class Engine {
   readonly stats = new RunStats();
-  readonly #plant: Plant;
+  readonly #plant: EngineHost;
   readonly #agreement: Agreement;
   readonly #rival: () => Engine | null;
   readonly #emit: (event: RecompileEvent) => void;
@@ -59,7 +59,7 @@ export class Engine {
   readonly #said = new Set<string>();
 
   /** `rival`: another engine that sets the same knobs. `say`: told once for each rule that it failed, in one line; events tell every time. */
-  constructor(plant: Plant, emit: (event: RecompileEvent) => void, { agreement = alone, rival = () => null, say = () => undefined }: EngineOptions = {}) {
+  constructor(plant: EngineHost, emit: (event: RecompileEvent) => void, { agreement = alone, rival = () => null, say = () => undefined }: EngineOptions = {}) {
     this.#plant = plant;
     this.#emit = emit;
     this.#agreement = agreement;
@@ -83,10 +83,10 @@ export class Engine {
     const start = performance.now(), step = this.#plant.next();
     this.#ask(step);
     const p = this.#pending;
-    return !p || p.decision.step === step ? { verify: null } : this.#goesOn(p, step, start);
+    return !p || p.decision.step === step ? { verify: null } : this.#continue(p, step, start);
   }
 
-  async #goesOn(p: Pending, step: number, start: number): Promise<StepPlan> {
+  async #continue(p: Pending, step: number, start: number): Promise<StepPlan> {
     p.waits = start;
     try {
       return { verify: await this.#advance(p, step) };
@@ -94,7 +94,7 @@ export class Engine {
       this.#fail(p, asError(error));
       return { verify: null };
     } finally {
-      p.goesOn();
+      p.countWait();
     }
   }
 
@@ -122,19 +122,19 @@ export class Engine {
     if (p.due !== null && !p.loaded) return null; // no room beside the old plan: it is tried alone
     if (p.due === null && !await this.#agreement.agreeSwapStep(step, p.loaded)) return null;
     if (p.due === null && !p.prepared?.has(shape)) {
-      if (++p.passed > PATIENCE) throw new Error('no batch came of the shapes that it was compiled for');
+      if (++p.mismatchedBatches > PATIENCE) throw new Error('no batch came of the shapes that it was compiled for');
       return null;
     }
-    if (p.verified === null && !p.alone && !this.#trusted(p, shape)) return p.decision.changes;
+    if (p.verified === null && !p.loadedExclusively && !this.#trusted(p, shape)) return p.decision.changes;
     if (p.due === null || step >= p.due) this.#swap(p, step);
     return null;
   }
 
   #load(p: Pending, step: number): void {
     if (p.loaded || !p.ready || p.error !== null || step < p.notBefore) return;
-    p.alone = p.due !== null && step >= p.due && p.tolerance === Infinity;
+    p.loadedExclusively = p.due !== null && step >= p.due && p.tolerance === Infinity;
     try {
-      p.prepared?.load(p.alone);
+      p.prepared?.load(p.loadedExclusively);
       p.loaded = true;
     } catch (error) {
       if (p.class === 'N' && ++p.tries <= RETRIES) p.notBefore = step + WAIT;
@@ -156,7 +156,7 @@ export class Engine {
       if (!prepared) return;
       p.prepared = prepared;
       p.ready = p.loaded = false;
-      p.working = true;
+      p.compiling = true;
       prepared.ready.then(() => { p.ready = p.prepared === prepared; p.compileMs = performance.now() - start; }, (error: unknown) => { p.error = asError(error); });
     } catch (error) {
       p.error = asError(error);
@@ -176,8 +176,8 @@ export class Engine {
     const p = this.#pending;
     if (!p) return;
     // What a step took beyond the usual while a compiler ran beside it is part of the price.
-    if (p.working) p.slowMs += own.ms - this.stats.usualMs() || 0;
-    if (p.ready || p.error) p.working = false;
+    if (p.compiling) p.slowMs += own.ms - this.stats.usualMs() || 0;
+    if (p.ready || p.error) p.compiling = false;
     try {
       if (compared) this.#judge(p, compared);
       else if (p.trial && this.#timed) {
@@ -259,7 +259,7 @@ export class Engine {
 
   #swap(p: Pending, step: number): void {
     const { rule, changes } = p.decision;
-    if (!p.alone) p.verified = true;
+    if (!p.loadedExclusively) p.verified = true;
     if (p.class === 'N') this.#verifies(this.#keyOf(p));
     const kernels = p.prepared?.kernels(this.#plant.shape()) ?? null;
     if (kernels !== null) this.#verifies(kernels);
@@ -283,8 +283,8 @@ export class Engine {
 
   /** Its changes were applied, and stay. */
   #inForce({ class: klass, decision: { rule, changes, decided = changes, back } }: Pending): void {
-    if (klass === 'N') { this.#plant.knobs.wasNeutral(changes); return; }
-    this.#plant.knobs.wasDecided(decided);
+    if (klass === 'N') { this.#plant.knobs.becameNeutral(changes); return; }
+    this.#plant.knobs.becameDeterministic(decided);
     this.#rules.took(rule, decided, back ?? false);
   }
 
@@ -292,7 +292,7 @@ export class Engine {
   #turns(trial: Trial): void {
     this.#timed = trial.shape === this.#plant.shape();
     if (this.#timed) this.#take(trial.next);
-    else if (trial.passed() > PATIENCE) throw new Error('too few batches came of the shape that was measured');
+    else if (trial.countMismatch() > PATIENCE) throw new Error('too few batches came of the shape that was measured');
   }
 
   #take(turn: 'old' | 'new'): void {
@@ -345,7 +345,7 @@ export class Engine {
 
   state(): EngineState {
     const p = this.#pending, { knobs } = this.#plant, { decision, reason, tolerance = Infinity, verified } = p ?? {};
-    const own = (): Pick<EngineState, 'knobs' | 'decided'> => ({ knobs: knobs.all(), decided: knobs.decided() });
+    const own = (): Pick<EngineState, 'knobs' | 'decided'> => ({ knobs: knobs.all(), decided: knobs.deterministic() });
     const kept = p && this.#back ? knobs.with(p.decision.changes.map((c) => ({ ...c, from: c.to, to: c.from })), own) : own();
     return { ...kept, stats: this.stats.state(), ...this.#rules.state(), log: [...this.#log],
       pending: p?.class === 'R' && decision ? { ...decision, reason: reason ?? '', tolerance: Number.isFinite(tolerance) ? tolerance : null, verified: verified ?? null } : null };

@@ -29,7 +29,7 @@ export class Pending {
   /** Its memory is taken. */
   loaded = false;
   /** It was taken only when the old plan had run for the last time: nothing is compared. */
-  alone = false;
+  loadedExclusively = false;
   /** Attempts to take it, and the step before which none is made. */
   tries = 0;
   notBefore = 0;
@@ -38,14 +38,14 @@ export class Pending {
   /** It cannot go on: settled at the next boundary, with all processes. */
   error: Error | null = null;
   /** Boundaries at which a batch of another shape came. */
-  passed = 0;
+  mismatchedBatches = 0;
   compileMs = 0;
   verifyMs = 0;
   stallMs = 0;
   /** Since when a step waits for it; null: none does. */
   waits: number | null = null;
   /** Something is being compiled: by how much steps took longer beside it, so far. */
-  working = false;
+  compiling = false;
   slowMs = 0;
   trial: Trial | null = null;
   /** The first step of the new plan. */
@@ -60,7 +60,7 @@ export class Pending {
   }
 
   /** The step goes on: what it waited is counted. */
-  goesOn(): void {
+  countWait(): void {
     if (this.waits !== null) this.stallMs += performance.now() - this.waits;
     this.waits = null;
   }
@@ -69,7 +69,7 @@ export class Pending {
   get due(): number | null { return this.class === 'R' ? this.decision.effect : null; }
 
   event(kept: boolean, error?: string): RecompileEvent {
-    this.goesOn();
+    this.countWait();
     const { ratio, medians } = this.trial?.done ? this.trial : {}, { step, rule, changes } = this.decision;
     return { event: 'recompile', step, effect: this.effect, rule, class: this.class, reason: this.reason, changes,
       cached: this.prepared?.cached ?? false, compile_ms: round(this.compileMs), verify_ms: round(this.verifyMs), stall_ms: round(this.stallMs + Math.max(0, this.slowMs)),

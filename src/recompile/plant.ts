@@ -18,7 +18,7 @@ export interface Prepared {
   drop(): void;
 }
 
-export interface Plant {
+export interface EngineHost {
   readonly knobs: Knobs;
   /** Number of the step that comes next: 1 for the first. */
   next(): number;

@@ -5,9 +5,9 @@
 import type { RunStats } from '../observe/run-stats.ts';
 import type { Change, ChangeClass } from '../trace/knobs.ts';
 import { asError } from './pending.ts';
-import type { Plant } from './plant.ts';
+import type { EngineHost } from './plant.ts';
 import type { Draft } from './draft.ts';
-import { allBack, ontoNow, toDecided } from './decided.ts';
+import { revertNeutral, rebaseOntoCurrent, toDeterministic } from './decided.ts';
 import type { Outlook, Rule } from './rule.ts';
 
 const COOLDOWN = 100;
@@ -45,7 +45,7 @@ export class Rules {
    * and another has to wait; 'first': all have to but those that are asked before a first step. What a rule that is asked before the first
    * step changes then comes before all others.
    */
-  ask(plant: Plant, stats: RunStats, busy: boolean | 'first', fault: (f: Fault) => void): Asked | null {
+  ask(plant: EngineHost, stats: RunStats, busy: boolean | 'first', fault: (f: Fault) => void): Asked | null {
     let ready: boolean | undefined; // asked for the rules that want to know alone: it looks at all plans of the next step
     let first: Asked | null = null;
     for (const [name, rule] of this.#rules) {
@@ -65,20 +65,20 @@ export class Rules {
   }
 
   /** A change of no result that is not for at once is not counted yet: one of results may come after it. */
-  #askOne(name: string, rule: Rule<object>, plant: Plant, stats: RunStats, { atOnce, busy }: { readonly atOnce: boolean; readonly busy: boolean }, fault: (f: Fault) => void): Asked | null {
+  #askOne(name: string, rule: Rule<object>, plant: EngineHost, stats: RunStats, { atOnce, busy }: { readonly atOnce: boolean; readonly busy: boolean }, fault: (f: Fault) => void): Asked | null {
     const step = plant.next(), { knobs } = plant, { cooldown = COOLDOWN, budget = Infinity } = rule;
     const past = this.#past.get(name) ?? NEVER, neutral = this.#neutral.get(name) ?? NEVER;
     if (past.strikes >= STRIKES || (step - past.last < cooldown && !atOnce) || past.count >= budget) return null;
     const waits = neutral.strikes >= STRIKES
       || (!atOnce && (busy || step - neutral.last < cooldown * 2 ** (neutral.undone ?? 0) || past.count + neutral.count >= budget));
     if (waits && rule.only === 'N') return null;
-    const says = answersOf(rule, stats), back = rule.only === 'N' ? [] : toDecided(knobs);
+    const says = answersOf(rule, stats), back = rule.only === 'N' ? [] : toDeterministic(knobs);
     stats.clockWasRead();
     let found = knobs.with(back, () => this.#found(rule, says, plant, stats, atOnce));
     if (fails(found)) { this.#failed(this.#past, step, { ...found, rule: name, past }, fault); return null; }
     if (found.class === 'N' && past.strikes > 0) this.#past.set(name, { ...past, strikes: 0 });
     if (found.class === 'R' && rule.only !== 'N') {
-      const changes = ontoNow(knobs, found.changes, back), same = JSON.stringify(changes) === JSON.stringify(found.changes);
+      const changes = rebaseOntoCurrent(knobs, found.changes, back), same = JSON.stringify(changes) === JSON.stringify(found.changes);
       return this.#counted(this.#past, { ...found, rule, atOnce, class: 'R', changes, ...(!same && { decided: found.changes }) }, step);
     }
     if (back.length > 0 && !waits) {
@@ -87,7 +87,7 @@ export class Rules {
       found = this.#found(rule, says, plant, stats, atOnce);
       if (fails(found)) { this.#failed(this.#neutral, step, { ...found, rule: name, past: neutral }, fault); return null; }
       // Where there is no plan to go on with, what it needs of the decided settings will do.
-      if (found.class === 'R' && atOnce) found = { ...decided, class: 'N', changes: allBack(knobs, decided.changes, back) };
+      if (found.class === 'R' && atOnce) found = { ...decided, class: 'N', changes: revertNeutral(knobs, decided.changes, back) };
     }
     if (found.class === 'R') { this.#neutral.set(name, { ...neutral, last: step }); return null; }
     if (found.class === null || waits) return null;
@@ -103,11 +103,11 @@ export class Rules {
   }
 
   /** What a rule wants to change under the settings of now, which the modules have while it is asked. */
-  #found(rule: Rule<object>, says: Answers, plant: Plant, stats: RunStats, first: boolean): Found {
+  #found(rule: Rule<object>, says: Answers, plant: EngineHost, stats: RunStats, first: boolean): Found {
     return plant.knobs.onModules(() => this.#foundOn(rule, says, plant, stats, first));
   }
 
-  #foundOn(rule: Rule<object>, says: Answers, plant: Plant, stats: RunStats, first: boolean): Found {
+  #foundOn(rule: Rule<object>, says: Answers, plant: EngineHost, stats: RunStats, first: boolean): Found {
     const { knobs } = plant;
     let found: Found = { class: null, changes: [], reason: rule.name, back: false, error: null };
     try {
@@ -129,7 +129,7 @@ export class Rules {
     return asked;
   }
 
-  #changes(rule: Rule<object>, says: Answers, plant: Plant, stats: RunStats, first: boolean): { changes: readonly Change[]; reason: string; back: boolean } {
+  #changes(rule: Rule<object>, says: Answers, plant: EngineHost, stats: RunStats, first: boolean): { changes: readonly Change[]; reason: string; back: boolean } {
     const inForce = this.#inForce.get(rule.name);
     if (inForce && !first && says.undo()) {
       // What somebody else has changed since is left to them.
@@ -143,7 +143,7 @@ export class Rules {
     return { changes, reason: changes.length > 0 ? String(answer('reason', rule.reason?.(stats)) ?? rule.name) : rule.name, back: false };
   }
 
-  #outlook(plant: Plant, draft: Draft<object>, stats: RunStats, first: boolean, neutral: boolean): Outlook {
+  #outlook(plant: EngineHost, draft: Draft<object>, stats: RunStats, first: boolean, neutral: boolean): Outlook {
     return { first, session: neutral ? null : draft.session ?? null, fixed: plant.budget().given, rules: this.names, initial: (path) => plant.knobs.initial(path), bytes: () => plant.needs(draft.changes()), budget() {
       const { bytes, given } = plant.budget();
       if (!given) stats.readClock();

@@ -24,7 +24,7 @@ export class Trial {
   readonly shape: string;
   readonly #old: number[] = [];
   readonly #fresh: number[] = [];
-  #beside = 0;
+  #mismatched = 0;
 
   constructor(shape: string) { this.shape = shape; }
 
@@ -37,7 +37,7 @@ export class Trial {
   took(plan: 'old' | 'new', ms: number): void { (plan === 'old' ? this.#old : this.#fresh).push(ms); }
 
   /** A batch of another shape came. How many there were. */
-  passed(): number { return ++this.#beside; }
+  countMismatch(): number { return ++this.#mismatched; }
 
   get done(): boolean { return Math.min(this.#old.length, this.#fresh.length) >= PAIRS; }
   get ratio(): Ratio { return ratioOf(this.#old.slice(0, PAIRS).map((old, i) => [old, this.#fresh[i]])); }

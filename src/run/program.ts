@@ -217,7 +217,7 @@ export class ProgramExecutor implements Executor<LoadedProgram> {
     const addresses = program.tensors.map((t) => (t.slab === 'state' ? stateOf(t.name).memory.address : base[t.slab] + t.offset));
     const bound = this.device.bind(program.steps.map((s) => ({ kernel: s.kernel, buffers: s.buffers.map((b) => addresses[b]), ints: s.ints,
       barrier: s.barrier, unless: s.unless === null ? null : addresses[s.unless],
-      ...(s.follows && { follows: { groups: s.follows.groups, offsets: addresses[s.follows.offsets] } }) })));
+      ...(s.runsGroupwiseAfterPrevious && { follows: { groups: s.runsGroupwiseAfterPrevious.groups, offsets: addresses[s.runsGroupwiseAfterPrevious.offsets] } }) })));
     return { bound, addresses };
   }
 

@@ -37,7 +37,7 @@ const BYTES = 256, NEWLINE = 10; // a model of bytes begins a line where the pro
  */
 export function generate(session: Session, prompt: ArrayLike<number>, options: GenerateOptions): AsyncGenerator<number> {
   try {
-    return tokensOf(session, asked(session, prompt, options));
+    return tokensOf(session, requestOf(session, prompt, options));
   } catch (error) { return failing(asError(error)); }
 }
 
@@ -46,7 +46,7 @@ async function* failing(error: Error): AsyncGenerator<number> { throw await Prom
 interface Request extends Required<GenerateOptions> { readonly model: CachedModel; readonly prompt: readonly number[] }
 
 /** What is asked for, with a copy of the prompt. */
-function asked({ model }: Session, given: ArrayLike<number>, options: GenerateOptions): Request {
+function requestOf({ model }: Session, given: ArrayLike<number>, options: GenerateOptions): Request {
   checkOptions('generate', options, KEYS);
   const { tokens, temperature = 1, topK = Infinity, seed = 0 } = options, whole = (n: number, least: number): boolean => n >= least && (Number.isInteger(n) || n === Infinity);
   if (!whole(tokens, 0)) throw new UserError(`generate: tokens must be a number of at least 0, a whole one, got ${tokens}`, 'generate(session, prompt, { tokens: 100 })');

@@ -1,7 +1,7 @@
 // A session as the recompilation engine sees it: the programs of its steps, for the shapes of batches that came last.
 import type { Graph } from '../graph/graph.ts';
 import { draftOf, type Draft } from '../recompile/draft.ts';
-import type { Plant, Prepared } from '../recompile/plant.ts';
+import type { EngineHost, Prepared } from '../recompile/plant.ts';
 import { carry } from '../run/carry.ts';
 import type { Executor } from '../run/executor.ts';
 import { SESSION, type Change, type Knobs } from '../trace/knobs.ts';
@@ -24,7 +24,7 @@ export interface Watched {
   readonly updating: Updating;
 }
 
-export class SessionPlant implements Plant {
+export class SessionEngineHost implements EngineHost {
   readonly knobs: Knobs;
   readonly #model: object;
   readonly #named: Named;

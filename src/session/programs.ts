@@ -147,12 +147,12 @@ export class Programs {
     this.#coming.set(text, found);
     this.#planned.delete(text);
     if (found.compiled) this.#kernels.set(text, found.compiled.kernels.map((k) => k.key).sort().join());
-    if (found.compiled && this.#knobs.paths.length > 0) this.#goesOn(family, { compiled: found.compiled, settings: this.#knobs.all(), state: this.#state.number() });
+    if (found.compiled && this.#knobs.paths.length > 0) this.#keepLatest(family, { compiled: found.compiled, settings: this.#knobs.all(), state: this.#state.number() });
     return found;
   }
 
   /** Graphs of families that were not used for long go, as their programs do. */
-  #goesOn(family: string, latest = this.#latest.get(family)): void { if (latest) keepRecent(this.#latest, family, latest, KEPT); }
+  #keepLatest(family: string, latest = this.#latest.get(family)): void { if (latest) keepRecent(this.#latest, family, latest, KEPT); }
 
   #replanned(family: string): Planned | null {
     const like = this.#latest.get(family), edits = like?.state === this.#state.number() ? this.#knobs.edits(like.compiled.graph, like.settings) : null;
@@ -195,7 +195,7 @@ export class Programs {
   #use({ family, text }: ProgramKey, caches?: Caches): Runnable {
     const program = this.#loaded.get(text);
     if (!program) throw new Error(`program ${text} is not loaded`);
-    this.#goesOn(family);
+    this.#keepLatest(family);
     this.#backend.admit(program, caches);
     this.#loaded.delete(text);
     this.#loaded.set(text, program);

@@ -11,7 +11,7 @@ import { SESSION, type Change } from '../trace/knobs.ts';
 import { isCache, type Caches, type Runnable } from '../run/executor.ts';
 import { keep, type Part as StatePart } from '../run/undo.ts';
 import type { Shown } from '../observe/run-stats.ts';
-import { SessionPlant, type Watched } from './plant.ts';
+import { SessionEngineHost, type Watched } from './plant.ts';
 import type { Traced } from './programs.ts';
 
 export type Inputs = Record<string, TypedArray>;
@@ -43,7 +43,7 @@ export interface Work {
 }
 
 export class Watch {
-  readonly plant: SessionPlant;
+  readonly plant: SessionEngineHost;
   /** There is one from the first rule on. */
   engine: Engine | null = null;
   /** Values are between two steps, or moved to try a plan: what reads them now would get some of each. */
@@ -53,7 +53,7 @@ export class Watch {
   /** `done`: steps or runs so far. */
   constructor(session: Watched, done: () => number) {
     this.#session = session;
-    this.plant = new SessionPlant(session, done);
+    this.plant = new SessionEngineHost(session, done);
   }
 
   /** Before programs are made ahead of a step. */

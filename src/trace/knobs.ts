@@ -47,7 +47,7 @@ interface Own {
   readonly user: string;
   readonly writes: number;
   /** Set by a change of no result: the value that does not depend on clocks and compilers. */
-  readonly decided?: KnobValue;
+  readonly deterministic?: KnobValue;
 }
 
 /** Takes back what `apply` set; what the user wrote since stays. */
@@ -135,10 +135,10 @@ export class Knobs {
     if (own) all.set(knob, own); else all.delete(knob);
   }
 
-  #set({ path, knob }: { readonly path: string; readonly knob: string }, value: KnobValue, decided: KnobValue | undefined): void {
+  #set({ path, knob }: { readonly path: string; readonly knob: string }, value: KnobValue, deterministic: KnobValue | undefined): void {
     const module = this.#module(path), user = textOf(userValue(module, knob));
-    const same = decided === undefined && textOf(value) === user;
-    this.#setOwn(path, knob, same ? undefined : { value: copyOf(value), user, writes: writesOf(module, knob), ...(decided !== undefined && { decided }) });
+    const same = deterministic === undefined && textOf(value) === user;
+    this.#setOwn(path, knob, same ? undefined : { value: copyOf(value), user, writes: writesOf(module, knob), ...(deterministic !== undefined && { deterministic: deterministic }) });
   }
 
   /**
@@ -164,9 +164,9 @@ export class Knobs {
     const before = changes.map(({ path, knob }) => ({ path, knob, own: this.#ownOf(path, this.#module(path), knob) }));
     const back = (): void => { for (const { path, knob, own } of before) this.#setOwn(path, knob, own); };
     try {
-      changes.forEach((c, i) => { this.#set(c, c.to, before[i].own?.decided); });
+      changes.forEach((c, i) => { this.#set(c, c.to, before[i].own?.deterministic); });
       const taken = this.onModules(() => changes.map(({ path, knob }) => copyOf(this.#module(path)[knob])));
-      changes.forEach((c, i) => { this.#set(c, taken[i], before[i].own?.decided); });
+      changes.forEach((c, i) => { this.#set(c, taken[i], before[i].own?.deterministic); });
     } catch (error) {
       back();
       throw error;
@@ -196,15 +196,15 @@ export class Knobs {
   }
 
   /** Changes of no result came into force, and stay, by what clocks and compilers said: values that were decided are remembered. */
-  wasNeutral(changes: readonly Change[]): void {
+  becameNeutral(changes: readonly Change[]): void {
     for (const { path, knob, from, to } of changes) {
-      const { decided = from } = this.#ownOf(path, this.#module(path), knob) ?? {};
-      this.#set({ path, knob }, to, textOf(decided) === textOf(to) ? undefined : decided);
+      const { deterministic = from } = this.#ownOf(path, this.#module(path), knob) ?? {};
+      this.#set({ path, knob }, to, textOf(deterministic) === textOf(to) ? undefined : deterministic);
     }
   }
 
   /** Changes of results came into force: their values are the decided ones. */
-  wasDecided(changes: readonly Change[]): void {
+  becameDeterministic(changes: readonly Change[]): void {
     for (const { path, knob } of changes) {
       const own = this.#ownOf(path, this.#module(path), knob);
       if (own) this.#set({ path, knob }, own.value, undefined);
@@ -213,16 +213,16 @@ export class Knobs {
 
   /** What leads from the settings of now to those that do not depend on clocks or compilers: knobs that changes of no result have set go back to
    * what they were before. One that its user has set since is as decided as any other. */
-  toDecided(): Change[] {
+  toDeterministic(): Change[] {
     return [...this.#own].flatMap(([path, knobs]) => [...knobs.keys()].flatMap((knob): Change[] => {
       const own = this.#ownOf(path, this.#module(path), knob);
-      return own?.decided === undefined ? [] : [{ path, knob, from: own.value, to: own.decided }];
+      return own?.deterministic === undefined ? [] : [{ path, knob, from: own.value, to: own.deterministic }];
     }));
   }
 
   /** The decided values of knobs that have others now, by path: what a checkpoint keeps beside `all`. */
-  decided(): Record<string, Settings> {
-    const changes = this.toDecided();
+  deterministic(): Record<string, Settings> {
+    const changes = this.toDeterministic();
     return Object.fromEntries([...new Set(changes.map((c) => c.path))].map((path) => [path, Object.fromEntries(changes.filter((c) => c.path === path).map((c) => [c.knob, c.to]))]));
   }
 
@@ -235,7 +235,7 @@ export class Knobs {
       const known = ({ path, knob }: Change): boolean => Object.hasOwn(knobRules(this.#module(path)) ?? {}, knob), stranger = [...own, ...neutral].find((c) => !known(c));
       this.apply(own.filter(known));
       if (stranger) throw new UserError(`${stranger.path || 'the model'} has no knob named ${stranger.knob}`, `it has ${Object.keys(this.settings(stranger.path)).join(', ')}`);
-      this.wasNeutral(neutral.map(({ path, knob, to }) => ({ path, knob, from: to, to: this.settings(path)[knob] })));
+      this.becameNeutral(neutral.map(({ path, knob, to }) => ({ path, knob, from: to, to: this.settings(path)[knob] })));
     } catch (error) {
       this.#own.clear();
       for (const [path, knobs] of before) this.#own.set(path, knobs);

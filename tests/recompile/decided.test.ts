@@ -164,25 +164,25 @@ test('a rule that fails on what a change of no result made may still change resu
 
 test('what knobs are without changes of no result: known until they go back, results change, or somebody sets them by hand', () => {
   const model = new Layer(), knobs = new Knobs(nameParameters(model)), change = (knob: string, from: KnobValue, to: KnobValue) => ({ path: '', knob, from, to });
-  const neutral = (...changes: Change[]): void => { knobs.apply(changes); knobs.wasNeutral(changes); };
+  const neutral = (...changes: Change[]): void => { knobs.apply(changes); knobs.becameNeutral(changes); };
   neutral(change('dispatch', 'padded', 'ragged'), change('chunks', 1, 2));
   neutral(change('chunks', 2, 4));
-  assert.deepEqual(knobs.decided(), { '': { dispatch: 'padded', chunks: 1 } });
-  assert.deepEqual(knobs.with(knobs.toDecided(), () => knobs.onModules(() => [model.dispatch, model.chunks])), ['padded', 1]);
+  assert.deepEqual(knobs.deterministic(), { '': { dispatch: 'padded', chunks: 1 } });
+  assert.deepEqual(knobs.with(knobs.toDeterministic(), () => knobs.onModules(() => [model.dispatch, model.chunks])), ['padded', 1]);
   neutral(change('chunks', 4, 1));
-  assert.deepEqual(knobs.toDecided(), [change('dispatch', 'ragged', 'padded')]);
-  const all = knobs.all(), decided = knobs.decided();
+  assert.deepEqual(knobs.toDeterministic(), [change('dispatch', 'ragged', 'padded')]);
+  const all = knobs.all(), decided = knobs.deterministic();
   model.dispatch = 'dense';
-  assert.deepEqual(knobs.decided(), {}, 'set by hand');
+  assert.deepEqual(knobs.deterministic(), {}, 'set by hand');
   model.dispatch = 'ragged';
-  assert.deepEqual(knobs.decided(), {}, 'and what was before is forgotten');
+  assert.deepEqual(knobs.deterministic(), {}, 'and what was before is forgotten');
   knobs.restore(all, decided);
-  assert.deepEqual(knobs.decided(), decided);
-  knobs.wasDecided([change('dispatch', 'padded', 'ragged')]);
-  assert.deepEqual(knobs.decided(), {});
+  assert.deepEqual(knobs.deterministic(), decided);
+  knobs.becameDeterministic([change('dispatch', 'padded', 'ragged')]);
+  assert.deepEqual(knobs.deterministic(), {});
   knobs.restore(all, decided);
   knobs.restore(all);
-  assert.deepEqual(knobs.decided(), {});
+  assert.deepEqual(knobs.deterministic(), {});
 });
 
 test('before a plan for another shape nothing changes results because of a change of no result: what that set goes back', async () => {

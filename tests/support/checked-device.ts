@@ -100,7 +100,7 @@ export class CheckedDevice implements Device {
 
   bind(steps: readonly BoundStep[]): Bound {
     this.#enter('bind');
-    const at = [...new Set(steps.flatMap((s) => [...s.buffers, ...(s.unless === null ? [] : [s.unless]), ...(s.follows ? [s.follows.offsets] : [])]))];
+    const at = [...new Set(steps.flatMap((s) => [...s.buffers, ...(s.unless === null ? [] : [s.unless]), ...(s.runsGroupwiseAfterPrevious ? [s.runsGroupwiseAfterPrevious.offsets] : [])]))];
     const real = this.#device.bind(steps), table: Table = { steps: real.steps, real, at };
     this.#tables.add(table);
     return table;

@@ -70,7 +70,7 @@ test('random writes of the user, changes of two sessions, undone, saved, restore
         case 'neutral': {
           const [path, knob] = split(a.key), change: Change = { path, knob, from: knobs.settings(path)[knob], to: a.value }, own = expected.own[a.session];
           back[a.session] = { undo: knobs.apply([change]), key: a.key, before: own.get(a.key) };
-          if (a.does === 'decide') knobs.wasDecided([change]); else knobs.wasNeutral([change]);
+          if (a.does === 'decide') knobs.becameDeterministic([change]); else knobs.becameNeutral([change]);
           own.set(a.key, a.value);
           break;
         }
@@ -100,7 +100,7 @@ test('random writes of the user, changes of two sessions, undone, saved, restore
             throw new Error('while it is traced');
           }), /while it is traced/);
           break;
-        case 'decided': knobs.with(knobs.toDecided(), () => { knobs.onModules(() => undefined); }); break;
+        case 'decided': knobs.with(knobs.toDeterministic(), () => { knobs.onModules(() => undefined); }); break;
         case 'keep':
           for (const [key, value] of expected.of(a.session)) if (!same(expected.user.get(key), value)) expected.write(key, value);
           knobs.keep();

@@ -74,7 +74,7 @@ export class NativeDevice implements Device {
 
   bind(steps: readonly BoundStep[]): NativeBound { return this.#bind(steps.map((step) => ({ code: this.#library.get(step.kernel), step }))); }
 
-  #bind(steps: readonly { readonly code: NativeKernel; readonly step: Pick<BoundStep, 'buffers' | 'barrier' | 'unless' | 'follows'> & { readonly ints: readonly (number | bigint)[] } }[]): NativeBound {
+  #bind(steps: readonly { readonly code: NativeKernel; readonly step: Pick<BoundStep, 'buffers' | 'barrier' | 'unless' | 'runsGroupwiseAfterPrevious'> & { readonly ints: readonly (number | bigint)[] } }[]): NativeBound {
     const size = steps.reduce((n, { step: s }) => n + STEP_WORDS + s.buffers.length + s.ints.length, 0);
     const words = new BigInt64Array(size), table = this.alloc(words.byteLength);
     let tail = steps.length * STEP_WORDS;
@@ -84,7 +84,7 @@ export class NativeDevice implements Device {
       return BigInt(at);
     };
     steps.forEach(({ code: { tasks, run }, step: s }, i) => {
-      words.set([BigInt(tasks), BigInt(run), put(s.buffers), put(s.ints), BigInt(s.unless ?? 0), s.barrier ? BARRIER : 0n, BigInt(s.follows?.groups ?? 0), BigInt(s.follows?.offsets ?? 0)], i * STEP_WORDS);
+      words.set([BigInt(tasks), BigInt(run), put(s.buffers), put(s.ints), BigInt(s.unless ?? 0), s.barrier ? BARRIER : 0n, BigInt(s.runsGroupwiseAfterPrevious?.groups ?? 0), BigInt(s.runsGroupwiseAfterPrevious?.offsets ?? 0)], i * STEP_WORDS);
     });
     this.#driver.copyIn(table.address, words, words.byteLength);
     return { steps: steps.length, table, ms: Infinity };

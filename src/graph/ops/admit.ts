@@ -20,7 +20,7 @@ export type AdmitAttrs = { readonly rows: number; readonly padded: boolean; read
 
 export const admitOp: Op<AdmitAttrs> = {
   // Rows kept within capacity: offsets; choice of each row (-1: none); row of each choice (-1: dropped); expert of each row; rows beyond.
-  name: 'admit', within: true,
+  name: 'admit', countsAreInBounds: true,
   infer([offsets, order, capacity, rank], { rows, ranked }): TensorType[] {
     const experts = boundOf(offsets.shape[0]) - 1, n = boundOf(order.shape[0]);
     checkVector('admit', 'offsets', offsets);

@@ -18,7 +18,7 @@ export type AdmitAllAttrs = {
 };
 
 export const admitAllOp: Op<AdmitAllAttrs> = {
-  name: 'admitAll', within: true,
+  name: 'admitAll', countsAreInBounds: true,
   // Rows within capacity, then the others: offsets of either (from 0) and of both; choice of each row (-1: none); row of each choice; expert of each row of either; rows beyond.
   infer([offsets, order, capacity], { rows, beyond }): TensorType[] {
     const experts = boundOf(offsets.shape[0]) - 1, n = boundOf(order.shape[0]);

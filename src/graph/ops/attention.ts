@@ -56,7 +56,7 @@ export const attentionOp: Op<AttentionAttrs> = {
         ...masks.setup, start.set(w.loadIndex(bs, none)), live.set(t.smaller(e.index(L), t.minus(e.index(T), first))),
         // The keys that this tile sees, and each of its queries.
         keys.set(causal ? t.smaller(masks.keys, e.add(start.get(), first, live.get())) : masks.keys),
-        ...[pk, pv].map((p) => t.soon(p, [b, none, own, none], t.smaller(e.index(BLOCK), keys.get()), D)),
+        ...[pk, pv].map((p) => t.prefetch(p, [b, none, own, none], t.smaller(e.index(BLOCK), keys.get()), D)),
         t.each((i) => [limit.set(i, t.int(causal ? t.smaller(masks.keys, e.linear(1, [[1, start.get()], [1, first], [1, i]])) : masks.keys))]),
         q.setup,
         o.fill(0), l.fill(0), m.fill(-Infinity),

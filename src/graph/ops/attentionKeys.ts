@@ -69,12 +69,12 @@ export function keyTile(call: LoopCall<AttentionAttrs>, sizes: Sizes, pair: Expr
       ...(place.setup.length > 0 ? [store((j, d) => t.read(place.matrix, j, d))] : [])];
   };
 
-  const begun = [pq, pg].map((p) => t.soon(p, [b, begin.get(), e.scale(head, H / KV), none], t.smaller(e.index(BLOCK), t.minus(e.index(T), begin.get())), D));
+  const begun = [pq, pg].map((p) => t.prefetch(p, [b, begin.get(), e.scale(head, H / KV), none], t.smaller(e.index(BLOCK), t.minus(e.index(T), begin.get())), D));
   return [
     ...masks.setup, start.set(w.loadIndex(bs, none)), live.set(t.smaller(e.index(L), t.minus(e.index(S), first))), begin.set(begins),
     // Of a head whose tiles run one after the other, the first brings what all read.
-    ...(toQ ? [w.when(isFirst, [...[pk, pv].map((p) => t.soon(p, [b, none, head, none], L, D)), ...begun])] : begun),
-    ...(toQ ? [pk, pv].map((p) => t.soon(p, [b, e.linear(L, [[1, first]]), head, none], L, D)) : []),
+    ...(toQ ? [w.when(isFirst, [...[pk, pv].map((p) => t.prefetch(p, [b, none, head, none], L, D)), ...begun])] : begun),
+    ...(toQ ? [pk, pv].map((p) => t.prefetch(p, [b, e.linear(L, [[1, first]]), head, none], L, D)) : []),
     t.each((i) => [key.set(i, t.int(e.add(first, i)))]),
     k.setup, v.setup,
     dk.fill(0), dv.fill(0),

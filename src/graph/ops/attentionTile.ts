@@ -100,7 +100,7 @@ export class TileWriter {
   rows({ buffer, strides, at }: Place, index: readonly Expr[]): Matrix { return { in: 'buffer', of: buffer, at: at(index), rows: strides[1], columns: strides[3] }; }
 
   /** `count` rows of a head from `index` on will be read soon: they lie apart, and no hardware would guess. */
-  soon(place: Place, index: readonly Expr[], count: Expr | number, columns: number): Stmt {
+  prefetch(place: Place, index: readonly Expr[], count: Expr | number, columns: number): Stmt {
     const from = this.rows(place, index);
     return this.w.loop(count, (row) => Array.from({ length: Math.ceil(columns / LINE) }, (_, c): Stmt => ({ s: 'prefetch', buffer: place.buffer, index: placeIn(this.e, { ...from, columns: 1 }, row, this.e.index(LINE * c)) })));
   }

@@ -8,7 +8,7 @@ export type ClampCountAttrs = { readonly bound: number };
 
 export const clampCountOp: Op<ClampCountAttrs> = {
   // Each count, but at least 0 and at most the bound.
-  name: 'clampCount', within: true,
+  name: 'clampCount', countsAreInBounds: true,
   infer([x], { bound }) {
     if (!Number.isInteger(bound) || bound < 0) throw new ShapeError(`clampCount: the bound must be a whole number of at least 0, got ${String(bound)}`);
     if (x.dtype !== 'int32') throw new ShapeError(`clampCount: counts are int32, got ${showType(x)}`);

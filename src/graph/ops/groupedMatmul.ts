@@ -24,9 +24,9 @@ export const groupedMatmulOp: Op<GroupedMatmulAttrs> = {
     }
     return [{ dtype: x.dtype, shape: [x.shape[0], n] }];
   },
-  grad({ inputs: [x, w], douts: [d], attrs: { transB, more }, needs, take }) {
+  grad({ inputs: [x, w], douts: [d], attrs: { transB, more }, needs, takeAccumulatedGrad }) {
     if (!d) return [null, null];
-    const pair = transB ? [d, x] : [x, d], begun = more && needs[1] ? take(1) : null;
+    const pair = transB ? [d, x] : [x, d], begun = more && needs[1] ? takeAccumulatedGrad(1) : null;
     const outer = (): Tensor => (begun ? emit1('groupedOuterOnto', [...pair, x.builder.tensor(segmentsOf('groupedMatmul', x.type).offsets), begun]) : emit1('groupedOuter', pair));
     return [needs[0] ? emit1('groupedMatmul', [d, w], { transB: !transB }) : null, needs[1] ? outer() : null];
   },

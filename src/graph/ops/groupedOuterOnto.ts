@@ -12,7 +12,7 @@ const STEPS = 4;
 
 export const groupedOuterOntoOp: Op = {
   // Before + per segment the sum over its rows of x[r]^T y[r], summed onto it one by one.
-  name: 'groupedOuterOnto', takes: ['floats'], onto: 3,
+  name: 'groupedOuterOnto', takes: ['floats'], inPlaceOf: 3,
   infer([x, y, offsets, before]) {
     const { segments } = segmentsOf('groupedOuterOnto', x);
     checkVector('groupedOuterOnto', 'offsets', offsets, segments + 1);

@@ -10,7 +10,7 @@ export type PermuteAttrs = { readonly experts: number };
 
 export const permuteOp: Op<PermuteAttrs> = {
   // Choices sorted by expert: offsets of the experts' rows; choice of each row; row of each choice; expert of each row.
-  name: 'permute', within: true,
+  name: 'permute', countsAreInBounds: true,
   infer([x], { experts }): TensorType[] {
     if (x.dtype !== 'int32' || x.shape.length !== 2) throw new ShapeError(`permute: needs int32 [tokens, choices], got ${showType(x)}`);
     if (!Number.isInteger(experts) || experts < 1) throw new ShapeError(`permute: needs at least one expert, got ${experts}`);

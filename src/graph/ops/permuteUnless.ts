@@ -7,7 +7,7 @@ import { permuteOp, sortChoices, sortedChoices, type Permutation, type PermuteAt
 
 export const permuteUnlessOp: Op<PermuteAttrs> = {
   // The four results of permute that are given where every sample is known, else permute of the first input.
-  name: 'permuteUnless', within: true, onto: [1, 2, 3, 4],
+  name: 'permuteUnless', countsAreInBounds: true, inPlaceOf: [1, 2, 3, 4],
   infer([x, ...rest], attrs, ids) {
     const types = permuteOp.infer([x], attrs, ids), known = rest[4];
     if (!types.every((t, i) => rest[i].dtype === t.dtype && sameShape(rest[i].shape, t.shape)) || known.dtype !== 'int32' || known.shape.length !== 1) {

@@ -12,7 +12,7 @@ const GRAIN = 16; // rows a task
 
 export const placeRowsOp: Op<PlaceRowsAttrs> = {
   // Before (if given), with row start + r = x[r]; offsets: of all rows.
-  name: 'placeRows', unread: [1], onto: 2,
+  name: 'placeRows', unread: [1], inPlaceOf: 2,
   infer([x, offsets, before], { start, rows }, ids) {
     const { segments, bound } = segmentsOf('placeRows', x);
     checkVector('placeRows', 'offsets', offsets, segments + 1);

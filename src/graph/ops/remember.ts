@@ -10,7 +10,7 @@ const WORK = 4096; // words a task
 
 export const rememberOp: Op<MemoryAttrs> = {
   // Before with the choices of these samples in their slots.
-  name: 'remember', onto: 0,
+  name: 'remember', inPlaceOf: 0,
   infer([before, ids, choices], attrs) {
     checkMemory('remember', before, ids, attrs);
     const [rows, k] = choices.shape.map(boundOf);

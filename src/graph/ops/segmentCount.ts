@@ -10,7 +10,7 @@ export type SegmentCountAttrs = { readonly segment: number; readonly bound: numb
 
 export const segmentCountOp: Op<SegmentCountAttrs> = {
   // offsets[segment + 1] - offsets[segment], at most the bound.
-  name: 'segmentCount', within: true, sized: true,
+  name: 'segmentCount', countsAreInBounds: true, attrsOnlySizeDims: true,
   infer([offsets], { segment }): TensorType[] {
     checkVector('segmentCount', 'offsets', offsets);
     if (!(segment >= 0 && segment < boundOf(offsets.shape[0]) - 1)) throw new ShapeError(`segmentCount: ${showType(offsets)} has no segment ${segment}`);

@@ -17,9 +17,9 @@ export const segmentExpandOp: Op<SegmentExpandAttrs> = {
     if (b.shape.length === 0 || b.shape[0] !== segments) throw new ShapeError(`segmentExpand: needs one row for each of ${segments} segments, got ${showType(b)}`);
     return [{ dtype: b.dtype, shape: [like.shape[0], ...b.shape.slice(1)] }];
   },
-  grad({ inputs: [, expert, like], douts: [d], attrs: { more }, take }) {
+  grad({ inputs: [, expert, like], douts: [d], attrs: { more }, takeAccumulatedGrad }) {
     if (!d) return [null, null, null];
-    const of = [d, expert, like.builder.tensor(segmentsOf('segmentExpand', like.type).offsets)], begun = more ? take(0) : null;
+    const of = [d, expert, like.builder.tensor(segmentsOf('segmentExpand', like.type).offsets)], begun = more ? takeAccumulatedGrad(0) : null;
     return [begun ? emit1('segmentSumOnto', [...of, begun]) : emit1('segmentSum', of), null, null];
   },
   lower: { kind: 'map', weight: 1, at: (call, [r, ...rest]) => call.inputs[0].at([indexAt(call, call.inputs[1], [r]), ...rest]) },

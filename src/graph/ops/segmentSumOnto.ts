@@ -8,7 +8,7 @@ import { sumSegments } from './segmentSum.ts';
 
 export const segmentSumOntoOp: Op = {
   // Before + the sum of the rows of each segment, added one by one; expert serves the gradient.
-  name: 'segmentSumOnto', takes: ['numbers'], unread: [1], onto: 3,
+  name: 'segmentSumOnto', takes: ['numbers'], unread: [1], inPlaceOf: 3,
   infer([x, expert, offsets, before]) {
     const { bound, segments } = segmentsOf('segmentSumOnto', x);
     checkVector('segmentSumOnto', 'expert', expert, bound);

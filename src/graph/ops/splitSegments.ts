@@ -11,7 +11,7 @@ export type SplitSegmentsAttrs = { readonly bounds: readonly number[] };
 
 export const splitSegmentsOp: Op<SplitSegmentsAttrs> = {
   // Output e is the rows of segment e of x; inputs: x, offsets, a count for each segment.
-  name: 'splitSegments', sized: true,
+  name: 'splitSegments', attrsOnlySizeDims: true,
   infer([x, offsets, ...counts], { bounds }, ids): TensorType[] {
     const { segments, bound, usual } = segmentsOf('splitSegments', x);
     checkVector('splitSegments', 'offsets', offsets, segments + 1);

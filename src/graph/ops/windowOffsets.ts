@@ -13,7 +13,7 @@ export function checkWindow(op: string, { start, size }: WindowAttrs): void {
 
 export const windowOffsetsOp: Op<WindowAttrs> = {
   // min(max(offsets - start, 0), size).
-  name: 'windowOffsets', within: true,
+  name: 'windowOffsets', countsAreInBounds: true,
   infer([offsets], attrs) {
     checkVector('windowOffsets', 'offsets', offsets);
     checkWindow('windowOffsets', attrs);

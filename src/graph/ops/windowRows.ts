@@ -21,12 +21,12 @@ export const windowRowsOp: Op<WindowAttrs> = {
     checkVector('windowRows', 'offsets', offsets, segments + 1);
     return [{ dtype: x.dtype, shape: [{ kind: 'segmented', bound: size, segments, offsets: ids[1] }, ...x.shape.slice(1)] }];
   },
-  grad({ inputs: [x], douts: [d], attrs: { start }, take }) {
+  grad({ inputs: [x], douts: [d], attrs: { start }, takeAccumulatedGrad }) {
     if (!d) return [null, null];
-    const { bound, offsets } = segmentsOf('windowRows', x.type), others = take(0, 'alike');
+    const { bound, offsets } = segmentsOf('windowRows', x.type), others = takeAccumulatedGrad(0, 'alike');
     return [emit1('placeRows', [d, x.builder.tensor(offsets), ...(others ? [others] : [])], { start, rows: bound }), null];
   },
-  lower: { kind: 'map', weight: 0, part: true, at: ({ e, inputs: [x], attrs, int }, [r, ...rest]) => x.at([e.add(int('start', attrs.start), r), ...rest]) },
+  lower: { kind: 'map', weight: 0, readsDisjointSlice: true, at: ({ e, inputs: [x], attrs, int }, [r, ...rest]) => x.at([e.add(int('start', attrs.start), r), ...rest]) },
   reference({ inputs: [x], outTypes: [o], attrs: { start }, rows }) {
     const width = elements(o.shape.slice(1)), out = new Float64Array(elements(o.shape)).fill(NaN);
     out.set(x.subarray(start * width, (start + rows(o)) * width));

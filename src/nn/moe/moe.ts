@@ -248,7 +248,7 @@ export class MoE {
     return routed(indices, { experts, padded, expertRows, priority: 'probs', scores, capacity: typeof factor === 'number' ? factor * share : factor.map((f) => f * share) });
   }
 
-  #report(x: Tensor, choice: Choice, { load, beyond }: Routing, slots: OpenSlots | null): void {
+  #report(x: Tensor, choice: Choice, { load, overflowCounts }: Routing, slots: OpenSlots | null): void {
     const trace = traceOf(x);
     if (!trace.training && !trace.observed) return;
     trace.addStat(this, 'load', load);
@@ -256,7 +256,7 @@ export class MoE {
       if (choice.probs) trace.addStat(this, 'gateEntropy', neg(mean(sum(mul(choice.probs, log(maximum(choice.probs, scalar(choice.probs, 1e-30)))), [1]))));
       if (!choice.expertsChoose) this.#reportSecond(trace, choice); // where experts choose, no choice of a token is its second
     }
-    if (beyond && !choice.expertsChoose) trace.addStat(this, this.#overflow === 'spill' ? 'spilled' : 'dropped', beyond);
+    if (overflowCounts && !choice.expertsChoose) trace.addStat(this, this.#overflow === 'spill' ? 'spilled' : 'dropped', overflowCounts);
     for (const [name, coefficient] of this.#losses) trace.addLoss(this, name, lossOf(name, choice, load, slots), coefficient);
   }
 

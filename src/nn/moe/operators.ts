@@ -29,11 +29,11 @@ import { traceOf } from '../../trace/trace.ts';
 import { route, type Routing, type RoutingOptions } from './routing.ts';
 
 /** All experts' rows in one tensor: x [tokens, ...rest] -> [rows in segments, ...rest]. */
-export const toRows = (x: Tensor, { rows, k, gaps, stored }: Routing): Tensor => dispatch(x, rows.order, rows.offsets, rows.inverse, { k, gaps, stored });
+export const toRows = (x: Tensor, { rows, k, mayDrop, materialised }: Routing): Tensor => dispatch(x, rows.order, rows.offsets, rows.inverse, { k, gaps: mayDrop, stored: materialised });
 
 /** rows [rows in segments, ...rest], weights [tokens, k] -> sum over a token's choices of weight * row: [tokens, ...rest]. */
-export const fromRows = (outputs: Tensor, { rows, gaps, stored }: Routing, weights: Tensor): Tensor =>
-  combine(outputs, rows.inverse, rows.order, weights, { gaps, stored });
+export const fromRows = (outputs: Tensor, { rows, mayDrop, materialised }: Routing, weights: Tensor): Tensor =>
+  combine(outputs, rows.inverse, rows.order, weights, { gaps: mayDrop, stored: materialised });
 
 /** One tensor for each expert -> all rows in one. */
 export function join(outputs: readonly Tensor[], { rows, experts, bound, usual }: Routing): Tensor {
@@ -70,7 +70,7 @@ export interface Specialised {
  * targets of their tokens) -> one number a row: [rows]. Choices that were dropped take no part; a token without any counts 0.
  */
 export function aggregateSpec(outputs: readonly Tensor[], routing: Routing, weights: Tensor, target: Tensor, error: (rows: Tensor, target: Tensor) => Tensor): Specialised {
-  const [tokens, k] = weights.shape.map(boundOf), { rows, gaps } = routing;
+  const [tokens, k] = weights.shape.map(boundOf), { rows, mayDrop } = routing;
   const targets = split(toRows(target, routing), routing);
   const errors = outputs.map((y, e) => {
     const own = error(y, targets[e]);
@@ -79,7 +79,7 @@ export function aggregateSpec(outputs: readonly Tensor[], routing: Routing, weig
   });
   // Each choice as a token of its own, so that its one row comes back with weight 1: [tokens * k, 1].
   const ones = weights.builder.emit('constant', [], { value: 1, dtype: weights.dtype, shape: [tokens * k, 1] })[0];
-  const back = (x: Tensor): Tensor => reshape(combine(x, rows.inverse, rows.order, ones, { gaps }), [tokens, k]);
+  const back = (x: Tensor): Tensor => reshape(combine(x, rows.inverse, rows.order, ones, { gaps: mayDrop }), [tokens, k]);
   const own = back(join(errors, routing)), kept = less(scalar(rows.inverse, -1), reshape(rows.inverse, [tokens, k]));
   const fixed = stopGradient(weights), zero = scalar(weights, 0);
   const loss = mean(sum(where(kept, mul(fixed, own), zero), [1]));

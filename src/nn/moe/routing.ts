@@ -66,9 +66,9 @@ export interface Routing {
   /** Offsets, order, inverse, expert of the rows that are computed. */
   readonly rows: Permutation;
   /** Rows may be empty, choices dropped. */
-  readonly gaps: boolean;
+  readonly mayDrop: boolean;
   /** Rows are written out once, and not gathered by each product. */
-  readonly stored: boolean;
+  readonly materialised: boolean;
   /** Most rows of each expert: what a tensor of its own is planned for. */
   readonly bounds: readonly number[];
   /** int32 [] for each expert: how many rows it has. Made when first asked for. */
@@ -79,7 +79,7 @@ export interface Routing {
   /** int32 [experts]: choices of each expert, before any is dropped. */
   readonly load: Tensor;
   /** int32 [experts]: choices beyond the capacity, which were dropped or spilled; null for dropless. */
-  readonly beyond: Tensor | null;
+  readonly overflowCounts: Tensor | null;
   /** Spilled rows are in rounds; rows are not in segments of the experts, but those within capacity and then the others. */
   readonly tiles: Tiles | null;
 }
@@ -95,7 +95,7 @@ export function route(indices: Tensor, options: RoutingOptions): Routing {
 
 /** The same for settings of a layer, of which any may be changed later. */
 export function routed(indices: Tensor, options: RoutingOptions): Routing {
-  const { experts, overflow = 'drop', priority = 'position', padded = false, tiled = false, expertRows = 0 } = options, stored = expertRows >= STORED_FROM;
+  const { experts, overflow = 'drop', priority = 'position', padded = false, tiled = false, expertRows = 0 } = options, materialised = expertRows >= STORED_FROM;
   const [tokens, k] = indices.shape.map(boundOf), choices = tokens * k;
   const capacity = checkCapacity(options.capacity ?? 'dropless', experts);
   const all = options.sorted ?? permute(indices, experts), load = countsOf(all.offsets, experts);
@@ -103,19 +103,19 @@ export function routed(indices: Tensor, options: RoutingOptions): Routing {
   const { caps, bound } = roomFor({ tokens, k, experts, capacity, padded, spill: spill && !tiled, active: options.active });
   if (!caps) {
     const bounds = new Array<number>(experts).fill(tokens);
-    return { experts, k, rows: all, gaps: false, stored, bounds, counts: once(() => segmentCounts(all.offsets, bounds)), bound, usual: choices, load, beyond: null, tiles: null };
+    return { experts, k, rows: all, mayDrop: false, materialised, bounds, counts: once(() => segmentCounts(all.offsets, bounds)), bound, usual: choices, load, overflowCounts: null, tiles: null };
   }
   const limits = traceOf(indices).constant({ dtype: 'int32', shape: [experts] }, Int32Array.from(caps));
   if (inTiles) {
     const tiles = tile(all, limits, { choices, rows: bound, padded }), { inside, ...both } = tiles.admitted;
-    return { experts, k, rows: { ...both, expert: inside.expert }, gaps: true, stored, bounds: caps, counts: once(() => segmentCounts(inside.offsets, caps)), bound, usual: choices, load,
-      beyond: both.beyond, tiles };
+    return { experts, k, rows: { ...both, expert: inside.expert }, mayDrop: true, materialised, bounds: caps, counts: once(() => segmentCounts(inside.offsets, caps)), bound, usual: choices, load,
+      overflowCounts: both.beyond, tiles };
   }
   const rank = spill || priority === 'position' ? null : segmentRank(scoresOf(indices, options), all.order, all.expert, all.offsets);
   const rows: Admission = admit(all, limits, rank, { rows: bound, padded, spill });
   const bounds = spill ? new Array<number>(experts).fill(tokens) : caps;
-  return { experts, k, rows, gaps: true, stored, bounds, counts: once(() => segmentCounts(rows.offsets, bounds)), bound, usual: choices, load,
-    beyond: capacity === 'dropless' ? null : rows.beyond, tiles: null };
+  return { experts, k, rows, mayDrop: true, materialised, bounds, counts: once(() => segmentCounts(rows.offsets, bounds)), bound, usual: choices, load,
+    overflowCounts: capacity === 'dropless' ? null : rows.beyond, tiles: null };
 }
 
 function once<T>(make: () => T): () => T {

@@ -63,8 +63,8 @@ function batched(experts: Experts, x: Tensor): Tensor {
 }
 
 /** weights with 0 for choices that were dropped. */
-const kept = ({ rows, gaps }: Routing, weights: Tensor): Tensor =>
-  (gaps ? mul(weights, cast(less(scalar(rows.inverse, -1), reshape(rows.inverse, weights.shape.map(boundOf))), weights.dtype)) : weights);
+const kept = ({ rows, mayDrop }: Routing, weights: Tensor): Tensor =>
+  (mayDrop ? mul(weights, cast(less(scalar(rows.inverse, -1), reshape(rows.inverse, weights.shape.map(boundOf))), weights.dtype)) : weights);
 
 function byMasks(experts: Experts, x: Tensor, routing: Routing, indices: Tensor, weights: Tensor, how: Keeping): Tensor {
   const { experts: count, rows, k, bounds } = routing, [tokens, width] = x.shape.map(boundOf), room = Math.max(1, ...bounds);

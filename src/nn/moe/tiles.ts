@@ -29,7 +29,7 @@ export function tile(all: Permutation, limits: Tensor, { choices, rows, padded }
 }
 
 /** x [tokens, dModel], weights [tokens, k] -> [tokens, dModel]. stored: of the routing, for rows within capacity. */
-export function inTiles(bank: ExpertBank, x: Tensor, { admitted, rounds, size }: Tiles, weights: Tensor, { stored }: { readonly stored: boolean }, how: Keeping): Tensor {
+export function inTiles(bank: ExpertBank, x: Tensor, { admitted, rounds, size }: Tiles, weights: Tensor, { materialised: stored }: { readonly materialised: boolean }, how: Keeping): Tensor {
   const { inside, outside, offsets, order, inverse } = admitted, k = boundOf(weights.shape[1]), rows = rounds * size;
   const gaps = true, used = bank.used(x, true);
   const [kept, others] = splitRows(dispatch(x, order, offsets, inverse, { k, gaps }), inside.offsets, outside.offsets, outside.expert, { stored });

@@ -13,7 +13,7 @@ import { nameParameters } from '../../trace/module.ts';
 import { call } from '../../trace/trace.ts';
 import { draftOf } from '../draft.ts';
 import { Engine } from '../engine.ts';
-import type { Plant, Prepared } from '../plant.ts';
+import type { EngineHost, Prepared } from '../plant.ts';
 import type { RecompileEvent, Rule } from '../rule.ts';
 import { clairvoyant } from './clairvoyant.ts';
 import { costOf, outcomeOf, PRICE_KEYS, PRICES, tokensOf, type Outcome, type Prices } from './cost.ts';
@@ -102,7 +102,7 @@ export async function replay(trace: Trace, rules: readonly Rule<object>[], price
     if (changes.some((c) => c.knob === 'slots')) throw new UserError('loads do not tell where tokens go when experts come and go', 'expertLifecycle acts in a run, not in the lab');
     return () => undefined;
   };
-  const plant: Plant = { knobs, next: () => step + 1, shape: sizes, draft: () => draftOf(model, named), prepare: plan, resize: plan, bytes, kernels: () => null, carry,
+  const plant: EngineHost = { knobs, next: () => step + 1, shape: sizes, draft: () => draftOf(model, named), prepare: plan, resize: plan, bytes, kernels: () => null, carry,
     ready: () => step > 0, needs: (changes) => knobs.with(changes, bytes), budget: () => ({ bytes: Infinity, given: true }), trim: () => undefined };
   const engine = new Engine(plant, (event) => { events.push(event); });
   for (const rule of rules) engine.add(rule);

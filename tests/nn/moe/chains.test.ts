@@ -9,7 +9,7 @@ import { WasmDevice } from '../../../src/device/wasm/wasm.ts';
 import { shareOf } from '../../../src/kernel/groupwise.ts';
 import { sgd } from '../../../src/optim/sgd.ts';
 import { compileGraph, type Compiled } from '../../../src/pipeline.ts';
-import { follows, overlap } from '../../../src/plan/chain.ts';
+import { groupwiseAfter, overlap } from '../../../src/plan/chain.ts';
 import { ProgramExecutor } from '../../../src/run/program.ts';
 import { initialParts, Parameter } from '../../../src/trace/parameter.ts';
 import { noCompiler } from '../../support/toy.ts';
@@ -22,7 +22,7 @@ function compiled(changes: Partial<LayerWork> = {}): Compiled {
   return compileGraph(layerGraph(layerOf(work), work, sgd({ lr: 0.1, eager: work.eager })));
 }
 
-const chained = ({ program }: Compiled): string[] => program.steps.flatMap((s, i) => (s.follows ? [`${program.steps[i - 1].ops[0]} ${s.ops[0]}`] : []));
+const chained = ({ program }: Compiled): string[] => program.steps.flatMap((s, i) => (s.runsGroupwiseAfterPrevious ? [`${program.steps[i - 1].ops[0]} ${s.ops[0]}`] : []));
 
 /** All states after two steps. `skewed`: nearly all tokens choose the same two experts. */
 async function statesOf(device: NativeDevice | WasmDevice, { graph, program, kernels }: Compiled, skewed: boolean): Promise<Map<string, Uint32Array>> {
@@ -53,7 +53,7 @@ async function statesOf(device: NativeDevice | WasmDevice, { graph, program, ker
 }
 
 test('expert by expert: the bits of one product after the other', { skip: noCompiler }, async () => {
-  const all = compiled(), { program } = all, apart = { ...all, program: { ...program, steps: program.steps.map(({ follows: _, ...s }) => s) } };
+  const all = compiled(), { program } = all, apart = { ...all, program: { ...program, steps: program.steps.map(({ runsGroupwiseAfterPrevious: _, ...s }) => s) } };
   assert.ok(chained(all).length >= 3, chained(all).join(', '));
   for (const skewed of [false, true]) {
     const expected = await statesOf(await NativeDevice.open(2), apart, skewed);
@@ -84,13 +84,13 @@ test('shares: a product that reads rows of other groups follows none that makes 
   }
   assert.equal(gathers, 2);
   // The same steps, but with the second one's result planned over what the first one reads.
-  const at = program.steps.findIndex((s) => s.follows), [first, second] = [planned[at - 1], planned[at]];
+  const at = program.steps.findIndex((s) => s.runsGroupwiseAfterPrevious), [first, second] = [planned[at - 1], planned[at]];
   if (!first.kernel || !second.kernel) throw new Error('a kernel is missing');
   const pair = [{ step: first.step, kernel: first.kernel }, { step: second.step, kernel: second.kernel }] as const;
-  assert.deepEqual(follows(program.tensors, [pair[0]], pair[1]), second.step.follows);
+  assert.deepEqual(groupwiseAfter(program.tensors, [pair[0]], pair[1]), second.step.runsGroupwiseAfterPrevious);
   const out = second.step.buffers[second.step.writes.indexOf(true)], hidden = first.step.buffers[first.step.writes.indexOf(true)];
   const moved = program.tensors.map((t, i) => (i === out ? { ...t, slab: program.tensors[hidden].slab, offset: program.tensors[hidden].offset } : t));
   assert.ok(overlap(moved[out], moved[hidden]));
-  assert.equal(follows(moved, [pair[0]], pair[1]), undefined);
-  assert.equal(follows(program.tensors, [], pair[1]), undefined);
+  assert.equal(groupwiseAfter(moved, [pair[0]], pair[1]), undefined);
+  assert.equal(groupwiseAfter(program.tensors, [], pair[1]), undefined);
 });

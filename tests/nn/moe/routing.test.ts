@@ -39,11 +39,11 @@ test('rows are neither lost nor doubled, and counts are exact', () => {
       const rows = order.slice(offsets[e], offsets[e + 1]), real = rows.filter((c) => c >= 0), wanted = flat.flatMap((c, i) => (c === e ? [i] : []));
       assert.deepEqual(rows.slice(0, real.length), real, 'empty rows come last');
       assert.deepEqual(real, [...real].sort((a, b) => a - b), 'token order');
-      assert.equal(real.length, overflow === 'spill' && r.beyond ? wanted.length : Math.min(wanted.length, caps[e]));
+      assert.equal(real.length, overflow === 'spill' && r.overflowCounts ? wanted.length : Math.min(wanted.length, caps[e]));
       assert.ok(rows.length <= Math.max(r.bounds[e], 0) && (!padded || rows.length >= caps[e]), 'within bounds, and as many as the capacity where padded');
       real.forEach((c, i) => { assert.equal(inverse[c], offsets[e] + i); assert.equal(flat[c], e); assert.equal(expert[offsets[e] + i], e); });
       for (const c of wanted) assert.ok(real.includes(c) || inverse[c] === -1);
-      if (r.beyond) assert.equal(values[r.beyond.id][e], Math.max(0, wanted.length - caps[e]));
+      if (r.overflowCounts) assert.equal(values[r.overflowCounts.id][e], Math.max(0, wanted.length - caps[e]));
       const worth = (c: number): number => (priority === 'position' ? 0 : priority === 'choice' ? -(c % k) : scores.flat()[c]);
       const best = [...wanted].sort((a, b) => worth(b) - worth(a) || a - b).slice(0, real.length);
       assert.deepEqual(real, best.sort((a, b) => a - b), 'the preferred are kept');

@@ -162,7 +162,7 @@ test('a capacity that changes while a model trains: the same bits, and it is kno
 
 test('a plan in which a round goes on with memory that was overwritten is noticed', () => {
   const { program } = compileGraph(layerGraph(make({ capacity: 0.5, overflow: 'spill' }), [200, 6]));
-  const at = program.steps.findIndex((s) => s.goesOn && s.ops.includes('placeRows')), [placed] = program.steps[at].buffers.filter((_, i) => program.steps[at].writes[i]);
+  const at = program.steps.findIndex((s) => s.readsDestination && s.ops.includes('placeRows')), [placed] = program.steps[at].buffers.filter((_, i) => program.steps[at].writes[i]);
   assert.ok(at > 0);
   const first = program.steps.findIndex((s) => s.buffers.some((b, i) => b === placed && s.writes[i]));
   assert.throws(() => verifyProgram({ ...program, steps: program.steps.filter((_, i) => i !== first) }), /placeRows.*which is not there/);
