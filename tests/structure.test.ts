@@ -15,7 +15,7 @@ const storeys = [
   ['observe', 'recompile'],
   ['session', 'data', 'train'],
   ['*.ts'],
-  ['dash', 'cli'],
+  ['bench', 'dash', 'cli'],
 ];
 const order = storeys.flat();
 

@@ -1,15 +1,15 @@
 // The small classifier and the language model of the comparison, as a user of the library would write them. Data is random.
 import { Stream } from '../../src/base/random.ts';
 import { hostTensor, type Batch } from '../../src/base/tensor.ts';
-import { add } from '../../src/graph/ops/add.ts';
-import { div } from '../../src/graph/ops/div.ts';
-import { expand } from '../../src/graph/ops/expand.ts';
-import { groupedMatmul } from '../../src/graph/ops/groupedMatmul.ts';
-import { relu } from '../../src/graph/ops/relu.ts';
-import { segmentExpand } from '../../src/graph/ops/segmentExpand.ts';
-import { softmax } from '../../src/graph/ops/softmax.ts';
-import { sum } from '../../src/graph/ops/sum.ts';
-import { topK } from '../../src/graph/ops/topK.ts';
+import { add } from '../../src/graph/ops/elementwise/add.ts';
+import { div } from '../../src/graph/ops/elementwise/div.ts';
+import { expand } from '../../src/graph/ops/shape/expand.ts';
+import { groupedMatmul } from '../../src/graph/ops/matmul/groupedMatmul.ts';
+import { relu } from '../../src/graph/ops/elementwise/relu.ts';
+import { segmentExpand } from '../../src/graph/ops/moe/segmentExpand.ts';
+import { softmax } from '../../src/graph/ops/reduce/softmax.ts';
+import { sum } from '../../src/graph/ops/reduce/sum.ts';
+import { topK } from '../../src/graph/ops/reduce/topK.ts';
 import type { Tensor } from '../../src/graph/tensor.ts';
 import { crossEntropy } from '../../src/nn/loss.ts';
 import { MLP } from '../../src/nn/mlp.ts';

@@ -1,8 +1,8 @@
 // DynaMoE as a contestant: a layer, the small classifier or the language model, in a process of its own. Styles: 'native', 'wasm', with
 // ' eager' (updates fused with gradients), ' dense' (a dense network of the same active FLOPs), ' products' (the layer's matrix products
 // alone, with equal loads) behind; classifiers: ' bank'; ' balanced': without the work's skew.
-import { LayerBench, ProductsBench, type LayerWork } from '../../src/cli/layer-work.ts';
-import { resident, startPeak } from '../../src/cli/resident.ts';
+import { LayerBench, ProductsBench, type LayerWork } from '../../src/bench/layer-work.ts';
+import { resident, startPeak } from '../../src/bench/resident.ts';
 import { openNative } from '../../src/session/node.ts';
 import type { DeviceName } from '../../src/session/platform.ts';
 import { openModel } from './our-models.ts';

@@ -1,6 +1,6 @@
 // From times to a table in Markdown. In: each contestant's times by round; out: medians, spreads, and ratios to the first contestant.
 // A ratio above 1 says that the first one is so many times as fast.
-import { median } from '../../src/cli/bench-gemm.ts';
+import { median } from '../../src/bench/gemm.ts';
 import type { Comparison } from './works.ts';
 
 export interface Entry {

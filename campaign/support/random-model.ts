@@ -2,8 +2,8 @@
 import fc from 'fast-check';
 import { hostTensor, type Batch } from '../../src/base/tensor.ts';
 import { Stream } from '../../src/base/random.ts';
-import { add } from '../../src/graph/ops/add.ts';
-import { relu } from '../../src/graph/ops/relu.ts';
+import { add } from '../../src/graph/ops/elementwise/add.ts';
+import { relu } from '../../src/graph/ops/elementwise/relu.ts';
 import { Linear } from '../../src/nn/linear.ts';
 import * as losses from '../../src/nn/loss.ts';
 import { MLP } from '../../src/nn/mlp.ts';

@@ -15,7 +15,7 @@ import { openSafetensors } from '../../src/io/safetensors-file.ts';
 import { crossEntropy } from '../../src/nn/loss.ts';
 import { TransformerLM } from '../../src/nn/transformer.ts';
 import { adamW } from '../../src/optim/adam.ts';
-import { adaptCapacity } from '../../src/recompile/adaptCapacity.ts';
+import { adaptCapacity } from '../../src/recompile/policies/adaptCapacity.ts';
 import { replay } from '../../src/recompile/lab/replay.ts';
 import { parseTrace } from '../../src/recompile/lab/trace.ts';
 import { compile } from '../../src/session/node.ts';

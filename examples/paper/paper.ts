@@ -4,7 +4,7 @@ import { availableParallelism, cpus } from 'node:os';
 import { join } from 'node:path';
 import { UserError, type DeviceName } from 'dynamoe';
 import { othersBetween, snapshot, type Snapshot } from '../../bench/compare/busy.ts';
-import { duration } from '../../src/cli/format.ts';
+import { duration } from '../../src/base/format.ts';
 import { fault } from '../../src/io/fault.ts';
 import { contest, trial, type Failure, type Result } from './contest.ts';
 import type { PaperEvent, Reporter } from './progress.ts';

@@ -1,5 +1,5 @@
 // How a run is shown: a bar on a terminal, plain lines in a pipe, JSON lines with --json. In: events; out: text on stdout.
-import { bar, duration } from '../../src/cli/format.ts';
+import { bar, duration } from '../../src/base/format.ts';
 import { isScreen, Screen } from '../../src/cli/screen.ts';
 import type { Failure, Result } from './contest.ts';
 

@@ -3,17 +3,17 @@
 // `step`: a training step of a model and its parts; `compile`: a cold start; `recompile`: capacities that a policy sets against fixed ones;
 // `routing`: choices of experts that are remembered against live ones.
 import { InvalidArgumentError, Option, type Command } from 'commander';
-import { benchCompile, type BenchCompileFlags } from './bench-compile.ts';
-import { benchConv, type ConvFlags } from './bench-conv.ts';
-import { benchGemm, GEMM_DEVICES, type GemmFlags } from './bench-gemm.ts';
-import { benchLayer, type LayerFlags } from './bench-layer.ts';
-import { benchMemory, type MemoryFlags } from './bench-memory.ts';
-import { benchRecompile, type RecompileFlags } from './bench-recompile.ts';
-import { benchRouting, type RoutingFlags } from './bench-routing.ts';
-import { benchScaling, CURVES, type Curve, type ScalingFlags } from './bench-scaling.ts';
-import { benchStep, type BenchStepFlags } from './bench-step.ts';
+import { benchCompile, type BenchCompileFlags } from '../bench/compile.ts';
+import { benchConv, type ConvFlags } from '../bench/conv.ts';
+import { benchGemm, GEMM_DEVICES, type GemmFlags } from '../bench/gemm.ts';
+import { benchLayer, type LayerFlags } from '../bench/layer.ts';
+import { benchMemory, type MemoryFlags } from '../bench/memory.ts';
+import { benchRecompile, type RecompileFlags } from '../bench/recompile.ts';
+import { benchRouting, type RoutingFlags } from '../bench/routing.ts';
+import { benchScaling, CURVES, type Curve, type ScalingFlags } from '../bench/scaling.ts';
+import { benchStep, type BenchStepFlags } from '../bench/step.ts';
 import { data, device, json, modelFlags, real, realList, refuseFlags, threads, whole, wholeList } from './flags.ts';
-import { OPTIMIZERS, PASSES } from './layer-work.ts';
+import { OPTIMIZERS, PASSES } from '../bench/layer-work.ts';
 import { ACTIVATIONS } from '../nn/moe/experts.ts';
 import { OVERFLOWS } from '../nn/moe/routing.ts';
 import { DISPATCHES } from '../nn/moe/strategies.ts';

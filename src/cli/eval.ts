@@ -6,7 +6,7 @@ import { validate } from '../train/validate.ts';
 import { nothingCounts } from '../session/means.ts';
 import { UserError } from '../base/errors.ts';
 import { data, device, json, recompile, threads, type OpenFlags } from './flags.ts';
-import { bits, fixed } from './format.ts';
+import { bits, fixed } from '../base/format.ts';
 import { openReporter, recompiled } from './report.ts';
 import { stoppable } from './stop.ts';
 import { Exit } from './fail.ts';

@@ -1,10 +1,8 @@
 // dynamoe inspect
 import { Option, type Command } from 'commander';
-import type { Batch } from '../base/tensor.ts';
-import { windowsShape } from '../data/windows.ts';
 import { compileGraph, printStage, STAGES, type StageName } from '../pipeline.ts';
 import { configure } from '../train/configure.ts';
-import type { Experiment } from '../train/experiment.ts';
+import { exampleBatch } from '../train/example-batch.ts';
 import { openSession } from '../train/open.ts';
 import { data, modelFlags, refuseFlags, whole, type TrainFlags } from './flags.ts';
 
@@ -29,18 +27,4 @@ export function addInspect(program: Command): void {
     process.stdout.write(`${printStage(compileGraph(graph), stage)}\n`);
     await session.close();
   });
-}
-
-/** A batch of the shape that the model trains on: of the data where some is named, else random bytes. shape: nothing but the shape matters. */
-export async function exampleBatch(experiment: Experiment, shape = false): Promise<Batch> {
-  const { config, context } = experiment, { batch: size, seed } = config;
-  if (config.model === null || (!shape && config.data.length > 0)) {
-    return experiment.data((line) => { process.stderr.write(`dynamoe: ${line}\n`); }).batches({ size, seed, context }).at(0);
-  }
-  if (shape) return windowsShape(size, context);
-  const bytes = (start: number): Int32Array => Int32Array.from({ length: size * context }, (_, i) => (Math.imul(i + start, 0x9e3779b1) >>> 24) & 0xff);
-  return {
-    x: { dtype: 'int32', shape: [size, context], data: bytes(0) },
-    y: { dtype: 'int32', shape: [size, context], data: bytes(1) },
-  };
 }

@@ -11,12 +11,12 @@ import { DEFAULTS, generate, WORKLOADS } from '../recompile/lab/generate.ts';
 import { replay, type Replayed } from '../recompile/lab/replay.ts';
 import { traceLines, type Trace } from '../recompile/lab/trace.ts';
 import { readTrace } from '../recompile/lab/trace-file.ts';
-import { LAB_NAMES, policyWith } from '../recompile/policies.ts';
+import { LAB_NAMES, policyWith } from '../recompile/policies/table.ts';
 import type { Rule } from '../recompile/rule.ts';
 import { ConfigError } from '../train/schema.ts';
 import { capacityOf } from './bench.ts';
 import { json, MAX_SEED, real, refuseFlags, whole } from './flags.ts';
-import { bytes, count } from './format.ts';
+import { bytes, count } from '../base/format.ts';
 import { recompiled } from './report.ts';
 
 const SLOW = 1e8; // draws of random numbers that are not made in seconds

@@ -4,7 +4,7 @@ import type { RecompileEvent } from '../recompile/rule.ts';
 import type { EvalEvent, StartEvent, StepEvent, TrainEvent } from '../train/events.ts';
 import type { Logger } from '../train/logger.ts';
 import { shownPath } from '../io/fault.ts';
-import { bar, bits, count, duration, fixed, sparkline } from './format.ts';
+import { bar, bits, count, duration, fixed, sparkline } from '../base/format.ts';
 import { isScreen, Screen } from './screen.ts';
 
 export interface Reporter extends Logger {

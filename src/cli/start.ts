@@ -11,11 +11,11 @@ import { configure, type Configured } from '../train/configure.ts';
 import { chooseDevice } from '../session/node.ts';
 import type { ConfigData } from '../train/schema.ts';
 import { openCheckpoint, openSession, type SessionOptions } from '../train/open.ts';
-import { median } from './bench-gemm.ts';
+import { median } from '../bench/gemm.ts';
 import { data, device, MAX_SEED, noAuth, refuseFlags, threads, whole, type TrainFlags } from './flags.ts';
-import { bits, duration, fixed } from './format.ts';
+import { bits, duration, fixed } from '../base/format.ts';
 import { writeText } from './generate.ts';
-import { exampleBatch } from './inspect.ts';
+import { exampleBatch } from '../train/example-batch.ts';
 import { newFolder, runTraining } from './train.ts';
 
 const SECONDS = 150; // of training steps as they are before anything is recompiled; with what that saves, compiling, validation and the sample about two minutes

@@ -3,7 +3,7 @@
 import { isFloat } from '../base/dtype.ts';
 import { UserError } from '../base/errors.ts';
 import { GraphBuilder } from '../graph/builder.ts';
-import { zerosLike } from '../graph/ops/fill.ts';
+import { zerosLike } from '../graph/ops/create/fill.ts';
 import type { Tensor } from '../graph/tensor.ts';
 import { gradients } from './differentiate.ts';
 

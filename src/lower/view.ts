@@ -2,7 +2,7 @@
 // them where they lie (Lowering's `strided`), so that a slice is not copied.
 import { stridesOf, type TensorType } from '../base/shape.ts';
 import type { Node, ValueId } from '../graph/graph.ts';
-import type { SliceAttrs } from '../graph/ops/slice.ts';
+import type { SliceAttrs } from '../graph/ops/shape/slice.ts';
 
 /** Element `index` lies at offset + sum of strides * index in the memory of `of`. */
 export interface View { readonly of: ValueId; readonly offset: number; readonly strides: readonly number[] }

@@ -4,9 +4,9 @@ import { fixedCopy } from '../base/fixed.ts';
 import { checkOptions, type KeysOf } from '../base/options.ts';
 import { aFlag, atLeast0 } from '../base/kinds.ts';
 import type { Tensor } from '../graph/tensor.ts';
-import { add } from '../graph/ops/add.ts';
-import { conv2d, CONV_KEYS, type Conv2dOptions as OpOptions } from '../graph/ops/conv2d.ts';
-import { pairOf, type Pair } from '../graph/ops/windows.ts';
+import { add } from '../graph/ops/elementwise/add.ts';
+import { conv2d, CONV_KEYS, type Conv2dOptions as OpOptions } from '../graph/ops/image/conv2d.ts';
+import { pairOf, type Pair } from '../graph/ops/image/windows.ts';
 import { Parameter } from '../trace/parameter.ts';
 import { use } from '../trace/trace.ts';
 

@@ -1,6 +1,6 @@
 // Dropout (Srivastava et al. 2014), scaled while training, nothing otherwise.
 import type { Tensor } from '../graph/tensor.ts';
-import { dropout } from '../graph/ops/dropout.ts';
+import { dropout } from '../graph/ops/create/dropout.ts';
 import { UserError } from '../base/errors.ts';
 import { shown } from '../base/options.ts';
 import { traceOf } from '../trace/trace.ts';

@@ -2,7 +2,7 @@
 import { checkOptions, type KeysOf } from '../base/options.ts';
 import { atLeast0 } from '../base/kinds.ts';
 import type { Tensor } from '../graph/tensor.ts';
-import { gather } from '../graph/ops/gather.ts';
+import { gather } from '../graph/ops/shape/gather.ts';
 import { Parameter } from '../trace/parameter.ts';
 import { use } from '../trace/trace.ts';
 

@@ -20,7 +20,7 @@ export type { Dispatch, Experts } from './moe/strategies.ts';
 export { eligible } from './moe/eligible.ts';
 export { activeSlots, type Families, type OpenSlots, type SlotsValue } from './moe/slots.ts';
 export { compactExperts, resizeExperts, upcycle, type CompactOptions, type ResizeOptions, type UpcycleOptions } from './moe/upcycle.ts';
-export { topK } from '../graph/ops/topK.ts';
+export { topK } from '../graph/ops/reduce/topK.ts';
 export { MultiHeadAttention, type MultiHeadInputs, type MultiHeadOptions } from './multi-head.ts';
 export { LayerNorm, RMSNorm, type NormOptions } from './norm.ts';
 export { AvgPool2d, GlobalAvgPool2d, MaxPool2d } from './pool.ts';

@@ -2,8 +2,8 @@
 import { checkOptions, type KeysOf } from '../base/options.ts';
 import { aFlag, aText, atLeast0 } from '../base/kinds.ts';
 import type { Tensor } from '../graph/tensor.ts';
-import { add } from '../graph/ops/add.ts';
-import { matmul } from '../graph/ops/matmul.ts';
+import { add } from '../graph/ops/elementwise/add.ts';
+import { matmul } from '../graph/ops/matmul/matmul.ts';
 import { Parameter, type Role } from '../trace/parameter.ts';
 import { use } from '../trace/trace.ts';
 

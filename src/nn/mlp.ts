@@ -3,7 +3,7 @@ import { UserError } from '../base/errors.ts';
 import { checkOptions, refuseUnused, type KeysOf } from '../base/options.ts';
 import { aFlag, aFunction } from '../base/kinds.ts';
 import type { Tensor } from '../graph/tensor.ts';
-import { relu } from '../graph/ops/relu.ts';
+import { relu } from '../graph/ops/elementwise/relu.ts';
 import { call } from '../trace/trace.ts';
 import { Linear } from './linear.ts';
 

@@ -3,8 +3,8 @@ import { UserError } from '../base/errors.ts';
 import { checkOptions, type KeysOf } from '../base/options.ts';
 import { atLeast0 } from '../base/kinds.ts';
 import type { Tensor } from '../graph/tensor.ts';
-import { layerNorm } from '../graph/ops/layerNorm.ts';
-import { rmsNorm } from '../graph/ops/rmsNorm.ts';
+import { layerNorm } from '../graph/ops/reduce/layerNorm.ts';
+import { rmsNorm } from '../graph/ops/reduce/rmsNorm.ts';
 import { Parameter } from '../trace/parameter.ts';
 import { use } from '../trace/trace.ts';
 

@@ -2,11 +2,11 @@
 import { fixedCopy } from '../base/fixed.ts';
 import { checkOptions } from '../base/options.ts';
 import type { Tensor } from '../graph/tensor.ts';
-import { avgPool2d, checkAvgPool, type AvgPoolOptions } from '../graph/ops/avgPool2d.ts';
-import { maxPool2d } from '../graph/ops/maxPool2d.ts';
-import { POOL_KEYS, type PoolOptions } from '../graph/ops/pooling.ts';
-import { mean } from '../graph/ops/sum.ts';
-import type { Pair } from '../graph/ops/windows.ts';
+import { avgPool2d, checkAvgPool, type AvgPoolOptions } from '../graph/ops/image/avgPool2d.ts';
+import { maxPool2d } from '../graph/ops/image/maxPool2d.ts';
+import { POOL_KEYS, type PoolOptions } from '../graph/ops/image/pooling.ts';
+import { mean } from '../graph/ops/reduce/sum.ts';
+import type { Pair } from '../graph/ops/image/windows.ts';
 
 /** The largest element of each window: [N, H, W, C] -> [N, H', W', C]. */
 export class MaxPool2d {

@@ -1,8 +1,8 @@
 // Tables of rotary positions (Su et al. 2021, equation 34): the angle of pair i at position t is t base^(-2i / width).
 import { hostTensor } from '../base/tensor.ts';
 import type { Tensor } from '../graph/tensor.ts';
-import { add } from '../graph/ops/add.ts';
-import { gather } from '../graph/ops/gather.ts';
+import { add } from '../graph/ops/elementwise/add.ts';
+import { gather } from '../graph/ops/shape/gather.ts';
 import { traceOf } from '../trace/trace.ts';
 
 export interface RotaryOptions {

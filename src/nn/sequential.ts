@@ -1,6 +1,6 @@
 // Modules one after the other, and the reshape that stands between images and rows.
 import type { Tensor } from '../graph/tensor.ts';
-import { flatten } from '../graph/ops/reshape.ts';
+import { flatten } from '../graph/ops/shape/reshape.ts';
 import { call } from '../trace/trace.ts';
 
 /** Anything that makes one tensor from one. */

@@ -1,10 +1,10 @@
 // Adam (Kingma & Ba 2015, algorithm 1) and AdamW with decoupled weight decay (Loshchilov & Hutter 2019, algorithm 2).
 import { fixedCopy } from '../base/fixed.ts';
-import { add } from '../graph/ops/add.ts';
-import { div } from '../graph/ops/div.ts';
-import { mul } from '../graph/ops/mul.ts';
-import { sqrt } from '../graph/ops/sqrt.ts';
-import { sub } from '../graph/ops/sub.ts';
+import { add } from '../graph/ops/elementwise/add.ts';
+import { div } from '../graph/ops/elementwise/div.ts';
+import { mul } from '../graph/ops/elementwise/mul.ts';
+import { sqrt } from '../graph/ops/elementwise/sqrt.ts';
+import { sub } from '../graph/ops/elementwise/sub.ts';
 import type { Tensor } from '../graph/tensor.ts';
 import type { Groups } from './groups.ts';
 import { checkOptimizer, decayOf, rateAt, type Optimizer, type Schedule } from './optimizer.ts';

@@ -2,9 +2,9 @@
 // writes it).
 import { fixedCopy } from '../base/fixed.ts';
 import { UserError } from '../base/errors.ts';
-import { add } from '../graph/ops/add.ts';
-import { mul } from '../graph/ops/mul.ts';
-import { sub } from '../graph/ops/sub.ts';
+import { add } from '../graph/ops/elementwise/add.ts';
+import { mul } from '../graph/ops/elementwise/mul.ts';
+import { sub } from '../graph/ops/elementwise/sub.ts';
 import type { Groups } from './groups.ts';
 import { checkOptimizer, decayOf, rateAt, type Optimizer, type Schedule, type Updated } from './optimizer.ts';
 

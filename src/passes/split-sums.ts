@@ -2,7 +2,7 @@
 // long sums are defined by chunks.
 import { elements } from '../base/shape.ts';
 import type { Graph } from '../graph/graph.ts';
-import { SUM_CHUNK } from '../graph/ops/sumChunks.ts';
+import { SUM_CHUNK } from '../graph/ops/moe/sumChunks.ts';
 import { rebuild } from './rebuild.ts';
 
 export function splitLongSums(graph: Graph): Graph {

@@ -1,6 +1,6 @@
 // Whether a dry run of a new plan gave what the real step gave. In: outputs of both by name, for each micro-batch, or why it failed.
 import type { HostTensor } from '../base/tensor.ts';
-import type { Comparison } from './plant.ts';
+import type { Comparison } from './engine-host.ts';
 
 type Outputs = Readonly<Record<string, HostTensor>>;
 

@@ -6,7 +6,7 @@ import { RunStats, type Shown, type StatsState } from '../observe/run-stats.ts';
 import type { Change, Settings, TakeBack } from '../trace/knobs.ts';
 import { alone, type Agreement } from './agreement.ts';
 import { asError, messageOf, Pending, type Decision } from './pending.ts';
-import type { Comparison, EngineHost, Prepared } from './plant.ts';
+import type { Comparison, EngineHost, Prepared } from './engine-host.ts';
 import type { RecompileEvent, Rule } from './rule.ts';
 import { Rules, STRIKES, type Asked, type Fault, type RulesState } from './rules.ts';
 import { Trial } from './trial.ts';

@@ -1,6 +1,6 @@
 // A recompilation under way, from its decision to its event.
 import type { Change, ChangeClass } from '../trace/knobs.ts';
-import type { Prepared } from './plant.ts';
+import type { Prepared } from './engine-host.ts';
 import type { RecompileEvent } from './rule.ts';
 import type { Trial } from './trial.ts';
 

@@ -5,9 +5,9 @@
 import type { RunStats } from '../observe/run-stats.ts';
 import type { Change, ChangeClass } from '../trace/knobs.ts';
 import { asError } from './pending.ts';
-import type { EngineHost } from './plant.ts';
+import type { EngineHost } from './engine-host.ts';
 import type { Draft } from './draft.ts';
-import { revertNeutral, rebaseOntoCurrent, toDeterministic } from './decided.ts';
+import { revertNeutral, rebaseOntoCurrent, toDeterministic } from './deterministic.ts';
 import type { Outlook, Rule } from './rule.ts';
 
 const COOLDOWN = 100;

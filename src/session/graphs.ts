@@ -1,11 +1,11 @@
 // What a session traces: the model's output, and its loss, and what training makes of that. In: a model, and a batch; out: graphs.
-import { cast } from '../graph/ops/cast.ts';
+import { cast } from '../graph/ops/elementwise/cast.ts';
 import { UserError } from '../base/errors.ts';
 import { sizes } from '../base/shape.ts';
 import type { Batch } from '../base/tensor.ts';
 import type { Graph } from '../graph/graph.ts';
-import { add } from '../graph/ops/add.ts';
-import { mul } from '../graph/ops/mul.ts';
+import { add } from '../graph/ops/elementwise/add.ts';
+import { mul } from '../graph/ops/elementwise/mul.ts';
 import { Tensor } from '../graph/tensor.ts';
 import type { Loss } from '../nn/loss.ts';
 import { traceGraph, trainingGraph } from '../pipeline.ts';

@@ -5,7 +5,7 @@ import { messageOf } from '../recompile/pending.ts';
 import { ruleOf, type Rule } from '../recompile/rule.ts';
 import type { Settings } from '../trace/knobs.ts';
 import type { CompileOptions } from './step.ts';
-import type { Watched } from './plant.ts';
+import type { Watched } from './engine-host.ts';
 import { Watch } from './watch.ts';
 
 /** What recompilation has made of a session. Plain JSON. */

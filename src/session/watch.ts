@@ -11,7 +11,7 @@ import { SESSION, type Change } from '../trace/knobs.ts';
 import { isCache, type Caches, type Runnable } from '../run/executor.ts';
 import { keep, type Part as StatePart } from '../run/undo.ts';
 import type { Shown } from '../observe/run-stats.ts';
-import { SessionEngineHost, type Watched } from './plant.ts';
+import { SessionEngineHost, type Watched } from './engine-host.ts';
 import type { Traced } from './programs.ts';
 
 export type Inputs = Record<string, TypedArray>;

@@ -7,7 +7,7 @@ import { elements, isDynamic, showType, type TensorType } from '../base/shape.ts
 import type { TypedArray } from '../base/dtype.ts';
 import { GraphBuilder, type OpTable } from '../graph/builder.ts';
 import type { Graph } from '../graph/graph.ts';
-import { mul } from '../graph/ops/mul.ts';
+import { mul } from '../graph/ops/elementwise/mul.ts';
 import type { Tensor } from '../graph/tensor.ts';
 import type { Named } from './module.ts';
 import { markTraced, type Parameter } from './parameter.ts';

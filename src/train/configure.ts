@@ -5,7 +5,7 @@ import { UserError } from '../base/errors.ts';
 import { isJson, loadConfigFile, refuseConfigAsText, type ConfigSource } from './config-file.ts';
 import { buildExperiment, type Experiment, type Parts } from './experiment.ts';
 import type { Json } from '../io/json.ts';
-import { checkPolicies } from '../recompile/policies.ts';
+import { checkPolicies } from '../recompile/policies/table.ts';
 import { ConfigError, parseConfig, type Config, type ConfigData } from './schema.ts';
 
 /** What a run folder and its checkpoints keep: enough to build the model again. */

@@ -4,7 +4,7 @@ import { z } from 'zod';
 import { UserError } from '../base/errors.ts';
 import { closest } from '../base/options.ts';
 import { unusedBeyond } from '../nn/moe/routing.ts';
-import { policies, POLICY_NAMES } from '../recompile/policies.ts';
+import { policies, POLICY_NAMES } from '../recompile/policies/table.ts';
 import { DEVICES } from '../session/platform.ts';
 import { ROLES } from '../trace/parameter.ts';
 

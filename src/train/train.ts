@@ -17,7 +17,7 @@ import type { Configured } from './configure.ts';
 import type { DoneEvent, PeakBytes, StepEvent } from './events.ts';
 import type { TrainingData } from './experiment.ts';
 import { finiteContent, firstNotFinite, NotFiniteError } from './finite.ts';
-import { policiesFor } from '../recompile/policies.ts';
+import { policiesFor } from '../recompile/policies/table.ts';
 import type { RecompileEvent } from '../recompile/rule.ts';
 import { Loggers, type Logger } from './logger.ts';
 import { checkTraining, openSession } from './open.ts';

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { measureRecompile, type RecompileFlags } from '../../src/cli/bench-recompile.ts';
+import { measureRecompile, type RecompileFlags } from '../../src/bench/recompile.ts';
 import { parseTrace } from '../../src/recompile/lab/trace.ts';
 import { traceLog } from '../../src/train/trace-log.ts';
 import { temporaryFolder } from '../io/folder.ts';

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { EventEmitter } from 'node:events';
 import { test } from 'node:test';
 import type { WriteStream } from 'node:tty';
-import { bar, bytes, count, duration, sparkline, table } from '../../src/cli/format.ts';
+import { bar, bytes, count, duration, sparkline, table } from '../../src/base/format.ts';
 import { Screen } from '../../src/cli/screen.ts';
 
 test('numbers as people read them', () => {

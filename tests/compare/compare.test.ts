@@ -8,7 +8,7 @@ import { capacityTable, largestWithin } from '../../bench/compare/capacity.ts';
 import { Peer, timed } from '../../bench/compare/protocol.ts';
 import { runnerOf } from '../../bench/compare/runners.ts';
 import { markdown, rowsOf, type Entry } from '../../bench/compare/table.ts';
-import { median } from '../../src/cli/bench-gemm.ts';
+import { median } from '../../src/bench/gemm.ts';
 import { COMPARISONS } from '../../bench/compare/works.ts';
 
 const process_ = (parent: number, ticks: number, reaped = 0, name = 'p'): Process => ({ name, parent, ticks, reaped });

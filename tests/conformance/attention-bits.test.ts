@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Stream } from '../../src/base/random.ts';
 import { GraphBuilder } from '../../src/graph/builder.ts';
-import { attention } from '../../src/graph/ops/attention.ts';
+import { attention } from '../../src/graph/ops/attention/attention.ts';
 import { ops } from '../../src/graph/ops/index.ts';
 import { emit, emit1, type Tensor } from '../../src/graph/tensor.ts';
 import { compileGraph, loadProgram } from '../../src/pipeline.ts';

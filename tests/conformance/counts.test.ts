@@ -1,15 +1,15 @@
 // A count over its bound, or below 0, is the bound, or 0: on devices as in the reference. Without that, these cases write far outside
 // the memory that was planned.
 import fc from 'fast-check';
-import { add } from '../../src/graph/ops/add.ts';
-import { groupedMatmul } from '../../src/graph/ops/groupedMatmul.ts';
-import { groupedOuter } from '../../src/graph/ops/groupedOuter.ts';
-import { matmul } from '../../src/graph/ops/matmul.ts';
-import { mul } from '../../src/graph/ops/mul.ts';
-import { softmax } from '../../src/graph/ops/softmax.ts';
-import { mean, sum } from '../../src/graph/ops/sum.ts';
-import { permute } from '../../src/graph/ops/permute.ts';
-import { dispatch } from '../../src/graph/ops/dispatch.ts';
+import { add } from '../../src/graph/ops/elementwise/add.ts';
+import { groupedMatmul } from '../../src/graph/ops/matmul/groupedMatmul.ts';
+import { groupedOuter } from '../../src/graph/ops/matmul/groupedOuter.ts';
+import { matmul } from '../../src/graph/ops/matmul/matmul.ts';
+import { mul } from '../../src/graph/ops/elementwise/mul.ts';
+import { softmax } from '../../src/graph/ops/reduce/softmax.ts';
+import { mean, sum } from '../../src/graph/ops/reduce/sum.ts';
+import { permute } from '../../src/graph/ops/moe/permute.ts';
+import { dispatch } from '../../src/graph/ops/moe/dispatch.ts';
 import type { Case } from './harness.ts';
 import { runFamilies } from './run.ts';
 

@@ -17,7 +17,7 @@ import { UserError } from '../../src/base/errors.ts';
 import { hostTensor } from '../../src/base/tensor.ts';
 import { meanSquaredError } from '../../src/nn/loss.ts';
 import { sgd } from '../../src/optim/sgd.ts';
-import { POLICY_NAMES } from '../../src/recompile/policies.ts';
+import { POLICY_NAMES } from '../../src/recompile/policies/table.ts';
 import { compile } from '../../src/session/node.ts';
 
 const STEPS = 300, EXPERTS = 8, SIZE = 32;

@@ -6,11 +6,11 @@ import { Stream } from '../../src/base/random.ts';
 import { elements } from '../../src/base/shape.ts';
 import { gradients } from '../../src/grad/differentiate.ts';
 import { GraphBuilder } from '../../src/graph/builder.ts';
-import { conv2d, type Conv2dOptions } from '../../src/graph/ops/conv2d.ts';
+import { conv2d, type Conv2dOptions } from '../../src/graph/ops/image/conv2d.ts';
 import { ops } from '../../src/graph/ops/index.ts';
-import { mul } from '../../src/graph/ops/mul.ts';
-import { sum } from '../../src/graph/ops/sum.ts';
-import { tanh } from '../../src/graph/ops/tanh.ts';
+import { mul } from '../../src/graph/ops/elementwise/mul.ts';
+import { sum } from '../../src/graph/ops/reduce/sum.ts';
+import { tanh } from '../../src/graph/ops/elementwise/tanh.ts';
 import type { Tensor } from '../../src/graph/tensor.ts';
 import { ReferenceExecutor } from '../../src/run/reference.ts';
 

@@ -7,7 +7,7 @@ import { grad } from '../../src/grad/grad.ts';
 import { GraphBuilder } from '../../src/graph/builder.ts';
 import { ops } from '../../src/graph/ops/index.ts';
 import { add, cast, mul, oneHot, pow, stopGradient, sum } from '../../src/graph/ops/functions.ts';
-import { attention } from '../../src/graph/ops/attention.ts';
+import { attention } from '../../src/graph/ops/attention/attention.ts';
 import { scalar, type Tensor } from '../../src/graph/tensor.ts';
 import { Linear } from '../../src/nn/linear.ts';
 import { sgd } from '../../src/optim/sgd.ts';

@@ -7,7 +7,7 @@ import { ShapeError, UserError } from '../../src/base/errors.ts';
 import { boundOf } from '../../src/base/shape.ts';
 import { GraphBuilder } from '../../src/graph/builder.ts';
 import * as f from '../../src/graph/ops/functions.ts';
-import { dropout } from '../../src/graph/ops/dropout.ts';
+import { dropout } from '../../src/graph/ops/create/dropout.ts';
 import { ops } from '../../src/graph/ops/index.ts';
 import { Tensor } from '../../src/graph/tensor.ts';
 

@@ -4,7 +4,7 @@ import { test } from 'node:test';
 import { ShapeError, UserError } from '../../src/base/errors.ts';
 import { GraphBuilder } from '../../src/graph/builder.ts';
 import { grad } from '../../src/grad/grad.ts';
-import { logSoftmax } from '../../src/graph/ops/logSoftmax.ts';
+import { logSoftmax } from '../../src/graph/ops/reduce/logSoftmax.ts';
 import { ops } from '../../src/graph/ops/index.ts';
 import type { Tensor } from '../../src/graph/tensor.ts';
 import * as loss from '../../src/nn/loss.ts';

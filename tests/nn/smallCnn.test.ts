@@ -13,7 +13,7 @@ import type { Device } from '../../src/device/device.ts';
 import { NativeDevice } from '../../src/device/native/native.ts';
 import { WasmDevice } from '../../src/device/wasm/wasm.ts';
 import { ops } from '../../src/graph/ops/index.ts';
-import { relu } from '../../src/graph/ops/relu.ts';
+import { relu } from '../../src/graph/ops/elementwise/relu.ts';
 import * as nn from '../../src/nn/index.ts';
 import { crossEntropy } from '../../src/nn/loss.ts';
 import { adamW } from '../../src/optim/adam.ts';

@@ -6,7 +6,7 @@ import { crossEntropy } from '../../src/nn/loss.ts';
 import { TransformerLM } from '../../src/nn/transformer.ts';
 import { adamW } from '../../src/optim/adam.ts';
 import { alone, type Agreement } from '../../src/recompile/agreement.ts';
-import { mergeExperts, splitExpert } from '../../src/recompile/lifecycle.ts';
+import { mergeExperts, splitExpert } from '../../src/recompile/policies/lifecycle.ts';
 import type { RecompileEvent, Rule } from '../../src/recompile/rule.ts';
 import { compile } from '../../src/session/node.ts';
 import type { Session } from '../../src/session/session.ts';

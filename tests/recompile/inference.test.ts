@@ -6,7 +6,7 @@ import { hostTensor } from '../../src/base/tensor.ts';
 import { crossEntropy } from '../../src/nn/loss.ts';
 import { TransformerLM } from '../../src/nn/transformer.ts';
 import { sgd } from '../../src/optim/sgd.ts';
-import { chooseDispatch } from '../../src/recompile/chooseDispatch.ts';
+import { chooseDispatch } from '../../src/recompile/policies/chooseDispatch.ts';
 import type { RecompileEvent, Rule } from '../../src/recompile/rule.ts';
 import { generate } from '../../src/session/generate.ts';
 import { compile } from '../../src/session/node.ts';

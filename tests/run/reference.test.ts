@@ -4,10 +4,10 @@ import { test } from 'node:test';
 import { UserError } from '../../src/base/errors.ts';
 import { GraphBuilder } from '../../src/graph/builder.ts';
 import { ops } from '../../src/graph/ops/index.ts';
-import { add } from '../../src/graph/ops/add.ts';
-import { div } from '../../src/graph/ops/div.ts';
-import { log } from '../../src/graph/ops/log.ts';
-import { sum } from '../../src/graph/ops/sum.ts';
+import { add } from '../../src/graph/ops/elementwise/add.ts';
+import { div } from '../../src/graph/ops/elementwise/div.ts';
+import { log } from '../../src/graph/ops/elementwise/log.ts';
+import { sum } from '../../src/graph/ops/reduce/sum.ts';
 import { ReferenceExecutor } from '../../src/run/reference.ts';
 
 const pair = { dtype: 'float32', shape: [2] } as const;

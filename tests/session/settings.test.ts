@@ -7,7 +7,7 @@ import { TransformerLM } from '../../src/nn/transformer.ts';
 import type { Tensor } from '../../src/graph/tensor.ts';
 import { adamW } from '../../src/optim/adam.ts';
 import type { RecompileEvent, Rule } from '../../src/recompile/rule.ts';
-import { splitExpert } from '../../src/recompile/lifecycle.ts';
+import { splitExpert } from '../../src/recompile/policies/lifecycle.ts';
 import { compile } from '../../src/session/node.ts';
 import type { DeviceName } from '../../src/session/platform.ts';
 import type { Session } from '../../src/session/session.ts';

@@ -6,7 +6,7 @@ import { hostTensor } from '../../src/base/tensor.ts';
 import { ops as table } from '../../src/graph/ops/index.ts';
 import { GraphBuilder } from '../../src/graph/builder.ts';
 import type { Graph } from '../../src/graph/graph.ts';
-import { add } from '../../src/graph/ops/add.ts';
+import { add } from '../../src/graph/ops/elementwise/add.ts';
 import { crossEntropy, meanSquaredError } from '../../src/nn/loss.ts';
 import { Linear } from '../../src/nn/linear.ts';
 import type { TransformerLM } from '../../src/nn/transformer.ts';

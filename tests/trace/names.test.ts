@@ -5,7 +5,7 @@ import fc from 'fast-check';
 import { UserError } from '../../src/base/errors.ts';
 import { hostTensor, type Batch } from '../../src/base/tensor.ts';
 import type { Tensor } from '../../src/graph/tensor.ts';
-import { add } from '../../src/graph/ops/add.ts';
+import { add } from '../../src/graph/ops/elementwise/add.ts';
 import { Dropout } from '../../src/nn/dropout.ts';
 import { Linear } from '../../src/nn/linear.ts';
 import { meanSquaredError } from '../../src/nn/loss.ts';

@@ -2,7 +2,7 @@
 // gets one here, made of Node's. Styles: 'einsum FACTOR' (GShard's masks) and 'dense'.
 import { resolveObjectURL } from 'node:buffer';
 import { Worker as NodeWorker } from 'node:worker_threads';
-import { resident, startPeak } from '../../../src/cli/resident.ts';
+import { resident, startPeak } from '../../../src/bench/resident.ts';
 import { serve, timed } from '../protocol.ts';
 
 const PRELUDE = `

@@ -1,6 +1,6 @@
 // onnxruntime-node as a contestant: the forward pass of a dense feed-forward network. The model is written here, in ONNX's protobuf
 // (onnx.proto3: ModelProto and what it holds; numbers are field numbers there).
-import { resident, startPeak } from '../../../src/cli/resident.ts';
+import { resident, startPeak } from '../../../src/bench/resident.ts';
 import { serve, timed } from '../protocol.ts';
 
 const { InferenceSession, Tensor, env } = await import('onnxruntime-node');

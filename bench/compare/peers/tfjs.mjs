@@ -1,7 +1,7 @@
 // TensorFlow.js on its WebAssembly backend as a contestant. Its own gradient of a matrix product asks the backend for transposed operands,
 // which is about six times slower than to transpose first: here it transposes first. In Node it has one thread. Styles: 'einsum FACTOR' (GShard's masks), 'dense'.
 import { createRequire } from 'node:module';
-import { resident, startPeak } from '../../../src/cli/resident.ts';
+import { resident, startPeak } from '../../../src/bench/resident.ts';
 import { serve, timed } from '../protocol.ts';
 
 const require = createRequire(import.meta.url);

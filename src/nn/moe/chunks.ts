@@ -3,9 +3,9 @@
 // through its rows in chunks there is room for those of one chunk.
 import { boundOf } from '../../base/shape.ts';
 import type { Tensor } from '../../graph/tensor.ts';
-import { placeRows } from '../../graph/ops/placeRows.ts';
-import { windowOffsets } from '../../graph/ops/windowOffsets.ts';
-import { windowOf, windowRows } from '../../graph/ops/windowRows.ts';
+import { placeRows } from '../../graph/ops/moe/placeRows.ts';
+import { windowOffsets } from '../../graph/ops/moe/windowOffsets.ts';
+import { windowOf, windowRows } from '../../graph/ops/moe/windowRows.ts';
 import { call, traceOf } from '../../trace/trace.ts';
 import type { ExpertBank, Used } from './experts.ts';
 

@@ -6,8 +6,8 @@ import { anything, aSize, needed } from '../../base/kinds.ts';
 import { checkSeed, Stream } from '../../base/random.ts';
 import { boundOf } from '../../base/shape.ts';
 import type { Tensor } from '../../graph/tensor.ts';
-import { gather } from '../../graph/ops/gather.ts';
-import { softmax } from '../../graph/ops/softmax.ts';
+import { gather } from '../../graph/ops/shape/gather.ts';
+import { softmax } from '../../graph/ops/reduce/softmax.ts';
 import { traceOf } from '../../trace/trace.ts';
 import { LinearRouter, PLAIN_KEYS, type Choice, type PlainRouterOptions, type RouteCall, type Router } from './router.ts';
 

@@ -1,17 +1,17 @@
 // Losses that keep experts evenly used, by name. In: what the router chose; out: one number each, to be added with a coefficient.
 import { UserError } from '../../base/errors.ts';
 import { boundOf } from '../../base/shape.ts';
-import { add } from '../../graph/ops/add.ts';
-import { cast } from '../../graph/ops/cast.ts';
-import { div } from '../../graph/ops/div.ts';
-import { logSumExp } from '../../graph/ops/logSumExp.ts';
-import { mul } from '../../graph/ops/mul.ts';
-import { oneHot } from '../../graph/ops/oneHot.ts';
-import { reshape } from '../../graph/ops/reshape.ts';
-import { slice } from '../../graph/ops/slice.ts';
-import { sub } from '../../graph/ops/sub.ts';
-import { mean, sum, variance } from '../../graph/ops/sum.ts';
-import { where } from '../../graph/ops/where.ts';
+import { add } from '../../graph/ops/elementwise/add.ts';
+import { cast } from '../../graph/ops/elementwise/cast.ts';
+import { div } from '../../graph/ops/elementwise/div.ts';
+import { logSumExp } from '../../graph/ops/reduce/logSumExp.ts';
+import { mul } from '../../graph/ops/elementwise/mul.ts';
+import { oneHot } from '../../graph/ops/create/oneHot.ts';
+import { reshape } from '../../graph/ops/shape/reshape.ts';
+import { slice } from '../../graph/ops/shape/slice.ts';
+import { sub } from '../../graph/ops/elementwise/sub.ts';
+import { mean, sum, variance } from '../../graph/ops/reduce/sum.ts';
+import { where } from '../../graph/ops/elementwise/where.ts';
 import { scalar, type Tensor } from '../../graph/tensor.ts';
 import { activeSlots, meanOfActive, numberOf } from './eligible.ts';
 import { gatesOf } from './operators.ts';

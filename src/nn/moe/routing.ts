@@ -6,12 +6,12 @@ import { checkOptions, refuseUnused, type KeysOf } from '../../base/options.ts';
 import { aFlag, aList, anObject, aNumber, anything, aSize, aText, aWhole, either, needed,
   oneOf } from '../../base/kinds.ts';
 import type { Tensor } from '../../graph/tensor.ts';
-import { admit, type Admission } from '../../graph/ops/admit.ts';
-import { permute, type Permutation } from '../../graph/ops/permute.ts';
-import { segmentRank } from '../../graph/ops/segmentRank.ts';
-import { slice } from '../../graph/ops/slice.ts';
-import { segmentCounts } from '../../graph/ops/splitSegments.ts';
-import { sub } from '../../graph/ops/sub.ts';
+import { admit, type Admission } from '../../graph/ops/moe/admit.ts';
+import { permute, type Permutation } from '../../graph/ops/moe/permute.ts';
+import { segmentRank } from '../../graph/ops/moe/segmentRank.ts';
+import { slice } from '../../graph/ops/shape/slice.ts';
+import { segmentCounts } from '../../graph/ops/moe/splitSegments.ts';
+import { sub } from '../../graph/ops/elementwise/sub.ts';
 import { traceOf } from '../../trace/trace.ts';
 import { checkCapacity, roomFor, type Capacity } from './capacity.ts';
 import { tile, type Tiles } from './tiles.ts';

@@ -1,13 +1,13 @@
 // Spill in tiles: rows within capacity are computed at once, those beyond it in rounds of a few rows each, whose hidden values are not kept but
 // computed again for gradients. Memory is that of the capacities and one round; every sum has the order of a dropless layer.
 import type { Tensor } from '../../graph/tensor.ts';
-import { admitAll, type AllAdmitted } from '../../graph/ops/admitAll.ts';
-import { combine } from '../../graph/ops/combine.ts';
-import { dispatch } from '../../graph/ops/dispatch.ts';
-import { joinRows } from '../../graph/ops/joinRows.ts';
-import type { Permutation } from '../../graph/ops/permute.ts';
-import { placeRows } from '../../graph/ops/placeRows.ts';
-import { splitRows } from '../../graph/ops/splitRows.ts';
+import { admitAll, type AllAdmitted } from '../../graph/ops/moe/admitAll.ts';
+import { combine } from '../../graph/ops/moe/combine.ts';
+import { dispatch } from '../../graph/ops/moe/dispatch.ts';
+import { joinRows } from '../../graph/ops/moe/joinRows.ts';
+import type { Permutation } from '../../graph/ops/moe/permute.ts';
+import { placeRows } from '../../graph/ops/moe/placeRows.ts';
+import { splitRows } from '../../graph/ops/moe/splitRows.ts';
 import { boundOf } from '../../base/shape.ts';
 import { LEAST, oneChunk, throughBank, type Keeping } from './chunks.ts';
 import type { ExpertBank } from './experts.ts';

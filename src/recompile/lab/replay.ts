@@ -13,7 +13,7 @@ import { nameParameters } from '../../trace/module.ts';
 import { call } from '../../trace/trace.ts';
 import { draftOf } from '../draft.ts';
 import { Engine } from '../engine.ts';
-import type { EngineHost, Prepared } from '../plant.ts';
+import type { EngineHost, Prepared } from '../engine-host.ts';
 import type { RecompileEvent, Rule } from '../rule.ts';
 import { clairvoyant } from './clairvoyant.ts';
 import { costOf, outcomeOf, PRICE_KEYS, PRICES, tokensOf, type Outcome, type Prices } from './cost.ts';

@@ -6,7 +6,7 @@ import { ExpertBank } from '../../nn/moe/experts.ts';
 import type { MoE } from '../../nn/moe/moe.ts';
 import { OVERFLOWS, type Overflow } from '../../nn/moe/routing.ts';
 import { DISPATCHES, type Dispatch } from '../../nn/moe/strategies.ts';
-import { modulesOf } from '../modules.ts';
+import { modulesOf } from '../policies/modules.ts';
 
 /** A layer as it was when the trace began. */
 export interface TracedLayer {

@@ -1,11 +1,11 @@
 // Cases of attention and of the cache of keys and values.
 import fc from 'fast-check';
-import { attention } from '../../../src/graph/ops/attention.ts';
-import { isFinite } from '../../../src/graph/ops/isFinite.ts';
-import { mul } from '../../../src/graph/ops/mul.ts';
-import { readRows } from '../../../src/graph/ops/readRows.ts';
-import { updateRows } from '../../../src/graph/ops/updateRows.ts';
-import { where } from '../../../src/graph/ops/where.ts';
+import { attention } from '../../../src/graph/ops/attention/attention.ts';
+import { isFinite } from '../../../src/graph/ops/elementwise/isFinite.ts';
+import { mul } from '../../../src/graph/ops/elementwise/mul.ts';
+import { readRows } from '../../../src/graph/ops/shape/readRows.ts';
+import { updateRows } from '../../../src/graph/ops/shape/updateRows.ts';
+import { where } from '../../../src/graph/ops/elementwise/where.ts';
 import { emit, emit1, scalar } from '../../../src/graph/tensor.ts';
 import type { InputSpec } from '../harness.ts';
 import { volume, type Family } from '../shapes.ts';

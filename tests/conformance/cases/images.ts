@@ -1,10 +1,10 @@
 // Cases of convolution and pooling: odd sizes, strides above the window, padding, dilation, groups, no image, images counted at run time.
 import fc from 'fast-check';
-import { add } from '../../../src/graph/ops/add.ts';
-import { conv2d } from '../../../src/graph/ops/conv2d.ts';
-import { mul } from '../../../src/graph/ops/mul.ts';
-import { relu } from '../../../src/graph/ops/relu.ts';
-import { tanh } from '../../../src/graph/ops/tanh.ts';
+import { add } from '../../../src/graph/ops/elementwise/add.ts';
+import { conv2d } from '../../../src/graph/ops/image/conv2d.ts';
+import { mul } from '../../../src/graph/ops/elementwise/mul.ts';
+import { relu } from '../../../src/graph/ops/elementwise/relu.ts';
+import { tanh } from '../../../src/graph/ops/elementwise/tanh.ts';
 import { emit, emit1, type Tensor } from '../../../src/graph/tensor.ts';
 import type { DimSpec, InputSpec } from '../harness.ts';
 import type { Family } from '../shapes.ts';

@@ -1,13 +1,13 @@
 // Cases of matmul: all transposes, batches, counted rows and depths, epilogues, computed operands.
 import fc from 'fast-check';
-import { add } from '../../../src/graph/ops/add.ts';
-import { crossEntropy } from '../../../src/graph/ops/crossEntropy.ts';
-import { gelu } from '../../../src/graph/ops/gelu.ts';
-import { matmul } from '../../../src/graph/ops/matmul.ts';
-import { mul } from '../../../src/graph/ops/mul.ts';
-import { relu } from '../../../src/graph/ops/relu.ts';
-import { sum } from '../../../src/graph/ops/sum.ts';
-import { transpose } from '../../../src/graph/ops/transpose.ts';
+import { add } from '../../../src/graph/ops/elementwise/add.ts';
+import { crossEntropy } from '../../../src/graph/ops/reduce/crossEntropy.ts';
+import { gelu } from '../../../src/graph/ops/elementwise/gelu.ts';
+import { matmul } from '../../../src/graph/ops/matmul/matmul.ts';
+import { mul } from '../../../src/graph/ops/elementwise/mul.ts';
+import { relu } from '../../../src/graph/ops/elementwise/relu.ts';
+import { sum } from '../../../src/graph/ops/reduce/sum.ts';
+import { transpose } from '../../../src/graph/ops/shape/transpose.ts';
 import type { DimSpec, InputSpec } from '../harness.ts';
 import { fixedShape, someSize, volume, type Family } from '../shapes.ts';
 

@@ -1,13 +1,13 @@
 // Cases of memories of choices by samples' ids: known and unknown samples, shared slots, every width of a choice.
 import fc from 'fast-check';
-import { add } from '../../../src/graph/ops/add.ts';
-import { cast } from '../../../src/graph/ops/cast.ts';
-import { mul } from '../../../src/graph/ops/mul.ts';
-import { permute, type Permutation } from '../../../src/graph/ops/permute.ts';
-import { permuteUnless } from '../../../src/graph/ops/permuteUnless.ts';
-import { bitsOf, recall, recalls, wordsOf, type MemoryAttrs } from '../../../src/graph/ops/recall.ts';
-import { remember } from '../../../src/graph/ops/remember.ts';
-import { topKUnless } from '../../../src/graph/ops/topKUnless.ts';
+import { add } from '../../../src/graph/ops/elementwise/add.ts';
+import { cast } from '../../../src/graph/ops/elementwise/cast.ts';
+import { mul } from '../../../src/graph/ops/elementwise/mul.ts';
+import { permute, type Permutation } from '../../../src/graph/ops/moe/permute.ts';
+import { permuteUnless } from '../../../src/graph/ops/moe/permuteUnless.ts';
+import { bitsOf, recall, recalls, wordsOf, type MemoryAttrs } from '../../../src/graph/ops/moe/recall.ts';
+import { remember } from '../../../src/graph/ops/moe/remember.ts';
+import { topKUnless } from '../../../src/graph/ops/moe/topKUnless.ts';
 import type { Tensor } from '../../../src/graph/tensor.ts';
 import type { Case, InputSpec } from '../harness.ts';
 import type { Family } from '../shapes.ts';

@@ -1,12 +1,12 @@
 // Cases of ops that order and scan: sort, largest so far, sums so far, places of the largest, reversed axes.
 import fc from 'fast-check';
-import { argMax, argMin } from '../../../src/graph/ops/argMax.ts';
-import { cumulativeMax } from '../../../src/graph/ops/cumulativeMax.ts';
-import { cumulativeSum } from '../../../src/graph/ops/cumulativeSum.ts';
-import { flip } from '../../../src/graph/ops/flip.ts';
-import { iota } from '../../../src/graph/ops/iota.ts';
-import { mul } from '../../../src/graph/ops/mul.ts';
-import { argsort, sort } from '../../../src/graph/ops/sort.ts';
+import { argMax, argMin } from '../../../src/graph/ops/reduce/argMax.ts';
+import { cumulativeMax } from '../../../src/graph/ops/reduce/cumulativeMax.ts';
+import { cumulativeSum } from '../../../src/graph/ops/reduce/cumulativeSum.ts';
+import { flip } from '../../../src/graph/ops/shape/flip.ts';
+import { iota } from '../../../src/graph/ops/create/iota.ts';
+import { mul } from '../../../src/graph/ops/elementwise/mul.ts';
+import { argsort, sort } from '../../../src/graph/ops/reduce/sort.ts';
 import type { DType } from '../../../src/base/dtype.ts';
 import type { Tensor } from '../../../src/graph/tensor.ts';
 import type { Case, InputSpec } from '../harness.ts';

@@ -1,15 +1,15 @@
 // Cases of ops that sum, repeat and rearrange.
 import fc from 'fast-check';
-import { constantOp } from '../../../src/graph/ops/constant.ts';
-import { add } from '../../../src/graph/ops/add.ts';
-import { expand } from '../../../src/graph/ops/expand.ts';
-import { gather } from '../../../src/graph/ops/gather.ts';
-import { flatten, reshape } from '../../../src/graph/ops/reshape.ts';
-import { mul } from '../../../src/graph/ops/mul.ts';
-import { oneHot } from '../../../src/graph/ops/oneHot.ts';
-import { rowCount } from '../../../src/graph/ops/rowCount.ts';
-import { mean, sum, variance } from '../../../src/graph/ops/sum.ts';
-import { transpose } from '../../../src/graph/ops/transpose.ts';
+import { constantOp } from '../../../src/graph/ops/create/constant.ts';
+import { add } from '../../../src/graph/ops/elementwise/add.ts';
+import { expand } from '../../../src/graph/ops/shape/expand.ts';
+import { gather } from '../../../src/graph/ops/shape/gather.ts';
+import { flatten, reshape } from '../../../src/graph/ops/shape/reshape.ts';
+import { mul } from '../../../src/graph/ops/elementwise/mul.ts';
+import { oneHot } from '../../../src/graph/ops/create/oneHot.ts';
+import { rowCount } from '../../../src/graph/ops/moe/rowCount.ts';
+import { mean, sum, variance } from '../../../src/graph/ops/reduce/sum.ts';
+import { transpose } from '../../../src/graph/ops/shape/transpose.ts';
 import { emit1, type Tensor } from '../../../src/graph/tensor.ts';
 import type { Case, DimSpec } from '../harness.ts';
 import { anyShape, fixedShape, size, someSize, type AnyShape, type Family } from '../shapes.ts';

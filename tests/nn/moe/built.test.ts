@@ -9,7 +9,7 @@ import { NoisyTopKRouter, SigmoidRouter, SinkhornRouter, TopKRouter } from '../.
 import { crossEntropy, meanSquaredError } from '../../../src/nn/loss.ts';
 import { TransformerLM } from '../../../src/nn/transformer.ts';
 import { sgd } from '../../../src/optim/sgd.ts';
-import { sparsify } from '../../../src/recompile/sparsify.ts';
+import { sparsify } from '../../../src/recompile/policies/sparsify.ts';
 import type { RecompileEvent } from '../../../src/recompile/rule.ts';
 import { compile } from '../../../src/session/node.ts';
 import { generate } from '../../../src/session/generate.ts';

@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { sizes } from '../../../src/base/shape.ts';
-import { layerGraph, layerOf, type LayerWork } from '../../../src/cli/layer-work.ts';
+import { layerGraph, layerOf, type LayerWork } from '../../../src/bench/layer-work.ts';
 import { NativeDevice } from '../../../src/device/native/native.ts';
 import { WasmDevice } from '../../../src/device/wasm/wasm.ts';
 import { shareOf } from '../../../src/kernel/groupwise.ts';

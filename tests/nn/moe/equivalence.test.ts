@@ -2,9 +2,9 @@
 // modules in place of a bank to 1e-5; one expert is a dense network.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { reshape } from '../../../src/graph/ops/reshape.ts';
+import { reshape } from '../../../src/graph/ops/shape/reshape.ts';
 import type { Tensor } from '../../../src/graph/tensor.ts';
-import { gelu } from '../../../src/graph/ops/gelu.ts';
+import { gelu } from '../../../src/graph/ops/elementwise/gelu.ts';
 import { ExpertChoiceRouter } from '../../../src/nn/moe/fixed-routers.ts';
 import { Linear } from '../../../src/nn/linear.ts';
 import { MoE, type MoEOptions } from '../../../src/nn/moe/moe.ts';

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { hostTensor } from '../../../src/base/tensor.ts';
-import { mul } from '../../../src/graph/ops/mul.ts';
+import { mul } from '../../../src/graph/ops/elementwise/mul.ts';
 import type { Tensor } from '../../../src/graph/tensor.ts';
 import { meanSquaredError } from '../../../src/nn/loss.ts';
 import { ExpertChoiceRouter, HashRouter } from '../../../src/nn/moe/fixed-routers.ts';

@@ -13,7 +13,7 @@ import { changeSlots, readSlots, type SlotsValue } from '../../../src/nn/moe/slo
 import { sgd } from '../../../src/optim/sgd.ts';
 import { compactExperts } from '../../../src/nn/moe/upcycle.ts';
 import { draftOf } from '../../../src/recompile/draft.ts';
-import { freeSlots, mergeExperts, pruneExpert, splitExpert } from '../../../src/recompile/lifecycle.ts';
+import { freeSlots, mergeExperts, pruneExpert, splitExpert } from '../../../src/recompile/policies/lifecycle.ts';
 import { compileGraph } from '../../../src/pipeline.ts';
 import { Knobs } from '../../../src/trace/knobs.ts';
 import { nameParameters } from '../../../src/trace/module.ts';

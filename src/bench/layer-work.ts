@@ -1,0 +1,278 @@
+// One mixture-of-experts layer as a program of its own: what `dynamoe bench layer`, `bench memory` and bench/compare time. In: sizes; out:
+// steps on a device. A training step is forward, backward with the gradient to the layer's input (a layer inside a model must have
+// it), and the optimiser's update; the loss is the mean squared error to a random target. Input, target and weights are random.
+import { UserError } from '../base/errors.ts';
+import { differentiate } from '../grad/differentiate.ts';
+import { gelu } from '../graph/ops/elementwise/gelu.ts';
+import { matmul } from '../graph/ops/matmul/matmul.ts';
+import { mul } from '../graph/ops/elementwise/mul.ts';
+import { relu } from '../graph/ops/elementwise/relu.ts';
+import { silu } from '../graph/ops/elementwise/silu.ts';
+import { ops } from '../graph/ops/index.ts';
+import type { Graph } from '../graph/graph.ts';
+import { verifyGraph } from '../graph/verify.ts';
+import type { Tensor } from '../graph/tensor.ts';
+import { sizes } from '../base/shape.ts';
+import { Linear } from '../nn/linear.ts';
+import { meanSquaredError } from '../nn/loss.ts';
+import type { Activation } from '../nn/moe/experts.ts';
+import { MoE } from '../nn/moe/moe.ts';
+import type { Overflow } from '../nn/moe/routing.ts';
+import type { Dispatch } from '../nn/moe/strategies.ts';
+import { addUpdates } from '../optim/updates.ts';
+import { adam } from '../optim/adam.ts';
+import type { Optimizer } from '../optim/optimizer.ts';
+import { sgd } from '../optim/sgd.ts';
+import { compileGraph, traceGraph, type Compiled } from '../pipeline.ts';
+import { ProgramExecutor, type LoadedProgram } from '../run/program.ts';
+import { node } from '../session/node.ts';
+import type { DeviceName } from '../session/platform.ts';
+import type { Model } from '../session/step.ts';
+import { nameParameters } from '../trace/module.ts';
+import { initialParts, Parameter } from '../trace/parameter.ts';
+import { call } from '../trace/trace.ts';
+import { byKernel, type KernelTime } from './kernel-times.ts';
+
+export const OPTIMIZERS = ['sgd', 'adam'] as const;
+export const PASSES = ['train', 'forward'] as const;
+
+export interface LayerWork {
+  readonly tokens: number;
+  readonly dModel: number;
+  /** Width of an expert's hidden layer. */
+  readonly dFf: number;
+  /** 0: a dense feed-forward network of width topK * dFf, which has the same active FLOPs. */
+  readonly experts: number;
+  readonly topK: number;
+  /** A factor on the even share of rows. */
+  readonly capacity: 'dropless' | number;
+  /** What becomes of what is beyond. */
+  readonly overflow: Overflow;
+  readonly dispatch: Dispatch;
+  /** The router's bias for expert e (0, 1, ...) is -skew ln(e + 1), so that loads follow a power law. */
+  readonly skew: number;
+  readonly activation: Activation;
+  readonly optimizer: (typeof OPTIMIZERS)[number];
+  /** Updates fused with gradients: see Optimizer.eager. */
+  readonly eager: boolean;
+  readonly pass: (typeof PASSES)[number];
+  /** The layer's knobs of these names. */
+  readonly recompute?: boolean;
+  readonly chunks?: number;
+}
+
+/**
+ * FLOPs that a step has to do for `kept` pairs of a token and its choice: 4 d ff forward, 12 d ff in training with the gradient to the
+ * input (SwiGLU: 6 and 18). Router, activation, optimiser and padding count 0.
+ */
+export const usefulFlops = ({ dModel, dFf, activation, pass }: LayerWork, kept: number): number =>
+  kept * dModel * dFf * (activation === 'swiglu' ? 6 : 4) * (pass === 'train' ? 3 : 1);
+
+/** act(x W1) W2, or (silu(x W1) * (x W3)) W2. */
+class Dense {
+  readonly up: Linear;
+  readonly gate: Linear | null;
+  readonly down: Linear;
+  readonly #activation: Activation;
+  constructor(width: number, hidden: number, activation: Activation) {
+    const linear = (inputs: number, outputs: number): Linear => new Linear(inputs, outputs, { bias: false });
+    this.up = linear(width, hidden);
+    this.gate = activation === 'swiglu' ? linear(width, hidden) : null;
+    this.down = linear(hidden, width);
+    this.#activation = activation;
+  }
+
+  forward(x: Tensor): Tensor {
+    const h = call(this.up, x);
+    return call(this.down, this.gate ? mul(silu(h), call(this.gate, x)) : this.#activation === 'relu' ? relu(h) : gelu(h));
+  }
+}
+
+export function layerOf({ dModel, dFf, experts, topK, activation, capacity, overflow, dispatch, recompute, chunks }: LayerWork): Model {
+  if (experts === 0 && (recompute === true || (chunks ?? 1) > 1)) throw new UserError('a dense network has no experts whose hidden values could be computed again', 'leave out --recompute and --chunks');
+  if (experts === 0) return new Dense(dModel, topK * dFf, activation);
+  // Without losses of its own: other systems' layers, which this one is compared with, have none.
+  return new MoE({ dModel, experts, topK, hidden: dFf, activation, capacity, ...(capacity !== 'dropless' && { overflow }), dispatch, balance: 0, zLoss: 0, ...(recompute !== undefined && { recompute }), ...(chunks !== undefined && { chunks }) });
+}
+
+const TARGET = 'target', INPUT = 'x', INPUT_GRAD = 'x.grad', ROUTER = 'router.weight';
+
+/** The graph of a step. Input and target are states, as they would be values on the device inside a model. */
+export function layerGraph(model: Model, work: LayerWork, optimizer: Optimizer): Graph {
+  const named = nameParameters(model), type = { dtype: 'float32' as const, shape: [work.tokens, work.dModel] }, training = work.pass === 'train';
+  // Traced as for training in both passes: a layer tells its loads only then.
+  const forward = traceGraph(named, true, (t) => {
+    const x = t.state(INPUT, type), y = call(model, x), loss = meanSquaredError(y, t.state(TARGET, type));
+    t.output('loss', loss);
+    t.output('total', loss);
+    for (const s of t.stats) t.output(s.name.slice(s.name.lastIndexOf('/') + 1), s.value);
+    if (training) t.state(INPUT_GRAD, type);
+  });
+  if (!training) return forward;
+  const graph = differentiate(forward, ops, 'total', [INPUT, ...named.parameters.keys()]), isInput = ({ name }: { readonly name: string }): boolean => name === `grad/${INPUT}`;
+  // The gradient to the input stays on the device, as it would for the layer before, which needs it before it is known whether the step commits.
+  const updates = graph.outputs.filter(isInput).map(({ value }) => ({ state: graph.inputs.find((i) => i.name === INPUT_GRAD)?.value ?? -1, value, unless: null }));
+  const step = addUpdates({ ...graph, outputs: graph.outputs.filter((o) => !isInput(o)) }, ops, optimizer);
+  return verifyGraph({ ...step, updates: [...step.updates, ...updates] }, ops, 'optim');
+}
+
+/** The products of the layer's step alone, with equal loads: what its own matrix products would take if nothing else were to be done. */
+export function productsGraph({ tokens, dModel: d, dFf: hidden, experts, topK, activation, pass }: LayerWork): Graph {
+  const groups = Math.max(1, experts), rows = experts === 0 ? tokens : Math.ceil((tokens * topK) / experts), inner = experts === 0 ? hidden * topK : hidden;
+  const up = activation === 'swiglu' ? 2 * inner : inner, none = { parameters: new Map(), paths: new Map() };
+  return traceGraph(none, false, (t) => {
+    const given = (name: string, ...shape: number[]): Tensor => t.state(name, { dtype: 'float32', shape: [groups, ...shape] });
+    const x = given('x', rows, d), w1 = given('w1', d, up), h = given('h', rows, inner), w2 = given('w2', inner, d);
+    const made: [string, Tensor][] = [['h.made', matmul(x, w1)], ['y.made', matmul(h, w2)]];
+    if (pass === 'train') {
+      const dh = given('dh', rows, up), dy = given('dy', rows, d);
+      made.push(['dh.made', matmul(dy, w2, { transB: true })], ['dw2', matmul(h, dy, { transA: true })], ['dx', matmul(dh, w1, { transB: true })], ['dw1', matmul(x, dh, { transA: true })]);
+    }
+    for (const [name, y] of made) t.update(t.state(name, y.type), y);
+  });
+}
+
+export interface LayerStep {
+  readonly ms: number;
+  readonly loss: number;
+  /** Tokens sent to each expert; empty for a dense network. */
+  readonly load: readonly number[];
+  /** Pairs of token and choice that an expert computed. */
+  readonly kept: number;
+}
+
+export interface OpenLayer { readonly device: DeviceName; readonly threads: number; readonly say: (line: string) => void }
+
+async function openDevice(name: DeviceName, threads: number, say: (line: string) => void): Promise<ProgramExecutor> {
+  if (name === 'reference') throw new UserError('bench layer: the reference has no kernels', '--device native or wasm');
+  return new ProgramExecutor(await node.open(name, { threads, memory: node.freeMemory(), say }));
+}
+
+/** A layer on a device, ready to step. */
+export class LayerBench {
+  readonly work: LayerWork;
+  readonly executor: ProgramExecutor;
+  /** From the model to kernels ready to run; the making of values not counted. */
+  readonly compileMs: number;
+  readonly #loaded: LoadedProgram;
+  readonly #optimizer: Optimizer;
+  #step = 0;
+
+  private constructor(work: LayerWork, executor: ProgramExecutor, compileMs: number, loaded: LoadedProgram, optimizer: Optimizer) {
+    this.work = work;
+    this.executor = executor;
+    this.compileMs = compileMs;
+    this.#loaded = loaded;
+    this.#optimizer = optimizer;
+  }
+
+  /** `opened` is called when the device is there and nothing of the model is: where memory starts to count. */
+  static async open(work: LayerWork, { device: name, threads, say }: OpenLayer, opened: () => void = () => undefined): Promise<LayerBench> {
+    const model = layerOf(work), executor = await openDevice(name, threads, say), { device } = executor, { eager } = work, lr = 1e-3;
+    const optimizer = work.optimizer === 'sgd' ? sgd({ lr, eager }) : adam({ lr, eager });
+    try {
+      opened();
+      const start = performance.now(), graph = layerGraph(model, work, optimizer), compiled = compileGraph(graph);
+      await device.compile(compiled.kernels);
+      const compileMs = performance.now() - start;
+      checkMemory(compiled);
+      setStates(executor, model, work, compiled);
+      return new LayerBench(work, executor, compileMs, executor.load(compiled.program), optimizer);
+    } catch (error) {
+      executor.close();
+      throw error;
+    }
+  }
+
+  /** Bytes planned: states, intermediate values, inputs and outputs, constants. */
+  get plannedBytes(): number {
+    const { arena, io, constants } = this.#loaded.bytes;
+    return this.executor.stateBytes() + arena + io + constants;
+  }
+
+  async step(): Promise<LayerStep> {
+    const { tokens, topK } = this.work, scalars = Object.entries(this.#optimizer.scalars(this.#step)).map(([k, v]) => [k, Float32Array.of(v)]);
+    const inputs = { commit: Int32Array.of(1), seed: Uint32Array.of(0), step: Uint32Array.of(this.#step), ...Object.fromEntries(scalars) as Record<string, Float32Array> };
+    const start = performance.now(), out = await this.executor.run(this.#loaded, inputs), ms = performance.now() - start;
+    this.#step++;
+    const loss = Number(out['loss'].data[0]), dropped = sum(out['dropped']?.data ?? []);
+    if (!Number.isFinite(loss)) throw new Error(`step ${this.#step}: the loss is not finite`);
+    return { ms, loss, load: Array.from(out['load']?.data ?? []), kept: tokens * topK - dropped };
+  }
+
+  /** Mean times of the kernels over some steps, one kernel after the other. */
+  async profile(runs: number): Promise<KernelTime[]> {
+    let total = new Float64Array(this.#loaded.program.steps.length);
+    for (let i = 0; i < runs; i++) {
+      const { ns } = await this.executor.device.profile(this.#loaded.bound);
+      total = total.map((t, k) => t + ns[k]);
+    }
+    return byKernel(this.#loaded, total, runs);
+  }
+
+  close(): void { this.executor.close(); }
+}
+
+/** The layer's products on a device. */
+export class ProductsBench {
+  readonly executor: ProgramExecutor;
+  readonly #loaded: LoadedProgram;
+  private constructor(executor: ProgramExecutor, loaded: LoadedProgram) {
+    this.executor = executor;
+    this.#loaded = loaded;
+  }
+
+  static async open(work: LayerWork, { device: name, threads, say }: OpenLayer): Promise<ProductsBench> {
+    const executor = await openDevice(name, threads, say);
+    try {
+      const compiled = compileGraph(productsGraph(work));
+      await executor.device.compile(compiled.kernels);
+      checkMemory(compiled);
+      for (const { name, value } of compiled.graph.inputs) {
+        const type = compiled.graph.types[value];
+        executor.setState(name, type, null);
+        for (const { at, data } of initialParts(new Parameter(sizes(type.shape), { kind: 'uniform', bound: 1 }), name, 0)) executor.setPart(name, at, data);
+      }
+      return new ProductsBench(executor, executor.load(compiled.program));
+    } catch (error) {
+      executor.close();
+      throw error;
+    }
+  }
+
+  /** Milliseconds of all products, one after the other. */
+  async step(): Promise<number> {
+    const start = performance.now();
+    await this.executor.run(this.#loaded, {});
+    return performance.now() - start;
+  }
+
+  close(): void { this.executor.close(); }
+}
+
+/** What an error says where the machine has too little memory. */
+export const NO_MEMORY = 'bench layer: the layer needs more memory than is free';
+
+function checkMemory({ program: { states, tensors, slabs } }: Compiled): void {
+  const need = sum(states.map((s) => tensors[s.tensor].bytes)) + slabs.arena + slabs.io + slabs.constants, free = node.freeMemory();
+  if (need > free) throw new UserError(`${NO_MEMORY}: ${need} bytes, there are ${free}`, 'fewer experts or tokens');
+}
+
+function setStates(executor: ProgramExecutor, model: Model, work: LayerWork, { graph, program }: Compiled): void {
+  const { parameters } = nameParameters(model);
+  executor.reserve(program);
+  for (const { name, value, kind } of graph.inputs) {
+    if (kind !== 'state') continue;
+    const type = graph.types[value], given = name === INPUT || name === TARGET;
+    const p = given ? new Parameter(sizes(type.shape), { kind: 'normal', std: 1 }) : parameters.get(name);
+    executor.setState(name, type, null);
+    // What is no parameter, input or target is the optimiser's or the input's gradient, and starts at 0.
+    if (p) for (const { at, data } of initialParts(p, name, 0)) executor.setPart(name, at, data);
+  }
+  if (work.skew === 0 || !parameters.has(ROUTER)) return;
+  // Column 0 of x is 1, so that row 0 of the router's weight is its bias.
+  for (let t = 0; t < work.tokens; t++) executor.setPart(INPUT, t * work.dModel, Float32Array.of(1));
+  executor.setPart(ROUTER, 0, Float32Array.from({ length: work.experts }, (_, e) => -work.skew * Math.log(e + 1)));
+}
+
+const sum = (values: Iterable<number>): number => { let n = 0; for (const v of values) n += v; return n; };

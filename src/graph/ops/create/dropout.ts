@@ -1,0 +1,57 @@
+// Dropout: each element becomes 0 with probability `rate`, else x / (1 - rate). Whether it does is a function of (seed, key, step, the
+// element's row-major index) alone, by Threefry: the mask is computed again in the gradient, never stored.
+import { ShapeError } from '../../../base/errors.ts';
+import { isFloat } from '../../../base/dtype.ts';
+import { threefry } from '../../../base/random.ts';
+import { showType, stridesOf, type TensorType } from '../../../base/shape.ts';
+import type { Expr } from '../../../kernel/expr.ts';
+import type { MapCall, Op } from '../../op.ts';
+import { emit1, type Tensor } from '../../tensor.ts';
+
+export type DropoutAttrs = { readonly rate: number; readonly key: number };
+
+/** Kept if the random word's upper 24 bits are not below this: unit24(word) >= rate, in whole numbers. */
+const threshold = (rate: number): number => Math.ceil(rate * 0x1000000);
+
+const isWord = (t: TensorType): boolean => t.dtype === 'uint32' && t.shape.length === 0;
+
+function element(call: MapCall<DropoutAttrs>, x: Expr, linear: Expr): Expr {
+  const { e, inputs: [{ type: { dtype } }, seed, step, first], attrs: { rate, key } } = call;
+  const own = e.op('cast', [linear], 'uint32');
+  const index = call.inputs.length > 3 ? e.op('add', [own, first.at([])], 'uint32') : own;
+  const counter = [e.op('cast', [call.int('key', key)], 'uint32'), step.at([]), index];
+  const word = e.op('threefry', [seed.at([]), ...counter], 'uint32');
+  const kept = e.op('le', [e.const(threshold(rate), 'uint32'), e.op('shr', [word, e.const(8, 'uint32')], 'uint32')], 'bool');
+  return e.op('select', [kept, e.op('mul', [x, e.const(1 / (1 - rate), dtype)], dtype), e.const(0, dtype)], dtype);
+}
+
+export const dropoutOp: Op<DropoutAttrs> = {
+  // x / (1 - rate) or 0, by a random word for (seed, key, step, index); the index of the first element is 0, or given.
+  name: 'dropout',
+  infer([x, ...words], { rate }) {
+    if (!isFloat(x.dtype) || !words.every(isWord)) {
+      const got = [x, ...words].map(showType).join(', ');
+      throw new ShapeError(`dropout: needs floats and uint32 [] for seed, step and first, got ${got}`);
+    }
+    if (!(rate >= 0 && rate < 1)) throw new ShapeError(`dropout: the rate must be at least 0 and below 1, got ${rate}`);
+    return [x];
+  },
+  grad: ({ inputs: [, ...words], douts: [dout], attrs }) =>
+    [dout && emit1('dropout', [dout, ...words], attrs), ...words.map(() => null)],
+  lower: { kind: 'map', weight: 90,
+    at(call, index) {
+      const strides = stridesOf(call.outTypes[0].shape);
+      return element(call, call.inputs[0].at(index), call.e.linear(0, index.map((i, d) => [strides[d], i])));
+    },
+    linear: (call, l) => element(call, call.inputs[0].linear(l), l) },
+  reference({ inputs: [x, [seed], [step], [first] = [0]], attrs: { rate, key } }) {
+    const least = threshold(rate);
+    return [x.map((v, i) => ((threefry(seed, key, step, first + i)[0] >>> 8) >= least ? v / (1 - rate) : 0))];
+  },
+};
+
+/** Zeroes elements with probability `rate`, scales the others by 1 / (1 - rate). seed and step are uint32 []; `key`
+ * (uint32) tells this dropout from others; first (uint32 [], default 0): the index of the first element. `Trace.random`
+ * gives all. */
+export const dropout = (x: Tensor, seed: Tensor, step: Tensor, { rate, key }: DropoutAttrs, first?: Tensor): Tensor =>
+  (rate === 0 ? x : emit1('dropout', [x, seed, step, ...(first ? [first] : [])], { rate, key: key >>> 0 }));

@@ -1,0 +1,14 @@
+// a + b, broadcast.
+import { lift, emit1, type Tensor } from '../../tensor.ts';
+import { elementwise } from './elementwise.ts';
+
+export const addOp = elementwise({
+  // a + b
+  name: 'add', arity: 2,
+  grad: (_, dout) => [dout, dout],
+  expr: (e, [a, b], dtype) => e.op('add', [a, b], dtype),
+  value: ([a, b]) => a + b,
+});
+
+/** a + b with broadcasting. */
+export const add = (a: Tensor, b: Tensor | number): Tensor => emit1('add', [a, lift(a, b)]);

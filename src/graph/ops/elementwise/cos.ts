@@ -1,0 +1,14 @@
+// Cosine.
+import { emit1, type Tensor } from '../../tensor.ts';
+import { elementwise } from './elementwise.ts';
+
+export const cosOp = elementwise({
+  // Cos a.
+  name: 'cos', arity: 1, takes: 'floats', weight: 14,
+  grad: ({ inputs: [a] }, dout) => [emit1('neg', [emit1('mul', [dout, emit1('sin', [a])])])],
+  expr: (e, [a], dtype) => e.op('cos', [a], dtype),
+  value: ([a]) => Math.cos(a),
+});
+
+/** Cosine of radians. */
+export const cos = (a: Tensor): Tensor => emit1('cos', [a]);

@@ -1,0 +1,18 @@
+// a / b, broadcast. Of integers the quotient is truncated towards zero; by 0 it is 0.
+import { isFloat } from '../../../base/dtype.ts';
+import { lift, emit1, type Tensor } from '../../tensor.ts';
+import { elementwise } from './elementwise.ts';
+
+export const divOp = elementwise({
+  // a / b
+  name: 'div', arity: 2, weight: 4,
+  grad: ({ inputs: [, b], outputs: [y], needs }, dout) => {
+    const da = emit1('div', [dout, b]);
+    return [da, needs[1] ? emit1('neg', [emit1('mul', [da, y])]) : null];
+  },
+  expr: (e, [a, b], dtype) => e.op('div', [a, b], dtype),
+  value: ([a, b], _, { to }) => (isFloat(to) ? a / b : b === 0 ? 0 : Math.trunc(a / b)),
+});
+
+/** a / b with broadcasting. Of integers the quotient is truncated towards zero, of the least one by -1 it is itself, by 0 it is 0. */
+export const div = (a: Tensor, b: Tensor | number): Tensor => emit1('div', [a, lift(a, b)]);

@@ -1,0 +1,13 @@
+// a == b as bool; no gradient.
+import { emit1, lift, type Tensor } from '../../tensor.ts';
+import { elementwise } from './elementwise.ts';
+
+export const equalOp = elementwise({
+  // a == b
+  name: 'equal', arity: 2, takes: 'any', dtype: () => 'bool',
+  expr: (e, [a, b]) => e.op('eq', [a, b], 'bool'),
+  value: ([a, b]) => (a === b ? 1 : 0),
+});
+
+/** a == b as bool, with broadcasting; NaN equals nothing. */
+export const equal = (a: Tensor, b: Tensor | number): Tensor => emit1('equal', [a, lift(a, b)]);

@@ -1,0 +1,14 @@
+// e to the a.
+import { emit1, type Tensor } from '../../tensor.ts';
+import { elementwise } from './elementwise.ts';
+
+export const expOp = elementwise({
+  // e^a
+  name: 'exp', arity: 1, takes: 'floats', weight: 12,
+  grad: ({ outputs: [y] }, dout) => [emit1('mul', [dout, y])],
+  expr: (e, [a], dtype) => e.op('exp', [a], dtype),
+  value: ([a]) => Math.exp(a),
+});
+
+/** e^a. */
+export const exp = (a: Tensor): Tensor => emit1('exp', [a]);

@@ -1,0 +1,13 @@
+// a < b as bool; no gradient.
+import { emit1, lift, type Tensor } from '../../tensor.ts';
+import { elementwise } from './elementwise.ts';
+
+export const lessOp = elementwise({
+  // a < b
+  name: 'less', arity: 2, dtype: () => 'bool',
+  expr: (e, [a, b]) => e.op('lt', [a, b], 'bool'),
+  value: ([a, b]) => (a < b ? 1 : 0),
+});
+
+/** a < b as bool, with broadcasting. */
+export const less = (a: Tensor, b: Tensor | number): Tensor => emit1('less', [a, lift(a, b)]);

@@ -1,0 +1,14 @@
+// Natural logarithm.
+import { emit1, type Tensor } from '../../tensor.ts';
+import { elementwise } from './elementwise.ts';
+
+export const logOp = elementwise({
+  // Ln a.
+  name: 'log', arity: 1, takes: 'floats', weight: 14,
+  grad: ({ inputs: [a] }, dout) => [emit1('div', [dout, a])],
+  expr: (e, [a], dtype) => e.op('log', [a], dtype),
+  value: ([a]) => Math.log(a),
+});
+
+/** Natural logarithm; NaN below 0. */
+export const log = (a: Tensor): Tensor => emit1('log', [a]);

@@ -1,0 +1,13 @@
+// Whether both of two bools.
+import { emit1, type Tensor } from '../../tensor.ts';
+import { elementwise } from './elementwise.ts';
+
+export const logicalAndOp = elementwise({
+  // a and b
+  name: 'logicalAnd', arity: 2, takes: 'bools', dtype: () => 'bool',
+  expr: (e, [a, b]) => e.op('and', [a, b], 'bool'),
+  value: ([a, b]) => (a !== 0 && b !== 0 ? 1 : 0),
+});
+
+/** a and b, of bools, with broadcasting. */
+export const logicalAnd = (a: Tensor, b: Tensor): Tensor => emit1('logicalAnd', [a, b]);

@@ -1,0 +1,13 @@
+// The other bool.
+import { emit1, type Tensor } from '../../tensor.ts';
+import { elementwise } from './elementwise.ts';
+
+export const logicalNotOp = elementwise({
+  // Not a.
+  name: 'logicalNot', arity: 1, takes: 'bools', dtype: () => 'bool',
+  expr: (e, [a]) => e.op('not', [a], 'bool'),
+  value: ([a]) => (a === 0 ? 1 : 0),
+});
+
+/** Not a, of a bool. */
+export const logicalNot = (a: Tensor): Tensor => emit1('logicalNot', [a]);

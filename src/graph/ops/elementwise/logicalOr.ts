@@ -1,0 +1,13 @@
+// Whether either of two bools.
+import { emit1, type Tensor } from '../../tensor.ts';
+import { elementwise } from './elementwise.ts';
+
+export const logicalOrOp = elementwise({
+  // a or b
+  name: 'logicalOr', arity: 2, takes: 'bools', dtype: () => 'bool',
+  expr: (e, [a, b]) => e.op('or', [a, b], 'bool'),
+  value: ([a, b]) => (a !== 0 || b !== 0 ? 1 : 0),
+});
+
+/** a or b, of bools, with broadcasting. */
+export const logicalOr = (a: Tensor, b: Tensor): Tensor => emit1('logicalOr', [a, b]);

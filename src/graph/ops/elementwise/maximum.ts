@@ -1,0 +1,19 @@
+// The larger of two; NaN if either is NaN. Where they are equal the gradient goes to the first.
+import { emit1, lift, scalar, type Tensor } from '../../tensor.ts';
+import { elementwise } from './elementwise.ts';
+
+export const maximumOp = elementwise({
+  // max(a, b)
+  name: 'maximum', arity: 2, weight: 2,
+  grad: ({ inputs: [a, b] }, dout) => {
+    const second = emit1('less', [a, b]), none = scalar(dout, 0);
+    return [emit1('where', [second, none, dout]), emit1('where', [second, dout, none])];
+  },
+  // a where it is >= b or NaN, else b (which may be NaN).
+  expr: (e, [a, b], dtype) =>
+    e.op('select', [e.op('le', [b, a], 'bool'), a, e.op('select', [e.op('ne', [a, a], 'bool'), a, b], dtype)], dtype),
+  value: ([a, b]) => Math.max(a, b),
+});
+
+/** The larger of two, with broadcasting; NaN if either is NaN. */
+export const maximum = (a: Tensor, b: Tensor | number): Tensor => emit1('maximum', [a, lift(a, b)]);

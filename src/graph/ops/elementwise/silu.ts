@@ -1,0 +1,19 @@
+// SiLU, also called swish: a * sigmoid(a).
+import { math64 } from '../../../base/math64.ts';
+import { emit1, scalar, type Tensor } from '../../tensor.ts';
+import { elementwise } from './elementwise.ts';
+
+export const siluOp = elementwise({
+  // a * sigmoid(a)
+  name: 'silu', arity: 1, takes: 'floats', weight: 18,
+  grad: ({ inputs: [a] }, dout) => {
+    // s (1 + a (1 - s))
+    const s = emit1('sigmoid', [a]), one = scalar(a, 1);
+    return [emit1('mul', [dout, emit1('mul', [s, emit1('add', [one, emit1('mul', [a, emit1('sub', [one, s])])])])])];
+  },
+  expr: (e, [a], dtype) => e.op('mul', [a, e.op('sigmoid', [a], dtype)], dtype),
+  value: ([a]) => a * math64.sigmoid(a),
+});
+
+/** a * sigmoid(a) (Elfwing et al. 2017). */
+export const silu = (a: Tensor): Tensor => emit1('silu', [a]);

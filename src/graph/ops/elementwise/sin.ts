@@ -1,0 +1,14 @@
+// Sine.
+import { emit1, type Tensor } from '../../tensor.ts';
+import { elementwise } from './elementwise.ts';
+
+export const sinOp = elementwise({
+  // Sin a.
+  name: 'sin', arity: 1, takes: 'floats', weight: 14,
+  grad: ({ inputs: [a] }, dout) => [emit1('mul', [dout, emit1('cos', [a])])],
+  expr: (e, [a], dtype) => e.op('sin', [a], dtype),
+  value: ([a]) => Math.sin(a),
+});
+
+/** Sine of radians. */
+export const sin = (a: Tensor): Tensor => emit1('sin', [a]);

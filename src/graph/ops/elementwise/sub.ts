@@ -1,0 +1,14 @@
+// a - b, broadcast.
+import { lift, emit1, type Tensor } from '../../tensor.ts';
+import { elementwise } from './elementwise.ts';
+
+export const subOp = elementwise({
+  // a - b
+  name: 'sub', arity: 2,
+  grad: ({ needs }, dout) => [dout, needs[1] ? emit1('neg', [dout]) : null],
+  expr: (e, [a, b], dtype) => e.op('sub', [a, b], dtype),
+  value: ([a, b]) => a - b,
+});
+
+/** a - b with broadcasting. */
+export const sub = (a: Tensor, b: Tensor | number): Tensor => emit1('sub', [a, lift(a, b)]);

@@ -1,0 +1,22 @@
+// Counts or offsets that stay within a bound: what the compiler puts before a dimension whose count it cannot vouch for
+// (passes/clamp-counts.ts).
+import { ShapeError } from '../../../base/errors.ts';
+import { showType } from '../../../base/shape.ts';
+import type { Op } from '../../op.ts';
+
+export type ClampCountAttrs = { readonly bound: number };
+
+export const clampCountOp: Op<ClampCountAttrs> = {
+  // Each count, but at least 0 and at most the bound.
+  name: 'clampCount', countsAreInBounds: true,
+  infer([x], { bound }) {
+    if (!Number.isInteger(bound) || bound < 0) throw new ShapeError(`clampCount: the bound must be a whole number of at least 0, got ${String(bound)}`);
+    if (x.dtype !== 'int32') throw new ShapeError(`clampCount: counts are int32, got ${showType(x)}`);
+    return [x];
+  },
+  lower: { kind: 'map', at({ e, inputs: [x], attrs: { bound }, int }, index) {
+    const most = e.op('cast', [int('bound', bound)], 'int32');
+    return e.op('min', [e.op('max', [x.at(index), e.const(0, 'int32')], 'int32'), most], 'int32');
+  } },
+  reference: ({ inputs: [x], attrs: { bound } }) => [x.map((n) => Math.min(Math.max(n, 0), bound))],
+};

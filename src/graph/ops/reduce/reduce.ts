@@ -1,0 +1,62 @@
+// What reductions over axes share: which order of summation an axis list means, element expressions, a reference.
+import { ShapeError } from '../../../base/errors.ts';
+import { boundOf, elements, sizes, stridesOf, type Dim, type TensorType } from '../../../base/shape.ts';
+import type { Expr, ReduceOp } from '../../../kernel/expr.ts';
+import type { MapCall, RefCall } from '../../op.ts';
+import type { Tensor } from '../../tensor.ts';
+import { checkAxes } from '../checked.ts';
+
+/** Sorted, non-negative, without repeats. */
+export function normaliseAxes(op: string, x: Tensor, axes: readonly number[] | undefined): number[] {
+  const rank = x.shape.length;
+  const list = (axes ?? x.shape.map((_, i) => i)).map((a) => (a < 0 ? a + rank : a)).sort((a, b) => a - b);
+  if (list.some((a, i) => !Number.isInteger(a) || a < 0 || a >= rank || a === list[i - 1])) {
+    throw new ShapeError(`${op}: axes [${(axes ?? []).join(', ')}] do not fit a tensor with ${rank} dimensions`);
+  }
+  return list;
+}
+
+/** Throws where axes are not some of x's, ascending, or none. */
+export function checkReduced(op: string, x: TensorType, axes: readonly number[]): void {
+  checkAxes(op, x, axes);
+  if (axes.length === 0) throw new ShapeError(`${op}: no axes are given`);
+}
+
+/** Whether the reduced axes are the last ones: then one run of elements is summed in lanes. */
+const isTrailing = (shape: readonly Dim[], axes: readonly number[]): boolean =>
+  axes.length > 0 && axes.every((a, i) => a === shape.length - axes.length + i);
+
+/** The reduction of input 0 over `axes` at the multi-index `index` of the kept axes. */
+export function reduceAt(call: MapCall, op: ReduceOp, axes: readonly number[], index: readonly Expr[], serial = false): Expr {
+  const { e, inputs: [x] } = call, shape = x.type.shape;
+  const order = isTrailing(shape, axes) && !serial ? 'lanes' : 'serial';
+  // Reduced axes run as one range in row-major order; only the first may vary at run time.
+  const inner = axes.slice(1).reduce((n, a) => n * boundOf(shape[a]), 1);
+  const extent = e.scale(call.extent(x.type, axes[0]), inner);
+  return e.reduce(op, order, extent, (r) => {
+    const at = new Array<Expr>(shape.length);
+    let kept = 0, step = inner;
+    axes.forEach((a, n) => {
+      if (n > 0) step /= boundOf(shape[a]);
+      at[a] = n === 0 ? e.div(r, step) : e.mod(e.div(r, step), boundOf(shape[a]));
+    });
+    for (let d = 0; d < shape.length; d++) if (!axes.includes(d)) at[d] = index[kept++];
+    return x.at(at);
+  });
+}
+
+export function reduceReference(call: RefCall, axes: readonly number[], start: number, f: (a: number, b: number) => number): Float64Array {
+  const [type] = call.inTypes, dims = sizes(type.shape), strides = stridesOf(call.outTypes[0].shape);
+  const out = new Float64Array(elements(call.outTypes[0].shape)).fill(start);
+  if (dims.length > 0) dims[0] = call.rows(type);
+  const outStride = dims.map(() => 0);
+  let kept = 0;
+  dims.forEach((_, d) => { if (!axes.includes(d)) outStride[d] = strides[kept++]; });
+  const at = dims.map(() => 0), count = dims.reduce((n, d) => n * d, 1);
+  for (let flat = 0; flat < count; flat++) {
+    const o = at.reduce((n, i, d) => n + i * outStride[d], 0);
+    out[o] = f(out[o], call.inputs[0][flat]);
+    for (let d = dims.length - 1; d >= 0 && ++at[d] === dims[d]; d--) at[d] = 0;
+  }
+  return out;
+}

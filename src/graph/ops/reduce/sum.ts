@@ -1,0 +1,60 @@
+// Sum over axes, which disappear. Trailing axes are summed in 16 interleaved lanes, others one by one (DESIGN section 2).
+import { rowCount } from '../moe/rowCount.ts';
+import { isFloat } from '../../../base/dtype.ts';
+import { ShapeError } from '../../../base/errors.ts';
+import { boundOf, showType, type Dim } from '../../../base/shape.ts';
+import type { Op } from '../../op.ts';
+import { emit1, scalar, type Tensor } from '../../tensor.ts';
+import { wrapped } from '../elementwise/elementwise.ts';
+import { checkReduced, normaliseAxes, reduceAt, reduceReference } from './reduce.ts';
+
+/** `serial`: trailing axes too are summed one by one. */
+export type SumAttrs = { readonly axes: readonly number[]; readonly serial?: boolean };
+
+const kept = (shape: readonly Dim[], axes: readonly number[]): Dim[] => shape.filter((_, i) => !axes.includes(i));
+
+export const sumOp: Op<SumAttrs> = {
+  // Sum over axes.
+  name: 'sum', takes: ['numbers'],
+  infer([x], { axes }) {
+    checkReduced('sum', x, axes);
+    return [{ dtype: x.dtype, shape: kept(x.shape, axes) }];
+  },
+  grad({ inputs: [x], douts: [dout], attrs: { axes } }) {
+    if (!dout) return [null];
+    return [emit1('expand', [dout, x], { axes })];
+  },
+  lower: { kind: 'map', passes: 1, at: (call, index) => reduceAt(call, 'sum', call.attrs.axes, index, call.attrs.serial) },
+  reference: (call) => [reduceReference(call, call.attrs.axes, 0, (a, b) => wrapped(a + b, call.outTypes[0].dtype))],
+};
+
+/** Sum over `axes` (all by default); reduced axes disappear. */
+export function sum(x: Tensor, axes?: readonly number[]): Tensor {
+  const list = normaliseAxes('sum', x, axes);
+  if (list.length === 0) return x;
+  // A sum over the last axis and over others that do not touch it is two sums: each has one defined order.
+  const rank = x.shape.length;
+  let first = rank;
+  while (first > 0 && list.includes(first - 1)) first--;
+  const trailing = list.filter((a) => a >= first), others = list.filter((a) => a < first);
+  const inner = trailing.length ? emit1('sum', [x], { axes: trailing }) : x;
+  return others.length ? emit1('sum', [inner], { axes: others }) : inner;
+}
+
+/** Mean over `axes` (all by default), each count the run's own: a bounded dimension divides by its count. */
+export function mean(x: Tensor, axes?: readonly number[]): Tensor {
+  const list = normaliseAxes('mean', x, axes);
+  if (!isFloat(x.dtype)) throw new ShapeError(`mean: needs floats, got ${showType(x.type)}`, "cast(x, 'float32') first");
+  if (list.some((a) => boundOf(x.shape[a]) === 0)) throw new ShapeError(`mean: there is no mean of 0 elements (${showType(x.type)})`);
+  const total = sum(x, list);
+  const fixed = list.reduce((n, a) => n * (typeof x.shape[a] === 'number' ? boundOf(x.shape[a]) : 1), 1);
+  const dynamic = list.find((a) => typeof x.shape[a] !== 'number');
+  const scaled = emit1('mul', [total, scalar(total, 1 / fixed)]);
+  return dynamic === undefined ? scaled : emit1('div', [scaled, rowCount(x)]);
+}
+
+/** Mean squared distance from the mean over `axes` (all by default). */
+export function variance(x: Tensor, axes?: readonly number[]): Tensor {
+  const list = normaliseAxes('variance', x, axes), away = emit1('sub', [x, emit1('expand', [mean(x, list), x], { axes: list })]);
+  return mean(emit1('mul', [away, away]), list);
+}

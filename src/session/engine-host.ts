@@ -1,0 +1,138 @@
+// A session as the recompilation engine sees it: the programs of its steps, for the shapes of batches that came last.
+import type { Graph } from '../graph/graph.ts';
+import { draftOf, type Draft } from '../recompile/draft.ts';
+import type { EngineHost, Prepared } from '../recompile/engine-host.ts';
+import { carry } from '../run/carry.ts';
+import type { Executor } from '../run/executor.ts';
+import { SESSION, type Change, type Knobs } from '../trace/knobs.ts';
+import type { Named } from '../trace/module.ts';
+import type { Batching } from './batching.ts';
+import type { Compiling } from './backend.ts';
+import type { ProgramKey, Programs, Traced } from './programs.ts';
+import type { Updating } from './updating.ts';
+
+const SHAPES = 4; // of batches for which a new plan is compiled ahead
+
+/** What rules and their plans need of a session. */
+export interface Watched {
+  readonly model: object;
+  readonly named: Named;
+  readonly batching: Batching;
+  readonly knobs: Knobs;
+  readonly programs: Programs;
+  readonly executor: Executor;
+  readonly updating: Updating;
+}
+
+export class SessionEngineHost implements EngineHost {
+  readonly knobs: Knobs;
+  readonly #model: object;
+  readonly #named: Named;
+  readonly #batching: Batching;
+  readonly #programs: Programs;
+  readonly #executor: Executor;
+  readonly #updating: Updating;
+  readonly #done: () => number;
+  /** What ran for the shapes that came last, the newest at the end. */
+  readonly #seen = new Map<string, () => readonly Traced[]>();
+  #shape = '';
+
+  /** `done`: steps so far. */
+  constructor({ model, named, batching, knobs, programs, executor, updating }: Watched, done: () => number) {
+    this.knobs = knobs;
+    this.#model = model;
+    this.#named = named;
+    this.#batching = batching;
+    this.#programs = programs;
+    this.#executor = executor;
+    this.#updating = updating;
+    this.#done = done;
+  }
+
+  next(): number { return this.#done() + 1; }
+  shape(): string { return this.#shapeNow(this.#shape); }
+
+  /** A plan is for batches of a shape, and for the model as it is: the number of its public state belongs to the shape. */
+  #shapeNow(shape: string): string { return `${shape}, state ${this.#programsOf(shape).map(({ state }) => state).join(' ')}`; }
+
+  carry(changes: readonly Change[]): () => void {
+    const moves = this.knobs.moves(changes), back = carry(this.#executor, moves), ages = this.#updating.carry(moves);
+    return () => { ages(); back(); };
+  }
+
+  draft(): Draft<object> {
+    const { model, changes } = draftOf(this.#model, this.#named), session = draftOf(this.#batching, { paths: new Map([[this.#batching, SESSION]]) });
+    return { model, ...(!this.#batching.eager && { session: session.model }), changes: () => [...changes(), ...session.changes()] };
+  }
+
+  /** What the next step runs under the knobs of then, for a batch of this shape. traced: what was not traced under the
+   * settings of now is, for rules that are asked next. */
+  saw(shape: string, programs: () => readonly Traced[], traced: boolean): void {
+    this.#shape = shape;
+    this.#seen.delete(shape);
+    this.#seen.set(shape, () => [...new Map(programs().map((p) => [p.family, p])).values()]);
+    for (const old of this.#seen.keys()) {
+      if (this.#seen.size <= SHAPES) break;
+      this.#seen.delete(old);
+    }
+    if (!traced) return;
+    for (const { family, graph } of this.#seen.get(shape)?.() ?? []) this.#programs.settle(family, graph);
+  }
+
+  prepare(changes: readonly Change[]): Prepared {
+    const made = this.#prepared(changes, (family, graph) => this.#programs.begin(family, graph));
+    if (!made) throw new Error('a program that could be traced was not begun');
+    return made;
+  }
+
+  resize(changes: readonly Change[]): Prepared | null { return this.#prepared(changes, (family) => this.#programs.beginResized(family)); }
+
+  #prepared(changes: readonly Change[], begin: (family: string, graph: () => Graph) => Compiling | null): Prepared | null {
+    const programs = this.#programs, now = new Map([...this.#seen.keys()].map((shape) => [shape, this.#shapeNow(shape)])), shapes = new Set(now.values());
+    return this.knobs.with(changes, () => {
+      const plans = [...this.#seen].flatMap(([shape, all]) => all().map((p) => ({ ...p, shape, key: programs.key(p.family) })));
+      const cached = plans.every(({ key }) => programs.has(key)), drop = (): void => { for (const { key } of plans) programs.drop(key); };
+      try {
+        const coming: Promise<void>[] = [];
+        for (const { family, graph, key } of plans) {
+          if (programs.has(key)) continue;
+          const begun = begin(family, graph);
+          if (!begun) return null;
+          coming.push(begun.ready);
+        }
+        const ready = Promise.all(coming).then(() => undefined);
+        ready.catch(drop);
+        const largest = (): number => Math.max(...plans.map(({ key }) => programs.bytes(key)));
+        let bytes = largest();
+        return { cached, ready, drop, has: (shape) => shapes.has(shape), bytes: () => bytes,
+          load: (alone) => { for (const { key } of plans) programs.load(key, alone); bytes = largest(); },
+          kernels: (shape) => kernelsOf(programs, plans.filter((p) => now.get(p.shape) === shape).map((p) => p.key)) };
+      } catch (error) {
+        drop();
+        throw error;
+      }
+    });
+  }
+
+  kernels(): string | null { return kernelsOf(this.#programs, this.#running()); }
+
+  ready(): boolean { return this.#running().every((key) => this.#programs.has(key)); }
+
+  needs(changes: readonly Change[]): number {
+    return this.knobs.with(changes, () => Math.max(0, ...[...this.#seen.values()].flatMap((all) => all()).map(({ family, graph }) => this.#programs.needs(family, graph))));
+  }
+
+  budget(): { bytes: number; given: boolean } { return this.#programs.budget(); }
+  trim(): void { this.#programs.trim(this.#running()); }
+
+  /** For all shapes that are prepared for, as of what is prepared. */
+  bytes(): number { return Math.max(0, ...[...this.#seen.values()].flatMap((all) => all()).map(({ family }) => this.#programs.bytes(this.#programs.key(family)))); }
+
+  #running(): ProgramKey[] { return this.#programsOf(this.#shape); }
+  #programsOf(shape: string): ProgramKey[] { return (this.#seen.get(shape)?.() ?? []).map(({ family }) => this.#programs.key(family)); }
+}
+
+function kernelsOf(programs: Programs, keys: readonly ProgramKey[]): string | null {
+  const sets = keys.map((key) => programs.kernels(key));
+  return sets.includes(null) || sets.length === 0 ? null : sets.join('\n');
+}
