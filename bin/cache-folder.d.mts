@@ -1,3 +1,7 @@
-export interface CacheFolder { readonly path: string; readonly named: boolean; readonly shared: boolean }
+export interface CacheFolder {
+  readonly path: string;
+  readonly named: boolean;
+  readonly shared: boolean;
+}
 export function cacheFolders(): CacheFolder[];
 export function refusal(folder: CacheFolder): string | null;

@@ -1,16 +1,18 @@
-// Where this user's caches lie: compiled kernels (src/device/native/cache.ts) and what Node makes of the command's sources
-// (dynamoe.mjs, before any source is loaded). Files in it are run, so a folder is used only if no other user can write to it.
-// Plain JavaScript that any Node can parse.
+// Where this user's caches lie: compiled kernels (src/device/native/cache.ts) and what Node makes of the command's
+// sources (dynamoe.mjs, before any source is loaded). Files in it are run, so a folder is used only if no other user
+// can write to it. Plain JavaScript that any Node can parse.
 import { chmodSync, lstatSync, mkdirSync, statSync } from 'node:fs';
 import { homedir, platform, tmpdir } from 'node:os';
 import { dirname, isAbsolute, join, resolve } from 'node:path';
 
 /**
- * The folders to try, in order. DYNAMOE_CACHE, if it is set; else one in the user's cache folder; then one of the user's own in the folder
- * for temporary files. `named`: the user chose it, and its mode is left as it is. `shared`: others can write to the folder that it lies in.
+ * The folders to try, in order. DYNAMOE_CACHE, if it is set; else one in the user's cache folder; then one of the
+ * user's own in the folder for temporary files. `named`: the user chose it, and its mode is left as it is. `shared`:
+ * others can write to the folder that it lies in.
  */
 export function cacheFolders() {
-  const { DYNAMOE_CACHE: named, XDG_CACHE_HOME: xdg } = process.env, folders = [];
+  const { DYNAMOE_CACHE: named, XDG_CACHE_HOME: xdg } = process.env,
+    folders = [];
   const base = xdg && isAbsolute(xdg) ? xdg : userFolder();
   if (named) folders.push({ path: resolve(named), named: true, shared: false });
   else if (base !== null) folders.push({ path: join(base, 'dynamoe'), named: false, shared: false });
@@ -35,7 +37,8 @@ export function refusal({ path, named, shared }) {
   try {
     makeFolder(path, !shared);
     // Whoever can write to the folder around it could have put a link there.
-    const found = shared ? lstatSync(path) : statSync(path), uid = process.getuid?.();
+    const found = shared ? lstatSync(path) : statSync(path),
+      uid = process.getuid?.();
     if (!found.isDirectory()) return 'it is not a folder';
     if (uid === undefined) return null; // Windows: access goes by the user's profile
     if (found.uid !== uid && (found.uid !== 0 || shared)) return `it belongs to another user (uid ${found.uid})`;
@@ -49,13 +52,19 @@ export function refusal({ path, named, shared }) {
 
 /** Like mkdir, with `parents` like mkdir -p. (Node's own recursive mkdir never returns for some paths in /proc.) */
 function makeFolder(path, parents) {
-  const make = () => { mkdirSync(path, { mode: 0o700 }); };
+  const make = () => {
+    mkdirSync(path, { mode: 0o700 });
+  };
   try {
     make();
   } catch (error) {
     if (error.code === 'EEXIST') return;
     if (!parents || error.code !== 'ENOENT' || dirname(path) === path) throw error;
     makeFolder(dirname(path), true);
-    try { make(); } catch (again) { if (again.code !== 'EEXIST') throw again; }
+    try {
+      make();
+    } catch (again) {
+      if (again.code !== 'EEXIST') throw again;
+    }
   }
 }

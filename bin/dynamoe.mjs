@@ -18,7 +18,8 @@ function codeFolder() {
 }
 
 async function main() {
-  // Node keeps what it made of our sources: a start takes a fifth of a second less. Where it cannot write, it goes on without.
+  // Node keeps what it made of our sources: a start takes a fifth of a second less. Where it cannot write, it goes on
+  // without.
   process.env.NODE_COMPILE_CACHE ??= codeFolder();
   if (process.env.NODE_COMPILE_CACHE !== '') module.enableCompileCache?.(process.env.NODE_COMPILE_CACHE);
   if (existsSync(source)) {

@@ -1,4 +1,5 @@
-// The attacks on one part: cases come from a seed, a case that fails is made smaller. In: a part, and hands that carry them out; out: findings.
+// The attacks on one part: cases come from a seed, a case that fails is made smaller. In: a part, and hands that carry
+// them out; out: findings.
 import fc from 'fast-check';
 import type { Json } from '../src/io/json.ts';
 import { Stream } from '../src/base/random.ts';
@@ -20,10 +21,12 @@ export interface Finding {
 }
 
 /** `npm run campaign` with what repeats a case, for a shell. */
-export const repeats = (part: string, attack: Json): string => `npm run campaign -- --only ${part} --case '${JSON.stringify(attack).replaceAll("'", `'\\''`)}'`;
+export const repeats = (part: string, attack: Json): string =>
+  `npm run campaign -- --only ${part} --case ` + `'${JSON.stringify(attack).replaceAll("'", `'\\''`)}'`;
 
 /** Whether two findings are of one kind: numbers aside they say the same. */
-export const kindOf = ({ part, promise, what }: Finding): string => `${part} ${promise} ${what.split('\n')[0].replaceAll(/[0-9a-f]{8,}|[\d.e+-]+/g, '#')}`;
+export const kindOf = ({ part, promise, what }: Finding): string =>
+  `${part} ${promise} ` + `${what.split('\n')[0].replaceAll(/[0-9a-f]{8,}|[\d.e+-]+/g, '#')}`;
 
 export class Attempts {
   readonly #part: Part;
@@ -45,7 +48,8 @@ export class Attempts {
   async next(hands: Hands): Promise<Finding | null> {
     const turn = this.#next++;
     if (this.#part.cases) return this.drawn(new Stream(this.#seed, this.#part.name).uint(turn, 0) >>> 1, hands);
-    const list = await (this.#listed ??= this.#list(hands)), order = new Stream(this.#seed, this.#part.name).permutation(Math.floor(turn / list.length), list.length);
+    const list = await (this.#listed ??= this.#list(hands)),
+      order = new Stream(this.#seed, this.#part.name).permutation(Math.floor(turn / list.length), list.length);
     this.#cases = list.length;
     return this.given(list[order[turn % list.length]], hands);
   }
@@ -65,16 +69,20 @@ export class Attempts {
   async drawn(seed: number, hands: Hands): Promise<Finding | null> {
     const { name, limit, cases } = this.#part;
     if (!cases) throw new Error(`${name} lists its cases: --case names one`);
-    let found: Finding | null = null, until = Infinity;
-    await fc.check(fc.asyncProperty(cases, async (drawn) => {
-      const attack = drawn as Json;
-      if (performance.now() > until) return true; // whatever it would do: what was found so far is told
-      const outcome = await hands.run(name, attack, limit);
-      if (outcome.ok) return true;
-      if (!found) until = performance.now() + 1000 * this.#shrinkSeconds;
-      found = this.#finding(attack, outcome, seed);
-      return false;
-    }), { seed, numRuns: 1 });
+    let found: Finding | null = null,
+      until = Infinity;
+    await fc.check(
+      fc.asyncProperty(cases, async (drawn) => {
+        const attack = drawn as Json;
+        if (performance.now() > until) return true; // whatever it would do: what was found so far is told
+        const outcome = await hands.run(name, attack, limit);
+        if (outcome.ok) return true;
+        if (!found) until = performance.now() + 1000 * this.#shrinkSeconds;
+        found = this.#finding(attack, outcome, seed);
+        return false;
+      }),
+      { seed, numRuns: 1 },
+    );
     return found;
   }
 
@@ -84,6 +92,13 @@ export class Attempts {
   }
 
   #finding(attack: Json, { promise, what }: { promise: string; what: string }, seed: number | null): Finding {
-    return { part: this.#part.name, promise, what: redact(what), seed, attack, command: repeats(this.#part.name, attack) };
+    return {
+      part: this.#part.name,
+      promise,
+      what: redact(what),
+      seed,
+      attack,
+      command: repeats(this.#part.name, attack),
+    };
   }
 }

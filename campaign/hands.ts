@@ -1,5 +1,5 @@
-// The worker as the campaign sees it: attacks go in, outcomes come out, also where the worker crashes or hangs. A worker that did so is
-// replaced by another.
+// The worker as the campaign sees it: attacks go in, outcomes come out, also where the worker crashes or hangs. A
+// worker that did so is replaced by another.
 import { fork, type ChildProcess } from 'node:child_process';
 import { availableParallelism, loadavg } from 'node:os';
 import { join } from 'node:path';
@@ -25,10 +25,14 @@ export class Hands {
   #child: ChildProcess | null = null;
   #wrote = '';
 
-  constructor(options: HandsOptions) { this.#options = options; }
+  constructor(options: HandsOptions) {
+    this.#options = options;
+  }
 
   /** Carries out an attack; `seconds`: how long it may take on a machine that does nothing else. */
-  async run(part: string, attack: Json, seconds: number): Promise<Outcome> { return (await this.#send({ part, attack }, seconds)).outcome; }
+  async run(part: string, attack: Json, seconds: number): Promise<Outcome> {
+    return (await this.#send({ part, attack }, seconds)).outcome;
+  }
 
   /** The cases of a part that lists them. */
   async list(part: string, seconds: number): Promise<readonly Json[]> {
@@ -39,18 +43,32 @@ export class Hands {
 
   async #send(order: Order, seconds: number): Promise<Answer> {
     // Where others use the machine, too, everything takes as much longer.
-    const child = await this.#ready(), limit = seconds * Math.max(1, loadavg()[0] / availableParallelism()), answer = await new Promise<Answer>((resolve) => {
-      const failed = (what: string): void => { resolve({ outcome: { ok: false, promise: 'an attack ends: no crash, no hang', what }, figures: {} }); };
-      const timer = setTimeout(() => { failed(`the attack took longer than ${Math.round(limit)} s`); this.#drop(); }, limit * 1000);
-      const gone = (code: number | null, signal: string | null): void => {
-        clearTimeout(timer);
-        failed(`the process that was attacked ended by ${signal ?? `exit code ${code}`}${this.#wrote === '' ? '' : `:\n${this.#wrote}`}`);
-        this.#drop();
-      };
-      child.once('message', (message) => { clearTimeout(timer); child.off('exit', gone); resolve(message as Answer); });
-      child.once('exit', gone);
-      child.send(order);
-    });
+    const child = await this.#ready(),
+      limit = seconds * Math.max(1, loadavg()[0] / availableParallelism()),
+      answer = await new Promise<Answer>((resolve) => {
+        const failed = (what: string): void => {
+          resolve({ outcome: { ok: false, promise: 'an attack ends: no crash, ' + 'no hang', what }, figures: {} });
+        };
+        const timer = setTimeout(() => {
+          failed(`the attack took longer than ${Math.round(limit)} s`);
+          this.#drop();
+        }, limit * 1000);
+        const gone = (code: number | null, signal: string | null): void => {
+          clearTimeout(timer);
+          failed(
+            `the process that was attacked ended by ` +
+              `${signal ?? `exit code ${code}`}${this.#wrote === '' ? '' : `:\n${this.#wrote}`}`,
+          );
+          this.#drop();
+        };
+        child.once('message', (message) => {
+          clearTimeout(timer);
+          child.off('exit', gone);
+          resolve(message as Answer);
+        });
+        child.once('exit', gone);
+        child.send(order);
+      });
     for (const [figure, by] of Object.entries(answer.figures)) this.#options.count(figure, by);
     return answer;
   }
@@ -60,17 +78,30 @@ export class Hands {
     const { folder, plant } = this.#options;
     const child = fork(WORKER, [], {
       // A group of its own: what an attack started ends with it.
-      detached: true, stdio: ['ignore', 'ignore', 'pipe', 'ipc'],
+      detached: true,
+      stdio: ['ignore', 'ignore', 'pipe', 'ipc'],
       execArgv: ['--conditions=dynamoe-source', '--expose-gc', '--no-warnings', `--max-old-space-size=${HEAP_MB}`],
       // Commands that an attack starts need not read the same source again.
-      env: { NODE_COMPILE_CACHE: join(folder, 'code'), ...process.env, DYNAMOE_CAMPAIGN_SHARED: folder, ...(plant !== null && { DYNAMOE_CAMPAIGN_PLANT: plant }) },
+      env: {
+        NODE_COMPILE_CACHE: join(folder, 'code'),
+        ...process.env,
+        DYNAMOE_CAMPAIGN_SHARED: folder,
+        ...(plant !== null && { DYNAMOE_CAMPAIGN_PLANT: plant }),
+      },
     });
     this.#wrote = '';
-    child.stderr?.setEncoding('utf8').on('data', (text: string) => { this.#wrote = (this.#wrote + text).slice(-KEPT); });
+    child.stderr?.setEncoding('utf8').on('data', (text: string) => {
+      this.#wrote = (this.#wrote + text).slice(-KEPT);
+    });
     this.#child = child;
     await new Promise<void>((resolve, reject) => {
-      child.once('message', () => { child.removeAllListeners('exit'); resolve(); });
-      child.once('exit', (code) => { reject(new Error(`the worker did not start (exit code ${code}): ${this.#wrote}`)); });
+      child.once('message', () => {
+        child.removeAllListeners('exit');
+        resolve();
+      });
+      child.once('exit', (code) => {
+        reject(new Error(`the worker did not start (exit code ${code}): ` + `${this.#wrote}`));
+      });
     });
     return child;
   }
@@ -79,14 +110,23 @@ export class Hands {
     const child = this.#child;
     this.#child = null;
     if (child?.pid === undefined) return;
-    try { process.kill(-child.pid, 'SIGKILL'); } catch { /* it is gone */ }
+    try {
+      process.kill(-child.pid, 'SIGKILL');
+    } catch {
+      /* it is gone */
+    }
   }
 
   /** The next attack has a process of its own. */
   async renew(): Promise<void> {
     const child = this.#child;
-    if (!child || child.exitCode !== null || child.signalCode !== null) { this.#child = null; return; }
-    const gone = new Promise((resolve) => { child.once('exit', resolve); });
+    if (!child || child.exitCode !== null || child.signalCode !== null) {
+      this.#child = null;
+      return;
+    }
+    const gone = new Promise((resolve) => {
+      child.once('exit', resolve);
+    });
     this.#drop();
     await gone;
   }

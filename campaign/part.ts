@@ -1,5 +1,6 @@
-// What a part of the campaign is: a promise, how an attack on it is drawn, and how it is carried out. A case is plain JSON, so that a
-// command line and a file can hold it. Attacks run in a process of their own (worker.ts), which may crash or hang.
+// What a part of the campaign is: a promise, how an attack on it is drawn, and how it is carried out. A case is plain
+// JSON, so that a command line and a file can hold it. Attacks run in a process of their own (worker.ts), which may
+// crash or hang.
 import type { Arbitrary } from 'fast-check';
 
 /** What an attack gets beside its case. */
@@ -14,7 +15,10 @@ export interface World {
   count(figure: string, by?: number): void;
 }
 
-/** A promise that was broken. Anything else that an attack throws is a finding, too: the attack itself did not expect it. */
+/**
+ * A promise that was broken. Anything else that an attack throws is a finding, too: the attack itself did not expect
+ * it.
+ */
 export class Broken extends Error {
   override readonly name: string = 'Broken';
   readonly promise: string;

@@ -1,4 +1,5 @@
-// Faults of our own, planted to see that the campaign finds what it says it looks for (tests/campaign). In: a name; out: this process, broken.
+// Faults of our own, planted to see that the campaign finds what it says it looks for (tests/campaign). In: a name;
+// out: this process, broken.
 import fs from 'node:fs';
 import { syncBuiltinESMExports } from 'node:module';
 import { NativeDevice } from '../src/device/native/native.ts';
@@ -9,14 +10,20 @@ import type { Bound, DeviceInfo } from '../src/device/device.ts';
 
 const PLANTS: Readonly<Record<string, () => void>> = {
   /** After each run on 2 threads of the native device the last bit of what is read next is another. */
-  'flipped-bit': () => { flip(NativeDevice.prototype); },
+  'flipped-bit': () => {
+    flip(NativeDevice.prototype);
+  },
   /** The same on the wasm device. */
-  'flipped-bit-wasm': () => { flip(WasmDevice.prototype); },
+  'flipped-bit-wasm': () => {
+    flip(WasmDevice.prototype);
+  },
   /** A forward call of a session waits for its turn somewhere else first. */
   unordered: () => {
     const real = Session.prototype.forward;
     Session.prototype.forward = async function (batch) {
-      await new Promise((resolve) => { setTimeout(resolve, 30); });
+      await new Promise((resolve) => {
+        setTimeout(resolve, 30);
+      });
       return real.call(this, batch);
     };
   },
@@ -24,17 +31,26 @@ const PLANTS: Readonly<Record<string, () => void>> = {
   'lost-line': () => {
     const real = fs.appendFileSync;
     let n = 0;
-    fs.appendFileSync = ((...args: Parameters<typeof real>) => { if (++n % 7 !== 0) real(...args); });
+    fs.appendFileSync = (...args: Parameters<typeof real>) => {
+      if (++n % 7 !== 0) real(...args);
+    };
     syncBuiltinESMExports();
   },
 };
 
-interface Read { readonly info: DeviceInfo; run(bound: Bound, from?: number, to?: number): Promise<void>; read(address: number, into: TypedArray): void }
+interface Read {
+  readonly info: DeviceInfo;
+  run(bound: Bound, from?: number, to?: number): Promise<void>;
+  read(address: number, into: TypedArray): void;
+}
 
 function flip(device: Read): void {
   const { run, read } = device;
   let due = false;
-  device.run = function (this: Read, ...args) { due = this.info.threads === 2; return run.apply(this, args); };
+  device.run = function (this: Read, ...args) {
+    due = this.info.threads === 2;
+    return run.apply(this, args);
+  };
   device.read = function (this: Read, address, into) {
     read.call(this, address, into);
     if (!due || !(into instanceof Float32Array)) return;

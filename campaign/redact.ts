@@ -1,5 +1,5 @@
-// What the campaign writes names no place of the machine that it ran on, so that a report can be handed on. In: text; out: the same with
-// folders left out of paths.
+// What the campaign writes names no place of the machine that it ran on, so that a report can be handed on. In: text;
+// out: the same with folders left out of paths.
 import { homedir, hostname, userInfo } from 'node:os';
 
 const PATH = /(?<![\w.])(?:file:\/\/)?(?:\/[\w.@+~-]+)+\/([\w.@+~-]*)/g;

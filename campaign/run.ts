@@ -1,5 +1,5 @@
-// `npm run campaign -- --minutes N --seed S [--only NAME]`: attacks on what DynaMoE promises (docs/reliability.md), drawn from a seed. Exit code 1
-// where a promise was broken.
+// `npm run campaign -- --minutes N --seed S [--only NAME]`: attacks on what DynaMoE promises (docs/reliability.md),
+// drawn from a seed. Exit code 1 where a promise was broken.
 import { mkdtemp, rm } from 'node:fs/promises';
 import { availableParallelism, tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -29,11 +29,16 @@ interface Flags {
 }
 
 const program = new Command('campaign')
-  .description('Attacks what DynaMoE promises, for so many minutes: kills, faults, damaged files, recompilations, models, calls, long runs.')
+  .description(
+    'Attacks what DynaMoE promises, for so many minutes: kills, faults, damaged files, recompilations, ' +
+      'models, calls, long runs.',
+  )
   .option('--minutes <n>', 'how long', real(0, true), 10)
   .option('--seed <n>', 'everything is drawn from it', whole(0, MAX_SEED), 0)
   .addOption(new Option('--only <part...>', 'these parts alone').choices(PART_NAMES))
-  .addOption(new Option('--case <json>', 'carries out this case of the one part, as a finding tells it').argParser(parsed))
+  .addOption(
+    new Option('--case <json>', 'carries out this case of the one part, as a finding tells it').argParser(parsed),
+  )
   .option('--trial <seed>', 'carries out the case that this seed draws, and makes it smaller', whole(0, MAX_SEED))
   .option('--kept', 'carries out the cases that once failed (campaign/seeds.json), and no others')
   .option('--shrink <s>', 'seconds for making a case that failed smaller', real(0), 60)
@@ -44,20 +49,33 @@ const program = new Command('campaign')
   .addOption(new Option('--plant <name>', 'plants a fault, to see that it is found').hideHelp());
 
 function parsed(text: string): Json {
-  try { return JSON.parse(text) as Json; } catch { throw new InvalidArgumentError('expected JSON'); }
+  try {
+    return JSON.parse(text) as Json;
+  } catch {
+    throw new InvalidArgumentError('expected JSON');
+  }
 }
 
 const flags = program.parse().opts<Flags>();
 const parts = await Promise.all((flags.only ?? PART_NAMES).map(partNamed));
-if ((flags.case !== undefined || flags.trial !== undefined) && parts.length !== 1) program.error('error: --case and --trial need --only PART');
+if ((flags.case !== undefined || flags.trial !== undefined) && parts.length !== 1)
+  program.error('error: --case and ' + '--trial need --only PART');
 
-const folder = await mkdtemp(join(tmpdir(), 'dynamoe-campaign-')), report = openReport(flags.json === true);
-const summaries: PartSummary[] = [], findings: Finding[] = [], began = performance.now();
+const folder = await mkdtemp(join(tmpdir(), 'dynamoe-campaign-')),
+  report = openReport(flags.json === true);
+const summaries: PartSummary[] = [],
+  findings: Finding[] = [],
+  began = performance.now();
 const stop = new AbortController();
-for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => { stop.abort(); });
+for (const signal of ['SIGINT', 'SIGTERM'] as const)
+  process.once(signal, () => {
+    stop.abort();
+  });
 try {
   if (flags.kept) await replay();
-  else for (const [i, part] of parts.entries()) if (!stop.signal.aborted) summaries.push(await attack(part, timeOf(part, i)));
+  else
+    for (const [i, part] of parts.entries())
+      if (!stop.signal.aborted) summaries.push(await attack(part, timeOf(part, i)));
 } finally {
   await rm(folder, { recursive: true, force: true, maxRetries: 3 });
 }
@@ -66,14 +84,23 @@ process.exitCode = findings.length > 0 ? 1 : 0;
 
 /** Milliseconds for a part: its share of what is left. */
 function timeOf(part: Part, i: number): number {
-  const left = 60_000 * flags.minutes - (performance.now() - began), shares = parts.slice(i).reduce((n, p) => n + p.share, 0);
-  return left * part.share / shares;
+  const left = 60_000 * flags.minutes - (performance.now() - began),
+    shares = parts.slice(i).reduce((n, p) => n + p.share, 0);
+  return (left * part.share) / shares;
 }
 
 async function attack(part: Part, ms: number): Promise<PartSummary> {
-  const start = performance.now(), figures: Record<string, number> = {}, kinds = new Map<string, number>();
-  const attempts = new Attempts(part, flags.seed, flags.shrink), { case: given, trial } = flags;
-  const single = given !== undefined ? (hands: Hands) => attempts.given(given, hands) : trial !== undefined ? (hands: Hands) => attempts.drawn(trial, hands) : null;
+  const start = performance.now(),
+    figures: Record<string, number> = {},
+    kinds = new Map<string, number>();
+  const attempts = new Attempts(part, flags.seed, flags.shrink),
+    { case: given, trial } = flags;
+  const single =
+    given !== undefined
+      ? (hands: Hands) => attempts.given(given, hands)
+      : trial !== undefined
+        ? (hands: Hands) => attempts.drawn(trial, hands)
+        : null;
   let attacks = 0;
   const lane = async (hands: Hands): Promise<void> => {
     do {
@@ -82,8 +109,17 @@ async function attack(part: Part, ms: number): Promise<PartSummary> {
       report.progress(part.name, attacks, (performance.now() - began) / (60_000 * flags.minutes));
       if (!found) continue;
       kinds.set(kindOf(found), (kinds.get(kindOf(found)) ?? 0) + 1);
-      if (kinds.get(kindOf(found)) === 1) { findings.push(found); report.finding(found); }
-    } while (!single && !stop.signal.aborted && performance.now() - start < ms && kinds.size < flags.most && attacks < flags.attacks);
+      if (kinds.get(kindOf(found)) === 1) {
+        findings.push(found);
+        report.finding(found);
+      }
+    } while (
+      !single &&
+      !stop.signal.aborted &&
+      performance.now() - start < ms &&
+      kinds.size < flags.most &&
+      attacks < flags.attacks
+    );
   };
   const lanes = Array.from({ length: single ? 1 : flags.jobs }, () => handsFor(figures));
   try {
@@ -91,19 +127,39 @@ async function attack(part: Part, ms: number): Promise<PartSummary> {
   } finally {
     await Promise.all(lanes.map((hands) => hands.renew()));
   }
-  if (attempts.covered) Object.assign(figures, { 'points in all': attempts.covered.cases, 'points that failed once': attempts.covered.done });
-  return { part: part.name, promise: part.promise, seconds: (performance.now() - start) / 1000, attacks, figures, findings: kinds.size };
+  if (attempts.covered)
+    Object.assign(figures, {
+      'points in all': attempts.covered.cases,
+      'points that failed once': attempts.covered.done,
+    });
+  return {
+    part: part.name,
+    promise: part.promise,
+    seconds: (performance.now() - start) / 1000,
+    attacks,
+    figures,
+    findings: kinds.size,
+  };
 }
 
 function handsFor(figures: Record<string, number>): Hands {
-  return new Hands({ folder, plant: flags.plant ?? null, count: (figure, by) => { figures[figure] = (figures[figure] ?? 0) + by; } });
+  return new Hands({
+    folder,
+    plant: flags.plant ?? null,
+    count: (figure, by) => {
+      figures[figure] = (figures[figure] ?? 0) + by;
+    },
+  });
 }
 
 /** The cases that once failed. */
 async function replay(): Promise<void> {
   const cases = await keptCases();
   for (const part of parts) {
-    const own = cases.filter((c) => c.part === part.name), start = performance.now(), figures: Record<string, number> = {}, hands = handsFor(figures);
+    const own = cases.filter((c) => c.part === part.name),
+      start = performance.now(),
+      figures: Record<string, number> = {},
+      hands = handsFor(figures);
     let failed = 0;
     try {
       for (const { attack: given, found: before } of own) {
@@ -117,6 +173,14 @@ async function replay(): Promise<void> {
     } finally {
       await hands.renew();
     }
-    if (own.length > 0) summaries.push({ part: part.name, promise: part.promise, seconds: (performance.now() - start) / 1000, attacks: own.length, figures, findings: failed });
+    if (own.length > 0)
+      summaries.push({
+        part: part.name,
+        promise: part.promise,
+        seconds: (performance.now() - start) / 1000,
+        attacks: own.length,
+        figures,
+        findings: failed,
+      });
   }
 }

@@ -1,4 +1,5 @@
-// The process that carries out attacks, one at a time. In: messages { part, attack }; out: { outcome, figures }. It ends when its parent does.
+// The process that carries out attacks, one at a time. In: messages { part, attack }; out: { outcome, figures }. It
+// ends when its parent does.
 import { mkdtemp, mkdir, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -8,31 +9,58 @@ import { partNamed } from './parts.ts';
 import { plant } from './plants.ts';
 
 /** Without an attack: to list the part's cases. */
-export interface Order { readonly part: string; readonly attack?: Json }
-export interface Answer { readonly outcome: Outcome; readonly figures: Readonly<Record<string, number>>; readonly list?: readonly Json[] }
+export interface Order {
+  readonly part: string;
+  readonly attack?: Json;
+}
+export interface Answer {
+  readonly outcome: Outcome;
+  readonly figures: Readonly<Record<string, number>>;
+  readonly list?: readonly Json[];
+}
 
 const planted = process.env['DYNAMOE_CAMPAIGN_PLANT'] ?? null;
-const shared = process.env['DYNAMOE_CAMPAIGN_SHARED'] ?? await mkdtemp(join(tmpdir(), 'dynamoe-campaign-'));
+const shared = process.env['DYNAMOE_CAMPAIGN_SHARED'] ?? (await mkdtemp(join(tmpdir(), 'dynamoe-campaign-')));
 let unhandled: unknown[] = [];
 
-process.on('unhandledRejection', (reason) => { unhandled.push(reason); });
-process.on('disconnect', () => { process.exit(0); });
-process.on('message', (order: Order) => { void obey(order).then((answer) => { process.send?.(answer); }); });
+process.on('unhandledRejection', (reason) => {
+  unhandled.push(reason);
+});
+process.on('disconnect', () => {
+  process.exit(0);
+});
+process.on('message', (order: Order) => {
+  void obey(order).then((answer) => {
+    process.send?.(answer);
+  });
+});
 plant(planted);
 process.send?.({ ready: true });
 
 async function obey({ part: name, attack }: Order): Promise<Answer> {
-  const part = await partNamed(name), figures: Record<string, number> = {};
+  const part = await partNamed(name),
+    figures: Record<string, number> = {};
   await mkdir(shared, { recursive: true });
   const folder = await mkdtemp(join(shared, 'attack-'));
-  const world: World = { folder, shared, planted, count: (figure, by = 1) => { figures[figure] = (figures[figure] ?? 0) + by; } };
+  const world: World = {
+    folder,
+    shared,
+    planted,
+    count: (figure, by = 1) => {
+      figures[figure] = (figures[figure] ?? 0) + by;
+    },
+  };
   unhandled = [];
   try {
-    if (attack === undefined) return { outcome: { ok: true }, figures, list: (await part.list?.(world) ?? []) as Json[] };
+    if (attack === undefined)
+      return { outcome: { ok: true }, figures, list: ((await part.list?.(world)) ?? []) as Json[] };
     await part.attack(attack, world);
     // Rejections are told of after the turn in which they came.
-    await new Promise((resolve) => { setImmediate(resolve); });
-    if (unhandled.length > 0) throw new Broken('no promise is left whose rejection nobody handles', String(unhandled[0]));
+    await new Promise((resolve) => {
+      setImmediate(resolve);
+    });
+    if (unhandled.length > 0)
+      throw new Broken('no promise is left whose rejection nobody ' + 'handles', String(unhandled[0]));
     return { outcome: { ok: true }, figures };
   } catch (error) {
     return { outcome: { ok: false, ...told(error, part.promise) }, figures };
@@ -43,5 +71,5 @@ async function obey({ part: name, attack }: Order): Promise<Answer> {
 
 function told(error: unknown, promise: string): { promise: string; what: string } {
   if (error instanceof Broken) return { promise: error.promise, what: error.message };
-  return { promise, what: error instanceof Error ? error.stack ?? error.message : String(error) };
+  return { promise, what: error instanceof Error ? (error.stack ?? error.message) : String(error) };
 }

@@ -18,10 +18,11 @@ class Classifier {
 export default {
   model: new Classifier(),
   data: ([folder]) => mnist(folder, { train: 8000, normalise: true }),
-  optimizer: ({ steps }) => optim.adamW({
-    lr: optim.warmupCosine({ peak: 2e-3, warmup: Math.min(50, steps), total: steps }),
-    weightDecay: 0.05,
-  }),
+  optimizer: ({ steps }) =>
+    optim.adamW({
+      lr: optim.warmupCosine({ peak: 2e-3, warmup: Math.min(50, steps), total: steps }),
+      weightDecay: 0.05,
+    }),
   metrics: { accuracy: metrics.accuracy },
   steps: 1250, // 10 epochs
   batch: 64,

@@ -1,5 +1,17 @@
-// The public face of `dynamoe/log`: whoever is told of a run. A config file may bring `loggers`; a training loop of one's own calls them itself.
-export type { DoneEvent, EvalEvent, FailEvent, LogEvent, PlanEvent, SaveEvent, StartEvent, StepEvent, StopEvent, TrainEvent } from './train/events.ts';
+// The public face of `dynamoe/log`: whoever is told of a run. A config file may bring `loggers`; a training loop of
+// one's own calls them itself.
+export type {
+  DoneEvent,
+  EvalEvent,
+  FailEvent,
+  LogEvent,
+  PlanEvent,
+  SaveEvent,
+  StartEvent,
+  StepEvent,
+  StopEvent,
+  TrainEvent,
+} from './train/events.ts';
 export type { RecompileEvent } from './recompile/rule.ts';
 export type { Logger, RunInfo } from './train/logger.ts';
 export { jsonLines } from './train/json-lines.ts';

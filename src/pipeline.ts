@@ -1,6 +1,7 @@
-// The whole compiler on one page. A model's function becomes a Graph; the Graph gets gradients and updates, is optimised, lowered
-// to kernels, planned into a Program with static memory, and run. Each stage takes plain data and gives plain data; each result is
-// verified and can be printed (`dynamoe inspect CONFIG --stage graph|kernels|source|program`).
+// The whole compiler on one page. A model's function becomes a Graph; the Graph gets gradients and updates, is
+// optimised, lowered to kernels, planned into a Program with static memory, and run. Each stage takes plain data and
+// gives plain data; each result is verified and can be printed (`dynamoe inspect CONFIG --stage
+// graph|kernels|source|program`).
 //
 //     trace -> differentiate -> optimise -> lower -> emit -> plan -> run
 //     fn       Graph            Graph       Kernel[] source  Program  Session
@@ -32,11 +33,17 @@ export function traceGraph(named: Named, training: boolean, build: (t: Trace) =>
 }
 
 /** Graph -> Graph with gradients of `total`, consumed by the optimiser's updates of the trained parameters. */
-export function trainingGraph(forward: Graph, optimizer: Optimizer, trained: readonly string[], options?: UpdateOptions): Graph {
+export function trainingGraph(
+  forward: Graph,
+  optimizer: Optimizer,
+  trained: readonly string[],
+  options?: UpdateOptions,
+): Graph {
   const used = trained.filter((name) => forward.inputs.some((i) => i.kind === 'state' && i.name === name));
   return verifyStages(forward, ops, [
     { name: 'differentiate', run: (g) => differentiate(g, ops, 'total', used) },
-    { name: 'optim', run: (g) => addUpdates(g, ops, optimizer, options) }]);
+    { name: 'optim', run: (g) => addUpdates(g, ops, optimizer, options) },
+  ]);
 }
 
 /** What leaves each stage of the compiler for one graph. */
@@ -74,9 +81,13 @@ export type StageName = (typeof STAGES)[number];
 /** The text that `dynamoe inspect` shows. */
 export function printStage(compiled: Compiled, stage: StageName): string {
   switch (stage) {
-    case 'graph': return printGraph(compiled.graph);
-    case 'kernels': return compiled.kernels.map((k) => `${k.key.slice(0, 8)} ${printKernel(k.kernel)}`).join('\n\n');
-    case 'source': return emitFile(compiled.kernels);
-    case 'program': return printProgram(compiled.program);
+    case 'graph':
+      return printGraph(compiled.graph);
+    case 'kernels':
+      return compiled.kernels.map((k) => `${k.key.slice(0, 8)} ${printKernel(k.kernel)}`).join('\n\n');
+    case 'source':
+      return emitFile(compiled.kernels);
+    case 'program':
+      return printProgram(compiled.program);
   }
 }

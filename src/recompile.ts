@@ -1,4 +1,5 @@
-// The public face of `dynamoe/recompile`: rules that recompile a run while it goes on, and the policies that are built in.
+// The public face of `dynamoe/recompile`: rules that recompile a run while it goes on, and the policies that are built
+// in.
 export { adaptCapacity, type AdaptCapacityOptions } from './recompile/policies/adaptCapacity.ts';
 export { generate, WORKLOADS, type GenerateOptions } from './recompile/lab/generate.ts';
 export { replay, type Replayed } from './recompile/lab/replay.ts';

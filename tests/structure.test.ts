@@ -20,7 +20,9 @@ const storeys = [
 const order = storeys.flat();
 
 const src = join(import.meta.dirname, '..', 'src');
-const paths = readdirSync(src, { recursive: true, encoding: 'utf8' }).filter((path) => statSync(join(src, path)).isFile());
+const paths = readdirSync(src, { recursive: true, encoding: 'utf8' }).filter((path) =>
+  statSync(join(src, path)).isFile(),
+);
 const files = paths.map((path) => path.replaceAll(sep, '/')).sort();
 const imports = new Map(files.filter((file) => file.endsWith('.ts')).map((file) => [file, importsOf(file)]));
 
@@ -53,7 +55,9 @@ test('a folder imports only from those below it', () => {
 });
 
 test('the core reaches nothing of Node', () => {
-  const wrong: string[] = [], seen = new Set<string>(), open = ['index.ts'];
+  const wrong: string[] = [],
+    seen = new Set<string>(),
+    open = ['index.ts'];
   for (let file = open.pop(); file !== undefined; file = open.pop()) {
     if (seen.has(file)) continue;
     seen.add(file);
@@ -62,13 +66,18 @@ test('the core reaches nothing of Node', () => {
       else wrong.push(`${file} imports ${name}`);
     }
   }
-  assert.ok(seen.has('session/session.ts') && seen.has('device/wasm/wasm.ts'), 'the walk found the session and its device');
+  assert.ok(
+    seen.has('session/session.ts') && seen.has('device/wasm/wasm.ts'),
+    'the walk found the session and its device',
+  );
   assert.deepEqual(wrong, [], 'a bundle for the browser would need it');
 });
 
 /** What a file imports when it runs: imports of types alone are erased. Dynamic imports count. */
 function valueImports(file: string): string[] {
-  const { outputText } = ts.transpileModule(readFileSync(join(src, file), 'utf8'), { compilerOptions: { target: ts.ScriptTarget.ESNext, module: ts.ModuleKind.ESNext, verbatimModuleSyntax: true } });
+  const { outputText } = ts.transpileModule(readFileSync(join(src, file), 'utf8'), {
+    compilerOptions: { target: ts.ScriptTarget.ESNext, module: ts.ModuleKind.ESNext, verbatimModuleSyntax: true },
+  });
   return ts.preProcessFile(outputText, true, true).importedFiles.map(({ fileName }) => fileName);
 }
 
@@ -95,8 +104,13 @@ test('no import cycles, types included', () => {
 });
 
 test('files are small', () => {
-  const sizes = files.map((file) => ({ file, bytes: statSync(join(src, file)).size })).sort((a, b) => a.bytes - b.bytes);
-  assert.deepEqual(sizes.filter(({ bytes }) => bytes > 20_000), []);
+  const sizes = files
+    .map((file) => ({ file, bytes: statSync(join(src, file)).size }))
+    .sort((a, b) => a.bytes - b.bytes);
+  assert.deepEqual(
+    sizes.filter(({ bytes }) => bytes > 20_000),
+    [],
+  );
   const median = sizes[Math.floor(sizes.length / 2)]?.bytes ?? 0;
   assert.ok(median < 6000, `the median file has ${median} bytes`);
 });

@@ -1,118 +1,255 @@
-// The API reference: docs/api/*.md from what the doors of the package export and from their docstrings. `npm run docs` writes it; the tests
-// compare it with what is there.
+// The API reference: docs/api/*.md from what the doors of the package export and from their docstrings. `npm run docs`
+// writes it; the tests compare it with what is there.
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import ts from 'typescript';
 
-const root = fileURLToPath(new URL('..', import.meta.url)), folder = join(root, 'docs/api');
+const root = fileURLToPath(new URL('..', import.meta.url)),
+  folder = join(root, 'docs/api');
 
 /** Doors by the name of their page. A namespace that a door exports (`nn`) has a page of its own. */
 const DOORS = [
-  { page: 'core', file: 'src/index.ts', from: 'dynamoe', what: 'Models, sessions, data in memory. `dynamoe/core` is the same without Node; `dynamoe/node`, which `dynamoe` is in Node, adds the native device and files.' },
-  { page: 'recompile', file: 'src/recompile.ts', from: 'dynamoe/recompile', what: 'Rules that recompile a run while it goes on, and the policies that are built in: [the guide](../guide/recompilation.md).' },
+  {
+    page: 'core',
+    file: 'src/index.ts',
+    from: 'dynamoe',
+    what:
+      'Models, sessions, data in memory. `dynamoe/core` is ' +
+      'the same without Node; `dynamoe/node`, which `dynamoe` is in Node, adds the native device and files.',
+  },
+  {
+    page: 'recompile',
+    file: 'src/recompile.ts',
+    from: 'dynamoe/recompile',
+    what:
+      'Rules that recompile a run while ' +
+      'it goes on, and the policies that are built in: [the guide](../guide/recompilation.md).',
+  },
   { page: 'data', file: 'src/data.ts', from: 'dynamoe/data', what: 'Datasets in Node.' },
-  { page: 'log', file: 'src/log.ts', from: 'dynamoe/log', what: 'What a run tells, and whom: [the guide](../dashboard.md).' },
+  {
+    page: 'log',
+    file: 'src/log.ts',
+    from: 'dynamoe/log',
+    what: 'What a run tells, and whom: [the ' + 'guide](../dashboard.md).',
+  },
 ] as const;
 const NAMESPACES: Readonly<Record<string, string>> = {
-  nn: 'Modules and layers: [the mixture-of-experts layer](../guide/moe.md).', ops: 'Operations on tensors, for a `forward` of your own.', optim: 'Optimisers and schedules of the learning rate.',
-  loss: 'What a model is trained to make small: the first argument is its output, the second the batch\'s `y`.', metrics: 'What a validation may measure beside the loss.',
+  nn: 'Modules and layers: [the mixture-of-experts ' + 'layer](../guide/moe.md).',
+  ops: 'Operations on tensors, for a `forward` of your own.',
+  optim: 'Optimisers and schedules of the learning rate.',
+  loss: "What a model is trained to make small: the first argument is its output, the second the batch's `y`.",
+  metrics: 'What a validation may measure beside the loss.',
 };
 
 /** Pages by name, as Markdown. */
 export function pages(): Map<string, string> {
-  const { options } = ts.parseJsonConfigFileContent(ts.readConfigFile(join(root, 'tsconfig.json'), (f) => ts.sys.readFile(f)).config, ts.sys, root);
-  const program = ts.createProgram(DOORS.map((d) => join(root, d.file)), options), writer = new Writer(program.getTypeChecker()), out = new Map<string, string>();
+  const { options } = ts.parseJsonConfigFileContent(
+    ts.readConfigFile(join(root, 'tsconfig.json'), (f) => ts.sys.readFile(f)).config,
+    ts.sys,
+    root,
+  );
+  const program = ts.createProgram(
+      DOORS.map((d) => join(root, d.file)),
+      options,
+    ),
+    writer = new Writer(program.getTypeChecker()),
+    out = new Map<string, string>();
   for (const { page, file, from, what } of DOORS) {
     const module = writer.checker.getSymbolAtLocation(program.getSourceFile(join(root, file))!)!;
-    const spaces: string[] = [], entries: ts.Symbol[] = [];
+    const spaces: string[] = [],
+      entries: ts.Symbol[] = [];
     for (const symbol of writer.checker.getExportsOfModule(module)) {
       const space = symbol.declarations?.some((d) => ts.isNamespaceExport(d));
-      if (!space) { entries.push(symbol); continue; }
+      if (!space) {
+        entries.push(symbol);
+        continue;
+      }
       spaces.push(`[\`${symbol.name}\`](${symbol.name}.md)`);
       const inside = writer.checker.getExportsOfModule(writer.resolved(symbol));
-      out.set(symbol.name, page_(`\`${symbol.name}\``, `\`import { ${symbol.name} } from '${from}'\`. ${NAMESPACES[symbol.name] ?? ''}`, inside.map((s) => writer.entry(s, `${symbol.name}.`))));
+      out.set(
+        symbol.name,
+        page_(
+          `\`${symbol.name}\``,
+          `\`import { ${symbol.name} } from '${from}'\`. ` + `${NAMESPACES[symbol.name] ?? ''}`,
+          inside.map((s) => writer.entry(s, `${symbol.name}.`)),
+        ),
+      );
     }
-    out.set(page, page_(`\`${from}\``, `${what}${spaces.length > 0 ? ` Namespaces: ${spaces.join(', ')}.` : ''}`, entries.map((s) => writer.entry(s, ''))));
+    out.set(
+      page,
+      page_(
+        `\`${from}\``,
+        `${what}${spaces.length > 0 ? ` Namespaces: ` + `${spaces.join(', ')}.` : ''}`,
+        entries.map((s) => writer.entry(s, '')),
+      ),
+    );
   }
   return out;
 }
 
-interface Entry { readonly name: string; readonly text: string; readonly type: boolean }
+interface Entry {
+  readonly name: string;
+  readonly text: string;
+  readonly type: boolean;
+}
 
 /** What can be called or made first, types after it, each by name. */
 function page_(title: string, what: string, entries: readonly Entry[]): string {
-  const list = (type: boolean): string => entries.filter((e) => e.type === type).sort((a, b) => (a.name.toLowerCase() < b.name.toLowerCase() ? -1 : 1)).map((e) => e.text).join('\n');
-  const values = list(false), types = list(true);
-  return `<!-- Made from docstrings by tools/api.ts. -->\n# ${title}\n\n${what.trim()}\n\n${values}${types === '' ? '' : `\n## Types\n\n${types}`}`.trimEnd().concat('\n');
+  const list = (type: boolean): string =>
+    entries
+      .filter((e) => e.type === type)
+      .sort((a, b) => (a.name.toLowerCase() < b.name.toLowerCase() ? -1 : 1))
+      .map((e) => e.text)
+      .join('\n');
+  const values = list(false),
+    types = list(true);
+  return (
+    `<!-- Made from docstrings by tools/api.ts. -->\n# ` +
+    `${title}\n\n${what.trim()}\n\n${values}${types === '' ? '' : `\n## Types\n\n${types}`}`
+  )
+    .trimEnd()
+    .concat('\n');
 }
 
 class Writer {
   readonly checker: ts.TypeChecker;
-  constructor(checker: ts.TypeChecker) { this.checker = checker; }
+  constructor(checker: ts.TypeChecker) {
+    this.checker = checker;
+  }
 
-  resolved(symbol: ts.Symbol): ts.Symbol { return symbol.flags & ts.SymbolFlags.Alias ? this.checker.getAliasedSymbol(symbol) : symbol; }
+  resolved(symbol: ts.Symbol): ts.Symbol {
+    return symbol.flags & ts.SymbolFlags.Alias ? this.checker.getAliasedSymbol(symbol) : symbol;
+  }
 
   entry(exported: ts.Symbol, prefix: string): Entry {
-    const symbol = this.resolved(exported), { name } = exported, doc = this.#doc(symbol), head = (what: string): string => `### \`${prefix}${name}\`${what}\n\n`;
+    const symbol = this.resolved(exported),
+      { name } = exported,
+      doc = this.#doc(symbol),
+      head = (what: string): string => `### \`${prefix}${name}\`${what}\n\n`;
     const [d] = symbol.declarations ?? [];
-    const from = `[source](../../${relative(root, d.getSourceFile().fileName).replaceAll('\\', '/')})`, body = (...parts: string[]): string => [...parts.filter((p) => p !== ''), from].join('\n\n') + '\n';
+    const from = `[source](../../${relative(root, d.getSourceFile().fileName).replaceAll('\\', '/')})`,
+      body = (...parts: string[]): string => [...parts.filter((p) => p !== ''), from].join('\n\n') + '\n';
     const callable = this.#callable(symbol);
-    if (callable) return { name, type: false, text: head('') + body(callable.map((s) => code(this.#call(`${prefix}${name}`, s))).join('<br>'), doc) };
-    const typeOnly = exported.declarations?.some((e) => ts.isExportSpecifier(e) && (e.isTypeOnly || e.parent.parent.isTypeOnly)) ?? false;
-    if (ts.isClassDeclaration(d) && typeOnly) return { name, type: true, text: head('') + body(doc, this.#members(symbol)) };
+    if (callable)
+      return {
+        name,
+        type: false,
+        text: head('') + body(callable.map((s) => code(this.#call(`${prefix}${name}`, s))).join('<br>'), doc),
+      };
+    const typeOnly =
+      exported.declarations?.some((e) => ts.isExportSpecifier(e) && (e.isTypeOnly || e.parent.parent.isTypeOnly)) ??
+      false;
+    if (ts.isClassDeclaration(d) && typeOnly)
+      return { name, type: true, text: head('') + body(doc, this.#members(symbol)) };
     if (ts.isClassDeclaration(d)) {
       const made = d.members.find((m) => ts.isConstructorDeclaration(m));
       const open = made && !made.modifiers?.some((m) => m.kind === ts.SyntaxKind.PrivateKeyword);
       const heritage = d.heritageClauses?.map((h) => h.getText()).join(' ') ?? '';
-      return { name, type: false, text: head('') + body(code(`${open ? `new ${prefix}${name}(${this.#parameters(made.parameters)})` : `class ${name}`}${heritage && ` ${heritage}`}`), doc, this.#members(symbol)) };
+      return {
+        name,
+        type: false,
+        text:
+          head('') +
+          body(
+            code(
+              `${open ? `new ${prefix}${name}(${this.#parameters(made.parameters)})` : `class ${name}`}${heritage && ` ${heritage}`}`,
+            ),
+            doc,
+            this.#members(symbol),
+          ),
+      };
     }
-    if (ts.isInterfaceDeclaration(d)) return { name, type: true, text: head(d.heritageClauses ? ` ${code(d.heritageClauses.map((h) => h.getText()).join(' '))}` : '') + body(doc, this.#members(symbol)) };
-    if (ts.isTypeAliasDeclaration(d)) return { name, type: true, text: head('') + body(code(flat(d.type.getText())), doc) };
-    return { name, type: false, text: head('') + body(code(flat(this.checker.typeToString(this.checker.getTypeOfSymbol(symbol)))), doc) };
+    if (ts.isInterfaceDeclaration(d))
+      return {
+        name,
+        type: true,
+        text:
+          head(d.heritageClauses ? ` ${code(d.heritageClauses.map((h) => h.getText()).join(' '))}` : '') +
+          body(doc, this.#members(symbol)),
+      };
+    if (ts.isTypeAliasDeclaration(d))
+      return { name, type: true, text: head('') + body(code(flat(d.type.getText())), doc) };
+    return {
+      name,
+      type: false,
+      text: head('') + body(code(flat(this.checker.typeToString(this.checker.getTypeOfSymbol(symbol)))), doc),
+    };
   }
 
-  #doc(symbol: ts.Symbol): string { return ts.displayPartsToString(symbol.getDocumentationComment(this.checker)).trim(); }
+  #doc(symbol: ts.Symbol): string {
+    return ts.displayPartsToString(symbol.getDocumentationComment(this.checker)).trim();
+  }
 
   /** The ways to call a function or a constant that holds one. */
   #callable(symbol: ts.Symbol): readonly ts.SignatureDeclaration[] | null {
     const found = (symbol.declarations ?? []).flatMap((d): ts.SignatureDeclaration[] => {
       if (ts.isFunctionDeclaration(d)) return [d];
-      return ts.isVariableDeclaration(d) && d.initializer && (ts.isArrowFunction(d.initializer) || ts.isFunctionExpression(d.initializer)) ? [d.initializer] : [];
+      return ts.isVariableDeclaration(d) &&
+        d.initializer &&
+        (ts.isArrowFunction(d.initializer) || ts.isFunctionExpression(d.initializer))
+        ? [d.initializer]
+        : [];
     });
     // The last of several is the one that nobody calls.
     return found.length === 0 ? null : found.length === 1 ? found : found.slice(0, -1);
   }
 
   #call(name: string, d: ts.SignatureDeclaration): string {
-    const result = d.type?.getText() ?? this.checker.typeToString(this.checker.getReturnTypeOfSignature(this.checker.getSignatureFromDeclaration(d)!), d);
-    return flat(`${name}${d.typeParameters ? `<${d.typeParameters.map((p) => p.getText()).join(', ')}>` : ''}(${this.#parameters(d.parameters)}): ${result}`);
+    const result =
+      d.type?.getText() ??
+      this.checker.typeToString(this.checker.getReturnTypeOfSignature(this.checker.getSignatureFromDeclaration(d)!), d);
+    return flat(
+      `${name}${d.typeParameters ? `<${d.typeParameters.map((p) => p.getText()).join(', ')}>` : ''}(${this.#parameters(d.parameters)}): ${result}`,
+    );
   }
 
   #parameters(list: readonly ts.ParameterDeclaration[]): string {
-    return list.map((p) => {
-      const optional = p.questionToken !== undefined || p.initializer !== undefined, type = p.type?.getText() ?? this.checker.typeToString(this.checker.getTypeAtLocation(p), p);
-      return `${p.dotDotDotToken ? '...' : ''}${ts.isIdentifier(p.name) ? p.name.text : 'options'}${optional ? '?' : ''}: ${flat(type)}`;
-    }).join(', ');
+    return list
+      .map((p) => {
+        const optional = p.questionToken !== undefined || p.initializer !== undefined,
+          type = p.type?.getText() ?? this.checker.typeToString(this.checker.getTypeAtLocation(p), p);
+        return `${p.dotDotDotToken ? '...' : ''}${ts.isIdentifier(p.name) ? p.name.text : 'options'}${optional ? '?' : ''}: ${flat(type)}`;
+      })
+      .join(', ');
   }
 
   /** What is public of a class or interface, without what it inherits. */
   #members(symbol: ts.Symbol): string {
-    const rows = (symbol.declarations ?? []).flatMap((d) => (ts.isClassDeclaration(d) || ts.isInterfaceDeclaration(d) ? [...d.members] as (ts.ClassElement | ts.TypeElement)[] : [])).flatMap((m) => {
-      if (!m.name || ts.isPrivateIdentifier(m.name) || ts.isSetAccessor(m)) return [];
-      const modifiers = (ts.canHaveModifiers(m) ? ts.getModifiers(m) : undefined) ?? [];
-      if (modifiers.some((x) => x.kind === ts.SyntaxKind.PrivateKeyword || x.kind === ts.SyntaxKind.ProtectedKeyword)) return [];
-      const own = this.checker.getSymbolAtLocation(m.name), doc = own ? this.#doc(own) : '', name = `${modifiers.some((x) => x.kind === ts.SyntaxKind.StaticKeyword) ? 'static ' : ''}${m.name.getText()}`;
-      const optional = 'questionToken' in m && m.questionToken ? '?' : '';
-      if (ts.isMethodDeclaration(m) || ts.isMethodSignature(m)) return [`| ${cell(code(this.#call(name + optional, m)))} | ${cell(doc)} |`];
-      const type = (ts.isPropertyDeclaration(m) || ts.isPropertySignature(m) || ts.isGetAccessor(m)) && m.type ? m.type.getText() : own ? this.checker.typeToString(this.checker.getTypeOfSymbol(own), m) : '';
-      return [`| ${cell(code(`${name}${optional}: ${flat(type)}`))} | ${cell(doc)} |`];
-    });
+    const rows = (symbol.declarations ?? [])
+      .flatMap((d) =>
+        ts.isClassDeclaration(d) || ts.isInterfaceDeclaration(d)
+          ? ([...d.members] as (ts.ClassElement | ts.TypeElement)[])
+          : [],
+      )
+      .flatMap((m) => {
+        if (!m.name || ts.isPrivateIdentifier(m.name) || ts.isSetAccessor(m)) return [];
+        const modifiers = (ts.canHaveModifiers(m) ? ts.getModifiers(m) : undefined) ?? [];
+        if (modifiers.some((x) => x.kind === ts.SyntaxKind.PrivateKeyword || x.kind === ts.SyntaxKind.ProtectedKeyword))
+          return [];
+        const own = this.checker.getSymbolAtLocation(m.name),
+          doc = own ? this.#doc(own) : '',
+          name = `${modifiers.some((x) => x.kind === ts.SyntaxKind.StaticKeyword) ? 'static ' : ''}${m.name.getText()}`;
+        const optional = 'questionToken' in m && m.questionToken ? '?' : '';
+        if (ts.isMethodDeclaration(m) || ts.isMethodSignature(m))
+          return [`| ${cell(code(this.#call(name + optional, m)))} | ${cell(doc)} |`];
+        const type =
+          (ts.isPropertyDeclaration(m) || ts.isPropertySignature(m) || ts.isGetAccessor(m)) && m.type
+            ? m.type.getText()
+            : own
+              ? this.checker.typeToString(this.checker.getTypeOfSymbol(own), m)
+              : '';
+        return [`| ${cell(code(`${name}${optional}: ${flat(type)}`))} | ${cell(doc)} |`];
+      });
     return rows.length === 0 ? '' : ['| | |', '| --- | --- |', ...rows].join('\n');
   }
 }
 
-const flat = (text: string): string => text.replaceAll(/\s*\/\/[^\n]*/g, '').replaceAll(/\s*\/\*\*[^]*?\*\//g, '').replaceAll(/\s+/g, ' ');
+const flat = (text: string): string =>
+  text
+    .replaceAll(/\s*\/\/[^\n]*/g, '')
+    .replaceAll(/\s*\/\*\*[^]*?\*\//g, '')
+    .replaceAll(/\s+/g, ' ');
 const code = (text: string): string => `\`${text}\``;
 const cell = (text: string): string => text.replaceAll('|', '\\|').replaceAll(/\s*\n\s*/g, ' ');
 
@@ -120,5 +257,7 @@ if (process.argv[1] === fileURLToPath(import.meta.url)) {
   mkdirSync(folder, { recursive: true });
   const made = pages();
   for (const name of readdirSync(folder)) if (!made.has(name.replace(/\.md$/, ''))) rmSync(join(folder, name));
-  for (const [name, text] of made) if (!existsSync(join(folder, `${name}.md`)) || readFileSync(join(folder, `${name}.md`), 'utf8') !== text) writeFileSync(join(folder, `${name}.md`), text);
+  for (const [name, text] of made)
+    if (!existsSync(join(folder, `${name}.md`)) || readFileSync(join(folder, `${name}.md`), 'utf8') !== text)
+      writeFileSync(join(folder, `${name}.md`), text);
 }

@@ -1,4 +1,5 @@
-// Builds what is published: src/ as JavaScript with types in dist/, the C sources and the page's other files beside; the playground in dist/web.
+// Builds what is published: src/ as JavaScript with types in dist/, the C sources and the page's other files beside;
+// the playground in dist/web.
 import { spawnSync } from 'node:child_process';
 import { cpSync, rmSync } from 'node:fs';
 import { buildWeb } from './web.ts';
@@ -11,5 +12,8 @@ cpSync('src/device/native', 'dist/device/native', {
   recursive: true,
   filter: (path) => /^[^.]+(\.[ch])?$/.test(path),
 });
-cpSync('src/dash/page', 'dist/dash/page', { recursive: true, filter: (path) => /^[^.]+(\.(html|css|svg))?$/.test(path) });
+cpSync('src/dash/page', 'dist/dash/page', {
+  recursive: true,
+  filter: (path) => /^[^.]+(\.(html|css|svg))?$/.test(path),
+});
 await buildWeb('dist/web');

@@ -45,7 +45,10 @@ function checkNode() {
     const node = nodePath();
     const { status, error, stderr } = spawnSync(node, ['--version'], { encoding: 'utf8' });
     if (status === 0) return;
-    throw new Error(`${node} does not run here: ${error?.message ?? stderr.trim()}\n  on this system install Node 24 or newer, delete that file's package from node_modules, and run again`);
+    throw new Error(
+      `${node} does not run here: ${error?.message ?? stderr.trim()}\n  on this system install Node ` +
+        `24 or newer, delete that file's package from node_modules, and run again`,
+    );
   } catch (error) {
     console.error(`dynamoe: ${error.message}`);
     process.exit(1);

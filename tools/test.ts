@@ -1,6 +1,6 @@
-// All checks of the project. `check`: types, lint, unused code, structure; `unit [FILE | --FLAG=VALUE]...`: the tests, with
-// arguments for node's test runner; `full`: all, with what takes too long for every change; none of them: all, the tests last.
-// Exit code 1 if any failed.
+// All checks of the project. `check`: types, lint, unused code, structure; `unit [FILE | --FLAG=VALUE]...`: the tests,
+// with arguments for node's test runner; `full`: all, with what takes too long for every change; none of them: all, the
+// tests last. Exit code 1 if any failed.
 import { spawnSync } from 'node:child_process';
 import { join } from 'node:path';
 
@@ -10,9 +10,15 @@ const failed: string[] = [];
 /** Environment of the tests. Node keeps compiled sources in the cache: a process starts in half the time. */
 const env: NodeJS.ProcessEnv = {
   ...process.env,
-  NODE_COMPILE_CACHE: process.env['NODE_COMPILE_CACHE'] ?? join(import.meta.dirname, '..', 'node_modules', '.cache', 'dynamoe'),
-  // Tests ask for DYNAMOE_FULL before they do what takes too long for every change; cases that are drawn are drawn 4 times as often.
-  ...(mode === 'full' && { DYNAMOE_FULL: '1', DYNAMOE_TEST_RUNS: '4', DYNAMOE_TEST_SEED: process.env['DYNAMOE_TEST_SEED'] ?? 'random' }),
+  NODE_COMPILE_CACHE:
+    process.env['NODE_COMPILE_CACHE'] ?? join(import.meta.dirname, '..', 'node_modules', '.cache', 'dynamoe'),
+  // Tests ask for DYNAMOE_FULL before they do what takes too long for every change; cases that are drawn are drawn 4
+  // times as often.
+  ...(mode === 'full' && {
+    DYNAMOE_FULL: '1',
+    DYNAMOE_TEST_RUNS: '4',
+    DYNAMOE_TEST_SEED: process.env['DYNAMOE_TEST_SEED'] ?? 'random',
+  }),
 };
 
 function run(name: string, args: string[]): void {
@@ -38,7 +44,13 @@ if (everything || mode === 'unit') {
   const files = rest.filter((arg) => !arg.startsWith('-'));
   run('tests', [
     // What hangs fails by name.
-    ...['--test', '--test-concurrency=2', `--test-timeout=${mode === 'full' ? 1_800_000 : 240_000}`, '--test-reporter=spec', '--conditions=dynamoe-source'],
+    ...[
+      '--test',
+      '--test-concurrency=2',
+      `--test-timeout=${mode === 'full' ? 1_800_000 : 240_000}`,
+      '--test-reporter=spec',
+      '--conditions=dynamoe-source',
+    ],
     ...flags,
     ...(files.length > 0 ? files : ['tests/**/*.test.ts']),
   ]);

@@ -1,5 +1,5 @@
-// The playground as files that any static server can serve: `npm run web` builds them into dist/web, says their sizes and serves them on this machine.
-// `--build`: does not serve. In: web/; out: dist/web.
+// The playground as files that any static server can serve: `npm run web` builds them into dist/web, says their sizes
+// and serves them on this machine. `--build`: does not serve. In: web/; out: dist/web.
 import { copyFile, mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { createServer, type Server } from 'node:http';
 import { createRequire } from 'node:module';
@@ -9,34 +9,88 @@ import { fileURLToPath } from 'node:url';
 import { gzipSync } from 'node:zlib';
 import * as esbuild from 'esbuild';
 
-const root = fileURLToPath(new URL('..', import.meta.url)), vendor = createRequire(import.meta.url);
+const root = fileURLToPath(new URL('..', import.meta.url)),
+  vendor = createRequire(import.meta.url);
 const page = (name: string): string => join(root, 'src/dash/page', name);
-const common: esbuild.BuildOptions = { bundle: true, minify: true, format: 'esm', platform: 'browser', target: 'es2022', conditions: ['dynamoe-source'], absWorkingDir: root, logLevel: 'warning' };
+const common: esbuild.BuildOptions = {
+  bundle: true,
+  minify: true,
+  format: 'esm',
+  platform: 'browser',
+  target: 'es2022',
+  conditions: ['dynamoe-source'],
+  absWorkingDir: root,
+  logLevel: 'warning',
+};
 
 /** Kilobytes after gzip by file, and of the whole core by itself. */
 export async function buildWeb(folder: string): Promise<Record<string, number>> {
   await rm(folder, { recursive: true, force: true });
   await mkdir(folder, { recursive: true });
-  await esbuild.build({ ...common, entryPoints: [{ in: 'web/page.ts', out: 'page' }, { in: 'web/worker.ts', out: 'worker' }, { in: vendor.resolve('uplot/dist/uPlot.esm.js'), out: 'uPlot' }], outdir: folder });
-  const core = await esbuild.build({ ...common, stdin: { contents: "export * from 'dynamoe/core';", resolveDir: root }, write: false });
+  await esbuild.build({
+    ...common,
+    entryPoints: [
+      { in: 'web/page.ts', out: 'page' },
+      { in: 'web/worker.ts', out: 'worker' },
+      { in: vendor.resolve('uplot/dist/uPlot.esm.js'), out: 'uPlot' },
+    ],
+    outdir: folder,
+  });
+  const core = await esbuild.build({
+    ...common,
+    stdin: { contents: 'export * from ' + "'dynamoe/core';", resolveDir: root },
+    write: false,
+  });
   await esbuild.stop();
-  await writeFile(join(folder, 'style.css'), `${await readFile(page('style.css'), 'utf8')}\n${await readFile(join(root, 'web/web.css'), 'utf8')}`);
-  for (const [name, from] of Object.entries({ 'index.html': join(root, 'web/index.html'), 'icon.svg': page('icon.svg'),
-    'uPlot.css': vendor.resolve('uplot/dist/uPlot.min.css') })) await copyFile(from, join(folder, name));
+  await writeFile(
+    join(folder, 'style.css'),
+    `${await readFile(page('style.css'), 'utf8')}\n${await readFile(join(root, 'web/web.css'), 'utf8')}`,
+  );
+  for (const [name, from] of Object.entries({
+    'index.html': join(root, 'web/index.html'),
+    'icon.svg': page('icon.svg'),
+    'uPlot.css': vendor.resolve('uplot/dist/uPlot.min.css'),
+  }))
+    await copyFile(from, join(folder, name));
   const zipped = (bytes: Uint8Array): number => Math.round(gzipSync(bytes, { level: 9 }).length / 100) / 10;
-  const sizes = await Promise.all(['worker.js', 'page.js', 'uPlot.js', 'style.css', 'index.html'].map(async (name) => [name, zipped(await readFile(join(folder, name)))] as const));
+  const sizes = await Promise.all(
+    ['worker.js', 'page.js', 'uPlot.js', 'style.css', 'index.html'].map(
+      async (name) => [name, zipped(await readFile(join(folder, name)))] as const,
+    ),
+  );
   return { ...Object.fromEntries(sizes), core: zipped(core.outputFiles?.[0].contents ?? new Uint8Array(0)) };
 }
 
-const TYPES: Readonly<Record<string, string>> = { '.html': 'text/html; charset=utf-8', '.js': 'text/javascript', '.css': 'text/css', '.svg': 'image/svg+xml' };
+const TYPES: Readonly<Record<string, string>> = {
+  '.html': 'text/html; ' + 'charset=utf-8',
+  '.js': 'text/javascript',
+  '.css': 'text/css',
+  '.svg': 'image/svg+xml',
+};
 
 /** Serves the folder's own files. `isolated`: with the headers that give a page shared memory, and so threads. */
-export async function serveWeb(folder: string, { port = 0, isolated = true } = {}): Promise<{ server: Server; url: string }> {
-  const headers = isolated ? { 'cross-origin-opener-policy': 'same-origin', 'cross-origin-embedder-policy': 'require-corp' } : {};
+export async function serveWeb(
+  folder: string,
+  { port = 0, isolated = true } = {},
+): Promise<{ server: Server; url: string }> {
+  const headers = isolated
+    ? { 'cross-origin-opener-policy': 'same-origin', 'cross-origin-embedder-policy': 'require-corp' }
+    : {};
   const server = createServer((request, response) => {
-    const name = new URL(request.url ?? '/', 'http://localhost').pathname.slice(1) || 'index.html', type = TYPES[extname(name)] as string | undefined;
-    if (!/^[\w-]+\.\w+$/.test(name) || !type) { response.writeHead(404).end(); return; }
-    readFile(join(folder, name)).then((bytes) => { response.writeHead(200, { 'content-type': type, 'cache-control': 'no-store', ...headers }).end(bytes); }, () => { response.writeHead(404).end(); });
+    const name = new URL(request.url ?? '/', 'http://localhost').pathname.slice(1) || 'index.html',
+      type = TYPES[extname(name)] as string | undefined;
+    if (!/^[\w-]+\.\w+$/.test(name) || !type) {
+      response.writeHead(404).end();
+      return;
+    }
+    readFile(join(folder, name)).then(
+      (bytes) => {
+        response.writeHead(200, { 'content-type': type, 'cache-control': 'no-store', ...headers }).end(bytes);
+      },
+      () => {
+        response.writeHead(404).end();
+      },
+    );
   });
   await new Promise<void>((resolve, reject) => {
     server.once('error', reject);
@@ -46,8 +100,14 @@ export async function serveWeb(folder: string, { port = 0, isolated = true } = {
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
-  const folder = join(root, 'dist/web'), sizes = await buildWeb(folder);
-  console.log(`dist/web, in kB after gzip: ${Object.entries(sizes).map(([name, kb]) => `${name === 'core' ? 'all of dynamoe/core by itself' : name} ${kb}`).join(', ')}`);
+  const folder = join(root, 'dist/web'),
+    sizes = await buildWeb(folder);
+  console.log(
+    `dist/web, in kB after gzip: ` +
+      `${Object.entries(sizes)
+        .map(([name, kb]) => `${name === 'core' ? 'all of dynamoe/core by itself' : name} ${kb}`)
+        .join(', ')}`,
+  );
   if (!process.argv.includes('--build')) {
     // 6700, or where that is taken any other.
     const { url } = await serveWeb(folder, { port: 6700 }).catch(() => serveWeb(folder));

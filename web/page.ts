@@ -1,4 +1,5 @@
-// The playground's page: starts the worker, hands it what the reader chooses, and draws what it tells with the dashboard's own parts.
+// The playground's page: starts the worker, hands it what the reader chooses, and draws what it tells with the
+// dashboard's own parts.
 import { Chart } from '../src/dash/page/charts.ts';
 import { drawDecisions, hideTip, marksOf } from '../src/dash/page/decisions.ts';
 import { byId, el, say } from '../src/dash/page/dom.ts';
@@ -12,13 +13,21 @@ import type { Overflow } from './model.ts';
 import type { Spot } from './plane.ts';
 import type { News, Picture, Wish } from './protocol.ts';
 
-const DRAW_MS = 100, WINDOW = 1500; // between two drawings; steps that are shown
+const DRAW_MS = 100,
+  WINDOW = 1500; // between two drawings; steps that are shown
 const SEED = 1;
 const worker = new Worker('./worker.js', { type: 'module' });
-const tell = (wish: Wish): void => { worker.postMessage(wish); };
+const tell = (wish: Wish): void => {
+  worker.postMessage(wish);
+};
 
 const view: View = { axis: 'step', range: null, last: WINDOW, smoothing: 0.9, runs: [], run: new Run('') };
-let number = 0, running = true, spot: Spot = { x: 0.5, y: -0.5 }, picture: Picture | null = null, due = false, failed = '';
+let number = 0,
+  running = true,
+  spot: Spot = { x: 0.5, y: -0.5 },
+  picture: Picture | null = null,
+  due = false,
+  failed = '';
 
 const nothing = (): void => undefined;
 const loss = new Chart({ title: 'Loss', format: (x) => x.toPrecision(2), zoom: nothing, leads: true, height: 190 });
@@ -38,44 +47,100 @@ function start(): void {
   view.runs = [view.run];
   byId('decisions').replaceChildren(el('p', { class: 'empty' }, 'No decision yet: the rule looks every 16 steps.'));
   tell({ start: { overflow: select('overflow') as Overflow, seed: SEED + number - 1 } });
-  if (number > 1) say(byId('spoken'), `Started again${running ? '' : ', paused'}: choices beyond capacity are ${select('overflow') === 'drop' ? 'dropped' : 'spilled'}`);
+  if (number > 1)
+    say(
+      byId('spoken'),
+      `Started again${running ? '' : ', paused'}: choices beyond capacity are ` +
+        `${select('overflow') === 'drop' ? 'dropped' : 'spilled'}`,
+    );
   redraw();
 }
 
 function redraw(): void {
   if (due || document.hidden) return;
   due = true;
-  setTimeout(() => { requestAnimationFrame(() => { due = false; draw(); }); }, DRAW_MS);
+  setTimeout(() => {
+    requestAnimationFrame(() => {
+      due = false;
+      draw();
+    });
+  }, DRAW_MS);
 }
 
 function draw(): void {
-  const { run } = view, { series, over } = theme(), marks = marksOf(run, view), layer = run.layers.get('moe');
-  loss.draw([{ label: 'each step', xs: run.step, ys: run.loss, colour: `${series[0]}55`, width: 1 }, { label: 'smoothed', xs: run.step, ys: run.smooth.upTo(view.smoothing), colour: series[0], width: 2 }], view, marks);
+  const { run } = view,
+    { series, over } = theme(),
+    marks = marksOf(run, view),
+    layer = run.layers.get('moe');
+  loss.draw(
+    [
+      { label: 'each step', xs: run.step, ys: run.loss, colour: `${series[0]}55`, width: 1 },
+      { label: 'smoothed', xs: run.step, ys: run.smooth.upTo(view.smoothing), colour: series[0], width: 2 },
+    ],
+    view,
+    marks,
+  );
   const lost = layer?.told.get('dropped') ?? layer?.told.get('spilled');
-  if (lost) beyond.draw([{ label: select('overflow') === 'drop' ? 'dropped' : 'spilled', xs: run.step, ys: lost, colour: over, width: 1.5 }], view, marks);
+  if (lost)
+    beyond.draw(
+      [
+        {
+          label: select('overflow') === 'drop' ? 'dropped' : 'spilled',
+          xs: run.step,
+          ys: lost,
+          colour: over,
+          width: 1.5,
+        },
+      ],
+      view,
+      marks,
+    );
   if (layer) heat.draw(layer, view);
   if (run.recompiles.length > 0) drawDecisions(run);
   if (picture) drawPicture(picture);
   head(run);
   // For tests.
-  Object.assign(document.body.dataset, { run: run.name, first: String(run.loss.at(0)), step: String(run.step.last || 0), loss: String(run.smooth.upTo(view.smoothing).last), recompilations: String(run.recompiles.length) });
+  Object.assign(document.body.dataset, {
+    run: run.name,
+    first: String(run.loss.at(0)),
+    step: String(run.step.last || 0),
+    loss: String(run.smooth.upTo(view.smoothing).last),
+    recompilations: String(run.recompiles.length),
+  });
 }
 
 let heard = 0;
 function head(run: Run): void {
-  const { start: started } = run, kept = run.recompiles.filter((r) => r.kept).length;
+  const { start: started } = run,
+    kept = run.recompiles.filter((r) => r.kept).length;
   byId('dot').className = failed ? 'failed' : running ? 'running' : 'waiting';
-  say(byId('status'), failed ? `failed: ${failed}` : `${running ? 'learning' : 'paused'}, step ${run.step.last || 0}${number > 1 && !(run.step.last > 0) ? ': started again' : ''}`);
+  say(
+    byId('status'),
+    failed
+      ? `failed: ` + `${failed}`
+      : `${running ? 'learning' : 'paused'}, step ` +
+          `${run.step.last || 0}${number > 1 && !(run.step.last > 0) ? ': started again' : ''}`,
+  );
   say(byId('about'), started ? `${count(started.parameters)} parameters on ${started.device}` : '');
   const rows: [string, string, string][] = [
     ['Loss', fixed(run.smooth.upTo(view.smoothing).last), 'on the points that come'],
     ['Accuracy', picture ? `${(100 * picture.right).toFixed(1)}%` : '–', 'of the whole plane'],
     ['A step', run.rate.length > 0 ? `${(512_000 / run.rate.last).toFixed(1)} ms` : '–', '512 points'],
-    ['Recompilations', String(kept), run.recompiles.length === kept ? 'kept' : `kept, ${run.recompiles.length - kept} not`],
+    [
+      'Recompilations',
+      String(kept),
+      run.recompiles.length === kept ? 'kept' : `kept, ${run.recompiles.length - kept} not`,
+    ],
   ];
   const list = byId('tiles');
-  if (list.childElementCount !== rows.length) list.replaceChildren(...rows.map(([name]) => el('div', {}, el('dt', {}, name), el('dd'), el('dd', { class: 'more' }))));
-  rows.forEach(([, value, more], i) => { say(list.children[i].children[1], value); say(list.children[i].children[2], more); });
+  if (list.childElementCount !== rows.length)
+    list.replaceChildren(
+      ...rows.map(([name]) => el('div', {}, el('dt', {}, name), el('dd'), el('dd', { class: 'more' }))),
+    );
+  rows.forEach(([, value, more], i) => {
+    say(list.children[i].children[1], value);
+    say(list.children[i].children[2], more);
+  });
   const last = run.recompiles.at(-1);
   if (last && run.recompiles.length !== heard) {
     say(byId('spoken'), `Recompilation by ${last.rule}: ${outcome(last)}`);
@@ -91,18 +156,30 @@ worker.onmessage = ({ data }: MessageEvent<News>) => {
   else failed = data.failed;
   redraw();
 };
-worker.onerror = ({ message }) => { failed = message || 'the worker could not be loaded'; redraw(); };
+worker.onerror = ({ message }) => {
+  failed = message || 'the worker could not be loaded';
+  redraw();
+};
 
 function aim(): void {
   const share = skew();
-  say(byId('skew-is'), share === 0 ? 'points from everywhere' : `${Math.round(100 * share)}% of the points from the ring`);
+  say(
+    byId('skew-is'),
+    share === 0 ? 'points from ' + 'everywhere' : `${Math.round(100 * share)}% of the points from the ring`,
+  );
   byId<HTMLInputElement>('skew').setAttribute('aria-valuetext', byId('skew-is').textContent);
   say(byId('force'), share === 0 ? 'Force skew' : 'End the skew');
   placeSpot(spot, share);
   tell({ skew: share, spot });
 }
 
-const STEP = 0.1, MOVES: Readonly<Record<string, readonly [number, number]>> = { ArrowLeft: [-STEP, 0], ArrowRight: [STEP, 0], ArrowUp: [0, -STEP], ArrowDown: [0, STEP] };
+const STEP = 0.1,
+  MOVES: Readonly<Record<string, readonly [number, number]>> = {
+    ArrowLeft: [-STEP, 0],
+    ArrowRight: [STEP, 0],
+    ArrowUp: [0, -STEP],
+    ArrowDown: [0, STEP],
+  };
 const inside = (v: number): number => Math.max(-0.95, Math.min(0.95, v));
 
 function controls(): void {
@@ -114,7 +191,10 @@ function controls(): void {
   for (const map of document.querySelectorAll<HTMLElement>('.aim')) {
     map.addEventListener('pointerdown', (e) => {
       const box = map.getBoundingClientRect();
-      spot = { x: inside((2 * (e.clientX - box.left)) / box.width - 1), y: inside((2 * (e.clientY - box.top)) / box.height - 1) };
+      spot = {
+        x: inside((2 * (e.clientX - box.left)) / box.width - 1),
+        y: inside((2 * (e.clientY - box.top)) / box.height - 1),
+      };
       aim();
     });
     map.addEventListener('keydown', (e) => {
@@ -125,7 +205,9 @@ function controls(): void {
       aim();
     });
   }
-  const go = (): void => { tell({ running: running && !document.hidden, speed: select('speed') === 'full' ? 'full' : 'calm' }); };
+  const go = (): void => {
+    tell({ running: running && !document.hidden, speed: select('speed') === 'full' ? 'full' : 'calm' });
+  };
   byId('pause').addEventListener('click', () => {
     running = !running;
     say(byId('pause'), running ? 'Pause' : 'Go on');
@@ -135,12 +217,22 @@ function controls(): void {
   byId('speed').addEventListener('change', go);
   byId('overflow').addEventListener('change', start);
   byId('again').addEventListener('click', start);
-  byId('controls').addEventListener('submit', (e) => { e.preventDefault(); });
+  byId('controls').addEventListener('submit', (e) => {
+    e.preventDefault();
+  });
   // Nobody looks: the machine has rest.
-  document.addEventListener('visibilitychange', () => { go(); redraw(); });
-  document.addEventListener('keydown', (e) => { if (e.key === 'Escape') hideTip(); });
+  document.addEventListener('visibilitychange', () => {
+    go();
+    redraw();
+  });
+  document.addEventListener('keydown', (e) => {
+    if (e.key === 'Escape') hideTip();
+  });
   addEventListener('resize', redraw, { passive: true });
-  onTheme(() => { drawTarget(); redraw(); });
+  onTheme(() => {
+    drawTarget();
+    redraw();
+  });
 }
 
 drawTarget();

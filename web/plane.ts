@@ -1,14 +1,23 @@
-// What the playground learns: which of two colours a point of the plane has. Each quarter has a pattern of its own, so that experts have something to
-// divide among themselves. In: the share of points that come from one spot (the skew), and the spot; out: batches.
+// What the playground learns: which of two colours a point of the plane has. Each quarter has a pattern of its own, so
+// that experts have something to divide among themselves. In: the share of points that come from one spot (the skew),
+// and the spot; out: batches.
 import { hostTensor, type Batch } from 'dynamoe/core';
 
-export interface Spot { readonly x: number; readonly y: number }
+export interface Spot {
+  readonly x: number;
+  readonly y: number;
+}
 
 /** 0 or 1 for a point of [-1, 1] x [-1, 1]; y goes down, as on a screen. */
 export function colourOf(x: number, y: number): 0 | 1 {
-  const one = x < 0
-    ? y < 0 ? Math.floor(3 * (x + 1)) % 2 === Math.floor(3 * (y + 1)) % 2 : Math.sin(9 * (x + y)) > 0
-    : y < 0 ? Math.sin(16 * Math.hypot(x - 0.5, y + 0.5)) > 0 : y - 0.5 > 0.25 * Math.sin(9 * x);
+  const one =
+    x < 0
+      ? y < 0
+        ? Math.floor(3 * (x + 1)) % 2 === Math.floor(3 * (y + 1)) % 2
+        : Math.sin(9 * (x + y)) > 0
+      : y < 0
+        ? Math.sin(16 * Math.hypot(x - 0.5, y + 0.5)) > 0
+        : y - 0.5 > 0.25 * Math.sin(9 * x);
   return one ? 1 : 0;
 }
 
@@ -36,11 +45,15 @@ export class Plane {
 
   /** x float32 [size, 2], y int32 [size] */
   batch(): Batch {
-    const size = this.#size, x = new Float32Array(2 * size), y = new Int32Array(size), inside = (v: number): number => Math.max(-1, Math.min(1, v));
+    const size = this.#size,
+      x = new Float32Array(2 * size),
+      y = new Int32Array(size),
+      inside = (v: number): number => Math.max(-1, Math.min(1, v));
     for (let i = 0; i < size; i++) {
       let at: Spot = { x: 2 * this.#uniform() - 1, y: 2 * this.#uniform() - 1 };
       if (this.#uniform() < this.skew) {
-        const radius = SPREAD * Math.sqrt(-2 * Math.log(1 - this.#uniform())), angle = 2 * Math.PI * this.#uniform();
+        const radius = SPREAD * Math.sqrt(-2 * Math.log(1 - this.#uniform())),
+          angle = 2 * Math.PI * this.#uniform();
         at = { x: inside(this.spot.x + radius * Math.cos(angle)), y: inside(this.spot.y + radius * Math.sin(angle)) };
       }
       x.set([at.x, at.y], 2 * i);

@@ -1,5 +1,5 @@
-// The playground's worker: a session trains here, so that the page stays responsive. In: wishes of the page; out: the events that a run's log would
-// have, and pictures of what is learned.
+// The playground's worker: a session trains here, so that the page stays responsive. In: wishes of the page; out: the
+// events that a run's log would have, and pictures of what is learned.
 import { compile, loss, optim, type Session } from 'dynamoe/core';
 import { adaptCapacity, type RecompileEvent } from 'dynamoe/recompile';
 import { stepEvent } from '../src/train/step-event.ts';
@@ -10,25 +10,43 @@ import { SIDE, type News, type Picture, type Speed, type Wish } from './protocol
 
 const POINTS = 512; // a batch
 const LR = 5e-3;
-const FRAME_MS = 16, BUSY_MS = 12; // of a frame, at full speed
+const FRAME_MS = 16,
+  BUSY_MS = 12; // of a frame, at full speed
 const PICTURE_MS = 250;
-const post = (news: News): void => { self.postMessage(news); };
+const post = (news: News): void => {
+  self.postMessage(news);
+};
 
-let run = 0, running = true, speed: Speed = 'calm', skew = 0, spot: Spot = { x: 0.5, y: -0.5 };
+let run = 0,
+  running = true,
+  speed: Speed = 'calm',
+  skew = 0,
+  spot: Spot = { x: 0.5, y: -0.5 };
 
 self.onmessage = ({ data: wish }: MessageEvent<Wish>) => {
   if ('start' in wish) {
     const own = ++run;
-    learn(own, wish.start.overflow, wish.start.seed).catch((error: unknown) => { post({ run: own, failed: error instanceof Error ? error.message : String(error) }); });
+    learn(own, wish.start.overflow, wish.start.seed).catch((error: unknown) => {
+      post({ run: own, failed: error instanceof Error ? error.message : String(error) });
+    });
   } else if ('skew' in wish) ({ skew, spot } = wish);
   else ({ running, speed } = wish);
 };
 
 /** Trains until the page starts another run. */
 async function learn(own: number, overflow: Overflow, seed: number): Promise<void> {
-  const model = new Painter(overflow), plane = new Plane(POINTS, seed), told: TrainEvent[] = [];
-  const session = await compile(model, { loss: loss.crossEntropy, optimizer: optim.adamW({ lr: LR, weightDecay: 0 }), seed, threads: threads(),
-    events: (e) => { told.push(e, ...(e.kept ? [planEvent(session, e)] : [])); } });
+  const model = new Painter(overflow),
+    plane = new Plane(POINTS, seed),
+    told: TrainEvent[] = [];
+  const session = await compile(model, {
+    loss: loss.crossEntropy,
+    optimizer: optim.adamW({ lr: LR, weightDecay: 0 }),
+    seed,
+    threads: threads(),
+    events: (e) => {
+      told.push(e, ...(e.kept ? [planEvent(session, e)] : []));
+    },
+  });
   try {
     session.recompile(adaptCapacity());
     told.push(startEvent(session), planEvent(session, null));
@@ -37,11 +55,14 @@ async function learn(own: number, overflow: Overflow, seed: number): Promise<voi
     post({ run: own, events: told.splice(0) });
     post({ run: own, picture: await picture(session, model) });
     while (own === run) {
-      const frame = performance.now(), until = frame + (speed === 'full' ? BUSY_MS : 0);
+      const frame = performance.now(),
+        until = frame + (speed === 'full' ? BUSY_MS : 0);
       if (running) {
         do {
           Object.assign(plane, { skew, spot });
-          const batch = plane.batch(), from = performance.now(), result = await session.step(batch);
+          const batch = plane.batch(),
+            from = performance.now(),
+            result = await session.step(batch);
           told.push(stepEvent(result, { ms: performance.now() - from, count: POINTS, lr: LR }));
         } while (performance.now() < until);
         post({ run: own, events: told.splice(0) });
@@ -50,38 +71,85 @@ async function learn(own: number, overflow: Overflow, seed: number): Promise<voi
           post({ run: own, picture: await picture(session, model) });
         }
       }
-      await new Promise((resolve) => { setTimeout(resolve, Math.max(1, frame + FRAME_MS - performance.now())); });
+      await new Promise((resolve) => {
+        setTimeout(resolve, Math.max(1, frame + FRAME_MS - performance.now()));
+      });
     }
   } finally {
     await session.close();
   }
 }
 
-/** Memory can be shared, which threads need, in a page that is cross-origin isolated. A model as small as this has work for two. */
+/**
+ * Memory can be shared, which threads need, in a page that is cross-origin isolated. A model as small as this has work
+ * for two.
+ */
 const threads = (): number => (crossOriginIsolated ? Math.min(2, navigator.hardwareConcurrency) : 1);
 
-const GRID = Float32Array.from({ length: 2 * SIDE * SIDE }, (_, i) => (2 * ((i % 2 === 0 ? (i >> 1) % SIDE : Math.floor((i >> 1) / SIDE)) + 0.5)) / SIDE - 1); // [SIDE * SIDE, 2]
+// [SIDE * SIDE, 2]
+const GRID = Float32Array.from(
+  { length: 2 * SIDE * SIDE },
+  (_, i) => (2 * ((i % 2 === 0 ? (i >> 1) % SIDE : Math.floor((i >> 1) / SIDE)) + 0.5)) / SIDE - 1,
+);
 
 async function picture(session: Session, model: Painter): Promise<Picture> {
   const points = SIDE * SIDE;
-  const out = await session.runGraph('picture', (t) => {
-    const { colours, experts } = model.picture(t.input('input', 'x', { dtype: 'float32', shape: [points, 2] }), points);
-    t.output('colours', colours);
-    t.output('experts', experts);
-  }, { x: GRID });
-  const colours = Uint8Array.from({ length: points }, (_, i) => Math.round(255 * Number(out['colours'].data[2 * i + 1])));
-  const right = colours.reduce((n, c, i) => n + (c > 127 ? 1 : 0) * colourOf(GRID[2 * i], GRID[2 * i + 1]) + (c > 127 ? 0 : 1) * (1 - colourOf(GRID[2 * i], GRID[2 * i + 1])), 0) / points;
+  const out = await session.runGraph(
+    'picture',
+    (t) => {
+      const { colours, experts } = model.picture(
+        t.input('input', 'x', { dtype: 'float32', shape: [points, 2] }),
+        points,
+      );
+      t.output('colours', colours);
+      t.output('experts', experts);
+    },
+    { x: GRID },
+  );
+  const colours = Uint8Array.from({ length: points }, (_, i) =>
+    Math.round(255 * Number(out['colours'].data[2 * i + 1])),
+  );
+  const right =
+    colours.reduce(
+      (n, c, i) =>
+        n +
+        (c > 127 ? 1 : 0) * colourOf(GRID[2 * i], GRID[2 * i + 1]) +
+        (c > 127 ? 0 : 1) * (1 - colourOf(GRID[2 * i], GRID[2 * i + 1])),
+      0,
+    ) / points;
   return { colours, experts: Uint8Array.from({ length: points }, (_, i) => Number(out['experts'].data[2 * i])), right };
 }
 
 function startEvent(session: Session): StartEvent {
-  const parameters = [...session.named.parameters.values()].reduce((n, { shape }) => n + shape.reduce((a, b) => a * b, 1), 0);
-  return { event: 'start', version: '', config: {}, device: session.executor.description, threads: threads(), parameters, steps: 0, resumed_from: 0, out: '', unit: 'samples', train_samples: 0, validation_samples: 0 };
+  const parameters = [...session.named.parameters.values()].reduce(
+    (n, { shape }) => n + shape.reduce((a, b) => a * b, 1),
+    0,
+  );
+  return {
+    event: 'start',
+    version: '',
+    config: {},
+    device: session.executor.description,
+    threads: threads(),
+    parameters,
+    steps: 0,
+    resumed_from: 0,
+    out: '',
+    unit: 'samples',
+    train_samples: 0,
+    validation_samples: 0,
+  };
 }
 
 /** The plan in force, so that capacities can be drawn. */
 function planEvent(session: Session, after: RecompileEvent | null): PlanEvent {
-  const { arena, params, optimiser } = session.bytes(), { topK, capacity, overflow, dispatch } = session.plan().knobs['moe'];
-  return { event: 'plan', step: session.steps, from: after?.effect ?? 1, bytes: { arena, io: 0, constants: 0, states: params + optimiser },
-    layers: { moe: { topK, capacity, overflow, dispatch } } };
+  const { arena, params, optimiser } = session.bytes(),
+    { topK, capacity, overflow, dispatch } = session.plan().knobs['moe'];
+  return {
+    event: 'plan',
+    step: session.steps,
+    from: after?.effect ?? 1,
+    bytes: { arena, io: 0, constants: 0, states: params + optimiser },
+    layers: { moe: { topK, capacity, overflow, dispatch } },
+  };
 }

@@ -11,64 +11,119 @@ import { BusyError, contest } from './contest.ts';
 import { markdown } from './table.ts';
 import { CAPACITY, COMPARISONS, type Comparison } from './works.ts';
 
-const HELP = `npm run compare -- [flags]: DynaMoE beside PyTorch and others, on this machine, in turns; tables in Markdown
+const HELP =
+  `npm run compare -- [flags]: DynaMoE beside PyTorch and others, on this machine, in turns; tables in ` +
+  `Markdown
 
   --list             what is compared, and who takes part
   --only ID,ID       some of the comparisons
-  --before DIR       only DynaMoE, beside itself as it is in another checkout (its packages installed): time and losses, now and before
+  --before DIR       only DynaMoE, beside itself as it is in another checkout (its packages installed): time and ` +
+  `losses, now and before
   --out FILE         each table goes there as soon as it is there (default: stdout)
   --rounds N         turns of each contestant (default 7)
   --seconds S        length of a turn, about (default 1)
   --threads N        (default: all cores)
-  --patience S       seconds to wait for a quiet machine before each comparison, and to try once more where it was not (default 60)
+  --patience S       seconds to wait for a quiet machine before each comparison, and to try once more where it was ` +
+  `not (default 60)
   --even-if-busy     tables also where other work takes more than a tenth of a core; each says so
-  --install          the JavaScript peers, into bench/compare; for PyTorch: apt-get install python3-torch libopenblas0-openmp
+  --install          the JavaScript peers, into bench/compare; for PyTorch: apt-get install python3-torch ` +
+  `libopenblas0-openmp
 
 A comparison during which the machine was busy gives no figures; the others go on. Exit code 1 where one was refused.
 All comparisons take about 25 minutes; without a peer that is missing, less.
 `;
 
-const say = (line: string): void => { process.stderr.write(`${line}\n`); };
+const say = (line: string): void => {
+  process.stderr.write(`${line}\n`);
+};
 const IDS = [...COMPARISONS.map((c) => c.id), CAPACITY.id];
 process.exitCode = await main();
 
-interface Options { readonly rounds: number; readonly seconds: number; readonly threads: number; readonly patience: number; readonly evenIfBusy: boolean }
+interface Options {
+  readonly rounds: number;
+  readonly seconds: number;
+  readonly threads: number;
+  readonly patience: number;
+  readonly evenIfBusy: boolean;
+}
 
 async function main(): Promise<number> {
   let values;
   try {
-    ({ values } = parseArgs({ options: {
-      help: { type: 'boolean', short: 'h' }, install: { type: 'boolean' }, list: { type: 'boolean' }, only: { type: 'string' }, before: { type: 'string' }, out: { type: 'string' }, 'even-if-busy': { type: 'boolean' },
-      rounds: { type: 'string', default: '7' }, seconds: { type: 'string', default: '1' }, threads: { type: 'string', default: String(availableParallelism()) }, patience: { type: 'string', default: '60' },
-    } }));
+    ({ values } = parseArgs({
+      options: {
+        help: { type: 'boolean', short: 'h' },
+        install: { type: 'boolean' },
+        list: { type: 'boolean' },
+        only: { type: 'string' },
+        before: { type: 'string' },
+        out: { type: 'string' },
+        'even-if-busy': { type: 'boolean' },
+        rounds: { type: 'string', default: '7' },
+        seconds: { type: 'string', default: '1' },
+        threads: { type: 'string', default: String(availableParallelism()) },
+        patience: { type: 'string', default: '60' },
+      },
+    }));
   } catch (error) {
     say(`compare: ${error instanceof Error ? error.message : String(error)}\n\n${HELP}`);
     return 2;
   }
-  if (values.help) { process.stdout.write(HELP); return 0; }
+  if (values.help) {
+    process.stdout.write(HELP);
+    return 0;
+  }
   if (values.install) return install();
-  const wanted = values.only?.split(','), unknown = wanted?.find((id) => !IDS.includes(id));
+  const wanted = values.only?.split(','),
+    unknown = wanted?.find((id) => !IDS.includes(id));
   if (values.list || unknown !== undefined) {
     if (unknown !== undefined) say(`compare: there is no comparison named ${unknown}`);
-    for (const { id, title, contestants } of [...COMPARISONS, CAPACITY]) say(`${id}: ${title}\n    ${contestants.map((c) => c.name).join('; ')}`);
+    for (const { id, title, contestants } of [...COMPARISONS, CAPACITY])
+      say(`${id}: ${title}\n    ` + `${contestants.map((c) => c.name).join('; ')}`);
     return unknown === undefined ? 0 : 2;
   }
-  const [rounds, seconds, threads, patience] = [values.rounds, values.seconds, values.threads, values.patience].map(Number);
-  if (!(Number.isInteger(rounds) && rounds >= 1 && seconds > 0 && Number.isInteger(threads) && threads >= 1 && patience >= 0)) {
-    say('compare: --rounds and --threads are whole numbers, --seconds is a number, all above 0; --patience is at least 0');
+  const [rounds, seconds, threads, patience] = [values.rounds, values.seconds, values.threads, values.patience].map(
+    Number,
+  );
+  if (!(
+    Number.isInteger(rounds) &&
+    rounds >= 1 &&
+    seconds > 0 &&
+    Number.isInteger(threads) &&
+    threads >= 1 &&
+    patience >= 0
+  )) {
+    say(
+      'compare: --rounds and --threads are whole numbers, --seconds is a number, all above 0; --patience is at ' +
+        'least 0',
+    );
     return 2;
   }
   const unfit = values.before === undefined ? null : unfitCheckout(values.before);
-  if (unfit !== null) { say(`compare: --before: ${unfit}`); return 2; }
+  if (unfit !== null) {
+    say(`compare: --before: ${unfit}`);
+    return 2;
+  }
   if (process.platform !== 'linux') {
     say('compare: only Linux tells how busy the machine is, and how much memory a process took');
     return 1;
   }
-  const options: Options = { rounds, seconds, threads, patience, evenIfBusy: values['even-if-busy'] ?? false }, { out } = values;
-  const write = (text: string): void => { if (out !== undefined) appendFileSync(out, text); else process.stdout.write(text); };
+  const options: Options = { rounds, seconds, threads, patience, evenIfBusy: values['even-if-busy'] ?? false },
+    { out } = values;
+  const write = (text: string): void => {
+    if (out !== undefined) appendFileSync(out, text);
+    else process.stdout.write(text);
+  };
   if (out !== undefined) writeFileSync(out, '');
-  write([`${new Date().toISOString().slice(0, 10)}, ${cpus()[0].model}, ${availableParallelism()} cores, ${threads} threads, ${rounds} rounds in turns.`,
-    'Memory: peak of the process above what it had with its libraries loaded and no parameter made.', '', ''].join('\n'));
+  write(
+    [
+      `${new Date().toISOString().slice(0, 10)}, ${cpus()[0].model}, ${availableParallelism()} cores, ${threads} ` +
+        `threads, ${rounds} rounds in turns.`,
+      'Memory: peak of the process above what it had with its libraries loaded and no parameter made.',
+      '',
+      '',
+    ].join('\n'),
+  );
 
   let refused = 0;
   const each = async (id: string, title: string, work: () => Promise<string>, own = options): Promise<void> => {
@@ -84,7 +139,12 @@ async function main(): Promise<number> {
   }
   if (values.before !== undefined) return refused > 0 ? 1 : 0;
   // Bytes do not depend on who else is at work.
-  await each(CAPACITY.id, CAPACITY.title, async () => capacityTable(CAPACITY, await capacity(CAPACITY, { threads, say })), { ...options, evenIfBusy: true });
+  await each(
+    CAPACITY.id,
+    CAPACITY.title,
+    async () => capacityTable(CAPACITY, await capacity(CAPACITY, { threads, say })),
+    { ...options, evenIfBusy: true },
+  );
   return refused > 0 ? 1 : 0;
 }
 
@@ -96,7 +156,10 @@ async function quietly(work: () => Promise<string>, { patience, evenIfBusy }: Op
       await pause(2000);
       why = refusal(othersBetween(before, snapshot(), process.pid));
       if (why === null) break;
-      if (performance.now() > until) { say(`  no figures: ${why}\n  hint: stop it, more --patience, or --even-if-busy for a table that says so`); return null; }
+      if (performance.now() > until) {
+        say(`  no figures: ${why}\n  hint: stop it, more --patience, or ` + `--even-if-busy for a table that says so`);
+        return null;
+      }
     }
     try {
       return await work();
@@ -109,15 +172,26 @@ async function quietly(work: () => Promise<string>, { patience, evenIfBusy }: Op
 }
 
 async function compared(comparison: Comparison, options: Options, pair: boolean): Promise<string> {
-  const { entries, peak, others } = await contest(comparison, { ...options, say }), versions = [...new Set(entries.flatMap((e) => e.version ?? []))].sort();
+  const { entries, peak, others } = await contest(comparison, { ...options, say }),
+    versions = [...new Set(entries.flatMap((e) => e.version ?? []))].sort();
   const busy = refusal({ cores: others.cores, worst: [] }) !== null;
-  return [markdown(comparison, entries, peak), ...(pair ? [sameLoss(entries), ''] : []), ...(busy ? [`**Not a result**: other work took ${others.cores.toFixed(2)} cores while this ran.`, ''] : []),
-    `${versions.join('; ')}. Peak of fused multiply-adds: ${peak?.toFixed(0) ?? '-'} GFLOP/s. Others took ${others.cores.toFixed(2)} cores.`, ''].join('\n');
+  return [
+    markdown(comparison, entries, peak),
+    ...(pair ? [sameLoss(entries), ''] : []),
+    ...(busy ? [`**Not a ` + `result**: other work took ${others.cores.toFixed(2)} cores while this ran.`, ''] : []),
+    `${versions.join('; ')}. Peak of fused multiply-adds: ${peak?.toFixed(0) ?? '-'} GFLOP/s. Others took ` +
+      `${others.cores.toFixed(2)} cores.`,
+    '',
+  ].join('\n');
 }
 
 /** The JavaScript peers, into this folder. No install script runs: onnxruntime's would fetch CUDA. */
 function install(): number {
   say('compare: for PyTorch: apt-get install python3-torch libopenblas0-openmp');
-  const { status } = spawnSync('npm', ['ci', '--ignore-scripts'], { cwd: import.meta.dirname, stdio: 'inherit', env: { ...process.env, ONNXRUNTIME_NODE_INSTALL_CUDA: 'skip' } });
+  const { status } = spawnSync('npm', ['ci', '--ignore-scripts'], {
+    cwd: import.meta.dirname,
+    stdio: 'inherit',
+    env: { ...process.env, ONNXRUNTIME_NODE_INSTALL_CUDA: 'skip' },
+  });
   return status ?? 1;
 }

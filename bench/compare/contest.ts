@@ -1,5 +1,5 @@
-// One comparison: every contestant in a fresh process, which is kept while they take turns (A B C, C B A, ..), so that a drift of the
-// machine meets all of them. Between turns a process waits for its next line.
+// One comparison: every contestant in a fresh process, which is kept while they take turns (A B C, C B A, ..), so that
+// a drift of the machine meets all of them. Between turns a process waits for its next line.
 import { othersBetween, refusal, snapshot, type Others } from './busy.ts';
 import { Peer, type Answer } from './protocol.ts';
 import { runnerOf } from './runners.ts';
@@ -17,16 +17,34 @@ export interface ContestOptions {
   readonly say: (line: string) => void;
 }
 
-export interface Contest { readonly entries: readonly Entry[]; readonly peak: number | null; readonly others: Others; readonly busy: string | null }
+export interface Contest {
+  readonly entries: readonly Entry[];
+  readonly peak: number | null;
+  readonly others: Others;
+  readonly busy: string | null;
+}
 
 export class BusyError extends Error {}
 
-interface Player { readonly who: Contestant; readonly peer: Peer | null; readonly rounds: number[][]; steps: number; rss: number | null; loss: number | null; version: string | null; problem: string | null }
+interface Player {
+  readonly who: Contestant;
+  readonly peer: Peer | null;
+  readonly rounds: number[][];
+  steps: number;
+  rss: number | null;
+  loss: number | null;
+  version: string | null;
+  problem: string | null;
+}
 
 const WARM_UP = 3;
 
-export async function contest({ contestants, work }: Comparison, { rounds, seconds, threads, evenIfBusy, say }: ContestOptions): Promise<Contest> {
-  const players: Player[] = [], peaks: number[] = [];
+export async function contest(
+  { contestants, work }: Comparison,
+  { rounds, seconds, threads, evenIfBusy, say }: ContestOptions,
+): Promise<Contest> {
+  const players: Player[] = [],
+    peaks: number[] = [];
   try {
     for (const who of contestants) {
       const player = await enter(who);
@@ -50,21 +68,39 @@ export async function contest({ contestants, work }: Comparison, { rounds, secon
       if (why !== null && !evenIfBusy) throw new BusyError(why);
       say(`  round ${round + 1} of ${rounds}${why === null ? '' : `; ${why}`}`);
     }
-    const entries = players.map((p): Entry => ({ name: p.who.name, rounds: p.problem === null ? p.rounds : [], rss: p.rss, loss: p.loss, version: p.version, problem: p.problem }));
+    const entries = players.map((p): Entry => ({
+      name: p.who.name,
+      rounds: p.problem === null ? p.rounds : [],
+      rss: p.rss,
+      loss: p.loss,
+      version: p.version,
+      problem: p.problem,
+    }));
     return { entries, peak: peaks.length > 0 ? median(peaks) : null, others, busy: refusal(others) };
   } finally {
     for (const p of players) p.peer?.close();
   }
 
   async function enter(who: Contestant): Promise<Player> {
-    const command = runnerOf(who), peer = 'missing' in command ? null : new Peer(command);
-    const player: Player = { who, peer, rounds: [], steps: 1, rss: null, loss: null, version: null, problem: 'missing' in command ? command.missing : null };
+    const command = runnerOf(who),
+      peer = 'missing' in command ? null : new Peer(command);
+    const player: Player = {
+      who,
+      peer,
+      rounds: [],
+      steps: 1,
+      rss: null,
+      loss: null,
+      version: null,
+      problem: 'missing' in command ? command.missing : null,
+    };
     if (!peer) return player;
     const opened = await peer.ask({ do: 'open', style: who.style, work, threads });
     player.version = opened.version ?? null;
     if (!note(player, opened)) return player;
     const warm = await peer.ask({ do: 'run', steps: WARM_UP });
-    if (note(player, warm) && warm.ms) player.steps = Math.max(2, Math.min(1000, Math.round((1000 * seconds) / warm.ms[warm.ms.length - 1])));
+    if (note(player, warm) && warm.ms)
+      player.steps = Math.max(2, Math.min(1000, Math.round((1000 * seconds) / warm.ms[warm.ms.length - 1])));
     say(`  ${who.name}: ${player.problem ?? `${player.steps} steps a turn`}`);
     return player;
   }

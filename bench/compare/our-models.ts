@@ -1,4 +1,5 @@
-// The small classifier and the language model of the comparison, as a user of the library would write them. Data is random.
+// The small classifier and the language model of the comparison, as a user of the library would write them. Data is
+// random.
 import { Stream } from '../../src/base/random.ts';
 import { hostTensor, type Batch } from '../../src/base/tensor.ts';
 import { add } from '../../src/graph/ops/elementwise/add.ts';
@@ -28,20 +29,33 @@ import { Parameter } from '../../src/trace/parameter.ts';
 import { call, use } from '../../src/trace/trace.ts';
 import type { Work } from './protocol.ts';
 
-const INPUTS = 784, HIDDEN = 64, CLASSES = 10, EXPERTS = 8, K = 2, CONTEXT = 64;
+const INPUTS = 784,
+  HIDDEN = 64,
+  CLASSES = 10,
+  EXPERTS = 8,
+  K = 2,
+  CONTEXT = 64;
 
 /** Top-k of the softmax of a small network. */
 class Gate implements Router {
   readonly experts = EXPERTS;
   readonly net = new MLP([INPUTS, HIDDEN, EXPERTS]);
   choose(x: Tensor, { k }: { readonly k: number }): Choice {
-    const logits = call(this.net, x), probs = softmax(logits), { values, indices } = topK(probs, k);
+    const logits = call(this.net, x),
+      probs = softmax(logits),
+      { values, indices } = topK(probs, k);
     return { indices, weights: div(values, expand(sum(values, [1]), values, [1])), scores: values, probs, logits };
   }
 }
 
 /** A mixture of eight networks 784 -> 64 -> 10: [batch, 784] -> logits [batch, 10]. */
-const mixture = (): Model => new MoE({ dModel: INPUTS, topK: K, router: new Gate(), experts: Array.from({ length: EXPERTS }, () => new MLP([INPUTS, HIDDEN, CLASSES])) });
+const mixture = (): Model =>
+  new MoE({
+    dModel: INPUTS,
+    topK: K,
+    router: new Gate(),
+    experts: Array.from({ length: EXPERTS }, () => new MLP([INPUTS, HIDDEN, CLASSES])),
+  });
 
 /** The same with the experts' weights in one bank. */
 class Bank {
@@ -52,22 +66,68 @@ class Bank {
   readonly b2 = new Parameter([EXPERTS, CLASSES], { kind: 'constant', value: 0 });
 
   forward(x: Tensor): Tensor {
-    const { indices, weights } = this.gate.choose(x, { k: K }), routing = route(indices, { experts: EXPERTS }), { expert } = routing.rows;
-    const linear = (h: Tensor, w: Parameter, b: Parameter): Tensor => { const y = groupedMatmul(h, use(x, w)); return add(y, segmentExpand(use(x, b), expert, y)); };
+    const { indices, weights } = this.gate.choose(x, { k: K }),
+      routing = route(indices, { experts: EXPERTS }),
+      { expert } = routing.rows;
+    const linear = (h: Tensor, w: Parameter, b: Parameter): Tensor => {
+      const y = groupedMatmul(h, use(x, w));
+      return add(y, segmentExpand(use(x, b), expert, y));
+    };
     return fromRows(linear(relu(linear(toRows(x, routing), this.w1, this.b1)), this.w2, this.b2), routing, weights);
   }
 }
 
-export interface ModelOptions { readonly device: DeviceName; readonly threads: number; readonly eager: boolean; readonly bank: boolean; readonly say: (line: string) => void }
+export interface ModelOptions {
+  readonly device: DeviceName;
+  readonly threads: number;
+  readonly eager: boolean;
+  readonly bank: boolean;
+  readonly say: (line: string) => void;
+}
 
-export async function openModel({ kind, batch: size = 1 }: Work, { device, threads, eager, bank, say }: ModelOptions): Promise<{ session: Session; batch: Batch }> {
-  const whole = (name: string, n: number, below: number): Int32Array => { const s = new Stream(0, name); return Int32Array.from({ length: n }, (_, i) => Math.floor(s.uniform(0, i) * below)); };
+export async function openModel(
+  { kind, batch: size = 1 }: Work,
+  { device, threads, eager, bank, say }: ModelOptions,
+): Promise<{ session: Session; batch: Batch }> {
+  const whole = (name: string, n: number, below: number): Int32Array => {
+    const s = new Stream(0, name);
+    return Int32Array.from({ length: n }, (_, i) => Math.floor(s.uniform(0, i) * below));
+  };
   if (kind === 'lm') {
-    const model = new TransformerLM({ vocab: 256, dModel: 128, layers: 4, heads: 4, context: CONTEXT, moe: { experts: EXPERTS, topK: K, hidden: 256 } });
-    const session = await compile(model, { loss: crossEntropy, optimizer: adamW({ lr: 3e-3, eager }), device, threads, say }), n = size * CONTEXT;
-    return { session, batch: { x: hostTensor('int32', [size, CONTEXT], whole('x', n, 256)), y: hostTensor('int32', [size, CONTEXT], whole('y', n, 256)) } };
+    const model = new TransformerLM({
+      vocab: 256,
+      dModel: 128,
+      layers: 4,
+      heads: 4,
+      context: CONTEXT,
+      moe: { experts: EXPERTS, topK: K, hidden: 256 },
+    });
+    const session = await compile(model, {
+        loss: crossEntropy,
+        optimizer: adamW({ lr: 3e-3, eager }),
+        device,
+        threads,
+        say,
+      }),
+      n = size * CONTEXT;
+    return {
+      session,
+      batch: {
+        x: hostTensor('int32', [size, CONTEXT], whole('x', n, 256)),
+        y: hostTensor('int32', [size, CONTEXT], whole('y', n, 256)),
+      },
+    };
   }
-  const session = await compile(bank ? new Bank() : mixture(), { loss: crossEntropy, optimizer: sgd({ lr: 1e-3, eager }), device, threads, say });
+  const session = await compile(bank ? new Bank() : mixture(), {
+    loss: crossEntropy,
+    optimizer: sgd({ lr: 1e-3, eager }),
+    device,
+    threads,
+    say,
+  });
   const x = new Stream(0, 'x').normals(0, 1, new Float32Array(size * INPUTS));
-  return { session, batch: { x: hostTensor('float32', [size, INPUTS], x), y: hostTensor('int32', [size], whole('y', size, CLASSES)) } };
+  return {
+    session,
+    batch: { x: hostTensor('float32', [size, INPUTS], x), y: hostTensor('int32', [size], whole('y', size, CLASSES)) },
+  };
 }

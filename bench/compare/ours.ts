@@ -1,6 +1,7 @@
-// DynaMoE as a contestant: a layer, the small classifier or the language model, in a process of its own. Styles: 'native', 'wasm', with
-// ' eager' (updates fused with gradients), ' dense' (a dense network of the same active FLOPs), ' products' (the layer's matrix products
-// alone, with equal loads) behind; classifiers: ' bank'; ' balanced': without the work's skew.
+// DynaMoE as a contestant: a layer, the small classifier or the language model, in a process of its own. Styles:
+// 'native', 'wasm', with ' eager' (updates fused with gradients), ' dense' (a dense network of the same active FLOPs),
+// ' products' (the layer's matrix products alone, with equal loads) behind; classifiers: ' bank'; ' balanced': without
+// the work's skew.
 import { LayerBench, ProductsBench, type LayerWork } from '../../src/bench/layer-work.ts';
 import { resident, startPeak } from '../../src/bench/resident.ts';
 import { openNative } from '../../src/session/node.ts';
@@ -8,13 +9,21 @@ import type { DeviceName } from '../../src/session/platform.ts';
 import { openModel } from './our-models.ts';
 import { serve, type Answer, type Work } from './protocol.ts';
 
-interface Steps { step(): Promise<number>; loss(): number }
+interface Steps {
+  step(): Promise<number>;
+  loss(): number;
+}
 
-const say = (line: string): void => { process.stderr.write(`${line}\n`); };
-let steps: Steps | null = null, start = 0, threads = 1;
+const say = (line: string): void => {
+  process.stderr.write(`${line}\n`);
+};
+let steps: Steps | null = null,
+  start = 0,
+  threads = 1;
 
 async function open(style: string, work: Work): Promise<Steps> {
-  const [device, ...options] = style.split(' ') as [DeviceName, ...string[]], eager = options.includes('eager');
+  const [device, ...options] = style.split(' ') as [DeviceName, ...string[]],
+    eager = options.includes('eager');
   let loss = NaN;
   start = startPeak();
   if (work.kind === 'layer' && options.includes('products')) {
@@ -22,19 +31,54 @@ async function open(style: string, work: Work): Promise<Steps> {
     return { loss: () => 0, step: () => products.step() };
   }
   if (work.kind === 'layer') {
-    const layer = await LayerBench.open({ ...layerWork(work), eager, ...(options.includes('balanced') && { skew: 0 }), ...(options.includes('dense') && { experts: 0 }) }, { device, threads, say }, () => { start = startPeak(); });
-    return { loss: () => loss, async step() { const done = await layer.step(); loss = done.loss; return done.ms; } };
+    const layer = await LayerBench.open(
+      {
+        ...layerWork(work),
+        eager,
+        ...(options.includes('balanced') && { skew: 0 }),
+        ...(options.includes('dense') && { experts: 0 }),
+      },
+      { device, threads, say },
+      () => {
+        start = startPeak();
+      },
+    );
+    return {
+      loss: () => loss,
+      async step() {
+        const done = await layer.step();
+        loss = done.loss;
+        return done.ms;
+      },
+    };
   }
   const { session, batch } = await openModel(work, { device, threads, say, eager, bank: options.includes('bank') });
-  return { loss: () => loss, async step() {
-    const begin = performance.now();
-    loss = (await session.step(batch)).loss;
-    return performance.now() - begin;
-  } };
+  return {
+    loss: () => loss,
+    async step() {
+      const begin = performance.now();
+      loss = (await session.step(batch)).loss;
+      return performance.now() - begin;
+    },
+  };
 }
 
 function layerWork({ tokens = 1, dModel = 1, dFf = 1, experts = 1, topK = 1, skew = 0, pass }: Work): LayerWork {
-  return { tokens, dModel, dFf, experts, topK, pass, capacity: 'dropless', overflow: 'drop', dispatch: 'ragged', skew, activation: 'relu', optimizer: 'sgd', eager: false };
+  return {
+    tokens,
+    dModel,
+    dFf,
+    experts,
+    topK,
+    pass,
+    capacity: 'dropless',
+    overflow: 'drop',
+    dispatch: 'ragged',
+    skew,
+    activation: 'relu',
+    optimizer: 'sgd',
+    eager: false,
+  };
 }
 
 await serve(async (request): Promise<Answer> => {
@@ -49,7 +93,8 @@ await serve(async (request): Promise<Answer> => {
       return { ms, rss: resident().peak - start, loss: steps!.loss() };
     }
     case 'peak': {
-      const native = await openNative(threads).catch(() => null), gflops = native ? await native.fmaPeak(0.2) : null;
+      const native = await openNative(threads).catch(() => null),
+        gflops = native ? await native.fmaPeak(0.2) : null;
       native?.close();
       return { gflops };
     }

@@ -1,4 +1,5 @@
-// What a contestant's process is told and what it answers: one JSON object a line on stdin and stdout. Its stderr is kept for errors.
+// What a contestant's process is told and what it answers: one JSON object a line on stdin and stdout. Its stderr is
+// kept for errors.
 import { spawn, type ChildProcess } from 'node:child_process';
 import { createInterface } from 'node:readline';
 
@@ -37,7 +38,11 @@ export interface Answer {
   readonly gflops?: number | null;
 }
 
-export interface Command { readonly file: string; readonly args: readonly string[]; readonly env?: Readonly<Record<string, string>> }
+export interface Command {
+  readonly file: string;
+  readonly args: readonly string[];
+  readonly env?: Readonly<Record<string, string>>;
+}
 
 /** A contestant's process. One question at a time. */
 export class Peer {
@@ -48,9 +53,15 @@ export class Peer {
 
   constructor({ file, args, env }: Command) {
     const child = spawn(file, args, { stdio: ['pipe', 'pipe', 'pipe'], env: { ...process.env, ...env } });
-    child.on('error', (error) => { this.#failed = error; });
-    child.stdin.on('error', (error) => { this.#failed ??= error; });
-    child.stderr.setEncoding('utf8').on('data', (text: string) => { this.#stderr = (this.#stderr + text).slice(-4000); });
+    child.on('error', (error) => {
+      this.#failed = error;
+    });
+    child.stdin.on('error', (error) => {
+      this.#failed ??= error;
+    });
+    child.stderr.setEncoding('utf8').on('data', (text: string) => {
+      this.#stderr = (this.#stderr + text).slice(-4000);
+    });
     this.#child = child;
     this.#lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
   }
@@ -60,7 +71,12 @@ export class Peer {
     // Libraries print to stdout too: a line that is no JSON is theirs.
     for (;;) {
       const line = await this.#lines.next();
-      if (line.done) return { error: `its process ended: ${this.#failed?.message ?? (this.#stderr.trim().split('\n').at(-1) || 'it said nothing')}` };
+      if (line.done)
+        return {
+          error:
+            `its process ended: ` +
+            `${this.#failed?.message ?? (this.#stderr.trim().split('\n').at(-1) || 'it said nothing')}`,
+        };
       if (line.value.startsWith('{')) return JSON.parse(line.value) as Answer;
     }
   }

@@ -1,5 +1,5 @@
-// From times to a table in Markdown. In: each contestant's times by round; out: medians, spreads, and ratios to the first contestant.
-// A ratio above 1 says that the first one is so many times as fast.
+// From times to a table in Markdown. In: each contestant's times by round; out: medians, spreads, and ratios to the
+// first contestant. A ratio above 1 says that the first one is so many times as fast.
 import { median } from '../../src/bench/gemm.ts';
 import type { Comparison } from './works.ts';
 
@@ -32,24 +32,72 @@ export interface Row {
 }
 
 /** Rows of those that ran, in the order given. peak: GFLOP/s. */
-export function rowsOf(entries: readonly Entry[], { samples, flops }: Pick<Comparison, 'samples' | 'flops'>, peak: number | null): Row[] {
-  const ran = entries.filter((e) => e.problem === null && e.rounds.length > 0), [first] = entries;
+export function rowsOf(
+  entries: readonly Entry[],
+  { samples, flops }: Pick<Comparison, 'samples' | 'flops'>,
+  peak: number | null,
+): Row[] {
+  const ran = entries.filter((e) => e.problem === null && e.rounds.length > 0),
+    [first] = entries;
   const base = ran.includes(first) ? first : null;
   return ran.map((e) => {
-    const all = e.rounds.flat(), middle = median(all), gflops = flops === null ? null : flops / middle / 1e6;
+    const all = e.rounds.flat(),
+      middle = median(all),
+      gflops = flops === null ? null : flops / middle / 1e6;
     const ratios = base === null || base === e ? null : e.rounds.map((r, i) => median(r) / median(base.rounds[i]));
-    return { name: e.name, median: middle, min: Math.min(...all), max: Math.max(...all), perSecond: (1000 * samples) / middle, gflops, ofPeak: gflops === null || peak === null ? null : gflops / peak, rss: e.rss,
-      ratio: base === null ? null : middle / median(base.rounds.flat()), ratioSpread: ratios && [Math.min(...ratios), Math.max(...ratios)],
-      memoryRatio: base === null || e.rss === null || !base.rss ? null : e.rss / base.rss };
+    return {
+      name: e.name,
+      median: middle,
+      min: Math.min(...all),
+      max: Math.max(...all),
+      perSecond: (1000 * samples) / middle,
+      gflops,
+      ofPeak: gflops === null || peak === null ? null : gflops / peak,
+      rss: e.rss,
+      ratio: base === null ? null : middle / median(base.rounds.flat()),
+      ratioSpread: ratios && [Math.min(...ratios), Math.max(...ratios)],
+      memoryRatio: base === null || e.rss === null || !base.rss ? null : e.rss / base.rss,
+    };
   });
 }
 
-export function markdown({ title, ...comparison }: Pick<Comparison, 'title' | 'samples' | 'flops'>, entries: readonly Entry[], peak: number | null): string {
-  const f = (x: number): string => (x >= 100 ? x.toFixed(0) : x >= 10 ? x.toFixed(1) : x.toFixed(2)), cell = (text: string): string => text.replaceAll('|', '\\|');
-  const head = ['', 'step, ms: median (min - max)', 'a second', 'GFLOP/s', 'of peak', 'memory, MB (times ours)', 'time, times ours (by rounds)'];
-  const lines = rowsOf(entries, comparison, peak).map((r) => [cell(r.name), `${f(r.median)} (${f(r.min)} - ${f(r.max)})`, r.perSecond.toFixed(0), r.gflops === null ? '' : f(r.gflops),
-    r.ofPeak === null ? '' : `${(100 * r.ofPeak).toFixed(0)}%`, r.rss === null ? '' : `${(r.rss / 1e6).toFixed(0)}${r.memoryRatio === null ? '' : ` (${r.memoryRatio.toFixed(2)})`}`,
-    r.ratio === null ? '' : r.ratioSpread === null ? '1' : `**${r.ratio.toFixed(2)}** (${r.ratioSpread[0].toFixed(2)} - ${r.ratioSpread[1].toFixed(2)})`]);
+export function markdown(
+  { title, ...comparison }: Pick<Comparison, 'title' | 'samples' | 'flops'>,
+  entries: readonly Entry[],
+  peak: number | null,
+): string {
+  const f = (x: number): string => (x >= 100 ? x.toFixed(0) : x >= 10 ? x.toFixed(1) : x.toFixed(2)),
+    cell = (text: string): string => text.replaceAll('|', '\\|');
+  const head = [
+    '',
+    'step, ms: median (min - max)',
+    'a second',
+    'GFLOP/s',
+    'of peak',
+    'memory, MB (times ours)',
+    'time, times ours (by rounds)',
+  ];
+  const lines = rowsOf(entries, comparison, peak).map((r) => [
+    cell(r.name),
+    `${f(r.median)} (${f(r.min)} - ` + `${f(r.max)})`,
+    r.perSecond.toFixed(0),
+    r.gflops === null ? '' : f(r.gflops),
+    r.ofPeak === null ? '' : `${(100 * r.ofPeak).toFixed(0)}%`,
+    r.rss === null
+      ? ''
+      : `${(r.rss / 1e6).toFixed(0)}${r.memoryRatio === null ? '' : ` (${r.memoryRatio.toFixed(2)})`}`,
+    r.ratio === null
+      ? ''
+      : r.ratioSpread === null
+        ? '1'
+        : `**${r.ratio.toFixed(2)}** ` + `(${r.ratioSpread[0].toFixed(2)} - ${r.ratioSpread[1].toFixed(2)})`,
+  ]);
   const missing = entries.filter((e) => e.problem !== null).map((e) => `Not run: ${e.name}: ${e.problem}.`);
-  return [`### ${title}`, '', ...[head, head.map((_, i) => (i === 0 ? '---' : '---:')), ...lines].map((row) => `| ${row.join(' | ')} |`), ...missing.flatMap((line) => ['', line]), ''].join('\n');
+  return [
+    `### ${title}`,
+    '',
+    ...[head, head.map((_, i) => (i === 0 ? '---' : '---:')), ...lines].map((row) => `| ${row.join(' | ')} |`),
+    ...missing.flatMap((line) => ['', line]),
+    '',
+  ].join('\n');
 }

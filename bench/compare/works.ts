@@ -1,4 +1,5 @@
-// What is compared: works, and who does them in which style. The first contestant of a work is ours, which the others are compared with.
+// What is compared: works, and who does them in which style. The first contestant of a work is ours, which the others
+// are compared with.
 import type { Work } from './protocol.ts';
 
 export const RUNNERS = ['ours', 'torch', 'jax', 'tfjs', 'onnx'] as const;
@@ -24,49 +25,114 @@ export interface Comparison {
 }
 
 const who = (name: string, runner: RunnerName, style: string): Contestant => ({ name, runner, style });
-const EAGER = who('DynaMoE, eager updates', 'ours', 'native eager'), ATOMIC = who('DynaMoE, all gradients kept', 'ours', 'native');
-const NATIVE = [EAGER, ATOMIC], PRODUCTS = who('its products alone, equal loads', 'ours', 'native products');
+const EAGER = who('DynaMoE, eager ' + 'updates', 'ours', 'native eager'),
+  ATOMIC = who('DynaMoE, all gradients kept', 'ours', 'native');
+const NATIVE = [EAGER, ATOMIC],
+  PRODUCTS = who('its products alone, equal loads', 'ours', 'native products');
 const FORWARD = who('DynaMoE', 'ours', 'native');
 const DENSE = who('DynaMoE, dense FFN', 'ours', 'native dense');
 const LOOPS = [who('PyTorch loop (Hugging Face)', 'torch', 'loop'), who('PyTorch loop, sorted', 'torch', 'sorted')];
-const FIXED = [who('PyTorch scatter, factor 1 (drops)', 'torch', 'scatter 1'), who('PyTorch scatter, factor 2', 'torch', 'scatter 2'), who('PyTorch einsum, factor 1 (drops)', 'torch', 'einsum 1')];
+const FIXED = [
+  who('PyTorch scatter, factor 1 ' + '(drops)', 'torch', 'scatter 1'),
+  who('PyTorch scatter, factor 2', 'torch', 'scatter 2'),
+  who('PyTorch einsum, factor 1 (drops)', 'torch', 'einsum 1'),
+];
 const TORCH_DENSE = who('PyTorch dense FFN', 'torch', 'dense');
 
-function layer(id: string, title: string, sizes: { dModel?: number; dFf?: number; experts?: number; skew?: number; pass?: Work['pass'] }, contestants: readonly Contestant[]): Comparison {
-  const { dModel = 256, dFf = 1024, experts = 8, skew = 0, pass = 'train' } = sizes, tokens = 2048, topK = 2;
-  return { id, title: `${title}: ${tokens} tokens, width ${dModel}, hidden ${dFf}, ${experts} experts, top-${topK}, ReLU, ${pass === 'train' ? 'SGD and the gradient to the input' : 'forward'}`,
-    work: { kind: 'layer', pass, tokens, dModel, dFf, experts, topK, ...(skew > 0 && { skew }) }, samples: tokens, flops: (pass === 'train' ? 12 : 4) * tokens * topK * dModel * dFf, contestants };
+function layer(
+  id: string,
+  title: string,
+  sizes: { dModel?: number; dFf?: number; experts?: number; skew?: number; pass?: Work['pass'] },
+  contestants: readonly Contestant[],
+): Comparison {
+  const { dModel = 256, dFf = 1024, experts = 8, skew = 0, pass = 'train' } = sizes,
+    tokens = 2048,
+    topK = 2;
+  return {
+    id,
+    title:
+      `${title}: ${tokens} tokens, width ${dModel}, hidden ${dFf}, ${experts} experts, top-${topK}, ` +
+      `ReLU, ${pass === 'train' ? 'SGD and the gradient to the input' : 'forward'}`,
+    work: { kind: 'layer', pass, tokens, dModel, dFf, experts, topK, ...(skew > 0 && { skew }) },
+    samples: tokens,
+    flops: (pass === 'train' ? 12 : 4) * tokens * topK * dModel * dFf,
+    contestants,
+  };
 }
 
 /** The skew with which 60% of the tokens choose the busiest of 8 experts. */
 const SIXTY = 0.73;
 
 const classifier = (batch: number): Comparison => ({
-  id: `classifier-${batch}`, title: `Small classifier: batch ${batch}, gate 784-64-8, top-2 of 8 experts 784-64-10, SGD`, samples: batch, flops: null,
+  id: `classifier-${batch}`,
+  title: `Small classifier: batch ${batch}, gate 784-64-8, top-2 of 8 experts 784-64-10, SGD`,
+  samples: batch,
+  flops: null,
   work: { kind: 'classifier', pass: 'train', batch },
-  contestants: [who('DynaMoE', 'ours', 'native'), who('DynaMoE, experts in one bank', 'ours', 'native bank'), who('PyTorch loop', 'torch', 'loop'),
-    who('PyTorch scatter, factor 2', 'torch', 'scatter 2'), who('PyTorch, all experts dense', 'torch', 'dense'), who('PyTorch plain MLP 784-64-10', 'torch', 'mlp')],
+  contestants: [
+    who('DynaMoE', 'ours', 'native'),
+    who('DynaMoE, experts in one bank', 'ours', 'native bank'),
+    who('PyTorch loop', 'torch', 'loop'),
+    who('PyTorch scatter, factor 2', 'torch', 'scatter 2'),
+    who('PyTorch, all experts dense', 'torch', 'dense'),
+    who('PyTorch plain MLP 784-64-10', 'torch', 'mlp'),
+  ],
 });
 
 /** How many experts train within a budget of memory: parameters, and whatever a step takes. */
-export interface Capacity { readonly id: string; readonly title: string; readonly work: Work; readonly budget: number; readonly contestants: readonly Contestant[] }
+export interface Capacity {
+  readonly id: string;
+  readonly title: string;
+  readonly work: Work;
+  readonly budget: number;
+  readonly contestants: readonly Contestant[];
+}
 
 export const CAPACITY: Capacity = {
-  id: 'capacity', title: 'Experts that train within 1 GiB: 2048 tokens, width 256, hidden 1024, top-2, ReLU, SGD and the gradient to the input', budget: 2 ** 30,
-  work: { kind: 'layer', pass: 'train', tokens: 2048, dModel: 256, dFf: 1024, experts: 8, topK: 2 }, contestants: [...NATIVE, ...LOOPS, ...FIXED],
+  id: 'capacity',
+  title:
+    'Experts that train within 1 GiB: 2048 tokens, width 256, hidden 1024, top-2, ReLU, SGD ' +
+    'and the gradient to the input',
+  budget: 2 ** 30,
+  work: { kind: 'layer', pass: 'train', tokens: 2048, dModel: 256, dFf: 1024, experts: 8, topK: 2 },
+  contestants: [...NATIVE, ...LOOPS, ...FIXED],
 };
 
 export const COMPARISONS: readonly Comparison[] = [
   layer('layer-e8', 'Layer', {}, [...NATIVE, PRODUCTS, DENSE, ...LOOPS, ...FIXED, TORCH_DENSE]),
-  layer('layer-e64', 'Layer', { experts: 64 }, [...NATIVE, PRODUCTS, ...LOOPS, who('PyTorch scatter, factor 2', 'torch', 'scatter 2')]),
+  layer('layer-e64', 'Layer', { experts: 64 }, [
+    ...NATIVE,
+    PRODUCTS,
+    ...LOOPS,
+    who('PyTorch scatter, factor 2', 'torch', 'scatter 2'),
+  ]),
   layer('layer-d512', 'Layer', { dModel: 512, dFf: 2048 }, [...NATIVE, PRODUCTS, DENSE, ...LOOPS]),
-  layer('layer-skew', 'Layer with 60% of the tokens on one expert', { skew: SIXTY }, [EAGER, who('the same, balanced', 'ours', 'native eager balanced')]),
+  layer('layer-skew', 'Layer with 60% of the tokens on one expert', { skew: SIXTY }, [
+    EAGER,
+    who('the same, ' + 'balanced', 'ours', 'native eager balanced'),
+  ]),
   ...[64, 256, 1024].map(classifier),
-  { id: 'lm', title: 'Language model: 4 layers, width 128, 8 experts of hidden width 256, top-2, 12 x 64 tokens, AdamW', samples: 12 * 64, flops: null, work: { kind: 'lm', pass: 'train', batch: 12 },
-    contestants: [...NATIVE, who('PyTorch loop, sorted', 'torch', 'sorted')] },
+  {
+    id: 'lm',
+    title: 'Language model: 4 layers, width 128, 8 experts of hidden width 256, top-2, 12 x 64 tokens, AdamW',
+    samples: 12 * 64,
+    flops: null,
+    work: { kind: 'lm', pass: 'train', batch: 12 },
+    contestants: [...NATIVE, who('PyTorch loop, sorted', 'torch', 'sorted')],
+  },
   layer('forward-e8', 'Forward', { pass: 'forward' }, [FORWARD, PRODUCTS, ...LOOPS]),
   layer('forward-e64', 'Forward', { experts: 64, pass: 'forward' }, [FORWARD, PRODUCTS, ...LOOPS]),
-  layer('forward-dense', 'Forward of a dense FFN of the same active FLOPs', { pass: 'forward' }, [DENSE, TORCH_DENSE, who('onnxruntime-node dense FFN', 'onnx', 'dense')]),
-  layer('wasm', 'Layer in WebAssembly', {}, [who('DynaMoE wasm', 'ours', 'wasm'), who('DynaMoE wasm, dense FFN', 'ours', 'wasm dense'), who('jax-js einsum, factor 1 (drops)', 'jax', 'einsum 1'),
-    who('jax-js dense FFN', 'jax', 'dense'), who('tfjs-wasm einsum, factor 1 (drops)', 'tfjs', 'einsum 1'), who('tfjs-wasm dense FFN', 'tfjs', 'dense')]),
+  layer('forward-dense', 'Forward of a dense FFN of the same active FLOPs', { pass: 'forward' }, [
+    DENSE,
+    TORCH_DENSE,
+    who('onnxruntime-node dense FFN', 'onnx', 'dense'),
+  ]),
+  layer('wasm', 'Layer in ' + 'WebAssembly', {}, [
+    who('DynaMoE wasm', 'ours', 'wasm'),
+    who('DynaMoE wasm, dense FFN', 'ours', 'wasm dense'),
+    who('jax-js einsum, factor 1 (drops)', 'jax', 'einsum 1'),
+    who('jax-js dense FFN', 'jax', 'dense'),
+    who('tfjs-wasm einsum, factor 1 ' + '(drops)', 'tfjs', 'einsum 1'),
+    who('tfjs-wasm dense FFN', 'tfjs', 'dense'),
+  ]),
 ];

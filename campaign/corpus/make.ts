@@ -1,4 +1,5 @@
-// Makes the corpus anew by the project's own writers: `node tools/locked.mjs campaign/corpus/make.ts`. Its files are small, and what `parts/files.ts` damages.
+// Makes the corpus anew by the project's own writers: `node tools/locked.mjs campaign/corpus/make.ts`. Its files are
+// small, and what `parts/files.ts` damages.
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';

@@ -1,5 +1,5 @@
-// Calls of one session that nobody waits for, in random order, with a close in the middle: each gives what it gives where every call is awaited, and
-// those after the close are refused.
+// Calls of one session that nobody waits for, in random order, with a close in the middle: each gives what it gives
+// where every call is awaited, and those after the close are refused.
 import { createHash } from 'node:crypto';
 import { join } from 'node:path';
 import fc from 'fast-check';
@@ -15,30 +15,106 @@ import { toyBatch } from '../../tests/support/toy.ts';
 import { Broken, promised, type Part, type World } from '../part.ts';
 import { places, type Place } from '../support/small-run.ts';
 
-/** `after`: what is waited for before the next call: nothing, a turn of the event loop, some milliseconds, the call itself. */
-interface Call { readonly does: 'step' | 'forward' | 'predict' | 'serialize' | 'deserialize' | 'save' | 'prepare' | 'recompile' | 'evaluate' | 'generate' | 'assignments'; readonly n: number; readonly size: number; readonly after: 'nothing' | 'turn' | 'while' | 'call' }
-interface Case { readonly calls: readonly Call[]; /** The call before which the session is closed; beyond the last: at the end. */ readonly close: number; readonly accumulate: number; readonly place: Place }
+/**
+ * `after`: what is waited for before the next call: nothing, a turn of the event loop, some milliseconds, the call
+ * itself.
+ */
+interface Call {
+  readonly does:
+    | 'step'
+    | 'forward'
+    | 'predict'
+    | 'serialize'
+    | 'deserialize'
+    | 'save'
+    | 'prepare'
+    | 'recompile'
+    | 'evaluate'
+    | 'generate'
+    | 'assignments';
+  readonly n: number;
+  readonly size: number;
+  readonly after: 'nothing' | 'turn' | 'while' | 'call';
+}
+interface Case {
+  readonly calls: readonly Call[];
+  /** The call before which the session is closed; beyond the last: at the end. */ readonly close: number;
+  readonly accumulate: number;
+  readonly place: Place;
+}
 
-const calling = (does: readonly Call['does'][]): fc.Arbitrary<Call[]> => fc.array(fc.record({ does: fc.constantFrom(...does), n: fc.nat(5), size: fc.constantFrom(2, 2, 4), after: fc.constantFrom<Call['after'][]>('nothing', 'nothing', 'nothing', 'turn', 'while', 'call') }), { minLength: 2, maxLength: 20 });
+const calling = (does: readonly Call['does'][]): fc.Arbitrary<Call[]> =>
+  fc.array(
+    fc.record({
+      does: fc.constantFrom(...does),
+      n: fc.nat(5),
+      size: fc.constantFrom(2, 2, 4),
+      after: fc.constantFrom<Call['after'][]>('nothing', 'nothing', 'nothing', 'turn', 'while', 'call'),
+    }),
+    { minLength: 2, maxLength: 20 },
+  );
 
 export const calls: Part<Case> = {
   name: 'calls',
   promise: 'calls that nobody waits for give what they give one after the other',
-  share: 2, limit: 90,
+  share: 2,
+  limit: 90,
   plants: ['unordered'],
-  // Each token of a generation is a call of its own, between which others may come: beside steps what it gives depends on when they come.
-  cases: fc.record({ calls: fc.oneof(calling(['step', 'step', 'step', 'forward', 'predict', 'evaluate', 'serialize', 'deserialize', 'save', 'prepare', 'recompile', 'assignments']), calling(['forward', 'predict', 'evaluate', 'generate', 'generate', 'serialize'])),
-    close: fc.integer({ min: 1, max: 30 }), accumulate: fc.constantFrom(1, 2), place: places() }),
+  // Each token of a generation is a call of its own, between which others may come: beside steps what it gives depends
+  // on when they come.
+  cases: fc.record({
+    calls: fc.oneof(
+      calling([
+        'step',
+        'step',
+        'step',
+        'forward',
+        'predict',
+        'evaluate',
+        'serialize',
+        'deserialize',
+        'save',
+        'prepare',
+        'recompile',
+        'assignments',
+      ]),
+      calling(['forward', 'predict', 'evaluate', 'generate', 'generate', 'serialize']),
+    ),
+    close: fc.integer({ min: 1, max: 30 }),
+    accumulate: fc.constantFrom(1, 2),
+    place: places(),
+  }),
   attack,
 };
 
-const CONTEXT = 12, VOCAB = 17;
+const CONTEXT = 12,
+  VOCAB = 17;
 const batch = (n: number, size: number): ReturnType<typeof toyBatch> => toyBatch(n, size, CONTEXT, VOCAB);
 const hash = (bytes: Uint8Array): string => createHash('sha256').update(bytes).digest('hex');
 const text = (t: HostTensor): string => hash(new Uint8Array(t.data.buffer, t.data.byteOffset, t.data.byteLength));
 
-const open = (accumulate: number, { device, threads }: Place): Promise<Session> => compile(new TransformerLM({ vocab: VOCAB, dModel: 8, layers: 1, heads: 1, context: CONTEXT, dropout: 0.1, moe: { experts: 4, topK: 2, hidden: 8, capacity: 1 } }),
-  { loss: crossEntropy, optimizer: adamW({ lr: 1e-2 }), accumulate, device, threads, seed: 4, memory: 256e6, say: () => undefined });
+const open = (accumulate: number, { device, threads }: Place): Promise<Session> =>
+  compile(
+    new TransformerLM({
+      vocab: VOCAB,
+      dModel: 8,
+      layers: 1,
+      heads: 1,
+      context: CONTEXT,
+      dropout: 0.1,
+      moe: { experts: 4, topK: 2, hidden: 8, capacity: 1 },
+    }),
+    {
+      loss: crossEntropy,
+      optimizer: adamW({ lr: 1e-2 }),
+      accumulate,
+      device,
+      threads,
+      seed: 4,
+      memory: 256e6,
+      say: () => undefined,
+    },
+  );
 
 let blob: Promise<Uint8Array> | null = null;
 
@@ -54,24 +130,62 @@ async function checkpoint(): Promise<Uint8Array> {
 }
 
 /** What a call gives, as text. */
-async function outcome(session: Session, { does, n, size }: Call, i: number, folder: string, bytes: Uint8Array): Promise<string> {
+async function outcome(
+  session: Session,
+  { does, n, size }: Call,
+  i: number,
+  folder: string,
+  bytes: Uint8Array,
+): Promise<string> {
   switch (does) {
-    case 'step': { const { step, loss, gradNorm } = await session.step(batch(n, size)); return `${step} ${loss} ${gradNorm}`; }
-    case 'forward': { const out = await session.forward(batch(n, size)); return `${text(out['loss'])} ${text(out['output'])}`; }
-    case 'predict': return text(await session.predict(batch(n, size).x));
-    case 'serialize': return hash(await session.serialize());
-    case 'deserialize': await session.deserialize(bytes); return 'restored';
-    case 'save': await session.save(join(folder, `${i}.safetensors`)); return 'saved';
-    case 'prepare': await session.prepare(batch(n, size)); return 'prepared';
-    case 'assignments': return JSON.stringify(await session.assignments('blocks.0.moe'));
-    case 'evaluate': { const { loss, samples } = await session.evaluate([batch(n, size), batch(n + 1, size)]); return `${loss} ${samples}`; }
+    case 'step': {
+      const { step, loss, gradNorm } = await session.step(batch(n, size));
+      return `${step} ${loss} ` + `${gradNorm}`;
+    }
+    case 'forward': {
+      const out = await session.forward(batch(n, size));
+      return `${text(out['loss'])} ` + `${text(out['output'])}`;
+    }
+    case 'predict':
+      return text(await session.predict(batch(n, size).x));
+    case 'serialize':
+      return hash(await session.serialize());
+    case 'deserialize':
+      await session.deserialize(bytes);
+      return 'restored';
+    case 'save':
+      await session.save(join(folder, `${i}.safetensors`));
+      return 'saved';
+    case 'prepare':
+      await session.prepare(batch(n, size));
+      return 'prepared';
+    case 'assignments':
+      return JSON.stringify(await session.assignments('blocks.0.moe'));
+    case 'evaluate': {
+      const { loss, samples } = await session.evaluate([batch(n, size), batch(n + 1, size)]);
+      return `${loss} ${samples}`;
+    }
     case 'generate': {
       const tokens: number[] = [];
-      for await (const token of generate(session, [n, n + 1], { tokens: 2 + size, temperature: 0.7, seed: n })) tokens.push(token);
+      for await (const token of generate(session, [n, n + 1], { tokens: 2 + size, temperature: 0.7, seed: n }))
+        tokens.push(token);
       return tokens.join();
     }
     case 'recompile': {
-      session.recompile<TransformerLM>({ name: `rule ${i}`, trigger: () => true, only: 'N', budget: 1, measure: false, alter: (m) => { const [{ moe }] = m.blocks; if (moe) { moe.dispatch = n % 2 ? 'padded' : 'ragged'; moe.recompute = n > 2; } } });
+      session.recompile<TransformerLM>({
+        name: `rule ${i}`,
+        trigger: () => true,
+        only: 'N',
+        budget: 1,
+        measure: false,
+        alter: (m) => {
+          const [{ moe }] = m.blocks;
+          if (moe) {
+            moe.dispatch = n % 2 ? 'padded' : 'ragged';
+            moe.recompute = n > 2;
+          }
+        },
+      });
       return 'added';
     }
   }
@@ -80,19 +194,33 @@ async function outcome(session: Session, { does, n, size }: Call, i: number, fol
 const CLOSED = 'refused: it is closed';
 
 async function attack({ calls: list, close, accumulate, place }: Case, world: World): Promise<void> {
-  const { folder } = world, bytes = await (blob ??= checkpoint());
-  const together = await ran({ list, close, folder, bytes, accumulate, place }, false), apart = await ran({ list, close, folder, bytes, accumulate, place }, true);
+  const { folder } = world,
+    bytes = await (blob ??= checkpoint());
+  const together = await ran({ list, close, folder, bytes, accumulate, place }, false),
+    apart = await ran({ list, close, folder, bytes, accumulate, place }, true);
   world.count('calls', list.length);
   list.forEach((call, i) => {
-    promised('calls that nobody waits for give what they give one after the other', together[i] === apart[i], () => `call ${i + 1} of ${list.length}, ${call.does}: ${together[i]}; awaited it gives ${apart[i]}`);
+    promised(
+      'calls that nobody waits for give what they give one after the other',
+      together[i] === apart[i],
+      () => `call ${i + 1} of ${list.length}, ${call.does}: ${together[i]}; awaited it gives ${apart[i]}`,
+    );
   });
 }
 
-interface Sequence { readonly list: readonly Call[]; readonly close: number; readonly folder: string; readonly bytes: Uint8Array; readonly accumulate: number; readonly place: Place }
+interface Sequence {
+  readonly list: readonly Call[];
+  readonly close: number;
+  readonly folder: string;
+  readonly bytes: Uint8Array;
+  readonly accumulate: number;
+  readonly place: Place;
+}
 
 /** What each call gives. */
 async function ran({ list, close, folder, bytes, accumulate, place }: Sequence, awaited: boolean): Promise<string[]> {
-  const session = await open(accumulate, place), results: Promise<string>[] = [];
+  const session = await open(accumulate, place),
+    results: Promise<string>[] = [];
   let closing: Promise<void> | null = null;
   for (const [i, call] of list.entries()) {
     if (i === close) closing = session.close();
@@ -104,13 +232,22 @@ async function ran({ list, close, folder, bytes, accumulate, place }: Sequence, 
     result.catch(() => undefined);
     results.push(result);
     if (awaited || call.after === 'call') await result;
-    else if (call.after === 'turn') await new Promise((resolve) => { setImmediate(resolve); });
-    else if (call.after === 'while') await new Promise((resolve) => { setTimeout(resolve, 1 + call.n); });
+    else if (call.after === 'turn')
+      await new Promise((resolve) => {
+        setImmediate(resolve);
+      });
+    else if (call.after === 'while')
+      await new Promise((resolve) => {
+        setTimeout(resolve, 1 + call.n);
+      });
   }
   if (!closing) await Promise.allSettled(results);
   await (closing ?? session.close());
   const told = await Promise.all(results);
   // A generator that the close overtakes is refused in its middle.
-  told.forEach((t, i) => { if (closing !== null && i >= close && t !== CLOSED) throw new Broken('after close a call is refused', `call ${i + 1}, ${list[i].does}, after the close: ${t}`); });
+  told.forEach((t, i) => {
+    if (closing !== null && i >= close && t !== CLOSED)
+      throw new Broken('after close a call ' + 'is refused', `call ${i + 1}, ${list[i].does}, after the close: ${t}`);
+  });
   return told.map((t, i) => (closing !== null && list[i].does === 'generate' ? 'either' : t));
 }

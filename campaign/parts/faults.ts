@@ -1,5 +1,6 @@
-// Each call of the system that a command makes fails once: disk full, read-only, input/output error, too many files, a write that stops in its
-// middle, no memory, a compiler or a thread that does not start. First every call is counted, then they fail in random order.
+// Each call of the system that a command makes fails once: disk full, read-only, input/output error, too many files, a
+// write that stops in its middle, no memory, a compiler or a thread that does not start. First every call is counted,
+// then they fail in random order.
 import { existsSync } from 'node:fs';
 import { cp, mkdir, readdir, readFile, rename, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -9,15 +10,44 @@ import { Broken, promised, type Part, type World } from '../part.ts';
 import type { Failure, Injection, Point } from '../inject.ts';
 import { command, type Ended } from '../support/dynamoe.ts';
 import { checkpointsOf, eventsIn, readAsDash, tensorsOf } from '../support/run-files.ts';
-import { compareWithWhole, configIn, textIn, trainArgs, uninterrupted, type Place, type Settings, type Whole } from '../support/small-run.ts';
+import {
+  compareWithWhole,
+  configIn,
+  textIn,
+  trainArgs,
+  uninterrupted,
+  type Place,
+  type Settings,
+  type Whole,
+} from '../support/small-run.ts';
 
-const SETTINGS: Settings = { steps: 8, batch: 2, accumulate: 1, seed: 5, saveEvery: 3, evalEvery: 4, recompile: 'auto',
-  model: { layers: 1, dModel: 8, heads: 1, context: 8, dropout: 0, tied: false, moe: { experts: 2, topK: 1, hidden: 8, capacity: 1, overflow: 'spill', dispatch: 'padded' } },
-  optimizer: { name: 'adamW', lr: 0.003, schedule: 'cosine' } };
+const SETTINGS: Settings = {
+  steps: 8,
+  batch: 2,
+  accumulate: 1,
+  seed: 5,
+  saveEvery: 3,
+  evalEvery: 4,
+  recompile: 'auto',
+  model: {
+    layers: 1,
+    dModel: 8,
+    heads: 1,
+    context: 8,
+    dropout: 0,
+    tied: false,
+    moe: { experts: 2, topK: 1, hidden: 8, capacity: 1, overflow: 'spill', dispatch: 'padded' },
+  },
+  optimizer: { name: 'adamW', lr: 0.003, schedule: 'cosine' },
+};
 
-const NATIVE: Place = { device: 'native', threads: 2 }, WASM: Place = { device: 'wasm', threads: 2 };
+const NATIVE: Place = { device: 'native', threads: 2 },
+  WASM: Place = { device: 'wasm', threads: 2 };
 
-/** A command that is attacked. `begun`: it finds a run that was stopped after its second checkpoint. cold: it has no compiled kernels. */
+/**
+ * A command that is attacked. `begun`: it finds a run that was stopped after its second checkpoint. cold: it has no
+ * compiled kernels.
+ */
 const SCENARIOS = {
   train: { place: NATIVE, begun: false, cold: false, does: 'train' },
   resume: { place: NATIVE, begun: true, cold: false, does: 'train' },
@@ -25,17 +55,43 @@ const SCENARIOS = {
   'train, cold cache': { place: NATIVE, begun: false, cold: true, does: 'train' },
   evaluate: { place: NATIVE, begun: true, cold: false, does: 'eval' },
   generate: { place: WASM, begun: true, cold: false, does: 'generate' },
-} as const satisfies Readonly<Record<string, { readonly place: Place; readonly begun: boolean; readonly cold: boolean; readonly does: 'train' | 'eval' | 'generate' }>>;
+} as const satisfies Readonly<
+  Record<
+    string,
+    {
+      readonly place: Place;
+      readonly begun: boolean;
+      readonly cold: boolean;
+      readonly does: 'train' | 'eval' | 'generate';
+    }
+  >
+>;
 type Scenario = keyof typeof SCENARIOS;
 
-interface Case extends Point, Failure { readonly scenario: Scenario }
+interface Case extends Point, Failure {
+  readonly scenario: Scenario;
+}
 
-const FILE: readonly Failure[] = [{ code: 'EIO' }, { code: 'EACCES' }], FULL: readonly Failure[] = [{ code: 'ENOSPC' }, { code: 'EROFS' }];
+const FILE: readonly Failure[] = [{ code: 'EIO' }, { code: 'EACCES' }],
+  FULL: readonly Failure[] = [{ code: 'ENOSPC' }, { code: 'EROFS' }];
 /** How each kind of call may fail. */
 const FAILURES: Readonly<Record<string, readonly Failure[]>> = {
-  'open to write': [...FULL, { code: 'EMFILE' }], 'open to read': [...FILE, { code: 'EMFILE' }], write: [{ code: 'ENOSPC', torn: true }, { code: 'EIO' }, { code: '', short: true }],
-  append: [{ code: 'ENOSPC', torn: true }, { code: 'EIO' }], writeFile: [{ code: 'ENOSPC', torn: true }, { code: 'EROFS' }], sync: [{ code: 'EIO' }, { code: 'ENOSPC' }],
-  rename: [...FULL, { code: 'EIO' }], mkdir: FULL, mkdtemp: FULL, unlink: [{ code: 'EROFS' }, { code: 'EIO' }], rm: [{ code: 'EROFS' }], truncate: [{ code: 'EIO' }], readdir: FILE, stat: FILE, readFile: FILE, read: [{ code: 'EIO' }],
+  'open to write': [...FULL, { code: 'EMFILE' }],
+  'open to read': [...FILE, { code: 'EMFILE' }],
+  write: [{ code: 'ENOSPC', torn: true }, { code: 'EIO' }, { code: '', short: true }],
+  append: [{ code: 'ENOSPC', torn: true }, { code: 'EIO' }],
+  writeFile: [{ code: 'ENOSPC', torn: true }, { code: 'EROFS' }],
+  sync: [{ code: 'EIO' }, { code: 'ENOSPC' }],
+  rename: [...FULL, { code: 'EIO' }],
+  mkdir: FULL,
+  mkdtemp: FULL,
+  unlink: [{ code: 'EROFS' }, { code: 'EIO' }],
+  rm: [{ code: 'EROFS' }],
+  truncate: [{ code: 'EIO' }],
+  readdir: FILE,
+  stat: FILE,
+  readFile: FILE,
+  read: [{ code: 'EIO' }],
 };
 /** Of what is no file: memory, compilers, threads. */
 const OTHER: readonly Failure[] = [{ code: 'ENOMEM' }];
@@ -44,10 +100,14 @@ const ALIKE = 4;
 
 export const faults: Part<Case> = {
   name: 'faults',
-  promise: 'whatever call of the system fails: a clear error or none, nothing lost or half-written, and the run goes on with the same bits',
-  share: 4, limit: 120,
+  promise:
+    'whatever call of the system fails: a clear error or none, nothing lost or half-written, and the run ' +
+    'goes on with the same bits',
+  share: 4,
+  limit: 120,
   plants: ['lost-write'],
-  list, attack,
+  list,
+  attack,
 };
 
 async function list({ folder, shared, planted }: World): Promise<readonly Case[]> {
@@ -58,16 +118,28 @@ async function list({ folder, shared, planted }: World): Promise<readonly Case[]
     const own = join(folder, scenario.replaceAll(/\W+/g, '-'));
     await mkdir(own);
     const { ended, points } = await run(scenario, null, own, shared);
-    promised('a command that nothing disturbs comes to its end', ended.code === 0, () => `${scenario}: exit code ${ended.code}: ${ended.stderr}`);
-    for (const point of thinned(points)) for (const failure of FAILURES[point.op] ?? OTHER) all.push({ scenario, ...point, ...failure });
+    promised(
+      'a command that nothing disturbs comes to its end',
+      ended.code === 0,
+      () => `${scenario}: exit code ` + `${ended.code}: ${ended.stderr}`,
+    );
+    for (const point of thinned(points))
+      for (const failure of FAILURES[point.op] ?? OTHER) all.push({ scenario, ...point, ...failure });
   }
   return all;
 }
 
-/** Of calls of one kind on one kind of file (a kernel's, a line of the log) a few, the first and the last among them: the others are alike. */
+/**
+ * Of calls of one kind on one kind of file (a kernel's, a line of the log) a few, the first and the last among them:
+ * the others are alike.
+ */
 function thinned(points: readonly Point[]): Point[] {
   const groups = Map.groupBy(points, ({ op, on }) => `${op} ${on}`);
-  return [...groups.values()].flatMap((all) => (all.length <= ALIKE ? all : Array.from({ length: ALIKE }, (_, i) => all[Math.round((i * (all.length - 1)) / (ALIKE - 1))])));
+  return [...groups.values()].flatMap((all) =>
+    all.length <= ALIKE
+      ? all
+      : Array.from({ length: ALIKE }, (_, i) => all[Math.round((i * (all.length - 1)) / (ALIKE - 1))]),
+  );
 }
 
 /** A cache with all that the scenarios compile, for those that are not to wait for it. */
@@ -76,7 +148,7 @@ async function warmCache(shared: string): Promise<string> {
   if (existsSync(cache)) return cache;
   const made = `${cache}-${process.pid}`;
   await mkdir(made, { recursive: true });
-  for (const scenario of noCompiler ? [] : ['train', 'evaluate'] as const) {
+  for (const scenario of noCompiler ? [] : (['train', 'evaluate'] as const)) {
     const folder = `${made}-${scenario}`;
     await mkdir(folder);
     await setUp(scenario, folder, shared);
@@ -88,16 +160,31 @@ async function warmCache(shared: string): Promise<string> {
 }
 
 const argsOf = async (scenario: Scenario, folder: string, shared: string): Promise<string[]> => {
-  const { place, does, begun } = SCENARIOS[scenario], out = join(folder, 'run'), device = ['--device', place.device, '--threads', String(place.threads)];
+  const { place, does, begun } = SCENARIOS[scenario],
+    out = join(folder, 'run'),
+    device = ['--device', place.device, '--threads', String(place.threads)];
   switch (does) {
-    case 'train': return trainArgs(await configIn(folder, shared, SETTINGS), out, place, ...(begun ? ['--resume'] : []), '--trace', join(folder, 'run-trace.jsonl'));
-    case 'eval': return ['eval', out, '--json', '--data', await textIn(shared), ...device];
-    case 'generate': return ['generate', out, '--prompt', 'the', '--tokens', '4', '--temperature', '0.5', '--seed', '1', ...device];
+    case 'train':
+      return trainArgs(
+        await configIn(folder, shared, SETTINGS),
+        out,
+        place,
+        ...(begun ? ['--resume'] : []),
+        '--trace',
+        join(folder, 'run-trace.jsonl'),
+      );
+    case 'eval':
+      return ['eval', out, '--json', '--data', await textIn(shared), ...device];
+    case 'generate':
+      return ['generate', out, '--prompt', 'the', '--tokens', '4', '--temperature', '0.5', '--seed', '1', ...device];
   }
 };
 
 /** A folder that others may have made meanwhile. */
-const moved = (from: string, to: string): Promise<void> => rename(from, to).catch((error: unknown) => { if (!existsSync(to)) throw error; });
+const moved = (from: string, to: string): Promise<void> =>
+  rename(from, to).catch((error: unknown) => {
+    if (!existsSync(to)) throw error;
+  });
 
 /** A run that has two checkpoints and is not done. */
 async function begunRun(shared: string): Promise<string> {
@@ -105,9 +192,11 @@ async function begunRun(shared: string): Promise<string> {
   if (existsSync(begun)) return begun;
   const folder = `${begun}-${process.pid}`;
   await mkdir(folder, { recursive: true });
-  const out = join(folder, 'run'), { code, stderr } = await command(trainArgs(await configIn(folder, shared, SETTINGS), out, NATIVE));
+  const out = join(folder, 'run'),
+    { code, stderr } = await command(trainArgs(await configIn(folder, shared, SETTINGS), out, NATIVE));
   promised('a command that nothing disturbs comes to its end', code === 0, () => stderr);
-  const kept = (name: string): boolean => name === 'run.json' || name === 'events.jsonl' || /^step-0*[36]\.safetensors$/.test(name);
+  const kept = (name: string): boolean =>
+    name === 'run.json' || name === 'events.jsonl' || /^step-0*[36]\.safetensors$/.test(name);
   for (const name of (await readdir(out)).filter(kept)) await cp(join(out, name), join(`${folder}-cut`, name));
   await moved(`${folder}-cut`, begun);
   return begun;
@@ -118,50 +207,86 @@ async function setUp(scenario: Scenario, folder: string, shared: string): Promis
 }
 
 /** Runs a scenario in a folder with a failure or none. */
-async function run(scenario: Scenario, fail: Injection['fail'], folder: string, shared: string, lossy = false): Promise<{ ended: Ended; points: Point[]; env: Readonly<Record<string, string>> }> {
-  const cache = join(folder, 'cache'), log = join(folder, 'calls'), { cold } = SCENARIOS[scenario];
+async function run(
+  scenario: Scenario,
+  fail: Injection['fail'],
+  folder: string,
+  shared: string,
+  lossy = false,
+): Promise<{ ended: Ended; points: Point[]; env: Readonly<Record<string, string>> }> {
+  const cache = join(folder, 'cache'),
+    log = join(folder, 'calls'),
+    { cold } = SCENARIOS[scenario];
   await setUp(scenario, folder, shared);
-  if (cold) await mkdir(cache); else await cp(await warmCache(shared), cache, { recursive: true });
+  if (cold) await mkdir(cache);
+  else await cp(await warmCache(shared), cache, { recursive: true });
   await writeFile(log, '');
   // With a cold cache it is the cache's own files that matter: the others are attacked elsewhere.
-  const folders = [...(cold ? [] : [join(folder, 'run'), join(folder, 'run-trace.jsonl')]), cache], env = { DYNAMOE_CACHE: cache };
+  const folders = [...(cold ? [] : [join(folder, 'run'), join(folder, 'run-trace.jsonl')]), cache],
+    env = { DYNAMOE_CACHE: cache };
   const injection: Injection = { folders, log, fail, lossy };
-  const ended = await command(await argsOf(scenario, folder, shared), { preload: [new URL('../inject.ts', import.meta.url).href], env: { ...env, DYNAMOE_CAMPAIGN_INJECT: JSON.stringify(injection) } });
-  const points = (await readFile(log, 'utf8')).split('\n').filter((line) => line !== '').map((line) => JSON.parse(line) as Point);
+  const ended = await command(await argsOf(scenario, folder, shared), {
+    preload: [new URL('../inject.ts', import.meta.url).href],
+    env: { ...env, DYNAMOE_CAMPAIGN_INJECT: JSON.stringify(injection) },
+  });
+  const points = (await readFile(log, 'utf8'))
+    .split('\n')
+    .filter((line) => line !== '')
+    .map((line) => JSON.parse(line) as Point);
   return { ended, points: cold ? points.filter(({ op, on }) => op === 'compile' || !/device/.test(on)) : points, env };
 }
 
 async function attack({ scenario, op, on, nth, ...failure }: Case, world: World): Promise<void> {
-  const { folder, shared } = world, { does, begun } = SCENARIOS[scenario], out = join(folder, 'run');
-  const { ended, points, env } = await run(scenario, { op, on, nth, ...failure }, folder, shared, world.planted === 'lost-write');
-  if (!points.some((p) => p.op === op && p.on === on && p.nth === nth)) return; // a call that does not come in every run
+  const { folder, shared } = world,
+    { does, begun } = SCENARIOS[scenario],
+    out = join(folder, 'run');
+  const { ended, points, env } = await run(
+    scenario,
+    { op, on, nth, ...failure },
+    folder,
+    shared,
+    world.planted === 'lost-write',
+  );
+  // a call that does not come in every run
+  if (!points.some((p) => p.op === op && p.on === on && p.nth === nth)) return;
   world.count(`${op}: ${failure.short ? 'short' : failure.code}${failure.torn ? ', torn' : ''}`);
   if (ended.code !== 0) clear(ended, op, on, folder);
   if (does !== 'train') {
     const { stdout } = ended.code === 0 ? ended : await command(await argsOf(scenario, folder, shared), { env });
-    promised('what a command says does not depend on what failed before', stable(stdout, folder) === await undisturbed(scenario, world), () => `another output: ${stdout}`);
+    promised(
+      'what a command says does not depend on what failed before',
+      stable(stdout, folder) === (await undisturbed(scenario, world)),
+      () => `another output: ${stdout}`,
+    );
     return;
   }
   const whole = await uninterrupted(shared, SETTINGS, noCompiler ? WASM : NATIVE);
   if (!whole) throw new Error('the settings are refused');
   if (existsSync(out)) await nothingHalf(out, begun ? 6 : 0);
   if (ended.code === 0) await complete(out, whole);
-  const again = await command([...await argsOf(scenario, folder, shared), ...(begun ? [] : ['--resume'])], { env });
+  const again = await command([...(await argsOf(scenario, folder, shared)), ...(begun ? [] : ['--resume'])], { env });
   promised('a run whose process failed goes on', again.code === 0, () => `exit code ${again.code}: ${again.stderr}`);
   await complete(out, whole);
 }
 
 /** Without seconds, rates and the folder's own name. */
-const stable = (stdout: string, folder: string): string => stdout.replaceAll(folder, '').replaceAll(/"(ms|seconds|tokens_per_s|samples_per_s)":[\d.e+-]+/g, '');
+const stable = (stdout: string, folder: string): string =>
+  stdout.replaceAll(folder, '').replaceAll(/"(ms|seconds|tokens_per_s|samples_per_s)":[\d.e+-]+/g, '');
 
 const outputs = new Map<Scenario, Promise<string>>();
 function undisturbed(scenario: Scenario, { shared }: World): Promise<string> {
-  const found = outputs.get(scenario) ?? (async () => {
-    const folder = join(shared, `faults-plain-${scenario}-${process.pid}`);
-    await mkdir(folder);
-    await setUp(scenario, folder, shared);
-    return stable((await command(await argsOf(scenario, folder, shared), { env: { DYNAMOE_CACHE: await warmCache(shared) } })).stdout, folder);
-  })();
+  const found =
+    outputs.get(scenario) ??
+    (async () => {
+      const folder = join(shared, `faults-plain-${scenario}-${process.pid}`);
+      await mkdir(folder);
+      await setUp(scenario, folder, shared);
+      return stable(
+        (await command(await argsOf(scenario, folder, shared), { env: { DYNAMOE_CACHE: await warmCache(shared) } }))
+          .stdout,
+        folder,
+      );
+    })();
   outputs.set(scenario, found);
   return found;
 }
@@ -172,18 +297,33 @@ function clear({ code, signal, stderr }: Ended, op: string, on: string, folder: 
   promised(promise, code === 1 || code === 2, () => `${op} on ${on}: exit code ${code}: ${stderr}`);
   promised(promise, /^dynamoe: \S/m.test(stderr), () => `${op} on ${on}: nothing is told: ${stderr}`);
   promised(promise, !/this is a bug|^ {4}at |unhandled/im.test(stderr), () => `${op} on ${on}: ${stderr}`);
-  promised(promise, /device|compiler/.test(on) || stderr.includes(folder), () => `${op} on ${on}: no file is named: ${stderr}`);
+  promised(
+    promise,
+    /device|compiler/.test(on) || stderr.includes(folder),
+    () => `${op} on ${on}: no file is named: ` + `${stderr}`,
+  );
 }
 
 /** Every checkpoint that is there is whole, and so is the log; none of before is lost. */
 async function nothingHalf(out: string, before: number): Promise<void> {
-  const there = await checkpointsOf(out).catch((error: unknown) => { if (codeOf(error) === 'ENOENT') return []; throw error; });
+  const there = await checkpointsOf(out).catch((error: unknown) => {
+    if (codeOf(error) === 'ENOENT') return [];
+    throw error;
+  });
   let newest = 0;
   for (const path of there) {
-    try { await tensorsOf(path); } catch (error) { throw new Broken('no checkpoint is half-written', String(error)); }
+    try {
+      await tensorsOf(path);
+    } catch (error) {
+      throw new Broken('no checkpoint is half-written', String(error));
+    }
     newest = Math.max(newest, Number(/step-(\d+)/.exec(path)?.[1]));
   }
-  promised('a checkpoint of before is not lost', newest >= before, () => `the newest checkpoint is of step ${newest}, before there was one of step ${before}`);
+  promised(
+    'a checkpoint of before is not lost',
+    newest >= before,
+    () => `the newest checkpoint is of step ` + `${newest}, before there was one of step ${before}`,
+  );
   await eventsIn(out, true);
 }
 

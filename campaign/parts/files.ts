@@ -1,5 +1,6 @@
-// Files that are damaged or made up. Whatever they hold, reading them gives an error that names the file, or a right result: no other exception, no
-// hang, no memory beyond a multiple of the file's size. Cases are a file of the corpus with damage done to it, or made by a grammar.
+// Files that are damaged or made up. Whatever they hold, reading them gives an error that names the file, or a right
+// result: no other exception, no hang, no memory beyond a multiple of the file's size. Cases are a file of the corpus
+// with damage done to it, or made by a grammar.
 import { readFile, writeFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -11,27 +12,54 @@ import { edits, mutated, type Edit } from '../support/mutate.ts';
 import { grammar, type Made } from '../support/grammar.ts';
 import { targets, type TargetName } from '../support/targets.ts';
 
-interface Case { readonly target: TargetName; readonly edits: readonly Edit[]; /** Edits of what is packed. */ readonly inside: readonly Edit[]; /** In place of a file of the corpus. */ readonly made: Made | null }
+interface Case {
+  readonly target: TargetName;
+  readonly edits: readonly Edit[];
+  /** Edits of what is packed. */ readonly inside: readonly Edit[];
+  /** In place of a file of the corpus. */ readonly made: Made | null;
+}
 
 const names = Object.keys(targets) as TargetName[];
 
 export const files: Part<Case> = {
   name: 'files',
-  promise: 'a file is read right, or refused in an error that names it: no other exception, no hang, no memory beyond a multiple of its size',
-  share: 3, limit: 20,
+  promise:
+    'a file is read right, or refused in an error that names it: no other exception, no hang, no memory ' +
+    'beyond a multiple of its size',
+  share: 3,
+  limit: 20,
   plants: ['type-error'],
   cases: fc.oneof(
-    { weight: 3, arbitrary: fc.record({ target: fc.constantFrom(...names), edits, inside: edits, made: fc.constant(null) }) },
-    { weight: 2, arbitrary: grammar.chain((made) => fc.record({ target: fc.constantFrom<TargetName[]>(...targetsOf(made)), edits: fc.oneof({ weight: 3, arbitrary: fc.constant([]) }, { weight: 1, arbitrary: edits }), inside: fc.constant([]), made: fc.constant(made) })) }),
+    {
+      weight: 3,
+      arbitrary: fc.record({ target: fc.constantFrom(...names), edits, inside: edits, made: fc.constant(null) }),
+    },
+    {
+      weight: 2,
+      arbitrary: grammar.chain((made) =>
+        fc.record({
+          target: fc.constantFrom<TargetName[]>(...targetsOf(made)),
+          edits: fc.oneof({ weight: 3, arbitrary: fc.constant([]) }, { weight: 1, arbitrary: edits }),
+          inside: fc.constant([]),
+          made: fc.constant(made),
+        }),
+      ),
+    },
+  ),
   attack,
 };
 
-function targetsOf({ format }: Made): TargetName[] { return names.filter((name) => targets[name].format === format); }
+function targetsOf({ format }: Made): TargetName[] {
+  return names.filter((name) => targets[name].format === format);
+}
 
-const MB = 96, TIMES = 50; // that may be added for any file, and times its size
+const MB = 96,
+  TIMES = 50; // that may be added for any file, and times its size
 
 async function attack(given: Case, world: World): Promise<void> {
-  const target = targets[given.target], path = join(world.folder, target.name), bytes = await bytesOf(given);
+  const target = targets[given.target],
+    path = join(world.folder, target.name),
+    bytes = await bytesOf(given);
   await writeFile(path, bytes);
   world.count(`inputs ${given.target}`);
   const before = process.resourceUsage().maxRSS;
@@ -42,16 +70,34 @@ async function attack(given: Case, world: World): Promise<void> {
   } catch (error) {
     if (error instanceof Broken) throw error;
     const promise = 'a file that cannot be read is refused in an error that names it';
-    promised(promise, error instanceof UserError, () => `${given.target}: ${error instanceof Error ? error.stack ?? error.message : String(error)}`);
-    promised(promise, error.message.includes(basename(path)), () => `${given.target}: the error does not name the file: ${error.message}`);
+    promised(
+      promise,
+      error instanceof UserError,
+      () => `${given.target}: ` + `${error instanceof Error ? (error.stack ?? error.message) : String(error)}`,
+    );
+    promised(
+      promise,
+      error.message.includes(basename(path)),
+      () => `${given.target}: the error does not name the ` + `file: ${error.message}`,
+    );
   }
   const grown = (process.resourceUsage().maxRSS - before) / 1024;
-  promised('reading takes no memory beyond a multiple of the file', grown <= MB + (TIMES * bytes.length) / 2 ** 20, () => `${given.target}: ${grown.toFixed(0)} MB for a file of ${bytes.length} bytes`);
-  promised('reading changes nothing but what is read', Object.keys(Object.prototype).length === 0, () => 'Object.prototype was changed');
+  promised(
+    'reading takes no memory beyond a multiple of the file',
+    grown <= MB + (TIMES * bytes.length) / 2 ** 20,
+    () => `${given.target}: ${grown.toFixed(0)} MB for a file of ${bytes.length} bytes`,
+  );
+  promised(
+    'reading changes nothing but what is read',
+    Object.keys(Object.prototype).length === 0,
+    () => 'Object.prototype was changed',
+  );
 }
 
 async function bytesOf({ target, edits: outside, inside, made }: Case): Promise<Buffer> {
   const { corpus, packed } = targets[target];
-  const plain = made ? Buffer.from(made.text, 'latin1') : await readFile(fileURLToPath(new URL(`../corpus/${corpus}`, import.meta.url)));
+  const plain = made
+    ? Buffer.from(made.text, 'latin1')
+    : await readFile(fileURLToPath(new URL(`../corpus/${corpus}`, import.meta.url)));
   return packed ? mutated(gzipSync(mutated(plain, inside)), outside) : mutated(plain, outside);
 }

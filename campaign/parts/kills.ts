@@ -1,5 +1,6 @@
-// Runs that are killed by SIGKILL, again and again, at random moments and at chosen ones: while a checkpoint is written, while kernels are compiled, right
-// after a step or a recompilation was told. Each process of a run may have another device and number of threads.
+// Runs that are killed by SIGKILL, again and again, at random moments and at chosen ones: while a checkpoint is
+// written, while kernels are compiled, right after a step or a recompilation was told. Each process of a run may have
+// another device and number of threads.
 import { watch, type FSWatcher } from 'node:fs';
 import { mkdir, readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -8,30 +9,73 @@ import { parseTrace } from '../../src/recompile/lab/trace.ts';
 import { promised, type Part, type World } from '../part.ts';
 import { start } from '../support/dynamoe.ts';
 import { eventsIn, lossesOf, readAsDash, tensorBoardLosses } from '../support/run-files.ts';
-import { compareWithWhole, configIn, places, settings, trainArgs, uninterrupted, type Place, type Settings } from '../support/small-run.ts';
+import {
+  compareWithWhole,
+  configIn,
+  places,
+  settings,
+  trainArgs,
+  uninterrupted,
+  type Place,
+  type Settings,
+} from '../support/small-run.ts';
 
 /** When a process is killed. after: ms (or of 'time', per mille of the run's time) after that. */
-interface Kill { readonly at: 'time' | 'step' | 'saving' | 'recompiled' | 'compiling'; readonly nth: number; readonly after: number; readonly place: Place }
-interface Case { readonly settings: Settings; readonly whole: Place; readonly kills: readonly Kill[]; readonly last: Place; readonly coldCache: boolean }
+interface Kill {
+  readonly at: 'time' | 'step' | 'saving' | 'recompiled' | 'compiling';
+  readonly nth: number;
+  readonly after: number;
+  readonly place: Place;
+}
+interface Case {
+  readonly settings: Settings;
+  readonly whole: Place;
+  readonly kills: readonly Kill[];
+  readonly last: Place;
+  readonly coldCache: boolean;
+}
 
-const kill: fc.Arbitrary<Kill> = fc.record({ at: fc.constantFrom<Kill['at'][]>('time', 'step', 'saving', 'saving', 'recompiled', 'compiling'), nth: fc.integer({ min: 1, max: 20 }), after: fc.nat(30), place: places() });
+const kill: fc.Arbitrary<Kill> = fc.record({
+  at: fc.constantFrom<Kill['at'][]>('time', 'step', 'saving', 'saving', 'recompiled', 'compiling'),
+  nth: fc.integer({ min: 1, max: 20 }),
+  after: fc.nat(30),
+  place: places(),
+});
 
 export const kills: Part<Case> = {
   name: 'kills',
   promise: 'a run that is killed at any moment goes on as if nothing had happened, on any device and number of threads',
-  share: 4, limit: 240,
+  share: 4,
+  limit: 240,
   plants: ['lost-line'],
-  cases: fc.record({ settings: settings(60), whole: places(), kills: fc.array(kill, { minLength: 1, maxLength: 6 }), last: places(), coldCache: fc.constantFrom(false, false, false, true) }),
+  cases: fc.record({
+    settings: settings(60),
+    whole: places(),
+    kills: fc.array(kill, { minLength: 1, maxLength: 6 }),
+    last: places(),
+    coldCache: fc.constantFrom(false, false, false, true),
+  }),
   attack,
 };
 
 async function attack(given: Case, world: World): Promise<void> {
-  const { folder, shared } = world, out = join(folder, 'run'), config = await configIn(folder, shared, given.settings);
+  const { folder, shared } = world,
+    out = join(folder, 'run'),
+    config = await configIn(folder, shared, given.settings);
   const whole = await uninterrupted(shared, given.settings, given.whole);
-  if (!whole) { world.count('settings that are refused'); return; }
-  const cache = join(folder, 'cache'), env = { ...(given.coldCache && { DYNAMOE_CACHE: cache }), ...(world.planted !== null && { DYNAMOE_CAMPAIGN_PLANT: world.planted }) };
+  if (!whole) {
+    world.count('settings that are refused');
+    return;
+  }
+  const cache = join(folder, 'cache'),
+    env = {
+      ...(given.coldCache && { DYNAMOE_CACHE: cache }),
+      ...(world.planted !== null && { DYNAMOE_CAMPAIGN_PLANT: world.planted }),
+    };
   await mkdir(cache);
-  const trace = join(folder, 'trace.jsonl'), args = (place: Place): string[] => trainArgs(config, out, place, '--resume', ...(given.settings.model.moe ? ['--trace', trace] : []));
+  const trace = join(folder, 'trace.jsonl'),
+    args = (place: Place): string[] =>
+      trainArgs(config, out, place, '--resume', ...(given.settings.model.moe ? ['--trace', trace] : []));
   const preload = world.planted === null ? [] : [new URL('../planted.ts', import.meta.url).href];
   for (const k of given.kills) {
     const killed = await runUntil(k, args(k.place), { out, cache, ms: whole.ms, env, preload });
@@ -41,35 +85,80 @@ async function attack(given: Case, world: World): Promise<void> {
     lossesOf(events);
     if (events.length > 0) await readAsDash(out);
   }
-  const { ended } = start(args(given.last), { env, preload }), { code, stderr } = await ended;
+  const { ended } = start(args(given.last), { env, preload }),
+    { code, stderr } = await ended;
   promised('a run that was killed goes on', code === 0, () => `exit code ${code}: ${stderr}`);
   world.count('runs compared');
   await compareWithWhole(out, whole);
   await readAsDash(out);
-  const shown = await tensorBoardLosses(out), missing = whole.losses.flatMap((loss, i) => (shown.get(i + 1) === Math.fround(loss) ? [] : [i + 1]));
-  promised('TensorBoard shows every step of a run that was killed and went on', missing.length === 0, () => `${missing.length} of ${whole.losses.length} steps are missing or have another loss, the first is ${missing[0]}`);
+  const shown = await tensorBoardLosses(out),
+    missing = whole.losses.flatMap((loss, i) => (shown.get(i + 1) === Math.fround(loss) ? [] : [i + 1]));
+  promised(
+    'TensorBoard shows every step of a run that was killed and went on',
+    missing.length === 0,
+    () =>
+      `${missing.length} of ${whole.losses.length} steps are missing or have another loss, the first is ${missing[0]}`,
+  );
   if (given.settings.model.moe) {
     const { loads } = parseTrace(await readFile(trace, 'utf8'), 'trace.jsonl');
-    promised('the trace of a run that was killed and went on has every step', loads.length === whole.losses.length, () => `${loads.length} of ${whole.losses.length} steps`);
+    promised(
+      'the trace of a run that was killed and went on has every step',
+      loads.length === whole.losses.length,
+      () => `${loads.length} of ${whole.losses.length} steps`,
+    );
   }
   const left = (await readdir(out)).filter((name) => name.endsWith('.tmp') || name.startsWith('lock.'));
-  promised('nothing of a killed process is left when the run has ended', left.length === 0, () => `left: ${left.join(', ')}`);
+  promised(
+    'nothing of a killed process is left when the run has ended',
+    left.length === 0,
+    () => `left: ${left.join(', ')}`,
+  );
 }
 
-interface RunOptions { readonly out: string; readonly cache: string; readonly ms: number; readonly env: Readonly<Record<string, string>>; readonly preload: readonly string[] }
+interface RunOptions {
+  readonly out: string;
+  readonly cache: string;
+  readonly ms: number;
+  readonly env: Readonly<Record<string, string>>;
+  readonly preload: readonly string[];
+}
 
 /** Runs until the moment of the kill. What it was doing then; null: it ended by itself. */
-async function runUntil({ at, nth, after }: Kill, args: readonly string[], { out, cache, ms, env, preload }: RunOptions): Promise<string | null> {
-  let steps = 0, saving = 0, recompiled = 0, compiling = 0, doing = 'while starting';
+async function runUntil(
+  { at, nth, after }: Kill,
+  args: readonly string[],
+  { out, cache, ms, env, preload }: RunOptions,
+): Promise<string | null> {
+  let steps = 0,
+    saving = 0,
+    recompiled = 0,
+    compiling = 0,
+    doing = 'while starting';
   await mkdir(out, { recursive: true });
-  const { child, ended } = start(args, { env, preload, line: (text) => {
-    const { event } = JSON.parse(text) as { event: string };
-    doing = event === 'start' || event === 'step' || event === 'checkpoint' ? 'while training' : `after ${event}`;
-    if (event === 'step' && ++steps === nth && at === 'step') later();
-    if (event === 'recompile' && ++recompiled === 1 + nth % 3 && at === 'recompiled') later();
-  } });
-  const later = (): void => { setTimeout(() => { child.kill('SIGKILL'); }, after); };
-  const timer = at === 'time' ? setTimeout(() => { child.kill('SIGKILL'); }, (ms * (nth * 31 + after)) / 650) : undefined;
+  const { child, ended } = start(args, {
+    env,
+    preload,
+    line: (text) => {
+      const { event } = JSON.parse(text) as { event: string };
+      doing = event === 'start' || event === 'step' || event === 'checkpoint' ? 'while training' : `after ${event}`;
+      if (event === 'step' && ++steps === nth && at === 'step') later();
+      if (event === 'recompile' && ++recompiled === 1 + (nth % 3) && at === 'recompiled') later();
+    },
+  });
+  const later = (): void => {
+    setTimeout(() => {
+      child.kill('SIGKILL');
+    }, after);
+  };
+  const timer =
+    at === 'time'
+      ? setTimeout(
+          () => {
+            child.kill('SIGKILL');
+          },
+          (ms * (nth * 31 + after)) / 650,
+        )
+      : undefined;
   const watchers: FSWatcher[] = [
     watch(out, (_, name) => {
       if (!/^\.step-.*\.tmp$/.test(name ?? '')) return;
@@ -89,6 +178,8 @@ async function runUntil({ at, nth, after }: Kill, args: readonly string[], { out
     return null;
   } finally {
     clearTimeout(timer);
-    watchers.forEach((w) => { w.close(); });
+    watchers.forEach((w) => {
+      w.close();
+    });
   }
 }

@@ -1,5 +1,6 @@
-// Long runs: sessions that are opened and closed, steps, shapes, generation, recompilations, checkpoints, viewers of the dashboard. Memory after
-// garbage collection, open files, threads and what keeps the event loop alive stay what they were.
+// Long runs: sessions that are opened and closed, steps, shapes, generation, recompilations, checkpoints, viewers of
+// the dashboard. Memory after garbage collection, open files, threads and what keeps the event loop alive stay what
+// they were.
 import { appendFileSync } from 'node:fs';
 import { readdir } from 'node:fs/promises';
 import { get } from 'node:http';
@@ -17,44 +18,82 @@ import { promised, type Part, type World } from '../part.ts';
 import { places, type Place } from '../support/small-run.ts';
 
 const KINDS = ['sessions', 'steps', 'shapes', 'generation', 'recompilations', 'checkpoints', 'viewers'] as const;
-interface Case { readonly kind: (typeof KINDS)[number]; readonly place: Place; readonly seed: number }
+interface Case {
+  readonly kind: (typeof KINDS)[number];
+  readonly place: Place;
+  readonly seed: number;
+}
 
 export const long: Part<Case> = {
   name: 'long',
   promise: 'memory, open files, threads and handles stay what they were, however long it goes on',
-  share: 3, limit: 300,
+  share: 3,
+  limit: 300,
   plants: ['kept-megabytes'],
   cases: fc.record({ kind: fc.constantFrom(...KINDS), place: places(), seed: fc.nat(100) }),
   attack,
 };
 
-const BLOCKS = 10, WARM = 4; // between two measurements there is a block of rounds; the first ones only make caches full
-const ROUNDS: Readonly<Record<Case['kind'], number>> = { sessions: 6, steps: 400, shapes: 24, generation: 10, recompilations: 40, checkpoints: 30, viewers: 15 };
+// between two measurements there is a block of rounds; the first ones only make caches full
+const BLOCKS = 10,
+  WARM = 4;
+const ROUNDS: Readonly<Record<Case['kind'], number>> = {
+  sessions: 6,
+  steps: 400,
+  shapes: 24,
+  generation: 10,
+  recompilations: 40,
+  checkpoints: 30,
+  viewers: 15,
+};
 /** What blocks may add in all, in MB, once caches are full: of resident memory, and of JavaScript's own. */
-const RESIDENT = 24, HEAP = 6;
+const RESIDENT = 24,
+  HEAP = 6;
 
 /** One round of a kind of work, and what ends the work. */
-interface Work { round(n: number): Promise<void>; end(): Promise<void> }
+interface Work {
+  round(n: number): Promise<void>;
+  end(): Promise<void>;
+}
 
-interface Measured { readonly resident: number; readonly heap: number; readonly files: number; readonly threads: number; readonly handles: string }
+interface Measured {
+  readonly resident: number;
+  readonly heap: number;
+  readonly files: number;
+  readonly threads: number;
+  readonly handles: string;
+}
 
 async function attack({ kind, place, seed }: Case, world: World): Promise<void> {
-  const work = await begin(kind, place, seed, world.folder), kept: Uint8Array[] = [];
+  const work = await begin(kind, place, seed, world.folder),
+    kept: Uint8Array[] = [];
   try {
-    let measured = await blocks(work, kind, BLOCKS, 0, world, kept), told = grown(measured);
+    let measured = await blocks(work, kind, BLOCKS, 0, world, kept),
+      told = grown(measured);
     // Resident memory may still rise to where it stays: what grows for as long again is lost.
     if (told !== null) {
       measured = await blocks(work, kind, BLOCKS, BLOCKS, world, kept);
       told = grown(measured);
     }
-    promised('memory, open files, threads and handles stay what they were', told === null, () => `${ROUNDS[kind]} rounds of ${kind} a block, on ${place.device}, ${place.threads} threads: ${told}`);
+    promised(
+      'memory, open files, threads and handles stay what they were',
+      told === null,
+      () => `${ROUNDS[kind]} ` + `rounds of ${kind} a block, on ${place.device}, ${place.threads} threads: ${told}`,
+    );
     world.count(`rounds of ${kind}`, BLOCKS * ROUNDS[kind]);
   } finally {
     await work.end();
   }
 }
 
-async function blocks(work: Work, kind: Case['kind'], count: number, from: number, { planted }: World, kept: Uint8Array[]): Promise<Measured[]> {
+async function blocks(
+  work: Work,
+  kind: Case['kind'],
+  count: number,
+  from: number,
+  { planted }: World,
+  kept: Uint8Array[],
+): Promise<Measured[]> {
   const measured: Measured[] = [];
   for (let b = 0; b < count; b++) {
     for (let n = 0; n < ROUNDS[kind]; n++) await work.round((from + b) * ROUNDS[kind] + n);
@@ -66,9 +105,13 @@ async function blocks(work: Work, kind: Case['kind'], count: number, from: numbe
 
 /** What the second half of the blocks added to the first, after those that warm up; null: nothing that counts. */
 function grown(measured: readonly Measured[]): string | null {
-  const after = measured.slice(WARM), first = after[0], last = after[after.length - 1], mb = (of: 'resident' | 'heap'): string => measured.map((m) => (m[of] / 2 ** 20).toFixed(1)).join(' ');
+  const after = measured.slice(WARM),
+    first = after[0],
+    last = after[after.length - 1],
+    mb = (of: 'resident' | 'heap'): string => measured.map((m) => (m[of] / 2 ** 20).toFixed(1)).join(' ');
   // The least of the last two: what one measurement caught by chance does not count.
-  const least = (of: 'resident' | 'heap'): number => (Math.min(last[of], after[after.length - 2][of]) - Math.max(first[of], after[1][of])) / 2 ** 20;
+  const least = (of: 'resident' | 'heap'): number =>
+    (Math.min(last[of], after[after.length - 2][of]) - Math.max(first[of], after[1][of])) / 2 ** 20;
   if (least('resident') > RESIDENT) return `resident MB after each block: ${mb('resident')}`;
   if (least('heap') > HEAP) return `MB of JavaScript after each block: ${mb('heap')}`;
   if (last.files > first.files) return `open files: ${measured.map((m) => m.files).join(' ')}`;
@@ -79,50 +122,150 @@ function grown(measured: readonly Measured[]): string | null {
 
 async function measure(): Promise<Measured> {
   for (let i = 0; i < 4; i++) {
-    await new Promise((resolve) => { setTimeout(resolve, 25); });
+    await new Promise((resolve) => {
+      setTimeout(resolve, 25);
+    });
     globalThis.gc?.();
   }
   const { rss, heapUsed, external } = process.memoryUsage();
-  const count = (folder: string): Promise<number> => readdir(`/proc/self/${folder}`).then((names) => names.length, () => 0);
-  const handles = Map.groupBy(process.getActiveResourcesInfo().filter((name) => name !== 'Timeout' && name !== 'Immediate'), (name) => name);
-  return { resident: rss, heap: heapUsed + external, files: await count('fd'), threads: await count('task'), handles: [...handles].map(([name, all]) => `${name} ${all.length}`).sort().join(', ') };
+  const count = (folder: string): Promise<number> =>
+    readdir(`/proc/self/${folder}`).then(
+      (names) => names.length,
+      () => 0,
+    );
+  const handles = Map.groupBy(
+    process.getActiveResourcesInfo().filter((name) => name !== 'Timeout' && name !== 'Immediate'),
+    (name) => name,
+  );
+  return {
+    resident: rss,
+    heap: heapUsed + external,
+    files: await count('fd'),
+    threads: await count('task'),
+    handles: [...handles]
+      .map(([name, all]) => `${name} ${all.length}`)
+      .sort()
+      .join(', '),
+  };
 }
 
-const open = ({ device, threads }: Place, seed: number, context = 12): Promise<Session> => compile(new TransformerLM({ vocab: 17, dModel: 16, layers: 1, heads: 2, context, moe: { experts: 4, topK: 2, hidden: 16, capacity: 1, overflow: 'spill', dispatch: 'padded' } }),
-  { loss: crossEntropy, optimizer: adamW({ lr: 1e-3 }), device, threads, seed, memory: 256e6, say: () => undefined });
+const open = ({ device, threads }: Place, seed: number, context = 12): Promise<Session> =>
+  compile(
+    new TransformerLM({
+      vocab: 17,
+      dModel: 16,
+      layers: 1,
+      heads: 2,
+      context,
+      moe: { experts: 4, topK: 2, hidden: 16, capacity: 1, overflow: 'spill', dispatch: 'padded' },
+    }),
+    { loss: crossEntropy, optimizer: adamW({ lr: 1e-3 }), device, threads, seed, memory: 256e6, say: () => undefined },
+  );
 
 async function begin(kind: Case['kind'], place: Place, seed: number, folder: string): Promise<Work> {
   if (kind === 'sessions') {
-    return { end: () => Promise.resolve(), round: async () => {
-      const session = await open(place, seed);
-      try { await session.step(toyBatch(0)); await session.forward(toyBatch(1)); } finally { await session.close(); }
-    } };
+    return {
+      end: () => Promise.resolve(),
+      round: async () => {
+        const session = await open(place, seed);
+        try {
+          await session.step(toyBatch(0));
+          await session.forward(toyBatch(1));
+        } finally {
+          await session.close();
+        }
+      },
+    };
   }
   if (kind === 'viewers') return viewers(folder);
-  const session = await open(place, seed, kind === 'generation' ? 24 : 12), end = (): Promise<void> => session.close();
+  const session = await open(place, seed, kind === 'generation' ? 24 : 12),
+    end = (): Promise<void> => session.close();
   switch (kind) {
-    case 'steps': return { end, round: async (n) => { await session.step(toyBatch(n % 50)); } };
-    case 'shapes': return { end, round: async (n) => { await session.forward(toyBatch(n, 1 + n % 7, 1 + (n % 12))); } };
-    case 'generation': return { end, round: async (n) => { for await (const _ of generate(session, [n % 17], { tokens: 30, seed: n })) { /* drawn */ } } };
-    case 'checkpoints': return { end, round: async (n) => { await session.save(join(folder, `${n % 3}.safetensors`)); await session.load(join(folder, `${n % 3}.safetensors`)); await session.step(toyBatch(n % 50)); } };
+    case 'steps':
+      return {
+        end,
+        round: async (n) => {
+          await session.step(toyBatch(n % 50));
+        },
+      };
+    case 'shapes':
+      return {
+        end,
+        round: async (n) => {
+          await session.forward(toyBatch(n, 1 + (n % 7), 1 + (n % 12)));
+        },
+      };
+    case 'generation':
+      return {
+        end,
+        round: async (n) => {
+          for await (const _ of generate(session, [n % 17], { tokens: 30, seed: n })) {
+            /* drawn */
+          }
+        },
+      };
+    case 'checkpoints':
+      return {
+        end,
+        round: async (n) => {
+          await session.save(join(folder, `${n % 3}.safetensors`));
+          await session.load(join(folder, `${n % 3}.safetensors`));
+          await session.step(toyBatch(n % 50));
+        },
+      };
     case 'recompilations':
-      session.recompile<TransformerLM>({ name: 'to and fro', only: 'N', cooldown: 1, measure: false, trigger: (run) => run.step % 5 === 0, alter: (m, run) => {
-        for (const { moe } of m.blocks) if (moe) { moe.capacity = 0.5 + (run.step % 7) / 4; moe.dispatch = run.step % 2 ? 'ragged' : 'padded'; moe.recompute = run.step % 3 === 0; }
-      } });
-      return { end, round: async (n) => { await session.step(toyBatch(n % 50)); } };
+      session.recompile<TransformerLM>({
+        name: 'to and fro',
+        only: 'N',
+        cooldown: 1,
+        measure: false,
+        trigger: (run) => run.step % 5 === 0,
+        alter: (m, run) => {
+          for (const { moe } of m.blocks)
+            if (moe) {
+              moe.capacity = 0.5 + (run.step % 7) / 4;
+              moe.dispatch = run.step % 2 ? 'ragged' : 'padded';
+              moe.recompute = run.step % 3 === 0;
+            }
+        },
+      });
+      return {
+        end,
+        round: async (n) => {
+          await session.step(toyBatch(n % 50));
+        },
+      };
   }
 }
 
 /** A dashboard whose log grows while viewers come, read for a moment, and go. */
 async function viewers(folder: string): Promise<Work> {
   const log = join(folder, 'events.jsonl');
-  const add = (n: number): void => { appendFileSync(log, `${JSON.stringify({ event: 'step', step: n + 1, loss: 1, aux: {}, tokens_per_s: 1, ms: 1, grad_norm: 1, load: { moe: [1, 2, 3, n] }, time: n })}\n`); };
+  const add = (n: number): void => {
+    appendFileSync(
+      log,
+      `${JSON.stringify({ event: 'step', step: n + 1, loss: 1, aux: {}, tokens_per_s: 1, ms: 1, grad_norm: 1, load: { moe: [1, 2, 3, n] }, time: n })}\n`,
+    );
+  };
   add(0);
-  const dash = await openDash({ runs: [{ name: 'run', folder }], port: undefined, auth: true }), ask = (place: string): Promise<void> => new Promise((resolve, reject) => {
-    const request = get(`${dash.url}${place}`, (response) => {
-      response.once('data', () => { response.destroy(); }).once('close', resolve).resume();
-    });
-    request.once('error', reject);
-  });
-  return { end: () => dash.close(), round: async (n) => { add(n + 1); await Promise.all([ask('events'), ask('metrics'), ask('runs'), ask('events')]); } };
+  const dash = await openDash({ runs: [{ name: 'run', folder }], port: undefined, auth: true }),
+    ask = (place: string): Promise<void> =>
+      new Promise((resolve, reject) => {
+        const request = get(`${dash.url}${place}`, (response) => {
+          response
+            .once('data', () => {
+              response.destroy();
+            })
+            .once('close', resolve)
+            .resume();
+        });
+        request.once('error', reject);
+      });
+  return {
+    end: () => dash.close(),
+    round: async (n) => {
+      add(n + 1);
+      await Promise.all([ask('events'), ask('metrics'), ask('runs'), ask('events')]);
+    },
+  };
 }

@@ -1,5 +1,5 @@
-// Random models: native and wasm give the same bits with 1 and 2 threads, the float64 reference agrees with them, gradients agree with finite
-// differences, and a checkpoint goes on with the same bits.
+// Random models: native and wasm give the same bits with 1 and 2 threads, the float64 reference agrees with them,
+// gradients agree with finite differences, and a checkpoint goes on with the same bits.
 import fc from 'fast-check';
 import { UserError } from '../../src/base/errors.ts';
 import { Stream } from '../../src/base/random.ts';
@@ -12,26 +12,46 @@ import { fingerprint, noCompiler } from '../../tests/support/toy.ts';
 import { Broken, promised, type Part, type World } from '../part.ts';
 import { batchFor, buildModel, optionsFor, randomModel, type RandomModel } from '../support/random-model.ts';
 
-interface Case { readonly model: RandomModel; readonly steps: number }
+interface Case {
+  readonly model: RandomModel;
+  readonly steps: number;
+}
 
 export const models: Part<Case> = {
   name: 'models',
-  promise: 'a model trains to the same bits on every device and number of threads, near the float64 reference, by right gradients',
-  share: 4, limit: 120,
+  promise:
+    'a model trains to the same bits on every device and number of threads, near the float64 reference, by ' +
+    'right gradients',
+  share: 4,
+  limit: 120,
   plants: ['flipped-bit', 'flipped-bit-wasm'],
   cases: fc.record({ model: randomModel, steps: fc.constantFrom(1, 2) }),
   attack,
 };
 
-type Steps = { readonly results: readonly StepResult[]; readonly states: Readonly<Record<string, string>> } | { readonly refused: string };
+type Steps =
+  | { readonly results: readonly StepResult[]; readonly states: Readonly<Record<string, string>> }
+  | { readonly refused: string };
 
 async function attack({ model, steps }: Case, world: World): Promise<void> {
   const first = await trained(model, steps, 'wasm', 1);
   world.count(`models ${model.kind}`);
   if ('refused' in first) world.count('models that are refused');
-  for (const [device, threads] of [['wasm', 2], ...(noCompiler ? [] : [['native', 2], ['native', 1]] as const)] as const) same(first, await trained(model, steps, device, threads), `${device}, ${threads} threads`);
+  for (const [device, threads] of [
+    ['wasm', 2],
+    ...(noCompiler
+      ? []
+      : ([
+          ['native', 2],
+          ['native', 1],
+        ] as const)),
+  ] as const)
+    same(first, await trained(model, steps, device, threads), `${device}, ${threads} threads`);
   const reference = await trained(model, steps, 'reference', 1);
-  if ('refused' in first || 'refused' in reference) { same(first, reference, 'the reference'); return; }
+  if ('refused' in first || 'refused' in reference) {
+    same(first, reference, 'the reference');
+    return;
+  }
   await near(model, first.results[0], reference.results[0], world);
   await continues(model, steps);
   if (await gradients(model)) world.count('gradients checked');
@@ -46,7 +66,13 @@ async function trained(model: RandomModel, steps: number, device: DeviceName, th
   });
 }
 
-async function opened<T>(model: RandomModel, device: DeviceName, threads: number, work: (session: Session) => Promise<T>, more: object = {}): Promise<T | { readonly refused: string }> {
+async function opened<T>(
+  model: RandomModel,
+  device: DeviceName,
+  threads: number,
+  work: (session: Session) => Promise<T>,
+  more: object = {},
+): Promise<T | { readonly refused: string }> {
   let session: Session | null = null;
   try {
     session = await compile(buildModel(model), { ...optionsFor(model), device, threads, ...more });
@@ -63,29 +89,66 @@ async function opened<T>(model: RandomModel, device: DeviceName, threads: number
 function same(want: Steps, got: Steps, where: string): void {
   const promise = 'native and wasm give the same bits, whatever the number of threads';
   if ('refused' in want || 'refused' in got) {
-    promised('a model is refused everywhere or nowhere', 'refused' in want && 'refused' in got, () => `wasm: ${'refused' in want ? want.refused : 'trains'}; ${where}: ${'refused' in got ? got.refused : 'trains'}`);
+    promised(
+      'a model is refused everywhere or ' + 'nowhere',
+      'refused' in want && 'refused' in got,
+      () =>
+        `wasm: ${'refused' in want ? want.refused : 'trains'}; ${where}: ${'refused' in got ? got.refused : 'trains'}`,
+    );
     return;
   }
   want.results.forEach((w, i) => {
-    const g = got.results[i], numbers = ({ loss, gradNorm, aux }: StepResult): string => JSON.stringify([loss, gradNorm, aux]);
-    promised(promise, numbers(w) === numbers(g), () => `step ${i + 1} gives ${numbers(w)} on wasm with 1 thread, ${numbers(g)} on ${where}`);
-    for (const [name, { data }] of Object.entries(w.stats)) promised(promise, `${data.join()}` === `${g.stats[name].data.join()}`, () => `${name} of step ${i + 1}: ${data.join()} on wasm, ${g.stats[name].data.join()} on ${where}`);
+    const g = got.results[i],
+      numbers = ({ loss, gradNorm, aux }: StepResult): string => JSON.stringify([loss, gradNorm, aux]);
+    promised(
+      promise,
+      numbers(w) === numbers(g),
+      () => `step ${i + 1} gives ${numbers(w)} on wasm with 1 thread, ` + `${numbers(g)} on ${where}`,
+    );
+    for (const [name, { data }] of Object.entries(w.stats))
+      promised(
+        promise,
+        `${data.join()}` === `${g.stats[name].data.join()}`,
+        () => `${name} of step ${i + 1}: ${data.join()} on wasm, ${g.stats[name].data.join()} on ${where}`,
+      );
   });
   const wrong = Object.keys(want.states).filter((name) => want.states[name] !== got.states[name]);
-  promised(promise, wrong.length === 0, () => `after ${want.results.length} steps ${wrong.join(', ')} differ between wasm and ${where}`);
+  promised(
+    promise,
+    wrong.length === 0,
+    () => `after ${want.results.length} steps ${wrong.join(', ')} differ ` + `between wasm and ${where}`,
+  );
 }
 
 const NEAR = 2e-3; // of the loss, float32 against float64
 
-/** Choices of experts may differ where two scores are equal in float32: then they differ with other rounding, too, and nothing is compared. */
+/**
+ * Choices of experts may differ where two scores are equal in float32: then they differ with other rounding, too, and
+ * nothing is compared.
+ */
 async function near(model: RandomModel, got: StepResult, want: StepResult, world: World): Promise<void> {
-  const loads = ({ stats }: StepResult): string => Object.entries(stats).filter(([name]) => name.endsWith('/load')).map(([name, { data }]) => `${name} ${data.join()}`).join('; ');
-  if (loads(got) !== loads(want)) { world.count('models with scores too near to compare'); return; }
-  const close = (a: number, b: number): boolean => Math.abs(a - b) <= NEAR * Math.max(1, Math.abs(b)) || (Number.isNaN(a) && Number.isNaN(b));
-  const pairs: [string, number, number][] = [['loss', got.loss, want.loss], ['the norm of the gradient', got.gradNorm, want.gradNorm], ...Object.keys(want.aux).map((name): [string, number, number] => [name, got.aux[name], want.aux[name]])];
+  const loads = ({ stats }: StepResult): string =>
+    Object.entries(stats)
+      .filter(([name]) => name.endsWith('/load'))
+      .map(([name, { data }]) => `${name} ${data.join()}`)
+      .join('; ');
+  if (loads(got) !== loads(want)) {
+    world.count('models with scores too near to compare');
+    return;
+  }
+  const close = (a: number, b: number): boolean =>
+    Math.abs(a - b) <= NEAR * Math.max(1, Math.abs(b)) || (Number.isNaN(a) && Number.isNaN(b));
+  const pairs: [string, number, number][] = [
+    ['loss', got.loss, want.loss],
+    ['the norm of the ' + 'gradient', got.gradNorm, want.gradNorm],
+    ...Object.keys(want.aux).map((name): [string, number, number] => [name, got.aux[name], want.aux[name]]),
+  ];
   for (const [what, a, b] of pairs) {
     if (close(a, b)) continue;
-    if (await jumps(model, want)) { world.count('models with scores too near to compare'); return; }
+    if (await jumps(model, want)) {
+      world.count('models with scores too near to compare');
+      return;
+    }
     throw new Broken('devices are near the float64 reference', `${what}: ${a} on the device, ${b} on the reference`);
   }
   world.count('models compared with the reference');
@@ -94,8 +157,16 @@ async function near(model: RandomModel, got: StepResult, want: StepResult, world
 /** Whether the reference's own loss or norm jumps when parameters change by what float32 rounds away. */
 async function jumps(model: RandomModel, want: StepResult): Promise<boolean> {
   for (let i = 0; i < 4; i++) {
-    const moved = await lossAt(model, (name, data) => { const s = new Stream(i, name); return data.map((x, j) => x * (1 + 4e-7 * (s.uniform(0, j) - 0.5))); });
-    if (moved && (Math.abs(moved.result.loss - want.loss) > 1e-5 || Math.abs(moved.result.gradNorm - want.gradNorm) > 1e-4 * want.gradNorm)) return true;
+    const moved = await lossAt(model, (name, data) => {
+      const s = new Stream(i, name);
+      return data.map((x, j) => x * (1 + 4e-7 * (s.uniform(0, j) - 0.5)));
+    });
+    if (
+      moved &&
+      (Math.abs(moved.result.loss - want.loss) > 1e-5 ||
+        Math.abs(moved.result.gradNorm - want.gradNorm) > 1e-4 * want.gradNorm)
+    )
+      return true;
   }
   return false;
 }
@@ -113,45 +184,91 @@ async function continues(model: RandomModel, steps: number): Promise<void> {
     });
   });
   if ('refused' in whole) return;
-  promised('a checkpoint goes on with the same bits', !('refused' in resumed), () => ('refused' in resumed ? resumed.refused : ''));
+  promised('a checkpoint goes on with the same bits', !('refused' in resumed), () =>
+    'refused' in resumed ? resumed.refused : '',
+  );
   const wrong = Object.keys(whole.states).filter((name) => whole.states[name] !== resumed.states[name]);
-  promised('a checkpoint goes on with the same bits', wrong.length === 0 && resumed.loss === whole.results[steps].loss, () => `loss ${resumed.loss}, not ${whole.results[steps].loss}; ${wrong.join(', ')}`);
+  promised(
+    'a checkpoint goes on with the same bits',
+    wrong.length === 0 && resumed.loss === whole.results[steps].loss,
+    () => `loss ${resumed.loss}, not ${whole.results[steps].loss}; ${wrong.join(', ')}`,
+  );
 }
 
-interface At { readonly result: StepResult; readonly total: number; readonly before: Readonly<Record<string, Float64Array>>; readonly after: Readonly<Record<string, Float64Array>> }
+interface At {
+  readonly result: StepResult;
+  readonly total: number;
+  readonly before: Readonly<Record<string, Float64Array>>;
+  readonly after: Readonly<Record<string, Float64Array>>;
+}
 
-/** The training loss on the reference, with auxiliary losses, where parameters are as `move` makes them of the starting values; and those values before and
- * after a step of sgd of rate 1: their difference is the gradient. null: the step is not finite. */
-async function lossAt(model: RandomModel, move: (name: string, data: Float64Array) => Float64Array): Promise<At | null> {
+/**
+ * The training loss on the reference, with auxiliary losses, where parameters are as `move` makes them of the starting
+ * values; and those values before and after a step of sgd of rate 1: their difference is the gradient. null: the step
+ * is not finite.
+ */
+async function lossAt(
+  model: RandomModel,
+  move: (name: string, data: Float64Array) => Float64Array,
+): Promise<At | null> {
   const plain = { ...model, optimizer: 'sgd', accumulate: 1, split: 1 } as const;
-  const found = await opened(plain, 'reference', 1, async (session): Promise<At> => {
-    const read = (): Record<string, Float64Array> => Object.fromEntries(session.states().filter(({ name }) => session.named.parameters.get(name)?.trained).map(({ name, read: value }) => [name, Float64Array.from(value().data)]));
-    for (const [name, data] of Object.entries(read())) session.executor.setState(name, { ...session.executor.typeOf(name) }, move(name, data));
-    const before = read(), result = await session.step(batchFor(plain, 0)), after = read();
-    const aux = Object.entries(result.aux).reduce((n, [name, x]) => n + x * (coefficient(plain, name) ?? 0), 0);
-    return { result, total: result.loss + aux, before, after };
-  }, { optimizer: sgd({ lr: 1 }), accumulate: 1, split: 1 });
+  const found = await opened(
+    plain,
+    'reference',
+    1,
+    async (session): Promise<At> => {
+      const read = (): Record<string, Float64Array> =>
+        Object.fromEntries(
+          session
+            .states()
+            .filter(({ name }) => session.named.parameters.get(name)?.trained)
+            .map(({ name, read: value }) => [name, Float64Array.from(value().data)]),
+        );
+      for (const [name, data] of Object.entries(read()))
+        session.executor.setState(name, { ...session.executor.typeOf(name) }, move(name, data));
+      const before = read(),
+        result = await session.step(batchFor(plain, 0)),
+        after = read();
+      const aux = Object.entries(result.aux).reduce((n, [name, x]) => n + x * (coefficient(plain, name) ?? 0), 0);
+      return { result, total: result.loss + aux, before, after };
+    },
+    { optimizer: sgd({ lr: 1 }), accumulate: 1, split: 1 },
+  );
   return 'refused' in found ? null : found;
 }
 
-const coefficient = ({ moe }: RandomModel, name: string): number | undefined => moe?.losses[name.split('/').at(-1) as 'z'];
+const coefficient = ({ moe }: RandomModel, name: string): number | undefined =>
+  moe?.losses[name.split('/').at(-1) as 'z'];
 
-/** The slope along a random direction of all parameters together, by gradients and by finite differences. false: the step is not finite. */
+/**
+ * The slope along a random direction of all parameters together, by gradients and by finite differences. false: the
+ * step is not finite.
+ */
 async function gradients(model: RandomModel): Promise<boolean> {
   const at = await lossAt(model, (_, data) => data);
   if (!at) return false;
   const tried: string[] = [];
   for (const h of [1e-5, 1e-6, 1e-7]) {
-    const direction = (name: string): Stream => new Stream(model.seed, `${name} ${h}`), along = (sign: number) => (name: string, data: Float64Array): Float64Array => data.map((x, i) => x + sign * h * (direction(name).uniform(0, i) - 0.5));
+    const direction = (name: string): Stream => new Stream(model.seed, `${name} ${h}`),
+      along =
+        (sign: number) =>
+        (name: string, data: Float64Array): Float64Array =>
+          data.map((x, i) => x + sign * h * (direction(name).uniform(0, i) - 0.5));
     const [up, down] = [await lossAt(model, along(1)), await lossAt(model, along(-1))];
     if (!up || !down) return false;
-    let slope = 0, size = 0;
+    let slope = 0,
+      size = 0;
     for (const [name, before] of Object.entries(at.before)) {
       const d = direction(name);
-      before.forEach((x, i) => { const g = x - at.after[name][i], step = d.uniform(0, i) - 0.5; slope += g * step; size += Math.abs(g * step); });
+      before.forEach((x, i) => {
+        const g = x - at.after[name][i],
+          step = d.uniform(0, i) - 0.5;
+        slope += g * step;
+        size += Math.abs(g * step);
+      });
     }
     const difference = (up.total - down.total) / (2 * h);
-    if (Math.abs(difference - slope) <= 1e-5 * (size + 1e-3) + 2e-9 / h * 1e-4) return true;
+    if (Math.abs(difference - slope) <= 1e-5 * (size + 1e-3) + (2e-9 / h) * 1e-4) return true;
     // A kink or another choice of experts lies near: another direction and a smaller step pass by.
     tried.push(`step ${h}: ${difference} by differences, ${slope} by gradients`);
   }

@@ -1,5 +1,6 @@
-// Recompilations at random steps by random rules over random knobs, a quarter of them made to fail. What changes no result keeps every bit; what
-// fails changes nothing; what changes results does so alike on every device, however long compilers take.
+// Recompilations at random steps by random rules over random knobs, a quarter of them made to fail. What changes no
+// result keeps every bit; what fails changes nothing; what changes results does so alike on every device, however long
+// compilers take.
 import fc from 'fast-check';
 import { UserError } from '../../src/base/errors.ts';
 import { Stream } from '../../src/base/random.ts';
@@ -18,11 +19,23 @@ import { places, type Place } from '../support/small-run.ts';
 
 /** How a rule is made to fail; null: it is not. */
 type Fails = 'alter' | 'compile' | 'verify' | 'memory' | null;
-interface Change { readonly block: number; readonly knob: string; readonly value: string | number | boolean | readonly number[] }
-interface Drawn { readonly at: number; readonly changes: readonly Change[]; readonly fails: Fails; readonly measure: boolean }
+interface Change {
+  readonly block: number;
+  readonly knob: string;
+  readonly value: string | number | boolean | readonly number[];
+}
+interface Drawn {
+  readonly at: number;
+  readonly changes: readonly Change[];
+  readonly fails: Fails;
+  readonly measure: boolean;
+}
 
 interface Case {
-  /** neutral: rules that change no result, with failures. failing: one that would change results, and fails. results: rules that change results. */
+  /**
+   * neutral: rules that change no result, with failures. failing: one that would change results, and fails. results:
+   * rules that change results.
+   */
   readonly kind: 'neutral' | 'failing' | 'results';
   readonly capacity: 'dropless' | number;
   readonly overflow: 'drop' | 'spill';
@@ -35,68 +48,206 @@ interface Case {
   readonly other: Place;
 }
 
-const of = (knob: string, ...values: readonly Change['value'][]): fc.Arbitrary<Change> => fc.record({ block: fc.nat(1), knob: fc.constant(knob), value: fc.constantFrom(...values) });
-const change = fc.oneof(of('dispatch', 'ragged', 'padded', 'padded', 'dense', 'einsum'), of('capacity', 'dropless', 0.25, 0.5, 1, 1.5, 3, [2, 1, 0.5, 0.5]), of('overflow', 'drop', 'spill'), of('priority', 'position', 'choice', 'probs'),
-  of('topK', 1, 2, 3), of('frozen', true, false), of('expertRows', 0, 4, 64, 512), of('recompute', true, false), of('chunks', 1, 2, 4), of('gateFrozen', true, false), of('split', 1, 3), of('block', true, false));
-const drawn = (fails: fc.Arbitrary<Fails>): fc.Arbitrary<Drawn> => fc.record({ at: fc.integer({ min: 2, max: 30 }), changes: fc.array(change, { minLength: 1, maxLength: 4 }), fails, measure: fc.boolean() });
-const common = { capacity: fc.constantFrom<('dropless' | number)[]>('dropless', 0.5, 1, 2), overflow: fc.constantFrom<('drop' | 'spill')[]>('drop', 'spill'), dispatch: fc.constantFrom<('ragged' | 'padded')[]>('ragged', 'padded'),
-  dropout: fc.constantFrom(0, 0.1), seed: fc.nat(1000), place: places(), other: places() };
+const of = (knob: string, ...values: readonly Change['value'][]): fc.Arbitrary<Change> =>
+  fc.record({ block: fc.nat(1), knob: fc.constant(knob), value: fc.constantFrom(...values) });
+const change = fc.oneof(
+  of('dispatch', 'ragged', 'padded', 'padded', 'dense', 'einsum'),
+  of('capacity', 'dropless', 0.25, 0.5, 1, 1.5, 3, [2, 1, 0.5, 0.5]),
+  of('overflow', 'drop', 'spill'),
+  of('priority', 'position', 'choice', 'probs'),
+  of('topK', 1, 2, 3),
+  of('frozen', true, false),
+  of('expertRows', 0, 4, 64, 512),
+  of('recompute', true, false),
+  of('chunks', 1, 2, 4),
+  of('gateFrozen', true, false),
+  of('split', 1, 3),
+  of('block', true, false),
+);
+const drawn = (fails: fc.Arbitrary<Fails>): fc.Arbitrary<Drawn> =>
+  fc.record({
+    at: fc.integer({ min: 2, max: 30 }),
+    changes: fc.array(change, { minLength: 1, maxLength: 4 }),
+    fails,
+    measure: fc.boolean(),
+  });
+const common = {
+  capacity: fc.constantFrom<('dropless' | number)[]>('dropless', 0.5, 1, 2),
+  overflow: fc.constantFrom<('drop' | 'spill')[]>('drop', 'spill'),
+  dispatch: fc.constantFrom<('ragged' | 'padded')[]>('ragged', 'padded'),
+  dropout: fc.constantFrom(0, 0.1),
+  seed: fc.nat(1000),
+  place: places(),
+  other: places(),
+};
 const FAILURES = ['alter', 'compile', 'verify', 'memory'] as const;
 
 export const recompilations: Part<Case> = {
   name: 'recompilations',
-  promise: 'a recompilation that changes no result keeps every bit, one that fails changes nothing, one that changes results does so alike everywhere',
-  share: 3, limit: 120,
+  promise:
+    'a recompilation that changes no result keeps every bit, one that fails changes nothing, one that ' +
+    'changes results does so alike everywhere',
+  share: 3,
+  limit: 120,
   plants: ['wrong-plan'],
   cases: fc.oneof(
-    { weight: 3, arbitrary: fc.record({ kind: fc.constant('neutral' as const), ...common, rules: fc.array(drawn(fc.constantFrom<Fails[]>(null, null, ...FAILURES)), { minLength: 1, maxLength: 4 }), policies: fc.constantFrom('off', 'auto') }) },
-    { weight: 1, arbitrary: fc.record({ kind: fc.constant('failing' as const), ...common, rules: fc.array(drawn(fc.constantFrom<Fails[]>(...FAILURES)), { minLength: 1, maxLength: 1 }), policies: fc.constant('off') }) },
-    { weight: 2, arbitrary: fc.record({ kind: fc.constant('results' as const), ...common, rules: fc.array(drawn(fc.constant<Fails>(null)), { minLength: 1, maxLength: 4 }), policies: fc.constantFrom('off', 'adaptCapacity', 'sparsify,adaptCapacity', 'expertLifecycle') }) }),
+    {
+      weight: 3,
+      arbitrary: fc.record({
+        kind: fc.constant('neutral' as const),
+        ...common,
+        rules: fc.array(drawn(fc.constantFrom<Fails[]>(null, null, ...FAILURES)), { minLength: 1, maxLength: 4 }),
+        policies: fc.constantFrom('off', 'auto'),
+      }),
+    },
+    {
+      weight: 1,
+      arbitrary: fc.record({
+        kind: fc.constant('failing' as const),
+        ...common,
+        rules: fc.array(drawn(fc.constantFrom<Fails[]>(...FAILURES)), { minLength: 1, maxLength: 1 }),
+        policies: fc.constant('off'),
+      }),
+    },
+    {
+      weight: 2,
+      arbitrary: fc.record({
+        kind: fc.constant('results' as const),
+        ...common,
+        rules: fc.array(drawn(fc.constant<Fails>(null)), { minLength: 1, maxLength: 4 }),
+        policies: fc.constantFrom('off', 'adaptCapacity', 'sparsify,adaptCapacity', 'expertLifecycle'),
+      }),
+    },
+  ),
   attack,
 };
 
 const STEPS = 70;
 
-interface Ran { readonly losses: readonly number[]; readonly states: Readonly<Record<string, string>>; readonly knobs: string; readonly events: readonly RecompileEvent[] }
+interface Ran {
+  readonly losses: readonly number[];
+  readonly states: Readonly<Record<string, string>>;
+  readonly knobs: string;
+  readonly events: readonly RecompileEvent[];
+}
 
 async function attack(given: Case, world: World): Promise<void> {
   const ran = await run(given, given.place, given.rules, 0, world.planted === 'wrong-plan');
-  for (const e of ran.events) world.count(`recompilations ${e.error !== undefined ? 'that failed' : e.kept ? (e.class === 'R' ? 'that changed results' : 'that kept results') : 'undone or of no effect'}`);
+  for (const e of ran.events)
+    world.count(
+      `recompilations ` +
+        `${e.error !== undefined ? 'that failed' : e.kept ? (e.class === 'R' ? 'that changed ' + 'results' : 'that kept results') : 'undone or of no effect'}`,
+    );
   if (given.kind === 'results') {
     const other = await run(given, given.other, given.rules, 60);
-    equal('changes of results come alike on every device, however long compilers take', ran, other, `${where(given.place)} and ${where(given.other)}`);
+    equal(
+      'changes of results come alike on every device, however long compilers take',
+      ran,
+      other,
+      `${where(given.place)} and ${where(given.other)}`,
+    );
     return;
   }
   const plain = await run({ ...given, policies: 'off' }, given.place, [], 0);
-  equal(given.kind === 'neutral' ? 'a recompilation that changes no result keeps every bit' : 'a recompilation that fails changes nothing', plain, ran, 'without rules and with them');
+  equal(
+    given.kind === 'neutral'
+      ? 'a recompilation that changes no result keeps every bit'
+      : 'a recompilation that ' + 'fails changes nothing',
+    plain,
+    ran,
+    'without rules and with them',
+  );
   for (const e of ran.events) {
     const rule = given.rules[Number(e.rule.slice(5))] as Drawn | undefined;
-    if (rule?.fails === 'alter') promised('a recompilation that fails changes nothing', !e.kept && e.error !== undefined, () => `its alter threw and it was kept: ${JSON.stringify(e)}`);
+    if (rule?.fails === 'alter')
+      promised(
+        'a recompilation that fails changes ' + 'nothing',
+        !e.kept && e.error !== undefined,
+        () => `its alter threw and it was kept: ${JSON.stringify(e)}`,
+      );
   }
-  if (given.kind === 'failing' && ran.events.every((e) => !e.kept)) promised('a recompilation that fails changes nothing', plain.knobs === ran.knobs, () => `the knobs are ${ran.knobs}, not ${plain.knobs}`);
+  if (given.kind === 'failing' && ran.events.every((e) => !e.kept))
+    promised(
+      'a recompilation that fails changes ' + 'nothing',
+      plain.knobs === ran.knobs,
+      () => `the knobs are ${ran.knobs}, not ${plain.knobs}`,
+    );
 }
 
 const where = ({ device, threads }: Place): string => `${device} with ${threads} threads`;
 
 function equal(promise: string, want: Ran, got: Ran, what: string): void {
-  const at = want.losses.findIndex((loss, i) => loss !== got.losses[i]), told = (): string => got.events.map((e) => `${e.rule} ${e.class} decided at ${e.step}, effect ${e.effect}, ${e.kept ? 'kept' : e.error ?? 'undone'}`).join('; ');
-  promised(promise, at < 0, () => `the losses of ${what} differ from step ${at + 1} on: ${want.losses[at]} and ${got.losses[at]} (${told()})`);
+  const at = want.losses.findIndex((loss, i) => loss !== got.losses[i]),
+    told = (): string =>
+      got.events
+        .map(
+          (e) =>
+            `${e.rule} ${e.class} decided at ${e.step}, effect ${e.effect}, ${e.kept ? 'kept' : (e.error ?? 'undone')}`,
+        )
+        .join('; ');
+  promised(
+    promise,
+    at < 0,
+    () =>
+      `the losses of ${what} differ from step ${at + 1} on: ${want.losses[at]} and ` + `${got.losses[at]} (${told()})`,
+  );
   // Room for sums of parts, once there, stays, with zeros in it.
-  const value = ({ states }: Ran, name: string): string => states[name] ?? (name.startsWith('optim/sum/') ? (want.states[name] ?? got.states[name]).replaceAll(/[^=]/g, 'A') : 'none');
+  const value = ({ states }: Ran, name: string): string =>
+    states[name] ??
+    (name.startsWith('optim/sum/') ? (want.states[name] ?? got.states[name]).replaceAll(/[^=]/g, 'A') : 'none');
   const wrong = Object.keys({ ...want.states, ...got.states }).filter((name) => value(want, name) !== value(got, name));
-  promised(promise, wrong.length === 0, () => `the values of ${what} differ after ${STEPS} steps: ${wrong.slice(0, 4).join(', ')} (${told()})`);
+  promised(
+    promise,
+    wrong.length === 0,
+    () => `the values of ${what} differ after ${STEPS} steps: ` + `${wrong.slice(0, 4).join(', ')} (${told()})`,
+  );
 }
 
 /** compileMs: how much longer compilers take, at most. wrong: once a rule has decided, losses have another last bit. */
-async function run(given: Case, { device, threads }: Place, rules: readonly Drawn[], compileMs: number, wrong = false): Promise<Ran> {
-  const { capacity, overflow, dispatch, dropout, seed } = given, events: RecompileEvent[] = [], armed = new Set<string>(), losses: number[] = [];
-  const model = new TransformerLM({ vocab: 17, dModel: 16, layers: 2, heads: 2, context: 12, dropout, moe: { experts: 4, topK: 2, hidden: 24, capacity, ...beyond(capacity, overflow), dispatch } });
-  const session = await compile(model, { loss: crossEntropy, optimizer: adamW({ lr: 1e-2 }), device, threads, seed, memory: 256e6, observe: true, say: () => undefined,
-    events: (e) => { events.push(e); armed.delete(e.rule); } });
+async function run(
+  given: Case,
+  { device, threads }: Place,
+  rules: readonly Drawn[],
+  compileMs: number,
+  wrong = false,
+): Promise<Ran> {
+  const { capacity, overflow, dispatch, dropout, seed } = given,
+    events: RecompileEvent[] = [],
+    armed = new Set<string>(),
+    losses: number[] = [];
+  const model = new TransformerLM({
+    vocab: 17,
+    dModel: 16,
+    layers: 2,
+    heads: 2,
+    context: 12,
+    dropout,
+    moe: { experts: 4, topK: 2, hidden: 24, capacity, ...beyond(capacity, overflow), dispatch },
+  });
+  const session = await compile(model, {
+    loss: crossEntropy,
+    optimizer: adamW({ lr: 1e-2 }),
+    device,
+    threads,
+    seed,
+    memory: 256e6,
+    observe: true,
+    say: () => undefined,
+    events: (e) => {
+      events.push(e);
+      armed.delete(e.rule);
+    },
+  });
   try {
     await session.step(toyBatch(0, 6)).then(({ loss }) => losses.push(loss));
     breakBeneath(session, (how) => [...armed].some((name) => rules[Number(name.slice(5))].fails === how), compileMs);
-    rules.forEach((rule, i) => { session.recompile(ruleOf(rule, `rule ${i}`, given.kind === 'neutral', () => { armed.add(`rule ${i}`); })); });
+    rules.forEach((rule, i) => {
+      session.recompile(
+        ruleOf(rule, `rule ${i}`, given.kind === 'neutral', () => {
+          armed.add(`rule ${i}`);
+        }),
+      );
+    });
     for (const rule of policies(given.policies)) session.recompile(rule);
     while (losses.length < STEPS) {
       const { loss } = await session.step(toyBatch(losses.length, 6));
@@ -108,32 +259,53 @@ async function run(given: Case, { device, threads }: Place, rules: readonly Draw
   }
 }
 
-function ruleOf({ at, changes, fails, measure }: Drawn, name: string, neutral: boolean, arm: () => void): Rule<TransformerLM> {
+function ruleOf(
+  { at, changes, fails, measure }: Drawn,
+  name: string,
+  neutral: boolean,
+  arm: () => void,
+): Rule<TransformerLM> {
   return {
-    name, budget: 1, measure, ...(neutral && { only: 'N' as const }),
+    name,
+    budget: 1,
+    measure,
+    ...(neutral && { only: 'N' as const }),
     trigger: (run) => run.step >= at,
     alter: (m, _, outlook) => {
       arm();
       for (const { block, knob, value } of changes) {
         const b = m.blocks[block];
         if (knob === 'block') b.recompute = value === true;
-        else if (knob === 'split') { if (outlook?.session) outlook.session.split = Number(value); } else (b.moe as unknown as Record<string, unknown>)[knob] = value;
+        else if (knob === 'split') {
+          if (outlook?.session) outlook.session.split = Number(value);
+        } else (b.moe as unknown as Record<string, unknown>)[knob] = value;
       }
       if (fails === 'alter') throw new Error('an alter that throws');
     },
   };
 }
 
-interface Machine { device: { compile(kernels: unknown): Promise<void> }; reserve(program: unknown): void; run(program: unknown, inputs: Record<string, Int32Array | undefined>): Promise<Record<string, HostTensor>> }
+interface Machine {
+  device: { compile(kernels: unknown): Promise<void> };
+  reserve(program: unknown): void;
+  run(program: unknown, inputs: Record<string, Int32Array | undefined>): Promise<Record<string, HostTensor>>;
+}
 
 /** Lets compilers, memory and dry runs fail while `fails` says so. */
 function breakBeneath(session: Session, fails: (how: Fails) => boolean, compileMs: number): void {
-  const executor = session.executor as unknown as Machine, { device } = executor, stream = new Stream(7, 'compilers');
-  const compileReal = device.compile.bind(device), reserve = executor.reserve.bind(executor), runReal = executor.run.bind(executor);
+  const executor = session.executor as unknown as Machine,
+    { device } = executor,
+    stream = new Stream(7, 'compilers');
+  const compileReal = device.compile.bind(device),
+    reserve = executor.reserve.bind(executor),
+    runReal = executor.run.bind(executor);
   let n = 0;
   device.compile = async (kernels) => {
     if (fails('compile')) throw new Error('a compiler that fails');
-    if (compileMs > 0) await new Promise((resolve) => { setTimeout(resolve, compileMs * stream.uniform(0, n++)); });
+    if (compileMs > 0)
+      await new Promise((resolve) => {
+        setTimeout(resolve, compileMs * stream.uniform(0, n++));
+      });
     return compileReal(kernels);
   };
   executor.reserve = (program) => {

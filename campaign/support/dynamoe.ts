@@ -5,8 +5,16 @@ import { fileURLToPath } from 'node:url';
 
 const MAIN = fileURLToPath(new URL('../../src/cli/main.ts', import.meta.url));
 
-export interface Ended { readonly code: number | null; readonly signal: string | null; readonly stdout: string; readonly stderr: string }
-export interface Started { readonly child: ChildProcess; readonly ended: Promise<Ended> }
+export interface Ended {
+  readonly code: number | null;
+  readonly signal: string | null;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+export interface Started {
+  readonly child: ChildProcess;
+  readonly ended: Promise<Ended>;
+}
 
 export interface StartOptions {
   readonly env?: Readonly<Record<string, string>>;
@@ -18,8 +26,13 @@ export interface StartOptions {
 
 export function start(args: readonly string[], { env = {}, preload = [], line }: StartOptions = {}): Started {
   const imports = preload.flatMap((path) => ['--import', path]);
-  const child = spawn(process.execPath, ['--conditions=dynamoe-source', '--no-warnings', ...imports, MAIN, ...args], { stdio: ['ignore', 'pipe', 'pipe'], env: { ...process.env, ...env } });
-  let stdout = '', stderr = '', rest = '';
+  const child = spawn(process.execPath, ['--conditions=dynamoe-source', '--no-warnings', ...imports, MAIN, ...args], {
+    stdio: ['ignore', 'pipe', 'pipe'],
+    env: { ...process.env, ...env },
+  });
+  let stdout = '',
+    stderr = '',
+    rest = '';
   child.stdout.setEncoding('utf8').on('data', (text: string) => {
     stdout += text;
     if (!line) return;
@@ -27,8 +40,15 @@ export function start(args: readonly string[], { env = {}, preload = [], line }:
     rest = lines.pop() ?? '';
     lines.forEach(line);
   });
-  child.stderr.setEncoding('utf8').on('data', (text: string) => { stderr += text; });
-  const ended = once(child, 'close').then(([code, signal]: (number | string | null)[]) => ({ code: code as number | null, signal: signal as string | null, stdout, stderr }));
+  child.stderr.setEncoding('utf8').on('data', (text: string) => {
+    stderr += text;
+  });
+  const ended = once(child, 'close').then(([code, signal]: (number | string | null)[]) => ({
+    code: code as number | null,
+    signal: signal as string | null,
+    stdout,
+    stderr,
+  }));
   return { child, ended };
 }
 

@@ -1,11 +1,16 @@
-// A page that trains: starts the worker and shows what it says. Bundle page.ts and worker.ts as modules beside index.html, for example with
-// `esbuild page.ts worker.ts --bundle --format=esm --target=es2022 --outdir=.`, and serve the folder; with the headers
-// `Cross-Origin-Opener-Policy: same-origin` and `Cross-Origin-Embedder-Policy: require-corp` it has threads.
+// A page that trains: starts the worker and shows what it says. Bundle page.ts and worker.ts as modules beside
+// index.html, for example with `esbuild page.ts worker.ts --bundle --format=esm --target=es2022 --outdir=.`, and serve
+// the folder; with the headers `Cross-Origin-Opener-Policy: same-origin` and `Cross-Origin-Embedder-Policy:
+// require-corp` it has threads.
 import type { Message } from './worker.ts';
 
-const show = (line: string): void => { document.querySelector('#log')?.append(`${line}\n`); };
+const show = (line: string): void => {
+  document.querySelector('#log')?.append(`${line}\n`);
+};
 const worker = new Worker(new URL('./worker.js', import.meta.url), { type: 'module' });
-worker.onerror = ({ message }) => { show(`failed: ${message}`); };
+worker.onerror = ({ message }) => {
+  show(`failed: ${message}`);
+};
 worker.onmessage = ({ data }: MessageEvent<Message>) => {
   if ('step' in data) show(`step ${data.step}  loss ${data.loss.toFixed(4)}`);
   else if ('failed' in data) show(`failed: ${data.failed}`);

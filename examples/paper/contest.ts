@@ -1,10 +1,13 @@
-// All rows of one table with one seed, in turns. In: a workload, rows, a seed; out: how fast each row trained, and how well.
+// All rows of one table with one seed, in turns. In: a workload, rows, a seed; out: how fast each row trained, and how
+// well.
 //
-// In each turn every row steps until its own clock has come to the same mark, the default row first: marks lie as far apart as some of its steps
-// usually take. So all rows see the same machine, whatever else it does. (Turns of equal steps would not do: a row that is held up in its turn
-// would be told by its slowest moments, one that is given as much time by its average.) When the default has done its steps all come to its
-// clock: they have had the same time T, and there the quality at equal time is measured. Rows that are not as far then go on to the same
-// number of steps. Time is that of `step`, what recompilations cost it included; compiling before the first step, batches and evaluation do not count.
+// In each turn every row steps until its own clock has come to the same mark, the default row first: marks lie as far
+// apart as some of its steps usually take. So all rows see the same machine, whatever else it does. (Turns of equal
+// steps would not do: a row that is held up in its turn would be told by its slowest moments, one that is given as much
+// time by its average.) When the default has done its steps all come to its clock: they have had the same time T, and
+// there the quality at equal time is measured. Rows that are not as far then go on to the same number of steps. Time is
+// that of `step`, what recompilations cost it included; compiling before the first step, batches and evaluation do not
+// count.
 import { compile, metrics, UserError, type Batch, type DeviceName, type Session } from 'dynamoe';
 import type { RecompileEvent } from 'dynamoe/recompile';
 import { DEFAULT, type Row } from './rows.ts';
@@ -12,8 +15,16 @@ import { moduleAt } from './schedule.ts';
 import type { Source } from './sources.ts';
 import type { Workload } from './workloads.ts';
 
-/** On held-out data, by the layer as it is then: it drops as in training. `undropped`: the loss of the same values where every choice is computed. */
-export interface Quality { readonly steps: number; readonly loss: number; readonly undropped: number; readonly accuracy: number | null }
+/**
+ * On held-out data, by the layer as it is then: it drops as in training. `undropped`: the loss of the same values where
+ * every choice is computed.
+ */
+export interface Quality {
+  readonly steps: number;
+  readonly loss: number;
+  readonly undropped: number;
+  readonly accuracy: number | null;
+}
 
 export interface Result {
   readonly row: string;
@@ -26,7 +37,10 @@ export interface Result {
   readonly dropped: number;
   /** Parameters, optimiser state, caches: what lies in memory between steps. */
   readonly stateBytes: number;
-  /** Planned beside it for a training step (intermediate values, inputs and outputs, constants): at most, and by the last plan. */
+  /**
+   * Planned beside it for a training step (intermediate values, inputs and outputs, constants): at most, and by the
+   * last plan.
+   */
   readonly planBytes: { readonly most: number; readonly last: number };
   readonly equalSteps: Quality;
   readonly equalTime: Quality;
@@ -35,7 +49,11 @@ export interface Result {
 }
 
 /** A row that could not be run to the end: why. */
-export interface Failure { readonly row: string; readonly seed: number; readonly error: string }
+export interface Failure {
+  readonly row: string;
+  readonly seed: number;
+  readonly error: string;
+}
 
 export interface ContestOptions {
   readonly workload: Workload;
@@ -55,13 +73,16 @@ export interface ContestOptions {
 
 /** null: it was stopped. */
 export async function contest(options: ContestOptions): Promise<(Result | Failure)[] | null> {
-  const { workload, rows, steps, turnMs, stop, progress } = options, failures: Failure[] = [];
+  const { workload, rows, steps, turnMs, stop, progress } = options,
+    failures: Failure[] = [];
   let running: Contestant[] = [];
   /** What fails in a row ends that row. */
   const each = async (work: (c: Contestant) => Promise<void>, list: readonly Contestant[]): Promise<void> => {
     for (const c of list) {
       if (stop.aborted || !running.includes(c)) continue;
-      try { await work(c); } catch (error) {
+      try {
+        await work(c);
+      } catch (error) {
         if (!(error instanceof UserError)) throw error;
         failures.push({ row: c.row.name, seed: options.seed, error: error.message });
         running = running.filter((other) => other !== c);
@@ -71,7 +92,8 @@ export async function contest(options: ContestOptions): Promise<(Result | Failur
   };
   try {
     running = rows.map((row) => new Contestant(row, options));
-    const all = running, lead = all.find(({ row }) => row.name === DEFAULT);
+    const all = running,
+      lead = all.find(({ row }) => row.name === DEFAULT);
     if (!lead) throw new Error('a contest needs the default row');
     await each((c) => c.open(), all);
     if (!running.includes(lead)) return failures;
@@ -79,7 +101,9 @@ export async function contest(options: ContestOptions): Promise<(Result | Failur
       const mark = (turn + 1) * turnMs;
       await each((c) => c.until(mark, steps), [lead]);
       if (!running.includes(lead)) return failures;
-      const others = running.filter((c) => c !== lead), first = turn % Math.max(1, others.length), end = lead.steps === steps ? lead.ms : mark;
+      const others = running.filter((c) => c !== lead),
+        first = turn % Math.max(1, others.length),
+        end = lead.steps === steps ? lead.ms : mark;
       await each((c) => c.until(end), [...others.slice(first), ...others.slice(0, first)]);
       progress((0.9 * lead.steps) / steps);
     }
@@ -97,7 +121,11 @@ export async function contest(options: ContestOptions): Promise<(Result | Failur
   }
 }
 
-const total = (list: Iterable<number | bigint>): number => { let n = 0; for (const v of list) n += Number(v); return n; };
+const total = (list: Iterable<number | bigint>): number => {
+  let n = 0;
+  for (const v of list) n += Number(v);
+  return n;
+};
 
 /** One row: a session that trains, its clock, and what it has shown. */
 class Contestant {
@@ -122,9 +150,19 @@ class Contestant {
   }
 
   async open(): Promise<void> {
-    const { workload, source, seed, steps, rate, device, threads } = this.#options, { experts, recurs } = workload;
-    const session = await compile(workload.model(this.row.layer), { loss: workload.loss, optimizer: workload.optimizer(rate), seed, device, ...(threads !== undefined && { threads }),
-      events: (event) => { this.#events.push(event); }, say: () => undefined });
+    const { workload, source, seed, steps, rate, device, threads } = this.#options,
+      { experts, recurs } = workload;
+    const session = await compile(workload.model(this.row.layer), {
+      loss: workload.loss,
+      optimizer: workload.optimizer(rate),
+      seed,
+      device,
+      ...(threads !== undefined && { threads }),
+      events: (event) => {
+        this.#events.push(event);
+      },
+      say: () => undefined,
+    });
     this.#session = session;
     for (const rule of this.row.rules({ experts, recurs, steps })) session.recompile(rule);
     const { bytes } = await session.prepare(await source.batch(seed, 0));
@@ -137,16 +175,26 @@ class Contestant {
     return this.#session;
   }
 
-  async run(steps: number): Promise<void> { for (let i = 0; i < steps && !this.#options.stop.aborted; i++) await this.#step(); }
+  async run(steps: number): Promise<void> {
+    for (let i = 0; i < steps && !this.#options.stop.aborted; i++) await this.#step();
+  }
   /** Steps until so many milliseconds are used up, or so many steps done. */
-  async until(ms: number, steps = Infinity): Promise<void> { while (this.ms < ms && this.steps < steps && !this.#options.stop.aborted) await this.#step(); }
+  async until(ms: number, steps = Infinity): Promise<void> {
+    while (this.ms < ms && this.steps < steps && !this.#options.stop.aborted) await this.#step();
+  }
 
   async #step(): Promise<void> {
-    const { source, seed, steps } = this.#options, batch = await source.batch(seed, this.steps), start = performance.now(), { stats } = await this.#open.step(batch);
+    const { source, seed, steps } = this.#options,
+      batch = await source.batch(seed, this.steps),
+      start = performance.now(),
+      { stats } = await this.#open.step(batch);
     this.ms += performance.now() - start;
     if (this.steps < steps) {
       for (const [name, { data }] of Object.entries(stats)) {
-        if (name.endsWith('/load')) { this.#choices += total(data); this.#layers.add(name.slice(0, -'/load'.length)); }
+        if (name.endsWith('/load')) {
+          this.#choices += total(data);
+          this.#layers.add(name.slice(0, -'/load'.length));
+        }
         if (name.endsWith('/dropped')) this.#dropped += total(data);
       }
     }
@@ -162,20 +210,34 @@ class Contestant {
   }
 
   async #evaluate(): Promise<Quality> {
-    const { workload } = this.#options, { loss, accuracy } = await this.#held(), all = [...this.#layers].map((path) => moduleAt(this.#open.model, path));
-    const before = all.map(({ dispatch, capacity }) => ({ dispatch, capacity })), drops = before.some(({ capacity }) => capacity !== 'dropless');
+    const { workload } = this.#options,
+      { loss, accuracy } = await this.#held(),
+      all = [...this.#layers].map((path) => moduleAt(this.#open.model, path));
+    const before = all.map(({ dispatch, capacity }) => ({ dispatch, capacity })),
+      drops = before.some(({ capacity }) => capacity !== 'dropless');
     if (!drops) return { steps: this.steps, loss, undropped: loss, accuracy: workload.accuracy ? accuracy : null };
     try {
       for (const moe of all) Object.assign(moe, { dispatch: 'ragged', capacity: 'dropless' });
-      return { steps: this.steps, loss, undropped: (await this.#held()).loss, accuracy: workload.accuracy ? accuracy : null };
+      return {
+        steps: this.steps,
+        loss,
+        undropped: (await this.#held()).loss,
+        accuracy: workload.accuracy ? accuracy : null,
+      };
     } finally {
-      all.forEach((moe, i) => { Object.assign(moe, before[i]); });
+      all.forEach((moe, i) => {
+        Object.assign(moe, before[i]);
+      });
     }
   }
 
   async #held(): Promise<{ readonly loss: number; readonly accuracy: number }> {
-    const { source: { held }, workload } = this.#options;
-    let loss = 0, right = 0;
+    const {
+      source: { held },
+      workload,
+    } = this.#options;
+    let loss = 0,
+      right = 0;
     for (const batch of held) {
       const out = await this.#open.forward(batch);
       loss += Number(out['loss'].data[0]) / held.length;
@@ -187,8 +249,17 @@ class Contestant {
   result(): Result {
     if (!this.#equalSteps || !this.#equalTime) throw new Error(`${this.row.name} is not at its end`);
     const planned = [this.#planned, ...this.#events.filter((e) => e.kept).map((e) => e.after.bytes)];
-    return { row: this.row.name, seed: this.#options.seed, ...this.#time, dropped: this.#dropped / this.#choices, stateBytes: this.#open.executor.stateBytes(),
-      planBytes: { most: Math.max(...planned), last: planned[planned.length - 1] }, equalSteps: this.#equalSteps, equalTime: this.#equalTime, decisions: this.#events };
+    return {
+      row: this.row.name,
+      seed: this.#options.seed,
+      ...this.#time,
+      dropped: this.#dropped / this.#choices,
+      stateBytes: this.#open.executor.stateBytes(),
+      planBytes: { most: Math.max(...planned), last: planned[planned.length - 1] },
+      equalSteps: this.#equalSteps,
+      equalTime: this.#equalTime,
+      decisions: this.#events,
+    };
   }
 
   async close(): Promise<void> {
@@ -198,20 +269,34 @@ class Contestant {
 }
 
 /** Milliseconds of a step of the default row, and of opening it: for a forecast. */
-export async function trial(options: Omit<ContestOptions, 'progress' | 'turnMs'>): Promise<{ readonly openMs: number; readonly stepMs: number; readonly evaluateMs: number }> {
+export async function trial(
+  options: Omit<ContestOptions, 'progress' | 'turnMs'>,
+): Promise<{ readonly openMs: number; readonly stepMs: number; readonly evaluateMs: number }> {
   const row = options.rows.find(({ name }) => name === DEFAULT);
   if (!row) throw new Error('a trial needs the default row');
-  const { workload, source, seed, device, threads, rate } = options, WARM = 3, STEPS = 8, batches: Batch[] = [];
+  const { workload, source, seed, device, threads, rate } = options,
+    WARM = 3,
+    STEPS = 8,
+    batches: Batch[] = [];
   for (let i = 0; i < WARM + STEPS; i++) batches.push(await source.batch(seed, i));
   const open = async (): Promise<Session> => {
-    const session = await compile(workload.model(row.layer), { loss: workload.loss, optimizer: workload.optimizer(rate), seed, device, ...(threads !== undefined && { threads }), say: () => undefined });
+    const session = await compile(workload.model(row.layer), {
+      loss: workload.loss,
+      optimizer: workload.optimizer(rate),
+      seed,
+      device,
+      ...(threads !== undefined && { threads }),
+      say: () => undefined,
+    });
     await session.prepare(batches[0]);
     return session;
   };
   await (await open()).close(); // kernels that no run has compiled yet take seconds, once
-  const before = performance.now(), session = await open();
+  const before = performance.now(),
+    session = await open();
   try {
-    const openMs = performance.now() - before, ms: number[] = [];
+    const openMs = performance.now() - before,
+      ms: number[] = [];
     for (const batch of batches) {
       const start = performance.now();
       await session.step(batch);
@@ -220,7 +305,11 @@ export async function trial(options: Omit<ContestOptions, 'progress' | 'turnMs'>
     await session.forward(source.held[0]);
     const start = performance.now();
     await session.forward(source.held[0]);
-    return { openMs, stepMs: ms.slice(WARM).sort((a, b) => a - b)[STEPS >> 1], evaluateMs: (performance.now() - start) * source.held.length };
+    return {
+      openMs,
+      stepMs: ms.slice(WARM).sort((a, b) => a - b)[STEPS >> 1],
+      evaluateMs: (performance.now() - start) * source.held.length,
+    };
   } finally {
     await session.close();
   }

@@ -1,4 +1,5 @@
-// Plans a run, runs it table by table, and writes what is there after each seed. In: flags, what shows it, workloads; out: tables in Markdown.
+// Plans a run, runs it table by table, and writes what is there after each seed. In: flags, what shows it, workloads;
+// out: tables in Markdown.
 import { appendFile, mkdir, writeFile } from 'node:fs/promises';
 import { availableParallelism, cpus } from 'node:os';
 import { join } from 'node:path';
@@ -46,18 +47,53 @@ interface Task {
   readonly fixedSeconds: number;
 }
 
-/** Rows that compute padding go on after the others, until they have done as many steps: on average they take so much of the default row's time. */
+/**
+ * Rows that compute padding go on after the others, until they have done as many steps: on average they take so much of
+ * the default row's time.
+ */
 const SLOWER = 1.4;
 
 /** Gives the tables. What was stopped has those of the seeds that were done. */
-export async function paper(flags: PaperFlags, reporter: Reporter, stop: AbortSignal, workloads: readonly Workload[]): Promise<string[]> {
-  const tasks = fitted(await plan(flags, reporter, workloads, stop), flags.minutes), all = tasks.reduce((n, t) => n + t.seconds, 0);
-  if (tasks.length === 0 && !stop.aborted) throw new UserError('nothing of what was asked for can be run', 'the reasons stand above');
-  for (const { workload: { id }, rate, rows, seeds, steps, stepMs, seconds } of tasks) reporter.tell({ event: 'plan', workload: id, learning_rate: rate, rows: rows.map(({ name }) => name), seeds, steps, step_ms: stepMs, seconds });
+export async function paper(
+  flags: PaperFlags,
+  reporter: Reporter,
+  stop: AbortSignal,
+  workloads: readonly Workload[],
+): Promise<string[]> {
+  const tasks = fitted(await plan(flags, reporter, workloads, stop), flags.minutes),
+    all = tasks.reduce((n, t) => n + t.seconds, 0);
+  if (tasks.length === 0 && !stop.aborted)
+    throw new UserError('nothing of what was asked for can be run', 'the reasons stand above');
+  for (const {
+    workload: { id },
+    rate,
+    rows,
+    seeds,
+    steps,
+    stepMs,
+    seconds,
+  } of tasks)
+    reporter.tell({
+      event: 'plan',
+      workload: id,
+      learning_rate: rate,
+      rows: rows.map(({ name }) => name),
+      seeds,
+      steps,
+      step_ms: stepMs,
+      seconds,
+    });
   reporter.say(`about ${duration(all)} in all on ${availableParallelism()} cores`);
   if (flags.plan || stop.aborted) return [];
-  const jsonl = join(flags.out, 'results.jsonl'), md = join(flags.out, 'results.md'), begun = performance.now(), quiet = look(), tables: string[] = [];
-  const write = (work: Promise<unknown>): Promise<unknown> => work.catch((error: unknown) => { throw fault('write', flags.out, error); });
+  const jsonl = join(flags.out, 'results.jsonl'),
+    md = join(flags.out, 'results.md'),
+    begun = performance.now(),
+    quiet = look(),
+    tables: string[] = [];
+  const write = (work: Promise<unknown>): Promise<unknown> =>
+    work.catch((error: unknown) => {
+      throw fault('write', flags.out, error);
+    });
   await write(mkdir(flags.out, { recursive: true }));
   for (const file of [jsonl, md]) await write(writeFile(file, ''));
   const tell = async (event: PaperEvent): Promise<void> => {
@@ -66,14 +102,32 @@ export async function paper(flags: PaperFlags, reporter: Reporter, stop: AbortSi
   };
   let done = 0; // forecast seconds
   for (const [at, task] of tasks.entries()) {
-    const { workload, rate, seeds, steps } = task, { id } = workload, results: (Result | Failure)[] = [];
+    const { workload, rate, seeds, steps } = task,
+      { id } = workload,
+      results: (Result | Failure)[] = [];
     for (let seed = 1; seed <= seeds && !stop.aborted; seed++) {
       const progress = (part: number): void => {
-        const share = (done + (task.seconds * part) / seeds) / all, seconds = (performance.now() - begun) / 1000;
-        reporter.tell({ event: 'progress', workload: id, learning_rate: rate, seed, share, seconds, left: share > 0 ? seconds / share - seconds : all });
+        const share = (done + (task.seconds * part) / seeds) / all,
+          seconds = (performance.now() - begun) / 1000;
+        reporter.tell({
+          event: 'progress',
+          workload: id,
+          learning_rate: rate,
+          seed,
+          share,
+          seconds,
+          left: share > 0 ? seconds / share - seconds : all,
+        });
       };
       progress(0);
-      const found = await contest({ ...task, seed, device: flags.device, ...(flags.threads !== undefined && { threads: flags.threads }), stop, progress });
+      const found = await contest({
+        ...task,
+        seed,
+        device: flags.device,
+        ...(flags.threads !== undefined && { threads: flags.threads }),
+        stop,
+        progress,
+      });
       if (!found) break;
       done += task.seconds / seeds;
       results.push(...found);
@@ -85,7 +139,11 @@ export async function paper(flags: PaperFlags, reporter: Reporter, stop: AbortSi
     if (stop.aborted) break;
   }
   const took = duration((performance.now() - begun) / 1000);
-  reporter.say(tables.length > 0 ? `${took}; results are in ${md} and ${jsonl}` : `${took}; stopped before a seed was done: there are no results`);
+  reporter.say(
+    tables.length > 0
+      ? `${took}; results are in ${md} and ` + `${jsonl}`
+      : `${took}; stopped before a seed was done: there are no results`,
+  );
   return tables;
 }
 
@@ -93,46 +151,102 @@ export async function paper(flags: PaperFlags, reporter: Reporter, stop: AbortSi
 const look = (): Snapshot | null => (process.platform === 'linux' ? snapshot() : null);
 
 function heading(begun: Snapshot | null): string {
-  const now = look(), others = begun && now ? ` Other work took ${othersBetween(begun, now, process.pid).cores.toFixed(2)} cores meanwhile.` : '';
-  return `${new Date().toISOString().slice(0, 10)}, ${cpus()[0]?.model ?? 'unknown CPU'}, ${availableParallelism()} cores.${others}\n`;
+  const now = look(),
+    others =
+      begun && now
+        ? ` Other work took ` + `${othersBetween(begun, now, process.pid).cores.toFixed(2)} cores meanwhile.`
+        : '';
+  return (
+    `${new Date().toISOString().slice(0, 10)}, ${cpus()[0]?.model ?? 'unknown CPU'}, ${availableParallelism()} ` +
+    `cores.${others}\n`
+  );
 }
 
-const forecast = (task: Omit<Task, 'seconds'>): Task => ({ ...task, seconds: task.fixedSeconds + (task.seeds * task.rows.length * task.steps * task.stepMs * SLOWER) / 1000 });
+const forecast = (task: Omit<Task, 'seconds'>): Task => ({
+  ...task,
+  seconds: task.fixedSeconds + (task.seeds * task.rows.length * task.steps * task.stepMs * SLOWER) / 1000,
+});
 
 /** The same with as large a share of the steps as fits. */
 function fitted(tasks: readonly Task[], minutes = Infinity): readonly Task[] {
-  const sum = (of: (t: Task) => number): number => tasks.reduce((n, t) => n + of(t), 0), all = sum((t) => t.seconds), fixed = sum((t) => t.fixedSeconds);
+  const sum = (of: (t: Task) => number): number => tasks.reduce((n, t) => n + of(t), 0),
+    all = sum((t) => t.seconds),
+    fixed = sum((t) => t.fixedSeconds);
   const share = (60 * minutes - fixed) / (all - fixed);
   if (share >= 1) return tasks;
-  if (60 * minutes < 1.2 * fixed) throw new UserError(`${minutes} minutes are too few: opening and measuring alone take ${duration(fixed)}`, 'more --minutes, fewer --seeds, or --only some');
+  if (60 * minutes < 1.2 * fixed)
+    throw new UserError(
+      `${minutes} minutes are too few: opening and measuring alone ` + `take ${duration(fixed)}`,
+      'more --minutes, fewer --seeds, or --only some',
+    );
   return tasks.map((task) => forecast({ ...task, steps: Math.max(1, Math.round(task.steps * share)) }));
 }
 
-/** What will run, with a forecast from a few steps of each. What cannot is said by name; a workload that was asked for by name must run. */
-async function plan(flags: PaperFlags, reporter: Reporter, workloads: readonly Workload[], stop: AbortSignal): Promise<Task[]> {
+/**
+ * What will run, with a forecast from a few steps of each. What cannot is said by name; a workload that was asked for
+ * by name must run.
+ */
+async function plan(
+  flags: PaperFlags,
+  reporter: Reporter,
+  workloads: readonly Workload[],
+  stop: AbortSignal,
+): Promise<Task[]> {
   const tasks: Task[] = [];
   for (const workload of workloads) {
     const { id } = workload;
     if (flags.only && !flags.only.includes(id)) continue;
     let source: Source;
-    try { source = await workload.source(flags.data); } catch (error) {
+    try {
+      source = await workload.source(flags.data);
+    } catch (error) {
       if (!(error instanceof UserError)) throw error;
       const [why, ...hint] = error.message.split('\n  hint: ');
       if (flags.only) throw new UserError(`${id}: ${why}`, hint[0]);
       reporter.tell({ event: 'skipped', workload: id, why: [why, ...hint].join('; ') });
       continue;
     }
-    const size = flags.full ? workload.full : workload.usual, steps = Math.max(1, Math.round(size.steps * flags.scale)), seeds = flags.seeds ?? size.seeds;
+    const size = flags.full ? workload.full : workload.usual,
+      steps = Math.max(1, Math.round(size.steps * flags.scale)),
+      seeds = flags.seeds ?? size.seeds;
     const asked = ROWS.filter((row) => row.name === DEFAULT || !flags.rows || flags.rows.includes(row.id));
-    const absent = asked.flatMap((row) => { const why = row.absent({ ...workload, steps }); return why === null ? [] : [{ row: row.name, why }]; });
+    const absent = asked.flatMap((row) => {
+      const why = row.absent({ ...workload, steps });
+      return why === null ? [] : [{ row: row.name, why }];
+    });
     for (const { row, why } of absent) reporter.tell({ event: 'skipped', workload: id, row, why });
     const rows = asked.filter((row) => !absent.some((a) => a.row === row.name));
     let cost: Awaited<ReturnType<typeof trial>> | null = null; // the same for all learning rates
     for (const rate of flags.lr ?? workload.rates) {
       if (stop.aborted) return [];
-      cost ??= await trial({ workload, rows, source, seed: 1, steps, rate, device: flags.device, ...(flags.threads !== undefined && { threads: flags.threads }), stop });
-      const { stepMs } = cost, fixedSeconds = (seeds * rows.length * (cost.openMs + 4 * cost.evaluateMs)) / 1000; // twice, and twice with nothing dropped
-      tasks.push(forecast({ workload, source, rate, rows, absent, seeds, steps, turnMs: workload.slice * stepMs, stepMs, fixedSeconds }));
+      cost ??= await trial({
+        workload,
+        rows,
+        source,
+        seed: 1,
+        steps,
+        rate,
+        device: flags.device,
+        ...(flags.threads !== undefined && { threads: flags.threads }),
+        stop,
+      });
+      // twice, and twice with nothing dropped
+      const { stepMs } = cost,
+        fixedSeconds = (seeds * rows.length * (cost.openMs + 4 * cost.evaluateMs)) / 1000;
+      tasks.push(
+        forecast({
+          workload,
+          source,
+          rate,
+          rows,
+          absent,
+          seeds,
+          steps,
+          turnMs: workload.slice * stepMs,
+          stepMs,
+          fixedSeconds,
+        }),
+      );
     }
   }
   return tasks;

@@ -1,16 +1,26 @@
-// What the results of several seeds come to. In: results; out: medians with their spread, and what was to be shown, as found. Rows are
-// compared seed by seed: two rows with one seed start from the same values and see the same batches in the same order.
+// What the results of several seeds come to. In: results; out: medians with their spread, and what was to be shown, as
+// found. Rows are compared seed by seed: two rows with one seed start from the same values and see the same batches in
+// the same order.
 import type { Failure, Result } from './contest.ts';
 import { ADAPT, DEFAULT, ROWS } from './rows.ts';
 
-export interface Spread { readonly median: number; readonly least: number; readonly most: number }
+export interface Spread {
+  readonly median: number;
+  readonly least: number;
+  readonly most: number;
+}
 
 export function spread(values: readonly number[]): Spread {
-  const sorted = [...values].sort((a, b) => a - b), n = sorted.length;
+  const sorted = [...values].sort((a, b) => a - b),
+    n = sorted.length;
   return { median: (sorted[(n - 1) >> 1] + sorted[n >> 1]) / 2, least: sorted[0], most: sorted[n - 1] };
 }
 
-interface Qualities { readonly loss: Spread; readonly undropped: Spread; readonly accuracy: Spread | null }
+interface Qualities {
+  readonly loss: Spread;
+  readonly undropped: Spread;
+  readonly accuracy: Spread | null;
+}
 
 /** One row over its seeds. */
 export interface Summary {
@@ -33,12 +43,24 @@ export function summaries(results: readonly (Result | Failure)[]): Summary[] {
     const own = results.filter((r): r is Result => !failed(r) && r.row === name);
     if (own.length === 0) return [];
     const over = (pick: (r: Result) => number): Spread => spread(own.map(pick));
-    const of = (which: 'equalSteps' | 'equalTime'): Qualities => ({ loss: over((r) => r[which].loss), undropped: over((r) => r[which].undropped),
-      accuracy: own[0][which].accuracy === null ? null : over((r) => r[which].accuracy ?? NaN) });
-    return [{ row: name, seeds: own.length, rate: over((r) => r.rate), dropped: over((r) => r.dropped), stateBytes: own[0].stateBytes,
-      planBytes: { most: over((r) => r.planBytes.most), last: over((r) => r.planBytes.last) },
-      equalSteps: of('equalSteps'), equalTime: { ...of('equalTime'), steps: over((r) => r.equalTime.steps) },
-      recompilations: over((r) => r.decisions.filter((d) => d.kept).length) }];
+    const of = (which: 'equalSteps' | 'equalTime'): Qualities => ({
+      loss: over((r) => r[which].loss),
+      undropped: over((r) => r[which].undropped),
+      accuracy: own[0][which].accuracy === null ? null : over((r) => r[which].accuracy ?? NaN),
+    });
+    return [
+      {
+        row: name,
+        seeds: own.length,
+        rate: over((r) => r.rate),
+        dropped: over((r) => r.dropped),
+        stateBytes: own[0].stateBytes,
+        planBytes: { most: over((r) => r.planBytes.most), last: over((r) => r.planBytes.last) },
+        equalSteps: of('equalSteps'),
+        equalTime: { ...of('equalTime'), steps: over((r) => r.equalTime.steps) },
+        recompilations: over((r) => r.decisions.filter((d) => d.kept).length),
+      },
+    ];
   });
 }
 
@@ -57,18 +79,38 @@ export interface Duel {
 }
 
 export function duel(results: readonly (Result | Failure)[], a: string, b: string): Duel | null {
-  const of = (name: string): Map<number, Result> => new Map(results.filter((r): r is Result => !failed(r) && r.row === name).map((r) => [r.seed, r]));
-  const theirs = of(b), pairs = [...of(a)].flatMap(([seed, mine]) => { const other = theirs.get(seed); return other ? [[mine, other] as const] : []; });
+  const of = (name: string): Map<number, Result> =>
+    new Map(results.filter((r): r is Result => !failed(r) && r.row === name).map((r) => [r.seed, r]));
+  const theirs = of(b),
+    pairs = [...of(a)].flatMap(([seed, mine]) => {
+      const other = theirs.get(seed);
+      return other ? [[mine, other] as const] : [];
+    });
   if (pairs.length === 0) return null;
-  return { a, b, seeds: pairs.length, wins: pairs.filter(([x, y]) => x.equalTime.loss < y.equalTime.loss).length,
-    lossAtTime: spread(pairs.map(([x, y]) => x.equalTime.loss - y.equalTime.loss)), lossAtSteps: spread(pairs.map(([x, y]) => x.equalSteps.loss - y.equalSteps.loss)),
-    speed: spread(pairs.map(([x, y]) => x.rate / y.rate)) };
+  return {
+    a,
+    b,
+    seeds: pairs.length,
+    wins: pairs.filter(([x, y]) => x.equalTime.loss < y.equalTime.loss).length,
+    lossAtTime: spread(pairs.map(([x, y]) => x.equalTime.loss - y.equalTime.loss)),
+    lossAtSteps: spread(pairs.map(([x, y]) => x.equalSteps.loss - y.equalSteps.loss)),
+    speed: spread(pairs.map(([x, y]) => x.rate / y.rate)),
+  };
 }
 
-/** What is to be shown: adaptCapacity against what drops by hand, the default against all of these, each further policy against the default. */
+/**
+ * What is to be shown: adaptCapacity against what drops by hand, the default against all of these, each further policy
+ * against the default.
+ */
 export function duels(results: readonly (Result | Failure)[]): Duel[] {
-  const at = (name: string): number => ROWS.findIndex((row) => row.name === name), named = ROWS.map(({ name }) => name);
-  const byHand = named.slice(0, at(ADAPT)), further = named.slice(at(DEFAULT) + 1);
-  const pairs = [...byHand.map((b) => [ADAPT, b]), ...[...byHand, ADAPT].map((b) => [DEFAULT, b]), ...further.map((a) => [a, DEFAULT])];
+  const at = (name: string): number => ROWS.findIndex((row) => row.name === name),
+    named = ROWS.map(({ name }) => name);
+  const byHand = named.slice(0, at(ADAPT)),
+    further = named.slice(at(DEFAULT) + 1);
+  const pairs = [
+    ...byHand.map((b) => [ADAPT, b]),
+    ...[...byHand, ADAPT].map((b) => [DEFAULT, b]),
+    ...further.map((a) => [a, DEFAULT]),
+  ];
   return pairs.flatMap(([a, b]) => duel(results, a, b) ?? []);
 }

@@ -26,24 +26,47 @@ export interface Row {
 export const DEFAULT = 'ragged, dropless';
 export const ADAPT = 'adaptCapacity, drop';
 
-const here = (): null => null, none = (): Rule<object>[] => [];
+const here = (): null => null,
+  none = (): Rule<object>[] => [];
 const padded = (capacity: number): LayerSettings => ({ dispatch: 'padded', capacity });
 const dropless: LayerSettings = { dispatch: 'ragged', capacity: 'dropless' };
 
-const fixed = (alpha: number): Row => ({ id: `alpha-${alpha}`, name: `alpha ${alpha}`, layer: padded(alpha), rules: none, absent: here });
+const fixed = (alpha: number): Row => ({
+  id: `alpha-${alpha}`,
+  name: `alpha ${alpha}`,
+  layer: padded(alpha),
+  rules: none,
+  absent: here,
+});
 
 /** A policy by its name, on top of a layout. */
-const policy = (name: string, layer: LayerSettings, label: string, needs: (about: About) => string | null = here): Row => ({
-  id: name, name: label, layer, rules: () => policies(name),
+const policy = (
+  name: string,
+  layer: LayerSettings,
+  label: string,
+  needs: (about: About) => string | null = here,
+): Row => ({
+  id: name,
+  name: label,
+  layer,
+  rules: () => policies(name),
   absent: (about) => (POLICY_NAMES.includes(name) ? needs(about) : `this version has no policy named ${name}`),
 });
 
 export const ROWS: readonly Row[] = [
   ...[1, 1.25, 2, 4].map(fixed),
-  { id: 'schedule', name: 'schedule by hand', layer: padded(START), rules: ({ steps }) => [handWritten(steps)],
-    absent: ({ experts }) => (experts === PUBLISHED[0].factors.length ? null : `it was written for ${PUBLISHED[0].factors.length} experts`) },
+  {
+    id: 'schedule',
+    name: 'schedule by hand',
+    layer: padded(START),
+    rules: ({ steps }) => [handWritten(steps)],
+    absent: ({ experts }) =>
+      experts === PUBLISHED[0].factors.length ? null : `it was written for ` + `${PUBLISHED[0].factors.length} experts`,
+  },
   policy('adaptCapacity', padded(START), ADAPT),
   { id: 'default', name: DEFAULT, layer: dropless, rules: none, absent: here },
-  policy('cacheAssignments', dropless, '+ cacheAssignments', ({ recurs }) => (recurs ? null : 'its samples do not come again within the run')),
+  policy('cacheAssignments', dropless, '+ cacheAssignments', ({ recurs }) =>
+    recurs ? null : 'its samples do not ' + 'come again within the run',
+  ),
   policy('sparsify', dropless, '+ sparsify'),
 ];

@@ -10,33 +10,70 @@ import { ROWS } from './rows.ts';
 import { WORKLOADS } from './workloads.ts';
 
 /** Names with commas between. */
-const some = (known: readonly string[]) => (text: string): string[] => {
-  const list = text.split(','), stranger = list.find((name) => !known.includes(name));
-  if (stranger !== undefined) throw new InvalidArgumentError(`there is no "${stranger}": some of ${known.join(', ')}`);
-  return list;
-};
+const some =
+  (known: readonly string[]) =>
+  (text: string): string[] => {
+    const list = text.split(','),
+      stranger = list.find((name) => !known.includes(name));
+    if (stranger !== undefined)
+      throw new InvalidArgumentError(`there is no "${stranger}": some of ${known.join(', ')}`);
+    return list;
+  };
 
-const ids = WORKLOADS.map(({ id }) => id), rows = ROWS.map(({ id }) => id);
+const ids = WORKLOADS.map(({ id }) => id),
+  rows = ROWS.map(({ id }) => id);
 const command = new Command('paper')
-  .description('The experiments of "Optimizing Mixture of Experts using Dynamic Recompilations" (Kossmann et al. 2022): fixed capacities, a\nschedule of capacities by hand, and what DynaMoE does, in turns on the same data.')
-  .option('--data <path...>', 'a folder with the MNIST digits, and text: files or folders (one folder may hold both)', [])
+  .description(
+    'The experiments of "Optimizing Mixture of Experts using Dynamic Recompilations" (Kossmann et al. ' +
+      '2022): fixed capacities, a\nschedule of capacities by hand, and what DynaMoE does, in turns on the same data.',
+  )
+  .option(
+    '--data <path...>',
+    'a folder with the MNIST digits, and text: files or folders (one folder may hold both)',
+    [],
+  )
   .option('--only <ids>', `some of ${ids.join(',')}`, some(ids))
   .option('--rows <names>', `some of ${rows.join(',')}; the default row always runs`, some(rows))
   .option('--seeds <n>', 'of each table (default: as each workload says)', whole(1))
   .option('--scale <x>', 'multiplies all steps', real(0, true), 1)
-  .option('--minutes <n>', 'as large a share of all steps as fits into about so many, if not all of them do', real(0, true))
-  .option('--lr <rates>', 'learning rates of what --only names, a table for each (default: as each workload says)', (text: string) => text.split(',').map(real(0, true)))
+  .option(
+    '--minutes <n>',
+    'as large a share of all steps as fits into about so many, if not all of them do',
+    real(0, true),
+  )
+  .option(
+    '--lr <rates>',
+    'learning rates of what --only names, a table for each (default: as each workload says)',
+    (text: string) => text.split(',').map(real(0, true)),
+  )
   .option('--full', 'more steps, and 5 seeds everywhere: hours, not minutes')
   .option('--plan', 'only says what would run, and how long it would take here')
   .option('--out <folder>', 'for results.jsonl and results.md, written as results come', 'runs/paper')
-  .addOption(device().default('auto')).addOption(threads()).addOption(json())
-  .allowExcessArguments(false).showSuggestionAfterError().exitOverride()
-  .configureOutput({ outputError: (text, write) => { write(`paper: ${text.replace(/^error: /, '')}`); } })
+  .addOption(device().default('auto'))
+  .addOption(threads())
+  .addOption(json())
+  .allowExcessArguments(false)
+  .showSuggestionAfterError()
+  .exitOverride()
+  .configureOutput({
+    outputError: (text, write) => {
+      write(`paper: ${text.replace(/^error: /, '')}`);
+    },
+  })
   .action(async (flags: PaperFlags) => {
-    if (flags.lr && !flags.only) throw new ConfigError('--lr needs --only', 'a rate that suits one workload does not suit the others: --only mlp --lr 0.01,0.1');
+    if (flags.lr && !flags.only)
+      throw new ConfigError(
+        '--lr needs --only',
+        'a rate that suits one workload does ' + 'not suit the others: --only mlp --lr 0.01,0.1',
+      );
     const reporter = openReporter(flags.json ?? false);
     try {
-      const { code } = await stoppable((stop) => paper(flags, reporter, stop, WORKLOADS), () => { reporter.say('stopping: what is done is kept; once more ends at once'); });
+      const { code } = await stoppable(
+        (stop) => paper(flags, reporter, stop, WORKLOADS),
+        () => {
+          reporter.say('stopping: what is done is kept; once more ends at once');
+        },
+      );
       if (code !== null) process.exitCode = code;
     } finally {
       reporter.close();

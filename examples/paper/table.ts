@@ -1,4 +1,5 @@
-// Results as Markdown: what each row costs and how well it learns, what was to be shown, and what is missing with its reason.
+// Results as Markdown: what each row costs and how well it learns, what was to be shown, and what is missing with its
+// reason.
 import type { Failure, Result } from './contest.ts';
 import { duels, failed, spread, summaries, type Duel, type Spread } from './results.ts';
 import type { Workload } from './workloads.ts';
@@ -13,8 +14,13 @@ export interface TableOf {
 }
 
 type Form = (value: number) => string;
-const whole: Form = (n) => String(Math.round(n)), percent: Form = (n) => `${(100 * n).toFixed(2)}%`, short: Form = (n) => `${(100 * n).toFixed(1)}%`, loss: Form = (n) => n.toFixed(3), mega: Form = (n) => (n / 1e6).toFixed(n < 1e7 ? 2 : 1);
-const signed: Form = (n) => `${n < 0 ? '-' : '+'}${Math.abs(n).toFixed(3)}`, times: Form = (n) => n.toFixed(2);
+const whole: Form = (n) => String(Math.round(n)),
+  percent: Form = (n) => `${(100 * n).toFixed(2)}%`,
+  short: Form = (n) => `${(100 * n).toFixed(1)}%`,
+  loss: Form = (n) => n.toFixed(3),
+  mega: Form = (n) => (n / 1e6).toFixed(n < 1e7 ? 2 : 1);
+const signed: Form = (n) => `${n < 0 ? '-' : '+'}${Math.abs(n).toFixed(3)}`,
+  times: Form = (n) => n.toFixed(2);
 
 /** Three digits are enough of a throughput. */
 const rate: Form = (n) => String(Number(n.toPrecision(3)));
@@ -27,30 +33,91 @@ export function show({ median, least, most }: Spread, form: Form): string {
 
 const cells = (row: readonly string[]): string => `| ${row.join(' | ')} |`;
 
-const grid = (head: readonly string[], lines: readonly (readonly string[])[]): string[] => [head, head.map(() => '---'), ...lines].map(cells);
+const grid = (head: readonly string[], lines: readonly (readonly string[])[]): string[] =>
+  [head, head.map(() => '---'), ...lines].map(cells);
 
 export function markdown({ workload, steps, rate: lr, absent, results }: TableOf): string {
-  const rows = summaries(results), { unit, accuracy } = workload, seeds = new Set(results.map(({ seed }) => seed)).size;
-  const cost = ['row', `${unit}/s`, 'peak, MB', 'planned for a step, most', 'last', 'dropped', 'recompiled', 'steps in equal time'];
-  const costs = rows.map((r) => [r.row, show(r.rate, rate), show(r.planBytes.most, (n) => mega(n + r.stateBytes)), show(r.planBytes.most, mega), show(r.planBytes.last, mega), show(r.dropped, percent), show(r.recompilations, whole), show(r.equalTime.steps, whole)]);
-  const measured = ['loss', 'nothing dropped', ...(accuracy ? ['accuracy'] : [])], quality = ['row', ...['equal steps', 'equal time'].flatMap((when) => measured.map((what) => `${when}: ${what}`))];
-  const qualities = rows.map((r) => [r.row, ...[r.equalSteps, r.equalTime].flatMap((q) => [show(q.loss, loss), show(q.undropped, loss), ...(q.accuracy ? [show(q.accuracy, short)] : [])])]);
-  const failures = results.filter(failed), why = new Map(failures.map(({ row, error }) => [row, error]));
-  const missing = [...absent.map(({ row, why: reason }) => `No row "${row}": ${reason}.`), ...[...why].map(([row, error]) => `"${row}" failed with ${failures.filter((f) => f.row === row).length} of ${seeds} seeds: ${error}`)];
-  return [`### ${workload.title}`, '', `${steps} steps, learning rate ${lr}, ${seeds} ${seeds === 1 ? 'seed' : 'seeds'}: medians (from least to most).`, '',
-    ...grid(cost, costs), '', ...grid(quality, qualities), '', ...[...duels(results).map(sentence), ...waits(results)].map((line) => `- ${line}`), '', ...missing.flatMap((line) => [line, ''])].join('\n');
+  const rows = summaries(results),
+    { unit, accuracy } = workload,
+    seeds = new Set(results.map(({ seed }) => seed)).size;
+  const cost = [
+    'row',
+    `${unit}/s`,
+    'peak, MB',
+    'planned for a step, most',
+    'last',
+    'dropped',
+    'recompiled',
+    'steps in equal time',
+  ];
+  const costs = rows.map((r) => [
+    r.row,
+    show(r.rate, rate),
+    show(r.planBytes.most, (n) => mega(n + r.stateBytes)),
+    show(r.planBytes.most, mega),
+    show(r.planBytes.last, mega),
+    show(r.dropped, percent),
+    show(r.recompilations, whole),
+    show(r.equalTime.steps, whole),
+  ]);
+  const measured = ['loss', 'nothing ' + 'dropped', ...(accuracy ? ['accuracy'] : [])],
+    quality = ['row', ...['equal steps', 'equal time'].flatMap((when) => measured.map((what) => `${when}: ${what}`))];
+  const qualities = rows.map((r) => [
+    r.row,
+    ...[r.equalSteps, r.equalTime].flatMap((q) => [
+      show(q.loss, loss),
+      show(q.undropped, loss),
+      ...(q.accuracy ? [show(q.accuracy, short)] : []),
+    ]),
+  ]);
+  const failures = results.filter(failed),
+    why = new Map(failures.map(({ row, error }) => [row, error]));
+  const missing = [
+    ...absent.map(({ row, why: reason }) => `No row "${row}": ` + `${reason}.`),
+    ...[...why].map(
+      ([row, error]) =>
+        `"${row}" failed with ${failures.filter((f) => f.row === row).length} of ${seeds} seeds: ${error}`,
+    ),
+  ];
+  return [
+    `### ${workload.title}`,
+    '',
+    `${steps} steps, learning rate ${lr}, ${seeds} ` +
+      `${seeds === 1 ? 'seed' : 'seeds'}: medians (from least to most).`,
+    '',
+    ...grid(cost, costs),
+    '',
+    ...grid(quality, qualities),
+    '',
+    ...[...duels(results).map(sentence), ...waits(results)].map((line) => `- ${line}`),
+    '',
+    ...missing.flatMap((line) => [line, '']),
+  ].join('\n');
 }
 
 /** One comparison, as found. */
 function sentence({ a, b, seeds, wins, lossAtTime, lossAtSteps, speed }: Duel): string {
-  return `${a} against ${b}: loss ${show(lossAtTime, signed)} at equal time (lower with ${wins} of ${seeds} seeds), ${show(lossAtSteps, signed)} at equal steps; ${show(speed, times)} times the speed.`;
+  return (
+    `${a} against ${b}: loss ${show(lossAtTime, signed)} at equal time (lower with ${wins} of ${seeds} seeds), ` +
+    `${show(lossAtSteps, signed)} at equal steps; ${show(speed, times)} times the speed.`
+  );
 }
 
-/** What recompilations made steps wait, in all, and of how much time; by row. And what was decided but not done, with the last reason. */
+/**
+ * What recompilations made steps wait, in all, and of how much time; by row. And what was decided but not done, with
+ * the last reason.
+ */
 function waits(results: readonly (Result | Failure)[]): string[] {
-  const all = results.filter((r): r is Result => !failed(r) && r.decisions.length > 0), ms: Form = (n) => n.toFixed(n < 10 ? 1 : 0);
+  const all = results.filter((r): r is Result => !failed(r) && r.decisions.length > 0),
+    ms: Form = (n) => n.toFixed(n < 10 ? 1 : 0);
   return [...new Set(all.map(({ row }) => row))].map((row) => {
-    const own = all.filter((r) => r.row === row), waited = own.map((r) => r.decisions.reduce((n, e) => n + e.stall_ms + e.verify_ms, 0)), undone = own.flatMap((r) => r.decisions.filter((e) => !e.kept));
-    return `Recompilations of "${row}" made steps wait ${show(spread(waited), ms)} ms in all; equal time is ${show(spread(own.map((r) => r.ms)), ms)} ms.${undone.length > 0 ? ` Not kept: ${undone.length}${undone.at(-1)?.error ? ` (${undone.at(-1)?.error})` : ''}.` : ''}`;
+    const own = all.filter((r) => r.row === row),
+      waited = own.map((r) => r.decisions.reduce((n, e) => n + e.stall_ms + e.verify_ms, 0)),
+      undone = own.flatMap((r) => r.decisions.filter((e) => !e.kept));
+    return (
+      `Recompilations of "${row}" made steps wait ${show(spread(waited), ms)} ms in all; equal time is ` +
+      `${show(spread(own.map((r) => r.ms)), ms)} ` +
+      `ms.${undone.length > 0 ? ` Not kept: ` + `${undone.length}${undone.at(-1)?.error ? ` (${undone.at(-1)?.error})` : ''}.` : ''}`
+    );
   });
 }

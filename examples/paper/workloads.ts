@@ -1,11 +1,15 @@
-// What the rows are compared on: models, data, and how many steps of how many seeds. The defaults fit into 25 minutes on two cores.
+// What the rows are compared on: models, data, and how many steps of how many seeds. The defaults fit into 25 minutes
+// on two cores.
 import { readdir } from 'node:fs/promises';
 import { loss, optim, UserError, type Model, type Session } from 'dynamoe';
 import type { About } from './rows.ts';
 import { Classifier, languageModel, skewed, WideLayer, type LayerSettings } from './models.ts';
 import { digits, teacher, windows, type Source } from './sources.ts';
 
-export interface Size { readonly seeds: number; readonly steps: number }
+export interface Size {
+  readonly seeds: number;
+  readonly steps: number;
+}
 
 export interface Workload {
   readonly id: string;
@@ -32,11 +36,26 @@ export interface Workload {
   begin?(session: Session): void;
 }
 
-const BATCH = 64, LAMBDA = 0.04;
+const BATCH = 64,
+  LAMBDA = 0.04;
 
-const classifier = (id: string, experts: number, kind: 'dense' | 'conv', size: Pick<Workload, 'usual' | 'full' | 'slice' | 'rates'>): Workload => ({
-  id, title: `Digits (MNIST), ${experts} ${kind === 'dense' ? 'MLP' : 'CNN'} experts, top-2, lambda ${LAMBDA}, batch ${BATCH}`,
-  unit: 'samples', units: BATCH, experts, recurs: true, accuracy: true, loss: loss.crossEntropy, ...size,
+const classifier = (
+  id: string,
+  experts: number,
+  kind: 'dense' | 'conv',
+  size: Pick<Workload, 'usual' | 'full' | 'slice' | 'rates'>,
+): Workload => ({
+  id,
+  title:
+    `Digits (MNIST), ${experts} ${kind === 'dense' ? 'MLP' : 'CNN'} experts, top-2, lambda ${LAMBDA}, ` +
+    `batch ${BATCH}`,
+  unit: 'samples',
+  units: BATCH,
+  experts,
+  recurs: true,
+  accuracy: true,
+  loss: loss.crossEntropy,
+  ...size,
   source: async (paths) => digits(await digitsIn(paths), BATCH),
   model: (layer) => new Classifier({ experts, kind, lambda: LAMBDA }, layer),
   optimizer: (lr) => optim.sgd({ lr }),
@@ -48,36 +67,80 @@ async function digitsIn(paths: readonly string[]): Promise<string> {
     const names = await readdir(path).catch((): string[] => []); // a file, or nothing: for the text to say
     if (names.some((name) => /images[-.]idx3-ubyte(\.gz)?$/.test(name))) return path;
   }
-  throw new UserError(`it needs the MNIST digits${paths.length > 0 ? `, and there are none in ${paths.join(', ')}` : ''}`, '--data FOLDER, with t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte in it, with or without .gz');
+  throw new UserError(
+    `it needs the MNIST ` + `digits${paths.length > 0 ? `, and there are none in ${paths.join(', ')}` : ''}`,
+    '--data FOLDER, with t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte in it, with or without .gz',
+  );
 }
 
-const WIDE = { width: 1024, hidden: 4096, experts: 16 }, TOKENS = 256, SKEW = 1;
+const WIDE = { width: 1024, hidden: 4096, experts: 16 },
+  TOKENS = 256,
+  SKEW = 1;
 const LM = { size: 12, context: 64 };
 
 export const WORKLOADS: readonly Workload[] = [
-  classifier('mlp', 5, 'dense', { usual: { seeds: 5, steps: 2500 }, full: { seeds: 5, steps: 12_500 }, slice: 100, rates: [0.001, 0.05] }),
-  classifier('mlp8', 8, 'dense', { usual: { seeds: 5, steps: 2500 }, full: { seeds: 5, steps: 12_500 }, slice: 100, rates: [0.001, 0.05] }),
-  classifier('cnn', 5, 'conv', { usual: { seeds: 5, steps: 250 }, full: { seeds: 5, steps: 1250 }, slice: 10, rates: [0.001, 0.05] }),
+  classifier('mlp', 5, 'dense', {
+    usual: { seeds: 5, steps: 2500 },
+    full: { seeds: 5, steps: 12_500 },
+    slice: 100,
+    rates: [0.001, 0.05],
+  }),
+  classifier('mlp8', 8, 'dense', {
+    usual: { seeds: 5, steps: 2500 },
+    full: { seeds: 5, steps: 12_500 },
+    slice: 100,
+    rates: [0.001, 0.05],
+  }),
+  classifier('cnn', 5, 'conv', {
+    usual: { seeds: 5, steps: 250 },
+    full: { seeds: 5, steps: 1250 },
+    slice: 10,
+    rates: [0.001, 0.05],
+  }),
   {
-    id: 'wide', title: `Random data and a random teacher, ${WIDE.experts} experts ${WIDE.width} -> ${WIDE.hidden} -> ${WIDE.width}, top-2, router biased by -${SKEW} ln(rank), batch ${TOKENS}`,
-    unit: 'samples', units: TOKENS, experts: WIDE.experts, recurs: true, usual: { seeds: 2, steps: 80 }, full: { seeds: 5, steps: 256 }, slice: 4, rates: [2],
-    accuracy: false, loss: loss.meanSquaredError,
+    id: 'wide',
+    title:
+      `Random data and a random teacher, ${WIDE.experts} experts ${WIDE.width} -> ${WIDE.hidden} ` +
+      `-> ${WIDE.width}, top-2, router biased by -${SKEW} ln(rank), batch ${TOKENS}`,
+    unit: 'samples',
+    units: TOKENS,
+    experts: WIDE.experts,
+    recurs: true,
+    usual: { seeds: 2, steps: 80 },
+    full: { seeds: 5, steps: 256 },
+    slice: 4,
+    rates: [2],
+    accuracy: false,
+    loss: loss.meanSquaredError,
     source: () => teacher({ width: WIDE.width, hidden: 32, size: TOKENS, train: 16 * TOKENS, held: 2 * TOKENS }),
     model: (layer) => new WideLayer(WIDE, layer),
     // Updates fused with gradients: a bank has 134 million parameters.
     optimizer: (lr) => optim.sgd({ lr, eager: true }),
-    begin: ({ executor }) => { executor.setState('moe.router.bias', { dtype: 'float32', shape: [WIDE.experts] }, skewed(WIDE.experts, SKEW)); },
+    begin: ({ executor }) => {
+      executor.setState('moe.router.bias', { dtype: 'float32', shape: [WIDE.experts] }, skewed(WIDE.experts, SKEW));
+    },
   },
   {
-    id: 'lm', title: 'Language model of 4 layers, width 128, 8 experts, top-2, on text; batch 12 x 64 bytes',
-    unit: 'tokens', units: LM.size * LM.context, experts: 8, recurs: false, usual: { seeds: 5, steps: 250 }, full: { seeds: 5, steps: 1000 }, slice: 5, rates: [0.003],
-    accuracy: false, loss: loss.crossEntropy,
+    id: 'lm',
+    title: 'Language model of 4 layers, width 128, 8 experts, top-2, on text; batch 12 x 64 bytes',
+    unit: 'tokens',
+    units: LM.size * LM.context,
+    experts: 8,
+    recurs: false,
+    usual: { seeds: 5, steps: 250 },
+    full: { seeds: 5, steps: 1000 },
+    slice: 5,
+    rates: [0.003],
+    accuracy: false,
+    loss: loss.crossEntropy,
     source(paths) {
-      if (paths.length === 0) throw new UserError('it needs text', '--data PATH: files, folders or globs, such as tinyshakespeare.txt');
+      if (paths.length === 0)
+        throw new UserError('it needs text', '--data PATH: files, folders or globs, such as ' + 'tinyshakespeare.txt');
       return windows(paths, { ...LM, heldBatches: 32 });
     },
     model: languageModel,
-    // A rate that does not depend on the run's length: rows that are slower would otherwise stop in the middle of a schedule.
+    // A rate that does not depend on the run's length: rows that are slower would otherwise stop in the middle of a
+    // schedule.
     optimizer: (rate) => optim.adamW({ lr: (step) => rate * Math.min(1, (step + 1) / 20), clip: 1 }),
   },
 ];

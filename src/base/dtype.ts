@@ -16,17 +16,23 @@ export const isFloat = (dtype: DType): boolean =>
 
 /** The smallest value: where a search for the largest begins. */
 export const leastOf = (dtype: DType | 'index'): number =>
-  (dtype === 'int32' ? -0x80000000 : dtype === 'uint32' || dtype === 'bool' || dtype === 'index' ? 0 : -Infinity);
+  dtype === 'int32' ? -0x80000000 : dtype === 'uint32' || dtype === 'bool' || dtype === 'index' ? 0 : -Infinity;
 
 /** A zeroed host array for `length` elements of `dtype`. */
 export function hostArray(dtype: DType, length: number): TypedArray {
   switch (dtype) {
-    case 'float64': return new Float64Array(length);
-    case 'float32': return new Float32Array(length);
+    case 'float64':
+      return new Float64Array(length);
+    case 'float32':
+      return new Float32Array(length);
     case 'bfloat16':
-    case 'float16': return new Uint16Array(length);
-    case 'int32': return new Int32Array(length);
-    case 'uint32': return new Uint32Array(length);
-    case 'bool': return new Uint8Array(length);
+    case 'float16':
+      return new Uint16Array(length);
+    case 'int32':
+      return new Int32Array(length);
+    case 'uint32':
+      return new Uint32Array(length);
+    case 'bool':
+      return new Uint8Array(length);
   }
 }

@@ -28,11 +28,14 @@ export function callSite(): string | undefined {
   const url = import.meta.url as string | undefined; // a bundle may be a script, not a module
   if (url === undefined) return undefined;
   // Ten frames, the engine's limit, do not reach out of nested modules.
-  const limits = Error as { stackTraceLimit?: number }, before = limits.stackTraceLimit;
+  const limits = Error as { stackTraceLimit?: number },
+    before = limits.stackTraceLimit;
   limits.stackTraceLimit = 100;
   const lines = (new Error().stack ?? '').split('\n').slice(1);
   if (before !== undefined) limits.stackTraceLimit = before;
   const here = url.replace(/base\/errors\.[jt]s$/, '');
-  const outside = lines.find((line) => !line.includes(here) && !line.includes('node:internal') && !line.includes('<anonymous>)'));
+  const outside = lines.find(
+    (line) => !line.includes(here) && !line.includes('node:internal') && !line.includes('<anonymous>)'),
+  );
   return outside?.trim().replace(/^at (?:async )?/, '');
 }

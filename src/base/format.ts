@@ -4,8 +4,12 @@
 export function count(n: number): string {
   if (!Number.isFinite(n)) return '-';
   const units = ['', 'k', 'M', 'G', 'T'];
-  let value = n, unit = 0;
-  while (Math.abs(value) >= 999.5 && unit < units.length - 1) { value /= 1000; unit++; }
+  let value = n,
+    unit = 0;
+  while (Math.abs(value) >= 999.5 && unit < units.length - 1) {
+    value /= 1000;
+    unit++;
+  }
   return unit === 0 ? String(Math.round(value)) : value.toPrecision(3) + units[unit];
 }
 
@@ -18,13 +22,15 @@ export function bytes(n: number): string {
 /** 8 s, 1 m 05 s, 2 h 03 m. */
 export function duration(seconds: number): string {
   if (!Number.isFinite(seconds)) return '-';
-  const s = Math.max(0, Math.round(seconds)), two = (n: number): string => String(n).padStart(2, '0');
+  const s = Math.max(0, Math.round(seconds)),
+    two = (n: number): string => String(n).padStart(2, '0');
   if (s < 60) return `${s} s`;
   if (s < 3600) return `${Math.floor(s / 60)} m ${two(s % 60)} s`;
   return `${Math.floor(s / 3600)} h ${two(Math.floor((s % 3600) / 60))} m`;
 }
 
-export const fixed = (x: number | null, digits = 3): string => (x === null || !Number.isFinite(x) ? 'not finite' : x.toFixed(digits));
+export const fixed = (x: number | null, digits = 3): string =>
+  x === null || !Number.isFinite(x) ? 'not finite' : x.toFixed(digits);
 
 /** Nats as bits. */
 export const bits = (nats: number): number => nats / Math.LN2;
@@ -33,7 +39,8 @@ const BARS = '▁▂▃▄▅▆▇█';
 
 /** One character a value; the tallest is the largest, or twice the mean where that is more. */
 export function sparkline(values: readonly number[]): string {
-  const mean = values.reduce((a, b) => a + b, 0) / Math.max(1, values.length), top = Math.max(2 * mean, ...values);
+  const mean = values.reduce((a, b) => a + b, 0) / Math.max(1, values.length),
+    top = Math.max(2 * mean, ...values);
   return values.map((v) => BARS[top > 0 ? Math.min(7, Math.floor((v / top) * 8)) : 0]).join('');
 }
 
@@ -45,7 +52,15 @@ export function bar(share: number, width: number): string {
 
 /** Rows as aligned columns; numbers to the right. */
 export function table(head: readonly string[], rows: readonly (readonly string[])[]): string {
-  const all = [head, ...rows], widths = head.map((_, i) => Math.max(...all.map((row) => row[i].length)));
+  const all = [head, ...rows],
+    widths = head.map((_, i) => Math.max(...all.map((row) => row[i].length)));
   const right = head.map((_, i) => rows.every((row) => /^[-\d.,% ]*[kMGT]?$/.test(row[i])));
-  return all.map((row) => row.map((cell, i) => (right[i] ? cell.padStart(widths[i]) : cell.padEnd(widths[i]))).join('  ').trimEnd()).join('\n');
+  return all
+    .map((row) =>
+      row
+        .map((cell, i) => (right[i] ? cell.padStart(widths[i]) : cell.padEnd(widths[i])))
+        .join('  ')
+        .trimEnd(),
+    )
+    .join('\n');
 }

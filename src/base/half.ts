@@ -1,16 +1,21 @@
-// 16-bit floats on the host: bfloat16 (8 bits of exponent, 7 of mantissa) and float16 (IEEE 754 binary16: 5 and 10) as bits, from and to
-// numbers. Kernels convert by the same rules (device/native/kernel.h, emit/wasm/words.ts): to the nearest, ties to the even one, once,
-// whatever the type of the number; beyond the largest finite number to infinity; small numbers to subnormals; NaN stays NaN.
+// 16-bit floats on the host: bfloat16 (8 bits of exponent, 7 of mantissa) and float16 (IEEE 754 binary16: 5 and 10) as
+// bits, from and to numbers. Kernels convert by the same rules (device/native/kernel.h, emit/wasm/words.ts): to the
+// nearest, ties to the even one, once, whatever the type of the number; beyond the largest finite number to infinity;
+// small numbers to subnormals; NaN stays NaN.
 
 export type HalfDType = 'bfloat16' | 'float16';
 
-const float = new Float32Array(1), word = new Uint32Array(float.buffer);
+const float = new Float32Array(1),
+  word = new Uint32Array(float.buffer);
 
-/** The bits of the float32 that has the other half of a number's bits or-ed into its last one ("round to odd"): a later rounding to 22
- * bits or fewer gives what rounding the number itself would give. */
+/**
+ * The bits of the float32 that has the other half of a number's bits or-ed into its last one ("round to odd"): a later
+ * rounding to 22 bits or fewer gives what rounding the number itself would give.
+ */
 function oddBits(x: number): number {
   float[0] = x;
-  const near = float[0], bits = word[0];
+  const near = float[0],
+    bits = word[0];
   if (near === x || near !== near) return bits;
   return (Math.abs(near) > Math.abs(x) ? bits - 1 : bits) | 1;
 }
@@ -21,7 +26,8 @@ function toBfloat16(bits: number): number {
 }
 
 function toFloat16(bits: number): number {
-  const sign = (bits >>> 16) & 0x8000, magnitude = bits & 0x7fffffff;
+  const sign = (bits >>> 16) & 0x8000,
+    magnitude = bits & 0x7fffffff;
   if (magnitude > 0x7f800000) return sign | 0x7e00 | ((magnitude >>> 13) & 0x1ff);
   if (magnitude >= 0x47800000) return sign | 0x7c00;
   if (magnitude < 0x38800000) {
@@ -44,7 +50,8 @@ function fromFloat16(bits: number): number {
 
 /** Numbers to the bits of 16-bit floats. */
 export function toHalf(dtype: HalfDType, values: ArrayLike<number>): Uint16Array {
-  const out = new Uint16Array(values.length), convert = dtype === 'bfloat16' ? toBfloat16 : toFloat16;
+  const out = new Uint16Array(values.length),
+    convert = dtype === 'bfloat16' ? toBfloat16 : toFloat16;
   for (let i = 0; i < out.length; i++) out[i] = convert(oddBits(values[i]));
   return out;
 }

@@ -6,10 +6,15 @@
 export type Kind = (value: unknown) => string | null;
 
 /** Of an option that must be given. */
-export interface Needed { readonly needed: Kind }
+export interface Needed {
+  readonly needed: Kind;
+}
 export const needed = (kind: Kind): Needed => ({ needed: kind });
 
-const of = (what: string, is: (value: unknown) => boolean): Kind => (value) => (is(value) ? null : what);
+const of =
+  (what: string, is: (value: unknown) => boolean): Kind =>
+  (value) =>
+    is(value) ? null : what;
 const number = (what: string, fits: (x: number) => boolean): Kind =>
   of(what, (value) => typeof value === 'number' && fits(value));
 
@@ -31,11 +36,15 @@ export const aText: Kind = of('a text', (value) => typeof value === 'string');
 export const aName: Kind = of('a text that is not empty', (value) => typeof value === 'string' && value !== '');
 export const aFunction: Kind = of('a function', (value) => typeof value === 'function');
 /** A list or a typed array. */
-export const aList: Kind = of('a list', (value) =>
-  Array.isArray(value) || (ArrayBuffer.isView(value) && 'length' in value));
+export const aList: Kind = of(
+  'a list',
+  (value) => Array.isArray(value) || (ArrayBuffer.isView(value) && 'length' in value),
+);
 /** No list. */
-export const anObject: Kind = of('an object', (value) =>
-  typeof value === 'object' && value !== null && !Array.isArray(value));
+export const anObject: Kind = of(
+  'an object',
+  (value) => typeof value === 'object' && value !== null && !Array.isArray(value),
+);
 const has = (value: unknown, method: string): boolean =>
   typeof (value as Readonly<Record<string, unknown>> | null | undefined)?.[method] === 'function';
 /** An object (or a class) with a method of this name. */
@@ -43,9 +52,11 @@ export const anObjectWith = (method: string): Kind =>
   of(`an object with a function ${method}`, (value) => has(value, method));
 export const oneOf = (...names: readonly string[]): Kind =>
   of(`one of ${names.join(', ')}`, (value) => names.includes(value as string));
-export const either = (...kinds: readonly Kind[]): Kind => (value) => {
-  const all = kinds.map((kind) => kind(value));
-  return all.includes(null) ? null : all.join(', or ');
-};
+export const either =
+  (...kinds: readonly Kind[]): Kind =>
+  (value) => {
+    const all = kinds.map((kind) => kind(value));
+    return all.includes(null) ? null : all.join(', or ');
+  };
 /** What the function that takes it checks whole. */
 export const anything: Kind = () => null;

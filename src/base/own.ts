@@ -3,4 +3,4 @@
 
 /** What a record itself has under a name; undefined: nothing. */
 export const own = <T>(record: Readonly<Record<string, T>> | undefined, name: string): T | undefined =>
-  (record !== undefined && Object.hasOwn(record, name) ? record[name] : undefined);
+  record !== undefined && Object.hasOwn(record, name) ? record[name] : undefined;

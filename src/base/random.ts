@@ -1,5 +1,5 @@
-// Counter-based randomness: Threefry-2x32 with 20 rounds (Salmon et al., SC 2011). A number depends only on its key and counter,
-// never on how many were drawn before: key = (seed, hash of a name), counter = (step, logical index).
+// Counter-based randomness: Threefry-2x32 with 20 rounds (Salmon et al., SC 2011). A number depends only on its key and
+// counter, never on how many were drawn before: key = (seed, hash of a name), counter = (step, logical index).
 import type { TypedArray } from './dtype.ts';
 import { UserError } from './errors.ts';
 import { hash32 } from './hash.ts';
@@ -11,32 +11,58 @@ let second = 0;
 /** The first output word for key (k0, k1) and counter (c0, c1), all uint32, as int32. */
 function first(k0: number, k1: number, c0: number, c1: number): number {
   const k2 = 0x1bd11bda ^ k0 ^ k1;
-  let x0 = (c0 + k0) | 0, x1 = (c1 + k1) | 0;
-  x0 = (x0 + x1) | 0; x1 = ((x1 << 13) | (x1 >>> 19)) ^ x0;
-  x0 = (x0 + x1) | 0; x1 = ((x1 << 15) | (x1 >>> 17)) ^ x0;
-  x0 = (x0 + x1) | 0; x1 = ((x1 << 26) | (x1 >>> 6)) ^ x0;
-  x0 = (x0 + x1) | 0; x1 = ((x1 << 6) | (x1 >>> 26)) ^ x0;
-  x0 = (x0 + k1) | 0; x1 = (x1 + k2 + 1) | 0;
-  x0 = (x0 + x1) | 0; x1 = ((x1 << 17) | (x1 >>> 15)) ^ x0;
-  x0 = (x0 + x1) | 0; x1 = ((x1 << 29) | (x1 >>> 3)) ^ x0;
-  x0 = (x0 + x1) | 0; x1 = ((x1 << 16) | (x1 >>> 16)) ^ x0;
-  x0 = (x0 + x1) | 0; x1 = ((x1 << 24) | (x1 >>> 8)) ^ x0;
-  x0 = (x0 + k2) | 0; x1 = (x1 + k0 + 2) | 0;
-  x0 = (x0 + x1) | 0; x1 = ((x1 << 13) | (x1 >>> 19)) ^ x0;
-  x0 = (x0 + x1) | 0; x1 = ((x1 << 15) | (x1 >>> 17)) ^ x0;
-  x0 = (x0 + x1) | 0; x1 = ((x1 << 26) | (x1 >>> 6)) ^ x0;
-  x0 = (x0 + x1) | 0; x1 = ((x1 << 6) | (x1 >>> 26)) ^ x0;
-  x0 = (x0 + k0) | 0; x1 = (x1 + k1 + 3) | 0;
-  x0 = (x0 + x1) | 0; x1 = ((x1 << 17) | (x1 >>> 15)) ^ x0;
-  x0 = (x0 + x1) | 0; x1 = ((x1 << 29) | (x1 >>> 3)) ^ x0;
-  x0 = (x0 + x1) | 0; x1 = ((x1 << 16) | (x1 >>> 16)) ^ x0;
-  x0 = (x0 + x1) | 0; x1 = ((x1 << 24) | (x1 >>> 8)) ^ x0;
-  x0 = (x0 + k1) | 0; x1 = (x1 + k2 + 4) | 0;
-  x0 = (x0 + x1) | 0; x1 = ((x1 << 13) | (x1 >>> 19)) ^ x0;
-  x0 = (x0 + x1) | 0; x1 = ((x1 << 15) | (x1 >>> 17)) ^ x0;
-  x0 = (x0 + x1) | 0; x1 = ((x1 << 26) | (x1 >>> 6)) ^ x0;
-  x0 = (x0 + x1) | 0; x1 = ((x1 << 6) | (x1 >>> 26)) ^ x0;
-  x0 = (x0 + k2) | 0; x1 = (x1 + k0 + 5) | 0;
+  let x0 = (c0 + k0) | 0,
+    x1 = (c1 + k1) | 0;
+  x0 = (x0 + x1) | 0;
+  x1 = ((x1 << 13) | (x1 >>> 19)) ^ x0;
+  x0 = (x0 + x1) | 0;
+  x1 = ((x1 << 15) | (x1 >>> 17)) ^ x0;
+  x0 = (x0 + x1) | 0;
+  x1 = ((x1 << 26) | (x1 >>> 6)) ^ x0;
+  x0 = (x0 + x1) | 0;
+  x1 = ((x1 << 6) | (x1 >>> 26)) ^ x0;
+  x0 = (x0 + k1) | 0;
+  x1 = (x1 + k2 + 1) | 0;
+  x0 = (x0 + x1) | 0;
+  x1 = ((x1 << 17) | (x1 >>> 15)) ^ x0;
+  x0 = (x0 + x1) | 0;
+  x1 = ((x1 << 29) | (x1 >>> 3)) ^ x0;
+  x0 = (x0 + x1) | 0;
+  x1 = ((x1 << 16) | (x1 >>> 16)) ^ x0;
+  x0 = (x0 + x1) | 0;
+  x1 = ((x1 << 24) | (x1 >>> 8)) ^ x0;
+  x0 = (x0 + k2) | 0;
+  x1 = (x1 + k0 + 2) | 0;
+  x0 = (x0 + x1) | 0;
+  x1 = ((x1 << 13) | (x1 >>> 19)) ^ x0;
+  x0 = (x0 + x1) | 0;
+  x1 = ((x1 << 15) | (x1 >>> 17)) ^ x0;
+  x0 = (x0 + x1) | 0;
+  x1 = ((x1 << 26) | (x1 >>> 6)) ^ x0;
+  x0 = (x0 + x1) | 0;
+  x1 = ((x1 << 6) | (x1 >>> 26)) ^ x0;
+  x0 = (x0 + k0) | 0;
+  x1 = (x1 + k1 + 3) | 0;
+  x0 = (x0 + x1) | 0;
+  x1 = ((x1 << 17) | (x1 >>> 15)) ^ x0;
+  x0 = (x0 + x1) | 0;
+  x1 = ((x1 << 29) | (x1 >>> 3)) ^ x0;
+  x0 = (x0 + x1) | 0;
+  x1 = ((x1 << 16) | (x1 >>> 16)) ^ x0;
+  x0 = (x0 + x1) | 0;
+  x1 = ((x1 << 24) | (x1 >>> 8)) ^ x0;
+  x0 = (x0 + k1) | 0;
+  x1 = (x1 + k2 + 4) | 0;
+  x0 = (x0 + x1) | 0;
+  x1 = ((x1 << 13) | (x1 >>> 19)) ^ x0;
+  x0 = (x0 + x1) | 0;
+  x1 = ((x1 << 15) | (x1 >>> 17)) ^ x0;
+  x0 = (x0 + x1) | 0;
+  x1 = ((x1 << 26) | (x1 >>> 6)) ^ x0;
+  x0 = (x0 + x1) | 0;
+  x1 = ((x1 << 6) | (x1 >>> 26)) ^ x0;
+  x0 = (x0 + k2) | 0;
+  x1 = (x1 + k0 + 5) | 0;
   second = x1;
   return x0;
 }
@@ -77,16 +103,21 @@ export class Stream {
 
   /** Standard normal: numbers 2 i and 2 i + 1 are made by Box-Muller of the two words of counter i. */
   normal(step: number, index: number): number {
-    const a = first(this.#seed | 0, this.#name | 0, step | 0, index >>> 1), angle = second >>> 8;
+    const a = first(this.#seed | 0, this.#name | 0, step | 0, index >>> 1),
+      angle = second >>> 8;
     return Math.sqrt(-2 * logOfRest(a >>> 8)) * (index % 2 === 0 ? cosOfTurn(angle) : sinOfTurn(angle));
   }
 
   /** normal(step, from + i) * std in every element i of `out`; `from` is even. */
   normals<T extends TypedArray>(step: number, std: number, out: T, from = 0): T {
-    const seed = this.#seed | 0, name = this.#name | 0, counter = step | 0;
+    const seed = this.#seed | 0,
+      name = this.#name | 0,
+      counter = step | 0;
     // Where their number is odd, the last one's partner falls off the end.
     for (let i = 0; i < out.length; i += 2) {
-      const a = first(seed, name, counter, (from + i) >>> 1), radius = std * Math.sqrt(-2 * logOfRest(a >>> 8)), angle = second >>> 8;
+      const a = first(seed, name, counter, (from + i) >>> 1),
+        radius = std * Math.sqrt(-2 * logOfRest(a >>> 8)),
+        angle = second >>> 8;
       out[i] = radius * cosOfTurn(angle);
       out[i + 1] = radius * sinOfTurn(angle);
     }
@@ -98,7 +129,9 @@ export class Stream {
     const order = Uint32Array.from({ length }, (_, i) => i);
     for (let i = length - 1; i > 0; i--) {
       const j = Math.floor((this.uint(step, i) / 0x100000000) * (i + 1));
-      const t = order[i]; order[i] = order[j]; order[j] = t;
+      const t = order[i];
+      order[i] = order[j];
+      order[j] = t;
     }
     return order;
   }

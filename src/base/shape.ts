@@ -1,18 +1,33 @@
-// Tensor types: dtype and dimensions. A dimension is fixed (a number), bounded or segmented (DESIGN section 2): its bound is
-// planned and decides memory, its count is an int32 tensor in device memory that is read at run time.
+// Tensor types: dtype and dimensions. A dimension is fixed (a number), bounded or segmented (DESIGN section 2): its
+// bound is planned and decides memory, its count is an int32 tensor in device memory that is read at run time.
 import { bytesPer, type DType } from './dtype.ts';
 import { ShapeError } from './errors.ts';
 
-/** At most `bound` rows; how many there are is in the int32 scalar that the graph's value `count` holds. `usual` (here and below): how many
- * are expected, where that is not the bound; the compiler weighs costs by it, so that its choices do not change with the bound. */
-export interface Bounded { readonly kind: 'bounded'; readonly bound: number; readonly count: number; readonly usual?: number }
+/**
+ * At most `bound` rows; how many there are is in the int32 scalar that the graph's value `count` holds. `usual` (here
+ * and below): how many are expected, where that is not the bound; the compiler weighs costs by it, so that its choices
+ * do not change with the bound.
+ */
+export interface Bounded {
+  readonly kind: 'bounded';
+  readonly bound: number;
+  readonly count: number;
+  readonly usual?: number;
+}
 /** All segments' rows one after the other: segment e is rows offsets[e]..offsets[e+1] of the int32 value `offsets`. */
 export interface Segmented {
-  readonly kind: 'segmented'; readonly bound: number; readonly segments: number; readonly offsets: number; readonly usual?: number;
+  readonly kind: 'segmented';
+  readonly bound: number;
+  readonly segments: number;
+  readonly offsets: number;
+  readonly usual?: number;
 }
 export type Dim = number | Bounded | Segmented;
 
-export interface TensorType { readonly dtype: DType; readonly shape: readonly Dim[] }
+export interface TensorType {
+  readonly dtype: DType;
+  readonly shape: readonly Dim[];
+}
 
 /** Fixed size of a dimension, or its bound. */
 export const boundOf = (dim: Dim): number => (typeof dim === 'number' ? dim : dim.bound);
@@ -23,7 +38,7 @@ export const elements = (shape: readonly Dim[]): number => shape.reduce<number>(
 
 /** Elements in the rows that are expected. */
 export const usualElements = (shape: readonly Dim[]): number =>
-  shape.reduce<number>((n, d) => n * (typeof d === 'number' ? d : d.usual ?? d.bound), 1);
+  shape.reduce<number>((n, d) => n * (typeof d === 'number' ? d : (d.usual ?? d.bound)), 1);
 
 export const byteSize = (type: TensorType): number => elements(type.shape) * bytesPer(type.dtype);
 
@@ -44,16 +59,23 @@ export function broadcastShapes(op: string, a: readonly Dim[], b: readonly Dim[]
   if (a.length === 0 || sameShape(a, b)) return b;
   const rank = Math.max(a.length, b.length);
   return Array.from({ length: rank }, (_, i) => {
-    const x = a[i - rank + a.length] ?? 1, y = b[i - rank + b.length] ?? 1;
+    const x = a[i - rank + a.length] ?? 1,
+      y = b[i - rank + b.length] ?? 1;
     if (sameDim(x, y) || y === 1) return x;
     if (x === 1) return y;
-    throw new ShapeError(`${op}: shapes ${showShape(a)} and ${showShape(b)} do not broadcast at dimension ${i}`,
-      'dimensions must be equal, or one of them 1');
+    throw new ShapeError(
+      `${op}: shapes ${showShape(a)} and ${showShape(b)} do not broadcast at dimension ${i}`,
+      'dimensions must be equal, or one of them 1',
+    );
   });
 }
 
 export const showDim = (d: Dim): string =>
-  typeof d === 'number' ? `${d}` : d.kind === 'bounded' ? `<=${d.bound}:%${d.count}` : `<=${d.bound}/${d.segments}:%${d.offsets}`;
+  typeof d === 'number'
+    ? `${d}`
+    : d.kind === 'bounded'
+      ? `<=${d.bound}:%${d.count}`
+      : `<=${d.bound}/${d.segments}:%${d.offsets}`;
 
 export const showShape = (shape: readonly Dim[]): string => `[${shape.map(showDim).join(', ')}]`;
 
@@ -64,16 +86,24 @@ const MOST_ELEMENTS = 2 ** 31 - 1;
 
 /** Throws ShapeError where a size is none, or there are more elements than a tensor may have; gives the type. */
 export function checkSize(name: string, type: TensorType): TensorType {
-  const bad = type.shape.some((d) => !(Number.isSafeInteger(boundOf(d)) && boundOf(d) >= 0)), count = elements(type.shape);
-  if (bad) throw new ShapeError(`${name}: ${showShape(type.shape)} is no shape`, 'sizes are whole numbers of at least 0');
+  const bad = type.shape.some((d) => !(Number.isSafeInteger(boundOf(d)) && boundOf(d) >= 0)),
+    count = elements(type.shape);
+  if (bad)
+    throw new ShapeError(`${name}: ${showShape(type.shape)} is no shape`, 'sizes are whole numbers of at ' + 'least 0');
   if (count <= MOST_ELEMENTS) return type;
-  throw new ShapeError(`${name}: a tensor ${showType(type)} has ${count} elements, more than ${MOST_ELEMENTS}`, 'smaller sizes, or several tensors');
+  throw new ShapeError(
+    `${name}: a tensor ${showType(type)} has ${count} elements, more than ` + `${MOST_ELEMENTS}`,
+    'smaller sizes, or several tensors',
+  );
 }
 
 /** Row-major strides, in elements, of the bounds. */
 export function stridesOf(shape: readonly Dim[]): number[] {
   const strides = new Array<number>(shape.length);
   let step = 1;
-  for (let i = shape.length - 1; i >= 0; i--) { strides[i] = step; if (i > 0) step *= boundOf(shape[i]); }
+  for (let i = shape.length - 1; i >= 0; i--) {
+    strides[i] = step;
+    if (i > 0) step *= boundOf(shape[i]);
+  }
   return strides;
 }

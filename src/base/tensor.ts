@@ -9,7 +9,9 @@ export interface HostTensor {
   readonly data: TypedArray; // row-major, length = product of shape
 }
 
-/** One step's samples: what the model gets, what the loss compares with. Both have the batch as their first dimension. */
+/**
+ * One step's samples: what the model gets, what the loss compares with. Both have the batch as their first dimension.
+ */
 export interface Batch {
   readonly x: HostTensor; // text: int32 [batch, context]; digits: float32 [batch, 784]
   readonly y: HostTensor; // text: int32 [batch, context]; digits: int32 [batch]
@@ -18,25 +20,40 @@ export interface Batch {
 }
 
 /** What a tensor's values may be given as. bigint for integers; bool as true and false, or as 0 and 1. */
-export type HostValues = TypedArray | Int8Array | Int16Array | Uint8ClampedArray | BigInt64Array | BigUint64Array
+export type HostValues =
+  | TypedArray
+  | Int8Array
+  | Int16Array
+  | Uint8ClampedArray
+  | BigInt64Array
+  | BigUint64Array
   | readonly (number | bigint | boolean)[];
 
 /**
- * A tensor of the host. A typed array of the dtype's own kind is taken as it is, not copied: Float64Array, Float32Array, Int32Array,
- * Uint32Array, Uint8Array for bool, and Uint16Array for bfloat16 and float16, whose bits it holds. Other values are converted, and what
- * would change is refused: an integer must be whole and within its range, a bool 0 or 1, and a finite number must not be beyond the
- * largest float. Floats are rounded to the nearest. Throws UserError (ShapeError for a wrong number of values) that names the first
- * value that does not fit.
+ * A tensor of the host. A typed array of the dtype's own kind is taken as it is, not copied: Float64Array,
+ * Float32Array, Int32Array, Uint32Array, Uint8Array for bool, and Uint16Array for bfloat16 and float16, whose bits it
+ * holds. Other values are converted, and what would change is refused: an integer must be whole and within its range, a
+ * bool 0 or 1, and a finite number must not be beyond the largest float. Floats are rounded to the nearest. Throws
+ * UserError (ShapeError for a wrong number of values) that names the first value that does not fit.
  */
 export function hostTensor(dtype: DType, shape: readonly number[], values: HostValues): HostTensor {
-  if (!DTYPES.includes(dtype)) throw new UserError(`no dtype named ${String(dtype)}`, `one of ${DTYPES.join(', ')}; values of others are converted: hostTensor('int32', shape, values)`);
-  const length = sizeOf(dtype, shape), given: unknown = values;
+  if (!DTYPES.includes(dtype))
+    throw new UserError(
+      `no dtype named ` + `${String(dtype)}`,
+      `one of ${DTYPES.join(', ')}; values of others are converted: hostTensor('int32', shape, values)`,
+    );
+  const length = sizeOf(dtype, shape),
+    given: unknown = values;
   if (!Array.isArray(given) && !(ArrayBuffer.isView(given) && 'length' in given)) {
-    throw new UserError(`the values of ${an(dtype)} tensor must be a list of numbers or a typed array, got ${nameOf(given)}`);
+    throw new UserError(
+      `the values of ${an(dtype)} tensor must be a list of numbers or a typed array, got ` + `${nameOf(given)}`,
+    );
   }
   if (values.length !== length) {
     if (Array.isArray(values[0])) checkValues(dtype, values);
-    throw new ShapeError(`${an(dtype)} tensor of shape [${shape.join(', ')}] has ${length} elements, got ${values.length}`);
+    throw new ShapeError(
+      `${an(dtype)} tensor of shape [${shape.join(', ')}] has ${length} elements, got ` + `${values.length}`,
+    );
   }
   const kind = hostArray(dtype, 0).constructor;
   if (values.constructor === kind) {
@@ -44,8 +61,10 @@ export function hostTensor(dtype: DType, shape: readonly number[], values: HostV
     return { dtype, shape, data: values as TypedArray };
   }
   if (isFloat(dtype) && values instanceof Uint16Array) {
-    throw new UserError(`the values of ${an(dtype)} tensor are a Uint16Array: the bits of 16-bit floats, or whole numbers?`,
-      `bits: convert(hostTensor('bfloat16', shape, bits), '${dtype}'); whole numbers: Array.from(values)`);
+    throw new UserError(
+      `the values of ${an(dtype)} tensor are a Uint16Array: the bits of 16-bit floats, or whole ` + `numbers?`,
+      `bits: convert(hostTensor('bfloat16', shape, bits), '${dtype}'); whole numbers: Array.from(values)`,
+    );
   }
   checkValues(dtype, values);
   if (isHalf(dtype)) return { dtype, shape, data: toHalf(dtype, Array.from(values as ArrayLike<number>, Number)) };
@@ -57,28 +76,52 @@ export function hostTensor(dtype: DType, shape: readonly number[], values: HostV
 /** How many elements a shape has; throws UserError where it is none. */
 function sizeOf(dtype: DType, shape: readonly number[]): number {
   const dims: unknown = shape;
-  const bad = !Array.isArray(dims) || !dims.every((d) => Number.isSafeInteger(d) && d >= 0), length = bad ? NaN : shape.reduce((n, d) => n * d, 1);
+  const bad = !Array.isArray(dims) || !dims.every((d) => Number.isSafeInteger(d) && d >= 0),
+    length = bad ? NaN : shape.reduce((n, d) => n * d, 1);
   if (bad || !Number.isSafeInteger(length)) {
-    throw new ShapeError(`${Array.isArray(dims) ? `[${dims.map(String).join(', ')}]` : nameOf(dims)} is no shape of ${an(dtype)} tensor`,
-      'a list of whole numbers of at least 0, whose product is a number of elements');
+    throw new ShapeError(
+      `${Array.isArray(dims) ? `[${dims.map(String).join(', ')}]` : nameOf(dims)} is no shape of ` +
+        `${an(dtype)} tensor`,
+      'a list of whole numbers of at least 0, whose product is a number of elements',
+    );
   }
   return length;
 }
 
 /** Throws for the first value that is not one of the dtype, or would be another in it. */
 function checkValues(dtype: DType, values: HostValues): void {
-  const most = LARGEST[dtype], least = isFloat(dtype) ? -most : dtype === 'int32' ? -most - 1 : 0, whole = !isFloat(dtype);
+  const most = LARGEST[dtype],
+    least = isFloat(dtype) ? -most : dtype === 'int32' ? -most - 1 : 0,
+    whole = !isFloat(dtype);
   for (let i = 0; i < values.length; i++) {
     const v: unknown = values[i];
     if (typeof v === 'number') {
-      if (whole ? Number.isInteger(v) && v >= least && v <= most : (v >= least && v <= most) || !Number.isFinite(v)) continue;
-    } else if (typeof v === 'bigint' ? whole && v >= least && v <= most : typeof v === 'boolean' && dtype === 'bool') continue;
-    const what = typeof v === 'number' || typeof v === 'boolean' ? `${v}` : typeof v === 'bigint' ? `${v}n`
-      : typeof v === 'string' ? JSON.stringify(v) : Array.isArray(v) ? 'a list' : nameOf(v);
-    throw new UserError(`element ${i} of ${an(dtype)} tensor is ${what}`, Array.isArray(v)
-      ? 'values lie in one list, row by row: rows.flat()'
-      : dtype === 'bool' ? 'true and false, or 1 and 0' : whole ? `whole numbers from ${least} to ${most}`
-        : typeof v === 'bigint' ? 'floats are numbers: Number(value)' : `numbers from ${least} to ${most}, infinities and NaN`);
+      if (whole ? Number.isInteger(v) && v >= least && v <= most : (v >= least && v <= most) || !Number.isFinite(v))
+        continue;
+    } else if (typeof v === 'bigint' ? whole && v >= least && v <= most : typeof v === 'boolean' && dtype === 'bool')
+      continue;
+    const what =
+      typeof v === 'number' || typeof v === 'boolean'
+        ? `${v}`
+        : typeof v === 'bigint'
+          ? `${v}n`
+          : typeof v === 'string'
+            ? JSON.stringify(v)
+            : Array.isArray(v)
+              ? 'a list'
+              : nameOf(v);
+    throw new UserError(
+      `element ${i} of ${an(dtype)} tensor is ${what}`,
+      Array.isArray(v)
+        ? 'values lie in one list, row by row: rows.flat()'
+        : dtype === 'bool'
+          ? 'true and false, or 1 and 0'
+          : whole
+            ? `whole numbers from ${least} to ${most}`
+            : typeof v === 'bigint'
+              ? 'floats are numbers: ' + 'Number(value)'
+              : `numbers from ${least} to ${most}, infinities and NaN`,
+    );
   }
 }
 
@@ -86,29 +129,56 @@ const an = (dtype: DType): string => `${dtype === 'int32' ? 'an' : 'a'} ${dtype}
 
 /** The largest number of each dtype; of the floats, the largest that is not rounded to infinity. */
 const LARGEST: Readonly<Record<DType, number>> = {
-  float64: Number.MAX_VALUE, float32: below(2 ** 128 - 2 ** 103), bfloat16: below(2 ** 128 - 2 ** 119), float16: below(65520),
-  int32: 0x7fffffff, uint32: 0xffffffff, bool: 1 };
+  float64: Number.MAX_VALUE,
+  float32: below(2 ** 128 - 2 ** 103),
+  bfloat16: below(2 ** 128 - 2 ** 119),
+  float16: below(65520),
+  int32: 0x7fffffff,
+  uint32: 0xffffffff,
+  bool: 1,
+};
 
 /** The float64 before x, which is not a power of 2. */
-function below(x: number): number { return x - 2 ** (Math.floor(Math.log2(x)) - 52); }
+function below(x: number): number {
+  return x - 2 ** (Math.floor(Math.log2(x)) - 52);
+}
 
 const nameOf = (v: unknown): string =>
-  (v === null ? 'null' : typeof v === 'object' ? (v as { constructor?: { name: string } }).constructor?.name ?? 'an object' : typeof v);
+  v === null
+    ? 'null'
+    : typeof v === 'object'
+      ? ((v as { constructor?: { name: string } }).constructor?.name ?? 'an object')
+      : typeof v;
 
-/** Checks what came from outside TypeScript: that x and y are there, with dtype, shape and data that agree, and samples in them; ids for each. */
+/**
+ * Checks what came from outside TypeScript: that x and y are there, with dtype, shape and data that agree, and samples
+ * in them; ids for each.
+ */
 export function checkBatch(batch: Batch): void {
   for (const name of ['x', 'y'] as const) {
-    const given: unknown = (batch as Partial<Batch> | undefined)?.[name], { dtype, shape, data } = (given ?? {}) as Partial<HostTensor>;
+    const given: unknown = (batch as Partial<Batch> | undefined)?.[name],
+      { dtype, shape, data } = (given ?? {}) as Partial<HostTensor>;
     if (!dtype || !Array.isArray(shape) || !ArrayBuffer.isView(data)) {
-      throw new UserError(`the batch's ${name} must be a tensor of the host { dtype, shape, data }, got ${given === null ? 'null' : Array.isArray(given) ? 'a list' : typeof given}`,
-        "hostTensor('float32', [rows, columns], values)");
+      throw new UserError(
+        `the batch's ${name} must be a tensor of the host { dtype, shape, data }, got ` +
+          `${given === null ? 'null' : Array.isArray(given) ? 'a list' : typeof given}`,
+        "hostTensor('float32', [rows, columns], values)",
+      );
     }
-    if (hostTensor(dtype, shape, data).data !== data) throw new UserError(`the batch's ${name} is ${dtype}, its data a ${data.constructor.name}`, 'hostTensor(dtype, shape, values) converts');
+    if (hostTensor(dtype, shape, data).data !== data)
+      throw new UserError(
+        `the batch's ${name} is ${dtype}, its ` + `data a ${data.constructor.name}`,
+        'hostTensor(dtype, shape, values) converts',
+      );
     if (shape[0] === 0) throw new UserError(`the batch's ${name} is empty: ${dtype}[${shape.join(', ')}]`);
   }
   const { ids, x } = batch;
   if (ids === undefined) return;
-  if (!(ids instanceof Int32Array) || ids.length !== x.shape[0]) throw new UserError(`the batch's ids must be an Int32Array of ${x.shape[0]}, one for each sample`, 'leave them out where samples have none');
+  if (!(ids instanceof Int32Array) || ids.length !== x.shape[0])
+    throw new UserError(
+      `the batch's ids must be an ` + `Int32Array of ${x.shape[0]}, one for each sample`,
+      'leave them out where samples have none',
+    );
   const bad = ids.find((id) => id < 0 || id === 2 ** 31 - 1);
   if (bad !== undefined) throw new UserError(`the batch's ids must be from 0 to ${2 ** 31 - 2}, got ${bad}`);
 }

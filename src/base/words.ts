@@ -6,7 +6,10 @@ export function listed(names: readonly string[], most: number): string {
   return `${names.slice(0, most).join(', ')}${more > 0 ? ` and ${more} more` : ''}`;
 }
 
-/** A path as every POSIX shell and our flags take it: in quotation marks where it needs them, never like a flag. A line break stays one. */
+/**
+ * A path as every POSIX shell and our flags take it: in quotation marks where it needs them, never like a flag. A line
+ * break stays one.
+ */
 export function shellWord(path: string): string {
   const own = path.startsWith('-') ? `./${path}` : path;
   return /^[\w./@:+-]+$/.test(own) ? own : `'${own.replaceAll("'", `'\\''`)}'`;

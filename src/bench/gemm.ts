@@ -1,5 +1,5 @@
-// dynamoe bench gemm: one matmul through the whole compiler, against the machine's peak measured in turns with it. The peak is that of
-// compiled C: without a compiler there is none to compare with.
+// dynamoe bench gemm: one matmul through the whole compiler, against the machine's peak measured in turns with it. The
+// peak is that of compiled C: without a compiler there is none to compare with.
 import { availableParallelism } from 'node:os';
 import { Stream } from '../base/random.ts';
 import { matmul } from '../graph/ops/matmul/matmul.ts';
@@ -43,15 +43,31 @@ export async function benchGemm({ size, device, threads, rounds, json }: GemmFla
     if (json) process.stdout.write(`${JSON.stringify({ event: 'gemm', ...result })}\n`);
   }
   if (json) return;
-  const g = (x: number | null): string => x?.toFixed(1) ?? '-', percent = (x: number | null): string => (x === null ? '-' : `${(100 * x).toFixed(1)}%`);
-  process.stdout.write(`float32 ${size} x ${size} x ${size}, GFLOP/s; of peak: best to best, median to median\n${table(
-    ['device', 'threads', 'gemm best', 'median', 'peak best', 'median', 'of peak', 'median'],
-    results.map((r) => [r.device, String(r.threads), g(r.useful_gflops_best), g(r.useful_gflops), g(r.fma_peak_gflops_best), g(r.fma_peak_gflops), percent(r.of_peak_best), percent(r.of_peak)]))}\n`);
+  const g = (x: number | null): string => x?.toFixed(1) ?? '-',
+    percent = (x: number | null): string => (x === null ? '-' : `${(100 * x).toFixed(1)}%`);
+  process.stdout.write(
+    `float32 ${size} x ${size} x ${size}, GFLOP/s; of peak: best to best, median to median\n${table(
+      ['device', 'threads', 'gemm best', 'median', 'peak best', 'median', 'of peak', 'median'],
+      results.map((r) => [
+        r.device,
+        String(r.threads),
+        g(r.useful_gflops_best),
+        g(r.useful_gflops),
+        g(r.fma_peak_gflops_best),
+        g(r.fma_peak_gflops),
+        percent(r.of_peak_best),
+        percent(r.of_peak),
+      ]),
+    )}\n`,
+  );
 }
 
 async function measure(size: number, name: GemmDevice, threads: number, rounds: number): Promise<GemmResult> {
-  const say = (line: string): void => { process.stderr.write(`dynamoe: ${line}\n`); };
-  const device = await node.open(name, { threads, memory: node.freeMemory(), say }), executor = new ProgramExecutor(device);
+  const say = (line: string): void => {
+    process.stderr.write(`dynamoe: ${line}\n`);
+  };
+  const device = await node.open(name, { threads, memory: node.freeMemory(), say }),
+    executor = new ProgramExecutor(device);
   const native = await openNative(threads).catch(() => null);
   try {
     const type = { dtype: 'float32' as const, shape: [size, size] };
@@ -60,7 +76,11 @@ async function measure(size: number, name: GemmDevice, threads: number, rounds: 
     });
     for (const name of ['a', 'b']) {
       const stream = new Stream(0, name);
-      executor.setState(name, type, Float32Array.from({ length: size * size }, (_, i) => 2 * stream.uniform(0, i) - 1));
+      executor.setState(
+        name,
+        type,
+        Float32Array.from({ length: size * size }, (_, i) => 2 * stream.uniform(0, i) - 1),
+      );
     }
     const { bound } = await loadProgram(executor, compileGraph(graph));
     const timed = async (): Promise<number> => {
@@ -68,17 +88,29 @@ async function measure(size: number, name: GemmDevice, threads: number, rounds: 
       await device.run(bound);
       return (performance.now() - start) / 1000;
     };
-    const flops = 2 * size ** 3, gemm: number[] = [], peak: number[] = [];
+    const flops = 2 * size ** 3,
+      gemm: number[] = [],
+      peak: number[] = [];
     for (let i = 0; i < 3; i++) await timed();
     for (let round = 0; round < rounds; round++) {
       if (native) peak.push(await native.fmaPeak(0.1));
       const until = performance.now() + 150;
-      do gemm.push(flops / (await timed()) / 1e9); while (performance.now() < until);
+      do gemm.push(flops / (await timed()) / 1e9);
+      while (performance.now() < until);
     }
-    const best = Math.max(...gemm), top = native && Math.max(...peak), middle = native && median(peak);
+    const best = Math.max(...gemm),
+      top = native && Math.max(...peak),
+      middle = native && median(peak);
     return {
-      device: device.info.name, size, threads, useful_gflops: median(gemm), useful_gflops_best: best, fma_peak_gflops: middle, fma_peak_gflops_best: top,
-      of_peak: middle && median(gemm) / middle, of_peak_best: top && best / top,
+      device: device.info.name,
+      size,
+      threads,
+      useful_gflops: median(gemm),
+      useful_gflops_best: best,
+      fma_peak_gflops: middle,
+      fma_peak_gflops_best: top,
+      of_peak: middle && median(gemm) / middle,
+      of_peak_best: top && best / top,
     };
   } finally {
     executor.close();
@@ -87,6 +119,7 @@ async function measure(size: number, name: GemmDevice, threads: number, rounds: 
 }
 
 export function median(values: readonly number[]): number {
-  const sorted = [...values].sort((a, b) => a - b), half = sorted.length >> 1;
+  const sorted = [...values].sort((a, b) => a - b),
+    half = sorted.length >> 1;
   return sorted.length % 2 === 1 ? sorted[half] : (sorted[half - 1] + sorted[half]) / 2;
 }

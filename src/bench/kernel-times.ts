@@ -1,5 +1,6 @@
-// Where the time of a program goes: kernel by kernel, with its FLOPs and bytes, and how far it is from what the machine could do (the
-// roofline: Williams et al. 2009). Bytes are those of the tensors that a kernel touches, each once: what lies in a cache comes faster.
+// Where the time of a program goes: kernel by kernel, with its FLOPs and bytes, and how far it is from what the machine
+// could do (the roofline: Williams et al. 2009). Bytes are those of the tensors that a kernel touches, each once: what
+// lies in a cache comes faster.
 import type { LoadedProgram } from '../run/program.ts';
 import { openNative } from '../session/node.ts';
 import { count, table } from '../base/format.ts';
@@ -14,13 +15,17 @@ export interface KernelTime {
 }
 
 /** GFLOP/s and GB/s of the machine; null where they cannot be measured. */
-export interface Limits { readonly gflops: number; readonly gbs: number }
+export interface Limits {
+  readonly gflops: number;
+  readonly gbs: number;
+}
 
 export async function machineLimits(threads: number): Promise<Limits | null> {
   const native = await openNative(threads).catch(() => null);
   if (!native) return null;
   try {
-    const gflops = await native.fmaPeak(0.2), gbs = await native.memoryPeak();
+    const gflops = await native.fmaPeak(0.2),
+      gbs = await native.memoryPeak();
     return gbs > 0 ? { gflops, gbs } : null;
   } finally {
     native.close();
@@ -31,7 +36,9 @@ export async function machineLimits(threads: number): Promise<Limits | null> {
 export function byKernel({ program }: LoadedProgram, ns: Float64Array, runs: number): KernelTime[] {
   const rows = new Map<string, KernelTime>();
   program.steps.forEach((step, i) => {
-    const ops = step.ops.join('+'), scope = (step.scope ?? '').replace(/\.\d+/g, '.*'), key = `${ops} ${scope}`;
+    const ops = step.ops.join('+'),
+      scope = (step.scope ?? '').replace(/\.\d+/g, '.*'),
+      key = `${ops} ${scope}`;
     const row = rows.get(key) ?? { ops, scope, steps: 0, ns: 0, flops: 0, bytes: 0 };
     rows.set(key, row);
     row.steps++;
@@ -43,14 +50,37 @@ export function byKernel({ program }: LoadedProgram, ns: Float64Array, runs: num
 }
 
 /** Share of the time that the machine's limits allow: 1 is as fast as it can. */
-export const ofRoofline = ({ ns, flops, bytes }: Pick<KernelTime, 'ns' | 'flops' | 'bytes'>, { gflops, gbs }: Limits): number => Math.max(flops / gflops, bytes / gbs) / ns;
+export const ofRoofline = (
+  { ns, flops, bytes }: Pick<KernelTime, 'ns' | 'flops' | 'bytes'>,
+  { gflops, gbs }: Limits,
+): number => Math.max(flops / gflops, bytes / gbs) / ns;
 
 export function kernelTable(rows: readonly KernelTime[], limits: Limits | null): string {
-  const total = rows.reduce((n, r) => n + r.ns, 0), shown = 48, percent = (x: number): string => `${(100 * x).toFixed(1)}%`;
+  const total = rows.reduce((n, r) => n + r.ns, 0),
+    shown = 48,
+    percent = (x: number): string => `${(100 * x).toFixed(1)}%`;
   const cut = (s: string): string => (s.length > shown ? `${s.slice(0, shown - 1)}…` : s);
-  const head = limits ? [`limits: ${limits.gflops.toFixed(0)} GFLOP/s, ${limits.gbs.toFixed(0)} GB/s; roofline: share of the nearer one`] : [];
-  return [...head, table(['share', 'ms', 'steps', 'GFLOP/s', 'bytes', 'GB/s', 'roofline', 'kernel', 'in'], rows.map((r) => [
-    percent(r.ns / total), (r.ns / 1e6).toFixed(3), String(r.steps), (r.flops / r.ns).toFixed(1), count(r.bytes), (r.bytes / r.ns).toFixed(1),
-    limits ? percent(ofRoofline(r, limits)) : '-', cut(r.ops), r.scope,
-  ]))].join('\n');
+  const head = limits
+    ? [
+        `limits: ${limits.gflops.toFixed(0)} GFLOP/s, ${limits.gbs.toFixed(0)} GB/s; roofline: ` +
+          `share of the nearer one`,
+      ]
+    : [];
+  return [
+    ...head,
+    table(
+      ['share', 'ms', 'steps', 'GFLOP/s', 'bytes', 'GB/s', 'roofline', 'kernel', 'in'],
+      rows.map((r) => [
+        percent(r.ns / total),
+        (r.ns / 1e6).toFixed(3),
+        String(r.steps),
+        (r.flops / r.ns).toFixed(1),
+        count(r.bytes),
+        (r.bytes / r.ns).toFixed(1),
+        limits ? percent(ofRoofline(r, limits)) : '-',
+        cut(r.ops),
+        r.scope,
+      ]),
+    ),
+  ].join('\n');
 }

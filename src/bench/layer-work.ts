@@ -1,6 +1,7 @@
-// One mixture-of-experts layer as a program of its own: what `dynamoe bench layer`, `bench memory` and bench/compare time. In: sizes; out:
-// steps on a device. A training step is forward, backward with the gradient to the layer's input (a layer inside a model must have
-// it), and the optimiser's update; the loss is the mean squared error to a random target. Input, target and weights are random.
+// One mixture-of-experts layer as a program of its own: what `dynamoe bench layer`, `bench memory` and bench/compare
+// time. In: sizes; out: steps on a device. A training step is forward, backward with the gradient to the layer's input
+// (a layer inside a model must have it), and the optimiser's update; the loss is the mean squared error to a random
+// target. Input, target and weights are random.
 import { UserError } from '../base/errors.ts';
 import { differentiate } from '../grad/differentiate.ts';
 import { gelu } from '../graph/ops/elementwise/gelu.ts';
@@ -62,8 +63,8 @@ export interface LayerWork {
 }
 
 /**
- * FLOPs that a step has to do for `kept` pairs of a token and its choice: 4 d ff forward, 12 d ff in training with the gradient to the
- * input (SwiGLU: 6 and 18). Router, activation, optimiser and padding count 0.
+ * FLOPs that a step has to do for `kept` pairs of a token and its choice: 4 d ff forward, 12 d ff in training with the
+ * gradient to the input (SwiGLU: 6 and 18). Router, activation, optimiser and padding count 0.
  */
 export const usefulFlops = ({ dModel, dFf, activation, pass }: LayerWork, kept: number): number =>
   kept * dModel * dFf * (activation === 'swiglu' ? 6 : 4) * (pass === 'train' ? 3 : 1);
@@ -84,49 +85,110 @@ class Dense {
 
   forward(x: Tensor): Tensor {
     const h = call(this.up, x);
-    return call(this.down, this.gate ? mul(silu(h), call(this.gate, x)) : this.#activation === 'relu' ? relu(h) : gelu(h));
+    return call(
+      this.down,
+      this.gate ? mul(silu(h), call(this.gate, x)) : this.#activation === 'relu' ? relu(h) : gelu(h),
+    );
   }
 }
 
-export function layerOf({ dModel, dFf, experts, topK, activation, capacity, overflow, dispatch, recompute, chunks }: LayerWork): Model {
-  if (experts === 0 && (recompute === true || (chunks ?? 1) > 1)) throw new UserError('a dense network has no experts whose hidden values could be computed again', 'leave out --recompute and --chunks');
+export function layerOf({
+  dModel,
+  dFf,
+  experts,
+  topK,
+  activation,
+  capacity,
+  overflow,
+  dispatch,
+  recompute,
+  chunks,
+}: LayerWork): Model {
+  if (experts === 0 && (recompute === true || (chunks ?? 1) > 1))
+    throw new UserError(
+      'a dense network has no ' + 'experts whose hidden values could be computed again',
+      'leave out --recompute and --chunks',
+    );
   if (experts === 0) return new Dense(dModel, topK * dFf, activation);
   // Without losses of its own: other systems' layers, which this one is compared with, have none.
-  return new MoE({ dModel, experts, topK, hidden: dFf, activation, capacity, ...(capacity !== 'dropless' && { overflow }), dispatch, balance: 0, zLoss: 0, ...(recompute !== undefined && { recompute }), ...(chunks !== undefined && { chunks }) });
+  return new MoE({
+    dModel,
+    experts,
+    topK,
+    hidden: dFf,
+    activation,
+    capacity,
+    ...(capacity !== 'dropless' && { overflow }),
+    dispatch,
+    balance: 0,
+    zLoss: 0,
+    ...(recompute !== undefined && { recompute }),
+    ...(chunks !== undefined && { chunks }),
+  });
 }
 
-const TARGET = 'target', INPUT = 'x', INPUT_GRAD = 'x.grad', ROUTER = 'router.weight';
+const TARGET = 'target',
+  INPUT = 'x',
+  INPUT_GRAD = 'x.grad',
+  ROUTER = 'router.weight';
 
 /** The graph of a step. Input and target are states, as they would be values on the device inside a model. */
 export function layerGraph(model: Model, work: LayerWork, optimizer: Optimizer): Graph {
-  const named = nameParameters(model), type = { dtype: 'float32' as const, shape: [work.tokens, work.dModel] }, training = work.pass === 'train';
+  const named = nameParameters(model),
+    type = { dtype: 'float32' as const, shape: [work.tokens, work.dModel] },
+    training = work.pass === 'train';
   // Traced as for training in both passes: a layer tells its loads only then.
   const forward = traceGraph(named, true, (t) => {
-    const x = t.state(INPUT, type), y = call(model, x), loss = meanSquaredError(y, t.state(TARGET, type));
+    const x = t.state(INPUT, type),
+      y = call(model, x),
+      loss = meanSquaredError(y, t.state(TARGET, type));
     t.output('loss', loss);
     t.output('total', loss);
     for (const s of t.stats) t.output(s.name.slice(s.name.lastIndexOf('/') + 1), s.value);
     if (training) t.state(INPUT_GRAD, type);
   });
   if (!training) return forward;
-  const graph = differentiate(forward, ops, 'total', [INPUT, ...named.parameters.keys()]), isInput = ({ name }: { readonly name: string }): boolean => name === `grad/${INPUT}`;
-  // The gradient to the input stays on the device, as it would for the layer before, which needs it before it is known whether the step commits.
-  const updates = graph.outputs.filter(isInput).map(({ value }) => ({ state: graph.inputs.find((i) => i.name === INPUT_GRAD)?.value ?? -1, value, unless: null }));
+  const graph = differentiate(forward, ops, 'total', [INPUT, ...named.parameters.keys()]),
+    isInput = ({ name }: { readonly name: string }): boolean => name === `grad/${INPUT}`;
+  // The gradient to the input stays on the device, as it would for the layer before, which needs it before it is known
+  // whether the step commits.
+  const updates = graph.outputs
+    .filter(isInput)
+    .map(({ value }) => ({ state: graph.inputs.find((i) => i.name === INPUT_GRAD)?.value ?? -1, value, unless: null }));
   const step = addUpdates({ ...graph, outputs: graph.outputs.filter((o) => !isInput(o)) }, ops, optimizer);
   return verifyGraph({ ...step, updates: [...step.updates, ...updates] }, ops, 'optim');
 }
 
-/** The products of the layer's step alone, with equal loads: what its own matrix products would take if nothing else were to be done. */
+/**
+ * The products of the layer's step alone, with equal loads: what its own matrix products would take if nothing else
+ * were to be done.
+ */
 export function productsGraph({ tokens, dModel: d, dFf: hidden, experts, topK, activation, pass }: LayerWork): Graph {
-  const groups = Math.max(1, experts), rows = experts === 0 ? tokens : Math.ceil((tokens * topK) / experts), inner = experts === 0 ? hidden * topK : hidden;
-  const up = activation === 'swiglu' ? 2 * inner : inner, none = { parameters: new Map(), paths: new Map() };
+  const groups = Math.max(1, experts),
+    rows = experts === 0 ? tokens : Math.ceil((tokens * topK) / experts),
+    inner = experts === 0 ? hidden * topK : hidden;
+  const up = activation === 'swiglu' ? 2 * inner : inner,
+    none = { parameters: new Map(), paths: new Map() };
   return traceGraph(none, false, (t) => {
-    const given = (name: string, ...shape: number[]): Tensor => t.state(name, { dtype: 'float32', shape: [groups, ...shape] });
-    const x = given('x', rows, d), w1 = given('w1', d, up), h = given('h', rows, inner), w2 = given('w2', inner, d);
-    const made: [string, Tensor][] = [['h.made', matmul(x, w1)], ['y.made', matmul(h, w2)]];
+    const given = (name: string, ...shape: number[]): Tensor =>
+      t.state(name, { dtype: 'float32', shape: [groups, ...shape] });
+    const x = given('x', rows, d),
+      w1 = given('w1', d, up),
+      h = given('h', rows, inner),
+      w2 = given('w2', inner, d);
+    const made: [string, Tensor][] = [
+      ['h.made', matmul(x, w1)],
+      ['y.made', matmul(h, w2)],
+    ];
     if (pass === 'train') {
-      const dh = given('dh', rows, up), dy = given('dy', rows, d);
-      made.push(['dh.made', matmul(dy, w2, { transB: true })], ['dw2', matmul(h, dy, { transA: true })], ['dx', matmul(dh, w1, { transB: true })], ['dw1', matmul(x, dh, { transA: true })]);
+      const dh = given('dh', rows, up),
+        dy = given('dy', rows, d);
+      made.push(
+        ['dh.made', matmul(dy, w2, { transB: true })],
+        ['dw2', matmul(h, dy, { transA: true })],
+        ['dx', matmul(dh, w1, { transB: true })],
+        ['dw1', matmul(x, dh, { transA: true })],
+      );
     }
     for (const [name, y] of made) t.update(t.state(name, y.type), y);
   });
@@ -141,7 +203,11 @@ export interface LayerStep {
   readonly kept: number;
 }
 
-export interface OpenLayer { readonly device: DeviceName; readonly threads: number; readonly say: (line: string) => void }
+export interface OpenLayer {
+  readonly device: DeviceName;
+  readonly threads: number;
+  readonly say: (line: string) => void;
+}
 
 async function openDevice(name: DeviceName, threads: number, say: (line: string) => void): Promise<ProgramExecutor> {
   if (name === 'reference') throw new UserError('bench layer: the reference has no kernels', '--device native or wasm');
@@ -158,7 +224,13 @@ export class LayerBench {
   readonly #optimizer: Optimizer;
   #step = 0;
 
-  private constructor(work: LayerWork, executor: ProgramExecutor, compileMs: number, loaded: LoadedProgram, optimizer: Optimizer) {
+  private constructor(
+    work: LayerWork,
+    executor: ProgramExecutor,
+    compileMs: number,
+    loaded: LoadedProgram,
+    optimizer: Optimizer,
+  ) {
     this.work = work;
     this.executor = executor;
     this.compileMs = compileMs;
@@ -167,12 +239,22 @@ export class LayerBench {
   }
 
   /** `opened` is called when the device is there and nothing of the model is: where memory starts to count. */
-  static async open(work: LayerWork, { device: name, threads, say }: OpenLayer, opened: () => void = () => undefined): Promise<LayerBench> {
-    const model = layerOf(work), executor = await openDevice(name, threads, say), { device } = executor, { eager } = work, lr = 1e-3;
+  static async open(
+    work: LayerWork,
+    { device: name, threads, say }: OpenLayer,
+    opened: () => void = () => undefined,
+  ): Promise<LayerBench> {
+    const model = layerOf(work),
+      executor = await openDevice(name, threads, say),
+      { device } = executor,
+      { eager } = work,
+      lr = 1e-3;
     const optimizer = work.optimizer === 'sgd' ? sgd({ lr, eager }) : adam({ lr, eager });
     try {
       opened();
-      const start = performance.now(), graph = layerGraph(model, work, optimizer), compiled = compileGraph(graph);
+      const start = performance.now(),
+        graph = layerGraph(model, work, optimizer),
+        compiled = compileGraph(graph);
       await device.compile(compiled.kernels);
       const compileMs = performance.now() - start;
       checkMemory(compiled);
@@ -191,11 +273,20 @@ export class LayerBench {
   }
 
   async step(): Promise<LayerStep> {
-    const { tokens, topK } = this.work, scalars = Object.entries(this.#optimizer.scalars(this.#step)).map(([k, v]) => [k, Float32Array.of(v)]);
-    const inputs = { commit: Int32Array.of(1), seed: Uint32Array.of(0), step: Uint32Array.of(this.#step), ...Object.fromEntries(scalars) as Record<string, Float32Array> };
-    const start = performance.now(), out = await this.executor.run(this.#loaded, inputs), ms = performance.now() - start;
+    const { tokens, topK } = this.work,
+      scalars = Object.entries(this.#optimizer.scalars(this.#step)).map(([k, v]) => [k, Float32Array.of(v)]);
+    const inputs = {
+      commit: Int32Array.of(1),
+      seed: Uint32Array.of(0),
+      step: Uint32Array.of(this.#step),
+      ...(Object.fromEntries(scalars) as Record<string, Float32Array>),
+    };
+    const start = performance.now(),
+      out = await this.executor.run(this.#loaded, inputs),
+      ms = performance.now() - start;
     this.#step++;
-    const loss = Number(out['loss'].data[0]), dropped = sum(out['dropped']?.data ?? []);
+    const loss = Number(out['loss'].data[0]),
+      dropped = sum(out['dropped']?.data ?? []);
     if (!Number.isFinite(loss)) throw new Error(`step ${this.#step}: the loss is not finite`);
     return { ms, loss, load: Array.from(out['load']?.data ?? []), kept: tokens * topK - dropped };
   }
@@ -210,7 +301,9 @@ export class LayerBench {
     return byKernel(this.#loaded, total, runs);
   }
 
-  close(): void { this.executor.close(); }
+  close(): void {
+    this.executor.close();
+  }
 }
 
 /** The layer's products on a device. */
@@ -231,7 +324,12 @@ export class ProductsBench {
       for (const { name, value } of compiled.graph.inputs) {
         const type = compiled.graph.types[value];
         executor.setState(name, type, null);
-        for (const { at, data } of initialParts(new Parameter(sizes(type.shape), { kind: 'uniform', bound: 1 }), name, 0)) executor.setPart(name, at, data);
+        for (const { at, data } of initialParts(
+          new Parameter(sizes(type.shape), { kind: 'uniform', bound: 1 }),
+          name,
+          0,
+        ))
+          executor.setPart(name, at, data);
       }
       return new ProductsBench(executor, executor.load(compiled.program));
     } catch (error) {
@@ -247,14 +345,17 @@ export class ProductsBench {
     return performance.now() - start;
   }
 
-  close(): void { this.executor.close(); }
+  close(): void {
+    this.executor.close();
+  }
 }
 
 /** What an error says where the machine has too little memory. */
 export const NO_MEMORY = 'bench layer: the layer needs more memory than is free';
 
 function checkMemory({ program: { states, tensors, slabs } }: Compiled): void {
-  const need = sum(states.map((s) => tensors[s.tensor].bytes)) + slabs.arena + slabs.io + slabs.constants, free = node.freeMemory();
+  const need = sum(states.map((s) => tensors[s.tensor].bytes)) + slabs.arena + slabs.io + slabs.constants,
+    free = node.freeMemory();
   if (need > free) throw new UserError(`${NO_MEMORY}: ${need} bytes, there are ${free}`, 'fewer experts or tokens');
 }
 
@@ -263,7 +364,8 @@ function setStates(executor: ProgramExecutor, model: Model, work: LayerWork, { g
   executor.reserve(program);
   for (const { name, value, kind } of graph.inputs) {
     if (kind !== 'state') continue;
-    const type = graph.types[value], given = name === INPUT || name === TARGET;
+    const type = graph.types[value],
+      given = name === INPUT || name === TARGET;
     const p = given ? new Parameter(sizes(type.shape), { kind: 'normal', std: 1 }) : parameters.get(name);
     executor.setState(name, type, null);
     // What is no parameter, input or target is the optimiser's or the input's gradient, and starts at 0.
@@ -272,7 +374,15 @@ function setStates(executor: ProgramExecutor, model: Model, work: LayerWork, { g
   if (work.skew === 0 || !parameters.has(ROUTER)) return;
   // Column 0 of x is 1, so that row 0 of the router's weight is its bias.
   for (let t = 0; t < work.tokens; t++) executor.setPart(INPUT, t * work.dModel, Float32Array.of(1));
-  executor.setPart(ROUTER, 0, Float32Array.from({ length: work.experts }, (_, e) => -work.skew * Math.log(e + 1)));
+  executor.setPart(
+    ROUTER,
+    0,
+    Float32Array.from({ length: work.experts }, (_, e) => -work.skew * Math.log(e + 1)),
+  );
 }
 
-const sum = (values: Iterable<number>): number => { let n = 0; for (const v of values) n += v; return n; };
+const sum = (values: Iterable<number>): number => {
+  let n = 0;
+  for (const v of values) n += v;
+  return n;
+};

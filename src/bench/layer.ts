@@ -1,5 +1,5 @@
-// dynamoe bench layer: speed and memory of one mixture-of-experts layer, against the peak of fused multiply-adds in the same process.
-// The JSON object it writes is LayerResult; docs/measurements.md says what stands in it.
+// dynamoe bench layer: speed and memory of one mixture-of-experts layer, against the peak of fused multiply-adds in the
+// same process. The JSON object it writes is LayerResult; docs/measurements.md says what stands in it.
 import { availableParallelism } from 'node:os';
 import { openNative } from '../session/node.ts';
 import type { DeviceName } from '../session/platform.ts';
@@ -33,7 +33,11 @@ export interface LayerFlags {
   readonly json?: boolean;
 }
 
-export interface Spread { readonly min: number; readonly median: number; readonly max: number }
+export interface Spread {
+  readonly min: number;
+  readonly median: number;
+  readonly max: number;
+}
 
 export interface LayerResult extends LayerWork {
   readonly event: 'layer';
@@ -44,10 +48,15 @@ export interface LayerResult extends LayerWork {
   readonly step_ms: Spread;
   /** GFLOP/s: FLOPs that the step has to do over its median time. */
   readonly useful_gflops: number;
-  /** GFLOP/s of fused multiply-adds on as many threads, median of before, amid and after the steps; null without a C compiler. */
+  /**
+   * GFLOP/s of fused multiply-adds on as many threads, median of before, amid and after the steps; null without a C
+   * compiler.
+   */
   readonly fma_peak_gflops: number | null;
-  /** planned: states, intermediate values, inputs and outputs. rss: the process's peak above what it had when its libraries were loaded
-   * and no parameter existed. */
+  /**
+   * planned: states, intermediate values, inputs and outputs. rss: the process's peak above what it had when its
+   * libraries were loaded and no parameter existed.
+   */
   readonly peak_bytes: { readonly planned: number; readonly rss: number };
   readonly compile_ms: number;
   /** With --products: milliseconds of the layer's products alone, with equal loads, in turns with its steps. */
@@ -64,10 +73,46 @@ export interface LayerResult extends LayerWork {
 
 const WARM_UP = 3;
 
-export const spread = (values: readonly number[]): Spread => ({ min: Math.min(...values), median: median(values), max: Math.max(...values) });
+export const spread = (values: readonly number[]): Spread => ({
+  min: Math.min(...values),
+  median: median(values),
+  max: Math.max(...values),
+});
 
-export function workOf({ tokens, dModel, dFf, experts, topK, capacityFactor: capacity, overflow = 'drop', dispatch, skew, activation, optimizer, eager = false, pass, recompute, chunks }: LayerFlags): LayerWork {
-  return { tokens, dModel, dFf, experts, topK, capacity, overflow, dispatch, skew, activation, optimizer, eager, pass, ...(recompute !== undefined && { recompute }), ...(chunks !== undefined && { chunks }) };
+export function workOf({
+  tokens,
+  dModel,
+  dFf,
+  experts,
+  topK,
+  capacityFactor: capacity,
+  overflow = 'drop',
+  dispatch,
+  skew,
+  activation,
+  optimizer,
+  eager = false,
+  pass,
+  recompute,
+  chunks,
+}: LayerFlags): LayerWork {
+  return {
+    tokens,
+    dModel,
+    dFf,
+    experts,
+    topK,
+    capacity,
+    overflow,
+    dispatch,
+    skew,
+    activation,
+    optimizer,
+    eager,
+    pass,
+    ...(recompute !== undefined && { recompute }),
+    ...(chunks !== undefined && { chunks }),
+  };
 }
 
 export async function benchLayer(flags: LayerFlags): Promise<void> {
@@ -75,16 +120,37 @@ export async function benchLayer(flags: LayerFlags): Promise<void> {
   process.stdout.write(flags.json ? `${JSON.stringify(result)}\n` : `${describe(result)}\n`);
 }
 
-export async function measureLayer(work: LayerWork, { steps, device, threads = availableParallelism(), products, profile }: Pick<LayerFlags, 'steps' | 'device' | 'threads' | 'products' | 'profile'>): Promise<LayerResult> {
-  const say = (line: string): void => { process.stderr.write(`dynamoe: ${line}\n`); };
-  const native = await openNative(threads).catch(() => null), peaks: number[] = [], done: LayerStep[] = [];
-  const peak = async (): Promise<void> => { if (native) peaks.push(await native.fmaPeak(0.1)); };
+export async function measureLayer(
+  work: LayerWork,
+  {
+    steps,
+    device,
+    threads = availableParallelism(),
+    products,
+    profile,
+  }: Pick<LayerFlags, 'steps' | 'device' | 'threads' | 'products' | 'profile'>,
+): Promise<LayerResult> {
+  const say = (line: string): void => {
+    process.stderr.write(`dynamoe: ${line}\n`);
+  };
+  const native = await openNative(threads).catch(() => null),
+    peaks: number[] = [],
+    done: LayerStep[] = [];
+  const peak = async (): Promise<void> => {
+    if (native) peaks.push(await native.fmaPeak(0.1));
+  };
   let start = 0;
   try {
-    const layer = await LayerBench.open(work, { device, threads, say }, () => { start = startPeak(); });
-    const alone = products ? await ProductsBench.open(work, { device, threads, say }) : null, alone_ms: number[] = [];
+    const layer = await LayerBench.open(work, { device, threads, say }, () => {
+      start = startPeak();
+    });
+    const alone = products ? await ProductsBench.open(work, { device, threads, say }) : null,
+      alone_ms: number[] = [];
     try {
-      for (let i = 0; i < WARM_UP; i++) { await layer.step(); await alone?.step(); }
+      for (let i = 0; i < WARM_UP; i++) {
+        await layer.step();
+        await alone?.step();
+      }
       await peak();
       for (let i = 0; i < steps; i++) {
         done.push(await layer.step());
@@ -92,14 +158,25 @@ export async function measureLayer(work: LayerWork, { steps, device, threads = a
         if (i === steps >> 1) await peak();
       }
       await peak();
-      const last = done[done.length - 1], step_ms = spread(done.map((s) => s.ms));
+      const last = done[done.length - 1],
+        step_ms = spread(done.map((s) => s.ms));
       return {
-        event: 'layer', ...work, device: layer.executor.device.info.name, threads, steps,
-        tokens_per_s: (1000 * work.tokens) / step_ms.median, step_ms,
-        useful_gflops: usefulFlops(work, last.kept) / step_ms.median / 1e6, fma_peak_gflops: native && median(peaks),
-        peak_bytes: { planned: layer.plannedBytes, rss: resident().peak - start }, compile_ms: layer.compileMs,
-        ...(alone && { products_ms: spread(alone_ms) }), ...(profile && { kernels: await layer.profile(steps), limits: await machineLimits(threads) }),
-        loss: last.loss, load: last.load, dropped: 1 - last.kept / (work.tokens * work.topK),
+        event: 'layer',
+        ...work,
+        device: layer.executor.device.info.name,
+        threads,
+        steps,
+        tokens_per_s: (1000 * work.tokens) / step_ms.median,
+        step_ms,
+        useful_gflops: usefulFlops(work, last.kept) / step_ms.median / 1e6,
+        fma_peak_gflops: native && median(peaks),
+        peak_bytes: { planned: layer.plannedBytes, rss: resident().peak - start },
+        compile_ms: layer.compileMs,
+        ...(alone && { products_ms: spread(alone_ms) }),
+        ...(profile && { kernels: await layer.profile(steps), limits: await machineLimits(threads) }),
+        loss: last.loss,
+        load: last.load,
+        dropped: 1 - last.kept / (work.tokens * work.topK),
       };
     } finally {
       alone?.close();
@@ -111,15 +188,30 @@ export async function measureLayer(work: LayerWork, { steps, device, threads = a
 }
 
 function describe(r: LayerResult): string {
-  const f = (x: number): string => x.toFixed(2), of = r.fma_peak_gflops === null ? '' : `, ${(100 * r.useful_gflops / r.fma_peak_gflops).toFixed(1)}% of the peak of ${f(r.fma_peak_gflops)}`;
-  const busiest = r.load.length === 0 ? '' : `; the busiest expert has ${(100 * Math.max(...r.load) / r.tokens).toFixed(1)}% of the tokens`;
+  const f = (x: number): string => x.toFixed(2),
+    of =
+      r.fma_peak_gflops === null
+        ? ''
+        : `, ${((100 * r.useful_gflops) / r.fma_peak_gflops).toFixed(1)}% of the peak of ${f(r.fma_peak_gflops)}`;
+  const busiest =
+    r.load.length === 0
+      ? ''
+      : `; the busiest expert has ` + `${((100 * Math.max(...r.load)) / r.tokens).toFixed(1)}% of the tokens`;
   return [
-    `${r.experts === 0 ? 'dense network' : `${r.experts} experts, top-${r.topK}, ${r.dispatch}, ${r.capacity === 'dropless' ? 'dropless' : `capacity factor ${r.capacity}${r.overflow === 'spill' ? ', the rest spilled' : ''}`}`}; ${r.tokens} tokens, width ${r.dModel}, hidden ${r.dFf}, ${r.activation}; ${r.pass}${r.pass === 'train' ? `, ${r.optimizer}${r.eager ? ', eager' : ''}${r.recompute ? ', hidden values computed again' : ''}${r.chunks !== undefined && r.chunks > 1 ? `, in ${r.chunks} chunks` : ''}` : ''}`,
+    `${r.experts === 0 ? 'dense network' : `${r.experts} experts, top-${r.topK}, ${r.dispatch}, ` + `${r.capacity === 'dropless' ? 'dropless' : `capacity factor ${r.capacity}${r.overflow === 'spill' ? ', the rest spilled' : ''}`}`}; ${r.tokens} tokens, width ${r.dModel}, hidden ${r.dFf}, ${r.activation}; ${r.pass}${r.pass === 'train' ? `, ${r.optimizer}${r.eager ? ', eager' : ''}${r.recompute ? ', hidden values computed again' : ''}${r.chunks !== undefined && r.chunks > 1 ? `, in ${r.chunks} chunks` : ''}` : ''}`,
     `${r.device}, threads: ${r.threads}; compiled in ${f(r.compile_ms)} ms`,
-    `step ${f(r.step_ms.median)} ms median, ${f(r.step_ms.min)} min, ${f(r.step_ms.max)} max over ${r.steps}: ${count(r.tokens_per_s)} tokens/s`,
-    `useful ${f(r.useful_gflops)} GFLOP/s${of}${busiest}${r.dropped > 0 ? `; ${(100 * r.dropped).toFixed(1)}% of the choices were dropped` : ''}`,
+    `step ${f(r.step_ms.median)} ms median, ${f(r.step_ms.min)} min, ${f(r.step_ms.max)} max over ${r.steps}: ` +
+      `${count(r.tokens_per_s)} tokens/s`,
+    `useful ${f(r.useful_gflops)} ` +
+      `GFLOP/s${of}${busiest}${r.dropped > 0 ? `; ${(100 * r.dropped).toFixed(1)}% of the choices were dropped` : ''}`,
     `memory: planned ${bytes(r.peak_bytes.planned)}, resident at most ${bytes(r.peak_bytes.rss)} above the start`,
-    ...(r.products_ms ? [`its products alone, with equal loads: ${f(r.products_ms.median)} ms median, ${f(r.products_ms.min)} min: the step reaches ${(100 * r.products_ms.median / r.step_ms.median).toFixed(1)}% of their speed`] : []),
+    ...(r.products_ms
+      ? [
+          `its products alone, with equal loads: ${f(r.products_ms.median)} ms median, ` +
+            `${f(r.products_ms.min)} min: the step reaches ` +
+            `${((100 * r.products_ms.median) / r.step_ms.median).toFixed(1)}% of their speed`,
+        ]
+      : []),
     ...(r.kernels ? ['', kernelTable(r.kernels, r.limits ?? null)] : []),
   ].join('\n');
 }

@@ -1,5 +1,6 @@
-// dynamoe bench recompile: one mixture-of-experts layer under a skewed load, with capacities that a policy sets while it runs, against the
-// fixed capacity factors, in turns on the same batches in one process. Two sessions: one that recompiles, one whose factor is set by hand.
+// dynamoe bench recompile: one mixture-of-experts layer under a skewed load, with capacities that a policy sets while
+// it runs, against the fixed capacity factors, in turns on the same batches in one process. Two sessions: one that
+// recompiles, one whose factor is set by hand.
 import { availableParallelism } from 'node:os';
 import { UserError } from '../base/errors.ts';
 import { Stream } from '../base/random.ts';
@@ -78,7 +79,9 @@ export interface Verdict {
   readonly stall_ms: number;
 }
 
-/** Top-k with a bias on logits that nothing trains, and weights that stay as they are: the same load in every session. */
+/**
+ * Top-k with a bias on logits that nothing trains, and weights that stay as they are: the same load in every session.
+ */
 class SkewedRouter extends TopKRouter {
   readonly bias: Parameter; // [experts]
   constructor(options: RouterOptions) {
@@ -87,7 +90,9 @@ class SkewedRouter extends TopKRouter {
     this.weight.frozen = true;
   }
 
-  protected override logits(x: Tensor): Tensor { return add(super.logits(x), use(x, this.bias)); }
+  protected override logits(x: Tensor): Tensor {
+    return add(super.logits(x), use(x, this.bias));
+  }
 }
 
 class Ffn {
@@ -98,24 +103,40 @@ class Ffn {
     this.down = new Linear(hidden, width, { bias: false });
   }
 
-  forward(x: Tensor): Tensor { return call(this.down, relu(call(this.up, x))); }
+  forward(x: Tensor): Tensor {
+    return call(this.down, relu(call(this.up, x)));
+  }
 }
 
 class Layer {
   readonly moe: MoE;
   constructor({ dModel, dFf, experts, topK, dispatch, overflow, modules = false, from }: RecompileFlags) {
     const router = new SkewedRouter({ dModel, experts });
-    this.moe = new MoE({ dModel, topK, router, dispatch, overflow, capacity: from,
-      ...(modules ? { experts: Array.from({ length: experts }, () => new Ffn(dModel, dFf)) } : { experts, hidden: dFf, activation: 'relu' as const }) });
+    this.moe = new MoE({
+      dModel,
+      topK,
+      router,
+      dispatch,
+      overflow,
+      capacity: from,
+      ...(modules
+        ? { experts: Array.from({ length: experts }, () => new Ffn(dModel, dFf)) }
+        : { experts, hidden: dFf, activation: 'relu' as const }),
+    });
   }
 
-  forward(x: Tensor): Tensor { return call(this.moe, x); }
+  forward(x: Tensor): Tensor {
+    return call(this.moe, x);
+  }
 }
 
 /** Random numbers, others at every step; the targets, which no load depends on, are the same. */
 function batchesOf({ tokens, dModel }: RecompileFlags): (step: number) => Batch {
-  const draw = (name: string, i: number) => hostTensor('float32', [tokens, dModel], new Stream(0, name).normals(i, 1, new Float32Array(tokens * dModel))), y = draw('y', 0);
-  let last = -1, x = y;
+  const draw = (name: string, i: number) =>
+      hostTensor('float32', [tokens, dModel], new Stream(0, name).normals(i, 1, new Float32Array(tokens * dModel))),
+    y = draw('y', 0);
+  let last = -1,
+    x = y;
   return (step) => {
     if (step !== last) x = draw('x', step);
     last = step;
@@ -124,29 +145,76 @@ function batchesOf({ tokens, dModel }: RecompileFlags): (step: number) => Batch 
 }
 
 /** The router's bias at a step: with drift, ranks move on by a third of the experts in so many steps, bit by bit. */
-export function biasAt({ experts, skew, drift }: Pick<RecompileFlags, 'experts' | 'skew' | 'drift'>, step: number): Float32Array {
-  const at = drift > 0 ? step / drift : 0, phase = Math.floor(at), stride = Math.floor(experts / 3) || 1;
+export function biasAt(
+  { experts, skew, drift }: Pick<RecompileFlags, 'experts' | 'skew' | 'drift'>,
+  step: number,
+): Float32Array {
+  const at = drift > 0 ? step / drift : 0,
+    phase = Math.floor(at),
+    stride = Math.floor(experts / 3) || 1;
   const bias = (e: number, moved: number): number => -skew * Math.log(((e + moved * stride) % experts) + 1);
-  return Float32Array.from({ length: experts }, (_, e) => bias(e, phase) + (at - phase) * (bias(e, phase + 1) - bias(e, phase)));
+  return Float32Array.from(
+    { length: experts },
+    (_, e) => bias(e, phase) + (at - phase) * (bias(e, phase + 1) - bias(e, phase)),
+  );
 }
 
-const total = (list: Iterable<number>): number => { let n = 0; for (const v of list) n += v; return n; };
+const total = (list: Iterable<number>): number => {
+  let n = 0;
+  for (const v of list) n += v;
+  return n;
+};
 
-export async function measureRecompile(flags: RecompileFlags): Promise<{ rows: PlanRow[]; verdict: Verdict; events: RecompileEvent[] }> {
-  const { tokens, topK, experts, alphas, device, threads = availableParallelism(), warmUp, steps, every, overflow } = flags;
-  const events: RecompileEvent[] = [], batchAt = batchesOf(flags), choices = tokens * topK;
-  const open = (): Promise<Session> => compile(new Layer(flags), { loss: meanSquaredError, optimizer: sgd({ lr: 1e-3, eager: true }), device, threads, events: (e) => events.push(e),
-    say: (line) => { process.stderr.write(`dynamoe: ${line}\n`); } });
+export async function measureRecompile(
+  flags: RecompileFlags,
+): Promise<{ rows: PlanRow[]; verdict: Verdict; events: RecompileEvent[] }> {
+  const {
+    tokens,
+    topK,
+    experts,
+    alphas,
+    device,
+    threads = availableParallelism(),
+    warmUp,
+    steps,
+    every,
+    overflow,
+  } = flags;
+  const events: RecompileEvent[] = [],
+    batchAt = batchesOf(flags),
+    choices = tokens * topK;
+  const open = (): Promise<Session> =>
+    compile(new Layer(flags), {
+      loss: meanSquaredError,
+      optimizer: sgd({ lr: 1e-3, eager: true }),
+      device,
+      threads,
+      events: (e) => events.push(e),
+      say: (line) => {
+        process.stderr.write(`dynamoe: ${line}\n`);
+      },
+    });
   const adapted = await open();
   let fixed: Session | null = null;
   try {
     fixed = await open();
     for (const rule of policies(flags.policy)) adapted.recompile(rule);
-    const timed = async (session: Session, at: number): Promise<{ ms: number; load: number[]; dropped: number; bytes: number }> => {
-      const batch = batchAt(at), { bytes: planned } = await session.prepare(batch);
+    const timed = async (
+      session: Session,
+      at: number,
+    ): Promise<{ ms: number; load: number[]; dropped: number; bytes: number }> => {
+      const batch = batchAt(at),
+        { bytes: planned } = await session.prepare(batch);
       session.executor.setState('moe.router.bias', { dtype: 'float32', shape: [experts] }, biasAt(flags, at));
-      const start = performance.now(), { stats } = await session.step(batch), ms = performance.now() - start;
-      return { ms, load: Array.from(stats['moe/load'].data, Number), dropped: total(Array.from(stats['moe/dropped']?.data ?? [], Number)), bytes: planned.arena + planned.io + planned.constants };
+      const start = performance.now(),
+        { stats } = await session.step(batch),
+        ms = performance.now() - start;
+      return {
+        ms,
+        load: Array.from(stats['moe/load'].data, Number),
+        dropped: total(Array.from(stats['moe/dropped']?.data ?? [], Number)),
+        bytes: planned.arena + planned.io + planned.constants,
+      };
     };
     const byHand = async (alpha: number, at: number): ReturnType<typeof timed> => {
       if (!fixed) throw new Error('no session');
@@ -156,32 +224,77 @@ export async function measureRecompile(flags: RecompileFlags): Promise<{ rows: P
     let at = 0;
     for (; at < warmUp; at++) await timed(adapted, at);
     for (const alpha of alphas) await byHand(alpha, at);
-    const own: Awaited<ReturnType<typeof timed>>[] = [], theirs = alphas.map((): { ms: number; ratio: number; bytes: number }[] => []);
+    const own: Awaited<ReturnType<typeof timed>>[] = [],
+      theirs = alphas.map((): { ms: number; ratio: number; bytes: number }[] => []);
     for (let i = 0; i < steps; i++, at++) {
       const mine = await timed(adapted, at);
       own.push(mine);
       if (i % every !== 0) continue;
       for (let j = 0; j < alphas.length; j++) {
-        const which = (j + i / every) % alphas.length, { ms, bytes: planned } = await byHand(alphas[which], at);
+        const which = (j + i / every) % alphas.length,
+          { ms, bytes: planned } = await byHand(alphas[which], at);
         theirs[which].push({ ms, ratio: ms / mine.ms, bytes: planned });
       }
     }
-    const row = (plan: string, ms: readonly number[], dropped: number, planned: number, recompilations: number): PlanRow => {
+    const row = (
+      plan: string,
+      ms: readonly number[],
+      dropped: number,
+      planned: number,
+      recompilations: number,
+    ): PlanRow => {
       const step_ms = median(ms);
-      return { event: 'plan', plan, step_ms, samples_per_s: (1000 * tokens) / step_ms, dropped, planned_bytes: planned, recompilations };
+      return {
+        event: 'plan',
+        plan,
+        step_ms,
+        samples_per_s: (1000 * tokens) / step_ms,
+        dropped,
+        planned_bytes: planned,
+        recompilations,
+      };
     };
     // Loads are the same in both sessions, so that a factor's drops are known for steps that it did not take, too.
     const drops = (alpha: number): number => {
       const caps = capacityRows(alpha, experts, choices) ?? [];
-      return overflow === 'spill' ? 0 : total(own.map(({ load }) => total(load.map((n, e) => Math.max(0, n - caps[e]))))) / (steps * choices);
+      return overflow === 'spill'
+        ? 0
+        : total(own.map(({ load }) => total(load.map((n, e) => Math.max(0, n - caps[e]))))) / (steps * choices);
     };
-    const share = total(own.map((s) => s.dropped)) / (steps * choices), most = Math.max(...own.map((s) => s.bytes)), kept = events.filter((e) => e.kept);
-    const adaptedRow = row(flags.policy, own.map((s) => s.ms), share, most, kept.length);
-    const rows = alphas.map((alpha, j) => row(String(alpha), theirs[j].map((t) => t.ms), drops(alpha), theirs[j][0].bytes, 0));
-    const enough = [...alphas.keys()].filter((j) => rows[j].dropped <= share).sort((a, b) => alphas[a] - alphas[b])[0] as number | undefined;
-    return { rows: [...rows, adaptedRow], events,
-      verdict: { event: 'verdict', against: enough === undefined ? null : alphas[enough], throughput: enough === undefined ? null : median(theirs[enough].map((t) => t.ratio)),
-        bytes: enough === undefined ? null : rows[enough].planned_bytes / most, state_bytes: total(Object.values(adapted.bytes())) - adapted.bytes().arena, stall_ms: total(events.map((e) => e.stall_ms)) } };
+    const share = total(own.map((s) => s.dropped)) / (steps * choices),
+      most = Math.max(...own.map((s) => s.bytes)),
+      kept = events.filter((e) => e.kept);
+    const adaptedRow = row(
+      flags.policy,
+      own.map((s) => s.ms),
+      share,
+      most,
+      kept.length,
+    );
+    const rows = alphas.map((alpha, j) =>
+      row(
+        String(alpha),
+        theirs[j].map((t) => t.ms),
+        drops(alpha),
+        theirs[j][0].bytes,
+        0,
+      ),
+    );
+    const enough = [...alphas.keys()]
+      .filter((j) => rows[j].dropped <= share)
+      .sort((a, b) => alphas[a] - alphas[b])[0] as number | undefined;
+    return {
+      rows: [...rows, adaptedRow],
+      events,
+      verdict: {
+        event: 'verdict',
+        against: enough === undefined ? null : alphas[enough],
+        throughput: enough === undefined ? null : median(theirs[enough].map((t) => t.ratio)),
+        bytes: enough === undefined ? null : rows[enough].planned_bytes / most,
+        state_bytes: total(Object.values(adapted.bytes())) - adapted.bytes().arena,
+        stall_ms: total(events.map((e) => e.stall_ms)),
+      },
+    };
   } finally {
     await adapted.close();
     await fixed?.close();
@@ -189,16 +302,32 @@ export async function measureRecompile(flags: RecompileFlags): Promise<{ rows: P
 }
 
 export async function benchRecompile(flags: RecompileFlags): Promise<void> {
-  if (flags.alphas.length === 0) throw new UserError('bench recompile: there is no capacity factor to compare with', '--alphas 1,1.25,2');
+  if (flags.alphas.length === 0)
+    throw new UserError('bench recompile: there is no capacity factor to compare with', '--alphas 1,1.25,2');
   const { rows, verdict, events } = await measureRecompile(flags);
   if (flags.json) {
     for (const line of [...events, ...rows, verdict]) process.stdout.write(`${JSON.stringify(line)}\n`);
     return;
   }
-  const table = rows.map((r) => [r.plan, r.step_ms.toFixed(1), count(r.samples_per_s), `${(100 * r.dropped).toFixed(2)}%`, bytes(r.planned_bytes), String(r.recompilations)]);
+  const table = rows.map((r) => [
+    r.plan,
+    r.step_ms.toFixed(1),
+    count(r.samples_per_s),
+    `${(100 * r.dropped).toFixed(2)}%`,
+    bytes(r.planned_bytes),
+    String(r.recompilations),
+  ]);
   const lines = [['capacity', 'step, ms', 'samples/s', 'dropped', 'planned', 'recompilations'], ...table];
   const widths = lines[0].map((_, i) => Math.max(...lines.map((l) => l[i].length)));
-  for (const line of lines) process.stdout.write(`${line.map((cell, i) => (i === 0 ? cell.padEnd(widths[i]) : cell.padStart(widths[i]))).join('  ')}\n`);
-  process.stdout.write(verdict.against === null ? 'no fixed factor drops as little\n'
-    : `against ${verdict.against}, the smallest that drops no more: ${verdict.throughput?.toFixed(2)} times the throughput, ${verdict.bytes?.toFixed(2)} times fewer planned bytes (states: ${bytes(verdict.state_bytes)} in both)\n`);
+  for (const line of lines)
+    process.stdout.write(
+      `${line.map((cell, i) => (i === 0 ? cell.padEnd(widths[i]) : cell.padStart(widths[i]))).join('  ')}\n`,
+    );
+  process.stdout.write(
+    verdict.against === null
+      ? 'no fixed factor drops as little\n'
+      : `against ${verdict.against}, the smallest that drops no more: ${verdict.throughput?.toFixed(2)} times the ` +
+          `throughput, ${verdict.bytes?.toFixed(2)} times fewer planned bytes (states: ` +
+          `${bytes(verdict.state_bytes)} in both)\n`,
+  );
 }

@@ -1,7 +1,7 @@
-// dynamoe bench routing: what it costs to remember samples' choices of experts, and what leaves the critical path where they are taken from
-// the memory. Layers that are live, watched and cached take turns on the same batches in one process; nothing is learnt, so that every
-// remembered choice is the live one. The critical path is the longest chain of kernels, each as long as it took alone, that must end
-// before another may begin.
+// dynamoe bench routing: what it costs to remember samples' choices of experts, and what leaves the critical path where
+// they are taken from the memory. Layers that are live, watched and cached take turns on the same batches in one
+// process; nothing is learnt, so that every remembered choice is the live one. The critical path is the longest chain
+// of kernels, each as long as it took alone, that must end before another may begin.
 import { availableParallelism } from 'node:os';
 import { hostTensor, type Batch } from '../base/tensor.ts';
 import { Stream } from '../base/random.ts';
@@ -46,9 +46,15 @@ export interface RoutingResult {
   readonly topK: number;
   readonly threads: number;
   readonly step_ms: Spread;
-  /** Of the kernels by what they do: who is chosen, rows sorted by expert, the memory read, compared and written; and of all. */
+  /**
+   * Of the kernels by what they do: who is chosen, rows sorted by expert, the memory read, compared and written; and of
+   * all.
+   */
   readonly kernels_us: Readonly<Record<Part, number>>;
-  /** From the start of a step along the critical path: until the gate has its scores, until rows are sorted by expert, until the step ends. */
+  /**
+   * From the start of a step along the critical path: until the gate has its scores, until rows are sorted by expert,
+   * until the step ends.
+   */
   readonly scores_us: number;
   readonly sorted_us: number;
   readonly path_us: number;
@@ -58,7 +64,10 @@ export interface RoutingResult {
 
 export type Part = 'select' | 'sort' | 'memory' | 'all';
 
-const BATCHES = 4, STEPS = 8, WARM_UP = 4; // batches that come again and again; steps of a turn, and those of it that are not measured
+// batches that come again and again; steps of a turn, and those of it that are not measured
+const BATCHES = 4,
+  STEPS = 8,
+  WARM_UP = 4;
 
 class Layer {
   readonly input: Linear;
@@ -68,14 +77,32 @@ class Layer {
     this.moe = new MoE({ dModel, experts, topK, hidden, activation: 'relu', routing, remember });
   }
 
-  forward(x: Tensor): Tensor { return call(this.moe, relu(call(this.input, x))); }
+  forward(x: Tensor): Tensor {
+    return call(this.moe, relu(call(this.input, x)));
+  }
 }
 
 export async function benchRouting(flags: RoutingFlags): Promise<void> {
-  const { samples, tokens, experts, topK, rounds, device, threads = availableParallelism(), json } = flags, say = (line: string): void => { process.stderr.write(`dynamoe: ${line}\n`); };
-  const batches = Array.from({ length: BATCHES }, (_, i) => batchOf(flags, i)), open: { routing: RoutingMode; session: Session; ms: number[]; runs: Float64Array[] }[] = [];
+  const { samples, tokens, experts, topK, rounds, device, threads = availableParallelism(), json } = flags,
+    say = (line: string): void => {
+      process.stderr.write(`dynamoe: ${line}\n`);
+    };
+  const batches = Array.from({ length: BATCHES }, (_, i) => batchOf(flags, i)),
+    open: { routing: RoutingMode; session: Session; ms: number[]; runs: Float64Array[] }[] = [];
   try {
-    for (const routing of ROUTINGS) open.push({ routing, session: await compile(new Layer(flags, routing), { loss: meanSquaredError, optimizer: sgd({ lr: 0 }), device, threads, say }), ms: [], runs: [] });
+    for (const routing of ROUTINGS)
+      open.push({
+        routing,
+        session: await compile(new Layer(flags, routing), {
+          loss: meanSquaredError,
+          optimizer: sgd({ lr: 0 }),
+          device,
+          threads,
+          say,
+        }),
+        ms: [],
+        runs: [],
+      });
     for (const { session } of open) for (let i = 0; i < BATCHES; i++) await session.step(batches[i]);
     for (let round = 0; round < rounds; round++) {
       for (const { session, ms, runs } of open) {
@@ -91,49 +118,132 @@ export async function benchRouting(flags: RoutingFlags): Promise<void> {
     const results: RoutingResult[] = [];
     for (const { routing, session, ms, runs } of open) {
       // Of a kernel the median: other work on the machine makes some runs of it longer.
-      const { loaded: { program } } = await programOf(session, batches[0]), us = program.steps.map((_, k) => median(runs.map((ns) => ns[k] / 1000)));
-      results.push({ event: 'routing', routing, samples, tokens, experts, topK, threads, step_ms: spread(ms), kernels_us: partsOf(program, us), ...pathOf(program, us),
-        state_bytes: program.states.filter((s) => s.name.startsWith('assigned/')).reduce((n, s) => n + program.tensors[s.tensor].bytes, 0) });
+      const {
+          loaded: { program },
+        } = await programOf(session, batches[0]),
+        us = program.steps.map((_, k) => median(runs.map((ns) => ns[k] / 1000)));
+      results.push({
+        event: 'routing',
+        routing,
+        samples,
+        tokens,
+        experts,
+        topK,
+        threads,
+        step_ms: spread(ms),
+        kernels_us: partsOf(program, us),
+        ...pathOf(program, us),
+        state_bytes: program.states
+          .filter((s) => s.name.startsWith('assigned/'))
+          .reduce((n, s) => n + program.tensors[s.tensor].bytes, 0),
+      });
     }
-    process.stdout.write(json ? results.map((r) => `${JSON.stringify(r)}\n`).join('') : `${describe(flags, threads, results)}\n`);
+    process.stdout.write(
+      json ? results.map((r) => `${JSON.stringify(r)}\n`).join('') : `${describe(flags, threads, results)}\n`,
+    );
   } finally {
     for (const { session } of open) await session.close();
   }
 }
 
-async function programOf(session: Session, batch: Batch): Promise<{ loaded: LoadedProgram; executor: ProgramExecutor }> {
+async function programOf(
+  session: Session,
+  batch: Batch,
+): Promise<{ loaded: LoadedProgram; executor: ProgramExecutor }> {
   const { executor } = session;
   if (!(executor instanceof ProgramExecutor)) throw new Error('a device without programs');
-  return { loaded: await session.prepare(batch) as LoadedProgram, executor };
+  return { loaded: (await session.prepare(batch)) as LoadedProgram, executor };
 }
 
 function batchOf({ samples, tokens, dModel }: RoutingFlags, i: number): Batch {
-  const stream = new Stream(i, 'bench.routing'), shape = [samples, tokens, dModel], size = samples * tokens * dModel;
-  return { x: hostTensor('float32', shape, stream.normals(0, 1, new Float32Array(size), 0)), y: hostTensor('float32', shape, stream.normals(1, 1, new Float32Array(size), 0)),
-    ids: Int32Array.from({ length: samples }, (_, s) => i * samples + s) };
+  const stream = new Stream(i, 'bench.routing'),
+    shape = [samples, tokens, dModel],
+    size = samples * tokens * dModel;
+  return {
+    x: hostTensor('float32', shape, stream.normals(0, 1, new Float32Array(size), 0)),
+    y: hostTensor('float32', shape, stream.normals(1, 1, new Float32Array(size), 0)),
+    ids: Int32Array.from({ length: samples }, (_, s) => i * samples + s),
+  };
 }
 
-const PARTS: Readonly<Record<Exclude<Part, 'all'>, readonly string[]>> = { select: ['topK', 'topKUnless'], sort: ['permute', 'permuteUnless'], memory: ['recall', 'recalls', 'remember', 'equal'] };
+const PARTS: Readonly<Record<Exclude<Part, 'all'>, readonly string[]>> = {
+  select: ['topK', 'topKUnless'],
+  sort: ['permute', 'permuteUnless'],
+  memory: ['recall', 'recalls', 'remember', 'equal'],
+};
 
 export function partsOf({ steps }: Program, us: readonly number[]): Record<Part, number> {
-  const of = (names: readonly string[]): number => steps.reduce((n, s, k) => n + (s.ops.some((op) => names.includes(op)) ? us[k] : 0), 0);
-  return { select: of(PARTS.select), sort: of(PARTS.sort), memory: of(PARTS.memory), all: us.reduce((a, b) => a + b, 0) };
+  const of = (names: readonly string[]): number =>
+    steps.reduce((n, s, k) => n + (s.ops.some((op) => names.includes(op)) ? us[k] : 0), 0);
+  return {
+    select: of(PARTS.select),
+    sort: of(PARTS.sort),
+    memory: of(PARTS.memory),
+    all: us.reduce((a, b) => a + b, 0),
+  };
 }
 
-/** The longest chains of steps that touch each other's memory: before the step that chooses, to the last that sorts, and of all. */
-export function pathOf({ steps, tensors }: Program, us: readonly number[]): Pick<RoutingResult, 'scores_us' | 'sorted_us' | 'path_us'> {
-  const begins: number[] = [], ends: number[] = [];
+/**
+ * The longest chains of steps that touch each other's memory: before the step that chooses, to the last that sorts, and
+ * of all.
+ */
+export function pathOf(
+  { steps, tensors }: Program,
+  us: readonly number[],
+): Pick<RoutingResult, 'scores_us' | 'sorted_us' | 'path_us'> {
+  const begins: number[] = [],
+    ends: number[] = [];
   steps.forEach((step, k) => {
-    begins.push(steps.slice(0, k).reduce((latest, other, i) => (ends[i] > latest && conflict(tensors, other, step) ? ends[i] : latest), 0));
+    begins.push(
+      steps
+        .slice(0, k)
+        .reduce((latest, other, i) => (ends[i] > latest && conflict(tensors, other, step) ? ends[i] : latest), 0),
+    );
     ends.push(begins[k] + us[k]);
   });
-  const of = (times: readonly number[], names: readonly string[]): number => Math.max(0, ...times.filter((_, k) => steps[k].ops.some((op) => names.includes(op))));
+  const of = (times: readonly number[], names: readonly string[]): number =>
+    Math.max(0, ...times.filter((_, k) => steps[k].ops.some((op) => names.includes(op))));
   return { scores_us: of(begins, PARTS.select), sorted_us: of(ends, PARTS.sort), path_us: Math.max(0, ...ends) };
 }
 
-function describe({ samples, tokens, experts, topK }: RoutingFlags, threads: number, results: readonly RoutingResult[]): string {
+function describe(
+  { samples, tokens, experts, topK }: RoutingFlags,
+  threads: number,
+  results: readonly RoutingResult[],
+): string {
   const f = (x: number): string => x.toFixed(1);
-  return [`${samples} samples of ${tokens} tokens, ${experts} experts, top-${topK}, ${threads} threads; kernels and the critical path in microseconds, medians`,
-    table(['routing', 'step, ms', 'best', 'choosing', 'sorting', 'memory', 'all kernels', 'scores after', 'rows sorted after', 'between', 'path', 'state'], results.map((r) => [r.routing, r.step_ms.median.toFixed(3), r.step_ms.min.toFixed(3),
-      f(r.kernels_us.select), f(r.kernels_us.sort), f(r.kernels_us.memory), f(r.kernels_us.all), f(r.scores_us), f(r.sorted_us), f(r.sorted_us - r.scores_us), f(r.path_us), bytes(r.state_bytes)]))].join('\n');
+  return [
+    `${samples} samples of ${tokens} tokens, ${experts} experts, top-${topK}, ${threads} threads; kernels and ` +
+      `the critical path in microseconds, medians`,
+    table(
+      [
+        'routing',
+        'step, ms',
+        'best',
+        'choosing',
+        'sorting',
+        'memory',
+        'all kernels',
+        'scores after',
+        'rows sorted after',
+        'between',
+        'path',
+        'state',
+      ],
+      results.map((r) => [
+        r.routing,
+        r.step_ms.median.toFixed(3),
+        r.step_ms.min.toFixed(3),
+        f(r.kernels_us.select),
+        f(r.kernels_us.sort),
+        f(r.kernels_us.memory),
+        f(r.kernels_us.all),
+        f(r.scores_us),
+        f(r.sorted_us),
+        f(r.sorted_us - r.scores_us),
+        f(r.path_us),
+        bytes(r.state_bytes),
+      ]),
+    ),
+  ].join('\n');
 }

@@ -1,5 +1,6 @@
-// dynamoe bench scaling: how the cost of a layer grows with tokens, experts, width and threads, one of them at a time. Layers of one curve
-// take turns in one process. Cost should follow active FLOPs: more experts for the same tokens should take no longer.
+// dynamoe bench scaling: how the cost of a layer grows with tokens, experts, width and threads, one of them at a time.
+// Layers of one curve take turns in one process. Cost should follow active FLOPs: more experts for the same tokens
+// should take no longer.
 import { availableParallelism } from 'node:os';
 import { openNative } from '../session/node.ts';
 import type { DeviceName } from '../session/platform.ts';
@@ -11,9 +12,20 @@ import { LayerBench, usefulFlops, type LayerWork } from './layer-work.ts';
 export const CURVES = ['tokens', 'experts', 'width', 'threads'] as const;
 export type Curve = (typeof CURVES)[number];
 
-export interface ScalingFlags { readonly curve: readonly Curve[]; readonly rounds: number; readonly device: DeviceName; readonly threads?: number; readonly json?: boolean }
+export interface ScalingFlags {
+  readonly curve: readonly Curve[];
+  readonly rounds: number;
+  readonly device: DeviceName;
+  readonly threads?: number;
+  readonly json?: boolean;
+}
 
-interface Point { readonly curve: Curve; readonly at: number; readonly work: LayerWork; readonly threads: number }
+interface Point {
+  readonly curve: Curve;
+  readonly at: number;
+  readonly work: LayerWork;
+  readonly threads: number;
+}
 
 export interface ScalingResult extends Pick<LayerWork, 'tokens' | 'dModel' | 'dFf' | 'experts' | 'topK'> {
   readonly event: 'scaling';
@@ -26,11 +38,28 @@ export interface ScalingResult extends Pick<LayerWork, 'tokens' | 'dModel' | 'dF
   /** GFLOP/s of fused multiply-adds on as many threads, in turns with the steps. */
   readonly fma_peak_gflops: number | null;
   readonly planned_bytes: number;
-  /** Its time for each useful FLOP over that of the curve's first layer that is named so (8 experts; the least of the others). */
+  /**
+   * Its time for each useful FLOP over that of the curve's first layer that is named so (8 experts; the least of the
+   * others).
+   */
   readonly cost: number;
 }
 
-const BASE: LayerWork = { tokens: 2048, dModel: 256, dFf: 1024, experts: 8, topK: 2, capacity: 'dropless', overflow: 'drop', dispatch: 'ragged', skew: 0, activation: 'relu', optimizer: 'sgd', eager: true, pass: 'train' };
+const BASE: LayerWork = {
+  tokens: 2048,
+  dModel: 256,
+  dFf: 1024,
+  experts: 8,
+  topK: 2,
+  capacity: 'dropless',
+  overflow: 'drop',
+  dispatch: 'ragged',
+  skew: 0,
+  activation: 'relu',
+  optimizer: 'sgd',
+  eager: true,
+  pass: 'train',
+};
 
 /** Powers of 2. */
 const powers = (from: number, to: number): number[] => (from > to ? [] : [from, ...powers(2 * from, to)]);
@@ -38,25 +67,45 @@ const powers = (from: number, to: number): number[] => (from > to ? [] : [from, 
 /** The layers of a curve. One expert is a dense network of the same active FLOPs. */
 export function pointsOf(curve: Curve, threads: number): Point[] {
   switch (curve) {
-    case 'tokens': return powers(64, 8192).map((at) => ({ curve, at, threads, work: { ...BASE, tokens: at } }));
-    case 'experts': return powers(1, 256).map((at) => ({ curve, at, threads, work: { ...BASE, experts: at === 1 ? 0 : at } }));
-    case 'width': return powers(64, 1024).map((at) => ({ curve, at, threads, work: { ...BASE, dModel: at, dFf: 4 * at } }));
-    case 'threads': return powers(1, threads).map((at) => ({ curve, at, threads: at, work: BASE }));
+    case 'tokens':
+      return powers(64, 8192).map((at) => ({ curve, at, threads, work: { ...BASE, tokens: at } }));
+    case 'experts':
+      return powers(1, 256).map((at) => ({ curve, at, threads, work: { ...BASE, experts: at === 1 ? 0 : at } }));
+    case 'width':
+      return powers(64, 1024).map((at) => ({ curve, at, threads, work: { ...BASE, dModel: at, dFf: 4 * at } }));
+    case 'threads':
+      return powers(1, threads).map((at) => ({ curve, at, threads: at, work: BASE }));
   }
 }
 
-export async function benchScaling({ curve: curves, rounds, device, threads = availableParallelism(), json }: ScalingFlags): Promise<void> {
+export async function benchScaling({
+  curve: curves,
+  rounds,
+  device,
+  threads = availableParallelism(),
+  json,
+}: ScalingFlags): Promise<void> {
   for (const curve of curves) {
     const results = await measure(pointsOf(curve, threads), rounds, device);
-    process.stdout.write(json ? results.map((r) => `${JSON.stringify(r)}\n`).join('') : `${describe(curve, results)}\n\n`);
+    process.stdout.write(
+      json ? results.map((r) => `${JSON.stringify(r)}\n`).join('') : `${describe(curve, results)}\n\n`,
+    );
   }
 }
 
 async function measure(points: readonly Point[], rounds: number, device: DeviceName): Promise<ScalingResult[]> {
-  const say = (line: string): void => { process.stderr.write(`dynamoe: ${line}\n`); };
+  const say = (line: string): void => {
+    process.stderr.write(`dynamoe: ${line}\n`);
+  };
   const layers: { point: Point; layer: LayerBench; ms: number[]; peaks: number[] }[] = [];
   try {
-    for (const point of points) layers.push({ point, layer: await LayerBench.open(point.work, { device, threads: point.threads, say }), ms: [], peaks: [] });
+    for (const point of points)
+      layers.push({
+        point,
+        layer: await LayerBench.open(point.work, { device, threads: point.threads, say }),
+        ms: [],
+        peaks: [],
+      });
     for (const { layer } of layers) for (let i = 0; i < 2; i++) await layer.step();
     for (let round = 0; round < rounds; round++) {
       for (const { point, layer, ms, peaks } of layers) {
@@ -64,16 +113,42 @@ async function measure(points: readonly Point[], rounds: number, device: DeviceN
         await layer.step();
         for (let i = 0; i < STEPS; i++) ms.push((await layer.step()).ms);
         const native = await openNative(point.threads).catch(() => null);
-        if (native) { peaks.push(await native.fmaPeak(0.02)); native.close(); }
+        if (native) {
+          peaks.push(await native.fmaPeak(0.02));
+          native.close();
+        }
       }
     }
-    const costs = layers.map(({ point, ms }) => median(ms) / usefulFlops(point.work, point.work.tokens * point.work.topK));
-    const base = costs[Math.max(0, points.findIndex((p) => p.curve !== 'experts' || p.at === 8))];
+    const costs = layers.map(
+      ({ point, ms }) => median(ms) / usefulFlops(point.work, point.work.tokens * point.work.topK),
+    );
+    const base =
+      costs[
+        Math.max(
+          0,
+          points.findIndex((p) => p.curve !== 'experts' || p.at === 8),
+        )
+      ];
     return layers.map(({ point: { curve, at, work, threads }, layer, ms, peaks }, i): ScalingResult => {
-      const { tokens, dModel, dFf, experts, topK } = work, step_ms = spread(ms);
-      return { event: 'scaling', curve, at, tokens, dModel, dFf, experts, topK, threads, step_ms, tokens_per_s: (1000 * tokens) / step_ms.median,
-        useful_gflops: usefulFlops(work, tokens * topK) / step_ms.median / 1e6, fma_peak_gflops: peaks.length > 0 ? median(peaks) : null,
-        planned_bytes: layer.plannedBytes, cost: costs[i] / base };
+      const { tokens, dModel, dFf, experts, topK } = work,
+        step_ms = spread(ms);
+      return {
+        event: 'scaling',
+        curve,
+        at,
+        tokens,
+        dModel,
+        dFf,
+        experts,
+        topK,
+        threads,
+        step_ms,
+        tokens_per_s: (1000 * tokens) / step_ms.median,
+        useful_gflops: usefulFlops(work, tokens * topK) / step_ms.median / 1e6,
+        fma_peak_gflops: peaks.length > 0 ? median(peaks) : null,
+        planned_bytes: layer.plannedBytes,
+        cost: costs[i] / base,
+      };
     });
   } finally {
     for (const { layer } of layers) layer.close();
@@ -83,9 +158,22 @@ async function measure(points: readonly Point[], rounds: number, device: DeviceN
 const STEPS = 3;
 
 function describe(curve: Curve, results: readonly ScalingResult[]): string {
-  const f = (x: number): string => x.toFixed(2), base = curve === 'experts' ? 'that of 8 experts' : 'that of the first';
-  return [`${curve}; training steps with updates as gradients come; cost: time for each useful FLOP, over ${base}`,
-    table([curve, 'step, ms', 'best', 'tokens/s', 'GFLOP/s', 'of peak', 'planned', 'cost'], results.map((r) => [
-      String(r.at), f(r.step_ms.median), f(r.step_ms.min), count(r.tokens_per_s), r.useful_gflops.toFixed(1),
-      r.fma_peak_gflops === null ? '-' : `${((100 * r.useful_gflops) / r.fma_peak_gflops).toFixed(1)}%`, bytes(r.planned_bytes), f(r.cost)]))].join('\n');
+  const f = (x: number): string => x.toFixed(2),
+    base = curve === 'experts' ? 'that of 8 experts' : 'that of the first';
+  return [
+    `${curve}; training steps with updates as gradients come; cost: time for each useful FLOP, over ${base}`,
+    table(
+      [curve, 'step, ms', 'best', 'tokens/s', 'GFLOP/s', 'of peak', 'planned', 'cost'],
+      results.map((r) => [
+        String(r.at),
+        f(r.step_ms.median),
+        f(r.step_ms.min),
+        count(r.tokens_per_s),
+        r.useful_gflops.toFixed(1),
+        r.fma_peak_gflops === null ? '-' : `${((100 * r.useful_gflops) / r.fma_peak_gflops).toFixed(1)}%`,
+        bytes(r.planned_bytes),
+        f(r.cost),
+      ]),
+    ),
+  ].join('\n');
 }

@@ -1,7 +1,8 @@
-// dynamoe bench: how fast this machine does it, and in how much memory. `gemm`: one matrix product against the peak; `conv`: convolutions
-// against a product of their size; `layer`: one mixture-of-experts layer; `scaling`: layers of many sizes; `memory`: how many experts fit;
-// `step`: a training step of a model and its parts; `compile`: a cold start; `recompile`: capacities that a policy sets against fixed ones;
-// `routing`: choices of experts that are remembered against live ones.
+// dynamoe bench: how fast this machine does it, and in how much memory. `gemm`: one matrix product against the peak;
+// `conv`: convolutions against a product of their size; `layer`: one mixture-of-experts layer; `scaling`: layers of
+// many sizes; `memory`: how many experts fit; `step`: a training step of a model and its parts; `compile`: a cold
+// start; `recompile`: capacities that a policy sets against fixed ones; `routing`: choices of experts that are
+// remembered against live ones.
 import { InvalidArgumentError, Option, type Command } from 'commander';
 import { benchCompile, type BenchCompileFlags } from '../bench/compile.ts';
 import { benchConv, type ConvFlags } from '../bench/conv.ts';
@@ -20,42 +21,84 @@ import { DISPATCHES } from '../nn/moe/strategies.ts';
 
 export function addBench(program: Command): void {
   const bench = program.command('bench').summary('measure speed').description('Measures speed on this machine.');
-  bench.command('gemm').description('A float32 matrix product of random numbers, and the peak of fused multiply-adds, in turns in one process.')
+  bench
+    .command('gemm')
+    .description(
+      'A float32 matrix product of random numbers, and the peak of fused ' + 'multiply-adds, in turns in one process.',
+    )
     .option('--size <n>', 'rows, columns and depth', whole(1, 16384), 1024)
     .addOption(new Option('--device <name>', 'where to run').choices(GEMM_DEVICES).default('auto'))
     .option('--threads <list>', 'numbers of threads, such as 1,2 (default: 1 and all cores)', wholeList)
     .option('--rounds <n>', 'turns', whole(1), 12)
     .addOption(json())
     .action((flags: GemmFlags) => benchGemm(flags));
-  bench.command('conv').description('Convolutions and their gradients, and a matrix product of their size, in turns in one process.')
+  bench
+    .command('conv')
+    .description('Convolutions and their gradients, and a matrix product of their size, in turns ' + 'in one process.')
     .addOption(new Option('--device <name>', 'where to run').choices(GEMM_DEVICES).default('auto'))
     .option('--rounds <n>', 'turns', whole(1), 30)
-    .addOption(threads()).addOption(json())
+    .addOption(threads())
+    .addOption(json())
     .action((flags: ConvFlags) => benchConv(flags));
-  const layer: Command = layerFlags(bench.command('layer').description('One mixture-of-experts layer: steps, useful FLOPs against the peak, memory. A training step includes the gradient to the layer\'s input.'))
+  const layer: Command = layerFlags(
+    bench
+      .command('layer')
+      .description(
+        'One mixture-of-experts layer: steps, useful ' +
+          "FLOPs against the peak, memory. A training step includes the gradient to the layer's input.",
+      ),
+  )
     .option('--experts <n>', 'experts; 0: a dense network of the same active FLOPs', whole(0), 8)
     .option('--steps <n>', 'steps to measure, after some to warm up', whole(1), 20)
-    .option('--products', 'in turns with the layer\'s matrix products alone')
+    .option('--products', "in turns with the layer's matrix products alone")
     .option('--profile', 'a table of the kernels')
     .action((flags: LayerFlags) => {
-      refuseFlags(layer, { ...unusedOfLayer(flags), products: flags.experts === 0 && 'a dense network has no products of experts' });
+      refuseFlags(layer, {
+        ...unusedOfLayer(flags),
+        products: flags.experts === 0 && 'a dense network has no ' + 'products of experts',
+      });
       return benchLayer(flags);
     });
-  const memory: Command = layerFlags(bench.command('memory').description('The largest number of experts that trains within a budget: each number tried in a process of its own whose memory is watched.'))
-    .requiredOption('--budget <MiB>', 'memory above what the process has before any parameter exists; must be given', whole(1))
+  const memory: Command = layerFlags(
+    bench
+      .command('memory')
+      .description(
+        'The largest number of experts that trains ' +
+          'within a budget: each number tried in a process of its own whose memory is watched.',
+      ),
+  )
+    .requiredOption(
+      '--budget <MiB>',
+      'memory above what the process has before any parameter exists; must be given',
+      whole(1),
+    )
     .option('--most <n>', 'the largest number of experts to try', whole(1, 65536), 4096)
     .option('--steps <n>', 'steps that must go well', whole(1), 3)
     .action((flags: MemoryFlags) => {
       refuseFlags(memory, unusedOfLayer({ ...flags, experts: 1 }));
       return benchMemory(flags);
     });
-  bench.command('scaling').description('How the cost of a layer grows with tokens (64 to 8192), experts (1 to 256), width (64 to 1024) and threads: a table for each.')
-    .addOption(new Option('--curve <list>', `some of ${CURVES.join(',')}`).argParser(curveList).default([...CURVES], 'all'))
+  bench
+    .command('scaling')
+    .description(
+      'How the cost of a layer grows with tokens (64 to 8192), experts (1 to 256), ' +
+        'width (64 to 1024) and threads: a table for each.',
+    )
+    .addOption(
+      new Option('--curve <list>', `some of ` + `${CURVES.join(',')}`).argParser(curveList).default([...CURVES], 'all'),
+    )
     .option('--rounds <n>', 'turns of each layer', whole(1), 5)
     .addOption(new Option('--device <name>', 'where to run').choices(GEMM_DEVICES).default('auto'))
-    .addOption(threads()).addOption(json())
+    .addOption(threads())
+    .addOption(json())
     .action((flags: ScalingFlags) => benchScaling(flags));
-  bench.command('routing').description('A layer whose choices are live, watched (remembered beside) and cached (taken from there), in turns on the same batches: steps, the kernels of the routing, and how long until rows are sorted.')
+  bench
+    .command('routing')
+    .description(
+      'A layer whose choices are live, watched (remembered beside) and cached ' +
+        '(taken from there), in turns on the same batches: steps, the kernels of the routing, and how long until ' +
+        'rows are sorted.',
+    )
     .option('--samples <n>', 'samples in a step', whole(1), 32)
     .option('--tokens <n>', 'tokens of a sample', whole(1), 64)
     .option('--d-model <n>', 'width', whole(1), 128)
@@ -65,48 +108,75 @@ export function addBench(program: Command): void {
     .option('--remember <n>', 'slots of the memory', whole(1), 65536)
     .option('--rounds <n>', 'turns', whole(1), 10)
     .addOption(new Option('--device <name>', 'where to run').choices(GEMM_DEVICES).default('auto'))
-    .addOption(threads()).addOption(json())
+    .addOption(threads())
+    .addOption(json())
     .action((flags: RoutingFlags) => benchRouting(flags));
-  const recompile: Command = bench.command('recompile').description('A layer under a skewed load whose capacities a policy sets while it runs, against fixed capacity factors, in turns on the same batches in one process.')
+  const recompile: Command = bench
+    .command('recompile')
+    .description(
+      'A layer under a skewed load whose capacities a ' +
+        'policy sets while it runs, against fixed capacity factors, in turns on the same batches in one process.',
+    )
     .option('--tokens <n>', 'samples in a step', whole(1), 512)
     .option('--d-model <n>', 'width', whole(1), 1024)
     .option('--d-ff <n>', 'hidden width of an expert', whole(1), 4096)
     .option('--experts <n>', 'experts', whole(1), 16)
     .option('--top-k <n>', 'experts that a sample goes to', whole(1), 2)
     .addOption(new Option('--dispatch <name>', 'how samples get to experts').choices(DISPATCHES).default('padded'))
-    .addOption(new Option('--overflow <what>', 'what becomes of samples beyond a capacity').choices(OVERFLOWS).default('drop'))
+    .addOption(
+      new Option('--overflow <what>', 'what becomes of samples beyond a ' + 'capacity')
+        .choices(OVERFLOWS)
+        .default('drop'),
+    )
     .option('--modules', 'experts as modules of their own instead of a bank')
     .option('--skew <s>', 'the router prefers the expert of rank r by -S ln(r)', real(0), 1)
     .option('--drift <n>', 'steps in which ranks move on by a third of the experts, bit by bit; 0: never', whole(0), 0)
     .option('--policy <names>', 'what recompiles', 'adaptCapacity')
-    .addOption(new Option('--alphas <list>', 'fixed capacity factors').argParser(realList).default([1, 1.25, 1.5, 2, 3, 4, 6, 8], '1,1.25,1.5,2,3,4,6,8'))
+    .addOption(
+      new Option('--alphas <list>', 'fixed capacity ' + 'factors')
+        .argParser(realList)
+        .default([1, 1.25, 1.5, 2, 3, 4, 6, 8], '1,1.25,1.5,2,3,4,6,8'),
+    )
     .option('--from <alpha>', 'the capacity factor that the policy starts from', real(0), 2)
     .option('--warm-up <n>', 'steps of the policy that are not measured', whole(0), 64)
     .option('--steps <n>', 'steps to measure', whole(1), 20)
     .option('--every <n>', 'steps between two turns of the fixed factors', whole(1), 1)
     .addOption(new Option('--device <name>', 'where to run').choices(GEMM_DEVICES).default('auto'))
-    .addOption(threads()).addOption(json())
+    .addOption(threads())
+    .addOption(json())
     .action((flags: RecompileFlags) => {
       refuseFlags(recompile, { drift: flags.skew === 0 && 'without skew no expert is ranked before another' });
       return benchRecompile(flags);
     });
-  const compile = bench.command('compile').description('A cold start in a fresh process: from a model to the end of its first training step.')
+  const compile = bench
+    .command('compile')
+    .description('A cold start in a fresh process: from a model to the end of ' + 'its first training step.')
     .argument('[config]', 'a .json or .ts file; without it the default language model')
     .addOption(data())
     .option('--batch <n>', 'samples in a step (default: 12)', whole(1))
     .option('--cold', 'with an empty cache of compiled kernels (native device)')
-    .addOption(device()).addOption(threads()).addOption(json());
+    .addOption(device())
+    .addOption(threads())
+    .addOption(json());
   modelFlags(compile).action((file: string | undefined, flags: BenchCompileFlags) => {
-    refuseFlags(compile, { cold: (flags.device === 'wasm' || flags.device === 'reference') && `only the native device keeps compiled kernels, not ${flags.device}` });
+    refuseFlags(compile, {
+      cold:
+        (flags.device === 'wasm' || flags.device === 'reference') &&
+        `only the native ` + `device keeps compiled kernels, not ${flags.device}`,
+    });
     return benchCompile(file, flags);
   });
-  const step = bench.command('step').description('Training steps of a model, after some to warm up; the same batch every time.')
+  const step = bench
+    .command('step')
+    .description('Training steps of a model, after some to warm up; the same batch ' + 'every time.')
     .argument('[config]', 'a .json or .ts file; without it the default language model')
     .addOption(data())
     .option('--steps <n>', 'steps to measure', whole(1), 50)
     .option('--batch <n>', 'samples in a step (default: 12)', whole(1))
     .option('--profile', 'a table of the kernels')
-    .addOption(device()).addOption(threads()).addOption(json());
+    .addOption(device())
+    .addOption(threads())
+    .addOption(json());
   modelFlags(step).action((file: string | undefined, flags: BenchStepFlags) => {
     refuseFlags(step, { profile: flags.device === 'reference' && 'the reference device has no kernels' });
     return benchStep(file, flags);
@@ -120,7 +190,12 @@ function layerFlags(command: Command): Command {
     .option('--d-model <n>', 'width', whole(1), 256)
     .option('--d-ff <n>', 'hidden width of an expert', whole(1), 1024)
     .option('--top-k <n>', 'experts that a token goes to', whole(1), 2)
-    .option('--capacity-factor <c>', 'rows that an expert may get, over its even share; or dropless', capacityOf, 'dropless')
+    .option(
+      '--capacity-factor <c>',
+      'rows that an expert may get, over its even share; or ' + 'dropless',
+      capacityOf,
+      'dropless',
+    )
     .addOption(new Option('--overflow <name>', 'what becomes of rows beyond that').choices(OVERFLOWS).default('drop'))
     .addOption(new Option('--dispatch <name>', 'how tokens get to experts').choices(DISPATCHES).default('ragged'))
     .option('--skew <s>', 'the router prefers expert e by -S ln(e + 1)', real(0), 0)
@@ -128,18 +203,35 @@ function layerFlags(command: Command): Command {
     .addOption(new Option('--optimizer <name>', 'what updates the weights').choices(OPTIMIZERS).default('sgd'))
     .option('--eager', 'update each weight as soon as its gradient is there')
     .option('--recompute', 'hidden values are not kept for gradients but computed again')
-    .option('--chunks <n>', 'parts in which experts go through their rows, with room for the hidden values of one', whole(1))
-    .addOption(new Option('--pass <name>', 'a training step or the forward pass alone').choices(PASSES).default('train'))
+    .option(
+      '--chunks <n>',
+      'parts in which experts go through their rows, with room for the hidden values of one',
+      whole(1),
+    )
+    .addOption(
+      new Option('--pass <name>', 'a training step or the forward pass alone').choices(PASSES).default('train'),
+    )
     .addOption(new Option('--device <name>', 'where to run').choices(GEMM_DEVICES).default('auto'))
-    .addOption(threads()).addOption(json());
+    .addOption(threads())
+    .addOption(json());
 }
 
 /** Flags of `layer` and `memory` that have no effect beside the others. */
-function unusedOfLayer({ experts, capacityFactor, pass }: Pick<LayerFlags, 'experts' | 'capacityFactor' | 'pass'>): Record<string, string | false> {
-  const dense = experts === 0 && 'a dense network (--experts 0) has no experts to choose', forward = pass === 'forward' && 'nothing is updated in a forward pass';
+function unusedOfLayer({
+  experts,
+  capacityFactor,
+  pass,
+}: Pick<LayerFlags, 'experts' | 'capacityFactor' | 'pass'>): Record<string, string | false> {
+  const dense = experts === 0 && 'a dense network (--experts 0) has no experts to choose',
+    forward = pass === 'forward' && 'nothing is updated in a forward pass';
   return {
-    capacityFactor: dense, dispatch: dense, skew: dense, overflow: dense || (capacityFactor === 'dropless' && 'nothing is beyond a capacity: --capacity-factor gives one'),
-    optimizer: forward, eager: forward, recompute: pass === 'forward' && 'a forward pass keeps nothing for gradients',
+    capacityFactor: dense,
+    dispatch: dense,
+    skew: dense,
+    overflow: dense || (capacityFactor === 'dropless' && 'nothing is beyond a capacity: --capacity-factor gives one'),
+    optimizer: forward,
+    eager: forward,
+    recompute: pass === 'forward' && 'a forward pass keeps nothing for gradients',
   };
 }
 

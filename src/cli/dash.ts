@@ -14,28 +14,43 @@ import { stoppable } from './stop.ts';
 const MOST = 12; // runs on a page
 
 export function addDash(program: Command): void {
-  program.command('dash').summary('a page about runs: finished ones, live ones, several to compare').argument('<run...>', 'run folders, or folders of run folders')
+  program
+    .command('dash')
+    .summary('a page about runs: finished ones, live ones, several to ' + 'compare')
+    .argument('<run...>', 'run folders, or folders of run folders')
     .description('Serves a page about runs on this machine and prints its URL. Live runs are followed. Ctrl-C ends it.')
     .option('--port <n>', 'default: 6600, or a free one', whole(1, 65535))
     .addOption(noAuth())
-    .addHelpText('after', `
+    .addHelpText(
+      'after',
+      `
 Examples:
   dynamoe dash runs/books
   dynamoe dash runs/a runs/b        two runs, their curves in one chart
-  dynamoe dash runs                 the newest runs there, ${MOST} at most`)
+  dynamoe dash runs                 the newest runs there, ${MOST} at most`,
+    )
     .action(serve);
 }
 
-interface ServeFlags { readonly port?: number; readonly auth: boolean }
+interface ServeFlags {
+  readonly port?: number;
+  readonly auth: boolean;
+}
 
 async function serve(paths: readonly string[], { port, auth }: ServeFlags): Promise<void> {
   const folders = (await Promise.all(paths.map(runsIn))).flat();
   const dash = await openDash({ runs: named([...new Set(folders)]), port, auth });
   try {
-    const { code } = await stoppable((stop) => new Promise<void>((end) => {
-      stop.addEventListener('abort', () => { end(); });
-      process.stdout.write(`${folders.length === 1 ? 'the run' : `${folders.length} runs`} on ${dash.url}\n`);
-    }), () => undefined);
+    const { code } = await stoppable(
+      (stop) =>
+        new Promise<void>((end) => {
+          stop.addEventListener('abort', () => {
+            end();
+          });
+          process.stdout.write(`${folders.length === 1 ? 'the run' : `${folders.length} runs`} on ${dash.url}\n`);
+        }),
+      () => undefined,
+    );
     throw new Exit(code ?? 0);
   } finally {
     await dash.close();
@@ -44,32 +59,61 @@ async function serve(paths: readonly string[], { port, auth }: ServeFlags): Prom
 
 /** The run that a path is, or those in it, newest first. */
 async function runsIn(path: string): Promise<string[]> {
-  const changed = (folder: string): Promise<number | null> => stat(join(folder, EVENTS)).then((s) => s.mtimeMs, () => null);
-  if (await changed(path) !== null) return [path];
+  const changed = (folder: string): Promise<number | null> =>
+    stat(join(folder, EVENTS)).then(
+      (s) => s.mtimeMs,
+      () => null,
+    );
+  if ((await changed(path)) !== null) return [path];
   const names = await readdir(path).catch((error: unknown) => {
     if (!['ENOENT', 'ENOTDIR'].includes(codeOf(error) ?? '')) throw fault('read', path, error);
     throw new UserError(`there is no folder ${path}`, 'dynamoe dash RUN names the --out folder of a run');
   });
-  const found = (await Promise.all(names.map(async (name) => ({ folder: join(path, name), at: await changed(join(path, name)) })))).flatMap(({ folder, at }) => (at === null ? [] : [{ folder, at }]));
-  if (found.length === 0) throw new UserError(`${path} holds no run: there is no ${EVENTS} in it`, 'dynamoe dash RUN names the --out folder of a run');
-  if (found.length > MOST) process.stdout.write(`${path}: the newest ${MOST} of ${found.length} runs; name others one by one\n`);
-  return found.sort((a, b) => b.at - a.at).slice(0, MOST).map(({ folder }) => folder);
+  const found = (
+    await Promise.all(names.map(async (name) => ({ folder: join(path, name), at: await changed(join(path, name)) })))
+  ).flatMap(({ folder, at }) => (at === null ? [] : [{ folder, at }]));
+  if (found.length === 0)
+    throw new UserError(
+      `${path} holds no run: there is no ${EVENTS} in it`,
+      'dynamoe dash ' + 'RUN names the --out folder of a run',
+    );
+  if (found.length > MOST)
+    process.stdout.write(`${path}: the newest ${MOST} of ${found.length} runs; name others ` + `one by one\n`);
+  return found
+    .sort((a, b) => b.at - a.at)
+    .slice(0, MOST)
+    .map(({ folder }) => folder);
 }
 
 /** By the shortest names that tell them apart. */
 function named(folders: readonly string[]): { name: string; folder: string }[] {
-  const names = folders.map((folder) => basename(resolve(folder))), alike = new Set(names).size < names.length;
-  return folders.map((folder, i) => ({ folder, name: alike ? relative(process.cwd(), resolve(folder)) || folder : names[i] }));
+  const names = folders.map((folder) => basename(resolve(folder))),
+    alike = new Set(names).size < names.length;
+  return folders.map((folder, i) => ({
+    folder,
+    name: alike ? relative(process.cwd(), resolve(folder)) || folder : names[i],
+  }));
 }
 
-interface Page { logger(say: (line: string) => void): Logger; close(): Promise<void> }
+interface Page {
+  logger(say: (line: string) => void): Logger;
+  close(): Promise<void>;
+}
 
 /** The page beside a run that begins: its URL is told when there is something to see. null: none was asked for. */
-export async function openPage({ dash: wanted, auth = true, out }: DashFlags & { readonly out: string }): Promise<Page | null> {
+export async function openPage({
+  dash: wanted,
+  auth = true,
+  out,
+}: DashFlags & { readonly out: string }): Promise<Page | null> {
   if (wanted === undefined || wanted === false) return null;
   const dash: Dash = await openDash({ runs: named([out]), port: wanted === true ? undefined : wanted, auth });
   return {
-    logger: (say) => ({ log: (event) => { if (event.event === 'start') say(`watch it on ${dash.url}`); } }),
+    logger: (say) => ({
+      log: (event) => {
+        if (event.event === 'start') say(`watch it on ${dash.url}`);
+      },
+    }),
     close: () => dash.close(),
   };
 }

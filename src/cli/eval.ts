@@ -12,36 +12,73 @@ import { stoppable } from './stop.ts';
 import { Exit } from './fail.ts';
 
 export function addEval(program: Command): void {
-  program.command('eval').summary('measure a trained model').argument('<checkpoint>', 'a checkpoint or a run folder (then its newest)')
-    .description('Validation loss of a checkpoint: the mean over all windows of the last tenth of each file, dropout off.')
+  program
+    .command('eval')
+    .summary('measure a trained model')
+    .argument('<checkpoint>', 'a checkpoint or a run folder ' + '(then its newest)')
+    .description(
+      'Validation loss of a checkpoint: the mean over all windows of the last tenth of each file, ' + 'dropout off.',
+    )
     .addOption(data())
     .option('--config <file>', 'the config file that built the model, if it has moved')
-    .addOption(device()).addOption(threads()).addOption(recompile('auto')).addOption(json())
+    .addOption(device())
+    .addOption(threads())
+    .addOption(recompile('auto'))
+    .addOption(json())
     .action(evaluate);
 }
 
 async function evaluate(checkpoint: string, flags: OpenFlags): Promise<void> {
-  const reporter = openReporter(flags.json ?? false), say = (line: string): void => { reporter.say(line); };
+  const reporter = openReporter(flags.json ?? false),
+    say = (line: string): void => {
+      reporter.say(line);
+    };
   try {
-    const { path, step, experiment, session } = await openCheckpoint(checkpoint, { ...flags, say,
-      events: (event) => { if (flags.json) process.stdout.write(`${JSON.stringify(event)}\n`); else say(recompiled(event)); } });
+    const { path, step, experiment, session } = await openCheckpoint(checkpoint, {
+      ...flags,
+      say,
+      events: (event) => {
+        if (flags.json) process.stdout.write(`${JSON.stringify(event)}\n`);
+        else say(recompiled(event));
+      },
+    });
     try {
       const set = experiment.data(say, flags.data);
       await set.fingerprint(); // data that is not there is said as such, not as too little of it
       const start = performance.now();
-      const { result: found, code } = await stoppable((stop) => validate(session, experiment, set, stop, (share) => { reporter.busy('validating', share); }),
-        () => undefined);
+      const { result: found, code } = await stoppable(
+        (stop) =>
+          validate(session, experiment, set, stop, (share) => {
+            reporter.busy('validating', share);
+          }),
+        () => undefined,
+      );
       if (code !== null) throw new Exit(code);
-      if (!found) throw new UserError('there is too little held-out data to validate on', 'name more text with --data, or use a shorter context');
+      if (!found)
+        throw new UserError(
+          'there is too little held-out data to validate on',
+          'name more text with ' + '--data, or use a shorter context',
+        );
       if (found.count === 0) throw nothingCounts('eval', found.samples);
       reporter.close();
       const metrics = Object.keys(found.metrics).length > 0 ? { metrics: found.metrics } : {};
-      const event = { event: 'eval', step, val_loss: found.loss, ...metrics, samples: found.samples, counted: found.count,
-        ms: Math.round(performance.now() - start), checkpoint: path };
+      const event = {
+        event: 'eval',
+        step,
+        val_loss: found.loss,
+        ...metrics,
+        samples: found.samples,
+        counted: found.count,
+        ms: Math.round(performance.now() - start),
+        checkpoint: path,
+      };
       if (flags.json) process.stdout.write(`${JSON.stringify(event)}\n`);
       else {
         const perByte = set instanceof TextDataset ? ` (${fixed(bits(found.loss))} bits per byte)` : '';
-        process.stdout.write(`step ${step}  validation loss ${fixed(found.loss, 4)}${perByte}  over ${found.samples} ${set instanceof TextDataset ? 'windows' : 'samples'}\n`);
+        process.stdout.write(
+          `step ${step}  validation loss ${fixed(found.loss, 4)}${perByte}  over ` +
+            `${found.samples} ${set instanceof TextDataset ? 'windows' : 'samples'}\n`,
+        );
         for (const [name, value] of Object.entries(found.metrics)) process.stdout.write(`${name} ${fixed(value, 4)}\n`);
       }
     } finally {

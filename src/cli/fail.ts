@@ -19,9 +19,13 @@ export class Exit extends Error {
 export function report(error: unknown, debug: boolean): number {
   if (error instanceof Exit) return error.code;
   if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : EXIT.usage; // commander has written it
-  const known = error instanceof UserError, message = error instanceof Error ? error.message : String(error);
+  const known = error instanceof UserError,
+    message = error instanceof Error ? error.message : String(error);
   process.stderr.write(`dynamoe: ${message}\n`);
-  if (debug && error instanceof Error) process.stderr.write(`${error.stack ?? ''}\n${error.cause instanceof Error ? `caused by ${error.cause.stack ?? error.cause.message}\n` : ''}`);
+  if (debug && error instanceof Error)
+    process.stderr.write(
+      `${error.stack ?? ''}\n${error.cause instanceof Error ? `caused by ` + `${error.cause.stack ?? error.cause.message}\n` : ''}`,
+    );
   else if (!known) process.stderr.write('  this is a bug in DynaMoE; --debug shows where\n');
   return error instanceof ConfigError ? EXIT.usage : EXIT.failure;
 }

@@ -6,17 +6,25 @@ import { policies, POLICY_NAMES } from '../recompile/policies/table.ts';
 import type { Overrides } from '../train/configure.ts';
 import { ConfigError, type Config } from '../train/schema.ts';
 
-export const whole = (least: number, most = Number.MAX_SAFE_INTEGER) => (text: string): number => {
-  const value = /^\d+(_\d+)*$/.test(text) ? Number(text.replaceAll('_', '')) : NaN;
-  if (Number.isSafeInteger(value) && value >= least && value <= most) return value;
-  throw new InvalidArgumentError(most === Number.MAX_SAFE_INTEGER ? `expected a whole number of at least ${least}` : `expected a whole number from ${least} to ${most}`);
-};
+export const whole =
+  (least: number, most = Number.MAX_SAFE_INTEGER) =>
+  (text: string): number => {
+    const value = /^\d+(_\d+)*$/.test(text) ? Number(text.replaceAll('_', '')) : NaN;
+    if (Number.isSafeInteger(value) && value >= least && value <= most) return value;
+    throw new InvalidArgumentError(
+      most === Number.MAX_SAFE_INTEGER
+        ? `expected a whole number of at least ` + `${least}`
+        : `expected a whole number from ${least} to ${most}`,
+    );
+  };
 
-export const real = (least: number, exclusive = false) => (text: string): number => {
-  const value = text.trim() === '' ? NaN : Number(text);
-  if (Number.isFinite(value) && (exclusive ? value > least : value >= least)) return value;
-  throw new InvalidArgumentError(`expected a number ${exclusive ? 'above' : 'of at least'} ${least}`);
-};
+export const real =
+  (least: number, exclusive = false) =>
+  (text: string): number => {
+    const value = text.trim() === '' ? NaN : Number(text);
+    if (Number.isFinite(value) && (exclusive ? value > least : value >= least)) return value;
+    throw new InvalidArgumentError(`expected a number ${exclusive ? 'above' : 'of at least'} ${least}`);
+  };
 
 /** 1,2,4 */
 export const wholeList = (text: string): number[] => text.split(',').map(whole(1, 256));
@@ -26,38 +34,72 @@ export const realList = (text: string): number[] => text.split(',').map(real(0))
 
 export const MAX_SEED = 0xffffffff;
 
-export const device = (): Option => new Option('--device <name>', 'where to run (default: auto, which is native where a C compiler is found, else wasm)').choices(DEVICES);
-export const threads = (): Option => new Option('--threads <n>', 'CPU threads (default: all cores); results are identical for any number').argParser(whole(1, 256));
+export const device = (): Option =>
+  new Option(
+    '--device <name>',
+    'where to run (default: auto, which is native ' + 'where a C compiler is found, else wasm)',
+  ).choices(DEVICES);
+export const threads = (): Option =>
+  new Option('--threads <n>', 'CPU threads (default: all cores); results are ' + 'identical for any number').argParser(
+    whole(1, 256),
+  );
 export const json = (): Option => new Option('--json', 'JSON on stdout, one object a line, and nothing else');
 /** `fallback`: where no config has the setting. */
 export const recompile = (fallback?: string): Option => {
-  const option = new Option('--recompile <names>', `policies that recompile the run: auto (only changes that keep results identical), off, or some of ${POLICY_NAMES.join(',')}${fallback === undefined ? ' (default: auto)' : ''}`);
+  const option = new Option(
+    '--recompile ' + '<names>',
+    `policies that recompile the run: auto (only changes that keep results identical), off, or some of ` +
+      `${POLICY_NAMES.join(',')}${fallback === undefined ? ' (default: auto)' : ''}`,
+  );
   if (fallback !== undefined) option.default(fallback);
   return option.argParser((text) => {
-    try { policies(text); } catch (error) { throw new InvalidArgumentError(`${messageOf(error)}: auto, off, or some of ${POLICY_NAMES.join(',')}`); }
+    try {
+      policies(text);
+    } catch (error) {
+      throw new InvalidArgumentError(`${messageOf(error)}: auto, off, or some ` + `of ${POLICY_NAMES.join(',')}`);
+    }
     return text;
   });
 };
-export const learningRate = (): Option => new Option('--lr <rate>', 'highest learning rate (default: 0.003)').argParser(real(0, true));
-export const data = (): Option => new Option('--data <path...>', 'text: files, folders or globs; other arguments go before it');
+export const learningRate = (): Option =>
+  new Option('--lr <rate>', 'highest learning rate (default: 0.003)').argParser(real(0, true));
+export const data = (): Option =>
+  new Option('--data <path...>', 'text: files, folders or globs; other arguments go ' + 'before it');
 
-/** Refuses the first flag of the command line that has no effect beside the others. `reasons`: for each flag that may have none, by its name in
- * camel case, why; anything but a text means that it has one. */
-export function refuseFlags(command: Command, reasons: Readonly<Record<string, string | boolean | null | undefined>>): void {
+/**
+ * Refuses the first flag of the command line that has no effect beside the others. `reasons`: for each flag that may
+ * have none, by its name in camel case, why; anything but a text means that it has one.
+ */
+export function refuseFlags(
+  command: Command,
+  reasons: Readonly<Record<string, string | boolean | null | undefined>>,
+): void {
   for (const [name, reason] of Object.entries(reasons)) {
-    const option = command.options.find((o) => o.attributeName() === name && command.getOptionValueSource(name) === 'cli');
-    if (typeof reason === 'string' && option) throw new ConfigError(`${option.long ?? name} has no effect here: ${reason}`, `leave ${option.long ?? name} out`);
+    const option = command.options.find(
+      (o) => o.attributeName() === name && command.getOptionValueSource(name) === 'cli',
+    );
+    if (typeof reason === 'string' && option)
+      throw new ConfigError(
+        `${option.long ?? name} has no effect here: ` + `${reason}`,
+        `leave ${option.long ?? name} out`,
+      );
   }
 }
 
-/** What holds for the flags of every command. A flag that was taken as the value of the one before it, which lacks its own (`--out --json`), is
- * refused, and so are threads of a device that has one. */
+/**
+ * What holds for the flags of every command. A flag that was taken as the value of the one before it, which lacks its
+ * own (`--out --json`), is refused, and so are threads of a device that has one.
+ */
 export function checkFlags(command: Command, args: readonly string[]): void {
-  refuseFlags(command, { threads: command.getOptionValue('device') === 'reference' && 'the reference device has one thread' });
+  refuseFlags(command, {
+    threads: command.getOptionValue('device') === 'reference' && 'the reference device has one thread',
+  });
   const flags = new Set(command.options.flatMap((o) => [o.long, o.short]));
   for (const { long, required } of command.options) {
-    const at = args.lastIndexOf(long ?? ''), value = args[at + 1];
-    if (required && at >= 0 && flags.has(value)) throw new ConfigError(`${long} needs a value, and ${value} is a flag`, `${long}=${value} if it is meant so`);
+    const at = args.lastIndexOf(long ?? ''),
+      value = args[at + 1];
+    if (required && at >= 0 && flags.has(value))
+      throw new ConfigError(`${long} needs a value, and ${value} is a flag`, `${long}=${value} if it is meant so`);
   }
 }
 
@@ -71,7 +113,11 @@ export function modelFlags(command: Command): Command {
     .option('--context <n>', 'context length in bytes (default: 64)', whole(1))
     .option('--experts <n>', 'experts in a layer; 0 for dense layers (default: 8)', whole(0))
     .option('--top-k <n>', 'experts that a token goes to (default: 2)', whole(1))
-    .option('--d-ff <n>', 'hidden size of an expert (default: 256), or of dense layers (default: 4 times the width)', whole(1));
+    .option(
+      '--d-ff <n>',
+      'hidden size of an expert (default: 256), or of dense layers (default: 4 times the width)',
+      whole(1),
+    );
 }
 
 export interface ModelFlags {
@@ -92,11 +138,16 @@ export interface DashFlags {
 }
 
 /** The dashboard beside a run. */
-export const dash = (): Option => new Option('--dash [port]', 'a live page about the run, for this machine alone; its URL is printed (default port: 6600, or a free one)').argParser((text) => {
-  if (!/^\d+$/.test(text)) throw new InvalidArgumentError('expected a port; a config file goes before --dash');
-  return whole(1, 65535)(text);
-});
-export const noAuth = (): Option => new Option('--no-auth', 'the page\'s URL has no token: every user of this machine can open it');
+export const dash = (): Option =>
+  new Option(
+    '--dash [port]',
+    'a live page about the run, for this machine alone; ' + 'its URL is printed (default port: 6600, or a free one)',
+  ).argParser((text) => {
+    if (!/^\d+$/.test(text)) throw new InvalidArgumentError('expected a port; a config file goes before --dash');
+    return whole(1, 65535)(text);
+  });
+export const noAuth = (): Option =>
+  new Option('--no-auth', "the page's URL has no token: every user of this " + 'machine can open it');
 
 export interface TrainFlags extends ModelFlags, Overrides, DashFlags {
   readonly tensorboard?: boolean;

@@ -18,7 +18,10 @@ interface GenerateFlags extends OpenFlags {
 }
 
 export function addGenerate(program: Command): void {
-  const command: Command = program.command('generate').summary('write text with a trained model').argument('<checkpoint>', 'a checkpoint or a run folder (then its newest)')
+  const command: Command = program
+    .command('generate')
+    .summary('write text with a trained model')
+    .argument('<checkpoint>', 'a checkpoint or a run folder (then its newest)')
     .description('Continues a prompt and streams the text.')
     .option('--prompt <text>', 'the text to continue', '')
     .option('--tokens <n>', 'bytes to write', whole(0), 200)
@@ -27,15 +30,28 @@ export function addGenerate(program: Command): void {
     .option('--seed <n>', 'random seed of the choices', whole(0, MAX_SEED), 0)
     .option('--no-echo', 'omit the prompt from the output')
     .option('--config <file>', 'the config file that built the model, if it has moved')
-    .addOption(device()).addOption(threads()).addOption(recompile('auto'))
+    .addOption(device())
+    .addOption(threads())
+    .addOption(recompile('auto'))
     .action(async (checkpoint: string, flags: GenerateFlags) => {
       const certain = flags.temperature === 0 && 'at temperature 0 the most probable byte is always taken';
       refuseFlags(command, { topK: certain, seed: certain, echo: flags.prompt === '' && 'there is no prompt to omit' });
-      const say = (line: string): void => { process.stderr.write(`dynamoe: ${line}\n`); };
+      const say = (line: string): void => {
+        process.stderr.write(`dynamoe: ${line}\n`);
+      };
       const decisions: string[] = []; // told when the text is written
-      const { session } = await openCheckpoint(checkpoint, { ...flags, say, events: (event) => { decisions.push(recompiled(event)); } });
+      const { session } = await openCheckpoint(checkpoint, {
+        ...flags,
+        say,
+        events: (event) => {
+          decisions.push(recompiled(event));
+        },
+      });
       try {
-        const { code } = await stoppable((stop) => writeText(session, flags, stop), () => undefined);
+        const { code } = await stoppable(
+          (stop) => writeText(session, flags, stop),
+          () => undefined,
+        );
         decisions.forEach(say);
         if (code !== null) throw new Exit(code);
       } finally {
@@ -44,14 +60,26 @@ export function addGenerate(program: Command): void {
     });
 }
 
-export interface TextOptions extends Omit<GenerateOptions, 'topK'> { readonly prompt: string; readonly topK?: number | undefined; readonly echo?: boolean }
+export interface TextOptions extends Omit<GenerateOptions, 'topK'> {
+  readonly prompt: string;
+  readonly topK?: number | undefined;
+  readonly echo?: boolean;
+}
 
 /** Writes text to stdout as it is made. Bytes become characters as soon as they are whole. */
-export async function writeText(session: Session, { prompt, echo = true, topK, tokens, temperature = 1, seed }: TextOptions, stop?: AbortSignal): Promise<void> {
-  const decoder = new TextDecoder('utf-8'), put = (text: string): void => { if (text) process.stdout.write(visible(text)); };
+export async function writeText(
+  session: Session,
+  { prompt, echo = true, topK, tokens, temperature = 1, seed }: TextOptions,
+  stop?: AbortSignal,
+): Promise<void> {
+  const decoder = new TextDecoder('utf-8'),
+    put = (text: string): void => {
+      if (text) process.stdout.write(visible(text));
+    };
   if (echo) put(prompt);
   const draws = temperature > 0 && { ...(topK !== undefined && { topK }), ...(seed !== undefined && { seed }) };
-  let made = 0, others = 0;
+  let made = 0,
+    others = 0;
   for await (const token of generate(session, new TextEncoder().encode(prompt), { tokens, temperature, ...draws })) {
     made++;
     if (token > 255) others++;
@@ -60,7 +88,10 @@ export async function writeText(session: Session, { prompt, echo = true, topK, t
   }
   put(decoder.decode());
   process.stdout.write('\n');
-  if (others > 0) process.stderr.write(`dynamoe: ${others} of ${made} tokens are above 255, which is no byte of text, and are shown as \ufffd\n`);
+  if (others > 0)
+    process.stderr.write(
+      `dynamoe: ${others} of ${made} tokens are above 255, which is no byte of ` + `text, and are shown as \ufffd\n`,
+    );
 }
 
 /** A terminal must not obey what a model makes up. */

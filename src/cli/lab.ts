@@ -40,15 +40,37 @@ interface LabFlags {
 }
 
 const oneOrMore = (text: string, before: readonly string[] = []): string[] => {
-  try { policyWith(text); } catch (error) { throw new InvalidArgumentError((error as Error).message.split('\n')[0]); }
+  try {
+    policyWith(text);
+  } catch (error) {
+    throw new InvalidArgumentError((error as Error).message.split('\n')[0]);
+  }
   return [...before, text];
 };
 
 export function addLab(program: Command): void {
-  program.command('lab').summary('try policies on recorded or made-up loads').argument('[trace]', 'a file that dynamoe train --trace or dynamoe lab --generate wrote')
-    .description('Replays loads through policies and the engine that decides in a run, without training: rows, drops, bytes, recompilations, and the extra cost compared with perfect foresight (regret).')
-    .addOption(new Option('--generate <name>', `loads that are made up: ${Object.entries(WORKLOADS).map(([name, { about }]) => `${name} (${about})`).join('; ')}`).choices(Object.keys(WORKLOADS)))
-    .option('--policy <name,options>', `replays with this policy, such as adaptCapacity,quantile=0.9; may be given again: ${LAB_NAMES.join(', ')}`, oneOrMore)
+  program
+    .command('lab')
+    .summary('try policies on recorded or made-up loads')
+    .argument('[trace]', 'a file that ' + 'dynamoe train --trace or dynamoe lab --generate wrote')
+    .description(
+      'Replays loads through policies and the engine that decides in a run, without training: rows, ' +
+        'drops, bytes, recompilations, and the extra cost compared with perfect foresight (regret).',
+    )
+    .addOption(
+      new Option(
+        '--generate <name>',
+        `loads that are made up: ` +
+          `${Object.entries(WORKLOADS)
+            .map(([name, { about }]) => `${name} (${about})`)
+            .join('; ')}`,
+      ).choices(Object.keys(WORKLOADS)),
+    )
+    .option(
+      '--policy ' + '<name,options>',
+      `replays with this policy, such as adaptCapacity,quantile=0.9; may be given again: ${LAB_NAMES.join(', ')}`,
+      oneOrMore,
+    )
     .option('--table', 'every policy on every made-up workload, as a table in Markdown')
     .option('--out <file>', 'where made-up loads are written (default: stdout)')
     .option('--seed <n>', 'random seed of made-up loads', whole(0, MAX_SEED), DEFAULTS.seed)
@@ -68,19 +90,36 @@ export function addLab(program: Command): void {
 }
 
 /** Flags that have no effect beside the others. */
-function unused(file: string | undefined, { table, policy, generate: name, capacity }: LabFlags): Record<string, string | boolean> {
-  const all = table === true && '--table tries every policy on every workload', replays = table !== true && policy === undefined && 'nothing is replayed without --policy';
-  const loads = file !== undefined && table !== true && 'the loads are those of the trace', made = name === undefined && loads;
+function unused(
+  file: string | undefined,
+  { table, policy, generate: name, capacity }: LabFlags,
+): Record<string, string | boolean> {
+  const all = table === true && '--table tries every policy on every ' + 'workload',
+    replays = table !== true && policy === undefined && 'nothing is replayed without --policy';
+  const loads = file !== undefined && table !== true && 'the loads are those of the trace',
+    made = name === undefined && loads;
   return {
-    generate: all, policy: all, out: all || (policy !== undefined && 'what is replayed is not written'),
+    generate: all,
+    policy: all,
+    out: all || (policy !== undefined && 'what is replayed is not written'),
     json: all || (policy === undefined && 'loads that are made up are written as JSON lines anyway'),
-    seed: made, steps: made, tokens: made, experts: made, topK: made, dropPrice: replays, price: replays,
+    seed: made,
+    steps: made,
+    tokens: made,
+    experts: made,
+    topK: made,
+    dropPrice: replays,
+    price: replays,
     overflow: capacity === 'dropless' && 'nothing is beyond a capacity of a dropless layer',
   };
 }
 
 async function lab(file: string | undefined, flags: LabFlags, command: Command): Promise<void> {
-  if (flags.table && file !== undefined) throw new ConfigError('lab --table makes its loads up, and a trace has no part in it', `leave out ${file} or --table`);
+  if (flags.table && file !== undefined)
+    throw new ConfigError(
+      'lab --table makes its loads up, and a trace has no ' + 'part in it',
+      `leave out ${file} or --table`,
+    );
   refuseFlags(command, unused(file, flags));
   if (flags.table) {
     process.stdout.write(await table(flags));
@@ -91,55 +130,130 @@ async function lab(file: string | undefined, flags: LabFlags, command: Command):
     if (file !== undefined) throw new UserError('what should the trace be replayed with?', '--policy adaptCapacity');
     if (flags.out === undefined) process.stdout.write(traceLines(trace));
     // What is there already stays.
-    else try { await writeFile(flags.out, traceLines(trace), { flag: 'wx' }); } catch (error) { throw fault('write', flags.out, error); }
+    else
+      try {
+        await writeFile(flags.out, traceLines(trace), { flag: 'wx' });
+      } catch (error) {
+        throw fault('write', flags.out, error);
+      }
     return;
   }
   const result = await replay(trace, flags.policy.map(policyWith), pricesOf(flags));
-  process.stdout.write(flags.json ? `${[...result.events, { event: 'lab', policies: flags.policy, ...result, events: undefined }].map((e) => JSON.stringify(e)).join('\n')}\n` : describe(result));
+  process.stdout.write(
+    flags.json
+      ? `${[...result.events, { event: 'lab', policies: flags.policy, ...result, events: undefined }].map((e) => JSON.stringify(e)).join('\n')}\n`
+      : describe(result),
+  );
 }
 
-const pricesOf = ({ dropPrice: drop, price: recompilation }: LabFlags): typeof PRICES => ({ ...PRICES, drop, recompilation });
+const pricesOf = ({ dropPrice: drop, price: recompilation }: LabFlags): typeof PRICES => ({
+  ...PRICES,
+  drop,
+  recompilation,
+});
 
 async function traceOf(file: string | undefined, flags: LabFlags): Promise<Trace> {
-  const { capacity, dispatch, overflow, topK: k, generate: name, steps, seed, tokens, experts } = flags, settings = { ...(capacity !== undefined && { capacity }), ...(dispatch && { dispatch }), ...(overflow && { overflow }) };
-  if ((file === undefined) === (name === undefined)) throw new UserError('lab needs loads: a trace, or --generate, and not both', 'dynamoe lab --generate drift --policy adaptCapacity');
-  if (name !== undefined && steps * tokens * experts > SLOW) process.stderr.write(`dynamoe: making up ${steps} steps of ${tokens} tokens over ${experts} experts, which may take minutes\n`);
+  const { capacity, dispatch, overflow, topK: k, generate: name, steps, seed, tokens, experts } = flags,
+    settings = {
+      ...(capacity !== undefined && { capacity }),
+      ...(dispatch && { dispatch }),
+      ...(overflow && { overflow }),
+    };
+  if ((file === undefined) === (name === undefined))
+    throw new UserError(
+      'lab needs loads: a trace, or --generate, ' + 'and not both',
+      'dynamoe lab --generate drift --policy adaptCapacity',
+    );
+  if (name !== undefined && steps * tokens * experts > SLOW)
+    process.stderr.write(
+      `dynamoe: making up ${steps} ` + `steps of ${tokens} tokens over ${experts} experts, which may take minutes\n`,
+    );
   if (name !== undefined) return generate(name, { steps, seed, tokens, experts, k, ...settings });
-  const { layers, loads } = await readTrace(file ?? '', (line) => { process.stderr.write(`dynamoe: ${line}\n`); });
+  const { layers, loads } = await readTrace(file ?? '', (line) => {
+    process.stderr.write(`dynamoe: ${line}\n`);
+  });
   if (capacity !== undefined) for (const layer of layers) checkCapacity(capacity, layer.experts);
   const all = layers.map((layer) => ({ ...layer, ...settings }));
-  if (overflow && all.every((layer) => layer.capacity === 'dropless')) throw new ConfigError('--overflow has no effect here: every layer of the trace is dropless', '--capacity gives them one');
+  if (overflow && all.every((layer) => layer.capacity === 'dropless'))
+    throw new ConfigError(
+      '--overflow has no ' + 'effect here: every layer of the trace is dropless',
+      '--capacity gives them one',
+    );
   return { layers: all, loads };
 }
 
-const percent = (share: number, digits = 1): string => (Number.isFinite(share) ? `${(100 * share).toFixed(digits)}%` : '-');
+const percent = (share: number, digits = 1): string =>
+  Number.isFinite(share) ? `${(100 * share).toFixed(digits)}%` : '-';
 
 function describe(r: Replayed): string {
-  return `${[...r.events.map(recompiled),
-    `${r.steps} steps, ${count(r.choices)} choices: ${percent(r.dropped / r.choices, 2)} dropped, ${percent(r.spilled / r.choices, 2)} spilled; ${count(r.computed)} rows computed, ${percent(r.padded / r.computed)} of them empty`,
-    `planned bytes beside states: ${bytes(r.meanBytes)} on average, ${bytes(r.bytes)} at most; recompilations: ${r.recompilations}, with perfect foresight: ${r.clairvoyant.recompilations}`,
-    `extra cost compared with perfect foresight (regret): ${percent(r.regret)}, ${percent(r.settled)} from step 128 on; of the best capacities that never change: ${percent(r.constant)}`].join('\n')}\n`;
+  return `${[
+    ...r.events.map(recompiled),
+    `${r.steps} steps, ${count(r.choices)} choices: ${percent(r.dropped / r.choices, 2)} dropped, ` +
+      `${percent(r.spilled / r.choices, 2)} spilled; ${count(r.computed)} rows computed, ` +
+      `${percent(r.padded / r.computed)} of them empty`,
+    `planned bytes beside states: ${bytes(r.meanBytes)} on average, ${bytes(r.bytes)} at most; recompilations: ` +
+      `${r.recompilations}, with perfect foresight: ${r.clairvoyant.recompilations}`,
+    `extra cost compared with perfect foresight (regret): ${percent(r.regret)}, ${percent(r.settled)} from step 128 ` +
+      `on; of the best capacities that never change: ${percent(r.constant)}`,
+  ].join('\n')}\n`;
 }
 
 /** Regret from step 128 on, and recompilations; of adaptCapacity also what it is made of. */
 async function table(flags: LabFlags): Promise<string> {
-  const { steps, seed, tokens, experts, topK: k } = flags, cells = (row: readonly string[]): string => `| ${row.join(' | ')} |\n`;
-  const columns: readonly (readonly [string, () => Rule<object>[]])[] = [['none', () => []], ...LAB_NAMES.map((name) => [name, () => [policyWith(name)]] as const), ['all', () => LAB_NAMES.map(policyWith)]];
-  let regrets = '', details = '';
+  const { steps, seed, tokens, experts, topK: k } = flags,
+    cells = (row: readonly string[]): string => `| ${row.join(' | ')} |\n`;
+  const columns: readonly (readonly [string, () => Rule<object>[]])[] = [
+    ['none', () => []],
+    ...LAB_NAMES.map((name) => [name, () => [policyWith(name)]] as const),
+    ['all', () => LAB_NAMES.map(policyWith)],
+  ];
+  let regrets = '',
+    details = '';
   for (const overflow of flags.overflow ? [flags.overflow] : OVERFLOWS) {
     for (const name of Object.keys(WORKLOADS)) {
-      const trace = generate(name, { steps, seed, tokens, experts, k, overflow, ...(flags.capacity !== undefined && { capacity: flags.capacity }), ...(flags.dispatch && { dispatch: flags.dispatch }) });
+      const trace = generate(name, {
+        steps,
+        seed,
+        tokens,
+        experts,
+        k,
+        overflow,
+        ...(flags.capacity !== undefined && { capacity: flags.capacity }),
+        ...(flags.dispatch && { dispatch: flags.dispatch }),
+      });
       const row: string[] = [];
       for (const [column, rules] of columns) {
         const r = await replay(trace, rules(), pricesOf(flags));
         if (row.length === 0) row.push(name, overflow, percent(r.constant));
         row.push(`${percent(r.settled)} (${r.recompilations})`);
-        if (column === 'adaptCapacity') details += cells([name, overflow, percent(r.dropped / r.choices, 2), percent(r.spilled / r.choices, 2), percent(r.padded / r.computed), bytes(r.meanBytes), `${r.recompilations}, ${r.clairvoyant.recompilations}`, percent(r.regret), percent(r.settled)]);
+        if (column === 'adaptCapacity')
+          details += cells([
+            name,
+            overflow,
+            percent(r.dropped / r.choices, 2),
+            percent(r.spilled / r.choices, 2),
+            percent(r.padded / r.computed),
+            bytes(r.meanBytes),
+            `${r.recompilations}, ${r.clairvoyant.recompilations}`,
+            percent(r.regret),
+            percent(r.settled),
+          ]);
       }
       regrets += cells(row);
     }
   }
-  const head = ['loads', 'overflow', 'best constant', ...columns.map(([name]) => name)], more = ['loads', 'overflow', 'dropped', 'spilled', 'rows that are empty', 'planned bytes, mean', 'recompilations, with foresight', 'regret', 'from step 128 on'];
+  const head = ['loads', 'overflow', 'best constant', ...columns.map(([name]) => name)],
+    more = [
+      'loads',
+      'overflow',
+      'dropped',
+      'spilled',
+      'rows that are empty',
+      'planned bytes, mean',
+      'recompilations, with foresight',
+      'regret',
+      'from step 128 on',
+    ];
   const ruled = (row: readonly string[]): string => cells(row) + cells(row.map(() => '---'));
   return `${ruled(head)}${regrets}\nadaptCapacity:\n\n${ruled(more)}${details}`;
 }

@@ -4,7 +4,8 @@ import { serveOwnImports } from './own-imports.ts';
 import { programFor } from './program.ts';
 import { endWithPipe } from './stop.ts';
 
-const args = process.argv.slice(2), program = programFor(args);
+const args = process.argv.slice(2),
+  program = programFor(args);
 
 endWithPipe();
 serveOwnImports();

@@ -1,15 +1,19 @@
-// How config files are loaded. `import 'dynamoe'` in one means this very installation, wherever the file lies: its modules and ours
-// must be the same. A .ts file is an ES module, whatever the package around it says.
+// How config files are loaded. `import 'dynamoe'` in one means this very installation, wherever the file lies: its
+// modules and ours must be the same. A .ts file is an ES module, whatever the package around it says.
 import { createRequire, registerHooks } from 'node:module';
 import { basename, extname } from 'node:path';
 
-const { exports } = createRequire(import.meta.url)('../../package.json') as { exports: Readonly<Record<string, string | { readonly 'dynamoe-source'?: string }>> };
+const { exports } = createRequire(import.meta.url)('../../package.json') as {
+  exports: Readonly<Record<string, string | { readonly 'dynamoe-source'?: string }>>;
+};
 
 /** Files of src/ by what package.json exports them under: { 'dynamoe': 'node', 'dynamoe/core': 'index', ... }. */
-const FILES = new Map<string, string>(Object.entries(exports).flatMap(([path, target]) => {
-  const source = typeof target === 'string' ? undefined : target['dynamoe-source'];
-  return source === undefined ? [] : [[`dynamoe${path.slice(1)}`, basename(source, '.ts')] as const];
-}));
+const FILES = new Map<string, string>(
+  Object.entries(exports).flatMap(([path, target]) => {
+    const source = typeof target === 'string' ? undefined : target['dynamoe-source'];
+    return source === undefined ? [] : [[`dynamoe${path.slice(1)}`, basename(source, '.ts')] as const];
+  }),
+);
 
 const own = (name: string): string => new URL(`../${name}${extname(import.meta.url)}`, import.meta.url).href;
 

@@ -21,17 +21,29 @@ export function programFor(args: readonly string[]): Command {
     .option('--debug', 'show where an error comes from')
     .helpOption('-h, --help', 'show help')
     .showSuggestionAfterError()
-    .configureOutput({ outputError: (text, write) => {
-      // --data takes all paths that follow it.
-      const taken = text.includes('missing required argument') && args.includes('--data') ? '  hint: it goes before --data, which takes all that follows it\n' : '';
-      write(`dynamoe: ${text.replace(/^error: /, '')}${taken}`);
-    } })
-    .hook('preAction', (_, command) => { checkFlags(command, args); });
+    .configureOutput({
+      outputError: (text, write) => {
+        // --data takes all paths that follow it.
+        const taken =
+          text.includes('missing required ' + 'argument') && args.includes('--data')
+            ? '  hint: it goes before --data, which takes all that follows it\n'
+            : '';
+        write(`dynamoe: ${text.replace(/^error: /, '')}${taken}`);
+      },
+    })
+    .hook('preAction', (_, command) => {
+      checkFlags(command, args);
+    });
 
   for (const add of [addStart, addTrain, addDash, addEval, addGenerate, addInspect, addBench, addLab]) add(program);
   for (const command of [program, ...program.commands, ...program.commands.flatMap((c) => c.commands)]) {
     command.exitOverride();
-    const path = command === program ? '' : command.parent === program ? `${command.name()} ` : `${command.parent?.name() ?? ''} ${command.name()} `;
+    const path =
+      command === program
+        ? ''
+        : command.parent === program
+          ? `${command.name()} `
+          : `${command.parent?.name() ?? ''} ${command.name()} `;
     command.showHelpAfterError(`  hint: dynamoe ${path}--help`);
   }
   return program;

@@ -21,20 +21,39 @@ export function openReporter(json: boolean): Reporter {
 
 /** stdout has one JSON object a line and nothing else. */
 class JsonReporter implements Reporter {
-  log(event: TrainEvent): void { process.stdout.write(`${JSON.stringify(event)}\n`); }
-  say(line: string): void { process.stderr.write(`dynamoe: ${line}\n`); }
-  busy(): void { /* not an event */ }
-  close(): void { /* nothing is open */ }
+  log(event: TrainEvent): void {
+    process.stdout.write(`${JSON.stringify(event)}\n`);
+  }
+  say(line: string): void {
+    process.stderr.write(`dynamoe: ${line}\n`);
+  }
+  busy(): void {
+    /* not an event */
+  }
+  close(): void {
+    /* nothing is open */
+  }
 }
 
-const started = ({ parameters, device, out, resumed_from: from, steps, train_samples: train, validation_samples: held, unit }: StartEvent): string[] => [
+const started = ({
+  parameters,
+  device,
+  out,
+  resumed_from: from,
+  steps,
+  train_samples: train,
+  validation_samples: held,
+  unit,
+}: StartEvent): string[] => [
   `${count(parameters)} parameters, ${device}`,
   `${count(train)} ${unit === 'tokens' ? 'windows' : 'samples'} to train on, ${count(held)} held out`,
-  `${from >= steps ? `has its ${steps} steps already: --steps N goes on to more` : from > 0 ? `goes on from step ${from} to ${steps}` : `${steps} steps`}, run folder ${shownPath(out)}`,
+  `${from >= steps ? `has its ${steps} steps already: --steps N goes on to more` : from > 0 ? `goes on from step ` + `${from} to ${steps}` : `${steps} steps`}, run folder ${shownPath(out)}`,
 ];
 
 const metricsText = (metrics: Readonly<Record<string, number>> = {}): string =>
-  Object.entries(metrics).map(([name, value]) => `  ${name} ${fixed(value, 4)}`).join('');
+  Object.entries(metrics)
+    .map(([name, value]) => `  ${name} ${fixed(value, 4)}`)
+    .join('');
 
 function evaluated({ step, val_loss: loss, metrics }: EvalEvent, unit: StartEvent['unit']): string {
   const perByte = unit === 'tokens' && loss !== null ? ` (${fixed(bits(loss))} bits per byte)` : '';
@@ -43,9 +62,14 @@ function evaluated({ step, val_loss: loss, metrics }: EvalEvent, unit: StartEven
 
 /** One line of a decision: what changed, why, what it brought, and what it took. */
 export function recompiled(event: RecompileEvent): string {
-  const { during, step, effect: from, rule, class: kind, reason, changes, kept, error } = event, unit = during === 'inference' ? 'run' : 'step';
-  const what = changes.map((c) => `${c.path}.${c.knob}`).join(', '), since = kept && error === undefined ? `, from ${unit} ${from ?? step} on` : '';
-  return `recompile ${rule} at ${unit} ${step} (${effect(kind)}): ${what || 'nothing'}; ${reason}; ${outcome(event)}${since}; ${price(event)}`;
+  const { during, step, effect: from, rule, class: kind, reason, changes, kept, error } = event,
+    unit = during === 'inference' ? 'run' : 'step';
+  const what = changes.map((c) => `${c.path}.${c.knob}`).join(', '),
+    since = kept && error === undefined ? `, from ${unit} ${from ?? step} on` : '';
+  return (
+    `recompile ${rule} at ${unit} ${step} (${effect(kind)}): ${what || 'nothing'}; ${reason}; ` +
+    `${outcome(event)}${since}; ${price(event)}`
+  );
 }
 
 const auxText = (aux: StepEvent['aux']): string => {
@@ -55,7 +79,9 @@ const auxText = (aux: StepEvent['aux']): string => {
     const name = path.slice(path.lastIndexOf('/') + 1);
     byName.set(name, [...(byName.get(name) ?? []), value]);
   }
-  return [...byName].map(([name, values]) => `  ${name} ${fixed(values.reduce((a, b) => a + b, 0) / values.length, 2)}`).join('');
+  return [...byName]
+    .map(([name, values]) => `  ${name} ` + `${fixed(values.reduce((a, b) => a + b, 0) / values.length, 2)}`)
+    .join('');
 };
 
 class LineReporter implements Reporter {
@@ -65,26 +91,50 @@ class LineReporter implements Reporter {
     switch (event.event) {
       case 'start':
         this.#start = event;
-        started(event).forEach((line) => { this.#line(line); });
+        started(event).forEach((line) => {
+          this.#line(line);
+        });
         break;
       case 'step': {
-        const steps = this.#start?.steps ?? 1, every = Math.ceil(steps / 100);
-        if (event.step % every !== 0 && event.step !== (this.#start?.resumed_from ?? 0) + 1 && event.step !== steps) break;
-        this.#line(`step ${event.step}/${steps}  loss ${fixed(event.loss, 4)}${auxText(event.aux)}  ` +
-          `${count(event.tokens_per_s)} ${this.#start?.unit ?? 'tokens'}/s  ${event.ms.toFixed(1)} ms`);
+        const steps = this.#start?.steps ?? 1,
+          every = Math.ceil(steps / 100);
+        if (event.step % every !== 0 && event.step !== (this.#start?.resumed_from ?? 0) + 1 && event.step !== steps)
+          break;
+        this.#line(
+          `step ${event.step}/${steps}  loss ${fixed(event.loss, 4)}${auxText(event.aux)}  ` +
+            `${count(event.tokens_per_s)} ${this.#start?.unit ?? 'tokens'}/s  ${event.ms.toFixed(1)} ms`,
+        );
         break;
       }
-      case 'eval': this.#line(evaluated(event, this.#start?.unit ?? 'tokens')); break;
-      case 'recompile': this.#line(recompiled(event)); break;
-      case 'plan': case 'checkpoint': case 'stopped': case 'failed': break;
-      case 'done': this.#line(`done in ${duration(event.seconds)}, checkpoint ${shownPath(event.checkpoint)}`); break;
+      case 'eval':
+        this.#line(evaluated(event, this.#start?.unit ?? 'tokens'));
+        break;
+      case 'recompile':
+        this.#line(recompiled(event));
+        break;
+      case 'plan':
+      case 'checkpoint':
+      case 'stopped':
+      case 'failed':
+        break;
+      case 'done':
+        this.#line(`done in ${duration(event.seconds)}, checkpoint ${shownPath(event.checkpoint)}`);
+        break;
     }
   }
 
-  say(line: string): void { process.stderr.write(`dynamoe: ${line}\n`); }
-  busy(): void { /* a pipe needs no progress */ }
-  close(): void { /* nothing is open */ }
-  #line(text: string): void { process.stdout.write(`${text}\n`); }
+  say(line: string): void {
+    process.stderr.write(`dynamoe: ${line}\n`);
+  }
+  busy(): void {
+    /* a pipe needs no progress */
+  }
+  close(): void {
+    /* nothing is open */
+  }
+  #line(text: string): void {
+    process.stdout.write(`${text}\n`);
+  }
 }
 
 const FRAME_MS = 100;
@@ -101,23 +151,36 @@ class ScreenReporter implements Reporter {
   readonly #loads = new Map<string, number[]>();
   #drawnAt = 0;
 
-  constructor(screen: Screen) { this.#screen = screen; }
+  constructor(screen: Screen) {
+    this.#screen = screen;
+  }
 
   log(event: TrainEvent): void {
     switch (event.event) {
       case 'start':
         this.#start = event;
         this.#screen.clear();
-        started(event).forEach((line) => { this.#screen.print(line); });
+        started(event).forEach((line) => {
+          this.#screen.print(line);
+        });
         break;
-      case 'step': this.#step(event); break;
+      case 'step':
+        this.#step(event);
+        break;
       case 'eval':
         this.#validation = event.val_loss;
         this.#screen.print(evaluated(event, this.#start?.unit ?? 'tokens'));
         break;
-      case 'recompile': this.#screen.print(recompiled(event)); break;
-      case 'plan': case 'checkpoint': break;
-      case 'stopped': case 'failed': this.#screen.clear(); break;
+      case 'recompile':
+        this.#screen.print(recompiled(event));
+        break;
+      case 'plan':
+      case 'checkpoint':
+        break;
+      case 'stopped':
+      case 'failed':
+        this.#screen.clear();
+        break;
       case 'done':
         this.#screen.clear();
         this.#screen.print(`done in ${duration(event.seconds)}, checkpoint ${shownPath(event.checkpoint)}`);
@@ -135,16 +198,20 @@ class ScreenReporter implements Reporter {
       const old = this.#loads.get(layer);
       this.#loads.set(layer, old ? load.map((n, i) => 0.8 * old[i] + 0.2 * n) : [...load]);
     }
-    const now = performance.now(), last = event.step === this.#start?.steps;
+    const now = performance.now(),
+      last = event.step === this.#start?.steps;
     if (now - this.#drawnAt < FRAME_MS && !last) return;
     this.#drawnAt = now;
     this.#screen.draw([this.#progress(event.step), ...this.#experts()]);
   }
 
   #progress(step: number): string {
-    const steps = this.#start?.steps ?? step, left = ((steps - step) * this.#msPerStep) / this.#weight / 1000;
+    const steps = this.#start?.steps ?? step,
+      left = ((steps - step) * this.#msPerStep) / this.#weight / 1000;
     const val = this.#validation === null ? '' : `  val ${fixed(this.#validation)}`;
-    const text = `loss ${fixed(this.#loss / this.#weight)}${val}  ${count(this.#rate / this.#weight)} ${this.#start?.unit ?? 'tokens'}/s  ${duration(left)} left`;
+    const text =
+      `loss ${fixed(this.#loss / this.#weight)}${val}  ${count(this.#rate / this.#weight)} ` +
+      `${this.#start?.unit ?? 'tokens'}/s  ${duration(left)} left`;
     const head = `${String(step).padStart(String(steps).length)}/${steps} `;
     const room = this.#screen.columns - 3 - head.length - text.length - 2;
     return `${head}${room >= 8 ? `${bar(step / steps, Math.min(40, room))}  ` : ''}${text}`;
@@ -155,7 +222,8 @@ class ScreenReporter implements Reporter {
     const lines: string[] = [];
     let line = 'experts';
     for (const [name, load] of [...this.#loads].slice(0, LAYERS_SHOWN)) {
-      const layer = /\d+/.exec(name)?.[0] ?? name, text = `  ${layer} ${sparkline(load)}`;
+      const layer = /\d+/.exec(name)?.[0] ?? name,
+        text = `  ${layer} ${sparkline(load)}`;
       if (line.length + text.length > this.#screen.columns - 1 && line.trim() !== 'experts') {
         lines.push(line);
         line = '       ';
@@ -170,9 +238,16 @@ class ScreenReporter implements Reporter {
     const now = performance.now();
     if (now - this.#drawnAt < FRAME_MS && share !== undefined) return;
     this.#drawnAt = now;
-    this.#screen.draw([share === undefined ? `${what} ...` : `${what} ${bar(share, 20)} ${Math.round(share * 100)}%`, ...this.#experts()]);
+    this.#screen.draw([
+      share === undefined ? `${what} ...` : `${what} ${bar(share, 20)} ` + `${Math.round(share * 100)}%`,
+      ...this.#experts(),
+    ]);
   }
 
-  say(line: string): void { this.#screen.print(line); }
-  close(): void { this.#screen.close(); }
+  say(line: string): void {
+    this.#screen.print(line);
+  }
+  close(): void {
+    this.#screen.close();
+  }
 }

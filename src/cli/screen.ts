@@ -1,13 +1,20 @@
-// A few lines at the bottom of a terminal that are drawn again and again, under lines that stay. No line ever wraps, the cursor is
-// never hidden, and nothing but the lines drawn last is erased, so that a resize, a crash or Ctrl-Z leaves a usable terminal.
+// A few lines at the bottom of a terminal that are drawn again and again, under lines that stay. No line ever wraps,
+// the cursor is never hidden, and nothing but the lines drawn last is erased, so that a resize, a crash or Ctrl-Z
+// leaves a usable terminal.
 import type { WriteStream } from 'node:tty';
 
 export class Screen {
   readonly #out: WriteStream;
   #drawn: readonly string[] = [];
-  readonly #onResize = (): void => { this.#redraw(); };
-  readonly #onContinue = (): void => { this.#drawn = []; };
-  readonly #onExit = (): void => { if (this.#drawn.length > 0) this.#out.write('\n'); };
+  readonly #onResize = (): void => {
+    this.#redraw();
+  };
+  readonly #onContinue = (): void => {
+    this.#drawn = [];
+  };
+  readonly #onExit = (): void => {
+    if (this.#drawn.length > 0) this.#out.write('\n');
+  };
 
   constructor(out: WriteStream) {
     this.#out = out;
@@ -16,11 +23,14 @@ export class Screen {
     process.on('exit', this.#onExit);
   }
 
-  get columns(): number { return Math.max(20, this.#out.columns || 80); }
+  get columns(): number {
+    return Math.max(20, this.#out.columns || 80);
+  }
 
   /** Puts these lines in the place of those drawn before. */
   draw(lines: readonly string[]): void {
-    const rows = Math.max(1, (this.#out.rows || 24) - 1), shown = lines.slice(0, rows).map((line) => this.#cut(line));
+    const rows = Math.max(1, (this.#out.rows || 24) - 1),
+      shown = lines.slice(0, rows).map((line) => this.#cut(line));
     this.#out.write(`${this.#erase()}${shown.join('\n')}`);
     this.#drawn = shown;
   }

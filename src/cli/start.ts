@@ -1,5 +1,5 @@
-// dynamoe start: what `npm start` runs. The default model on the user's text, or on text that every installation has, for about
-// two minutes; then what it learned, and what to try next.
+// dynamoe start: what `npm start` runs. The default model on the user's text, or on text that every installation has,
+// for about two minutes; then what it learned, and what to try next.
 import { shellWord } from '../base/words.ts';
 import { glob, stat } from 'node:fs/promises';
 import { existsSync } from 'node:fs';
@@ -18,21 +18,30 @@ import { writeText } from './generate.ts';
 import { exampleBatch } from '../train/example-batch.ts';
 import { newFolder, runTraining } from './train.ts';
 
-const SECONDS = 150; // of training steps as they are before anything is recompiled; with what that saves, compiling, validation and the sample about two minutes
+// of training steps as they are before anything is recompiled; with what that saves, compiling, validation and the
+// sample about two minutes
+const SECONDS = 150;
 const STEPS = { least: 200, most: 6000, measured: 12, warmUp: 3 };
 const MAX_BYTES = 2_000_000;
-/** A model that has something to recompile: it begins with room for twice the even share, computed whether it is used or not. No result depends on it. */
+/**
+ * A model that has something to recompile: it begins with room for twice the even share, computed whether it is used or
+ * not. No result depends on it.
+ */
 const MODEL: ConfigData = { model: { moe: { dispatch: 'padded', capacity: 2, overflow: 'spill' } } };
 
 export function addStart(program: Command): void {
-  const command: Command = program.command('start').summary('two minutes of training, as `npm start` does it')
+  const command: Command = program
+    .command('start')
+    .summary('two minutes of training, as `npm start` does it')
     .description('Trains the default model for about two minutes and shows what it learned.')
     .addOption(data())
     .option('--steps <n>', 'optimiser steps (default: as many as fit into two minutes)', whole(1))
     .option('--out <folder>', 'run folder (default: a new one in runs/)')
     .option('--seed <n>', 'random seed for initial weights and data order (default: 0)', whole(0, MAX_SEED))
-    .addOption(device()).addOption(threads())
-    .addOption(new Option('--no-dash', 'without the live page')).addOption(noAuth())
+    .addOption(device())
+    .addOption(threads())
+    .addOption(new Option('--no-dash', 'without the live page'))
+    .addOption(noAuth())
     .action((flags: TrainFlags) => {
       refuseFlags(command, { auth: flags.dash === false && 'there is no page with --no-dash' });
       return start(flags);
@@ -41,15 +50,24 @@ export function addStart(program: Command): void {
 
 async function start({ out = newFolder(), ...flags }: TrainFlags): Promise<void> {
   const own = flags.data === undefined;
-  const paths = flags.data ?? await installedText();
-  const say = (line: string): void => { process.stdout.write(`${line}\n`); };
+  const paths = flags.data ?? (await installedText());
+  const say = (line: string): void => {
+    process.stdout.write(`${line}\n`);
+  };
   const trial = await configure(undefined, { ...flags, data: paths }, MODEL);
-  say(own ? `A mixture-of-experts language model learns the Markdown and TypeScript declarations under node_modules (${paths.length} files).`
-    : `A mixture-of-experts language model learns ${paths.join(', ')}.`);
+  say(
+    own
+      ? `A mixture-of-experts language model learns the Markdown and TypeScript declarations under node_modules ` +
+          `(${paths.length} files).`
+      : `A mixture-of-experts language model learns ${paths.join(', ')}.`,
+  );
   // Chosen once, so that it is said once; the run's settings keep what was asked for.
   const device = flags.device === undefined || flags.device === 'auto' ? await chooseDevice(say) : flags.device;
-  const steps = flags.steps ?? await stepsThatFit(trial, { device, say });
-  const { checkpoint, val_loss: loss } = await runTraining(await configure(undefined, { ...flags, data: paths, steps, evalEvery: 0 }, MODEL), { ...flags, out, device });
+  const steps = flags.steps ?? (await stepsThatFit(trial, { device, say }));
+  const { checkpoint, val_loss: loss } = await runTraining(
+    await configure(undefined, { ...flags, data: paths, steps, evalEvery: 0 }, MODEL),
+    { ...flags, out, device },
+  );
 
   const { session } = await openCheckpoint(checkpoint, { ...flags, device, say });
   try {
@@ -71,15 +89,20 @@ async function start({ out = newFolder(), ...flags }: TrainFlags): Promise<void>
 async function stepsThatFit({ experiment }: Configured, options: SessionOptions): Promise<number> {
   const session = await openSession(experiment, options);
   try {
-    const batch = await exampleBatch(experiment), ms: number[] = [];
+    const batch = await exampleBatch(experiment),
+      ms: number[] = [];
     await session.prepare(batch);
     for (let i = 0; i < STEPS.warmUp + STEPS.measured; i++) {
       const begin = performance.now();
       await session.step(batch);
       if (i >= STEPS.warmUp) ms.push(performance.now() - begin);
     }
-    const fit = Math.floor((SECONDS * 1000) / median(ms) / 50) * 50, steps = Math.min(STEPS.most, Math.max(STEPS.least, fit));
-    process.stdout.write(`A step takes ${median(ms).toFixed(1)} ms here to begin with: ${steps} steps, at most ${duration((steps * median(ms)) / 1000)}.\n`);
+    const fit = Math.floor((SECONDS * 1000) / median(ms) / 50) * 50,
+      steps = Math.min(STEPS.most, Math.max(STEPS.least, fit));
+    process.stdout.write(
+      `A step takes ${median(ms).toFixed(1)} ms here to begin with: ${steps} steps, at most ` +
+        `${duration((steps * median(ms)) / 1000)}.\n`,
+    );
     return steps;
   } finally {
     await session.close();
@@ -97,7 +120,11 @@ async function installedText(): Promise<string[]> {
     const paths: string[] = [];
     for await (const path of glob(pattern, { cwd: folder })) paths.push(path);
     for (const path of paths.sort()) {
-      const full = join(folder ?? '.', path), size = await stat(full).then((s) => (s.isFile() ? s.size : 0), () => 0);
+      const full = join(folder ?? '.', path),
+        size = await stat(full).then(
+          (s) => (s.isFile() ? s.size : 0),
+          () => 0,
+        );
       if (found.includes(full) || size < 1000) continue;
       if (bytes + size > MAX_BYTES) return found;
       found.push(full);
@@ -105,6 +132,10 @@ async function installedText(): Promise<string[]> {
     }
     if (bytes > MAX_BYTES * 0.8) break;
   }
-  if (bytes < 100_000) throw new UserError('there is too little text under node_modules to learn from', 'npm start -- --data PATH trains on your own');
+  if (bytes < 100_000)
+    throw new UserError(
+      'there is too little text under node_modules to learn from',
+      'npm start ' + '-- --data PATH trains on your own',
+    );
   return found;
 }

@@ -15,36 +15,72 @@ import { tensorBoard } from '../train/tensorboard.ts';
 import { openPage } from './dash.ts';
 import { Exit } from './fail.ts';
 import {
-  dash, data, device, json, learningRate, MAX_SEED, modelFlags, noAuth, recompile, refuseFlags, threads, whole, type DashFlags, type TrainFlags,
+  dash,
+  data,
+  device,
+  json,
+  learningRate,
+  MAX_SEED,
+  modelFlags,
+  noAuth,
+  recompile,
+  refuseFlags,
+  threads,
+  whole,
+  type DashFlags,
+  type TrainFlags,
 } from './flags.ts';
 import { openReporter, type Reporter } from './report.ts';
 import { stoppable } from './stop.ts';
 
 export function addTrain(program: Command): void {
-  const command = program.command('train').summary('train a model').argument('[config]', 'a .json or .ts file; without it the default language model')
-    .description('Trains a model: the default mixture-of-experts language model on text, or the one that a config file describes.')
+  const command = program
+    .command('train')
+    .summary('train a model')
+    .argument('[config]', 'a .json or .ts file; ' + 'without it the default language model')
+    .description(
+      'Trains a model: the default mixture-of-experts language model on text, or the one that a config ' +
+        'file describes.',
+    )
     .addOption(data())
     .option('--steps <n>', 'optimiser steps (default: 2000)', whole(1))
     .option('--batch <n>', 'samples in a step (default: 12)', whole(1))
-    .addOption(device()).addOption(threads())
+    .addOption(device())
+    .addOption(threads())
     .option('--seed <n>', 'random seed for initial weights, dropout and data order (default: 0)', whole(0, MAX_SEED))
     .option('--out <folder>', 'run folder for checkpoints and events (default: a new one in runs/)')
     .option('--resume', 'go on with the run in --out, exactly as if it had not stopped')
-    .option('--eval-every <n>', 'steps between validations; 0: only at the end (default: a quarter of the run, at least 100)', whole(0))
-    .option('--save-every <n>', 'steps between checkpoints; 0: only at the end (default: about every 10 seconds)', whole(0))
-    .addOption(new Option('--accumulate <n>', 'gradient accumulation steps: equal parts of the batch (default: 1)').argParser(whole(1)))
+    .option(
+      '--eval-every <n>',
+      'steps between validations; 0: only at the end (default: a quarter of the run, at ' + 'least 100)',
+      whole(0),
+    )
+    .option(
+      '--save-every <n>',
+      'steps between checkpoints; 0: only at the end (default: about every 10 ' + 'seconds)',
+      whole(0),
+    )
+    .addOption(
+      new Option('--accumulate <n>', 'gradient accumulation steps: equal parts of the batch (default: 1)').argParser(
+        whole(1),
+      ),
+    )
     .addOption(recompile())
     .option('--memory <MiB>', 'memory limit for weights, optimizer and activations (default: what is free)', whole(1))
-    .addOption(dash()).addOption(noAuth())
+    .addOption(dash())
+    .addOption(noAuth())
     .option('--tensorboard', "event files for TensorBoard, in the run folder's folder tensorboard")
     .option('--trace <file>', 'records the loads of all experts, for dynamoe lab')
     .addOption(json());
   modelFlags(command).addOption(learningRate());
-  command.addHelpText('after', `
+  command.addHelpText(
+    'after',
+    `
 Examples:
   dynamoe train --data books/ --steps 2000 --out runs/books
   dynamoe train --data books/ --steps 2000 --out runs/books --resume
-  dynamoe train small.json --data books/ --json`);
+  dynamoe train small.json --data books/ --json`,
+  );
   command.action(async (file: string | undefined, flags: TrainFlags) => {
     refuseFlags(command, { auth: flags.dash === undefined && 'there is no page without --dash' });
     await runTraining(await configured(file, flags), { ...flags, out: flags.out ?? newFolder() });
@@ -59,12 +95,15 @@ async function configured(file: string | undefined, flags: TrainFlags): Promise<
     if (error instanceof Error && error.message.includes('no such file')) return undefined;
     throw error;
   });
-  const say = (line: string): void => { process.stderr.write(`dynamoe: ${line}\n`); };
+  const say = (line: string): void => {
+    process.stderr.write(`dynamoe: ${line}\n`);
+  };
   if (stored === undefined) {
     say(`there is no run in ${flags.out} yet: it begins`);
     return configure(file, flags);
   }
-  const where = join(flags.out, 'run.json'), settings = resumeSettings(parseSettings(stored, where), flags, say);
+  const where = join(flags.out, 'run.json'),
+    settings = resumeSettings(parseSettings(stored, where), flags, say);
   return { settings, experiment: await rebuild(settings, where, say, file) };
 }
 
@@ -87,19 +126,57 @@ export interface TrainingOptions extends DashFlags {
 
 /** Trains with a report on stdout. Throws Exit where the run was stopped. */
 export async function runTraining({ settings, experiment }: Configured, options: TrainingOptions): Promise<DoneEvent> {
-  const { out, steps, resume = false, json = false, device, tensorboard = false, trace } = options, traced = trace === undefined ? [] : [traceLog(trace, experiment.model, { resumed: resume })];
-  const reporter: Reporter = openReporter(json), page = await openPage(options);
+  const { out, steps, resume = false, json = false, device, tensorboard = false, trace } = options,
+    traced = trace === undefined ? [] : [traceLog(trace, experiment.model, { resumed: resume })];
+  const reporter: Reporter = openReporter(json),
+    page = await openPage(options);
   let folder = out; // it may be moved meanwhile
-  const placed: Logger = { log: (event) => { if (event.event === 'stopped') folder = dirname(event.checkpoint); } };
-  const loggers: Logger[] = [reporter, placed, ...traced, ...(page ? [page.logger((line) => { reporter.say(line); })] : []), ...(tensorboard ? [tensorBoard()] : [])];
+  const placed: Logger = {
+    log: (event) => {
+      if (event.event === 'stopped') folder = dirname(event.checkpoint);
+    },
+  };
+  const loggers: Logger[] = [
+    reporter,
+    placed,
+    ...traced,
+    ...(page
+      ? [
+          page.logger((line) => {
+            reporter.say(line);
+          }),
+        ]
+      : []),
+    ...(tensorboard ? [tensorBoard()] : []),
+  ];
   try {
-    const { result, code } = await stoppable((stop) => train({
-      settings, experiment, out, resume, stop, ...(device && { device }),
-      loggers, say: (line) => { reporter.say(line); }, busy: (what, share) => { reporter.busy(what, share); },
-    }), () => { reporter.say('stopping after this step; once more to stop at once'); });
+    const { result, code } = await stoppable(
+      (stop) =>
+        train({
+          settings,
+          experiment,
+          out,
+          resume,
+          stop,
+          ...(device && { device }),
+          loggers,
+          say: (line) => {
+            reporter.say(line);
+          },
+          busy: (what, share) => {
+            reporter.busy(what, share);
+          },
+        }),
+      () => {
+        reporter.say('stopping after this step; once more to stop at once');
+      },
+    );
     if (result) return result;
     reporter.close();
-    process.stderr.write(`dynamoe: stopped and saved; to go on: dynamoe train --resume --out ${shellWord(folder)}${resume && steps !== undefined ? ` --steps ${steps}` : ''}\n`);
+    process.stderr.write(
+      `dynamoe: stopped and saved; to go on: dynamoe train --resume --out ` +
+        `${shellWord(folder)}${resume && steps !== undefined ? ` --steps ${steps}` : ''}\n`,
+    );
     throw new Exit(code ?? 0);
   } finally {
     await page?.close();

@@ -1,5 +1,5 @@
-// Follows a run's log while it grows. In: the file's path; out: its whole lines, chunk by chunk, each once. A run that is resumed cuts its
-// log back to its checkpoint: that is seen, and the log is read again from its start.
+// Follows a run's log while it grows. In: the file's path; out: its whole lines, chunk by chunk, each once. A run that
+// is resumed cuts its log back to its checkpoint: that is seen, and the log is read again from its start.
 import { open, type FileHandle } from 'node:fs/promises';
 import { codeOf, fault } from '../io/fault.ts';
 import { bytesAt, nextLines } from '../io/lines.ts';
@@ -10,7 +10,8 @@ export interface Lines {
   readonly lines: readonly string[];
 }
 
-const TAIL = 64; // bytes before the place read to that are looked at again: each line ends with its time, so that no two are alike
+// bytes before the place read to that are looked at again: each line ends with its time, so that no two are alike
+const TAIL = 64;
 
 export class Follower {
   readonly #path: string;
@@ -19,10 +20,14 @@ export class Follower {
   #fresh = true;
   #gone = false;
 
-  constructor(path: string) { this.#path = path; }
+  constructor(path: string) {
+    this.#path = path;
+  }
 
   /** Whether the log was there and is not any more: its folder was deleted or moved. */
-  get gone(): boolean { return this.#gone; }
+  get gone(): boolean {
+    return this.#gone;
+  }
 
   /** The next lines; null: there are none now, or the log is not there yet. */
   async read(): Promise<Lines | null> {
@@ -42,12 +47,16 @@ export class Follower {
   async #from(file: FileHandle): Promise<Lines | null> {
     const { size } = await file.stat();
     if (size === this.#offset && !this.#fresh) return null;
-    if (size < this.#offset || !(await bytesAt(file, this.#offset - this.#tail.length, this.#tail.length)).equals(this.#tail)) {
+    if (
+      size < this.#offset ||
+      !(await bytesAt(file, this.#offset - this.#tail.length, this.#tail.length)).equals(this.#tail)
+    ) {
       this.#offset = 0;
       this.#tail = Buffer.alloc(0);
       this.#fresh = true;
     }
-    const piece = await nextLines(file, this.#offset, size), reset = this.#fresh;
+    const piece = await nextLines(file, this.#offset, size),
+      reset = this.#fresh;
     if (!piece && !reset) return null;
     this.#fresh = false;
     if (!piece) return { reset, lines: [] };

@@ -1,12 +1,16 @@
-// Runs as Prometheus reads them: the text exposition format, version 0.0.4. In: the runs' logs; out: each run's latest values. Written out here, about
-// twenty names; client libraries collect from counters in the process, and what is told here is what the log says.
+// Runs as Prometheus reads them: the text exposition format, version 0.0.4. In: the runs' logs; out: each run's latest
+// values. Written out here, about twenty names; client libraries collect from counters in the process, and what is told
+// here is what the log says.
 import type { LogEvent, PlanEvent, StepEvent } from '../train/events.ts';
 import { capacityRows, type Capacity } from '../nn/moe/capacity.ts';
 import { Follower } from './follow.ts';
 import { parsed } from './page/parse.ts';
 
 type Labels = Readonly<Record<string, string>>;
-interface Sample { readonly labels: Labels; readonly value: number }
+interface Sample {
+  readonly labels: Labels;
+  readonly value: number;
+}
 
 /** name -> [type, help]. A counter counts since the run began. */
 const FAMILIES = {
@@ -48,16 +52,26 @@ export class Metrics {
       if (r.follower.gone) r.run.ended();
     }
     const families = (Object.keys(FAMILIES) as Family[]).flatMap((name) => {
-      const samples = this.#runs.flatMap(({ run }) => run.samples(name)), [type, help] = FAMILIES[name];
-      return samples.length === 0 ? [] : [`# HELP ${name} ${help}`, `# TYPE ${name} ${type}`, ...samples.map((s) => `${name}${shown(s.labels)} ${number(s.value)}`)];
+      const samples = this.#runs.flatMap(({ run }) => run.samples(name)),
+        [type, help] = FAMILIES[name];
+      return samples.length === 0
+        ? []
+        : [
+            `# HELP ${name} ` + `${help}`,
+            `# TYPE ${name} ${type}`,
+            ...samples.map((s) => `${name}${shown(s.labels)} ${number(s.value)}`),
+          ];
     });
     return `${families.join('\n')}\n`;
   }
 }
 
 const shown = (labels: Labels): string =>
-  `{${Object.entries(labels).map(([k, v]) => `${k}="${v.replaceAll('\\', '\\\\').replaceAll('"', '\\"').replaceAll('\n', '\\n')}"`).join(',')}}`;
-const number = (x: number): string => (Number.isNaN(x) ? 'NaN' : x === Infinity ? '+Inf' : x === -Infinity ? '-Inf' : String(x));
+  `{${Object.entries(labels)
+    .map(([k, v]) => `${k}="${v.replaceAll('\\', '\\\\').replaceAll('"', '\\"').replaceAll('\n', '\\n')}"`)
+    .join(',')}}`;
+const number = (x: number): string =>
+  Number.isNaN(x) ? 'NaN' : x === Infinity ? '+Inf' : x === -Infinity ? '-Inf' : String(x);
 
 /** The latest values of one run. */
 class RunValues {
@@ -66,12 +80,17 @@ class RunValues {
   #layers: PlanEvent['layers'] = {};
   #last: StepEvent | null = null;
 
-  constructor(name: string) { this.#name = name; }
+  constructor(name: string) {
+    this.#name = name;
+  }
 
-  samples(family: Family): Sample[] { return [...this.#values.get(family)?.values() ?? []]; }
+  samples(family: Family): Sample[] {
+    return [...(this.#values.get(family)?.values() ?? [])];
+  }
 
   #set(family: Family, value: number, labels: Labels = {}): void {
-    const all = { run: this.#name, ...labels }, key = JSON.stringify(all);
+    const all = { run: this.#name, ...labels },
+      key = JSON.stringify(all);
     if (!this.#values.has(family)) this.#values.set(family, new Map());
     this.#values.get(family)!.set(key, { labels: all, value });
   }
@@ -94,20 +113,32 @@ class RunValues {
           if (told['spilled'] !== undefined) this.#count('dynamoe_spilled_total', told['spilled'], { layer });
         }
         break;
-      case 'eval': this.#set('dynamoe_validation_loss', e.val_loss ?? NaN); break;
+      case 'eval':
+        this.#set('dynamoe_validation_loss', e.val_loss ?? NaN);
+        break;
       case 'plan':
-        for (const kind of ['arena', 'io', 'constants', 'states'] as const) this.#set('dynamoe_planned_bytes', e.bytes[kind], { kind });
+        for (const kind of ['arena', 'io', 'constants', 'states'] as const)
+          this.#set('dynamoe_planned_bytes', e.bytes[kind], { kind });
         this.#layers = e.layers;
         this.#values.delete('dynamoe_expert_capacity');
         break;
-      case 'recompile': this.#count('dynamoe_recompilations_total', 1, { rule: e.rule, kept: String(e.kept) }); break;
-      case 'done': case 'stopped': case 'failed': this.ended(); break;
-      default: break; // checkpoints, and what a later version tells
+      case 'recompile':
+        this.#count('dynamoe_recompilations_total', 1, { rule: e.rule, kept: String(e.kept) });
+        break;
+      case 'done':
+      case 'stopped':
+      case 'failed':
+        this.ended();
+        break;
+      default:
+        break; // checkpoints, and what a later version tells
     }
   }
 
   /** The log does not go on. */
-  ended(): void { this.#set('dynamoe_run_info', 0); }
+  ended(): void {
+    this.#set('dynamoe_run_info', 0);
+  }
 
   /** Of steps, the last one's values are what is asked for. */
   settle(): void {
@@ -121,7 +152,13 @@ class RunValues {
     if (e.lr !== undefined) this.#set('dynamoe_learning_rate', e.lr);
     if (e.rss !== undefined) this.#set('dynamoe_resident_bytes', e.rss);
     for (const [layer, load] of Object.entries(e.load ?? {})) {
-      const { capacity = 'dropless', active } = this.#layers[layer] ?? {}, rows = capacityRows(capacity as Capacity, load.length, load.reduce((a, b) => a + b, 0), active as boolean[] | undefined);
+      const { capacity = 'dropless', active } = this.#layers[layer] ?? {},
+        rows = capacityRows(
+          capacity as Capacity,
+          load.length,
+          load.reduce((a, b) => a + b, 0),
+          active as boolean[] | undefined,
+        );
       load.forEach((n, expert) => {
         this.#set('dynamoe_expert_load', n, { layer, expert: String(expert) });
         if (rows) this.#set('dynamoe_expert_capacity', rows[expert], { layer, expert: String(expert) });

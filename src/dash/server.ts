@@ -1,5 +1,5 @@
-// The dashboard's server: one page about runs, on this machine alone. In: run folders; out: a URL, until it is closed. It reads each run's
-// log and nothing else.
+// The dashboard's server: one page about runs, on this machine alone. In: run folders; out: a URL, until it is closed.
+// It reads each run's log and nothing else.
 import { createHash, randomBytes, timingSafeEqual } from 'node:crypto';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
@@ -28,18 +28,28 @@ export interface Dash {
 
 const PORT = 6600;
 const LINGER_MS = 1000; // that a viewer may take for the rest
-/** Names of this machine: a page elsewhere whose own name is made to mean 127.0.0.1 is not among them (DNS rebinding). */
+/**
+ * Names of this machine: a page elsewhere whose own name is made to mean 127.0.0.1 is not among them (DNS rebinding).
+ */
 const HOSTS = new Set(['127.0.0.1', 'localhost', '[::1]']);
 const HEADERS = {
-  'content-security-policy': "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-  'x-content-type-options': 'nosniff', 'referrer-policy': 'no-referrer', 'cache-control': 'no-store',
-  'cross-origin-resource-policy': 'same-origin', 'cross-origin-opener-policy': 'same-origin',
+  'content-security-policy':
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src " +
+    "'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+  'x-content-type-options': 'nosniff',
+  'referrer-policy': 'no-referrer',
+  'cache-control': 'no-store',
+  'cross-origin-resource-policy': 'same-origin',
+  'cross-origin-opener-policy': 'same-origin',
 };
 
 /** Throws UserError where the port is taken. */
 export async function openDash({ runs, port, auth = true }: DashOptions): Promise<Dash> {
-  const token = auth ? randomBytes(16).toString('base64url') : null, ending = new AbortController(), streams = new Set<Promise<void>>();
-  const paths = runs.map(({ folder }) => join(folder, EVENTS)), metrics = new Metrics(runs.map(({ name }, i) => ({ name, path: paths[i] })));
+  const token = auth ? randomBytes(16).toString('base64url') : null,
+    ending = new AbortController(),
+    streams = new Set<Promise<void>>();
+  const paths = runs.map(({ folder }) => join(folder, EVENTS)),
+    metrics = new Metrics(runs.map(({ name }, i) => ({ name, path: paths[i] })));
   const answer = async (request: IncomingMessage, response: ServerResponse): Promise<void> => {
     for (const [name, value] of Object.entries(HEADERS)) response.setHeader(name, value);
     const place = admit(request, token);
@@ -49,10 +59,14 @@ export async function openDash({ runs, port, auth = true }: DashOptions): Promis
         if (request.method === 'HEAD') return refuse(response, 405, 'events are a stream');
         const stream = streamRuns(response, paths, ending.signal);
         streams.add(stream);
-        return stream.finally(() => { streams.delete(stream); });
+        return stream.finally(() => {
+          streams.delete(stream);
+        });
       }
-      case 'runs': return reply(response, 'application/json', JSON.stringify(runs.map(({ name }) => name)));
-      case 'metrics': return reply(response, 'text/plain; version=0.0.4; charset=utf-8', await metrics.text());
+      case 'runs':
+        return reply(response, 'application/json', JSON.stringify(runs.map(({ name }) => name)));
+      case 'metrics':
+        return reply(response, 'text/plain; version=0.0.4; charset=utf-8', await metrics.text());
       default: {
         const file = await asset(place);
         return file ? reply(response, file.type, file.body) : refuse(response, 404, 'there is nothing here');
@@ -70,19 +84,35 @@ export async function openDash({ runs, port, auth = true }: DashOptions): Promis
     url: `http://127.0.0.1:${at}/${token === null ? '' : `${token}/`}`,
     close: async () => {
       ending.abort();
-      await Promise.race([Promise.allSettled(streams), new Promise((resolve) => { setTimeout(resolve, LINGER_MS).unref(); })]);
-      await new Promise<void>((resolve) => { server.close(() => { resolve(); }); server.closeAllConnections(); });
+      await Promise.race([
+        Promise.allSettled(streams),
+        new Promise((resolve) => {
+          setTimeout(resolve, LINGER_MS).unref();
+        }),
+      ]);
+      await new Promise<void>((resolve) => {
+        server.close(() => {
+          resolve();
+        });
+        server.closeAllConnections();
+      });
     },
   };
 }
 
-interface Refused { readonly status: number; readonly why: string; readonly location?: string }
+interface Refused {
+  readonly status: number;
+  readonly why: string;
+  readonly location?: string;
+}
 
 /** What a request may have: the name of a place; else why not. */
 function admit({ method, headers, url = '/' }: IncomingMessage, token: string | null): string | Refused {
   if (method !== 'GET' && method !== 'HEAD') return { status: 405, why: 'this page is only read' };
-  if (!HOSTS.has((headers.host ?? '').toLowerCase().replace(/:\d+$/, ''))) return { status: 403, why: 'this page is for this machine: open it as 127.0.0.1 or localhost' };
-  const [path] = url.split('?'), [first, ...rest] = path.slice(1).split('/');
+  if (!HOSTS.has((headers.host ?? '').toLowerCase().replace(/:\d+$/, '')))
+    return { status: 403, why: 'this page is ' + 'for this machine: open it as 127.0.0.1 or localhost' };
+  const [path] = url.split('?'),
+    [first, ...rest] = path.slice(1).split('/');
   if (token === null) return path.slice(1);
   if (same(headers.authorization ?? '', `Bearer ${token}`)) return path.slice(1);
   if (!same(first, token)) return { status: 403, why: 'open the URL that was printed: it holds a token' };
@@ -101,21 +131,33 @@ function reply(response: ServerResponse, type: string, body: string): void {
 }
 
 function refuse(response: ServerResponse, status: number, why: string, location?: string): void {
-  response.writeHead(status, { 'content-type': 'text/plain; charset=utf-8', ...(location !== undefined && { location }) });
+  response.writeHead(status, {
+    'content-type': 'text/plain; ' + 'charset=utf-8',
+    ...(location !== undefined && { location }),
+  });
   response.end(`${why}\n`);
 }
 
 /** Gives the port. */
 async function listen(server: Server, port: number | undefined): Promise<number> {
-  const on = (p: number): Promise<number> => new Promise((resolve, reject) => {
-    server.once('error', reject);
-    server.listen(p, '127.0.0.1', () => { server.off('error', reject); resolve((server.address() as AddressInfo).port); });
-  });
+  const on = (p: number): Promise<number> =>
+    new Promise((resolve, reject) => {
+      server.once('error', reject);
+      server.listen(p, '127.0.0.1', () => {
+        server.off('error', reject);
+        resolve((server.address() as AddressInfo).port);
+      });
+    });
   try {
     return await on(port ?? PORT);
   } catch (error) {
     server.removeAllListeners('error');
     if (port === undefined) return on(0);
-    throw new UserError(`the dashboard cannot have port ${port}: ${codeOf(error) === 'EADDRINUSE' ? 'it is in use' : String(codeOf(error))}`, 'name another, or none: a free one is taken then', error);
+    throw new UserError(
+      `the dashboard cannot have port ${port}: ` +
+        `${codeOf(error) === 'EADDRINUSE' ? 'it is in use' : String(codeOf(error))}`,
+      'name another, or none: a free one is taken then',
+      error,
+    );
   }
 }

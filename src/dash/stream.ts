@@ -11,20 +11,31 @@ const LOOK_MS = 250; // at the files, and that is also how late a viewer may be
 const BEAT_MS = 15_000; // a comment, so that a dead connection is found
 
 /** Ends when the viewer goes, or, after the last line, when `ending` is set. */
-export async function streamRuns(response: ServerResponse, paths: readonly string[], ending: AbortSignal): Promise<void> {
-  const followers = paths.map((path) => new Follower(path)), gone = paths.map(() => false);
-  let ready = false, beat = performance.now();
+export async function streamRuns(
+  response: ServerResponse,
+  paths: readonly string[],
+  ending: AbortSignal,
+): Promise<void> {
+  const followers = paths.map((path) => new Follower(path)),
+    gone = paths.map(() => false);
+  let ready = false,
+    beat = performance.now();
   response.writeHead(200, { 'content-type': 'text/event-stream' });
   while (!response.closed) {
     const last = ending.aborted;
     let some = false;
     for (const [run, follower] of followers.entries()) {
       const found = await follower.read();
-      if (follower.gone !== gone[run]) await send(response, `event: gone\ndata: {"run":${run},"gone":${follower.gone}}\n\n`);
+      if (follower.gone !== gone[run])
+        await send(response, `event: gone\ndata: ` + `{"run":${run},"gone":${follower.gone}}\n\n`);
       gone[run] = follower.gone;
       if (!found) continue;
       some = true;
-      await send(response, `event: lines\ndata: {"run":${run},"reset":${found.reset}}\n${found.lines.map((line) => `data: ${line}\n`).join('')}\n`);
+      await send(
+        response,
+        `event: lines\ndata: ` +
+          `{"run":${run},"reset":${found.reset}}\n${found.lines.map((line) => `data: ${line}\n`).join('')}\n`,
+      );
     }
     if (some) continue;
     if (!ready) await send(response, 'event: ready\ndata:\n\n');
@@ -43,7 +54,10 @@ export async function streamRuns(response: ServerResponse, paths: readonly strin
 async function send(response: ServerResponse, text: string): Promise<void> {
   if (response.closed || response.write(text)) return;
   await new Promise<void>((resolve) => {
-    const done = (): void => { response.off('drain', done).off('close', done); resolve(); };
+    const done = (): void => {
+      response.off('drain', done).off('close', done);
+      resolve();
+    };
     response.on('drain', done).on('close', done);
   });
 }

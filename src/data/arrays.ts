@@ -1,4 +1,5 @@
-// Samples that lie in memory as rows of two tensors. In: x [n, ...] and y [n, ...], or a function that loads them; out: a dataset.
+// Samples that lie in memory as rows of two tensors. In: x [n, ...] and y [n, ...], or a function that loads them; out:
+// a dataset.
 import { bytesPer, hostArray } from '../base/dtype.ts';
 import { ShapeError, UserError } from '../base/errors.ts';
 import { checkOptions, type KeysOf } from '../base/options.ts';
@@ -7,11 +8,25 @@ import { hostTensor, type Batch, type HostTensor } from '../base/tensor.ts';
 import { bytesOf } from '../io/safetensors-data.ts';
 import { fingerprintOf } from './fingerprint.ts';
 import { ordered, shuffled, wholeNumber, type Samples } from './batches.ts';
-import { BATCH_KEYS, PASS_KEYS, type Batches, type BatchOptions, type Dataset, type PassOptions, type Split } from './dataset.ts';
+import {
+  BATCH_KEYS,
+  PASS_KEYS,
+  type Batches,
+  type BatchOptions,
+  type Dataset,
+  type PassOptions,
+  type Split,
+} from './dataset.ts';
 
 /** Rows 0..n-1: sample i is row i of x and row i of y. */
-export interface Rows { readonly x: HostTensor; readonly y: HostTensor }
-export interface Parts { readonly train: Rows; readonly test: Rows }
+export interface Rows {
+  readonly x: HostTensor;
+  readonly y: HostTensor;
+}
+export interface Parts {
+  readonly train: Rows;
+  readonly test: Rows;
+}
 
 export interface ArrayOptions {
   /** How many rows are for training, the first ones; the rest is held out. Default: all. */
@@ -21,9 +36,9 @@ const KEYS: KeysOf<ArrayOptions> = { train: aNumber };
 const ROW_KEYS: KeysOf<Rows> = { x: needed(anything), y: needed(anything) };
 
 /**
- * A dataset of rows in memory; they are not copied and must not change. `train`: the first so many rows are for training, the rest is
- * held out; by default all are for training. ShapeError where x and y do not have the same number of rows, or data of another length than
- * their shapes say.
+ * A dataset of rows in memory; they are not copied and must not change. `train`: the first so many rows are for
+ * training, the rest is held out; by default all are for training. ShapeError where x and y do not have the same number
+ * of rows, or data of another length than their shapes say.
  */
 export function arrays(rows: Rows, options: ArrayOptions = {}): ArrayDataset {
   for (const name of ['x', 'y'] as const) checkTensor(name, (rows as Partial<Rows> | undefined)?.[name]);
@@ -35,9 +50,12 @@ export function arrays(rows: Rows, options: ArrayOptions = {}): ArrayDataset {
 
 /** What TypeScript would have refused. */
 function checkTensor(name: string, tensor: Partial<HostTensor> | undefined): void {
-  const { dtype, shape, data } = tensor ?? {}, hint = "hostTensor('float32', [rows, columns], values)";
-  if (!dtype || !Array.isArray(shape) || !ArrayBuffer.isView(data)) throw new UserError(`arrays: ${name} must be a tensor of the host { dtype, shape, data }`, hint);
-  if (hostTensor(dtype, shape, data).data !== data) throw new UserError(`arrays: ${name} is ${dtype}, its data a ${data.constructor.name}`, hint);
+  const { dtype, shape, data } = tensor ?? {},
+    hint = "hostTensor('float32', [rows, columns], values)";
+  if (!dtype || !Array.isArray(shape) || !ArrayBuffer.isView(data))
+    throw new UserError(`arrays: ${name} must be a ` + `tensor of the host { dtype, shape, data }`, hint);
+  if (hostTensor(dtype, shape, data).data !== data)
+    throw new UserError(`arrays: ${name} is ${dtype}, its data a ` + `${data.constructor.name}`, hint);
 }
 
 export class ArrayDataset implements Dataset {
@@ -69,11 +87,16 @@ export class ArrayDataset implements Dataset {
 
   async fingerprint(): Promise<string> {
     const { train, test } = await this.#read();
-    return fingerprintOf([train.x, train.y, test.x, test.y].flatMap(({ dtype, shape, data }) => [`${dtype} ${shape.join()} `, bytesOf(data)]));
+    return fingerprintOf(
+      [train.x, train.y, test.x, test.y].flatMap(({ dtype, shape, data }) => [
+        `${dtype} ` + `${shape.join()} `,
+        bytesOf(data),
+      ]),
+    );
   }
 
   #read(): Promise<Parts> {
-    return this.#parts ??= this.#load();
+    return (this.#parts ??= this.#load());
   }
 
   async #rows(split: Split): Promise<Rows> {
@@ -84,7 +107,8 @@ export class ArrayDataset implements Dataset {
   async #samples(split: Split): Promise<Samples> {
     const { x, y } = await this.#rows(split);
     const count = x.shape[0];
-    if (count === 0) throw new UserError(`${this.#name}: the ${split} split has no samples`, 'change how many are for training');
+    if (count === 0)
+      throw new UserError(`${this.#name}: the ${split} split has no ` + `samples`, 'change how many are for training');
     return { count, gather: (ids) => ({ x: take(x, ids), y: take(y, ids), ids }) };
   }
 }
@@ -93,11 +117,14 @@ export class ArrayDataset implements Dataset {
 export function splitRows({ x, y }: Rows, train: number, where: string): Parts {
   const count = x.shape[0];
   if (count === undefined || y.shape[0] !== count) {
-    throw new ShapeError(`${where}: x is [${x.shape.join(', ')}] and y is [${y.shape.join(', ')}]`,
-      'both need the samples as first dimension');
+    throw new ShapeError(
+      `${where}: x is [${x.shape.join(', ')}] and y is [${y.shape.join(', ')}]`,
+      'both need the samples as first dimension',
+    );
   }
   wholeNumber(where, 'train', train, 0);
-  if (train > count) throw new UserError(`${where}: ${train} samples to train on, but there are ${count}`, `use at most ${count}`);
+  if (train > count)
+    throw new UserError(`${where}: ${train} samples to train on, but there are ` + `${count}`, `use at most ${count}`);
   return {
     train: { x: slice(x, 0, train), y: slice(y, 0, train) },
     test: { x: slice(x, train, count), y: slice(y, train, count) },
@@ -114,7 +141,9 @@ function slice(t: HostTensor, from: number, to: number): HostTensor {
 function take(t: HostTensor, ids: Int32Array): HostTensor {
   const size = rowSize(t);
   const data = allocate(t, ids.length, size); // [ids, ...]
-  ids.forEach((id, row) => { data.set(t.data.subarray(id * size, (id + 1) * size), row * size); });
+  ids.forEach((id, row) => {
+    data.set(t.data.subarray(id * size, (id + 1) * size), row * size);
+  });
   return { dtype: t.dtype, shape: [ids.length, ...t.shape.slice(1)], data };
 }
 
@@ -122,6 +151,10 @@ function allocate({ dtype }: HostTensor, rows: number, size: number): HostTensor
   try {
     return hostArray(dtype, rows * size);
   } catch (error) {
-    throw new UserError(`a batch of ${rows} samples needs ${rows * size * bytesPer(dtype)} bytes of memory, more than there is`, 'choose a smaller batch', error);
+    throw new UserError(
+      `a batch of ${rows} samples needs ${rows * size * bytesPer(dtype)} bytes of memory, more ` + `than there is`,
+      'choose a smaller batch',
+      error,
+    );
   }
 }

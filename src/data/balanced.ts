@@ -1,10 +1,11 @@
-// An order of samples in which every batch brings the experts nearly the same load. In: which experts each sample chose (what a session
-// remembers: `session.assignments`), the size of a batch; out: an order for `batches({ order })`.
+// An order of samples in which every batch brings the experts nearly the same load. In: which experts each sample chose
+// (what a session remembers: `session.assignments`), the size of a batch; out: an order for `batches({ order })`.
 //
-// Samples come in the shuffled order of (seed, epoch), and each goes to that one of the batches that are open, 16 at a time, whose loads
-// it brings nearest to what an even share of all samples would be (least growth of the squared distance); a full batch makes room for the
-// next. No sample is left for later, so that no batch gets the awkward ones. What all samples together prefer stays: it is evened out over
-// batches, and a batch's most loaded expert is as loaded as it is over all samples.
+// Samples come in the shuffled order of (seed, epoch), and each goes to that one of the batches that are open, 16 at a
+// time, whose loads it brings nearest to what an even share of all samples would be (least growth of the squared
+// distance); a full batch makes room for the next. No sample is left for later, so that no batch gets the awkward ones.
+// What all samples together prefer stays: it is evened out over batches, and a batch's most loaded expert is as loaded
+// as it is over all samples.
 import { checkOptions, type KeysOf } from '../base/options.ts';
 import { aNumber, anything, needed } from '../base/kinds.ts';
 import { Stream } from '../base/random.ts';
@@ -23,15 +24,17 @@ export interface BalancedOptions {
 const KEYS: KeysOf<BalancedOptions> = { size: needed(aNumber), seed: anything };
 
 /**
- * Batches of even load: `data.batches({ size, order: balancedOrder(known, { size }) })` with `known` what `session.assignments(path)` gave, of one layer
- * or of several. Each sample comes once in every epoch; one that is not remembered counts as an average one. The order depends on `known`: a run that is to
- * resume exactly must be given the same again, for instance the ones of the last whole epoch.
+ * Batches of even load: `data.batches({ size, order: balancedOrder(known, { size }) })` with `known` what
+ * `session.assignments(path)` gave, of one layer or of several. Each sample comes once in every epoch; one that is not
+ * remembered counts as an average one. The order depends on `known`: a run that is to resume exactly must be given the
+ * same again, for instance the ones of the last whole epoch.
  */
 export function balancedOrder(known: Assignments | readonly Assignments[], options: BalancedOptions): EpochOrder {
   checkOptions('balancedOrder', options, KEYS);
   const { size, seed = 0 } = options;
   wholeNumber('balancedOrder', 'size', size, 1);
-  const layers = Array.isArray(known) ? known as readonly Assignments[] : [known as Assignments], stream = new Stream(seed, 'data.order');
+  const layers = Array.isArray(known) ? (known as readonly Assignments[]) : [known as Assignments],
+    stream = new Stream(seed, 'data.order');
   const width = layers.reduce((n, l) => n + l.experts, 0);
   let made: { readonly loads: Float64Array; readonly mean: Float64Array } | null = null;
   return (epoch, count) => {
@@ -41,8 +44,13 @@ export function balancedOrder(known: Assignments | readonly Assignments[], optio
 }
 
 /** Choices of each expert by each sample, [count, width], and their mean; what is not known is the mean. */
-function loadsOf(layers: readonly Assignments[], count: number, width: number): { loads: Float64Array; mean: Float64Array } {
-  const loads = new Float64Array(count * width), mean = new Float64Array(width);
+function loadsOf(
+  layers: readonly Assignments[],
+  count: number,
+  width: number,
+): { loads: Float64Array; mean: Float64Array } {
+  const loads = new Float64Array(count * width),
+    mean = new Float64Array(width);
   let first = 0;
   for (const layer of layers) {
     const unknown: number[] = [];
@@ -61,7 +69,10 @@ function loadsOf(layers: readonly Assignments[], count: number, width: number): 
   return { loads, mean };
 }
 
-/** How many samples of an epoch each of its batches takes: the first goes on with a batch of the epoch before, the last into the next one. */
+/**
+ * How many samples of an epoch each of its batches takes: the first goes on with a batch of the epoch before, the last
+ * into the next one.
+ */
 function roomOf(epoch: number, count: number, size: number): number[] {
   const rooms: number[] = [];
   for (let at = epoch * count, end = at + count; at < end;) {
@@ -72,25 +83,36 @@ function roomOf(epoch: number, count: number, size: number): number[] {
   return rooms;
 }
 
-function fill(order: Uint32Array, { loads, mean }: { readonly loads: Float64Array; readonly mean: Float64Array }, width: number, rooms: readonly number[]): Uint32Array {
-  const batches = rooms.map((room) => ({ room, samples: [] as number[], away: new Float64Array(width) })); // loads minus even shares
+function fill(
+  order: Uint32Array,
+  { loads, mean }: { readonly loads: Float64Array; readonly mean: Float64Array },
+  width: number,
+  rooms: readonly number[],
+): Uint32Array {
+  // loads minus even shares
+  const batches = rooms.map((room) => ({ room, samples: [] as number[], away: new Float64Array(width) }));
   const open = batches.slice(0, OPEN);
   let next = open.length;
   for (const id of order) {
-    let best = 0, least = Infinity;
+    let best = 0,
+      least = Infinity;
     open.forEach(({ away }, b) => {
       let growth = 0;
       for (let e = 0; e < width; e++) {
         const step = loads[id * width + e] - mean[e];
         growth += step * (2 * away[e] + step);
       }
-      if (growth < least) { least = growth; best = b; }
+      if (growth < least) {
+        least = growth;
+        best = b;
+      }
     });
     const batch = open[best];
     batch.samples.push(id);
     for (let e = 0; e < width; e++) batch.away[e] += loads[id * width + e] - mean[e];
     if (batch.samples.length < batch.room) continue;
-    if (next < batches.length) open[best] = batches[next++]; else open.splice(best, 1);
+    if (next < batches.length) open[best] = batches[next++];
+    else open.splice(best, 1);
   }
   return Uint32Array.from(batches.flatMap((b) => b.samples));
 }

@@ -1,6 +1,7 @@
-// From samples to batches. In: samples that can be gathered by id; out: shuffled batches by (seed, step), or one ordered pass.
-// Sample number step * size + j of the endless sequence is sample `order(epoch)[position]`, where epoch and position are the
-// quotient and remainder by the number of samples, and order(epoch) is a permutation that the seed and the epoch alone decide.
+// From samples to batches. In: samples that can be gathered by id; out: shuffled batches by (seed, step), or one
+// ordered pass. Sample number step * size + j of the endless sequence is sample `order(epoch)[position]`, where epoch
+// and position are the quotient and remainder by the number of samples, and order(epoch) is a permutation that the seed
+// and the epoch alone decide.
 import { UserError } from '../base/errors.ts';
 import { refuseUnused } from '../base/options.ts';
 import { Stream } from '../base/random.ts';
@@ -19,7 +20,8 @@ export function shuffled(load: () => Promise<Samples>, options: BatchOptions): B
   const { size, seed = 0, from = 0, limit = Infinity } = options;
   if (limit !== Infinity) wholeNumber('batches', 'limit', limit, 0);
   refuseUnused('batches', options, { seed: options.order && 'it shuffles, and `order` gives an order of its own' });
-  const stream = new Stream(seed, 'data.order'), order = epochOrders(options.order ? checked(options.order) : (epoch, count) => stream.permutation(epoch, count));
+  const stream = new Stream(seed, 'data.order'),
+    order = epochOrders(options.order ? checked(options.order) : (epoch, count) => stream.permutation(epoch, count));
   const at = async (step: number): Promise<Batch> => {
     wholeNumber('batches', 'step', step, 0);
     const samples = await load();
@@ -51,25 +53,45 @@ function epochOrders(make: EpochOrder): EpochOrder {
 }
 
 /** The caller's own order, refused where a sample is missing or comes twice. */
-const checked = (own: EpochOrder): EpochOrder => (epoch, count) => {
-  const order = own(epoch, count), seen = new Uint8Array(count);
-  for (let i = 0; i < order.length; i++) seen[order[i]] = 1;
-  if (order.length !== count || seen.includes(0)) throw new UserError(`batches: order(${epoch}, ${count}) must give each of the numbers 0..${count - 1} once`);
-  return order;
-};
+const checked =
+  (own: EpochOrder): EpochOrder =>
+  (epoch, count) => {
+    const order = own(epoch, count),
+      seen = new Uint8Array(count);
+    for (let i = 0; i < order.length; i++) seen[order[i]] = 1;
+    if (order.length !== count || seen.includes(0))
+      throw new UserError(`batches: order(${epoch}, ${count}) must give ` + `each of the numbers 0..${count - 1} once`);
+    return order;
+  };
 
-/** Calls a function when the caller waits for something. Browsers have no setImmediate, and their timers wait for 4 ms. */
+/**
+ * Calls a function when the caller waits for something. Browsers have no setImmediate, and their timers wait for 4 ms.
+ */
 function later(f: () => void): void {
-  if (typeof setImmediate === 'function') { setImmediate(f); return; }
+  if (typeof setImmediate === 'function') {
+    setImmediate(f);
+    return;
+  }
   const { port1, port2 } = new MessageChannel();
-  port1.onmessage = () => { port1.close(); f(); };
+  port1.onmessage = () => {
+    port1.close();
+    f();
+  };
   port2.postMessage(null);
 }
 
 /** at(from) .. at(end - 1); the next one is made as soon as the caller waits for something. */
-async function* ahead(at: (step: number) => Promise<Batch>, from: number, end: number): AsyncGenerator<Batch, void, undefined> {
+async function* ahead(
+  at: (step: number) => Promise<Batch>,
+  from: number,
+  end: number,
+): AsyncGenerator<Batch, void, undefined> {
   const prefetch = (step: number): Promise<Batch> => {
-    const made = new Promise<Batch>((resolve, reject) => { later(() => { at(step).then(resolve, reject); }); });
+    const made = new Promise<Batch>((resolve, reject) => {
+      later(() => {
+        at(step).then(resolve, reject);
+      });
+    });
     made.catch(() => undefined); // it is thrown where it is awaited, if it ever is
     return made;
   };
@@ -83,7 +105,10 @@ async function* ahead(at: (step: number) => Promise<Batch>, from: number, end: n
 }
 
 /** Every sample once, in order of ids; the last batch holds what is left. */
-export async function* ordered(load: () => Promise<Samples>, { size }: PassOptions): AsyncGenerator<Batch, void, undefined> {
+export async function* ordered(
+  load: () => Promise<Samples>,
+  { size }: PassOptions,
+): AsyncGenerator<Batch, void, undefined> {
   const samples = await load();
   for (let first = 0; first < samples.count; first += size) {
     yield samples.gather(Int32Array.from({ length: Math.min(size, samples.count - first) }, (_, j) => first + j));

@@ -1,5 +1,6 @@
-// What every dataset is: samples with stable ids, given as shuffled batches without end to train on, and as one ordered pass over
-// held-out samples to measure with. A batch is a pure function of (dataset, seed, step), so a run resumes exactly.
+// What every dataset is: samples with stable ids, given as shuffled batches without end to train on, and as one ordered
+// pass over held-out samples to measure with. A batch is a pure function of (dataset, seed, step), so a run resumes
+// exactly.
 import type { KeysOf } from '../base/options.ts';
 import { aFunction, aNumber, aWhole, needed, oneOf } from '../base/kinds.ts';
 import type { Batch } from '../base/tensor.ts';
@@ -18,8 +19,14 @@ export interface BatchOptions {
   readonly limit?: number; // how many batches; without end by default
   readonly order?: EpochOrder; // of an epoch's samples; shuffled by seed and epoch by default
 }
-export const BATCH_KEYS: KeysOf<BatchOptions> = { size: needed(aWhole(1)), seed: aWhole(0),
-  split: oneOf('train', 'validation', 'test'), from: aWhole(0), limit: aNumber, order: aFunction };
+export const BATCH_KEYS: KeysOf<BatchOptions> = {
+  size: needed(aWhole(1)),
+  seed: aWhole(0),
+  split: oneOf('train', 'validation', 'test'),
+  from: aWhole(0),
+  limit: aNumber,
+  order: aFunction,
+};
 
 export interface PassOptions {
   readonly size: number; // samples in a batch; the last batch holds what is left: look at its shape
@@ -36,10 +43,16 @@ export interface Batches extends AsyncIterable<Batch> {
 }
 
 export interface Dataset<B extends BatchOptions = BatchOptions, P extends PassOptions = PassOptions> {
-  /** Shuffled batches without end, by (seed, step). Rejects with a UserError when first read if the data is missing or too little. */
+  /**
+   * Shuffled batches without end, by (seed, step). Rejects with a UserError when first read if the data is missing or
+   * too little.
+   */
   batches(options: B): Batches;
   /** Every sample of a split once, in order. */
   pass(options: P): AsyncIterable<Batch>;
-  /** 32 hex digits that tell this data from other data: a checkpoint keeps them, so that a resumed run can refuse other data. */
+  /**
+   * 32 hex digits that tell this data from other data: a checkpoint keeps them, so that a resumed run can refuse other
+   * data.
+   */
   fingerprint(): Promise<string>;
 }

@@ -1,7 +1,8 @@
-// Which files the user means. In: paths of files and folders, and globs; out: regular files, each once, in order of the bytes of
-// their absolute paths (so that the order of the arguments does not matter), and what lay there and is no such file. Folders are searched
-// through and through; names that begin with a dot are passed over unless the user names them. Links are followed, a file or folder that
-// several lead to is taken once, so loops end. Names are bytes, which need not be UTF-8.
+// Which files the user means. In: paths of files and folders, and globs; out: regular files, each once, in order of the
+// bytes of their absolute paths (so that the order of the arguments does not matter), and what lay there and is no such
+// file. Folders are searched through and through; names that begin with a dot are passed over unless the user names
+// them. Links are followed, a file or folder that several lead to is taken once, so loops end. Names are bytes, which
+// need not be UTF-8.
 import { glob, lstat, readdir, realpath, stat } from 'node:fs/promises';
 import { isAbsolute, resolve, sep } from 'node:path';
 import { UserError } from '../base/errors.ts';
@@ -12,10 +13,19 @@ const GLOB = /[*?[\]{}]/;
 const REFUSED = ['EACCES', 'EPERM']; // what a search passes over; of a path that the user named it is an error
 
 /** A file by the bytes of its absolute path. `named`: the user named it, or a glob that it matches. */
-export interface Found { readonly path: Buffer; readonly named: boolean }
-export interface Search { readonly files: readonly Found[]; readonly skipped: readonly Skipped[] }
+export interface Found {
+  readonly path: Buffer;
+  readonly named: boolean;
+}
+export interface Search {
+  readonly files: readonly Found[];
+  readonly skipped: readonly Skipped[];
+}
 
-/** Rejects with a UserError for a path that does not exist, a glob that matches nothing, and a named path that may not be read. */
+/**
+ * Rejects with a UserError for a path that does not exist, a glob that matches nothing, and a named path that may not
+ * be read.
+ */
 export async function findFiles(paths: readonly string[]): Promise<Search> {
   const found: Finding = { files: new Map(), folders: new Map(), skipped: [] };
   for (const path of paths.toSorted((a, b) => Buffer.compare(Buffer.from(a), Buffer.from(b)))) {
@@ -37,10 +47,13 @@ type Path = string | Buffer;
 const DOT = '.'.charCodeAt(0);
 
 const bytesOf = (path: Path): Buffer => (typeof path === 'string' ? Buffer.from(resolve(path)) : path);
-const under = (folder: Buffer, name: Buffer): Buffer => Buffer.concat([folder, Buffer.from(folder.at(-1) === sep.charCodeAt(0) ? '' : sep), name]);
+const under = (folder: Buffer, name: Buffer): Buffer =>
+  Buffer.concat([folder, Buffer.from(folder.at(-1) === sep.charCodeAt(0) ? '' : sep), name]);
 /** A key that differs where bytes do. */
 const keyOf = (path: Buffer): string => path.toString('latin1');
-const skip = (found: Finding, path: Path, reason: Skipped['reason']): void => { found.skipped.push({ path: path.toString(), reason }); };
+const skip = (found: Finding, path: Path, reason: Skipped['reason']): void => {
+  found.skipped.push({ path: path.toString(), reason });
+};
 
 async function kindOf(path: Path): Promise<Kind | undefined> {
   try {
@@ -55,11 +68,20 @@ async function kindOf(path: Path): Promise<Kind | undefined> {
 async function addNamed(found: Finding, path: string, kind: Kind | undefined): Promise<void> {
   const name = shownPath(path);
   if (kind === undefined) {
-    const link = await lstat(path).then((found) => found.isSymbolicLink(), () => false);
-    throw new UserError(`data path ${name} ${link ? 'is a link that leads nowhere' : 'does not exist'}`, path.includes('\uFFFD') ? 'its name is not UTF-8: name the folder that it lies in'
-      : `${isAbsolute(path) ? 'check the path' : `it was looked for at ${resolve(path)}`}; if the data has moved, name where it is now`);
+    const link = await lstat(path).then(
+      (found) => found.isSymbolicLink(),
+      () => false,
+    );
+    throw new UserError(
+      `data path ${name} ` + `${link ? 'is a link that leads nowhere' : 'does not exist'}`,
+      path.includes('\uFFFD')
+        ? 'its name is not UTF-8: name the folder that it lies in'
+        : `${isAbsolute(path) ? 'check the path' : `it was looked for at ${resolve(path)}`}; if the data has moved, ` +
+            `name where it is now`,
+    );
   }
-  if (kind === 'other') throw new UserError(`data path ${name} is neither a file nor a folder`, 'copy what it gives to a file first');
+  if (kind === 'other')
+    throw new UserError(`data path ${name} is neither a file nor a folder`, 'copy what it gives ' + 'to a file first');
   await add(found, path, kind, true);
 }
 
@@ -67,14 +89,22 @@ async function addGlob(found: Finding, pattern: string): Promise<void> {
   let matches = 0;
   for await (const match of glob(pattern)) {
     const kind = await kindOf(match);
-    if (kind === undefined || kind === 'other') skip(found, resolve(match), kind ? 'no file' : match.includes('\uFFFD') ? 'name that is not UTF-8' : 'broken link');
+    if (kind === undefined || kind === 'other')
+      skip(
+        found,
+        resolve(match),
+        kind ? 'no file' : match.includes('\uFFFD') ? 'name that is not UTF-8' : 'broken link',
+      );
     else {
       matches++;
       await add(found, match, kind, true);
     }
   }
   if (matches > 0) return;
-  throw new UserError(`no file matches ${shownPath(pattern)}`, `it was matched from ${process.cwd()}; names that begin with a dot do not match *`);
+  throw new UserError(
+    `no file matches ` + `${shownPath(pattern)}`,
+    `it was matched from ${process.cwd()}; names that begin with a dot do not match *`,
+  );
 }
 
 /** A file or folder under one of its paths. */
@@ -85,8 +115,12 @@ async function add(found: Finding, path: Path, kind: 'file' | 'folder', named: b
 }
 
 function addFile(found: Finding, real: Buffer, path: Buffer, named: boolean): void {
-  const key = keyOf(real), known = found.files.get(key);
-  if (!known) { found.files.set(key, { path, named }); return; }
+  const key = keyOf(real),
+    known = found.files.get(key);
+  if (!known) {
+    found.files.set(key, { path, named });
+    return;
+  }
   const first = Buffer.compare(path, known.path) < 0;
   if (Buffer.compare(path, known.path) !== 0) skip(found, first ? known.path : path, 'again');
   found.files.set(key, { path: first ? path : known.path, named: named || known.named });

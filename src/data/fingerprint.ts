@@ -1,5 +1,6 @@
-// What tells data from other data. In: its parts, in order; out: 32 hex digits. SHA-256 by the Web Crypto API, which Node and every
-// secure page (https, localhost) have; parts are hashed one by one and then their hashes, since that API takes whole arrays.
+// What tells data from other data. In: its parts, in order; out: 32 hex digits. SHA-256 by the Web Crypto API, which
+// Node and every secure page (https, localhost) have; parts are hashed one by one and then their hashes, since that API
+// takes whole arrays.
 import { UserError } from '../base/errors.ts';
 
 const PIECE = 64 << 20;
@@ -8,10 +9,13 @@ export async function fingerprintOf(parts: Iterable<string | Uint8Array>): Promi
   const digests: Uint8Array<ArrayBuffer>[] = [];
   for (const part of parts) {
     const bytes = typeof part === 'string' ? new TextEncoder().encode(part) : part;
-    for (let at = 0; at === 0 || at < bytes.length; at += PIECE) digests.push(await sha256(bytes.subarray(at, at + PIECE)));
+    for (let at = 0; at === 0 || at < bytes.length; at += PIECE)
+      digests.push(await sha256(bytes.subarray(at, at + PIECE)));
   }
   const all = new Uint8Array(32 * digests.length);
-  digests.forEach((d, i) => { all.set(d, 32 * i); });
+  digests.forEach((d, i) => {
+    all.set(d, 32 * i);
+  });
   return Array.from((await sha256(all)).subarray(0, 16), (b) => b.toString(16).padStart(2, '0')).join('');
 }
 

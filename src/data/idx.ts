@@ -1,6 +1,7 @@
-// The IDX format of MNIST and its kin. In: a file, gzipped or not; out: its shape and unsigned bytes.
-// Layout: 0, 0, element type (0x08 = unsigned byte), number of dimensions; each dimension as big-endian uint32; the elements.
-// The header says how many bytes there must be: no more than that is read or unpacked, so that a small gzip file cannot fill the memory.
+// The IDX format of MNIST and its kin. In: a file, gzipped or not; out: its shape and unsigned bytes. Layout: 0, 0,
+// element type (0x08 = unsigned byte), number of dimensions; each dimension as big-endian uint32; the elements. The
+// header says how many bytes there must be: no more than that is read or unpacked, so that a small gzip file cannot
+// fill the memory.
 import { createReadStream } from 'node:fs';
 import { stat } from 'node:fs/promises';
 import { pipeline } from 'node:stream/promises';
@@ -13,19 +14,25 @@ import { showBytes } from '../plan/print.ts';
 const UNSIGNED_BYTE = 0x08;
 const BYTES_EACH = 5; // of memory: an element as it is read, and as float32 or int32
 
-export interface Idx { readonly shape: readonly number[]; readonly data: Uint8Array } // row-major
+export interface Idx {
+  readonly shape: readonly number[];
+  readonly data: Uint8Array;
+} // row-major
 
 /** Bytes in front of the elements. */
 export const idxHeader = (rank: number): number => 4 + 4 * rank;
 
 /**
- * Reads an IDX file of unsigned bytes with `rank` dimensions. Rejects with a UserError that names file, offset and expectation; where the file
- * holds more than its header says, after the first byte that is too many.
+ * Reads an IDX file of unsigned bytes with `rank` dimensions. Rejects with a UserError that names file, offset and
+ * expectation; where the file holds more than its header says, after the first byte that is too many.
  */
 export async function readIdx(path: string, rank: number): Promise<Idx> {
   const pieces = createReadStream(path)[Symbol.asyncIterator]() as AsyncIterableIterator<Buffer>;
-  const first = await pieces.next().catch((error: unknown) => { throw fault('read', path, error); });
-  const head = first.done === true ? Buffer.alloc(0) : first.value, zipped = head[0] === 0x1f && head[1] === 0x8b;
+  const first = await pieces.next().catch((error: unknown) => {
+    throw fault('read', path, error);
+  });
+  const head = first.done === true ? Buffer.alloc(0) : first.value,
+    zipped = head[0] === 0x1f && head[1] === 0x8b;
   let taken = 0; // bytes of the file
   async function* whole(): AsyncGenerator<Buffer, void, undefined> {
     taken += head.length;
@@ -36,25 +43,43 @@ export async function readIdx(path: string, rank: number): Promise<Idx> {
     }
   }
   if (!zipped) {
-    const size = await stat(path).then((found) => (found.isFile() ? found.size : null), () => null);
-    return read(path, rank, whole(), size).catch((error: unknown) => { throw fault('read', path, error); });
+    const size = await stat(path).then(
+      (found) => (found.isFile() ? found.size : null),
+      () => null,
+    );
+    return read(path, rank, whole(), size).catch((error: unknown) => {
+      throw fault('read', path, error);
+    });
   }
   try {
-    return await pipeline(whole, createGunzip(), (unpacked) => read(path, rank, unpacked as AsyncIterable<Buffer>, null));
+    return await pipeline(whole, createGunzip(), (unpacked) =>
+      read(path, rank, unpacked as AsyncIterable<Buffer>, null),
+    );
   } catch (error) {
     if (error instanceof UserError) throw error;
     const code = codeOf(error);
     if (code !== undefined && !code.startsWith('Z_')) throw fault('read', path, error);
-    const why = code === 'Z_BUF_ERROR' ? `the stream breaks off at the file's end, byte ${taken}` : error instanceof Error ? error.message : String(error);
-    throw new UserError(`${path}: expected a whole gzip stream from byte 0, found that it cannot be unpacked: ${why}`,
-      'download or copy the file again', error);
+    const why =
+      code === 'Z_BUF_ERROR'
+        ? `the stream breaks off at the file's end, byte ` + `${taken}`
+        : error instanceof Error
+          ? error.message
+          : String(error);
+    throw new UserError(
+      `${path}: expected a whole gzip stream from byte 0, found that it cannot be unpacked: ${why}`,
+      'download or copy the file again',
+      error,
+    );
   }
 }
 
 /** `size`: bytes of the file, where it is known; else what is too much is not counted. */
 async function read(path: string, rank: number, pieces: AsyncIterable<Buffer>, size: number | null): Promise<Idx> {
-  const start = idxHeader(rank), kept: Buffer[] = [];
-  let bytes = 0, shape: number[] | null = null, length = 0;
+  const start = idxHeader(rank),
+    kept: Buffer[] = [];
+  let bytes = 0,
+    shape: number[] | null = null,
+    length = 0;
   for await (const piece of pieces) {
     kept.push(piece);
     bytes += piece.length;
@@ -80,21 +105,30 @@ function shapeOf(path: string, rank: number, bytes: Buffer): number[] {
     if (bytes.length < offset + length) throw broken(path, offset, what, `the file ends at byte ${bytes.length}`);
   };
   need(0, 4, 'a magic number of 4 bytes');
-  const magic = bytes.readUInt32BE(0), wanted = (UNSIGNED_BYTE << 8) | rank;
-  if (magic !== wanted) throw broken(path, 0, `the magic number ${hex(wanted)} (unsigned bytes, ${dimensions(rank)})`, hex(magic));
+  const magic = bytes.readUInt32BE(0),
+    wanted = (UNSIGNED_BYTE << 8) | rank;
+  if (magic !== wanted)
+    throw broken(path, 0, `the magic number ${hex(wanted)} (unsigned bytes, ` + `${dimensions(rank)})`, hex(magic));
   need(4, 4 * rank, `the sizes of ${dimensions(rank)}`);
   return Array.from({ length: rank }, (_, d) => bytes.readUInt32BE(4 + 4 * d));
 }
 
 function checkRoom(path: string, shape: readonly number[], length: number): void {
-  const need = length * BYTES_EACH, free = freeMemory();
+  const need = length * BYTES_EACH,
+    free = freeMemory();
   if (need <= free) return;
-  throw new UserError(`${path} holds ${length} elements (${shape.join(' x ')}), which take ${showBytes(need)} of memory; ${showBytes(free)} are free`,
-    'is it the right file? Its header says so many');
+  throw new UserError(
+    `${path} holds ${length} elements (${shape.join(' x ')}), which take ${showBytes(need)} of ` +
+      `memory; ${showBytes(free)} are free`,
+    'is it the right file? Its header says so many',
+  );
 }
 
 const hex = (n: number): string => `0x${n.toString(16).padStart(8, '0')}`;
 const dimensions = (n: number): string => `${n} ${n === 1 ? 'dimension' : 'dimensions'}`;
 
-const broken = (path: string, offset: number, expected: string, found: string): UserError => new UserError(
-  `${path}: at byte ${offset}, expected ${expected}, found ${found}`, 'is it an IDX file (after unpacking), and all of it?');
+const broken = (path: string, offset: number, expected: string, found: string): UserError =>
+  new UserError(
+    `${path}: at byte ${offset}, expected ${expected}, found ` + `${found}`,
+    'is it an IDX file (after unpacking), and all of it?',
+  );

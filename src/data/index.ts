@@ -5,6 +5,12 @@ export { cifar10, cifar100, type Cifar100Options, type CifarOptions } from './ci
 export type { Batches, BatchOptions, Dataset, EpochOrder, PassOptions, Split } from './dataset.ts';
 export { mnist, type IdxFiles, type MnistOptions } from './mnist.ts';
 export {
-  textFrom, type TextBatchOptions, type TextCounts, type TextDataset, type TextInfo, type TextOptions, type TextPassOptions,
+  textFrom,
+  type TextBatchOptions,
+  type TextCounts,
+  type TextDataset,
+  type TextInfo,
+  type TextOptions,
+  type TextPassOptions,
 } from './text.ts';
 export { text } from './text-files.ts';

@@ -12,13 +12,17 @@ const SMALL = 65536; // read at once
 const MAX_BYTES = 2 ** 31 - 1;
 const AT_ONCE = 16; // files open at the same time
 
-/** Reads the files. Rejects with a UserError for one that is over 2 GiB or cannot be read; one that was only found and may not be read is left out. */
+/**
+ * Reads the files. Rejects with a UserError for one that is over 2 GiB or cannot be read; one that was only found and
+ * may not be read is left out.
+ */
 export async function readTextFiles({ files: found, skipped: before }: Search): Promise<TextFiles> {
   const read = new Array<Uint8Array | Skipped['reason']>(found.length);
   let next = 0;
   const work = async (): Promise<void> => {
     while (next < found.length) {
-      const i = next++, { path, named } = found[i];
+      const i = next++,
+        { path, named } = found[i];
       read[i] = await readText(found[i]).catch((error: unknown) => {
         if (!named && ['EACCES', 'EPERM'].includes(codeOf(error) ?? '')) return 'unreadable' as const;
         next = found.length; // the others stop too
@@ -27,7 +31,8 @@ export async function readTextFiles({ files: found, skipped: before }: Search): 
     }
   };
   await Promise.all(Array.from({ length: Math.min(AT_ONCE, found.length) }, work));
-  const files: TextFile[] = [], skipped = [...before];
+  const files: TextFile[] = [],
+    skipped = [...before];
   read.forEach((bytes, i) => {
     const path = found[i].path.toString();
     if (typeof bytes === 'string') skipped.push({ path, reason: bytes });
@@ -42,12 +47,15 @@ async function readText({ path }: Found): Promise<Uint8Array | Skipped['reason']
     const { size } = await file.stat();
     if (size === 0) return 'empty';
     if (size > MAX_BYTES) {
-      throw new UserError(`${shownPath(path.toString())} has ${size} bytes; a text file may have at most ${MAX_BYTES}`,
-        'split it (split -b 1G) and name the parts');
+      throw new UserError(
+        `${shownPath(path.toString())} has ${size} bytes; a text file may have at most ${MAX_BYTES}`,
+        'split it (split -b 1G) and name the parts',
+      );
     }
     let bytes = new Uint8Array(Math.min(size, SMALL));
     let end = await fill(file, bytes, 0);
-    const head = bytes.subarray(0, Math.min(HEAD, end)), wide = wideEncoding(head);
+    const head = bytes.subarray(0, Math.min(HEAD, end)),
+      wide = wideEncoding(head);
     if (wide) return wide;
     if (head.includes(0)) return 'binary';
     if (withoutMark(head).length === 0) return 'empty';
@@ -63,7 +71,10 @@ async function readText({ path }: Found): Promise<Uint8Array | Skipped['reason']
   }
 }
 
-/** Reads a file from byte `at` into the same place of `bytes`; gives where it stopped: at the end of `bytes` or of the file. */
+/**
+ * Reads a file from byte `at` into the same place of `bytes`; gives where it stopped: at the end of `bytes` or of the
+ * file.
+ */
 async function fill(file: FileHandle, bytes: Uint8Array, at: number): Promise<number> {
   while (at < bytes.length) {
     const { bytesRead } = await file.read(bytes, at, bytes.length - at, at);

@@ -5,8 +5,9 @@ import { readTextFiles } from './read-files.ts';
 import { TextDataset, type TextOptions } from './text.ts';
 
 /**
- * The bytes of text files. Folders are searched through (names that begin with a dot are passed over); binary and empty files, and those in
- * UTF-16, are left out, and that is told in one line. A UTF-8 byte order mark is no text. Nothing is read before the first batch or count is asked for; then all of it is, once, and stays in memory.
+ * The bytes of text files. Folders are searched through (names that begin with a dot are passed over); binary and empty
+ * files, and those in UTF-16, are left out, and that is told in one line. A UTF-8 byte order mark is no text. Nothing
+ * is read before the first batch or count is asked for; then all of it is, once, and stays in memory.
  */
 export function text(paths: string | readonly string[], options: TextOptions = {}): TextDataset {
   const list = typeof paths === 'string' ? [paths] : paths;

@@ -1,6 +1,6 @@
-// Text as bytes, to train and measure language models. In: strings or bytes (text-files.ts: files, folders, globs); out: batches of
-// windows, 256 symbols.
-// The last tenth of each file is for validation, the rest for training; neither sees a byte of the other.
+// Text as bytes, to train and measure language models. In: strings or bytes (text-files.ts: files, folders, globs);
+// out: batches of windows, 256 symbols. The last tenth of each file is for validation, the rest for training; neither
+// sees a byte of the other.
 import { listed } from '../base/words.ts';
 import { UserError } from '../base/errors.ts';
 import { checkOptions, type KeysOf } from '../base/options.ts';
@@ -8,18 +8,36 @@ import { aFunction, anObject, aNumber, aWhole, needed } from '../base/kinds.ts';
 import type { Batch } from '../base/tensor.ts';
 import { withoutMark } from '../io/encoding.ts';
 import { ordered, shuffled, wholeNumber, type Samples } from './batches.ts';
-import { BATCH_KEYS, PASS_KEYS, type Batches, type BatchOptions, type Dataset, type PassOptions, type Split } from './dataset.ts';
+import {
+  BATCH_KEYS,
+  PASS_KEYS,
+  type Batches,
+  type BatchOptions,
+  type Dataset,
+  type PassOptions,
+  type Split,
+} from './dataset.ts';
 import { fingerprintOf } from './fingerprint.ts';
 import { windowCount, windowSamples } from './windows.ts';
 
 export interface TextOptions {
-  /** The fraction of each file's bytes that is held out, from its end: bytes floor((1 - f) * size) and on. 0.1 by default. */
+  /**
+   * The fraction of each file's bytes that is held out, from its end: bytes floor((1 - f) * size) and on. 0.1 by
+   * default.
+   */
   readonly split?: { readonly validation: number };
-  /** Told in one line which files were left out, and in another how much of the text no window takes. By default lines go to stderr. */
+  /**
+   * Told in one line which files were left out, and in another how much of the text no window takes. By default lines
+   * go to stderr.
+   */
   readonly say?: (line: string) => void;
 }
-export interface TextBatchOptions extends BatchOptions { readonly context: number } // bytes a window predicts
-export interface TextPassOptions extends PassOptions { readonly context: number }
+export interface TextBatchOptions extends BatchOptions {
+  readonly context: number;
+} // bytes a window predicts
+export interface TextPassOptions extends PassOptions {
+  readonly context: number;
+}
 const KEYS: KeysOf<TextOptions> = { split: anObject, say: aFunction };
 const SPLIT_KEYS: KeysOf<NonNullable<TextOptions['split']>> = { validation: needed(aNumber) };
 const BATCHES: KeysOf<TextBatchOptions> = { ...BATCH_KEYS, context: needed(aWhole(1)) };
@@ -37,39 +55,64 @@ export interface TextInfo {
 export interface TextCounts {
   readonly train: number; // windows
   readonly validation: number;
-  readonly shortFiles: number; // files without any window to train on: their training part has no more than `context` bytes
+  // files without any window to train on: their training part has no more than `context` bytes
+  readonly shortFiles: number;
   readonly unusedBytes: number; // of both splits: bytes that no window takes
 }
 
 /**
  * Text that is in memory: strings (as UTF-8) or bytes, each like a file of its own. For files, `text` of dynamoe/data.
  */
-export function textFrom(parts: string | Uint8Array | readonly (string | Uint8Array)[], options: TextOptions = {}): TextDataset {
+export function textFrom(
+  parts: string | Uint8Array | readonly (string | Uint8Array)[],
+  options: TextOptions = {},
+): TextDataset {
   const list = typeof parts === 'string' || parts instanceof Uint8Array ? [parts] : parts;
-  const files = list.map((part, i): TextFile => ({ path: `text ${i + 1}`, bytes: typeof part === 'string' ? new TextEncoder().encode(part) : part }));
+  const files = list.map((part, i): TextFile => ({
+    path: `text ${i + 1}`,
+    bytes: typeof part === 'string' ? new TextEncoder().encode(part) : part,
+  }));
   return new TextDataset('memory', () => Promise.resolve({ files, skipped: [] }), options);
 }
 
-export interface TextFile { readonly path: string; readonly bytes: Uint8Array }
+export interface TextFile {
+  readonly path: string;
+  readonly bytes: Uint8Array;
+}
 /**
- * What was left out. 'hidden': a name that begins with a dot; 'again': another path to what is there already; 'unreadable': found in a folder,
- * and this user may not read it; 'no file': a pipe, a socket, a device.
+ * What was left out. 'hidden': a name that begins with a dot; 'again': another path to what is there already;
+ * 'unreadable': found in a folder, and this user may not read it; 'no file': a pipe, a socket, a device.
  */
-export interface Skipped { readonly path: string; readonly reason: keyof typeof REASONS }
-export interface TextFiles { readonly files: readonly TextFile[]; readonly skipped: readonly Skipped[] }
+export interface Skipped {
+  readonly path: string;
+  readonly reason: keyof typeof REASONS;
+}
+export interface TextFiles {
+  readonly files: readonly TextFile[];
+  readonly skipped: readonly Skipped[];
+}
 
 /** What one and several things left out are called, in the order in which they are told. */
 const REASONS = {
-  binary: ['binary file', 'binary files'], 'UTF-16': ['file in UTF-16', 'files in UTF-16'], 'UTF-32': ['file in UTF-32', 'files in UTF-32'],
+  binary: ['binary file', 'binary files'],
+  'UTF-16': ['file in UTF-16', 'files in UTF-16'],
+  'UTF-32': ['file in UTF-32', 'files in UTF-32'],
   unreadable: ['thing that may not be read', 'things that may not be read'],
-  'name that is not UTF-8': ['name that is not UTF-8', 'names that are not UTF-8'], empty: ['empty file', 'empty files'],
-  'broken link': ['broken link', 'broken links'], 'no file': ['pipe or device', 'pipes or devices'],
-  again: ['path to what was read already', 'paths to what was read already'], hidden: ['name that begins with a dot', 'names that begin with a dot'],
+  'name that is not UTF-8': ['name that is not UTF-8', 'names that are not UTF-8'],
+  empty: ['empty file', 'empty files'],
+  'broken link': ['broken link', 'broken links'],
+  'no file': ['pipe or device', 'pipes or devices'],
+  again: ['path to what was read ' + 'already', 'paths to what was read already'],
+  hidden: ['name that begins with a dot', 'names that begin with a dot'],
 } as const;
 const SHOWN = 3; // paths of each
 const TOLD = 0.05; // a share of bytes in no window that is worth a line
 
-interface Loaded { readonly info: TextInfo; readonly files: readonly TextFile[]; readonly cuts: readonly number[] }
+interface Loaded {
+  readonly info: TextInfo;
+  readonly files: readonly TextFile[];
+  readonly cuts: readonly number[];
+}
 
 export class TextDataset implements Dataset<TextBatchOptions, TextPassOptions> {
   /** Symbols: a byte is one of 256. */
@@ -91,14 +134,16 @@ export class TextDataset implements Dataset<TextBatchOptions, TextPassOptions> {
     this.#validation = split?.validation ?? 0.1;
     this.#say = say;
     if (!(this.#validation >= 0 && this.#validation <= 1)) {
-      throw new UserError(`text: split.validation must lie in 0..1, got ${this.#validation}`,
-        'it is the fraction of each file that is held out');
+      throw new UserError(
+        `text: split.validation must lie in 0..1, got ${this.#validation}`,
+        'it is the fraction of each file that is held out',
+      );
     }
   }
 
   /**
-   * Shuffled windows: x int32 [size, context] bytes, y int32 [size, context] the byte after each, ids int32 [size]. A window keeps its
-   * id for the same files and context. Rejects with a UserError where there is no window.
+   * Shuffled windows: x int32 [size, context] bytes, y int32 [size, context] the byte after each, ids int32 [size]. A
+   * window keeps its id for the same files and context. Rejects with a UserError where there is no window.
    */
   batches(options: TextBatchOptions): Batches {
     checkOptions('batches', options, BATCHES);
@@ -107,9 +152,10 @@ export class TextDataset implements Dataset<TextBatchOptions, TextPassOptions> {
   }
 
   /**
-   * All windows of the held-out bytes, files in order of their paths: what validation loss is the mean over. Windows of a file begin
-   * every `context` bytes from the first held-out one; x int32 [n, context], y int32 [n, context], n = size but in the last batch. A
-   * window that would reach beyond the file's end is left out, so every window has `context` targets and counts the same.
+   * All windows of the held-out bytes, files in order of their paths: what validation loss is the mean over. Windows of
+   * a file begin every `context` bytes from the first held-out one; x int32 [n, context], y int32 [n, context], n =
+   * size but in the last batch. A window that would reach beyond the file's end is left out, so every window has
+   * `context` targets and counts the same.
    */
   windows(options: TextPassOptions): AsyncIterable<Batch> {
     checkOptions('windows', options, PASS);
@@ -126,13 +172,20 @@ export class TextDataset implements Dataset<TextBatchOptions, TextPassOptions> {
     return (await this.#load()).info;
   }
 
-  /** How many windows of `context` bytes there are: to be asked before training, since too little data is an error only when read. */
+  /**
+   * How many windows of `context` bytes there are: to be asked before training, since too little data is an error only
+   * when read.
+   */
   async counts(context: number): Promise<TextCounts> {
     wholeNumber('counts', 'context', context, 1);
     const { files, cuts } = await this.#load();
-    let train = 0, validation = 0, shortFiles = 0, unusedBytes = 0;
+    let train = 0,
+      validation = 0,
+      shortFiles = 0,
+      unusedBytes = 0;
     files.forEach(({ bytes }, i) => {
-      const windows = windowCount(cuts[i], context), held = windowCount(bytes.length - cuts[i], context);
+      const windows = windowCount(cuts[i], context),
+        held = windowCount(bytes.length - cuts[i], context);
       train += windows;
       validation += held;
       unusedBytes += unusedIn(cuts[i], context) + unusedIn(bytes.length - cuts[i], context);
@@ -148,11 +201,12 @@ export class TextDataset implements Dataset<TextBatchOptions, TextPassOptions> {
   }
 
   #load(): Promise<Loaded> {
-    return this.#loaded ??= this.#read().then((read) => loadedOf(read, this.#where, this.#validation, this.#say));
+    return (this.#loaded ??= this.#read().then((read) => loadedOf(read, this.#where, this.#validation, this.#say)));
   }
 
   #windows(split: Split, context: number): Promise<Samples> {
-    const name = split === 'train' ? 'train' : 'validation', key = `${name} ${context}`;
+    const name = split === 'train' ? 'train' : 'validation',
+      key = `${name} ${context}`;
     let samples = this.#samples.get(key);
     if (samples === undefined) {
       samples = this.#load().then((loaded) => windowsOf(loaded, name, context, this.#say));
@@ -162,31 +216,49 @@ export class TextDataset implements Dataset<TextBatchOptions, TextPassOptions> {
   }
 }
 
-function loadedOf({ files: read, skipped }: TextFiles, where: string, validation: number, say: (line: string) => void): Loaded {
-  const files = read.map(({ path, bytes }) => ({ path, bytes: withoutMark(bytes) })), out = leftOut(skipped);
+function loadedOf(
+  { files: read, skipped }: TextFiles,
+  where: string,
+  validation: number,
+  say: (line: string) => void,
+): Loaded {
+  const files = read.map(({ path, bytes }) => ({ path, bytes: withoutMark(bytes) })),
+    out = leftOut(skipped);
   if (files.length === 0) {
     const wide = skipped.find(({ reason }) => reason.startsWith('UTF-'));
-    throw new UserError(`there is no text in ${where}: ${out === '' ? 'no file in it' : `left out ${out}`}`,
-      wide ? `convert it to UTF-8: iconv -f ${wide.reason} -t UTF-8` : 'name text files or folders that hold some');
+    throw new UserError(
+      `there is no text in ${where}: ${out === '' ? 'no file in it' : `left out ${out}`}`,
+      wide ? `convert it to UTF-8: iconv -f ${wide.reason} -t UTF-8` : 'name text files or folders that hold some',
+    );
   }
   // Hidden names alone are what everybody expects.
   if (skipped.some(({ reason }) => reason !== 'hidden')) say(`left out ${out}`);
   // 1e-9: a product that should be whole but falls just below it, as (1 - 0.71) * 100
   const cuts = files.map(({ bytes }) => Math.floor((1 - validation) * bytes.length + 1e-9));
   const sum = (sizes: readonly number[]): number => sizes.reduce((a, b) => a + b, 0);
-  const bytes = sum(files.map((f) => f.bytes.length)), trainBytes = sum(cuts);
+  const bytes = sum(files.map((f) => f.bytes.length)),
+    trainBytes = sum(cuts);
   const info = {
-    files: files.map((f) => ({ path: f.path, bytes: f.bytes.length })), bytes, trainBytes, validationBytes: bytes - trainBytes, skipped,
+    files: files.map((f) => ({ path: f.path, bytes: f.bytes.length })),
+    bytes,
+    trainBytes,
+    validationBytes: bytes - trainBytes,
+    skipped,
   };
   return { info, files, cuts };
 }
 
 /** "2 binary files: a, b; 1 empty file: c" */
 function leftOut(skipped: readonly Skipped[]): string {
-  return (Object.keys(REASONS) as (keyof typeof REASONS)[]).flatMap((reason) => {
-    const paths = skipped.filter((s) => s.reason === reason).map((s) => s.path), [one, many] = REASONS[reason];
-    return paths.length === 0 ? [] : [`${paths.length} ${paths.length === 1 ? one : many}: ${listed(paths.map(printable), SHOWN)}`];
-  }).join('; ');
+  return (Object.keys(REASONS) as (keyof typeof REASONS)[])
+    .flatMap((reason) => {
+      const paths = skipped.filter((s) => s.reason === reason).map((s) => s.path),
+        [one, many] = REASONS[reason];
+      return paths.length === 0
+        ? []
+        : [`${paths.length} ${paths.length === 1 ? one : many}: ` + `${listed(paths.map(printable), SHOWN)}`];
+    })
+    .join('; ');
 }
 
 /** Bytes of a part that no window takes. */
@@ -195,28 +267,46 @@ function unusedIn(bytes: number, context: number): number {
   return windows === 0 ? bytes : bytes - (windows * context + 1);
 }
 
-function windowsOf({ files, cuts }: Loaded, split: 'train' | 'validation', context: number, say: (line: string) => void): Samples {
+function windowsOf(
+  { files, cuts }: Loaded,
+  split: 'train' | 'validation',
+  context: number,
+  say: (line: string) => void,
+): Samples {
   const parts = files.map(({ bytes }, i) => (split === 'train' ? bytes.subarray(0, cuts[i]) : bytes.subarray(cuts[i])));
   const samples = windowSamples(parts, context);
   if (samples.count > 0x7fffffff) {
-    throw new UserError(`the text has ${samples.count} windows, more than an int32 id can name`, 'use a longer context');
+    throw new UserError(
+      `the text has ${samples.count} windows, more than an int32 id can name`,
+      'use a longer ' + 'context',
+    );
   }
   if (samples.count > 0) {
-    const short = parts.filter((part) => windowCount(part.length, context) === 0).length, all = parts.reduce((n, part) => n + part.length, 0);
+    const short = parts.filter((part) => windowCount(part.length, context) === 0).length,
+      all = parts.reduce((n, part) => n + part.length, 0);
     const unused = parts.reduce((n, part) => n + unusedIn(part.length, context), 0);
     if (short > 0 || unused > TOLD * all) {
-      const why = short === 0 ? 'ends of files' : `${short} of ${files.length} ${files.length === 1 ? 'file is' : 'files are'} too short, the rest are ends of files`;
-      say(`${split === 'train' ? 'training' : 'validation'}: ${unused} of ${all} bytes are in no window (${context + 1} bytes, not across files): ${why}`);
+      const why =
+        short === 0
+          ? 'ends of files'
+          : `${short} of ${files.length} ` +
+            `${files.length === 1 ? 'file is' : 'files are'} too short, the rest are ends of files`;
+      say(
+        `${split === 'train' ? 'training' : 'validation'}: ${unused} of ${all} bytes are in no window ` +
+          `(${context + 1} bytes, not across files): ${why}`,
+      );
     }
     return samples;
   }
   const longest = files.reduce((best, _, i) => (parts[i].length > parts[best].length ? i : best), 0);
-  const { path, bytes } = files[longest], most = parts[longest].length - 1;
+  const { path, bytes } = files[longest],
+    most = parts[longest].length - 1;
   const among = files.length === 1 ? '' : `, the longest of ${files.length} files`;
   throw new UserError(
     `too little text: a window of context ${context} takes ${context + 1} bytes, ` +
-    `the ${split} part of ${path} has ${most + 1} of its ${bytes.length} bytes${among}`,
-    most >= 1 ? `use a context of at most ${most}, or more text` : 'use more text');
+      `the ${split} part of ${path} has ${most + 1} of its ${bytes.length} bytes${among}`,
+    most >= 1 ? `use a context of at most ${most}, or more text` : 'use more text',
+  );
 }
 
 /** A path in one line. */

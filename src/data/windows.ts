@@ -1,14 +1,18 @@
-// Windows over text: the samples of a language model. In: parts (one file's training or validation bytes each) and a context;
-// out: samples. Window i of a part is its bytes [i * context, i * context + context] (context + 1 of them): the first `context`
-// are x, the last `context` are y, the next byte at every place. Windows predict different bytes, never cross a file's end, and
-// what is left at the end of a part (fewer than context + 1 bytes) belongs to none. Ids count on from part to part.
+// Windows over text: the samples of a language model. In: parts (one file's training or validation bytes each) and a
+// context; out: samples. Window i of a part is its bytes [i * context, i * context + context] (context + 1 of them):
+// the first `context` are x, the last `context` are y, the next byte at every place. Windows predict different bytes,
+// never cross a file's end, and what is left at the end of a part (fewer than context + 1 bytes) belongs to none. Ids
+// count on from part to part.
 import type { Batch } from '../base/tensor.ts';
 import type { Samples } from './batches.ts';
 
 /** How many windows a part of `bytes` bytes has. */
 export const windowCount = (bytes: number, context: number): number => Math.max(0, Math.floor((bytes - 1) / context));
 
-/** A batch of zeros with the shape of windows: nothing but the shape of it counts. x and y share memory, which the system gives when it is written to. */
+/**
+ * A batch of zeros with the shape of windows: nothing but the shape of it counts. x and y share memory, which the
+ * system gives when it is written to.
+ */
 export function windowsShape(size: number, context: number): Batch {
   const zeros = { dtype: 'int32', shape: [size, context], data: new Int32Array(size * context) } as const;
   return { x: zeros, y: zeros, ids: new Int32Array(size) };
@@ -16,7 +20,9 @@ export function windowsShape(size: number, context: number): Batch {
 
 export function windowSamples(parts: readonly Uint8Array[], context: number): Samples {
   const first = new Float64Array(parts.length + 1); // first[p]: id of part p's window 0
-  parts.forEach((part, p) => { first[p + 1] = first[p] + windowCount(part.length, context); });
+  parts.forEach((part, p) => {
+    first[p + 1] = first[p] + windowCount(part.length, context);
+  });
   return {
     count: first[parts.length],
     gather(ids: Int32Array): Batch {
@@ -36,7 +42,8 @@ export function windowSamples(parts: readonly Uint8Array[], context: number): Sa
 
 /** The last index p with sorted[p] <= value: the part that a window lies in, passing over parts without windows. */
 function lastAtMost(sorted: Float64Array, value: number): number {
-  let low = 0, high = sorted.length - 1;
+  let low = 0,
+    high = sorted.length - 1;
   while (low < high) {
     const middle = (low + high + 1) >>> 1;
     if (sorted[middle] <= value) low = middle;

@@ -3,7 +3,10 @@ import type { TypedArray } from '../base/dtype.ts';
 import type { Kernel } from '../kernel/kernel.ts';
 
 /** A block of device memory. */
-export interface Memory { readonly bytes: number; readonly address: number }
+export interface Memory {
+  readonly bytes: number;
+  readonly address: number;
+}
 
 /** A step with its memory: what runs is `kernel` on the addresses of its buffers. */
 export interface BoundStep {
@@ -17,15 +20,29 @@ export interface BoundStep {
 }
 
 /** A table of steps that the device is ready to run. */
-export interface Bound { readonly steps: number }
+export interface Bound {
+  readonly steps: number;
+}
 
 /** A stretch of float32 that gets `std` times the normal numbers of a stream, from its first on. */
-export interface Draw { readonly address: number; readonly count: number; readonly std: number; readonly seed: number; readonly name: number }
+export interface Draw {
+  readonly address: number;
+  readonly count: number;
+  readonly std: number;
+  readonly seed: number;
+  readonly name: number;
+}
 
-export interface KernelSource { readonly key: string; readonly kernel: Kernel }
+export interface KernelSource {
+  readonly key: string;
+  readonly kernel: Kernel;
+}
 
 /** How long each step took, in nanoseconds, and over how many tasks. */
-export interface StepTimes { readonly ns: Float64Array; readonly tasks: Float64Array }
+export interface StepTimes {
+  readonly ns: Float64Array;
+  readonly tasks: Float64Array;
+}
 
 export interface DeviceInfo {
   readonly name: string;
@@ -43,7 +60,10 @@ export interface Device {
   write(address: number, data: TypedArray): void;
   /** Copies device memory into `into`. */
   read(address: number, into: TypedArray): void;
-  /** Fills memory with starting values (`base/random.ts`), off the main thread; none of it may be used until that is done. */
+  /**
+   * Fills memory with starting values (`base/random.ts`), off the main thread; none of it may be used until that is
+   * done.
+   */
   draw(draws: readonly Draw[]): Promise<void>;
   /** Makes kernels ready; those it already has cost nothing. */
   compile(kernels: readonly KernelSource[]): Promise<void>;

@@ -1,5 +1,5 @@
-// Reverse-mode differentiation of a Graph: appends, for one scalar output, the nodes that compute its gradient to given values.
-// A value that is used twice gets the sum of its uses' gradients, in the order of the reversed graph.
+// Reverse-mode differentiation of a Graph: appends, for one scalar output, the nodes that compute its gradient to given
+// values. A value that is used twice gets the sum of its uses' gradients, in the order of the reversed graph.
 import { isFloat } from '../base/dtype.ts';
 import { UserError, VerifyError } from '../base/errors.ts';
 import { boundOf } from '../base/shape.ts';
@@ -21,23 +21,36 @@ export function differentiate(graph: Graph, ops: OpTable, loss: string, names: r
   gradients(builder, builder.tensor(target.value), states).forEach((g, i) => {
     // A parameter that the loss does not depend on has gradient 0: it still decays.
     const shape = states[i].shape.map(boundOf);
-    builder.output(`grad/${names[i]}`, g ?? builder.emit('constant', [], { value: 0, dtype: states[i].dtype, shape })[0]);
+    builder.output(
+      `grad/${names[i]}`,
+      g ?? builder.emit('constant', [], { value: 0, dtype: states[i].dtype, shape })[0],
+    );
   });
   return builder.build();
 }
 
 /** A part of a gradient, and what gave it: an op, and when its node was made. */
-interface Part { readonly value: Tensor; readonly by: string }
+interface Part {
+  readonly value: Tensor;
+  readonly by: string;
+}
 
-/** Gradients of `loss` (a float scalar of `builder`'s graph) to `wrt`; null where the loss does not depend on a value. */
+/**
+ * Gradients of `loss` (a float scalar of `builder`'s graph) to `wrt`; null where the loss does not depend on a value.
+ */
 export function gradients(builder: GraphBuilder, loss: Tensor, wrt: readonly Tensor[]): (Tensor | null)[] {
   if (loss.shape.length !== 0 || !isFloat(loss.dtype)) {
     throw new UserError(`a loss must be one float number, got ${loss.toString()}`, 'take the mean over the batch');
   }
-  const forward = [...builder.nodes], outer = builder.scope;
-  const needs = dependents(builder, wrt.map((t) => t.id));
+  const forward = [...builder.nodes],
+    outer = builder.scope;
+  const needs = dependents(
+    builder,
+    wrt.map((t) => t.id),
+  );
   const one = builder.emit('constant', [], { value: 1, dtype: loss.dtype, shape: [] })[0];
-  const grads = new Map<ValueId, Part[]>([[loss.id, [{ value: one, by: '' }]]]), recomputed = recompute(builder, [...forward]);
+  const grads = new Map<ValueId, Part[]>([[loss.id, [{ value: one, by: '' }]]]),
+    recomputed = recompute(builder, [...forward]);
   const total = (v: ValueId): Tensor | null => {
     const parts = grads.get(v);
     if (!parts) return null;
@@ -47,8 +60,11 @@ export function gradients(builder: GraphBuilder, loss: Tensor, wrt: readonly Ten
   };
   /** The part of a gradient that `by` gave, which is no part of it from here on. */
   const take = (v: ValueId, by: string): Tensor | null => {
-    const parts = grads.get(v) ?? [], found = parts.find((p) => p.by === by), rest = parts.filter((p) => p !== found);
-    if (rest.length > 0) grads.set(v, rest); else grads.delete(v);
+    const parts = grads.get(v) ?? [],
+      found = parts.find((p) => p.by === by),
+      rest = parts.filter((p) => p !== found);
+    if (rest.length > 0) grads.set(v, rest);
+    else grads.delete(v);
     return found?.value ?? null;
   };
   for (const node of forward.reverse()) {
@@ -60,13 +76,24 @@ export function gradients(builder: GraphBuilder, loss: Tensor, wrt: readonly Ten
     builder.notBefore = late;
     const inputs = node.inputs.map((v) => builder.tensor(at(v)));
     const by = `${node.op}/${node.recompute?.time ?? ''}`;
-    const got = op.grad({ inputs, outputs: node.outputs.map((v) => builder.tensor(at(v))), attrs: node.attrs,
-      douts: node.outputs.map(total), needs: node.inputs.map((v) => needs.has(v)),
-      takeAccumulatedGrad: (i, of = 'all') => { const v = node.inputs[i]; if (of === 'alike') return take(v, by); total(v); return take(v, ''); } });
-    if (got.length !== inputs.length) throw new VerifyError('differentiate', `${node.op} has ${inputs.length} inputs and ${got.length} gradients`);
+    const got = op.grad({
+      inputs,
+      outputs: node.outputs.map((v) => builder.tensor(at(v))),
+      attrs: node.attrs,
+      douts: node.outputs.map(total),
+      needs: node.inputs.map((v) => needs.has(v)),
+      takeAccumulatedGrad: (i, of = 'all') => {
+        const v = node.inputs[i];
+        if (of === 'alike') return take(v, by);
+        total(v);
+        return take(v, '');
+      },
+    });
+    if (got.length !== inputs.length)
+      throw new VerifyError('differentiate', `${node.op} has ${inputs.length} ` + `inputs and ${got.length} gradients`);
     got.forEach((g, i) => {
       if (!g || !needs.has(node.inputs[i])) return;
-      grads.set(node.inputs[i], [...grads.get(node.inputs[i]) ?? [], { value: g, by }]);
+      grads.set(node.inputs[i], [...(grads.get(node.inputs[i]) ?? []), { value: g, by }]);
     });
   }
   builder.scope = outer;
@@ -75,21 +102,37 @@ export function gradients(builder: GraphBuilder, loss: Tensor, wrt: readonly Ten
 }
 
 /** Where the values that a node reads and makes are to be found for its gradient, and Node.late of what that takes. */
-interface Found { at(v: ValueId): ValueId; readonly late?: number }
+interface Found {
+  at(v: ValueId): ValueId;
+  readonly late?: number;
+}
 
-/** Values of a part of the graph that is not kept are computed again, together, when the first is asked for. Of a part within another the copies
- * are made from copies: those that the outer part makes of it serve the rest of the outer part alone. */
+/**
+ * Values of a part of the graph that is not kept are computed again, together, when the first is asked for. Of a part
+ * within another the copies are made from copies: those that the outer part makes of it serve the rest of the outer
+ * part alone.
+ */
 function recompute(builder: GraphBuilder, forward: readonly Node[]): (node: Node) => Found {
-  const made = new Map<number, Found>(), time = forward.length, kept: Found = { at: (v) => v };
-  const isIn = (part: number, again: Recompute | undefined): boolean => again !== undefined && (again.part === part || isIn(part, again.within));
-  const copy = (part: number, outer: Found): Found => builder.recomputed(() => {
-    const late = builder.notBefore = builder.nodes.length, copies = new Map<ValueId, ValueId>(), at = (v: ValueId): ValueId => copies.get(v) ?? outer.at(v);
-    for (const n of forward.filter((f) => isIn(part, f.recompute))) {
-      const outputs = builder.emit(n.op, n.inputs.map((v) => builder.tensor(at(v))), n.attrs);
-      n.outputs.forEach((v, i) => copies.set(v, outputs[i].id));
-    }
-    return { at, late };
-  }, time);
+  const made = new Map<number, Found>(),
+    time = forward.length,
+    kept: Found = { at: (v) => v };
+  const isIn = (part: number, again: Recompute | undefined): boolean =>
+    again !== undefined && (again.part === part || isIn(part, again.within));
+  const copy = (part: number, outer: Found): Found =>
+    builder.recomputed(() => {
+      const late = (builder.notBefore = builder.nodes.length),
+        copies = new Map<ValueId, ValueId>(),
+        at = (v: ValueId): ValueId => copies.get(v) ?? outer.at(v);
+      for (const n of forward.filter((f) => isIn(part, f.recompute))) {
+        const outputs = builder.emit(
+          n.op,
+          n.inputs.map((v) => builder.tensor(at(v))),
+          n.attrs,
+        );
+        n.outputs.forEach((v, i) => copies.set(v, outputs[i].id));
+      }
+      return { at, late };
+    }, time);
   const find = (again: Recompute | undefined): Found => {
     if (!again) return kept;
     const found = made.get(again.part) ?? copy(again.part, find(again.within));
@@ -99,8 +142,10 @@ function recompute(builder: GraphBuilder, forward: readonly Node[]): (node: Node
   return ({ recompute }) => find(recompute);
 }
 
-/** Values that depend on any of `sources` through float values: nothing flows through whole numbers and bools, nor to an input of
- * which an op takes the type alone. */
+/**
+ * Values that depend on any of `sources` through float values: nothing flows through whole numbers and bools, nor to an
+ * input of which an op takes the type alone.
+ */
 function dependents({ nodes, ops, types }: GraphBuilder, sources: readonly ValueId[]): Set<ValueId> {
   const found = new Set(sources);
   for (const { op, inputs, outputs } of nodes) {
@@ -111,8 +156,14 @@ function dependents({ nodes, ops, types }: GraphBuilder, sources: readonly Value
   return found;
 }
 
-/** A float result that depends on what is differentiated, of an op without a rule: to take it as a constant would be wrong, silently. */
+/**
+ * A float result that depends on what is differentiated, of an op without a rule: to take it as a constant would be
+ * wrong, silently.
+ */
 function noRule({ op: name, scope }: Node, op: Op | undefined): UserError {
-  return new UserError(`${name}${scope ? ` in ${scope}` : ''} has no gradient rule, and the loss depends on its result${op?.noGrad ? `: ${op.noGrad}` : ''}`,
-    'where no gradient is meant to flow, say so with ops.stopGradient');
+  return new UserError(
+    `${name}${scope ? ` in ${scope}` : ''} has no gradient rule, and the loss depends on its ` +
+      `result${op?.noGrad ? `: ${op.noGrad}` : ''}`,
+    'where no gradient is meant to flow, say so with ops.stopGradient',
+  );
 }

@@ -23,7 +23,9 @@ export class GraphBuilder implements Builder {
   notBefore: number | undefined;
   #parts = 0;
 
-  constructor(ops: OpTable) { this.ops = ops; }
+  constructor(ops: OpTable) {
+    this.ops = ops;
+  }
 
   /** A builder that goes on where a graph ends; the graph itself stays as it is. */
   static resume(graph: Graph, ops: OpTable): GraphBuilder {
@@ -45,23 +47,48 @@ export class GraphBuilder implements Builder {
     const attrs = ownAttrs(given);
     let types: TensorType[];
     try {
-      types = record.infer(inputs.map((t) => t.type), attrs, inputs.map((t) => t.id));
+      types = record.infer(
+        inputs.map((t) => t.type),
+        attrs,
+        inputs.map((t) => t.id),
+      );
     } catch (error) {
       if (!(error instanceof ShapeError)) throw error;
-      const where = [`${op}(${inputs.map((t) => showType(t.type)).join(', ')})`, this.scope && `in ${this.scope}`, callSite()].filter(Boolean).join(', ');
+      const where = [
+        `${op}(${inputs.map((t) => showType(t.type)).join(', ')})`,
+        this.scope && `in ${this.scope}`,
+        callSite(),
+      ]
+        .filter(Boolean)
+        .join(', ');
       throw new ShapeError(`${error.message}\n  ${where}`, undefined, error);
     }
     const outputs = types.map((type) => this.#value(type));
-    this.nodes.push({ op, inputs: inputs.map((t) => t.id), outputs: outputs.map((t) => t.id), attrs, scope: this.scope, ...(this.recompute && { recompute: this.recompute }), ...(this.notBefore !== undefined && { notBefore: this.notBefore }) });
+    this.nodes.push({
+      op,
+      inputs: inputs.map((t) => t.id),
+      outputs: outputs.map((t) => t.id),
+      attrs,
+      scope: this.scope,
+      ...(this.recompute && { recompute: this.recompute }),
+      ...(this.notBefore !== undefined && { notBefore: this.notBefore }),
+    });
     return outputs;
   }
 
-  /** What `make` computes from values made before is not kept for gradients, but computed again. The dimensions of its results are made before, too
-   * (where gradients are differentiated again, those of all its values: a copy has dimensions of its own). Parts may lie within parts. */
+  /**
+   * What `make` computes from values made before is not kept for gradients, but computed again. The dimensions of its
+   * results are made before, too (where gradients are differentiated again, those of all its values: a copy has
+   * dimensions of its own). Parts may lie within parts.
+   */
   recomputed<T>(make: () => T, time = 0): T {
     const outer = this.recompute;
     this.recompute = { part: this.#parts++, time, ...(outer && { within: outer }) };
-    try { return make(); } finally { this.recompute = outer; }
+    try {
+      return make();
+    } finally {
+      this.recompute = outer;
+    }
   }
 
   #value(type: TensorType): Tensor {
@@ -70,7 +97,8 @@ export class GraphBuilder implements Builder {
   }
 
   input(kind: GraphInput['kind'], name: string, type: TensorType, data?: TypedArray): Tensor {
-    if (this.inputs.some((i) => i.kind === kind && i.name === name)) throw new Error(`two ${kind} values are named ${name}`);
+    if (this.inputs.some((i) => i.kind === kind && i.name === name))
+      throw new Error(`two ${kind} values are named ` + `${name}`);
     // A caller may hand over a host tensor, data and all, and write into its shape later.
     const made = this.#value(checkSize(`${kind} ${name}`, { dtype: type.dtype, shape: [...type.shape] }));
     this.inputs.push({ value: made.id, name, kind, ...(data && { data }) });
@@ -79,8 +107,13 @@ export class GraphBuilder implements Builder {
 
   /** Ids of another graph's tensors mean something else here. */
   #own(what: string, tensor: Tensor): void {
-    if (!((tensor as unknown) instanceof Tensor)) throw new ShapeError(`${what}: takes tensors of a model that is traced, got ${typeof tensor}`, "ops are for a model's forward(x)");
-    if (tensor.builder !== this) throw new ShapeError(`${what}: a tensor belongs to another trace`, 'do not keep tensors between traces');
+    if (!((tensor as unknown) instanceof Tensor))
+      throw new ShapeError(
+        `${what}: takes tensors of a model that is ` + `traced, got ${typeof tensor}`,
+        "ops are for a model's forward(x)",
+      );
+    if (tensor.builder !== this)
+      throw new ShapeError(`${what}: a tensor belongs to another trace`, 'do not keep ' + 'tensors between traces');
   }
 
   output(name: string, tensor: Tensor): void {
@@ -93,7 +126,9 @@ export class GraphBuilder implements Builder {
     this.updates.push({ state: state.id, value: value.id, unless: unless?.id ?? null });
   }
 
-  tensor(id: number): Tensor { return new Tensor(this, id, this.types[id]); }
+  tensor(id: number): Tensor {
+    return new Tensor(this, id, this.types[id]);
+  }
 
   build(): Graph {
     return { types: this.types, inputs: this.inputs, nodes: this.nodes, outputs: this.outputs, updates: this.updates };
@@ -103,5 +138,11 @@ export class GraphBuilder implements Builder {
 /** Lists belong to the caller, who may write into them later. */
 function ownAttrs(attrs: Attrs): Attrs {
   return Object.values(attrs).some((value) => Array.isArray(value))
-    ? Object.fromEntries(Object.entries(attrs).map(([key, value]) => [key, Array.isArray(value) ? [...value as readonly number[]] : value])) : attrs;
+    ? Object.fromEntries(
+        Object.entries(attrs).map(([key, value]) => [
+          key,
+          Array.isArray(value) ? [...(value as readonly number[])] : value,
+        ]),
+      )
+    : attrs;
 }

@@ -1,5 +1,5 @@
-// The Graph: tensor operations in single assignment form. Values are numbered; a node reads values and makes values; nodes stand in
-// an order in which every value is made before it is read. Plain data: stages take one and give another.
+// The Graph: tensor operations in single assignment form. Values are numbered; a node reads values and makes values;
+// nodes stand in an order in which every value is made before it is read. Plain data: stages take one and give another.
 import type { TensorType } from '../base/shape.ts';
 import type { TypedArray } from '../base/dtype.ts';
 
@@ -12,12 +12,22 @@ export type AttrValue = number | string | boolean | readonly number[];
 /** Attributes as text; JSON would make NaN, infinities and -0 look alike. */
 export function attrsText(attrs: Attrs): string {
   const show = (v: unknown): string => (typeof v === 'number' ? (Object.is(v, -0) ? '-0' : `${v}`) : JSON.stringify(v));
-  return `{${Object.keys(attrs).sort().map((k) => `${k}=${show(attrs[k])}`).join()}}`;
+  return `{${Object.keys(attrs)
+    .sort()
+    .map((k) => `${k}=${show(attrs[k])}`)
+    .join()}}`;
 }
 
-/** Nodes of one part are computed again, together, where gradients need their results, which need not be kept. `time`: 0 for those written
- * first; for copies, which time of taking gradients made them. `within`: the part that this one is a part of. */
-export interface Recompute { readonly part: number; readonly time: number; readonly within?: Recompute }
+/**
+ * Nodes of one part are computed again, together, where gradients need their results, which need not be kept. `time`: 0
+ * for those written first; for copies, which time of taking gradients made them. `within`: the part that this one is a
+ * part of.
+ */
+export interface Recompute {
+  readonly part: number;
+  readonly time: number;
+  readonly within?: Recompute;
+}
 
 export interface Node {
   readonly op: string;
@@ -31,7 +41,10 @@ export interface Node {
   readonly notBefore?: number;
 }
 
-/** input: given at each run. state: lives in the executor under its name, shared by all programs. constant: data of the graph. */
+/**
+ * input: given at each run. state: lives in the executor under its name, shared by all programs. constant: data of the
+ * graph.
+ */
 export interface GraphInput {
   readonly value: ValueId;
   readonly name: string;
@@ -39,8 +52,14 @@ export interface GraphInput {
   readonly data?: TypedArray;
 }
 
-/** After the run, state `state` (an input value of kind 'state') holds `value`; only if the int32 scalar `unless` is 0. */
-export interface Update { readonly state: ValueId; readonly value: ValueId; readonly unless: ValueId | null }
+/**
+ * After the run, state `state` (an input value of kind 'state') holds `value`; only if the int32 scalar `unless` is 0.
+ */
+export interface Update {
+  readonly state: ValueId;
+  readonly value: ValueId;
+  readonly unless: ValueId | null;
+}
 
 export interface Graph {
   readonly types: readonly TensorType[]; // by ValueId

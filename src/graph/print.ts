@@ -11,6 +11,7 @@ export function printGraph(graph: Graph): string {
     lines.push(`${n.outputs.map(typed).join(', ')} = ${n.op}(${args})${n.scope ? `   # ${n.scope}` : ''}`);
   }
   for (const o of graph.outputs) lines.push(`output "${o.name}" = %${o.value}`);
-  for (const u of graph.updates) lines.push(`update %${u.state} <- %${u.value}${u.unless === null ? '' : ` unless %${u.unless}`}`);
+  for (const u of graph.updates)
+    lines.push(`update %${u.state} <- ` + `%${u.value}${u.unless === null ? '' : ` unless %${u.unless}`}`);
   return lines.join('\n');
 }

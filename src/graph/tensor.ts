@@ -19,9 +19,15 @@ export class Tensor<B extends Builder = Builder> {
     this.id = id;
     this.type = type;
   }
-  get shape(): readonly Dim[] { return this.type.shape; }
-  get dtype(): DType { return this.type.dtype; }
-  toString(): string { return `%${this.id}: ${showType(this.type)}`; }
+  get shape(): readonly Dim[] {
+    return this.type.shape;
+  }
+  get dtype(): DType {
+    return this.type.dtype;
+  }
+  toString(): string {
+    return `%${this.id}: ${showType(this.type)}`;
+  }
 }
 
 /** Throws for an operand that is no tensor: of ops that look at it before it is part of a graph. */
@@ -37,7 +43,10 @@ export function emit(op: string, inputs: readonly Tensor[], attrs: Attrs = {}): 
 
 function builderOf(op: string, tensor: unknown): Builder {
   if (tensor instanceof Tensor) return tensor.builder as Builder;
-  throw new UserError(`ops.${op} takes tensors of a model that is traced, not values of the host`, "ops are for a model's forward(x); compile(model, ...) runs it on values");
+  throw new UserError(
+    `ops.${op} takes tensors of a model that is traced, not values of the host`,
+    'ops are for a ' + "model's forward(x); compile(model, ...) runs it on values",
+  );
 }
 
 /** The same for ops with one output. */

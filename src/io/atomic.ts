@@ -1,6 +1,6 @@
-// Files that are written whole or not at all. In: a path and its bytes, in chunks; out: the file, complete and on the disk.
-// The bytes go to a temporary file in the same folder, which is flushed and renamed over the old one; then the folder is
-// flushed. Whoever reads the path, and whatever kills the writer, finds the old content or the new one.
+// Files that are written whole or not at all. In: a path and its bytes, in chunks; out: the file, complete and on the
+// disk. The bytes go to a temporary file in the same folder, which is flushed and renamed over the old one; then the
+// folder is flushed. Whoever reads the path, and whatever kills the writer, finds the old content or the new one.
 import { randomBytes } from 'node:crypto';
 import { access, constants, open, readdir, realpath, rename, stat, unlink, type FileHandle } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
@@ -14,17 +14,28 @@ const SLICE = 64 * 1024 * 1024; // a single write(2) takes at most 2 GiB
 const STALE_MS = 3600_000;
 
 /**
- * Replaces the file at `path` by the chunks' bytes. A chunk is written before the next one is asked for, so they may share
- * memory. A link is followed, and a file that was there keeps its mode. Rejects with a UserError that names the path where the file system
- * refuses, or where something is there that is no file; what was there is then untouched.
+ * Replaces the file at `path` by the chunks' bytes. A chunk is written before the next one is asked for, so they may
+ * share memory. A link is followed, and a file that was there keeps its mode. Rejects with a UserError that names the
+ * path where the file system refuses, or where something is there that is no file; what was there is then untouched.
  */
-export async function writeAtomic(path: string, chunks: Iterable<Uint8Array> | AsyncIterable<Uint8Array>): Promise<void> {
-  const refuse = (error: unknown): never => { throw fault('write', path, error); };
-  const target = await realpath(path).catch(() => path), there = await stat(target).catch(() => null);
+export async function writeAtomic(
+  path: string,
+  chunks: Iterable<Uint8Array> | AsyncIterable<Uint8Array>,
+): Promise<void> {
+  const refuse = (error: unknown): never => {
+    throw fault('write', path, error);
+  };
+  const target = await realpath(path).catch(() => path),
+    there = await stat(target).catch(() => null);
   // A rename would put a file in the place of a device, and of a file that must not be written to.
-  if (there && !there.isFile()) throw new UserError(`cannot write ${shownPath(path)}: it is ${there.isDirectory() ? 'a folder' : 'not a file'}`, 'name a file');
+  if (there && !there.isFile())
+    throw new UserError(
+      `cannot write ${shownPath(path)}: it is ` + `${there.isDirectory() ? 'a folder' : 'not a file'}`,
+      'name a file',
+    );
   if (there) await access(target, constants.W_OK).catch(refuse);
-  const folder = dirname(target), name = tagOf(basename(target));
+  const folder = dirname(target),
+    name = tagOf(basename(target));
   await sweep(folder, name);
   const temporary = join(folder, `.${name}.${randomBytes(8).toString('hex')}.tmp`);
   const file = await open(temporary, 'wx').catch(refuse);

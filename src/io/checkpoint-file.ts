@@ -4,10 +4,14 @@ import { asCheckpoint, encodeCheckpoint, type Checkpoint, type CheckpointContent
 import { openSafetensors } from './safetensors-file.ts';
 
 /**
- * Writes a checkpoint. The file at `path` is the old one until the new one is complete on the disk. Rejects with a UserError where
- * the file system refuses.
+ * Writes a checkpoint. The file at `path` is the old one until the new one is complete on the disk. Rejects with a
+ * UserError where the file system refuses.
  */
-export const saveCheckpoint = (path: string, content: CheckpointContent): Promise<void> => writeAtomic(path, encodeCheckpoint(content));
+export const saveCheckpoint = (path: string, content: CheckpointContent): Promise<void> =>
+  writeAtomic(path, encodeCheckpoint(content));
 
-/** Opens a checkpoint and reads its metadata, no tensor yet. Rejects with a UserError for a broken file or another kind of file. */
+/**
+ * Opens a checkpoint and reads its metadata, no tensor yet. Rejects with a UserError for a broken file or another kind
+ * of file.
+ */
 export const loadCheckpoint = async (path: string): Promise<Checkpoint> => asCheckpoint(await openSafetensors(path));

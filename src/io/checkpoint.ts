@@ -1,9 +1,16 @@
-// Checkpoints: one safetensors file. In: named tensors and what else a run must remember; out: its bytes, and back; checkpoint-file.ts
-// keeps them on disk. Parameters lie under their dotted names, state beside them under names with slashes (`optim/m/blocks.0.w`),
-// so any reader of safetensors sees the parameters. The rest is JSON in the file's metadata, under the key `dynamoe`.
+// Checkpoints: one safetensors file. In: named tensors and what else a run must remember; out: its bytes, and back;
+// checkpoint-file.ts keeps them on disk. Parameters lie under their dotted names, state beside them under names with
+// slashes (`optim/m/blocks.0.w`), so any reader of safetensors sees the parameters. The rest is JSON in the file's
+// metadata, under the key `dynamoe`.
 import { UserError } from '../base/errors.ts';
 import { jsonText, type Json } from './json.ts';
-import { bytesSource, encodeSafetensors, openSource, type Safetensors, type TensorSource } from './safetensors-bytes.ts';
+import {
+  bytesSource,
+  encodeSafetensors,
+  openSource,
+  type Safetensors,
+  type TensorSource,
+} from './safetensors-bytes.ts';
 
 const KEY = 'dynamoe';
 const VERSION = 1;
@@ -32,14 +39,22 @@ export interface Checkpoint {
   readonly file: Safetensors;
 }
 
-/** The name of a piece of state that belongs to a parameter: `stateName('optim', 'm', 'blocks.0.w')` is `optim/m/blocks.0.w`. */
+/**
+ * The name of a piece of state that belongs to a parameter: `stateName('optim', 'm', 'blocks.0.w')` is
+ * `optim/m/blocks.0.w`.
+ */
 export const stateName = (...parts: readonly string[]): string => parts.join('/');
 
-/** Whether a tensor of a checkpoint is a parameter (no slash in its name, and none of `CheckpointMeta.states`) or state. */
+/**
+ * Whether a tensor of a checkpoint is a parameter (no slash in its name, and none of `CheckpointMeta.states`) or state.
+ */
 export const isParameter = (name: string, states?: ReadonlySet<string>): boolean =>
   !name.includes('/') && states?.has(name) !== true;
 
-/** The bytes of a checkpoint, in chunks. One tensor is asked for at a time; none may change until the last chunk is taken. */
+/**
+ * The bytes of a checkpoint, in chunks. One tensor is asked for at a time; none may change until the last chunk is
+ * taken.
+ */
 export const encodeCheckpoint = ({ tensors, meta }: CheckpointContent): AsyncGenerator<Uint8Array, void, undefined> =>
   encodeSafetensors(tensors, { [KEY]: jsonText({ version: VERSION, ...meta }) });
 
@@ -49,7 +64,10 @@ export async function checkpointBytes(content: CheckpointContent): Promise<Uint8
   for await (const chunk of encodeCheckpoint(content)) chunks.push(chunk);
   const bytes = new Uint8Array(chunks.reduce((n, c) => n + c.length, 0));
   let at = 0;
-  for (const chunk of chunks) { bytes.set(chunk, at); at += chunk.length; }
+  for (const chunk of chunks) {
+    bytes.set(chunk, at);
+    at += chunk.length;
+  }
   return bytes;
 }
 
@@ -62,8 +80,10 @@ export async function asCheckpoint(file: Safetensors): Promise<Checkpoint> {
   try {
     const text = file.metadata.get(KEY);
     if (text === undefined) {
-      throw new UserError(`${file.where} holds tensors but is no DynaMoE checkpoint: its metadata has no "${KEY}"`,
-        'use a file that `dynamoe train` or `session.save` wrote');
+      throw new UserError(
+        `${file.where} holds tensors but is no DynaMoE checkpoint: its metadata has no "${KEY}"`,
+        'use a file that `dynamoe train` or `session.save` wrote',
+      );
     }
     return { meta: parseMeta(text, file.where), file };
   } catch (error) {
@@ -77,22 +97,36 @@ function parseMeta(text: string, path: string): CheckpointMeta {
   try {
     meta = JSON.parse(text) as CheckpointMeta & { readonly version?: number };
   } catch (error) {
-    throw new UserError(`${path}: the checkpoint's metadata is not JSON`, 'the file is damaged; use an older checkpoint', error);
+    throw new UserError(
+      `${path}: the checkpoint's metadata is not JSON`,
+      'the file is damaged; use an older ' + 'checkpoint',
+      error,
+    );
   }
   if (typeof meta !== 'object' || meta === null || typeof meta.version !== 'number') {
-    throw new UserError(`${path}: the checkpoint's metadata has no version`, 'the file is damaged; use an older checkpoint');
+    throw new UserError(
+      `${path}: the checkpoint's metadata has no ` + `version`,
+      'the file is damaged; use an older checkpoint',
+    );
   }
   if (meta.version > VERSION) {
-    throw new UserError(`${path} was written by a newer DynaMoE (checkpoint format ${meta.version}, this one reads ${VERSION})`,
-      'update DynaMoE');
+    throw new UserError(
+      `${path} was written by a newer DynaMoE (checkpoint format ${meta.version}, this one reads ` + `${VERSION})`,
+      'update DynaMoE',
+    );
   }
   if (!Number.isSafeInteger(meta.step) || meta.step < 0 || !Number.isFinite(meta.seed)) {
-    throw new UserError(`${path}: the checkpoint's metadata has no step or no seed`, 'the file is damaged; use an older checkpoint');
+    throw new UserError(
+      `${path}: the checkpoint's metadata has no step or no seed`,
+      'the file is damaged; use an ' + 'older checkpoint',
+    );
   }
   const states: unknown = meta.states ?? [];
   if (!Array.isArray(states) || !states.every((name) => typeof name === 'string')) {
-    throw new UserError(`${path}: the checkpoint's metadata has a list of states that is none`,
-      'the file is damaged; use an older checkpoint');
+    throw new UserError(
+      `${path}: the checkpoint's metadata has a list of states that is none`,
+      'the file is damaged; use an older checkpoint',
+    );
   }
   const { version: _, ...rest } = meta;
   return rest;

@@ -1,8 +1,10 @@
-// What the file system refused, in words a user can act on. In: the error that node:fs threw; out: a UserError with the path.
+// What the file system refused, in words a user can act on. In: the error that node:fs threw; out: a UserError with the
+// path.
 import { getSystemErrorMap } from 'node:util';
 import { UserError } from '../base/errors.ts';
 
-const OTHER = 'choose a folder on another file system', SPACE = 'free some space or choose another folder; what was there before is untouched';
+const OTHER = 'choose a folder on another file system',
+  SPACE = 'free some space or choose another folder; what was ' + 'there before is untouched';
 const OWNER = 'check who owns it and its mode';
 
 /** What the codes mean and what to do. Others are said in the system's own words. */
@@ -35,13 +37,18 @@ export const codeOf = (error: unknown): string | undefined =>
 /** "no space left on the device": what an error of node:fs says, without the path. */
 export function reasonOf(error: unknown): string {
   const code = codeOf(error);
-  return code === undefined ? String(error) : WORDS[code]?.[0] ?? systemWords(error) ?? code;
+  return code === undefined ? String(error) : (WORDS[code]?.[0] ?? systemWords(error) ?? code);
 }
 
 const systemWords = (error: unknown): string | undefined =>
-  (error instanceof Error && 'errno' in error && typeof error.errno === 'number' ? getSystemErrorMap().get(error.errno)?.[1] : undefined);
+  error instanceof Error && 'errno' in error && typeof error.errno === 'number'
+    ? getSystemErrorMap().get(error.errno)?.[1]
+    : undefined;
 
-/** `fault('write', path, error)`: "cannot write PATH: no space left on the device". Errors without a code come back as they are. */
+/**
+ * `fault('write', path, error)`: "cannot write PATH: no space left on the device". Errors without a code come back as
+ * they are.
+ */
 export function fault(verb: string, path: string, error: unknown): unknown {
   const code = codeOf(error);
   if (code === undefined || error instanceof UserError) return error;

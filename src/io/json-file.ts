@@ -3,10 +3,18 @@ import { UserError } from '../base/errors.ts';
 import { wideEncoding, withoutMark } from './encoding.ts';
 import { shownPath } from './fault.ts';
 
-/** The value of a JSON file's bytes; a byte order mark is passed over. Throws a UserError that names the file, `where`, and what is wrong. */
+/**
+ * The value of a JSON file's bytes; a byte order mark is passed over. Throws a UserError that names the file, `where`,
+ * and what is wrong.
+ */
 export function parseJson(bytes: Uint8Array, where: string): unknown {
-  const wide = wideEncoding(bytes), name = shownPath(where);
-  if (wide) throw new UserError(`${name} is text in ${wide}, JSON is in UTF-8`, `save it as UTF-8, or convert it: iconv -f ${wide} -t UTF-8`);
+  const wide = wideEncoding(bytes),
+    name = shownPath(where);
+  if (wide)
+    throw new UserError(
+      `${name} is text in ${wide}, JSON is in UTF-8`,
+      `save it as UTF-8, or convert it: ` + `iconv -f ${wide} -t UTF-8`,
+    );
   try {
     return JSON.parse(new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(withoutMark(bytes))) as unknown;
   } catch (error) {

@@ -1,9 +1,11 @@
-// Lines of a file of any size, piece by piece. In: an open file and a place in it; out: the whole lines from there on that fit into a
-// piece. A carriage return at a line's end and a byte order mark at the file's beginning belong to no line; what is not UTF-8 becomes U+FFFD.
+// Lines of a file of any size, piece by piece. In: an open file and a place in it; out: the whole lines from there on
+// that fit into a piece. A carriage return at a line's end and a byte order mark at the file's beginning belong to no
+// line; what is not UTF-8 becomes U+FFFD.
 import { open, type FileHandle } from 'node:fs/promises';
 import { fault } from './fault.ts';
 
-const PIECE = 1 << 18, PASSED = 1 << 22; // bytes that are read at a time, and passed over
+const PIECE = 1 << 18,
+  PASSED = 1 << 22; // bytes that are read at a time, and passed over
 const LONGEST = 1 << 26; // bytes; a longer line is read as an empty one: strings have a limit, and so has memory
 
 export interface Piece {
@@ -17,7 +19,8 @@ export interface Piece {
 /** The next lines from the byte `from` on, of a file of `size` bytes; null: no whole line is left. */
 export async function nextLines(file: FileHandle, from: number, size: number): Promise<Piece | null> {
   for (let length = PIECE; ; length *= 2) {
-    const bytes = await bytesAt(file, from, Math.min(length, size - from)), last = bytes.lastIndexOf(10);
+    const bytes = await bytesAt(file, from, Math.min(length, size - from)),
+      last = bytes.lastIndexOf(10);
     if (last >= 0) return piecesOf(bytes, last, from);
     if (bytes.length < length) return null; // the end of the file
     if (length < LONGEST) continue;
@@ -26,7 +29,8 @@ export async function nextLines(file: FileHandle, from: number, size: number): P
 }
 
 function piecesOf(bytes: Buffer, last: number, from: number): Piece {
-  const lines: string[] = [], ends: number[] = [];
+  const lines: string[] = [],
+    ends: number[] = [];
   for (let start = 0; start <= last;) {
     const end = bytes.indexOf(10, start);
     lines.push(textBetween(bytes, start, end, from + start === 0));
@@ -44,7 +48,8 @@ function textBetween(bytes: Buffer, start: number, end: number, first: boolean):
 /** Passes over the rest of a line. */
 async function endOfLine(file: FileHandle, from: number, size: number): Promise<Piece | null> {
   for (let at = from; at < size; at += PASSED) {
-    const bytes = await bytesAt(file, at, Math.min(PASSED, size - at)), end = bytes.indexOf(10);
+    const bytes = await bytesAt(file, at, Math.min(PASSED, size - at)),
+      end = bytes.indexOf(10);
     if (end >= 0) return { lines: [''], ends: [at + end + 1], bytes: bytes.subarray(0, end + 1) };
   }
   return null;
@@ -62,14 +67,23 @@ export async function bytesAt(file: FileHandle, from: number, length: number): P
   return bytes.subarray(0, done);
 }
 
-/** All lines of a file, one without a line break at its end included, in pieces. Rejects with a UserError where it cannot be read. */
+/**
+ * All lines of a file, one without a line break at its end included, in pieces. Rejects with a UserError where it
+ * cannot be read.
+ */
 export async function* linesOf(path: string): AsyncGenerator<readonly string[], void, undefined> {
-  const refuse = (error: unknown): never => { throw fault('read', path, error); };
+  const refuse = (error: unknown): never => {
+    throw fault('read', path, error);
+  };
   const file = await open(path, 'r').catch(refuse);
   try {
     const { size } = await file.stat().catch(refuse);
     let at = 0;
-    for (let piece = await nextLines(file, at, size).catch(refuse); piece; piece = await nextLines(file, at, size).catch(refuse)) {
+    for (
+      let piece = await nextLines(file, at, size).catch(refuse);
+      piece;
+      piece = await nextLines(file, at, size).catch(refuse)
+    ) {
       at = piece.ends[piece.ends.length - 1];
       yield piece.lines;
     }

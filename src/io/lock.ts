@@ -1,7 +1,7 @@
 // One writer per folder. In: a folder; out: a lock, held until released or until its process is gone, however it died.
 // Every process makes a file of its own, then looks for others': of two that start at once the later one must see the
-// earlier one's, so at most one goes on (both may refuse). A lock whose process is dead belongs to nobody and is removed,
-// and because its name is unique nothing else can be removed by mistake.
+// earlier one's, so at most one goes on (both may refuse). A lock whose process is dead belongs to nobody and is
+// removed, and because its name is unique nothing else can be removed by mistake.
 import { randomBytes } from 'node:crypto';
 import { readdir, readFile, stat, unlink, writeFile } from 'node:fs/promises';
 import { hostname } from 'node:os';
@@ -32,10 +32,15 @@ export async function lockFolder(folder: string): Promise<Lock> {
   let path = join(folder, name);
   const release = (): Promise<void> => unlink(path).catch(() => undefined);
   const write = (flag: string): Promise<void> => writeFile(path, `process ${process.pid} on ${hostname()}\n`, { flag });
-  await write('wx').catch((error: unknown) => { throw fault('write', path, error); });
+  await write('wx').catch((error: unknown) => {
+    throw fault('write', path, error);
+  });
   try {
-    const refuse = (error: unknown): never => { throw fault('read', folder, error); };
-    const now = (await stat(path).catch(refuse)).mtimeMs; // the file system's clock, not ours: it may be another machine's
+    const refuse = (error: unknown): never => {
+      throw fault('read', folder, error);
+    };
+    // the file system's clock, not ours: it may be another machine's
+    const now = (await stat(path).catch(refuse)).mtimeMs;
     for (const other of await readdir(folder).catch(refuse)) {
       if (other === name || !isLock(other)) continue;
       if (await isHeld(folder, other, now)) throw await inUse(folder, other);
@@ -45,27 +50,41 @@ export async function lockFolder(folder: string): Promise<Lock> {
     await release();
     throw error;
   }
-  const beat = setInterval(() => { write('r+').catch(() => undefined); }, BEAT_MS).unref();
+  const beat = setInterval(() => {
+    write('r+').catch(() => undefined);
+  }, BEAT_MS).unref();
   return {
     isIn: (where) => isThere(join(where, name)),
-    release: () => { clearInterval(beat); return release(); },
-    follow: (where) => { path = join(where, name); },
+    release: () => {
+      clearInterval(beat);
+      return release();
+    },
+    follow: (where) => {
+      path = join(where, name);
+    },
   };
 }
 
 async function isHeld(folder: string, name: string, now: number): Promise<boolean> {
-  const [, where = '', pid, start = NO_START] = NAME.exec(name) ?? [], here = where === pidSpace();
+  const [, where = '', pid, start = NO_START] = NAME.exec(name) ?? [],
+    here = where === pidSpace();
   if (here && !isRunning(Number(pid), start)) return false;
   if (here && start !== NO_START) return true;
   // A pid alone says nothing: it may be another process's by now, or be counted elsewhere.
-  const touched = await stat(join(folder, name)).then((s) => s.mtimeMs, () => -Infinity);
+  const touched = await stat(join(folder, name)).then(
+    (s) => s.mtimeMs,
+    () => -Infinity,
+  );
   return now - touched < SILENT_MS;
 }
 
 async function inUse(folder: string, name: string): Promise<UserError> {
   const path = join(folder, name);
   const who = (await readFile(path, 'utf8').catch(() => '')).trim() || 'another process';
-  return new UserError(`${shownPath(folder)} is in use by ${who}`,
-    name.includes(pidSpace()) ? 'wait for it, stop it, or choose another folder'
-      : `if that process is dead, wait ${SILENT_MS / 1000} seconds or delete ${shownPath(path)}`);
+  return new UserError(
+    `${shownPath(folder)} is in use by ${who}`,
+    name.includes(pidSpace())
+      ? 'wait for it, stop it, or choose another folder'
+      : `if that process is dead, wait ${SILENT_MS / 1000} seconds or delete ${shownPath(path)}`,
+  );
 }

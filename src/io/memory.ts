@@ -1,5 +1,6 @@
-// How much memory this process may still take. In: what the system tells, under `root`; out: bytes. A container's limit is that of its
-// control group and of all groups around it; pages of files that were read (the inactive ones) can be given back, so they do not count.
+// How much memory this process may still take. In: what the system tells, under `root`; out: bytes. A container's limit
+// is that of its control group and of all groups around it; pages of files that were read (the inactive ones) can be
+// given back, so they do not count.
 import { readFileSync } from 'node:fs';
 import { freemem } from 'node:os';
 import { dirname, join, posix } from 'node:path';
@@ -8,11 +9,18 @@ import { dirname, join, posix } from 'node:path';
 export function freeMemory(root = '/'): number {
   const limit = process.constrainedMemory();
   // What Node knows of limits; it counts no groups around the process's own.
-  const known = limit > 0 && limit < Number.MAX_SAFE_INTEGER ? Math.max(0, limit - process.memoryUsage.rss()) : Infinity;
-  return Math.min(root === '/' ? Math.min(freemem(), known) : Infinity, ...groupsOf(root).map((group) => freeIn(group)));
+  const known =
+    limit > 0 && limit < Number.MAX_SAFE_INTEGER ? Math.max(0, limit - process.memoryUsage.rss()) : Infinity;
+  return Math.min(
+    root === '/' ? Math.min(freemem(), known) : Infinity,
+    ...groupsOf(root).map((group) => freeIn(group)),
+  );
 }
 
-interface Group { readonly folder: string; readonly version: 1 | 2 }
+interface Group {
+  readonly folder: string;
+  readonly version: 1 | 2;
+}
 
 /** The control groups for memory that the process is in, from its own outwards, as folders. */
 function groupsOf(root: string): Group[] {
@@ -22,22 +30,37 @@ function groupsOf(root: string): Group[] {
     if (id === '0' && controllers === '') own.set(2, path);
     else if (controllers.split(',').includes('memory')) own.set(1, path);
   }
-  return textOf(join(root, 'proc/self/mountinfo')).split('\n').flatMap((line) => {
-    const [, mountRoot = '', mountPoint = '', kind = '', options = ''] = /^\S+ \S+ \S+ (\S+) (\S+) .* - (cgroup2?) \S+ (\S+)$/.exec(line) ?? [];
-    const version = kind === 'cgroup2' ? 2 : 1, path = own.get(version);
-    if (kind === '' || path === undefined || (version === 1 && !options.split(',').includes('memory'))) return [];
-    // A container may see its own group as the root.
-    const within = posix.relative(mountRoot, path), from = within.startsWith('..') ? '' : within, top = join(root, mountPoint), groups: Group[] = [];
-    for (let folder = join(top, from); folder.startsWith(top); folder = dirname(folder)) groups.push({ folder, version });
-    return groups;
-  });
+  return textOf(join(root, 'proc/self/mountinfo'))
+    .split('\n')
+    .flatMap((line) => {
+      const [, mountRoot = '', mountPoint = '', kind = '', options = ''] =
+        /^\S+ \S+ \S+ (\S+) (\S+) .* - (cgroup2?) \S+ (\S+)$/.exec(line) ?? [];
+      const version = kind === 'cgroup2' ? 2 : 1,
+        path = own.get(version);
+      if (kind === '' || path === undefined || (version === 1 && !options.split(',').includes('memory'))) return [];
+      // A container may see its own group as the root.
+      const within = posix.relative(mountRoot, path),
+        from = within.startsWith('..') ? '' : within,
+        top = join(root, mountPoint),
+        groups: Group[] = [];
+      for (let folder = join(top, from); folder.startsWith(top); folder = dirname(folder))
+        groups.push({ folder, version });
+      return groups;
+    });
 }
 
 /** What a group's limit leaves; Infinity where it has none. */
 function freeIn({ folder, version }: Group): number {
-  const number = (name: string): number => { const text = textOf(join(folder, name)).trim(); return /^\d+$/.test(text) ? Number(text) : NaN; };
-  const stat = (name: string): number => Number(new RegExp(`^${name} (\\d+)$`, 'm').exec(textOf(join(folder, 'memory.stat')))?.[1] ?? 0);
-  const [limits, used, files] = version === 2 ? [['memory.max', 'memory.high'], 'memory.current', 'inactive_file'] : [['memory.limit_in_bytes'], 'memory.usage_in_bytes', 'total_inactive_file'];
+  const number = (name: string): number => {
+    const text = textOf(join(folder, name)).trim();
+    return /^\d+$/.test(text) ? Number(text) : NaN;
+  };
+  const stat = (name: string): number =>
+    Number(new RegExp(`^${name} ` + `(\\d+)$`, 'm').exec(textOf(join(folder, 'memory.stat')))?.[1] ?? 0);
+  const [limits, used, files] =
+    version === 2
+      ? [['memory.max', 'memory.high'], 'memory.current', 'inactive_file']
+      : [['memory.limit_in_bytes'], 'memory.usage_in_bytes', 'total_inactive_file'];
   const limit = Math.min(...limits.map(number).map((n) => (Number.isNaN(n) ? Infinity : n)));
   if (limit > Number.MAX_SAFE_INTEGER) return Infinity; // version 1 writes no limit as a number near 2^63
   const taken = number(used);
@@ -45,5 +68,9 @@ function freeIn({ folder, version }: Group): number {
 }
 
 function textOf(path: string): string {
-  try { return readFileSync(path, 'utf8'); } catch { return ''; }
+  try {
+    return readFileSync(path, 'utf8');
+  } catch {
+    return '';
+  }
 }

@@ -1,10 +1,8 @@
-// The folder that a training run writes. In: a path and whether to go on; out: its newest sound checkpoint, and a place to add
-// events and checkpoints, for one process at a time. Killed at any moment, the run goes on from the newest checkpoint, or from
-// the start where there is none yet.
-//   run.json                   the settings it was started with (the caller's JSON)
-//   events.jsonl               what happened, one JSON object a line
-//   step-00002000.safetensors  checkpoints; the last `keep` of them stay
-//   lock.*, .*.tmp             only while a process writes here, or was killed while it did
+// The folder that a training run writes. In: a path and whether to go on; out: its newest sound checkpoint, and a place
+// to add events and checkpoints, for one process at a time. Killed at any moment, the run goes on from the newest
+// checkpoint, or from the start where there is none yet. run.json the settings it was started with (the caller's JSON)
+// events.jsonl what happened, one JSON object a line step-00002000.safetensors checkpoints; the last `keep` of them
+// stay lock.*, .*.tmp only while a process writes here, or was killed while it did
 import { readdir, readFile, stat, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import { UserError } from '../base/errors.ts';
@@ -28,7 +26,10 @@ export interface RunOptions {
   readonly resume?: boolean; // go on with a run that is there; without it, a folder with a run is refused
   readonly settings?: Json; // kept in run.json when the run begins; {} by default
   readonly keep?: number; // how many checkpoints stay, at least 1; 2 by default
-  /** Asked with the checkpoint that the run would go on from, before anything is changed in the folder: rejects where it must not. */
+  /**
+   * Asked with the checkpoint that the run would go on from, before anything is changed in the folder: rejects where it
+   * must not.
+   */
   readonly check?: (checkpoint: { readonly path: string; readonly step: number }) => Promise<void>;
   /** Told in one line where the folder or what is in it was moved or removed while the run goes on. */
   readonly say?: (line: string) => void;
@@ -43,20 +44,30 @@ export interface RunFolder {
   readonly checkpoint: { readonly path: string; readonly step: number } | undefined;
   /** Checkpoints that were passed over because they are damaged, with the reason. */
   readonly damaged: readonly string[];
-  /** Adds an event. One with a `step` belongs to that step: after a crash it stays only if a checkpoint of that step or later does. */
+  /**
+   * Adds an event. One with a `step` belongs to that step: after a crash it stays only if a checkpoint of that step or
+   * later does.
+   */
   append(event: object): void;
   /**
-   * Sees to it that the folder, its settings and its log are there. A folder that was renamed is followed where the system tells its new path; one
-   * that is gone is made anew, beside what has taken its place if need be, and so is the log, with all its events. True: checkpoints are gone.
+   * Sees to it that the folder, its settings and its log are there. A folder that was renamed is followed where the
+   * system tells its new path; one that is gone is made anew, beside what has taken its place if need be, and so is the
+   * log, with all its events. True: checkpoints are gone.
    */
   keep(): Promise<boolean>;
-  /** Writes a checkpoint, after the events so far, and gives its path. An event of the checkpoint's own step goes before it. */
+  /**
+   * Writes a checkpoint, after the events so far, and gives its path. An event of the checkpoint's own step goes before
+   * it.
+   */
   save(checkpoint: CheckpointContent): Promise<string>;
   /** Gives the folder free for others. Always call it. */
   close(): Promise<void>;
 }
 
-/** Creates a run's folder, or goes on with one. UserError: it exists and `resume` is not set, it is no run, or it is in use. */
+/**
+ * Creates a run's folder, or goes on with one. UserError: it exists and `resume` is not set, it is no run, or it is in
+ * use.
+ */
 export async function openRun(path: string, options: RunOptions = {}): Promise<RunFolder> {
   const { resume = false, settings = {}, keep = 2, check, say = console.warn } = options;
   await makeFolder(path);
@@ -64,15 +75,20 @@ export async function openRun(path: string, options: RunOptions = {}): Promise<R
   const lock = await lockFolder(path);
   try {
     await admit(path, resume); // another process may have begun a run since
-    const stored = await readSettings(path), { checkpoint, damaged } = await findCheckpoint(path);
+    const stored = await readSettings(path),
+      { checkpoint, damaged } = await findCheckpoint(path);
     if (checkpoint) await check?.(checkpoint);
     await removeTemporaries(path);
     if (stored === undefined) await writeAtomic(join(path, SETTINGS), [Buffer.from(`${jsonText(settings, 2)}\n`)]);
     const events = await EventLog.open(join(path, EVENTS), checkpoint?.step);
     const held = new Held({ place: await Place.open(path), lock, events, settings: stored ?? settings, say });
     return {
-      get path() { return held.path; },
-      settings: stored ?? settings, checkpoint, damaged,
+      get path() {
+        return held.path;
+      },
+      settings: stored ?? settings,
+      checkpoint,
+      damaged,
       append: (event) => events.append(event),
       keep: () => held.keep(),
       save: async (content) => {
@@ -87,7 +103,13 @@ export async function openRun(path: string, options: RunOptions = {}): Promise<R
   }
 }
 
-interface Holding { readonly place: Place; readonly lock: Lock; readonly events: EventLog; readonly settings: Json; readonly say: (line: string) => void }
+interface Holding {
+  readonly place: Place;
+  readonly lock: Lock;
+  readonly events: EventLog;
+  readonly settings: Json;
+  readonly say: (line: string) => void;
+}
 
 /** A run's folder while the run goes on. */
 class Held {
@@ -108,22 +130,26 @@ class Held {
     this.#path = place.path;
   }
 
-  get path(): string { return this.#path; }
+  get path(): string {
+    return this.#path;
+  }
 
   async keep(): Promise<boolean> {
-    const before = this.#path, found = await this.#place.find();
+    const before = this.#path,
+      found = await this.#place.find();
     if (found !== null && found !== before) {
       this.#path = found;
       this.#lock.follow(found);
       this.#say(`the run folder ${shownPath(before)} was moved to ${shownPath(found)}: the run goes on there`);
     }
     let lost = found === null;
-    if (found === null || !await this.#isOwn(found)) {
+    if (found === null || !(await this.#isOwn(found))) {
       await this.#renew();
       lost = true;
     }
-    if (!await isThere(join(this.#path, SETTINGS))) await writeAtomic(join(this.#path, SETTINGS), [Buffer.from(`${jsonText(this.#settings, 2)}\n`)]);
-    if (await this.#events.keepAt(join(this.#path, EVENTS)) && !lost) {
+    if (!(await isThere(join(this.#path, SETTINGS))))
+      await writeAtomic(join(this.#path, SETTINGS), [Buffer.from(`${jsonText(this.#settings, 2)}\n`)]);
+    if ((await this.#events.keepAt(join(this.#path, EVENTS))) && !lost) {
       this.#say(`${shownPath(join(this.#path, EVENTS))} was removed or replaced: it is written anew, with every event`);
     }
     return lost || (await checkpointsIn(this.#path)).length === 0;
@@ -132,14 +158,22 @@ class Held {
   /** Whether the folder is the run's still: it may have been emptied, and another run may have begun in it. */
   async #isOwn(folder: string): Promise<boolean> {
     if (await this.#lock.isIn(folder)) return true;
-    const names = await readdir(folder).catch((error: unknown) => { throw fault('read', folder, error); });
-    if (!await this.#events.isAt(join(folder, EVENTS)) && names.some((name) => name === SETTINGS || name === EVENTS || STEP.test(name) || isLock(name))) return false;
+    const names = await readdir(folder).catch((error: unknown) => {
+      throw fault('read', folder, error);
+    });
+    if (
+      !(await this.#events.isAt(join(folder, EVENTS))) &&
+      names.some((name) => name === SETTINGS || name === EVENTS || STEP.test(name) || isLock(name))
+    )
+      return false;
     this.#lock = await lockFolder(folder);
     return true;
   }
 
   async #renew(): Promise<void> {
-    const before = this.#path, taken = await isThere(before), path = taken ? freeName(before) : before;
+    const before = this.#path,
+      taken = await isThere(before),
+      path = taken ? freeName(before) : before;
     await makeFolder(path);
     const lock = await lockFolder(path);
     await this.#lock.release();
@@ -147,7 +181,11 @@ class Held {
     this.#lock = lock;
     this.#place = await Place.open(path);
     this.#path = path;
-    this.#say(`the run folder ${shownPath(before)} is ${taken ? `another one now: the run goes on in ${shownPath(path)}` : 'gone: it is made anew'}, with its log; earlier checkpoints are lost`);
+    this.#say(
+      `the run folder ${shownPath(before)} is ` +
+        `${taken ? `another one now: the run goes on in ${shownPath(path)}` : 'gone: it is made anew'}, with its ` +
+        `log; earlier checkpoints are lost`,
+    );
   }
 
   async close(): Promise<void> {
@@ -168,24 +206,36 @@ export const storedSettings = (path: string): Promise<Json | undefined> => readS
 
 /** The checkpoint that a user means by a path: a file itself; of a run's folder, its newest sound one. */
 export async function resolveCheckpoint(path: string): Promise<string> {
-  const found = await stat(path).catch((error: unknown) => { throw fault('read', path, error); });
+  const found = await stat(path).catch((error: unknown) => {
+    throw fault('read', path, error);
+  });
   if (!found.isDirectory()) return path;
   const { checkpoint, damaged } = await findCheckpoint(path);
   if (checkpoint !== undefined) return checkpoint.path;
-  throw new UserError(`${shownPath(path)} holds no checkpoint${damaged.length > 0 ? ' that can be read' : ''}`,
-    damaged[0] ?? 'name a checkpoint (.safetensors) or the --out folder of a run that has saved one');
+  throw new UserError(
+    `${shownPath(path)} holds no checkpoint${damaged.length > 0 ? ' that can be read' : ''}`,
+    damaged[0] ?? 'name a checkpoint (.safetensors) or the --out folder of a run that has saved one',
+  );
 }
 
 async function admit(path: string, resume: boolean): Promise<void> {
-  const names = await readdir(path).catch((error: unknown) => { throw fault('read', path, error); });
+  const names = await readdir(path).catch((error: unknown) => {
+    throw fault('read', path, error);
+  });
   const isRun = names.some((name) => name === SETTINGS || STEP.test(name));
   if (isRun && !resume) {
-    throw new UserError(`${shownPath(path)} already holds a run`, 'add --resume to go on with it, or choose another --out folder');
+    throw new UserError(
+      `${shownPath(path)} already holds a run`,
+      'add --resume to go on with it, or choose another ' + '--out folder',
+    );
   }
   const ours = (name: string): boolean => name === EVENTS || isLock(name) || isTemporary(name);
   const foreign = names.find((name) => !ours(name));
   if (!isRun && foreign !== undefined) {
-    throw new UserError(`${shownPath(path)} is no run folder, and it is not empty (it holds ${shownPath(foreign)})`, 'choose another --out folder');
+    throw new UserError(
+      `${shownPath(path)} is no run folder, and it is not empty (it holds ` + `${shownPath(foreign)})`,
+      'choose another --out folder',
+    );
   }
 }
 
@@ -195,7 +245,7 @@ async function readSettings(path: string): Promise<Json | undefined> {
     if (codeOf(error) === 'ENOENT') return null;
     throw fault('read', file, error);
   });
-  return bytes === null ? undefined : parseJson(bytes, file) as Json;
+  return bytes === null ? undefined : (parseJson(bytes, file) as Json);
 }
 
 async function findCheckpoint(path: string): Promise<Pick<RunFolder, 'checkpoint' | 'damaged'>> {
@@ -204,7 +254,8 @@ async function findCheckpoint(path: string): Promise<Pick<RunFolder, 'checkpoint
     try {
       const { meta, file: opened } = await loadCheckpoint(file);
       await opened.close();
-      if (meta.step !== step) throw new UserError(`${shownPath(file)} holds step ${meta.step}, not the step it is named after`);
+      if (meta.step !== step)
+        throw new UserError(`${shownPath(file)} holds step ${meta.step}, not the step it is ` + `named after`);
       return { checkpoint: { path: file, step }, damaged };
     } catch (error) {
       if (!(error instanceof UserError)) throw error;
@@ -216,11 +267,15 @@ async function findCheckpoint(path: string): Promise<Pick<RunFolder, 'checkpoint
 
 /** Newest first. */
 async function checkpointsIn(path: string): Promise<{ file: string; step: number }[]> {
-  const names = await readdir(path).catch((error: unknown) => { throw fault('read', path, error); });
-  return names.flatMap((name) => {
-    const match = STEP.exec(name);
-    return match === null ? [] : [{ file: join(path, name), step: Number(match[1]) }];
-  }).sort((a, b) => b.step - a.step);
+  const names = await readdir(path).catch((error: unknown) => {
+    throw fault('read', path, error);
+  });
+  return names
+    .flatMap((name) => {
+      const match = STEP.exec(name);
+      return match === null ? [] : [{ file: join(path, name), step: Number(match[1]) }];
+    })
+    .sort((a, b) => b.step - a.step);
 }
 
 async function save(path: string, content: CheckpointContent, events: EventLog, keep: number): Promise<string> {

@@ -1,13 +1,18 @@
-// A tensor's bytes in a safetensors file and its value on the host. In: an entry and its bytes; out: a HostTensor, and back.
-// Types that we do not have are converted where nothing is lost: I64 to int32 and U64 to uint32 (a value outside is an error),
-// I8, U8, I16 and U16 to int32. F4, F6, F8, C64 and types of later versions are refused by name, when their tensor is asked for.
+// A tensor's bytes in a safetensors file and its value on the host. In: an entry and its bytes; out: a HostTensor, and
+// back. Types that we do not have are converted where nothing is lost: I64 to int32 and U64 to uint32 (a value outside
+// is an error), I8, U8, I16 and U16 to int32. F4, F6, F8, C64 and types of later versions are refused by name, when
+// their tensor is asked for.
 import { bytesPer, hostArray, type DType, type TypedArray } from '../base/dtype.ts';
 import { UserError } from '../base/errors.ts';
 import type { HostTensor } from '../base/tensor.ts';
 import type { FileDType, TensorEntry, TensorSpec } from './safetensors.ts';
 
 type Reader = (view: DataView, at: number) => number | bigint;
-interface Rule { readonly dtype: DType; readonly size: number; readonly get?: Reader } // without `get`: the same bytes
+interface Rule {
+  readonly dtype: DType;
+  readonly size: number;
+  readonly get?: Reader;
+} // without `get`: the same bytes
 
 const RULES: Partial<Record<FileDType, Rule>> = {
   F64: { dtype: 'float64', size: 8 },
@@ -32,14 +37,22 @@ export const bytesOf = (data: TypedArray): Uint8Array => new Uint8Array(data.buf
 export function checkedBytes(spec: TensorSpec, data: TypedArray): Uint8Array {
   const length = spec.shape.reduce((n, d) => n * d, 1);
   if (data.length !== length || data.BYTES_PER_ELEMENT !== bytesPer(spec.dtype)) {
-    throw new Error(`tensor ${spec.name}, ${spec.dtype} [${spec.shape.join(', ')}], needs ${length} elements ` +
-      `of ${bytesPer(spec.dtype)} bytes, got ${data.length} of ${data.BYTES_PER_ELEMENT}`);
+    throw new Error(
+      `tensor ${spec.name}, ${spec.dtype} [${spec.shape.join(', ')}], needs ${length} elements ` +
+        `of ${bytesPer(spec.dtype)} bytes, got ${data.length} of ${data.BYTES_PER_ELEMENT}`,
+    );
   }
   return bytesOf(data);
 }
 
-/** Reads a tensor through `fill`, which puts the entry's bytes into the array it is given: directly, where types agree. */
-export async function readData(entry: TensorEntry, where: string, fill: (into: Uint8Array) => Promise<void>): Promise<HostTensor> {
+/**
+ * Reads a tensor through `fill`, which puts the entry's bytes into the array it is given: directly, where types agree.
+ */
+export async function readData(
+  entry: TensorEntry,
+  where: string,
+  fill: (into: Uint8Array) => Promise<void>,
+): Promise<HostTensor> {
   const { dtype, size, get } = ruleOf(entry, where);
   const length = (entry.end - entry.begin) / size;
   const data = allocate(dtype, length, entry, where);
@@ -63,8 +76,10 @@ export async function readData(entry: TensorEntry, where: string, fill: (into: U
 function ruleOf(entry: TensorEntry, where: string): Rule {
   const rule = Object.hasOwn(RULES, entry.dtype) ? RULES[entry.dtype as FileDType] : undefined;
   if (rule !== undefined) return rule;
-  throw new UserError(`${where}: tensor ${JSON.stringify(entry.name)} is ${entry.dtype}, which cannot be read`,
-    `convert it to one of ${Object.keys(RULES).join(', ')}`);
+  throw new UserError(
+    `${where}: tensor ${JSON.stringify(entry.name)} is ${entry.dtype}, which cannot be read`,
+    `convert it to one of ${Object.keys(RULES).join(', ')}`,
+  );
 }
 
 function allocate(dtype: DType, length: number, entry: TensorEntry, where: string): TypedArray {
@@ -73,9 +88,23 @@ function allocate(dtype: DType, length: number, entry: TensorEntry, where: strin
   } catch (error) {
     const bytes = length * bytesPer(dtype);
     const name = JSON.stringify(entry.name);
-    throw new UserError(`${where}: tensor ${name} needs ${bytes} bytes of memory, more than there is`, undefined, error);
+    throw new UserError(
+      `${where}: tensor ${name} needs ${bytes} bytes of memory, more than there is`,
+      undefined,
+      error,
+    );
   }
 }
 
-const unfit = ({ name, dtype: from }: TensorEntry, where: string, index: number, value: number | bigint, dtype: DType): UserError =>
-  new UserError(`${where}: tensor ${JSON.stringify(name)} is ${from}, which is read as ${dtype}; its element ${index} is ${value}`, 'leave it out, or convert it with the program that wrote it');
+const unfit = (
+  { name, dtype: from }: TensorEntry,
+  where: string,
+  index: number,
+  value: number | bigint,
+  dtype: DType,
+): UserError =>
+  new UserError(
+    `${where}: tensor ${JSON.stringify(name)} is ${from}, which is read as ${dtype}; its element ` +
+      `${index} is ${value}`,
+    'leave it out, or convert it with the program that wrote it',
+  );

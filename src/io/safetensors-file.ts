@@ -1,5 +1,5 @@
-// Safetensors files on disk. In: a path; out: the open file, whose tensors are read when asked for. Writing streams: one tensor is
-// in memory at a time, and the file is atomic.
+// Safetensors files on disk. In: a path; out: the open file, whose tensors are read when asked for. Writing streams:
+// one tensor is in memory at a time, and the file is atomic.
 import { open, type FileHandle } from 'node:fs/promises';
 import { writeAtomic } from './atomic.ts';
 import { fault } from './fault.ts';
@@ -8,31 +8,44 @@ import { cutShort } from './safetensors.ts';
 
 /** Writes a safetensors file whole or not at all. The values must not change until the promise is fulfilled. */
 export async function writeSafetensors(
-  path: string, tensors: readonly TensorSource[], metadata: Readonly<Record<string, string>> = {},
+  path: string,
+  tensors: readonly TensorSource[],
+  metadata: Readonly<Record<string, string>> = {},
 ): Promise<void> {
   await writeAtomic(path, encodeSafetensors(tensors, metadata));
 }
 
 /**
- * Opens a file and reads its header. Rejects with a UserError that names the file and the offset of what is wrong. It stays what it
- * was when opened, even if the path is replaced.
+ * Opens a file and reads its header. Rejects with a UserError that names the file and the offset of what is wrong. It
+ * stays what it was when opened, even if the path is replaced.
  */
 export async function openSafetensors(path: string): Promise<Safetensors> {
-  const file = await open(path, 'r').catch((error: unknown) => { throw fault('read', path, error); });
+  const file = await open(path, 'r').catch((error: unknown) => {
+    throw fault('read', path, error);
+  });
   const { size } = await file.stat().catch(async (error: unknown) => {
     await file.close();
     throw fault('read', path, error);
   });
-  return openSource({ where: path, size, read: (offset, into) => readAt(file, path, offset, into), close: () => file.close() });
+  return openSource({
+    where: path,
+    size,
+    read: (offset, into) => readAt(file, path, offset, into),
+    close: () => file.close(),
+  });
 }
 
 const SLICE = 256 * 1024 * 1024; // a single read(2) gives at most 2 GiB
 
 async function readAt(file: FileHandle, path: string, offset: number, into: Uint8Array): Promise<void> {
   for (let done = 0; done < into.byteLength;) {
-    const part = await file.read(into, done, Math.min(SLICE, into.byteLength - done), offset + done)
-      .catch((error: unknown) => { throw fault('read', path, error); });
-    if (part.bytesRead === 0) throw cutShort(path, offset + done, `${into.byteLength - done} more bytes, the file ends`);
+    const part = await file
+      .read(into, done, Math.min(SLICE, into.byteLength - done), offset + done)
+      .catch((error: unknown) => {
+        throw fault('read', path, error);
+      });
+    if (part.bytesRead === 0)
+      throw cutShort(path, offset + done, `${into.byteLength - done} more bytes, the file ends`);
     done += part.bytesRead;
   }
 }

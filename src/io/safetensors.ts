@@ -1,23 +1,53 @@
 // The safetensors format (github.com/huggingface/safetensors): 8 bytes of header length (little-endian), a JSON header
-// { name: { dtype, shape, data_offsets: [begin, end] }, __metadata__: { string: string } }, then the tensors' bytes, row-major and
-// little-endian, in order and without gaps. Here: the header, both ways. In: names, dtypes and shapes; out: bytes, and back.
-// Hosts are taken to be little-endian, as every platform that Node supports with WebAssembly or our native kernels is.
+// { name: { dtype, shape, data_offsets: [begin, end] }, __metadata__: { string: string } }, then the tensors' bytes,
+// row-major and little-endian, in order and without gaps. Here: the header, both ways. In: names, dtypes and shapes;
+// out: bytes, and back. Hosts are taken to be little-endian, as every platform that Node supports with WebAssembly or
+// our native kernels is.
 import type { DType } from '../base/dtype.ts';
 import { UserError } from '../base/errors.ts';
 
 /** Element types of the format, with their bits. Ours are seven of them; see `safetensors-data.ts` for the others. */
 const BITS = {
-  F4: 4, F6_E2M3: 6, F6_E3M2: 6,
-  BOOL: 8, U8: 8, I8: 8, F8_E5M2: 8, F8_E4M3: 8, F8_E8M0: 8, F8_E4M3FNUZ: 8, F8_E5M2FNUZ: 8, I16: 16, U16: 16, F16: 16, BF16: 16,
-  I32: 32, U32: 32, F32: 32, F64: 64, I64: 64, U64: 64, C64: 64,
+  F4: 4,
+  F6_E2M3: 6,
+  F6_E3M2: 6,
+  BOOL: 8,
+  U8: 8,
+  I8: 8,
+  F8_E5M2: 8,
+  F8_E4M3: 8,
+  F8_E8M0: 8,
+  F8_E4M3FNUZ: 8,
+  F8_E5M2FNUZ: 8,
+  I16: 16,
+  U16: 16,
+  F16: 16,
+  BF16: 16,
+  I32: 32,
+  U32: 32,
+  F32: 32,
+  F64: 64,
+  I64: 64,
+  U64: 64,
+  C64: 64,
 } as const;
 export type FileDType = keyof typeof BITS;
 
 const NAMES = {
-  float64: 'F64', float32: 'F32', bfloat16: 'BF16', float16: 'F16', int32: 'I32', uint32: 'U32', bool: 'BOOL',
+  float64: 'F64',
+  float32: 'F32',
+  bfloat16: 'BF16',
+  float16: 'F16',
+  int32: 'I32',
+  uint32: 'U32',
+  bool: 'BOOL',
 } as const satisfies Record<DType, FileDType>;
 
-export interface TensorSpec { readonly name: string; readonly dtype: DType; readonly shape: readonly number[] }
+export interface TensorSpec {
+  readonly name: string;
+  readonly dtype: DType;
+  readonly shape: readonly number[];
+}
 
 /** A tensor in a file: `begin` and `end` are byte offsets from the start of the file. */
 export interface TensorEntry {
@@ -39,11 +69,11 @@ const METADATA = '__metadata__';
 
 /** Bytes of `shape` elements of a file's dtype, the last one filled up; null: the dtype is not known. */
 const fileBytes = (dtype: string, shape: readonly number[]): number | null =>
-  (isFileDType(dtype) ? Math.ceil(shape.includes(0) ? 0 : shape.reduce((n, d) => n * d, BITS[dtype]) / 8) : null);
+  isFileDType(dtype) ? Math.ceil(shape.includes(0) ? 0 : shape.reduce((n, d) => n * d, BITS[dtype]) / 8) : null;
 
 /**
- * The order of tensors in a file: larger elements first, so that each tensor begins at a multiple of its element's size;
- * then by name, so that the same tensors give the same bytes.
+ * The order of tensors in a file: larger elements first, so that each tensor begins at a multiple of its element's
+ * size; then by name, so that the same tensors give the same bytes.
  */
 export function fileOrder<T extends TensorSpec>(specs: readonly T[]): T[] {
   const size = (t: T): number => BITS[NAMES[t.dtype]];
@@ -51,13 +81,17 @@ export function fileOrder<T extends TensorSpec>(specs: readonly T[]): T[] {
 }
 
 /** The bytes before the data, for tensors in `fileOrder`: length and JSON, padded with spaces to a multiple of 8. */
-export function encodeHeader(specs: readonly TensorSpec[], metadata: Readonly<Record<string, string>> = {}): Uint8Array {
+export function encodeHeader(
+  specs: readonly TensorSpec[],
+  metadata: Readonly<Record<string, string>> = {},
+): Uint8Array {
   const parts: string[] = [];
   const seen = new Set([METADATA]);
   if (Object.keys(metadata).length > 0) parts.push(`${JSON.stringify(METADATA)}:${JSON.stringify(metadata)}`);
   let at = 0;
   for (const { name, dtype, shape } of specs) {
-    if (seen.has(name)) throw new UserError(`two tensors named ${JSON.stringify(name)} cannot be in one safetensors file`);
+    if (seen.has(name))
+      throw new UserError(`two tensors named ${JSON.stringify(name)} cannot be in one safetensors file`);
     seen.add(name);
     const end = at + (fileBytes(NAMES[dtype], shape) ?? 0);
     parts.push(`${JSON.stringify(name)}:${JSON.stringify({ dtype: NAMES[dtype], shape, data_offsets: [at, end] })}`);
@@ -65,7 +99,8 @@ export function encodeHeader(specs: readonly TensorSpec[], metadata: Readonly<Re
   }
   const json = new TextEncoder().encode(`{${parts.join(',')}}`);
   const length = Math.ceil(json.length / 8) * 8;
-  if (length > MAX_HEADER) throw new UserError(`a safetensors header of ${length} bytes is over the format's limit of ${MAX_HEADER}`);
+  if (length > MAX_HEADER)
+    throw new UserError(`a safetensors header of ${length} bytes is over the format's limit ` + `of ${MAX_HEADER}`);
   const bytes = new Uint8Array(8 + length).fill(0x20);
   new DataView(bytes.buffer).setBigUint64(0, BigInt(length), true);
   bytes.set(json, 8);
@@ -76,32 +111,52 @@ export function encodeHeader(specs: readonly TensorSpec[], metadata: Readonly<Re
 export function headerLength(first: Uint8Array, fileSize: number, where: string): number {
   if (first.length < 8) throw cutShort(where, 0, `8 bytes of header length, the file has ${fileSize}`);
   const length = new DataView(first.buffer, first.byteOffset, 8).getBigUint64(0, true);
-  if (length > BigInt(MAX_HEADER)) throw cutShort(where, 0, `a header of at most ${MAX_HEADER} bytes, found length ${length}`);
-  if (8 + Number(length) > fileSize) throw cutShort(where, 0, `a header of ${length} bytes, the file has ${fileSize - 8} after its first 8`);
+  if (length > BigInt(MAX_HEADER))
+    throw cutShort(where, 0, `a header of at most ${MAX_HEADER} bytes, found length ` + `${length}`);
+  if (8 + Number(length) > fileSize)
+    throw cutShort(where, 0, `a header of ${length} bytes, the file has ` + `${fileSize - 8} after its first 8`);
   return Number(length);
 }
 
-/** Reads and checks a header: `json` is the bytes after the length. Rejects gaps, overlaps and sizes that do not add up. Metadata that are no texts
- * are kept as JSON; those that are no object are left out. */
+/**
+ * Reads and checks a header: `json` is the bytes after the length. Rejects gaps, overlaps and sizes that do not add up.
+ * Metadata that are no texts are kept as JSON; those that are no object are left out.
+ */
 export function parseHeader(json: Uint8Array, fileSize: number, where: string): Header {
-  const start = 8 + json.length, raw = parseJson(json, where);
+  const start = 8 + json.length,
+    raw = parseJson(json, where);
   if (!isObject(raw)) throw broken(where, 8, 'a JSON object');
   const metadata = new Map<string, string>();
   const list: TensorEntry[] = [];
   for (const [name, value] of Object.entries(raw)) {
     if (name !== METADATA) list.push(parseEntry(name, value, start, where));
     // The format says texts. Some writers put numbers, objects, or null for none: no tensor depends on them.
-    else if (isObject(value)) for (const [key, text] of Object.entries(value)) metadata.set(key, typeof text === 'string' ? text : JSON.stringify(text));
+    else if (isObject(value))
+      for (const [key, text] of Object.entries(value))
+        metadata.set(key, typeof text === 'string' ? text : JSON.stringify(text));
   }
   list.sort((a, b) => a.begin - b.begin || a.end - b.end);
-  let at = start, before = 'the header';
+  let at = start,
+    before = 'the header';
   for (const t of list) {
-    if (t.begin !== at) throw broken(where, Math.min(at, t.begin), `tensor ${quote(t.name)} to begin at byte ${at}, where ${before} ends; it begins at ${t.begin}`);
-    if (t.end > fileSize) throw broken(where, fileSize, `tensor ${quote(t.name)} to end in the file, which has ${fileSize} bytes; it ends at ${t.end}`, CUT);
+    if (t.begin !== at)
+      throw broken(
+        where,
+        Math.min(at, t.begin),
+        `tensor ${quote(t.name)} to begin at byte ${at}, ` + `where ${before} ends; it begins at ${t.begin}`,
+      );
+    if (t.end > fileSize)
+      throw broken(
+        where,
+        fileSize,
+        `tensor ${quote(t.name)} to end in the file, which has ` + `${fileSize} bytes; it ends at ${t.end}`,
+        CUT,
+      );
     at = t.end;
     before = quote(t.name);
   }
-  if (at !== fileSize) throw broken(where, at, `the file to end at byte ${at}, where ${before} ends; it has ${fileSize} bytes`);
+  if (at !== fileSize)
+    throw broken(where, at, `the file to end at byte ${at}, where ${before} ends; it has ` + `${fileSize} bytes`);
   return { tensors: new Map(list.map((t) => [t.name, t])), metadata };
 }
 
@@ -112,10 +167,12 @@ function parseEntry(name: string, value: unknown, start: number, where: string):
   if (typeof dtype !== 'string') throw bad(`a dtype, found ${JSON.stringify(dtype)}`);
   if (!isSizes(shape)) throw bad(`a shape of whole numbers, found ${JSON.stringify(shape)}`);
   if (!isSizes(offsets) || offsets.length !== 2) throw bad(`two data_offsets, found ${JSON.stringify(offsets)}`);
-  const [begin, end] = offsets, bytes = fileBytes(dtype, shape);
+  const [begin, end] = offsets,
+    bytes = fileBytes(dtype, shape);
   if (end < begin) throw bad(`data_offsets that ascend, found ${JSON.stringify(offsets)}`);
   // How many bytes an element of an unknown dtype takes is not known either.
-  if (bytes !== null && end - begin !== bytes) throw bad(`${bytes} bytes (${dtype} [${shape.join(', ')}]), its data_offsets give ${end - begin}`);
+  if (bytes !== null && end - begin !== bytes)
+    throw bad(`${bytes} bytes (${dtype} [${shape.join(', ')}]), its ` + `data_offsets give ${end - begin}`);
   return { name, dtype, shape, begin: start + begin, end: start + end };
 }
 
@@ -132,7 +189,10 @@ function parseJson(bytes: Uint8Array, where: string): unknown {
   return value;
 }
 
-/** A name that an object of a JSON text has twice, as it stands there; null: there is none. JSON.parse would take the last one. */
+/**
+ * A name that an object of a JSON text has twice, as it stands there; null: there is none. JSON.parse would take the
+ * last one.
+ */
 function repeatedKey(json: string): string | null {
   const open: Set<string>[] = []; // the names so far of each object (and list) that is not closed
   let last = '';
@@ -140,7 +200,8 @@ function repeatedKey(json: string): string | null {
     if (token === '{' || token === '[') open.push(new Set());
     else if (token === '}' || token === ']') open.pop();
     else if (token === ':') {
-      const names = open[open.length - 1], name = JSON.parse(last) as string;
+      const names = open[open.length - 1],
+        name = JSON.parse(last) as string;
       if (names.has(name)) return last;
       names.add(name);
     } else last = token;
@@ -148,7 +209,8 @@ function repeatedKey(json: string): string | null {
   return null;
 }
 
-const isObject = (value: unknown): value is Record<string, unknown> => typeof value === 'object' && value !== null && !Array.isArray(value);
+const isObject = (value: unknown): value is Record<string, unknown> =>
+  typeof value === 'object' && value !== null && !Array.isArray(value);
 const isFileDType = (value: string): value is FileDType => Object.hasOwn(BITS, value);
 const isSizes = (value: unknown): value is number[] =>
   Array.isArray(value) && value.every((n) => typeof n === 'number' && Number.isSafeInteger(n) && n >= 0);
@@ -157,8 +219,15 @@ const quote = (name: string): string => JSON.stringify(name);
 const CUT = 'the file may be cut short or not a safetensors file at all; copy or download it again';
 
 /** "FILE is not a sound safetensors file: at byte N, expected ..." */
-export const broken = (where: string, offset: number, expected: string, hint = 'the file is damaged, or its writer made a mistake; copy or write it again', cause?: unknown): UserError =>
+export const broken = (
+  where: string,
+  offset: number,
+  expected: string,
+  hint = 'the file is damaged, or its writer ' + 'made a mistake; copy or write it again',
+  cause?: unknown,
+): UserError =>
   new UserError(`${where} is not a sound safetensors file: at byte ${offset}, expected ${expected}`, hint, cause);
 
 /** The same of a file that ends too early. */
-export const cutShort = (where: string, offset: number, expected: string): UserError => broken(where, offset, expected, CUT);
+export const cutShort = (where: string, offset: number, expected: string): UserError =>
+  broken(where, offset, expected, CUT);

@@ -1,6 +1,7 @@
-// TensorBoard's event files: records with checksums around protocol buffers. In: steps with scalars and histograms; out: bytes.
-// Framing (TFRecord): length uint64, its masked CRC-32C, the data, its masked CRC-32C, all little endian. The messages are a small part of
-// tensorflow/core/util/event.proto and framework/summary.proto; field numbers stand at each field.
+// TensorBoard's event files: records with checksums around protocol buffers. In: steps with scalars and histograms;
+// out: bytes. Framing (TFRecord): length uint64, its masked CRC-32C, the data, its masked CRC-32C, all little endian.
+// The messages are a small part of tensorflow/core/util/event.proto and framework/summary.proto; field numbers stand at
+// each field.
 
 export interface Histogram {
   /** Upper bounds of the buckets, ascending. */
@@ -12,10 +13,14 @@ export interface Histogram {
   readonly sumSquares: number;
 }
 
-export interface Summary { readonly scalars?: Readonly<Record<string, number>>; readonly histograms?: Readonly<Record<string, Histogram>> }
+export interface Summary {
+  readonly scalars?: Readonly<Record<string, number>>;
+  readonly histograms?: Readonly<Record<string, Histogram>>;
+}
 
 /** Which begins a file. time: seconds since 1970. */
-export const versionRecord = (time: number): Buffer => record(message([double(1, time), bytes(3, Buffer.from('brain.Event:2'))]));
+export const versionRecord = (time: number): Buffer =>
+  record(message([double(1, time), bytes(3, Buffer.from('brain.Event:2'))]));
 
 /** A run begins, or goes on: what a reader has of `step` and later counts no longer (SessionLog START). */
 export const sessionRecord = (time: number, step: number): Buffer =>
@@ -29,8 +34,19 @@ export function summaryRecord(time: number, step: number, { scalars = {}, histog
   return record(message([double(1, time), whole(2, step), bytes(5, message(values.map((v) => bytes(1, message(v)))))]));
 }
 
-const histogram = (h: Histogram): Buffer => message([double(1, h.min), double(2, h.max), double(3, h.counts.reduce((a, b) => a + b, 0)),
-  double(4, h.sum), double(5, h.sumSquares), bytes(6, doubles(h.limits)), bytes(7, doubles(h.counts))]);
+const histogram = (h: Histogram): Buffer =>
+  message([
+    double(1, h.min),
+    double(2, h.max),
+    double(
+      3,
+      h.counts.reduce((a, b) => a + b, 0),
+    ),
+    double(4, h.sum),
+    double(5, h.sumSquares),
+    bytes(6, doubles(h.limits)),
+    bytes(7, doubles(h.counts)),
+  ]);
 
 /** A record as it lies in the file. */
 export function record(data: Buffer): Buffer {
@@ -40,7 +56,8 @@ export function record(data: Buffer): Buffer {
 }
 
 function masked(data: Buffer): Buffer {
-  const crc = crc32c(data), out = Buffer.alloc(4);
+  const crc = crc32c(data),
+    out = Buffer.alloc(4);
   out.writeUInt32LE((((crc >>> 15) | (crc << 17)) + 0xa282ead8) >>> 0);
   return out;
 }
@@ -71,7 +88,8 @@ function varint(n: number): Buffer {
 
 /** n >= 0. */
 const whole = (field: number, n: number): Buffer => Buffer.concat([varint(field * 8), varint(n)]);
-const bytes = (field: number, data: Buffer): Buffer => Buffer.concat([varint(field * 8 + 2), varint(data.length), data]);
+const bytes = (field: number, data: Buffer): Buffer =>
+  Buffer.concat([varint(field * 8 + 2), varint(data.length), data]);
 
 function doubles(list: readonly number[]): Buffer {
   const out = Buffer.alloc(8 * list.length);

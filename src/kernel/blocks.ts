@@ -1,5 +1,6 @@
-// Reductions whose index is divided (the rows of a gather that is summed with the sum over its columns): in a block of 16 elements, which all
-// partial sums take at once, quotients and remainders are one number, so that a block's elements lie next to each other.
+// Reductions whose index is divided (the rows of a gather that is summed with the sum over its columns): in a block of
+// 16 elements, which all partial sums take at once, quotients and remainders are one number, so that a block's elements
+// lie next to each other.
 import type { Exprs, Expr, Var } from './expr.ts';
 import type { Blocks } from './kernel.ts';
 import { runIndex, runLength, splitRuns } from './packing.ts';

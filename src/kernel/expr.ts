@@ -1,22 +1,64 @@
-// Scalar expressions of the kernel language: immutable, hash-consed nodes (equal expressions are the same object), so that a
-// value that is used twice in a kernel is computed once. Index expressions (dtype 'index') are kept in a linear normal form.
+// Scalar expressions of the kernel language: immutable, hash-consed nodes (equal expressions are the same object), so
+// that a value that is used twice in a kernel is computed once. Index expressions (dtype 'index') are kept in a linear
+// normal form.
 import type { DType } from '../base/dtype.ts';
 
 /** Element types that kernels compute in; 'index' is an integer wide enough for any address (int64 in C). */
 export type Scalar = DType | 'index';
 
-export const UNARY = ['neg', 'abs', 'sqrt', 'floor', 'round', 'exp', 'log', 'tanh', 'sigmoid', 'erf', 'sin', 'cos', 'not', 'isfinite'] as const;
-export const BINARY = ['add', 'sub', 'mul', 'div', 'mod', 'min', 'max', 'lt', 'le', 'eq', 'ne', 'and', 'or', 'xor', 'shr', 'pow'] as const;
+export const UNARY = [
+  'neg',
+  'abs',
+  'sqrt',
+  'floor',
+  'round',
+  'exp',
+  'log',
+  'tanh',
+  'sigmoid',
+  'erf',
+  'sin',
+  'cos',
+  'not',
+  'isfinite',
+] as const;
+export const BINARY = [
+  'add',
+  'sub',
+  'mul',
+  'div',
+  'mod',
+  'min',
+  'max',
+  'lt',
+  'le',
+  'eq',
+  'ne',
+  'and',
+  'or',
+  'xor',
+  'shr',
+  'pow',
+] as const;
 export type UnaryOp = (typeof UNARY)[number];
 export type BinaryOp = (typeof BINARY)[number];
-/** round is to the nearest whole number, halves to the even one; fma(a, b, c) = a*b + c rounded once; select(c, a, b); cast; threefry(k0, k1, c0, c1) = first
- * output word. Integers are added, subtracted and multiplied modulo 2^32; div truncates towards zero, by 0 it is 0. pow is of float64 alone. Values of 16-bit
- * floats are their bits, which are only selected, stored and cast. */
+/**
+ * round is to the nearest whole number, halves to the even one; fma(a, b, c) = a*b + c rounded once; select(c, a, b);
+ * cast; threefry(k0, k1, c0, c1) = first output word. Integers are added, subtracted and multiplied modulo 2^32; div
+ * truncates towards zero, by 0 it is 0. pow is of float64 alone. Values of 16-bit floats are their bits, which are only
+ * selected, stored and cast.
+ */
 export type ScalarOp = UnaryOp | BinaryOp | 'fma' | 'select' | 'cast' | 'threefry';
 export type ReduceOp = 'sum' | 'max';
 
 /** A loop variable: 0 <= value < extent; `max` is the largest value it can take (Infinity if unknown). */
-export interface Var { readonly k: 'var'; readonly id: number; readonly dtype: 'index'; readonly name: string; readonly max: number }
+export interface Var {
+  readonly k: 'var';
+  readonly id: number;
+  readonly dtype: 'index';
+  readonly name: string;
+  readonly max: number;
+}
 export type Expr =
   | Var
   | { readonly k: 'const'; readonly id: number; readonly dtype: Scalar; readonly value: number }
@@ -24,13 +66,42 @@ export type Expr =
   | { readonly k: 'int'; readonly id: number; readonly dtype: 'index'; readonly slot: number }
   | { readonly k: 'load'; readonly id: number; readonly dtype: Scalar; readonly buffer: number; readonly index: Expr }
   /** constant + sum of coefficient * term, terms sorted by id. */
-  | { readonly k: 'linear'; readonly id: number; readonly dtype: 'index'; readonly constant: number; readonly terms: readonly Term[] }
-  | { readonly k: 'op'; readonly id: number; readonly dtype: Scalar; readonly op: ScalarOp; readonly args: readonly Expr[] }
-  /** Over 0..extent of `body`, in the order of DESIGN section 2: `lanes` (16 partial results) or `serial` (one), chunks of 4096. */
-  | { readonly k: 'reduce'; readonly id: number; readonly dtype: Scalar; readonly op: ReduceOp; readonly order: ReduceOrder;
-      readonly index: Var; readonly extent: Expr; readonly body: Expr }
+  | {
+      readonly k: 'linear';
+      readonly id: number;
+      readonly dtype: 'index';
+      readonly constant: number;
+      readonly terms: readonly Term[];
+    }
+  | {
+      readonly k: 'op';
+      readonly id: number;
+      readonly dtype: Scalar;
+      readonly op: ScalarOp;
+      readonly args: readonly Expr[];
+    }
+  /**
+   * Over 0..extent of `body`, in the order of DESIGN section 2: `lanes` (16 partial results) or `serial` (one), chunks
+   * of 4096.
+   */
+  | {
+      readonly k: 'reduce';
+      readonly id: number;
+      readonly dtype: Scalar;
+      readonly op: ReduceOp;
+      readonly order: ReduceOrder;
+      readonly index: Var;
+      readonly extent: Expr;
+      readonly body: Expr;
+    }
   /** A local of the kernel: a scalar, or element `index` of an array. */
-  | { readonly k: 'local'; readonly id: number; readonly dtype: Scalar; readonly local: number; readonly index: Expr | null }
+  | {
+      readonly k: 'local';
+      readonly id: number;
+      readonly dtype: Scalar;
+      readonly local: number;
+      readonly index: Expr | null;
+    }
   /** In a matmul's epilogue: the finished sum of this element. */
   | { readonly k: 'sum'; readonly id: number; readonly dtype: Scalar };
 export type Term = readonly [coefficient: number, term: Expr];
@@ -38,7 +109,10 @@ export type ReduceOrder = 'lanes' | 'serial';
 
 type Draft<T> = T extends { id: number } ? Omit<T, 'id'> : never;
 
-/** Makes expressions for one kernel. Ids number them in order of creation, so the same construction gives the same kernel text. */
+/**
+ * Makes expressions for one kernel. Ids number them in order of creation, so the same construction gives the same
+ * kernel text.
+ */
 export class Exprs {
   readonly #table = new Map<string, Expr>();
   #depth = 0;
@@ -56,7 +130,9 @@ export class Exprs {
     return this.#intern(`c${Object.is(value, -0) ? '-0' : value}:${dtype}`, { k: 'const', dtype, value });
   }
 
-  index(value: number): Expr { return this.const(value, 'index'); }
+  index(value: number): Expr {
+    return this.const(value, 'index');
+  }
 
   /** A fresh loop variable with values 0..extent-1. */
   loop(extent: Expr | number, name = 'i'): Var {
@@ -67,7 +143,9 @@ export class Exprs {
     return this.#intern(`v${name}<${max}`, { k: 'var', dtype: 'index', name, max }) as Var;
   }
 
-  int(slot: number): Expr { return this.#intern(`n${slot}`, { k: 'int', dtype: 'index', slot }); }
+  int(slot: number): Expr {
+    return this.#intern(`n${slot}`, { k: 'int', dtype: 'index', slot });
+  }
 
   load(buffer: number, index: Expr, dtype: Scalar): Expr {
     return this.#intern(`l${buffer}[${index.id}]`, { k: 'load', dtype, buffer, index });
@@ -77,7 +155,9 @@ export class Exprs {
     return this.#intern(`L${local}[${index?.id ?? ''}]`, { k: 'local', dtype, local, index });
   }
 
-  sum(dtype: Scalar): Expr { return this.#intern('sum', { k: 'sum', dtype }); }
+  sum(dtype: Scalar): Expr {
+    return this.#intern('sum', { k: 'sum', dtype });
+  }
 
   op(op: ScalarOp, args: readonly Expr[], dtype: Scalar): Expr {
     const known = this.#fold(op, args);
@@ -89,18 +169,43 @@ export class Exprs {
     const [a, b, c] = args;
     // x / d < n is x < n d, and n <= x / d is n d <= x: x itself is easier to know.
     const [left, right] = op === 'lt' ? [a, b] : [b, a];
-    if ((op === 'lt' || op === 'le') && left.k === 'op' && left.op === 'div' && left.dtype === 'index' && right.k === 'const' && left.args[1].k === 'const') {
-      const scaled = this.index(right.value * left.args[1].value), inner = left.args[0];
+    if (
+      (op === 'lt' || op === 'le') &&
+      left.k === 'op' &&
+      left.op === 'div' &&
+      left.dtype === 'index' &&
+      right.k === 'const' &&
+      left.args[1].k === 'const'
+    ) {
+      const scaled = this.index(right.value * left.args[1].value),
+        inner = left.args[0];
       return this.op(op, op === 'lt' ? [inner, scaled] : [scaled, inner], 'bool');
     }
     const truth = (x: Expr): boolean | null => (x.k === 'const' && x.dtype === 'bool' ? x.value !== 0 : null);
     const known = (value: boolean): Expr => this.const(value ? 1 : 0, 'bool');
     switch (op) {
-      case 'select': return truth(a) === null ? (b === c ? b : null) : truth(a) ? b : c;
-      case 'and': return truth(a) === null ? (truth(b) ? a : truth(b) === false ? b : null) : truth(a) ? b : a;
-      case 'lt': return a.dtype !== 'index' ? null : maxOf(a) < minOf(b) ? known(true) : minOf(a) >= maxOf(b) ? known(false) : null;
-      case 'le': return a.dtype !== 'index' ? null : maxOf(a) <= minOf(b) ? known(true) : minOf(a) > maxOf(b) ? known(false) : null;
-      default: return null;
+      case 'select':
+        return truth(a) === null ? (b === c ? b : null) : truth(a) ? b : c;
+      case 'and':
+        return truth(a) === null ? (truth(b) ? a : truth(b) === false ? b : null) : truth(a) ? b : a;
+      case 'lt':
+        return a.dtype !== 'index'
+          ? null
+          : maxOf(a) < minOf(b)
+            ? known(true)
+            : minOf(a) >= maxOf(b)
+              ? known(false)
+              : null;
+      case 'le':
+        return a.dtype !== 'index'
+          ? null
+          : maxOf(a) <= minOf(b)
+            ? known(true)
+            : minOf(a) > maxOf(b)
+              ? known(false)
+              : null;
+      default:
+        return null;
     }
   }
 
@@ -115,8 +220,15 @@ export class Exprs {
   }
 
   reduceOver(op: ReduceOp, order: ReduceOrder, extent: Expr, index: Var, body: Expr): Expr {
-    return this.#intern(`${op}${order}${index.id}<${extent.id}:${body.id}`,
-      { k: 'reduce', dtype: body.dtype, op, order, index, extent, body });
+    return this.#intern(`${op}${order}${index.id}<${extent.id}:${body.id}`, {
+      k: 'reduce',
+      dtype: body.dtype,
+      op,
+      order,
+      index,
+      extent,
+      body,
+    });
   }
 
   // ---- index arithmetic, kept linear ----
@@ -126,24 +238,41 @@ export class Exprs {
     let base = constant;
     for (const [c, t] of terms) {
       if (t.k === 'const') base += c * t.value;
-      else if (t.k === 'var' && t.max <= 0) continue; // always 0
+      else if (t.k === 'var' && t.max <= 0)
+        continue; // always 0
       else if (t.k === 'linear') {
         base += c * t.constant;
         for (const [ci, ti] of t.terms) sum.set(ti, (sum.get(ti) ?? 0) + c * ci);
       } else sum.set(t, (sum.get(t) ?? 0) + c);
     }
     rejoin(sum);
-    const kept = [...sum].filter(([, c]) => c !== 0).map(([t, c]): Term => [c, t]).sort((a, b) => a[1].id - b[1].id);
+    const kept = [...sum]
+      .filter(([, c]) => c !== 0)
+      .map(([t, c]): Term => [c, t])
+      .sort((a, b) => a[1].id - b[1].id);
     if (kept.length === 0) return this.index(base);
     if (kept.length === 1 && base === 0 && kept[0][0] === 1) return kept[0][1];
-    return this.#intern(`lin${base}${kept.map(([c, t]) => `+${c}*${t.id}`).join('')}`,
-      { k: 'linear', dtype: 'index', constant: base, terms: kept });
+    return this.#intern(`lin${base}${kept.map(([c, t]) => `+${c}*${t.id}`).join('')}`, {
+      k: 'linear',
+      dtype: 'index',
+      constant: base,
+      terms: kept,
+    });
   }
 
-  add(...args: Expr[]): Expr { return this.linear(0, args.map((a): Term => [1, a])); }
-  scale(a: Expr, c: number): Expr { return this.linear(0, [[c, a]]); }
+  add(...args: Expr[]): Expr {
+    return this.linear(
+      0,
+      args.map((a): Term => [1, a]),
+    );
+  }
+  scale(a: Expr, c: number): Expr {
+    return this.linear(0, [[c, a]]);
+  }
 
-  /** Floor division of a non-negative index by a constant; 0 where there is nothing to divide (a dimension of size 0). */
+  /**
+   * Floor division of a non-negative index by a constant; 0 where there is nothing to divide (a dimension of size 0).
+   */
   div(a: Expr, d: number): Expr {
     if (!(d > 0)) return this.index(0);
     if (d === 1) return a;
@@ -151,7 +280,10 @@ export class Exprs {
     const unit = rest && this.#unit(rest, d);
     if (unit) return this.add(whole, this.div(unit.quotient, d / unit.size));
     if (!rest) return whole;
-    const [x, by] = rest.k === 'op' && rest.op === 'div' && rest.args[1].k === 'const' ? [rest.args[0], rest.args[1].value * d] : [rest, d];
+    const [x, by] =
+      rest.k === 'op' && rest.op === 'div' && rest.args[1].k === 'const'
+        ? [rest.args[0], rest.args[1].value * d]
+        : [rest, d];
     return this.add(whole, this.op('div', [x, this.index(by)], 'index')); // (x / a) / b is x / (a b)
   }
 
@@ -163,7 +295,10 @@ export class Exprs {
     return rest ? this.op('mod', [rest, this.index(d)], 'index') : small;
   }
 
-  /** a = size * quotient + small with small < size and size a divisor of d: dividing a by d is dividing the quotient by d / size. */
+  /**
+   * a = size * quotient + small with small < size and size a divisor of d: dividing a by d is dividing the quotient by
+   * d / size.
+   */
   #unit(a: Expr, d: number): { size: number; quotient: Expr; small: Expr } | null {
     if (a.k !== 'linear') return null;
     for (const size of new Set(a.terms.map(([c]) => gcd(c, d)).sort((x, y) => y - x))) {
@@ -176,9 +311,14 @@ export class Exprs {
 
   /** a = d * whole + small with small < d, where the terms show it; else `rest` is what remains to be divided. */
   #split(a: Expr, d: number): { whole: Expr; small: Expr; rest: Expr | null } {
-    const [constant, terms] = a.k === 'linear' ? [a.constant, a.terms] : a.k === 'const' ? [a.value, []] : [0, [[1, a] as Term]];
-    const divided = terms.filter(([c]) => c % d === 0), left = terms.filter(([c]) => c % d !== 0);
-    const whole = this.linear(Math.floor(constant / d), divided.map(([c, t]): Term => [c / d, t]));
+    const [constant, terms] =
+      a.k === 'linear' ? [a.constant, a.terms] : a.k === 'const' ? [a.value, []] : [0, [[1, a] as Term]];
+    const divided = terms.filter(([c]) => c % d === 0),
+      left = terms.filter(([c]) => c % d !== 0);
+    const whole = this.linear(
+      Math.floor(constant / d),
+      divided.map(([c, t]): Term => [c / d, t]),
+    );
     const small = this.linear(constant - Math.floor(constant / d) * d, left);
     if (minOf(small, 0) < 0) return { whole: this.index(0), small: a, rest: maxOf(a) < d ? null : a };
     return { whole, small, rest: maxOf(small) < d ? null : small };
@@ -187,15 +327,21 @@ export class Exprs {
 
 const gcd = (a: number, b: number): number => (b === 0 ? Math.abs(a) : gcd(b, a % b));
 
-/** n d (x / d) + n (x mod d) is n x; x itself may be a quotient: what is left when that is joined may be joined again. */
+/**
+ * n d (x / d) + n (x mod d) is n x; x itself may be a quotient: what is left when that is joined may be joined again.
+ */
 function rejoin(sum: Map<Expr, number>): void {
   for (let again = true; again;) {
     again = false;
     for (const [t, c] of [...sum]) {
       if (t.k !== 'op' || t.op !== 'mod' || c === 0 || t.args[1].k !== 'const') continue;
-      const x = t.args[0], d = t.args[1].value;
-      const [y, by] = x.k === 'op' && x.op === 'div' && x.args[1].k === 'const' ? [x.args[0], x.args[1].value * d] : [x, d];
-      const quotient = [...sum.keys()].find((u) => u.k === 'op' && u.op === 'div' && u.args[0] === y && u.args[1].k === 'const' && u.args[1].value === by);
+      const x = t.args[0],
+        d = t.args[1].value;
+      const [y, by] =
+        x.k === 'op' && x.op === 'div' && x.args[1].k === 'const' ? [x.args[0], x.args[1].value * d] : [x, d];
+      const quotient = [...sum.keys()].find(
+        (u) => u.k === 'op' && u.op === 'div' && u.args[0] === y && u.args[1].k === 'const' && u.args[1].value === by,
+      );
       if (!quotient || sum.get(quotient) !== c * d) continue;
       sum.delete(t);
       sum.delete(quotient);
@@ -208,48 +354,63 @@ function rejoin(sum: Map<Expr, number>): void {
 /** Largest value that an index expression can take; Infinity if it is not known. */
 export function maxOf(e: Expr): number {
   switch (e.k) {
-    case 'const': return e.value;
-    case 'var': return e.max;
-    case 'linear': return e.terms.reduce((m, [c, t]) => m + c * (c > 0 ? maxOf(t) : minOf(t)), e.constant);
+    case 'const':
+      return e.value;
+    case 'var':
+      return e.max;
+    case 'linear':
+      return e.terms.reduce((m, [c, t]) => m + c * (c > 0 ? maxOf(t) : minOf(t)), e.constant);
     case 'op':
       if (e.op === 'mod' && e.args[1].k === 'const') return e.args[1].value - 1;
       if (e.op === 'div' && e.args[1].k === 'const') return Math.floor(maxOf(e.args[0]) / e.args[1].value);
       if (e.op === 'select') return Math.max(maxOf(e.args[1]), maxOf(e.args[2]));
       if (e.op === 'min') return Math.min(maxOf(e.args[0]), maxOf(e.args[1]));
       return Infinity;
-    default: return Infinity;
+    default:
+      return Infinity;
   }
 }
 
 /** Smallest value that an index expression can take; `opaque` is that of what is only known at run time. */
 export function minOf(e: Expr, opaque = -Infinity): number {
   switch (e.k) {
-    case 'const': return e.value;
-    case 'var': return 0;
-    case 'linear': return e.terms.reduce((m, [c, t]) => m + c * (c < 0 ? maxOf(t) : minOf(t, opaque)), e.constant);
+    case 'const':
+      return e.value;
+    case 'var':
+      return 0;
+    case 'linear':
+      return e.terms.reduce((m, [c, t]) => m + c * (c < 0 ? maxOf(t) : minOf(t, opaque)), e.constant);
     case 'op':
       if (e.op === 'mod' || e.op === 'div') return 0;
       if (e.op === 'min' || e.op === 'select') return Math.min(...e.args.slice(-2).map((x) => minOf(x, opaque)));
       return opaque;
-    default: return opaque;
+    default:
+      return opaque;
   }
 }
 
 /** The direct sub-expressions. */
 export function children(e: Expr): readonly Expr[] {
   switch (e.k) {
-    case 'load': return [e.index];
-    case 'linear': return e.terms.map(([, t]) => t);
-    case 'op': return e.args;
-    case 'reduce': return [e.extent, e.body];
-    case 'local': return e.index ? [e.index] : [];
-    default: return [];
+    case 'load':
+      return [e.index];
+    case 'linear':
+      return e.terms.map(([, t]) => t);
+    case 'op':
+      return e.args;
+    case 'reduce':
+      return [e.extent, e.body];
+    case 'local':
+      return e.index ? [e.index] : [];
+    default:
+      return [];
   }
 }
 
 /** Every expression below `roots` once, operands first. */
 export function postorder(roots: readonly Expr[]): Expr[] {
-  const seen = new Set<Expr>(), order: Expr[] = [];
+  const seen = new Set<Expr>(),
+    order: Expr[] = [];
   const visit = (e: Expr): void => {
     if (seen.has(e)) return;
     seen.add(e);

@@ -1,5 +1,6 @@
-// What of a buffer a grouped product touches for one of its groups. Two such products that touch, of all they share, only parts of the same
-// group, can be computed group by group, one after the other, instead of one as a whole and then the other.
+// What of a buffer a grouped product touches for one of its groups. Two such products that touch, of all they share,
+// only parts of the same group, can be computed group by group, one after the other, instead of one as a whole and then
+// the other.
 import { maxOf, minOf, postorder, type Expr } from './expr.ts';
 import type { Kernel, MatmulKernel, Stmt } from './kernel.ts';
 
@@ -16,13 +17,17 @@ function raggedOf({ m, depth, i, k }: MatmulKernel): { readonly offsets: number;
 }
 
 /**
- * How a buffer is shared among groups: 'rows W': group z touches rows offsets[z]..offsets[z+1] of W elements; 'part S': elements z S to
- * (z+1) S. null: not known to be either.
+ * How a buffer is shared among groups: 'rows W': group z touches rows offsets[z]..offsets[z+1] of W elements; 'part S':
+ * elements z S to (z+1) S. null: not known to be either.
  */
 export function shareOf(kernel: MatmulKernel, buffer: number): string | null {
-  const ragged = raggedOf(kernel), known = new Map<number, Expr>(), values: Expr[] = [kernel.a, kernel.b], indices: Expr[] = [];
+  const ragged = raggedOf(kernel),
+    known = new Map<number, Expr>(),
+    values: Expr[] = [kernel.a, kernel.b],
+    indices: Expr[] = [];
   if (!ragged) return null;
-  const { row, element } = kernel.epilogue, stmts: readonly Stmt[] = [...row, ...element];
+  const { row, element } = kernel.epilogue,
+    stmts: readonly Stmt[] = [...row, ...element];
   for (const s of stmts) {
     if (s.s === 'store') {
       values.push(s.value, s.index);
@@ -37,17 +42,26 @@ export function shareOf(kernel: MatmulKernel, buffer: number): string | null {
   return shares.size === 1 ? [...shares][0] : null;
 }
 
-function shareAt({ z, i, j, k }: MatmulKernel, ragged: { readonly offsets: number; readonly index: Expr }, known: ReadonlyMap<number, Expr>, index: Expr): string | null {
+function shareAt(
+  { z, i, j, k }: MatmulKernel,
+  ragged: { readonly offsets: number; readonly index: Expr },
+  known: ReadonlyMap<number, Expr>,
+  index: Expr,
+): string | null {
   const terms = index.k === 'linear' ? index.terms : [[1, index] as const];
-  let most = index.k === 'linear' ? index.constant : 0, rows = 0, starts = 0, part = 0;
+  let most = index.k === 'linear' ? index.constant : 0,
+    rows = 0,
+    starts = 0,
+    part = 0;
   if (most < 0) return null;
   for (const [c, t] of terms) {
-    const own = t.k === 'local' && t.index === null ? known.get(t.local) ?? t : t;
+    const own = t.k === 'local' && t.index === null ? (known.get(t.local) ?? t) : t;
     if (c <= 0) return null;
     if (own === z) part = c;
     else if (own === ragged.index) rows = c;
     else if (isStart(own, ragged.offsets, z)) starts = c;
-    else if ((own === i || own === j || own === k) && Number.isFinite(maxOf(own)) && minOf(own) >= 0) most += c * maxOf(own);
+    else if ((own === i || own === j || own === k) && Number.isFinite(maxOf(own)) && minOf(own) >= 0)
+      most += c * maxOf(own);
     else return null;
   }
   if (part > 0) return rows === 0 && starts === 0 && most < part ? `part ${part}` : null;

@@ -1,5 +1,6 @@
-// Which way an operand of a matmul is copied: along the variable on which neighbouring elements lie next to each other in memory, and, where
-// its index divides that variable (a convolution's operand: tap and channel from one index), in runs along which nothing is divided.
+// Which way an operand of a matmul is copied: along the variable on which neighbouring elements lie next to each other
+// in memory, and, where its index divides that variable (a convolution's operand: tap and channel from one index), in
+// runs along which nothing is divided.
 import { postorder, type Exprs, type Expr, type Var } from './expr.ts';
 import type { Packing } from './kernel.ts';
 import { asSet, contiguous, dependsOn, strideOf, substitute } from './rewrite.ts';
@@ -11,33 +12,80 @@ export function packingOf(e: Exprs, value: Expr, usual: Var, other: Var): Packin
 }
 
 /** The cost of an element, roughly, in cycles. */
-const START = 12, APART = 0.6, DIVISION = 2;
+const START = 12,
+  APART = 0.6,
+  DIVISION = 2;
 
 function along(e: Exprs, value: Expr, inner: Var): { packing: Packing; cost: number } {
-  const length = runLength(value, inner), run = length === null ? null : splitRuns(e, value, inner, length);
-  const own = run?.value ?? value, on = asSet(inner), memo = new Map<Expr, boolean>();
+  const length = runLength(value, inner),
+    run = length === null ? null : splitRuns(e, value, inner, length);
+  const own = run?.value ?? value,
+    on = asSet(inner),
+    memo = new Map<Expr, boolean>();
   const divides = postorder([own]).some((x) => division(x) !== null && dependsOn(x, on, memo));
-  return { packing: { inner, run }, cost: (contiguous(own, inner) ? 0 : APART) + (divides ? DIVISION : 0) + START / (length ?? Infinity) };
+  return {
+    packing: { inner, run },
+    cost: (contiguous(own, inner) ? 0 : APART) + (divides ? DIVISION : 0) + START / (length ?? Infinity),
+  };
 }
 
-/** The greatest length of runs that no quotient or remainder of (a multiple of) `v` breaks; null if there are none, or it would be 1. */
+/**
+ * The greatest length of runs that no quotient or remainder of (a multiple of) `v` breaks; null if there are none, or
+ * it would be 1.
+ */
 export function runLength(value: Expr, v: Var): number | null {
   let length = 0;
   for (const x of postorder([value])) {
-    const by = division(x), stride = by === null ? 0 : strideOf(by.of, v);
+    const by = division(x),
+      stride = by === null ? 0 : strideOf(by.of, v);
     if (by !== null && stride !== null && stride !== 0) length = gcd(by.divisor / gcd(stride, by.divisor), length);
   }
   return length > 1 ? length : null;
 }
 
-export const runIndex = (e: Exprs, inner: Var, length: number): Var => e.loop(Number.isFinite(inner.max) ? Math.floor(inner.max / length) + 1 : Infinity, 'u');
+export const runIndex = (e: Exprs, inner: Var, length: number): Var =>
+  e.loop(Number.isFinite(inner.max) ? Math.floor(inner.max / length) + 1 : Infinity, 'u');
 
 /** `value` in runs of that length, with a variable for the number of the run. */
-export function splitRuns(e: Exprs, value: Expr, inner: Var, length: number, index = runIndex(e, inner, length)): NonNullable<Packing['run']> {
+export function splitRuns(
+  e: Exprs,
+  value: Expr,
+  inner: Var,
+  length: number,
+  index = runIndex(e, inner, length),
+): NonNullable<Packing['run']> {
   const at = e.loop(length, 'q');
   // First with 0 <= at < length, so that what is known of its range counts; then in terms of `inner` again.
-  const split = substitute(e, value, new Map([[inner, e.linear(0, [[length, index], [1, at]])]]));
-  return { length, index, value: substitute(e, split, new Map([[at, e.linear(0, [[1, inner], [-length, index]])]])) };
+  const split = substitute(
+    e,
+    value,
+    new Map([
+      [
+        inner,
+        e.linear(0, [
+          [length, index],
+          [1, at],
+        ]),
+      ],
+    ]),
+  );
+  return {
+    length,
+    index,
+    value: substitute(
+      e,
+      split,
+      new Map([
+        [
+          at,
+          e.linear(0, [
+            [1, inner],
+            [-length, index],
+          ]),
+        ],
+      ]),
+    ),
+  };
 }
 
 function division(x: Expr): { readonly of: Expr; readonly divisor: number } | null {

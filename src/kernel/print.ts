@@ -1,9 +1,23 @@
-// Kernels as text: for people (`dynamoe inspect --stage kernels`) and as the structural key of a kernel (equal text, same kernel).
+// Kernels as text: for people (`dynamoe inspect --stage kernels`) and as the structural key of a kernel (equal text,
+// same kernel).
 import { children, postorder, type Expr } from './expr.ts';
 import type { Extent, Kernel, Matrix, Stmt } from './kernel.ts';
 
 const INFIX: Readonly<Record<string, string>> = {
-  add: '+', sub: '-', mul: '*', div: '/', mod: '%', lt: '<', le: '<=', eq: '==', ne: '!=', and: '&', or: '|', xor: '^', shr: '>>>' };
+  add: '+',
+  sub: '-',
+  mul: '*',
+  div: '/',
+  mod: '%',
+  lt: '<',
+  le: '<=',
+  eq: '==',
+  ne: '!=',
+  and: '&',
+  or: '|',
+  xor: '^',
+  shr: '>>>',
+};
 
 /** `names`: expressions that are already bound to a name. */
 export function printExpr(e: Expr, names: ReadonlyMap<Expr, string> = new Map()): string {
@@ -11,17 +25,24 @@ export function printExpr(e: Expr, names: ReadonlyMap<Expr, string> = new Map())
   if (bound !== undefined) return bound;
   const p = (x: Expr): string => printExpr(x, names);
   switch (e.k) {
-    case 'var': return e.name;
-    case 'const': return e.dtype === 'index' || e.dtype === 'float32' ? number(e.value) : `${number(e.value)}:${e.dtype}`;
-    case 'int': return `n${e.slot}`;
-    case 'load': return `b${e.buffer}[${p(e.index)}]`;
-    case 'local': return e.index ? `t${e.local}[${p(e.index)}]` : `t${e.local}`;
-    case 'sum': return 'sum';
+    case 'var':
+      return e.name;
+    case 'const':
+      return e.dtype === 'index' || e.dtype === 'float32' ? number(e.value) : `${number(e.value)}:${e.dtype}`;
+    case 'int':
+      return `n${e.slot}`;
+    case 'load':
+      return `b${e.buffer}[${p(e.index)}]`;
+    case 'local':
+      return e.index ? `t${e.local}[${p(e.index)}]` : `t${e.local}`;
+    case 'sum':
+      return 'sum';
     case 'linear': {
       const parts = e.terms.map(([c, t]) => (c === 1 ? p(t) : `${c}*${p(t)}`));
       return `(${[...parts, ...(e.constant ? [`${e.constant}`] : [])].join(' + ')})`;
     }
-    case 'reduce': return `${e.op}.${e.order}(${e.index.name} < ${p(e.extent)}: ${p(e.body)})`;
+    case 'reduce':
+      return `${e.op}.${e.order}(${e.index.name} < ${p(e.extent)}: ${p(e.body)})`;
     case 'op': {
       const args = e.args.map(p);
       if (e.op === 'cast') return `${e.dtype}(${args[0]})`;
@@ -33,14 +54,18 @@ export function printExpr(e: Expr, names: ReadonlyMap<Expr, string> = new Map())
 
 const number = (v: number): string => (Object.is(v, -0) ? '-0' : `${v}`);
 
-/** Prints expressions that occur more than once as `e = ...` lines first, so that the text stays as small as the expression. */
+/**
+ * Prints expressions that occur more than once as `e = ...` lines first, so that the text stays as small as the
+ * expression.
+ */
 function printShared(exprs: readonly Expr[], indent: string, render: (p: (e: Expr) => string) => string[]): string {
   const uses = new Map<Expr, number>();
   const order = postorder(exprs);
   for (const e of [...order.flatMap(children), ...exprs]) uses.set(e, (uses.get(e) ?? 0) + 1);
-  const names = new Map<Expr, string>(), lines: string[] = [];
+  const names = new Map<Expr, string>(),
+    lines: string[] = [];
   for (const e of order) {
-    if (e.k !== 'op' && e.k !== 'reduce' || (uses.get(e) ?? 0) < 2) continue;
+    if ((e.k !== 'op' && e.k !== 'reduce') || (uses.get(e) ?? 0) < 2) continue;
     const text = printExpr(e, names);
     names.set(e, `e${names.size}`);
     lines.push(`${names.get(e)} = ${text}`);
@@ -51,25 +76,49 @@ function printShared(exprs: readonly Expr[], indent: string, render: (p: (e: Exp
 function printStmt(s: Stmt, indent: string): string {
   const block = (body: readonly Stmt[]): string => body.map((b) => printStmt(b, `${indent}  `)).join('\n');
   switch (s.s) {
-    case 'for': return `${indent}for ${s.index.name} < ${printExpr(s.extent)}${s.vector ? ' vector' : ''}:\n${block(s.body)}`;
-    case 'if': return `${indent}if ${printExpr(s.condition)}:\n${block(s.body)}`;
-    case 'set': return printShared([...(s.index ? [s.index] : []), s.value], indent,
-      (p) => [`t${s.local}${s.index ? `[${p(s.index)}]` : ''} = ${p(s.value)}`]);
-    case 'fill': return `${indent}t${s.local}[..] = ${s.value}`;
-    case 'store': return printShared([s.index, s.value], indent, (p) => [`b${s.buffer}[${p(s.index)}] = ${p(s.value)}`]);
-    case 'reduce': return printShared([s.extent, ...s.targets.map((t) => t.value)], indent, (p) => s.targets.map((t) =>
-      `t${t.local} = ${t.op}(${s.index.name} < ${p(s.extent)}: ${p(t.value)})`));
-    case 'prefetch': return `${indent}prefetch b${s.buffer}[${printExpr(s.index)}]`;
-    case 'turn': return `${indent}t${s.to} = b${s.from.of}[${printExpr(s.from.at)} + ${s.from.rows}, ${s.from.columns}] turned, ${printExpr(s.rows)} rows${s.core ? '' : ' here'}:\n${block(s.plain)}`;
-    case 'product': return `${printShared([s.rows, s.depth, s.to.at, s.a.at, s.b.at], indent, (p) => {
-      const matrix = (m: Matrix): string => `${m.in === 'local' ? 't' : 'b'}${m.of}[${p(m.at)} + ${m.rows}, ${m.columns}]`;
-      return [`${matrix(s.to)} += ${matrix(s.a)} * ${matrix(s.b)}, ${p(s.rows)} rows, ${s.lanes} lanes in ${s.width}, depth ${p(s.depth)}:`];
-    })}\n${block(s.plain)}`;
+    case 'for':
+      return (
+        `${indent}for ${s.index.name} < ` + `${printExpr(s.extent)}${s.vector ? ' vector' : ''}:\n${block(s.body)}`
+      );
+    case 'if':
+      return `${indent}if ${printExpr(s.condition)}:\n${block(s.body)}`;
+    case 'set':
+      return printShared([...(s.index ? [s.index] : []), s.value], indent, (p) => [
+        `t${s.local}${s.index ? `[${p(s.index)}]` : ''} = ${p(s.value)}`,
+      ]);
+    case 'fill':
+      return `${indent}t${s.local}[..] = ${s.value}`;
+    case 'store':
+      return printShared([s.index, s.value], indent, (p) => [`b${s.buffer}[${p(s.index)}] = ` + `${p(s.value)}`]);
+    case 'reduce':
+      return printShared([s.extent, ...s.targets.map((t) => t.value)], indent, (p) =>
+        s.targets.map((t) => `t${t.local} = ${t.op}(${s.index.name} < ${p(s.extent)}: ${p(t.value)})`),
+      );
+    case 'prefetch':
+      return `${indent}prefetch b${s.buffer}[${printExpr(s.index)}]`;
+    case 'turn':
+      return (
+        `${indent}t${s.to} = b${s.from.of}[${printExpr(s.from.at)} + ${s.from.rows}, ` +
+        `${s.from.columns}] turned, ${printExpr(s.rows)} rows${s.core ? '' : ' here'}:\n${block(s.plain)}`
+      );
+    case 'product':
+      return `${printShared([s.rows, s.depth, s.to.at, s.a.at, s.b.at], indent, (p) => {
+        const matrix = (m: Matrix): string =>
+          `${m.in === 'local' ? 't' : 'b'}${m.of}[${p(m.at)} + ${m.rows}, ` + `${m.columns}]`;
+        return [
+          `${matrix(s.to)} += ${matrix(s.a)} * ${matrix(s.b)}, ${p(s.rows)} rows, ${s.lanes} lanes in ` +
+            `${s.width}, depth ${p(s.depth)}:`,
+        ];
+      })}\n${block(s.plain)}`;
   }
 }
 
-const extent = (e: Extent): string => 
-  (typeof e === 'number' ? `${e}` : 'count' in e ? `${e.times === 1 ? '' : `${e.times} * `}b${e.count}[${e.at}]` : `b${e.offsets}[z..z+1]`);
+const extent = (e: Extent): string =>
+  typeof e === 'number'
+    ? `${e}`
+    : 'count' in e
+      ? `${e.times === 1 ? '' : `${e.times} * `}b${e.count}[${e.at}]`
+      : `b${e.offsets}[z..z+1]`;
 
 export function printKernel(k: Kernel): string {
   const head = k.buffers.map((b, i) => `b${i}: ${b.access} ${b.dtype}`).join(', ');
@@ -78,8 +127,15 @@ export function printKernel(k: Kernel): string {
   const open = `(${head})${k.ints ? ` ints ${k.ints}` : ''}\n${locals ? `${locals}\n` : ''}`;
   if (k.form === 'loops') {
     const { grid } = k;
-    return `loops ${open}  grid ${grid.index.name} < ${printExpr(grid.extent)} grain ${grid.grain}${grid.vector ? ' vector' : ''}:\n${body(k.body)}`;
+    return (
+      `loops ${open}  grid ${grid.index.name} < ${printExpr(grid.extent)} grain ` +
+      `${grid.grain}${grid.vector ? ' vector' : ''}:\n${body(k.body)}`
+    );
   }
-  return `matmul ${open}  z=${k.z.name} < ${k.groups}, i=${k.i.name} < ${extent(k.m)}, j=${k.j.name} < ${k.n}, k=${k.k.name} < ${extent(k.depth)}\n`
-    + `${printShared([k.a, k.b], '  ', (p) => [`a = ${p(k.a)}`, `b = ${p(k.b)}`])}\n  epilogue:\n${body([...k.epilogue.row, ...k.epilogue.element])}`;
+  return (
+    `matmul ${open}  z=${k.z.name} < ${k.groups}, i=${k.i.name} < ${extent(k.m)}, j=${k.j.name} < ${k.n}, ` +
+    `k=${k.k.name} < ${extent(k.depth)}\n` +
+    `${printShared([k.a, k.b], '  ', (p) => [`a = ${p(k.a)}`, `b = ${p(k.b)}`])}\n  ` +
+    `epilogue:\n${body([...k.epilogue.row, ...k.epilogue.element])}`
+  );
 }

@@ -1,7 +1,10 @@
 // Questions about expressions and substitution in them.
 import { children, type Exprs, type Expr, type Term, type Var } from './expr.ts';
 
-/** Whether an expression reads one of `vars` or a local of `locals` (bound variables of its own reductions do not count). */
+/**
+ * Whether an expression reads one of `vars` or a local of `locals` (bound variables of its own reductions do not
+ * count).
+ */
 export function dependsOn(e: Expr, on: ReadonlySet<Expr>, memo = new Map<Expr, boolean>()): boolean {
   const known = memo.get(e);
   if (known !== undefined) return known;
@@ -23,23 +26,32 @@ export function substitute(x: Exprs, e: Expr, by: ReadonlyMap<Expr, Expr>, memo 
 function rebuild(x: Exprs, e: Expr, go: (e: Expr) => Expr): Expr {
   if (children(e).every((c) => go(c) === c)) return e;
   switch (e.k) {
-    case 'load': return x.load(e.buffer, go(e.index), e.dtype);
-    case 'local': return x.local(e.local, e.dtype, e.index && go(e.index));
-    case 'linear': return x.linear(e.constant, e.terms.map(([c, t]): Term => [c, go(t)]));
+    case 'load':
+      return x.load(e.buffer, go(e.index), e.dtype);
+    case 'local':
+      return x.local(e.local, e.dtype, e.index && go(e.index));
+    case 'linear':
+      return x.linear(
+        e.constant,
+        e.terms.map(([c, t]): Term => [c, go(t)]),
+      );
     case 'op':
       if (e.dtype === 'index' && e.args[1]?.k === 'const') {
         if (e.op === 'div') return x.div(go(e.args[0]), e.args[1].value);
         if (e.op === 'mod') return x.mod(go(e.args[0]), e.args[1].value);
       }
       return x.op(e.op, e.args.map(go), e.dtype);
-    case 'reduce': return x.reduceOver(e.op, e.order, go(e.extent), e.index, go(e.body));
-    default: return e;
+    case 'reduce':
+      return x.reduceOver(e.op, e.order, go(e.extent), e.index, go(e.body));
+    default:
+      return e;
   }
 }
 
 /** Reductions of the given order below `roots`, inner ones first. */
 export function reductions(roots: readonly Expr[], order: 'lanes' | 'serial'): Extract<Expr, { k: 'reduce' }>[] {
-  const seen = new Set<Expr>(), found: Extract<Expr, { k: 'reduce' }>[] = [];
+  const seen = new Set<Expr>(),
+    found: Extract<Expr, { k: 'reduce' }>[] = [];
   const visit = (e: Expr): void => {
     if (seen.has(e)) return;
     seen.add(e);
@@ -51,11 +63,13 @@ export function reductions(roots: readonly Expr[], order: 'lanes' | 'serial'): E
 }
 
 /**
- * Maximal sub-expressions that do not depend on `inner` and cost something (a load or an operation): what a loop over `inner`
- * need not compute again.
+ * Maximal sub-expressions that do not depend on `inner` and cost something (a load or an operation): what a loop over
+ * `inner` need not compute again.
  */
 export function invariants(roots: readonly Expr[], inner: ReadonlySet<Expr>): Expr[] {
-  const memo = new Map<Expr, boolean>(), seen = new Set<Expr>(), found: Expr[] = [];
+  const memo = new Map<Expr, boolean>(),
+    seen = new Set<Expr>(),
+    found: Expr[] = [];
   const visit = (e: Expr): void => {
     if (seen.has(e)) return;
     seen.add(e);

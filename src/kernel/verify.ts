@@ -1,16 +1,19 @@
-// Checks a Kernel: buffers, locals and integers exist; stores go to buffers that may be written; no reduction is left inside an
-// expression; variables are used inside their loops.
+// Checks a Kernel: buffers, locals and integers exist; stores go to buffers that may be written; no reduction is left
+// inside an expression; variables are used inside their loops.
 import { VerifyError } from '../base/errors.ts';
 import { postorder, type Expr, type Var } from './expr.ts';
 import type { Kernel, Stmt } from './kernel.ts';
 
 export function verifyKernel(k: Kernel): Kernel {
-  const fail = (message: string): never => { throw new VerifyError('kernel', message); };
+  const fail = (message: string): never => {
+    throw new VerifyError('kernel', message);
+  };
   const checkExpr = (e: Expr, scope: ReadonlySet<Var>, sum = false): void => {
     for (const x of postorder([e])) {
       if (x.k === 'var' && !scope.has(x)) fail(`${x.name} is used outside its loop`);
       if (x.k === 'load' && !k.buffers[x.buffer]) fail(`no buffer ${x.buffer}`);
-      if (x.k === 'load' && k.buffers[x.buffer].access === 'write') fail(`buffer ${x.buffer} is read but only written (lower: { update: true })`);
+      if (x.k === 'load' && k.buffers[x.buffer].access === 'write')
+        fail(`buffer ${x.buffer} is read but only ` + `written (lower: { update: true })`);
       if (x.k === 'local' && !k.locals[x.local]) fail(`no local ${x.local}`);
       if (x.k === 'int' && x.slot >= k.ints) fail(`no integer ${x.slot}`);
       if (x.k === 'reduce') fail('a reduction stands inside an expression');
@@ -20,9 +23,18 @@ export function verifyKernel(k: Kernel): Kernel {
   const checkBody = (body: readonly Stmt[], scope: ReadonlySet<Var>, sum = false): void => {
     for (const s of body) {
       switch (s.s) {
-        case 'for': checkExpr(s.extent, scope); checkBody(s.body, new Set([...scope, s.index]), sum); break;
-        case 'if': checkExpr(s.condition, scope, sum); checkBody(s.body, scope, sum); break;
-        case 'set': checkExpr(s.value, scope, sum); if (s.index) checkExpr(s.index, scope); break;
+        case 'for':
+          checkExpr(s.extent, scope);
+          checkBody(s.body, new Set([...scope, s.index]), sum);
+          break;
+        case 'if':
+          checkExpr(s.condition, scope, sum);
+          checkBody(s.body, scope, sum);
+          break;
+        case 'set':
+          checkExpr(s.value, scope, sum);
+          if (s.index) checkExpr(s.index, scope);
+          break;
         case 'store':
           if (k.buffers[s.buffer]?.access === 'read') fail(`buffer ${s.buffer} is stored to but only read`);
           checkExpr(s.value, scope, sum);
@@ -31,20 +43,27 @@ export function verifyKernel(k: Kernel): Kernel {
         case 'reduce':
           checkExpr(s.extent, scope);
           for (const t of s.targets) checkExpr(t.value, new Set([...scope, s.index]));
-          for (const value of s.blocks?.values ?? []) checkExpr(value, new Set([...scope, s.index, ...(s.blocks ? [s.blocks.index] : [])]));
+          for (const value of s.blocks?.values ?? [])
+            checkExpr(value, new Set([...scope, s.index, ...(s.blocks ? [s.blocks.index] : [])]));
           break;
-        case 'fill': break;
+        case 'fill':
+          break;
         case 'turn':
           for (const x of [s.rows, s.from.at]) checkExpr(x, scope);
           if (!k.locals[s.to] || !k.buffers[s.from.of]) fail('rows are turned from or to where nothing is');
           checkBody(s.plain, scope, sum);
           break;
-        case 'prefetch': checkExpr(s.index, scope); break;
+        case 'prefetch':
+          checkExpr(s.index, scope);
+          break;
         case 'product':
           for (const x of [s.rows, s.depth, s.to.at, s.a.at, s.b.at]) checkExpr(x, scope);
-          for (const m of [s.to, s.a, s.b]) if (!(m.in === 'local' ? k.locals : k.buffers)[m.of]) fail(`no ${m.in} ${m.of}`);
-          if (s.to.in === 'buffer' && k.buffers[s.to.of]?.access !== 'update') fail(`buffer ${s.to.of} is added to but not both read and written`);
-          if (s.width > 0 && (s.width % 16 !== 0 || s.width < s.lanes || s.to.columns !== 1 || s.b.columns !== 1)) fail('a product has no room for its lanes');
+          for (const m of [s.to, s.a, s.b])
+            if (!(m.in === 'local' ? k.locals : k.buffers)[m.of]) fail(`no ${m.in} ` + `${m.of}`);
+          if (s.to.in === 'buffer' && k.buffers[s.to.of]?.access !== 'update')
+            fail(`buffer ${s.to.of} is added to ` + `but not both read and written`);
+          if (s.width > 0 && (s.width % 16 !== 0 || s.width < s.lanes || s.to.columns !== 1 || s.b.columns !== 1))
+            fail('a product has no room for its lanes');
           checkBody(s.plain, scope, sum);
           break;
       }

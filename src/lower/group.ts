@@ -1,6 +1,6 @@
-// Groups stored values into kernels. A kernel is a matmul with an epilogue, a routine, or loops over one shape. A value joins the
-// kernel of a value that it reads element by element (so that the element never leaves the registers), unless something else that
-// it reads must come after that kernel.
+// Groups stored values into kernels. A kernel is a matmul with an epilogue, a routine, or loops over one shape. A value
+// joins the kernel of a value that it reads element by element (so that the element never leaves the registers), unless
+// something else that it reads must come after that kernel.
 import { VerifyError } from '../base/errors.ts';
 import { byteSize, elements, sameDim } from '../base/shape.ts';
 import { dimValues, type Node, type ValueId } from '../graph/graph.ts';
@@ -22,7 +22,10 @@ export interface Group {
   readonly reads: Set<ValueId>;
   /** Those of them that it reads at other places than the element at hand. */
   readonly readAtOtherIndices: Set<ValueId>;
-  /** Kernels that must come before for another reason: they read a state that this one overwrites, or this one comes late (late.ts). */
+  /**
+   * Kernels that must come before for another reason: they read a state that this one overwrites, or this one comes
+   * late (late.ts).
+   */
   readonly after: Set<Group>;
 }
 
@@ -33,11 +36,20 @@ export interface Grouping {
   readonly inPlace: ReadonlySet<ValueId>;
 }
 
-/** What a value's expression reads from memory: at the same element (`same`), or anywhere (`other`); whether it sums up rows (rows.ts). */
-interface Leaves { readonly same: Set<ValueId>; readonly other: Set<ValueId>; reduces: boolean }
+/**
+ * What a value's expression reads from memory: at the same element (`same`), or anywhere (`other`); whether it sums up
+ * rows (rows.ts).
+ */
+interface Leaves {
+  readonly same: Set<ValueId>;
+  readonly other: Set<ValueId>;
+  reduces: boolean;
+}
 
-/** An update may be the epilogue of the product that makes its gradient, which then is never stored; or follow it, so that the product
- * need not wait for the last reader of the old value. What takes less memory is taken. */
+/**
+ * An update may be the epilogue of the product that makes its gradient, which then is never stored; or follow it, so
+ * that the product need not wait for the last reader of the old value. What takes less memory is taken.
+ */
 export function groupKernels(storage: Storage): Grouping {
   const fused = groupOnce(storage, true);
   const updated = new Set(storage.graph.updates.map((u) => u.value));
@@ -48,8 +60,10 @@ export function groupKernels(storage: Storage): Grouping {
 
 function groupOnce(storage: Storage, fuseUpdates: boolean): Grouping & { readonly peak: number } {
   const { graph, ops, stored, producers, home, memory, uses } = storage;
-  const groupOf = new Map<ValueId, Group>(), groups: Group[] = [];
-  const guards = guardsOf(), overwrites = new Map(graph.updates.map((u) => [u.value, u.state]));
+  const groupOf = new Map<ValueId, Group>(),
+    groups: Group[] = [];
+  const guards = guardsOf(),
+    overwrites = new Map(graph.updates.map((u) => [u.value, u.state]));
 
   const aliased = new Set([...uses.pinned].map(home));
 
@@ -59,8 +73,16 @@ function groupOnce(storage: Storage, fuseUpdates: boolean): Grouping & { readonl
     if (roots.length === 0) continue;
     if (kind !== 'map') {
       const { same, other } = leavesOf(node.outputs[0], true);
-      add({ kind, node, members: [...node.outputs], roots: [...node.outputs], unless: commonGuard(node.outputs), 
-        reads: new Set([...same, ...other]), readAtOtherIndices: other, after: new Set() });
+      add({
+        kind,
+        node,
+        members: [...node.outputs],
+        roots: [...node.outputs],
+        unless: commonGuard(node.outputs),
+        reads: new Set([...same, ...other]),
+        readAtOtherIndices: other,
+        after: new Set(),
+      });
       continue;
     }
     roots.forEach((v, i) => assignToKernel(v, roots[i - 1]));
@@ -83,8 +105,12 @@ function groupOnce(storage: Storage, fuseUpdates: boolean): Grouping & { readonl
   /** `twin`: another result of v's op, which reads the same. */
   function assignToKernel(v: ValueId, siblingOutput?: ValueId): void {
     const { same, other, reduces } = leavesOf(v, false);
-    const guard = commonGuard([v]), beside = siblingOutput === undefined ? undefined : groupOf.get(siblingOutput);
-    if (beside?.kind === 'map' && (fits(beside, v, guard) || (beside.unless === guard && isRowOf(v, beside.members[0])))) {
+    const guard = commonGuard([v]),
+      beside = siblingOutput === undefined ? undefined : groupOf.get(siblingOutput);
+    if (
+      beside?.kind === 'map' &&
+      (fits(beside, v, guard) || (beside.unless === guard && isRowOf(v, beside.members[0])))
+    ) {
       beside.members.push(v);
       groupOf.set(v, beside);
       return;
@@ -92,19 +118,45 @@ function groupOnce(storage: Storage, fuseUpdates: boolean): Grouping & { readonl
     // Newest first: the kernel that can take this value without waiting for less.
     const hosts = [...new Set([...same].flatMap((s) => groupOf.get(home(s)) ?? []))].reverse();
     // What sums up rows begins a kernel of rows of its own.
-    const host = reduces ? undefined : hosts.find((g) => g.kind !== 'loops' && (fuseUpdates || g.kind === 'map' || !same.has(overwrites.get(v) ?? -1)) && fits(g, v, guard) && [...same, ...other].every((leaf) => {
-      const maker = groupOf.get(home(leaf));
-      return maker === g ? !other.has(leaf) : maker === undefined || !reaches(maker, g);
-    }));
+    const host = reduces
+      ? undefined
+      : hosts.find(
+          (g) =>
+            g.kind !== 'loops' &&
+            (fuseUpdates || g.kind === 'map' || !same.has(overwrites.get(v) ?? -1)) &&
+            fits(g, v, guard) &&
+            [...same, ...other].every((leaf) => {
+              const maker = groupOf.get(home(leaf));
+              return maker === g ? !other.has(leaf) : maker === undefined || !reaches(maker, g);
+            }),
+        );
     // Updates of one optimiser step that read the same things share a loop, though none reads another's result.
-    const sibling = host ?? (guard === null || reduces ? undefined : groups.findLast((g) => g.kind === 'map' && g.unless === guard
-      && sameSize(g.members[0], v) && [...same].some((s) => g.reads.has(s)) && [...same, ...other].every((leaf) => {
-        const maker = groupOf.get(home(leaf));
-        return maker === undefined || (maker !== g && !reaches(maker, g));
-      })));
+    const sibling =
+      host ??
+      (guard === null || reduces
+        ? undefined
+        : groups.findLast(
+            (g) =>
+              g.kind === 'map' &&
+              g.unless === guard &&
+              sameSize(g.members[0], v) &&
+              [...same].some((s) => g.reads.has(s)) &&
+              [...same, ...other].every((leaf) => {
+                const maker = groupOf.get(home(leaf));
+                return maker === undefined || (maker !== g && !reaches(maker, g));
+              }),
+          ));
     if (!sibling) {
-      add({ kind: 'map', node: null, members: [v], roots: [v], unless: guard,
-        reads: new Set([...same, ...other]), readAtOtherIndices: other, after: new Set() });
+      add({
+        kind: 'map',
+        node: null,
+        members: [v],
+        roots: [v],
+        unless: guard,
+        reads: new Set([...same, ...other]),
+        readAtOtherIndices: other,
+        after: new Set(),
+      });
       return;
     }
     sibling.members.push(v);
@@ -114,7 +166,9 @@ function groupOnce(storage: Storage, fuseUpdates: boolean): Grouping & { readonl
   }
 
   /** A kernel that may be skipped stores nothing that is needed all the same. */
-  function fits(g: Group, v: ValueId, guard: ValueId | null): boolean { return g.unless === guard && sameSize(g.members[0], v); }
+  function fits(g: Group, v: ValueId, guard: ValueId | null): boolean {
+    return g.unless === guard && sameSize(g.members[0], v);
+  }
 
   /** Values that only updates with one guard depend on: what makes them may be skipped with the updates. */
   function guardsOf(): Map<ValueId, ValueId> {
@@ -137,26 +191,42 @@ function groupOnce(storage: Storage, fuseUpdates: boolean): Grouping & { readonl
     return found;
   }
 
-  function commonGuard(values: readonly ValueId[], found = guards, free: ReadonlySet<ValueId> = new Set()): ValueId | null {
-    const all = values.filter((v) => uses.needed.has(v)).map((v) => (free.has(home(v)) ? undefined : found.get(home(v))));
-    return all.length > 0 && all.every((g) => g !== undefined && g === all[0]) ? all[0] ?? null : null;
+  function commonGuard(
+    values: readonly ValueId[],
+    found = guards,
+    free: ReadonlySet<ValueId> = new Set(),
+  ): ValueId | null {
+    const all = values
+      .filter((v) => uses.needed.has(v))
+      .map((v) => (free.has(home(v)) ? undefined : found.get(home(v))));
+    return all.length > 0 && all.every((g) => g !== undefined && g === all[0]) ? (all[0] ?? null) : null;
   }
 
   function sameSize(a: ValueId, b: ValueId): boolean {
     const [x, y] = [graph.types[a].shape, graph.types[b].shape];
-    return elements(x) === elements(y) && typeof x[0] === typeof y[0] && (typeof x[0] !== 'object' || sameDim(x[0], y[0]));
+    return (
+      elements(x) === elements(y) && typeof x[0] === typeof y[0] && (typeof x[0] !== 'object' || sameDim(x[0], y[0]))
+    );
   }
 
   /** Whether v has one number for each row of what an op computes row by row (the mean beside what is normalised). */
   function isRowOf(v: ValueId, wide: ValueId): boolean {
-    const [{ shape: of }, { shape: rows }] = [graph.types[wide], graph.types[v]], lower = ops.get(producers[v]?.op ?? '')?.lower;
-    return producers[v] === producers[wide] && lower?.kind === 'map' && lower.passes !== undefined && rows.length > 0
-      && rows.length === of.length - 1 && rows.every((d, i) => sameDim(d, of[i]));
+    const [{ shape: of }, { shape: rows }] = [graph.types[wide], graph.types[v]],
+      lower = ops.get(producers[v]?.op ?? '')?.lower;
+    return (
+      producers[v] === producers[wide] &&
+      lower?.kind === 'map' &&
+      lower.passes !== undefined &&
+      rows.length > 0 &&
+      rows.length === of.length - 1 &&
+      rows.every((d, i) => sameDim(d, of[i]))
+    );
   }
 
   /** Whether group `from` runs after `to` because it reads, directly or not, what `to` makes. */
   function reaches(from: Group, to: Group): boolean {
-    const seen = new Set([from]), queue = [from];
+    const seen = new Set([from]),
+      queue = [from];
     for (let g = queue.pop(); g; g = queue.pop()) {
       if (g === to) return true;
       for (const b of before(g)) {
@@ -178,21 +248,32 @@ function groupOnce(storage: Storage, fuseUpdates: boolean): Grouping & { readonl
     return found;
   }
 
-  /** A state may be overwritten by the kernel that makes its new value, after all that read the old one, if none of those needs the
-   * new one. */
+  /**
+   * A state may be overwritten by the kernel that makes its new value, after all that read the old one, if none of
+   * those needs the new one.
+   */
   function overwriteStates(): Set<ValueId> {
-    const done = new Set<ValueId>(), readersOf = new Map<ValueId, Set<Group>>();
-    for (const g of groups) for (const leaf of g.reads) readersOf.set(home(leaf), (readersOf.get(home(leaf)) ?? new Set()).add(g));
+    const done = new Set<ValueId>(),
+      readersOf = new Map<ValueId, Set<Group>>();
+    for (const g of groups)
+      for (const leaf of g.reads) readersOf.set(home(leaf), (readersOf.get(home(leaf)) ?? new Set()).add(g));
     for (const { state, value, unless } of graph.updates) {
       const writer = groupOf.get(value);
       // A kernel with loops of its own writes on the state where it goes on with it, and elsewhere where it does not.
       const goesOn = writer?.kind === 'loops' && home(value) !== memory(value) && memory(value) === state;
       if (!writer || !soleUse(value) || (writer.kind === 'loops' && !goesOn)) continue;
-      // What else needs the value needs it even where the update is not to be: the kernel runs, and the state waits for a copy.
-      if (writer.unless !== unless) { if (goesOn) throw new VerifyError('lower', 'a state that is gone on with has a guard of its own'); continue; }
+      // What else needs the value needs it even where the update is not to be: the kernel runs, and the state waits for
+      // a copy.
+      if (writer.unless !== unless) {
+        if (goesOn) throw new VerifyError('lower', 'a state that is gone on with has ' + 'a guard of its own');
+        continue;
+      }
       if (!goesOn && [...writer.readAtOtherIndices].some((leaf) => home(leaf) === state)) continue;
-      const readers = [...readersOf.get(state) ?? []].filter((g) => g !== writer);
-      if (readers.some((g) => reaches(g, writer))) { if (goesOn) throw new VerifyError('lower', 'a state that is gone on with is read after'); continue; }
+      const readers = [...(readersOf.get(state) ?? [])].filter((g) => g !== writer);
+      if (readers.some((g) => reaches(g, writer))) {
+        if (goesOn) throw new VerifyError('lower', 'a state that is ' + 'gone on with is read after');
+        continue;
+      }
       for (const g of readers) writer.after.add(g);
       done.add(value);
     }
@@ -207,7 +288,8 @@ function groupOnce(storage: Storage, fuseUpdates: boolean): Grouping & { readonl
       if (seen.has(key)) return;
       seen.add(key);
       const node = producers[value];
-      for (const d of graph.types[value].shape) if (typeof d !== 'number') leaves.other.add(d.kind === 'bounded' ? d.count : d.offsets);
+      for (const d of graph.types[value].shape)
+        if (typeof d !== 'number') leaves.other.add(d.kind === 'bounded' ? d.count : d.offsets);
       if (!node || (stored.has(value) && !top)) {
         (same ? leaves.same : leaves.other).add(value);
         return;
@@ -216,7 +298,8 @@ function groupOnce(storage: Storage, fuseUpdates: boolean): Grouping & { readonl
       const direct = same && lower?.kind === 'map' && lower.linear !== undefined;
       if (lower?.kind === 'map' && lower.passes !== undefined && !top) leaves.reduces = true;
       // Of inputs that are not read the number of rows may be.
-      for (const i of ops.get(node.op)?.unread ?? []) if (i < node.inputs.length) for (const d of dimValues(graph.types[node.inputs[i]])) leaves.other.add(d);
+      for (const i of ops.get(node.op)?.unread ?? [])
+        if (i < node.inputs.length) for (const d of dimValues(graph.types[node.inputs[i]])) leaves.other.add(d);
       for (const input of readInputs(node, ops)) visit(input, direct && sameSize(input, value), false);
     };
     visit(v, !routine, true);
@@ -230,12 +313,24 @@ function groupOnce(storage: Storage, fuseUpdates: boolean): Grouping & { readonl
 
   function orderGroups(): Ordered<Group> {
     // Results lie elsewhere; what is copied to its state at the end lives that long.
-    const elsewhere = new Set(graph.outputs.map((o) => memory(o.value))), copied = new Set(graph.updates.flatMap((u) => (inPlace.has(u.value) ? [] : [memory(u.value)])));
+    const elsewhere = new Set(graph.outputs.map((o) => memory(o.value))),
+      copied = new Set(graph.updates.flatMap((u) => (inPlace.has(u.value) ? [] : [memory(u.value)])));
     const arena = (v: ValueId): boolean => groupOf.has(v) && !elsewhere.has(v) && !inPlace.has(v);
-    return orderTasks(groups.map((g) => {
-      const reads = [...new Set([...g.reads].map(memory))].filter((v) => arena(v) && !copied.has(v) && groupOf.get(v) !== g);
-      const makes = g.roots.filter((v) => arena(v) && memory(v) === v);
-      return { of: g, before: before(g), makes, reads, overwrites: g.kind === 'loops' ? [] : reads.filter((v) => !g.readAtOtherIndices.has(v)) };
-    }), (v) => byteSize(graph.types[v]));
+    return orderTasks(
+      groups.map((g) => {
+        const reads = [...new Set([...g.reads].map(memory))].filter(
+          (v) => arena(v) && !copied.has(v) && groupOf.get(v) !== g,
+        );
+        const makes = g.roots.filter((v) => arena(v) && memory(v) === v);
+        return {
+          of: g,
+          before: before(g),
+          makes,
+          reads,
+          overwrites: g.kind === 'loops' ? [] : reads.filter((v) => !g.readAtOtherIndices.has(v)),
+        };
+      }),
+      (v) => byteSize(graph.types[v]),
+    );
   }
 }

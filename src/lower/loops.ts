@@ -14,18 +14,21 @@ import type { View } from './view.ts';
 export function buildLoops(graph: Graph, ops: OpTable, scope: Scope, node: Node): LoopKernel {
   const lower = ops.get(node.op)?.lower;
   if (lower?.kind !== 'loops') throw new VerifyError('lower', `${node.op} writes no loops`);
-  const { e } = scope, locals: Local[] = [];
+  const { e } = scope,
+    locals: Local[] = [];
   const types = (vs: readonly number[]): TensorType[] => vs.map((v) => graph.types[v]);
-  const unseen = [...ops.get(node.op)?.unread ?? [], ...ontoInputs(node, ops)];
+  const unseen = [...(ops.get(node.op)?.unread ?? []), ...ontoInputs(node, ops)];
   const views = node.inputs.map((v, i) => (lower.strided?.includes(i) ? scope.view(v) : null));
   const inputs = node.inputs.map((v, i) => (unseen.includes(i) ? -1 : scope.buffer(views[i]?.of ?? v, 'read')));
   const outputs = node.outputs.map((v) => scope.buffer(v, lower.update ? 'update' : 'write'));
   const buffers = () => scope.buffers;
   const asExpr = (x: Expr | number): Expr => (typeof x === 'number' ? e.index(x) : x);
-  const loop = (vector: boolean): LoopWriter['loop'] => (extent, body) => {
-    const index = e.loop(extent);
-    return { s: 'for', index, extent: asExpr(extent), vector, body: body(index) };
-  };
+  const loop =
+    (vector: boolean): LoopWriter['loop'] =>
+    (extent, body) => {
+      const index = e.loop(extent);
+      return { s: 'for', index, extent: asExpr(extent), vector, body: body(index) };
+    };
   const k: LoopWriter = {
     scalar(dtype) {
       const id = locals.push({ dtype, length: 0 }) - 1;
@@ -33,10 +36,15 @@ export function buildLoops(graph: Graph, ops: OpTable, scope: Scope, node: Node)
     },
     array(dtype, length) {
       const id = locals.push({ dtype, length }) - 1;
-      return { id, at: (index) => e.local(id, dtype, index), set: (index, value) => ({ s: 'set', local: id, index, value }),
-        fill: (value) => ({ s: 'fill', local: id, value }) };
+      return {
+        id,
+        at: (index) => e.local(id, dtype, index),
+        set: (index, value) => ({ s: 'set', local: id, index, value }),
+        fill: (value) => ({ s: 'fill', local: id, value }),
+      };
     },
-    loop: loop(false), vector: loop(true),
+    loop: loop(false),
+    vector: loop(true),
     when: (condition, body) => ({ s: 'if', condition, body }),
     load: (buffer, index) => e.load(buffer, index, buffers()[buffer].dtype),
     loadIndex: (buffer, index) => e.op('cast', [e.load(buffer, index, buffers()[buffer].dtype)], 'index'),
@@ -45,19 +53,55 @@ export function buildLoops(graph: Graph, ops: OpTable, scope: Scope, node: Node)
       const r = e.reduce(op, 'lanes', extent, value);
       if (r.k !== 'reduce') throw new VerifyError('lower', 'a reduction of nothing');
       const target = k.scalar(r.dtype);
-      return { get: target.get, stmt: { s: 'reduce', index: r.index, extent: r.extent, targets: [{ local: target.id, op, value: r.body }], blocks: blocksOf(e, [r.body], r.index) } };
+      return {
+        get: target.get,
+        stmt: {
+          s: 'reduce',
+          index: r.index,
+          extent: r.extent,
+          targets: [{ local: target.id, op, value: r.body }],
+          blocks: blocksOf(e, [r.body], r.index),
+        },
+      };
     },
     extent: scope.extent,
     int: (value) => e.int(scope.ints.push(value) - 1),
   };
-  const placeOf = (v: ValueId, buffer: number, { offset, strides }: Pick<View, 'offset' | 'strides'> = { offset: 0, strides: stridesOf(graph.types[v].shape) }): Place =>
-    ({ buffer, strides, at: (index) => e.linear(offset, index.map((x, d) => [strides[d], x])) });
-  const from = node.inputs.map((v, i) => placeOf(v, inputs[i], views[i] ?? undefined)), to = node.outputs.map((v, i) => placeOf(v, outputs[i]));
-  const call: LoopCall = { e, k, inputs, outputs, from, to, attrs: node.attrs, inTypes: types(node.inputs), outTypes: types(node.outputs) };
+  const placeOf = (
+    v: ValueId,
+    buffer: number,
+    { offset, strides }: Pick<View, 'offset' | 'strides'> = { offset: 0, strides: stridesOf(graph.types[v].shape) },
+  ): Place => ({
+    buffer,
+    strides,
+    at: (index) =>
+      e.linear(
+        offset,
+        index.map((x, d) => [strides[d], x]),
+      ),
+  });
+  const from = node.inputs.map((v, i) => placeOf(v, inputs[i], views[i] ?? undefined)),
+    to = node.outputs.map((v, i) => placeOf(v, outputs[i]));
+  const call: LoopCall = {
+    e,
+    k,
+    inputs,
+    outputs,
+    from,
+    to,
+    attrs: node.attrs,
+    inTypes: types(node.inputs),
+    outTypes: types(node.outputs),
+  };
   const spec = lower.build(call);
   const index = e.loop(spec.grid.extent, 'g');
   const body = spec.body(index);
-  return { form: 'loops', buffers: scope.buffers, locals, ints: scope.ints.length,
-    grid: { index, extent: asExpr(spec.grid.extent), grain: spec.grid.grain, vector: false }, body };
+  return {
+    form: 'loops',
+    buffers: scope.buffers,
+    locals,
+    ints: scope.ints.length,
+    grid: { index, extent: asExpr(spec.grid.extent), grain: spec.grid.grain, vector: false },
+    body,
+  };
 }
-

@@ -1,4 +1,5 @@
-// Graph to kernels: which values are stored, which are computed together, in which order. In: an optimised Graph. Out: Lowered.
+// Graph to kernels: which values are stored, which are computed together, in which order. In: an optimised Graph. Out:
+// Lowered.
 import { boundOf, elements } from '../base/shape.ts';
 import { VerifyError } from '../base/errors.ts';
 import { hashHex } from '../base/hash.ts';
@@ -18,12 +19,20 @@ import { Scope, type Storage } from './scope.ts';
 import { rowsOf, signatureOf, recordSizeReads } from './signature.ts';
 import { decideStorage } from './store.ts';
 
-/** Kernels that were built before, by what they follow from (signature.ts). To be kept between graphs that are alike. */
+/**
+ * Kernels that were built before, by what they follow from (signature.ts). To be kept between graphs that are alike.
+ */
 export type KernelMemo = Map<string, Family>;
-/** So many families are kept, and of each so many rows: more than a model has that meets batches of a few dozen shapes. */
-const FAMILIES = 4096, ROWS = 64;
+/**
+ * So many families are kept, and of each so many rows: more than a model has that meets batches of a few dozen shapes.
+ */
+const FAMILIES = 4096,
+  ROWS = 64;
 /** Kernels that differ by the rows of some values alone: those at which their making looked. */
-interface Family { readonly looked: Set<number>; readonly byRows: Map<string, Built> }
+interface Family {
+  readonly looked: Set<number>;
+  readonly byRows: Map<string, Built>;
+}
 /** A kernel, with the numbers of the values behind its buffers. */
 type Built = Pick<KernelCall, 'kernel' | 'key' | 'ints' | 'inPlace'> & { readonly values: readonly number[] };
 
@@ -33,18 +42,31 @@ export function lower(graph: Graph, ops: OpTable, memo: KernelMemo = new Map()):
   const alias = new Map<ValueId, ValueId>();
   for (const v of storage.stored) if (storage.memory(v) !== v) alias.set(v, storage.memory(v));
   const copies = graph.updates.filter((u) => !inPlace.has(u.value)).map((u) => copyCall(storage, u));
-  return { graph, storage, groups, calls: [...groups.map((g) => callOf(storage, ops, g, memo)), ...copies], alias, inPlaceUpdates: inPlace };
+  return {
+    graph,
+    storage,
+    groups,
+    calls: [...groups.map((g) => callOf(storage, ops, g, memo)), ...copies],
+    alias,
+    inPlaceUpdates: inPlace,
+  };
 }
 
-/** The same for a graph with the same values and nodes, but for bounds and for attributes of nodes with loops of their own
- * (`graph/retype.ts`): what is stored and computed together stays as it was. */
+/**
+ * The same for a graph with the same values and nodes, but for bounds and for attributes of nodes with loops of their
+ * own (`graph/retype.ts`): what is stored and computed together stays as it was.
+ */
 export function lowerAgain(before: Lowered, graph: Graph, ops: OpTable, memo: KernelMemo): Lowered {
   const storage = { ...before.storage, graph, producers: producers(graph) };
-  const same = (v: ValueId): boolean => graph.types[v] === before.graph.types[v] && storage.producers[v] === before.storage.producers[v];
+  const same = (v: ValueId): boolean =>
+    graph.types[v] === before.graph.types[v] && storage.producers[v] === before.storage.producers[v];
   const groups = before.groups.map((g) => (g.node ? { ...g, node: storage.producers[g.node.outputs[0]] ?? null } : g));
   const calls = before.calls.map((c, i) => {
-    const g = groups[i] as Group | undefined, old = before.groups[i] as Group | undefined;
-    return !g || (g.node === old?.node && g.members.every(same) && [...g.reads].every(same)) ? c : callOf(storage, ops, g, memo);
+    const g = groups[i] as Group | undefined,
+      old = before.groups[i] as Group | undefined;
+    return !g || (g.node === old?.node && g.members.every(same) && [...g.reads].every(same))
+      ? c
+      : callOf(storage, ops, g, memo);
   });
   return { ...before, graph, storage, groups, calls };
 }
@@ -53,29 +75,61 @@ const keyOf = (kernel: Kernel): string => hashHex(printKernel(kernel));
 
 /** The update of a state that could not be written in place: copied when every reader of the old value is done. */
 function copyCall({ graph, home }: Storage, { state, value, unless }: Update): KernelCall {
-  const e = new Exprs(), type = graph.types[state], size = elements(type.shape), index = e.loop(size, 'p');
+  const e = new Exprs(),
+    type = graph.types[state],
+    size = elements(type.shape),
+    index = e.loop(size, 'p');
   const kernel: Kernel = {
-    form: 'loops', locals: [], ints: 0,
-    buffers: [{ dtype: type.dtype, access: 'write' }, { dtype: type.dtype, access: 'read' }],
+    form: 'loops',
+    locals: [],
+    ints: 0,
+    buffers: [
+      { dtype: type.dtype, access: 'write' },
+      { dtype: type.dtype, access: 'read' },
+    ],
     grid: { index, extent: e.index(size), grain: COPY_GRAIN, vector: true },
     body: [{ s: 'store', buffer: 0, index, value: e.load(1, index, type.dtype) }],
   };
-  return { kernel: verifyKernel(kernel), key: keyOf(kernel), buffers: [state, home(value)], ints: [], inPlace: [], unless, ops: ['update'], scope: '', flops: 0 };
+  return {
+    kernel: verifyKernel(kernel),
+    key: keyOf(kernel),
+    buffers: [state, home(value)],
+    ints: [],
+    inPlace: [],
+    unless,
+    ops: ['update'],
+    scope: '',
+    flops: 0,
+  };
 }
 
 const COPY_GRAIN = 16384; // elements a task
 
 function callOf(storage: Storage, ops: OpTable, group: Group, memo: KernelMemo): KernelCall {
-  const { text, values, numbers } = signatureOf(storage, ops, group), { graph } = storage;
-  const family = keepRecent(memo, text, memo.get(text) ?? { looked: new Set<number>(), byRows: new Map<string, Built>() }, FAMILIES);
+  const { text, values, numbers } = signatureOf(storage, ops, group),
+    { graph } = storage;
+  const family = keepRecent(
+    memo,
+    text,
+    memo.get(text) ?? { looked: new Set<number>(), byRows: new Map<string, Built>() },
+    FAMILIES,
+  );
   const rows = (): string => [...family.looked].map((n) => rowsOf(graph.types[values[n]])).join();
-  const made = family.byRows.get(rows()) ?? make(), { values: behind, ...built } = keepRecent(family.byRows, rows(), made, ROWS);
+  const made = family.byRows.get(rows()) ?? make(),
+    { values: behind, ...built } = keepRecent(family.byRows, rows(), made, ROWS);
   const nodes = [group.node, ...group.roots.map((v) => storage.producers[v])].flatMap((n) => n ?? []);
-  return { ...built, buffers: behind.map((n) => values[n]), unless: group.unless, ops: [...new Set(nodes.map((n) => n.op))], scope: nodes[0]?.scope ?? '',
-    flops: flopsOf(graph, group, built.kernel) };
+  return {
+    ...built,
+    buffers: behind.map((n) => values[n]),
+    unless: group.unless,
+    ops: [...new Set(nodes.map((n) => n.op))],
+    scope: nodes[0]?.scope ?? '',
+    flops: flopsOf(graph, group, built.kernel),
+  };
 
   function make(): Built {
-    const seen = new Set<ValueId>(), made = build({ ...storage, graph: { ...graph, types: recordSizeReads(graph.types, seen) } }, ops, group, numbers);
+    const seen = new Set<ValueId>(),
+      made = build({ ...storage, graph: { ...graph, types: recordSizeReads(graph.types, seen) } }, ops, group, numbers);
     const fresh = [...seen].map((v) => numberOf(numbers, v)).filter((n) => !family.looked.has(n));
     // What was built before was told apart by less.
     if (fresh.length > 0) family.byRows.clear();
@@ -93,16 +147,25 @@ function numberOf(numbers: ReadonlyMap<ValueId, number>, v: ValueId): number {
 /** An operation an element; of a product 2 m n k, where with counted rows or depth the groups share the bound. */
 function flopsOf({ types }: Graph, { node, roots }: Group, kernel: Kernel): number {
   if (kernel.form !== 'matmul' || !node) return roots.reduce((n, v) => n + elements(types[v].shape), 0);
-  const { depth, groups } = kernel, result = elements(types[node.outputs[0]].shape);
+  const { depth, groups } = kernel,
+    result = elements(types[node.outputs[0]].shape);
   if (typeof depth === 'number') return 2 * result * depth;
   const rows = boundOf(types[node.inputs[0]].shape[0]);
   return 'count' in depth ? 2 * result * depth.times * rows : 2 * (result / groups) * rows;
 }
 
 function build(storage: Storage, ops: OpTable, group: Group, numbers: ReadonlyMap<ValueId, number>): Built {
-  const { graph } = storage, scope = new Scope(storage, group.members), kernel = verifyKernel(make());
+  const { graph } = storage,
+    scope = new Scope(storage, group.members),
+    kernel = verifyKernel(make());
   const values = scope.values.map((v) => numberOf(numbers, v));
-  return { kernel, key: keyOf(kernel), ints: [...scope.ints], inPlace: group.kind === 'loops' ? [] : inPlacePairs(kernel), values };
+  return {
+    kernel,
+    key: keyOf(kernel),
+    ints: [...scope.ints],
+    inPlace: group.kind === 'loops' ? [] : inPlacePairs(kernel),
+    values,
+  };
 
   function make(): Kernel {
     if (group.kind === 'map' || !group.node) return buildNest(graph, scope, group.roots);
@@ -111,17 +174,28 @@ function build(storage: Storage, ops: OpTable, group: Group, numbers: ReadonlyMa
   }
 }
 
-/** Which written buffers may lie where a read buffer lies: each of its elements is read only at the index that is written. */
+/**
+ * Which written buffers may lie where a read buffer lies: each of its elements is read only at the index that is
+ * written.
+ */
 function inPlacePairs(kernel: Kernel): [number, number][] {
-  const written = new Map<number, Expr>(), values: Expr[] = [];
+  const written = new Map<number, Expr>(),
+    values: Expr[] = [];
   const visit = (stmts: readonly Stmt[]): void => {
     for (const s of stmts) {
-      if (s.s === 'store') { written.set(s.buffer, s.index); values.push(s.value, s.index); }
-      else if (s.s === 'set') values.push(s.value);
+      if (s.s === 'store') {
+        written.set(s.buffer, s.index);
+        values.push(s.value, s.index);
+      } else if (s.s === 'set') values.push(s.value);
       else if (s.s === 'reduce') values.push(...s.targets.map((t) => t.value), s.extent);
-      else if (s.s === 'for') { values.push(s.extent); visit(s.body); }
-      else if (s.s === 'product' || s.s === 'turn') visit(s.plain);
-      else if (s.s === 'if') { values.push(s.condition); visit(s.body); }
+      else if (s.s === 'for') {
+        values.push(s.extent);
+        visit(s.body);
+      } else if (s.s === 'product' || s.s === 'turn') visit(s.plain);
+      else if (s.s === 'if') {
+        values.push(s.condition);
+        visit(s.body);
+      }
     }
   };
   if (kernel.form === 'matmul') {
@@ -129,7 +203,8 @@ function inPlacePairs(kernel: Kernel): [number, number][] {
     values.push(kernel.a, kernel.b);
   } else visit(kernel.body);
   const readAt = new Map<number, Set<Expr>>();
-  for (const e of postorder(values)) if (e.k === 'load') readAt.set(e.buffer, (readAt.get(e.buffer) ?? new Set()).add(e.index));
+  for (const e of postorder(values))
+    if (e.k === 'load') readAt.set(e.buffer, (readAt.get(e.buffer) ?? new Set()).add(e.index));
   const pairs: [number, number][] = [];
   for (const [out, index] of written) {
     for (const [input, at] of readAt) {

@@ -1,5 +1,5 @@
-// Loops for a group of values over one shape: element by element, row by row with reductions along the row, or column by column
-// where leading axes are summed. Which of the three follows from the expressions.
+// Loops for a group of values over one shape: element by element, row by row with reductions along the row, or column
+// by column where leading axes are summed. Which of the three follows from the expressions.
 import { boundOf, elements, type TensorType } from '../base/shape.ts';
 import { leastOf } from '../base/dtype.ts';
 import { VerifyError } from '../base/errors.ts';
@@ -12,22 +12,43 @@ import type { Scope } from './scope.ts';
 
 const TASK = 8192; // elements of work a task: some microseconds
 /** What an elementary function and a reduction of a row cost, in elements of work. */
-const FUNCTION = 2, REDUCTION = 32;
-const FUNCTIONS = new Set<string>(['exp', 'log', 'tanh', 'sigmoid', 'erf', 'sin', 'cos', 'pow', 'threefry'] satisfies ScalarOp[]);
+const FUNCTION = 2,
+  REDUCTION = 32;
+const FUNCTIONS = new Set<string>([
+  'exp',
+  'log',
+  'tanh',
+  'sigmoid',
+  'erf',
+  'sin',
+  'cos',
+  'pow',
+  'threefry',
+] satisfies ScalarOp[]);
 const COLUMNS = 64; // columns a task sums at once
 const MAX_RANGES = 16;
 const CHUNK = 4096; // DESIGN section 2: long sums are joined from chunks of this many
 
 /** What is stored: value `root` at linear index `at`. */
-interface Item { readonly buffer: number; readonly at: Expr; readonly value: Expr }
+interface Item {
+  readonly buffer: number;
+  readonly at: Expr;
+  readonly value: Expr;
+}
 type Reduce = Extract<Expr, { k: 'reduce' }>;
 
 export function buildNest(graph: Graph, scope: Scope, roots: readonly ValueId[]): LoopKernel {
-  const { e } = scope, sizeOf = (v: ValueId): number => elements(graph.types[v].shape), most = Math.max(...roots.map(sizeOf));
+  const { e } = scope,
+    sizeOf = (v: ValueId): number => elements(graph.types[v].shape),
+    most = Math.max(...roots.map(sizeOf));
   // Beside values with an element for each column there may be some with one for each row.
-  const wide = roots.filter((v) => sizeOf(v) === most), narrow = roots.filter((v) => sizeOf(v) !== most);
-  const type = graph.types[wide[0]], shape = type.shape, rank = shape.length;
-  const itemsOf = (values: readonly ValueId[], linear: Expr): Item[] => values.map((v) => ({ buffer: scope.buffer(v, 'write'), at: linear, value: scope.linear(v, linear) }));
+  const wide = roots.filter((v) => sizeOf(v) === most),
+    narrow = roots.filter((v) => sizeOf(v) !== most);
+  const type = graph.types[wide[0]],
+    shape = type.shape,
+    rank = shape.length;
+  const itemsOf = (values: readonly ValueId[], linear: Expr): Item[] =>
+    values.map((v) => ({ buffer: scope.buffer(v, 'write'), at: linear, value: scope.linear(v, linear) }));
   const itemsAt = (linear: Expr): Item[] => itemsOf(wide, linear);
   const dynamic = rank > 0 && typeof shape[0] !== 'number';
   const rowElements = elements(shape.slice(1));
@@ -43,39 +64,67 @@ export function buildNest(graph: Graph, scope: Scope, roots: readonly ValueId[])
   if (serial.length === 0 && lanes.length === 0 && narrow.length === 0 && (rank <= 1 || direct(all, flat))) {
     return kernel(scope, [], { index: flat, extent: count, grain: TASK, vector: true }, stores(items));
   }
-  const alone = (): void => { if (narrow.length > 0) throw new VerifyError('lower', 'a value for each row stands beside values without rows'); };
-  if (serial.length > 0) { alone(); return columns(scope, type, roots); }
+  const alone = (): void => {
+    if (narrow.length > 0)
+      throw new VerifyError('lower', 'a value for each row stands ' + 'beside values without rows');
+  };
+  if (serial.length > 0) {
+    alone();
+    return columns(scope, type, roots);
+  }
 
   // Row by row. If an element needs a reduction of its own, or is counted itself, every element is a row.
   const width = rank > 0 ? boundOf(shape[rank - 1]) : 1;
   const column = e.loop(width, 'c');
   const row = e.loop(dynamic ? Infinity : Math.max(1, elements(shape) / Math.max(1, width)), 'r');
-  const inRow = itemsAt(e.linear(0, [[width, row], [1, column]]));
-  const needsOwn = reductions(inRow.map((i) => i.value), 'lanes').some((r) => dependsOn(r, asSet(column)));
+  const inRow = itemsAt(
+    e.linear(0, [
+      [width, row],
+      [1, column],
+    ]),
+  );
+  const needsOwn = reductions(
+    inRow.map((i) => i.value),
+    'lanes',
+  ).some((r) => dependsOn(r, asSet(column)));
   const locals: Local[] = [];
   if (needsOwn || rank === 0 || (dynamic && rank === 1)) {
     alone();
     const rows = e.loop(dynamic ? Infinity : elements(shape), 'r');
     const own = hoistReductions(e, itemsAt(rows), locals);
     const length = lanes.reduce((n, r) => n + Math.min(CHUNK, maxExtent(r)), 1);
-    return kernel(scope, locals, { index: rows, extent: count, grain: Math.max(1, Math.floor(TASK / workOf(all, length))), vector: false },
-      [...own.before, ...stores(own.items)]);
+    return kernel(
+      scope,
+      locals,
+      { index: rows, extent: count, grain: Math.max(1, Math.floor(TASK / workOf(all, length))), vector: false },
+      [...own.before, ...stores(own.items)],
+    );
   }
-  const own = hoistReductions(e, [...inRow, ...itemsOf(narrow, row)], locals), rowItems = own.items.slice(inRow.length);
+  const own = hoistReductions(e, [...inRow, ...itemsOf(narrow, row)], locals),
+    rowItems = own.items.slice(inRow.length);
   const hoisted = hoistInvariants(e, own.items.slice(0, inRow.length), asSet(column), locals);
-  const rows = dynamic ? e.scale(scope.extent(type, 0), elements(shape.slice(1, -1))) : e.index(elements(shape.slice(0, -1)));
-  return kernel(scope, locals, { index: row, extent: rows, grain: Math.max(1, Math.floor(TASK / workOf(all, width))), vector: false }, [
-    ...own.before, ...stores(rowItems), ...hoisted.before, ...inRanges(e, hoisted.items, column, width)]);
+  const rows = dynamic
+    ? e.scale(scope.extent(type, 0), elements(shape.slice(1, -1)))
+    : e.index(elements(shape.slice(0, -1)));
+  return kernel(
+    scope,
+    locals,
+    { index: row, extent: rows, grain: Math.max(1, Math.floor(TASK / workOf(all, width))), vector: false },
+    [...own.before, ...stores(rowItems), ...hoisted.before, ...inRanges(e, hoisted.items, column, width)],
+  );
 }
 
 /** Elements of work of a row with so many elements. */
 function workOf(values: readonly Expr[], width: number): number {
-  const all = postorder(values), functions = all.filter((x) => x.k === 'op' && FUNCTIONS.has(x.op)).length;
+  const all = postorder(values),
+    functions = all.filter((x) => x.k === 'op' && FUNCTIONS.has(x.op)).length;
   return Math.max(1, width) * (1 + FUNCTION * functions) + REDUCTION * all.filter((x) => x.k === 'reduce').length;
 }
 
-/** A vector loop over the columns; where values ask whether the column is below a constant (concat, pad), one for each range in which
- * the answer is the same, so that no lane chooses. */
+/**
+ * A vector loop over the columns; where values ask whether the column is below a constant (concat, pad), one for each
+ * range in which the answer is the same, so that no lane chooses.
+ */
 function inRanges(e: Exprs, items: readonly Item[], column: Var, width: number): Stmt[] {
   const cuts = new Set<number>();
   for (const x of postorder(items.map((i) => i.value))) {
@@ -87,9 +136,14 @@ function inRanges(e: Exprs, items: readonly Item[], column: Var, width: number):
   const inner = [...cuts].filter((c) => c > 0 && c < width).sort((a, b) => a - b);
   const bounds = inner.length > MAX_RANGES ? [0, width] : [0, ...inner, width];
   return bounds.slice(1).map((end, i) => {
-    const start = bounds[i], c = bounds.length === 2 ? column : e.loop(end - start, 'c');
-    const by = new Map<Expr, Expr>([[column, e.linear(start, [[1, c]])]]), memo = new Map<Expr, Expr>();
-    const own = c === column ? items : items.map((x) => ({ ...x, at: substitute(e, x.at, by, memo), value: substitute(e, x.value, by, memo) }));
+    const start = bounds[i],
+      c = bounds.length === 2 ? column : e.loop(end - start, 'c');
+    const by = new Map<Expr, Expr>([[column, e.linear(start, [[1, c]])]]),
+      memo = new Map<Expr, Expr>();
+    const own =
+      c === column
+        ? items
+        : items.map((x) => ({ ...x, at: substitute(e, x.at, by, memo), value: substitute(e, x.value, by, memo) }));
     return { s: 'for', index: c, extent: e.index(end - start), vector: true, body: stores(own) };
   });
 }
@@ -108,7 +162,8 @@ function direct(roots: readonly Expr[], flat: Var): boolean {
   return roots.every(fine);
 }
 
-const stores = (items: readonly Item[]): Stmt[] => items.map((i) => ({ s: 'store', buffer: i.buffer, index: i.at, value: i.value }));
+const stores = (items: readonly Item[]): Stmt[] =>
+  items.map((i) => ({ s: 'store', buffer: i.buffer, index: i.at, value: i.value }));
 
 function kernel(scope: Scope, locals: readonly Local[], grid: LoopKernel['grid'], body: readonly Stmt[]): LoopKernel {
   return { form: 'loops', buffers: scope.buffers, locals, ints: scope.ints.length, grid, body };
@@ -116,17 +171,32 @@ function kernel(scope: Scope, locals: readonly Local[], grid: LoopKernel['grid']
 
 /** Takes reductions out of expressions: each becomes a local, computed before; those over one range share a pass. */
 export function hoistReductions(e: Exprs, items: readonly Item[], locals: Local[]): { before: Stmt[]; items: Item[] } {
-  const before: Stmt[] = [], by = new Map<Expr, Expr>();
+  const before: Stmt[] = [],
+    by = new Map<Expr, Expr>();
   let open: { index: Var; extent: Expr; targets: ReduceTarget[]; locals: Set<Expr>; by: Map<Expr, Expr> } | null = null;
   const close = (): void => {
     if (!open) return;
-    const inner = hoistValues(e, open.targets.map((t) => t.value), asSet(open.index), locals);
-    before.push(...inner.before, { s: 'reduce', index: open.index, extent: open.extent,
-      targets: open.targets.map((t, i) => ({ ...t, value: inner.values[i] })), blocks: blocksOf(e, inner.values, open.index) });
+    const inner = hoistValues(
+      e,
+      open.targets.map((t) => t.value),
+      asSet(open.index),
+      locals,
+    );
+    before.push(...inner.before, {
+      s: 'reduce',
+      index: open.index,
+      extent: open.extent,
+      targets: open.targets.map((t, i) => ({ ...t, value: inner.values[i] })),
+      blocks: blocksOf(e, inner.values, open.index),
+    });
     open = null;
   };
-  for (const r of reductions(items.map((i) => i.value), 'lanes')) {
-    const value = substitute(e, r.body, by), extent = substitute(e, r.extent, by);
+  for (const r of reductions(
+    items.map((i) => i.value),
+    'lanes',
+  )) {
+    const value = substitute(e, r.body, by),
+      extent = substitute(e, r.extent, by);
     if (open && (open.index !== r.index || open.extent !== extent || dependsOn(value, open.locals))) close();
     open ??= { index: r.index, extent, targets: [], locals: new Set(), by };
     const local = locals.push({ dtype: r.dtype, length: 0 }) - 1;
@@ -141,66 +211,148 @@ export function hoistReductions(e: Exprs, items: readonly Item[], locals: Local[
 }
 
 /** Computes once, before the loop, what does not depend on the loop's variable. */
-function hoistValues(e: Exprs, values: readonly Expr[], inner: ReadonlySet<Expr>, locals: Local[]): { before: Stmt[]; values: Expr[] } {
-  const by = new Map<Expr, Expr>(), before: Stmt[] = [];
+function hoistValues(
+  e: Exprs,
+  values: readonly Expr[],
+  inner: ReadonlySet<Expr>,
+  locals: Local[],
+): { before: Stmt[]; values: Expr[] } {
+  const by = new Map<Expr, Expr>(),
+    before: Stmt[] = [];
   for (const v of invariants(values, inner)) {
     // A condition is kept as a float that is compared in the loop: gcc 12 makes no mask of a bool from outside.
-    const bool = v.dtype === 'bool', dtype = bool ? 'float32' : v.dtype, zero = e.const(0, 'float32');
-    const local = locals.push({ dtype, length: 0 }) - 1, kept = e.local(local, dtype);
-    before.push({ s: 'set', local, index: null, value: bool ? e.op('select', [v, e.const(1, dtype), zero], dtype) : v });
+    const bool = v.dtype === 'bool',
+      dtype = bool ? 'float32' : v.dtype,
+      zero = e.const(0, 'float32');
+    const local = locals.push({ dtype, length: 0 }) - 1,
+      kept = e.local(local, dtype);
+    before.push({
+      s: 'set',
+      local,
+      index: null,
+      value: bool ? e.op('select', [v, e.const(1, dtype), zero], dtype) : v,
+    });
     by.set(v, bool ? e.op('lt', [zero, kept], 'bool') : kept);
   }
   const memo = new Map<Expr, Expr>();
   return { before, values: values.map((v) => substitute(e, v, by, memo)) };
 }
 
-export function hoistInvariants(e: Exprs, items: readonly Item[], inner: ReadonlySet<Expr>, locals: Local[]): { before: Stmt[]; items: Item[] } {
+export function hoistInvariants(
+  e: Exprs,
+  items: readonly Item[],
+  inner: ReadonlySet<Expr>,
+  locals: Local[],
+): { before: Stmt[]; items: Item[] } {
   // Where they are stored too: an index is then the same expression in what is read and what is written.
-  const { before, values } = hoistValues(e, items.flatMap((i) => [i.value, i.at]), inner, locals);
+  const { before, values } = hoistValues(
+    e,
+    items.flatMap((i) => [i.value, i.at]),
+    inner,
+    locals,
+  );
   return { before, items: items.map((i, n) => ({ ...i, value: values[2 * n], at: values[2 * n + 1] })) };
 }
 
 /** One step of a reduction; a largest element that is NaN stays. */
 function joined(e: Exprs, { op, dtype }: Reduce, total: Expr, x: Expr): Expr {
   if (op === 'sum') return e.op('add', [total, x], dtype);
-  return e.op('select', [e.op('or', [e.op('lt', [total, x], 'bool'), e.op('ne', [x, x], 'bool')], 'bool'), x, total], dtype);
+  return e.op(
+    'select',
+    [e.op('or', [e.op('lt', [total, x], 'bool'), e.op('ne', [x, x], 'bool')], 'bool'), x, total],
+    dtype,
+  );
 }
 
 /** Sums over leading axes: a task owns some columns and goes through the rows one by one, in chunks joined in order. */
 function columns(scope: Scope, type: TensorType, roots: readonly ValueId[]): LoopKernel {
   // A scalar, and a list that is counted, are single columns.
-  const { e } = scope, last = type.shape[type.shape.length - 1], width = typeof last === 'number' ? last : 1;
+  const { e } = scope,
+    last = type.shape[type.shape.length - 1],
+    width = typeof last === 'number' ? last : 1;
   const shape = typeof last === 'number' ? type.shape : [...type.shape, 1];
   const outer = shape.length > 1 && typeof shape[0] !== 'number' ? Infinity : elements(shape.slice(0, -1));
-  const blocks = Math.ceil(width / COLUMNS), rows = shape.length > 1 ? scope.extent(type, 0) : e.index(1);
-  const grid = e.loop(outer * blocks, 'g'), lane = e.loop(Math.min(COLUMNS, width), 'l');
+  const blocks = Math.ceil(width / COLUMNS),
+    rows = shape.length > 1 ? scope.extent(type, 0) : e.index(1);
+  const grid = e.loop(outer * blocks, 'g'),
+    lane = e.loop(Math.min(COLUMNS, width), 'l');
   const start = e.scale(e.mod(grid, blocks), COLUMNS);
-  const linear = e.linear(0, [[width, e.div(grid, blocks)], [1, start], [1, lane]]); // one column: lane is 0
-  const items = roots.map((v): Item => ({ buffer: scope.buffer(v, 'write'), at: linear, value: scope.linear(v, linear) }));
-  const live = width % COLUMNS === 0 ? e.index(COLUMNS) : e.op('min', [e.index(COLUMNS), e.linear(width, [[-1, start]])], 'index');
-  const locals: Local[] = [], body: Stmt[] = [], by = new Map<Expr, Expr>();
+  const linear = e.linear(0, [
+    [width, e.div(grid, blocks)],
+    [1, start],
+    [1, lane],
+  ]); // one column: lane is 0
+  const items = roots.map((v): Item => ({
+    buffer: scope.buffer(v, 'write'),
+    at: linear,
+    value: scope.linear(v, linear),
+  }));
+  const live =
+    width % COLUMNS === 0 ? e.index(COLUMNS) : e.op('min', [e.index(COLUMNS), e.linear(width, [[-1, start]])], 'index');
+  const locals: Local[] = [],
+    body: Stmt[] = [],
+    by = new Map<Expr, Expr>();
   const vector = (stmts: readonly Stmt[]): Stmt => ({ s: 'for', index: lane, extent: live, vector: true, body: stmts });
-  for (const r of reductions(items.map((i) => i.value), 'serial')) {
+  for (const r of reductions(
+    items.map((i) => i.value),
+    'serial',
+  )) {
     const start = r.op === 'sum' ? 0 : leastOf(r.dtype);
-    const total = locals.push({ dtype: r.dtype, length: COLUMNS }) - 1, part = locals.push({ dtype: r.dtype, length: COLUMNS }) - 1;
+    const total = locals.push({ dtype: r.dtype, length: COLUMNS }) - 1,
+      part = locals.push({ dtype: r.dtype, length: COLUMNS }) - 1;
     const get = (local: number): Expr => e.local(local, r.dtype, lane);
     const extent = substitute(e, r.extent, by);
-    const chunk = e.loop(Math.ceil((r.index.max + 1) / CHUNK), 'h'), inChunk = e.loop(CHUNK, 'i');
-    const rowIndex = e.linear(0, [[CHUNK, chunk], [1, inChunk]]);
+    const chunk = e.loop(Math.ceil((r.index.max + 1) / CHUNK), 'h'),
+      inChunk = e.loop(CHUNK, 'i');
+    const rowIndex = e.linear(0, [
+      [CHUNK, chunk],
+      [1, inChunk],
+    ]);
     const value = substitute(e, substitute(e, r.body, by), new Map([[r.index, rowIndex]]));
     const inner = hoistValues(e, [value], asSet(lane), locals);
     const chunks = e.div(e.add(extent, e.index(CHUNK - 1)), CHUNK);
-    const left = e.op('min', [e.index(CHUNK), e.linear(0, [[1, extent], [-CHUNK, chunk]])], 'index');
-    const join = (local: number, x: Expr): Stmt => vector([{ s: 'set', local, index: lane, value: joined(e, r, get(local), x) }]);
-    body.push({ s: 'fill', local: total, value: start }, { s: 'for', index: chunk, extent: chunks, vector: false, body: [
-      { s: 'fill', local: part, value: start },
-      { s: 'for', index: inChunk, extent: left, vector: false, body: [...inner.before, join(part, inner.values[0])] },
-      join(total, get(part))] });
+    const left = e.op(
+      'min',
+      [
+        e.index(CHUNK),
+        e.linear(0, [
+          [1, extent],
+          [-CHUNK, chunk],
+        ]),
+      ],
+      'index',
+    );
+    const join = (local: number, x: Expr): Stmt =>
+      vector([{ s: 'set', local, index: lane, value: joined(e, r, get(local), x) }]);
+    body.push(
+      { s: 'fill', local: total, value: start },
+      {
+        s: 'for',
+        index: chunk,
+        extent: chunks,
+        vector: false,
+        body: [
+          { s: 'fill', local: part, value: start },
+          {
+            s: 'for',
+            index: inChunk,
+            extent: left,
+            vector: false,
+            body: [...inner.before, join(part, inner.values[0])],
+          },
+          join(total, get(part)),
+        ],
+      },
+    );
     by.set(r, get(total));
   }
   const done = items.map((i) => ({ ...i, value: substitute(e, i.value, by) }));
   const hoisted = hoistInvariants(e, done, asSet(lane), locals);
   body.push(...hoisted.before, vector(stores(hoisted.items)));
-  return kernel(scope, locals, { index: grid, extent: e.scale(rows, blocks * elements(shape.slice(1, -1))), grain: 1, vector: false }, body);
+  return kernel(
+    scope,
+    locals,
+    { index: grid, extent: e.scale(rows, blocks * elements(shape.slice(1, -1))), grain: 1, vector: false },
+    body,
+  );
 }
-

@@ -1,5 +1,5 @@
-// The order of kernels: each after those it depends on, and among such orders one that keeps few bytes alive at a time. In: kernels with
-// what they depend on, make and read; out: the order, and the most bytes that are alive in it.
+// The order of kernels: each after those it depends on, and among such orders one that keeps few bytes alive at a time.
+// In: kernels with what they depend on, make and read; out: the order, and the most bytes that are alive in it.
 import type { ValueId } from '../graph/graph.ts';
 
 /** A kernel, as far as its place matters. `K` names it. */
@@ -14,12 +14,18 @@ export interface Task<K> {
   readonly overwrites: readonly ValueId[];
 }
 
-export interface Ordered<K> { readonly order: readonly K[]; readonly peak: number }
+export interface Ordered<K> {
+  readonly order: readonly K[];
+  readonly peak: number;
+}
 
-/** Two are tried: as the graph has them, and always the kernel that raises the peak least and adds the fewest bytes. The second only where it
- * saves enough. */
+/**
+ * Two are tried: as the graph has them, and always the kernel that raises the peak least and adds the fewest bytes. The
+ * second only where it saves enough.
+ */
 export function orderTasks<K>(tasks: readonly Task<K>[], bytesOf: (v: ValueId) => number): Ordered<K> {
-  const plain = depthFirst(tasks), frugal = fewestBytes(tasks, bytesOf);
+  const plain = depthFirst(tasks),
+    frugal = fewestBytes(tasks, bytesOf);
   for (const order of [plain, frugal]) digestsFirst(order, bytesOf);
   const [a, b] = [plain, frugal].map((order) => peakOf(order, bytesOf));
   const best = b < (1 - SAVES) * a ? { order: frugal, peak: b } : { order: plain, peak: a };
@@ -28,14 +34,20 @@ export function orderTasks<K>(tasks: readonly Task<K>[], bytesOf: (v: ValueId) =
 
 const SAVES = 0.02; // a share of the bytes
 
-/** What makes little of much (a sum of squares of a gradient) comes as soon as it can, while what it reads is near: bytes read over bytes made, and
- * bytes read below which it does not matter. */
-const DIGEST = 256, MUCH = 16384;
+/**
+ * What makes little of much (a sum of squares of a gradient) comes as soon as it can, while what it reads is near:
+ * bytes read over bytes made, and bytes read below which it does not matter.
+ */
+const DIGEST = 256,
+  MUCH = 16384;
 
 function digestsFirst<K>(order: Task<K>[], bytesOf: (v: ValueId) => number): void {
   const size = (vs: readonly ValueId[]): number => [...new Set(vs)].reduce((n, v) => n + bytesOf(v), 0);
-  for (const task of order.filter((t) => t.before.length > 0 && t.makes.length > 0 && size(t.reads) >= Math.max(MUCH, DIGEST * size(t.makes)))) {
-    const last = Math.max(...task.before.map((k) => order.findIndex((t) => t.of === k))), from = order.indexOf(task);
+  for (const task of order.filter(
+    (t) => t.before.length > 0 && t.makes.length > 0 && size(t.reads) >= Math.max(MUCH, DIGEST * size(t.makes)),
+  )) {
+    const last = Math.max(...task.before.map((k) => order.findIndex((t) => t.of === k))),
+      from = order.indexOf(task);
     order.splice(from, 1);
     order.splice(last + 1, 0, task);
   }
@@ -43,11 +55,15 @@ function digestsFirst<K>(order: Task<K>[], bytesOf: (v: ValueId) => number): voi
 
 /** Depth-first from the first on: each after what it depends on. */
 function depthFirst<K>(tasks: readonly Task<K>[]): Task<K>[] {
-  const by = new Map(tasks.map((t) => [t.of, t])), sorted: Task<K>[] = [], done = new Set<Task<K>>();
+  const by = new Map(tasks.map((t) => [t.of, t])),
+    sorted: Task<K>[] = [],
+    done = new Set<Task<K>>();
   const visit = (t: Task<K> | undefined): void => {
     if (!t || done.has(t)) return;
     done.add(t);
-    t.before.forEach((k) => { visit(by.get(k)); });
+    t.before.forEach((k) => {
+      visit(by.get(k));
+    });
     sorted.push(t);
   };
   tasks.forEach(visit);
@@ -68,13 +84,20 @@ class Alive<K> {
 
   /** What a task makes, what is not needed after it, and how much of that it may write over. */
   #effect({ makes, reads, overwrites }: Task<K>): { made: number; freed: number; over: number } {
-    const dying = [...new Set(reads)].filter((v) => this.#readers.get(v) === 1), free = overwrites.filter((v) => dying.includes(v)).map(this.#bytesOf);
-    let made = 0, freed = 0, over = 0;
+    const dying = [...new Set(reads)].filter((v) => this.#readers.get(v) === 1),
+      free = overwrites.filter((v) => dying.includes(v)).map(this.#bytesOf);
+    let made = 0,
+      freed = 0,
+      over = 0;
     for (const v of makes) {
-      const bytes = this.#bytesOf(v), at = free.indexOf(bytes);
+      const bytes = this.#bytesOf(v),
+        at = free.indexOf(bytes);
       made += bytes;
       if (!this.#readers.has(v)) freed += bytes;
-      if (at >= 0) { over += bytes; free.splice(at, 1); }
+      if (at >= 0) {
+        over += bytes;
+        free.splice(at, 1);
+      }
     }
     for (const v of dying) freed += this.#bytesOf(v);
     return { made, freed, over };
@@ -96,20 +119,30 @@ class Alive<K> {
 
 function peakOf<K>(order: readonly Task<K>[], bytesOf: (v: ValueId) => number): number {
   const alive = new Alive(order, bytesOf);
-  order.forEach((t) => { alive.do(t); });
+  order.forEach((t) => {
+    alive.do(t);
+  });
   return alive.peak;
 }
 
 function fewestBytes<K>(tasks: readonly Task<K>[], bytesOf: (v: ValueId) => number): Task<K>[] {
-  const waits = new Map(tasks.map((t) => [t.of, new Set(t.before).size])), followers = new Map<K, Task<K>[]>();
+  const waits = new Map(tasks.map((t) => [t.of, new Set(t.before).size])),
+    followers = new Map<K, Task<K>[]>();
   for (const t of tasks) for (const k of new Set(t.before)) followers.set(k, [...(followers.get(k) ?? []), t]);
-  const alive = new Alive(tasks, bytesOf), order: Task<K>[] = [], place = new Map(tasks.map((t, i) => [t, i]));
+  const alive = new Alive(tasks, bytesOf),
+    order: Task<K>[] = [],
+    place = new Map(tasks.map((t, i) => [t, i]));
   const ready = tasks.filter((t) => waits.get(t.of) === 0);
   while (ready.length > 0) {
-    let best = 0, least = { peak: Infinity, adds: Infinity };
+    let best = 0,
+      least = { peak: Infinity, adds: Infinity };
     ready.forEach((t, i) => {
-      const found = alive.with(t), by = found.peak - least.peak || found.adds - least.adds || (place.get(t) ?? 0) - (place.get(ready[best]) ?? 0);
-      if (by < 0) { best = i; least = found; }
+      const found = alive.with(t),
+        by = found.peak - least.peak || found.adds - least.adds || (place.get(t) ?? 0) - (place.get(ready[best]) ?? 0);
+      if (by < 0) {
+        best = i;
+        least = found;
+      }
     });
     const [task] = ready.splice(best, 1);
     alive.do(task);

@@ -1,5 +1,5 @@
-// The expressions of one kernel: reads values of the graph either from buffers or, where they are not stored, as the expression
-// that makes them. The kernel's own results (members) are read as what is being computed.
+// The expressions of one kernel: reads values of the graph either from buffers or, where they are not stored, as the
+// expression that makes them. The kernel's own results (members) are read as what is being computed.
 import { boundOf, stridesOf, type Dim, type TensorType } from '../base/shape.ts';
 import { VerifyError } from '../base/errors.ts';
 import { dimValues, type Graph, type Node, type ValueId } from '../graph/graph.ts';
@@ -9,7 +9,10 @@ import { Exprs, type Expr } from '../kernel/expr.ts';
 import type { Buffer, Extent } from '../kernel/kernel.ts';
 import { viewOf, type View } from './view.ts';
 
-/** Who reads a value: nodes (once per operand); whether outputs, updates or dimensions do; whether anything needs it at all. */
+/**
+ * Who reads a value: nodes (once per operand); whether outputs, updates or dimensions do; whether anything needs it at
+ * all.
+ */
 export interface Uses {
   readonly nodes: readonly (readonly Node[])[];
   readonly pinned: ReadonlySet<ValueId>;
@@ -65,12 +68,18 @@ export class Scope {
     return viewOf(value, graph.types, producers, stored);
   }
 
-  beginEpilogue(value: ValueId, linear: Expr): void { this.#sum = { value, linear }; }
+  beginEpilogue(value: ValueId, linear: Expr): void {
+    this.#sum = { value, linear };
+  }
 
   extent = (type: TensorType, axis: number): Expr => {
     const d = type.shape[axis];
     if (typeof d === 'number') return this.e.index(d);
-    const at = this.e.load(this.buffer(dimValues(type)[0], 'read'), this.e.index(d.kind === 'bounded' ? 0 : d.segments), 'int32');
+    const at = this.e.load(
+      this.buffer(dimValues(type)[0], 'read'),
+      this.e.index(d.kind === 'bounded' ? 0 : d.segments),
+      'int32',
+    );
     return this.e.op('cast', [at], 'index');
   };
 
@@ -86,7 +95,8 @@ export class Scope {
   };
 
   offset = (d: Dim, z: Expr): Expr => {
-    if (typeof d === 'number' || d.kind !== 'segmented') throw new VerifyError('lower', 'only segmented dimensions have offsets');
+    if (typeof d === 'number' || d.kind !== 'segmented')
+      throw new VerifyError('lower', 'only segmented dimensions ' + 'have offsets');
     return this.e.load(this.buffer(d.offsets, 'read'), z, 'int32');
   };
 
@@ -94,14 +104,22 @@ export class Scope {
   call(node: Node): MatmulCall {
     const found = this.#calls.get(node);
     if (found) return found;
-    const types = this.#storage.graph.types, slots = new Map<string, Expr>();
+    const types = this.#storage.graph.types,
+      slots = new Map<string, Expr>();
     const int = (name: string, value: number): Expr => {
       const slot = slots.get(name) ?? this.e.int(this.ints.push(value) - 1);
       slots.set(name, slot);
       return slot;
     };
     const made: MatmulCall = {
-      e: this.e, attrs: node.attrs, outTypes: node.outputs.map((v) => types[v]), extent: this.extent, size: this.size, all: this.all, offset: this.offset, int,
+      e: this.e,
+      attrs: node.attrs,
+      outTypes: node.outputs.map((v) => types[v]),
+      extent: this.extent,
+      size: this.size,
+      all: this.all,
+      offset: this.offset,
+      int,
       inputs: node.inputs.map((v) => this.reader(v)),
     };
     this.#calls.set(node, made);
@@ -117,11 +135,18 @@ export class Scope {
     // What is in memory, another view of it, or the sum at hand, is found by its linear index.
     if (home(v) !== v || this.#sum?.value === v || (stored.has(v) && !this.#members.has(v))) {
       const strides = stridesOf(graph.types[v].shape);
-      return this.linear(v, this.e.linear(0, index.map((i, d) => [strides[d], i])));
+      return this.linear(
+        v,
+        this.e.linear(
+          0,
+          index.map((i, d) => [strides[d], i]),
+        ),
+      );
     }
     return this.#memoised(`${v}@${index.map((i) => i.id).join()}`, () => {
       const { node, op } = this.#maker(v);
-      if (op.lower.kind !== 'map') throw new VerifyError('lower', `${node.op} is read inside a kernel but was not stored`);
+      if (op.lower.kind !== 'map')
+        throw new VerifyError('lower', `${node.op} is read inside a kernel but was not stored`);
       return op.lower.at(this.call(node), index, node.outputs.indexOf(v));
     });
   }

@@ -1,7 +1,8 @@
-// What a group's kernel follows from, as text over numbers of its own: groups with equal texts have equal kernels, but for which
-// values stand behind the buffers. Layers repeat, and programs of one model share most of what they do, so that most kernels need
-// not be built again. How many rows a value has (its first dimension, or the bound of it) stands apart: most kernels are built without
-// a look at it, or at that of few values, so that a change of capacity builds none.
+// What a group's kernel follows from, as text over numbers of its own: groups with equal texts have equal kernels, but
+// for which values stand behind the buffers. Layers repeat, and programs of one model share most of what they do, so
+// that most kernels need not be built again. How many rows a value has (its first dimension, or the bound of it) stands
+// apart: most kernels are built without a look at it, or at that of few values, so that a change of capacity builds
+// none.
 import { boundOf, type Dim, type TensorType } from '../base/shape.ts';
 import type { OpTable } from '../graph/builder.ts';
 import { attrsText, type ValueId } from '../graph/graph.ts';
@@ -16,8 +17,11 @@ export interface Signature {
 }
 
 export function signatureOf({ graph, producers, stored, home }: Storage, ops: OpTable, group: Group): Signature {
-  const numbers = new Map<ValueId, number>(), values: ValueId[] = [], lines: string[] = [];
-  const members = new Set(group.members), described = new Set<ValueId>();
+  const numbers = new Map<ValueId, number>(),
+    values: ValueId[] = [],
+    lines: string[] = [];
+  const members = new Set(group.members),
+    described = new Set<ValueId>();
   const number = (v: ValueId): number => {
     const found = numbers.get(v);
     if (found !== undefined) return found;
@@ -29,11 +33,15 @@ export function signatureOf({ graph, producers, stored, home }: Storage, ops: Op
     if (typeof d === 'number') return i === 0 ? '?' : `${d}`;
     return d.kind === 'bounded' ? `<${d.usual}:${visit(d.count)}` : `<${d.usual}/${d.segments}:${visit(d.offsets)}`;
   };
-  const type = (v: ValueId): string => { const t = graph.types[v]; return `${t.dtype}[${t.shape.map(dim).join()}]`; };
+  const type = (v: ValueId): string => {
+    const t = graph.types[v];
+    return `${t.dtype}[${t.shape.map(dim).join()}]`;
+  };
 
   /** Describes a value as the kernel's expressions see it; gives its number. */
   function visit(v: ValueId): number {
-    const n = number(v), node = producers[v];
+    const n = number(v),
+      node = producers[v];
     if (described.has(v)) return n;
     described.add(v);
     if (home(v) !== v) lines.push(`${n} ${type(v)} in ${visit(home(v))}`);
@@ -48,7 +56,11 @@ export function signatureOf({ graph, producers, stored, home }: Storage, ops: Op
   }
 
   const roots = [...(group.node?.outputs ?? []), ...group.roots].map(visit);
-  return { text: `${group.kind} ${roots.join()} of ${group.members.map(visit).join()}\n${lines.join('\n')}`, values, numbers };
+  return {
+    text: `${group.kind} ${roots.join()} of ` + `${group.members.map(visit).join()}\n${lines.join('\n')}`,
+    values,
+    numbers,
+  };
 }
 
 /** Rows of a value, as far as a kernel's text could follow from them. */
@@ -58,16 +70,29 @@ export const rowsOf = ({ shape: [lead] }: TensorType): string => (lead === undef
 export function recordSizeReads(types: readonly TensorType[], looked: Set<ValueId>): readonly TensorType[] {
   const made = new Map<ValueId, TensorType>();
   const watch = ({ dtype, shape: [lead, ...rest] }: TensorType, v: ValueId): TensorType => {
-    const shape: Dim[] = [0, ...rest], look = <T>(seen: T): T => { looked.add(v); return seen; };
-    if (typeof lead !== 'number') shape[0] = { ...lead, get bound() { return look(lead.bound); } };
+    const shape: Dim[] = [0, ...rest],
+      look = <T>(seen: T): T => {
+        looked.add(v);
+        return seen;
+      };
+    if (typeof lead !== 'number')
+      shape[0] = {
+        ...lead,
+        get bound() {
+          return look(lead.bound);
+        },
+      };
     else Object.defineProperty(shape, 0, { get: () => look(lead), enumerable: true });
     return { dtype, shape };
   };
-  return new Proxy(types, { get(target, key) {
-    const v = typeof key === 'string' ? Number(key) : NaN, type = target[v] as TensorType | undefined;
-    if (!type) return Reflect.get(target, key) as unknown;
-    const found = made.get(v) ?? (type.shape.length === 0 ? type : watch(type, v));
-    made.set(v, found);
-    return found;
-  } });
+  return new Proxy(types, {
+    get(target, key) {
+      const v = typeof key === 'string' ? Number(key) : NaN,
+        type = target[v] as TensorType | undefined;
+      if (!type) return Reflect.get(target, key) as unknown;
+      const found = made.get(v) ?? (type.shape.length === 0 ? type : watch(type, v));
+      made.set(v, found);
+      return found;
+    },
+  });
 }

@@ -1,5 +1,5 @@
-// Causal self-attention with rotary positions, of as many or fewer heads of keys and values as of queries (Ainslie et al. 2023), and
-// its form with a cache of keys and values for generation.
+// Causal self-attention with rotary positions, of as many or fewer heads of keys and values as of queries (Ainslie et
+// al. 2023), and its form with a cache of keys and values for generation.
 import { boundOf } from '../base/shape.ts';
 import { UserError } from '../base/errors.ts';
 import { fixedCopy } from '../base/fixed.ts';
@@ -27,20 +27,35 @@ export interface AttentionOptions {
   /** Base of the rotary frequencies (Su et al. 2021); default 10,000. */
   readonly ropeBase?: number;
 }
-const KEYS: KeysOf<AttentionOptions> = { dModel: needed(aSize), heads: needed(aSize), kvHeads: aSize,
-  context: needed(aSize), outStd: atLeast0, ropeBase: above0 };
+const KEYS: KeysOf<AttentionOptions> = {
+  dModel: needed(aSize),
+  heads: needed(aSize),
+  kvHeads: aSize,
+  context: needed(aSize),
+  outStd: atLeast0,
+  ropeBase: above0,
+};
 
 /** Where a cached step stands: the tokens of x are those at `position`, `position` + 1, ... of the sequence. */
-export interface Cached { readonly position: Tensor }
+export interface Cached {
+  readonly position: Tensor;
+}
 
 /** Checks how a width is split into heads; gives the width of one. */
-export function headWidth(layer: string, { dModel, heads, kvHeads = heads }: Pick<AttentionOptions, 'dModel' | 'heads' | 'kvHeads'>, even: boolean): number {
+export function headWidth(
+  layer: string,
+  { dModel, heads, kvHeads = heads }: Pick<AttentionOptions, 'dModel' | 'heads' | 'kvHeads'>,
+  even: boolean,
+): number {
   const width = dModel / heads;
   if (!Number.isInteger(width) || (even && width % 2 !== 0)) {
     throw new UserError(`${layer}: width ${dModel} cannot be split into ${heads} heads${even ? ' of even width' : ''}`);
   }
   if (!(kvHeads >= 1 && Number.isInteger(heads / kvHeads))) {
-    throw new UserError(`${layer}: ${heads} heads cannot share ${kvHeads} heads of keys evenly`, 'kvHeads must divide heads');
+    throw new UserError(
+      `${layer}: ${heads} heads cannot share ${kvHeads} heads of keys evenly`,
+      'kvHeads must ' + 'divide heads',
+    );
   }
   return width;
 }
@@ -53,32 +68,51 @@ export class CausalSelfAttention {
 
   constructor(options: AttentionOptions) {
     checkOptions('CausalSelfAttention', options, KEYS);
-    const { dModel, heads, kvHeads = heads, outStd } = options, width = headWidth('attention', options, true);
+    const { dModel, heads, kvHeads = heads, outStd } = options,
+      width = headWidth('attention', options, true);
     this.qkv = new Linear(dModel, dModel + 2 * kvHeads * width, { bias: false });
     this.out = new Linear(dModel, dModel, { bias: false, ...(outStd !== undefined && { std: outStd }) });
     this.#options = fixedCopy(options);
   }
 
   forward(x: Tensor, cached?: Cached): Tensor {
-    const { dModel, heads, kvHeads = heads, context, ropeBase } = this.#options, trace = traceOf(x), width = dModel / heads;
+    const { dModel, heads, kvHeads = heads, context, ropeBase } = this.#options,
+      trace = traceOf(x),
+      width = dModel / heads;
     const [batch, time] = x.shape.map(boundOf);
-    if (time > context) throw new UserError(`a sequence of ${time} tokens is longer than the model's context of ${context}`);
+    if (time > context)
+      throw new UserError(`a sequence of ${time} tokens is longer than the model's context of ` + `${context}`);
     const qkv = reshape(call(this.qkv, x), [batch, time, heads + 2 * kvHeads, width]);
-    const part = (from: number, count: number): Tensor => slice(qkv, 2, from, from + count); // [batch, time, count, width]
-    const [cos, sin] = rotation(qkv, { width, time, ...(ropeBase !== undefined && { base: ropeBase }), ...(cached && { cached: { ...cached, context } }) });
-    const q = rope(part(0, heads), cos, sin), k = rope(part(heads, kvHeads), cos, sin), v = part(heads + kvHeads, kvHeads);
+    // [batch, time, count, width]
+    const part = (from: number, count: number): Tensor => slice(qkv, 2, from, from + count);
+    const [cos, sin] = rotation(qkv, {
+      width,
+      time,
+      ...(ropeBase !== undefined && { base: ropeBase }),
+      ...(cached && { cached: { ...cached, context } }),
+    });
+    const q = rope(part(0, heads), cos, sin),
+      k = rope(part(heads, kvHeads), cos, sin),
+      v = part(heads + kvHeads, kvHeads);
     const out = cached
-      ? attention(q, this.#cache(trace, 'k', k, cached), this.#cache(trace, 'v', v, cached), cached.position, { causal: true })
+      ? attention(q, this.#cache(trace, 'k', k, cached), this.#cache(trace, 'v', v, cached), cached.position, {
+          causal: true,
+        })
       : attention(q, k, v, 0, { causal: true });
     return call(this.out, reshape(out, [batch, time, dModel]));
   }
 
-  /** The cache [batch, context, kvHeads, width] with this step's rows written, which is also its next value. Its sizes are part of its name: other
-   * numbers of sequences have another. */
+  /**
+   * The cache [batch, context, kvHeads, width] with this step's rows written, which is also its next value. Its sizes
+   * are part of its name: other numbers of sequences have another.
+   */
   #cache(trace: Trace, name: string, rows: Tensor, { position }: Cached): Tensor {
     const [batch, , heads, width] = rows.shape.map(boundOf);
     const shape = [batch, this.#options.context, heads, width];
-    const state = trace.state(`${CACHES}${name}/${trace.pathOf(this)}/${shape.join('x')}`, { dtype: rows.dtype, shape });
+    const state = trace.state(`${CACHES}${name}/${trace.pathOf(this)}/${shape.join('x')}`, {
+      dtype: rows.dtype,
+      shape,
+    });
     const next = updateRows(state, rows, position);
     trace.update(state, next);
     return next;

@@ -47,7 +47,8 @@ export class BatchNorm {
   constructor(width: number, options: BatchNormOptions = {}) {
     checkOptions('BatchNorm', options, KEYS);
     const { eps = 1e-5, momentum = 0.1 } = options;
-    if (!(momentum >= 0 && momentum <= 1)) throw new UserError(`BatchNorm: momentum must be from 0 to 1, got ${momentum}`);
+    if (!(momentum >= 0 && momentum <= 1))
+      throw new UserError(`BatchNorm: momentum must be from 0 to 1, got ` + `${momentum}`);
     const of = (value: number, role: Role): Parameter =>
       new Parameter([width], { kind: 'constant', value }, { trained: role !== 'running', role });
     this.gain = of(1, 'gain');
@@ -59,18 +60,24 @@ export class BatchNorm {
   }
 
   forward(x: Tensor): Tensor {
-    const [width] = this.gain.shape, last = x.shape.at(-1);
-    if (last !== width || x.shape.length < 2) throw new UserError(`BatchNorm: columns of the last axis must be ${width}, got ${showType(x.type)}`);
+    const [width] = this.gain.shape,
+      last = x.shape.at(-1);
+    if (last !== width || x.shape.length < 2)
+      throw new UserError(`BatchNorm: columns of the last axis must be ` + `${width}, got ${showType(x.type)}`);
     const trace = traceOf(x);
     const apply = (away: Tensor, variance: Tensor): Tensor =>
       add(mul(away, mul(rsqrt(add(variance, this.#eps)), use(x, this.gain))), use(x, this.bias));
     if (!trace.training) return apply(sub(x, use(x, this.runningMean)), use(x, this.runningVariance));
 
-    const count = countOf(x), some = maximum(count, 1), enough = isDynamic(x.shape) ? less(scalar(count, 1), count) : null;
+    const count = countOf(x),
+      some = maximum(count, 1),
+      enough = isDynamic(x.shape) ? less(scalar(count, 1), count) : null;
     if (!enough) checkRows(x, trace.pathOf(this));
     const own = (value: Tensor, running: Parameter): Tensor => (enough ? where(enough, value, use(x, running)) : value);
-    const mean = own(div(overRows(x), some), this.runningMean), away = sub(x, mean);
-    const spread = div(overRows(mul(away, away)), some), variance = own(spread, this.runningVariance);
+    const mean = own(div(overRows(x), some), this.runningMean),
+      away = sub(x, mean);
+    const spread = div(overRows(mul(away, away)), some),
+      variance = own(spread, this.runningVariance);
     const population = mul(variance, div(some, maximum(sub(count, 1), 1)));
     const towards = (p: Parameter, value: Tensor): void => {
       const moved = (old: Tensor): Tensor => add(mul(old, 1 - this.#momentum), mul(value, this.#momentum));
@@ -84,11 +91,15 @@ export class BatchNorm {
 
 /** Throws where a column has one element, whose variance says nothing. */
 function checkRows(x: Tensor, path: string): void {
-  const [width] = x.shape.slice(-1), rows = elements(x.shape) / boundOf(width);
+  const [width] = x.shape.slice(-1),
+    rows = elements(x.shape) / boundOf(width);
   if (rows >= 2) return;
-  const where = `BatchNorm${path ? ` at ${path}` : ''}`, got = showType(x.type);
-  throw new UserError(`${where}: statistics need at least 2 elements a column in training, got ${got}`,
-    'a larger batch (accumulate and split make micro-batches smaller), or LayerNorm, which needs no other rows');
+  const where = `BatchNorm${path ? ` at ${path}` : ''}`,
+    got = showType(x.type);
+  throw new UserError(
+    `${where}: statistics need at least 2 elements a column in training, got ${got}`,
+    'a larger batch (accumulate and split make micro-batches smaller), or LayerNorm, which needs no other rows',
+  );
 }
 
 /** How many elements a column has in this run. */

@@ -13,15 +13,19 @@ import { use } from '../trace/trace.ts';
 export interface Conv2dOptions extends OpOptions {
   /** Adds a bias; default true. Leave it out before a normalisation, which takes it away. */
   readonly bias?: boolean;
-  /** Standard deviation of the starting weights; default sqrt(2 / fan-in), which keeps the size of activations under ReLU (He et al.
-   * 2015, equation 10). */
+  /**
+   * Standard deviation of the starting weights; default sqrt(2 / fan-in), which keeps the size of activations under
+   * ReLU (He et al. 2015, equation 10).
+   */
   readonly std?: number;
 }
 
 const KEYS: KeysOf<Conv2dOptions> = { ...CONV_KEYS, bias: aFlag, std: atLeast0 };
 
-/** Images [N, H, W, inputs] -> [N, H', W', outputs], with windows of `taps`; N may vary at run time. Padding is 0 by default; 'same' keeps
- * height and width (at stride 1). */
+/**
+ * Images [N, H, W, inputs] -> [N, H', W', outputs], with windows of `taps`; N may vary at run time. Padding is 0 by
+ * default; 'same' keeps height and width (at stride 1).
+ */
 export class Conv2d {
   readonly weight: Parameter; // [rows, columns, inputs / groups, outputs]
   readonly bias: Parameter | null; // [outputs]
@@ -29,12 +33,17 @@ export class Conv2d {
 
   constructor(inputs: number, outputs: number, taps: Pair, given: Conv2dOptions = {}) {
     checkOptions('Conv2d', given, KEYS);
-    const { bias = true, std, ...options } = given, [rows, columns] = pairOf(taps), { groups = 1 } = options;
+    const { bias = true, std, ...options } = given,
+      [rows, columns] = pairOf(taps),
+      { groups = 1 } = options;
     if (!(Number.isInteger(groups) && groups > 0 && inputs % groups === 0 && outputs % groups === 0)) {
       throw new UserError(`Conv2d: ${groups} groups do not divide ${inputs} inputs and ${outputs} outputs`);
     }
     const fanIn = rows * columns * (inputs / groups);
-    this.weight = new Parameter([rows, columns, inputs / groups, outputs], { kind: 'normal', std: std ?? Math.sqrt(2 / fanIn) });
+    this.weight = new Parameter([rows, columns, inputs / groups, outputs], {
+      kind: 'normal',
+      std: std ?? Math.sqrt(2 / fanIn),
+    });
     this.bias = bias ? new Parameter([outputs], { kind: 'constant', value: 0 }, { role: 'bias' }) : null;
     this.#options = fixedCopy(options);
   }

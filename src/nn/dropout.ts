@@ -10,12 +10,17 @@ import { traceOf } from '../trace/trace.ts';
  * `split`, where rows are those of the batch. */
 export class Dropout {
   #rate = 0;
-  constructor(rate: number) { this.rate = rate; }
+  constructor(rate: number) {
+    this.rate = rate;
+  }
 
   /** At least 0 and below 1. It may be changed between steps. */
-  get rate(): number { return this.#rate; }
+  get rate(): number {
+    return this.#rate;
+  }
   set rate(rate: number) {
-    if (typeof rate !== 'number' || !(rate >= 0 && rate < 1)) throw new UserError(`dropout rate must be at least 0 and below 1, got ${shown(rate)}`);
+    if (typeof rate !== 'number' || !(rate >= 0 && rate < 1))
+      throw new UserError(`dropout rate must be at least 0 ` + `and below 1, got ${shown(rate)}`);
     this.#rate = rate;
   }
 

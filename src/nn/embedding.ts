@@ -20,5 +20,7 @@ export class Embedding {
     this.weight = new Parameter([count, width], { kind: 'normal', std: options.std ?? 1 }, { role: 'embedding' });
   }
 
-  forward(tokens: Tensor): Tensor { return gather(use(tokens, this.weight), tokens); }
+  forward(tokens: Tensor): Tensor {
+    return gather(use(tokens, this.weight), tokens);
+  }
 }

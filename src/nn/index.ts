@@ -12,14 +12,45 @@ export { ExpertChoiceRouter, HashRouter, type HashRouterOptions } from './moe/fi
 export { balanceLoss, gshardLoss, squaredVariation, zLoss, type LossName } from './moe/losses.ts';
 export { MoE, SharedExpert, type MoEOptions, type SharedExpertOptions } from './moe/moe.ts';
 export type { Assignments, RoutingMode } from './moe/memory.ts';
-export { aggregate, aggregateSpec, cache, groupBy, type Cached, type CacheOptions, type Specialised } from './moe/operators.ts';
-export { LinearRouter, type Choice, type GroupLimit, type PlainRouterOptions, type RouteCall, type Router, type RouterOptions } from './moe/router.ts';
-export { NoisyTopKRouter, SigmoidRouter, SinkhornRouter, TopKRouter, type SigmoidRouterOptions, type SinkhornRouterOptions, type TopKRouterOptions } from './moe/routers.ts';
+export {
+  aggregate,
+  aggregateSpec,
+  cache,
+  groupBy,
+  type Cached,
+  type CacheOptions,
+  type Specialised,
+} from './moe/operators.ts';
+export {
+  LinearRouter,
+  type Choice,
+  type GroupLimit,
+  type PlainRouterOptions,
+  type RouteCall,
+  type Router,
+  type RouterOptions,
+} from './moe/router.ts';
+export {
+  NoisyTopKRouter,
+  SigmoidRouter,
+  SinkhornRouter,
+  TopKRouter,
+  type SigmoidRouterOptions,
+  type SinkhornRouterOptions,
+  type TopKRouterOptions,
+} from './moe/routers.ts';
 export { route, type Overflow, type Priority, type Routing, type RoutingOptions } from './moe/routing.ts';
 export type { Dispatch, Experts } from './moe/strategies.ts';
 export { eligible } from './moe/eligible.ts';
 export { activeSlots, type Families, type OpenSlots, type SlotsValue } from './moe/slots.ts';
-export { compactExperts, resizeExperts, upcycle, type CompactOptions, type ResizeOptions, type UpcycleOptions } from './moe/upcycle.ts';
+export {
+  compactExperts,
+  resizeExperts,
+  upcycle,
+  type CompactOptions,
+  type ResizeOptions,
+  type UpcycleOptions,
+} from './moe/upcycle.ts';
 export { topK } from '../graph/ops/reduce/topK.ts';
 export { MultiHeadAttention, type MultiHeadInputs, type MultiHeadOptions } from './multi-head.ts';
 export { LayerNorm, RMSNorm, type NormOptions } from './norm.ts';

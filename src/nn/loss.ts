@@ -66,14 +66,17 @@ export function counted(mean: Tensor, count: Tensor | number): Tensor {
  */
 export function meanOver(each: Tensor, weights?: Tensor): Tensor {
   if (weights) {
-    const all = add(cast(weights, each.dtype), zerosLike(each)), total = sum(all), zero = scalar(each, 0);
+    const all = add(cast(weights, each.dtype), zerosLike(each)),
+      total = sum(all),
+      zero = scalar(each, 0);
     if (!sameShape(all.shape, each.shape)) {
       throw new ShapeError(`meanOver: weights ${showType(weights.type)} do not fit ${showType(each.type)}`);
     }
     // What counts nothing may be no number.
     return counted(ratio(sum(where(equal(all, 0), zero, mul(all, each))), total), total);
   }
-  const [rows] = each.shape, fixed = each.shape.reduce<number>((n, d) => n * (typeof d === 'number' ? d : 1), 1);
+  const [rows] = each.shape,
+    fixed = each.shape.reduce<number>((n, d) => n * (typeof d === 'number' ? d : 1), 1);
   if (each.shape.every((d) => typeof d === 'number')) return counted(mean(each), fixed);
   const count = cast(rowsIn(each, rows), 'float32');
   // As ops.mean, but of no rows it is 0.
@@ -94,7 +97,9 @@ function rowsIn(x: Tensor, dim: Dim): Tensor {
 /** Broadcasting [n, 1] with [n] would silently compare every row with every other. */
 function alike(name: string, output: Tensor, target: Tensor): void {
   if (!isFloat(output.dtype) || output.dtype !== target.dtype || !sameShape(output.shape, target.shape)) {
-    throw new ShapeError(`${name}: output ${showType(output.type)} and target ${showType(target.type)} must be floats of one shape`);
+    throw new ShapeError(
+      `${name}: output ${showType(output.type)} and target ${showType(target.type)} must be ` + `floats of one shape`,
+    );
   }
 }
 
@@ -108,8 +113,11 @@ export interface CrossEntropyOptions {
    * counts. Where it is 0 (every target is of a class of weight 0) only smoothed labels give a loss, divided by 1. */
   readonly classWeights?: Tensor | readonly number[];
 }
-const CROSS_ENTROPY: KeysOf<CrossEntropyOptions> = { labelSmoothing: aNumber, ignoreIndex: aNumber,
-  classWeights: either(aList, anObject) };
+const CROSS_ENTROPY: KeysOf<CrossEntropyOptions> = {
+  labelSmoothing: aNumber,
+  ignoreIndex: aNumber,
+  classWeights: either(aList, anObject),
+};
 
 /** Mean over all rows of -log softmax(logits)[target], in nats. logits [..., classes], targets int32 [...]. A
  * target that is no class gives NaN. */
@@ -123,13 +131,17 @@ export function crossEntropy(logits: Tensor, targets: Tensor, options: CrossEntr
     throw new UserError(`crossEntropy: ignoreIndex must be a whole number (int32), as targets are, got ${ignoreIndex}`);
   }
   const ignored = ignoreIndex === undefined ? null : equal(targets, ignoreIndex);
-  const known = ignored ? where(ignored, scalar(targets, 0), targets) : targets, last = logits.shape.length - 1;
+  const known = ignored ? where(ignored, scalar(targets, 0), targets) : targets,
+    last = logits.shape.length - 1;
   const [rows, logSum] = emit('crossEntropy', [logits, known]); // [...] each
-  const weights = classWeights === undefined ? null : weightsOf(logits, classWeights), own = weights && gather(weights, known);
+  const weights = classWeights === undefined ? null : weightsOf(logits, classWeights),
+    own = weights && gather(weights, known);
   let loss = own ? mul(rows, own) : rows;
   if (labelSmoothing > 0) {
     // The mean over classes of weight * (log sum exp - logit).
-    const even = weights ? sub(mul(logSum, mean(weights)), mean(mul(logits, weights), [last])) : sub(logSum, mean(logits, [last]));
+    const even = weights
+      ? sub(mul(logSum, mean(weights)), mean(mul(logits, weights), [last]))
+      : sub(logSum, mean(logits, [last]));
     loss = add(mul(loss, 1 - labelSmoothing), mul(even, labelSmoothing));
   }
   if (!ignored && !own) return meanOver(loss);
@@ -146,9 +158,18 @@ function weightsOf(logits: Tensor, weights: Tensor | readonly number[]): Tensor 
   if (wrong !== undefined) {
     throw new UserError(`crossEntropy: weights of classes must be numbers of at least 0, got ${shown(wrong)}`);
   }
-  const classes = boundOf(logits.shape[logits.shape.length - 1]), given = 'shape' in weights ? weights.shape : [weights.length];
-  if (!sameShape(given, [classes])) throw new ShapeError(`crossEntropy: ${classes} classes need ${classes} weights, got ${given.map(boundOf).join(' x ')}`);
-  return 'shape' in weights ? weights : traceOf(logits).constant({ dtype: logits.dtype, shape: [classes] }, hostTensor(logits.dtype, [classes], weights).data);
+  const classes = boundOf(logits.shape[logits.shape.length - 1]),
+    given = 'shape' in weights ? weights.shape : [weights.length];
+  if (!sameShape(given, [classes]))
+    throw new ShapeError(
+      `crossEntropy: ${classes} classes need ${classes} weights, ` + `got ${given.map(boundOf).join(' x ')}`,
+    );
+  return 'shape' in weights
+    ? weights
+    : traceOf(logits).constant(
+        { dtype: logits.dtype, shape: [classes] },
+        hostTensor(logits.dtype, [classes], weights).data,
+      );
 }
 
 /** Mean over all rows of -logProbabilities[target], in nats. logProbabilities [..., classes] (`ops.logSoftmax`
@@ -212,7 +233,8 @@ export function huber(output: Tensor, target: Tensor, options: HuberOptions = {}
   const { delta = 1 } = options;
   alike('huber', output, target);
   if (!(Number.isFinite(delta) && delta > 0)) throw new UserError(`huber: delta must be above 0, got ${delta}`);
-  const size = abs(sub(output, target)), within = minimum(size, delta);
+  const size = abs(sub(output, target)),
+    within = minimum(size, delta);
   return meanOver(add(mul(mul(within, within), 0.5), mul(sub(size, within), delta)));
 }
 
@@ -226,6 +248,7 @@ export const hinge: Loss = (output, target) => {
  * as a right angle. */
 export const cosineSimilarity: Loss = (output, target) => {
   alike('cosineSimilarity', output, target);
-  const axis = [output.shape.length - 1], lengths = mul(norm(output, axis), norm(target, axis));
+  const axis = [output.shape.length - 1],
+    lengths = mul(norm(output, axis), norm(target, axis));
   return meanOver(sub(scalar(output, 1), div(sum(mul(output, target), axis), maximum(lengths, 1e-8))));
 };

@@ -7,7 +7,10 @@ import { relu } from '../graph/ops/elementwise/relu.ts';
 import { call } from '../trace/trace.ts';
 import { Linear } from './linear.ts';
 
-export interface MlpOptions { readonly activation?: (x: Tensor) => Tensor; readonly bias?: boolean }
+export interface MlpOptions {
+  readonly activation?: (x: Tensor) => Tensor;
+  readonly bias?: boolean;
+}
 const KEYS: KeysOf<MlpOptions> = { activation: aFunction, bias: aFlag };
 
 /** [..., sizes[0]] -> [..., sizes[last]], ReLU between by default. */
@@ -16,8 +19,14 @@ export class MLP {
   readonly #activation: (x: Tensor) => Tensor;
   constructor(sizes: readonly number[], options: MlpOptions = {}) {
     checkOptions('MLP', options, KEYS);
-    if (((sizes as readonly number[] | undefined)?.length ?? 0) < 2) throw new UserError(`MLP: needs at least two sizes, got ${JSON.stringify(sizes)}`, 'new nn.MLP([inputs, hidden, outputs])');
-    refuseUnused('MLP', options, { activation: sizes.length === 2 && 'it stands between linear maps, and there is one' });
+    if (((sizes as readonly number[] | undefined)?.length ?? 0) < 2)
+      throw new UserError(
+        `MLP: needs at least two ` + `sizes, got ${JSON.stringify(sizes)}`,
+        'new nn.MLP([inputs, hidden, outputs])',
+      );
+    refuseUnused('MLP', options, {
+      activation: sizes.length === 2 && 'it stands between linear maps, and there is one',
+    });
     const { activation = relu, bias = true } = options;
     this.layers = sizes.slice(1).map((n, i) => new Linear(sizes[i], n, { bias, std: Math.sqrt(2 / sizes[i]) }));
     this.#activation = activation;

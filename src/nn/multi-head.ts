@@ -1,5 +1,5 @@
-// Multi-head attention (Vaswani et al. 2017, section 3.2.2): over the sequence itself or over another one, with masks, causal or not,
-// with or without rotary positions, of as many or fewer heads of keys and values as of queries.
+// Multi-head attention (Vaswani et al. 2017, section 3.2.2): over the sequence itself or over another one, with masks,
+// causal or not, with or without rotary positions, of as many or fewer heads of keys and values as of queries.
 import { UserError } from '../base/errors.ts';
 import { fixedCopy } from '../base/fixed.ts';
 import { checkOptions, type KeysOf } from '../base/options.ts';
@@ -30,13 +30,24 @@ export interface MultiHeadOptions {
   /** Standard deviation of the output projection's starting weights. */
   readonly outStd?: number;
 }
-const KEYS: KeysOf<MultiHeadOptions> = { dModel: needed(aSize), heads: needed(aSize), kvHeads: aSize,
-  memoryWidth: aSize, causal: aFlag, rope: either(aFlag, above0), bias: aFlag, outStd: atLeast0 };
+const KEYS: KeysOf<MultiHeadOptions> = {
+  dModel: needed(aSize),
+  heads: needed(aSize),
+  kvHeads: aSize,
+  memoryWidth: aSize,
+  causal: aFlag,
+  rope: either(aFlag, above0),
+  bias: aFlag,
+  outStd: atLeast0,
+};
 
 export interface MultiHeadInputs {
   /** [batch, memory, memoryWidth]: the sequence whose keys and values are seen; x itself by default. */
   readonly memory?: Tensor;
-  /** [batch or 1, heads or 1, time or 1, memory or 1]: bool, true where a position may be seen; or floats added to the scores. */
+  /**
+   * [batch or 1, heads or 1, time or 1, memory or 1]: bool, true where a position may be seen; or floats added to the
+   * scores.
+   */
   readonly mask?: Tensor;
   /** int32 [batch]: how many positions of the sequence that is seen are no padding. */
   readonly lengths?: Tensor;
@@ -64,18 +75,26 @@ export class MultiHeadAttention {
 
   forward(x: Tensor, inputs: MultiHeadInputs = {}): Tensor {
     checkOptions('MultiHeadAttention.forward', inputs, INPUTS);
-    const { memory = x, mask, lengths } = inputs, { dModel, heads, kvHeads = heads, causal = false, rope: rotary = false } = this.#options, width = dModel / heads;
+    const { memory = x, mask, lengths } = inputs,
+      { dModel, heads, kvHeads = heads, causal = false, rope: rotary = false } = this.#options,
+      width = dModel / heads;
     if (memory !== x && (causal || rotary !== false)) {
-      throw new UserError('MultiHeadAttention: causal and rope are for attention within one sequence, not over a memory');
+      throw new UserError(
+        'MultiHeadAttention: causal and rope are for attention within one sequence, not over a memory',
+      );
     }
     if (x.shape.length !== 3 || memory.shape.length !== 3) {
-      throw new UserError(`MultiHeadAttention: takes [batch, time, width], got ${showShape(x.shape)} and ${showShape(memory.shape)}`);
+      throw new UserError(
+        `MultiHeadAttention: takes [batch, time, width], got ${showShape(x.shape)} and ` + `${showShape(memory.shape)}`,
+      );
     }
-    const [batch, time] = x.shape.map(boundOf), seen = boundOf(memory.shape[1]);
+    const [batch, time] = x.shape.map(boundOf),
+      seen = boundOf(memory.shape[1]);
     const table = rotary === false ? null : rotation(x, { width, time, ...(rotary !== true && { base: rotary }) });
     const turned = (t: Tensor): Tensor => (table ? rope(t, ...table) : t);
     const q = turned(reshape(call(this.q, x), [batch, time, heads, width]));
-    const k = turned(reshape(call(this.k, memory), [batch, seen, kvHeads, width])), v = reshape(call(this.v, memory), [batch, seen, kvHeads, width]);
+    const k = turned(reshape(call(this.k, memory), [batch, seen, kvHeads, width])),
+      v = reshape(call(this.v, memory), [batch, seen, kvHeads, width]);
     const mixed = attention(q, k, v, 0, { causal, ...(mask && { mask }), ...(lengths && { lengths }) });
     return call(this.out, reshape(mixed, [batch, time, dModel]));
   }

@@ -24,7 +24,9 @@ export class RMSNorm {
     this.#eps = options.eps ?? 1e-5;
   }
 
-  forward(x: Tensor): Tensor { return rmsNorm(x, use(x, this.gain), this.#eps); }
+  forward(x: Tensor): Tensor {
+    return rmsNorm(x, use(x, this.gain), this.#eps);
+  }
 }
 
 /** (x - mean) / sqrt(variance + eps) * gain + bias (Ba et al. 2016): [..., width] -> [..., width]. width is at
@@ -43,5 +45,7 @@ export class LayerNorm {
     this.#eps = options.eps ?? 1e-5;
   }
 
-  forward(x: Tensor): Tensor { return layerNorm(x, use(x, this.gain), use(x, this.bias), this.#eps); }
+  forward(x: Tensor): Tensor {
+    return layerNorm(x, use(x, this.gain), use(x, this.bias), this.#eps);
+  }
 }

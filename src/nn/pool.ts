@@ -17,7 +17,9 @@ export class MaxPool2d {
     this.#window = fixedCopy(window);
     this.#options = fixedCopy(options);
   }
-  forward(x: Tensor): Tensor { return maxPool2d(x, this.#window, this.#options); }
+  forward(x: Tensor): Tensor {
+    return maxPool2d(x, this.#window, this.#options);
+  }
 }
 
 /** The mean of each window: [N, H, W, C] -> [N, H', W', C]. */
@@ -29,10 +31,14 @@ export class AvgPool2d {
     this.#window = fixedCopy(window);
     this.#options = fixedCopy(options);
   }
-  forward(x: Tensor): Tensor { return avgPool2d(x, this.#window, this.#options); }
+  forward(x: Tensor): Tensor {
+    return avgPool2d(x, this.#window, this.#options);
+  }
 }
 
 /** The mean of each image: [N, H, W, C] -> [N, C]. */
 export class GlobalAvgPool2d {
-  forward(x: Tensor): Tensor { return mean(x, [1, 2]); }
+  forward(x: Tensor): Tensor {
+    return mean(x, [1, 2]);
+  }
 }

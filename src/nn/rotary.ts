@@ -15,14 +15,30 @@ export interface RotaryOptions {
   readonly cached?: { readonly position: Tensor; readonly context: number };
 }
 
-/** Cosines and sines of `time` positions for what is to be turned: [time, width / 2] each, of its dtype, as `rope` takes them. */
+/**
+ * Cosines and sines of `time` positions for what is to be turned: [time, width / 2] each, of its dtype, as `rope` takes
+ * them.
+ */
 export function rotation(x: Tensor, { width, time, base = 10_000, cached }: RotaryOptions): [cos: Tensor, sin: Tensor] {
-  const half = width / 2, rows = cached?.context ?? time, trace = traceOf(x), { dtype } = x;
-  const table = (f: (angle: number) => number): Tensor => trace.constant({ dtype, shape: [rows, half] },
-    hostTensor(dtype, [rows, half], Array.from({ length: rows * half }, (_, i) => f(Math.floor(i / half) * base ** (-(i % half) / half)))).data);
+  const half = width / 2,
+    rows = cached?.context ?? time,
+    trace = traceOf(x),
+    { dtype } = x;
+  const table = (f: (angle: number) => number): Tensor =>
+    trace.constant(
+      { dtype, shape: [rows, half] },
+      hostTensor(
+        dtype,
+        [rows, half],
+        Array.from({ length: rows * half }, (_, i) => f(Math.floor(i / half) * base ** (-(i % half) / half))),
+      ).data,
+    );
   const [cos, sin] = [table(Math.cos), table(Math.sin)];
   if (!cached) return [cos, sin];
-  const steps = trace.constant({ dtype: 'int32', shape: [time] }, Int32Array.from({ length: time }, (_, i) => i));
+  const steps = trace.constant(
+    { dtype: 'int32', shape: [time] },
+    Int32Array.from({ length: time }, (_, i) => i),
+  );
   const positions = add(steps, cached.position);
   return [gather(cos, positions), gather(sin, positions)];
 }

@@ -1,4 +1,5 @@
-// A small convolutional network for images: blocks of convolution, batch normalisation, ReLU and max-pooling, then a linear map.
+// A small convolutional network for images: blocks of convolution, batch normalisation, ReLU and max-pooling, then a
+// linear map.
 import { UserError } from '../base/errors.ts';
 import { checkOptions, shown, type KeysOf } from '../base/options.ts';
 import { aList, aSize, needed } from '../base/kinds.ts';
@@ -23,8 +24,8 @@ export interface SmallCnnOptions {
 const KEYS: KeysOf<SmallCnnOptions> = { image: needed(aList), outputs: needed(aSize), widths: aList };
 
 /**
- * Images [N, height, width, channels], or as rows [N, height * width * channels] -> [N, outputs]. N may vary at run time: as an expert it takes
- * the rows that it is sent.
+ * Images [N, height, width, channels], or as rows [N, height * width * channels] -> [N, outputs]. N may vary at run
+ * time: as an expert it takes the rows that it is sent.
  */
 export class SmallCNN {
   readonly blocks: readonly Sequential[];
@@ -34,12 +35,31 @@ export class SmallCNN {
   constructor(options: SmallCnnOptions) {
     checkOptions('SmallCNN', options, KEYS);
     const { image, outputs, widths = [16, 32] } = options;
-    if (image.length !== 3) throw new UserError(`SmallCNN: image must be [height, width, channels], got [${image.map(String).join(', ')}]`);
-    for (const n of [...image, ...widths]) if (aSize(n) !== null) throw new UserError(`SmallCNN: sizes of the image and widths must be whole numbers of at least 1, got ${shown(n)}`);
-    const [height, width] = image.map((n) => n >> widths.length), channels = [image[2], ...widths];
-    if (height < 1 || width < 1) throw new UserError(`SmallCNN: ${widths.length} blocks leave nothing of ${image[0]} x ${image[1]} images`, 'use fewer widths');
-    this.blocks = widths.map((n, i) => new Sequential(
-      new Conv2d(channels[i], n, 3, { padding: 'same', bias: false }), new BatchNorm(n), relu, new MaxPool2d(2)));
+    if (image.length !== 3)
+      throw new UserError(
+        `SmallCNN: image must be [height, width, channels], got ` + `[${image.map(String).join(', ')}]`,
+      );
+    for (const n of [...image, ...widths])
+      if (aSize(n) !== null)
+        throw new UserError(
+          `SmallCNN: sizes of the image ` + `and widths must be whole numbers of at least 1, got ${shown(n)}`,
+        );
+    const [height, width] = image.map((n) => n >> widths.length),
+      channels = [image[2], ...widths];
+    if (height < 1 || width < 1)
+      throw new UserError(
+        `SmallCNN: ${widths.length} blocks leave nothing of ` + `${image[0]} x ${image[1]} images`,
+        'use fewer widths',
+      );
+    this.blocks = widths.map(
+      (n, i) =>
+        new Sequential(
+          new Conv2d(channels[i], n, 3, { padding: 'same', bias: false }),
+          new BatchNorm(n),
+          relu,
+          new MaxPool2d(2),
+        ),
+    );
     const features = height * width * channels[widths.length];
     this.head = new Sequential(new Flatten(), new Linear(features, outputs, { role: 'head' }));
     this.#image = [...image];
@@ -47,6 +67,9 @@ export class SmallCNN {
 
   forward(x: Tensor): Tensor {
     const images = reshape(x, [boundOf(x.shape[0]), ...this.#image]);
-    return call(this.head, this.blocks.reduce((h, block) => call(block, h), images));
+    return call(
+      this.head,
+      this.blocks.reduce((h, block) => call(block, h), images),
+    );
   }
 }

@@ -29,7 +29,10 @@ export interface BlockOptions {
   readonly moe?: Omit<MoEOptions, 'dModel'>;
   readonly hidden?: number;
   readonly dropout?: number;
-  /** Blocks keep nothing but their input for gradients and are computed again: less memory, more time, the same bits; default false. */
+  /**
+   * Blocks keep nothing but their input for gradients and are computed again: less memory, more time, the same bits;
+   * default false.
+   */
   readonly recompute?: boolean;
 }
 export interface TransformerOptions extends BlockOptions {
@@ -37,15 +40,28 @@ export interface TransformerOptions extends BlockOptions {
   /** The output projection is the embedding's table. */
   readonly tied?: boolean;
 }
-const BLOCK_KEYS: KeysOf<BlockOptions> = { dModel: needed(aSize), layers: needed(aSize), heads: needed(aSize),
-  kvHeads: aSize, context: needed(aSize),
-  moe: anything, hidden: aSize, dropout: aNumber, recompute: aFlag };
+const BLOCK_KEYS: KeysOf<BlockOptions> = {
+  dModel: needed(aSize),
+  layers: needed(aSize),
+  heads: needed(aSize),
+  kvHeads: aSize,
+  context: needed(aSize),
+  moe: anything,
+  hidden: aSize,
+  dropout: aNumber,
+  recompute: aFlag,
+};
 const KEYS: KeysOf<TransformerOptions> = { vocab: needed(aSize), ...BLOCK_KEYS, tied: aFlag };
 
 function checkBlock(where: string, { moe, ...options }: BlockOptions): void {
   if (!moe) return;
-  refuseUnused(where, options, { hidden: 'it is the width of dense layers, and the feed-forward layers are mixtures: moe.hidden is that of an expert' });
-  refuseUnused(`${where}: moe`, moe as { readonly dModel?: number }, { dModel: "the layer's width is that of the model" });
+  refuseUnused(where, options, {
+    hidden:
+      'it is the width of dense layers, and the feed-forward layers are ' + 'mixtures: moe.hidden is that of an expert',
+  });
+  refuseUnused(`${where}: moe`, moe as { readonly dModel?: number }, {
+    dModel: "the layer's width is that of the model",
+  });
 }
 
 /** x W1, GELU, W2. */
@@ -57,13 +73,17 @@ class FeedForward {
     this.down = new Linear(hidden, width, { bias: false, std: outStd });
   }
 
-  forward(x: Tensor): Tensor { return call(this.down, gelu(call(this.up, x))); }
+  forward(x: Tensor): Tensor {
+    return call(this.down, gelu(call(this.up, x)));
+  }
 }
 
 /** x + attention(norm(x)), then x + feed-forward(norm(x)). */
 export class TransformerBlock {
   static readonly knobs: KnobRules = { recompute: () => true };
-  static { noticeWrites(TransformerBlock); }
+  static {
+    noticeWrites(TransformerBlock);
+  }
   readonly norm1: RMSNorm;
   readonly attention: CausalSelfAttention;
   readonly norm2: RMSNorm;
@@ -75,13 +95,24 @@ export class TransformerBlock {
   constructor(options: BlockOptions) {
     checkOptions('TransformerBlock', options, BLOCK_KEYS);
     checkBlock('TransformerBlock', options);
-    const { dModel, layers, heads, kvHeads = heads, context, moe, hidden = 4 * dModel, dropout = 0, recompute = false } = options;
+    const {
+      dModel,
+      layers,
+      heads,
+      kvHeads = heads,
+      context,
+      moe,
+      hidden = 4 * dModel,
+      dropout = 0,
+      recompute = false,
+    } = options;
     // Residual branches start small, so that depth does not make the stream grow (GPT-2).
     const branch = (inputs: number): number => 1 / Math.sqrt(inputs * 2 * layers);
     this.norm1 = new RMSNorm(dModel);
     this.attention = new CausalSelfAttention({ dModel, heads, kvHeads, context, outStd: branch(dModel) });
     this.norm2 = new RMSNorm(dModel);
-    const bank = moe && typeof moe.experts === 'number' && typeof moe.hidden === 'number' ? { outStd: branch(moe.hidden) } : {};
+    const bank =
+      moe && typeof moe.experts === 'number' && typeof moe.hidden === 'number' ? { outStd: branch(moe.hidden) } : {};
     this.moe = moe ? new MoE({ dModel, ...bank, ...moe }) : null;
     this.mlp = moe ? null : new FeedForward(dModel, hidden, branch(hidden));
     this.dropout = new Dropout(dropout);
@@ -89,9 +120,12 @@ export class TransformerBlock {
   }
 
   /** Whether nothing but the block's input is kept for gradients. */
-  get recompute(): boolean { return this.#recompute; }
+  get recompute(): boolean {
+    return this.#recompute;
+  }
   set recompute(recompute: boolean) {
-    if (typeof recompute !== 'boolean') throw new UserError(`TransformerBlock: recompute must be true or false, got ${String(recompute)}`);
+    if (typeof recompute !== 'boolean')
+      throw new UserError(`TransformerBlock: recompute must be true or false, got ` + `${String(recompute)}`);
     this.#recompute = recompute;
   }
 
@@ -122,10 +156,14 @@ export class TransformerLM {
   constructor(options: TransformerOptions) {
     checkOptions('TransformerLM', options, KEYS);
     checkBlock('TransformerLM', options);
-    const { vocab, tied = false, ...block } = options, { dModel, layers } = block;
+    const { vocab, tied = false, ...block } = options,
+      { dModel, layers } = block;
     const experts = typeof options.moe?.experts === 'number' ? options.moe.experts : 1;
     if (layers > MOST_LAYERS || layers * experts > MOST_EXPERTS) {
-      throw new UserError(`TransformerLM: at most ${MOST_LAYERS} layers and ${MOST_EXPERTS} experts in all can be built, got ${layers} layers${experts > 1 ? ` of ${experts} experts` : ''}`);
+      throw new UserError(
+        `TransformerLM: at most ${MOST_LAYERS} layers and ${MOST_EXPERTS} experts in all can be ` +
+          `built, got ${layers} layers${experts > 1 ? ` of ${experts} experts` : ''}`,
+      );
     }
     this.embedding = new Embedding(vocab, dModel, { std: tied ? 1 / Math.sqrt(dModel) : 1 });
     this.blocks = Array.from({ length: layers }, () => new TransformerBlock(block));
@@ -134,7 +172,9 @@ export class TransformerLM {
     this.#options = fixedCopy(options);
   }
 
-  get options(): TransformerOptions { return this.#options; }
+  get options(): TransformerOptions {
+    return this.#options;
+  }
 
   forward(tokens: Tensor, cached?: Cached): Tensor {
     const x = this.blocks.reduce((h, block) => call(block, h, cached, tokens), call(this.embedding, tokens));

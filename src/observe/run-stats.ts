@@ -1,6 +1,6 @@
-// What a run has shown so far, as rules see it: loads of experts, drops, gates, time. In: the result of each step; out: numbers by layer.
-// What step n shows is seen from step n + 2 on, on every device and over any number of processes, so that a decision does not depend
-// on how soon a result was read.
+// What a run has shown so far, as rules see it: loads of experts, drops, gates, time. In: the result of each step; out:
+// numbers by layer. What step n shows is seen from step n + 2 on, on every device and over any number of processes, so
+// that a decision does not depend on how soon a result was read.
 import { UserError } from '../base/errors.ts';
 import type { HostTensor } from '../base/tensor.ts';
 import { slope } from './trend.ts';
@@ -16,7 +16,10 @@ export interface Shown {
   readonly step: number;
   readonly loss: number;
   readonly stats: Readonly<Record<string, HostTensor>>;
-  /** Where the batch came in parts: the statistics of each. Loads are looked at part by part, since capacities are those of a part. */
+  /**
+   * Where the batch came in parts: the statistics of each. Loads are looked at part by part, since capacities are those
+   * of a part.
+   */
   readonly parts?: readonly Readonly<Record<string, HostTensor>>[];
   /** Ids of the batch's samples, where it has any; null: nobody remembers samples here (inference). */
   readonly ids?: ArrayLike<number> | null;
@@ -38,16 +41,24 @@ export interface SampleStats {
 export interface LayerStats {
   readonly path: string;
   readonly experts: number;
-  /** Choices of each expert in the last step that is seen (of a batch in parts: in the last part), before any is dropped. */
+  /**
+   * Choices of each expert in the last step that is seen (of a batch in parts: in the last part), before any is
+   * dropped.
+   */
   readonly load: readonly number[];
   /** Their moving averages (0.95 a step). */
   readonly loadEma: readonly number[];
   /** A quantile of each expert's load over the last 64 steps. */
   quantile(q: number): number[];
-  /** The same of each load over the even share of its step: the capacity factor that holds it, whatever the size of the batch. `half`: of every
-   * other step alone, 0 or 1, so that what one half suggests can be tried on the other. */
+  /**
+   * The same of each load over the even share of its step: the capacity factor that holds it, whatever the size of the
+   * batch. `half`: of every other step alone, 0 or 1, so that what one half suggests can be tried on the other.
+   */
   factor(q: number, half?: 0 | 1): number[];
-  /** By how much each expert's factor rises with every further load (the slope of a line through them), where that is more than chance; else 0. */
+  /**
+   * By how much each expert's factor rises with every further load (the slope of a line through them), where that is
+   * more than chance; else 0.
+   */
   trend(): number[];
   /** Choices dropped in the last step, and spilled. */
   readonly dropped: number;
@@ -56,11 +67,17 @@ export interface LayerStats {
   readonly droppedTotal: number;
   /** Mean entropy of the gate's distribution, in nats; NaN where the router has none. */
   readonly gateEntropy: number;
-  /** Mean weight of the second choice; with one choice, the weight that a second one would have beside it. NaN where the router has none. */
+  /**
+   * Mean weight of the second choice; with one choice, the weight that a second one would have beside it. NaN where the
+   * router has none.
+   */
   readonly secondGateWeight: number;
   /** Its moving average (0.95 a step). */
   readonly secondGateWeightEma: number;
-  /** While choices are remembered: the share of those compared that are still among the live ones, in the last step that compared any; NaN before. */
+  /**
+   * While choices are remembered: the share of those compared that are still among the live ones, in the last step that
+   * compared any; NaN before.
+   */
   readonly agreement: number;
   /** Its moving average (0.99 a step), of the steps there were. */
   readonly agreementEma: number;
@@ -82,7 +99,12 @@ interface Layer {
 }
 
 /** A step's statistics as plain JSON. */
-interface Late { readonly step: number; readonly loss: number; readonly parts: readonly Readonly<Record<string, readonly number[]>>[]; readonly ids?: readonly number[] | null }
+interface Late {
+  readonly step: number;
+  readonly loss: number;
+  readonly parts: readonly Readonly<Record<string, readonly number[]>>[];
+  readonly ids?: readonly number[] | null;
+}
 
 /** What resume needs: plain JSON. */
 export interface StatsState {
@@ -93,7 +115,13 @@ export interface StatsState {
   readonly samples?: SampleStats & { readonly first: readonly number[] };
 }
 
-const NO_SAMPLES: SampleStats & { readonly first: readonly number[] } = { steps: 0, without: 0, largest: -1, again: 0, first: [] };
+const NO_SAMPLES: SampleStats & { readonly first: readonly number[] } = {
+  steps: 0,
+  without: 0,
+  largest: -1,
+  again: 0,
+  first: [],
+};
 
 export class RunStats {
   #steps = 0;
@@ -105,9 +133,13 @@ export class RunStats {
   #clockRead = false;
 
   /** Steps whose results are seen. */
-  get step(): number { return this.#steps; }
+  get step(): number {
+    return this.#steps;
+  }
   /** The main loss of the last of them. */
-  get loss(): number { return this.#loss; }
+  get loss(): number {
+    return this.#loss;
+  }
 
   /** Median milliseconds of the last 64 steps. A clock: a rule that reads it may only change what changes no result. */
   get ms(): number {
@@ -116,29 +148,65 @@ export class RunStats {
   }
 
   /** The same for the engine's own accounts. */
-  usualMs(): number { return median(this.#ms); }
+  usualMs(): number {
+    return median(this.#ms);
+  }
 
   /** Whether samples have ids, and come again. */
-  get samples(): SampleStats { return this.#samples; }
+  get samples(): SampleStats {
+    return this.#samples;
+  }
 
-  get layers(): LayerStats[] { return [...this.#layers.keys()].map((path) => this.layer(path)); }
+  get layers(): LayerStats[] {
+    return [...this.#layers.keys()].map((path) => this.layer(path));
+  }
 
   layer(path: string): LayerStats {
     const found = this.#layers.get(path);
     if (!found) {
       const known = [...this.#layers.keys()];
-      throw new UserError(`no layer at "${path}" has shown its load`, known.length > 0 ? `known: ${known.join(', ')}` : 'statistics of a step are seen two steps later');
+      throw new UserError(
+        `no layer at "${path}" has shown its load`,
+        known.length > 0 ? `known: ${known.join(', ')}` : 'statistics of a step are seen two steps later',
+      );
     }
     const { loads, ema, agreed, weight, ...numbers } = found;
-    const shares = loads.map((load) => Math.max(1, load.reduce((a, b) => a + b, 0)) / ema.length);
-    return { path, experts: ema.length, load: loads[loads.length - 1] ?? [], loadEma: ema, ...numbers, agreementEma: agreed / weight,
-      quantile: (q) => ema.map((_, e) => quantile(loads.map((l) => l[e]), q)),
+    const shares = loads.map(
+      (load) =>
+        Math.max(
+          1,
+          load.reduce((a, b) => a + b, 0),
+        ) / ema.length,
+    );
+    return {
+      path,
+      experts: ema.length,
+      load: loads[loads.length - 1] ?? [],
+      loadEma: ema,
+      ...numbers,
+      agreementEma: agreed / weight,
+      quantile: (q) =>
+        ema.map((_, e) =>
+          quantile(
+            loads.map((l) => l[e]),
+            q,
+          ),
+        ),
       trend: () => ema.map((_, e) => slope(loads.map((l, i) => l[e] / shares[i]))),
-      factor: (q, half) => ema.map((_, e) => quantile(loads.flatMap((l, i) => (half === undefined || i % 2 === half ? [l[e] / shares[i]] : [])), q)) };
+      factor: (q, half) =>
+        ema.map((_, e) =>
+          quantile(
+            loads.flatMap((l, i) => (half === undefined || i % 2 === half ? [l[e] / shares[i]] : [])),
+            q,
+          ),
+        ),
+    };
   }
 
   /** Notes that something was read that another run would not read alike. */
-  readClock(): void { this.#clockRead = true; }
+  readClock(): void {
+    this.#clockRead = true;
+  }
 
   /** Whether a clock was read since the last call. */
   clockWasRead(): boolean {
@@ -150,7 +218,12 @@ export class RunStats {
   show({ step, loss, stats, parts = [stats], ids, ms }: Shown): void {
     this.#ms.push(ms);
     if (this.#ms.length > WINDOW) this.#ms.shift();
-    this.#late.push({ step, loss, parts: parts.map((part) => Object.fromEntries(Object.entries(part).map(([name, t]) => [name, [...t.data]]))), ...(ids !== undefined && { ids: ids && Array.from(ids) }) });
+    this.#late.push({
+      step,
+      loss,
+      parts: parts.map((part) => Object.fromEntries(Object.entries(part).map(([name, t]) => [name, [...t.data]]))),
+      ...(ids !== undefined && { ids: ids && Array.from(ids) }),
+    });
     while (this.#late.length > DELAY) this.#see(this.#late.shift());
   }
 
@@ -158,13 +231,20 @@ export class RunStats {
     if (!shown) return;
     this.#steps = shown.step;
     this.#loss = shown.loss;
-    shown.parts.forEach((part, i) => { this.#seePart(part, i === 0); });
-    for (const [path, layer] of this.#layers) this.#seeAgreement(layer, shown.parts.map((part) => part[`${path}/agreement`] ?? [0, 0]));
+    shown.parts.forEach((part, i) => {
+      this.#seePart(part, i === 0);
+    });
+    for (const [path, layer] of this.#layers)
+      this.#seeAgreement(
+        layer,
+        shown.parts.map((part) => part[`${path}/agreement`] ?? [0, 0]),
+      );
     this.#seeSamples(shown.ids);
   }
 
   #seeAgreement(layer: Layer, counts: readonly (readonly number[])[]): void {
-    const of = (i: number): number => counts.reduce((n, c) => n + c[i], 0), compared = of(1);
+    const of = (i: number): number => counts.reduce((n, c) => n + c[i], 0),
+      compared = of(1);
     if (compared === 0) return;
     layer.agreement = of(0) / compared;
     layer.agreed = KEEP_AGREEMENT * layer.agreed + (1 - KEEP_AGREEMENT) * layer.agreement;
@@ -174,39 +254,80 @@ export class RunStats {
   #seeSamples(ids: readonly number[] | null | undefined): void {
     if (ids === null) return;
     const { steps, without, largest, again, first } = this.#samples;
-    if (!ids) { this.#samples = { ...this.#samples, without: without + 1 }; return; }
-    this.#samples = { steps: steps + 1, without, largest: ids.reduce((a, b) => Math.max(a, b), largest), first: steps === 0 ? ids.slice(0, FIRST) : first,
-      again: again + (steps === 0 ? 0 : ids.filter((id) => first.includes(id)).length) };
+    if (!ids) {
+      this.#samples = { ...this.#samples, without: without + 1 };
+      return;
+    }
+    this.#samples = {
+      steps: steps + 1,
+      without,
+      largest: ids.reduce((a, b) => Math.max(a, b), largest),
+      first: steps === 0 ? ids.slice(0, FIRST) : first,
+      again: again + (steps === 0 ? 0 : ids.filter((id) => first.includes(id)).length),
+    };
   }
 
   #seePart(part: Late['parts'][number], first: boolean): void {
     for (const [name, load] of Object.entries(part)) {
       if (!name.endsWith('/load')) continue;
-      const path = name.slice(0, -'/load'.length), of = (what: string): readonly number[] => part[`${path}/${what}`] ?? [];
+      const path = name.slice(0, -'/load'.length),
+        of = (what: string): readonly number[] => part[`${path}/${what}`] ?? [];
       const total = (list: readonly number[]): number => list.reduce((a, b) => a + b, 0);
-      const before = this.#layers.get(path), same = before?.ema.length === load.length ? before : undefined;
-      const dropped = total(of('dropped')), second = of('secondGateWeight')[0] ?? NaN, average = before?.secondGateWeightEma ?? NaN;
+      const before = this.#layers.get(path),
+        same = before?.ema.length === load.length ? before : undefined;
+      const dropped = total(of('dropped')),
+        second = of('secondGateWeight')[0] ?? NaN,
+        average = before?.secondGateWeightEma ?? NaN;
       const sofar = first ? undefined : before; // of this step
       this.#layers.set(path, {
         // Rules get these lists, and must not sort them in place.
         loads: [...(same?.loads ?? []).slice(1 - WINDOW), Object.freeze([...load])],
         ema: Object.freeze(load.map((n, e) => (same ? KEEP * same.ema[e] + (1 - KEEP) * n : n))),
-        dropped: (sofar?.dropped ?? 0) + dropped, spilled: (sofar?.spilled ?? 0) + total(of('spilled')), droppedTotal: (before?.droppedTotal ?? 0) + dropped,
-        gateEntropy: of('gateEntropy')[0] ?? NaN, secondGateWeight: second,
-        secondGateWeightEma: Number.isNaN(average) || Number.isNaN(second) ? second : KEEP * average + (1 - KEEP) * second,
-        agreement: before?.agreement ?? NaN, agreed: before?.agreed ?? 0, weight: before?.weight ?? 0 });
+        dropped: (sofar?.dropped ?? 0) + dropped,
+        spilled: (sofar?.spilled ?? 0) + total(of('spilled')),
+        droppedTotal: (before?.droppedTotal ?? 0) + dropped,
+        gateEntropy: of('gateEntropy')[0] ?? NaN,
+        secondGateWeight: second,
+        secondGateWeightEma:
+          Number.isNaN(average) || Number.isNaN(second) ? second : KEEP * average + (1 - KEEP) * second,
+        agreement: before?.agreement ?? NaN,
+        agreed: before?.agreed ?? 0,
+        weight: before?.weight ?? 0,
+      });
     }
   }
 
-  state(): StatsState { return { steps: this.#steps, loss: this.#loss, layers: Object.fromEntries(this.#layers), late: [...this.#late], samples: this.#samples }; }
+  state(): StatsState {
+    return {
+      steps: this.#steps,
+      loss: this.#loss,
+      layers: Object.fromEntries(this.#layers),
+      late: [...this.#late],
+      samples: this.#samples,
+    };
+  }
 
   restore({ steps, loss, layers, late, samples = NO_SAMPLES }: StatsState): void {
     // JSON has no NaN: it comes back as null.
     const nan = (x: number | null): number => x ?? NaN;
     this.#steps = steps;
     this.#loss = nan(loss);
-    this.#layers = new Map(Object.entries(layers).map(([path, l]) => [path, { ...l, loads: l.loads.map((load) => Object.freeze([...load])), ema: Object.freeze([...l.ema]), gateEntropy: nan(l.gateEntropy), secondGateWeight: nan(l.secondGateWeight), secondGateWeightEma: nan(l.secondGateWeightEma), agreement: nan(l.agreement),
-      agreed: nan(l.agreed) || 0, weight: nan(l.weight) || 0 }]));
+    this.#layers = new Map(
+      Object.entries(layers).map(([path, l]) => [
+        path,
+        {
+          ...l,
+          loads: l.loads.map((load) => Object.freeze([...load])),
+          ema: Object.freeze([...l.ema]),
+          gateEntropy: nan(l.gateEntropy),
+          secondGateWeight: nan(l.secondGateWeight),
+          secondGateWeightEma: nan(l.secondGateWeightEma),
+          agreement: nan(l.agreement),
+          agreed: nan(l.agreed) || 0,
+          weight: nan(l.weight) || 0,
+        },
+      ]),
+    );
     this.#samples = samples;
     this.#late = late.map((l) => ({ ...l, loss: nan(l.loss) }));
   }
@@ -220,6 +341,10 @@ export function median(values: readonly number[]): number {
 
 /** Linear between the two nearest. */
 export function quantile(values: readonly number[], q: number): number {
-  const sorted = [...values].sort((a, b) => a - b), at = q * (sorted.length - 1), low = Math.floor(at);
-  return sorted.length === 0 ? NaN : sorted[low] + (at - low) * (sorted[Math.min(low + 1, sorted.length - 1)] - sorted[low]);
+  const sorted = [...values].sort((a, b) => a - b),
+    at = q * (sorted.length - 1),
+    low = Math.floor(at);
+  return sorted.length === 0
+    ? NaN
+    : sorted[low] + (at - low) * (sorted[Math.min(low + 1, sorted.length - 1)] - sorted[low]);
 }

@@ -17,9 +17,7 @@ export interface Frozen {
 
 /** For each of `count` parts along an axis. */
 export const partsOf = (missed: Missed, axis: number, count: number): number[] =>
-  typeof missed === 'number' || missed.axis !== axis
-    ? new Array<number>(count).fill(whole(missed))
-    : [...missed.parts];
+  typeof missed === 'number' || missed.axis !== axis ? new Array<number>(count).fill(whole(missed)) : [...missed.parts];
 
 /** Of parts that are asked for as one: the most that any has missed. */
 const whole = (missed: Missed): number => (typeof missed === 'number' ? missed : Math.max(...missed.parts));
@@ -89,9 +87,7 @@ export class Ages {
     const before = new Map(this.#missed),
       at = ({ parameter, axis, part }: Place<string>): number => {
         const missed = this.of(parameter);
-        return part === null || typeof missed === 'number' || missed.axis !== axis
-          ? whole(missed)
-          : missed.parts[part];
+        return part === null || typeof missed === 'number' || missed.axis !== axis ? whole(missed) : missed.parts[part];
       };
     for (const { to, from, mix } of moves) {
       const source = at(from),

@@ -26,9 +26,9 @@ export interface GroupRule extends Group {
 }
 
 /**
- * A function of a parameter's path (`blocks.0.moe.router.weight`) and role, called once for each trained parameter when a
- * session is compiled; what it would answer later has no effect on that session. Or a list of rules, of which later ones
- * override earlier ones, field by field.
+ * A function of a parameter's path (`blocks.0.moe.router.weight`) and role, called once for each trained parameter when
+ * a session is compiled; what it would answer later has no effect on that session. Or a list of rules, of which later
+ * ones override earlier ones, field by field.
  */
 export type Groups = ((path: string, role: Role) => Group | null | undefined) | readonly GroupRule[];
 

@@ -94,8 +94,10 @@ export interface UpdateCall {
   readonly decay?: number | boolean | undefined;
   /** A moment of this parameter: a state of its shape that starts at 0. */
   moment(name: string): Tensor;
-  /** A hyper-parameter of this step: a scalar of the parameter's dtype; of those in `corrected`, where parts of the parameter have
-   * moments of different ages, one for each part, to be broadcast. */
+  /**
+   * A hyper-parameter of this step: a scalar of the parameter's dtype; of those in `corrected`, where parts of the
+   * parameter have moments of different ages, one for each part, to be broadcast.
+   */
   scalar(name: string): Tensor;
 }
 
@@ -132,8 +134,10 @@ export interface Optimizer {
    * the parameters have; but a gradient that is not finite is not seen before its update, only in the loss of the
    * next step. */
   readonly eager?: boolean;
-  /** What holds for some parameters; read once, when a session is compiled, a function too. `update` is told by `lr` and
-   * `decay`. */
+  /**
+   * What holds for some parameters; read once, when a session is compiled, a function too. `update` is told by `lr` and
+   * `decay`.
+   */
   readonly groups?: Groups;
   /** Its weight decay; null or not given: it has none. */
   readonly decay?: number | null;

@@ -13,8 +13,12 @@ export interface WarmupCosine {
   /** Lowest rate, from 0 to `peak`; default a tenth of the peak. */
   readonly floor?: number;
 }
-const KEYS: KeysOf<WarmupCosine> = { peak: needed(aNumber), warmup: needed(aNumber), total: needed(aNumber),
-  floor: aNumber };
+const KEYS: KeysOf<WarmupCosine> = {
+  peak: needed(aNumber),
+  warmup: needed(aNumber),
+  total: needed(aNumber),
+  floor: aNumber,
+};
 
 /** Linear warm-up, then half a cosine from the peak to the floor (Loshchilov & Hutter 2017). Throws UserError for
  * numbers that make no such curve. */
@@ -26,8 +30,7 @@ export function warmupCosine(options: WarmupCosine): (step: number) => number {
   };
   if (!(Number.isFinite(peak) && peak > 0)) refuse(`peak must be a number above 0, got ${peak}`);
   if (!(Number.isInteger(total) && total >= 1)) refuse(`total must be a whole number of at least 1, got ${total}`);
-  if (!(Number.isInteger(warmup) && warmup >= 0))
-    refuse(`warmup must be a whole number of at least 0, got ${warmup}`);
+  if (!(Number.isInteger(warmup) && warmup >= 0)) refuse(`warmup must be a whole number of at least 0, got ${warmup}`);
   if (warmup > total)
     refuse(`warmup takes ${warmup} steps, more than the ${total} in all: the rate would never reach its peak`);
   if (!(floor >= 0 && floor <= peak)) refuse(`floor must be from 0 to the peak (${peak}), got ${floor}`);

@@ -1,5 +1,5 @@
-// Graph to Graph: gradients become updates of the states. The chain gradient -> [accumulate] -> [clip] -> guard -> update is
-// explicit; every store is guarded by one flag word, so that a step either happens or does not.
+// Graph to Graph: gradients become updates of the states. The chain gradient -> [accumulate] -> [clip] -> guard ->
+// update is explicit; every store is guarded by one flag word, so that a step either happens or does not.
 import { isFloat, type DType } from '../base/dtype.ts';
 import { boundOf } from '../base/shape.ts';
 import { UserError, VerifyError } from '../base/errors.ts';
@@ -23,14 +23,21 @@ import type { Optimizer } from './optimizer.ts';
 export const FLAG = { loss: 1, gradient: 2, dry: 4 } as const;
 
 export interface UpdateOptions {
-  /** With gradient accumulation over n batches: 'add' adds to the sum, 'apply' adds and then updates. n = 1: no sum is kept. */
+  /**
+   * With gradient accumulation over n batches: 'add' adds to the sum, 'apply' adds and then updates. n = 1: no sum is
+   * kept.
+   */
   readonly accumulate?: { readonly batches: number; readonly phase: 'add' | 'apply' };
-  /** Parameters that keep their values and moments, or of which some parts along a dimension do; also those that no optimiser
-   * updates but the model itself (running statistics). */
+  /**
+   * Parameters that keep their values and moments, or of which some parts along a dimension do; also those that no
+   * optimiser updates but the model itself (running statistics).
+   */
   readonly frozen?: ReadonlyMap<string, Frozen>;
   /** What parameters are, and what groups say of them; default: weights of which nothing is said. */
   readonly settled?: ReadonlyMap<string, Settled>;
-  /** Parameters whose moments have ages of their own, with the sizes of scalars that follow: [], or [.., parts, 1, ..]. */
+  /**
+   * Parameters whose moments have ages of their own, with the sizes of scalars that follow: [], or [.., parts, 1, ..].
+   */
   readonly aged?: ReadonlyMap<string, readonly number[]>;
 }
 
@@ -39,7 +46,8 @@ export const agedName = (scalar: string, parameter: string): string => `${scalar
 export const momentName = (moment: string, parameter: string): string => `optim/${moment}/${parameter}`;
 /** Which moment of which parameter a state is; null: it is none. Names of parameters may hold slashes. */
 export function momentOf(state: string): { readonly moment: string; readonly parameter: string } | null {
-  const parameter = ownerOf(state), [, moment] = state.split('/');
+  const parameter = ownerOf(state),
+    [, moment] = state.split('/');
   return parameter !== null && moment !== 'sum' ? { moment, parameter } : null;
 }
 /** The parameter of which a state of the optimiser, a moment or a sum, is; null: it is none. */
@@ -48,11 +56,17 @@ export const ownerOf = (state: string): string | null => /^optim\/[^/]*\/(.+)$/s
 export const float64Scalar = (name: string): string => `${name}/float64`;
 export const accumulatorName = (parameter: string): string => `optim/sum/${parameter}`;
 
-/** Replaces the outputs `grad/NAME` by updates, and guards those that the model makes itself (of running statistics: with accumulation
- * they get the mean of what the micro-batches give; of a memory of which some rows are written: each micro-batch writes its own); adds the outputs `flag` (int32, 0 = committed) and `grad_norm`,
- * the Euclidean norm of all gradients together, but for those of frozen parts; not finite if one of them is not. */
+/**
+ * Replaces the outputs `grad/NAME` by updates, and guards those that the model makes itself (of running statistics:
+ * with accumulation they get the mean of what the micro-batches give; of a memory of which some rows are written: each
+ * micro-batch writes its own); adds the outputs `flag` (int32, 0 = committed) and `grad_norm`, the Euclidean norm of
+ * all gradients together, but for those of frozen parts; not finite if one of them is not.
+ */
 export function addUpdates(graph: Graph, ops: OpTable, optimizer: Optimizer, options: UpdateOptions = {}): Graph {
-  const builder = GraphBuilder.resume({ ...graph, outputs: graph.outputs.filter((o) => !o.name.startsWith('grad/')), updates: [] }, ops);
+  const builder = GraphBuilder.resume(
+    { ...graph, outputs: graph.outputs.filter((o) => !o.name.startsWith('grad/')), updates: [] },
+    ops,
+  );
   builder.scope = 'optim';
   const state = (name: string): Tensor | null => {
     const found = builder.inputs.find((i) => i.kind === 'state' && i.name === name);
@@ -60,21 +74,26 @@ export function addUpdates(graph: Graph, ops: OpTable, optimizer: Optimizer, opt
   };
   const loss = graph.outputs.find((o) => o.name === 'total') ?? graph.outputs.find((o) => o.name === 'loss');
   if (!loss) throw new VerifyError('optim', 'the graph has no output named loss');
-  const phase = options.accumulate?.phase, batches = options.accumulate?.batches ?? 1;
+  const phase = options.accumulate?.phase,
+    batches = options.accumulate?.batches ?? 1;
 
   /** With accumulation: the value and what the micro-batches before gave, summed, and the state that holds the sum. */
   const accumulated = (name: string, value: Tensor): { value: Tensor; sumState: Tensor | null } => {
     if (phase === undefined) return { value, sumState: null };
-    const sumState = builder.input('state', accumulatorName(name), value.type), total = add(sumState, value);
+    const sumState = builder.input('state', accumulatorName(name), value.type),
+      total = add(sumState, value);
     return { value: phase === 'apply' ? mul(total, 1 / batches) : total, sumState };
   };
 
-  const work = graph.outputs.filter((o) => o.name.startsWith('grad/')).map(({ name, value }) => {
-    const parameterName = name.slice('grad/'.length), parameter = state(parameterName);
-    if (!parameter) throw new VerifyError('optim', `no state ${parameterName}`);
-    const { value: gradient, sumState } = accumulated(parameterName, builder.tensor(value));
-    return { parameterName, parameter, gradient, sumState };
-  });
+  const work = graph.outputs
+    .filter((o) => o.name.startsWith('grad/'))
+    .map(({ name, value }) => {
+      const parameterName = name.slice('grad/'.length),
+        parameter = state(parameterName);
+      if (!parameter) throw new VerifyError('optim', `no state ${parameterName}`);
+      const { value: gradient, sumState } = accumulated(parameterName, builder.tensor(value));
+      return { parameterName, parameter, gradient, sumState };
+    });
   const frozen = options.frozen ?? new Map<string, never>();
   /** What is frozen of `old` stays, the rest gets `value`. */
   const thawed = (name: string, old: Tensor, value: Tensor): Tensor => {
@@ -82,29 +101,55 @@ export function addUpdates(graph: Graph, ops: OpTable, optimizer: Optimizer, opt
     return kept === undefined ? value : where(less(maskOf(builder, kept, old), 0.5), value, old);
   };
   const nameOf = (id: number): string => graph.inputs.find((i) => i.value === id)?.name ?? '';
-  const own = graph.updates.filter(({ state }) => frozen.get(nameOf(state))?.parts !== true).map(({ state: id, value }) => {
-    const name = nameOf(id), maker = graph.nodes.find((n) => n.outputs[0] === value);
-    // Of a memory that is gone on with (Op.inPlaceOf) each micro-batch writes its own rows.
-    const inPlaceOf = maker && ops.get(maker.op)?.inPlaceOf;
-    if (typeof inPlaceOf === 'number' && maker?.inputs[inPlaceOf] === id) return { name, target: builder.tensor(id), value: builder.tensor(value), sumState: null };
-    if (phase !== undefined && !isFloat(graph.types[id].dtype)) throw new UserError(`${name}: values that are no floats have no mean over micro-batches`, 'leave out accumulate');
-    return { name, target: builder.tensor(id), ...accumulated(name, builder.tensor(value)) };
-  });
+  const own = graph.updates
+    .filter(({ state }) => frozen.get(nameOf(state))?.parts !== true)
+    .map(({ state: id, value }) => {
+      const name = nameOf(id),
+        maker = graph.nodes.find((n) => n.outputs[0] === value);
+      // Of a memory that is gone on with (Op.inPlaceOf) each micro-batch writes its own rows.
+      const inPlaceOf = maker && ops.get(maker.op)?.inPlaceOf;
+      if (typeof inPlaceOf === 'number' && maker?.inputs[inPlaceOf] === id)
+        return { name, target: builder.tensor(id), value: builder.tensor(value), sumState: null };
+      if (phase !== undefined && !isFloat(graph.types[id].dtype))
+        throw new UserError(
+          `${name}: values that are no ` + `floats have no mean over micro-batches`,
+          'leave out accumulate',
+        );
+      return { name, target: builder.tensor(id), ...accumulated(name, builder.tensor(value)) };
+    });
   if (work.length === 0) {
-    if (!graph.inputs.some((i) => i.kind === 'state')) throw new UserError('the model has no parameter to train', 'its layers must be properties of the model, and forward must use them');
-    throw new UserError('there is nothing to train', 'every parameter that the loss follows from is frozen, or not one to be trained');
+    if (!graph.inputs.some((i) => i.kind === 'state'))
+      throw new UserError(
+        'the model has no parameter to train',
+        'its layers must be properties of the model, and forward must use them',
+      );
+    throw new UserError(
+      'there is nothing to train',
+      'every parameter that the loss follows from is frozen, or not ' + 'one to be trained',
+    );
   }
   if (optimizer.eager && (optimizer.clip !== undefined || phase !== undefined)) {
-    throw new UserError('an eager optimiser cannot clip or accumulate gradients: both need all of them', 'leave out eager');
+    throw new UserError(
+      'an eager optimiser cannot clip or accumulate gradients: both need all of them',
+      'leave out eager',
+    );
   }
 
   const commit = builder.input('input', 'commit', { dtype: 'int32', shape: [] });
   const total = builder.tensor(loss.value);
   const unless = (condition: Tensor, bit: number): Tensor => where(condition, literal(commit, 0), literal(commit, bit));
   const early = add(unless(isFinite(total), FLAG.loss), unless(less(literal(commit, 0), commit), FLAG.dry));
-  // What no update takes counts for nothing: neither for clipping nor by not being finite. The mask is taken where the squares are summed, and stored nowhere.
-  const counted = ({ parameterName, gradient }: { readonly parameterName: string; readonly gradient: Tensor }): Tensor => {
-    const kept = frozen.get(parameterName), squares = mul(gradient, gradient);
+  // What no update takes counts for nothing: neither for clipping nor by not being finite. The mask is taken where the
+  // squares are summed, and stored nowhere.
+  const counted = ({
+    parameterName,
+    gradient,
+  }: {
+    readonly parameterName: string;
+    readonly gradient: Tensor;
+  }): Tensor => {
+    const kept = frozen.get(parameterName),
+      squares = mul(gradient, gradient);
     return sum(kept ? where(less(maskOf(builder, kept, gradient), 0.5), squares, literal(squares, 0)) : squares);
   };
   const widest = work.some(({ gradient }) => gradient.dtype === 'float64') ? 'float64' : 'float32';
@@ -115,46 +160,59 @@ export function addUpdates(graph: Graph, ops: OpTable, optimizer: Optimizer, opt
 
   const scalars = new Map<string, Tensor>();
   const scalarOf = (name: string, dtype: DType, shape: readonly number[] = []): Tensor => {
-    const own = dtype === 'float64' ? float64Scalar(name) : name, made = scalars.get(own) ?? builder.input('input', own, { dtype, shape });
+    const own = dtype === 'float64' ? float64Scalar(name) : name,
+      made = scalars.get(own) ?? builder.input('input', own, { dtype, shape });
     scalars.set(own, made);
     return made;
   };
-  const limit = norm === null || optimizer.clip === undefined ? null : div(literal(norm, optimizer.clip), add(norm, 1e-6));
+  const limit =
+    norm === null || optimizer.clip === undefined ? null : div(literal(norm, optimizer.clip), add(norm, 1e-6));
   const scale = limit && where(less(limit, 1), limit, literal(limit, 1));
 
   /** Whether the sum goes on; where it is complete it starts again at 0. */
   const keepsSum = (sumState: Tensor | null, value: Tensor): boolean => {
     if (sumState === null) return false;
-    const zero = (): Tensor => builder.emit('constant', [], { value: 0, dtype: value.dtype, shape: value.shape.map(boundOf) })[0];
+    const zero = (): Tensor =>
+      builder.emit('constant', [], { value: 0, dtype: value.dtype, shape: value.shape.map(boundOf) })[0];
     builder.update(sumState, phase === 'add' ? value : zero(), flag);
     return phase === 'add';
   };
-  for (const { name, target, value, sumState } of own) if (!keepsSum(sumState, value)) builder.update(target, thawed(name, target, value), flag);
+  for (const { name, target, value, sumState } of own)
+    if (!keepsSum(sumState, value)) builder.update(target, thawed(name, target, value), flag);
   for (const { parameterName, parameter, gradient, sumState } of work) {
     if (keepsSum(sumState, gradient)) continue;
     const shape = parameter.shape.map(boundOf);
     const moments = new Map<string, Tensor>();
     const moment = (name: string): Tensor => {
-      const made = moments.get(name) ?? builder.input('state', momentName(name, parameterName), { dtype: parameter.dtype, shape });
+      const made =
+        moments.get(name) ?? builder.input('state', momentName(name, parameterName), { dtype: parameter.dtype, shape });
       moments.set(name, made);
       return made;
     };
-    const aged = options.aged?.get(parameterName), said = options.settled?.get(parameterName);
+    const aged = options.aged?.get(parameterName),
+      said = options.settled?.get(parameterName);
     const { role = 'weight', lr = 1, decay } = said ?? {};
     const scalar = (name: string): Tensor =>
-      (aged && optimizer.corrected?.includes(name) ? scalarOf(agedName(name, parameterName), parameter.dtype, aged) : scalarOf(name, parameter.dtype));
+      aged && optimizer.corrected?.includes(name)
+        ? scalarOf(agedName(name, parameterName), parameter.dtype, aged)
+        : scalarOf(name, parameter.dtype);
     const taken = scale ? mul(gradient, cast(scale, gradient.dtype)) : gradient;
     const next = optimizer.update({ parameter, gradient: taken, role, lr, decay, moment, scalar });
     builder.update(parameter, thawed(parameterName, parameter, next.parameter), flag);
-    for (const [name, value] of Object.entries(next.moments)) builder.update(moment(name), thawed(parameterName, moment(name), value), flag);
+    for (const [name, value] of Object.entries(next.moments))
+      builder.update(moment(name), thawed(parameterName, moment(name), value), flag);
   }
   return builder.build();
 }
 
-/** 1 where a part along `axis` is frozen, else 0: [.., parts, 1, ..]. The mask is data: freezing another part compiles nothing. */
+/**
+ * 1 where a part along `axis` is frozen, else 0: [.., parts, 1, ..]. The mask is data: freezing another part compiles
+ * nothing.
+ */
 function maskOf(builder: GraphBuilder, { parts: kept, axis }: Frozen, like: Tensor): Tensor {
   const parts = kept === true ? new Array<boolean>(boundOf(like.shape[axis])).fill(true) : kept;
-  const name = `frozen/${parts.map(Number).join('')}/${axis}/${like.shape.length}`, found = builder.inputs.find((i) => i.kind === 'constant' && i.name === name);
+  const name = `frozen/${parts.map(Number).join('')}/${axis}/${like.shape.length}`,
+    found = builder.inputs.find((i) => i.kind === 'constant' && i.name === name);
   if (found) return builder.tensor(found.value);
   const shape = like.shape.map((_, d) => (d === axis ? parts.length : 1));
   return builder.input('constant', name, { dtype: 'float32', shape }, Float32Array.from(parts, Number));

@@ -1,5 +1,5 @@
-// Common sub-expressions: two nodes with the same op, inputs and attributes are one, unless one of them is there to compute again what the
-// other computed before.
+// Common sub-expressions: two nodes with the same op, inputs and attributes are one, unless one of them is there to
+// compute again what the other computed before.
 import { attrsText, type Graph } from '../graph/graph.ts';
 import { rebuild } from './rebuild.ts';
 
@@ -11,7 +11,10 @@ export function shareEqualNodes(graph: Graph): Graph {
     if (found) node.outputs.forEach((o, i) => to.replace(o, found[i]));
     else {
       to.keep(node);
-      seen.set(key, node.outputs.map((o) => to.map(o)));
+      seen.set(
+        key,
+        node.outputs.map((o) => to.map(o)),
+      );
     }
   });
 }

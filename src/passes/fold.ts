@@ -1,5 +1,5 @@
-// Constants: computes what is known now, and drops operations that change nothing, in no bit: x * 1, x / 1, x - 0, stopGradient,
-// reshape of reshape, transpose back. (x + 0 is not one of them: it turns -0 into +0.)
+// Constants: computes what is known now, and drops operations that change nothing, in no bit: x * 1, x / 1, x - 0,
+// stopGradient, reshape of reshape, transpose back. (x + 0 is not one of them: it turns -0 into +0.)
 import { castValue } from '../base/convert.ts';
 import { isFloat } from '../base/dtype.ts';
 import { boundOf, sameShape, type TensorType } from '../base/shape.ts';
@@ -8,7 +8,8 @@ import type { OpTable } from '../graph/builder.ts';
 import { rebuild, type Rebuild } from './rebuild.ts';
 
 export function foldConstants(graph: Graph, ops: OpTable): Graph {
-  const constants = new Map<ValueId, number>(), made = new Map<ValueId, Node>();
+  const constants = new Map<ValueId, number>(),
+    made = new Map<ValueId, Node>();
   return rebuild(graph, (node, to) => {
     const simpler = node.outputs.length === 1 ? simplify(node, to) : null;
     if (simpler !== null) {
@@ -16,15 +17,23 @@ export function foldConstants(graph: Graph, ops: OpTable): Graph {
       return;
     }
     to.keep(node);
-    if (node.op === 'constant') constants.set(to.map(node.outputs[0]), castValue(node.attrs['value'] as number, graph.types[node.outputs[0]].dtype, 'float64'));
+    if (node.op === 'constant')
+      constants.set(
+        to.map(node.outputs[0]),
+        castValue(node.attrs['value'] as number, graph.types[node.outputs[0]].dtype, 'float64'),
+      );
     else made.set(to.map(node.outputs[0]), { ...node, inputs: node.inputs.map((v) => to.map(v)) });
   });
 
   function simplify(node: Node, to: Rebuild): ValueId | null {
-    const inputs = node.inputs.map((v) => to.map(v)), type = to.mapped(node.outputs[0]);
-    const known = inputs.map((v) => constants.get(v)), unread = ops.get(node.op)?.unread ?? [];
-    if (inputs.length > 0 && known.every((k, i) => k !== undefined || unread.includes(i)) && uniform(node, type)) return evaluate(node, inputs, known, type, to);
-    const [a, b] = inputs, whole = (v: ValueId): boolean => sameShape(to.typeOf(v).shape, type.shape) && to.typeOf(v).dtype === type.dtype;
+    const inputs = node.inputs.map((v) => to.map(v)),
+      type = to.mapped(node.outputs[0]);
+    const known = inputs.map((v) => constants.get(v)),
+      unread = ops.get(node.op)?.unread ?? [];
+    if (inputs.length > 0 && known.every((k, i) => k !== undefined || unread.includes(i)) && uniform(node, type))
+      return evaluate(node, inputs, known, type, to);
+    const [a, b] = inputs,
+      whole = (v: ValueId): boolean => sameShape(to.typeOf(v).shape, type.shape) && to.typeOf(v).dtype === type.dtype;
     if ((node.op === 'mul' || node.op === 'div') && known[1] === 1 && whole(a)) return a;
     if (node.op === 'mul' && known[0] === 1 && whole(b)) return b;
     if (node.op === 'sub' && Object.is(known[1], 0) && whole(a)) return a;
@@ -32,7 +41,9 @@ export function foldConstants(graph: Graph, ops: OpTable): Graph {
     const inner = made.get(a);
     if (node.op === 'reshape' && whole(a)) return a;
     if (node.op === 'reshape' && inner?.op === 'reshape') {
-      return whole(inner.inputs[0]) ? inner.inputs[0] : to.make('reshape', inner.inputs, node.attrs, [type], node.scope);
+      return whole(inner.inputs[0])
+        ? inner.inputs[0]
+        : to.make('reshape', inner.inputs, node.attrs, [type], node.scope);
     }
     if (node.op === 'transpose' && inner?.op === 'transpose') {
       const [second, first] = [node.attrs['order'] as number[], inner.attrs['order'] as number[]];
@@ -48,16 +59,36 @@ export function foldConstants(graph: Graph, ops: OpTable): Graph {
     return (elementwise || node.op === 'expand') && !type.shape.some((d) => typeof d !== 'number');
   }
 
-  function evaluate(node: Node, inputs: readonly ValueId[], known: readonly (number | undefined)[], type: TensorType, to: Rebuild): ValueId | null {
+  function evaluate(
+    node: Node,
+    inputs: readonly ValueId[],
+    known: readonly (number | undefined)[],
+    type: TensorType,
+    to: Rebuild,
+  ): ValueId | null {
     const op = ops.get(node.op);
-    if (!op || op.lower.kind !== 'map' || (op.lower.weight ?? 1) > 4) return null; // a device's own exp must give the bits
+    // a device's own exp must give the bits
+    if (!op || op.lower.kind !== 'map' || (op.lower.weight ?? 1) > 4) return null;
     const one = (dtype: TensorType['dtype']): TensorType => ({ dtype, shape: [] });
-    const call = { inputs: known.map((k) => Float64Array.of(k ?? NaN)), inTypes: inputs.map((v) => one(to.typeOf(v).dtype)),
-      outTypes: [one(type.dtype)], attrs: node.attrs, rows: () => 1, offsets: () => [0, 1] };
-    // Operands have their dtype's values, references compute integers modulo 2^32: rounding once more gives what a device would.
-    const raw = node.op === 'expand' || node.op === 'reshape' ? known[0] ?? NaN : op.reference(call)[0][0];
+    const call = {
+      inputs: known.map((k) => Float64Array.of(k ?? NaN)),
+      inTypes: inputs.map((v) => one(to.typeOf(v).dtype)),
+      outTypes: [one(type.dtype)],
+      attrs: node.attrs,
+      rows: () => 1,
+      offsets: () => [0, 1],
+    };
+    // Operands have their dtype's values, references compute integers modulo 2^32: rounding once more gives what a
+    // device would.
+    const raw = node.op === 'expand' || node.op === 'reshape' ? (known[0] ?? NaN) : op.reference(call)[0][0];
     const value = castValue(raw, type.dtype, isFloat(type.dtype) ? 'float64' : type.dtype);
-    const made = to.make('constant', [], { value, dtype: type.dtype, shape: type.shape.map(boundOf) }, [type], node.scope);
+    const made = to.make(
+      'constant',
+      [],
+      { value, dtype: type.dtype, shape: type.shape.map(boundOf) },
+      [type],
+      node.scope,
+    );
     constants.set(made, value);
     return made;
   }

@@ -1,4 +1,5 @@
-// Graph to Graph: what every graph goes through before lowering. The result is verified; where it is wrong, each pass is, to name the one.
+// Graph to Graph: what every graph goes through before lowering. The result is verified; where it is wrong, each pass
+// is, to name the one.
 import type { Graph } from '../graph/graph.ts';
 import type { OpTable } from '../graph/builder.ts';
 import { verifyStages } from '../graph/verify.ts';
@@ -21,4 +22,8 @@ const PASSES: readonly { readonly name: string; run(graph: Graph, ops: OpTable):
 ];
 
 export const optimise = (graph: Graph, ops: OpTable): Graph =>
-  verifyStages(graph, ops, PASSES.map(({ name, run }) => ({ name, run: (g) => run(g, ops) })));
+  verifyStages(
+    graph,
+    ops,
+    PASSES.map(({ name, run }) => ({ name, run: (g) => run(g, ops) })),
+  );

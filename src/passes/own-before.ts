@@ -1,5 +1,6 @@
-// What an op goes on with (`inPlaceOf`) is its own: a value that somebody else reads too, that comes from outside or lies in another's memory,
-// is copied first. A state of which the result is the new value is its own too: it is gone on with in place, after all that read it.
+// What an op goes on with (`inPlaceOf`) is its own: a value that somebody else reads too, that comes from outside or
+// lies in another's memory, is copied first. A state of which the result is the new value is its own too: it is gone on
+// with in place, after all that read it.
 import { producers, type Graph, type Node, type ValueId } from '../graph/graph.ts';
 import type { OpTable } from '../graph/builder.ts';
 
@@ -11,22 +12,35 @@ export function ontoInputs(node: Node, ops: OpTable): number[] {
 
 /** Whether a node makes the new value of a state in the state's own memory. */
 export function inState(graph: Graph, node: Node, ops: OpTable): boolean {
-  const [first, ...more] = ontoInputs(node, ops), before = node.inputs[first], [value] = node.outputs;
-  return first !== undefined && more.length === 0 && graph.updates.some((u) => u.state === before && u.value === value) && !graph.outputs.some((o) => o.value === value)
-    && graph.updates.filter((u) => u.value === value).length === 1 && !graph.nodes.some((n) => n.inputs.includes(value));
+  const [first, ...more] = ontoInputs(node, ops),
+    before = node.inputs[first],
+    [value] = node.outputs;
+  return (
+    first !== undefined &&
+    more.length === 0 &&
+    graph.updates.some((u) => u.state === before && u.value === value) &&
+    !graph.outputs.some((o) => o.value === value) &&
+    graph.updates.filter((u) => u.value === value).length === 1 &&
+    !graph.nodes.some((n) => n.inputs.includes(value))
+  );
 }
 
 export function ownBefore(graph: Graph, ops: OpTable): Graph {
   if (!graph.nodes.some((n) => ontoInputs(n, ops).length > 0)) return graph;
-  const made = producers(graph), reads = new Map<ValueId, number>();
-  const read = (v: ValueId): void => { reads.set(v, (reads.get(v) ?? 0) + 1); };
+  const made = producers(graph),
+    reads = new Map<ValueId, number>();
+  const read = (v: ValueId): void => {
+    reads.set(v, (reads.get(v) ?? 0) + 1);
+  };
   for (const n of graph.nodes) n.inputs.forEach(read);
   for (const o of graph.outputs) read(o.value);
   for (const u of graph.updates) [u.value, ...(u.unless === null ? [] : [u.unless])].forEach(read);
-  const types = [...graph.types], nodes: Node[] = [];
+  const types = [...graph.types],
+    nodes: Node[] = [];
   const isOwn = (v: ValueId): boolean => made[v] !== undefined && made[v].op !== 'reshape' && reads.get(v) === 1;
   for (const node of graph.nodes) {
-    const inputs = [...node.inputs], copied = inState(graph, node, ops) ? [] : ontoInputs(node, ops).filter((at) => !isOwn(node.inputs[at]));
+    const inputs = [...node.inputs],
+      copied = inState(graph, node, ops) ? [] : ontoInputs(node, ops).filter((at) => !isOwn(node.inputs[at]));
     for (const at of copied) {
       const own = types.push(types[node.inputs[at]]) - 1;
       nodes.push({ op: 'copy', inputs: [node.inputs[at]], outputs: [own], attrs: {}, scope: node.scope });

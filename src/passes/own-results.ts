@@ -1,4 +1,5 @@
-// Outputs and new states that are inputs as they came in get a copy: the input's memory may be overwritten by an update of the same run.
+// Outputs and new states that are inputs as they came in get a copy: the input's memory may be overwritten by an update
+// of the same run.
 import { producers, type Graph, type ValueId } from '../graph/graph.ts';
 import { rebuild } from './rebuild.ts';
 
@@ -11,16 +12,22 @@ export function ownResults(graph: Graph): Graph {
   const wanted = new Set([...graph.outputs.map((o) => o.value), ...graph.updates.map((u) => u.value)].filter(isInput));
   if (wanted.size === 0) return graph;
   const copies = new Map<ValueId, ValueId>();
-  const nodes = [...graph.nodes], types = [...graph.types];
+  const nodes = [...graph.nodes],
+    types = [...graph.types];
   for (const v of wanted) {
     const out = types.push(types[v]) - 1;
     nodes.push({ op: 'copy', inputs: [v], outputs: [out], attrs: {}, scope: '' });
     copies.set(v, out);
   }
   const own = (v: ValueId): ValueId => copies.get(v) ?? v;
-  return rebuild({
-    ...graph, types, nodes,
-    outputs: graph.outputs.map((o) => ({ ...o, value: own(o.value) })),
-    updates: graph.updates.map((u) => ({ ...u, value: own(u.value) })),
-  }, (node, to) => to.keep(node));
+  return rebuild(
+    {
+      ...graph,
+      types,
+      nodes,
+      outputs: graph.outputs.map((o) => ({ ...o, value: own(o.value) })),
+      updates: graph.updates.map((u) => ({ ...u, value: own(u.value) })),
+    },
+    (node, to) => to.keep(node),
+  );
 }

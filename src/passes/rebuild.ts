@@ -1,4 +1,5 @@
-// What passes share: going through a graph's nodes once and building the next graph, with old values mapped to new ones.
+// What passes share: going through a graph's nodes once and building the next graph, with old values mapped to new
+// ones.
 import type { Dim, TensorType } from '../base/shape.ts';
 import type { Graph, Node, ValueId } from '../graph/graph.ts';
 
@@ -10,7 +11,13 @@ export interface Rebuild {
   /** Says that an old value is from here on this new one. */
   replace(old: ValueId, by: ValueId): void;
   /** Adds a node of the pass's own, of new values; returns its first output. */
-  make(op: string, inputs: readonly ValueId[], attrs: Node['attrs'], types: readonly TensorType[], scope: string): ValueId;
+  make(
+    op: string,
+    inputs: readonly ValueId[],
+    attrs: Node['attrs'],
+    types: readonly TensorType[],
+    scope: string,
+  ): ValueId;
   typeOf(fresh: ValueId): TensorType;
   /** The type of an old value, its dimensions counted by new ones. */
   mapped(old: ValueId): TensorType;
@@ -18,23 +25,37 @@ export interface Rebuild {
 
 /** Builds a new graph by showing each node to `visit`, which keeps, replaces or drops it. */
 export function rebuild(graph: Graph, visit: (node: Node, to: Rebuild) => void): Graph {
-  const types: TensorType[] = [], nodes: Node[] = [], table = new Map<ValueId, ValueId>();
+  const types: TensorType[] = [],
+    nodes: Node[] = [],
+    table = new Map<ValueId, ValueId>();
   const map = (old: ValueId): ValueId => {
     const found = table.get(old);
     if (found === undefined) throw new Error(`value %${old} was dropped but is used`);
     return found;
   };
-  const dim = (d: Dim): Dim => (typeof d === 'number' ? d : d.kind === 'bounded' ? { ...d, count: map(d.count) } : { ...d, offsets: map(d.offsets) });
+  const dim = (d: Dim): Dim =>
+    typeof d === 'number'
+      ? d
+      : d.kind === 'bounded'
+        ? { ...d, count: map(d.count) }
+        : { ...d, offsets: map(d.offsets) };
   const fresh = (type: TensorType): ValueId => types.push(type) - 1;
-  const mapped = (old: ValueId): TensorType => ({ dtype: graph.types[old].dtype, shape: graph.types[old].shape.map(dim) });
+  const mapped = (old: ValueId): TensorType => ({
+    dtype: graph.types[old].dtype,
+    shape: graph.types[old].shape.map(dim),
+  });
   const to: Rebuild = {
-    map, mapped,
+    map,
+    mapped,
     keep(node) {
-      const inputs = node.inputs.map(map), outputs = node.outputs.map((o) => fresh(mapped(o)));
+      const inputs = node.inputs.map(map),
+        outputs = node.outputs.map((o) => fresh(mapped(o)));
       node.outputs.forEach((o, i) => table.set(o, outputs[i]));
       nodes.push({ ...node, inputs, outputs });
     },
-    replace: (old, by) => { table.set(old, by); },
+    replace: (old, by) => {
+      table.set(old, by);
+    },
     make(op, inputs, attrs, outTypes, scope) {
       const outputs = outTypes.map(fresh);
       nodes.push({ op, inputs, outputs, attrs, scope });
@@ -49,8 +70,14 @@ export function rebuild(graph: Graph, visit: (node: Node, to: Rebuild) => void):
   });
   for (const node of graph.nodes) visit(node, to);
   return {
-    types, nodes, inputs,
+    types,
+    nodes,
+    inputs,
     outputs: graph.outputs.map((o) => ({ ...o, value: map(o.value) })),
-    updates: graph.updates.map((u) => ({ state: map(u.state), value: map(u.value), unless: u.unless === null ? null : map(u.unless) })),
+    updates: graph.updates.map((u) => ({
+      state: map(u.state),
+      value: map(u.value),
+      unless: u.unless === null ? null : map(u.unless),
+    })),
   };
 }

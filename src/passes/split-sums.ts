@@ -1,5 +1,5 @@
-// A sum of many elements to one number becomes partial sums, which threads can share, and their sum in order: the same bits, since
-// long sums are defined by chunks.
+// A sum of many elements to one number becomes partial sums, which threads can share, and their sum in order: the same
+// bits, since long sums are defined by chunks.
 import { elements } from '../base/shape.ts';
 import type { Graph } from '../graph/graph.ts';
 import { SUM_CHUNK } from '../graph/ops/moe/sumChunks.ts';
@@ -7,7 +7,8 @@ import { rebuild } from './rebuild.ts';
 
 export function splitLongSums(graph: Graph): Graph {
   return rebuild(graph, (node, to) => {
-    const [x] = node.inputs, type = node.op === 'sum' ? graph.types[x] : undefined;
+    const [x] = node.inputs,
+      type = node.op === 'sum' ? graph.types[x] : undefined;
     const whole = type !== undefined && (node.attrs['axes'] as readonly number[]).length === type.shape.length;
     if (!type || !whole || type.shape.some((d) => typeof d !== 'number') || elements(type.shape) <= 2 * SUM_CHUNK) {
       to.keep(node);
@@ -15,6 +16,9 @@ export function splitLongSums(graph: Graph): Graph {
     }
     const shape = [Math.ceil(elements(type.shape) / SUM_CHUNK)];
     const parts = to.make('sumChunks', [to.map(x)], {}, [{ dtype: type.dtype, shape }], node.scope);
-    to.replace(node.outputs[0], to.make('sum', [parts], { axes: [0], serial: true }, [{ dtype: type.dtype, shape: [] }], node.scope));
+    to.replace(
+      node.outputs[0],
+      to.make('sum', [parts], { axes: [0], serial: true }, [{ dtype: type.dtype, shape: [] }], node.scope),
+    );
   });
 }

@@ -1,9 +1,14 @@
-// Offsets in the arena: values whose lives overlap in time must not overlap in memory. Largest first, each at the lowest offset
-// that is free during its life (greedy by size; Pisarchyk & Lee, arXiv 2001.03288).
+// Offsets in the arena: values whose lives overlap in time must not overlap in memory. Largest first, each at the
+// lowest offset that is free during its life (greedy by size; Pisarchyk & Lee, arXiv 2001.03288).
 export const ALIGN = 256;
 export const aligned = (bytes: number): number => Math.ceil(bytes / ALIGN) * ALIGN;
 
-export interface Block { readonly bytes: number; first: number; last: number; offset: number }
+export interface Block {
+  readonly bytes: number;
+  first: number;
+  last: number;
+  offset: number;
+}
 
 /** Sets the blocks' offsets; returns the arena's size in bytes. */
 export function packArena(blocks: readonly Block[]): number {

@@ -1,15 +1,24 @@
-// Which step may follow the one before group by group: grouped products over the same groups, of which none touches what another stores but in
-// the parts of the group at hand. So an expert's products can all be computed while its weights are in a cache.
+// Which step may follow the one before group by group: grouped products over the same groups, of which none touches
+// what another stores but in the parts of the group at hand. So an expert's products can all be computed while its
+// weights are in a cache.
 import type { Kernel } from '../kernel/kernel.ts';
 import { groupsOf, shareOf } from '../kernel/groupwise.ts';
 import type { PlannedTensor, Step } from './program.ts';
 
 /** A step and what it runs. */
-export interface Planned { readonly step: Step; readonly kernel: Kernel }
+export interface Planned {
+  readonly step: Step;
+  readonly kernel: Kernel;
+}
 
 /** `before`: the steps that run group by group already, the last of them just before. */
-export function groupwiseAfter(tensors: readonly PlannedTensor[], before: readonly Planned[], next: Planned): Step['runsGroupwiseAfterPrevious'] {
-  const own = groupsOf(next.kernel), head = before.length > 0 ? groupsOf(before[0].kernel) : null;
+export function groupwiseAfter(
+  tensors: readonly PlannedTensor[],
+  before: readonly Planned[],
+  next: Planned,
+): Step['runsGroupwiseAfterPrevious'] {
+  const own = groupsOf(next.kernel),
+    head = before.length > 0 ? groupsOf(before[0].kernel) : null;
   if (!own || !head || own.groups !== head.groups) return undefined;
   const offsets = next.step.buffers[own.offsets];
   if (before[0].step.buffers[head.offsets] !== offsets) return undefined;
@@ -17,14 +26,21 @@ export function groupwiseAfter(tensors: readonly PlannedTensor[], before: readon
 }
 
 function apart(tensors: readonly PlannedTensor[], a: Planned, b: Planned): boolean {
-  const flagged = (x: Planned, y: Planned): boolean => x.step.unless !== null && y.step.buffers.some((t, n) => y.step.writes[n] && overlap(tensors[x.step.unless ?? t], tensors[t]));
+  const flagged = (x: Planned, y: Planned): boolean =>
+    x.step.unless !== null &&
+    y.step.buffers.some((t, n) => y.step.writes[n] && overlap(tensors[x.step.unless ?? t], tensors[t]));
   if (flagged(a, b) || flagged(b, a)) return false;
-  return a.step.buffers.every((t, n) => b.step.buffers.every((u, m) => {
-    if ((!a.step.writes[n] && !b.step.writes[m]) || !overlap(tensors[t], tensors[u])) return true;
-    if (a.kernel.form !== 'matmul' || b.kernel.form !== 'matmul' || tensors[t].offset !== tensors[u].offset) return false;
-    const share = shareOf(a.kernel, n);
-    return share !== null && share === shareOf(b.kernel, m) && a.kernel.buffers[n].dtype === b.kernel.buffers[m].dtype;
-  }));
+  return a.step.buffers.every((t, n) =>
+    b.step.buffers.every((u, m) => {
+      if ((!a.step.writes[n] && !b.step.writes[m]) || !overlap(tensors[t], tensors[u])) return true;
+      if (a.kernel.form !== 'matmul' || b.kernel.form !== 'matmul' || tensors[t].offset !== tensors[u].offset)
+        return false;
+      const share = shareOf(a.kernel, n);
+      return (
+        share !== null && share === shareOf(b.kernel, m) && a.kernel.buffers[n].dtype === b.kernel.buffers[m].dtype
+      );
+    }),
+  );
 }
 
 /** Whether two tensors have bytes in common. */

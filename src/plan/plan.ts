@@ -14,19 +14,30 @@ export function plan(lowered: Lowered): Program {
   const reads = (c: KernelCall): ValueId[] => [...c.buffers, ...(c.unless === null ? [] : [c.unless])].map(home);
 
   const life = new Map<ValueId, { first: number; last: number }>();
-  calls.forEach((c, step) => reads(c).forEach((v) => {
-    const seen = life.get(v);
-    if (seen) seen.last = step; else life.set(v, { first: step, last: step });
-  }));
-  // A grouped product's lists of rows stay while the next one runs, which may then follow it group by group, wherever its result lies.
+  calls.forEach((c, step) =>
+    reads(c).forEach((v) => {
+      const seen = life.get(v);
+      if (seen) seen.last = step;
+      else life.set(v, { first: step, last: step });
+    }),
+  );
+  // A grouped product's lists of rows stay while the next one runs, which may then follow it group by group, wherever
+  // its result lies.
   calls.forEach((c, step) => {
     if (step + 1 >= calls.length || !groupsOf(c.kernel) || !groupsOf(calls[step + 1].kernel)) return;
-    for (const v of reads(c)) if (graph.types[v].dtype === 'int32') life.set(v, { first: life.get(v)?.first ?? step, last: Math.max(life.get(v)?.last ?? step, step + 1) });
+    for (const v of reads(c))
+      if (graph.types[v].dtype === 'int32')
+        life.set(v, { first: life.get(v)?.first ?? step, last: Math.max(life.get(v)?.last ?? step, step + 1) });
   });
 
-  const stateOf = new Map(graph.updates.filter((u) => lowered.inPlaceUpdates.has(u.value)).map((u) => [u.value, u.state]));
+  const stateOf = new Map(
+    graph.updates.filter((u) => lowered.inPlaceUpdates.has(u.value)).map((u) => [u.value, u.state]),
+  );
   const kinds = new Map(graph.inputs.map((i) => [i.value, i]));
-  const io = new Set([...graph.inputs.filter((i) => i.kind === 'input').map((i) => i.value), ...graph.outputs.map((o) => home(o.value))]);
+  const io = new Set([
+    ...graph.inputs.filter((i) => i.kind === 'input').map((i) => i.value),
+    ...graph.outputs.map((o) => home(o.value)),
+  ]);
   const slabOf = (v: ValueId): Slab => {
     const input = kinds.get(v);
     if (input?.kind === 'state' || stateOf.has(v)) return 'state';
@@ -35,13 +46,19 @@ export function plan(lowered: Lowered): Program {
 
   const blocks = assignBlocks();
   const arena = packArena([...new Set(blocks.values())]);
-  const tensors: PlannedTensor[] = [], indexOf = new Map<ValueId, number>();
+  const tensors: PlannedTensor[] = [],
+    indexOf = new Map<ValueId, number>();
   const fill: Record<'io' | 'constants', number> = { io: 0, constants: 0 };
   for (const v of new Set([...life.keys(), ...io, ...kinds.keys()])) {
-    const slab = slabOf(v), bytes = byteSize(graph.types[v]), { first, last } = life.get(v) ?? { first: -1, last: -1 };
+    const slab = slabOf(v),
+      bytes = byteSize(graph.types[v]),
+      { first, last } = life.get(v) ?? { first: -1, last: -1 };
     let offset = 0;
     if (slab === 'arena') offset = blocks.get(v)?.offset ?? 0;
-    else if (slab !== 'state') { offset = fill[slab]; fill[slab] += aligned(bytes); }
+    else if (slab !== 'state') {
+      offset = fill[slab];
+      fill[slab] += aligned(bytes);
+    }
     const name = kinds.get(stateOf.get(v) ?? v)?.name ?? `%${v}`;
     indexOf.set(v, tensors.push({ id: v, name, type: graph.types[v], slab, offset, bytes, first, last }) - 1);
   }
@@ -50,11 +67,17 @@ export function plan(lowered: Lowered): Program {
   const ports = (kind: string): Port[] => graph.inputs.filter((i) => i.kind === kind).map((i) => port(i.name, i.value));
 
   return {
-    tensors, steps: schedule(), slabs: { arena, ...fill },
-    inputs: ports('input'), states: ports('state'),
+    tensors,
+    steps: schedule(),
+    slabs: { arena, ...fill },
+    inputs: ports('input'),
+    states: ports('state'),
     outputs: graph.outputs.map((o) => port(o.name, o.value)),
-    constants: graph.inputs.flatMap((i) => (i.kind === 'constant' && i.data
-      ? [{ tensor: index(i.value), dtype: graph.types[i.value].dtype, data: Array.from(i.data) }] : [])),
+    constants: graph.inputs.flatMap((i) =>
+      i.kind === 'constant' && i.data
+        ? [{ tensor: index(i.value), dtype: graph.types[i.value].dtype, data: Array.from(i.data) }]
+        : [],
+    ),
   };
 
   /** A value may take over the memory of one that its own kernel reads last, element by element. */
@@ -64,14 +87,26 @@ export function plan(lowered: Lowered): Program {
       const taken = new Set<Block>();
       c.buffers.map(home).forEach((v, b) => {
         if (slabOf(v) !== 'arena' || !writes[step][b] || made.has(v)) return;
-        const bytes = byteSize(graph.types[v]), own = life.get(v) ?? { first: step, last: step };
-        const reuse = c.inPlace.map(([out, input]) => (out === b ? home(c.buffers[input]) : -1)).find((r) => {
-          const block = made.get(r);
-          return block !== undefined && !taken.has(block) && block.bytes === bytes && life.get(r)?.last === step && block.last === step;
-        });
+        const bytes = byteSize(graph.types[v]),
+          own = life.get(v) ?? { first: step, last: step };
+        const reuse = c.inPlace
+          .map(([out, input]) => (out === b ? home(c.buffers[input]) : -1))
+          .find((r) => {
+            const block = made.get(r);
+            return (
+              block !== undefined &&
+              !taken.has(block) &&
+              block.bytes === bytes &&
+              life.get(r)?.last === step &&
+              block.last === step
+            );
+          });
         const block = reuse === undefined ? undefined : made.get(reuse);
-        if (block) { block.last = own.last; made.set(v, block); taken.add(block); }
-        else made.set(v, { bytes, first: own.first, last: own.last, offset: 0 });
+        if (block) {
+          block.last = own.last;
+          made.set(v, block);
+          taken.add(block);
+        } else made.set(v, { bytes, first: own.first, last: own.last, offset: 0 });
       });
     });
     return made;
@@ -80,15 +115,26 @@ export function plan(lowered: Lowered): Program {
   /** Consecutive steps that touch no memory of one another form a wave. */
   function schedule(): Step[] {
     const steps: Step[] = [];
-    let wave: Step[] = [], chain: Planned[] = [];
+    let wave: Step[] = [],
+      chain: Planned[] = [];
     calls.forEach((c, i) => {
-      const step: Step = { kernel: c.key, buffers: c.buffers.map(index), writes: writes[i], ints: c.ints, barrier: false,
-        unless: c.unless === null ? null : index(c.unless), ops: c.ops, scope: c.scope, flops: c.flops,
-        ...(c.buffers.some((v, b) => writes[i][b] && home(v) !== v) && { readsDestination: true }) };
+      const step: Step = {
+        kernel: c.key,
+        buffers: c.buffers.map(index),
+        writes: writes[i],
+        ints: c.ints,
+        barrier: false,
+        unless: c.unless === null ? null : index(c.unless),
+        ops: c.ops,
+        scope: c.scope,
+        flops: c.flops,
+        ...(c.buffers.some((v, b) => writes[i][b] && home(v) !== v) && { readsDestination: true }),
+      };
       const barrier = i > 0 && (wave.length >= MAX_WAVE || wave.some((other) => conflict(tensors, other, step)));
       if (barrier) wave = [];
       wave.push(step);
-      const planned = { step, kernel: c.kernel }, after = barrier ? groupwiseAfter(tensors, chain, planned) : undefined;
+      const planned = { step, kernel: c.kernel },
+        after = barrier ? groupwiseAfter(tensors, chain, planned) : undefined;
       chain = after ? [...chain, planned] : [planned];
       steps.push({ ...step, barrier, ...(after && { runsGroupwiseAfterPrevious: after }) });
     });
@@ -105,5 +151,10 @@ export function conflict(tensors: readonly PlannedTensor[], a: Step, b: Step): b
 
 /** Whether `a` writes what `b` touches. */
 function stores(tensors: readonly PlannedTensor[], a: Step, b: Step): boolean {
-  return a.buffers.some((t, i) => a.writes[i] && ((b.unless !== null && overlap(tensors[t], tensors[b.unless])) || b.buffers.some((u) => overlap(tensors[t], tensors[u]))));
+  return a.buffers.some(
+    (t, i) =>
+      a.writes[i] &&
+      ((b.unless !== null && overlap(tensors[t], tensors[b.unless])) ||
+        b.buffers.some((u) => overlap(tensors[t], tensors[u]))),
+  );
 }

@@ -5,7 +5,10 @@ import type { Program } from './program.ts';
 export const showBytes = (n: number): string => {
   const units = ['B', 'KiB', 'MiB', 'GiB', 'TiB'];
   let i = 0;
-  while (n >= 1024 && i < units.length - 1) { n /= 1024; i++; }
+  while (n >= 1024 && i < units.length - 1) {
+    n /= 1024;
+    i++;
+  }
   return `${i === 0 ? n : n.toFixed(n < 10 ? 2 : 1)} ${units[i]}`;
 };
 
@@ -16,18 +19,33 @@ export function stateBytes(program: Program): number {
 
 export function printProgram(program: Program): string {
   const { tensors, steps, slabs } = program;
-  const live = steps.map((_, i) => tensors.filter((t) => t.slab === 'arena' && t.first <= i && i <= t.last).reduce((n, t) => n + t.bytes, 0));
-  const place = (t: (typeof tensors)[number]): string => (t.slab === 'state' ? `state "${t.name}"` : `${t.slab}+${t.offset}`);
+  const live = steps.map((_, i) =>
+    tensors.filter((t) => t.slab === 'arena' && t.first <= i && i <= t.last).reduce((n, t) => n + t.bytes, 0),
+  );
+  const place = (t: (typeof tensors)[number]): string =>
+    t.slab === 'state' ? `state "${t.name}"` : `${t.slab}+${t.offset}`;
   return [
-    `slabs: arena ${showBytes(slabs.arena)}, io ${showBytes(slabs.io)}, constants ${showBytes(slabs.constants)}, states ${showBytes(stateBytes(program))}`,
-    `steps: ${steps.length} in ${steps.filter((s) => s.barrier).length + Math.min(1, steps.length)} waves, ${(steps.reduce((n, s) => n + s.flops, 0) / 1e9).toFixed(3)} GFLOP`,
-    '', 'tensors',
-    ...tensors.map((t) => `  %${t.id} ${t.name.startsWith('%') ? '' : `"${t.name}" `}${showType(t.type)} ${showBytes(t.bytes)} ${place(t)} steps ${t.first}..${t.last}`),
-    '', 'steps',
+    `slabs: arena ${showBytes(slabs.arena)}, io ${showBytes(slabs.io)}, constants ${showBytes(slabs.constants)}, ` +
+      `states ${showBytes(stateBytes(program))}`,
+    `steps: ${steps.length} in ${steps.filter((s) => s.barrier).length + Math.min(1, steps.length)} waves, ` +
+      `${(steps.reduce((n, s) => n + s.flops, 0) / 1e9).toFixed(3)} GFLOP`,
+    '',
+    'tensors',
+    ...tensors.map(
+      (t) =>
+        `  %${t.id} ${t.name.startsWith('%') ? '' : `"${t.name}" `}${showType(t.type)} ` +
+        `${showBytes(t.bytes)} ${place(t)} steps ${t.first}..${t.last}`,
+    ),
+    '',
+    'steps',
     ...steps.map((s, i) => {
       const args = s.buffers.map((b, j) => `${s.writes[j] ? '>' : ''}%${tensors[b].id}`).join(' ');
-      return `  ${s.runsGroupwiseAfterPrevious ? '- ' : s.barrier ? '--' : '  '} ${i} ${s.kernel.slice(0, 8)} ${s.ops.join('+')} (${args})${s.ints.length ? ` ints ${s.ints.join(',')}` : ''}`
-        + `${s.unless === null ? '' : ` unless %${tensors[s.unless].id}`} live ${showBytes(live[i])}${s.scope ? `   # ${s.scope}` : ''}`;
+      return (
+        `  ${s.runsGroupwiseAfterPrevious ? '- ' : s.barrier ? '--' : '  '} ${i} ${s.kernel.slice(0, 8)} ` +
+        `${s.ops.join('+')} (${args})${s.ints.length ? ` ints ${s.ints.join(',')}` : ''}` +
+        `${s.unless === null ? '' : ` unless %${tensors[s.unless].id}`} live ` +
+        `${showBytes(live[i])}${s.scope ? `   # ${s.scope}` : ''}`
+      );
     }),
   ].join('\n');
 }

@@ -1,8 +1,12 @@
-// A Program: memory planned to the byte and a table of steps. Plain JSON: it can be printed, compared, sent and replayed.
+// A Program: memory planned to the byte and a table of steps. Plain JSON: it can be printed, compared, sent and
+// replayed.
 import type { TensorType } from '../base/shape.ts';
 import type { DType } from '../base/dtype.ts';
 
-/** arena: intermediate values, reused. io: inputs and outputs of a run. constants: data of the graph. state: by name, owned by the executor. */
+/**
+ * arena: intermediate values, reused. io: inputs and outputs of a run. constants: data of the graph. state: by name,
+ * owned by the executor.
+ */
 export type Slab = 'arena' | 'io' | 'constants' | 'state';
 
 export interface PlannedTensor {
@@ -27,7 +31,10 @@ export interface Step {
   readonly ints: readonly number[];
   /** Waits for all steps before it; without it the step may run beside those of its wave. */
   readonly barrier: boolean;
-  /** It may be computed group by group with the step before, instead of after it: `groups` of them, between the `offsets` of that tensor. */
+  /**
+   * It may be computed group by group with the step before, instead of after it: `groups` of them, between the
+   * `offsets` of that tensor.
+   */
   readonly runsGroupwiseAfterPrevious?: { readonly groups: number; readonly offsets: number };
   /** Tensor of an int32 scalar: the step runs only if it is 0. Stores to states are guarded so. */
   readonly unless: number | null;
@@ -39,7 +46,11 @@ export interface Step {
 }
 
 /** `type`: as the graph has it; the tensor may be another view of the same bytes. */
-export interface Port { readonly name: string; readonly tensor: number; readonly type: TensorType }
+export interface Port {
+  readonly name: string;
+  readonly tensor: number;
+  readonly type: TensorType;
+}
 
 export interface Program {
   readonly tensors: readonly PlannedTensor[];

@@ -1,5 +1,5 @@
-// Checks a Program by running it in the mind: every step reads bytes that hold the tensor it means, in the version it means; no two
-// steps of a wave touch the same bytes; nothing lies outside its slab.
+// Checks a Program by running it in the mind: every step reads bytes that hold the tensor it means, in the version it
+// means; no two steps of a wave touch the same bytes; nothing lies outside its slab.
 import { VerifyError } from '../base/errors.ts';
 import { ALIGN } from './arena.ts';
 import { overlap } from './chain.ts';
@@ -8,7 +8,9 @@ import type { Program, Step } from './program.ts';
 
 export function verifyProgram(program: Program): Program {
   const { tensors, steps, slabs } = program;
-  const fail = (message: string): never => { throw new VerifyError('plan', message); };
+  const fail = (message: string): never => {
+    throw new VerifyError('plan', message);
+  };
   for (const t of tensors) {
     if (t.offset % ALIGN !== 0) fail(`${t.name} lies at ${t.offset}, no multiple of ${ALIGN}`);
     if (t.slab !== 'state' && t.offset + t.bytes > slabs[t.slab]) fail(`${t.name} reaches beyond its slab`);
@@ -18,24 +20,33 @@ export function verifyProgram(program: Program): Program {
   let wave: Step[] = [];
   steps.forEach((step, n) => {
     if (step.barrier) wave = [];
-    for (const other of wave) if (conflict(tensors, other, step)) fail(`step ${n} (${step.ops.join('+')}) races with a step of its wave`);
+    for (const other of wave)
+      if (conflict(tensors, other, step)) fail(`step ${n} (${step.ops.join('+')}) races ` + `with a step of its wave`);
     wave.push(step);
     const reads = step.buffers.filter((_, i) => !step.writes[i] || step.readsDestination);
     for (const t of [...reads, ...(step.unless === null ? [] : [step.unless])]) {
-      if (!intact.has(t)) fail(`step ${n} (${step.ops.join('+')}) reads ${tensors[t].name} (%${tensors[t].id}), which is not there (any more)`);
+      if (!intact.has(t))
+        fail(
+          `step ${n} (${step.ops.join('+')}) reads ${tensors[t].name} (%${tensors[t].id}), ` +
+            `which is not there (any more)`,
+        );
     }
     step.buffers.forEach((t, i) => {
       if (!step.writes[i]) return;
       if (tensors[t].slab === 'state' && tensors[t].bytes > 0) {
         for (const later of steps.slice(n + 1)) {
-          const old = later.buffers.some((b, j) => !later.writes[j] && (b !== t || step.readsDestination) && overlap(tensors[b], tensors[t]));
+          const old = later.buffers.some(
+            (b, j) => !later.writes[j] && (b !== t || step.readsDestination) && overlap(tensors[b], tensors[t]),
+          );
           if (old) fail(`${tensors[t].name} is overwritten by step ${n} before its last reader`);
         }
       }
-      for (const other of intact) if (other !== t && tensors[other].bytes > 0 && overlap(tensors[other], tensors[t])) intact.delete(other);
+      for (const other of intact)
+        if (other !== t && tensors[other].bytes > 0 && overlap(tensors[other], tensors[t])) intact.delete(other);
       intact.add(t);
     });
   });
-  for (const { name, tensor } of program.outputs) if (!intact.has(tensor)) fail(`output ${name} is not there at the end`);
+  for (const { name, tensor } of program.outputs)
+    if (!intact.has(tensor)) fail(`output ${name} is not there at the end`);
   return program;
 }

@@ -1,24 +1,46 @@
-// Whether a dry run of a new plan gave what the real step gave. In: outputs of both by name, for each micro-batch, or why it failed.
+// Whether a dry run of a new plan gave what the real step gave. In: outputs of both by name, for each micro-batch, or
+// why it failed.
 import type { HostTensor } from '../base/tensor.ts';
 import type { Comparison } from './engine-host.ts';
 
 type Outputs = Readonly<Record<string, HostTensor>>;
 
-export function compare(real: readonly Outputs[], dry: readonly Outputs[], ms: number, failed: string | null = null): Comparison {
-  const value = (all: readonly Outputs[], name: string): number => all.reduce((n, o) => n + Number(o[name]?.data[0] ?? NaN), 0) / all.length;
-  if (failed !== null) return { equal: false, finite: false, loss: value(real, 'loss'), dryLoss: NaN, ms, differs: failed };
-  const differs = real.length !== dry.length ? ['number of parts'] : real.flatMap((outputs, i) => {
-    // A dry run's flag says that it was dry; which rows spilled depends on capacities, though the results do not; statistics that only
-    // one plan has have nothing to be compared with.
-    const names = Object.keys(outputs).filter((n) => n !== 'flag' && !n.endsWith('/spilled') && (n in dry[i] || !n.startsWith('stat:')));
-    return names.filter((n) => !sameBits(outputs[n], dry[i][n]));
-  });
-  const dryLoss = value(dry, 'loss'), norm = value(dry, 'grad_norm');
-  return { equal: differs.length === 0, finite: Number.isFinite(dryLoss) && (Number.isFinite(norm) || !('grad_norm' in (real.at(-1) ?? {}))), loss: value(real, 'loss'), dryLoss, ms, differs: differs.length > 0 ? `${differs[0]} differs` : null };
+export function compare(
+  real: readonly Outputs[],
+  dry: readonly Outputs[],
+  ms: number,
+  failed: string | null = null,
+): Comparison {
+  const value = (all: readonly Outputs[], name: string): number =>
+    all.reduce((n, o) => n + Number(o[name]?.data[0] ?? NaN), 0) / all.length;
+  if (failed !== null)
+    return { equal: false, finite: false, loss: value(real, 'loss'), dryLoss: NaN, ms, differs: failed };
+  const differs =
+    real.length !== dry.length
+      ? ['number of parts']
+      : real.flatMap((outputs, i) => {
+          // A dry run's flag says that it was dry; which rows spilled depends on capacities, though the results do not;
+          // statistics that only one plan has have nothing to be compared with.
+          const names = Object.keys(outputs).filter(
+            (n) => n !== 'flag' && !n.endsWith('/spilled') && (n in dry[i] || !n.startsWith('stat:')),
+          );
+          return names.filter((n) => !sameBits(outputs[n], dry[i][n]));
+        });
+  const dryLoss = value(dry, 'loss'),
+    norm = value(dry, 'grad_norm');
+  return {
+    equal: differs.length === 0,
+    finite: Number.isFinite(dryLoss) && (Number.isFinite(norm) || !('grad_norm' in (real.at(-1) ?? {}))),
+    loss: value(real, 'loss'),
+    dryLoss,
+    ms,
+    differs: differs.length > 0 ? `${differs[0]} differs` : null,
+  };
 }
 
 function sameBits(a: HostTensor, b: HostTensor | undefined): boolean {
   if (b?.data.byteLength !== a.data.byteLength) return false;
-  const bytes = ({ data }: HostTensor): Uint8Array => new Uint8Array(data.buffer, data.byteOffset, data.byteLength), [x, y] = [bytes(a), bytes(b)];
+  const bytes = ({ data }: HostTensor): Uint8Array => new Uint8Array(data.buffer, data.byteOffset, data.byteLength),
+    [x, y] = [bytes(a), bytes(b)];
   return x.every((v, i) => v === y[i]);
 }

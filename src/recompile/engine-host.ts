@@ -25,19 +25,27 @@ export interface EngineHost {
   /** Shape of its batch. */
   shape(): string;
   draft(): Draft<object>;
-  /** Begins to compile the programs of a step as they are with these changes. Throws where the model cannot be traced with them. */
+  /**
+   * Begins to compile the programs of a step as they are with these changes. Throws where the model cannot be traced
+   * with them.
+   */
   prepare(changes: readonly Change[]): Prepared;
   /** The same where nothing but sizes changes, which takes a few milliseconds and starts no compiler; else null. */
   resize(changes: readonly Change[]): Prepared | null;
-  /** Moves the values that go with changes, between steps, before the changes are applied; gives what takes them back. Moves all or none. */
+  /**
+   * Moves the values that go with changes, between steps, before the changes are applied; gives what takes them back.
+   * Moves all or none.
+   */
   carry(changes: readonly Change[]): () => void;
   /** Planned bytes of the plan that runs, and its kernels. */
   bytes(): number;
   kernels(): string | null;
   /** A plan for the next step is there. */
   ready(): boolean;
-  /** Bytes that are held in all with the plan under these changes, states among them: for the largest of the batches that came last. It is planned for
-   * that and not compiled: the same number on every machine. */
+  /**
+   * Bytes that are held in all with the plan under these changes, states among them: for the largest of the batches
+   * that came last. It is planned for that and not compiled: the same number on every machine.
+   */
   needs(changes: readonly Change[]): number;
   /** Bytes that may be held. given: the caller said so; else it is what is free now. */
   budget(): { readonly bytes: number; readonly given: boolean };

@@ -1,6 +1,7 @@
-// The recompilation engine: observe, trigger, alter, compile in the background, verify, swap at a step boundary, measure, keep or undo.
-// In: rules, and the results of steps; out: which plan the next step takes, and an event for each decision. It knows a session only as
-// a Plant. Nothing that fails here costs a step: it is told by name, and the old plan goes on.
+// The recompilation engine: observe, trigger, alter, compile in the background, verify, swap at a step boundary,
+// measure, keep or undo. In: rules, and the results of steps; out: which plan the next step takes, and an event for
+// each decision. It knows a session only as a Plant. Nothing that fails here costs a step: it is told by name, and the
+// old plan goes on.
 import { keepRecent } from '../base/recent.ts';
 import { RunStats, type Shown, type StatsState } from '../observe/run-stats.ts';
 import type { Change, Settings, TakeBack } from '../trace/knobs.ts';
@@ -13,7 +14,8 @@ import { Trial } from './trial.ts';
 
 /** Steps from the decision to the first step of a change of results. */
 export const NOTICE = 32;
-const RETRIES = 3, WAIT = 32; // a change of no result waits so often, so many steps, for memory
+const RETRIES = 3,
+  WAIT = 32; // a change of no result waits so often, so many steps, for memory
 const VERIFIED = 256; // settings and sets of kernels whose bits were shown
 const PATIENCE = 256; // steps with batches of other shapes than the plan was made for
 
@@ -25,7 +27,9 @@ export interface EngineState extends RulesState {
   readonly stats: StatsState;
   readonly log: readonly Decision[];
   /** A change of results that is decided and not yet in force. */
-  readonly pending: (Decision & { readonly reason: string; readonly tolerance: number | null; readonly verified: boolean | null }) | null;
+  readonly pending:
+    | (Decision & { readonly reason: string; readonly tolerance: number | null; readonly verified: boolean | null })
+    | null;
 }
 
 /** What the next step is to do. */
@@ -51,15 +55,24 @@ export class Engine {
   readonly #verified = new Map<string, true>();
   readonly #log: Decision[] = [];
   #pending: Pending | null = null;
-  /** While a step of a trial runs by the new plan: what takes its changes back. Between steps the old plan is in force. */
+  /**
+   * While a step of a trial runs by the new plan: what takes its changes back. Between steps the old plan is in force.
+   */
   #back: TakeBack | null = null;
   #timed = false;
   readonly #say: (line: string, topic: 'rule') => void;
   /** Rules of which a failure was said. */
   readonly #said = new Set<string>();
 
-  /** `rival`: another engine that sets the same knobs. `say`: told once for each rule that it failed, in one line; events tell every time. */
-  constructor(plant: EngineHost, emit: (event: RecompileEvent) => void, { agreement = alone, rival = () => null, say = () => undefined }: EngineOptions = {}) {
+  /**
+   * `rival`: another engine that sets the same knobs. `say`: told once for each rule that it failed, in one line;
+   * events tell every time.
+   */
+  constructor(
+    plant: EngineHost,
+    emit: (event: RecompileEvent) => void,
+    { agreement = alone, rival = () => null, say = () => undefined }: EngineOptions = {},
+  ) {
     this.#plant = plant;
     this.#emit = emit;
     this.#agreement = agreement;
@@ -68,19 +81,30 @@ export class Engine {
   }
 
   /** A recompilation is under way. */
-  get busy(): boolean { return this.#pending !== null; }
+  get busy(): boolean {
+    return this.#pending !== null;
+  }
 
   /** Rules are asked in the order in which they came; one recompilation is under way at a time. */
-  add(rule: Rule<object>): void { this.#rules.add(rule); }
-  get rules(): readonly string[] { return this.#rules.names; }
+  add(rule: Rule<object>): void {
+    this.#rules.add(rule);
+  }
+  get rules(): readonly string[] {
+    return this.#rules.names;
+  }
 
   /** Before plans are made ahead of a step: rules that are asked where there is none yet. */
-  before(): void { this.#ask(this.#plant.next(), true); }
+  before(): void {
+    this.#ask(this.#plant.next(), true);
+  }
 
-  /** At a step boundary; at once where nothing is under way, so that the step takes the model as it was when it was called. Whatever the engine does
-   * here, it does to the time of the step: that is counted as stall. */
+  /**
+   * At a step boundary; at once where nothing is under way, so that the step takes the model as it was when it was
+   * called. Whatever the engine does here, it does to the time of the step: that is counted as stall.
+   */
   begin(): StepPlan | Promise<StepPlan> {
-    const start = performance.now(), step = this.#plant.next();
+    const start = performance.now(),
+      step = this.#plant.next();
     this.#ask(step);
     const p = this.#pending;
     return !p || p.decision.step === step ? { verify: null } : this.#continue(p, step, start);
@@ -102,7 +126,9 @@ export class Engine {
   async #advance(p: Pending, step: number): Promise<readonly Change[] | null> {
     // Before the first step, and where a run was just resumed, there was no plan yet.
     p.bytes ||= this.#plant.bytes();
-    const moved = p.decision.changes.find(({ path, knob, from }) => JSON.stringify(this.#plant.knobs.settings(path)[knob]) !== JSON.stringify(from));
+    const moved = p.decision.changes.find(
+      ({ path, knob, from }) => JSON.stringify(this.#plant.knobs.settings(path)[knob]) !== JSON.stringify(from),
+    );
     if (moved) throw new Error(`${moved.path ? `${moved.path}.` : ''}${moved.knob} was set by somebody else meanwhile`);
     if (p.trial) {
       this.#turns(p.trial);
@@ -110,7 +136,8 @@ export class Engine {
     }
     // Beside a step it would take as long again, from a step that waits for its slowest thread.
     if (!p.prepared && p.error === null) this.#prepare(p, (changes) => this.#plant.resize(changes));
-    const must = p.due !== null && step >= p.due - 1, shape = this.#plant.shape();
+    const must = p.due !== null && step >= p.due - 1,
+      shape = this.#plant.shape();
     if (p.due !== null && !must) return null;
     if (must && p.error === null) {
       if (!p.prepared?.has(shape)) this.#prepare(p);
@@ -120,7 +147,7 @@ export class Engine {
     this.#load(p, step);
     if (await this.#agreement.anyFailed(p.error !== null)) throw p.error ?? new Error('it failed in another process');
     if (p.due !== null && !p.loaded) return null; // no room beside the old plan: it is tried alone
-    if (p.due === null && !await this.#agreement.agreeSwapStep(step, p.loaded)) return null;
+    if (p.due === null && !(await this.#agreement.agreeSwapStep(step, p.loaded))) return null;
     if (p.due === null && !p.prepared?.has(shape)) {
       if (++p.mismatchedBatches > PATIENCE) throw new Error('no batch came of the shapes that it was compiled for');
       return null;
@@ -149,7 +176,10 @@ export class Engine {
     if (p && !p.prepared && p.error === null) this.#prepare(p);
   }
 
-  #prepare(p: Pending, prepare = (changes: readonly Change[]) => this.#plant.prepare(changes) as Prepared | null): void {
+  #prepare(
+    p: Pending,
+    prepare = (changes: readonly Change[]) => this.#plant.prepare(changes) as Prepared | null,
+  ): void {
     const start = performance.now();
     try {
       const prepared = prepare(p.decision.changes);
@@ -157,7 +187,15 @@ export class Engine {
       p.prepared = prepared;
       p.ready = p.loaded = false;
       p.compiling = true;
-      prepared.ready.then(() => { p.ready = p.prepared === prepared; p.compileMs = performance.now() - start; }, (error: unknown) => { p.error = asError(error); });
+      prepared.ready.then(
+        () => {
+          p.ready = p.prepared === prepared;
+          p.compileMs = performance.now() - start;
+        },
+        (error: unknown) => {
+          p.error = asError(error);
+        },
+      );
     } catch (error) {
       p.error = asError(error);
     }
@@ -170,7 +208,8 @@ export class Engine {
       shown = await this.#agreement.reduceStats(own);
     } catch (error) {
       const failed = asError(error);
-      if (this.#pending) this.#fail(this.#pending, failed); else this.#sayOnce(this.rules.join(', '), `statistics were not agreed on: ${messageOf(failed)}`);
+      if (this.#pending) this.#fail(this.#pending, failed);
+      else this.#sayOnce(this.rules.join(', '), `statistics ` + `were not agreed on: ${messageOf(failed)}`);
     }
     this.stats.show(shown);
     const p = this.#pending;
@@ -189,8 +228,13 @@ export class Engine {
     }
   }
 
-  /** After a step, however it ended: between steps, evaluation, generation and checkpoints find the plan that was decided on. */
-  settle(): void { this.#take('old'); }
+  /**
+   * After a step, however it ended: between steps, evaluation, generation and checkpoints find the plan that was
+   * decided on.
+   */
+  settle(): void {
+    this.#take('old');
+  }
 
   /** The run ends: what is under way is forgotten, and its compiler's answer with it. */
   close(): void {
@@ -199,61 +243,118 @@ export class Engine {
   }
 
   #ask(step: number, first = this.#pending?.class === 'R'): void {
-    const rival = this.#rival(), names = this.rules.join(', ');
-    this.#guarded(step, () => this.#pending?.decision.rule ?? names, () => {
-      const asked = this.#rules.ask(this.#plant, this.stats, first ? 'first' : this.busy || rival?.busy === true, (f) => { this.#tell(step, f); });
-      if (asked) this.#guarded(step, () => asked.rule.name, () => { this.#decide(asked, step, rival); });
-    });
+    const rival = this.#rival(),
+      names = this.rules.join(', ');
+    this.#guarded(
+      step,
+      () => this.#pending?.decision.rule ?? names,
+      () => {
+        const asked = this.#rules.ask(
+          this.#plant,
+          this.stats,
+          first ? 'first' : this.busy || rival?.busy === true,
+          (f) => {
+            this.#tell(step, f);
+          },
+        );
+        if (asked)
+          this.#guarded(
+            step,
+            () => asked.rule.name,
+            () => {
+              this.#decide(asked, step, rival);
+            },
+          );
+      },
+    );
   }
 
   #decide(asked: Asked, step: number, rival: Engine | null): void {
-    if (asked.atOnce) { this.#atOnce(asked, step); return; }
+    if (asked.atOnce) {
+      this.#atOnce(asked, step);
+      return;
+    }
     for (const engine of [this, rival]) engine?.giveWay(asked.rule.name);
-    const { rule, changes, decided, reason, back } = asked, decision: Decision = { step, effect: step + NOTICE, rule: rule.name, changes, ...(decided && { decided }), ...(back && { back }) };
+    const { rule, changes, decided, reason, back } = asked,
+      decision: Decision = {
+        step,
+        effect: step + NOTICE,
+        rule: rule.name,
+        changes,
+        ...(decided && { decided }),
+        ...(back && { back }),
+      };
     this.#pending = new Pending(decision, asked.class, reason, rule.tolerance ?? Infinity, this.#bytes());
     if (asked.class === 'R') this.#log.push(decision);
   }
 
   /** Whatever fails in `work` costs no step: it is told in the name of a rule. */
   #guarded(step: number, rule: () => string, work: () => void): void {
-    try { work(); } catch (error) { this.#tell(step, { rule: rule(), class: null, changes: [], reason: '', error: asError(error), last: false }); }
+    try {
+      work();
+    } catch (error) {
+      this.#tell(step, { rule: rule(), class: null, changes: [], reason: '', error: asError(error), last: false });
+    }
   }
 
   /** Before there is a plan: nothing to compare with, nothing to wait for. */
   #atOnce({ rule, changes, decided, reason, class: klass }: Asked, step: number): void {
     if (this.#pending?.class === 'N') this.giveWay(rule.name);
     this.#rival()?.giveWay(rule.name);
-    const decision: Decision = { step, effect: step, rule: rule.name, changes, ...(decided && { decided }) }, p = new Pending(decision, klass, reason, Infinity, this.#bytes());
+    const decision: Decision = { step, effect: step, rule: rule.name, changes, ...(decided && { decided }) },
+      p = new Pending(decision, klass, reason, Infinity, this.#bytes());
     this.#plant.knobs.apply(changes);
     p.effect = step;
-    if (klass === 'R') this.#log.splice(this.#pending ? -1 : this.#log.length, 0, decision); // the last is the one that is pending
+    // the last is the one that is pending
+    if (klass === 'R') this.#log.splice(this.#pending ? -1 : this.#log.length, 0, decision);
     this.#inForce(p);
     this.#emit({ ...p.event(true), after: { ms: null, bytes: this.#bytes() } });
   }
 
   /** Before a change of results, which waits for nobody. */
-  giveWay(rule: string): void { if (this.#pending) this.#fail(this.#pending, new Error(`a change of results came between: ${rule}`), false); }
+  giveWay(rule: string): void {
+    if (this.#pending) this.#fail(this.#pending, new Error(`a change of results came ` + `between: ${rule}`), false);
+  }
 
-  /** Of no result: settings that had the bits of others once, for batches of a shape, need not show it again. A change of results by which
-   * kernels that ran before run on other sizes has nothing that could be compared bit by bit: new is a plan of memory, which is checked where
-   * it is made (plan/verify.ts); one that moves values is always run dry. How far it moves the loss follows from the parameters of now: where that is bounded, it is measured each time. */
+  /**
+   * Of no result: settings that had the bits of others once, for batches of a shape, need not show it again. A change
+   * of results by which kernels that ran before run on other sizes has nothing that could be compared bit by bit: new
+   * is a plan of memory, which is checked where it is made (plan/verify.ts); one that moves values is always run dry.
+   * How far it moves the loss follows from the parameters of now: where that is bounded, it is measured each time.
+   */
   #trusted(p: Pending, shape: string): boolean {
-    const running = this.#plant.kernels(), kernels = p.prepared?.kernels(shape) ?? null;
+    const running = this.#plant.kernels(),
+      kernels = p.prepared?.kernels(shape) ?? null;
     if (running !== null) this.#verifies(running);
     if (p.class === 'N') return this.#verified.has(this.#keyOf(p));
-    return kernels !== null && p.tolerance === Infinity && this.#verified.has(kernels) && this.#plant.knobs.moves(p.decision.changes).length === 0;
+    return (
+      kernels !== null &&
+      p.tolerance === Infinity &&
+      this.#verified.has(kernels) &&
+      this.#plant.knobs.moves(p.decision.changes).length === 0
+    );
   }
 
   /** What was forgotten is shown once more. */
-  #verifies(what: string): void { keepRecent(this.#verified, what, true, VERIFIED); }
+  #verifies(what: string): void {
+    keepRecent(this.#verified, what, true, VERIFIED);
+  }
 
-  #keyOf({ decision }: Pending): string { return `${this.#plant.knobs.with(decision.changes, () => this.#plant.knobs.key())} ${this.#plant.shape()}`; }
+  #keyOf({ decision }: Pending): string {
+    return `${this.#plant.knobs.with(decision.changes, () => this.#plant.knobs.key())} ${this.#plant.shape()}`;
+  }
 
   #judge(p: Pending, c: Comparison): void {
     p.verifyMs += c.ms;
-    p.verified = p.class === 'N' ? c.equal : c.finite && (p.tolerance === Infinity || Math.abs(c.dryLoss - c.loss) <= p.tolerance * Math.abs(c.loss));
+    p.verified =
+      p.class === 'N'
+        ? c.equal
+        : c.finite && (p.tolerance === Infinity || Math.abs(c.dryLoss - c.loss) <= p.tolerance * Math.abs(c.loss));
     if (p.verified) return;
-    const what = p.class === 'N' || Number.isNaN(c.dryLoss) ? c.differs ?? 'a result differs' : `loss ${c.dryLoss} against ${c.loss}`;
+    const what =
+      p.class === 'N' || Number.isNaN(c.dryLoss)
+        ? (c.differs ?? 'a result ' + 'differs')
+        : `loss ${c.dryLoss} against ${c.loss}`;
     p.error = new Error(`the new plan does not agree with the old one: ${what}`);
   }
 
@@ -283,7 +384,10 @@ export class Engine {
 
   /** Its changes were applied, and stay. */
   #inForce({ class: klass, decision: { rule, changes, decided = changes, back } }: Pending): void {
-    if (klass === 'N') { this.#plant.knobs.becameNeutral(changes); return; }
+    if (klass === 'N') {
+      this.#plant.knobs.becameNeutral(changes);
+      return;
+    }
     this.#plant.knobs.becameDeterministic(decided);
     this.#rules.took(rule, decided, back ?? false);
   }
@@ -297,7 +401,10 @@ export class Engine {
 
   #take(turn: 'old' | 'new'): void {
     const p = this.#pending;
-    if (turn === 'old') { this.#back?.(); this.#back = null; } else if (p?.trial) this.#back ??= this.#plant.knobs.apply(p.decision.changes);
+    if (turn === 'old') {
+      this.#back?.();
+      this.#back = null;
+    } else if (p?.trial) this.#back ??= this.#plant.knobs.apply(p.decision.changes);
   }
 
   #conclude(p: Pending, trial: Trial): void {
@@ -335,20 +442,61 @@ export class Engine {
   #tell(step: number, { rule, class: klass, changes, reason, error, last }: Fault): void {
     this.#sayOnce(rule, `it failed: ${messageOf(error)}`);
     const bytes = this.#bytes();
-    this.#emit({ event: 'recompile', step, effect: null, rule, class: klass, reason, changes, cached: false, compile_ms: 0, verify_ms: 0, stall_ms: 0, verified: null, kept: false,
-      before: { ms: null, bytes }, after: { ms: null, bytes }, error: `${messageOf(error)}${last ? `; after ${STRIKES} failures the rule is left out` : ''}` });
+    this.#emit({
+      event: 'recompile',
+      step,
+      effect: null,
+      rule,
+      class: klass,
+      reason,
+      changes,
+      cached: false,
+      compile_ms: 0,
+      verify_ms: 0,
+      stall_ms: 0,
+      verified: null,
+      kept: false,
+      before: { ms: null, bytes },
+      after: { ms: null, bytes },
+      error: `${messageOf(error)}${last ? `; after ` + `${STRIKES} failures the rule is left out` : ''}`,
+    });
   }
 
   #bytes(): number {
-    try { return this.#plant.bytes(); } catch { return 0; } // a model that cannot be traced any more: the step says so
+    try {
+      return this.#plant.bytes();
+    } catch {
+      return 0;
+    } // a model that cannot be traced any more: the step says so
   }
 
   state(): EngineState {
-    const p = this.#pending, { knobs } = this.#plant, { decision, reason, tolerance = Infinity, verified } = p ?? {};
+    const p = this.#pending,
+      { knobs } = this.#plant,
+      { decision, reason, tolerance = Infinity, verified } = p ?? {};
     const own = (): Pick<EngineState, 'knobs' | 'decided'> => ({ knobs: knobs.all(), decided: knobs.deterministic() });
-    const kept = p && this.#back ? knobs.with(p.decision.changes.map((c) => ({ ...c, from: c.to, to: c.from })), own) : own();
-    return { ...kept, stats: this.stats.state(), ...this.#rules.state(), log: [...this.#log],
-      pending: p?.class === 'R' && decision ? { ...decision, reason: reason ?? '', tolerance: Number.isFinite(tolerance) ? tolerance : null, verified: verified ?? null } : null };
+    const kept =
+      p && this.#back
+        ? knobs.with(
+            p.decision.changes.map((c) => ({ ...c, from: c.to, to: c.from })),
+            own,
+          )
+        : own();
+    return {
+      ...kept,
+      stats: this.stats.state(),
+      ...this.#rules.state(),
+      log: [...this.#log],
+      pending:
+        p?.class === 'R' && decision
+          ? {
+              ...decision,
+              reason: reason ?? '',
+              tolerance: Number.isFinite(tolerance) ? tolerance : null,
+              verified: verified ?? null,
+            }
+          : null,
+    };
   }
 
   /** null: the run had no rules. */
@@ -360,9 +508,12 @@ export class Engine {
     this.#rules.restore({ rules, neutral });
     this.stats.restore(state?.stats ?? { steps: 0, loss: NaN, layers: {}, late: [] });
     this.#log.splice(0, this.#log.length, ...log);
-    for (const d of log) if (d.step !== pending?.step || d.rule !== pending.rule) this.#rules.took(d.rule, d.decided ?? d.changes, d.back ?? false);
+    for (const d of log)
+      if (d.step !== pending?.step || d.rule !== pending.rule)
+        this.#rules.took(d.rule, d.decided ?? d.changes, d.back ?? false);
     if (!pending) return;
-    const { reason, tolerance, verified, ...decision } = pending, at = this.#log.length - 1;
+    const { reason, tolerance, verified, ...decision } = pending,
+      at = this.#log.length - 1;
     this.#log[at] = decision; // the last of the log
     this.#pending = new Pending(decision, 'R', reason, tolerance ?? Infinity, this.#bytes());
     this.#pending.verified = verified;

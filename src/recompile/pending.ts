@@ -10,7 +10,10 @@ export interface Decision {
   readonly effect: number;
   readonly rule: string;
   readonly changes: readonly Change[];
-  /** The same from the settings that do not depend on clocks, where these are others: it alone says what later decisions follow from. */
+  /**
+   * The same from the settings that do not depend on clocks, where these are others: it alone says what later decisions
+   * follow from.
+   */
   readonly decided?: readonly Change[];
   /** An earlier one is taken back. */
   readonly back?: true;
@@ -66,16 +69,33 @@ export class Pending {
   }
 
   /** First step of the new plan where that is known from the start: of a change of results. */
-  get due(): number | null { return this.class === 'R' ? this.decision.effect : null; }
+  get due(): number | null {
+    return this.class === 'R' ? this.decision.effect : null;
+  }
 
   event(kept: boolean, error?: string): RecompileEvent {
     this.countWait();
-    const { ratio, medians } = this.trial?.done ? this.trial : {}, { step, rule, changes } = this.decision;
-    return { event: 'recompile', step, effect: this.effect, rule, class: this.class, reason: this.reason, changes,
-      cached: this.prepared?.cached ?? false, compile_ms: round(this.compileMs), verify_ms: round(this.verifyMs), stall_ms: round(this.stallMs + Math.max(0, this.slowMs)),
-      verified: this.verified, kept, before: { ms: medians ? round(medians.old) : null, bytes: this.bytes },
+    const { ratio, medians } = this.trial?.done ? this.trial : {},
+      { step, rule, changes } = this.decision;
+    return {
+      event: 'recompile',
+      step,
+      effect: this.effect,
+      rule,
+      class: this.class,
+      reason: this.reason,
+      changes,
+      cached: this.prepared?.cached ?? false,
+      compile_ms: round(this.compileMs),
+      verify_ms: round(this.verifyMs),
+      stall_ms: round(this.stallMs + Math.max(0, this.slowMs)),
+      verified: this.verified,
+      kept,
+      before: { ms: medians ? round(medians.old) : null, bytes: this.bytes },
       after: { ms: medians ? round(medians.fresh) : null, bytes: this.prepared?.bytes() ?? this.bytes },
-      ...(ratio && { ratio: { median: round(ratio.median), low: round(ratio.low), high: round(ratio.high) } }), ...(error !== undefined && { error }) };
+      ...(ratio && { ratio: { median: round(ratio.median), low: round(ratio.low), high: round(ratio.high) } }),
+      ...(error !== undefined && { error }),
+    };
   }
 }
 

@@ -1,4 +1,5 @@
-// Caches of callers, each with their own. In: what an executor keeps for a state; out: the states of a caller's caches by name.
+// Caches of callers, each with their own. In: what an executor keeps for a state; out: the states of a caller's caches
+// by name.
 import { UserError } from '../base/errors.ts';
 import type { Caches } from './executor.ts';
 
@@ -12,8 +13,12 @@ export class OwnCaches<State> implements Caches {
     this.#end = end;
   }
 
-  get bytes(): number { return this.#sizes(this.states.values()); }
-  close(): void { this.#end(this); }
+  get bytes(): number {
+    return this.#sizes(this.states.values());
+  }
+  close(): void {
+    this.#end(this);
+  }
 }
 
 /** The caches of one executor that are open. */
@@ -29,7 +34,9 @@ export class OpenCaches<State> {
   }
 
   open(): OwnCaches<State> {
-    const made = new OwnCaches(this.#bytes, (caches) => { this.#close(caches); });
+    const made = new OwnCaches(this.#bytes, (caches) => {
+      this.#close(caches);
+    });
     this.#open.add(made);
     return made;
   }
@@ -47,6 +54,10 @@ export class OpenCaches<State> {
     throw new UserError('these caches are closed, or of another session', 'session.openCaches() gives some');
   }
 
-  get all(): readonly OwnCaches<State>[] { return [...this.#open]; }
-  closeAll(): void { for (const caches of this.all) this.#close(caches); }
+  get all(): readonly OwnCaches<State>[] {
+    return [...this.#open];
+  }
+  closeAll(): void {
+    for (const caches of this.all) this.#close(caches);
+  }
 }

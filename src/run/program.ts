@@ -7,10 +7,25 @@ import { byteSize, elements, sizes, type TensorType } from '../base/shape.ts';
 import type { Bound, Device, Memory } from '../device/device.ts';
 import type { Port, Program } from '../plan/program.ts';
 import { OpenCaches, type OwnCaches } from './caches.ts';
-import { checkInput, checkPart, checkState, hostOf, inUse, isCache, isClosed, noState, type Caches, type Executor, type Runnable } from './executor.ts';
+import {
+  checkInput,
+  checkPart,
+  checkState,
+  hostOf,
+  inUse,
+  isCache,
+  isClosed,
+  noState,
+  type Caches,
+  type Executor,
+  type Runnable,
+} from './executor.ts';
 import { Turns } from './turns.ts';
 
-interface State { readonly type: TensorType; readonly memory: Memory }
+interface State {
+  readonly type: TensorType;
+  readonly memory: Memory;
+}
 type Own = OwnCaches<State>;
 
 export interface LoadedProgram extends Runnable {
@@ -24,15 +39,23 @@ export interface LoadedProgram extends Runnable {
   readonly bound: Bound;
 }
 
-/** A program's table of steps, and the address of each planned tensor: for one caller's caches, while the arena stays where it is. */
-interface Binding { readonly bound: Bound; readonly addresses: readonly number[] }
+/**
+ * A program's table of steps, and the address of each planned tensor: for one caller's caches, while the arena stays
+ * where it is.
+ */
+interface Binding {
+  readonly bound: Bound;
+  readonly addresses: readonly number[];
+}
 
 export class ProgramExecutor implements Executor<LoadedProgram> {
   readonly device: Device;
   /** How long the device took for the last run, from call to return. */
   callMs = 0;
   readonly #states = new Map<string, State>();
-  readonly #caches = new OpenCaches<State>(bytesOf, (caches) => { this.#forget(caches); });
+  readonly #caches = new OpenCaches<State>(bytesOf, (caches) => {
+    this.#forget(caches);
+  });
   /** One arena serves all programs: they run one after the other. */
   #arena: Memory | null = null;
   /** null: the caches that runs without their own share. */
@@ -42,17 +65,24 @@ export class ProgramExecutor implements Executor<LoadedProgram> {
   #busy: Pick<LoadedProgram, 'uses' | 'stores'> = { uses: NONE, stores: NONE };
   #closed = false;
 
-  constructor(device: Device) { this.device = device; }
+  constructor(device: Device) {
+    this.device = device;
+  }
 
-  get description(): string { return this.device.info.description; }
-  get threads(): number { return this.device.info.threads; }
+  get description(): string {
+    return this.device.info.description;
+  }
+  get threads(): number {
+    return this.device.info.threads;
+  }
 
   setState(name: string, type: TensorType, value: TypedArray | null): void {
     const found = this.#states.get(name);
     if (found) checkState(name, found.type, type);
     if (value) checkInput(name, type, value);
     const { memory } = found ? this.#writable(name) : this.#createState(this.#states, name, type);
-    if (found || value) this.device.write(memory.address, value ?? hostArray(type.dtype, elements(type.shape))); // fresh memory is 0
+    // fresh memory is 0
+    if (found || value) this.device.write(memory.address, value ?? hostArray(type.dtype, elements(type.shape)));
   }
 
   setPart(name: string, at: number, data: TypedArray): void {
@@ -71,30 +101,37 @@ export class ProgramExecutor implements Executor<LoadedProgram> {
     for (const name of names) {
       const { memory } = this.#state(name);
       this.#states.delete(name);
-      this.#turns.whenIdle(() => { this.device.free(memory); });
+      this.#turns.whenIdle(() => {
+        this.device.free(memory);
+      });
     }
   }
 
   async draw(states: readonly { readonly name: string; readonly std: number }[], seed: number): Promise<void> {
     if (states.length === 0) return;
-    await this.#turns.take(() => {
-      const names = new Set(states.map((s) => s.name));
-      this.#busy = { uses: names, stores: names };
-      return states.map(({ name, std }) => {
-        const { type, memory } = this.#state(name);
-        return { address: memory.address, count: elements(type.shape), std, seed, name: hash32(name) };
-      });
-    }, (draws) => this.device.draw(draws));
+    await this.#turns.take(
+      () => {
+        const names = new Set(states.map((s) => s.name));
+        this.#busy = { uses: names, stores: names };
+        return states.map(({ name, std }) => {
+          const { type, memory } = this.#state(name);
+          return { address: memory.address, count: elements(type.shape), std, seed, name: hash32(name) };
+        });
+      },
+      (draws) => this.device.draw(draws),
+    );
   }
 
   getState(name: string): HostTensor {
-    const state = this.#readable(name), data = hostArray(state.type.dtype, elements(state.type.shape));
+    const state = this.#readable(name),
+      data = hostArray(state.type.dtype, elements(state.type.shape));
     this.device.read(state.memory.address, data);
     return hostOf(state.type, data);
   }
 
   getPart(name: string, at: number, count: number): TypedArray {
-    const { type, memory } = this.#readable(name), data = hostArray(type.dtype, count);
+    const { type, memory } = this.#readable(name),
+      data = hostArray(type.dtype, count);
     this.device.read(memory.address + at * data.BYTES_PER_ELEMENT, checkPart(name, type, at, data));
     return data;
   }
@@ -116,14 +153,18 @@ export class ProgramExecutor implements Executor<LoadedProgram> {
     return this.#state(name);
   }
 
-  #open(): void { if (this.#closed) throw isClosed('the executor'); }
+  #open(): void {
+    if (this.#closed) throw isClosed('the executor');
+  }
 
   typeOf(name: string): { readonly dtype: DType; readonly shape: readonly number[] } {
     const { dtype, shape } = this.#state(name).type;
     return { dtype, shape: sizes(shape) };
   }
 
-  stateNames(): string[] { return [...this.#states.keys()]; }
+  stateNames(): string[] {
+    return [...this.#states.keys()];
+  }
 
   stateBytes(caches = true): number {
     const own = [...this.#states].flatMap(([name, s]) => (!caches && isCache(name) ? [] : [s]));
@@ -143,47 +184,81 @@ export class ProgramExecutor implements Executor<LoadedProgram> {
 
   #forget(caches: Own): void {
     for (const bindings of this.#loaded.values()) this.#unbind(bindings, caches);
-    for (const { memory } of caches.states.values()) this.#turns.whenIdle(() => { this.device.free(memory); });
+    for (const { memory } of caches.states.values())
+      this.#turns.whenIdle(() => {
+        this.device.free(memory);
+      });
   }
 
-  arenaBytes(): number { return this.#arena?.bytes ?? 0; }
+  arenaBytes(): number {
+    return this.#arena?.bytes ?? 0;
+  }
 
   /** Takes the memory that a program's intermediate values will need. */
-  reserve({ slabs: { arena } }: Program): void { if (arena > this.arenaBytes()) this.#resizeArena(arena); }
+  reserve({ slabs: { arena } }: Program): void {
+    if (arena > this.arenaBytes()) this.#resizeArena(arena);
+  }
 
-  trim(bytes: number): void { if (bytes < this.arenaBytes()) this.#resizeArena(bytes); }
+  trim(bytes: number): void {
+    if (bytes < this.arenaBytes()) this.#resizeArena(bytes);
+  }
 
   #resizeArena(bytes: number): void {
     this.#open();
-    const old = this.#arena, beside = this.#turns.running;
-    // Nothing in it outlives a run, so it goes first where none is under way: a device whose memory is small need not hold both.
+    const old = this.#arena,
+      beside = this.#turns.running;
+    // Nothing in it outlives a run, so it goes first where none is under way: a device whose memory is small need not
+    // hold both.
     if (old && !beside) {
       this.#arena = null;
       this.device.free(old);
     }
     try {
       this.#arena = this.device.alloc(bytes);
-      if (old && beside) this.#turns.whenIdle(() => { this.device.free(old); });
+      if (old && beside)
+        this.#turns.whenIdle(() => {
+          this.device.free(old);
+        });
     } catch (error) {
       // What cannot be had again is taken when a program runs, or refused then.
-      if (old && !beside) try { this.#arena = this.device.alloc(old.bytes); } catch { /* none is held */ }
+      if (old && !beside)
+        try {
+          this.#arena = this.device.alloc(old.bytes);
+        } catch {
+          /* none is held */
+        }
       throw error;
     } finally {
       // Tables that point into the old arena are made anew when their programs run.
-      if (this.#arena !== old) for (const bindings of this.#loaded.values()) for (const caches of [...bindings.keys()]) this.#unbind(bindings, caches);
+      if (this.#arena !== old)
+        for (const bindings of this.#loaded.values())
+          for (const caches of [...bindings.keys()]) this.#unbind(bindings, caches);
     }
   }
 
-  /** Its kernels must be compiled already, and its states there (but for caches). All its memory is taken, or none and an error. */
+  /**
+   * Its kernels must be compiled already, and its states there (but for caches). All its memory is taken, or none and
+   * an error.
+   */
   load(program: Program): LoadedProgram {
     for (const { name, type } of program.states) if (!isCache(name)) checkState(name, this.#state(name).type, type);
     this.reserve(program);
-    const memories: Memory[] = [], { slabs, tensors } = program;
+    const memories: Memory[] = [],
+      { slabs, tensors } = program;
     try {
       for (const bytes of [slabs.io, slabs.constants]) memories.push(this.device.alloc(bytes));
       const bound = (): Bound => this.#bindingOf(loaded).bound;
-      const loaded: LoadedProgram = { program, get bound() { return bound(); }, memories: memories as [Memory, Memory], bytes: slabs, stores: storesOf(program),
-        uses: new Set(program.states.map((s) => s.name)), caches: program.states.filter((s) => isCache(s.name)) };
+      const loaded: LoadedProgram = {
+        program,
+        get bound() {
+          return bound();
+        },
+        memories: memories as [Memory, Memory],
+        bytes: slabs,
+        stores: storesOf(program),
+        uses: new Set(program.states.map((s) => s.name)),
+        caches: program.states.filter((s) => isCache(s.name)),
+      };
       for (const c of program.constants) {
         const data = hostArray(c.dtype, c.data.length);
         data.set(c.data);
@@ -202,8 +277,13 @@ export class ProgramExecutor implements Executor<LoadedProgram> {
   /** Its table of steps; made where there is none for these caches, or where it pointed into an arena of before. */
   #bindingOf(l: LoadedProgram, own: Own | null = null): Binding {
     this.#open();
-    const bindings = this.#loaded.get(l), caches = l.caches.length > 0 ? own : null;
-    if (!bindings) throw new UserError('this program was released: its memory was given back', 'ask the session for it again: session.prepare(batch)');
+    const bindings = this.#loaded.get(l),
+      caches = l.caches.length > 0 ? own : null;
+    if (!bindings)
+      throw new UserError(
+        'this program was released: its memory was given back',
+        'ask the session for ' + 'it again: session.prepare(batch)',
+      );
     if (l.bytes.arena > this.arenaBytes()) this.#resizeArena(l.bytes.arena);
     const made = bindings.get(caches) ?? this.#bind(l, caches);
     bindings.set(caches, made);
@@ -211,13 +291,29 @@ export class ProgramExecutor implements Executor<LoadedProgram> {
   }
 
   #bind({ program, memories: [io, constants], caches: cached }: LoadedProgram, caches: Own | null): Binding {
-    const base = { arena: this.#arena?.address ?? 0, io: io.address, constants: constants.address }, own = caches?.states ?? this.#states;
-    for (const { name, type } of cached) checkState(name, (own.get(name) ?? this.#createState(own, name, type)).type, type);
+    const base = { arena: this.#arena?.address ?? 0, io: io.address, constants: constants.address },
+      own = caches?.states ?? this.#states;
+    for (const { name, type } of cached)
+      checkState(name, (own.get(name) ?? this.#createState(own, name, type)).type, type);
     const stateOf = (name: string): State => (isCache(name) && own.get(name)) || this.#state(name);
-    const addresses = program.tensors.map((t) => (t.slab === 'state' ? stateOf(t.name).memory.address : base[t.slab] + t.offset));
-    const bound = this.device.bind(program.steps.map((s) => ({ kernel: s.kernel, buffers: s.buffers.map((b) => addresses[b]), ints: s.ints,
-      barrier: s.barrier, unless: s.unless === null ? null : addresses[s.unless],
-      ...(s.runsGroupwiseAfterPrevious && { follows: { groups: s.runsGroupwiseAfterPrevious.groups, offsets: addresses[s.runsGroupwiseAfterPrevious.offsets] } }) })));
+    const addresses = program.tensors.map((t) =>
+      t.slab === 'state' ? stateOf(t.name).memory.address : base[t.slab] + t.offset,
+    );
+    const bound = this.device.bind(
+      program.steps.map((s) => ({
+        kernel: s.kernel,
+        buffers: s.buffers.map((b) => addresses[b]),
+        ints: s.ints,
+        barrier: s.barrier,
+        unless: s.unless === null ? null : addresses[s.unless],
+        ...(s.runsGroupwiseAfterPrevious && {
+          follows: {
+            groups: s.runsGroupwiseAfterPrevious.groups,
+            offsets: addresses[s.runsGroupwiseAfterPrevious.offsets],
+          },
+        }),
+      })),
+    );
     return { bound, addresses };
   }
 
@@ -225,23 +321,35 @@ export class ProgramExecutor implements Executor<LoadedProgram> {
     const made = bindings.get(caches);
     if (!made) return;
     bindings.delete(caches);
-    this.#turns.whenIdle(() => { this.device.release(made.bound); });
+    this.#turns.whenIdle(() => {
+      this.device.release(made.bound);
+    });
   }
 
   /** The programs that are loaded now. */
-  loadedPrograms(): LoadedProgram[] { return [...this.#loaded.keys()]; }
+  loadedPrograms(): LoadedProgram[] {
+    return [...this.#loaded.keys()];
+  }
 
-  run(l: LoadedProgram, inputs: Readonly<Record<string, TypedArray>>, caches?: Caches, fed?: () => void): Promise<Record<string, HostTensor>> {
-    return this.#turns.take(() => {
-      const binding = this.#fed(l, inputs, caches);
-      fed?.();
-      return binding;
-    }, async (binding) => {
-      const start = performance.now();
-      await this.device.run(binding.bound);
-      this.callMs = performance.now() - start;
-      return Object.fromEntries(l.program.outputs.map((o) => [o.name, this.#read(l, binding, o.tensor, o.type)]));
-    });
+  run(
+    l: LoadedProgram,
+    inputs: Readonly<Record<string, TypedArray>>,
+    caches?: Caches,
+    fed?: () => void,
+  ): Promise<Record<string, HostTensor>> {
+    return this.#turns.take(
+      () => {
+        const binding = this.#fed(l, inputs, caches);
+        fed?.();
+        return binding;
+      },
+      async (binding) => {
+        const start = performance.now();
+        await this.device.run(binding.bound);
+        this.callMs = performance.now() - start;
+        return Object.fromEntries(l.program.outputs.map((o) => [o.name, this.#read(l, binding, o.tensor, o.type)]));
+      },
+    );
   }
 
   #fed(l: LoadedProgram, inputs: Readonly<Record<string, TypedArray>>, caches?: Caches): Binding {
@@ -253,7 +361,12 @@ export class ProgramExecutor implements Executor<LoadedProgram> {
     return binding;
   }
 
-  #read(l: LoadedProgram, { addresses }: Binding, tensor: number, type: TensorType = l.program.tensors[tensor].type): HostTensor {
+  #read(
+    l: LoadedProgram,
+    { addresses }: Binding,
+    tensor: number,
+    type: TensorType = l.program.tensors[tensor].type,
+  ): HostTensor {
     const data = hostArray(type.dtype, elements(type.shape));
     this.device.read(addresses[tensor], data);
     return hostOf(type, data);
@@ -261,25 +374,34 @@ export class ProgramExecutor implements Executor<LoadedProgram> {
 
   /** On the inputs of the last run, which are on the device. */
   diagnose(l: LoadedProgram): Promise<string | null> {
-    return this.#turns.take(() => this.#again(l), async (binding) => {
-      for (let i = 0; i < l.program.steps.length; i++) {
-        const step = l.program.steps[i];
-        await this.device.run(binding.bound, i, i + 1);
-        const bad = step.buffers.some((b, j) => step.writes[j] && l.program.tensors[b].slab !== 'state' && !finite(this.#read(l, binding, b)));
-        if (bad) return `${step.ops.join('+')}${step.scope ? ` in ${step.scope}` : ''}`;
-      }
-      return null;
-    });
+    return this.#turns.take(
+      () => this.#again(l),
+      async (binding) => {
+        for (let i = 0; i < l.program.steps.length; i++) {
+          const step = l.program.steps[i];
+          await this.device.run(binding.bound, i, i + 1);
+          const bad = step.buffers.some(
+            (b, j) => step.writes[j] && l.program.tensors[b].slab !== 'state' && !finite(this.#read(l, binding, b)),
+          );
+          if (bad) return `${step.ops.join('+')}${step.scope ? ` in ${step.scope}` : ''}`;
+        }
+        return null;
+      },
+    );
   }
 
   /** Nanoseconds of each step, in one more run on the inputs of the last, storing nothing. */
   profile(l: LoadedProgram): Promise<Float64Array> {
-    return this.#turns.take(() => this.#again(l), async ({ bound }) => (await this.device.profile(bound)).ns);
+    return this.#turns.take(
+      () => this.#again(l),
+      async ({ bound }) => (await this.device.profile(bound)).ns,
+    );
   }
 
   /** To run once more on the inputs of the last run, storing nothing. */
   #again(l: LoadedProgram): Binding {
-    const binding = this.#bindingOf(l), commit = l.program.inputs.find((i) => i.name === 'commit');
+    const binding = this.#bindingOf(l),
+      commit = l.program.inputs.find((i) => i.name === 'commit');
     if (commit) this.device.write(binding.addresses[commit.tensor], Int32Array.of(0));
     this.#busy = l;
     return binding;
@@ -290,10 +412,14 @@ export class ProgramExecutor implements Executor<LoadedProgram> {
     if (!bindings) return;
     this.#loaded.delete(l);
     for (const caches of [...bindings.keys()]) this.#unbind(bindings, caches);
-    this.#turns.whenIdle(() => { for (const m of l.memories) this.device.free(m); });
+    this.#turns.whenIdle(() => {
+      for (const m of l.memories) this.device.free(m);
+    });
   }
 
-  idle(): Promise<void> { return this.#turns.idle(); }
+  idle(): Promise<void> {
+    return this.#turns.idle();
+  }
 
   close(): void {
     if (this.#closed) return;
@@ -314,7 +440,11 @@ const NONE: ReadonlySet<string> = new Set();
 const bytesOf = (states: Iterable<State>): number => [...states].reduce((n, s) => n + s.memory.bytes, 0);
 
 function storesOf({ steps, tensors }: Program): ReadonlySet<string> {
-  return new Set(steps.flatMap((s) => s.buffers.filter((b, i) => s.writes[i] && tensors[b].slab === 'state').map((b) => tensors[b].name)));
+  return new Set(
+    steps.flatMap((s) =>
+      s.buffers.filter((b, i) => s.writes[i] && tensors[b].slab === 'state').map((b) => tensors[b].name),
+    ),
+  );
 }
 
 function finite(t: HostTensor): boolean {

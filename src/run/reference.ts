@@ -1,5 +1,6 @@
-// The reference: runs a Graph in float64 by the ops' own `reference` functions. Slow and plain: what devices are compared with, and
-// what finite differences are taken of. Float values come in and go out as float64, so that nothing is rounded on the way.
+// The reference: runs a Graph in float64 by the ops' own `reference` functions. Slow and plain: what devices are
+// compared with, and what finite differences are taken of. Float values come in and go out as float64, so that nothing
+// is rounded on the way.
 import { numbersOf } from '../base/convert.ts';
 import { hostArray, isFloat, type DType, type TypedArray } from '../base/dtype.ts';
 import { isHalf } from '../base/half.ts';
@@ -11,11 +12,27 @@ import type { Graph, GraphInput, Node, ValueId } from '../graph/graph.ts';
 import { ops as allOps } from '../graph/ops/index.ts';
 import type { RefCall } from '../graph/op.ts';
 import { OpenCaches, type OwnCaches } from './caches.ts';
-import { checkInput, checkPart, checkState, hostOf, isCache, isClosed, noState, type Caches, type Executor, type Runnable } from './executor.ts';
+import {
+  checkInput,
+  checkPart,
+  checkState,
+  hostOf,
+  isCache,
+  isClosed,
+  noState,
+  type Caches,
+  type Executor,
+  type Runnable,
+} from './executor.ts';
 
-export interface ReferenceRunnable extends Runnable { readonly graph: Graph }
+export interface ReferenceRunnable extends Runnable {
+  readonly graph: Graph;
+}
 
-interface State { readonly type: TensorType; data: Float64Array }
+interface State {
+  readonly type: TensorType;
+  data: Float64Array;
+}
 
 /** Values of a graph by id, all as float64 (integers and bools as their values). */
 export type Values = readonly Float64Array[];
@@ -28,30 +45,38 @@ export class ReferenceExecutor implements Executor<ReferenceRunnable> {
   readonly #caches = new OpenCaches<State>(bytesOf, () => undefined);
   #closed = false;
 
-  constructor(ops: OpTable = allOps) { this.#ops = ops; }
+  constructor(ops: OpTable = allOps) {
+    this.#ops = ops;
+  }
 
   setState(name: string, type: TensorType, given: TypedArray | null): void {
-    const found = this.#states.get(name), value = given ?? hostArray(type.dtype, elements(type.shape));
+    const found = this.#states.get(name),
+      value = given ?? hostArray(type.dtype, elements(type.shape));
     this.#open();
     if (found) check(name, found.type, type);
     this.#states.set(name, { type: found?.type ?? type, data: toReference(name, type, value) });
   }
 
-  removeStates(names: readonly string[]): void { for (const name of names) this.#states.delete(name); }
+  removeStates(names: readonly string[]): void {
+    for (const name of names) this.#states.delete(name);
+  }
 
   setPart(name: string, at: number, data: TypedArray): void {
-    const { type, data: all } = this.#state(name), wide = data instanceof Float64Array && isFloat(type.dtype);
+    const { type, data: all } = this.#state(name),
+      wide = data instanceof Float64Array && isFloat(type.dtype);
     all.set(checkPart(name, wide ? { ...type, dtype: 'float64' } : type, at, data), at);
   }
 
   draw(states: readonly { readonly name: string; readonly std: number }[], seed: number): Promise<void> {
-    for (const { name, std } of states) this.setPart(name, 0, new Stream(seed, name).normals(0, std, new Float32Array(this.#state(name).data.length)));
+    for (const { name, std } of states)
+      this.setPart(name, 0, new Stream(seed, name).normals(0, std, new Float32Array(this.#state(name).data.length)));
     return Promise.resolve();
   }
 
   /** Of float states as float64. */
   getPart(name: string, at: number, count: number): TypedArray {
-    const { type, data } = this.#state(name), part = hostArray(isFloat(type.dtype) ? 'float64' : type.dtype, count);
+    const { type, data } = this.#state(name),
+      part = hostArray(isFloat(type.dtype) ? 'float64' : type.dtype, count);
     checkPart(name, isFloat(type.dtype) ? { ...type, dtype: 'float64' } : type, at, part);
     part.set(data.subarray(at, at + count));
     return part;
@@ -70,7 +95,9 @@ export class ReferenceExecutor implements Executor<ReferenceRunnable> {
     return found;
   }
 
-  #open(): void { if (this.#closed) throw isClosed('the executor'); }
+  #open(): void {
+    if (this.#closed) throw isClosed('the executor');
+  }
 
   /** Float states are float64, as they are read. */
   typeOf(name: string): { readonly dtype: DType; readonly shape: readonly number[] } {
@@ -78,7 +105,9 @@ export class ReferenceExecutor implements Executor<ReferenceRunnable> {
     return { dtype: isFloat(dtype) ? 'float64' : dtype, shape: sizes(shape) };
   }
 
-  stateNames(): string[] { return [...this.#states.keys()]; }
+  stateNames(): string[] {
+    return [...this.#states.keys()];
+  }
 
   stateBytes(caches = true): number {
     const own = [...this.#states].flatMap(([name, s]) => (!caches && isCache(name) ? [] : [s]));
@@ -90,24 +119,39 @@ export class ReferenceExecutor implements Executor<ReferenceRunnable> {
     return this.#caches.open();
   }
 
-  freshCaches(): number { return 0; } // memory is the host's
+  freshCaches(): number {
+    return 0;
+  } // memory is the host's
 
   load(graph: Graph): ReferenceRunnable {
-    return { graph, bytes: { arena: 0, io: 0, constants: 0 }, stores: new Set(graph.updates.map((u) => nameOf(graph, u.state))) };
+    return {
+      graph,
+      bytes: { arena: 0, io: 0, constants: 0 },
+      stores: new Set(graph.updates.map((u) => nameOf(graph, u.state))),
+    };
   }
 
-  async run({ graph }: ReferenceRunnable, inputs: Readonly<Record<string, TypedArray>>, caches?: Caches): Promise<Record<string, HostTensor>> {
-    const own = this.#caches.of(caches), values = this.#evaluate(graph, inputs, own);
+  async run(
+    { graph }: ReferenceRunnable,
+    inputs: Readonly<Record<string, TypedArray>>,
+    caches?: Caches,
+  ): Promise<Record<string, HostTensor>> {
+    const own = this.#caches.of(caches),
+      values = this.#evaluate(graph, inputs, own);
     // All new values are known before the first is stored.
-    const fresh = graph.updates.filter((u) => u.unless === null || values[u.unless][0] === 0)
-      .map((u) => ({ state: this.#stateOf(nameOf(graph, u.state), graph.types[u.state], own), data: values[u.value].slice() }));
+    const fresh = graph.updates
+      .filter((u) => u.unless === null || values[u.unless][0] === 0)
+      .map((u) => ({
+        state: this.#stateOf(nameOf(graph, u.state), graph.types[u.state], own),
+        data: values[u.value].slice(),
+      }));
     for (const { state, data } of fresh) state.data = data;
     return Object.fromEntries(graph.outputs.map((o) => [o.name, fromReference(graph.types[o.value], values[o.value])]));
   }
 
   /** A cache that is not there yet is made. */
   #stateOf(name: string, type: TensorType, own: OwnCaches<State> | null): State {
-    const states = isCache(name) ? own?.states ?? this.#states : this.#states;
+    const states = isCache(name) ? (own?.states ?? this.#states) : this.#states;
     if (isCache(name) && !states.has(name)) states.set(name, { type, data: new Float64Array(elements(type.shape)) });
     const found = states.get(name) ?? this.#state(name);
     check(name, found.type, type);
@@ -117,27 +161,47 @@ export class ReferenceExecutor implements Executor<ReferenceRunnable> {
   diagnose({ graph }: ReferenceRunnable, inputs: Readonly<Record<string, TypedArray>>): Promise<string | null> {
     let bad: string | null = null;
     this.#evaluate(graph, { ...inputs, commit: Int32Array.of(0) }, null, (node, values) => {
-      const leaks = node.outputs.some((v) => !values[v].subarray(0, liveElements(graph.types[v], values)).every(Number.isFinite));
+      const leaks = node.outputs.some(
+        (v) => !values[v].subarray(0, liveElements(graph.types[v], values)).every(Number.isFinite),
+      );
       if (leaks) bad ??= `${node.op}${node.scope ? ` in ${node.scope}` : ''}`;
       return bad === null;
     });
     return Promise.resolve(bad);
   }
 
-  #evaluate(graph: Graph, inputs: Readonly<Record<string, TypedArray>>, own: OwnCaches<State> | null, watch?: Watch): Values {
+  #evaluate(
+    graph: Graph,
+    inputs: Readonly<Record<string, TypedArray>>,
+    own: OwnCaches<State> | null,
+    watch?: Watch,
+  ): Values {
     this.#open();
-    return evaluate(graph, this.#ops, (input) => {
-      const type = graph.types[input.value];
-      if (input.kind === 'state') return this.#stateOf(input.name, type, own).data;
-      return toReference(input.name, type, input.kind === 'constant' ? input.data : inputs[input.name]);
-    }, watch);
+    return evaluate(
+      graph,
+      this.#ops,
+      (input) => {
+        const type = graph.types[input.value];
+        if (input.kind === 'state') return this.#stateOf(input.name, type, own).data;
+        return toReference(input.name, type, input.kind === 'constant' ? input.data : inputs[input.name]);
+      },
+      watch,
+    );
   }
 
-  arenaBytes(): number { return 0; }
-  trim(): void { /* nothing is held */ }
-  release(): void { /* nothing is held */ }
+  arenaBytes(): number {
+    return 0;
+  }
+  trim(): void {
+    /* nothing is held */
+  }
+  release(): void {
+    /* nothing is held */
+  }
 
-  idle(): Promise<void> { return Promise.resolve(); }
+  idle(): Promise<void> {
+    return Promise.resolve();
+  }
 
   close(): void {
     this.#states.clear();
@@ -149,7 +213,9 @@ export class ReferenceExecutor implements Executor<ReferenceRunnable> {
 const bytesOf = (states: Iterable<State>): number => [...states].reduce((n, s) => n + s.data.byteLength, 0);
 
 /** All floats are float64 here: a state of one float dtype may be given as another. */
-const check = (name: string, has: TensorType, wanted: TensorType): void => { checkState(name, has, wanted, has.dtype === wanted.dtype || (isFloat(has.dtype) && isFloat(wanted.dtype))); };
+const check = (name: string, has: TensorType, wanted: TensorType): void => {
+  checkState(name, has, wanted, has.dtype === wanted.dtype || (isFloat(has.dtype) && isFloat(wanted.dtype)));
+};
 
 /** Called after each node; false stops. */
 type Watch = (node: Node, values: Values) => boolean;
@@ -169,10 +235,16 @@ export function evaluate(graph: Graph, ops: OpTable, feed: (input: GraphInput) =
   for (const node of graph.nodes) {
     const op = ops.get(node.op);
     if (!op) throw new Error(`no op named ${node.op}`);
-    const made = op.reference({ ...surroundings, attrs: node.attrs, inputs: node.inputs.map((v) => values[v]),
-      inTypes: node.inputs.map((v) => graph.types[v]), outTypes: node.outputs.map((v) => graph.types[v]) });
+    const made = op.reference({
+      ...surroundings,
+      attrs: node.attrs,
+      inputs: node.inputs.map((v) => values[v]),
+      inTypes: node.inputs.map((v) => graph.types[v]),
+      outTypes: node.outputs.map((v) => graph.types[v]),
+    });
     node.outputs.forEach((v, i) => {
-      if (made[i].length !== elements(graph.types[v].shape)) throw new Error(`${node.op} made ${made[i].length} elements for ${showType(graph.types[v])}`);
+      if (made[i].length !== elements(graph.types[v].shape))
+        throw new Error(`${node.op} made ${made[i].length} ` + `elements for ${showType(graph.types[v])}`);
       values[v] = made[i];
     });
     if (watch && !watch(node, values)) break;
@@ -190,7 +262,7 @@ export function rowsOf({ shape: [d] }: TensorType, values: Values): number {
 
 /** Elements in the rows that exist. */
 export const liveElements = (type: TensorType, values: Values): number =>
-  (type.shape.length === 0 ? 1 : rowsOf(type, values) * type.shape.slice(1).reduce<number>((n, d) => n * boundOf(d), 1));
+  type.shape.length === 0 ? 1 : rowsOf(type, values) * type.shape.slice(1).reduce<number>((n, d) => n * boundOf(d), 1);
 
 const nameOf = (graph: Graph, state: ValueId): string => graph.inputs.find((i) => i.value === state)?.name ?? '';
 

@@ -1,4 +1,5 @@
-// What runs on a device, one after the other: runs, draws, profiles. Memory that is freed meanwhile is freed after the one under way.
+// What runs on a device, one after the other: runs, draws, profiles. Memory that is freed meanwhile is freed after the
+// one under way.
 
 export class Turns {
   #taken = false;
@@ -7,11 +8,19 @@ export class Turns {
   readonly #after: (() => void)[] = [];
 
   /** Whether `work` of somebody is under way. */
-  get running(): boolean { return this.#running; }
+  get running(): boolean {
+    return this.#running;
+  }
 
-  /** Calls `before`, then `work` with what it gave, while no other turn is under way. Both start before this returns where nobody has the turn. */
+  /**
+   * Calls `before`, then `work` with what it gave, while no other turn is under way. Both start before this returns
+   * where nobody has the turn.
+   */
   async take<P, T>(before: () => P, work: (prepared: P) => Promise<T>): Promise<T> {
-    if (this.#taken) await new Promise<void>((go) => { this.#waiting.push(go); });
+    if (this.#taken)
+      await new Promise<void>((go) => {
+        this.#waiting.push(go);
+      });
     this.#taken = true;
     try {
       const prepared = before();
@@ -39,6 +48,10 @@ export class Turns {
 
   /** Resolves when nothing is under way and nobody waits. */
   async idle(): Promise<void> {
-    while (this.#taken) await this.take(() => undefined, () => Promise.resolve());
+    while (this.#taken)
+      await this.take(
+        () => undefined,
+        () => Promise.resolve(),
+      );
   }
 }

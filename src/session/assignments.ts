@@ -8,6 +8,7 @@ import type { Knobs } from '../trace/knobs.ts';
 export function readAssignments(knobs: Knobs, executor: Executor, path: string): Assignments | null {
   const { routing, topK: k, remember: slots } = knobs.settings(path);
   if (routing === undefined) throw new UserError(`${path}: it is no MoE layer, and remembers no choices`);
-  const name = routing === 'live' ? null : memoryState(executor.stateNames(), path, { k: Number(k), slots: Number(slots) });
+  const name =
+    routing === 'live' ? null : memoryState(executor.stateNames(), path, { k: Number(k), slots: Number(slots) });
   return name === null ? null : assignmentsOf(name, executor.getState(name));
 }

@@ -8,25 +8,44 @@ import { noticeWrites } from '../trace/user-values.ts';
 
 export class Batching {
   static readonly knobs: KnobRules = { split: () => false };
-  static { noticeWrites(Batching); }
+  static {
+    noticeWrites(Batching);
+  }
   readonly #accumulate: number;
   readonly #eager: boolean;
   #split = 1;
 
-  constructor({ accumulate, eager, split }: { readonly accumulate: number; readonly eager: boolean; readonly split: number }) {
+  constructor({
+    accumulate,
+    eager,
+    split,
+  }: {
+    readonly accumulate: number;
+    readonly eager: boolean;
+    readonly split: number;
+  }) {
     this.#accumulate = accumulate;
     this.#eager = eager;
     this.split = split;
   }
 
   /** An eager optimiser consumes each gradient as it comes. */
-  get eager(): boolean { return this.#eager; }
+  get eager(): boolean {
+    return this.#eager;
+  }
 
   /** Parts of what would be one micro-batch. */
-  get split(): number { return this.#split; }
+  get split(): number {
+    return this.#split;
+  }
   set split(split: number) {
-    if (!Number.isInteger(split) || split < 1) throw new UserError(`split must be a whole number of at least 1, got ${split}`);
-    if (split > 1 && this.#eager) throw new UserError('a batch is not split where the optimiser is eager: gradients of parts are added up', 'leave out eager');
+    if (!Number.isInteger(split) || split < 1)
+      throw new UserError(`split must be a whole number of at least 1, got ` + `${split}`);
+    if (split > 1 && this.#eager)
+      throw new UserError(
+        'a batch is not split where the optimiser is eager: gradients ' + 'of parts are added up',
+        'leave out eager',
+      );
     this.#split = split;
   }
 

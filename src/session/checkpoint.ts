@@ -26,20 +26,32 @@ export interface Saved {
   plan(): object;
 }
 
-export interface Value { readonly name: string; readonly value: HostTensor }
+export interface Value {
+  readonly name: string;
+  readonly value: HostTensor;
+}
 
 /** What goes with all the values of a checkpoint. */
-export interface Resumed { readonly seed: number; readonly updating: UpdatingState }
+export interface Resumed {
+  readonly seed: number;
+  readonly updating: UpdatingState;
+}
 
 /** All tensors of a session, with the caller's own metadata: what rebuilds the model, where the data stood. */
 export function contentOf(session: Saved, own: { config: Json; data: Json; extra?: Json }): CheckpointContent {
-  const { optimizer } = session.options, all = session.states();
+  const { optimizer } = session.options,
+    all = session.states();
   const states = all.map(({ name }) => name).filter((name) => isParameter(name) && !session.named.parameters.has(name));
   return {
     tensors: all.map(({ name, dtype, shape, read }) => ({ name, dtype, shape, data: () => read().data })),
-    meta: { step: session.steps, seed: session.seed,
+    meta: {
+      step: session.steps,
+      seed: session.seed,
       optimizer: optimizer ? { name: optimizer.name, ...optimizer.settings, ...plain(session.updating()) } : {},
-      plan: plain(session.plan()), ...(states.length > 0 && { states }), ...own },
+      plan: plain(session.plan()),
+      ...(states.length > 0 && { states }),
+      ...own,
+    },
   };
 }
 
@@ -66,17 +78,31 @@ export function checkValues(
     }
     // The reference keeps floats as float64, and saves them so.
     const wide = executor instanceof ReferenceExecutor && value.dtype === 'float64' && isFloat(p.dtype);
-    if (p.dtype !== value.dtype && !wide) throw new UserError(`${name}: ${where} has dtype ${value.dtype}, the model ${p.dtype}`, `convert(value, '${p.dtype}') converts`);
-    if (p.shape.join() !== value.shape.join()) throw new UserError(`${name}: ${where} has shape [${value.shape.join(', ')}], the model [${p.shape.join(', ')}]`);
+    if (p.dtype !== value.dtype && !wide)
+      throw new UserError(
+        `${name}: ${where} has dtype ${value.dtype}, the ` + `model ${p.dtype}`,
+        `convert(value, '${p.dtype}') converts`,
+      );
+    if (p.shape.join() !== value.shape.join())
+      throw new UserError(
+        `${name}: ${where} has shape ` + `[${value.shape.join(', ')}], the model [${p.shape.join(', ')}]`,
+      );
   }
 }
 
-/** Sets a session's values to a checkpoint's by `set`, all or none, and closes it: all of them to train on, the parameters alone to use the model. Throws
- * with nothing changed where they do not fit. */
-export async function restoreFrom(session: Saved, { meta, file }: Checkpoint, what: 'all' | 'parameters',
-  set: (values: readonly Value[], meta: CheckpointMeta, whole?: Resumed) => void): Promise<CheckpointMeta> {
+/**
+ * Sets a session's values to a checkpoint's by `set`, all or none, and closes it: all of them to train on, the
+ * parameters alone to use the model. Throws with nothing changed where they do not fit.
+ */
+export async function restoreFrom(
+  session: Saved,
+  { meta, file }: Checkpoint,
+  what: 'all' | 'parameters',
+  set: (values: readonly Value[], meta: CheckpointMeta, whole?: Resumed) => void,
+): Promise<CheckpointMeta> {
   try {
-    const { optimizer, seed, say = console.warn } = session.options, values: Value[] = [];
+    const { optimizer, seed, say = console.warn } = session.options,
+      values: Value[] = [];
     const states = new Set(meta.states);
     const foreign = foreignMoments(what === 'all' ? optimizer : undefined, session.named, file.tensors.keys());
     for (const name of file.tensors.keys()) {
@@ -100,18 +126,30 @@ export async function restoreFrom(session: Saved, { meta, file }: Checkpoint, wh
 }
 
 /** What goes with all values of a checkpoint. Throws UserError for what is none: the file may be damaged. */
-const wholeOf = ({ named }: Saved, meta: CheckpointMeta, where: string): Resumed =>
-  ({ seed: checkSeed(where, meta.seed), updating: updatingIn(meta, named, where) });
+const wholeOf = ({ named }: Saved, meta: CheckpointMeta, where: string): Resumed => ({
+  seed: checkSeed(where, meta.seed),
+  updating: updatingIn(meta, named, where),
+});
 
 /** Restores by `restore` a plan that a file holds, which may be damaged: all of it or, with a UserError, nothing. */
-export function takeUp(session: Pick<Saved, 'plan'>, restore: (plan: never, what: 'all' | 'parameters') => void, plan: Json, what: 'all' | 'parameters', where: string): void {
+export function takeUp(
+  session: Pick<Saved, 'plan'>,
+  restore: (plan: never, what: 'all' | 'parameters') => void,
+  plan: Json,
+  what: 'all' | 'parameters',
+  where: string,
+): void {
   const before = JSON.parse(JSON.stringify(session.plan())) as Json;
   try {
     restore(plan as never, what);
   } catch (error) {
     restore(before as never, 'all');
     const [why] = (error instanceof Error ? error.message : String(error)).split('\n');
-    throw new UserError(`${where}: the settings of the plan that it holds cannot be restored: ${why}`, 'the file is damaged, or belongs to another model', error);
+    throw new UserError(
+      `${where}: the settings of the plan that it holds cannot be restored: ${why}`,
+      'the file is ' + 'damaged, or belongs to another model',
+      error,
+    );
   }
 }
 
@@ -120,5 +158,8 @@ export function clearStates(executor: Saved['executor'], which: (name: string) =
   for (const name of executor.stateNames().filter(which)) executor.setState(name, executor.typeOf(name), null);
 }
 
-const misfit = (where: string, what: string): UserError => new UserError(`${where} does not fit the model: ${what}`,
-  'the checkpoint belongs to another model, or the config file that built it has changed');
+const misfit = (where: string, what: string): UserError =>
+  new UserError(
+    `${where} does not fit the model: ${what}`,
+    'the checkpoint belongs to another model, or the config file that built it has changed',
+  );

@@ -1,11 +1,15 @@
-// What callers hand in: their buffers may be filled again as soon as a call has returned. A call that can run at once has brought them to
-// the device by then. For the others copies are made before they return. Buffers of the session's own take turns: a copy costs no new
-// memory from call to call.
+// What callers hand in: their buffers may be filled again as soon as a call has returned. A call that can run at once
+// has brought them to the device by then. For the others copies are made before they return. Buffers of the session's
+// own take turns: a copy costs no new memory from call to call.
 import type { TypedArray } from '../base/dtype.ts';
 import type { Batch, HostTensor } from '../base/tensor.ts';
 
-/** Buffers that are kept while nobody uses them: x and y of a training batch and of another one. Smaller ones than that are copied anew. */
-const KEPT = 4, SMALL = 4096; // bytes
+/**
+ * Buffers that are kept while nobody uses them: x and y of a training batch and of another one. Smaller ones than that
+ * are copied anew.
+ */
+const KEPT = 4,
+  SMALL = 4096; // bytes
 
 type Arrays = Readonly<Record<string, TypedArray>>;
 
@@ -21,10 +25,14 @@ export class Loan {
   readonly #records: Record<string, TypedArray>[] = [];
   #needed = true;
 
-  constructor(given: Arrays) { this.#arrays = given; }
+  constructor(given: Arrays) {
+    this.#arrays = given;
+  }
 
   /** The arrays as they are to be read at this moment. */
-  get arrays(): Arrays { return this.#arrays; }
+  get arrays(): Arrays {
+    return this.#arrays;
+  }
 
   /** Where the record holds one of the arrays, or a part of one, it holds the copy once the call has returned. */
   note<R extends Record<string, TypedArray>>(record: R): R {
@@ -33,12 +41,15 @@ export class Loan {
   }
 
   /** The arrays are on the device and nothing reads them again: no copies are needed. */
-  readonly done = (): void => { this.#needed = false; };
+  readonly done = (): void => {
+    this.#needed = false;
+  };
 
   /** The call returns. Gives the copies that were made. */
   end(copy: (data: TypedArray) => TypedArray): readonly TypedArray[] {
     if (!this.#needed) return [];
-    const given = this.#arrays, copies: Record<string, TypedArray> = {};
+    const given = this.#arrays,
+      copies: Record<string, TypedArray> = {};
     for (const name of Object.keys(given)) copies[name] = copy(given[name]);
     this.#arrays = copies;
     for (const record of this.#records.splice(0)) {
@@ -52,8 +63,11 @@ export class Loan {
 }
 
 /** Whether `part` is a view of memory that `whole` has. */
-const lies = (part: TypedArray, whole: TypedArray): boolean => part.constructor === whole.constructor && part.buffer === whole.buffer &&
-  part.byteOffset >= whole.byteOffset && part.byteOffset + part.byteLength <= whole.byteOffset + whole.byteLength;
+const lies = (part: TypedArray, whole: TypedArray): boolean =>
+  part.constructor === whole.constructor &&
+  part.buffer === whole.buffer &&
+  part.byteOffset >= whole.byteOffset &&
+  part.byteOffset + part.byteLength <= whole.byteOffset + whole.byteLength;
 
 /** The part of `copy` that `part` is of `whole`. */
 function sameParts(part: TypedArray, whole: TypedArray, copy: TypedArray): TypedArray {
@@ -64,9 +78,13 @@ function sameParts(part: TypedArray, whole: TypedArray, copy: TypedArray): Typed
 export class Copies {
   readonly #kept: TypedArray[] = [];
 
-  /** Calls `work` with the arrays. What it reads of them after its first wait it must have noted, or take from the loan. */
+  /**
+   * Calls `work` with the arrays. What it reads of them after its first wait it must have noted, or take from the loan.
+   */
   async of<T>(given: Arrays, work: (loan: Loan) => Promise<T>): Promise<T> {
-    const loan = new Loan(given), running = work(loan), copies = loan.end((data) => this.#copy(data));
+    const loan = new Loan(given),
+      running = work(loan),
+      copies = loan.end((data) => this.#copy(data));
     try {
       return await running;
     } finally {
@@ -79,7 +97,13 @@ export class Copies {
   ofBatch<T>({ x, y, ids }: Batch, work: (own: Batch, loan: Loan) => Promise<T>): Promise<T> {
     const same = x === y;
     return this.of({ x: x.data, ...(!same && { y: y.data }) }, (loan) => {
-      const tensor = ({ dtype, shape }: HostTensor, name: string): HostTensor => ({ dtype, shape: [...shape], get data() { return loan.arrays[name]; } });
+      const tensor = ({ dtype, shape }: HostTensor, name: string): HostTensor => ({
+        dtype,
+        shape: [...shape],
+        get data() {
+          return loan.arrays[name];
+        },
+      });
       const own = tensor(x, 'x');
       return work({ x: own, y: same ? own : tensor(y, 'y'), ...(ids && { ids: ids.slice() }) }, loan);
     });

@@ -13,7 +13,7 @@ type Settings = Readonly<Record<string, unknown>>;
 
 const isRecord = (value: unknown): value is Settings =>
   typeof value === 'object' && value !== null && !Array.isArray(value);
-const show = (value: unknown): string => (typeof value === 'string' ? value : JSON.stringify(value) ?? 'none');
+const show = (value: unknown): string => (typeof value === 'string' ? value : (JSON.stringify(value) ?? 'none'));
 
 /** What a checkpoint says of its optimiser beside its settings. Throws UserError for ages of moments that do not
  * fit the model: the file may be damaged. */
@@ -30,16 +30,25 @@ function isMissed(value: unknown, p: Parameter | undefined): value is Missed {
   if (typeof value === 'number') return Number.isSafeInteger(value);
   if (!p || !isRecord(value)) return false;
   const { axis, parts } = value;
-  return typeof axis === 'number' && Array.isArray(parts) && parts.length === p.shape[axis] && parts.every(Number.isSafeInteger);
+  return (
+    typeof axis === 'number' &&
+    Array.isArray(parts) &&
+    parts.length === p.shape[axis] &&
+    parts.every(Number.isSafeInteger)
+  );
 }
 
 /** Moments in a checkpoint that the session's optimiser has not: another's. */
 export function foreignMoments(optimizer: Optimizer | undefined, named: Named, names: Iterable<string>): Set<string> {
   const own = optimizer?.moments;
-  return new Set(own === undefined ? [] : [...names].filter((name) => {
-    const of = momentOf(name);
-    return of !== null && named.parameters.has(of.parameter) && !own.includes(of.moment);
-  }));
+  return new Set(
+    own === undefined
+      ? []
+      : [...names].filter((name) => {
+          const of = momentOf(name);
+          return of !== null && named.parameters.has(of.parameter) && !own.includes(of.moment);
+        }),
+  );
 }
 
 /** What the session has: its optimiser, what groups say, and the seed that its user gave. */
@@ -56,7 +65,8 @@ export function differences({ optimizer, updating, seed }: Going, meta: Checkpoi
     lines.push(`the session goes on with the checkpoint's seed ${meta.seed}, not with ${seed}`);
   }
   if (!optimizer || !isRecord(meta.optimizer) || meta.step === 0) return lines;
-  const before = meta.optimizer, now: Settings = { name: optimizer.name, ...optimizer.settings };
+  const before = meta.optimizer,
+    now: Settings = { name: optimizer.name, ...optimizer.settings };
   if (before['name'] !== undefined && before['name'] !== now['name']) {
     const left = foreign > 0 ? `; ${foreign} states of it are left out` : '';
     const names = `the checkpoint was trained with ${show(before['name'])}, and goes on with ${show(now['name'])}`;
@@ -68,9 +78,12 @@ export function differences({ optimizer, updating, seed }: Going, meta: Checkpoi
     lines.push(`the optimizer goes on with ${each.join('; ')}`);
   }
   const [was, is] = [before['groups'], updating.groups].map((groups): Settings => (isRecord(groups) ? groups : {}));
-  const other = [...new Set([...Object.keys(was), ...Object.keys(is)])].filter((n) => show(own(was, n)) !== show(own(is, n)));
+  const other = [...new Set([...Object.keys(was), ...Object.keys(is)])].filter(
+    (n) => show(own(was, n)) !== show(own(is, n)),
+  );
   if (other.length > 0) {
-    const [name] = other, whom = other.length === 1 ? name : `${other.length} parameters, ${name} among them`;
+    const [name] = other,
+      whom = other.length === 1 ? name : `${other.length} parameters, ${name} among them`;
     const values = `${show(own(is, name) ?? 'nothing')}, not ${show(own(was, name) ?? 'nothing')}`;
     lines.push(`groups of the optimizer are others than the checkpoint's for ${whom}: ${values}`);
   }

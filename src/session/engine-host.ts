@@ -49,20 +49,43 @@ export class SessionEngineHost implements EngineHost {
     this.#done = done;
   }
 
-  next(): number { return this.#done() + 1; }
-  shape(): string { return this.#shapeNow(this.#shape); }
+  next(): number {
+    return this.#done() + 1;
+  }
+  shape(): string {
+    return this.#shapeNow(this.#shape);
+  }
 
-  /** A plan is for batches of a shape, and for the model as it is: the number of its public state belongs to the shape. */
-  #shapeNow(shape: string): string { return `${shape}, state ${this.#programsOf(shape).map(({ state }) => state).join(' ')}`; }
+  /**
+   * A plan is for batches of a shape, and for the model as it is: the number of its public state belongs to the shape.
+   */
+  #shapeNow(shape: string): string {
+    return (
+      `${shape}, state ` +
+      `${this.#programsOf(shape)
+        .map(({ state }) => state)
+        .join(' ')}`
+    );
+  }
 
   carry(changes: readonly Change[]): () => void {
-    const moves = this.knobs.moves(changes), back = carry(this.#executor, moves), ages = this.#updating.carry(moves);
-    return () => { ages(); back(); };
+    const moves = this.knobs.moves(changes),
+      back = carry(this.#executor, moves),
+      ages = this.#updating.carry(moves);
+    return () => {
+      ages();
+      back();
+    };
   }
 
   draft(): Draft<object> {
-    const { model, changes } = draftOf(this.#model, this.#named), session = draftOf(this.#batching, { paths: new Map([[this.#batching, SESSION]]) });
-    return { model, ...(!this.#batching.eager && { session: session.model }), changes: () => [...changes(), ...session.changes()] };
+    const { model, changes } = draftOf(this.#model, this.#named),
+      session = draftOf(this.#batching, { paths: new Map([[this.#batching, SESSION]]) });
+    return {
+      model,
+      ...(!this.#batching.eager && { session: session.model }),
+      changes: () => [...changes(), ...session.changes()],
+    };
   }
 
   /** What the next step runs under the knobs of then, for a batch of this shape. traced: what was not traced under the
@@ -85,13 +108,25 @@ export class SessionEngineHost implements EngineHost {
     return made;
   }
 
-  resize(changes: readonly Change[]): Prepared | null { return this.#prepared(changes, (family) => this.#programs.beginResized(family)); }
+  resize(changes: readonly Change[]): Prepared | null {
+    return this.#prepared(changes, (family) => this.#programs.beginResized(family));
+  }
 
-  #prepared(changes: readonly Change[], begin: (family: string, graph: () => Graph) => Compiling | null): Prepared | null {
-    const programs = this.#programs, now = new Map([...this.#seen.keys()].map((shape) => [shape, this.#shapeNow(shape)])), shapes = new Set(now.values());
+  #prepared(
+    changes: readonly Change[],
+    begin: (family: string, graph: () => Graph) => Compiling | null,
+  ): Prepared | null {
+    const programs = this.#programs,
+      now = new Map([...this.#seen.keys()].map((shape) => [shape, this.#shapeNow(shape)])),
+      shapes = new Set(now.values());
     return this.knobs.with(changes, () => {
-      const plans = [...this.#seen].flatMap(([shape, all]) => all().map((p) => ({ ...p, shape, key: programs.key(p.family) })));
-      const cached = plans.every(({ key }) => programs.has(key)), drop = (): void => { for (const { key } of plans) programs.drop(key); };
+      const plans = [...this.#seen].flatMap(([shape, all]) =>
+        all().map((p) => ({ ...p, shape, key: programs.key(p.family) })),
+      );
+      const cached = plans.every(({ key }) => programs.has(key)),
+        drop = (): void => {
+          for (const { key } of plans) programs.drop(key);
+        };
       try {
         const coming: Promise<void>[] = [];
         for (const { family, graph, key } of plans) {
@@ -104,9 +139,22 @@ export class SessionEngineHost implements EngineHost {
         ready.catch(drop);
         const largest = (): number => Math.max(...plans.map(({ key }) => programs.bytes(key)));
         let bytes = largest();
-        return { cached, ready, drop, has: (shape) => shapes.has(shape), bytes: () => bytes,
-          load: (alone) => { for (const { key } of plans) programs.load(key, alone); bytes = largest(); },
-          kernels: (shape) => kernelsOf(programs, plans.filter((p) => now.get(p.shape) === shape).map((p) => p.key)) };
+        return {
+          cached,
+          ready,
+          drop,
+          has: (shape) => shapes.has(shape),
+          bytes: () => bytes,
+          load: (alone) => {
+            for (const { key } of plans) programs.load(key, alone);
+            bytes = largest();
+          },
+          kernels: (shape) =>
+            kernelsOf(
+              programs,
+              plans.filter((p) => now.get(p.shape) === shape).map((p) => p.key),
+            ),
+        };
       } catch (error) {
         drop();
         throw error;
@@ -114,22 +162,48 @@ export class SessionEngineHost implements EngineHost {
     });
   }
 
-  kernels(): string | null { return kernelsOf(this.#programs, this.#running()); }
-
-  ready(): boolean { return this.#running().every((key) => this.#programs.has(key)); }
-
-  needs(changes: readonly Change[]): number {
-    return this.knobs.with(changes, () => Math.max(0, ...[...this.#seen.values()].flatMap((all) => all()).map(({ family, graph }) => this.#programs.needs(family, graph))));
+  kernels(): string | null {
+    return kernelsOf(this.#programs, this.#running());
   }
 
-  budget(): { bytes: number; given: boolean } { return this.#programs.budget(); }
-  trim(): void { this.#programs.trim(this.#running()); }
+  ready(): boolean {
+    return this.#running().every((key) => this.#programs.has(key));
+  }
+
+  needs(changes: readonly Change[]): number {
+    return this.knobs.with(changes, () =>
+      Math.max(
+        0,
+        ...[...this.#seen.values()]
+          .flatMap((all) => all())
+          .map(({ family, graph }) => this.#programs.needs(family, graph)),
+      ),
+    );
+  }
+
+  budget(): { bytes: number; given: boolean } {
+    return this.#programs.budget();
+  }
+  trim(): void {
+    this.#programs.trim(this.#running());
+  }
 
   /** For all shapes that are prepared for, as of what is prepared. */
-  bytes(): number { return Math.max(0, ...[...this.#seen.values()].flatMap((all) => all()).map(({ family }) => this.#programs.bytes(this.#programs.key(family)))); }
+  bytes(): number {
+    return Math.max(
+      0,
+      ...[...this.#seen.values()]
+        .flatMap((all) => all())
+        .map(({ family }) => this.#programs.bytes(this.#programs.key(family))),
+    );
+  }
 
-  #running(): ProgramKey[] { return this.#programsOf(this.#shape); }
-  #programsOf(shape: string): ProgramKey[] { return (this.#seen.get(shape)?.() ?? []).map(({ family }) => this.#programs.key(family)); }
+  #running(): ProgramKey[] {
+    return this.#programsOf(this.#shape);
+  }
+  #programsOf(shape: string): ProgramKey[] {
+    return (this.#seen.get(shape)?.() ?? []).map(({ family }) => this.#programs.key(family));
+  }
 }
 
 function kernelsOf(programs: Programs, keys: readonly ProgramKey[]): string | null {

@@ -26,53 +26,92 @@ export interface GenerateOptions {
 const KEYS: KeysOf<GenerateOptions> = { tokens: needed(aNumber), temperature: aNumber, topK: aNumber, seed: anything };
 
 const CHUNK = 16; // tokens of a prompt that go through the model at once
-const BYTES = 256, NEWLINE = 10; // a model of bytes begins a line where the prompt is empty
+const BYTES = 256,
+  NEWLINE = 10; // a model of bytes begins a line where the prompt is empty
 
 /**
- * Yields `tokens` tokens that follow the prompt. When the context is full, its second half is read again and it goes on. Each call has a cache of its
- * own, so that many can go on at once; it takes memory from the first token until the generator ends, returns or throws (leaving `for await` returns
- * it). Each token is a call of its own in the session's order: what a step changes that was called meanwhile holds from the next token on. Throws
- * UserError, at the first token, for options and prompts that are none, and where logits are not finite. Layers that drop choices beyond a capacity
- * (MoE with `overflow: 'drop'`) drop by what is computed at once: 16 tokens of a prompt, then each token alone, which drops none.
+ * Yields `tokens` tokens that follow the prompt. When the context is full, its second half is read again and it goes
+ * on. Each call has a cache of its own, so that many can go on at once; it takes memory from the first token until the
+ * generator ends, returns or throws (leaving `for await` returns it). Each token is a call of its own in the session's
+ * order: what a step changes that was called meanwhile holds from the next token on. Throws UserError, at the first
+ * token, for options and prompts that are none, and where logits are not finite. Layers that drop choices beyond a
+ * capacity (MoE with `overflow: 'drop'`) drop by what is computed at once: 16 tokens of a prompt, then each token
+ * alone, which drops none.
  */
-export function generate(session: Session, prompt: ArrayLike<number>, options: GenerateOptions): AsyncGenerator<number> {
+export function generate(
+  session: Session,
+  prompt: ArrayLike<number>,
+  options: GenerateOptions,
+): AsyncGenerator<number> {
   try {
     return tokensOf(session, requestOf(session, prompt, options));
-  } catch (error) { return failing(asError(error)); }
+  } catch (error) {
+    return failing(asError(error));
+  }
 }
 
-async function* failing(error: Error): AsyncGenerator<number> { throw await Promise.resolve(error); }
+async function* failing(error: Error): AsyncGenerator<number> {
+  throw await Promise.resolve(error);
+}
 
-interface Request extends Required<GenerateOptions> { readonly model: CachedModel; readonly prompt: readonly number[] }
+interface Request extends Required<GenerateOptions> {
+  readonly model: CachedModel;
+  readonly prompt: readonly number[];
+}
 
 /** What is asked for, with a copy of the prompt. */
 function requestOf({ model }: Session, given: ArrayLike<number>, options: GenerateOptions): Request {
   checkOptions('generate', options, KEYS);
-  const { tokens, temperature = 1, topK = Infinity, seed = 0 } = options, whole = (n: number, least: number): boolean => n >= least && (Number.isInteger(n) || n === Infinity);
-  if (!whole(tokens, 0)) throw new UserError(`generate: tokens must be a number of at least 0, a whole one, got ${tokens}`, 'generate(session, prompt, { tokens: 100 })');
+  const { tokens, temperature = 1, topK = Infinity, seed = 0 } = options,
+    whole = (n: number, least: number): boolean => n >= least && (Number.isInteger(n) || n === Infinity);
+  if (!whole(tokens, 0))
+    throw new UserError(
+      `generate: tokens must be a number of at least 0, a whole one, got ` + `${tokens}`,
+      'generate(session, prompt, { tokens: 100 })',
+    );
   if (!isCachedModel(model)) throw new UserError('generate needs a model with a cache, such as nn.TransformerLM');
   if (!(temperature >= 0)) throw new UserError(`temperature must be at least 0, got ${temperature}`);
   const certain = temperature === 0 && 'at temperature 0 the most probable token is taken';
   refuseUnused('generate', options, { topK: certain, seed: certain });
   if (!whole(topK, 1)) throw new UserError(`top-k must be at least 1, a whole number, got ${topK}`);
   checkSeed('generate', seed);
-  const { vocab } = model.options, what: unknown = given;
+  const { vocab } = model.options,
+    what: unknown = given;
   if (typeof what === 'string') {
-    throw new UserError(`generate: the prompt must be tokens, numbers from 0 to ${vocab - 1}, got text`, vocab === BYTES ? 'new TextEncoder().encode(text) gives the bytes of a text' : 'the tokenizer of the model gives them');
+    throw new UserError(
+      `generate: the prompt must be tokens, numbers from 0 to ${vocab - 1}, got text`,
+      vocab === BYTES
+        ? 'new TextEncoder().encode(text) gives the bytes of a text'
+        : 'the tokenizer of the model gives them',
+    );
   }
-  if (typeof what !== 'object' || what === null || typeof (what as { length?: unknown }).length !== 'number') throw new UserError(`generate: the prompt must be a list of tokens, got ${what === null ? 'null' : typeof what}`);
-  const prompt = Array.from(given), bad = prompt.findIndex((t) => !Number.isInteger(t) || t < 0 || t >= vocab);
-  if (bad >= 0) throw new UserError(`the prompt holds token ${String(prompt[bad])} (at ${bad}), the model knows 0..${vocab - 1}`);
-  if (prompt.length === 0 && vocab !== BYTES) throw new UserError('generate: the prompt is empty', 'give one token at least, such as the one that begins a text');
+  if (typeof what !== 'object' || what === null || typeof (what as { length?: unknown }).length !== 'number')
+    throw new UserError(`generate: the prompt must be a list of tokens, got ${what === null ? 'null' : typeof what}`);
+  const prompt = Array.from(given),
+    bad = prompt.findIndex((t) => !Number.isInteger(t) || t < 0 || t >= vocab);
+  if (bad >= 0)
+    throw new UserError(
+      `the prompt holds token ${String(prompt[bad])} (at ${bad}), the model knows ` + `0..${vocab - 1}`,
+    );
+  if (prompt.length === 0 && vocab !== BYTES)
+    throw new UserError(
+      'generate: the prompt is empty',
+      'give one token ' + 'at least, such as the one that begins a text',
+    );
   return { tokens, temperature, topK, seed, model, prompt: prompt.length === 0 ? [NEWLINE] : prompt };
 }
 
-async function* tokensOf(session: Session, { tokens, temperature, topK, seed, model, prompt }: Request): AsyncGenerator<number> {
-  const { context, vocab } = model.options, stream = new Stream(seed, 'generate');
+async function* tokensOf(
+  session: Session,
+  { tokens, temperature, topK, seed, model, prompt }: Request,
+): AsyncGenerator<number> {
+  const { context, vocab } = model.options,
+    stream = new Stream(seed, 'generate');
   if (tokens === 0) return;
   const caches = session.openCaches();
   try {
-    let sequence = prompt.slice(-context), cached = 0;
+    let sequence = prompt.slice(-context),
+      cached = 0;
     for (let made = 0; made < tokens; made++) {
       if (sequence.length > context) {
         sequence = sequence.slice(-Math.max(1, Math.floor(context / 2)));
@@ -80,7 +119,8 @@ async function* tokensOf(session: Session, { tokens, temperature, topK, seed, mo
       }
       let logits = new Float64Array(0);
       while (cached < sequence.length) {
-        const size = sequence.length - cached === 1 ? 1 : Math.min(CHUNK, context - cached), part = sequence.slice(cached, cached + size);
+        const size = sequence.length - cached === 1 ? 1 : Math.min(CHUNK, context - cached),
+          part = sequence.slice(cached, cached + size);
         logits = await run(size, part, cached);
         cached += part.length;
       }
@@ -92,21 +132,35 @@ async function* tokensOf(session: Session, { tokens, temperature, topK, seed, mo
     caches.close();
   }
 
-  /** Logits after the last token of `part`. A short last chunk is filled up with zeros, which later tokens overwrite. */
+  /**
+   * Logits after the last token of `part`. A short last chunk is filled up with zeros, which later tokens overwrite.
+   */
   async function run(size: number, part: readonly number[], position: number): Promise<Float64Array<ArrayBuffer>> {
     const x = new Int32Array(size);
     x.set(part);
-    const out = await session.runGraph(`generate ${size}`, (t) => {
-      const input = t.input('input', 'tokens', { dtype: 'int32', shape: [1, size] });
-      t.output('logits', call(model, input, { position: t.scalar('position', 'int32') }));
-    }, { tokens: x, position: Int32Array.of(position) }, caches);
-    const all = out['logits'].data, last = part.length - 1;
+    const out = await session.runGraph(
+      `generate ${size}`,
+      (t) => {
+        const input = t.input('input', 'tokens', { dtype: 'int32', shape: [1, size] });
+        t.output('logits', call(model, input, { position: t.scalar('position', 'int32') }));
+      },
+      { tokens: x, position: Int32Array.of(position) },
+      caches,
+    );
+    const all = out['logits'].data,
+      last = part.length - 1;
     return Float64Array.from(all.subarray(last * vocab, (last + 1) * vocab));
   }
 }
 
 function isCachedModel(model: object): model is CachedModel {
-  return 'options' in model && typeof model.options === 'object' && model.options !== null && 'context' in model.options && 'vocab' in model.options;
+  return (
+    'options' in model &&
+    typeof model.options === 'object' &&
+    model.options !== null &&
+    'context' in model.options &&
+    'vocab' in model.options
+  );
 }
 
 /** Draws a token by `u` in [0, 1) from softmax(logits / temperature) restricted to the k largest. */
@@ -114,11 +168,18 @@ function draw(logits: Float64Array, temperature: number, k: number, u: number): 
   // -Infinity is a token that cannot come; one must be able to.
   const least = logits.findIndex((x) => Number.isNaN(x) || x === Infinity);
   if (least >= 0 || logits.every((x) => x === -Infinity)) {
-    throw new UserError(`generate: the logits are not finite${least >= 0 ? `: ${logits[least]} for token ${least}` : ''}`, 'parameters that are not finite give such logits: load a checkpoint from before');
+    throw new UserError(
+      `generate: the logits are not ` + `finite${least >= 0 ? `: ${logits[least]} for token ${least}` : ''}`,
+      'parameters that are not finite give such logits: load a checkpoint from before',
+    );
   }
-  const order = Array.from(logits.keys()).sort((a, b) => logits[b] - logits[a] || a - b).slice(0, Math.min(k, logits.length));
+  const order = Array.from(logits.keys())
+    .sort((a, b) => logits[b] - logits[a] || a - b)
+    .slice(0, Math.min(k, logits.length));
   if (temperature === 0) return order[0];
-  const weights = order.map((i) => (logits[i] === -Infinity ? 0 : Math.exp((logits[i] - logits[order[0]]) / temperature)));
+  const weights = order.map((i) =>
+    logits[i] === -Infinity ? 0 : Math.exp((logits[i] - logits[order[0]]) / temperature),
+  );
   let left = u * weights.reduce((a, b) => a + b, 0);
   for (let i = 0; i < order.length; i++) {
     left -= weights[i];

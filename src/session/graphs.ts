@@ -1,4 +1,5 @@
-// What a session traces: the model's output, and its loss, and what training makes of that. In: a model, and a batch; out: graphs.
+// What a session traces: the model's output, and its loss, and what training makes of that. In: a model, and a batch;
+// out: graphs.
 import { cast } from '../graph/ops/elementwise/cast.ts';
 import { UserError } from '../base/errors.ts';
 import { sizes } from '../base/shape.ts';
@@ -27,18 +28,39 @@ export interface Source {
   readonly state: PublicState;
 }
 
-/** Traces while the modules have the session's settings; then they are as their user wrote them. `observed`: statistics are outputs, too. */
-export function sessionGraph({ named, knobs, state }: Source, training: boolean, observed: boolean, build: (t: Trace) => void): Graph {
-  return state.tracing(() => knobs.onModules(() => traceGraph(named, training, (t) => {
-    t.observed = observed;
-    build(t);
-    if (training || t.observed) for (const s of t.stats) t.output(`stat:${s.name}`, s.value);
-  })));
+/**
+ * Traces while the modules have the session's settings; then they are as their user wrote them. `observed`: statistics
+ * are outputs, too.
+ */
+export function sessionGraph(
+  { named, knobs, state }: Source,
+  training: boolean,
+  observed: boolean,
+  build: (t: Trace) => void,
+): Graph {
+  return state.tracing(() =>
+    knobs.onModules(() =>
+      traceGraph(named, training, (t) => {
+        t.observed = observed;
+        build(t);
+        if (training || t.observed) for (const s of t.stats) t.output(`stat:${s.name}`, s.value);
+      }),
+    ),
+  );
 }
 
 /** The graph of a training step up to its losses; with a phase, of one part of a batch. `also` adds to it. */
-export function forwardGraph(source: Source, batch: Batch, observed: boolean, phase: Phase, also?: (t: Trace) => void): Graph {
-  const { model, options: { loss } } = source;
+export function forwardGraph(
+  source: Source,
+  batch: Batch,
+  observed: boolean,
+  phase: Phase,
+  also?: (t: Trace) => void,
+): Graph {
+  const {
+    model,
+    options: { loss },
+  } = source;
   return sessionGraph(source, true, observed, (t) => {
     t.inParts = phase !== undefined;
     t.samples = batch.ids ? batch.x.shape[0] : null;
@@ -49,24 +71,40 @@ export function forwardGraph(source: Source, batch: Batch, observed: boolean, ph
 
 /** The graph of a training step as it goes into the compiler; with a phase, of one of `batches` micro-batches. */
 export function stepGraph(source: Source, batch: Batch, observed: boolean, phase: Phase, batches: number): Graph {
-  const { options: { optimizer }, updating } = source;
-  if (!optimizer) throw new UserError('this session has no optimizer', 'compile(model, { loss, optimizer: optim.adamW({ lr }) })');
+  const {
+    options: { optimizer },
+    updating,
+  } = source;
+  if (!optimizer)
+    throw new UserError(
+      'this session has no ' + 'optimizer',
+      'compile(model, { loss, optimizer: optim.adamW({ lr }) })',
+    );
   const { trained, ...settings } = updating.options();
-  return trainingGraph(forwardGraph(source, batch, observed, phase), optimizer, trained, { ...settings, ...(phase && { accumulate: { batches, phase } }) });
+  return trainingGraph(forwardGraph(source, batch, observed, phase), optimizer, trained, {
+    ...settings,
+    ...(phase && { accumulate: { batches, phase } }),
+  });
 }
 
 /** The model's output in the graph of x. */
 export function outputOf(model: Model, x: Tensor): Tensor {
-  const output = call(model, x), given: unknown = output;
-  if (!(given instanceof Tensor)) throw new UserError(`the model's forward(x) must return a tensor, got ${Array.isArray(given) ? 'a list' : typeof given}`);
+  const output = call(model, x),
+    given: unknown = output;
+  if (!(given instanceof Tensor))
+    throw new UserError(
+      `the model's forward(x) must return a tensor, got ` + `${Array.isArray(given) ? 'a list' : typeof given}`,
+    );
   return output;
 }
 
 /** In training `loss`, `total` (with auxiliary losses) and those alone, in a part of a batch each in its share; else
  * `loss`, of what it is a mean, and `output`. */
 export function lossGraph(t: Trace, batch: Batch, model: Model, lossOf: Loss): void {
-  const x = t.input('input', 'x', batch.x), y = t.input('input', 'y', batch.y);
-  const output = outputOf(model, x), own = lossOf(output, y);
+  const x = t.input('input', 'x', batch.x),
+    y = t.input('input', 'y', batch.y);
+  const output = outputOf(model, x),
+    own = lossOf(output, y);
   if (own.shape.length !== 0) {
     throw new UserError(`the loss must be one number, got shape [${sizes(own.shape).join(', ')}]`, 'take its mean');
   }
@@ -78,6 +116,9 @@ export function lossGraph(t: Trace, batch: Batch, model: Model, lossOf: Loss): v
     return;
   }
   const losses = t.losses.map((l) => ({ ...l, value: t.inParts ? inShares(t, l.value) : l.value }));
-  t.output('total', losses.reduce((sum, l) => add(sum, cast(mul(l.value, l.coefficient), loss.dtype)), loss));
+  t.output(
+    'total',
+    losses.reduce((sum, l) => add(sum, cast(mul(l.value, l.coefficient), loss.dtype)), loss),
+  );
   for (const l of losses) t.output(`aux:${l.name}`, l.value);
 }

@@ -47,8 +47,7 @@ function terms(
 }
 
 /** The dtype of a count, and of the shares that follow from it. */
-const floatOf = ({ dtype }: Pick<Tensor, 'dtype'>): 'float32' | 'float64' =>
-  dtype === 'float64' ? dtype : 'float32';
+const floatOf = ({ dtype }: Pick<Tensor, 'dtype'>): 'float32' | 'float64' => (dtype === 'float64' ? dtype : 'float32');
 
 /** The means whose counts are known at run time alone, by their numbers. */
 const varying = ({ means }: Trace): { readonly i: number; readonly count: Tensor }[] =>
@@ -67,7 +66,8 @@ export function inShares(t: Trace, value: Tensor): Tensor {
     value,
     own.map(({ i }) => t.means[i]),
   ).reduce((sum, { index, term }) => {
-    const { i, count } = own[index], share = cast(t.scalar(shareName(i), floatOf(count)), term.dtype);
+    const { i, count } = own[index],
+      share = cast(t.scalar(shareName(i), floatOf(count)), term.dtype);
     return add(sum, mul(term, sub(share, scalar(share, 1))));
   }, value);
 }
@@ -220,7 +220,8 @@ export class MeanLoss {
   /** loss: NaN where nothing counts. count: what the loss is a mean over, of several terms the most; samples where it
    * does not say, or where a part of it that does not say is all there is. */
   result(): Evaluation {
-    const sums = this.#sums, samples = this.#samples;
+    const sums = this.#sums,
+      samples = this.#samples;
     const most = Math.max(0, ...sums.map((s) => s.count)),
       count = sums.length === 0 || (most === 0 && this.#rest !== 0) ? samples : most;
     const loss = sums.reduce((n, s) => n + s.value / divisor(s.count), this.#rest / samples);
@@ -231,8 +232,13 @@ export class MeanLoss {
 /** Batches as they are now: a list may be changed once the call has returned; what comes bit by bit is looked at as it
  * comes. Throws UserError for what gives no batches. */
 export function batchesOf(given: unknown, check: (batch: Batch) => void): AsyncIterable<Batch> | readonly Batch[] {
-  if (Array.isArray(given)) return given.map((batch: Batch) => { check(batch); return copyOf(batch); });
-  const iterable = typeof given === 'object' && given !== null && (Symbol.asyncIterator in given || Symbol.iterator in given);
+  if (Array.isArray(given))
+    return given.map((batch: Batch) => {
+      check(batch);
+      return copyOf(batch);
+    });
+  const iterable =
+    typeof given === 'object' && given !== null && (Symbol.asyncIterator in given || Symbol.iterator in given);
   if (iterable) return given as AsyncIterable<Batch>;
   const hint = 'a dataset gives them: data.pass({ size: 8 }), of text data.windows({ size: 8, context: 32 })';
   throw new UserError('evaluate: expected batches', hint);

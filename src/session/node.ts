@@ -15,9 +15,12 @@ import type { CompileOptions, Model } from './step.ts';
 export const node: Platform = {
   async open(device, request) {
     switch (device) {
-      case 'native': return openNative(request.threads, request.say);
-      case 'wasm': return WasmDevice.open(request.threads, { ...request, fresh: askForHugePages });
-      case 'auto': return node.open(await chooseDevice(request.say), request);
+      case 'native':
+        return openNative(request.threads, request.say);
+      case 'wasm':
+        return WasmDevice.open(request.threads, { ...request, fresh: askForHugePages });
+      case 'auto':
+        return node.open(await chooseDevice(request.say), request);
     }
   },
   threads: () => availableParallelism(),
@@ -36,12 +39,19 @@ export async function openNative(threads: number, say?: (line: string) => void):
   return native.NativeDevice.open(threads, say);
 }
 
-/** An error where this module was bundled: a bundler takes neither the C sources that the native device compiles nor the library that calls C. */
+/**
+ * An error where this module was bundled: a bundler takes neither the C sources that the native device compiles nor the
+ * library that calls C.
+ */
 function missingSources(): UserError | null {
   const url = import.meta.url as string | undefined; // undefined in a bundle that is no module
   if (url !== undefined && existsSync(new URL('../device/native/driver.c', url))) return null;
-  return new UserError('device native: dynamoe is part of a bundle, which lacks the C sources and the library koffi that this device needs',
-    `leave dynamoe out of the bundle (esbuild --external:dynamoe; external: ['dynamoe'] in Vite and Rollup) and install it where the bundle runs; device 'wasm' needs neither`);
+  return new UserError(
+    'device native: dynamoe is part of a bundle, which lacks the C sources and the library koffi ' +
+      'that this device needs',
+    `leave dynamoe out of the bundle (esbuild --external:dynamoe; external: ['dynamoe'] in Vite and Rollup) and ` +
+      `install it where the bundle runs; device 'wasm' needs neither`,
+  );
 }
 
 /** A step of the default language model on the wasm device against one on the native device: docs/measurements.md. */
@@ -60,8 +70,12 @@ export async function chooseDevice(say: (line: string) => void): Promise<'native
     return 'native';
   } catch (error) {
     const [why] = (error instanceof Error ? error.message : String(error)).split('\n');
-    say(error instanceof UserError ? `${why}: running on the wasm device; with gcc or clang a step would be about ${GAIN} times faster`
-      : `the native device does not work here (${why}): running on the wasm device, where a step takes about ${GAIN} times as long`);
+    say(
+      error instanceof UserError
+        ? `${why}: running on the wasm device; with gcc or clang a step would be about ` + `${GAIN} times faster`
+        : `the native device does not work here (${why}): running on the wasm device, where a step takes about ` +
+            `${GAIN} times as long`,
+    );
     return 'wasm';
   }
 }

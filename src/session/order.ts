@@ -1,9 +1,13 @@
-// The order of a session's calls, awaited or not: each has the session to itself, in the order in which they came. One that only reads may have
-// several runs (an evaluation): others that only read may come between them, what changes values waits for its end.
+// The order of a session's calls, awaited or not: each has the session to itself, in the order in which they came. One
+// that only reads may have several runs (an evaluation): others that only read may come between them, what changes
+// values waits for its end.
 import { asError } from '../recompile/pending.ts';
 import { closedError } from './step.ts';
 
-interface Call { readonly writes: boolean; readonly start: () => void }
+interface Call {
+  readonly writes: boolean;
+  readonly start: () => void;
+}
 
 export interface CallOptions {
   /** It changes values or settings. */
@@ -21,8 +25,10 @@ export class Order {
   #readings = 0;
   #closed = false;
 
-  /** Runs `work` when its turn has come: before this returns where nothing is under way. Rejects with what it throws. What waits starts before
-   * whoever waits for `work` goes on. */
+  /**
+   * Runs `work` when its turn has come: before this returns where nothing is under way. Rejects with what it throws.
+   * What waits starts before whoever waits for `work` goes on.
+   */
   run<T>(work: () => T | Promise<T>, { writes = false, within = false }: CallOptions = {}): Promise<T> {
     if (this.#closed && !within) return Promise.reject(closedError());
     return new Promise<T>((resolve, reject) => {
@@ -31,16 +37,31 @@ export class Order {
         this.#next();
         settle();
       };
-      const failed = (error: unknown): void => { over(() => { reject(asError(error)); }); };
+      const failed = (error: unknown): void => {
+        over(() => {
+          reject(asError(error));
+        });
+      };
       const start = (): void => {
         this.#running = true;
         try {
           const made = work();
-          if (made instanceof Promise) made.then((value) => { over(() => { resolve(value); }); }, failed);
-          else over(() => { resolve(made); });
-        } catch (error) { failed(error); }
+          if (made instanceof Promise)
+            made.then((value) => {
+              over(() => {
+                resolve(value);
+              });
+            }, failed);
+          else
+            over(() => {
+              resolve(made);
+            });
+        } catch (error) {
+          failed(error);
+        }
       };
-      if (within) this.#waiting.unshift({ writes, start }); else this.#waiting.push({ writes, start });
+      if (within) this.#waiting.unshift({ writes, start });
+      else this.#waiting.push({ writes, start });
       this.#next();
     });
   }
@@ -57,10 +78,12 @@ export class Order {
   async read<T>(work: () => Promise<T>): Promise<T> {
     const { done } = await this.run(() => {
       this.#readings++;
-      return { done: work().finally(() => {
-        this.#readings--;
-        this.#next();
-      }) };
+      return {
+        done: work().finally(() => {
+          this.#readings--;
+          this.#next();
+        }),
+      };
     });
     return done;
   }
@@ -73,12 +96,15 @@ export class Order {
   }
 
   /** Nothing is under way. */
-  get idle(): boolean { return !this.#running && this.#readings === 0 && this.#waiting.length === 0; }
+  get idle(): boolean {
+    return !this.#running && this.#readings === 0 && this.#waiting.length === 0;
+  }
 
   #next(): void {
     if (this.#starting) return;
     this.#starting = true;
-    while (!this.#running && this.#waiting.length > 0 && !(this.#waiting[0].writes && this.#readings > 0)) this.#waiting.shift()?.start();
+    while (!this.#running && this.#waiting.length > 0 && !(this.#waiting[0].writes && this.#readings > 0))
+      this.#waiting.shift()?.start();
     this.#starting = false;
   }
 }

@@ -37,14 +37,24 @@ export class StepParts {
   }
 
   of(batch: Batch, { steps, inputs: inputsOf, known, loan }: StepNow): Part[] {
-    const { updating } = this.#source, all = this.split(batch), { length: parts, 0: first } = all;
-    const fixed = { commit: Int32Array.of(1), ...updating.scalars(steps) }, frozen = updating.frozen();
+    const { updating } = this.#source,
+      all = this.split(batch),
+      { length: parts, 0: first } = all;
+    const fixed = { commit: Int32Array.of(1), ...updating.scalars(steps) },
+      frozen = updating.frozen();
     const inputs = all.map((part, i) => loan.note<Inputs>({ ...inputsOf(part), ...numbersOf(i, parts), ...fixed }));
     const counts = (): Graph => forwardGraph(this.#source, first, this.#observed(), 'add', outputCounts);
     const shares = this.#shares.of(known, inputs, this.shapes(first), counts);
     return all.map((part, i): Part => {
-      const phase = phaseOf(i, parts), changes = (state: string) => (part.ids ? rowsOf(state, part.ids) : null);
-      return { ...this.program(part, phase, parts), frozen, changes, inputs: Object.assign(inputs[i], shares[i]), ...(parts === 1 && { fed: loan.done }) };
+      const phase = phaseOf(i, parts),
+        changes = (state: string) => (part.ids ? rowsOf(state, part.ids) : null);
+      return {
+        ...this.program(part, phase, parts),
+        frozen,
+        changes,
+        inputs: Object.assign(inputs[i], shares[i]),
+        ...(parts === 1 && { fed: loan.done }),
+      };
     });
   }
 
@@ -56,7 +66,8 @@ export class StepParts {
 
   /** The family of a part's program, and how to trace it. */
   program(part: Batch, phase: Phase, parts: number): Traced {
-    const observed = this.#observed() ? 'observed ' : '', which = phase ? `${phase} of ${parts}` : '';
+    const observed = this.#observed() ? 'observed ' : '',
+      which = phase ? `${phase} of ${parts}` : '';
     const family = `train ${observed}${which} ${this.shapes(part)} ${this.#source.updating.key()}`;
     return { family, graph: () => this.graph(part, phase, parts) };
   }
@@ -70,7 +81,9 @@ export class StepParts {
     return this.#batching.parts(batch.x.shape[0], Number(this.#source.knobs.settings(SESSION)['split']));
   }
 
-  split(batch: Batch): Batch[] { return splitBatch(batch, this.count(batch)); }
+  split(batch: Batch): Batch[] {
+    return splitBatch(batch, this.count(batch));
+  }
 
   /** Layers that may remember what samples chose look at whether samples have ids. */
   shapes(batch: Batch): string {

@@ -1,5 +1,6 @@
-// What a session needs of where it runs: devices, threads, memory, files. Two implementations: web.ts (any JavaScript engine) and
-// node.ts. Whoever calls hands it over: nothing is registered anywhere, so a bundle holds only what it uses.
+// What a session needs of where it runs: devices, threads, memory, files. Two implementations: web.ts (any JavaScript
+// engine) and node.ts. Whoever calls hands it over: nothing is registered anywhere, so a bundle holds only what it
+// uses.
 import type { Device } from '../device/device.ts';
 import type { Checkpoint, CheckpointContent } from '../io/checkpoint.ts';
 

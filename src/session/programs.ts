@@ -11,10 +11,16 @@ import { roomier } from './advice.ts';
 import { MemoryError, type Backend, type Compiling, type Planned } from './backend.ts';
 import type { States } from './states.ts';
 
-/** Programs that are kept; the one that was not used longest goes first. Of plans that were asked for and not compiled a few, and what many came to. */
-const KEPT = 32, PLANS = 4, PRICES = 1024;
+/**
+ * Programs that are kept; the one that was not used longest goes first. Of plans that were asked for and not compiled a
+ * few, and what many came to.
+ */
+const KEPT = 32,
+  PLANS = 4,
+  PRICES = 1024;
 /** Graphs as they were traced, and keys that were found to be another's. */
-const GRAPHS = 8, SAME = 256;
+const GRAPHS = 8,
+  SAME = 256;
 /** A smaller arena is worth being taken from anew. */
 const WORTH = 0.95;
 
@@ -24,8 +30,15 @@ export interface Traced {
   readonly graph: () => Graph;
 }
 
-/** Programs of one purpose and one shape of batch are a family; settings of knobs and the model's public state, by its number, tell them apart. */
-export interface ProgramKey { readonly family: string; readonly state: number; readonly text: string }
+/**
+ * Programs of one purpose and one shape of batch are a family; settings of knobs and the model's public state, by its
+ * number, tell them apart.
+ */
+export interface ProgramKey {
+  readonly family: string;
+  readonly state: number;
+  readonly text: string;
+}
 
 export class Programs {
   readonly #backend: Backend;
@@ -34,9 +47,18 @@ export class Programs {
   readonly #states: Pick<States, 'create' | 'draw' | 'start'>;
   readonly #loaded = new Map<string, Runnable>();
   readonly #coming = new Map<string, Compiling>();
-  /** By family, what was compiled last: others are often like it but for their sizes. The family that was not used longest goes first. */
-  readonly #latest = new Map<string, { readonly compiled: Compiled; readonly settings: Readonly<Record<string, Settings>>; readonly state: number }>();
-  /** By knobs and family, what was traced last, and its key: public properties of a model may change without any effect on the graph. */
+  /**
+   * By family, what was compiled last: others are often like it but for their sizes. The family that was not used
+   * longest goes first.
+   */
+  readonly #latest = new Map<
+    string,
+    { readonly compiled: Compiled; readonly settings: Readonly<Record<string, Settings>>; readonly state: number }
+  >();
+  /**
+   * By knobs and family, what was traced last, and its key: public properties of a model may change without any effect
+   * on the graph.
+   */
   readonly #traced = new Map<string, { readonly graph: Graph; readonly key: ProgramKey }>();
   /** Keys whose graph is that of another. */
   readonly #same = new Map<string, ProgramKey>();
@@ -46,7 +68,11 @@ export class Programs {
   readonly #prices = new Map<string, Pick<Planned, 'bytes' | 'needs'>>();
   #arena = 0;
 
-  constructor(backend: Backend, { knobs, state }: { readonly knobs: Knobs; readonly state: Pick<PublicState, 'number'> }, states: Pick<States, 'create' | 'draw' | 'start'>) {
+  constructor(
+    backend: Backend,
+    { knobs, state }: { readonly knobs: Knobs; readonly state: Pick<PublicState, 'number'> },
+    states: Pick<States, 'create' | 'draw' | 'start'>,
+  ) {
     this.#backend = backend;
     this.#knobs = knobs;
     this.#state = state;
@@ -54,20 +80,28 @@ export class Programs {
   }
 
   /** Bytes of the largest arena so far. */
-  get arena(): number { return this.#arena; }
+  get arena(): number {
+    return this.#arena;
+  }
 
   /** The key of a family's program under the settings of now. */
   key(family: string): ProgramKey {
-    const state = this.#state.number(), text = `${this.#knobs.key()} ${state} ${family}`;
+    const state = this.#state.number(),
+      text = `${this.#knobs.key()} ${state} ${family}`;
     return this.#same.get(text) ?? { family, state, text };
   }
 
-  has({ text }: ProgramKey): boolean { return this.#loaded.has(text); }
+  has({ text }: ProgramKey): boolean {
+    return this.#loaded.has(text);
+  }
 
-  /** Traces at once what was not traced under the settings of now. The program is ready to run, on these caches, when what this gives has been called
-   * and has settled; between steps. Where the program is there it is given at once. */
+  /**
+   * Traces at once what was not traced under the settings of now. The program is ready to run, on these caches, when
+   * what this gives has been called and has settled; between steps. Where the program is there it is given at once.
+   */
   ask(family: string, graph: () => Graph, caches?: Caches): () => Runnable | Promise<Runnable> {
-    const key = this.settle(family, graph), coming = this.has(key) ? null : this.begin(family, graph);
+    const key = this.settle(family, graph),
+      coming = this.has(key) ? null : this.begin(family, graph);
     const use = (): Runnable => this.#use(key, caches);
     return () => (coming && !this.has(key) ? this.#come(key, coming, graph).then(use) : use());
   }
@@ -76,22 +110,33 @@ export class Programs {
     try {
       const fresh = coming.reserve((of) => this.#states.create(of), true);
       // Both are waited for, whatever fails: the device makes starting values until then.
-      const failed = (await Promise.allSettled([coming.ready, this.#states.draw(fresh)])).find((p) => p.status === 'rejected');
+      const failed = (await Promise.allSettled([coming.ready, this.#states.draw(fresh)])).find(
+        (p) => p.status === 'rejected',
+      );
       if (failed) throw asError(failed.reason);
       this.load(key);
     } catch (error) {
       this.drop(key);
-      const advice = error instanceof MemoryError ? roomier(this.#knobs, () => this.needs(key.family, graph), this.#backend.budget().bytes) : null;
+      const advice =
+        error instanceof MemoryError
+          ? roomier(this.#knobs, () => this.needs(key.family, graph), this.#backend.budget().bytes)
+          : null;
       throw error instanceof MemoryError && advice !== null ? error.with(advice) : error;
     }
   }
 
   /** The same, called at once. */
-  async get(family: string, graph: () => Graph, caches?: Caches): Promise<Runnable> { return this.ask(family, graph, caches)(); }
+  async get(family: string, graph: () => Graph, caches?: Caches): Promise<Runnable> {
+    return this.ask(family, graph, caches)();
+  }
 
-  /** Where the model's public state is another than before: traces, and where that gives the same graph takes the program that there is. Gives its key. */
+  /**
+   * Where the model's public state is another than before: traces, and where that gives the same graph takes the
+   * program that there is. Gives its key.
+   */
   settle(family: string, graph: () => Graph): ProgramKey {
-    const key = this.key(family), { text } = key;
+    const key = this.key(family),
+      { text } = key;
     if (this.#loaded.has(text) || this.#coming.has(text) || this.#planned.has(text)) return key;
     const before = this.#traced.get(`${this.#knobs.key()} ${family}`);
     if (!before || before.key.state === key.state || !this.has(before.key)) return key;
@@ -110,8 +155,14 @@ export class Programs {
   }
 
   #plan(family: string, graph: () => Graph): Planned {
-    const key = this.key(family), { text } = key;
-    return keepRecent(this.#planned, text, this.#planned.get(text) ?? this.#replanned(family) ?? this.#made(key, graph()), PLANS);
+    const key = this.key(family),
+      { text } = key;
+    return keepRecent(
+      this.#planned,
+      text,
+      this.#planned.get(text) ?? this.#replanned(family) ?? this.#made(key, graph()),
+      PLANS,
+    );
   }
 
   #made(key: ProgramKey, graph: Graph): Planned {
@@ -125,18 +176,27 @@ export class Programs {
     return plan;
   }
 
-  budget(): { bytes: number; given: boolean } { return this.#backend.budget(); }
+  budget(): { bytes: number; given: boolean } {
+    return this.#backend.budget();
+  }
 
   /** Gives back what is held beyond the needs of these programs. */
   trim(keys: readonly ProgramKey[]): void {
-    const { executor } = this.#backend, loaded = keys.length === 0 ? [Infinity] : keys.map(({ text }) => this.#loaded.get(text)?.bytes.arena), arena = Math.max(...loaded.map((n) => n ?? Infinity));
+    const { executor } = this.#backend,
+      loaded = keys.length === 0 ? [Infinity] : keys.map(({ text }) => this.#loaded.get(text)?.bytes.arena),
+      arena = Math.max(...loaded.map((n) => n ?? Infinity));
     if (arena < WORTH * executor.arenaBytes()) executor.trim(arena);
   }
 
   /** Begins to compile, under the settings of now, if that was not done; steps may go on. */
-  begin(family: string, graph: () => Graph): Compiling { return this.beginResized(family) ?? this.#began(family, this.#plan(family, graph).begin()); }
+  begin(family: string, graph: () => Graph): Compiling {
+    return this.beginResized(family) ?? this.#began(family, this.#plan(family, graph).begin());
+  }
 
-  /** The same where sizes alone differ from what was compiled last, which takes a few milliseconds and no compiler; else null. */
+  /**
+   * The same where sizes alone differ from what was compiled last, which takes a few milliseconds and no compiler; else
+   * null.
+   */
   beginResized(family: string): Compiling | null {
     const found = this.#coming.get(this.key(family).text) ?? this.#replanned(family)?.begin();
     return found ? this.#began(family, found) : null;
@@ -146,16 +206,27 @@ export class Programs {
     const { text } = this.key(family);
     this.#coming.set(text, found);
     this.#planned.delete(text);
-    if (found.compiled) this.#kernels.set(text, found.compiled.kernels.map((k) => k.key).sort().join());
-    if (found.compiled && this.#knobs.paths.length > 0) this.#keepLatest(family, { compiled: found.compiled, settings: this.#knobs.all(), state: this.#state.number() });
+    if (found.compiled)
+      this.#kernels.set(
+        text,
+        found.compiled.kernels
+          .map((k) => k.key)
+          .sort()
+          .join(),
+      );
+    if (found.compiled && this.#knobs.paths.length > 0)
+      this.#keepLatest(family, { compiled: found.compiled, settings: this.#knobs.all(), state: this.#state.number() });
     return found;
   }
 
   /** Graphs of families that were not used for long go, as their programs do. */
-  #keepLatest(family: string, latest = this.#latest.get(family)): void { if (latest) keepRecent(this.#latest, family, latest, KEPT); }
+  #keepLatest(family: string, latest = this.#latest.get(family)): void {
+    if (latest) keepRecent(this.#latest, family, latest, KEPT);
+  }
 
   #replanned(family: string): Planned | null {
-    const like = this.#latest.get(family), edits = like?.state === this.#state.number() ? this.#knobs.edits(like.compiled.graph, like.settings) : null;
+    const like = this.#latest.get(family),
+      edits = like?.state === this.#state.number() ? this.#knobs.edits(like.compiled.graph, like.settings) : null;
     const plan = like && edits ? this.#backend.replan(like.compiled, edits) : null;
     return plan && this.#priced(this.key(family).text, plan);
   }
@@ -180,11 +251,13 @@ export class Programs {
   /** Planned bytes of a program that is loaded or on its way, or that was asked for. */
   bytes({ text }: ProgramKey): number {
     const b = this.#loaded.get(text)?.bytes;
-    return b ? b.arena + b.io + b.constants : this.#coming.get(text)?.bytes ?? this.#prices.get(text)?.bytes ?? 0;
+    return b ? b.arena + b.io + b.constants : (this.#coming.get(text)?.bytes ?? this.#prices.get(text)?.bytes ?? 0);
   }
 
   /** Text that is the same for programs that run the same kernels; null where there are none. */
-  kernels({ text }: ProgramKey): string | null { return this.#kernels.get(text) ?? null; }
+  kernels({ text }: ProgramKey): string | null {
+    return this.#kernels.get(text) ?? null;
+  }
 
   /** Forgets one that could not be made. */
   drop({ text }: ProgramKey): void {

@@ -1,5 +1,5 @@
-// Whether a model can fit at all, before anything of it is traced: its states alone need so much. In: parameters, how they are trained,
-// the memory that there is; out: nothing, or a MemoryError.
+// Whether a model can fit at all, before anything of it is traced: its states alone need so much. In: parameters, how
+// they are trained, the memory that there is; out: nothing, or a MemoryError.
 import { bytesPer } from '../base/dtype.ts';
 import type { Optimizer } from '../optim/optimizer.ts';
 import { showBytes } from '../plan/print.ts';
@@ -9,7 +9,10 @@ import { MemoryError, type Backend } from './backend.ts';
 import type { Updating } from './updating.ts';
 
 /** Bytes that there are; `why`: why no more, in brackets. */
-export interface Room { readonly bytes: number; readonly why?: string }
+export interface Room {
+  readonly bytes: number;
+  readonly why?: string;
+}
 
 export interface Training {
   readonly optimizer: Optimizer;
@@ -23,18 +26,46 @@ export interface Training {
 
 const SHOWN = 3; // of the largest parameters
 
-/** Throws MemoryError where parameters, and with `training` the moments of those that are trained, need more than there is. */
-export function checkRoom(parameters: ReadonlyMap<string, Parameter>, { bytes: available, why = '' }: Room, training: Training | null = null): void {
-  const bytes = ({ size, dtype }: Parameter): number => size * bytesPer(dtype), sum = (list: Iterable<Parameter>): number => [...list].reduce((n, p) => n + bytes(p), 0);
-  const own = sum(parameters.values()), { optimizer, trained = [], sums = false, batch = 0 } = training ?? {};
-  const kept = (optimizer?.moments?.length ?? 0) + (sums ? 1 : 0), beside = kept * sum(trained.flatMap((name) => parameters.get(name) ?? []));
+/**
+ * Throws MemoryError where parameters, and with `training` the moments of those that are trained, need more than there
+ * is.
+ */
+export function checkRoom(
+  parameters: ReadonlyMap<string, Parameter>,
+  { bytes: available, why = '' }: Room,
+  training: Training | null = null,
+): void {
+  const bytes = ({ size, dtype }: Parameter): number => size * bytesPer(dtype),
+    sum = (list: Iterable<Parameter>): number => [...list].reduce((n, p) => n + bytes(p), 0);
+  const own = sum(parameters.values()),
+    { optimizer, trained = [], sums = false, batch = 0 } = training ?? {};
+  const kept = (optimizer?.moments?.length ?? 0) + (sums ? 1 : 0),
+    beside = kept * sum(trained.flatMap((name) => parameters.get(name) ?? []));
   const need = own + beside + batch;
   if (need <= available) return;
-  const parts = [['parameters', own], [sums ? 'moments and sums of gradients' : 'moments of the optimizer', beside], ['a batch', batch]] as const;
-  const largest = [...parameters].sort(([, a], [, b]) => bytes(b) - bytes(a)).slice(0, SHOWN).map(([name, p]) => `  ${showBytes(bytes(p))}  ${name} ${p.dtype}[${p.shape.join(', ')}]`);
-  throw new MemoryError([`the model needs at least ${showBytes(need)} of memory (${need} bytes), ${showBytes(available)} are available${why}:`,
-    `  ${parts.filter(([, n]) => n > 0).map(([what, n]) => `${what} ${showBytes(n)}`).join(', ')}`,
-    'largest parameters:', ...largest].join('\n'), `fewer or narrower layers or experts${why ? ', or the native device' : ''}${beside > 0 ? ', or sgd instead of adam' : ''}`);
+  const parts = [
+    ['parameters', own],
+    [sums ? 'moments and sums of ' + 'gradients' : 'moments of the optimizer', beside],
+    ['a batch', batch],
+  ] as const;
+  const largest = [...parameters]
+    .sort(([, a], [, b]) => bytes(b) - bytes(a))
+    .slice(0, SHOWN)
+    .map(([name, p]) => `  ${showBytes(bytes(p))}  ${name} ${p.dtype}[${p.shape.join(', ')}]`);
+  throw new MemoryError(
+    [
+      `the model needs at least ${showBytes(need)} of memory (${need} bytes), ` +
+        `${showBytes(available)} are available${why}:`,
+      `  ${parts
+        .filter(([, n]) => n > 0)
+        .map(([what, n]) => `${what} ${showBytes(n)}`)
+        .join(', ')}`,
+      'largest ' + 'parameters:',
+      ...largest,
+    ].join('\n'),
+    `fewer or narrower layers or ` +
+      `experts${why ? ', or the native device' : ''}${beside > 0 ? ', or sgd instead of adam' : ''}`,
+  );
 }
 
 /** The same for the steps of a session. It is asked again when what they train has changed. */
@@ -54,10 +85,15 @@ export class RoomToTrain {
 
   /** sums: as in Training. Throws MemoryError, before anything is traced and before rules are asked. */
   check(sums: boolean): void {
-    const optimizer = this.#optimizer, frozen = [...this.#updating.frozen()].filter(([, { parts }]) => parts === true);
+    const optimizer = this.#optimizer,
+      frozen = [...this.#updating.frozen()].filter(([, { parts }]) => parts === true);
     const key = `${String(sums)} ${frozen.map(([name]) => name).join()}`;
     if (!optimizer || key === this.#checked) return;
-    checkRoom(this.#named.parameters, this.#backend.room(), { optimizer, trained: this.#updating.options().trained, sums });
+    checkRoom(this.#named.parameters, this.#backend.room(), {
+      optimizer,
+      trained: this.#updating.options().trained,
+      sums,
+    });
     this.#checked = key;
   }
 }

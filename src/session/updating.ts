@@ -41,7 +41,8 @@ export class Updating {
 
   /** What the next step leaves as it is: by `frozen` of a parameter, by settings of its module, or by groups. */
   frozen(): ReadonlyMap<string, Frozen> {
-    const kept = this.#knobs.kept(), writes = freezesSoFar();
+    const kept = this.#knobs.kept(),
+      writes = freezesSoFar();
     if (kept.length === 0 && this.#usual?.writes === writes) return this.#usual.frozen;
     const grouped = [...this.#settled].filter(([, { frozen }]) => frozen);
     const frozen: ReadonlyMap<string, Frozen> = new Map<string, Frozen>([
@@ -96,7 +97,8 @@ export class Updating {
 
   /** The scalars of a step. Throws UserError where one is not finite: nothing has been done then. */
   scalars(step: number): Record<string, TypedArray> {
-    const optimizer = this.#optimizer, all: Record<string, TypedArray> = {};
+    const optimizer = this.#optimizer,
+      all: Record<string, TypedArray> = {};
     if (!optimizer) return all;
     const add = (name: string, values: readonly number[]): void => {
       all[name] = new Float32Array(values);
@@ -111,7 +113,11 @@ export class Updating {
     for (const [name, axis] of this.#aged()) {
       const missed = partsOf(this.#ages.of(name), axis ?? 0, axis === null ? 1 : this.#shape(name)[axis]);
       const scalars = missed.map((n) => optimizer.scalars(step, step - n));
-      for (const scalar of optimizer.corrected ?? []) add(agedName(scalar, name), scalars.map((s) => s[scalar]));
+      for (const scalar of optimizer.corrected ?? [])
+        add(
+          agedName(scalar, name),
+          scalars.map((s) => s[scalar]),
+        );
     }
     return all;
   }

@@ -1,5 +1,5 @@
-// Sessions wherever there is JavaScript: the wasm and reference devices, no files. It needs SharedArrayBuffer for more than one
-// thread, which a page has when it is cross-origin isolated.
+// Sessions wherever there is JavaScript: the wasm and reference devices, no files. It needs SharedArrayBuffer for more
+// than one thread, which a page has when it is cross-origin isolated.
 import { UserError } from '../base/errors.ts';
 import { WasmDevice } from '../device/wasm/wasm.ts';
 import type { Platform } from './platform.ts';
@@ -9,7 +9,8 @@ import type { CompileOptions, Model } from './step.ts';
 
 const web: Platform = {
   open(device, { threads, memory }) {
-    if (device === 'native') throw new UserError('device native: it is not there outside Node', "device: 'auto' runs on WebAssembly");
+    if (device === 'native')
+      throw new UserError('device native: it is not there outside Node', "device: 'auto' " + 'runs on WebAssembly');
     return WasmDevice.open(threads, { memory });
   },
   threads: () => globalThis.navigator?.hardwareConcurrency ?? 1,

@@ -1,4 +1,5 @@
-// A Map that cannot be changed, at run time either. In: entries; out: the Map, on which set, delete and clear throw TypeError.
+// A Map that cannot be changed, at run time either. In: entries; out: the Map, on which set, delete and clear throw
+// TypeError.
 
 class FixedMap<K, V> extends Map<K, V> {
   #fixed = false;
@@ -24,7 +25,10 @@ class FixedMap<K, V> extends Map<K, V> {
     super.clear();
   }
 
-  #refuse(what: string): void { if (this.#fixed) throw new TypeError(`${what}: this Map cannot be changed`); }
+  #refuse(what: string): void {
+    if (this.#fixed) throw new TypeError(`${what}: this Map cannot be changed`);
+  }
 }
 
-export const fixedMap = <K, V>(entries: Iterable<readonly [K, V]>): ReadonlyMap<K, V> => Object.freeze(new FixedMap(entries));
+export const fixedMap = <K, V>(entries: Iterable<readonly [K, V]>): ReadonlyMap<K, V> =>
+  Object.freeze(new FixedMap(entries));

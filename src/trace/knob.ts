@@ -1,12 +1,17 @@
-// What a knob is: a property of a module that may change while the model runs. The module's class names its knobs by a static `knobs`.
+// What a knob is: a property of a module that may change while the model runs. The module's class names its knobs by a
+// static `knobs`.
 
 export type KnobValue = string | number | boolean | readonly (string | number | boolean)[];
 /** All knobs of one module by name. */
 export type Settings = Readonly<Record<string, KnobValue>>;
-/** By knob: whether the module computes the same bits with the settings `to` as with `from`, which differ in this knob. */
+/**
+ * By knob: whether the module computes the same bits with the settings `to` as with `from`, which differ in this knob.
+ */
 export type KnobRules = Readonly<Record<string, (from: Settings, to: Settings, module: object) => boolean>>;
 
 /** An object's class, also where the object has a property named constructor. */
-export const classOf = (object: object): object | undefined => (Object.getPrototypeOf(object) as { readonly constructor?: object } | null)?.constructor;
+export const classOf = (object: object): object | undefined =>
+  (Object.getPrototypeOf(object) as { readonly constructor?: object } | null)?.constructor;
 
-export const knobRules = (module: object): KnobRules | null => (classOf(module) as { readonly knobs?: KnobRules } | undefined)?.knobs ?? null;
+export const knobRules = (module: object): KnobRules | null =>
+  (classOf(module) as { readonly knobs?: KnobRules } | undefined)?.knobs ?? null;

@@ -1,6 +1,7 @@
-// Knobs: the settings of modules that may change while a model runs. A module that has some says so by a static `knobs`: for each
-// property, whether a change of it leaves every bit of the results alone. In: a model; out: its knobs by path, as one session has them: what
-// the user wrote on the modules, and over that what rules of this session have set, which is on no module.
+// Knobs: the settings of modules that may change while a model runs. A module that has some says so by a static
+// `knobs`: for each property, whether a change of it leaves every bit of the results alone. In: a model; out: its knobs
+// by path, as one session has them: what the user wrote on the modules, and over that what rules of this session have
+// set, which is on no module.
 import { UserError } from '../base/errors.ts';
 import type { TypedArray } from '../base/dtype.ts';
 import type { Attrs, Graph, Node, ValueId } from '../graph/graph.ts';
@@ -12,27 +13,51 @@ import { copyOf, inTurn, someAreSet, textOf, userValue, whileSet, writesOf, type
 
 export { knobRules, type KnobRules, type KnobValue, type Settings };
 
-export interface Change { readonly path: string; readonly knob: string; readonly from: KnobValue; readonly to: KnobValue }
+export interface Change {
+  readonly path: string;
+  readonly knob: string;
+  readonly from: KnobValue;
+  readonly to: KnobValue;
+}
 
 /** N: neutral, the same bits. R: results change. */
 export type ChangeClass = 'N' | 'R';
 
-/** What a change of settings of the module at `path` comes to in an optimised graph; null where the model must be traced again. A class
- * that knows has it as a static `resize`. */
+/**
+ * What a change of settings of the module at `path` comes to in an optimised graph; null where the model must be traced
+ * again. A class that knows has it as a static `resize`.
+ */
 export type Resize = (graph: Graph, path: string, from: Settings, to: Settings) => Edits | null;
 
 /** Part of a parameter along `axis`, or all of it (null). */
-export interface Place<P> { readonly parameter: P; readonly axis: number; readonly part: number | null }
+export interface Place<P> {
+  readonly parameter: P;
+  readonly axis: number;
+  readonly part: number | null;
+}
 
-/** A place gets the values of another, of the same shape, or what lies between two: from + share * (mixed - from). Optimiser's moments likewise. */
-export interface Move<P = string> { readonly to: Place<P>; readonly from: Place<P>; readonly mix?: { readonly with: Place<P>; readonly share: number } }
+/**
+ * A place gets the values of another, of the same shape, or what lies between two: from + share * (mixed - from).
+ * Optimiser's moments likewise.
+ */
+export interface Move<P = string> {
+  readonly to: Place<P>;
+  readonly from: Place<P>;
+  readonly mix?: { readonly with: Place<P>; readonly share: number };
+}
 
-/** Which values of its parameters a change of a module's settings takes along, in order; throws UserError where that cannot be. A class that
- * has such settings has it as a static `transfer`. */
+/**
+ * Which values of its parameters a change of a module's settings takes along, in order; throws UserError where that
+ * cannot be. A class that has such settings has it as a static `transfer`.
+ */
 export type Transfer = (module: object, from: Settings, to: Settings) => readonly Move<Parameter>[];
 
 /** A parameter, or the parts of it along `axis` that are true, which training leaves as they are. */
-export interface Kept { readonly parameter: Parameter; readonly axis: number; readonly parts: true | readonly boolean[] }
+export interface Kept {
+  readonly parameter: Parameter;
+  readonly axis: number;
+  readonly parts: true | readonly boolean[];
+}
 
 /** What a module's settings keep from being trained. A class that has such settings has it as a static `keeps`. */
 export type Keeps = (module: object) => readonly Kept[];
@@ -68,7 +93,11 @@ export class Knobs {
   /** more: objects with knobs beside the model's modules, by paths of their own. */
   constructor(named: Named, more: ReadonlyMap<object, string> = new Map()) {
     this.#named = named;
-    this.#modules = new Map([...named.paths, ...more].filter(([module]) => knobRules(module)).map(([module, path]) => [path, module as Knobbed]));
+    this.#modules = new Map(
+      [...named.paths, ...more]
+        .filter(([module]) => knobRules(module))
+        .map(([module, path]) => [path, module as Knobbed]),
+    );
     this.#keepers = [...this.#modules.values()].flatMap((module) => {
       const { keeps } = classOf(module) as { readonly keeps?: Keeps };
       return keeps ? [{ module, keeps }] : [];
@@ -76,32 +105,46 @@ export class Knobs {
     this.#lists = [...this.#modules].map(([path, module]) => [path, module, Object.keys(knobRules(module) ?? {})]);
   }
 
-  get paths(): string[] { return [...this.#modules.keys()]; }
+  get paths(): string[] {
+    return [...this.#modules.keys()];
+  }
 
   settings(path: string): Settings {
     const module = this.#module(path);
-    return Object.fromEntries(Object.keys(knobRules(module) ?? {}).map((knob) => [knob, copyOf(this.#value(path, module, knob))]));
+    return Object.fromEntries(
+      Object.keys(knobRules(module) ?? {}).map((knob) => [knob, copyOf(this.#value(path, module, knob))]),
+    );
   }
 
   /** What the user wrote on a module. */
   initial(path: string): Settings {
     const module = this.#modules.get(path);
-    return module ? Object.fromEntries(Object.keys(knobRules(module) ?? {}).map((knob) => [knob, copyOf(userValue(module, knob))])) : {};
+    return module
+      ? Object.fromEntries(Object.keys(knobRules(module) ?? {}).map((knob) => [knob, copyOf(userValue(module, knob))]))
+      : {};
   }
 
   /** Whether a module has a knob of this name. */
-  has(knob: string): boolean { return this.#lists.some(([, , knobs]) => knobs.includes(knob)); }
+  has(knob: string): boolean {
+    return this.#lists.some(([, , knobs]) => knobs.includes(knob));
+  }
 
   /** Settings of all modules: what a checkpoint keeps. */
-  all(): Record<string, Settings> { return Object.fromEntries(this.paths.map((path) => [path, this.settings(path)])); }
+  all(): Record<string, Settings> {
+    return Object.fromEntries(this.paths.map((path) => [path, this.settings(path)]));
+  }
 
-  /** Text that differs where any knob does. It is asked for before each step, and written only where a knob has changed. */
+  /**
+   * Text that differs where any knob does. It is asked for before each step, and written only where a knob has changed.
+   */
   key(): string {
     const { values } = this.#last;
-    let at = 0, same = true;
+    let at = 0,
+      same = true;
     for (const [path, module, knobs] of this.#lists) {
       for (const knob of knobs) {
-        const value = this.#value(path, module, knob), kept = typeof value === 'object' && value !== null ? textOf(value) : value;
+        const value = this.#value(path, module, knob),
+          kept = typeof value === 'object' && value !== null ? textOf(value) : value;
         if (!Object.is(values[at], kept)) {
           values[at] = kept;
           same = false;
@@ -115,15 +158,19 @@ export class Knobs {
 
   #module(path: string): Knobbed {
     const module = this.#modules.get(path);
-    if (!module) throw new UserError(`no module with knobs at "${path}"`, `there are: ${this.paths.join(', ') || 'none'}`);
+    if (!module)
+      throw new UserError(`no module with knobs at ` + `"${path}"`, `there are: ${this.paths.join(', ') || 'none'}`);
     return module;
   }
 
-  #value(path: string, module: Knobbed, knob: string): KnobValue { return this.#ownOf(path, module, knob)?.value ?? userValue(module, knob); }
+  #value(path: string, module: Knobbed, knob: string): KnobValue {
+    return this.#ownOf(path, module, knob)?.value ?? userValue(module, knob);
+  }
 
   /** What a rule has set, if the user wrote nothing since. */
   #ownOf(path: string, module: Knobbed, knob: string): Own | undefined {
-    const all = this.#own.get(path), own = all?.get(knob);
+    const all = this.#own.get(path),
+      own = all?.get(knob);
     if (!own || (writesOf(module, knob) === own.writes && textOf(userValue(module, knob)) === own.user)) return own;
     all?.delete(knob);
     return undefined;
@@ -132,41 +179,73 @@ export class Knobs {
   #setOwn(path: string, knob: string, own: Own | undefined): void {
     const all = this.#own.get(path) ?? new Map<string, Own>();
     this.#own.set(path, all);
-    if (own) all.set(knob, own); else all.delete(knob);
+    if (own) all.set(knob, own);
+    else all.delete(knob);
   }
 
-  #set({ path, knob }: { readonly path: string; readonly knob: string }, value: KnobValue, deterministic: KnobValue | undefined): void {
-    const module = this.#module(path), user = textOf(userValue(module, knob));
+  #set(
+    { path, knob }: { readonly path: string; readonly knob: string },
+    value: KnobValue,
+    deterministic: KnobValue | undefined,
+  ): void {
+    const module = this.#module(path),
+      user = textOf(userValue(module, knob));
     const same = deterministic === undefined && textOf(value) === user;
-    this.#setOwn(path, knob, same ? undefined : { value: copyOf(value), user, writes: writesOf(module, knob), ...(deterministic !== undefined && { deterministic: deterministic }) });
+    this.#setOwn(
+      path,
+      knob,
+      same
+        ? undefined
+        : {
+            value: copyOf(value),
+            user,
+            writes: writesOf(module, knob),
+            ...(deterministic !== undefined && { deterministic: deterministic }),
+          },
+    );
   }
 
   /**
-   * Runs `work` while the modules have this session's settings, and takes them off again, however it ends. It must be synchronous: between steps a
-   * module has what its user wrote.
+   * Runs `work` while the modules have this session's settings, and takes them off again, however it ends. It must be
+   * synchronous: between steps a module has what its user wrote.
    */
   onModules<T>(work: () => T): T {
-    const settings = [...this.#own].flatMap(([path, knobs]) => [...knobs.keys()].map((knob) => {
-      const module = this.#module(path);
-      return { module, knob, value: this.#value(path, module, knob) };
-    }));
+    const settings = [...this.#own].flatMap(([path, knobs]) =>
+      [...knobs.keys()].map((knob) => {
+        const module = this.#module(path);
+        return { module, knob, value: this.#value(path, module, knob) };
+      }),
+    );
     // While settings of another session lie there, these may be the user's own.
-    return settings.length === 0 && !someAreSet() ? work() : whileSet(someAreSet() ? this.#everything() : settings, work);
+    return settings.length === 0 && !someAreSet()
+      ? work()
+      : whileSet(someAreSet() ? this.#everything() : settings, work);
   }
 
   #everything(): { module: Knobbed; knob: string; value: KnobValue }[] {
-    return this.#lists.flatMap(([path, module, knobs]) => knobs.map((knob) => ({ module, knob, value: this.#value(path, module, knob) })));
+    return this.#lists.flatMap(([path, module, knobs]) =>
+      knobs.map((knob) => ({ module, knob, value: this.#value(path, module, knob) })),
+    );
   }
 
-  /** Sets the new values as the modules take them (`frozen = true` stands for a list), all or none: a setter may refuse one. */
+  /**
+   * Sets the new values as the modules take them (`frozen = true` stands for a list), all or none: a setter may refuse
+   * one.
+   */
   apply(changes: readonly Change[]): TakeBack {
     if (changes.length === 0) return () => undefined;
     const before = changes.map(({ path, knob }) => ({ path, knob, own: this.#ownOf(path, this.#module(path), knob) }));
-    const back = (): void => { for (const { path, knob, own } of before) this.#setOwn(path, knob, own); };
+    const back = (): void => {
+      for (const { path, knob, own } of before) this.#setOwn(path, knob, own);
+    };
     try {
-      changes.forEach((c, i) => { this.#set(c, c.to, before[i].own?.deterministic); });
+      changes.forEach((c, i) => {
+        this.#set(c, c.to, before[i].own?.deterministic);
+      });
       const taken = this.onModules(() => changes.map(({ path, knob }) => copyOf(this.#module(path)[knob])));
-      changes.forEach((c, i) => { this.#set(c, taken[i], before[i].own?.deterministic); });
+      changes.forEach((c, i) => {
+        this.#set(c, taken[i], before[i].own?.deterministic);
+      });
     } catch (error) {
       back();
       throw error;
@@ -176,26 +255,46 @@ export class Knobs {
 
   /** Changes as the modules take them, without those that change nothing; a setter may refuse one. */
   settled(changes: readonly Change[]): Change[] {
-    return this.with(changes, () => changes.map((c) => ({ ...c, to: this.settings(c.path)[c.knob] }))).filter((c) => textOf(c.from) !== textOf(c.to));
+    return this.with(changes, () => changes.map((c) => ({ ...c, to: this.settings(c.path)[c.knob] }))).filter(
+      (c) => textOf(c.from) !== textOf(c.to),
+    );
   }
 
   /** Runs `work` with changes applied; then everything is as it was. */
   with<T>(changes: readonly Change[], work: () => T): T {
     const back = this.apply(changes);
-    try { return work(); } finally { back(); }
+    try {
+      return work();
+    } finally {
+      back();
+    }
   }
 
-  /** Writes this session's settings on the modules: from then on they are the user's own, of every session of the model. */
+  /**
+   * Writes this session's settings on the modules: from then on they are the user's own, of every session of the model.
+   */
   keep(): void {
-    const all = this.#everything(), different = all.filter(({ module, knob, value }) => textOf(userValue(module, knob)) !== textOf(value));
-    const before = different.map(({ module, knob }) => ({ module, knob, value: module[knob] })), write = (list: typeof different): void => {
-      inTurn(list, ({ module, knob, value }) => { module[knob] = copyOf(value); });
-    };
-    try { write(different); } catch (error) { write(before); throw error; }
+    const all = this.#everything(),
+      different = all.filter(({ module, knob, value }) => textOf(userValue(module, knob)) !== textOf(value));
+    const before = different.map(({ module, knob }) => ({ module, knob, value: module[knob] })),
+      write = (list: typeof different): void => {
+        inTurn(list, ({ module, knob, value }) => {
+          module[knob] = copyOf(value);
+        });
+      };
+    try {
+      write(different);
+    } catch (error) {
+      write(before);
+      throw error;
+    }
     this.#own.clear();
   }
 
-  /** Changes of no result came into force, and stay, by what clocks and compilers said: values that were decided are remembered. */
+  /**
+   * Changes of no result came into force, and stay, by what clocks and compilers said: values that were decided are
+   * remembered.
+   */
   becameNeutral(changes: readonly Change[]): void {
     for (const { path, knob, from, to } of changes) {
       const { deterministic = from } = this.#ownOf(path, this.#module(path), knob) ?? {};
@@ -211,31 +310,52 @@ export class Knobs {
     }
   }
 
-  /** What leads from the settings of now to those that do not depend on clocks or compilers: knobs that changes of no result have set go back to
-   * what they were before. One that its user has set since is as decided as any other. */
+  /**
+   * What leads from the settings of now to those that do not depend on clocks or compilers: knobs that changes of no
+   * result have set go back to what they were before. One that its user has set since is as decided as any other.
+   */
   toDeterministic(): Change[] {
-    return [...this.#own].flatMap(([path, knobs]) => [...knobs.keys()].flatMap((knob): Change[] => {
-      const own = this.#ownOf(path, this.#module(path), knob);
-      return own?.deterministic === undefined ? [] : [{ path, knob, from: own.value, to: own.deterministic }];
-    }));
+    return [...this.#own].flatMap(([path, knobs]) =>
+      [...knobs.keys()].flatMap((knob): Change[] => {
+        const own = this.#ownOf(path, this.#module(path), knob);
+        return own?.deterministic === undefined ? [] : [{ path, knob, from: own.value, to: own.deterministic }];
+      }),
+    );
   }
 
   /** The decided values of knobs that have others now, by path: what a checkpoint keeps beside `all`. */
   deterministic(): Record<string, Settings> {
     const changes = this.toDeterministic();
-    return Object.fromEntries([...new Set(changes.map((c) => c.path))].map((path) => [path, Object.fromEntries(changes.filter((c) => c.path === path).map((c) => [c.knob, c.to]))]));
+    return Object.fromEntries(
+      [...new Set(changes.map((c) => c.path))].map((path) => [
+        path,
+        Object.fromEntries(changes.filter((c) => c.path === path).map((c) => [c.knob, c.to])),
+      ]),
+    );
   }
 
   /** All or none. What is not among the `decided` is so with the values of `all`. */
   restore(all: Readonly<Record<string, Settings>>, decided: Readonly<Record<string, Settings>> = {}): void {
-    const flat = (of: Readonly<Record<string, Settings>>): Change[] => Object.entries(of).flatMap(([path, settings]) => Object.entries(settings).map(([knob, to]) => ({ path, knob, from: to, to })));
-    const before = [...this.#own], own = flat(all), neutral = flat(decided);
+    const flat = (of: Readonly<Record<string, Settings>>): Change[] =>
+      Object.entries(of).flatMap(([path, settings]) =>
+        Object.entries(settings).map(([knob, to]) => ({ path, knob, from: to, to })),
+      );
+    const before = [...this.#own],
+      own = flat(all),
+      neutral = flat(decided);
     this.#own.clear();
     try {
-      const known = ({ path, knob }: Change): boolean => Object.hasOwn(knobRules(this.#module(path)) ?? {}, knob), stranger = [...own, ...neutral].find((c) => !known(c));
+      const known = ({ path, knob }: Change): boolean => Object.hasOwn(knobRules(this.#module(path)) ?? {}, knob),
+        stranger = [...own, ...neutral].find((c) => !known(c));
       this.apply(own.filter(known));
-      if (stranger) throw new UserError(`${stranger.path || 'the model'} has no knob named ${stranger.knob}`, `it has ${Object.keys(this.settings(stranger.path)).join(', ')}`);
-      this.becameNeutral(neutral.map(({ path, knob, to }) => ({ path, knob, from: to, to: this.settings(path)[knob] })));
+      if (stranger)
+        throw new UserError(
+          `${stranger.path || 'the model'} has no knob named ` + `${stranger.knob}`,
+          `it has ${Object.keys(this.settings(stranger.path)).join(', ')}`,
+        );
+      this.becameNeutral(
+        neutral.map(({ path, knob, to }) => ({ path, knob, from: to, to: this.settings(path)[knob] })),
+      );
     } catch (error) {
       this.#own.clear();
       for (const [path, knobs] of before) this.#own.set(path, knobs);
@@ -251,11 +371,23 @@ export class Knobs {
       if (name === undefined) throw new UserError('a parameter is to move that belongs to no property of the model');
       return { ...place, parameter: name };
     };
-    return this.onModules(() => [...new Set(changes.map((c) => c.path))].flatMap((path) => {
-      const module = this.#module(path), from = this.settings(path), own = changes.filter((c) => c.path === path);
-      const moves = (classOf(module) as { readonly transfer?: Transfer }).transfer?.(module, from, { ...from, ...Object.fromEntries(own.map((c) => [c.knob, c.to])) }) ?? [];
-      return moves.map(({ to, from: source, mix }) => ({ to: by(to), from: by(source), ...(mix && { mix: { with: by(mix.with), share: mix.share } }) }));
-    }));
+    return this.onModules(() =>
+      [...new Set(changes.map((c) => c.path))].flatMap((path) => {
+        const module = this.#module(path),
+          from = this.settings(path),
+          own = changes.filter((c) => c.path === path);
+        const moves =
+          (classOf(module) as { readonly transfer?: Transfer }).transfer?.(module, from, {
+            ...from,
+            ...Object.fromEntries(own.map((c) => [c.knob, c.to])),
+          }) ?? [];
+        return moves.map(({ to, from: source, mix }) => ({
+          to: by(to),
+          from: by(source),
+          ...(mix && { mix: { with: by(mix.with), share: mix.share } }),
+        }));
+      }),
+    );
   }
 
   /** What the settings of modules keep from being trained. */
@@ -264,9 +396,13 @@ export class Knobs {
     return this.onModules(() => this.#keepers.flatMap(({ module, keeps }) => keeps(module)));
   }
 
-  /** What leads from a graph that was made under other settings to that under those of now, if no module needs tracing for it. */
+  /**
+   * What leads from a graph that was made under other settings to that under those of now, if no module needs tracing
+   * for it.
+   */
   edits(graph: Graph, from: Readonly<Record<string, Settings>>): Edits | null {
-    const attrs = new Map<Node, Attrs>(), data = new Map<ValueId, TypedArray>();
+    const attrs = new Map<Node, Attrs>(),
+      data = new Map<ValueId, TypedArray>();
     for (const path of this.paths) {
       const to = this.settings(path);
       if (JSON.stringify(from[path]) === JSON.stringify(to)) continue;
@@ -280,11 +416,16 @@ export class Knobs {
 
   /** N if every module computes the same bits after the changes. */
   classify(changes: readonly Change[]): ChangeClass {
-    const neutral = this.onModules(() => [...new Set(changes.map((c) => c.path))].every((path) => {
-      const own = changes.filter((c) => c.path === path), from = this.settings(path);
-      const to = { ...from, ...Object.fromEntries(own.map((c) => [c.knob, c.to])) }, module = this.#module(path), rules = knobRules(module) ?? {};
-      return own.every((c) => rules[c.knob](from, to, module));
-    }));
+    const neutral = this.onModules(() =>
+      [...new Set(changes.map((c) => c.path))].every((path) => {
+        const own = changes.filter((c) => c.path === path),
+          from = this.settings(path);
+        const to = { ...from, ...Object.fromEntries(own.map((c) => [c.knob, c.to])) },
+          module = this.#module(path),
+          rules = knobRules(module) ?? {};
+        return own.every((c) => rules[c.knob](from, to, module));
+      }),
+    );
     return neutral ? 'N' : 'R';
   }
 }

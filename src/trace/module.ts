@@ -1,4 +1,5 @@
-// Modules: plain objects whose properties are parameters, modules, or lists of modules. Names follow from property names.
+// Modules: plain objects whose properties are parameters, modules, or lists of modules. Names follow from property
+// names.
 import { UserError } from '../base/errors.ts';
 import { Tensor } from '../graph/tensor.ts';
 import { fixedMap } from './fixed-map.ts';
@@ -6,15 +7,22 @@ import { knobRules } from './knob.ts';
 import { assignDtype, Parameter } from './parameter.ts';
 
 /** Anything that makes a tensor from tensors; `forward` builds the graph. */
-export interface Module<In = never, Out = unknown> { forward(x: In): Out }
+export interface Module<In = never, Out = unknown> {
+  forward(x: In): Out;
+}
 
-export interface Named { readonly parameters: ReadonlyMap<string, Parameter>; readonly paths: ReadonlyMap<object, string> }
+export interface Named {
+  readonly parameters: ReadonlyMap<string, Parameter>;
+  readonly paths: ReadonlyMap<object, string>;
+}
 
 /** Objects whose properties belong to a model. */
-export const isPart = (value: unknown): value is object => typeof value === 'object' && value !== null && !ArrayBuffer.isView(value) && !(value instanceof Tensor);
+export const isPart = (value: unknown): value is object =>
+  typeof value === 'object' && value !== null && !ArrayBuffer.isView(value) && !(value instanceof Tensor);
 
 /** A module, or another object with settings, has a path by which it is named everywhere. */
-export const isModule = (value: object): boolean => typeof (value as { readonly forward?: unknown }).forward === 'function' || knobRules(value) !== null;
+export const isModule = (value: object): boolean =>
+  typeof (value as { readonly forward?: unknown }).forward === 'function' || knobRules(value) !== null;
 
 /** Names that stand for something else: the knobs of a session, and the metadata of a file of tensors. */
 const TAKEN = ['@session', '__metadata__'];
@@ -30,15 +38,19 @@ function refusal(key: string, path: string): string | null {
 }
 
 /**
- * Dotted names of all parameters (a shared one once, under its first name) and paths of all modules below `root`. Throws UserError for a property with
- * a parameter or a module in it whose name is empty, `__proto__`, or has a dot, a slash or a control character in it.
+ * Dotted names of all parameters (a shared one once, under its first name) and paths of all modules below `root`.
+ * Throws UserError for a property with a parameter or a module in it whose name is empty, `__proto__`, or has a dot, a
+ * slash or a control character in it.
  */
 export function nameParameters(root: object): Named {
-  const parameters = new Map<string, Parameter>(), paths = new Map<object, string>(), seen = new Set<object>();
+  const parameters = new Map<string, Parameter>(),
+    paths = new Map<object, string>(),
+    seen = new Set<object>();
   const visit = (value: unknown, path: string, bad: string | null): void => {
     if (!isPart(value) || seen.has(value)) return;
     seen.add(value);
-    if (bad !== null && (value instanceof Parameter || isModule(value))) throw new UserError(bad, 'give the property another name');
+    if (bad !== null && (value instanceof Parameter || isModule(value)))
+      throw new UserError(bad, 'give the ' + 'property another name');
     if (value instanceof Parameter) {
       parameters.set(path, value);
       return;
@@ -46,7 +58,14 @@ export function nameParameters(root: object): Named {
     paths.set(value, path);
     for (const [key, child] of Object.entries(value)) {
       const why = bad === null ? refusal(key, path) : null;
-      visit(child, path ? `${path}.${key}` : key, why === null ? bad : `${path || 'the model'}: a property cannot be named ${JSON.stringify(key)}, with ${why}, where a parameter or a module is in it`);
+      visit(
+        child,
+        path ? `${path}.${key}` : key,
+        why === null
+          ? bad
+          : `${path || 'the model'}: a property cannot ` +
+              `be named ${JSON.stringify(key)}, with ${why}, where a parameter or a module is in it`,
+      );
     }
   };
   visit(root, '', null);
@@ -54,13 +73,14 @@ export function nameParameters(root: object): Named {
 }
 
 /**
- * Makes all float parameters of a model (or a layer) `dtype`, those that are not trained too; gives the model. Before `compile(model, ...)`, of
- * which the first step would fix the dtype: UserError after it. A float64 model takes float64 inputs (integers stay integers) and gives float64;
- * its optimiser's moments, losses and norms are float64.
+ * Makes all float parameters of a model (or a layer) `dtype`, those that are not trained too; gives the model. Before
+ * `compile(model, ...)`, of which the first step would fix the dtype: UserError after it. A float64 model takes float64
+ * inputs (integers stay integers) and gives float64; its optimiser's moments, losses and norms are float64.
  */
 export function setDtype<M extends object>(model: M, dtype: 'float32' | 'float64'): M {
   const given: string = dtype;
-  if (given !== 'float32' && given !== 'float64') throw new UserError(`setDtype: a model is computed in float32 or float64, not in ${given}`);
+  if (given !== 'float32' && given !== 'float64')
+    throw new UserError(`setDtype: a model is computed in float32 or ` + `float64, not in ${given}`);
   for (const p of nameParameters(model).parameters.values()) assignDtype(p, dtype);
   return model;
 }

@@ -7,8 +7,11 @@ import { aFlag, aText } from '../base/kinds.ts';
 import { Stream } from '../base/random.ts';
 import { checkSize } from '../base/shape.ts';
 
-/** Initial values of a parameter: `{ kind: 'normal', std: 0.02 }` (mean 0), `{ kind: 'uniform', bound: 0.1 }` (from -bound
- * to bound) or `{ kind: 'constant', value: 0 }`. Random ones follow from the session's seed and the parameter's name. */
+/**
+ * Initial values of a parameter: `{ kind: 'normal', std: 0.02 }` (mean 0), `{ kind: 'uniform', bound: 0.1 }` (from
+ * -bound to bound) or `{ kind: 'constant', value: 0 }`. Random ones follow from the session's seed and the parameter's
+ * name.
+ */
 export type Init =
   | { readonly kind: 'normal'; readonly std: number }
   | { readonly kind: 'uniform'; readonly bound: number }
@@ -30,42 +33,63 @@ export interface ParameterOptions {
 const KEYS: KeysOf<ParameterOptions> = { dtype: aText, trained: aFlag, role: aText };
 
 const SIZES = { normal: 'std', uniform: 'bound', constant: 'value' } as const;
-const INIT_HINT = "new Parameter(shape, { kind: 'normal', std: 0.02 }), { kind: 'uniform', bound: 0.1 } or { kind: 'constant', value: 0 }";
+const INIT_HINT =
+  "new Parameter(shape, { kind: 'normal', std: 0.02 }), { kind: 'uniform', bound: 0.1 } or { kind: " +
+  "'constant', value: 0 }";
 
 /** Throws UserError for what TypeScript would have refused, and for a size that is no finite number. */
 function checkInit(init: unknown): void {
-  const { kind, ...rest } = (typeof init === 'object' && init !== null ? init : {}) as { readonly kind?: unknown; readonly [size: string]: unknown };
+  const { kind, ...rest } = (typeof init === 'object' && init !== null ? init : {}) as {
+    readonly kind?: unknown;
+    readonly [size: string]: unknown;
+  };
   if (typeof kind !== 'string' || !Object.hasOwn(SIZES, kind)) {
-    const what = init === undefined ? 'a parameter needs an init: its initial values'
-      : `a parameter's init must be of the kind normal, uniform or constant, got ${shown(init)}`;
+    const what =
+      init === undefined
+        ? 'a parameter needs an init: its initial values'
+        : `a parameter's init must be of the kind normal, uniform or constant, got ${shown(init)}`;
     throw new UserError(what, INIT_HINT);
   }
-  const size = SIZES[kind as keyof typeof SIZES], other = Object.keys(rest).find((key) => key !== size), value = rest[size];
-  if (other !== undefined) throw new UserError(`a parameter's init of the kind ${kind} has "${size}" and no "${other}"`, INIT_HINT);
+  const size = SIZES[kind as keyof typeof SIZES],
+    other = Object.keys(rest).find((key) => key !== size),
+    value = rest[size];
+  if (other !== undefined)
+    throw new UserError(`a parameter's init of the kind ${kind} has "${size}" and no ` + `"${other}"`, INIT_HINT);
   if (typeof value !== 'number' || !Number.isFinite(value) || (kind !== 'constant' && value < 0)) {
-    throw new UserError(`a parameter's init: ${size} must be a ${kind === 'constant' ? 'finite number' : 'number of at least 0'}, got ${shown(value)}`, INIT_HINT);
+    throw new UserError(
+      `a parameter's init: ${size} must be a ` +
+        `${kind === 'constant' ? 'finite number' : 'number of at least 0'}, got ${shown(value)}`,
+      INIT_HINT,
+    );
   }
 }
 
-const boolOrList = (v: unknown): v is boolean | readonly boolean[] => typeof v === 'boolean' || (Array.isArray(v) && v.every((f) => typeof f === 'boolean'));
+const boolOrList = (v: unknown): v is boolean | readonly boolean[] =>
+  typeof v === 'boolean' || (Array.isArray(v) && v.every((f) => typeof f === 'boolean'));
 
 /** Gives a parameter another dtype; of this module alone. */
 let assign: (p: Parameter, dtype: DType) => void;
 /** Whose dtype a trace has seen. */
 const traced = new WeakSet<Parameter>();
-export const markTraced = (p: Parameter): void => { traced.add(p); };
+export const markTraced = (p: Parameter): void => {
+  traced.add(p);
+};
 
 let freezes = 0;
 /** How often `frozen` or `frozenAxis` of any parameter was set: the same number, the same values. */
 export const freezesSoFar = (): number => freezes;
 
 /**
- * A named tensor that training changes. `shape`, `init`, `dtype` (but for `nn.setDtype`), `role` and `trained` are fixed;
- * `frozen` and `frozenAxis` may be set at any time and count
- * from the next step of every session of the model on.
+ * A named tensor that training changes. `shape`, `init`, `dtype` (but for `nn.setDtype`), `role` and `trained` are
+ * fixed; `frozen` and `frozenAxis` may be set at any time and count from the next step of every session of the model
+ * on.
  */
 export class Parameter {
-  static { assign = (p, dtype) => { p.#dtype = dtype; }; }
+  static {
+    assign = (p, dtype) => {
+      p.#dtype = dtype;
+    };
+  }
   readonly shape: readonly number[];
   readonly init: Init;
   #dtype: DType;
@@ -76,13 +100,20 @@ export class Parameter {
   #frozen: boolean | readonly boolean[] = false;
   #frozenAxis = 0;
 
-  /** `init`: its initial values, such as `{ kind: 'normal', std: 0.02 }`. Throws UserError for dimensions below 1, and for an
-   * init or options that there are not. */
+  /**
+   * `init`: its initial values, such as `{ kind: 'normal', std: 0.02 }`. Throws UserError for dimensions below 1, and
+   * for an init or options that there are not.
+   */
   constructor(shape: readonly number[], init: Init, options: ParameterOptions = {}) {
     checkOptions('Parameter', options, KEYS);
-    if (!Array.isArray(shape)) throw new UserError(`a parameter's shape must be a list of whole numbers, got ${String(shape)}`, INIT_HINT);
+    if (!Array.isArray(shape))
+      throw new UserError(`a parameter's shape must be a list of whole numbers, got ` + `${String(shape)}`, INIT_HINT);
     checkInit(init);
-    if (!shape.every((d) => Number.isInteger(d) && d > 0)) throw new UserError(`a parameter's dimensions must be whole numbers of at least 1, got [${shape.map(String).join(', ')}]`, 'look at the sizes that its layer was given');
+    if (!shape.every((d) => Number.isInteger(d) && d > 0))
+      throw new UserError(
+        `a parameter's dimensions must be ` + `whole numbers of at least 1, got [${shape.map(String).join(', ')}]`,
+        'look at the sizes that its layer was given',
+      );
     checkSize('Parameter', { dtype: 'float32', shape: shape as readonly number[] });
     this.shape = Object.freeze([...(shape as readonly number[])]);
     this.init = Object.freeze({ ...init });
@@ -93,33 +124,51 @@ export class Parameter {
     for (const key of Object.keys(this)) Object.defineProperty(this, key, { writable: false });
   }
 
-  /** Whether training leaves it as it is: all of it, or the parts along `frozenAxis` that are true (experts of a bank). A list is copied, and cannot be
-   * written into. Moments of the optimiser keep their values, too. */
-  get frozen(): boolean | readonly boolean[] { return this.#frozen; }
+  /**
+   * Whether training leaves it as it is: all of it, or the parts along `frozenAxis` that are true (experts of a bank).
+   * A list is copied, and cannot be written into. Moments of the optimiser keep their values, too.
+   */
+  get frozen(): boolean | readonly boolean[] {
+    return this.#frozen;
+  }
   set frozen(frozen: boolean | readonly boolean[]) {
-    if (!boolOrList(frozen)) throw new UserError(`Parameter.frozen must be true, false, or a list of them, got ${shown(frozen)}`);
+    if (!boolOrList(frozen))
+      throw new UserError(`Parameter.frozen must be true, false, or a list of them, got ` + `${shown(frozen)}`);
     this.#frozen = typeof frozen === 'boolean' ? frozen : Object.freeze([...frozen]);
     freezes++;
   }
 
   /** The dimension whose parts a list in `frozen` names; default 0. Moments know the age of parts along one dimension:
    * after parts along another were frozen, bias correction takes the age of the youngest moment for all of them. */
-  get frozenAxis(): number { return this.#frozenAxis; }
+  get frozenAxis(): number {
+    return this.#frozenAxis;
+  }
   set frozenAxis(axis: number) {
-    if (!Number.isInteger(axis) || axis < 0 || axis >= this.shape.length) throw new UserError(`Parameter.frozenAxis must be a dimension of [${this.shape.join(', ')}], got ${axis}`);
+    if (!Number.isInteger(axis) || axis < 0 || axis >= this.shape.length)
+      throw new UserError(`Parameter.frozenAxis ` + `must be a dimension of [${this.shape.join(', ')}], got ${axis}`);
     this.#frozenAxis = axis;
     freezes++;
   }
 
-  /** That of its value and of the optimiser's moments: float32 where nothing else is said; `nn.setDtype` changes that of a model. */
-  get dtype(): DType { return this.#dtype; }
+  /**
+   * That of its value and of the optimiser's moments: float32 where nothing else is said; `nn.setDtype` changes that of
+   * a model.
+   */
+  get dtype(): DType {
+    return this.#dtype;
+  }
 
-  get size(): number { return this.shape.reduce((n, d) => n * d, 1); }
+  get size(): number {
+    return this.shape.reduce((n, d) => n * d, 1);
+  }
 }
 
 function checkDtype(dtype: DType, trained: boolean): DType {
   if (DTYPES.includes(dtype) && !isHalf(dtype) && (isFloat(dtype) || !trained)) return dtype;
-  throw new UserError(`a parameter${trained ? ' that is trained' : ''} cannot be ${String(dtype)}`, "float32 or float64; int32, uint32 and bool with { trained: false }");
+  throw new UserError(
+    `a parameter${trained ? ' that is trained' : ''} cannot be ` + `${String(dtype)}`,
+    'float32 or float64; int32, uint32 and bool with { trained: false }',
+  );
 }
 
 function checkRole(role: Role, trained: boolean): Role {
@@ -133,28 +182,49 @@ function checkRole(role: Role, trained: boolean): Role {
   return role;
 }
 
-/** Makes a float parameter `dtype`. Throws UserError once a session has traced it: a state of the other dtype exists then. */
+/**
+ * Makes a float parameter `dtype`. Throws UserError once a session has traced it: a state of the other dtype exists
+ * then.
+ */
 export function assignDtype(p: Parameter, dtype: 'float32' | 'float64'): void {
   if (!isFloat(p.dtype) || p.dtype === dtype) return;
-  if (traced.has(p)) throw new UserError('the dtype of a parameter cannot be changed after a session has used it', 'call nn.setDtype before compile(model, ...)');
+  if (traced.has(p))
+    throw new UserError(
+      'the dtype of a parameter cannot be changed after a session has used it',
+      'call nn.setDtype before compile(model, ...)',
+    );
   assign(p, dtype);
 }
 
 /** Starting value of a parameter: a pure function of the seed, the parameter's name and the element's index. */
-export const initialValue = (p: Parameter, name: string, seed: number): TypedArray => fillFrom(p, new Stream(seed, name), hostArray(p.dtype, p.size), 0);
+export const initialValue = (p: Parameter, name: string, seed: number): TypedArray =>
+  fillFrom(p, new Stream(seed, name), hostArray(p.dtype, p.size), 0);
 
 const PART = 65536; // elements
 
-/** The same part by part, in one array that is used again: a whole array for each parameter would stay in memory until it is collected. */
-export function* initialParts(p: Parameter, name: string, seed: number): Generator<{ readonly at: number; readonly data: TypedArray }> {
-  const stream = new Stream(seed, name), part = hostArray(p.dtype, Math.min(PART, p.size));
-  for (let at = 0; at < p.size; at += PART) yield { at, data: fillFrom(p, stream, part.subarray(0, Math.min(PART, p.size - at)), at) };
+/**
+ * The same part by part, in one array that is used again: a whole array for each parameter would stay in memory until
+ * it is collected.
+ */
+export function* initialParts(
+  p: Parameter,
+  name: string,
+  seed: number,
+): Generator<{ readonly at: number; readonly data: TypedArray }> {
+  const stream = new Stream(seed, name),
+    part = hostArray(p.dtype, Math.min(PART, p.size));
+  for (let at = 0; at < p.size; at += PART)
+    yield { at, data: fillFrom(p, stream, part.subarray(0, Math.min(PART, p.size - at)), at) };
 }
 
 function fillFrom({ init }: Parameter, stream: Stream, out: TypedArray, from: number): TypedArray {
   switch (init.kind) {
-    case 'constant': return out.fill(init.value);
-    case 'normal': return stream.normals(0, init.std, out, from);
-    case 'uniform': for (let i = 0; i < out.length; i++) out[i] = init.bound * (2 * stream.uniform(0, from + i) - 1); return out;
+    case 'constant':
+      return out.fill(init.value);
+    case 'normal':
+      return stream.normals(0, init.std, out, from);
+    case 'uniform':
+      for (let i = 0; i < out.length; i++) out[i] = init.bound * (2 * stream.uniform(0, from + i) - 1);
+      return out;
   }
 }

@@ -1,9 +1,10 @@
-// What tracing may read of a model beside its knobs: every public property of its modules, parameters and plain objects. In: objects; out: a
-// number that is the same as long as nothing of that changed, and again when everything is as it was. Programs are kept by it, so that whatever
-// is written to a model takes effect at the next step.
+// What tracing may read of a model beside its knobs: every public property of its modules, parameters and plain
+// objects. In: objects; out: a number that is the same as long as nothing of that changed, and again when everything is
+// as it was. Programs are kept by it, so that whatever is written to a model takes effect at the next step.
 //
-// Public are own enumerable properties, entries of Map and Set, and properties of a class with a getter and a setter. Private fields (#x) and
-// variables of closures cannot be seen. To look costs one comparison for each such property and builds nothing.
+// Public are own enumerable properties, entries of Map and Set, and properties of a class with a getter and a setter.
+// Private fields (#x) and variables of closures cannot be seen. To look costs one comparison for each such property and
+// builds nothing.
 import { UserError } from '../base/errors.ts';
 import { keepRecent } from '../base/recent.ts';
 import { bytesOf, sameBytes } from '../base/same.ts';
@@ -53,12 +54,17 @@ export class PublicState {
   constructor(model: object, named: Named, more: Readonly<Record<string, object | undefined>> = {}) {
     this.#model = model;
     this.#named = named;
-    this.#roots = [['', model], ...Object.entries(more).flatMap(([path, object]) => (object ? [[`(${path})`, object] as const] : []))];
+    this.#roots = [
+      ['', model],
+      ...Object.entries(more).flatMap(([path, object]) => (object ? [[`(${path})`, object] as const] : [])),
+    ];
     this.#look();
   }
 
   /** How many properties are compared each time. */
-  get size(): number { return this.#seen.reduce((n, { values }) => n + values.length, 0); }
+  get size(): number {
+    return this.#seen.reduce((n, { values }) => n + values.length, 0);
+  }
 
   /** Throws UserError where a parameter or a module of the model is no longer the one that it was. */
   number(): number {
@@ -75,25 +81,36 @@ export class PublicState {
     return true;
   }
 
-  /** Runs what may write on modules itself, `forward` above all: what it writes is its own affair, and counts no more from then on. */
+  /**
+   * Runs what may write on modules itself, `forward` above all: what it writes is its own affair, and counts no more
+   * from then on.
+   */
   tracing<T>(work: () => T): T {
     this.number();
     try {
       return work();
     } finally {
-      const written = someAreSet() ? [] : this.#seen.flatMap((one) => this.#changed(one, false).map((key) => [one.object, key] as const));
+      const written = someAreSet()
+        ? []
+        : this.#seen.flatMap((one) => this.#changed(one, false).map((key) => [one.object, key] as const));
       for (const [object, key] of written) this.#own.set(object, (this.#own.get(object) ?? new Set()).add(key));
       if (written.length > 0) this.#look(this.#number);
     }
   }
 
-  #watches(object: object, key: string): boolean { return this.#own.get(object)?.has(key) !== true && !Object.hasOwn(knobRules(object) ?? {}, key); }
+  #watches(object: object, key: string): boolean {
+    return this.#own.get(object)?.has(key) !== true && !Object.hasOwn(knobRules(object) ?? {}, key);
+  }
 
   /** Names of properties that are not as they were, or only the first of them. */
   #changed(one: Seen, first: boolean): string[] {
-    const { object, keys, accessors, values, copies } = one, found: string[] = [], now = keys === null ? keys : keysOf(object);
-    const at = listed(object) ? entriesOf(object) : null, read = (key: string): unknown => (at ? at[Number(key)] : valueOf(object, key));
-    const differs = (i: number, value: unknown): boolean => !Object.is(value, values[i]) || !sameCopy(value, copies.get(i));
+    const { object, keys, accessors, values, copies } = one,
+      found: string[] = [],
+      now = keys === null ? keys : keysOf(object);
+    const at = listed(object) ? entriesOf(object) : null,
+      read = (key: string): unknown => (at ? at[Number(key)] : valueOf(object, key));
+    const differs = (i: number, value: unknown): boolean =>
+      !Object.is(value, values[i]) || !sameCopy(value, copies.get(i));
     if (keys && now) {
       if (now.length === keys.length && now.every((key, i) => key === keys[i])) {
         for (let i = 0; i < keys.length; i++) {
@@ -103,30 +120,46 @@ export class PublicState {
         }
       } else {
         const before = new Map(keys.map((key, i) => [key, i]));
-        const touched = [...now.filter((key) => { const i = before.get(key); return i === undefined || differs(i, read(key)); }), ...keys.filter((key) => !now.includes(key))];
+        const touched = [
+          ...now.filter((key) => {
+            const i = before.get(key);
+            return i === undefined || differs(i, read(key));
+          }),
+          ...keys.filter((key) => !now.includes(key)),
+        ];
         found.push(...touched.filter((key) => this.#watches(object, key)));
       }
     }
     const offset = keys?.length ?? 0;
-    for (let i = 0; i < accessors.length && !(first && found.length > 0); i++) if (differs(offset + i, valueOf(object, accessors[i]))) found.push(accessors[i]);
+    for (let i = 0; i < accessors.length && !(first && found.length > 0); i++)
+      if (differs(offset + i, valueOf(object, accessors[i]))) found.push(accessors[i]);
     return found;
   }
 
   /** Looks at everything. as: what tracing itself has written changes nothing. */
   #look(as?: number): void {
-    const named = nameParameters(this.#model), gone = difference(this.#named, named) ?? difference(named, this.#named);
-    if (gone !== null) throw new UserError(`the model has changed since it was compiled: ${gone} was added, removed or replaced`, 'modules and parameters of a session stay; compile(model, ...) makes another session');
-    const seen: Seen[] = [], text: string[] = [], paths = new Map<object, string>();
+    const named = nameParameters(this.#model),
+      gone = difference(this.#named, named) ?? difference(named, this.#named);
+    if (gone !== null)
+      throw new UserError(
+        `the model has changed since it was compiled: ${gone} was added, removed ` + `or replaced`,
+        'modules and parameters of a session stay; compile(model, ...) makes another session',
+      );
+    const seen: Seen[] = [],
+      text: string[] = [],
+      paths = new Map<object, string>();
     const visit = (object: object, path: string): void => {
       paths.set(object, path);
-      const keys = object instanceof Parameter ? null : keysOf(object), accessors = accessorsOf(object).filter((key) => this.#watches(object, key));
+      const keys = object instanceof Parameter ? null : keysOf(object),
+        accessors = accessorsOf(object).filter((key) => this.#watches(object, key));
       const own = listed(object) ? entriesOf(object) : (keys ?? []).map((key) => valueOf(object, key));
       const values = [...own, ...accessors.map((key) => valueOf(object, key))];
       const copies = new Map<number, ArrayBufferView>();
       seen.push({ object, path, keys, accessors, values, copies });
       [...(keys ?? []), ...accessors].forEach((key, i) => {
         if (!this.#watches(object, key)) return;
-        const value = values[i], at = `${path}.${key}`;
+        const value = values[i],
+          at = `${path}.${key}`;
         if (isPart(value) && !paths.has(value)) visit(value, at);
         if (ArrayBuffer.isView(value) && value.byteLength <= COMPARED_BYTES) copies.set(i, bytesOf(value).slice());
         text.push(`${at}=${isPart(value) ? `@${paths.get(value) ?? ''}` : this.#token(value)}`);
@@ -142,19 +175,29 @@ export class PublicState {
   }
 
   #token(value: unknown): string {
-    if (ArrayBuffer.isView(value)) return `${value.constructor.name} ${value.byteLength <= COMPARED_BYTES ? bytesOf(value).join() : this.#identityOf(value)}`;
+    if (ArrayBuffer.isView(value))
+      return (
+        `${value.constructor.name} ` +
+        `${value.byteLength <= COMPARED_BYTES ? bytesOf(value).join() : this.#identityOf(value)}`
+      );
     switch (typeof value) {
-      case 'string': return JSON.stringify(value);
-      case 'number': return Object.is(value, -0) ? '-0' : String(value);
-      case 'bigint': return `${value}n`;
+      case 'string':
+        return JSON.stringify(value);
+      case 'number':
+        return Object.is(value, -0) ? '-0' : String(value);
+      case 'bigint':
+        return `${value}n`;
       case 'symbol': {
         const found = this.#symbols.get(value) ?? this.#symbols.size;
         this.#symbols.set(value, found);
         return `symbol ${found}`;
       }
-      case 'function': return `function ${this.#identityOf(value)}`;
-      case 'object': return value === null ? 'null' : `object ${this.#identityOf(value)}`;
-      default: return String(value);
+      case 'function':
+        return `function ${this.#identityOf(value)}`;
+      case 'object':
+        return value === null ? 'null' : `object ${this.#identityOf(value)}`;
+      default:
+        return String(value);
     }
   }
 
@@ -168,17 +211,21 @@ export class PublicState {
 /** The path of a parameter or module of `a` that is not the same in `b`; null: there is none. */
 function difference(a: Named, b: Named): string | null {
   for (const [name, parameter] of a.parameters) if (b.parameters.get(name) !== parameter) return `parameter ${name}`;
-  for (const [object, path] of a.paths) if (isModule(object) && b.paths.get(object) !== path) return path === '' ? 'the model' : `module ${path}`;
+  for (const [object, path] of a.paths)
+    if (isModule(object) && b.paths.get(object) !== path) return path === '' ? 'the model' : `module ${path}`;
   return null;
 }
 
 /** Whether everything is as it was, also what does not count; false: `changed` says so. */
 function untouched({ object, keys, accessors, values, copies }: Seen): boolean {
   if (keys === null || copies.size > 0 || Array.isArray(object) || listed(object)) return false;
-  const now = Object.keys(object), { length } = keys;
+  const now = Object.keys(object),
+    { length } = keys;
   if (now.length !== length) return false;
-  for (let i = 0; i < length; i++) if (now[i] !== keys[i] || !Object.is(valueOf(object, keys[i]), values[i])) return false;
-  for (let i = 0; i < accessors.length; i++) if (!Object.is(valueOf(object, accessors[i]), values[length + i])) return false;
+  for (let i = 0; i < length; i++)
+    if (now[i] !== keys[i] || !Object.is(valueOf(object, keys[i]), values[i])) return false;
+  for (let i = 0; i < accessors.length; i++)
+    if (!Object.is(valueOf(object, accessors[i]), values[length + i])) return false;
   return true;
 }
 
@@ -195,7 +242,11 @@ const entriesOf = (object: Listed): unknown[] => [...object.entries()].flat(1);
 const FAILS = Symbol('a getter that fails');
 
 function valueOf(object: object, key: string): unknown {
-  try { return (object as Indexed)[key]; } catch { return FAILS; }
+  try {
+    return (object as Indexed)[key];
+  } catch {
+    return FAILS;
+  }
 }
 
 const accessors = new WeakMap<object, readonly string[]>();
@@ -204,9 +255,17 @@ const accessors = new WeakMap<object, readonly string[]>();
 function accessorsOf(object: object): readonly string[] {
   const type = Object.getPrototypeOf(object) as object | null;
   if (type === null || type === Object.prototype || type === Array.prototype) return [];
-  const found = accessors.get(type) ?? [...new Set([...accessorsOf(type), ...Object.entries(Object.getOwnPropertyDescriptors(type)).flatMap(([key, { get, set }]) => (get && set ? [key] : []))])];
+  const found = accessors.get(type) ?? [
+    ...new Set([
+      ...accessorsOf(type),
+      ...Object.entries(Object.getOwnPropertyDescriptors(type)).flatMap(([key, { get, set }]) =>
+        get && set ? [key] : [],
+      ),
+    ]),
+  ];
   accessors.set(type, found);
   return found;
 }
 
-const sameCopy = (value: unknown, copy: ArrayBufferView | undefined): boolean => copy === undefined || sameBytes(value as ArrayBufferView, copy);
+const sameCopy = (value: unknown, copy: ArrayBufferView | undefined): boolean =>
+  copy === undefined || sameBytes(value as ArrayBufferView, copy);

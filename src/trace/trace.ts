@@ -17,7 +17,11 @@ import { markTraced, type Parameter } from './parameter.ts';
 export const CACHES = 'cache/';
 
 /** A further loss that is added to the main one with `coefficient`, reported by name. */
-export interface AuxiliaryLoss { readonly name: string; readonly value: Tensor; readonly coefficient: number }
+export interface AuxiliaryLoss {
+  readonly name: string;
+  readonly value: Tensor;
+  readonly coefficient: number;
+}
 
 /** Seed and step are uint32 []; `first`, where it is given, too: the index of the first element. */
 export interface RandomSource {
@@ -65,7 +69,11 @@ export class Trace extends GraphBuilder {
     let value = this.#values.get(p);
     if (!value) {
       const name = this.#names.get(p);
-      if (name === undefined) throw new UserError('a parameter is used that belongs to no property of the model', 'store modules and parameters in properties, not in closures');
+      if (name === undefined)
+        throw new UserError(
+          'a parameter is used that belongs to no property of the model',
+          'store modules and parameters in properties, not in closures',
+        );
       markTraced(p);
       value = this.input('state', name, { dtype: p.dtype, shape: p.shape });
       this.#values.set(p, value);
@@ -76,9 +84,13 @@ export class Trace extends GraphBuilder {
   /** A state that is no parameter (a key-value cache), created if needed, all 0. Another type under the same name
    * is an error: put sizes that may vary into the name. */
   state(name: string, type: TensorType): Tensor {
-    const found = this.inputs.find((i) => i.kind === 'state' && i.name === name), value = found ? this.tensor(found.value) : this.input('state', name, type);
+    const found = this.inputs.find((i) => i.kind === 'state' && i.name === name),
+      value = found ? this.tensor(found.value) : this.input('state', name, type);
     if (showType(value.type) === showType(type)) return value;
-    throw new UserError(`state ${name} is ${showType(value.type)} in this trace, not ${showType(type)}`, 'a state is its name, dtype and sizes: one of other sizes needs a name of its own');
+    throw new UserError(
+      `state ${name} is ${showType(value.type)} in this trace, not ` + `${showType(type)}`,
+      'a state is its name, dtype and sizes: one of other sizes needs a name of its own',
+    );
   }
 
   /** A number given at each run: 'step', 'seed' (uint32), 'position' (int32), hyper-parameters (float32); in parts
@@ -108,14 +120,21 @@ export class Trace extends GraphBuilder {
   /** What `p`, which is not trained, holds once the step commits: made of what it held, or of what an earlier call
    * in this trace gave. */
   updateParameter(p: Parameter, next: (before: Tensor) => Tensor): void {
-    if (p.trained) throw new UserError('a trained parameter is updated by the optimizer alone', 'new Parameter(shape, init, { trained: false })');
-    const state = this.parameter(p), at = this.updates.findIndex((u) => u.state === state.id);
+    if (p.trained)
+      throw new UserError(
+        'a trained parameter is updated by the optimizer alone',
+        'new Parameter(shape, init, { trained: false })',
+      );
+    const state = this.parameter(p),
+      at = this.updates.findIndex((u) => u.state === state.id);
     const value = next(at < 0 ? state : this.tensor(this.updates[at].value));
     if (at >= 0) this.updates.splice(at, 1);
     this.update(state, value);
   }
 
-  pathOf(module: object): string { return this.#named.paths.get(module) ?? ''; }
+  pathOf(module: object): string {
+    return this.#named.paths.get(module) ?? '';
+  }
 
   /** A key for random numbers of this module: the hash of its path and of `purpose`. Another at each call in a
    * trace, so that a module that is used twice, or two modules, never share a number. */
@@ -133,7 +152,8 @@ export class Trace extends GraphBuilder {
    * `like` are those of the batch, their numbers are those that the whole batch would have given them.
    */
   random(module: object, purpose: string, like: Tensor): RandomSource {
-    const seed = this.scalar('seed', 'uint32'), step = this.scalar('step', 'uint32');
+    const seed = this.scalar('seed', 'uint32'),
+      step = this.scalar('step', 'uint32');
     const source = { key: this.keyOf(module, purpose), seed, step };
     if (!this.inParts) return source;
     // How many elements there are at run time is not known here, and a bound must not matter: parts lie far apart.
@@ -147,7 +167,9 @@ export class Trace extends GraphBuilder {
 
   /** Says that `mean` is a mean over `count` things. Pieces of a batch, and batches of an evaluation, that lead to
    * it weigh by that. */
-  addMean(mean: Tensor, count: Tensor | number): void { this.means.push({ mean, count }); }
+  addMean(mean: Tensor, count: Tensor | number): void {
+    this.means.push({ mean, count });
+  }
 
   addStat(module: object, name: string, value: Tensor): void {
     this.stats.push({ name: `${this.pathOf(module)}/${name}`, value });
@@ -165,14 +187,22 @@ export const use = (x: Tensor, p: Parameter): Tensor => traceOf(x).parameter(p);
 
 /** Graphs, errors and profiles name the module as the maker of what `make` makes. */
 export function within<T>(x: Tensor, module: object, make: () => T): T {
-  const trace = traceOf(x), outer = trace.scope;
+  const trace = traceOf(x),
+    outer = trace.scope;
   trace.scope = trace.pathOf(module) || outer;
-  try { return make(); } finally { trace.scope = outer; }
+  try {
+    return make();
+  } finally {
+    trace.scope = outer;
+  }
 }
 
 /** Runs a module within its scope. */
-export const call = <Rest extends readonly unknown[], Out>(module: { forward(x: Tensor, ...rest: Rest): Out }, x: Tensor, ...rest: Rest): Out =>
-  within(x, module, () => module.forward(x, ...rest));
+export const call = <Rest extends readonly unknown[], Out>(
+  module: { forward(x: Tensor, ...rest: Rest): Out },
+  x: Tensor,
+  ...rest: Rest
+): Out => within(x, module, () => module.forward(x, ...rest));
 
 /** Traces `build` to a Graph. */
 export function trace(ops: OpTable, named: Named, training: boolean, build: (t: Trace) => void): Graph {

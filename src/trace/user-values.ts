@@ -1,14 +1,22 @@
-// What the user of a module wrote on its knobs, and how a session's settings lie over that for as long as synchronous work runs. Several sessions
-// may share a model, so nothing of a session stays on a module.
+// What the user of a module wrote on its knobs, and how a session's settings lie over that for as long as synchronous
+// work runs. Several sessions may share a model, so nothing of a session stays on a module.
 import type { KnobRules, KnobValue } from './knob.ts';
 
 /** A module as an object whose properties are its knobs. */
 export type Knobbed = Record<string, KnobValue>;
 
 /** The setting of one knob of one module. */
-export interface Placed { readonly module: Knobbed; readonly knob: string; readonly value: KnobValue }
+export interface Placed {
+  readonly module: Knobbed;
+  readonly knob: string;
+  readonly value: KnobValue;
+}
 
-interface Cover { readonly user: KnobValue; readonly put: string; readonly writes: number }
+interface Cover {
+  readonly user: KnobValue;
+  readonly put: string;
+  readonly writes: number;
+}
 
 /** How often each knob was written by the user, for classes that call `noticeWrites`. */
 const writes = new WeakMap<object, Map<string, number>>();
@@ -20,20 +28,25 @@ let depth = 0;
 let placing = false;
 
 export const textOf = (value: KnobValue): string => JSON.stringify(value);
-export const copyOf = (value: KnobValue): KnobValue => (Array.isArray(value) ? [...value as KnobValue[]] as KnobValue : value);
+export const copyOf = (value: KnobValue): KnobValue =>
+  Array.isArray(value) ? ([...(value as KnobValue[])] as KnobValue) : value;
 
 /**
- * Counts what is written to the knobs of a class through its setters. Without it a write is noticed where it changes the value; with it a write of the
- * value that the knob has already is noticed, too: it replaces what a rule has set.
+ * Counts what is written to the knobs of a class through its setters. Without it a write is noticed where it changes
+ * the value; with it a write of the value that the knob has already is noticed, too: it replaces what a rule has set.
  */
 export function noticeWrites(of: { readonly prototype: object; readonly knobs: KnobRules }): void {
   for (const knob of Object.keys(of.knobs)) {
-    const found = Object.getOwnPropertyDescriptor(of.prototype, knob), { set } = found ?? {};
+    const found = Object.getOwnPropertyDescriptor(of.prototype, knob),
+      { set } = found ?? {};
     if (!set) throw new Error(`${knob} has no setter`);
-    Object.defineProperty(of.prototype, knob, { ...found, set(this: object, value: unknown) {
-      set.call(this, value);
-      if (!placing) countsOf(writes, this).set(knob, writesOf(this, knob) + 1);
-    } });
+    Object.defineProperty(of.prototype, knob, {
+      ...found,
+      set(this: object, value: unknown) {
+        set.call(this, value);
+        if (!placing) countsOf(writes, this).set(knob, writesOf(this, knob) + 1);
+      },
+    });
   }
 }
 
@@ -55,21 +68,29 @@ export function userValue(module: Knobbed, knob: string): KnobValue {
 }
 
 /** Whether nobody has written to the knob since it was covered. */
-const stands = ({ put, writes: count }: Cover, module: Knobbed, knob: string): boolean => textOf(module[knob]) === put && writesOf(module, knob) === count;
+const stands = ({ put, writes: count }: Cover, module: Knobbed, knob: string): boolean =>
+  textOf(module[knob]) === put && writesOf(module, knob) === count;
 
 /**
- * Runs `work` while the modules have these settings, and takes them off again, however it ends; what the user writes meanwhile stays. Throws what a
- * setter refuses, with every module as it was. `work` must be synchronous.
+ * Runs `work` while the modules have these settings, and takes them off again, however it ends; what the user writes
+ * meanwhile stays. Throws what a setter refuses, with every module as it was. `work` must be synchronous.
  */
 export function whileSet<T>(settings: readonly Placed[], work: () => T): T {
   const done: (() => void)[] = [];
   depth++;
   try {
-    inTurn(settings.filter(({ module, knob, value }) => textOf(module[knob]) !== textOf(value)), (one) => { done.unshift(put(one)); });
+    inTurn(
+      settings.filter(({ module, knob, value }) => textOf(module[knob]) !== textOf(value)),
+      (one) => {
+        done.unshift(put(one));
+      },
+    );
     return work();
   } finally {
     try {
-      inTurn(done, (takeOff) => { takeOff(); });
+      inTurn(done, (takeOff) => {
+        takeOff();
+      });
     } finally {
       depth--;
     }
@@ -78,7 +99,10 @@ export function whileSet<T>(settings: readonly Placed[], work: () => T): T {
 
 /** Gives what takes it off again. */
 function put({ module, knob, value }: Placed): () => void {
-  const before = module[knob], user = userValue(module, knob), own = countsOf(covers, module), outer = own.get(knob);
+  const before = module[knob],
+    user = userValue(module, knob),
+    own = countsOf(covers, module),
+    outer = own.get(knob);
   try {
     write(module, knob, copyOf(value));
   } catch (error) {
@@ -89,21 +113,36 @@ function put({ module, knob, value }: Placed): () => void {
   own.set(knob, cover);
   return () => {
     if (stands(cover, module, knob)) write(module, knob, before);
-    if (outer) own.set(knob, outer); else own.delete(knob);
+    if (outer) own.set(knob, outer);
+    else own.delete(knob);
   };
 }
 
 function write(module: Knobbed, knob: string, value: KnobValue): void {
   placing = true;
-  try { module[knob] = value; } finally { placing = false; }
+  try {
+    module[knob] = value;
+  } finally {
+    placing = false;
+  }
 }
 
-/** Does each. A setter may look at other knobs, whose turn comes later: what it refuses is tried again after them, as long as some succeed. */
+/**
+ * Does each. A setter may look at other knobs, whose turn comes later: what it refuses is tried again after them, as
+ * long as some succeed.
+ */
 export function inTurn<T>(all: readonly T[], does: (one: T) => void): void {
   for (let left = all; left.length > 0;) {
-    const errors: unknown[] = [], refused = left.filter((one) => {
-      try { does(one); return false; } catch (error) { errors.push(error); return true; }
-    });
+    const errors: unknown[] = [],
+      refused = left.filter((one) => {
+        try {
+          does(one);
+          return false;
+        } catch (error) {
+          errors.push(error);
+          return true;
+        }
+      });
     if (refused.length === left.length) throw errors[0];
     left = refused;
   }

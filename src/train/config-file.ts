@@ -1,5 +1,6 @@
-// Configuration files: JSON with data, or TypeScript/JavaScript whose default export is data, or data with a model, a loss, an
-// optimiser, a dataset, metrics or loggers built by the file. In: a path; out: what the file says, not yet checked, and its built parts.
+// Configuration files: JSON with data, or TypeScript/JavaScript whose default export is data, or data with a model, a
+// loss, an optimiser, a dataset, metrics or loggers built by the file. In: a path; out: what the file says, not yet
+// checked, and its built parts.
 import { shellWord } from '../base/words.ts';
 import { createHash } from 'node:crypto';
 import { readFile, stat } from 'node:fs/promises';
@@ -12,10 +13,15 @@ import type { Parts } from './experiment.ts';
 import { CONFIG_KEYS, ConfigError, type ConfigData } from './schema.ts';
 
 /** What the default export of a config file in TypeScript may be. */
-export type TrainConfig = Omit<ConfigData, keyof Parts> & { readonly [K in keyof Parts]: Parts[K] | (K extends keyof ConfigData ? ConfigData[K] : never) };
+export type TrainConfig = Omit<ConfigData, keyof Parts> & {
+  readonly [K in keyof Parts]: Parts[K] | (K extends keyof ConfigData ? ConfigData[K] : never);
+};
 
 /** Which file a run was configured by, and what it held then. */
-export interface ConfigSource { readonly path: string; readonly sha256: string }
+export interface ConfigSource {
+  readonly path: string;
+  readonly sha256: string;
+}
 
 export interface ConfigFile {
   readonly source: ConfigSource;
@@ -29,13 +35,22 @@ export const isJson = (path: string): boolean => extname(path).toLowerCase() ===
 
 const MOST = 1 << 20; // bytes of a file that may be a config
 
-/** Throws ConfigError where a path that is to be text is a config: `--data` takes all paths that follow it, a config at the end too. */
+/**
+ * Throws ConfigError where a path that is to be text is a config: `--data` takes all paths that follow it, a config at
+ * the end too.
+ */
 export async function refuseConfigAsText(paths: readonly string[]): Promise<void> {
   const code = paths.filter((path) => CODE.includes(extname(path).toLowerCase()));
   for (const path of [...paths.filter(isJson), ...(code.length === 1 ? code : [])]) {
-    const text = await stat(path).then((s) => (s.isFile() && s.size <= MOST ? readFile(path, 'utf8') : null), () => null);
+    const text = await stat(path).then(
+      (s) => (s.isFile() && s.size <= MOST ? readFile(path, 'utf8') : null),
+      () => null,
+    );
     if (text !== null && (isJson(path) ? isConfigData(text) : isConfigCode(text))) {
-      throw new ConfigError(`${path} is a config, and --data takes it as text`, `a config goes before --data: ${shellWord(path)} --data PATH; where it is meant as text, name its folder`);
+      throw new ConfigError(
+        `${path} is a config, and --data takes it as text`,
+        `a config goes before --data: ` + `${shellWord(path)} --data PATH; where it is meant as text, name its folder`,
+      );
     }
   }
 }
@@ -50,18 +65,30 @@ function isConfigData(text: string): boolean {
 }
 
 /** A default export, and two of a config's keys or more. */
-const isConfigCode = (text: string): boolean => /\bexport\s+default\b|\bmodule\.exports\b/.test(text)
-  && CONFIG_KEYS.filter((key) => new RegExp(`^\\s*['"]?${key}['"]?\\s*[:,(]|[{,]\\s*['"]?${key}['"]?\\s*[:,(]`, 'm').test(text)).length >= 2;
+const isConfigCode = (text: string): boolean =>
+  /\bexport\s+default\b|\bmodule\.exports\b/.test(text) &&
+  CONFIG_KEYS.filter((key) =>
+    new RegExp(`^\\s*['"]?${key}['"]?\\s*[:,(]|[{,]\\s*['"]?${key}['"]?\\s*[:,(]`, 'm').test(text),
+  ).length >= 2;
 
 export async function loadConfigFile(file: string): Promise<ConfigFile> {
-  const path = resolve(file), kind = extname(path).toLowerCase();
+  const path = resolve(file),
+    kind = extname(path).toLowerCase();
   const bytes = await readFile(path).catch((error: unknown) => {
     const refused = fault('read the config', file, error);
-    throw new ConfigError(refused instanceof UserError ? refused.message.split('\n')[0] : String(error), 'text to train on is named by --data PATH', error);
+    throw new ConfigError(
+      refused instanceof UserError ? refused.message.split('\n')[0] : String(error),
+      'text to ' + 'train on is named by --data PATH',
+      error,
+    );
   });
   const source = { path, sha256: createHash('sha256').update(bytes).digest('hex') };
   if (kind === '.json') return { source, data: asObject(readJson(bytes, file), file), parts: {} };
-  if (!CODE.includes(kind)) throw new ConfigError(`${file} is no config: it ends neither in .json nor in .ts, .js, .mts, .mjs or .cjs`, 'text to train on is named by --data PATH');
+  if (!CODE.includes(kind))
+    throw new ConfigError(
+      `${file} is no config: it ends neither in .json nor in .ts, .js, ` + `.mts, .mjs or .cjs`,
+      'text to train on is named by --data PATH',
+    );
   return { source, ...split(asObject(await importDefault(path, file), file), file) };
 }
 
@@ -70,20 +97,29 @@ function readJson(bytes: Uint8Array, file: string): unknown {
     return parseJson(bytes, file);
   } catch (error) {
     if (!(error instanceof UserError)) throw error;
-    throw new ConfigError(error.message.split('\n')[0], error.cause instanceof SyntaxError ? 'a .ts config may have comments and no quotes' : error.hint, error);
+    throw new ConfigError(
+      error.message.split('\n')[0],
+      error.cause instanceof SyntaxError ? 'a .ts config may have ' + 'comments and no quotes' : error.hint,
+      error,
+    );
   }
 }
 
 async function importDefault(path: string, file: string): Promise<unknown> {
   let module: { readonly default?: unknown };
-  if (sep === '/' && path.includes('\\')) throw new ConfigError(`cannot import ${shownPath(path)}: Node imports no file with a backslash in its path`, 'rename it, or write the config as .json');
+  if (sep === '/' && path.includes('\\'))
+    throw new ConfigError(
+      `cannot import ${shownPath(path)}: Node imports no ` + `file with a backslash in its path`,
+      'rename it, or write the config as .json',
+    );
   try {
     module = (await import(pathToFileURL(path).href)) as { readonly default?: unknown };
   } catch (error) {
     const [message] = (error instanceof Error ? error.message : String(error)).trim().split('\n');
     throw new ConfigError(`${shownPath(file)}: ${message}`, '--debug shows where', error);
   }
-  if (module.default === undefined) throw new ConfigError(`${file} has no default export`, 'export default { model, data, steps, ... }');
+  if (module.default === undefined)
+    throw new ConfigError(`${file} has no default export`, 'export default { model, ' + 'data, steps, ... }');
   return module.default;
 }
 
@@ -108,19 +144,29 @@ const BUILT: Readonly<Record<keyof Parts, (value: unknown) => boolean>> = {
 /** What a file builds that cannot be told from data, and must be what it is for. */
 function checkParts(value: Record<string, unknown>, file: string): void {
   const { metrics, loggers } = value;
-  if (metrics !== undefined && (typeof metrics !== 'object' || metrics === null || Array.isArray(metrics))) throw new ConfigError(`${file}: metrics must be an object of metrics by name`, 'metrics: { accuracy: metrics.accuracy }');
+  if (metrics !== undefined && (typeof metrics !== 'object' || metrics === null || Array.isArray(metrics)))
+    throw new ConfigError(
+      `${file}: metrics must be an object of metrics by name`,
+      'metrics: { accuracy: metrics.accuracy }',
+    );
   for (const [name, metric] of Object.entries(metrics ?? {})) {
-    if (typeof metric !== 'function' && !has(metric, 'tally')) throw new ConfigError(`${file}: metrics.${name} is no metric`, 'a function of output and batch, or one of dynamoe\'s `metrics`');
+    if (typeof metric !== 'function' && !has(metric, 'tally'))
+      throw new ConfigError(
+        `${file}: metrics.${name} is ` + `no metric`,
+        "a function of output and batch, or one of dynamoe's `metrics`",
+      );
   }
   if (loggers === undefined) return;
   if (!Array.isArray(loggers)) throw new ConfigError(`${file}: loggers must be a list`, 'loggers: [tensorBoard()]');
   const bad = loggers.findIndex((logger) => !has(logger, 'log'));
-  if (bad >= 0) throw new ConfigError(`${file}: loggers.${bad} has no function log(event)`, 'an object with log(event)');
+  if (bad >= 0)
+    throw new ConfigError(`${file}: loggers.${bad} has no function ` + `log(event)`, 'an object with log(event)');
 }
 
 function split(value: Record<string, unknown>, file: string): { data: Record<string, unknown>; parts: Parts } {
   checkParts(value, file);
-  const data = { ...value }, parts: Record<string, unknown> = {};
+  const data = { ...value },
+    parts: Record<string, unknown> = {};
   for (const [key, built] of Object.entries(BUILT)) {
     if (value[key] === undefined || !built(value[key])) continue;
     parts[key] = value[key];

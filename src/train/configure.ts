@@ -9,7 +9,10 @@ import { checkPolicies } from '../recompile/policies/table.ts';
 import { ConfigError, parseConfig, type Config, type ConfigData } from './schema.ts';
 
 /** What a run folder and its checkpoints keep: enough to build the model again. */
-export interface RunSettings { readonly config: Config; readonly source: ConfigSource | null }
+export interface RunSettings {
+  readonly config: Config;
+  readonly source: ConfigSource | null;
+}
 
 /** Settings that take the place of a file's: the command line's flags. */
 export interface Overrides {
@@ -36,23 +39,46 @@ export interface Overrides {
   readonly dFf?: number;
 }
 
-export interface Configured { readonly settings: RunSettings; readonly experiment: Experiment }
+export interface Configured {
+  readonly settings: RunSettings;
+  readonly experiment: Experiment;
+}
 
 const MODEL_FLAGS = ['layers', 'dModel', 'heads', 'context', 'experts', 'topK', 'dFf'] as const;
-const RUN_FLAGS = ['steps', 'batch', 'seed', 'device', 'threads', 'evalEvery', 'saveEvery', 'accumulate', 'recompile', 'memory'] as const;
-/** What may differ between a run and its continuation: nothing of it changes a number of the steps that are left. Whether data elsewhere is
- * the same data, its fingerprint tells. */
+const RUN_FLAGS = [
+  'steps',
+  'batch',
+  'seed',
+  'device',
+  'threads',
+  'evalEvery',
+  'saveEvery',
+  'accumulate',
+  'recompile',
+  'memory',
+] as const;
+/**
+ * What may differ between a run and its continuation: nothing of it changes a number of the steps that are left.
+ * Whether data elsewhere is the same data, its fingerprint tells.
+ */
 const FREE_FLAGS = ['data', 'device', 'threads', 'evalEvery', 'saveEvery'] as const;
 
 type Data = Record<string, unknown>;
 
 /** A config file (or `defaults`, by themselves the default model) with flags over it. */
-export async function configure(file: string | undefined, overrides: Overrides, defaults: ConfigData = {}): Promise<Configured> {
+export async function configure(
+  file: string | undefined,
+  overrides: Overrides,
+  defaults: ConfigData = {},
+): Promise<Configured> {
   if (file === undefined) await refuseConfigAsText(overrides.data ?? []);
   const loaded = file === undefined ? undefined : await loadConfigFile(file);
   const data = withOverrides(loaded?.data ?? { ...defaults }, overrides, loaded?.parts ?? {});
   const config = parseConfig(data, file);
-  const settings = { config: { ...config, data: config.data.map((path) => resolve(path)) }, source: loaded?.source ?? null };
+  const settings = {
+    config: { ...config, data: config.data.map((path) => resolve(path)) },
+    source: loaded?.source ?? null,
+  };
   try {
     const experiment = buildExperiment(settings.config, loaded?.parts);
     checkPolicies(experiment.model, config.recompile);
@@ -68,7 +94,11 @@ function withOverrides(data: Readonly<Data>, flags: Overrides, parts: Parts): Da
   const out: Data = { ...data };
   for (const name of RUN_FLAGS) if (flags[name] !== undefined) out[name] = flags[name];
   if (flags.data) {
-    if (parts.data && typeof parts.data !== 'function') throw new ConfigError('--data: the config file brings its own dataset', 'data: (paths) => dataset takes paths from --data');
+    if (parts.data && typeof parts.data !== 'function')
+      throw new ConfigError(
+        '--data: the config file brings its ' + 'own dataset',
+        'data: (paths) => dataset takes paths from --data',
+      );
     out['data'] = flags.data;
   }
   if (flags.lr !== undefined) {
@@ -77,17 +107,23 @@ function withOverrides(data: Readonly<Data>, flags: Overrides, parts: Parts): Da
   }
   const given = MODEL_FLAGS.filter((name) => flags[name] !== undefined);
   if (given.length === 0) return out;
-  if (parts.model) throw new ConfigError(`--${dashed(given[0])}: the config file brings its own model`, 'change the model there');
+  if (parts.model)
+    throw new ConfigError(`--${dashed(given[0])}: the config file brings its own model`, 'change the ' + 'model there');
   out['model'] = modelWith((data['model'] ?? {}) as Data, flags);
   return out;
 }
 
 function modelWith(model: Readonly<Data>, { experts, topK, dFf, ...flags }: Overrides): Data {
   const out: Data = { ...model };
-  for (const name of ['layers', 'dModel', 'heads', 'context'] as const) if (flags[name] !== undefined) out[name] = flags[name];
+  for (const name of ['layers', 'dModel', 'heads', 'context'] as const)
+    if (flags[name] !== undefined) out[name] = flags[name];
   const dense = experts === 0 || (experts === undefined && model['moe'] === null);
   if (dense) {
-    if (topK !== undefined) throw new ConfigError('--top-k: dense layers have no experts', 'leave it out, or set --experts to 2 or more');
+    if (topK !== undefined)
+      throw new ConfigError(
+        '--top-k: dense layers have no ' + 'experts',
+        'leave it out, or set --experts to 2 or more',
+      );
     return { ...out, moe: null, ...(dFf !== undefined && { hidden: dFf }) };
   }
   const moe: Data = { ...(model['moe'] as Data | undefined) };
@@ -105,10 +141,16 @@ export function parseSettings(stored: Json, where: string): RunSettings {
   return { config: parseConfig(config ?? {}, where, { stored: true }), source: source ?? null };
 }
 
-/** The experiment of stored settings, which come from `where`; `file` stands in for the config file that they name. Says
- * it where the file has changed. */
-export async function rebuild(settings: RunSettings, where: string, say: (line: string) => void, file?: string):
-  Promise<Experiment> {
+/**
+ * The experiment of stored settings, which come from `where`; `file` stands in for the config file that they name. Says
+ * it where the file has changed.
+ */
+export async function rebuild(
+  settings: RunSettings,
+  where: string,
+  say: (line: string) => void,
+  file?: string,
+): Promise<Experiment> {
   const { config, source } = settings;
   if (file === undefined) {
     try {
@@ -132,8 +174,11 @@ export async function rebuild(settings: RunSettings, where: string, say: (line: 
   return buildExperiment(config);
 }
 
-async function rebuildFrom({ config, source }: RunSettings, path: string | undefined, say: (line: string) => void):
-  Promise<Experiment> {
+async function rebuildFrom(
+  { config, source }: RunSettings,
+  path: string | undefined,
+  say: (line: string) => void,
+): Promise<Experiment> {
   if (path === undefined || isJson(path)) return buildExperiment(config);
   const loaded = await loadConfigFile(path);
   if (source && loaded.source.sha256 !== source.sha256) say(`${path} has changed since the run was started`);
@@ -142,23 +187,38 @@ async function rebuildFrom({ config, source }: RunSettings, path: string | undef
 
 /** The first place where two values differ: model.moe.experts 8, not 4. */
 function difference(path: string, was: unknown, is: unknown): string {
-  const record = (value: unknown): value is Data => typeof value === 'object' && value !== null && !Array.isArray(value);
-  const key = record(was) && record(is) ? Object.keys({ ...was, ...is }).find((k) => JSON.stringify(was[k]) !== JSON.stringify(is[k])) : undefined;
+  const record = (value: unknown): value is Data =>
+    typeof value === 'object' && value !== null && !Array.isArray(value);
+  const key =
+    record(was) && record(is)
+      ? Object.keys({ ...was, ...is }).find((k) => JSON.stringify(was[k]) !== JSON.stringify(is[k]))
+      : undefined;
   if (key !== undefined) return difference(`${path}.${key}`, (was as Data)[key], (is as Data)[key]);
   const text = (value: unknown): string => JSON.stringify(value) ?? 'none';
   return `${path} ${text(was)}, not ${text(is)}`;
 }
 
-/** Stored settings for a resumed run. Flags that would change its course are refused; more steps are allowed and said. */
+/**
+ * Stored settings for a resumed run. Flags that would change its course are refused; more steps are allowed and said.
+ */
 export function resumeSettings(stored: RunSettings, flags: Overrides, say: (line: string) => void): RunSettings {
-  const { config } = stored, wanted = withOverrides(config, flags, {});
-  const asked = parseConfig({ ...wanted, data: (flags.data ?? config.data).map((path) => resolve(path)) }, undefined, { stored: true });
+  const { config } = stored,
+    wanted = withOverrides(config, flags, {});
+  const asked = parseConfig({ ...wanted, data: (flags.data ?? config.data).map((path) => resolve(path)) }, undefined, {
+    stored: true,
+  });
   const free: readonly string[] = [...FREE_FLAGS, 'steps'];
   for (const key of Object.keys(asked) as (keyof Config)[]) {
     if (free.includes(key) || JSON.stringify(asked[key]) === JSON.stringify(config[key])) continue;
-    throw new ConfigError(`the run was started with ${difference(key, config[key], asked[key])}`,
-      'a resumed run keeps its settings: leave the flag out, or start a new run');
+    throw new ConfigError(
+      `the run was started with ${difference(key, config[key], asked[key])}`,
+      'a resumed run keeps its settings: leave the flag out, or start a new run',
+    );
   }
-  if (asked.steps !== config.steps) say(`the run was started for ${config.steps} steps and goes on to ${asked.steps}; its learning rates follow the new number`);
+  if (asked.steps !== config.steps)
+    say(
+      `the run was started for ${config.steps} steps and goes on to ` +
+        `${asked.steps}; its learning rates follow the new number`,
+    );
   return { ...stored, config: asked };
 }

@@ -1,5 +1,6 @@
-// What a run tells: to its folder's log (events.jsonl), to `--json`, to the dashboard, to every Logger. One union, all plain JSON; each event
-// that is told has also `time`. docs/dashboard.md describes it for those who read the log from elsewhere.
+// What a run tells: to its folder's log (events.jsonl), to `--json`, to the dashboard, to every Logger. One union, all
+// plain JSON; each event that is told has also `time`. docs/dashboard.md describes it for those who read the log from
+// elsewhere.
 import type { RecompileEvent } from '../recompile/rule.ts';
 import type { Settings } from '../trace/knobs.ts';
 
@@ -33,11 +34,15 @@ export interface StepEvent {
   readonly lr?: number;
   /** Bytes of the process that are resident now. */
   readonly rss?: number;
-  /** Choices of each expert before any is dropped, by layer: { 'blocks.0.moe': [190, 201, ...] }. Of the last micro-batch. */
+  /**
+   * Choices of each expert before any is dropped, by layer: { 'blocks.0.moe': [190, 201, ...] }. Of the last
+   * micro-batch.
+   */
   readonly load?: Readonly<Record<string, readonly number[]>>;
   /**
-   * What else a layer tells, by layer: `dropped` or `spilled` (choices beyond the capacities, summed over experts), `gate_entropy` (nats, the
-   * mean over tokens), `second_gate_weight`, and any other statistic of one number, such as agreement with cached assignments.
+   * What else a layer tells, by layer: `dropped` or `spilled` (choices beyond the capacities, summed over experts),
+   * `gate_entropy` (nats, the mean over tokens), `second_gate_weight`, and any other statistic of one number, such as
+   * agreement with cached assignments.
    */
   readonly layers?: Readonly<Record<string, Readonly<Record<string, number>>>>;
 }
@@ -59,7 +64,10 @@ export interface PlanEvent {
   readonly from: number;
   /** Planned bytes; `states` are the parameters and what the optimiser keeps. */
   readonly bytes: { readonly arena: number; readonly io: number; readonly constants: number; readonly states: number };
-  /** Knobs of each MoE layer: topK, capacity, overflow, priority, dispatch; `frozen` where an expert is; `active`, a bool for each slot, where one is free. */
+  /**
+   * Knobs of each MoE layer: topK, capacity, overflow, priority, dispatch; `frozen` where an expert is; `active`, a
+   * bool for each slot, where one is free.
+   */
   readonly layers: Readonly<Record<string, Settings>>;
   /** Not on the reference device, which has no program. */
   readonly program?: {
@@ -68,22 +76,40 @@ export interface PlanEvent {
     /** Tensors of the arena: offset, bytes, first and last step that touch it, index of its name. */
     readonly arena: readonly (readonly [offset: number, bytes: number, first: number, last: number, name: number])[];
     /**
-     * Steps in order: index of its ops, index of its module's path, 1 where it waits for all before it, microseconds. Times are of one run, kernel
-     * by kernel, in which nothing is stored: updates of parameters show as 0.
+     * Steps in order: index of its ops, index of its module's path, 1 where it waits for all before it, microseconds.
+     * Times are of one run, kernel by kernel, in which nothing is stored: updates of parameters show as 0.
      */
     readonly steps: readonly (readonly [ops: number, scope: number, barrier: 0 | 1, us: number])[];
   };
 }
 
-export interface SaveEvent { readonly event: 'checkpoint'; readonly step: number; readonly checkpoint: string; readonly ms: number }
+export interface SaveEvent {
+  readonly event: 'checkpoint';
+  readonly step: number;
+  readonly checkpoint: string;
+  readonly ms: number;
+}
 
 /** A stop that was asked for; the run can go on from the checkpoint. */
-export interface StopEvent { readonly event: 'stopped'; readonly step: number; readonly checkpoint: string }
+export interface StopEvent {
+  readonly event: 'stopped';
+  readonly step: number;
+  readonly checkpoint: string;
+}
 
 /** The run ended by an error. */
-export interface FailEvent { readonly event: 'failed'; readonly step: number; readonly error: string }
+export interface FailEvent {
+  readonly event: 'failed';
+  readonly step: number;
+  readonly error: string;
+}
 
-export interface PeakBytes { readonly arena: number; readonly params: number; readonly optimiser: number; readonly rss: number }
+export interface PeakBytes {
+  readonly arena: number;
+  readonly params: number;
+  readonly optimiser: number;
+  readonly rss: number;
+}
 
 export interface DoneEvent {
   readonly event: 'done';
@@ -95,7 +121,8 @@ export interface DoneEvent {
   readonly peak_bytes: PeakBytes;
 }
 
-export type TrainEvent = RecompileEvent | StartEvent | StepEvent | EvalEvent | PlanEvent | SaveEvent | StopEvent | FailEvent | DoneEvent;
+export type TrainEvent =
+  RecompileEvent | StartEvent | StepEvent | EvalEvent | PlanEvent | SaveEvent | StopEvent | FailEvent | DoneEvent;
 
 /** An event as it is told: `time` is when, in seconds since 1970. */
 export type LogEvent = TrainEvent & { readonly time: number };

@@ -1,5 +1,5 @@
-// From a configuration to what a run works with: model, loss, optimiser, dataset, metrics. In: plain data, and the parts that a
-// config file in TypeScript brought itself; out: an Experiment.
+// From a configuration to what a run works with: model, loss, optimiser, dataset, metrics. In: plain data, and the
+// parts that a config file in TypeScript brought itself; out: an Experiment.
 import { UserError } from '../base/errors.ts';
 import type { Batches } from '../data/dataset.ts';
 import type { Batch } from '../base/tensor.ts';
@@ -52,16 +52,24 @@ export function buildExperiment(config: Config, parts: Parts = {}): Experiment {
   const model = parts.model ?? buildModel(config.model);
   const context = config.context ?? config.model?.context ?? contextOf(parts.model);
   return {
-    config, model, context,
+    config,
+    model,
+    context,
     loss: parts.loss ?? losses[config.loss],
     optimizer: ownOptimizer(config, parts) ?? buildOptimizer(config),
-    metrics: parts.metrics ?? {}, loggers: parts.loggers ?? [],
+    metrics: parts.metrics ?? {},
+    loggers: parts.loggers ?? [],
     data(say, given) {
       const paths = given ?? config.data;
-      if (given && parts.data && typeof parts.data !== 'function') throw new ConfigError('--data has no effect here: the config file brings its own dataset', 'data: (paths) => dataset takes paths from --data');
+      if (given && parts.data && typeof parts.data !== 'function')
+        throw new ConfigError(
+          '--data has no effect ' + 'here: the config file brings its own dataset',
+          'data: (paths) => dataset takes paths from --data',
+        );
       if (typeof parts.data === 'function') return withContext(parts.data(paths), config, context);
       if (parts.data) return withContext(parts.data, config, context);
-      if (paths.length === 0) throw new ConfigError('there is no data to work on', '--data PATH names text: files, folders or globs');
+      if (paths.length === 0)
+        throw new ConfigError('there is no data to work on', '--data PATH names text: files, ' + 'folders or globs');
       return withContext(text(paths, { say }), config, context);
     },
   };
@@ -70,24 +78,38 @@ export function buildExperiment(config: Config, parts: Parts = {}): Experiment {
 function ownOptimizer({ steps }: Config, { optimizer }: Parts): Optimizer | null {
   if (!optimizer) return null;
   const made: unknown = typeof optimizer === 'function' ? optimizer({ steps }) : optimizer;
-  if (typeof (made as Optimizer | null | undefined)?.update !== 'function') throw new ConfigError("the config file's optimizer has no function update", 'optimizer: ({ steps }) => optim.adamW({ lr: 1e-3 })');
+  if (typeof (made as Optimizer | null | undefined)?.update !== 'function')
+    throw new ConfigError(
+      'the config ' + "file's optimizer has no function update",
+      'optimizer: ({ steps }) => optim.adamW({ lr: 1e-3 })',
+    );
   return made as Optimizer;
 }
 
 /** Data that is told the context only where it is text: rows in memory have none. */
 function withContext(data: TrainingData, config: Config, context: number): TrainingData {
-  if (data instanceof TextDataset && context === 0) throw new ConfigError('the model does not say how many bytes of text it predicts', 'context: 64 in the config does');
+  if (data instanceof TextDataset && context === 0)
+    throw new ConfigError(
+      'the model does not say how many bytes of ' + 'text it predicts',
+      'context: 64 in the config does',
+    );
   if (!(data instanceof ArrayDataset)) return data;
-  if (config.context !== undefined) throw new ConfigError('context has no effect here: the data is rows of arrays, not text', 'leave context out');
+  if (config.context !== undefined)
+    throw new ConfigError('context has no effect here: the data is rows of arrays, ' + 'not text', 'leave context out');
   return {
-    batches: ({ context: _context, ...options }) => data.batches(options), pass: ({ context: _context, ...options }) => data.pass(options),
+    batches: ({ context: _context, ...options }) => data.batches(options),
+    pass: ({ context: _context, ...options }) => data.pass(options),
     fingerprint: () => data.fingerprint(),
   };
 }
 
 /** The options that nn.TransformerLM takes, from a config's. */
 function buildModel(config: ModelConfig | null): TransformerLM {
-  if (!config) throw new UserError('this run has a model of its own, and no config file to build it from', '--config FILE names the file');
+  if (!config)
+    throw new UserError(
+      'this run has a model of its own, and no config file to build it from',
+      '--config FILE names the file',
+    );
   const { moe, ...rest } = config;
   return new TransformerLM({ ...rest, ...(moe && { moe }) });
 }
@@ -99,16 +121,23 @@ function contextOf(model: Model | undefined): number {
 function buildOptimizer({ optimizer, steps }: Config): Optimizer {
   const { name, schedule, warmup, floor = FLOOR, lr: peak, momentum, nesterov, ...rest } = optimizer;
   const rise = warmup ?? Math.max(1, Math.ceil(steps / 20));
-  const lr: Schedule = schedule === 'constant' ? (step) => peak * Math.min(1, (step + 1) / Math.max(1, warmup ?? 0))
-    : warmupCosine({ peak, warmup: rise, total: steps, floor: floor * peak });
+  const lr: Schedule =
+    schedule === 'constant'
+      ? (step) => peak * Math.min(1, (step + 1) / Math.max(1, warmup ?? 0))
+      : warmupCosine({ peak, warmup: rise, total: steps, floor: floor * peak });
   switch (name) {
-    case 'adamW': return adamW({ ...defined(rest), lr });
-    case 'adam': return adam({ ...defined(rest), lr });
-    case 'sgd': return sgd({ ...defined({ ...rest, momentum, nesterov }), lr });
+    case 'adamW':
+      return adamW({ ...defined(rest), lr });
+    case 'adam':
+      return adam({ ...defined(rest), lr });
+    case 'sgd':
+      return sgd({ ...defined({ ...rest, momentum, nesterov }), lr });
   }
 }
 
 /** Without the fields that are undefined: defaults apply to them. */
 function defined<T extends object>(fields: T): { [K in keyof T]: Exclude<T[K], undefined> } {
-  return Object.fromEntries(Object.entries(fields).filter(([, v]) => v !== undefined)) as { [K in keyof T]: Exclude<T[K], undefined> };
+  return Object.fromEntries(Object.entries(fields).filter(([, v]) => v !== undefined)) as {
+    [K in keyof T]: Exclude<T[K], undefined>;
+  };
 }

@@ -1,5 +1,5 @@
-// Whether what training made is finite: a checkpoint is good only if it is. In: the tensors of a checkpoint; out: the same, checked as they
-// are written.
+// Whether what training made is finite: a checkpoint is good only if it is. In: the tensors of a checkpoint; out: the
+// same, checked as they are written.
 import type { TypedArray } from '../base/dtype.ts';
 import { isHalf } from '../base/half.ts';
 import type { CheckpointContent } from '../io/checkpoint.ts';
@@ -12,13 +12,27 @@ export class NotFiniteError extends Error {
   }
 }
 
-/** Content whose writing fails with NotFiniteError where a tensor that `checked` names is not finite: a parameter that is only read may hold infinities. */
-export function finiteContent({ tensors, meta }: CheckpointContent, checked: (name: string) => boolean): CheckpointContent {
-  return { meta, tensors: tensors.map((tensor) => (checked(tensor.name) ? { ...tensor, data: async () => finite(tensor, await tensor.data()) } : tensor)) };
+/**
+ * Content whose writing fails with NotFiniteError where a tensor that `checked` names is not finite: a parameter that
+ * is only read may hold infinities.
+ */
+export function finiteContent(
+  { tensors, meta }: CheckpointContent,
+  checked: (name: string) => boolean,
+): CheckpointContent {
+  return {
+    meta,
+    tensors: tensors.map((tensor) =>
+      checked(tensor.name) ? { ...tensor, data: async () => finite(tensor, await tensor.data()) } : tensor,
+    ),
+  };
 }
 
 /** The first tensor that is not finite; null: all are. */
-export async function firstNotFinite({ tensors }: CheckpointContent, checked: (name: string) => boolean): Promise<NotFiniteError | null> {
+export async function firstNotFinite(
+  { tensors }: CheckpointContent,
+  checked: (name: string) => boolean,
+): Promise<NotFiniteError | null> {
   for (const tensor of tensors) {
     if (!checked(tensor.name)) continue;
     const count = notFinite(tensor, await tensor.data());

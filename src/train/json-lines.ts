@@ -1,4 +1,5 @@
-// A Logger that writes events.jsonl into a folder, as a run's own log is written: for training loops of one's own, whose runs `dynamoe dash` then shows.
+// A Logger that writes events.jsonl into a folder, as a run's own log is written: for training loops of one's own,
+// whose runs `dynamoe dash` then shows.
 import { appendFileSync, existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { UserError } from '../base/errors.ts';
@@ -10,21 +11,27 @@ import { EVENTS } from '../io/run-folder.ts';
 import type { Logger } from './logger.ts';
 
 /**
- * `folder`: default the run's. A log that is there already is begun anew; of a run that goes on, it is kept up to the step from which it does. `init`
- * rejects with a UserError where the file holds something else.
+ * `folder`: default the run's. A log that is there already is begun anew; of a run that goes on, it is kept up to the
+ * step from which it does. `init` rejects with a UserError where the file holds something else.
  */
 export function jsonLines(folder?: string): Logger {
   let path = '';
   return {
     async init(run) {
-      const into = folder ?? run.folder, file = join(into, EVENTS);
+      const into = folder ?? run.folder,
+        file = join(into, EVENTS);
       await makeFolder(into);
-      if (existsSync(file) && !await isLog(file)) throw new UserError(`${shownPath(file)} is no log of events`, 'choose another folder');
+      if (existsSync(file) && !(await isLog(file)))
+        throw new UserError(`${shownPath(file)} is no log of events`, 'choose another folder');
       await (await EventLog.open(file, run.step === 0 ? undefined : run.step)).close();
       path = file;
     },
     log(event) {
-      try { appendFileSync(path, `${JSON.stringify(event)}\n`); } catch (error) { throw fault('write', path, error); }
+      try {
+        appendFileSync(path, `${JSON.stringify(event)}\n`);
+      } catch (error) {
+        throw fault('write', path, error);
+      }
     },
   };
 }
@@ -33,7 +40,11 @@ export function jsonLines(folder?: string): Logger {
 async function isLog(path: string): Promise<boolean> {
   for await (const lines of linesOf(path)) {
     return lines.some((line) => {
-      try { return typeof (JSON.parse(line) as { event?: unknown } | null)?.event === 'string'; } catch { return false; }
+      try {
+        return typeof (JSON.parse(line) as { event?: unknown } | null)?.event === 'string';
+      } catch {
+        return false;
+      }
     });
   }
   return true;

@@ -11,15 +11,21 @@ export interface MeanMetric {
   readonly count?: (batch: Batch) => number;
 }
 /** What has been seen of a pass over the data. */
-export interface Tally { add(output: HostTensor, batch: Batch): void; value(): number }
-export interface TallyMetric { tally(): Tally }
+export interface Tally {
+  add(output: HostTensor, batch: Batch): void;
+  value(): number;
+}
+export interface TallyMetric {
+  tally(): Tally;
+}
 export type Metric = MeanMetric | TallyMetric;
 
 /** A tally of any metric: means of batches are weighted by what they are over. */
 export function tallyOf(metric: Metric): Tally {
   if (typeof metric !== 'function') return metric.tally();
   const { count = ({ x }: Batch): number => x.shape[0] } = metric;
-  let total = 0, all = 0;
+  let total = 0,
+    all = 0;
   return {
     add(output, batch) {
       const n = count(batch);
@@ -43,36 +49,46 @@ function overTargets(metric: (output: HostTensor, batch: Batch) => number): Mean
 /** A metric of the rows whose target is another than `target`, such as the `ignoreIndex` of the loss: output
  * [..., classes], targets int32 [...]. NaN where none is left. */
 export function ignoring(target: number, metric: Metric): TallyMetric {
-  return { tally() {
-    const tally = tallyOf(typeof metric !== 'function' || metric.count ? metric : overTargets(metric));
-    let some = false;
-    return {
-      add(output, { x, y }) {
-        const { classes } = rowsOf('ignoring', output, y);
-        const rows = Array.from(y.data.keys()).filter((r) => y.data[r] !== target);
-        if (rows.length === 0) return;
-        some = true;
-        const data = output.data.slice(0, rows.length * classes);
-        rows.forEach((r, i) => { data.set(output.data.subarray(r * classes, (r + 1) * classes), i * classes); });
-        const kept = { ...y, shape: [rows.length], data: Int32Array.from(rows, (r) => y.data[r]) };
-        tally.add({ ...output, shape: [rows.length, classes], data }, { x, y: kept });
-      },
-      value: () => (some ? tally.value() : NaN),
-    };
-  } };
+  return {
+    tally() {
+      const tally = tallyOf(typeof metric !== 'function' || metric.count ? metric : overTargets(metric));
+      let some = false;
+      return {
+        add(output, { x, y }) {
+          const { classes } = rowsOf('ignoring', output, y);
+          const rows = Array.from(y.data.keys()).filter((r) => y.data[r] !== target);
+          if (rows.length === 0) return;
+          some = true;
+          const data = output.data.slice(0, rows.length * classes);
+          rows.forEach((r, i) => {
+            data.set(output.data.subarray(r * classes, (r + 1) * classes), i * classes);
+          });
+          const kept = { ...y, shape: [rows.length], data: Int32Array.from(rows, (r) => y.data[r]) };
+          tally.add({ ...output, shape: [rows.length, classes], data }, { x, y: kept });
+        },
+        value: () => (some ? tally.value() : NaN),
+      };
+    },
+  };
 }
 
-interface Rows { readonly classes: number; readonly rows: number }
+interface Rows {
+  readonly classes: number;
+  readonly rows: number;
+}
 
 /** [..., classes] of output for int32 [...] of targets. */
 function rowsOf(name: string, output: HostTensor, y: HostTensor): Rows {
-  const classes = output.shape.at(-1) ?? 1, rows = y.data.length;
-  if (output.data.length !== rows * classes) throw new UserError(`${name}: output [${output.shape.join(', ')}] does not fit ${rows} targets`);
+  const classes = output.shape.at(-1) ?? 1,
+    rows = y.data.length;
+  if (output.data.length !== rows * classes)
+    throw new UserError(`${name}: output [${output.shape.join(', ')}] does ` + `not fit ${rows} targets`);
   return { classes, rows };
 }
 
 function sameSize(name: string, output: HostTensor, y: HostTensor): number {
-  if (output.data.length !== y.data.length) throw new UserError(`${name}: output [${output.shape.join(', ')}] and target [${y.shape.join(', ')}] differ`);
+  if (output.data.length !== y.data.length)
+    throw new UserError(`${name}: output [${output.shape.join(', ')}] and ` + `target [${y.shape.join(', ')}] differ`);
   return y.data.length;
 }
 
@@ -93,12 +109,14 @@ export const accuracy: MeanMetric = overTargets((output, { y }) => {
 /** The share of rows whose target is among the k largest outputs, ties to the lower class: output [..., classes],
  * targets int32 [...]. */
 export function topKAccuracy(k: number): MeanMetric {
-  if (!Number.isInteger(k) || k < 1) throw new UserError(`topKAccuracy: k must be a whole number of at least 1, got ${k}`);
+  if (!Number.isInteger(k) || k < 1)
+    throw new UserError(`topKAccuracy: k must be a whole number of at least 1, got ${k}`);
   return overTargets((output, { y }) => {
     const { classes, rows } = rowsOf('topKAccuracy', output, y);
     let right = 0;
     for (let row = 0; row < rows; row++) {
-      const target = y.data[row], own = output.data[row * classes + target];
+      const target = y.data[row],
+        own = output.data[row * classes + target];
       let before = 0;
       for (let c = 0; c < classes; c++) {
         const other = output.data[row * classes + c];
@@ -112,23 +130,37 @@ export function topKAccuracy(k: number): MeanMetric {
 
 /** counts[target][predicted] over the rows of output [..., classes] and targets int32 [...]. */
 export function confusionMatrix(output: HostTensor, targets: HostTensor): number[][] {
-  const { classes, rows } = rowsOf('confusionMatrix', output, targets), counts = Array.from({ length: classes }, () => new Array<number>(classes).fill(0));
+  const { classes, rows } = rowsOf('confusionMatrix', output, targets),
+    counts = Array.from({ length: classes }, () => new Array<number>(classes).fill(0));
   for (let row = 0; row < rows; row++) {
     const target = targets.data[row];
-    if (!(target >= 0 && target < classes)) throw new UserError(`confusionMatrix: target ${target} is none of ${classes} classes`);
+    if (!(target >= 0 && target < classes))
+      throw new UserError(`confusionMatrix: target ${target} is none of ` + `${classes} classes`);
     counts[target][largest(output.data, row, classes)]++;
   }
   return counts;
 }
 
-export interface ClassScores { readonly precision: number; readonly recall: number; readonly f1: number }
+export interface ClassScores {
+  readonly precision: number;
+  readonly recall: number;
+  readonly f1: number;
+}
 
 /** For each class of a confusion matrix: the share of what was predicted as it that is it, the share of it that
  * was predicted as it, and their harmonic mean; 0 where there is nothing to divide by. */
 export function classScores(counts: readonly (readonly number[])[]): ClassScores[] {
   const share = (part: number, whole: number): number => (whole === 0 ? 0 : part / whole);
   return counts.map((row, c) => {
-    const hits = row[c], precision = share(hits, counts.reduce((n, r) => n + r[c], 0)), recall = share(hits, row.reduce((a, b) => a + b, 0));
+    const hits = row[c],
+      precision = share(
+        hits,
+        counts.reduce((n, r) => n + r[c], 0),
+      ),
+      recall = share(
+        hits,
+        row.reduce((a, b) => a + b, 0),
+      );
     return { precision, recall, f1: share(2 * precision * recall, precision + recall) };
   });
 }
@@ -160,12 +192,14 @@ export const f1: TallyMetric = macro('f1');
 /** e to the mean cross-entropy in nats: output (logits) [..., classes], targets int32 [...]. */
 export const perplexity: TallyMetric = {
   tally() {
-    let total = 0, count = 0;
+    let total = 0,
+      count = 0;
     return {
       add(output, { y }) {
         const { classes, rows } = rowsOf('perplexity', output, y);
         for (let row = 0; row < rows; row++) {
-          const logits = Array.from(output.data.subarray(row * classes, (row + 1) * classes)), max = logits.reduce((a, b) => Math.max(a, b), -Infinity);
+          const logits = Array.from(output.data.subarray(row * classes, (row + 1) * classes)),
+            max = logits.reduce((a, b) => Math.max(a, b), -Infinity);
           total += max + Math.log(logits.reduce((s, x) => s + Math.exp(x - max), 0)) - logits[y.data[row]];
         }
         count += rows;
@@ -187,7 +221,10 @@ export const meanAbsoluteError: MeanMetric = overTargets((output, { y }) => {
  * targets do not differ. */
 export const r2: TallyMetric = {
   tally() {
-    let rest = 0, mean = 0, spread = 0, count = 0;
+    let rest = 0,
+      mean = 0,
+      spread = 0,
+      count = 0;
     return {
       add(output, { y }) {
         const n = sameSize('r2', output, y);

@@ -1,5 +1,5 @@
-// A trained model from its checkpoint alone: for evaluation, generation, benchmarks. In: a checkpoint's path or a run folder;
-// out: a session with the checkpoint's parameters, and the experiment they belong to.
+// A trained model from its checkpoint alone: for evaluation, generation, benchmarks. In: a checkpoint's path or a run
+// folder; out: a session with the checkpoint's parameters, and the experiment they belong to.
 import { loadCheckpoint } from '../io/checkpoint-file.ts';
 import { resolveCheckpoint } from '../io/run-folder.ts';
 import { checkPolicies, policiesFor } from '../recompile/policies/table.ts';
@@ -66,22 +66,48 @@ export interface SessionOptions {
 /** A session for an experiment, on the device that the config or the caller names. */
 export function openSession(
   { model, loss, optimizer, config }: Experiment,
-  { device = config.device, threads = config.threads, seed = config.seed, memory = memoryOf(config), say, events, observe = false }: SessionOptions,
+  {
+    device = config.device,
+    threads = config.threads,
+    seed = config.seed,
+    memory = memoryOf(config),
+    say,
+    events,
+    observe = false,
+  }: SessionOptions,
 ): Promise<Session> {
   // Whoever is told of events is told there that a rule failed.
-  const told = (line: string, topic?: 'rule'): void => { if (!(events && topic === 'rule')) say(line); };
-  return compile(model, { loss, optimizer, device, seed, say: told, observe, ...(events && { events }), accumulate: config.accumulate, ...(threads !== undefined && { threads }), ...(memory !== undefined && { memory }) });
+  const told = (line: string, topic?: 'rule'): void => {
+    if (!(events && topic === 'rule')) say(line);
+  };
+  return compile(model, {
+    loss,
+    optimizer,
+    device,
+    seed,
+    say: told,
+    observe,
+    ...(events && { events }),
+    accumulate: config.accumulate,
+    ...(threads !== undefined && { threads }),
+    ...(memory !== undefined && { memory }),
+  });
 }
 
 const memoryOf = ({ memory }: Config): number | undefined => (memory === undefined ? undefined : memory * 2 ** 20);
 
 /**
- * Throws MemoryError where a training of an experiment cannot fit: its states and one batch need more than there is. Nothing is opened,
- * read or traced for it.
+ * Throws MemoryError where a training of an experiment cannot fit: its states and one batch need more than there is.
+ * Nothing is opened, read or traced for it.
  */
 export function checkTraining({ model, optimizer, config, context }: Experiment): void {
-  const named = nameParameters(model), { batch, accumulate } = config;
+  const named = nameParameters(model),
+    { batch, accumulate } = config;
   const { trained } = new Updating(named, optimizer, new Knobs(named)).options();
   // Tokens and targets, int32.
-  checkRoom(named.parameters, { bytes: memoryOf(config) ?? node.freeMemory() }, { optimizer, trained, sums: accumulate > 1, batch: 8 * batch * context });
+  checkRoom(
+    named.parameters,
+    { bytes: memoryOf(config) ?? node.freeMemory() },
+    { optimizer, trained, sums: accumulate > 1, batch: 8 * batch * context },
+  );
 }

@@ -1,4 +1,5 @@
-// The event that tells the plan that steps run by: its memory, its steps and how long they take, the knobs of its MoE layers.
+// The event that tells the plan that steps run by: its memory, its steps and how long they take, the knobs of its MoE
+// layers.
 import type { Program } from '../plan/program.ts';
 import { activeOf, readSlots } from '../nn/moe/slots.ts';
 import { stateBytes } from '../plan/print.ts';
@@ -8,21 +9,40 @@ import type { Session } from '../session/session.ts';
 import type { Settings } from '../trace/knobs.ts';
 import type { PlanEvent } from './events.ts';
 
-/** `loaded`: what session.prepare gave; it has run, and its inputs still lie in memory. It runs once more, kernel by kernel, storing nothing. */
+/**
+ * `loaded`: what session.prepare gave; it has run, and its inputs still lie in memory. It runs once more, kernel by
+ * kernel, storing nothing.
+ */
 export async function planEvent(session: Session, loaded: Runnable, from: number): Promise<PlanEvent> {
-  const { executor, steps: step } = session, { arena, io, constants } = loaded.bytes;
+  const { executor, steps: step } = session,
+    { arena, io, constants } = loaded.bytes;
   const on = executor instanceof ProgramExecutor ? { executor, program: (loaded as LoadedProgram).program } : null;
   return {
-    event: 'plan', step, from, bytes: { arena, io, constants, states: on ? stateBytes(on.program) : executor.stateBytes() }, layers: layersOf(session),
+    event: 'plan',
+    step,
+    from,
+    bytes: { arena, io, constants, states: on ? stateBytes(on.program) : executor.stateBytes() },
+    layers: layersOf(session),
     ...(on && { program: drawn(on.program, await on.executor.profile(loaded as LoadedProgram)) }),
   };
 }
 
 function layersOf(session: Session): Record<string, Settings> {
-  return Object.fromEntries(Object.entries(session.plan().knobs).filter(([, knobs]) => 'capacity' in knobs).map(([path, { frozen, slots, ...knobs }]) => {
-    const active = activeOf(readSlots(slots).families);
-    return [path, { ...knobs, ...(Array.isArray(frozen) && frozen.includes(true) && { frozen }), ...(active.includes(false) && { active }) }];
-  }));
+  return Object.fromEntries(
+    Object.entries(session.plan().knobs)
+      .filter(([, knobs]) => 'capacity' in knobs)
+      .map(([path, { frozen, slots, ...knobs }]) => {
+        const active = activeOf(readSlots(slots).families);
+        return [
+          path,
+          {
+            ...knobs,
+            ...(Array.isArray(frozen) && frozen.includes(true) && { frozen }),
+            ...(active.includes(false) && { active }),
+          },
+        ];
+      }),
+  );
 }
 
 /** What can be drawn of a program: the tensors of its arena, its steps. ns: nanoseconds of each step. */
@@ -34,14 +54,22 @@ export function drawn({ tensors, steps }: Program, ns: Float64Array): NonNullabl
     return known;
   };
   const made = new Map<number, number>(); // tensor -> the step that writes it first
-  steps.forEach((s, i) => s.buffers.forEach((t, b) => { if (s.writes[b] && !made.has(t)) made.set(t, i); }));
+  steps.forEach((s, i) =>
+    s.buffers.forEach((t, b) => {
+      if (s.writes[b] && !made.has(t)) made.set(t, i);
+    }),
+  );
   const label = (t: number): string => {
-    const step = steps[made.get(t) ?? -1] as typeof steps[number] | undefined;
+    const step = steps[made.get(t) ?? -1] as (typeof steps)[number] | undefined;
     return step ? `${step.ops.join('+')}${step.scope ? ` in ${step.scope}` : ''}` : tensors[t].name;
   };
   return {
-    steps: steps.map((s, i) => [name(s.ops.join('+')), name(s.scope), s.barrier ? 1 : 0, Math.round(ns[i] / 100) / 10] as const),
-    arena: tensors.flatMap((t, i) => (t.slab === 'arena' && t.bytes > 0 ? [[t.offset, t.bytes, t.first, t.last, name(label(i))] as const] : [])),
+    steps: steps.map(
+      (s, i) => [name(s.ops.join('+')), name(s.scope), s.barrier ? 1 : 0, Math.round(ns[i] / 100) / 10] as const,
+    ),
+    arena: tensors.flatMap((t, i) =>
+      t.slab === 'arena' && t.bytes > 0 ? [[t.offset, t.bytes, t.first, t.last, name(label(i))] as const] : [],
+    ),
     names: [...index.keys()],
   };
 }

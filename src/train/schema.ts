@@ -1,5 +1,6 @@
-// The configuration of a run as plain data: what a JSON file may say, what flags may change, and the defaults that make the
-// default language model. In: unknown data; out: a Config with every value filled in, or a ConfigError that names the key.
+// The configuration of a run as plain data: what a JSON file may say, what flags may change, and the defaults that make
+// the default language model. In: unknown data; out: a Config with every value filled in, or a ConfigError that names
+// the key.
 import { z } from 'zod';
 import { UserError } from '../base/errors.ts';
 import { closest } from '../base/options.ts';
@@ -13,7 +14,9 @@ export class ConfigError extends UserError {
   override readonly name: string = 'ConfigError';
 }
 
-const whole = z.int().min(1), share = z.number().min(0).max(1), positive = z.number().positive();
+const whole = z.int().min(1),
+  share = z.number().min(0).max(1),
+  positive = z.number().positive();
 
 const moeObject = z.strictObject({
   experts: whole.default(8),
@@ -80,7 +83,11 @@ const optimizerSchema = z.strictObject({
 });
 
 function isPolicies(names: string): boolean {
-  try { return policies(names).length >= 0; } catch { return false; }
+  try {
+    return policies(names).length >= 0;
+  } catch {
+    return false;
+  }
 }
 
 const configSchema = z.strictObject({
@@ -88,7 +95,19 @@ const configSchema = z.strictObject({
   model: modelSchema.nullable().prefault({}),
   /** Paths of text; for a config file with a dataset of its own, what its function is given. */
   data: z.union([z.string().transform((path) => [path]), z.array(z.string())]).default([]),
-  loss: z.enum(['crossEntropy', 'meanSquaredError', 'meanAbsoluteError', 'huber', 'binaryCrossEntropyWithLogits', 'nll', 'klDivergence', 'hinge', 'cosineSimilarity']).default('crossEntropy'),
+  loss: z
+    .enum([
+      'crossEntropy',
+      'meanSquaredError',
+      'meanAbsoluteError',
+      'huber',
+      'binaryCrossEntropyWithLogits',
+      'nll',
+      'klDivergence',
+      'hinge',
+      'cosineSimilarity',
+    ])
+    .default('crossEntropy'),
   optimizer: optimizerSchema.prefault({}),
   /** Bytes that a window of text predicts, for a module of the config file's own. */
   context: whole.optional(),
@@ -102,8 +121,14 @@ const configSchema = z.strictObject({
   /** Steps between checkpoints; 0: only at the end. Default about every ten seconds. */
   saveEvery: z.int().min(0).optional(),
   accumulate: whole.default(1),
-  /** Policies that recompile the run: 'auto' (only changes that keep results identical), 'off', or names with commas between. */
-  recompile: z.string().refine(isPolicies, { error: `expected auto, off, or some of ${POLICY_NAMES.join(',')}` }).default('auto'),
+  /**
+   * Policies that recompile the run: 'auto' (only changes that keep results identical), 'off', or names with commas
+   * between.
+   */
+  recompile: z
+    .string()
+    .refine(isPolicies, { error: `expected auto, off, or some of ` + `${POLICY_NAMES.join(',')}` })
+    .default('auto'),
   device: z.enum(DEVICES).default('auto'),
   threads: whole.max(256).optional(),
   /** Memory limit for weights, optimizer and activations in MiB; default: what is free. */
@@ -116,20 +141,31 @@ export type ConfigData = z.input<typeof configSchema>;
 export type Config = z.output<typeof configSchema>;
 export type ModelConfig = NonNullable<Config['model']>;
 
-/** Checks data and fills in defaults. `where`: the file's name; undefined for flags alone. stored: what a run has kept of its settings. */
-export function parseConfig(data: unknown, where?: string, { stored = false }: { readonly stored?: boolean } = {}): Config {
-  const result = configSchema.safeParse(data), place = where === undefined ? '' : `${where}: `;
+/**
+ * Checks data and fills in defaults. `where`: the file's name; undefined for flags alone. stored: what a run has kept
+ * of its settings.
+ */
+export function parseConfig(
+  data: unknown,
+  where?: string,
+  { stored = false }: { readonly stored?: boolean } = {},
+): Config {
+  const result = configSchema.safeParse(data),
+    place = where === undefined ? '' : `${where}: `;
   if (result.success) {
     // A run that an earlier version began may have settings without an effect.
     if (!stored) checkUnused(result.data, place);
     return check(result.data, place);
   }
-  const issue = result.error.issues[0], at = issue.path.join('.');
+  const issue = result.error.issues[0],
+    at = issue.path.join('.');
   if (issue.code === 'unrecognized_keys') {
     const known = knownKeys(issue.path);
     const near = closest(issue.keys[0], known);
-    throw new ConfigError(`${place}unknown key ${issue.keys.map((k) => [...issue.path, k].join('.')).join(', ')}`,
-      `${near === null ? '' : `did you mean "${near}"? `}${at || 'a config'} may have ${known.join(', ')}`);
+    throw new ConfigError(
+      `${place}unknown key ${issue.keys.map((k) => [...issue.path, k].join('.')).join(', ')}`,
+      `${near === null ? '' : `did you mean "${near}"? `}${at || 'a config'} may have ${known.join(', ')}`,
+    );
   }
   throw new ConfigError(`${place}${at || 'the config'}: ${issue.message}`, HINT);
 }
@@ -139,10 +175,16 @@ const HINT = 'dynamoe train --help tells what may be set';
 
 /** Settings that have no effect beside the others. */
 function checkUnused({ model, device, threads }: Config, place: string): void {
-  const refuse = (key: string, reason: string): never => { throw new ConfigError(`${place}${key} has no effect here: ${reason}`, `leave ${key} out`); };
+  const refuse = (key: string, reason: string): never => {
+    throw new ConfigError(`${place}${key} has no effect ` + `here: ${reason}`, `leave ${key} out`);
+  };
   if (threads !== undefined && device === 'reference') refuse('threads', 'the reference device has one thread');
   if (!model?.moe) return;
-  if (model.hidden !== undefined) refuse('model.hidden', 'it is the width of dense layers (moe: null), and model.moe.hidden is that of an expert');
+  if (model.hidden !== undefined)
+    refuse(
+      'model.hidden',
+      'it is the width of dense layers (moe: null), and ' + 'model.moe.hidden is that of an expert',
+    );
   for (const [key, reason] of Object.entries(unusedBeyond(model.moe))) {
     if (reason !== null && model.moe[key as 'overflow' | 'priority'] !== undefined) refuse(`model.moe.${key}`, reason);
   }
@@ -154,23 +196,49 @@ export const CONFIG_KEYS: readonly string[] = Object.keys(configSchema.shape);
 function check(config: Config, place: string): Config {
   const { model, batch, accumulate } = config;
   checkOptimizer(config, place);
-  if (batch % accumulate !== 0) throw new ConfigError(`${place}batch ${batch} cannot be split into ${accumulate} equal parts (accumulate)`, 'choose a batch that is a multiple of it');
+  if (batch % accumulate !== 0)
+    throw new ConfigError(
+      `${place}batch ${batch} cannot be split into ${accumulate} ` + `equal parts (accumulate)`,
+      'choose a batch that is a multiple of it',
+    );
   const tokens = batch * (config.context ?? model?.context ?? 1);
-  if (tokens > MOST_TOKENS) throw new ConfigError(`${place}a batch of ${batch} has ${tokens} tokens, more than ${MOST_TOKENS}`, 'choose a smaller batch or context');
+  if (tokens > MOST_TOKENS)
+    throw new ConfigError(
+      `${place}a batch of ${batch} has ${tokens} tokens, more than ` + `${MOST_TOKENS}`,
+      'choose a smaller batch or context',
+    );
   if (!model) return config;
   if (model.heads % (model.kvHeads ?? model.heads) !== 0) {
-    throw new ConfigError(`${place}${model.heads} heads cannot share ${model.kvHeads ?? model.heads} heads of keys evenly`, 'kvHeads must divide heads');
+    throw new ConfigError(
+      `${place}${model.heads} heads cannot share ${model.kvHeads ?? model.heads} heads of keys evenly`,
+      'kvHeads must divide heads',
+    );
   }
   if (model.dModel % model.heads !== 0 || (model.dModel / model.heads) % 2 !== 0) {
-    throw new ConfigError(`${place}width ${model.dModel} (dModel) cannot be split into ${model.heads} heads of even width`, 'choose a width that is a multiple of twice the heads');
+    throw new ConfigError(
+      `${place}width ${model.dModel} (dModel) cannot be split into ${model.heads} heads of even width`,
+      'choose a width that is a multiple of twice the heads',
+    );
   }
   const { experts = Infinity, active = experts, topK = 0 } = model.moe ?? {};
-  if (active > experts) throw new ConfigError(`${place}active ${active} is more than the ${experts} experts`, 'active says how many of them there are from the start');
-  if (topK > active) throw new ConfigError(`${place}topK ${topK} is more than the ${active} experts`, `choose a top-k from 1 to ${active}`);
+  if (active > experts)
+    throw new ConfigError(
+      `${place}active ${active} is more than the ${experts} ` + `experts`,
+      'active says how many of them there are from the start',
+    );
+  if (topK > active)
+    throw new ConfigError(
+      `${place}topK ${topK} is more than the ${active} ` + `experts`,
+      `choose a top-k from 1 to ${active}`,
+    );
   if (model.moe && Array.isArray(model.moe.capacity) && model.moe.capacity.length !== model.moe.experts) {
-    throw new ConfigError(`${place}capacity lists ${model.moe.capacity.length} factors for ${model.moe.experts} experts`, 'one factor for all, or one for each');
+    throw new ConfigError(
+      `${place}capacity lists ${model.moe.capacity.length} factors for ${model.moe.experts} ` + `experts`,
+      'one factor for all, or one for each',
+    );
   }
-  if (model.vocab < 256) throw new ConfigError(`${place}vocab ${model.vocab} is too small: text is bytes, 256 symbols`, 'leave it out');
+  if (model.vocab < 256)
+    throw new ConfigError(`${place}vocab ${model.vocab} is too small: text is bytes, 256 ` + `symbols`, 'leave it out');
   return config;
 }
 
@@ -179,12 +247,18 @@ export const FLOOR = 0.05;
 
 /** Settings that not every optimiser has. */
 const ONLY = {
-  betas: ['adamW', 'adam'], eps: ['adamW', 'adam'], weightDecay: ['adamW', 'sgd'], momentum: ['sgd'], nesterov: ['sgd'],
+  betas: ['adamW', 'adam'],
+  eps: ['adamW', 'adam'],
+  weightDecay: ['adamW', 'sgd'],
+  momentum: ['sgd'],
+  nesterov: ['sgd'],
 } as const;
 
 function checkOptimizer({ optimizer, steps }: Config, place: string): void {
   const { name, schedule, floor, warmup = 0, momentum = 0, nesterov = false } = optimizer;
-  const refuse = (what: string, hint: string): never => { throw new ConfigError(`${place}optimizer.${what}`, hint); };
+  const refuse = (what: string, hint: string): never => {
+    throw new ConfigError(`${place}optimizer.${what}`, hint);
+  };
   for (const [key, names] of Object.entries(ONLY) as [keyof typeof ONLY, readonly string[]][]) {
     if (optimizer[key] === undefined || names.includes(name)) continue;
     refuse(`${key}: ${name} has no such setting`, `${names.join(' and ')} ${names.length > 1 ? 'have' : 'has'}`);
@@ -195,14 +269,19 @@ function checkOptimizer({ optimizer, steps }: Config, place: string): void {
     refuse('floor has no effect with a constant schedule', '"schedule": "cosine"');
   }
   if (warmup > steps) {
-    refuse(`warmup takes ${warmup} steps, more than the ${steps} in all`,
-      'leave it out: the default is a twentieth of the run');
+    refuse(
+      `warmup takes ${warmup} steps, more than the ${steps} in all`,
+      'leave it out: the default is a twentieth of the run',
+    );
   }
 }
 
 const SHAPES: Record<string, { readonly shape: object }> = {
-  '': configSchema, model: modelSchema, 'model.moe': moeObject,
-  optimizer: optimizerSchema, 'optimizer.groups': groupSchema,
+  '': configSchema,
+  model: modelSchema,
+  'model.moe': moeObject,
+  optimizer: optimizerSchema,
+  'optimizer.groups': groupSchema,
 };
 
 const knownKeys = (path: readonly PropertyKey[]): string[] =>

@@ -6,10 +6,18 @@ import type { Session } from '../session/session.ts';
 import type { RunSettings } from './configure.ts';
 
 /** The last validation, kept so that a resumed run neither repeats nor misses one. */
-export interface LastValidation { readonly step: number; readonly val_loss: number | null; readonly metrics?: Readonly<Record<string, number>> }
+export interface LastValidation {
+  readonly step: number;
+  readonly val_loss: number | null;
+  readonly metrics?: Readonly<Record<string, number>>;
+}
 
 /** Which data a run is of: a resumed run must have the same. The rest says what has changed. */
-export interface DataMark { readonly fingerprint: string; readonly files?: number; readonly bytes?: number }
+export interface DataMark {
+  readonly fingerprint: string;
+  readonly files?: number;
+  readonly bytes?: number;
+}
 
 export interface SnapshotParts {
   readonly settings: RunSettings;
@@ -20,7 +28,10 @@ export interface SnapshotParts {
 /** Everything that the rest of the run depends on. */
 export function snapshot(session: Session, { settings, data, validated }: SnapshotParts): CheckpointContent {
   return contentOf(session, {
-    config: plain(settings), data: { ...data, batch: session.steps }, extra: { validated: plain(validated) } });
+    config: plain(settings),
+    data: { ...data, batch: session.steps },
+    extra: { validated: plain(validated) },
+  });
 }
 
 const plain = (value: object | null): Json => JSON.parse(JSON.stringify(value)) as Json;
@@ -31,8 +42,12 @@ export function validatedIn(meta: CheckpointMeta): LastValidation | null {
 
 /** null: the data is that of the checkpoint; else how it differs. */
 export function dataChange(meta: CheckpointMeta, now: DataMark): string | null {
-  const before = (meta.data ?? {}) as Partial<DataMark>, size = ({ files, bytes }: Partial<DataMark>): string => `${bytes} bytes of text in ${files} ${files === 1 ? 'file' : 'files'}`;
+  const before = (meta.data ?? {}) as Partial<DataMark>,
+    size = ({ files, bytes }: Partial<DataMark>): string =>
+      `${bytes} bytes of text in ${files} ${files === 1 ? 'file' : 'files'}`;
   if (before.fingerprint === now.fingerprint) return null;
   if (before.bytes === undefined || now.bytes === undefined) return 'its fingerprint is another';
-  return before.bytes === now.bytes && before.files === now.files ? `as before it is ${size(now)}, but they are other bytes, or in another order` : `it was ${size(before)} and is ${size(now)}`;
+  return before.bytes === now.bytes && before.files === now.files
+    ? `as before it is ${size(now)}, but they are ` + `other bytes, or in another order`
+    : `it was ${size(before)} and is ${size(now)}`;
 }

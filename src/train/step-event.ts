@@ -1,4 +1,5 @@
-// The event of a training step. In: what session.step gave, and how long it took; out: plain JSON, short: it is written for every step.
+// The event of a training step. In: what session.step gave, and how long it took; out: plain JSON, short: it is written
+// for every step.
 import { checkOptions, type KeysOf } from '../base/options.ts';
 import { atLeast0, needed } from '../base/kinds.ts';
 import type { StepResult } from '../session/step.ts';
@@ -18,24 +19,37 @@ const KEYS: KeysOf<Measured> = { ms: needed(atLeast0), count: needed(atLeast0), 
 export function stepEvent({ step, loss, aux, stats, gradNorm }: StepResult, measured: Measured): StepEvent {
   checkOptions('stepEvent', measured, KEYS);
   const { ms, count, lr, rss } = measured;
-  const load: Record<string, number[]> = {}, layers = new Map<string, Record<string, number>>();
+  const load: Record<string, number[]> = {},
+    layers = new Map<string, Record<string, number>>();
   const of = (layer: string): Record<string, number> => {
     const found = layers.get(layer) ?? {};
     layers.set(layer, found);
     return found;
   };
   for (const [name, value] of Object.entries(stats)) {
-    const cut = name.lastIndexOf('/'), layer = name.slice(0, cut), what = name.slice(cut + 1), list = Array.from(value.data, Number);
+    const cut = name.lastIndexOf('/'),
+      layer = name.slice(0, cut),
+      what = name.slice(cut + 1),
+      list = Array.from(value.data, Number);
     if (what === 'load') load[layer] = list;
-    else if (what === 'agreement') { if (list[1] > 0) of(layer)[what] = short(list[0] / list[1]); }
+    else if (what === 'agreement') {
+      if (list[1] > 0) of(layer)[what] = short(list[0] / list[1]);
+    }
     // Of a list, one number for each expert, the sum; whoever wants more has the load and the capacities.
     else if (list.every(Number.isFinite)) of(layer)[snake(what)] = short(list.reduce((a, b) => a + b, 0));
   }
   return {
-    event: 'step', step, loss, aux: Object.fromEntries(Object.entries(aux).map(([name, x]) => [name, short(x)])),
-    tokens_per_s: round((count / ms) * 1000, 1), ms: round(ms, 3), grad_norm: gradNorm,
-    ...(lr !== undefined && { lr: short(lr) }), ...(rss !== undefined && { rss }),
-    ...(Object.keys(load).length > 0 && { load }), ...(layers.size > 0 && { layers: Object.fromEntries(layers) }),
+    event: 'step',
+    step,
+    loss,
+    aux: Object.fromEntries(Object.entries(aux).map(([name, x]) => [name, short(x)])),
+    tokens_per_s: round((count / ms) * 1000, 1),
+    ms: round(ms, 3),
+    grad_norm: gradNorm,
+    ...(lr !== undefined && { lr: short(lr) }),
+    ...(rss !== undefined && { rss }),
+    ...(Object.keys(load).length > 0 && { load }),
+    ...(layers.size > 0 && { layers: Object.fromEntries(layers) }),
   };
 }
 

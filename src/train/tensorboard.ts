@@ -1,5 +1,6 @@
-// A Logger that writes TensorBoard's event files: losses, rates, times, memory and what layers tell as scalars, each layer's load as a histogram over its
-// experts. In: a run's events; out: FOLDER/events.out.tfevents.*, one for each time that the run is begun or gone on with.
+// A Logger that writes TensorBoard's event files: losses, rates, times, memory and what layers tell as scalars, each
+// layer's load as a histogram over its experts. In: a run's events; out: FOLDER/events.out.tfevents.*, one for each
+// time that the run is begun or gone on with.
 import { randomBytes } from 'node:crypto';
 import { appendFileSync, closeSync, fstatSync, openSync } from 'node:fs';
 import { UserError } from '../base/errors.ts';
@@ -11,10 +12,13 @@ import { sessionRecord, summaryRecord, versionRecord, type Histogram, type Summa
 import type { LogEvent } from './events.ts';
 import type { Logger, RunInfo } from './logger.ts';
 
-const FLUSH_BYTES = 1 << 16, FLUSH_MS = 2000; // what is collected before it is written
+const FLUSH_BYTES = 1 << 16,
+  FLUSH_MS = 2000; // what is collected before it is written
 
 /** `folder`: default the folder `tensorboard` of the run's. */
-export function tensorBoard(folder?: string): Logger { return new TensorBoard(folder); }
+export function tensorBoard(folder?: string): Logger {
+  return new TensorBoard(folder);
+}
 
 class TensorBoard implements Logger {
   readonly #folder: string | undefined;
@@ -25,14 +29,22 @@ class TensorBoard implements Logger {
   #bytes = 0;
   #flushed = 0;
 
-  constructor(folder: string | undefined) { this.#folder = folder; }
+  constructor(folder: string | undefined) {
+    this.#folder = folder;
+  }
 
   async init({ folder, step }: RunInfo): Promise<void> {
-    const into = this.#folder ?? join(folder, 'tensorboard'), now = Date.now() / 1000;
+    const into = this.#folder ?? join(folder, 'tensorboard'),
+      now = Date.now() / 1000;
     await makeFolder(into);
-    // TensorBoard reads the files of a folder in the order of their names. Processes in containers may have one host name and one pid.
+    // TensorBoard reads the files of a folder in the order of their names. Processes in containers may have one host
+    // name and one pid.
     this.#path = join(into, `events.out.tfevents.${now.toFixed(3)}.${hostname()}.${randomBytes(4).toString('hex')}`);
-    try { this.#file = openSync(this.#path, 'ax'); } catch (error) { throw fault('write', this.#path, error); }
+    try {
+      this.#file = openSync(this.#path, 'ax');
+    } catch (error) {
+      throw fault('write', this.#path, error);
+    }
     this.#keep(versionRecord(now));
     this.#keep(sessionRecord(now, step + 1));
     this.#flush();
@@ -45,10 +57,16 @@ class TensorBoard implements Logger {
     if (this.#bytes > FLUSH_BYTES || performance.now() - this.#flushed > FLUSH_MS) this.#flush();
   }
 
-  flush(): void { this.#flush(); }
+  flush(): void {
+    this.#flush();
+  }
 
   finish(): void {
-    try { this.#flush(); } finally { closeSync(this.#file); }
+    try {
+      this.#flush();
+    } finally {
+      closeSync(this.#file);
+    }
   }
 
   #keep(record: Buffer): void {
@@ -58,8 +76,13 @@ class TensorBoard implements Logger {
 
   #flush(): void {
     // A file made anew would lack what every reader looks for at its beginning.
-    if (fstatSync(this.#file).nlink === 0) throw new UserError(`${shownPath(this.#path)} is gone`, 'it was removed while the run went on');
-    try { appendFileSync(this.#file, Buffer.concat(this.#kept)); } catch (error) { throw fault('write', this.#path, error); }
+    if (fstatSync(this.#file).nlink === 0)
+      throw new UserError(`${shownPath(this.#path)} is gone`, 'it was removed ' + 'while the run went on');
+    try {
+      appendFileSync(this.#file, Buffer.concat(this.#kept));
+    } catch (error) {
+      throw fault('write', this.#path, error);
+    }
     this.#kept = [];
     this.#bytes = 0;
     this.#flushed = performance.now();
@@ -69,18 +92,38 @@ class TensorBoard implements Logger {
 /** What TensorBoard is told of an event; null: nothing. */
 function summaryOf(e: LogEvent): Summary | null {
   switch (e.event) {
-    case 'step': return {
-      scalars: {
-        'loss/train': e.loss, ...under('aux', e.aux), 'speed/step_ms': e.ms, 'speed/throughput': e.tokens_per_s, 'optimiser/grad_norm': e.grad_norm,
-        ...(e.lr !== undefined && { 'optimiser/learning_rate': e.lr }), ...(e.rss !== undefined && { 'memory/resident': e.rss }),
-        ...Object.assign({}, ...Object.entries(e.layers ?? {}).map(([layer, told]) => under(`moe/${layer}`, told))) as Record<string, number>,
-      },
-      histograms: Object.fromEntries(Object.entries(e.load ?? {}).map(([layer, load]) => [`load/${layer}`, overExperts(load)])),
-    };
-    case 'eval': return { scalars: { ...(e.val_loss !== null && { 'loss/validation': e.val_loss }), ...under('validation', e.metrics ?? {}) } };
-    case 'plan': return { scalars: under('memory/planned', e.bytes) };
-    case 'recompile': return { scalars: { [`recompile/${e.rule}/${e.kept ? 'kept' : 'undone'}`]: e.ratio?.median ?? 1 } };
-    default: return null;
+    case 'step':
+      return {
+        scalars: {
+          'loss/train': e.loss,
+          ...under('aux', e.aux),
+          'speed/step_ms': e.ms,
+          'speed/throughput': e.tokens_per_s,
+          'optimiser/grad_norm': e.grad_norm,
+          ...(e.lr !== undefined && { 'optimiser/learning_rate': e.lr }),
+          ...(e.rss !== undefined && { 'memory/resident': e.rss }),
+          ...(Object.assign(
+            {},
+            ...Object.entries(e.layers ?? {}).map(([layer, told]) => under(`moe/${layer}`, told)),
+          ) as Record<string, number>),
+        },
+        histograms: Object.fromEntries(
+          Object.entries(e.load ?? {}).map(([layer, load]) => [`load/${layer}`, overExperts(load)]),
+        ),
+      };
+    case 'eval':
+      return {
+        scalars: {
+          ...(e.val_loss !== null && { 'loss/validation': e.val_loss }),
+          ...under('validation', e.metrics ?? {}),
+        },
+      };
+    case 'plan':
+      return { scalars: under('memory/planned', e.bytes) };
+    case 'recompile':
+      return { scalars: { [`recompile/${e.rule}/${e.kept ? 'kept' : 'undone'}`]: e.ratio?.median ?? 1 } };
+    default:
+      return null;
   }
 }
 
@@ -91,5 +134,12 @@ const under = (prefix: string, values: object): Record<string, number> =>
 function overExperts(load: readonly number[]): Histogram {
   const sum = (power: number): number => load.reduce((n, rows, e) => n + rows * e ** power, 0);
   // A first bucket that ends at -0.5 and is empty gives expert 0 a left edge.
-  return { limits: [-0.5, ...load.map((_, e) => e + 0.5)], counts: [0, ...load], min: 0, max: load.length - 1, sum: sum(1), sumSquares: sum(2) };
+  return {
+    limits: [-0.5, ...load.map((_, e) => e + 0.5)],
+    counts: [0, ...load],
+    min: 0,
+    max: load.length - 1,
+    sum: sum(1),
+    sumSquares: sum(2),
+  };
 }

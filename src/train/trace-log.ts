@@ -1,5 +1,5 @@
-// A Logger that records the loads of all experts, for the policy lab. In: a run's events; out: the lines of a trace. A run that goes on
-// from a checkpoint goes on in its file: steps after the checkpoint, which come again, are left out.
+// A Logger that records the loads of all experts, for the policy lab. In: a run's events; out: the lines of a trace. A
+// run that goes on from a checkpoint goes on in its file: steps after the checkpoint, which come again, are left out.
 import { accessSync, appendFileSync, constants, existsSync, statSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { UserError } from '../base/errors.ts';
@@ -10,22 +10,41 @@ import { headerLine, layersOfModel, stepLine } from '../recompile/lab/trace.ts';
 import type { Logger } from './logger.ts';
 import { ConfigError } from './schema.ts';
 
-/** Throws UserError where the model has no mixture-of-experts layer, the file cannot be written, or is there already and this run does not go on with it. */
-export function traceLog(path: string, model: object, { resumed = false }: { readonly resumed?: boolean } = {}): Logger {
+/**
+ * Throws UserError where the model has no mixture-of-experts layer, the file cannot be written, or is there already and
+ * this run does not go on with it.
+ */
+export function traceLog(
+  path: string,
+  model: object,
+  { resumed = false }: { readonly resumed?: boolean } = {},
+): Logger {
   const layers = layersOfModel(model);
-  if (layers.length === 0) throw new ConfigError('there are no loads to trace: the model has no mixture-of-experts layer', 'leave --trace out');
+  if (layers.length === 0)
+    throw new ConfigError(
+      'there are no loads to trace: the model has no mixture-of-experts layer',
+      'leave --trace out',
+    );
   checkWritable(path);
   if (!resumed && isFilled(path)) refuse(path);
   let begun = false;
   const write = (text: string): void => {
-    if (begun && !existsSync(path)) throw new UserError(`${shownPath(path)} is gone`, 'it was removed while the run went on');
+    if (begun && !existsSync(path))
+      throw new UserError(`${shownPath(path)} is gone`, 'it was removed while the run ' + 'went on');
     append(text);
   };
-  const append = (text: string): void => { try { appendFileSync(path, text); } catch (error) { throw fault('write', path, error); } };
+  const append = (text: string): void => {
+    try {
+      appendFileSync(path, text);
+    } catch (error) {
+      throw fault('write', path, error);
+    }
+  };
   return {
     async init({ step }) {
-      if (isFilled(path) && !(resumed && await isOurs(path, step, headerLine(layers)))) refuse(path);
-      // A run that was killed before its first checkpoint begins anew, and so does its trace. A pipe has nothing to go on with.
+      if (isFilled(path) && !(resumed && (await isOurs(path, step, headerLine(layers))))) refuse(path);
+      // A run that was killed before its first checkpoint begins anew, and so does its trace. A pipe has nothing to go
+      // on with.
       if (isFile(path)) await (await EventLog.open(path, step)).close();
       if (!isFilled(path)) write(`${headerLine(layers)}\n`);
       begun = true;
@@ -33,26 +52,40 @@ export function traceLog(path: string, model: object, { resumed = false }: { rea
     log(event) {
       if (event.event !== 'step' || !event.load) return;
       const { load } = event;
-      write(`${stepLine(event.step, layers.map((l) => load[l.path] ?? new Array<number>(l.experts).fill(0)))}\n`);
+      write(
+        `${stepLine(
+          event.step,
+          layers.map((l) => load[l.path] ?? new Array<number>(l.experts).fill(0)),
+        )}\n`,
+      );
     },
   };
 }
 
 function checkWritable(path: string): void {
   const there = existsSync(path);
-  if (there && statSync(path).isDirectory()) throw new UserError(`cannot write ${shownPath(path)}: it is a folder`, 'name a file');
-  try { accessSync(there ? path : dirname(path), constants.W_OK); } catch (error) { throw fault('write', path, error); }
+  if (there && statSync(path).isDirectory())
+    throw new UserError(`cannot write ${shownPath(path)}: it is a folder`, 'name a file');
+  try {
+    accessSync(there ? path : dirname(path), constants.W_OK);
+  } catch (error) {
+    throw fault('write', path, error);
+  }
 }
 
 const isFile = (path: string): boolean => !existsSync(path) || statSync(path).isFile();
 const isFilled = (path: string): boolean => existsSync(path) && statSync(path).isFile() && statSync(path).size > 0;
 
 function refuse(path: string): never {
-  throw new UserError(`${shownPath(path)} is there already`, 'name another file for --trace; a run that goes on with --resume goes on in its own');
+  throw new UserError(
+    `${shownPath(path)} is there ` + `already`,
+    'name another file for --trace; a run that goes on with --resume goes on in its own',
+  );
 }
 
 /** Whether a file is a trace that the run may go on with: at its beginning only one of the same layers. */
 async function isOurs(path: string, step: number, header: string): Promise<boolean> {
-  for await (const [first = ''] of linesOf(path)) return step === 0 ? first === header : first.startsWith('{"event":"trace"');
+  for await (const [first = ''] of linesOf(path))
+    return step === 0 ? first === header : first.startsWith('{"event":"trace"');
   return false;
 }

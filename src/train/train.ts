@@ -1,5 +1,6 @@
-// Training: steps, validations and checkpoints in order, told as events. In: an experiment and a run folder's path; out: where it
-// ended. Stopped or killed at any moment and started again with `resume`, it gives the same numbers as without the break.
+// Training: steps, validations and checkpoints in order, told as events. In: an experiment and a run folder's path;
+// out: where it ended. Stopped or killed at any moment and started again with `resume`, it gives the same numbers as
+// without the break.
 import { createRequire } from 'node:module';
 import { basename, join } from 'node:path';
 import { UserError } from '../base/errors.ts';
@@ -58,8 +59,17 @@ export async function train(options: TrainOptions): Promise<DoneEvent | null> {
   checkTraining(experiment);
   const data = experiment.data(options.say);
   const early: RecompileEvent[] = []; // decided before there is a log
-  let told = (event: RecompileEvent): void => { early.push(event); };
-  const session = await openSession(experiment, { device: options.device ?? experiment.config.device, say: options.say, observe: true, events: (event) => { told(event); } });
+  let told = (event: RecompileEvent): void => {
+    early.push(event);
+  };
+  const session = await openSession(experiment, {
+    device: options.device ?? experiment.config.device,
+    say: options.say,
+    observe: true,
+    events: (event) => {
+      told(event);
+    },
+  });
   try {
     for (const rule of policiesFor(experiment.model, experiment.config.recompile)) session.recompile(rule);
     options.busy?.('compiling');
@@ -68,11 +78,19 @@ export async function train(options: TrainOptions): Promise<DoneEvent | null> {
     const { batch: size, seed } = experiment.config;
     await session.prepare(await firstBatch(data, { size, seed, context: experiment.context }));
     const mark = await markOf(data);
-    const run = await openRun(out, { resume, say: options.say, settings: JSON.parse(JSON.stringify(options.settings)) as Json, check: (checkpoint) => checkResume(options, checkpoint, mark) });
+    const run = await openRun(out, {
+      resume,
+      say: options.say,
+      settings: JSON.parse(JSON.stringify(options.settings)) as Json,
+      check: (checkpoint) => checkResume(options, checkpoint, mark),
+    });
     try {
       const training = new Training(options, session, data, mark, run);
-      told = (event) => { training.recompiled(event); };
-      return await training.run(resume ? early.filter((e) => e.error !== undefined) : early); // a run that goes on has the plan that it had
+      told = (event) => {
+        training.recompiled(event);
+      };
+      // a run that goes on has the plan that it had
+      return await training.run(resume ? early.filter((e) => e.error !== undefined) : early);
     } finally {
       await run.close();
     }
@@ -81,7 +99,10 @@ export async function train(options: TrainOptions): Promise<DoneEvent | null> {
   }
 }
 
-/** What a step is compiled for: the first batch. Of text only its shape is made: a batch that is too large is refused at once. */
+/**
+ * What a step is compiled for: the first batch. Of text only its shape is made: a batch that is too large is refused at
+ * once.
+ */
 async function firstBatch(data: TrainingData, options: TextBatchOptions): Promise<Batch> {
   const batches = data.batches(options);
   if (!(data instanceof TextDataset)) return batches.at(0);
@@ -98,17 +119,31 @@ async function markOf(data: TrainingData): Promise<DataMark> {
 }
 
 /** Rejects where a run cannot go on from its checkpoint as if it had not stopped. */
-async function checkResume({ out, experiment: { config } }: TrainOptions, { path, step: has }: { readonly path: string; readonly step: number }, mark: DataMark): Promise<void> {
-  if (has > config.steps) throw new ConfigError(`the run in ${out} has done ${has} steps, more than the ${config.steps} it should have in all`, `--steps ${2 * has} goes on to ${2 * has}`);
+async function checkResume(
+  { out, experiment: { config } }: TrainOptions,
+  { path, step: has }: { readonly path: string; readonly step: number },
+  mark: DataMark,
+): Promise<void> {
+  if (has > config.steps)
+    throw new ConfigError(
+      `the run in ${out} has done ${has} steps, more than the ` + `${config.steps} it should have in all`,
+      `--steps ${2 * has} goes on to ${2 * has}`,
+    );
   const { meta, file } = await loadCheckpoint(path);
   await file.close();
   const change = dataChange(meta, mark);
   if (change === null) return;
-  throw new UserError(`the data${config.data.length > 0 ? ` in ${config.data.join(', ')}` : ''} is not what the run in ${out} was started with: ${change}`,
-    'a resumed run would not go on exactly: restore the files, or start a new run; data that has moved is named by --data');
+  throw new UserError(
+    `the data${config.data.length > 0 ? ` in ${config.data.join(', ')}` : ''} is not what the run ` +
+      `in ${out} was started with: ${change}`,
+    'a resumed run would not go on exactly: restore the files, or start a new run; data that has moved is named by --data',
+  );
 }
 
-interface Saved { readonly path: string; readonly step: number }
+interface Saved {
+  readonly path: string;
+  readonly step: number;
+}
 
 class Training {
   readonly #options: TrainOptions;
@@ -133,7 +168,13 @@ class Training {
     this.#mark = mark;
     this.#run = run;
     this.#saved = run.checkpoint;
-    this.#loggers = new Loggers([...options.loggers, ...options.experiment.loggers], (event) => { run.append(event); }, options.say);
+    this.#loggers = new Loggers(
+      [...options.loggers, ...options.experiment.loggers],
+      (event) => {
+        run.append(event);
+      },
+      options.say,
+    );
   }
 
   /** A decision of the engine, told within a step or between two. */
@@ -157,10 +198,14 @@ class Training {
   }
 
   async #train(early: readonly RecompileEvent[]): Promise<DoneEvent | null> {
-    const { stop, experiment: { config, context } } = this.#options;
+    const {
+      stop,
+      experiment: { config, context },
+    } = this.#options;
     await this.#begin();
     for (const event of early) this.recompiled(event);
-    const from = this.#session.steps, { batch: size, seed, steps } = config;
+    const from = this.#session.steps,
+      { batch: size, seed, steps } = config;
     await this.#validateIfDue();
     let mark = performance.now();
     for await (const batch of this.#data.batches({ size, seed, context, from, limit: Math.max(0, steps - from) })) {
@@ -169,7 +214,7 @@ class Training {
       this.#loggers.log(this.#stepEvent(result, batch, performance.now() - mark));
       await this.#tellPlan(batch);
       await this.#validateIfDue();
-      if (this.#saveDue() || await this.#folderLost()) await this.#save();
+      if (this.#saveDue() || (await this.#folderLost())) await this.#save();
       mark = performance.now();
     }
     const { path: checkpoint } = await this.#save();
@@ -179,17 +224,33 @@ class Training {
       return null;
     }
     const { val_loss, metrics } = validated;
-    const done: DoneEvent = { event: 'done', step: this.#session.steps, val_loss, ...(metrics && { metrics }), checkpoint,
-      seconds: round((performance.now() - this.#began) / 1000, 3), peak_bytes: this.#peakBytes() };
+    const done: DoneEvent = {
+      event: 'done',
+      step: this.#session.steps,
+      val_loss,
+      ...(metrics && { metrics }),
+      checkpoint,
+      seconds: round((performance.now() - this.#began) / 1000, 3),
+      peak_bytes: this.#peakBytes(),
+    };
     this.#loggers.log(done);
     return done;
   }
 
-  #state(): { readonly validated: LastValidation | null; readonly saved: Saved | undefined } { return { validated: this.#validated, saved: this.#saved }; }
+  #state(): { readonly validated: LastValidation | null; readonly saved: Saved | undefined } {
+    return { validated: this.#validated, saved: this.#saved };
+  }
 
   async #begin(): Promise<void> {
-    const { experiment: { config, context }, settings, say, out } = this.#options;
-    this.#run.damaged.forEach((reason) => { say(`passed over a damaged checkpoint: ${reason}`); });
+    const {
+      experiment: { config, context },
+      settings,
+      say,
+      out,
+    } = this.#options;
+    this.#run.damaged.forEach((reason) => {
+      say(`passed over a damaged checkpoint: ${reason}`);
+    });
     if (this.#run.checkpoint) {
       const meta = await this.#session.restoreCheckpoint(await loadCheckpoint(this.#run.checkpoint.path));
       this.#validated = validatedIn(meta);
@@ -198,10 +259,18 @@ class Training {
     this.#planFrom = steps + 1;
     await this.#loggers.init({ folder: out, settings, step: steps });
     this.#loggers.log({
-      event: 'start', version, config, device: executor.description, threads: executor.threads,
-      parameters: [...named.parameters.values()].reduce((n, p) => n + p.size, 0), steps: config.steps, resumed_from: steps, out,
+      event: 'start',
+      version,
+      config,
+      device: executor.description,
+      threads: executor.threads,
+      parameters: [...named.parameters.values()].reduce((n, p) => n + p.size, 0),
+      steps: config.steps,
+      resumed_from: steps,
+      out,
       unit: this.#data instanceof TextDataset ? 'tokens' : 'samples',
-      train_samples: await this.#data.batches({ size: 1, context }).samples(), validation_samples: await heldOut(this.#data, context),
+      train_samples: await this.#data.batches({ size: 1, context }).samples(),
+      validation_samples: await heldOut(this.#data, context),
     });
   }
 
@@ -211,29 +280,48 @@ class Training {
     } catch (error) {
       if (!(error instanceof NonFiniteError)) throw error;
       const [message] = error.message.split('\n');
-      throw new UserError(`${message}; ${this.#session.steps === 0 ? 'no step was done before it' : await this.#lastGood()}`, error.hint, error);
+      throw new UserError(
+        `${message}; ` + `${this.#session.steps === 0 ? 'no step was done before it' : await this.#lastGood()}`,
+        error.hint,
+        error,
+      );
     }
   }
 
-  /** Saves what the last step left, if it is finite: the loss of a step says nothing of the values that its update makes. */
+  /**
+   * Saves what the last step left, if it is finite: the loss of a step says nothing of the values that its update
+   * makes.
+   */
   async #lastGood(): Promise<string> {
     const bad = await firstNotFinite(this.#snapshot(), this.#trained);
-    return bad === null ? `the last good checkpoint is ${(await this.#save()).path} (step ${this.#session.steps})` : this.#unsaved(bad);
+    return bad === null
+      ? `the last good checkpoint is ${(await this.#save()).path} (step ` + `${this.#session.steps})`
+      : this.#unsaved(bad);
   }
 
   /** What is told of values that are not saved. */
   #unsaved(bad: NotFiniteError): string {
-    const step = this.#session.steps, saved = this.#saved && this.#saved.step < step ? this.#saved : undefined;
+    const step = this.#session.steps,
+      saved = this.#saved && this.#saved.step < step ? this.#saved : undefined;
     const same = this.#saved?.step === step ? `, also in ${this.#saved.path}` : '';
-    return `after step ${step} ${bad.message}${same}; ${saved ? `the last good checkpoint is ${saved.path} (step ${saved.step})` : 'there is no good checkpoint'}`;
+    return (
+      `after step ${step} ${bad.message}${same}; ` +
+      `${saved ? `the last good checkpoint is ${saved.path} (step ${saved.step})` : 'there is no good checkpoint'}`
+    );
   }
 
   /** Of a state: whether steps change it, so that it must be finite. */
-  readonly #trained = (name: string): boolean => name.startsWith('optim/') || this.#session.named.parameters.get(name)?.trained === true;
+  readonly #trained = (name: string): boolean =>
+    name.startsWith('optim/') || this.#session.named.parameters.get(name)?.trained === true;
 
   #stepEvent(result: StepResult, { x }: Batch, ms: number): StepEvent {
     const count = this.#data instanceof TextDataset ? x.data.length : x.shape[0];
-    return stepEvent(result, { ms, count, lr: this.#options.experiment.optimizer.rate?.(result.step - 1), rss: process.memoryUsage.rss() });
+    return stepEvent(result, {
+      ms,
+      count,
+      lr: this.#options.experiment.optimizer.rate?.(result.step - 1),
+      rss: process.memoryUsage.rss(),
+    });
   }
 
   /** Of a plan that has run its first step; its program is loaded. */
@@ -245,8 +333,10 @@ class Training {
   }
 
   async #validateIfDue(): Promise<void> {
-    const { experiment, stop, busy, say } = this.#options, { steps, evalEvery = Math.max(100, Math.ceil(steps / 4)) } = experiment.config;
-    const step = this.#session.steps, start = performance.now();
+    const { experiment, stop, busy, say } = this.#options,
+      { steps, evalEvery = Math.max(100, Math.ceil(steps / 4)) } = experiment.config;
+    const step = this.#session.steps,
+      start = performance.now();
     const due = step > 0 && (step === steps || (evalEvery > 0 && step % evalEvery === 0));
     if (!due || this.#validated?.step === step || stop?.aborted) return;
     const found = await validate(this.#session, experiment, this.#data, stop, (share) => busy?.('validating', share));
@@ -277,7 +367,8 @@ class Training {
 
   async #keep(): Promise<boolean> {
     const lost = await this.#run.keep();
-    if (this.#saved) this.#saved = lost ? undefined : { ...this.#saved, path: join(this.#run.path, basename(this.#saved.path)) };
+    if (this.#saved)
+      this.#saved = lost ? undefined : { ...this.#saved, path: join(this.#run.path, basename(this.#saved.path)) };
     return lost;
   }
 
@@ -285,13 +376,18 @@ class Training {
   async #rescue(): Promise<void> {
     const step = this.#session.steps;
     if (step === 0 || this.#saved?.step === step) return;
-    try { await this.#save(); } catch { /* the first error is the one that is told */ }
+    try {
+      await this.#save();
+    } catch {
+      /* the first error is the one that is told */
+    }
     const { saved } = this.#state();
     if (saved?.step === step) this.#options.say(`step ${step} is saved: ${saved.path}`);
   }
 
   async #save(): Promise<Saved> {
-    const step = this.#session.steps, start = performance.now();
+    const step = this.#session.steps,
+      start = performance.now();
     await this.#keep();
     if (this.#saved?.step === step) return this.#saved;
     this.#loggers.flush();

@@ -1,4 +1,5 @@
-// Validation: the mean loss and the metrics over all held-out samples, dropout off. In: a session and data; out: the means.
+// Validation: the mean loss and the metrics over all held-out samples, dropout off. In: a session and data; out: the
+// means.
 import { MeanLoss } from '../session/means.ts';
 import type { Session } from '../session/session.ts';
 import type { Experiment, TrainingData } from './experiment.ts';
@@ -25,7 +26,11 @@ export async function heldOut(data: TrainingData, context: number): Promise<numb
 
 /** The mean over every held-out sample, by what the loss counts. null: there is none, or `stop` came first. */
 export async function validate(
-  session: Session, { config, context, metrics }: Experiment, data: TrainingData, stop?: AbortSignal, progress?: (share: number) => void,
+  session: Session,
+  { config, context, metrics }: Experiment,
+  data: TrainingData,
+  stop?: AbortSignal,
+  progress?: (share: number) => void,
 ): Promise<Validation | null> {
   const count = await heldOut(data, context);
   if (count === 0) return null;

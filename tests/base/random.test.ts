@@ -12,7 +12,9 @@ test('Threefry-2x32 with 20 rounds gives the known answers of Random123', () => 
 });
 
 test('normal numbers have mean 0, variance 1 and kurtosis 3, one by one and all at once', () => {
-  const stream = new Stream(5, 'w'), n = 100_001, all = stream.normals(3, 1, new Float32Array(n));
+  const stream = new Stream(5, 'w'),
+    n = 100_001,
+    all = stream.normals(3, 1, new Float32Array(n));
   for (const i of [0, 1, 2, 777, n - 1]) assert.equal(all[i], Math.fround(stream.normal(3, i)));
   const moment = (p: number): number => all.reduce((sum, x) => sum + x ** p, 0) / n;
   assert.ok(Math.abs(moment(1)) < 0.015 && Math.abs(moment(2) - 1) < 0.02 && Math.abs(moment(4) - 3) < 0.15);
@@ -21,9 +23,15 @@ test('normal numbers have mean 0, variance 1 and kurtosis 3, one by one and all 
 });
 
 test('starting values part by part are those of the whole', () => {
-  for (const init of [{ kind: 'normal', std: 0.3 }, { kind: 'uniform', bound: 2 }, { kind: 'constant', value: 7 }] as const satisfies readonly Init[]) {
+  for (const init of [
+    { kind: 'normal', std: 0.3 },
+    { kind: 'uniform', bound: 2 },
+    { kind: 'constant', value: 7 },
+  ] as const satisfies readonly Init[]) {
     for (const size of [1, 3, 65536, 65537, 200_001]) {
-      const p = new Parameter([size], init), whole = initialValue(p, 'w', 4), found = new Float32Array(size);
+      const p = new Parameter([size], init),
+        whole = initialValue(p, 'w', 4),
+        found = new Float32Array(size);
       for (const { at, data } of initialParts(p, 'w', 4)) found.set(data, at);
       assert.deepEqual(found, whole, `${init.kind} ${size}`);
     }

@@ -6,5 +6,12 @@ import { keepRecent } from '../../src/base/recent.ts';
 test('of so many things the one that was not used longest goes first', () => {
   const map = new Map<string, number>();
   for (const [i, key] of ['a', 'b', 'c', 'a', 'd', 'e'].entries()) assert.equal(keepRecent(map, key, i, 3), i);
-  assert.deepEqual([...map], [['a', 3], ['d', 4], ['e', 5]]);
+  assert.deepEqual(
+    [...map],
+    [
+      ['a', 3],
+      ['d', 4],
+      ['e', 5],
+    ],
+  );
 });

@@ -15,9 +15,44 @@ test('a list that is shown in part says how many are left out', () => {
 const shell = spawnSync('sh', ['-c', 'true']).status === 0;
 
 test('a shell gives back any path that is printed in a command', { skip: !shell && 'needs a POSIX shell' }, () => {
-  const names = fc.array(fc.oneof(fc.constantFrom(' ', '\'', '"', '-', '\n', '\t', '%', '#', '?', '*', '$', '`', '\\', '!', '~', '&', ';', 'ü', '名'), fc.string({ unit: 'grapheme' })), { minLength: 1 })
-    .map((parts) => parts.join('').replaceAll('\0', '')).filter((name) => name !== '' && name.isWellFormed());
-  const many = fc.sample(names, { numRuns: 300, seed: 3 }), words = many.map(shellWord);
-  const { stdout } = spawnSync('sh', ['-c', `printf '%s\\0' ${words.join(' ')}`], { encoding: 'utf8', env: { LC_ALL: 'C.UTF-8', PATH: process.env['PATH'] } });
-  assert.deepEqual(stdout.split('\0').slice(0, -1), many.map((name) => (name.startsWith('-') ? `./${name}` : name)));
+  const names = fc
+    .array(
+      fc.oneof(
+        fc.constantFrom(
+          ' ',
+          "'",
+          '"',
+          '-',
+          '\n',
+          '\t',
+          '%',
+          '#',
+          '?',
+          '*',
+          '$',
+          '`',
+          '\\',
+          '!',
+          '~',
+          '&',
+          ';',
+          'ü',
+          '名',
+        ),
+        fc.string({ unit: 'grapheme' }),
+      ),
+      { minLength: 1 },
+    )
+    .map((parts) => parts.join('').replaceAll('\0', ''))
+    .filter((name) => name !== '' && name.isWellFormed());
+  const many = fc.sample(names, { numRuns: 300, seed: 3 }),
+    words = many.map(shellWord);
+  const { stdout } = spawnSync('sh', ['-c', `printf '%s\\0' ` + `${words.join(' ')}`], {
+    encoding: 'utf8',
+    env: { LC_ALL: 'C.UTF-8', PATH: process.env['PATH'] },
+  });
+  assert.deepEqual(
+    stdout.split('\0').slice(0, -1),
+    many.map((name) => (name.startsWith('-') ? `./${name}` : name)),
+  );
 });

@@ -1,5 +1,6 @@
-// A headless browser and what it loads: entries bundled by esbuild, served on loopback with or without the headers that isolate a page
-// (threads need shared memory, and that needs them). Everything ends in `close`, and nothing waits longer than a minute.
+// A headless browser and what it loads: entries bundled by esbuild, served on loopback with or without the headers that
+// isolate a page (threads need shared memory, and that needs them). Everything ends in `close`, and nothing waits
+// longer than a minute.
 import { constants, accessSync } from 'node:fs';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
@@ -14,26 +15,56 @@ export const MINUTE = 60_000;
 
 /** The Chromium of DYNAMOE_CHROMIUM, or the first on the PATH; null without one. */
 function findChromium(): string | null {
-  const named = process.env['DYNAMOE_CHROMIUM'], folders = (process.env['PATH'] ?? '').split(delimiter);
-  const paths = named === undefined ? ['chromium', 'chromium-browser', 'google-chrome'].flatMap((name) => folders.map((f) => join(f, name))) : [named];
-  return paths.find((path) => {
-    try { accessSync(path, constants.X_OK); return true; } catch { return false; }
-  }) ?? null;
+  const named = process.env['DYNAMOE_CHROMIUM'],
+    folders = (process.env['PATH'] ?? '').split(delimiter);
+  const paths =
+    named === undefined
+      ? ['chromium', 'chromium-browser', 'google-chrome'].flatMap((name) => folders.map((f) => join(f, name)))
+      : [named];
+  return (
+    paths.find((path) => {
+      try {
+        accessSync(path, constants.X_OK);
+        return true;
+      } catch {
+        return false;
+      }
+    }) ?? null
+  );
 }
 
 const path = findChromium();
 /** A reason to skip tests that need a browser, or false. */
-export const noChromium: string | false = path === null && 'no Chromium found (chromium, chromium-browser or google-chrome on the PATH, or DYNAMOE_CHROMIUM)';
+export const noChromium: string | false =
+  path === null &&
+  'no Chromium found (chromium, chromium-browser or ' + 'google-chrome on the PATH, or DYNAMOE_CHROMIUM)';
 
 // As root its sandbox does not start. It looks nothing up outside.
-const FLAGS = ['--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync',
-  ...(process.getuid?.() === 0 ? ['--no-sandbox'] : [])];
+const FLAGS = [
+  '--disable-gpu',
+  '--disable-quic',
+  '--no-first-run',
+  '--disable-background-networking',
+  '--disable-component-update',
+  '--disable-sync',
+  ...(process.getuid?.() === 0 ? ['--no-sandbox'] : []),
+];
 const ISOLATED = { 'cross-origin-opener-policy': 'same-origin', 'cross-origin-embedder-policy': 'require-corp' };
 
 /** Modules by name, each with what it imports: { 'page.js': 'tests/browser/page/page.ts' }. */
 async function bundle(entries: Readonly<Record<string, string>>): Promise<Map<string, string>> {
-  const { outputFiles } = await esbuild.build({ entryPoints: Object.entries(entries).map(([out, file]) => ({ in: file, out: out.replace(/\.js$/, '') })),
-    bundle: true, format: 'esm', platform: 'browser', target: 'es2022', conditions: ['dynamoe-source'], write: false, outdir: '/', absWorkingDir: root, logLevel: 'silent' });
+  const { outputFiles } = await esbuild.build({
+    entryPoints: Object.entries(entries).map(([out, file]) => ({ in: file, out: out.replace(/\.js$/, '') })),
+    bundle: true,
+    format: 'esm',
+    platform: 'browser',
+    target: 'es2022',
+    conditions: ['dynamoe-source'],
+    write: false,
+    outdir: '/',
+    absWorkingDir: root,
+    logLevel: 'silent',
+  });
   await esbuild.stop();
   return new Map(outputFiles.map(({ path: file, text }) => [file.replaceAll('\\', '/').split('/').at(-1) ?? '', text]));
 }
@@ -44,16 +75,29 @@ async function launch(): Promise<Browser> {
   return chromium.launch({ executablePath: path, args: FLAGS, timeout: MINUTE / 2 });
 }
 
-/** A browser, to open pages that somebody else serves. `faults`: what they wrote to the console as an error or warning, threw, or could not load. */
-export async function openBrowser(): Promise<{ open(url: string, options?: BrowserContextOptions): Promise<{ page: Page; faults: string[] }>; close(): Promise<void> }> {
+/**
+ * A browser, to open pages that somebody else serves. `faults`: what they wrote to the console as an error or warning,
+ * threw, or could not load.
+ */
+export async function openBrowser(): Promise<{
+  open(url: string, options?: BrowserContextOptions): Promise<{ page: Page; faults: string[] }>;
+  close(): Promise<void>;
+}> {
   const browser = await launch();
   return {
     async open(url, options) {
-      const page = await browser.newPage(options), faults: string[] = [];
+      const page = await browser.newPage(options),
+        faults: string[] = [];
       page.setDefaultTimeout(MINUTE / 2);
-      page.on('console', (m) => { if (m.type() === 'error' || m.type() === 'warning') faults.push(`${m.type()}: ${m.text()}`); });
-      page.on('pageerror', (error) => { faults.push(error.stack ?? error.message); });
-      page.on('requestfailed', (r) => { if (!r.url().endsWith('/events')) faults.push(`${r.url()}: ${r.failure()?.errorText ?? ''}`); });
+      page.on('console', (m) => {
+        if (m.type() === 'error' || m.type() === 'warning') faults.push(`${m.type()}: ` + `${m.text()}`);
+      });
+      page.on('pageerror', (error) => {
+        faults.push(error.stack ?? error.message);
+      });
+      page.on('requestfailed', (r) => {
+        if (!r.url().endsWith('/events')) faults.push(`${r.url()}: ` + `${r.failure()?.errorText ?? ''}`);
+      });
       await page.goto(url, { timeout: MINUTE / 2 });
       return { page, faults };
     },
@@ -61,25 +105,54 @@ export async function openBrowser(): Promise<{ open(url: string, options?: Brows
   };
 }
 
-export interface Opened { readonly page: Page; readonly version: string; close(): Promise<void> }
+export interface Opened {
+  readonly page: Page;
+  readonly version: string;
+  close(): Promise<void>;
+}
 
 /** Opens `html` in a new browser; it may load `entries`. Rejects with what the page throws while it loads. */
-export async function openPage(html: string, entries: Readonly<Record<string, string>>, isolated: boolean): Promise<Opened> {
+export async function openPage(
+  html: string,
+  entries: Readonly<Record<string, string>>,
+  isolated: boolean,
+): Promise<Opened> {
   const files = await bundle(entries);
   const server = createServer((request, response) => {
-    const name = (request.url ?? '/').slice(1), text = name === '' ? html : files.get(name);
-    response.writeHead(text === undefined ? 404 : 200, { 'content-type': name === '' ? 'text/html; charset=utf-8' : 'text/javascript', ...(isolated && ISOLATED) });
+    const name = (request.url ?? '/').slice(1),
+      text = name === '' ? html : files.get(name);
+    response.writeHead(text === undefined ? 404 : 200, {
+      'content-type': name === '' ? 'text/html; ' + 'charset=utf-8' : 'text/javascript',
+      ...(isolated && ISOLATED),
+    });
     response.end(text);
   });
-  await new Promise<void>((resolve) => { server.listen(0, '127.0.0.1', resolve); });
-  const shut = (): Promise<void> => new Promise((resolve) => { server.close(() => { resolve(); }); server.closeAllConnections(); });
+  await new Promise<void>((resolve) => {
+    server.listen(0, '127.0.0.1', resolve);
+  });
+  const shut = (): Promise<void> =>
+    new Promise((resolve) => {
+      server.close(() => {
+        resolve();
+      });
+      server.closeAllConnections();
+    });
   try {
     const browser = await launch();
     try {
       const page = await browser.newPage();
-      page.on('pageerror', (error) => { console.error(`in the page: ${error.stack ?? error.message}`); });
+      page.on('pageerror', (error) => {
+        console.error(`in the page: ${error.stack ?? error.message}`);
+      });
       await page.goto(`http://127.0.0.1:${(server.address() as AddressInfo).port}/`, { timeout: MINUTE / 2 });
-      return { page, version: browser.version(), close: async () => { await browser.close(); await shut(); } };
+      return {
+        page,
+        version: browser.version(),
+        close: async () => {
+          await browser.close();
+          await shut();
+        },
+      };
     } catch (error) {
       await browser.close();
       throw error;

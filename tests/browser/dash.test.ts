@@ -1,4 +1,5 @@
-// The dashboard in headless Chromium: a log that grows under it, marks that the keyboard reaches, light and dark, many steps, and a real run.
+// The dashboard in headless Chromium: a log that grows under it, marks that the keyboard reaches, light and dark, many
+// steps, and a real run.
 import assert from 'node:assert/strict';
 import { rename, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -14,60 +15,99 @@ import { MINUTE, noChromium, openBrowser } from './chromium.ts';
 const options = { skip: noChromium, timeout: 2 * MINUTE } as const;
 const browser = noChromium === false ? await openBrowser() : null;
 after(() => browser?.close());
-const open = (url: string, scheme: 'light' | 'dark' = 'light', width = 1280) => browser!.open(url, { colorScheme: scheme, viewport: { width, height: 900 }, reducedMotion: 'reduce' });
+const open = (url: string, scheme: 'light' | 'dark' = 'light', width = 1280) =>
+  browser!.open(url, { colorScheme: scheme, viewport: { width, height: 900 }, reducedMotion: 'reduce' });
 
 /** What is on canvases: how many pixels are not the background, and a sum that changes with them. */
-const inked = (page: Page, selector: string): Promise<{ ink: number; sum: number }[]> => page.evaluate((s) => [...document.querySelectorAll<HTMLCanvasElement>(s)].map((c) => {
-  const copy = new OffscreenCanvas(c.width, c.height).getContext('2d', { willReadFrequently: true })!;
-  copy.drawImage(c, 0, 0);
-  const { data } = copy.getImageData(0, 0, c.width, c.height);
-  let ink = 0, sum = 0;
-  for (let i = 0; i < data.length; i += 4) if (data[i + 3] > 0) { ink++; sum = (sum * 31 + data[i] + 7 * data[i + 1] + 13 * data[i + 2] + i) % 1_000_003; }
-  return { ink: ink / (data.length / 4), sum };
-}), selector);
+const inked = (page: Page, selector: string): Promise<{ ink: number; sum: number }[]> =>
+  page.evaluate(
+    (s) =>
+      [...document.querySelectorAll<HTMLCanvasElement>(s)].map((c) => {
+        const copy = new OffscreenCanvas(c.width, c.height).getContext('2d', { willReadFrequently: true })!;
+        copy.drawImage(c, 0, 0);
+        const { data } = copy.getImageData(0, 0, c.width, c.height);
+        let ink = 0,
+          sum = 0;
+        for (let i = 0; i < data.length; i += 4)
+          if (data[i + 3] > 0) {
+            ink++;
+            sum = (sum * 31 + data[i] + 7 * data[i + 1] + 13 * data[i + 2] + i) % 1_000_003;
+          }
+        return { ink: ink / (data.length / 4), sum };
+      }),
+    selector,
+  );
 
-const ready = (page: Page): Promise<unknown> => page.waitForFunction(() => document.body.dataset['ready'] === 'yes' && Number(document.body.dataset['drawn']) > 1);
-const shows = (page: Page, selector: string, text: string | RegExp): Promise<unknown> => page.locator(selector).filter({ hasText: text }).first().waitFor();
+const ready = (page: Page): Promise<unknown> =>
+  page.waitForFunction(() => document.body.dataset['ready'] === 'yes' && Number(document.body.dataset['drawn']) > 1);
+const shows = (page: Page, selector: string, text: string | RegExp): Promise<unknown> =>
+  page.locator(selector).filter({ hasText: text }).first().waitFor();
 
 async function accessible(page: Page): Promise<void> {
   await page.evaluate(axe.source);
   const violations = await page.evaluate(async () => {
-    const { axe: run } = globalThis as unknown as { axe: { run(what: Document, how: object): Promise<{ violations: { id: string; help: string; nodes: { html: string }[] }[] }> } };
-    return (await run.run(document, { runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'best-practice'] })).violations.map((v) => `${v.id}: ${v.help}: ${v.nodes.map((n) => n.html).join(' ').slice(0, 300)}`);
+    const { axe: run } = globalThis as unknown as {
+      axe: {
+        run(
+          what: Document,
+          how: object,
+        ): Promise<{ violations: { id: string; help: string; nodes: { html: string }[] }[] }>;
+      };
+    };
+    return (
+      await run.run(document, { runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'best-practice'] })
+    ).violations.map(
+      (v) =>
+        `${v.id}: ${v.help}: ${v.nodes
+          .map((n) => n.html)
+          .join(' ')
+          .slice(0, 300)}`,
+    );
   });
   assert.deepEqual(violations, []);
 }
 
 test('a run is drawn while it goes on: curves, bands, marks, table, plan, end', options, async (t) => {
-  const run = runFolder(await temporaryFolder(t), 'growing', [startAt(), ...steps(1, 60), planAt(1, 1.5)]), dash = await openDash({ runs: [{ name: 'growing', folder: run.folder }] });
+  const run = runFolder(await temporaryFolder(t), 'growing', [startAt(), ...steps(1, 60), planAt(1, 1.5)]),
+    dash = await openDash({ runs: [{ name: 'growing', folder: run.folder }] });
   t.after(() => dash.close());
   const { page, faults } = await open(dash.url);
   await ready(page);
   await shows(page, '#status', 'running, step 60 of 400');
-  const [loss] = await inked(page, '#curves canvas'), [heat] = await inked(page, '.heat canvas');
+  const [loss] = await inked(page, '#curves canvas'),
+    [heat] = await inked(page, '.heat canvas');
   assert.ok(loss.ink > 0.005 && heat.ink > 0.3, JSON.stringify({ loss, heat }));
   assert.equal(await page.locator('.mark').count(), 0);
 
   run.add(recompileAt(61, true, 'spilled 16 choices <b>here</b>'), ...steps(61, 90), planAt(62, 2.5), evalAt(90));
   await shows(page, '#status', 'step 90 of 400');
-  const [more] = await inked(page, '#curves canvas'), [hotter] = await inked(page, '.heat canvas');
+  const [more] = await inked(page, '#curves canvas'),
+    [hotter] = await inked(page, '.heat canvas');
   assert.notEqual(more.sum, loss.sum);
   assert.notEqual(hotter.sum, heat.sum);
   await shows(page, '.card .sub', 'capacity 2.5, spill, padded');
   await shows(page, '#tiles', '2.500');
 
   // The keyboard comes to the mark, and hears and sees what stands behind it.
-  const mark = page.getByRole('button', { name: /Recompilation 1 at step 61: adaptCapacity, kept: 20% faster\. Reason: spilled 16 choices/ });
+  const mark = page.getByRole('button', {
+    name: /Recompilation 1 at step 61: adaptCapacity, kept: 20% faster\. Reason: spilled 16 choices/,
+  });
   await mark.focus();
   const tip = page.getByRole('tooltip');
-  assert.match(await tip.innerText(), /1\. adaptCapacity, kept: 20% faster[\s\S]*spilled 16 choices <b>here<\/b>[\s\S]*decided before 59, in effect from 61[\s\S]*capacity: 1\.5 → 2\.5[\s\S]*12\.0 ms a step, 1\.05 MB[\s\S]*10\.0 ms a step, 524 kB/);
+  assert.match(
+    await tip.innerText(),
+    /1\. adaptCapacity, kept: 20% faster[\s\S]*spilled 16 choices <b>here<\/b>[\s\S]*decided before 59, in effect from 61[\s\S]*capacity: 1\.5 → 2\.5[\s\S]*12\.0 ms a step, 1\.05 MB[\s\S]*10\.0 ms a step, 524 kB/,
+  );
   assert.equal(await page.locator('#tip b').count(), 1, 'text of a log is text: the only bold one is the changed knob');
   await page.keyboard.press('Escape');
   assert.equal(await tip.isVisible(), false);
   await page.locator('#curves .mark').nth(1).hover();
   await tip.waitFor();
   await mark.click();
-  assert.match(await page.locator('#decisions tr.chosen').innerText(), /adaptCapacity \(results unchanged\)[\s\S]*kept: 20% faster/);
+  assert.match(
+    await page.locator('#decisions ' + 'tr.chosen').innerText(),
+    /adaptCapacity \(results unchanged\)[\s\S]*kept: 20% faster/,
+  );
   run.add(recompileAt(93, false), ...steps(91, 95));
   await shows(page, '#decisions', /undone/);
   await shows(page, '#spoken', 'Recompilation by adaptCapacity: undone');
@@ -78,7 +118,13 @@ test('a run is drawn while it goes on: curves, bands, marks, table, plan, end', 
   await shows(page, '.readout', 'step 95, expert 0: 40 choices, 2.50 times the even share; capacity 40');
   await page.getByText('Loads as a table').click();
   await page.locator('#layers tbody tr').first().waitFor();
-  assert.deepEqual((await page.locator('#layers tbody tr').first().locator('th, td').allInnerTexts()).slice(0, 5), ['0', '40', '2.50', '40', '0']);
+  assert.deepEqual((await page.locator('#layers tbody tr').first().locator('th, td').allInnerTexts()).slice(0, 5), [
+    '0',
+    '40',
+    '2.50',
+    '40',
+    '0',
+  ]);
 
   const [arena, times] = await inked(page, '.arena canvas, .times canvas');
   assert.ok(arena.ink > 0.3 && times.ink > 0.9, JSON.stringify({ arena, times }));
@@ -94,61 +140,100 @@ test('a run is drawn while it goes on: curves, bands, marks, table, plan, end', 
 
 for (const scheme of ['light', 'dark'] as const) {
   for (const width of [1280, 800, 400]) {
-    test(`${scheme}, ${width} wide: it is drawn in that scheme's colours, fits, and has no fault that axe finds`, options, async (t) => {
-      const { folder } = runFolder(await temporaryFolder(t), 'a', [startAt(), ...steps(1, 200), planAt(1, 1.5), recompileAt(80, true), recompileAt(150, false), evalAt(200), doneAt(200)]), dash = await openDash({ runs: [{ name: 'a', folder }] });
-      t.after(() => dash.close());
-      const { page, faults } = await open(dash.url, scheme, width);
-      await ready(page);
-      const dark = await page.evaluate(() => { const [r] = /\d+/.exec(getComputedStyle(document.body).backgroundColor) ?? []; return Number(r) < 60; });
-      assert.equal(dark, scheme === 'dark');
-      assert.equal(await page.evaluate(() => document.documentElement.scrollWidth <= window.innerWidth), true, 'nothing is wider than the window');
-      assert.ok((await inked(page, '#curves canvas')).every((c) => c.ink > 0.003));
-      await accessible(page);
-      // The reader's system changes while the page is open.
-      const [before] = await inked(page, '#curves canvas'), drawn = Number(await page.evaluate(() => document.body.dataset['drawn']));
-      await page.emulateMedia({ colorScheme: scheme === 'dark' ? 'light' : 'dark' });
-      await page.waitForFunction((n) => Number(document.body.dataset['drawn']) > n, drawn);
-      const [after] = await inked(page, '#curves canvas');
-      assert.notEqual(after.sum, before.sum);
-      assert.deepEqual(faults, []);
-    });
+    test(
+      `${scheme}, ${width} wide: it is drawn in that scheme's colours, fits, and has no fault that axe finds`,
+      options,
+      async (t) => {
+        const { folder } = runFolder(await temporaryFolder(t), 'a', [
+            startAt(),
+            ...steps(1, 200),
+            planAt(1, 1.5),
+            recompileAt(80, true),
+            recompileAt(150, false),
+            evalAt(200),
+            doneAt(200),
+          ]),
+          dash = await openDash({ runs: [{ name: 'a', folder }] });
+        t.after(() => dash.close());
+        const { page, faults } = await open(dash.url, scheme, width);
+        await ready(page);
+        const dark = await page.evaluate(() => {
+          const [r] = /\d+/.exec(getComputedStyle(document.body).backgroundColor) ?? [];
+          return Number(r) < 60;
+        });
+        assert.equal(dark, scheme === 'dark');
+        assert.equal(
+          await page.evaluate(() => document.documentElement.scrollWidth <= window.innerWidth),
+          true,
+          'nothing is wider than the window',
+        );
+        assert.ok((await inked(page, '#curves canvas')).every((c) => c.ink > 0.003));
+        await accessible(page);
+        // The reader's system changes while the page is open.
+        const [before] = await inked(page, '#curves canvas'),
+          drawn = Number(await page.evaluate(() => document.body.dataset['drawn']));
+        await page.emulateMedia({ colorScheme: scheme === 'dark' ? 'light' : 'dark' });
+        await page.waitForFunction((n) => Number(document.body.dataset['drawn']) > n, drawn);
+        const [after] = await inked(page, '#curves canvas');
+        assert.notEqual(after.sum, before.sum);
+        assert.deepEqual(faults, []);
+      },
+    );
   }
 }
 
-test('two runs are compared in one chart; a choice shows the layers of one; reloading shows the same', options, async (t) => {
-  const parent = await temporaryFolder(t), a = runFolder(parent, 'a', [startAt(), ...steps(1, 100), planAt(1, 1.5), doneAt(100)]), b = runFolder(parent, 'b', [startAt(), ...steps(1, 50), planAt(1, 1.5), recompileAt(30, true)]);
-  const dash = await openDash({ runs: [a, b].map(({ folder }, i) => ({ name: 'ab'[i], folder })), auth: false });
-  t.after(() => dash.close());
-  const { page, faults } = await open(dash.url);
-  await ready(page);
-  for (const label of ['a training', 'b training']) await shows(page, '#curves .u-legend', label);
-  assert.equal(await page.locator('.mark').count(), 0);
-  await page.locator('#run').selectOption('b');
-  await page.locator('.mark').first().waitFor();
-  await shows(page, '#status', 'running, step 50 of 400');
-  await page.getByLabel('Axis').selectOption('seconds of training');
-  await page.getByLabel('Window').selectOption('last 100 steps');
-  await page.reload();
-  await ready(page);
-  await shows(page, '#status', 'done in 9 s, step 100 of 400');
-  assert.deepEqual(faults, []);
-});
+test(
+  'two runs are compared in one chart; a choice shows the layers of one; reloading shows the same',
+  options,
+  async (t) => {
+    const parent = await temporaryFolder(t),
+      a = runFolder(parent, 'a', [startAt(), ...steps(1, 100), planAt(1, 1.5), doneAt(100)]),
+      b = runFolder(parent, 'b', [startAt(), ...steps(1, 50), planAt(1, 1.5), recompileAt(30, true)]);
+    const dash = await openDash({ runs: [a, b].map(({ folder }, i) => ({ name: 'ab'[i], folder })), auth: false });
+    t.after(() => dash.close());
+    const { page, faults } = await open(dash.url);
+    await ready(page);
+    for (const label of ['a training', 'b training']) await shows(page, '#curves .u-legend', label);
+    assert.equal(await page.locator('.mark').count(), 0);
+    await page.locator('#run').selectOption('b');
+    await page.locator('.mark').first().waitFor();
+    await shows(page, '#status', 'running, step 50 of 400');
+    await page.getByLabel('Axis').selectOption('seconds of training');
+    await page.getByLabel('Window').selectOption('last 100 steps');
+    await page.reload();
+    await ready(page);
+    await shows(page, '#status', 'done in 9 s, step 100 of 400');
+    assert.deepEqual(faults, []);
+  },
+);
 
 test('40,000 steps of 64 experts are drawn, zoomed into and drawn again without long breaks', options, async (t) => {
-  const many = steps(1, 40_000).map((e) => ({ ...e, load: { [LAYER]: Array.from({ length: 64 }, (_, i) => i + ('step' in e ? e.step % 7 : 0)) } }));
-  const run = runFolder(await temporaryFolder(t), 'long', [startAt(0, 0, 50_000), ...many, planAt(1, 1.5)]), dash = await openDash({ runs: [{ name: 'long', folder: run.folder }] });
+  const many = steps(1, 40_000).map((e) => ({
+    ...e,
+    load: { [LAYER]: Array.from({ length: 64 }, (_, i) => i + ('step' in e ? e.step % 7 : 0)) },
+  }));
+  const run = runFolder(await temporaryFolder(t), 'long', [startAt(0, 0, 50_000), ...many, planAt(1, 1.5)]),
+    dash = await openDash({ runs: [{ name: 'long', folder: run.folder }] });
   t.after(() => dash.close());
   const { page, faults } = await open(dash.url);
   await shows(page, '#status', 'step 40000 of 50000');
   await page.evaluate(() => {
     Object.assign(globalThis, { slow: [] });
-    new PerformanceObserver((list) => { (globalThis as unknown as { slow: number[] }).slow.push(...list.getEntries().map((e) => e.duration)); }).observe({ entryTypes: ['longtask'] });
+    new PerformanceObserver((list) => {
+      (globalThis as unknown as { slow: number[] }).slow.push(...list.getEntries().map((e) => e.duration));
+    }).observe({ entryTypes: ['longtask'] });
   });
   for (let i = 0; i < 10; i++) {
-    run.add(...steps(40_001 + i, 40_001 + i).map((e) => ({ ...e, load: { [LAYER]: Array.from({ length: 64 }, (_, x) => x) } })));
+    run.add(
+      ...steps(40_001 + i, 40_001 + i).map((e) => ({
+        ...e,
+        load: { [LAYER]: Array.from({ length: 64 }, (_, x) => x) },
+      })),
+    );
     await shows(page, '#status', `step ${40_001 + i} of`);
   }
-  const over = page.locator('#curves .u-over').first(), box = (await over.boundingBox())!;
+  const over = page.locator('#curves .u-over').first(),
+    box = (await over.boundingBox())!;
   await page.mouse.move(box.x + box.width * 0.4, box.y + 80);
   await page.mouse.down();
   await page.mouse.move(box.x + box.width * 0.5, box.y + 90, { steps: 4 });
@@ -161,69 +246,128 @@ test('40,000 steps of 64 experts are drawn, zoomed into and drawn again without 
   assert.deepEqual(faults, []);
 });
 
-test('a real run: dynamoe train --dash prints a URL whose page shows experts and a recompilation, and closes with it', options, async (t) => {
-  const folder = await temporaryFolder(t), data = await writeText(folder), config = join(folder, 'config.json');
-  await writeFile(config, JSON.stringify({ model: { moe: { capacity: 3, overflow: 'spill', dispatch: 'padded' } }, steps: 100_000, evalEvery: 0 }));
-  const run = start('train', config, ...TINY, '--data', data, '--out', join(folder, 'run'), '--dash', '--tensorboard');
-  t.after(() => { run.child.kill('SIGKILL'); });
-  const url = await new Promise<string>((resolve, reject) => {
-    let text = '';
-    run.child.stderr?.on('data', (more: string) => { text += more; const [found] = /http:\/\/127\.0\.0\.1:\d+\/[\w-]+\//.exec(text) ?? []; if (found) resolve(found); });
-    void run.ended.then(({ stderr }) => { reject(new Error(stderr)); });
-  });
-  const { page, faults } = await open(url);
-  await shows(page, '#status', /running, step \d+ of 100000/);
-  await page.locator('.heat').first().waitFor();
-  // It is decided at step 18 whatever the machine: three times the even share is more than any expert needs.
-  await page.locator('#decisions tbody tr').filter({ hasText: 'adaptCapacity' }).first().waitFor({ timeout: MINUTE });
-  await page.getByRole('button', { name: /Recompilation 1 at step \d+: adaptCapacity/ }).focus();
-  assert.match(await page.getByRole('tooltip').innerText(), /reason\s+experts have (?:more|less) room than they need: .*choices? .* in step \d+/);
-  run.child.kill('SIGINT');
-  assert.equal((await run.ended).code, 130);
-  await shows(page, '#status', 'stopped; it can go on');
-  assert.deepEqual(faults, []);
-});
-
-test('a tip goes with its mark and away with it; axis labels are whole; a run whose folder is gone is said to be so', options, async (t) => {
-  const name = 'a "run" <b>%#?é', parent = await temporaryFolder(t);
-  const run = runFolder(parent, 'run', [startAt(0, 0, 12000), ...steps(1, 60), planAt(1, 1.5), recompileAt(61, true), ...steps(61, 12000)]), dash = await openDash({ runs: [{ name, folder: run.folder }] });
-  t.after(() => dash.close());
-  for (const [scheme, width] of [['light', 1280], ['dark', 390]] as const) {
-    const { page } = await open(dash.url, scheme, width);
-    await ready(page);
-    await shows(page, '#name', name);
-    await shows(page, '#status', 'running, step 12000 of 12000');
-    // The last label lies under the plot's right edge: none of it is cut off.
-    const cut = await page.evaluate(() => [...document.querySelectorAll<HTMLCanvasElement>('#curves canvas')].map((c) => {
-      const { data } = c.getContext('2d')!.getImageData(c.width - 1, Math.round(c.height * 0.8), 1, Math.round(c.height * 0.2));
-      return data.some((value, i) => i % 4 === 3 && value > 0);
-    }));
-    assert.deepEqual([cut.length > 0, cut.includes(true)], [true, false]);
-    const mark = page.locator('#curves .mark').first(), tip = page.locator('#tip');
-    await mark.scrollIntoViewIfNeeded();
-    await mark.focus();
-    await tip.waitFor();
-    const beside = (): Promise<unknown> => page.waitForFunction(() => {
-      const [own, at] = ['#tip', '#curves .mark'].map((s) => document.querySelector(s)!.getBoundingClientRect());
-      return Math.min(Math.abs(own.top - at.bottom - 8), Math.abs(at.top - own.bottom - 8)) < 1;
+test(
+  'a real run: dynamoe train --dash prints a URL whose page shows experts and a recompilation, and closes with it',
+  options,
+  async (t) => {
+    const folder = await temporaryFolder(t),
+      data = await writeText(folder),
+      config = join(folder, 'config.json');
+    await writeFile(
+      config,
+      JSON.stringify({
+        model: { moe: { capacity: 3, overflow: 'spill', dispatch: 'padded' } },
+        steps: 100_000,
+        evalEvery: 0,
+      }),
+    );
+    const run = start(
+      'train',
+      config,
+      ...TINY,
+      '--data',
+      data,
+      '--out',
+      join(folder, 'run'),
+      '--dash',
+      '--tensorboard',
+    );
+    t.after(() => {
+      run.child.kill('SIGKILL');
     });
-    await beside();
-    await page.evaluate(() => { scrollBy(0, 40); });
-    await beside();
-    await page.evaluate(() => { scrollBy(0, 4000); });
-    await tip.waitFor({ state: 'hidden' });
+    const url = await new Promise<string>((resolve, reject) => {
+      let text = '';
+      run.child.stderr?.on('data', (more: string) => {
+        text += more;
+        const [found] = /http:\/\/127\.0\.0\.1:\d+\/[\w-]+\//.exec(text) ?? [];
+        if (found) resolve(found);
+      });
+      void run.ended.then(({ stderr }) => {
+        reject(new Error(stderr));
+      });
+    });
+    const { page, faults } = await open(url);
+    await shows(page, '#status', /running, step \d+ of 100000/);
+    await page.locator('.heat').first().waitFor();
+    // It is decided at step 18 whatever the machine: three times the even share is more than any expert needs.
+    await page.locator('#decisions tbody tr').filter({ hasText: 'adaptCapacity' }).first().waitFor({ timeout: MINUTE });
+    await page.getByRole('button', { name: /Recompilation 1 at step \d+: adaptCapacity/ }).focus();
+    assert.match(
+      await page.getByRole('tooltip').innerText(),
+      /reason\s+experts have (?:more|less) room than they need: .*choices? .* in step \d+/,
+    );
+    run.child.kill('SIGINT');
+    assert.equal((await run.ended).code, 130);
+    await shows(page, '#status', 'stopped; it can go on');
+    assert.deepEqual(faults, []);
+  },
+);
+
+test(
+  'a tip goes with its mark and away with it; axis labels are whole; a run whose folder is gone is said to be so',
+  options,
+  async (t) => {
+    const name = 'a "run" <b>%#?é',
+      parent = await temporaryFolder(t);
+    const run = runFolder(parent, 'run', [
+        startAt(0, 0, 12000),
+        ...steps(1, 60),
+        planAt(1, 1.5),
+        recompileAt(61, true),
+        ...steps(61, 12000),
+      ]),
+      dash = await openDash({ runs: [{ name, folder: run.folder }] });
+    t.after(() => dash.close());
+    for (const [scheme, width] of [
+      ['light', 1280],
+      ['dark', 390],
+    ] as const) {
+      const { page } = await open(dash.url, scheme, width);
+      await ready(page);
+      await shows(page, '#name', name);
+      await shows(page, '#status', 'running, step 12000 of 12000');
+      // The last label lies under the plot's right edge: none of it is cut off.
+      const cut = await page.evaluate(() =>
+        [...document.querySelectorAll<HTMLCanvasElement>('#curves canvas')].map((c) => {
+          const { data } = c
+            .getContext('2d')!
+            .getImageData(c.width - 1, Math.round(c.height * 0.8), 1, Math.round(c.height * 0.2));
+          return data.some((value, i) => i % 4 === 3 && value > 0);
+        }),
+      );
+      assert.deepEqual([cut.length > 0, cut.includes(true)], [true, false]);
+      const mark = page.locator('#curves .mark').first(),
+        tip = page.locator('#tip');
+      await mark.scrollIntoViewIfNeeded();
+      await mark.focus();
+      await tip.waitFor();
+      const beside = (): Promise<unknown> =>
+        page.waitForFunction(() => {
+          const [own, at] = ['#tip', '#curves .mark'].map((s) => document.querySelector(s)!.getBoundingClientRect());
+          return Math.min(Math.abs(own.top - at.bottom - 8), Math.abs(at.top - own.bottom - 8)) < 1;
+        });
+      await beside();
+      await page.evaluate(() => {
+        scrollBy(0, 40);
+      });
+      await beside();
+      await page.evaluate(() => {
+        scrollBy(0, 4000);
+      });
+      await tip.waitFor({ state: 'hidden' });
+      await page.close();
+    }
+    const { page } = await open(dash.url);
+    await ready(page);
+    assert.equal(await page.locator('#dot').getAttribute('class'), 'running');
+    await rename(run.folder, join(parent, 'elsewhere'));
+    await shows(page, '#status', 'its folder is gone; this is what was read before');
+    assert.equal(await page.locator('#dot').getAttribute('class'), 'failed');
+    await rename(join(parent, 'elsewhere'), run.folder);
+    await shows(page, '#status', 'running, step 12000');
+    await dash.close();
+    await shows(page, '#status', 'the server of this page has ended');
+    assert.equal(await page.locator('#dot').getAttribute('class'), 'waiting');
     await page.close();
-  }
-  const { page } = await open(dash.url);
-  await ready(page);
-  assert.equal(await page.locator('#dot').getAttribute('class'), 'running');
-  await rename(run.folder, join(parent, 'elsewhere'));
-  await shows(page, '#status', 'its folder is gone; this is what was read before');
-  assert.equal(await page.locator('#dot').getAttribute('class'), 'failed');
-  await rename(join(parent, 'elsewhere'), run.folder);
-  await shows(page, '#status', 'running, step 12000');
-  await dash.close();
-  await shows(page, '#status', 'the server of this page has ended');
-  assert.equal(await page.locator('#dot').getAttribute('class'), 'waiting');
-  await page.close();
-});
+  },
+);

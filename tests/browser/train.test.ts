@@ -1,4 +1,5 @@
-// examples/browser in headless Chromium: ten steps of a small mixture of experts in a page's worker have the bits that Node gives.
+// examples/browser in headless Chromium: ten steps of a small mixture of experts in a page's worker have the bits that
+// Node gives.
 import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -14,20 +15,34 @@ const bits = ({ losses, digest }: Trained): unknown => ({ losses, digest });
 
 for (const isolated of [true, false]) {
   const threads = isolated ? '2 threads' : '1 thread';
-  test(`a page ${isolated ? 'that is isolated' : 'that is not isolated'} trains ten steps with Node's bits`, { skip: noChromium, timeout: 2 * MINUTE }, async (t) => {
-    const { page, close } = await openPage(await readFile(join(folder, 'index.html'), 'utf8'),
-      { 'page.js': 'examples/browser/page.ts', 'worker.js': 'examples/browser/worker.ts' }, isolated);
-    t.after(close);
-    await page.waitForFunction(() => document.body.dataset['trained'] !== undefined || document.querySelector('#log')?.textContent.includes('failed'), null, { timeout: MINUTE });
-    const shown = await page.locator('#log').textContent();
-    assert.doesNotMatch(shown ?? '', /failed/);
-    assert.equal(shown?.match(/^step \d+ {2}loss \d\.\d{4}$/gm)?.length, 10);
-    const there = JSON.parse(await page.evaluate(() => document.body.dataset['trained'] ?? '')) as Trained;
-    assert.match(there.device, new RegExp(`WebAssembly, ${threads}`));
-    assert.ok(there.losses[9] < there.losses[0] - 1, `losses ${there.losses.join(' ')}`);
-    const here = await train(compile, { device: 'wasm', threads: 2 });
-    assert.equal(fuses(there), fuses(here), 'multiply-adds round alike in both engines');
-    assert.deepEqual(bits(there), bits(here));
-    if (!noCompiler && fuses(here)) assert.deepEqual(bits(there), bits(await train(compile, { device: 'native', threads: 2 })));
-  });
+  test(
+    `a page ${isolated ? 'that is ' + 'isolated' : 'that is not isolated'} trains ten steps with Node's bits`,
+    { skip: noChromium, timeout: 2 * MINUTE },
+    async (t) => {
+      const { page, close } = await openPage(
+        await readFile(join(folder, 'index.html'), 'utf8'),
+        { 'page.js': 'examples/browser/page.ts', 'worker.js': 'examples/browser/worker.ts' },
+        isolated,
+      );
+      t.after(close);
+      await page.waitForFunction(
+        () =>
+          document.body.dataset['trained'] !== undefined ||
+          document.querySelector('#log')?.textContent.includes('failed'),
+        null,
+        { timeout: MINUTE },
+      );
+      const shown = await page.locator('#log').textContent();
+      assert.doesNotMatch(shown ?? '', /failed/);
+      assert.equal(shown?.match(/^step \d+ {2}loss \d\.\d{4}$/gm)?.length, 10);
+      const there = JSON.parse(await page.evaluate(() => document.body.dataset['trained'] ?? '')) as Trained;
+      assert.match(there.device, new RegExp(`WebAssembly, ${threads}`));
+      assert.ok(there.losses[9] < there.losses[0] - 1, `losses ${there.losses.join(' ')}`);
+      const here = await train(compile, { device: 'wasm', threads: 2 });
+      assert.equal(fuses(there), fuses(here), 'multiply-adds round alike in both engines');
+      assert.deepEqual(bits(there), bits(here));
+      if (!noCompiler && fuses(here))
+        assert.deepEqual(bits(there), bits(await train(compile, { device: 'native', threads: 2 })));
+    },
+  );
 }

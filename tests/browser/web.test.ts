@@ -1,5 +1,5 @@
-// The playground in headless Chromium, as a static file server serves it: it learns, forced skew leads to a recompilation that gives the crowded experts
-// room, light and dark, isolated (with threads) and not.
+// The playground in headless Chromium, as a static file server serves it: it learns, forced skew leads to a
+// recompilation that gives the crowded experts room, light and dark, isolated (with threads) and not.
 import assert from 'node:assert/strict';
 import { after, test } from 'node:test';
 import axe from 'axe-core';
@@ -12,78 +12,162 @@ import { join } from 'node:path';
 
 const CORE_KB = 163; // as docs/measurements.md says, minified and gzipped (the goal is 120)
 const options = { skip: noChromium, timeout: 2 * MINUTE } as const;
-const folder = await mkdtemp(join(tmpdir(), 'dynamoe-web-')), sizes = await buildWeb(folder);
+const folder = await mkdtemp(join(tmpdir(), 'dynamoe-web-')),
+  sizes = await buildWeb(folder);
 const browser = noChromium === false ? await openBrowser() : null;
 after(async () => {
   await browser?.close();
   await rm(folder, { recursive: true, force: true });
 });
 
-interface Told { readonly first: number; readonly loss: number; readonly recompilations: number }
-const told = (page: Page): Promise<Told> => page.evaluate(() => Object.fromEntries(Object.entries(document.body.dataset).map(([k, v]) => [k, Number(v)])) as unknown as Told);
-const reaches = (page: Page, step: number): Promise<unknown> => page.waitForFunction((n) => Number(document.body.dataset['step'] ?? 0) >= n, step, { timeout: MINUTE });
+interface Told {
+  readonly first: number;
+  readonly loss: number;
+  readonly recompilations: number;
+}
+const told = (page: Page): Promise<Told> =>
+  page.evaluate(
+    () => Object.fromEntries(Object.entries(document.body.dataset).map(([k, v]) => [k, Number(v)])) as unknown as Told,
+  );
+const reaches = (page: Page, step: number): Promise<unknown> =>
+  page.waitForFunction((n) => Number(document.body.dataset['step'] ?? 0) >= n, step, { timeout: MINUTE });
 /** How many colours a canvas has. */
-const colours = (page: Page, id: string): Promise<number> => page.evaluate((i) => {
-  const canvas = document.querySelector<HTMLCanvasElement>(`#${i}`)!, { data } = canvas.getContext('2d')!.getImageData(0, 0, canvas.width, canvas.height), seen = new Set<number>();
-  for (let p = 0; p < data.length; p += 4) seen.add((data[p] << 16) | (data[p + 1] << 8) | data[p + 2]);
-  return seen.size;
-}, id);
+const colours = (page: Page, id: string): Promise<number> =>
+  page.evaluate((i) => {
+    const canvas = document.querySelector<HTMLCanvasElement>(`#${i}`)!,
+      { data } = canvas.getContext('2d')!.getImageData(0, 0, canvas.width, canvas.height),
+      seen = new Set<number>();
+    for (let p = 0; p < data.length; p += 4) seen.add((data[p] << 16) | (data[p + 1] << 8) | data[p + 2]);
+    return seen.size;
+  }, id);
 
 for (const { scheme, isolated, overflow, threads } of [
-  { scheme: 'light', isolated: true, overflow: 'drop', threads: '2 threads' }, { scheme: 'dark', isolated: false, overflow: 'spill', threads: '1 thread' }] as const) {
-  test(`${scheme}, ${isolated ? 'isolated' : 'not isolated'}, ${overflow}: it learns, and skew makes it recompile`, options, async (t) => {
-    const { server, url } = await serveWeb(folder, { isolated });
-    t.after(() => { server.close(); server.closeAllConnections(); });
-    const { page, faults } = await browser!.open(url, { colorScheme: scheme, viewport: { width: 1280, height: 1000 }, reducedMotion: 'reduce' });
-    await page.locator('#overflow').selectOption(overflow);
-    await page.locator('#speed').selectOption('full');
-    await reaches(page, 300);
-    const later = await told(page);
-    assert.ok(later.first > 0.5 && later.loss < 0.2, `loss ${later.first}, then ${later.loss}`);
-    await page.locator('#about').filter({ hasText: new RegExp(`parameters on .*WebAssembly, ${threads}`) }).waitFor();
-    assert.ok(await colours(page, 'territories') > 4 && await colours(page, 'learned') > 2 && await colours(page, 'target') === 2);
+  { scheme: 'light', isolated: true, overflow: 'drop', threads: '2 threads' },
+  { scheme: 'dark', isolated: false, overflow: 'spill', threads: '1 thread' },
+] as const) {
+  test(
+    `${scheme}, ${isolated ? 'isolated' : 'not isolated'}, ${overflow}: it learns, and skew makes it ` + `recompile`,
+    options,
+    async (t) => {
+      const { server, url } = await serveWeb(folder, { isolated });
+      t.after(() => {
+        server.close();
+        server.closeAllConnections();
+      });
+      const { page, faults } = await browser!.open(url, {
+        colorScheme: scheme,
+        viewport: { width: 1280, height: 1000 },
+        reducedMotion: 'reduce',
+      });
+      await page.locator('#overflow').selectOption(overflow);
+      await page.locator('#speed').selectOption('full');
+      await reaches(page, 300);
+      const later = await told(page);
+      assert.ok(later.first > 0.5 && later.loss < 0.2, `loss ${later.first}, then ${later.loss}`);
+      await page
+        .locator('#about')
+        .filter({ hasText: new RegExp(`parameters on .*WebAssembly, ${threads}`) })
+        .waitFor();
+      assert.ok(
+        (await colours(page, 'territories')) > 4 &&
+          (await colours(page, 'learned')) > 2 &&
+          (await colours(page, 'target')) === 2,
+      );
 
-    const before = await told(page);
-    await page.getByRole('button', { name: 'Force skew' }).click();
-    // What was under way before the skew may come into force first.
-    const wanted = overflow === 'drop' ? String.raw`\(results change\)[\s\S]*\d+ choices dropped` : String.raw`\(results unchanged\)[\s\S]*\d+ choices spilled`;
-    await page.waitForFunction(([n, text]) => [...document.querySelectorAll<HTMLElement>('#decisions tbody tr')].slice(n).filter((row) => new RegExp(text).test(row.innerText)).length > 0
-      && Number(document.body.dataset['recompilations']) > n + 1, [before.recompilations, wanted] as const, { timeout: MINUTE });
-    const rows = await page.locator('#decisions tbody tr').allInnerTexts(), forced = rows.slice(before.recompilations).find((row) => new RegExp(wanted).test(row)) ?? '';
-    assert.match(forced, /adaptCapacity \(results (?:unchanged|change)\)/);
-    assert.match(forced, /moe\.capacity: .* → /);
-    const all = rows.slice(before.recompilations).join('\n');
-    // Whether a change of no result pays is for clocks to say; one of results stays.
-    assert.match(all, overflow === 'drop' ? /kept/ : /kept|undone/);
-    // Some expert has room for half again its even share and more.
-    const largest = Math.max(...[...all.matchAll(/→ ([\d. ]+)/g)].map(([, to]) => Math.max(...to.trim().split(' ').map(Number))));
-    assert.ok(largest >= 1.75, `the largest capacity is ${largest}\n${all}`);
-    assert.ok(await page.locator('#curves .mark').count() > 0);
-    // The picture of the experts goes by the capacities that are in force, which are the session's own.
-    if (/kept/.test(rows.at(-1) ?? '')) await page.locator('.card .sub').filter({ hasText: /capacity [\d.]+ [\d.]+ / }).first().waitFor();
+      const before = await told(page);
+      await page.getByRole('button', { name: 'Force skew' }).click();
+      // What was under way before the skew may come into force first.
+      const wanted =
+        overflow === 'drop'
+          ? String.raw`\(results change\)[\s\S]*\d+ choices dropped`
+          : String.raw`\(results unchanged\)[\s\S]*\d+ choices spilled`;
+      await page.waitForFunction(
+        ([n, text]) =>
+          [...document.querySelectorAll<HTMLElement>('#decisions tbody tr')]
+            .slice(n)
+            .filter((row) => new RegExp(text).test(row.innerText)).length > 0 &&
+          Number(document.body.dataset['recompilations']) > n + 1,
+        [before.recompilations, wanted] as const,
+        { timeout: MINUTE },
+      );
+      const rows = await page.locator('#decisions tbody tr').allInnerTexts(),
+        forced = rows.slice(before.recompilations).find((row) => new RegExp(wanted).test(row)) ?? '';
+      assert.match(forced, /adaptCapacity \(results (?:unchanged|change)\)/);
+      assert.match(forced, /moe\.capacity: .* → /);
+      const all = rows.slice(before.recompilations).join('\n');
+      // Whether a change of no result pays is for clocks to say; one of results stays.
+      assert.match(all, overflow === 'drop' ? /kept/ : /kept|undone/);
+      // Some expert has room for half again its even share and more.
+      const largest = Math.max(
+        ...[...all.matchAll(/→ ([\d. ]+)/g)].map(([, to]) => Math.max(...to.trim().split(' ').map(Number))),
+      );
+      assert.ok(largest >= 1.75, `the largest capacity is ${largest}\n${all}`);
+      assert.ok((await page.locator('#curves .mark').count()) > 0);
+      // The picture of the experts goes by the capacities that are in force, which are the session's own.
+      if (/kept/.test(rows.at(-1) ?? ''))
+        await page
+          .locator('.card .sub')
+          .filter({ hasText: /capacity [\d.]+ [\d.]+ / })
+          .first()
+          .waitFor();
 
-    assert.equal(await page.evaluate(() => Number(/\d+/.exec(getComputedStyle(document.body).backgroundColor)?.[0]) < 60), scheme === 'dark');
-    assert.equal(await page.evaluate(() => document.documentElement.scrollWidth <= window.innerWidth), true, 'nothing is wider than the window');
-    await page.getByRole('button', { name: 'Pause' }).click();
-    await page.locator('#status').filter({ hasText: 'paused' }).waitFor();
-    await page.evaluate(axe.source);
-    const violations = await page.evaluate(async () => {
-      const { axe: run } = globalThis as unknown as { axe: { run(what: Document, how: object): Promise<{ violations: { id: string; help: string; nodes: { html: string }[] }[] }> } };
-      return (await run.run(document, { runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'best-practice'] })).violations.map((v) => `${v.id}: ${v.help}: ${v.nodes.map((n) => n.html).join(' ').slice(0, 300)}`);
-    });
-    assert.deepEqual(violations, []);
-    if (process.env['DYNAMOE_SHOTS']) await page.screenshot({ path: join(process.env['DYNAMOE_SHOTS'], `web-${scheme}.png`), fullPage: true });
-    assert.deepEqual(faults, []);
-  });
+      assert.equal(
+        await page.evaluate(() => Number(/\d+/.exec(getComputedStyle(document.body).backgroundColor)?.[0]) < 60),
+        scheme === 'dark',
+      );
+      assert.equal(
+        await page.evaluate(() => document.documentElement.scrollWidth <= window.innerWidth),
+        true,
+        'nothing is wider than the window',
+      );
+      await page.getByRole('button', { name: 'Pause' }).click();
+      await page.locator('#status').filter({ hasText: 'paused' }).waitFor();
+      await page.evaluate(axe.source);
+      const violations = await page.evaluate(async () => {
+        const { axe: run } = globalThis as unknown as {
+          axe: {
+            run(
+              what: Document,
+              how: object,
+            ): Promise<{ violations: { id: string; help: string; nodes: { html: string }[] }[] }>;
+          };
+        };
+        return (
+          await run.run(document, { runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'best-practice'] })
+        ).violations.map(
+          (v) =>
+            `${v.id}: ${v.help}: ${v.nodes
+              .map((n) => n.html)
+              .join(' ')
+              .slice(0, 300)}`,
+        );
+      });
+      assert.deepEqual(violations, []);
+      if (process.env['DYNAMOE_SHOTS'])
+        await page.screenshot({ path: join(process.env['DYNAMOE_SHOTS'], `web-${scheme}.png`), fullPage: true });
+      assert.deepEqual(faults, []);
+    },
+  );
 }
 
 test('the keyboard moves the ring; the page fits a telephone; starting again begins at step 1', options, async (t) => {
   const { server, url } = await serveWeb(folder);
-  t.after(() => { server.close(); server.closeAllConnections(); });
-  const { page, faults } = await browser!.open(url, { viewport: { width: 390, height: 800 }, colorScheme: 'dark', reducedMotion: 'reduce' });
+  t.after(() => {
+    server.close();
+    server.closeAllConnections();
+  });
+  const { page, faults } = await browser!.open(url, {
+    viewport: { width: 390, height: 800 },
+    colorScheme: 'dark',
+    reducedMotion: 'reduce',
+  });
   await reaches(page, 3);
   assert.equal(await page.evaluate(() => document.documentElement.scrollWidth <= window.innerWidth), true);
-  const ring = (): Promise<string> => page.evaluate(() => { const { left, top } = document.querySelector<HTMLElement>('.ring')!.style; return `${left} ${top}`; });
+  const ring = (): Promise<string> =>
+    page.evaluate(() => {
+      const { left, top } = document.querySelector<HTMLElement>('.ring')!.style;
+      return `${left} ${top}`;
+    });
   const from = await ring();
   await page.locator('.aim:visible').first().focus();
   await page.keyboard.press('ArrowLeft');
@@ -93,13 +177,17 @@ test('the keyboard moves the ring; the page fits a telephone; starting again beg
   await page.getByRole('button', { name: 'Start again' }).click();
   await page.waitForFunction(() => document.body.dataset['run'] === 'run 2', null, { timeout: MINUTE });
   await reaches(page, 5);
-  if (process.env['DYNAMOE_SHOTS']) await page.screenshot({ path: join(process.env['DYNAMOE_SHOTS'], 'web-narrow.png'), fullPage: true });
+  if (process.env['DYNAMOE_SHOTS'])
+    await page.screenshot({ path: join(process.env['DYNAMOE_SHOTS'], 'web-narrow.png'), fullPage: true });
   // What is beyond capacity is a setting of a new run, which says so, and which waits where the reader has paused.
   await page.getByRole('button', { name: 'Pause' }).click();
   await page.locator('#overflow').selectOption('spill');
   await page.locator('#status').filter({ hasText: 'paused, step 0: started again' }).waitFor();
   assert.equal(await page.locator('#spoken').innerText(), 'Started again, paused: choices beyond capacity are spilled');
-  await page.locator('#tiles').filter({ hasText: /Accuracy\s*\d/ }).waitFor();
+  await page
+    .locator('#tiles')
+    .filter({ hasText: /Accuracy\s*\d/ })
+    .waitFor();
   await page.waitForTimeout(300);
   assert.match(await page.locator('#status').innerText(), /^paused, step 0/);
   await page.getByRole('button', { name: 'Go on' }).click();
@@ -109,16 +197,25 @@ test('the keyboard moves the ring; the page fits a telephone; starting again beg
 
 test('a click on each picture moves the ring there', options, async (t) => {
   const { server, url } = await serveWeb(folder);
-  t.after(() => { server.close(); server.closeAllConnections(); });
+  t.after(() => {
+    server.close();
+    server.closeAllConnections();
+  });
   const { page } = await browser!.open(url, { viewport: { width: 1280, height: 1000 }, reducedMotion: 'reduce' });
   await reaches(page, 3);
   const maps = page.locator('#maps .map');
   assert.equal(await maps.count(), 3);
   for (const [i, at] of [0.25, 0.5, 0.75].entries()) {
-    const { width = 0, height = 0 } = await maps.nth(i).boundingBox() ?? {};
+    const { width = 0, height = 0 } = (await maps.nth(i).boundingBox()) ?? {};
     await maps.nth(i).click({ position: { x: width * at, y: height * (1 - at) } });
-    const rings = await page.evaluate(() => [...document.querySelectorAll<HTMLElement>('.ring')].map(({ style }) => [parseFloat(style.left), parseFloat(style.top)]));
-    for (const [left, top] of rings) assert.ok(Math.abs(left - 100 * at) < 2 && Math.abs(top - 100 * (1 - at)) < 2, `${i}: ${left} ${top}`);
+    const rings = await page.evaluate(() =>
+      [...document.querySelectorAll<HTMLElement>('.ring')].map(({ style }) => [
+        parseFloat(style.left),
+        parseFloat(style.top),
+      ]),
+    );
+    for (const [left, top] of rings)
+      assert.ok(Math.abs(left - 100 * at) < 2 && Math.abs(top - 100 * (1 - at)) < 2, `${i}: ${left} ${top}`);
   }
 });
 

@@ -1,4 +1,5 @@
-// The campaign itself: cases that once failed, a share that is another one for each commit, and faults of our own that it must find.
+// The campaign itself: cases that once failed, a share that is another one for each commit, and faults of our own that
+// it must find.
 import assert from 'node:assert/strict';
 import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -10,17 +11,34 @@ import { redact } from '../../campaign/redact.ts';
 import type { PartSummary } from '../../campaign/report.ts';
 
 const RUN = fileURLToPath(new URL('../../campaign/run.ts', import.meta.url));
-interface Summary { readonly event: string; readonly seed: number; readonly parts: readonly PartSummary[]; readonly findings: readonly Finding[] }
-
-async function campaign(...args: readonly string[]): Promise<{ code: number; summary: Summary }> {
-  const child = spawn(process.execPath, ['--conditions=dynamoe-source', RUN, '--json', ...args], { stdio: ['ignore', 'pipe', 'inherit'] });
-  let stdout = '';
-  child.stdout.setEncoding('utf8').on('data', (text: string) => { stdout += text; });
-  const [code] = await once(child, 'close') as [number];
-  return { code, summary: stdout.trim().split('\n').map((line) => JSON.parse(line) as Summary).find((e) => e.event === 'campaign')! };
+interface Summary {
+  readonly event: string;
+  readonly seed: number;
+  readonly parts: readonly PartSummary[];
+  readonly findings: readonly Finding[];
 }
 
-const toldOf = ({ findings }: Summary): string => findings.map((f) => `${f.promise}\n${f.what}\n${f.command}`).join('\n\n');
+async function campaign(...args: readonly string[]): Promise<{ code: number; summary: Summary }> {
+  const child = spawn(process.execPath, ['--conditions=dynamoe-source', RUN, '--json', ...args], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  let stdout = '';
+  child.stdout.setEncoding('utf8').on('data', (text: string) => {
+    stdout += text;
+  });
+  const [code] = (await once(child, 'close')) as [number];
+  return {
+    code,
+    summary: stdout
+      .trim()
+      .split('\n')
+      .map((line) => JSON.parse(line) as Summary)
+      .find((e) => e.event === 'campaign')!,
+  };
+}
+
+const toldOf = ({ findings }: Summary): string =>
+  findings.map((f) => `${f.promise}\n${f.what}\n${f.command}`).join('\n\n');
 
 test('no case that once failed fails again', { timeout: 240_000 }, async () => {
   const { code, summary } = await campaign('--kept');
@@ -28,9 +46,19 @@ test('no case that once failed fails again', { timeout: 240_000 }, async () => {
 });
 
 test('a share of the campaign, another one for each commit', { timeout: 240_000 }, async (t) => {
-  const seed = seedOfCommit, parts = [0, 1, 2].map((i) => PART_NAMES[(seed + i) % PART_NAMES.length]);
+  const seed = seedOfCommit,
+    parts = [0, 1, 2].map((i) => PART_NAMES[(seed + i) % PART_NAMES.length]);
   t.diagnostic(`npm run campaign -- --minutes 0.3 --seed ${seed} --only ${parts.join(' ')}`);
-  const { code, summary } = await campaign('--minutes', '0.3', '--shrink', '5', '--seed', String(seed), '--only', ...parts);
+  const { code, summary } = await campaign(
+    '--minutes',
+    '0.3',
+    '--shrink',
+    '5',
+    '--seed',
+    String(seed),
+    '--only',
+    ...parts,
+  );
   assert.equal(code, 0, toldOf(summary));
   assert.ok(summary.parts.every((p) => p.attacks > 0));
 });
@@ -38,17 +66,48 @@ test('a share of the campaign, another one for each commit', { timeout: 240_000 
 /** Of the checkout; of a copy without Git the day. */
 function commit(): string {
   try {
-    return execFileSync('git', ['rev-parse', 'HEAD'], { encoding: 'utf8', cwd: import.meta.dirname, stdio: ['ignore', 'pipe', 'ignore'] });
-  } catch { return Math.floor(Date.now() / 86_400_000).toString(16).padStart(6, '0'); }
+    return execFileSync('git', ['rev-parse', 'HEAD'], {
+      encoding: 'utf8',
+      cwd: import.meta.dirname,
+      stdio: ['ignore', 'pipe', 'ignore'],
+    });
+  } catch {
+    return Math.floor(Date.now() / 86_400_000)
+      .toString(16)
+      .padStart(6, '0');
+  }
 }
 
-const seedOfCommit = parseInt(commit().slice(0, 6), 16), AT_ONCE = 2;
-const plants = (await Promise.all(PART_NAMES.map(partNamed))).flatMap(({ name, plants: all }) => all.map((planted) => ({ name, planted })));
+const seedOfCommit = parseInt(commit().slice(0, 6), 16),
+  AT_ONCE = 2;
+const plants = (await Promise.all(PART_NAMES.map(partNamed))).flatMap(({ name, plants: all }) =>
+  all.map((planted) => ({ name, planted })),
+);
 plants.forEach(({ name, planted }, i) => {
   // Two of them for each commit; `npm run ci:full` plants all.
-  const now = process.env['DYNAMOE_FULL'] === '1' || (i + plants.length - (seedOfCommit % plants.length)) % plants.length < AT_ONCE;
-    test(`${name}: finds a planted fault (${planted}), and its command finds it again`, { skip: !now && 'the turn of others: npm run ci:full plants all', timeout: 240_000 }, async () => {
-      const { code, summary } = await campaign('--minutes', '60', '--attacks', '12', '--shrink', '0', '--most', '1', '--seed', '1', '--only', name, '--plant', planted);
+  const now =
+    process.env['DYNAMOE_FULL'] === '1' ||
+    (i + plants.length - (seedOfCommit % plants.length)) % plants.length < AT_ONCE;
+  test(
+    `${name}: finds a planted fault (${planted}), and its command finds it again`,
+    { skip: !now && 'the turn ' + 'of others: npm run ci:full plants all', timeout: 240_000 },
+    async () => {
+      const { code, summary } = await campaign(
+        '--minutes',
+        '60',
+        '--attacks',
+        '12',
+        '--shrink',
+        '0',
+        '--most',
+        '1',
+        '--seed',
+        '1',
+        '--only',
+        name,
+        '--plant',
+        planted,
+      );
       assert.equal(code, 1, 'nothing was found');
       const [{ promise, what, command, attack }] = summary.findings;
       assert.ok(promise.length > 10 && what.length > 10);
@@ -57,9 +116,13 @@ plants.forEach(({ name, planted }, i) => {
       assert.deepEqual([given?.[1], JSON.parse(given?.[2].replaceAll("'\\''", "'") ?? '')], [name, attack]);
       const again = await campaign('--only', name, '--case', JSON.stringify(attack), '--plant', planted);
       assert.equal(again.code, 1, 'the command repeats it');
-    });
+    },
+  );
 });
 
 test('what is written names no folder, user or host', () => {
-  assert.equal(redact("EIO, open '/home/someone/runs/a/events.jsonl' at file:///opt/dynamoe/src/io/atomic.ts:12:3"), "EIO, open 'events.jsonl' at atomic.ts:12:3");
+  assert.equal(
+    redact("EIO, open '/home/someone/runs/a/events.jsonl' at " + 'file:///opt/dynamoe/src/io/atomic.ts:12:3'),
+    "EIO, open 'events.jsonl' at atomic.ts:12:3",
+  );
 });

@@ -1,4 +1,5 @@
-// The command as it is installed: what Node made of its sources is kept for the next start, and nothing depends on that.
+// The command as it is installed: what Node made of its sources is kept for the next start, and nothing depends on
+// that.
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
 import { mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
@@ -12,13 +13,15 @@ const bin = fileURLToPath(new URL('../../bin/dynamoe.mjs', import.meta.url));
 
 async function version(cache: string): Promise<string> {
   const { NODE_COMPILE_CACHE: _, ...env } = process.env;
-  return (await promisify(execFile)(process.execPath, [bin, '--version'], { env: { ...env, DYNAMOE_CACHE: cache } })).stdout;
+  return (await promisify(execFile)(process.execPath, [bin, '--version'], { env: { ...env, DYNAMOE_CACHE: cache } }))
+    .stdout;
 }
 
 test('compiled sources are kept beside the kernels, and a start goes on where they cannot be', async (t) => {
   const folder = await mkdtemp(join(tmpdir(), 'dynamoe-bin-'));
   t.after(() => rm(folder, { recursive: true }));
-  const first = await version(join(folder, 'cache')), kept = await readdir(join(folder, 'cache', 'code'), { recursive: true });
+  const first = await version(join(folder, 'cache')),
+    kept = await readdir(join(folder, 'cache', 'code'), { recursive: true });
   assert.match(first, /^\d+\.\d+\.\d+\n$/);
   assert.ok(kept.length > 20, `${kept.length} files`);
   assert.equal(await version(join(folder, 'cache')), first, 'again, with what was kept');

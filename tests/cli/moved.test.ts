@@ -11,7 +11,16 @@ import { command, start, TINY, writeText, type Running } from './command.ts';
 const LONG = ['--steps', '1000000', '--save-every', '0', '--eval-every', '0', '--device', 'wasm', '--threads', '1'];
 
 async function begun(folder: string, ...flags: readonly string[]): Promise<Running> {
-  const run = start('train', '--data', await writeText(folder), ...TINY, ...LONG, '--out', join(folder, 'run'), ...flags);
+  const run = start(
+    'train',
+    '--data',
+    await writeText(folder),
+    ...TINY,
+    ...LONG,
+    '--out',
+    join(folder, 'run'),
+    ...flags,
+  );
   while (!/^step 1\//m.test(run.output())) {
     assert.equal(run.child.exitCode, null, 'the run ended before its first step');
     await wait(50);
@@ -26,35 +35,64 @@ async function stopped({ child, ended }: Running): Promise<string> {
   return stderr;
 }
 
-const steps = async (path: string): Promise<number[]> => (await readFile(join(path, 'events.jsonl'), 'utf8')).split('\n').filter((line) => line.startsWith('{"event":"step"'))
-  .map((line) => (JSON.parse(line) as { step: number }).step);
+const steps = async (path: string): Promise<number[]> =>
+  (await readFile(join(path, 'events.jsonl'), 'utf8'))
+    .split('\n')
+    .filter((line) => line.startsWith('{"event":"step"'))
+    .map((line) => (JSON.parse(line) as { step: number }).step);
 
-test('the folder is renamed: it is followed, and the command that goes on names it', { skip: process.platform !== 'linux' && 'needs /proc', timeout: 120_000 }, async (t) => {
-  const folder = await temporaryFolder(t), run = await begun(folder, '--tensorboard');
-  await rename(join(folder, 'run'), join(folder, 'moved here'));
-  const stderr = await stopped(run);
-  assert.match(stderr, /run was moved to .*moved here: the run goes on there/);
-  assert.match(stderr, /to go on: dynamoe train --resume --out '.*moved here'/);
-  assert.ok(!existsSync(join(folder, 'run')));
-  assert.doesNotMatch(stderr, /logger failed/);
-  assert.ok((await readdir(join(folder, 'moved here'))).some((name) => name.startsWith('step-')));
-});
+test(
+  'the folder is renamed: it is followed, and the command that goes on names it',
+  { skip: process.platform !== 'linux' && 'needs /proc', timeout: 120_000 },
+  async (t) => {
+    const folder = await temporaryFolder(t),
+      run = await begun(folder, '--tensorboard');
+    await rename(join(folder, 'run'), join(folder, 'moved here'));
+    const stderr = await stopped(run);
+    assert.match(stderr, /run was moved to .*moved here: the run goes on there/);
+    assert.match(stderr, /to go on: dynamoe train --resume --out '.*moved here'/);
+    assert.ok(!existsSync(join(folder, 'run')));
+    assert.doesNotMatch(stderr, /logger failed/);
+    assert.ok((await readdir(join(folder, 'moved here'))).some((name) => name.startsWith('step-')));
+  },
+);
 
-test('folder and data are removed: what was done is saved at once, with the whole log', { timeout: 120_000 }, async (t) => {
-  const folder = await temporaryFolder(t), run = await begun(folder), path = join(folder, 'run');
-  await rm(path, { recursive: true });
-  await rename(join(folder, 'text.txt'), join(folder, 'other.txt'));
-  const stderr = await stopped(run), all = await steps(path);
-  assert.match(stderr, /run is gone: it is made anew, with its log/);
-  assert.deepEqual(all, all.map((_, i) => i + 1));
-  const again = await command('train', '--resume', '--out', path, '--steps', `${all.length + 1}`, '--data', join(folder, 'other.txt'));
-  assert.equal(again.code, 0, again.stderr);
-  const goes = await command('eval', path, '--data', join(folder, 'other.txt'));
-  assert.equal(goes.code, 0, goes.stderr);
-});
+test(
+  'folder and data are removed: what was done is saved at once, with the whole log',
+  { timeout: 120_000 },
+  async (t) => {
+    const folder = await temporaryFolder(t),
+      run = await begun(folder),
+      path = join(folder, 'run');
+    await rm(path, { recursive: true });
+    await rename(join(folder, 'text.txt'), join(folder, 'other.txt'));
+    const stderr = await stopped(run),
+      all = await steps(path);
+    assert.match(stderr, /run is gone: it is made anew, with its log/);
+    assert.deepEqual(
+      all,
+      all.map((_, i) => i + 1),
+    );
+    const again = await command(
+      'train',
+      '--resume',
+      '--out',
+      path,
+      '--steps',
+      `${all.length + 1}`,
+      '--data',
+      join(folder, 'other.txt'),
+    );
+    assert.equal(again.code, 0, again.stderr);
+    const goes = await command('eval', path, '--data', join(folder, 'other.txt'));
+    assert.equal(goes.code, 0, goes.stderr);
+  },
+);
 
 test('files beside the run that are removed are named, and the run goes on', { timeout: 120_000 }, async (t) => {
-  const folder = await temporaryFolder(t), trace = join(folder, 'trace.jsonl'), run = await begun(folder, '--tensorboard', '--trace', trace);
+  const folder = await temporaryFolder(t),
+    trace = join(folder, 'trace.jsonl'),
+    run = await begun(folder, '--tensorboard', '--trace', trace);
   await rm(trace);
   await rm(join(folder, 'run', 'tensorboard'), { recursive: true });
   await wait(500);

@@ -13,7 +13,16 @@ test('numbers as people read them', () => {
   assert.equal(sparkline([0, 1, 2, 4]), '▁▃▅█');
   assert.equal(sparkline([]), '');
   assert.equal(bar(0.5, 4), '██░░');
-  assert.equal(table(['a', 'b'], [['1', 'x'], ['10', 'yy']]), ' a  b\n 1  x\n10  yy');
+  assert.equal(
+    table(
+      ['a', 'b'],
+      [
+        ['1', 'x'],
+        ['10', 'yy'],
+      ],
+    ),
+    ' a  b\n 1  x\n10  yy',
+  );
 });
 
 /** A terminal as far as Screen needs one: it knows what \r, \n, ESC[nA and ESC[J do, and wraps nothing. */
@@ -27,8 +36,10 @@ class Terminal extends EventEmitter {
       if (part === '\r') continue;
       if (part === '\n') this.lines[++this.row] ??= '';
       else if (up) this.row -= Number(up);
-      else if (part === '\x1b[J') { this.lines.length = this.row + 1; this.lines[this.row] = ''; }
-      else {
+      else if (part === '\x1b[J') {
+        this.lines.length = this.row + 1;
+        this.lines[this.row] = '';
+      } else {
         this.lines[this.row] += part;
         assert.ok(this.lines[this.row].length <= this.columns, 'nothing wraps');
       }
@@ -38,7 +49,8 @@ class Terminal extends EventEmitter {
 }
 
 test('lines at the bottom are replaced, lines above stay', () => {
-  const terminal = new Terminal(), screen = new Screen(terminal as unknown as WriteStream);
+  const terminal = new Terminal(),
+    screen = new Screen(terminal as unknown as WriteStream);
   screen.print('one');
   screen.draw(['a', 'b']);
   screen.draw(['c', 'a line that is much longer than this terminal is wide']);

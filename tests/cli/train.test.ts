@@ -12,26 +12,61 @@ import { command, eventsOf, lossesOf, start, TINY, writeText, type Running } fro
 
 /** Waits until the run has told of step `n`; 0: while it begins. */
 async function until({ output, ended }: Running, n: number): Promise<void> {
-  if (n === 0) await new Promise((resolve) => { setTimeout(resolve, 300); });
+  if (n === 0)
+    await new Promise((resolve) => {
+      setTimeout(resolve, 300);
+    });
   let over = n === 0;
-  void ended.then(() => { over = true; });
-  while (!over && !output().includes(`"event":"step","step":${n},`)) await new Promise((resolve) => { setTimeout(resolve, 5); });
+  void ended.then(() => {
+    over = true;
+  });
+  while (!over && !output().includes(`"event":"step","step":${n},`))
+    await new Promise((resolve) => {
+      setTimeout(resolve, 5);
+    });
 }
 
 test('with --json, stdout holds the events of the contract and nothing else', async (t) => {
-  const folder = await temporaryFolder(t), data = await writeText(folder), out = join(folder, 'run');
-  const { code, stdout, stderr } = await command('train', ...TINY, '--data', data, '--steps', '6', '--eval-every', '3', '--seed', '7', '--out', out, '--json');
+  const folder = await temporaryFolder(t),
+    data = await writeText(folder),
+    out = join(folder, 'run');
+  const { code, stdout, stderr } = await command(
+    'train',
+    ...TINY,
+    '--data',
+    data,
+    '--steps',
+    '6',
+    '--eval-every',
+    '3',
+    '--seed',
+    '7',
+    '--out',
+    out,
+    '--json',
+  );
   assert.equal(code, 0, stderr);
-  const events = eventsOf(stdout), of = (kind: string) => events.filter((e) => e.event === kind);
+  const events = eventsOf(stdout),
+    of = (kind: string) => events.filter((e) => e.event === kind);
   assert.equal(events[0].event, 'start');
-  assert.deepEqual(of('step').map((e) => e.step), [1, 2, 3, 4, 5, 6]);
+  assert.deepEqual(
+    of('step').map((e) => e.step),
+    [1, 2, 3, 4, 5, 6],
+  );
   for (const step of of('step')) {
     for (const key of ['loss', 'tokens_per_s', 'ms', 'grad_norm', 'lr']) assert.equal(typeof step[key], 'number', key);
     assert.deepEqual(Object.keys(step['aux'] as object).sort(), ['blocks.0.moe/balance', 'blocks.0.moe/z']);
     const load = (step['load'] as Record<string, number[]>)['blocks.0.moe'];
-    assert.equal(load.reduce((a, b) => a + b, 0), 4 * 16 * 2, 'every token goes to two experts');
+    assert.equal(
+      load.reduce((a, b) => a + b, 0),
+      4 * 16 * 2,
+      'every token goes to two experts',
+    );
   }
-  assert.deepEqual(of('eval').map((e) => e.step), [3, 6]);
+  assert.deepEqual(
+    of('eval').map((e) => e.step),
+    [3, 6],
+  );
   const done = events.at(-1);
   assert.equal(done?.event, 'done');
   assert.equal(done.step, 6);
@@ -42,7 +77,11 @@ test('with --json, stdout holds the events of the contract and nothing else', as
   const measured = await command('eval', done['checkpoint'] as string, '--data', data, '--json');
   assert.equal(eventsOf(measured.stdout)[0]['val_loss'], done['val_loss'], measured.stderr);
   const elsewhere = await command('eval', out, '--json');
-  assert.equal(eventsOf(elsewhere.stdout)[0]['val_loss'], done['val_loss'], 'a run folder and the data it was trained on');
+  assert.equal(
+    eventsOf(elsewhere.stdout)[0]['val_loss'],
+    done['val_loss'],
+    'a run folder and the data it was ' + 'trained on',
+  );
 
   const text = async (...flags: string[]): Promise<string> =>
     (await command('generate', out, '--prompt', 'the ', '--tokens', '24', ...flags)).stdout;
@@ -54,8 +93,24 @@ test('with --json, stdout holds the events of the contract and nothing else', as
 });
 
 test('killed with SIGKILL again and again and resumed, losses are those of an uninterrupted run', async (t) => {
-  const folder = await temporaryFolder(t), data = await writeText(folder), steps = 300;
-  const flags = (out: string) => ['train', ...TINY, '--data', data, '--steps', String(steps), '--eval-every', '50', '--save-every', '7', '--out', join(folder, out), '--json'];
+  const folder = await temporaryFolder(t),
+    data = await writeText(folder),
+    steps = 300;
+  const flags = (out: string) => [
+    'train',
+    ...TINY,
+    '--data',
+    data,
+    '--steps',
+    String(steps),
+    '--eval-every',
+    '50',
+    '--save-every',
+    '7',
+    '--out',
+    join(folder, out),
+    '--json',
+  ];
   const whole = await command(...flags('whole'));
   assert.equal(whole.code, 0, whole.stderr);
   const losses = new Map<number, unknown>();
@@ -77,7 +132,9 @@ test('killed with SIGKILL again and again and resumed, losses are those of an un
 });
 
 test('a run folder is refused without --resume, and settings that do not fit with it', async (t) => {
-  const folder = await temporaryFolder(t), data = await writeText(folder), out = join(folder, 'run');
+  const folder = await temporaryFolder(t),
+    data = await writeText(folder),
+    out = join(folder, 'run');
   const flags = ['train', ...TINY, '--data', data, '--steps', '2', '--out', out, '--json'];
   assert.equal((await command(...flags)).code, 0);
   const again = await command(...flags);
@@ -88,7 +145,10 @@ test('a run folder is refused without --resume, and settings that do not fit wit
   assert.match(other.stderr, /seed 0, not 5/);
   const bare = await command('train', '--resume', '--out', out, '--json');
   assert.equal(bare.code, 0, bare.stderr);
-  assert.deepEqual(eventsOf(bare.stdout).map((e) => e.event), ['start', 'done']);
+  assert.deepEqual(
+    eventsOf(bare.stdout).map((e) => e.event),
+    ['start', 'done'],
+  );
   const fewer = await command('train', '--resume', '--out', out, '--steps', '1');
   assert.equal(fewer.code, 2);
   assert.match(fewer.stderr, /has done 2 steps, more than the 1 it should have/);
@@ -105,22 +165,33 @@ test('a run folder is refused without --resume, and settings that do not fit wit
   await writeFile(data, 'other text '.repeat(2000));
   const changed = await command('train', '--resume', '--out', out);
   assert.equal(changed.code, 1);
-  assert.match(changed.stderr, /the data in \S+text\.txt is not what the run in \S+run was started with: it was 20\d{3} bytes of text in 1 file and is 22000 bytes of text in 1 file\n {2}hint: /);
+  assert.match(
+    changed.stderr,
+    /the data in \S+text\.txt is not what the run in \S+run was started with: it was 20\d{3} bytes of text in 1 file and is 22000 bytes of text in 1 file\n {2}hint: /,
+  );
 });
 
 test('data that has moved is the same data, changed data is not, and a refused run keeps its log', async (t) => {
-  const folder = await temporaryFolder(t), here = join(folder, 'here'), there = join(folder, 'there dir'), out = join(folder, 'run');
+  const folder = await temporaryFolder(t),
+    here = join(folder, 'here'),
+    there = join(folder, 'there dir'),
+    out = join(folder, 'run');
   await mkdir(here);
-  const text = await writeText(here), flags = ['train', ...TINY, '--json', '--save-every', '4', '--eval-every', '0'];
+  const text = await writeText(here),
+    flags = ['train', ...TINY, '--json', '--save-every', '4', '--eval-every', '0'];
   const whole = await command(...flags, '--data', here, '--steps', '10', '--out', join(folder, 'whole'));
   assert.equal((await command(...flags, '--data', here, '--steps', '10', '--out', out)).code, 0);
   await unlink(join(out, 'step-00000010.safetensors'));
-  const log = await readFile(join(out, 'events.jsonl'), 'utf8'), before = await readFile(text, 'utf8');
+  const log = await readFile(join(out, 'events.jsonl'), 'utf8'),
+    before = await readFile(text, 'utf8');
   assert.match(log, /"event":"step","step":10,/);
   await rename(here, there);
   const gone = await command('train', '--resume', '--out', out);
   assert.equal(gone.code, 1);
-  assert.match(gone.stderr, /data path \S+here does not exist\n {2}hint: .*if the data has moved, name where it is now/);
+  assert.match(
+    gone.stderr,
+    /data path \S+here does not exist\n {2}hint: .*if the data has moved, name where it is now/,
+  );
   await writeFile(join(there, 'text.txt'), before.replace('the', 'teh'));
   const changed = await command('train', '--resume', '--out', out, '--data', there);
   assert.equal(changed.code, 1);
@@ -134,7 +205,9 @@ test('data that has moved is the same data, changed data is not, and a refused r
 });
 
 test('Ctrl-C finishes the step, saves, says how to go on and exits with 130', async (t) => {
-  const folder = await temporaryFolder(t), data = await writeText(folder), out = join(folder, 'run');
+  const folder = await temporaryFolder(t),
+    data = await writeText(folder),
+    out = join(folder, 'run');
   const run = start('train', ...TINY, '--data', data, '--steps', '100000', '--out', out, '--json');
   await until(run, 3);
   run.child.kill('SIGINT');
@@ -146,57 +219,118 @@ test('Ctrl-C finishes the step, saves, says how to go on and exits with 130', as
   assert.ok((await readdir(out)).includes(`step-${String(stopped.step).padStart(8, '0')}.safetensors`));
 });
 
-for (const [signal, code] of [['SIGTERM', 143], ['SIGHUP', 129]] as const) {
-  test(`${signal} finishes the step, saves, and the run goes on from there`, { skip: process.platform === 'win32' && 'needs signals' }, async (t) => {
-    const folder = await temporaryFolder(t), data = await writeText(folder), out = join(folder, 'run'), flags = ['--steps', '100000', '--save-every', '0', '--out', out, '--json'];
-    const run = start('train', ...TINY, '--data', data, ...flags);
-    await until(run, 3);
-    run.child.kill(signal);
-    // A terminal that is closed sends it more than once.
-    if (signal === 'SIGHUP') for (const ms of [1, 400]) setTimeout(() => { run.child.kill(signal); }, ms);
-    const { code: ended, stdout, stderr } = await run.ended;
-    assert.equal(ended, code, stderr);
-    const stopped = eventsOf(stdout).at(-1);
-    assert.equal(stopped?.event, 'stopped');
-    assert.deepEqual((await readdir(out)).filter((name) => name.startsWith('step-')), [`step-${String(stopped.step).padStart(8, '0')}.safetensors`]);
-    assert.deepEqual((await readdir(out)).filter((name) => name.startsWith('lock') || name.endsWith('.tmp')), []);
-    const again = await command('train', '--resume', '--out', out, '--steps', String(stopped.step + 1), '--json');
-    assert.equal(again.code, 0, again.stderr);
-    assert.deepEqual(eventsOf(again.stdout).filter((e) => e.event === 'step').map((e) => e.step), [stopped.step + 1]);
-  });
+for (const [signal, code] of [
+  ['SIGTERM', 143],
+  ['SIGHUP', 129],
+] as const) {
+  test(
+    `${signal} finishes the step, saves, and the run goes on from there`,
+    { skip: process.platform === 'win32' && 'needs signals' },
+    async (t) => {
+      const folder = await temporaryFolder(t),
+        data = await writeText(folder),
+        out = join(folder, 'run'),
+        flags = ['--steps', '100000', '--save-every', '0', '--out', out, '--json'];
+      const run = start('train', ...TINY, '--data', data, ...flags);
+      await until(run, 3);
+      run.child.kill(signal);
+      // A terminal that is closed sends it more than once.
+      if (signal === 'SIGHUP')
+        for (const ms of [1, 400])
+          setTimeout(() => {
+            run.child.kill(signal);
+          }, ms);
+      const { code: ended, stdout, stderr } = await run.ended;
+      assert.equal(ended, code, stderr);
+      const stopped = eventsOf(stdout).at(-1);
+      assert.equal(stopped?.event, 'stopped');
+      assert.deepEqual(
+        (await readdir(out)).filter((name) => name.startsWith('step-')),
+        [`step-${String(stopped.step).padStart(8, '0')}.safetensors`],
+      );
+      assert.deepEqual(
+        (await readdir(out)).filter((name) => name.startsWith('lock') || name.endsWith('.tmp')),
+        [],
+      );
+      const again = await command('train', '--resume', '--out', out, '--steps', String(stopped.step + 1), '--json');
+      assert.equal(again.code, 0, again.stderr);
+      assert.deepEqual(
+        eventsOf(again.stdout)
+          .filter((e) => e.event === 'step')
+          .map((e) => e.step),
+        [stopped.step + 1],
+      );
+    },
+  );
 }
 
-test('signals at any moment, also while a checkpoint is written, leave a run that goes on', { skip: process.platform === 'win32' && 'needs signals' }, async (t) => {
-  const folder = await temporaryFolder(t), data = await writeText(folder), out = join(folder, 'run');
-  let last = 0;
-  for (const [i, signals] of [['SIGTERM'], ['SIGHUP', 'SIGTERM'], ['SIGINT', 'SIGINT'], ['SIGTERM', 'SIGKILL']].entries()) {
-    const run = start('train', ...TINY, '--data', data, '--steps', '100000', '--save-every', '1', '--out', out, '--json', ...(i > 0 ? ['--resume'] : []));
-    await until(run, last + 3);
-    for (const signal of signals) {
-      run.child.kill(signal as NodeJS.Signals);
-      await new Promise((resolve) => { setTimeout(resolve, 350); });
+test(
+  'signals at any moment, also while a checkpoint is written, leave a run that goes on',
+  { skip: process.platform === 'win32' && 'needs signals' },
+  async (t) => {
+    const folder = await temporaryFolder(t),
+      data = await writeText(folder),
+      out = join(folder, 'run');
+    let last = 0;
+    for (const [i, signals] of [
+      ['SIGTERM'],
+      ['SIGHUP', 'SIGTERM'],
+      ['SIGINT', 'SIGINT'],
+      ['SIGTERM', 'SIGKILL'],
+    ].entries()) {
+      const run = start(
+        'train',
+        ...TINY,
+        '--data',
+        data,
+        '--steps',
+        '100000',
+        '--save-every',
+        '1',
+        '--out',
+        out,
+        '--json',
+        ...(i > 0 ? ['--resume'] : []),
+      );
+      await until(run, last + 3);
+      for (const signal of signals) {
+        run.child.kill(signal as NodeJS.Signals);
+        await new Promise((resolve) => {
+          setTimeout(resolve, 350);
+        });
+      }
+      const { code, stdout, stderr } = await run.ended;
+      assert.ok(code === null || code > 128, `${signals.join()}: ${code} ${stderr}`);
+      last =
+        eventsOf(stdout.slice(0, stdout.lastIndexOf('\n') + 1))
+          .filter((e) => e.event === 'checkpoint')
+          .at(-1)?.step ?? last;
     }
-    const { code, stdout, stderr } = await run.ended;
-    assert.ok(code === null || code > 128, `${signals.join()}: ${code} ${stderr}`);
-    last = eventsOf(stdout.slice(0, stdout.lastIndexOf('\n') + 1)).filter((e) => e.event === 'checkpoint').at(-1)?.step ?? last;
-  }
-  const end = await command('train', '--resume', '--out', out, '--steps', String(last + 5), '--json');
-  assert.equal(end.code, 0, end.stderr);
-  assert.equal(eventsOf(end.stdout).at(-1)?.event, 'done');
-});
+    const end = await command('train', '--resume', '--out', out, '--steps', String(last + 5), '--json');
+    assert.equal(end.code, 0, end.stderr);
+    assert.equal(eventsOf(end.stdout).at(-1)?.event, 'done');
+  },
+);
 
 test('a second Ctrl-C stops at once', async (t) => {
-  const folder = await temporaryFolder(t), data = await writeText(folder, 2_000_000), out = join(folder, 'run');
+  const folder = await temporaryFolder(t),
+    data = await writeText(folder, 2_000_000),
+    out = join(folder, 'run');
   const run = start('train', ...TINY, '--data', data, '--steps', '100000', '--out', out, '--json');
   await until(run, 3);
   run.child.kill('SIGINT');
-  await new Promise((resolve) => { setTimeout(resolve, 2); });
+  await new Promise((resolve) => {
+    setTimeout(resolve, 2);
+  });
   run.child.kill('SIGINT');
   assert.equal((await run.ended).code, 130);
 });
 
 test('a loss that is not finite commits nothing and names step, op and last good checkpoint', async (t) => {
-  const folder = await temporaryFolder(t), data = await writeText(folder), out = join(folder, 'run'), config = join(folder, 'config.json');
+  const folder = await temporaryFolder(t),
+    data = await writeText(folder),
+    out = join(folder, 'run'),
+    config = join(folder, 'config.json');
   await writeFile(config, JSON.stringify({ optimizer: { name: 'sgd', lr: 1e30, schedule: 'constant' }, steps: 20 }));
   const { code, stdout, stderr } = await command('train', config, ...TINY, '--data', data, '--out', out, '--json');
   assert.equal(code, 1);
@@ -209,53 +343,114 @@ test('a loss that is not finite commits nothing and names step, op and last good
 });
 
 test('what is called a good checkpoint is finite, whatever the learning rate makes of the values', async (t) => {
-  const folder = await temporaryFolder(t), data = await writeText(folder), config = join(folder, 'config.json');
-  for (const [name, lr, saveEvery] of [['sgd', 3e38, 1], ['sgd', 1e36, 0], ['adamW', 3e37, 1]] as const) {
+  const folder = await temporaryFolder(t),
+    data = await writeText(folder),
+    config = join(folder, 'config.json');
+  for (const [name, lr, saveEvery] of [
+    ['sgd', 3e38, 1],
+    ['sgd', 1e36, 0],
+    ['adamW', 3e37, 1],
+  ] as const) {
     const out = join(folder, `${name} ${lr} ${saveEvery}`);
-    await writeFile(config, JSON.stringify({ optimizer: { name, lr, schedule: 'constant', warmup: 0 }, steps: 20, saveEvery, evalEvery: 0 }));
+    await writeFile(
+      config,
+      JSON.stringify({ optimizer: { name, lr, schedule: 'constant', warmup: 0 }, steps: 20, saveEvery, evalEvery: 0 }),
+    );
     const { code, stderr } = await command('train', config, ...TINY, '--data', data, '--out', out);
     assert.equal(code, 1, stderr);
     assert.match(stderr, /not finite.*(last good checkpoint is .*step-\d+\.safetensors|there is no good checkpoint)/s);
     for (const file of (await readdir(out)).filter((f) => f.endsWith('.safetensors'))) {
       const { file: opened } = await loadCheckpoint(join(out, file));
-      for (const tensor of opened.tensors.keys()) assert.ok((await opened.read(tensor)).data.every(Number.isFinite), `${out}/${file}: ${tensor}`);
+      for (const tensor of opened.tensors.keys())
+        assert.ok((await opened.read(tensor)).data.every(Number.isFinite), `${out}/${file}: ${tensor}`);
       await opened.close();
     }
     const named = /last good checkpoint is (.*\.safetensors)/.exec(stderr)?.[1];
     if (named !== undefined) assert.ok((await readdir(out)).includes(basename(named)), stderr);
-    assert.deepEqual((await readdir(out)).filter((f) => f.endsWith('.tmp')), []);
+    assert.deepEqual(
+      (await readdir(out)).filter((f) => f.endsWith('.tmp')),
+      [],
+    );
   }
 });
 
-test('a run folder of any name is written, named in one line, and gone on with by the command that is printed', { skip: process.platform === 'win32' && 'needs a POSIX shell' }, async (t) => {
-  const folder = await temporaryFolder(t), data = await writeText(folder);
-  const node = [process.execPath, '--conditions=dynamoe-source', fileURLToPath(new URL('../../src/cli/main.ts', import.meta.url))];
-  for (const name of ["it's a run", '-x', 'two\nlines ü', 'r'.repeat(240)]) {
-    const child = spawn(node[0], [...node.slice(1), 'train', ...TINY, '--data', data, '--steps', '100000', `--out=${name}`], { cwd: folder, stdio: ['ignore', 'pipe', 'pipe'] });
-    let said = '', told = '', asked = false;
-    child.stderr.setEncoding('utf8').on('data', (text: string) => { said += text; });
-    child.stdout.setEncoding('utf8').on('data', (text: string) => { told += text; if (!asked && /^step /m.test(told)) asked = child.kill('SIGTERM'); });
-    const [code] = await once(child, 'close') as [number];
-    assert.equal(code, 143, said);
-    assert.match(told, /^100000 steps, run folder .+$/m);
-    const line = /to go on: dynamoe (.*)\n$/s.exec(said)?.[1] ?? '', step = Number(/step-0*(\d+)/.exec((await readdir(join(folder, name))).join())?.[1]);
-    const again = spawnSync('sh', ['-c', `"$@" ${line} --steps ${step + 1}`, 'sh', ...node], { cwd: folder, encoding: 'utf8' });
-    assert.equal(again.status, 0, `${line}: ${again.stderr}`);
-    assert.match(again.stdout, /^done in /m);
-  }
-});
+test(
+  'a run folder of any name is written, named in one line, and gone on with by the command that is ' + 'printed',
+  { skip: process.platform === 'win32' && 'needs a POSIX shell' },
+  async (t) => {
+    const folder = await temporaryFolder(t),
+      data = await writeText(folder);
+    const node = [
+      process.execPath,
+      '--conditions=dynamoe-source',
+      fileURLToPath(new URL('../../src/cli/main.ts', import.meta.url)),
+    ];
+    for (const name of ["it's a run", '-x', 'two\nlines ü', 'r'.repeat(240)]) {
+      const child = spawn(
+        node[0],
+        [...node.slice(1), 'train', ...TINY, '--data', data, '--steps', '100000', `--out=${name}`],
+        { cwd: folder, stdio: ['ignore', 'pipe', 'pipe'] },
+      );
+      let said = '',
+        told = '',
+        asked = false;
+      child.stderr.setEncoding('utf8').on('data', (text: string) => {
+        said += text;
+      });
+      child.stdout.setEncoding('utf8').on('data', (text: string) => {
+        told += text;
+        if (!asked && /^step /m.test(told)) asked = child.kill('SIGTERM');
+      });
+      const [code] = (await once(child, 'close')) as [number];
+      assert.equal(code, 143, said);
+      assert.match(told, /^100000 steps, run folder .+$/m);
+      const line = /to go on: dynamoe (.*)\n$/s.exec(said)?.[1] ?? '',
+        step = Number(/step-0*(\d+)/.exec((await readdir(join(folder, name))).join())?.[1]);
+      const again = spawnSync('sh', ['-c', `"$@" ${line} --steps ` + `${step + 1}`, 'sh', ...node], {
+        cwd: folder,
+        encoding: 'utf8',
+      });
+      assert.equal(again.status, 0, `${line}: ${again.stderr}`);
+      assert.match(again.stdout, /^done in /m);
+    }
+  },
+);
 
 test('1 and 2 threads give the same losses, bit for bit', async (t) => {
-  const folder = await temporaryFolder(t), data = await writeText(folder);
-  const run = (threads: string) => command('train', ...TINY, '--data', data, '--steps', '12', '--threads', threads, '--out', join(folder, threads), '--json');
+  const folder = await temporaryFolder(t),
+    data = await writeText(folder);
+  const run = (threads: string) =>
+    command(
+      'train',
+      ...TINY,
+      '--data',
+      data,
+      '--steps',
+      '12',
+      '--threads',
+      threads,
+      '--out',
+      join(folder, threads),
+      '--json',
+    );
   const one = lossesOf((await run('1')).stdout);
   assert.equal(one.size, 12);
   assert.deepEqual(one, lossesOf((await run('2')).stdout));
 });
 
 test('in a pipe there are plain lines', async (t) => {
-  const folder = await temporaryFolder(t), data = await writeText(folder);
-  const { code, stdout } = await command('train', ...TINY, '--data', data, '--steps', '3', '--out', join(folder, 'run'));
+  const folder = await temporaryFolder(t),
+    data = await writeText(folder);
+  const { code, stdout } = await command(
+    'train',
+    ...TINY,
+    '--data',
+    data,
+    '--steps',
+    '3',
+    '--out',
+    join(folder, 'run'),
+  );
   assert.equal(code, 0);
   assert.match(stdout, /^step 2\/3 {2}loss \d\.\d+ {2}.* tokens\/s/m);
   assert.doesNotMatch(stdout, /\x1b/);

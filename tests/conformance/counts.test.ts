@@ -1,5 +1,5 @@
-// A count over its bound, or below 0, is the bound, or 0: on devices as in the reference. Without that, these cases write far outside
-// the memory that was planned.
+// A count over its bound, or below 0, is the bound, or 0: on devices as in the reference. Without that, these cases
+// write far outside the memory that was planned.
 import fc from 'fast-check';
 import { add } from '../../src/graph/ops/elementwise/add.ts';
 import { groupedMatmul } from '../../src/graph/ops/matmul/groupedMatmul.ts';
@@ -16,22 +16,54 @@ import { runFamilies } from './run.ts';
 const counts = fc.constantFrom(-5_000_000, -1, 0, 7, 8, 1_000, 5_000_000);
 
 const bounded = counts.map((n): Case => ({
-  inputs: [{ name: 'n', dtype: 'int32', shape: [], data: [n] }, { name: 'x', shape: [{ bound: 8, count: 'n' }, 5] }, { name: 'w', shape: [5, 5] }],
-  build: ([, x, w]) => [add(x, 1), sum(mul(x, x), [0]), softmax(x), matmul(x, w), matmul(x, x, { transA: true }), mean(mul(x, x), [1])],
+  inputs: [
+    { name: 'n', dtype: 'int32', shape: [], data: [n] },
+    { name: 'x', shape: [{ bound: 8, count: 'n' }, 5] },
+    { name: 'w', shape: [5, 5] },
+  ],
+  build: ([, x, w]) => [
+    add(x, 1),
+    sum(mul(x, x), [0]),
+    softmax(x),
+    matmul(x, w),
+    matmul(x, x, { transA: true }),
+    mean(mul(x, x), [1]),
+  ],
 }));
 
 const segmented = counts.map((n): Case => ({
-  inputs: [{ name: 'n', dtype: 'int32', shape: [4], data: [0, 3, Math.max(3, n), Math.max(3, n)] }, { name: 'x', shape: [{ bound: 8, segments: 3, offsets: 'n' }, 5] },
-    { name: 'w', shape: [3, 5, 4] }],
-  build: ([, x, w]) => { const y = groupedMatmul(x, w); return [mul(x, 2), y, groupedOuter(x, y)]; },
+  inputs: [
+    { name: 'n', dtype: 'int32', shape: [4], data: [0, 3, Math.max(3, n), Math.max(3, n)] },
+    { name: 'x', shape: [{ bound: 8, segments: 3, offsets: 'n' }, 5] },
+    { name: 'w', shape: [3, 5, 4] },
+  ],
+  build: ([, x, w]) => {
+    const y = groupedMatmul(x, w);
+    return [mul(x, 2), y, groupedOuter(x, y)];
+  },
 }));
 
 /** Tokens of which more are said to be there than there is room for. */
 const routed = counts.map((n): Case => ({
-  inputs: [{ name: 'n', dtype: 'int32', shape: [], data: [n] }, { name: 'indices', dtype: 'int32', shape: [{ bound: 8, count: 'n' }, 2], value: ({ uniform }) => Math.floor(uniform * 3) },
-    { name: 'x', shape: [{ bound: 8, count: 'n' }, 5] }, { name: 'w', shape: [3, 5, 4] }],
-  build: ([, indices, x, w]) => { const p = permute(indices, 3); return [groupedMatmul(dispatch(x, p.order, p.offsets, p.inverse, { k: 2 }), w), p.offsets]; },
+  inputs: [
+    { name: 'n', dtype: 'int32', shape: [], data: [n] },
+    {
+      name: 'indices',
+      dtype: 'int32',
+      shape: [{ bound: 8, count: 'n' }, 2],
+      value: ({ uniform }) => Math.floor(uniform * 3),
+    },
+    { name: 'x', shape: [{ bound: 8, count: 'n' }, 5] },
+    { name: 'w', shape: [3, 5, 4] },
+  ],
+  build: ([, indices, x, w]) => {
+    const p = permute(indices, 3);
+    return [groupedMatmul(dispatch(x, p.order, p.offsets, p.inverse, { k: 2 }), w), p.offsets];
+  },
 }));
 
-runFamilies([{ op: 'a bounded dimension', cases: bounded, runs: 14 }, { op: 'a segmented dimension', cases: segmented, runs: 14 },
-  { op: 'tokens sent to experts', cases: routed, runs: 14 }]);
+runFamilies([
+  { op: 'a bounded ' + 'dimension', cases: bounded, runs: 14 },
+  { op: 'a segmented dimension', cases: segmented, runs: 14 },
+  { op: 'tokens sent to experts', cases: routed, runs: 14 },
+]);

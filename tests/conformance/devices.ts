@@ -14,14 +14,23 @@ export interface DeviceEntry {
 
 export const DEVICES: readonly DeviceEntry[] = [
   { name: 'wasm', skip: () => Promise.resolve(null), open: () => WasmDevice.open(2) },
-  { name: 'native', skip: async () => ((await findToolchain()) ? null : 'no C compiler'), open: () => NativeDevice.open(2) },
+  {
+    name: 'native',
+    skip: async () => ((await findToolchain()) ? null : 'no C compiler'),
+    open: () => NativeDevice.open(2),
+  },
 ];
 
 /** Those whose results have the same bits: native too, where the engine rounds multiply-adds once. */
-export const SAME_BITS: readonly DeviceEntry[] = [...DEVICES,
-  { name: 'wasm with 1 thread', skip: () => Promise.resolve(null), open: () => WasmDevice.open(1) }];
+export const SAME_BITS: readonly DeviceEntry[] = [
+  ...DEVICES,
+  { name: 'wasm with 1 thread', skip: () => Promise.resolve(null), open: () => WasmDevice.open(1) },
+];
 
-/** The same draws each time unless DYNAMOE_TEST_SEED says otherwise ('random', or a number); DYNAMOE_TEST_RUNS multiplies them. */
+/**
+ * The same draws each time unless DYNAMOE_TEST_SEED says otherwise ('random', or a number); DYNAMOE_TEST_RUNS
+ * multiplies them.
+ */
 export function drawsFromEnv(): Draws {
   const { DYNAMOE_TEST_SEED: seed = '1', DYNAMOE_TEST_RUNS: times = '1' } = process.env;
   return { seed: seed === 'random' ? Math.floor(Math.random() * 2 ** 31) : Number(seed), times: Number(times) };

@@ -1,6 +1,7 @@
-// Every op in every dtype that it accepts, asked by building it: the cases of the families with their float32 inputs in another dtype, at
-// that dtype's extremes, with counted rows at none, one and all, and NaN (or the largest integer) past the count. Integers, bools and
-// what is only moved are exact on all devices as in the reference; float64 agrees with the reference to 1e-11, results and gradients.
+// Every op in every dtype that it accepts, asked by building it: the cases of the families with their float32 inputs in
+// another dtype, at that dtype's extremes, with counted rows at none, one and all, and NaN (or the largest integer)
+// past the count. Integers, bools and what is only moved are exact on all devices as in the reference; float64 agrees
+// with the reference to 1e-11, results and gradients.
 import assert from 'node:assert/strict';
 import { after, test } from 'node:test';
 import fc from 'fast-check';
@@ -29,16 +30,34 @@ const EXTREMES: Readonly<Record<DType, readonly number[]>> = {
   bool: [0, 1],
 };
 
-/** Large numbers, for ops that go element by element: of others it depends on the order of sums what they leave of small ones. */
-const LARGE: Partial<Record<DType, readonly number[]>> = { float64: [1e100, -1e100, Number.MAX_VALUE, -Number.MAX_VALUE], float32: [1e20, -1e20, (2 - 2 ** -23) * 2 ** 127] };
-const elementwise = ({ op, name }: Family): boolean => { const lower = ops.get(op)?.lower; return lower?.kind === 'map' && lower.linear !== undefined && name !== 'of what is computed'; };
+/**
+ * Large numbers, for ops that go element by element: of others it depends on the order of sums what they leave of small
+ * ones.
+ */
+const LARGE: Partial<Record<DType, readonly number[]>> = {
+  float64: [1e100, -1e100, Number.MAX_VALUE, -Number.MAX_VALUE],
+  float32: [1e20, -1e20, (2 - 2 ** -23) * 2 ** 127],
+};
+const elementwise = ({ op, name }: Family): boolean => {
+  const lower = ops.get(op)?.lower;
+  return lower?.kind === 'map' && lower.linear !== undefined && name !== 'of what is computed';
+};
 
 /** Values as a case draws them, in float64; or one in three an extreme; or nothing but extremes. */
 type Draw = 'plain' | 'some' | 'extreme';
 
-function retyped(c: Case, dtype: DType, draw: Draw, rows: number | null, finite: readonly string[] = [], large = false): Case {
+function retyped(
+  c: Case,
+  dtype: DType,
+  draw: Draw,
+  rows: number | null,
+  finite: readonly string[] = [],
+  large = false,
+): Case {
   const inputs = c.inputs.map((spec): InputSpec => {
-    const counted = c.inputs.find((i) => i.shape.some((d) => typeof d === 'object' && ('count' in d ? d.count : d.offsets) === spec.name));
+    const counted = c.inputs.find((i) =>
+      i.shape.some((d) => typeof d === 'object' && ('count' in d ? d.count : d.offsets) === spec.name),
+    );
     const bound = counted?.shape.find((d) => typeof d === 'object');
     if (rows !== null && typeof bound === 'object') {
       const n = Math.min(rows, bound.bound);
@@ -46,9 +65,13 @@ function retyped(c: Case, dtype: DType, draw: Draw, rows: number | null, finite:
     }
     if ((spec.dtype ?? 'float32') !== 'float32') return spec;
     if (draw === 'plain') return { ...spec, dtype };
-    const { value: own, data: _, ...rest } = spec, list = [...EXTREMES[dtype], ...(large ? LARGE[dtype] ?? [] : [])].filter((v) => Number.isFinite(v) || !finite.includes(spec.name));
+    const { value: own, data: _, ...rest } = spec,
+      list = [...EXTREMES[dtype], ...(large ? (LARGE[dtype] ?? []) : [])].filter(
+        (v) => Number.isFinite(v) || !finite.includes(spec.name),
+      );
     const pick: NonNullable<InputSpec['value']> = (random, i) => {
-      const extreme = draw === 'extreme' || random.uniform < 0.34, u = (random.uniform * 7919 + i * 0.618) % 1;
+      const extreme = draw === 'extreme' || random.uniform < 0.34,
+        u = (random.uniform * 7919 + i * 0.618) % 1;
       if (extreme) return list[Math.floor(u * list.length)];
       const drawn = own && isFloat(dtype) ? own(random, i) : random.normal;
       return isFloat(dtype) ? drawn : list[Math.floor(u * Math.min(5, list.length))];
@@ -59,12 +82,24 @@ function retyped(c: Case, dtype: DType, draw: Draw, rows: number | null, finite:
   return draw === 'plain' ? { ...c, inputs } : { ...rest, inputs };
 }
 
-/** Convolutions multiply the zeros of the padding, too, where their references do not: what they are multiplied with is finite here. */
-const factors = ({ op }: Family, c: Case): string[] => (/conv2d|depthwise/.test(op) ? c.inputs.filter((i) => (i.dtype ?? 'float32') === 'float32').slice(1).map((i) => i.name) : []);
+/**
+ * Convolutions multiply the zeros of the padding, too, where their references do not: what they are multiplied with is
+ * finite here.
+ */
+const factors = ({ op }: Family, c: Case): string[] =>
+  /conv2d|depthwise/.test(op)
+    ? c.inputs
+        .filter((i) => (i.dtype ?? 'float32') === 'float32')
+        .slice(1)
+        .map((i) => i.name)
+    : [];
 
 /** Whether the case can be made; what else goes wrong than a refusal by name is an error. */
 function accepted(c: Case): boolean {
-  try { buildCase(c); return true; } catch (error) {
+  try {
+    buildCase(c);
+    return true;
+  } catch (error) {
     if (error instanceof ShapeError) return false;
     throw error;
   }
@@ -79,7 +114,8 @@ const SINGLE = new Set(['uniform']);
 test('what takes float32 takes float64', () => {
   for (const f of all) {
     if (SINGLE.has(f.op)) continue;
-    for (const c of samples(f, 3).filter(hasFloats)) assert.ok(accepted(retyped(c, 'float64', 'plain', null)), title(f));
+    for (const c of samples(f, 3).filter(hasFloats))
+      assert.ok(accepted(retyped(c, 'float64', 'plain', null)), title(f));
   }
 });
 
@@ -90,15 +126,18 @@ test('what is computed is not computed in 16 bits', () => {
     for (const c of samples(f, 2)) {
       // A float input that the case does not use is no operand.
       if (!hasFloats(c) || accepted(retyped(c, 'bool', 'plain', null))) continue;
-      for (const dtype of ['bfloat16', 'float16'] as const) assert.throws(() => buildCase(retyped(c, dtype, 'plain', null)), ShapeError, `${title(f)} ${dtype}`);
+      for (const dtype of ['bfloat16', 'float16'] as const)
+        assert.throws(() => buildCase(retyped(c, dtype, 'plain', null)), ShapeError, `${title(f)} ${dtype}`);
     }
   }
 });
 
 const opened = new Map<string, Device>();
-after(() => { for (const d of opened.values()) d.close(); });
+after(() => {
+  for (const d of opened.values()) d.close();
+});
 async function deviceOf(entry: DeviceEntry): Promise<Device> {
-  const device = opened.get(entry.name) ?? await entry.open();
+  const device = opened.get(entry.name) ?? (await entry.open());
   opened.set(entry.name, device);
   return device;
 }
@@ -107,34 +146,67 @@ async function deviceOf(entry: DeviceEntry): Promise<Device> {
 const SHARE = 12;
 
 test('float32 at its extremes: the same bits on all devices', async (t) => {
-  const devices = await Promise.all(DEVICES.map(async (entry) => {
-    const reason = await entry.skip();
-    return reason === null ? await deviceOf(entry) : null;
-  })), [wasm, native] = devices;
-  if (!wasm || !native || (wasm instanceof WasmDevice && !wasm.fused)) { t.skip('two devices with the same bits are not here'); return; }
-  const cases = all.flatMap((f) => samples(f, times).filter(hasFloats).map((c) => ({ name: title(f), c: retyped(c, 'float32', 'extreme', null, [], true) }))).filter(({ c }) => accepted(c));
-  for (let at = 0; at < cases.length; at += SHARE) await checkSame(cases.slice(at, at + SHARE), seed + at, wasm, native);
+  const devices = await Promise.all(
+      DEVICES.map(async (entry) => {
+        const reason = await entry.skip();
+        return reason === null ? await deviceOf(entry) : null;
+      }),
+    ),
+    [wasm, native] = devices;
+  if (!wasm || !native || (wasm instanceof WasmDevice && !wasm.fused)) {
+    t.skip('two devices with the same bits are ' + 'not here');
+    return;
+  }
+  const cases = all
+    .flatMap((f) =>
+      samples(f, times)
+        .filter(hasFloats)
+        .map((c) => ({ name: title(f), c: retyped(c, 'float32', 'extreme', null, [], true) })),
+    )
+    .filter(({ c }) => accepted(c));
+  for (let at = 0; at < cases.length; at += SHARE)
+    await checkSame(cases.slice(at, at + SHARE), seed + at, wasm, native);
 });
 
 for (const dtype of DTYPES) {
-  for (const draw of dtype === 'float64' ? ['plain', 'some', 'extreme'] as const : ['extreme'] as const) {
+  for (const draw of dtype === 'float64' ? (['plain', 'some', 'extreme'] as const) : (['extreme'] as const)) {
     if (dtype === 'float32') continue; // its own families
-    test(`${dtype}, ${draw === 'plain' ? 'results and gradients' : draw === 'some' ? 'some extremes' : 'extremes'}`, async (t) => {
-      const cases = all.flatMap((f) => samples(f, times).filter(hasFloats).flatMap((c) => {
-        const counted = c.inputs.some((i) => i.shape.some((d) => typeof d === 'object'));
-        const rows = draw === 'plain' || !counted ? [null] : [0, 1, Infinity];
-        return rows.map((n) => ({ name: title(f), c: retyped(c, dtype, draw, n, factors(f, c), elementwise(f)) }));
-      })).filter(({ c }) => accepted(c));
-      assert.ok(cases.length > 0);
-      t.diagnostic(`${cases.length} cases, ${new Set(cases.map((c) => c.name)).size} families, seed ${seed}`);
-      for (const entry of DEVICES) {
-        const reason = await entry.skip();
-        if (reason !== null) { t.diagnostic(`without ${entry.name}: ${reason}`); continue; }
-        const device = await deviceOf(entry);
-        for (let at = 0; at < cases.length; at += SHARE) {
-          await checkTogether(cases.slice(at, at + SHARE), seed + at, device, isFloat(dtype) && !isHalf(dtype) ? 1e-11 : 0);
+    test(
+      `${dtype}, ` + `${draw === 'plain' ? 'results and gradients' : draw === 'some' ? 'some extremes' : 'extremes'}`,
+      async (t) => {
+        const cases = all
+          .flatMap((f) =>
+            samples(f, times)
+              .filter(hasFloats)
+              .flatMap((c) => {
+                const counted = c.inputs.some((i) => i.shape.some((d) => typeof d === 'object'));
+                const rows = draw === 'plain' || !counted ? [null] : [0, 1, Infinity];
+                return rows.map((n) => ({
+                  name: title(f),
+                  c: retyped(c, dtype, draw, n, factors(f, c), elementwise(f)),
+                }));
+              }),
+          )
+          .filter(({ c }) => accepted(c));
+        assert.ok(cases.length > 0);
+        t.diagnostic(`${cases.length} cases, ${new Set(cases.map((c) => c.name)).size} families, seed ${seed}`);
+        for (const entry of DEVICES) {
+          const reason = await entry.skip();
+          if (reason !== null) {
+            t.diagnostic(`without ${entry.name}: ${reason}`);
+            continue;
+          }
+          const device = await deviceOf(entry);
+          for (let at = 0; at < cases.length; at += SHARE) {
+            await checkTogether(
+              cases.slice(at, at + SHARE),
+              seed + at,
+              device,
+              isFloat(dtype) && !isHalf(dtype) ? 1e-11 : 0,
+            );
+          }
         }
-      }
-    });
+      },
+    );
   }
 }

@@ -1,7 +1,7 @@
-// The conformance harness: takes a case (inputs, what is built from them) and checks it three ways. In the reference: gradients
-// (and gradients of a function of gradients) against finite differences in float64. On a device: results and gradients against the
-// reference, with NaN in every row past its count and in all memory before the run. On several devices: the same bits. It needs
-// nothing of Node: pages run it too.
+// The conformance harness: takes a case (inputs, what is built from them) and checks it three ways. In the reference:
+// gradients (and gradients of a function of gradients) against finite differences in float64. On a device: results and
+// gradients against the reference, with NaN in every row past its count and in all memory before the run. On several
+// devices: the same bits. It needs nothing of Node: pages run it too.
 import { numbersOf } from '../../src/base/convert.ts';
 import { hostArray, isFloat, type DType, type TypedArray } from '../../src/base/dtype.ts';
 import { isHalf, toHalf } from '../../src/base/half.ts';
@@ -25,8 +25,13 @@ import { ProgramExecutor } from '../../src/run/program.ts';
 import { evaluate, liveElements, type Values } from '../../src/run/reference.ts';
 import { PoisonedDevice } from './poisoned.ts';
 
-/** A varying dimension names the input that holds its count (int32 []) or its offsets (int32 [segments + 1]), which stands before. */
-export type DimSpec = number | { readonly bound: number; readonly count: string }
+/**
+ * A varying dimension names the input that holds its count (int32 []) or its offsets (int32 [segments + 1]), which
+ * stands before.
+ */
+export type DimSpec =
+  | number
+  | { readonly bound: number; readonly count: string }
   | { readonly bound: number; readonly segments: number; readonly offsets: string };
 
 export interface InputSpec {
@@ -35,7 +40,10 @@ export interface InputSpec {
   readonly shape: readonly DimSpec[];
   /** All values, for counts and the like. */
   readonly data?: readonly number[];
-  /** One value, from a uniform number in [0, 1) and a normal one. Default: the normal one for floats, whole numbers 0..2 for others. */
+  /**
+   * One value, from a uniform number in [0, 1) and a normal one. Default: the normal one for floats, whole numbers 0..2
+   * for others.
+   */
   value?(random: { readonly uniform: number; readonly normal: number }, index: number): number;
   /** Whether gradients to it are checked. Default: for floats. */
   readonly grad?: boolean;
@@ -44,7 +52,10 @@ export interface InputSpec {
 export interface Case {
   readonly inputs: readonly InputSpec[];
   build(inputs: readonly Tensor[]): Tensor | readonly Tensor[];
-  /** Distance of these values to the nearest point where a gradient jumps or a decision is a tie: draws below 1e-3 are rejected. */
+  /**
+   * Distance of these values to the nearest point where a gradient jumps or a decision is a tie: draws below 1e-3 are
+   * rejected.
+   */
   kink?(values: readonly Float64Array[]): number;
   /** Outputs whose gradient is not checked (by position): decisions, statistics. */
   readonly plain?: readonly number[];
@@ -54,7 +65,8 @@ const STEP = 2e-4; // of the finite differences; two of them stay within MARGIN
 const MARGIN = 1e-3;
 // Elements that are computed for the differences of one input, and what a node costs beside: bounds how many of the
 // input's own are sampled (2 to 48).
-const BUDGET = { 1: 1e6, 2: 5e5 }, NODE = 100;
+const BUDGET = { 1: 1e6, 2: 5e5 },
+  NODE = 100;
 
 function must(ok: boolean, message: () => string): asserts ok {
   if (!ok) throw new Error(message());
@@ -66,24 +78,35 @@ interface Built {
   readonly loss: ValueId | null;
 }
 
-/** The graph of a case: its outputs, a randomly weighted loss over them, the loss's gradients to the inputs. Of order 2: the loss has
- * the outputs' squares beside, and what is differentiated at last is a weighted sum of its gradients. */
+/**
+ * The graph of a case: its outputs, a randomly weighted loss over them, the loss's gradients to the inputs. Of order 2:
+ * the loss has the outputs' squares beside, and what is differentiated at last is a weighted sum of its gradients.
+ */
 export function buildCase(c: Case, order: 1 | 2 = 1): Built {
-  const b = new GraphBuilder(ops), ids = new Map<string, number>();
+  const b = new GraphBuilder(ops),
+    ids = new Map<string, number>();
   const tensors = c.inputs.map((spec) => {
-    const made = b.input('input', spec.name, { dtype: spec.dtype ?? 'float32', shape: spec.shape.map((d) => dimOf(d, ids)) });
+    const made = b.input('input', spec.name, {
+      dtype: spec.dtype ?? 'float32',
+      shape: spec.shape.map((d) => dimOf(d, ids)),
+    });
     ids.set(spec.name, made.id);
     return made;
   });
-  const built = c.build(tensors), outputs = Array.isArray(built) ? built as readonly Tensor[] : [built as Tensor];
+  const built = c.build(tensors),
+    outputs = Array.isArray(built) ? (built as readonly Tensor[]) : [built as Tensor];
   outputs.forEach((o, i) => b.output(`out/${i}`, o));
-  const specs = [...c.inputs], wanted = tensors.filter((t, i) => isFloat(t.dtype) && c.inputs[i].grad !== false);
-  const parts = outputs.filter((o, i) => isFloat(o.dtype) && !c.plain?.includes(i)).map((o, i) => {
-    const { part, weight } = weighted(b, order === 1 ? o : add(o, mul(o, o)), `weight/${i}`);
-    specs.push(weight);
-    return part;
-  });
-  if (parts.length === 0 || wanted.length === 0) return { graph: verifyGraph(b.build(), ops, 'case'), specs, loss: null };
+  const specs = [...c.inputs],
+    wanted = tensors.filter((t, i) => isFloat(t.dtype) && c.inputs[i].grad !== false);
+  const parts = outputs
+    .filter((o, i) => isFloat(o.dtype) && !c.plain?.includes(i))
+    .map((o, i) => {
+      const { part, weight } = weighted(b, order === 1 ? o : add(o, mul(o, o)), `weight/${i}`);
+      specs.push(weight);
+      return part;
+    });
+  if (parts.length === 0 || wanted.length === 0)
+    return { graph: verifyGraph(b.build(), ops, 'case'), specs, loss: null };
   let loss = parts.reduce((x, y) => add(x, y));
   if (order === 2) {
     const products = gradients(b, loss, wanted).flatMap((g, i) => {
@@ -102,10 +125,14 @@ export function buildCase(c: Case, order: 1 | 2 = 1): Built {
   return { graph: verifyGraph(b.build(), ops, 'case'), specs, loss: loss.id };
 }
 
-/** Sum of o's elements, each with a weight. Where the rows of o are counted by a value of the graph, weights are per column and the
- * squares enter too, so that rows differ. */
+/**
+ * Sum of o's elements, each with a weight. Where the rows of o are counted by a value of the graph, weights are per
+ * column and the squares enter too, so that rows differ.
+ */
 function weighted(b: GraphBuilder, o: Tensor, name: string): { part: Tensor; weight: InputSpec } {
-  const given = o.shape.every((d) => typeof d === 'number' || b.inputs.some((i) => i.value === (d.kind === 'bounded' ? d.count : d.offsets)));
+  const given = o.shape.every(
+    (d) => typeof d === 'number' || b.inputs.some((i) => i.value === (d.kind === 'bounded' ? d.count : d.offsets)),
+  );
   const shape = given ? o.shape : o.shape.slice(1);
   const w = b.input('input', name, { dtype: o.dtype, shape });
   const part = given ? mul(o, w) : mul(add(o, mul(o, o)), expand(w, o, [0]));
@@ -116,17 +143,26 @@ function dimOf(d: DimSpec, ids: ReadonlyMap<string, number>): Dim {
   if (typeof d === 'number') return d;
   const id = ids.get('count' in d ? d.count : d.offsets);
   must(id !== undefined, () => 'a count stands before what it counts');
-  return 'count' in d ? { kind: 'bounded', bound: d.bound, count: id } : { kind: 'segmented', bound: d.bound, segments: d.segments, offsets: id };
+  return 'count' in d
+    ? { kind: 'bounded', bound: d.bound, count: id }
+    : { kind: 'segmented', bound: d.bound, segments: d.segments, offsets: id };
 }
 
 /** Values of all inputs, representable in their dtypes, away from kinks; the same for the same seed. */
 export function drawInputs(c: Case, { graph, specs }: Built, seed: number): Float64Array[] {
   for (let attempt = 0; attempt < 200; attempt++) {
     const values = specs.map((spec) => {
-      const { type } = inputOf(graph, spec.name), random = new Stream(seed, spec.name);
-      const pick = spec.value ?? ((r: { uniform: number; normal: number }): number => (isFloat(type.dtype) ? r.normal : Math.floor(r.uniform * 3)));
-      const raw = spec.data ?? Array.from({ length: elements(type.shape) }, (_, i) =>
-        pick({ uniform: random.uniform(2 * attempt, i), normal: random.normal(2 * attempt + 1, i) }, i));
+      const { type } = inputOf(graph, spec.name),
+        random = new Stream(seed, spec.name);
+      const pick =
+        spec.value ??
+        ((r: { uniform: number; normal: number }): number =>
+          isFloat(type.dtype) ? r.normal : Math.floor(r.uniform * 3));
+      const raw =
+        spec.data ??
+        Array.from({ length: elements(type.shape) }, (_, i) =>
+          pick({ uniform: random.uniform(2 * attempt, i), normal: random.normal(2 * attempt + 1, i) }, i),
+        );
       const data = Float64Array.from(raw, (v) => (type.dtype === 'bool' ? Number(Math.trunc(v) !== 0) : v));
       return Float64Array.from(numbersOf({ dtype: type.dtype, data: hostValues(type.dtype, data) }));
     });
@@ -138,9 +174,12 @@ export function drawInputs(c: Case, { graph, specs }: Built, seed: number): Floa
 /** NaN in rows past the count (the largest number for integers). */
 function poisonRows(graph: Graph, specs: readonly InputSpec[], drawn: readonly Float64Array[]): Float64Array[] {
   const byId: Float64Array[] = [];
-  specs.forEach((s, i) => { byId[inputOf(graph, s.name).value] = drawn[i]; });
+  specs.forEach((s, i) => {
+    byId[inputOf(graph, s.name).value] = drawn[i];
+  });
   return specs.map((s, i) => {
-    const { type } = inputOf(graph, s.name), live = liveElements(type, byId);
+    const { type } = inputOf(graph, s.name),
+      live = liveElements(type, byId);
     const poison = isFloat(type.dtype) ? NaN : type.dtype === 'bool' ? 1 : 0x7fffffff;
     return drawn[i].slice().fill(poison, live);
   });
@@ -157,9 +196,13 @@ const reference = (built: Built, inputs: readonly Float64Array[]): Values =>
 
 /** max|a - b| / max(1e-3, max|b|); equal NaN and infinities differ by 0. */
 export function errorOf(a: ArrayLike<number>, b: ArrayLike<number>): number {
-  let worst = 0, scale = 1e-3;
+  let worst = 0,
+    scale = 1e-3;
   for (let i = 0; i < b.length; i++) {
-    if (Object.is(a[i], b[i]) || a[i] === b[i]) { if (Number.isFinite(b[i])) scale = Math.max(scale, Math.abs(b[i])); continue; }
+    if (Object.is(a[i], b[i]) || a[i] === b[i]) {
+      if (Number.isFinite(b[i])) scale = Math.max(scale, Math.abs(b[i]));
+      continue;
+    }
     const d = Math.abs(a[i] - b[i]);
     if (!Number.isFinite(d)) return Infinity;
     worst = Math.max(worst, d);
@@ -172,41 +215,73 @@ export function errorOf(a: ArrayLike<number>, b: ArrayLike<number>): number {
 export function checkGradients(c: Case, seed: number, order: 1 | 2 = 1): void {
   const built = buildCase(c, order);
   if (built.loss === null) return;
-  const loss = built.loss, inputs = drawInputs(c, built, seed), values = reference(built, inputs);
+  const loss = built.loss,
+    inputs = drawInputs(c, built, seed),
+    values = reference(built, inputs);
   // Only what the loss needs is evaluated again.
   const end = built.graph.nodes.findIndex((n) => n.outputs.includes(loss)) + 1;
   const forward: Built = { ...built, graph: { ...built.graph, nodes: built.graph.nodes.slice(0, end), outputs: [] } };
-  // As many elements as a budget of work allows: of a large graph few. (Never by a clock: a slow machine would check other elements.)
-  const work = forward.graph.nodes.reduce((n, node) => n + NODE + node.outputs.reduce((m, v) => m + values[v].length, 0), 0), samples = BUDGET[order] / work;
-  const size = Number.isFinite(values[loss][0]) ? Math.abs(values[loss][0]) : 0; // a difference of two losses is rounded by as much as they are large
+  // As many elements as a budget of work allows: of a large graph few. (Never by a clock: a slow machine would check
+  // other elements.)
+  const work = forward.graph.nodes.reduce(
+      (n, node) => n + NODE + node.outputs.reduce((m, v) => m + values[v].length, 0),
+      0,
+    ),
+    samples = BUDGET[order] / work;
+  // a difference of two losses is rounded by as much as they are large
+  const size = Number.isFinite(values[loss][0]) ? Math.abs(values[loss][0]) : 0;
   for (const o of built.graph.outputs.filter((g) => g.name.startsWith('grad/'))) {
-    const at = built.specs.findIndex((s) => `grad/${s.name}` === o.name), x = inputs[at];
+    const at = built.specs.findIndex((s) => `grad/${s.name}` === o.name),
+      x = inputs[at];
     const live = liveElements(inputOf(built.graph, built.specs[at].name).type, values);
     const picked = new Stream(seed, o.name).permutation(0, live).slice(0, Math.max(2, Math.min(48, samples)));
     const differences = Array.from(picked, (i) => {
-      const old = x[i], f = (h: number): number => { x[i] = old + h; return reference(forward, inputs)[loss][0]; };
+      const old = x[i],
+        f = (h: number): number => {
+          x[i] = old + h;
+          return reference(forward, inputs)[loss][0];
+        };
       const d = (8 * (f(STEP) - f(-STEP)) - (f(2 * STEP) - f(-2 * STEP))) / (12 * STEP);
       x[i] = old;
       return d;
     });
     const got = Array.from(picked, (i) => values[o.value][i]);
-    const scale = Math.max(1e-3, ...differences.map(Math.abs)), rounding = (8 * size * 2 ** -50) / (12 * STEP);
+    const scale = Math.max(1e-3, ...differences.map(Math.abs)),
+      rounding = (8 * size * 2 ** -50) / (12 * STEP);
     const error = errorOf(got, differences);
-    must(error < 1e-6 + rounding / scale, () => `${o.name}: error ${error} against finite differences\n  got      ${show(got)}\n  expected ${show(differences)}\n${printGraph(built.graph)}`);
+    must(
+      error < 1e-6 + rounding / scale,
+      () =>
+        `${o.name}: error ${error} against finite differences\n  got      ` +
+        `${show(got)}\n  expected ${show(differences)}\n${printGraph(built.graph)}`,
+    );
   }
 }
 
 /** What a device made of an output of a case. */
-interface Result { readonly graph: Graph; readonly name: string; readonly type: TensorType; readonly got: TypedArray; readonly expected: Float64Array }
+interface Result {
+  readonly graph: Graph;
+  readonly name: string;
+  readonly type: TensorType;
+  readonly got: TypedArray;
+  readonly expected: Float64Array;
+}
 
 /** Results and gradients on a device; rows that live. */
-async function runCase(built: Built, inputs: readonly Float64Array[], values: Values, device: Device): Promise<Result[]> {
-  const { graph } = built, results = graph.outputs.filter((o) => o.name.startsWith('out/'));
+async function runCase(
+  built: Built,
+  inputs: readonly Float64Array[],
+  values: Values,
+  device: Device,
+): Promise<Result[]> {
+  const { graph } = built,
+    results = graph.outputs.filter((o) => o.name.startsWith('out/'));
   // All at once, and the results alone: kernels are grouped in other ways.
   const variants = results.length < graph.outputs.length ? [graph, { ...graph, outputs: results }] : [graph];
-  const compiled = variants.map((g) => compileGraph(g)), all: Result[] = [];
+  const compiled = variants.map((g) => compileGraph(g)),
+    all: Result[] = [];
   await device.compile(compiled.flatMap((v) => v.kernels));
-  for (const [i, v] of variants.entries()) all.push(...await runOn(v, compiled[i]));
+  for (const [i, v] of variants.entries()) all.push(...(await runOn(v, compiled[i])));
   return all;
 
   async function runOn(g: Graph, program: Compiled): Promise<Result[]> {
@@ -221,8 +296,15 @@ async function runCase(built: Built, inputs: readonly Float64Array[], values: Va
       });
       const out = await executor.run(loaded, data);
       return g.outputs.map(({ name, value }) => {
-        const type = g.types[value], live = liveElements(type, values);
-        return { graph: g, name, type, got: out[name].data.subarray(0, live), expected: values[value].subarray(0, live) };
+        const type = g.types[value],
+          live = liveElements(type, values);
+        return {
+          graph: g,
+          name,
+          type,
+          got: out[name].data.subarray(0, live),
+          expected: values[value].subarray(0, live),
+        };
       });
     } finally {
       executor.close();
@@ -231,63 +313,127 @@ async function runCase(built: Built, inputs: readonly Float64Array[], values: Va
 }
 
 /**
- * Results and gradients on each device against the reference; on those named in `alike` the same bits as on the first of
- * them. Which NaN a NaN is, is not asked.
+ * Results and gradients on each device against the reference; on those named in `alike` the same bits as on the first
+ * of them. Which NaN a NaN is, is not asked.
  */
-export async function checkDevices(c: Case, seed: number, devices: ReadonlyMap<string, Device>, alike: ReadonlySet<string> = new Set()): Promise<void> {
-  const built = buildCase(c), inputs = drawInputs(c, built, seed), values = reference(built, inputs);
+export async function checkDevices(
+  c: Case,
+  seed: number,
+  devices: ReadonlyMap<string, Device>,
+  alike: ReadonlySet<string> = new Set(),
+): Promise<void> {
+  const built = buildCase(c),
+    inputs = drawInputs(c, built, seed),
+    values = reference(built, inputs);
   let first: { readonly device: string; readonly results: readonly Result[] } | null = null;
   for (const [device, d] of devices) {
     const results = await runCase(built, inputs, values, d);
     for (const { graph, name, type, got, expected } of results) {
-      const exact = !isFloat(type.dtype), error = errorOf(got, expected);
-      must(exact ? error === 0 : error < 1e-4, () => `${name} on ${device}: error ${error}\n  got      ${show(got)}\n  expected ${show(expected)}\n${printGraph(graph)}`);
+      const exact = !isFloat(type.dtype),
+        error = errorOf(got, expected);
+      must(
+        exact ? error === 0 : error < 1e-4,
+        () =>
+          `${name} on ${device}: error ${error}\n  got      ` +
+          `${show(got)}\n  expected ${show(expected)}\n${printGraph(graph)}`,
+      );
     }
     if (!alike.has(device)) continue;
     first ??= { device, results };
     const { results: wanted, device: other } = first;
     results.forEach(({ graph, name, got }, i) => {
-      const want = wanted[i].got, at = got.findIndex((x, j) => !Object.is(x, want[j]));
-      must(at < 0, () => `${name}[${at}]: ${got[at]} on ${device}, ${want[at]} on ${other}; of ${got.length}, ${
-        Array.from(got).filter((x, j) => !Object.is(x, want[j])).length} differ\n${printGraph(graph)}`);
+      const want = wanted[i].got,
+        at = got.findIndex((x, j) => !Object.is(x, want[j]));
+      must(
+        at < 0,
+        () =>
+          `${name}[${at}]: ${got[at]} on ${device}, ${want[at]} on ${other}; of ${got.length}, ${
+            Array.from(got).filter((x, j) => !Object.is(x, want[j])).length
+          } differ\n${printGraph(graph)}`,
+      );
     });
   }
 }
 
 /** A graph, and values of its inputs. */
-export interface Feed { readonly name: string; readonly graph: Graph; readonly data: Readonly<Record<string, Float64Array>> }
+export interface Feed {
+  readonly name: string;
+  readonly graph: Graph;
+  readonly data: Readonly<Record<string, Float64Array>>;
+}
 
-interface Named { readonly name: string; readonly c: Case }
-const feedsOf = (cases: readonly Named[], seed: number): Feed[] => cases.map(({ name, c }, i) => {
-  const built = buildCase(c), inputs = drawInputs(c, built, seed + i);
-  return { name, graph: built.graph, data: Object.fromEntries(built.specs.map((s, j) => [s.name, inputs[j]])) };
-});
+interface Named {
+  readonly name: string;
+  readonly c: Case;
+}
+const feedsOf = (cases: readonly Named[], seed: number): Feed[] =>
+  cases.map(({ name, c }, i) => {
+    const built = buildCase(c),
+      inputs = drawInputs(c, built, seed + i);
+    return { name, graph: built.graph, data: Object.fromEntries(built.specs.map((s, j) => [s.name, inputs[j]])) };
+  });
 
-/** Several cases in one program, which takes fewer compilations, on a device against the reference: results, and gradients where there are any. */
-export const checkTogether = (cases: readonly Named[], seed: number, device: Device, tolerance: number): Promise<void> => checkGraphs(feedsOf(cases, seed), device, () => tolerance);
+/**
+ * Several cases in one program, which takes fewer compilations, on a device against the reference: results, and
+ * gradients where there are any.
+ */
+export const checkTogether = (
+  cases: readonly Named[],
+  seed: number,
+  device: Device,
+  tolerance: number,
+): Promise<void> => checkGraphs(feedsOf(cases, seed), device, () => tolerance);
 
 /** The same on two devices: equal bits, whichever NaN a NaN is. */
 export async function checkSame(cases: readonly Named[], seed: number, first: Device, second: Device): Promise<void> {
-  const feeds = feedsOf(cases, seed), results = [await runGraphs(feeds, first), await runGraphs(feeds, second)];
+  const feeds = feedsOf(cases, seed),
+    results = [await runGraphs(feeds, first), await runGraphs(feeds, second)];
   feeds.forEach(({ name, graph, data }, i) => {
     const values = evaluate(graph, ops, (input) => data[input.name]);
     for (const o of graph.outputs) {
-      const live = liveElements(graph.types[o.value], values), [a, b] = results.map((out) => out[`${i}/${o.name}`].data.subarray(0, live)), at = a.findIndex((x, j) => !Object.is(x, b[j]));
-      must(at < 0, () => `${name}, ${o.name}[${at}]: ${a[at]} and ${b[at]}\n  from     ${Object.entries(data).map(([n, v]) => `${n}: ${show(v)}`).join('\n           ')}\n${printGraph(graph)}`);
+      const live = liveElements(graph.types[o.value], values),
+        [a, b] = results.map((out) => out[`${i}/${o.name}`].data.subarray(0, live)),
+        at = a.findIndex((x, j) => !Object.is(x, b[j]));
+      must(
+        at < 0,
+        () =>
+          `${name}, ${o.name}[${at}]: ${a[at]} and ${b[at]}\n  from     ` +
+          `${Object.entries(data)
+            .map(([n, v]) => `${n}: ${show(v)}`)
+            .join('\n           ')}\n${printGraph(graph)}`,
+      );
     }
   });
 }
 
-/** Graphs in one program on a device against the reference. Tolerance 0: the reference's values. Integers and bools always have them. */
-export async function checkGraphs(feeds: readonly Feed[], device: Device, tolerance: (dtype: DType) => number): Promise<void> {
+/**
+ * Graphs in one program on a device against the reference. Tolerance 0: the reference's values. Integers and bools
+ * always have them.
+ */
+export async function checkGraphs(
+  feeds: readonly Feed[],
+  device: Device,
+  tolerance: (dtype: DType) => number,
+): Promise<void> {
   const out = await runGraphs(feeds, device);
   feeds.forEach(({ name, graph, data }, i) => {
     const values = evaluate(graph, ops, (input) => data[input.name]);
     for (const o of graph.outputs) {
-      const type = graph.types[o.value], live = liveElements(type, values), host = out[`${i}/${o.name}`];
-      const got = numbersOf(host).subarray(0, live), expected = values[o.value].subarray(0, live), error = errorOf(got, expected);
-      must(error <= (isFloat(type.dtype) ? tolerance(type.dtype) : 0), () => `${name}, ${o.name} (${type.dtype}): error ${error}\n  got      ${show(got)}\n  expected ${
-        show(expected)}\n  from     ${Object.entries(data).map(([n, v]) => `${n}: ${show(v)}`).join('\n           ')}\n${printGraph(graph)}`);
+      const type = graph.types[o.value],
+        live = liveElements(type, values),
+        host = out[`${i}/${o.name}`];
+      const got = numbersOf(host).subarray(0, live),
+        expected = values[o.value].subarray(0, live),
+        error = errorOf(got, expected);
+      must(
+        error <= (isFloat(type.dtype) ? tolerance(type.dtype) : 0),
+        () =>
+          `${name}, ${o.name} (${type.dtype}): ` +
+          `error ${error}\n  got      ${show(got)}\n  expected ${show(expected)}\n  from     ` +
+          `${Object.entries(data)
+            .map(([n, v]) => `${n}: ${show(v)}`)
+            .join('\n           ')}\n${printGraph(graph)}`,
+      );
     }
   });
 }
@@ -297,8 +443,12 @@ async function runGraphs(feeds: readonly Feed[], device: Device): Promise<Record
   await device.compile(program.kernels);
   const executor = new ProgramExecutor(new PoisonedDevice(device));
   try {
-    const loaded = await loadProgram(executor, program), given: Record<string, TypedArray> = {};
-    feeds.forEach(({ graph, data }, i) => { for (const [name, values] of Object.entries(data)) given[`${i}/${name}`] = hostValues(inputOf(graph, name).type.dtype, values); });
+    const loaded = await loadProgram(executor, program),
+      given: Record<string, TypedArray> = {};
+    feeds.forEach(({ graph, data }, i) => {
+      for (const [name, values] of Object.entries(data))
+        given[`${i}/${name}`] = hostValues(inputOf(graph, name).type.dtype, values);
+    });
     return await executor.run(loaded, given);
   } finally {
     executor.close();
@@ -307,12 +457,23 @@ async function runGraphs(feeds: readonly Feed[], device: Device): Promise<Record
 
 /** Graphs side by side: values numbered on, names of inputs and outputs with the graph's number before. */
 function joined(graphs: readonly Graph[]): Graph {
-  const types: TensorType[] = [], inputs: Graph['inputs'][number][] = [], nodes: Graph['nodes'][number][] = [], outputs: Graph['outputs'][number][] = [];
+  const types: TensorType[] = [],
+    inputs: Graph['inputs'][number][] = [],
+    nodes: Graph['nodes'][number][] = [],
+    outputs: Graph['outputs'][number][] = [];
   graphs.forEach((g, i) => {
-    const base = types.length, dim = (d: Dim): Dim => (typeof d === 'number' ? d : d.kind === 'bounded' ? { ...d, count: d.count + base } : { ...d, offsets: d.offsets + base });
+    const base = types.length,
+      dim = (d: Dim): Dim =>
+        typeof d === 'number'
+          ? d
+          : d.kind === 'bounded'
+            ? { ...d, count: d.count + base }
+            : { ...d, offsets: d.offsets + base };
     types.push(...g.types.map((t) => ({ dtype: t.dtype, shape: t.shape.map(dim) })));
     inputs.push(...g.inputs.map((x) => ({ ...x, name: `${i}/${x.name}`, value: x.value + base })));
-    nodes.push(...g.nodes.map((n) => ({ ...n, inputs: n.inputs.map((v) => v + base), outputs: n.outputs.map((v) => v + base) })));
+    nodes.push(
+      ...g.nodes.map((n) => ({ ...n, inputs: n.inputs.map((v) => v + base), outputs: n.outputs.map((v) => v + base) })),
+    );
     outputs.push(...g.outputs.map((o) => ({ name: `${i}/${o.name}`, value: o.value + base })));
   });
   return { types, inputs, nodes, outputs, updates: [] };
@@ -326,4 +487,8 @@ function hostValues(dtype: DType, numbers: Float64Array): TypedArray {
   return host;
 }
 
-const show = (x: ArrayLike<number>): string => Array.from(x).slice(0, 12).map((v) => v.toPrecision(7)).join(' ') + (x.length > 12 ? ` ... (${x.length})` : '');
+const show = (x: ArrayLike<number>): string =>
+  Array.from(x)
+    .slice(0, 12)
+    .map((v) => v.toPrecision(7))
+    .join(' ') + (x.length > 12 ? ` ... (${x.length})` : '');

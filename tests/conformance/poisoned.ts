@@ -1,6 +1,16 @@
-// A device whose memory is full of NaN when it is handed out: what a kernel reads without having been given it shows in the result.
+// A device whose memory is full of NaN when it is handed out: what a kernel reads without having been given it shows in
+// the result.
 import type { TypedArray } from '../../src/base/dtype.ts';
-import type { Bound, BoundStep, Device, DeviceInfo, Draw, KernelSource, Memory, StepTimes } from '../../src/device/device.ts';
+import type {
+  Bound,
+  BoundStep,
+  Device,
+  DeviceInfo,
+  Draw,
+  KernelSource,
+  Memory,
+  StepTimes,
+} from '../../src/device/device.ts';
 
 /** In turns: NaN as floats of either width; the largest int32, which is no index of anything, and -1. */
 const POISON = 0xffffffff_7fffffffn;
@@ -10,13 +20,24 @@ export class PoisonedDevice implements Device {
   readonly #device: Device;
   readonly #open = new Set<Memory>();
 
-  constructor(device: Device) { this.#device = device; }
+  constructor(device: Device) {
+    this.#device = device;
+  }
 
-  get info(): DeviceInfo { return this.#device.info; }
+  get info(): DeviceInfo {
+    return this.#device.info;
+  }
 
   alloc(bytes: number): Memory {
     const memory = this.#device.alloc(bytes);
-    this.#device.write(memory.address, new Uint32Array(new BigUint64Array(Math.ceil(memory.bytes / 8)).fill(POISON).buffer, 0, Math.floor(memory.bytes / 4)));
+    this.#device.write(
+      memory.address,
+      new Uint32Array(
+        new BigUint64Array(Math.ceil(memory.bytes / 8)).fill(POISON).buffer,
+        0,
+        Math.floor(memory.bytes / 4),
+      ),
+    );
     this.#open.add(memory);
     return memory;
   }
@@ -26,13 +47,31 @@ export class PoisonedDevice implements Device {
     this.#device.free(memory);
   }
 
-  write(address: number, data: TypedArray): void { this.#device.write(address, data); }
-  read(address: number, into: TypedArray): void { this.#device.read(address, into); }
-  draw(draws: readonly Draw[]): Promise<void> { return this.#device.draw(draws); }
-  compile(kernels: readonly KernelSource[]): Promise<void> { return this.#device.compile(kernels); }
-  bind(steps: readonly BoundStep[]): Bound { return this.#device.bind(steps); }
-  run(bound: Bound, from?: number, to?: number): Promise<void> { return this.#device.run(bound, from, to); }
-  profile(bound: Bound): Promise<StepTimes> { return this.#device.profile(bound); }
-  release(bound: Bound): void { this.#device.release(bound); }
-  close(): void { for (const memory of [...this.#open]) this.free(memory); }
+  write(address: number, data: TypedArray): void {
+    this.#device.write(address, data);
+  }
+  read(address: number, into: TypedArray): void {
+    this.#device.read(address, into);
+  }
+  draw(draws: readonly Draw[]): Promise<void> {
+    return this.#device.draw(draws);
+  }
+  compile(kernels: readonly KernelSource[]): Promise<void> {
+    return this.#device.compile(kernels);
+  }
+  bind(steps: readonly BoundStep[]): Bound {
+    return this.#device.bind(steps);
+  }
+  run(bound: Bound, from?: number, to?: number): Promise<void> {
+    return this.#device.run(bound, from, to);
+  }
+  profile(bound: Bound): Promise<StepTimes> {
+    return this.#device.profile(bound);
+  }
+  release(bound: Bound): void {
+    this.#device.release(bound);
+  }
+  close(): void {
+    for (const memory of [...this.#open]) this.free(memory);
+  }
 }

@@ -14,7 +14,12 @@ export function runFamilies(families: readonly Family[]): void {
   for (const f of families) {
     test(`${title(f)}: gradients`, () => {
       const numRuns = Math.min(12, f.differences ?? f.runs ?? 12) * draws.times;
-      fc.assert(fc.property(f.cases, fc.nat(), (c, s) => { checkGradients(c, s); }), { seed: draws.seed, numRuns });
+      fc.assert(
+        fc.property(f.cases, fc.nat(), (c, s) => {
+          checkGradients(c, s);
+        }),
+        { seed: draws.seed, numRuns },
+      );
     });
   }
   let opened: Promise<Opened> | undefined;
@@ -31,7 +36,9 @@ export function runFamilies(families: readonly Family[]): void {
       await checkDraws(f, draws, (c, s) => checkDevices(c, s, devices, alike));
     });
   }
-  after(async () => { for (const device of (await opened)?.devices.values() ?? []) device.close(); });
+  after(async () => {
+    for (const device of (await opened)?.devices.values() ?? []) device.close();
+  });
 }
 
 interface Opened {
@@ -43,12 +50,15 @@ interface Opened {
 }
 
 async function openAll(): Promise<Opened> {
-  const devices = new Map<string, Device>(), without = new Map<string, string>();
+  const devices = new Map<string, Device>(),
+    without = new Map<string, string>();
   for (const { name, skip, open } of SAME_BITS) {
     const reason = await skip();
-    if (reason === null) devices.set(name, await open()); else without.set(name, reason);
+    if (reason === null) devices.set(name, await open());
+    else without.set(name, reason);
   }
-  const alike = new Set(devices.keys()), wasm = devices.get('wasm');
+  const alike = new Set(devices.keys()),
+    wasm = devices.get('wasm');
   if (wasm instanceof WasmDevice && !wasm.fused && alike.delete('native')) {
     without.set('native', 'its bits are not compared: this engine rounds products before it adds');
   }

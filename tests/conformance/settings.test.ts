@@ -1,6 +1,6 @@
-// Ops with settings and operands drawn at random, valid or not: what cannot be computed is refused by name when the graph is made, and what
-// is not refused gives what the reference gives, on every device. Nodes come from the families' cases, with the values that these give
-// them; a setting, a dtype or a size is then another.
+// Ops with settings and operands drawn at random, valid or not: what cannot be computed is refused by name when the
+// graph is made, and what is not refused gives what the reference gives, on every device. Nodes come from the families'
+// cases, with the values that these give them; a setting, a dtype or a size is then another.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
@@ -10,7 +10,15 @@ import { ShapeError, UserError } from '../../src/base/errors.ts';
 import { Stream } from '../../src/base/random.ts';
 import { boundOf, elements, type Dim, type TensorType } from '../../src/base/shape.ts';
 import { GraphBuilder } from '../../src/graph/builder.ts';
-import { attrsText, dimValues, type Attrs, type AttrValue, type Graph, type Node, type ValueId } from '../../src/graph/graph.ts';
+import {
+  attrsText,
+  dimValues,
+  type Attrs,
+  type AttrValue,
+  type Graph,
+  type Node,
+  type ValueId,
+} from '../../src/graph/graph.ts';
 import { ops } from '../../src/graph/ops/index.ts';
 import type { Tensor } from '../../src/graph/tensor.ts';
 import { evaluate } from '../../src/run/reference.ts';
@@ -22,22 +30,43 @@ const { seed, times } = drawsFromEnv();
 const TRIES = 8 * times; // of each op
 const TOGETHER = 24; // graphs in one program
 
-/** Kernels trust rows, places and experts that other ops have made: where a setting says something else of them, nothing is computed here. */
-const TRUSTING = /^(admit|admitAll|arrange|collect|combine.*|dispatch|grouped.*|joinRows|joinSegments|permuteUnless|placeRows|recall|remember|segment.*|splitRows|splitSegments|topKUnless|window.*)$/;
+/**
+ * Kernels trust rows, places and experts that other ops have made: where a setting says something else of them, nothing
+ * is computed here.
+ */
+const TRUSTING =
+  /^(admit|admitAll|arrange|collect|combine.*|dispatch|grouped.*|joinRows|joinSegments|permuteUnless|placeRows|recall|remember|segment.*|splitRows|splitSegments|topKUnless|window.*)$/;
 
-interface Call { readonly node: Node; readonly graph: Graph; readonly values: readonly Float64Array[] }
+interface Call {
+  readonly node: Node;
+  readonly graph: Graph;
+  readonly values: readonly Float64Array[];
+}
 
 /** Some nodes of each op, with the values of their operands. */
 function callsOf(op: string): Call[] {
-  return all.filter((f) => f.op === op).slice(0, 2).flatMap((f) => fc.sample(f.cases, { seed, numRuns: 2 }).flatMap((c, i) => {
-    const built = buildCase({ ...c, plain: [] }), inputs = drawInputs(c, built, seed + i), { graph } = built;
-    const values = evaluate(graph, ops, ({ name }) => inputs[built.specs.findIndex((s) => s.name === name)]);
-    return graph.nodes.filter((n) => n.op === op).slice(0, 1).map((node) => ({ node, graph, values }));
-  }));
+  return all
+    .filter((f) => f.op === op)
+    .slice(0, 2)
+    .flatMap((f) =>
+      fc.sample(f.cases, { seed, numRuns: 2 }).flatMap((c, i) => {
+        const built = buildCase({ ...c, plain: [] }),
+          inputs = drawInputs(c, built, seed + i),
+          { graph } = built;
+        const values = evaluate(graph, ops, ({ name }) => inputs[built.specs.findIndex((s) => s.name === name)]);
+        return graph.nodes
+          .filter((n) => n.op === op)
+          .slice(0, 1)
+          .map((node) => ({ node, graph, values }));
+      }),
+    );
 }
 
 /** One thing about a call is another. */
-interface Change { attrs(attrs: Attrs): Attrs; type(type: TensorType, operand: number): TensorType }
+interface Change {
+  attrs(attrs: Attrs): Attrs;
+  type(type: TensorType, operand: number): TensorType;
+}
 
 const ODD = [-1, 0, 1, 2, 3, 0.5, NaN, Infinity, -Infinity, 1e15, -7];
 
@@ -47,51 +76,99 @@ function changed(value: AttrValue | undefined, pick: (n: number) => number): Att
   if (typeof value === 'number') return [...ODD, value + 1, value - 1][pick(ODD.length + 2)];
   if (value === undefined) return value;
   const at = pick(value.length + 2);
-  return at === value.length ? [...value, 1] : at === value.length + 1 ? value.slice(1) : value.map((v, i) => (i === at ? ODD[pick(ODD.length)] : v));
+  return at === value.length
+    ? [...value, 1]
+    : at === value.length + 1
+      ? value.slice(1)
+      : value.map((v, i) => (i === at ? ODD[pick(ODD.length)] : v));
 }
 
 function change(call: Call, random: Stream, trial: number): Change {
   let step = 0;
-  const pick = (n: number): number => Math.floor(random.uniform(trial, step++) * n), keys = Object.keys(call.node.attrs), operand = pick(Math.max(1, call.node.inputs.length)), none: Change = { attrs: (a) => a, type: (t) => t };
+  const pick = (n: number): number => Math.floor(random.uniform(trial, step++) * n),
+    keys = Object.keys(call.node.attrs),
+    operand = pick(Math.max(1, call.node.inputs.length)),
+    none: Change = { attrs: (a) => a, type: (t) => t };
   switch (pick(keys.length > 0 ? 4 : 2)) {
-    case 0: { const dtype = DTYPES[pick(DTYPES.length)]; return { ...none, type: (t, i) => (i === operand ? { ...t, dtype } : t) }; }
-    case 1: { const axis = pick(4), by = pick(2) * 2 - 1; return { ...none, type: (t, i) => (i === operand ? { ...t, shape: t.shape.map((d, k) => (k === axis && typeof d === 'number' ? Math.max(0, d + by) : d)) } : t) }; }
-    default: { const key = keys[pick(keys.length)], value = changed(call.node.attrs[key], pick); return { ...none, attrs: (a) => ({ ...a, [key]: value }) }; }
+    case 0: {
+      const dtype = DTYPES[pick(DTYPES.length)];
+      return { ...none, type: (t, i) => (i === operand ? { ...t, dtype } : t) };
+    }
+    case 1: {
+      const axis = pick(4),
+        by = pick(2) * 2 - 1;
+      return {
+        ...none,
+        type: (t, i) =>
+          i === operand
+            ? { ...t, shape: t.shape.map((d, k) => (k === axis && typeof d === 'number' ? Math.max(0, d + by) : d)) }
+            : t,
+      };
+    }
+    default: {
+      const key = keys[pick(keys.length)],
+        value = changed(call.node.attrs[key], pick);
+      return { ...none, attrs: (a) => ({ ...a, [key]: value }) };
+    }
   }
 }
 
 /** The call alone, changed: its operands are inputs. Throws what making it throws. */
 function alone(call: Call, { attrs, type }: Change, name: string): Feed {
-  const b = new GraphBuilder(ops), made = new Map<ValueId, Tensor>(), data: Record<string, Float64Array> = {};
+  const b = new GraphBuilder(ops),
+    made = new Map<ValueId, Tensor>(),
+    data: Record<string, Float64Array> = {};
   const give = (v: ValueId, as: TensorType): Tensor => {
     const found = made.get(v);
     if (found) return found;
     for (const d of dimValues(as)) give(d, call.graph.types[d]);
-    const dim = (d: Dim): Dim => (typeof d === 'number' ? d : d.kind === 'bounded' ? { ...d, count: made.get(d.count)?.id ?? -1 } : { ...d, offsets: made.get(d.offsets)?.id ?? -1 });
-    const x = b.input('input', `v${v}`, { dtype: as.dtype, shape: as.shape.map(dim) }), old = call.values[v], from = call.graph.types[v].dtype;
+    const dim = (d: Dim): Dim =>
+      typeof d === 'number'
+        ? d
+        : d.kind === 'bounded'
+          ? { ...d, count: made.get(d.count)?.id ?? -1 }
+          : { ...d, offsets: made.get(d.offsets)?.id ?? -1 };
+    const x = b.input('input', `v${v}`, { dtype: as.dtype, shape: as.shape.map(dim) }),
+      old = call.values[v],
+      from = call.graph.types[v].dtype;
     const fill = isFloat(as.dtype) && !isFloat(from) ? 1 : 0;
-    data[`v${v}`] = Float64Array.from({ length: elements(as.shape) }, (_, i) => castValue(old[i] ?? fill, as.dtype, isFloat(from) ? 'float64' : from));
+    data[`v${v}`] = Float64Array.from({ length: elements(as.shape) }, (_, i) =>
+      castValue(old[i] ?? fill, as.dtype, isFloat(from) ? 'float64' : from),
+    );
     made.set(v, x);
     return x;
   };
   const inputs = call.node.inputs.map((v, i) => give(v, type(call.graph.types[v], i)));
-  b.emit(call.node.op, inputs, attrs(call.node.attrs)).forEach((o, i) => { b.output(`out/${i}`, o); });
+  b.emit(call.node.op, inputs, attrs(call.node.attrs)).forEach((o, i) => {
+    b.output(`out/${i}`, o);
+  });
   return { name, graph: b.build(), data };
 }
 
 test('what cannot be computed is refused by name, and what is not refused is computed', async (t) => {
-  const random = new Stream(seed, 'settings'), taken: Feed[] = [];
-  let refused = 0, trial = 0;
+  const random = new Stream(seed, 'settings'),
+    taken: Feed[] = [];
+  let refused = 0,
+    trial = 0;
   for (const op of ops.keys()) {
     const calls = callsOf(op);
     for (let n = 0; calls.length > 0 && n < TRIES; n++) {
-      const call = calls[n % calls.length], other = change(call, random, trial++), what = `${op}${attrsText(other.attrs(call.node.attrs))}`;
+      const call = calls[n % calls.length],
+        other = change(call, random, trial++),
+        what = `${op}${attrsText(other.attrs(call.node.attrs))}`;
       try {
         const feed = alone(call, other, what);
-        for (const { shape } of feed.graph.types) assert.ok(shape.every((d) => Number.isSafeInteger(boundOf(d)) && boundOf(d) >= 0), `${what} has sizes that are none`);
+        for (const { shape } of feed.graph.types)
+          assert.ok(
+            shape.every((d) => Number.isSafeInteger(boundOf(d)) && boundOf(d) >= 0),
+            `${what} has sizes that are none`,
+          );
         if (!TRUSTING.test(op)) taken.push(feed);
       } catch (error) {
-        assert.ok(error instanceof UserError && (!(error instanceof ShapeError) || error.message.includes(op)), `${what}: ${String(error)}`);
+        assert.ok(
+          error instanceof UserError && (!(error instanceof ShapeError) || error.message.includes(op)),
+          `${what}: ${String(error)}`,
+        );
         refused++;
       }
     }
@@ -99,11 +176,15 @@ test('what cannot be computed is refused by name, and what is not refused is com
   t.diagnostic(`${refused} of ${trial} refused, ${taken.length} computed, seed ${seed}`);
   for (const entry of DEVICES) {
     const reason = await entry.skip();
-    if (reason !== null) { t.diagnostic(`without ${entry.name}: ${reason}`); continue; }
+    if (reason !== null) {
+      t.diagnostic(`without ${entry.name}: ${reason}`);
+      continue;
+    }
     const device = await entry.open();
     try {
       const near: Partial<Record<DType, number>> = { float32: 1e-4, float64: 1e-11 };
-      for (let at = 0; at < taken.length; at += TOGETHER) await checkGraphs(taken.slice(at, at + TOGETHER), device, (dtype) => near[dtype] ?? 0);
+      for (let at = 0; at < taken.length; at += TOGETHER)
+        await checkGraphs(taken.slice(at, at + TOGETHER), device, (dtype) => near[dtype] ?? 0);
     } finally {
       device.close();
     }

@@ -1,4 +1,5 @@
-// Arbitrary shapes for conformance cases: empty, of one element, odd, and with a first dimension that is counted at run time.
+// Arbitrary shapes for conformance cases: empty, of one element, odd, and with a first dimension that is counted at run
+// time.
 import fc from 'fast-check';
 import type { Case, DimSpec, InputSpec } from './harness.ts';
 
@@ -17,45 +18,67 @@ export interface Family {
 
 export const size: fc.Arbitrary<number> = fc.oneof(
   { weight: 8, arbitrary: fc.constantFrom(1, 2, 3, 4, 5, 7, 8, 15, 16, 17) },
-  { weight: 2, arbitrary: fc.constantFrom(0, 31, 33, 64, 67, 100) });
+  { weight: 2, arbitrary: fc.constantFrom(0, 31, 33, 64, 67, 100) },
+);
 
 /** At least one element. */
 export const someSize: fc.Arbitrary<number> = size.filter((n) => n > 0);
 
 const LIMIT = 12_000; // elements
 
-export const volume = (shape: readonly DimSpec[]): number => shape.reduce<number>((n, d) => n * (typeof d === 'number' ? d : d.bound), 1);
+export const volume = (shape: readonly DimSpec[]): number =>
+  shape.reduce<number>((n, d) => n * (typeof d === 'number' ? d : d.bound), 1);
 
 export const fixedShape = (minRank = 0, maxRank = 4, dim = size): fc.Arbitrary<number[]> =>
   fc.array(dim, { minLength: minRank, maxLength: maxRank }).filter((s) => volume(s) <= LIMIT);
 
 /** A shape and the inputs that its varying dimension, if it has one, needs before it. */
-export interface AnyShape { readonly shape: readonly DimSpec[]; readonly counts: readonly InputSpec[] }
+export interface AnyShape {
+  readonly shape: readonly DimSpec[];
+  readonly counts: readonly InputSpec[];
+}
 
 /** One first dimension in three varies: bounded, or segmented. */
 export function anyShape(minRank = 0, maxRank = 4, dim = size): fc.Arbitrary<AnyShape> {
-  return fc.tuple(fixedShape(minRank, maxRank, dim), fc.constantFrom('fixed', 'fixed', 'fixed', 'fixed', 'bounded', 'segmented'),
-    fc.array(fc.double({ min: 0, max: 1, noNaN: true }), { minLength: 4, maxLength: 4 })).map(([shape, kind, cuts]) => {
-    if (kind === 'fixed' || shape.length === 0) return { shape, counts: [] };
-    const [bound, ...rest] = shape;
-    const at = cuts.map((f) => Math.round(f * bound)).sort((a, b) => a - b);
-    return kind === 'bounded'
-      ? { shape: [{ bound, count: 'n' }, ...rest], counts: [{ name: 'n', dtype: 'int32', shape: [], data: [at[0]] }] }
-      : { shape: [{ bound, segments: 3, offsets: 'n' }, ...rest], counts: [{ name: 'n', dtype: 'int32', shape: [4], data: [0, ...at.slice(1)] }] };
-  });
+  return fc
+    .tuple(
+      fixedShape(minRank, maxRank, dim),
+      fc.constantFrom('fixed', 'fixed', 'fixed', 'fixed', 'bounded', 'segmented'),
+      fc.array(fc.double({ min: 0, max: 1, noNaN: true }), { minLength: 4, maxLength: 4 }),
+    )
+    .map(([shape, kind, cuts]) => {
+      if (kind === 'fixed' || shape.length === 0) return { shape, counts: [] };
+      const [bound, ...rest] = shape;
+      const at = cuts.map((f) => Math.round(f * bound)).sort((a, b) => a - b);
+      return kind === 'bounded'
+        ? { shape: [{ bound, count: 'n' }, ...rest], counts: [{ name: 'n', dtype: 'int32', shape: [], data: [at[0]] }] }
+        : {
+            shape: [{ bound, segments: 3, offsets: 'n' }, ...rest],
+            counts: [{ name: 'n', dtype: 'int32', shape: [4], data: [0, ...at.slice(1)] }],
+          };
+    });
 }
 
 /** `n` shapes that broadcast together. */
-export function broadcast(n: number): fc.Arbitrary<{ shapes: readonly (readonly DimSpec[])[]; counts: readonly InputSpec[] }> {
-  const cut = fc.record({ drop: fc.nat(4), ones: fc.array(fc.integer({ min: 0, max: 3 }), { minLength: 4, maxLength: 4 }) });
-  return fc.tuple(anyShape(), fc.nat(n - 1), fc.array(fc.option(cut, { freq: 2 }), { minLength: n, maxLength: n })).map(([{ shape, counts }, whole, cuts]) => ({
-    counts,
-    shapes: cuts.map((c, i) => {
-      if (!c || i === whole) return shape;
-      const kept = shape.slice(Math.min(c.drop, shape.length) === shape.length && c.drop > 2 ? 0 : Math.min(c.drop, shape.length));
-      return kept.map((d, j) => (c.ones[j] === 0 ? 1 : d));
-    }),
-  }));
+export function broadcast(
+  n: number,
+): fc.Arbitrary<{ shapes: readonly (readonly DimSpec[])[]; counts: readonly InputSpec[] }> {
+  const cut = fc.record({
+    drop: fc.nat(4),
+    ones: fc.array(fc.integer({ min: 0, max: 3 }), { minLength: 4, maxLength: 4 }),
+  });
+  return fc
+    .tuple(anyShape(), fc.nat(n - 1), fc.array(fc.option(cut, { freq: 2 }), { minLength: n, maxLength: n }))
+    .map(([{ shape, counts }, whole, cuts]) => ({
+      counts,
+      shapes: cuts.map((c, i) => {
+        if (!c || i === whole) return shape;
+        const kept = shape.slice(
+          Math.min(c.drop, shape.length) === shape.length && c.drop > 2 ? 0 : Math.min(c.drop, shape.length),
+        );
+        return kept.map((d, j) => (c.ones[j] === 0 ? 1 : d));
+      }),
+    }));
 }
 
 /** The tensors of a case that are no counts. */

@@ -6,6 +6,12 @@ import { all } from './cases/index.ts';
 
 test('every op has cases', () => {
   const covered = new Set(all.map((f) => f.op));
-  assert.deepEqual([...ops.keys()].filter((name) => !covered.has(name)), []);
-  assert.deepEqual([...covered].filter((name) => !ops.has(name)), []);
+  assert.deepEqual(
+    [...ops.keys()].filter((name) => !covered.has(name)),
+    [],
+  );
+  assert.deepEqual(
+    [...covered].filter((name) => !ops.has(name)),
+    [],
+  );
 });

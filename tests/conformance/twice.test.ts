@@ -1,6 +1,6 @@
-// Gradients of gradients: for every op whose rules compose, the gradient of a weighted sum of gradients (a Hessian-vector product)
-// against finite differences in float64. The table names the ops that can be differentiated but not twice; to do so is an error
-// that names the op.
+// Gradients of gradients: for every op whose rules compose, the gradient of a weighted sum of gradients (a
+// Hessian-vector product) against finite differences in float64. The table names the ops that can be differentiated but
+// not twice; to do so is an error that names the op.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
@@ -21,17 +21,29 @@ const NEVER = ['attentionGrad', 'attentionGradKV', 'attentionGradQ'];
 const RUNS = 6; // draws of a family
 
 for (const f of all) {
-  const op = ops.get(f.op), once = ONCE[f.op];
+  const op = ops.get(f.op),
+    once = ONCE[f.op];
   const title = f.name ? `${f.op}, ${f.name}` : f.op;
   if (!op?.grad) continue;
   if (once) {
     test(`${title}: twice is an error`, () => {
-      const needed = fc.sample(f.cases, { seed: 1, numRuns: 40 }).filter((c) => c.inputs.every((i) => i.shape.every((d) => d !== 0)));
-      for (const c of needed) assert.throws(() => buildCase(c, 2), (error) => error instanceof UserError && once.test(error.message));
+      const needed = fc
+        .sample(f.cases, { seed: 1, numRuns: 40 })
+        .filter((c) => c.inputs.every((i) => i.shape.every((d) => d !== 0)));
+      for (const c of needed)
+        assert.throws(
+          () => buildCase(c, 2),
+          (error) => error instanceof UserError && once.test(error.message),
+        );
     });
   } else {
     test(`${title}: twice`, () => {
-      fc.assert(fc.property(f.cases, fc.nat(), (c, seed) => { checkGradients(c, seed, 2); }), { seed: 1, numRuns: Math.min(RUNS, f.differences ?? RUNS) });
+      fc.assert(
+        fc.property(f.cases, fc.nat(), (c, seed) => {
+          checkGradients(c, seed, 2);
+        }),
+        { seed: 1, numRuns: Math.min(RUNS, f.differences ?? RUNS) },
+      );
     });
   }
 }

@@ -8,7 +8,8 @@ import { temporaryFolder } from '../io/folder.ts';
 import { linesOf, startAt, steps } from './events.ts';
 
 test('lines come once, whole lines only, and a log that is not there yet is waited for', async (t) => {
-  const path = join(await temporaryFolder(t), 'events.jsonl'), follower = new Follower(path);
+  const path = join(await temporaryFolder(t), 'events.jsonl'),
+    follower = new Follower(path);
   assert.equal(await follower.read(), null);
   writeFileSync(path, '{"a":1}\n{"a":');
   assert.deepEqual(await follower.read(), { reset: true, lines: ['{"a":1}'] });
@@ -19,7 +20,9 @@ test('lines come once, whole lines only, and a log that is not there yet is wait
 });
 
 test('a log that was cut is told anew, also where it has grown past the old place since', async (t) => {
-  const path = join(await temporaryFolder(t), 'events.jsonl'), follower = new Follower(path), before = linesOf(steps(1, 20));
+  const path = join(await temporaryFolder(t), 'events.jsonl'),
+    follower = new Follower(path),
+    before = linesOf(steps(1, 20));
   writeFileSync(path, before);
   assert.equal((await follower.read())?.lines.length, 20);
   writeFileSync(path, linesOf(steps(1, 5)));
@@ -32,7 +35,9 @@ test('a log that was cut is told anew, also where it has grown past the old plac
 });
 
 test('a log of many chunks, and a line longer than a chunk', async (t) => {
-  const path = join(await temporaryFolder(t), 'events.jsonl'), follower = new Follower(path), long = JSON.stringify({ text: 'x'.repeat(700_000) });
+  const path = join(await temporaryFolder(t), 'events.jsonl'),
+    follower = new Follower(path),
+    long = JSON.stringify({ text: 'x'.repeat(700_000) });
   const all = [...linesOf(steps(1, 2000)).trimEnd().split('\n'), long, '{"last":1}'];
   writeFileSync(path, `${all.join('\n')}\n`);
   const seen: string[] = [];

@@ -11,12 +11,21 @@ test('what a change brought is said as it was measured', () => {
   assert.equal(outcome({ kept: false, ratio: { median: 0.8, low: 0.7, high: 0.9 } }), 'undone: 20% slower');
   assert.equal(outcome({ kept: true }), 'kept');
   assert.equal(outcome({ kept: false, error: 'no compiler' }), 'not taken: no compiler');
-  assert.deepEqual([effect('N'), effect('R'), effect(null)], ['results unchanged', 'results change', 'nothing changed']);
+  assert.deepEqual(
+    [effect('N'), effect('R'), effect(null)],
+    ['results ' + 'unchanged', 'results change', 'nothing changed'],
+  );
 });
 
 test('what a change took names what was done', () => {
   const took = { compile_ms: 47, verify_ms: 0, stall_ms: 27.4, cached: false };
   assert.equal(price(took), 'compiling took 47.0 ms; training paused for 27.4 ms');
-  assert.equal(price({ ...took, verify_ms: 3 }), 'compiling took 47.0 ms, verifying 3.00 ms; training paused for 27.4 ms');
-  assert.equal(price({ ...took, cached: true, during: 'inference' }), 'the plan was there already; work paused for 27.4 ms');
+  assert.equal(
+    price({ ...took, verify_ms: 3 }),
+    'compiling took 47.0 ms, verifying 3.00 ms; training paused for ' + '27.4 ms',
+  );
+  assert.equal(
+    price({ ...took, cached: true, during: 'inference' }),
+    'the plan was there already; work paused for ' + '27.4 ms',
+  );
 });

@@ -1,4 +1,5 @@
-// What the page keeps of a run: columns that are thinned without losing peaks, bins that are joined without losing a choice, time without breaks.
+// What the page keeps of a run: columns that are thinned without losing peaks, bins that are joined without losing a
+// choice, time without breaks.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Bins } from '../../src/dash/page/bins.ts';
@@ -16,10 +17,18 @@ const column = (n: number, f: (i: number) => number): Column => {
 };
 
 test('thinning keeps every peak, in order, and at most two values a pixel', () => {
-  const n = 100_000, xs = column(n, (i) => i), ys = column(n, (i) => (i === 70_001 ? 1000 : i === 70_002 ? -1000 : Math.sin(i)));
-  const { xs: at, ys: [values] } = thinned(xs, [ys], 0, n, 500);
+  const n = 100_000,
+    xs = column(n, (i) => i),
+    ys = column(n, (i) => (i === 70_001 ? 1000 : i === 70_002 ? -1000 : Math.sin(i)));
+  const {
+    xs: at,
+    ys: [values],
+  } = thinned(xs, [ys], 0, n, 500);
   assert.ok(at.length <= 1000 && at.length === values.length);
-  assert.deepEqual(at, [...at].sort((a, b) => a - b));
+  assert.deepEqual(
+    at,
+    [...at].sort((a, b) => a - b),
+  );
   const high = values.indexOf(1000);
   assert.equal(values[high + 1], -1000, 'the highest came before the lowest');
   assert.equal(xs.indexOf(70_000.5), 70_001);
@@ -27,26 +36,41 @@ test('thinning keeps every peak, in order, and at most two values a pixel', () =
 });
 
 test('smoothing follows a column that grows as if it had been there from the start', () => {
-  const all = column(300, (i) => Math.cos(i)), growing = new Column(), smooth = new Smooth(growing);
+  const all = column(300, (i) => Math.cos(i)),
+    growing = new Column(),
+    smooth = new Smooth(growing);
   for (let i = 0; i < 300; i++) {
     growing.push(all.at(i));
     if (i % 7 === 0) smooth.upTo(0.9);
   }
-  const whole = new Smooth(all).upTo(0.9), parts = smooth.upTo(0.9);
+  const whole = new Smooth(all).upTo(0.9),
+    parts = smooth.upTo(0.9);
   assert.equal(parts.length, 300);
   for (let i = 0; i < 300; i++) assert.equal(parts.at(i), whole.at(i));
   assert.equal(smooth.upTo(0).last, all.last);
 });
 
 test('bins stay few and hold the mean of all that came', () => {
-  const bins = new Bins(3), n = 5000;
+  const bins = new Bins(3),
+    n = 5000;
   let sum = 0;
-  for (let step = 1; step <= n; step++) { bins.add(step, [step, 2, 0]); sum += step; }
+  for (let step = 1; step <= n; step++) {
+    bins.add(step, [step, 2, 0]);
+    sum += step;
+  }
   const all = bins.within(1, n, 100_000);
   assert.ok(all.length <= 1024 && all.length > 500);
-  assert.equal(all.reduce((m, b) => m + b.load[0] * b.steps, 0), sum);
-  assert.deepEqual(all.map((b) => b.load[1]), all.map(() => 2));
-  all.forEach((b, i) => { assert.equal(b.from, i === 0 ? 1 : all[i - 1].to + 1); });
+  assert.equal(
+    all.reduce((m, b) => m + b.load[0] * b.steps, 0),
+    sum,
+  );
+  assert.deepEqual(
+    all.map((b) => b.load[1]),
+    all.map(() => 2),
+  );
+  all.forEach((b, i) => {
+    assert.equal(b.from, i === 0 ? 1 : all[i - 1].to + 1);
+  });
   const few = bins.within(1000, 2000, 10);
   assert.ok(few.length <= 10 && few[0].from <= 1000 && few[few.length - 1].to >= 2000);
 });
@@ -69,7 +93,7 @@ test('a run as its log tells it', () => {
   assert.deepEqual(run.rowsAt(LAYER, 11, [40, 10, 10, 4]), [24, 24, 24, 24], 'ceil(1.5 * 64 / 4)');
   assert.deepEqual(run.rowsAt(LAYER, 12, [40, 10, 10, 4]), [40, 40, 40, 40]);
   const told = run.layers.get(LAYER)?.told;
-  assert.deepEqual([...told?.keys() ?? []], ['spilled', 'gate_entropy']);
+  assert.deepEqual([...(told?.keys() ?? [])], ['spilled', 'gate_entropy']);
   for (const c of told?.values() ?? []) assert.equal(c.length, run.step.length);
 });
 
@@ -81,11 +105,20 @@ test('what is no event is passed over', () => {
 });
 
 test('free slots have no room, and what was done to experts is told in words', () => {
-  const run = new Run('run'), plan = planAt(1, 1.5) as PlanEvent & { time: number };
-  for (const e of [startAt(), { ...plan, layers: { [LAYER]: { ...plan.layers[LAYER], active: [true, true, false, true] } } }, ...steps(1, 5)]) run.add(e);
+  const run = new Run('run'),
+    plan = planAt(1, 1.5) as PlanEvent & { time: number };
+  for (const e of [
+    startAt(),
+    { ...plan, layers: { [LAYER]: { ...plan.layers[LAYER], active: [true, true, false, true] } } },
+    ...steps(1, 5),
+  ])
+    run.add(e);
   assert.deepEqual(run.rowsAt(LAYER, 3, [40, 10, 0, 10]), [30, 30, 0, 30], 'ceil(1.5 * 60 / 3)');
   const slots = (from: unknown, to: unknown): string => change({ path: LAYER, knob: 'slots', from, to });
-  assert.equal(slots(['on', 'on', 'off'], ['on', 'on', 'off', 1, 'prune 0', 'split 1 into 2']), 'prune 0, split 1 into 2');
+  assert.equal(
+    slots(['on', 'on', 'off'], ['on', 'on', 'off', 1, 'prune 0', 'split 1 into 2']),
+    'prune 0, split 1 into 2',
+  );
   assert.equal(slots(['on', 'on', 'off', 1, 'prune 0'], ['on', 'on', 'off']), 'taken back: prune 0');
   assert.equal(change({ path: LAYER, knob: 'capacity', from: 1.5, to: [1, 2] }), '1.5 → 1 2');
 });
@@ -99,7 +132,8 @@ test('a line whose event lacks what is read of it is no event, whatever stands i
     for (const key of Object.keys(e)) {
       for (const value of wild) {
         const event = parsed(JSON.stringify({ ...e, [key]: value }));
-        if (event) new Run('run').add(event); else left++;
+        if (event) new Run('run').add(event);
+        else left++;
       }
     }
   }

@@ -56,7 +56,14 @@ test('an error arrives at the step it belongs to, and nowhere if the caller stop
 
 test('a split or a seed that there is not is refused at once', () => {
   const data = new ArrayDataset('rows', () => Promise.reject(new Error('nobody reads')));
-  assert.throws(() => data.batches({ size: 2, split: 'valid' as never }), /UserError.*split must be one of train, validation, test, got "valid"/s);
-  for (const seed of [NaN, -1, 1.5]) assert.throws(() => data.batches({ size: 2, seed }), /UserError.*seed must be a whole number of at least 0/s);
-  assert.throws(() => data.pass({ size: 2, split: 'valid' as never }), /UserError.*split must be one of train, validation, test, got "valid"/s);
+  assert.throws(
+    () => data.batches({ size: 2, split: 'valid' as never }),
+    /UserError.*split must be one of train, validation, test, got "valid"/s,
+  );
+  for (const seed of [NaN, -1, 1.5])
+    assert.throws(() => data.batches({ size: 2, seed }), /UserError.*seed must be a whole number of at least 0/s);
+  assert.throws(
+    () => data.pass({ size: 2, split: 'valid' as never }),
+    /UserError.*split must be one of train, validation, test, got "valid"/s,
+  );
 });

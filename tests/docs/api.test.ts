@@ -6,22 +6,31 @@ import { test } from 'node:test';
 import { pages } from '../../tools/api.ts';
 import { root } from './blocks.ts';
 
-const made = pages(), folder = join(root, 'docs/api');
+const made = pages(),
+  folder = join(root, 'docs/api');
 
 test('docs/api is what the source says', () => {
   assert.deepEqual(readdirSync(folder).sort(), [...made.keys()].map((name) => `${name}.md`).sort());
-  const stale = [...made].filter(([name, text]) => readFileSync(join(folder, `${name}.md`), 'utf8') !== text).map(([name]) => name);
+  const stale = [...made]
+    .filter(([name, text]) => readFileSync(join(folder, `${name}.md`), 'utf8') !== text)
+    .map(([name]) => name);
   assert.deepEqual(stale, [], '`npm run docs` writes it anew');
 });
 
 test('it names what every door exports, and leaves none without words', () => {
-  assert.match(made.get('core') ?? '', /### `compile`\n\n`compile\(model: Model, options: CompileOptions\): Promise<Session>`\n\nBuilds a session/);
+  assert.match(
+    made.get('core') ?? '',
+    /### `compile`\n\n`compile\(model: Model, options: CompileOptions\): Promise<Session>`\n\nBuilds a session/,
+  );
   assert.match(made.get('core') ?? '', /\| `step\(batch: Batch\): Promise<StepResult>` \| One optimiser step\./);
   assert.match(made.get('recompile') ?? '', /### `adaptCapacity`/);
   assert.match(made.get('nn') ?? '', /### `nn\.MoE`[^#]*`new nn\.MoE\(options: MoEOptions\)`/);
-  const bare = [...made.values()].flatMap((text) => text.split('## Types')[0].split('\n### ').slice(1)).filter((entry) => {
-    const [, , ...rest] = entry.split('\n\n');
-    return (rest[0] ?? '').startsWith('[source]');
-  }).map((entry) => entry.split('\n')[0]);
+  const bare = [...made.values()]
+    .flatMap((text) => text.split('## Types')[0].split('\n### ').slice(1))
+    .filter((entry) => {
+      const [, , ...rest] = entry.split('\n\n');
+      return (rest[0] ?? '').startsWith('[source]');
+    })
+    .map((entry) => entry.split('\n')[0]);
   assert.deepEqual(bare, []);
 });

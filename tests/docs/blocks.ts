@@ -1,4 +1,5 @@
-// The fenced blocks of README.md, docs/ and the papers beside them, in order. In: the repository; out: blocks with where they stand.
+// The fenced blocks of README.md, docs/ and the papers beside them, in order. In: the repository; out: blocks with
+// where they stand.
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -14,8 +15,17 @@ export interface Block {
 }
 
 /** Paths from the root, with slashes. */
-export const documents: readonly string[] = ['README.md', 'CONTRIBUTING.md', 'CHANGELOG.md', 'SECURITY.md', 'examples/README.md',
-  ...readdirSync(join(root, 'docs'), { recursive: true, encoding: 'utf8' }).filter((f) => f.endsWith('.md')).map((f) => `docs/${f.replaceAll('\\', '/')}`).sort()];
+export const documents: readonly string[] = [
+  'README.md',
+  'CONTRIBUTING.md',
+  'CHANGELOG.md',
+  'SECURITY.md',
+  'examples/README.md',
+  ...readdirSync(join(root, 'docs'), { recursive: true, encoding: 'utf8' })
+    .filter((f) => f.endsWith('.md'))
+    .map((f) => `docs/${f.replaceAll('\\', '/')}`)
+    .sort(),
+];
 
 export function blocksOf(file: string, source = readFileSync(join(root, file), 'utf8')): Block[] {
   const blocks: Block[] = [];
@@ -33,4 +43,5 @@ export function blocksOf(file: string, source = readFileSync(join(root, file), '
 }
 
 /** The same with blocks taken out, so that headings and links are those of the text. */
-export const proseOf = (file: string): string => readFileSync(join(root, file), 'utf8').replace(/^[ ]*```[^]*?^[ ]*```/gm, '');
+export const proseOf = (file: string): string =>
+  readFileSync(join(root, file), 'utf8').replace(/^[ ]*```[^]*?^[ ]*```/gm, '');

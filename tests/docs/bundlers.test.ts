@@ -1,5 +1,6 @@
-// The workers of the browser guide and of examples/browser are what bundlers take without settings. Vite makes a worker a classic script unless it is
-// told otherwise, which allows no `await` outside of a function and no part that is loaded later, and finds it by `new URL(..., import.meta.url)`.
+// The workers of the browser guide and of examples/browser are what bundlers take without settings. Vite makes a worker
+// a classic script unless it is told otherwise, which allows no `await` outside of a function and no part that is
+// loaded later, and finds it by `new URL(..., import.meta.url)`.
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -9,20 +10,38 @@ import { blocksOf, root } from './blocks.ts';
 
 after(() => esbuild.stop());
 
-const partsOf = (): ReadonlyMap<string, string> => new Map(blocksOf('docs/guide/browser.md').flatMap(({ text }) => {
-  const name = /^\/\/ (\w+\.ts)\n/.exec(text)?.[1];
-  return name === undefined ? [] : [[name, text] as const];
-}));
-const guide = partsOf(), example = (name: string): string => readFileSync(join(root, 'examples/browser', name), 'utf8');
+const partsOf = (): ReadonlyMap<string, string> =>
+  new Map(
+    blocksOf('docs/guide/browser.md').flatMap(({ text }) => {
+      const name = /^\/\/ (\w+\.ts)\n/.exec(text)?.[1];
+      return name === undefined ? [] : [[name, text] as const];
+    }),
+  );
+const guide = partsOf(),
+  example = (name: string): string => readFileSync(join(root, 'examples/browser', name), 'utf8');
 
 /** As a classic script, from source; rejects where it cannot be one. Out: what it loads later. */
 async function classic(contents: string): Promise<string[]> {
-  const { metafile } = await esbuild.build({ stdin: { contents, loader: 'ts', resolveDir: join(root, 'examples/browser') }, bundle: true, format: 'iife', platform: 'browser', target: 'es2022',
-    conditions: ['dynamoe-source'], write: false, metafile: true, logLevel: 'silent' });
-  return Object.values(metafile.inputs).flatMap(({ imports }) => imports.filter((i) => i.kind === 'dynamic-import').map((i) => i.path));
+  const { metafile } = await esbuild.build({
+    stdin: { contents, loader: 'ts', resolveDir: join(root, 'examples/browser') },
+    bundle: true,
+    format: 'iife',
+    platform: 'browser',
+    target: 'es2022',
+    conditions: ['dynamoe-source'],
+    write: false,
+    metafile: true,
+    logLevel: 'silent',
+  });
+  return Object.values(metafile.inputs).flatMap(({ imports }) =>
+    imports.filter((i) => i.kind === 'dynamic-import').map((i) => i.path),
+  );
 }
 
-for (const [name, page, worker] of [['the guide', guide.get('page.ts'), guide.get('worker.ts')], ['examples/browser', example('page.ts'), example('worker.ts')]] as const) {
+for (const [name, page, worker] of [
+  ['the guide', guide.get('page.ts'), guide.get('worker.ts')],
+  ['examples/browser', example('page.ts'), example('worker.ts')],
+] as const) {
   test(`${name}: the worker can be a classic script, and the page names it so that a bundler finds it`, async () => {
     assert.deepEqual(await classic(worker ?? ''), []);
     assert.match(page ?? '', /new Worker\(new URL\('\.\/worker\.js', import\.meta\.url\), \{ type: 'module' \}\)/);

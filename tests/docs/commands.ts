@@ -1,27 +1,64 @@
-// What becomes of a document's commands when its tests run them: the same commands, shorter; or, by exact text, why one is not run.
+// What becomes of a document's commands when its tests run them: the same commands, shorter; or, by exact text, why one
+// is not run.
 
-/** The arguments of `dynamoe`, which in a clone is `npx --no-install dynamoe` and here runs from source; null for another command. */
+/**
+ * The arguments of `dynamoe`, which in a clone is `npx --no-install dynamoe` and here runs from source; null for
+ * another command.
+ */
 export function argumentsOf(line: string): string[] | null {
   const own = line === 'npm start' ? 'start' : /^(?:npx (?:--no-install )?)?dynamoe (.*)$/.exec(line)?.[1];
   return own === undefined ? null : (own.match(/"[^"]*"|\S+/g) ?? []).map((a) => a.replace(/^"|"$/g, ''));
 }
 
 /** Numbers of a command's own that would take long. */
-const FEW: Readonly<Record<string, string>> = { '--steps': '12', '--tokens': '16', '--experts': '4', '--d-model': '16', '--d-ff': '16', '--rounds': '1', '--device': 'wasm' };
+const FEW: Readonly<Record<string, string>> = {
+  '--steps': '12',
+  '--tokens': '16',
+  '--experts': '4',
+  '--d-model': '16',
+  '--d-ff': '16',
+  '--rounds': '1',
+  '--device': 'wasm',
+};
 /** Where a command leaves the size of the model to the default. */
-const SMALL = { '--layers': '1', '--d-model': '16', '--heads': '2', '--context': '16', '--experts': '4', '--d-ff': '16', '--batch': '4' };
+const SMALL = {
+  '--layers': '1',
+  '--d-model': '16',
+  '--heads': '2',
+  '--context': '16',
+  '--experts': '4',
+  '--d-ff': '16',
+  '--batch': '4',
+};
 
 export function shortened(args: readonly string[]): string[] {
-  const [command, sub] = args, config = args.some((a) => /^examples\/.*\.(json|ts)$/.test(a));
+  const [command, sub] = args,
+    config = args.some((a) => /^examples\/.*\.(json|ts)$/.test(a));
   const few = args.map((a, i) => FEW[args[i - 1]] ?? a);
-  const add = (flags: Readonly<Record<string, string>>): string[] => [...few, ...Object.entries(flags).filter(([f]) => !args.includes(f)).flat()];
+  const add = (flags: Readonly<Record<string, string>>): string[] => [
+    ...few,
+    ...Object.entries(flags)
+      .filter(([f]) => !args.includes(f))
+      .flat(),
+  ];
   if (command === 'start') return add({ '--steps': '2', '--data': 'books' });
   if (command === 'train') return add({ '--steps': '12', '--batch': '4', ...(!config && SMALL) });
   if (command === 'inspect') return add(config ? {} : SMALL);
   if (command === 'bench' && sub === 'step') return add({ '--steps': '2', ...(!config && SMALL) });
-  if (command === 'bench' && sub === 'layer') return add({ '--steps': '2', '--tokens': '64', '--d-model': '16', '--d-ff': '16' });
-  if (command === 'bench' && sub === 'recompile') return add({ '--steps': '2', '--tokens': '16', '--d-model': '16', '--d-ff': '16', '--experts': '4', '--alphas': '1,2', '--warm-up': '4' });
-  if (command === 'bench' && sub === 'routing') return add({ '--rounds': '1', '--tokens': '16', '--d-model': '16', '--d-ff': '16' });
+  if (command === 'bench' && sub === 'layer')
+    return add({ '--steps': '2', '--tokens': '64', '--d-model': '16', '--d-ff': '16' });
+  if (command === 'bench' && sub === 'recompile')
+    return add({
+      '--steps': '2',
+      '--tokens': '16',
+      '--d-model': '16',
+      '--d-ff': '16',
+      '--experts': '4',
+      '--alphas': '1,2',
+      '--warm-up': '4',
+    });
+  if (command === 'bench' && sub === 'routing')
+    return add({ '--rounds': '1', '--tokens': '16', '--d-model': '16', '--d-ff': '16' });
   if (command === 'bench' && sub === 'scaling') return add({ '--curve': 'threads', '--rounds': '1', '--threads': '1' });
   return few;
 }
@@ -49,5 +86,9 @@ export const SHORTER: readonly (readonly [RegExp, string])[] = [
 
 /** Blocks in other languages are for other programs: language, how it begins, why it is not run. */
 export const FOREIGN: readonly { readonly language: string; readonly begins: string; readonly why: string }[] = [
-  { language: 'yaml', begins: 'scrape_configs:', why: 'it configures Prometheus; tests/dash/server.test.ts reads /metrics with such a header' },
+  {
+    language: 'yaml',
+    begins: 'scrape_configs:',
+    why: 'it configures Prometheus; tests/dash/server.test.ts reads ' + '/metrics with such a header',
+  },
 ];

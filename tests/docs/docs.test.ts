@@ -1,5 +1,6 @@
-// Every code block of README.md and docs/ is run: TypeScript is type-checked against the source and executed, commands are executed, shortened by
-// the rules of commands.ts; a `text` block after either is what it prints, numbers aside. What is not run stands there with its reason.
+// Every code block of README.md and docs/ is run: TypeScript is type-checked against the source and executed, commands
+// are executed, shortened by the rules of commands.ts; a `text` block after either is what it prints, numbers aside.
+// What is not run stands there with its reason.
 import assert from 'node:assert/strict';
 import { existsSync } from 'node:fs';
 import { mkdir, rm, writeFile } from 'node:fs/promises';
@@ -10,7 +11,8 @@ import { blocksOf, documents, proseOf, root, type Block } from './blocks.ts';
 import { argumentsOf, FOREIGN, NOT_RUN, SERVES, shortened, SHORTER } from './commands.ts';
 import { Workspace, type Said } from './workspace.ts';
 
-const blocks = documents.flatMap((file) => blocksOf(file)), place = await Workspace.make();
+const blocks = documents.flatMap((file) => blocksOf(file)),
+  place = await Workspace.make();
 after(() => place.remove());
 const of = (...languages: readonly string[]): Block[] => blocks.filter(({ language }) => languages.includes(language));
 
@@ -23,13 +25,32 @@ const shorter = (text: string): string => SHORTER.reduce((t, [long, short]) => t
 
 test('no block is of a kind that nothing here runs, and no exception is stale', () => {
   const known = new Set(['ts', 'sh', 'json', 'html', 'text', ...FOREIGN.map((f) => f.language)]);
-  assert.deepEqual(blocks.filter((b) => !known.has(b.language)).map((b) => `${b.at}: "${b.language}"`), []);
-  for (const { language, begins } of FOREIGN) assert.ok(of(language).length > 0 && of(language).every((b) => b.text.startsWith(begins)), begins);
-  for (const [long] of SHORTER) assert.ok(of('ts').some((b) => long.test(b.text)), String(long));
+  assert.deepEqual(
+    blocks.filter((b) => !known.has(b.language)).map((b) => `${b.at}: "${b.language}"`),
+    [],
+  );
+  for (const { language, begins } of FOREIGN)
+    assert.ok(of(language).length > 0 && of(language).every((b) => b.text.startsWith(begins)), begins);
+  for (const [long] of SHORTER)
+    assert.ok(
+      of('ts').some((b) => long.test(b.text)),
+      String(long),
+    );
   const lines = of('sh').flatMap(linesOf);
-  assert.deepEqual(Object.keys(NOT_RUN).filter((line) => !lines.includes(line)), []);
+  assert.deepEqual(
+    Object.keys(NOT_RUN).filter((line) => !lines.includes(line)),
+    [],
+  );
   // Code that is only indented would be missed.
-  assert.deepEqual(documents.flatMap((file) => proseOf(file).split('\n\n').filter((p) => /^ {4}\S/.test(p)).map((p) => `${file}: ${p.slice(0, 60)}`)), []);
+  assert.deepEqual(
+    documents.flatMap((file) =>
+      proseOf(file)
+        .split('\n\n')
+        .filter((p) => /^ {4}\S/.test(p))
+        .map((p) => `${file}: ${p.slice(0, 60)}`),
+    ),
+    [],
+  );
 });
 
 test('links lead to files and headings that are there', () => {
@@ -37,7 +58,8 @@ test('links lead to files and headings that are there', () => {
   for (const file of documents) {
     for (const [, target] of proseOf(file).matchAll(/\]\(([^)\s]+)\)/g)) {
       if (/^https?:/.test(target)) continue;
-      const [path, heading] = target.split('#'), to = path === '' ? file : join(dirname(file), path).replaceAll('\\', '/');
+      const [path, heading] = target.split('#'),
+        to = path === '' ? file : join(dirname(file), path).replaceAll('\\', '/');
       if (!existsSync(join(root, to))) wrong.push(`${file}: ${target}`);
       else if (heading && !headingsOf(to).includes(heading)) wrong.push(`${file}: ${target} is no heading`);
     }
@@ -46,7 +68,14 @@ test('links lead to files and headings that are there', () => {
 });
 
 /** As the usual renderers name them. */
-const headingsOf = (file: string): string[] => [...proseOf(file).matchAll(/^#+ (.*)$/gm)].map(([, h]) => h.toLowerCase().replaceAll(/[^\p{L}\p{N}\s_-]/gu, '').trim().replaceAll(' ', '-'));
+const headingsOf = (file: string): string[] =>
+  [...proseOf(file).matchAll(/^#+ (.*)$/gm)].map(([, h]) =>
+    h
+      .toLowerCase()
+      .replaceAll(/[^\p{L}\p{N}\s_-]/gu, '')
+      .trim()
+      .replaceAll(' ', '-'),
+  );
 
 const programs = of('ts').filter((b) => partOf(b) === undefined);
 test('TypeScript: types', async () => {
@@ -59,7 +88,12 @@ for (const b of programs) {
   test(`${b.at} runs`, async () => {
     const config = /^export default /m.test(b.text);
     await place.write(fileOf(b), shorter(b.text));
-    ended(b, config ? await place.dynamoe(['train', fileOf(b), '--data', 'books', '--batch', '4', '--steps', '12']) : await place.node(fileOf(b)));
+    ended(
+      b,
+      config
+        ? await place.dynamoe(['train', fileOf(b), '--data', 'books', '--batch', '4', '--steps', '12'])
+        : await place.node(fileOf(b)),
+    );
   });
 }
 
@@ -72,7 +106,12 @@ test('JSON: configs that train', async () => {
 });
 
 /** Commands of a block, without comments. */
-function linesOf(b: Block): string[] { return b.text.split('\n').map((l) => l.replace(/(^|\s+)#.*$/, '').trim()).filter((l) => l !== ''); }
+function linesOf(b: Block): string[] {
+  return b.text
+    .split('\n')
+    .map((l) => l.replace(/(^|\s+)#.*$/, '').trim())
+    .filter((l) => l !== '');
+}
 
 const ran = new Set<string>();
 for (const b of of('sh')) {
@@ -80,14 +119,18 @@ for (const b of of('sh')) {
     await digits();
     let output = '';
     for (const line of linesOf(b)) {
-      if (line in NOT_RUN) { t.diagnostic(`not run: ${line}: ${NOT_RUN[line]}`); continue; }
+      if (line in NOT_RUN) {
+        t.diagnostic(`not run: ${line}: ${NOT_RUN[line]}`);
+        continue;
+      }
       const args = argumentsOf(line);
       assert.ok(args, `nothing here runs "${line}"`);
       if (ran.has(line)) continue;
       ran.add(line);
       // Every document begins anew.
       const out = args[args.indexOf('--out') + 1];
-      if (args.includes('--out') && !args.includes('--resume')) await rm(join(place.folder, out), { recursive: true, force: true });
+      if (args.includes('--out') && !args.includes('--resume'))
+        await rm(join(place.folder, out), { recursive: true, force: true });
       const { code, output: text } = await place.dynamoe(shortened(args), SERVES[args[0]]);
       assert.ok(code === 0 || code === 130 || (SERVES[args[0]]?.test(text) ?? false), `${line}\n${text}`);
       output += text;
@@ -100,7 +143,8 @@ test('what blocks are said to print, they print', () => {
   const plain = (line: string): string => line.replaceAll(/\d+(\.\d+)?(e-?\d+)?/g, '0').trim();
   let compared = 0;
   for (const b of of('text')) {
-    const before = blocks[blocks.indexOf(b) - 1] as Block | undefined, output = before && before.file === b.file ? said.get(before) : undefined;
+    const before = blocks[blocks.indexOf(b) - 1] as Block | undefined,
+      output = before && before.file === b.file ? said.get(before) : undefined;
     if (output === undefined) continue; // a drawing
     const lines = output.split('\n').map(plain);
     let at = 0;
@@ -115,11 +159,19 @@ test('what blocks are said to print, they print', () => {
 });
 
 test('the page of the browser guide trains in Chromium', { skip: noChromium, timeout: 60_000 }, async (t) => {
-  const [html] = of('html'), parts = of('ts').filter((b) => partOf(b) !== undefined && b.file === html.file);
+  const [html] = of('html'),
+    parts = of('ts').filter((b) => partOf(b) !== undefined && b.file === html.file);
   for (const b of parts) await place.write(partOf(b)!, shorter(b.text));
-  const { page, close } = await openPage(html.text, Object.fromEntries(parts.map((b) => [partOf(b)!.replace(/ts$/, 'js'), join(place.folder, partOf(b)!)])), false);
+  const { page, close } = await openPage(
+    html.text,
+    Object.fromEntries(parts.map((b) => [partOf(b)!.replace(/ts$/, 'js'), join(place.folder, partOf(b)!)])),
+    false,
+  );
   t.after(close);
-  await page.locator('pre').filter({ hasText: /loss \d\.\d+[^]*done/ }).waitFor({ timeout: 30_000 });
+  await page
+    .locator('pre')
+    .filter({ hasText: /loss \d\.\d+[^]*done/ })
+    .waitFor({ timeout: 30_000 });
 });
 
 function ended(b: Block, { code, output }: Said): void {
@@ -129,10 +181,12 @@ function ended(b: Block, { code, output }: Said): void {
 
 /** What stands in for MNIST's files: 8,064 pictures of which the label is the brightest of ten rows. */
 async function digits(): Promise<void> {
-  const folder = join(place.folder, 'FOLDER'), count = 8064;
+  const folder = join(place.folder, 'FOLDER'),
+    count = 8064;
   if (existsSync(folder)) return;
   await mkdir(folder);
-  const images = Buffer.alloc(16 + count * 784), labels = Buffer.alloc(8 + count);
+  const images = Buffer.alloc(16 + count * 784),
+    labels = Buffer.alloc(8 + count);
   [0x803, count, 28, 28].forEach((n, i) => images.writeUInt32BE(n, 4 * i));
   [0x801, count].forEach((n, i) => labels.writeUInt32BE(n, 4 * i));
   for (let i = 0; i < count; i++) {

@@ -1,5 +1,5 @@
-// What a reader copies runs on the oldest Node that package.json allows: no example has syntax that it cannot parse. Programs of the documents
-// run on it in docs.test.ts.
+// What a reader copies runs on the oldest Node that package.json allows: no example has syntax that it cannot parse.
+// Programs of the documents run on it in docs.test.ts.
 import assert from 'node:assert/strict';
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -11,8 +11,11 @@ import { blocksOf, documents, root } from './blocks.ts';
 after(() => esbuild.stop());
 
 /** TypeScript and JavaScript files below `folder`. */
-const sources = (folder: string): string[] => readdirSync(join(root, folder), { recursive: true, encoding: 'utf8' })
-  .filter((f) => /\.(ts|mjs)$/.test(f)).map((f) => `${folder}/${f.replaceAll('\\', '/')}`).sort();
+const sources = (folder: string): string[] =>
+  readdirSync(join(root, folder), { recursive: true, encoding: 'utf8' })
+    .filter((f) => /\.(ts|mjs)$/.test(f))
+    .map((f) => `${folder}/${f.replaceAll('\\', '/')}`)
+    .sort();
 const read = (file: string): string => readFileSync(join(root, file), 'utf8');
 
 test(`no example of the documents has syntax that Node ${oldest} lacks`, async () => {
@@ -22,19 +25,44 @@ test(`no example of the documents has syntax that Node ${oldest} lacks`, async (
 });
 
 test('no file of examples/, web/, bin/ and tools/runtime/, and no code of a docstring has it', async () => {
-  const files = ['examples', 'web', 'bin', 'tools/runtime', 'tests/package'].flatMap(sources).filter((f) => !f.endsWith('.d.ts') && !f.includes('node_modules'));
-  const docstrings = sources('src').flatMap((file) => [...read(file).matchAll(/\/\*\*[^]*?\*\//g)].map(([text]) => ({ file, text })));
+  const files = ['examples', 'web', 'bin', 'tools/runtime', 'tests/package']
+    .flatMap(sources)
+    .filter((f) => !f.endsWith('.d.ts') && !f.includes('node_modules'));
+  const docstrings = sources('src').flatMap((file) =>
+    [...read(file).matchAll(/\/\*\*[^]*?\*\//g)].map(([text]) => ({ file, text })),
+  );
   assert.ok(files.length > 20 && docstrings.length > 500);
   assert.deepEqual(await newSyntax(files.map((file) => ({ file, text: read(file) }))), []);
   // Code in docstrings is within backticks, and seldom whole: what could be a declaration is looked for by its words.
-  assert.deepEqual(docstrings.filter(({ text }) => /`[^`]*\busing\s+\w+\s*=[^`]*`/.test(text)).map(({ file }) => file), []);
+  assert.deepEqual(
+    docstrings.filter(({ text }) => /`[^`]*\busing\s+\w+\s*=[^`]*`/.test(text)).map(({ file }) => file),
+    [],
+  );
 });
 
 test('this test finds new syntax, whatever its spelling', async () => {
   const found = async (text: string): Promise<string> => (await newSyntax([{ file: 'example.ts', text }])).join('\n');
-  for (const text of ['await using session = await compile();', 'async function f() { await using /* a */ s = g(); }', '{ using s = g(); }', 'for (await using s of all) s;', 'for (using s of all) s;',
-    '@decorated class A {}', 'class A { accessor b = 1; }', 'import defer * as a from "a";', 'import source a from "a";',
-    ...(node22() === null ? [] : ['const pattern = /(?i:a)b/;', 'const pattern = /(?<a>b)|(?<a>c)/;'])]) assert.match(await found(text), /^example\.ts: ./, text);
-  for (const text of ['const s = await compile(); await s.close();', 'const using = 1; console.log(using);', 'class A { #b = 1; static { } }', 'const a: number | null = null;\nconsole.log(a ?? 1, 1_000);',
-    'import a from "a.json" with { type: "json" };', 'for await (const b of all) b;', '// await using s = f();']) assert.equal(await found(text), '', text);
+  for (const text of [
+    'await using session = await ' + 'compile();',
+    'async function f() { await using /* a */ s = g(); }',
+    '{ using s = g(); }',
+    'for (await using s of all) s;',
+    'for (using s of all) s;',
+    '@decorated class A {}',
+    'class A { accessor b = 1; }',
+    'import defer * as a from "a";',
+    'import source a from "a";',
+    ...(node22() === null ? [] : ['const pattern = ' + '/(?i:a)b/;', 'const pattern = /(?<a>b)|(?<a>c)/;']),
+  ])
+    assert.match(await found(text), /^example\.ts: ./, text);
+  for (const text of [
+    'const s = await compile(); await ' + 's.close();',
+    'const using = 1; console.log(using);',
+    'class A { #b = 1; static { } }',
+    'const a: number | null = null;\nconsole.log(a ?? 1, 1_000);',
+    'import a from "a.json" with { type: "json" };',
+    'for await (const b of all) b;',
+    '// await using s = f();',
+  ])
+    assert.equal(await found(text), '', text);
 });

@@ -1,4 +1,5 @@
-// A folder as a reader of the documents has it: the package installed, some text to train on. In: blocks; out: what they print.
+// A folder as a reader of the documents has it: the package installed, some text to train on. In: blocks; out: what
+// they print.
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { copyFile, mkdir, mkdtemp, rm, symlink, writeFile } from 'node:fs/promises';
@@ -9,14 +10,19 @@ import { root } from './blocks.ts';
 import { writeText } from '../cli/command.ts';
 import { node22 } from '../support/oldest-node.ts';
 
-export interface Said { readonly code: number | null; readonly output: string }
+export interface Said {
+  readonly code: number | null;
+  readonly output: string;
+}
 
 // Native kernels take seconds to compile and give the bits of wasm: without a compiler `auto` is wasm.
 const env = { ...process.env, CC: 'no-such-compiler', NO_COLOR: '1' };
 
 export class Workspace {
   readonly folder: string;
-  private constructor(folder: string) { this.folder = folder; }
+  private constructor(folder: string) {
+    this.folder = folder;
+  }
 
   static async make(): Promise<Workspace> {
     const folder = await mkdtemp(join(tmpdir(), 'dynamoe-docs-'));
@@ -31,28 +37,55 @@ export class Workspace {
     return new Workspace(folder);
   }
 
-  async write(name: string, text: string): Promise<void> { await writeFile(join(this.folder, name), text); }
+  async write(name: string, text: string): Promise<void> {
+    await writeFile(join(this.folder, name), text);
+  }
 
   /** What the compiler of types says of files, as a project of the reader's. */
   typeErrors(files: readonly string[]): string[] {
-    const program = ts.createProgram(files.map((f) => join(this.folder, f)), {
-      target: ts.ScriptTarget.ESNext, module: ts.ModuleKind.NodeNext, moduleResolution: ts.ModuleResolutionKind.NodeNext, customConditions: ['dynamoe-source'],
-      lib: ['lib.esnext.d.ts', 'lib.dom.d.ts'], types: ['node'], typeRoots: [join(root, 'node_modules/@types')],
-      strict: true, noEmit: true, allowImportingTsExtensions: true, erasableSyntaxOnly: true, verbatimModuleSyntax: true, skipLibCheck: true, moduleDetection: ts.ModuleDetectionKind.Force });
+    const program = ts.createProgram(
+      files.map((f) => join(this.folder, f)),
+      {
+        target: ts.ScriptTarget.ESNext,
+        module: ts.ModuleKind.NodeNext,
+        moduleResolution: ts.ModuleResolutionKind.NodeNext,
+        customConditions: ['dynamoe-source'],
+        lib: ['lib.esnext.d.ts', 'lib.dom.d.ts'],
+        types: ['node'],
+        typeRoots: [join(root, 'node_modules/@types')],
+        strict: true,
+        noEmit: true,
+        allowImportingTsExtensions: true,
+        erasableSyntaxOnly: true,
+        verbatimModuleSyntax: true,
+        skipLibCheck: true,
+        moduleDetection: ts.ModuleDetectionKind.Force,
+      },
+    );
     return files.flatMap((f) => {
       const source = program.getSourceFile(join(this.folder, f));
-      return [...program.getSyntacticDiagnostics(source), ...program.getSemanticDiagnostics(source)].map((d) => `${f}: ${ts.flattenDiagnosticMessageText(d.messageText, ' ')}`);
+      return [...program.getSyntacticDiagnostics(source), ...program.getSemanticDiagnostics(source)].map(
+        (d) => `${f}: ${ts.flattenDiagnosticMessageText(d.messageText, ' ')}`,
+      );
     });
   }
 
   /** A program of the reader's, on the oldest Node that is allowed where it is installed. */
-  node(file: string): Promise<Said> { return this.#run([join(this.folder, file)], undefined, node22() ?? process.execPath); }
+  node(file: string): Promise<Said> {
+    return this.#run([join(this.folder, file)], undefined, node22() ?? process.execPath);
+  }
 
   /** The command `dynamoe`. `enough`: it is a server; once it has said this it is stopped. */
-  dynamoe(args: readonly string[], enough?: RegExp): Promise<Said> { return this.#run([join(root, 'src/cli/main.ts'), ...args], enough); }
+  dynamoe(args: readonly string[], enough?: RegExp): Promise<Said> {
+    return this.#run([join(root, 'src/cli/main.ts'), ...args], enough);
+  }
 
   async #run(args: readonly string[], enough?: RegExp, node = process.execPath): Promise<Said> {
-    const child = spawn(node, ['--no-warnings', '--conditions=dynamoe-source', ...args], { cwd: this.folder, env, stdio: ['ignore', 'pipe', 'pipe'] });
+    const child = spawn(node, ['--no-warnings', '--conditions=dynamoe-source', ...args], {
+      cwd: this.folder,
+      env,
+      stdio: ['ignore', 'pipe', 'pipe'],
+    });
     let output = '';
     const add = (text: string): void => {
       output += text;
@@ -60,9 +93,11 @@ export class Workspace {
     };
     child.stdout.setEncoding('utf8').on('data', add);
     child.stderr.setEncoding('utf8').on('data', add);
-    const [code] = await once(child, 'close') as [number | null];
+    const [code] = (await once(child, 'close')) as [number | null];
     return { code, output };
   }
 
-  remove(): Promise<void> { return rm(this.folder, { recursive: true, force: true }); }
+  remove(): Promise<void> {
+    return rm(this.folder, { recursive: true, force: true });
+  }
 }

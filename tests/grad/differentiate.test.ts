@@ -1,4 +1,5 @@
-// What differentiation does beyond each op's own rule: values used more than once, values not used at all, several results.
+// What differentiation does beyond each op's own rule: values used more than once, values not used at all, several
+// results.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { UserError } from '../../src/base/errors.ts';
@@ -18,7 +19,8 @@ import { ReferenceExecutor } from '../../src/run/reference.ts';
 const scalar = { dtype: 'float32', shape: [] } as const;
 
 function graphOf(build: (b: GraphBuilder, state: (name: string) => Tensor) => Tensor): Graph {
-  const b = new GraphBuilder(ops), made = new Map<string, Tensor>();
+  const b = new GraphBuilder(ops),
+    made = new Map<string, Tensor>();
   const total = build(b, (name) => {
     const found = made.get(name) ?? b.input('state', name, scalar);
     made.set(name, found);
@@ -30,7 +32,8 @@ function graphOf(build: (b: GraphBuilder, state: (name: string) => Tensor) => Te
 
 /** Gradients of 'total' to states with these values. */
 async function gradientsAt(graph: Graph, values: Readonly<Record<string, number>>): Promise<number[]> {
-  const names = Object.keys(values), full = verifyGraph(differentiate(graph, ops, 'total', names), ops, 'test');
+  const names = Object.keys(values),
+    full = verifyGraph(differentiate(graph, ops, 'total', names), ops, 'test');
   const executor = new ReferenceExecutor();
   for (const name of names) executor.setState(name, scalar, Float64Array.of(values[name]));
   const out = await executor.run(executor.load(full), {});
@@ -45,24 +48,36 @@ test('a value that is used in several places gets the sum of its gradients', asy
 
 test('a tied matrix gets the sum of both uses', () => {
   const b = new GraphBuilder(ops);
-  const w = b.input('state', 'w', { dtype: 'float32', shape: [4, 4] }), x = b.input('input', 'x', { dtype: 'float32', shape: [2, 4] });
+  const w = b.input('state', 'w', { dtype: 'float32', shape: [4, 4] }),
+    x = b.input('input', 'x', { dtype: 'float32', shape: [2, 4] });
   const [g] = gradients(b, sum(matmul(matmul(x, w), w, { transB: true })), [w]);
   assert.ok(g);
   assert.equal(b.nodes.find((n) => n.outputs.includes(g.id))?.op, 'add');
 });
 
 test('a parameter that the loss does not depend on has gradient 0', async () => {
-  const graph = graphOf((_, s) => { mul(s('unused'), 2); return mul(s('x'), 4); });
+  const graph = graphOf((_, s) => {
+    mul(s('unused'), 2);
+    return mul(s('x'), 4);
+  });
   assert.deepEqual(await gradientsAt(graph, { x: 1, unused: 7 }), [4, 0]);
 });
 
 test('gradients gives null where the loss does not depend on a value', () => {
-  const b = new GraphBuilder(ops), x = b.input('state', 'x', scalar), y = b.input('state', 'y', scalar);
+  const b = new GraphBuilder(ops),
+    x = b.input('state', 'x', scalar),
+    y = b.input('state', 'y', scalar);
   assert.equal(gradients(b, mul(x, x), [y])[0], null);
 });
 
 test('the loss itself has gradient 1', async () => {
-  assert.deepEqual(await gradientsAt(graphOf((_, s) => s('x')), { x: 2 }), [1]);
+  assert.deepEqual(
+    await gradientsAt(
+      graphOf((_, s) => s('x')),
+      { x: 2 },
+    ),
+    [1],
+  );
 });
 
 test('nothing flows through whole numbers', async () => {
@@ -71,7 +86,9 @@ test('nothing flows through whole numbers', async () => {
 });
 
 test('nodes that the loss does not need are not differentiated', () => {
-  const b = new GraphBuilder(ops), x = b.input('state', 'x', scalar), loss = mul(x, 3);
+  const b = new GraphBuilder(ops),
+    x = b.input('state', 'x', scalar),
+    loss = mul(x, 3);
   mul(mul(x, x), x);
   const before = b.nodes.length;
   gradients(b, loss, [x]);
@@ -79,13 +96,15 @@ test('nodes that the loss does not need are not differentiated', () => {
 });
 
 test('the graph that is differentiated stays as it is', () => {
-  const graph = graphOf((_, s) => mul(s('x'), s('x'))), before = JSON.stringify(graph);
+  const graph = graphOf((_, s) => mul(s('x'), s('x'))),
+    before = JSON.stringify(graph);
   differentiate(graph, ops, 'total', ['x']);
   assert.equal(JSON.stringify(graph), before);
 });
 
 test('a loss must be one float number', () => {
-  const b = new GraphBuilder(ops), x = b.input('state', 'x', { dtype: 'float32', shape: [2] });
+  const b = new GraphBuilder(ops),
+    x = b.input('state', 'x', { dtype: 'float32', shape: [2] });
   assert.throws(() => gradients(b, x, [x]), UserError);
   assert.throws(() => gradients(b, cast(sum(x), 'int32'), [x]), UserError);
 });

@@ -27,10 +27,13 @@ async function valuesAt(x: readonly number[], build: (x: Tensor) => Tensor): Pro
 test('the gradient of a sum of cubes, and its Hessian times a vector', async () => {
   assert.deepEqual(await valuesAt([1, 2, -3], (x) => grad(sum(pow(x, 3)), [x])[0]), [3, 12, 27]);
   // H = diag(6 x), v = x: 6 x^2
-  assert.deepEqual(await valuesAt([1, 2, -3], (x) => {
-    const [g] = grad(sum(pow(x, 3)), [x]);
-    return grad(sum(mul(g, stopGradient(x))), [x])[0];
-  }), [6, 24, 54]);
+  assert.deepEqual(
+    await valuesAt([1, 2, -3], (x) => {
+      const [g] = grad(sum(pow(x, 3)), [x]);
+      return grad(sum(mul(g, stopGradient(x))), [x])[0];
+    }),
+    [6, 24, 54],
+  );
 });
 
 test('three times', async () => {
@@ -39,7 +42,13 @@ test('three times', async () => {
 });
 
 test('to a value on the way, and zeros where the loss does not depend on a value', async () => {
-  assert.deepEqual(await valuesAt([1, 2], (x) => { const y = mul(x, 3); return grad(sum(mul(y, y)), [y])[0]; }), [6, 12]);
+  assert.deepEqual(
+    await valuesAt([1, 2], (x) => {
+      const y = mul(x, 3);
+      return grad(sum(mul(y, y)), [y])[0];
+    }),
+    [6, 12],
+  );
   assert.deepEqual(await valuesAt([1, 2], (x) => grad(sum(x), [mul(x, 3)])[0]), [0, 0]);
 });
 
@@ -48,23 +57,40 @@ test('stopGradient makes a constant', async () => {
 });
 
 test('whole numbers carry no gradient, silently', async () => {
-  assert.deepEqual(await valuesAt([2], (x) => grad(sum(add(oneHot(cast(x, 'int32'), 1), mul(cast(cast(x, 'int32'), 'float32'), 9))), [x])[0]), [0]);
+  assert.deepEqual(
+    await valuesAt(
+      [2],
+      (x) => grad(sum(add(oneHot(cast(x, 'int32'), 1), mul(cast(cast(x, 'int32'), 'float32'), 9))), [x])[0],
+    ),
+    [0],
+  );
 });
 
 test('an op whose gradient has no rule is named, with its module', () => {
-  const b = new GraphBuilder(ops), q = b.input('input', 'q', { dtype: 'float32', shape: [1, 4, 1, 2] });
+  const b = new GraphBuilder(ops),
+    q = b.input('input', 'q', { dtype: 'float32', shape: [1, 4, 1, 2] });
   b.scope = 'blocks.0';
   const [g] = grad(sum(attention(q, q, q, scalar(q, 0, 'int32'), { causal: true })), [q]);
   assert.equal(b.scope, 'blocks.0');
-  assert.throws(() => grad(sum(g), [q]), (e) => e instanceof UserError
-    && /attentionGrad.* in blocks\.0:grad has no gradient rule.*write it as matmul, softmax, matmul/s.test(e.message) && /stopGradient/.test(e.message));
+  assert.throws(
+    () => grad(sum(g), [q]),
+    (e) =>
+      e instanceof UserError &&
+      /attentionGrad.* in blocks\.0:grad has no gradient rule.*write it as matmul, softmax, matmul/s.test(e.message) &&
+      /stopGradient/.test(e.message),
+  );
 });
 
 test('what is no loss, no float or of another graph is refused', () => {
-  const b = new GraphBuilder(ops), x = b.input('input', 'x', { dtype: 'float32', shape: [2] }), i = cast(x, 'int32');
+  const b = new GraphBuilder(ops),
+    x = b.input('input', 'x', { dtype: 'float32', shape: [2] }),
+    i = cast(x, 'int32');
   assert.throws(() => grad(x, [x]), /a loss must be one float number/);
   assert.throws(() => grad(sum(x), [i]), /no gradient to int32/);
-  assert.throws(() => grad(sum(x), [new GraphBuilder(ops).input('input', 'x', { dtype: 'float32', shape: [2] })]), /another trace/);
+  assert.throws(
+    () => grad(sum(x), [new GraphBuilder(ops).input('input', 'x', { dtype: 'float32', shape: [2] })]),
+    /another trace/,
+  );
 });
 
 test('a penalty on the gradient to the input is trained: the weight gets the gradient by hand', async () => {
@@ -78,10 +104,26 @@ test('a penalty on the gradient to the input is trained: the weight gets the gra
       return sum(mul(g, g));
     }
   }
-  await using session = await compile(new Critic(), { loss: (output) => output, optimizer: sgd({ lr: 1 }), device: 'reference' });
-  const weight = (): number[] => Array.from(session.states().find((s) => s.name === 'linear.weight')?.read().data ?? []);
-  const [a, c] = weight(), [p, q] = [1, -2], y = p * a + q * c, n = a * a + c * c;
-  await session.step({ x: hostTensor('float32', [1, 2], Float32Array.of(p, q)), y: hostTensor('float32', [1], Float32Array.of(0)) });
+  await using session = await compile(new Critic(), {
+    loss: (output) => output,
+    optimizer: sgd({ lr: 1 }),
+    device: 'reference',
+  });
+  const weight = (): number[] =>
+    Array.from(
+      session
+        .states()
+        .find((s) => s.name === 'linear.weight')
+        ?.read().data ?? [],
+    );
+  const [a, c] = weight(),
+    [p, q] = [1, -2],
+    y = p * a + q * c,
+    n = a * a + c * c;
+  await session.step({
+    x: hostTensor('float32', [1, 2], Float32Array.of(p, q)),
+    y: hostTensor('float32', [1], Float32Array.of(0)),
+  });
   // loss 4 y^2 |w|^2, its gradient 8 y |w|^2 x + 8 y^2 w
   weight().forEach((w, i) => {
     const expected = [a, c][i] - (8 * y * n * [p, q][i] + 8 * y * y * [a, c][i]);

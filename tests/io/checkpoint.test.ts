@@ -1,4 +1,5 @@
-// Checkpoints: what a run must remember comes back exactly, another kind of file is told apart, an old file survives a failure.
+// Checkpoints: what a run must remember comes back exactly, another kind of file is told apart, an old file survives a
+// failure.
 import assert from 'node:assert/strict';
 import { lstat, readdir, readFile, stat, symlink, truncate, utimes, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -15,11 +16,18 @@ import { writeSafetensors } from '../../src/io/safetensors-file.ts';
 import { says, temporaryFolder } from './folder.ts';
 
 const META: CheckpointMeta = {
-  step: 12, seed: 3, config: { layers: 4, name: 'ü \u0000 "', list: [1, null, true] },
-  optimizer: { lr: 0.1 + 0.2 }, data: { fingerprint: 'ab' },
+  step: 12,
+  seed: 3,
+  config: { layers: 4, name: 'ü \u0000 "', list: [1, null, true] },
+  optimizer: { lr: 0.1 + 0.2 },
+  data: { fingerprint: 'ab' },
 };
-const source = (name: string, ...values: number[]): TensorSource =>
-  ({ name, dtype: 'float32', shape: [values.length], data: () => Float32Array.from(values) });
+const source = (name: string, ...values: number[]): TensorSource => ({
+  name,
+  dtype: 'float32',
+  shape: [values.length],
+  data: () => Float32Array.from(values),
+});
 
 test('parameters, state and metadata come back', async (t) => {
   const path = join(await temporaryFolder(t), 'c.safetensors');
@@ -29,7 +37,10 @@ test('parameters, state and metadata come back', async (t) => {
   t.after(() => file.close());
   assert.deepEqual(meta, META);
   assert.equal(state, 'optim/m/blocks.0.w');
-  assert.deepEqual([...file.tensors.keys()].filter((name) => isParameter(name)), ['blocks.0.w']);
+  assert.deepEqual(
+    [...file.tensors.keys()].filter((name) => isParameter(name)),
+    ['blocks.0.w'],
+  );
   assert.deepEqual((await file.read(state)).data, Float32Array.of(3, 4));
 });
 
@@ -62,11 +73,19 @@ test('a write that fails half-way leaves the old file and no other', async (t) =
   const path = join(folder, 'c.safetensors');
   await saveCheckpoint(path, { tensors: [source('a', 1)], meta: META });
   const before = await readFile(path);
-  const failing: TensorSource = { name: 'b', dtype: 'float32', shape: [1], data: () => Promise.reject(new Error('the device is gone')) };
+  const failing: TensorSource = {
+    name: 'b',
+    dtype: 'float32',
+    shape: [1],
+    data: () => Promise.reject(new Error('the device is gone')),
+  };
   await assert.rejects(saveCheckpoint(path, { tensors: [source('a', 2), failing], meta: META }), /the device is gone/);
   assert.deepEqual(await readFile(path), before);
   assert.deepEqual(await readdir(folder), ['c.safetensors']);
-  await assert.rejects(saveCheckpoint(join(folder, 'no', 'c'), { tensors: [], meta: META }), says('cannot write', 'no/c', 'no such file'));
+  await assert.rejects(
+    saveCheckpoint(join(folder, 'no', 'c'), { tensors: [], meta: META }),
+    says('cannot write', 'no/c', 'no such file'),
+  );
   await truncate(path, before.length - 1);
   await assert.rejects(loadCheckpoint(path), says('not a sound safetensors file'));
 });
@@ -76,12 +95,17 @@ test('a full disk is said in words', { skip: process.platform !== 'linux' && 'ne
   const file = await open('/dev/full', 'w');
   const error: unknown = await file.write(new Uint8Array(10)).catch((e: unknown) => e);
   await file.close();
-  assert.match(String(fault('write', 'x', error)), /cannot write x: no space left on the device\n {2}hint: free some space/);
+  assert.match(
+    String(fault('write', 'x', error)),
+    /cannot write x: no space left on the device\n {2}hint: free some space/,
+  );
 });
 
 test('what a killed writer left long ago is removed, what is written now is not', async (t) => {
   const folder = await temporaryFolder(t);
-  const old = '.f.0123456789abcdef.tmp', fresh = '.f.0123456789abcdee.tmp', other = '.g.0123456789abcdef.tmp';
+  const old = '.f.0123456789abcdef.tmp',
+    fresh = '.f.0123456789abcdee.tmp',
+    other = '.g.0123456789abcdef.tmp';
   for (const name of [old, fresh, other]) await writeFile(join(folder, name), '');
   for (const name of [old, other]) await utimes(join(folder, name), 1, 1);
   await writeAtomic(join(folder, 'f'), [Buffer.from('ab'), Buffer.from('c')]);
@@ -89,31 +113,51 @@ test('what a killed writer left long ago is removed, what is written now is not'
   assert.equal(await readFile(join(folder, 'f'), 'utf8'), 'abc');
 });
 
-test('a file keeps its mode, a link its place; what is no file is not replaced', { skip: process.platform === 'win32' && 'needs modes' }, async (t) => {
-  const folder = await temporaryFolder(t), path = join(folder, 'f'), link = join(folder, 'link'), text = (words: string): Uint8Array[] => [Buffer.from(words)];
-  await writeFile(path, 'old', { mode: 0o640 });
-  await symlink('f', link);
-  await writeAtomic(link, text('new'));
-  assert.equal(await readFile(path, 'utf8'), 'new');
-  assert.equal((await lstat(link)).isSymbolicLink(), true);
-  assert.equal((await stat(path)).mode & 0o777, 0o640);
-  await assert.rejects(writeAtomic('/dev/null', text('x')), says('cannot write /dev/null: it is not a file'));
-  await assert.rejects(writeAtomic(folder, text('x')), says(`cannot write ${folder}: it is a folder`));
-  await assert.rejects(writeAtomic(join(path, 'x'), text('x')), says('cannot write', 'a part of the path is a file'));
-  const long = join(folder, 'n'.repeat(255));
-  await writeAtomic(long, text('long'));
-  assert.equal(await readFile(long, 'utf8'), 'long');
-  await assert.rejects(writeAtomic(`${long}n`, text('x')), says('the name is too long'));
-  await assert.rejects(writeAtomic(join(folder, 'a\nb', 'c'), text('x')), (error: Error) => error.message.startsWith(`cannot write ${JSON.stringify(join(folder, 'a\nb', 'c'))}: no such file`));
-  assert.deepEqual((await readdir(folder)).sort(), ['f', 'link', 'n'.repeat(255)]);
-});
+test(
+  'a file keeps its mode, a link its place; what is no file is not ' + 'replaced',
+  { skip: process.platform === 'win32' && 'needs modes' },
+  async (t) => {
+    const folder = await temporaryFolder(t),
+      path = join(folder, 'f'),
+      link = join(folder, 'link'),
+      text = (words: string): Uint8Array[] => [Buffer.from(words)];
+    await writeFile(path, 'old', { mode: 0o640 });
+    await symlink('f', link);
+    await writeAtomic(link, text('new'));
+    assert.equal(await readFile(path, 'utf8'), 'new');
+    assert.equal((await lstat(link)).isSymbolicLink(), true);
+    assert.equal((await stat(path)).mode & 0o777, 0o640);
+    await assert.rejects(writeAtomic('/dev/null', text('x')), says('cannot write /dev/null: it is not a file'));
+    await assert.rejects(writeAtomic(folder, text('x')), says(`cannot write ${folder}: it is a folder`));
+    await assert.rejects(writeAtomic(join(path, 'x'), text('x')), says('cannot write', 'a part of the path is a file'));
+    const long = join(folder, 'n'.repeat(255));
+    await writeAtomic(long, text('long'));
+    assert.equal(await readFile(long, 'utf8'), 'long');
+    await assert.rejects(writeAtomic(`${long}n`, text('x')), says('the name is too long'));
+    await assert.rejects(writeAtomic(join(folder, 'a\nb', 'c'), text('x')), (error: Error) =>
+      error.message.startsWith(`cannot write ${JSON.stringify(join(folder, 'a\nb', 'c'))}: no such file`),
+    );
+    assert.deepEqual((await readdir(folder)).sort(), ['f', 'link', 'n'.repeat(255)]);
+  },
+);
 
 test('every code of the system is said in words', () => {
-  for (const [code, words] of [['ENOTDIR', 'a part of the path is a file'], ['EMFILE', 'too many open files'], ['EIO', 'the device failed'], ['EROFS', 'the file system is read-only']] as const) {
-    assert.match(String(fault('read', 'p', Object.assign(new Error('x'), { code }))), new RegExp(`cannot read p: ${words}.*\n {2}hint: `));
+  for (const [code, words] of [
+    ['ENOTDIR', 'a part of the path is a file'],
+    ['EMFILE', 'too many open files'],
+    ['EIO', 'the device failed'],
+    ['EROFS', 'the file system is read-only'],
+  ] as const) {
+    assert.match(
+      String(fault('read', 'p', Object.assign(new Error('x'), { code }))),
+      new RegExp(`cannot read p: ` + `${words}.*\n {2}hint: `),
+    );
   }
   for (const [errno, [code]] of getSystemErrorMap()) {
     const error = fault('read', 'p', Object.assign(new Error('x'), { errno, code }));
-    assert.ok(error instanceof UserError && /^cannot read p: [a-z]/.test(error.message) && !error.message.includes(code), `${code}: ${String(error)}`);
+    assert.ok(
+      error instanceof UserError && /^cannot read p: [a-z]/.test(error.message) && !error.message.includes(code),
+      `${code}: ${String(error)}`,
+    );
   }
 });

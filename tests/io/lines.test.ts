@@ -27,13 +27,33 @@ async function kept(path: string, step: number): Promise<string> {
 
 test('lines are those that the whole text has', async (t) => {
   const path = join(await temporaryFolder(t), 'lines');
-  const line = fc.oneof(fc.string({ unit: 'binary' }), fc.string().map((text) => text.repeat(50_000)), fc.constant('\r'), fc.constant('\uFEFFx'));
-  await fc.assert(fc.asyncProperty(fc.array(line.map((text) => text.replaceAll('\n', '')), { maxLength: 12 }), fc.constantFrom('\n', '\r\n'), fc.boolean(), fc.boolean(), async (texts, end, mark, last) => {
-    await writeFile(path, (mark ? '\uFEFF' : '') + texts.join(end) + (last ? end : ''));
-    const text = (await readFile(path, 'utf8')).replace(/^\uFEFF/, '').split('\n').map((t) => t.replace(/\r$/, ''));
-    if (text.at(-1) === '') text.pop(); // nothing after the last line break is no line
-    assert.deepEqual(await all(path), text);
-  }), { numRuns: 25 });
+  const line = fc.oneof(
+    fc.string({ unit: 'binary' }),
+    fc.string().map((text) => text.repeat(50_000)),
+    fc.constant('\r'),
+    fc.constant('\uFEFFx'),
+  );
+  await fc.assert(
+    fc.asyncProperty(
+      fc.array(
+        line.map((text) => text.replaceAll('\n', '')),
+        { maxLength: 12 },
+      ),
+      fc.constantFrom('\n', '\r\n'),
+      fc.boolean(),
+      fc.boolean(),
+      async (texts, end, mark, last) => {
+        await writeFile(path, (mark ? '\uFEFF' : '') + texts.join(end) + (last ? end : ''));
+        const text = (await readFile(path, 'utf8'))
+          .replace(/^\uFEFF/, '')
+          .split('\n')
+          .map((t) => t.replace(/\r$/, ''));
+        if (text.at(-1) === '') text.pop(); // nothing after the last line break is no line
+        assert.deepEqual(await all(path), text);
+      },
+    ),
+    { numRuns: 25 },
+  );
 });
 
 test('bytes that are no UTF-8 are replaced, and cost no other line', async (t) => {
@@ -47,23 +67,41 @@ const TORN = ['{"step":2,"lo', '\0\0\0', '3', 'null', '[', '{"step":1}{"step":1}
 test('of a log, torn lines cost themselves alone, wherever they lie', async (t) => {
   const path = join(await temporaryFolder(t), 'events.jsonl');
   const event = (step: number): string => JSON.stringify({ event: 'step', step, text: 'ü' });
-  await fc.assert(fc.asyncProperty(fc.array(fc.option(fc.constantFrom(...TORN)), { maxLength: 30 }), fc.nat(30), fc.constantFrom('\n', '\r\n'), fc.constantFrom('', '{"step":1', event(1)),
-    async (parts, checkpoint, end, tail) => {
-      let step = 0;
-      const lines = parts.map((torn) => torn ?? event(++step)).map((line) => Buffer.from(line + end, line.includes('ü') ? 'utf8' : 'latin1'));
-      await writeFile(path, Buffer.concat([...lines, Buffer.from(tail)]));
-      const before = (await all(path)).filter((line) => line.startsWith('{"event"') && (JSON.parse(line) as { step: number }).step <= Math.min(checkpoint, step));
-      const rest = await kept(path, checkpoint);
-      assert.equal(rest === '' || rest.endsWith('\n'), true);
-      await writeFile(path, Buffer.from(rest, 'latin1'));
-      const after = await all(path);
-      assert.deepEqual(after.filter((line) => line.startsWith('{"event"')), tail === event(1) ? before.slice(0, Math.min(checkpoint, step)) : before);
-      assert.equal(after.at(-1)?.startsWith('{"event"') ?? true, true, 'nothing torn is left at the end');
-    }), { numRuns: 60 });
+  await fc.assert(
+    fc.asyncProperty(
+      fc.array(fc.option(fc.constantFrom(...TORN)), { maxLength: 30 }),
+      fc.nat(30),
+      fc.constantFrom('\n', '\r\n'),
+      fc.constantFrom('', '{"step":1', event(1)),
+      async (parts, checkpoint, end, tail) => {
+        let step = 0;
+        const lines = parts
+          .map((torn) => torn ?? event(++step))
+          .map((line) => Buffer.from(line + end, line.includes('ü') ? 'utf8' : 'latin1'));
+        await writeFile(path, Buffer.concat([...lines, Buffer.from(tail)]));
+        const before = (await all(path)).filter(
+          (line) =>
+            line.startsWith('{"event"') && (JSON.parse(line) as { step: number }).step <= Math.min(checkpoint, step),
+        );
+        const rest = await kept(path, checkpoint);
+        assert.equal(rest === '' || rest.endsWith('\n'), true);
+        await writeFile(path, Buffer.from(rest, 'latin1'));
+        const after = await all(path);
+        assert.deepEqual(
+          after.filter((line) => line.startsWith('{"event"')),
+          tail === event(1) ? before.slice(0, Math.min(checkpoint, step)) : before,
+        );
+        assert.equal(after.at(-1)?.startsWith('{"event"') ?? true, true, 'nothing torn is left at the end');
+      },
+    ),
+    { numRuns: 60 },
+  );
 });
 
 test('a log larger than a string or an array can be is read to its end', async (t) => {
-  const path = join(await temporaryFolder(t), 'events.jsonl'), size = 2 ** 29 + 2 ** 20, more = '\n{"event":"step","step":2}\n{"event":"step","step":3}\n';
+  const path = join(await temporaryFolder(t), 'events.jsonl'),
+    size = 2 ** 29 + 2 ** 20,
+    more = '\n{"event":"step","step":2}\n{"event":"step","step":3}\n';
   await writeFile(path, '{"event":"start"}\n{"event":"step","step":1}\n');
   await truncate(path, size); // a torn line of half a GiB: zeros that take no room on the disk
   await appendFile(path, more);
@@ -74,18 +112,41 @@ test('a log larger than a string or an array can be is read to its end', async (
   await truncate(path, beyond);
   await appendFile(path, more);
   const end = (await file.stat()).size;
-  assert.deepEqual((await nextLines(file, beyond + 1, end))?.lines, ['{"event":"step","step":2}', '{"event":"step","step":3}']);
+  assert.deepEqual((await nextLines(file, beyond + 1, end))?.lines, [
+    '{"event":"step","step":2}',
+    '{"event":"step","step":3}',
+  ]);
   assert.equal(await nextLines(file, end, end), null);
 });
 
 test('encodings are told apart', () => {
-  const wide = (text: string, big = false): Buffer => { const bytes = Buffer.from(text, 'utf16le'); return big ? bytes.swap16() : bytes; };
-  for (const big of [false, true]) for (const text of ['\uFEFFa', '\uFEFF', '{"steps": 3}', 'hello\r\n', '\uFEFF日本語']) assert.equal(wideEncoding(wide(text, big)), 'UTF-16', text);
+  const wide = (text: string, big = false): Buffer => {
+    const bytes = Buffer.from(text, 'utf16le');
+    return big ? bytes.swap16() : bytes;
+  };
+  for (const big of [false, true])
+    for (const text of ['\uFEFFa', '\uFEFF', '{"steps": 3}', 'hello\r\n', '\uFEFF日本語'])
+      assert.equal(wideEncoding(wide(text, big)), 'UTF-16', text);
   assert.equal(wideEncoding(Buffer.from([0xff, 0xfe, 0, 0, 97, 0, 0, 0])), 'UTF-32');
-  for (const bytes of [Buffer.alloc(0), Buffer.alloc(64), Buffer.from('plain'), Buffer.from('\uFEFFmarked'), Buffer.from('日本語'), Buffer.of(97, 0)]) assert.equal(wideEncoding(bytes), null);
+  for (const bytes of [
+    Buffer.alloc(0),
+    Buffer.alloc(64),
+    Buffer.from('plain'),
+    Buffer.from('\uFEFFmarked'),
+    Buffer.from('日本語'),
+    Buffer.of(97, 0),
+  ])
+    assert.equal(wideEncoding(bytes), null);
   assert.equal(Buffer.from(withoutMark(Buffer.from('\uFEFFa\uFEFF'))).toString(), 'a\uFEFF');
-  fc.assert(fc.property(fc.string({ unit: 'binary' }), (text) => {
-    assert.equal(wideEncoding(Buffer.from(text.replaceAll('\0', ''))), null);
-    assert.equal(Buffer.from(withoutMark(Buffer.from(text))).toString(), Buffer.from(text).toString().replace(/^\uFEFF/, ''));
-  }));
+  fc.assert(
+    fc.property(fc.string({ unit: 'binary' }), (text) => {
+      assert.equal(wideEncoding(Buffer.from(text.replaceAll('\0', ''))), null);
+      assert.equal(
+        Buffer.from(withoutMark(Buffer.from(text))).toString(),
+        Buffer.from(text)
+          .toString()
+          .replace(/^\uFEFF/, ''),
+      );
+    }),
+  );
 });

@@ -1,4 +1,5 @@
-// A run folder, or what is in it, that is moved or removed while the run goes on: it is said, and nothing is lost that can be kept.
+// A run folder, or what is in it, that is moved or removed while the run goes on: it is said, and nothing is lost that
+// can be kept.
 import assert from 'node:assert/strict';
 import { mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -11,14 +12,29 @@ const at = (step: number): CheckpointContent => ({
   tensors: [{ name: 'w', dtype: 'int32', shape: [1], data: () => Int32Array.of(step) }],
   meta: { step, seed: 0, config: null, optimizer: null, data: null },
 });
-const logged = async (path: string): Promise<unknown[]> => (await readFile(join(path, 'events.jsonl'), 'utf8'))
-  .split('\n').filter((line) => line !== '').map((line) => (JSON.parse(line) as { step: number }).step);
+const logged = async (path: string): Promise<unknown[]> =>
+  (await readFile(join(path, 'events.jsonl'), 'utf8'))
+    .split('\n')
+    .filter((line) => line !== '')
+    .map((line) => (JSON.parse(line) as { step: number }).step);
 
-interface Begun { readonly run: RunFolder; readonly path: string; readonly folder: string; readonly said: string[] }
+interface Begun {
+  readonly run: RunFolder;
+  readonly path: string;
+  readonly folder: string;
+  readonly said: string[];
+}
 
 /** A run with two steps and a checkpoint of the second. */
 async function begin(folder: string): Promise<Begun> {
-  const path = join(folder, 'run'), said: string[] = [], run = await openRun(path, { settings: { lr: 1 }, say: (line) => { said.push(line); } });
+  const path = join(folder, 'run'),
+    said: string[] = [],
+    run = await openRun(path, {
+      settings: { lr: 1 },
+      say: (line) => {
+        said.push(line);
+      },
+    });
   for (const step of [1, 2]) run.append({ event: 'step', step });
   await run.save(at(2));
   return { run, path, folder, said };
@@ -27,19 +43,25 @@ async function begin(folder: string): Promise<Begun> {
 /** Goes on for a step and ends: the folder, as it is now, holds the whole run, and can be gone on with. */
 async function ends({ run }: Begun): Promise<void> {
   run.append({ event: 'step', step: 3 });
-  const saved = await run.save(at(3)), { path } = run;
+  const saved = await run.save(at(3)),
+    { path } = run;
   await run.close();
   assert.equal(saved, join(path, 'step-00000003.safetensors'));
   assert.deepEqual(await logged(path), [1, 2, 3]);
   assert.equal(await resolveCheckpoint(path), saved);
-  assert.deepEqual((await readdir(path)).filter((name) => /lock|tmp/.test(name)), []);
+  assert.deepEqual(
+    (await readdir(path)).filter((name) => /lock|tmp/.test(name)),
+    [],
+  );
   const again = await openRun(path, { resume: true });
   assert.deepEqual([again.settings, again.checkpoint?.step], [{ lr: 1 }, 3]);
   await again.close();
 }
 
 test('a folder that is renamed is followed', { skip: process.platform !== 'linux' && 'needs /proc' }, async (t) => {
-  const begun = await begin(await temporaryFolder(t)), { run, path, folder, said } = begun, moved = join(folder, 'else where');
+  const begun = await begin(await temporaryFolder(t)),
+    { run, path, folder, said } = begun,
+    moved = join(folder, 'else where');
   await rename(path, moved);
   assert.equal(await run.keep(), false);
   await ends(begun);
@@ -49,16 +71,20 @@ test('a folder that is renamed is followed', { skip: process.platform !== 'linux
 });
 
 test('a folder that is removed is made anew, with every event', async (t) => {
-  const begun = await begin(await temporaryFolder(t)), { run, path, said } = begun;
+  const begun = await begin(await temporaryFolder(t)),
+    { run, path, said } = begun;
   await rm(path, { recursive: true });
   assert.equal(await run.keep(), true);
   await ends(begun);
   assert.equal(run.path, path);
-  assert.deepEqual(said, [`the run folder ${path} is gone: it is made anew, with its log; earlier checkpoints are lost`]);
+  assert.deepEqual(said, [
+    `the run folder ${path} is gone: it is made anew, with its log; earlier checkpoints are lost`,
+  ]);
 });
 
 test('a folder whose place another run has taken is left alone', async (t) => {
-  const begun = await begin(await temporaryFolder(t)), { run, path, said } = begun;
+  const begun = await begin(await temporaryFolder(t)),
+    { run, path, said } = begun;
   await rm(path, { recursive: true });
   const other = await openRun(path, { settings: { lr: 2 } });
   assert.equal(await run.keep(), true);
@@ -71,7 +97,8 @@ test('a folder whose place another run has taken is left alone', async (t) => {
 
 test('a folder that is emptied, and one that is emptied and used by another run', async (t) => {
   for (const used of [false, true]) {
-    const begun = await begin(await temporaryFolder(t)), { run, path } = begun;
+    const begun = await begin(await temporaryFolder(t)),
+      { run, path } = begun;
     for (const name of await readdir(path)) await rm(join(path, name));
     if (used) await (await openRun(path, { settings: { lr: 2 } })).close();
     assert.equal(await run.keep(), true);
@@ -83,7 +110,9 @@ test('a folder that is emptied, and one that is emptied and used by another run'
 
 test('a log that is removed or replaced is written anew; what took its place is kept', async (t) => {
   for (const replaced of [false, true]) {
-    const begun = await begin(await temporaryFolder(t)), { run, path, said } = begun, log = join(path, 'events.jsonl');
+    const begun = await begin(await temporaryFolder(t)),
+      { run, path, said } = begun,
+      log = join(path, 'events.jsonl');
     await rm(log);
     if (replaced) await writeFile(log, 'mine\n');
     assert.equal(await run.keep(), false);
@@ -94,7 +123,8 @@ test('a log that is removed or replaced is written anew; what took its place is 
 });
 
 test('settings that are removed are written anew; nothing is said of a folder that is as it was', async (t) => {
-  const begun = await begin(await temporaryFolder(t)), { run, path, said } = begun;
+  const begun = await begin(await temporaryFolder(t)),
+    { run, path, said } = begun;
   assert.equal(await run.keep(), false);
   await rm(join(path, 'run.json'));
   assert.equal(await run.keep(), false);

@@ -17,8 +17,11 @@ const at = (step: number): CheckpointContent => ({
   tensors: [{ name: 'w', dtype: 'int32', shape: [1], data: () => Int32Array.of(step) }],
   meta: { step, seed: 0, config: null, optimizer: null, data: null },
 });
-const steps = async (path: string): Promise<unknown[]> => (await readFile(join(path, 'events.jsonl'), 'utf8'))
-  .split('\n').filter((line) => line !== '').map((line) => (JSON.parse(line) as { step?: number }).step);
+const steps = async (path: string): Promise<unknown[]> =>
+  (await readFile(join(path, 'events.jsonl'), 'utf8'))
+    .split('\n')
+    .filter((line) => line !== '')
+    .map((line) => (JSON.parse(line) as { step?: number }).step);
 
 test('a run begins, is refused, goes on where its newest checkpoint stands', async (t) => {
   const path = join(await temporaryFolder(t), 'a', 'run');
@@ -30,7 +33,12 @@ test('a run begins, is refused, goes on where its newest checkpoint stands', asy
     if (step % 2 === 0) assert.equal(await run.save(at(step)), join(path, `step-0000000${step}.safetensors`));
   }
   await run.close();
-  assert.deepEqual((await readdir(path)).sort(), ['events.jsonl', 'run.json', 'step-00000004.safetensors', 'step-00000006.safetensors']);
+  assert.deepEqual((await readdir(path)).sort(), [
+    'events.jsonl',
+    'run.json',
+    'step-00000004.safetensors',
+    'step-00000006.safetensors',
+  ]);
   await assert.rejects(openRun(path), says(path, 'already holds a run', '--resume'));
   assert.equal(await resolveCheckpoint(path), join(path, 'step-00000006.safetensors'));
 
@@ -58,63 +66,123 @@ test('without a checkpoint a run starts again, its events too', async (t) => {
 test('--resume of a run that was never begun begins it; a folder of other things is left alone', async (t) => {
   const folder = await temporaryFolder(t);
   await (await openRun(join(folder, 'new'), { resume: true })).close();
-  for (const resume of [false, true]) await assert.rejects(openRun(folder, { resume }), says(folder, 'no run folder', 'new'));
+  for (const resume of [false, true])
+    await assert.rejects(openRun(folder, { resume }), says(folder, 'no run folder', 'new'));
   assert.deepEqual(await readdir(folder), ['new']);
   await writeFile(join(folder, 'file'), '');
-  await assert.rejects(openRun(join(folder, 'file')), says('cannot create the folder', 'file', 'a file of that name is there'));
-  await assert.rejects(openRun(join(folder, 'file', 'run')), says('cannot create the folder', 'file/run', 'a part of the path is a file'));
-  await assert.rejects(openRun(join(folder, 'x'.repeat(300))), says('cannot create the folder', 'the name is too long'));
+  await assert.rejects(
+    openRun(join(folder, 'file')),
+    says('cannot create the folder', 'file', 'a file of that name ' + 'is there'),
+  );
+  await assert.rejects(
+    openRun(join(folder, 'file', 'run')),
+    says('cannot create the folder', 'file/run', 'a part of the path is a file'),
+  );
+  await assert.rejects(
+    openRun(join(folder, 'x'.repeat(300))),
+    says('cannot create the folder', 'the name is too long'),
+  );
   await symlink(join(folder, 'nowhere'), join(folder, 'link'));
   await assert.rejects(openRun(join(folder, 'link')), says('cannot create the folder', 'link'));
 });
 
-test('where no folder can be made, the reason is told at once', { skip: process.platform !== 'linux' && 'needs /proc' }, async (t) => {
-  await assert.rejects(openRun('/proc/dynamoe/run'), says('cannot create the folder /proc/dynamoe'));
-  await assert.rejects(openRun('/dev/null/run'), says('cannot create the folder /dev/null/run', 'a part of the path is a file'));
-  const ro = join(await temporaryFolder(t), 'ro');
-  await mkdir(ro);
-  if (process.getuid?.() === 0 && spawnSync('mount', ['-t', 'tmpfs', '-o', 'ro', 'tmpfs', ro]).status === 0) {
-    try {
-      await assert.rejects(openRun(join(ro, 'a', 'run')), says('cannot create the folder', 'the file system is read-only'));
-      await assert.rejects(lockFolder(ro), says('cannot write', 'the file system is read-only'));
-    } finally {
-      spawnSync('umount', [ro]);
+test(
+  'where no folder can be made, the reason is told at once',
+  { skip: process.platform !== 'linux' && 'needs /proc' },
+  async (t) => {
+    await assert.rejects(openRun('/proc/dynamoe/run'), says('cannot create the folder /proc/dynamoe'));
+    await assert.rejects(
+      openRun('/dev/null/run'),
+      says('cannot create the folder ' + '/dev/null/run', 'a part of the path is a file'),
+    );
+    const ro = join(await temporaryFolder(t), 'ro');
+    await mkdir(ro);
+    if (process.getuid?.() === 0 && spawnSync('mount', ['-t', 'tmpfs', '-o', 'ro', 'tmpfs', ro]).status === 0) {
+      try {
+        await assert.rejects(
+          openRun(join(ro, 'a', 'run')),
+          says('cannot create the folder', 'the file system is ' + 'read-only'),
+        );
+        await assert.rejects(lockFolder(ro), says('cannot write', 'the file system is read-only'));
+      } finally {
+        spawnSync('umount', [ro]);
+      }
     }
-  }
-});
+  },
+);
 
-test('a full disk leaves the checkpoint of before, and nothing half-written', { skip: process.getuid?.() !== 0 && 'needs root, to mount' }, async (t) => {
-  const small = join(await temporaryFolder(t), 'small'), path = join(small, 'run');
-  await mkdir(small);
-  if (spawnSync('mount', ['-t', 'tmpfs', '-o', 'size=100k', 'tmpfs', small]).status !== 0) { t.skip('mount does not work here'); return; }
-  try {
-    const run = await openRun(path), large = { ...at(2), tensors: [{ name: 'w', dtype: 'int32' as const, shape: [50_000], data: () => new Int32Array(50_000) }] };
-    const saved = await run.save(at(1)), before = await readFile(saved);
-    for (let i = 0; i < 2; i++) await assert.rejects(run.save(large), says('cannot write', 'step-00000002', 'no space left on the device', 'what was there before is untouched'));
-    assert.deepEqual(await readFile(saved), before);
-    assert.ok(!(await readdir(path)).some((name) => name.endsWith('.tmp') || name.includes('00000002')));
-    assert.throws(() => { for (;;) run.append({ step: 2, text: 'x'.repeat(5000) }); }, says('cannot write', 'events.jsonl', 'no space left on the device'));
-    await run.close();
-    spawnSync('mount', ['-o', 'remount,size=1m', small]);
-    const again = await openRun(path, { resume: true });
-    assert.deepEqual([again.checkpoint?.step, await steps(path)], [1, []], 'the torn line and what came after the checkpoint are gone');
-    await again.save(large);
-    await again.close();
-    assert.equal(await resolveCheckpoint(path), join(path, 'step-00000002.safetensors'));
-  } finally {
-    spawnSync('umount', [small]);
-  }
-});
+test(
+  'a full disk leaves the checkpoint of before, and nothing ' + 'half-written',
+  { skip: process.getuid?.() !== 0 && 'needs root, to mount' },
+  async (t) => {
+    const small = join(await temporaryFolder(t), 'small'),
+      path = join(small, 'run');
+    await mkdir(small);
+    if (spawnSync('mount', ['-t', 'tmpfs', '-o', 'size=100k', 'tmpfs', small]).status !== 0) {
+      t.skip('mount does not ' + 'work here');
+      return;
+    }
+    try {
+      const run = await openRun(path),
+        large = {
+          ...at(2),
+          tensors: [{ name: 'w', dtype: 'int32' as const, shape: [50_000], data: () => new Int32Array(50_000) }],
+        };
+      const saved = await run.save(at(1)),
+        before = await readFile(saved);
+      for (let i = 0; i < 2; i++)
+        await assert.rejects(
+          run.save(large),
+          says('cannot write', 'step-00000002', 'no space left on the device', 'what was there before is untouched'),
+        );
+      assert.deepEqual(await readFile(saved), before);
+      assert.ok(!(await readdir(path)).some((name) => name.endsWith('.tmp') || name.includes('00000002')));
+      assert.throws(
+        () => {
+          for (;;) run.append({ step: 2, text: 'x'.repeat(5000) });
+        },
+        says('cannot write', 'events.jsonl', 'no space left on the device'),
+      );
+      await run.close();
+      spawnSync('mount', ['-o', 'remount,size=1m', small]);
+      const again = await openRun(path, { resume: true });
+      assert.deepEqual(
+        [again.checkpoint?.step, await steps(path)],
+        [1, []],
+        'the torn line and what came after the ' + 'checkpoint are gone',
+      );
+      await again.save(large);
+      await again.close();
+      assert.equal(await resolveCheckpoint(path), join(path, 'step-00000002.safetensors'));
+    } finally {
+      spawnSync('umount', [small]);
+    }
+  },
+);
 
 test('names with spaces, line breaks, other scripts and leading dashes are names like any other', async (t) => {
   const folder = await temporaryFolder(t);
-  for (const name of ['two words', '名前 ü', '-x', '--resume', 'a\nb', '"quoted" \'too\'', '$(id)', '#', 'é'.repeat(127)]) {
-    const path = join(folder, name), run = await openRun(path, { settings: { name } });
+  for (const name of [
+    'two words',
+    '名前 ü',
+    '-x',
+    '--resume',
+    'a\nb',
+    '"quoted" ' + "'too'",
+    '$(id)',
+    '#',
+    'é'.repeat(127),
+  ]) {
+    const path = join(folder, name),
+      run = await openRun(path, { settings: { name } });
     run.append({ step: 1 });
     const saved = await run.save(at(1));
     await run.close();
     assert.equal(await resolveCheckpoint(path), saved);
-    await assert.rejects(openRun(path), (error: Error) => error.message.split('\n').length === 2 && error.message.includes('already holds a run'));
+    await assert.rejects(
+      openRun(path),
+      (error: Error) => error.message.split('\n').length === 2 && error.message.includes('already holds a run'),
+    );
   }
 });
 
@@ -160,7 +228,9 @@ test('a folder in use is refused, by this process, by another, and by one elsewh
 
   const code = `import { lockFolder } from ${JSON.stringify(new URL('../../src/io/lock.ts', import.meta.url).href)};
     await lockFolder(${JSON.stringify(path)}); console.log('locked'); setInterval(() => {}, 1000);`;
-  const child = spawn(process.execPath, ['--input-type=module-typescript', '-e', code], { stdio: ['ignore', 'pipe', 'inherit'] });
+  const child = spawn(process.execPath, ['--input-type=module-typescript', '-e', code], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
   await once(child.stdout, 'data');
   await assert.rejects(openRun(path, { resume: true }), says(`in use by process ${child.pid}`, 'wait for it'));
   child.kill('SIGKILL');
@@ -176,11 +246,15 @@ test('a folder in use is refused, by this process, by another, and by one elsewh
   assert.deepEqual((await readdir(path)).sort(), ['events.jsonl', 'run.json']);
 });
 
-test('a lock whose pid now belongs to another process is stale', { skip: process.platform !== 'linux' && 'needs /proc' }, async (t) => {
-  const path = await temporaryFolder(t);
-  await writeFile(join(path, `lock.${pidSpace()}.${process.pid}.12345.00000000`), '');
-  await (await lockFolder(path)).release();
-});
+test(
+  'a lock whose pid now belongs to another process is stale',
+  { skip: process.platform !== 'linux' && 'needs /proc' },
+  async (t) => {
+    const path = await temporaryFolder(t);
+    await writeFile(join(path, `lock.${pidSpace()}.${process.pid}.12345.00000000`), '');
+    await (await lockFolder(path)).release();
+  },
+);
 
 test('of many that want a folder at once, at most one gets it', async (t) => {
   const path = await temporaryFolder(t);
@@ -203,19 +277,29 @@ test('settings that are no JSON are refused with the file', async (t) => {
 });
 
 test('a disk that is full in the middle of an event: nothing of it stays, and the next event has a line of its own', async (t) => {
-  const folder = await temporaryFolder(t), run = await openRun(join(folder, 'run'));
+  const folder = await temporaryFolder(t),
+    run = await openRun(join(folder, 'run'));
   run.append({ event: 'step', step: 1 });
-  const real = fs.appendFileSync, full = ((file: number, data: Uint8Array) => {
-    real(file, data.subarray(0, data.length >> 1));
-    throw Object.assign(new Error('ENOSPC'), { code: 'ENOSPC' });
-  }) as typeof real;
-  t.after(() => { fs.appendFileSync = real; syncBuiltinESMExports(); });
+  const real = fs.appendFileSync,
+    full = ((file: number, data: Uint8Array) => {
+      real(file, data.subarray(0, data.length >> 1));
+      throw Object.assign(new Error('ENOSPC'), { code: 'ENOSPC' });
+    }) as typeof real;
+  t.after(() => {
+    fs.appendFileSync = real;
+    syncBuiltinESMExports();
+  });
   fs.appendFileSync = full;
   syncBuiltinESMExports();
-  assert.throws(() => { run.append({ event: 'step', step: 2 }); }, /events\.jsonl: no space left/);
+  assert.throws(() => {
+    run.append({ event: 'step', step: 2 });
+  }, /events\.jsonl: no space left/);
   fs.appendFileSync = real;
   syncBuiltinESMExports();
   run.append({ event: 'failed', step: 1 });
   await run.close();
-  assert.equal(await readFile(join(folder, 'run', 'events.jsonl'), 'utf8'), '{"event":"step","step":1}\n{"event":"failed","step":1}\n');
+  assert.equal(
+    await readFile(join(folder, 'run', 'events.jsonl'), 'utf8'),
+    '{"event":"step","step":1}\n{"event":"failed","step":1}\n',
+  );
 });

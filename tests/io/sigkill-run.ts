@@ -1,5 +1,6 @@
 // The run that sigkill.test.ts kills: a stand-in for training whose state after a step depends on every step before it.
-// node sigkill-run.ts FOLDER STEPS: begins or resumes, saves every 3 steps a tensor large enough to be torn, says when it begins.
+// node sigkill-run.ts FOLDER STEPS: begins or resumes, saves every 3 steps a tensor large enough to be torn, says when
+// it begins.
 import { openRun } from '../../src/io/run-folder.ts';
 import { loadCheckpoint } from '../../src/io/checkpoint-file.ts';
 
@@ -25,6 +26,8 @@ while (step < steps) {
       meta: { step, seed: 1, config: {}, optimizer: {}, data: {} },
     });
   }
-  await new Promise((resolve) => { setTimeout(resolve, 1); });
+  await new Promise((resolve) => {
+    setTimeout(resolve, 1);
+  });
 }
 await run.close();

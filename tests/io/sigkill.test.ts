@@ -12,7 +12,9 @@ import { temporaryFolder } from './folder.ts';
 const STEPS = 60;
 const RUN = fileURLToPath(new URL('sigkill-run.ts', import.meta.url));
 
-/** Runs it, killed `ms` after it begins unless it ends before. Whether it ended by itself, and how long it ran, in ms. */
+/**
+ * Runs it, killed `ms` after it begins unless it ends before. Whether it ended by itself, and how long it ran, in ms.
+ */
 async function run(folder: string, ms?: number): Promise<{ ended: boolean; ran: number }> {
   const child = spawn(process.execPath, [RUN, folder, String(STEPS)], { stdio: ['ignore', 'pipe', 'inherit'] });
   await once(child.stdout, 'data');
@@ -26,7 +28,8 @@ async function run(folder: string, ms?: number): Promise<{ ended: boolean; ran: 
 
 test('killed at any moment, resumed, the events are those of an uninterrupted run', async (t) => {
   const folder = await temporaryFolder(t);
-  const whole = join(folder, 'whole'), torn = join(folder, 'torn');
+  const whole = join(folder, 'whole'),
+    torn = join(folder, 'torn');
   const { ran } = await run(whole);
   const random = new Stream(1, 'sigkill');
   let kills = 0; // they fall from before the folder exists to the middle of the steps

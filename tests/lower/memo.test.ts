@@ -1,5 +1,5 @@
-// Kernels that are taken from the memo are those that would be built: for random graphs one after the other, and for a model whose
-// layers repeat.
+// Kernels that are taken from the memo are those that would be built: for random graphs one after the other, and for a
+// model whose layers repeat.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { ops } from '../../src/graph/ops/index.ts';
@@ -14,15 +14,21 @@ import { toyBatch, toyLM } from '../support/toy.ts';
 
 /** Remembers nothing. */
 class Forgetful extends Map<string, never> {
-  override get(): undefined { return undefined; }
+  override get(): undefined {
+    return undefined;
+  }
 }
 
 /** How many kernels of `graph` the memo spared. */
 function check(graph: Graph, memo: KernelMemo, label: string): number {
-  const optimised = optimise(graph, ops), before = memo.size, got = lower(optimised, ops, memo), want = lower(optimised, ops, new Forgetful());
+  const optimised = optimise(graph, ops),
+    before = memo.size,
+    got = lower(optimised, ops, memo),
+    want = lower(optimised, ops, new Forgetful());
   assert.equal(got.calls.length, want.calls.length, label);
   got.calls.forEach((call, i) => {
-    const { kernel: _, ...plain } = call, { kernel: __, ...wanted } = want.calls[i];
+    const { kernel: _, ...plain } = call,
+      { kernel: __, ...wanted } = want.calls[i];
     assert.deepEqual(plain, wanted, `${label}, call ${i}`);
   });
   return got.calls.length - (memo.size - before);
@@ -34,8 +40,13 @@ test('random graphs, with one memo', () => {
 });
 
 test('a model: layers share kernels, and a second batch size shares what does not depend on it', async () => {
-  await using session = await compile(toyLM({ dropout: 0.1 }), { loss: crossEntropy, optimizer: adamW({ lr: 0.01, clip: 1 }), device: 'reference' });
-  const memo: KernelMemo = new Map(), first = session.trainGraph(toyBatch(0));
+  await using session = await compile(toyLM({ dropout: 0.1 }), {
+    loss: crossEntropy,
+    optimizer: adamW({ lr: 0.01, clip: 1 }),
+    device: 'reference',
+  });
+  const memo: KernelMemo = new Map(),
+    first = session.trainGraph(toyBatch(0));
   assert.ok(check(first, memo, 'first') > memo.size / 3);
   const known = memo.size;
   check(session.trainGraph(toyBatch(0, 5)), memo, 'another size');

@@ -7,12 +7,27 @@ import { orderTasks, type Task } from '../../src/lower/order.ts';
 import { sgd } from '../../src/optim/sgd.ts';
 import { compileGraph } from '../../src/pipeline.ts';
 
-const task = (of: string, before: string[], makes: number[], reads: number[], overwrites: number[] = []): Task<string> => ({ of, before, makes, reads, overwrites });
-const bytes = (sizes: readonly number[]) => (v: number): number => sizes[v];
+const task = (
+  of: string,
+  before: string[],
+  makes: number[],
+  reads: number[],
+  overwrites: number[] = [],
+): Task<string> => ({ of, before, makes, reads, overwrites });
+const bytes =
+  (sizes: readonly number[]) =>
+  (v: number): number =>
+    sizes[v];
 
 test('what a large value is needed for comes before the next large value', () => {
   // a makes 0 (100 bytes), which b and d read; c makes 2 (100 bytes) for e. As written, 0 and 2 are alive together.
-  const tasks = [task('a', [], [0], []), task('b', ['a'], [1], [0]), task('c', [], [2], []), task('d', ['a'], [3], [0]), task('e', ['c'], [4], [2])];
+  const tasks = [
+    task('a', [], [0], []),
+    task('b', ['a'], [1], [0]),
+    task('c', [], [2], []),
+    task('d', ['a'], [3], [0]),
+    task('e', ['c'], [4], [2]),
+  ];
   const { order, peak } = orderTasks(tasks, bytes([100, 1, 100, 1, 1]));
   assert.equal(peak, 101, 'what nobody reads lives as long as its kernel');
   assert.ok(order.indexOf('d') < order.indexOf('c') || order.indexOf('e') < order.indexOf('a'), order.join());
@@ -21,13 +36,26 @@ test('what a large value is needed for comes before the next large value', () =>
 test('what may be written over does not count twice; the order of the graph stays where nothing is won', () => {
   const chain = [task('a', [], [0], []), task('b', ['a'], [1], [0], [0]), task('c', ['b'], [2], [1], [1])];
   assert.deepEqual(orderTasks(chain, bytes([8, 8, 8])), { order: ['a', 'b', 'c'], peak: 8 });
-  assert.equal(orderTasks(chain.map((t) => ({ ...t, overwrites: [] })), bytes([8, 8, 8])).peak, 16);
+  assert.equal(
+    orderTasks(
+      chain.map((t) => ({ ...t, overwrites: [] })),
+      bytes([8, 8, 8]),
+    ).peak,
+    16,
+  );
 });
 
 test('what makes little of much comes right after what it reads, but not before what it waits for', () => {
-  const big = 100_000, order = (tasks: Task<string>[]): string => orderTasks(tasks, bytes([big, big, 8, 8, big])).order.join('');
+  const big = 100_000,
+    order = (tasks: Task<string>[]): string => orderTasks(tasks, bytes([big, big, 8, 8, big])).order.join('');
   // s and t sum 0 up: while that is near. u reads too little for it to matter.
-  const tasks = [task('a', [], [0], []), task('b', ['a'], [1], [0]), task('c', ['b'], [4], [1]), task('s', ['a'], [2], [0]), task('u', ['s'], [3], [2])];
+  const tasks = [
+    task('a', [], [0], []),
+    task('b', ['a'], [1], [0]),
+    task('c', ['b'], [4], [1]),
+    task('s', ['a'], [2], [0]),
+    task('u', ['s'], [3], [2]),
+  ];
   assert.equal(order(tasks), 'asbcu');
   assert.equal(order(tasks.map((t) => (t.of === 's' ? { ...t, before: ['a', 'b'] } : t))), 'abscu');
 });
@@ -35,31 +63,59 @@ test('what makes little of much comes right after what it reads, but not before 
 test('random graphs: every kernel once, after what it depends on, at no more bytes than in the order of the graph', () => {
   const random = new Stream(1, 'order');
   for (let n = 0; n < 50; n++) {
-    const size = 2 + (n % 30), pick = (i: number, below: number): number => Math.floor(random.uniform(n, i) * below);
+    const size = 2 + (n % 30),
+      pick = (i: number, below: number): number => Math.floor(random.uniform(n, i) * below);
     const tasks = Array.from({ length: size }, (_, i): Task<string> => {
       const reads = i === 0 ? [] : [...new Set([pick(4 * i, i), pick(4 * i + 1, i)])];
       return task(String(i), reads.map(String), [i], reads, reads.slice(0, 1));
     });
-    const sizes = tasks.map((_, i) => 1 + pick(1000 + i, 9)), { order, peak } = orderTasks(tasks, bytes(sizes));
+    const sizes = tasks.map((_, i) => 1 + pick(1000 + i, 9)),
+      { order, peak } = orderTasks(tasks, bytes(sizes));
     assert.deepEqual([...order].sort(), tasks.map((t) => t.of).sort());
     for (const t of tasks) for (const b of t.before) assert.ok(order.indexOf(b) < order.indexOf(t.of));
     // With each waiting for the one before there is no other order.
-    const asWritten = orderTasks(tasks.map((t, i) => ({ ...t, before: i === 0 ? [] : [String(i - 1)] })), bytes(sizes)).peak;
+    const asWritten = orderTasks(
+      tasks.map((t, i) => ({ ...t, before: i === 0 ? [] : [String(i - 1)] })),
+      bytes(sizes),
+    ).peak;
     assert.ok(peak <= asWritten && peak >= Math.max(...sizes), `${peak} ${asWritten}`);
   }
 });
 
-const WORK: LayerWork = { tokens: 512, dModel: 32, dFf: 128, experts: 4, topK: 2, capacity: 'dropless', overflow: 'drop', dispatch: 'ragged', skew: 0, activation: 'relu', optimizer: 'sgd', eager: true, pass: 'train' };
+const WORK: LayerWork = {
+  tokens: 512,
+  dModel: 32,
+  dFf: 128,
+  experts: 4,
+  topK: 2,
+  capacity: 'dropless',
+  overflow: 'drop',
+  dispatch: 'ragged',
+  skew: 0,
+  activation: 'relu',
+  optimizer: 'sgd',
+  eager: true,
+  pass: 'train',
+};
 const arenaOf = (work: LayerWork): { arena: number; fused: boolean } => {
   const { program } = compileGraph(layerGraph(layerOf(work), work, sgd({ lr: 1e-3, eager: work.eager })));
-  return { arena: program.slabs.arena, fused: program.steps.some((s) => s.ops.includes('groupedOuter') && s.ops.includes('sub')) };
+  return {
+    arena: program.slabs.arena,
+    fused: program.steps.some((s) => s.ops.includes('groupedOuter') && s.ops.includes('sub')),
+  };
 };
 
-test('an eager layer: updates apart from products where gradients are smaller than what backward would have to keep, fused where not', () => {
-  const hidden = WORK.tokens * WORK.topK * WORK.dFf * 4, few = arenaOf(WORK), many = arenaOf({ ...WORK, experts: 64 });
-  assert.equal(few.fused, false);
-  // The hidden layer once, its gradient in its place, and the gradient of one bank of weights; little else.
-  assert.ok(few.arena < 1.5 * hidden + WORK.experts * WORK.dModel * WORK.dFf * 4, `${few.arena} of ${hidden}`);
-  assert.equal(many.fused, true);
-  assert.ok(many.arena < 2.5 * hidden, `${many.arena} of ${hidden}`);
-});
+test(
+  'an eager layer: updates apart from products where gradients are smaller than what backward would have to ' +
+    'keep, fused where not',
+  () => {
+    const hidden = WORK.tokens * WORK.topK * WORK.dFf * 4,
+      few = arenaOf(WORK),
+      many = arenaOf({ ...WORK, experts: 64 });
+    assert.equal(few.fused, false);
+    // The hidden layer once, its gradient in its place, and the gradient of one bank of weights; little else.
+    assert.ok(few.arena < 1.5 * hidden + WORK.experts * WORK.dModel * WORK.dFf * 4, `${few.arena} of ${hidden}`);
+    assert.equal(many.fused, true);
+    assert.ok(many.arena < 2.5 * hidden, `${many.arena} of ${hidden}`);
+  },
+);

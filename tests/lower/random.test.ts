@@ -1,5 +1,5 @@
-// Random graphs through the whole compiler: the native device must compute what the reference does, in every state and output, for
-// several runs in a row; and the planner's verifier must notice planted faults.
+// Random graphs through the whole compiler: the native device must compute what the reference does, in every state and
+// output, for several runs in a row; and the planner's verifier must notice planted faults.
 import assert from 'node:assert/strict';
 import { after, test } from 'node:test';
 import { VerifyError } from '../../src/base/errors.ts';
@@ -19,11 +19,17 @@ const GRAPHS = 24;
 const device = noCompiler ? null : await NativeDevice.open(2);
 after(() => device?.close());
 
-const types = (graph: Graph) => new Map(graph.inputs.filter((i) => i.kind === 'state').map((i) => [i.name, graph.types[i.value]]));
+const types = (graph: Graph) =>
+  new Map(graph.inputs.filter((i) => i.kind === 'state').map((i) => [i.name, graph.types[i.value]]));
 
-async function results<R extends Runnable>(executor: Executor<R>, load: () => R, { graph, inputs, states }: RandomGraph): Promise<Map<string, ArrayLike<number>>> {
+async function results<R extends Runnable>(
+  executor: Executor<R>,
+  load: () => R,
+  { graph, inputs, states }: RandomGraph,
+): Promise<Map<string, ArrayLike<number>>> {
   for (const [name, type] of types(graph)) executor.setState(name, type, states[name]);
-  const runnable = load(), found = new Map<string, ArrayLike<number>>();
+  const runnable = load(),
+    found = new Map<string, ArrayLike<number>>();
   for (let run = 0; run < 3; run++) {
     // The second run is dry: guarded states stay as they are.
     const out = await executor.run(runnable, { ...inputs, commit: Int32Array.of(run === 1 ? 0 : 1) });
@@ -33,12 +39,20 @@ async function results<R extends Runnable>(executor: Executor<R>, load: () => R,
   return found;
 }
 
-function assertClose(got: ReadonlyMap<string, ArrayLike<number>>, want: ReadonlyMap<string, ArrayLike<number>>, label: string): void {
+function assertClose(
+  got: ReadonlyMap<string, ArrayLike<number>>,
+  want: ReadonlyMap<string, ArrayLike<number>>,
+  label: string,
+): void {
   for (const [name, b] of want) {
     const a = got.get(name) ?? [];
     assert.equal(a.length, b.length, `${label}: ${name}`);
     const scale = Math.max(1e-3, ...Array.from(b, Math.abs));
-    for (let i = 0; i < b.length; i++) assert.ok(Math.abs(a[i] - b[i]) < 2e-4 * scale, `${label}: ${name}[${i}] is ${a[i]}, the reference has ${b[i]}`);
+    for (let i = 0; i < b.length; i++)
+      assert.ok(
+        Math.abs(a[i] - b[i]) < 2e-4 * scale,
+        `${label}: ${name}[${i}] is ` + `${a[i]}, the reference has ${b[i]}`,
+      );
   }
 }
 
@@ -48,9 +62,14 @@ test(`${GRAPHS} random graphs compute what the reference does`, { skip: noCompil
   const compiled = graphs.map((g) => compileGraph(g.graph));
   await device.compile(compiled.flatMap((c) => c.kernels));
   for (const [seed, g] of graphs.entries()) {
-    const reference = new ReferenceExecutor(), native = new ProgramExecutor(new PoisonedDevice(device));
+    const reference = new ReferenceExecutor(),
+      native = new ProgramExecutor(new PoisonedDevice(device));
     const want = await results(reference, () => reference.load(g.graph), g);
-    const got = await results(native, () => native.load(JSON.parse(JSON.stringify(compiled[seed].program)) as Program), g);
+    const got = await results(
+      native,
+      () => native.load(JSON.parse(JSON.stringify(compiled[seed].program)) as Program),
+      g,
+    );
     assertClose(got, want, `graph ${seed}`);
     native.close();
   }
@@ -58,7 +77,9 @@ test(`${GRAPHS} random graphs compute what the reference does`, { skip: noCompil
 
 test('passes keep what a graph computes', async () => {
   for (let seed = 100; seed < 140; seed++) {
-    const g = randomGraph(seed, 30), plain = new ReferenceExecutor(), optimised = new ReferenceExecutor();
+    const g = randomGraph(seed, 30),
+      plain = new ReferenceExecutor(),
+      optimised = new ReferenceExecutor();
     const want = await results(plain, () => plain.load(g.graph), g);
     const graph = compileGraph(g.graph).graph;
     assertClose(await results(optimised, () => optimised.load(graph), g), want, `graph ${seed}`);
@@ -67,7 +88,8 @@ test('passes keep what a graph computes', async () => {
 
 /** Programs with a fault each; the verifier must refuse those that would compute something else. */
 test('the verifier notices planted faults', () => {
-  let faults = 0, noticed = 0;
+  let faults = 0,
+    noticed = 0;
   for (let seed = 0; seed < 20; seed++) {
     const { program } = compileGraph(randomGraph(seed, 30).graph);
     const { steps } = program;
@@ -81,14 +103,28 @@ test('the verifier notices planted faults', () => {
       const merged = steps.map((s, n) => (n === i ? { ...s, barrier: false } : s));
       for (const faulty of [swapped, merged]) {
         faults++;
-        try { verifyProgram({ ...program, steps: faulty }); } catch (error) { if (error instanceof VerifyError) noticed++; }
+        try {
+          verifyProgram({ ...program, steps: faulty });
+        } catch (error) {
+          if (error instanceof VerifyError) noticed++;
+        }
       }
     }
     const arena = program.tensors.filter((t) => t.slab === 'arena' && t.bytes > 0);
     if (arena.length === 0) continue;
     faults++;
-    assert.throws(() => verifyProgram({ ...program, tensors: program.tensors.map((t) => (t === arena[0] ? { ...t, offset: t.offset + 4 } : t)) }), VerifyError);
-    assert.throws(() => verifyProgram({ ...program, slabs: { ...program.slabs, arena: program.slabs.arena - 256 } }), VerifyError);
+    assert.throws(
+      () =>
+        verifyProgram({
+          ...program,
+          tensors: program.tensors.map((t) => (t === arena[0] ? { ...t, offset: t.offset + 4 } : t)),
+        }),
+      VerifyError,
+    );
+    assert.throws(
+      () => verifyProgram({ ...program, slabs: { ...program.slabs, arena: program.slabs.arena - 256 } }),
+      VerifyError,
+    );
     noticed++;
   }
   assert.ok(faults > 50);

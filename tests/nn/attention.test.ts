@@ -1,5 +1,5 @@
-// Attention layers: fewer heads of keys are heads that are shared, padding changes nothing, one layer is another with other weights;
-// all bit for bit.
+// Attention layers: fewer heads of keys are heads that are shared, padding changes nothing, one layer is another with
+// other weights; all bit for bit.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { hostTensor, type HostTensor } from '../../src/base/tensor.ts';
@@ -16,18 +16,29 @@ import { sgd } from '../../src/optim/sgd.ts';
 import { crossEntropy } from '../../src/nn/loss.ts';
 import { fingerprint, toyBatch, toyLM } from '../support/toy.ts';
 
-const B = 2, T = 21, WIDTH = 24;
+const B = 2,
+  T = 21,
+  WIDTH = 24;
 const loss = (output: Tensor): Tensor => sum(output);
 const draw = (name: string, shape: readonly number[]): HostTensor =>
-  hostTensor('float32', shape, Float32Array.from({ length: shape.reduce((n, d) => n * d, 1) }, (_, i) => new Stream(3, name).normal(0, i)));
+  hostTensor(
+    'float32',
+    shape,
+    Float32Array.from({ length: shape.reduce((n, d) => n * d, 1) }, (_, i) => new Stream(3, name).normal(0, i)),
+  );
 const x = draw('x', [B, T, WIDTH]);
 
 const read = (session: Session, name: string): Float32Array => session.executor.getState(name).data as Float32Array;
-const write = (session: Session, name: string, shape: readonly number[], data: Float32Array): void => { session.executor.setState(name, { dtype: 'float32', shape }, data); };
+const write = (session: Session, name: string, shape: readonly number[], data: Float32Array): void => {
+  session.executor.setState(name, { dtype: 'float32', shape }, data);
+};
 
 /** Columns of a [rows, width] matrix, in this order. */
 const columns = (matrix: Float32Array, width: number, order: readonly number[]): Float32Array =>
-  Float32Array.from({ length: matrix.length / width * order.length }, (_, i) => matrix[Math.floor(i / order.length) * width + order[i % order.length]]);
+  Float32Array.from(
+    { length: (matrix.length / width) * order.length },
+    (_, i) => matrix[Math.floor(i / order.length) * width + order[i % order.length]],
+  );
 const range = (from: number, to: number): number[] => Array.from({ length: to - from }, (_, i) => from + i);
 
 test('as many heads of keys as of queries is multi-head attention', async () => {
@@ -40,12 +51,14 @@ test('as many heads of keys as of queries is multi-head attention', async () => 
 });
 
 test('fewer heads of keys give what as many give in which those are repeated', async () => {
-  const options = { dModel: WIDTH, heads: 6, context: T }, width = 4;
+  const options = { dModel: WIDTH, heads: 6, context: T },
+    width = 4;
   await using few = await compile(new CausalSelfAttention({ ...options, kvHeads: 2 }), { loss });
   await using many = await compile(new CausalSelfAttention(options), { loss });
   const expected = await few.predict(x); // takes memory and starting weights
   await many.predict(x);
-  const of = (first: number): number[] => range(0, 6).flatMap((h) => range(0, width).map((c) => first + Math.floor(h / 3) * width + c));
+  const of = (first: number): number[] =>
+    range(0, 6).flatMap((h) => range(0, width).map((c) => first + Math.floor(h / 3) * width + c));
   const order = [...range(0, WIDTH), ...of(WIDTH), ...of(WIDTH + 2 * width)];
   write(many, 'qkv.weight', [WIDTH, 3 * WIDTH], columns(read(few, 'qkv.weight'), WIDTH + 4 * width, order));
   write(many, 'out.weight', [WIDTH, WIDTH], read(few, 'out.weight'));
@@ -53,9 +66,15 @@ test('fewer heads of keys give what as many give in which those are repeated', a
 });
 
 test('causal and rotary, the general layer is the one of language models', async () => {
-  await using causal = await compile(new CausalSelfAttention({ dModel: WIDTH, heads: 6, kvHeads: 3, context: T }), { loss });
-  await using general = await compile(new MultiHeadAttention({ dModel: WIDTH, heads: 6, kvHeads: 3, causal: true, rope: true, bias: false }), { loss });
-  const expected = await causal.predict(x), qkv = read(causal, 'qkv.weight');
+  await using causal = await compile(new CausalSelfAttention({ dModel: WIDTH, heads: 6, kvHeads: 3, context: T }), {
+    loss,
+  });
+  await using general = await compile(
+    new MultiHeadAttention({ dModel: WIDTH, heads: 6, kvHeads: 3, causal: true, rope: true, bias: false }),
+    { loss },
+  );
+  const expected = await causal.predict(x),
+    qkv = read(causal, 'qkv.weight');
   await general.predict(x);
   write(general, 'q.weight', [WIDTH, WIDTH], columns(qkv, 48, range(0, 24)));
   write(general, 'k.weight', [WIDTH, 12], columns(qkv, 48, range(24, 36)));
@@ -67,7 +86,9 @@ test('causal and rotary, the general layer is the one of language models', async
 /** Positions whose first number is 0 are padding, at the end. */
 class Padded {
   readonly attention: MultiHeadAttention;
-  constructor(options: Partial<MultiHeadOptions> = {}) { this.attention = new MultiHeadAttention({ dModel: WIDTH, heads: 3, ...options }); }
+  constructor(options: Partial<MultiHeadOptions> = {}) {
+    this.attention = new MultiHeadAttention({ dModel: WIDTH, heads: 3, ...options });
+  }
   forward(x: Tensor): Tensor {
     const lengths = sum(cast(notEqual(slice(x, 2, 0, 1), 0), 'int32'), [1, 2]); // int32 [batch]
     return call(this.attention, x, { lengths });
@@ -76,7 +97,9 @@ class Padded {
 
 test('padding changes no bit of what is no padding', async () => {
   await using session = await compile(new Padded(), { loss });
-  const short = 13, row = short * WIDTH, part = x.data.slice(0, row);
+  const short = 13,
+    row = short * WIDTH,
+    part = x.data.slice(0, row);
   const long = new Float32Array(T * WIDTH);
   long.set(part);
   const expected = await session.predict(hostTensor('float32', [1, short, WIDTH], part));
@@ -87,7 +110,9 @@ test('padding changes no bit of what is no padding', async () => {
 test('over a memory of another width: each row mixes the rows of the memory', async () => {
   class Cross {
     readonly attention = new MultiHeadAttention({ dModel: WIDTH, heads: 3, kvHeads: 1, memoryWidth: 5 });
-    forward(x: Tensor): Tensor { return call(this.attention, x, { memory: slice(x, 2, 0, 5) }); }
+    forward(x: Tensor): Tensor {
+      return call(this.attention, x, { memory: slice(x, 2, 0, 5) });
+    }
   }
   await using session = await compile(new Cross(), { loss });
   const { shape, data } = await session.predict(x);
@@ -97,14 +122,24 @@ test('over a memory of another width: each row mixes the rows of the memory', as
 });
 
 test('a layer trains through masks and lengths', async () => {
-  await using session = await compile(new Padded({ kvHeads: 1 }), { loss: (output) => sum(output, [0, 1, 2]), optimizer: sgd({ lr: 0.01 }) });
-  const first = await session.step({ x, y: x }), second = await session.step({ x, y: x });
+  await using session = await compile(new Padded({ kvHeads: 1 }), {
+    loss: (output) => sum(output, [0, 1, 2]),
+    optimizer: sgd({ lr: 0.01 }),
+  });
+  const first = await session.step({ x, y: x }),
+    second = await session.step({ x, y: x });
   assert.ok(second.loss < first.loss && Number.isFinite(second.gradNorm));
 });
 
 test('what does not fit is named', () => {
-  assert.throws(() => new CausalSelfAttention({ dModel: 24, heads: 6, kvHeads: 4, context: 8 }), /6 heads cannot share 4 heads of keys evenly/);
+  assert.throws(
+    () => new CausalSelfAttention({ dModel: 24, heads: 6, kvHeads: 4, context: 8 }),
+    /6 heads cannot share 4 heads of keys evenly/,
+  );
   assert.throws(() => new MultiHeadAttention({ dModel: 24, heads: 5 }), /width 24 cannot be split into 5 heads/);
   assert.throws(() => new MultiHeadAttention({ dModel: 6, heads: 2, rope: true }), /heads of even width/);
-  assert.throws(() => new TransformerLM({ vocab: 5, dModel: 8, layers: 1, heads: 2, kvHeads: 0, context: 4 }), /kvHeads must be a whole number/);
+  assert.throws(
+    () => new TransformerLM({ vocab: 5, dModel: 8, layers: 1, heads: 2, kvHeads: 0, context: 4 }),
+    /kvHeads must be a whole number/,
+  );
 });

@@ -4,9 +4,17 @@ import { test } from 'node:test';
 import { hostTensor } from '../../src/base/tensor.ts';
 import { quantile, RunStats } from '../../src/observe/run-stats.ts';
 
-const shown = (step: number, load: readonly number[], more: Record<string, number> = {}) => ({ step, loss: step / 10, ms: step,
-  stats: { 'a.moe/load': hostTensor('int32', [load.length], Int32Array.from(load)),
-    ...Object.fromEntries(Object.entries(more).map(([name, v]) => [`a.moe/${name}`, hostTensor('float32', [], Float32Array.of(v))])) } });
+const shown = (step: number, load: readonly number[], more: Record<string, number> = {}) => ({
+  step,
+  loss: step / 10,
+  ms: step,
+  stats: {
+    'a.moe/load': hostTensor('int32', [load.length], Int32Array.from(load)),
+    ...Object.fromEntries(
+      Object.entries(more).map(([name, v]) => [`a.moe/${name}`, hostTensor('float32', [], Float32Array.of(v))]),
+    ),
+  },
+});
 
 test('a step is seen two steps later; averages and quantiles are of what is seen', () => {
   const stats = new RunStats();
@@ -27,7 +35,8 @@ test('a step is seen two steps later; averages and quantiles are of what is seen
 });
 
 test('state goes through JSON and comes back, numbers that are none included', () => {
-  const stats = new RunStats(), copy = new RunStats();
+  const stats = new RunStats(),
+    copy = new RunStats();
   for (let i = 1; i < 9; i++) stats.show(shown(i, [i, 9 - i]));
   copy.restore(JSON.parse(JSON.stringify(stats.state())) as ReturnType<RunStats['state']>);
   for (const s of [stats, copy]) s.show(shown(9, [1, 1]));
@@ -36,15 +45,22 @@ test('state goes through JSON and comes back, numbers that are none included', (
 });
 
 test('quantiles lie between the nearest values', () => {
-  assert.deepEqual([quantile([3, 1, 2], 0), quantile([3, 1, 2], 0.5), quantile([0, 10], 0.95), quantile([7], 0.3)], [1, 2, 9.5, 7]);
+  assert.deepEqual(
+    [quantile([3, 1, 2], 0), quantile([3, 1, 2], 0.5), quantile([0, 10], 0.95), quantile([7], 0.3)],
+    [1, 2, 9.5, 7],
+  );
   assert.ok(Number.isNaN(quantile([], 0.5)));
 });
 
 test('a batch in parts: loads are looked at part by part, what was dropped adds up', () => {
-  const stats = new RunStats(), part = (load: readonly number[], dropped: number) => shown(0, load, { dropped }).stats;
+  const stats = new RunStats(),
+    part = (load: readonly number[], dropped: number) => shown(0, load, { dropped }).stats;
   stats.show({ ...shown(1, [9, 9]), parts: [part([4, 0], 1), part([1, 3], 2)] });
   stats.show({ ...shown(2, [9, 9]), parts: [part([2, 2], 5), part([0, 4], 0)] });
   stats.show(shown(3, [1, 1]));
   const layer = stats.layer('a.moe');
-  assert.deepEqual([layer.load, layer.dropped, layer.droppedTotal, layer.quantile(1), layer.quantile(0)], [[0, 4], 5, 8, [4, 4], [0, 0]]);
+  assert.deepEqual(
+    [layer.load, layer.dropped, layer.droppedTotal, layer.quantile(1), layer.quantile(0)],
+    [[0, 4], 5, 8, [4, 4], [0, 0]],
+  );
 });

@@ -87,10 +87,7 @@ class Idle {
     parameters: readonly { readonly name: string; readonly shape: readonly number[]; readonly role: Role }[],
   ) {
     this.all = Object.fromEntries(
-      parameters.map(({ name, shape, role }) => [
-        name,
-        new Parameter(shape, { kind: 'constant', value: 2 }, { role }),
-      ]),
+      parameters.map(({ name, shape, role }) => [name, new Parameter(shape, { kind: 'constant', value: 2 }, { role })]),
     );
   }
 
@@ -281,10 +278,7 @@ test('groups: multipliers of the learning rate, decay and freezing, by a functio
       gain = await run([{ role: ['gain', 'bias'], decay: true }]);
     const taken = off['a.weight'] - plain['a.weight'];
     assert.ok(Math.abs(own['a.weight'] - (off['a.weight'] - 2 * taken)) < 1e-9);
-    assert.ok(
-      Math.abs(gain['b.gain'] - (plain['b.gain'] - 0.1 * 0.5)) < 1e-9,
-      `${gain['b.gain']} ${plain['b.gain']}`,
-    );
+    assert.ok(Math.abs(gain['b.gain'] - (plain['b.gain'] - 0.1 * 0.5)) < 1e-9, `${gain['b.gain']} ${plain['b.gain']}`);
     assert.deepEqual([gain['a.weight'], off['b.gain']], [plain['a.weight'], plain['b.gain']]);
     // Later rules override earlier ones, field by field; a multiplier holds for the decay too where that is
     // decoupled, as in any group of PyTorch.
@@ -297,25 +291,38 @@ test('groups: multipliers of the learning rate, decay and freezing, by a functio
   }
 });
 
-test("a function of groups, also one of a user's own optimiser, is read once for each parameter, when a session is compiled", async () => {
-  const asked: string[] = [];
-  let factor = 0.5;
-  const groups: optim.Groups = (path) => { asked.push(path); return { lr: factor }; };
-  const own: optim.Optimizer = { ...optim.sgd({ lr: 0.1 }), name: 'own', groups }, x = hostTensor('float32', [4, 2], [1, 0, 0, 1, 1, 1, 2, 1]);
-  for (const optimizer of [optim.sgd({ lr: 0.1, groups }), own]) {
-    asked.length = 0;
-    factor = 0.5;
-    const of = (o: optim.Optimizer): Promise<Session> => compile(new nn.Linear(2, 2), { loss: meanSquaredError, optimizer: o, device: 'wasm', threads: 1, seed: 4 });
-    const session = await of(optimizer), half = await of(optim.sgd({ lr: 0.05 }));
-    factor = 100; // too late for this session
-    for (let i = 0; i < 3; i++) for (const s of [session, half]) await s.step({ x, y: x });
-    assert.deepEqual(asked, ['weight', 'bias']);
-    const [moved, expected] = [valuesOf(session), valuesOf(half)];
-    for (const [name, values] of Object.entries(expected)) values.forEach((v, i) => { assert.ok(Math.abs(moved[name][i] - v) < 1e-6, `${optimizer.name} ${name}`); });
-    await session.close();
-    await half.close();
-  }
-});
+test(
+  "a function of groups, also one of a user's own optimiser, is read once for each parameter, when a session is " +
+    'compiled',
+  async () => {
+    const asked: string[] = [];
+    let factor = 0.5;
+    const groups: optim.Groups = (path) => {
+      asked.push(path);
+      return { lr: factor };
+    };
+    const own: optim.Optimizer = { ...optim.sgd({ lr: 0.1 }), name: 'own', groups },
+      x = hostTensor('float32', [4, 2], [1, 0, 0, 1, 1, 1, 2, 1]);
+    for (const optimizer of [optim.sgd({ lr: 0.1, groups }), own]) {
+      asked.length = 0;
+      factor = 0.5;
+      const of = (o: optim.Optimizer): Promise<Session> =>
+        compile(new nn.Linear(2, 2), { loss: meanSquaredError, optimizer: o, device: 'wasm', threads: 1, seed: 4 });
+      const session = await of(optimizer),
+        half = await of(optim.sgd({ lr: 0.05 }));
+      factor = 100; // too late for this session
+      for (let i = 0; i < 3; i++) for (const s of [session, half]) await s.step({ x, y: x });
+      assert.deepEqual(asked, ['weight', 'bias']);
+      const [moved, expected] = [valuesOf(session), valuesOf(half)];
+      for (const [name, values] of Object.entries(expected))
+        values.forEach((v, i) => {
+          assert.ok(Math.abs(moved[name][i] - v) < 1e-6, `${optimizer.name} ${name}`);
+        });
+      await session.close();
+      await half.close();
+    }
+  },
+);
 
 test('groups that are none are refused where they are made, those that fit nothing by compile', async () => {
   const made: [unknown, ...string[]][] = [
@@ -451,9 +458,7 @@ test('whatever the roles and the groups, each parameter moves as its optimiser w
   await fc.assert(
     fc.asyncProperty(drawn, async (c) => {
       const groups: optim.Groups = (path) => c.said[Number(path.slice('all.'.length))];
-      const silent = c.said.every(
-        ({ lr, decay, frozen }) => (lr ?? 1) === 1 && decay === undefined && frozen !== true,
-      );
+      const silent = c.said.every(({ lr, decay, frozen }) => (lr ?? 1) === 1 && decay === undefined && frozen !== true);
       const still = c.said.every(({ frozen }) => frozen === true),
         options = { loss: (o: Tensor) => sum(o), device: c.device, threads: 1 } as const;
       if (silent || still) return;

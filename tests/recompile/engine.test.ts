@@ -1,4 +1,5 @@
-// The recompilation engine on a small language model: what it decides, when, and that nothing it does changes a bit or costs a step.
+// The recompilation engine on a small language model: what it decides, when, and that nothing it does changes a bit or
+// costs a step.
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { test } from 'node:test';
@@ -18,14 +19,32 @@ import { fingerprint, toyBatch } from '../support/toy.ts';
 import { inForce } from './lm.ts';
 
 type LM = TransformerLM;
-const model = (capacity: 'dropless' | number = 'dropless'): LM => new TransformerLM({ vocab: 17, dModel: 16, layers: 2, heads: 2, context: 12,
-  moe: { experts: 4, topK: 2, hidden: 24, capacity } });
+const model = (capacity: 'dropless' | number = 'dropless'): LM =>
+  new TransformerLM({
+    vocab: 17,
+    dModel: 16,
+    layers: 2,
+    heads: 2,
+    context: 12,
+    moe: { experts: 4, topK: 2, hidden: 24, capacity },
+  });
 
-interface Opened { session: Session; events: RecompileEvent[] }
+interface Opened {
+  session: Session;
+  events: RecompileEvent[];
+}
 async function open(options: { agreement?: Agreement; capacity?: number } = {}): Promise<Opened> {
   const events: RecompileEvent[] = [];
-  const session = await compile(model(options.capacity), { loss: crossEntropy, optimizer: adamW({ lr: 1e-2 }), device: 'wasm', threads: 1, seed: 3, memory: 256e6,
-    events: (e) => events.push(e), ...(options.agreement && { agreement: options.agreement }) });
+  const session = await compile(model(options.capacity), {
+    loss: crossEntropy,
+    optimizer: adamW({ lr: 1e-2 }),
+    device: 'wasm',
+    threads: 1,
+    seed: 3,
+    memory: 256e6,
+    events: (e) => events.push(e),
+    ...(options.agreement && { agreement: options.agreement }),
+  });
   return { session, events };
 }
 
@@ -38,25 +57,45 @@ async function steps(session: Session, count: number): Promise<number[]> {
 /** Steps until so many decisions are told: compilers take their time. */
 async function told({ session, events }: Opened, count = 1): Promise<number[]> {
   const losses: number[] = [];
-  while (events.length < count) losses.push(...await steps(session, 1));
+  while (events.length < count) losses.push(...(await steps(session, 1)));
   return losses;
 }
 
-const blocks = (m: LM) => m.blocks.map((b) => { assert.ok(b.moe); return b.moe; });
-const toPadded: Rule<LM> = { name: 'padded', trigger: (run) => run.step === 4, alter: (m) => { for (const moe of blocks(m)) moe.dispatch = 'padded'; } };
+const blocks = (m: LM) =>
+  m.blocks.map((b) => {
+    assert.ok(b.moe);
+    return b.moe;
+  });
+const toPadded: Rule<LM> = {
+  name: 'padded',
+  trigger: (run) => run.step === 4,
+  alter: (m) => {
+    for (const moe of blocks(m)) moe.dispatch = 'padded';
+  },
+};
 
 test('a change that keeps all bits: verified, measured, told; losses are those of a run without', async () => {
-  const plain = await open(), watched = await open();
+  const plain = await open(),
+    watched = await open();
   watched.session.recompile(toPadded);
-  const got = await told(watched), want = await steps(plain.session, got.length);
+  const got = await told(watched),
+    want = await steps(plain.session, got.length);
   assert.deepEqual(got, want);
   assert.deepEqual(fingerprint(watched.session), fingerprint(plain.session));
   const [event] = watched.events;
   assert.equal(watched.events.length, 1);
   assert.equal(event.class, 'N');
   assert.equal(event.step, 6, 'what step 4 shows is seen before step 6');
-  assert.ok(event.verified && event.effect !== null && event.ratio && event.after.ms !== null && event.before.bytes > 0);
-  assert.deepEqual(event.changes.map((c) => [c.path, c.knob, c.from, c.to]), [['blocks.0.moe', 'dispatch', 'ragged', 'padded'], ['blocks.1.moe', 'dispatch', 'ragged', 'padded']]);
+  assert.ok(
+    event.verified && event.effect !== null && event.ratio && event.after.ms !== null && event.before.bytes > 0,
+  );
+  assert.deepEqual(
+    event.changes.map((c) => [c.path, c.knob, c.from, c.to]),
+    [
+      ['blocks.0.moe', 'dispatch', 'ragged', 'padded'],
+      ['blocks.1.moe', 'dispatch', 'ragged', 'padded'],
+    ],
+  );
   assert.equal(inForce(watched.session)[0]['dispatch'], event.kept ? 'padded' : 'ragged');
   await plain.session.close();
   await watched.session.close();
@@ -64,36 +103,64 @@ test('a change that keeps all bits: verified, measured, told; losses are those o
 
 test('statistics of a batch in parts are those of the whole', async () => {
   const load = async (accumulate: number): Promise<number[]> => {
-    await using session = await compile(model(), { loss: crossEntropy, optimizer: adamW({ lr: 1e-2 }), device: 'wasm', threads: 1, seed: 3, memory: 256e6, accumulate });
+    await using session = await compile(model(), {
+      loss: crossEntropy,
+      optimizer: adamW({ lr: 1e-2 }),
+      device: 'wasm',
+      threads: 1,
+      seed: 3,
+      memory: 256e6,
+      accumulate,
+    });
     return Array.from((await session.step(toyBatch(0))).stats['blocks.0.moe/load'].data, Number);
   };
   assert.deepEqual(await load(3), await load(1));
 });
 
-test('a change of results takes effect exactly 32 steps after it was decided, and is taken back by its own measure', async () => {
-  const { session, events } = await open();
-  session.recompile<LM>({ name: 'one expert', trigger: (run) => run.step >= 5, alter: (m) => { blocks(m)[1].topK = 1; }, undo: (run) => run.step >= 60, cooldown: 10, budget: 2,
-    reason: (run) => `second weight ${run.layer('blocks.1.moe').secondGateWeight.toFixed(3)}` });
-  const loads: number[] = [];
-  for (let i = 0; i < 110; i++) {
-    const { stats } = await session.step(toyBatch(i));
-    loads.push(Array.from(stats['blocks.1.moe/load'].data, Number).reduce((a, b) => a + b));
-  }
-  const [first, second] = events;
-  assert.equal(events.length, 2);
-  assert.deepEqual([first.class, first.step, first.effect, first.kept], ['R', 7, 7 + NOTICE, true]);
-  assert.match(first.reason, /^second weight 0\.[0-4]\d+$/);
-  const changed = loads.findIndex((n) => n === 36) + 1, back = loads.findIndex((n, i) => i >= changed && n === 72) + 1;
-  assert.deepEqual([changed, back], [first.effect, second.effect]);
-  assert.deepEqual([second.reason, second.step], ['taken back', 62]);
-  await session.close();
-});
+test(
+  'a change of results takes effect exactly 32 steps after it was decided, and is taken back by its own ' + 'measure',
+  async () => {
+    const { session, events } = await open();
+    session.recompile<LM>({
+      name: 'one expert',
+      trigger: (run) => run.step >= 5,
+      alter: (m) => {
+        blocks(m)[1].topK = 1;
+      },
+      undo: (run) => run.step >= 60,
+      cooldown: 10,
+      budget: 2,
+      reason: (run) => `second weight ${run.layer('blocks.1.moe').secondGateWeight.toFixed(3)}`,
+    });
+    const loads: number[] = [];
+    for (let i = 0; i < 110; i++) {
+      const { stats } = await session.step(toyBatch(i));
+      loads.push(Array.from(stats['blocks.1.moe/load'].data, Number).reduce((a, b) => a + b));
+    }
+    const [first, second] = events;
+    assert.equal(events.length, 2);
+    assert.deepEqual([first.class, first.step, first.effect, first.kept], ['R', 7, 7 + NOTICE, true]);
+    assert.match(first.reason, /^second weight 0\.[0-4]\d+$/);
+    const changed = loads.findIndex((n) => n === 36) + 1,
+      back = loads.findIndex((n, i) => i >= changed && n === 72) + 1;
+    assert.deepEqual([changed, back], [first.effect, second.effect]);
+    assert.deepEqual([second.reason, second.step], ['taken back', 62]);
+    await session.close();
+  },
+);
 
 test('1,000 forced recompilations, a quarter made to fail, change no bit and cost no step', async () => {
-  const plain = await open(), forced = await open(), stream = new Stream(1, 'forced');
-  let tries = 0, at = 0;
-  const fails = (): number => (tries % 4 === 0 ? 1 + (tries / 4) % 4 : 0);
-  forced.session.recompile<LM>({ name: 'forced', cooldown: 0, measure: false, only: 'N',
+  const plain = await open(),
+    forced = await open(),
+    stream = new Stream(1, 'forced');
+  let tries = 0,
+    at = 0;
+  const fails = (): number => (tries % 4 === 0 ? 1 + ((tries / 4) % 4) : 0);
+  forced.session.recompile<LM>({
+    name: 'forced',
+    cooldown: 0,
+    measure: false,
+    only: 'N',
     trigger: () => {
       if (forced.session.steps < at) return false;
       at = forced.session.steps + 1 + Math.floor(3 * stream.uniform(0, tries++));
@@ -106,29 +173,53 @@ test('1,000 forced recompilations, a quarter made to fail, change no bit and cos
       if (fails() === 3) (moe as { dispatch: string }).dispatch = 'nonsense';
       else if (fails() === 4) (m as { embedding: unknown }).embedding = null;
       else moe.dispatch = moe.dispatch === 'ragged' ? 'padded' : 'ragged';
-    } });
+    },
+  });
   const losses: number[] = [];
   while (forced.events.length < 1000) losses.push((await forced.session.step(toyBatch(forced.session.steps))).loss);
   assert.deepEqual(losses, await steps(plain.session, losses.length));
   assert.deepEqual(fingerprint(forced.session), fingerprint(plain.session));
   const failed = forced.events.filter((e) => e.error !== undefined);
   assert.ok(failed.length >= 200 && failed.length <= 300, `${failed.length} failed`);
-  for (const what of [/a trigger that fails/, /an alter that fails/, /no dispatch named nonsense/, /embedding cannot be set/]) assert.ok(failed.some((e) => what.test(e.error ?? '')), String(what));
+  for (const what of [
+    /a trigger that fails/,
+    /an alter that fails/,
+    /no dispatch named nonsense/,
+    /embedding cannot be set/,
+  ])
+    assert.ok(
+      failed.some((e) => what.test(e.error ?? '')),
+      String(what),
+    );
   assert.ok(forced.events.every((e) => e.error !== undefined || (e.kept && e.verified)));
-  assert.ok(forced.events.some((e) => e.cached), 'plans recur');
+  assert.ok(
+    forced.events.some((e) => e.cached),
+    'plans recur',
+  );
   await plain.session.close();
   await forced.session.close();
 });
 
 test('a plan that does not agree is dropped, by name', async () => {
-  const opened = await open({ capacity: 0.5 }), { session, events } = opened, plain = await open({ capacity: 0.5 });
+  const opened = await open({ capacity: 0.5 }),
+    { session, events } = opened,
+    plain = await open({ capacity: 0.5 });
   // A rule book that calls every change neutral; raising a capacity that drops is not.
-  class Liar extends MoE { static override readonly knobs: KnobRules = { ...MoE.knobs, capacity: () => true }; }
+  class Liar extends MoE {
+    static override readonly knobs: KnobRules = { ...MoE.knobs, capacity: () => true };
+  }
   const moe = blocks(session.model as LM)[0];
   Object.setPrototypeOf(moe, Liar.prototype);
-  session.recompile<LM>({ name: 'liar', trigger: (run) => run.step >= 3, budget: 1, alter: (m) => { blocks(m)[0].capacity = 2; } });
+  session.recompile<LM>({
+    name: 'liar',
+    trigger: (run) => run.step >= 3,
+    budget: 1,
+    alter: (m) => {
+      blocks(m)[0].capacity = 2;
+    },
+  });
   const got = await told(opened);
-  got.push(...await steps(session, 3));
+  got.push(...(await steps(session, 3)));
   assert.deepEqual(got, await steps(plain.session, got.length));
   assert.equal(events.length, 1);
   assert.match(events[0].error ?? '', /does not agree with the old one: .* differs/);
@@ -140,7 +231,13 @@ test('a plan that does not agree is dropped, by name', async () => {
 
 test('a rule that reads a clock may not change results', async () => {
   const { session, events } = await open();
-  session.recompile<LM>({ name: 'by the clock', trigger: (run) => run.ms > 0, alter: (m) => { blocks(m)[0].topK = 1; } });
+  session.recompile<LM>({
+    name: 'by the clock',
+    trigger: (run) => run.ms > 0,
+    alter: (m) => {
+      blocks(m)[0].topK = 1;
+    },
+  });
   await steps(session, 320);
   assert.equal(events.length, 3, 'it is left out after three failures');
   assert.ok(events.every((e) => /reads a clock/.test(e.error ?? '')));
@@ -149,12 +246,20 @@ test('a rule that reads a clock may not change results', async () => {
 });
 
 test('saved and loaded between decision and effect, a run goes on as if it had not stopped', async (t) => {
-  const folder = await temporaryFolder(t), rule = (): Rule<LM> => ({ name: 'one expert', trigger: (run) => run.step === 6, alter: (m) => { blocks(m)[0].topK = 1; } });
+  const folder = await temporaryFolder(t),
+    rule = (): Rule<LM> => ({
+      name: 'one expert',
+      trigger: (run) => run.step === 6,
+      alter: (m) => {
+        blocks(m)[0].topK = 1;
+      },
+    });
   const whole = await open();
   whole.session.recompile(rule());
   const want = await steps(whole.session, 60);
   for (const at of [5, 7, 8, 20, 39, 40, 41, 55]) {
-    const first = await open(), path = join(folder, `${at}.safetensors`);
+    const first = await open(),
+      path = join(folder, `${at}.safetensors`);
     first.session.recompile(rule());
     const before = await steps(first.session, at);
     await first.session.save(path);
@@ -162,7 +267,7 @@ test('saved and loaded between decision and effect, a run goes on as if it had n
     const second = await open();
     second.session.recompile(rule());
     await second.session.load(path);
-    assert.deepEqual([...before, ...await steps(second.session, 60 - at)], want, `stopped after step ${at}`);
+    assert.deepEqual([...before, ...(await steps(second.session, 60 - at))], want, `stopped after step ${at}`);
     assert.deepEqual(second.session.plan().engine?.log, whole.session.plan().engine?.log);
     await second.session.close();
   }
@@ -172,18 +277,36 @@ test('saved and loaded between decision and effect, a run goes on as if it had n
 test('two executors that compile at different speeds swap at the same step', async () => {
   // Each answer waits for the other's: all are ready, or none swaps.
   const waiting: { ready: boolean; resolve(all: boolean): void }[] = [];
-  const agreeSwapStep = (_: number, ready: boolean): Promise<boolean> => new Promise((resolve) => {
-    const other = waiting.pop();
-    if (!other) { waiting.push({ ready, resolve }); return; }
-    resolve(ready && other.ready);
-    other.resolve(ready && other.ready);
-  });
-  const agreement: Agreement = { reduceStats: (own) => Promise.resolve({ ...own, ms: 1 }), agreeSwapStep, anyFailed: (own) => Promise.resolve(own), anyOverflow: (own) => Promise.resolve(own) };
-  const a = await open({ agreement }), b = await open({ agreement });
+  const agreeSwapStep = (_: number, ready: boolean): Promise<boolean> =>
+    new Promise((resolve) => {
+      const other = waiting.pop();
+      if (!other) {
+        waiting.push({ ready, resolve });
+        return;
+      }
+      resolve(ready && other.ready);
+      other.resolve(ready && other.ready);
+    });
+  const agreement: Agreement = {
+    reduceStats: (own) => Promise.resolve({ ...own, ms: 1 }),
+    agreeSwapStep,
+    anyFailed: (own) => Promise.resolve(own),
+    anyOverflow: (own) => Promise.resolve(own),
+  };
+  const a = await open({ agreement }),
+    b = await open({ agreement });
   // One of them is slow: its compiler takes the time of many steps.
-  const { device } = b.session.executor as unknown as { device: { compile(kernels: unknown): Promise<void> } }, real = device.compile.bind(device);
-  let seen = 0, late = (): void => undefined;
-  device.compile = async (kernels) => { await real(kernels); if (++seen > 1) await new Promise<void>((resolve) => { late = resolve; }); };
+  const { device } = b.session.executor as unknown as { device: { compile(kernels: unknown): Promise<void> } },
+    real = device.compile.bind(device);
+  let seen = 0,
+    late = (): void => undefined;
+  device.compile = async (kernels) => {
+    await real(kernels);
+    if (++seen > 1)
+      await new Promise<void>((resolve) => {
+        late = resolve;
+      });
+  };
   for (const { session } of [a, b]) session.recompile<LM>({ ...toPadded, measure: false });
   for (let i = 0; a.events.length + b.events.length < 2; i++) {
     if (i >= 20) late();
@@ -198,10 +321,14 @@ test('two executors that compile at different speeds swap at the same step', asy
 });
 
 test('a step that is not finite in the middle of a trial leaves everything as it was decided', async () => {
-  const opened = await open(), { session, events } = opened, plain = await open();
+  const opened = await open(),
+    { session, events } = opened,
+    plain = await open();
   session.recompile(toPadded);
   await steps(session, 20);
-  const before = fingerprint(session), bad = toyBatch(20), broken = { ...bad, y: { ...bad.y, data: Int32Array.from(bad.y.data, () => 99) } };
+  const before = fingerprint(session),
+    bad = toyBatch(20),
+    broken = { ...bad, y: { ...bad.y, data: Int32Array.from(bad.y.data, () => 99) } };
   await assert.rejects(session.step(broken), /is not finite/);
   assert.deepEqual(fingerprint(session), before);
   assert.equal(inForce(session)[0]['dispatch'], 'ragged', 'between steps the plan that was decided on is in force');
@@ -217,7 +344,13 @@ test('a change of results is decided on its step, whatever else is under way', a
   const run = async (beside: boolean): Promise<RecompileEvent | undefined> => {
     const { session, events } = await open();
     if (beside) session.recompile<LM>({ ...toPadded, trigger: (stats) => stats.step >= 4 });
-    session.recompile<LM>({ name: 'one expert', trigger: (stats) => stats.step === 10, alter: (m) => { blocks(m)[1].topK = 1; } });
+    session.recompile<LM>({
+      name: 'one expert',
+      trigger: (stats) => stats.step === 10,
+      alter: (m) => {
+        blocks(m)[1].topK = 1;
+      },
+    });
     await steps(session, 50);
     await session.close();
     return events.find((e) => e.rule === 'one expert');
@@ -228,13 +361,24 @@ test('a change of results is decided on its step, whatever else is under way', a
 });
 
 test('micro-batches, batches of two sizes, and closing while a plan is compiled', async () => {
-  const events: RecompileEvent[] = [], make = async (watched: boolean): Promise<Session> => {
-    const session = await compile(model(), { loss: crossEntropy, optimizer: adamW({ lr: 1e-2 }), device: 'wasm', threads: 1, seed: 3, memory: 256e6, accumulate: 2, events: (e) => events.push(e) });
-    if (watched) session.recompile<LM>({ ...toPadded, measure: false });
-    return session;
-  };
+  const events: RecompileEvent[] = [],
+    make = async (watched: boolean): Promise<Session> => {
+      const session = await compile(model(), {
+        loss: crossEntropy,
+        optimizer: adamW({ lr: 1e-2 }),
+        device: 'wasm',
+        threads: 1,
+        seed: 3,
+        memory: 256e6,
+        accumulate: 2,
+        events: (e) => events.push(e),
+      });
+      if (watched) session.recompile<LM>({ ...toPadded, measure: false });
+      return session;
+    };
   const [plain, watched] = [await make(false), await make(true)];
-  for (let i = 0; i < 30 || events.length === 0; i++) for (const session of [plain, watched]) await session.step(toyBatch(i, i % 3 === 0 ? 2 : 4));
+  for (let i = 0; i < 30 || events.length === 0; i++)
+    for (const session of [plain, watched]) await session.step(toyBatch(i, i % 3 === 0 ? 2 : 4));
   assert.deepEqual(fingerprint(watched), fingerprint(plain));
   assert.ok(events.length === 1 && events[0].kept, JSON.stringify(events));
   await plain.close();

@@ -12,12 +12,43 @@ import type { Settings } from '../../src/trace/knobs.ts';
 import { toyBatch } from '../support/toy.ts';
 
 export type LM = TransformerLM;
-export interface Opened { session: Session; events: RecompileEvent[] }
+export interface Opened {
+  session: Session;
+  events: RecompileEvent[];
+}
 
-export async function open({ device = 'wasm', say = () => undefined, ...options }: { device?: DeviceName; capacity?: number; events?: (e: RecompileEvent) => void; say?: (line: string) => void } = {}): Promise<Opened> {
-  const events: RecompileEvent[] = [], model = new TransformerLM({ vocab: 17, dModel: 16, layers: 2, heads: 2, context: 12, moe: { experts: 4, topK: 2, hidden: 24, capacity: options.capacity ?? 'dropless' } });
-  const session = await compile(model, { loss: crossEntropy, optimizer: adamW({ lr: 1e-2 }), device, threads: 1, seed: 3, memory: 256e6, say,
-    events: (e) => { events.push(e); options.events?.(e); } });
+export async function open({
+  device = 'wasm',
+  say = () => undefined,
+  ...options
+}: {
+  device?: DeviceName;
+  capacity?: number;
+  events?: (e: RecompileEvent) => void;
+  say?: (line: string) => void;
+} = {}): Promise<Opened> {
+  const events: RecompileEvent[] = [],
+    model = new TransformerLM({
+      vocab: 17,
+      dModel: 16,
+      layers: 2,
+      heads: 2,
+      context: 12,
+      moe: { experts: 4, topK: 2, hidden: 24, capacity: options.capacity ?? 'dropless' },
+    });
+  const session = await compile(model, {
+    loss: crossEntropy,
+    optimizer: adamW({ lr: 1e-2 }),
+    device,
+    threads: 1,
+    seed: 3,
+    memory: 256e6,
+    say,
+    events: (e) => {
+      events.push(e);
+      options.events?.(e);
+    },
+  });
   return { session, events };
 }
 
@@ -30,11 +61,24 @@ export async function steps(session: Session, count: number): Promise<number[]> 
 /** Steps until so many decisions are told: compilers take their time. */
 export async function told({ session, events }: Opened, count = 1): Promise<number[]> {
   const losses: number[] = [];
-  while (events.length < count) losses.push(...await steps(session, 1));
+  while (events.length < count) losses.push(...(await steps(session, 1)));
   return losses;
 }
 
-export const blocks = (m: LM): MoE[] => m.blocks.map((b) => { assert.ok(b.moe); return b.moe; });
+export const blocks = (m: LM): MoE[] =>
+  m.blocks.map((b) => {
+    assert.ok(b.moe);
+    return b.moe;
+  });
 /** What steps of the session take for its two MoE layers, whatever their user wrote. */
-export const inForce = (session: Session): Settings[] => ['blocks.0.moe', 'blocks.1.moe'].map((path) => session.settings(path));
-export const toPadded: Rule<LM> = { name: 'padded', trigger: (run) => run.step >= 4, alter: (m) => { for (const moe of blocks(m)) moe.dispatch = 'padded'; }, budget: 1, measure: false };
+export const inForce = (session: Session): Settings[] =>
+  ['blocks.0.moe', 'blocks.1.moe'].map((path) => session.settings(path));
+export const toPadded: Rule<LM> = {
+  name: 'padded',
+  trigger: (run) => run.step >= 4,
+  alter: (m) => {
+    for (const moe of blocks(m)) moe.dispatch = 'padded';
+  },
+  budget: 1,
+  measure: false,
+};

@@ -12,24 +12,45 @@ import { noCompiler } from '../support/toy.ts';
 // One number, odd counts, and more than a thread takes at a time.
 const SIZES = [1, 2, 7, 32_768, 32_769, 200_001, 3];
 const DEVICES: readonly (readonly [string, () => Promise<Device>])[] = [
-  ['native', () => NativeDevice.open(2)], ['wasm, 2 threads', () => WasmDevice.open(2)], ['wasm, 3 threads', () => WasmDevice.open(3)]];
+  ['native', () => NativeDevice.open(2)],
+  ['wasm, 2 ' + 'threads', () => WasmDevice.open(2)],
+  ['wasm, 3 threads', () => WasmDevice.open(3)],
+];
 
 const bits = (data: ArrayLike<number>): Uint32Array => new Uint32Array(Float32Array.from(data).buffer);
 
 for (const [name, open] of DEVICES) {
-  test(`${name}: normal numbers are the host's, and nothing beside them is touched`, { skip: name === 'native' && noCompiler }, async () => {
-    const executor = new ProgramExecutor(await open());
-    try {
-      SIZES.forEach((size, i) => { executor.setState(`w${i}`, { dtype: 'float32', shape: [size] }, new Float32Array(size).fill(5)); });
-      for (const seed of [0, 0xffffffff]) {
-        await executor.draw(SIZES.slice(0, -1).map((_, i) => ({ name: `w${i}`, std: 0.02 * (i + 1) })), seed);
+  test(
+    `${name}: normal numbers are the host's, and nothing beside them is ` + `touched`,
+    { skip: name === 'native' && noCompiler },
+    async () => {
+      const executor = new ProgramExecutor(await open());
+      try {
         SIZES.forEach((size, i) => {
-          const want = i === SIZES.length - 1 ? new Float32Array(size).fill(5) : new Stream(seed, `w${i}`).normals(0, 0.02 * (i + 1), new Float32Array(size));
-          assert.deepEqual(bits(executor.getState(`w${i}`).data as Float32Array), bits(want), `${size} numbers of seed ${seed}`);
+          executor.setState(`w${i}`, { dtype: 'float32', shape: [size] }, new Float32Array(size).fill(5));
         });
+        for (const seed of [0, 0xffffffff]) {
+          await executor.draw(
+            SIZES.slice(0, -1).map((_, i) => ({ name: `w${i}`, std: 0.02 * (i + 1) })),
+            seed,
+          );
+          SIZES.forEach((size, i) => {
+            const want =
+              i === SIZES.length - 1
+                ? new Float32Array(size).fill(5)
+                : new Stream(seed, `w${i}`).normals(0, 0.02 * (i + 1), new Float32Array(size));
+            assert.deepEqual(
+              bits(executor.getState(`w${i}`).data as Float32Array),
+              bits(want),
+              `${size} numbers of ` + `seed ${seed}`,
+            );
+          });
+        }
+      } finally {
+        executor.close();
       }
-    } finally { executor.close(); }
-  });
+    },
+  );
 }
 
 test('a draw may be asked for before the threads have started, and another at once', async () => {
@@ -37,13 +58,19 @@ test('a draw may be asked for before the threads have started, and another at on
   try {
     for (const name of ['a', 'b']) executor.setState(name, { dtype: 'float32', shape: [100_000] }, null);
     await Promise.all(['a', 'b'].map((name) => executor.draw([{ name, std: 1 }], 3)));
-    for (const name of ['a', 'b']) assert.deepEqual(executor.getState(name).data, new Stream(3, name).normals(0, 1, new Float32Array(100_000)));
-  } finally { executor.close(); }
+    for (const name of ['a', 'b'])
+      assert.deepEqual(executor.getState(name).data, new Stream(3, name).normals(0, 1, new Float32Array(100_000)));
+  } finally {
+    executor.close();
+  }
 });
 
 test('the reference draws the same numbers', async () => {
   const executor = new ReferenceExecutor();
   executor.setState('w', { dtype: 'float32', shape: [9] }, null);
   await executor.draw([{ name: 'w', std: 0.5 }], 1);
-  assert.deepEqual(Float32Array.from(executor.getState('w').data as Float32Array), new Stream(1, 'w').normals(0, 0.5, new Float32Array(9)));
+  assert.deepEqual(
+    Float32Array.from(executor.getState('w').data as Float32Array),
+    new Stream(1, 'w').normals(0, 0.5, new Float32Array(9)),
+  );
 });

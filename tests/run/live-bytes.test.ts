@@ -1,11 +1,21 @@
-// A long run holds no more memory at its end than after its first steps: on the device (counted), and in the host's heap.
+// A long run holds no more memory at its end than after its first steps: on the device (counted), and in the host's
+// heap.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import { hostTensor } from '../../src/base/tensor.ts';
 import type { TypedArray } from '../../src/base/dtype.ts';
-import type { Bound, BoundStep, Device, DeviceInfo, Draw, KernelSource, Memory, StepTimes } from '../../src/device/device.ts';
+import type {
+  Bound,
+  BoundStep,
+  Device,
+  DeviceInfo,
+  Draw,
+  KernelSource,
+  Memory,
+  StepTimes,
+} from '../../src/device/device.ts';
 import { NativeDevice } from '../../src/device/native/native.ts';
 import { WasmDevice } from '../../src/device/wasm/wasm.ts';
 import { crossEntropy, meanSquaredError } from '../../src/nn/loss.ts';
@@ -27,22 +37,56 @@ class CountingDevice implements Device {
   live = 0;
   tables = 0;
   readonly #device: Device;
-  constructor(device: Device) { this.#device = device; }
-  get info(): DeviceInfo { return this.#device.info; }
-  alloc(bytes: number): Memory { this.live += bytes; return { ...this.#device.alloc(bytes), bytes }; }
-  free(memory: Memory): void { this.live -= memory.bytes; this.#device.free(memory); }
-  write(address: number, data: TypedArray): void { this.#device.write(address, data); }
-  read(address: number, into: TypedArray): void { this.#device.read(address, into); }
-  draw(draws: readonly Draw[]): Promise<void> { return this.#device.draw(draws); }
-  compile(kernels: readonly KernelSource[]): Promise<void> { return this.#device.compile(kernels); }
-  bind(steps: readonly BoundStep[]): Bound { this.tables++; return this.#device.bind(steps); }
-  run(bound: Bound, from?: number, to?: number): Promise<void> { return this.#device.run(bound, from, to); }
-  profile(bound: Bound): Promise<StepTimes> { return this.#device.profile(bound); }
-  release(bound: Bound): void { this.tables--; this.#device.release(bound); }
-  close(): void { this.#device.close(); }
+  constructor(device: Device) {
+    this.#device = device;
+  }
+  get info(): DeviceInfo {
+    return this.#device.info;
+  }
+  alloc(bytes: number): Memory {
+    this.live += bytes;
+    return { ...this.#device.alloc(bytes), bytes };
+  }
+  free(memory: Memory): void {
+    this.live -= memory.bytes;
+    this.#device.free(memory);
+  }
+  write(address: number, data: TypedArray): void {
+    this.#device.write(address, data);
+  }
+  read(address: number, into: TypedArray): void {
+    this.#device.read(address, into);
+  }
+  draw(draws: readonly Draw[]): Promise<void> {
+    return this.#device.draw(draws);
+  }
+  compile(kernels: readonly KernelSource[]): Promise<void> {
+    return this.#device.compile(kernels);
+  }
+  bind(steps: readonly BoundStep[]): Bound {
+    this.tables++;
+    return this.#device.bind(steps);
+  }
+  run(bound: Bound, from?: number, to?: number): Promise<void> {
+    return this.#device.run(bound, from, to);
+  }
+  profile(bound: Bound): Promise<StepTimes> {
+    return this.#device.profile(bound);
+  }
+  release(bound: Bound): void {
+    this.tables--;
+    this.#device.release(bound);
+  }
+  close(): void {
+    this.#device.close();
+  }
 }
 
-interface Held { readonly live: number; readonly tables: number; readonly heap: number }
+interface Held {
+  readonly live: number;
+  readonly tables: number;
+  readonly heap: number;
+}
 
 /** What is held, after a collection. */
 function measured(device: CountingDevice): Held {
@@ -52,7 +96,10 @@ function measured(device: CountingDevice): Held {
   return { live: device.live, tables: device.tables, heap: heapUsed + arrayBuffers };
 }
 
-/** What is held at three times, equally far apart. A leak grows from each to the next; what is only filled up or compiled late does not. */
+/**
+ * What is held at three times, equally far apart. A leak grows from each to the next; what is only filled up or
+ * compiled late does not.
+ */
 function flat(first: Held, second: Held, third: Held): void {
   for (const { live, tables } of [second, third]) assert.deepEqual([live, tables], [first.live, first.tables]);
   const grown = [second.heap - first.heap, third.heap - second.heap];
@@ -60,13 +107,35 @@ function flat(first: Held, second: Held, third: Held): void {
 }
 
 test(`live bytes do not grow over ${STEPS} steps`, { skip: noCompiler }, async () => {
-  const device = new CountingDevice(await NativeDevice.open(1)), executor = new ProgramExecutor(device);
+  const device = new CountingDevice(await NativeDevice.open(1)),
+    executor = new ProgramExecutor(device);
   const options: CompileOptions = { loss: meanSquaredError, optimizer: adamW({ lr: 1e-3 }) };
-  const session = new Session(new MLP([4, 8, 4]), options, { executor, files: null, admit: () => undefined, room: () => ({ bytes: Infinity, why: '' }), budget: () => ({ bytes: Infinity, given: true }), replan: () => null, plan(graph) {
-    const compiled = compileGraph(graph);
-    return { compiled, bytes: 0, needs: () => 0, begin: () => ({ compiled, ready: device.compile(compiled.kernels), bytes: 0, reserve: (states) => states(graph), load: () => executor.load(compiled.program) }) };
-  } });
-  const data = Float32Array.from({ length: 16 }, (_, i) => Math.sin(i)), x = hostTensor('float32', [4, 4], data), batch = { x, y: x };
+  const session = new Session(new MLP([4, 8, 4]), options, {
+    executor,
+    files: null,
+    admit: () => undefined,
+    room: () => ({ bytes: Infinity, why: '' }),
+    budget: () => ({ bytes: Infinity, given: true }),
+    replan: () => null,
+    plan(graph) {
+      const compiled = compileGraph(graph);
+      return {
+        compiled,
+        bytes: 0,
+        needs: () => 0,
+        begin: () => ({
+          compiled,
+          ready: device.compile(compiled.kernels),
+          bytes: 0,
+          reserve: (states) => states(graph),
+          load: () => executor.load(compiled.program),
+        }),
+      };
+    },
+  });
+  const data = Float32Array.from({ length: 16 }, (_, i) => Math.sin(i)),
+    x = hostTensor('float32', [4, 4], data),
+    batch = { x, y: x };
   for (let i = 0; i < 500; i++) await session.step(batch);
   const stretch = async (): Promise<Held> => {
     for (let i = 0; i < STEPS / 2; i++) await session.step(batch);
@@ -78,20 +147,29 @@ test(`live bytes do not grow over ${STEPS} steps`, { skip: noCompiler }, async (
   assert.equal(device.tables, 0);
 });
 
-test('nor over evaluations, predictions and generations beside steps that are observed', { timeout: 100_000 }, async () => {
-  const device = new CountingDevice(await WasmDevice.open(1, { memory: 64e6 }));
-  const session = await compileOn({ ...node, open: () => Promise.resolve(device) }, toyLM(), { loss: crossEntropy, optimizer: adamW({ lr: 1e-3 }), device: 'wasm', observe: true });
-  const round = async (i: number): Promise<void> => {
-    const calls = [session.step(toyBatch(i)), session.evaluate([toyBatch(i, 2)]), session.predict(toyBatch(i, 1).x)];
-    for await (const token of generate(session, [i % 17], { tokens: 2, seed: i })) assert.ok(token < 17);
-    await Promise.all(calls);
-  };
-  for (let i = 0; i < 60; i++) await round(i);
-  const stretch = async (): Promise<Held> => {
-    for (let i = 0; i < 250; i++) await round(i);
-    return measured(device);
-  };
-  flat(measured(device), await stretch(), await stretch());
-  await session.close();
-  assert.deepEqual([device.live, device.tables], [0, 0]);
-});
+test(
+  'nor over evaluations, predictions and generations beside steps that are ' + 'observed',
+  { timeout: 100_000 },
+  async () => {
+    const device = new CountingDevice(await WasmDevice.open(1, { memory: 64e6 }));
+    const session = await compileOn({ ...node, open: () => Promise.resolve(device) }, toyLM(), {
+      loss: crossEntropy,
+      optimizer: adamW({ lr: 1e-3 }),
+      device: 'wasm',
+      observe: true,
+    });
+    const round = async (i: number): Promise<void> => {
+      const calls = [session.step(toyBatch(i)), session.evaluate([toyBatch(i, 2)]), session.predict(toyBatch(i, 1).x)];
+      for await (const token of generate(session, [i % 17], { tokens: 2, seed: i })) assert.ok(token < 17);
+      await Promise.all(calls);
+    };
+    for (let i = 0; i < 60; i++) await round(i);
+    const stretch = async (): Promise<Held> => {
+      for (let i = 0; i < 250; i++) await round(i);
+      return measured(device);
+    };
+    flat(measured(device), await stretch(), await stretch());
+    await session.close();
+    assert.deepEqual([device.live, device.tables], [0, 0]);
+  },
+);

@@ -14,15 +14,21 @@ const pair = { dtype: 'float32', shape: [2] } as const;
 
 /** x and y change places unless `hold`; the output is their sum. */
 function swapper(): { executor: ReferenceExecutor; step: (hold: number) => Promise<number[]> } {
-  const b = new GraphBuilder(ops), x = b.input('state', 'x', pair), y = b.input('state', 'y', pair);
+  const b = new GraphBuilder(ops),
+    x = b.input('state', 'x', pair),
+    y = b.input('state', 'y', pair);
   const hold = b.input('input', 'hold', { dtype: 'int32', shape: [] });
   b.output('sum', add(x, y));
   b.update(x, y, hold);
   b.update(y, x, hold);
-  const executor = new ReferenceExecutor(), loaded = executor.load(b.build());
+  const executor = new ReferenceExecutor(),
+    loaded = executor.load(b.build());
   executor.setState('x', pair, Float32Array.of(1, 2));
   executor.setState('y', pair, Float32Array.of(10, 20));
-  return { executor, step: async (h) => Array.from((await executor.run(loaded, { hold: Int32Array.of(h) }))['sum'].data) };
+  return {
+    executor,
+    step: async (h) => Array.from((await executor.run(loaded, { hold: Int32Array.of(h) }))['sum'].data),
+  };
 }
 
 test('updates take effect together, after the run, unless they are held', async () => {
@@ -41,10 +47,12 @@ test('floats keep their 64 bits, in and out', () => {
 });
 
 test('rows are counted in each run', async () => {
-  const b = new GraphBuilder(ops), n = b.input('input', 'n', { dtype: 'int32', shape: [] });
+  const b = new GraphBuilder(ops),
+    n = b.input('input', 'n', { dtype: 'int32', shape: [] });
   const x = b.input('input', 'x', { dtype: 'float32', shape: [{ kind: 'bounded', bound: 4, count: n.id }] });
   b.output('sum', sum(x));
-  const executor = new ReferenceExecutor(), loaded = executor.load(b.build());
+  const executor = new ReferenceExecutor(),
+    loaded = executor.load(b.build());
   const total = async (count: number): Promise<number> =>
     Number((await executor.run(loaded, { n: Int32Array.of(count), x: Float32Array.of(1, 2, 4, NaN) }))['sum'].data[0]);
   assert.equal(await total(3), 7);
@@ -52,19 +60,23 @@ test('rows are counted in each run', async () => {
 });
 
 test('diagnose names the first op whose result is not finite', async () => {
-  const b = new GraphBuilder(ops), x = b.input('input', 'x', pair);
+  const b = new GraphBuilder(ops),
+    x = b.input('input', 'x', pair);
   b.scope = 'layer';
   b.output('y', sum(div(add(x, 1), log(x))));
-  const executor = new ReferenceExecutor(), loaded = executor.load(b.build());
+  const executor = new ReferenceExecutor(),
+    loaded = executor.load(b.build());
   assert.equal(await executor.diagnose(loaded, { x: Float32Array.of(2, 3) }), null);
   assert.equal(await executor.diagnose(loaded, { x: Float32Array.of(2, 1) }), 'div in layer');
   assert.equal(await executor.diagnose(loaded, { x: Float32Array.of(2, -1) }), 'log in layer');
 });
 
 test('inputs of another type or size are refused', async () => {
-  const b = new GraphBuilder(ops), x = b.input('input', 'x', pair);
+  const b = new GraphBuilder(ops),
+    x = b.input('input', 'x', pair);
   b.output('y', x);
-  const executor = new ReferenceExecutor(), loaded = executor.load(b.build());
+  const executor = new ReferenceExecutor(),
+    loaded = executor.load(b.build());
   await assert.rejects(async () => executor.run(loaded, {}), UserError);
   await assert.rejects(async () => executor.run(loaded, { x: Int32Array.of(1, 2) }), UserError);
   await assert.rejects(async () => executor.run(loaded, { x: Float32Array.of(1) }), UserError);
@@ -74,5 +86,12 @@ test('a part of a state is replaced; one that does not lie in it is refused', ()
   const { executor } = swapper();
   executor.setPart('x', 1, Float32Array.of(5));
   assert.deepEqual([...executor.getState('x').data], [1, 5]);
-  for (const [at, data] of [[1, Float32Array.of(1, 2)], [-1, Float32Array.of(1)], [0, Int32Array.of(1)]] as const) assert.throws(() => { executor.setPart('x', at, data); }, UserError);
+  for (const [at, data] of [
+    [1, Float32Array.of(1, 2)],
+    [-1, Float32Array.of(1)],
+    [0, Int32Array.of(1)],
+  ] as const)
+    assert.throws(() => {
+      executor.setPart('x', at, data);
+    }, UserError);
 });

@@ -1,5 +1,5 @@
-// What fails beneath a session: memory, compilers, runs. The call is told, nothing is left to reject unhandled, nothing runs on memory that was given
-// back, all or none of what a call creates is there, and close gives everything back.
+// What fails beneath a session: memory, compilers, runs. The call is told, nothing is left to reject unhandled, nothing
+// runs on memory that was given back, all or none of what a call creates is there, and close gives everything back.
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import fc from 'fast-check';
@@ -22,11 +22,21 @@ import { call } from '../../src/trace/trace.ts';
 import { CheckedDevice, type DeviceCall } from '../support/checked-device.ts';
 import { fingerprint, noCompiler, toyBatch } from '../support/toy.ts';
 
-const unhandled: unknown[] = [], note = (error: unknown): void => { unhandled.push(error); };
-before(() => { process.on('unhandledRejection', note); });
-after(() => { process.off('unhandledRejection', note); });
+const unhandled: unknown[] = [],
+  note = (error: unknown): void => {
+    unhandled.push(error);
+  };
+before(() => {
+  process.on('unhandledRejection', note);
+});
+after(() => {
+  process.off('unhandledRejection', note);
+});
 
-const turn = (): Promise<void> => new Promise((resolve) => { setImmediate(resolve); });
+const turn = (): Promise<void> =>
+  new Promise((resolve) => {
+    setImmediate(resolve);
+  });
 /** Nothing was left to reject unhandled. */
 async function handled(): Promise<void> {
   for (let i = 0; i < 3; i++) await turn();
@@ -34,61 +44,155 @@ async function handled(): Promise<void> {
 }
 
 const open = (device: Device, model: Model, options: CompileOptions): Promise<Session> =>
-  compileOn({ ...node, open: () => Promise.resolve(device), freeMemory: () => 2 ** 40 }, model, { device: 'wasm', say: () => undefined, ...options });
+  compileOn({ ...node, open: () => Promise.resolve(device), freeMemory: () => 2 ** 40 }, model, {
+    device: 'wasm',
+    say: () => undefined,
+    ...options,
+  });
 
 const CONTEXT = 8;
-const lm = (): TransformerLM => new TransformerLM({ vocab: 17, dModel: 8, layers: 1, heads: 1, context: CONTEXT, moe: { experts: 2, topK: 1, hidden: 8, routing: 'watched' } });
-const batch = (n: number, size = 2): Batch => ({ ...toyBatch(n, size, CONTEXT), ids: Int32Array.from({ length: size }, (_, i) => 5 * n + i) });
-const bad = (n: number): Batch => { const { x, ids } = batch(n); return { x, y: hostTensor('int32', x.shape, x.data.map(() => 99)), ...(ids && { ids }) }; };
+const lm = (): TransformerLM =>
+  new TransformerLM({
+    vocab: 17,
+    dModel: 8,
+    layers: 1,
+    heads: 1,
+    context: CONTEXT,
+    moe: { experts: 2, topK: 1, hidden: 8, routing: 'watched' },
+  });
+const batch = (n: number, size = 2): Batch => ({
+  ...toyBatch(n, size, CONTEXT),
+  ids: Int32Array.from({ length: size }, (_, i) => 5 * n + i),
+});
+const bad = (n: number): Batch => {
+  const { x, ids } = batch(n);
+  return {
+    x,
+    y: hostTensor(
+      'int32',
+      x.shape,
+      x.data.map(() => 99),
+    ),
+    ...(ids && { ids }),
+  };
+};
 
 for (const device of ['native', 'wasm'] as const) {
-  test(`${device}: a compiler that fails while starting values are made: told, and close waits for them`, { skip: device === 'native' && noCompiler }, async () => {
-    const session = await compile(new MLP([512, 2048, 512]), { loss: meanSquaredError, optimizer: sgd({ lr: 1e-3 }), device, threads: 2 });
-    const machine = (session.executor as ProgramExecutor).device, real = machine.compile.bind(machine), x = hostTensor('float32', [4, 512], new Float32Array(2048).fill(0.1));
-    machine.compile = () => Promise.reject(new Error('no space left on device'));
-    await assert.rejects(session.step({ x, y: x }), /no space left on device/);
-    machine.compile = real;
-    // What was made meanwhile is whole: the session goes on as if nothing had been.
-    await using other = await compile(new MLP([512, 2048, 512]), { loss: meanSquaredError, optimizer: sgd({ lr: 1e-3 }), device, threads: 2 });
-    assert.equal((await session.step({ x, y: x })).loss, (await other.step({ x, y: x })).loss);
-    machine.compile = () => Promise.reject(new Error('no space left on device'));
-    const failing = assert.rejects(session.forward({ x, y: x }), /no space left/);
-    await session.close();
-    await failing;
-    await handled();
-  });
+  test(
+    `${device}: a compiler that fails while starting values are made: told, and close waits for them`,
+    { skip: device === 'native' && noCompiler },
+    async () => {
+      const session = await compile(new MLP([512, 2048, 512]), {
+        loss: meanSquaredError,
+        optimizer: sgd({ lr: 1e-3 }),
+        device,
+        threads: 2,
+      });
+      const machine = (session.executor as ProgramExecutor).device,
+        real = machine.compile.bind(machine),
+        x = hostTensor('float32', [4, 512], new Float32Array(2048).fill(0.1));
+      machine.compile = () => Promise.reject(new Error('no space left on device'));
+      await assert.rejects(session.step({ x, y: x }), /no space left on device/);
+      machine.compile = real;
+      // What was made meanwhile is whole: the session goes on as if nothing had been.
+      await using other = await compile(new MLP([512, 2048, 512]), {
+        loss: meanSquaredError,
+        optimizer: sgd({ lr: 1e-3 }),
+        device,
+        threads: 2,
+      });
+      assert.equal((await session.step({ x, y: x })).loss, (await other.step({ x, y: x })).loss);
+      machine.compile = () => Promise.reject(new Error('no space left on device'));
+      const failing = assert.rejects(session.forward({ x, y: x }), /no space left/);
+      await session.close();
+      await failing;
+      await handled();
+    },
+  );
 
-  test(`${device}: no memory for the states of a change that a rule made: the rule fails by name, the run goes on`, { skip: device === 'native' && noCompiler }, async () => {
-    const told: (string | undefined)[] = [];
-    const make = (events?: CompileOptions['events']): Promise<Session> => compile(lm(), { loss: crossEntropy, optimizer: adamW({ lr: 1e-2 }), device, threads: 1, ...(events && { events }) });
-    await using session = await make((e) => { told.push(e.error); }), plain = await make();
-    const { executor } = session, real = executor.setState.bind(executor);
-    executor.setState = (name, ...rest) => {
-      if (name.startsWith('optim/sum/blocks')) throw new UserError('out of memory: 64 bytes could not be had');
-      real(name, ...rest);
-    };
-    session.recompile({ name: 'split', budget: 1, trigger: (run) => run.step >= 3, alter: (_, __, out) => { if (out?.session) out.session.split = 2; } });
-    for (let i = 0; i < 45; i++) assert.equal((await session.step(batch(i % 4))).loss, (await plain.step(batch(i % 4))).loss);
-    assert.deepEqual(told, ['out of memory: 64 bytes could not be had']);
-    assert.ok(!executor.stateNames().some((name) => name.startsWith('optim/sum/')), 'sums that were there already are given back');
-    await handled();
-  });
+  test(
+    `${device}: no memory for the states of a change that a rule made: the rule fails by name, the run goes on`,
+    { skip: device === 'native' && noCompiler },
+    async () => {
+      const told: (string | undefined)[] = [];
+      const make = (events?: CompileOptions['events']): Promise<Session> =>
+        compile(lm(), {
+          loss: crossEntropy,
+          optimizer: adamW({ lr: 1e-2 }),
+          device,
+          threads: 1,
+          ...(events && { events }),
+        });
+      await using session = await make((e) => {
+          told.push(e.error);
+        }),
+        plain = await make();
+      const { executor } = session,
+        real = executor.setState.bind(executor);
+      executor.setState = (name, ...rest) => {
+        if (name.startsWith('optim/sum/blocks')) throw new UserError('out of memory: 64 bytes could not be had');
+        real(name, ...rest);
+      };
+      session.recompile({
+        name: 'split',
+        budget: 1,
+        trigger: (run) => run.step >= 3,
+        alter: (_, __, out) => {
+          if (out?.session) out.session.split = 2;
+        },
+      });
+      for (let i = 0; i < 45; i++)
+        assert.equal((await session.step(batch(i % 4))).loss, (await plain.step(batch(i % 4))).loss);
+      assert.deepEqual(told, ['out of memory: 64 bytes could not be had']);
+      assert.ok(
+        !executor.stateNames().some((name) => name.startsWith('optim/sum/')),
+        'sums that were there already ' + 'are given back',
+      );
+      await handled();
+    },
+  );
 }
 
 test('states are created all or none, and parameters never without their values', async () => {
   for (let fails = 0; fails < 12; fails++) {
     const real = await WasmDevice.open(1, { memory: 16e6 });
-    let allocs = 0, on = false;
+    let allocs = 0,
+      on = false;
     const device = new CheckedDevice(real, (call) => on && call === 'alloc' && allocs++ === fails);
-    const session = await open(device, new MLP([4, 8, 4]), { loss: meanSquaredError, optimizer: adamW({ lr: 1e-2 }), seed: 2 }), x = hostTensor('float32', [2, 4], Float32Array.of(1, 2, 3, 4, 5, 6, 7, 8));
+    const session = await open(device, new MLP([4, 8, 4]), {
+        loss: meanSquaredError,
+        optimizer: adamW({ lr: 1e-2 }),
+        seed: 2,
+      }),
+      x = hostTensor('float32', [2, 4], Float32Array.of(1, 2, 3, 4, 5, 6, 7, 8));
     on = true;
-    const first = await session.step({ x, y: x }).then((r) => r.loss, (error: Error) => error.message);
-    if (first === 'alloc fails') assert.ok(session.executor.stateNames().length === 0 || session.states().filter(({ name }) => name.endsWith('weight')).every(({ read }) => read().data.some((v) => v !== 0)));
+    const first = await session.step({ x, y: x }).then(
+      (r) => r.loss,
+      (error: Error) => error.message,
+    );
+    if (first === 'alloc fails')
+      assert.ok(
+        session.executor.stateNames().length === 0 ||
+          session
+            .states()
+            .filter(({ name }) => name.endsWith('weight'))
+            .every(({ read }) => read().data.some((v) => v !== 0)),
+      );
     on = false;
     const second = await session.step({ x, y: x });
-    await using plain = await compile(new MLP([4, 8, 4]), { loss: meanSquaredError, optimizer: adamW({ lr: 1e-2 }), seed: 2, device: 'wasm', threads: 1 });
+    await using plain = await compile(new MLP([4, 8, 4]), {
+      loss: meanSquaredError,
+      optimizer: adamW({ lr: 1e-2 }),
+      seed: 2,
+      device: 'wasm',
+      threads: 1,
+    });
     const want = [await plain.step({ x, y: x }), await plain.step({ x, y: x })];
-    assert.equal(second.loss, typeof first === 'number' ? want[1].loss : want[0].loss, `allocation ${fails} fails: ${first}`);
+    assert.equal(
+      second.loss,
+      typeof first === 'number' ? want[1].loss : want[0].loss,
+      `allocation ${fails} fails: ` + `${first}`,
+    );
     await session.close();
     assert.deepEqual(device.wrong, []);
     real.close();
@@ -99,8 +203,14 @@ test('states are created all or none, and parameters never without their values'
 test('restore and load set all or nothing where memory is short', async () => {
   const real = await WasmDevice.open(1, { memory: 16e6 });
   let allocs = Infinity;
-  const device = new CheckedDevice(real, (call) => call === 'alloc' && allocs-- <= 0), session = await open(device, new MLP([4, 8, 4]), { loss: meanSquaredError, optimizer: adamW({ lr: 1e-2 }) });
-  await using trained = await compile(new MLP([4, 8, 4]), { loss: meanSquaredError, optimizer: adamW({ lr: 1e-2 }), device: 'wasm', threads: 1 });
+  const device = new CheckedDevice(real, (call) => call === 'alloc' && allocs-- <= 0),
+    session = await open(device, new MLP([4, 8, 4]), { loss: meanSquaredError, optimizer: adamW({ lr: 1e-2 }) });
+  await using trained = await compile(new MLP([4, 8, 4]), {
+    loss: meanSquaredError,
+    optimizer: adamW({ lr: 1e-2 }),
+    device: 'wasm',
+    threads: 1,
+  });
   const x = hostTensor('float32', [2, 4], Float32Array.of(1, 2, 3, 4, 5, 6, 7, 8));
   await trained.step({ x, y: x });
   const bytes = await trained.serialize();
@@ -120,23 +230,40 @@ test('restore and load set all or nothing where memory is short', async () => {
 });
 
 test('programs are released, and the arena moves, only when what runs is done', async () => {
-  const real = await WasmDevice.open(1, { memory: 64e6 }), device = new CheckedDevice(real), session = await open(device, new MLP([4, 8, 4]), { loss: meanSquaredError, optimizer: sgd({ lr: 1e-2 }) });
-  const executor = session.executor as ProgramExecutor, make = (rows: number): Batch => { const x = hostTensor('float32', [rows, 4], new Float32Array(4 * rows).fill(0.5)); return { x, y: x }; };
+  const real = await WasmDevice.open(1, { memory: 64e6 }),
+    device = new CheckedDevice(real),
+    session = await open(device, new MLP([4, 8, 4]), { loss: meanSquaredError, optimizer: sgd({ lr: 1e-2 }) });
+  const executor = session.executor as ProgramExecutor,
+    make = (rows: number): Batch => {
+      const x = hostTensor('float32', [rows, 4], new Float32Array(4 * rows).fill(0.5));
+      return { x, y: x };
+    };
   await session.step(make(2));
-  const small = await session.prepare(make(2)) as LoadedProgram, times = executor.profile(small);
+  const small = (await session.prepare(make(2))) as LoadedProgram,
+    times = executor.profile(small);
   executor.trim(0);
   executor.release(small);
-  const large = session.step(make(4096)), beside = executor.profile(small);
+  const large = session.step(make(4096)),
+    beside = executor.profile(small);
   assert.equal((await times).length, small.program.steps.length);
   await assert.rejects(beside, /UserError.*this program was released/s);
   await large;
   await assert.rejects(executor.run(small, {}), /this program was released/);
   // Two runs of one program at once do not mix.
-  const program = await session.prepare(make(3)) as LoadedProgram, inputs = (v: number) => ({ x: new Float32Array(12).fill(v), y: new Float32Array(12), seed: Uint32Array.of(0), step: Uint32Array.of(0), commit: Int32Array.of(0), lr: Float32Array.of(1) });
+  const program = (await session.prepare(make(3))) as LoadedProgram,
+    inputs = (v: number) => ({
+      x: new Float32Array(12).fill(v),
+      y: new Float32Array(12),
+      seed: Uint32Array.of(0),
+      step: Uint32Array.of(0),
+      commit: Int32Array.of(0),
+      lr: Float32Array.of(1),
+    });
   const [a, b, c] = await Promise.all([1, 2, 1].map((v) => executor.run(program, inputs(v))));
   assert.equal(a['loss'].data[0], c['loss'].data[0]);
   assert.notEqual(a['loss'].data[0], b['loss'].data[0]);
-  const profiled = executor.profile(program), closing = session.close();
+  const profiled = executor.profile(program),
+    closing = session.close();
   await Promise.all([profiled, closing]);
   assert.deepEqual(device.wrong, []);
   assert.throws(() => executor.getState('layers.0.weight'), /UserError.*closed/s);
@@ -145,7 +272,11 @@ test('programs are released, and the arena moves, only when what runs is done', 
   real.close();
 });
 
-interface Act { readonly does: keyof typeof ACTS; readonly n: number; readonly wait: number }
+interface Act {
+  readonly does: keyof typeof ACTS;
+  readonly n: number;
+  readonly wait: number;
+}
 
 /** Calls on a session; what they reject with is for their callers. */
 const ACTS = {
@@ -155,19 +286,45 @@ const ACTS = {
   forward: (s: Session, n: number) => s.forward(batch(n, 1 + (n % 3))),
   predict: (s: Session, n: number) => s.predict(batch(n, 2).x),
   evaluate: (s: Session, n: number) => s.evaluate([batch(n), batch(n + 1)]),
-  async generate(s: Session, n: number) { for await (const t of generate(s, [n % 17], { tokens: 4, seed: n })) if (t === n) break; },
+  async generate(s: Session, n: number) {
+    for await (const t of generate(s, [n % 17], { tokens: 4, seed: n })) if (t === n) break;
+  },
   prepare: (s: Session, n: number) => s.prepare(batch(n, 1 + (n % 4))),
-  async profile(s: Session, n: number) { const p = await s.prepare(batch(n)); await (s.executor as ProgramExecutor).profile(p as LoadedProgram); },
+  async profile(s: Session, n: number) {
+    const p = await s.prepare(batch(n));
+    await (s.executor as ProgramExecutor).profile(p as LoadedProgram);
+  },
   serialize: (s: Session) => s.serialize(),
-  async reload(s: Session) { await s.deserialize(await s.serialize()); },
-  restore: (s: Session, n: number) => s.restore(n, [{ name: 'norm.gain', value: hostTensor('float32', [8], new Float32Array(8).fill(1)) }]),
-  restorePlan: (s: Session, n: number) => s.restorePlan({ knobs: { 'blocks.0.moe': { ...s.plan().knobs['blocks.0.moe'], dispatch: n % 2 ? 'padded' : 'ragged' } }, engine: null }),
-  trim: (s: Session) => Promise.resolve().then(() => { s.executor.trim(0); }),
+  async reload(s: Session) {
+    await s.deserialize(await s.serialize());
+  },
+  restore: (s: Session, n: number) =>
+    s.restore(n, [{ name: 'norm.gain', value: hostTensor('float32', [8], new Float32Array(8).fill(1)) }]),
+  restorePlan: (s: Session, n: number) =>
+    s.restorePlan({
+      knobs: { 'blocks.0.moe': { ...s.plan().knobs['blocks.0.moe'], dispatch: n % 2 ? 'padded' : 'ragged' } },
+      engine: null,
+    }),
+  trim: (s: Session) =>
+    Promise.resolve().then(() => {
+      s.executor.trim(0);
+    }),
   async caches(s: Session, n: number) {
-    const caches = s.openCaches(), rows = 1 + (n % 2);
-    const run = s.runGraph(`cached ${rows}`, (t) => {
-      t.output('y', call(s.model as TransformerLM, t.input('input', 'x', { dtype: 'int32', shape: [rows, 1] }), { position: t.scalar('position', 'int32') }));
-    }, { x: new Int32Array(rows).fill(n), position: Int32Array.of(n % CONTEXT) }, caches);
+    const caches = s.openCaches(),
+      rows = 1 + (n % 2);
+    const run = s.runGraph(
+      `cached ${rows}`,
+      (t) => {
+        t.output(
+          'y',
+          call(s.model as TransformerLM, t.input('input', 'x', { dtype: 'int32', shape: [rows, 1] }), {
+            position: t.scalar('position', 'int32'),
+          }),
+        );
+      },
+      { x: new Int32Array(rows).fill(n), position: Int32Array.of(n % CONTEXT) },
+      caches,
+    );
     if (n < 5) caches.close();
     await run;
     caches.close();
@@ -176,39 +333,86 @@ const ACTS = {
   bytes: (s: Session) => Promise.resolve().then(() => s.bytes()),
   assignments: (s: Session) => s.assignments('blocks.0.moe'),
   async rule(s: Session, n: number) {
-    s.recompile<TransformerLM>({ name: `rule ${n}`, budget: 2, measure: false, trigger: () => true, alter(m, _, out) {
-      const [{ moe }] = m.blocks;
-      if (moe) { moe.dispatch = n % 2 ? 'padded' : 'ragged'; moe.capacity = 1 + n / 8; }
-      if (out?.session && n % 3 === 0) out.session.split = 2;
-    } }, n % 4 === 0 ? 'inference' : 'training');
+    s.recompile<TransformerLM>(
+      {
+        name: `rule ${n}`,
+        budget: 2,
+        measure: false,
+        trigger: () => true,
+        alter(m, _, out) {
+          const [{ moe }] = m.blocks;
+          if (moe) {
+            moe.dispatch = n % 2 ? 'padded' : 'ragged';
+            moe.capacity = 1 + n / 8;
+          }
+          if (out?.session && n % 3 === 0) out.session.split = 2;
+        },
+      },
+      n % 4 === 0 ? 'inference' : 'training',
+    );
     await Promise.resolve();
   },
   close: (s: Session) => s.close(),
 };
 
-test('calls at random on a device that fails at random: each is told, nothing is used after it was given back, close ends', { timeout: 400_000 }, async () => {
-  const real = await WasmDevice.open(1, { memory: 512e6 });
-  const acts: fc.Arbitrary<Act[]> = fc.array(fc.record({ does: fc.constantFrom(...Object.keys(ACTS) as (keyof typeof ACTS)[], 'step', 'step'), n: fc.nat(9), wait: fc.nat(3) }), { minLength: 2, maxLength: 24 });
-  const seldom = fc.constantFrom<{ of: DeviceCall[]; rate: number }[]>({ of: [], rate: 0 }, { of: ['compile'], rate: 0.3 }, { of: ['alloc'], rate: 0.05 }, { of: ['run', 'draw'], rate: 0.1 }, { of: ['profile', 'bind', 'compile'], rate: 0.1 },
-    { of: ['alloc', 'write', 'read', 'draw', 'compile', 'bind', 'run', 'profile'], rate: 0.02 });
-  await fc.assert(fc.asyncProperty(acts, seldom, fc.integer(), fc.constantFrom(1, 2), async (list, { of, rate }, seed, accumulate) => {
-    let draws = seed >>> 0, on = true;
-    const chance = (): number => { draws = (Math.imul(draws, 1664525) + 1013904223) >>> 0; return draws / 2 ** 32; };
-    const device = new CheckedDevice(real, (call) => on && of.includes(call) && chance() < rate);
-    const session = await open(device, lm(), { loss: crossEntropy, optimizer: adamW({ lr: 1e-2 }), accumulate });
-    const results: Promise<unknown>[] = [];
-    for (const { does, n, wait } of list) {
-      const act = ACTS[does] as (s: Session, n: number) => Promise<unknown>;
-      results.push((async () => act(session, n))().catch((error: unknown) => { assert.ok(error instanceof Error); }));
-      for (let i = 0; i < 4 ** wait - 1; i++) await turn();
-    }
-    await Promise.all(results);
-    await session.close();
-    on = false;
-    while (!device.idle) await turn();
-    await turn();
-    assert.deepEqual(device.wrong, []);
-    await handled();
-  }), { numRuns: 60 });
-  real.close();
-});
+test(
+  'calls at random on a device that fails at random: each is told, nothing is used after it was given back, ' +
+    'close ends',
+  { timeout: 400_000 },
+  async () => {
+    const real = await WasmDevice.open(1, { memory: 512e6 });
+    const acts: fc.Arbitrary<Act[]> = fc.array(
+      fc.record({
+        does: fc.constantFrom(...(Object.keys(ACTS) as (keyof typeof ACTS)[]), 'step', 'step'),
+        n: fc.nat(9),
+        wait: fc.nat(3),
+      }),
+      { minLength: 2, maxLength: 24 },
+    );
+    const seldom = fc.constantFrom<{ of: DeviceCall[]; rate: number }[]>(
+      { of: [], rate: 0 },
+      { of: ['compile'], rate: 0.3 },
+      { of: ['alloc'], rate: 0.05 },
+      { of: ['run', 'draw'], rate: 0.1 },
+      { of: ['profile', 'bind', 'compile'], rate: 0.1 },
+      { of: ['alloc', 'write', 'read', 'draw', 'compile', 'bind', 'run', 'profile'], rate: 0.02 },
+    );
+    await fc.assert(
+      fc.asyncProperty(
+        acts,
+        seldom,
+        fc.integer(),
+        fc.constantFrom(1, 2),
+        async (list, { of, rate }, seed, accumulate) => {
+          let draws = seed >>> 0,
+            on = true;
+          const chance = (): number => {
+            draws = (Math.imul(draws, 1664525) + 1013904223) >>> 0;
+            return draws / 2 ** 32;
+          };
+          const device = new CheckedDevice(real, (call) => on && of.includes(call) && chance() < rate);
+          const session = await open(device, lm(), { loss: crossEntropy, optimizer: adamW({ lr: 1e-2 }), accumulate });
+          const results: Promise<unknown>[] = [];
+          for (const { does, n, wait } of list) {
+            const act = ACTS[does] as (s: Session, n: number) => Promise<unknown>;
+            results.push(
+              (async () => act(session, n))().catch((error: unknown) => {
+                assert.ok(error instanceof Error);
+              }),
+            );
+            for (let i = 0; i < 4 ** wait - 1; i++) await turn();
+          }
+          await Promise.all(results);
+          await session.close();
+          on = false;
+          while (!device.idle) await turn();
+          await turn();
+          assert.deepEqual(device.wrong, []);
+          await handled();
+        },
+      ),
+      { numRuns: 60 },
+    );
+    real.close();
+  },
+);

@@ -1,4 +1,5 @@
-// Generation with a cache: the same logits, bit for bit, as the whole sequence gives, and sampling that keeps its promises.
+// Generation with a cache: the same logits, bit for bit, as the whole sequence gives, and sampling that keeps its
+// promises.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
@@ -17,7 +18,11 @@ const take = async (tokens: AsyncGenerator<number>): Promise<number[]> => {
   return list;
 };
 
-for (const [name, options] of Object.entries({ 'as many heads of keys': {}, 'fewer heads of keys': { heads: 4, kvHeads: 2 }, 'one head of keys': { heads: 4, kvHeads: 1 } })) {
+for (const [name, options] of Object.entries({
+  'as many heads of keys': {},
+  'fewer heads of keys': { heads: 4, kvHeads: 2 },
+  'one head of keys': { heads: 4, kvHeads: 1 },
+})) {
   test(`cached steps give the bits of the whole sequence: ${name}`, async () => {
     const model = toyLM(options);
     await using session = await compile(model, { loss: crossEntropy, optimizer: sgd({ lr: 0.1 }) });
@@ -26,16 +31,27 @@ for (const [name, options] of Object.entries({ 'as many heads of keys': {}, 'few
     const whole = await session.predict(x);
     const rows: Float32Array[] = [];
     for (let t = 0; t < 12; t++) {
-      const out = await session.runGraph('one', (trace) => {
-        const input = trace.input('input', 'tokens', { dtype: 'int32', shape: [1, 1] });
-        trace.output('logits', call(model, input, { position: trace.scalar('position', 'int32') }));
-      }, { tokens: Int32Array.of(x.data[t]), position: Int32Array.of(t) });
+      const out = await session.runGraph(
+        'one',
+        (trace) => {
+          const input = trace.input('input', 'tokens', { dtype: 'int32', shape: [1, 1] });
+          trace.output('logits', call(model, input, { position: trace.scalar('position', 'int32') }));
+        },
+        { tokens: Int32Array.of(x.data[t]), position: Int32Array.of(t) },
+      );
       rows.push(out['logits'].data as Float32Array);
     }
-    rows.forEach((row, t) => assert.deepEqual(row, (whole.data as Float32Array).slice(t * 17, (t + 1) * 17), `position ${t}`));
+    rows.forEach((row, t) =>
+      assert.deepEqual(row, (whole.data as Float32Array).slice(t * 17, (t + 1) * 17), `position ${t}`),
+    );
     // A cache holds the heads of keys alone: [1, 12, kvHeads, width].
     const { heads = 2, kvHeads = heads } = options as { heads?: number; kvHeads?: number };
-    assert.deepEqual(session.executor.getState(`cache/k/blocks.0.attention/1x12x${kvHeads}x${16 / heads}`).shape, [1, 12, kvHeads, 16 / heads]);
+    assert.deepEqual(session.executor.getState(`cache/k/blocks.0.attention/1x12x${kvHeads}x${16 / heads}`).shape, [
+      1,
+      12,
+      kvHeads,
+      16 / heads,
+    ]);
   });
 }
 
@@ -66,69 +82,105 @@ test('a seed gives one text, and bad requests are named', async () => {
 });
 
 for (const device of ['native', 'wasm', 'reference'] as const) {
-  test(`${device}: generations at once have the texts that they have alone, and give their caches back`, { skip: device === 'native' && noCompiler, timeout: 200_000 }, async () => {
-    await using session = await compile(toyLM(), { loss: crossEntropy, optimizer: sgd({ lr: 0.5 }), device, threads: 1, seed: 3 });
-    for (let i = 0; i < 3; i++) await session.step(toyBatch(i));
-    const prompts = [[1, 2, 3], [9], Array.from({ length: 40 }, (_, i) => i % 17)], options = { tokens: device === 'reference' ? 4 : 14, temperature: 0 };
-    const alone: number[][] = [];
-    for (const prompt of prompts) alone.push(await take(generate(session, prompt, options)));
-    const held = session.executor.stateBytes();
-    assert.deepEqual(await Promise.all(prompts.map((prompt) => take(generate(session, prompt, options)))), alone);
-    // Some are left early, some fail, some wait: the others go on, and all that was taken is given back.
-    const requests = fc.array(fc.record({ prompt: fc.nat(2), leave: fc.constantFrom(1, 2, 99), throws: fc.boolean() }), { minLength: 1, maxLength: 5 });
-    await fc.assert(fc.asyncProperty(requests, async (list) => {
-      const texts = await Promise.all(list.map(async ({ prompt, leave, throws }) => {
-        const text: number[] = [];
-        try {
-          for await (const token of generate(session, prompts[prompt], options)) {
-            text.push(token);
-            if (text.length < leave) continue;
-            if (throws) throw new Error('enough');
-            break;
-          }
-        } catch (error) { assert.match(String(error), /enough/); }
-        return text;
-      }));
-      texts.forEach((text, i) => { assert.deepEqual(text, alone[list[i].prompt].slice(0, list[i].leave)); });
+  test(
+    `${device}: generations at once have the texts that they have alone, and give their caches back`,
+    { skip: device === 'native' && noCompiler, timeout: 200_000 },
+    async () => {
+      await using session = await compile(toyLM(), {
+        loss: crossEntropy,
+        optimizer: sgd({ lr: 0.5 }),
+        device,
+        threads: 1,
+        seed: 3,
+      });
+      for (let i = 0; i < 3; i++) await session.step(toyBatch(i));
+      const prompts = [[1, 2, 3], [9], Array.from({ length: 40 }, (_, i) => i % 17)],
+        options = { tokens: device === 'reference' ? 4 : 14, temperature: 0 };
+      const alone: number[][] = [];
+      for (const prompt of prompts) alone.push(await take(generate(session, prompt, options)));
+      const held = session.executor.stateBytes();
+      assert.deepEqual(await Promise.all(prompts.map((prompt) => take(generate(session, prompt, options)))), alone);
+      // Some are left early, some fail, some wait: the others go on, and all that was taken is given back.
+      const requests = fc.array(
+        fc.record({ prompt: fc.nat(2), leave: fc.constantFrom(1, 2, 99), throws: fc.boolean() }),
+        { minLength: 1, maxLength: 5 },
+      );
+      await fc.assert(
+        fc.asyncProperty(requests, async (list) => {
+          const texts = await Promise.all(
+            list.map(async ({ prompt, leave, throws }) => {
+              const text: number[] = [];
+              try {
+                for await (const token of generate(session, prompts[prompt], options)) {
+                  text.push(token);
+                  if (text.length < leave) continue;
+                  if (throws) throw new Error('enough');
+                  break;
+                }
+              } catch (error) {
+                assert.match(String(error), /enough/);
+              }
+              return text;
+            }),
+          );
+          texts.forEach((text, i) => {
+            assert.deepEqual(text, alone[list[i].prompt].slice(0, list[i].leave));
+          });
+          assert.equal(session.executor.stateBytes(), held);
+        }),
+        { numRuns: device === 'reference' ? 2 : 8 },
+      );
+      // One that is not asked for more keeps its cache until it is told to return.
+      const kept = generate(session, [1], options);
+      await kept.next();
+      if (device !== 'reference') assert.ok(session.executor.stateBytes() > held);
+      await kept.return(undefined);
       assert.equal(session.executor.stateBytes(), held);
-    }), { numRuns: device === 'reference' ? 2 : 8 });
-    // One that is not asked for more keeps its cache until it is told to return.
-    const kept = generate(session, [1], options);
-    await kept.next();
-    if (device !== 'reference') assert.ok(session.executor.stateBytes() > held);
-    await kept.return(undefined);
-    assert.equal(session.executor.stateBytes(), held);
-    assert.equal((await kept.next()).done, true);
-  });
+      assert.equal((await kept.next()).done, true);
+    },
+  );
 }
 
 test('where memory is short for one more cache it is refused by name, and the others go on', async () => {
-  const options = { loss: crossEntropy, device: 'wasm', threads: 1, seed: 3 } as const, model = (): TransformerLM => new TransformerLM({ vocab: 17, dModel: 64, layers: 2, heads: 2, context: 256 });
+  const options = { loss: crossEntropy, device: 'wasm', threads: 1, seed: 3 } as const,
+    model = (): TransformerLM => new TransformerLM({ vocab: 17, dModel: 64, layers: 2, heads: 2, context: 256 });
   await using roomy = await compile(model(), options);
   const first = generate(roomy, [1], { tokens: 3 });
   await first.next();
-  const one = roomy.openCaches(), { executor } = roomy, memory = executor.stateBytes() + executor.arenaBytes() + 60_000;
+  const one = roomy.openCaches(),
+    { executor } = roomy,
+    memory = executor.stateBytes() + executor.arenaBytes() + 60_000;
   assert.ok(executor.stateBytes() > 4 * 256 * 64 * 4, 'a cache of keys and one of values for each layer');
   one.close();
   const want = await take(generate(roomy, [1], { tokens: 3 }));
   await first.return(undefined);
   await using tight = await compile(model(), { ...options, memory });
-  const a = generate(tight, [1], { tokens: 3 }), tokens = [(await a.next()).value as number];
-  await assert.rejects(take(generate(tight, [2], { tokens: 3 })), /UserError.*caches need .* beside .* of states.*are available.*hint: fewer sequences at once/s);
+  const a = generate(tight, [1], { tokens: 3 }),
+    tokens = [(await a.next()).value as number];
+  await assert.rejects(
+    take(generate(tight, [2], { tokens: 3 })),
+    /UserError.*caches need .* beside .* of states.*are available.*hint: fewer sequences at once/s,
+  );
   for await (const token of a) tokens.push(token);
   assert.deepEqual(tokens, want);
-  assert.deepEqual((await take(generate(tight, [1], { tokens: 3 }))), want, 'and there is room again');
+  assert.deepEqual(await take(generate(tight, [1], { tokens: 3 })), want, 'and there is room again');
 });
 
 test('a context of 1, of 2 and of 3: each token follows from what fits', async () => {
   for (const context of [1, 2, 3]) {
-    await using session = await compile(new TransformerLM({ vocab: 17, dModel: 8, layers: 1, heads: 2, context }), { loss: crossEntropy, device: 'wasm', threads: 1, seed: 1 });
+    await using session = await compile(new TransformerLM({ vocab: 17, dModel: 8, layers: 1, heads: 2, context }), {
+      loss: crossEntropy,
+      device: 'wasm',
+      threads: 1,
+      seed: 1,
+    });
     const made = await take(generate(session, [1], { tokens: 8, temperature: 0 }));
     // What is in the cache: all so far, or the second half of a full context and what came since.
     let sequence = [1];
     for (const next of made) {
       if (sequence.length > context) sequence = sequence.slice(-Math.max(1, Math.floor(context / 2)));
-      const { data } = await session.predict(hostTensor('int32', [1, sequence.length], sequence)), last = Array.from(data.subarray(-17));
+      const { data } = await session.predict(hostTensor('int32', [1, sequence.length], sequence)),
+        last = Array.from(data.subarray(-17));
       assert.equal(next, last.indexOf(Math.max(...last)), `context ${context}`);
       sequence.push(next);
     }
@@ -137,24 +189,61 @@ test('a context of 1, of 2 and of 3: each token follows from what fits', async (
 
 test('requests that are none are named, at the first token', async () => {
   await using session = await compile(toyLM(), { loss: crossEntropy, device: 'wasm', threads: 1 });
-  await using bytes = await compile(new TransformerLM({ vocab: 256, dModel: 8, layers: 1, heads: 2, context: 4 }), { loss: crossEntropy, device: 'wasm', threads: 1 });
-  const refused = (of: typeof session, prompt: unknown, options: object, why: RegExp): Promise<void> => assert.rejects(take(generate(of, prompt as number[], { tokens: 2, ...options })), why);
-  for (const seed of [-1, NaN, 0.5, 2 ** 32, Infinity]) await refused(session, [1], { seed }, /UserError.*generate: a seed must be a whole number from 0 to 4294967295/s);
-  for (const topK of [0, 1.5, NaN, -3]) await refused(session, [1], { topK }, /UserError.*top-k must be at least 1, a whole number/s);
-  for (const tokens of [-1, 2.5, NaN]) await refused(session, [1], { tokens }, /UserError.*tokens must be a number of at least 0, a whole one/s);
-  for (const temperature of [-1, NaN]) await refused(session, [1], { temperature }, /UserError.*temperature must be at least 0/s);
+  await using bytes = await compile(new TransformerLM({ vocab: 256, dModel: 8, layers: 1, heads: 2, context: 4 }), {
+    loss: crossEntropy,
+    device: 'wasm',
+    threads: 1,
+  });
+  const refused = (of: typeof session, prompt: unknown, options: object, why: RegExp): Promise<void> =>
+    assert.rejects(take(generate(of, prompt as number[], { tokens: 2, ...options })), why);
+  for (const seed of [-1, NaN, 0.5, 2 ** 32, Infinity])
+    await refused(session, [1], { seed }, /UserError.*generate: a seed must be a whole number from 0 to 4294967295/s);
+  for (const topK of [0, 1.5, NaN, -3])
+    await refused(session, [1], { topK }, /UserError.*top-k must be at least 1, a whole number/s);
+  for (const tokens of [-1, 2.5, NaN])
+    await refused(session, [1], { tokens }, /UserError.*tokens must be a number of at least 0, a whole one/s);
+  for (const temperature of [-1, NaN])
+    await refused(session, [1], { temperature }, /UserError.*temperature must be at least 0/s);
   await refused(session, [], {}, /UserError.*generate: the prompt is empty.*give one token at least/s);
-  await refused(session, 'text', {}, /UserError.*the prompt must be tokens, numbers from 0 to 16, got text.*tokenizer/s);
-  await refused(bytes, 'text', {}, /UserError.*the prompt must be tokens, numbers from 0 to 255, got text.*new TextEncoder\(\)\.encode\(text\)/s);
-  for (const prompt of [undefined, null, 7, {}]) await refused(session, prompt, {}, /UserError.*the prompt must be a list of tokens, got/s);
-  await refused(session, [99, ...new Array<number>(30).fill(1)], {}, /UserError.*the prompt holds token 99 \(at 0\), the model knows 0\.\.16/s);
+  await refused(
+    session,
+    'text',
+    {},
+    /UserError.*the prompt must be tokens, numbers from 0 to 16, got text.*tokenizer/s,
+  );
+  await refused(
+    bytes,
+    'text',
+    {},
+    /UserError.*the prompt must be tokens, numbers from 0 to 255, got text.*new TextEncoder\(\)\.encode\(text\)/s,
+  );
+  for (const prompt of [undefined, null, 7, {}])
+    await refused(session, prompt, {}, /UserError.*the prompt must be a list of tokens, got/s);
+  await refused(
+    session,
+    [99, ...new Array<number>(30).fill(1)],
+    {},
+    /UserError.*the prompt holds token 99 \(at 0\), the model knows 0\.\.16/s,
+  );
   for (const token of [-1, 17, 0.5, NaN]) await refused(session, [1, token], {}, /UserError.*the prompt holds token/s);
-  assert.deepEqual(await take(generate(bytes, [], { tokens: 3, seed: 1 })), await take(generate(bytes, [10], { tokens: 3, seed: 1 })), 'a model of bytes begins a line');
+  assert.deepEqual(
+    await take(generate(bytes, [], { tokens: 3, seed: 1 })),
+    await take(generate(bytes, [10], { tokens: 3, seed: 1 })),
+    'a model of bytes begins a line',
+  );
   assert.deepEqual(await take(generate(session, [1], { tokens: 0 })), []);
   // Nothing was asked of the device, and nothing is held.
   assert.ok(!session.executor.stateNames().some((name) => name.startsWith('cache/')));
   for (const value of [NaN, Infinity]) {
-    await session.restore(0, [{ name: 'head.weight', value: hostTensor('float32', [16, 17], new Float32Array(272).fill(value)) }]);
-    for (const temperature of [0, 1]) await refused(session, [1], { temperature }, /UserError.*generate: the logits are not finite: .* for token 0.*load a checkpoint/s);
+    await session.restore(0, [
+      { name: 'head.weight', value: hostTensor('float32', [16, 17], new Float32Array(272).fill(value)) },
+    ]);
+    for (const temperature of [0, 1])
+      await refused(
+        session,
+        [1],
+        { temperature },
+        /UserError.*generate: the logits are not finite: .* for token 0.*load a checkpoint/s,
+      );
   }
 });

@@ -1,4 +1,5 @@
-// A worker thread that trains a small model and tells its losses, then goes on until it is ended. Started by several.test.ts.
+// A worker thread that trains a small model and tells its losses, then goes on until it is ended. Started by
+// several.test.ts.
 import { parentPort, workerData } from 'node:worker_threads';
 import { crossEntropy } from '../../src/nn/loss.ts';
 import { adamW } from '../../src/optim/adam.ts';
@@ -6,7 +7,13 @@ import { compile } from '../../src/session/node.ts';
 import { toyBatch, toyLM } from '../support/toy.ts';
 
 const { device, seed } = workerData as { device: 'native' | 'wasm'; seed: number };
-const session = await compile(toyLM(), { loss: crossEntropy, optimizer: adamW({ lr: 1e-2 }), device, threads: 2, seed });
+const session = await compile(toyLM(), {
+  loss: crossEntropy,
+  optimizer: adamW({ lr: 1e-2 }),
+  device,
+  threads: 2,
+  seed,
+});
 const losses: number[] = [];
 for (let i = 0; i < 4; i++) losses.push((await session.step(toyBatch(i))).loss);
 parentPort?.postMessage(losses);

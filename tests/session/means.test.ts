@@ -160,18 +160,16 @@ const near = (a: number, b: number, what: string): void => {
   assert.ok(Math.abs(a - b) <= 2e-5 * Math.max(1, Math.abs(b)), `${what}: ${a}, not ${b}`);
 };
 
-const drawn = fc
-  .record({ c: fc.constantFrom(...CASES), rows: fc.constantFrom(4, 6, 12) })
-  .chain(({ c, rows }) =>
-    fc.record({
-      c: fc.constant(c),
-      rows: fc.constant(rows),
-      x: floats(rows * INPUTS),
-      y: c.of === 'classes' ? classes(rows) : floats(rows * CLASSES),
-      accumulate: fc.constantFrom(...[1, 2, 3, 4, 6].filter((n) => rows % n === 0)),
-      cuts: fc.uniqueArray(fc.integer({ min: 1, max: rows - 1 }), { maxLength: 3 }),
-    }),
-  );
+const drawn = fc.record({ c: fc.constantFrom(...CASES), rows: fc.constantFrom(4, 6, 12) }).chain(({ c, rows }) =>
+  fc.record({
+    c: fc.constant(c),
+    rows: fc.constant(rows),
+    x: floats(rows * INPUTS),
+    y: c.of === 'classes' ? classes(rows) : floats(rows * CLASSES),
+    accumulate: fc.constantFrom(...[1, 2, 3, 4, 6].filter((n) => rows % n === 0)),
+    cuts: fc.uniqueArray(fc.integer({ min: 1, max: rows - 1 }), { maxLength: 3 }),
+  }),
+);
 
 /** Loss, norm and gradients of one step, as SGD with a rate of 1 shows them. */
 async function stepOf(options: CompileOptions, batch: Batch): Promise<number[]> {
@@ -203,11 +201,7 @@ for (const device of ['wasm', 'reference', 'native'] as const) {
           for (const how of [{ accumulate }, { split: accumulate }, { accumulate, split }]) {
             const parts = await stepOf({ ...options, ...how }, batch);
             whole.forEach((v, i) => {
-              near(
-                parts[i],
-                v,
-                `${c.name}, ${JSON.stringify(how)}, ${['loss', 'norm'].at(i) ?? `gradient ${i - 2}`}`,
-              );
+              near(parts[i], v, `${c.name}, ${JSON.stringify(how)}, ${['loss', 'norm'].at(i) ?? `gradient ${i - 2}`}`);
             });
           }
           await using session = await compile(new Linear(INPUTS, CLASSES), { ...options, seed: 5 });
@@ -350,7 +344,8 @@ test('an evaluation weighs batches by their targets, however long their sequence
 test('where all that counts is ignored, the part of a loss that says nothing is left', async () => {
   const both: loss.Loss = (o, t) => add(loss.crossEntropy(o, t, ignoring), mul(mean(abs(o)), 0.5));
   await using session = await compile(new Linear(3, 4), { loss: both, device: 'reference', seed: 2 });
-  const none = example([IGNORED, IGNORED, IGNORED, IGNORED]), { loss: value } = await session.forward(none);
+  const none = example([IGNORED, IGNORED, IGNORED, IGNORED]),
+    { loss: value } = await session.forward(none);
   const found = await session.evaluate([none]);
   near(found.loss, Number(value.data[0]), 'loss');
   assert.ok(found.loss > 0);
@@ -420,7 +415,8 @@ test('a mean that no loss follows from may count what it likes, in parts too', a
   class Watched {
     readonly linear = new Linear(3, 4);
     forward(x: Tensor): Tensor {
-      const out = call(this.linear, x), some = cast(less(scalar(out, 0), out), 'float32');
+      const out = call(this.linear, x),
+        some = cast(less(scalar(out, 0), out), 'float32');
       traceOf(x).addStat(this, 'positive', loss.meanOver(out, some));
       return out;
     }

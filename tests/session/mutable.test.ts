@@ -26,82 +26,199 @@ import { blocks, open as openLM, steps, toPadded, type LM } from '../recompile/l
 import { fingerprint, noCompiler, toyBatch } from '../support/toy.ts';
 
 const devices: readonly DeviceName[] = noCompiler ? ['wasm', 'reference'] : ['native', 'wasm', 'reference'];
-const sines = (shape: readonly number[], phase: number) => hostTensor('float32', shape, Float32Array.from({ length: shape.reduce((a, b) => a * b, 1) }, (_, i) => Math.sin(1.7 * i + phase)));
-const batch = (step: number, size = 4, width = 4): Batch => ({ x: sines([size, width], step), y: sines([size, width], step + 0.5) });
-const open = (model: Model, options: Partial<CompileOptions> = {}): Promise<Session> => compile(model, { loss: meanSquaredError, optimizer: sgd({ lr: 0.1 }), device: 'wasm', threads: 1, seed: 1, memory: 128e6, say: () => undefined, ...options });
+const sines = (shape: readonly number[], phase: number) =>
+  hostTensor(
+    'float32',
+    shape,
+    Float32Array.from({ length: shape.reduce((a, b) => a * b, 1) }, (_, i) => Math.sin(1.7 * i + phase)),
+  );
+const batch = (step: number, size = 4, width = 4): Batch => ({
+  x: sines([size, width], step),
+  y: sines([size, width], step + 0.5),
+});
+const open = (model: Model, options: Partial<CompileOptions> = {}): Promise<Session> =>
+  compile(model, {
+    loss: meanSquaredError,
+    optimizer: sgd({ lr: 0.1 }),
+    device: 'wasm',
+    threads: 1,
+    seed: 1,
+    memory: 128e6,
+    say: () => undefined,
+    ...options,
+  });
 const values = (session: Session, name: string): number[] => Array.from(session.executor.getState(name).data, Number);
 
 for (const device of devices) {
   test(`${device}: a parameter is frozen and thawed from the next step on, for batches of every shape`, async () => {
     const model = new Linear(4, 4);
     await using session = await open(model, { device });
-    const kept = async (size: number): Promise<boolean> => { const before = values(session, 'weight').join(); await session.step(batch(1, size)); return values(session, 'weight').join() === before; };
+    const kept = async (size: number): Promise<boolean> => {
+      const before = values(session, 'weight').join();
+      await session.step(batch(1, size));
+      return values(session, 'weight').join() === before;
+    };
     await session.prepare(batch(1, 2));
     const seen: boolean[] = [];
     for (const frozen of [false, true, true, false, [true, false, true, false], false]) {
       model.weight.frozen = frozen;
       for (const size of [2, 1, 2]) seen.push(await kept(size));
     }
-    assert.deepEqual(seen, [...new Array<boolean>(3).fill(false), ...new Array<boolean>(6).fill(true), ...new Array<boolean>(9).fill(false)]);
+    assert.deepEqual(seen, [
+      ...new Array<boolean>(3).fill(false),
+      ...new Array<boolean>(6).fill(true),
+      ...new Array<boolean>(9).fill(false),
+    ]);
     model.weight.frozen = [true, false, true, false];
     const before = values(session, 'weight');
     await session.step(batch(3, 2));
-    assert.deepEqual(values(session, 'weight').map((x, i) => x === before[i]), before.map((_, i) => Math.floor(i / 4) % 2 === 0));
+    assert.deepEqual(
+      values(session, 'weight').map((x, i) => x === before[i]),
+      before.map((_, i) => Math.floor(i / 4) % 2 === 0),
+    );
   });
 }
 
 class Three {
   readonly a = new Linear(4, 4);
   readonly b = new Linear(4, 4, { bias: false });
-  readonly moe = new MoE({ dModel: 4, experts: 3, topK: 2, hidden: 4, router: new SigmoidRouter({ dModel: 4, experts: 3, biasRate: 0.1 }) });
+  readonly moe = new MoE({
+    dModel: 4,
+    experts: 3,
+    topK: 2,
+    hidden: 4,
+    router: new SigmoidRouter({ dModel: 4, experts: 3, biasRate: 0.1 }),
+  });
   readonly norm = new BatchNorm(4);
-  forward(x: Tensor): Tensor { return call(this.norm, add(call(this.moe, call(this.b, call(this.a, x))), x)); }
+  forward(x: Tensor): Tensor {
+    return call(this.norm, add(call(this.moe, call(this.b, call(this.a, x))), x));
+  }
 }
 const SETTINGS: readonly ((m: Three) => void)[] = [
-  (m) => { m.a.weight.frozen = true; }, (m) => { m.a.weight.frozen = [true, false, false, true]; }, (m) => { m.a.weight.frozen = false; },
-  (m) => { m.b.weight.frozenAxis = 1; m.b.weight.frozen = [false, true, true, false]; }, (m) => { m.b.weight.frozen = true; }, (m) => { m.b.weight.frozen = false; m.b.weight.frozenAxis = 0; },
-  (m) => { m.moe.frozen = [true, false, true]; }, (m) => { m.moe.frozen = false; }, (m) => { m.moe.gateFrozen = true; }, (m) => { m.moe.gateFrozen = false; },
-  (m) => { m.norm.runningMean.frozen = true; }, (m) => { m.norm.runningMean.frozen = false; m.norm.gain.frozen = true; }, (m) => { m.moe.topK = 1; }, (m) => { m.moe.topK = 2; },
+  (m) => {
+    m.a.weight.frozen = true;
+  },
+  (m) => {
+    m.a.weight.frozen = [true, false, false, true];
+  },
+  (m) => {
+    m.a.weight.frozen = false;
+  },
+  (m) => {
+    m.b.weight.frozenAxis = 1;
+    m.b.weight.frozen = [false, true, true, false];
+  },
+  (m) => {
+    m.b.weight.frozen = true;
+  },
+  (m) => {
+    m.b.weight.frozen = false;
+    m.b.weight.frozenAxis = 0;
+  },
+  (m) => {
+    m.moe.frozen = [true, false, true];
+  },
+  (m) => {
+    m.moe.frozen = false;
+  },
+  (m) => {
+    m.moe.gateFrozen = true;
+  },
+  (m) => {
+    m.moe.gateFrozen = false;
+  },
+  (m) => {
+    m.norm.runningMean.frozen = true;
+  },
+  (m) => {
+    m.norm.runningMean.frozen = false;
+    m.norm.gain.frozen = true;
+  },
+  (m) => {
+    m.moe.topK = 1;
+  },
+  (m) => {
+    m.moe.topK = 2;
+  },
 ];
 
-test('frozen at random while moments exist, with clipping and accumulated gradients: the bits of sessions that were compiled so', { timeout: 240_000 }, async () => {
-  const kinds: readonly Partial<CompileOptions>[] = [{ optimizer: adamW({ lr: 0.05, weightDecay: 0.1 }) }, { optimizer: adamW({ lr: 0.05, clip: 0.5 }), accumulate: 2 }, { optimizer: sgd({ lr: 0.05, momentum: 0.9, clip: 0.3 }), split: 2 }, { optimizer: sgd({ lr: 0.05, eager: true }) }];
-  await fc.assert(fc.asyncProperty(fc.constantFrom(...kinds), fc.array(fc.array(fc.nat(SETTINGS.length - 1), { maxLength: 3 }), { minLength: 3, maxLength: 5 }), async (options, rounds) => {
-    const model = new Three(), written: number[] = [];
-    await using session = await open(model, options);
-    await session.step(batch(0));
-    for (const [i, round] of rounds.entries()) {
-      for (const s of round) { SETTINGS[s](model); written.push(s); }
-      const fresh = new Three();
-      for (const s of written) SETTINGS[s](fresh);
-      await using other = await open(fresh, options);
-      await other.deserialize(await session.serialize());
-      // What the checkpoint says of knobs is what was written before.
-      assert.equal((await session.step(batch(i + 1))).loss, (await other.step(batch(i + 1))).loss, `${JSON.stringify(rounds)} step ${i + 2}`);
-      assert.deepEqual(fingerprint(session), fingerprint(other), `${JSON.stringify(rounds)} step ${i + 2}`);
-    }
-  }), { numRuns: 12, seed: 11 });
-});
+test(
+  'frozen at random while moments exist, with clipping and accumulated gradients: the bits of sessions that were ' +
+    'compiled so',
+  { timeout: 240_000 },
+  async () => {
+    const kinds: readonly Partial<CompileOptions>[] = [
+      { optimizer: adamW({ lr: 0.05, weightDecay: 0.1 }) },
+      { optimizer: adamW({ lr: 0.05, clip: 0.5 }), accumulate: 2 },
+      { optimizer: sgd({ lr: 0.05, momentum: 0.9, clip: 0.3 }), split: 2 },
+      { optimizer: sgd({ lr: 0.05, eager: true }) },
+    ];
+    await fc.assert(
+      fc.asyncProperty(
+        fc.constantFrom(...kinds),
+        fc.array(fc.array(fc.nat(SETTINGS.length - 1), { maxLength: 3 }), { minLength: 3, maxLength: 5 }),
+        async (options, rounds) => {
+          const model = new Three(),
+            written: number[] = [];
+          await using session = await open(model, options);
+          await session.step(batch(0));
+          for (const [i, round] of rounds.entries()) {
+            for (const s of round) {
+              SETTINGS[s](model);
+              written.push(s);
+            }
+            const fresh = new Three();
+            for (const s of written) SETTINGS[s](fresh);
+            await using other = await open(fresh, options);
+            await other.deserialize(await session.serialize());
+            // What the checkpoint says of knobs is what was written before.
+            assert.equal(
+              (await session.step(batch(i + 1))).loss,
+              (await other.step(batch(i + 1))).loss,
+              `${JSON.stringify(rounds)} step ${i + 2}`,
+            );
+            assert.deepEqual(fingerprint(session), fingerprint(other), `${JSON.stringify(rounds)} step ${i + 2}`);
+          }
+        },
+      ),
+      { numRuns: 12, seed: 11 },
+    );
+  },
+);
 
-test('frozen while a recompilation is under way: it waits for its own state, or comes; every bit is that of a session without rules', async () => {
-  const ruled = await openLM(), plain = await openLM(), freeze = (to: boolean): void => { for (const { session } of [ruled, plain]) blocks(session.model as LM)[0].frozen = to; };
-  ruled.session.recompile<LM>({ ...toPadded, measure: true });
-  const embed = (to: boolean): void => { for (const { session } of [ruled, plain]) (session.model as LM).embedding.weight.frozen = to; };
-  const got: number[] = [], want: number[] = [];
-  for (let i = 0; ruled.events.length === 0 || i < 60; i++) {
-    if (i % 3 === 0) embed(i % 2 === 0);
-    if (i === 20) freeze(true);
-    if (i === 40) freeze(false);
-    got.push(...await steps(ruled.session, 1));
-    want.push(...await steps(plain.session, 1));
-    assert.ok(i < 3000, 'it comes to an end');
-  }
-  assert.deepEqual(got, want);
-  assert.deepEqual(fingerprint(ruled.session), fingerprint(plain.session));
-  assert.deepEqual(ruled.events.map((e) => [e.rule, e.error]), [['padded', undefined]]);
-  await ruled.session.close();
-  await plain.session.close();
-});
+test(
+  'frozen while a recompilation is under way: it waits for its own state, or comes; every bit is that of a ' +
+    'session without rules',
+  async () => {
+    const ruled = await openLM(),
+      plain = await openLM(),
+      freeze = (to: boolean): void => {
+        for (const { session } of [ruled, plain]) blocks(session.model as LM)[0].frozen = to;
+      };
+    ruled.session.recompile<LM>({ ...toPadded, measure: true });
+    const embed = (to: boolean): void => {
+      for (const { session } of [ruled, plain]) (session.model as LM).embedding.weight.frozen = to;
+    };
+    const got: number[] = [],
+      want: number[] = [];
+    for (let i = 0; ruled.events.length === 0 || i < 60; i++) {
+      if (i % 3 === 0) embed(i % 2 === 0);
+      if (i === 20) freeze(true);
+      if (i === 40) freeze(false);
+      got.push(...(await steps(ruled.session, 1)));
+      want.push(...(await steps(plain.session, 1)));
+      assert.ok(i < 3000, 'it comes to an end');
+    }
+    assert.deepEqual(got, want);
+    assert.deepEqual(fingerprint(ruled.session), fingerprint(plain.session));
+    assert.deepEqual(
+      ruled.events.map((e) => [e.rule, e.error]),
+      [['padded', undefined]],
+    );
+    await ruled.session.close();
+    await plain.session.close();
+  },
+);
 
 class Net {
   readonly weight = new Parameter([4], { kind: 'constant', value: 1 });
@@ -114,8 +231,12 @@ class Net {
   turn: (x: Tensor) => Tensor = (x) => x;
   calls = 0;
   #level = 0;
-  get level(): number { return this.#level; }
-  set level(level: number) { this.#level = level; }
+  get level(): number {
+    return this.#level;
+  }
+  set level(level: number) {
+    this.#level = level;
+  }
 
   forward(x: Tensor): Tensor {
     this.calls++;
@@ -127,39 +248,99 @@ class Net {
   /** What forward computes. */
   expected(x: ArrayLike<number>): number[] {
     const product = this.terms.reduce((a, b) => a * b, 1);
-    return Array.from(x, (v, i) => { const y = v * this.mask[i % 4] * product * v ** (this.nested.deep.power - 1) * this.scale + (this.table.get('shift') ?? 0) + this.level; return this.turn === TWICE ? 2 * y : y; });
+    return Array.from(x, (v, i) => {
+      const y =
+        v * this.mask[i % 4] * product * v ** (this.nested.deep.power - 1) * this.scale +
+        (this.table.get('shift') ?? 0) +
+        this.level;
+      return this.turn === TWICE ? 2 * y : y;
+    });
   }
 }
 const TWICE = (x: Tensor): Tensor => mul(x, 2);
 const PUBLIC: readonly ((net: Net, n: number) => void)[] = [
-  (net, n) => { net.scale = n; }, (net, n) => { net.terms.push(n % 3); }, (net, n) => { net.terms[0] = n; }, (net) => { net.terms.splice(1); }, (net, n) => { net.table.set('shift', n); }, (net, n) => { net.mask[n % 4] = n; },
-  (net, n) => { net.mask = Float32Array.of(1, n, 1, 1); }, (net, n) => { net.nested.deep.power = 1 + (n % 3); }, (net, n) => { net.nested = { deep: { power: 1 + (n % 2) } }; }, (net, n) => { net.level = n; }, (net) => { net.turn = TWICE; }, (net) => { net.turn = (x) => x; },
+  (net, n) => {
+    net.scale = n;
+  },
+  (net, n) => {
+    net.terms.push(n % 3);
+  },
+  (net, n) => {
+    net.terms[0] = n;
+  },
+  (net) => {
+    net.terms.splice(1);
+  },
+  (net, n) => {
+    net.table.set('shift', n);
+  },
+  (net, n) => {
+    net.mask[n % 4] = n;
+  },
+  (net, n) => {
+    net.mask = Float32Array.of(1, n, 1, 1);
+  },
+  (net, n) => {
+    net.nested.deep.power = 1 + (n % 3);
+  },
+  (net, n) => {
+    net.nested = { deep: { power: 1 + (n % 2) } };
+  },
+  (net, n) => {
+    net.level = n;
+  },
+  (net) => {
+    net.turn = TWICE;
+  },
+  (net) => {
+    net.turn = (x) => x;
+  },
 ];
 
 test('whatever is written to a public property of a model, the next call of each of its sessions computes it', async () => {
-  await fc.assert(fc.asyncProperty(fc.array(fc.tuple(fc.nat(PUBLIC.length - 1), fc.nat(5)), { minLength: 1, maxLength: 8 }), async (writes) => {
-    const net = new Net(), x = sines([2, 4], 0);
-    await using one = await open(net), two = await open(net);
-    for (const [which, n] of [[0, 1] as [number, number], ...writes]) {
-      PUBLIC[which](net, n);
-      for (const session of [one, two]) {
-        const got = Array.from((await session.predict(x)).data, Number);
-        net.expected(Array.from(x.data, Number)).forEach((want, i) => { assert.ok(Math.abs(got[i] - want) <= 1e-4 * (1 + Math.abs(want)), `${JSON.stringify(writes)}: ${got[i]} for ${want}`); });
-      }
-    }
-  }), { numRuns: 15, seed: 5 });
+  await fc.assert(
+    fc.asyncProperty(
+      fc.array(fc.tuple(fc.nat(PUBLIC.length - 1), fc.nat(5)), { minLength: 1, maxLength: 8 }),
+      async (writes) => {
+        const net = new Net(),
+          x = sines([2, 4], 0);
+        await using one = await open(net),
+          two = await open(net);
+        for (const [which, n] of [[0, 1] as [number, number], ...writes]) {
+          PUBLIC[which](net, n);
+          for (const session of [one, two]) {
+            const got = Array.from((await session.predict(x)).data, Number);
+            net.expected(Array.from(x.data, Number)).forEach((want, i) => {
+              assert.ok(
+                Math.abs(got[i] - want) <= 1e-4 * (1 + Math.abs(want)),
+                `${JSON.stringify(writes)}: ${got[i]} for ${want}`,
+              );
+            });
+          }
+        }
+      },
+    ),
+    { numRuns: 15, seed: 5 },
+  );
 });
 
 test('a write that changes no graph costs a tracing and compiles nothing; forward may write what it likes', async () => {
   const net = new Net() as Net & { history: number[] };
   net.history = [];
   await using session = await open(net);
-  const { device } = session.executor as unknown as { device: { compile(kernels: unknown): Promise<void> } }, real = device.compile.bind(device);
+  const { device } = session.executor as unknown as { device: { compile(kernels: unknown): Promise<void> } },
+    real = device.compile.bind(device);
   let compiled = 0;
-  device.compile = (kernels) => { compiled++; return real(kernels); };
+  device.compile = (kernels) => {
+    compiled++;
+    return real(kernels);
+  };
   for (let i = 0; i < 3; i++) await session.step(batch(i));
   assert.deepEqual([compiled, net.calls], [1, 1], 'forward counts its calls, and that is its own affair');
-  for (let i = 0; i < 5; i++) { net.history.push(i); await session.step(batch(i)); }
+  for (let i = 0; i < 5; i++) {
+    net.history.push(i);
+    await session.step(batch(i));
+  }
   assert.deepEqual([compiled, net.calls], [1, 6]);
   net.dropout.rate = 0.5;
   await session.step(batch(0));
@@ -171,88 +352,184 @@ test('a write that changes no graph costs a tracing and compiles nothing; forwar
 });
 
 test('a write beside a step that was not awaited is in force from the next one on, for all parts of a batch alike', async () => {
-  const run = async (write: (model: Linear, step: number) => void, during: boolean): Promise<Record<string, string>> => {
+  const run = async (
+    write: (model: Linear, step: number) => void,
+    during: boolean,
+  ): Promise<Record<string, string>> => {
     const model = new Linear(4, 4);
     await using session = await open(model, { optimizer: adamW({ lr: 0.1 }), accumulate: 2 });
     for (let i = 0; i < 6; i++) {
       if (!during) write(model, i);
       const running = session.step(batch(i));
-      if (during) { await new Promise((resolve) => { setTimeout(resolve, i); }); write(model, i + 1); }
+      if (during) {
+        await new Promise((resolve) => {
+          setTimeout(resolve, i);
+        });
+        write(model, i + 1);
+      }
       await running;
     }
     return fingerprint(session);
   };
-  const write = (model: Linear, step: number): void => { model.weight.frozen = step === 2 || step === 3; };
+  const write = (model: Linear, step: number): void => {
+    model.weight.frozen = step === 2 || step === 3;
+  };
   assert.deepEqual(await run(write, true), await run(write, false));
 });
 
-test('a step takes the model as it was when it was called, with a rule and without: a write after the call holds from the next step on', async () => {
-  for (const ruled of [false, true]) {
-    const model = new Linear(4, 4);
-    await using session = await open(model);
-    session.states();
-    if (ruled) session.recompile({ name: 'idle', trigger: () => false, alter: () => undefined });
-    for (const frozen of [true, false, true]) {
-      const before = values(session, 'weight');
-      model.weight.frozen = frozen;
-      const running = session.step(batch(0));
-      model.weight.frozen = !frozen;
-      await running;
-      assert.equal(values(session, 'weight').join() === before.join(), frozen, `frozen ${frozen}, ${ruled ? 'a rule' : 'no rule'}`);
+test(
+  'a step takes the model as it was when it was called, with a rule and without: a write after the call holds ' +
+    'from the next step on',
+  async () => {
+    for (const ruled of [false, true]) {
+      const model = new Linear(4, 4);
+      await using session = await open(model);
+      session.states();
+      if (ruled) session.recompile({ name: 'idle', trigger: () => false, alter: () => undefined });
+      for (const frozen of [true, false, true]) {
+        const before = values(session, 'weight');
+        model.weight.frozen = frozen;
+        const running = session.step(batch(0));
+        model.weight.frozen = !frozen;
+        await running;
+        assert.equal(
+          values(session, 'weight').join() === before.join(),
+          frozen,
+          `frozen ${frozen}, ` + `${ruled ? 'a rule' : 'no rule'}`,
+        );
+      }
     }
-  }
-});
+  },
+);
 
 test('an optimiser of the user: what it says is asked anew', async () => {
-  const own = { ...sgd({ lr: 1 }) } as { -readonly [K in keyof Optimizer]: Optimizer[K] }, model = new Linear(4, 4);
+  const own = { ...sgd({ lr: 1 }) } as { -readonly [K in keyof Optimizer]: Optimizer[K] },
+    model = new Linear(4, 4);
   await using session = await open(model, { optimizer: own });
   await session.prepare(batch(0));
-  const moved = async (): Promise<number> => { const before = values(session, 'weight'), { gradNorm } = await session.step(batch(0)); return Math.hypot(...values(session, 'weight').map((x, i) => x - before[i])) / gradNorm; };
-  assert.ok(await moved() > 0.5);
+  const moved = async (): Promise<number> => {
+    const before = values(session, 'weight'),
+      { gradNorm } = await session.step(batch(0));
+    return Math.hypot(...values(session, 'weight').map((x, i) => x - before[i])) / gradNorm;
+  };
+  assert.ok((await moved()) > 0.5);
   own.clip = 1e-3;
-  assert.ok(await moved() < 0.1);
+  assert.ok((await moved()) < 0.1);
   const given = sgd({ lr: 1, clip: 1 }) as { clip: number; settings: Record<string, unknown> };
-  assert.throws(() => { given.clip = 2; }, TypeError);
-  assert.throws(() => { given.settings['lr'] = 2; }, TypeError);
+  assert.throws(() => {
+    given.clip = 2;
+  }, TypeError);
+  assert.throws(() => {
+    given.settings['lr'] = 2;
+  }, TypeError);
 });
 
 test('what cannot change cannot be set', async () => {
-  const model = new Linear(4, 4), options = { loss: meanSquaredError, optimizer: sgd({ lr: 0.1 }), device: 'wasm' as const, threads: 1, accumulate: 1 };
+  const model = new Linear(4, 4),
+    options = {
+      loss: meanSquaredError,
+      optimizer: sgd({ lr: 0.1 }),
+      device: 'wasm' as const,
+      threads: 1,
+      accumulate: 1,
+    };
   await using session = await compile(model, options);
-  const of = session as unknown as Record<string, unknown>, given = session.options as unknown as Record<string, unknown>, parameters = session.named.parameters as Map<string, Parameter>, p = model.weight as unknown as Record<string, unknown>;
-  for (const key of ['model', 'named', 'options', 'batching', 'steps', 'seed', 'executor']) assert.throws(() => { of[key] = null; }, TypeError, key);
-  for (const key of ['loss', 'optimizer', 'accumulate', 'seed', 'more']) assert.throws(() => { given[key] = 2; }, TypeError, key);
-  for (const key of ['shape', 'init', 'dtype', 'trained', 'role', 'size']) assert.throws(() => { p[key] = 1; }, TypeError, key);
-  assert.throws(() => { (model.weight.shape as number[])[0] = 9; }, TypeError);
-  assert.throws(() => { (model.weight.init as { std?: number }).std = 9; }, TypeError);
-  for (const wrong of ['yes', 1, null, [1], [true, 'no']]) assert.throws(() => { p['frozen'] = wrong; }, /UserError: Parameter.frozen must be true, false, or a list/);
-  for (const wrong of [-1, 2, 0.5, '0']) assert.throws(() => { p['frozenAxis'] = wrong; }, /UserError: Parameter.frozenAxis must be a dimension of \[4, 4\]/);
+  const of = session as unknown as Record<string, unknown>,
+    given = session.options as unknown as Record<string, unknown>,
+    parameters = session.named.parameters as Map<string, Parameter>,
+    p = model.weight as unknown as Record<string, unknown>;
+  for (const key of ['model', 'named', 'options', 'batching', 'steps', 'seed', 'executor'])
+    assert.throws(
+      () => {
+        of[key] = null;
+      },
+      TypeError,
+      key,
+    );
+  for (const key of ['loss', 'optimizer', 'accumulate', 'seed', 'more'])
+    assert.throws(
+      () => {
+        given[key] = 2;
+      },
+      TypeError,
+      key,
+    );
+  for (const key of ['shape', 'init', 'dtype', 'trained', 'role', 'size'])
+    assert.throws(
+      () => {
+        p[key] = 1;
+      },
+      TypeError,
+      key,
+    );
+  assert.throws(() => {
+    (model.weight.shape as number[])[0] = 9;
+  }, TypeError);
+  assert.throws(() => {
+    (model.weight.init as { std?: number }).std = 9;
+  }, TypeError);
+  for (const wrong of ['yes', 1, null, [1], [true, 'no']])
+    assert.throws(() => {
+      p['frozen'] = wrong;
+    }, /UserError: Parameter.frozen must be true, false, or a list/);
+  for (const wrong of [-1, 2, 0.5, '0'])
+    assert.throws(() => {
+      p['frozenAxis'] = wrong;
+    }, /UserError: Parameter.frozenAxis must be a dimension of \[4, 4\]/);
   assert.throws(() => parameters.set('more', model.weight), TypeError);
-  assert.throws(() => { parameters.delete('weight'); }, TypeError);
-  assert.throws(() => { parameters.clear(); }, TypeError);
-  assert.throws(() => { (session.named as unknown as Record<string, unknown>)['parameters'] = new Map(); }, TypeError);
-  assert.throws(() => { (session.batching as unknown as Record<string, unknown>)['eager'] = true; }, TypeError);
+  assert.throws(() => {
+    parameters.delete('weight');
+  }, TypeError);
+  assert.throws(() => {
+    parameters.clear();
+  }, TypeError);
+  assert.throws(() => {
+    (session.named as unknown as Record<string, unknown>)['parameters'] = new Map();
+  }, TypeError);
+  assert.throws(() => {
+    (session.batching as unknown as Record<string, unknown>)['eager'] = true;
+  }, TypeError);
   const moe = new MoE({ dModel: 4, experts: 2, topK: 1, hidden: 4, capacity: [1, 2] });
-  for (const list of [moe.capacity, moe.frozen, moe.slots]) assert.throws(() => { (list as unknown[])[0] = 1; }, TypeError);
+  for (const list of [moe.capacity, moe.frozen, moe.slots])
+    assert.throws(() => {
+      (list as unknown[])[0] = 1;
+    }, TypeError);
   options.accumulate = 4; // the caller's own object
   assert.equal(session.options.accumulate, 1);
   await session.step(batch(0));
   model.weight.frozen = [true];
-  await assert.rejects(session.step(batch(0)), /UserError: weight\.frozen lists 1 parts, and dimension 0 \(frozenAxis\) of \[4, 4\] has 4/);
+  await assert.rejects(
+    session.step(batch(0)),
+    /UserError: weight\.frozen lists 1 parts, and dimension 0 \(frozenAxis\) of \[4, 4\] has 4/,
+  );
   model.weight.frozen = false;
   const bias = model.bias as Parameter;
   (model as unknown as Record<string, unknown>)['bias'] = new Parameter([4], { kind: 'constant', value: 0 });
-  for (const call of [() => session.step(batch(0)), () => session.predict(batch(0).x), () => session.prepare(batch(0))]) await assert.rejects(call, /UserError: the model has changed since it was compiled: parameter bias was added, removed or replaced/);
+  for (const call of [() => session.step(batch(0)), () => session.predict(batch(0).x), () => session.prepare(batch(0))])
+    await assert.rejects(
+      call,
+      /UserError: the model has changed since it was compiled: parameter bias was added, removed or replaced/,
+    );
   (model as unknown as Record<string, unknown>)['bias'] = bias;
   await session.step(batch(0));
   assert.equal(session.steps, 2);
 });
 
 test('two sessions of one model with rules and writes: generated text follows the knobs of each', async () => {
-  const opened = await openLM(), { session } = opened, other = await compile(session.model, { loss: crossEntropy, device: 'wasm', threads: 1, seed: 3 }), x = toyBatch(0).x;
+  const opened = await openLM(),
+    { session } = opened,
+    other = await compile(session.model, { loss: crossEntropy, device: 'wasm', threads: 1, seed: 3 }),
+    x = toyBatch(0).x;
   await steps(session, 1);
   const plain = (await other.predict(x)).data.join();
-  session.recompile<LM>({ name: 'one expert', budget: 1, trigger: () => true, alter: (m) => { for (const moe of blocks(m)) moe.topK = 1; } });
+  session.recompile<LM>({
+    name: 'one expert',
+    budget: 1,
+    trigger: () => true,
+    alter: (m) => {
+      for (const moe of blocks(m)) moe.topK = 1;
+    },
+  });
   await steps(session, 40);
   assert.equal((await other.predict(x)).data.join(), plain);
   for (const moe of blocks(session.model as LM)) moe.topK = 3;

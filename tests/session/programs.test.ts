@@ -17,26 +17,42 @@ import { call } from '../../src/trace/trace.ts';
 const KEPT = 32;
 
 test('only sizes are looked for in families that were used of late', async () => {
-  const moe = new MoE({ dModel: 4, experts: 2, topK: 1, hidden: 4, capacity: 1 }), named = nameParameters(moe), knobs = new Knobs(named);
+  const moe = new MoE({ dModel: 4, experts: 2, topK: 1, hidden: 4, capacity: 1 }),
+    named = nameParameters(moe),
+    knobs = new Knobs(named);
   const backend = await openBackend(node, { device: 'wasm', threads: 1, memory: 64e6 });
-  const programs = new Programs(backend, { knobs, state: { number: () => 1 } }, new States(named, backend.executor, () => 0));
+  const programs = new Programs(
+    backend,
+    { knobs, state: { number: () => 1 } },
+    new States(named, backend.executor, () => 0),
+  );
   const graph = (tokens: number) => (): Graph => {
     const type = { dtype: 'float32' as const, shape: [tokens, 4] };
-    return trainingGraph(traceGraph(named, true, (t) => {
-      const loss = meanSquaredError(call(moe, t.input('input', 'x', type)), t.input('input', 'y', type));
-      t.output('loss', loss);
-      t.output('total', loss);
-    }), sgd({ lr: 1 }), [...named.parameters.keys()]);
+    return trainingGraph(
+      traceGraph(named, true, (t) => {
+        const loss = meanSquaredError(call(moe, t.input('input', 'x', type)), t.input('input', 'y', type));
+        t.output('loss', loss);
+        t.output('total', loss);
+      }),
+      sgd({ lr: 1 }),
+      [...named.parameters.keys()],
+    );
   };
-  const family = (n: number): string => `${n} tokens`, use = (n: number): Promise<unknown> => programs.get(family(n), graph(n));
-  const resized = (n: number): boolean => knobs.with([{ path: '', knob: 'capacity', from: 1, to: 2 }], () => {
-    const begun = programs.beginResized(family(n)) !== null;
-    programs.drop(programs.key(family(n)));
-    return begun;
-  });
+  const family = (n: number): string => `${n} tokens`,
+    use = (n: number): Promise<unknown> => programs.get(family(n), graph(n));
+  const resized = (n: number): boolean =>
+    knobs.with([{ path: '', knob: 'capacity', from: 1, to: 2 }], () => {
+      const begun = programs.beginResized(family(n)) !== null;
+      programs.drop(programs.key(family(n)));
+      return begun;
+    });
   for (let n = 1; n <= KEPT; n++) await use(n);
   await use(1);
   for (let n = KEPT + 1; n <= KEPT + 8; n++) await use(n);
-  assert.deepEqual([1, 2, 9, 10, KEPT + 8].map(resized), [true, false, false, true, true], 'what was not used longest is forgotten');
+  assert.deepEqual(
+    [1, 2, 9, 10, KEPT + 8].map(resized),
+    [true, false, false, true, true],
+    'what was not used ' + 'longest is forgotten',
+  );
   backend.executor.close();
 });

@@ -58,10 +58,10 @@ function heard(session: Session): { readonly noise: number[]; readonly again: nu
   return all;
 }
 
-const schedule = fc.array(
-  fc.record({ samples: fc.constantFrom(4, 6, 8, 12), split: fc.integer({ min: 1, max: 6 }) }),
-  { minLength: 1, maxLength: 5 },
-);
+const schedule = fc.array(fc.record({ samples: fc.constantFrom(4, 6, 8, 12), split: fc.integer({ min: 1, max: 6 }) }), {
+  minLength: 1,
+  maxLength: 5,
+});
 
 test('whatever the splits, each element of each step has numbers of its own, those of the whole batch', async () => {
   await fc.assert(
@@ -184,10 +184,7 @@ for (const device of ['native', 'wasm', 'reference'] as const) {
       ]) {
         const losses = await run(accumulate, split);
         losses.forEach((loss, i) =>
-          assert.ok(
-            Math.abs(loss - whole[i]) < 1e-3,
-            `${accumulate} x ${split}, step ${i}: ${loss}, not ${whole[i]}`,
-          ),
+          assert.ok(Math.abs(loss - whole[i]) < 1e-3, `${accumulate} x ${split}, step ${i}: ${loss}, not ${whole[i]}`),
         );
       }
     },

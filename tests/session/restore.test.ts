@@ -1,4 +1,5 @@
-// A session that goes on from a checkpoint is the one that was saved, whatever it did before; what cannot be restored, or half a step, leaves it as it was.
+// A session that goes on from a checkpoint is the one that was saved, whatever it did before; what cannot be restored,
+// or half a step, leaves it as it was.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { UserError } from '../../src/base/errors.ts';
@@ -8,8 +9,15 @@ import { compile } from '../../src/session/node.ts';
 import type { Session } from '../../src/session/session.ts';
 import { fingerprint, toyBatch, toyLM } from '../support/toy.ts';
 
-const open = (options: { experts?: number; accumulate?: number } = {}): Promise<Session> => compile(toyLM({ ...options }), { loss: crossEntropy, optimizer: adamW({ lr: 1e-2 }), device: 'wasm', threads: 1, seed: 3,
-  ...(options.accumulate !== undefined && { accumulate: options.accumulate }) });
+const open = (options: { experts?: number; accumulate?: number } = {}): Promise<Session> =>
+  compile(toyLM({ ...options }), {
+    loss: crossEntropy,
+    optimizer: adamW({ lr: 1e-2 }),
+    device: 'wasm',
+    threads: 1,
+    seed: 3,
+    ...(options.accumulate !== undefined && { accumulate: options.accumulate }),
+  });
 const losses = async (session: Session, count: number): Promise<number[]> => {
   const all: number[] = [];
   for (let i = 0; i < count; i++) all.push((await session.step(toyBatch(i))).loss);
@@ -17,7 +25,8 @@ const losses = async (session: Session, count: number): Promise<number[]> => {
 };
 
 test('a checkpoint of before the first step has no moments: a session that has some starts anew', async () => {
-  await using fresh = await open(), trained = await open();
+  await using fresh = await open(),
+    trained = await open();
   const bytes = await fresh.serialize();
   await losses(trained, 3);
   await trained.deserialize(bytes);
@@ -26,9 +35,11 @@ test('a checkpoint of before the first step has no moments: a session that has s
 });
 
 test('a checkpoint that does not fit changes nothing', async () => {
-  await using session = await open(), other = await open({ experts: 2 });
+  await using session = await open(),
+    other = await open({ experts: 2 });
   await losses(session, 2);
-  const before = fingerprint(session), plan = JSON.stringify(session.plan());
+  const before = fingerprint(session),
+    plan = JSON.stringify(session.plan());
   await assert.rejects(session.deserialize(await other.serialize()), /the checkpoint has shape/);
   assert.deepEqual(fingerprint(session), before);
   assert.equal(JSON.stringify(session.plan()), plan);
@@ -38,31 +49,58 @@ test('a checkpoint that does not fit changes nothing', async () => {
 test('settings that cannot be restored are restored not in part either', async () => {
   await using session = await open();
   await losses(session, 1);
-  const before = JSON.stringify(session.plan()), { knobs } = session.plan();
-  const wrong = Object.fromEntries(Object.entries(knobs).filter(([, own]) => 'topK' in own).map(([path, own], i) => [path, { ...own, topK: i === 0 ? 1 : 100 }]));
-  assert.throws(() => { void session.restorePlan({ knobs: wrong, engine: null }); }, /topK must be from 1/);
+  const before = JSON.stringify(session.plan()),
+    { knobs } = session.plan();
+  const wrong = Object.fromEntries(
+    Object.entries(knobs)
+      .filter(([, own]) => 'topK' in own)
+      .map(([path, own], i) => [path, { ...own, topK: i === 0 ? 1 : 100 }]),
+  );
+  assert.throws(() => {
+    void session.restorePlan({ knobs: wrong, engine: null });
+  }, /topK must be from 1/);
   assert.equal(JSON.stringify(session.plan()), before);
 });
 
 test('a checkpoint whose plan is damaged is refused by its name and changes nothing', async () => {
-  await using session = await open(), other = await open();
+  await using session = await open(),
+    other = await open();
   await losses(other, 2);
-  const text = Buffer.from(await other.serialize()).toString('latin1'), before = [fingerprint(session), JSON.stringify(session.plan())];
-  // Keys of the JSON in the file's metadata, each replaced by another of the same length: a damaged file keeps its size.
-  for (const [key, damaged] of [['knobs', 'knobz'], ['topK', 'tipK'], ['dispatch', 'despatch']]) {
+  const text = Buffer.from(await other.serialize()).toString('latin1'),
+    before = [fingerprint(session), JSON.stringify(session.plan())];
+  // Keys of the JSON in the file's metadata, each replaced by another of the same length: a damaged file keeps its
+  // size.
+  for (const [key, damaged] of [
+    ['knobs', 'knobz'],
+    ['topK', 'tipK'],
+    ['dispatch', 'despatch'],
+  ]) {
     const bytes = Uint8Array.from(Buffer.from(text.replace(key, damaged), 'latin1'));
-    await assert.rejects(session.deserialize(bytes), (error: unknown) => error instanceof UserError && /^the checkpoint: the settings of the plan/.test(error.message), key);
+    await assert.rejects(
+      session.deserialize(bytes),
+      (error: unknown) => error instanceof UserError && /^the checkpoint: the settings of the plan/.test(error.message),
+      key,
+    );
     assert.deepEqual([fingerprint(session), JSON.stringify(session.plan())], before);
   }
 });
 
 test('a step that fails between two micro-batches leaves no sum of gradients', async () => {
-  await using session = await open({ accumulate: 3 }), plain = await open({ accumulate: 3 });
+  await using session = await open({ accumulate: 3 }),
+    plain = await open({ accumulate: 3 });
   // The first program runs twice before the one that updates is made, and cannot be.
-  const machine = session.executor as unknown as { run(program: unknown, inputs: unknown): Promise<unknown>; reserve(program: unknown): void };
-  const run = machine.run.bind(machine), reserve = machine.reserve.bind(machine);
-  let ran = 0, refused = 0;
-  machine.run = (program, inputs) => { ran++; return run(program, inputs); };
+  const machine = session.executor as unknown as {
+    run(program: unknown, inputs: unknown): Promise<unknown>;
+    reserve(program: unknown): void;
+  };
+  const run = machine.run.bind(machine),
+    reserve = machine.reserve.bind(machine);
+  let ran = 0,
+    refused = 0;
+  machine.run = (program, inputs) => {
+    ran++;
+    return run(program, inputs);
+  };
   machine.reserve = (program) => {
     if (ran === 2 && refused++ === 0) throw new UserError('too little memory');
     reserve(program);
@@ -74,11 +112,15 @@ test('a step that fails between two micro-batches leaves no sum of gradients', a
 });
 
 test('micro-batches are counted in whole numbers', async () => {
-  for (const accumulate of [0, -1, 1.5, NaN]) await assert.rejects(open({ accumulate }), /UserError.*accumulate must be a whole number of at least 1/s);
+  for (const accumulate of [0, -1, 1.5, NaN])
+    await assert.rejects(open({ accumulate }), /UserError.*accumulate must be a whole number of at least 1/s);
 });
 
 test('what was called before close is done, saving too', async () => {
-  const session = await open(), stepped = session.step(toyBatch(0)), saved = session.serialize(), closing = session.close();
+  const session = await open(),
+    stepped = session.step(toyBatch(0)),
+    saved = session.serialize(),
+    closing = session.close();
   assert.equal((await stepped).step, 1);
   await using other = await open();
   await other.deserialize(await saved);

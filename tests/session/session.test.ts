@@ -1,4 +1,5 @@
-// What a session promises: steps that happen or do not, the same bits for any number of threads, programs that share states.
+// What a session promises: steps that happen or do not, the same bits for any number of threads, programs that share
+// states.
 import assert from 'node:assert/strict';
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -28,7 +29,12 @@ import { fingerprint, noCompiler, toyBatch, toyLM } from '../support/toy.ts';
 
 test('the same bits for 1, 2 and 3 threads, dropout included', async () => {
   const run = async (threads: number): Promise<unknown> => {
-    await using session = await compile(toyLM({ dropout: 0.2 }), { loss: crossEntropy, optimizer: adamW({ lr: 1e-2, clip: 1 }), threads, seed: 3 });
+    await using session = await compile(toyLM({ dropout: 0.2 }), {
+      loss: crossEntropy,
+      optimizer: adamW({ lr: 1e-2, clip: 1 }),
+      threads,
+      seed: 3,
+    });
     const losses: number[] = [];
     for (let i = 0; i < 12; i++) losses.push((await session.step(toyBatch(i))).loss);
     return { losses, states: fingerprint(session) };
@@ -54,18 +60,31 @@ test('native and wasm follow the float64 reference, with the same bits', async (
 class RootModel {
   readonly root = new Parameter([3], { kind: 'constant', value: 0 });
   readonly other = new Parameter([3], { kind: 'constant', value: 1 });
-  forward(x: Tensor): Tensor { return add(mul(x, use(x, this.other)), sqrt(use(x, this.root))); }
+  forward(x: Tensor): Tensor {
+    return add(mul(x, use(x, this.other)), sqrt(use(x, this.root)));
+  }
 }
 
 const floats = (rows: number, width: number, value: (i: number) => number): Batch => {
   const data = Float32Array.from({ length: rows * width }, (_, i) => value(i));
-  return { x: hostTensor('float32', [rows, width], data), y: hostTensor('float32', [rows, width], data.map((v) => v + 1)) };
+  return {
+    x: hostTensor('float32', [rows, width], data),
+    y: hostTensor(
+      'float32',
+      [rows, width],
+      data.map((v) => v + 1),
+    ),
+  };
 };
 
 for (const device of ['native', 'wasm', 'reference'] as const) {
   const skipHere = device === 'native' ? noCompiler : false;
   test(`${device}: an infinite gradient under a finite loss stores nothing`, { skip: skipHere }, async () => {
-    await using session = await compile(new RootModel(), { loss: meanSquaredError, optimizer: adamW({ lr: 0.1 }), device });
+    await using session = await compile(new RootModel(), {
+      loss: meanSquaredError,
+      optimizer: adamW({ lr: 0.1 }),
+      device,
+    });
     await session.prepare(floats(2, 3, (i) => i));
     const before = fingerprint(session);
     await assert.rejects(session.step(floats(2, 3, (i) => i)), (error: unknown) => {
@@ -77,34 +96,49 @@ for (const device of ['native', 'wasm', 'reference'] as const) {
     assert.equal(session.steps, 0);
   });
 
-  test(`${device}: a loss that is not a number stores nothing, and the next good step goes on`, { skip: skipHere }, async () => {
-    const make = () => compile(new MLP([3, 5, 3]), { loss: meanSquaredError, optimizer: sgd({ lr: 0.1, momentum: 0.9 }), device });
-    await using session = await make(), other = await make();
-    const good = floats(2, 3, (i) => i / 5);
-    await session.step(good);
-    const before = fingerprint(session);
-    await assert.rejects(session.step(floats(2, 3, (i) => (i === 4 ? NaN : i))), NonFiniteError);
-    assert.deepEqual(fingerprint(session), before);
-    await session.step(good);
-    await other.step(good);
-    await other.step(good);
-    assert.deepEqual(fingerprint(session), fingerprint(other));
-  });
+  test(
+    `${device}: a loss that is not a number stores nothing, and the next good step goes on`,
+    { skip: skipHere },
+    async () => {
+      const make = () =>
+        compile(new MLP([3, 5, 3]), { loss: meanSquaredError, optimizer: sgd({ lr: 0.1, momentum: 0.9 }), device });
+      await using session = await make(),
+        other = await make();
+      const good = floats(2, 3, (i) => i / 5);
+      await session.step(good);
+      const before = fingerprint(session);
+      await assert.rejects(session.step(floats(2, 3, (i) => (i === 4 ? NaN : i))), NonFiniteError);
+      assert.deepEqual(fingerprint(session), before);
+      await session.step(good);
+      await other.step(good);
+      await other.step(good);
+      assert.deepEqual(fingerprint(session), fingerprint(other));
+    },
+  );
 }
 
 test('accumulation over micro-batches is one step of the whole batch', async () => {
   const run = async (accumulate: number): Promise<number[]> => {
-    await using session = await compile(new MLP([3, 8, 3]), { loss: meanSquaredError, optimizer: adamW({ lr: 0.05, clip: 0.5 }), accumulate });
+    await using session = await compile(new MLP([3, 8, 3]), {
+      loss: meanSquaredError,
+      optimizer: adamW({ lr: 0.05, clip: 0.5 }),
+      accumulate,
+    });
     for (let i = 0; i < 3; i++) await session.step(floats(8, 3, (j) => Math.sin(i + j)));
-    return session.states().filter((s) => !s.name.startsWith('optim/')).flatMap(({ read }) => Array.from(read().data));
+    return session
+      .states()
+      .filter((s) => !s.name.startsWith('optim/'))
+      .flatMap(({ read }) => Array.from(read().data));
   };
   const [whole, parts] = [await run(1), await run(4)];
   whole.forEach((v, i) => assert.ok(Math.abs(v - parts[i]) < 1e-5, `${v} and ${parts[i]}`));
 });
 
 test('a failed micro-batch leaves no half-summed gradient', async () => {
-  const make = () => compile(new MLP([3, 4, 3]), { loss: meanSquaredError, optimizer: sgd({ lr: 0.1 }), accumulate: 2 });
-  await using session = await make(), other = await make();
+  const make = () =>
+    compile(new MLP([3, 4, 3]), { loss: meanSquaredError, optimizer: sgd({ lr: 0.1 }), accumulate: 2 });
+  await using session = await make(),
+    other = await make();
   const good = floats(4, 3, (i) => i / 7);
   await assert.rejects(session.step(floats(4, 3, (i) => (i === 11 ? Infinity : i))), NonFiniteError);
   await session.step(good);
@@ -114,7 +148,10 @@ test('a failed micro-batch leaves no half-summed gradient', async () => {
 
 test('an eager optimiser takes the same steps', async () => {
   const run = async (eager: boolean): Promise<unknown> => {
-    await using session = await compile(toyLM({ tied: true }), { loss: crossEntropy, optimizer: adamW({ lr: 1e-2, eager }) });
+    await using session = await compile(toyLM({ tied: true }), {
+      loss: crossEntropy,
+      optimizer: adamW({ lr: 1e-2, eager }),
+    });
     for (let i = 0; i < 5; i++) await session.step(toyBatch(i));
     return fingerprint(session);
   };
@@ -136,7 +173,8 @@ test('save and load: the next steps have the same bits', async (t) => {
   const folder = await mkdtemp(join(tmpdir(), 'dynamoe-'));
   t.after(() => rm(folder, { recursive: true }));
   const make = () => compile(toyLM({ dropout: 0.1 }), { loss: crossEntropy, optimizer: adamW({ lr: 1e-2 }), seed: 4 });
-  await using session = await make(), other = await make();
+  await using session = await make(),
+    other = await make();
   for (let i = 0; i < 3; i++) await session.step(toyBatch(i));
   await session.save(join(folder, 'model.safetensors'));
   await other.load(join(folder, 'model.safetensors'));
@@ -148,12 +186,21 @@ test('save and load: the next steps have the same bits', async (t) => {
 });
 
 test('the event loop goes on while a step runs', async () => {
-  await using session = await compile(new MLP([256, 1024, 256]), { loss: meanSquaredError, optimizer: sgd({ lr: 0.1 }) });
+  await using session = await compile(new MLP([256, 1024, 256]), {
+    loss: meanSquaredError,
+    optimizer: sgd({ lr: 0.1 }),
+  });
   const batch = floats(256, 256, (i) => Math.sin(i));
   await session.step(batch);
-  let turns = 0, done = false;
-  const count = (): void => { turns++; if (!done) setImmediate(count); };
-  const step = session.step(batch).then(() => { done = true; });
+  let turns = 0,
+    done = false;
+  const count = (): void => {
+    turns++;
+    if (!done) setImmediate(count);
+  };
+  const step = session.step(batch).then(() => {
+    done = true;
+  });
   setImmediate(count);
   await step;
   assert.ok(turns > 3, `${turns} turns during a step`);
@@ -162,39 +209,66 @@ test('the event loop goes on while a step runs', async () => {
 test('calls that are not awaited run in order', async () => {
   await using session = await compile(toyLM(), { loss: crossEntropy, optimizer: sgd({ lr: 0.1 }) });
   const results = await Promise.all([0, 1, 2, 3].map((i) => session.step(toyBatch(i))));
-  assert.deepEqual(results.map((r) => r.step), [1, 2, 3, 4]);
+  assert.deepEqual(
+    results.map((r) => r.step),
+    [1, 2, 3, 4],
+  );
 });
 
 test('a module used twice and a tied table get the gradients of all uses', async () => {
   class Twice implements Model {
     readonly layer = new Linear(3, 3);
-    forward(x: Tensor): Tensor { return call(this.layer, call(this.layer, x)); }
+    forward(x: Tensor): Tensor {
+      return call(this.layer, call(this.layer, x));
+    }
   }
   const run = async (device: 'auto' | 'reference'): Promise<number[]> => {
-    await using session = await compile(new Twice(), { loss: meanSquaredError, optimizer: sgd({ lr: 0.05, momentum: 0.5, nesterov: true }), device });
+    await using session = await compile(new Twice(), {
+      loss: meanSquaredError,
+      optimizer: sgd({ lr: 0.05, momentum: 0.5, nesterov: true }),
+      device,
+    });
     for (let i = 0; i < 3; i++) await session.step(floats(4, 3, (j) => Math.cos(i * 2 + j)));
-    return session.states().filter((s) => s.name.startsWith('layer')).flatMap(({ read }) => Array.from(read().data));
+    return session
+      .states()
+      .filter((s) => s.name.startsWith('layer'))
+      .flatMap(({ read }) => Array.from(read().data));
   };
   const [auto, reference] = [await run('auto'), await run('reference')];
   auto.forEach((v, i) => assert.ok(Math.abs(v - reference[i]) < 1e-5));
 });
 
-test('a model larger than memory is refused before the first step, with the bytes and the largest tensors', async () => {
-  await using session = await compile(new MLP([64, 4096, 64]), { loss: meanSquaredError, optimizer: adamW({ lr: 1 }), memory: 3 << 20 });
-  await assert.rejects(session.step(floats(2, 64, (i) => i)), (error: unknown) => {
-    assert.ok(error instanceof UserError);
-    assert.match(error.message, /needs .*MiB.*\(\d+ bytes\).*3\.00 MiB are available/s);
-    assert.match(error.message, /layers\.0\.weight float32\[64, 4096\]/);
-    return true;
-  });
-  assert.deepEqual(session.executor.stateNames(), []);
-});
+test(
+  'a model larger than memory is refused before the first step, with the bytes and the largest ' + 'tensors',
+  async () => {
+    await using session = await compile(new MLP([64, 4096, 64]), {
+      loss: meanSquaredError,
+      optimizer: adamW({ lr: 1 }),
+      memory: 3 << 20,
+    });
+    await assert.rejects(session.step(floats(2, 64, (i) => i)), (error: unknown) => {
+      assert.ok(error instanceof UserError);
+      assert.match(error.message, /needs .*MiB.*\(\d+ bytes\).*3\.00 MiB are available/s);
+      assert.match(error.message, /layers\.0\.weight float32\[64, 4096\]/);
+      return true;
+    });
+    assert.deepEqual(session.executor.stateNames(), []);
+  },
+);
 
 test('the wasm device refuses what its addresses do not reach, and names it', async () => {
-  await using session = await compile(new MLP([1 << 15, 1 << 15]), { loss: meanSquaredError, optimizer: sgd({ lr: 1 }), device: 'wasm', memory: 2 ** 40 });
+  await using session = await compile(new MLP([1 << 15, 1 << 15]), {
+    loss: meanSquaredError,
+    optimizer: sgd({ lr: 1 }),
+    device: 'wasm',
+    memory: 2 ** 40,
+  });
   await assert.rejects(session.prepare(floats(1, 1 << 15, () => 1)), (error: unknown) => {
     assert.ok(error instanceof UserError);
-    assert.match(error.message, /needs .*GiB.*are available \(the wasm device reaches 4 GiB with its 32-bit addresses\)/);
+    assert.match(
+      error.message,
+      /needs .*GiB.*are available \(the wasm device reaches 4 GiB with its 32-bit addresses\)/,
+    );
     assert.match(error.message, /hint: .*native device/);
     return true;
   });
@@ -203,7 +277,8 @@ test('the wasm device refuses what its addresses do not reach, and names it', as
 
 test('the reference goes on from what it saved, with floats as float64', async () => {
   const make = () => compile(toyLM(), { loss: crossEntropy, optimizer: adamW({ lr: 1e-2 }), device: 'reference' });
-  await using session = await make(), other = await make();
+  await using session = await make(),
+    other = await make();
   await session.step(toyBatch(0));
   await other.deserialize(await session.serialize());
   assert.deepEqual(fingerprint(other), fingerprint(session));
@@ -211,8 +286,10 @@ test('the reference goes on from what it saved, with floats as float64', async (
 });
 
 test('a checkpoint as bytes is the one that save writes', async (t) => {
-  const path = join(await temporaryFolder(t), 'a.safetensors'), make = () => compile(toyLM(), { loss: crossEntropy, optimizer: adamW({ lr: 1e-2 }), device: 'wasm', threads: 1 });
-  await using session = await make(), other = await make();
+  const path = join(await temporaryFolder(t), 'a.safetensors'),
+    make = () => compile(toyLM(), { loss: crossEntropy, optimizer: adamW({ lr: 1e-2 }), device: 'wasm', threads: 1 });
+  await using session = await make(),
+    other = await make();
   await session.step(toyBatch(0));
   await session.save(path);
   const bytes = await session.serialize();
@@ -220,7 +297,10 @@ test('a checkpoint as bytes is the one that save writes', async (t) => {
   await other.deserialize(bytes);
   assert.deepEqual(fingerprint(other), fingerprint(session));
   assert.deepEqual((await other.step(toyBatch(1))).loss, (await session.step(toyBatch(1))).loss);
-  await assert.rejects(other.deserialize(bytes.subarray(0, bytes.length - 1)), says('the checkpoint is not a sound safetensors file'));
+  await assert.rejects(
+    other.deserialize(bytes.subarray(0, bytes.length - 1)),
+    says('the checkpoint is not a sound ' + 'safetensors file'),
+  );
   await using web = await compileWeb(toyLM(), { loss: crossEntropy });
   await assert.rejects(web.save(path), says('session.save', 'no files', 'session.serialize'));
   await assert.rejects(compileWeb(toyLM(), { loss: crossEntropy, device: 'native' }), says('device native'));
@@ -228,7 +308,10 @@ test('a checkpoint as bytes is the one that save writes', async (t) => {
 
 test('mistakes in a model are named', async () => {
   const stray = new Parameter([3], { kind: 'constant', value: 1 });
-  await using closure = await compile({ forward: (x: Tensor) => mul(x, use(x, stray)) }, { loss: meanSquaredError, optimizer: sgd({ lr: 1 }) });
+  await using closure = await compile(
+    { forward: (x: Tensor) => mul(x, use(x, stray)) },
+    { loss: meanSquaredError, optimizer: sgd({ lr: 1 }) },
+  );
   await assert.rejects(closure.step(floats(1, 3, () => 1)), /belongs to no property of the model/);
   await using shape = await compile(new MLP([4, 2]), { loss: meanSquaredError, optimizer: sgd({ lr: 1 }) });
   await assert.rejects(shape.step(floats(1, 3, () => 1)), /matmul: inner dimensions differ.*layers\.0/s);
@@ -238,40 +321,69 @@ test('mistakes in a model are named', async () => {
   await assert.rejects(frozen.step(floats(1, 3, () => 1)), /UserError.*there is nothing to train.*frozen/s);
   await using vector = await compile(new MLP([3, 3]), { loss: (a) => mean(a, [1]), optimizer: sgd({ lr: 1 }) });
   await assert.rejects(vector.step(floats(2, 3, () => 1)), /the loss must be one number/);
-  await assert.rejects(compile(new MLP([1, 1]), { loss: meanSquaredError, device: 'gpu' as never }), /no device named gpu/);
+  await assert.rejects(
+    compile(new MLP([1, 1]), { loss: meanSquaredError, device: 'gpu' as never }),
+    /no device named gpu/,
+  );
   await assert.rejects(compile(new MLP([1, 1]), { loss: meanSquaredError, threads: 0 }), /threads must be/);
 });
 
 test('a call that TypeScript would refuse is named too', async () => {
-  const options = { loss: meanSquaredError, optimizer: sgd({ lr: 1 }) }, good = floats(1, 3, () => 1);
+  const options = { loss: meanSquaredError, optimizer: sgd({ lr: 1 }) },
+    good = floats(1, 3, () => 1);
   await assert.rejects(compile(undefined as never, options), /UserError.*no function forward/s);
   await assert.rejects(compile(new Linear(3, 3), undefined as never), /UserError.*there is no loss/s);
-  assert.throws(() => new Linear(3, undefined as never), /UserError.*dimensions must be whole numbers of at least 1, got \[3, undefined\]/s);
+  assert.throws(
+    () => new Linear(3, undefined as never),
+    /UserError.*dimensions must be whole numbers of at least 1, got \[3, undefined\]/s,
+  );
   assert.throws(() => hostTensor('float' as never, [1], [1]), /UserError.*no dtype named float/s);
   await using list = await compile({ forward: (x: Tensor) => [x] as never }, options);
   await assert.rejects(list.step(good), /UserError.*must return a tensor, got a list/s);
   await using session = await compile(new Linear(3, 3), options);
   await assert.rejects(session.step({ x: good.x } as never), /UserError.*the batch's y must be a tensor of the host/s);
-  await assert.rejects(session.step({ x: [[1, 2, 3]], y: good.y } as never), /the batch's x must be a tensor of the host .*got a list/s);
-  await assert.rejects(session.step({ ...good, x: { ...good.x, data: new Float32Array(2) } }), /float32 tensor of shape \[1, 3\] has 3 elements, got 2/);
+  await assert.rejects(
+    session.step({ x: [[1, 2, 3]], y: good.y } as never),
+    /the batch's x must be a tensor of the host .*got a list/s,
+  );
+  await assert.rejects(
+    session.step({ ...good, x: { ...good.x, data: new Float32Array(2) } }),
+    /float32 tensor of shape \[1, 3\] has 3 elements, got 2/,
+  );
   await assert.rejects(session.step(floats(0, 3, () => 1)), /the batch's x is empty/);
-  await assert.rejects(session.step({ ...good, x: { ...good.x, data: new Float64Array(3) } }), /the batch's x is float32, its data a Float64Array/);
-  await assert.rejects(compile(new Linear(3, 3), { ...options, optimizer: sgd as never }), /UserError.*the optimizer has no function update/s);
+  await assert.rejects(
+    session.step({ ...good, x: { ...good.x, data: new Float64Array(3) } }),
+    /the batch's x is float32, its data a Float64Array/,
+  );
+  await assert.rejects(
+    compile(new Linear(3, 3), { ...options, optimizer: sgd as never }),
+    /UserError.*the optimizer has no function update/s,
+  );
   for (const seed of [NaN, -1, 0.5, 2 ** 32, '1' as never]) {
-    const refused = /UserError.*compile: a seed must be a whole number from 0 to 4294967295, got (NaN|-1|0\.5|string|4294967296)/s;
+    const refused =
+      /UserError.*compile: a seed must be a whole number from 0 to 4294967295, got (NaN|-1|0\.5|string|4294967296)/s;
     await assert.rejects(compile(new Linear(3, 3), { ...options, seed }), refused);
   }
-  await assert.rejects(compile(new Linear(3, 3), { ...options, accumulate: 0 }), /UserError.*accumulate must be a whole number/s);
+  await assert.rejects(
+    compile(new Linear(3, 3), { ...options, accumulate: 0 }),
+    /UserError.*accumulate must be a whole number/s,
+  );
   await assert.rejects(session.evaluate({} as never), /UserError.*expected batches.*data\.pass/s);
-  assert.throws(() => { session.recompile({ name: 'r', trigger: () => false, alter: () => undefined }, 'infer' as never); }, /UserError.*no work named infer/s);
-  assert.throws(() => add(good.x as never, good.x as never), /UserError.*ops\.add takes tensors of a model that is traced/s);
+  assert.throws(() => {
+    session.recompile({ name: 'r', trigger: () => false, alter: () => undefined }, 'infer' as never);
+  }, /UserError.*no work named infer/s);
+  assert.throws(
+    () => add(good.x as never, good.x as never),
+    /UserError.*ops\.add takes tensors of a model that is traced/s,
+  );
   assert.throws(() => add(good.x as never, 1), /UserError.*takes tensors of a model that is traced/s);
   await using nothing = await compile({ forward: (x: Tensor) => x }, options);
   await assert.rejects(nothing.step(good), /UserError.*the model has no parameter to train/s);
 });
 
 test('settings of an optimiser are checked when it is made', () => {
-  for (const lr of [NaN, -1, '0.1' as never, undefined as never]) assert.throws(() => adamW({ lr }), /UserError.*optim\.adamW: lr must be a number of at least 0/s);
+  for (const lr of [NaN, -1, '0.1' as never, undefined as never])
+    assert.throws(() => adamW({ lr }), /UserError.*optim\.adamW: lr must be a number of at least 0/s);
   const betas = /UserError.*betas must be two numbers from 0 to below 1, got \[0.9, 2\]/s;
   assert.throws(() => adamW({ lr: 1, betas: [0.9, 2] }), betas);
   assert.throws(() => adamW({ lr: 1, eps: 0 }), /UserError.*eps must be a number above 0/s);
@@ -280,23 +392,35 @@ test('settings of an optimiser are checked when it is made', () => {
   assert.equal(sgd({ lr: 0, momentum: 0.9, clip: 1 }).name, 'sgd');
 });
 
-test('restore refuses names, dtypes and shapes that are not the model\'s, with nothing set', async () => {
+test("restore refuses names, dtypes and shapes that are not the model's, with nothing set", async () => {
   await using session = await compile(new Linear(2, 1), { loss: meanSquaredError, optimizer: sgd({ lr: 1 }) });
-  const before = fingerprint(session), weight = { name: 'weight', value: hostTensor('float32', [2, 1], [5, 6]) }, { value } = weight;
-  assert.throws(() => { void session.restore(1, [weight, { name: 'wieght', value }]); }, /UserError.*no parameter wieght.*it has weight, bias/s);
-  assert.throws(() => { void session.restore(1, [weight, { name: 'bias', value }]); }, /bias: the checkpoint has shape \[2, 1\], the model \[1\]/);
-  assert.throws(() => { void session.restore(1, [weight, { name: 'bias', value: hostTensor('float64', [1], [0]) }]); }, /bias: the checkpoint has dtype float64, the model float32/);
+  const before = fingerprint(session),
+    weight = { name: 'weight', value: hostTensor('float32', [2, 1], [5, 6]) },
+    { value } = weight;
+  assert.throws(() => {
+    void session.restore(1, [weight, { name: 'wieght', value }]);
+  }, /UserError.*no parameter wieght.*it has weight, bias/s);
+  assert.throws(() => {
+    void session.restore(1, [weight, { name: 'bias', value }]);
+  }, /bias: the checkpoint has shape \[2, 1\], the model \[1\]/);
+  assert.throws(() => {
+    void session.restore(1, [weight, { name: 'bias', value: hostTensor('float64', [1], [0]) }]);
+  }, /bias: the checkpoint has dtype float64, the model float32/);
   assert.deepEqual(fingerprint(session), before);
   await session.restore(1, [weight]);
   assert.deepEqual([...session.states()[0].read().data], [5, 6]);
 });
 
 test('a learning rate that is no number changes nothing', async () => {
-  const schedule = (step: number): number => (step === 1 ? Number('1e-3x') : 0.1), batch = floats(1, 3, (i) => i);
+  const schedule = (step: number): number => (step === 1 ? Number('1e-3x') : 0.1),
+    batch = floats(1, 3, (i) => i);
   await using session = await compile(new Linear(3, 3), { loss: meanSquaredError, optimizer: sgd({ lr: schedule }) });
   await session.step(batch);
   const before = fingerprint(session);
-  await assert.rejects(session.step(batch), /the learning rate of step 2 must be a finite number of at least 0, got NaN/);
+  await assert.rejects(
+    session.step(batch),
+    /the learning rate of step 2 must be a finite number of at least 0, got NaN/,
+  );
   assert.deepEqual(fingerprint(session), before);
 });
 
@@ -308,22 +432,33 @@ test('a tensor of another trace is refused, as a result too', async () => {
 });
 
 test('a shape error deep in the library names the line outside it', async () => {
-  const nested = (deep: number): Model => (deep === 0 ? new Linear(4, 4) : new Sequential(nested(deep - 1))), inner = nested(6);
+  const nested = (deep: number): Model => (deep === 0 ? new Linear(4, 4) : new Sequential(nested(deep - 1))),
+    inner = nested(6);
   const outer = { inner, forward: (x: Tensor) => call(inner, x) };
   await using session = await compile(outer, { loss: meanSquaredError });
-  await assert.rejects(session.predict(floats(1, 3, () => 1).x),
-    (e: Error) => /matmul\(float32\[1, 3\], float32\[4, 4\]\), in inner\.layers.*, .*session\.test\.ts:\d+/.test(e.message) && !/anonymous>\)/.test(e.message));
+  await assert.rejects(
+    session.predict(floats(1, 3, () => 1).x),
+    (e: Error) =>
+      /matmul\(float32\[1, 3\], float32\[4, 4\]\), in inner\.layers.*, .*session\.test\.ts:\d+/.test(e.message) &&
+      !/anonymous>\)/.test(e.message),
+  );
 });
 
 for (const device of ['native', 'wasm', 'reference'] as const) {
-  test(`${device}: a closed session refuses what comes after, and closes once`, { skip: device === 'native' && noCompiler }, async () => {
-    const session = await compile(new Linear(3, 3), { loss: meanSquaredError, optimizer: sgd({ lr: 0.1 }), device }), batch = floats(1, 3, () => 1);
-    const called = session.step(batch), closing = session.close();
-    await assert.rejects(session.step(batch), /UserError.*this session is closed/s);
-    assert.equal((await called).step, 1);
-    await closing;
-    await session.close();
-    await assert.rejects(session.predict(batch.x), /UserError.*this session is closed/s);
-    assert.throws(() => session.states(), /this session is closed/);
-  });
+  test(
+    `${device}: a closed session refuses what comes after, and closes once`,
+    { skip: device === 'native' && noCompiler },
+    async () => {
+      const session = await compile(new Linear(3, 3), { loss: meanSquaredError, optimizer: sgd({ lr: 0.1 }), device }),
+        batch = floats(1, 3, () => 1);
+      const called = session.step(batch),
+        closing = session.close();
+      await assert.rejects(session.step(batch), /UserError.*this session is closed/s);
+      assert.equal((await called).step, 1);
+      await closing;
+      await session.close();
+      await assert.rejects(session.predict(batch.x), /UserError.*this session is closed/s);
+      assert.throws(() => session.states(), /this session is closed/);
+    },
+  );
 }

@@ -1,4 +1,5 @@
-// Sessions that share a model: what a rule of one sets is in force there alone, a write of the user in all of them, and a model is as its user wrote it.
+// Sessions that share a model: what a rule of one sets is in force there alone, a write of the user in all of them, and
+// a model is as its user wrote it.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { UserError } from '../../src/base/errors.ts';
@@ -16,7 +17,16 @@ import { fingerprint, noCompiler, toyBatch } from '../support/toy.ts';
 class LM extends TransformerLM {
   /** Makes tracing fail. */
   broken = false;
-  constructor() { super({ vocab: 17, dModel: 16, layers: 2, heads: 2, context: 12, moe: { experts: 6, active: 5, topK: 2, hidden: 24, capacity: 2, overflow: 'spill' } }); }
+  constructor() {
+    super({
+      vocab: 17,
+      dModel: 16,
+      layers: 2,
+      heads: 2,
+      context: 12,
+      moe: { experts: 6, active: 5, topK: 2, hidden: 24, capacity: 2, overflow: 'spill' },
+    });
+  }
   override forward(tokens: Tensor): Tensor {
     const out = super.forward(tokens);
     if (this.broken) throw new Error('a forward that fails');
@@ -24,14 +34,43 @@ class LM extends TransformerLM {
   }
 }
 
-const open = async (model: LM, device: DeviceName, make: ((done: () => number) => readonly Rule<LM>[]) = () => []): Promise<{ session: Session; events: RecompileEvent[] }> => {
+const open = async (
+  model: LM,
+  device: DeviceName,
+  make: (done: () => number) => readonly Rule<LM>[] = () => [],
+): Promise<{ session: Session; events: RecompileEvent[] }> => {
   const events: RecompileEvent[] = [];
-  const session = await compile(model, { loss: crossEntropy, optimizer: adamW({ lr: 1e-2 }), device, threads: 1, seed: 3, memory: 256e6, observe: true, events: (e) => { events.push(e); }, say: () => undefined });
+  const session = await compile(model, {
+    loss: crossEntropy,
+    optimizer: adamW({ lr: 1e-2 }),
+    device,
+    threads: 1,
+    seed: 3,
+    memory: 256e6,
+    observe: true,
+    events: (e) => {
+      events.push(e);
+    },
+    say: () => undefined,
+  });
   for (const rule of make(() => events.length)) session.recompile<LM>(rule);
   return { session, events };
 };
-const first = (m: LM) => { const { moe } = m.blocks[0]; assert.ok(moe); return moe; };
-const written = (m: LM): unknown => m.blocks.map((b) => [b.recompute, b.moe?.topK, b.moe?.capacity, b.moe?.dispatch, b.moe?.frozen, b.moe?.slots, b.moe?.active]);
+const first = (m: LM) => {
+  const { moe } = m.blocks[0];
+  assert.ok(moe);
+  return moe;
+};
+const written = (m: LM): unknown =>
+  m.blocks.map((b) => [
+    b.recompute,
+    b.moe?.topK,
+    b.moe?.capacity,
+    b.moe?.dispatch,
+    b.moe?.frozen,
+    b.moe?.slots,
+    b.moe?.active,
+  ]);
 const choices = async (session: Session, step: number): Promise<number> => {
   const { stats } = await session.step(toyBatch(step));
   return Array.from(stats['blocks.0.moe/load'].data, Number).reduce((a, b) => a + b, 0);
@@ -39,73 +78,176 @@ const choices = async (session: Session, step: number): Promise<number> => {
 const TOKENS = 36;
 
 const NAMES = ['one expert', 'padded', 'split', 'parts'];
-/** One of results, one of none, one that moves values, one of the session's own knob; each when the one before is done. */
+/**
+ * One of results, one of none, one that moves values, one of the session's own knob; each when the one before is done.
+ */
 const rules = (done: () => number = () => 0): readonly Rule<LM>[] => [
-  { name: 'one expert', budget: 1, trigger: (run) => run.step >= 2, alter: (m) => { first(m).topK = 1; first(m).frozen = [true, false, false, false, false, false]; } },
-  { name: 'padded', budget: 1, measure: false, trigger: () => done() === 1, alter: (m) => { const { moe } = m.blocks[1]; if (moe) moe.dispatch = 'padded'; m.blocks[1].recompute = true; } },
-  { name: 'split', budget: 1, trigger: () => done() === 2, alter: (m) => { const { moe } = m.blocks[1]; if (moe) splitExpert(moe, 1); } },
-  { name: 'parts', budget: 1, trigger: () => done() === 3, alter: (_, __, outlook) => { if (outlook?.session) outlook.session.split = 3; } },
+  {
+    name: 'one expert',
+    budget: 1,
+    trigger: (run) => run.step >= 2,
+    alter: (m) => {
+      first(m).topK = 1;
+      first(m).frozen = [true, false, false, false, false, false];
+    },
+  },
+  {
+    name: 'padded',
+    budget: 1,
+    measure: false,
+    trigger: () => done() === 1,
+    alter: (m) => {
+      const { moe } = m.blocks[1];
+      if (moe) moe.dispatch = 'padded';
+      m.blocks[1].recompute = true;
+    },
+  },
+  {
+    name: 'split',
+    budget: 1,
+    trigger: () => done() === 2,
+    alter: (m) => {
+      const { moe } = m.blocks[1];
+      if (moe) splitExpert(moe, 1);
+    },
+  },
+  {
+    name: 'parts',
+    budget: 1,
+    trigger: () => done() === 3,
+    alter: (_, __, outlook) => {
+      if (outlook?.session) outlook.session.split = 3;
+    },
+  },
 ];
 
 const onlyFirst = (): readonly Rule<LM>[] => rules().slice(0, 1);
 
 for (const device of ['wasm', 'native'] as const) {
-  test(`${device}: rules of one session leave the other to the bit as it is alone, and the model as it was made`, { skip: device === 'native' && noCompiler, timeout: 240_000 }, async () => {
-    const shared = new LM(), ruled = await open(shared, device, rules), other = await open(shared, device), lone = await open(new LM(), device), was = JSON.stringify(written(shared));
-    for (let step = 0; ruled.events.length < NAMES.length; step++) {
-      await ruled.session.step(toyBatch(step));
-      assert.equal((await other.session.step(toyBatch(step))).loss, (await lone.session.step(toyBatch(step))).loss, `step ${step}`);
-      assert.equal(JSON.stringify(written(shared)), was, `step ${step}`);
-    }
-    assert.deepEqual(fingerprint(other.session), fingerprint(lone.session));
-    assert.deepEqual(ruled.events.map((e) => [e.rule, e.kept, e.error]), NAMES.map((name) => [name, true, undefined]));
-    const { topK, frozen } = ruled.session.settings('blocks.0.moe'), { dispatch, slots } = ruled.session.settings('blocks.1.moe');
-    assert.deepEqual([topK, frozen, dispatch, ruled.session.settings('blocks.1')['recompute'], ruled.session.settings('@session')['split']], [1, [true, false, false, false, false, false], 'padded', true, 3]);
-    assert.deepEqual((slots as unknown[]).slice(6), [1, 'split 1 into 5']);
-    assert.deepEqual(other.session.plan().knobs, lone.session.plan().knobs);
-    for (const { session } of [ruled, other, lone]) await session.close();
-  });
+  test(
+    `${device}: rules of one session leave the other to the bit as it is alone, and the model as it was made`,
+    { skip: device === 'native' && noCompiler, timeout: 240_000 },
+    async () => {
+      const shared = new LM(),
+        ruled = await open(shared, device, rules),
+        other = await open(shared, device),
+        lone = await open(new LM(), device),
+        was = JSON.stringify(written(shared));
+      for (let step = 0; ruled.events.length < NAMES.length; step++) {
+        await ruled.session.step(toyBatch(step));
+        assert.equal(
+          (await other.session.step(toyBatch(step))).loss,
+          (await lone.session.step(toyBatch(step))).loss,
+          `step ${step}`,
+        );
+        assert.equal(JSON.stringify(written(shared)), was, `step ${step}`);
+      }
+      assert.deepEqual(fingerprint(other.session), fingerprint(lone.session));
+      assert.deepEqual(
+        ruled.events.map((e) => [e.rule, e.kept, e.error]),
+        NAMES.map((name) => [name, true, undefined]),
+      );
+      const { topK, frozen } = ruled.session.settings('blocks.0.moe'),
+        { dispatch, slots } = ruled.session.settings('blocks.1.moe');
+      assert.deepEqual(
+        [
+          topK,
+          frozen,
+          dispatch,
+          ruled.session.settings('blocks.1')['recompute'],
+          ruled.session.settings('@session')['split'],
+        ],
+        [1, [true, false, false, false, false, false], 'padded', true, 3],
+      );
+      assert.deepEqual((slots as unknown[]).slice(6), [1, 'split 1 into 5']);
+      assert.deepEqual(other.session.plan().knobs, lone.session.plan().knobs);
+      for (const { session } of [ruled, other, lone]) await session.close();
+    },
+  );
 }
 
-test('a write of the user is in force at the next step of every session of the model, and what a rule had set of that knob is no more', async () => {
-  const shared = new LM(), ruled = await open(shared, 'wasm', onlyFirst), other = await open(shared, 'wasm');
-  let step = 0;
-  while (ruled.events.length === 0) { await ruled.session.step(toyBatch(step)); await other.session.step(toyBatch(step++)); }
-  assert.deepEqual([await choices(ruled.session, step), await choices(other.session, step++)], [TOKENS, 2 * TOKENS]);
-  first(shared).topK = 3;
-  assert.deepEqual([await choices(ruled.session, step), await choices(other.session, step++)], [3 * TOKENS, 3 * TOKENS]);
-  assert.deepEqual(ruled.session.settings('blocks.0.moe')['frozen'], [true, false, false, false, false, false], 'another knob of the rule is still its own');
-  first(shared).frozen = false; // what the layer has already: a write all the same
-  assert.deepEqual(ruled.session.settings('blocks.0.moe')['frozen'], [false, false, false, false, false, false]);
-  for (const { session } of [ruled, other]) await session.close();
-});
+test(
+  'a write of the user is in force at the next step of every session of the model, and what a rule had set of ' +
+    'that knob is no more',
+  async () => {
+    const shared = new LM(),
+      ruled = await open(shared, 'wasm', onlyFirst),
+      other = await open(shared, 'wasm');
+    let step = 0;
+    while (ruled.events.length === 0) {
+      await ruled.session.step(toyBatch(step));
+      await other.session.step(toyBatch(step++));
+    }
+    assert.deepEqual([await choices(ruled.session, step), await choices(other.session, step++)], [TOKENS, 2 * TOKENS]);
+    first(shared).topK = 3;
+    assert.deepEqual(
+      [await choices(ruled.session, step), await choices(other.session, step++)],
+      [3 * TOKENS, 3 * TOKENS],
+    );
+    assert.deepEqual(
+      ruled.session.settings('blocks.0.moe')['frozen'],
+      [true, false, false, false, false, false],
+      'another knob of the rule is still its own',
+    );
+    first(shared).frozen = false; // what the layer has already: a write all the same
+    assert.deepEqual(ruled.session.settings('blocks.0.moe')['frozen'], [false, false, false, false, false, false]);
+    for (const { session } of [ruled, other]) await session.close();
+  },
+);
 
-test('a forward that fails while settings of a session lie on the model leaves it as it was, and the next step is as if it had not been', async () => {
-  const shared = new LM(), { session, events } = await open(shared, 'wasm', onlyFirst), plain = await open(new LM(), 'wasm', onlyFirst);
-  for (let step = 0; step < 40; step++) { await session.step(toyBatch(step)); await plain.session.step(toyBatch(step)); }
-  assert.equal(events.length, 1);
-  const was = JSON.stringify(written(shared)), half = toyBatch(40, 2);
-  shared.broken = true;
-  await assert.rejects(session.step(half), /a forward that fails/);
-  await assert.rejects(session.step(toyBatch(40)), /a forward that fails/, 'it would be traced otherwise now');
-  assert.equal(JSON.stringify(written(shared)), was);
-  shared.broken = false;
-  assert.equal((await session.step(half)).loss, (await plain.session.step(half)).loss);
-  assert.equal((await session.step(toyBatch(41))).loss, (await plain.session.step(toyBatch(41))).loss);
-  assert.deepEqual(fingerprint(session), fingerprint(plain.session));
-  await session.close();
-  await plain.session.close();
-});
+test(
+  'a forward that fails while settings of a session lie on the model leaves it as it was, and the next step is ' +
+    'as if it had not been',
+  async () => {
+    const shared = new LM(),
+      { session, events } = await open(shared, 'wasm', onlyFirst),
+      plain = await open(new LM(), 'wasm', onlyFirst);
+    for (let step = 0; step < 40; step++) {
+      await session.step(toyBatch(step));
+      await plain.session.step(toyBatch(step));
+    }
+    assert.equal(events.length, 1);
+    const was = JSON.stringify(written(shared)),
+      half = toyBatch(40, 2);
+    shared.broken = true;
+    await assert.rejects(session.step(half), /a forward that fails/);
+    await assert.rejects(session.step(toyBatch(40)), /a forward that fails/, 'it would be traced otherwise now');
+    assert.equal(JSON.stringify(written(shared)), was);
+    shared.broken = false;
+    assert.equal((await session.step(half)).loss, (await plain.session.step(half)).loss);
+    assert.equal((await session.step(toyBatch(41))).loss, (await plain.session.step(toyBatch(41))).loss);
+    assert.deepEqual(fingerprint(session), fingerprint(plain.session));
+    await session.close();
+    await plain.session.close();
+  },
+);
 
-test('saved, its settings go along and not into the model; kept, they are the user\'s own', async () => {
-  const shared = new LM(), { session } = await open(shared, 'wasm', onlyFirst), again = new LM(), resumed = await open(again, 'wasm', onlyFirst), third = await open(again, 'wasm');
+test("saved, its settings go along and not into the model; kept, they are the user's own", async () => {
+  const shared = new LM(),
+    { session } = await open(shared, 'wasm', onlyFirst),
+    again = new LM(),
+    resumed = await open(again, 'wasm', onlyFirst),
+    third = await open(again, 'wasm');
   for (let step = 0; step < 40; step++) await session.step(toyBatch(step));
   await resumed.session.deserialize(await session.serialize());
-  assert.deepEqual([resumed.session.settings('blocks.0.moe')['topK'], first(again).topK, third.session.settings('blocks.0.moe')['topK']], [1, 2, 2]);
+  assert.deepEqual(
+    [
+      resumed.session.settings('blocks.0.moe')['topK'],
+      first(again).topK,
+      third.session.settings('blocks.0.moe')['topK'],
+    ],
+    [1, 2, 2],
+  );
   assert.equal((await resumed.session.step(toyBatch(40))).loss, (await session.step(toyBatch(40))).loss);
   await resumed.session.keepSettings();
-  assert.deepEqual([first(again).topK, first(again).frozen[0], third.session.settings('blocks.0.moe')['topK']], [1, true, 1]);
+  assert.deepEqual(
+    [first(again).topK, first(again).frozen[0], third.session.settings('blocks.0.moe')['topK']],
+    [1, true, 1],
+  );
   assert.equal((await resumed.session.step(toyBatch(41))).loss, (await session.step(toyBatch(41))).loss);
-  assert.throws(() => session.settings('blocks.9'), (error) => error instanceof UserError && /no module with knobs at "blocks.9"/.test(error.message));
+  assert.throws(
+    () => session.settings('blocks.9'),
+    (error) => error instanceof UserError && /no module with knobs at "blocks.9"/.test(error.message),
+  );
   for (const s of [session, resumed.session, third.session]) await s.close();
 });

@@ -1,4 +1,5 @@
-// Several sessions at once, of one model or of several, on one thread or on many: each computes what it computes alone, and what it held is given back.
+// Several sessions at once, of one model or of several, on one thread or on many: each computes what it computes alone,
+// and what it held is given back.
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { readdirSync } from 'node:fs';
@@ -14,70 +15,124 @@ import { fingerprint, noCompiler, toyBatch, toyLM } from '../support/toy.ts';
 
 const DEVICES = (['native', 'wasm'] as const).filter((device) => device === 'wasm' || !noCompiler);
 
-test('sessions of one model at once: each has the values, steps and texts that it has alone', { timeout: 100_000 }, async () => {
-  const model = toyLM({ dropout: 0.1 }), kinds = DEVICES.flatMap((device) => [1, 2].map((seed) => ({ device, seed, threads: seed })));
-  const open = ({ device, seed, threads }: typeof kinds[number]): Promise<Session> => compile(model, { loss: crossEntropy, optimizer: adamW({ lr: 1e-2 }), device, seed, threads });
-  const work = async (session: Session): Promise<unknown> => {
-    const losses: number[] = [], text: number[] = [];
-    for (let i = 0; i < 5; i++) {
-      losses.push((await session.step(toyBatch(i))).loss, Number((await session.forward(toyBatch(9)))['loss'].data[0]));
-      for await (const token of generate(session, [i], { tokens: 3, seed: i })) text.push(token);
+test(
+  'sessions of one model at once: each has the values, steps and texts that it has alone',
+  { timeout: 100_000 },
+  async () => {
+    const model = toyLM({ dropout: 0.1 }),
+      kinds = DEVICES.flatMap((device) => [1, 2].map((seed) => ({ device, seed, threads: seed })));
+    const open = ({ device, seed, threads }: (typeof kinds)[number]): Promise<Session> =>
+      compile(model, { loss: crossEntropy, optimizer: adamW({ lr: 1e-2 }), device, seed, threads });
+    const work = async (session: Session): Promise<unknown> => {
+      const losses: number[] = [],
+        text: number[] = [];
+      for (let i = 0; i < 5; i++) {
+        losses.push(
+          (await session.step(toyBatch(i))).loss,
+          Number((await session.forward(toyBatch(9)))['loss'].data[0]),
+        );
+        for await (const token of generate(session, [i], { tokens: 3, seed: i })) text.push(token);
+      }
+      return { losses, text, states: fingerprint(session) };
+    };
+    const alone: unknown[] = [];
+    for (const kind of kinds) {
+      await using session = await open(kind);
+      alone.push(await work(session));
     }
-    return { losses, text, states: fingerprint(session) };
-  };
-  const alone: unknown[] = [];
-  for (const kind of kinds) {
-    await using session = await open(kind);
-    alone.push(await work(session));
-  }
-  const sessions = await Promise.all(kinds.map(open));
-  assert.deepEqual(await Promise.all(sessions.map(work)), alone);
-  await Promise.all(sessions.map((s) => s.close()));
-});
+    const sessions = await Promise.all(kinds.map(open));
+    assert.deepEqual(await Promise.all(sessions.map(work)), alone);
+    await Promise.all(sessions.map((s) => s.close()));
+  },
+);
 
 for (const device of DEVICES) {
-  test(`${device}: sessions in worker threads at once, ended in the middle of a step, again and again`, { timeout: 200_000 }, async () => {
-    const want: number[][] = [];
-    for (const seed of [1, 2, 3]) {
-      await using session = await compile(toyLM(), { loss: crossEntropy, optimizer: adamW({ lr: 1e-2 }), device, threads: 2, seed });
-      const losses: number[] = [];
-      for (let i = 0; i < 4; i++) losses.push((await session.step(toyBatch(i))).loss);
-      want.push(losses);
-    }
-    await using here = await compile(toyLM(), { loss: crossEntropy, optimizer: adamW({ lr: 1e-2 }), device, threads: 2, seed: 1 });
-    for (let round = 0; round < 2; round++) {
-      const workers = [1, 2, 3].map((seed) => new Worker(new URL('in-worker.ts', import.meta.url), { workerData: { device, seed } }));
-      const told = Promise.all(workers.map(async (worker) => {
-        const [losses] = await Promise.race([once(worker, 'message'), once(worker, 'error').then(([error]) => { throw error as Error; })]) as [number[]];
-        return losses;
-      }));
-      while (here.steps < 4 * (round + 1)) await here.step(toyBatch(here.steps)); // this thread goes on beside them
-      assert.deepEqual(await told, want);
-      await Promise.all(workers.map((worker) => worker.terminate()));
-    }
-    assert.equal(here.steps, 8);
-  });
-
-  test(`${device}: sessions that were closed hold no threads and no files`, { skip: platform() !== 'linux' && 'counted in /proc', timeout: 100_000 }, async () => {
-    const held = (): [threads: number, files: number] => [readdirSync('/proc/self/task').length, readdirSync('/proc/self/fd').length];
-    const use = async (): Promise<void> => {
-      const session = await compile(toyLM(), { loss: crossEntropy, optimizer: adamW({ lr: 1e-2 }), device, threads: 3 });
-      const steps = [session.step(toyBatch(0)), session.step(toyBatch(1))];
-      await session.close();
-      assert.deepEqual((await Promise.all(steps)).map((r) => r.step), [1, 2]);
-    };
-    for (let i = 0; i < 3; i++) await use();
-    // Workers of the wasm device end a little after they were told to.
-    const settled = async (most: readonly number[]): Promise<boolean> => {
-      for (let i = 0; i < 100; i++) {
-        if (held().every((n, j) => n <= most[j])) return true;
-        await new Promise((resolve) => { setTimeout(resolve, 20); });
+  test(
+    `${device}: sessions in worker threads at once, ended in the middle of a step, again and again`,
+    { timeout: 200_000 },
+    async () => {
+      const want: number[][] = [];
+      for (const seed of [1, 2, 3]) {
+        await using session = await compile(toyLM(), {
+          loss: crossEntropy,
+          optimizer: adamW({ lr: 1e-2 }),
+          device,
+          threads: 2,
+          seed,
+        });
+        const losses: number[] = [];
+        for (let i = 0; i < 4; i++) losses.push((await session.step(toyBatch(i))).loss);
+        want.push(losses);
       }
-      return false;
-    };
-    await new Promise((resolve) => { setTimeout(resolve, 300); });
-    const before = held();
-    for (let i = 0; i < 8; i++) await use();
-    assert.ok(await settled(before), `threads and files: ${before.join(', ')} before, ${held().join(', ')} after`);
-  });
+      await using here = await compile(toyLM(), {
+        loss: crossEntropy,
+        optimizer: adamW({ lr: 1e-2 }),
+        device,
+        threads: 2,
+        seed: 1,
+      });
+      for (let round = 0; round < 2; round++) {
+        const workers = [1, 2, 3].map(
+          (seed) => new Worker(new URL('in-worker.ts', import.meta.url), { workerData: { device, seed } }),
+        );
+        const told = Promise.all(
+          workers.map(async (worker) => {
+            const [losses] = (await Promise.race([
+              once(worker, 'message'),
+              once(worker, 'error').then(([error]) => {
+                throw error as Error;
+              }),
+            ])) as [number[]];
+            return losses;
+          }),
+        );
+        while (here.steps < 4 * (round + 1)) await here.step(toyBatch(here.steps)); // this thread goes on beside them
+        assert.deepEqual(await told, want);
+        await Promise.all(workers.map((worker) => worker.terminate()));
+      }
+      assert.equal(here.steps, 8);
+    },
+  );
+
+  test(
+    `${device}: sessions that were closed hold no threads and no files`,
+    { skip: platform() !== 'linux' && 'counted in /proc', timeout: 100_000 },
+    async () => {
+      const held = (): [threads: number, files: number] => [
+        readdirSync('/proc/self/task').length,
+        readdirSync('/proc/self/fd').length,
+      ];
+      const use = async (): Promise<void> => {
+        const session = await compile(toyLM(), {
+          loss: crossEntropy,
+          optimizer: adamW({ lr: 1e-2 }),
+          device,
+          threads: 3,
+        });
+        const steps = [session.step(toyBatch(0)), session.step(toyBatch(1))];
+        await session.close();
+        assert.deepEqual(
+          (await Promise.all(steps)).map((r) => r.step),
+          [1, 2],
+        );
+      };
+      for (let i = 0; i < 3; i++) await use();
+      // Workers of the wasm device end a little after they were told to.
+      const settled = async (most: readonly number[]): Promise<boolean> => {
+        for (let i = 0; i < 100; i++) {
+          if (held().every((n, j) => n <= most[j])) return true;
+          await new Promise((resolve) => {
+            setTimeout(resolve, 20);
+          });
+        }
+        return false;
+      };
+      await new Promise((resolve) => {
+        setTimeout(resolve, 300);
+      });
+      const before = held();
+      for (let i = 0; i < 8; i++) await use();
+      assert.ok(await settled(before), `threads and files: ${before.join(', ')} before, ${held().join(', ')} after`);
+    },
+  );
 }

@@ -1,4 +1,5 @@
-// A batch in parts, as many as a knob of the session says: the bits of `accumulate`, changed by hand and by a rule, resumed, taken back.
+// A batch in parts, as many as a knob of the session says: the bits of `accumulate`, changed by hand and by a rule,
+// resumed, taken back.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { crossEntropy } from '../../src/nn/loss.ts';
@@ -12,19 +13,43 @@ import type { CompileOptions } from '../../src/session/step.ts';
 import { fingerprint, toyBatch, toyLM } from '../support/toy.ts';
 
 const open = (options: Partial<CompileOptions> = {}): Promise<Session> =>
-  compile(toyLM({ dropout: 0.1 }), { loss: crossEntropy, optimizer: adamW({ lr: 1e-2, clip: 1 }), device: 'wasm', threads: 1, seed: 3, say: () => undefined, ...options });
+  compile(toyLM({ dropout: 0.1 }), {
+    loss: crossEntropy,
+    optimizer: adamW({ lr: 1e-2, clip: 1 }),
+    device: 'wasm',
+    threads: 1,
+    seed: 3,
+    say: () => undefined,
+    ...options,
+  });
 const batch = (i: number, size = 12) => toyBatch(i, size);
 
 test('parts are as equal as the batch allows, and within those of accumulate', () => {
-  const parts = (split: number, size: number, accumulate = 1): number => new Batching({ accumulate, eager: false, split }).parts(size);
-  assert.deepEqual([parts(1, 7), parts(4, 12), parts(4, 9), parts(4, 7), parts(2, 12, 3), parts(4, 12, 3), parts(4, 9, 3)], [1, 4, 3, 1, 6, 12, 9]);
-  for (const wrong of [0, 1.5, NaN]) assert.throws(() => new Batching({ accumulate: 1, eager: false, split: wrong }), { name: 'UserError', message: /split must be a whole number/ });
+  const parts = (split: number, size: number, accumulate = 1): number =>
+    new Batching({ accumulate, eager: false, split }).parts(size);
+  assert.deepEqual(
+    [parts(1, 7), parts(4, 12), parts(4, 9), parts(4, 7), parts(2, 12, 3), parts(4, 12, 3), parts(4, 9, 3)],
+    [1, 4, 3, 1, 6, 12, 9],
+  );
+  for (const wrong of [0, 1.5, NaN])
+    assert.throws(() => new Batching({ accumulate: 1, eager: false, split: wrong }), {
+      name: 'UserError',
+      message: /split must be a whole number/,
+    });
 });
 
 test('the bits of accumulate; set between steps', async () => {
-  await using split = await open({ split: 2 }), accumulated = await open({ accumulate: 2 }), both = await open({ split: 2, accumulate: 2 }), four = await open({ accumulate: 4 });
+  await using split = await open({ split: 2 }),
+    accumulated = await open({ accumulate: 2 }),
+    both = await open({ split: 2, accumulate: 2 }),
+    four = await open({ accumulate: 4 });
   for (let i = 0; i < 3; i++) {
-    const [a, b, c, d] = [await split.step(batch(i)), await accumulated.step(batch(i)), await both.step(batch(i)), await four.step(batch(i))];
+    const [a, b, c, d] = [
+      await split.step(batch(i)),
+      await accumulated.step(batch(i)),
+      await both.step(batch(i)),
+      await four.step(batch(i)),
+    ];
     assert.deepEqual([a.loss, a.gradNorm, a.stats, c.loss], [b.loss, b.gradNorm, b.stats, d.loss]);
   }
   assert.deepEqual(fingerprint(split), fingerprint(accumulated));
@@ -33,61 +58,120 @@ test('the bits of accumulate; set between steps', async () => {
   await split.deserialize(await four.serialize());
   split.batching.split = 4; // a checkpoint keeps knobs
   assert.equal((await split.step(batch(3))).loss, (await four.step(batch(3))).loss);
-  assert.throws(() => { split.batching.split = 0; }, /split must be/);
+  assert.throws(() => {
+    split.batching.split = 0;
+  }, /split must be/);
   assert.equal(split.batching.split, 4);
   await split.step(batch(4, 9)); // three parts of three
 });
 
 test('an eager optimiser has no sums to go on with', async () => {
-  await assert.rejects(open({ split: 2, optimizer: sgd({ lr: 0.1, eager: true }) }), { name: 'UserError', message: /not split where the optimiser is eager/ });
+  await assert.rejects(open({ split: 2, optimizer: sgd({ lr: 0.1, eager: true }) }), {
+    name: 'UserError',
+    message: /not split where the optimiser is eager/,
+  });
 });
 
-const splits = (to: number, at: number, name = `split ${to}`): Rule<object> => ({ name, budget: 1, trigger: (run) => run.step === at, alter: (_, __, outlook) => { if (outlook?.session) outlook.session.split = to; } });
-
-test('a rule splits the batch: 32 steps after its decision, with the bits of a session that is told at that step; and takes it back', { timeout: 120_000 }, async () => {
-  const events: RecompileEvent[] = [];
-  await using ruled = await open({ events: (e) => { events.push(e); } });
-  ruled.recompile(splits(2, 2));
-  ruled.recompile(splits(1, 45));
-  await using plain = await open({ observe: true });
-  let saved: Uint8Array<ArrayBuffer> | null = null;
-  for (let step = 1; step <= 84; step++) {
-    plain.batching.split = step >= 36 && step < 79 ? 2 : 1;
-    assert.equal((await ruled.step(batch(step))).loss, (await plain.step(batch(step))).loss, `step ${step}`);
-    if (step === 20) saved = await ruled.serialize();
-  }
-  assert.deepEqual(events.map((e) => [e.rule, e.class, e.step, e.effect, e.verified, e.kept, e.error]), [['split 2', 'R', 4, 36, true, true, undefined], ['split 1', 'R', 47, 79, true, true, undefined]]);
-  assert.deepEqual(ruled.plan().engine?.log.map((d) => d.effect), [36, 79]);
-  await using resumed = await open();
-  resumed.recompile(splits(2, 2));
-  resumed.recompile(splits(1, 45));
-  await resumed.deserialize(saved ?? new Uint8Array());
-  for (let step = 21; step <= 84; step++) await resumed.step(batch(step));
-  assert.deepEqual(fingerprint(resumed), fingerprint(ruled));
+const splits = (to: number, at: number, name = `split ${to}`): Rule<object> => ({
+  name,
+  budget: 1,
+  trigger: (run) => run.step === at,
+  alter: (_, __, outlook) => {
+    if (outlook?.session) outlook.session.split = to;
+  },
 });
+
+test(
+  'a rule splits the batch: 32 steps after its decision, with the bits of a session that is told at that step; ' +
+    'and takes it back',
+  { timeout: 120_000 },
+  async () => {
+    const events: RecompileEvent[] = [];
+    await using ruled = await open({
+      events: (e) => {
+        events.push(e);
+      },
+    });
+    ruled.recompile(splits(2, 2));
+    ruled.recompile(splits(1, 45));
+    await using plain = await open({ observe: true });
+    let saved: Uint8Array<ArrayBuffer> | null = null;
+    for (let step = 1; step <= 84; step++) {
+      plain.batching.split = step >= 36 && step < 79 ? 2 : 1;
+      assert.equal((await ruled.step(batch(step))).loss, (await plain.step(batch(step))).loss, `step ${step}`);
+      if (step === 20) saved = await ruled.serialize();
+    }
+    assert.deepEqual(
+      events.map((e) => [e.rule, e.class, e.step, e.effect, e.verified, e.kept, e.error]),
+      [
+        ['split 2', 'R', 4, 36, true, true, undefined],
+        ['split 1', 'R', 47, 79, true, true, undefined],
+      ],
+    );
+    assert.deepEqual(
+      ruled.plan().engine?.log.map((d) => d.effect),
+      [36, 79],
+    );
+    await using resumed = await open();
+    resumed.recompile(splits(2, 2));
+    resumed.recompile(splits(1, 45));
+    await resumed.deserialize(saved ?? new Uint8Array());
+    for (let step = 21; step <= 84; step++) await resumed.step(batch(step));
+    assert.deepEqual(fingerprint(resumed), fingerprint(ruled));
+  },
+);
 
 test('where only what changes no result is done, there is no split to set', async () => {
   const events: RecompileEvent[] = [];
-  await using session = await open({ events: (e) => { events.push(e); } });
+  await using session = await open({
+    events: (e) => {
+      events.push(e);
+    },
+  });
   let asked: unknown = 'nothing';
-  session.recompile({ ...splits(2, 2), only: 'N', alter: (_, __, outlook) => { asked = outlook?.session; } });
+  session.recompile({
+    ...splits(2, 2),
+    only: 'N',
+    alter: (_, __, outlook) => {
+      asked = outlook?.session;
+    },
+  });
   for (let i = 0; i < 6; i++) await session.step(batch(i));
   assert.deepEqual([asked, events], [null, []]);
 });
 
-test('no room for sums beside the plan that runs: the split comes when that plan has run for the last time', { timeout: 120_000 }, async () => {
-  await using plain = await open({ observe: true });
-  const { bytes: { arena, io, constants } } = await plain.prepare(batch(0, 96)), memory = plain.executor.stateBytes() + arena + io + constants + 4096, events: RecompileEvent[] = [];
-  await using tight = await open({ memory, events: (e) => { events.push(e); } });
-  tight.recompile(splits(2, 2));
-  for (let step = 1; step <= 40; step++) {
-    plain.batching.split = step >= 36 ? 2 : 1;
-    assert.equal((await tight.step(batch(step, 96))).loss, (await plain.step(batch(step, 96))).loss, `step ${step}`);
-  }
-  assert.deepEqual(events.map((e) => [e.class, e.effect, e.verified, e.kept, e.error]), [['R', 36, null, true, undefined]]);
-  assert.ok(tight.executor.stateBytes() + tight.executor.arenaBytes() <= memory);
-  assert.deepEqual(fingerprint(tight), fingerprint(plain));
-  // The way back has no more room than there was: the sums stay.
-  tight.batching.split = 1;
-  await assert.rejects(tight.step(batch(41, 96)), { name: 'UserError', message: /of states, .* are available|are available/ });
-});
+test(
+  'no room for sums beside the plan that runs: the split comes when that plan has run for the last time',
+  { timeout: 120_000 },
+  async () => {
+    await using plain = await open({ observe: true });
+    const {
+        bytes: { arena, io, constants },
+      } = await plain.prepare(batch(0, 96)),
+      memory = plain.executor.stateBytes() + arena + io + constants + 4096,
+      events: RecompileEvent[] = [];
+    await using tight = await open({
+      memory,
+      events: (e) => {
+        events.push(e);
+      },
+    });
+    tight.recompile(splits(2, 2));
+    for (let step = 1; step <= 40; step++) {
+      plain.batching.split = step >= 36 ? 2 : 1;
+      assert.equal((await tight.step(batch(step, 96))).loss, (await plain.step(batch(step, 96))).loss, `step ${step}`);
+    }
+    assert.deepEqual(
+      events.map((e) => [e.class, e.effect, e.verified, e.kept, e.error]),
+      [['R', 36, null, true, undefined]],
+    );
+    assert.ok(tight.executor.stateBytes() + tight.executor.arenaBytes() <= memory);
+    assert.deepEqual(fingerprint(tight), fingerprint(plain));
+    // The way back has no more room than there was: the sums stay.
+    tight.batching.split = 1;
+    await assert.rejects(tight.step(batch(41, 96)), {
+      name: 'UserError',
+      message: /of states, .* are available|are available/,
+    });
+  },
+);

@@ -1,4 +1,5 @@
-// A state is its name, dtype and sizes: on every device another one under its name is refused, and nothing is overwritten. Caches carry their sizes.
+// A state is its name, dtype and sizes: on every device another one under its name is refused, and nothing is
+// overwritten. Caches carry their sizes.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { hostArray, type DType } from '../../src/base/dtype.ts';
@@ -25,18 +26,24 @@ import { fingerprint, noCompiler, toyBatch, toyLM } from '../support/toy.ts';
 
 const DEVICES = ['native', 'wasm', 'reference'] as const;
 
-async function executorOn(device: typeof DEVICES[number]): Promise<{ executor: Executor; load(graph: Graph): Promise<Runnable> }> {
+async function executorOn(
+  device: (typeof DEVICES)[number],
+): Promise<{ executor: Executor; load(graph: Graph): Promise<Runnable> }> {
   if (device === 'reference') {
     const executor = new ReferenceExecutor();
     return { executor, load: (graph) => Promise.resolve(executor.load(graph)) };
   }
-  const executor = new ProgramExecutor(device === 'native' ? await NativeDevice.open(1) : await WasmDevice.open(1, { memory: 1e6 }));
+  const executor = new ProgramExecutor(
+    device === 'native' ? await NativeDevice.open(1) : await WasmDevice.open(1, { memory: 1e6 }),
+  );
   return { executor, load: (graph) => loadProgram(executor, compileGraph(graph)) };
 }
 
 /** w + 1, stored in w. */
 function increment(dtype: DType, shape: readonly number[]): Graph {
-  const b = new GraphBuilder(table), w = b.input('state', 'w', { dtype, shape }), next = add(w, 1);
+  const b = new GraphBuilder(table),
+    w = b.input('state', 'w', { dtype, shape }),
+    next = add(w, 1);
   b.update(w, next);
   b.output('y', next);
   return b.build();
@@ -49,12 +56,34 @@ for (const device of DEVICES) {
     const { executor, load } = await executorOn(device);
     executor.setState('w', { dtype: 'float32', shape: [2, 3] }, Float32Array.of(1, 2, 3, 4, 5, 6));
     executor.setState('beside', { dtype: 'float32', shape: [1000] }, new Float32Array(1000).fill(7));
-    for (const [dtype, shape] of [['float32', [64, 3]], ['float32', [3, 2]], ['float32', [6]], ['int32', [2, 3]], ['float32', [2, 3, 1]]] as const) {
-      await assert.rejects(async () => executor.run(await load(increment(dtype, shape)), {}), /UserError: state w is float32\[2, 3\], not (float|int)32\[.*hint: a state is its name, dtype and sizes/s);
-      assert.throws(() => { executor.setState('w', { dtype, shape }, null); }, /UserError: state w is float32\[2, 3\], not/);
-      assert.throws(() => { executor.setState('w', { dtype, shape }, hostArray(dtype, shape.reduce((a: number, b) => a * b, 1))); }, /state w is float32\[2, 3\], not/);
+    for (const [dtype, shape] of [
+      ['float32', [64, 3]],
+      ['float32', [3, 2]],
+      ['float32', [6]],
+      ['int32', [2, 3]],
+      ['float32', [2, 3, 1]],
+    ] as const) {
+      await assert.rejects(
+        async () => executor.run(await load(increment(dtype, shape)), {}),
+        /UserError: state w is float32\[2, 3\], not (float|int)32\[.*hint: a state is its name, dtype and sizes/s,
+      );
+      assert.throws(() => {
+        executor.setState('w', { dtype, shape }, null);
+      }, /UserError: state w is float32\[2, 3\], not/);
+      assert.throws(() => {
+        executor.setState(
+          'w',
+          { dtype, shape },
+          hostArray(
+            dtype,
+            shape.reduce((a: number, b) => a * b, 1),
+          ),
+        );
+      }, /state w is float32\[2, 3\], not/);
     }
-    assert.throws(() => { executor.setState('w', { dtype: 'float32', shape: [2, 3] }, new Float32Array(5)); }, /UserError.*w: expected float32\[2, 3\]/s);
+    assert.throws(() => {
+      executor.setState('w', { dtype: 'float32', shape: [2, 3] }, new Float32Array(5));
+    }, /UserError.*w: expected float32\[2, 3\]/s);
     assert.deepEqual([...executor.getState('w').data], [1, 2, 3, 4, 5, 6]);
     await executor.run(await load(increment('float32', [2, 3])), {});
     assert.deepEqual([...executor.getState('w').data], [2, 3, 4, 5, 6, 7]);
@@ -64,13 +93,36 @@ for (const device of DEVICES) {
   });
 
   test(`${device}: a model that is used with caches of several sizes`, { skip }, async () => {
-    await using session = await compile(toyLM(), { loss: crossEntropy, optimizer: sgd({ lr: 0.1 }), device, threads: 1, seed: 2 });
+    await using session = await compile(toyLM(), {
+      loss: crossEntropy,
+      optimizer: sgd({ lr: 0.1 }),
+      device,
+      threads: 1,
+      seed: 2,
+    });
     await session.step(toyBatch(0));
     const before = fingerprint(session);
-    const next = async (rows: number, position: number, caches?: ReturnType<Session['openCaches']>): Promise<number[]> => {
-      const out = await session.runGraph(`cached ${rows}`, (t) => {
-        t.output('logits', call(session.model as TransformerLM, t.input('input', 'tokens', { dtype: 'int32', shape: [rows, 1] }), { position: t.scalar('position', 'int32') }));
-      }, { tokens: Int32Array.from({ length: rows }, (_, i) => (3 * position + i) % 17), position: Int32Array.of(position) }, caches);
+    const next = async (
+      rows: number,
+      position: number,
+      caches?: ReturnType<Session['openCaches']>,
+    ): Promise<number[]> => {
+      const out = await session.runGraph(
+        `cached ${rows}`,
+        (t) => {
+          t.output(
+            'logits',
+            call(session.model as TransformerLM, t.input('input', 'tokens', { dtype: 'int32', shape: [rows, 1] }), {
+              position: t.scalar('position', 'int32'),
+            }),
+          );
+        },
+        {
+          tokens: Int32Array.from({ length: rows }, (_, i) => (3 * position + i) % 17),
+          position: Int32Array.of(position),
+        },
+        caches,
+      );
       return Array.from(out['logits'].data.subarray(0, 17), Number);
     };
     // The first row is the same sequence in each; sizes take turns.
@@ -93,22 +145,48 @@ for (const device of DEVICES) {
   });
 
   test(`${device}: a cache of the caller's own name and another size is refused by name`, { skip }, async () => {
-    await using session = await compile(new Linear(2, 2), { loss: meanSquaredError, optimizer: sgd({ lr: 0.1 }), device, threads: 1 });
-    const sum = (rows: number, x: number) => session.runGraph(`sum ${rows}`, (t) => {
-      const state = t.state('cache/sum', { dtype: 'float32', shape: [rows] }), next = add(state, t.input('input', 'x', { dtype: 'float32', shape: [rows] }));
-      t.update(state, next);
-      t.output('sum', next);
-    }, { x: new Float32Array(rows).fill(x) });
+    await using session = await compile(new Linear(2, 2), {
+      loss: meanSquaredError,
+      optimizer: sgd({ lr: 0.1 }),
+      device,
+      threads: 1,
+    });
+    const sum = (rows: number, x: number) =>
+      session.runGraph(
+        `sum ${rows}`,
+        (t) => {
+          const state = t.state('cache/sum', { dtype: 'float32', shape: [rows] }),
+            next = add(state, t.input('input', 'x', { dtype: 'float32', shape: [rows] }));
+          t.update(state, next);
+          t.output('sum', next);
+        },
+        { x: new Float32Array(rows).fill(x) },
+      );
     assert.deepEqual(Array.from((await sum(2, 1))['sum'].data, Number), [1, 1]);
     await assert.rejects(sum(200, 1), /UserError: state cache\/sum is float32\[2\], not float32\[200\]/);
     assert.deepEqual(Array.from((await sum(2, 2))['sum'].data, Number), [3, 3]);
-    await assert.rejects(session.runGraph('twice', (t) => { for (const n of [2, 3]) t.output(`y${n}`, t.state('own', { dtype: 'float32', shape: [n] })); }, {}), /UserError: state own is float32\[2\] in this trace, not float32\[3\]/);
+    await assert.rejects(
+      session.runGraph(
+        'twice',
+        (t) => {
+          for (const n of [2, 3]) t.output(`y${n}`, t.state('own', { dtype: 'float32', shape: [n] }));
+        },
+        {},
+      ),
+      /UserError: state own is float32\[2\] in this trace, not float32\[3\]/,
+    );
   });
 
   test(`${device}: a moment of another size, or of no parameter, is refused by restore`, { skip }, async () => {
-    await using session = await compile(new Linear(2, 3), { loss: meanSquaredError, optimizer: adamW({ lr: 0.1 }), device, threads: 1 });
+    await using session = await compile(new Linear(2, 3), {
+      loss: meanSquaredError,
+      optimizer: adamW({ lr: 0.1 }),
+      device,
+      threads: 1,
+    });
     const of = (name: string, ...shape: number[]): Promise<void> => {
-      const length = shape.reduce((n, d) => n * d, 1), dtype = device === 'reference' ? 'float64' : 'float32';
+      const length = shape.reduce((n, d) => n * d, 1),
+        dtype = device === 'reference' ? 'float64' : 'float32';
       return session.restore(3, [{ name, value: hostTensor(dtype, shape, new Array<number>(length).fill(1)) }]);
     };
     const refused: [string, number[], RegExp][] = [
@@ -116,35 +194,56 @@ for (const device of DEVICES) {
       ['optim/sum/bias', [2], /optim\/sum\/bias: the checkpoint has shape \[2\], the model \[3\]/],
       ['optim/m/other', [3], /the model has no parameter other \(optim\/m\/other\)/],
     ];
-    for (const [name, shape, message] of refused) await assert.rejects(async () => of(name, ...shape), { name: 'UserError', message });
+    for (const [name, shape, message] of refused)
+      await assert.rejects(async () => of(name, ...shape), { name: 'UserError', message });
     await of('optim/m/weight', 2, 3);
-    const x = hostTensor('float32', [1, 2], [1, 2]), y = hostTensor('float32', [1, 3], [1, 2, 3]);
+    const x = hostTensor('float32', [1, 2], [1, 2]),
+      y = hostTensor('float32', [1, 3], [1, 2, 3]);
     assert.equal((await session.step({ x, y })).step, 4);
   });
 
-  test(`${device}: a state of the caller's own is saved and loaded, whatever its name, or is refused where it has a parameter's`, { skip }, async () => {
-    const open = (): Promise<Session> => compile(new Linear(2, 3), { loss: meanSquaredError, optimizer: adamW({ lr: 0.1 }), device, threads: 1 });
-    await using session = await open(), other = await open();
-    const sum = async (of: Session, name: string): Promise<number> => {
-      const out = await of.runGraph(name, (t) => {
-        const state = t.state(name, { dtype: 'float32', shape: [] }), next = add(state, t.input('input', 'x', { dtype: 'float32', shape: [] }));
-        t.update(state, next);
-        t.output('sum', next);
-      }, { x: Float32Array.of(1) });
-      return Number(out['sum'].data[0]);
-    };
-    for (const name of ['own', 'my/own', 'bias2']) for (const n of [1, 2]) assert.equal(await sum(session, name), n);
-    const bytes = await session.serialize();
-    assert.equal(await sum(session, 'own'), 3);
-    for (const one of [session, other]) {
-      await one.deserialize(bytes);
-      for (const name of ['own', 'my/own', 'bias2']) assert.equal(await sum(one, name), 3);
-    }
-    // A session that has run nothing yet: the state would be there before the parameter.
-    for (const name of ['bias', 'optim/m/bias']) {
-      await using fresh = await open();
-      await assert.rejects(sum(fresh, name), { name: 'UserError', message: new RegExp(`state ${name} is float32\\[3\\], not float32\\[\\]`) });
-      assert.equal((await fresh.step({ x: hostTensor('float32', [1, 2], [1, 2]), y: hostTensor('float32', [1, 3], [1, 2, 3]) })).step, 1);
-    }
-  });
+  test(
+    `${device}: a state of the caller's own is saved and loaded, whatever its name, or is refused where it has a ` +
+      `parameter's`,
+    { skip },
+    async () => {
+      const open = (): Promise<Session> =>
+        compile(new Linear(2, 3), { loss: meanSquaredError, optimizer: adamW({ lr: 0.1 }), device, threads: 1 });
+      await using session = await open(),
+        other = await open();
+      const sum = async (of: Session, name: string): Promise<number> => {
+        const out = await of.runGraph(
+          name,
+          (t) => {
+            const state = t.state(name, { dtype: 'float32', shape: [] }),
+              next = add(state, t.input('input', 'x', { dtype: 'float32', shape: [] }));
+            t.update(state, next);
+            t.output('sum', next);
+          },
+          { x: Float32Array.of(1) },
+        );
+        return Number(out['sum'].data[0]);
+      };
+      for (const name of ['own', 'my/own', 'bias2']) for (const n of [1, 2]) assert.equal(await sum(session, name), n);
+      const bytes = await session.serialize();
+      assert.equal(await sum(session, 'own'), 3);
+      for (const one of [session, other]) {
+        await one.deserialize(bytes);
+        for (const name of ['own', 'my/own', 'bias2']) assert.equal(await sum(one, name), 3);
+      }
+      // A session that has run nothing yet: the state would be there before the parameter.
+      for (const name of ['bias', 'optim/m/bias']) {
+        await using fresh = await open();
+        await assert.rejects(sum(fresh, name), {
+          name: 'UserError',
+          message: new RegExp(`state ${name} is ` + `float32\\[3\\], not float32\\[\\]`),
+        });
+        assert.equal(
+          (await fresh.step({ x: hostTensor('float32', [1, 2], [1, 2]), y: hostTensor('float32', [1, 3], [1, 2, 3]) }))
+            .step,
+          1,
+        );
+      }
+    },
+  );
 }

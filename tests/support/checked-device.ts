@@ -1,11 +1,24 @@
-// A device that sees what is done to it: memory that is used after it was given back, or given back while something runs on it; and that fails where it
-// is told to. Many sessions in turn use one real device: closing it only looks whether everything was given back.
+// A device that sees what is done to it: memory that is used after it was given back, or given back while something
+// runs on it; and that fails where it is told to. Many sessions in turn use one real device: closing it only looks
+// whether everything was given back.
 import type { TypedArray } from '../../src/base/dtype.ts';
-import type { Bound, BoundStep, Device, DeviceInfo, Draw, KernelSource, Memory, StepTimes } from '../../src/device/device.ts';
+import type {
+  Bound,
+  BoundStep,
+  Device,
+  DeviceInfo,
+  Draw,
+  KernelSource,
+  Memory,
+  StepTimes,
+} from '../../src/device/device.ts';
 
 export type DeviceCall = 'alloc' | 'write' | 'read' | 'draw' | 'compile' | 'bind' | 'run' | 'profile';
 
-interface Table extends Bound { readonly real: Bound; readonly at: readonly number[] }
+interface Table extends Bound {
+  readonly real: Bound;
+  readonly at: readonly number[];
+}
 
 export class CheckedDevice implements Device {
   /** What must not be, in words. */
@@ -25,15 +38,21 @@ export class CheckedDevice implements Device {
     this.#fails = fails;
   }
 
-  get info(): DeviceInfo { return this.#device.info; }
-  get idle(): boolean { return this.#used === null && this.#compiling === 0; }
+  get info(): DeviceInfo {
+    return this.#device.info;
+  }
+  get idle(): boolean {
+    return this.#used === null && this.#compiling === 0;
+  }
 
   #enter(call: DeviceCall): void {
     if (this.#closed) this.#note(`${call} on a closed device`);
     if (this.#fails(call)) throw new Error(`${call} fails`);
   }
 
-  #note(what: string): void { this.wrong.push(what); }
+  #note(what: string): void {
+    this.wrong.push(what);
+  }
 
   #memoryAt(address: number, bytes = 1): Memory | null {
     for (const m of this.#live.values()) if (address >= m.address && address + bytes <= m.address + m.bytes) return m;
@@ -49,7 +68,8 @@ export class CheckedDevice implements Device {
 
   free(memory: Memory): void {
     if (this.#live.get(memory.address) !== memory) this.#note(`free of ${memory.address}, which is not there`);
-    if (this.#used?.some((a) => a >= memory.address && a < memory.address + memory.bytes)) this.#note(`free of ${memory.address} while it is used`);
+    if (this.#used?.some((a) => a >= memory.address && a < memory.address + memory.bytes))
+      this.#note(`free of ` + `${memory.address} while it is used`);
     this.#live.delete(memory.address);
     this.#device.free(memory);
   }
@@ -57,14 +77,17 @@ export class CheckedDevice implements Device {
   write(address: number, data: TypedArray): void {
     this.#enter('write');
     const memory = this.#memoryAt(address, data.byteLength);
-    if (!memory && data.byteLength > 0) this.#note(`write of ${data.byteLength} bytes at ${address}, where there is no memory`);
-    if (memory && this.#used?.some((a) => a >= memory.address && a < memory.address + memory.bytes)) this.#note(`write at ${address} while it is used`);
+    if (!memory && data.byteLength > 0)
+      this.#note(`write of ${data.byteLength} bytes at ${address}, where there is ` + `no memory`);
+    if (memory && this.#used?.some((a) => a >= memory.address && a < memory.address + memory.bytes))
+      this.#note(`write at ${address} while it is used`);
     this.#device.write(address, data);
   }
 
   read(address: number, into: TypedArray): void {
     this.#enter('read');
-    if (!this.#memoryAt(address, into.byteLength) && into.byteLength > 0) this.#note(`read of ${into.byteLength} bytes at ${address}, where there is no memory`);
+    if (!this.#memoryAt(address, into.byteLength) && into.byteLength > 0)
+      this.#note(`read of ${into.byteLength} ` + `bytes at ${address}, where there is no memory`);
     this.#device.read(address, into);
   }
 
@@ -75,9 +98,13 @@ export class CheckedDevice implements Device {
     this.#used = addresses;
     try {
       // Long enough for others to come between.
-      await new Promise((resolve) => { setImmediate(resolve); });
+      await new Promise((resolve) => {
+        setImmediate(resolve);
+      });
       const result = await work();
-      await new Promise((resolve) => { setImmediate(resolve); });
+      await new Promise((resolve) => {
+        setImmediate(resolve);
+      });
       if (this.#fails(call)) throw new Error(`${call} fails late`);
       return result;
     } finally {
@@ -85,7 +112,13 @@ export class CheckedDevice implements Device {
     }
   }
 
-  draw(draws: readonly Draw[]): Promise<void> { return this.#run('draw', draws.map((d) => d.address), () => this.#device.draw(draws)); }
+  draw(draws: readonly Draw[]): Promise<void> {
+    return this.#run(
+      'draw',
+      draws.map((d) => d.address),
+      () => this.#device.draw(draws),
+    );
+  }
 
   async compile(kernels: readonly KernelSource[]): Promise<void> {
     this.#enter('compile');
@@ -100,8 +133,17 @@ export class CheckedDevice implements Device {
 
   bind(steps: readonly BoundStep[]): Bound {
     this.#enter('bind');
-    const at = [...new Set(steps.flatMap((s) => [...s.buffers, ...(s.unless === null ? [] : [s.unless]), ...(s.runsGroupwiseAfterPrevious ? [s.runsGroupwiseAfterPrevious.offsets] : [])]))];
-    const real = this.#device.bind(steps), table: Table = { steps: real.steps, real, at };
+    const at = [
+      ...new Set(
+        steps.flatMap((s) => [
+          ...s.buffers,
+          ...(s.unless === null ? [] : [s.unless]),
+          ...(s.runsGroupwiseAfterPrevious ? [s.runsGroupwiseAfterPrevious.offsets] : []),
+        ]),
+      ),
+    ];
+    const real = this.#device.bind(steps),
+      table: Table = { steps: real.steps, real, at };
     this.#tables.add(table);
     return table;
   }

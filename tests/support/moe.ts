@@ -1,9 +1,13 @@
-// MoE layers of settings drawn at random or put together from a base: those that have no effect beside the others, which the constructor refuses,
-// are left out, or set as knobs.
+// MoE layers of settings drawn at random or put together from a base: those that have no effect beside the others,
+// which the constructor refuses, are left out, or set as knobs.
 import { MoE, type MoEOptions } from '../../src/nn/moe/moe.ts';
 
 export function anyMoE({ overflow, priority, hidden, bias, activation, ...options }: MoEOptions): MoE {
-  const bank = typeof options.experts === 'number' && { ...(hidden !== undefined && { hidden }), ...(bias !== undefined && { bias }), ...(activation && { activation }) };
+  const bank = typeof options.experts === 'number' && {
+    ...(hidden !== undefined && { hidden }),
+    ...(bias !== undefined && { bias }),
+    ...(activation && { activation }),
+  };
   const moe = new MoE({ ...options, ...bank });
   if (overflow !== undefined) moe.overflow = overflow;
   if (priority !== undefined) moe.priority = priority;

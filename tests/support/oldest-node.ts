@@ -11,20 +11,34 @@ const { engines } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'))
 /** '22.18' */
 export const oldest = engines.node.replace(/^>=/, '');
 
-export interface Source { readonly file: string; readonly text: string }
+export interface Source {
+  readonly file: string;
+  readonly text: string;
+}
 
 /**
- * Of each source (TypeScript or JavaScript) with syntax that the oldest Node lacks, one line with the file's name and what is wrong. esbuild
- * rewrites what a target cannot parse, so that such a text comes out otherwise than for the newest target; where a Node 22 is installed, it
- * parses every text, too, and so finds what esbuild does not know (flags within a regular expression).
+ * Of each source (TypeScript or JavaScript) with syntax that the oldest Node lacks, one line with the file's name and
+ * what is wrong. esbuild rewrites what a target cannot parse, so that such a text comes out otherwise than for the
+ * newest target; where a Node 22 is installed, it parses every text, too, and so finds what esbuild does not know
+ * (flags within a regular expression).
  */
 export async function newSyntax(sources: readonly Source[]): Promise<string[]> {
-  const stripped: Source[] = [], found: string[] = [];
+  const stripped: Source[] = [],
+    found: string[] = [];
   for (const { file, text } of sources) {
     try {
       const to = async (target: string): Promise<string> =>
-        (await esbuild.transform(text, { loader: /\.m?js$/.test(file) ? 'js' : 'ts', target, tsconfigRaw: '{}', logLevel: 'silent' })).code;
-      const newest = await to('esnext'), old = await to(`node${oldest}`), lines = old.split('\n');
+        (
+          await esbuild.transform(text, {
+            loader: /\.m?js$/.test(file) ? 'js' : 'ts',
+            target,
+            tsconfigRaw: '{}',
+            logLevel: 'silent',
+          })
+        ).code;
+      const newest = await to('esnext'),
+        old = await to(`node${oldest}`),
+        lines = old.split('\n');
       if (newest === old) stripped.push({ file, text: newest });
       else found.push(`${file}: ${newest.split('\n').find((line, i) => line !== lines[i]) ?? ''}`);
     } catch (error) {
@@ -43,7 +57,11 @@ for (const { file, text } of JSON.parse(require('node:fs').readFileSync(0, 'utf8
 console.log(JSON.stringify(found));`;
 
 function parsedBy(node: string, sources: readonly Source[]): string[] {
-  const { stdout, stderr } = spawnSync(node, ['--no-warnings', '--experimental-vm-modules', '-e', PARSE], { input: JSON.stringify(sources), encoding: 'utf8', maxBuffer: 1 << 26 });
+  const { stdout, stderr } = spawnSync(node, ['--no-warnings', '--experimental-vm-modules', '-e', PARSE], {
+    input: JSON.stringify(sources),
+    encoding: 'utf8',
+    maxBuffer: 1 << 26,
+  });
   if (stdout === '') throw new Error(stderr);
   return JSON.parse(stdout) as string[];
 }
@@ -51,7 +69,9 @@ function parsedBy(node: string, sources: readonly Source[]): string[] {
 /** The Node 22 that npm installed for this platform; null where there is none. */
 export function node22(): string | null {
   try {
-    const path = createRequire(join(root, 'tools/runtime/package.json')).resolve(`node22-${process.platform}-${process.arch}/bin/node`);
+    const path = createRequire(join(root, 'tools/runtime/package.json')).resolve(
+      `node22-${process.platform}-${process.arch}/bin/node`,
+    );
     return existsSync(path) ? path : null;
   } catch {
     return null;

@@ -1,4 +1,5 @@
-// Whose settings are whose: rules of a session set what is the session's own, the user writes on modules, and a write of the user wins.
+// Whose settings are whose: rules of a session set what is the session's own, the user writes on modules, and a write
+// of the user wins.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
@@ -12,12 +13,16 @@ class Plain {
   scale = 1;
   list: readonly number[] = [1, 2];
   #least = 0;
-  get least(): number { return this.#least; }
+  get least(): number {
+    return this.#least;
+  }
   set least(least: number) {
     if (least > this.scale) throw new Error(`least ${least} is above scale ${this.scale}`);
     this.#least = least;
   }
-  forward(): void { /* not traced here */ }
+  forward(): void {
+    /* not traced here */
+  }
 }
 class Model {
   readonly moe = new MoE({ dModel: 4, experts: 4, topK: 2, hidden: 4, capacity: 1 });
@@ -25,18 +30,56 @@ class Model {
 }
 
 const VALUES: Readonly<Record<string, readonly KnobValue[]>> = {
-  'moe topK': [1, 2, 3], 'moe dispatch': ['ragged', 'padded'], 'moe capacity': [1, 2, [1, 2, 3, 4], 'dropless'], 'moe frozen': [[false, false, false, false], [true, false, true, false]],
-  'plain scale': [1, 2, 3], 'plain list': [[1, 2], [3]],
+  'moe topK': [1, 2, 3],
+  'moe dispatch': ['ragged', 'padded'],
+  'moe capacity': [1, 2, [1, 2, 3, 4], 'dropless'],
+  'moe frozen': [
+    [false, false, false, false],
+    [true, false, true, false],
+  ],
+  'plain scale': [1, 2, 3],
+  'plain list': [[1, 2], [3]],
 };
-const KEYS = Object.keys(VALUES), split = (key: string): [path: string, knob: string] => key.split(' ') as [string, string];
+const KEYS = Object.keys(VALUES),
+  split = (key: string): [path: string, knob: string] => key.split(' ') as [string, string];
 /** Knobs of which a write of the same value is noticed, since their class says so. */
 const noticed = (key: string): boolean => key.startsWith('moe ');
 
-type Action = { readonly does: 'write' | 'decide' | 'neutral'; readonly session: number; readonly key: string; readonly value: KnobValue }
+type Action =
+  | {
+      readonly does: 'write' | 'decide' | 'neutral';
+      readonly session: number;
+      readonly key: string;
+      readonly value: KnobValue;
+    }
   | { readonly does: 'undo' | 'save' | 'restore' | 'fail' | 'keep' | 'decided'; readonly session: number };
 const action: fc.Arbitrary<Action> = fc.oneof(
-  { weight: 4, arbitrary: fc.constantFrom(...KEYS).chain((key) => fc.record({ does: fc.constantFrom('write' as const, 'decide' as const, 'neutral' as const), session: fc.nat(1), key: fc.constant(key), value: fc.constantFrom(...VALUES[key]) })) },
-  { weight: 2, arbitrary: fc.record({ does: fc.constantFrom('undo' as const, 'save' as const, 'restore' as const, 'fail' as const, 'keep' as const, 'decided' as const), session: fc.nat(1) }) });
+  {
+    weight: 4,
+    arbitrary: fc.constantFrom(...KEYS).chain((key) =>
+      fc.record({
+        does: fc.constantFrom('write' as const, 'decide' as const, 'neutral' as const),
+        session: fc.nat(1),
+        key: fc.constant(key),
+        value: fc.constantFrom(...VALUES[key]),
+      }),
+    ),
+  },
+  {
+    weight: 2,
+    arbitrary: fc.record({
+      does: fc.constantFrom(
+        'undo' as const,
+        'save' as const,
+        'restore' as const,
+        'fail' as const,
+        'keep' as const,
+        'decided' as const,
+      ),
+      session: fc.nat(1),
+    }),
+  },
+);
 
 const same = (a: unknown, b: unknown): boolean => JSON.stringify(a) === JSON.stringify(b);
 
@@ -44,99 +87,185 @@ const same = (a: unknown, b: unknown): boolean => JSON.stringify(a) === JSON.str
 class Expected {
   readonly user = new Map<string, KnobValue>(KEYS.map((key) => [key, VALUES[key][0]]));
   readonly own = [new Map<string, KnobValue>(), new Map<string, KnobValue>()];
-  constructor() { this.user.set('moe topK', 2); }
-  of(session: number): Map<string, KnobValue> { return new Map(KEYS.map((key) => [key, this.own[session].get(key) ?? this.user.get(key) ?? 0])); }
+  constructor() {
+    this.user.set('moe topK', 2);
+  }
+  of(session: number): Map<string, KnobValue> {
+    return new Map(KEYS.map((key) => [key, this.own[session].get(key) ?? this.user.get(key) ?? 0]));
+  }
   write(key: string, value: KnobValue): void {
     if (noticed(key) || !same(this.user.get(key), value)) for (const own of this.own) own.delete(key);
     this.user.set(key, value);
   }
 }
 
-test('random writes of the user, changes of two sessions, undone, saved, restored, kept: each has what it should, and modules what their user wrote', () => {
-  fc.assert(fc.property(fc.array(action, { maxLength: 40 }), (actions) => {
-    const model = new Model(), named = nameParameters(model), sessions = [new Knobs(named), new Knobs(named)], expected = new Expected();
-    const back: (null | { undo: () => void; key: string; before: KnobValue | undefined })[] = [null, null];
-    const saved: (ReturnType<Knobs['all']> | null)[] = [null, null], modules = model as unknown as Record<string, Record<string, KnobValue>>;
-    for (const a of actions) {
-      const knobs = sessions[a.session];
-      switch (a.does) {
-        case 'write': {
-          const [path, knob] = split(a.key);
-          modules[path][knob] = a.value;
-          expected.write(a.key, a.value);
-          break;
-        }
-        case 'decide':
-        case 'neutral': {
-          const [path, knob] = split(a.key), change: Change = { path, knob, from: knobs.settings(path)[knob], to: a.value }, own = expected.own[a.session];
-          back[a.session] = { undo: knobs.apply([change]), key: a.key, before: own.get(a.key) };
-          if (a.does === 'decide') knobs.becameDeterministic([change]); else knobs.becameNeutral([change]);
-          own.set(a.key, a.value);
-          break;
-        }
-        case 'undo': {
-          // Only what nobody has touched since goes back; a write of the user in between stays.
-          const last = back[a.session];
-          if (last) {
-            const own = expected.own[a.session], touched = !own.has(last.key);
-            last.undo();
-            if (!touched) { if (last.before === undefined) own.delete(last.key); else own.set(last.key, last.before); }
+test(
+  'random writes of the user, changes of two sessions, undone, saved, restored, kept: each has what it should, ' +
+    'and modules what their user wrote',
+  () => {
+    fc.assert(
+      fc.property(fc.array(action, { maxLength: 40 }), (actions) => {
+        const model = new Model(),
+          named = nameParameters(model),
+          sessions = [new Knobs(named), new Knobs(named)],
+          expected = new Expected();
+        const back: (null | { undo: () => void; key: string; before: KnobValue | undefined })[] = [null, null];
+        const saved: (ReturnType<Knobs['all']> | null)[] = [null, null],
+          modules = model as unknown as Record<string, Record<string, KnobValue>>;
+        for (const a of actions) {
+          const knobs = sessions[a.session];
+          switch (a.does) {
+            case 'write': {
+              const [path, knob] = split(a.key);
+              modules[path][knob] = a.value;
+              expected.write(a.key, a.value);
+              break;
+            }
+            case 'decide':
+            case 'neutral': {
+              const [path, knob] = split(a.key),
+                change: Change = { path, knob, from: knobs.settings(path)[knob], to: a.value },
+                own = expected.own[a.session];
+              back[a.session] = { undo: knobs.apply([change]), key: a.key, before: own.get(a.key) };
+              if (a.does === 'decide') knobs.becameDeterministic([change]);
+              else knobs.becameNeutral([change]);
+              own.set(a.key, a.value);
+              break;
+            }
+            case 'undo': {
+              // Only what nobody has touched since goes back; a write of the user in between stays.
+              const last = back[a.session];
+              if (last) {
+                const own = expected.own[a.session],
+                  touched = !own.has(last.key);
+                last.undo();
+                if (!touched) {
+                  if (last.before === undefined) own.delete(last.key);
+                  else own.set(last.key, last.before);
+                }
+              }
+              back[a.session] = null;
+              break;
+            }
+            case 'save':
+              saved[a.session] = knobs.all();
+              break;
+            case 'restore': {
+              const all = saved[a.session];
+              if (!all) break;
+              knobs.restore(all);
+              for (const key of KEYS) {
+                const [path, knob] = split(key);
+                expected.own[a.session].set(key, all[path][knob]);
+              }
+              back[a.session] = null;
+              break;
+            }
+            case 'fail':
+              assert.throws(
+                () =>
+                  knobs.onModules(() => {
+                    for (const [key, value] of expected.of(a.session)) {
+                      const [path, knob] = split(key);
+                      assert.deepEqual(modules[path][knob], value, `${key} while it is traced`);
+                    }
+                    throw new Error('while it is traced');
+                  }),
+                /while it is traced/,
+              );
+              break;
+            case 'decided':
+              knobs.with(knobs.toDeterministic(), () => {
+                knobs.onModules(() => undefined);
+              });
+              break;
+            case 'keep':
+              for (const [key, value] of expected.of(a.session))
+                if (!same(expected.user.get(key), value)) expected.write(key, value);
+              knobs.keep();
+              expected.own[a.session].clear();
+              back.fill(null);
+              break;
           }
-          back[a.session] = null;
-          break;
+          for (const [session, own] of sessions.entries())
+            for (const [key, value] of expected.of(session)) {
+              const [path, knob] = split(key);
+              assert.deepEqual(own.settings(path)[knob], value, `${JSON.stringify(a)}: ${key} of session ${session}`);
+            }
+          for (const [key, value] of expected.user) {
+            const [path, knob] = split(key);
+            assert.deepEqual(modules[path][knob], value, `${JSON.stringify(a)}: ${key} as the user wrote it`);
+          }
+          assert.equal(
+            sessions[0].key() === sessions[1].key(),
+            same([...expected.of(0)], [...expected.of(1)]),
+            'keys tell settings apart, and nothing else',
+          );
         }
-        case 'save': saved[a.session] = knobs.all(); break;
-        case 'restore': {
-          const all = saved[a.session];
-          if (!all) break;
-          knobs.restore(all);
-          for (const key of KEYS) { const [path, knob] = split(key); expected.own[a.session].set(key, all[path][knob]); }
-          back[a.session] = null;
-          break;
-        }
-        case 'fail':
-          assert.throws(() => knobs.onModules(() => {
-            for (const [key, value] of expected.of(a.session)) { const [path, knob] = split(key); assert.deepEqual(modules[path][knob], value, `${key} while it is traced`); }
-            throw new Error('while it is traced');
-          }), /while it is traced/);
-          break;
-        case 'decided': knobs.with(knobs.toDeterministic(), () => { knobs.onModules(() => undefined); }); break;
-        case 'keep':
-          for (const [key, value] of expected.of(a.session)) if (!same(expected.user.get(key), value)) expected.write(key, value);
-          knobs.keep();
-          expected.own[a.session].clear();
-          back.fill(null);
-          break;
-      }
-      for (const [session, own] of sessions.entries()) for (const [key, value] of expected.of(session)) { const [path, knob] = split(key); assert.deepEqual(own.settings(path)[knob], value, `${JSON.stringify(a)}: ${key} of session ${session}`); }
-      for (const [key, value] of expected.user) { const [path, knob] = split(key); assert.deepEqual(modules[path][knob], value, `${JSON.stringify(a)}: ${key} as the user wrote it`); }
-      assert.equal(sessions[0].key() === sessions[1].key(), same([...expected.of(0)], [...expected.of(1)]), 'keys tell settings apart, and nothing else');
-    }
-  }), { numRuns: 300, seed: 7 });
-});
+      }),
+      { numRuns: 300, seed: 7 },
+    );
+  },
+);
 
-test('what lies on modules while a session is traced is not the user\'s for another, and what is written meanwhile is', () => {
-  const model = new Model(), named = nameParameters(model), [a, b] = [new Knobs(named), new Knobs(named)];
-  a.apply([{ path: 'moe', knob: 'topK', from: 2, to: 1 }, { path: 'plain', knob: 'scale', from: 1, to: 3 }]);
+test("what lies on modules while a session is traced is not the user's for another, and what is written meanwhile is", () => {
+  const model = new Model(),
+    named = nameParameters(model),
+    [a, b] = [new Knobs(named), new Knobs(named)];
+  a.apply([
+    { path: 'moe', knob: 'topK', from: 2, to: 1 },
+    { path: 'plain', knob: 'scale', from: 1, to: 3 },
+  ]);
   b.apply([{ path: 'moe', knob: 'topK', from: 2, to: 3 }]);
   a.onModules(() => {
-    assert.deepEqual([model.moe.topK, model.plain.scale, b.settings('moe')['topK'], b.settings('plain')['scale'], b.initial('moe')['topK']], [1, 3, 3, 1, 2]);
-    b.onModules(() => { assert.deepEqual([model.moe.topK, model.plain.scale], [3, 1], 'one within the other'); });
+    assert.deepEqual(
+      [
+        model.moe.topK,
+        model.plain.scale,
+        b.settings('moe')['topK'],
+        b.settings('plain')['scale'],
+        b.initial('moe')['topK'],
+      ],
+      [1, 3, 3, 1, 2],
+    );
+    b.onModules(() => {
+      assert.deepEqual([model.moe.topK, model.plain.scale], [3, 1], 'one within the other');
+    });
     assert.deepEqual([model.moe.topK, model.plain.scale], [1, 3]);
     model.plain.scale = 5;
     model.moe.topK = 1; // the value that lies there, and a write of the user all the same
   });
   assert.deepEqual([model.moe.topK, model.plain.scale], [1, 5]);
-  assert.deepEqual([a.settings('moe')['topK'], a.settings('plain')['scale'], b.settings('moe')['topK'], b.settings('plain')['scale']], [1, 5, 1, 5]);
+  assert.deepEqual(
+    [a.settings('moe')['topK'], a.settings('plain')['scale'], b.settings('moe')['topK'], b.settings('plain')['scale']],
+    [1, 5, 1, 5],
+  );
 });
 
 test('settings that need an order are set and taken off in one; what a setter refuses changes nothing', () => {
-  const model = new Model(), knobs = new Knobs(nameParameters(model));
-  knobs.apply([{ path: 'plain', knob: 'least', from: 0, to: 2 }, { path: 'plain', knob: 'scale', from: 1, to: 2 }]);
-  assert.deepEqual(knobs.onModules(() => [model.plain.least, model.plain.scale]), [2, 2]);
+  const model = new Model(),
+    knobs = new Knobs(nameParameters(model));
+  knobs.apply([
+    { path: 'plain', knob: 'least', from: 0, to: 2 },
+    { path: 'plain', knob: 'scale', from: 1, to: 2 },
+  ]);
+  assert.deepEqual(
+    knobs.onModules(() => [model.plain.least, model.plain.scale]),
+    [2, 2],
+  );
   assert.deepEqual([model.plain.least, model.plain.scale], [0, 1]);
-  assert.throws(() => knobs.apply([{ path: 'plain', knob: 'scale', from: 2, to: 3 }, { path: 'plain', knob: 'least', from: 2, to: 9 }]), /least 9 is above scale 3/);
-  assert.deepEqual([knobs.settings('plain'), model.plain.least, model.plain.scale], [{ scale: 2, list: [1, 2], least: 2 }, 0, 1]);
+  assert.throws(
+    () =>
+      knobs.apply([
+        { path: 'plain', knob: 'scale', from: 2, to: 3 },
+        { path: 'plain', knob: 'least', from: 2, to: 9 },
+      ]),
+    /least 9 is above scale 3/,
+  );
+  assert.deepEqual(
+    [knobs.settings('plain'), model.plain.least, model.plain.scale],
+    [{ scale: 2, list: [1, 2], least: 2 }, 0, 1],
+  );
   model.plain.scale = 1; // the same again: of a class that does not notice writes this is none
   assert.equal(knobs.settings('plain')['scale'], 2);
   knobs.keep();

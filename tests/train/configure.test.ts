@@ -10,8 +10,18 @@ import { ConfigError } from '../../src/train/schema.ts';
 import { temporaryFolder } from '../io/folder.ts';
 
 test('the default is the model of the design', async () => {
-  const { settings: { config }, experiment } = await configure(undefined, { data: ['a'] });
-  assert.deepEqual(config.model, { vocab: 256, layers: 4, dModel: 128, heads: 4, context: 64, moe: { experts: 8, topK: 2, hidden: 256, capacity: 'dropless' } });
+  const {
+    settings: { config },
+    experiment,
+  } = await configure(undefined, { data: ['a'] });
+  assert.deepEqual(config.model, {
+    vocab: 256,
+    layers: 4,
+    dModel: 128,
+    heads: 4,
+    context: 64,
+    moe: { experts: 8, topK: 2, hidden: 256, capacity: 'dropless' },
+  });
   assert.deepEqual([config.batch, config.steps, config.seed, config.data], [12, 2000, 0, [resolve('a')]]);
   assert.ok(experiment.model instanceof TransformerLM);
   const rate = experiment.optimizer.rate!;
@@ -19,9 +29,19 @@ test('the default is the model of the design', async () => {
 });
 
 test('flags take the place of what a file says', async (t) => {
-  const folder = await temporaryFolder(t), file = join(folder, 'c.json');
-  await writeFile(file, JSON.stringify({ steps: 10, model: { layers: 2, moe: { experts: 4, topK: 1 } }, optimizer: { name: 'sgd', lr: 1, momentum: 0.5 } }));
-  const { settings: { config, source } } = await configure(file, { steps: 20, experts: 6, dFf: 32, lr: 0.5 });
+  const folder = await temporaryFolder(t),
+    file = join(folder, 'c.json');
+  await writeFile(
+    file,
+    JSON.stringify({
+      steps: 10,
+      model: { layers: 2, moe: { experts: 4, topK: 1 } },
+      optimizer: { name: 'sgd', lr: 1, momentum: 0.5 },
+    }),
+  );
+  const {
+    settings: { config, source },
+  } = await configure(file, { steps: 20, experts: 6, dFf: 32, lr: 0.5 });
   assert.equal(config.steps, 20);
   assert.deepEqual(config.model?.moe, { experts: 6, topK: 1, hidden: 32, capacity: 'dropless' });
   assert.equal(config.model.layers, 2);
@@ -34,7 +54,10 @@ test('flags take the place of what a file says', async (t) => {
 
 test('a .ts config may bring model, data, optimizer and metrics; flags for the default model are refused then', async () => {
   const file = fileURLToPath(new URL('../../examples/mnist.ts', import.meta.url));
-  const { settings: { config }, experiment } = await configure(file, { steps: 7 });
+  const {
+    settings: { config },
+    experiment,
+  } = await configure(file, { steps: 7 });
   assert.equal(config.model, null);
   assert.equal(config.steps, 7);
   assert.deepEqual(Object.keys(experiment.metrics), ['accuracy']);
@@ -44,7 +67,8 @@ test('a .ts config may bring model, data, optimizer and metrics; flags for the d
 });
 
 test('a resumed run keeps its settings but for those that change no number', async () => {
-  const { settings } = await configure(undefined, { data: ['a'], steps: 10 }), said: string[] = [];
+  const { settings } = await configure(undefined, { data: ['a'], steps: 10 }),
+    said: string[] = [];
   const stored = parseSettings(JSON.parse(JSON.stringify(settings)) as never, 'run.json');
   assert.deepEqual(stored, settings);
   const resume = (flags: object): unknown => resumeSettings(stored, flags, (line) => said.push(line));
@@ -53,26 +77,43 @@ test('a resumed run keeps its settings but for those that change no number', asy
   assert.equal(said.length, 0);
   resume({ steps: 20 });
   assert.match(said[0], /10 steps and goes on to 20/);
-  for (const flags of [{ batch: 3 }, { seed: 1 }, { lr: 1 }, { layers: 1 }]) assert.throws(() => resume(flags), ConfigError);
+  for (const flags of [{ batch: 3 }, { seed: 1 }, { lr: 1 }, { layers: 1 }])
+    assert.throws(() => resume(flags), ConfigError);
 });
 
 test('a config in JSON may begin with a byte order mark; what is no UTF-8 or no JSON is named', async (t) => {
-  const folder = await temporaryFolder(t), file = join(folder, 'c.json'), text = '{ "steps": 7 }';
+  const folder = await temporaryFolder(t),
+    file = join(folder, 'c.json'),
+    text = '{ "steps": 7 }';
   await writeFile(file, `\uFEFF${text}`);
   assert.equal((await configure(file, {})).settings.config.steps, 7);
   const utf16 = Buffer.from(text, 'utf16le');
-  for (const bytes of [utf16, Buffer.concat([Buffer.of(0xff, 0xfe), utf16]), Buffer.concat([Buffer.of(0xfe, 0xff), Buffer.from(utf16).swap16()])]) {
+  for (const bytes of [
+    utf16,
+    Buffer.concat([Buffer.of(0xff, 0xfe), utf16]),
+    Buffer.concat([Buffer.of(0xfe, 0xff), Buffer.from(utf16).swap16()]),
+  ]) {
     await writeFile(file, bytes);
-    await assert.rejects(configure(file, {}), (error) => error instanceof ConfigError && /c\.json is text in UTF-16, JSON is in UTF-8\n {2}hint: .*iconv/.test(error.message));
+    await assert.rejects(
+      configure(file, {}),
+      (error) =>
+        error instanceof ConfigError &&
+        /c\.json is text in UTF-16, JSON is in UTF-8\n {2}hint: .*iconv/.test(error.message),
+    );
   }
-  for (const [bytes, words] of [[Buffer.from('{"steps": 7,}'), 'c.json is not JSON'], [Buffer.from(''), 'c.json is not JSON'], [Buffer.of(0x7b, 0xff, 0x7d), 'not text in UTF-8']] as const) {
+  for (const [bytes, words] of [
+    [Buffer.from('{"steps": 7,}'), 'c.json is not JSON'],
+    [Buffer.from(''), 'c.json is ' + 'not JSON'],
+    [Buffer.of(0x7b, 0xff, 0x7d), 'not text in UTF-8'],
+  ] as const) {
     await writeFile(file, bytes);
     await assert.rejects(configure(file, {}), (error) => error instanceof ConfigError && error.message.includes(words));
   }
 });
 
 test('settings of an optimiser that has them not, or that have no effect, are refused by name', async (t) => {
-  const folder = await temporaryFolder(t), file = join(folder, 'c.json');
+  const folder = await temporaryFolder(t),
+    file = join(folder, 'c.json');
   const refused: [object, RegExp][] = [
     [{ name: 'adam', weightDecay: 0.1 }, /optimizer\.weightDecay: adam has no such setting/],
     [{ momentum: 0.9 }, /optimizer\.momentum: adamW has no such setting/],
@@ -89,7 +130,10 @@ test('settings of an optimiser that has them not, or that have no effect, are re
     const named = (e: unknown): boolean => e instanceof ConfigError && message.test(e.message);
     await assert.rejects(configure(file, {}), named, JSON.stringify(optimizer));
   }
-  const groups = [{ role: 'embedding', lr: 0.1, decay: 0 }, { match: 'blocks.0', frozen: true }];
+  const groups = [
+    { role: 'embedding', lr: 0.1, decay: 0 },
+    { match: 'blocks.0', frozen: true },
+  ];
   await writeFile(file, JSON.stringify({ steps: 10, optimizer: { groups } }));
   assert.deepEqual((await configure(file, {})).experiment.optimizer.groups, groups);
 });

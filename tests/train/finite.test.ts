@@ -10,22 +10,39 @@ import { finiteContent, firstNotFinite } from '../../src/train/finite.ts';
 const DTYPES = ['float64', 'float32', 'bfloat16', 'float16', 'int32'] as const;
 
 function content(values: readonly number[], dtype: (typeof DTYPES)[number], name = 'w'): CheckpointContent {
-  const tensor = dtype === 'int32' ? hostTensor('int32', [values.length], values.map((x) => (Number.isFinite(x) ? Math.trunc(x) : -1))) : convert(hostTensor('float64', [values.length], values), dtype);
-  return { tensors: [{ name, dtype, shape: [values.length], data: () => tensor.data }], meta: { step: 1, seed: 0, config: null, optimizer: null, data: null } };
+  const tensor =
+    dtype === 'int32'
+      ? hostTensor(
+          'int32',
+          [values.length],
+          values.map((x) => (Number.isFinite(x) ? Math.trunc(x) : -1)),
+        )
+      : convert(hostTensor('float64', [values.length], values), dtype);
+  return {
+    tensors: [{ name, dtype, shape: [values.length], data: () => tensor.data }],
+    meta: { step: 1, seed: 0, config: null, optimizer: null, data: null },
+  };
 }
 
 test('of every dtype, values that are not finite are counted, and their tensor is named', async () => {
-  const value = fc.oneof({ weight: 9, arbitrary: fc.double({ min: -6e4, max: 6e4, noNaN: true }) }, fc.constantFrom(NaN, Infinity, -Infinity));
-  await fc.assert(fc.asyncProperty(fc.array(value, { maxLength: 50 }), fc.constantFrom(...DTYPES), async (values, dtype) => {
-    const made = content(values, dtype), bad = dtype === 'int32' ? 0 : values.filter((x) => !Number.isFinite(x)).length;
-    const found = await firstNotFinite(made, () => true), [tensor] = finiteContent(made, (name) => name === 'w').tensors;
-    if (bad === 0) {
-      assert.equal(found, null);
-      assert.equal(await tensor.data(), await made.tensors[0].data());
-    } else {
-      assert.equal(found?.message, `${bad} of ${values.length} values of w are not finite`);
-      await assert.rejects(Promise.resolve(tensor.data()), { message: found?.message });
-    }
-    assert.equal(await firstNotFinite(made, () => false), null, 'a mask that is only read may hold infinities');
-  }));
+  const value = fc.oneof(
+    { weight: 9, arbitrary: fc.double({ min: -6e4, max: 6e4, noNaN: true }) },
+    fc.constantFrom(NaN, Infinity, -Infinity),
+  );
+  await fc.assert(
+    fc.asyncProperty(fc.array(value, { maxLength: 50 }), fc.constantFrom(...DTYPES), async (values, dtype) => {
+      const made = content(values, dtype),
+        bad = dtype === 'int32' ? 0 : values.filter((x) => !Number.isFinite(x)).length;
+      const found = await firstNotFinite(made, () => true),
+        [tensor] = finiteContent(made, (name) => name === 'w').tensors;
+      if (bad === 0) {
+        assert.equal(found, null);
+        assert.equal(await tensor.data(), await made.tensors[0].data());
+      } else {
+        assert.equal(found?.message, `${bad} of ${values.length} values of w are not finite`);
+        await assert.rejects(Promise.resolve(tensor.data()), { message: found?.message });
+      }
+      assert.equal(await firstNotFinite(made, () => false), null, 'a mask that is only read may hold infinities');
+    }),
+  );
 });

@@ -9,13 +9,46 @@ const TINY = { layers: 1, dModel: 16, heads: 2, context: 8, experts: 4, dFf: 16,
 const x = { dtype: 'int32', shape: [2, 8], data: Int32Array.from({ length: 16 }, (_, i) => i) } as const;
 
 for (const listens of [true, false]) {
-  test(`a rule that fails is ${listens ? 'told as an event, not said again' : 'said, where nobody is told of events'}`, async () => {
-    const { experiment } = await configure(undefined, TINY), said: string[] = [], events: RecompileEvent[] = [];
-    const session = await openSession(experiment, { device: 'wasm', threads: 1, say: (line) => { said.push(line); }, ...(listens && { events: (event: RecompileEvent) => { events.push(event); } }) });
-    session.recompile({ name: 'fails', cooldown: 0, trigger: () => { throw new Error('boom'); }, alter: () => undefined });
-    for (let i = 0; i < 8; i++) await session.step({ x, y: x });
-    await session.close();
-    assert.deepEqual(events.map((e) => [e.rule, /boom/.test(e.error ?? '')]), listens ? [['fails', true], ['fails', true], ['fails', true]] : []);
-    assert.equal(said.length, listens ? 0 : 1, said.join('\n'));
-  });
+  test(
+    `a rule that fails is ` +
+      `${listens ? 'told as an event, not said again' : 'said, where nobody is told of events'}`,
+    async () => {
+      const { experiment } = await configure(undefined, TINY),
+        said: string[] = [],
+        events: RecompileEvent[] = [];
+      const session = await openSession(experiment, {
+        device: 'wasm',
+        threads: 1,
+        say: (line) => {
+          said.push(line);
+        },
+        ...(listens && {
+          events: (event: RecompileEvent) => {
+            events.push(event);
+          },
+        }),
+      });
+      session.recompile({
+        name: 'fails',
+        cooldown: 0,
+        trigger: () => {
+          throw new Error('boom');
+        },
+        alter: () => undefined,
+      });
+      for (let i = 0; i < 8; i++) await session.step({ x, y: x });
+      await session.close();
+      assert.deepEqual(
+        events.map((e) => [e.rule, /boom/.test(e.error ?? '')]),
+        listens
+          ? [
+              ['fails', true],
+              ['fails', true],
+              ['fails', true],
+            ]
+          : [],
+      );
+      assert.equal(said.length, listens ? 0 : 1, said.join('\n'));
+    },
+  );
 }

@@ -5,7 +5,8 @@ import { hostTensor } from '../../src/base/tensor.ts';
 import { stepEvent } from '../../src/train/step-event.ts';
 
 test('what layers tell is under their own names, whatever these are', () => {
-  const names = ['constructor', 'toString', 'hasOwnProperty', 'blocks.0.moe'], number = hostTensor('float32', [], [0.5]);
+  const names = ['constructor', 'toString', 'hasOwnProperty', 'blocks.0.moe'],
+    number = hostTensor('float32', [], [0.5]);
   const stats = Object.fromEntries(names.map((name) => [`${name}/gateEntropy`, number]));
   const event = stepEvent({ step: 1, loss: 1, aux: {}, stats, gradNorm: 1 }, { ms: 1, count: 1 });
   const { layers } = JSON.parse(JSON.stringify(event)) as { layers: unknown };

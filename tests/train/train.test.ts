@@ -23,29 +23,81 @@ const rows = { x: hostTensor('float32', [COUNT, 2], x), y: hostTensor('int32', [
 
 function classifier(): Configured {
   const config = parseConfig({ model: null, steps: 30, batch: 8, evalEvery: 10, saveEvery: 0, evalBatch: 10 });
-  const parts = { model: new MLP([2, 8, 2]), data: arrays(rows, { train: 200 }), optimizer: sgd({ lr: 0.2, momentum: 0.9 }), metrics: { accuracy } };
+  const parts = {
+    model: new MLP([2, 8, 2]),
+    data: arrays(rows, { train: 200 }),
+    optimizer: sgd({ lr: 0.2, momentum: 0.9 }),
+    metrics: { accuracy },
+  };
   return { settings: { config, source: null }, experiment: buildExperiment(config, parts) };
 }
 
 const numbers = (events: readonly TrainEvent[]): unknown[] =>
-  events.flatMap((e): unknown[] => (e.event === 'step' ? [[e.step, e.loss]] : e.event === 'eval' ? [[e.step, e.val_loss, e.metrics]] : []));
+  events.flatMap((e): unknown[] =>
+    e.event === 'step' ? [[e.step, e.loss]] : e.event === 'eval' ? [[e.step, e.val_loss, e.metrics]] : [],
+  );
 
 test('a run stopped within a validation goes on with it, and ends as if it had not stopped', async (t) => {
-  const folder = await temporaryFolder(t), whole: TrainEvent[] = [], parts: TrainEvent[] = [];
-  const say = (line: string): void => { t.diagnostic(line); };
-  const done = await train({ ...classifier(), out: join(folder, 'whole'), loggers: [{ log: (e) => { whole.push(e); } }], say });
+  const folder = await temporaryFolder(t),
+    whole: TrainEvent[] = [],
+    parts: TrainEvent[] = [];
+  const say = (line: string): void => {
+    t.diagnostic(line);
+  };
+  const done = await train({
+    ...classifier(),
+    out: join(folder, 'whole'),
+    loggers: [
+      {
+        log: (e) => {
+          whole.push(e);
+        },
+      },
+    ],
+    say,
+  });
   assert.equal(done?.step, 30);
   assert.ok((done.metrics?.['accuracy'] ?? 0) > 0.8, JSON.stringify(done));
 
   const stop = new AbortController();
   let validations = 0;
-  const busy = (what: string): void => { if (what === 'validating' && ++validations === 1) stop.abort(); };
+  const busy = (what: string): void => {
+    if (what === 'validating' && ++validations === 1) stop.abort();
+  };
   const out = join(folder, 'torn');
-  assert.equal(await train({ ...classifier(), out, loggers: [{ log: (e) => { parts.push(e); } }], say, busy, stop: stop.signal }), null);
+  assert.equal(
+    await train({
+      ...classifier(),
+      out,
+      loggers: [
+        {
+          log: (e) => {
+            parts.push(e);
+          },
+        },
+      ],
+      say,
+      busy,
+      stop: stop.signal,
+    }),
+    null,
+  );
   const last = parts.at(-1);
   assert.ok(last?.event === 'stopped' && last.step === 10);
   assert.ok(!parts.some((e) => e.event === 'eval'), 'it did not come to its end');
-  await train({ ...classifier(), out, resume: true, loggers: [{ log: (e) => { parts.push(e); } }], say });
+  await train({
+    ...classifier(),
+    out,
+    resume: true,
+    loggers: [
+      {
+        log: (e) => {
+          parts.push(e);
+        },
+      },
+    ],
+    say,
+  });
   assert.deepEqual(numbers(parts), numbers(whole));
 });
 

@@ -1,5 +1,5 @@
-// jax-js on its WebAssembly backend as a contestant. Node has no Worker of the web's kind, without which jax-js runs on one thread: it
-// gets one here, made of Node's. Styles: 'einsum FACTOR' (GShard's masks) and 'dense'.
+// jax-js on its WebAssembly backend as a contestant. Node has no Worker of the web's kind, without which jax-js runs on
+// one thread: it gets one here, made of Node's. Styles: 'einsum FACTOR' (GShard's masks) and 'dense'.
 import { resolveObjectURL } from 'node:buffer';
 import { Worker as NodeWorker } from 'node:worker_threads';
 import { resident, startPeak } from '../../../src/bench/resident.ts';
@@ -15,12 +15,14 @@ parentPort.on('message', (data) => self.onmessage({ data }));
 globalThis.Worker = class {
   #worker;
   constructor(url) {
-    this.#worker = resolveObjectURL(String(url)).text().then((code) => {
-      const worker = new NodeWorker(PRELUDE + code, { eval: true });
-      worker.on('message', (data) => this.onmessage?.({ data }));
-      worker.on('error', (error) => this.onerror?.(error));
-      return worker;
-    });
+    this.#worker = resolveObjectURL(String(url))
+      .text()
+      .then((code) => {
+        const worker = new NodeWorker(PRELUDE + code, { eval: true });
+        worker.on('message', (data) => this.onmessage?.({ data }));
+        worker.on('error', (error) => this.onerror?.(error));
+        return worker;
+      });
   }
   postMessage(message) {
     void this.#worker.then((worker) => worker.postMessage(message));
@@ -37,25 +39,31 @@ function dense({ w1, w2 }, x) {
 }
 
 /** GShard's masks [tokens, experts, capacity]. */
-const einsum = ({ tokens, experts, topK }, factor) => ({ router, w1, w2 }, x) => {
-  const capacity = Math.ceil((factor * topK * tokens) / experts);
-  const probs = nn.softmax(np.matmul(x.ref, router), -1); // [tokens, experts]
-  const [values, chosen] = lax.topK(lax.stopGradient(probs.ref), topK);
-  values.dispose();
-  const hot = nn.oneHot(chosen, experts); // [tokens, k, experts]
-  const raw = np.einsum('te,tke->tk', probs, hot.ref), weights = raw.ref.div(raw.sum(1, { keepdims: true }));
-  const flat = np.transpose(hot.ref, [1, 0, 2]).reshape([topK * tokens, experts]); // first choices first
-  const place = np.cumsum(flat.ref, 0).sub(1).mul(flat).sum(1).reshape([topK, tokens]);
-  const room = nn.oneHot(np.transpose(place).astype(np.int32), capacity); // zeros for a place beyond
-  const dispatch = np.einsum('tke,tkc->tec', hot.ref, room.ref);
-  const combine = np.einsum('tke,tkc->tec', hot.mul(weights.reshape([tokens, topK, 1])), room);
-  const rows = np.einsum('tec,td->ecd', dispatch, x);
-  const out = np.einsum('ecf,efd->ecd', nn.relu(np.einsum('ecd,edf->ecf', rows, w1)), w2);
-  return np.einsum('tec,ecd->td', combine, out);
-};
+const einsum =
+  ({ tokens, experts, topK }, factor) =>
+  ({ router, w1, w2 }, x) => {
+    const capacity = Math.ceil((factor * topK * tokens) / experts);
+    const probs = nn.softmax(np.matmul(x.ref, router), -1); // [tokens, experts]
+    const [values, chosen] = lax.topK(lax.stopGradient(probs.ref), topK);
+    values.dispose();
+    const hot = nn.oneHot(chosen, experts); // [tokens, k, experts]
+    const raw = np.einsum('te,tke->tk', probs, hot.ref),
+      weights = raw.ref.div(raw.sum(1, { keepdims: true }));
+    const flat = np.transpose(hot.ref, [1, 0, 2]).reshape([topK * tokens, experts]); // first choices first
+    const place = np.cumsum(flat.ref, 0).sub(1).mul(flat).sum(1).reshape([topK, tokens]);
+    const room = nn.oneHot(np.transpose(place).astype(np.int32), capacity); // zeros for a place beyond
+    const dispatch = np.einsum('tke,tkc->tec', hot.ref, room.ref);
+    const combine = np.einsum('tke,tkc->tec', hot.mul(weights.reshape([tokens, topK, 1])), room);
+    const rows = np.einsum('tec,td->ecd', dispatch, x);
+    const out = np.einsum('ecf,efd->ecd', nn.relu(np.einsum('ecd,edf->ecf', rows, w1)), w2);
+    return np.einsum('tec,ecd->td', combine, out);
+  };
 
 function normal(shape, std) {
-  const values = Float32Array.from({ length: shape.reduce((n, d) => n * d, 1) }, () => std * Math.sqrt(-2 * Math.log(1 - Math.random())) * Math.cos(2 * Math.PI * Math.random()));
+  const values = Float32Array.from(
+    { length: shape.reduce((n, d) => n * d, 1) },
+    () => std * Math.sqrt(-2 * Math.log(1 - Math.random())) * Math.cos(2 * Math.PI * Math.random()),
+  );
   return np.array(values).reshape(shape);
 }
 
@@ -69,13 +77,25 @@ function open(style, work) {
   const wide = name === 'dense' ? topK * dFf : dFf;
   const bank = (...shape) => (name === 'dense' ? shape : [experts, ...shape]);
   const model = name === 'dense' ? dense : einsum(work, Number(factor));
-  let params = { w1: normal(bank(d, wide), d ** -0.5), w2: normal(bank(wide, d), wide ** -0.5), ...(name !== 'dense' && { router: normal([d, experts], d ** -0.5) }) };
+  let params = {
+    w1: normal(bank(d, wide), d ** -0.5),
+    w2: normal(bank(wide, d), wide ** -0.5),
+    ...(name !== 'dense' && { router: normal([d, experts], d ** -0.5) }),
+  };
   const x = normal([tokens, d], 1);
   const target = normal([tokens, d], 1);
   const loss = (p, input, t) => np.square(model(p, input).sub(t)).mean();
   const train = jit((p, input, t) => {
-    const [value, [gradients, toInput]] = valueAndGrad(loss, { argnums: [0, 1] })(Object.fromEntries(Object.entries(p).map(([k, v]) => [k, v.ref])), input, t);
-    return { value, toInput, params: Object.fromEntries(Object.keys(p).map((k) => [k, p[k].sub(gradients[k].mul(1e-3))])) };
+    const [value, [gradients, toInput]] = valueAndGrad(loss, { argnums: [0, 1] })(
+      Object.fromEntries(Object.entries(p).map(([k, v]) => [k, v.ref])),
+      input,
+      t,
+    );
+    return {
+      value,
+      toInput,
+      params: Object.fromEntries(Object.keys(p).map((k) => [k, p[k].sub(gradients[k].mul(1e-3))])),
+    };
   });
   step = async () => {
     const done = train(params, x.ref, target.ref);
@@ -84,7 +104,7 @@ function open(style, work) {
     done.toInput.dispose();
     return (await done.value.data())[0];
   };
-  return { version: 'jax-js 0.1.25 (wasm, with a Worker made of Node\'s)' };
+  return { version: "jax-js 0.1.25 (wasm, with a Worker made of Node's)" };
 }
 
 await serve(async (request) => {
@@ -93,6 +113,6 @@ await serve(async (request) => {
     return open(request.style, request.work);
   }
   if (request.do !== 'run') return {};
-  return { ...await timed(step, request.steps), rss: resident().peak - start };
+  return { ...(await timed(step, request.steps)), rss: resident().peak - start };
 });
 process.exit(0);

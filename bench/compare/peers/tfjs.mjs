@@ -1,5 +1,6 @@
-// TensorFlow.js on its WebAssembly backend as a contestant. Its own gradient of a matrix product asks the backend for transposed operands,
-// which is about six times slower than to transpose first: here it transposes first. In Node it has one thread. Styles: 'einsum FACTOR' (GShard's masks), 'dense'.
+// TensorFlow.js on its WebAssembly backend as a contestant. Its own gradient of a matrix product asks the backend for
+// transposed operands, which is about six times slower than to transpose first: here it transposes first. In Node it
+// has one thread. Styles: 'einsum FACTOR' (GShard's masks), 'dense'.
 import { createRequire } from 'node:module';
 import { resident, startPeak } from '../../../src/bench/resident.ts';
 import { serve, timed } from '../protocol.ts';
@@ -17,11 +18,19 @@ const matmul = tf.customGrad((a, b, save) => {
 
 const dense = (_, [w1, w2], x) => matmul(tf.relu(matmul(x, w1)), w2);
 
-/** f(probs) without a gradient: the choice carries none, the weights of what is chosen are read from the probabilities. */
-const constant = (f) => tf.customGrad((x, save) => { save([x]); return { value: f(x), gradFunc: (_, [p]) => tf.zerosLike(p) }; });
+/**
+ * f(probs) without a gradient: the choice carries none, the weights of what is chosen are read from the probabilities.
+ */
+const constant = (f) =>
+  tf.customGrad((x, save) => {
+    save([x]);
+    return { value: f(x), gradFunc: (_, [p]) => tf.zerosLike(p) };
+  });
 
-/** GShard's masks [tokens, experts, capacity]. A token chooses an expert once, so its choices can be added up. Experts are products of their
- * own: one batched product of eight takes fifteen times as long. */
+/**
+ * GShard's masks [tokens, experts, capacity]. A token chooses an expert once, so its choices can be added up. Experts
+ * are products of their own: one batched product of eight takes fifteen times as long.
+ */
 function einsum({ tokens, experts, topK }, [router, ...weights], x, factor) {
   const capacity = Math.ceil((factor * topK * tokens) / experts);
   const probs = tf.softmax(matmul(x, router)); // [tokens, experts]
@@ -32,7 +41,11 @@ function einsum({ tokens, experts, topK }, [router, ...weights], x, factor) {
     const place = tf.transpose(tf.reshape(tf.sum(tf.mul(tf.sub(tf.cumsum(flat, 0), 1), flat), 1), [topK, tokens]));
     const room = tf.cast(tf.oneHot(tf.cast(place, 'int32'), capacity), 'float32'); // zeros for a place beyond
     const one = (t, j, shape) => tf.reshape(tf.slice(t, [0, j, 0], [-1, 1, -1]), shape);
-    return tf.addN(Array.from({ length: topK }, (_, j) => tf.mul(one(hot, j, [tokens, experts, 1]), one(room, j, [tokens, 1, capacity]))));
+    return tf.addN(
+      Array.from({ length: topK }, (_, j) =>
+        tf.mul(one(hot, j, [tokens, experts, 1]), one(room, j, [tokens, 1, capacity])),
+      ),
+    );
   })(probs);
   const raw = tf.mul(probs, constant((p) => tf.sum(choice(p), 1))(probs));
   const combine = tf.mul(dispatch, tf.expandDims(tf.div(raw, tf.sum(raw, 1, true)), 2));
@@ -42,7 +55,10 @@ function einsum({ tokens, experts, topK }, [router, ...weights], x, factor) {
     return { value: tf.matMul(flip(slots), t), gradFunc: (dy, [masks]) => tf.matMul(masks, dy) };
   });
   const rows = tf.split(send(x), experts); // [capacity, width] each
-  const out = tf.concat(rows.map((r, e) => matmul(tf.relu(matmul(r, weights[2 * e])), weights[2 * e + 1])), 0);
+  const out = tf.concat(
+    rows.map((r, e) => matmul(tf.relu(matmul(r, weights[2 * e])), weights[2 * e + 1])),
+    0,
+  );
   return matmul(tf.reshape(combine, [tokens, experts * capacity]), out);
 }
 
@@ -69,7 +85,10 @@ async function open(style, work, threads) {
   step = async () => {
     const old = params;
     const { value, toInput, updated } = tf.tidy(() => {
-      const { value, grads: [g, ...rest] } = gradients([x, ...old]);
+      const {
+        value,
+        grads: [g, ...rest],
+      } = gradients([x, ...old]);
       return { value, toInput: g, updated: old.map((p, i) => tf.sub(p, tf.mul(rest[i], 1e-3))) };
     });
     params = updated;
@@ -83,6 +102,6 @@ async function open(style, work, threads) {
 await serve(async (request) => {
   if (request.do === 'open') return open(request.style, request.work, request.threads);
   if (request.do !== 'run') return {};
-  return { ...await timed(step, request.steps), rss: resident().peak - start };
+  return { ...(await timed(step, request.steps)), rss: resident().peak - start };
 });
 process.exit(0);

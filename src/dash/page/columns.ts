@@ -1,4 +1,5 @@
-// Numbers that only ever come at the end, and what a chart needs of many of them. In: values; out: at most about two for each pixel.
+// Numbers that only ever come at the end, and what a chart needs of many of them. In: values; out: at most about two
+// for each pixel.
 
 /** A growing list of float64. */
 export class Column {
@@ -14,43 +15,68 @@ export class Column {
     this.#data[this.length++] = x;
   }
 
-  at(i: number): number { return this.#data[i] ?? NaN; }
-  get last(): number { return this.length === 0 ? NaN : this.#data[this.length - 1]; }
+  at(i: number): number {
+    return this.#data[i] ?? NaN;
+  }
+  get last(): number {
+    return this.length === 0 ? NaN : this.#data[this.length - 1];
+  }
 
   /** The first index whose value is not below x; values ascend. */
   indexOf(x: number): number {
-    let low = 0, high = this.length;
+    let low = 0,
+      high = this.length;
     while (low < high) {
       const middle = (low + high) >> 1;
-      if (this.#data[middle] < x) low = middle + 1; else high = middle;
+      if (this.#data[middle] < x) low = middle + 1;
+      else high = middle;
     }
     return low;
   }
 }
 
 /** x, and a list for each series; null is a gap. */
-export interface Table { readonly xs: number[]; readonly ys: (number | null)[][] }
+export interface Table {
+  readonly xs: number[];
+  readonly ys: (number | null)[][];
+}
 
-/** Rows from..to of columns as they are where there is room, else the lowest and the highest of each stretch: peaks stay. */
+/**
+ * Rows from..to of columns as they are where there is room, else the lowest and the highest of each stretch: peaks
+ * stay.
+ */
 export function thinned(xs: Column, ys: readonly Column[], from: number, to: number, room: number): Table {
-  const table: Table = { xs: [], ys: ys.map(() => []) }, count = to - from;
+  const table: Table = { xs: [], ys: ys.map(() => []) },
+    count = to - from;
   const value = (y: number): number | null => (Number.isFinite(y) ? y : null);
   if (count <= 2 * room) {
     for (let i = from; i < to; i++) {
       table.xs.push(xs.at(i));
-      ys.forEach((y, s) => { table.ys[s].push(value(y.at(i))); });
+      ys.forEach((y, s) => {
+        table.ys[s].push(value(y.at(i)));
+      });
     }
     return table;
   }
   for (let b = 0; b < room; b++) {
-    const start = from + Math.floor((b * count) / room), end = from + Math.floor(((b + 1) * count) / room);
+    const start = from + Math.floor((b * count) / room),
+      end = from + Math.floor(((b + 1) * count) / room);
     table.xs.push(xs.at(start), xs.at(end - 1));
     ys.forEach((y, s) => {
-      let low = Infinity, high = -Infinity, lowAt = 0, highAt = 0;
+      let low = Infinity,
+        high = -Infinity,
+        lowAt = 0,
+        highAt = 0;
       for (let i = start; i < end; i++) {
         const v = y.at(i);
-        if (v < low) { low = v; lowAt = i; }
-        if (v > high) { high = v; highAt = i; }
+        if (v < low) {
+          low = v;
+          lowAt = i;
+        }
+        if (v > high) {
+          high = v;
+          highAt = i;
+        }
       }
       table.ys[s].push(...(low === Infinity ? [null, null] : lowAt < highAt ? [low, high] : [high, low]));
     });
@@ -66,7 +92,9 @@ export class Smooth {
   #weight = 0;
   values = new Column();
 
-  constructor(of: Column) { this.#of = of; }
+  constructor(of: Column) {
+    this.#of = of;
+  }
 
   /** keep: share of the old average, 0 to below 1. */
   upTo(keep: number): Column {

@@ -2,7 +2,11 @@
 
 type Child = Node | string | null;
 
-export function el<K extends keyof HTMLElementTagNameMap>(tag: K, attributes: Readonly<Record<string, string>> = {}, ...children: Child[]): HTMLElementTagNameMap[K] {
+export function el<K extends keyof HTMLElementTagNameMap>(
+  tag: K,
+  attributes: Readonly<Record<string, string>> = {},
+  ...children: Child[]
+): HTMLElementTagNameMap[K] {
   const made = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
   made.append(...children.filter((c) => c !== null));
@@ -17,17 +21,31 @@ export function byId<T extends HTMLElement = HTMLElement>(id: string): T {
 }
 
 /** Sets text where it differs, so that nothing is laid out anew in vain. */
-export function say(element: Element, text: string): void { if (element.textContent !== text) element.textContent = text; }
+export function say(element: Element, text: string): void {
+  if (element.textContent !== text) element.textContent = text;
+}
 
 export function table(caption: string, head: readonly string[], rows: readonly (readonly Child[])[]): HTMLTableElement {
-  return el('table', {}, el('caption', {}, caption),
+  return el(
+    'table',
+    {},
+    el('caption', {}, caption),
     el('thead', {}, el('tr', {}, ...head.map((h) => el('th', { scope: 'col' }, h)))),
-    el('tbody', {}, ...rows.map((row) => el('tr', {}, ...row.map((cell, i) => el(i === 0 ? 'th' : 'td', i === 0 ? { scope: 'row' } : {}, cell))))));
+    el(
+      'tbody',
+      {},
+      ...rows.map((row) =>
+        el('tr', {}, ...row.map((cell, i) => el(i === 0 ? 'th' : 'td', i === 0 ? { scope: 'row' } : {}, cell))),
+      ),
+    ),
+  );
 }
 
 /** A canvas in the pixels of the screen; gives its context in CSS pixels. */
 export function paper(canvas: HTMLCanvasElement, width: number, height: number): CanvasRenderingContext2D {
-  const ratio = window.devicePixelRatio || 1, w = Math.round(width * ratio), h = Math.round(height * ratio);
+  const ratio = window.devicePixelRatio || 1,
+    w = Math.round(width * ratio),
+    h = Math.round(height * ratio);
   if (canvas.width !== w || canvas.height !== h) {
     canvas.width = w;
     canvas.height = h;

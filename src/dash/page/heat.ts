@@ -1,5 +1,6 @@
-// Load of a layer's experts over time, with their capacities. One band an expert: its height and colour are the mean share of a stretch of steps, what lies
-// beyond the capacity has a colour of its own, and at the right stands the last step.
+// Load of a layer's experts over time, with their capacities. One band an expert: its height and colour are the mean
+// share of a stretch of steps, what lies beyond the capacity has a colour of its own, and at the right stands the last
+// step.
 import { LEFT, RIGHT } from './charts.ts';
 import { el, paper, say, table } from './dom.ts';
 import { count, knob } from './format.ts';
@@ -12,7 +13,11 @@ const NOW = 150; // pixels of the last step's bars
 const BARS_FROM = 640; // width from which there is room for them
 const AXIS = 18;
 
-interface Drawn { readonly bin: Bin; readonly left: number; readonly right: number }
+interface Drawn {
+  readonly bin: Bin;
+  readonly left: number;
+  readonly right: number;
+}
 
 export class Heat {
   readonly element: HTMLElement;
@@ -33,13 +38,39 @@ export class Heat {
   constructor(path: string) {
     this.#list.setAttribute('aria-label', `Loads of ${path} as a table`);
     this.#details = el('details', {}, el('summary', {}, 'Loads as a table'), this.#list);
-    this.#box = el('div', { class: 'heat', tabindex: '0', role: 'application', 'aria-roledescription': 'heat map', 'aria-label': `Load per expert over time in ${path}. Arrow keys go from stretch to stretch and from expert to expert.` }, this.#canvas);
-    this.element = el('figure', { class: 'card', role: 'group', 'aria-label': `Layer ${path}` },
-      el('div', { class: 'head' }, el('h3', {}, path), this.#knobs), this.#box, this.#readout, this.#details);
-    this.#box.addEventListener('pointermove', (e) => { this.#point(e.offsetX, e.offsetY); });
-    this.#box.addEventListener('pointerleave', () => { this.#at = null; this.#tell(); });
-    this.#box.addEventListener('keydown', (e) => { this.#key(e); });
-    this.#details.addEventListener('toggle', () => { this.#fill(); });
+    this.#box = el(
+      'div',
+      {
+        class: 'heat',
+        tabindex: '0',
+        role: 'application',
+        'aria-roledescription': 'heat map',
+        'aria-label':
+          `Load per expert over time in ${path}. Arrow keys go from stretch to stretch and from expert ` + `to expert.`,
+      },
+      this.#canvas,
+    );
+    this.element = el(
+      'figure',
+      { class: 'card', role: 'group', 'aria-label': `Layer ${path}` },
+      el('div', { class: 'head' }, el('h3', {}, path), this.#knobs),
+      this.#box,
+      this.#readout,
+      this.#details,
+    );
+    this.#box.addEventListener('pointermove', (e) => {
+      this.#point(e.offsetX, e.offsetY);
+    });
+    this.#box.addEventListener('pointerleave', () => {
+      this.#at = null;
+      this.#tell();
+    });
+    this.#box.addEventListener('keydown', (e) => {
+      this.#key(e);
+    });
+    this.#details.addEventListener('toggle', () => {
+      this.#fill();
+    });
   }
 
   draw(layer: Layer, view: View): void {
@@ -47,26 +78,44 @@ export class Heat {
     if (width < 120) return;
     this.#layer = layer;
     this.#run = view.run;
-    const { run } = view, experts = layer.bins.experts, [min, max] = extent(view), now = width >= BARS_FROM ? NOW : 0;
-    const row = this.#row = experts <= 8 ? 20 : experts <= 16 ? 13 : experts <= 64 ? 7 : 4, gap = row > 7 ? 3 : 1;
-    const plot = width - LEFT - RIGHT - now, height = experts * (row + gap) + AXIS, context = paper(this.#canvas, width, height), colours = theme();
+    const { run } = view,
+      experts = layer.bins.experts,
+      [min, max] = extent(view),
+      now = width >= BARS_FROM ? NOW : 0;
+    const row = (this.#row = experts <= 8 ? 20 : experts <= 16 ? 13 : experts <= 64 ? 7 : 4),
+      gap = row > 7 ? 3 : 1;
+    const plot = width - LEFT - RIGHT - now,
+      height = experts * (row + gap) + AXIS,
+      context = paper(this.#canvas, width, height),
+      colours = theme();
     const x = (at: number): number => LEFT + ((at - min) / Math.max(1e-9, max - min)) * plot;
     const y = (e: number): number => e * (row + gap);
     say(this.#knobs, describe(run, layer));
 
-    const from = view.axis === 'step' ? min : run.step.at(run.elapsed.indexOf(min)), to = view.axis === 'step' ? max : run.step.at(Math.min(run.step.length - 1, run.elapsed.indexOf(max)));
+    const from = view.axis === 'step' ? min : run.step.at(run.elapsed.indexOf(min)),
+      to = view.axis === 'step' ? max : run.step.at(Math.min(run.step.length - 1, run.elapsed.indexOf(max)));
     const bins = layer.bins.within(from, to, Math.max(20, Math.floor(plot / 2)));
-    this.#drawn = bins.map((bin) => ({ bin, left: Math.max(LEFT, x(place(view, run, bin.from - (view.axis === 'step' ? 0.5 : 1)))), right: Math.min(LEFT + plot, x(place(view, run, bin.to + (view.axis === 'step' ? 0.5 : 0)))) }));
-    const rows = bins.map((b) => run.rowsAt(layer.path, b.to, b.load)), means = bins.map((b) => Math.max(1e-9, b.load.reduce((n, l) => n + l, 0) / experts));
-    const peak = Math.max(2, ...bins.map((b, i) => Math.max(...b.load, ...rows[i] ?? []) / means[i]));
+    this.#drawn = bins.map((bin) => ({
+      bin,
+      left: Math.max(LEFT, x(place(view, run, bin.from - (view.axis === 'step' ? 0.5 : 1)))),
+      right: Math.min(LEFT + plot, x(place(view, run, bin.to + (view.axis === 'step' ? 0.5 : 0)))),
+    }));
+    const rows = bins.map((b) => run.rowsAt(layer.path, b.to, b.load)),
+      means = bins.map((b) => Math.max(1e-9, b.load.reduce((n, l) => n + l, 0) / experts));
+    const peak = Math.max(2, ...bins.map((b, i) => Math.max(...b.load, ...(rows[i] ?? [])) / means[i]));
     this.top = Math.min(peak, 6);
 
     const [first, final] = [this.#drawn[0], this.#drawn[this.#drawn.length - 1]] as (Drawn | undefined)[];
     context.fillStyle = colours.grid;
-    if (first && final) for (let e = 0; e < experts; e++) context.fillRect(first.left, y(e), final.right - first.left, row);
+    if (first && final)
+      for (let e = 0; e < experts; e++) context.fillRect(first.left, y(e), final.right - first.left, row);
     this.#drawn.forEach(({ bin, left, right }, i) => {
       bin.load.forEach((load, e) => {
-        const share = load / means[i], cap = rows[i]?.[e], bottom = y(e) + row, high = row * Math.min(1, share / this.top), w = Math.max(1, right - left + 0.35);
+        const share = load / means[i],
+          cap = rows[i]?.[e],
+          bottom = y(e) + row,
+          high = row * Math.min(1, share / this.top),
+          w = Math.max(1, right - left + 0.35);
         context.fillStyle = colours.heat(share, this.top);
         if (row <= 7) context.fillRect(left, y(e), w, row);
         else context.fillRect(left, bottom - high, w, high);
@@ -78,14 +127,20 @@ export class Heat {
     });
     if (row > 7) this.#capacities(context, rows, means, y);
     this.#axes(context, { x, y, min, max, plot, experts, view });
-    for (const r of run.recompiles) if (r.effect !== null) this.#mark(context, x(place(view, run, r.effect)), plot, height - AXIS, r.kept);
+    for (const r of run.recompiles)
+      if (r.effect !== null) this.#mark(context, x(place(view, run, r.effect)), plot, height - AXIS, r.kept);
     if (now > 0 && layer.load.length > 0) this.#last(context, layer, y, LEFT + plot + RIGHT, now - 4);
     this.#tell();
     this.#fill();
   }
 
   /** The line of each band's capacity. */
-  #capacities(context: CanvasRenderingContext2D, rows: readonly (readonly number[] | null)[], means: readonly number[], y: (e: number) => number): void {
+  #capacities(
+    context: CanvasRenderingContext2D,
+    rows: readonly (readonly number[] | null)[],
+    means: readonly number[],
+    y: (e: number) => number,
+  ): void {
     context.strokeStyle = theme().capacity;
     context.lineWidth = 1.25;
     for (let e = 0; e < (rows.find((r) => r)?.length ?? 0); e++) {
@@ -93,10 +148,14 @@ export class Heat {
       let last: number | null = null;
       this.#drawn.forEach(({ left, right }, i) => {
         const cap = rows[i]?.[e];
-        if (cap === undefined) { last = null; return; }
+        if (cap === undefined) {
+          last = null;
+          return;
+        }
         // Capacities are whole rows: the mean of a stretch makes them no smoother.
         const at = y(e) + this.#row - this.#row * Math.min(1, cap / means[i] / this.top);
-        if (last === null) context.moveTo(left, at); else context.lineTo(left, at);
+        if (last === null) context.moveTo(left, at);
+        else context.lineTo(left, at);
         context.lineTo(right, at);
         last = at;
       });
@@ -104,17 +163,42 @@ export class Heat {
     }
   }
 
-  #axes(context: CanvasRenderingContext2D, { x, y, min, max, plot, experts, view }: { x: (at: number) => number; y: (e: number) => number; min: number; max: number; plot: number; experts: number; view: View }): void {
-    const { faint } = theme(), every = experts <= 16 ? 1 : Math.ceil(experts / 12);
+  #axes(
+    context: CanvasRenderingContext2D,
+    {
+      x,
+      y,
+      min,
+      max,
+      plot,
+      experts,
+      view,
+    }: {
+      x: (at: number) => number;
+      y: (e: number) => number;
+      min: number;
+      max: number;
+      plot: number;
+      experts: number;
+      view: View;
+    },
+  ): void {
+    const { faint } = theme(),
+      every = experts <= 16 ? 1 : Math.ceil(experts / 12);
     context.fillStyle = faint;
     context.textAlign = 'right';
     context.textBaseline = 'middle';
-    for (let e = 0; e < experts; e += every) context.fillText(every === 1 && this.#row > 12 ? `expert ${e}` : String(e), LEFT - 6, y(e) + this.#row / 2);
+    for (let e = 0; e < experts; e += every)
+      context.fillText(every === 1 && this.#row > 12 ? `expert ${e}` : String(e), LEFT - 6, y(e) + this.#row / 2);
     context.textBaseline = 'top';
     context.textAlign = 'center';
-    const room = Math.max(1, Math.floor(plot / 90)), raw = (max - min) / room, unit = 10 ** Math.floor(Math.log10(Math.max(raw, 1e-9)));
-    const tick = [1, 2, 5, 10].map((n) => n * unit).find((n) => n >= raw) ?? raw, step = view.axis === 'step' ? Math.max(1, tick) : tick;
-    for (let t = Math.ceil(min / step) * step; t <= max; t += step) context.fillText(String(Number(t.toPrecision(6))), x(t), y(experts) + 3);
+    const room = Math.max(1, Math.floor(plot / 90)),
+      raw = (max - min) / room,
+      unit = 10 ** Math.floor(Math.log10(Math.max(raw, 1e-9)));
+    const tick = [1, 2, 5, 10].map((n) => n * unit).find((n) => n >= raw) ?? raw,
+      step = view.axis === 'step' ? Math.max(1, tick) : tick;
+    for (let t = Math.ceil(min / step) * step; t <= max; t += step)
+      context.fillText(String(Number(t.toPrecision(6))), x(t), y(experts) + 3);
   }
 
   #mark(context: CanvasRenderingContext2D, x: number, plot: number, height: number, kept: boolean): void {
@@ -130,15 +214,34 @@ export class Heat {
   }
 
   /** Bars of the last step, with a tick at the capacity. */
-  #last(context: CanvasRenderingContext2D, { path, load }: Layer, y: (e: number) => number, left: number, width: number): void {
-    const { faint, capacity, over } = theme(), run = this.#run!, mean = load.reduce((a, b) => a + b, 0) / load.length, rows = run.rowsAt(path, run.step.last, load);
-    const bars = width - 34, scale = bars / (this.top * mean);
+  #last(
+    context: CanvasRenderingContext2D,
+    { path, load }: Layer,
+    y: (e: number) => number,
+    left: number,
+    width: number,
+  ): void {
+    const { faint, capacity, over } = theme(),
+      run = this.#run!,
+      mean = load.reduce((a, b) => a + b, 0) / load.length,
+      rows = run.rowsAt(path, run.step.last, load);
+    const bars = width - 34,
+      scale = bars / (this.top * mean);
     load.forEach((n, e) => {
-      const length = Math.min(bars, n * scale), cap = rows?.[e], tall = Math.max(2, this.#row - 4), top = y(e) + (this.#row - tall) / 2;
+      const length = Math.min(bars, n * scale),
+        cap = rows?.[e],
+        tall = Math.max(2, this.#row - 4),
+        top = y(e) + (this.#row - tall) / 2;
       context.fillStyle = theme().heat(n / mean, this.top);
       context.fillRect(left, top, length, tall);
-      if (cap !== undefined && n > cap) { context.fillStyle = over; context.fillRect(left + cap * scale, top, Math.max(1.5, Math.min(bars, n * scale) - cap * scale), tall); }
-      if (cap !== undefined && cap * scale <= bars) { context.fillStyle = capacity; context.fillRect(left + cap * scale - 0.75, y(e), 1.5, this.#row); }
+      if (cap !== undefined && n > cap) {
+        context.fillStyle = over;
+        context.fillRect(left + cap * scale, top, Math.max(1.5, Math.min(bars, n * scale) - cap * scale), tall);
+      }
+      if (cap !== undefined && cap * scale <= bars) {
+        context.fillStyle = capacity;
+        context.fillRect(left + cap * scale - 0.75, y(e), 1.5, this.#row);
+      }
       if (this.#row < 10) return;
       context.fillStyle = faint;
       context.textAlign = 'right';
@@ -152,35 +255,74 @@ export class Heat {
   }
 
   #point(x: number, y: number): void {
-    const bin = this.#drawn.findIndex((d) => x >= d.left && x < d.right), expert = Math.floor(y / (this.#row + (this.#row > 7 ? 3 : 1)));
+    const bin = this.#drawn.findIndex((d) => x >= d.left && x < d.right),
+      expert = Math.floor(y / (this.#row + (this.#row > 7 ? 3 : 1)));
     this.#at = bin < 0 || expert >= (this.#layer?.bins.experts ?? 0) ? null : { bin, expert };
     this.#tell();
   }
 
   #key(event: KeyboardEvent): void {
-    const move = ({ ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] } as Readonly<Record<string, readonly [number, number]>>)[event.key] as readonly [number, number] | undefined;
+    const move = (
+      { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] } as Readonly<
+        Record<string, readonly [number, number]>
+      >
+    )[event.key] as readonly [number, number] | undefined;
     if (!move || this.#drawn.length === 0 || !this.#layer) return;
     event.preventDefault();
-    const { bin, expert } = this.#at ?? { bin: this.#drawn.length - 1, expert: 0 }, clamp = (n: number, most: number): number => Math.max(0, Math.min(most - 1, n));
-    this.#at = { bin: clamp(bin + move[0] * (event.shiftKey ? 10 : 1), this.#drawn.length), expert: clamp(expert + move[1], this.#layer.bins.experts) };
+    const { bin, expert } = this.#at ?? { bin: this.#drawn.length - 1, expert: 0 },
+      clamp = (n: number, most: number): number => Math.max(0, Math.min(most - 1, n));
+    this.#at = {
+      bin: clamp(bin + move[0] * (event.shiftKey ? 10 : 1), this.#drawn.length),
+      expert: clamp(expert + move[1], this.#layer.bins.experts),
+    };
     this.#tell();
   }
 
   /** What lies under the pointer, or where the arrow keys stand. */
   #tell(): void {
-    const bin = this.#drawn[this.#at?.bin ?? -1]?.bin as Bin | undefined, e = this.#at?.expert ?? 0;
+    const bin = this.#drawn[this.#at?.bin ?? -1]?.bin as Bin | undefined,
+      e = this.#at?.expert ?? 0;
     if (!bin || !this.#layer || !this.#run) return say(this.#readout, 'Point at a band, or move with the arrow keys.');
-    const load = bin.load[e], share = load / (bin.load.reduce((a, b) => a + b, 0) / bin.load.length), cap = this.#run.rowsAt(this.#layer.path, bin.to, bin.load)?.[e];
+    const load = bin.load[e],
+      share = load / (bin.load.reduce((a, b) => a + b, 0) / bin.load.length),
+      cap = this.#run.rowsAt(this.#layer.path, bin.to, bin.load)?.[e];
     const steps = bin.from === bin.to ? `step ${bin.from}` : `steps ${bin.from} to ${bin.to}`;
-    say(this.#readout, `${steps}, expert ${e}: ${count(load)} choices${bin.steps > 1 ? ' a step' : ''}, ${share.toFixed(2)} times the even share${cap === undefined ? '' : `; capacity ${cap}${load > cap ? `, ${count(load - cap)} beyond it` : ''}`}`);
+    say(
+      this.#readout,
+      `${steps}, expert ${e}: ${count(load)} choices${bin.steps > 1 ? ' a step' : ''}, ` +
+        `${share.toFixed(2)} times the even ` +
+        `share${cap === undefined ? '' : `; capacity ${cap}${load > cap ? `, ${count(load - cap)} beyond it` : ''}`}`,
+    );
   }
 
   #fill(): void {
-    const layer = this.#layer, run = this.#run;
+    const layer = this.#layer,
+      run = this.#run;
     if (!this.#details.open || !layer || !run || layer.load.length === 0) return;
-    const mean = layer.load.reduce((a, b) => a + b, 0) / layer.load.length, rows = run.rowsAt(layer.path, run.step.last, layer.load), bins = layer.bins.within(0, Infinity, 8);
-    this.#list.replaceChildren(table(`Choices of each expert; step ${run.step.last}, and means of stretches before it`, ['expert', 'last step', 'share of the even one', 'capacity', 'beyond it', ...bins.map((b) => `${b.from}–${b.to}`)],
-      layer.load.map((n, e) => [String(e), String(n), (n / mean).toFixed(2), rows ? String(rows[e]) : 'any', rows ? String(Math.max(0, n - rows[e])) : '0', ...bins.map((b) => count(b.load[e]))])));
+    const mean = layer.load.reduce((a, b) => a + b, 0) / layer.load.length,
+      rows = run.rowsAt(layer.path, run.step.last, layer.load),
+      bins = layer.bins.within(0, Infinity, 8);
+    this.#list.replaceChildren(
+      table(
+        `Choices of each expert; step ${run.step.last}, and means of stretches before it`,
+        [
+          'expert',
+          'last step',
+          'share of the even one',
+          'capacity',
+          'beyond it',
+          ...bins.map((b) => `${b.from}–${b.to}`),
+        ],
+        layer.load.map((n, e) => [
+          String(e),
+          String(n),
+          (n / mean).toFixed(2),
+          rows ? String(rows[e]) : 'any',
+          rows ? String(Math.max(0, n - rows[e])) : '0',
+          ...bins.map((b) => count(b.load[e])),
+        ]),
+      ),
+    );
   }
 }
 
@@ -189,5 +331,8 @@ function describe(run: Run, { path, bins }: Layer): string {
   const knobs = run.plans.at(-1)?.layers[path];
   if (!knobs) return `${bins.experts} experts`;
   const { topK, capacity, overflow, dispatch } = knobs;
-  return `${bins.experts} experts, top-${String(topK)}, ${capacity === 'dropless' ? 'dropless' : `capacity ${knob(capacity)}, ${String(overflow)}`}, ${String(dispatch)}`;
+  return (
+    `${bins.experts} experts, top-${String(topK)}, ` +
+    `${capacity === 'dropless' ? 'dropless' : `capacity ${knob(capacity)}, ${String(overflow)}`}, ${String(dispatch)}`
+  );
 }

@@ -1,4 +1,5 @@
-// The plan that a run runs by: the arena's map (which tensor lies where, from which step to which), the steps on a line of time, and where the time goes.
+// The plan that a run runs by: the arena's map (which tensor lies where, from which step to which), the steps on a line
+// of time, and where the time goes.
 import type { PlanEvent } from '../../train/events.ts';
 import { byId, el, paper, say, table } from './dom.ts';
 import { bytes, knob } from './format.ts';
@@ -8,12 +9,16 @@ import { theme } from './theme.ts';
 type Program = NonNullable<PlanEvent['program']>;
 
 const KINDS = ['experts', 'routing and dispatch', 'attention', 'optimiser', 'the rest'] as const;
-const LEFT = 62, BOTTOM = 18, MAP = 260, TIMES = 46;
+const LEFT = 62,
+  BOTTOM = 18,
+  MAP = 260,
+  TIMES = 46;
 
 /** Which part of a model a module's path belongs to. */
 function kindOf(text: string, layers: readonly string[]): number {
   const layer = layers.find((path) => text === path || text.startsWith(`${path}.`) || text.startsWith(`${path}:`));
-  if (layer !== undefined) return text.slice(layer.length).startsWith('.experts') || text.slice(layer.length).startsWith('.shared') ? 0 : 1;
+  if (layer !== undefined)
+    return text.slice(layer.length).startsWith('.experts') || text.slice(layer.length).startsWith('.shared') ? 0 : 1;
   if (/attention/.test(text)) return 2;
   return /^optim\b/.test(text) ? 3 : 4;
 }
@@ -26,50 +31,141 @@ export class PlanView {
   readonly #times = el('canvas', { role: 'img' });
   readonly #mapText = el('p', { class: 'readout' });
   readonly #timesText = el('p', { class: 'readout' });
-  readonly #where = el('div', { class: 'scroll', tabindex: '0', role: 'region', 'aria-label': 'Where a step’s time goes' });
-  readonly #tensors = el('div', { class: 'scroll', tabindex: '0', role: 'region', 'aria-label': 'The largest tensors of the arena' });
+  readonly #where = el('div', {
+    class: 'scroll',
+    tabindex: '0',
+    role: 'region',
+    'aria-label': 'Where a step’s time goes',
+  });
+  readonly #tensors = el('div', {
+    class: 'scroll',
+    tabindex: '0',
+    role: 'region',
+    'aria-label': 'The largest ' + 'tensors of the arena',
+  });
   readonly #body: HTMLElement;
   #chosen: number | null = null;
   #made = '';
   #plan: PlanEvent | null = null;
 
   constructor(redraw: () => void) {
-    const times = el('figure', { class: 'card times' }, el('div', { class: 'head' }, el('h3', {}, 'One step’s kernels, in order'), el('span', { class: 'sub' }, 'width: time')), this.#times, this.#timesText, this.#where);
-    const map = el('figure', { class: 'card arena' }, el('div', { class: 'head' }, el('h3', {}, 'Arena'), el('span', { class: 'sub' }, 'across: the program’s steps; up: bytes')), this.#map, this.#mapText, el('details', {}, el('summary', {}, 'The largest tensors as a table'), this.#tensors));
-    this.#body = el('div', {}, el('label', {}, 'Plan ', this.#pick), this.#sub, this.#legend, el('div', { class: 'plan-grid' }, map, times));
-    this.#pick.addEventListener('change', () => { this.#chosen = this.#pick.value === '' ? null : Number(this.#pick.value); redraw(); });
-    this.#map.addEventListener('pointermove', (e) => { this.#overMap(e.offsetX, e.offsetY); });
-    this.#times.addEventListener('pointermove', (e) => { this.#overTimes(e.offsetX); });
-    this.#map.addEventListener('pointerleave', () => { say(this.#mapText, this.#hintMap()); });
-    this.#times.addEventListener('pointerleave', () => { say(this.#timesText, this.#hintTimes()); });
+    const times = el(
+      'figure',
+      { class: 'card times' },
+      el(
+        'div',
+        { class: 'head' },
+        el('h3', {}, 'One step’s ' + 'kernels, in order'),
+        el('span', { class: 'sub' }, 'width: time'),
+      ),
+      this.#times,
+      this.#timesText,
+      this.#where,
+    );
+    const map = el(
+      'figure',
+      { class: 'card arena' },
+      el(
+        'div',
+        { class: 'head' },
+        el('h3', {}, 'Arena'),
+        el('span', { class: 'sub' }, 'across: the program’s steps; up: bytes'),
+      ),
+      this.#map,
+      this.#mapText,
+      el('details', {}, el('summary', {}, 'The largest tensors as a table'), this.#tensors),
+    );
+    this.#body = el(
+      'div',
+      {},
+      el('label', {}, 'Plan ', this.#pick),
+      this.#sub,
+      this.#legend,
+      el('div', { class: 'plan-grid' }, map, times),
+    );
+    this.#pick.addEventListener('change', () => {
+      this.#chosen = this.#pick.value === '' ? null : Number(this.#pick.value);
+      redraw();
+    });
+    this.#map.addEventListener('pointermove', (e) => {
+      this.#overMap(e.offsetX, e.offsetY);
+    });
+    this.#times.addEventListener('pointermove', (e) => {
+      this.#overTimes(e.offsetX);
+    });
+    this.#map.addEventListener('pointerleave', () => {
+      say(this.#mapText, this.#hintMap());
+    });
+    this.#times.addEventListener('pointerleave', () => {
+      say(this.#timesText, this.#hintTimes());
+    });
   }
 
   /** Another run has other plans. */
-  reset(): void { this.#chosen = null; }
+  reset(): void {
+    this.#chosen = null;
+  }
 
   draw(run: Run): void {
     const into = byId('plan-view');
     if (run.plans.length === 0) {
-      if (into.dataset['empty'] !== 'yes') into.replaceChildren(el('p', { class: 'empty' }, 'The plan is told after the first step that runs by it.'));
+      if (into.dataset['empty'] !== 'yes')
+        into.replaceChildren(
+          el('p', { class: 'empty' }, 'The plan is told after ' + 'the first step that runs by it.'),
+        );
       into.dataset['empty'] = 'yes';
       return;
     }
     if (into.firstChild !== this.#body) into.replaceChildren(this.#body);
     into.dataset['empty'] = 'no';
-    const index = Math.min(this.#chosen ?? run.plans.length - 1, run.plans.length - 1), plan = run.plans[index], colours = theme();
-    const key = JSON.stringify([run.name, run.plans.length, index, plan.from, this.#map.clientWidth, this.#times.clientWidth, colours.text, devicePixelRatio]);
+    const index = Math.min(this.#chosen ?? run.plans.length - 1, run.plans.length - 1),
+      plan = run.plans[index],
+      colours = theme();
+    const key = JSON.stringify([
+      run.name,
+      run.plans.length,
+      index,
+      plan.from,
+      this.#map.clientWidth,
+      this.#times.clientWidth,
+      colours.text,
+      devicePixelRatio,
+    ]);
     if (key === this.#made) return;
     this.#made = key;
     this.#plan = plan;
-    this.#pick.replaceChildren(...run.plans.map((p, i) => el('option', { value: String(i), ...(i === index && { selected: '' }) }, this.#name(run, p, i))), ...[]);
+    this.#pick.replaceChildren(
+      ...run.plans.map((p, i) =>
+        el('option', { value: String(i), ...(i === index && { selected: '' }) }, this.#name(run, p, i)),
+      ),
+      ...[],
+    );
     const { arena, io, constants, states } = plan.bytes;
-    say(this.#sub, `${bytes(arena)} arena, ${bytes(states)} parameters and optimiser, ${bytes(io + constants)} inputs, outputs and constants. ${Object.entries(plan.layers).map(([path, l]) =>
-      `${path}: ${l['capacity'] === 'dropless' ? 'dropless' : `capacity ${knob(l['capacity'])}`}, ${String(l['dispatch'])}`).slice(0, 4).join('; ')}${Object.keys(plan.layers).length > 4 ? `; and ${Object.keys(plan.layers).length - 4} layers more` : ''}`);
+    say(
+      this.#sub,
+      `${bytes(arena)} arena, ${bytes(states)} parameters and optimiser, ${bytes(io + constants)} ` +
+        `inputs, outputs and constants. ${Object.entries(plan.layers)
+          .map(
+            ([path, l]) =>
+              `${path}: ${l['capacity'] === 'dropless' ? 'dropless' : `capacity ${knob(l['capacity'])}`}, ` +
+              `${String(l['dispatch'])}`,
+          )
+          .slice(0, 4)
+          .join(
+            '; ',
+          )}${Object.keys(plan.layers).length > 4 ? `; and ${Object.keys(plan.layers).length - 4} layers more` : ''}`,
+    );
     if (!plan.program) {
       say(this.#mapText, 'The reference device has no program.');
       return;
     }
-    this.#legend.replaceChildren(...KINDS.flatMap((name, k) => { const s = el('span', { class: 'swatch' }); s.style.background = colours.series[COLOUR[k]]; return [s, el('span', {}, name)]; }));
+    this.#legend.replaceChildren(
+      ...KINDS.flatMap((name, k) => {
+        const s = el('span', { class: 'swatch' });
+        s.style.background = colours.series[COLOUR[k]];
+        return [s, el('span', {}, name)];
+      }),
+    );
     this.#drawMap(plan, plan.program);
     this.#drawTimes(plan, plan.program);
   }
@@ -83,8 +179,12 @@ export class PlanView {
   #drawMap({ bytes: { arena }, layers }: PlanEvent, { arena: blocks, names, steps }: Program): void {
     const width = this.#map.clientWidth;
     if (width < 100) return;
-    const context = paper(this.#map, width, MAP), { series, faint, grid } = theme(), paths = Object.keys(layers), high = MAP - BOTTOM;
-    const x = (step: number): number => LEFT + (step / steps.length) * (width - LEFT - 4), y = (offset: number): number => high - (offset / arena) * (high - 4);
+    const context = paper(this.#map, width, MAP),
+      { series, faint, grid } = theme(),
+      paths = Object.keys(layers),
+      high = MAP - BOTTOM;
+    const x = (step: number): number => LEFT + (step / steps.length) * (width - LEFT - 4),
+      y = (offset: number): number => high - (offset / arena) * (high - 4);
     context.strokeStyle = grid;
     context.fillStyle = faint;
     context.textAlign = 'right';
@@ -99,70 +199,136 @@ export class PlanView {
     context.textBaseline = 'top';
     context.textAlign = 'center';
     for (const step of new Set([0, 0.25, 0.5, 0.75, 1].map((part) => Math.round(part * steps.length)))) {
-      const label = String(step), half = context.measureText(label).width / 2;
+      const label = String(step),
+        half = context.measureText(label).width / 2;
       context.fillText(label, Math.min(width - half - 1, x(step)), high + 4);
     }
     for (const [offset, size, first, last, name] of blocks) {
-      const w = Math.max(1, x(last + 1) - x(first)), h = Math.max(0.5, y(offset) - y(offset + size));
+      const w = Math.max(1, x(last + 1) - x(first)),
+        h = Math.max(0.5, y(offset) - y(offset + size));
       context.fillStyle = series[COLOUR[kindOf(scopeOf(names[name]), paths)]];
       context.globalAlpha = 0.85;
       context.fillRect(x(first), y(offset + size), w, h);
       context.globalAlpha = 1;
-      if (h > 3 && w > 3) { context.strokeStyle = theme().panel; context.lineWidth = 0.5; context.strokeRect(x(first), y(offset + size), w, h); }
+      if (h > 3 && w > 3) {
+        context.strokeStyle = theme().panel;
+        context.lineWidth = 0.5;
+        context.strokeRect(x(first), y(offset + size), w, h);
+      }
     }
-    this.#map.setAttribute('aria-label', `Map of the arena: ${blocks.length} tensors in ${bytes(arena)} over ${steps.length} steps`);
+    this.#map.setAttribute(
+      'aria-label',
+      `Map of the arena: ${blocks.length} tensors in ${bytes(arena)} over ` + `${steps.length} steps`,
+    );
     say(this.#mapText, this.#hintMap());
     const largest = [...blocks].sort((a, b) => b[1] - a[1]).slice(0, 12);
-    this.#tensors.replaceChildren(table(`The ${largest.length} largest of ${blocks.length} tensors`, ['tensor', 'bytes', 'offset', 'steps'], largest.map(([offset, size, first, last, name]) => [names[name], bytes(size), bytes(offset), `${first} to ${last}`])));
+    this.#tensors.replaceChildren(
+      table(
+        `The ${largest.length} largest of ${blocks.length} ` + `tensors`,
+        ['tensor', 'bytes', 'offset', 'steps'],
+        largest.map(([offset, size, first, last, name]) => [
+          names[name],
+          bytes(size),
+          bytes(offset),
+          `${first} to ${last}`,
+        ]),
+      ),
+    );
   }
 
   #drawTimes({ layers }: PlanEvent, { names, steps }: Program): void {
     const width = this.#times.clientWidth;
     if (width < 100) return;
-    const context = paper(this.#times, width, TIMES), { series, panel } = theme(), paths = Object.keys(layers), total = steps.reduce((n, s) => n + s[3], 0);
+    const context = paper(this.#times, width, TIMES),
+      { series, panel } = theme(),
+      paths = Object.keys(layers),
+      total = steps.reduce((n, s) => n + s[3], 0);
     let at = 0;
     for (const [, scope, , us] of steps) {
-      const left = (at / total) * width, w = (us / total) * width;
+      const left = (at / total) * width,
+        w = (us / total) * width;
       context.fillStyle = series[COLOUR[kindOf(names[scope], paths)]];
       context.fillRect(left, 0, w, TIMES);
-      if (w > 4) { context.fillStyle = panel; context.fillRect(left + w - 0.5, 0, 0.5, TIMES); }
+      if (w > 4) {
+        context.fillStyle = panel;
+        context.fillRect(left + w - 0.5, 0, 0.5, TIMES);
+      }
       at += us;
     }
-    this.#times.setAttribute('aria-label', `One step’s ${steps.length} kernels in order, ${(total / 1000).toFixed(1)} ms; the table below sums them by module`);
+    this.#times.setAttribute(
+      'aria-label',
+      `One step’s ${steps.length} kernels in order, ` +
+        `${(total / 1000).toFixed(1)} ms; the table below sums them by module`,
+    );
     say(this.#timesText, this.#hintTimes());
     const groups = new Map<string, { us: number; n: number; kind: number }>();
     for (const [ops, scope, , us] of steps) {
       // blocks.0.moe.experts and blocks.3.moe.experts are one line: what takes time is a kind of layer.
-      const name = `${names[scope].replace(/\b\d+\b/g, '*') || 'loss'}: ${names[ops]}`, group = groups.get(name) ?? { us: 0, n: 0, kind: kindOf(names[scope], paths) };
+      const name = `${names[scope].replace(/\b\d+\b/g, '*') || 'loss'}: ` + `${names[ops]}`,
+        group = groups.get(name) ?? { us: 0, n: 0, kind: kindOf(names[scope], paths) };
       groups.set(name, { ...group, us: group.us + us, n: group.n + 1 });
     }
     const rows = [...groups].sort((a, b) => b[1].us - a[1].us).slice(0, 12);
-    this.#where.replaceChildren(table(`The ${rows.length} slowest of ${groups.size} groups (${(total / 1000).toFixed(1)} ms in total, timed separately)`, ['module: operations', 'kernels', 'ms', 'share'], rows.map(([name, { us, n, kind }]) => {
-      const bar = el('span', { class: 'bar', 'aria-hidden': 'true' });
-      bar.style.width = `${Math.round((us / rows[0][1].us) * 70)}px`;
-      bar.style.background = series[COLOUR[kind]];
-      return [name, String(n), (us / 1000).toFixed(2), el('span', {}, bar, ` ${((us / total) * 100).toFixed(1)}%`)];
-    })));
+    this.#where.replaceChildren(
+      table(
+        `The ${rows.length} slowest of ${groups.size} groups ` +
+          `(${(total / 1000).toFixed(1)} ms in total, timed separately)`,
+        ['module: operations', 'kernels', 'ms', 'share'],
+        rows.map(([name, { us, n, kind }]) => {
+          const bar = el('span', { class: 'bar', 'aria-hidden': 'true' });
+          bar.style.width = `${Math.round((us / rows[0][1].us) * 70)}px`;
+          bar.style.background = series[COLOUR[kind]];
+          return [name, String(n), (us / 1000).toFixed(2), el('span', {}, bar, ` ${((us / total) * 100).toFixed(1)}%`)];
+        }),
+      ),
+    );
   }
 
-  #hintMap(): string { return this.#plan?.program ? `${this.#plan.program.arena.length} tensors share ${bytes(this.#plan.bytes.arena)}; point at one` : ''; }
-  #hintTimes(): string { return this.#plan?.program ? `${this.#plan.program.steps.length} kernels; parameter updates are not timed and show as 0; point at one` : ''; }
+  #hintMap(): string {
+    return this.#plan?.program
+      ? `${this.#plan.program.arena.length} tensors share ` + `${bytes(this.#plan.bytes.arena)}; point at one`
+      : '';
+  }
+  #hintTimes(): string {
+    return this.#plan?.program
+      ? `${this.#plan.program.steps.length} kernels; parameter ` + `updates are not timed and show as 0; point at one`
+      : '';
+  }
 
   #overMap(px: number, py: number): void {
     const plan = this.#plan;
     if (!plan?.program) return;
-    const { arena, steps, names } = plan.program, step = Math.floor(((px - LEFT) / (this.#map.clientWidth - LEFT - 4)) * steps.length), high = MAP - BOTTOM, offset = ((high - py) / (high - 4)) * plan.bytes.arena;
-    const hit = arena.find(([o, size, first, last]) => first <= step && step <= last && o <= offset && offset < o + size);
-    say(this.#mapText, hit ? `${names[hit[4]]}: ${bytes(hit[1])} at ${bytes(hit[0])}, steps ${hit[2]} to ${hit[3]}` : this.#hintMap());
+    const { arena, steps, names } = plan.program,
+      step = Math.floor(((px - LEFT) / (this.#map.clientWidth - LEFT - 4)) * steps.length),
+      high = MAP - BOTTOM,
+      offset = ((high - py) / (high - 4)) * plan.bytes.arena;
+    const hit = arena.find(
+      ([o, size, first, last]) => first <= step && step <= last && o <= offset && offset < o + size,
+    );
+    say(
+      this.#mapText,
+      hit
+        ? `${names[hit[4]]}: ${bytes(hit[1])} at ${bytes(hit[0])}, steps ${hit[2]} to ` + `${hit[3]}`
+        : this.#hintMap(),
+    );
   }
 
   #overTimes(px: number): void {
     const program = this.#plan?.program;
     if (!program) return;
-    const total = program.steps.reduce((n, s) => n + s[3], 0), want = (px / this.#times.clientWidth) * total;
+    const total = program.steps.reduce((n, s) => n + s[3], 0),
+      want = (px / this.#times.clientWidth) * total;
     let at = 0;
-    const i = program.steps.findIndex((s) => (at += s[3]) > want), s = program.steps[i] as Program['steps'][number] | undefined;
-    say(this.#timesText, s ? `kernel ${i}: ${program.names[s[0]]}${program.names[s[1]] ? ` in ${program.names[s[1]]}` : ''}, ${(s[3] / 1000).toFixed(3)} ms` : this.#hintTimes());
+    const i = program.steps.findIndex((s) => (at += s[3]) > want),
+      s = program.steps[i] as Program['steps'][number] | undefined;
+    say(
+      this.#timesText,
+      s
+        ? `kernel ${i}: ` +
+            `${program.names[s[0]]}${program.names[s[1]] ? ` in ${program.names[s[1]]}` : ''}, ` +
+            `${(s[3] / 1000).toFixed(3)} ms`
+        : this.#hintTimes(),
+    );
   }
 }
 

@@ -1,4 +1,5 @@
-// One run as its log tells it. In: events in order; out: columns by step, layers, recompilations, plans, how it stands. Knows no page.
+// One run as its log tells it. In: events in order; out: columns by step, layers, recompilations, plans, how it stands.
+// Knows no page.
 import type { LogEvent, PlanEvent, StartEvent, StepEvent } from '../../train/events.ts';
 import type { RecompileEvent } from '../../recompile/rule.ts';
 import { Bins } from './bins.ts';
@@ -45,27 +46,33 @@ export class Run {
   #last: number | null = null;
   #bytes = NaN;
 
-  constructor(name: string) { this.name = name; }
+  constructor(name: string) {
+    this.name = name;
+  }
 
   add(e: LogEvent): void {
     // A break between two processes of a run does not count.
     const time = typeof e.time === 'number' ? e.time : null;
     if (time !== null) this.#clock += e.event === 'start' || this.#last === null ? 0 : Math.max(0, time - this.#last);
     else if (e.event === 'step') this.#clock += e.ms / 1000;
-    this.#last = time === null || e.event === 'start' ? time ?? this.#last : Math.max(this.#last ?? time, time);
+    this.#last = time === null || e.event === 'start' ? (time ?? this.#last) : Math.max(this.#last ?? time, time);
     switch (e.event) {
       case 'start':
         this.start = e;
         this.status = 'running';
         this.error = null;
         break;
-      case 'step': this.#addStep(e); break;
+      case 'step':
+        this.#addStep(e);
+        break;
       case 'eval':
         this.evalStep.push(e.step);
         this.evalElapsed.push(this.#clock);
         this.evalLoss.push(e.val_loss ?? NaN);
         break;
-      case 'recompile': this.recompiles.push(e); break;
+      case 'recompile':
+        this.recompiles.push(e);
+        break;
       case 'plan':
         this.plans.push(e);
         this.#bytes = e.bytes.arena + e.bytes.io + e.bytes.constants + e.bytes.states;
@@ -75,12 +82,15 @@ export class Run {
         this.seconds = e.seconds;
         this.peak = Math.max(this.peak, e.peak_bytes.rss);
         break;
-      case 'stopped': this.status = 'stopped'; break;
+      case 'stopped':
+        this.status = 'stopped';
+        break;
       case 'failed':
         this.status = 'failed';
         this.error = e.error;
         break;
-      default: break; // checkpoints, and what a later version tells
+      default:
+        break; // checkpoints, and what a later version tells
     }
   }
 
@@ -104,7 +114,8 @@ export class Run {
       const layer = this.layers.get(path);
       for (const [name, value] of Object.entries(told)) if (layer) this.#told(layer, name).push(value);
     }
-    for (const layer of this.layers.values()) for (const column of layer.told.values()) if (column.length < this.step.length) column.push(NaN);
+    for (const layer of this.layers.values())
+      for (const column of layer.told.values()) if (column.length < this.step.length) column.push(NaN);
   }
 
   #layer(path: string, experts: number): Layer {
@@ -118,22 +129,29 @@ export class Run {
   #told(layer: Layer, name: string): Column {
     let column = layer.told.get(name);
     if (!column) {
-      layer.told.set(name, column = new Column());
+      layer.told.set(name, (column = new Column()));
       while (column.length < this.step.length - 1) column.push(NaN);
     }
     return column;
   }
 
   /** The plan by which a step ran. */
-  planAt(step: number): PlanEvent | undefined { return this.plans.findLast((p) => p.from <= step) ?? this.plans[0]; }
+  planAt(step: number): PlanEvent | undefined {
+    return this.plans.findLast((p) => p.from <= step) ?? this.plans[0];
+  }
 
   /** Rows that each expert of a layer may have at a step of this load; null: any number. */
   rowsAt(path: string, step: number, load: readonly number[]): number[] | null {
-    const knobs = this.planAt(step)?.layers[path], capacity = knobs?.['capacity'] as Capacity | undefined, active = knobs?.['active'] as readonly boolean[] | undefined;
+    const knobs = this.planAt(step)?.layers[path],
+      capacity = knobs?.['capacity'] as Capacity | undefined,
+      active = knobs?.['active'] as readonly boolean[] | undefined;
     if (capacity === undefined || capacity === 'dropless') return null;
-    const choices = load.reduce((a, b) => a + b, 0), factor = (e: number): number => (typeof capacity === 'number' ? capacity : capacity[e]);
+    const choices = load.reduce((a, b) => a + b, 0),
+      factor = (e: number): number => (typeof capacity === 'number' ? capacity : capacity[e]);
     const experts = active?.filter((held) => held).length ?? load.length;
-    return load.map((_, e) => (active?.[e] === false ? 0 : Math.min(choices, Math.ceil((factor(e) * choices) / experts))));
+    return load.map((_, e) =>
+      active?.[e] === false ? 0 : Math.min(choices, Math.ceil((factor(e) * choices) / experts)),
+    );
   }
 
   /** Where an event of a step lies on an axis of seconds. */

@@ -16,7 +16,8 @@ export interface View {
 /** From where to where the axis goes. */
 export function extent({ axis, range, last, runs }: View): [number, number] {
   if (range) return [range[0], range[1]];
-  const ends = runs.map((r) => r[axis].last).filter(Number.isFinite), end = Math.max(...ends, axis === 'step' ? 2 : 1);
+  const ends = runs.map((r) => r[axis].last).filter(Number.isFinite),
+    end = Math.max(...ends, axis === 'step' ? 2 : 1);
   if (last === null) return [axis === 'step' ? 1 : 0, end];
   const starts = runs.filter((r) => r.step.length > 0).map((r) => r[axis].at(Math.max(0, r.step.length - last)));
   return [Math.min(...starts, end - 1), end];

@@ -1,7 +1,7 @@
-// Compiled objects on disk. An object's file is named by the SHA-256 of its bytes, and `KEY.ref`, a small file, names the object that was
-// made for a key. So an object that was damaged (cut short, filled with zeros) is noticed and compiled again. Files are written under
-// random names and then renamed, so that processes, threads and containers can share a folder.
-// Objects are run: bin/cache-folder.mjs decides which folder may hold them.
+// Compiled objects on disk. An object's file is named by the SHA-256 of its bytes, and `KEY.ref`, a small file, names
+// the object that was made for a key. So an object that was damaged (cut short, filled with zeros) is noticed and
+// compiled again. Files are written under random names and then renamed, so that processes, threads and containers can
+// share a folder. Objects are run: bin/cache-folder.mjs decides which folder may hold them.
 import { hash, randomBytes } from 'node:crypto';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { mkdtemp, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
@@ -18,7 +18,10 @@ const PROBE = Buffer.alloc(1 << 20); // a folder that takes no file of this size
 const NO_EXEC = /failed to map segment|not permitted|Permission denied/; // what dlopen says where files may not be run
 
 /** The folder in use; `last`: it was made for this process alone. */
-interface Place { readonly folder: string; readonly last: boolean }
+interface Place {
+  readonly folder: string;
+  readonly last: boolean;
+}
 
 export class KernelCache {
   readonly #say: (line: string) => void;
@@ -35,30 +38,41 @@ export class KernelCache {
   }
 
   /** Where objects are kept now. */
-  get folder(): string { return this.#place.folder; }
+  get folder(): string {
+    return this.#place.folder;
+  }
 
   /** The object that is kept for a key; null: there is none, or it is damaged. */
   async find(key: string): Promise<string | null> {
-    const { folder } = this.#place, object = await readFile(join(folder, `${key}.ref`), 'latin1').catch(() => '');
+    const { folder } = this.#place,
+      object = await readFile(join(folder, `${key}.ref`), 'latin1').catch(() => '');
     if (!OBJECT.test(object)) return null;
-    const path = join(folder, object), known = this.#sound.get(path) ?? isSound(path);
+    const path = join(folder, object),
+      known = this.#sound.get(path) ?? isSound(path);
     this.#sound.set(path, known);
-    return await known ? path : null;
+    return (await known) ? path : null;
   }
 
   /**
-   * Gives what `open` makes of the object of a key. Where none is kept, or what is kept cannot be opened, `make` writes it to the path that
-   * it is given. Where the folder is full, read-only or forbids to run its files, the next folder is taken; the last one is new and belongs
-   * to this process alone.
+   * Gives what `open` makes of the object of a key. Where none is kept, or what is kept cannot be opened, `make` writes
+   * it to the path that it is given. Where the folder is full, read-only or forbids to run its files, the next folder
+   * is taken; the last one is new and belongs to this process alone.
    */
   async load<T>(key: string, make: (target: string) => Promise<void>, open: (path: string) => T): Promise<T> {
     const kept = await this.find(key);
-    if (kept !== null) try { return open(kept); } catch { /* it was made for another machine */ }
+    if (kept !== null)
+      try {
+        return open(kept);
+      } catch {
+        /* it was made for another machine */
+      }
     return this.#within(async (folder) => open(await this.#make(folder, key, make)));
   }
 
   /** Writes a file beside the objects; gives its path. */
-  write(name: string, text: string): Promise<string> { return this.#within((folder) => put(folder, name, text)); }
+  write(name: string, text: string): Promise<string> {
+    return this.#within((folder) => put(folder, name, text));
+  }
 
   /** One more key of an object. What cannot be kept is compiled again by the next process. */
   async link(key: string, path: string): Promise<void> {
@@ -102,7 +116,11 @@ export class KernelCache {
   }
 
   #nowhere(error: unknown): UserError {
-    return new UserError(`compiled kernels can be kept nowhere: ${this.#refused.join('; ')}`, 'set DYNAMOE_CACHE to a folder of yours that can be written to', error);
+    return new UserError(
+      `compiled kernels can be kept nowhere: ` + `${this.#refused.join('; ')}`,
+      'set DYNAMOE_CACHE to a folder of yours that can be written to',
+      error,
+    );
   }
 
   /** A folder of this process alone. */
@@ -116,7 +134,8 @@ export class KernelCache {
   }
 
   #next(): Place {
-    const told = this.#refused.length, named = process.env['DYNAMOE_CACHE'];
+    const told = this.#refused.length,
+      named = process.env['DYNAMOE_CACHE'];
     for (let tried = this.#candidates.shift(); tried; tried = this.#candidates.shift()) {
       const why = refusal(tried);
       if (why !== null) this.#refused.push(`${tried.path}: ${why}`);
@@ -127,21 +146,29 @@ export class KernelCache {
       }
     }
     const folder = this.#own();
-    process.once('exit', () => { rmSync(folder, { recursive: true, force: true }); });
+    process.once('exit', () => {
+      rmSync(folder, { recursive: true, force: true });
+    });
     this.#tell('compiled kernels are not kept for the next time');
     return { folder, last: true };
   }
 
-  #tell(instead: string): void { if (this.#refused.length > 0) this.#say(`${instead}: ${this.#refused.join('; ')}`); }
+  #tell(instead: string): void {
+    if (this.#refused.length > 0) this.#say(`${instead}: ${this.#refused.join('; ')}`);
+  }
 }
 
 /** Whether an object has the bytes that its name says. */
 const isSound = (path: string): Promise<boolean> =>
-  readFile(path).then((bytes) => basename(path) === `o_${hash('sha256', bytes)}.so`, () => false);
+  readFile(path).then(
+    (bytes) => basename(path) === `o_${hash('sha256', bytes)}.so`,
+    () => false,
+  );
 
 /** Writes a file whole or not at all. It need not survive a loss of power. */
 async function put(folder: string, name: string, data: string | Uint8Array): Promise<string> {
-  const path = join(folder, name), part = join(folder, `${WORK}${randomBytes(8).toString('hex')}`);
+  const path = join(folder, name),
+    part = join(folder, `${WORK}${randomBytes(8).toString('hex')}`);
   try {
     await writeFile(part, data, { flag: 'wx', mode: 0o600 });
     await rename(part, path);
@@ -167,7 +194,8 @@ async function writeRefusal(folder: string): Promise<string | null> {
 async function sweep(folder: string): Promise<void> {
   for (const name of await readdir(folder).catch(() => [])) {
     if (!name.startsWith(WORK)) continue;
-    const path = join(folder, name), { mtimeMs } = await stat(path).catch(() => ({ mtimeMs: Infinity }));
+    const path = join(folder, name),
+      { mtimeMs } = await stat(path).catch(() => ({ mtimeMs: Infinity }));
     if (Date.now() - mtimeMs > STALE_MS) await rm(path, { recursive: true, force: true }).catch(() => undefined);
   }
 }

@@ -37,15 +37,32 @@ type Foreign = ReturnType<ReturnType<typeof Koffi.load>['func']>;
 
 const here = dirname(fileURLToPath(import.meta.url));
 
-export const headersHash = (): string => hashHex(sources(/\.h$/).map((f) => readFileSync(f, 'utf8')).join('\n'));
+export const headersHash = (): string =>
+  hashHex(
+    sources(/\.h$/)
+      .map((f) => readFileSync(f, 'utf8'))
+      .join('\n'),
+  );
 
 /** Of all that decides what C text a kernel becomes. */
-export const emitterHash = (): string => hashHex(['base', 'kernel', 'emit/c'].flatMap((folder) => {
-  const path = join(here, '..', '..', folder);
-  return readdirSync(path).filter((f) => /(?<!\.d)\.[jt]s$/.test(f)).sort().map((f) => readFileSync(join(path, f), 'utf8'));
-}).join('\n'));
+export const emitterHash = (): string =>
+  hashHex(
+    ['base', 'kernel', 'emit/c']
+      .flatMap((folder) => {
+        const path = join(here, '..', '..', folder);
+        return readdirSync(path)
+          .filter((f) => /(?<!\.d)\.[jt]s$/.test(f))
+          .sort()
+          .map((f) => readFileSync(join(path, f), 'utf8'));
+      })
+      .join('\n'),
+  );
 
-const sources = (pattern: RegExp): string[] => readdirSync(here).filter((f) => pattern.test(f)).sort().map((f) => join(here, f));
+const sources = (pattern: RegExp): string[] =>
+  readdirSync(here)
+    .filter((f) => pattern.test(f))
+    .sort()
+    .map((f) => join(here, f));
 
 let loaded: Promise<Driver> | undefined;
 
@@ -58,26 +75,47 @@ export function loadDriver(tool: Toolchain, say: (line: string) => void): Promis
 async function load(tool: Toolchain, cache: KernelCache): Promise<Driver> {
   // Not when this module is loaded: a bundle has this module in it and may lack koffi.
   const { default: koffi } = await import('koffi');
-  const files = sources(/\.c$/), key = hashHex([tool.id, headersHash(), ...files.map((f) => readFileSync(f, 'utf8'))].join('\n'));
-  const { lib, path } = await cache.load(`driver_${key}`, (target) => compileShared(tool, files, here, target), (file) => {
-    try {
-      return { lib: koffi.load(file), path: file };
-    } catch (error) {
-      const [why] = String(error).split('\n');
-      throw new UserError(`what ${[tool.command, ...tool.args].join(' ')} made cannot be loaded: ${why}`, `it must be for this Node's processor (${process.arch}); CC names another compiler`, error);
-    }
-  });
+  const files = sources(/\.c$/),
+    key = hashHex([tool.id, headersHash(), ...files.map((f) => readFileSync(f, 'utf8'))].join('\n'));
+  const { lib, path } = await cache.load(
+    `driver_${key}`,
+    (target) => compileShared(tool, files, here, target),
+    (file) => {
+      try {
+        return { lib: koffi.load(file), path: file };
+      } catch (error) {
+        const [why] = String(error).split('\n');
+        throw new UserError(
+          `what ${[tool.command, ...tool.args].join(' ')} made cannot be loaded: ${why}`,
+          `it must ` + `be for this Node's processor (${process.arch}); CC names another compiler`,
+          error,
+        );
+      }
+    },
+  );
   const run = lib.func('int64_t dm_run(int64_t pool, int64_t steps, int64_t from, int64_t to, int64_t profile)');
   const peak = lib.func('double dm_fma_peak(int threads, double seconds)');
   const memoryPeak = lib.func('double dm_memory_peak(int threads)');
-  const later = <T>(f: Foreign, ...args: unknown[]): Promise<T> => new Promise((resolve, reject) => {
-    f.async(...args, (error: unknown, value: T) => { if (error) reject(error instanceof Error ? error : new Error('a foreign call failed')); else resolve(value); });
-  });
-  const number = (f: Foreign) => (...args: unknown[]): number => Number(f(...args));
-  const open = number(lib.func('int64_t dm_open(const char *path)')), symbol = number(lib.func('int64_t dm_sym(int64_t library, const char *name)'));
+  const later = <T>(f: Foreign, ...args: unknown[]): Promise<T> =>
+    new Promise((resolve, reject) => {
+      f.async(...args, (error: unknown, value: T) => {
+        if (error) reject(error instanceof Error ? error : new Error('a foreign call failed'));
+        else resolve(value);
+      });
+    });
+  const number =
+    (f: Foreign) =>
+    (...args: unknown[]): number =>
+      Number(f(...args));
+  const open = number(lib.func('int64_t dm_open(const char *path)')),
+    symbol = number(lib.func('int64_t ' + 'dm_sym(int64_t library, const char *name)'));
   const own = open(path);
   return {
-    cache, include: here, open, symbol, normals: { tasks: symbol(own, 'dm_normals_tasks'), run: symbol(own, 'dm_normals') },
+    cache,
+    include: here,
+    open,
+    symbol,
+    normals: { tasks: symbol(own, 'dm_normals_tasks'), run: symbol(own, 'dm_normals') },
     alloc: number(lib.func('int64_t dm_alloc(int64_t bytes)')),
     free: lib.func('void dm_free(int64_t address, int64_t bytes)') as Driver['free'],
     copyIn: lib.func('void dm_copy_in(int64_t address, const void *data, int64_t bytes)') as Driver['copyIn'],

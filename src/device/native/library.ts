@@ -1,4 +1,5 @@
-// The kernels a native device has: emits C for new ones, compiles it in files of at most 8 kernels, and finds them again on disk.
+// The kernels a native device has: emits C for new ones, compiles it in files of at most 8 kernels, and finds them
+// again on disk.
 import { availableParallelism } from 'node:os';
 import { hashHex } from '../../base/hash.ts';
 import { emitFile, functionName } from '../../emit/c/kernel.ts';
@@ -11,7 +12,10 @@ const PER_FILE = 8;
 const FLAGS = ['-fwrapv'];
 
 /** Addresses of a kernel's two functions. */
-export interface NativeKernel { readonly tasks: number; readonly run: number }
+export interface NativeKernel {
+  readonly tasks: number;
+  readonly run: number;
+}
 
 export class KernelLibrary {
   readonly #tool: Toolchain;
@@ -38,7 +42,9 @@ export class KernelLibrary {
   async add(kernels: readonly KernelSource[]): Promise<void> {
     const fresh = new Map(kernels.filter((k) => !this.#kernels.has(k.key)).map((k) => [k.key, k]));
     const { cache } = this.#driver;
-    const kept = await Promise.all([...fresh.values()].map(async (source) => ({ source, path: await cache.find(this.#name(source)) })));
+    const kept = await Promise.all(
+      [...fresh.values()].map(async (source) => ({ source, path: await cache.find(this.#name(source)) })),
+    );
     const missing = kept.flatMap(({ source, path }) => (path !== null && this.#take(source.key, path) ? [] : [source]));
     const files: KernelSource[][] = [];
     for (let i = 0; i < missing.length; i += PER_FILE) files.push(missing.slice(i, i + PER_FILE));
@@ -51,15 +57,23 @@ export class KernelLibrary {
 
   /** The C text stays beside the object, so that a compiler's message can name it. */
   async #compile(file: readonly KernelSource[]): Promise<void> {
-    const { cache, include } = this.#driver, text = emitFile(file), name = `kernels_${hashHex(this.#salt + text)}`;
-    const made = await cache.load(name, async (target) => compileShared(this.#tool, [await cache.write(`${name}.c`, text)], include, target, FLAGS), (path) => {
-      for (const { key } of file) if (!this.#take(key, path)) throw new Error(`${path}: ${this.#driver.error()}`);
-      return path;
-    });
+    const { cache, include } = this.#driver,
+      text = emitFile(file),
+      name = `kernels_${hashHex(this.#salt + text)}`;
+    const made = await cache.load(
+      name,
+      async (target) => compileShared(this.#tool, [await cache.write(`${name}.c`, text)], include, target, FLAGS),
+      (path) => {
+        for (const { key } of file) if (!this.#take(key, path)) throw new Error(`${path}: ${this.#driver.error()}`);
+        return path;
+      },
+    );
     await Promise.all(file.map((kernel) => cache.link(this.#name(kernel), made)));
   }
 
-  #name({ key }: KernelSource): string { return `k_${key}_${this.#version}`; }
+  #name({ key }: KernelSource): string {
+    return `k_${key}_${this.#version}`;
+  }
 
   #take(key: string, object: string): boolean {
     const library = this.#objects.get(object) ?? this.#driver.open(object);

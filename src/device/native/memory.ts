@@ -1,6 +1,6 @@
-// The native device's memory as the host sees it. Small blocks (inputs, outputs) are seen through a view, so that moving them in and
-// out is no foreign call: a training step is one. Large blocks are copied by the driver, since the host's garbage collector would
-// count a view of them as its own.
+// The native device's memory as the host sees it. Small blocks (inputs, outputs) are seen through a view, so that
+// moving them in and out is no foreign call: a training step is one. Large blocks are copied by the driver, since the
+// host's garbage collector would count a view of them as its own.
 import type { TypedArray } from '../../base/dtype.ts';
 import { UserError } from '../../base/errors.ts';
 import type { Memory } from '../device.ts';
@@ -8,16 +8,21 @@ import type { Driver } from './driver.ts';
 
 const SEEN = 16 << 20; // bytes of the largest block that gets a view
 
-interface Block extends Memory { view: Uint8Array | null }
+interface Block extends Memory {
+  view: Uint8Array | null;
+}
 
 export class NativeMemory {
   readonly #driver: Driver;
   readonly #blocks: Block[] = []; // by address
 
-  constructor(driver: Driver) { this.#driver = driver; }
+  constructor(driver: Driver) {
+    this.#driver = driver;
+  }
 
   alloc(bytes: number): Memory {
-    const size = Math.max(bytes, 256), address = this.#driver.alloc(size);
+    const size = Math.max(bytes, 256),
+      address = this.#driver.alloc(size);
     if (address === 0) throw new UserError(`out of memory: ${size} bytes could not be had`, 'a smaller model or batch');
     const block = { bytes: size, address, view: null };
     this.#blocks.splice(this.#position(address), 0, block);
@@ -47,8 +52,10 @@ export class NativeMemory {
 
   /** The bytes as the host sees them; null in a large block. */
   #view(address: number, length: number): Uint8Array | null {
-    const at = this.#position(address), block = this.#blocks[at]?.address === address ? this.#blocks[at] : this.#blocks[at - 1];
-    if (!block || address + length > block.address + block.bytes) throw new Error(`${length} bytes at ${address} lie outside the device's memory`);
+    const at = this.#position(address),
+      block = this.#blocks[at]?.address === address ? this.#blocks[at] : this.#blocks[at - 1];
+    if (!block || address + length > block.address + block.bytes)
+      throw new Error(`${length} bytes at ${address} ` + `lie outside the device's memory`);
     if (block.bytes > SEEN) return null;
     block.view ??= new Uint8Array(this.#driver.view(block.address, block.bytes));
     return block.view.subarray(address - block.address, address - block.address + length);
@@ -56,10 +63,12 @@ export class NativeMemory {
 
   /** Index of the first block at `address` or above. */
   #position(address: number): number {
-    let low = 0, high = this.#blocks.length;
+    let low = 0,
+      high = this.#blocks.length;
     while (low < high) {
       const middle = (low + high) >> 1;
-      if (this.#blocks[middle].address < address) low = middle + 1; else high = middle;
+      if (this.#blocks[middle].address < address) low = middle + 1;
+      else high = middle;
     }
     return low;
   }

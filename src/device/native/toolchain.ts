@@ -21,13 +21,24 @@ export interface Toolchain {
 
 const LINES = 5; // of a compiler's errors that are shown
 const ANSWER_MS = 30_000; // that a compiler may take to tell its version
-const FLAGS = ['-O3', '-march=native', '-ffp-contract=off', '-fno-math-errno', '-fno-trapping-math', '-std=gnu11', '-fPIC', '-shared', '-pthread', '-w'];
+const FLAGS = [
+  '-O3',
+  '-march=native',
+  '-ffp-contract=off',
+  '-fno-math-errno',
+  '-fno-trapping-math',
+  '-std=gnu11',
+  '-fPIC',
+  '-shared',
+  '-pthread',
+  '-w',
+];
 
 let found: Promise<Toolchain | null> | undefined;
 
 /**
- * The compiler named by CC, which may have arguments ('ccache gcc', 'gcc -m64'), else cc, gcc or clang; null: there is none. Rejects with a
- * UserError where CC names something that does not answer as a compiler does.
+ * The compiler named by CC, which may have arguments ('ccache gcc', 'gcc -m64'), else cc, gcc or clang; null: there is
+ * none. Rejects with a UserError where CC names something that does not answer as a compiler does.
  */
 export function findToolchain(): Promise<Toolchain | null> {
   found ??= search();
@@ -38,7 +49,13 @@ async function search(): Promise<Toolchain | null> {
   const named = process.env['CC']?.trim();
   if (named) {
     const words = splitCommand(named);
-    return asked(words).catch((error: unknown) => { throw new UserError(`CC is ${JSON.stringify(named)}: ${answerOf(words[0], error)}`, 'CC names a C compiler, with arguments if need be: CC=gcc, CC="ccache gcc"', error); });
+    return asked(words).catch((error: unknown) => {
+      throw new UserError(
+        `CC is ${JSON.stringify(named)}: ` + `${answerOf(words[0], error)}`,
+        'CC names a C compiler, with arguments if need be: CC=gcc, CC="ccache gcc"',
+        error,
+      );
+    });
   }
   for (const command of ['cc', 'gcc', 'clang']) {
     const tool = await asked([command]).catch(() => null);
@@ -48,7 +65,8 @@ async function search(): Promise<Toolchain | null> {
 }
 
 /** What tells the objects of one compiler for one CPU from all others: part of every cache key. */
-export const toolId = (words: readonly string[], version: string, cpu: string): string => hashHex([...words, version, FLAGS.join(' '), cpu].join('\n'));
+export const toolId = (words: readonly string[], version: string, cpu: string): string =>
+  hashHex([...words, version, FLAGS.join(' '), cpu].join('\n'));
 
 async function asked([command, ...args]: readonly string[]): Promise<Toolchain> {
   const { stdout } = await run(command, [...args, '--version'], { timeout: ANSWER_MS });
@@ -61,14 +79,25 @@ function answerOf(command: string, error: unknown): string {
   if (code === 'ENOENT') return `there is no program ${command}`;
   if (code === 'EACCES') return `${command} may not be run`;
   const [line] = stderr.trim().split('\n');
-  return killed ? `${command} --version gave no answer in ${ANSWER_MS / 1000} s` : `${command} --version failed${typeof code === 'number' ? ` (exit code ${code})` : ''}${line ? `: ${line}` : ''}`;
+  return killed
+    ? `${command} --version gave no answer in ${ANSWER_MS / 1000} s`
+    : `${command} --version ` +
+        `failed${typeof code === 'number' ? ` (exit code ${code})` : ''}${line ? `: ${line}` : ''}`;
 }
 
-/** The words of a command as a shell takes them apart: quotation marks and backslashes keep spaces. What is the path of a file is one word. */
+/**
+ * The words of a command as a shell takes them apart: quotation marks and backslashes keep spaces. What is the path of
+ * a file is one word.
+ */
 export function splitCommand(text: string): string[] {
   if (existsSync(text)) return [text];
   const words = [...text.matchAll(/(?:'[^']*'|"(?:\\.|[^"\\])*"|\\.|[^\s'"\\])+/gs)].map(([word]) =>
-    word.replace(/'([^']*)'|"((?:\\.|[^"\\])*)"|\\(.)/gs, (_, single?: string, double?: string, escaped?: string) => single ?? double?.replace(/\\(["\\$`])/g, '$1') ?? escaped ?? ''));
+    word.replace(
+      /'([^']*)'|"((?:\\.|[^"\\])*)"|\\(.)/gs,
+      (_, single?: string, double?: string, escaped?: string) =>
+        single ?? double?.replace(/\\(["\\$`])/g, '$1') ?? escaped ?? '',
+    ),
+  );
   return words.length > 0 ? words : [text];
 }
 
@@ -77,26 +106,45 @@ export function cpuFeatures(): string {
   let flags = '';
   try {
     flags = /^(?:flags|Features)\s*:.*$/m.exec(readFileSync('/proc/cpuinfo', 'utf8'))?.[0] ?? '';
-  } catch { /* not Linux: the model's name must do */ }
+  } catch {
+    /* not Linux: the model's name must do */
+  }
   return [platform(), arch(), cpus()[0]?.model ?? '', flags].join('\n');
 }
 
 /**
- * Compiles `sources` into the shared object `target`; the compiler's own temporary files lie beside it. Rejects with a UserError that holds
- * the compiler's first lines of error.
+ * Compiles `sources` into the shared object `target`; the compiler's own temporary files lie beside it. Rejects with a
+ * UserError that holds the compiler's first lines of error.
  */
-export async function compileShared(tool: Toolchain, sources: readonly string[], include: string, target: string, flags: readonly string[] = []): Promise<void> {
+export async function compileShared(
+  tool: Toolchain,
+  sources: readonly string[],
+  include: string,
+  target: string,
+  flags: readonly string[] = [],
+): Promise<void> {
   const name = [tool.command, ...tool.args].join(' ');
   try {
     const env = { ...process.env, TMPDIR: dirname(target) };
-    await run(tool.command, [...tool.args, ...tool.flags, ...flags, '-iquote', include, '-o', target, ...sources, '-lm', '-ldl'], { maxBuffer: 1 << 26, env });
+    await run(
+      tool.command,
+      [...tool.args, ...tool.flags, ...flags, '-iquote', include, '-o', target, ...sources, '-lm', '-ldl'],
+      { maxBuffer: 1 << 26, env },
+    );
   } catch (error) {
     const text = error instanceof Error && 'stderr' in error ? String(error.stderr) : String(error);
-    const all = text.split('\n').filter((l) => /error|undefined|cannot|not found|no such/i.test(l)), more = all.length - LINES;
+    const all = text.split('\n').filter((l) => /error|undefined|cannot|not found|no such/i.test(l)),
+      more = all.length - LINES;
     const lines = [...all.slice(0, LINES), ...(more > 0 ? [`and ${more} lines more`] : [])];
-    throw new UserError(`${name} failed on ${sources.join(', ')}: ${lines.join('\n') || text.slice(0, 500)}`, HINT, error);
+    throw new UserError(
+      `${name} failed on ${sources.join(', ')}: ` + `${lines.join('\n') || text.slice(0, 500)}`,
+      HINT,
+      error,
+    );
   }
   if (!existsSync(target)) throw new UserError(`${name} made no file from ${sources.join(', ')}`, HINT);
 }
 
-const HINT = 'the native device needs a C compiler with the headers of the C library (Debian: apt install gcc libc6-dev); CC names another one, --device wasm needs none';
+const HINT =
+  'the native device needs a C compiler with the headers of the C library (Debian: apt install gcc ' +
+  'libc6-dev); CC names another one, --device wasm needs none';

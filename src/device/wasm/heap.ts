@@ -1,4 +1,5 @@
-// The memory of a WebAssembly device: one linear memory, taken from the system once, whose blocks are given out first fit.
+// The memory of a WebAssembly device: one linear memory, taken from the system once, whose blocks are given out first
+// fit.
 import { UserError } from '../../base/errors.ts';
 import type { Memory } from '../device.ts';
 
@@ -7,7 +8,10 @@ export const PAGE = 65536;
 export const MOST_PAGES = 65536;
 const UNIT = 256;
 
-interface Gap { address: number; bytes: number }
+interface Gap {
+  address: number;
+  bytes: number;
+}
 
 export class Heap {
   readonly memory: WebAssembly.Memory;
@@ -17,9 +21,13 @@ export class Heap {
   /** Above it nothing was ever written: memory is zero there. */
   #touched: number;
 
-  /** `shared`: for threads. Takes `pages`, or less where the system does not give so much. `fresh` is shown the memory first. */
+  /**
+   * `shared`: for threads. Takes `pages`, or less where the system does not give so much. `fresh` is shown the memory
+   * first.
+   */
   constructor(pages: number, shared: boolean, fresh?: (memory: Uint8Array) => void) {
-    let memory: WebAssembly.Memory | null = null, size = Math.min(MOST_PAGES, Math.max(64, pages));
+    let memory: WebAssembly.Memory | null = null,
+      size = Math.min(MOST_PAGES, Math.max(64, pages));
     while (memory === null) {
       try {
         memory = new WebAssembly.Memory({ initial: size, maximum: size, shared });
@@ -39,13 +47,18 @@ export class Heap {
 
   /** Zeroed memory at a multiple of 256. Throws UserError when there is none left. */
   alloc(bytes: number): Memory {
-    const size = Math.max(UNIT, Math.ceil(bytes / UNIT) * UNIT), at = this.#gaps.findIndex((g) => g.bytes >= size);
+    const size = Math.max(UNIT, Math.ceil(bytes / UNIT) * UNIT),
+      at = this.#gaps.findIndex((g) => g.bytes >= size);
     if (at < 0) {
       const all = this.pages * PAGE;
-      throw new UserError(`out of memory: ${size} bytes could not be had; the wasm device has ${all} bytes in all${this.pages === MOST_PAGES ? ' (4 GiB, which is all that its 32-bit addresses reach)' : ''}`,
-        'a smaller model or batch, sgd instead of adam, or --device native');
+      throw new UserError(
+        `out of memory: ${size} bytes could not be had; the wasm device has ${all} bytes in ` +
+          `all${this.pages === MOST_PAGES ? ' (4 GiB, which is all that its 32-bit addresses reach)' : ''}`,
+        'a smaller model or batch, sgd instead of adam, or --device native',
+      );
     }
-    const gap = this.#gaps[at], address = gap.address;
+    const gap = this.#gaps[at],
+      address = gap.address;
     gap.address += size;
     gap.bytes -= size;
     if (gap.bytes === 0) this.#gaps.splice(at, 1);
@@ -57,8 +70,10 @@ export class Heap {
   free({ address, bytes }: Memory): void {
     let at = this.#gaps.findIndex((g) => g.address > address);
     if (at < 0) at = this.#gaps.length;
-    const before = this.#gaps[at - 1], after = this.#gaps[at];
-    if ((before && before.address + before.bytes > address) || (after && address + bytes > after.address)) throw new Error(`no memory at ${address} to free`);
+    const before = this.#gaps[at - 1],
+      after = this.#gaps[at];
+    if ((before && before.address + before.bytes > address) || (after && address + bytes > after.address))
+      throw new Error(`no memory at ${address} to free`);
     this.#gaps.splice(at, 0, { address, bytes });
     for (const i of [at, at - 1]) {
       const [a, b] = [this.#gaps[i], this.#gaps[i + 1]];
@@ -69,10 +84,13 @@ export class Heap {
   }
 
   /** Bytes that are not given out. */
-  get left(): number { return this.#gaps.reduce((n, g) => n + g.bytes, 0); }
+  get left(): number {
+    return this.#gaps.reduce((n, g) => n + g.bytes, 0);
+  }
 
   at(address: number, length: number): Uint8Array {
-    if (address < PAGE || address + length > this.bytes.length) throw new Error(`${length} bytes at ${address} lie outside the device's memory`);
+    if (address < PAGE || address + length > this.bytes.length)
+      throw new Error(`${length} bytes at ${address} lie ` + `outside the device's memory`);
     return this.bytes.subarray(address, address + length);
   }
 }

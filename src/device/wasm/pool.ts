@@ -1,5 +1,5 @@
-// The threads of the WebAssembly device: workers that wait in shared memory for work, and return to their event loop when there is
-// mail (new kernels). Where memory cannot be shared, the calling thread does the work itself.
+// The threads of the WebAssembly device: workers that wait in shared memory for work, and return to their event loop
+// when there is mail (new kernels). Where memory cannot be shared, the calling thread does the work itself.
 import { UserError } from '../../base/errors.ts';
 import { makeMath64 } from '../../base/math64.ts';
 import type { KernelShape as Shape } from '../../emit/wasm/kernel.ts';
@@ -10,7 +10,10 @@ import { makeRunner } from './runner.ts';
 /** Words of the block that main thread and workers share. */
 const CONTROL = { turn: 0, mail: 1, table: 2, counters: 3, from: 4, to: 5, times: 6, left: 7 } as const;
 
-export type Mail = { readonly core: WebAssembly.Module } | { readonly module: WebAssembly.Module; readonly shapes: readonly Shape[] }  | { readonly draws: readonly Draw[]; readonly tables: number; readonly taken: number };
+export type Mail =
+  | { readonly core: WebAssembly.Module }
+  | { readonly module: WebAssembly.Module; readonly shapes: readonly Shape[] }
+  | { readonly draws: readonly Draw[]; readonly tables: number; readonly taken: number };
 type Letter = { readonly number: number; readonly mail: Mail } | { readonly serve: number };
 /** `done`: the number of a letter, or 0 for a run. */
 type Answer = { readonly done: number } | { readonly failed: string };
@@ -28,7 +31,9 @@ export interface Pool {
 /** The calling thread alone. */
 export class InlinePool implements Pool {
   readonly #runner: Runner;
-  constructor(memory: WebAssembly.Memory, scratch: number, layout: Layout) { this.#runner = makeRunner(makeMath64, memory, scratch, 0, 1, layout); }
+  constructor(memory: WebAssembly.Memory, scratch: number, layout: Layout) {
+    this.#runner = makeRunner(makeMath64, memory, scratch, 0, 1, layout);
+  }
 
   send(mail: Mail): Promise<void> {
     if ('core' in mail) this.#runner.core(mail.core);
@@ -38,16 +43,32 @@ export class InlinePool implements Pool {
   }
 
   run(table: number, counters: number, from: number, to: number, times: number): Promise<void> {
-    return new Promise((resolve) => { this.#runner.run(table, counters, from, to, times); resolve(); });
+    return new Promise((resolve) => {
+      this.#runner.run(table, counters, from, to, times);
+      resolve();
+    });
   }
 
-  hold<T>(work: Promise<T>): Promise<T> { return work; }
+  hold<T>(work: Promise<T>): Promise<T> {
+    return work;
+  }
 
-  close(): void { /* nothing is held */ }
+  close(): void {
+    /* nothing is held */
+  }
 }
 
-interface Port { post(letter: Letter): void; hear(f: (answer: Answer) => void, fail: (error: Error) => void): void; hold(on: boolean): void; end(): void }
-interface Waiting { answers: number; resolve(): void; reject(error: Error): void }
+interface Port {
+  post(letter: Letter): void;
+  hear(f: (answer: Answer) => void, fail: (error: Error) => void): void;
+  hold(on: boolean): void;
+  end(): void;
+}
+interface Waiting {
+  answers: number;
+  resolve(): void;
+  reject(error: Error): void;
+}
 
 export class WorkerPool implements Pool {
   readonly #ports: readonly Port[];
@@ -65,15 +86,28 @@ export class WorkerPool implements Pool {
     this.#control = control >>> 2;
     const ports: Port[] = [];
     try {
-      for (const [thread, scratch] of scratches.entries()) ports.push(startWorker({ memory, control, scratch, thread, threads: scratches.length, layout }));
+      for (const [thread, scratch] of scratches.entries())
+        ports.push(startWorker({ memory, control, scratch, thread, threads: scratches.length, layout }));
     } catch (error) {
       for (const port of ports) port.end();
       const why = error instanceof Error ? error.message : String(error);
-      throw new UserError(`device wasm: ${scratches.length} ${scratches.length === 1 ? 'thread' : 'threads'} could not be started: ${why}`,
-        'ask for fewer threads (--threads), or raise the limits on processes and memory', error);
+      throw new UserError(
+        `device wasm: ${scratches.length} ${scratches.length === 1 ? 'thread' : 'threads'} could ` +
+          `not be started: ${why}`,
+        'ask for fewer threads (--threads), or raise the limits on processes and memory',
+        error,
+      );
     }
     this.#ports = ports;
-    for (const port of this.#ports) port.hear((a) => { this.#hear(a); }, (error) => { this.#fail(error); });
+    for (const port of this.#ports)
+      port.hear(
+        (a) => {
+          this.#hear(a);
+        },
+        (error) => {
+          this.#fail(error);
+        },
+      );
   }
 
   #fail(error: Error): void {
@@ -83,7 +117,10 @@ export class WorkerPool implements Pool {
   }
 
   #hear(answer: Answer): void {
-    if ('failed' in answer) { this.#fail(new Error(`the wasm device failed: ${answer.failed}`)); return; }
+    if ('failed' in answer) {
+      this.#fail(new Error(`the wasm device failed: ${answer.failed}`));
+      return;
+    }
     const w = this.#waiting.get(answer.done);
     if (!w || --w.answers > 0) return;
     this.#waiting.delete(answer.done);
@@ -92,15 +129,25 @@ export class WorkerPool implements Pool {
 
   #expect(letter: number, answers: number, start: () => void): Promise<void> {
     if (this.#dead) return Promise.reject(this.#dead);
-    return this.hold(new Promise<void>((resolve, reject) => {
-      this.#waiting.set(letter, { answers, resolve, reject });
-      start();
-    }));
+    return this.hold(
+      new Promise<void>((resolve, reject) => {
+        this.#waiting.set(letter, { answers, resolve, reject });
+        start();
+      }),
+    );
   }
 
   hold<T>(work: Promise<T>): Promise<T> {
-    if (this.#held++ === 0) this.#ports.forEach((p) => { p.hold(true); });
-    return work.finally(() => { if (--this.#held === 0) this.#ports.forEach((p) => { p.hold(false); }); });
+    if (this.#held++ === 0)
+      this.#ports.forEach((p) => {
+        p.hold(true);
+      });
+    return work.finally(() => {
+      if (--this.#held === 0)
+        this.#ports.forEach((p) => {
+          p.hold(false);
+        });
+    });
   }
 
   #turn(): void {
@@ -115,35 +162,60 @@ export class WorkerPool implements Pool {
       this.#serving = false;
     }
     const number = ++this.#letters;
-    return this.#expect(number, this.#ports.length, () => { this.#ports.forEach((p) => { p.post({ number, mail }); }); });
+    return this.#expect(number, this.#ports.length, () => {
+      this.#ports.forEach((p) => {
+        p.post({ number, mail });
+      });
+    });
   }
 
   async run(table: number, counters: number, from: number, to: number, times: number): Promise<void> {
     if (from >= to) return;
-    const w = this.#words, at = this.#control;
+    const w = this.#words,
+      at = this.#control;
     if (!this.#serving) {
       Atomics.store(w, at + CONTROL.mail, 0);
       const serve = Atomics.load(w, at + CONTROL.turn);
-      this.#ports.forEach((p) => { p.post({ serve }); });
+      this.#ports.forEach((p) => {
+        p.post({ serve });
+      });
       this.#serving = true;
     }
     await this.#expect(0, 1, () => {
-      for (const [name, value] of Object.entries({ table, counters, from, to, times })) Atomics.store(w, at + CONTROL[name as keyof typeof CONTROL], value);
+      for (const [name, value] of Object.entries({ table, counters, from, to, times }))
+        Atomics.store(w, at + CONTROL[name as keyof typeof CONTROL], value);
       this.#turn();
     });
   }
 
   close(): void {
     this.#dead ??= new Error('the device is closed');
-    this.#ports.forEach((p) => { p.end(); });
+    this.#ports.forEach((p) => {
+      p.end();
+    });
   }
 }
 
-interface Start { readonly memory: WebAssembly.Memory; readonly control: number; readonly scratch: number; readonly thread: number; readonly threads: number; readonly layout: Layout }
+interface Start {
+  readonly memory: WebAssembly.Memory;
+  readonly control: number;
+  readonly scratch: number;
+  readonly thread: number;
+  readonly threads: number;
+  readonly layout: Layout;
+}
 
 /** A worker's program. It refers to nothing outside itself, and gets the text of makeRunner and makeMath64. */
-function workerProgram(make: typeof makeRunner, math: typeof makeMath64, listen: (f: (letter: Letter | Start) => void) => void, post: (answer: Answer) => void): void {
-  let runner: Runner | null = null, words = new Int32Array(0), at = 0, threads = 1;
+function workerProgram(
+  make: typeof makeRunner,
+  math: typeof makeMath64,
+  listen: (f: (letter: Letter | Start) => void) => void,
+  post: (answer: Answer) => void,
+): void {
+  let runner: Runner | null = null,
+    words = new Int32Array(0),
+    at = 0,
+    threads = 1;
   const serve = (since: number): void => {
     for (let turn = since; ;) {
       Atomics.wait(words, at, turn);
@@ -173,7 +245,10 @@ function workerProgram(make: typeof makeRunner, math: typeof makeMath64, listen:
       runner = make(math, letter.memory, letter.scratch, letter.thread, letter.threads, letter.layout);
       return;
     }
-    if ('serve' in letter) { serve(letter.serve); return; }
+    if ('serve' in letter) {
+      serve(letter.serve);
+      return;
+    }
     try {
       const { mail } = letter;
       if ('core' in mail) runner?.core(mail.core);
@@ -186,25 +261,76 @@ function workerProgram(make: typeof makeRunner, math: typeof makeMath64, listen:
   });
 }
 
-const TEXT = `const __name = (f) => f; (${workerProgram.toString()})(${makeRunner.toString()}, ${makeMath64.toString()}, listen, post);`;
+const TEXT =
+  `const __name = (f) => f; (${workerProgram.toString()})(${makeRunner.toString()}, ` +
+  `${makeMath64.toString()}, listen, post);`;
 
-interface NodeWorker { postMessage(m: unknown): void; on(event: string, f: (x: never) => void): void; ref(): void; unref(): void; terminate(): Promise<number> }
-interface NodeProcess { getBuiltinModule?(name: string): { Worker: new (text: string, options: object) => NodeWorker } | undefined; versions?: { node?: string } }
+interface NodeWorker {
+  postMessage(m: unknown): void;
+  on(event: string, f: (x: never) => void): void;
+  ref(): void;
+  unref(): void;
+  terminate(): Promise<number>;
+}
+interface NodeProcess {
+  getBuiltinModule?(name: string): { Worker: new (text: string, options: object) => NodeWorker } | undefined;
+  versions?: { node?: string };
+}
 
 function startWorker(start: Start): Port {
-  const node = (globalThis as { process?: NodeProcess }).process, threads = node?.versions?.node ? node.getBuiltinModule?.('node:worker_threads') : undefined;
-  const failed = (error: unknown): Error => new Error(`a thread of the wasm device ended: ${error instanceof Error ? error.message : String(error)}`);
+  const node = (globalThis as { process?: NodeProcess }).process,
+    threads = node?.versions?.node ? node.getBuiltinModule?.('node:worker_threads') : undefined;
+  const failed = (error: unknown): Error =>
+    new Error(`a thread of the wasm device ended: ` + `${error instanceof Error ? error.message : String(error)}`);
   if (threads) {
-    const head = "const { parentPort } = process.getBuiltinModule('node:worker_threads'); const listen = (f) => { parentPort.on('message', f); }, post = (m) => { parentPort.postMessage(m); };\n";
+    const head =
+      "const { parentPort } = process.getBuiltinModule('node:worker_threads'); const listen = (f) => { " +
+      "parentPort.on('message', f); }, post = (m) => { parentPort.postMessage(m); };\n";
     const worker = new threads.Worker(head + TEXT, { eval: true, execArgv: [], name: `dynamoe wasm ${start.thread}` });
     worker.postMessage(start);
-    return { post: (m) => { worker.postMessage(m); }, hold: (on) => { if (on) worker.ref(); else worker.unref(); }, end: () => { void worker.terminate(); },
-      hear: (f, fail) => { worker.on('message', f); worker.on('error', (e: unknown) => { fail(failed(e)); }); worker.on('exit', (code: number) => { fail(failed(`exit code ${code}`)); }); } };
+    return {
+      post: (m) => {
+        worker.postMessage(m);
+      },
+      hold: (on) => {
+        if (on) worker.ref();
+        else worker.unref();
+      },
+      end: () => {
+        void worker.terminate();
+      },
+      hear: (f, fail) => {
+        worker.on('message', f);
+        worker.on('error', (e: unknown) => {
+          fail(failed(e));
+        });
+        worker.on('exit', (code: number) => {
+          fail(failed(`exit code ${code}`));
+        });
+      },
+    };
   }
-  const head = 'const listen = (f) => { self.onmessage = (e) => { f(e.data); }; }, post = (m) => { self.postMessage(m); };\n';
+  const head =
+    'const listen = (f) => { self.onmessage = (e) => { f(e.data); }; }, post = (m) => { ' + 'self.postMessage(m); };\n';
   const url = URL.createObjectURL(new Blob([head + TEXT], { type: 'text/javascript' }));
   const worker = new Worker(url);
   worker.postMessage(start);
-  return { post: (m) => { worker.postMessage(m); }, hold: () => undefined, end: () => { worker.terminate(); URL.revokeObjectURL(url); },
-    hear: (f, fail) => { worker.onmessage = (e: MessageEvent<Answer>) => { f(e.data); }; worker.onerror = (e) => { fail(failed(e.message)); }; } };
+  return {
+    post: (m) => {
+      worker.postMessage(m);
+    },
+    hold: () => undefined,
+    end: () => {
+      worker.terminate();
+      URL.revokeObjectURL(url);
+    },
+    hear: (f, fail) => {
+      worker.onmessage = (e: MessageEvent<Answer>) => {
+        f(e.data);
+      };
+      worker.onerror = (e) => {
+        fail(failed(e.message));
+      };
+    },
+  };
 }

@@ -1,5 +1,6 @@
-// One thread of the WebAssembly device: walks a table of steps and does the tasks that it gets. `makeRunner` refers to nothing
-// outside itself, since workers are given its text: a bundler need not know them. `makeMath64` is that of base/math64.ts.
+// One thread of the WebAssembly device: walks a table of steps and does the tasks that it gets. `makeRunner` refers to
+// nothing outside itself, since workers are given its text: a bundler need not know them. `makeMath64` is that of
+// base/math64.ts.
 import type { Math64 } from '../../base/math64.ts';
 import type { KernelShape as Shape } from '../../emit/wasm/kernel.ts';
 import type { Extent } from '../../kernel/kernel.ts';
@@ -8,9 +9,14 @@ import type { Draw } from '../device.ts';
 /** Where things lie, for the table's reader and its writer. */
 export interface Layout {
   readonly stepWords: number; // kernel, arguments, unless, barrier
-  readonly depth: number; readonly aStride: number; readonly panel: number; // of the matrix core
+  readonly depth: number;
+  readonly aStride: number;
+  readonly panel: number; // of the matrix core
   /** Bytes of a thread's scratch memory: a kernel's own arrays, then packed A, packed B, sums. */
-  readonly own: number; readonly aBytes: number; readonly bBytes: number; readonly sumBytes: number;
+  readonly own: number;
+  readonly aBytes: number;
+  readonly bBytes: number;
+  readonly sumBytes: number;
   readonly rows: number; // rows of A that are packed at once
 }
 
@@ -19,21 +25,54 @@ export interface Runner {
   core(module: WebAssembly.Module): void;
   /** The kernels of a module, which get the next numbers. */
   add(module: WebAssembly.Module, shapes: readonly Shape[]): void;
-  /** Does its share of starting values. `tables`: the address of the generator's; `taken`: of a word that counts the parts which threads have taken. */
+  /**
+   * Does its share of starting values. `tables`: the address of the generator's; `taken`: of a word that counts the
+   * parts which threads have taken.
+   */
   draw(draws: readonly Draw[], tables: number, taken: number): void;
-  /** Steps from..to of the table; `times` (or 0): where each step's nanoseconds and tasks are added up. False where another thread
-   * failed, which itself throws. After a failure threads may be left waiting for each other: nothing can be run any more. */
+  /**
+   * Steps from..to of the table; `times` (or 0): where each step's nanoseconds and tasks are added up. False where
+   * another thread failed, which itself throws. After a failure threads may be left waiting for each other: nothing can
+   * be run any more.
+   */
   run(table: number, counters: number, from: number, to: number, times: number): boolean;
 }
 
-export function makeRunner(makeMath64: () => Math64, memory: WebAssembly.Memory, scratch: number, thread: number, threads: number, layout: Layout): Runner {
+export function makeRunner(
+  makeMath64: () => Math64,
+  memory: WebAssembly.Memory,
+  scratch: number,
+  thread: number,
+  threads: number,
+  layout: Layout,
+): Runner {
   type Fn = (...args: number[]) => number;
   /** `of`: the arguments of the step that it is for; steps of a wave may run one kernel on different rows. */
-  interface Split { of: number; total: number; starts: number[]; nc: number; columns: number; slices: number[] }
-  interface Ready { shape: Shape; extent: Fn; run: Fn; packA: Fn; packB: Fn; store: Fn; split: Split }
+  interface Split {
+    of: number;
+    total: number;
+    starts: number[];
+    nc: number;
+    columns: number;
+    slices: number[];
+  }
+  interface Ready {
+    shape: Shape;
+    extent: Fn;
+    run: Fn;
+    packA: Fn;
+    packB: Fn;
+    store: Fn;
+    split: Split;
+  }
 
-  const words = new Int32Array(memory.buffer), kernels: Ready[] = [], SPINS = 2000, LATE = 7 / 8;
-  const aAt = scratch + layout.own, bAt = aAt + layout.aBytes, sumAt = bAt + layout.bBytes;
+  const words = new Int32Array(memory.buffer),
+    kernels: Ready[] = [],
+    SPINS = 2000,
+    LATE = 7 / 8;
+  const aAt = scratch + layout.own,
+    bAt = aAt + layout.aBytes,
+    sumAt = bAt + layout.bBytes;
   let block: Fn, normals: Fn;
 
   const env = { memory, ...makeMath64() }; // float64 functions that WebAssembly lacks
@@ -48,12 +87,16 @@ export function makeRunner(makeMath64: () => Math64, memory: WebAssembly.Memory,
 
   /** How a matmul is divided: slices of each group's rows times blocks of columns, in about four tasks a thread. */
   const divide = (k: Ready, shape: Extract<Shape, { form: 'matmul' }>, args: number): number => {
-    const { groups, n } = shape, split = k.split;
+    const { groups, n } = shape,
+      split = k.split;
     split.of = args;
     if (n === 0) return 0;
-    let rows = 0, work = 0, deepest = 0;
+    let rows = 0,
+      work = 0,
+      deepest = 0;
     for (let z = 0; z < groups; z++) {
-      const m = Math.max(0, size(shape.m, args, z)), depth = Math.max(0, size(shape.depth, args, z));
+      const m = Math.max(0, size(shape.m, args, z)),
+        depth = Math.max(0, size(shape.depth, args, z));
       rows += m;
       work += m * depth * n;
       deepest = Math.max(deepest, depth);
@@ -72,7 +115,8 @@ export function makeRunner(makeMath64: () => Math64, memory: WebAssembly.Memory,
       const m = Math.max(0, size(shape.m, args, z));
       before += m;
       // A group's slices are alike: each of them packs B. The last ones are smaller, so that threads end together.
-      const parts = Math.max(1, Math.round(m / slice), Math.ceil(m / most)) * (want > 1 && before > LATE * rows && m >= 96 ? 2 : 1);
+      const parts =
+        Math.max(1, Math.round(m / slice), Math.ceil(m / most)) * (want > 1 && before > LATE * rows && m >= 96 ? 2 : 1);
       split.slices[z] = Math.max(6, Math.ceil(m / parts / 6) * 6);
       split.starts[z] = split.total;
       split.total += Math.ceil(m / split.slices[z]) * split.columns;
@@ -85,15 +129,27 @@ export function makeRunner(makeMath64: () => Math64, memory: WebAssembly.Memory,
     if (k.split.of !== args) divide(k, shape, args);
     const { starts, nc, columns, slices } = k.split;
     let z = 0;
-    for (let high = shape.groups; high - z > 1;) { const middle = (z + high) >> 1; if (starts[middle] <= task) z = middle; else high = middle; }
-    const slice = slices[z], own = task - starts[z], j0 = (own % columns) * nc, nj = Math.min(nc, shape.n - j0), i0 = Math.floor(own / columns) * slice;
-    const ni = Math.min(slice, size(shape.m, args, z) - i0), depth = Math.max(0, size(shape.depth, args, z));
-    const panels = Math.ceil(nj / layout.panel), stride = panels * layout.panel * 4;
+    for (let high = shape.groups; high - z > 1;) {
+      const middle = (z + high) >> 1;
+      if (starts[middle] <= task) z = middle;
+      else high = middle;
+    }
+    const slice = slices[z],
+      own = task - starts[z],
+      j0 = (own % columns) * nc,
+      nj = Math.min(nc, shape.n - j0),
+      i0 = Math.floor(own / columns) * slice;
+    const ni = Math.min(slice, size(shape.m, args, z) - i0),
+      depth = Math.max(0, size(shape.depth, args, z));
+    const panels = Math.ceil(nj / layout.panel),
+      stride = panels * layout.panel * 4;
     for (let k0 = 0; k0 < depth || k0 === 0; k0 += layout.depth) {
-      const nk = Math.min(layout.depth, depth - k0), last = k0 + layout.depth >= depth;
+      const nk = Math.min(layout.depth, depth - k0),
+        last = k0 + layout.depth >= depth;
       if (nk > 0) k.packB(args, scratch, bAt, z, k0, nk, j0, nj);
       for (let i = 0; i < ni; i += layout.rows) {
-        const height = Math.min(layout.rows, ni - i), sums = sumAt + (depth > layout.depth ? i * stride : 0);
+        const height = Math.min(layout.rows, ni - i),
+          sums = sumAt + (depth > layout.depth ? i * stride : 0);
         if (nk > 0) k.packA(args, scratch, aAt, z, i0 + i, height, k0, nk);
         block(aAt, bAt, sums, height, panels, nk, stride, k0 > 0 ? 1 : 0);
         if (last) k.store(args, scratch, z, i0 + i, height, j0, nj, sums, stride);
@@ -103,17 +159,25 @@ export function makeRunner(makeMath64: () => Math64, memory: WebAssembly.Memory,
 
   /** All threads come here before one goes on. */
   const meet = (at: number): void => {
-    if (Atomics.add(words, at, 1) + 1 >= threads) { Atomics.notify(words, at); return; }
+    if (Atomics.add(words, at, 1) + 1 >= threads) {
+      Atomics.notify(words, at);
+      return;
+    }
     for (let i = 0; i < SPINS; i++) if (Atomics.load(words, at) >= threads) return;
-    for (let seen = Atomics.load(words, at); seen < threads; seen = Atomics.load(words, at)) Atomics.wait(words, at, seen);
+    for (let seen = Atomics.load(words, at); seen < threads; seen = Atomics.load(words, at))
+      Atomics.wait(words, at, seen);
   };
 
   const counts: number[] = [];
   /** One wave: steps first..end, whose tasks all threads share. `idle`: where threads meet first (or 0). */
   const wave = (table: number, queue: number, first: number, end: number, idle: number): number => {
-    let total = 0, mine = 0;
+    let total = 0,
+      mine = 0;
     for (let s = first; s < end; s++) {
-      const at = (table >>> 2) + s * layout.stepWords, unless = words[at + 2], k = kernels[words[at]], args = words[at + 1];
+      const at = (table >>> 2) + s * layout.stepWords,
+        unless = words[at + 2],
+        k = kernels[words[at]],
+        args = words[at + 1];
       if (unless === 0 || words[unless >>> 2] === 0) {
         total += k.shape.form === 'loops' ? Math.ceil(k.extent(args) / k.shape.grain) : divide(k, k.shape, args);
       }
@@ -125,7 +189,10 @@ export function makeRunner(makeMath64: () => Math64, memory: WebAssembly.Memory,
       const task = threads === 1 ? mine++ : Atomics.add(words, queue, 1);
       if (task >= total) return total;
       while (task >= counts[s - first]) s++;
-      const at = (table >>> 2) + s * layout.stepWords, k = kernels[words[at]], args = words[at + 1], own = task - (s === first ? 0 : counts[s - first - 1]);
+      const at = (table >>> 2) + s * layout.stepWords,
+        k = kernels[words[at]],
+        args = words[at + 1],
+        own = task - (s === first ? 0 : counts[s - first - 1]);
       if (k.shape.form === 'loops') {
         const from = own * k.shape.grain;
         k.run(args, scratch, from, Math.min(from + k.shape.grain, k.extent(args)));
@@ -134,10 +201,14 @@ export function makeRunner(makeMath64: () => Math64, memory: WebAssembly.Memory,
   };
 
   return {
-    core(module) { ({ block, normals } = new WebAssembly.Instance(module, { env }).exports as { block: Fn; normals: Fn }); },
+    core(module) {
+      ({ block, normals } = new WebAssembly.Instance(module, { env }).exports as { block: Fn; normals: Fn });
+    },
     draw(draws, tables, taken) {
-      const take = (): number => Atomics.add(words, taken >>> 2, 1), PART = 8192;
-      let mine = take(), part = 0;
+      const take = (): number => Atomics.add(words, taken >>> 2, 1),
+        PART = 8192;
+      let mine = take(),
+        part = 0;
       for (const { address, count, std, seed, name } of draws) {
         for (let from = 0; from < count; from += PART) {
           if (part++ !== mine) continue;
@@ -149,23 +220,32 @@ export function makeRunner(makeMath64: () => Math64, memory: WebAssembly.Memory,
     add(module, shapes) {
       const made = new WebAssembly.Instance(module, { env }).exports as Record<string, Fn>;
       shapes.forEach((shape, i) => {
-        kernels.push({ shape, extent: made[`extent${i}`], run: made[`run${i}`], packA: made[`packA${i}`], packB: made[`packB${i}`], store: made[`store${i}`],
-          split: { of: 0, total: 0, starts: [], nc: 0, columns: 1, slices: [] } });
+        kernels.push({
+          shape,
+          extent: made[`extent${i}`],
+          run: made[`run${i}`],
+          packA: made[`packA${i}`],
+          packB: made[`packB${i}`],
+          store: made[`store${i}`],
+          split: { of: 0, total: 0, starts: [], nc: 0, columns: 1, slices: [] },
+        });
       });
     },
     run(table, counters, from, to, times) {
-      // Nobody waits at the end of a wave without tasks, but before the next task: it may write what others still read to see that there is none.
+      // Nobody waits at the end of a wave without tasks, but before the next task: it may write what others still read
+      // to see that there is none.
       let idle = 0;
       for (let s = from; s < to;) {
         let end = s + 1;
         while (times === 0 && end < to && words[(table >>> 2) + end * layout.stepWords + 3] === 0) end++;
-        const queue = (counters >>> 2) + 2 * s, begun = times === 0 ? 0 : performance.now();
+        const queue = (counters >>> 2) + 2 * s,
+          begun = times === 0 ? 0 : performance.now();
         let tasks = 0;
         try {
           tasks = wave(table, queue, s, end, idle);
         } catch (error) {
-          // The others find no work left. This thread does not wait for them: one that still leaves the wave before sees the failure
-          // there and never comes here.
+          // The others find no work left. This thread does not wait for them: one that still leaves the wave before
+          // sees the failure there and never comes here.
           Atomics.store(words, (counters >>> 2) - 1, 1);
           Atomics.store(words, queue, 1 << 30);
           throw error;

@@ -1,5 +1,6 @@
-// The WebAssembly device: kernels as SIMD code by our own emitter, run by workers over one shared memory. It needs nothing but a
-// JavaScript engine, in Node and in browsers; a page that is not cross-origin isolated has one thread, its own.
+// The WebAssembly device: kernels as SIMD code by our own emitter, run by workers over one shared memory. It needs
+// nothing but a JavaScript engine, in Node and in browsers; a page that is not cross-origin isolated has one thread,
+// its own.
 import type { TypedArray } from '../../base/dtype.ts';
 import { UserError } from '../../base/errors.ts';
 import { TABLES } from '../../base/trig.ts';
@@ -12,13 +13,25 @@ import { InlinePool, WorkerPool, type Mail, type Pool } from './pool.ts';
 import type { Layout } from './runner.ts';
 
 const ROWS = 48;
-const LAYOUT: Layout = { stepWords: 4, depth: DEPTH, aStride: A_STRIDE, panel: PANEL, rows: ROWS,
-  own: 256 << 10, aBytes: ROWS * A_STRIDE * 4, bBytes: DEPTH * 512 * 4, sumBytes: 1056 << 10 };
+const LAYOUT: Layout = {
+  stepWords: 4,
+  depth: DEPTH,
+  aStride: A_STRIDE,
+  panel: PANEL,
+  rows: ROWS,
+  own: 256 << 10,
+  aBytes: ROWS * A_STRIDE * 4,
+  bBytes: DEPTH * 512 * 4,
+  sumBytes: 1056 << 10,
+};
 /** For tables of steps and what rounding to whole blocks takes. */
 const SPARE = 8 << 20;
 const SCRATCH = LAYOUT.own + LAYOUT.aBytes + LAYOUT.bBytes + LAYOUT.sumBytes;
 
-interface WasmBound extends Bound { readonly table: Memory; readonly counters: Memory }
+interface WasmBound extends Bound {
+  readonly table: Memory;
+  readonly counters: Memory;
+}
 
 export interface WasmOptions {
   /** Bytes for programs and states, reserved once; default and most 4 GiB. The system gives them when they are used. */
@@ -51,21 +64,44 @@ export class WasmDevice implements Device {
     this.#heap = heap;
     this.#shared = shared;
     this.fused = fused;
-    this.#pool = shared ? new WorkerPool(heap.memory, heap.alloc(256).address, scratches, LAYOUT) : new InlinePool(heap.memory, scratches[0], LAYOUT);
-    const why = heap.pages === MOST_PAGES ? 'the wasm device reaches 4 GiB with its 32-bit addresses' : 'the wasm device reserved so much when it was opened';
-    this.info = { name: 'wasm', threads, limit: { bytes: heap.left - SPARE, why }, description: `CPU, WebAssembly, ${threads} ${threads === 1 ? 'thread' : 'threads'}${
-      fused ? '' : ' (this engine rounds products before it adds: results differ from the native device\'s in their last bits)'}` };
+    this.#pool = shared
+      ? new WorkerPool(heap.memory, heap.alloc(256).address, scratches, LAYOUT)
+      : new InlinePool(heap.memory, scratches[0], LAYOUT);
+    const why =
+      heap.pages === MOST_PAGES
+        ? 'the wasm device reaches 4 GiB with its 32-bit ' + 'addresses'
+        : 'the wasm device reserved so much when it was opened';
+    this.info = {
+      name: 'wasm',
+      threads,
+      limit: { bytes: heap.left - SPARE, why },
+      description:
+        `CPU, WebAssembly, ` +
+        `${threads} ${threads === 1 ? 'thread' : 'threads'}${
+          fused
+            ? ''
+            : " (this engine rounds products before it adds: results differ from the native device's in their " +
+              'last bits)'
+        }`,
+    };
   }
 
   /** Throws UserError where the engine lacks SIMD. */
   static async open(threads: number, options: WasmOptions = {}): Promise<WasmDevice> {
-    const shared = typeof SharedArrayBuffer !== 'undefined' && (globalThis as { crossOriginIsolated?: boolean }).crossOriginIsolated !== false;
+    const shared =
+      typeof SharedArrayBuffer !== 'undefined' &&
+      (globalThis as { crossOriginIsolated?: boolean }).crossOriginIsolated !== false;
     const own = (shared ? threads : 1) * SCRATCH + SPARE + 2 * PAGE;
     const heap = new Heap(Math.ceil(((options.memory ?? MOST_PAGES * PAGE) + own) / PAGE), shared, options.fresh);
     const limits = { shared, pages: heap.pages };
-    const fast = options.fuse === false ? null : await coreOf(true, limits), fused = fast !== null && await fuses(heap.memory, fast);
+    const fast = options.fuse === false ? null : await coreOf(true, limits),
+      fused = fast !== null && (await fuses(heap.memory, fast));
     const core = fused ? fast : await coreOf(false, limits);
-    if (!core) throw new UserError('device wasm: this JavaScript engine has no WebAssembly SIMD', 'a newer browser or Node');
+    if (!core)
+      throw new UserError(
+        'device wasm: this JavaScript engine has no WebAssembly SIMD',
+        'a newer browser ' + 'or Node',
+      );
     const device = new WasmDevice(heap, shared, shared ? threads : 1, fused);
     // Threads start while the caller goes on to make kernels; a failure shows in the first of them.
     device.#handed = device.#send({ core });
@@ -73,13 +109,23 @@ export class WasmDevice implements Device {
     return device;
   }
 
-  alloc(bytes: number): Memory { return this.#heap.alloc(bytes); }
-  free(memory: Memory): void { this.#heap.free(memory); }
-  write(address: number, data: TypedArray): void { this.#heap.at(address, data.byteLength).set(bytesOf(data)); }
-  read(address: number, into: TypedArray): void { bytesOf(into).set(this.#heap.at(address, into.byteLength)); }
+  alloc(bytes: number): Memory {
+    return this.#heap.alloc(bytes);
+  }
+  free(memory: Memory): void {
+    this.#heap.free(memory);
+  }
+  write(address: number, data: TypedArray): void {
+    this.#heap.at(address, data.byteLength).set(bytesOf(data));
+  }
+  read(address: number, into: TypedArray): void {
+    bytesOf(into).set(this.#heap.at(address, into.byteLength));
+  }
 
   /** Bytes that can still be had. */
-  get left(): number { return this.#heap.left; }
+  get left(): number {
+    return this.#heap.left;
+  }
 
   /** Code is made while the caller and steps go on; it is handed to the threads between two steps. */
   compile(kernels: readonly KernelSource[]): Promise<void> {
@@ -89,25 +135,33 @@ export class WasmDevice implements Device {
   }
 
   #make(fresh: readonly (readonly [string, Kernel])[]): void {
-    const { bytes, shapes } = emitModule(fresh.map(([, k]) => k), { fused: this.fused, memory: { shared: this.#shared, pages: this.#heap.pages }, scratch: LAYOUT.own });
+    const { bytes, shapes } = emitModule(
+      fresh.map(([, k]) => k),
+      { fused: this.fused, memory: { shared: this.#shared, pages: this.#heap.pages }, scratch: LAYOUT.own },
+    );
     const code = this.#pool.hold(compiled(bytes)).catch((error: unknown) => {
       for (const [key] of fresh) this.#known.delete(key);
       throw error;
     });
-    const before = this.#handed, hand = async (module: WebAssembly.Module): Promise<void> => {
-      await before;
-      await this.#send({ module, shapes });
-      for (const [key] of fresh) this.#numbers.set(key, this.#numbers.size);
-    };
+    const before = this.#handed,
+      hand = async (module: WebAssembly.Module): Promise<void> => {
+        await before;
+        await this.#send({ module, shapes });
+        for (const [key] of fresh) this.#numbers.set(key, this.#numbers.size);
+      };
     const ready = code.then(hand);
-    this.#handed = code.then(() => ready, () => before);
+    this.#handed = code.then(
+      () => ready,
+      () => before,
+    );
     this.#handed.catch(() => undefined);
     ready.catch(() => undefined);
     for (const [key] of fresh) this.#known.set(key, ready);
   }
 
   bind(steps: readonly BoundStep[]): WasmBound {
-    const head = steps.length * LAYOUT.stepWords, words = new Int32Array(steps.reduce((n, s) => n + s.buffers.length + s.ints.length, head));
+    const head = steps.length * LAYOUT.stepWords,
+      words = new Int32Array(steps.reduce((n, s) => n + s.buffers.length + s.ints.length, head));
     const numbers = steps.map((s) => {
       const number = this.#numbers.get(s.kernel);
       if (number === undefined) throw new Error(`kernel ${s.kernel} was not compiled`);
@@ -135,7 +189,9 @@ export class WasmDevice implements Device {
     }
   }
 
-  run(bound: Bound, from = 0, to = bound.steps): Promise<void> { return this.#run(bound as WasmBound, from, to, 0); }
+  run(bound: Bound, from = 0, to = bound.steps): Promise<void> {
+    return this.#run(bound as WasmBound, from, to, 0);
+  }
 
   #run({ table, counters }: WasmBound, from: number, to: number, times: number): Promise<void> {
     const turn = (async (before) => {
@@ -143,7 +199,9 @@ export class WasmDevice implements Device {
       this.#heap.at(counters.address, counters.bytes).fill(0);
       // A word before the steps' counters tells that a thread failed.
       await this.#pool.run(table.address, counters.address + 8, from, to, times);
-    })(Promise.all([this.#ran, this.#sent])).finally(() => { this.#runs--; });
+    })(Promise.all([this.#ran, this.#sent])).finally(() => {
+      this.#runs--;
+    });
     this.#runs++;
     this.#ran = turn.catch(() => undefined);
     return turn;
@@ -156,13 +214,18 @@ export class WasmDevice implements Device {
   }
 
   async draw(draws: readonly Draw[]): Promise<void> {
-    const memory = this.alloc(TABLES.byteLength + 8), taken = memory.address + TABLES.byteLength;
+    const memory = this.alloc(TABLES.byteLength + 8),
+      taken = memory.address + TABLES.byteLength;
     this.write(memory.address, TABLES);
-    await this.#send({ draws, tables: memory.address, taken }).finally(() => { this.free(memory); });
+    await this.#send({ draws, tables: memory.address, taken }).finally(() => {
+      this.free(memory);
+    });
   }
 
   async profile(bound: Bound): Promise<StepTimes> {
-    const { steps } = bound, memory = this.alloc(16 * steps), raw = new Float64Array(2 * steps);
+    const { steps } = bound,
+      memory = this.alloc(16 * steps),
+      raw = new Float64Array(2 * steps);
     try {
       await this.#run(bound as WasmBound, 0, steps, memory.address);
       this.read(memory.address, raw);
@@ -179,11 +242,16 @@ export class WasmDevice implements Device {
     this.free(counters);
   }
 
-  close(): void { this.#pool.close(); }
+  close(): void {
+    this.#pool.close();
+  }
 }
 
 /** null where the engine lacks what is in it. */
-async function coreOf(fused: boolean, memory: { readonly shared: boolean; readonly pages: number }): Promise<WebAssembly.Module | null> {
+async function coreOf(
+  fused: boolean,
+  memory: { readonly shared: boolean; readonly pages: number },
+): Promise<WebAssembly.Module | null> {
   const bytes = emitCore(fused, memory);
   return WebAssembly.validate(bytes) ? compiled(bytes) : null;
 }
@@ -192,13 +260,20 @@ async function coreOf(fused: boolean, memory: { readonly shared: boolean; readon
 function compiled(bytes: Uint8Array<ArrayBuffer>): Promise<WebAssembly.Module> {
   return WebAssembly.compile(bytes).catch((error: unknown) => {
     if (!(error instanceof RangeError)) throw error;
-    throw new UserError(`device wasm: there is no memory to compile kernels: ${error.message}`, 'close other programs, or a smaller model', error);
+    throw new UserError(
+      `device wasm: there is no memory to compile kernels: ` + `${error.message}`,
+      'close other programs, or a smaller model',
+      error,
+    );
   });
 }
 
-/** Whether relaxed multiply-add rounds once: (1 + 2^-12) (1 - 2^-12) - 1 is -2^-24, and 0 where the product is rounded. */
+/**
+ * Whether relaxed multiply-add rounds once: (1 + 2^-12) (1 - 2^-12) - 1 is -2^-24, and 0 where the product is rounded.
+ */
 async function fuses(memory: WebAssembly.Memory, core: WebAssembly.Module): Promise<boolean> {
-  const { exports } = await WebAssembly.instantiate(core, { env: { memory } }), madd = exports['madd'] as (a: number, b: number, c: number) => number;
+  const { exports } = await WebAssembly.instantiate(core, { env: { memory } }),
+    madd = exports['madd'] as (a: number, b: number, c: number) => number;
   return madd(1 + 2 ** -12, 1 - 2 ** -12, -1) === -(2 ** -24);
 }
 

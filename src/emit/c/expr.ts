@@ -1,20 +1,50 @@
-// Expressions as C: every operation becomes one constant of the block it stands in, so that shared values are computed once and
-// each rounding is the one that the kernel language names.
+// Expressions as C: every operation becomes one constant of the block it stands in, so that shared values are computed
+// once and each rounding is the one that the kernel language names.
 import { VerifyError } from '../../base/errors.ts';
 import { isHalf, toHalf } from '../../base/half.ts';
 import { postorder, type Expr, type Scalar } from '../../kernel/expr.ts';
 
-const TYPES: Readonly<Record<Scalar, string>> = { float64: 'double', float32: 'float', bfloat16: 'uint16_t', float16: 'uint16_t',
-  int32: 'int32_t', uint32: 'uint32_t', bool: 'uint8_t', index: 'int64_t' };
+const TYPES: Readonly<Record<Scalar, string>> = {
+  float64: 'double',
+  float32: 'float',
+  bfloat16: 'uint16_t',
+  float16: 'uint16_t',
+  int32: 'int32_t',
+  uint32: 'uint32_t',
+  bool: 'uint8_t',
+  index: 'int64_t',
+};
 
 export const cType = (dtype: Scalar): string => TYPES[dtype];
 
 /** Loops in which lanes may run side by side compute bools as int32: mixed widths stop compilers from vectorising. */
 const valueType = (dtype: Scalar): string => (dtype === 'bool' ? 'int32_t' : cType(dtype));
 
-const CALLS: Readonly<Record<string, string>> = { sqrt: 'sqrt', exp: 'exp', log: 'log', tanh: 'tanh', sigmoid: 'sigmoid', erf: 'erf', sin: 'sin', cos: 'cos', pow: 'pow' };
+const CALLS: Readonly<Record<string, string>> = {
+  sqrt: 'sqrt',
+  exp: 'exp',
+  log: 'log',
+  tanh: 'tanh',
+  sigmoid: 'sigmoid',
+  erf: 'erf',
+  sin: 'sin',
+  cos: 'cos',
+  pow: 'pow',
+};
 const INFIX: Readonly<Record<string, string>> = {
-  add: '+', sub: '-', mul: '*', mod: '%', lt: '<', le: '<=', eq: '==', ne: '!=', and: '&', or: '|', xor: '^', shr: '>>' };
+  add: '+',
+  sub: '-',
+  mul: '*',
+  mod: '%',
+  lt: '<',
+  le: '<=',
+  eq: '==',
+  ne: '!=',
+  and: '&',
+  or: '|',
+  xor: '^',
+  shr: '>>',
+};
 
 export function literal(value: number, dtype: Scalar): string {
   if (dtype === 'float32' || dtype === 'float64') {
@@ -22,7 +52,8 @@ export function literal(value: number, dtype: Scalar): string {
     if (Number.isNaN(value)) return f ? '__builtin_nanf("")' : '__builtin_nan("")';
     if (!Number.isFinite(value)) return `${value < 0 ? '-' : ''}${f ? '__builtin_inff()' : '__builtin_inf()'}`;
     const x = f ? Math.fround(value) : value;
-    const text = Number.isInteger(x) && Math.abs(x) < 1e15 ? `${Object.is(x, -0) ? '-0' : x}.0` : x.toExponential(f ? 9 : 17);
+    const text =
+      Number.isInteger(x) && Math.abs(x) < 1e15 ? `${Object.is(x, -0) ? '-0' : x}.0` : x.toExponential(f ? 9 : 17);
     return f ? `${text}f` : text;
   }
   if (isHalf(dtype)) return `${toHalf(dtype, [value])[0]}`;
@@ -37,7 +68,9 @@ export function literal(value: number, dtype: Scalar): string {
 export class ExprWriter {
   readonly lines: string[] = [];
   readonly #names: Map<Expr, string>;
-  constructor(outer: ReadonlyMap<Expr, string> = new Map()) { this.#names = new Map(outer); }
+  constructor(outer: ReadonlyMap<Expr, string> = new Map()) {
+    this.#names = new Map(outer);
+  }
 
   /** C text of the value of `e`; adds what it needs to `lines`. */
   value(e: Expr): string {
@@ -50,44 +83,70 @@ export class ExprWriter {
     return this.#ref(e);
   }
 
-  #ref(e: Expr): string { return this.#names.get(e) ?? this.#text(e); }
+  #ref(e: Expr): string {
+    return this.#names.get(e) ?? this.#text(e);
+  }
 
   #text(e: Expr): string {
     const r = (x: Expr): string => this.#ref(x);
     switch (e.k) {
-      case 'var': return e.name;
-      case 'const': return literal(e.value, e.dtype);
-      case 'int': return `n${e.slot}`;
-      case 'load': return `b${e.buffer}[${r(e.index)}]`;
-      case 'local': return e.index ? `t${e.local}[${r(e.index)}]` : `t${e.local}`;
-      case 'sum': return 'sum';
-      case 'linear': return `(${[...e.terms.map(([c, t]) => (c === 1 ? r(t) : `${literal(c, 'index')} * ${r(t)}`)), ...(e.constant ? [literal(e.constant, 'index')] : [])].join(' + ')})`;
-      case 'op': return this.#op(e, e.args.map(r));
-      case 'reduce': throw new VerifyError('emit', 'a reduction was not taken out of its expression');
+      case 'var':
+        return e.name;
+      case 'const':
+        return literal(e.value, e.dtype);
+      case 'int':
+        return `n${e.slot}`;
+      case 'load':
+        return `b${e.buffer}[${r(e.index)}]`;
+      case 'local':
+        return e.index ? `t${e.local}[${r(e.index)}]` : `t${e.local}`;
+      case 'sum':
+        return 'sum';
+      case 'linear':
+        return `(${[...e.terms.map(([c, t]) => (c === 1 ? r(t) : `${literal(c, 'index')} * ` + `${r(t)}`)), ...(e.constant ? [literal(e.constant, 'index')] : [])].join(' + ')})`;
+      case 'op':
+        return this.#op(e, e.args.map(r));
+      case 'reduce':
+        throw new VerifyError('emit', 'a reduction was not taken out of its expression');
     }
   }
 
   #op(e: Extract<Expr, { k: 'op' }>, a: readonly string[]): string {
-    const [of] = e.args, single = of.dtype === 'float32';
+    const [of] = e.args,
+      single = of.dtype === 'float32';
     switch (e.op) {
-      case 'cast': return cast(e.dtype, of.dtype, a[0]);
-      case 'select': return `(${a[0]} ? ${a[1]} : ${a[2]})`;
-      case 'fma': return `__builtin_fma${single ? 'f' : ''}(${a.join(', ')})`;
-      case 'neg': return `(- ${a[0]})`;
-      case 'not': return `(!${a[0]})`;
+      case 'cast':
+        return cast(e.dtype, of.dtype, a[0]);
+      case 'select':
+        return `(${a[0]} ? ${a[1]} : ${a[2]})`;
+      case 'fma':
+        return `__builtin_fma${single ? 'f' : ''}(${a.join(', ')})`;
+      case 'neg':
+        return `(- ${a[0]})`;
+      case 'not':
+        return `(!${a[0]})`;
       case 'abs':
         if (of.dtype === 'uint32') return a[0];
-        return of.dtype === 'int32' ? `(${a[0]} < 0 ? - ${a[0]} : ${a[0]})` : `__builtin_fabs${single ? 'f' : ''}(${a[0]})`;
+        return of.dtype === 'int32'
+          ? `(${a[0]} < 0 ? - ${a[0]} : ` + `${a[0]})`
+          : `__builtin_fabs${single ? 'f' : ''}(${a[0]})`;
       case 'div':
-        if ((of.dtype === 'int32' || of.dtype === 'uint32') && !isPlainDivisor(e.args[1])) return `dm_div_${of.dtype}(${a.join(', ')})`;
+        if ((of.dtype === 'int32' || of.dtype === 'uint32') && !isPlainDivisor(e.args[1]))
+          return `dm_div_${of.dtype}(${a.join(', ')})`;
         return `(${a[0]} / ${a[1]})`;
       // Halves go to the even number: no program changes the rounding mode.
-      case 'floor': case 'round': return `__builtin_${e.op === 'floor' ? 'floor' : 'rint'}${single ? 'f' : ''}(${a[0]})`;
+      case 'floor':
+      case 'round':
+        return `__builtin_${e.op === 'floor' ? 'floor' : 'rint'}${single ? 'f' : ''}(${a[0]})`;
       // x - x is 0 for every finite x and NaN for the others
-      case 'isfinite': return `((${a[0]} - ${a[0]}) == 0)`;
-      case 'min': return `(${a[0]} < ${a[1]} ? ${a[0]} : ${a[1]})`;
-      case 'max': return `(${a[0]} > ${a[1]} ? ${a[0]} : ${a[1]})`;
-      case 'threefry': return `dm_threefry_first(${a.join(', ')})`;
+      case 'isfinite':
+        return `((${a[0]} - ${a[0]}) == 0)`;
+      case 'min':
+        return `(${a[0]} < ${a[1]} ? ${a[0]} : ${a[1]})`;
+      case 'max':
+        return `(${a[0]} > ${a[1]} ? ${a[0]} : ${a[1]})`;
+      case 'threefry':
+        return `dm_threefry_first(${a.join(', ')})`;
       default: {
         const infix = INFIX[e.op];
         if (infix) return `(${a[0]} ${infix} ${a[1]})`;
@@ -103,7 +162,10 @@ export class ExprWriter {
 /** Whether every integer can be divided by it as C does. */
 export const isPlainDivisor = (e: Expr): boolean => e.k === 'const' && e.value !== 0 && e.value !== -1;
 
-/** Conversions with one defined result for every input: floats to integers truncate and saturate, NaN is 0; integers keep their bits. */
+/**
+ * Conversions with one defined result for every input: floats to integers truncate and saturate, NaN is 0; integers
+ * keep their bits.
+ */
 function cast(to: Scalar, from: Scalar, x: string): string {
   const float = (d: Scalar): boolean => d === 'float32' || d === 'float64';
   if (isHalf(from)) return from === to ? x : cast(to, 'float32', `dm_from_${from}(${x})`);

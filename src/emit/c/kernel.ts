@@ -1,4 +1,5 @@
-// Kernels as C functions under the contract of device/native/runtime.h: NAME_tasks says how many tasks there are, NAME does one.
+// Kernels as C functions under the contract of device/native/runtime.h: NAME_tasks says how many tasks there are, NAME
+// does one.
 import type { Kernel, LoopKernel } from '../../kernel/kernel.ts';
 import { cType, ExprWriter } from './expr.ts';
 import { emitMatmul } from './matmul.ts';
@@ -6,10 +7,17 @@ import { declareLocals, emitBody, outerLoop } from './stmt.ts';
 
 export const functionName = (key: string): string => `k_${key}`;
 
-/** The text of one file with these kernels. `include` is the folder of runtime.h and math.h as the compiler finds it. */
+/**
+ * The text of one file with these kernels. `include` is the folder of runtime.h and math.h as the compiler finds it.
+ */
 export function emitFile(kernels: readonly { readonly key: string; readonly kernel: Kernel }[]): string {
-  return ['#include "runtime.h"', '#include "math.h"', '#include "kernel.h"', '',
-    ...kernels.map(({ key, kernel }) => emitKernel(functionName(key), kernel))].join('\n');
+  return [
+    '#include "runtime.h"',
+    '#include "math.h"',
+    '#include "kernel.h"',
+    '',
+    ...kernels.map(({ key, kernel }) => emitKernel(functionName(key), kernel)),
+  ].join('\n');
 }
 
 export function emitKernel(name: string, kernel: Kernel): string {
@@ -20,20 +28,37 @@ export function emitKernel(name: string, kernel: Kernel): string {
 /** Local names for buffers and run-time integers. */
 function bindParameters(kernel: Kernel): string[] {
   return [
-    ...kernel.buffers.map((b, i) => `${b.access === 'read' ? 'const ' : ''}${cType(b.dtype)} *const b${i} = c->buf[${i}]; (void)b${i};`),
-    ...Array.from({ length: kernel.ints }, (_, i) => `const int64_t n${i} = c->n[${i}]; (void)n${i};`)];
+    ...kernel.buffers.map(
+      (b, i) =>
+        `${b.access === 'read' ? 'const ' : ''}${cType(b.dtype)} *const b${i} = ` + `c->buf[${i}]; (void)b${i};`,
+    ),
+    ...Array.from({ length: kernel.ints }, (_, i) => `const int64_t n${i} = c->n[${i}]; (void)n${i};`),
+  ];
 }
 
 function emitLoops(name: string, k: LoopKernel, params: readonly string[]): string {
-  const { grid } = k, w = new ExprWriter(), extent = w.value(grid.extent), g = grid.index.name;
+  const { grid } = k,
+    w = new ExprWriter(),
+    extent = w.value(grid.extent),
+    g = grid.index.name;
   return [
-    `int64_t ${name}_tasks(const dm_ctx *c) {`, ...params.map((p) => `  ${p}`), ...w.lines.map((l) => `  ${l}`),
-    `  return (${extent} + ${grid.grain - 1}) / ${grid.grain};`, '}',
-    `void ${name}(const dm_ctx *c, int64_t task) {`, ...params.map((p) => `  ${p}`), ...w.lines.map((l) => `  ${l}`),
-    `  const int64_t all = ${extent}, first = task * ${grid.grain}, last = first + ${grid.grain} < all ? first + ${grid.grain} : all;`,
+    `int64_t ${name}_tasks(const dm_ctx *c) {`,
+    ...params.map((p) => `  ${p}`),
+    ...w.lines.map((l) => `  ${l}`),
+    `  return (${extent} + ${grid.grain - 1}) / ${grid.grain};`,
+    '}',
+    `void ${name}(const dm_ctx *c, int64_t task) {`,
+    ...params.map((p) => `  ${p}`),
+    ...w.lines.map((l) => `  ${l}`),
+    `  const int64_t all = ${extent}, first = task * ${grid.grain}, last = first + ${grid.grain} < all ? first + ` +
+      `${grid.grain} : all;`,
     ...(grid.vector ? ['  DM_VECTOR'] : []),
     `  for (int64_t ${g} = first; ${g} < last; ${g}++) {`,
     ...outerLoop({ vector: grid.vector, body: k.body }).map((l) => `    ${l}`),
-    ...declareLocals(k.locals).map((l) => `    ${l}`), ...emitBody(k.body).map((l) => `    ${l}`),
-    '  }', '}', ''].join('\n');
+    ...declareLocals(k.locals).map((l) => `    ${l}`),
+    ...emitBody(k.body).map((l) => `    ${l}`),
+    '  }',
+    '}',
+    '',
+  ].join('\n');
 }

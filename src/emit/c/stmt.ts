@@ -8,14 +8,16 @@ import { cType, ExprWriter, literal } from './expr.ts';
 const indent = (lines: readonly string[]): string[] => lines.map((l) => `  ${l}`);
 
 export function declareLocals(locals: readonly Local[]): string[] {
-  return locals.map((l, i) => (l.length
-    ? `${cType(l.dtype)} t${i}[${l.length}] __attribute__((aligned(64)));`
-    : `${cType(l.dtype)} t${i};`));
+  return locals.map((l, i) =>
+    l.length ? `${cType(l.dtype)} t${i}[${l.length}] __attribute__((aligned(64)));` : `${cType(l.dtype)} t${i};`,
+  );
 }
 
 /** What stands first in the body of a loop around other loops. */
 export const outerLoop = ({ vector, body }: { readonly vector: boolean; readonly body: readonly Stmt[] }): string[] =>
-  (!vector && body.some((s) => s.s === 'for' || s.s === 'reduce' || s.s === 'product' || s.s === 'turn') ? ['DM_OUTER'] : []);
+  !vector && body.some((s) => s.s === 'for' || s.s === 'reduce' || s.s === 'product' || s.s === 'turn')
+    ? ['DM_OUTER']
+    : [];
 
 /** `names`: expressions that have a C name here. */
 export function emitBody(stmts: readonly Stmt[], names: ReadonlyMap<Expr, string> = new Map()): string[] {
@@ -34,7 +36,10 @@ export function emitBody(stmts: readonly Stmt[], names: ReadonlyMap<Expr, string
 /** Simultaneous stores: all values first. */
 function emitStores(run: readonly Extract<Stmt, { s: 'store' }>[], names: ReadonlyMap<Expr, string>): string[] {
   const w = new ExprWriter(names);
-  const stores = run.map((s) => { const v = w.value(s.value); return `b${s.buffer}[${w.value(s.index)}] = ${v};`; });
+  const stores = run.map((s) => {
+    const v = w.value(s.value);
+    return `b${s.buffer}[${w.value(s.index)}] = ${v};`;
+  });
   return [...w.lines, ...stores].length > 1 ? ['{', ...indent([...w.lines, ...stores]), '}'] : stores;
 }
 
@@ -42,69 +47,136 @@ function emitStmt(s: Exclude<Stmt, { s: 'store' }>, names: ReadonlyMap<Expr, str
   const w = new ExprWriter(names);
   switch (s.s) {
     case 'for': {
-      const n = s.index.name, extent = w.value(s.extent);
-      return ['{', ...indent([...w.lines, `const int64_t end_${n} = ${extent};`, ...(s.vector ? ['DM_VECTOR'] : []),
-        `for (int64_t ${n} = 0; ${n} < end_${n}; ${n}++) {`, ...indent([...outerLoop(s), ...emitBody(s.body, names)]), '}']), '}'];
+      const n = s.index.name,
+        extent = w.value(s.extent);
+      return [
+        '{',
+        ...indent([
+          ...w.lines,
+          `const int64_t end_${n} = ${extent};`,
+          ...(s.vector ? ['DM_VECTOR'] : []),
+          `for (int64_t ${n} = 0; ${n} < end_${n}; ${n}++) {`,
+          ...indent([...outerLoop(s), ...emitBody(s.body, names)]),
+          '}',
+        ]),
+        '}',
+      ];
     }
     case 'if': {
       const c = w.value(s.condition);
       return ['{', ...indent([...w.lines, `if (${c}) {`, ...indent(emitBody(s.body, names)), '}']), '}'];
     }
     case 'set': {
-      const v = w.value(s.value), line = `t${s.local}${s.index ? `[${w.value(s.index)}]` : ''} = ${v};`;
+      const v = w.value(s.value),
+        line = `t${s.local}${s.index ? `[${w.value(s.index)}]` : ''} = ${v};`;
       return w.lines.length ? ['{', ...indent([...w.lines, line]), '}'] : [line];
     }
-    case 'fill': return [`for (size_t f = 0; f < sizeof t${s.local} / sizeof t${s.local}[0]; f++) t${s.local}[f] = ${Number.isFinite(s.value) ? s.value : literal(s.value, 'float64')};`];
-    case 'reduce': return emitReduce(s, names);
-    case 'product': return emitProduct(s, names);
+    case 'fill':
+      return [
+        `for (size_t f = 0; f < sizeof t${s.local} / sizeof t${s.local}[0]; f++) t${s.local}[f] = ` +
+          `${Number.isFinite(s.value) ? s.value : literal(s.value, 'float64')};`,
+      ];
+    case 'reduce':
+      return emitReduce(s, names);
+    case 'product':
+      return emitProduct(s, names);
     case 'turn': {
       if (!s.core) return emitBody(s.plain, names);
-      const rows = w.value(s.rows), at = w.value(s.from.at);
-      return ['{', ...indent([...w.lines, `c->core->turn(${rows}, ${s.columns}, b${s.from.of} + ${at}, ${s.from.rows}, t${s.to});`]), '}'];
+      const rows = w.value(s.rows),
+        at = w.value(s.from.at);
+      return [
+        '{',
+        ...indent([
+          ...w.lines,
+          `c->core->turn(${rows}, ${s.columns}, b${s.from.of} + ${at}, ` + `${s.from.rows}, t${s.to});`,
+        ]),
+        '}',
+      ];
     }
-    case 'prefetch': { const at = w.value(s.index); return ['{', ...indent([...w.lines, `__builtin_prefetch(b${s.buffer} + ${at});`]), '}']; }
+    case 'prefetch': {
+      const at = w.value(s.index);
+      return ['{', ...indent([...w.lines, `__builtin_prefetch(b${s.buffer} + ${at});`]), '}'];
+    }
   }
 }
 
 /**
- * 16 partial results, element j of a chunk to lane j mod 16; chunks of 4096; lanes joined 8, 4, 2, 1; chunks joined in order.
- * The order depends on the range alone.
+ * 16 partial results, element j of a chunk to lane j mod 16; chunks of 4096; lanes joined 8, 4, 2, 1; chunks joined in
+ * order. The order depends on the range alone.
  */
 function emitReduce(s: Extract<Stmt, { s: 'reduce' }>, names: ReadonlyMap<Expr, string>): string[] {
-  const n = s.index.name, head = new ExprWriter(names), extent = head.value(s.extent);
-  const start = (t: (typeof s.targets)[number]): string => literal(t.op === 'sum' ? 0 : leastOf(t.value.dtype), t.value.dtype);
-  const joined = (t: (typeof s.targets)[number], into: string, x: string): string => (t.op === 'sum' ? `${into} + ${x}` : `dm_pick(${x}, ${into})`);
-  const step = (into: (i: number) => string, values: readonly Expr[] = s.targets.map((t) => t.value), known = names): string[] => {
+  const n = s.index.name,
+    head = new ExprWriter(names),
+    extent = head.value(s.extent);
+  const start = (t: (typeof s.targets)[number]): string =>
+    literal(t.op === 'sum' ? 0 : leastOf(t.value.dtype), t.value.dtype);
+  const joined = (t: (typeof s.targets)[number], into: string, x: string): string =>
+    t.op === 'sum' ? `${into} + ${x}` : `dm_pick(${x}, ${into})`;
+  const step = (
+    into: (i: number) => string,
+    values: readonly Expr[] = s.targets.map((t) => t.value),
+    known = names,
+  ): string[] => {
     const w = new ExprWriter(known);
-    const done = s.targets.map((t, i) => { const v = w.value(values[i]), x = into(i); return `${x} = ${joined(t, x, v)};`; });
+    const done = s.targets.map((t, i) => {
+      const v = w.value(values[i]),
+        x = into(i);
+      return `${x} = ${joined(t, x, v)};`;
+    });
     return [`const int64_t ${n} = from + at + l;`, ...w.lines, ...done];
   };
   // A whole block: what is one for all of it, and its lanes.
-  const ofBlock = new Map(names), outside = new ExprWriter(names);
+  const ofBlock = new Map(names),
+    outside = new ExprWriter(names);
   if (s.blocks) for (const v of invariants(s.blocks.values, new Set([s.index]))) ofBlock.set(v, outside.value(v));
-  const block = [...(s.blocks ? [`DM_OUTER const int64_t ${s.blocks.index.name} = (from + at) / 16;`, ...outside.lines] : []),
-    'DM_VECTOR', 'for (int l = 0; l < 16; l++) {', ...indent(step((i) => `lane${i}[l]`, s.blocks?.values, ofBlock)), '}'];
+  const block = [
+    ...(s.blocks ? [`DM_OUTER const int64_t ${s.blocks.index.name} = (from + at) / 16;`, ...outside.lines] : []),
+    'DM_VECTOR',
+    'for (int l = 0; l < 16; l++) {',
+    ...indent(step((i) => `lane${i}[l]`, s.blocks?.values, ofBlock)),
+    '}',
+  ];
   // What is left over: lanes without an element keep what they have, by a store of all lanes.
   const rest = [
     ...s.targets.map((t, i) => `${cType(t.value.dtype)} next${i} = lane${i}[l];`),
-    'if (l < size - at) {', ...indent(step((i) => `next${i}`)), '}',
-    ...s.targets.map((_, i) => `lane${i}[l] = next${i};`)];
+    'if (l < size - at) {',
+    ...indent(step((i) => `next${i}`)),
+    '}',
+    ...s.targets.map((_, i) => `lane${i}[l] = next${i};`),
+  ];
   if (s.extent.k === 'const' && s.extent.value < 16) return ['{', ...indent(few(s.extent.value)), '}'];
 
   /** Fewer elements than lanes: the others would add nothing. */
   function few(count: number): string[] {
-    const first = step((i) => `lane${i}[l]`).slice(1), tree: string[] = [];
+    const first = step((i) => `lane${i}[l]`).slice(1),
+      tree: string[] = [];
     for (let w = 8, left = count; w >= 1; w /= 2) {
-      if (left > w) tree.push(`for (int l = 0; l < ${left - w}; l++) {`, ...s.targets.map((t, i) => `  lane${i}[l] = ${joined(t, `lane${i}[l]`, `lane${i}[l + ${w}]`)};`), '}');
+      if (left > w)
+        tree.push(
+          `for (int l = 0; l < ${left - w}; l++) {`,
+          ...s.targets.map((t, i) => `  lane${i}[l] ` + `= ${joined(t, `lane${i}[l]`, `lane${i}[l + ${w}]`)};`),
+          '}',
+        );
       left = Math.min(left, w);
     }
-    return [...s.targets.map((t, i) => `${cType(t.value.dtype)} lane${i}[${Math.max(count, 1)}] __attribute__((aligned(64)));`),
+    return [
+      ...s.targets.map(
+        (t, i) => `${cType(t.value.dtype)} lane${i}[${Math.max(count, 1)}] ` + `__attribute__((aligned(64)));`,
+      ),
       ...s.targets.map((t, i) => `for (int l = 0; l < ${Math.max(count, 1)}; l++) lane${i}[l] = ${start(t)};`),
-      'DM_VECTOR', `for (int l = 0; l < ${count}; l++) {`, `  const int64_t ${n} = l;`, ...indent(first), '}', ...tree,
-      ...s.targets.map((t, i) => `t${t.local} = ${joined(t, start(t), `lane${i}[0]`)};`)];
+      'DM_VECTOR',
+      `for (int l = 0; l < ${count}; l++) {`,
+      `  const int64_t ${n} = l;`,
+      ...indent(first),
+      '}',
+      ...tree,
+      ...s.targets.map((t, i) => `t${t.local} = ${joined(t, start(t), `lane${i}[0]`)};`),
+    ];
   }
 
-  const lines = [...head.lines, `const int64_t end = ${extent};`,
+  const lines = [
+    ...head.lines,
+    `const int64_t end = ${extent};`,
     ...s.targets.map((t) => `t${t.local} = ${start(t)};`),
     'for (int64_t from = 0; from < end; from += 4096) {',
     ...indent([
@@ -112,19 +184,33 @@ function emitReduce(s: Extract<Stmt, { s: 'reduce' }>, names: ReadonlyMap<Expr, 
       ...s.targets.map((t, i) => `${cType(t.value.dtype)} lane${i}[16] __attribute__((aligned(64)));`),
       ...s.targets.map((t, i) => `for (int l = 0; l < 16; l++) lane${i}[l] = ${start(t)};`),
       'int64_t at = 0;',
-      'for (; at + 16 <= size; at += 16) {', ...indent(block), '}',
-      'if (at < size) {', '  DM_VECTOR', '  for (int l = 0; l < 16; l++) {', ...indent(indent(rest)), '  }', '}',
-      ...[8, 4, 2, 1].flatMap((w) => [...(w > 2 ? ['DM_VECTOR'] : []), `for (int l = 0; l < ${w}; l++) {`,
-        ...s.targets.map((t, i) => `  lane${i}[l] = ${joined(t, `lane${i}[l]`, `lane${i}[l + ${w}]`)};`), '}']),
-      ...s.targets.map((t, i) => `t${t.local} = ${joined(t, `t${t.local}`, `lane${i}[0]`)};`)]),
-    '}'];
+      'for (; at + 16 <= size; at += 16) {',
+      ...indent(block),
+      '}',
+      'if (at < size) {',
+      '  DM_VECTOR',
+      '  for (int l = 0; l < 16; l++) {',
+      ...indent(indent(rest)),
+      '  }',
+      '}',
+      ...[8, 4, 2, 1].flatMap((w) => [
+        ...(w > 2 ? ['DM_VECTOR'] : []),
+        `for (int l = 0; l < ${w}; l++) {`,
+        ...s.targets.map((t, i) => `  lane${i}[l] = ${joined(t, `lane${i}[l]`, `lane${i}[l + ${w}]`)};`),
+        '}',
+      ]),
+      ...s.targets.map((t, i) => `t${t.local} = ${joined(t, `t${t.local}`, `lane${i}[0]`)};`),
+    ]),
+    '}',
+  ];
   return ['{', ...indent(lines), '}'];
 }
 
 /** By the matrix core. */
 function emitProduct(s: ProductStmt, names: ReadonlyMap<Expr, string>): string[] {
   if (s.width === 0) return emitBody(s.plain, names);
-  const w = new ExprWriter(names), at = (m: Matrix): string => `${m.in === 'local' ? 't' : 'b'}${m.of} + ${w.value(m.at)}`;
+  const w = new ExprWriter(names),
+    at = (m: Matrix): string => `${m.in === 'local' ? 't' : 'b'}${m.of} + ` + `${w.value(m.at)}`;
   const call = `c->core->product(${[w.value(s.rows), s.width, w.value(s.depth), at(s.to), s.to.rows, at(s.a), s.a.rows, s.a.columns, at(s.b), s.b.rows].join(', ')});`;
   return ['{', ...indent([...w.lines, call]), '}'];
 }

@@ -1,6 +1,7 @@
-// The matrix core for WebAssembly: sums of products of packed blocks. Every sum is one chain of multiply-adds, k ascending, in
-// registers for a block of depth and in memory between blocks, so that the bits are those of any other tiling. Tiles have 6 rows
-// of 8 floats: 12 sums, two vectors of B and one of A, which is what the 16 vector registers of x86-64 hold.
+// The matrix core for WebAssembly: sums of products of packed blocks. Every sum is one chain of multiply-adds, k
+// ascending, in registers for a block of depth and in memory between blocks, so that the bits are those of any other
+// tiling. Tiles have 6 rows of 8 floats: 12 sums, two vectors of B and one of A, which is what the 16 vector registers
+// of x86-64 hold.
 import { F32, Func, I32, ModuleWriter, V128 } from './binary.ts';
 import { emitNormals } from './normals.ts';
 
@@ -9,25 +10,48 @@ export const A_STRIDE = 272;
 /** Largest depth of a block. */
 export const DEPTH = 256;
 export const PANEL = 8;
-const TILE = 6, UNROLL = 4;
+const TILE = 6,
+  UNROLL = 4;
 
 /**
- * A module with `block(a, b, c, rows, panels, nk, stride, add)`: rows of c, `stride` bytes apart, get the sums over nk steps of depth of
- * a [rows][A_STRIDE] times b [panels][nk][8]; they are added to what c holds if `add` is not 0. And `madd(a, b, c)`,
- * one multiply-add, to test whether it rounds once. And `normals` (normals.ts).
+ * A module with `block(a, b, c, rows, panels, nk, stride, add)`: rows of c, `stride` bytes apart, get the sums over nk
+ * steps of depth of a [rows][A_STRIDE] times b [panels][nk][8]; they are added to what c holds if `add` is not 0. And
+ * `madd(a, b, c)`, one multiply-add, to test whether it rounds once. And `normals` (normals.ts).
  */
-export function emitCore(fused: boolean, memory: { readonly shared: boolean; readonly pages: number }): Uint8Array<ArrayBuffer> {
+export function emitCore(
+  fused: boolean,
+  memory: { readonly shared: boolean; readonly pages: number },
+): Uint8Array<ArrayBuffer> {
   const module = new ModuleWriter();
   const tiles = Array.from({ length: TILE }, (_, r) => module.add(tile(r + 1, fused), null));
-  const block = new Func(Array.from({ length: 8 }, () => I32 as typeof I32)), [a, b, c, rows, panels, nk, stride, add] = [0, 1, 2, 3, 4, 5, 6, 7];
+  const block = new Func(Array.from({ length: 8 }, () => I32 as typeof I32)),
+    [a, b, c, rows, panels, nk, stride, add] = [0, 1, 2, 3, 4, 5, 6, 7];
   const at = block.local(I32);
-  const call = (height: number): void => { block.get(a, b, c, panels, nk, stride, add).call(tiles[height - 1]); };
+  const call = (height: number): void => {
+    block.get(a, b, c, panels, nk, stride, add).call(tiles[height - 1]);
+  };
   block.loop(at, rows, TILE, () => {
     call(TILE);
-    block.get(a).i32(TILE * A_STRIDE * 4).op('i32.add').set(a).get(c).get(stride).i32(TILE).op('i32.mul', 'i32.add').set(c);
+    block
+      .get(a)
+      .i32(TILE * A_STRIDE * 4)
+      .op('i32.add')
+      .set(a)
+      .get(c)
+      .get(stride)
+      .i32(TILE)
+      .op('i32.mul', 'i32.add')
+      .set(c);
   });
   block.get(rows, at).op('i32.sub').set(rows);
-  for (let height = 1; height < TILE; height++) block.get(rows).i32(height).op('i32.eq').if(() => { call(height); });
+  for (let height = 1; height < TILE; height++)
+    block
+      .get(rows)
+      .i32(height)
+      .op('i32.eq')
+      .if(() => {
+        call(height);
+      });
   module.add(block, 'block');
   module.add(emitNormals(), 'normals');
 
@@ -40,32 +64,72 @@ export function emitCore(fused: boolean, memory: { readonly shared: boolean; rea
 
 /** (a, b, c, panels, nk, stride, add): some rows of c. */
 function tile(height: number, fused: boolean): Func {
-  const f = new Func(Array.from({ length: 7 }, () => I32 as typeof I32)), [a, b, c, panels, nk, stride, add] = [0, 1, 2, 3, 4, 5, 6];
+  const f = new Func(Array.from({ length: 7 }, () => I32 as typeof I32)),
+    [a, b, c, panels, nk, stride, add] = [0, 1, 2, 3, 4, 5, 6];
   const sums = Array.from({ length: height }, () => [f.local(V128), f.local(V128)]);
-  const [panel, p, k, row] = [I32, I32, I32, I32].map(() => f.local(I32)), [b0, b1, x] = [V128, V128, V128].map(() => f.local(V128));
+  const [panel, p, k, row] = [I32, I32, I32, I32].map(() => f.local(I32)),
+    [b0, b1, x] = [V128, V128, V128].map(() => f.local(V128));
   const step = (u: number): void => {
-    f.get(b).memory('v128.load', 32 * u).set(b0).get(b).memory('v128.load', 32 * u + 16).set(b1);
+    f.get(b)
+      .memory('v128.load', 32 * u)
+      .set(b0)
+      .get(b)
+      .memory('v128.load', 32 * u + 16)
+      .set(b1);
     for (const [r, [s0, s1]] of sums.entries()) {
-      f.get(p).memory('v128.load32_splat', 4 * (r * A_STRIDE + u)).set(x);
-      for (const [s, v] of [[s0, b0], [s1, b1]]) {
+      f.get(p)
+        .memory('v128.load32_splat', 4 * (r * A_STRIDE + u))
+        .set(x);
+      for (const [s, v] of [
+        [s0, b0],
+        [s1, b1],
+      ]) {
         if (fused) f.get(x, v, s).simd('f32x4.relaxed_madd').set(s);
         else f.get(s, x, v).simd('f32x4.mul', 'f32x4.add').set(s);
       }
     }
   };
-  const onward = (steps: number): void => { f.get(b).i32(32 * steps).op('i32.add').set(b).get(p).i32(4 * steps).op('i32.add').set(p); };
+  const onward = (steps: number): void => {
+    f.get(b)
+      .i32(32 * steps)
+      .op('i32.add')
+      .set(b)
+      .get(p)
+      .i32(4 * steps)
+      .op('i32.add')
+      .set(p);
+  };
   f.loop(panel, panels, 1, () => {
     for (const [s0, s1] of sums) f.v128([0, 0, 0, 0]).tee(s0).set(s1);
     f.get(add).if(() => {
       f.get(c).set(row);
-      for (const [s0, s1] of sums) f.get(row).memory('v128.load').set(s0).get(row).memory('v128.load', 16).set(s1).get(row, stride).op('i32.add').set(row);
+      for (const [s0, s1] of sums)
+        f.get(row)
+          .memory('v128.load')
+          .set(s0)
+          .get(row)
+          .memory('v128.load', 16)
+          .set(s1)
+          .get(row, stride)
+          .op('i32.add')
+          .set(row);
     });
     f.get(a).set(p).i32(0).set(k);
-    f.loop(k, nk, UNROLL, () => { for (let u = 0; u < UNROLL; u++) step(u); onward(UNROLL); });
-    f.loop(k, nk, 1, () => { step(0); onward(1); });
+    f.loop(k, nk, UNROLL, () => {
+      for (let u = 0; u < UNROLL; u++) step(u);
+      onward(UNROLL);
+    });
+    f.loop(k, nk, 1, () => {
+      step(0);
+      onward(1);
+    });
     f.get(c).set(row);
-    for (const [s0, s1] of sums) f.get(row, s0).memory('v128.store').get(row, s1).memory('v128.store', 16).get(row, stride).op('i32.add').set(row);
-    f.get(c).i32(4 * PANEL).op('i32.add').set(c);
+    for (const [s0, s1] of sums)
+      f.get(row, s0).memory('v128.store').get(row, s1).memory('v128.store', 16).get(row, stride).op('i32.add').set(row);
+    f.get(c)
+      .i32(4 * PANEL)
+      .op('i32.add')
+      .set(c);
   });
   return f;
 }

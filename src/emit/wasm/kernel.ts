@@ -1,6 +1,7 @@
-// Kernels as WebAssembly modules. A kernel with loops exports `extentN(args)`, how many iterations its grid has now, and
-// `runN(args, scratch, first, last)`, which does some of them. A matmul exports how its operands are packed and its sums stored; what
-// goes between is gemm.ts. `args` is the address of a list of int32: addresses of buffers, then run-time integers.
+// Kernels as WebAssembly modules. A kernel with loops exports `extentN(args)`, how many iterations its grid has now,
+// and `runN(args, scratch, first, last)`, which does some of them. A matmul exports how its operands are packed and its
+// sums stored; what goes between is gemm.ts. `args` is the address of a list of int32: addresses of buffers, then
+// run-time integers.
 import { bytesPer } from '../../base/dtype.ts';
 import { VerifyError } from '../../base/errors.ts';
 import { postorder, type Expr } from '../../kernel/expr.ts';
@@ -16,7 +17,14 @@ import { typeOf } from './words.ts';
 /** What the device knows of a kernel in a module, beside its functions, which are numbered by its place there. */
 export type KernelShape =
   | { readonly form: 'loops'; readonly grain: number }
-  | { readonly form: 'matmul'; readonly groups: number; readonly n: number; readonly m: Extent; readonly depth: Extent; readonly buffers: number };
+  | {
+      readonly form: 'matmul';
+      readonly groups: number;
+      readonly n: number;
+      readonly m: Extent;
+      readonly depth: Extent;
+      readonly buffers: number;
+    };
 
 export interface EmitOptions {
   /** Whether relaxed multiply-add rounds once here; else products are rounded. */
@@ -27,9 +35,15 @@ export interface EmitOptions {
 }
 
 /** float64 functions that the device brings. */
-export const IMPORTS: readonly Import[] = [...VECTOR_FUNCTIONS.map((name): Import => ({ name, params: [F64], results: [F64] })), { name: 'pow', params: [F64, F64], results: [F64] }];
+export const IMPORTS: readonly Import[] = [
+  ...VECTOR_FUNCTIONS.map((name): Import => ({ name, params: [F64], results: [F64] })),
+  { name: 'pow', params: [F64, F64], results: [F64] },
+];
 
-export function emitModule(kernels: readonly Kernel[], options: EmitOptions): { readonly bytes: Uint8Array<ArrayBuffer>; readonly shapes: readonly KernelShape[] } {
+export function emitModule(
+  kernels: readonly Kernel[],
+  options: EmitOptions,
+): { readonly bytes: Uint8Array<ArrayBuffer>; readonly shapes: readonly KernelShape[] } {
   const module = new ModuleWriter(IMPORTS);
   const shapes = kernels.map((k, i): KernelShape => {
     if (k.form === 'matmul') {
@@ -42,18 +56,44 @@ export function emitModule(kernels: readonly Kernel[], options: EmitOptions): { 
   return { bytes: module.bytes(options.memory), shapes };
 }
 
-/** A function whose first parameters are `args` and (where it has one) `scratch`, with the kernel's parameters in locals. */
-function begin(module: ModuleWriter, k: Kernel, f: Func, options: EmitOptions, used: readonly Expr[]): { frame: Frame; stmts: StmtWriter } {
+/**
+ * A function whose first parameters are `args` and (where it has one) `scratch`, with the kernel's parameters in
+ * locals.
+ */
+function begin(
+  module: ModuleWriter,
+  k: Kernel,
+  f: Func,
+  options: EmitOptions,
+  used: readonly Expr[],
+): { frame: Frame; stmts: StmtWriter } {
   const { offsets, end } = layout(k.locals);
   const room = end + LANES_BYTES * widestReduce(k.form === 'loops' ? k.body : k.epilogue.row);
-  if (room > options.scratch) throw new VerifyError('emit', `a kernel wants ${room} bytes of its own, the wasm device gives ${options.scratch}`);
+  if (room > options.scratch)
+    throw new VerifyError(
+      'emit',
+      `a kernel wants ${room} bytes of its own, the wasm ` + `device gives ${options.scratch}`,
+    );
   const ints = new Set(used.flatMap((e) => (e.k === 'int' ? [e.slot] : [])));
-  const parameter = (n: number): number => { f.get(0).memory('i32.load', 4 * n); return f.keep(I32); };
+  const parameter = (n: number): number => {
+    f.get(0).memory('i32.load', 4 * n);
+    return f.keep(I32);
+  };
   const addresses = k.buffers.map((_, i) => parameter(i));
   const slots = Array.from({ length: k.ints }, (_, i) => (ints.has(i) ? parameter(k.buffers.length + i) : -1));
   const places = k.locals.map((l: Local, i) => (l.length > 0 ? offsets[i] : f.local(typeOf(l.dtype))));
-  const frame: Frame = { f, fused: options.fused, buffers: k.buffers, addresses, ints: slots, locals: k.locals, places, scratch: 1, vars: new Map(),
-    imported: (name) => module.imported(name) };
+  const frame: Frame = {
+    f,
+    fused: options.fused,
+    buffers: k.buffers,
+    addresses,
+    ints: slots,
+    locals: k.locals,
+    places,
+    scratch: 1,
+    vars: new Map(),
+    imported: (name) => module.imported(name),
+  };
   return { frame, stmts: new StmtWriter(frame, end) };
 }
 
@@ -61,20 +101,34 @@ const LANES_BYTES = 16 * bytesPer('float64');
 
 /** How many reductions share a pass, at most. */
 function widestReduce(body: readonly Stmt[]): number {
-  return Math.max(0, ...body.map((s) => (s.s === 'reduce' ? s.targets.length : s.s === 'for' || s.s === 'if' ? widestReduce(s.body) : 0)));
+  return Math.max(
+    0,
+    ...body.map((s) =>
+      s.s === 'reduce' ? s.targets.length : s.s === 'for' || s.s === 'if' ? widestReduce(s.body) : 0,
+    ),
+  );
 }
 
 /** Every expression in statements. */
 function expressions(body: readonly Stmt[]): Expr[] {
   return body.flatMap((s): Expr[] => {
     switch (s.s) {
-      case 'for': return [s.extent, ...expressions(s.body)];
-      case 'if': return [s.condition, ...expressions(s.body)];
-      case 'set': return s.index ? [s.value, s.index] : [s.value];
-      case 'store': return [s.value, s.index];
-      case 'reduce': return [s.extent, ...s.targets.map((t) => t.value), ...s.blocks?.values ?? []];
-      case 'fill': case 'prefetch': return [];
-      case 'product': case 'turn': return expressions(s.plain);
+      case 'for':
+        return [s.extent, ...expressions(s.body)];
+      case 'if':
+        return [s.condition, ...expressions(s.body)];
+      case 'set':
+        return s.index ? [s.value, s.index] : [s.value];
+      case 'store':
+        return [s.value, s.index];
+      case 'reduce':
+        return [s.extent, ...s.targets.map((t) => t.value), ...(s.blocks?.values ?? [])];
+      case 'fill':
+      case 'prefetch':
+        return [];
+      case 'product':
+      case 'turn':
+        return expressions(s.plain);
     }
   });
 }
@@ -93,14 +147,24 @@ function emitLoops(module: ModuleWriter, k: LoopKernel, number: number, options:
 }
 
 function emitMatmul(module: ModuleWriter, k: MatmulKernel, number: number, options: EmitOptions): void {
-  const part = (name: string, params: number, used: readonly Expr[], write: (frame: Frame, stmts: StmtWriter) => void): void => {
+  const part = (
+    name: string,
+    params: number,
+    used: readonly Expr[],
+    write: (frame: Frame, stmts: StmtWriter) => void,
+  ): void => {
     const f = new Func(Array.from({ length: params }, () => I32 as typeof I32));
     const { frame, stmts } = begin(module, k, f, options, postorder(used));
     write(frame, stmts);
     module.add(f, `${name}${number}`);
   };
-  part('packA', 8, [k.a], (frame) => { emitPackA(k, frame); });
-  part('packB', 8, [k.b], (frame) => { emitPackB(k, frame); });
-  part('store', 9, expressions([...k.epilogue.row, ...k.epilogue.element]), (frame, stmts) => { emitStore(k, frame, stmts); });
+  part('packA', 8, [k.a], (frame) => {
+    emitPackA(k, frame);
+  });
+  part('packB', 8, [k.b], (frame) => {
+    emitPackB(k, frame);
+  });
+  part('store', 9, expressions([...k.epilogue.row, ...k.epilogue.element]), (frame, stmts) => {
+    emitStore(k, frame, stmts);
+  });
 }
-

@@ -1,15 +1,34 @@
-// Expressions as WebAssembly. In a loop whose iterations are independent, an expression that depends on the loop's variable is computed
-// for four iterations at once, as a vector; any other is computed once, as a scalar. Bools are 0 or 1 in scalars and
-// all bits of a lane in vectors.
+// Expressions as WebAssembly. In a loop whose iterations are independent, an expression that depends on the loop's
+// variable is computed for four iterations at once, as a vector; any other is computed once, as a scalar. Bools are 0
+// or 1 in scalars and all bits of a lane in vectors.
 import { VerifyError } from '../../base/errors.ts';
 import { children, minOf, type Expr, type Scalar, type Var } from '../../kernel/expr.ts';
 import { strideOf } from '../../kernel/rewrite.ts';
 import { I32, V128, type Plain, type Simd, type ValueType } from './binary.ts';
 import type { Frame } from './frame.ts';
 import { VECTOR_FUNCTIONS, VectorMath, type VectorFunction } from './math.ts';
-import { castScalar, castVector, divide, division, loadScalar, needsCare, pushConstant, sizeOf, storeScalar, threefry, typeOf } from './words.ts';
+import {
+  castScalar,
+  castVector,
+  divide,
+  division,
+  loadScalar,
+  needsCare,
+  pushConstant,
+  sizeOf,
+  storeScalar,
+  threefry,
+  typeOf,
+} from './words.ts';
 
-const ARITHMETIC: Readonly<Record<string, string>> = { add: 'add', sub: 'sub', mul: 'mul', and: 'and', or: 'or', xor: 'xor' };
+const ARITHMETIC: Readonly<Record<string, string>> = {
+  add: 'add',
+  sub: 'sub',
+  mul: 'mul',
+  and: 'and',
+  or: 'or',
+  xor: 'xor',
+};
 const COMPARE: Readonly<Record<string, string>> = { lt: 'lt', le: 'le', eq: 'eq', ne: 'ne' };
 
 /** The values of one statement (or of simultaneous ones): what is used twice is computed once. */
@@ -45,7 +64,9 @@ export class Values {
   }
 
   /** A value that stands in a local already. */
-  bind(e: Expr, local: number, vector = false): void { (vector ? this.#vectors : this.#scalars).set(e, local); }
+  bind(e: Expr, local: number, vector = false): void {
+    (vector ? this.#vectors : this.#scalars).set(e, local);
+  }
 
   /** To be told all expressions first: what they share is kept. */
   share(roots: readonly Expr[]): this {
@@ -64,8 +85,12 @@ export class Values {
 
   /** Pushes the value. */
   scalar(e: Expr): void {
-    const { f } = this.frame, known = this.#scalars.get(e);
-    if (known !== undefined) { f.get(known); return; }
+    const { f } = this.frame,
+      known = this.#scalars.get(e);
+    if (known !== undefined) {
+      f.get(known);
+      return;
+    }
     this.#scalar(e);
     if ((this.#uses.get(e) ?? 0) > 1 && (e.k === 'op' || e.k === 'load' || e.k === 'linear')) {
       const local = f.local(typeOf(e.dtype));
@@ -77,17 +102,33 @@ export class Values {
   #scalar(e: Expr): void {
     const { f, vars, ints, locals, places } = this.frame;
     switch (e.k) {
-      case 'var': { const v = vars.get(e); if (v === undefined) throw new VerifyError('emit', `${e.name} has no value here`); f.get(v); return; }
-      case 'const': pushConstant(f, e.value, e.dtype); return;
-      case 'int': f.get(ints[e.slot]); return;
-      case 'linear': this.#linear(e.constant, e.terms); return;
-      case 'load': this.loadAt(e.dtype, this.addressOf('load', e.buffer, e.index)); return;
+      case 'var': {
+        const v = vars.get(e);
+        if (v === undefined) throw new VerifyError('emit', `${e.name} has no ` + `value here`);
+        f.get(v);
+        return;
+      }
+      case 'const':
+        pushConstant(f, e.value, e.dtype);
+        return;
+      case 'int':
+        f.get(ints[e.slot]);
+        return;
+      case 'linear':
+        this.#linear(e.constant, e.terms);
+        return;
+      case 'load':
+        this.loadAt(e.dtype, this.addressOf('load', e.buffer, e.index));
+        return;
       case 'local':
         if (e.index === null) f.get(places[e.local]);
         else this.loadAt(locals[e.local].dtype, this.addressOf('local', e.local, e.index));
         return;
-      case 'op': this.#op(e); return;
-      default: throw new VerifyError('emit', `a ${e.k} where a value is needed`);
+      case 'op':
+        this.#op(e);
+        return;
+      default:
+        throw new VerifyError('emit', `a ${e.k} where a value is needed`);
     }
   }
 
@@ -121,35 +162,83 @@ export class Values {
     return fixed + rest * bytes;
   }
 
-  loadAt(dtype: Scalar, offset: number): void { loadScalar(this.frame.f, dtype, offset); }
+  loadAt(dtype: Scalar, offset: number): void {
+    loadScalar(this.frame.f, dtype, offset);
+  }
 
-  storeAt(dtype: Scalar, offset: number): void { storeScalar(this.frame.f, dtype, offset); }
+  storeAt(dtype: Scalar, offset: number): void {
+    storeScalar(this.frame.f, dtype, offset);
+  }
 
   #op(e: Extract<Expr, { k: 'op' }>): void {
-    const { f } = this.frame, [a, b, c] = e.args, of = a.dtype, t = of === 'float32' ? 'f32' : of === 'float64' ? 'f64' : 'i32';
-    const push = (...xs: Expr[]): void => { xs.forEach((x) => { this.scalar(x); }); };
+    const { f } = this.frame,
+      [a, b, c] = e.args,
+      of = a.dtype,
+      t = of === 'float32' ? 'f32' : of === 'float64' ? 'f64' : 'i32';
+    const push = (...xs: Expr[]): void => {
+      xs.forEach((x) => {
+        this.scalar(x);
+      });
+    };
     const sign = of === 'uint32' ? '_u' : '_s';
     if (isVectorFunction(e.op)) {
       push(a);
-      if (of === 'float64') { f.call(this.frame.imported(e.op)); return; }
+      if (of === 'float64') {
+        f.call(this.frame.imported(e.op));
+        return;
+      }
       f.simd('f32x4.splat');
       f.get(new VectorMath(f, this.frame.fused)[e.op](f.keep(V128))).lane('f32x4.extract_lane', 0);
       return;
     }
-    const arithmetic = ARITHMETIC[e.op], compare = COMPARE[e.op];
-    if (arithmetic) { push(a, b); f.op(`${t}.${arithmetic}` as Plain); return; }
-    if (compare) { push(a, b); f.op(`${t}.${compare}${t === 'i32' && compare.startsWith('l') ? sign : ''}` as Plain); return; }
+    const arithmetic = ARITHMETIC[e.op],
+      compare = COMPARE[e.op];
+    if (arithmetic) {
+      push(a, b);
+      f.op(`${t}.${arithmetic}` as Plain);
+      return;
+    }
+    if (compare) {
+      push(a, b);
+      f.op(`${t}.${compare}${t === 'i32' && compare.startsWith('l') ? sign : ''}` as Plain);
+      return;
+    }
     switch (e.op) {
       case 'div':
         push(a, b);
-        if (needsCare(of, b)) divide(f, of === 'int32'); else f.op(t === 'i32' ? `i32.div${division(a)}` : `${t}.div`);
+        if (needsCare(of, b)) divide(f, of === 'int32');
+        else f.op(t === 'i32' ? `i32.div${division(a)}` : `${t}.div`);
         return;
-      case 'pow': push(a, b); f.call(this.frame.imported('pow')); return;
-      case 'mod': push(a, b); f.op(`i32.rem${division(a)}`); return;
-      case 'shr': push(a, b); f.op(of === 'uint32' ? 'i32.shr_u' : 'i32.shr_s'); return;
-      case 'neg': if (t === 'i32') { f.i32(0); push(a); f.op('i32.sub'); } else { push(a); f.op(`${t}.neg`); } return;
-      case 'abs': case 'sqrt': case 'floor': case 'round':
-        if (e.op === 'abs' && of === 'uint32') { push(a); return; }
+      case 'pow':
+        push(a, b);
+        f.call(this.frame.imported('pow'));
+        return;
+      case 'mod':
+        push(a, b);
+        f.op(`i32.rem${division(a)}`);
+        return;
+      case 'shr':
+        push(a, b);
+        f.op(of === 'uint32' ? 'i32.shr_u' : 'i32.shr_s');
+        return;
+      case 'neg':
+        if (t === 'i32') {
+          f.i32(0);
+          push(a);
+          f.op('i32.sub');
+        } else {
+          push(a);
+          f.op(`${t}.neg`);
+        }
+        return;
+      case 'abs':
+      case 'sqrt':
+      case 'floor':
+      case 'round':
+        if (e.op === 'abs' && of === 'uint32') {
+          push(a);
+          return;
+        }
         if (e.op === 'abs' && of === 'int32') {
           push(a);
           const x = f.keep(I32);
@@ -160,8 +249,12 @@ export class Values {
         push(a);
         f.op(`${t}.${e.op === 'round' ? 'nearest' : e.op}`);
         return;
-      case 'not': push(a); f.op('i32.eqz'); return;
-      case 'isfinite': { // x - x is 0 for every finite x and NaN for the others
+      case 'not':
+        push(a);
+        f.op('i32.eqz');
+        return;
+      case 'isfinite': {
+        // x - x is 0 for every finite x and NaN for the others
         push(a);
         if (t === 'i32') throw new VerifyError('emit', `no isfinite of ${of}`);
         const x = f.local(typeOf(of));
@@ -170,23 +263,58 @@ export class Values {
         f.op(`${t}.eq`);
         return;
       }
-      case 'min': case 'max': {
-        const x = f.local(typeOf(of)), y = f.local(typeOf(of));
-        push(a); f.tee(x); push(b); f.tee(y);
+      case 'min':
+      case 'max': {
+        const x = f.local(typeOf(of)),
+          y = f.local(typeOf(of));
+        push(a);
+        f.tee(x);
+        push(b);
+        f.tee(y);
         f.get(x, y).op(`${t}.${e.op === 'min' ? 'lt' : 'gt'}${t === 'i32' ? sign : ''}` as Plain, 'select');
         return;
       }
-      case 'select': push(b, c, a); f.op('select'); return;
+      case 'select':
+        push(b, c, a);
+        f.op('select');
+        return;
       case 'fma': {
         const wide = of === 'float64';
-        if (!this.frame.fused) { push(a, b); f.op(`${t}.mul` as Plain); push(c); f.op(`${t}.add` as Plain); return; }
-        for (const x of e.args) { push(x); f.simd(wide ? 'f64x2.splat' : 'f32x4.splat'); }
-        f.simd(wide ? 'f64x2.relaxed_madd' : 'f32x4.relaxed_madd').lane(wide ? 'f64x2.extract_lane' : 'f32x4.extract_lane', 0);
+        if (!this.frame.fused) {
+          push(a, b);
+          f.op(`${t}.mul` as Plain);
+          push(c);
+          f.op(`${t}.add` as Plain);
+          return;
+        }
+        for (const x of e.args) {
+          push(x);
+          f.simd(wide ? 'f64x2.splat' : 'f32x4.splat');
+        }
+        f.simd(wide ? 'f64x2.relaxed_madd' : 'f32x4.relaxed_madd').lane(
+          wide ? 'f64x2.extract_lane' : 'f32x4.extract_lane',
+          0,
+        );
         return;
       }
-      case 'cast': push(a); castScalar(f, e.dtype, of); return;
-      case 'threefry': f.get(threefry(f, e.args.map((x) => { this.scalar(x); return f.keep(I32); }), false)[0]); return;
-      default: throw new VerifyError('emit', `no WebAssembly for ${e.op}`);
+      case 'cast':
+        push(a);
+        castScalar(f, e.dtype, of);
+        return;
+      case 'threefry':
+        f.get(
+          threefry(
+            f,
+            e.args.map((x) => {
+              this.scalar(x);
+              return f.keep(I32);
+            }),
+            false,
+          )[0],
+        );
+        return;
+      default:
+        throw new VerifyError('emit', `no WebAssembly for ${e.op}`);
     }
   }
 
@@ -194,9 +322,16 @@ export class Values {
 
   /** Pushes four values: those of the lane variable and the three that follow it. */
   vector(e: Expr): void {
-    const { f } = this.frame, known = this.#vectors.get(e);
-    if (known !== undefined) { f.get(known); return; }
-    if (!this.isVector(e)) { this.#splat(e); return; }
+    const { f } = this.frame,
+      known = this.#vectors.get(e);
+    if (known !== undefined) {
+      f.get(known);
+      return;
+    }
+    if (!this.isVector(e)) {
+      this.#splat(e);
+      return;
+    }
     this.#vector(e);
     if ((this.#uses.get(e) ?? 0) > 1) {
       const local = f.local(V128);
@@ -208,18 +343,32 @@ export class Values {
   #splat(e: Expr): void {
     const { f } = this.frame;
     if (e.k === 'const') {
-      const bits = e.dtype === 'float32' ? new Int32Array(Float32Array.of(e.value).buffer)[0] : e.dtype === 'bool' ? -(e.value ? 1 : 0) : Math.trunc(e.value);
+      const bits =
+        e.dtype === 'float32'
+          ? new Int32Array(Float32Array.of(e.value).buffer)[0]
+          : e.dtype === 'bool'
+            ? -(e.value ? 1 : 0)
+            : Math.trunc(e.value);
       f.v128([bits, bits, bits, bits]);
       return;
     }
-    if (e.dtype === 'bool') { f.i32(0); this.scalar(e); f.op('i32.sub'); } else this.scalar(e);
+    if (e.dtype === 'bool') {
+      f.i32(0);
+      this.scalar(e);
+      f.op('i32.sub');
+    } else this.scalar(e);
     f.simd(e.dtype === 'float32' ? 'f32x4.splat' : 'i32x4.splat');
   }
 
   #vector(e: Expr): void {
     const { f, vars } = this.frame;
     switch (e.k) {
-      case 'var': f.get(vars.get(e) ?? -1).simd('i32x4.splat').v128([0, 1, 2, 3].map((l) => l + this.shift)).simd('i32x4.add'); return;
+      case 'var':
+        f.get(vars.get(e) ?? -1)
+          .simd('i32x4.splat')
+          .v128([0, 1, 2, 3].map((l) => l + this.shift))
+          .simd('i32x4.add');
+        return;
       case 'linear': {
         const still = e.terms.filter(([, t]) => !this.isVector(t));
         this.#linear(e.constant, still);
@@ -232,39 +381,66 @@ export class Values {
         }
         return;
       }
-      case 'load': this.#vectorLoad('load', e.buffer, e.index, e.dtype); return;
-      case 'local': if (e.index) { this.#vectorLoad('local', e.local, e.index, e.dtype); return; } throw new VerifyError('emit', 'a scalar in lanes');
-      case 'op': this.#vectorOp(e); return;
-      default: throw new VerifyError('emit', `a ${e.k} where four values are needed`);
+      case 'load':
+        this.#vectorLoad('load', e.buffer, e.index, e.dtype);
+        return;
+      case 'local':
+        if (e.index) {
+          this.#vectorLoad('local', e.local, e.index, e.dtype);
+          return;
+        }
+        throw new VerifyError('emit', 'a scalar in lanes');
+      case 'op':
+        this.#vectorOp(e);
+        return;
+      default:
+        throw new VerifyError('emit', `a ${e.k} where four values are needed`);
     }
   }
 
   /** How far apart the four elements lie that successive lanes touch; null if no constant says it. */
-  stride(index: Expr): number | null { return this.lane === null ? null : strideOf(index, this.lane); }
+  stride(index: Expr): number | null {
+    return this.lane === null ? null : strideOf(index, this.lane);
+  }
 
   /** Pushes the address of the first lane's element; gives the constant to be added. */
   firstAddress(kind: 'load' | 'local', which: number, index: Expr): number {
-    const { f, buffers, locals, vars } = this.frame, stride = this.stride(index) ?? 0;
-    const bytes = stride * sizeOf((kind === 'load' ? buffers : locals)[which].dtype), known = this.#starts.get(`${kind}${which}:${index.id}`);
+    const { f, buffers, locals, vars } = this.frame,
+      stride = this.stride(index) ?? 0;
+    const bytes = stride * sizeOf((kind === 'load' ? buffers : locals)[which].dtype),
+      known = this.#starts.get(`${kind}${which}:${index.id}`);
     if (known === undefined) return this.addressOf(kind, which, index) + bytes * this.shift;
-    f.get(known, this.lane ? vars.get(this.lane) ?? -1 : -1);
+    f.get(known, this.lane ? (vars.get(this.lane) ?? -1) : -1);
     if (bytes !== 1) f.i32(bytes).op('i32.mul');
     f.op('i32.add');
     return bytes * this.shift;
   }
 
   #vectorLoad(kind: 'load' | 'local', which: number, index: Expr, dtype: Scalar): void {
-    const { f } = this.frame, stride = this.stride(index);
+    const { f } = this.frame,
+      stride = this.stride(index);
     if (stride === 1) {
       const offset = this.firstAddress(kind, which, index);
-      if (dtype !== 'bool') { f.memory('v128.load', offset); return; }
-      f.memory('v128.load32_zero', offset).simd('i16x8.extend_low_i8x16_u', 'i32x4.extend_low_i16x8_u').v128([0, 0, 0, 0]).simd('i32x4.ne');
+      if (dtype !== 'bool') {
+        f.memory('v128.load', offset);
+        return;
+      }
+      f.memory('v128.load32_zero', offset)
+        .simd('i16x8.extend_low_i8x16_u', 'i32x4.extend_low_i16x8_u')
+        .v128([0, 0, 0, 0])
+        .simd('i32x4.ne');
       return;
     }
     const to = f.local(V128);
     f.v128([0, 0, 0, 0]).set(to);
     this.eachAddress(kind, which, index, (lane, offset) => {
-      if (dtype === 'bool') f.memory('i32.load8_u', offset).set(this.#spare(I32)).get(to).get(this.#spare(I32)).lane('i32x4.replace_lane', lane).set(to);
+      if (dtype === 'bool')
+        f.memory('i32.load8_u', offset)
+          .set(this.#spare(I32))
+          .get(to)
+          .get(this.#spare(I32))
+          .lane('i32x4.replace_lane', lane)
+          .set(to);
       else f.get(to).memoryLane('v128.load32_lane', lane, offset).set(to);
     });
     f.get(to);
@@ -280,23 +456,39 @@ export class Values {
 
   /** For each lane: its element's address is on the stack, but for a constant. */
   eachAddress(kind: 'load' | 'local', which: number, index: Expr, visit: (lane: number, offset: number) => void): void {
-    const { f, buffers, locals, addresses, places, scratch } = this.frame, stride = this.stride(index);
+    const { f, buffers, locals, addresses, places, scratch } = this.frame,
+      stride = this.stride(index);
     const bytes = sizeOf((kind === 'load' ? buffers : locals)[which].dtype);
     if (stride !== null && stride >= 0) {
-      const offset = this.firstAddress(kind, which, index), at = f.keep(I32);
-      for (let l = 0; l < 4; l++) { f.get(at); visit(l, offset + l * stride * bytes); }
+      const offset = this.firstAddress(kind, which, index),
+        at = f.keep(I32);
+      for (let l = 0; l < 4; l++) {
+        f.get(at);
+        visit(l, offset + l * stride * bytes);
+      }
       return;
     }
     this.vector(index);
     if (bytes > 1) f.i32(Math.log2(bytes)).simd('i32x4.shl');
     f.get(kind === 'load' ? addresses[which] : scratch).simd('i32x4.splat', 'i32x4.add');
     const all = f.keep(V128);
-    for (let l = 0; l < 4; l++) { f.get(all).lane('i32x4.extract_lane', l); visit(l, kind === 'local' ? places[which] : 0); }
+    for (let l = 0; l < 4; l++) {
+      f.get(all).lane('i32x4.extract_lane', l);
+      visit(l, kind === 'local' ? places[which] : 0);
+    }
   }
 
   #vectorOp(e: Extract<Expr, { k: 'op' }>): void {
-    const { f } = this.frame, [a, b, c] = e.args, of = a.dtype, float = of === 'float32', t = float ? 'f32x4' : 'i32x4';
-    const push = (...xs: Expr[]): void => { xs.forEach((x) => { this.vector(x); }); };
+    const { f } = this.frame,
+      [a, b, c] = e.args,
+      of = a.dtype,
+      float = of === 'float32',
+      t = float ? 'f32x4' : 'i32x4';
+    const push = (...xs: Expr[]): void => {
+      xs.forEach((x) => {
+        this.vector(x);
+      });
+    };
     const sign = of === 'uint32' ? '_u' : '_s';
     if (isVectorFunction(e.op)) {
       push(a);
@@ -304,26 +496,78 @@ export class Values {
       return;
     }
     const compare = COMPARE[e.op];
-    if (compare) { push(a, b); f.simd(of === 'bool' && compare === 'ne' ? 'v128.xor' : `${t}.${compare}${!float && compare.startsWith('l') ? sign : ''}` as Simd); return; }
+    if (compare) {
+      push(a, b);
+      f.simd(
+        of === 'bool' && compare === 'ne'
+          ? 'v128.xor'
+          : (`${t}.${compare}${!float && compare.startsWith('l') ? sign : ''}` as Simd),
+      );
+      return;
+    }
     switch (e.op) {
-      case 'add': case 'sub': case 'mul': push(a, b); f.simd(`${t}.${e.op}`); return;
-      case 'and': case 'or': case 'xor': push(a, b); f.simd(`v128.${e.op}`); return;
-      case 'div':
-        if (float) { push(a, b); f.simd('f32x4.div'); } else this.#laneByLane(a, b, () => { if (needsCare(of, b)) divide(f, of === 'int32'); else f.op(`i32.div${division(a)}`); });
+      case 'add':
+      case 'sub':
+      case 'mul':
+        push(a, b);
+        f.simd(`${t}.${e.op}`);
         return;
-      case 'mod': this.#laneByLane(a, b, () => { f.op(`i32.rem${division(a)}`); }); return;
+      case 'and':
+      case 'or':
+      case 'xor':
+        push(a, b);
+        f.simd(`v128.${e.op}`);
+        return;
+      case 'div':
+        if (float) {
+          push(a, b);
+          f.simd('f32x4.div');
+        } else
+          this.#laneByLane(a, b, () => {
+            if (needsCare(of, b)) divide(f, of === 'int32');
+            else f.op(`i32.div${division(a)}`);
+          });
+        return;
+      case 'mod':
+        this.#laneByLane(a, b, () => {
+          f.op(`i32.rem${division(a)}`);
+        });
+        return;
       case 'shr':
-        if (this.isVector(b)) { this.#laneByLane(a, b, () => { f.op(of === 'uint32' ? 'i32.shr_u' : 'i32.shr_s'); }); return; }
+        if (this.isVector(b)) {
+          this.#laneByLane(a, b, () => {
+            f.op(of === 'uint32' ? 'i32.shr_u' : 'i32.shr_s');
+          });
+          return;
+        }
         push(a);
         this.scalar(b);
         f.simd(of === 'uint32' ? 'i32x4.shr_u' : 'i32x4.shr_s');
         return;
-      case 'neg': push(a); f.simd(`${t}.neg`); return;
-      case 'abs': push(a); if (of !== 'uint32') f.simd(float ? 'f32x4.abs' : 'i32x4.abs'); return;
-      case 'sqrt': push(a); f.simd('f32x4.sqrt'); return;
-      case 'floor': push(a); f.simd('f32x4.floor'); return;
-      case 'round': push(a); f.simd('f32x4.nearest'); return;
-      case 'not': push(a); f.simd('v128.not'); return;
+      case 'neg':
+        push(a);
+        f.simd(`${t}.neg`);
+        return;
+      case 'abs':
+        push(a);
+        if (of !== 'uint32') f.simd(float ? 'f32x4.abs' : 'i32x4.abs');
+        return;
+      case 'sqrt':
+        push(a);
+        f.simd('f32x4.sqrt');
+        return;
+      case 'floor':
+        push(a);
+        f.simd('f32x4.floor');
+        return;
+      case 'round':
+        push(a);
+        f.simd('f32x4.nearest');
+        return;
+      case 'not':
+        push(a);
+        f.simd('v128.not');
+        return;
       case 'isfinite': {
         push(a);
         const x = f.local(V128);
@@ -331,26 +575,52 @@ export class Values {
         return;
       }
       // a < b ? a : b is pmin(b, a): the first operand unless the second is smaller
-      case 'min': push(b, a); f.simd(float ? 'f32x4.pmin' : `i32x4.min${sign}`); return;
-      case 'max': push(b, a); f.simd(float ? 'f32x4.pmax' : `i32x4.max${sign}`); return;
-      case 'select': push(b, c, a); f.simd('v128.bitselect'); return;
+      case 'min':
+        push(b, a);
+        f.simd(float ? 'f32x4.pmin' : `i32x4.min${sign}`);
+        return;
+      case 'max':
+        push(b, a);
+        f.simd(float ? 'f32x4.pmax' : `i32x4.max${sign}`);
+        return;
+      case 'select':
+        push(b, c, a);
+        f.simd('v128.bitselect');
+        return;
       case 'fma':
         push(a, b);
         if (!this.frame.fused) f.simd('f32x4.mul');
         push(c);
         f.simd(this.frame.fused ? 'f32x4.relaxed_madd' : 'f32x4.add');
         return;
-      case 'cast': push(a); castVector(f, e.dtype, of); return;
-      case 'threefry': f.get(threefry(f, e.args.map((x) => { this.vector(x); return f.keep(V128); }), true)[0]); return;
-      default: throw new VerifyError('emit', `no WebAssembly for ${e.op}`);
+      case 'cast':
+        push(a);
+        castVector(f, e.dtype, of);
+        return;
+      case 'threefry':
+        f.get(
+          threefry(
+            f,
+            e.args.map((x) => {
+              this.vector(x);
+              return f.keep(V128);
+            }),
+            true,
+          )[0],
+        );
+        return;
+      default:
+        throw new VerifyError('emit', `no WebAssembly for ${e.op}`);
     }
   }
 
   #laneByLane(a: Expr, b: Expr, write: () => void): void {
-    const { f } = this.frame, fixed = !this.isVector(b);
+    const { f } = this.frame,
+      fixed = !this.isVector(b);
     this.vector(a);
     const x = f.keep(V128);
-    if (fixed) this.scalar(b); else this.vector(b);
+    if (fixed) this.scalar(b);
+    else this.vector(b);
     const y = f.keep(fixed ? I32 : V128);
     f.get(x);
     for (let l = 0; l < 4; l++) {
@@ -363,10 +633,18 @@ export class Values {
 
   // ---- before a loop over the lane variable ----
 
-  /** Computes once what a loop with these expressions would compute in every turn. `changing` tells what the loop itself stores to. */
-  hoist(roots: readonly Expr[], places: readonly { kind: 'load' | 'local'; which: number; index: Expr }[],
-    changing: (kind: 'load' | 'local', which: number) => boolean): void {
-    const { f, buffers, locals } = this.frame, seen = new Set<Expr>(), memo = new Map<Expr, boolean>();
+  /**
+   * Computes once what a loop with these expressions would compute in every turn. `changing` tells what the loop itself
+   * stores to.
+   */
+  hoist(
+    roots: readonly Expr[],
+    places: readonly { kind: 'load' | 'local'; which: number; index: Expr }[],
+    changing: (kind: 'load' | 'local', which: number) => boolean,
+  ): void {
+    const { f, buffers, locals } = this.frame,
+      seen = new Set<Expr>(),
+      memo = new Map<Expr, boolean>();
     this.share([...roots, ...places.map((p) => p.index)]);
     const fixed = (e: Expr): boolean => {
       const found = memo.get(e);
@@ -382,10 +660,14 @@ export class Values {
         this.scalar(e);
         this.#scalars.set(e, f.keep(typeOf(e.dtype)));
       }
-      if (asVector && !this.#vectors.has(e)) { this.#splat(e); this.#vectors.set(e, f.keep(V128)); }
+      if (asVector && !this.#vectors.has(e)) {
+        this.#splat(e);
+        this.#vectors.set(e, f.keep(V128));
+      }
     };
     const place = (kind: 'load' | 'local', which: number, index: Expr): boolean => {
-      const stride = this.stride(index), key = `${kind}${which}:${index.id}`;
+      const stride = this.stride(index),
+        key = `${kind}${which}:${index.id}`;
       if (stride === null || stride === 0 || this.#starts.has(key)) return stride !== null && stride > 0;
       const rest = index.k === 'linear' ? index.terms.filter(([, t]) => t !== this.lane) : [];
       if (!rest.every(([, t]) => fixed(t))) return false;
@@ -401,14 +683,20 @@ export class Values {
     const visit = (e: Expr): void => {
       if (seen.has(e)) return;
       seen.add(e);
-      if (!this.isVector(e)) { still(e, true); return; }
+      if (!this.isVector(e)) {
+        still(e, true);
+        return;
+      }
       if (e.k === 'load' && place('load', e.buffer, e.index)) return;
       if (e.k === 'local' && e.index && place('local', e.local, e.index)) return;
-      for (const c of children(e)) if (e.k === 'linear' && !this.isVector(c)) still(c, false); else visit(c);
+      for (const c of children(e))
+        if (e.k === 'linear' && !this.isVector(c)) still(c, false);
+        else visit(c);
     };
     roots.forEach(visit);
     for (const p of places) if (!place(p.kind, p.which, p.index)) visit(p.index);
   }
 }
 
-const isVectorFunction = (name: string): name is VectorFunction => (VECTOR_FUNCTIONS as readonly string[]).includes(name);
+const isVectorFunction = (name: string): name is VectorFunction =>
+  (VECTOR_FUNCTIONS as readonly string[]).includes(name);

@@ -1,5 +1,5 @@
-// What every op of the table refuses when a graph is made, beside what its own rule says: dtypes that it does not compute, settings that
-// are no numbers, results that are too large.
+// What every op of the table refuses when a graph is made, beside what its own rule says: dtypes that it does not
+// compute, settings that are no numbers, results that are too large.
 import { isHalf } from '../../base/half.ts';
 import { isFloat, type DType } from '../../base/dtype.ts';
 import { ShapeError } from '../../base/errors.ts';
@@ -14,47 +14,70 @@ const FITS: Readonly<Record<Takes, (dtype: DType) => boolean>> = {
   stored: () => true,
 };
 const NAMES: Readonly<Record<Takes, string>> = {
-  floats: 'floats (float32 or float64)', numbers: 'numbers (float32, float64, int32 or uint32)', any: 'float32, float64, int32, uint32 or bool',
-  stored: 'any dtype' };
+  floats: 'floats (float32 or ' + 'float64)',
+  numbers: 'numbers (float32, float64, int32 or uint32)',
+  any: 'float32, float64, int32, uint32 or bool',
+  stored: 'any dtype',
+};
 
 /** The op with a rule that checks all of that. */
 export function checked<A extends Attrs>(op: Op<A>): Op<A> {
   const { name, takes = [] } = op;
-  return { ...op, infer(inputs, attrs, ids) {
-    inputs.forEach((t, i) => {
-      const wanted = takes[i] ?? 'any';
-      if (!FITS[wanted](t.dtype)) throw new ShapeError(`${name}: needs ${NAMES[wanted]}, got ${showType(t)}${i > 0 ? ` as input ${i + 1}` : ''}`, hintFor(t.dtype, wanted));
-    });
-    for (const [key, value] of Object.entries(attrs)) {
-      if (name === 'constant' || typeof value !== 'number') continue;
-      if (Number.isNaN(value)) throw new ShapeError(`${name}: ${key} is NaN`);
-      if (Number.isFinite(value) && !Number.isFinite(Math.fround(value)) && inputs.some((t) => t.dtype === 'float32')) {
-        throw new ShapeError(`${name}: ${key} is ${value}, which is no finite float32`);
+  return {
+    ...op,
+    infer(inputs, attrs, ids) {
+      inputs.forEach((t, i) => {
+        const wanted = takes[i] ?? 'any';
+        if (!FITS[wanted](t.dtype))
+          throw new ShapeError(
+            `${name}: needs ${NAMES[wanted]}, got ` + `${showType(t)}${i > 0 ? ` as input ${i + 1}` : ''}`,
+            hintFor(t.dtype, wanted),
+          );
+      });
+      for (const [key, value] of Object.entries(attrs)) {
+        if (name === 'constant' || typeof value !== 'number') continue;
+        if (Number.isNaN(value)) throw new ShapeError(`${name}: ${key} is NaN`);
+        if (
+          Number.isFinite(value) &&
+          !Number.isFinite(Math.fround(value)) &&
+          inputs.some((t) => t.dtype === 'float32')
+        ) {
+          throw new ShapeError(`${name}: ${key} is ${value}, which is no finite float32`);
+        }
       }
-    }
-    return op.infer(inputs, attrs, ids).map((t) => checkSize(name, t));
-  } };
+      return op.infer(inputs, attrs, ids).map((t) => checkSize(name, t));
+    },
+  };
 }
 
 const hintFor = (dtype: DType, wanted: Takes): string =>
-  (isHalf(dtype) ? `nothing is computed in ${dtype}: cast(x, 'float32') first` : `cast(x, '${wanted === 'floats' || dtype !== 'bool' ? 'float32' : 'int32'}') first`);
+  isHalf(dtype)
+    ? `nothing is computed in ${dtype}: cast(x, 'float32') first`
+    : `cast(x, ` + `'${wanted === 'floats' || dtype !== 'bool' ? 'float32' : 'int32'}') first`;
 
 /** That operands are not of one dtype. */
 export function unlike(name: string, ...dtypes: readonly DType[]): ShapeError {
   const floats = dtypes.every((d) => d === 'float64' || d === 'float32');
-  return new ShapeError(`${name}: dtypes differ (${dtypes.join(', ')})`,
-    floats ? "nn.setDtype(model, 'float64') makes a model one of float64; else cast(x, 'float32'), convert(tensor, 'float32')" : 'use cast');
+  return new ShapeError(
+    `${name}: dtypes differ (${dtypes.join(', ')})`,
+    floats
+      ? "nn.setDtype(model, 'float64') makes a model one of float64; else cast(x, 'float32'), convert(tensor, " +
+          "'float32')"
+      : 'use cast',
+  );
 }
 
 /** Throws where an axis is none of x's. */
 export function checkAxis(op: string, x: TensorType, axis: number): void {
-  if (!Number.isInteger(axis) || axis < 0 || axis >= x.shape.length) throw new ShapeError(`${op}: ${showShape(x.shape)} has no dimension ${String(axis)}`);
+  if (!Number.isInteger(axis) || axis < 0 || axis >= x.shape.length)
+    throw new ShapeError(`${op}: ${showShape(x.shape)} has no dimension ${String(axis)}`);
 }
 
 /** Throws where axes are not some of x's, ascending, each once. */
 export function checkAxes(op: string, x: TensorType, axes: readonly number[]): void {
   for (const [i, axis] of axes.entries()) {
     checkAxis(op, x, axis);
-    if (i > 0 && axis <= axes[i - 1]) throw new ShapeError(`${op}: axes [${axes.join(', ')}] are not in order, each once`);
+    if (i > 0 && axis <= axes[i - 1])
+      throw new ShapeError(`${op}: axes [${axes.join(', ')}] are not in order, each once`);
   }
 }

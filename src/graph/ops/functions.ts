@@ -1,6 +1,16 @@
-// Functions on tensors for models of one's own: the public face of `ops`. What is only of use inside the library stays out.
+// Functions on tensors for models of one's own: the public face of `ops`. What is only of use inside the library stays
+// out.
 export { abs } from './elementwise/abs.ts';
-export { clamp, elu, geluExact, hardSigmoid, hardSwish, leakyRelu, logSigmoid, sign } from './elementwise/activations.ts';
+export {
+  clamp,
+  elu,
+  geluExact,
+  hardSigmoid,
+  hardSwish,
+  leakyRelu,
+  logSigmoid,
+  sign,
+} from './elementwise/activations.ts';
 export { add } from './elementwise/add.ts';
 export { argMax, argMin } from './reduce/argMax.ts';
 export { broadcastTo, padAll, repeat, split, squeeze, stack, tile, unsqueeze } from './shape/arrange.ts';

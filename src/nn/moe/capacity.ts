@@ -1,4 +1,5 @@
-// How many rows an expert may get. In: the setting and the sizes of a layer; out: whole numbers, and the room to plan for them.
+// How many rows an expert may get. In: the setting and the sizes of a layer; out: whole numbers, and the room to plan
+// for them.
 import { UserError } from '../../base/errors.ts';
 import { shown } from '../../base/options.ts';
 
@@ -7,19 +8,32 @@ export type Capacity = 'dropless' | number | readonly number[];
 
 export function checkCapacity(capacity: Capacity, experts: number): Capacity {
   const factor = (f: unknown): boolean => typeof f === 'number' && Number.isFinite(f) && f >= 0;
-  const fine = capacity === 'dropless' || (Array.isArray(capacity) ? capacity.length === experts && capacity.every(factor) : factor(capacity));
+  const fine =
+    capacity === 'dropless' ||
+    (Array.isArray(capacity) ? capacity.length === experts && capacity.every(factor) : factor(capacity));
   if (!fine) {
-    throw new UserError(`capacity must be 'dropless', a factor of at least 0, or a list of ${experts} factors, got ${Array.isArray(capacity) ? `[${capacity.map(shown).join()}]` : shown(capacity)}`,
-      'a factor of 1 gives each expert its even share: tokens * topK / experts rows');
+    throw new UserError(
+      `capacity must be 'dropless', a factor of at least 0, or a list of ${experts} factors, got ` +
+        `${Array.isArray(capacity) ? `[${capacity.map(shown).join()}]` : shown(capacity)}`,
+      'a factor of 1 gives each expert its even share: tokens * topK / experts rows',
+    );
   }
   return typeof capacity === 'object' ? Object.freeze([...capacity]) : capacity;
 }
 
-/** Rows of each expert: ceil(factor * choices / experts); null for dropless. `choices`: tokens * k. active: which slots hold an expert; the even
- * share is one among those, and a free slot has no room. */
-export function capacityRows(capacity: Capacity, experts: number, choices: number, active?: readonly boolean[]): number[] | null {
+/**
+ * Rows of each expert: ceil(factor * choices / experts); null for dropless. `choices`: tokens * k. active: which slots
+ * hold an expert; the even share is one among those, and a free slot has no room.
+ */
+export function capacityRows(
+  capacity: Capacity,
+  experts: number,
+  choices: number,
+  active?: readonly boolean[],
+): number[] | null {
   if (capacity === 'dropless') return null;
-  const factors = typeof capacity === 'number' ? new Array<number>(experts).fill(capacity) : capacity, share = active?.filter((held) => held).length ?? experts;
+  const factors = typeof capacity === 'number' ? new Array<number>(experts).fill(capacity) : capacity,
+    share = active?.filter((held) => held).length ?? experts;
   return factors.map((f, e) => (active?.[e] === false ? 0 : Math.min(choices, Math.ceil((f * choices) / share))));
 }
 
@@ -38,13 +52,35 @@ export interface Room {
 }
 
 /** Rows of a layer. padded: every expert has as many as its capacity. spill: rows beyond it are computed too. */
-export function roomFor({ tokens, k, experts, capacity, padded, spill, active }: { readonly tokens: number; readonly k: number; readonly experts: number; readonly capacity: Capacity;
-  readonly padded: boolean; readonly spill: boolean; readonly active?: readonly boolean[] | undefined }): Room {
+export function roomFor({
+  tokens,
+  k,
+  experts,
+  capacity,
+  padded,
+  spill,
+  active,
+}: {
+  readonly tokens: number;
+  readonly k: number;
+  readonly experts: number;
+  readonly capacity: Capacity;
+  readonly padded: boolean;
+  readonly spill: boolean;
+  readonly active?: readonly boolean[] | undefined;
+}): Room {
   const choices = tokens * k;
   // A token does not choose an expert twice: no expert gets more rows than there are tokens.
-  const caps = capacityRows(capacity, experts, choices, active)?.map((c) => Math.min(c, tokens))
-    ?? (padded ? Array.from({ length: experts }, (_, e) => (active?.[e] === false ? 0 : tokens)) : null);
+  const caps =
+    capacityRows(capacity, experts, choices, active)?.map((c) => Math.min(c, tokens)) ??
+    (padded ? Array.from({ length: experts }, (_, e) => (active?.[e] === false ? 0 : tokens)) : null);
   if (!caps) return { caps, bound: choices };
-  const total = Math.max(1, caps.reduce((a, b) => a + b, 0));
-  return { caps, bound: padded ? bucket(total) + (spill ? choices : 0) : spill ? choices : Math.min(choices, bucket(total)) };
+  const total = Math.max(
+    1,
+    caps.reduce((a, b) => a + b, 0),
+  );
+  return {
+    caps,
+    bound: padded ? bucket(total) + (spill ? choices : 0) : spill ? choices : Math.min(choices, bucket(total)),
+  };
 }

@@ -1,8 +1,10 @@
-// Whom a token may choose where not every slot holds an expert of its own. In: scores of all slots; out: a bool for each.
+// Whom a token may choose where not every slot holds an expert of its own. In: scores of all slots; out: a bool for
+// each.
 //
-// Free slots are out. Of a family (an expert and its copies) the one with the highest score is in: a copy that has just been made scores as much as
-// what it is a copy of, and stands in its place, so that the set of experts that is chosen, and the sum of their weights, are as before. Where
-// scores are equal, tokens of even number go to the first of them, others to the last: copies get tokens of their own, and part.
+// Free slots are out. Of a family (an expert and its copies) the one with the highest score is in: a copy that has just
+// been made scores as much as what it is a copy of, and stands in its place, so that the set of experts that is chosen,
+// and the sum of their weights, are as before. Where scores are equal, tokens of even number go to the first of them,
+// others to the last: copies get tokens of their own, and part.
 import { hostTensor } from '../../base/tensor.ts';
 import { boundOf } from '../../base/shape.ts';
 import { scalar, type Tensor } from '../../graph/tensor.ts';
@@ -34,17 +36,25 @@ function rivals(families: Families, turn: number): number[] {
 
 const set = (flags: Tensor): Tensor => less(scalar(flags, 0.5), flags);
 
-/** scores float [tokens, slots] -> bool [tokens, slots], or [slots] where that is enough. Which slots there are is data: another choice of them
- * compiles no kernel, as long as the largest family has as many members. */
+/**
+ * scores float [tokens, slots] -> bool [tokens, slots], or [slots] where that is enough. Which slots there are is data:
+ * another choice of them compiles no kernel, as long as the largest family has as many members.
+ */
 export function eligible(scores: Tensor, slots: OpenSlots): Tensor {
-  const { families } = slots, trace = traceOf(scores), count = boundOf(scores.shape[1]), fixed = stopGradient(scores);
-  const flags = (list: readonly boolean[]): Tensor => set(trace.constant({ dtype: 'float32', shape: [count] }, Float32Array.from(list, Number)));
+  const { families } = slots,
+    trace = traceOf(scores),
+    count = boundOf(scores.shape[1]),
+    fixed = stopGradient(scores);
+  const flags = (list: readonly boolean[]): Tensor =>
+    set(trace.constant({ dtype: 'float32', shape: [count] }, Float32Array.from(list, Number)));
   const largest = Math.max(...families.map((family) => families.filter((f) => f !== null && f === family).length));
   let open = activeSlots(scores, slots); // [slots]
   if (largest === 1) return open;
-  const token = cast(iota(fixed, 0), 'float32'), odd = less(mul(floor(mul(token, 0.5)), 2), token); // [tokens, slots]
+  const token = cast(iota(fixed, 0), 'float32'),
+    odd = less(mul(floor(mul(token, 0.5)), 2), token); // [tokens, slots]
   for (let turn = 1; turn < largest; turn++) {
-    const other = rivals(families, turn), index = trace.constant({ dtype: 'int32', shape: [count] }, Int32Array.from(other));
+    const other = rivals(families, turn),
+      index = trace.constant({ dtype: 'int32', shape: [count] }, Int32Array.from(other));
     const against = takeAlong(fixed, expand(index, fixed, [0])); // [tokens, slots]
     const yields = where(odd, flags(other.map((r, e) => e < r)), flags(other.map((r, e) => e > r)));
     open = logicalAnd(open, logicalNot(logicalOr(less(fixed, against), logicalAnd(equal(fixed, against), yields))));
@@ -56,11 +66,17 @@ export function eligible(scores: Tensor, slots: OpenSlots): Tensor {
 export const closed = (x: Tensor, open: Tensor, value = -Infinity): Tensor => where(open, x, scalar(x, value));
 
 /** A number that is data: other slots compile no kernel. */
-export const numberOf = (like: Tensor, value: number): Tensor => traceOf(like).constant({ dtype: like.dtype, shape: [] }, hostTensor(like.dtype, [], [value]).data);
+export const numberOf = (like: Tensor, value: number): Tensor =>
+  traceOf(like).constant({ dtype: like.dtype, shape: [] }, hostTensor(like.dtype, [], [value]).data);
 
 /** bool [slots]: which hold an expert. */
 export function activeSlots(like: Tensor, { families }: OpenSlots): Tensor {
-  return set(traceOf(like).constant({ dtype: 'float32', shape: [families.length] }, Float32Array.from(activeOf(families), Number)));
+  return set(
+    traceOf(like).constant(
+      { dtype: 'float32', shape: [families.length] },
+      Float32Array.from(activeOf(families), Number),
+    ),
+  );
 }
 
 /** x float [slots], 0 where a slot is free -> its mean over experts. */

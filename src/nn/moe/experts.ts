@@ -1,4 +1,5 @@
-// The uniform bank of feed-forward experts: all experts' rows lie in one ragged buffer and go through grouped matrix products.
+// The uniform bank of feed-forward experts: all experts' rows lie in one ragged buffer and go through grouped matrix
+// products.
 import { UserError } from '../../base/errors.ts';
 import { checkOptions, type KeysOf } from '../../base/options.ts';
 import { aFlag, aSize, aText, atLeast0, needed } from '../../base/kinds.ts';
@@ -28,13 +29,26 @@ export interface ExpertsOptions {
   readonly bias?: boolean;
   readonly outStd?: number;
 }
-const KEYS: KeysOf<ExpertsOptions> = { experts: needed(aSize), dModel: needed(aSize), hidden: needed(aSize),
-  activation: aText, bias: aFlag, outStd: atLeast0 };
+const KEYS: KeysOf<ExpertsOptions> = {
+  experts: needed(aSize),
+  dModel: needed(aSize),
+  hidden: needed(aSize),
+  activation: aText,
+  bias: aFlag,
+  outStd: atLeast0,
+};
 
 /** A bank's parameters as tensors. */
-export interface Used { readonly w1: Tensor; readonly b1: Tensor | null; readonly w2: Tensor; readonly b2: Tensor | null }
+export interface Used {
+  readonly w1: Tensor;
+  readonly b1: Tensor | null;
+  readonly w2: Tensor;
+  readonly b2: Tensor | null;
+}
 
-/** Rows of expert e: act(x W1[e] + b1[e]) W2[e] + b2[e]. SwiGLU: (silu(x W1) * (x W3)) W2 with W1 and W3 side by side. */
+/**
+ * Rows of expert e: act(x W1[e] + b1[e]) W2[e] + b2[e]. SwiGLU: (silu(x W1) * (x W3)) W2 with W1 and W3 side by side.
+ */
 export class ExpertBank {
   readonly w1: Parameter; // [experts, dModel, hidden]; SwiGLU: [experts, dModel, 2 hidden]
   readonly w2: Parameter; // [experts, hidden, dModel]
@@ -45,10 +59,11 @@ export class ExpertBank {
   constructor(options: ExpertsOptions) {
     checkOptions('ExpertBank', options, KEYS);
     const { experts, dModel, hidden, activation = 'gelu', bias = false, outStd = 1 / Math.sqrt(hidden) } = options;
-    if (!ACTIVATIONS.includes(activation)) throw new UserError(`no activation named ${String(activation)}`, `one of ${ACTIVATIONS.join(', ')}`);
+    if (!ACTIVATIONS.includes(activation))
+      throw new UserError(`no activation named ` + `${String(activation)}`, `one of ${ACTIVATIONS.join(', ')}`);
     const wide = activation === 'swiglu' ? 2 * hidden : hidden;
     const zeros = (n: number): Parameter | null =>
-      (bias ? new Parameter([experts, n], { kind: 'constant', value: 0 }, { role: 'bias' }) : null);
+      bias ? new Parameter([experts, n], { kind: 'constant', value: 0 }, { role: 'bias' }) : null;
     this.w1 = new Parameter([experts, dModel, wide], { kind: 'normal', std: 1 / Math.sqrt(dModel) });
     this.w2 = new Parameter([experts, hidden, dModel], { kind: 'normal', std: outStd });
     this.b1 = zeros(wide);
@@ -56,14 +71,24 @@ export class ExpertBank {
     this.#activation = activation;
   }
 
-  /** The parameters in the graph of x. apart: the gradients of what is made of these are summed up before those of other uses join them. */
+  /**
+   * The parameters in the graph of x. apart: the gradients of what is made of these are summed up before those of other
+   * uses join them.
+   */
   used(x: Tensor, apart = false): Used {
     const get = (p: Parameter): Tensor => (apart ? emit1('reshape', [use(x, p)], { shape: p.shape }) : use(x, p));
     return { w1: get(this.w1), b1: this.b1 && get(this.b1), w2: get(this.w2), b2: this.b2 && get(this.b2) };
   }
 
   /** rows [segmented, dModel], expert of each row int32 -> [segmented, dModel]. more: as of groupedMatmul. */
-  forward(rows: Tensor, expert: Tensor, { used: { w1, b1, w2, b2 } = this.used(rows), more = false }: { readonly used?: Used; readonly more?: boolean } = {}): Tensor {
+  forward(
+    rows: Tensor,
+    expert: Tensor,
+    {
+      used: { w1, b1, w2, b2 } = this.used(rows),
+      more = false,
+    }: { readonly used?: Used; readonly more?: boolean } = {},
+  ): Tensor {
     const linear = (x: Tensor, w: Tensor, b: Tensor | null): Tensor => {
       const y = groupedMatmul(x, w, { more });
       return b ? add(y, segmentExpand(b, expert, y, { more })) : y;
@@ -83,7 +108,8 @@ export class ExpertBank {
   #activate(h: Tensor): Tensor {
     if (this.#activation === 'relu') return relu(h);
     if (this.#activation === 'gelu') return gelu(h);
-    const last = h.shape.length - 1, width = boundOf(h.shape[last]) / 2;
+    const last = h.shape.length - 1,
+      width = boundOf(h.shape[last]) / 2;
     return mul(silu(slice(h, last, 0, width)), slice(h, last, width, 2 * width));
   }
 }

@@ -9,35 +9,53 @@ import type { Tensor } from '../../graph/tensor.ts';
 import { gather } from '../../graph/ops/shape/gather.ts';
 import { softmax } from '../../graph/ops/reduce/softmax.ts';
 import { traceOf } from '../../trace/trace.ts';
-import { LinearRouter, PLAIN_KEYS, type Choice, type PlainRouterOptions, type RouteCall, type Router } from './router.ts';
+import {
+  LinearRouter,
+  PLAIN_KEYS,
+  type Choice,
+  type PlainRouterOptions,
+  type RouteCall,
+  type Router,
+} from './router.ts';
 
 /**
- * Expert choice (Zhou et al. 2022): each expert takes the tokens with the highest probability of it, as many as its capacity, so that
- * load is even by construction and a token may get any number of experts. topK is how many a token gets on average. Choices look at all
- * tokens of the batch, later ones too.
+ * Expert choice (Zhou et al. 2022): each expert takes the tokens with the highest probability of it, as many as its
+ * capacity, so that load is even by construction and a token may get any number of experts. topK is how many a token
+ * gets on average. Choices look at all tokens of the batch, later ones too.
  */
 export class ExpertChoiceRouter extends LinearRouter {
   readonly expertsChoose = true;
-  constructor(options: PlainRouterOptions) { super(options, PLAIN_KEYS); }
+  constructor(options: PlainRouterOptions) {
+    super(options, PLAIN_KEYS);
+  }
 
   choose(x: Tensor): Choice {
-    const logits = this.logits(x), probs = softmax(logits), tokens = boundOf(x.shape[0]);
-    const all = traceOf(x).constant({ dtype: 'int32', shape: [tokens, this.experts] }, Int32Array.from({ length: tokens * this.experts }, (_, i) => i % this.experts));
+    const logits = this.logits(x),
+      probs = softmax(logits),
+      tokens = boundOf(x.shape[0]);
+    const all = traceOf(x).constant(
+      { dtype: 'int32', shape: [tokens, this.experts] },
+      Int32Array.from({ length: tokens * this.experts }, (_, i) => i % this.experts),
+    );
     return { indices: all, weights: probs, scores: probs, probs, logits, expertsChoose: true };
   }
 }
 
 export interface HashRouterOptions {
   readonly experts: number;
-  /** With it, experts follow from the tokens' ids 0..vocab-1, which the model must give; without, from a token's place in
-   * the batch. Where a batch goes through in parts (`accumulate`, `split`), that is its place in the part, so that the
-   * choices, and results, are others than for the whole batch. */
+  /**
+   * With it, experts follow from the tokens' ids 0..vocab-1, which the model must give; without, from a token's place
+   * in the batch. Where a batch goes through in parts (`accumulate`, `split`), that is its place in the part, so that
+   * the choices, and results, are others than for the whole batch.
+   */
   readonly vocab?: number;
   readonly seed?: number;
 }
 const HASH_KEYS: KeysOf<HashRouterOptions> = { experts: needed(aSize), vocab: aSize, seed: anything };
 
-/** A fixed random table says which experts a token gets (Roller et al. 2021), each with weight 1 / k. Nothing is learnt. */
+/**
+ * A fixed random table says which experts a token gets (Roller et al. 2021), each with weight 1 / k. Nothing is learnt.
+ */
 export class HashRouter implements Router {
   readonly experts: number;
   readonly #options: HashRouterOptions;
@@ -50,9 +68,16 @@ export class HashRouter implements Router {
   }
 
   choose(x: Tensor, { k, ids }: RouteCall): Choice {
-    const { vocab, seed = 0 } = this.#options, trace = traceOf(x), tokens = boundOf(x.shape[0]);
-    if (vocab !== undefined && !ids) throw new UserError('hash router: it goes by token ids, and this model gives none', 'call moe.forward(x, ids), or leave out vocab');
-    const table = (rows: number): Tensor => trace.constant({ dtype: 'int32', shape: [rows, k] }, this.#table(rows, k, seed));
+    const { vocab, seed = 0 } = this.#options,
+      trace = traceOf(x),
+      tokens = boundOf(x.shape[0]);
+    if (vocab !== undefined && !ids)
+      throw new UserError(
+        'hash router: it goes by token ids, and this model gives none',
+        'call moe.forward(x, ids), or leave out vocab',
+      );
+    const table = (rows: number): Tensor =>
+      trace.constant({ dtype: 'int32', shape: [rows, k] }, this.#table(rows, k, seed));
     const indices = vocab !== undefined && ids ? gather(table(vocab), ids) : table(tokens);
     const weights = x.builder.emit('constant', [], { value: 1 / k, dtype: x.dtype, shape: [tokens, k] })[0];
     return { indices, weights, scores: weights, probs: null, logits: null };
@@ -60,7 +85,8 @@ export class HashRouter implements Router {
 
   /** k different experts for each row. */
   #table(rows: number, k: number, seed: number): Int32Array {
-    const stream = new Stream(seed, 'hash'), out = new Int32Array(rows * k);
+    const stream = new Stream(seed, 'hash'),
+      out = new Int32Array(rows * k);
     for (let r = 0; r < rows; r++) {
       const order = Array.from({ length: this.experts }, (_, e) => e);
       for (let j = 0; j < k; j++) {

@@ -1,4 +1,5 @@
-// Losses that keep experts evenly used, by name. In: what the router chose; out: one number each, to be added with a coefficient.
+// Losses that keep experts evenly used, by name. In: what the router chose; out: one number each, to be added with a
+// coefficient.
 import { UserError } from '../../base/errors.ts';
 import { boundOf } from '../../base/shape.ts';
 import { add } from '../../graph/ops/elementwise/add.ts';
@@ -21,15 +22,20 @@ import type { OpenSlots } from './slots.ts';
 export const LOSSES = ['balance', 'gshard', 'importance', 'load', 'z'] as const;
 export type LossName = (typeof LOSSES)[number];
 
-/** Switch Transformer (Fedus et al. 2022), equation 4: experts * sum_e (share of choices)_e * (mean probability)_e; 1 when even. probs [tokens,
- * experts], load int32 [experts] of `choices` choices. slots: where not every slot holds an expert of its own, here and below; means are over experts. */
+/**
+ * Switch Transformer (Fedus et al. 2022), equation 4: experts * sum_e (share of choices)_e * (mean probability)_e; 1
+ * when even. probs [tokens, experts], load int32 [experts] of `choices` choices. slots: where not every slot holds an
+ * expert of its own, here and below; means are over experts.
+ */
 export function balanceLoss(probs: Tensor, load: Tensor, choices: number, slots: OpenSlots | null = null): Tensor {
   const share = mul(cast(load, probs.dtype), 1 / choices);
   return mul(sum(mul(share, mean(probs, [0]))), slots ? numberOf(probs, slots.active) : boundOf(load.shape[0]));
 }
 
-/** GShard (Lepikhin et al. 2020), Algorithm 1: mean over experts of (share of first choices)_e * (mean probability)_e; 1 / experts^2 when
- * even. indices int32 [tokens, k]. */
+/**
+ * GShard (Lepikhin et al. 2020), Algorithm 1: mean over experts of (share of first choices)_e * (mean probability)_e; 1
+ * / experts^2 when even. indices int32 [tokens, k].
+ */
 export function gshardLoss(probs: Tensor, indices: Tensor, slots: OpenSlots | null = null): Tensor {
   const [tokens, experts] = probs.shape.map(boundOf);
   const first = cast(oneHot(reshape(slice(indices, 1, 0, 1), [tokens]), experts), probs.dtype);
@@ -37,8 +43,10 @@ export function gshardLoss(probs: Tensor, indices: Tensor, slots: OpenSlots | nu
   return slots ? meanOfActive(product, slots) : mean(product);
 }
 
-/** Squared coefficient of variation, (standard deviation / mean)^2, over experts: of importance (Shazeer et al. 2017, equation 7: sum of an
- * expert's gate weights) or of load (equation 11). x [experts]. */
+/**
+ * Squared coefficient of variation, (standard deviation / mean)^2, over experts: of importance (Shazeer et al. 2017,
+ * equation 7: sum of an expert's gate weights) or of load (equation 11). x [experts].
+ */
 export function squaredVariation(x: Tensor, slots: OpenSlots | null = null): Tensor {
   const even = slots ? meanOfActive(x, slots) : mean(x);
   return div(slots ? varianceOfActive(x, even, slots) : variance(x), add(mul(even, even), 1e-10));
@@ -58,15 +66,25 @@ export function zLoss(logits: Tensor): Tensor {
 /** The loss of that name for a layer's choice; throws where the router has not what it needs. */
 export function lossOf(name: LossName, choice: Choice, load: Tensor, slots: OpenSlots | null = null): Tensor {
   const need = <T>(value: T | null | undefined, what: string): T => {
-    if (value === null || value === undefined) throw new UserError(`MoE: the ${name} loss needs ${what}, which this router has not`, `set its coefficient to 0`);
+    if (value === null || value === undefined)
+      throw new UserError(
+        `MoE: the ${name} loss needs ${what}, which this ` + `router has not`,
+        `set its coefficient to 0`,
+      );
     return value;
   };
-  const { indices, weights } = choice, choices = indices.shape.reduce<number>((n, d) => n * boundOf(d), 1);
+  const { indices, weights } = choice,
+    choices = indices.shape.reduce<number>((n, d) => n * boundOf(d), 1);
   switch (name) {
-    case 'balance': return balanceLoss(need(choice.probs, 'probabilities'), load, choices, slots);
-    case 'gshard': return gshardLoss(need(choice.probs, 'probabilities'), indices, slots);
-    case 'importance': return squaredVariation(sum(gatesOf(indices, weights, boundOf(load.shape[0])), [0]), slots);
-    case 'load': return squaredVariation(need(choice.load, 'noise (a NoisyTopKRouter with k < experts)'), slots);
-    case 'z': return zLoss(need(choice.logits, 'logits'));
+    case 'balance':
+      return balanceLoss(need(choice.probs, 'probabilities'), load, choices, slots);
+    case 'gshard':
+      return gshardLoss(need(choice.probs, 'probabilities'), indices, slots);
+    case 'importance':
+      return squaredVariation(sum(gatesOf(indices, weights, boundOf(load.shape[0])), [0]), slots);
+    case 'load':
+      return squaredVariation(need(choice.load, 'noise (a NoisyTopKRouter with k < experts)'), slots);
+    case 'z':
+      return zLoss(need(choice.logits, 'logits'));
   }
 }

@@ -1,9 +1,11 @@
-// What samples chose, remembered from epoch to epoch by their ids. In: an MoE layer's tokens in a step of training whose batch has ids;
-// out: choices for the router to take, how far the live ones still agree, and a memory that is written when the step commits.
+// What samples chose, remembered from epoch to epoch by their ids. In: an MoE layer's tokens in a step of training
+// whose batch has ids; out: choices for the router to take, how far the live ones still agree, and a memory that is
+// written when the step commits.
 //
-// watched: the live choices are taken, and compared with what is remembered. cached: a sample that is remembered has its choices from the
-// memory, and so the sorting of rows by expert need not wait for the gate; the gate looks for the best experts only of samples that are
-// not remembered, and of one in `audit`, whose live choices are compared and remembered for the next time. Weights are the live gate's.
+// watched: the live choices are taken, and compared with what is remembered. cached: a sample that is remembered has
+// its choices from the memory, and so the sorting of rows by expert need not wait for the gate; the gate looks for the
+// best experts only of samples that are not remembered, and of one in `audit`, whose live choices are compared and
+// remembered for the next time. Weights are the live gate's.
 import { boundOf } from '../../base/shape.ts';
 import { UserError } from '../../base/errors.ts';
 import type { HostTensor } from '../../base/tensor.ts';
@@ -32,7 +34,10 @@ import { where } from '../../graph/ops/elementwise/where.ts';
 import { traceOf, type Trace } from '../../trace/trace.ts';
 import { random } from './router.ts';
 
-/** live: nothing is remembered. watched: the results of live, to the bit, and a memory. cached: choices come from the memory. */
+/**
+ * live: nothing is remembered. watched: the results of live, to the bit, and a memory. cached: choices come from the
+ * memory.
+ */
 export const ROUTINGS = ['live', 'watched', 'cached'] as const;
 export type RoutingMode = (typeof ROUTINGS)[number];
 
@@ -44,12 +49,16 @@ export interface MemoryOptions {
   readonly remember: number;
   /** One sample of so many is audited. */
   readonly audit: number;
-  /** Some slots cannot be chosen (by this token): their scores are -infinity. A sample that remembers one of them counts as not remembered. */
+  /**
+   * Some slots cannot be chosen (by this token): their scores are -infinity. A sample that remembers one of them counts
+   * as not remembered.
+   */
   readonly closed: boolean;
 }
 
 /** A memory's state: its layout is part of its name, so that another k or another number of tokens has another. */
-const nameOf = (path: string, { tokens, k }: MemoryAttrs, slots: number, experts: number): string => `assigned/choices/${path}/${slots}x${tokens}x${k}of${experts}`;
+const nameOf = (path: string, { tokens, k }: MemoryAttrs, slots: number, experts: number): string =>
+  `assigned/choices/${path}/${slots}x${tokens}x${k}of${experts}`;
 const NAME = /^assigned\/choices\/(.*)\/(\d+)x(\d+)x(\d+)of(\d+)$/;
 
 export class ChoiceMemory {
@@ -67,16 +76,30 @@ export class ChoiceMemory {
 
   /** null where nothing is remembered: outside of training, or where the batch has no ids. */
   static of(owner: object, tokens: Tensor, options: MemoryOptions): ChoiceMemory | null {
-    const trace = traceOf(tokens), ids = options.routing !== 'live' && trace.training ? trace.sampleIds() : null;
+    const trace = traceOf(tokens),
+      ids = options.routing !== 'live' && trace.training ? trace.sampleIds() : null;
     return ids && new ChoiceMemory(owner, tokens, ids, options);
   }
 
   private constructor(owner: object, x: Tensor, ids: Tensor, options: MemoryOptions) {
-    const { experts, k, remember: slots, routing } = options, rows = boundOf(x.shape[0]), samples = boundOf(ids.shape[0]), trace = traceOf(x), path = trace.pathOf(owner);
-    if (rows % samples !== 0) throw new UserError(`${path}: ${rows} tokens of ${samples} samples: choices are remembered where each sample has equally many, one after the other`, "leave routing 'live' here");
+    const { experts, k, remember: slots, routing } = options,
+      rows = boundOf(x.shape[0]),
+      samples = boundOf(ids.shape[0]),
+      trace = traceOf(x),
+      path = trace.pathOf(owner);
+    if (rows % samples !== 0)
+      throw new UserError(
+        `${path}: ${rows} tokens of ${samples} samples: choices are ` +
+          `remembered where each sample has equally many, one after the other`,
+        "leave routing 'live' here",
+      );
     this.#layout = { tokens: rows / samples, k, bits: bitsOf(experts) };
     const name = nameOf(path, this.#layout, slots, experts);
-    if (trace.inputs.some((i) => i.name === name)) throw new UserError(`${path}: it is called twice in a step, and remembers one choice for each sample and token`, "leave routing 'live' here");
+    if (trace.inputs.some((i) => i.name === name))
+      throw new UserError(
+        `${path}: it is called twice in a step, and ` + `remembers one choice for each sample and token`,
+        "leave routing 'live' here",
+      );
     this.#owner = owner;
     this.#trace = trace;
     this.#options = options;
@@ -90,14 +113,23 @@ export class ChoiceMemory {
 
   /** Choices by scores [rows, experts]: int32 [rows, k]. */
   pick(scores: Tensor): Tensor {
-    const { k } = this.#options, [rows] = this.#recalled.shape.map(boundOf), { tokens } = this.#layout, samples = rows / tokens;
+    const { k } = this.#options,
+      [rows] = this.#recalled.shape.map(boundOf),
+      { tokens } = this.#layout,
+      samples = rows / tokens;
     if (!this.#sorted) return (this.#live = topK(scores, k).indices);
     if (this.#options.closed) {
-      const open = less(scalar(scores, -Infinity), takeAlong(stopGradient(scores), this.#recalled)), closed = where(open, scalar(scores, 0), scalar(scores, 1));
-      this.#taken = where(equal(sum(reshape(closed, [samples, tokens * k]), [1]), 0), this.#known, scalar(this.#known, 0));
+      const open = less(scalar(scores, -Infinity), takeAlong(stopGradient(scores), this.#recalled)),
+        closed = where(open, scalar(scores, 0), scalar(scores, 1));
+      this.#taken = where(
+        equal(sum(reshape(closed, [samples, tokens * k]), [1]), 0),
+        this.#known,
+        scalar(this.#known, 0),
+      );
     }
     this.#live = topKUnless(scores, this.#recalled, where(this.#audited(), scalar(this.#taken, 0), this.#taken));
-    const bySample = (x: Tensor): Tensor => reshape(x, [samples, tokens, k]), taken = equal(reshape(this.#taken, [samples, 1, 1]), scalar(this.#taken, 1));
+    const bySample = (x: Tensor): Tensor => reshape(x, [samples, tokens, k]),
+      taken = equal(reshape(this.#taken, [samples, 1, 1]), scalar(this.#taken, 1));
     return reshape(where(taken, bySample(this.#recalled), bySample(this.#live)), [rows, k]);
   }
 
@@ -108,21 +140,46 @@ export class ChoiceMemory {
 
   /** One sample in `audit`, from a place in the batch that changes from step to step: bool [samples]. */
   #audited(): Tensor {
-    const { audit } = this.#options, place = cast(iota(this.#known, 0), 'float32');
-    const start = floor(mul(random(scalar(place, 0), this.#owner, 'audit'), audit)), round = div(add(place, start), audit);
+    const { audit } = this.#options,
+      place = cast(iota(this.#known, 0), 'float32');
+    const start = floor(mul(random(scalar(place, 0), this.#owner, 'audit'), audit)),
+      round = div(add(place, start), audit);
     return equal(floor(round), round);
   }
 
-  /** After the choice: writes the memory and reports `agreement` int32 [2]: choices that were remembered and are still among the live ones, of
-   * how many that were compared. */
+  /**
+   * After the choice: writes the memory and reports `agreement` int32 [2]: choices that were remembered and are still
+   * among the live ones, of how many that were compared.
+   */
   settle(): void {
     const live = this.#live;
-    if (!live) throw new UserError(`${this.#trace.pathOf(this.#owner)}: its router chose without looking at what is remembered`, "leave routing 'live', or let choose() call `pick` in place of topK");
-    const { tokens, k } = this.#layout, samples = boundOf(this.#ids.shape[0]), known = equal(this.#known, scalar(this.#known, 1)), compared = this.#sorted ? logicalAnd(known, this.#audited()) : known;
+    if (!live)
+      throw new UserError(
+        `${this.#trace.pathOf(this.#owner)}: its router chose without looking at what is ` + `remembered`,
+        "leave routing 'live', or let choose() call `pick` in place of topK",
+      );
+    const { tokens, k } = this.#layout,
+      samples = boundOf(this.#ids.shape[0]),
+      known = equal(this.#known, scalar(this.#known, 1)),
+      compared = this.#sorted ? logicalAnd(known, this.#audited()) : known;
     const same = equal(reshape(this.#recalled, [samples, tokens, k, 1]), reshape(live, [samples, tokens, 1, k]));
-    const ones = (condition: Tensor): Tensor => where(condition, scalar(this.#table, 1, 'float32'), scalar(this.#table, 0, 'float32'));
-    const counts = [sum(ones(logicalAnd(same, reshape(compared, [samples, 1, 1, 1])))), mul(sum(ones(compared)), tokens * k)];
-    this.#trace.addStat(this.#owner, 'agreement', cast(concat(counts.map((n) => reshape(n, [1])), 0), 'int32'));
+    const ones = (condition: Tensor): Tensor =>
+      where(condition, scalar(this.#table, 1, 'float32'), scalar(this.#table, 0, 'float32'));
+    const counts = [
+      sum(ones(logicalAnd(same, reshape(compared, [samples, 1, 1, 1])))),
+      mul(sum(ones(compared)), tokens * k),
+    ];
+    this.#trace.addStat(
+      this.#owner,
+      'agreement',
+      cast(
+        concat(
+          counts.map((n) => reshape(n, [1])),
+          0,
+        ),
+        'int32',
+      ),
+    );
     this.#trace.update(this.#table, remember(this.#table, this.#ids, live, this.#layout));
   }
 }
@@ -140,23 +197,54 @@ export interface Assignments {
 }
 
 /** The state that holds the memory of the layer at `path`, among these; null: there is none. */
-export function memoryState(names: readonly string[], path: string, { k, slots }: { readonly k: number; readonly slots: number }): string | null {
-  return names.find((name) => { const m = NAME.exec(name); return m !== null && m[1] === path && Number(m[2]) === slots && Number(m[4]) === k; }) ?? null;
+export function memoryState(
+  names: readonly string[],
+  path: string,
+  { k, slots }: { readonly k: number; readonly slots: number },
+): string | null {
+  return (
+    names.find((name) => {
+      const m = NAME.exec(name);
+      return m !== null && m[1] === path && Number(m[2]) === slots && Number(m[4]) === k;
+    }) ?? null
+  );
 }
 
-/** Elements of a memory's state that a step of samples with these ids may write, row by row; null: the state of this name is no memory. */
+/**
+ * Elements of a memory's state that a step of samples with these ids may write, row by row; null: the state of this
+ * name is no memory.
+ */
 export function rowsOf(name: string, ids: ArrayLike<number>): { at: number; count: number }[] | null {
   const m = NAME.exec(name);
   if (!m) return null;
-  const [slots, tokens, k, experts] = m.slice(2).map(Number), count = wordsOf({ tokens, k, bits: bitsOf(experts) });
+  const [slots, tokens, k, experts] = m.slice(2).map(Number),
+    count = wordsOf({ tokens, k, bits: bitsOf(experts) });
   return [...new Set(Array.from(ids, (id) => (id >>> 0) % slots))].map((slot) => ({ at: slot * count, count }));
 }
 
 /** Reads a memory's state. */
 export function assignmentsOf(name: string, { data }: HostTensor): Assignments {
-  const [slots, tokens, k, experts] = (NAME.exec(name) ?? []).slice(2).map(Number), bits = bitsOf(experts), words = wordsOf({ tokens, k, bits }), each = 32 / bits;
-  const row = (id: number): number => ((id >>> 0) % slots) * words, known = (id: number): boolean => id >= 0 && Number(data[row(id)]) === id + 1;
-  const ids = Int32Array.from({ length: slots }, (_, s) => Number(data[s * words]) - 1).filter((id) => id >= 0).sort();
-  return { experts, tokens, k, ids, of: (id) => (known(id)
-    ? Int32Array.from({ length: tokens * k }, (_, c) => Math.floor(Number(data[row(id) + 1 + Math.floor(c / each)]) / 2 ** (bits * (c % each))) % 2 ** bits) : null) };
+  const [slots, tokens, k, experts] = (NAME.exec(name) ?? []).slice(2).map(Number),
+    bits = bitsOf(experts),
+    words = wordsOf({ tokens, k, bits }),
+    each = 32 / bits;
+  const row = (id: number): number => ((id >>> 0) % slots) * words,
+    known = (id: number): boolean => id >= 0 && Number(data[row(id)]) === id + 1;
+  const ids = Int32Array.from({ length: slots }, (_, s) => Number(data[s * words]) - 1)
+    .filter((id) => id >= 0)
+    .sort();
+  return {
+    experts,
+    tokens,
+    k,
+    ids,
+    of: (id) =>
+      known(id)
+        ? Int32Array.from(
+            { length: tokens * k },
+            (_, c) =>
+              Math.floor(Number(data[row(id) + 1 + Math.floor(c / each)]) / 2 ** (bits * (c % each))) % 2 ** bits,
+          )
+        : null,
+  };
 }

@@ -1,5 +1,6 @@
-// The operators of Kossmann, Jia and Aiken (arXiv 2205.01848) over any experts: groupBy sends tokens to experts, aggregate and
-// aggregateSpec bring their outputs back, cache remembers what was assigned. Each for any k, batch and number of experts.
+// The operators of Kossmann, Jia and Aiken (arXiv 2205.01848) over any experts: groupBy sends tokens to experts,
+// aggregate and aggregateSpec bring their outputs back, cache remembers what was assigned. Each for any k, batch and
+// number of experts.
 import { cast } from '../../graph/ops/elementwise/cast.ts';
 import { boundOf } from '../../base/shape.ts';
 import { UserError } from '../../base/errors.ts';
@@ -29,59 +30,90 @@ import { traceOf } from '../../trace/trace.ts';
 import { route, type Routing, type RoutingOptions } from './routing.ts';
 
 /** All experts' rows in one tensor: x [tokens, ...rest] -> [rows in segments, ...rest]. */
-export const toRows = (x: Tensor, { rows, k, mayDrop, materialised }: Routing): Tensor => dispatch(x, rows.order, rows.offsets, rows.inverse, { k, gaps: mayDrop, stored: materialised });
+export const toRows = (x: Tensor, { rows, k, mayDrop, materialised }: Routing): Tensor =>
+  dispatch(x, rows.order, rows.offsets, rows.inverse, { k, gaps: mayDrop, stored: materialised });
 
-/** rows [rows in segments, ...rest], weights [tokens, k] -> sum over a token's choices of weight * row: [tokens, ...rest]. */
+/**
+ * rows [rows in segments, ...rest], weights [tokens, k] -> sum over a token's choices of weight * row: [tokens,
+ * ...rest].
+ */
 export const fromRows = (outputs: Tensor, { rows, mayDrop, materialised }: Routing, weights: Tensor): Tensor =>
   combine(outputs, rows.inverse, rows.order, weights, { gaps: mayDrop, stored: materialised });
 
 /** One tensor for each expert -> all rows in one. */
 export function join(outputs: readonly Tensor[], { rows, experts, bound, usual }: Routing): Tensor {
-  if (outputs.length !== experts) throw new UserError(`there are ${experts} experts, got the outputs of ${outputs.length}`);
+  if (outputs.length !== experts)
+    throw new UserError(`there are ${experts} experts, got the outputs of ` + `${outputs.length}`);
   return joinSegments(outputs, rows.offsets, { rows: bound, usual });
 }
 
 /** All rows in one -> one tensor for each expert. */
 export const split = (rows: Tensor, { bounds, counts }: Routing): Tensor[] => splitSegments(rows, counts(), bounds);
 
-/** x [tokens, ...rest], indices int32 [tokens, k] (`topK`) -> for each expert the rows of the tokens that chose it [at most its capacity,
- * ...rest], and the routing that `aggregate` needs. */
+/**
+ * x [tokens, ...rest], indices int32 [tokens, k] (`topK`) -> for each expert the rows of the tokens that chose it [at
+ * most its capacity, ...rest], and the routing that `aggregate` needs.
+ */
 export function groupBy(x: Tensor, indices: Tensor, options: RoutingOptions): { rows: Tensor[]; routing: Routing } {
   const routing = route(indices, options);
   return { rows: split(toRows(x, routing), routing), routing };
 }
 
-/** Cooperation: each token gets the sum of its experts' outputs, weighted by the gate. outputs: for each expert [its rows, ...rest];
- * weights [tokens, k] -> [tokens, ...rest]. */
-export const aggregate = (outputs: readonly Tensor[], routing: Routing, weights: Tensor): Tensor => fromRows(join(outputs, routing), routing, weights);
+/**
+ * Cooperation: each token gets the sum of its experts' outputs, weighted by the gate. outputs: for each expert [its
+ * rows, ...rest]; weights [tokens, k] -> [tokens, ...rest].
+ */
+export const aggregate = (outputs: readonly Tensor[], routing: Routing, weights: Tensor): Tensor =>
+  fromRows(join(outputs, routing), routing, weights);
 
 export interface Specialised {
   /** The weighted sum, for reports and for use: [tokens, ...rest]. No gradient belongs to it. */
   readonly prediction: Tensor;
-  /** Mean over tokens of sum over choices of weight * error (Jacobs et al. 1991, equation 1.2), weights as constants: trains the experts. */
+  /**
+   * Mean over tokens of sum over choices of weight * error (Jacobs et al. 1991, equation 1.2), weights as constants:
+   * trains the experts.
+   */
   readonly loss: Tensor;
-  /** Mean over tokens of the cross-entropy of the gate's weights with softmax(-error) of the token's choices, errors as constants. */
+  /**
+   * Mean over tokens of the cross-entropy of the gate's weights with softmax(-error) of the token's choices, errors as
+   * constants.
+   */
   readonly gateLoss: Tensor;
 }
 
 /**
- * Specialisation: each expert is trained on its own error, and the gate learns to prefer those that err least. outputs: for each expert
- * [its rows, ...rest]; weights [tokens, k], positive, that sum to 1 for a token; target [tokens, ...any]; error(outputs of some rows, the
- * targets of their tokens) -> one number a row: [rows]. Choices that were dropped take no part; a token without any counts 0.
+ * Specialisation: each expert is trained on its own error, and the gate learns to prefer those that err least. outputs:
+ * for each expert [its rows, ...rest]; weights [tokens, k], positive, that sum to 1 for a token; target [tokens,
+ * ...any]; error(outputs of some rows, the targets of their tokens) -> one number a row: [rows]. Choices that were
+ * dropped take no part; a token without any counts 0.
  */
-export function aggregateSpec(outputs: readonly Tensor[], routing: Routing, weights: Tensor, target: Tensor, error: (rows: Tensor, target: Tensor) => Tensor): Specialised {
-  const [tokens, k] = weights.shape.map(boundOf), { rows, mayDrop } = routing;
+export function aggregateSpec(
+  outputs: readonly Tensor[],
+  routing: Routing,
+  weights: Tensor,
+  target: Tensor,
+  error: (rows: Tensor, target: Tensor) => Tensor,
+): Specialised {
+  const [tokens, k] = weights.shape.map(boundOf),
+    { rows, mayDrop } = routing;
   const targets = split(toRows(target, routing), routing);
   const errors = outputs.map((y, e) => {
     const own = error(y, targets[e]);
-    if (own.shape.length !== 1) throw new UserError(`aggregateSpec: the error must be one number a row, got ${own.toString()}`, 'sum or average over all dimensions but the first');
+    if (own.shape.length !== 1)
+      throw new UserError(
+        `aggregateSpec: the error must be one number a row, got ` + `${own.toString()}`,
+        'sum or average over all dimensions but the first',
+      );
     return reshape(own, [boundOf(own.shape[0]), 1]);
   });
   // Each choice as a token of its own, so that its one row comes back with weight 1: [tokens * k, 1].
   const ones = weights.builder.emit('constant', [], { value: 1, dtype: weights.dtype, shape: [tokens * k, 1] })[0];
-  const back = (x: Tensor): Tensor => reshape(combine(x, rows.inverse, rows.order, ones, { gaps: mayDrop }), [tokens, k]);
-  const own = back(join(errors, routing)), kept = less(scalar(rows.inverse, -1), reshape(rows.inverse, [tokens, k]));
-  const fixed = stopGradient(weights), zero = scalar(weights, 0);
+  const back = (x: Tensor): Tensor =>
+    reshape(combine(x, rows.inverse, rows.order, ones, { gaps: mayDrop }), [tokens, k]);
+  const own = back(join(errors, routing)),
+    kept = less(scalar(rows.inverse, -1), reshape(rows.inverse, [tokens, k]));
+  const fixed = stopGradient(weights),
+    zero = scalar(weights, 0);
   const loss = mean(sum(where(kept, mul(fixed, own), zero), [1]));
   const wanted = softmax(where(kept, neg(stopGradient(own)), scalar(weights, -1e30)));
   // A weight of 0 has no logarithm; 1e-30 is about the least that a float32 softmax gives.
@@ -107,20 +139,28 @@ export interface CacheOptions {
 const CACHE_KEYS: KeysOf<CacheOptions> = { batches: needed(aNumber), use: aFlag, gamma: aNumber };
 
 /**
- * Remembers an int32 value (a batch's assignments [tokens, k]) from epoch to epoch, and measures how far the live one still agrees.
- * `owner`: the module whose name the memory bears. Changes only in steps of training that are committed; bytes = batches * size * 4.
+ * Remembers an int32 value (a batch's assignments [tokens, k]) from epoch to epoch, and measures how far the live one
+ * still agrees. `owner`: the module whose name the memory bears. Changes only in steps of training that are committed;
+ * bytes = batches * size * 4.
  */
 export function cache(owner: object, live: Tensor, options: CacheOptions): Cached {
   checkOptions('cache', options, CACHE_KEYS);
   const { batches, use = false, gamma = 0.99 } = options;
   if (live.dtype !== 'int32') throw new UserError(`cache: remembers whole numbers, got ${live.toString()}`);
-  if (!Number.isInteger(batches) || batches < 1) throw new UserError(`cache: batches must be a whole number of at least 1, got ${batches}`);
+  if (!Number.isInteger(batches) || batches < 1)
+    throw new UserError(`cache: batches must be a whole number of at ` + `least 1, got ${batches}`);
   if (!(gamma >= 0 && gamma < 1)) throw new UserError(`cache: gamma must be at least 0 and below 1, got ${gamma}`);
-  const trace = traceOf(live), shape = live.shape.map(boundOf), path = trace.pathOf(owner);
-  const state = (name: string, dtype: 'int32' | 'float32', dims: readonly number[]): Tensor => trace.state(`assigned/${name}/${path}`, { dtype, shape: dims });
-  const table = state('table', 'int32', [1, batches, ...shape]), score = state('score', 'float32', []);
-  const slot = state('slot', 'int32', []), seen = state('seen', 'int32', []);
-  const rows = reshape(live, [1, 1, ...shape]), known = less(scalar(seen, batches - 1), seen);
+  const trace = traceOf(live),
+    shape = live.shape.map(boundOf),
+    path = trace.pathOf(owner);
+  const state = (name: string, dtype: 'int32' | 'float32', dims: readonly number[]): Tensor =>
+    trace.state(`assigned/${name}/${path}`, { dtype, shape: dims });
+  const table = state('table', 'int32', [1, batches, ...shape]),
+    score = state('score', 'float32', []);
+  const slot = state('slot', 'int32', []),
+    seen = state('seen', 'int32', []);
+  const rows = reshape(live, [1, 1, ...shape]),
+    known = less(scalar(seen, batches - 1), seen);
   const before = reshape(readRows(table, rows, slot), shape);
   const agreement = mean(where(equal(before, live), scalar(score, 1), scalar(score, 0)));
   // The first epoch has nothing to agree with; the average is corrected as if it had begun with the first agreement.
@@ -137,6 +177,8 @@ export function cache(owner: object, live: Tensor, options: CacheOptions): Cache
 
 /** weights [tokens, k] as gates of all experts [tokens, experts], 0 where not chosen. */
 export const gatesOf = (indices: Tensor, weights: Tensor, experts: number): Tensor => {
-  const hot = cast(oneHot(indices, experts), weights.dtype), [tokens, k] = weights.shape.map(boundOf); // [tokens, k, experts]
+  // [tokens, k, experts]
+  const hot = cast(oneHot(indices, experts), weights.dtype),
+    [tokens, k] = weights.shape.map(boundOf);
   return sum(mul(hot, reshape(weights, [tokens, k, 1])), [1]);
 };

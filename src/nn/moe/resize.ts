@@ -1,5 +1,5 @@
-// Another capacity of an MoE layer in a graph that is traced and optimised already. In: the layer's settings before and after; out: what
-// to change in the graph, or null where only tracing can tell.
+// Another capacity of an MoE layer in a graph that is traced and optimised already. In: the layer's settings before and
+// after; out: what to change in the graph, or null where only tracing can tell.
 import { boundOf } from '../../base/shape.ts';
 import type { Edits } from '../../graph/retype.ts';
 import { producers, type Attrs, type Graph, type Node } from '../../graph/graph.ts';
@@ -10,29 +10,54 @@ import { activeOf, readSlots } from './slots.ts';
 
 /** For layers that are `ragged` or `padded`, before and after. */
 export function resizeMoE(graph: Graph, path: string, from: Settings, to: Settings): Edits | null {
-  const others = Object.keys(to).filter((knob) => knob !== 'capacity'), capacity = to['capacity'] as Capacity;
-  if (!alike(from, to, ...others) || from['capacity'] === 'dropless' || capacity === 'dropless' || !byRows(to) || to['chunks'] !== 1) return null; // how many chunks there are depends on the rows
-  const active = activeOf(readSlots(to['slots']).families), made = producers(graph), attrs = new Map<Node, Attrs>(), data = new Map<number, Int32Array<ArrayBuffer>>();
+  const others = Object.keys(to).filter((knob) => knob !== 'capacity'),
+    capacity = to['capacity'] as Capacity;
+  // how many chunks there are depends on the rows
+  if (
+    !alike(from, to, ...others) ||
+    from['capacity'] === 'dropless' ||
+    capacity === 'dropless' ||
+    !byRows(to) ||
+    to['chunks'] !== 1
+  )
+    return null;
+  const active = activeOf(readSlots(to['slots']).families),
+    made = producers(graph),
+    attrs = new Map<Node, Attrs>(),
+    data = new Map<number, Int32Array<ArrayBuffer>>();
   /** By what `admit` gives: rows of all experts, and of each. */
   const rooms = new Map<number, { readonly rows: number; readonly bounds: readonly number[] }>();
   for (const node of graph.nodes) {
     const room = node.inputs.map((v) => rooms.get(v)).find((found) => found !== undefined);
     // Experts that are modules have tensors of their own sizes.
-    if (room && node.op === 'segmentCount') attrs.set(node, { ...node.attrs, bound: room.bounds[Number(node.attrs['segment'])] });
+    if (room && node.op === 'segmentCount')
+      attrs.set(node, { ...node.attrs, bound: room.bounds[Number(node.attrs['segment'])] });
     else if (room && node.op === 'splitSegments') attrs.set(node, { bounds: room.bounds });
     else if (room && node.op === 'joinSegments') attrs.set(node, { ...node.attrs, rows: room.rows });
     if ((node.op !== 'admit' && node.op !== 'admitAll') || node.scope !== path) continue;
-    const [sorted, , limits] = node.inputs, sorter = made[sorted], choices = sorter && ['permute', 'permuteUnless'].includes(sorter.op) ? sorter.inputs[0] : undefined;
+    const [sorted, , limits] = node.inputs,
+      sorter = made[sorted],
+      choices = sorter && ['permute', 'permuteUnless'].includes(sorter.op) ? sorter.inputs[0] : undefined;
     if (choices === undefined || !graph.inputs.some((i) => i.value === limits && i.kind === 'constant')) return null;
-    const [tokens, k] = graph.types[choices].shape.map(boundOf), experts = boundOf(graph.types[limits].shape[0]);
+    const [tokens, k] = graph.types[choices].shape.map(boundOf),
+      experts = boundOf(graph.types[limits].shape[0]);
     // Where experts choose, a token chooses all of them, and a layer's topK says how many do on average.
     const share = k === to['topK'] ? 1 : Number(to['topK']) / experts;
     const factors = typeof capacity === 'number' ? capacity * share : capacity.map((f) => f * share);
-    const { caps, bound } = roomFor({ tokens, k, experts, capacity: factors, padded: node.attrs['padded'] === true, spill: node.attrs['spill'] === true, active });
+    const { caps, bound } = roomFor({
+      tokens,
+      k,
+      experts,
+      capacity: factors,
+      padded: node.attrs['padded'] === true,
+      spill: node.attrs['spill'] === true,
+      active,
+    });
     if (!caps) return null;
     attrs.set(node, { ...node.attrs, rows: bound });
     data.set(limits, Int32Array.from(caps));
-    const own = { rows: bound, bounds: node.attrs['spill'] === true ? caps.map(() => tokens) : caps }; // what spills may be of all tokens
+    // what spills may be of all tokens
+    const own = { rows: bound, bounds: node.attrs['spill'] === true ? caps.map(() => tokens) : caps };
     for (const v of node.outputs) rooms.set(v, own);
   }
   return attrs.size > 0 ? { attrs, data } : null;

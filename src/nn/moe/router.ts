@@ -1,5 +1,6 @@
-// What a router is: from tokens to choices of experts. In: x [tokens, dModel], how many experts a token gets; out: a Choice. Routers
-// compute in the dtype of their weights, float32 (or float64), and report the losses that only they can know.
+// What a router is: from tokens to choices of experts. In: x [tokens, dModel], how many experts a token gets; out: a
+// Choice. Routers compute in the dtype of their weights, float32 (or float64), and report the losses that only they can
+// know.
 import { boundOf } from '../../base/shape.ts';
 import { UserError } from '../../base/errors.ts';
 import { fixedCopy } from '../../base/fixed.ts';
@@ -37,23 +38,38 @@ export interface Choice {
   readonly probs: Tensor | null;
   /** Float [tokens, experts]; null: there are none. */
   readonly logits: Tensor | null;
-  /** Float [experts]: a smooth estimate of each expert's load (Shazeer et al. 2017, equation 9); only of a router with noise. */
+  /**
+   * Float [experts]: a smooth estimate of each expert's load (Shazeer et al. 2017, equation 9); only of a router with
+   * noise.
+   */
   readonly load?: Tensor;
   /** Experts choose tokens: k is their number, and the capacity says how many each takes. */
   readonly expertsChoose?: boolean;
-  /** Where a token gets one expert: float32 [tokens], the weight that a second choice would have if it got two. For statistics, made when asked for. */
+  /**
+   * Where a token gets one expert: float32 [tokens], the weight that a second choice would have if it got two. For
+   * statistics, made when asked for.
+   */
   readonly second?: () => Tensor;
 }
 
 export interface RouteCall {
   readonly k: number;
-  /** How many experts a token got when the layer was built; default k. Defaults that depend on the number of experts go by it: they stay when `topK` changes. */
+  /**
+   * How many experts a token got when the layer was built; default k. Defaults that depend on the number of experts go
+   * by it: they stay when `topK` changes.
+   */
   readonly built?: number;
   /** int32 [tokens], where the model gives them: what a hash goes by. */
   readonly ids?: Tensor | undefined;
-  /** In place of topK: scores [tokens, experts] -> int32 [tokens, k], of which some are remembered. For routers that say `remembers`. */
+  /**
+   * In place of topK: scores [tokens, experts] -> int32 [tokens, k], of which some are remembered. For routers that say
+   * `remembers`.
+   */
   readonly pick?: ((scores: Tensor) => Tensor) | undefined;
-  /** Some slots hold no expert, or copies of which a token gets one at most: `eligible` says which it may choose. Only for who has `expertAxes`. */
+  /**
+   * Some slots hold no expert, or copies of which a token gets one at most: `eligible` says which it may choose. Only
+   * for who has `expertAxes`.
+   */
   readonly slots?: OpenSlots | null;
 }
 
@@ -64,25 +80,38 @@ export interface Router {
   choose(x: Tensor, call: RouteCall): Choice;
   /** After rows are known: load int32 [experts]. Routers with a state of their own change it here. */
   observe?(load: Tensor, slots: OpenSlots | null): void;
-  /** Own parameters by name, each with its dimension of experts: those that go with an expert. Of a router that heeds `slots`; without it experts
-   * cannot be pruned, merged or split. */
+  /**
+   * Own parameters by name, each with its dimension of experts: those that go with an expert. Of a router that heeds
+   * `slots`; without it experts cannot be pruned, merged or split.
+   */
   readonly expertAxes?: Readonly<Record<string, number>> | undefined;
-  /** A token's choices follow from the token alone, and `choose` lets `pick` make them: so that they may be remembered. */
+  /**
+   * A token's choices follow from the token alone, and `choose` lets `pick` make them: so that they may be remembered.
+   */
   readonly remembers?: boolean;
 }
 
 export interface RouterOptions {
   readonly dModel: number;
   readonly experts: number;
-  /** Multiplies each input of the router by a random number in 1 - jitter .. 1 + jitter while training (Fedus et al. 2022). */
+  /**
+   * Multiplies each input of the router by a random number in 1 - jitter .. 1 + jitter while training (Fedus et al.
+   * 2022).
+   */
   readonly jitter?: number;
-  /** Divides the k weights by their sum; default: whether the layer was built with `topK` above 1. It stays when `topK` changes. */
+  /**
+   * Divides the k weights by their sum; default: whether the layer was built with `topK` above 1. It stays when `topK`
+   * changes.
+   */
   readonly normalise?: boolean;
 }
 /** Of a router that weights its choices in its own way. */
 export type PlainRouterOptions = Omit<RouterOptions, 'normalise'>;
-export const PLAIN_KEYS: KeysOf<PlainRouterOptions> = { dModel: needed(aSize), experts: needed(aSize),
-  jitter: aNumber };
+export const PLAIN_KEYS: KeysOf<PlainRouterOptions> = {
+  dModel: needed(aSize),
+  experts: needed(aSize),
+  jitter: aNumber,
+};
 export const ROUTER_KEYS: KeysOf<RouterOptions> = { ...PLAIN_KEYS, normalise: aFlag };
 
 /** Routers with one vector for each expert: logits = x W. */
@@ -92,12 +121,20 @@ export abstract class LinearRouter implements Router {
   readonly #options: RouterOptions;
   readonly #normalise: boolean | undefined;
 
-  /** keys: those of the subclass's options, where it has others; normalise: its default in a layer that is built with topK above 1. */
-  constructor(options: RouterOptions, keys: KeysOf<RouterOptions> | KeysOf<PlainRouterOptions> = ROUTER_KEYS, normalise = true) {
+  /**
+   * keys: those of the subclass's options, where it has others; normalise: its default in a layer that is built with
+   * topK above 1.
+   */
+  constructor(
+    options: RouterOptions,
+    keys: KeysOf<RouterOptions> | KeysOf<PlainRouterOptions> = ROUTER_KEYS,
+    normalise = true,
+  ) {
     checkOptions(this.constructor.name, options, keys as KeysOf<RouterOptions>);
     this.#options = fixedCopy(options);
     const { dModel, experts, jitter = 0 } = options;
-    if (!(jitter >= 0 && jitter < 1)) throw new UserError(`router: jitter must be at least 0 and below 1, got ${jitter}`);
+    if (!(jitter >= 0 && jitter < 1))
+      throw new UserError(`router: jitter must be at least 0 and below 1, got ` + `${jitter}`);
     this.weight = new Parameter([dModel, experts], { kind: 'normal', std: 1 / Math.sqrt(dModel) }, { role: 'router' });
     this.experts = experts;
     this.#normalise = options.normalise ?? (normalise ? undefined : false);
@@ -105,17 +142,26 @@ export abstract class LinearRouter implements Router {
 
   abstract choose(x: Tensor, call: RouteCall): Choice;
 
-  /** What the router sees of x: of the dtype of its weights (float32, unless the model is float64), jittered while training. */
+  /**
+   * What the router sees of x: of the dtype of its weights (float32, unless the model is float64), jittered while
+   * training.
+   */
   protected seen(x: Tensor): Tensor {
-    const trace = traceOf(x), { jitter = 0 } = this.#options, wide = cast(x, this.weight.dtype);
+    const trace = traceOf(x),
+      { jitter = 0 } = this.#options,
+      wide = cast(x, this.weight.dtype);
     if (!trace.training || jitter === 0) return wide;
     return mul(wide, add(mul(random(x, this, 'jitter'), 2 * jitter), 1 - jitter));
   }
 
   /** int32 [tokens, k]: the k best, or what is remembered. */
-  protected best(scores: Tensor, { k, pick }: RouteCall): Tensor { return pick ? pick(scores) : topK(scores, k).indices; }
+  protected best(scores: Tensor, { k, pick }: RouteCall): Tensor {
+    return pick ? pick(scores) : topK(scores, k).indices;
+  }
 
-  protected logits(x: Tensor): Tensor { return matmul(this.seen(x), use(x, this.weight)); }
+  protected logits(x: Tensor): Tensor {
+    return matmul(this.seen(x), use(x, this.weight));
+  }
 
   /** The gate's weights: values [tokens, k], divided by their sum where that is asked for. */
   protected weights(values: Tensor, { k, built = k }: Pick<RouteCall, 'k' | 'built'>): Tensor {
@@ -148,17 +194,28 @@ export function checkGroups(given: GroupLimit, experts: number): void {
   const { groups, limit } = given;
   const whole = (n: number): boolean => Number.isInteger(n) && n >= 1;
   if (!whole(groups) || experts % groups !== 0 || !whole(limit) || limit > groups) {
-    throw new UserError(`router: ${experts} experts in ${groups} groups, of which ${limit} may be chosen: that does not divide`, 'groups must divide the experts, and limit be from 1 to groups');
+    throw new UserError(
+      `router: ${experts} experts in ${groups} groups, of which ${limit} may be chosen: that does ` + `not divide`,
+      'groups must divide the experts, and limit be from 1 to groups',
+    );
   }
 }
 
 /** scores [tokens, experts] with those of all but the best groups at -infinity. */
 export function limitGroups(scores: Tensor, { groups, limit, by = 'top2' }: GroupLimit, k: number): Tensor {
-  const [tokens, experts] = scores.shape.map(boundOf), size = experts / groups;
-  if (k > limit * size) throw new UserError(`router: ${k} experts a token do not lie in ${limit} groups of ${size}`, 'raise limit or lower topK');
+  const [tokens, experts] = scores.shape.map(boundOf),
+    size = experts / groups;
+  if (k > limit * size)
+    throw new UserError(
+      `router: ${k} experts a token do not lie in ${limit} groups of ` + `${size}`,
+      'raise limit or lower topK',
+    );
   if (limit === groups) return scores;
   const inGroups = reshape(scores, [tokens, groups, size]);
-  const best = by === 'max' || size === 1 ? max(inGroups, [2]) : reshape(sum(topK(reshape(scores, [tokens * groups, size]), 2).values, [1]), [tokens, groups]);
+  const best =
+    by === 'max' || size === 1
+      ? max(inGroups, [2])
+      : reshape(sum(topK(reshape(scores, [tokens * groups, size]), 2).values, [1]), [tokens, groups]);
   const chosen = sum(oneHot(topK(best, limit).indices, groups), [1]); // [tokens, groups]
   const open = less(scalar(chosen, 0), reshape(chosen, [tokens, groups, 1]));
   return reshape(where(open, inGroups, scalar(scores, -Infinity)), [tokens, experts]);

@@ -33,12 +33,25 @@ import { traceOf, use } from '../../trace/trace.ts';
 import { activeSlots, closed, eligible, meanOfActive } from './eligible.ts';
 import type { OpenSlots } from './slots.ts';
 import {
-  checkGroups, limitGroups, LinearRouter, PLAIN_KEYS, random, ROUTER_KEYS, secondOf, type Choice, type GroupLimit, type PlainRouterOptions, type RouteCall,
+  checkGroups,
+  limitGroups,
+  LinearRouter,
+  PLAIN_KEYS,
+  random,
+  ROUTER_KEYS,
+  secondOf,
+  type Choice,
+  type GroupLimit,
+  type PlainRouterOptions,
+  type RouteCall,
   type RouterOptions,
 } from './router.ts';
 
 export interface TopKRouterOptions extends RouterOptions {
-  /** Softmax over all experts, then the k largest ('before', the default), or over the logits of the k largest alone ('after'). */
+  /**
+   * Softmax over all experts, then the k largest ('before', the default), or over the logits of the k largest alone
+   * ('after').
+   */
   readonly softmax?: 'before' | 'after';
   readonly groups?: GroupLimit;
 }
@@ -46,34 +59,57 @@ const TOP_K_KEYS: KeysOf<TopKRouterOptions> = { ...ROUTER_KEYS, softmax: aText, 
 
 const ORDERS: readonly string[] = ['before', 'after'];
 
-/** Top-k of a softmax. With k = 1 and raw weights it is the Switch router (Fedus et al. 2022): expert output times its probability. */
+/**
+ * Top-k of a softmax. With k = 1 and raw weights it is the Switch router (Fedus et al. 2022): expert output times its
+ * probability.
+ */
 export class TopKRouter extends LinearRouter {
   readonly #own: TopKRouterOptions;
   constructor(options: TopKRouterOptions) {
     super(options, TOP_K_KEYS);
     const { softmax: order = 'before' } = options;
-    if (!ORDERS.includes(order)) throw new UserError(`TopKRouter: softmax must be one of ${ORDERS.join(', ')}, got ${String(order)}`);
-    refuseUnused('TopKRouter', options, { normalise: order === 'after' && 'a softmax over the chosen alone sums to 1' });
+    if (!ORDERS.includes(order))
+      throw new UserError(`TopKRouter: softmax must be one of ${ORDERS.join(', ')}, got ` + `${String(order)}`);
+    refuseUnused('TopKRouter', options, {
+      normalise: order === 'after' && 'a softmax over the chosen alone sums to 1',
+    });
     if (options.groups !== undefined) checkGroups(options.groups, options.experts);
     this.#own = fixedCopy(options);
   }
 
-  get remembers(): boolean { return true; }
+  get remembers(): boolean {
+    return true;
+  }
   /** Groups are of slots that are neighbours: which of them can be chosen would depend on who is there. */
-  get expertAxes(): Readonly<Record<string, number>> | undefined { return this.#own.groups ? undefined : { weight: 1 }; }
+  get expertAxes(): Readonly<Record<string, number>> | undefined {
+    return this.#own.groups ? undefined : { weight: 1 };
+  }
 
   choose(x: Tensor, call: RouteCall): Choice {
-    const { softmax: order = 'before', groups } = this.#own, { k, slots, pick } = call;
-    const all = this.logits(x), open = slots ? eligible(all, slots) : null, logits = open ? closed(all, open) : all, probs = softmax(logits);
+    const { softmax: order = 'before', groups } = this.#own,
+      { k, slots, pick } = call;
+    const all = this.logits(x),
+      open = slots ? eligible(all, slots) : null,
+      logits = open ? closed(all, open) : all,
+      probs = softmax(logits);
     if (order === 'after') {
-      const indices = this.best(groups ? limitGroups(logits, groups, k) : logits, call), values = takeAlong(logits, indices);
-      return { indices, weights: softmax(values), scores: takeAlong(probs, indices), probs, logits, second: () => secondOf(this.weights(topK(probs, 2).values, { k: 2 })) };
+      const indices = this.best(groups ? limitGroups(logits, groups, k) : logits, call),
+        values = takeAlong(logits, indices);
+      return {
+        indices,
+        weights: softmax(values),
+        scores: takeAlong(probs, indices),
+        probs,
+        logits,
+        second: () => secondOf(this.weights(topK(probs, 2).values, { k: 2 })),
+      };
     }
     const second = (): Tensor => secondOf(this.weights(topK(probs, 2).values, call));
     // A probability may round to 0, as those are that cannot be chosen.
     const scored = groups ? limitGroups(probs, groups, k) : open ? closed(probs, open) : probs;
     if (groups || pick) {
-      const indices = this.best(scored, call), values = takeAlong(probs, indices);
+      const indices = this.best(scored, call),
+        values = takeAlong(probs, indices);
       return { indices, weights: this.weights(values, call), scores: values, probs, logits, second };
     }
     const { indices, values } = topK(scored, k);
@@ -85,8 +121,9 @@ export class TopKRouter extends LinearRouter {
 const phi = (x: Tensor): Tensor => mul(add(erf(mul(x, Math.SQRT1_2)), 1), 0.5);
 
 /**
- * Noisy top-k (Shazeer et al. 2017, equations 3 to 5): H = x W + normal * softplus(x W_noise) while training, softmax over the k
- * largest. Its `load` is equation 9: the chance of each expert to be among the k with fresh noise for itself.
+ * Noisy top-k (Shazeer et al. 2017, equations 3 to 5): H = x W + normal * softplus(x W_noise) while training, softmax
+ * over the k largest. Its `load` is equation 9: the chance of each expert to be among the k with fresh noise for
+ * itself.
  */
 export class NoisyTopKRouter extends LinearRouter {
   readonly noise: Parameter; // [dModel, experts]
@@ -95,19 +132,37 @@ export class NoisyTopKRouter extends LinearRouter {
     this.noise = new Parameter([options.dModel, options.experts], { kind: 'constant', value: 0 }, { role: 'router' });
   }
 
-  get remembers(): boolean { return true; }
+  get remembers(): boolean {
+    return true;
+  }
 
   choose(x: Tensor, call: RouteCall): Choice {
-    const { k } = call, seen = this.seen(x), clean = matmul(seen, use(x, this.weight)), training = traceOf(x).training;
+    const { k } = call,
+      seen = this.seen(x),
+      clean = matmul(seen, use(x, this.weight)),
+      training = traceOf(x).training;
     const spread = add(softplus(matmul(seen, use(x, this.noise))), 1e-2);
     const noisy = training ? add(clean, mul(this.#normal(clean), spread)) : clean;
-    const indices = this.best(noisy, call), probs = softmax(noisy);
-    const choice = { indices, weights: softmax(takeAlong(noisy, indices)), scores: takeAlong(probs, indices), probs, logits: clean,
-      second: (): Tensor => secondOf(this.weights(topK(probs, 2).values, { k: 2 })) };
+    const indices = this.best(noisy, call),
+      probs = softmax(noisy);
+    const choice = {
+      indices,
+      weights: softmax(takeAlong(noisy, indices)),
+      scores: takeAlong(probs, indices),
+      probs,
+      logits: clean,
+      second: (): Tensor => secondOf(this.weights(topK(probs, 2).values, { k: 2 })),
+    };
     if (!training || k === this.experts) return choice;
     // The k-th largest of the others: the k+1-st of all for an expert that is in, the k-th for one that is out.
-    const { values } = topK(noisy, k + 1), inside = slice(values, 1, k, k + 1), outside = slice(values, 1, k - 1, k);
-    const chance = where(less(inside, noisy), phi(div(sub(clean, inside), spread)), phi(div(sub(clean, outside), spread)));
+    const { values } = topK(noisy, k + 1),
+      inside = slice(values, 1, k, k + 1),
+      outside = slice(values, 1, k - 1, k);
+    const chance = where(
+      less(inside, noisy),
+      phi(div(sub(clean, inside), spread)),
+      phi(div(sub(clean, outside), spread)),
+    );
     return { ...choice, load: sum(chance, [0]) };
   }
 
@@ -125,13 +180,17 @@ export interface SigmoidRouterOptions extends RouterOptions {
   /** Multiplies the normalised weights; default 1 (DeepSeek-V3 has 2.5). */
   readonly scale?: number;
 }
-const SIGMOID_KEYS: KeysOf<SigmoidRouterOptions> = { ...ROUTER_KEYS, groups: anObject, biasRate: atLeast0,
-  scale: aFinite };
+const SIGMOID_KEYS: KeysOf<SigmoidRouterOptions> = {
+  ...ROUTER_KEYS,
+  groups: anObject,
+  biasRate: atLeast0,
+  scale: aFinite,
+};
 
 /**
- * Sigmoid scores, balanced without an auxiliary loss (DeepSeek-V3, section 2.1.2; Wang et al. 2024): experts are chosen by score + bias,
- * weights come from scores alone. After each step the bias of an expert with less than the mean load rises by biasRate, of one with more
- * falls.
+ * Sigmoid scores, balanced without an auxiliary loss (DeepSeek-V3, section 2.1.2; Wang et al. 2024): experts are chosen
+ * by score + bias, weights come from scores alone. After each step the bias of an expert with less than the mean load
+ * rises by biasRate, of one with more falls.
  */
 export class SigmoidRouter extends LinearRouter {
   readonly bias: Parameter; // [experts], not trained
@@ -143,22 +202,43 @@ export class SigmoidRouter extends LinearRouter {
     this.bias = new Parameter([options.experts], { kind: 'constant', value: 0 }, { trained: false });
   }
 
-  get remembers(): boolean { return true; }
-  get expertAxes(): Readonly<Record<string, number>> | undefined { return this.#own.groups ? undefined : { weight: 1, bias: 0 }; }
+  get remembers(): boolean {
+    return true;
+  }
+  get expertAxes(): Readonly<Record<string, number>> | undefined {
+    return this.#own.groups ? undefined : { weight: 1, bias: 0 };
+  }
 
   choose(x: Tensor, call: RouteCall): Choice {
-    const { k, slots } = call, { groups, scale = 1 } = this.#own, every = this.logits(x), sigmoids = sigmoid(every), sums = add(stopGradient(sigmoids), use(x, this.bias));
-    const open = slots ? eligible(sums, slots) : null, [logits, scores, biased] = open ? [closed(every, open), closed(sigmoids, open, 0), closed(sums, open)] : [every, sigmoids, sums];
-    const indices = this.best(groups ? limitGroups(biased, groups, k) : biased, call), values = takeAlong(scores, indices);
+    const { k, slots } = call,
+      { groups, scale = 1 } = this.#own,
+      every = this.logits(x),
+      sigmoids = sigmoid(every),
+      sums = add(stopGradient(sigmoids), use(x, this.bias));
+    const open = slots ? eligible(sums, slots) : null,
+      [logits, scores, biased] = open
+        ? [closed(every, open), closed(sigmoids, open, 0), closed(sums, open)]
+        : [every, sigmoids, sums];
+    const indices = this.best(groups ? limitGroups(biased, groups, k) : biased, call),
+      values = takeAlong(scores, indices);
     const total = reshape(sum(scores, [1]), [boundOf(scores.shape[0]), 1]);
     const weighed = (own: Tensor): Tensor => mul(this.weights(own, call), scale);
-    return { indices, weights: weighed(values), scores: values, probs: div(scores, total), logits, second: () => secondOf(weighed(takeAlong(scores, topK(biased, 2).indices))) };
+    return {
+      indices,
+      weights: weighed(values),
+      scores: values,
+      probs: div(scores, total),
+      logits,
+      second: () => secondOf(weighed(takeAlong(scores, topK(biased, 2).indices))),
+    };
   }
 
   observe(load: Tensor, slots: OpenSlots | null): void {
-    const trace = traceOf(load), { biasRate = 0.001 } = this.#own;
+    const trace = traceOf(load),
+      { biasRate = 0.001 } = this.#own;
     if (!trace.training || biasRate === 0) return;
-    const own = cast(load, this.bias.dtype), even = slots ? meanOfActive(own, slots) : mean(own);
+    const own = cast(load, this.bias.dtype),
+      even = slots ? meanOfActive(own, slots) : mean(own);
     const count = slots ? where(activeSlots(own, slots), own, even) : own; // the bias of a free slot stays
     const step = (over: Tensor, under: Tensor): Tensor =>
       where(less(over, under), scalar(count, biasRate), scalar(count, 0));
@@ -173,9 +253,10 @@ export interface SinkhornRouterOptions extends RouterOptions {
 const SINKHORN_KEYS: KeysOf<SinkhornRouterOptions> = { ...ROUTER_KEYS, rounds: aWhole(1, 1000) };
 
 /**
- * Balanced assignment (BASE layers, Lewis et al. 2021, by Sinkhorn's algorithm as in Clark et al. 2022): while training, experts are chosen
- * from e^logits scaled until rows and columns have nearly equal sums, otherwise by logits. No gradient flows through the scaling. Weights
- * are sigmoid(logit) in a layer that was built with topK 1, else the softmax over all experts.
+ * Balanced assignment (BASE layers, Lewis et al. 2021, by Sinkhorn's algorithm as in Clark et al. 2022): while
+ * training, experts are chosen from e^logits scaled until rows and columns have nearly equal sums, otherwise by logits.
+ * No gradient flows through the scaling. Weights are sigmoid(logit) in a layer that was built with topK 1, else the
+ * softmax over all experts.
  */
 export class SinkhornRouter extends LinearRouter {
   readonly #rounds: number;
@@ -186,9 +267,21 @@ export class SinkhornRouter extends LinearRouter {
   }
 
   choose(x: Tensor, call: RouteCall): Choice {
-    const { k, built = k } = call, logits = this.logits(x), probs = softmax(logits), by = traceOf(x).training ? this.#balanced(stopGradient(logits)) : logits;
-    const { indices } = topK(by, k), gates = built === 1 ? sigmoid(logits) : probs, values = takeAlong(gates, indices);
-    return { indices, weights: this.weights(values, call), scores: values, probs, logits, second: () => secondOf(this.weights(takeAlong(gates, topK(by, 2).indices), call)) };
+    const { k, built = k } = call,
+      logits = this.logits(x),
+      probs = softmax(logits),
+      by = traceOf(x).training ? this.#balanced(stopGradient(logits)) : logits;
+    const { indices } = topK(by, k),
+      gates = built === 1 ? sigmoid(logits) : probs,
+      values = takeAlong(gates, indices);
+    return {
+      indices,
+      weights: this.weights(values, call),
+      scores: values,
+      probs,
+      logits,
+      second: () => secondOf(this.weights(takeAlong(gates, topK(by, 2).indices), call)),
+    };
   }
 
   #balanced(logits: Tensor): Tensor {

@@ -1,6 +1,7 @@
-// How tokens get to experts and back: four ways to compute the same layer. In: tokens, choices, experts; out: [tokens, width]. `ragged`
-// computes the rows that there are; `padded` as many rows for each expert as its capacity, zeros included; `einsum` moves tokens by
-// one-hot masks as matrix products (GShard, Lepikhin et al. 2020, Algorithm 2); `dense` computes all experts on all tokens.
+// How tokens get to experts and back: four ways to compute the same layer. In: tokens, choices, experts; out: [tokens,
+// width]. `ragged` computes the rows that there are; `padded` as many rows for each expert as its capacity, zeros
+// included; `einsum` moves tokens by one-hot masks as matrix products (GShard, Lepikhin et al. 2020, Algorithm 2);
+// `dense` computes all experts on all tokens.
 import { boundOf } from '../../base/shape.ts';
 import { UserError } from '../../base/errors.ts';
 import { scalar, type Tensor } from '../../graph/tensor.ts';
@@ -32,23 +33,48 @@ export type Dispatch = (typeof DISPATCHES)[number];
 export type Experts = ExpertBank | readonly Module<Tensor, Tensor>[];
 
 /** x [tokens, dModel], weights [tokens, k] -> [tokens, width]. */
-export function runExperts(dispatch: Dispatch, experts: Experts, x: Tensor, routing: Routing, indices: Tensor, weights: Tensor, how: Keeping): Tensor {
-  if (how.chunks > 1 && dispatch !== 'ragged' && dispatch !== 'padded') throw new UserError(`MoE: dispatch ${dispatch} does not compute in chunks`, 'ragged and padded do; recompute: true is for all');
+export function runExperts(
+  dispatch: Dispatch,
+  experts: Experts,
+  x: Tensor,
+  routing: Routing,
+  indices: Tensor,
+  weights: Tensor,
+  how: Keeping,
+): Tensor {
+  if (how.chunks > 1 && dispatch !== 'ragged' && dispatch !== 'padded')
+    throw new UserError(
+      `MoE: dispatch ` + `${dispatch} does not compute in chunks`,
+      'ragged and padded do; recompute: true is for all',
+    );
   switch (dispatch) {
-    case 'ragged': case 'padded': {
-      if (routing.tiles && experts instanceof ExpertBank) return inTiles(experts, x, routing.tiles, weights, routing, how);
+    case 'ragged':
+    case 'padded': {
+      if (routing.tiles && experts instanceof ExpertBank)
+        return inTiles(experts, x, routing.tiles, weights, routing, how);
       const rows = toRows(x, routing);
-      const outputs = experts instanceof ExpertBank ? throughBank(experts, rows, routing.rows, how)
-        : join(split(rows, routing).map((own, e) => keeping(own, how, () => checked(call(experts[e], own), own, e))), routing);
+      const outputs =
+        experts instanceof ExpertBank
+          ? throughBank(experts, rows, routing.rows, how)
+          : join(
+              split(rows, routing).map((own, e) => keeping(own, how, () => checked(call(experts[e], own), own, e))),
+              routing,
+            );
       return fromRows(outputs, routing, weights);
     }
-    case 'einsum': return byMasks(experts, x, routing, indices, weights, how);
-    case 'dense': return everywhere(experts, x, routing, indices, weights, how);
+    case 'einsum':
+      return byMasks(experts, x, routing, indices, weights, how);
+    case 'dense':
+      return everywhere(experts, x, routing, indices, weights, how);
   }
 }
 
 function checked(y: Tensor, x: Tensor, e: number): Tensor {
-  if (y.shape.length !== 2 || boundOf(y.shape[0]) !== boundOf(x.shape[0])) throw new UserError(`expert ${e}: makes ${y.toString()} of ${x.toString()}`, 'an expert gives one row for each row it gets');
+  if (y.shape.length !== 2 || boundOf(y.shape[0]) !== boundOf(x.shape[0]))
+    throw new UserError(
+      `expert ${e}: makes ` + `${y.toString()} of ${x.toString()}`,
+      'an expert gives one row for each row it gets',
+    );
   return y;
 }
 
@@ -56,30 +82,60 @@ function checked(y: Tensor, x: Tensor, e: number): Tensor {
 function batched(experts: Experts, x: Tensor): Tensor {
   if (experts instanceof ExpertBank) return experts.batched(x);
   const [, rows, width] = x.shape.map(boundOf);
-  return concat(experts.map((m, e) => {
-    const own = reshape(slice(x, 0, e, e + 1), [rows, width]), y = checked(call(m, own), own, e);
-    return reshape(y, [1, rows, boundOf(y.shape[1])]);
-  }), 0);
+  return concat(
+    experts.map((m, e) => {
+      const own = reshape(slice(x, 0, e, e + 1), [rows, width]),
+        y = checked(call(m, own), own, e);
+      return reshape(y, [1, rows, boundOf(y.shape[1])]);
+    }),
+    0,
+  );
 }
 
 /** weights with 0 for choices that were dropped. */
 const kept = ({ rows, mayDrop }: Routing, weights: Tensor): Tensor =>
-  (mayDrop ? mul(weights, cast(less(scalar(rows.inverse, -1), reshape(rows.inverse, weights.shape.map(boundOf))), weights.dtype)) : weights);
+  mayDrop
+    ? mul(
+        weights,
+        cast(less(scalar(rows.inverse, -1), reshape(rows.inverse, weights.shape.map(boundOf))), weights.dtype),
+      )
+    : weights;
 
-function byMasks(experts: Experts, x: Tensor, routing: Routing, indices: Tensor, weights: Tensor, how: Keeping): Tensor {
-  const { experts: count, rows, k, bounds } = routing, [tokens, width] = x.shape.map(boundOf), room = Math.max(1, ...bounds);
-  // Where each choice lies among its expert's rows; -1, which is nowhere, if it was dropped: its row is -1, and no segment begins below 0.
+function byMasks(
+  experts: Experts,
+  x: Tensor,
+  routing: Routing,
+  indices: Tensor,
+  weights: Tensor,
+  how: Keeping,
+): Tensor {
+  const { experts: count, rows, k, bounds } = routing,
+    [tokens, width] = x.shape.map(boundOf),
+    room = Math.max(1, ...bounds);
+  // Where each choice lies among its expert's rows; -1, which is nowhere, if it was dropped: its row is -1, and no
+  // segment begins below 0.
   const slot = sub(reshape(rows.inverse, [tokens, k]), gather(rows.offsets, indices));
   const like = x.builder.emit('constant', [], { value: 0, dtype: 'float32', shape: [tokens, k, count, room] })[0];
   const placed = cast(mul(expand(oneHot(indices, count), like, [3]), expand(oneHot(slot, room), like, [2])), x.dtype);
-  const mask = sum(placed, [1]), weighted = sum(mul(placed, reshape(weights, [tokens, k, 1, 1])), [1]); // [tokens, experts, room]
+  // [tokens, experts, room]
+  const mask = sum(placed, [1]),
+    weighted = sum(mul(placed, reshape(weights, [tokens, k, 1, 1])), [1]);
   const sent = matmul(transpose(reshape(mask, [tokens, count * room])), x); // [experts * room, dModel]
-  const y = keeping(x, how, () => batched(experts, reshape(sent, [count, room, width]))), out = boundOf(y.shape[2]);
+  const y = keeping(x, how, () => batched(experts, reshape(sent, [count, room, width]))),
+    out = boundOf(y.shape[2]);
   return matmul(reshape(weighted, [tokens, count * room]), reshape(y, [count * room, out]));
 }
 
-function everywhere(experts: Experts, x: Tensor, routing: Routing, indices: Tensor, weights: Tensor, how: Keeping): Tensor {
-  const { experts: count } = routing, [tokens, width] = x.shape.map(boundOf);
+function everywhere(
+  experts: Experts,
+  x: Tensor,
+  routing: Routing,
+  indices: Tensor,
+  weights: Tensor,
+  how: Keeping,
+): Tensor {
+  const { experts: count } = routing,
+    [tokens, width] = x.shape.map(boundOf);
   const like = x.builder.emit('constant', [], { value: 0, dtype: x.dtype, shape: [count, tokens, width] })[0];
   const y = keeping(x, how, () => batched(experts, expand(x, like, [0]))); // [experts, tokens, width]
   const gates = transpose(gatesOf(indices, kept(routing, weights), count)); // [experts, tokens]

@@ -1,5 +1,6 @@
-// Loads that were made up, by name: what policies are tried on. In: a name, sizes, a seed; out: a Trace, the same for the same seed. Each
-// token draws its k experts without putting them back, with chances e^logit: the logits are what differs from step to step.
+// Loads that were made up, by name: what policies are tried on. In: a name, sizes, a seed; out: a Trace, the same for
+// the same seed. Each token draws its k experts without putting them back, with chances e^logit: the logits are what
+// differs from step to step.
 import { UserError } from '../../base/errors.ts';
 import { checkOptions, type KeysOf } from '../../base/options.ts';
 import { aList, aNumber, anything, aSize, aText, aWhole, either, oneOf } from '../../base/kinds.ts';
@@ -20,17 +21,41 @@ export interface GenerateOptions {
   readonly dispatch: Dispatch;
 }
 
-const KEYS: KeysOf<Partial<GenerateOptions>> = { experts: aSize, k: aSize, tokens: aSize, steps: aWhole(0),
-  seed: anything, capacity: either(aNumber, aText, aList),
-  overflow: oneOf(...OVERFLOWS), dispatch: oneOf(...DISPATCHES) };
-export const DEFAULTS: GenerateOptions = { experts: 16, k: 2, tokens: 256, steps: 2048, seed: 1, capacity: 2, overflow: 'drop', dispatch: 'padded' };
+const KEYS: KeysOf<Partial<GenerateOptions>> = {
+  experts: aSize,
+  k: aSize,
+  tokens: aSize,
+  steps: aWhole(0),
+  seed: anything,
+  capacity: either(aNumber, aText, aList),
+  overflow: oneOf(...OVERFLOWS),
+  dispatch: oneOf(...DISPATCHES),
+};
+export const DEFAULTS: GenerateOptions = {
+  experts: 16,
+  k: 2,
+  tokens: 256,
+  steps: 2048,
+  seed: 1,
+  capacity: 2,
+  overflow: 'drop',
+  dispatch: 'padded',
+};
 
 const MOST_DRAWS = 1e10; // of random numbers: several minutes
 
-interface At { readonly step: number; readonly share: number; readonly experts: number }
+interface At {
+  readonly step: number;
+  readonly share: number;
+  readonly experts: number;
+}
 
 /** The logit of an expert at a step (`share` of the run is over), by its place in a random order of experts. */
-interface Workload { readonly about: string; logit(place: number, at: At): number; tokens?(tokens: number, pick: number): number }
+interface Workload {
+  readonly about: string;
+  logit(place: number, at: At): number;
+  tokens?(tokens: number, pick: number): number;
+}
 
 const zipf = (place: number): number => -Math.log(place + 1);
 const move = (place: number, by: number, experts: number): number => (place + by) % experts;
@@ -40,13 +65,32 @@ const first = (place: number, experts: number): boolean => place < Math.max(1, e
 /** Made-up workloads by name, with what each is. */
 export const WORKLOADS: Readonly<Record<string, Workload>> = {
   balanced: { about: 'every expert has the same chance', logit: () => 0 },
-  hot: { about: 'a quarter of the experts is chosen e^1.5 times as often as the others', logit: (p, { experts }) => (first(p, experts) ? 1.5 : 0) },
+  hot: {
+    about: 'a quarter of the experts is chosen e^1.5 times as often as the others',
+    logit: (p, { experts }) => (first(p, experts) ? 1.5 : 0),
+  },
   spread: { about: 'chances fall as 1 / rank', logit: zipf },
-  idle: { about: 'a quarter of the experts is never chosen', logit: (p, { experts }) => (first(p, experts) ? -Infinity : 0) },
-  rotating: { about: 'a hot quarter that moves on every 256 steps', logit: (p, { step, experts }) => (first(move(p, Math.floor(step / 256) * 5, experts), experts) ? 1.5 : 0) },
-  burst: { about: '1 / rank; every 128th step, for 8 steps, one expert more is as hot as the first', logit: (p, { step }) => (p === 8 && step % 128 >= 120 ? 0 : zipf(p)) },
-  drift: { about: '1 / rank, slowly over to the opposite order', logit: (p, { share, experts }) => (1 - share) * zipf(p) + share * zipf(experts - 1 - p) },
-  sizes: { about: '1 / rank in batches of a half, three quarters, or all of the tokens', logit: zipf, tokens: (n, pick) => Math.ceil((n * (2 + Math.floor(3 * pick))) / 4) },
+  idle: {
+    about: 'a quarter of the experts is never chosen',
+    logit: (p, { experts }) => (first(p, experts) ? -Infinity : 0),
+  },
+  rotating: {
+    about: 'a hot quarter that moves on every 256 steps',
+    logit: (p, { step, experts }) => (first(move(p, Math.floor(step / 256) * 5, experts), experts) ? 1.5 : 0),
+  },
+  burst: {
+    about: '1 / rank; every 128th step, for 8 steps, one expert more is as hot as the first',
+    logit: (p, { step }) => (p === 8 && step % 128 >= 120 ? 0 : zipf(p)),
+  },
+  drift: {
+    about: '1 / rank, slowly over to the opposite order',
+    logit: (p, { share, experts }) => (1 - share) * zipf(p) + share * zipf(experts - 1 - p),
+  },
+  sizes: {
+    about: '1 / rank in batches of a half, three quarters, or all of the tokens',
+    logit: zipf,
+    tokens: (n, pick) => Math.ceil((n * (2 + Math.floor(3 * pick))) / 4),
+  },
 };
 
 /** Loads of a workload by name, the same for the same seed. Throws UserError for a name that there is not. */
@@ -56,23 +100,36 @@ export function generate(name: string, options: Partial<GenerateOptions> = {}): 
   if (!workload) throw new UserError(`no workload named "${name}"`, `one of ${Object.keys(WORKLOADS).join(', ')}`);
   const { experts, k, tokens, steps, seed, capacity, overflow, dispatch } = { ...DEFAULTS, ...options };
   checkCapacity(capacity, experts);
-  const open = Array.from({ length: experts }, (_, p) => workload.logit(p, { step: 0, share: 0, experts })).filter(Number.isFinite).length;
-  if (k > open) throw new UserError(`a token cannot go to ${k} experts of ${open}`, 'fewer experts a token, or more experts');
+  const open = Array.from({ length: experts }, (_, p) => workload.logit(p, { step: 0, share: 0, experts })).filter(
+    Number.isFinite,
+  ).length;
+  if (k > open)
+    throw new UserError(`a token cannot go to ${k} experts of ` + `${open}`, 'fewer experts a token, or more experts');
   const draws = steps * tokens * experts;
   if (draws > MOST_DRAWS) {
-    throw new UserError(`${steps} steps of ${tokens} tokens over ${experts} experts take ${draws} draws, more than ${MOST_DRAWS}`, 'fewer steps, tokens or experts');
+    throw new UserError(
+      `${steps} steps of ${tokens} tokens over ${experts} experts take ${draws} draws, more than ` + `${MOST_DRAWS}`,
+      'fewer steps, tokens or experts',
+    );
   }
-  const order = new Stream(seed, 'places').permutation(0, experts), noise = new Stream(seed, `draws ${name}`), sizes = new Stream(seed, 'sizes');
+  const order = new Stream(seed, 'places').permutation(0, experts),
+    noise = new Stream(seed, `draws ${name}`),
+    sizes = new Stream(seed, 'sizes');
   const loads = Array.from({ length: steps }, (_, step) => {
-    const logits = Array.from({ length: experts }, (_, e) => workload.logit(order[e], { step, share: step / steps, experts }));
-    return [drawn(logits, workload.tokens?.(tokens, sizes.uniform(step, 0)) ?? tokens, k, (i) => noise.uniform(step, i))];
+    const logits = Array.from({ length: experts }, (_, e) =>
+      workload.logit(order[e], { step, share: step / steps, experts }),
+    );
+    return [
+      drawn(logits, workload.tokens?.(tokens, sizes.uniform(step, 0)) ?? tokens, k, (i) => noise.uniform(step, i)),
+    ];
   });
   return { layers: [{ path: 'moe', experts, k, capacity, overflow, dispatch, dModel: 64, hidden: 256 }], loads };
 }
 
 /** How many of `tokens` chose each expert: the k largest of logit + Gumbel noise are a draw without putting back. */
 function drawn(logits: readonly number[], tokens: number, k: number, uniform: (i: number) => number): number[] {
-  const experts = logits.length, load = new Array<number>(experts).fill(0);
+  const experts = logits.length,
+    load = new Array<number>(experts).fill(0);
   for (let t = 0; t < tokens; t++) {
     const scores = logits.map((l, e) => l - Math.log(-Math.log(uniform(t * experts + e) + 2 ** -26)));
     for (let j = 0; j < k; j++) {

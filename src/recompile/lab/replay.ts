@@ -1,5 +1,6 @@
-// A trace through the real engine with real rules, and no training: the model is a stand-in whose layers have the trace's knobs, the time
-// of a step is what it costs in rows. In: a trace and rules; out: what happened at each step, and every decision.
+// A trace through the real engine with real rules, and no training: the model is a stand-in whose layers have the
+// trace's knobs, the time of a step is what it costs in rows. In: a trace and rules; out: what happened at each step,
+// and every decision.
 import { UserError } from '../../base/errors.ts';
 import { checkOptions } from '../../base/options.ts';
 import { own } from '../../base/own.ts';
@@ -30,14 +31,19 @@ export interface Replayed {
   /** Rows that were computed, of them empty. */
   readonly computed: number;
   readonly padded: number;
-  /** The most that any plan takes beside states, as the compiler plans it for one layer of a bank at the largest batch; the layers' in sum. */
+  /**
+   * The most that any plan takes beside states, as the compiler plans it for one layer of a bank at the largest batch;
+   * the layers' in sum.
+   */
   readonly bytes: number;
   /** The mean over steps. */
   readonly meanBytes: number;
   /** Kept ones. */
   readonly recompilations: number;
-  /** All costs, in rows of an expert. `clairvoyant`: the same with perfect foresight, the cheapest capacities in knowledge of
-   * all loads. */
+  /**
+   * All costs, in rows of an expert. `clairvoyant`: the same with perfect foresight, the cheapest capacities in
+   * knowledge of all loads.
+   */
   readonly cost: number;
   readonly clairvoyant: { readonly cost: number; readonly recompilations: number };
   /** Extra cost compared with perfect foresight, as a share of that cost: of the best capacities that never change. */
@@ -54,14 +60,19 @@ const sum = (list: readonly number[]): number => list.reduce((a, b) => a + b, 0)
 function standIn(layers: readonly TracedLayer[]): object {
   const root: Record<string, unknown> = {};
   for (const { path, experts, k, capacity, overflow, dispatch, dModel, hidden } of layers) {
-    const names = path.split('.'), last = names.pop() ?? '';
+    const names = path.split('.'),
+      last = names.pop() ?? '';
     let at = root;
     for (const name of names) {
       const next = own(at, name) ?? {};
       at[name] = next;
       at = next as Record<string, unknown>;
     }
-    if (last === '' || own(at, last) !== undefined) throw new UserError(`the trace has no place for a layer at "${path}"`, 'paths of layers are different, and none is empty');
+    if (last === '' || own(at, last) !== undefined)
+      throw new UserError(
+        `the trace has no place for a layer at ` + `"${path}"`,
+        'paths of layers are different, and none is empty',
+      );
     const layer = new MoE({ dModel, experts, topK: k, hidden, capacity, dispatch, balance: 0, zLoss: 0 });
     layer.overflow = overflow; // of a dropless layer it says what comes with a capacity
     at[last] = layer;
@@ -71,44 +82,91 @@ function standIn(layers: readonly TracedLayer[]): object {
 
 /** Planned bytes of a training step of one layer beside its states. */
 function plannedBytes(moe: MoE, tokens: number, dModel: number): number {
-  const named = nameParameters({ moe }), type = { dtype: 'float32' as const, shape: [tokens, dModel] };
+  const named = nameParameters({ moe }),
+    type = { dtype: 'float32' as const, shape: [tokens, dModel] };
   const forward = traceGraph(named, true, (t) => {
     const loss = meanSquaredError(call(moe, t.input('input', 'x', type)), t.input('input', 'y', type));
     t.output('loss', loss);
     t.output('total', loss);
   });
-  const { arena, io, constants } = compileGraph(trainingGraph(forward, sgd({ lr: 1e-3, eager: true }), [...named.parameters.keys()])).program.slabs;
+  const { arena, io, constants } = compileGraph(
+    trainingGraph(forward, sgd({ lr: 1e-3, eager: true }), [...named.parameters.keys()]),
+  ).program.slabs;
   return arena + io + constants;
 }
 
 /** Replays a trace through the real engine with these rules: what each step came to, and every decision. */
 export async function replay(trace: Trace, rules: readonly Rule<object>[], prices: Prices = PRICES): Promise<Replayed> {
   checkOptions('replay: prices', prices, PRICE_KEYS);
-  const { layers, loads } = trace, model = standIn(layers), named = nameParameters(model), knobs = new Knobs(named), events: RecompileEvent[] = [];
-  const modules = new Map([...named.paths].map(([module, path]) => [path, module])), moes = layers.map((l) => modules.get(l.path) as MoE);
-  const most = layers.map((layer, l) => loads.reduce((n, s) => Math.max(n, tokensOf(s[l], layer)), 0)), known = new Map<string, number>();
-  const bytes = (): number => knobs.onModules(() => sum(moes.map((moe, l) => {
-    const key = `${l} ${JSON.stringify(knobs.settings(layers[l].path))}`, found = known.get(key) ?? plannedBytes(moe, most[l], layers[l].dModel);
-    known.set(key, found);
-    return found;
-  })));
-  let step = 0, largest = 0, byteSteps = 0;
+  const { layers, loads } = trace,
+    model = standIn(layers),
+    named = nameParameters(model),
+    knobs = new Knobs(named),
+    events: RecompileEvent[] = [];
+  const modules = new Map([...named.paths].map(([module, path]) => [path, module])),
+    moes = layers.map((l) => modules.get(l.path) as MoE);
+  const most = layers.map((layer, l) => loads.reduce((n, s) => Math.max(n, tokensOf(s[l], layer)), 0)),
+    known = new Map<string, number>();
+  const bytes = (): number =>
+    knobs.onModules(() =>
+      sum(
+        moes.map((moe, l) => {
+          const key = `${l} ${JSON.stringify(knobs.settings(layers[l].path))}`,
+            found = known.get(key) ?? plannedBytes(moe, most[l], layers[l].dModel);
+          known.set(key, found);
+          return found;
+        }),
+      ),
+    );
+  let step = 0,
+    largest = 0,
+    byteSteps = 0;
   const sizes = (): string => loads[step].map((load, l) => tokensOf(load, layers[l])).join(' ');
   const plan = (changes: readonly Change[]): Prepared => {
     const needs = knobs.with(changes, bytes);
-    return { cached: false, ready: Promise.resolve(), has: () => true, load: () => undefined, bytes: () => needs, kernels: () => null, drop: () => undefined };
+    return {
+      cached: false,
+      ready: Promise.resolve(),
+      has: () => true,
+      load: () => undefined,
+      bytes: () => needs,
+      kernels: () => null,
+      drop: () => undefined,
+    };
   };
   const carry = (changes: readonly Change[]): (() => void) => {
-    if (changes.some((c) => c.knob === 'slots')) throw new UserError('loads do not tell where tokens go when experts come and go', 'expertLifecycle acts in a run, not in the lab');
+    if (changes.some((c) => c.knob === 'slots'))
+      throw new UserError(
+        'loads do not tell where tokens go when ' + 'experts come and go',
+        'expertLifecycle acts in a run, not in the lab',
+      );
     return () => undefined;
   };
-  const plant: EngineHost = { knobs, next: () => step + 1, shape: sizes, draft: () => draftOf(model, named), prepare: plan, resize: plan, bytes, kernels: () => null, carry,
-    ready: () => step > 0, needs: (changes) => knobs.with(changes, bytes), budget: () => ({ bytes: Infinity, given: true }), trim: () => undefined };
-  const engine = new Engine(plant, (event) => { events.push(event); });
+  const plant: EngineHost = {
+    knobs,
+    next: () => step + 1,
+    shape: sizes,
+    draft: () => draftOf(model, named),
+    prepare: plan,
+    resize: plan,
+    bytes,
+    kernels: () => null,
+    carry,
+    ready: () => step > 0,
+    needs: (changes) => knobs.with(changes, bytes),
+    budget: () => ({ bytes: Infinity, given: true }),
+    trim: () => undefined,
+  };
+  const engine = new Engine(plant, (event) => {
+    events.push(event);
+  });
   for (const rule of rules) engine.add(rule);
-  const totals = { choices: 0, dropped: 0, spilled: 0, computed: 0, padded: 0 }, costs: number[] = [], paid = new Map<number, number>();
+  const totals = { choices: 0, dropped: 0, spilled: 0, computed: 0, padded: 0 },
+    costs: number[] = [],
+    paid = new Map<number, number>();
   for (; step < loads.length; step++) {
-    const { verify } = await engine.begin(), told = events.length;
+    const { verify } = await engine.begin(),
+      told = events.length;
     engine.during();
     // Layers as the plan of this step has them.
     const [outcomes, stats] = knobs.onModules(() => {
@@ -120,7 +178,8 @@ export async function replay(trace: Trace, rules: readonly Rule<object>[], price
     byteSteps += bytes();
     costs.push(cost);
     totals.choices += sum(loads[step].flat());
-    for (const o of outcomes) for (const key of ['dropped', 'spilled', 'computed', 'padded'] as const) totals[key] += o[key];
+    for (const o of outcomes)
+      for (const key of ['dropped', 'spilled', 'computed', 'padded'] as const) totals[key] += o[key];
     const compared = verify && { equal: true, finite: true, loss: 0, dryLoss: 0, ms: 0, differs: null };
     await engine.end({ step: step + 1, loss: 0, ms: cost, stats }, compared);
     engine.settle();
@@ -129,13 +188,40 @@ export async function replay(trace: Trace, rules: readonly Rule<object>[], price
   }
   engine.close();
   for (const [at, times] of paid) costs[at] += times * prices.recompilation * sum(loads[at].flat());
-  const best = clairvoyant(trace, prices), above = (from: number): number => sum(costs.slice(from)) / sum(best.costs.slice(from)) - 1;
-  return { steps: loads.length, ...totals, bytes: largest, meanBytes: byteSteps / loads.length, recompilations: events.filter((e) => e.kept).length, cost: sum(costs),
-    clairvoyant: { cost: sum(best.costs), recompilations: best.recompilations }, constant: best.constant / sum(best.costs) - 1, regret: above(0), settled: loads.length > SETTLED ? above(SETTLED) : NaN, events };
+  const best = clairvoyant(trace, prices),
+    above = (from: number): number => sum(costs.slice(from)) / sum(best.costs.slice(from)) - 1;
+  return {
+    steps: loads.length,
+    ...totals,
+    bytes: largest,
+    meanBytes: byteSteps / loads.length,
+    recompilations: events.filter((e) => e.kept).length,
+    cost: sum(costs),
+    clairvoyant: { cost: sum(best.costs), recompilations: best.recompilations },
+    constant: best.constant / sum(best.costs) - 1,
+    regret: above(0),
+    settled: loads.length > SETTLED ? above(SETTLED) : NaN,
+    events,
+  };
 }
 
 /** What the layer itself would have told of the step. */
-function statsOf({ path }: TracedLayer, load: readonly number[], { dropped, spilled }: Outcome, { capacity, overflow }: MoE): [string, HostTensor][] {
+function statsOf(
+  { path }: TracedLayer,
+  load: readonly number[],
+  { dropped, spilled }: Outcome,
+  { capacity, overflow }: MoE,
+): [string, HostTensor][] {
   const int = (...list: readonly number[]): HostTensor => hostTensor('int32', [list.length], Int32Array.from(list));
-  return [[`${path}/load`, int(...load)], ...(capacity === 'dropless' ? [] : [[`${path}/${overflow === 'spill' ? 'spilled' : 'dropped'}`, int(overflow === 'spill' ? spilled : dropped)] as [string, HostTensor]])];
+  return [
+    [`${path}/load`, int(...load)],
+    ...(capacity === 'dropless'
+      ? []
+      : [
+          [
+            `${path}/${overflow === 'spill' ? 'spilled' : 'dropped'}`,
+            int(overflow === 'spill' ? spilled : dropped),
+          ] as [string, HostTensor],
+        ]),
+  ];
 }

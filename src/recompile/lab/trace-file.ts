@@ -3,15 +3,26 @@ import { listed } from '../../base/words.ts';
 import { linesOf } from '../../io/lines.ts';
 import { traceReader, type Trace } from './trace.ts';
 
-/** Lines that are no JSON (of a run that was killed) are left out, and `say` is told how many. Rejects with a UserError with the line that is wrong. */
+/**
+ * Lines that are no JSON (of a run that was killed) are left out, and `say` is told how many. Rejects with a UserError
+ * with the line that is wrong.
+ */
 export async function readTrace(path: string, say: (line: string) => void): Promise<Trace> {
-  const torn: number[] = [], reader = traceReader(path, (line) => { torn.push(line); });
+  const torn: number[] = [],
+    reader = traceReader(path, (line) => {
+      torn.push(line);
+    });
   let number = 0;
-  for await (const lines of linesOf(path)) for (const line of lines) {
-    number++;
-    if (line.trim() !== '') reader.add(line, number);
-  }
+  for await (const lines of linesOf(path))
+    for (const line of lines) {
+      number++;
+      if (line.trim() !== '') reader.add(line, number);
+    }
   const trace = reader.trace();
-  if (torn.length > 0) say(`${path}: left out ${torn.length} torn ${torn.length === 1 ? 'line' : 'lines'} (${torn.length === 1 ? 'line' : 'lines'} ${listed(torn.map(String), 3)})`);
+  if (torn.length > 0)
+    say(
+      `${path}: left out ${torn.length} torn ${torn.length === 1 ? 'line' : 'lines'} ` +
+        `(${torn.length === 1 ? 'line' : 'lines'} ${listed(torn.map(String), 3)})`,
+    );
   return trace;
 }

@@ -1,8 +1,9 @@
-// The policy cacheAssignments: where samples come again, what they chose is remembered by their ids; and where what is remembered agrees with
-// the live gate, it is taken instead of it (Kossmann et al. 2022, section 5.2). It changes results, by the choices that no longer agree.
+// The policy cacheAssignments: where samples come again, what they chose is remembered by their ids; and where what is
+// remembered agrees with the live gate, it is taken instead of it (Kossmann et al. 2022, section 5.2). It changes
+// results, by the choices that no longer agree.
 //
-// live -> watched, once a sample has come twice: the same results, and a memory that fills. watched -> cached, where agreement is at least
-// `on`; and back where it falls below `off`, seen in the samples that are audited.
+// live -> watched, once a sample has come twice: the same results, and a memory that fills. watched -> cached, where
+// agreement is at least `on`; and back where it falls below `off`, seen in the samples that are audited.
 import { UserError } from '../../base/errors.ts';
 import type { KeysOf } from '../../base/options.ts';
 import { aFlag, aFunction, aNumber } from '../../base/kinds.ts';
@@ -20,10 +21,15 @@ export interface CacheAssignmentsOptions {
   readonly score?: (layer: LayerStats) => number;
   /** While cached, one sample in so many is audited each step; default 16. */
   readonly audit?: number;
-  /** Most samples that are remembered; default 1048576. Those with ids below the largest so far have a slot of their own within that; else the one
-   * that came last keeps it. */
+  /**
+   * Most samples that are remembered; default 1048576. Those with ids below the largest so far have a slot of their own
+   * within that; else the one that came last keeps it.
+   */
   readonly samples?: number;
-  /** Whether the router keeps its values while its layer is cached; default false: it goes on learning, from the weights of the cached choices. */
+  /**
+   * Whether the router keeps its values while its layer is cached; default false: it goes on learning, from the weights
+   * of the cached choices.
+   */
   readonly freeze?: boolean;
   /** Steps between two changes; default 64. */
   readonly cooldown?: number;
@@ -31,42 +37,87 @@ export interface CacheAssignmentsOptions {
   readonly patience?: number;
 }
 
-const KEYS: KeysOf<CacheAssignmentsOptions> = { on: aNumber, off: aNumber, score: aFunction, audit: aNumber,
-  samples: aNumber, freeze: aFlag, cooldown: aNumber, patience: aNumber };
+const KEYS: KeysOf<CacheAssignmentsOptions> = {
+  on: aNumber,
+  off: aNumber,
+  score: aFunction,
+  audit: aNumber,
+  samples: aNumber,
+  freeze: aFlag,
+  cooldown: aNumber,
+  patience: aNumber,
+};
 
 /** Decides by deterministic statistics alone. Results change. */
 export function cacheAssignments(options: CacheAssignmentsOptions = {}): Rule<object> {
   checkPolicy('cacheAssignments', options, KEYS, ['score', 'freeze']);
-  if (options.score !== undefined && typeof options.score !== 'function') throw new UserError('cacheAssignments: score must be a function of a layer');
-  if (options.freeze !== undefined && typeof options.freeze !== 'boolean') throw new UserError(`cacheAssignments: freeze must be true or false, got ${JSON.stringify(options.freeze)}`);
-  const { on = 0.95, off = 0.85, score = (layer) => layer.agreementEma, audit = 16, samples = 2 ** 20, freeze = false, cooldown = 64, patience = 8192 } = options;
-  if (!(off <= on)) throw new UserError(`cacheAssignments: off (${off}) must not be above on (${on})`, 'the gap between them keeps a layer from going to and fro');
-  for (const [name, n] of Object.entries({ audit, samples })) if (!Number.isInteger(n) || n < 1) throw new UserError(`cacheAssignments: ${name} must be a whole number of at least 1, got ${n}`);
+  if (options.score !== undefined && typeof options.score !== 'function')
+    throw new UserError('cacheAssignments: ' + 'score must be a function of a layer');
+  if (options.freeze !== undefined && typeof options.freeze !== 'boolean')
+    throw new UserError(`cacheAssignments: ` + `freeze must be true or false, got ${JSON.stringify(options.freeze)}`);
+  const {
+    on = 0.95,
+    off = 0.85,
+    score = (layer) => layer.agreementEma,
+    audit = 16,
+    samples = 2 ** 20,
+    freeze = false,
+    cooldown = 64,
+    patience = 8192,
+  } = options;
+  if (!(off <= on))
+    throw new UserError(
+      `cacheAssignments: off (${off}) must not be above on ` + `(${on})`,
+      'the gap between them keeps a layer from going to and fro',
+    );
+  for (const [name, n] of Object.entries({ audit, samples }))
+    if (!Number.isInteger(n) || n < 1)
+      throw new UserError(`cacheAssignments: ${name} must be a whole number of at least 1, got ${n}`);
   let said = false;
   const next = ({ routing, router }: MoE, layer: LayerStats): MoE['routing'] => {
     if (routing === 'live') return router.remembers ? 'watched' : 'live';
     const agrees = score(layer);
-    return routing === 'watched' && agrees >= on ? 'cached' : routing === 'cached' && agrees < off ? 'watched' : routing;
+    return routing === 'watched' && agrees >= on
+      ? 'cached'
+      : routing === 'cached' && agrees < off
+        ? 'watched'
+        : routing;
   };
   /** Why it stays off, told once. */
   const say = (run: RunStats): boolean => {
-    const { steps, without, again } = run.samples, why = again > 0 ? null : steps === 0 && without > 0 ? 'batches have no ids'
-      : steps >= patience ? `none of the first batch's came again in ${steps} steps` : null;
+    const { steps, without, again } = run.samples,
+      why =
+        again > 0
+          ? null
+          : steps === 0 && without > 0
+            ? 'batches ' + 'have no ids'
+            : steps >= patience
+              ? `none of the first batch's came again in ${steps} steps`
+              : null;
     if (why === null || said) return again > 0;
     said = true;
-    throw new UserError(`samples do not recur: ${why}, so there is nothing to remember and every layer keeps its live gate`, 'a batch may have `ids`; datasets of this library give them');
+    throw new UserError(
+      `samples do not recur: ${why}, so there is nothing to remember and every layer keeps its ` + `live gate`,
+      'a batch may have `ids`; datasets of this library give them',
+    );
   };
   return {
-    name: 'cacheAssignments', cooldown,
+    name: 'cacheAssignments',
+    cooldown,
     trigger: (run) => timeToLook(run) && say(run),
     alter(model, run) {
       const layers = layersOf(model, run);
       if (!said && layers.length > 0 && layers.every(([{ router }]) => !router.remembers)) {
         said = true;
-        throw new UserError(`no layer's choices can be remembered: a choice of ${layers.map(([{ router }, { path }]) => `${path} (${router.constructor.name})`).join(', ')} does not depend on its token alone`);
+        throw new UserError(
+          `no layer's choices can be remembered: a choice of ` +
+            `${layers.map(([{ router }, { path }]) => `${path} (${router.constructor.name})`).join(', ')} does not ` +
+            `depend on its token alone`,
+        );
       }
       for (const [moe, layer] of layers) {
-        const from = moe.routing, to = next(moe, layer);
+        const from = moe.routing,
+          to = next(moe, layer);
         if (to === from) continue;
         if (from === 'live') {
           moe.remember = Math.min(samples, run.samples.largest + 1);
@@ -76,7 +127,10 @@ export function cacheAssignments(options: CacheAssignmentsOptions = {}): Rule<ob
         if (freeze) moe.gateFrozen = to === 'cached';
       }
     },
-    reason: (run) => (run.layers.every((l) => Number.isNaN(l.agreement)) ? `samples come again, ${run.samples.largest + 1} ids so far`
-      : `remembered choices agree: ${run.layers.map((l) => (Number.isNaN(l.agreement) ? 'not known' : score(l).toFixed(3))).join(', ')}`),
+    reason: (run) =>
+      run.layers.every((l) => Number.isNaN(l.agreement))
+        ? `samples come again, ` + `${run.samples.largest + 1} ids so far`
+        : `remembered choices agree: ` +
+          `${run.layers.map((l) => (Number.isNaN(l.agreement) ? 'not known' : score(l).toFixed(3))).join(', ')}`,
   };
 }

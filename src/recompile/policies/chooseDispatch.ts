@@ -1,5 +1,6 @@
-// The policy chooseDispatch: among the strategies that give the same bits, the one that computes fewer rows: `padded` computes every
-// expert's whole capacity, `ragged` the rows that came. Whether that pays is measured, as for every change that keeps all bits.
+// The policy chooseDispatch: among the strategies that give the same bits, the one that computes fewer rows: `padded`
+// computes every expert's whole capacity, `ragged` the rows that came. Whether that pays is measured, as for every
+// change that keeps all bits.
 import type { KeysOf } from '../../base/options.ts';
 import { aNumber } from '../../base/kinds.ts';
 import { checkPolicy, expertCount, factorsOf, layersOf, timeToLook } from './modules.ts';
@@ -19,15 +20,22 @@ export function chooseDispatch(options: ChooseDispatchOptions = {}): Rule<object
   checkPolicy('chooseDispatch', options, KEYS);
   const { padding = 0.02, cooldown = 200 } = options;
   return {
-    name: 'chooseDispatch', cooldown, only: 'N',
+    name: 'chooseDispatch',
+    cooldown,
+    only: 'N',
     trigger: timeToLook,
     alter(model, run) {
       for (const [moe, layer] of layersOf(model, run)) {
-        if (moe.dispatch !== 'padded' || moe.router.expertsChoose === true) continue; // experts that choose fill their rows
+        // experts that choose fill their rows
+        if (moe.dispatch !== 'padded' || moe.router.expertsChoose === true) continue;
         // Of the part that the load is of: drops and spilled rows are told of all parts of a batch.
-        const total = layer.load.reduce((a, b) => a + b, 0), factors = factorsOf(moe, layer.experts), caps = factors?.map((f) => Math.ceil((f * total) / expertCount(moe)));
-        const beyond = caps ? layer.load.reduce((n, load, e) => n + Math.max(0, load - caps[e]), 0) : 0, spills = moe.overflow === 'spill';
-        const came = spills ? total : total - beyond, computed = caps ? caps.reduce((a, b) => a + b, spills ? beyond : 0) : Infinity;
+        const total = layer.load.reduce((a, b) => a + b, 0),
+          factors = factorsOf(moe, layer.experts),
+          caps = factors?.map((f) => Math.ceil((f * total) / expertCount(moe)));
+        const beyond = caps ? layer.load.reduce((n, load, e) => n + Math.max(0, load - caps[e]), 0) : 0,
+          spills = moe.overflow === 'spill';
+        const came = spills ? total : total - beyond,
+          computed = caps ? caps.reduce((a, b) => a + b, spills ? beyond : 0) : Infinity;
         if (computed > (1 + padding) * came) moe.dispatch = 'ragged';
       }
     },

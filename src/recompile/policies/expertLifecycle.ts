@@ -1,6 +1,7 @@
-// The policy expertLifecycle: experts that next to no token chooses go, one that too many choose gets a copy in a free slot, copies that are no
-// longer needed are joined again. It looks at loads alone, those of the last 64 steps, in shares of the even one (a step's choices over the
-// experts that there are), and acts on what was so in all of them; so does a resumed run.
+// The policy expertLifecycle: experts that next to no token chooses go, one that too many choose gets a copy in a free
+// slot, copies that are no longer needed are joined again. It looks at loads alone, those of the last 64 steps, in
+// shares of the even one (a step's choices over the experts that there are), and acts on what was so in all of them; so
+// does a resumed run.
 import type { MoE } from '../../nn/moe/moe.ts';
 import { activeOf, choicesOf, readSlots } from '../../nn/moe/slots.ts';
 import type { LayerStats } from '../../observe/run-stats.ts';
@@ -15,37 +16,68 @@ import type { Rule } from '../rule.ts';
 export interface ExpertLifecycleOptions {
   /** An expert that stays below it goes; default 0.1. */
   readonly prune?: number;
-  /** An expert and its copy that together stay below it become one; other two only to make room for a split. Default 0.5. */
+  /**
+   * An expert and its copy that together stay below it become one; other two only to make room for a split. Default
+   * 0.5.
+   */
   readonly merge?: number;
-  /** An expert that stays above it gets a copy, the most loaded first, if a slot is free or can be made so; default 2.5. */
+  /**
+   * An expert that stays above it gets a copy, the most loaded first, if a slot is free or can be made so; default 2.5.
+   */
   readonly split?: number;
-  /** An expert that stays below it keeps its weights, until it stays above twice as much; default 0: none. With it the knob `frozen` is the policy's. */
+  /**
+   * An expert that stays below it keeps its weights, until it stays above twice as much; default 0: none. With it the
+   * knob `frozen` is the policy's.
+   */
   readonly freeze?: number;
   /** So many experts to choose from are left in any case; default as many as a token chooses. */
   readonly keep?: number;
-  /** Steps between two changes, and before the first; at least 100, so that loads are those since the last one took effect. Default 256. */
+  /**
+   * Steps between two changes, and before the first; at least 100, so that loads are those since the last one took
+   * effect. Default 256.
+   */
   readonly cooldown?: number;
 }
 
-const KEYS: KeysOf<ExpertLifecycleOptions> = { prune: aNumber, merge: aNumber, split: aNumber, freeze: aNumber,
-  keep: aNumber, cooldown: aNumber };
+const KEYS: KeysOf<ExpertLifecycleOptions> = {
+  prune: aNumber,
+  merge: aNumber,
+  split: aNumber,
+  freeze: aNumber,
+  keep: aNumber,
+  cooldown: aNumber,
+};
 const LEAST_COOLDOWN = 100; // notice of 32, a window of 64, and the delay of statistics
 
-/** Prunes, merges, splits and freezes experts by their loads, in layers whose router can do so (TopKRouter, SigmoidRouter, both without groups).
- * Results change. */
+/**
+ * Prunes, merges, splits and freezes experts by their loads, in layers whose router can do so (TopKRouter,
+ * SigmoidRouter, both without groups). Results change.
+ */
 export function expertLifecycle(options: ExpertLifecycleOptions = {}): Rule<object> {
   checkPolicy('expertLifecycle', options, KEYS);
   const { prune = 0.1, merge = 0.5, split = 2.5, freeze = 0, keep = 0, cooldown = 256 } = options;
-  if (!(cooldown >= LEAST_COOLDOWN)) throw new UserError(`expertLifecycle: cooldown must be at least ${LEAST_COOLDOWN} steps, got ${cooldown}`, 'loads before a change took effect would be taken for loads after it');
-  if (split > 0 && split <= Math.max(prune, merge)) throw new UserError(`expertLifecycle: split (${split}) must lie above prune and merge`, 'or what is done is undone at once');
+  if (!(cooldown >= LEAST_COOLDOWN))
+    throw new UserError(
+      `expertLifecycle: cooldown must be at least ` + `${LEAST_COOLDOWN} steps, got ${cooldown}`,
+      'loads before a change took effect would be taken for loads after it',
+    );
+  if (split > 0 && split <= Math.max(prune, merge))
+    throw new UserError(
+      `expertLifecycle: split (${split}) must lie ` + `above prune and merge`,
+      'or what is done is undone at once',
+    );
   let said: string[] = [];
   return {
-    name: 'expertLifecycle', cooldown,
+    name: 'expertLifecycle',
+    cooldown,
     trigger: (run) => run.step >= cooldown && timeToLook(run),
     alter(model, run) {
       said = [];
       for (const [moe, layer] of layersOf(model, run)) {
-        const words = [...(moe.router.expertAxes ? comeAndGo(moe, layer, { prune, merge, split, keep }) : []), ...(freeze > 0 ? frozen(moe, layer, freeze) : [])];
+        const words = [
+          ...(moe.router.expertAxes ? comeAndGo(moe, layer, { prune, merge, split, keep }) : []),
+          ...(freeze > 0 ? frozen(moe, layer, freeze) : []),
+        ];
         if (words.length > 0) said.push(`${layer.path}: ${words.join(', ')}`);
       }
     },
@@ -58,20 +90,32 @@ const short = (x: number): string => x.toFixed(2);
 
 /** Sets `slots` of a draft's layer; says what it did. */
 function comeAndGo(moe: MoE, layer: LayerStats, limits: Limits): string[] {
-  const words: string[] = [], most = layer.factor(1), least = layer.factor(0), load = layer.loadEma, floor = Math.max(moe.topK, limits.keep);
-  const families = () => readSlots(moe.slots).families, spare = (): boolean => choicesOf(families()) > floor;
+  const words: string[] = [],
+    most = layer.factor(1),
+    least = layer.factor(0),
+    load = layer.loadEma,
+    floor = Math.max(moe.topK, limits.keep);
+  const families = () => readSlots(moe.slots).families,
+    spare = (): boolean => choicesOf(families()) > floor;
   /** Those that there are, the least loaded first. */
-  const experts = (): number[] => activeOf(families()).flatMap((held, e) => (held ? [e] : [])).sort((a, b) => load[a] - load[b] || a - b);
+  const experts = (): number[] =>
+    activeOf(families())
+      .flatMap((held, e) => (held ? [e] : []))
+      .sort((a, b) => load[a] - load[b] || a - b);
   const alone = (e: number): boolean => families().filter((f) => f === families()[e]).length === 1;
   const join = (pair: readonly [number, number], why: string): void => {
-    const [a, b] = load[pair[0]] >= load[pair[1]] ? pair : [pair[1], pair[0]], both = load[a] + load[b];
+    const [a, b] = load[pair[0]] >= load[pair[1]] ? pair : [pair[1], pair[0]],
+      both = load[a] + load[b];
     mergeExperts(moe, a, b, both > 0 ? Number((load[b] / both).toFixed(3)) : 0.5);
     words.push(`merge ${b} into ${a}${why} (together at most ${short(most[a] + most[b])})`);
   };
   /** The two that are least loaded of those that stay below `merge` together. */
   const small = (fits: (a: number, b: number) => boolean): readonly [number, number] | undefined => {
-    const all = experts(), pairs = all.flatMap((a, i) => all.slice(i + 1).map((b) => [a, b] as const));
-    return pairs.filter(([a, b]) => most[a] + most[b] < limits.merge && fits(a, b) && canCopy(moe, a, b)).sort((p, q) => load[p[0]] + load[p[1]] - load[q[0]] - load[q[1]])[0];
+    const all = experts(),
+      pairs = all.flatMap((a, i) => all.slice(i + 1).map((b) => [a, b] as const));
+    return pairs
+      .filter(([a, b]) => most[a] + most[b] < limits.merge && fits(a, b) && canCopy(moe, a, b))
+      .sort((p, q) => load[p[0]] + load[p[1]] - load[q[0]] - load[q[1]])[0];
   };
 
   for (const e of experts()) {
@@ -81,7 +125,12 @@ function comeAndGo(moe: MoE, layer: LayerStats, limits: Limits): string[] {
   }
   const kin = small((a, b) => families()[a] === families()[b]);
   if (kin) join(kin, '');
-  const hot = limits.split > 0 ? experts().reverse().find((e) => least[e] > limits.split) : undefined;
+  const hot =
+    limits.split > 0
+      ? experts()
+          .reverse()
+          .find((e) => least[e] > limits.split)
+      : undefined;
   if (hot === undefined) return words;
   if (freeSlots(moe).length === 0) {
     const pair = small((a, b) => (alone(a) && alone(b) ? spare() : true));
@@ -95,8 +144,15 @@ function comeAndGo(moe: MoE, layer: LayerStats, limits: Limits): string[] {
 }
 
 function frozen(moe: MoE, layer: LayerStats, below: number): string[] {
-  const most = layer.factor(1), least = layer.factor(0), held = activeOf(readSlots(moe.slots).families), was = moe.frozen;
+  const most = layer.factor(1),
+    least = layer.factor(0),
+    held = activeOf(readSlots(moe.slots).families),
+    was = moe.frozen;
   moe.frozen = was.map((f, e) => held[e] && (f ? least[e] <= 2 * below : most[e] < below));
-  const changed = (to: boolean): string => moe.frozen.flatMap((f, e) => (f === to && was[e] !== to && held[e] ? [e] : [])).join(' ');
-  return [[changed(true), 'freeze'], [changed(false), 'thaw']].flatMap(([who, what]) => (who === '' ? [] : [`${what} ${who}`]));
+  const changed = (to: boolean): string =>
+    moe.frozen.flatMap((f, e) => (f === to && was[e] !== to && held[e] ? [e] : [])).join(' ');
+  return [
+    [changed(true), 'freeze'],
+    [changed(false), 'thaw'],
+  ].flatMap(([who, what]) => (who === '' ? [] : [`${what} ${who}`]));
 }

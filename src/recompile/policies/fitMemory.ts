@@ -1,6 +1,7 @@
-// The policy fitMemory: a run stays within a budget of bytes. It asks the compiler what plans come to: the one that runs, and the one that will be needed
-// if capacities go on to follow loads as they rise. Where that is too much it sets knobs that take less memory and more time (ladder.ts), as few as
-// will do; when there is room again, it takes them back, the last first. It reads bytes and loads, and a clock only where nobody gave a budget.
+// The policy fitMemory: a run stays within a budget of bytes. It asks the compiler what plans come to: the one that
+// runs, and the one that will be needed if capacities go on to follow loads as they rise. Where that is too much it
+// sets knobs that take less memory and more time (ladder.ts), as few as will do; when there is room again, it takes
+// them back, the last first. It reads bytes and loads, and a clock only where nobody gave a budget.
 import { UserError } from '../../base/errors.ts';
 import type { KeysOf } from '../../base/options.ts';
 import { aNumber } from '../../base/kinds.ts';
@@ -13,7 +14,9 @@ import { checkPolicy, factorsOf, layersOf, modulesOf, timeToLook } from './modul
 import type { Outlook, Rule } from '../rule.ts';
 
 export interface FitMemoryOptions {
-  /** Memory limit for weights, optimizer and activations in bytes; default: `memory` of CompileOptions, or what is free. */
+  /**
+   * Memory limit for weights, optimizer and activations in bytes; default: `memory` of CompileOptions, or what is free.
+   */
   readonly budget?: number;
   /** Share of the budget that must be left for something to be taken back; default 0.1. */
   readonly margin?: number;
@@ -29,34 +32,47 @@ const KEYS: KeysOf<FitMemoryOptions> = { budget: aNumber, margin: aNumber, horiz
 export function forecastFactors(moe: MoE, layer: LayerStats, horizon: number): number[] | null {
   const has = factorsOf(moe, layer.experts);
   if (!has || !isBoundByLoad(moe)) return null;
-  const need = neededFactors(layer, { quantile: quantileFor(moe, QUANTILE) }), trend = layer.trend();
+  const need = neededFactors(layer, { quantile: quantileFor(moe, QUANTILE) }),
+    trend = layer.trend();
   // No expert gets more than each token once.
-  return has.map((f, e) => Math.max(f, Math.min(layer.experts / moe.topK, factorFor(need[e] + Math.max(0, trend[e]) * horizon))));
+  return has.map((f, e) =>
+    Math.max(f, Math.min(layer.experts / moe.topK, factorFor(need[e] + Math.max(0, trend[e]) * horizon))),
+  );
 }
 
 /**
- * Sets `recompute` and `chunks` of layers and blocks so that plans fit the budget; results stay identical. Where that is
- * not enough, results may change and the budget is given, it also splits the batch, which changes results.
+ * Sets `recompute` and `chunks` of layers and blocks so that plans fit the budget; results stay identical. Where that
+ * is not enough, results may change and the budget is given, it also splits the batch, which changes results.
  */
 export function fitMemory(options: FitMemoryOptions = {}): Rule<object> {
   checkPolicy('fitMemory', options, KEYS, ['budget']);
   const { budget, margin = 0.1, horizon = 128, cooldown = 64 } = options;
-  if (budget !== undefined && !(budget > 0)) throw new UserError(`fitMemory: budget must be a number of bytes above 0, got ${budget}`);
+  if (budget !== undefined && !(budget > 0))
+    throw new UserError(`fitMemory: budget must be a number of bytes above ` + `0, got ${budget}`);
   let told = '';
   return {
-    name: 'fitMemory', cooldown, first: true,
+    name: 'fitMemory',
+    cooldown,
+    first: true,
     // It is there to save memory: whether it saves time is not asked.
     measure: false,
     trigger: timeToLook,
     alter(model, run, outlook: Outlook) {
-      const limit = budget ?? outlook.budget(), session = budget !== undefined || outlook.fixed ? outlook.session : null;
-      const ladder = ladderOf(model, outlook.initial, session), { height, neutral } = ladder, coming = outlook.first ? [] : follow(model, run, outlook, horizon);
+      const limit = budget ?? outlook.budget(),
+        session = budget !== undefined || outlook.fixed ? outlook.session : null;
+      const ladder = ladderOf(model, outlook.initial, session),
+        { height, neutral } = ladder,
+        coming = outlook.first ? [] : follow(model, run, outlook, horizon);
       const say = (bytes: number, needed: number | null): void => {
-        told = needed === null ? `there is room again: the new plan needs ${showBytes(bytes)} of ${showBytes(limit)}`
-          : `the plan would need ${showBytes(needed)}, the limit is ${showBytes(limit)}; with this change it needs ${showBytes(bytes)}${bytes > limit ? ', which is the least' : ''}`;
+        told =
+          needed === null
+            ? `there is room again: the new plan needs ${showBytes(bytes)} of ${showBytes(limit)}`
+            : `the plan would need ${showBytes(needed)}, the limit is ${showBytes(limit)}; with this change it needs ` +
+              `${showBytes(bytes)}${bytes > limit ? ', which is the least' : ''}`;
       };
       if (outlook.first) {
-        const bytesAt = priced(outlook, ladder, coming), now = bytesAt(null);
+        const bytesAt = priced(outlook, ladder, coming),
+          now = bytesAt(null);
         ladder.leave();
         if (now <= limit) return;
         const found = lowest(bytesAt, height, ladder.rungs, limit);
@@ -64,15 +80,20 @@ export function fitMemory(options: FitMemoryOptions = {}): Rule<object> {
         ladder.climb(found);
         return;
       }
-      if (session && ladder.rungs > neutral && split(model, run, outlook, ladder, { limit, margin, horizon, say })) return;
-      const parted = ladder.parted > 0, bytesAt = priced(outlook, ladder, coming, session?.split), now = bytesAt(null);
+      if (session && ladder.rungs > neutral && split(model, run, outlook, ladder, { limit, margin, horizon, say }))
+        return;
+      const parted = ladder.parted > 0,
+        bytesAt = priced(outlook, ladder, coming, session?.split),
+        now = bytesAt(null);
       const low = Math.min(height, neutral);
       let found: number | null = null;
       if (now > limit) found = lowest(bytesAt, low, neutral, limit);
       // What changes results goes first.
-      else if (!parted && low > 0 && bytesAt(low - 1) <= (1 - margin) * limit) found = lowest(bytesAt, 0, low - 1, (1 - margin) * limit);
+      else if (!parted && low > 0 && bytesAt(low - 1) <= (1 - margin) * limit)
+        found = lowest(bytesAt, 0, low - 1, (1 - margin) * limit);
       if (found !== null) say(bytesAt(found), now > limit ? now : null);
-      if (found === null) ladder.leave(); else climb(ladder, found, session);
+      if (found === null) ladder.leave();
+      else climb(ladder, found, session);
     },
     reason: () => told,
   };
@@ -84,70 +105,120 @@ function climb(ladder: Ladder, height: number, session: { split: number } | null
   if (session && split !== undefined) session.split = split;
 }
 
-interface Coming { readonly moe: MoE; readonly factors: readonly number[] }
+interface Coming {
+  readonly moe: MoE;
+  readonly factors: readonly number[];
+}
 
 /** Capacities that adaptCapacity will want; none where it is not at work. */
 function follow(model: object, run: RunStats, { rules }: Outlook, horizon: number): Coming[] {
   if (!rules.includes('adaptCapacity')) return [];
-  return layersOf(model, run).flatMap(([moe, layer]) => { const factors = forecastFactors(moe, layer, horizon); return factors ? [{ moe, factors }] : []; });
+  return layersOf(model, run).flatMap(([moe, layer]) => {
+    const factors = forecastFactors(moe, layer, horizon);
+    return factors ? [{ moe, factors }] : [];
+  });
 }
 
 /** What plans will need, by height (null: as things are), with a split of its own; each is planned once. */
-function priced(outlook: Outlook, ladder: Ladder, coming: readonly Coming[], split?: number): (height: number | null) => number {
+function priced(
+  outlook: Outlook,
+  ladder: Ladder,
+  coming: readonly Coming[],
+  split?: number,
+): (height: number | null) => number {
   const known = new Map<number | null, number>();
   return (height) => {
     const found = known.get(height);
     if (found !== undefined) return found;
-    if (height === null) ladder.leave(); else climb(ladder, height, split === undefined ? null : outlook.session, split);
+    if (height === null) ladder.leave();
+    else climb(ladder, height, split === undefined ? null : outlook.session, split);
     const before = coming.map(({ moe }) => moe.capacity);
     for (const { moe, factors } of coming) moe.capacity = factors;
     const bytes = outlook.bytes();
-    coming.forEach(({ moe }, i) => { moe.capacity = before[i]; });
+    coming.forEach(({ moe }, i) => {
+      moe.capacity = before[i];
+    });
     known.set(height, bytes);
     return bytes;
   };
 }
 
-interface Splitting { readonly limit: number; readonly margin: number; readonly horizon: number; readonly say: (bytes: number, needed: number | null) => void }
+interface Splitting {
+  readonly limit: number;
+  readonly margin: number;
+  readonly horizon: number;
+  readonly say: (bytes: number, needed: number | null) => void;
+}
 
 /**
- * Whether the batch is to be split otherwise, which is set then. When changes of no result come into force is for clocks to say, and this must not depend
- * on it: it goes by the model as it came, with all that saves memory for nothing, and by loads.
+ * Whether the batch is to be split otherwise, which is set then. When changes of no result come into force is for
+ * clocks to say, and this must not depend on it: it goes by the model as it came, with all that saves memory for
+ * nothing, and by loads.
  */
-function split(model: object, run: RunStats, outlook: Outlook, ladder: Ladder, { limit, margin, horizon, say }: Splitting): boolean {
-  const { initial } = outlook, { neutral } = ladder, paths = new Map([...modulesOf(model, 'capacity')].map(([path, moe]) => [moe, path]));
-  const own = (moe: MoE): Pick<MoE, 'capacity' | 'dispatch' | 'expertRows'> => initial(paths.get(moe) ?? '') as Pick<MoE, 'capacity' | 'dispatch' | 'expertRows'>;
-  const settled = (moe: MoE): boolean => moe.overflow === 'spill' && moe.capacity !== 'dropless'; // its capacity changes no result
-  const moes = [...paths.keys()] as MoE[], before = moes.map(({ capacity, dispatch, expertRows }) => ({ capacity, dispatch, expertRows }));
-  const back = (): void => { moes.forEach((moe, i) => Object.assign(moe, before[i])); };
-  for (const moe of moes) Object.assign(moe, { dispatch: own(moe).dispatch, expertRows: own(moe).expertRows, ...(settled(moe) && { capacity: own(moe).capacity }) });
-  const now = neutral + ladder.parted, bytesAt = priced(outlook, ladder, follow(model, run, outlook, horizon));
+function split(
+  model: object,
+  run: RunStats,
+  outlook: Outlook,
+  ladder: Ladder,
+  { limit, margin, horizon, say }: Splitting,
+): boolean {
+  const { initial } = outlook,
+    { neutral } = ladder,
+    paths = new Map([...modulesOf(model, 'capacity')].map(([path, moe]) => [moe, path]));
+  const own = (moe: MoE): Pick<MoE, 'capacity' | 'dispatch' | 'expertRows'> =>
+    initial(paths.get(moe) ?? '') as Pick<MoE, 'capacity' | 'dispatch' | 'expertRows'>;
+  // its capacity changes no result
+  const settled = (moe: MoE): boolean => moe.overflow === 'spill' && moe.capacity !== 'dropless';
+  const moes = [...paths.keys()] as MoE[],
+    before = moes.map(({ capacity, dispatch, expertRows }) => ({ capacity, dispatch, expertRows }));
+  const back = (): void => {
+    moes.forEach((moe, i) => Object.assign(moe, before[i]));
+  };
+  for (const moe of moes)
+    Object.assign(moe, {
+      dispatch: own(moe).dispatch,
+      expertRows: own(moe).expertRows,
+      ...(settled(moe) && { capacity: own(moe).capacity }),
+    });
+  const now = neutral + ladder.parted,
+    bytesAt = priced(outlook, ladder, follow(model, run, outlook, horizon));
   let found = now;
   try {
     // Most often the model fits as it came, whose plan is known.
     if (now === neutral && bytesAt(0) <= limit) found = now;
     else if (bytesAt(now) > limit) found = lowest(bytesAt, now, ladder.rungs, limit);
-    else if (now > neutral && bytesAt(now - 1) <= (1 - margin) * limit) found = lowest(bytesAt, neutral, now - 1, (1 - margin) * limit);
+    else if (now > neutral && bytesAt(now - 1) <= (1 - margin) * limit)
+      found = lowest(bytesAt, neutral, now - 1, (1 - margin) * limit);
     if (found !== now) say(bytesAt(found), found > now ? bytesAt(now) : null);
   } finally {
     back();
   }
-  if (found === now) ladder.leave(); else ladder.climb(found);
+  if (found === now) ladder.leave();
+  else ladder.climb(found);
   return found !== now;
 }
 
-/** The lowest height that fits, as far as more rungs take less; where none fits, the one of those asked that takes least. */
+/**
+ * The lowest height that fits, as far as more rungs take less; where none fits, the one of those asked that takes
+ * least.
+ */
 function lowest(bytesAt: (height: number) => number, from: number, to: number, limit: number): number {
-  const asked = new Map<number, number>(), fits = (height: number): boolean => { asked.set(height, bytesAt(height)); return bytesAt(height) <= limit; };
+  const asked = new Map<number, number>(),
+    fits = (height: number): boolean => {
+      asked.set(height, bytesAt(height));
+      return bytesAt(height) <= limit;
+    };
   if (!fits(to)) {
     for (let part = 0; part < 4; part++) fits(from + Math.round((part * (to - from)) / 4));
     const [[best]] = [...asked].sort(([a, x], [b, y]) => x - y || a - b);
     return best;
   }
-  let low = from, high = to;
+  let low = from,
+    high = to;
   while (low < high) {
     const middle = (low + high) >> 1;
-    if (fits(middle)) high = middle; else low = middle + 1;
+    if (fits(middle)) high = middle;
+    else low = middle + 1;
   }
   return high;
 }

@@ -1,4 +1,5 @@
-// What policies look at: the modules of a model, or of a draft of one, that have a knob; MoE layers with what they have shown.
+// What policies look at: the modules of a model, or of a draft of one, that have a knob; MoE layers with what they have
+// shown.
 import { UserError } from '../../base/errors.ts';
 import { checkOptions, type KeysOf } from '../../base/options.ts';
 import type { LayerStats, RunStats } from '../../observe/run-stats.ts';
@@ -7,16 +8,29 @@ import { activeOf, readSlots } from '../../nn/moe/slots.ts';
 import { knobRules } from '../../trace/knobs.ts';
 import { modulesWhere } from '../draft.ts';
 
-export const modulesOf = (model: object, knob: string): Map<string, object> => modulesWhere(model, (module) => Object.hasOwn(knobRules(module) ?? {}, knob));
+export const modulesOf = (model: object, knob: string): Map<string, object> =>
+  modulesWhere(model, (module) => Object.hasOwn(knobRules(module) ?? {}, knob));
 
-/** Options of a policy: throws UserError for one that there is not, and for numbers that are none of at least 0 (`cooldown`: whole ones). What else
- * they must be is for the policy to say. */
-export function checkPolicy<T extends object>(policy: string, options: T, keys: KeysOf<T>, others: readonly (keyof T)[] = []): void {
+/**
+ * Options of a policy: throws UserError for one that there is not, and for numbers that are none of at least 0
+ * (`cooldown`: whole ones). What else they must be is for the policy to say.
+ */
+export function checkPolicy<T extends object>(
+  policy: string,
+  options: T,
+  keys: KeysOf<T>,
+  others: readonly (keyof T)[] = [],
+): void {
   checkOptions(policy, options, keys);
   for (const [name, value] of Object.entries(options) as [string, unknown][]) {
     if (value === undefined || others.includes(name as keyof T)) continue;
-    const whole = name === 'cooldown', fine = typeof value === 'number' && value >= 0 && (!whole || value === Infinity || Number.isInteger(value));
-    if (!fine) throw new UserError(`${policy}: ${name} must be a ${whole ? 'whole ' : ''}number of at least 0, got ${typeof value === 'number' ? value : JSON.stringify(value) ?? typeof value}`);
+    const whole = name === 'cooldown',
+      fine = typeof value === 'number' && value >= 0 && (!whole || value === Infinity || Number.isInteger(value));
+    if (!fine)
+      throw new UserError(
+        `${policy}: ${name} must be a ${whole ? 'whole ' : ''}number of at least 0, got ` +
+          `${typeof value === 'number' ? value : (JSON.stringify(value) ?? typeof value)}`,
+      );
   }
 }
 
@@ -25,10 +39,16 @@ const EVERY = 16; // steps between two looks
 /** Whether it is time to look at loads again. */
 export const timeToLook = (run: RunStats): boolean => run.step > 0 && run.step % EVERY === 0;
 
-/** The MoE layers that have shown their load. Factors are of the even share among the experts that there are, 0 for free slots. */
+/**
+ * The MoE layers that have shown their load. Factors are of the even share among the experts that there are, 0 for free
+ * slots.
+ */
 export function layersOf(model: object, run: RunStats): (readonly [MoE, LayerStats])[] {
   const found = modulesOf(model, 'capacity');
-  return run.layers.flatMap((layer) => { const moe = found.get(layer.path) as MoE | undefined; return moe ? [[moe, amongExperts(moe, layer)] as const] : []; });
+  return run.layers.flatMap((layer) => {
+    const moe = found.get(layer.path) as MoE | undefined;
+    return moe ? [[moe, amongExperts(moe, layer)] as const] : [];
+  });
 }
 
 const heldBy = ({ slots }: MoE): readonly boolean[] => activeOf(readSlots(slots).families);
@@ -37,13 +57,19 @@ const heldBy = ({ slots }: MoE): readonly boolean[] => activeOf(readSlots(slots)
 export const expertCount = (moe: MoE): number => heldBy(moe).filter((held) => held).length;
 
 function amongExperts(moe: MoE, layer: LayerStats): LayerStats {
-  const held = heldBy(moe), scale = expertCount(moe) / layer.experts;
-  return scale === 1 ? layer : { ...layer, factor: (q, half) => layer.factor(q, half).map((f, e) => (held[e] ? scale * f : 0)) };
+  const held = heldBy(moe),
+    scale = expertCount(moe) / layer.experts;
+  return scale === 1
+    ? layer
+    : { ...layer, factor: (q, half) => layer.factor(q, half).map((f, e) => (held[e] ? scale * f : 0)) };
 }
 
 /** A factor for each slot, 0 for a free one; null for dropless. */
 export function factorsOf(moe: MoE, slots: number): readonly number[] | null {
-  const { capacity } = moe, held = heldBy(moe);
+  const { capacity } = moe,
+    held = heldBy(moe);
   if (capacity === 'dropless') return null;
-  return (typeof capacity === 'number' ? new Array<number>(slots).fill(capacity) : capacity).map((f, e) => (held[e] ? f : 0));
+  return (typeof capacity === 'number' ? new Array<number>(slots).fill(capacity) : capacity).map((f, e) =>
+    held[e] ? f : 0,
+  );
 }

@@ -1,7 +1,8 @@
-// Which device holds which experts, where experts are spread over devices of several nodes: the planner of the policy `placeExperts`. In:
-// loads of experts and how much room there is; out: an expert for each place. Hot experts get replicas, which share their load evenly;
-// experts of one group stay within a node, so that routers that choose among few groups (DeepSeek-V3) send tokens to few nodes. The three
-// steps (groups to nodes, replicas within a node, replicas to devices) are those of DeepSeek's EPLB; each is greedy, then improved by exchanges.
+// Which device holds which experts, where experts are spread over devices of several nodes: the planner of the policy
+// `placeExperts`. In: loads of experts and how much room there is; out: an expert for each place. Hot experts get
+// replicas, which share their load evenly; experts of one group stay within a node, so that routers that choose among
+// few groups (DeepSeek-V3) send tokens to few nodes. The three steps (groups to nodes, replicas within a node, replicas
+// to devices) are those of DeepSeek's EPLB; each is greedy, then improved by exchanges.
 import { UserError } from '../../base/errors.ts';
 import { checkOptions, type KeysOf } from '../../base/options.ts';
 import { aList, aNumber, aWhole, needed } from '../../base/kinds.ts';
@@ -11,7 +12,10 @@ export interface PlacementOptions {
   readonly loads: readonly (readonly number[])[];
   /** Places for experts in all, at least one for each expert: a multiple of `devices`. */
   readonly replicas: number;
-  /** Groups of neighbouring experts that stay within a node; default 1. Where they cannot be divided among nodes evenly, they are not kept together. */
+  /**
+   * Groups of neighbouring experts that stay within a node; default 1. Where they cannot be divided among nodes evenly,
+   * they are not kept together.
+   */
   readonly groups?: number;
   /** Default 1. */
   readonly nodes?: number;
@@ -19,10 +23,17 @@ export interface PlacementOptions {
   readonly devices: number;
 }
 
-const KEYS: KeysOf<PlacementOptions> = { loads: needed(aList), replicas: needed(aWhole(1, 2 ** 20)),
-  groups: aNumber, nodes: aNumber, devices: needed(aNumber) };
+const KEYS: KeysOf<PlacementOptions> = {
+  loads: needed(aList),
+  replicas: needed(aWhole(1, 2 ** 20)),
+  groups: aNumber,
+  nodes: aNumber,
+  devices: needed(aNumber),
+};
 
-/** One layer. Place p is on device floor(p / (replicas / devices)), which is on node floor(device / (devices / nodes)). */
+/**
+ * One layer. Place p is on device floor(p / (replicas / devices)), which is on node floor(device / (devices / nodes)).
+ */
 export interface Placement {
   /** The expert at each place. */
   readonly experts: readonly number[];
@@ -36,40 +47,76 @@ export interface Placement {
 /** Places the experts of each layer. Throws UserError for counts that cannot be. */
 export function placeExperts(options: PlacementOptions): Placement[] {
   checkOptions('placeExperts', options, KEYS);
-  const { loads, replicas, groups = 1, nodes = 1, devices } = options, experts = loads[0]?.length ?? 0;
-  const fail = (what: string, hint: string): never => { throw new UserError(`placeExperts: ${what}`, hint); };
-  for (const [what, n] of Object.entries({ replicas, groups, nodes, devices })) if (!Number.isInteger(n) || n < 1) fail(`${what} must be a whole number of at least 1, got ${n}`, 'replicas: 16, groups: 4, nodes: 2, devices: 8');
-  if (experts === 0 || loads.some((l) => l.length !== experts)) fail('every layer needs a load for each expert', 'loads: [[90, 132, 40], [20, 107, 104]]');
-  if (loads.flat().some((n) => !Number.isFinite(n) || n < 0)) fail('a load is a number of at least 0', 'count the choices of each expert');
-  if (replicas < experts) fail(`${experts} experts do not fit into ${replicas} places`, 'replicas counts all places, those of single experts too');
-  if (replicas % devices !== 0) fail(`${replicas} places cannot be divided evenly among ${devices} devices`, 'replicas must be a multiple of devices');
-  if (devices % nodes !== 0) fail(`${devices} devices cannot be divided evenly among ${nodes} nodes`, 'devices must be a multiple of nodes');
-  if (experts % groups !== 0) fail(`${experts} experts cannot be divided into ${groups} groups`, 'groups must divide the number of experts');
+  const { loads, replicas, groups = 1, nodes = 1, devices } = options,
+    experts = loads[0]?.length ?? 0;
+  const fail = (what: string, hint: string): never => {
+    throw new UserError(`placeExperts: ${what}`, hint);
+  };
+  for (const [what, n] of Object.entries({ replicas, groups, nodes, devices }))
+    if (!Number.isInteger(n) || n < 1)
+      fail(`${what} must be a whole number of at least 1, got ${n}`, 'replicas: 16, groups: 4, nodes: 2, devices: 8');
+  if (experts === 0 || loads.some((l) => l.length !== experts))
+    fail('every layer needs a load for each expert', 'loads: [[90, 132, 40], [20, 107, 104]]');
+  if (loads.flat().some((n) => !Number.isFinite(n) || n < 0))
+    fail('a load is a number of at least 0', 'count the ' + 'choices of each expert');
+  if (replicas < experts)
+    fail(
+      `${experts} experts do not fit into ${replicas} places`,
+      'replicas counts all ' + 'places, those of single experts too',
+    );
+  if (replicas % devices !== 0)
+    fail(
+      `${replicas} places cannot be divided evenly among ${devices} ` + `devices`,
+      'replicas must be a multiple of devices',
+    );
+  if (devices % nodes !== 0)
+    fail(
+      `${devices} devices cannot be divided evenly among ${nodes} nodes`,
+      'devices must ' + 'be a multiple of nodes',
+    );
+  if (experts % groups !== 0)
+    fail(`${experts} experts cannot be divided into ${groups} groups`, 'groups must ' + 'divide the number of experts');
   const together = groups % nodes === 0;
   return loads.map((load) => placeLayer(load, replicas, together ? groups : 1, together ? nodes : 1, devices, nodes));
 }
 
-function placeLayer(load: readonly number[], replicas: number, groups: number, nodes: number, devices: number, realNodes: number): Placement {
-  const size = load.length / groups, sum = (list: readonly number[]): number => list.reduce((a, b) => a + b, 0);
+function placeLayer(
+  load: readonly number[],
+  replicas: number,
+  groups: number,
+  nodes: number,
+  devices: number,
+  realNodes: number,
+): Placement {
+  const size = load.length / groups,
+    sum = (list: readonly number[]): number => list.reduce((a, b) => a + b, 0);
   const groupLoads = Array.from({ length: groups }, (_, g) => sum(load.slice(g * size, (g + 1) * size)));
   const place = (byNode: readonly (readonly number[])[]): Placement => {
     const places = byNode.flatMap((own) => {
       const experts = own.flatMap((g) => Array.from({ length: size }, (_, i) => g * size + i));
       return placeNode(load, experts, replicas / nodes, devices / nodes);
     });
-    const count = load.map((_, e) => places.filter((p) => p === e).length), share = (p: number): number => load[p] / count[p];
-    const of = (parts: number): number[] => Array.from({ length: parts }, (_, d) => sum(places.slice(d * replicas / parts, (d + 1) * replicas / parts).map(share)));
+    const count = load.map((_, e) => places.filter((p) => p === e).length),
+      share = (p: number): number => load[p] / count[p];
+    const of = (parts: number): number[] =>
+      Array.from({ length: parts }, (_, d) =>
+        sum(places.slice((d * replicas) / parts, ((d + 1) * replicas) / parts).map(share)),
+      );
     return { experts: places, replicas: count, devices: of(devices), nodes: of(realNodes) };
   };
   // Nodes that are balanced better may have devices that are balanced worse: those come first.
-  const greedy = heaviestFirst(groupLoads, nodes), plain = place(greedy), better = place(exchanged(groupLoads, greedy));
+  const greedy = heaviestFirst(groupLoads, nodes),
+    plain = place(greedy),
+    better = place(exchanged(groupLoads, greedy));
   return Math.max(...better.devices) <= Math.max(...plain.devices) ? better : plain;
 }
 
 /** Experts of one node: an expert for each of its places, device by device. */
 function placeNode(load: readonly number[], experts: readonly number[], places: number, devices: number): number[] {
-  const count = new Map(experts.map((e) => [e, 1])), share = (e: number): number => load[e] / (count.get(e) ?? 1);
-  // One more replica for the expert whose replicas have most to do, until places are full: no other choice makes the most loaded one less.
+  const count = new Map(experts.map((e) => [e, 1])),
+    share = (e: number): number => load[e] / (count.get(e) ?? 1);
+  // One more replica for the expert whose replicas have most to do, until places are full: no other choice makes the
+  // most loaded one less.
   for (let i = experts.length; i < places; i++) {
     const hottest = experts.reduce((a, b) => (share(b) > share(a) ? b : a));
     count.set(hottest, (count.get(hottest) ?? 1) + 1);
@@ -79,10 +126,14 @@ function placeNode(load: readonly number[], experts: readonly number[], places: 
   return exchanged(weights, heaviestFirst(weights, devices, list)).flatMap((own) => own.map((i) => list[i]));
 }
 
-/** Weights into bins of equally many: heaviest first into the lightest bin with room, as EPLB does. `kinds`: where loads are equal, a bin
- * rather has different ones. */
+/**
+ * Weights into bins of equally many: heaviest first into the lightest bin with room, as EPLB does. `kinds`: where loads
+ * are equal, a bin rather has different ones.
+ */
 function heaviestFirst(weights: readonly number[], bins: number, kinds?: readonly number[]): number[][] {
-  const room = weights.length / bins, made = Array.from({ length: bins }, (): number[] => []), sums = new Array<number>(bins).fill(0);
+  const room = weights.length / bins,
+    made = Array.from({ length: bins }, (): number[] => []),
+    sums = new Array<number>(bins).fill(0);
   const order = [...weights.keys()].sort((a, b) => weights[b] - weights[a] || a - b);
   const same = (bin: number, i: number): number => (kinds ? made[bin].filter((j) => kinds[j] === kinds[i]).length : 0);
   for (const i of order) {
@@ -94,21 +145,28 @@ function heaviestFirst(weights: readonly number[], bins: number, kinds?: readonl
   return made;
 }
 
-/** The heaviest bin exchanges with another what makes it lighter most, while that makes the heavier of the two lighter. */
+/**
+ * The heaviest bin exchanges with another what makes it lighter most, while that makes the heavier of the two lighter.
+ */
 function exchanged(weights: readonly number[], bins: readonly (readonly number[])[]): number[][] {
-  const made = bins.map((b) => [...b]), sums = made.map((b) => b.reduce((n, i) => n + weights[i], 0));
+  const made = bins.map((b) => [...b]),
+    sums = made.map((b) => b.reduce((n, i) => n + weights[i], 0));
   for (;;) {
     const heaviest = sums.reduce((a, s, b) => (s > sums[a] ? b : a), 0);
     let best = { gain: 1e-9 * sums[heaviest], bin: -1, mine: -1, other: -1 };
     made.forEach((own, bin) => {
       if (bin === heaviest) return;
-      made[heaviest].forEach((i, mine) => { own.forEach((j, other) => {
-        const moved = weights[i] - weights[j], gain = sums[heaviest] - Math.max(sums[heaviest] - moved, sums[bin] + moved);
-        if (gain > best.gain) best = { gain, bin, mine, other };
-      }); });
+      made[heaviest].forEach((i, mine) => {
+        own.forEach((j, other) => {
+          const moved = weights[i] - weights[j],
+            gain = sums[heaviest] - Math.max(sums[heaviest] - moved, sums[bin] + moved);
+          if (gain > best.gain) best = { gain, bin, mine, other };
+        });
+      });
     });
     if (best.bin < 0) return made;
-    const { bin, mine, other } = best, [i, j] = [made[heaviest][mine], made[bin][other]];
+    const { bin, mine, other } = best,
+      [i, j] = [made[heaviest][mine], made[bin][other]];
     made[heaviest][mine] = j;
     made[bin][other] = i;
     sums[heaviest] += weights[j] - weights[i];

@@ -1,5 +1,6 @@
-// The policy sparsify: a layer of two experts a token whose second choice has next to no weight goes over to one, and back where the second
-// would count again. It changes results, by about as much as the second choice's weight, and halves the layer's work.
+// The policy sparsify: a layer of two experts a token whose second choice has next to no weight goes over to one, and
+// back where the second would count again. It changes results, by about as much as the second choice's weight, and
+// halves the layer's work.
 import { UserError } from '../../base/errors.ts';
 import type { KeysOf } from '../../base/options.ts';
 import { aNumber } from '../../base/kinds.ts';
@@ -19,17 +20,28 @@ export interface SparsifyOptions {
 
 const KEYS: KeysOf<SparsifyOptions> = { below: aNumber, above: aNumber, cooldown: aNumber };
 
-/** `topK: 2` becomes 1 in layers whose second choice weighs less than `below`, and 2 again where it would weigh more than `above`.
- * Results change. */
+/**
+ * `topK: 2` becomes 1 in layers whose second choice weighs less than `below`, and 2 again where it would weigh more
+ * than `above`. Results change.
+ */
 export function sparsify(options: SparsifyOptions = {}): Rule<object> {
   checkPolicy('sparsify', options, KEYS);
   const { below = 0.02, above = Math.max(0.06, below), cooldown = 200 } = options;
-  if (!(below <= above)) throw new UserError(`sparsify: below (${below}) must not lie over above (${above})`, 'the gap between them keeps a layer from going to and fro');
-  const wanted = ({ topK }: MoE, { secondGateWeightEma: weight }: LayerStats): number => (topK === 2 && weight < below ? 1 : topK === 1 && weight > above ? 2 : topK);
+  if (!(below <= above))
+    throw new UserError(
+      `sparsify: below (${below}) must not lie over above ` + `(${above})`,
+      'the gap between them keeps a layer from going to and fro',
+    );
+  const wanted = ({ topK }: MoE, { secondGateWeightEma: weight }: LayerStats): number =>
+    topK === 2 && weight < below ? 1 : topK === 1 && weight > above ? 2 : topK;
   return {
-    name: 'sparsify', cooldown,
+    name: 'sparsify',
+    cooldown,
     trigger: (run) => run.step >= cooldown && timeToLook(run),
-    alter(model, run) { for (const [moe, layer] of layersOf(model, run)) moe.topK = wanted(moe, layer); },
-    reason: (run) => `mean weight of second choices: ${run.layers.map((l) => l.secondGateWeightEma.toFixed(3)).join(', ')}`,
+    alter(model, run) {
+      for (const [moe, layer] of layersOf(model, run)) moe.topK = wanted(moe, layer);
+    },
+    reason: (run) =>
+      `mean weight of second choices: ` + `${run.layers.map((l) => l.secondGateWeightEma.toFixed(3)).join(', ')}`,
   };
 }

@@ -1,5 +1,6 @@
-// The policy specialise: kernels for as many rows as experts get. Tiles and tasks follow the true counts in every step, by themselves; what
-// is decided when kernels are made, and keeps every bit, is whether rows are gathered by each product or written out once.
+// The policy specialise: kernels for as many rows as experts get. Tiles and tasks follow the true counts in every step,
+// by themselves; what is decided when kernels are made, and keeps every bit, is whether rows are gathered by each
+// product or written out once.
 import { UserError } from '../../base/errors.ts';
 import type { KeysOf } from '../../base/options.ts';
 import { aNumber } from '../../base/kinds.ts';
@@ -20,9 +21,13 @@ export function usualRows({ loadEma }: LayerStats): number {
   return all > 0 ? loadEma.reduce((a, b) => a + b * b, 0) / all : 0;
 }
 
-/** What a layer should be made for, a power of 2; `now` unless another makes other kernels and rows lie clearly beyond the border. */
+/**
+ * What a layer should be made for, a power of 2; `now` unless another makes other kernels and rows lie clearly beyond
+ * the border.
+ */
 export function expertRowsFor(rows: number, now: number, hysteresis = 1.25): number {
-  const stores = now >= STORED_FROM, should = stores ? rows >= STORED_FROM / hysteresis : rows >= STORED_FROM * hysteresis;
+  const stores = now >= STORED_FROM,
+    should = stores ? rows >= STORED_FROM / hysteresis : rows >= STORED_FROM * hysteresis;
   return stores === should ? now : 2 ** Math.floor(Math.log2(Math.max(1, rows)));
 }
 
@@ -35,11 +40,14 @@ export function specialise(options: SpecialiseOptions = {}): Rule<object> {
   const { hysteresis = 1.25, cooldown = 200 } = options;
   if (!(hysteresis >= 1)) throw new UserError(`specialise: hysteresis must be at least 1, got ${hysteresis}`);
   return {
-    name: 'specialise', cooldown, only: 'N',
+    name: 'specialise',
+    cooldown,
+    only: 'N',
     trigger: timeToLook,
     alter(model, run) {
       for (const [moe, layer] of layersOf(model, run)) {
-        if (moe.dispatch === 'ragged' || moe.dispatch === 'padded') moe.expertRows = expertRowsFor(usualRows(layer), moe.expertRows, hysteresis);
+        if (moe.dispatch === 'ragged' || moe.dispatch === 'padded')
+          moe.expertRows = expertRowsFor(usualRows(layer), moe.expertRows, hysteresis);
       }
     },
     reason: (run) => `experts get about ${run.layers.map((l) => Math.round(usualRows(l))).join(', ')} rows`,

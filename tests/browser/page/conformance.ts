@@ -1,4 +1,5 @@
-// The conformance suite where nothing of Node is: cases of one family on the wasm device of this thread, a page's or a worker's.
+// The conformance suite where nothing of Node is: cases of one family on the wasm device of this thread, a page's or a
+// worker's.
 import { WasmDevice } from '../../../src/device/wasm/wasm.ts';
 import { all } from '../../conformance/cases/index.ts';
 import { families as graphs } from '../../conformance/cases/graphs.ts';
@@ -16,7 +17,8 @@ export async function describe(threads: number): Promise<string> {
 
 /** What failed in the family of this title; null if nothing did. */
 export async function check(name: string, draws: Draws): Promise<string | null> {
-  const family = families.get(name), opened = await device;
+  const family = families.get(name),
+    opened = await device;
   if (!family || !opened) return `no family ${name}, or no device`;
   try {
     await checkDraws(family, draws, (c, seed) => checkDevices(c, seed, new Map([['wasm', opened]])));

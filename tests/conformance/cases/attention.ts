@@ -11,66 +11,200 @@ import type { InputSpec } from '../harness.ts';
 import { volume, type Family } from '../shapes.ts';
 
 /** q and k, v of so many heads each; the last query's position is below, at or past the last key. */
-const shapes = fc.record({
-  batch: fc.constantFrom(0, 1, 2, 3), queries: fc.constantFrom(0, 1, 1, 2, 7, 16, 17, 33, 70, 130), before: fc.constantFrom(0, 0, 0, 1, 5, 63, 64, 100),
-  after: fc.constantFrom(-2, 0, 0, 1, 9, 80), shared: fc.constantFrom(1, 1, 2, 3), heads: fc.constantFrom(1, 2, 4), width: fc.constantFrom(1, 3, 4, 8, 9, 16, 32),
-  causal: fc.boolean(),
-}).map((s) => ({ ...s, keys: Math.max(1, s.before + s.queries + s.after), q: [s.batch, s.queries, s.heads * s.shared, s.width] }))
+const shapes = fc
+  .record({
+    batch: fc.constantFrom(0, 1, 2, 3),
+    queries: fc.constantFrom(0, 1, 1, 2, 7, 16, 17, 33, 70, 130),
+    before: fc.constantFrom(0, 0, 0, 1, 5, 63, 64, 100),
+    after: fc.constantFrom(-2, 0, 0, 1, 9, 80),
+    shared: fc.constantFrom(1, 1, 2, 3),
+    heads: fc.constantFrom(1, 2, 4),
+    width: fc.constantFrom(1, 3, 4, 8, 9, 16, 32),
+    causal: fc.boolean(),
+  })
+  .map((s) => ({
+    ...s,
+    keys: Math.max(1, s.before + s.queries + s.after),
+    q: [s.batch, s.queries, s.heads * s.shared, s.width],
+  }))
   .filter((s) => volume(s.q) * s.keys < 400_000 && s.batch * s.keys * s.heads * s.width < 12_000);
 type Shape = typeof shapes extends fc.Arbitrary<infer S> ? S : never;
 
 const inputs = (s: Shape): InputSpec[] => {
   const kv = [s.batch, s.keys, s.heads, s.width];
-  return [{ name: 'start', dtype: 'int32', shape: [], data: [s.before] }, { name: 'q', shape: s.q }, { name: 'k', shape: kv }, { name: 'v', shape: kv }];
+  return [
+    { name: 'start', dtype: 'int32', shape: [], data: [s.before] },
+    { name: 'q', shape: s.q },
+    { name: 'k', shape: kv },
+    { name: 'v', shape: kv },
+  ];
 };
 
 /** Masks beside: what is stretched in them, how much is seen, and lengths from none to all keys. */
-const masked = fc.tuple(shapes, fc.record({ kind: fc.constantFrom('none', 'bool', 'bool', 'bias', 'bias'), ones: fc.array(fc.boolean(), { minLength: 4, maxLength: 4 }),
-  share: fc.constantFrom(0, 0.3, 0.9, 1), lengths: fc.boolean() })).filter(([, m]) => m.kind !== 'none' || m.lengths).map(([s, m]): Masked => {
-  const shape = [s.batch, s.heads * s.shared, s.queries, s.keys].map((n, i) => (m.ones[i] ? 1 : n));
-  const bias = ({ uniform, normal }: { uniform: number; normal: number }): number => (uniform < m.share ? normal : -Infinity);
-  return { s, attrs: { ...(m.kind !== 'none' && { masked: true }), ...(m.lengths && { lengths: true }) }, extras: [
-    ...(m.kind === 'bool' ? [{ name: 'mask', dtype: 'bool' as const, shape, value: ({ uniform }: { uniform: number }) => (uniform < m.share ? 1 : 0) }] : []),
-    ...(m.kind === 'bias' ? [{ name: 'mask', shape, value: bias }] : []),
-    ...(m.lengths ? [{ name: 'lengths', dtype: 'int32' as const, shape: [s.batch], value: ({ uniform }: { uniform: number }) => Math.floor(uniform * (s.keys + 3)) - 1 }] : []),
-  ] };
-});
-interface Masked { readonly s: Shape; readonly attrs: { readonly masked?: boolean; readonly lengths?: boolean }; readonly extras: readonly InputSpec[] }
+const masked = fc
+  .tuple(
+    shapes,
+    fc.record({
+      kind: fc.constantFrom('none', 'bool', 'bool', 'bias', 'bias'),
+      ones: fc.array(fc.boolean(), { minLength: 4, maxLength: 4 }),
+      share: fc.constantFrom(0, 0.3, 0.9, 1),
+      lengths: fc.boolean(),
+    }),
+  )
+  .filter(([, m]) => m.kind !== 'none' || m.lengths)
+  .map(([s, m]): Masked => {
+    const shape = [s.batch, s.heads * s.shared, s.queries, s.keys].map((n, i) => (m.ones[i] ? 1 : n));
+    const bias = ({ uniform, normal }: { uniform: number; normal: number }): number =>
+      uniform < m.share ? normal : -Infinity;
+    return {
+      s,
+      attrs: { ...(m.kind !== 'none' && { masked: true }), ...(m.lengths && { lengths: true }) },
+      extras: [
+        ...(m.kind === 'bool'
+          ? [
+              {
+                name: 'mask',
+                dtype: 'bool' as const,
+                shape,
+                value: ({ uniform }: { uniform: number }) => (uniform < m.share ? 1 : 0),
+              },
+            ]
+          : []),
+        ...(m.kind === 'bias' ? [{ name: 'mask', shape, value: bias }] : []),
+        ...(m.lengths
+          ? [
+              {
+                name: 'lengths',
+                dtype: 'int32' as const,
+                shape: [s.batch],
+                value: ({ uniform }: { uniform: number }) => Math.floor(uniform * (s.keys + 3)) - 1,
+              },
+            ]
+          : []),
+      ],
+    };
+  });
+interface Masked {
+  readonly s: Shape;
+  readonly attrs: { readonly masked?: boolean; readonly lengths?: boolean };
+  readonly extras: readonly InputSpec[];
+}
 
 /** What the gradients take beside; lse is the real one, so that weights are weights. */
-const gradient = (op: string): Family => ({ op, runs: 12, cases: shapes.map((s) => ({
-  inputs: [...inputs(s), { name: 'delta', shape: s.q.slice(0, 3) }, { name: 'dout', shape: s.q }].map((i) => ({ ...i, grad: false })),
-  build: ([start, q, k, v, delta, dout]) => {
-    const attrs = { causal: s.causal, scale: 0.3 }, [, lse] = emit('attention', [q, k, v, start], attrs);
-    return emit(op, [q, k, v, start, lse, delta, dout], attrs);
-  } })) });
+const gradient = (op: string): Family => ({
+  op,
+  runs: 12,
+  cases: shapes.map((s) => ({
+    inputs: [...inputs(s), { name: 'delta', shape: s.q.slice(0, 3) }, { name: 'dout', shape: s.q }].map((i) => ({
+      ...i,
+      grad: false,
+    })),
+    build: ([start, q, k, v, delta, dout]) => {
+      const attrs = { causal: s.causal, scale: 0.3 },
+        [, lse] = emit('attention', [q, k, v, start], attrs);
+      return emit(op, [q, k, v, start, lse, delta, dout], attrs);
+    },
+  })),
+});
 
-const maskedGradient = (op: string): Family => ({ op, name: 'with masks', runs: 12, cases: masked.map(({ s, attrs: given, extras }) => ({
-  inputs: [...inputs(s), { name: 'delta', shape: s.q.slice(0, 3) }, { name: 'dout', shape: s.q }, ...extras].map((i) => ({ ...i, grad: false })),
-  build: ([start, q, k, v, delta, dout, ...masks]) => {
-    const attrs = { causal: s.causal, scale: 0.3, ...given }, [, lse] = emit('attention', [q, k, v, start, ...masks], attrs);
-    return emit(op, [q, k, v, start, lse, delta, dout, ...masks], attrs);
-  } })) });
+const maskedGradient = (op: string): Family => ({
+  op,
+  name: 'with masks',
+  runs: 12,
+  cases: masked.map(({ s, attrs: given, extras }) => ({
+    inputs: [...inputs(s), { name: 'delta', shape: s.q.slice(0, 3) }, { name: 'dout', shape: s.q }, ...extras].map(
+      (i) => ({ ...i, grad: false }),
+    ),
+    build: ([start, q, k, v, delta, dout, ...masks]) => {
+      const attrs = { causal: s.causal, scale: 0.3, ...given },
+        [, lse] = emit('attention', [q, k, v, start, ...masks], attrs);
+      return emit(op, [q, k, v, start, lse, delta, dout, ...masks], attrs);
+    },
+  })),
+});
 
-const caches = fc.record({ batch: fc.constantFrom(1, 2), size: fc.constantFrom(0, 1, 5, 16), steps: fc.constantFrom(0, 1, 3), start: fc.constantFrom(-1, 0, 2, 14),
-  rest: fc.constantFrom([], [3], [2, 8]) });
+const caches = fc.record({
+  batch: fc.constantFrom(1, 2),
+  size: fc.constantFrom(0, 1, 5, 16),
+  steps: fc.constantFrom(0, 1, 3),
+  start: fc.constantFrom(-1, 0, 2, 14),
+  rest: fc.constantFrom([], [3], [2, 8]),
+});
 
-const cache = (s: typeof caches extends fc.Arbitrary<infer C> ? C : never): InputSpec[] => [{ name: 'start', dtype: 'int32', shape: [], data: [s.start] },
-  { name: 'cache', shape: [s.batch, s.size, ...s.rest] }, { name: 'rows', shape: [s.batch, s.steps, ...s.rest] }];
+const cache = (s: typeof caches extends fc.Arbitrary<infer C> ? C : never): InputSpec[] => [
+  { name: 'start', dtype: 'int32', shape: [], data: [s.start] },
+  { name: 'cache', shape: [s.batch, s.size, ...s.rest] },
+  { name: 'rows', shape: [s.batch, s.steps, ...s.rest] },
+];
 
 export const families: readonly Family[] = [
-  { op: 'attention', runs: 16, cases: shapes.map((s) => ({ inputs: inputs(s), 
-    // Squares beside, since a gradient that is 0 (where one key is seen) has no scale of its own.
-    build: ([start, q, k, v]) => [attention(q, k, v, s.causal ? start : 0, { causal: s.causal }), mul(q, q), mul(k, k)] })) },
-  { op: 'attention', name: 'with its log-sum-exp', cases: shapes.map((s) => ({ inputs: inputs(s),
-    build: ([start, q, k, v]) => emit('attention', [mul(q, 2), k, mul(v, k), start], { causal: s.causal, scale: 0.7 }) })) },
-  { op: 'attention', name: 'log-sum-exp alone', cases: shapes.map((s) => ({ inputs: inputs(s),
-    build: ([start, q, k, v]) => emit('attention', [q, k, v, start], { causal: s.causal, scale: 0.5 })[1] })) },
-  { op: 'attention', name: 'with masks', runs: 24, cases: masked.map(({ s, attrs, extras }) => ({ inputs: [...inputs(s), ...extras],
-    build: ([start, q, k, v, ...masks]) => [emit('attention', [q, k, v, start, ...masks], { causal: s.causal, scale: 0.4, ...attrs })[0], mul(q, q), mul(k, k),
-      ...masks.filter((m) => m.dtype === 'float32').map((m) => { const x = where(isFinite(m), m, scalar(m, 0)); return mul(x, x); })] })) },
-  gradient('attentionGrad'), gradient('attentionGradQ'), gradient('attentionGradKV'),
-  maskedGradient('attentionGrad'), maskedGradient('attentionGradQ'), maskedGradient('attentionGradKV'),
-  { op: 'updateRows', cases: caches.map((s) => ({ inputs: cache(s), build: ([start, c, rows]) => updateRows(c, mul(rows, rows), start) })) },
-  { op: 'readRows', cases: caches.map((s) => ({ inputs: cache(s), build: ([start, c, rows]) => readRows(emit1('mul', [c, c]), rows, start) })) },
+  {
+    op: 'attention',
+    runs: 16,
+    cases: shapes.map((s) => ({
+      inputs: inputs(s),
+      // Squares beside, since a gradient that is 0 (where one key is seen) has no scale of its own.
+      build: ([start, q, k, v]) => [
+        attention(q, k, v, s.causal ? start : 0, { causal: s.causal }),
+        mul(q, q),
+        mul(k, k),
+      ],
+    })),
+  },
+  {
+    op: 'attention',
+    name: 'with its log-sum-exp',
+    cases: shapes.map((s) => ({
+      inputs: inputs(s),
+      build: ([start, q, k, v]) =>
+        emit('attention', [mul(q, 2), k, mul(v, k), start], { causal: s.causal, scale: 0.7 }),
+    })),
+  },
+  {
+    op: 'attention',
+    name: 'log-sum-exp alone',
+    cases: shapes.map((s) => ({
+      inputs: inputs(s),
+      build: ([start, q, k, v]) => emit('attention', [q, k, v, start], { causal: s.causal, scale: 0.5 })[1],
+    })),
+  },
+  {
+    op: 'attention',
+    name: 'with masks',
+    runs: 24,
+    cases: masked.map(({ s, attrs, extras }) => ({
+      inputs: [...inputs(s), ...extras],
+      build: ([start, q, k, v, ...masks]) => [
+        emit('attention', [q, k, v, start, ...masks], { causal: s.causal, scale: 0.4, ...attrs })[0],
+        mul(q, q),
+        mul(k, k),
+        ...masks
+          .filter((m) => m.dtype === 'float32')
+          .map((m) => {
+            const x = where(isFinite(m), m, scalar(m, 0));
+            return mul(x, x);
+          }),
+      ],
+    })),
+  },
+  gradient('attentionGrad'),
+  gradient('attentionGradQ'),
+  gradient('attentionGradKV'),
+  maskedGradient('attentionGrad'),
+  maskedGradient('attentionGradQ'),
+  maskedGradient('attentionGradKV'),
+  {
+    op: 'updateRows',
+    cases: caches.map((s) => ({
+      inputs: cache(s),
+      build: ([start, c, rows]) => updateRows(c, mul(rows, rows), start),
+    })),
+  },
+  {
+    op: 'readRows',
+    cases: caches.map((s) => ({
+      inputs: cache(s),
+      build: ([start, c, rows]) => readRows(emit1('mul', [c, c]), rows, start),
+    })),
+  },
 ];

@@ -51,16 +51,24 @@ interface Options {
 
 function elementwise(op: string, arity: number, build: (...x: Tensor[]) => Tensor, options: Options = {}): Family {
   const { name, dtypes = [], kink, value } = options;
-  const away: Value | undefined = kink === undefined ? undefined : ({ normal: x }) => (Math.abs(x - kink) < 1e-3 ? x + 0.01 : x);
+  const away: Value | undefined =
+    kink === undefined ? undefined : ({ normal: x }) => (Math.abs(x - kink) < 1e-3 ? x + 0.01 : x);
   const valueOf = (i: number): Value | undefined => (typeof value === 'function' ? value : value?.[i]) ?? away;
-  return { op, ...(name && { name }), cases: broadcast(arity).map(({ shapes, counts }) => ({
-    inputs: [...counts, ...shapes.map((shape, i): InputSpec => {
-      const pick = valueOf(i);
-      return { name: `x${i}`, shape, dtype: dtypes[i] ?? 'float32', ...(pick && { value: pick }) };
-    })],
-    ...(options.plain && { plain: [0] }),
-    build: (t) => build(...afterCounts(counts, t)),
-  })) };
+  return {
+    op,
+    ...(name && { name }),
+    cases: broadcast(arity).map(({ shapes, counts }) => ({
+      inputs: [
+        ...counts,
+        ...shapes.map((shape, i): InputSpec => {
+          const pick = valueOf(i);
+          return { name: `x${i}`, shape, dtype: dtypes[i] ?? 'float32', ...(pick && { value: pick }) };
+        }),
+      ],
+      ...(options.plain && { plain: [0] }),
+      build: (t) => build(...afterCounts(counts, t)),
+    })),
+  };
 }
 
 /** Between 0.2 and 2.2: where logarithms and divisions behave. */
@@ -70,13 +78,22 @@ const integer: Value = ({ uniform }) => Math.floor(uniform * 7) - 3;
 const wide: Value = ({ normal }) => 3 * normal;
 const coin: Value = ({ uniform }) => Math.floor(2 * uniform);
 /** On a grid, so that values of one input are never nearer than 0.05 to those of the other. */
-const apart: readonly Value[] = [({ normal }) => Math.round(10 * normal) / 10, ({ normal }) => Math.round(10 * normal) / 10 + 0.05];
+const apart: readonly Value[] = [
+  ({ normal }) => Math.round(10 * normal) / 10,
+  ({ normal }) => Math.round(10 * normal) / 10 + 0.05,
+];
 /** Between whole numbers and halves. */
 const fractions: Value = ({ normal, uniform }) => Math.round(6 * normal) / 2 + 0.1 + 0.3 * uniform;
 /** Halves, large numbers, and some that are no finite numbers. */
-const outside: Value = ({ uniform, normal }) => (uniform < 0.2 ? odd({ uniform: uniform * 1.9, normal }, 0) : uniform < 0.4 ? 1e9 * normal : Math.round(8 * normal) / 2);
+const outside: Value = ({ uniform, normal }) =>
+  uniform < 0.2
+    ? odd({ uniform: uniform * 1.9, normal }, 0)
+    : uniform < 0.4
+      ? 1e9 * normal
+      : Math.round(8 * normal) / 2;
 /** Some that are no finite numbers. */
-const odd: Value = ({ uniform, normal }) => (uniform < 0.1 ? NaN : uniform < 0.2 ? Infinity : uniform < 0.3 ? -Infinity : normal);
+const odd: Value = ({ uniform, normal }) =>
+  uniform < 0.1 ? NaN : uniform < 0.2 ? Infinity : uniform < 0.3 ? -Infinity : normal;
 
 export const families: readonly Family[] = [
   elementwise('add', 2, add),
@@ -114,7 +131,10 @@ export const families: readonly Family[] = [
   elementwise('minimum', 2, minimum, { value: apart }),
   elementwise('minimum', 2, minimum, { name: 'with NaN', value: odd, plain: true }),
   elementwise('minimum', 1, (x) => minimum(x, 1), { name: 'a number', kink: 1 }),
-  elementwise('pow', 1, (x) => [3, -2, 0, 1, 7].map((p) => pow(x, p)).reduce((a, b) => add(a, b)), { name: 'whole', value: nonZero }),
+  elementwise('pow', 1, (x) => [3, -2, 0, 1, 7].map((p) => pow(x, p)).reduce((a, b) => add(a, b)), {
+    name: 'whole',
+    value: nonZero,
+  }),
   elementwise('pow', 1, (x) => add(pow(x, 0.5), pow(x, -1.7)), { name: 'broken', value: positive }),
   elementwise('equal', 2, equal, { value: integer }),
   elementwise('logicalAnd', 2, logicalAnd, { dtypes: ['bool', 'bool'], value: coin }),
@@ -122,7 +142,10 @@ export const families: readonly Family[] = [
   elementwise('logicalNot', 1, logicalNot, { dtypes: ['bool'], value: coin }),
   elementwise('less', 2, less, { value: integer }),
   elementwise('isFinite', 1, isFinite, { value: odd }),
-  elementwise('where', 3, where, { dtypes: ['bool'], value: ({ uniform, normal }, i) => (i % 2 ? normal : uniform * 2) }),
+  elementwise('where', 3, where, {
+    dtypes: ['bool'],
+    value: ({ uniform, normal }, i) => (i % 2 ? normal : uniform * 2),
+  }),
   elementwise('cast', 1, (x) => cast(x, 'int32'), { name: 'to integers', value: ({ normal }) => 1e9 * normal }),
   elementwise('cast', 1, (x) => cast(x, 'float32'), { name: 'from integers', dtypes: ['int32'], value: integer }),
   elementwise('cast', 1, (x) => cast(x, 'bool'), { name: 'to bool', value: integer }),

@@ -12,4 +12,16 @@ import { families as rows } from './rows.ts';
 import { families as scans } from './scans.ts';
 import { families as shaping } from './shaping.ts';
 
-export const all: readonly Family[] = [...attention, ...capacity, ...compositions, ...elementwise, ...experts, ...images, ...matmul, ...memory, ...rows, ...scans, ...shaping];
+export const all: readonly Family[] = [
+  ...attention,
+  ...capacity,
+  ...compositions,
+  ...elementwise,
+  ...experts,
+  ...images,
+  ...matmul,
+  ...memory,
+  ...rows,
+  ...scans,
+  ...shaping,
+];

@@ -2,7 +2,20 @@
 import assert from 'node:assert/strict';
 import { execFile, spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
-import { chmod, chown, mkdir, mkdtemp, readdir, readFile, rename, rm, stat, symlink, truncate, writeFile } from 'node:fs/promises';
+import {
+  chmod,
+  chown,
+  mkdir,
+  mkdtemp,
+  readdir,
+  readFile,
+  rename,
+  rm,
+  stat,
+  symlink,
+  truncate,
+  writeFile,
+} from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
@@ -36,11 +49,15 @@ test('two processes that compile the same kernels at once both get them', { skip
   assert.equal(a.err, '');
   assert.equal(b.err, '');
   assert.equal(a.out, b.out);
-  assert.deepEqual((await readdir(cache)).filter((f) => f.endsWith('.tmp')), []);
+  assert.deepEqual(
+    (await readdir(cache)).filter((f) => f.endsWith('.tmp')),
+    [],
+  );
 });
 
 test('a damaged cache is compiled anew', { skip: noCompiler }, async (t) => {
-  const cache = await folder(t), whole = await threeSteps({ DYNAMOE_CACHE: cache });
+  const cache = await folder(t),
+    whole = await threeSteps({ DYNAMOE_CACHE: cache });
   assert.equal(whole.err, '');
   const files = await readdir(cache);
   const objects = files.filter((name) => name.endsWith('.so'));
@@ -56,19 +73,25 @@ test('a damaged cache is compiled anew', { skip: noCompiler }, async (t) => {
 });
 
 test('a compiler that fails is named with the generated file', { skip: noCompiler }, async (t) => {
-  const cache = await folder(t), script = join(await folder(t), 'cc');
+  const cache = await folder(t),
+    script = join(await folder(t), 'cc');
   // Compiles the driver, refuses kernels.
-  await writeFile(script, '#!/bin/sh\ncase "$*" in *kernels_*) echo "kernel.c:7:1: error: made to fail" >&2; exit 1;; esac\nexec cc "$@"\n');
+  await writeFile(
+    script,
+    '#!/bin/sh\ncase "$*" in *kernels_*) echo "kernel.c:7:1: error: made to fail" >&2; exit ' +
+      '1;; esac\nexec cc "$@"\n',
+  );
   await chmod(script, 0o755);
   const { code, err } = await threeSteps({ DYNAMOE_CACHE: cache, CC: script });
   assert.equal(code, 1);
   assert.match(err, /failed on \S*kernels_[0-9a-f]+\.c/);
   assert.match(err, /kernel\.c:7:1: error: made to fail/);
-  assert.ok(err.length < 3000, 'the whole of the compiler\'s output is not shown');
+  assert.ok(err.length < 3000, "the whole of the compiler's output is not shown");
 });
 
 test('a CC that is no compiler is named, with what is wrong with it', async (t) => {
-  const cache = await folder(t), script = join(await folder(t), 'not run');
+  const cache = await folder(t),
+    script = join(await folder(t), 'not run');
   await writeFile(script, '');
   const cases: [string, RegExp][] = [
     ['/nonexistent/cc', /CC is "\/nonexistent\/cc": there is no program \/nonexistent\/cc/],
@@ -76,7 +99,11 @@ test('a CC that is no compiler is named, with what is wrong with it', async (t) 
     [script, /CC is ".*not run": .*not run may not be run/],
     ['/bin/false', /CC is "\/bin\/false": \/bin\/false --version failed \(exit code 1\)/],
   ];
-  if (!noCompiler) cases.push(['/bin/true', /\/bin\/true made no file from/], ['cc --bogus-flag', /cc --bogus-flag failed on .*[^]*bogus-flag/]);
+  if (!noCompiler)
+    cases.push(
+      ['/bin/true', /\/bin\/true made no file from/],
+      ['cc --bogus-flag', /cc --bogus-flag failed on .*[^]*bogus-flag/],
+    );
   for (const [CC, message] of cases) {
     const { code, err } = await threeSteps({ DYNAMOE_CACHE: cache, CC });
     assert.equal(code, 1, CC);
@@ -86,9 +113,11 @@ test('a CC that is no compiler is named, with what is wrong with it', async (t) 
 });
 
 test('CC may have arguments, and spaces in its path', { skip: noCompiler }, async (t) => {
-  const cache = await folder(t), place = join(await folder(t), 'my compilers');
+  const cache = await folder(t),
+    place = join(await folder(t), 'my compilers');
   await mkdir(place);
-  for (const name of ['cc', 'wrap']) await writeFile(join(place, name), '#!/bin/sh\n[ "$1" = through ] && shift\nexec cc "$@"\n', { mode: 0o755 });
+  for (const name of ['cc', 'wrap'])
+    await writeFile(join(place, name), '#!/bin/sh\n[ "$1" = through ] && ' + 'shift\nexec cc "$@"\n', { mode: 0o755 });
   const expected = await threeSteps({ DYNAMOE_CACHE: cache });
   assert.equal(expected.err, '');
   for (const CC of [join(place, 'cc'), `'${join(place, 'wrap')}' through -DMINE="a b"`, 'env cc']) {
@@ -98,119 +127,233 @@ test('CC may have arguments, and spaces in its path', { skip: noCompiler }, asyn
 
 test('a command is taken apart as a shell does it', () => {
   const cases: [string, string[]][] = [
-    ['gcc', ['gcc']], ['ccache  gcc -m64', ['ccache', 'gcc', '-m64']], ['"/a b/cc" -x', ['/a b/cc', '-x']], ["'/a b'/cc", ['/a b/cc']],
-    ['/a\\ b/cc', ['/a b/cc']], ['cc -D"x=\\"y z\\""', ['cc', '-Dx="y z"']], [import.meta.filename, [import.meta.filename]],
+    ['gcc', ['gcc']],
+    ['ccache  gcc -m64', ['ccache', 'gcc', '-m64']],
+    ['"/a b/cc" -x', ['/a b/cc', '-x']],
+    ["'/a b'/cc", ['/a b/cc']],
+    ['/a\\ b/cc', ['/a b/cc']],
+    ['cc -D"x=\\"y z\\""', ['cc', '-Dx="y z"']],
+    [import.meta.filename, [import.meta.filename]],
   ];
   for (const [text, words] of cases) assert.deepEqual(splitCommand(text), words);
   const quoted = (word: string): string => `'${word.replaceAll("'", `'\\''`)}'`;
-  fc.assert(fc.property(fc.array(fc.string({ minLength: 1 }), { minLength: 1 }), (words) => {
-    assert.deepEqual(splitCommand(words.map(quoted).join(' ')), words);
-  }));
+  fc.assert(
+    fc.property(fc.array(fc.string({ minLength: 1 }), { minLength: 1 }), (words) => {
+      assert.deepEqual(splitCommand(words.map(quoted).join(' ')), words);
+    }),
+  );
 });
 
 test('four threads with a cold cache all get their kernels', { skip: noCompiler }, async (t) => {
-  const cache = await folder(t), env = { ...process.env, DYNAMOE_CACHE: cache };
-  const ends = await Promise.all(Array.from({ length: 4 }, () => new Promise((resolve) => {
-    const worker = new Worker(PROGRAM, { env, stdout: true });
-    worker.on('error', resolve).on('exit', resolve);
-  })));
+  const cache = await folder(t),
+    env = { ...process.env, DYNAMOE_CACHE: cache };
+  const ends = await Promise.all(
+    Array.from(
+      { length: 4 },
+      () =>
+        new Promise((resolve) => {
+          const worker = new Worker(PROGRAM, { env, stdout: true });
+          worker.on('error', resolve).on('exit', resolve);
+        }),
+    ),
+  );
   assert.deepEqual(ends, [0, 0, 0, 0]);
-  assert.deepEqual((await readdir(cache)).filter((f) => f.startsWith('work-')), []);
+  assert.deepEqual(
+    (await readdir(cache)).filter((f) => f.startsWith('work-')),
+    [],
+  );
 });
 
 /** A cache in `path` whose objects are texts that `open` reads. */
-function textCache(t: TestContext, path: string): { cache: KernelCache; get: (key: string, text: string) => Promise<string>; made: string[]; said: string[] } {
-  const before = process.env['DYNAMOE_CACHE'], said: string[] = [], made: string[] = [];
+function textCache(
+  t: TestContext,
+  path: string,
+): { cache: KernelCache; get: (key: string, text: string) => Promise<string>; made: string[]; said: string[] } {
+  const before = process.env['DYNAMOE_CACHE'],
+    said: string[] = [],
+    made: string[] = [];
   process.env['DYNAMOE_CACHE'] = path;
-  t.after(() => { if (before === undefined) delete process.env['DYNAMOE_CACHE']; else process.env['DYNAMOE_CACHE'] = before; });
-  const cache = new KernelCache((line) => { said.push(line); });
+  t.after(() => {
+    if (before === undefined) delete process.env['DYNAMOE_CACHE'];
+    else process.env['DYNAMOE_CACHE'] = before;
+  });
+  const cache = new KernelCache((line) => {
+    said.push(line);
+  });
   const get = (key: string, text: string): Promise<string> =>
-    cache.load(key, async (target) => { made.push(key); await writeFile(target, text); }, (file) => readFileSync(file, 'utf8'));
+    cache.load(
+      key,
+      async (target) => {
+        made.push(key);
+        await writeFile(target, text);
+      },
+      (file) => readFileSync(file, 'utf8'),
+    );
   return { cache, get, made, said };
 }
 
 test('whatever happens to a file of the cache, what is used is what was made', async (t) => {
-  const path = await folder(t), keys = ['a', 'b', 'c'], text = (key: string): string => `the object of ${key} `.repeat(20);
-  await fc.assert(fc.asyncProperty(fc.nat(), fc.constantFrom('cut', 'zero', 'flip', 'empty', 'gone', 'swap'), fc.nat(), async (which, damage, at) => {
-    const one = textCache(t, path);
-    for (const key of keys) assert.equal(await one.get(key, text(key)), text(key));
-    const files = (await readdir(path)).sort(), name = files[which % files.length], file = join(path, name), bytes = await readFile(file);
-    switch (damage) {
-      case 'cut': await truncate(file, at % bytes.length); break;
-      case 'zero': await writeFile(file, bytes.fill(0, at % bytes.length)); break;
-      case 'flip': bytes[at % bytes.length] ^= 1 + (at % 255); await writeFile(file, bytes); break;
-      case 'empty': await writeFile(file, ''); break;
-      case 'gone': await rm(file); break;
-      case 'swap': await rename(file, join(path, files[at % files.length])); break;
-    }
-    const two = textCache(t, path);
-    for (const key of keys) {
-      const right = text(key), found = await two.cache.find(key);
-      // A reference that was swapped for another whole one names a whole object: no check can tell.
-      if (damage !== 'swap') assert.ok(found === null || readFileSync(found, 'utf8') === right, `${damage} ${name}`);
-      await rm(join(path, `${key}.ref`), { force: true });
-      assert.equal(await two.get(key, right), right);
-    }
-  }), { numRuns: 60 });
+  const path = await folder(t),
+    keys = ['a', 'b', 'c'],
+    text = (key: string): string => `the object of ${key} `.repeat(20);
+  await fc.assert(
+    fc.asyncProperty(
+      fc.nat(),
+      fc.constantFrom('cut', 'zero', 'flip', 'empty', 'gone', 'swap'),
+      fc.nat(),
+      async (which, damage, at) => {
+        const one = textCache(t, path);
+        for (const key of keys) assert.equal(await one.get(key, text(key)), text(key));
+        const files = (await readdir(path)).sort(),
+          name = files[which % files.length],
+          file = join(path, name),
+          bytes = await readFile(file);
+        switch (damage) {
+          case 'cut':
+            await truncate(file, at % bytes.length);
+            break;
+          case 'zero':
+            await writeFile(file, bytes.fill(0, at % bytes.length));
+            break;
+          case 'flip':
+            bytes[at % bytes.length] ^= 1 + (at % 255);
+            await writeFile(file, bytes);
+            break;
+          case 'empty':
+            await writeFile(file, '');
+            break;
+          case 'gone':
+            await rm(file);
+            break;
+          case 'swap':
+            await rename(file, join(path, files[at % files.length]));
+            break;
+        }
+        const two = textCache(t, path);
+        for (const key of keys) {
+          const right = text(key),
+            found = await two.cache.find(key);
+          // A reference that was swapped for another whole one names a whole object: no check can tell.
+          if (damage !== 'swap')
+            assert.ok(found === null || readFileSync(found, 'utf8') === right, `${damage} ${name}`);
+          await rm(join(path, `${key}.ref`), { force: true });
+          assert.equal(await two.get(key, right), right);
+        }
+      },
+    ),
+    { numRuns: 60 },
+  );
 });
 
 const root = process.platform === 'linux' && process.getuid?.() === 0;
 
-test('a folder that others can write to, or that is another user\'s, is not used, and that is said', { skip: process.platform === 'win32' && 'needs users' }, async (t) => {
-  const open = await folder(t), said = /^compiled kernels are kept in \S+: (\S+): (.*)$/;
-  await chmod(open, 0o777);
-  const one = textCache(t, open);
-  assert.notEqual(one.cache.folder, open);
-  assert.deepEqual(said.exec(one.said[0])?.slice(1), [open, 'other users can write to it (chmod 700 makes it private)']);
-  assert.equal(await one.get(`cache-test-${process.pid}`, 'x'), 'x');
-  await rm(join(one.cache.folder, `cache-test-${process.pid}.ref`), { force: true });
-  assert.deepEqual(await readdir(open), []);
-  if (!root) return;
-  const theirs = await folder(t);
-  await chown(theirs, 12345, 12345);
-  assert.match(textCache(t, theirs).said[0], /it belongs to another user \(uid 12345\)/);
-});
+test(
+  "a folder that others can write to, or that is another user's, is not used, and that is said",
+  { skip: process.platform === 'win32' && 'needs users' },
+  async (t) => {
+    const open = await folder(t),
+      said = /^compiled kernels are kept in \S+: (\S+): (.*)$/;
+    await chmod(open, 0o777);
+    const one = textCache(t, open);
+    assert.notEqual(one.cache.folder, open);
+    assert.deepEqual(said.exec(one.said[0])?.slice(1), [
+      open,
+      'other users can write to it (chmod 700 makes it ' + 'private)',
+    ]);
+    assert.equal(await one.get(`cache-test-${process.pid}`, 'x'), 'x');
+    await rm(join(one.cache.folder, `cache-test-${process.pid}.ref`), { force: true });
+    assert.deepEqual(await readdir(open), []);
+    if (!root) return;
+    const theirs = await folder(t);
+    await chown(theirs, 12345, 12345);
+    assert.match(textCache(t, theirs).said[0], /it belongs to another user \(uid 12345\)/);
+  },
+);
 
-test('the folder is made for this user alone; one in a home of before is made so', { skip: process.platform === 'win32' && 'needs modes' }, async (t) => {
-  const home = await folder(t), mode = async (path: string): Promise<number> => (await stat(path)).mode & 0o777;
-  assert.equal(refusal({ path: join(home, 'a', 'dynamoe'), named: false, shared: false }), null);
-  assert.equal(await mode(join(home, 'a', 'dynamoe')), 0o700);
-  await chmod(join(home, 'a', 'dynamoe'), 0o775);
-  assert.equal(refusal({ path: join(home, 'a', 'dynamoe'), named: false, shared: false }), null);
-  assert.equal(await mode(join(home, 'a', 'dynamoe')), 0o700);
-  // In /tmp, anybody may have made a link of that name.
-  await symlink(join(home, 'a', 'dynamoe'), join(home, 'link'));
-  assert.equal(refusal({ path: join(home, 'link'), named: false, shared: true }), 'it is not a folder');
-  assert.equal(refusal({ path: join(home, 'link'), named: true, shared: false }), null);
-  await symlink(join(home, 'nowhere'), join(home, 'broken'));
-  assert.match(refusal({ path: join(home, 'broken'), named: true, shared: false }) ?? '', /no such file/);
-  assert.match(refusal({ path: '/proc/dynamoe/cache', named: true, shared: false }) ?? '', /no such file|not permitted|denied/);
-});
+test(
+  'the folder is made for this user alone; one in a home of before is made so',
+  { skip: process.platform === 'win32' && 'needs modes' },
+  async (t) => {
+    const home = await folder(t),
+      mode = async (path: string): Promise<number> => (await stat(path)).mode & 0o777;
+    assert.equal(refusal({ path: join(home, 'a', 'dynamoe'), named: false, shared: false }), null);
+    assert.equal(await mode(join(home, 'a', 'dynamoe')), 0o700);
+    await chmod(join(home, 'a', 'dynamoe'), 0o775);
+    assert.equal(refusal({ path: join(home, 'a', 'dynamoe'), named: false, shared: false }), null);
+    assert.equal(await mode(join(home, 'a', 'dynamoe')), 0o700);
+    // In /tmp, anybody may have made a link of that name.
+    await symlink(join(home, 'a', 'dynamoe'), join(home, 'link'));
+    assert.equal(refusal({ path: join(home, 'link'), named: false, shared: true }), 'it is not a folder');
+    assert.equal(refusal({ path: join(home, 'link'), named: true, shared: false }), null);
+    await symlink(join(home, 'nowhere'), join(home, 'broken'));
+    assert.match(refusal({ path: join(home, 'broken'), named: true, shared: false }) ?? '', /no such file/);
+    assert.match(
+      refusal({ path: '/proc/dynamoe/cache', named: true, shared: false }) ?? '',
+      /no such file|not permitted|denied/,
+    );
+  },
+);
 
-test('two users without a home have two folders, and neither takes the other\'s', { skip: !root && 'needs root, to be two users' }, async (t) => {
-  const temporary = await folder(t);
-  await chmod(temporary, 0o1777);
-  const code = `import { KernelCache } from ${JSON.stringify(join(import.meta.dirname, '../../../src/device/native/cache.ts'))}; console.log(new KernelCache(console.log).folder)`;
-  const folderOf = (uid: number): string => {
-    const env = { PATH: process.env['PATH'], HOME: '/nonexistent', TMPDIR: temporary };
-    const { stdout, stderr, status } = spawnSync(process.execPath, ['--input-type=module', '-e', code], { uid, gid: uid, env, encoding: 'utf8' });
-    assert.equal(status, 0, stderr);
-    return stdout.trim();
-  };
-  assert.equal(folderOf(3001), join(temporary, 'dynamoe-cache-3001'));
-  assert.equal(folderOf(3002), join(temporary, 'dynamoe-cache-3002'));
-  await chown(join(temporary, 'dynamoe-cache-3001'), 3002, 3002); // as if 3002 had been there first
-  assert.equal(refusal({ path: join(temporary, 'none', 'dynamoe-cache-1'), named: false, shared: true })?.includes('no such file'), true, 'a folder for temporary files that is not there is not made');
-  assert.match(folderOf(3001), /^compiled kernels are not kept for the next time: .*dynamoe-cache-3001: it belongs to another user \(uid 3002\)\n.*dynamoe-cache-\w{6}$/);
-  assert.deepEqual((await readdir(temporary)).sort(), ['dynamoe-cache-3001', 'dynamoe-cache-3002'], 'a folder of one process goes with it');
-});
+test(
+  'two users without a home have two folders, and neither takes the ' + "other's",
+  { skip: !root && 'needs root, to be two users' },
+  async (t) => {
+    const temporary = await folder(t);
+    await chmod(temporary, 0o1777);
+    const code =
+      `import { KernelCache } from ` +
+      `${JSON.stringify(join(import.meta.dirname, '../../../src/device/native/cache.ts'))}; console.log(new ` +
+      `KernelCache(console.log).folder)`;
+    const folderOf = (uid: number): string => {
+      const env = { PATH: process.env['PATH'], HOME: '/nonexistent', TMPDIR: temporary };
+      const { stdout, stderr, status } = spawnSync(process.execPath, ['--input-type=module', '-e', code], {
+        uid,
+        gid: uid,
+        env,
+        encoding: 'utf8',
+      });
+      assert.equal(status, 0, stderr);
+      return stdout.trim();
+    };
+    assert.equal(folderOf(3001), join(temporary, 'dynamoe-cache-3001'));
+    assert.equal(folderOf(3002), join(temporary, 'dynamoe-cache-3002'));
+    await chown(join(temporary, 'dynamoe-cache-3001'), 3002, 3002); // as if 3002 had been there first
+    assert.equal(
+      refusal({ path: join(temporary, 'none', 'dynamoe-cache-1'), named: false, shared: true })?.includes(
+        'no such file',
+      ),
+      true,
+      'a folder for temporary files that is not there is not made',
+    );
+    assert.match(
+      folderOf(3001),
+      /^compiled kernels are not kept for the next time: .*dynamoe-cache-3001: it belongs to another user \(uid 3002\)\n.*dynamoe-cache-\w{6}$/,
+    );
+    assert.deepEqual(
+      (await readdir(temporary)).sort(),
+      ['dynamoe-cache-3001', 'dynamoe-cache-3002'],
+      'a folder of ' + 'one process goes with it',
+    );
+  },
+);
 
-test('where nothing can be written to, that is said with every folder that was tried', { skip: noCompiler }, async () => {
-  const { code, err } = await threeSteps({ DYNAMOE_CACHE: '', XDG_CACHE_HOME: '/proc/dynamoe', TMPDIR: '/proc/dynamoe/tmp' });
-  assert.equal(code, 1);
-  assert.match(err, /compiled kernels can be kept nowhere: \/proc\/dynamoe\/dynamoe: .*; \/proc\/dynamoe\/tmp\/dynamoe-cache-\w+: .*; \/proc\/dynamoe\/tmp: no such file or folder/);
-  assert.match(err, /hint: set DYNAMOE_CACHE/);
-});
+test(
+  'where nothing can be written to, that is said with every folder that was tried',
+  { skip: noCompiler },
+  async () => {
+    const { code, err } = await threeSteps({
+      DYNAMOE_CACHE: '',
+      XDG_CACHE_HOME: '/proc/dynamoe',
+      TMPDIR: '/proc/dynamoe/tmp',
+    });
+    assert.equal(code, 1);
+    assert.match(
+      err,
+      /compiled kernels can be kept nowhere: \/proc\/dynamoe\/dynamoe: .*; \/proc\/dynamoe\/tmp\/dynamoe-cache-\w+: .*; \/proc\/dynamoe\/tmp: no such file or folder/,
+    );
+    assert.match(err, /hint: set DYNAMOE_CACHE/);
+  },
+);
 
 /** A small file system of its own; null where this user may not mount one. */
 async function mounted(t: TestContext, options: string): Promise<string | null> {
@@ -223,25 +366,45 @@ async function mounted(t: TestContext, options: string): Promise<string | null> 
   return works ? path : null;
 }
 
-for (const [what, options, why] of [['is full', 'size=40k', 'no space left on the device'], ['cannot be written to', 'ro', 'the file system is read-only'],
-  ['forbids to run files', 'noexec', 'its files may not be run']] as const) {
-  test(`a cache that ${what} is left for the next folder, and that is said`, { skip: noCompiler || (!root && 'needs root, to mount') }, async (t) => {
-    const path = await mounted(t, options), temporary = await folder(t);
-    if (path === null) { t.skip('mount does not work here'); return; }
-    const { code, out, err } = await threeSteps({ DYNAMOE_CACHE: path, TMPDIR: temporary });
-    assert.equal(code, 0, err);
-    assert.equal(out.split('\n').length, 4);
-    const kept = join(temporary, `dynamoe-cache-${process.getuid?.()}`);
-    assert.equal(err, `compiled kernels are kept in ${kept}: ${path}: ${why}\n`);
-    assert.ok((await readdir(kept)).some((name) => name.endsWith('.so')));
-  });
+for (const [what, options, why] of [
+  ['is full', 'size=40k', 'no space left on the device'],
+  ['cannot be written to', 'ro', 'the file system is read-only'],
+  ['forbids to run files', 'noexec', 'its files may not be run'],
+] as const) {
+  test(
+    `a cache that ${what} is left for the next folder, and that is said`,
+    { skip: noCompiler || (!root && 'needs root, to mount') },
+    async (t) => {
+      const path = await mounted(t, options),
+        temporary = await folder(t);
+      if (path === null) {
+        t.skip('mount does not work here');
+        return;
+      }
+      const { code, out, err } = await threeSteps({ DYNAMOE_CACHE: path, TMPDIR: temporary });
+      assert.equal(code, 0, err);
+      assert.equal(out.split('\n').length, 4);
+      const kept = join(temporary, `dynamoe-cache-${process.getuid?.()}`);
+      assert.equal(err, `compiled kernels are kept in ${kept}: ${path}: ${why}\n`);
+      assert.ok((await readdir(kept)).some((name) => name.endsWith('.so')));
+    },
+  );
 }
 
-test('the key of an object holds the command, the compiler\'s version and the CPU\'s features', { skip: noCompiler }, async () => {
-  const ids = [[['gcc'], 'gcc 12.2.0', 'flags: avx2'], [['gcc', '-m64'], 'gcc 12.2.0', 'flags: avx2'], [['gcc'], 'gcc 13.1.0', 'flags: avx2'], [['gcc'], 'gcc 12.2.0', 'flags: avx2 avx512f']] as const;
-  assert.equal(new Set(ids.map(([words, version, cpu]) => toolId(words, version, cpu))).size, ids.length);
-  const tool = await findToolchain();
-  assert.ok(tool);
-  assert.equal(tool.id, toolId([tool.command, ...tool.args], tool.version, cpuFeatures()));
-  if (process.platform === 'linux') assert.match(cpuFeatures(), /^(?:flags|Features)\s*: \S/m);
-});
+test(
+  "the key of an object holds the command, the compiler's version and the CPU's " + 'features',
+  { skip: noCompiler },
+  async () => {
+    const ids = [
+      [['gcc'], 'gcc 12.2.0', 'flags: avx2'],
+      [['gcc', '-m64'], 'gcc 12.2.0', 'flags: avx2'],
+      [['gcc'], 'gcc 13.1.0', 'flags: avx2'],
+      [['gcc'], 'gcc 12.2.0', 'flags: avx2 avx512f'],
+    ] as const;
+    assert.equal(new Set(ids.map(([words, version, cpu]) => toolId(words, version, cpu))).size, ids.length);
+    const tool = await findToolchain();
+    assert.ok(tool);
+    assert.equal(tool.id, toolId([tool.command, ...tool.args], tool.version, cpuFeatures()));
+    if (process.platform === 'linux') assert.match(cpuFeatures(), /^(?:flags|Features)\s*: \S/m);
+  },
+);

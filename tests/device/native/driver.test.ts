@@ -1,5 +1,5 @@
-// Compiles and runs driver_test.c and math_test.c with every C compiler found here; each line they print becomes a test. Also: the float32
-// functions of math.h must become vector code, without calls.
+// Compiles and runs driver_test.c and math_test.c with every C compiler found here; each line they print becomes a
+// test. Also: the float32 functions of math.h must become vector code, without calls.
 import { strict as assert } from 'node:assert';
 import { spawnSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -10,7 +10,19 @@ import { fileURLToPath } from 'node:url';
 
 const here = fileURLToPath(new URL('.', import.meta.url));
 const native = fileURLToPath(new URL('../../../src/device/native/', import.meta.url));
-const FLAGS = ['-O3', '-march=native', '-ffp-contract=off', '-fno-math-errno', '-fno-trapping-math', '-std=gnu11', '-fPIC', '-pthread', '-Wall', '-Wextra', '-Werror'];
+const FLAGS = [
+  '-O3',
+  '-march=native',
+  '-ffp-contract=off',
+  '-fno-math-errno',
+  '-fno-trapping-math',
+  '-std=gnu11',
+  '-fPIC',
+  '-pthread',
+  '-Wall',
+  '-Wextra',
+  '-Werror',
+];
 const works = (cc: string): boolean => spawnSync(cc, ['--version']).status === 0;
 const compilers = [...new Set([process.env.CC ?? 'cc', 'clang'])].filter(works);
 const folder = mkdtempSync(join(tmpdir(), 'dynamoe-driver-'));
@@ -34,21 +46,36 @@ for (const cc of compilers) {
       compile(cc, [...args, '-o', program]);
       const { stdout, status, signal } = spawnSync(program, params, { encoding: 'utf8', timeout: 240_000 });
       const lines = stdout.split('\n').filter((line) => /^(not )?ok /.test(line));
-      for (const line of lines) await t.test(line.replace(/^(not )?ok /, ''), () => assert.ok(line.startsWith('ok '), line));
+      for (const line of lines)
+        await t.test(line.replace(/^(not )?ok /, ''), () => assert.ok(line.startsWith('ok '), line));
       assert.equal(status, 0, `${signal ?? ''} ${stdout}`);
       assert.equal(lines.length, count);
     });
   }
 
-  const vectors = process.arch === 'x64' && process.platform === 'linux' && spawnSync(cc, ['-march=native', '-dM', '-E', '-x', 'c', '/dev/null'], { encoding: 'utf8' }).stdout.includes('__FMA__');
-  test(`float32 functions become vector code (${cc})`, { skip: !vectors && 'an x86-64 core with FMA is needed' }, () => {
-    for (const name of ['exp', 'log', 'tanh', 'sigmoid', 'erf', 'sin', 'cos']) {
-      const source = join(folder, 'vector.c'), assembly = join(folder, 'vector.s');
-      writeFileSync(source, `#include "${join(native, 'math.h')}"\nvoid row(float *restrict y, const float *restrict x) { for (int l = 0; l < 16; l++) y[l] = dm_${name}f(x[l]); }\n`);
-      compile(cc, ['-S', source, '-o', assembly]);
-      const text = readFileSync(assembly, 'utf8');
-      assert.match(text, /vfn?madd\d+ps/, name);
-      assert.doesNotMatch(text, /vfn?madd\d+ss|\bcall\b/, name);
-    }
-  });
+  const vectors =
+    process.arch === 'x64' &&
+    process.platform === 'linux' &&
+    spawnSync(cc, ['-march=native', '-dM', '-E', '-x', 'c', '/dev/null'], { encoding: 'utf8' }).stdout.includes(
+      '__FMA__',
+    );
+  test(
+    `float32 functions become vector code ` + `(${cc})`,
+    { skip: !vectors && 'an x86-64 core with FMA is needed' },
+    () => {
+      for (const name of ['exp', 'log', 'tanh', 'sigmoid', 'erf', 'sin', 'cos']) {
+        const source = join(folder, 'vector.c'),
+          assembly = join(folder, 'vector.s');
+        writeFileSync(
+          source,
+          `#include "${join(native, 'math.h')}"\nvoid row(float *restrict y, const float ` +
+            `*restrict x) { for (int l = 0; l < 16; l++) y[l] = dm_${name}f(x[l]); }\n`,
+        );
+        compile(cc, ['-S', source, '-o', assembly]);
+        const text = readFileSync(assembly, 'utf8');
+        assert.match(text, /vfn?madd\d+ps/, name);
+        assert.doesNotMatch(text, /vfn?madd\d+ss|\bcall\b/, name);
+      }
+    },
+  );
 }

@@ -1,4 +1,5 @@
-// A thread of the wasm device that fails: the run ends with its reason, whichever thread is heard first, and later ones too.
+// A thread of the wasm device that fails: the run ends with its reason, whichever thread is heard first, and later ones
+// too.
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { test } from 'node:test';
@@ -13,12 +14,18 @@ import { toyBatch, toyLM } from '../../support/toy.ts';
 
 for (const threads of [1, 2, 3, 8]) {
   test(`${threads} threads: the reason of a failure is told`, { timeout: 60_000 }, async () => {
-    await using session = await compile(toyLM(), { loss: crossEntropy, optimizer: sgd({ lr: 0.1 }), device: 'wasm', threads });
+    await using session = await compile(toyLM(), {
+      loss: crossEntropy,
+      optimizer: sgd({ lr: 0.1 }),
+      device: 'wasm',
+      threads,
+    });
     await session.prepare(toyBatch(0));
     const { executor } = session;
     assert.ok(executor instanceof ProgramExecutor && executor.device instanceof WasmDevice);
     // A step in the middle asks for a kernel that is not there.
-    const [{ bound }] = executor.loadedPrograms(), { table } = bound as unknown as { table: Memory };
+    const [{ bound }] = executor.loadedPrograms(),
+      { table } = bound as unknown as { table: Memory };
     executor.device.write(table.address + 16 * (bound.steps >> 1), Int32Array.of(99_999));
     await assert.rejects(session.step(toyBatch(0)), /the wasm device failed: TypeError/);
     await assert.rejects(session.step(toyBatch(0)), /the wasm device failed: TypeError/);
@@ -26,12 +33,21 @@ for (const threads of [1, 2, 3, 8]) {
 }
 
 test('a thread that ends takes the run with it, at once', { timeout: 60_000 }, async () => {
-  const workers: Worker[] = [], note = (worker: Worker): void => { workers.push(worker); };
+  const workers: Worker[] = [],
+    note = (worker: Worker): void => {
+      workers.push(worker);
+    };
   process.on('worker', note);
-  await using session = await compile(toyLM(), { loss: crossEntropy, optimizer: sgd({ lr: 0.1 }), device: 'wasm', threads: 2 });
+  await using session = await compile(toyLM(), {
+    loss: crossEntropy,
+    optimizer: sgd({ lr: 0.1 }),
+    device: 'wasm',
+    threads: 2,
+  });
   await session.step(toyBatch(0));
   process.off('worker', note);
-  const ended = once(workers[0], 'exit'), pending = assert.rejects(session.step(toyBatch(0)), /a thread of the wasm device ended/);
+  const ended = once(workers[0], 'exit'),
+    pending = assert.rejects(session.step(toyBatch(0)), /a thread of the wasm device ended/);
   await workers[0].terminate();
   await ended;
   await pending;

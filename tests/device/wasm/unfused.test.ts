@@ -1,4 +1,5 @@
-// An engine whose relaxed multiply-add rounds the product: results differ in their last bits, which the device says, and learning is the same.
+// An engine whose relaxed multiply-add rounds the product: results differ in their last bits, which the device says,
+// and learning is the same.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { WasmDevice } from '../../../src/device/wasm/wasm.ts';
@@ -9,21 +10,36 @@ import { compileOn } from '../../../src/session/compile.ts';
 import { toyBatch, toyLM } from '../../support/toy.ts';
 
 const platform = (fuse: boolean): Platform => ({
-  open: (_, request) => WasmDevice.open(request.threads, { memory: request.memory, fuse }), threads: () => 2, freeMemory: () => 256e6, files: null });
+  open: (_, request) => WasmDevice.open(request.threads, { memory: request.memory, fuse }),
+  threads: () => 2,
+  freeMemory: () => 256e6,
+  files: null,
+});
 
 test('without fused multiply-adds the device says so, and learns as well', async () => {
   const run = async (fuse: boolean): Promise<{ losses: number[]; description: string }> => {
-    const session = await compileOn(platform(fuse), toyLM(), { loss: crossEntropy, optimizer: adamW({ lr: 1e-2 }), device: 'wasm', seed: 1 }), losses: number[] = [];
+    const session = await compileOn(platform(fuse), toyLM(), {
+        loss: crossEntropy,
+        optimizer: adamW({ lr: 1e-2 }),
+        device: 'wasm',
+        seed: 1,
+      }),
+      losses: number[] = [];
     for (let i = 0; i < 60; i++) losses.push((await session.step(toyBatch(i % 4))).loss);
     const { description } = session.executor;
     await session.close();
     return { losses, description };
   };
-  const fused = await run(true), rounded = await run(false);
+  const fused = await run(true),
+    rounded = await run(false);
   assert.match(rounded.description, /rounds products before it adds/);
   assert.doesNotMatch(fused.description, /rounds/);
   assert.notDeepEqual(rounded.losses, fused.losses);
   assert.ok(Math.abs(rounded.losses[0] - fused.losses[0]) < 1e-5, 'the first step differs in its last bits only');
   const late = (losses: readonly number[]): number => losses.slice(-8).reduce((a, b) => a + b) / 8;
-  assert.ok(late(fused.losses) < 0.8 * fused.losses[0] && Math.abs(late(rounded.losses) - late(fused.losses)) < 0.1 * late(fused.losses), `${late(rounded.losses)} and ${late(fused.losses)}`);
+  assert.ok(
+    late(fused.losses) < 0.8 * fused.losses[0] &&
+      Math.abs(late(rounded.losses) - late(fused.losses)) < 0.1 * late(fused.losses),
+    `${late(rounded.losses)} and ${late(fused.losses)}`,
+  );
 });

@@ -1,4 +1,5 @@
-// A knob keeps what was chosen when its layer was built: another topK changes how many experts a token gets, not how their outputs are weighed.
+// A knob keeps what was chosen when its layer was built: another topK changes how many experts a token gets, not how
+// their outputs are weighed.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { hostTensor } from '../../../src/base/tensor.ts';
@@ -17,25 +18,60 @@ import type { DeviceName } from '../../../src/session/platform.ts';
 import { call } from '../../../src/trace/trace.ts';
 import { noCompiler } from '../../support/toy.ts';
 
-const D = 6, E = 4, T = 16;
-const x = hostTensor('float32', [T, D], Float32Array.from({ length: T * D }, (_, i) => Math.sin(1.3 * i)));
+const D = 6,
+  E = 4,
+  T = 16;
+const x = hostTensor(
+  'float32',
+  [T, D],
+  Float32Array.from({ length: T * D }, (_, i) => Math.sin(1.3 * i)),
+);
 
 /** All experts are the same, x -> relu(x W) V: what a token gets is the sum of its gate weights times that. */
-async function sums(options: Partial<MoEOptions>, topKs: readonly number[], device: DeviceName = 'wasm'): Promise<number[][]> {
+async function sums(
+  options: Partial<MoEOptions>,
+  topKs: readonly number[],
+  device: DeviceName = 'wasm',
+): Promise<number[][]> {
   const moe = new MoE({ dModel: D, experts: E, topK: 2, hidden: 5, activation: 'relu', ...options });
   await using session = await compile(moe, { loss: meanSquaredError, device, threads: 1, seed: 4 });
   const one = (n: number, phase: number): number[] => Array.from({ length: n }, (_, i) => Math.cos(i + phase));
-  const same = (shape: readonly number[], phase: number) => hostTensor('float32', [E, ...shape], Float32Array.from(Array.from({ length: E }, () => one(shape.reduce((a, b) => a * b, 1), phase)).flat()));
-  await session.restore(0, [{ name: 'experts.w1', value: same([D, 5], 1) }, { name: 'experts.w2', value: same([5, D], 2) }]);
-  const w1 = one(D * 5, 1), w2 = one(5 * D, 2), found: number[][] = [];
+  const same = (shape: readonly number[], phase: number) =>
+    hostTensor(
+      'float32',
+      [E, ...shape],
+      Float32Array.from(
+        Array.from({ length: E }, () =>
+          one(
+            shape.reduce((a, b) => a * b, 1),
+            phase,
+          ),
+        ).flat(),
+      ),
+    );
+  await session.restore(0, [
+    { name: 'experts.w1', value: same([D, 5], 1) },
+    { name: 'experts.w2', value: same([5, D], 2) },
+  ]);
+  const w1 = one(D * 5, 1),
+    w2 = one(5 * D, 2),
+    found: number[][] = [];
   for (const topK of topKs) {
     moe.topK = topK;
     const y = (await session.predict(x)).data;
-    found.push(Array.from({ length: T }, (_, t) => {
-      const hidden = Array.from({ length: 5 }, (_h, h) => Math.max(0, Array.from({ length: D }, (_d, d) => Number(x.data[t * D + d]) * w1[d * 5 + h]).reduce((a, b) => a + b, 0)));
-      const out = Array.from({ length: D }, (_d, d) => hidden.reduce((a, v, h) => a + v * w2[h * D + d], 0)), at = out.reduce((best, v, d) => (Math.abs(v) > Math.abs(out[best]) ? d : best), 0);
-      return out[at] === 0 ? NaN : Number(y[t * D + at]) / out[at];
-    }).filter((v) => !Number.isNaN(v)));
+    found.push(
+      Array.from({ length: T }, (_, t) => {
+        const hidden = Array.from({ length: 5 }, (_h, h) =>
+          Math.max(
+            0,
+            Array.from({ length: D }, (_d, d) => Number(x.data[t * D + d]) * w1[d * 5 + h]).reduce((a, b) => a + b, 0),
+          ),
+        );
+        const out = Array.from({ length: D }, (_d, d) => hidden.reduce((a, v, h) => a + v * w2[h * D + d], 0)),
+          at = out.reduce((best, v, d) => (Math.abs(v) > Math.abs(out[best]) ? d : best), 0);
+        return out[at] === 0 ? NaN : Number(y[t * D + at]) / out[at];
+      }).filter((v) => !Number.isNaN(v)),
+    );
   }
   return found;
 }
@@ -45,72 +81,172 @@ const ROUTER = { dModel: D, experts: E };
 
 for (const device of (noCompiler ? ['wasm', 'reference'] : ['native', 'wasm', 'reference']) as readonly DeviceName[]) {
   test(`${device}: weights that were divided by their sum stay so from topK 2 to 1 and 3, those that were not stay raw`, async () => {
-    const cases: readonly (readonly [Partial<MoEOptions>, boolean])[] = [[{ topK: 2 }, true], [{ topK: 1 }, false], [{ topK: 1, normalise: true }, true], [{ topK: 2, normalise: false }, false], [{ topK: 2, router: new TopKRouter(ROUTER) }, true], [{ topK: 1, router: new TopKRouter(ROUTER) }, false],
-      [{ topK: 1, router: new TopKRouter({ ...ROUTER, normalise: true }) }, true], [{ topK: 3, router: new TopKRouter({ ...ROUTER, softmax: 'after' }) }, true], [{ topK: 1, router: new TopKRouter({ ...ROUTER, softmax: 'after' }) }, true],
-      [{ topK: 2, router: new SigmoidRouter(ROUTER) }, true], [{ topK: 1, router: new SigmoidRouter(ROUTER) }, false], [{ topK: 2, router: new NoisyTopKRouter(ROUTER) }, true], [{ topK: 2, router: new HashRouter({ experts: E }) }, true]];
+    const cases: readonly (readonly [Partial<MoEOptions>, boolean])[] = [
+      [{ topK: 2 }, true],
+      [{ topK: 1 }, false],
+      [{ topK: 1, normalise: true }, true],
+      [{ topK: 2, normalise: false }, false],
+      [{ topK: 2, router: new TopKRouter(ROUTER) }, true],
+      [{ topK: 1, router: new TopKRouter(ROUTER) }, false],
+      [{ topK: 1, router: new TopKRouter({ ...ROUTER, normalise: true }) }, true],
+      [{ topK: 3, router: new TopKRouter({ ...ROUTER, softmax: 'after' }) }, true],
+      [{ topK: 1, router: new TopKRouter({ ...ROUTER, softmax: 'after' }) }, true],
+      [{ topK: 2, router: new SigmoidRouter(ROUTER) }, true],
+      [{ topK: 1, router: new SigmoidRouter(ROUTER) }, false],
+      [{ topK: 2, router: new NoisyTopKRouter(ROUTER) }, true],
+      [{ topK: 2, router: new HashRouter({ experts: E }) }, true],
+    ];
     for (const [options, normalised] of cases) {
-      const found = await sums(options, [1, 2, 3], device), name = `${options.router?.constructor.name ?? 'default'} ${JSON.stringify({ ...options, router: undefined })}`;
-      for (const [i, weights] of found.entries()) assert.ok(all(weights, normalised ? one : (v) => v > 0 && (i === 2 || v < 1.99) && !one(v)), `${name}, topK ${i + 1}: ${weights.map((v) => v.toFixed(4)).join(' ')}`);
+      const found = await sums(options, [1, 2, 3], device),
+        name = `${options.router?.constructor.name ?? 'default'} ${JSON.stringify({ ...options, router: undefined })}`;
+      for (const [i, weights] of found.entries())
+        assert.ok(
+          all(weights, normalised ? one : (v) => v > 0 && (i === 2 || v < 1.99) && !one(v)),
+          `${name}, topK ${i + 1}: ${weights.map((v) => v.toFixed(4)).join(' ')}`,
+        );
       // Raw weights of more experts are those of fewer, and more.
-      if (!normalised) found[0].forEach((v, t) => { assert.ok(v < found[1][t] && found[1][t] < found[2][t], name); });
+      if (!normalised)
+        found[0].forEach((v, t) => {
+          assert.ok(v < found[1][t] && found[1][t] < found[2][t], name);
+        });
     }
   });
 }
 
 test('Sinkhorn weighs by sigmoid or by softmax as it was built, whatever topK is later', async () => {
-  const sigmoids = await sums({ topK: 1, router: new SinkhornRouter(ROUTER) }, [1, 2]), softmaxes = await sums({ topK: 2, router: new SinkhornRouter(ROUTER) }, [1, 2, 4]);
+  const sigmoids = await sums({ topK: 1, router: new SinkhornRouter(ROUTER) }, [1, 2]),
+    softmaxes = await sums({ topK: 2, router: new SinkhornRouter(ROUTER) }, [1, 2, 4]);
   assert.ok(all(softmaxes[2], one), 'all of a softmax');
   assert.ok(all(softmaxes[0], (v) => v < 1) && all(softmaxes[1], (v) => v < 1));
-  sigmoids[0].forEach((v, t) => { assert.ok(v > softmaxes[0][t], 'a sigmoid of the largest logit lies above its share'); });
-  sigmoids[1].forEach((v, t) => { assert.ok(v > sigmoids[0][t]); });
+  sigmoids[0].forEach((v, t) => {
+    assert.ok(v > softmaxes[0][t], 'a sigmoid of the largest logit lies above its share');
+  });
+  sigmoids[1].forEach((v, t) => {
+    assert.ok(v > sigmoids[0][t]);
+  });
 });
 
 test('a router of the user that does not ask what the layer was built with weighs as ever', async () => {
-  class Own extends TopKRouter { override choose(...[tokens, { k, ...rest }]: Parameters<TopKRouter['choose']>): ReturnType<TopKRouter['choose']> { const { built: _, ...others } = rest; return super.choose(tokens, { k, ...others }); } }
+  class Own extends TopKRouter {
+    override choose(...[tokens, { k, ...rest }]: Parameters<TopKRouter['choose']>): ReturnType<TopKRouter['choose']> {
+      const { built: _, ...others } = rest;
+      return super.choose(tokens, { k, ...others });
+    }
+  }
   const found = await sums({ topK: 2, router: new Own(ROUTER) }, [1, 2]);
   assert.ok(all(found[0], (v) => !one(v)) && all(found[1], one));
 });
 
 class Model {
   readonly moe: MoE;
-  constructor(options: Partial<MoEOptions>) { this.moe = new MoE({ dModel: D, experts: E, topK: 2, hidden: 5, balance: 0, zLoss: 0, ...options }); }
-  forward(tokens: Tensor): Tensor { return call(this.moe, tokens); }
+  constructor(options: Partial<MoEOptions>) {
+    this.moe = new MoE({ dModel: D, experts: E, topK: 2, hidden: 5, balance: 0, zLoss: 0, ...options });
+  }
+  forward(tokens: Tensor): Tensor {
+    return call(this.moe, tokens);
+  }
 }
 
-test('the weight of a second choice is told in the same measure with one choice and with two: sparsify does not go to and fro', async () => {
-  for (const options of [{ topK: 2 }, { topK: 1 }, { topK: 2, normalise: false }, { topK: 1, normalise: true }, { topK: 2, router: new SigmoidRouter({ ...ROUTER, scale: 2.5 }) }, { topK: 1, router: new SigmoidRouter(ROUTER) }, { topK: 2, router: new SinkhornRouter(ROUTER) }]) {
-    const model = new Model(options), told: number[] = [];
-    await using session = await compile(model, { loss: meanSquaredError, optimizer: sgd({ lr: 0 }), device: 'wasm', threads: 1, seed: 4, observe: true });
-    for (const topK of [2, 1, 2]) {
-      model.moe.topK = topK;
-      told.push(Number((await session.step({ x, y: x })).stats['moe/secondGateWeight'].data[0]));
+test(
+  'the weight of a second choice is told in the same measure with one choice and with two: sparsify does not go ' +
+    'to and fro',
+  async () => {
+    for (const options of [
+      { topK: 2 },
+      { topK: 1 },
+      { topK: 2, normalise: false },
+      { topK: 1, normalise: true },
+      { topK: 2, router: new SigmoidRouter({ ...ROUTER, scale: 2.5 }) },
+      { topK: 1, router: new SigmoidRouter(ROUTER) },
+      { topK: 2, router: new SinkhornRouter(ROUTER) },
+    ]) {
+      const model = new Model(options),
+        told: number[] = [];
+      await using session = await compile(model, {
+        loss: meanSquaredError,
+        optimizer: sgd({ lr: 0 }),
+        device: 'wasm',
+        threads: 1,
+        seed: 4,
+        observe: true,
+      });
+      for (const topK of [2, 1, 2]) {
+        model.moe.topK = topK;
+        told.push(Number((await session.step({ x, y: x })).stats['moe/secondGateWeight'].data[0]));
+      }
+      assert.ok(
+        Math.abs(told[0] - told[1]) < 1e-6 && told[0] === told[2],
+        `${JSON.stringify({ ...options, router: options.router?.constructor.name })}: ${told.join()}`,
+      );
     }
-    assert.ok(Math.abs(told[0] - told[1]) < 1e-6 && told[0] === told[2], `${JSON.stringify({ ...options, router: options.router?.constructor.name })}: ${told.join()}`);
-  }
-  // 64 experts of about the same probability: of two the second has half, of all 1/64.
-  const many = new MoE({ dModel: D, experts: 64, topK: 1, hidden: 4, balance: 0, zLoss: 0 }), events: RecompileEvent[] = [];
-  await using session = await compile(many, { loss: meanSquaredError, optimizer: sgd({ lr: 0 }), device: 'wasm', threads: 1, seed: 4, events: (e) => { events.push(e); } });
-  await session.restore(0, [{ name: 'router.weight', value: hostTensor('float32', [D, 64], new Float32Array(D * 64)) }]);
-  session.recompile(sparsify({ cooldown: 16 }));
-  for (let i = 0; i < 120; i++) await session.step({ x, y: x });
-  assert.deepEqual(events.map((e) => e.changes.map((c) => [c.from, c.to])), [], 'a second choice would weigh 1/64, which is below 0.02, as it would be told then');
-});
+    // 64 experts of about the same probability: of two the second has half, of all 1/64.
+    const many = new MoE({ dModel: D, experts: 64, topK: 1, hidden: 4, balance: 0, zLoss: 0 }),
+      events: RecompileEvent[] = [];
+    await using session = await compile(many, {
+      loss: meanSquaredError,
+      optimizer: sgd({ lr: 0 }),
+      device: 'wasm',
+      threads: 1,
+      seed: 4,
+      events: (e) => {
+        events.push(e);
+      },
+    });
+    await session.restore(0, [
+      { name: 'router.weight', value: hostTensor('float32', [D, 64], new Float32Array(D * 64)) },
+    ]);
+    session.recompile(sparsify({ cooldown: 16 }));
+    for (let i = 0; i < 120; i++) await session.step({ x, y: x });
+    assert.deepEqual(
+      events.map((e) => e.changes.map((c) => [c.from, c.to])),
+      [],
+      'a second choice would weigh 1/64, ' + 'which is below 0.02, as it would be told then',
+    );
+  },
+);
 
 test('saved with another topK and loaded, evaluated and generated from: the weights of the layer as it was built', async () => {
-  const make = (): TransformerLM => new TransformerLM({ vocab: 11, dModel: 8, layers: 1, heads: 2, context: 12, moe: { experts: 4, topK: 2, hidden: 8 } });
-  const model = make(), options = { loss: crossEntropy, optimizer: sgd({ lr: 0.1 }), device: 'wasm' as const, threads: 1, seed: 2 };
-  await using session = await compile(model, options), resumed = await compile(make(), options), bare = await compile(make(), { loss: crossEntropy, device: 'wasm', threads: 1 });
+  const make = (): TransformerLM =>
+    new TransformerLM({
+      vocab: 11,
+      dModel: 8,
+      layers: 1,
+      heads: 2,
+      context: 12,
+      moe: { experts: 4, topK: 2, hidden: 8 },
+    });
+  const model = make(),
+    options = { loss: crossEntropy, optimizer: sgd({ lr: 0.1 }), device: 'wasm' as const, threads: 1, seed: 2 };
+  await using session = await compile(model, options),
+    resumed = await compile(make(), options),
+    bare = await compile(make(), { loss: crossEntropy, device: 'wasm', threads: 1 });
   const { moe } = model.blocks[0];
   assert.ok(moe);
   moe.topK = 1;
-  const batch = { x: hostTensor('int32', [2, 12], Int32Array.from({ length: 24 }, (_, i) => i % 11)), y: hostTensor('int32', [2, 12], Int32Array.from({ length: 24 }, (_, i) => (i * 3) % 11)) };
+  const batch = {
+    x: hostTensor(
+      'int32',
+      [2, 12],
+      Int32Array.from({ length: 24 }, (_, i) => i % 11),
+    ),
+    y: hostTensor(
+      'int32',
+      [2, 12],
+      Int32Array.from({ length: 24 }, (_, i) => (i * 3) % 11),
+    ),
+  };
   await session.step(batch);
   const bytes = await session.serialize();
   await resumed.deserialize(bytes);
   await bare.deserialize(bytes);
-  const { loss } = await session.forward(batch), texts: number[][] = [];
+  const { loss } = await session.forward(batch),
+    texts: number[][] = [];
   for (const s of [resumed, bare]) assert.deepEqual((await s.forward(batch)).loss.data, loss.data);
-  for (const s of [session, resumed, bare]) { const text: number[] = []; for await (const token of generate(s, [1, 2, 3], { tokens: 20, seed: 5 })) text.push(token); texts.push(text); }
+  for (const s of [session, resumed, bare]) {
+    const text: number[] = [];
+    for await (const token of generate(s, [1, 2, 3], { tokens: 20, seed: 5 })) text.push(token);
+    texts.push(text);
+  }
   assert.deepEqual(texts[1], texts[0]);
   assert.deepEqual(texts[2], texts[0]);
 });

@@ -1,5 +1,5 @@
-// A layer of many experts computed expert by expert: the bits of one product after the other, on every device, for any number of threads, and
-// where one expert has most of the rows; and what must not be computed so is not.
+// A layer of many experts computed expert by expert: the bits of one product after the other, on every device, for any
+// number of threads, and where one expert has most of the rows; and what must not be computed so is not.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { sizes } from '../../../src/base/shape.ts';
@@ -14,7 +14,21 @@ import { ProgramExecutor } from '../../../src/run/program.ts';
 import { initialParts, Parameter } from '../../../src/trace/parameter.ts';
 import { noCompiler } from '../../support/toy.ts';
 
-const WORK: LayerWork = { tokens: 512, dModel: 48, dFf: 80, experts: 32, topK: 2, capacity: 'dropless', overflow: 'drop', dispatch: 'ragged', skew: 0, activation: 'relu', optimizer: 'sgd', eager: true, pass: 'train' };
+const WORK: LayerWork = {
+  tokens: 512,
+  dModel: 48,
+  dFf: 80,
+  experts: 32,
+  topK: 2,
+  capacity: 'dropless',
+  overflow: 'drop',
+  dispatch: 'ragged',
+  skew: 0,
+  activation: 'relu',
+  optimizer: 'sgd',
+  eager: true,
+  pass: 'train',
+};
 const RATE = { lr: Float32Array.of(0.1) };
 
 function compiled(changes: Partial<LayerWork> = {}): Compiled {
@@ -22,26 +36,39 @@ function compiled(changes: Partial<LayerWork> = {}): Compiled {
   return compileGraph(layerGraph(layerOf(work), work, sgd({ lr: 0.1, eager: work.eager })));
 }
 
-const chained = ({ program }: Compiled): string[] => program.steps.flatMap((s, i) => (s.runsGroupwiseAfterPrevious ? [`${program.steps[i - 1].ops[0]} ${s.ops[0]}`] : []));
+const chained = ({ program }: Compiled): string[] =>
+  program.steps.flatMap((s, i) => (s.runsGroupwiseAfterPrevious ? [`${program.steps[i - 1].ops[0]} ${s.ops[0]}`] : []));
 
 /** All states after two steps. `skewed`: nearly all tokens choose the same two experts. */
-async function statesOf(device: NativeDevice | WasmDevice, { graph, program, kernels }: Compiled, skewed: boolean): Promise<Map<string, Uint32Array>> {
-  const executor = new ProgramExecutor(device), states = graph.inputs.filter((i) => i.kind === 'state');
+async function statesOf(
+  device: NativeDevice | WasmDevice,
+  { graph, program, kernels }: Compiled,
+  skewed: boolean,
+): Promise<Map<string, Uint32Array>> {
+  const executor = new ProgramExecutor(device),
+    states = graph.inputs.filter((i) => i.kind === 'state');
   try {
     await device.compile(kernels);
     executor.reserve(program);
     for (const { name, value } of states) {
-      const shape = sizes(graph.types[value].shape), std = name === 'router.weight' && !skewed ? 0.05 : 0.3;
+      const shape = sizes(graph.types[value].shape),
+        std = name === 'router.weight' && !skewed ? 0.05 : 0.3;
       executor.setState(name, graph.types[value], null);
       for (const { at, data } of initialParts(new Parameter(shape, { kind: 'normal', std }), name, 7)) {
-        if (name === 'router.weight' && skewed) for (let i = 0; i < data.length; i++) if ((at + i) % WORK.experts > 1) data[i] = -Math.abs(data[i]);
+        if (name === 'router.weight' && skewed)
+          for (let i = 0; i < data.length; i++) if ((at + i) % WORK.experts > 1) data[i] = -Math.abs(data[i]);
         if (name === 'x' && skewed) for (let i = 0; i < data.length; i++) data[i] = Math.abs(data[i]);
         executor.setPart(name, at, data);
       }
     }
     const loaded = executor.load(program);
     for (let step = 0; step < 2; step++) {
-      const { load } = await executor.run(loaded, { commit: Int32Array.of(1), seed: Uint32Array.of(0), step: Uint32Array.of(step), ...RATE });
+      const { load } = await executor.run(loaded, {
+        commit: Int32Array.of(1),
+        seed: Uint32Array.of(0),
+        step: Uint32Array.of(step),
+        ...RATE,
+      });
       // The driver goes group by group where none has more than 1 / (8 threads) of the rows.
       const most = Math.max(...load.data) / (WORK.tokens * WORK.topK);
       assert.ok(skewed ? most > 1 / 8 : most <= 1 / 16, `${most}`);
@@ -53,11 +80,17 @@ async function statesOf(device: NativeDevice | WasmDevice, { graph, program, ker
 }
 
 test('expert by expert: the bits of one product after the other', { skip: noCompiler }, async () => {
-  const all = compiled(), { program } = all, apart = { ...all, program: { ...program, steps: program.steps.map(({ runsGroupwiseAfterPrevious: _, ...s }) => s) } };
+  const all = compiled(),
+    { program } = all,
+    apart = {
+      ...all,
+      program: { ...program, steps: program.steps.map(({ runsGroupwiseAfterPrevious: _, ...s }) => s) },
+    };
   assert.ok(chained(all).length >= 3, chained(all).join(', '));
   for (const skewed of [false, true]) {
     const expected = await statesOf(await NativeDevice.open(2), apart, skewed);
-    for (const threads of [1, 2, 3]) assert.deepEqual(await statesOf(await NativeDevice.open(threads), all, skewed), expected, `${threads} threads`);
+    for (const threads of [1, 2, 3])
+      assert.deepEqual(await statesOf(await NativeDevice.open(threads), all, skewed), expected, `${threads} threads`);
     assert.deepEqual(await statesOf(await WasmDevice.open(1), all, skewed), expected, 'wasm');
   }
 });
@@ -65,31 +98,46 @@ test('expert by expert: the bits of one product after the other', { skip: noComp
 test('what follows expert by expert', () => {
   assert.deepEqual(chained(compiled({ pass: 'forward' })), ['groupedMatmul groupedMatmul']);
   // Both banks: their gradient to rows is followed by the update, which is fused into the product.
-  assert.deepEqual(chained(compiled()).filter((c) => c.endsWith('groupedOuter')), ['groupedMatmul groupedOuter', 'groupedMatmul groupedOuter']);
+  assert.deepEqual(
+    chained(compiled()).filter((c) => c.endsWith('groupedOuter')),
+    ['groupedMatmul ' + 'groupedOuter', 'groupedMatmul groupedOuter'],
+  );
   // A router's product has no groups.
   assert.ok(!chained(compiled({ experts: 0 })).length);
 });
 
 test('shares: a product that reads rows of other groups follows none that makes them', () => {
-  const { program, kernels } = compiled(), kernelOf = new Map(kernels.map((k) => [k.key, k.kernel]));
+  const { program, kernels } = compiled(),
+    kernelOf = new Map(kernels.map((k) => [k.key, k.kernel]));
   const planned = program.steps.map((step) => ({ step, kernel: kernelOf.get(step.kernel) }));
   let gathers = 0;
   for (const { step, kernel } of planned) {
     if (kernel?.form !== 'matmul' || !step.ops[0].startsWith('grouped')) continue;
     step.buffers.forEach((t, b) => {
-      const share = shareOf(kernel, b), name = program.tensors[t].name;
-      if (name === 'x') { gathers++; assert.equal(share, null); }
+      const share = shareOf(kernel, b),
+        name = program.tensors[t].name;
+      if (name === 'x') {
+        gathers++;
+        assert.equal(share, null);
+      }
       if (/experts.*weight/.test(name)) assert.equal(share, `part ${WORK.dModel * WORK.dFf}`);
     });
   }
   assert.equal(gathers, 2);
   // The same steps, but with the second one's result planned over what the first one reads.
-  const at = program.steps.findIndex((s) => s.runsGroupwiseAfterPrevious), [first, second] = [planned[at - 1], planned[at]];
+  const at = program.steps.findIndex((s) => s.runsGroupwiseAfterPrevious),
+    [first, second] = [planned[at - 1], planned[at]];
   if (!first.kernel || !second.kernel) throw new Error('a kernel is missing');
-  const pair = [{ step: first.step, kernel: first.kernel }, { step: second.step, kernel: second.kernel }] as const;
+  const pair = [
+    { step: first.step, kernel: first.kernel },
+    { step: second.step, kernel: second.kernel },
+  ] as const;
   assert.deepEqual(groupwiseAfter(program.tensors, [pair[0]], pair[1]), second.step.runsGroupwiseAfterPrevious);
-  const out = second.step.buffers[second.step.writes.indexOf(true)], hidden = first.step.buffers[first.step.writes.indexOf(true)];
-  const moved = program.tensors.map((t, i) => (i === out ? { ...t, slab: program.tensors[hidden].slab, offset: program.tensors[hidden].offset } : t));
+  const out = second.step.buffers[second.step.writes.indexOf(true)],
+    hidden = first.step.buffers[first.step.writes.indexOf(true)];
+  const moved = program.tensors.map((t, i) =>
+    i === out ? { ...t, slab: program.tensors[hidden].slab, offset: program.tensors[hidden].offset } : t,
+  );
   assert.ok(overlap(moved[out], moved[hidden]));
   assert.equal(groupwiseAfter(moved, [pair[0]], pair[1]), undefined);
   assert.equal(groupwiseAfter(program.tensors, [], pair[1]), undefined);

@@ -1,4 +1,5 @@
-// A layer in a session whose experts are changed between steps, for tests: what the engine does when a change takes effect, without its notice.
+// A layer in a session whose experts are changed between steps, for tests: what the engine does when a change takes
+// effect, without its notice.
 import { hostTensor, type Batch } from '../../../src/base/tensor.ts';
 import { meanSquaredError } from '../../../src/nn/loss.ts';
 import type { MoE } from '../../../src/nn/moe/moe.ts';
@@ -12,11 +13,19 @@ import type { Session } from '../../../src/session/session.ts';
 import { Knobs, type Change } from '../../../src/trace/knobs.ts';
 import { normals } from './layer.ts';
 
-export const D = 6, T = 40;
-export const batch = (step: number, tokens = T): Batch => ({ x: hostTensor('float32', [tokens, D], normals(`x${step}`, tokens * D)), y: hostTensor('float32', [tokens, D], normals(`y${step}`, tokens * D)) });
+export const D = 6,
+  T = 40;
+export const batch = (step: number, tokens = T): Batch => ({
+  x: hostTensor('float32', [tokens, D], normals(`x${step}`, tokens * D)),
+  y: hostTensor('float32', [tokens, D], normals(`y${step}`, tokens * D)),
+});
 
 /** Four steps of training, so that there are moments. */
-export async function trained(moe: MoE, device: DeviceName, optimizer: Optimizer = adamW({ lr: 0.02 })): Promise<Session> {
+export async function trained(
+  moe: MoE,
+  device: DeviceName,
+  optimizer: Optimizer = adamW({ lr: 0.02 }),
+): Promise<Session> {
   const session = await compile(moe, { loss: meanSquaredError, optimizer, device, threads: 2, seed: 1, memory: 256e6 });
   for (let i = 0; i < 4; i++) await session.step(batch(i));
   return session;
@@ -24,20 +33,28 @@ export async function trained(moe: MoE, device: DeviceName, optimizer: Optimizer
 
 /** Carries out what `alter` writes on a draft of the layer; gives what takes values and knobs back. */
 export function now(session: Session, alter: (moe: MoE) => void): () => void {
-  const knobs = new Knobs(session.named), draft = draftOf(session.model as MoE);
+  const knobs = new Knobs(session.named),
+    draft = draftOf(session.model as MoE);
   alter(draft.model);
-  const changes = draft.changes(), back = carry(session.executor, knobs.moves(changes)), set = (list: readonly Change[]): void => {
-    knobs.apply(list);
-    knobs.keep(); // on the layer itself, for every session of it
-  };
+  const changes = draft.changes(),
+    back = carry(session.executor, knobs.moves(changes)),
+    set = (list: readonly Change[]): void => {
+      knobs.apply(list);
+      knobs.keep(); // on the layer itself, for every session of it
+    };
   set(changes);
-  return () => { set(changes.map((c) => ({ ...c, from: c.to, to: c.from }))); back(); };
+  return () => {
+    set(changes.map((c) => ({ ...c, from: c.to, to: c.from })));
+    back();
+  };
 }
 
-export const output = async (session: Session, step = 9): Promise<number[]> => Array.from((await session.forward(batch(step))).output.data, Number);
+export const output = async (session: Session, step = 9): Promise<number[]> =>
+  Array.from((await session.forward(batch(step))).output.data, Number);
 
 /** Part e of a state along an axis. */
 export function partOf(session: Session, name: string, e: number, axis = 0): number[] {
-  const { data, shape } = session.executor.getState(name), inner = shape.slice(axis + 1).reduce((n, d) => n * d, 1);
+  const { data, shape } = session.executor.getState(name),
+    inner = shape.slice(axis + 1).reduce((n, d) => n * d, 1);
   return Array.from(data, Number).filter((_, i) => Math.floor(i / inner) % shape[axis] === e);
 }

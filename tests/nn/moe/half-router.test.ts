@@ -7,12 +7,21 @@ import { resizeExperts } from '../../../src/nn/moe/upcycle.ts';
 
 for (const dtype of ['bfloat16', 'float16', 'float64'] as const) {
   test(`${dtype}: copies of experts get the noise that float32 would get, rounded`, () => {
-    const weight = hostTensor('float32', [4, 2], [0.5, -1, 2, 0.25, -0.75, 1.5, 3, -2]), bank = hostTensor('float32', [2, 1, 1], [1, 2]);
-    const of = (kind: typeof dtype | 'float32') => resizeExperts(new Map([['moe.router.weight', convert(weight, kind)], ['moe.experts.w1', convert(bank, kind)]]),
-      { moe: 'moe', from: [0, 1, 0, 1], noise: 0.1, seed: 3 }).get('moe.router.weight');
+    const weight = hostTensor('float32', [4, 2], [0.5, -1, 2, 0.25, -0.75, 1.5, 3, -2]),
+      bank = hostTensor('float32', [2, 1, 1], [1, 2]);
+    const of = (kind: typeof dtype | 'float32') =>
+      resizeExperts(
+        new Map([
+          ['moe.router.weight', convert(weight, kind)],
+          ['moe.experts.w1', convert(bank, kind)],
+        ]),
+        { moe: 'moe', from: [0, 1, 0, 1], noise: 0.1, seed: 3 },
+      ).get('moe.router.weight');
     const [half, single] = [of(dtype), of('float32')];
     assert.ok(half && single);
     assert.deepEqual([half.dtype, half.shape], [dtype, [4, 4]]);
-    numbersOf(half).forEach((x, i) => { assert.ok(Math.abs(x - single.data[i]) <= 2 ** -8 * Math.abs(single.data[i]), `${i}: ${x}, ${single.data[i]}`); });
+    numbersOf(half).forEach((x, i) => {
+      assert.ok(Math.abs(x - single.data[i]) <= 2 ** -8 * Math.abs(single.data[i]), `${i}: ${x}, ${single.data[i]}`);
+    });
   });
 }

@@ -1,4 +1,5 @@
-// The policy lab: made-up loads, traces as text, what a step costs, the clairvoyant plan, and the real engine on a stand-in model.
+// The policy lab: made-up loads, traces as text, what a step costs, the clairvoyant plan, and the real engine on a
+// stand-in model.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { hostTensor } from '../../../src/base/tensor.ts';
@@ -24,7 +25,10 @@ test('made-up loads: k different experts for each token, the same for the same s
     assert.equal(loads.length, 160);
     for (const [own] of loads) {
       assert.ok(name === 'sizes' ? [64, 96, 128].includes(sum(own)) : sum(own) === 128, `${name} ${own.join()}`);
-      assert.ok(own.every((n) => n <= sum(own) / 2), 'no token chooses an expert twice');
+      assert.ok(
+        own.every((n) => n <= sum(own) / 2),
+        'no token chooses an expert twice',
+      );
     }
     assert.deepEqual(generate(name, SMALL).loads, loads);
     assert.notDeepEqual(generate(name, { ...SMALL, seed: 2 }).loads, loads);
@@ -34,9 +38,19 @@ test('made-up loads: k different experts for each token, the same for the same s
 });
 
 test('each workload is what its name says', () => {
-  const totals = (name: string, from: number, to: number): number[] => generate(name, { ...SMALL, steps: 1024 }).loads.slice(from, to).reduce((n, [own]) => n.map((v, e) => v + own[e]), new Array<number>(8).fill(0));
-  const sorted = (list: readonly number[]): number[] => [...list].sort((a, b) => b - a), hottest = (list: readonly number[]): number[] => [...list.keys()].sort((a, b) => list[b] - list[a]).slice(0, 2).sort();
-  const balanced = sorted(totals('balanced', 0, 100)), spread = sorted(totals('spread', 0, 100)), hot = sorted(totals('hot', 0, 100));
+  const totals = (name: string, from: number, to: number): number[] =>
+    generate(name, { ...SMALL, steps: 1024 })
+      .loads.slice(from, to)
+      .reduce((n, [own]) => n.map((v, e) => v + own[e]), new Array<number>(8).fill(0));
+  const sorted = (list: readonly number[]): number[] => [...list].sort((a, b) => b - a),
+    hottest = (list: readonly number[]): number[] =>
+      [...list.keys()]
+        .sort((a, b) => list[b] - list[a])
+        .slice(0, 2)
+        .sort();
+  const balanced = sorted(totals('balanced', 0, 100)),
+    spread = sorted(totals('spread', 0, 100)),
+    hot = sorted(totals('hot', 0, 100));
   assert.ok(balanced[0] < 1.2 * balanced[7] && spread[0] > 5 * spread[7] && hot[1] > 2 * hot[2]);
   assert.equal(totals('idle', 0, 100).filter((n) => n === 0).length, 2);
   assert.notDeepEqual(hottest(totals('rotating', 0, 200)), hottest(totals('rotating', 300, 500)));
@@ -45,9 +59,13 @@ test('each workload is what its name says', () => {
 });
 
 test('a trace goes through text and comes back; what is wrong in one is named with its line', () => {
-  const trace = generate('spread', { ...SMALL, steps: 5, capacity: [1, 2, 1, 1, 1, 1, 1, 1] }), text = traceLines(trace);
+  const trace = generate('spread', { ...SMALL, steps: 5, capacity: [1, 2, 1, 1, 1, 1, 1, 1] }),
+    text = traceLines(trace);
   assert.deepEqual(parseTrace(text, 'a.jsonl'), trace);
-  const lines = text.split('\n'), wrong = (at: number, line: string, what: RegExp): void => { assert.throws(() => parseTrace(lines.map((l, i) => (i === at ? line : l)).join('\n'), 'a.jsonl'), what); };
+  const lines = text.split('\n'),
+    wrong = (at: number, line: string, what: RegExp): void => {
+      assert.throws(() => parseTrace(lines.map((l, i) => (i === at ? line : l)).join('\n'), 'a.jsonl'), what);
+    };
   wrong(0, '{}', /a.jsonl: line 1: is not the header/);
   wrong(0, lines[0].replace('"k":2', '"k":9'), /k at most experts/);
   wrong(0, lines[0].replace('padded', 'magic'), /no dispatch named magic/);
@@ -60,31 +78,83 @@ test('a trace goes through text and comes back; what is wrong in one is named wi
 });
 
 test('rows and drops of a step are those that the layer itself has', async () => {
-  const settings: Partial<MoEOptions>[] = [{ capacity: 1 }, { capacity: 0.5, dispatch: 'padded' }, { capacity: [2, 1, 0, 0.25], dispatch: 'padded', overflow: 'spill' }, { capacity: 1, overflow: 'spill' }, { capacity: 9, dispatch: 'padded' }];
+  const settings: Partial<MoEOptions>[] = [
+    { capacity: 1 },
+    { capacity: 0.5, dispatch: 'padded' },
+    { capacity: [2, 1, 0, 0.25], dispatch: 'padded', overflow: 'spill' },
+    { capacity: 1, overflow: 'spill' },
+    { capacity: 9, dispatch: 'padded' },
+  ];
   for (const own of settings) {
-    const model = { moe: new MoE({ dModel: 4, experts: 4, topK: 2, hidden: 8, ...own }), forward(x: Parameters<MoE['forward']>[0]) { return this.moe.forward(x); } };
-    await using session = await compile(model, { loss: meanSquaredError, optimizer: sgd({ lr: 0.1 }), device: 'wasm', threads: 1, memory: 64e6 });
-    const { stats } = await session.step({ x: hostTensor('float32', [32, 4], normals('x', 128)), y: hostTensor('float32', [32, 4], normals('y', 128)) });
-    const list = (name: string): number[] => Array.from(stats[`moe/${name}`]?.data ?? [], Number), [layer] = layersOfModel(model), found = outcomeOf(model.moe, layer, list('load'));
+    const model = {
+      moe: new MoE({ dModel: 4, experts: 4, topK: 2, hidden: 8, ...own }),
+      forward(x: Parameters<MoE['forward']>[0]) {
+        return this.moe.forward(x);
+      },
+    };
+    await using session = await compile(model, {
+      loss: meanSquaredError,
+      optimizer: sgd({ lr: 0.1 }),
+      device: 'wasm',
+      threads: 1,
+      memory: 64e6,
+    });
+    const { stats } = await session.step({
+      x: hostTensor('float32', [32, 4], normals('x', 128)),
+      y: hostTensor('float32', [32, 4], normals('y', 128)),
+    });
+    const list = (name: string): number[] => Array.from(stats[`moe/${name}`]?.data ?? [], Number),
+      [layer] = layersOfModel(model),
+      found = outcomeOf(model.moe, layer, list('load'));
     assert.deepEqual([found.dropped, found.spilled], [sum(list('dropped')), sum(list('spilled'))], JSON.stringify(own));
-    assert.equal(found.computed - found.padded, 64 - found.dropped, 'a row that is not empty is a choice that was kept');
+    assert.equal(
+      found.computed - found.padded,
+      64 - found.dropped,
+      'a row that is not empty is a choice that was kept',
+    );
   }
   const [layer] = generate('balanced', { experts: 4, tokens: 8, steps: 1, capacity: 1 }).layers;
   assert.deepEqual(outcomeOf(layer, layer, [8, 4, 4, 0]), { computed: 16, padded: 4, dropped: 4, spilled: 0 });
-  assert.deepEqual(outcomeOf({ ...layer, dispatch: 'ragged' }, layer, [8, 4, 4, 0]), { computed: 12, padded: 0, dropped: 4, spilled: 0 });
-  assert.deepEqual(outcomeOf({ ...layer, overflow: 'spill' }, layer, [8, 4, 4, 0]), { computed: 20, padded: 4, dropped: 0, spilled: 4 });
-  assert.deepEqual(outcomeOf({ ...layer, capacity: 'dropless' }, layer, [8, 4, 4, 0]), { computed: 32, padded: 16, dropped: 0, spilled: 0 });
+  assert.deepEqual(outcomeOf({ ...layer, dispatch: 'ragged' }, layer, [8, 4, 4, 0]), {
+    computed: 12,
+    padded: 0,
+    dropped: 4,
+    spilled: 0,
+  });
+  assert.deepEqual(outcomeOf({ ...layer, overflow: 'spill' }, layer, [8, 4, 4, 0]), {
+    computed: 20,
+    padded: 4,
+    dropped: 0,
+    spilled: 4,
+  });
+  assert.deepEqual(outcomeOf({ ...layer, capacity: 'dropless' }, layer, [8, 4, 4, 0]), {
+    computed: 32,
+    padded: 16,
+    dropped: 0,
+    spilled: 0,
+  });
 });
 
 test('the clairvoyant plan: as good as any that can be tried, and it changes where that pays', () => {
   // Two experts that take turns in being busy: 12 of 16 tokens.
-  const turns = (period: number): Trace => ({ layers: [{ path: 'moe', experts: 2, k: 1, capacity: 2, overflow: 'drop', dispatch: 'padded', dModel: 4, hidden: 4 }],
-    loads: Array.from({ length: 192 }, (_, s) => [Math.floor(s / period) % 2 === 0 ? [12, 4] : [4, 12]]) });
-  const slow = clairvoyant(turns(64), PRICES), fast = clairvoyant(turns(1), PRICES);
-  assert.deepEqual([slow.recompilations, sum(slow.costs)], [3, 192 * 16 + 3 * 2 * 16], 'no row is empty, three changes at the price of two steps');
+  const turns = (period: number): Trace => ({
+    layers: [
+      { path: 'moe', experts: 2, k: 1, capacity: 2, overflow: 'drop', dispatch: 'padded', dModel: 4, hidden: 4 },
+    ],
+    loads: Array.from({ length: 192 }, (_, s) => [Math.floor(s / period) % 2 === 0 ? [12, 4] : [4, 12]]),
+  });
+  const slow = clairvoyant(turns(64), PRICES),
+    fast = clairvoyant(turns(1), PRICES);
+  assert.deepEqual(
+    [slow.recompilations, sum(slow.costs)],
+    [3, 192 * 16 + 3 * 2 * 16],
+    'no row is empty, three ' + 'changes at the price of two steps',
+  );
   assert.deepEqual([fast.recompilations, sum(fast.costs), fast.constant], [1, 192 * 24 + 32, 192 * 24 + 32]);
   for (const name of ['spread', 'drift', 'burst']) {
-    const trace = generate(name, SMALL), [layer] = trace.layers, best = clairvoyant(trace, PRICES);
+    const trace = generate(name, SMALL),
+      [layer] = trace.layers,
+      best = clairvoyant(trace, PRICES);
     assert.ok(sum(best.costs) <= best.constant + 1e-6);
     for (const capacity of [0.5, 1, 1.5, 2, 3, 4]) {
       const cost = sum(trace.loads.map(([own]) => costOf(outcomeOf({ ...layer, capacity }, layer, own), PRICES)));
@@ -94,34 +164,67 @@ test('the clairvoyant plan: as good as any that can be tried, and it changes whe
 });
 
 test('replayed, a policy decides as it would in a run: notice, cooldown and all', async () => {
-  const trace = generate('spread', { ...SMALL, steps: 320 }), none = await replay(trace, []), adapted = await replay(trace, [adaptCapacity()]);
+  const trace = generate('spread', { ...SMALL, steps: 320 }),
+    none = await replay(trace, []),
+    adapted = await replay(trace, [adaptCapacity()]);
   assert.deepEqual([none.recompilations, none.events], [0, []]);
   const [first] = adapted.events;
-  assert.deepEqual([first.rule, first.class, first.step, first.effect, first.kept], ['adaptCapacity', 'R', 18, 50, true]);
-  assert.ok(adapted.dropped < none.dropped / 2 && adapted.cost < none.cost && adapted.regret < none.regret, `${adapted.dropped} ${none.dropped}`);
+  assert.deepEqual(
+    [first.rule, first.class, first.step, first.effect, first.kept],
+    ['adaptCapacity', 'R', 18, 50, true],
+  );
+  assert.ok(
+    adapted.dropped < none.dropped / 2 && adapted.cost < none.cost && adapted.regret < none.regret,
+    `${adapted.dropped} ${none.dropped}`,
+  );
   assert.ok(adapted.regret >= 0 && adapted.settled >= 0);
   assert.equal(none.choices, 320 * 128);
   const again = await replay(trace, [adaptCapacity()]);
-  const timeless = ({ events, ...rest }: typeof again) => ({ ...rest, events: events.map(({ step, effect, changes }) => ({ step, effect, changes })) });
+  const timeless = ({ events, ...rest }: typeof again) => ({
+    ...rest,
+    events: events.map(({ step, effect, changes }) => ({ step, effect, changes })),
+  });
   assert.deepEqual(timeless(again), timeless(adapted), 'no clock has a say');
 });
 
 test('a change of no result is tried in turns with the old plan, and kept where it computes fewer rows', async () => {
-  const trace = generate('spread', { ...SMALL, steps: 320, overflow: 'spill' }), r = await replay(trace, [chooseDispatch()]);
-  assert.deepEqual(r.events.map((e) => [e.class, e.kept, e.changes[0].to]), [['N', true, 'ragged']]);
+  const trace = generate('spread', { ...SMALL, steps: 320, overflow: 'spill' }),
+    r = await replay(trace, [chooseDispatch()]);
+  assert.deepEqual(
+    r.events.map((e) => [e.class, e.kept, e.changes[0].to]),
+    [['N', true, 'ragged']],
+  );
   assert.ok((r.events[0].ratio?.median ?? 0) > 1);
   assert.ok(r.events[0].after.bytes < r.events[0].before.bytes);
   // Steps cost what the loads make them cost: the other way round it is undone.
-  const back = await replay({ ...trace, layers: trace.layers.map((l) => ({ ...l, dispatch: 'ragged' as const })) }, [{ name: 'worse', trigger: (run) => run.step === 16, alter: (m: { moe: MoE }) => { m.moe.dispatch = 'padded'; } }]);
+  const back = await replay({ ...trace, layers: trace.layers.map((l) => ({ ...l, dispatch: 'ragged' as const })) }, [
+    {
+      name: 'worse',
+      trigger: (run) => run.step === 16,
+      alter: (m: { moe: MoE }) => {
+        m.moe.dispatch = 'padded';
+      },
+    },
+  ]);
   assert.deepEqual([back.recompilations, back.events.map((e) => e.kept)], [0, [false]]);
 });
 
 test('several layers in the places that their paths name; two in one place are refused', async () => {
-  const one = generate('hot', { ...SMALL, steps: 100 }), two = generate('balanced', { ...SMALL, steps: 100 });
-  const trace: Trace = { layers: ['blocks.0.moe', 'blocks.1.moe'].map((path) => ({ ...one.layers[0], path })), loads: one.loads.map(([own], s) => [own, two.loads[s][0]]) };
+  const one = generate('hot', { ...SMALL, steps: 100 }),
+    two = generate('balanced', { ...SMALL, steps: 100 });
+  const trace: Trace = {
+    layers: ['blocks.0.moe', 'blocks.1.moe'].map((path) => ({ ...one.layers[0], path })),
+    loads: one.loads.map(([own], s) => [own, two.loads[s][0]]),
+  };
   const { events } = await replay(trace, [adaptCapacity()]);
-  assert.deepEqual(events[0].changes.map((c) => c.path), ['blocks.0.moe', 'blocks.1.moe']);
-  await assert.rejects(replay({ ...trace, layers: trace.layers.map((l) => ({ ...l, path: 'moe' })) }, []), /no place for a layer at "moe"/);
+  assert.deepEqual(
+    events[0].changes.map((c) => c.path),
+    ['blocks.0.moe', 'blocks.1.moe'],
+  );
+  await assert.rejects(
+    replay({ ...trace, layers: trace.layers.map((l) => ({ ...l, path: 'moe' })) }, []),
+    /no place for a layer at "moe"/,
+  );
 });
 
 test('adaptCapacity is within 5% of the clairvoyant plan where loads stay as they are or drift slowly', async () => {

@@ -1,9 +1,10 @@
-// The policies adaptCapacity and chooseDispatch on loads that were made up: what they want, and when they leave things alone.
+// The policies adaptCapacity and chooseDispatch on loads that were made up: what they want, and when they leave things
+// alone.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { hostTensor } from '../../../src/base/tensor.ts';
 import type { Tensor } from '../../../src/graph/tensor.ts';
-import type { MoE} from '../../../src/nn/moe/moe.ts';
+import type { MoE } from '../../../src/nn/moe/moe.ts';
 import { type MoEOptions } from '../../../src/nn/moe/moe.ts';
 import { RunStats } from '../../../src/observe/run-stats.ts';
 import { adaptCapacity, costOf, neededFactors } from '../../../src/recompile/policies/adaptCapacity.ts';
@@ -13,12 +14,27 @@ import { policies, policiesFor, policyWith } from '../../../src/recompile/polici
 import type { Rule } from '../../../src/recompile/rule.ts';
 import { anyMoE } from '../../support/moe.ts';
 
-const layer = (options: Partial<MoEOptions>): { moe: MoE } => ({ moe: anyMoE({ dModel: 4, experts: 4, topK: 2, hidden: 8, ...options }) });
+const layer = (options: Partial<MoEOptions>): { moe: MoE } => ({
+  moe: anyMoE({ dModel: 4, experts: 4, topK: 2, hidden: 8, ...options }),
+});
 
 /** A run whose step i showed loads(i). */
-function run(steps: number, loads: (i: number) => readonly number[], path = 'moe', dropped: readonly number[] = [0, 0, 0, 0], beyond = 'dropped'): RunStats {
-  const stats = new RunStats(), int = (list: readonly number[]) => hostTensor('int32', [list.length], Int32Array.from(list));
-  for (let i = 1; i <= steps + 1; i++) stats.show({ step: i, loss: 1, ms: 1, stats: { [`${path}/load`]: int(loads(i)), [`${path}/${beyond}`]: int(dropped) } });
+function run(
+  steps: number,
+  loads: (i: number) => readonly number[],
+  path = 'moe',
+  dropped: readonly number[] = [0, 0, 0, 0],
+  beyond = 'dropped',
+): RunStats {
+  const stats = new RunStats(),
+    int = (list: readonly number[]) => hostTensor('int32', [list.length], Int32Array.from(list));
+  for (let i = 1; i <= steps + 1; i++)
+    stats.show({
+      step: i,
+      loss: 1,
+      ms: 1,
+      stats: { [`${path}/load`]: int(loads(i)), [`${path}/${beyond}`]: int(dropped) },
+    });
   return stats;
 }
 
@@ -32,10 +48,14 @@ function wants(rule: Rule<object>, model: object, stats: RunStats): Record<strin
 const SKEWED = [104, 40, 16, 0]; // of 160: the even share is 40
 
 test('each expert gets the factor that holds its quantile, in sixteenths, whatever the size of the batch', () => {
-  const { layers: [even] } = run(32, () => SKEWED);
+  const {
+    layers: [even],
+  } = run(32, () => SKEWED);
   assert.deepEqual(neededFactors(even), [2.625, 1, 0.4375, 0]);
   assert.deepEqual(neededFactors(even, { margin: 0.05 }), [2.75, 1.0625, 0.4375, 0]);
-  const { layers: [mixed] } = run(32, (i) => SKEWED.map((n) => n * (1 + i % 3)));
+  const {
+    layers: [mixed],
+  } = run(32, (i) => SKEWED.map((n) => n * (1 + (i % 3))));
   assert.deepEqual(neededFactors(mixed), neededFactors(even), 'batches of three sizes');
   // A burst every 32nd step is within the 5% that may be dropped; one every 8th is not.
   const burst = (every: number) => run(64, (i) => (i % every === 0 ? [160, 0, 0, 0] : SKEWED)).layers[0];
@@ -43,45 +63,93 @@ test('each expert gets the factor that holds its quantile, in sixteenths, whatev
 });
 
 test('costs: planned rows, and what is beyond them at its price', () => {
-  const { layers: [stats] } = run(32, () => SKEWED);
+  const {
+    layers: [stats],
+  } = run(32, () => SKEWED);
   assert.equal(costOf(stats, [3, 1, 1, 1], 20), 6);
   assert.ok(Math.abs(costOf(stats, [1, 1, 1, 1], 20) - (4 + 20 * 1.6)) < 1e-9);
 });
 
 test('capacities rise where choices drop and fall where rows are empty, but not for less than a recompilation costs', () => {
-  const stats = run(32, () => SKEWED), rule = adaptCapacity(), want = { 'moe.capacity': [2.625, 1, 0.4375, 0] };
-  for (const capacity of [1, 4, [3, 1.5, 1, 1]]) assert.deepEqual(wants(rule, layer({ capacity, dispatch: 'padded' }), stats), want, String(capacity));
-  assert.deepEqual(wants(rule, layer({ capacity: [2.625, 1, 0.4375, 0.0625], dispatch: 'padded' }), stats), {}, 'a sixteenth of a share for 64 steps is less than two steps');
-  assert.deepEqual(wants(adaptCapacity({ price: 0 }), layer({ capacity: [2.625, 1, 0.4375, 0.0625], dispatch: 'padded' }), stats), want);
-  assert.deepEqual(wants(adaptCapacity({ horizon: 1000 }), layer({ capacity: [2.625, 1, 0.4375, 0.0625], dispatch: 'padded' }), stats), want);
-  assert.deepEqual(wants(rule, layer({ capacity: [2.625, 1, 0.4375, 0], dispatch: 'padded' }), stats), {}, 'what it wanted, it leaves');
+  const stats = run(32, () => SKEWED),
+    rule = adaptCapacity(),
+    want = { 'moe.capacity': [2.625, 1, 0.4375, 0] };
+  for (const capacity of [1, 4, [3, 1.5, 1, 1]])
+    assert.deepEqual(wants(rule, layer({ capacity, dispatch: 'padded' }), stats), want, String(capacity));
+  assert.deepEqual(
+    wants(rule, layer({ capacity: [2.625, 1, 0.4375, 0.0625], dispatch: 'padded' }), stats),
+    {},
+    'a sixteenth of a share for 64 steps is less than two steps',
+  );
+  assert.deepEqual(
+    wants(adaptCapacity({ price: 0 }), layer({ capacity: [2.625, 1, 0.4375, 0.0625], dispatch: 'padded' }), stats),
+    want,
+  );
+  assert.deepEqual(
+    wants(adaptCapacity({ horizon: 1000 }), layer({ capacity: [2.625, 1, 0.4375, 0.0625], dispatch: 'padded' }), stats),
+    want,
+  );
+  assert.deepEqual(
+    wants(rule, layer({ capacity: [2.625, 1, 0.4375, 0], dispatch: 'padded' }), stats),
+    {},
+    'what it ' + 'wanted, it leaves',
+  );
 });
 
 test('a load that flutters around a bucket moves nothing', () => {
-  const rule = adaptCapacity(), at = (phase: number) => run(64, (i) => SKEWED.map((n, e) => n + ((i + phase) % 2) * (e === 0 ? 1 : e === 1 ? -1 : 0)));
-  const model = layer({ capacity: 2, dispatch: 'padded' }), first = wants(rule, model, at(0))['moe.capacity'];
+  const rule = adaptCapacity(),
+    at = (phase: number) =>
+      run(64, (i) => SKEWED.map((n, e) => n + ((i + phase) % 2) * (e === 0 ? 1 : e === 1 ? -1 : 0)));
+  const model = layer({ capacity: 2, dispatch: 'padded' }),
+    first = wants(rule, model, at(0))['moe.capacity'];
   model.moe.capacity = first as number[];
   for (let phase = 0; phase < 2; phase++) assert.deepEqual(wants(rule, model, at(phase)), {});
 });
 
-test('layers without a capacity, or whose capacity bounds nothing, are left alone; so are layers that have shown nothing', () => {
-  const stats = run(32, () => SKEWED), rule = adaptCapacity();
-  assert.deepEqual(wants(rule, layer({ dispatch: 'padded' }), stats), {});
-  assert.deepEqual(wants(rule, layer({ capacity: 4, overflow: 'spill' }), stats), {});
-  assert.deepEqual(wants(rule, layer({ capacity: 4, dispatch: 'padded' }), run(32, () => SKEWED, 'elsewhere')), {});
-  assert.notDeepEqual(wants(rule, layer({ capacity: 4, overflow: 'spill', dispatch: 'padded' }), stats), {});
-});
+test(
+  'layers without a capacity, or whose capacity bounds nothing, are left alone; so are layers that have shown ' +
+    'nothing',
+  () => {
+    const stats = run(32, () => SKEWED),
+      rule = adaptCapacity();
+    assert.deepEqual(wants(rule, layer({ dispatch: 'padded' }), stats), {});
+    assert.deepEqual(wants(rule, layer({ capacity: 4, overflow: 'spill' }), stats), {});
+    assert.deepEqual(
+      wants(
+        rule,
+        layer({ capacity: 4, dispatch: 'padded' }),
+        run(32, () => SKEWED, 'elsewhere'),
+      ),
+      {},
+    );
+    assert.notDeepEqual(wants(rule, layer({ capacity: 4, overflow: 'spill', dispatch: 'padded' }), stats), {});
+  },
+);
 
-test('a ragged bank plans for no more rows than choices: capacities rise where something drops, and are not lowered for nothing', () => {
-  const stats = run(32, () => SKEWED), rule = adaptCapacity(), ffn = () => ({ forward: (x: Tensor): Tensor => x });
-  assert.deepEqual(wants(rule, layer({ capacity: 4 }), stats), {});
-  assert.deepEqual(wants(rule, layer({ capacity: 1 }), stats), { 'moe.capacity': [2.625, 1, 0.4375, 0] });
-  assert.deepEqual(wants(rule, layer({ capacity: 4, experts: [ffn(), ffn(), ffn(), ffn()] }), stats), { 'moe.capacity': [2.625, 1, 0.4375, 0] }, 'modules have tensors of their own');
-});
+test(
+  'a ragged bank plans for no more rows than choices: capacities rise where something drops, and are not lowered ' +
+    'for nothing',
+  () => {
+    const stats = run(32, () => SKEWED),
+      rule = adaptCapacity(),
+      ffn = () => ({ forward: (x: Tensor): Tensor => x });
+    assert.deepEqual(wants(rule, layer({ capacity: 4 }), stats), {});
+    assert.deepEqual(wants(rule, layer({ capacity: 1 }), stats), { 'moe.capacity': [2.625, 1, 0.4375, 0] });
+    assert.deepEqual(
+      wants(rule, layer({ capacity: 4, experts: [ffn(), ffn(), ffn(), ffn()] }), stats),
+      { 'moe.capacity': [2.625, 1, 0.4375, 0] },
+      'modules have tensors of their own',
+    );
+  },
+);
 
 test('it looks every 16th step, reads no clock, and says what it saw', () => {
-  const rule = adaptCapacity(), stats = run(32, () => SKEWED, 'moe', [7, 0, 0, 0]);
-  assert.deepEqual([0, 1, 15, 16, 17, 48].map((n) => rule.trigger(run(n, () => SKEWED))), [false, false, false, true, false, true]);
+  const rule = adaptCapacity(),
+    stats = run(32, () => SKEWED, 'moe', [7, 0, 0, 0]);
+  assert.deepEqual(
+    [0, 1, 15, 16, 17, 48].map((n) => rule.trigger(run(n, () => SKEWED))),
+    [false, false, false, true, false, true],
+  );
   stats.clockWasRead();
   wants(rule, layer({ capacity: 1, dispatch: 'padded' }), stats);
   assert.equal(stats.clockWasRead(), false);
@@ -89,35 +157,91 @@ test('it looks every 16th step, reads no clock, and says what it saw', () => {
 });
 
 test('chooseDispatch: ragged where padding is computed, else what there is', () => {
-  const rule = chooseDispatch(), skewed = run(32, () => SKEWED), even = run(32, () => [40, 40, 40, 40]), ragged = { 'moe.dispatch': 'ragged' };
+  const rule = chooseDispatch(),
+    skewed = run(32, () => SKEWED),
+    even = run(32, () => [40, 40, 40, 40]),
+    ragged = { 'moe.dispatch': 'ragged' };
   assert.deepEqual(wants(rule, layer({ dispatch: 'padded', capacity: 4, overflow: 'spill' }), skewed), ragged);
-  assert.deepEqual(wants(rule, layer({ dispatch: 'padded' }), skewed), ragged, 'dropless: every expert has room for all');
+  assert.deepEqual(
+    wants(rule, layer({ dispatch: 'padded' }), skewed),
+    ragged,
+    'dropless: every expert has room for all',
+  );
   assert.deepEqual(wants(rule, layer({ dispatch: 'padded', capacity: 1 }), even), {}, 'no row is empty');
-  assert.deepEqual(wants(rule, layer({ dispatch: 'padded', capacity: 1 }), run(32, () => SKEWED, 'moe', [64, 0, 0, 0])), ragged, 'what is dropped does not fill rows');
+  assert.deepEqual(
+    wants(
+      rule,
+      layer({ dispatch: 'padded', capacity: 1 }),
+      run(32, () => SKEWED, 'moe', [64, 0, 0, 0]),
+    ),
+    ragged,
+    'what is dropped does not fill rows',
+  );
   const spilling = layer({ dispatch: 'padded', capacity: [1, 1, 0.4, 0], overflow: 'spill' });
-  assert.deepEqual(wants(rule, spilling, run(32, () => [40, 40, 80, 0], 'moe', [0, 0, 64, 0], 'spilled')), {}, 'every row that is planned is full');
-  assert.deepEqual(wants(rule, spilling, run(32, () => [80, 20, 10, 50], 'moe', [40, 0, 0, 50], 'spilled')), ragged, 'spilled rows are computed beside empty ones');
-  const stats = new RunStats(), int = (list: readonly number[]) => hostTensor('int32', [list.length], Int32Array.from(list));
-  const part = { 'moe/load': int([44, 44, 36, 36]), 'moe/dropped': int([4, 4, 0, 0]) }, full = layer({ dispatch: 'padded', capacity: [1, 1, 0.9, 0.9] });
+  assert.deepEqual(
+    wants(
+      rule,
+      spilling,
+      run(32, () => [40, 40, 80, 0], 'moe', [0, 0, 64, 0], 'spilled'),
+    ),
+    {},
+    'every row that is planned is full',
+  );
+  assert.deepEqual(
+    wants(
+      rule,
+      spilling,
+      run(32, () => [80, 20, 10, 50], 'moe', [40, 0, 0, 50], 'spilled'),
+    ),
+    ragged,
+    'spilled rows are computed beside empty ones',
+  );
+  const stats = new RunStats(),
+    int = (list: readonly number[]) => hostTensor('int32', [list.length], Int32Array.from(list));
+  const part = { 'moe/load': int([44, 44, 36, 36]), 'moe/dropped': int([4, 4, 0, 0]) },
+    full = layer({ dispatch: 'padded', capacity: [1, 1, 0.9, 0.9] });
   for (let i = 1; i <= 33; i++) stats.show({ step: i, loss: 1, ms: 1, stats: part, parts: [part, part, part, part] });
   assert.deepEqual(wants(rule, full, stats), {}, 'every row of each part of the batch is full');
   assert.deepEqual(wants(chooseDispatch({ padding: 4 }), layer({ dispatch: 'padded', capacity: 4 }), skewed), {});
-  for (const dispatch of ['ragged', 'einsum', 'dense'] as const) assert.deepEqual(wants(rule, layer({ dispatch }), skewed), {});
+  for (const dispatch of ['ragged', 'einsum', 'dense'] as const)
+    assert.deepEqual(wants(rule, layer({ dispatch }), skewed), {});
 });
 
 test('policies by name', () => {
   assert.deepEqual(policies('off'), []);
   assert.ok(policies('auto').every((r) => r.only === 'N'));
-  assert.deepEqual(policies('chooseDispatch,adaptCapacity').map((r) => [r.name, r.only]), [['chooseDispatch', 'N'], ['adaptCapacity', undefined]]);
-  for (const wrong of ['', 'nonsense', 'toString', 'adaptCapacity,', 'auto,off']) assert.throws(() => policies(wrong), /no policy named/);
-  assert.deepEqual(policiesFor(layer({}), 'auto').map((r) => r.name), ['fitMemory', 'specialise'], 'ragged and dropless computes no row in vain');
+  assert.deepEqual(
+    policies('chooseDispatch,adaptCapacity').map((r) => [r.name, r.only]),
+    [
+      ['chooseDispatch', 'N'],
+      ['adaptCapacity', undefined],
+    ],
+  );
+  for (const wrong of ['', 'nonsense', 'toString', 'adaptCapacity,', 'auto,off'])
+    assert.throws(() => policies(wrong), /no policy named/);
+  assert.deepEqual(
+    policiesFor(layer({}), 'auto').map((r) => r.name),
+    ['fitMemory', 'specialise'],
+    'ragged and ' + 'dropless computes no row in vain',
+  );
   assert.ok(policiesFor(layer({ dispatch: 'padded' }), 'auto').length > 1);
 });
 
 test('policies with options', () => {
   const stats = run(32, () => SKEWED);
-  assert.deepEqual(wants(policyWith('adaptCapacity,margin=0.05'), layer({ capacity: 4, dispatch: 'padded' }), stats), { 'moe.capacity': [2.75, 1.0625, 0.4375, 0] });
+  assert.deepEqual(wants(policyWith('adaptCapacity,margin=0.05'), layer({ capacity: 4, dispatch: 'padded' }), stats), {
+    'moe.capacity': [2.75, 1.0625, 0.4375, 0],
+  });
   assert.equal(policyWith('chooseDispatch,cooldown=7').cooldown, 7);
-  for (const [text, what] of [['magic', /no policy named "magic"/], ['auto', /no policy named "auto"/], ['off', /no policy named "off"/], ['adaptCapacity,q=1', /adaptCapacity has no option named "q"/], ['adaptCapacity,margin', /margin must be a number of at least 0, got ""/],
-    ['adaptCapacity,margin=-1', /got "-1"/], ['adaptCapacity,quantile=7', /quantile must be from 0 to 1, got 7/], ['chooseDispatch,margin=1', /chooseDispatch has no option named "margin"/]] as const) assert.throws(() => policyWith(text), what);
+  for (const [text, what] of [
+    ['magic', /no policy named "magic"/],
+    ['auto', /no policy named "auto"/],
+    ['off', /no policy named "off"/],
+    ['adaptCapacity,q=1', /adaptCapacity has no option named "q"/],
+    ['adaptCapacity,margin', /margin must be a number of at least 0, got ""/],
+    ['adaptCapacity,margin=-1', /got "-1"/],
+    ['adaptCapacity,quantile=7', /quantile must be from 0 to 1, got 7/],
+    ['chooseDispatch,margin=1', /chooseDispatch has no option named "margin"/],
+  ] as const)
+    assert.throws(() => policyWith(text), what);
 });

@@ -1,4 +1,5 @@
-// The policy cacheAssignments: it watches where samples come again, takes what is remembered where that agrees, and lets go where it does not.
+// The policy cacheAssignments: it watches where samples come again, takes what is remembered where that agrees, and
+// lets go where it does not.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { hostTensor, type Batch } from '../../../src/base/tensor.ts';
@@ -19,15 +20,30 @@ import { normals } from '../../nn/moe/layer.ts';
 
 class Model {
   readonly moe: MoE;
-  constructor(router?: HashRouter) { this.moe = new MoE({ dModel: 4, experts: 4, topK: 2, hidden: 8, ...(router && { router }) }); }
-  forward(x: Tensor): Tensor { return this.moe.forward(x); }
+  constructor(router?: HashRouter) {
+    this.moe = new MoE({ dModel: 4, experts: 4, topK: 2, hidden: 8, ...(router && { router }) });
+  }
+  forward(x: Tensor): Tensor {
+    return this.moe.forward(x);
+  }
 }
 
 /** Steps of 4 samples out of `count`, of which `agreed` of 8 choices agree; null: nothing is compared. */
-function shown(steps: number, { count = 16, agreed = null as number | null, ids = true, from = 0, stats = new RunStats() } = {}): RunStats {
+function shown(
+  steps: number,
+  { count = 16, agreed = null as number | null, ids = true, from = 0, stats = new RunStats() } = {},
+): RunStats {
   for (let i = from + 1; i <= from + steps; i++) {
-    const step: Shown = { step: i, loss: 1, ms: 1, ...(ids && { ids: Int32Array.from({ length: 4 }, (_, j) => ((i - 1) * 4 + j) % count) }),
-      stats: { 'moe/load': hostTensor('int32', [4], Int32Array.of(2, 2, 2, 2)), ...(agreed !== null && { 'moe/agreement': hostTensor('int32', [2], Int32Array.of(agreed, 8)) }) } };
+    const step: Shown = {
+      step: i,
+      loss: 1,
+      ms: 1,
+      ...(ids && { ids: Int32Array.from({ length: 4 }, (_, j) => ((i - 1) * 4 + j) % count) }),
+      stats: {
+        'moe/load': hostTensor('int32', [4], Int32Array.of(2, 2, 2, 2)),
+        ...(agreed !== null && { 'moe/agreement': hostTensor('int32', [2], Int32Array.of(agreed, 8)) }),
+      },
+    };
     stats.show(step);
   }
   return stats;
@@ -37,17 +53,32 @@ function wanted(options: CacheAssignmentsOptions, routing: MoE['routing'], run: 
   model.moe.routing = routing;
   const draft = draftOf<object>(model);
   cacheAssignments(options).alter(draft.model, run);
-  return draft.changes().map((c) => `${c.knob}=${String(c.to)}`).join();
+  return draft
+    .changes()
+    .map((c) => `${c.knob}=${String(c.to)}`)
+    .join();
 }
 
 test('agreement of a step is counted over its parts; its average is that of the paper, of the steps there were', () => {
-  const stats = new RunStats(), part = (agreed: number, compared: number): Shown['stats'] =>
-    ({ 'moe/load': hostTensor('int32', [2], Int32Array.of(1, 1)), 'moe/agreement': hostTensor('int32', [2], Int32Array.of(agreed, compared)) });
-  const counts: readonly (readonly [number, number])[] = [[0, 0], [6, 8], [0, 0], [8, 8], [1, 8]];
-  counts.forEach(([agreed, compared], i) => { stats.show({ step: i + 1, loss: 1, ms: 1, stats: {}, parts: [part(agreed, compared / 2), part(0, compared / 2)] }); });
+  const stats = new RunStats(),
+    part = (agreed: number, compared: number): Shown['stats'] => ({
+      'moe/load': hostTensor('int32', [2], Int32Array.of(1, 1)),
+      'moe/agreement': hostTensor('int32', [2], Int32Array.of(agreed, compared)),
+    });
+  const counts: readonly (readonly [number, number])[] = [
+    [0, 0],
+    [6, 8],
+    [0, 0],
+    [8, 8],
+    [1, 8],
+  ];
+  counts.forEach(([agreed, compared], i) => {
+    stats.show({ step: i + 1, loss: 1, ms: 1, stats: {}, parts: [part(agreed, compared / 2), part(0, compared / 2)] });
+  });
   assert.equal(stats.layer('moe').agreement, 1); // the last is seen later
   shown(1, { stats, from: 5 });
-  const { agreement, agreementEma } = stats.layer('moe'), g = 0.99;
+  const { agreement, agreementEma } = stats.layer('moe'),
+    g = 0.99;
   assert.equal(agreement, 1 / 8);
   assert.ok(Math.abs(agreementEma - (g * g * 0.75 + g * 1 + 1 / 8) / (g * g + g + 1)) < 1e-12, String(agreementEma));
   const copy = new RunStats();
@@ -59,30 +90,64 @@ test('agreement of a step is counted over its parts; its average is that of the 
 test('samples that come again are counted', () => {
   assert.deepEqual({ ...shown(5).samples, first: [] }, { steps: 4, without: 0, largest: 15, again: 0, first: [] });
   assert.deepEqual({ ...shown(7).samples, first: [] }, { steps: 6, without: 0, largest: 15, again: 4, first: [] });
-  assert.deepEqual({ ...shown(3, { ids: false }).samples, first: [] }, { steps: 0, without: 2, largest: -1, again: 0, first: [] });
+  assert.deepEqual(
+    { ...shown(3, { ids: false }).samples, first: [] },
+    { steps: 0, without: 2, largest: -1, again: 0, first: [] },
+  );
 });
 
-test('watched when samples came again; cached at .95, let go below .85, nothing between; the score may be the caller\'s own', () => {
-  const again = shown(17);
-  assert.equal(wanted({}, 'live', again), 'remember=16,routing=watched');
-  assert.equal(wanted({ samples: 10, audit: 8 }, 'live', again), 'remember=10,audit=8,routing=watched');
-  const at = (agreed: number): RunStats => shown(400, { agreed });
-  assert.deepEqual([8, 7, 6].map((n) => wanted({}, 'watched', at(n))), ['routing=cached', '', '']);
-  assert.deepEqual([8, 7, 6].map((n) => wanted({}, 'cached', at(n))), ['', '', 'routing=watched']);
-  assert.deepEqual([wanted({}, 'watched', again), wanted({}, 'cached', again)], ['', ''], 'nothing was compared');
-  assert.equal(wanted({ on: 0.8, off: 0.7 }, 'watched', at(7)), 'routing=cached');
-  assert.equal(wanted({ score: (layer) => 1 - layer.agreement }, 'watched', at(0)), 'routing=cached');
-  assert.equal(wanted({ freeze: true }, 'watched', at(8)), 'routing=cached,gateFrozen=true');
-});
+test(
+  'watched when samples came again; cached at .95, let go below .85, nothing between; the score may be the ' +
+    "caller's own",
+  () => {
+    const again = shown(17);
+    assert.equal(wanted({}, 'live', again), 'remember=16,routing=watched');
+    assert.equal(wanted({ samples: 10, audit: 8 }, 'live', again), 'remember=10,audit=8,routing=watched');
+    const at = (agreed: number): RunStats => shown(400, { agreed });
+    assert.deepEqual(
+      [8, 7, 6].map((n) => wanted({}, 'watched', at(n))),
+      ['routing=cached', '', ''],
+    );
+    assert.deepEqual(
+      [8, 7, 6].map((n) => wanted({}, 'cached', at(n))),
+      ['', '', 'routing=watched'],
+    );
+    assert.deepEqual([wanted({}, 'watched', again), wanted({}, 'cached', again)], ['', ''], 'nothing was compared');
+    assert.equal(wanted({ on: 0.8, off: 0.7 }, 'watched', at(7)), 'routing=cached');
+    assert.equal(wanted({ score: (layer) => 1 - layer.agreement }, 'watched', at(0)), 'routing=cached');
+    assert.equal(wanted({ freeze: true }, 'watched', at(8)), 'routing=cached,gateFrozen=true');
+  },
+);
 
 test('it looks every 16 steps, and only where samples come again; else it says so once', () => {
-  const ask = (rule: ReturnType<typeof cacheAssignments>, run: RunStats): string => { try { return String(rule.trigger(run)); } catch (error) { return (error as Error).message.split('\n')[0]; } };
-  const none = cacheAssignments(), says = "samples do not recur: batches have no ids, so there is nothing to remember and every layer keeps its live gate";
+  const ask = (rule: ReturnType<typeof cacheAssignments>, run: RunStats): string => {
+    try {
+      return String(rule.trigger(run));
+    } catch (error) {
+      return (error as Error).message.split('\n')[0];
+    }
+  };
+  const none = cacheAssignments(),
+    says =
+      'samples do not recur: batches have no ids, so there is nothing to ' +
+      'remember and every layer keeps its live gate';
   assert.deepEqual([ask(none, shown(17, { ids: false })), ask(none, shown(33, { ids: false }))], [says, 'false']);
-  const patient = cacheAssignments({ patience: 32 }), fresh = (steps: number): RunStats => shown(steps + 1, { count: 1e6 });
-  assert.deepEqual([16, 32, 48].map((n) => ask(patient, fresh(n))), ['false', "samples do not recur: none of the first batch's came again in 32 steps, so there is nothing to remember and every layer keeps its live gate", 'false']);
+  const patient = cacheAssignments({ patience: 32 }),
+    fresh = (steps: number): RunStats => shown(steps + 1, { count: 1e6 });
+  assert.deepEqual(
+    [16, 32, 48].map((n) => ask(patient, fresh(n))),
+    [
+      'false',
+      'samples do not recur: none of the ' +
+        "first batch's came again in 32 steps, so there is nothing to remember and every layer keeps its live gate",
+      'false',
+    ],
+  );
   assert.equal(ask(patient, shown(65)), 'true', 'samples that come late are not missed');
-  assert.deepEqual([16, 17, 32].map((n) => ask(cacheAssignments(), shown(n + 1))), ['true', 'false', 'true']);
+  assert.deepEqual(
+    [16, 17, 32].map((n) => ask(cacheAssignments(), shown(n + 1))),
+    ['true', 'false', 'true'],
+  );
 });
 
 test('options, names and routers that do not fit are refused by name; auto, which changes no result, leaves it out', () => {
@@ -90,60 +155,112 @@ test('options, names and routers that do not fit are refused by name; auto, whic
   for (const wrong of [0, 1.5]) assert.throws(() => cacheAssignments({ audit: wrong }), /audit must be a whole number/);
   assert.throws(() => policyWith('cacheAssignments'), /cacheAssignments cannot be tried in the lab/);
   assert.ok(policies('cacheAssignments').length === 1 && !policies('auto').some((r) => r.name === 'cacheAssignments'));
-  const rule = cacheAssignments(), draft = draftOf<object>(new Model(new HashRouter({ experts: 4 })));
-  assert.throws(() => { rule.alter(draft.model, shown(17)); }, /no layer's choices can be remembered: a choice of moe \(HashRouter\)/);
+  const rule = cacheAssignments(),
+    draft = draftOf<object>(new Model(new HashRouter({ experts: 4 })));
+  assert.throws(() => {
+    rule.alter(draft.model, shown(17));
+  }, /no layer's choices can be remembered: a choice of moe \(HashRouter\)/);
   rule.alter(draft.model, shown(17));
   assert.deepEqual(draft.changes(), []);
 });
 
-const COUNT = 32, X = normals('x', COUNT * 4), Y = normals('y', COUNT * 4);
+const COUNT = 32,
+  X = normals('x', COUNT * 4),
+  Y = normals('y', COUNT * 4);
 function batch(step: number): Batch {
-  const ids = Int32Array.from({ length: 8 }, (_, j) => ((step * 8 + j) * [1, 3, 5, 7][Math.floor(step / 4) % 4]) % COUNT);
-  const of = (data: Float32Array): Float32Array => Float32Array.from({ length: 32 }, (_, n) => data[ids[n >> 2] * 4 + (n & 3)]);
+  const ids = Int32Array.from(
+    { length: 8 },
+    (_, j) => ((step * 8 + j) * [1, 3, 5, 7][Math.floor(step / 4) % 4]) % COUNT,
+  );
+  const of = (data: Float32Array): Float32Array =>
+    Float32Array.from({ length: 32 }, (_, n) => data[ids[n >> 2] * 4 + (n & 3)]);
   return { x: hostTensor('float32', [8, 4], of(X)), y: hostTensor('float32', [8, 4], of(Y)), ids };
 }
-async function open(options: CacheAssignmentsOptions = {}): Promise<{ session: Session; model: Model; events: RecompileEvent[] }> {
-  const events: RecompileEvent[] = [], model = new Model();
-  const session = await compile(model, { loss: meanSquaredError, optimizer: sgd({ lr: 0.02 }), device: 'wasm', threads: 1, memory: 128e6, events: (e) => events.push(e) });
+async function open(
+  options: CacheAssignmentsOptions = {},
+): Promise<{ session: Session; model: Model; events: RecompileEvent[] }> {
+  const events: RecompileEvent[] = [],
+    model = new Model();
+  const session = await compile(model, {
+    loss: meanSquaredError,
+    optimizer: sgd({ lr: 0.02 }),
+    device: 'wasm',
+    threads: 1,
+    memory: 128e6,
+    events: (e) => events.push(e),
+  });
   session.recompile(cacheAssignments({ cooldown: 16, audit: 2, ...options }));
   return { session, model, events };
 }
 
 test('a run: watched, cached, let go when the gate is another, cached again', async () => {
-  const { session, model, events } = await open(), inForce = (): Settings => session.settings('moe');
+  const { session, model, events } = await open(),
+    inForce = (): Settings => session.settings('moe');
   await using _ = session;
-  const until = async (routing: MoE['routing']): Promise<void> => { while (inForce()['routing'] !== routing) await session.step(batch(session.steps)); };
+  const until = async (routing: MoE['routing']): Promise<void> => {
+    while (inForce()['routing'] !== routing) await session.step(batch(session.steps));
+  };
   const settings: unknown[] = [];
   await until('cached');
   settings.push(inForce()['remember'], inForce()['audit']);
   // Another gate at each step: what is remembered of the last one is of no use.
-  const other = (): void => { void session.restore(session.steps, [{ name: 'moe.router.weight', value: hostTensor('float32', [4, 4], normals(`w${session.steps}`, 16)) }]); };
-  while (inForce()['routing'] === 'cached') { other(); await session.step(batch(session.steps)); }
+  const other = (): void => {
+    void session.restore(session.steps, [
+      { name: 'moe.router.weight', value: hostTensor('float32', [4, 4], normals(`w${session.steps}`, 16)) },
+    ]);
+  };
+  while (inForce()['routing'] === 'cached') {
+    other();
+    await session.step(batch(session.steps));
+  }
   await until('cached');
   assert.deepEqual(settings, [COUNT, 2]);
   assert.deepEqual([model.moe.routing, model.moe.audit], ['live', 16], 'the layer is as its user made it');
-  assert.deepEqual(events.map((e) => [e.class, e.kept, e.error, e.changes.map((c) => c.to).join(), (e.effect ?? 0) - e.step]), [
-    ['R', true, undefined, `${COUNT},2,watched`, 32], ['R', true, undefined, 'cached', 32], ['R', true, undefined, 'watched', 32], ['R', true, undefined, 'cached', 32]]);
+  assert.deepEqual(
+    events.map((e) => [e.class, e.kept, e.error, e.changes.map((c) => c.to).join(), (e.effect ?? 0) - e.step]),
+    [
+      ['R', true, undefined, `${COUNT},2,watched`, 32],
+      ['R', true, undefined, 'cached', 32],
+      ['R', true, undefined, 'watched', 32],
+      ['R', true, undefined, 'cached', 32],
+    ],
+  );
   assert.match(events[0].reason, /^samples come again, 32 ids so far/);
   assert.match(events[1].reason, /^remembered choices agree: (0\.9[5-9]|1\.0)/);
   assert.match(events[2].reason, /^remembered choices agree: 0\.[0-8]/);
 });
 
 test('stopped and resumed before, between and after its decisions it makes the same ones, and the same losses', async () => {
-  const steps = 200, whole = await open(), losses: number[] = [];
+  const steps = 200,
+    whole = await open(),
+    losses: number[] = [];
   for (let i = 0; i < steps; i++) losses.push((await whole.session.step(batch(i))).loss);
   const decided = whole.events.map((e) => [e.step, e.effect, e.changes.map((c) => c.to).join()]);
-  assert.deepEqual(decided.map(([, , to]) => to), [`${COUNT},2,watched`, 'cached']);
-  const stops = [10, Number(decided[0][0]) + 5, Number(decided[0][1]) + 5, Number(decided[1][0]) + 5, Number(decided[1][1]) + 5];
+  assert.deepEqual(
+    decided.map(([, , to]) => to),
+    [`${COUNT},2,watched`, 'cached'],
+  );
+  const stops = [
+    10,
+    Number(decided[0][0]) + 5,
+    Number(decided[0][1]) + 5,
+    Number(decided[1][0]) + 5,
+    Number(decided[1][1]) + 5,
+  ];
   for (const stop of stops) {
-    const first = await open(), again: number[] = [];
+    const first = await open(),
+      again: number[] = [];
     for (let i = 0; i < stop; i++) again.push((await first.session.step(batch(i))).loss);
-    const bytes = await first.session.serialize(), second = await open();
+    const bytes = await first.session.serialize(),
+      second = await open();
     await first.session.close();
     await second.session.deserialize(bytes);
     for (let i = stop; i < steps; i++) again.push((await second.session.step(batch(i))).loss);
     assert.deepEqual(again, losses, `stopped after ${stop}`);
-    assert.deepEqual([...first.events, ...second.events].map((e) => [e.step, e.effect, e.changes.map((c) => c.to).join()]), decided);
+    assert.deepEqual(
+      [...first.events, ...second.events].map((e) => [e.step, e.effect, e.changes.map((c) => c.to).join()]),
+      decided,
+    );
     await second.session.close();
   }
   await whole.session.close();
@@ -156,7 +273,17 @@ test('batches without ids: it says so in one event, and nothing changes', async 
     const { x, y } = batch(i);
     await session.step({ x, y });
   }
-  assert.deepEqual(events.map((e) => [e.rule, e.kept, e.changes.length, e.error]), [['cacheAssignments', false, 0, 'samples do not recur: batches have no ids, so there is nothing to remember and every layer keeps its live gate']]);
+  assert.deepEqual(
+    events.map((e) => [e.rule, e.kept, e.changes.length, e.error]),
+    [
+      [
+        'cacheAssignments',
+        false,
+        0,
+        'samples do not recur: batches have no ids, so there is nothing to remember and every layer keeps its live gate',
+      ],
+    ],
+  );
   assert.equal(session.settings('moe')['routing'], 'live');
 });
 

@@ -5,7 +5,7 @@ import { hostTensor } from '../../../src/base/tensor.ts';
 import { Linear } from '../../../src/nn/linear.ts';
 import { meanSquaredError } from '../../../src/nn/loss.ts';
 import { HashRouter } from '../../../src/nn/moe/fixed-routers.ts';
-import type { MoE} from '../../../src/nn/moe/moe.ts';
+import type { MoE } from '../../../src/nn/moe/moe.ts';
 import { type MoEOptions } from '../../../src/nn/moe/moe.ts';
 import { RunStats } from '../../../src/observe/run-stats.ts';
 import { sgd } from '../../../src/optim/sgd.ts';
@@ -23,59 +23,132 @@ import { anyMoE } from '../../support/moe.ts';
 
 class Model {
   moe: MoE;
-  constructor(options: Partial<MoEOptions> = {}) { this.moe = anyMoE({ dModel: 4, experts: 8, topK: 2, hidden: 8, ...options }); }
-  forward(x: Parameters<MoE['forward']>[0]): ReturnType<MoE['forward']> { return this.moe.forward(x); }
+  constructor(options: Partial<MoEOptions> = {}) {
+    this.moe = anyMoE({ dModel: 4, experts: 8, topK: 2, hidden: 8, ...options });
+  }
+  forward(x: Parameters<MoE['forward']>[0]): ReturnType<MoE['forward']> {
+    return this.moe.forward(x);
+  }
 }
 
 /** A run of 256 steps with these loads; the step may change them. */
-function run(load: readonly number[], change = (own: readonly number[], _: number): readonly number[] => own): RunStats {
+function run(
+  load: readonly number[],
+  change = (own: readonly number[], _: number): readonly number[] => own,
+): RunStats {
   const stats = new RunStats();
-  for (let i = 1; i <= 257; i++) stats.show({ step: i, loss: 1, ms: 1, stats: { 'moe/load': hostTensor('int32', [load.length], Int32Array.from(change(load, i))) } });
+  for (let i = 1; i <= 257; i++)
+    stats.show({
+      step: i,
+      loss: 1,
+      ms: 1,
+      stats: { 'moe/load': hostTensor('int32', [load.length], Int32Array.from(change(load, i))) },
+    });
   return stats;
 }
 
 /** What the rule writes: the changes of slots, frozen experts, and why. */
-function decided(model: Model, stats: RunStats, options: ExpertLifecycleOptions = {}): { slots: unknown[]; frozen: unknown; reason: string } {
-  const rule = expertLifecycle(options), draft = draftOf<object>(model);
+function decided(
+  model: Model,
+  stats: RunStats,
+  options: ExpertLifecycleOptions = {},
+): { slots: unknown[]; frozen: unknown; reason: string } {
+  const rule = expertLifecycle(options),
+    draft = draftOf<object>(model);
   assert.ok(rule.trigger(stats));
   rule.alter(draft.model, stats);
-  const of = (knob: string): unknown => draft.changes().find((c) => c.knob === knob)?.to, slots = of('slots') as unknown[] | undefined;
-  return { slots: slots?.slice(slots.findIndex((x) => typeof x === 'number') + 1) ?? [], frozen: of('frozen'), reason: rule.reason?.(stats) ?? '' };
+  const of = (knob: string): unknown => draft.changes().find((c) => c.knob === knob)?.to,
+    slots = of('slots') as unknown[] | undefined;
+  return {
+    slots: slots?.slice(slots.findIndex((x) => typeof x === 'number') + 1) ?? [],
+    frozen: of('frozen'),
+    reason: rule.reason?.(stats) ?? '',
+  };
 }
-const does = (model: Model, load: readonly number[], options?: ExpertLifecycleOptions): unknown[] => decided(model, run(load), options).slots;
-const with_ = (slots: MoE['slots'], options: Partial<MoEOptions> = {}): Model => { const model = new Model(options); model.moe.slots = slots; return model; };
+const does = (model: Model, load: readonly number[], options?: ExpertLifecycleOptions): unknown[] =>
+  decided(model, run(load), options).slots;
+const with_ = (slots: MoE['slots'], options: Partial<MoEOptions> = {}): Model => {
+  const model = new Model(options);
+  model.moe.slots = slots;
+  return model;
+};
 
 test('experts that nobody chooses go, as long as there are enough', () => {
-  assert.deepEqual(does(new Model(), [100, 100, 5, 100, 100, 100, 100, 0]), ['prune 7', 'prune 2'], 'an even share is 75.6');
+  assert.deepEqual(
+    does(new Model(), [100, 100, 5, 100, 100, 100, 100, 0]),
+    ['prune 7', 'prune 2'],
+    'an even share ' + 'is 75.6',
+  );
   assert.deepEqual(does(new Model(), [100, 100, 9, 100, 100, 100, 100, 9]), [], 'above a tenth of it');
   assert.deepEqual(does(new Model(), [100, 100, 0, 100, 100, 100, 100, 0], { prune: 0, split: 0 }), []);
-  assert.deepEqual(does(new Model(), [400, 380, 0, 1, 2, 3, 4, 5], { split: 0 }), ['prune 2', 'prune 3', 'prune 4', 'prune 5', 'prune 6', 'prune 7'], 'two are left, as many as a token chooses');
-  assert.deepEqual(does(new Model(), [400, 380, 0, 1, 2, 3, 4, 5], { split: 0, keep: 5 }), ['prune 2', 'prune 3', 'prune 4']);
+  assert.deepEqual(
+    does(new Model(), [400, 380, 0, 1, 2, 3, 4, 5], { split: 0 }),
+    ['prune 2', 'prune 3', 'prune 4', 'prune 5', 'prune 6', 'prune 7'],
+    'two are left, as many as a token chooses',
+  );
+  assert.deepEqual(does(new Model(), [400, 380, 0, 1, 2, 3, 4, 5], { split: 0, keep: 5 }), [
+    'prune 2',
+    'prune 3',
+    'prune 4',
+  ]);
   assert.deepEqual(does(new Model({ topK: 3 }), [400, 380, 0, 1, 2, 3, 4, 5], { split: 0 }).length, 5);
   // One busy step in 64 is a sign of life.
-  assert.deepEqual(decided(new Model(), run([100, 100, 0, 100, 100, 100, 100, 100], (own, i) => (i === 200 ? own.map(() => 80) : own))).slots, []);
+  assert.deepEqual(
+    decided(
+      new Model(),
+      run([100, 100, 0, 100, 100, 100, 100, 100], (own, i) => (i === 200 ? own.map(() => 80) : own)),
+    ).slots,
+    [],
+  );
   const { reason } = decided(new Model(), run([100, 100, 5, 100, 100, 100, 100, 0]));
-  assert.equal(reason, 'moe: prune 7 (at most 0.00), prune 2 (at most 0.07) (loads in shares of the even load, over 64 steps)');
+  assert.equal(
+    reason,
+    'moe: prune 7 (at most 0.00), prune 2 (at most 0.07) (loads in shares of the even load, over ' + '64 steps)',
+  );
 });
 
 test('an expert that too many choose gets a copy, where there is a slot or room can be made', () => {
   const free = new Model({ active: 6 });
-  assert.deepEqual(does(free, [300, 60, 60, 60, 60, 60, 0, 0]), ['split 0 into 6'], 'three times the even share of six experts');
+  assert.deepEqual(
+    does(free, [300, 60, 60, 60, 60, 60, 0, 0]),
+    ['split 0 into 6'],
+    'three times the even share of ' + 'six experts',
+  );
   assert.deepEqual(does(free, [200, 60, 60, 60, 60, 60, 0, 0]), [], '3.2 times that of eight, 2.4 times that of six');
   assert.deepEqual(does(free, [260, 280, 20, 20, 20, 20, 0, 0]), ['split 1 into 6'], 'the most loaded first');
   assert.deepEqual(does(new Model(), [400, 60, 60, 60, 60, 60, 60, 60]), [], 'nobody is small');
-  assert.deepEqual(does(new Model(), [400, 60, 60, 60, 10, 60, 60, 20]), ['merge 4 into 7 by 0.333', 'split 0 into 4'], 'the two least loaded make room');
+  assert.deepEqual(
+    does(new Model(), [400, 60, 60, 60, 10, 60, 60, 20]),
+    ['merge 4 into 7 by 0.333', 'split 0 into 4'],
+    'the two least loaded make room',
+  );
   assert.deepEqual(does(new Model(), [400, 60, 60, 60, 10, 60, 60, 20], { merge: 0 }), []);
-  assert.deepEqual(does(new Model(), [400, 60, 60, 60, 2, 60, 60, 60]), ['prune 4', 'split 0 into 4'], 'or one that goes');
-  assert.deepEqual(decided(free, run([300, 60, 60, 60, 60, 60, 0, 0], (own, i) => (i === 250 ? own.map((n) => (n > 0 ? 100 : 0)) : own))).slots, [], 'in all of 64 steps');
-  const lists = new Model({ active: 6, capacity: [2, 1, 1, 1, 1, 1, 0, 0] }), draft = draftOf<Model>(lists);
+  assert.deepEqual(
+    does(new Model(), [400, 60, 60, 60, 2, 60, 60, 60]),
+    ['prune 4', 'split 0 into 4'],
+    'or one that goes',
+  );
+  assert.deepEqual(
+    decided(
+      free,
+      run([300, 60, 60, 60, 60, 60, 0, 0], (own, i) => (i === 250 ? own.map((n) => (n > 0 ? 100 : 0)) : own)),
+    ).slots,
+    [],
+    'in all of 64 steps',
+  );
+  const lists = new Model({ active: 6, capacity: [2, 1, 1, 1, 1, 1, 0, 0] }),
+    draft = draftOf<Model>(lists);
   expertLifecycle().alter(draft.model, run([300, 60, 60, 60, 60, 60, 0, 0]));
   assert.deepEqual(draft.model.moe.capacity, [2, 1, 1, 1, 1, 1, 2, 0], 'with the capacity of what it is a copy of');
 });
 
 test('copies that are no longer needed are joined again; a family counts as one choice', () => {
   const twins: MoE['slots'] = ['on', 'on', 'on', 'on', 'on', 'like 0', 'off', 'off'];
-  assert.deepEqual(does(with_(twins), [24, 100, 100, 100, 100, 8, 0, 0]), ['merge 5 into 0 by 0.25'], 'together 32, of an even share of 72');
+  assert.deepEqual(
+    does(with_(twins), [24, 100, 100, 100, 100, 8, 0, 0]),
+    ['merge 5 into 0 by 0.25'],
+    'together 32, ' + 'of an even share of 72',
+  );
   assert.deepEqual(does(with_(twins), [30, 100, 100, 100, 100, 10, 0, 0]), [], '40 of 73');
   // Of copies one may go even where as few choices are left as a token needs.
   const pair: MoE['slots'] = ['on', 'on', 'like 0', 'off', 'off', 'off', 'off', 'off'];
@@ -84,10 +157,15 @@ test('copies that are no longer needed are joined again; a family counts as one 
 });
 
 test('experts of little load are frozen, and learn again with twice as much', () => {
-  const { frozen, slots, reason } = decided(new Model(), run([100, 100, 30, 100, 100, 100, 100, 10]), { prune: 0, freeze: 0.3 });
+  const { frozen, slots, reason } = decided(new Model(), run([100, 100, 30, 100, 100, 100, 100, 10]), {
+    prune: 0,
+    freeze: 0.3,
+  });
   assert.deepEqual([frozen, slots], [[false, false, false, false, false, false, false, true], []]);
   assert.match(reason, /moe: freeze 7/);
-  const model = new Model(), again = (n: number): unknown => decided(model, run([100, 100, 100, 100, 100, 100, 100, n]), { prune: 0, freeze: 0.3 }).frozen;
+  const model = new Model(),
+    again = (n: number): unknown =>
+      decided(model, run([100, 100, 100, 100, 100, 100, 100, n]), { prune: 0, freeze: 0.3 }).frozen;
   model.moe.frozen = [false, false, false, false, false, false, false, true];
   assert.deepEqual([again(50), again(70)], [undefined, new Array<boolean>(8).fill(false)]);
 });
@@ -95,38 +173,79 @@ test('experts of little load are frozen, and learn again with twice as much', ()
 test('layers that cannot, and settings that would chase their own tail', () => {
   assert.deepEqual(does(new Model({ router: new HashRouter({ experts: 8 }) }), [400, 60, 0, 60, 2, 60, 60, 60]), []);
   const odd = new Model({ experts: [new Linear(4, 4), new Linear(4, 4, { bias: false }), new Linear(4, 4)], topK: 1 });
-  assert.deepEqual(does(odd, [300, 0, 15], { split: 2 }), ['prune 1'], 'no copy fits into the slot of an expert of another shape');
+  assert.deepEqual(
+    does(odd, [300, 0, 15], { split: 2 }),
+    ['prune 1'],
+    'no copy fits into the slot of an expert of ' + 'another shape',
+  );
   assert.throws(() => expertLifecycle({ cooldown: 64 }), /cooldown must be at least 100 steps, got 64/);
   assert.throws(() => expertLifecycle({ split: 0.4 }), /split \(0.4\) must lie above prune and merge/);
   assert.throws(() => expertLifecycle({ prune: NaN }), /prune must be a number of at least 0/);
   const rule = expertLifecycle();
-  assert.deepEqual([rule.trigger(run([1])), policies('sparsify,expertLifecycle').map((r) => r.name)], [true, ['sparsify', 'expertLifecycle']]);
+  assert.deepEqual(
+    [rule.trigger(run([1])), policies('sparsify,expertLifecycle').map((r) => r.name)],
+    [true, ['sparsify', 'expertLifecycle']],
+  );
 });
 
 test('the lab says that it cannot tell', async () => {
   assert.throws(() => policyWith('expertLifecycle'), /cannot be tried in the lab/);
   const { events } = await replay(generate('idle', { steps: 300, experts: 8 }), [expertLifecycle({ cooldown: 100 })]);
-  assert.ok(events.length > 0 && events.every((e) => !e.kept && /loads do not tell/.test(e.error ?? '')), JSON.stringify(events[0]));
+  assert.ok(
+    events.length > 0 && events.every((e) => !e.kept && /loads do not tell/.test(e.error ?? '')),
+    JSON.stringify(events[0]),
+  );
 });
 
 test('capacities are shares among the experts that there are', () => {
-  const model = with_(['on', 'on', 'on', 'on', 'off', 'off', 'off', 'off'], { capacity: 3, dispatch: 'padded' }), draft = draftOf<Model>(model), stats = run([80, 120, 100, 100, 0, 0, 0, 0]);
+  const model = with_(['on', 'on', 'on', 'on', 'off', 'off', 'off', 'off'], { capacity: 3, dispatch: 'padded' }),
+    draft = draftOf<Model>(model),
+    stats = run([80, 120, 100, 100, 0, 0, 0, 0]);
   assert.deepEqual(factorsOf(model.moe, 8), [3, 3, 3, 3, 0, 0, 0, 0]);
   adaptCapacity().alter(draft.model, stats);
   assert.deepEqual(draft.model.moe.capacity, [0.8125, 1.25, 1, 1, 0, 0, 0, 0]);
 });
 
 test('a run: who is not chosen goes, who is chosen too often is split, and nothing else is touched', async () => {
-  const model = new Model({ experts: 6, active: 5, topK: 1, balance: 0, zLoss: 0 }), events: RecompileEvent[] = [];
-  await using session = await compile(model, { loss: meanSquaredError, optimizer: sgd({ lr: 1e-3 }), device: 'wasm', threads: 1, memory: 128e6, events: (e) => events.push(e) });
+  const model = new Model({ experts: 6, active: 5, topK: 1, balance: 0, zLoss: 0 }),
+    events: RecompileEvent[] = [];
+  await using session = await compile(model, {
+    loss: meanSquaredError,
+    optimizer: sgd({ lr: 1e-3 }),
+    device: 'wasm',
+    threads: 1,
+    memory: 128e6,
+    events: (e) => events.push(e),
+  });
   session.recompile(expertLifecycle({ cooldown: 100, split: 2 }));
-  const batch = (step: number) => ({ x: hostTensor('float32', [64, 4], normals(`x${step}`, 256).map((v, i) => (i % 4 === 3 ? 1 : v))), y: hostTensor('float32', [64, 4], normals(`y${step}`, 256)) });
+  const batch = (step: number) => ({
+    x: hostTensor(
+      'float32',
+      [64, 4],
+      normals(`x${step}`, 256).map((v, i) => (i % 4 === 3 ? 1 : v)),
+    ),
+    y: hostTensor('float32', [64, 4], normals(`y${step}`, 256)),
+  });
   await session.prepare(batch(0));
   // The last input is always 1: expert 0 is chosen by most, 4 by nobody.
-  const rows = [[0.2, 0, 0, 2], [1, 0, 0, 0], [0, 1, 0, 0], [-1, -1, 0, 0], [0, 0, 0, -9], [0, 0, 0, 0]], weight = Float32Array.from({ length: 24 }, (_, i) => rows[i % 6][Math.floor(i / 6)]);
+  const rows = [
+      [0.2, 0, 0, 2],
+      [1, 0, 0, 0],
+      [0, 1, 0, 0],
+      [-1, -1, 0, 0],
+      [0, 0, 0, -9],
+      [0, 0, 0, 0],
+    ],
+    weight = Float32Array.from({ length: 24 }, (_, i) => rows[i % 6][Math.floor(i / 6)]);
   await session.restore(0, [{ name: 'moe.router.weight', value: hostTensor('float32', [4, 6], weight) }]);
   for (let i = 0; i < 340; i++) await session.step(batch(i));
-  assert.deepEqual(events.map((e) => [e.class, e.kept, e.verified, (e.changes[0].to as unknown[]).slice(7)]), [['R', true, true, ['prune 4', 'split 0 into 4']], ['R', true, true, ['split 0 into 5']]].slice(0, events.length));
+  assert.deepEqual(
+    events.map((e) => [e.class, e.kept, e.verified, (e.changes[0].to as unknown[]).slice(7)]),
+    [
+      ['R', true, true, ['prune 4', 'split 0 into 4']],
+      ['R', true, true, ['split 0 into 5']],
+    ].slice(0, events.length),
+  );
   assert.match(events[0].reason, /^moe: prune 4 \(at most 0\.00\), split 0 into 4 \(at least 3\.\d\d\)/);
   const { stats } = await session.step(batch(340));
   assert.ok(stats['moe/load'].data[4] > 0, stats['moe/load'].data.join());

@@ -1,11 +1,12 @@
-// The policy fitMemory: made-up runs and plans for what it sets and takes back; then sessions that have less memory than their model would take.
+// The policy fitMemory: made-up runs and plans for what it sets and takes back; then sessions that have less memory
+// than their model would take.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { hostTensor } from '../../../src/base/tensor.ts';
 import { UserError } from '../../../src/base/errors.ts';
 import { MLP } from '../../../src/nn/mlp.ts';
 import { crossEntropy } from '../../../src/nn/loss.ts';
-import type { MoE} from '../../../src/nn/moe/moe.ts';
+import type { MoE } from '../../../src/nn/moe/moe.ts';
 import { type MoEOptions } from '../../../src/nn/moe/moe.ts';
 import { TransformerLM } from '../../../src/nn/transformer.ts';
 import { RunStats } from '../../../src/observe/run-stats.ts';
@@ -29,73 +30,162 @@ test('a slope is told where it is more than chance', () => {
   assert.ok(Math.abs(slope(Array.from({ length: 16 }, (_, i) => 3 + 0.25 * i)) - 0.25) < 1e-12);
   assert.ok(Math.abs(slope(noise.map((n, i) => 0.5 * i + 0.2 * n)) - 0.5) < 0.02);
   assert.ok(slope(noise.map((n, i) => -0.5 * i + 0.2 * n)) < -0.4);
-  assert.deepEqual([slope(noise), slope(Array.from({ length: 16 }, () => 2)), slope([1, 2, 3]), slope([])], [0, 0, 0, 0]);
+  assert.deepEqual(
+    [slope(noise), slope(Array.from({ length: 16 }, () => 2)), slope([1, 2, 3]), slope([])],
+    [0, 0, 0, 0],
+  );
 });
 
 /** A run whose step i showed loads(i). */
 function run(steps: number, loads: (i: number) => readonly number[]): RunStats {
   const stats = new RunStats();
-  for (let i = 1; i <= steps + 1; i++) stats.show({ step: i, loss: 1, ms: 1, stats: { 'moe/load': hostTensor('int32', [4], Int32Array.from(loads(i))) } });
+  for (let i = 1; i <= steps + 1; i++)
+    stats.show({ step: i, loss: 1, ms: 1, stats: { 'moe/load': hostTensor('int32', [4], Int32Array.from(loads(i))) } });
   return stats;
 }
 
-const moe = (options: Partial<MoEOptions> = {}): MoE => anyMoE({ dModel: 4, experts: 4, topK: 2, hidden: 8, ...options });
+const moe = (options: Partial<MoEOptions> = {}): MoE =>
+  anyMoE({ dModel: 4, experts: 4, topK: 2, hidden: 8, ...options });
 const rising = (i: number): number[] => [40 + i, 40 - i / 2, 40 - i / 2, 40];
 
 test('capacities are forecast along the trend of loads, and never below what they are', () => {
-  const { layers: [stats] } = run(64, rising), at = (horizon: number, options: Partial<MoEOptions>) => forecastFactors(moe({ dispatch: 'padded', capacity: 1, ...options }), stats, horizon);
-    assert.deepEqual(at(0, {}), [2, 1, 1, 1.0625], 'no more than each token once');
-  const [slow] = run(64, (i) => rising(i / 8)).layers, of = (horizon: number) => forecastFactors(moe({ dispatch: 'padded', capacity: 1 }), slow, horizon)?.[0] ?? 0;
+  const {
+      layers: [stats],
+    } = run(64, rising),
+    at = (horizon: number, options: Partial<MoEOptions>) =>
+      forecastFactors(moe({ dispatch: 'padded', capacity: 1, ...options }), stats, horizon);
+  assert.deepEqual(at(0, {}), [2, 1, 1, 1.0625], 'no more than each token once');
+  const [slow] = run(64, (i) => rising(i / 8)).layers,
+    of = (horizon: number) => forecastFactors(moe({ dispatch: 'padded', capacity: 1 }), slow, horizon)?.[0] ?? 0;
   assert.deepEqual([of(0), of(80), of(160)], [1.1875, 1.4375, 1.6875]);
   assert.deepEqual(at(64, { capacity: [3, 1, 1, 0.5] })?.slice(0, 1), [3]);
-  for (const free of [{ capacity: 'dropless' as const }, { dispatch: 'ragged' as const, capacity: 1, overflow: 'spill' as const }]) assert.equal(at(64, free), null);
-  assert.deepEqual(forecastFactors(moe({ dispatch: 'padded', capacity: 2 }), run(64, (i) => rising(64 - i)).layers[0], 64), [2, 2, 2, 2], 'falling loads ask for nothing');
+  for (const free of [
+    { capacity: 'dropless' as const },
+    { dispatch: 'ragged' as const, capacity: 1, overflow: 'spill' as const },
+  ])
+    assert.equal(at(64, free), null);
+  assert.deepEqual(
+    forecastFactors(moe({ dispatch: 'padded', capacity: 2 }), run(64, (i) => rising(64 - i)).layers[0], 64),
+    [2, 2, 2, 2],
+    'falling loads ask for nothing',
+  );
 });
 
-const lm = (moeOptions: Partial<MoEOptions> = {}, options: { recompute?: boolean; layers?: number; width?: number } = {}): TransformerLM => new TransformerLM({ vocab: 17, dModel: options.width ?? 8, layers: options.layers ?? 2, heads: 2, context: 32,
-  ...(options.recompute && { recompute: true }), moe: { experts: 4, topK: 2, hidden: 16, ...moeOptions } });
+const lm = (
+  moeOptions: Partial<MoEOptions> = {},
+  options: { recompute?: boolean; layers?: number; width?: number } = {},
+): TransformerLM =>
+  new TransformerLM({
+    vocab: 17,
+    dModel: options.width ?? 8,
+    layers: options.layers ?? 2,
+    heads: 2,
+    context: 32,
+    ...(options.recompute && { recompute: true }),
+    moe: { experts: 4, topK: 2, hidden: 16, ...moeOptions },
+  });
 
 test('the ladder: hidden values, blocks, chunks; wide layers first; what the user set is no rung', () => {
-  const model = { narrow: moe(), wide: moe({ hidden: 64 }), modules: moe({ experts: Array.from({ length: 4 }, () => new MLP([4, 4])) }), masks: moe({ dispatch: 'einsum', recompute: true }), chunked: moe({ hidden: 80, chunks: 4 }) };
-  const knobs = new Knobs(nameParameters(model)), draft = draftOf(model), ladder = ladderOf(draft.model, (path) => knobs.initial(path)), seen: string[] = [];
+  const model = {
+    narrow: moe(),
+    wide: moe({ hidden: 64 }),
+    modules: moe({ experts: Array.from({ length: 4 }, () => new MLP([4, 4])) }),
+    masks: moe({ dispatch: 'einsum', recompute: true }),
+    chunked: moe({ hidden: 80, chunks: 4 }),
+  };
+  const knobs = new Knobs(nameParameters(model)),
+    draft = draftOf(model),
+    ladder = ladderOf(draft.model, (path) => knobs.initial(path)),
+    seen: string[] = [];
   let before = '';
   for (let height = 0; height <= ladder.rungs; height++) {
     ladder.climb(height);
-    for (const c of draft.changes().map((d) => `${d.path}.${d.knob}=${String(d.to)}`)) if (!seen.includes(c)) seen.push(c);
+    for (const c of draft.changes().map((d) => `${d.path}.${d.knob}=${String(d.to)}`))
+      if (!seen.includes(c)) seen.push(c);
     assert.notEqual(JSON.stringify(draft.changes()), before);
     before = JSON.stringify(draft.changes());
   }
-  assert.deepEqual(seen, ['chunked.recompute=true', 'wide.recompute=true', 'modules.recompute=true', 'narrow.recompute=true', 'wide.chunks=2', 'narrow.chunks=2', 'wide.chunks=4', 'narrow.chunks=4', 'chunked.chunks=8', 'wide.chunks=8', 'narrow.chunks=8']);
+  assert.deepEqual(seen, [
+    'chunked.recompute=true',
+    'wide.recompute=true',
+    'modules.recompute=true',
+    'narrow.recompute=true',
+    'wide.chunks=2',
+    'narrow.chunks=2',
+    'wide.chunks=4',
+    'narrow.chunks=4',
+    'chunked.chunks=8',
+    'wide.chunks=8',
+    'narrow.chunks=8',
+  ]);
   assert.deepEqual([ladder.rungs, ladder.height], [11, 0]);
   ladder.leave();
   assert.deepEqual(draft.changes(), []);
-  const blocks = lm(), names: string[] = [], inner = draftOf(blocks), two = ladderOf(inner.model, () => ({}));
-  for (let height = 1; height <= 4; height++) { two.climb(height); names.push(inner.changes().map((c) => c.path).join()); }
+  const blocks = lm(),
+    names: string[] = [],
+    inner = draftOf(blocks),
+    two = ladderOf(inner.model, () => ({}));
+  for (let height = 1; height <= 4; height++) {
+    two.climb(height);
+    names.push(
+      inner
+        .changes()
+        .map((c) => c.path)
+        .join(),
+    );
+  }
   assert.deepEqual(names.at(-1)?.split(',').sort(), ['blocks.0', 'blocks.0.moe', 'blocks.1', 'blocks.1.moe']);
-  assert.deepEqual(names.slice(0, 2), ['blocks.0.moe', 'blocks.0.moe,blocks.1.moe'], 'what lies within others comes first');
+  assert.deepEqual(
+    names.slice(0, 2),
+    ['blocks.0.moe', 'blocks.0.moe,blocks.1.moe'],
+    'what lies within others comes first',
+  );
 });
 
-interface Made { readonly want: (bytes: (m: MoE) => number, options?: Partial<Outlook>) => Record<string, unknown>; readonly model: { moe: MoE } }
+interface Made {
+  readonly want: (bytes: (m: MoE) => number, options?: Partial<Outlook>) => Record<string, unknown>;
+  readonly model: { moe: MoE };
+}
 
 /** The rule on one layer and plans that were made up. */
 function made(options: FitMemoryOptions, stats: RunStats, layer: Partial<MoEOptions> = {}): Made {
-  const model = { moe: moe(layer) }, knobs = new Knobs(nameParameters(model)), rule = fitMemory(options);
-  return { model, want(bytes, outlook = {}) {
-    const changes = knobs.onModules(() => {
-      const draft = draftOf(model);
-      rule.alter(draft.model, stats, { first: false, fixed: true, session: null, rules: ['fitMemory'], budget: () => 1000, initial: (path) => knobs.initial(path), bytes: () => bytes(draft.model.moe), ...outlook });
-      return draft.changes();
-    });
-    knobs.apply(changes);
-    return Object.fromEntries(changes.map((c) => [c.knob, c.to]));
-  } };
+  const model = { moe: moe(layer) },
+    knobs = new Knobs(nameParameters(model)),
+    rule = fitMemory(options);
+  return {
+    model,
+    want(bytes, outlook = {}) {
+      const changes = knobs.onModules(() => {
+        const draft = draftOf(model);
+        rule.alter(draft.model, stats, {
+          first: false,
+          fixed: true,
+          session: null,
+          rules: ['fitMemory'],
+          budget: () => 1000,
+          initial: (path) => knobs.initial(path),
+          bytes: () => bytes(draft.model.moe),
+          ...outlook,
+        });
+        return draft.changes();
+      });
+      knobs.apply(changes);
+      return Object.fromEntries(changes.map((c) => [c.knob, c.to]));
+    },
+  };
 }
 
 /** Bytes by how hidden values are kept: `all` is 1 with all of them. */
-const plan = (all: number) => (m: MoE): number => all / (m.chunks > 1 ? 2 * m.chunks : m.recompute ? 2 : 1);
+const plan =
+  (all: number) =>
+  (m: MoE): number =>
+    all / (m.chunks > 1 ? 2 * m.chunks : m.recompute ? 2 : 1);
 
 test('as few rungs as fit; taken back from above when there is room, and the margin keeps it from fluttering', () => {
-  const { want } = made({}, run(64, () => [40, 40, 40, 40]));
+  const { want } = made(
+    {},
+    run(64, () => [40, 40, 40, 40]),
+  );
   assert.deepEqual(want(plan(1000)), {}, 'what fits is left alone');
   assert.deepEqual(want(plan(1001)), { recompute: true });
   assert.deepEqual(want(plan(1900)), {}, 'it fits');
@@ -112,38 +202,71 @@ test('as few rungs as fit; taken back from above when there is room, and the mar
 });
 
 test('a rung that saves nothing is not climbed for nothing, and a user keeps what he set', () => {
-  const stats = run(64, () => [40, 40, 40, 40]), own = made({}, stats, { recompute: true, chunks: 2 });
+  const stats = run(64, () => [40, 40, 40, 40]),
+    own = made({}, stats, { recompute: true, chunks: 2 });
   assert.deepEqual(own.want(plan(5000)), { chunks: 4 });
   assert.deepEqual(own.want(plan(100)), { chunks: 2 }, 'as the model came');
   const { want } = made({}, stats);
-  assert.deepEqual(want(() => 5000), {});
+  assert.deepEqual(
+    want(() => 5000),
+    {},
+  );
 });
 
 test('a trend is answered before memory runs out, where capacities follow it', () => {
-  const slow = run(64, (i) => [40 + i / 8, 40 - i / 8, 40, 40]), rows = (m: MoE): number => (typeof m.capacity === 'object' ? m.capacity.reduce((a, b) => a + b, 0) : 4 * Number(m.capacity));
-  const bytes = (m: MoE): number => plan(230 * rows(m))(m), layer = { dispatch: 'padded', capacity: 1 } as const, follows = { rules: ['adaptCapacity', 'fitMemory'] };
+  const slow = run(64, (i) => [40 + i / 8, 40 - i / 8, 40, 40]),
+    rows = (m: MoE): number =>
+      typeof m.capacity === 'object' ? m.capacity.reduce((a, b) => a + b, 0) : 4 * Number(m.capacity);
+  const bytes = (m: MoE): number => plan(230 * rows(m))(m),
+    layer = { dispatch: 'padded', capacity: 1 } as const,
+    follows = { rules: ['adaptCapacity', 'fitMemory'] };
   assert.deepEqual(made({}, slow, layer).want(bytes), {}, 'nobody changes capacities');
   assert.deepEqual(made({}, slow, layer).want(bytes, follows), { recompute: true });
   assert.deepEqual(made({ horizon: 0 }, slow, layer).want(bytes, follows), {});
-  assert.deepEqual(made({}, slow, layer).want(bytes, { ...follows, first: true }), {}, 'before the first step there is no trend');
-  const there = made({}, run(64, (i) => [50 - i / 8, 30 + i / 8, 40, 40]), layer);
+  assert.deepEqual(
+    made({}, slow, layer).want(bytes, { ...follows, first: true }),
+    {},
+    'before the first step there ' + 'is no trend',
+  );
+  const there = made(
+    {},
+    run(64, (i) => [50 - i / 8, 30 + i / 8, 40, 40]),
+    layer,
+  );
   assert.deepEqual(there.want(plan(1500), follows), { recompute: true });
   assert.deepEqual(there.want(plan(1500), { ...follows, first: true }), {});
-  assert.deepEqual(there.want((m) => plan(150 * rows(m))(m), follows), { recompute: false }, 'the trend has turned');
+  assert.deepEqual(
+    there.want((m) => plan(150 * rows(m))(m), follows),
+    { recompute: false },
+    'the trend has turned',
+  );
   assert.deepEqual(there.model.moe.capacity, 1, 'capacities are for others to set');
 });
 
 test('where more is needed than that, and results may change, the batch is split; it goes first when there is room', () => {
-  const stats = run(64, () => [40, 40, 40, 40]), model = { moe: moe() }, batching = new Batching({ accumulate: 1, eager: false, split: 1 });
-  const knobs = new Knobs(nameParameters(model), new Map([[batching, SESSION]])), rule = fitMemory();
+  const stats = run(64, () => [40, 40, 40, 40]),
+    model = { moe: moe() },
+    batching = new Batching({ accumulate: 1, eager: false, split: 1 });
+  const knobs = new Knobs(nameParameters(model), new Map([[batching, SESSION]])),
+    rule = fitMemory();
   const want = (all: number, more: Partial<Outlook> = {}): Record<string, unknown> => {
     const changes = knobs.onModules(() => altered(all, more));
     knobs.apply(changes);
     return Object.fromEntries(changes.map((c) => [c.knob, c.to]));
   };
   const altered = (all: number, more: Partial<Outlook>): Change[] => {
-    const draft = draftOf(model), own = draftOf(batching, { paths: new Map([[batching, SESSION]]) });
-    const outlook: Outlook = { first: false, fixed: true, session: own.model, rules: [], budget: () => 1000, initial: (path) => knobs.initial(path), bytes: () => plan(all)(draft.model.moe) / own.model.split, ...more };
+    const draft = draftOf(model),
+      own = draftOf(batching, { paths: new Map([[batching, SESSION]]) });
+    const outlook: Outlook = {
+      first: false,
+      fixed: true,
+      session: own.model,
+      rules: [],
+      budget: () => 1000,
+      initial: (path) => knobs.initial(path),
+      bytes: () => plan(all)(draft.model.moe) / own.model.split,
+      ...more,
+    };
     rule.alter(draft.model, stats, outlook);
     return [...draft.changes(), ...own.changes()];
   };
@@ -156,49 +279,91 @@ test('where more is needed than that, and results may change, the batch is split
   assert.deepEqual(want(20_000), { split: 2 });
   assert.deepEqual(want(14_000), { split: 1 });
   assert.deepEqual(want(500), { recompute: false, chunks: 1 });
-  assert.deepEqual(want(100_000, { first: true }), { recompute: true, chunks: 8, split: 8 }, 'at once, before the first step');
+  assert.deepEqual(
+    want(100_000, { first: true }),
+    { recompute: true, chunks: 8, split: 8 },
+    'at once, before the ' + 'first step',
+  );
   assert.deepEqual(want(500), { split: 1 }, 'changes of results by themselves');
   assert.deepEqual(want(500), { recompute: false, chunks: 1 });
 });
 
 test('without a budget it reads what is free, and is told so; a budget must be one', () => {
-  const asked: string[] = [], stats = run(16, () => [1, 1, 1, 1]), budget = (): number => { asked.push('budget'); return 1000; };
+  const asked: string[] = [],
+    stats = run(16, () => [1, 1, 1, 1]),
+    budget = (): number => {
+      asked.push('budget');
+      return 1000;
+    };
   made({}, stats).want(plan(10), { budget });
   made({ budget: 5 }, stats).want(plan(1), { budget });
   assert.deepEqual(asked, ['budget']);
-  for (const wrong of [0, -1, NaN]) assert.throws(() => fitMemory({ budget: wrong }), { name: 'UserError', message: /budget must be a number of bytes above 0/ });
+  for (const wrong of [0, -1, NaN])
+    assert.throws(() => fitMemory({ budget: wrong }), {
+      name: 'UserError',
+      message: /budget must be a number of bytes above 0/,
+    });
 });
 
 const batch = (i: number) => toyBatch(i, 12, 32);
-interface Opened { readonly session: Session; readonly events: RecompileEvent[] }
+interface Opened {
+  readonly session: Session;
+  readonly events: RecompileEvent[];
+}
 
 async function open(model: TransformerLM, memory?: number): Promise<Opened> {
   const events: RecompileEvent[] = [];
-  return { events, session: await compile(model, { loss: crossEntropy, optimizer: adamW({ lr: 1e-2 }), device: 'wasm', threads: 1, seed: 3, ...(memory !== undefined && { memory }), say: () => undefined, events: (e) => { events.push(e); } }) };
+  return {
+    events,
+    session: await compile(model, {
+      loss: crossEntropy,
+      optimizer: adamW({ lr: 1e-2 }),
+      device: 'wasm',
+      threads: 1,
+      seed: 3,
+      ...(memory !== undefined && { memory }),
+      say: () => undefined,
+      events: (e) => {
+        events.push(e);
+      },
+    }),
+  };
 }
 
 const held = ({ executor }: Session): number => executor.stateBytes() + executor.arenaBytes();
-const wide = (moeOptions: Partial<MoEOptions> = {}, options: { recompute?: boolean } = {}): TransformerLM => lm({ hidden: 64, ...moeOptions }, { width: 16, ...options });
+const wide = (moeOptions: Partial<MoEOptions> = {}, options: { recompute?: boolean } = {}): TransformerLM =>
+  lm({ hidden: 64, ...moeOptions }, { width: 16, ...options });
 
-test('a model that is too large is refused, with what would fit; the rule makes it fit before its first step, with the same bits', async () => {
-  await using plain = (await open(wide())).session;
-  const losses = [(await plain.step(batch(0))).loss, (await plain.step(batch(1))).loss], memory = Math.floor(0.6 * held(plain));
-  await using refused = (await open(wide(), memory)).session;
-  await assert.rejects(refused.step(batch(0)), (error: unknown) => {
-    assert.ok(error instanceof UserError);
-    assert.match(error.message, /needs .* are available.*hint: a smaller batch.*recompute: true in 4 modules it would need .*, with chunks: 8 in 2 layers as well it would need .*fitMemory/s);
-    return true;
-  });
-  assert.deepEqual(refused.executor.stateNames(), []);
-  const { session, events } = await open(wide(), memory);
-  await using fitted = session;
-  fitted.recompile(fitMemory());
-  assert.deepEqual([(await fitted.step(batch(0))).loss, (await fitted.step(batch(1))).loss], losses);
-  assert.deepEqual(fingerprint(fitted), fingerprint(plain));
-  assert.ok(held(fitted) <= memory, `${held(fitted)} of ${memory}`);
-  assert.deepEqual(events.map((e) => [e.rule, e.step, e.effect, e.class, e.kept, e.before.bytes > e.after.bytes]), [['fitMemory', 1, 1, 'N', true, true]]);
-  assert.match(events[0].reason, /^the plan would need .*, the limit is .*; with this change it needs/);
-});
+test(
+  'a model that is too large is refused, with what would fit; the rule makes it fit before its first step, with ' +
+    'the same bits',
+  async () => {
+    await using plain = (await open(wide())).session;
+    const losses = [(await plain.step(batch(0))).loss, (await plain.step(batch(1))).loss],
+      memory = Math.floor(0.6 * held(plain));
+    await using refused = (await open(wide(), memory)).session;
+    await assert.rejects(refused.step(batch(0)), (error: unknown) => {
+      assert.ok(error instanceof UserError);
+      assert.match(
+        error.message,
+        /needs .* are available.*hint: a smaller batch.*recompute: true in 4 modules it would need .*, with chunks: 8 in 2 layers as well it would need .*fitMemory/s,
+      );
+      return true;
+    });
+    assert.deepEqual(refused.executor.stateNames(), []);
+    const { session, events } = await open(wide(), memory);
+    await using fitted = session;
+    fitted.recompile(fitMemory());
+    assert.deepEqual([(await fitted.step(batch(0))).loss, (await fitted.step(batch(1))).loss], losses);
+    assert.deepEqual(fingerprint(fitted), fingerprint(plain));
+    assert.ok(held(fitted) <= memory, `${held(fitted)} of ${memory}`);
+    assert.deepEqual(
+      events.map((e) => [e.rule, e.step, e.effect, e.class, e.kept, e.before.bytes > e.after.bytes]),
+      [['fitMemory', 1, 1, 'N', true, true]],
+    );
+    assert.match(events[0].reason, /^the plan would need .*, the limit is .*; with this change it needs/);
+  },
+);
 
 test('a session that may take less than one batch needs splits it from the first step on: the bits of accumulated parts', async () => {
   await using plain = (await open(wide())).session;
@@ -206,15 +371,29 @@ test('a session that may take less than one batch needs splits it from the first
   const least = wide({ recompute: true, chunks: 8 }, { recompute: true });
   await using frugal = (await open(least)).session;
   await frugal.step(batch(0));
-  const memory = Math.floor(0.85 * held(frugal)), { session, events } = await open(wide(), memory);
+  const memory = Math.floor(0.85 * held(frugal)),
+    { session, events } = await open(wide(), memory);
   await using fitted = session;
   fitted.recompile(fitMemory());
   const losses: number[] = [];
   for (let i = 0; i < 3; i++) losses.push((await fitted.step(batch(i))).loss);
-  assert.ok(held(fitted) <= memory && Number(fitted.settings(SESSION)['split']) > 1, `${String(fitted.settings(SESSION)['split'])}, ${held(fitted)} of ${memory}`);
-  assert.deepEqual(events.map((e) => [e.class, e.step, e.effect, e.kept]), [['R', 1, 1, true]]);
+  assert.ok(
+    held(fitted) <= memory && Number(fitted.settings(SESSION)['split']) > 1,
+    `${String(fitted.settings(SESSION)['split'])}, ${held(fitted)} of ${memory}`,
+  );
+  assert.deepEqual(
+    events.map((e) => [e.class, e.step, e.effect, e.kept]),
+    [['R', 1, 1, true]],
+  );
   const split = Number(fitted.settings(SESSION)['split']);
-  await using parts = await compile(wide(), { loss: crossEntropy, optimizer: adamW({ lr: 1e-2 }), device: 'wasm', threads: 1, seed: 3, accumulate: split });
+  await using parts = await compile(wide(), {
+    loss: crossEntropy,
+    optimizer: adamW({ lr: 1e-2 }),
+    device: 'wasm',
+    threads: 1,
+    seed: 3,
+    accumulate: split,
+  });
   for (let i = 0; i < 3; i++) assert.equal((await parts.step(batch(i))).loss, losses[i]);
   assert.deepEqual(fingerprint(fitted), fingerprint(parts));
   // The log is kept, and the plan.
@@ -234,11 +413,27 @@ test('programs that are made ahead of the first step are made to fit, too', asyn
   fitted.recompile(fitMemory());
   await fitted.prepare(batch(0));
   assert.equal((await fitted.step(batch(0))).loss, (await plain.step(batch(0))).loss);
-  assert.deepEqual(events.map((e) => [e.rule, e.step, e.kept]), [['fitMemory', 1, true]]);
+  assert.deepEqual(
+    events.map((e) => [e.rule, e.step, e.kept]),
+    [['fitMemory', 1, true]],
+  );
 });
 
 test('with an eager optimiser it does what does not need sums', async () => {
-  const events: RecompileEvent[] = [], eager = (memory?: number): Promise<Session> => compile(wide(), { loss: crossEntropy, optimizer: sgd({ lr: 0.1, eager: true }), device: 'wasm', threads: 1, seed: 3, ...(memory !== undefined && { memory }), say: () => undefined, events: (e) => { events.push(e); } });
+  const events: RecompileEvent[] = [],
+    eager = (memory?: number): Promise<Session> =>
+      compile(wide(), {
+        loss: crossEntropy,
+        optimizer: sgd({ lr: 0.1, eager: true }),
+        device: 'wasm',
+        threads: 1,
+        seed: 3,
+        ...(memory !== undefined && { memory }),
+        say: () => undefined,
+        events: (e) => {
+          events.push(e);
+        },
+      });
   await using plain = await eager();
   const { loss } = await plain.step(batch(0));
   for (const share of [0.7, 0.1]) {
@@ -247,7 +442,13 @@ test('with an eager optimiser it does what does not need sums', async () => {
     if (share > 0.5) assert.equal((await fitted.step(batch(0))).loss, loss);
     else await assert.rejects(fitted.step(batch(0)), /the model needs .* are available/);
   }
-  assert.deepEqual(events.map((e) => [e.class, e.error, e.changes.some((c) => c.knob === 'split')]), [['N', undefined, false], ['N', undefined, false]]);
+  assert.deepEqual(
+    events.map((e) => [e.class, e.error, e.changes.some((c) => c.knob === 'split')]),
+    [
+      ['N', undefined, false],
+      ['N', undefined, false],
+    ],
+  );
 });
 
 test('nothing helps: the refusal names the least', async () => {
@@ -266,35 +467,63 @@ test('where states alone have no room, the step is refused before the rule is as
   assert.deepEqual(events, []);
 });
 
-test('capacities rise above a budget and fall again: set and taken back, memory given back, the bits of a run without', { timeout: 120_000 }, async () => {
-  const start = { dispatch: 'padded', capacity: 1, overflow: 'spill' } as const, { session, events } = await open(wide(start));
-  await using watched = session;
-  // The room for capacities of 1, and of 3.
-  const needs = async (capacity: number): Promise<number> => { await using s = (await open(wide({ ...start, capacity }))).session; await s.prepare(batch(0)); return held(s); };
-  const [low, high] = [await needs(1), await needs(3)], budget = Math.floor(1.02 * low / 0.9);
-  assert.ok(high > budget);
-  const others = (name: string, capacity: number, at: (run: RunStats) => boolean) => ({ name, measure: false, budget: 1, trigger: at, alter: (m: TransformerLM) => { for (const b of m.blocks) if (b.moe) b.moe.capacity = capacity; } });
-  let ease = false;
-  watched.recompile(others('rise', 3, (r) => r.step >= 2));
-  watched.recompile(fitMemory({ budget, cooldown: 1 }));
-  watched.recompile(others('fall', 1, () => ease));
-  const losses: number[] = [], by = (rule: string): RecompileEvent[] => events.filter((e) => e.rule === rule && e.kept), until = async (done: () => boolean): Promise<void> => { while (!done()) losses.push((await watched.step(batch(losses.length))).loss); };
-  await until(() => by('fitMemory').length > 0);
-  const untouched = (): boolean => Object.values(watched.plan().knobs).every((k) => (k['recompute'] ?? false) === false && (k['chunks'] ?? 1) === 1);
-  assert.ok(!untouched());
-  assert.ok(held(watched) <= budget, `${held(watched)} of ${budget}`);
-  ease = true;
-  await until(() => by('fitMemory').length > 1);
-  assert.ok(untouched());
-  assert.deepEqual(events.filter((e) => !e.kept), []);
-  assert.ok(events.every((e) => e.class === 'N' && e.verified === true));
-  await using plain = (await open(wide(start))).session;
-  for (const [i, loss] of losses.entries()) assert.equal((await plain.step(batch(i))).loss, loss, `step ${i}`);
-  assert.deepEqual(fingerprint(watched), fingerprint(plain));
-});
+test(
+  'capacities rise above a budget and fall again: set and taken back, memory given back, the bits of a run ' +
+    'without',
+  { timeout: 120_000 },
+  async () => {
+    const start = { dispatch: 'padded', capacity: 1, overflow: 'spill' } as const,
+      { session, events } = await open(wide(start));
+    await using watched = session;
+    // The room for capacities of 1, and of 3.
+    const needs = async (capacity: number): Promise<number> => {
+      await using s = (await open(wide({ ...start, capacity }))).session;
+      await s.prepare(batch(0));
+      return held(s);
+    };
+    const [low, high] = [await needs(1), await needs(3)],
+      budget = Math.floor((1.02 * low) / 0.9);
+    assert.ok(high > budget);
+    const others = (name: string, capacity: number, at: (run: RunStats) => boolean) => ({
+      name,
+      measure: false,
+      budget: 1,
+      trigger: at,
+      alter: (m: TransformerLM) => {
+        for (const b of m.blocks) if (b.moe) b.moe.capacity = capacity;
+      },
+    });
+    let ease = false;
+    watched.recompile(others('rise', 3, (r) => r.step >= 2));
+    watched.recompile(fitMemory({ budget, cooldown: 1 }));
+    watched.recompile(others('fall', 1, () => ease));
+    const losses: number[] = [],
+      by = (rule: string): RecompileEvent[] => events.filter((e) => e.rule === rule && e.kept),
+      until = async (done: () => boolean): Promise<void> => {
+        while (!done()) losses.push((await watched.step(batch(losses.length))).loss);
+      };
+    await until(() => by('fitMemory').length > 0);
+    const untouched = (): boolean =>
+      Object.values(watched.plan().knobs).every((k) => (k['recompute'] ?? false) === false && (k['chunks'] ?? 1) === 1);
+    assert.ok(!untouched());
+    assert.ok(held(watched) <= budget, `${held(watched)} of ${budget}`);
+    ease = true;
+    await until(() => by('fitMemory').length > 1);
+    assert.ok(untouched());
+    assert.deepEqual(
+      events.filter((e) => !e.kept),
+      [],
+    );
+    assert.ok(events.every((e) => e.class === 'N' && e.verified === true));
+    await using plain = (await open(wide(start))).session;
+    for (const [i, loss] of losses.entries()) assert.equal((await plain.step(batch(i))).loss, loss, `step ${i}`);
+    assert.deepEqual(fingerprint(watched), fingerprint(plain));
+  },
+);
 
 test('a run goes on from a checkpoint with the plan that it had, and takes it back by the same measure', async () => {
-  const model = wide(), { session } = await open(model);
+  const model = wide(),
+    { session } = await open(model);
   await using first = session;
   await first.prepare(batch(0));
   const budget = Math.floor(0.7 * held(first));
@@ -307,6 +536,12 @@ test('a run goes on from a checkpoint with the plan that it had, and takes it ba
   await resumed.deserialize(await first.serialize());
   assert.deepEqual(resumed.plan().knobs, first.plan().knobs);
   while (events.length === 0) await resumed.step(batch(resumed.steps));
-  assert.deepEqual(events.map((e) => [e.rule, e.kept]), [['fitMemory', true]]);
-  assert.ok(Object.values(resumed.plan().knobs).every((k) => (k['recompute'] ?? false) === false && (k['chunks'] ?? 1) === 1), 'more memory: as the model came');
+  assert.deepEqual(
+    events.map((e) => [e.rule, e.kept]),
+    [['fitMemory', true]],
+  );
+  assert.ok(
+    Object.values(resumed.plan().knobs).every((k) => (k['recompute'] ?? false) === false && (k['chunks'] ?? 1) === 1),
+    'more memory: as the model came',
+  );
 });

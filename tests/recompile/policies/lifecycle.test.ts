@@ -1,5 +1,5 @@
-// Experts that come and go while a run goes on: a change takes effect with its values or not at all, a split costs nothing, and a run that is stopped
-// at any moment goes on with the same bits.
+// Experts that come and go while a run goes on: a change takes effect with its values or not at all, a split costs
+// nothing, and a run that is stopped at any moment goes on with the same bits.
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { test } from 'node:test';
@@ -17,67 +17,160 @@ import { temporaryFolder } from '../../io/folder.ts';
 import { fingerprint, noCompiler, toyBatch } from '../../support/toy.ts';
 import { blocks, inForce, steps, type LM } from '../lm.ts';
 
-interface Opened { session: Session; events: RecompileEvent[] }
-async function open(rules: readonly Rule<LM>[] = [], { device = 'wasm', accumulate = 1 }: { device?: DeviceName; accumulate?: number } = {}): Promise<Opened> {
-  const events: RecompileEvent[] = [], model = new TransformerLM({ vocab: 17, dModel: 16, layers: 2, heads: 2, context: 12, moe: { experts: 6, active: 4, topK: 2, hidden: 24 } });
-  const session = await compile(model, { loss: crossEntropy, optimizer: adamW({ lr: 1e-2 }), device, threads: 1, seed: 3, memory: 256e6, accumulate, events: (e) => events.push(e), observe: true });
+interface Opened {
+  session: Session;
+  events: RecompileEvent[];
+}
+async function open(
+  rules: readonly Rule<LM>[] = [],
+  { device = 'wasm', accumulate = 1 }: { device?: DeviceName; accumulate?: number } = {},
+): Promise<Opened> {
+  const events: RecompileEvent[] = [],
+    model = new TransformerLM({
+      vocab: 17,
+      dModel: 16,
+      layers: 2,
+      heads: 2,
+      context: 12,
+      moe: { experts: 6, active: 4, topK: 2, hidden: 24 },
+    });
+  const session = await compile(model, {
+    loss: crossEntropy,
+    optimizer: adamW({ lr: 1e-2 }),
+    device,
+    threads: 1,
+    seed: 3,
+    memory: 256e6,
+    accumulate,
+    events: (e) => events.push(e),
+    observe: true,
+  });
   for (const rule of rules) session.recompile<LM>(rule);
   return { session, events };
 }
-const at = (step: number, name: string, alter: Rule<LM>['alter'], more: Partial<Rule<LM>> = {}): Rule<LM> => ({ name, trigger: (run) => run.step === step, alter, cooldown: 8, ...more });
-const split = (step: number, more: Partial<Rule<LM>> = {}): Rule<LM> => at(step, 'split', (m) => { splitExpert(blocks(m)[1], 2); }, more);
+const at = (step: number, name: string, alter: Rule<LM>['alter'], more: Partial<Rule<LM>> = {}): Rule<LM> => ({
+  name,
+  trigger: (run) => run.step === step,
+  alter,
+  cooldown: 8,
+  ...more,
+});
+const split = (step: number, more: Partial<Rule<LM>> = {}): Rule<LM> =>
+  at(
+    step,
+    'split',
+    (m) => {
+      splitExpert(blocks(m)[1], 2);
+    },
+    more,
+  );
 const slotsOf = (session: Session): SlotsValue => inForce(session)[1]['slots'] as SlotsValue;
 const activeIn = (session: Session): boolean[] => activeOf(readSlots(slotsOf(session)).families);
 const bytes = (session: Session, name: string): string => fingerprint(session)[name];
 
 for (const device of ['wasm', 'native'] as const) {
-  test(`${device}: a split takes effect on its step, verified, and the loss of that step is what it would have been`, { skip: device === 'native' && noCompiler }, async () => {
-    // A dry run that did not see the copy would be far from this tolerance: the free slot holds an expert that was never trained.
-    const plain = await open([], { device }), { session, events } = await open([split(4, { tolerance: 1e-5 })], { device });
-    const want = await steps(plain.session, 60), got = await steps(session, 60), effect = 6 + NOTICE;
-    assert.equal(events.length, 1);
-    const [{ error, ...event }] = events;
-    assert.deepEqual([event.class, event.step, event.effect, event.verified, event.kept, error], ['R', 6, effect, true, true, undefined]);
-    assert.deepEqual(event.changes, [{ path: 'blocks.1.moe', knob: 'slots', from: ['on', 'on', 'on', 'on', 'off', 'off'], to: ['on', 'on', 'on', 'on', 'off', 'off', 1, 'split 2 into 4'] }]);
-    assert.deepEqual(got.slice(0, effect - 1), want.slice(0, effect - 1), 'the same bits until then');
-    assert.ok(Math.abs(got[effect - 1] - want[effect - 1]) < 1e-5 * want[effect - 1], `${got[effect - 1]} and ${want[effect - 1]}`);
-    assert.ok(got.slice(effect).some((loss, i) => loss !== want[effect + i]), 'the copies part');
-    const load = new Array<number>(6).fill(0);
-    for (let i = 0; i < 20; i++) (await session.step(toyBatch(session.steps))).stats['blocks.1.moe/load'].data.forEach((n, e) => { load[e] += Number(n); });
-    assert.deepEqual(load.map((n) => n > 0), [true, true, true, true, true, false], load.join());
-    await session.close();
-    await plain.session.close();
-  });
+  test(
+    `${device}: a split takes effect on its step, verified, and the loss of that step is what it would have been`,
+    { skip: device === 'native' && noCompiler },
+    async () => {
+      // A dry run that did not see the copy would be far from this tolerance: the free slot holds an expert that was
+      // never trained.
+      const plain = await open([], { device }),
+        { session, events } = await open([split(4, { tolerance: 1e-5 })], { device });
+      const want = await steps(plain.session, 60),
+        got = await steps(session, 60),
+        effect = 6 + NOTICE;
+      assert.equal(events.length, 1);
+      const [{ error, ...event }] = events;
+      assert.deepEqual(
+        [event.class, event.step, event.effect, event.verified, event.kept, error],
+        ['R', 6, effect, true, true, undefined],
+      );
+      assert.deepEqual(event.changes, [
+        {
+          path: 'blocks.1.moe',
+          knob: 'slots',
+          from: ['on', 'on', 'on', 'on', 'off', 'off'],
+          to: ['on', 'on', 'on', 'on', 'off', 'off', 1, 'split 2 into 4'],
+        },
+      ]);
+      assert.deepEqual(got.slice(0, effect - 1), want.slice(0, effect - 1), 'the same bits until then');
+      assert.ok(
+        Math.abs(got[effect - 1] - want[effect - 1]) < 1e-5 * want[effect - 1],
+        `${got[effect - 1]} and ` + `${want[effect - 1]}`,
+      );
+      assert.ok(
+        got.slice(effect).some((loss, i) => loss !== want[effect + i]),
+        'the copies part',
+      );
+      const load = new Array<number>(6).fill(0);
+      for (let i = 0; i < 20; i++)
+        (await session.step(toyBatch(session.steps))).stats['blocks.1.moe/load'].data.forEach((n, e) => {
+          load[e] += Number(n);
+        });
+      assert.deepEqual(
+        load.map((n) => n > 0),
+        [true, true, true, true, true, false],
+        load.join(),
+      );
+      await session.close();
+      await plain.session.close();
+    },
+  );
 }
 
 test('a change that is not what it announced is dropped, and leaves no trace', async () => {
-  const plain = await open(), { session, events } = await open([at(4, 'prune', (m) => { pruneExpert(blocks(m)[1], 0); mergeExperts(blocks(m)[0], 1, 2, 0.3); }, { tolerance: 1e-9 })]);
+  const plain = await open(),
+    { session, events } = await open([
+      at(
+        4,
+        'prune',
+        (m) => {
+          pruneExpert(blocks(m)[1], 0);
+          mergeExperts(blocks(m)[0], 1, 2, 0.3);
+        },
+        { tolerance: 1e-9 },
+      ),
+    ]);
   assert.deepEqual(await steps(session, 50), await steps(plain.session, 50));
   assert.deepEqual(fingerprint(session), fingerprint(plain.session));
   assert.equal(events.length, 1);
   assert.match(events[0].error ?? '', /does not agree with the old one: loss/);
-  assert.deepEqual([events[0].verified, events[0].kept, events[0].effect, session.plan().engine?.log], [false, false, null, []]);
+  assert.deepEqual(
+    [events[0].verified, events[0].kept, events[0].effect, session.plan().engine?.log],
+    [false, false, null, []],
+  );
   assert.deepEqual(activeIn(session), [true, true, true, true, false, false]);
   await session.close();
   await plain.session.close();
 });
 
 test('values that cannot be written are put back, whichever write fails, and the run goes on', async () => {
-  const plain = await open(), want = await steps(plain.session, 50), kept = fingerprint(plain.session), writes = 9; // three parameters with two moments each,
+  // three parameters with two moments each,
+  const plain = await open(),
+    want = await steps(plain.session, 50),
+    kept = fingerprint(plain.session),
+    writes = 9;
   // moved for the dry run, put back, moved in earnest
   for (const fails of [1, 2, 5, writes, 2 * writes + 1, 2 * writes + 6, 3 * writes, 3 * writes + 1]) {
-    const { session, events } = await open([split(4)]), got = await steps(session, 4 + NOTICE), executor = session.executor, write = executor.setPart.bind(executor);
+    const { session, events } = await open([split(4)]),
+      got = await steps(session, 4 + NOTICE),
+      executor = session.executor,
+      write = executor.setPart.bind(executor);
     let count = 0;
     executor.setPart = (...part) => {
       if (++count === fails) throw new Error('memory that cannot be written');
       write(...part);
     };
-    got.push(...await steps(session, 50 - got.length));
+    got.push(...(await steps(session, 50 - got.length)));
     assert.equal(events.length, 1);
     assert.equal(events[0].kept, fails > 3 * writes, `write ${fails} of ${count}`);
     if (!events[0].kept) {
       assert.deepEqual(got, want, `write ${fails}`);
-      assert.ok(Object.entries(fingerprint(session)).every(([name, bits]) => bits === kept[name]), `write ${fails}`);
+      assert.ok(
+        Object.entries(fingerprint(session)).every(([name, bits]) => bits === kept[name]),
+        `write ${fails}`,
+      );
       assert.match(events[0].error ?? '', /memory that cannot be written/);
       assert.ok(!activeIn(session)[4]);
     }
@@ -87,17 +180,45 @@ test('values that cannot be written are put back, whichever write fails, and the
 });
 
 test('stopped at any moment, a run goes on as if it had not been', async (t) => {
-  const rules = (): Rule<LM>[] => [split(4), at(44, 'fewer', (m) => { const [first, second] = blocks(m); pruneExpert(first, 3); mergeExperts(second, 4, 2, 0.75); splitExpert(second, 0); }), at(80, 'back', (m) => { splitExpert(blocks(m)[0], 0, 3); }, { budget: 1 })];
-  const folder = await temporaryFolder(t), whole = await open(rules()), want = await steps(whole.session, 125), log = whole.session.plan().engine?.log;
-  assert.deepEqual(log?.map((d) => [d.rule, d.step, d.effect]), [['split', 6, 38], ['fewer', 46, 78], ['back', 82, 114]]);
+  const rules = (): Rule<LM>[] => [
+    split(4),
+    at(44, 'fewer', (m) => {
+      const [first, second] = blocks(m);
+      pruneExpert(first, 3);
+      mergeExperts(second, 4, 2, 0.75);
+      splitExpert(second, 0);
+    }),
+    at(
+      80,
+      'back',
+      (m) => {
+        splitExpert(blocks(m)[0], 0, 3);
+      },
+      { budget: 1 },
+    ),
+  ];
+  const folder = await temporaryFolder(t),
+    whole = await open(rules()),
+    want = await steps(whole.session, 125),
+    log = whole.session.plan().engine?.log;
+  assert.deepEqual(
+    log?.map((d) => [d.rule, d.step, d.effect]),
+    [
+      ['split', 6, 38],
+      ['fewer', 46, 78],
+      ['back', 82, 114],
+    ],
+  );
   assert.deepEqual(slotsOf(whole.session).slice(6), [2, 'merge 2 into 4 by 0.75', 'split 0 into 2']);
   for (const stop of [5, 6, 36, 37, 38, 46, 77, 78, 113]) {
-    const first = await open(rules()), path = join(folder, `${stop}.safetensors`), before = await steps(first.session, stop);
+    const first = await open(rules()),
+      path = join(folder, `${stop}.safetensors`),
+      before = await steps(first.session, stop);
     await first.session.save(path);
     await first.session.close();
     const second = await open(rules());
     await second.session.load(path);
-    assert.deepEqual([...before, ...await steps(second.session, 125 - stop)], want, `stopped after step ${stop}`);
+    assert.deepEqual([...before, ...(await steps(second.session, 125 - stop))], want, `stopped after step ${stop}`);
     assert.deepEqual(second.session.plan().engine?.log, log);
     assert.deepEqual(fingerprint(second.session), fingerprint(whole.session));
     await second.session.close();
@@ -106,34 +227,62 @@ test('stopped at any moment, a run goes on as if it had not been', async (t) => 
 });
 
 test('what was pruned lies as it was, with its moments, until it is taken back', async () => {
-  const { session, events } = await open([at(4, 'prune', (m) => { pruneExpert(blocks(m)[1], 1); }, { undo: (run) => run.step >= 60, budget: 2 })]);
-  const names = ['experts.w1', 'experts.w2', 'router.weight'].flatMap((n) => ['', 'optim/m/', 'optim/v/'].map((kind) => `${kind}blocks.1.moe.${n}`));
+  const { session, events } = await open([
+    at(
+      4,
+      'prune',
+      (m) => {
+        pruneExpert(blocks(m)[1], 1);
+      },
+      { undo: (run) => run.step >= 60, budget: 2 },
+    ),
+  ]);
+  const names = ['experts.w1', 'experts.w2', 'router.weight'].flatMap((n) =>
+    ['', 'optim/m/', 'optim/v/'].map((kind) => `${kind}blocks.1.moe.${n}`),
+  );
   const part = (name: string): string => {
-    const { data, shape } = session.executor.getState(name), [axis, inner] = name.endsWith('router.weight') ? [1, 1] : [0, shape[1] * shape[2]];
-    return Array.from(data, Number).filter((_, i) => Math.floor(i / inner) % shape[axis] === 1).join();
+    const { data, shape } = session.executor.getState(name),
+      [axis, inner] = name.endsWith('router.weight') ? [1, 1] : [0, shape[1] * shape[2]];
+    return Array.from(data, Number)
+      .filter((_, i) => Math.floor(i / inner) % shape[axis] === 1)
+      .join();
   };
   await steps(session, 5 + NOTICE);
-  const before = names.map(part), load = async (): Promise<number> => Number((await session.step(toyBatch(session.steps))).stats['blocks.1.moe/load'].data[1]);
+  const before = names.map(part),
+    load = async (): Promise<number> =>
+      Number((await session.step(toyBatch(session.steps))).stats['blocks.1.moe/load'].data[1]);
   assert.equal(await load(), 0);
   await steps(session, 54);
   assert.equal(session.steps, 92);
   assert.deepEqual(names.map(part), before);
   const back = 62 + NOTICE;
   assert.deepEqual([await load(), events.length], [0, 1]);
-  assert.ok(await load() > 0, 'it is chosen again');
-  assert.deepEqual(events.map((e) => [e.effect, e.reason]), [[6 + NOTICE, 'prune'], [back, 'taken back']]);
+  assert.ok((await load()) > 0, 'it is chosen again');
+  assert.deepEqual(
+    events.map((e) => [e.effect, e.reason]),
+    [
+      [6 + NOTICE, 'prune'],
+      [back, 'taken back'],
+    ],
+  );
   assert.notDeepEqual(names.map(part), before);
   await session.close();
 });
 
 test('a step that is not finite where a split takes effect: nothing of it is stored, and the split stays', async () => {
-  const one = await open([split(4)]), two = await open([split(4)]), bad = toyBatch(37);
+  const one = await open([split(4)]),
+    two = await open([split(4)]),
+    bad = toyBatch(37);
   await steps(one.session, 37);
-  await assert.rejects(one.session.step({ ...bad, y: { ...bad.y, data: Int32Array.from(bad.y.data, () => 99) } }), /is not finite/);
+  await assert.rejects(
+    one.session.step({ ...bad, y: { ...bad.y, data: Int32Array.from(bad.y.data, () => 99) } }),
+    /is not finite/,
+  );
   assert.equal(one.session.steps, 37);
   assert.ok(activeIn(one.session)[4]);
   for (const name of ['blocks.1.moe.experts.w1', 'optim/v/blocks.1.moe.experts.w2']) {
-    const { data, shape } = one.session.executor.getState(name), n = shape[1] * shape[2];
+    const { data, shape } = one.session.executor.getState(name),
+      n = shape[1] * shape[2];
     assert.deepEqual(data.slice(4 * n, 5 * n), data.slice(2 * n, 3 * n), name);
   }
   assert.deepEqual(await steps(one.session, 13), (await steps(two.session, 50)).slice(37));
@@ -142,21 +291,41 @@ test('a step that is not finite where a split takes effect: nothing of it is sto
 });
 
 test('micro-batches: the parts of one step are verified and run with the same experts', async () => {
-  const plain = await open([], { accumulate: 3 }), { session, events } = await open([split(4, { tolerance: 1e-5 })], { accumulate: 3 });
+  const plain = await open([], { accumulate: 3 }),
+    { session, events } = await open([split(4, { tolerance: 1e-5 })], { accumulate: 3 });
   const [want, got] = [await steps(plain.session, 45), await steps(session, 45)];
   assert.ok(events[0].kept && events[0].verified, JSON.stringify(events));
   assert.ok(Math.abs(got[37] - want[37]) < 1e-5 * want[37]);
-  assert.equal(bytes(session, 'optim/sum/blocks.1.moe.experts.w1'), bytes(plain.session, 'optim/sum/blocks.1.moe.experts.w1'), 'sums start anew');
+  assert.equal(
+    bytes(session, 'optim/sum/blocks.1.moe.experts.w1'),
+    bytes(plain.session, 'optim/sum/blocks.1.moe.experts.w1'),
+    'sums start anew',
+  );
   await session.close();
   await plain.session.close();
 });
 
 test('what cannot be is told as a fault of the rule, at once, and costs nothing', async () => {
-  const plain = await open(), { session, events } = await open([at(4, 'too many', (m) => { const [moe] = blocks(m); for (const e of [0, 1, 2]) pruneExpert(moe, e); }),
-    at(5, 'by hand', (m) => { blocks(m)[0].slots = ['on', 'off', 'off', 'off', 'off', 'off']; })]);
+  const plain = await open(),
+    { session, events } = await open([
+      at(4, 'too many', (m) => {
+        const [moe] = blocks(m);
+        for (const e of [0, 1, 2]) pruneExpert(moe, e);
+      }),
+      at(5, 'by hand', (m) => {
+        blocks(m)[0].slots = ['on', 'off', 'off', 'off', 'off', 'off'];
+      }),
+    ]);
   assert.deepEqual(await steps(session, 12), await steps(plain.session, 12));
-  assert.deepEqual(events.map((e) => [e.rule, e.step, e.effect, e.kept]), [['too many', 6, null, false], ['by hand', 7, null, false]]);
-  for (const { error } of events) assert.match(error ?? '', /topK 2 needs as many experts to choose from, and there are 1/);
+  assert.deepEqual(
+    events.map((e) => [e.rule, e.step, e.effect, e.kept]),
+    [
+      ['too many', 6, null, false],
+      ['by hand', 7, null, false],
+    ],
+  );
+  for (const { error } of events)
+    assert.match(error ?? '', /topK 2 needs as many experts to choose from, and there are 1/);
   assert.deepEqual(fingerprint(session), fingerprint(plain.session));
   await session.close();
   await plain.session.close();

@@ -12,13 +12,25 @@ import { Knobs } from '../../../src/trace/knobs.ts';
 import { nameParameters } from '../../../src/trace/module.ts';
 import { devices, layerGraph, runLayer } from '../../nn/moe/layer.ts';
 
-const layer = (options: Partial<MoEOptions> = {}): MoE => new MoE({ dModel: 8, experts: 4, topK: 2, hidden: 12, bias: true, ...options });
-class Model { readonly moe = layer(); forward() { throw new Error('nobody runs this'); } }
+const layer = (options: Partial<MoEOptions> = {}): MoE =>
+  new MoE({ dModel: 8, experts: 4, topK: 2, hidden: 12, bias: true, ...options });
+class Model {
+  readonly moe = layer();
+  forward() {
+    throw new Error('nobody runs this');
+  }
+}
 
 /** A run whose last steps all had this load. */
 function runOf(load: readonly number[], steps = 40): RunStats {
   const run = new RunStats();
-  for (let step = 1; step <= steps; step++) run.show({ step, loss: 1, ms: 1, stats: { 'moe/load': hostTensor('int32', [load.length], Int32Array.from(load)) } });
+  for (let step = 1; step <= steps; step++)
+    run.show({
+      step,
+      loss: 1,
+      ms: 1,
+      stats: { 'moe/load': hostTensor('int32', [load.length], Int32Array.from(load)) },
+    });
   return run;
 }
 
@@ -39,14 +51,25 @@ test('a layer is made anew beyond the border, and not to and fro about it', () =
   assert.equal(expertRowsFor(0.9 * S, S), S);
   assert.equal(expertRowsFor(0.7 * S, S), S / 2);
   assert.equal(expertRowsFor(0, S), 1);
-  let now = 0, changes = 0;
-  for (let i = 0; i < 100; i++) { const next = expertRowsFor(S * (1 + 0.2 * Math.sin(i)), now); if (next !== now) changes++; now = next; }
+  let now = 0,
+    changes = 0;
+  for (let i = 0; i < 100; i++) {
+    const next = expertRowsFor(S * (1 + 0.2 * Math.sin(i)), now);
+    if (next !== now) changes++;
+    now = next;
+  }
   assert.equal(changes, 0);
 });
 
 test('the rule sets the knob on a draft, and it is of class N', () => {
-  const model = new Model(), named = nameParameters(model), rule = specialise();
-  const changes = (run: RunStats) => { const draft = draftOf<object>(model, named); if (rule.trigger(run)) rule.alter(draft.model, run); return draft.changes(); };
+  const model = new Model(),
+    named = nameParameters(model),
+    rule = specialise();
+  const changes = (run: RunStats) => {
+    const draft = draftOf<object>(model, named);
+    if (rule.trigger(run)) rule.alter(draft.model, run);
+    return draft.changes();
+  };
   const many = runOf([900, 500, 500, 100]);
   assert.deepEqual(changes(runOf([40, 40, 40, 40], 33)), []);
   const found = changes(runOf([900, 500, 500, 100], 33));
@@ -57,12 +80,19 @@ test('the rule sets the knob on a draft, and it is of class N', () => {
 
 test('a value that is no power of 2 is refused', () => {
   const moe = layer();
-  for (const bad of [3, -1, 1.5, NaN, Infinity]) assert.throws(() => { moe.expertRows = bad; }, { name: 'UserError', message: /expertRows must be a power of 2, or 0/ });
+  for (const bad of [3, -1, 1.5, NaN, Infinity])
+    assert.throws(
+      () => {
+        moe.expertRows = bad;
+      },
+      { name: 'UserError', message: /expertRows must be a power of 2, or 0/ },
+    );
   assert.equal(moe.expertRows, 0);
 });
 
 test('from the border on rows are written out, which takes memory', () => {
-  const arena = (expertRows: number): number => compileGraph(layerGraph(layer({ expertRows }), [64, 8])).program.slabs.arena;
+  const arena = (expertRows: number): number =>
+    compileGraph(layerGraph(layer({ expertRows }), [64, 8])).program.slabs.arena;
   assert.equal(arena(STORED_FROM / 2), arena(0));
   assert.ok(arena(STORED_FROM) > arena(0));
 });

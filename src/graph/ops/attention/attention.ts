@@ -1,8 +1,9 @@
-// Attention, never storing the full score matrix. The order of its sums is part of the definition, so that a cached step (one query,
-// start = its position) gives the bits of the full pass. Per query, keys in blocks of 64 from key 0 on:
-//   s = scale * (q . k), fused multiply-adds over the width ascending;  m' = max(m, s);  p = e^(s - m'), 0 where a key is not seen;
-//   a = e^(m - m');  l = l a + sum(p) in 16 lanes as all sums;  o = o a, then o = o + p v key by key, fused;  result o / l.
-// With an additive mask s = fma(q . k, scale, mask). A query that masks leave no key gets 0, and log-sum-exp -Infinity.
+// Attention, never storing the full score matrix. The order of its sums is part of the definition, so that a cached
+// step (one query, start = its position) gives the bits of the full pass. Per query, keys in blocks of 64 from key 0
+// on: s = scale * (q . k), fused multiply-adds over the width ascending; m' = max(m, s); p = e^(s - m'), 0 where a key
+// is not seen; a = e^(m - m'); l = l a + sum(p) in 16 lanes as all sums; o = o a, then o = o + p v key by key, fused;
+// result o / l. With an additive mask s = fma(q . k, scale, mask). A query that masks leave no key gets 0, and
+// log-sum-exp -Infinity.
 import { UserError } from '../../../base/errors.ts';
 import { checkOptions, type KeysOf } from '../../../base/options.ts';
 import { aFinite, aFlag, anObject, needed } from '../../../base/kinds.ts';
@@ -19,105 +20,222 @@ const UNROLL = 8; // keys whose scores are looked at together
 
 export const attentionOp: Op<AttentionAttrs> = {
   // softmax(scale q k^T) v per head, causal: query i sees keys 0..start + i; masks; and log(sum(exp(scores))).
-  name: 'attention', takes: ['floats', 'floats', 'floats'],
+  name: 'attention',
+  takes: ['floats', 'floats', 'floats'],
   infer(inputs, attrs) {
-    const sizes = attentionSizes('attention', inputs), { B, T, H, D } = sizes, { dtype } = inputs[0];
+    const sizes = attentionSizes('attention', inputs),
+      { B, T, H, D } = sizes,
+      { dtype } = inputs[0];
     checkMasks('attention', inputs, OWN, attrs, sizes);
-    return [{ dtype, shape: [B, T, H, D] }, { dtype, shape: [B, T, H] }];
+    return [
+      { dtype, shape: [B, T, H, D] },
+      { dtype, shape: [B, T, H] },
+    ];
   },
   // With p = e^(s - lse): ds = p (do . v - delta) with delta = do . o, less the gradient to lse, whose own is p.
   grad({ inputs: [q, k, v, start, ...masks], outputs: [o, lse], douts: [d, dlse], attrs, needs }) {
     if (!d && !dlse) return [q, k, v, start, ...masks].map(() => null);
-    const zeros = (like: Tensor): Tensor => q.builder.emit('constant', [], { value: 0, dtype: like.dtype, shape: like.shape.map(boundOf) })[0];
-    const dout = d ?? zeros(o), dot = emit1('sum', [emit1('mul', [dout, o])], { axes: [3] });
+    const zeros = (like: Tensor): Tensor =>
+      q.builder.emit('constant', [], { value: 0, dtype: like.dtype, shape: like.shape.map(boundOf) })[0];
+    const dout = d ?? zeros(o),
+      dot = emit1('sum', [emit1('mul', [dout, o])], { axes: [3] });
     const inputs = [q, k, v, start, lse, dlse ? emit1('sub', [dot, dlse]) : dot, dout, ...masks];
     // Many heads and batch entries: the scores are computed once for all three. Few: by more tasks. The same bits.
-    const sizes = attentionSizes('attention', [q, k, v, start].map((x) => x.type)), { B, KV } = sizes;
+    const sizes = attentionSizes(
+        'attention',
+        [q, k, v, start].map((x) => x.type),
+      ),
+      { B, KV } = sizes;
     const bias = attrs.masked && needs[OWN] ? biasGradient(inputs, attrs, sizes) : null;
     const rest = [null, ...masks.map((_, i) => (i === 0 ? bias : null))];
     if (needs[0] && needs[1] && B * KV >= ENOUGH) return [...emit('attentionGrad', inputs, attrs), ...rest];
     const [dk, dv] = needs[1] || needs[2] ? emit('attentionGradKV', inputs, attrs) : [null, null];
     return [needs[0] ? emit1('attentionGradQ', inputs, attrs) : null, dk, dv, ...rest];
   },
-  lower: { kind: 'loops', strided: [0, 1, 2], build(call) {
-    const { e, k: w, inTypes, inputs: [, , , bs], from: [pq, pk, pv], to: [po, pl], attrs: { causal } } = call;
-    const { B, T, S, H, KV, D } = attentionSizes('attention', inTypes);
-    const L = T === 1 ? 1 : 16, tiles = Math.ceil(T / L), t = new TileWriter(call, inTypes[0].dtype, L);
-    return { grid: { extent: B * H * tiles, grain: 1 }, body(g) {
-      const b = e.div(g, H * tiles), h = e.mod(e.div(g, tiles), H), first = e.scale(e.mod(g, tiles), L), own = e.div(h, H / KV), none = e.index(0);
-      const s = t.array(BLOCK), o = t.wide(L, D), parts = t.array(16);
-      const [m, next, a, l] = [t.row(), t.row(), t.row(), t.row()], limit = t.row('int32');
-      const live = w.scalar('index'), keys = w.scalar('index'), start = w.scalar('index'), count = w.scalar('index');
-      const inside = (i: Expr): Expr => t.smaller(i, e.linear(-1, [[1, live.get()]])), lastKey = (j: Expr): Expr => t.smaller(j, e.linear(-1, [[1, keys.get()]]));
-      const query = (i: Expr): Expr => e.add(first, i);
-      const q = t.turn(pq, [b, first, h, none], live.get(), D);
-      const masks = new Masks(call, t, OWN, b, S), minusInfinity = t.value(-Infinity);
-      return [
-        ...masks.setup, start.set(w.loadIndex(bs, none)), live.set(t.smaller(e.index(L), t.minus(e.index(T), first))),
-        // The keys that this tile sees, and each of its queries.
-        keys.set(causal ? t.smaller(masks.keys, e.add(start.get(), first, live.get())) : masks.keys),
-        ...[pk, pv].map((p) => t.prefetch(p, [b, none, own, none], t.smaller(e.index(BLOCK), keys.get()), D)),
-        t.each((i) => [limit.set(i, t.int(causal ? t.smaller(masks.keys, e.linear(1, [[1, start.get()], [1, first], [1, i]])) : masks.keys))]),
-        q.setup,
-        o.fill(0), l.fill(0), m.fill(-Infinity),
-        w.loop(e.div(e.add(keys.get(), e.index(BLOCK - 1)), BLOCK), (block) => {
-          const from = e.scale(block, BLOCK), values = t.inLanes(pv, [b, from, own, none], BLOCK, D, count.get());
+  lower: {
+    kind: 'loops',
+    strided: [0, 1, 2],
+    build(call) {
+      const {
+        e,
+        k: w,
+        inTypes,
+        inputs: [, , , bs],
+        from: [pq, pk, pv],
+        to: [po, pl],
+        attrs: { causal },
+      } = call;
+      const { B, T, S, H, KV, D } = attentionSizes('attention', inTypes);
+      const L = T === 1 ? 1 : 16,
+        tiles = Math.ceil(T / L),
+        t = new TileWriter(call, inTypes[0].dtype, L);
+      return {
+        grid: { extent: B * H * tiles, grain: 1 },
+        body(g) {
+          const b = e.div(g, H * tiles),
+            h = e.mod(e.div(g, tiles), H),
+            first = e.scale(e.mod(g, tiles), L),
+            own = e.div(h, H / KV),
+            none = e.index(0);
+          const s = t.array(BLOCK),
+            o = t.wide(L, D),
+            parts = t.array(16);
+          const [m, next, a, l] = [t.row(), t.row(), t.row(), t.row()],
+            limit = t.row('int32');
+          const live = w.scalar('index'),
+            keys = w.scalar('index'),
+            start = w.scalar('index'),
+            count = w.scalar('index');
+          const inside = (i: Expr): Expr => t.smaller(i, e.linear(-1, [[1, live.get()]])),
+            lastKey = (j: Expr): Expr => t.smaller(j, e.linear(-1, [[1, keys.get()]]));
+          const query = (i: Expr): Expr => e.add(first, i);
+          const q = t.turn(pq, [b, first, h, none], live.get(), D);
+          const masks = new Masks(call, t, OWN, b, S),
+            minusInfinity = t.value(-Infinity);
           return [
-            count.set(t.smaller(e.index(BLOCK), t.minus(keys.get(), from))),
-            s.fill(0),
-            t.product(s.matrix(), t.rows(pk, [b, from, own, none]), q.matrix(), { rows: count.get(), depth: D, lanes: L }),
-            t.each((i) => [next.set(i, m.at(i))]),
-            // Keys past the last are not seen.
-            w.loop(e.div(e.add(count.get(), e.index(UNROLL - 1)), UNROLL), (unit) => [t.each((i) => {
-              const places = Array.from({ length: UNROLL }, (_, n) => e.linear(n, [[UNROLL, unit]]));
-              return [...places.map((j) => {
-                const key = e.add(from, j), { seen, value } = masks.score(s.at(j, i), t.less(t.int(key), limit.at(i)), [b, h, query(inside(i)), lastKey(key)]);
-                return s.set(j, i, t.select(seen, value, minusInfinity));
-              }), next.set(i, places.reduce((most, j) => t.max(most, s.at(j, i)), next.at(i)))];
-            })]),
-            t.each((i) => {
-              const change = t.sub(m.at(i), next.at(i));
-              return [a.set(i, masks.some ? t.expWhere(t.less(minusInfinity, next.at(i)), change) : t.exp(change)), m.set(i, next.at(i))];
+            ...masks.setup,
+            start.set(w.loadIndex(bs, none)),
+            live.set(t.smaller(e.index(L), t.minus(e.index(T), first))),
+            // The keys that this tile sees, and each of its queries.
+            keys.set(causal ? t.smaller(masks.keys, e.add(start.get(), first, live.get())) : masks.keys),
+            ...[pk, pv].map((p) => t.prefetch(p, [b, none, own, none], t.smaller(e.index(BLOCK), keys.get()), D)),
+            t.each((i) => [
+              limit.set(
+                i,
+                t.int(
+                  causal
+                    ? t.smaller(
+                        masks.keys,
+                        e.linear(1, [
+                          [1, start.get()],
+                          [1, first],
+                          [1, i],
+                        ]),
+                      )
+                    : masks.keys,
+                ),
+              ),
+            ]),
+            q.setup,
+            o.fill(0),
+            l.fill(0),
+            m.fill(-Infinity),
+            w.loop(e.div(e.add(keys.get(), e.index(BLOCK - 1)), BLOCK), (block) => {
+              const from = e.scale(block, BLOCK),
+                values = t.inLanes(pv, [b, from, own, none], BLOCK, D, count.get());
+              return [
+                count.set(t.smaller(e.index(BLOCK), t.minus(keys.get(), from))),
+                s.fill(0),
+                t.product(s.matrix(), t.rows(pk, [b, from, own, none]), q.matrix(), {
+                  rows: count.get(),
+                  depth: D,
+                  lanes: L,
+                }),
+                t.each((i) => [next.set(i, m.at(i))]),
+                // Keys past the last are not seen.
+                w.loop(e.div(e.add(count.get(), e.index(UNROLL - 1)), UNROLL), (unit) => [
+                  t.each((i) => {
+                    const places = Array.from({ length: UNROLL }, (_, n) => e.linear(n, [[UNROLL, unit]]));
+                    return [
+                      ...places.map((j) => {
+                        const key = e.add(from, j),
+                          { seen, value } = masks.score(s.at(j, i), t.less(t.int(key), limit.at(i)), [
+                            b,
+                            h,
+                            query(inside(i)),
+                            lastKey(key),
+                          ]);
+                        return s.set(j, i, t.select(seen, value, minusInfinity));
+                      }),
+                      next.set(
+                        i,
+                        places.reduce((most, j) => t.max(most, s.at(j, i)), next.at(i)),
+                      ),
+                    ];
+                  }),
+                ]),
+                t.each((i) => {
+                  const change = t.sub(m.at(i), next.at(i));
+                  return [
+                    a.set(i, masks.some ? t.expWhere(t.less(minusInfinity, next.at(i)), change) : t.exp(change)),
+                    m.set(i, next.at(i)),
+                  ];
+                }),
+                w.loop(e.scale(e.div(e.add(count.get(), e.index(UNROLL - 1)), UNROLL), UNROLL), (j) => [
+                  t.each((i) => {
+                    const x = s.at(j, i);
+                    return [s.set(j, i, t.expWhere(t.less(minusInfinity, x), t.sub(x, m.at(i))))];
+                  }),
+                ]),
+                w.loop(16, (r) => [
+                  t.each((i) => {
+                    let sum = t.value(0);
+                    for (let u = 0; u < BLOCK / 16; u++) sum = t.add(sum, s.at(e.linear(16 * u, [[1, r]]), i));
+                    return [parts.set(r, i, sum)];
+                  }),
+                ]),
+                ...[8, 4, 2, 1].map((n) =>
+                  w.loop(n, (r) => [
+                    t.each((i) => [parts.set(r, i, t.add(parts.at(r, i), parts.at(e.linear(n, [[1, r]]), i)))]),
+                  ]),
+                ),
+                t.each((i) => [l.set(i, t.fma(l.at(i), a.at(i), parts.at(0, i)))]),
+                w.loop(L, (i) => [w.vector(D, (d) => [o.set(i, d, t.mul(o.at(i, d), a.at(i)))])]),
+                ...values.setup,
+                t.product(o.matrix(), s.matrix(true), values.matrix, { rows: L, depth: count.get(), lanes: D }),
+              ];
             }),
-            w.loop(e.scale(e.div(e.add(count.get(), e.index(UNROLL - 1)), UNROLL), UNROLL), (j) => [t.each((i) => {
-              const x = s.at(j, i);
-              return [s.set(j, i, t.expWhere(t.less(minusInfinity, x), t.sub(x, m.at(i))))];
-            })]),
-            w.loop(16, (r) => [t.each((i) => {
-              let sum = t.value(0);
-              for (let u = 0; u < BLOCK / 16; u++) sum = t.add(sum, s.at(e.linear(16 * u, [[1, r]]), i));
-              return [parts.set(r, i, sum)];
-            })]),
-            ...[8, 4, 2, 1].map((n) => w.loop(n, (r) => [t.each((i) => [parts.set(r, i, t.add(parts.at(r, i), parts.at(e.linear(n, [[1, r]]), i)))])])),
-            t.each((i) => [l.set(i, t.fma(l.at(i), a.at(i), parts.at(0, i)))]),
-            w.loop(L, (i) => [w.vector(D, (d) => [o.set(i, d, t.mul(o.at(i, d), a.at(i)))])]),
-            ...values.setup,
-            t.product(o.matrix(), s.matrix(true), values.matrix, { rows: L, depth: count.get(), lanes: D })];
-        }),
-        w.loop(live.get(), (i) => [w.vector(D, (d) => {
-          const mean = t.div(o.at(i, d), l.at(i));
-          // + 0: a sum of nothing but -0 is +0, whatever keys that are not seen it went over.
-          return [w.store(po.buffer, po.at([b, query(i), h, d]), t.add(masks.some ? t.select(t.less(t.value(0), l.at(i)), mean, t.value(0)) : mean, t.value(0)))];
-        })]),
-        t.each((i) => [l.set(i, t.add(m.at(i), t.log(l.at(i))))]),
-        w.loop(live.get(), (i) => [w.store(pl.buffer, pl.at([b, query(i), h]), l.at(i))])];
-    } };
-  } },
+            w.loop(live.get(), (i) => [
+              w.vector(D, (d) => {
+                const mean = t.div(o.at(i, d), l.at(i));
+                // + 0: a sum of nothing but -0 is +0, whatever keys that are not seen it went over.
+                return [
+                  w.store(
+                    po.buffer,
+                    po.at([b, query(i), h, d]),
+                    t.add(masks.some ? t.select(t.less(t.value(0), l.at(i)), mean, t.value(0)) : mean, t.value(0)),
+                  ),
+                ];
+              }),
+            ]),
+            t.each((i) => [l.set(i, t.add(m.at(i), t.log(l.at(i))))]),
+            w.loop(live.get(), (i) => [w.store(pl.buffer, pl.at([b, query(i), h]), l.at(i))]),
+          ];
+        },
+      };
+    },
+  },
   reference(call) {
-    const { inputs: [q, k, v, [start]], inTypes, outTypes: [to, tl], attrs: { causal, scale, masked, lengths } } = call, plus = maskReference(call, OWN);
-    const { B, T, S, H, KV, D } = attentionSizes('attention', inTypes), o = new Float64Array(elements(to.shape)), lse = new Float64Array(elements(tl.shape));
-    for (let b = 0; b < B; b++) for (let i = 0; i < T; i++) for (let h = 0; h < H; h++) {
-      const query = ((b * T + i) * H + h) * D, key = (j: number): number => ((b * S + j) * KV + Math.floor(h / (H / KV))) * D;
-      const scores = Array.from({ length: causal ? Math.max(0, Math.min(S, start + i + 1)) : S }, (_, j) => {
-        let dot = 0;
-        for (let d = 0; d < D; d++) dot += q[query + d] * k[key(j) + d];
-        return dot * scale + plus(b, h, i, j);
-      });
-      const max = scores.reduce((x, y) => Math.max(x, y), -Infinity), p = scores.map((x) => Math.exp(x - max)), sum = p.reduce((x, y) => x + y, 0);
-      if ((masked || lengths) && max === -Infinity) { lse[(b * T + i) * H + h] = max; continue; }
-      lse[(b * T + i) * H + h] = max + Math.log(sum);
-      for (let d = 0; d < D; d++) o[query + d] = p.reduce((x, y, j) => x + y * v[key(j) + d], 0) / sum;
-    }
+    const {
+        inputs: [q, k, v, [start]],
+        inTypes,
+        outTypes: [to, tl],
+        attrs: { causal, scale, masked, lengths },
+      } = call,
+      plus = maskReference(call, OWN);
+    const { B, T, S, H, KV, D } = attentionSizes('attention', inTypes),
+      o = new Float64Array(elements(to.shape)),
+      lse = new Float64Array(elements(tl.shape));
+    for (let b = 0; b < B; b++)
+      for (let i = 0; i < T; i++)
+        for (let h = 0; h < H; h++) {
+          const query = ((b * T + i) * H + h) * D,
+            key = (j: number): number => ((b * S + j) * KV + Math.floor(h / (H / KV))) * D;
+          const scores = Array.from({ length: causal ? Math.max(0, Math.min(S, start + i + 1)) : S }, (_, j) => {
+            let dot = 0;
+            for (let d = 0; d < D; d++) dot += q[query + d] * k[key(j) + d];
+            return dot * scale + plus(b, h, i, j);
+          });
+          const max = scores.reduce((x, y) => Math.max(x, y), -Infinity),
+            p = scores.map((x) => Math.exp(x - max)),
+            sum = p.reduce((x, y) => x + y, 0);
+          if ((masked || lengths) && max === -Infinity) {
+            lse[(b * T + i) * H + h] = max;
+            continue;
+          }
+          lse[(b * T + i) * H + h] = max + Math.log(sum);
+          for (let d = 0; d < D; d++) o[query + d] = p.reduce((x, y, j) => x + y * v[key(j) + d], 0) / sum;
+        }
     return [o, lse];
   },
 };
@@ -127,8 +245,10 @@ export interface AttentionCall {
   readonly causal: boolean;
   /** Of the scores; default 1 / sqrt(D). */
   readonly scale?: number;
-  /** [B or 1, H or 1, T or 1, S or 1]: bool, true where a query may see a key; or floats that are added to the scores, with gradients
-   * (which take memory for all scores), -Infinity where it may not. */
+  /**
+   * [B or 1, H or 1, T or 1, S or 1]: bool, true where a query may see a key; or floats that are added to the scores,
+   * with gradients (which take memory for all scores), -Infinity where it may not.
+   */
   readonly mask?: Tensor;
   /** int32 [B]: only so many keys of each batch entry are seen (the others are padding, and finite). */
   readonly lengths?: Tensor;
@@ -136,14 +256,23 @@ export interface AttentionCall {
 const KEYS: KeysOf<AttentionCall> = { causal: needed(aFlag), scale: aFinite, mask: anObject, lengths: anObject };
 
 /**
- * softmax(scale q k^T + mask) v, head by head. q [B, T, H, D], k and v [B, S, Hkv, D] where H / Hkv queries share a head of keys,
- * `start` (int32 [] or a number) the position of the first query for `causal` -> [B, T, H, D]. A query that may see no key gets 0.
+ * softmax(scale q k^T + mask) v, head by head. q [B, T, H, D], k and v [B, S, Hkv, D] where H / Hkv queries share a
+ * head of keys, `start` (int32 [] or a number) the position of the first query for `causal` -> [B, T, H, D]. A query
+ * that may see no key gets 0.
  */
 export function attention(q: Tensor, k: Tensor, v: Tensor, start: Tensor | number, options: AttentionCall): Tensor {
   checkOptions('attention', options, KEYS);
   const { causal, scale = 1 / Math.sqrt(boundOf(q.shape[3])), mask, lengths } = options;
-  if (!causal && start !== 0) throw new UserError('attention: start has no effect where `causal` is false: every query sees every key', 'give 0');
+  if (!causal && start !== 0)
+    throw new UserError(
+      'attention: start has no effect where `causal` is false: every ' + 'query sees every key',
+      'give 0',
+    );
   const from = typeof start === 'number' ? scalar(q, start, 'int32') : start;
-  return emit('attention', [q, k, v, from, ...(mask ? [mask] : []), ...(lengths ? [lengths] : [])],
-    { causal, scale, ...(mask && { masked: true }), ...(lengths && { lengths: true }) })[0];
+  return emit('attention', [q, k, v, from, ...(mask ? [mask] : []), ...(lengths ? [lengths] : [])], {
+    causal,
+    scale,
+    ...(mask && { masked: true }),
+    ...(lengths && { lengths: true }),
+  })[0];
 }

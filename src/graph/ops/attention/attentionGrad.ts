@@ -1,5 +1,6 @@
-// All gradients of attention at once: what attentionGradQ and attentionGradKV give, bit for bit, with the scores computed once. A
-// task has all keys of a batch entry and a head of keys, so this is for where there are enough of these.
+// All gradients of attention at once: what attentionGradQ and attentionGradKV give, bit for bit, with the scores
+// computed once. A task has all keys of a batch entry and a head of keys, so this is for where there are enough of
+// these.
 import { elements } from '../../../base/shape.ts';
 import type { Op } from '../../op.ts';
 import { checkGradientInputs, keyTile, keyTiles } from './attentionKeys.ts';
@@ -8,25 +9,66 @@ import { attentionSizes, ATTENTION_ONCE, type AttentionAttrs } from './attention
 
 export const attentionGradOp: Op<AttentionAttrs> = {
   // Gradients to q, k and v from q, k, v, start, lse, delta = do . o, do.
-  name: 'attentionGrad', takes: ['floats'],
+  name: 'attentionGrad',
+  takes: ['floats'],
   infer(inputs, attrs) {
     checkGradientInputs('attentionGrad', inputs, attrs);
     return inputs.slice(0, 3);
   },
   noGrad: ATTENTION_ONCE,
-  lower: { kind: 'loops', update: true, strided: [0, 1, 2, 6], build(call) {
-    const { e, k: w, to: [dq, dk, dv] } = call, sizes = attentionSizes('attentionGrad', call.inTypes), { T, H, KV, D } = sizes;
-    return { grid: { extent: sizes.B * KV, grain: 1 }, body: (g) => [
-      w.loop(keyTiles(sizes), (tile) => keyTile(call, sizes, g, tile, { dq, dk, dv })),
-      // + 0: a sum of nothing but -0 is +0.
-      w.loop(H / KV, (sharer) => [w.loop(T, (i) => [w.vector(D, (d) => {
-        const at = dq.at([e.div(g, KV), i, e.linear(0, [[H / KV, e.mod(g, KV)], [1, sharer]]), d]);
-        return [w.store(dq.buffer, at, e.op('add', [w.load(dq.buffer, at), e.const(0, call.inTypes[0].dtype)], call.inTypes[0].dtype))];
-      })])])] };
-  } },
+  lower: {
+    kind: 'loops',
+    update: true,
+    strided: [0, 1, 2, 6],
+    build(call) {
+      const {
+          e,
+          k: w,
+          to: [dq, dk, dv],
+        } = call,
+        sizes = attentionSizes('attentionGrad', call.inTypes),
+        { T, H, KV, D } = sizes;
+      return {
+        grid: { extent: sizes.B * KV, grain: 1 },
+        body: (g) => [
+          w.loop(keyTiles(sizes), (tile) => keyTile(call, sizes, g, tile, { dq, dk, dv })),
+          // + 0: a sum of nothing but -0 is +0.
+          w.loop(H / KV, (sharer) => [
+            w.loop(T, (i) => [
+              w.vector(D, (d) => {
+                const at = dq.at([
+                  e.div(g, KV),
+                  i,
+                  e.linear(0, [
+                    [H / KV, e.mod(g, KV)],
+                    [1, sharer],
+                  ]),
+                  d,
+                ]);
+                return [
+                  w.store(
+                    dq.buffer,
+                    at,
+                    e.op('add', [w.load(dq.buffer, at), e.const(0, call.inTypes[0].dtype)], call.inTypes[0].dtype),
+                  ),
+                ];
+              }),
+            ]),
+          ]),
+        ],
+      };
+    },
+  },
   reference(call) {
-    const { inputs: [q, k, , , , , dout], inTypes, outTypes: [oq, ok] } = call, { D } = attentionSizes('attentionGrad', inTypes);
-    const dq = new Float64Array(elements(oq.shape)), dk = new Float64Array(elements(ok.shape)), dv = dk.slice();
+    const {
+        inputs: [q, k, , , , , dout],
+        inTypes,
+        outTypes: [oq, ok],
+      } = call,
+      { D } = attentionSizes('attentionGrad', inTypes);
+    const dq = new Float64Array(elements(oq.shape)),
+      dk = new Float64Array(elements(ok.shape)),
+      dv = dk.slice();
     scoreGradients(call, (query, key, p, ds) => {
       for (let d = 0; d < D; d++) {
         dq[query + d] += ds * k[key + d];

@@ -1,5 +1,5 @@
-// Gradients of attention to its keys and values: dv = sum of p do, dk = sum of ds q, over the query heads that share them and the
-// queries ascending. 16 keys to a task, which goes over the queries that see them.
+// Gradients of attention to its keys and values: dv = sum of p do, dk = sum of ds q, over the query heads that share
+// them and the queries ascending. 16 keys to a task, which goes over the queries that see them.
 import { elements } from '../../../base/shape.ts';
 import type { Op } from '../../op.ts';
 import { checkGradientInputs, keyTile, keyTiles } from './attentionKeys.ts';
@@ -8,19 +8,38 @@ import { attentionSizes, ATTENTION_ONCE, type AttentionAttrs } from './attention
 
 export const attentionGradKVOp: Op<AttentionAttrs> = {
   // Gradients to k and v from q, k, v, start, lse, delta = do . o, do.
-  name: 'attentionGradKV', takes: ['floats'],
+  name: 'attentionGradKV',
+  takes: ['floats'],
   infer(inputs, attrs) {
     checkGradientInputs('attentionGradKV', inputs, attrs);
     return [inputs[1], inputs[2]];
   },
   noGrad: ATTENTION_ONCE,
-  lower: { kind: 'loops', strided: [0, 1, 2, 6], build(call) {
-    const { e, to: [dk, dv] } = call, sizes = attentionSizes('attentionGradKV', call.inTypes), tiles = keyTiles(sizes);
-    return { grid: { extent: sizes.B * sizes.KV * tiles, grain: 1 }, body: (g) => keyTile(call, sizes, e.div(g, tiles), e.mod(g, tiles), { dk, dv }) };
-  } },
+  lower: {
+    kind: 'loops',
+    strided: [0, 1, 2, 6],
+    build(call) {
+      const {
+          e,
+          to: [dk, dv],
+        } = call,
+        sizes = attentionSizes('attentionGradKV', call.inTypes),
+        tiles = keyTiles(sizes);
+      return {
+        grid: { extent: sizes.B * sizes.KV * tiles, grain: 1 },
+        body: (g) => keyTile(call, sizes, e.div(g, tiles), e.mod(g, tiles), { dk, dv }),
+      };
+    },
+  },
   reference(call) {
-    const { inputs: [q, , , , , , dout], inTypes, outTypes: [o] } = call, { D } = attentionSizes('attentionGradKV', inTypes);
-    const dk = new Float64Array(elements(o.shape)), dv = dk.slice();
+    const {
+        inputs: [q, , , , , , dout],
+        inTypes,
+        outTypes: [o],
+      } = call,
+      { D } = attentionSizes('attentionGradKV', inTypes);
+    const dk = new Float64Array(elements(o.shape)),
+      dv = dk.slice();
     scoreGradients(call, (query, key, p, ds) => {
       for (let d = 0; d < D; d++) {
         dk[key + d] += ds * q[query + d];

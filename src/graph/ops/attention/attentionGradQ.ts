@@ -10,53 +10,127 @@ import { attentionSizes, BLOCK, TileWriter, ATTENTION_ONCE, type AttentionAttrs 
 
 export const attentionGradQOp: Op<AttentionAttrs> = {
   // Gradient to q from q, k, v, start, lse, delta = do . o, do.
-  name: 'attentionGradQ', takes: ['floats'],
+  name: 'attentionGradQ',
+  takes: ['floats'],
   infer(inputs, attrs) {
     checkGradientInputs('attentionGradQ', inputs, attrs);
     return [inputs[0]];
   },
   noGrad: ATTENTION_ONCE,
-  lower: { kind: 'loops', strided: [0, 1, 2, 6], build(call) {
-    const { e, k: w, inTypes, inputs: [, , , bs], from: [pq, pk, pv, , pl, pd, pg], to: [out], attrs: { causal, scale } } = call;
-    const { B, T, S, H, KV, D } = attentionSizes('attentionGradQ', inTypes);
-    const L = T === 1 ? 1 : 16, tiles = Math.ceil(T / L), t = new TileWriter(call, inTypes[0].dtype, L);
-    return { grid: { extent: B * H * tiles, grain: 1 }, body(g) {
-      const b = e.div(g, H * tiles), h = e.mod(e.div(g, tiles), H), first = e.scale(e.mod(g, tiles), L), own = e.div(h, H / KV), none = e.index(0);
-      const s = t.array(BLOCK), dp = t.array(BLOCK), dq = t.wide(L, D);
-      const lse = t.row(), delta = t.row(), limit = t.row('int32');
-      const live = w.scalar('index'), keys = w.scalar('index'), start = w.scalar('index'), count = w.scalar('index');
-      const inside = (i: Expr): Expr => t.smaller(i, e.linear(-1, [[1, live.get()]])), query = (i: Expr): Expr => e.add(first, i);
-      const [q, dout] = [pq, pg].map((p) => t.turn(p, [b, first, h, none], live.get(), D));
-      const masks = new Masks(call, t, GRADIENT_INPUTS, b, S);
-      return [
-        ...masks.setup, start.set(w.loadIndex(bs, none)), live.set(t.smaller(e.index(L), t.minus(e.index(T), first))),
-        keys.set(causal ? t.smaller(masks.keys, e.add(start.get(), first, live.get())) : masks.keys),
-        t.each((i) => [limit.set(i, t.int(causal ? t.smaller(masks.keys, e.linear(1, [[1, start.get()], [1, first], [1, i]])) : masks.keys))]),
-        w.loop(L, (i) => [
-          lse.set(i, w.load(pl.buffer, pl.at([b, query(inside(i)), h]))), delta.set(i, w.load(pd.buffer, pd.at([b, query(inside(i)), h])))]),
-        q.setup, dout.setup,
-        dq.fill(0),
-        w.loop(e.div(e.add(keys.get(), e.index(BLOCK - 1)), BLOCK), (block) => {
-          const from = e.scale(block, BLOCK), at = [b, from, own, none], sizes = { rows: count.get(), depth: D, lanes: L }, keyRows = t.inLanes(pk, at, BLOCK, D, count.get());
+  lower: {
+    kind: 'loops',
+    strided: [0, 1, 2, 6],
+    build(call) {
+      const {
+        e,
+        k: w,
+        inTypes,
+        inputs: [, , , bs],
+        from: [pq, pk, pv, , pl, pd, pg],
+        to: [out],
+        attrs: { causal, scale },
+      } = call;
+      const { B, T, S, H, KV, D } = attentionSizes('attentionGradQ', inTypes);
+      const L = T === 1 ? 1 : 16,
+        tiles = Math.ceil(T / L),
+        t = new TileWriter(call, inTypes[0].dtype, L);
+      return {
+        grid: { extent: B * H * tiles, grain: 1 },
+        body(g) {
+          const b = e.div(g, H * tiles),
+            h = e.mod(e.div(g, tiles), H),
+            first = e.scale(e.mod(g, tiles), L),
+            own = e.div(h, H / KV),
+            none = e.index(0);
+          const s = t.array(BLOCK),
+            dp = t.array(BLOCK),
+            dq = t.wide(L, D);
+          const lse = t.row(),
+            delta = t.row(),
+            limit = t.row('int32');
+          const live = w.scalar('index'),
+            keys = w.scalar('index'),
+            start = w.scalar('index'),
+            count = w.scalar('index');
+          const inside = (i: Expr): Expr => t.smaller(i, e.linear(-1, [[1, live.get()]])),
+            query = (i: Expr): Expr => e.add(first, i);
+          const [q, dout] = [pq, pg].map((p) => t.turn(p, [b, first, h, none], live.get(), D));
+          const masks = new Masks(call, t, GRADIENT_INPUTS, b, S);
           return [
-            count.set(t.smaller(e.index(BLOCK), t.minus(keys.get(), from))),
-            s.fill(0), dp.fill(0),
-            t.product(s.matrix(), t.rows(pk, at), q.matrix(), sizes),
-            t.product(dp.matrix(), t.rows(pv, at), dout.matrix(), sizes),
-            w.loop(count.get(), (j) => [t.each((i) => {
-              const { seen, value } = masks.score(s.at(j, i), t.less(t.int(e.add(from, j)), limit.at(i)), [b, h, query(inside(i)), e.add(from, j)]);
-              const p = t.expWhere(seen, t.sub(value, lse.at(i)));
-              return [s.set(j, i, t.mul(t.mul(p, t.sub(dp.at(j, i), delta.at(i))), t.value(scale)))];
-            })]),
-            ...keyRows.setup,
-            t.product(dq.matrix(), s.matrix(true), keyRows.matrix, { rows: L, depth: count.get(), lanes: D })];
-        }),
-        w.loop(live.get(), (i) => [w.vector(D, (d) => [w.store(out.buffer, out.at([b, query(i), h, d]), t.add(dq.at(i, d), t.value(0)))])])];
-    } };
-  } },
+            ...masks.setup,
+            start.set(w.loadIndex(bs, none)),
+            live.set(t.smaller(e.index(L), t.minus(e.index(T), first))),
+            keys.set(causal ? t.smaller(masks.keys, e.add(start.get(), first, live.get())) : masks.keys),
+            t.each((i) => [
+              limit.set(
+                i,
+                t.int(
+                  causal
+                    ? t.smaller(
+                        masks.keys,
+                        e.linear(1, [
+                          [1, start.get()],
+                          [1, first],
+                          [1, i],
+                        ]),
+                      )
+                    : masks.keys,
+                ),
+              ),
+            ]),
+            w.loop(L, (i) => [
+              lse.set(i, w.load(pl.buffer, pl.at([b, query(inside(i)), h]))),
+              delta.set(i, w.load(pd.buffer, pd.at([b, query(inside(i)), h]))),
+            ]),
+            q.setup,
+            dout.setup,
+            dq.fill(0),
+            w.loop(e.div(e.add(keys.get(), e.index(BLOCK - 1)), BLOCK), (block) => {
+              const from = e.scale(block, BLOCK),
+                at = [b, from, own, none],
+                sizes = { rows: count.get(), depth: D, lanes: L },
+                keyRows = t.inLanes(pk, at, BLOCK, D, count.get());
+              return [
+                count.set(t.smaller(e.index(BLOCK), t.minus(keys.get(), from))),
+                s.fill(0),
+                dp.fill(0),
+                t.product(s.matrix(), t.rows(pk, at), q.matrix(), sizes),
+                t.product(dp.matrix(), t.rows(pv, at), dout.matrix(), sizes),
+                w.loop(count.get(), (j) => [
+                  t.each((i) => {
+                    const { seen, value } = masks.score(s.at(j, i), t.less(t.int(e.add(from, j)), limit.at(i)), [
+                      b,
+                      h,
+                      query(inside(i)),
+                      e.add(from, j),
+                    ]);
+                    const p = t.expWhere(seen, t.sub(value, lse.at(i)));
+                    return [s.set(j, i, t.mul(t.mul(p, t.sub(dp.at(j, i), delta.at(i))), t.value(scale)))];
+                  }),
+                ]),
+                ...keyRows.setup,
+                t.product(dq.matrix(), s.matrix(true), keyRows.matrix, { rows: L, depth: count.get(), lanes: D }),
+              ];
+            }),
+            w.loop(live.get(), (i) => [
+              w.vector(D, (d) => [w.store(out.buffer, out.at([b, query(i), h, d]), t.add(dq.at(i, d), t.value(0)))]),
+            ]),
+          ];
+        },
+      };
+    },
+  },
   reference(call) {
-    const { inputs: [, k], inTypes, outTypes: [o] } = call, { D } = attentionSizes('attentionGradQ', inTypes), dq = new Float64Array(elements(o.shape));
-    scoreGradients(call, (query, key, _, ds) => { for (let d = 0; d < D; d++) dq[query + d] += ds * k[key + d]; });
+    const {
+        inputs: [, k],
+        inTypes,
+        outTypes: [o],
+      } = call,
+      { D } = attentionSizes('attentionGradQ', inTypes),
+      dq = new Float64Array(elements(o.shape));
+    scoreGradients(call, (query, key, _, ds) => {
+      for (let d = 0; d < D; d++) dq[query + d] += ds * k[key + d];
+    });
     return [dq];
   },
 };

@@ -1,5 +1,6 @@
-// Gradients of attention from the side of its keys: a tile of 16 keys goes over the queries that see them, in blocks of 64. The
-// gradients to its keys and values are its own; that to the queries it adds to what the tiles before it have added.
+// Gradients of attention from the side of its keys: a tile of 16 keys goes over the queries that see them, in blocks of
+// 64. The gradients to its keys and values are its own; that to the queries it adds to what the tiles before it have
+// added.
 import { ShapeError } from '../../../base/errors.ts';
 import { sameShape, showType, type TensorType } from '../../../base/shape.ts';
 import type { Expr } from '../../../kernel/expr.ts';
@@ -12,12 +13,24 @@ const LANES = 16;
 /** Inputs of the gradients before the masks. */
 export const GRADIENT_INPUTS = 7;
 
-/** Checks what the gradients of attention need beside its inputs: lse, delta [B, T, H], the gradient to the output [B, T, H, D]; and the masks. */
+/**
+ * Checks what the gradients of attention need beside its inputs: lse, delta [B, T, H], the gradient to the output [B,
+ * T, H, D]; and the masks.
+ */
 export function checkGradientInputs(op: string, inputs: readonly TensorType[], attrs: AttentionAttrs): void {
-  const sizes = attentionSizes(op, inputs), { B, T, H, D } = sizes, wanted = [[B, T, H], [B, T, H], [B, T, H, D]];
+  const sizes = attentionSizes(op, inputs),
+    { B, T, H, D } = sizes,
+    wanted = [
+      [B, T, H],
+      [B, T, H],
+      [B, T, H, D],
+    ];
   wanted.forEach((shape, i) => {
     const t = inputs[4 + i];
-    if (t.dtype !== inputs[0].dtype || !sameShape(t.shape, shape)) throw new ShapeError(`${op}: input ${5 + i} must be ${showType({ dtype: inputs[0].dtype, shape })}, got ${showType(t)}`);
+    if (t.dtype !== inputs[0].dtype || !sameShape(t.shape, shape))
+      throw new ShapeError(
+        `${op}: input ${5 + i} must ` + `be ${showType({ dtype: inputs[0].dtype, shape })}, got ${showType(t)}`,
+      );
   });
   checkMasks(op, inputs, GRADIENT_INPUTS, attrs, sizes);
 }
@@ -27,70 +40,155 @@ const lanesOf = (S: number): number => (S === 1 ? 1 : LANES);
 export const keyTiles = ({ S }: Sizes): number => Math.ceil(S / lanesOf(S));
 
 /** Where the results lie. Where dq is to be made too, the tiles of a head run one after the other. */
-export interface KeyGradients { readonly dk: Place; readonly dv: Place; readonly dq?: Place }
+export interface KeyGradients {
+  readonly dk: Place;
+  readonly dv: Place;
+  readonly dq?: Place;
+}
 
 /** Tile `tile` of the keys of `pair` (batch entry times heads of keys, plus the head). */
-export function keyTile(call: LoopCall<AttentionAttrs>, sizes: Sizes, pair: Expr, tile: Expr, { dk: toK, dv: toV, dq: toQ }: KeyGradients): Stmt[] {
-  const { e, k: w, inTypes, inputs: [, , , bs], from: [pq, pk, pv, , pl, pd, pg], attrs: { causal, scale } } = call, { T, S, H, KV, D } = sizes;
-  const L = lanesOf(S), t = new TileWriter(call, inTypes[0].dtype, L), b = e.div(pair, KV), head = e.mod(pair, KV), first = e.scale(tile, L), none = e.index(0);
-  const dk = t.wide(L, D), dv = t.wide(L, D), s = t.array(BLOCK), dp = t.array(BLOCK);
-  const key = t.row('int32'), live = w.scalar('index'), begin = w.scalar('index'), start = w.scalar('index'), count = w.scalar('index'), last = w.scalar('int32');
+export function keyTile(
+  call: LoopCall<AttentionAttrs>,
+  sizes: Sizes,
+  pair: Expr,
+  tile: Expr,
+  { dk: toK, dv: toV, dq: toQ }: KeyGradients,
+): Stmt[] {
+  const {
+      e,
+      k: w,
+      inTypes,
+      inputs: [, , , bs],
+      from: [pq, pk, pv, , pl, pd, pg],
+      attrs: { causal, scale },
+    } = call,
+    { T, S, H, KV, D } = sizes;
+  const L = lanesOf(S),
+    t = new TileWriter(call, inTypes[0].dtype, L),
+    b = e.div(pair, KV),
+    head = e.mod(pair, KV),
+    first = e.scale(tile, L),
+    none = e.index(0);
+  const dk = t.wide(L, D),
+    dv = t.wide(L, D),
+    s = t.array(BLOCK),
+    dp = t.array(BLOCK);
+  const key = t.row('int32'),
+    live = w.scalar('index'),
+    begin = w.scalar('index'),
+    start = w.scalar('index'),
+    count = w.scalar('index'),
+    last = w.scalar('int32');
   const [k, v] = [pk, pv].map((p) => t.turn(p, [b, first, head, none], live.get(), D));
   const masks = new Masks(call, t, GRADIENT_INPUTS, b, S);
   const inside = (i: Expr): Expr => t.smaller(i, e.linear(-1, [[1, live.get()]]));
   // The first query that sees the tile's first key; the first tile goes over all, to make the rows of dq.
-  const seenFrom = t.larger(none, t.minus(first, start.get())), isFirst = e.op('eq', [tile, none], 'bool');
+  const seenFrom = t.larger(none, t.minus(first, start.get())),
+    isFirst = e.op('eq', [tile, none], 'bool');
   const begins = causal ? (toQ ? e.op('select', [isFirst, none, seenFrom], 'index') : seenFrom) : none;
 
   const scores = (from: Expr, h: Expr): Stmt[] => [
-    s.fill(0), dp.fill(0),
+    s.fill(0),
+    dp.fill(0),
     t.product(s.matrix(), t.rows(pq, [b, from, h, none]), k.matrix(), { rows: count.get(), depth: D, lanes: L }),
     t.product(dp.matrix(), t.rows(pg, [b, from, h, none]), v.matrix(), { rows: count.get(), depth: D, lanes: L }),
     w.loop(count.get(), (j) => {
-      const query = e.add(from, j), sees = causal ? e.add(start.get(), query) : e.linear(-1, [[1, masks.keys]]);
-      const lse = w.load(pl.buffer, pl.at([b, query, h])), delta = w.load(pd.buffer, pd.at([b, query, h]));
+      const query = e.add(from, j),
+        sees = causal ? e.add(start.get(), query) : e.linear(-1, [[1, masks.keys]]);
+      const lse = w.load(pl.buffer, pl.at([b, query, h])),
+        delta = w.load(pd.buffer, pd.at([b, query, h]));
       return [
         last.set(t.int(t.smaller(sees, e.linear(-1, [[1, masks.keys]])))),
         t.each((i) => {
-          const { seen, value } = masks.score(s.at(j, i), e.op('le', [key.at(i), last.get()], 'bool'), [b, h, query, e.add(first, inside(i))]);
-          return [s.set(j, i, t.expWhere(seen, t.sub(value, lse))), dp.set(j, i, t.mul(t.mul(s.at(j, i), t.sub(dp.at(j, i), delta)), t.value(scale)))];
-        })];
-    })];
+          const { seen, value } = masks.score(s.at(j, i), e.op('le', [key.at(i), last.get()], 'bool'), [
+            b,
+            h,
+            query,
+            e.add(first, inside(i)),
+          ]);
+          return [
+            s.set(j, i, t.expWhere(seen, t.sub(value, lse))),
+            dp.set(j, i, t.mul(t.mul(s.at(j, i), t.sub(dp.at(j, i), delta)), t.value(scale))),
+          ];
+        }),
+      ];
+    }),
+  ];
 
-  /** dq of the block's queries goes on by this tile's keys, in memory or, where lanes do not fit there, by way of a copy. */
+  /**
+   * dq of the block's queries goes on by this tile's keys, in memory or, where lanes do not fit there, by way of a
+   * copy.
+   */
   const queries = (dq: Place, from: Expr, h: Expr): Stmt[] => {
-    const place = t.inLanes(dq, [b, from, h, none], BLOCK, D, count.get()), keys = t.inLanes(pk, [b, first, head, none], L, D, live.get());
-    const at = (j: Expr, d: Expr): Expr => dq.at([b, e.add(from, j), h, d]), store = (value: (j: Expr, d: Expr) => Expr): Stmt =>
-      w.loop(count.get(), (j) => [w.vector(D, (d) => [w.store(dq.buffer, at(j, d), value(j, d))])]);
+    const place = t.inLanes(dq, [b, from, h, none], BLOCK, D, count.get()),
+      keys = t.inLanes(pk, [b, first, head, none], L, D, live.get());
+    const at = (j: Expr, d: Expr): Expr => dq.at([b, e.add(from, j), h, d]),
+      store = (value: (j: Expr, d: Expr) => Expr): Stmt =>
+        w.loop(count.get(), (j) => [w.vector(D, (d) => [w.store(dq.buffer, at(j, d), value(j, d))])]);
     return [
       w.when(isFirst, [store(() => t.value(0))]),
-      ...place.setup, ...keys.setup,
+      ...place.setup,
+      ...keys.setup,
       t.product(place.matrix, dp.matrix(), keys.matrix, { rows: count.get(), depth: live.get(), lanes: D }),
-      ...(place.setup.length > 0 ? [store((j, d) => t.read(place.matrix, j, d))] : [])];
+      ...(place.setup.length > 0 ? [store((j, d) => t.read(place.matrix, j, d))] : []),
+    ];
   };
 
-  const begun = [pq, pg].map((p) => t.prefetch(p, [b, begin.get(), e.scale(head, H / KV), none], t.smaller(e.index(BLOCK), t.minus(e.index(T), begin.get())), D));
+  const begun = [pq, pg].map((p) =>
+    t.prefetch(
+      p,
+      [b, begin.get(), e.scale(head, H / KV), none],
+      t.smaller(e.index(BLOCK), t.minus(e.index(T), begin.get())),
+      D,
+    ),
+  );
   return [
-    ...masks.setup, start.set(w.loadIndex(bs, none)), live.set(t.smaller(e.index(L), t.minus(e.index(S), first))), begin.set(begins),
+    ...masks.setup,
+    start.set(w.loadIndex(bs, none)),
+    live.set(t.smaller(e.index(L), t.minus(e.index(S), first))),
+    begin.set(begins),
     // Of a head whose tiles run one after the other, the first brings what all read.
-    ...(toQ ? [w.when(isFirst, [...[pk, pv].map((p) => t.prefetch(p, [b, none, head, none], L, D)), ...begun])] : begun),
+    ...(toQ
+      ? [w.when(isFirst, [...[pk, pv].map((p) => t.prefetch(p, [b, none, head, none], L, D)), ...begun])]
+      : begun),
     ...(toQ ? [pk, pv].map((p) => t.prefetch(p, [b, e.linear(L, [[1, first]]), head, none], L, D)) : []),
     t.each((i) => [key.set(i, t.int(e.add(first, i)))]),
-    k.setup, v.setup,
-    dk.fill(0), dv.fill(0),
-    w.loop(H / KV, (sharer) => [w.loop(e.div(e.linear(T + BLOCK - 1, [[-1, begin.get()]]), BLOCK), (block) => {
-      const from = e.linear(0, [[1, begin.get()], [BLOCK, block]]), h = e.linear(0, [[H / KV, head], [1, sharer]]);
-      const [outer, query] = [pg, pq].map((p) => t.inLanes(p, [b, from, h, none], BLOCK, D, count.get())), sizes = { rows: L, depth: count.get(), lanes: D };
-      return [
-        count.set(t.smaller(e.index(BLOCK), t.minus(e.index(T), from))),
-        ...scores(from, h), ...outer.setup, ...query.setup,
-        t.product(dv.matrix(), s.matrix(true), outer.matrix, sizes),
-        t.product(dk.matrix(), dp.matrix(true), query.matrix, sizes),
-        ...(toQ ? queries(toQ, from, h) : [])];
-    })]),
-    w.loop(live.get(), (i) => [w.vector(D, (d) => {
-      const at = [b, e.add(first, i), head, d];
-      // + 0: a sum of nothing but -0 is +0.
-      return [w.store(toK.buffer, toK.at(at), t.add(dk.at(i, d), t.value(0))), w.store(toV.buffer, toV.at(at), t.add(dv.at(i, d), t.value(0)))];
-    })])];
+    k.setup,
+    v.setup,
+    dk.fill(0),
+    dv.fill(0),
+    w.loop(H / KV, (sharer) => [
+      w.loop(e.div(e.linear(T + BLOCK - 1, [[-1, begin.get()]]), BLOCK), (block) => {
+        const from = e.linear(0, [
+            [1, begin.get()],
+            [BLOCK, block],
+          ]),
+          h = e.linear(0, [
+            [H / KV, head],
+            [1, sharer],
+          ]);
+        const [outer, query] = [pg, pq].map((p) => t.inLanes(p, [b, from, h, none], BLOCK, D, count.get())),
+          sizes = { rows: L, depth: count.get(), lanes: D };
+        return [
+          count.set(t.smaller(e.index(BLOCK), t.minus(e.index(T), from))),
+          ...scores(from, h),
+          ...outer.setup,
+          ...query.setup,
+          t.product(dv.matrix(), s.matrix(true), outer.matrix, sizes),
+          t.product(dk.matrix(), dp.matrix(true), query.matrix, sizes),
+          ...(toQ ? queries(toQ, from, h) : []),
+        ];
+      }),
+    ]),
+    w.loop(live.get(), (i) => [
+      w.vector(D, (d) => {
+        const at = [b, e.add(first, i), head, d];
+        // + 0: a sum of nothing but -0 is +0.
+        return [
+          w.store(toK.buffer, toK.at(at), t.add(dk.at(i, d), t.value(0))),
+          w.store(toV.buffer, toV.at(at), t.add(dv.at(i, d), t.value(0))),
+        ];
+      }),
+    ]),
+  ];
 }

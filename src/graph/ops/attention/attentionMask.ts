@@ -1,6 +1,6 @@
-// Which keys a query may see, beside causality: a mask (bool: true where it may; or floats that are added to the scores, -Infinity where
-// it may not) and a number of keys for each batch entry. Both stand behind an attention op's other inputs. A query that sees no key
-// gets 0, and nothing flows through it.
+// Which keys a query may see, beside causality: a mask (bool: true where it may; or floats that are added to the
+// scores, -Infinity where it may not) and a number of keys for each batch entry. Both stand behind an attention op's
+// other inputs. A query that sees no key gets 0, and nothing flows through it.
 import { ShapeError } from '../../../base/errors.ts';
 import { showType, stridesOf, type Dim, type TensorType } from '../../../base/shape.ts';
 import type { Expr } from '../../../kernel/expr.ts';
@@ -13,17 +13,36 @@ import { unbroadcast } from '../elementwise/elementwise.ts';
 type Masked = Pick<AttentionAttrs, 'masked' | 'lengths'>;
 
 /** Where mask and lengths are among the inputs, of which `base` come before. */
-const places = ({ masked, lengths }: Masked, base: number): { mask: number; lengths: number } =>
-  ({ mask: masked ? base : -1, lengths: lengths ? base + (masked ? 1 : 0) : -1 });
+const places = ({ masked, lengths }: Masked, base: number): { mask: number; lengths: number } => ({
+  mask: masked ? base : -1,
+  lengths: lengths ? base + (masked ? 1 : 0) : -1,
+});
 
 /** Steps of a mask's elements along batch, head, query and key; 0 where it is stretched. */
 const stepsOf = (shape: readonly Dim[]): number[] => stridesOf(shape).map((s, i) => (shape[i] === 1 ? 0 : s));
 
-export function checkMasks(op: string, types: readonly TensorType[], base: number, attrs: Omit<AttentionAttrs, 'causal'>, { B, H, T, S }: Sizes): void {
-  if (!Number.isFinite(attrs.scale)) throw new ShapeError(`${op}: scale must be a finite number, got ${String(attrs.scale)}`);
-  const at = places(attrs, base), mask = types[at.mask], lengths = types[at.lengths], whole = [B, H, T, S];
-  if (attrs.masked && (mask.shape.length !== 4 || mask.shape.some((d, i) => d !== 1 && d !== whole[i]) || (mask.dtype !== 'bool' && mask.dtype !== types[0].dtype))) {
-    throw new ShapeError(`${op}: a mask must be bool or ${types[0].dtype} [${whole.join(' or 1, ')} or 1], got ${showType(mask)}`);
+export function checkMasks(
+  op: string,
+  types: readonly TensorType[],
+  base: number,
+  attrs: Omit<AttentionAttrs, 'causal'>,
+  { B, H, T, S }: Sizes,
+): void {
+  if (!Number.isFinite(attrs.scale))
+    throw new ShapeError(`${op}: scale must be a finite number, got ` + `${String(attrs.scale)}`);
+  const at = places(attrs, base),
+    mask = types[at.mask],
+    lengths = types[at.lengths],
+    whole = [B, H, T, S];
+  if (
+    attrs.masked &&
+    (mask.shape.length !== 4 ||
+      mask.shape.some((d, i) => d !== 1 && d !== whole[i]) ||
+      (mask.dtype !== 'bool' && mask.dtype !== types[0].dtype))
+  ) {
+    throw new ShapeError(
+      `${op}: a mask must be bool or ${types[0].dtype} [${whole.join(' or 1, ')} or 1], got ` + `${showType(mask)}`,
+    );
   }
   if (attrs.lengths && (lengths.dtype !== 'int32' || lengths.shape.length !== 1 || lengths.shape[0] !== B)) {
     throw new ShapeError(`${op}: lengths must be int32[${B}], one for each batch entry, got ${showType(lengths)}`);
@@ -41,7 +60,8 @@ export class Masks {
   readonly keys: Expr;
 
   constructor(call: LoopCall<AttentionAttrs>, t: TileWriter, base: number, b: Expr, S: number) {
-    const { e, k: w } = call, at = places(call.attrs, base);
+    const { e, k: w } = call,
+      at = places(call.attrs, base);
     this.#t = t;
     this.#call = call;
     this.#mask = at.mask;
@@ -54,14 +74,33 @@ export class Masks {
   }
 
   /** Whether a query may see no key at all. */
-  get some(): boolean { return this.#call.attrs.masked === true || this.#call.attrs.lengths === true; }
+  get some(): boolean {
+    return this.#call.attrs.masked === true || this.#call.attrs.lengths === true;
+  }
 
-  /** The score of (batch entry, head, query, key) from the product q . k, and whether it is seen, if it is `within` reach. */
+  /**
+   * The score of (batch entry, head, query, key) from the product q . k, and whether it is seen, if it is `within`
+   * reach.
+   */
   score(product: Expr, within: Expr, index: readonly Expr[]): { seen: Expr; value: Expr } {
-    const t = this.#t, { e, k: w, inTypes, inputs, attrs: { scale } } = this.#call;
+    const t = this.#t,
+      {
+        e,
+        k: w,
+        inTypes,
+        inputs,
+        attrs: { scale },
+      } = this.#call;
     if (this.#mask < 0) return { seen: within, value: t.mul(product, t.value(scale)) };
-    const { dtype, shape } = inTypes[this.#mask], steps = stepsOf(shape);
-    const mask = w.load(inputs[this.#mask], e.linear(0, index.map((i, d) => [steps[d], i])));
+    const { dtype, shape } = inTypes[this.#mask],
+      steps = stepsOf(shape);
+    const mask = w.load(
+      inputs[this.#mask],
+      e.linear(
+        0,
+        index.map((i, d) => [steps[d], i]),
+      ),
+    );
     if (dtype === 'bool') return { seen: e.op('and', [within, mask], 'bool'), value: t.mul(product, t.value(scale)) };
     const value = t.fma(product, t.value(scale), mask);
     return { seen: e.op('and', [within, t.less(t.value(-Infinity), value)], 'bool'), value };
@@ -69,9 +108,15 @@ export class Masks {
 }
 
 /** What is added to a score before softmax: -Infinity where the key is not seen. For references. */
-export function maskReference({ inputs, inTypes, attrs }: RefCall<AttentionAttrs>, base: number): (b: number, h: number, i: number, j: number) => number {
-  const at = places(attrs, base), mask = at.mask < 0 ? null : inputs[at.mask], lengths = at.lengths < 0 ? null : inputs[at.lengths];
-  const steps = mask ? stepsOf(inTypes[at.mask].shape) : [], bool = mask !== null && inTypes[at.mask].dtype === 'bool';
+export function maskReference(
+  { inputs, inTypes, attrs }: RefCall<AttentionAttrs>,
+  base: number,
+): (b: number, h: number, i: number, j: number) => number {
+  const at = places(attrs, base),
+    mask = at.mask < 0 ? null : inputs[at.mask],
+    lengths = at.lengths < 0 ? null : inputs[at.lengths];
+  const steps = mask ? stepsOf(inTypes[at.mask].shape) : [],
+    bool = mask !== null && inTypes[at.mask].dtype === 'bool';
   return (b, h, i, j) => {
     if (lengths && j >= lengths[b]) return -Infinity;
     if (!mask) return 0;
@@ -80,19 +125,38 @@ export function maskReference({ inputs, inTypes, attrs }: RefCall<AttentionAttrs
   };
 }
 
-/** Gradient to an additive mask: p (do . v - delta), in terms of matrix products over all scores [B, H, T, S], summed to the mask's shape.
- * `inputs` are those of the gradient ops. */
-export function biasGradient([q, k, v, start, lse, delta, dout, mask, lengths]: readonly Tensor[], { causal, scale }: AttentionAttrs, { B, T, S, H, KV, D }: Sizes): Tensor {
+/**
+ * Gradient to an additive mask: p (do . v - delta), in terms of matrix products over all scores [B, H, T, S], summed to
+ * the mask's shape. `inputs` are those of the gradient ops.
+ */
+export function biasGradient(
+  [q, k, v, start, lse, delta, dout, mask, lengths]: readonly Tensor[],
+  { causal, scale }: AttentionAttrs,
+  { B, T, S, H, KV, D }: Sizes,
+): Tensor {
   const heads = (x: Tensor): Tensor => emit1('transpose', [x], { order: [0, 2, 1, 3] }); // [B, heads, rows, D]
-  const products = (x: Tensor, y: Tensor): Tensor => emit1('reshape', [emit1('matmul', [
-    emit1('reshape', [heads(x)], { shape: [B, KV, (H / KV) * T, D] }), heads(y)], { transA: false, transB: true })], { shape: [B, H, T, S] });
+  const products = (x: Tensor, y: Tensor): Tensor =>
+    emit1(
+      'reshape',
+      [
+        emit1('matmul', [emit1('reshape', [heads(x)], { shape: [B, KV, (H / KV) * T, D] }), heads(y)], {
+          transA: false,
+          transB: true,
+        }),
+      ],
+      { shape: [B, H, T, S] },
+    );
   const score = emit1('add', [emit1('mul', [products(q, k), scalar(q, scale)]), mask]);
-  const row = (x: Tensor): Tensor => emit1('expand', [emit1('transpose', [x], { order: [0, 2, 1] }), score], { axes: [3] });
+  const row = (x: Tensor): Tensor =>
+    emit1('expand', [emit1('transpose', [x], { order: [0, 2, 1] }), score], { axes: [3] });
   const index = (axis: number): Tensor => emit1('iota', [score], { axis });
   let seen = emit1('less', [scalar(q, -Infinity), score]);
-  const and = (condition: Tensor): void => { seen = emit1('logicalAnd', [seen, condition]); };
+  const and = (condition: Tensor): void => {
+    seen = emit1('logicalAnd', [seen, condition]);
+  };
   if (causal) and(emit1('less', [index(3), emit1('add', [emit1('add', [index(2), start]), scalar(start, 1)])]));
   if (lengths) and(emit1('less', [index(3), emit1('expand', [lengths, score], { axes: [1, 2, 3] })]));
-  const none = scalar(q, 0), p = emit1('where', [seen, emit1('exp', [emit1('where', [seen, emit1('sub', [score, row(lse)]), none])]), none]);
+  const none = scalar(q, 0),
+    p = emit1('where', [seen, emit1('exp', [emit1('where', [seen, emit1('sub', [score, row(lse)]), none])]), none]);
   return unbroadcast(emit1('mul', [p, emit1('sub', [products(dout, v), row(delta)])]), mask.type);
 }

@@ -1,5 +1,5 @@
-// What the attention kernels share: tiles of 16 rows side by side in lanes, and sums of products for them. Everything is kept
-// transposed, [..][16], so that one value (a key's element, say) meets 16 rows at once.
+// What the attention kernels share: tiles of 16 rows side by side in lanes, and sums of products for them. Everything
+// is kept transposed, [..][16], so that one value (a key's element, say) meets 16 rows at once.
 import { ShapeError } from '../../../base/errors.ts';
 import { boundOf, showType, type TensorType } from '../../../base/shape.ts';
 import type { Expr, Exprs, Scalar } from '../../../kernel/expr.ts';
@@ -7,7 +7,12 @@ import type { Matrix, Stmt } from '../../../kernel/kernel.ts';
 import type { LoopCall, LoopWriter, Place } from '../../op.ts';
 
 /** masked, lengths: whether such inputs stand behind the others (attentionMask.ts). */
-export type AttentionAttrs = { readonly causal: boolean; readonly scale: number; readonly masked?: boolean; readonly lengths?: boolean };
+export type AttentionAttrs = {
+  readonly causal: boolean;
+  readonly scale: number;
+  readonly masked?: boolean;
+  readonly lengths?: boolean;
+};
 
 /** Why the gradients of attention have none of their own. */
 export const ATTENTION_ONCE = 'attention can be differentiated once; for more, write it as matmul, softmax, matmul';
@@ -15,22 +20,38 @@ export const ATTENTION_ONCE = 'attention can be differentiated once; for more, w
 /** Keys (or queries) of a block: part of the definition of attention. */
 export const BLOCK = 64;
 const LINE = 16; // elements that memory brings at once
-const ROWS = 2, STEPS = 8; // unrolled where there is no matrix core: as many products as a machine has registers for one factor of each
+// unrolled where there is no matrix core: as many products as a machine has registers for one factor of each
+const ROWS = 2,
+  STEPS = 8;
 
-export interface Sizes { readonly B: number; readonly T: number; readonly S: number; readonly H: number; readonly KV: number; readonly D: number }
+export interface Sizes {
+  readonly B: number;
+  readonly T: number;
+  readonly S: number;
+  readonly H: number;
+  readonly KV: number;
+  readonly D: number;
+}
 
 /** Checks q [B, T, H, D], k and v [B, S, KV, D], start int32 []. */
 export function attentionSizes(op: string, [q, k, v, start]: readonly TensorType[]): Sizes {
-  const fail = (why: string): never => { throw new ShapeError(`${op}: ${why}: q ${showType(q)}, k ${showType(k)}, v ${showType(v)}`, 'q [B, T, H, D]; k, v [B, S, Hkv, D]'); };
-  if ([q, k, v].some((t) => t.shape.length !== 4 || t.shape.some((d) => typeof d !== 'number') || t.dtype !== q.dtype)) fail('needs four fixed dimensions and one dtype');
-  if (start.dtype !== 'int32' || start.shape.length !== 0) fail(`start must be an int32 scalar, got ${showType(start)}`);
-  const [B, T, H, D] = q.shape.map(boundOf), [Bk, S, KV, Dk] = k.shape.map(boundOf);
+  const fail = (why: string): never => {
+    throw new ShapeError(
+      `${op}: ${why}: q ${showType(q)}, k ${showType(k)}, v ` + `${showType(v)}`,
+      'q [B, T, H, D]; k, v [B, S, Hkv, D]',
+    );
+  };
+  if ([q, k, v].some((t) => t.shape.length !== 4 || t.shape.some((d) => typeof d !== 'number') || t.dtype !== q.dtype))
+    fail('needs four fixed dimensions and one dtype');
+  if (start.dtype !== 'int32' || start.shape.length !== 0)
+    fail(`start must be an int32 scalar, got ` + `${showType(start)}`);
+  const [B, T, H, D] = q.shape.map(boundOf),
+    [Bk, S, KV, Dk] = k.shape.map(boundOf);
   if (v.shape.some((d, i) => d !== k.shape[i]) || B !== Bk || D !== Dk) fail('shapes do not fit');
   if (KV === 0 || H % KV !== 0) fail(`${H} heads cannot share ${KV} heads of keys evenly`);
   if (S === 0) fail('there are no keys');
   return { B, T, S, H, KV, D };
 }
-
 
 /** A matrix in local memory: rows of lanes. */
 export interface Rows {
@@ -41,12 +62,21 @@ export interface Rows {
   matrix(turned?: boolean): Matrix;
 }
 
-export interface ProductSizes { readonly rows: Expr | number; readonly depth: Expr | number; readonly lanes: number }
+export interface ProductSizes {
+  readonly rows: Expr | number;
+  readonly depth: Expr | number;
+  readonly lanes: number;
+}
 
 /** So many floats a row in local memory, for matrix cores. */
 const roomFor = (lanes: number): number => Math.ceil(lanes / 16) * 16;
 
-const placeIn = (e: Exprs, m: Matrix, row: Expr, column: Expr): Expr => e.linear(0, [[1, m.at], [m.rows, row], [m.columns, column]]);
+const placeIn = (e: Exprs, m: Matrix, row: Expr, column: Expr): Expr =>
+  e.linear(0, [
+    [1, m.at],
+    [m.rows, row],
+    [m.columns, column],
+  ]);
 
 /** Arithmetic in one dtype, and sums of products over [..][lanes] arrays. */
 export class TileWriter {
@@ -62,47 +92,111 @@ export class TileWriter {
     this.lanes = lanes;
   }
 
-  add(a: Expr, b: Expr): Expr { return this.e.op('add', [a, b], this.dtype); }
-  sub(a: Expr, b: Expr): Expr { return this.e.op('sub', [a, b], this.dtype); }
-  mul(a: Expr, b: Expr): Expr { return this.e.op('mul', [a, b], this.dtype); }
-  div(a: Expr, b: Expr): Expr { return this.e.op('div', [a, b], this.dtype); }
-  max(a: Expr, b: Expr): Expr { return this.e.op('max', [a, b], this.dtype); }
-  fma(a: Expr, b: Expr, c: Expr): Expr { return this.e.op('fma', [a, b, c], this.dtype); }
-  exp(a: Expr): Expr { return this.e.op('exp', [a], this.dtype); }
-  log(a: Expr): Expr { return this.e.op('log', [a], this.dtype); }
-  value(x: number): Expr { return this.e.const(x, this.dtype); }
-  less(a: Expr, b: Expr): Expr { return this.e.op('lt', [a, b], 'bool'); }
-  select(c: Expr, a: Expr, b: Expr): Expr { return this.e.op('select', [c, a, b], a.dtype); }
+  add(a: Expr, b: Expr): Expr {
+    return this.e.op('add', [a, b], this.dtype);
+  }
+  sub(a: Expr, b: Expr): Expr {
+    return this.e.op('sub', [a, b], this.dtype);
+  }
+  mul(a: Expr, b: Expr): Expr {
+    return this.e.op('mul', [a, b], this.dtype);
+  }
+  div(a: Expr, b: Expr): Expr {
+    return this.e.op('div', [a, b], this.dtype);
+  }
+  max(a: Expr, b: Expr): Expr {
+    return this.e.op('max', [a, b], this.dtype);
+  }
+  fma(a: Expr, b: Expr, c: Expr): Expr {
+    return this.e.op('fma', [a, b, c], this.dtype);
+  }
+  exp(a: Expr): Expr {
+    return this.e.op('exp', [a], this.dtype);
+  }
+  log(a: Expr): Expr {
+    return this.e.op('log', [a], this.dtype);
+  }
+  value(x: number): Expr {
+    return this.e.const(x, this.dtype);
+  }
+  less(a: Expr, b: Expr): Expr {
+    return this.e.op('lt', [a, b], 'bool');
+  }
+  select(c: Expr, a: Expr, b: Expr): Expr {
+    return this.e.op('select', [c, a, b], a.dtype);
+  }
   /** e^a where `live`, else exactly 0 (and no time lost on numbers too small to be). */
-  expWhere(live: Expr, a: Expr): Expr { return this.select(live, this.exp(this.select(live, a, this.value(0))), this.value(0)); }
-  int(a: Expr): Expr { return this.e.op('cast', [a], 'int32'); }
-  smaller(a: Expr, b: Expr): Expr { return this.e.op('min', [a, b], 'index'); }
-  larger(a: Expr, b: Expr): Expr { return this.e.op('max', [a, b], 'index'); }
-  minus(a: Expr, b: Expr): Expr { return this.e.linear(0, [[1, a], [-1, b]]); }
+  expWhere(live: Expr, a: Expr): Expr {
+    return this.select(live, this.exp(this.select(live, a, this.value(0))), this.value(0));
+  }
+  int(a: Expr): Expr {
+    return this.e.op('cast', [a], 'int32');
+  }
+  smaller(a: Expr, b: Expr): Expr {
+    return this.e.op('min', [a, b], 'index');
+  }
+  larger(a: Expr, b: Expr): Expr {
+    return this.e.op('max', [a, b], 'index');
+  }
+  minus(a: Expr, b: Expr): Expr {
+    return this.e.linear(0, [
+      [1, a],
+      [-1, b],
+    ]);
+  }
 
   array(rows: number, dtype = this.dtype, width = this.lanes): Rows {
     const all = this.w.array(dtype, rows * width);
     const place = (row: Expr | number, lane: Expr): Expr =>
-      (typeof row === 'number' ? this.e.linear(width * row, [[1, lane]]) : this.e.linear(0, [[1, lane], [width, row]]));
-    return { at: (row, lane) => all.at(place(row, lane)), set: (row, lane, value) => all.set(place(row, lane), value), fill: all.fill,
-      matrix: (turned = false) => ({ in: 'local', of: all.id, at: this.e.index(0), rows: turned ? 1 : width, columns: turned ? width : 1 }) };
+      typeof row === 'number'
+        ? this.e.linear(width * row, [[1, lane]])
+        : this.e.linear(0, [
+            [1, lane],
+            [width, row],
+          ]);
+    return {
+      at: (row, lane) => all.at(place(row, lane)),
+      set: (row, lane, value) => all.set(place(row, lane), value),
+      fill: all.fill,
+      matrix: (turned = false) => ({
+        in: 'local',
+        of: all.id,
+        at: this.e.index(0),
+        rows: turned ? 1 : width,
+        columns: turned ? width : 1,
+      }),
+    };
   }
 
   /** Rows of a head: `columns` wide, with room for a product. */
-  wide(rows: number, columns: number): Rows { return this.array(rows, this.dtype, roomFor(columns)); }
+  wide(rows: number, columns: number): Rows {
+    return this.array(rows, this.dtype, roomFor(columns));
+  }
 
   /** One row of lanes. */
-  row(dtype = this.dtype): ReturnType<LoopWriter['array']> { return this.w.array(dtype, this.lanes); }
+  row(dtype = this.dtype): ReturnType<LoopWriter['array']> {
+    return this.w.array(dtype, this.lanes);
+  }
 
-  each(body: (lane: Expr) => Stmt[]): Stmt { return this.w.vector(this.lanes, body); }
+  each(body: (lane: Expr) => Stmt[]): Stmt {
+    return this.w.vector(this.lanes, body);
+  }
 
   /** The rows of one head from `index` [batch, time, head, 0] on, as they lie in memory. */
-  rows({ buffer, strides, at }: Place, index: readonly Expr[]): Matrix { return { in: 'buffer', of: buffer, at: at(index), rows: strides[1], columns: strides[3] }; }
+  rows({ buffer, strides, at }: Place, index: readonly Expr[]): Matrix {
+    return { in: 'buffer', of: buffer, at: at(index), rows: strides[1], columns: strides[3] };
+  }
 
   /** `count` rows of a head from `index` on will be read soon: they lie apart, and no hardware would guess. */
   prefetch(place: Place, index: readonly Expr[], count: Expr | number, columns: number): Stmt {
     const from = this.rows(place, index);
-    return this.w.loop(count, (row) => Array.from({ length: Math.ceil(columns / LINE) }, (_, c): Stmt => ({ s: 'prefetch', buffer: place.buffer, index: placeIn(this.e, { ...from, columns: 1 }, row, this.e.index(LINE * c)) })));
+    return this.w.loop(count, (row) =>
+      Array.from({ length: Math.ceil(columns / LINE) }, (_, c): Stmt => ({
+        s: 'prefetch',
+        buffer: place.buffer,
+        index: placeIn(this.e, { ...from, columns: 1 }, row, this.e.index(LINE * c)),
+      })),
+    );
   }
 
   read(m: Matrix, row: Expr, column: Expr): Expr {
@@ -111,53 +205,130 @@ export class TileWriter {
   }
 
   /** Up to `lanes` rows from `index` on, side by side in lanes; lanes past the last hold something finite. */
-  turn(place: Place, index: readonly Expr[], rows: Expr, columns: number): Pick<Rows, 'matrix'> & { readonly setup: Stmt } {
-    const { e, w, lanes } = this, from = this.rows(place, index), id = w.array(this.dtype, columns * lanes).id, to: Matrix = { in: 'local', of: id, at: e.index(0), rows: lanes, columns: 1 };
-    const plain = [w.loop(lanes, (i) => [w.loop(columns, (d): Stmt[] =>
-      [{ s: 'set', local: id, index: placeIn(e, to, d, i), value: this.read(from, this.smaller(i, e.linear(-1, [[1, rows]])), d) }])])];
-    return { matrix: () => to, setup: { s: 'turn', rows, columns, from, to: id, core: lanes === 16 && this.dtype === 'float32' && from.columns === 1, plain } };
+  turn(
+    place: Place,
+    index: readonly Expr[],
+    rows: Expr,
+    columns: number,
+  ): Pick<Rows, 'matrix'> & { readonly setup: Stmt } {
+    const { e, w, lanes } = this,
+      from = this.rows(place, index),
+      id = w.array(this.dtype, columns * lanes).id,
+      to: Matrix = { in: 'local', of: id, at: e.index(0), rows: lanes, columns: 1 };
+    const plain = [
+      w.loop(lanes, (i) => [
+        w.loop(columns, (d): Stmt[] => [
+          {
+            s: 'set',
+            local: id,
+            index: placeIn(e, to, d, i),
+            value: this.read(from, this.smaller(i, e.linear(-1, [[1, rows]])), d),
+          },
+        ]),
+      ]),
+    ];
+    return {
+      matrix: () => to,
+      setup: {
+        s: 'turn',
+        rows,
+        columns,
+        from,
+        to: id,
+        core: lanes === 16 && this.dtype === 'float32' && from.columns === 1,
+        plain,
+      },
+    };
   }
 
-  /** The same as the right side of a product: where a core's lanes do not fit, up to `most` rows are copied to where they do. */
-  inLanes(place: Place, index: readonly Expr[], most: number, columns: number, count: Expr): { setup: Stmt[]; matrix: Matrix } {
+  /**
+   * The same as the right side of a product: where a core's lanes do not fit, up to `most` rows are copied to where
+   * they do.
+   */
+  inLanes(
+    place: Place,
+    index: readonly Expr[],
+    most: number,
+    columns: number,
+    count: Expr,
+  ): { setup: Stmt[]; matrix: Matrix } {
     const there = this.rows(place, index);
     if (there.columns === 1 && roomFor(columns) === columns) return { setup: [], matrix: there };
     const copy = this.wide(most, columns);
-    return { matrix: copy.matrix(), setup: [this.w.loop(count, (j) => [this.w.vector(columns, (d) => [copy.set(j, d, this.read(there, j, d))])])] };
+    return {
+      matrix: copy.matrix(),
+      setup: [this.w.loop(count, (j) => [this.w.vector(columns, (d) => [copy.set(j, d, this.read(there, j, d))])])],
+    };
   }
 
   /** to = to + a b. */
   product(to: Matrix, a: Matrix, b: Matrix, { rows, depth, lanes }: ProductSizes): Stmt {
-    const { e, w, dtype } = this, asExpr = (x: Expr | number): Expr => (typeof x === 'number' ? e.index(x) : x), width = roomFor(lanes);
+    const { e, w, dtype } = this,
+      asExpr = (x: Expr | number): Expr => (typeof x === 'number' ? e.index(x) : x),
+      width = roomFor(lanes);
     const fits = (m: Matrix): boolean => m.columns === 1 && (width === lanes || (m.in === 'local' && m.rows === width));
     const write = (row: Expr, lane: Expr, value: Expr): Stmt => {
       const index = placeIn(e, to, row, lane);
       return to.in === 'local' ? { s: 'set', local: to.of, index, value } : w.store(to.of, index, value);
     };
-    const plain = this.#units(asExpr(depth), STEPS, (k, steps) => this.#units(asExpr(rows), ROWS, (row, height) => [w.vector(lanes, (lane) => Array.from({ length: height }, (_, r) => {
-      const own = e.linear(r, [[1, row]]);
-      let sum = this.read(to, own, lane);
-      for (let s = 0; s < steps; s++) {
-        const step = e.linear(s, [[1, k]]);
-        sum = this.fma(this.read(a, own, step), this.read(b, step, lane), sum);
-      }
-      return write(own, lane, sum);
-    }))]));
-    return { s: 'product', rows: asExpr(rows), depth: asExpr(depth), lanes, width: dtype === 'float32' && fits(to) && fits(b) ? width : 0, to, a, b, plain };
+    const plain = this.#units(asExpr(depth), STEPS, (k, steps) =>
+      this.#units(asExpr(rows), ROWS, (row, height) => [
+        w.vector(lanes, (lane) =>
+          Array.from({ length: height }, (_, r) => {
+            const own = e.linear(r, [[1, row]]);
+            let sum = this.read(to, own, lane);
+            for (let s = 0; s < steps; s++) {
+              const step = e.linear(s, [[1, k]]);
+              sum = this.fma(this.read(a, own, step), this.read(b, step, lane), sum);
+            }
+            return write(own, lane, sum);
+          }),
+        ),
+      ]),
+    );
+    return {
+      s: 'product',
+      rows: asExpr(rows),
+      depth: asExpr(depth),
+      lanes,
+      width: dtype === 'float32' && fits(to) && fits(b) ? width : 0,
+      to,
+      a,
+      b,
+      plain,
+    };
   }
 
   /** `body` for each `unit` of a range, then for what is left: at once where it is known, else one by one. */
   #units(range: Expr, unit: number, body: (from: Expr, size: number) => Stmt[]): Stmt[] {
     const { e, w } = this;
     if (range.k !== 'const') {
-      const whole = e.div(range, unit), from = (i: Expr): Expr => e.linear(0, [[unit, whole], [1, i]]);
-      return [w.loop(whole, (i) => body(e.scale(i, unit), unit)), w.loop(e.linear(0, [[1, range], [-unit, whole]]), (i) => body(from(i), 1))];
+      const whole = e.div(range, unit),
+        from = (i: Expr): Expr =>
+          e.linear(0, [
+            [unit, whole],
+            [1, i],
+          ]);
+      return [
+        w.loop(whole, (i) => body(e.scale(i, unit), unit)),
+        w.loop(
+          e.linear(0, [
+            [1, range],
+            [-unit, whole],
+          ]),
+          (i) => body(from(i), 1),
+        ),
+      ];
     }
-    const whole = Math.floor(range.value / unit), rest = range.value % unit;
+    const whole = Math.floor(range.value / unit),
+      rest = range.value % unit;
     return [
       ...(whole > 0 ? [w.loop(whole, (i) => body(e.scale(i, unit), unit))] : []),
-      ...(rest > 0 ? body(e.index(whole * unit), rest) : [])];
+      ...(rest > 0 ? body(e.index(whole * unit), rest) : []),
+    ];
   }
   /** n rounded down to a multiple of 8. */
-  downToEight(n: Expr): Expr { return this.e.scale(this.e.div(n, 8), 8); }
+  downToEight(n: Expr): Expr {
+    return this.e.scale(this.e.div(n, 8), 8);
+  }
 }

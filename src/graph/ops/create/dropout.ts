@@ -1,5 +1,6 @@
-// Dropout: each element becomes 0 with probability `rate`, else x / (1 - rate). Whether it does is a function of (seed, key, step, the
-// element's row-major index) alone, by Threefry: the mask is computed again in the gradient, never stored.
+// Dropout: each element becomes 0 with probability `rate`, else x / (1 - rate). Whether it does is a function of (seed,
+// key, step, the element's row-major index) alone, by Threefry: the mask is computed again in the gradient, never
+// stored.
 import { ShapeError } from '../../../base/errors.ts';
 import { isFloat } from '../../../base/dtype.ts';
 import { threefry } from '../../../base/random.ts';
@@ -16,12 +17,27 @@ const threshold = (rate: number): number => Math.ceil(rate * 0x1000000);
 const isWord = (t: TensorType): boolean => t.dtype === 'uint32' && t.shape.length === 0;
 
 function element(call: MapCall<DropoutAttrs>, x: Expr, linear: Expr): Expr {
-  const { e, inputs: [{ type: { dtype } }, seed, step, first], attrs: { rate, key } } = call;
+  const {
+    e,
+    inputs: [
+      {
+        type: { dtype },
+      },
+      seed,
+      step,
+      first,
+    ],
+    attrs: { rate, key },
+  } = call;
   const own = e.op('cast', [linear], 'uint32');
   const index = call.inputs.length > 3 ? e.op('add', [own, first.at([])], 'uint32') : own;
   const counter = [e.op('cast', [call.int('key', key)], 'uint32'), step.at([]), index];
   const word = e.op('threefry', [seed.at([]), ...counter], 'uint32');
-  const kept = e.op('le', [e.const(threshold(rate), 'uint32'), e.op('shr', [word, e.const(8, 'uint32')], 'uint32')], 'bool');
+  const kept = e.op(
+    'le',
+    [e.const(threshold(rate), 'uint32'), e.op('shr', [word, e.const(8, 'uint32')], 'uint32')],
+    'bool',
+  );
   return e.op('select', [kept, e.op('mul', [x, e.const(1 / (1 - rate), dtype)], dtype), e.const(0, dtype)], dtype);
 }
 
@@ -36,17 +52,29 @@ export const dropoutOp: Op<DropoutAttrs> = {
     if (!(rate >= 0 && rate < 1)) throw new ShapeError(`dropout: the rate must be at least 0 and below 1, got ${rate}`);
     return [x];
   },
-  grad: ({ inputs: [, ...words], douts: [dout], attrs }) =>
-    [dout && emit1('dropout', [dout, ...words], attrs), ...words.map(() => null)],
-  lower: { kind: 'map', weight: 90,
+  grad: ({ inputs: [, ...words], douts: [dout], attrs }) => [
+    dout && emit1('dropout', [dout, ...words], attrs),
+    ...words.map(() => null),
+  ],
+  lower: {
+    kind: 'map',
+    weight: 90,
     at(call, index) {
       const strides = stridesOf(call.outTypes[0].shape);
-      return element(call, call.inputs[0].at(index), call.e.linear(0, index.map((i, d) => [strides[d], i])));
+      return element(
+        call,
+        call.inputs[0].at(index),
+        call.e.linear(
+          0,
+          index.map((i, d) => [strides[d], i]),
+        ),
+      );
     },
-    linear: (call, l) => element(call, call.inputs[0].linear(l), l) },
+    linear: (call, l) => element(call, call.inputs[0].linear(l), l),
+  },
   reference({ inputs: [x, [seed], [step], [first] = [0]], attrs: { rate, key } }) {
     const least = threshold(rate);
-    return [x.map((v, i) => ((threefry(seed, key, step, first + i)[0] >>> 8) >= least ? v / (1 - rate) : 0))];
+    return [x.map((v, i) => (threefry(seed, key, step, first + i)[0] >>> 8 >= least ? v / (1 - rate) : 0))];
   },
 };
 
@@ -54,4 +82,4 @@ export const dropoutOp: Op<DropoutAttrs> = {
  * (uint32) tells this dropout from others; first (uint32 [], default 0): the index of the first element. `Trace.random`
  * gives all. */
 export const dropout = (x: Tensor, seed: Tensor, step: Tensor, { rate, key }: DropoutAttrs, first?: Tensor): Tensor =>
-  (rate === 0 ? x : emit1('dropout', [x, seed, step, ...(first ? [first] : [])], { rate, key: key >>> 0 }));
+  rate === 0 ? x : emit1('dropout', [x, seed, step, ...(first ? [first] : [])], { rate, key: key >>> 0 });

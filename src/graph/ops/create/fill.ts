@@ -7,7 +7,8 @@ export const full = (like: Tensor, shape: readonly number[], value: number, dtyp
   like.builder.emit('constant', [], { value, dtype, shape })[0];
 
 /** `value` in every element, of the shape and dtype of `like` (whose first dimension may vary). */
-export const fullLike = (like: Tensor, value: number): Tensor => emit1('expand', [scalar(like, value), like], { axes: like.shape.map((_, i) => i) });
+export const fullLike = (like: Tensor, value: number): Tensor =>
+  emit1('expand', [scalar(like, value), like], { axes: like.shape.map((_, i) => i) });
 /** Zeros of the dtype and shape of another tensor. */
 export const zerosLike = (like: Tensor): Tensor => fullLike(like, 0);
 /** Ones of the dtype and shape of another tensor. */

@@ -8,17 +8,21 @@ export type IotaAttrs = { readonly axis: number };
 
 export const iotaOp: Op<IotaAttrs> = {
   // Index along an axis of each element of x, whose values are not read.
-  name: 'iota', takes: ['stored'], unread: [0],
+  name: 'iota',
+  takes: ['stored'],
+  unread: [0],
   infer([x], { axis }) {
     checkAxis('iota', x, axis);
     return [{ dtype: 'int32', shape: x.shape }];
   },
   lower: { kind: 'map', weight: 0, at: ({ e, attrs: { axis } }, index) => e.op('cast', [index[axis]], 'int32') },
   reference({ outTypes: [type], attrs: { axis } }) {
-    const step = stridesOf(type.shape)[axis], size = boundOf(type.shape[axis]);
+    const step = stridesOf(type.shape)[axis],
+      size = boundOf(type.shape[axis]);
     return [Float64Array.from({ length: elements(type.shape) }, (_, i) => Math.floor(i / step) % size)];
   },
 };
 
 /** int32 of the shape of `like` (its values are not read): each element's index along `axis`. */
-export const iota = (like: Tensor, axis: number): Tensor => emit1('iota', [like], { axis: axis < 0 ? axis + like.shape.length : axis });
+export const iota = (like: Tensor, axis: number): Tensor =>
+  emit1('iota', [like], { axis: axis < 0 ? axis + like.shape.length : axis });

@@ -10,17 +10,23 @@ export const oneHotOp: Op<OneHotAttrs> = {
   // 1 where the last index equals x, else 0.
   name: 'oneHot',
   infer([x], { classes }): TensorType[] {
-    if (!Number.isInteger(classes) || classes < 1) throw new ShapeError(`oneHot: needs at least one class, got ${String(classes)}`);
+    if (!Number.isInteger(classes) || classes < 1)
+      throw new ShapeError(`oneHot: needs at least one class, got ` + `${String(classes)}`);
     if (x.dtype !== 'int32') throw new ShapeError(`oneHot: needs int32, got ${x.dtype}`);
     return [{ dtype: 'float32', shape: [...x.shape, classes] }];
   },
-  lower: { kind: 'map', at({ e, inputs: [x] }, index) {
-    const hit = e.op('eq', [e.op('cast', [x.at(index.slice(0, -1))], 'index'), index[index.length - 1]], 'bool');
-    return e.op('select', [hit, e.const(1, 'float32'), e.const(0, 'float32')], 'float32');
-  } },
+  lower: {
+    kind: 'map',
+    at({ e, inputs: [x] }, index) {
+      const hit = e.op('eq', [e.op('cast', [x.at(index.slice(0, -1))], 'index'), index[index.length - 1]], 'bool');
+      return e.op('select', [hit, e.const(1, 'float32'), e.const(0, 'float32')], 'float32');
+    },
+  },
   reference({ inputs: [x], outTypes: [type], attrs: { classes } }) {
     const out = new Float64Array(elements(type.shape));
-    x.forEach((c, i) => { if (c >= 0 && c < classes) out[i * classes + c] = 1; });
+    x.forEach((c, i) => {
+      if (c >= 0 && c < classes) out[i * classes + c] = 1;
+    });
     return [out];
   },
 };

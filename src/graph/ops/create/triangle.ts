@@ -13,7 +13,9 @@ function above(op: string, x: Tensor): Tensor {
   return sub(iota(x, -1), iota(x, -2));
 }
 
-/** bool of x's shape: column <= row + diagonal of the last two dimensions; true on and below the diagonal by default. */
+/**
+ * bool of x's shape: column <= row + diagonal of the last two dimensions; true on and below the diagonal by default.
+ */
 export const lowerMask = (x: Tensor, diagonal = 0): Tensor => less(above('lowerMask', x), diagonal + 1);
 
 /** x [..., m, n] with zeros above the diagonal (the one `diagonal` columns further right). */

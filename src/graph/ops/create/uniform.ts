@@ -1,4 +1,5 @@
-// Random numbers in [0, 1), 24 bits each, by Threefry: element i is a function of (seed, key, step, i) alone, whatever the schedule.
+// Random numbers in [0, 1), 24 bits each, by Threefry: element i is a function of (seed, key, step, i) alone, whatever
+// the schedule.
 import { ShapeError } from '../../../base/errors.ts';
 import { threefry, unit24 } from '../../../base/random.ts';
 import { elements, showType, stridesOf, type TensorType } from '../../../base/shape.ts';
@@ -10,7 +11,8 @@ import { emit1, type Tensor } from '../../tensor.ts';
 export type UniformAttrs = { readonly key: number };
 
 function element({ e, inputs, attrs: { key }, int }: MapCall<UniformAttrs>, linear: Expr): Expr {
-  const [, seed, step, first] = inputs, own = e.op('cast', [linear], 'uint32');
+  const [, seed, step, first] = inputs,
+    own = e.op('cast', [linear], 'uint32');
   const index = inputs.length > 3 ? e.op('add', [own, first.at([])], 'uint32') : own;
   const counter = [e.op('cast', [int('key', key)], 'uint32'), step.at([]), index];
   const bits = e.op('shr', [e.op('threefry', [seed.at([]), ...counter], 'uint32'), e.const(8, 'uint32')], 'uint32');
@@ -19,7 +21,9 @@ function element({ e, inputs, attrs: { key }, int }: MapCall<UniformAttrs>, line
 
 export const uniformOp: Op<UniformAttrs> = {
   // a random number in [0, 1) for each element of like, whose values are not read; the first's index is 0, or given.
-  name: 'uniform', takes: ['stored'], unread: [0],
+  name: 'uniform',
+  takes: ['stored'],
+  unread: [0],
   infer([like, ...words]): TensorType[] {
     if (!words.every((t) => t.dtype === 'uint32' && t.shape.length === 0)) {
       throw new ShapeError(`uniform: seed, step and first must be uint32 [], got ${words.map(showType).join(', ')}`);
@@ -27,14 +31,24 @@ export const uniformOp: Op<UniformAttrs> = {
     return [{ dtype: 'float32', shape: like.shape }];
   },
   grad: ({ inputs }) => inputs.map(() => null),
-  lower: { kind: 'map', weight: 80,
+  lower: {
+    kind: 'map',
+    weight: 80,
     at(call, index) {
       const strides = stridesOf(call.outTypes[0].shape);
-      return element(call, call.e.linear(0, index.map((i, d) => [strides[d], i])));
+      return element(
+        call,
+        call.e.linear(
+          0,
+          index.map((i, d) => [strides[d], i]),
+        ),
+      );
     },
-    linear: element },
-  reference: ({ inputs: [, [seed], [step], [first] = [0]], outTypes: [type], attrs: { key } }) =>
-    [Float64Array.from({ length: elements(type.shape) }, (_, i) => unit24(threefry(seed, key, step, first + i)[0]))],
+    linear: element,
+  },
+  reference: ({ inputs: [, [seed], [step], [first] = [0]], outTypes: [type], attrs: { key } }) => [
+    Float64Array.from({ length: elements(type.shape) }, (_, i) => unit24(threefry(seed, key, step, first + i)[0])),
+  ],
 };
 
 /** like [...] (its values are not read), seed and step uint32 [] -> float32 [...]. first (uint32 [], default 0): the

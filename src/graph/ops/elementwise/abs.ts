@@ -4,10 +4,19 @@ import { elementwise } from './elementwise.ts';
 
 export const absOp = elementwise({
   // |a|
-  name: 'abs', arity: 1, weight: 1,
+  name: 'abs',
+  arity: 1,
+  weight: 1,
   grad: ({ inputs: [a] }, dout) => {
-    const zero = scalar(a, 0), none = scalar(dout, 0);
-    return [emit1('where', [emit1('less', [zero, a]), dout, emit1('where', [emit1('less', [a, zero]), emit1('neg', [dout]), none])])];
+    const zero = scalar(a, 0),
+      none = scalar(dout, 0);
+    return [
+      emit1('where', [
+        emit1('less', [zero, a]),
+        dout,
+        emit1('where', [emit1('less', [a, zero]), emit1('neg', [dout]), none]),
+      ]),
+    ];
   },
   expr: (e, [a], dtype) => e.op('abs', [a], dtype),
   value: ([a]) => Math.abs(a),

@@ -4,7 +4,8 @@ import { elementwise } from './elementwise.ts';
 
 export const addOp = elementwise({
   // a + b
-  name: 'add', arity: 2,
+  name: 'add',
+  arity: 2,
   grad: (_, dout) => [dout, dout],
   expr: (e, [a, b], dtype) => e.op('add', [a, b], dtype),
   value: ([a, b]) => a + b,

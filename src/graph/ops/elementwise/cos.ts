@@ -4,7 +4,10 @@ import { elementwise } from './elementwise.ts';
 
 export const cosOp = elementwise({
   // Cos a.
-  name: 'cos', arity: 1, takes: 'floats', weight: 14,
+  name: 'cos',
+  arity: 1,
+  takes: 'floats',
+  weight: 14,
   grad: ({ inputs: [a] }, dout) => [emit1('neg', [emit1('mul', [dout, emit1('sin', [a])])])],
   expr: (e, [a], dtype) => e.op('cos', [a], dtype),
   value: ([a]) => Math.cos(a),

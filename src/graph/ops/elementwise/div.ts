@@ -5,7 +5,9 @@ import { elementwise } from './elementwise.ts';
 
 export const divOp = elementwise({
   // a / b
-  name: 'div', arity: 2, weight: 4,
+  name: 'div',
+  arity: 2,
+  weight: 4,
   grad: ({ inputs: [, b], outputs: [y], needs }, dout) => {
     const da = emit1('div', [dout, b]);
     return [da, needs[1] ? emit1('neg', [emit1('mul', [da, y])]) : null];
@@ -14,5 +16,8 @@ export const divOp = elementwise({
   value: ([a, b], _, { to }) => (isFloat(to) ? a / b : b === 0 ? 0 : Math.trunc(a / b)),
 });
 
-/** a / b with broadcasting. Of integers the quotient is truncated towards zero, of the least one by -1 it is itself, by 0 it is 0. */
+/**
+ * a / b with broadcasting. Of integers the quotient is truncated towards zero, of the least one by -1 it is itself, by
+ * 0 it is 0.
+ */
 export const div = (a: Tensor, b: Tensor | number): Tensor => emit1('div', [a, lift(a, b)]);

@@ -1,8 +1,17 @@
-// What all elementwise ops share: broadcasting of shapes, reading of stretched inputs, summing a gradient back to a stretched
-// input's shape, and a reference loop. An elementwise op's own file says only what it computes.
+// What all elementwise ops share: broadcasting of shapes, reading of stretched inputs, summing a gradient back to a
+// stretched input's shape, and a reference loop. An elementwise op's own file says only what it computes.
 import type { DType } from '../../../base/dtype.ts';
 import { ShapeError } from '../../../base/errors.ts';
-import { boundOf, broadcastShapes, elements, sameShape, sizes, stridesOf, type Dim, type TensorType } from '../../../base/shape.ts';
+import {
+  boundOf,
+  broadcastShapes,
+  elements,
+  sameShape,
+  sizes,
+  stridesOf,
+  type Dim,
+  type TensorType,
+} from '../../../base/shape.ts';
 import type { Expr, Exprs } from '../../../kernel/expr.ts';
 import type { GradCall, MapCall, Op, Reader, RefCall, Takes } from '../../op.ts';
 import type { Attrs } from '../../graph.ts';
@@ -28,7 +37,10 @@ export interface Elementwise<A extends Attrs> {
 }
 
 /** Of the inputs and of the result. */
-export interface Dtypes { readonly from: readonly DType[]; readonly to: DType }
+export interface Dtypes {
+  readonly from: readonly DType[];
+  readonly to: DType;
+}
 
 /** Index of a broadcast input's element, given that of the result. */
 export function broadcastIndex(e: Exprs, shape: readonly Dim[], index: readonly Expr[]): Expr[] {
@@ -41,7 +53,10 @@ export const readBroadcast = (e: Exprs, reader: Reader, index: readonly Expr[]):
 
 function linearOf(call: MapCall, index: readonly Expr[]): Expr {
   const strides = stridesOf(call.outTypes[0].shape);
-  return call.e.linear(0, index.map((i, d) => [strides[d], i]));
+  return call.e.linear(
+    0,
+    index.map((i, d) => [strides[d], i]),
+  );
 }
 
 /** Sums a gradient over the dimensions along which `to` was stretched. */
@@ -50,11 +65,14 @@ export function unbroadcast(grad: Tensor, to: TensorType): Tensor {
   const axes = grad.shape.flatMap((d, i) => (i < lead || (to.shape[i - lead] === 1 && d !== 1) ? [i] : []));
   if (axes.length === 0) return grad;
   const summed = emit1('sum', [grad], { axes });
-  return summed.shape.length === to.shape.length ? summed : emit1('reshape', [summed], { shape: to.shape.map(boundOf) });
+  return summed.shape.length === to.shape.length
+    ? summed
+    : emit1('reshape', [summed], { shape: to.shape.map(boundOf) });
 }
 
 function checkDtypes(name: string, takes: Elementwise<Attrs>['takes'], dtypes: readonly DType[]): void {
-  const alike = takes === 'a bool and two alike' ? dtypes.slice(1) : dtypes, got = dtypes.join(', ');
+  const alike = takes === 'a bool and two alike' ? dtypes.slice(1) : dtypes,
+    got = dtypes.join(', ');
   if (alike.some((d) => d !== alike[0])) throw unlike(name, ...dtypes);
   const bool = takes === 'bools' || takes === 'a bool and two alike';
   if (bool && dtypes[0] !== 'bool') throw new ShapeError(`${name} takes ${takes}, got ${got}`, 'use cast');
@@ -68,32 +86,67 @@ function takesOf({ takes = 'numbers', arity }: Pick<Elementwise<Attrs>, 'takes' 
 }
 
 /** A number as one of an integer dtype: modulo 2^32; floats as they are. */
-export const wrapped = (x: number, dtype: DType): number => (dtype === 'int32' ? x | 0 : dtype === 'uint32' ? x >>> 0 : x);
+export const wrapped = (x: number, dtype: DType): number =>
+  dtype === 'int32' ? x | 0 : dtype === 'uint32' ? x >>> 0 : x;
 
 export function elementwise<A extends Attrs = Attrs>(spec: Elementwise<A>): Op<A> {
   const { name, arity, weight = 1 } = spec;
   return {
-    name, takes: takesOf(spec),
+    name,
+    takes: takesOf(spec),
     infer(inputs, attrs) {
       if (inputs.length !== arity) throw new ShapeError(`${name} takes ${arity} inputs, got ${inputs.length}`);
       const shape = inputs.reduce<readonly Dim[]>((s, t) => broadcastShapes(name, s, t.shape), []);
-      checkDtypes(name, spec.takes, inputs.map((t) => t.dtype));
-      return [{ dtype: spec.dtype ? spec.dtype(inputs.map((t) => t.dtype), attrs) : inputs[0].dtype, shape }];
+      checkDtypes(
+        name,
+        spec.takes,
+        inputs.map((t) => t.dtype),
+      );
+      return [
+        {
+          dtype: spec.dtype
+            ? spec.dtype(
+                inputs.map((t) => t.dtype),
+                attrs,
+              )
+            : inputs[0].dtype,
+          shape,
+        },
+      ];
     },
-    ...(spec.grad && { grad: (call: GradCall<A>) => {
-      const dout = call.douts[0];
-      if (!dout || !spec.grad) return call.inputs.map(() => null);
-      return spec.grad(call, dout).map((g, i) => g && unbroadcast(g, call.inputs[i].type));
-    } }),
-    lower: { kind: 'map', weight, ...(spec.stored && { stored: () => true }),
+    ...(spec.grad && {
+      grad: (call: GradCall<A>) => {
+        const dout = call.douts[0];
+        if (!dout || !spec.grad) return call.inputs.map(() => null);
+        return spec.grad(call, dout).map((g, i) => g && unbroadcast(g, call.inputs[i].type));
+      },
+    }),
+    lower: {
+      kind: 'map',
+      weight,
+      ...(spec.stored && { stored: () => true }),
       at: (call, index) =>
-        spec.expr(call.e, call.inputs.map((r) => readBroadcast(call.e, r, index)), call.outTypes[0].dtype, call, linearOf(call, index)),
+        spec.expr(
+          call.e,
+          call.inputs.map((r) => readBroadcast(call.e, r, index)),
+          call.outTypes[0].dtype,
+          call,
+          linearOf(call, index),
+        ),
       linear(call, l) {
-        const whole = call.outTypes[0].shape, zero = call.e.index(0);
+        const whole = call.outTypes[0].shape,
+          zero = call.e.index(0);
         const one = (r: Reader): boolean => r.type.shape.length === 0;
         if (!call.inputs.every((r) => one(r) || sameShape(r.type.shape, whole))) return null;
-        return spec.expr(call.e, call.inputs.map((r) => r.linear(one(r) ? zero : l)), call.outTypes[0].dtype, call, l);
-      } },
+        return spec.expr(
+          call.e,
+          call.inputs.map((r) => r.linear(one(r) ? zero : l)),
+          call.outTypes[0].dtype,
+          call,
+          l,
+        );
+      },
+    },
     reference(call) {
       const dtypes: Dtypes = { from: call.inTypes.map((t) => t.dtype), to: call.outTypes[0].dtype };
       return [mapReference(call, (x) => wrapped(spec.value(x, call.attrs, dtypes), dtypes.to))];
@@ -108,7 +161,8 @@ function mapReference(call: RefCall, f: (x: readonly number[]) => number): Float
   const dims = sizes(type.shape);
   if (dims.length > 0) dims[0] = call.rows(type);
   const strides = call.inTypes.map((t) => {
-    const own = stridesOf(t.shape), skip = dims.length - t.shape.length;
+    const own = stridesOf(t.shape),
+      skip = dims.length - t.shape.length;
     return dims.map((_, i) => (i < skip || t.shape[i - skip] === 1 ? 0 : own[i - skip]));
   });
   const count = dims.reduce((n, d) => n * d, 1);

@@ -4,7 +4,10 @@ import { elementwise } from './elementwise.ts';
 
 export const equalOp = elementwise({
   // a == b
-  name: 'equal', arity: 2, takes: 'any', dtype: () => 'bool',
+  name: 'equal',
+  arity: 2,
+  takes: 'any',
+  dtype: () => 'bool',
   expr: (e, [a, b]) => e.op('eq', [a, b], 'bool'),
   value: ([a, b]) => (a === b ? 1 : 0),
 });

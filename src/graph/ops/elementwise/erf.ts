@@ -5,9 +5,16 @@ import { elementwise } from './elementwise.ts';
 
 export const erfOp = elementwise({
   // Erf a.
-  name: 'erf', arity: 1, takes: 'floats', weight: 20,
-  grad: ({ inputs: [a] }, dout) =>
-    [emit1('mul', [dout, emit1('mul', [emit1('exp', [emit1('neg', [emit1('mul', [a, a])])]), scalar(a, 2 / Math.sqrt(Math.PI))])])],
+  name: 'erf',
+  arity: 1,
+  takes: 'floats',
+  weight: 20,
+  grad: ({ inputs: [a] }, dout) => [
+    emit1('mul', [
+      dout,
+      emit1('mul', [emit1('exp', [emit1('neg', [emit1('mul', [a, a])])]), scalar(a, 2 / Math.sqrt(Math.PI))]),
+    ]),
+  ],
   expr: (e, [a], dtype) => e.op('erf', [a], dtype),
   value: ([a]) => math64.erf(a),
 });

@@ -4,7 +4,10 @@ import { elementwise } from './elementwise.ts';
 
 export const expOp = elementwise({
   // e^a
-  name: 'exp', arity: 1, takes: 'floats', weight: 12,
+  name: 'exp',
+  arity: 1,
+  takes: 'floats',
+  weight: 12,
   grad: ({ outputs: [y] }, dout) => [emit1('mul', [dout, y])],
   expr: (e, [a], dtype) => e.op('exp', [a], dtype),
   value: ([a]) => Math.exp(a),

@@ -4,7 +4,9 @@ import { elementwise } from './elementwise.ts';
 
 export const floorOp = elementwise({
   // Largest whole number <= a.
-  name: 'floor', arity: 1, takes: 'floats',
+  name: 'floor',
+  arity: 1,
+  takes: 'floats',
   grad: () => [null],
   expr: (e, [a], dtype) => e.op('floor', [a], dtype),
   value: ([a]) => Math.floor(a),

@@ -4,7 +4,10 @@ import { elementwise } from './elementwise.ts';
 
 export const isFiniteOp = elementwise({
   // Whether a is finite.
-  name: 'isFinite', arity: 1, takes: 'floats', dtype: () => 'bool',
+  name: 'isFinite',
+  arity: 1,
+  takes: 'floats',
+  dtype: () => 'bool',
   expr: (e, [a]) => e.op('isfinite', [a], 'bool'),
   value: ([a]) => (Number.isFinite(a) ? 1 : 0),
 });

@@ -4,7 +4,9 @@ import { elementwise } from './elementwise.ts';
 
 export const lessOp = elementwise({
   // a < b
-  name: 'less', arity: 2, dtype: () => 'bool',
+  name: 'less',
+  arity: 2,
+  dtype: () => 'bool',
   expr: (e, [a, b]) => e.op('lt', [a, b], 'bool'),
   value: ([a, b]) => (a < b ? 1 : 0),
 });

@@ -4,7 +4,10 @@ import { elementwise } from './elementwise.ts';
 
 export const logOp = elementwise({
   // Ln a.
-  name: 'log', arity: 1, takes: 'floats', weight: 14,
+  name: 'log',
+  arity: 1,
+  takes: 'floats',
+  weight: 14,
   grad: ({ inputs: [a] }, dout) => [emit1('div', [dout, a])],
   expr: (e, [a], dtype) => e.op('log', [a], dtype),
   value: ([a]) => Math.log(a),

@@ -4,7 +4,10 @@ import { elementwise } from './elementwise.ts';
 
 export const logicalAndOp = elementwise({
   // a and b
-  name: 'logicalAnd', arity: 2, takes: 'bools', dtype: () => 'bool',
+  name: 'logicalAnd',
+  arity: 2,
+  takes: 'bools',
+  dtype: () => 'bool',
   expr: (e, [a, b]) => e.op('and', [a, b], 'bool'),
   value: ([a, b]) => (a !== 0 && b !== 0 ? 1 : 0),
 });

@@ -4,7 +4,10 @@ import { elementwise } from './elementwise.ts';
 
 export const logicalNotOp = elementwise({
   // Not a.
-  name: 'logicalNot', arity: 1, takes: 'bools', dtype: () => 'bool',
+  name: 'logicalNot',
+  arity: 1,
+  takes: 'bools',
+  dtype: () => 'bool',
   expr: (e, [a]) => e.op('not', [a], 'bool'),
   value: ([a]) => (a === 0 ? 1 : 0),
 });

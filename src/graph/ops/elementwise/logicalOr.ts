@@ -4,7 +4,10 @@ import { elementwise } from './elementwise.ts';
 
 export const logicalOrOp = elementwise({
   // a or b
-  name: 'logicalOr', arity: 2, takes: 'bools', dtype: () => 'bool',
+  name: 'logicalOr',
+  arity: 2,
+  takes: 'bools',
+  dtype: () => 'bool',
   expr: (e, [a, b]) => e.op('or', [a, b], 'bool'),
   value: ([a, b]) => (a !== 0 || b !== 0 ? 1 : 0),
 });

@@ -4,9 +4,12 @@ import { elementwise } from './elementwise.ts';
 
 export const maximumOp = elementwise({
   // max(a, b)
-  name: 'maximum', arity: 2, weight: 2,
+  name: 'maximum',
+  arity: 2,
+  weight: 2,
   grad: ({ inputs: [a, b] }, dout) => {
-    const second = emit1('less', [a, b]), none = scalar(dout, 0);
+    const second = emit1('less', [a, b]),
+      none = scalar(dout, 0);
     return [emit1('where', [second, none, dout]), emit1('where', [second, dout, none])];
   },
   // a where it is >= b or NaN, else b (which may be NaN).

@@ -5,8 +5,12 @@ import { elementwise } from './elementwise.ts';
 
 export const mulOp = elementwise({
   // a * b
-  name: 'mul', arity: 2,
-  grad: ({ inputs: [a, b], needs }, dout) => [needs[0] ? emit1('mul', [dout, b]) : null, needs[1] ? emit1('mul', [dout, a]) : null],
+  name: 'mul',
+  arity: 2,
+  grad: ({ inputs: [a, b], needs }, dout) => [
+    needs[0] ? emit1('mul', [dout, b]) : null,
+    needs[1] ? emit1('mul', [dout, a]) : null,
+  ],
   expr: (e, [a, b], dtype) => e.op('mul', [a, b], dtype),
   // Of integers the product itself may have more digits than a float64.
   value: ([a, b], _, { to }) => (isFloat(to) ? a * b : Math.imul(a, b)),

@@ -4,7 +4,8 @@ import { elementwise } from './elementwise.ts';
 
 export const negOp = elementwise({
   // -a
-  name: 'neg', arity: 1,
+  name: 'neg',
+  arity: 1,
   grad: (_, dout) => [emit1('neg', [dout])],
   expr: (e, [a], dtype) => e.op('neg', [a], dtype),
   value: ([a]) => -a,

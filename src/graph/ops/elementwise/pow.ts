@@ -1,4 +1,5 @@
-// a to a constant power. In float32 small whole powers are products, others e^(p ln a). A power that is not whole, or above 64, is NaN below 0.
+// a to a constant power. In float32 small whole powers are products, others e^(p ln a). A power that is not whole, or
+// above 64, is NaN below 0.
 import { ShapeError } from '../../../base/errors.ts';
 import type { Expr, Exprs } from '../../../kernel/expr.ts';
 import type { DType } from '../../../base/dtype.ts';
@@ -11,9 +12,13 @@ const isSmall = (p: number): boolean => Number.isInteger(p) && Math.abs(p) <= 64
 
 export const powOp = elementwise<PowAttrs>({
   // a^p
-  name: 'pow', arity: 1, takes: 'floats', weight: 20,
-  grad: ({ inputs: [a], attrs: { p } }, dout) =>
-    [p === 0 ? null : emit1('mul', [dout, emit1('mul', [emit1('pow', [a], { p: p - 1 }), scalar(a, p)])])],
+  name: 'pow',
+  arity: 1,
+  takes: 'floats',
+  weight: 20,
+  grad: ({ inputs: [a], attrs: { p } }, dout) => [
+    p === 0 ? null : emit1('mul', [dout, emit1('mul', [emit1('pow', [a], { p: p - 1 }), scalar(a, p)])]),
+  ],
   dtype([dtype], { p }) {
     if (!Number.isFinite(p)) throw new ShapeError(`pow: the power must be a finite number, got ${String(p)}`);
     return dtype;
@@ -31,15 +36,23 @@ export const powOp = elementwise<PowAttrs>({
 function powerOf(e: Exprs, a: Expr, p: number): Expr {
   const power = e.const(p, 'float64');
   if (isSmall(p)) return e.op('pow', [a, power], 'float64');
-  return e.op('select', [e.op('lt', [a, e.const(0, 'float64')], 'bool'), e.const(NaN, 'float64'),
-    e.op('pow', [e.op('abs', [a], 'float64'), power], 'float64')], 'float64');
+  return e.op(
+    'select',
+    [
+      e.op('lt', [a, e.const(0, 'float64')], 'bool'),
+      e.const(NaN, 'float64'),
+      e.op('pow', [e.op('abs', [a], 'float64'), power], 'float64'),
+    ],
+    'float64',
+  );
 }
 
 /** By repeated squaring. */
 function power(e: Exprs, a: Expr, p: number, dtype: DType): Expr {
   if (p === 0) return e.const(1, dtype);
   if (p === 1) return a;
-  const half = power(e, a, Math.floor(p / 2), dtype), square = e.op('mul', [half, half], dtype);
+  const half = power(e, a, Math.floor(p / 2), dtype),
+    square = e.op('mul', [half, half], dtype);
   return p % 2 ? e.op('mul', [square, a], dtype) : square;
 }
 

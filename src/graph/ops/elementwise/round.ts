@@ -4,11 +4,14 @@ import { elementwise } from './elementwise.ts';
 
 export const roundOp = elementwise({
   // Nearest whole number, halves to even.
-  name: 'round', arity: 1, takes: 'floats',
+  name: 'round',
+  arity: 1,
+  takes: 'floats',
   grad: () => [null],
   expr: (e, [a], dtype) => e.op('round', [a], dtype),
   value([a]) {
-    const down = Math.floor(a), rest = a - down;
+    const down = Math.floor(a),
+      rest = a - down;
     const up = rest > 0.5 || (rest === 0.5 && down % 2 !== 0);
     return up ? down + 1 : down;
   },

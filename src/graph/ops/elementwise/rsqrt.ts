@@ -4,8 +4,13 @@ import { elementwise } from './elementwise.ts';
 
 export const rsqrtOp = elementwise({
   // 1 / sqrt(a)
-  name: 'rsqrt', arity: 1, takes: 'floats', weight: 8,
-  grad: ({ outputs: [y] }, dout) => [emit1('mul', [emit1('mul', [dout, scalar(y, -0.5)]), emit1('mul', [y, emit1('mul', [y, y])])])],
+  name: 'rsqrt',
+  arity: 1,
+  takes: 'floats',
+  weight: 8,
+  grad: ({ outputs: [y] }, dout) => [
+    emit1('mul', [emit1('mul', [dout, scalar(y, -0.5)]), emit1('mul', [y, emit1('mul', [y, y])])]),
+  ],
   expr: (e, [a], dtype) => e.op('div', [e.const(1, dtype), e.op('sqrt', [a], dtype)], dtype),
   value: ([a]) => 1 / Math.sqrt(a),
 });

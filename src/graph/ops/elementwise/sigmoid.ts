@@ -5,7 +5,10 @@ import { elementwise } from './elementwise.ts';
 
 export const sigmoidOp = elementwise({
   // 1 / (1 + e^-a)
-  name: 'sigmoid', arity: 1, takes: 'floats', weight: 16,
+  name: 'sigmoid',
+  arity: 1,
+  takes: 'floats',
+  weight: 16,
   grad: ({ outputs: [y] }, dout) => [emit1('mul', [dout, emit1('mul', [y, emit1('sub', [scalar(y, 1), y])])])],
   expr: (e, [a], dtype) => e.op('sigmoid', [a], dtype),
   value: ([a]) => math64.sigmoid(a),

@@ -5,10 +5,14 @@ import { elementwise } from './elementwise.ts';
 
 export const siluOp = elementwise({
   // a * sigmoid(a)
-  name: 'silu', arity: 1, takes: 'floats', weight: 18,
+  name: 'silu',
+  arity: 1,
+  takes: 'floats',
+  weight: 18,
   grad: ({ inputs: [a] }, dout) => {
     // s (1 + a (1 - s))
-    const s = emit1('sigmoid', [a]), one = scalar(a, 1);
+    const s = emit1('sigmoid', [a]),
+      one = scalar(a, 1);
     return [emit1('mul', [dout, emit1('mul', [s, emit1('add', [one, emit1('mul', [a, emit1('sub', [one, s])])])])])];
   },
   expr: (e, [a], dtype) => e.op('mul', [a, e.op('sigmoid', [a], dtype)], dtype),

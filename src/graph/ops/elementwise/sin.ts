@@ -4,7 +4,10 @@ import { elementwise } from './elementwise.ts';
 
 export const sinOp = elementwise({
   // Sin a.
-  name: 'sin', arity: 1, takes: 'floats', weight: 14,
+  name: 'sin',
+  arity: 1,
+  takes: 'floats',
+  weight: 14,
   grad: ({ inputs: [a] }, dout) => [emit1('mul', [dout, emit1('cos', [a])])],
   expr: (e, [a], dtype) => e.op('sin', [a], dtype),
   value: ([a]) => Math.sin(a),

@@ -5,20 +5,31 @@ import { elementwise } from './elementwise.ts';
 
 export const softplusOp = elementwise({
   // log(1 + e^a)
-  name: 'softplus', arity: 1, takes: 'floats', weight: 40,
+  name: 'softplus',
+  arity: 1,
+  takes: 'floats',
+  weight: 40,
   grad: ({ inputs: [a] }, dout) => [emit1('mul', [dout, emit1('sigmoid', [a])])],
   // max(a, 0) + log(1 + e^-|a|), which does not overflow.
   expr(e, [a], dtype) {
-    const one = e.const(1, dtype), power = e.op('exp', [e.op('neg', [e.op('abs', [a], dtype)], dtype)], dtype), sum = e.op('add', [power, one], dtype);
-    const log = e.op('log', [sum], dtype), rest = dtype === 'float64' ? logOfSum(e, power, sum, log) : log;
+    const one = e.const(1, dtype),
+      power = e.op('exp', [e.op('neg', [e.op('abs', [a], dtype)], dtype)], dtype),
+      sum = e.op('add', [power, one], dtype);
+    const log = e.op('log', [sum], dtype),
+      rest = dtype === 'float64' ? logOfSum(e, power, sum, log) : log;
     return e.op('add', [e.op('max', [a, e.const(0, dtype)], dtype), rest], dtype);
   },
   value: ([a]) => Math.max(a, 0) + Math.log1p(Math.exp(-Math.abs(a))),
 });
 
-/** log(1 + x) of a float64 x from 0 to 1 without loss where x is small (Kahan): what 1 + x is rounded to is made good in proportion. */
+/**
+ * log(1 + x) of a float64 x from 0 to 1 without loss where x is small (Kahan): what 1 + x is rounded to is made good in
+ * proportion.
+ */
 function logOfSum(e: Exprs, x: Expr, sum: Expr, log: Expr): Expr {
-  const one = e.const(1, 'float64'), rounded = e.op('sub', [sum, one], 'float64'), whole = e.op('eq', [sum, one], 'bool');
+  const one = e.const(1, 'float64'),
+    rounded = e.op('sub', [sum, one], 'float64'),
+    whole = e.op('eq', [sum, one], 'bool');
   const safe = e.op('select', [whole, one, rounded], 'float64');
   return e.op('select', [whole, x, e.op('mul', [log, e.op('div', [x, safe], 'float64')], 'float64')], 'float64');
 }

@@ -4,7 +4,10 @@ import { elementwise } from './elementwise.ts';
 
 export const sqrtOp = elementwise({
   // Square root of a.
-  name: 'sqrt', arity: 1, takes: 'floats', weight: 6,
+  name: 'sqrt',
+  arity: 1,
+  takes: 'floats',
+  weight: 6,
   grad: ({ outputs: [y] }, dout) => [emit1('div', [emit1('mul', [dout, scalar(dout, 0.5)]), y])],
   expr: (e, [a], dtype) => e.op('sqrt', [a], dtype),
   value: ([a]) => Math.sqrt(a),

@@ -4,7 +4,10 @@ import { elementwise } from './elementwise.ts';
 
 export const stopGradientOp = elementwise({
   // a, as a constant
-  name: 'stopGradient', arity: 1, takes: 'stored', weight: 0,
+  name: 'stopGradient',
+  arity: 1,
+  takes: 'stored',
+  weight: 0,
   grad: () => [null],
   expr: (_, [a]) => a,
   value: ([a]) => a,

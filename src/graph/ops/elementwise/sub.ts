@@ -4,7 +4,8 @@ import { elementwise } from './elementwise.ts';
 
 export const subOp = elementwise({
   // a - b
-  name: 'sub', arity: 2,
+  name: 'sub',
+  arity: 2,
   grad: ({ needs }, dout) => [dout, needs[1] ? emit1('neg', [dout]) : null],
   expr: (e, [a, b], dtype) => e.op('sub', [a, b], dtype),
   value: ([a, b]) => a - b,

@@ -5,7 +5,10 @@ import { elementwise } from './elementwise.ts';
 
 export const tanhOp = elementwise({
   // Tanh a.
-  name: 'tanh', arity: 1, takes: 'floats', weight: 16,
+  name: 'tanh',
+  arity: 1,
+  takes: 'floats',
+  weight: 16,
   grad: ({ outputs: [y] }, dout) => [emit1('mul', [dout, emit1('sub', [scalar(y, 1), emit1('mul', [y, y])])])],
   expr: (e, [a], dtype) => e.op('tanh', [a], dtype),
   value: ([a]) => math64.tanh(a),

@@ -4,10 +4,15 @@ import { elementwise } from './elementwise.ts';
 
 export const whereOp = elementwise({
   // Condition ? a : b.
-  name: 'where', arity: 3, takes: 'a bool and two alike', dtype: ([, a]) => a,
-  grad: ({ inputs: [c], needs }, dout) => [null,
+  name: 'where',
+  arity: 3,
+  takes: 'a bool and two alike',
+  dtype: ([, a]) => a,
+  grad: ({ inputs: [c], needs }, dout) => [
+    null,
     needs[1] ? emit1('where', [c, dout, scalar(dout, 0)]) : null,
-    needs[2] ? emit1('where', [c, scalar(dout, 0), dout]) : null],
+    needs[2] ? emit1('where', [c, scalar(dout, 0), dout]) : null,
+  ],
   expr: (e, [c, a, b], dtype) => e.op('select', [c, a, b], dtype),
   value: ([c, a, b]) => (c ? a : b),
 });

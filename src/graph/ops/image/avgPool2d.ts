@@ -1,5 +1,5 @@
-// The mean of each window, summed tap by tap in row-major order, divided by how many elements of the image the window covers (or, with
-// `padded`, by its size: padding counts as zeros).
+// The mean of each window, summed tap by tap in row-major order, divided by how many elements of the image the window
+// covers (or, with `padded`, by its size: padding counts as zeros).
 import { checkOptions, refuseUnused, type KeysOf } from '../../../base/options.ts';
 import { aFlag } from '../../../base/kinds.ts';
 import { sizes } from '../../../base/shape.ts';
@@ -14,19 +14,39 @@ export type AvgPoolAttrs = PoolAttrs & { readonly padded: boolean };
 
 export const avgPool2dOp: Op<AvgPoolAttrs> = {
   // Mean of each window.
-  name: 'avgPool2d', takes: ['floats'],
+  name: 'avgPool2d',
+  takes: ['floats'],
   infer: ([x], attrs) => [{ dtype: x.dtype, shape: pooled(x, poolAxes('avgPool2d', x, attrs)) }],
-  grad: ({ inputs: [x], douts: [dy], attrs }) => [dy && emit1('avgPool2dGrad', [dy], { ...attrs, size: sizes(x.shape).slice(1, 3) })],
-  lower: { kind: 'map', weight: 6, at({ e, inputs: [x], attrs }, [n, r, q, c]) {
-    const dtype = x.type.dtype, axes = poolAxes('avgPool2d', x.type, attrs), zero = e.const(0, dtype);
-    const total = taps(e, axes, r, q).map((t) => e.op('select', [t.inside, x.at([n, t.row, t.column, c]), zero], dtype))
-      .reduce((a, b) => e.op('add', [a, b], dtype));
-    return e.op('div', [total, covered(e, axes, r, q, attrs.padded, dtype)], dtype);
-  } },
+  grad: ({ inputs: [x], douts: [dy], attrs }) => [
+    dy && emit1('avgPool2dGrad', [dy], { ...attrs, size: sizes(x.shape).slice(1, 3) }),
+  ],
+  lower: {
+    kind: 'map',
+    weight: 6,
+    at({ e, inputs: [x], attrs }, [n, r, q, c]) {
+      const dtype = x.type.dtype,
+        axes = poolAxes('avgPool2d', x.type, attrs),
+        zero = e.const(0, dtype);
+      const total = taps(e, axes, r, q)
+        .map((t) => e.op('select', [t.inside, x.at([n, t.row, t.column, c]), zero], dtype))
+        .reduce((a, b) => e.op('add', [a, b], dtype));
+      return e.op('div', [total, covered(e, axes, r, q, attrs.padded, dtype)], dtype);
+    },
+  },
   reference(call) {
-    const { inputs: [x], inTypes: [type], outTypes: [to], attrs } = call, { out, images } = resultOf(call, to), axes = poolAxes('avgPool2d', type, attrs);
-    const share = shares(axes, attrs.padded), C = sizes(type.shape)[3];
-    eachTap(axes, images, C, (y, i) => { out[y] += x[i] * share[Math.floor(y / C) % share.length]; });
+    const {
+        inputs: [x],
+        inTypes: [type],
+        outTypes: [to],
+        attrs,
+      } = call,
+      { out, images } = resultOf(call, to),
+      axes = poolAxes('avgPool2d', type, attrs);
+    const share = shares(axes, attrs.padded),
+      C = sizes(type.shape)[3];
+    eachTap(axes, images, C, (y, i) => {
+      out[y] += x[i] * share[Math.floor(y / C) % share.length];
+    });
     return [out];
   },
 };
@@ -35,17 +55,32 @@ export const avgPool2dOp: Op<AvgPoolAttrs> = {
 export function covered(e: Exprs, axes: readonly [Axis, Axis], r: Expr, q: Expr, padded: boolean, dtype: DType): Expr {
   const [rows, columns] = axes.map((a, d) => {
     if (padded || a.before + a.after === 0) return e.const(a.taps, dtype);
-    const start = e.linear(-a.before, [[a.stride, d === 0 ? r : q]]), end = e.add(start, e.index(a.taps));
+    const start = e.linear(-a.before, [[a.stride, d === 0 ? r : q]]),
+      end = e.add(start, e.index(a.taps));
     const lo = e.op('select', [e.op('lt', [start, e.index(0)], 'bool'), e.index(0), start], 'index');
-    return e.op('cast', [e.linear(0, [[1, e.op('min', [e.index(a.size), end], 'index')], [-1, lo]])], dtype);
+    return e.op(
+      'cast',
+      [
+        e.linear(0, [
+          [1, e.op('min', [e.index(a.size), end], 'index')],
+          [-1, lo],
+        ]),
+      ],
+      dtype,
+    );
   });
-  return rows.k === 'const' && columns.k === 'const' ? e.const(rows.value * columns.value, dtype) : e.op('mul', [rows, columns], dtype);
+  return rows.k === 'const' && columns.k === 'const'
+    ? e.const(rows.value * columns.value, dtype)
+    : e.op('mul', [rows, columns], dtype);
 }
 
 /** On numbers, for each output of an image: 1 over by how much it is divided. */
 export function shares(axes: readonly [Axis, Axis], padded: boolean): Float64Array {
-  const [rows, columns] = axes.map((a) => Array.from({ length: a.outputs }, (_, o) =>
-    (padded ? a.taps : Array.from({ length: a.taps }, (_, t) => placeIn(a, o, t)).filter((p) => p !== null).length)));
+  const [rows, columns] = axes.map((a) =>
+    Array.from({ length: a.outputs }, (_, o) =>
+      padded ? a.taps : Array.from({ length: a.taps }, (_, t) => placeIn(a, o, t)).filter((p) => p !== null).length,
+    ),
+  );
   return Float64Array.from(rows.flatMap((r) => columns.map((c) => 1 / (r * c))));
 }
 
@@ -63,8 +98,8 @@ export function checkAvgPool(where: string, options: AvgPoolOptions): void {
 }
 
 /**
- * The mean of each window of x [N, H, W, C] -> [N, H', W', C], H' = floor((H + padding - window) / stride) + 1; the stride is the window's size
- * by default. N may vary at run time.
+ * The mean of each window of x [N, H, W, C] -> [N, H', W', C], H' = floor((H + padding - window) / stride) + 1; the
+ * stride is the window's size by default. N may vary at run time.
  */
 export function avgPool2d(x: Tensor, window: Pair, options: AvgPoolOptions = {}): Tensor {
   checkAvgPool('avgPool2d', options);

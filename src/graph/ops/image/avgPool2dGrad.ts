@@ -1,4 +1,5 @@
-// The gradient of avgPool2d: each place of the image gathers its share of the few outputs that look at it, in the order of their taps.
+// The gradient of avgPool2d: each place of the image gathers its share of the few outputs that look at it, in the order
+// of their taps.
 import { sizes } from '../../../base/shape.ts';
 import type { Op } from '../../op.ts';
 import { emit1 } from '../../tensor.ts';
@@ -8,24 +9,45 @@ import { resultOf } from './windows.ts';
 
 export const avgPool2dGradOp: Op<AvgPoolAttrs & PoolGradAttrs> = {
   // For each place, the sum over the windows that cover it of dy divided by what the window is divided by.
-  name: 'avgPool2dGrad', takes: ['floats'],
+  name: 'avgPool2dGrad',
+  takes: ['floats'],
   infer([dy], attrs) {
     const x = unpooled(dy, attrs.size);
     checkPooled('avgPool2dGrad', dy, poolAxes('avgPool2dGrad', x, attrs));
     return [x];
   },
   grad: ({ douts: [u], attrs: { size: _, ...attrs } }) => [u && emit1('avgPool2d', [u], attrs)],
-  lower: { kind: 'map', weight: 6, at({ e, inputs: [dy], outTypes: [x], attrs }, [n, h, v, c]) {
-    const axes = poolAxes('avgPool2dGrad', x, attrs), zero = e.const(0, x.dtype);
-    return lookers(e, axes, h, v).map((t) => {
-      const share = e.op('div', [dy.at([n, t.row, t.column, c]), covered(e, axes, t.row, t.column, attrs.padded, x.dtype)], x.dtype);
-      return e.op('select', [t.inside, share, zero], x.dtype);
-    }).reduce((a, b) => e.op('add', [a, b], x.dtype));
-  } },
+  lower: {
+    kind: 'map',
+    weight: 6,
+    at({ e, inputs: [dy], outTypes: [x], attrs }, [n, h, v, c]) {
+      const axes = poolAxes('avgPool2dGrad', x, attrs),
+        zero = e.const(0, x.dtype);
+      return lookers(e, axes, h, v)
+        .map((t) => {
+          const share = e.op(
+            'div',
+            [dy.at([n, t.row, t.column, c]), covered(e, axes, t.row, t.column, attrs.padded, x.dtype)],
+            x.dtype,
+          );
+          return e.op('select', [t.inside, share, zero], x.dtype);
+        })
+        .reduce((a, b) => e.op('add', [a, b], x.dtype));
+    },
+  },
   reference(call) {
-    const { inputs: [dy], outTypes: [x], attrs } = call, { out, images } = resultOf(call, x), axes = poolAxes('avgPool2dGrad', x, attrs);
-    const share = shares(axes, attrs.padded), C = sizes(x.shape)[3];
-    eachTap(axes, images, C, (y, i) => { out[i] += dy[y] * share[Math.floor(y / C) % share.length]; });
+    const {
+        inputs: [dy],
+        outTypes: [x],
+        attrs,
+      } = call,
+      { out, images } = resultOf(call, x),
+      axes = poolAxes('avgPool2dGrad', x, attrs);
+    const share = shares(axes, attrs.padded),
+      C = sizes(x.shape)[3];
+    eachTap(axes, images, C, (y, i) => {
+      out[i] += dy[y] * share[Math.floor(y / C) % share.length];
+    });
     return [out];
   },
 };

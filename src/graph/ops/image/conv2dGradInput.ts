@@ -1,26 +1,40 @@
-// The gradient of a convolution to its images (also called a transposed convolution): a product per group whose rows are places of the images
-// and whose depth is (tap row, tap column, output channel), in ascending order; a tap at which no output looks at the place adds 0. With a stride s,
-// places that are s apart are looked at by the same taps, every s-th: then there is a product for each phase, of those taps alone.
+// The gradient of a convolution to its images (also called a transposed convolution): a product per group whose rows
+// are places of the images and whose depth is (tap row, tap column, output channel), in ascending order; a tap at which
+// no output looks at the place adds 0. With a stride s, places that are s apart are looked at by the same taps, every
+// s-th: then there is a product for each phase, of those taps alone.
 import { ShapeError } from '../../../base/errors.ts';
 import { boundOf, showType, sizes, type TensorType } from '../../../base/shape.ts';
 import type { Expr, Exprs } from '../../../kernel/expr.ts';
 import type { Op } from '../../op.ts';
 import { emit1 } from '../../tensor.ts';
-import { checkFloats, checkOutput, eachTerm, geometry, unravel3, type ConvAttrs, type Geometry } from './convolution.ts';
+import {
+  checkFloats,
+  checkOutput,
+  eachTerm,
+  geometry,
+  unravel3,
+  type ConvAttrs,
+  type Geometry,
+} from './convolution.ts';
 import { both, outputOf, resultOf, type Axis, type Place } from './windows.ts';
 
 /** size: [height, width] of the images. */
 export type ConvGradInputAttrs = ConvAttrs & { readonly size: readonly number[] };
 
 function shapes(dy: TensorType, w: TensorType, attrs: ConvGradInputAttrs): { g: Geometry; images: TensorType } {
-  if (dy.shape.length !== 4 || w.shape.length !== 4) throw new ShapeError(`conv2dGradInput: ${showType(dy)} and ${showType(w)} are not images and weights`);
-  const images: TensorType = { dtype: dy.dtype, shape: [dy.shape[0], ...attrs.size, boundOf(w.shape[2]) * attrs.groups] };
+  if (dy.shape.length !== 4 || w.shape.length !== 4)
+    throw new ShapeError(`conv2dGradInput: ${showType(dy)} and ` + `${showType(w)} are not images and weights`);
+  const images: TensorType = {
+    dtype: dy.dtype,
+    shape: [dy.shape[0], ...attrs.size, boundOf(w.shape[2]) * attrs.groups],
+  };
   return { g: geometry('conv2dGradInput', images, sizes(w.shape), attrs), images };
 }
 
 export const conv2dGradInputOp: Op<ConvGradInputAttrs> = {
   // Gradient of conv2d to its images, from that to its result and the weights.
-  name: 'conv2dGradInput', takes: ['floats'],
+  name: 'conv2dGradInput',
+  takes: ['floats'],
   infer([dy, w], attrs) {
     const { g, images } = shapes(dy, w, attrs);
     checkFloats('conv2dGradInput', dy, w);
@@ -31,40 +45,110 @@ export const conv2dGradInputOp: Op<ConvGradInputAttrs> = {
     if (!u) return [null, null];
     return [
       needs[0] ? emit1('conv2d', [u, w], attrs) : null,
-      needs[1] ? emit1('conv2dGradWeight', [u, dy], { ...attrs, taps: sizes(w.shape).slice(0, 2) }) : null];
+      needs[1] ? emit1('conv2dGradWeight', [u, dy], { ...attrs, taps: sizes(w.shape).slice(0, 2) }) : null,
+    ];
   },
-  lower: { kind: 'matmul', stored: true, build(call) {
-    const { e, inputs: [dy, w], attrs } = call, { g } = shapes(dy.type, w.type, attrs), dtype = dy.type.dtype;
-    const { groupInputs: I, groupOutputs: O } = g, [rows, columns] = g.axes.map(phased);
-    const phases = (z: Expr): readonly [Expr, Expr, Expr] => unravel3(e, z, rows.phases, columns.phases);
-    return {
-      groups: attrs.groups * rows.phases * columns.phases, m: call.all(dy.type.shape[0], rows.places * columns.places),
-      n: I, depth: rows.taps * columns.taps * O,
-      a(z, i, k) {
-        const [group, f, d] = phases(z), [n, h, v] = unravel3(e, i, rows.places, columns.places), [s, t, o] = unravel3(e, k, columns.taps, O);
-        const r = rows.output(e, f, h, s), q = columns.output(e, d, v, t);
-        return e.op('select', [both(e, r.inside, q.inside), dy.at([n, r.at, q.at, e.linear(0, [[O, group], [1, o]])]), e.const(0, dtype)], dtype);
-      },
-      b(z, k, j) {
-        const [group, f, d] = phases(z), [s, t, o] = unravel3(e, k, columns.taps, O);
-        return w.at([rows.tap(e, f, s), columns.tap(e, d, t), j, e.linear(0, [[O, group], [1, o]])]);
-      },
-      index(z, i, j) {
-        const [group, f, d] = phases(z), [n, h, v] = unravel3(e, i, rows.places, columns.places);
-        return [n, e.linear(0, [[rows.phases, h], [1, f]]), e.linear(0, [[columns.phases, v], [1, d]]), e.linear(0, [[I, group], [1, j]])];
-      },
-    };
-  } },
+  lower: {
+    kind: 'matmul',
+    stored: true,
+    build(call) {
+      const {
+          e,
+          inputs: [dy, w],
+          attrs,
+        } = call,
+        { g } = shapes(dy.type, w.type, attrs),
+        dtype = dy.type.dtype;
+      const { groupInputs: I, groupOutputs: O } = g,
+        [rows, columns] = g.axes.map(phased);
+      const phases = (z: Expr): readonly [Expr, Expr, Expr] => unravel3(e, z, rows.phases, columns.phases);
+      return {
+        groups: attrs.groups * rows.phases * columns.phases,
+        m: call.all(dy.type.shape[0], rows.places * columns.places),
+        n: I,
+        depth: rows.taps * columns.taps * O,
+        a(z, i, k) {
+          const [group, f, d] = phases(z),
+            [n, h, v] = unravel3(e, i, rows.places, columns.places),
+            [s, t, o] = unravel3(e, k, columns.taps, O);
+          const r = rows.output(e, f, h, s),
+            q = columns.output(e, d, v, t);
+          return e.op(
+            'select',
+            [
+              both(e, r.inside, q.inside),
+              dy.at([
+                n,
+                r.at,
+                q.at,
+                e.linear(0, [
+                  [O, group],
+                  [1, o],
+                ]),
+              ]),
+              e.const(0, dtype),
+            ],
+            dtype,
+          );
+        },
+        b(z, k, j) {
+          const [group, f, d] = phases(z),
+            [s, t, o] = unravel3(e, k, columns.taps, O);
+          return w.at([
+            rows.tap(e, f, s),
+            columns.tap(e, d, t),
+            j,
+            e.linear(0, [
+              [O, group],
+              [1, o],
+            ]),
+          ]);
+        },
+        index(z, i, j) {
+          const [group, f, d] = phases(z),
+            [n, h, v] = unravel3(e, i, rows.places, columns.places);
+          return [
+            n,
+            e.linear(0, [
+              [rows.phases, h],
+              [1, f],
+            ]),
+            e.linear(0, [
+              [columns.phases, v],
+              [1, d],
+            ]),
+            e.linear(0, [
+              [I, group],
+              [1, j],
+            ]),
+          ];
+        },
+      };
+    },
+  },
   reference(call) {
-    const { inputs: [dy, w], inTypes: [ty, tw], outTypes: [type], attrs } = call, { out, images } = resultOf(call, type);
-    eachTerm(shapes(ty, tw, attrs).g, images, (i, j, o) => { out[i] += dy[o] * w[j]; });
+    const {
+        inputs: [dy, w],
+        inTypes: [ty, tw],
+        outTypes: [type],
+        attrs,
+      } = call,
+      { out, images } = resultOf(call, type);
+    eachTerm(shapes(ty, tw, attrs).g, images, (i, j, o) => {
+      out[i] += dy[o] * w[j];
+    });
     return [out];
   },
 };
 
-/** An axis with its places in phases: place number p of phase f is p * phases + f, and has so many taps, of which number m is ... */
+/**
+ * An axis with its places in phases: place number p of phase f is p * phases + f, and has so many taps, of which number
+ * m is ...
+ */
 interface Phased {
-  readonly phases: number; readonly places: number; readonly taps: number;
+  readonly phases: number;
+  readonly places: number;
+  readonly taps: number;
   /** ... this tap of the window (some tap, where there is none), ... */
   tap(e: Exprs, f: Expr, m: Expr): Expr;
   /** ... by which this output looks at the place. */
@@ -77,12 +161,22 @@ function phased(a: Axis): Phased {
     return { phases: 1, places: size, taps, tap: (_, __, m) => m, output: (e, _, p, m) => outputOf(e, a, p, m) };
   }
   const from = (e: Exprs, f: Expr): Expr => e.linear(before, [[1, f]]);
-  const number = (e: Exprs, f: Expr, m: Expr): Expr => e.linear(0, [[1, e.mod(from(e, f), stride)], [stride, m]]);
+  const number = (e: Exprs, f: Expr, m: Expr): Expr =>
+    e.linear(0, [
+      [1, e.mod(from(e, f), stride)],
+      [stride, m],
+    ]);
   return {
-    phases: stride, places: size / stride, taps: Math.ceil(taps / stride),
+    phases: stride,
+    places: size / stride,
+    taps: Math.ceil(taps / stride),
     tap: (e, f, m) => e.op('min', [number(e, f, m), e.index(taps - 1)], 'index'),
     output(e, f, p, m) {
-      const o = e.linear(0, [[1, e.div(from(e, f), stride)], [1, p], [-1, m]]);
+      const o = e.linear(0, [
+        [1, e.div(from(e, f), stride)],
+        [1, p],
+        [-1, m],
+      ]);
       const lies = both(e, e.op('le', [e.index(0), o], 'bool'), e.op('lt', [o, e.index(outputs)], 'bool'));
       const inside = both(e, lies, e.op('lt', [number(e, f, m), e.index(taps)], 'bool'));
       return { inside, at: e.op('select', [inside, o, e.index(0)], 'index') };

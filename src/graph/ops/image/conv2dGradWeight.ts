@@ -1,10 +1,19 @@
-// The gradient of a convolution to its weights: a product per group whose rows are (tap row, tap column, channel) and whose depth is all outputs
-// of all images, in ascending order.
+// The gradient of a convolution to its weights: a product per group whose rows are (tap row, tap column, channel) and
+// whose depth is all outputs of all images, in ascending order.
 import { ShapeError } from '../../../base/errors.ts';
 import { boundOf, sameDim, showType, sizes, elements, type TensorType } from '../../../base/shape.ts';
 import type { Op } from '../../op.ts';
 import { emit1 } from '../../tensor.ts';
-import { checkCount, checkFloats, checkOutput, eachTerm, geometry, unravel3, type ConvAttrs, type Geometry } from './convolution.ts';
+import {
+  checkCount,
+  checkFloats,
+  checkOutput,
+  eachTerm,
+  geometry,
+  unravel3,
+  type ConvAttrs,
+  type Geometry,
+} from './convolution.ts';
 import { both, placeOf } from './windows.ts';
 
 /** taps: [rows, columns] of the weights. */
@@ -12,7 +21,9 @@ export type ConvGradWeightAttrs = ConvAttrs & { readonly taps: readonly number[]
 
 function shapes(x: TensorType, dy: TensorType, attrs: ConvGradWeightAttrs): { g: Geometry; weight: number[] } {
   if (x.shape.length !== 4 || dy.shape.length !== 4 || !sameDim(x.shape[0], dy.shape[0])) {
-    throw new ShapeError(`conv2dGradWeight: ${showType(x)} and ${showType(dy)} are not the images and the result of a convolution`);
+    throw new ShapeError(
+      `conv2dGradWeight: ${showType(x)} and ${showType(dy)} are not the images and the result of ` + `a convolution`,
+    );
   }
   const weight = [...attrs.taps, Math.floor(boundOf(x.shape[3]) / attrs.groups), boundOf(dy.shape[3])];
   return { g: geometry('conv2dGradWeight', x, weight, attrs), weight };
@@ -20,7 +31,8 @@ function shapes(x: TensorType, dy: TensorType, attrs: ConvGradWeightAttrs): { g:
 
 export const conv2dGradWeightOp: Op<ConvGradWeightAttrs> = {
   // Gradient of conv2d to its weights, from the images and that to its result.
-  name: 'conv2dGradWeight', takes: ['floats'],
+  name: 'conv2dGradWeight',
+  takes: ['floats'],
   infer([x, dy], attrs) {
     const { g, weight } = shapes(x, dy, attrs);
     checkFloats('conv2dGradWeight', x, dy);
@@ -32,26 +44,83 @@ export const conv2dGradWeightOp: Op<ConvGradWeightAttrs> = {
     if (!u) return [null, null];
     return [
       needs[0] ? emit1('conv2dGradInput', [dy, u], { ...attrs, size: sizes(x.shape).slice(1, 3) }) : null,
-      needs[1] ? emit1('conv2d', [x, u], attrs) : null];
+      needs[1] ? emit1('conv2d', [x, u], attrs) : null,
+    ];
   },
-  lower: { kind: 'matmul', stored: true, build(call) {
-    const { e, inputs: [x, dy], attrs } = call, { g } = shapes(x.type, dy.type, attrs);
-    const { axes: [rows, columns], groupInputs: I, groupOutputs: O, outputs } = g;
-    return {
-      groups: attrs.groups, m: rows.taps * columns.taps * I, n: O, depth: call.all(x.type.shape[0], rows.outputs * columns.outputs),
-      a(z, i, k) {
-        const [s, t, c] = unravel3(e, i, columns.taps, I), [n, r, q] = unravel3(e, k, rows.outputs, columns.outputs);
-        const h = placeOf(e, rows, r, s), v = placeOf(e, columns, q, t);
-        return e.op('select', [both(e, h.inside, v.inside), x.at([n, h.at, v.at, e.linear(0, [[I, z], [1, c]])]), e.const(0, x.type.dtype)], x.type.dtype);
-      },
-      b: (z, k, j) => dy.linear(e.linear(0, [[outputs, k], [O, z], [1, j]])),
-      index: (z, i, j) => [...unravel3(e, i, columns.taps, I), e.linear(0, [[O, z], [1, j]])],
-    };
-  } },
+  lower: {
+    kind: 'matmul',
+    stored: true,
+    build(call) {
+      const {
+          e,
+          inputs: [x, dy],
+          attrs,
+        } = call,
+        { g } = shapes(x.type, dy.type, attrs);
+      const {
+        axes: [rows, columns],
+        groupInputs: I,
+        groupOutputs: O,
+        outputs,
+      } = g;
+      return {
+        groups: attrs.groups,
+        m: rows.taps * columns.taps * I,
+        n: O,
+        depth: call.all(x.type.shape[0], rows.outputs * columns.outputs),
+        a(z, i, k) {
+          const [s, t, c] = unravel3(e, i, columns.taps, I),
+            [n, r, q] = unravel3(e, k, rows.outputs, columns.outputs);
+          const h = placeOf(e, rows, r, s),
+            v = placeOf(e, columns, q, t);
+          return e.op(
+            'select',
+            [
+              both(e, h.inside, v.inside),
+              x.at([
+                n,
+                h.at,
+                v.at,
+                e.linear(0, [
+                  [I, z],
+                  [1, c],
+                ]),
+              ]),
+              e.const(0, x.type.dtype),
+            ],
+            x.type.dtype,
+          );
+        },
+        b: (z, k, j) =>
+          dy.linear(
+            e.linear(0, [
+              [outputs, k],
+              [O, z],
+              [1, j],
+            ]),
+          ),
+        index: (z, i, j) => [
+          ...unravel3(e, i, columns.taps, I),
+          e.linear(0, [
+            [O, z],
+            [1, j],
+          ]),
+        ],
+      };
+    },
+  },
   reference(call) {
-    const { inputs: [x, dy], inTypes: [tx, ty], outTypes: [type], attrs } = call, out = new Float64Array(elements(type.shape));
+    const {
+        inputs: [x, dy],
+        inTypes: [tx, ty],
+        outTypes: [type],
+        attrs,
+      } = call,
+      out = new Float64Array(elements(type.shape));
     const images = typeof tx.shape[0] === 'number' ? tx.shape[0] : call.rows(tx);
-    eachTerm(shapes(tx, ty, attrs).g, images, (i, j, o) => { out[j] += x[i] * dy[o]; });
+    eachTerm(shapes(tx, ty, attrs).g, images, (i, j, o) => {
+      out[j] += x[i] * dy[o];
+    });
     return [out];
   },
 };

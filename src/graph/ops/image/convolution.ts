@@ -1,6 +1,6 @@
 // What the three convolution ops share: they are one trilinear form, the sum over images, outputs, taps and channels of
-// x[n, p, c] w[t, c, o] y[n, q, o] with p the place that output q has as tap t, with one factor left out. So each is the gradient
-// of another, to any order.
+// x[n, p, c] w[t, c, o] y[n, q, o] with p the place that output q has as tap t, with one factor left out. So each is
+// the gradient of another, to any order.
 import { ShapeError } from '../../../base/errors.ts';
 import { boundOf, sameDim, showType, type TensorType } from '../../../base/shape.ts';
 import type { Expr, Exprs } from '../../../kernel/expr.ts';
@@ -13,17 +13,32 @@ export type ConvAttrs = WindowAttrs & { readonly groups: number };
 export interface Geometry {
   readonly axes: readonly [Axis, Axis];
   readonly groups: number;
-  readonly inputs: number; readonly outputs: number; // channels, all groups together
-  readonly groupInputs: number; readonly groupOutputs: number;
+  readonly inputs: number;
+  readonly outputs: number; // channels, all groups together
+  readonly groupInputs: number;
+  readonly groupOutputs: number;
 }
 
-/** Of images x [N, H, W, inputs] and weights [taps, taps, inputs / groups, outputs]; ShapeError where they do not fit. */
+/**
+ * Of images x [N, H, W, inputs] and weights [taps, taps, inputs / groups, outputs]; ShapeError where they do not fit.
+ */
 export function geometry(op: string, x: TensorType, weight: readonly number[], attrs: ConvAttrs): Geometry {
-  const axes = axesOf(op, x, weight.slice(0, 2), attrs), { groups } = attrs;
-  const inputs = boundOf(x.shape[3]), outputs = weight[3];
-  if (!Number.isInteger(groups) || groups < 1 || weight.length !== 4 || inputs !== weight[2] * groups || outputs % groups !== 0) {
-    throw new ShapeError(`${op}: images ${showType(x)} and weights [${weight.join(', ')}] do not fit in ${groups} groups`,
-      'images [N, H, W, inputs] need weights [rows, columns, inputs / groups, outputs]; groups divide inputs and outputs');
+  const axes = axesOf(op, x, weight.slice(0, 2), attrs),
+    { groups } = attrs;
+  const inputs = boundOf(x.shape[3]),
+    outputs = weight[3];
+  if (
+    !Number.isInteger(groups) ||
+    groups < 1 ||
+    weight.length !== 4 ||
+    inputs !== weight[2] * groups ||
+    outputs % groups !== 0
+  ) {
+    throw new ShapeError(
+      `${op}: images ${showType(x)} and weights [${weight.join(', ')}] do not fit in ${groups} groups`,
+      'images [N, H, W, inputs] need weights [rows, columns, inputs / groups, outputs]; groups divide inputs and ' +
+        'outputs',
+    );
   }
   return { axes, groups, inputs, outputs, groupInputs: weight[2], groupOutputs: outputs / groups };
 }
@@ -34,30 +49,53 @@ export function checkFloats(op: string, a: TensorType, b: TensorType): void {
 
 /** Checks that `dy` is what a convolution of images like `x` gives. */
 export function checkOutput(op: string, { axes: [rows, columns], outputs }: Geometry, dy: TensorType): void {
-  if (dy.shape.length !== 4 || dy.shape[1] !== rows.outputs || dy.shape[2] !== columns.outputs || dy.shape[3] !== outputs) {
+  if (
+    dy.shape.length !== 4 ||
+    dy.shape[1] !== rows.outputs ||
+    dy.shape[2] !== columns.outputs ||
+    dy.shape[3] !== outputs
+  ) {
     throw new ShapeError(`${op}: ${showType(dy)} is not [N, ${rows.outputs}, ${columns.outputs}, ${outputs}]`);
   }
 }
 
 /** Checks that there is a result for each of the images. */
 export function checkCount(op: string, x: TensorType, dy: TensorType): void {
-  if (!sameDim(x.shape[0], dy.shape[0])) throw new ShapeError(`${op}: ${showType(x)} and ${showType(dy)} differ in the number of images`);
+  if (!sameDim(x.shape[0], dy.shape[0]))
+    throw new ShapeError(`${op}: ${showType(x)} and ${showType(dy)} differ in ` + `the number of images`);
 }
 
 /** The numbers of which `i` is the row-major index in [any, b, c]. */
-export const unravel3 = (e: Exprs, i: Expr, b: number, c: number): readonly [Expr, Expr, Expr] =>
-  [e.div(i, b * c), e.mod(e.div(i, c), b), e.mod(i, c)];
+export const unravel3 = (e: Exprs, i: Expr, b: number, c: number): readonly [Expr, Expr, Expr] => [
+  e.div(i, b * c),
+  e.mod(e.div(i, c), b),
+  e.mod(i, c),
+];
 
 /** Adds a product for every term of the form: `visit` gets the linear indices of x, w and y. */
 export function eachTerm(g: Geometry, images: number, visit: (x: number, w: number, y: number) => void): void {
-  const { axes: [rows, columns], groups, groupInputs: I, groupOutputs: O, inputs, outputs } = g;
-  for (let n = 0; n < images; n++) for (let r = 0; r < rows.outputs; r++) for (let q = 0; q < columns.outputs; q++) {
-    for (let s = 0; s < rows.taps; s++) for (let t = 0; t < columns.taps; t++) {
-      const h = placeIn(rows, r, s), v = placeIn(columns, q, t);
-      if (h === null || v === null) continue;
-      const x = ((n * rows.size + h) * columns.size + v) * inputs, y = ((n * rows.outputs + r) * columns.outputs + q) * outputs;
-      const w = (s * columns.taps + t) * I * outputs;
-      for (let z = 0; z < groups; z++) for (let c = 0; c < I; c++) for (let o = 0; o < O; o++) visit(x + z * I + c, w + c * outputs + z * O + o, y + z * O + o);
-    }
-  }
+  const {
+    axes: [rows, columns],
+    groups,
+    groupInputs: I,
+    groupOutputs: O,
+    inputs,
+    outputs,
+  } = g;
+  for (let n = 0; n < images; n++)
+    for (let r = 0; r < rows.outputs; r++)
+      for (let q = 0; q < columns.outputs; q++) {
+        for (let s = 0; s < rows.taps; s++)
+          for (let t = 0; t < columns.taps; t++) {
+            const h = placeIn(rows, r, s),
+              v = placeIn(columns, q, t);
+            if (h === null || v === null) continue;
+            const x = ((n * rows.size + h) * columns.size + v) * inputs,
+              y = ((n * rows.outputs + r) * columns.outputs + q) * outputs;
+            const w = (s * columns.taps + t) * I * outputs;
+            for (let z = 0; z < groups; z++)
+              for (let c = 0; c < I; c++)
+                for (let o = 0; o < O; o++) visit(x + z * I + c, w + c * outputs + z * O + o, y + z * O + o);
+          }
+      }
 }

@@ -1,5 +1,5 @@
-// Convolution in which each channel has weights of its own: taps written out one after the other over channels side by side, each a fused
-// multiply-add, in row-major order from 0: the same bits as conv2d with as many groups as channels.
+// Convolution in which each channel has weights of its own: taps written out one after the other over channels side by
+// side, each a fused multiply-add, in row-major order from 0: the same bits as conv2d with as many groups as channels.
 import { sizes, type TensorType } from '../../../base/shape.ts';
 import type { Op } from '../../op.ts';
 import { emit1 } from '../../tensor.ts';
@@ -12,9 +12,13 @@ export const depthwise = (op: string, x: TensorType, weight: readonly number[], 
 
 export const depthwise2dOp: Op<WindowAttrs> = {
   // Images x convolved channel by channel with weights w.
-  name: 'depthwise2d', takes: ['floats'],
+  name: 'depthwise2d',
+  takes: ['floats'],
   infer([x, w], attrs) {
-    const { axes: [rows, columns], outputs } = depthwise('depthwise2d', x, sizes(w.shape), attrs);
+    const {
+      axes: [rows, columns],
+      outputs,
+    } = depthwise('depthwise2d', x, sizes(w.shape), attrs);
     checkFloats('depthwise2d', x, w);
     return [{ dtype: x.dtype, shape: [x.shape[0], rows.outputs, columns.outputs, outputs] }];
   },
@@ -22,16 +26,48 @@ export const depthwise2dOp: Op<WindowAttrs> = {
     if (!dy) return [null, null];
     return [
       needs[0] ? emit1('depthwise2dGradInput', [dy, w], { ...attrs, size: sizes(x.shape).slice(1, 3) }) : null,
-      needs[1] ? emit1('depthwise2dGradWeight', [x, dy], { ...attrs, taps: sizes(w.shape).slice(0, 2) }) : null];
+      needs[1] ? emit1('depthwise2dGradWeight', [x, dy], { ...attrs, taps: sizes(w.shape).slice(0, 2) }) : null,
+    ];
   },
-  lower: { kind: 'map', weight: 16, passes: 9, at({ e, inputs: [x, w], attrs }, [n, r, q, c]) {
-    const dtype = x.type.dtype, zero = e.const(0, dtype), { axes, outputs } = depthwise('depthwise2d', x.type, sizes(w.type.shape), attrs);
-    return taps(e, axes, r, q).reduce((sum, t) => e.op('fma', [e.op('select', [t.inside, x.at([n, t.row, t.column, c]), zero], dtype),
-      w.linear(e.linear(0, [[outputs, t.number], [1, c]])), sum], dtype), zero);
-  } },
+  lower: {
+    kind: 'map',
+    weight: 16,
+    passes: 9,
+    at({ e, inputs: [x, w], attrs }, [n, r, q, c]) {
+      const dtype = x.type.dtype,
+        zero = e.const(0, dtype),
+        { axes, outputs } = depthwise('depthwise2d', x.type, sizes(w.type.shape), attrs);
+      return taps(e, axes, r, q).reduce(
+        (sum, t) =>
+          e.op(
+            'fma',
+            [
+              e.op('select', [t.inside, x.at([n, t.row, t.column, c]), zero], dtype),
+              w.linear(
+                e.linear(0, [
+                  [outputs, t.number],
+                  [1, c],
+                ]),
+              ),
+              sum,
+            ],
+            dtype,
+          ),
+        zero,
+      );
+    },
+  },
   reference(call) {
-    const { inputs: [x, w], inTypes: [tx, tw], outTypes: [type], attrs } = call, { out, images } = resultOf(call, type);
-    eachTerm(depthwise('depthwise2d', tx, sizes(tw.shape), attrs), images, (i, j, o) => { out[o] += x[i] * w[j]; });
+    const {
+        inputs: [x, w],
+        inTypes: [tx, tw],
+        outTypes: [type],
+        attrs,
+      } = call,
+      { out, images } = resultOf(call, type);
+    eachTerm(depthwise('depthwise2d', tx, sizes(tw.shape), attrs), images, (i, j, o) => {
+      out[o] += x[i] * w[j];
+    });
     return [out];
   },
 };

@@ -1,4 +1,5 @@
-// The gradient of depthwise2d to its images: each place gathers from the outputs that look at it, in the order of their taps.
+// The gradient of depthwise2d to its images: each place gathers from the outputs that look at it, in the order of their
+// taps.
 import { sizes, type TensorType } from '../../../base/shape.ts';
 import type { Op } from '../../op.ts';
 import { emit1 } from '../../tensor.ts';
@@ -15,7 +16,8 @@ const geometryOf = (dy: TensorType, w: TensorType, attrs: DepthwiseGradInputAttr
 
 export const depthwise2dGradInputOp: Op<DepthwiseGradInputAttrs> = {
   // Gradient of depthwise2d to its images, from that to its result and the weights.
-  name: 'depthwise2dGradInput', takes: ['floats'],
+  name: 'depthwise2dGradInput',
+  takes: ['floats'],
   infer([dy, w], attrs) {
     checkFloats('depthwise2dGradInput', dy, w);
     checkOutput('depthwise2dGradInput', geometryOf(dy, w, attrs), dy);
@@ -25,18 +27,47 @@ export const depthwise2dGradInputOp: Op<DepthwiseGradInputAttrs> = {
     if (!u) return [null, null];
     return [
       needs[0] ? emit1('depthwise2d', [u, w], attrs) : null,
-      needs[1] ? emit1('depthwise2dGradWeight', [u, dy], { ...attrs, taps: sizes(w.shape).slice(0, 2) }) : null];
+      needs[1] ? emit1('depthwise2dGradWeight', [u, dy], { ...attrs, taps: sizes(w.shape).slice(0, 2) }) : null,
+    ];
   },
-  lower: { kind: 'map', weight: 16, passes: 9, at({ e, inputs: [dy, w], attrs }, [n, h, v, c]) {
-    const dtype = dy.type.dtype, zero = e.const(0, dtype), { axes, outputs } = geometryOf(dy.type, w.type, attrs);
-    return lookers(e, axes, h, v).reduce((sum, t) => {
-      const number = e.op('select', [t.inside, t.number, e.index(0)], 'index');
-      return e.op('fma', [e.op('select', [t.inside, dy.at([n, t.row, t.column, c]), zero], dtype), w.linear(e.linear(0, [[outputs, number], [1, c]])), sum], dtype);
-    }, zero);
-  } },
+  lower: {
+    kind: 'map',
+    weight: 16,
+    passes: 9,
+    at({ e, inputs: [dy, w], attrs }, [n, h, v, c]) {
+      const dtype = dy.type.dtype,
+        zero = e.const(0, dtype),
+        { axes, outputs } = geometryOf(dy.type, w.type, attrs);
+      return lookers(e, axes, h, v).reduce((sum, t) => {
+        const number = e.op('select', [t.inside, t.number, e.index(0)], 'index');
+        return e.op(
+          'fma',
+          [
+            e.op('select', [t.inside, dy.at([n, t.row, t.column, c]), zero], dtype),
+            w.linear(
+              e.linear(0, [
+                [outputs, number],
+                [1, c],
+              ]),
+            ),
+            sum,
+          ],
+          dtype,
+        );
+      }, zero);
+    },
+  },
   reference(call) {
-    const { inputs: [dy, w], inTypes: [ty, tw], outTypes: [type], attrs } = call, { out, images } = resultOf(call, type);
-    eachTerm(geometryOf(ty, tw, attrs), images, (i, j, o) => { out[i] += dy[o] * w[j]; });
+    const {
+        inputs: [dy, w],
+        inTypes: [ty, tw],
+        outTypes: [type],
+        attrs,
+      } = call,
+      { out, images } = resultOf(call, type);
+    eachTerm(geometryOf(ty, tw, attrs), images, (i, j, o) => {
+      out[i] += dy[o] * w[j];
+    });
     return [out];
   },
 };

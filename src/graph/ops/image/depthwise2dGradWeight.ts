@@ -1,4 +1,5 @@
-// The gradient of depthwise2d to its weights: for each tap and channel a sum over all outputs of all images, one by one.
+// The gradient of depthwise2d to its weights: for each tap and channel a sum over all outputs of all images, one by
+// one.
 import { elements, sizes, type TensorType } from '../../../base/shape.ts';
 import type { Op } from '../../op.ts';
 import { emit1 } from '../../tensor.ts';
@@ -15,7 +16,8 @@ const geometryOf = (x: TensorType, dy: TensorType, attrs: DepthwiseGradWeightAtt
 
 export const depthwise2dGradWeightOp: Op<DepthwiseGradWeightAttrs> = {
   // Gradient of depthwise2d to its weights, from the images and that to its result.
-  name: 'depthwise2dGradWeight', takes: ['floats'],
+  name: 'depthwise2dGradWeight',
+  takes: ['floats'],
   infer([x, dy], attrs) {
     checkFloats('depthwise2dGradWeight', x, dy);
     checkCount('depthwise2dGradWeight', x, dy);
@@ -26,20 +28,44 @@ export const depthwise2dGradWeightOp: Op<DepthwiseGradWeightAttrs> = {
     if (!u) return [null, null];
     return [
       needs[0] ? emit1('depthwise2dGradInput', [dy, u], { ...attrs, size: sizes(x.shape).slice(1, 3) }) : null,
-      needs[1] ? emit1('depthwise2d', [x, u], attrs) : null];
+      needs[1] ? emit1('depthwise2d', [x, u], attrs) : null,
+    ];
   },
-  lower: { kind: 'map', weight: 16, passes: 9, at(call, [s, t, , c]) {
-    const { e, inputs: [x, dy], attrs } = call, dtype = x.type.dtype, { axes: [rows, columns] } = geometryOf(x.type, dy.type, attrs);
-    return e.reduce('sum', 'serial', e.scale(call.extent(x.type, 0), rows.outputs * columns.outputs), (i) => {
-      const [n, r, q] = unravel3(e, i, rows.outputs, columns.outputs), h = placeOf(e, rows, r, s), v = placeOf(e, columns, q, t);
-      const seen = e.op('select', [both(e, h.inside, v.inside), x.at([n, h.at, v.at, c]), e.const(0, dtype)], dtype);
-      return e.op('mul', [seen, dy.at([n, r, q, c])], dtype);
-    });
-  } },
+  lower: {
+    kind: 'map',
+    weight: 16,
+    passes: 9,
+    at(call, [s, t, , c]) {
+      const {
+          e,
+          inputs: [x, dy],
+          attrs,
+        } = call,
+        dtype = x.type.dtype,
+        {
+          axes: [rows, columns],
+        } = geometryOf(x.type, dy.type, attrs);
+      return e.reduce('sum', 'serial', e.scale(call.extent(x.type, 0), rows.outputs * columns.outputs), (i) => {
+        const [n, r, q] = unravel3(e, i, rows.outputs, columns.outputs),
+          h = placeOf(e, rows, r, s),
+          v = placeOf(e, columns, q, t);
+        const seen = e.op('select', [both(e, h.inside, v.inside), x.at([n, h.at, v.at, c]), e.const(0, dtype)], dtype);
+        return e.op('mul', [seen, dy.at([n, r, q, c])], dtype);
+      });
+    },
+  },
   reference(call) {
-    const { inputs: [x, dy], inTypes: [tx, ty], outTypes: [type], attrs } = call, out = new Float64Array(elements(type.shape));
+    const {
+        inputs: [x, dy],
+        inTypes: [tx, ty],
+        outTypes: [type],
+        attrs,
+      } = call,
+      out = new Float64Array(elements(type.shape));
     const images = typeof tx.shape[0] === 'number' ? tx.shape[0] : call.rows(tx);
-    eachTerm(geometryOf(tx, ty, attrs), images, (i, j, o) => { out[j] += x[i] * dy[o]; });
+    eachTerm(geometryOf(tx, ty, attrs), images, (i, j, o) => {
+      out[j] += x[i] * dy[o];
+    });
     return [out];
   },
 };

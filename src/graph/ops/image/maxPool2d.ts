@@ -1,5 +1,5 @@
-// The largest element of each window, and which tap of the window it is (the first of equals; a NaN is larger than any number). The second
-// result is what the gradient needs: it then gathers, and reads no image.
+// The largest element of each window, and which tap of the window it is (the first of equals; a NaN is larger than any
+// number). The second result is what the gradient needs: it then gathers, and reads no image.
 import { checkOptions } from '../../../base/options.ts';
 import { elements, sizes } from '../../../base/shape.ts';
 import type { Expr } from '../../../kernel/expr.ts';
@@ -10,16 +10,28 @@ import { resultOf, type Pair } from './windows.ts';
 
 export const maxPool2dOp: Op<PoolAttrs> = {
   // Largest element of each window; its row-major number in the window.
-  name: 'maxPool2d', takes: ['floats'],
+  name: 'maxPool2d',
+  takes: ['floats'],
   infer([x], attrs) {
     const shape = pooled(x, poolAxes('maxPool2d', x, attrs));
-    return [{ dtype: x.dtype, shape }, { dtype: 'int32', shape }];
+    return [
+      { dtype: x.dtype, shape },
+      { dtype: 'int32', shape },
+    ];
   },
-  grad: ({ inputs: [x], outputs: [, which], douts: [dy], attrs }) =>
-    [dy && emit1('maxPool2dGrad', [dy, which], { ...attrs, size: sizes(x.shape).slice(1, 3) })],
+  grad: ({ inputs: [x], outputs: [, which], douts: [dy], attrs }) => [
+    dy && emit1('maxPool2dGrad', [dy, which], { ...attrs, size: sizes(x.shape).slice(1, 3) }),
+  ],
   lower: { kind: 'map', weight: 8, passes: 1, at: (call, index, output) => largest(call, index)[output] },
   reference(call) {
-    const { inputs: [x], inTypes: [type], outTypes: [to], attrs } = call, { out, images } = resultOf(call, to), which = new Float64Array(elements(to.shape));
+    const {
+        inputs: [x],
+        inTypes: [type],
+        outTypes: [to],
+        attrs,
+      } = call,
+      { out, images } = resultOf(call, to),
+      which = new Float64Array(elements(to.shape));
     const found = new Uint8Array(out.length);
     eachTap(poolAxes('maxPool2d', type, attrs), images, sizes(type.shape)[3], (y, i, tap) => {
       if (found[y] && !(x[i] > out[y] || (Number.isNaN(x[i]) && !Number.isNaN(out[y])))) return;
@@ -33,11 +45,17 @@ export const maxPool2dOp: Op<PoolAttrs> = {
 
 /** The element and its number. Choices are nested, not joined conditions: those gcc 12 does not compute in lanes. */
 function largest({ e, inputs: [x], attrs }: MapCall<PoolAttrs>, [n, r, q, c]: readonly Expr[]): [Expr, Expr] {
-  const dtype = x.type.dtype, none = e.const(-1, 'int32'); // the number while no tap was inside
-  const real = taps(e, poolAxes('maxPool2d', x.type, attrs), r, q).filter((t) => t.inside.k !== 'const' || t.inside.value !== 0);
-  let best: Expr = e.const(-Infinity, dtype), which: Expr = none, certain = false;
+  const dtype = x.type.dtype,
+    none = e.const(-1, 'int32'); // the number while no tap was inside
+  const real = taps(e, poolAxes('maxPool2d', x.type, attrs), r, q).filter(
+    (t) => t.inside.k !== 'const' || t.inside.value !== 0,
+  );
+  let best: Expr = e.const(-Infinity, dtype),
+    which: Expr = none,
+    certain = false;
   for (const t of real) {
-    const v = x.at([n, t.row, t.column, c]), number = e.op('cast', [t.number], 'int32');
+    const v = x.at([n, t.row, t.column, c]),
+      number = e.op('cast', [t.number], 'int32');
     const choose = (old: Expr, fresh: Expr): Expr => {
       const pick = (condition: Expr, a: Expr, b: Expr): Expr => e.op('select', [condition, a, b], old.dtype);
       const larger = pick(e.op('le', [v, best], 'bool'), old, pick(e.op('eq', [best, best], 'bool'), fresh, old));
@@ -51,8 +69,9 @@ function largest({ e, inputs: [x], attrs }: MapCall<PoolAttrs>, [n, r, q, c]: re
 }
 
 /**
- * The largest element of each window of x [N, H, W, C] -> [N, H', W', C], H' = floor((H + padding - window) / stride) + 1. Windows look at
- * the part of the image that they cover; the stride is the window's size by default. N may vary at run time.
+ * The largest element of each window of x [N, H, W, C] -> [N, H', W', C], H' = floor((H + padding - window) / stride) +
+ * 1. Windows look at the part of the image that they cover; the stride is the window's size by default. N may vary at
+ * run time.
  */
 export function maxPool2d(x: Tensor, window: Pair, options: PoolOptions = {}): Tensor {
   checkOptions('maxPool2d', options, POOL_KEYS);

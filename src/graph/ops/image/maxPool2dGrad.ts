@@ -1,5 +1,5 @@
-// The gradient of maxPool2d: each place of the image gathers from the few outputs that look at it, in the order of their taps, what those
-// send that chose it.
+// The gradient of maxPool2d: each place of the image gathers from the few outputs that look at it, in the order of
+// their taps, what those send that chose it.
 import { ShapeError } from '../../../base/errors.ts';
 import { sameShape, showType, sizes } from '../../../base/shape.ts';
 import type { Op } from '../../op.ts';
@@ -9,24 +9,48 @@ import { resultOf } from './windows.ts';
 
 export const maxPool2dGradOp: Op<PoolGradAttrs> = {
   // For each place, the sum of dy over the windows whose largest element it is (`which`).
-  name: 'maxPool2dGrad', takes: ['floats'],
+  name: 'maxPool2dGrad',
+  takes: ['floats'],
   infer([dy, which], attrs) {
-    const x = unpooled(dy, attrs.size), axes = poolAxes('maxPool2dGrad', x, attrs);
+    const x = unpooled(dy, attrs.size),
+      axes = poolAxes('maxPool2dGrad', x, attrs);
     checkPooled('maxPool2dGrad', dy, axes);
-    if (which.dtype !== 'int32' || !sameShape(which.shape, dy.shape)) throw new ShapeError(`maxPool2dGrad: numbers ${showType(which)} do not fit ${showType(dy)}`);
+    if (which.dtype !== 'int32' || !sameShape(which.shape, dy.shape))
+      throw new ShapeError(`maxPool2dGrad: numbers ` + `${showType(which)} do not fit ${showType(dy)}`);
     return [x];
   },
-  grad: ({ inputs: [, which], douts: [u], attrs: { size: _, ...attrs } }) => [u && emit1('maxPool2dTake', [u, which], attrs), null],
-  lower: { kind: 'map', weight: 6, at({ e, inputs: [dy, which], outTypes: [x], attrs }, [n, h, v, c]) {
-    const zero = e.const(0, x.dtype);
-    return lookers(e, poolAxes('maxPool2dGrad', x, attrs), h, v).map((t) => {
-      const chosen = e.op('eq', [which.at([n, t.row, t.column, c]), e.op('cast', [t.number], 'int32')], 'bool');
-      return e.op('select', [e.op('and', [t.inside, chosen], 'bool'), dy.at([n, t.row, t.column, c]), zero], x.dtype);
-    }).reduce((a, b) => e.op('add', [a, b], x.dtype));
-  } },
+  grad: ({ inputs: [, which], douts: [u], attrs: { size: _, ...attrs } }) => [
+    u && emit1('maxPool2dTake', [u, which], attrs),
+    null,
+  ],
+  lower: {
+    kind: 'map',
+    weight: 6,
+    at({ e, inputs: [dy, which], outTypes: [x], attrs }, [n, h, v, c]) {
+      const zero = e.const(0, x.dtype);
+      return lookers(e, poolAxes('maxPool2dGrad', x, attrs), h, v)
+        .map((t) => {
+          const chosen = e.op('eq', [which.at([n, t.row, t.column, c]), e.op('cast', [t.number], 'int32')], 'bool');
+          return e.op(
+            'select',
+            [e.op('and', [t.inside, chosen], 'bool'), dy.at([n, t.row, t.column, c]), zero],
+            x.dtype,
+          );
+        })
+        .reduce((a, b) => e.op('add', [a, b], x.dtype));
+    },
+  },
   reference(call) {
-    const { inputs: [dy, which], inTypes: [type], outTypes: [x], attrs } = call, { out, images } = resultOf(call, x);
-    eachTap(poolAxes('maxPool2dGrad', x, attrs), images, sizes(type.shape)[3], (y, i, tap) => { if (which[y] === tap) out[i] += dy[y]; });
+    const {
+        inputs: [dy, which],
+        inTypes: [type],
+        outTypes: [x],
+        attrs,
+      } = call,
+      { out, images } = resultOf(call, x);
+    eachTap(poolAxes('maxPool2dGrad', x, attrs), images, sizes(type.shape)[3], (y, i, tap) => {
+      if (which[y] === tap) out[i] += dy[y];
+    });
     return [out];
   },
 };

@@ -8,22 +8,50 @@ import { resultOf } from './windows.ts';
 
 export const maxPool2dTakeOp: Op<PoolAttrs> = {
   // The element of each window with the number `which`.
-  name: 'maxPool2dTake', takes: ['floats'],
+  name: 'maxPool2dTake',
+  takes: ['floats'],
   infer([x, which], attrs) {
     const axes = poolAxes('maxPool2dTake', x, attrs);
     checkPooled('maxPool2dTake', which, axes);
-    if (which.dtype !== 'int32' || !sameShape(which.shape, pooled(x, axes))) throw new ShapeError(`maxPool2dTake: numbers ${showType(which)} do not fit ${showType(x)}`);
+    if (which.dtype !== 'int32' || !sameShape(which.shape, pooled(x, axes)))
+      throw new ShapeError(`maxPool2dTake: ` + `numbers ${showType(which)} do not fit ${showType(x)}`);
     return [{ dtype: x.dtype, shape: pooled(x, axes) }];
   },
-  grad: ({ inputs: [x, which], douts: [u], attrs }) => [u && emit1('maxPool2dGrad', [u, which], { ...attrs, size: sizes(x.shape).slice(1, 3) }), null],
-  lower: { kind: 'map', weight: 4, at({ e, inputs: [x, which], attrs }, [n, r, q, c]) {
-    const [rows, columns] = poolAxes('maxPool2dTake', x.type, attrs), tap = e.op('cast', [which.at([n, r, q, c])], 'index');
-    return x.at([n, e.linear(-rows.before, [[rows.stride, r], [1, e.div(tap, columns.taps)]]),
-      e.linear(-columns.before, [[columns.stride, q], [1, e.mod(tap, columns.taps)]]), c]);
-  } },
+  grad: ({ inputs: [x, which], douts: [u], attrs }) => [
+    u && emit1('maxPool2dGrad', [u, which], { ...attrs, size: sizes(x.shape).slice(1, 3) }),
+    null,
+  ],
+  lower: {
+    kind: 'map',
+    weight: 4,
+    at({ e, inputs: [x, which], attrs }, [n, r, q, c]) {
+      const [rows, columns] = poolAxes('maxPool2dTake', x.type, attrs),
+        tap = e.op('cast', [which.at([n, r, q, c])], 'index');
+      return x.at([
+        n,
+        e.linear(-rows.before, [
+          [rows.stride, r],
+          [1, e.div(tap, columns.taps)],
+        ]),
+        e.linear(-columns.before, [
+          [columns.stride, q],
+          [1, e.mod(tap, columns.taps)],
+        ]),
+        c,
+      ]);
+    },
+  },
   reference(call) {
-    const { inputs: [x, which], inTypes: [type], outTypes: [to], attrs } = call, { out, images } = resultOf(call, to);
-    eachTap(poolAxes('maxPool2dTake', type, attrs), images, boundOf(type.shape[3]), (y, i, tap) => { if (which[y] === tap) out[y] = x[i]; });
+    const {
+        inputs: [x, which],
+        inTypes: [type],
+        outTypes: [to],
+        attrs,
+      } = call,
+      { out, images } = resultOf(call, to);
+    eachTap(poolAxes('maxPool2dTake', type, attrs), images, boundOf(type.shape[3]), (y, i, tap) => {
+      if (which[y] === tap) out[y] = x[i];
+    });
     return [out];
   },
 };

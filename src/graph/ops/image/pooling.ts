@@ -1,12 +1,28 @@
-// What the pooling ops share: attributes, shapes, the taps of a window as expressions, in row-major order, written out one after the other.
+// What the pooling ops share: attributes, shapes, the taps of a window as expressions, in row-major order, written out
+// one after the other.
 import { ShapeError } from '../../../base/errors.ts';
 import type { KeysOf } from '../../../base/options.ts';
 
 import { boundOf, type Dim, type TensorType } from '../../../base/shape.ts';
 import type { Expr, Exprs } from '../../../kernel/expr.ts';
 import type { Tensor } from '../../tensor.ts';
-import { MOST_TAPS, aPadding, aPair, attrsOf, axesOf, both, lookersOf, pairOf, placeIn, placeOf, type Along,
-  type Axis, type Padding, type Pair, type WindowAttrs } from './windows.ts';
+import {
+  MOST_TAPS,
+  aPadding,
+  aPair,
+  attrsOf,
+  axesOf,
+  both,
+  lookersOf,
+  pairOf,
+  placeIn,
+  placeOf,
+  type Along,
+  type Axis,
+  type Padding,
+  type Pair,
+  type WindowAttrs,
+} from './windows.ts';
 
 /** window: [rows, columns]. */
 export type PoolAttrs = WindowAttrs & { readonly window: readonly number[] };
@@ -14,35 +30,59 @@ export type PoolAttrs = WindowAttrs & { readonly window: readonly number[] };
 export type PoolGradAttrs = PoolAttrs & { readonly size: readonly number[] };
 
 export function poolAxes(op: string, x: TensorType, attrs: PoolAttrs): readonly [Axis, Axis] {
-  const { window, padding, dilation } = attrs, axes = axesOf(op, x, window, attrs);
+  const { window, padding, dilation } = attrs,
+    axes = axesOf(op, x, window, attrs);
   if (dilation.some((d) => d !== 1)) throw new ShapeError(`${op}: windows have no dilation`);
   if (window[0] * window[1] > MOST_TAPS) {
-    throw new ShapeError(`${op}: a window of ${window[0]} x ${window[1]} is more than ${MOST_TAPS} elements`, 'the mean or max over whole axes pools whole images');
+    throw new ShapeError(
+      `${op}: a window of ${window[0]} x ${window[1]} is more than ${MOST_TAPS} ` + `elements`,
+      'the mean or max over whole axes pools whole images',
+    );
   }
   if (padding.some((p, i) => p >= window[i >> 1])) {
-    throw new ShapeError(`${op}: padding [${padding.join(', ')}] leaves windows of [${window.join(', ')}] with nothing in them`, 'padding must be smaller than the window');
+    throw new ShapeError(
+      `${op}: padding [${padding.join(', ')}] leaves windows of [${window.join(', ')}] with ` + `nothing in them`,
+      'padding must be smaller than the window',
+    );
   }
   return axes;
 }
 
 /** The type of pooled images. */
-export const pooled = (x: TensorType, [rows, columns]: readonly [Axis, Axis]): readonly Dim[] => [x.shape[0], rows.outputs, columns.outputs, x.shape[3]];
+export const pooled = (x: TensorType, [rows, columns]: readonly [Axis, Axis]): readonly Dim[] => [
+  x.shape[0],
+  rows.outputs,
+  columns.outputs,
+  x.shape[3],
+];
 
 /** The type of the images whose pooled ones are `y`. */
-export const unpooled = (y: TensorType, size: readonly number[]): TensorType => ({ dtype: y.dtype, shape: [y.shape[0], ...size, y.shape[3]] });
+export const unpooled = (y: TensorType, size: readonly number[]): TensorType => ({
+  dtype: y.dtype,
+  shape: [y.shape[0], ...size, y.shape[3]],
+});
 
 export function checkPooled(op: string, y: TensorType, [rows, columns]: readonly [Axis, Axis]): void {
   if (y.shape[1] !== rows.outputs || y.shape[2] !== columns.outputs) {
-    throw new ShapeError(`${op}: pooled images are [N, ${rows.outputs}, ${columns.outputs}, C], got ${boundOf(y.shape[1] ?? 0)} x ${boundOf(y.shape[2] ?? 0)}`);
+    throw new ShapeError(
+      `${op}: pooled images are [N, ${rows.outputs}, ${columns.outputs}, C], got ` +
+        `${boundOf(y.shape[1] ?? 0)} x ${boundOf(y.shape[2] ?? 0)}`,
+    );
   }
 }
 
 /** A tap of a window: its row-major number, where it looks (or which output looks), and whether there is something. */
-export interface Tap { readonly number: Expr; readonly row: Expr; readonly column: Expr; readonly inside: Expr }
+export interface Tap {
+  readonly number: Expr;
+  readonly row: Expr;
+  readonly column: Expr;
+  readonly inside: Expr;
+}
 
 /** The places that output (r, q) looks at. */
 export function taps(e: Exprs, [rows, columns]: readonly [Axis, Axis], r: Expr, q: Expr): Tap[] {
-  const along = (a: Axis, o: Expr): Along[] => Array.from({ length: a.taps }, (_, t) => ({ tap: e.index(t), ...placeOf(e, a, o, e.index(t)) }));
+  const along = (a: Axis, o: Expr): Along[] =>
+    Array.from({ length: a.taps }, (_, t) => ({ tap: e.index(t), ...placeOf(e, a, o, e.index(t)) }));
   return cross(e, columns.taps, along(rows, r), along(columns, q));
 }
 
@@ -50,19 +90,42 @@ export function taps(e: Exprs, [rows, columns]: readonly [Axis, Axis], r: Expr, 
 export const lookers = (e: Exprs, [rows, columns]: readonly [Axis, Axis], h: Expr, v: Expr): Tap[] =>
   cross(e, columns.taps, lookersOf(e, rows, h), lookersOf(e, columns, v));
 
-const cross = (e: Exprs, width: number, rows: readonly Along[], columns: readonly Along[]): Tap[] => rows.flatMap((s) => columns.map((t) =>
-  ({ number: e.linear(0, [[width, s.tap], [1, t.tap]]), row: s.at, column: t.at, inside: both(e, s.inside, t.inside) })));
+const cross = (e: Exprs, width: number, rows: readonly Along[], columns: readonly Along[]): Tap[] =>
+  rows.flatMap((s) =>
+    columns.map((t) => ({
+      number: e.linear(0, [
+        [width, s.tap],
+        [1, t.tap],
+      ]),
+      row: s.at,
+      column: t.at,
+      inside: both(e, s.inside, t.inside),
+    })),
+  );
 
-/** On numbers: calls `visit` with the linear indices of each pooled element and of each element of its window, and the tap's number. */
-export function eachTap([rows, columns]: readonly [Axis, Axis], images: number, channels: number, visit: (y: number, x: number, tap: number) => void): void {
-  for (let n = 0; n < images; n++) for (let r = 0; r < rows.outputs; r++) for (let q = 0; q < columns.outputs; q++) {
-    for (let s = 0; s < rows.taps; s++) for (let t = 0; t < columns.taps; t++) {
-      const h = placeIn(rows, r, s), v = placeIn(columns, q, t);
-      if (h === null || v === null) continue;
-      const y = ((n * rows.outputs + r) * columns.outputs + q) * channels, x = ((n * rows.size + h) * columns.size + v) * channels;
-      for (let c = 0; c < channels; c++) visit(y + c, x + c, s * columns.taps + t);
-    }
-  }
+/**
+ * On numbers: calls `visit` with the linear indices of each pooled element and of each element of its window, and the
+ * tap's number.
+ */
+export function eachTap(
+  [rows, columns]: readonly [Axis, Axis],
+  images: number,
+  channels: number,
+  visit: (y: number, x: number, tap: number) => void,
+): void {
+  for (let n = 0; n < images; n++)
+    for (let r = 0; r < rows.outputs; r++)
+      for (let q = 0; q < columns.outputs; q++) {
+        for (let s = 0; s < rows.taps; s++)
+          for (let t = 0; t < columns.taps; t++) {
+            const h = placeIn(rows, r, s),
+              v = placeIn(columns, q, t);
+            if (h === null || v === null) continue;
+            const y = ((n * rows.outputs + r) * columns.outputs + q) * channels,
+              x = ((n * rows.size + h) * columns.size + v) * channels;
+            for (let c = 0; c < channels; c++) visit(y + c, x + c, s * columns.taps + t);
+          }
+      }
 }
 
 export interface PoolOptions {

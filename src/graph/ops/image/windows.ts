@@ -1,5 +1,5 @@
-// What convolution and pooling share: windows that slide over an image, along one axis at a time. Output o of an axis looks, as its tap t,
-// at place o * stride - before + t * dilation; places outside the image count as padding.
+// What convolution and pooling share: windows that slide over an image, along one axis at a time. Output o of an axis
+// looks, as its tap t, at place o * stride - before + t * dilation; places outside the image count as padding.
 import { ShapeError } from '../../../base/errors.ts';
 import { either, oneOf, type Kind } from '../../../base/kinds.ts';
 import { shown } from '../../../base/options.ts';
@@ -10,7 +10,10 @@ import type { Tensor } from '../../tensor.ts';
 
 /** One number for both axes, or [vertical, horizontal]. */
 export type Pair = number | readonly [number, number];
-/** One number for all sides; [vertical, horizontal]; [top, bottom, left, right]; or as much as makes the output ceil(size / stride). */
+/**
+ * One number for all sides; [vertical, horizontal]; [top, bottom, left, right]; or as much as makes the output
+ * ceil(size / stride).
+ */
 export type Padding = number | readonly [number, number] | readonly [number, number, number, number] | 'same';
 
 /** Attributes of every op with windows. Arrays are [vertical, horizontal], padding is [top, bottom, left, right]. */
@@ -24,12 +27,17 @@ export type WindowAttrs = {
 export const MOST_TAPS = 256;
 
 /** Kinds of options: one whole number of at least `least`, or two; padding. */
-export const aPair = (least: number): Kind => listed(`a whole number of at least ${least}, or [vertical, horizontal] of such`, least, [2]);
-export const aPadding: Kind = either(oneOf('same'), listed('a whole number of at least 0, or a list of 2 or 4 of such', 0, [4, 2]));
+export const aPair = (least: number): Kind =>
+  listed(`a whole number of at least ${least}, or [vertical, ` + `horizontal] of such`, least, [2]);
+export const aPadding: Kind = either(
+  oneOf('same'),
+  listed('a whole number of at least 0, or a list of 2 or 4 of such', 0, [4, 2]),
+);
 
 function listed(what: string, least: number, lengths: readonly number[]): Kind {
   return (value) => {
-    const list: readonly unknown[] = Array.isArray(value) ? value : [value], fits = !Array.isArray(value) || lengths.includes(list.length);
+    const list: readonly unknown[] = Array.isArray(value) ? value : [value],
+      fits = !Array.isArray(value) || lengths.includes(list.length);
     return fits && list.every((n) => typeof n === 'number' && whole(n, least)) ? null : what;
   };
 }
@@ -38,7 +46,10 @@ function listed(what: string, least: number, lengths: readonly number[]): Kind {
 export interface Axis {
   readonly size: number; // of the image
   readonly taps: number;
-  readonly stride: number; readonly before: number; readonly after: number; readonly dilation: number;
+  readonly stride: number;
+  readonly before: number;
+  readonly after: number;
+  readonly dilation: number;
   readonly outputs: number;
 }
 
@@ -50,12 +61,19 @@ export function pairOf(p: Pair): readonly [number, number] {
 }
 
 /** [top, bottom, left, right] for windows of this size over an image [rows, columns, height, width, channels]. */
-export function paddingOf(p: Padding, x: TensorType, window: readonly [number, number], stride: readonly [number, number],
-  dilation: readonly [number, number] = [1, 1]): readonly number[] {
-  if (p !== 'same' && typeof p !== 'number' && !Array.isArray(p)) throw new ShapeError(`padding must be a number, a list of 2 or 4, or 'same', got ${shown(p)}`);
+export function paddingOf(
+  p: Padding,
+  x: TensorType,
+  window: readonly [number, number],
+  stride: readonly [number, number],
+  dilation: readonly [number, number] = [1, 1],
+): readonly number[] {
+  if (p !== 'same' && typeof p !== 'number' && !Array.isArray(p))
+    throw new ShapeError(`padding must be a number, a ` + `list of 2 or 4, or 'same', got ${shown(p)}`);
   if (p !== 'same') return typeof p === 'number' ? [p, p, p, p] : p.length === 2 ? [p[0], p[0], p[1], p[1]] : p;
   return [0, 1].flatMap((d) => {
-    const size = boundOf(x.shape[d + 1] ?? 0), last = (Math.ceil(size / stride[d]) - 1) * stride[d] + (window[d] - 1) * dilation[d] + 1;
+    const size = boundOf(x.shape[d + 1] ?? 0),
+      last = (Math.ceil(size / stride[d]) - 1) * stride[d] + (window[d] - 1) * dilation[d] + 1;
     const all = Math.max(0, last - size);
     return [Math.floor(all / 2), Math.ceil(all / 2)];
   });
@@ -64,23 +82,41 @@ export function paddingOf(p: Padding, x: TensorType, window: readonly [number, n
 const whole = (n: number, least: number): boolean => Number.isInteger(n) && n >= least;
 
 /** Both axes of images [N, H, W, C] of type `x` under windows of `taps`; ShapeError where one has no output. */
-export function axesOf(op: string, x: TensorType, taps: readonly number[], { stride, padding, dilation }: WindowAttrs): readonly [Axis, Axis] {
+export function axesOf(
+  op: string,
+  x: TensorType,
+  taps: readonly number[],
+  { stride, padding, dilation }: WindowAttrs,
+): readonly [Axis, Axis] {
   if (x.shape.length !== 4 || x.shape.slice(1).some((d) => typeof d !== 'number')) {
-    throw new ShapeError(`${op}: images are [count, height, width, channels], got ${showType(x)}`, 'reshape them; only the count may vary at run time');
+    throw new ShapeError(
+      `${op}: images are [count, height, width, channels], got ` + `${showType(x)}`,
+      'reshape them; only the count may vary at run time',
+    );
   }
   const settings: readonly (readonly [string, readonly number[], number, number])[] = [
-    ['window', taps, 2, 1], ['stride', stride, 2, 1], ['dilation', dilation, 2, 1], ['padding', padding, 4, 0]];
+    ['window', taps, 2, 1],
+    ['stride', stride, 2, 1],
+    ['dilation', dilation, 2, 1],
+    ['padding', padding, 4, 0],
+  ];
   for (const [what, values, length, least] of settings) {
     if (values.length !== length || !values.every((n) => whole(n, least))) {
       throw new ShapeError(`${op}: ${what} must be whole numbers of at least ${least}, got [${values.join(', ')}]`);
     }
   }
   const [rows, columns] = [0, 1].map((d): Axis => {
-    const size = boundOf(x.shape[d + 1]), before = padding[2 * d], after = padding[2 * d + 1], reach = (taps[d] - 1) * dilation[d] + 1;
+    const size = boundOf(x.shape[d + 1]),
+      before = padding[2 * d],
+      after = padding[2 * d + 1],
+      reach = (taps[d] - 1) * dilation[d] + 1;
     const outputs = Math.floor((size + before + after - reach) / stride[d]) + 1;
     if (outputs < 1) {
-      throw new ShapeError(`${op}: a window that reaches over ${reach} does not fit into ${size + before + after} (dimension ${d + 1} of ${showType(x)}, padded)`,
-        'use a smaller window or more padding');
+      throw new ShapeError(
+        `${op}: a window that reaches over ${reach} does not fit into ${size + before + after} ` +
+          `(dimension ${d + 1} of ${showType(x)}, padded)`,
+        'use a smaller window or more padding',
+      );
     }
     return { size, taps: taps[d], stride: stride[d], before, after, dilation: dilation[d], outputs };
   });
@@ -88,7 +124,10 @@ export function axesOf(op: string, x: TensorType, taps: readonly number[], { str
 }
 
 /** An index where it is `inside`, else 0. */
-export interface Place { readonly at: Expr; readonly inside: Expr }
+export interface Place {
+  readonly at: Expr;
+  readonly inside: Expr;
+}
 
 export const both = (e: Exprs, a: Expr, b: Expr): Expr => e.op('and', [a, b], 'bool');
 
@@ -98,26 +137,42 @@ function clamped(e: Exprs, at: Expr, inside: Expr): Place {
 
 /** The place that output `o` has as its tap `t`. */
 export function placeOf(e: Exprs, a: Axis, o: Expr, t: Expr): Place {
-  const at = e.linear(-a.before, [[a.stride, o], [a.dilation, t]]);
+  const at = e.linear(-a.before, [
+    [a.stride, o],
+    [a.dilation, t],
+  ]);
   return clamped(e, at, both(e, e.op('le', [e.index(0), at], 'bool'), e.op('lt', [at, e.index(a.size)], 'bool')));
 }
 
 /** The output that has place `p` as its tap `t`, if one has. */
 export function outputOf(e: Exprs, a: Axis, p: Expr, t: Expr): Place {
-  const scaled = e.linear(a.before, [[1, p], [-a.dilation, t]]), positive = e.op('le', [e.index(0), scaled], 'bool');
-  const safe = e.op('select', [positive, scaled, e.index(0)], 'index'), o = e.div(safe, a.stride);
+  const scaled = e.linear(a.before, [
+      [1, p],
+      [-a.dilation, t],
+    ]),
+    positive = e.op('le', [e.index(0), scaled], 'bool');
+  const safe = e.op('select', [positive, scaled, e.index(0)], 'index'),
+    o = e.div(safe, a.stride);
   const hit = a.stride === 1 ? positive : both(e, positive, e.op('eq', [e.mod(safe, a.stride), e.index(0)], 'bool'));
   return clamped(e, o, both(e, hit, e.op('lt', [o, e.index(a.outputs)], 'bool')));
 }
 
 /** A tap, and its place or output. */
-export interface Along extends Place { readonly tap: Expr }
+export interface Along extends Place {
+  readonly tap: Expr;
+}
 
-/** The outputs that look at place `p` and by which tap, in the order of taps: without dilation only those whose windows are near enough. */
+/**
+ * The outputs that look at place `p` and by which tap, in the order of taps: without dilation only those whose windows
+ * are near enough.
+ */
 export function lookersOf(e: Exprs, a: Axis, p: Expr): Along[] {
-  if (a.dilation !== 1) return Array.from({ length: a.taps }, (_, t) => ({ tap: e.index(t), ...outputOf(e, a, p, e.index(t)) }));
+  if (a.dilation !== 1)
+    return Array.from({ length: a.taps }, (_, t) => ({ tap: e.index(t), ...outputOf(e, a, p, e.index(t)) }));
   return Array.from({ length: Math.ceil(a.taps / a.stride) }, (_, m) => {
-    const from = e.linear(a.before, [[1, p]]), tap = e.linear(m * a.stride, [[1, e.mod(from, a.stride)]]), o = e.linear(-m, [[1, e.div(from, a.stride)]]);
+    const from = e.linear(a.before, [[1, p]]),
+      tap = e.linear(m * a.stride, [[1, e.mod(from, a.stride)]]),
+      o = e.linear(-m, [[1, e.div(from, a.stride)]]);
     const lies = both(e, e.op('le', [e.index(0), o], 'bool'), e.op('lt', [o, e.index(a.outputs)], 'bool'));
     return { tap, ...clamped(e, o, both(e, lies, e.op('lt', [tap, e.index(a.taps)], 'bool'))) };
   });
@@ -136,7 +191,14 @@ export function resultOf(call: RefCall, type: TensorType): { out: Float64Array; 
   return { out: out.fill(NaN, rows * elements(type.shape.slice(1))), images: rows };
 }
 
-export const attrsOf = (x: Tensor, window: readonly [number, number], stride: Pair, padding: Padding, dilation: Pair = 1): WindowAttrs => {
-  const s = pairOf(stride), d = pairOf(dilation);
+export const attrsOf = (
+  x: Tensor,
+  window: readonly [number, number],
+  stride: Pair,
+  padding: Padding,
+  dilation: Pair = 1,
+): WindowAttrs => {
+  const s = pairOf(stride),
+    d = pairOf(dilation);
   return { stride: s, padding: paddingOf(padding, x.type, window, s, d), dilation: d };
 };

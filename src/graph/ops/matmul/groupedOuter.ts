@@ -1,5 +1,5 @@
-// The gradient of groupedMatmul to its matrices: per segment x^T y, its rows in order, one fused multiply-add at a time. A segment
-// without rows gives zeros.
+// The gradient of groupedMatmul to its matrices: per segment x^T y, its rows in order, one fused multiply-add at a
+// time. A segment without rows gives zeros.
 import { ShapeError } from '../../../base/errors.ts';
 import { boundOf, elements, sameDim, showType } from '../../../base/shape.ts';
 import type { Expr } from '../../../kernel/expr.ts';
@@ -9,7 +9,8 @@ import { segmentsOf } from '../moe/routing.ts';
 
 export const groupedOuterOp: Op = {
   // Per segment the sum over its rows of x[r]^T y[r].
-  name: 'groupedOuter', takes: ['floats'],
+  name: 'groupedOuter',
+  takes: ['floats'],
   infer([x, y]) {
     const { segments } = segmentsOf('groupedOuter', x);
     if (x.shape.length !== 2 || y.shape.length !== 2 || !sameDim(x.shape[0], y.shape[0]) || x.dtype !== y.dtype) {
@@ -22,22 +23,43 @@ export const groupedOuterOp: Op = {
     if (!d) return [null, null];
     return [
       needs[0] ? emit1('groupedMatmul', [y, d], { transB: true }) : null,
-      needs[1] ? emit1('groupedMatmul', [x, d], { transB: false }) : null];
+      needs[1] ? emit1('groupedMatmul', [x, d], { transB: false }) : null,
+    ];
   },
-  lower: { kind: 'matmul', build(call) {
-    const { e, inputs: [x, y], outTypes: [o] } = call, rows = x.type.shape[0];
-    const row = (z: Expr, k: Expr): Expr => e.add(e.op('cast', [call.offset(rows, z)], 'index'), k);
-    return {
-      groups: boundOf(o.shape[0]), m: boundOf(o.shape[1]), n: boundOf(o.shape[2]), depth: call.size(rows),
-      a: (z, i, k) => x.at([row(z, k), i]), b: (z, k, j) => y.at([row(z, k), j]), index: (z, i, j) => [z, i, j],
-    };
-  } },
+  lower: {
+    kind: 'matmul',
+    build(call) {
+      const {
+          e,
+          inputs: [x, y],
+          outTypes: [o],
+        } = call,
+        rows = x.type.shape[0];
+      const row = (z: Expr, k: Expr): Expr => e.add(e.op('cast', [call.offset(rows, z)], 'index'), k);
+      return {
+        groups: boundOf(o.shape[0]),
+        m: boundOf(o.shape[1]),
+        n: boundOf(o.shape[2]),
+        depth: call.size(rows),
+        a: (z, i, k) => x.at([row(z, k), i]),
+        b: (z, k, j) => y.at([row(z, k), j]),
+        index: (z, i, j) => [z, i, j],
+      };
+    },
+  },
   reference(call) {
-    const { inputs: [x, y], inTypes: [t], outTypes: [o] } = call, offsets = call.offsets(t);
-    const [E, M, N] = o.shape.map(boundOf), out = new Float64Array(elements(o.shape));
-    for (let z = 0; z < E; z++) for (let r = offsets[z]; r < offsets[z + 1]; r++) {
-      for (let i = 0; i < M; i++) for (let j = 0; j < N; j++) out[(z * M + i) * N + j] += x[r * M + i] * y[r * N + j];
-    }
+    const {
+        inputs: [x, y],
+        inTypes: [t],
+        outTypes: [o],
+      } = call,
+      offsets = call.offsets(t);
+    const [E, M, N] = o.shape.map(boundOf),
+      out = new Float64Array(elements(o.shape));
+    for (let z = 0; z < E; z++)
+      for (let r = offsets[z]; r < offsets[z + 1]; r++) {
+        for (let i = 0; i < M; i++) for (let j = 0; j < N; j++) out[(z * M + i) * N + j] += x[r * M + i] * y[r * N + j];
+      }
     return [out];
   },
 };

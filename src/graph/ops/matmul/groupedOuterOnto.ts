@@ -1,6 +1,6 @@
-// groupedOuter that goes on with sums begun before, in their memory: the same chain of fused multiply-adds as if all rows had come at
-// once. Segments without rows are not touched. Four rows of the result and four of the depth at a time, so that sums are loaded and stored
-// once in four steps.
+// groupedOuter that goes on with sums begun before, in their memory: the same chain of fused multiply-adds as if all
+// rows had come at once. Segments without rows are not touched. Four rows of the result and four of the depth at a
+// time, so that sums are loaded and stored once in four steps.
 import { ShapeError } from '../../../base/errors.ts';
 import { boundOf, elements, sameDim, sameShape, showType } from '../../../base/shape.ts';
 import type { Expr } from '../../../kernel/expr.ts';
@@ -12,13 +12,24 @@ const STEPS = 4;
 
 export const groupedOuterOntoOp: Op = {
   // Before + per segment the sum over its rows of x[r]^T y[r], summed onto it one by one.
-  name: 'groupedOuterOnto', takes: ['floats'], inPlaceOf: 3,
+  name: 'groupedOuterOnto',
+  takes: ['floats'],
+  inPlaceOf: 3,
   infer([x, y, offsets, before]) {
     const { segments } = segmentsOf('groupedOuterOnto', x);
     checkVector('groupedOuterOnto', 'offsets', offsets, segments + 1);
-    if (x.shape.length !== 2 || y.shape.length !== 2 || !sameDim(x.shape[0], y.shape[0]) || x.dtype !== y.dtype || x.dtype !== before.dtype
-      || !sameShape(before.shape, [segments, x.shape[1], y.shape[1]])) {
-      throw new ShapeError(`groupedOuterOnto: ${showType(x)} and ${showType(y)} are not rows of the same segments, whose products add to ${showType(before)}`);
+    if (
+      x.shape.length !== 2 ||
+      y.shape.length !== 2 ||
+      !sameDim(x.shape[0], y.shape[0]) ||
+      x.dtype !== y.dtype ||
+      x.dtype !== before.dtype ||
+      !sameShape(before.shape, [segments, x.shape[1], y.shape[1]])
+    ) {
+      throw new ShapeError(
+        `groupedOuterOnto: ${showType(x)} and ${showType(y)} are not rows of the same segments, ` +
+          `whose products add to ${showType(before)}`,
+      );
     }
     return [before];
   },
@@ -26,36 +37,111 @@ export const groupedOuterOntoOp: Op = {
     if (!d) return [null, null, null, null];
     return [
       needs[0] ? emit1('groupedMatmul', [y, d], { transB: true }) : null,
-      needs[1] ? emit1('groupedMatmul', [x, d], { transB: false }) : null, null, d];
+      needs[1] ? emit1('groupedMatmul', [x, d], { transB: false }) : null,
+      null,
+      d,
+    ];
   },
-  lower: { kind: 'loops', update: true, build({ e, k: w, inputs: [x, y, offsets], outputs: [out], inTypes: [tx, ty] }) {
-    const { segments } = segmentsOf('groupedOuterOnto', tx), M = boundOf(tx.shape[1]), N = boundOf(ty.shape[1]), { dtype } = tx;
-    const tall = [4, 3, 2, 1].find((n) => M % n === 0) ?? 1, blocks = M / tall;
-    const any = e.op('min', [w.extent(tx, 0), e.index(1)], 'index'); // no rows, no tasks
-    return { grid: { extent: e.scale(any, segments * blocks), grain: 1 }, body(g) {
-      const z = e.div(g, blocks), i = e.scale(e.mod(g, blocks), tall), from = w.scalar('index'), count = w.scalar('index');
-      const a = Array.from({ length: tall * STEPS }, () => w.scalar(dtype));
-      const at = (r: number, j: Expr): Expr => e.linear(r * N, [[M * N, z], [N, i], [1, j]]);
-      /** Rows k..k + steps of x and y. */
-      const some = (k: Expr, steps: number) => [
-        ...Array.from({ length: tall * steps }, (_, n) => a[n].set(w.load(x, e.linear(Math.floor(n / tall) * M + (n % tall), [[M, from.get()], [M, k], [1, i]])))),
-        w.vector(N, (j) => Array.from({ length: tall }, (_, r) => {
-          let sum = w.load(out, at(r, j));
-          for (let s = 0; s < steps; s++) sum = e.op('fma', [a[s * tall + r].get(), w.load(y, e.linear(s * N, [[N, from.get()], [N, k], [1, j]])), sum], dtype);
-          return w.store(out, at(r, j), sum);
-        }))];
-      return [
-        from.set(w.loadIndex(offsets, z)), count.set(e.linear(0, [[1, w.loadIndex(offsets, e.add(z, e.index(1)))], [-1, from.get()]])),
-        w.loop(e.div(count.get(), STEPS), (q) => some(e.scale(q, STEPS), STEPS)),
-        w.loop(e.mod(count.get(), STEPS), (q) => some(e.linear(0, [[1, count.get()], [-1, e.mod(count.get(), STEPS)], [1, q]]), 1))];
-    } };
-  } },
+  lower: {
+    kind: 'loops',
+    update: true,
+    build({ e, k: w, inputs: [x, y, offsets], outputs: [out], inTypes: [tx, ty] }) {
+      const { segments } = segmentsOf('groupedOuterOnto', tx),
+        M = boundOf(tx.shape[1]),
+        N = boundOf(ty.shape[1]),
+        { dtype } = tx;
+      const tall = [4, 3, 2, 1].find((n) => M % n === 0) ?? 1,
+        blocks = M / tall;
+      const any = e.op('min', [w.extent(tx, 0), e.index(1)], 'index'); // no rows, no tasks
+      return {
+        grid: { extent: e.scale(any, segments * blocks), grain: 1 },
+        body(g) {
+          const z = e.div(g, blocks),
+            i = e.scale(e.mod(g, blocks), tall),
+            from = w.scalar('index'),
+            count = w.scalar('index');
+          const a = Array.from({ length: tall * STEPS }, () => w.scalar(dtype));
+          const at = (r: number, j: Expr): Expr =>
+            e.linear(r * N, [
+              [M * N, z],
+              [N, i],
+              [1, j],
+            ]);
+          /** Rows k..k + steps of x and y. */
+          const some = (k: Expr, steps: number) => [
+            ...Array.from({ length: tall * steps }, (_, n) =>
+              a[n].set(
+                w.load(
+                  x,
+                  e.linear(Math.floor(n / tall) * M + (n % tall), [
+                    [M, from.get()],
+                    [M, k],
+                    [1, i],
+                  ]),
+                ),
+              ),
+            ),
+            w.vector(N, (j) =>
+              Array.from({ length: tall }, (_, r) => {
+                let sum = w.load(out, at(r, j));
+                for (let s = 0; s < steps; s++)
+                  sum = e.op(
+                    'fma',
+                    [
+                      a[s * tall + r].get(),
+                      w.load(
+                        y,
+                        e.linear(s * N, [
+                          [N, from.get()],
+                          [N, k],
+                          [1, j],
+                        ]),
+                      ),
+                      sum,
+                    ],
+                    dtype,
+                  );
+                return w.store(out, at(r, j), sum);
+              }),
+            ),
+          ];
+          return [
+            from.set(w.loadIndex(offsets, z)),
+            count.set(
+              e.linear(0, [
+                [1, w.loadIndex(offsets, e.add(z, e.index(1)))],
+                [-1, from.get()],
+              ]),
+            ),
+            w.loop(e.div(count.get(), STEPS), (q) => some(e.scale(q, STEPS), STEPS)),
+            w.loop(e.mod(count.get(), STEPS), (q) =>
+              some(
+                e.linear(0, [
+                  [1, count.get()],
+                  [-1, e.mod(count.get(), STEPS)],
+                  [1, q],
+                ]),
+                1,
+              ),
+            ),
+          ];
+        },
+      };
+    },
+  },
   reference(call) {
-    const { inputs: [x, y, , before], inTypes: [t], outTypes: [o] } = call, offsets = call.offsets(t);
-    const [E, M, N] = o.shape.map(boundOf), out = before.slice(0, elements(o.shape));
-    for (let z = 0; z < E; z++) for (let r = offsets[z]; r < offsets[z + 1]; r++) {
-      for (let i = 0; i < M; i++) for (let j = 0; j < N; j++) out[(z * M + i) * N + j] += x[r * M + i] * y[r * N + j];
-    }
+    const {
+        inputs: [x, y, , before],
+        inTypes: [t],
+        outTypes: [o],
+      } = call,
+      offsets = call.offsets(t);
+    const [E, M, N] = o.shape.map(boundOf),
+      out = before.slice(0, elements(o.shape));
+    for (let z = 0; z < E; z++)
+      for (let r = offsets[z]; r < offsets[z + 1]; r++) {
+        for (let i = 0; i < M; i++) for (let j = 0; j < N; j++) out[(z * M + i) * N + j] += x[r * M + i] * y[r * N + j];
+      }
     return [out];
   },
 };

@@ -1,5 +1,5 @@
-// admit where nobody is turned away: rows within capacity first, then the others, both by expert and in the order of their choices.
-// Capacities are data: another choice of them runs the same kernel.
+// admit where nobody is turned away: rows within capacity first, then the others, both by expert and in the order of
+// their choices. Capacities are data: another choice of them runs the same kernel.
 import { ShapeError } from '../../../base/errors.ts';
 import { boundOf, showType, type TensorType } from '../../../base/shape.ts';
 import type { Expr } from '../../../kernel/expr.ts';
@@ -18,68 +18,140 @@ export type AdmitAllAttrs = {
 };
 
 export const admitAllOp: Op<AdmitAllAttrs> = {
-  name: 'admitAll', countsAreInBounds: true,
-  // Rows within capacity, then the others: offsets of either (from 0) and of both; choice of each row (-1: none); row of each choice; expert of each row of either; rows beyond.
+  name: 'admitAll',
+  countsAreInBounds: true,
+  // Rows within capacity, then the others: offsets of either (from 0) and of both; choice of each row (-1: none); row
+  // of each choice; expert of each row of either; rows beyond.
   infer([offsets, order, capacity], { rows, beyond }): TensorType[] {
-    const experts = boundOf(offsets.shape[0]) - 1, n = boundOf(order.shape[0]);
+    const experts = boundOf(offsets.shape[0]) - 1,
+      n = boundOf(order.shape[0]);
     checkVector('admitAll', 'offsets', offsets);
     checkVector('admitAll', 'order', order);
     checkVector('admitAll', 'capacity', capacity, experts);
-    if (![rows, beyond].every((x) => Number.isInteger(x) && x >= 0)) throw new ShapeError(`admitAll: no room for ${rows} and ${beyond} rows of ${showType(order)}`);
-    return [experts + 1, experts + 1, 2 * experts + 1, rows + beyond, n, rows, beyond, experts].map((length): TensorType => ({ dtype: 'int32', shape: [length] }));
+    if (![rows, beyond].every((x) => Number.isInteger(x) && x >= 0))
+      throw new ShapeError(`admitAll: no room for ` + `${rows} and ${beyond} rows of ${showType(order)}`);
+    return [experts + 1, experts + 1, 2 * experts + 1, rows + beyond, n, rows, beyond, experts].map(
+      (length): TensorType => ({ dtype: 'int32', shape: [length] }),
+    );
   },
-  lower: { kind: 'loops', update: true, build({ e, k: w, inputs: [offsets, order, capacity], outputs: [inside, outside, both, toOrder, inverse, expert, expertBeyond, beyond], inTypes: [t], attrs }) {
-    const experts = boundOf(t.shape[0]) - 1, limit = w.int(attrs.rows), most = w.int(attrs.beyond);
-    return { grid: { extent: 1, grain: 1 }, body() {
-      const [next, start, from, count, room, fit, end, first] = Array.from({ length: 8 }, () => w.scalar('index'));
-      const zero = e.index(0), one = e.index(1), nobody = e.const(-1, 'int32');
-      const minus = (a: Expr, b: Expr): Expr => e.linear(0, [[1, a], [-1, b]]), int32 = (x: Expr): Expr => e.op('cast', [x], 'int32');
-      const least = (a: Expr, b: Expr): Expr => e.op('min', [a, b], 'index'), greatest = (a: Expr, b: Expr): Expr => e.op('max', [a, b], 'index');
-      /** Of expert z: where its choices begin, how many they are, how many are within. */
-      const look = (z: Expr, left: Expr) => [
-        from.set(w.loadIndex(offsets, z)), count.set(minus(w.loadIndex(offsets, e.add(z, one)), from.get())),
-        room.set(greatest(zero, w.loadIndex(capacity, z))), fit.set(greatest(zero, least(least(room.get(), count.get()), left)))];
-      const choiceAt = (i: Expr): Expr => w.load(order, e.add(from.get(), i)), to = (choice: Expr): Expr => e.op('cast', [choice], 'index');
-      return [
-        // As in admit: row 0 is read where there is none.
-        ...(attrs.rows + attrs.beyond > 0 ? [w.store(toOrder, zero, nobody)] : []),
-        ...(attrs.rows > 0 ? [w.store(expert, zero, e.const(0, 'int32'))] : []),
-        ...(attrs.beyond > 0 ? [w.store(expertBeyond, zero, e.const(0, 'int32'))] : []),
-        next.set(zero), w.store(inside, zero, e.const(0, 'int32')), w.store(both, zero, e.const(0, 'int32')),
-        w.loop(experts, (z) => [
-          start.set(next.get()), ...look(z, minus(limit, next.get())),
-          w.loop(fit.get(), (i) => { const row = e.add(start.get(), i); return [
-            w.store(toOrder, row, choiceAt(i)), w.store(expert, row, int32(z)), w.store(inverse, to(choiceAt(i)), int32(row))]; }),
-          next.set(e.add(start.get(), fit.get())),
-          ...(attrs.padded ? [
-            end.set(greatest(next.get(), least(limit, e.add(start.get(), room.get())))),
-            w.loop(minus(end.get(), next.get()), (i) => { const row = e.add(next.get(), i); return [w.store(toOrder, row, nobody), w.store(expert, row, int32(z))]; }),
-            next.set(end.get())] : []),
-          w.store(beyond, z, int32(minus(count.get(), fit.get()))),
-          w.store(inside, e.add(z, one), int32(next.get())), w.store(both, e.add(z, one), int32(next.get()))]),
-        first.set(next.get()), next.set(zero), w.store(outside, zero, e.const(0, 'int32')),
-        w.loop(experts, (z) => [
-          start.set(next.get()), count.set(w.loadIndex(beyond, z)), fit.set(least(count.get(), minus(most, next.get()))),
-          // The last of an expert's choices.
-          from.set(minus(w.loadIndex(offsets, e.add(z, one)), count.get())),
-          w.loop(count.get(), (i) => {
-            const at = e.add(start.get(), i), row = e.add(first.get(), at), there = e.op('lt', [i, fit.get()], 'bool');
-            return [
-              w.store(inverse, to(choiceAt(i)), e.op('select', [there, int32(row), nobody], 'int32')),
-              w.when(there, [w.store(toOrder, row, choiceAt(i)), w.store(expertBeyond, at, int32(z))])];
-          }),
-          next.set(e.add(start.get(), fit.get())),
-          w.store(outside, e.add(z, one), int32(next.get())), w.store(both, e.add(z, e.index(experts + 1)), int32(e.add(first.get(), next.get())))])];
-    } };
-  } },
+  lower: {
+    kind: 'loops',
+    update: true,
+    build({
+      e,
+      k: w,
+      inputs: [offsets, order, capacity],
+      outputs: [inside, outside, both, toOrder, inverse, expert, expertBeyond, beyond],
+      inTypes: [t],
+      attrs,
+    }) {
+      const experts = boundOf(t.shape[0]) - 1,
+        limit = w.int(attrs.rows),
+        most = w.int(attrs.beyond);
+      return {
+        grid: { extent: 1, grain: 1 },
+        body() {
+          const [next, start, from, count, room, fit, end, first] = Array.from({ length: 8 }, () => w.scalar('index'));
+          const zero = e.index(0),
+            one = e.index(1),
+            nobody = e.const(-1, 'int32');
+          const minus = (a: Expr, b: Expr): Expr =>
+              e.linear(0, [
+                [1, a],
+                [-1, b],
+              ]),
+            int32 = (x: Expr): Expr => e.op('cast', [x], 'int32');
+          const least = (a: Expr, b: Expr): Expr => e.op('min', [a, b], 'index'),
+            greatest = (a: Expr, b: Expr): Expr => e.op('max', [a, b], 'index');
+          /** Of expert z: where its choices begin, how many they are, how many are within. */
+          const look = (z: Expr, left: Expr) => [
+            from.set(w.loadIndex(offsets, z)),
+            count.set(minus(w.loadIndex(offsets, e.add(z, one)), from.get())),
+            room.set(greatest(zero, w.loadIndex(capacity, z))),
+            fit.set(greatest(zero, least(least(room.get(), count.get()), left))),
+          ];
+          const choiceAt = (i: Expr): Expr => w.load(order, e.add(from.get(), i)),
+            to = (choice: Expr): Expr => e.op('cast', [choice], 'index');
+          return [
+            // As in admit: row 0 is read where there is none.
+            ...(attrs.rows + attrs.beyond > 0 ? [w.store(toOrder, zero, nobody)] : []),
+            ...(attrs.rows > 0 ? [w.store(expert, zero, e.const(0, 'int32'))] : []),
+            ...(attrs.beyond > 0 ? [w.store(expertBeyond, zero, e.const(0, 'int32'))] : []),
+            next.set(zero),
+            w.store(inside, zero, e.const(0, 'int32')),
+            w.store(both, zero, e.const(0, 'int32')),
+            w.loop(experts, (z) => [
+              start.set(next.get()),
+              ...look(z, minus(limit, next.get())),
+              w.loop(fit.get(), (i) => {
+                const row = e.add(start.get(), i);
+                return [
+                  w.store(toOrder, row, choiceAt(i)),
+                  w.store(expert, row, int32(z)),
+                  w.store(inverse, to(choiceAt(i)), int32(row)),
+                ];
+              }),
+              next.set(e.add(start.get(), fit.get())),
+              ...(attrs.padded
+                ? [
+                    end.set(greatest(next.get(), least(limit, e.add(start.get(), room.get())))),
+                    w.loop(minus(end.get(), next.get()), (i) => {
+                      const row = e.add(next.get(), i);
+                      return [w.store(toOrder, row, nobody), w.store(expert, row, int32(z))];
+                    }),
+                    next.set(end.get()),
+                  ]
+                : []),
+              w.store(beyond, z, int32(minus(count.get(), fit.get()))),
+              w.store(inside, e.add(z, one), int32(next.get())),
+              w.store(both, e.add(z, one), int32(next.get())),
+            ]),
+            first.set(next.get()),
+            next.set(zero),
+            w.store(outside, zero, e.const(0, 'int32')),
+            w.loop(experts, (z) => [
+              start.set(next.get()),
+              count.set(w.loadIndex(beyond, z)),
+              fit.set(least(count.get(), minus(most, next.get()))),
+              // The last of an expert's choices.
+              from.set(minus(w.loadIndex(offsets, e.add(z, one)), count.get())),
+              w.loop(count.get(), (i) => {
+                const at = e.add(start.get(), i),
+                  row = e.add(first.get(), at),
+                  there = e.op('lt', [i, fit.get()], 'bool');
+                return [
+                  w.store(inverse, to(choiceAt(i)), e.op('select', [there, int32(row), nobody], 'int32')),
+                  w.when(there, [w.store(toOrder, row, choiceAt(i)), w.store(expertBeyond, at, int32(z))]),
+                ];
+              }),
+              next.set(e.add(start.get(), fit.get())),
+              w.store(outside, e.add(z, one), int32(next.get())),
+              w.store(both, e.add(z, e.index(experts + 1)), int32(e.add(first.get(), next.get()))),
+            ]),
+          ];
+        },
+      };
+    },
+  },
   reference({ inputs: [offsets, order, capacity], outTypes, attrs: { rows, beyond: most, padded } }) {
-    const made = outTypes.map((o) => new Float64Array(boundOf(o.shape[0]))), [inside, outside, both, toOrder, inverse, expert, expertBeyond, beyond] = made;
+    const made = outTypes.map((o) => new Float64Array(boundOf(o.shape[0]))),
+      [inside, outside, both, toOrder, inverse, expert, expertBeyond, beyond] = made;
     const experts = capacity.length;
     let next = 0;
     for (let z = 0; z < experts; z++) {
-      const start = next, room = Math.max(0, capacity[z]), count = offsets[z + 1] - offsets[z], fit = Math.max(0, Math.min(room, count, rows - next));
-      for (let i = 0; i < fit; i++, next++) { toOrder[next] = order[offsets[z] + i]; expert[next] = z; inverse[toOrder[next]] = next; }
-      for (const end = Math.min(rows, start + room); padded && next < end; next++) { toOrder[next] = -1; expert[next] = z; }
+      const start = next,
+        room = Math.max(0, capacity[z]),
+        count = offsets[z + 1] - offsets[z],
+        fit = Math.max(0, Math.min(room, count, rows - next));
+      for (let i = 0; i < fit; i++, next++) {
+        toOrder[next] = order[offsets[z] + i];
+        expert[next] = z;
+        inverse[toOrder[next]] = next;
+      }
+      for (const end = Math.min(rows, start + room); padded && next < end; next++) {
+        toOrder[next] = -1;
+        expert[next] = z;
+      }
       beyond[z] = count - fit;
       inside[z + 1] = both[z + 1] = next;
     }
@@ -87,9 +159,13 @@ export const admitAllOp: Op<AdmitAllAttrs> = {
     next = 0;
     for (let z = 0; z < experts; z++) {
       for (let i = 0; i < beyond[z]; i++) {
-        const choice = order[offsets[z + 1] - beyond[z] + i], there = next < most;
+        const choice = order[offsets[z + 1] - beyond[z] + i],
+          there = next < most;
         inverse[choice] = there ? first + next : -1;
-        if (there) { toOrder[first + next] = choice; expertBeyond[next++] = z; }
+        if (there) {
+          toOrder[first + next] = choice;
+          expertBeyond[next++] = z;
+        }
       }
       outside[z + 1] = next;
       both[experts + z + 1] = first + next;
@@ -98,7 +174,10 @@ export const admitAllOp: Op<AdmitAllAttrs> = {
   },
 };
 
-/** All rows (2 E segments: within capacity, then beyond), with gaps if padded; and either kind by itself (E segments each). */
+/**
+ * All rows (2 E segments: within capacity, then beyond), with gaps if padded; and either kind by itself (E segments
+ * each).
+ */
 export interface AllAdmitted extends Omit<Permutation, 'expert'> {
   readonly inside: { readonly offsets: Tensor; readonly expert: Tensor };
   readonly outside: { readonly offsets: Tensor; readonly expert: Tensor };
@@ -108,6 +187,17 @@ export interface AllAdmitted extends Omit<Permutation, 'expert'> {
 
 /** capacity int32 [E]: an expert's first choices are within it. */
 export function admitAll({ offsets, order }: Permutation, capacity: Tensor, attrs: AdmitAllAttrs): AllAdmitted {
-  const [inside, outside, both, toOrder, inverse, expert, expertBeyond, beyond] = emit('admitAll', [offsets, order, capacity], attrs);
-  return { offsets: both, order: toOrder, inverse, inside: { offsets: inside, expert }, outside: { offsets: outside, expert: expertBeyond }, beyond };
+  const [inside, outside, both, toOrder, inverse, expert, expertBeyond, beyond] = emit(
+    'admitAll',
+    [offsets, order, capacity],
+    attrs,
+  );
+  return {
+    offsets: both,
+    order: toOrder,
+    inverse,
+    inside: { offsets: inside, expert },
+    outside: { offsets: outside, expert: expertBeyond },
+    beyond,
+  };
 }

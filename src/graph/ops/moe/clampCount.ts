@@ -8,15 +8,20 @@ export type ClampCountAttrs = { readonly bound: number };
 
 export const clampCountOp: Op<ClampCountAttrs> = {
   // Each count, but at least 0 and at most the bound.
-  name: 'clampCount', countsAreInBounds: true,
+  name: 'clampCount',
+  countsAreInBounds: true,
   infer([x], { bound }) {
-    if (!Number.isInteger(bound) || bound < 0) throw new ShapeError(`clampCount: the bound must be a whole number of at least 0, got ${String(bound)}`);
+    if (!Number.isInteger(bound) || bound < 0)
+      throw new ShapeError(`clampCount: the bound must be a whole number ` + `of at least 0, got ${String(bound)}`);
     if (x.dtype !== 'int32') throw new ShapeError(`clampCount: counts are int32, got ${showType(x)}`);
     return [x];
   },
-  lower: { kind: 'map', at({ e, inputs: [x], attrs: { bound }, int }, index) {
-    const most = e.op('cast', [int('bound', bound)], 'int32');
-    return e.op('min', [e.op('max', [x.at(index), e.const(0, 'int32')], 'int32'), most], 'int32');
-  } },
+  lower: {
+    kind: 'map',
+    at({ e, inputs: [x], attrs: { bound }, int }, index) {
+      const most = e.op('cast', [int('bound', bound)], 'int32');
+      return e.op('min', [e.op('max', [x.at(index), e.const(0, 'int32')], 'int32'), most], 'int32');
+    },
+  },
   reference: ({ inputs: [x], attrs: { bound } }) => [x.map((n) => Math.min(Math.max(n, 0), bound))],
 };

@@ -1,5 +1,5 @@
-// Brings rows back to their tokens: the gradient of dispatch. A gather, not a scatter, so each token's sum has one order: choices
-// ascending.
+// Brings rows back to their tokens: the gradient of dispatch. A gather, not a scatter, so each token's sum has one
+// order: choices ascending.
 import { wrapped } from '../elementwise/elementwise.ts';
 import { ShapeError } from '../../../base/errors.ts';
 import { boundOf, elements, sameShape, showType } from '../../../base/shape.ts';
@@ -12,12 +12,18 @@ export type CollectAttrs = { readonly k: number; readonly gaps?: boolean };
 
 export const collectOp: Op<CollectAttrs> = {
   // Row t = sum over j < k of rows[inverse[t k + j]], j ascending; order serves the gradient, like gives the shape.
-  name: 'collect', takes: ['numbers'], unread: [2, 3],
+  name: 'collect',
+  takes: ['numbers'],
+  unread: [2, 3],
   infer([x, inverse, order, like], { k, gaps }) {
     const { bound } = segmentsOf('collect', x);
     checkVector('collect', 'inverse', inverse, gaps ? undefined : bound);
     checkVector('collect', 'order', order, bound);
-    if (like.shape.length === 0 || boundOf(like.shape[0]) * k !== boundOf(inverse.shape[0]) || !sameShape(like.shape.slice(1), x.shape.slice(1))) {
+    if (
+      like.shape.length === 0 ||
+      boundOf(like.shape[0]) * k !== boundOf(inverse.shape[0]) ||
+      !sameShape(like.shape.slice(1), x.shape.slice(1))
+    ) {
       throw new ShapeError(`collect: ${showType(x)} with ${k} rows a token does not make ${showType(like)}`);
     }
     return [{ dtype: x.dtype, shape: like.shape }];
@@ -26,18 +32,42 @@ export const collectOp: Op<CollectAttrs> = {
     const offsets = x.builder.tensor(segmentsOf('collect', x.type).offsets);
     return [d && emit1('dispatch', [d, order, offsets, inverse], attrs), null, null, null];
   },
-  lower: { kind: 'map', weight: 2, at(call, [t, ...rest]) {
-    const { e, inputs: [x, inverse], attrs: { k, gaps } } = call, zero = e.const(0, x.type.dtype);
-    const rows = Array.from({ length: k }, (_, j) => ifThere(call, gaps, boundOf(x.type.shape[0]), indexAt(call, inverse, [e.linear(j, [[k, t]])]), zero, (r) => x.at([r, ...rest])));
-    return rows.reduce((a, b) => e.op('add', [a, b], x.type.dtype));
-  } },
+  lower: {
+    kind: 'map',
+    weight: 2,
+    at(call, [t, ...rest]) {
+      const {
+          e,
+          inputs: [x, inverse],
+          attrs: { k, gaps },
+        } = call,
+        zero = e.const(0, x.type.dtype);
+      const rows = Array.from({ length: k }, (_, j) =>
+        ifThere(call, gaps, boundOf(x.type.shape[0]), indexAt(call, inverse, [e.linear(j, [[k, t]])]), zero, (r) =>
+          x.at([r, ...rest]),
+        ),
+      );
+      return rows.reduce((a, b) => e.op('add', [a, b], x.type.dtype));
+    },
+  },
   reference({ inputs: [x, inverse], outTypes: [o], attrs: { k }, rows }) {
-    const width = elements(o.shape.slice(1)), out = new Float64Array(elements(o.shape)), count = rows(o) * k;
-    for (let c = 0; c < count; c++) for (let i = 0; inverse[c] >= 0 && i < width; i++) out[Math.floor(c / k) * width + i] += x[inverse[c] * width + i];
+    const width = elements(o.shape.slice(1)),
+      out = new Float64Array(elements(o.shape)),
+      count = rows(o) * k;
+    for (let c = 0; c < count; c++)
+      for (let i = 0; inverse[c] >= 0 && i < width; i++)
+        out[Math.floor(c / k) * width + i] += x[inverse[c] * width + i];
     return [out.map((v) => wrapped(v, o.dtype))];
   },
 };
 
-/** rows [T * k in segments, ...rest], results of `permute`, like [T, ...rest] (its values are not read) -> [T, ...rest]. */
-export const collect = (rows: Tensor, inverse: Tensor, order: Tensor, like: Tensor, { k, gaps }: CollectAttrs): Tensor =>
-  emit1('collect', [rows, inverse, order, like], { k, ...(gaps && { gaps }) });
+/**
+ * rows [T * k in segments, ...rest], results of `permute`, like [T, ...rest] (its values are not read) -> [T, ...rest].
+ */
+export const collect = (
+  rows: Tensor,
+  inverse: Tensor,
+  order: Tensor,
+  like: Tensor,
+  { k, gaps }: CollectAttrs,
+): Tensor => emit1('collect', [rows, inverse, order, like], { k, ...(gaps && { gaps }) });

@@ -1,5 +1,5 @@
-// What a mixture-of-experts layer returns: each token's rows, weighted by the gate and summed. Rows are stored uncombined, so this is
-// a gather with one order: choices ascending, one fused multiply-add each.
+// What a mixture-of-experts layer returns: each token's rows, weighted by the gate and summed. Rows are stored
+// uncombined, so this is a gather with one order: choices ascending, one fused multiply-add each.
 import { ShapeError } from '../../../base/errors.ts';
 import { boundOf, elements, showType } from '../../../base/shape.ts';
 import type { Op } from '../../op.ts';
@@ -12,13 +12,19 @@ export type CombineAttrs = { readonly gaps?: boolean; readonly stored?: boolean 
 
 export const combineOp: Op<CombineAttrs> = {
   // Row t = sum over j of weights[t, j] * rows[inverse[t k + j]], j ascending; order serves the gradient.
-  name: 'combine', takes: ['floats'], unread: [2],
+  name: 'combine',
+  takes: ['floats'],
+  unread: [2],
   infer([x, inverse, order, w], { gaps }) {
-    const { bound } = segmentsOf('combine', x), choices = elements(w.shape);
+    const { bound } = segmentsOf('combine', x),
+      choices = elements(w.shape);
     checkVector('combine', 'inverse', inverse, choices);
     checkVector('combine', 'order', order, bound);
     if (w.dtype !== x.dtype || w.shape.length !== 2 || (!gaps && choices !== bound) || boundOf(w.shape[1]) === 0) {
-      throw new ShapeError(`combine: weights ${showType(w)} do not fit rows ${showType(x)}`, 'weights are [tokens, choices] of the same dtype');
+      throw new ShapeError(
+        `combine: weights ${showType(w)} do not fit rows ` + `${showType(x)}`,
+        'weights are [tokens, choices] of the same dtype',
+      );
     }
     return [{ dtype: x.dtype, shape: [w.shape[0], ...x.shape.slice(1)] }];
   },
@@ -26,27 +32,57 @@ export const combineOp: Op<CombineAttrs> = {
     if (!d) return [null, null, null, null];
     const offsets = x.builder.tensor(segmentsOf('combine', x.type).offsets);
     return [
-      needs[0] ? emit1('combineGradRows', [d, w, order, offsets, inverse], attrs) : null, null, null,
-      needs[3] ? emit1('combineGradWeights', [d, x, inverse, w, order], attrs) : null];
+      needs[0] ? emit1('combineGradRows', [d, w, order, offsets, inverse], attrs) : null,
+      null,
+      null,
+      needs[3] ? emit1('combineGradWeights', [d, x, inverse, w, order], attrs) : null,
+    ];
   },
-  lower: { kind: 'map', weight: 4, at(call, [t, ...rest]) {
-    const { e, inputs: [x, inverse, , w], attrs: { gaps } } = call, k = boundOf(w.type.shape[1]), dtype = x.type.dtype;
-    let sum = e.const(0, dtype);
-    for (let j = 0; j < k; j++) {
-      const before = sum, row = indexAt(call, inverse, [e.linear(j, [[k, t]])]);
-      sum = ifThere(call, gaps, boundOf(x.type.shape[0]), row, before, (r) => e.op('fma', [w.at([t, e.index(j)]), x.at([r, ...rest]), before], dtype));
-    }
-    return sum;
-  } },
+  lower: {
+    kind: 'map',
+    weight: 4,
+    at(call, [t, ...rest]) {
+      const {
+          e,
+          inputs: [x, inverse, , w],
+          attrs: { gaps },
+        } = call,
+        k = boundOf(w.type.shape[1]),
+        dtype = x.type.dtype;
+      let sum = e.const(0, dtype);
+      for (let j = 0; j < k; j++) {
+        const before = sum,
+          row = indexAt(call, inverse, [e.linear(j, [[k, t]])]);
+        sum = ifThere(call, gaps, boundOf(x.type.shape[0]), row, before, (r) =>
+          e.op('fma', [w.at([t, e.index(j)]), x.at([r, ...rest]), before], dtype),
+        );
+      }
+      return sum;
+    },
+  },
   reference({ inputs: [x, inverse, , w], inTypes: [, , , tw], outTypes: [o], rows }) {
-    const width = elements(o.shape.slice(1)), k = boundOf(tw.shape[1]), out = new Float64Array(elements(o.shape)), count = rows(o) * k;
-    for (let c = 0; c < count; c++) for (let i = 0; inverse[c] >= 0 && i < width; i++) out[Math.floor(c / k) * width + i] += w[c] * x[inverse[c] * width + i];
+    const width = elements(o.shape.slice(1)),
+      k = boundOf(tw.shape[1]),
+      out = new Float64Array(elements(o.shape)),
+      count = rows(o) * k;
+    for (let c = 0; c < count; c++)
+      for (let i = 0; inverse[c] >= 0 && i < width; i++)
+        out[Math.floor(c / k) * width + i] += w[c] * x[inverse[c] * width + i];
     return [out];
   },
 };
 
-/** rows [T * k (gaps: any number) in segments, ...rest], the results of `permute` or `admit`, weights [T, k] -> [T, ...rest]. */
-export function combine(rows: Tensor, inverse: Tensor, order: Tensor, weights: Tensor, { gaps, stored }: CombineAttrs = {}): Tensor {
+/**
+ * rows [T * k (gaps: any number) in segments, ...rest], the results of `permute` or `admit`, weights [T, k] -> [T,
+ * ...rest].
+ */
+export function combine(
+  rows: Tensor,
+  inverse: Tensor,
+  order: Tensor,
+  weights: Tensor,
+  { gaps, stored }: CombineAttrs = {},
+): Tensor {
   if (boundOf(weights.shape[1]) > MOST_CHOICES) return combineMany(rows, inverse, order, weights);
   return emit1('combine', [rows, inverse, order, weights], { ...(gaps && { gaps }), ...(stored && { stored }) });
 }

@@ -1,5 +1,5 @@
-// Gradient of combine to its rows: each row gets its token's gradient times its choice's weight. Its own gradients are combine and
-// combineGradWeights again.
+// Gradient of combine to its rows: each row gets its token's gradient times its choice's weight. Its own gradients are
+// combine and combineGradWeights again.
 import { boundOf, elements } from '../../../base/shape.ts';
 import type { Op } from '../../op.ts';
 import { emit1 } from '../../tensor.ts';
@@ -9,23 +9,48 @@ import { unlike } from '../checked.ts';
 
 export const combineGradRowsOp: Op<CombineAttrs> = {
   // Row r = weights[order[r]] * dout[order[r] / k], in the segments of offsets; inverse serves the gradient.
-  name: 'combineGradRows', takes: ['floats'], unread: [3, 4],
+  name: 'combineGradRows',
+  takes: ['floats'],
+  unread: [3, 4],
   infer([d, w, order, offsets], _, ids) {
     if (d.dtype !== w.dtype) throw unlike('combineGradRows', d.dtype, w.dtype);
-    return [{ dtype: d.dtype, shape: [rowsDim('combineGradRows', order, offsets, ids[3], elements(w.shape)), ...d.shape.slice(1)] }];
+    return [
+      {
+        dtype: d.dtype,
+        shape: [rowsDim('combineGradRows', order, offsets, ids[3], elements(w.shape)), ...d.shape.slice(1)],
+      },
+    ];
   },
   grad: ({ inputs: [d, w, order, , inverse], douts: [g], attrs, needs }) => [
     g && needs[0] ? emit1('combine', [g, inverse, order, w], attrs) : null,
-    g && needs[1] ? emit1('combineGradWeights', [d, g, inverse, w, order], attrs) : null, null, null, null],
-  lower: { kind: 'map', weight: 1, stored: ({ stored = false }) => stored, at(call, [r, ...rest]) {
-    const { e, inputs: [d, w, order], attrs: { gaps } } = call, { dtype } = d.type;
-    return ifThere(call, gaps, elements(w.type.shape), indexAt(call, order, [r]), e.const(0, dtype), (choice) =>
-      e.op('mul', [w.linear(choice), d.at([e.div(choice, boundOf(w.type.shape[1])), ...rest])], dtype));
-  } },
+    g && needs[1] ? emit1('combineGradWeights', [d, g, inverse, w, order], attrs) : null,
+    null,
+    null,
+    null,
+  ],
+  lower: {
+    kind: 'map',
+    weight: 1,
+    stored: ({ stored = false }) => stored,
+    at(call, [r, ...rest]) {
+      const {
+          e,
+          inputs: [d, w, order],
+          attrs: { gaps },
+        } = call,
+        { dtype } = d.type;
+      return ifThere(call, gaps, elements(w.type.shape), indexAt(call, order, [r]), e.const(0, dtype), (choice) =>
+        e.op('mul', [w.linear(choice), d.at([e.div(choice, boundOf(w.type.shape[1])), ...rest])], dtype),
+      );
+    },
+  },
   reference({ inputs: [d, w, order], inTypes: [, tw], outTypes: [o], rows }) {
-    const width = elements(o.shape.slice(1)), k = boundOf(tw.shape[1]), out = new Float64Array(elements(o.shape)).fill(NaN);
+    const width = elements(o.shape.slice(1)),
+      k = boundOf(tw.shape[1]),
+      out = new Float64Array(elements(o.shape)).fill(NaN);
     for (let r = 0; r < rows(o); r++) {
-      for (let i = 0; i < width; i++) out[r * width + i] = order[r] < 0 ? 0 : w[order[r]] * d[Math.floor(order[r] / k) * width + i];
+      for (let i = 0; i < width; i++)
+        out[r * width + i] = order[r] < 0 ? 0 : w[order[r]] * d[Math.floor(order[r] / k) * width + i];
     }
     return [out];
   },

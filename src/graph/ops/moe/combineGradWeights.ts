@@ -1,5 +1,5 @@
-// Gradient of combine to its weights: for each choice the inner product of its token's gradient with its row (16 lanes, as all sums
-// over a last axis).
+// Gradient of combine to its weights: for each choice the inner product of its token's gradient with its row (16 lanes,
+// as all sums over a last axis).
 import { boundOf, elements } from '../../../base/shape.ts';
 import type { Op } from '../../op.ts';
 import { emit1 } from '../../tensor.ts';
@@ -9,7 +9,9 @@ import { unlike } from '../checked.ts';
 
 export const combineGradWeightsOp: Op<CombineAttrs> = {
   // [t, j] = sum of dout[t] * rows[inverse[t k + j]]; like gives the shape, order serves the gradient.
-  name: 'combineGradWeights', takes: ['floats'], unread: [3, 4],
+  name: 'combineGradWeights',
+  takes: ['floats'],
+  unread: [3, 4],
   infer([d, x, , like]) {
     if (d.dtype !== x.dtype) throw unlike('combineGradWeights', d.dtype, x.dtype);
     return [{ dtype: d.dtype, shape: like.shape }];
@@ -18,18 +20,63 @@ export const combineGradWeightsOp: Op<CombineAttrs> = {
     const offsets = d.builder.tensor(segmentsOf('combineGradWeights', x.type).offsets);
     return [
       g && needs[0] ? emit1('combine', [x, inverse, order, g], attrs) : null,
-      g && needs[1] ? emit1('combineGradRows', [d, g, order, offsets, inverse], attrs) : null, null, null, null];
+      g && needs[1] ? emit1('combineGradRows', [d, g, order, offsets, inverse], attrs) : null,
+      null,
+      null,
+      null,
+    ];
   },
-  lower: { kind: 'map', weight: 2, passes: 1, at(call, [t, j]) {
-    const { e, inputs: [d, x, inverse], outTypes: [o], attrs: { gaps } } = call, k = boundOf(o.shape[1]), width = elements(d.type.shape.slice(1));
-    const row = indexAt(call, inverse, [e.linear(0, [[k, t], [1, j]])]), { dtype } = d.type;
-    return e.reduce('sum', 'lanes', width, (i) => ifThere(call, gaps, boundOf(x.type.shape[0]), row, e.const(0, dtype), (r) =>
-      e.op('mul', [d.linear(e.linear(0, [[width, t], [1, i]])), x.linear(e.linear(0, [[width, r], [1, i]]))], dtype)));
-  } },
+  lower: {
+    kind: 'map',
+    weight: 2,
+    passes: 1,
+    at(call, [t, j]) {
+      const {
+          e,
+          inputs: [d, x, inverse],
+          outTypes: [o],
+          attrs: { gaps },
+        } = call,
+        k = boundOf(o.shape[1]),
+        width = elements(d.type.shape.slice(1));
+      const row = indexAt(call, inverse, [
+          e.linear(0, [
+            [k, t],
+            [1, j],
+          ]),
+        ]),
+        { dtype } = d.type;
+      return e.reduce('sum', 'lanes', width, (i) =>
+        ifThere(call, gaps, boundOf(x.type.shape[0]), row, e.const(0, dtype), (r) =>
+          e.op(
+            'mul',
+            [
+              d.linear(
+                e.linear(0, [
+                  [width, t],
+                  [1, i],
+                ]),
+              ),
+              x.linear(
+                e.linear(0, [
+                  [width, r],
+                  [1, i],
+                ]),
+              ),
+            ],
+            dtype,
+          ),
+        ),
+      );
+    },
+  },
   reference({ inputs: [d, x, inverse], inTypes: [td], outTypes: [o], rows }) {
-    const width = elements(td.shape.slice(1)), k = boundOf(o.shape[1]), out = new Float64Array(elements(o.shape));
+    const width = elements(td.shape.slice(1)),
+      k = boundOf(o.shape[1]),
+      out = new Float64Array(elements(o.shape));
     for (let c = 0; c < rows(o) * k; c++) {
-      for (let i = 0; inverse[c] >= 0 && i < width; i++) out[c] += d[Math.floor(c / k) * width + i] * x[inverse[c] * width + i];
+      for (let i = 0; inverse[c] >= 0 && i < width; i++)
+        out[c] += d[Math.floor(c / k) * width + i] * x[inverse[c] * width + i];
     }
     return [out];
   },

@@ -1,5 +1,5 @@
-// Sends tokens to experts: the rows of all experts one after the other, each a copy of its token. Never a pass of its own where a
-// matrix product reads it: the product gathers its rows while it packs them.
+// Sends tokens to experts: the rows of all experts one after the other, each a copy of its token. Never a pass of its
+// own where a matrix product reads it: the product gathers its rows while it packs them.
 import { ShapeError } from '../../../base/errors.ts';
 import { boundOf, elements, showType } from '../../../base/shape.ts';
 import type { Op } from '../../op.ts';
@@ -7,33 +7,53 @@ import { emit1, type Tensor } from '../../tensor.ts';
 import { combineMany } from './combineMany.ts';
 import { checkVector, ifThere, indexAt, MOST_CHOICES, rowsDim } from './routing.ts';
 
-/** k: choices per token. gaps: rows may be empty, choices dropped. stored: rows are written to memory once, and not gathered by each
- * product that reads them. */
+/**
+ * k: choices per token. gaps: rows may be empty, choices dropped. stored: rows are written to memory once, and not
+ * gathered by each product that reads them.
+ */
 export type DispatchAttrs = { readonly k: number; readonly gaps?: boolean; readonly stored?: boolean };
 
 export const dispatchOp: Op<DispatchAttrs> = {
   // Row r = x[order[r] / k], in the segments of offsets; inverse serves the gradient.
-  name: 'dispatch', unread: [2, 3],
+  name: 'dispatch',
+  unread: [2, 3],
   infer([x, order, offsets, inverse], { k, gaps }, ids) {
     checkVector('dispatch', 'inverse', inverse);
-    if (!Number.isInteger(k) || k < 1) throw new ShapeError(`dispatch: k must be a whole number of at least 1, got ${String(k)}`);
-    const choices = boundOf(inverse.shape[0]), rows = rowsDim('dispatch', order, offsets, ids[2], choices);
+    if (!Number.isInteger(k) || k < 1)
+      throw new ShapeError(`dispatch: k must be a whole number of at least 1, got ` + `${String(k)}`);
+    const choices = boundOf(inverse.shape[0]),
+      rows = rowsDim('dispatch', order, offsets, ids[2], choices);
     if (x.shape.length === 0 || boundOf(x.shape[0]) * k !== choices || (!gaps && rows.bound !== choices)) {
-      throw new ShapeError(`dispatch: ${showType(x)} with ${k} choices a row does not make ${choices} choices in ${rows.bound} rows`);
+      throw new ShapeError(
+        `dispatch: ${showType(x)} with ${k} choices a row does not make ${choices} choices in ` + `${rows.bound} rows`,
+      );
     }
     return [{ dtype: x.dtype, shape: [rows, ...x.shape.slice(1)] }];
   },
   grad({ inputs: [x, order, , inverse], douts: [d], attrs }) {
-    if (!d || attrs.k <= MOST_CHOICES || typeof x.shape[0] !== 'number') return [d && emit1('collect', [d, inverse, order, x], attrs), null, null, null];
+    if (!d || attrs.k <= MOST_CHOICES || typeof x.shape[0] !== 'number')
+      return [d && emit1('collect', [d, inverse, order, x], attrs), null, null, null];
     const ones = x.builder.emit('constant', [], { value: 1, dtype: x.dtype, shape: [x.shape[0], attrs.k] })[0];
     return [combineMany(d, inverse, order, ones), null, null, null];
   },
-  lower: { kind: 'map', weight: 0, stored: ({ stored = false }) => stored, at(call, [r, ...rest]) {
-    const { e, inputs: [x, order], attrs: { k, gaps } } = call;
-    return ifThere(call, gaps, boundOf(x.type.shape[0]), indexAt(call, order, [r]), e.const(0, x.type.dtype), (c) => x.at([e.div(c, k), ...rest]));
-  } },
+  lower: {
+    kind: 'map',
+    weight: 0,
+    stored: ({ stored = false }) => stored,
+    at(call, [r, ...rest]) {
+      const {
+        e,
+        inputs: [x, order],
+        attrs: { k, gaps },
+      } = call;
+      return ifThere(call, gaps, boundOf(x.type.shape[0]), indexAt(call, order, [r]), e.const(0, x.type.dtype), (c) =>
+        x.at([e.div(c, k), ...rest]),
+      );
+    },
+  },
   reference({ inputs: [x, order], inTypes: [t], outTypes: [o], attrs: { k }, rows }) {
-    const width = elements(t.shape.slice(1)), out = new Float64Array(elements(o.shape)).fill(NaN);
+    const width = elements(t.shape.slice(1)),
+      out = new Float64Array(elements(o.shape)).fill(NaN);
     for (let r = 0; r < rows(o); r++) {
       const token = Math.floor(order[r] / k);
       if (order[r] < 0) out.fill(0, r * width, (r + 1) * width);
@@ -44,5 +64,10 @@ export const dispatchOp: Op<DispatchAttrs> = {
 };
 
 /** x [T, ...rest], the results of `permute` or (gaps) `admit` -> [T * k or other rows in segments, ...rest]. */
-export const dispatch = (x: Tensor, order: Tensor, offsets: Tensor, inverse: Tensor, { k, gaps, stored }: DispatchAttrs): Tensor =>
-  emit1('dispatch', [x, order, offsets, inverse], { k, ...(gaps && { gaps }), ...(stored && { stored }) });
+export const dispatch = (
+  x: Tensor,
+  order: Tensor,
+  offsets: Tensor,
+  inverse: Tensor,
+  { k, gaps, stored }: DispatchAttrs,
+): Tensor => emit1('dispatch', [x, order, offsets, inverse], { k, ...(gaps && { gaps }), ...(stored && { stored }) });

@@ -1,5 +1,5 @@
-// Rows within capacity and rows beyond it as one: the other way round of splitRows, and its gradient. A view: who reads a row reads
-// the part that has it.
+// Rows within capacity and rows beyond it as one: the other way round of splitRows, and its gradient. A view: who reads
+// a row reads the part that has it.
 import { ShapeError } from '../../../base/errors.ts';
 import { boundOf, elements, sameShape, showType, type TensorType } from '../../../base/shape.ts';
 import type { Op } from '../../op.ts';
@@ -13,8 +13,23 @@ export const joinRowsOp: Op<SplitRowsAttrs> = {
   infer([a, b, offsets], _, ids): TensorType[] {
     const [x, y] = [segmentsOf('joinRows', a), segmentsOf('joinRows', b)];
     checkVector('joinRows', 'offsets', offsets, 2 * x.segments + 1);
-    if (x.segments !== y.segments || a.dtype !== b.dtype || !sameShape(a.shape.slice(1), b.shape.slice(1))) throw new ShapeError(`joinRows: ${showType(a)} and ${showType(b)} do not fit`);
-    return [{ dtype: a.dtype, shape: [{ kind: 'segmented', bound: x.bound + y.bound, segments: 2 * x.segments, offsets: ids[2], ...(x.usual !== undefined && { usual: x.usual }) }, ...a.shape.slice(1)] }];
+    if (x.segments !== y.segments || a.dtype !== b.dtype || !sameShape(a.shape.slice(1), b.shape.slice(1)))
+      throw new ShapeError(`joinRows: ${showType(a)} and ${showType(b)} do not fit`);
+    return [
+      {
+        dtype: a.dtype,
+        shape: [
+          {
+            kind: 'segmented',
+            bound: x.bound + y.bound,
+            segments: 2 * x.segments,
+            offsets: ids[2],
+            ...(x.usual !== undefined && { usual: x.usual }),
+          },
+          ...a.shape.slice(1),
+        ],
+      },
+    ];
   },
   grad({ inputs: [a, b], douts: [d], attrs }) {
     if (!d) return [null, null, null];
@@ -22,14 +37,39 @@ export const joinRowsOp: Op<SplitRowsAttrs> = {
     const [da, db] = splitRows(d, offsetsOf(a), offsetsOf(b), b, attrs);
     return [da, db, null];
   },
-  lower: { kind: 'map', weight: 0.5, at(call, [r, ...rest]) {
-    const { e, inputs: [a, b, offsets] } = call, zero = e.index(0);
-    const first = indexAt(call, offsets, [e.index(segmentsOf('joinRows', a.type).segments)]), before = e.op('lt', [r, first], 'bool');
-    const pick = (x: typeof r, y: typeof r, dtype: typeof a.type.dtype | 'index'): typeof r => e.op('select', [before, x, y], dtype);
-    return pick(a.at([pick(r, zero, 'index'), ...rest]), b.at([pick(zero, e.linear(0, [[1, r], [-1, first]]), 'index'), ...rest]), a.type.dtype);
-  } },
+  lower: {
+    kind: 'map',
+    weight: 0.5,
+    at(call, [r, ...rest]) {
+      const {
+          e,
+          inputs: [a, b, offsets],
+        } = call,
+        zero = e.index(0);
+      const first = indexAt(call, offsets, [e.index(segmentsOf('joinRows', a.type).segments)]),
+        before = e.op('lt', [r, first], 'bool');
+      const pick = (x: typeof r, y: typeof r, dtype: typeof a.type.dtype | 'index'): typeof r =>
+        e.op('select', [before, x, y], dtype);
+      return pick(
+        a.at([pick(r, zero, 'index'), ...rest]),
+        b.at([
+          pick(
+            zero,
+            e.linear(0, [
+              [1, r],
+              [-1, first],
+            ]),
+            'index',
+          ),
+          ...rest,
+        ]),
+        a.type.dtype,
+      );
+    },
+  },
   reference({ inputs: [a, b], inTypes: [ta, tb], outTypes: [o], rows }) {
-    const width = elements(o.shape.slice(1)), out = new Float64Array(boundOf(o.shape[0]) * width).fill(NaN);
+    const width = elements(o.shape.slice(1)),
+      out = new Float64Array(boundOf(o.shape[0]) * width).fill(NaN);
     out.set(a.subarray(0, rows(ta) * width));
     out.set(b.subarray(0, rows(tb) * width), rows(ta) * width);
     return [out];
@@ -37,4 +77,5 @@ export const joinRowsOp: Op<SplitRowsAttrs> = {
 };
 
 /** a and b [rows in E segments, ...rest], offsets int32 [2 E + 1] of all -> [rows in 2 E segments, ...rest]. */
-export const joinRows = (a: Tensor, b: Tensor, offsets: Tensor, { stored }: SplitRowsAttrs = {}): Tensor => emit1('joinRows', [a, b, offsets], { ...(stored && { stored }) });
+export const joinRows = (a: Tensor, b: Tensor, offsets: Tensor, { stored }: SplitRowsAttrs = {}): Tensor =>
+  emit1('joinRows', [a, b, offsets], { ...(stored && { stored }) });

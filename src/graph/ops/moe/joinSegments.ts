@@ -13,38 +13,100 @@ export const joinSegmentsOp: Op<JoinSegmentsAttrs> = {
   name: 'joinSegments',
   infer([offsets, ...parts], { rows, usual }, ids): TensorType[] {
     checkVector('joinSegments', 'offsets', offsets, parts.length + 1);
-    const [first] = parts, rest = first.shape.slice(1);
+    const [first] = parts,
+      rest = first.shape.slice(1);
     for (const p of parts) {
       const varies = (d: Dim | undefined): boolean => typeof d === 'object' && d.kind === 'bounded';
       if (!varies(p.shape[0]) || !sameShape(p.shape.slice(1), rest) || p.dtype !== first.dtype) {
-        throw new ShapeError(`joinSegments: rows of segments differ in more than their number: ${parts.map(showType).join(', ')}`);
+        throw new ShapeError(
+          `joinSegments: rows of segments differ in more than their number: ` + `${parts.map(showType).join(', ')}`,
+        );
       }
     }
-    return [{ dtype: first.dtype, shape: [{ kind: 'segmented', bound: rows, segments: parts.length, offsets: ids[0], ...(usual !== rows && { usual }) }, ...rest] }];
+    return [
+      {
+        dtype: first.dtype,
+        shape: [
+          { kind: 'segmented', bound: rows, segments: parts.length, offsets: ids[0], ...(usual !== rows && { usual }) },
+          ...rest,
+        ],
+      },
+    ];
   },
   grad({ inputs: [offsets, ...parts], douts: [d] }) {
     if (!d) return [null, ...parts.map(() => null)];
     const bounds = parts.map((p) => boundOf(p.shape[0]));
-    const counts = parts.map((p) => { const lead = p.shape[0]; return p.builder.tensor(typeof lead === 'object' && lead.kind === 'bounded' ? lead.count : -1); });
+    const counts = parts.map((p) => {
+      const lead = p.shape[0];
+      return p.builder.tensor(typeof lead === 'object' && lead.kind === 'bounded' ? lead.count : -1);
+    });
     return [null, ...emit('splitSegments', [d, offsets, ...counts], { bounds })];
   },
-  lower: { kind: 'loops', build({ e, k: w, inTypes: [, ...types], inputs: [offsets, ...parts], outTypes: [o], outputs: [out] }) {
-    const width = elements(o.shape.slice(1)), zero = e.const(0, o.dtype);
-    return { grid: { extent: parts.length, grain: 1 }, body(g) {
-      const from = w.scalar('index'), count = w.scalar('index'), size = w.scalar('index');
-      return parts.map((part, i) => w.when(e.op('eq', [g, e.index(i)], 'bool'), [
-        from.set(w.loadIndex(offsets, e.index(i))), size.set(e.linear(0, [[1, w.loadIndex(offsets, e.index(i + 1))], [-1, from.get()]])),
-        count.set(e.op('min', [size.get(), w.extent(types[i], 0)], 'index')),
-        w.vector(e.scale(count.get(), width), (c) => [w.store(out, e.linear(0, [[width, from.get()], [1, c]]), w.load(part, c))]),
-        w.vector(e.linear(0, [[width, size.get()], [-width, count.get()]]), (c) => [
-          w.store(out, e.linear(0, [[width, from.get()], [width, count.get()], [1, c]]), zero)])]));
-    } };
-  } },
+  lower: {
+    kind: 'loops',
+    build({ e, k: w, inTypes: [, ...types], inputs: [offsets, ...parts], outTypes: [o], outputs: [out] }) {
+      const width = elements(o.shape.slice(1)),
+        zero = e.const(0, o.dtype);
+      return {
+        grid: { extent: parts.length, grain: 1 },
+        body(g) {
+          const from = w.scalar('index'),
+            count = w.scalar('index'),
+            size = w.scalar('index');
+          return parts.map((part, i) =>
+            w.when(e.op('eq', [g, e.index(i)], 'bool'), [
+              from.set(w.loadIndex(offsets, e.index(i))),
+              size.set(
+                e.linear(0, [
+                  [1, w.loadIndex(offsets, e.index(i + 1))],
+                  [-1, from.get()],
+                ]),
+              ),
+              count.set(e.op('min', [size.get(), w.extent(types[i], 0)], 'index')),
+              w.vector(e.scale(count.get(), width), (c) => [
+                w.store(
+                  out,
+                  e.linear(0, [
+                    [width, from.get()],
+                    [1, c],
+                  ]),
+                  w.load(part, c),
+                ),
+              ]),
+              w.vector(
+                e.linear(0, [
+                  [width, size.get()],
+                  [-width, count.get()],
+                ]),
+                (c) => [
+                  w.store(
+                    out,
+                    e.linear(0, [
+                      [width, from.get()],
+                      [width, count.get()],
+                      [1, c],
+                    ]),
+                    zero,
+                  ),
+                ],
+              ),
+            ]),
+          );
+        },
+      };
+    },
+  },
   reference(call) {
-    const { inputs: [offsets, ...parts], inTypes: [, ...types], outTypes: [o] } = call;
-    const width = elements(o.shape.slice(1)), out = new Float64Array(elements(o.shape)).fill(NaN);
+    const {
+      inputs: [offsets, ...parts],
+      inTypes: [, ...types],
+      outTypes: [o],
+    } = call;
+    const width = elements(o.shape.slice(1)),
+      out = new Float64Array(elements(o.shape)).fill(NaN);
     parts.forEach((p, i) => {
-      const size = offsets[i + 1] - offsets[i], count = Math.min(size, call.rows(types[i]));
+      const size = offsets[i + 1] - offsets[i],
+        count = Math.min(size, call.rows(types[i]));
       out.fill(0, offsets[i] * width, offsets[i + 1] * width);
       out.set(p.subarray(0, count * width), offsets[i] * width);
     });

@@ -1,4 +1,5 @@
-// Sorts the choices of all tokens by expert, stable: counting sort. An expert outside 0..experts-1 counts as the nearest one.
+// Sorts the choices of all tokens by expert, stable: counting sort. An expert outside 0..experts-1 counts as the
+// nearest one.
 import { ShapeError } from '../../../base/errors.ts';
 import { boundOf, elements, showType, type TensorType } from '../../../base/shape.ts';
 import type { Expr } from '../../../kernel/expr.ts';
@@ -10,11 +11,15 @@ export type PermuteAttrs = { readonly experts: number };
 
 export const permuteOp: Op<PermuteAttrs> = {
   // Choices sorted by expert: offsets of the experts' rows; choice of each row; row of each choice; expert of each row.
-  name: 'permute', countsAreInBounds: true,
+  name: 'permute',
+  countsAreInBounds: true,
   infer([x], { experts }): TensorType[] {
-    if (x.dtype !== 'int32' || x.shape.length !== 2) throw new ShapeError(`permute: needs int32 [tokens, choices], got ${showType(x)}`);
-    if (!Number.isInteger(experts) || experts < 1) throw new ShapeError(`permute: needs at least one expert, got ${experts}`);
-    const vector = (n: number): TensorType => ({ dtype: 'int32', shape: [n] }), n = elements(x.shape);
+    if (x.dtype !== 'int32' || x.shape.length !== 2)
+      throw new ShapeError(`permute: needs int32 [tokens, choices], ` + `got ${showType(x)}`);
+    if (!Number.isInteger(experts) || experts < 1)
+      throw new ShapeError(`permute: needs at least one expert, got ` + `${experts}`);
+    const vector = (n: number): TensorType => ({ dtype: 'int32', shape: [n] }),
+      n = elements(x.shape);
     return [vector(experts + 1), vector(n), vector(n), vector(n)];
   },
   lower: { kind: 'loops', build: (call) => ({ grid: { extent: 1, grain: 1 }, body: () => sortChoices(call) }) },
@@ -22,34 +27,70 @@ export const permuteOp: Op<PermuteAttrs> = {
 };
 
 /** The same for the reference. */
-export function sortedChoices({ inputs: [x], inTypes: [t], attrs: { experts }, rows }: RefCall<PermuteAttrs>): Float64Array[] {
-  const [offsets, order, inverse, expert] = [new Float64Array(experts + 1), ...[0, 1, 2].map(() => new Float64Array(x.length))];
+export function sortedChoices({
+  inputs: [x],
+  inTypes: [t],
+  attrs: { experts },
+  rows,
+}: RefCall<PermuteAttrs>): Float64Array[] {
+  const [offsets, order, inverse, expert] = [
+    new Float64Array(experts + 1),
+    ...[0, 1, 2].map(() => new Float64Array(x.length)),
+  ];
   const own = Array.from(x.subarray(0, rows(t) * boundOf(t.shape[1])), (z) => Math.min(Math.max(z, 0), experts - 1));
   for (const z of own) offsets[z + 1]++;
   for (let z = 0; z < experts; z++) offsets[z + 1] += offsets[z];
   const next = offsets.slice();
-  own.forEach((z, c) => { const r = next[z]++; inverse[c] = r; order[r] = c; expert[r] = z; });
+  own.forEach((z, c) => {
+    const r = next[z]++;
+    inverse[c] = r;
+    order[r] = c;
+    expert[r] = z;
+  });
   return [offsets, order, inverse, expert];
 }
 
 /** What sorts the first input into the four outputs. */
-export function sortChoices({ e, k: w, inTypes: [type], inputs: [x], outputs: [offsets, order, inverse, expert], attrs: { experts } }: LoopCall<PermuteAttrs>): Stmt[] {
+export function sortChoices({
+  e,
+  k: w,
+  inTypes: [type],
+  inputs: [x],
+  outputs: [offsets, order, inverse, expert],
+  attrs: { experts },
+}: LoopCall<PermuteAttrs>): Stmt[] {
   const count = e.scale(w.extent(type, 0), boundOf(type.shape[1]));
-  const int32 = (v: Expr): Expr => e.op('cast', [v], 'int32'), clamp = (v: Expr): Expr =>
-    e.op('min', [e.op('max', [v, e.const(0, 'int32')], 'int32'), e.const(experts - 1, 'int32')], 'int32');
-  const next = w.array('int32', experts), own = w.scalar('int32'), row = w.scalar('int32'), sum = w.scalar('int32');
-  const one = e.const(1, 'int32'), add = (a: Expr, b: Expr): Expr => e.op('add', [a, b], 'int32');
+  const int32 = (v: Expr): Expr => e.op('cast', [v], 'int32'),
+    clamp = (v: Expr): Expr =>
+      e.op('min', [e.op('max', [v, e.const(0, 'int32')], 'int32'), e.const(experts - 1, 'int32')], 'int32');
+  const next = w.array('int32', experts),
+    own = w.scalar('int32'),
+    row = w.scalar('int32'),
+    sum = w.scalar('int32');
+  const one = e.const(1, 'int32'),
+    add = (a: Expr, b: Expr): Expr => e.op('add', [a, b], 'int32');
   const mine = (): Expr => e.op('cast', [own.get()], 'index');
   return [
     next.fill(0),
     w.loop(count, (c) => [own.set(clamp(w.load(x, c))), next.set(mine(), add(next.at(mine()), one))]),
     // Counts become first rows.
     sum.set(e.const(0, 'int32')),
-    w.loop(experts, (z) => [row.set(next.at(z)), next.set(z, sum.get()), w.store(offsets, z, sum.get()), sum.set(add(sum.get(), row.get()))]),
+    w.loop(experts, (z) => [
+      row.set(next.at(z)),
+      next.set(z, sum.get()),
+      w.store(offsets, z, sum.get()),
+      sum.set(add(sum.get(), row.get())),
+    ]),
     w.store(offsets, e.index(experts), sum.get()),
     w.loop(count, (c) => [
-      own.set(clamp(w.load(x, c))), row.set(next.at(mine())), next.set(mine(), add(row.get(), one)),
-      w.store(inverse, c, row.get()), w.store(order, e.op('cast', [row.get()], 'index'), int32(c)), w.store(expert, e.op('cast', [row.get()], 'index'), own.get())])];
+      own.set(clamp(w.load(x, c))),
+      row.set(next.at(mine())),
+      next.set(mine(), add(row.get(), one)),
+      w.store(inverse, c, row.get()),
+      w.store(order, e.op('cast', [row.get()], 'index'), int32(c)),
+      w.store(expert, e.op('cast', [row.get()], 'index'), own.get()),
+    ]),
+  ];
 }
 
 /** The rows of each expert and their places; T * k of each where not said otherwise. */
@@ -60,7 +101,9 @@ export interface Permutation {
   readonly expert: Tensor; // int32: row -> expert
 }
 
-/** indices int32 [T, k]. Where T varies at run time, elements of rows and choices past the count are left as they were. */
+/**
+ * indices int32 [T, k]. Where T varies at run time, elements of rows and choices past the count are left as they were.
+ */
 export function permute(indices: Tensor, experts: number): Permutation {
   const [offsets, order, inverse, expert] = emit('permute', [indices], { experts });
   return { offsets, order, inverse, expert };

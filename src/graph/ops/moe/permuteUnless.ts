@@ -1,4 +1,5 @@
-// permute of choices of which most often nothing has changed since they were sorted: then that is taken as it is, in its memory.
+// permute of choices of which most often nothing has changed since they were sorted: then that is taken as it is, in
+// its memory.
 import { ShapeError } from '../../../base/errors.ts';
 import { boundOf, sameShape, showType } from '../../../base/shape.ts';
 import type { Op } from '../../op.ts';
@@ -7,29 +8,56 @@ import { permuteOp, sortChoices, sortedChoices, type Permutation, type PermuteAt
 
 export const permuteUnlessOp: Op<PermuteAttrs> = {
   // The four results of permute that are given where every sample is known, else permute of the first input.
-  name: 'permuteUnless', countsAreInBounds: true, inPlaceOf: [1, 2, 3, 4],
+  name: 'permuteUnless',
+  countsAreInBounds: true,
+  inPlaceOf: [1, 2, 3, 4],
   infer([x, ...rest], attrs, ids) {
-    const types = permuteOp.infer([x], attrs, ids), known = rest[4];
-    if (!types.every((t, i) => rest[i].dtype === t.dtype && sameShape(rest[i].shape, t.shape)) || known.dtype !== 'int32' || known.shape.length !== 1) {
-      throw new ShapeError(`permuteUnless: needs what permute makes of ${showType(x)}, and int32 [samples]; got ${rest.map(showType).join(', ')}`);
+    const types = permuteOp.infer([x], attrs, ids),
+      known = rest[4];
+    if (
+      !types.every((t, i) => rest[i].dtype === t.dtype && sameShape(rest[i].shape, t.shape)) ||
+      known.dtype !== 'int32' ||
+      known.shape.length !== 1
+    ) {
+      throw new ShapeError(
+        `permuteUnless: needs what permute makes of ${showType(x)}, and int32 [samples]; got ` +
+          `${rest.map(showType).join(', ')}`,
+      );
     }
     return types;
   },
-  lower: { kind: 'loops', update: true, build(call) {
-    const { e, k: w, inputs, inTypes } = call, samples = boundOf(inTypes[5].shape[0]);
-    return { grid: { extent: 1, grain: 1 }, body() {
-      const known = w.scalar('int32');
-      return [
-        known.set(e.const(1, 'int32')),
-        w.loop(samples, (b) => [known.set(e.op('min', [known.get(), w.load(inputs[5], b)], 'int32'))]),
-        w.when(e.op('eq', [known.get(), e.const(0, 'int32')], 'bool'), sortChoices(call))];
-    } };
-  } },
-  reference: (call) => (call.inputs[5].every((n) => n !== 0) ? call.inputs.slice(1, 5).map((v) => v.slice()) : sortedChoices(call)),
+  lower: {
+    kind: 'loops',
+    update: true,
+    build(call) {
+      const { e, k: w, inputs, inTypes } = call,
+        samples = boundOf(inTypes[5].shape[0]);
+      return {
+        grid: { extent: 1, grain: 1 },
+        body() {
+          const known = w.scalar('int32');
+          return [
+            known.set(e.const(1, 'int32')),
+            w.loop(samples, (b) => [known.set(e.op('min', [known.get(), w.load(inputs[5], b)], 'int32'))]),
+            w.when(e.op('eq', [known.get(), e.const(0, 'int32')], 'bool'), sortChoices(call)),
+          ];
+        },
+      };
+    },
+  },
+  reference: (call) =>
+    call.inputs[5].every((n) => n !== 0) ? call.inputs.slice(1, 5).map((v) => v.slice()) : sortedChoices(call),
 };
 
-/** indices int32 [T, k]; sorted: what permute made of choices that are the same where known int32 [samples] is 1 for all. */
+/**
+ * indices int32 [T, k]; sorted: what permute made of choices that are the same where known int32 [samples] is 1 for
+ * all.
+ */
 export function permuteUnless(indices: Tensor, sorted: Permutation, known: Tensor, experts: number): Permutation {
-  const [offsets, order, inverse, expert] = emit('permuteUnless', [indices, sorted.offsets, sorted.order, sorted.inverse, sorted.expert, known], { experts });
+  const [offsets, order, inverse, expert] = emit(
+    'permuteUnless',
+    [indices, sorted.offsets, sorted.order, sorted.inverse, sorted.expert, known],
+    { experts },
+  );
   return { offsets, order, inverse, expert };
 }

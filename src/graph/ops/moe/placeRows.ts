@@ -12,13 +12,21 @@ const GRAIN = 16; // rows a task
 
 export const placeRowsOp: Op<PlaceRowsAttrs> = {
   // Before (if given), with row start + r = x[r]; offsets: of all rows.
-  name: 'placeRows', unread: [1], inPlaceOf: 2,
+  name: 'placeRows',
+  unread: [1],
+  inPlaceOf: 2,
   infer([x, offsets, before], { start, rows }, ids) {
     const { segments, bound } = segmentsOf('placeRows', x);
     checkVector('placeRows', 'offsets', offsets, segments + 1);
-    if (!(start >= 0 && start + bound <= rows)) throw new ShapeError(`placeRows: ${showType(x)} does not fit into ${rows} rows from ${start}`);
+    if (!(start >= 0 && start + bound <= rows))
+      throw new ShapeError(`placeRows: ${showType(x)} does not fit into ` + `${rows} rows from ${start}`);
     const dim: Segmented = { kind: 'segmented', bound: rows, segments, offsets: ids[1] };
-    if (before && (!sameDim(before.shape[0], dim) || !sameShape(before.shape.slice(1), x.shape.slice(1)) || before.dtype !== x.dtype)) {
+    if (
+      before &&
+      (!sameDim(before.shape[0], dim) ||
+        !sameShape(before.shape.slice(1), x.shape.slice(1)) ||
+        before.dtype !== x.dtype)
+    ) {
       throw new ShapeError(`placeRows: ${showType(before)} is not all rows of which ${showType(x)} are some`);
     }
     return [{ dtype: x.dtype, shape: [dim, ...x.shape.slice(1)] }];
@@ -29,19 +37,47 @@ export const placeRowsOp: Op<PlaceRowsAttrs> = {
     const own = d && emit1('windowRows', [d, x.builder.tensor(offsets)], { start, size: bound });
     return before ? [own, null, d] : [own, null];
   },
-  lower: { kind: 'loops', update: true, build({ e, k: w, inputs: [x], outputs: [all], inTypes: [t], attrs }) {
-    const width = elements(t.shape.slice(1)), start = w.int(attrs.start);
-    return { grid: { extent: w.extent(t, 0), grain: GRAIN }, body: (r) => [w.vector(width, (c) =>
-      [w.store(all, e.linear(0, [[width, start], [width, r], [1, c]]), w.load(x, e.linear(0, [[width, r], [1, c]])))])] };
-  } },
+  lower: {
+    kind: 'loops',
+    update: true,
+    build({ e, k: w, inputs: [x], outputs: [all], inTypes: [t], attrs }) {
+      const width = elements(t.shape.slice(1)),
+        start = w.int(attrs.start);
+      return {
+        grid: { extent: w.extent(t, 0), grain: GRAIN },
+        body: (r) => [
+          w.vector(width, (c) => [
+            w.store(
+              all,
+              e.linear(0, [
+                [width, start],
+                [width, r],
+                [1, c],
+              ]),
+              w.load(
+                x,
+                e.linear(0, [
+                  [width, r],
+                  [1, c],
+                ]),
+              ),
+            ),
+          ]),
+        ],
+      };
+    },
+  },
   reference({ inputs: [x, , before], inTypes: [t], outTypes: [o], attrs: { start }, rows }) {
-    const width = elements(o.shape.slice(1)), out = before?.slice() ?? new Float64Array(boundOf(o.shape[0]) * width).fill(NaN);
+    const width = elements(o.shape.slice(1)),
+      out = before?.slice() ?? new Float64Array(boundOf(o.shape[0]) * width).fill(NaN);
     out.set(x.subarray(0, rows(t) * width), start * width);
     return [out];
   },
 };
 
-/** x [rows of a window in E segments, ...rest], offsets int32 [E + 1] of all rows, what other windows placed (or null) -> all rows [at most `rows` in E
- * segments, ...rest]; those that no window placed are not defined. */
+/**
+ * x [rows of a window in E segments, ...rest], offsets int32 [E + 1] of all rows, what other windows placed (or null)
+ * -> all rows [at most `rows` in E segments, ...rest]; those that no window placed are not defined.
+ */
 export const placeRows = (x: Tensor, offsets: Tensor, before: Tensor | null, attrs: PlaceRowsAttrs): Tensor =>
   emit1('placeRows', [x, offsets, ...(before ? [before] : [])], attrs);

@@ -1,5 +1,6 @@
-// A memory of what samples chose, by their ids: reads it. A memory is uint32 [slots, 1 + words]: each row is one sample's, the id and 1
-// (0: nobody's) and then its choices, several in a word. A sample has the slot id mod slots; who comes later takes it from who was there.
+// A memory of what samples chose, by their ids: reads it. A memory is uint32 [slots, 1 + words]: each row is one
+// sample's, the id and 1 (0: nobody's) and then its choices, several in a word. A sample has the slot id mod slots; who
+// comes later takes it from who was there.
 import { ShapeError } from '../../../base/errors.ts';
 import { boundOf, elements, showType, type TensorType } from '../../../base/shape.ts';
 import type { Expr, Exprs } from '../../../kernel/expr.ts';
@@ -9,7 +10,9 @@ import { emit1, type Tensor } from '../../tensor.ts';
 /** What a row holds: so many tokens' k choices, each in so many bits. */
 export type MemoryAttrs = { readonly tokens: number; readonly k: number; readonly bits: number };
 
-/** Bits of a choice among so many experts: a power of 2, so that none lies in two words. A byte for 17 to 256 experts. */
+/**
+ * Bits of a choice among so many experts: a power of 2, so that none lies in two words. A byte for 17 to 256 experts.
+ */
 export const bitsOf = (experts: number): number => [1, 2, 4, 8, 16].find((bits) => experts <= 2 ** bits) ?? 32;
 /** Words of a row: the id's, and those of the choices. */
 export const wordsOf = ({ tokens, k, bits }: MemoryAttrs): number => 1 + Math.ceil((tokens * k * bits) / 32);
@@ -20,12 +23,15 @@ export function checkMemory(op: string, memory: TensorType, ids: TensorType, att
   if (memory.dtype !== 'uint32' || memory.shape.length !== 2 || !(slots >= 1) || words !== wordsOf(attrs)) {
     throw new ShapeError(`${op}: needs a memory uint32 [slots, ${wordsOf(attrs)}], got ${showType(memory)}`);
   }
-  if (ids.dtype !== 'int32' || ids.shape.length !== 1 || typeof ids.shape[0] !== 'number') throw new ShapeError(`${op}: needs int32 [samples] ids, got ${showType(ids)}`);
+  if (ids.dtype !== 'int32' || ids.shape.length !== 1 || typeof ids.shape[0] !== 'number')
+    throw new ShapeError(`${op}: needs int32 [samples] ids, got ${showType(ids)}`);
 }
 
 /** The slot of an id, and what its first word is where the sample is remembered. */
-export const slotOf = (e: Exprs, id: Expr, slots: number): Expr => e.op('cast', [e.op('mod', [e.op('cast', [id], 'uint32'), e.const(slots, 'uint32')], 'uint32')], 'index');
-export const tagOf = (e: Exprs, id: Expr): Expr => e.op('add', [e.op('cast', [id], 'uint32'), e.const(1, 'uint32')], 'uint32');
+export const slotOf = (e: Exprs, id: Expr, slots: number): Expr =>
+  e.op('cast', [e.op('mod', [e.op('cast', [id], 'uint32'), e.const(slots, 'uint32')], 'uint32')], 'index');
+export const tagOf = (e: Exprs, id: Expr): Expr =>
+  e.op('add', [e.op('cast', [id], 'uint32'), e.const(1, 'uint32')], 'uint32');
 
 export const recallsOp: Op<MemoryAttrs> = {
   // 1 for each sample of which the memory knows the choices, else 0.
@@ -34,14 +40,26 @@ export const recallsOp: Op<MemoryAttrs> = {
     checkMemory('recalls', memory, ids, attrs);
     return [{ dtype: 'int32', shape: ids.shape }];
   },
-  lower: { kind: 'map', weight: 8, at({ e, inputs: [memory, ids] }, [b]) {
-    const id = ids.at([b]), found = memory.at([slotOf(e, id, boundOf(memory.type.shape[0])), e.index(0)]), tag = tagOf(e, id);
-    const both = e.op('and', [e.op('eq', [found, tag], 'bool'), e.op('ne', [tag, e.const(0, 'uint32')], 'bool')], 'bool');
-    return e.op('select', [both, e.const(1, 'int32'), e.const(0, 'int32')], 'int32');
-  } },
+  lower: {
+    kind: 'map',
+    weight: 8,
+    at({ e, inputs: [memory, ids] }, [b]) {
+      const id = ids.at([b]),
+        found = memory.at([slotOf(e, id, boundOf(memory.type.shape[0])), e.index(0)]),
+        tag = tagOf(e, id);
+      const both = e.op(
+        'and',
+        [e.op('eq', [found, tag], 'bool'), e.op('ne', [tag, e.const(0, 'uint32')], 'bool')],
+        'bool',
+      );
+      return e.op('select', [both, e.const(1, 'int32'), e.const(0, 'int32')], 'int32');
+    },
+  },
   reference: ({ inputs: [memory, ids], inTypes: [t] }) => {
     const [slots, words] = t.shape.map(boundOf);
-    return [Float64Array.from(ids, (id) => Number(id !== -1 && memory[((id >>> 0) % slots) * words] === (id >>> 0) + 1))];
+    return [
+      Float64Array.from(ids, (id) => Number(id !== -1 && memory[((id >>> 0) % slots) * words] === (id >>> 0) + 1)),
+    ];
   },
 };
 
@@ -52,23 +70,46 @@ export const recallOp: Op<MemoryAttrs> = {
     checkMemory('recall', memory, ids, attrs);
     return [{ dtype: 'int32', shape: [boundOf(ids.shape[0]) * attrs.tokens, attrs.k] }];
   },
-  lower: { kind: 'map', weight: 8, stored: () => true, at({ e, inputs: [memory, ids], attrs: { tokens, k, bits } }, [row, j]) {
-    const b = e.div(row, tokens), choice = e.linear(0, [[k, e.mod(row, tokens)], [1, j]]), each = 32 / bits;
-    const word = memory.at([slotOf(e, ids.at([b]), boundOf(memory.type.shape[0])), e.add(e.index(1), e.div(choice, each))]);
-    if (bits === 32) return e.op('cast', [word], 'int32');
-    const shift = e.op('cast', [e.scale(e.mod(choice, each), bits)], 'uint32');
-    return e.op('cast', [e.op('mod', [e.op('shr', [word, shift], 'uint32'), e.const(2 ** bits, 'uint32')], 'uint32')], 'int32');
-  } },
+  lower: {
+    kind: 'map',
+    weight: 8,
+    stored: () => true,
+    at({ e, inputs: [memory, ids], attrs: { tokens, k, bits } }, [row, j]) {
+      const b = e.div(row, tokens),
+        choice = e.linear(0, [
+          [k, e.mod(row, tokens)],
+          [1, j],
+        ]),
+        each = 32 / bits;
+      const word = memory.at([
+        slotOf(e, ids.at([b]), boundOf(memory.type.shape[0])),
+        e.add(e.index(1), e.div(choice, each)),
+      ]);
+      if (bits === 32) return e.op('cast', [word], 'int32');
+      const shift = e.op('cast', [e.scale(e.mod(choice, each), bits)], 'uint32');
+      return e.op(
+        'cast',
+        [e.op('mod', [e.op('shr', [word, shift], 'uint32'), e.const(2 ** bits, 'uint32')], 'uint32')],
+        'int32',
+      );
+    },
+  },
   reference: ({ inputs: [memory, ids], inTypes: [t], outTypes: [o], attrs: { tokens, k, bits } }) => {
-    const [slots, words] = t.shape.map(boundOf), each = 32 / bits;
-    return [Float64Array.from({ length: elements(o.shape) }, (_, i) => {
-      const choice = i % (tokens * k), word = memory[((ids[Math.floor(i / (tokens * k))] >>> 0) % slots) * words + 1 + Math.floor(choice / each)];
-      return Math.floor(word / 2 ** (bits * (choice % each))) % 2 ** bits;
-    })];
+    const [slots, words] = t.shape.map(boundOf),
+      each = 32 / bits;
+    return [
+      Float64Array.from({ length: elements(o.shape) }, (_, i) => {
+        const choice = i % (tokens * k),
+          word = memory[((ids[Math.floor(i / (tokens * k))] >>> 0) % slots) * words + 1 + Math.floor(choice / each)];
+        return Math.floor(word / 2 ** (bits * (choice % each))) % 2 ** bits;
+      }),
+    ];
   },
 };
 
 /** memory uint32 [slots, words], ids int32 [samples] -> int32 [samples]. An id of -1 is never known. */
-export const recalls = (memory: Tensor, ids: Tensor, attrs: MemoryAttrs): Tensor => emit1('recalls', [memory, ids], attrs);
+export const recalls = (memory: Tensor, ids: Tensor, attrs: MemoryAttrs): Tensor =>
+  emit1('recalls', [memory, ids], attrs);
 /** The same -> int32 [samples * tokens, k]. */
-export const recall = (memory: Tensor, ids: Tensor, attrs: MemoryAttrs): Tensor => emit1('recall', [memory, ids], attrs);
+export const recall = (memory: Tensor, ids: Tensor, attrs: MemoryAttrs): Tensor =>
+  emit1('recall', [memory, ids], attrs);

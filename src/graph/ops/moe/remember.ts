@@ -1,4 +1,5 @@
-// A memory of what samples chose (recall.ts): writes it, in place. Of samples that share a slot the last one of the batch keeps it.
+// A memory of what samples chose (recall.ts): writes it, in place. Of samples that share a slot the last one of the
+// batch keeps it.
 import { ShapeError } from '../../../base/errors.ts';
 import { boundOf, showType } from '../../../base/shape.ts';
 import type { Expr } from '../../../kernel/expr.ts';
@@ -10,44 +11,96 @@ const WORK = 4096; // words a task
 
 export const rememberOp: Op<MemoryAttrs> = {
   // Before with the choices of these samples in their slots.
-  name: 'remember', inPlaceOf: 0,
+  name: 'remember',
+  inPlaceOf: 0,
   infer([before, ids, choices], attrs) {
     checkMemory('remember', before, ids, attrs);
     const [rows, k] = choices.shape.map(boundOf);
-    if (choices.dtype !== 'int32' || choices.shape.length !== 2 || k !== attrs.k || rows !== boundOf(ids.shape[0]) * attrs.tokens) {
-      throw new ShapeError(`remember: needs int32 [${boundOf(ids.shape[0]) * attrs.tokens}, ${attrs.k}] choices, got ${showType(choices)}`);
+    if (
+      choices.dtype !== 'int32' ||
+      choices.shape.length !== 2 ||
+      k !== attrs.k ||
+      rows !== boundOf(ids.shape[0]) * attrs.tokens
+    ) {
+      throw new ShapeError(
+        `remember: needs int32 [${boundOf(ids.shape[0]) * attrs.tokens}, ${attrs.k}] choices, ` +
+          `got ${showType(choices)}`,
+      );
     }
     return [before];
   },
   // A task has some words of all rows and goes through the samples in their order, so that no two tasks write one word.
-  lower: { kind: 'loops', update: true, build({ e, k: w, inputs: [, ids, choices], outputs: [memory], inTypes: [tm, ti], attrs }) {
-    const { tokens, k, bits } = attrs, words = wordsOf(attrs), samples = boundOf(ti.shape[0]), slots = boundOf(tm.shape[0]), each = 32 / bits, all = tokens * k;
-    return { grid: { extent: words, grain: Math.max(1, Math.ceil(WORK / Math.max(1, samples))) }, body(word) {
-      const slot = w.scalar('index'), value = w.scalar('uint32'), id = (b: Expr): Expr => w.load(ids, b);
-      const at = (): Expr => e.linear(0, [[words, slot.get()], [1, word]]), first = e.op('eq', [word, e.index(0)], 'bool');
-      const part = (b: Expr, i: number): Expr => {
-        const choice = e.linear(i - each, [[each, word]]), there = e.op('and', [e.op('le', [e.index(0), choice], 'bool'), e.op('lt', [choice, e.index(all)], 'bool')], 'bool');
-        const read = e.op('cast', [w.load(choices, e.add(e.scale(b, all), e.op('select', [there, choice, e.index(0)], 'index')))], 'uint32');
-        return e.op('mul', [e.op('select', [there, read, e.const(0, 'uint32')], 'uint32'), e.const(2 ** (bits * i), 'uint32')], 'uint32');
+  lower: {
+    kind: 'loops',
+    update: true,
+    build({ e, k: w, inputs: [, ids, choices], outputs: [memory], inTypes: [tm, ti], attrs }) {
+      const { tokens, k, bits } = attrs,
+        words = wordsOf(attrs),
+        samples = boundOf(ti.shape[0]),
+        slots = boundOf(tm.shape[0]),
+        each = 32 / bits,
+        all = tokens * k;
+      return {
+        grid: { extent: words, grain: Math.max(1, Math.ceil(WORK / Math.max(1, samples))) },
+        body(word) {
+          const slot = w.scalar('index'),
+            value = w.scalar('uint32'),
+            id = (b: Expr): Expr => w.load(ids, b);
+          const at = (): Expr =>
+              e.linear(0, [
+                [words, slot.get()],
+                [1, word],
+              ]),
+            first = e.op('eq', [word, e.index(0)], 'bool');
+          const part = (b: Expr, i: number): Expr => {
+            const choice = e.linear(i - each, [[each, word]]),
+              there = e.op(
+                'and',
+                [e.op('le', [e.index(0), choice], 'bool'), e.op('lt', [choice, e.index(all)], 'bool')],
+                'bool',
+              );
+            const read = e.op(
+              'cast',
+              [w.load(choices, e.add(e.scale(b, all), e.op('select', [there, choice, e.index(0)], 'index')))],
+              'uint32',
+            );
+            return e.op(
+              'mul',
+              [e.op('select', [there, read, e.const(0, 'uint32')], 'uint32'), e.const(2 ** (bits * i), 'uint32')],
+              'uint32',
+            );
+          };
+          return [
+            w.loop(samples, (b) => [
+              slot.set(slotOf(e, id(b), slots)),
+              value.set(e.op('select', [first, tagOf(e, id(b)), e.const(0, 'uint32')], 'uint32')),
+              ...Array.from({ length: each }, (_, i) => value.set(e.op('add', [value.get(), part(b, i)], 'uint32'))),
+              w.store(memory, at(), value.get()),
+            ]),
+          ];
+        },
       };
-      return [w.loop(samples, (b) => [
-        slot.set(slotOf(e, id(b), slots)),
-        value.set(e.op('select', [first, tagOf(e, id(b)), e.const(0, 'uint32')], 'uint32')),
-        ...Array.from({ length: each }, (_, i) => value.set(e.op('add', [value.get(), part(b, i)], 'uint32'))),
-        w.store(memory, at(), value.get())])];
-    } };
-  } },
+    },
+  },
   reference({ inputs: [before, ids, choices], inTypes: [t], attrs: { tokens, k, bits } }) {
-    const [slots, words] = t.shape.map(boundOf), out = before.slice(), each = 32 / bits, all = tokens * k;
+    const [slots, words] = t.shape.map(boundOf),
+      out = before.slice(),
+      each = 32 / bits,
+      all = tokens * k;
     ids.forEach((id, b) => {
       const row = ((id >>> 0) % slots) * words;
       out.fill(0, row, row + words);
       out[row] = ((id >>> 0) + 1) >>> 0;
-      for (let c = 0; c < all; c++) out[row + 1 + Math.floor(c / each)] += choices[b * all + c] * 2 ** (bits * (c % each));
+      for (let c = 0; c < all; c++)
+        out[row + 1 + Math.floor(c / each)] += choices[b * all + c] * 2 ** (bits * (c % each));
     });
     return [out];
   },
 };
 
-/** before uint32 [slots, words], ids int32 [samples], choices int32 [samples * tokens, k], each below 2^bits -> the memory after. */
-export const remember = (before: Tensor, ids: Tensor, choices: Tensor, attrs: MemoryAttrs): Tensor => emit1('remember', [before, ids, choices], attrs);
+/**
+ * before uint32 [slots, words], ids int32 [samples], choices int32 [samples * tokens, k], each below 2^bits -> the
+ * memory after.
+ */
+export const remember = (before: Tensor, ids: Tensor, choices: Tensor, attrs: MemoryAttrs): Tensor =>
+  emit1('remember', [before, ids, choices], attrs);

@@ -1,6 +1,7 @@
-// What ops on routed rows share. A token has k choices of an expert; choice j of token t has number t * k + j. Rows are the choices
-// sorted by expert, within an expert by number (token order): row r is choice order[r], and choice c is row inverse[c]. Where `gaps` is
-// set (`admit`), order[r] < 0 is an empty row, which holds zeros, and inverse[c] < 0 a choice that was dropped, which counts for nothing.
+// What ops on routed rows share. A token has k choices of an expert; choice j of token t has number t * k + j. Rows are
+// the choices sorted by expert, within an expert by number (token order): row r is choice order[r], and choice c is row
+// inverse[c]. Where `gaps` is set (`admit`), order[r] < 0 is an empty row, which holds zeros, and inverse[c] < 0 a
+// choice that was dropped, which counts for nothing.
 import { ShapeError } from '../../../base/errors.ts';
 import { boundOf, showType, type Segmented, type TensorType } from '../../../base/shape.ts';
 import type { Expr } from '../../../kernel/expr.ts';
@@ -14,11 +15,23 @@ export function checkVector(op: string, what: string, t: TensorType, length?: nu
 }
 
 /** The dimension of rows that are sorted into segments: as many as there are choices. */
-export function rowsDim(op: string, order: TensorType, offsets: TensorType, offsetsId: number, usual?: number): Segmented {
+export function rowsDim(
+  op: string,
+  order: TensorType,
+  offsets: TensorType,
+  offsetsId: number,
+  usual?: number,
+): Segmented {
   checkVector(op, 'order', order);
   checkVector(op, 'offsets', offsets);
   const bound = boundOf(order.shape[0]);
-  return { kind: 'segmented', bound, segments: boundOf(offsets.shape[0]) - 1, offsets: offsetsId, ...(usual !== undefined && usual !== bound && { usual }) };
+  return {
+    kind: 'segmented',
+    bound,
+    segments: boundOf(offsets.shape[0]) - 1,
+    offsets: offsetsId,
+    ...(usual !== undefined && usual !== bound && { usual }),
+  };
 }
 
 /** Choices of a token up to which sums over them are written out. */
@@ -26,19 +39,30 @@ export const MOST_CHOICES = 16;
 
 export function segmentsOf(op: string, t: TensorType): Segmented {
   const d = t.shape[0];
-  if (d === undefined || typeof d === 'number' || d.kind !== 'segmented') throw new ShapeError(`${op}: needs rows in segments, got ${showType(t)}`);
+  if (d === undefined || typeof d === 'number' || d.kind !== 'segmented')
+    throw new ShapeError(`${op}: needs rows ` + `in segments, got ${showType(t)}`);
   return d;
 }
 
-/** What stands at a place, of `size` of them, that may be none (below 0): `value` gets a place that is one. Where there are no places at
- * all, nothing is read: what is read at a place may itself be one. */
-export function ifThere(call: Pick<MapCall, 'e'>, gaps: boolean | undefined, size: number, place: Expr, none: Expr,
-  value: (place: Expr) => Expr): Expr {
+/**
+ * What stands at a place, of `size` of them, that may be none (below 0): `value` gets a place that is one. Where there
+ * are no places at all, nothing is read: what is read at a place may itself be one.
+ */
+export function ifThere(
+  call: Pick<MapCall, 'e'>,
+  gaps: boolean | undefined,
+  size: number,
+  place: Expr,
+  none: Expr,
+  value: (place: Expr) => Expr,
+): Expr {
   if (size === 0) return none;
   if (!gaps) return value(place);
-  const { e } = call, there = e.op('le', [e.index(0), place], 'bool');
+  const { e } = call,
+    there = e.op('le', [e.index(0), place], 'bool');
   return e.op('select', [there, value(e.op('select', [there, place, e.index(0)], 'index')), none], none.dtype);
 }
 
 /** An int32 element as an index. */
-export const indexAt = ({ e }: Pick<MapCall, 'e'>, x: Reader, at: readonly Expr[]): Expr => e.op('cast', [x.at(at)], 'index');
+export const indexAt = ({ e }: Pick<MapCall, 'e'>, x: Reader, at: readonly Expr[]): Expr =>
+  e.op('cast', [x.at(at)], 'index');

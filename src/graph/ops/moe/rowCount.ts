@@ -9,14 +9,20 @@ export type RowCountAttrs = { readonly dtype?: 'float64' };
 
 export const rowCountOp: Op<RowCountAttrs> = {
   // Number of rows of x in this run; the values of x are not read.
-  name: 'rowCount', takes: ['stored'], unread: [0],
+  name: 'rowCount',
+  takes: ['stored'],
+  unread: [0],
   infer([x], { dtype = 'float32' as const }): TensorType[] {
     if (!isDynamic(x.shape)) throw new ShapeError('rowCount: the first dimension is fixed');
     return [{ dtype, shape: [] }];
   },
-  lower: { kind: 'map', at: (call) => call.e.op('cast', [call.extent(call.inputs[0].type, 0)], call.outTypes[0].dtype) },
+  lower: {
+    kind: 'map',
+    at: (call) => call.e.op('cast', [call.extent(call.inputs[0].type, 0)], call.outTypes[0].dtype),
+  },
   reference: (call) => [Float64Array.of(call.rows(call.inTypes[0]))],
 };
 
 /** []: the count of a bounded or segmented first dimension, in float32 (float64 where x is). */
-export const rowCount = (x: Tensor): Tensor => emit1('rowCount', [x], { ...(x.dtype === 'float64' && { dtype: x.dtype }) });
+export const rowCount = (x: Tensor): Tensor =>
+  emit1('rowCount', [x], { ...(x.dtype === 'float64' && { dtype: x.dtype }) });

@@ -10,18 +10,32 @@ export type SegmentCountAttrs = { readonly segment: number; readonly bound: numb
 
 export const segmentCountOp: Op<SegmentCountAttrs> = {
   // offsets[segment + 1] - offsets[segment], at most the bound.
-  name: 'segmentCount', countsAreInBounds: true, attrsOnlySizeDims: true,
+  name: 'segmentCount',
+  countsAreInBounds: true,
+  attrsOnlySizeDims: true,
   infer([offsets], { segment }): TensorType[] {
     checkVector('segmentCount', 'offsets', offsets);
-    if (!(segment >= 0 && segment < boundOf(offsets.shape[0]) - 1)) throw new ShapeError(`segmentCount: ${showType(offsets)} has no segment ${segment}`);
+    if (!(segment >= 0 && segment < boundOf(offsets.shape[0]) - 1))
+      throw new ShapeError(`segmentCount: ` + `${showType(offsets)} has no segment ${segment}`);
     return [{ dtype: 'int32', shape: [] }];
   },
-  lower: { kind: 'map', at({ e, inputs: [offsets], attrs, int }) {
-    const segment = int('segment', attrs.segment), at = (i: number) => offsets.at([e.linear(i, [[1, segment]])]);
-    return e.op('min', [e.op('sub', [at(1), at(0)], 'int32'), e.op('cast', [int('bound', attrs.bound)], 'int32')], 'int32');
-  } },
-  reference: ({ inputs: [offsets], attrs: { segment, bound } }) => [Float64Array.of(Math.min(bound, offsets[segment + 1] - offsets[segment]))],
+  lower: {
+    kind: 'map',
+    at({ e, inputs: [offsets], attrs, int }) {
+      const segment = int('segment', attrs.segment),
+        at = (i: number) => offsets.at([e.linear(i, [[1, segment]])]);
+      return e.op(
+        'min',
+        [e.op('sub', [at(1), at(0)], 'int32'), e.op('cast', [int('bound', attrs.bound)], 'int32')],
+        'int32',
+      );
+    },
+  },
+  reference: ({ inputs: [offsets], attrs: { segment, bound } }) => [
+    Float64Array.of(Math.min(bound, offsets[segment + 1] - offsets[segment])),
+  ],
 };
 
 /** offsets int32 [E + 1] -> int32 []. */
-export const segmentCount = (offsets: Tensor, attrs: SegmentCountAttrs): Tensor => emit1('segmentCount', [offsets], attrs);
+export const segmentCount = (offsets: Tensor, attrs: SegmentCountAttrs): Tensor =>
+  emit1('segmentCount', [offsets], attrs);

@@ -10,25 +10,36 @@ export type SegmentExpandAttrs = { readonly more?: boolean };
 
 export const segmentExpandOp: Op<SegmentExpandAttrs> = {
   // Row r = b[expert[r]], for the rows of like, whose values are not read.
-  name: 'segmentExpand', unread: [2],
+  name: 'segmentExpand',
+  unread: [2],
   infer([b, expert, like]) {
     const { bound, segments } = segmentsOf('segmentExpand', like);
     checkVector('segmentExpand', 'expert', expert, bound);
-    if (b.shape.length === 0 || b.shape[0] !== segments) throw new ShapeError(`segmentExpand: needs one row for each of ${segments} segments, got ${showType(b)}`);
+    if (b.shape.length === 0 || b.shape[0] !== segments)
+      throw new ShapeError(`segmentExpand: needs one row for ` + `each of ${segments} segments, got ${showType(b)}`);
     return [{ dtype: b.dtype, shape: [like.shape[0], ...b.shape.slice(1)] }];
   },
   grad({ inputs: [, expert, like], douts: [d], attrs: { more }, takeAccumulatedGrad }) {
     if (!d) return [null, null, null];
-    const of = [d, expert, like.builder.tensor(segmentsOf('segmentExpand', like.type).offsets)], begun = more ? takeAccumulatedGrad(0) : null;
+    const of = [d, expert, like.builder.tensor(segmentsOf('segmentExpand', like.type).offsets)],
+      begun = more ? takeAccumulatedGrad(0) : null;
     return [begun ? emit1('segmentSumOnto', [...of, begun]) : emit1('segmentSum', of), null, null];
   },
-  lower: { kind: 'map', weight: 1, at: (call, [r, ...rest]) => call.inputs[0].at([indexAt(call, call.inputs[1], [r]), ...rest]) },
+  lower: {
+    kind: 'map',
+    weight: 1,
+    at: (call, [r, ...rest]) => call.inputs[0].at([indexAt(call, call.inputs[1], [r]), ...rest]),
+  },
   reference({ inputs: [b, expert], outTypes: [o], rows }) {
-    const width = elements(o.shape.slice(1)), out = new Float64Array(elements(o.shape)).fill(NaN);
+    const width = elements(o.shape.slice(1)),
+      out = new Float64Array(elements(o.shape)).fill(NaN);
     for (let r = 0; r < rows(o); r++) out.set(b.subarray(expert[r] * width, (expert[r] + 1) * width), r * width);
     return [out];
   },
 };
 
-/** b [E, ...rest], expert int32 [rows] (from `permute`), like [rows in E segments, ..] -> [rows in E segments, ...rest]. */
-export const segmentExpand = (b: Tensor, expert: Tensor, like: Tensor, { more = false } = {}): Tensor => emit1('segmentExpand', [b, expert, like], { ...(more && { more }) });
+/**
+ * b [E, ...rest], expert int32 [rows] (from `permute`), like [rows in E segments, ..] -> [rows in E segments, ...rest].
+ */
+export const segmentExpand = (b: Tensor, expert: Tensor, like: Tensor, { more = false } = {}): Tensor =>
+  emit1('segmentExpand', [b, expert, like], { ...(more && { more }) });

@@ -1,4 +1,5 @@
-// The place of each row in the queue before its expert, best score first, ties to the earlier row: who is kept where not all can be.
+// The place of each row in the queue before its expert, best score first, ties to the earlier row: who is kept where
+// not all can be.
 import { ShapeError } from '../../../base/errors.ts';
 import { elements, showType } from '../../../base/shape.ts';
 import type { Expr } from '../../../kernel/expr.ts';
@@ -7,29 +8,58 @@ import { emit1, type Tensor } from '../../tensor.ts';
 import { checkVector, indexAt, rowsDim } from './routing.ts';
 
 export const segmentRankOp: Op = {
-  // Number of rows in the same segment whose choice scores more, or as much and lies before; expert, offsets from permute.
-  name: 'segmentRank', takes: ['numbers'],
+  // Number of rows in the same segment whose choice scores more, or as much and lies before; expert, offsets from
+  // permute.
+  name: 'segmentRank',
+  takes: ['numbers'],
   infer([scores, order, expert, offsets], _, ids) {
     const rows = rowsDim('segmentRank', order, offsets, ids[3]);
     checkVector('segmentRank', 'expert', expert, rows.bound);
-    if (elements(scores.shape) !== rows.bound) throw new ShapeError(`segmentRank: ${showType(scores)} are no scores of ${rows.bound} choices`);
+    if (elements(scores.shape) !== rows.bound)
+      throw new ShapeError(`segmentRank: ${showType(scores)} are no scores ` + `of ${rows.bound} choices`);
     return [{ dtype: 'int32', shape: [rows] }];
   },
-  lower: { kind: 'map', weight: 8, passes: 1, at(call, [r]) {
-    const { e, inputs: [scores, order, expert, offsets] } = call, z = indexAt(call, expert, [r]);
-    const score = (row: Expr): Expr => scores.linear(indexAt(call, order, [row]));
-    const from = indexAt(call, offsets, [z]), to = indexAt(call, offsets, [e.add(z, e.index(1))]), own = score(r);
-    return e.reduce('sum', 'lanes', e.linear(0, [[1, to], [-1, from]]), (i) => {
-      const row = e.add(from, i), other = score(row);
-      const earlier = e.op('and', [e.op('eq', [own, other], 'bool'), e.op('lt', [row, r], 'bool')], 'bool');
-      return e.op('select', [e.op('or', [e.op('lt', [own, other], 'bool'), earlier], 'bool'), e.const(1, 'int32'), e.const(0, 'int32')], 'int32');
-    });
-  } },
+  lower: {
+    kind: 'map',
+    weight: 8,
+    passes: 1,
+    at(call, [r]) {
+      const {
+          e,
+          inputs: [scores, order, expert, offsets],
+        } = call,
+        z = indexAt(call, expert, [r]);
+      const score = (row: Expr): Expr => scores.linear(indexAt(call, order, [row]));
+      const from = indexAt(call, offsets, [z]),
+        to = indexAt(call, offsets, [e.add(z, e.index(1))]),
+        own = score(r);
+      return e.reduce(
+        'sum',
+        'lanes',
+        e.linear(0, [
+          [1, to],
+          [-1, from],
+        ]),
+        (i) => {
+          const row = e.add(from, i),
+            other = score(row);
+          const earlier = e.op('and', [e.op('eq', [own, other], 'bool'), e.op('lt', [row, r], 'bool')], 'bool');
+          return e.op(
+            'select',
+            [e.op('or', [e.op('lt', [own, other], 'bool'), earlier], 'bool'), e.const(1, 'int32'), e.const(0, 'int32')],
+            'int32',
+          );
+        },
+      );
+    },
+  },
   reference({ inputs: [scores, order, expert, offsets], outTypes: [o], rows }) {
-    const out = new Float64Array(elements(o.shape)), count = rows(o);
+    const out = new Float64Array(elements(o.shape)),
+      count = rows(o);
     for (let r = 0; r < count; r++) {
       for (let i = offsets[expert[r]]; i < offsets[expert[r] + 1]; i++) {
-        const own = scores[order[r]], other = scores[order[i]];
+        const own = scores[order[r]],
+          other = scores[order[i]];
         if (other > own || (other === own && i < r)) out[r]++;
       }
     }

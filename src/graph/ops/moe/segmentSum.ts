@@ -1,5 +1,5 @@
-// Sums the rows of each segment: the gradient of segmentExpand. Rows ascending, one by one, as those of the products are (groupedOuter), so
-// that more rows can go on with a sum (segmentSumOnto); a task owns some columns of one segment.
+// Sums the rows of each segment: the gradient of segmentExpand. Rows ascending, one by one, as those of the products
+// are (groupedOuter), so that more rows can go on with a sum (segmentSumOnto); a task owns some columns of one segment.
 import { wrapped } from '../elementwise/elementwise.ts';
 import { boundOf, elements } from '../../../base/shape.ts';
 import type { Expr } from '../../../kernel/expr.ts';
@@ -10,27 +10,77 @@ import { checkVector, segmentsOf } from './routing.ts';
 const COLUMNS = 64;
 
 /** Inputs: rows, (expert), offsets. onto: the result holds what it begins with; else that is 0. */
-export function sumSegments({ e, k: w, inTypes: [tx], inputs: [x, , offsets], outTypes: [o], outputs: [out] }: LoopCall, onto: boolean): LoopSpec {
-  const width = elements(tx.shape.slice(1)), blocks = Math.ceil(width / COLUMNS), { dtype } = tx, all = boundOf(o.shape[0]) * blocks;
-  const extent = onto ? e.scale(e.op('min', [w.extent(tx, 0), e.index(1)], 'index'), all) : all; // no rows, nothing to do
-  return { grid: { extent, grain: 1 }, body(g) {
-    const segment = e.div(g, blocks), column = e.scale(e.mod(g, blocks), COLUMNS);
-    const live = width % COLUMNS === 0 ? e.index(COLUMNS) : e.op('min', [e.index(COLUMNS), e.linear(width, [[-1, column]])], 'index');
-    const from = w.scalar('index'), count = w.scalar('index'), total = w.array(dtype, COLUMNS);
-    const at = (c: Expr): Expr => e.linear(0, [[width, segment], [1, column], [1, c]]);
-    return [
-      from.set(w.loadIndex(offsets, segment)),
-      count.set(e.linear(0, [[1, w.loadIndex(offsets, e.add(segment, e.index(1)))], [-1, from.get()]])),
-      onto ? w.vector(live, (c) => [total.set(c, w.load(out, at(c)))]) : total.fill(0),
-      w.loop(count.get(), (r) => [w.vector(live, (c) => [total.set(c, e.op('add', [total.at(c),
-        w.load(x, e.linear(0, [[width, from.get()], [width, r], [1, column], [1, c]]))], dtype))])]),
-      w.vector(live, (c) => [w.store(out, at(c), total.at(c))])];
-  } };
+export function sumSegments(
+  { e, k: w, inTypes: [tx], inputs: [x, , offsets], outTypes: [o], outputs: [out] }: LoopCall,
+  onto: boolean,
+): LoopSpec {
+  const width = elements(tx.shape.slice(1)),
+    blocks = Math.ceil(width / COLUMNS),
+    { dtype } = tx,
+    all = boundOf(o.shape[0]) * blocks;
+  // no rows, nothing to do
+  const extent = onto ? e.scale(e.op('min', [w.extent(tx, 0), e.index(1)], 'index'), all) : all;
+  return {
+    grid: { extent, grain: 1 },
+    body(g) {
+      const segment = e.div(g, blocks),
+        column = e.scale(e.mod(g, blocks), COLUMNS);
+      const live =
+        width % COLUMNS === 0
+          ? e.index(COLUMNS)
+          : e.op('min', [e.index(COLUMNS), e.linear(width, [[-1, column]])], 'index');
+      const from = w.scalar('index'),
+        count = w.scalar('index'),
+        total = w.array(dtype, COLUMNS);
+      const at = (c: Expr): Expr =>
+        e.linear(0, [
+          [width, segment],
+          [1, column],
+          [1, c],
+        ]);
+      return [
+        from.set(w.loadIndex(offsets, segment)),
+        count.set(
+          e.linear(0, [
+            [1, w.loadIndex(offsets, e.add(segment, e.index(1)))],
+            [-1, from.get()],
+          ]),
+        ),
+        onto ? w.vector(live, (c) => [total.set(c, w.load(out, at(c)))]) : total.fill(0),
+        w.loop(count.get(), (r) => [
+          w.vector(live, (c) => [
+            total.set(
+              c,
+              e.op(
+                'add',
+                [
+                  total.at(c),
+                  w.load(
+                    x,
+                    e.linear(0, [
+                      [width, from.get()],
+                      [width, r],
+                      [1, column],
+                      [1, c],
+                    ]),
+                  ),
+                ],
+                dtype,
+              ),
+            ),
+          ]),
+        ]),
+        w.vector(live, (c) => [w.store(out, at(c), total.at(c))]),
+      ];
+    },
+  };
 }
 
 export const segmentSumOp: Op = {
   // Sum of the rows of each segment; expert serves the gradient.
-  name: 'segmentSum', takes: ['numbers'], unread: [1],
+  name: 'segmentSum',
+  takes: ['numbers'],
+  unread: [1],
   infer([x, expert, offsets]) {
     const { bound, segments } = segmentsOf('segmentSum', x);
     checkVector('segmentSum', 'expert', expert, bound);
@@ -40,14 +90,22 @@ export const segmentSumOp: Op = {
   grad: ({ inputs: [x, expert], douts: [d] }) => [d && emit1('segmentExpand', [d, expert, x]), null, null],
   lower: { kind: 'loops', build: (call) => sumSegments(call, false) },
   reference(call) {
-    const { inputs: [x], inTypes: [t], outTypes: [o] } = call, offsets = call.offsets(t);
-    const width = elements(o.shape.slice(1)), out = new Float64Array(elements(o.shape));
+    const {
+        inputs: [x],
+        inTypes: [t],
+        outTypes: [o],
+      } = call,
+      offsets = call.offsets(t);
+    const width = elements(o.shape.slice(1)),
+      out = new Float64Array(elements(o.shape));
     for (let z = 0; z < boundOf(o.shape[0]); z++) {
-      for (let r = offsets[z]; r < offsets[z + 1]; r++) for (let i = 0; i < width; i++) out[z * width + i] += x[r * width + i];
+      for (let r = offsets[z]; r < offsets[z + 1]; r++)
+        for (let i = 0; i < width; i++) out[z * width + i] += x[r * width + i];
     }
     return [out.map((v) => wrapped(v, o.dtype))];
   },
 };
 
 /** rows [rows in E segments, ...rest], results of `permute` -> [E, ...rest]. */
-export const segmentSum = (rows: Tensor, expert: Tensor, offsets: Tensor): Tensor => emit1('segmentSum', [rows, expert, offsets]);
+export const segmentSum = (rows: Tensor, expert: Tensor, offsets: Tensor): Tensor =>
+  emit1('segmentSum', [rows, expert, offsets]);

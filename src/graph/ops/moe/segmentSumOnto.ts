@@ -1,4 +1,5 @@
-// segmentSum that goes on with sums begun before, in their memory: the same chain of additions as if all rows had come at once.
+// segmentSum that goes on with sums begun before, in their memory: the same chain of additions as if all rows had come
+// at once.
 import { ShapeError } from '../../../base/errors.ts';
 import { boundOf, elements, sameShape, showType } from '../../../base/shape.ts';
 import type { Op } from '../../op.ts';
@@ -8,21 +9,32 @@ import { sumSegments } from './segmentSum.ts';
 
 export const segmentSumOntoOp: Op = {
   // Before + the sum of the rows of each segment, added one by one; expert serves the gradient.
-  name: 'segmentSumOnto', takes: ['numbers'], unread: [1], inPlaceOf: 3,
+  name: 'segmentSumOnto',
+  takes: ['numbers'],
+  unread: [1],
+  inPlaceOf: 3,
   infer([x, expert, offsets, before]) {
     const { bound, segments } = segmentsOf('segmentSumOnto', x);
     checkVector('segmentSumOnto', 'expert', expert, bound);
     checkVector('segmentSumOnto', 'offsets', offsets, segments + 1);
-    if (!sameShape(before.shape, [segments, ...x.shape.slice(1)]) || before.dtype !== x.dtype) throw new ShapeError(`segmentSumOnto: rows ${showType(x)} do not add to ${showType(before)}`);
+    if (!sameShape(before.shape, [segments, ...x.shape.slice(1)]) || before.dtype !== x.dtype)
+      throw new ShapeError(`segmentSumOnto: rows ${showType(x)} do not add to ${showType(before)}`);
     return [before];
   },
   grad: ({ inputs: [x, expert], douts: [d] }) => [d && emit1('segmentExpand', [d, expert, x]), null, null, d],
   lower: { kind: 'loops', update: true, build: (call) => sumSegments(call, true) },
   reference(call) {
-    const { inputs: [x, , , before], inTypes: [t], outTypes: [o] } = call, offsets = call.offsets(t);
-    const width = elements(o.shape.slice(1)), out = before.slice();
+    const {
+        inputs: [x, , , before],
+        inTypes: [t],
+        outTypes: [o],
+      } = call,
+      offsets = call.offsets(t);
+    const width = elements(o.shape.slice(1)),
+      out = before.slice();
     for (let z = 0; z < boundOf(o.shape[0]); z++) {
-      for (let r = offsets[z]; r < offsets[z + 1]; r++) for (let i = 0; i < width; i++) out[z * width + i] += x[r * width + i];
+      for (let r = offsets[z]; r < offsets[z + 1]; r++)
+        for (let i = 0; i < width; i++) out[z * width + i] += x[r * width + i];
     }
     return [out];
   },

@@ -1,4 +1,5 @@
-// Rows within capacity and rows beyond it, apart: two views of the rows of all (2 E segments), never a pass of their own.
+// Rows within capacity and rows beyond it, apart: two views of the rows of all (2 E segments), never a pass of their
+// own.
 import { ShapeError } from '../../../base/errors.ts';
 import { boundOf, elements, showType, type TensorType } from '../../../base/shape.ts';
 import type { Op } from '../../op.ts';
@@ -9,39 +10,79 @@ import { checkVector, indexAt, segmentsOf } from './routing.ts';
 export type SplitRowsAttrs = { readonly stored?: boolean };
 
 export const splitRowsOp: Op<SplitRowsAttrs> = {
-  // x [2 E segments] -> its first E segments, its last E segments; inputs: x, offsets of the first, offsets of the last (from 0), like with as many rows as these.
-  name: 'splitRows', unread: [2, 3],
+  // x [2 E segments] -> its first E segments, its last E segments; inputs: x, offsets of the first, offsets of the last
+  // (from 0), like with as many rows as these.
+  name: 'splitRows',
+  unread: [2, 3],
   infer([x, inside, outside, like], _, ids): TensorType[] {
-    const { bound, segments: both, usual = bound } = segmentsOf('splitRows', x), segments = both / 2, beyond = like.shape.length > 0 ? boundOf(like.shape[0]) : 0;
+    const { bound, segments: both, usual = bound } = segmentsOf('splitRows', x),
+      segments = both / 2,
+      beyond = like.shape.length > 0 ? boundOf(like.shape[0]) : 0;
     checkVector('splitRows', 'offsets', inside, segments + 1);
     checkVector('splitRows', 'offsets', outside, segments + 1);
     if (beyond > bound) throw new ShapeError(`splitRows: ${showType(x)} has no ${beyond} rows beyond others`);
     // What is usual of all rows is so of the first of them.
-    const part = (n: number, offsets: number, most?: number): TensorType => ({ dtype: x.dtype,
-      shape: [{ kind: 'segmented', bound: n, segments, offsets, ...(most !== undefined && { usual: most }) }, ...x.shape.slice(1)] });
+    const part = (n: number, offsets: number, most?: number): TensorType => ({
+      dtype: x.dtype,
+      shape: [
+        { kind: 'segmented', bound: n, segments, offsets, ...(most !== undefined && { usual: most }) },
+        ...x.shape.slice(1),
+      ],
+    });
     return [part(bound - beyond, ids[1], usual), part(beyond, ids[2])];
   },
   grad({ inputs: [x], outputs, douts, attrs }) {
     if (douts.every((d) => !d)) return [null, null, null, null];
-    const [a, b] = douts.map((d, i) => d ?? emit1('mul', [outputs[i], outputs[i].builder.emit('constant', [], { value: 0, dtype: x.dtype, shape: [] })[0]]));
-    return [emit1('joinRows', [a, b, x.builder.tensor(segmentsOf('splitRows', x.type).offsets)], attrs), null, null, null];
+    const [a, b] = douts.map(
+      (d, i) =>
+        d ??
+        emit1('mul', [outputs[i], outputs[i].builder.emit('constant', [], { value: 0, dtype: x.dtype, shape: [] })[0]]),
+    );
+    return [
+      emit1('joinRows', [a, b, x.builder.tensor(segmentsOf('splitRows', x.type).offsets)], attrs),
+      null,
+      null,
+      null,
+    ];
   },
-  lower: { kind: 'map', weight: 0, stored: ({ stored = false }, output) => stored && output === 0, at(call, [r, ...rest], output) {
-    const { e, inputs: [x, inside], outTypes: [o] } = call;
-    return x.at([output === 0 ? r : e.add(indexAt(call, inside, [e.index(segmentsOf('splitRows', o).segments)]), r), ...rest]);
-  } },
+  lower: {
+    kind: 'map',
+    weight: 0,
+    stored: ({ stored = false }, output) => stored && output === 0,
+    at(call, [r, ...rest], output) {
+      const {
+        e,
+        inputs: [x, inside],
+        outTypes: [o],
+      } = call;
+      return x.at([
+        output === 0 ? r : e.add(indexAt(call, inside, [e.index(segmentsOf('splitRows', o).segments)]), r),
+        ...rest,
+      ]);
+    },
+  },
   reference({ inputs: [x, inside], outTypes, rows }) {
     return outTypes.map((t, i) => {
-      const width = elements(t.shape.slice(1)), out = new Float64Array(elements(t.shape)).fill(NaN), from = i === 0 ? 0 : inside[inside.length - 1] * width;
+      const width = elements(t.shape.slice(1)),
+        out = new Float64Array(elements(t.shape)).fill(NaN),
+        from = i === 0 ? 0 : inside[inside.length - 1] * width;
       out.set(x.subarray(from, from + rows(t) * width));
       return out;
     });
   },
 };
 
-/** x [rows in 2 E segments, ...rest], offsets int32 [E + 1] of both parts, like [room for rows of the second, ...any] (not read) -> both parts,
- * each [rows in E segments, ...rest]. */
-export function splitRows(x: Tensor, inside: Tensor, outside: Tensor, like: Tensor, { stored }: SplitRowsAttrs = {}): [Tensor, Tensor] {
+/**
+ * x [rows in 2 E segments, ...rest], offsets int32 [E + 1] of both parts, like [room for rows of the second, ...any]
+ * (not read) -> both parts, each [rows in E segments, ...rest].
+ */
+export function splitRows(
+  x: Tensor,
+  inside: Tensor,
+  outside: Tensor,
+  like: Tensor,
+  { stored }: SplitRowsAttrs = {},
+): [Tensor, Tensor] {
   const [a, b] = emit('splitRows', [x, inside, outside, like], { ...(stored && { stored }) });
   return [a, b];
 }

@@ -1,4 +1,5 @@
-// The rows of each segment as a tensor of their own, for experts that are no bank: each with its own bound, counted at run time.
+// The rows of each segment as a tensor of their own, for experts that are no bank: each with its own bound, counted at
+// run time.
 import { ShapeError } from '../../../base/errors.ts';
 import { elements, showType, type TensorType } from '../../../base/shape.ts';
 import type { Op } from '../../op.ts';
@@ -11,29 +12,62 @@ export type SplitSegmentsAttrs = { readonly bounds: readonly number[] };
 
 export const splitSegmentsOp: Op<SplitSegmentsAttrs> = {
   // Output e is the rows of segment e of x; inputs: x, offsets, a count for each segment.
-  name: 'splitSegments', attrsOnlySizeDims: true,
+  name: 'splitSegments',
+  attrsOnlySizeDims: true,
   infer([x, offsets, ...counts], { bounds }, ids): TensorType[] {
     const { segments, bound, usual } = segmentsOf('splitSegments', x);
     checkVector('splitSegments', 'offsets', offsets, segments + 1);
-    if (bounds.length !== segments || counts.length !== segments) throw new ShapeError(`splitSegments: ${showType(x)} has ${segments} segments, got ${bounds.length} bounds and ${counts.length} counts`);
-    return bounds.map((b, i) => ({ dtype: x.dtype,
-      shape: [{ kind: 'bounded', bound: b, count: ids[2 + i], usual: Math.ceil((usual ?? bound) / segments) }, ...x.shape.slice(1)] }));
+    if (bounds.length !== segments || counts.length !== segments)
+      throw new ShapeError(
+        `splitSegments: ` +
+          `${showType(x)} has ${segments} segments, got ${bounds.length} bounds and ${counts.length} counts`,
+      );
+    return bounds.map((b, i) => ({
+      dtype: x.dtype,
+      shape: [
+        { kind: 'bounded', bound: b, count: ids[2 + i], usual: Math.ceil((usual ?? bound) / segments) },
+        ...x.shape.slice(1),
+      ],
+    }));
   },
   grad({ inputs: [x, offsets, ...counts], outputs, douts }) {
     if (douts.every((d) => !d)) return [null, null, ...counts.map(() => null)];
     // Where nothing reads a segment, its gradient is 0.
-    const parts = douts.map((d, i) => d ?? emit1('mul', [outputs[i], outputs[i].builder.emit('constant', [], { value: 0, dtype: x.dtype, shape: [] })[0]]));
+    const parts = douts.map(
+      (d, i) =>
+        d ??
+        emit1('mul', [outputs[i], outputs[i].builder.emit('constant', [], { value: 0, dtype: x.dtype, shape: [] })[0]]),
+    );
     const { bound } = segmentsOf('splitSegments', x.type);
-    return [emit1('joinSegments', [offsets, ...parts], { rows: bound, usual: segmentsOf('splitSegments', x.type).usual ?? bound }), null, ...counts.map(() => null)];
+    return [
+      emit1('joinSegments', [offsets, ...parts], {
+        rows: bound,
+        usual: segmentsOf('splitSegments', x.type).usual ?? bound,
+      }),
+      null,
+      ...counts.map(() => null),
+    ];
   },
-  lower: { kind: 'map', weight: 1, at(call, [r, ...rest], output) {
-    const { e, inputs: [x, offsets] } = call;
-    return x.at([e.add(indexAt(call, offsets, [e.index(output)]), r), ...rest]);
-  } },
+  lower: {
+    kind: 'map',
+    weight: 1,
+    at(call, [r, ...rest], output) {
+      const {
+        e,
+        inputs: [x, offsets],
+      } = call;
+      return x.at([e.add(indexAt(call, offsets, [e.index(output)]), r), ...rest]);
+    },
+  },
   reference(call) {
-    const { inputs: [x, offsets], outTypes } = call;
+    const {
+      inputs: [x, offsets],
+      outTypes,
+    } = call;
     return outTypes.map((t, i) => {
-      const width = elements(t.shape.slice(1)), out = new Float64Array(elements(t.shape)).fill(NaN), from = offsets[i] * width;
+      const width = elements(t.shape.slice(1)),
+        out = new Float64Array(elements(t.shape)).fill(NaN),
+        from = offsets[i] * width;
       out.set(x.subarray(from, from + call.rows(t) * width));
       return out;
     });
@@ -41,9 +75,14 @@ export const splitSegmentsOp: Op<SplitSegmentsAttrs> = {
 };
 
 /** How many rows each segment has, at most its bound: offsets int32 [E + 1] -> for each segment int32 []. */
-export const segmentCounts = (offsets: Tensor, bounds: readonly number[]): Tensor[] => bounds.map((bound, segment) => segmentCount(offsets, { segment, bound }));
+export const segmentCounts = (offsets: Tensor, bounds: readonly number[]): Tensor[] =>
+  bounds.map((bound, segment) => segmentCount(offsets, { segment, bound }));
 
-/** rows [rows in E segments, ...rest], their `segmentCounts` -> for each segment [at most bounds[e], ...rest]. Tensors split by the same counts have
- * the same rows. */
+/**
+ * rows [rows in E segments, ...rest], their `segmentCounts` -> for each segment [at most bounds[e], ...rest]. Tensors
+ * split by the same counts have the same rows.
+ */
 export const splitSegments = (rows: Tensor, counts: readonly Tensor[], bounds: readonly number[]): Tensor[] =>
-  emit('splitSegments', [rows, rows.builder.tensor(segmentsOf('splitSegments', rows.type).offsets), ...counts], { bounds });
+  emit('splitSegments', [rows, rows.builder.tensor(segmentsOf('splitSegments', rows.type).offsets), ...counts], {
+    bounds,
+  });

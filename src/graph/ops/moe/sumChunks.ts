@@ -1,5 +1,5 @@
-// Partial sums of all elements in chunks of 4096, as a long sum is defined (DESIGN section 2): made by the pass that lets threads
-// share such a sum.
+// Partial sums of all elements in chunks of 4096, as a long sum is defined (DESIGN section 2): made by the pass that
+// lets threads share such a sum.
 import { wrapped } from '../elementwise/elementwise.ts';
 import { ShapeError } from '../../../base/errors.ts';
 import { elements, isDynamic, showType } from '../../../base/shape.ts';
@@ -10,25 +10,42 @@ export const SUM_CHUNK = 4096;
 
 export const sumChunksOp: Op = {
   // Sums of x in chunks of 4096 elements, row-major.
-  name: 'sumChunks', takes: ['numbers'],
+  name: 'sumChunks',
+  takes: ['numbers'],
   infer([x]) {
-    if (isDynamic(x.shape)) throw new ShapeError(`sumChunks: the number of elements varies at run time, got ${showType(x)}`);
+    if (isDynamic(x.shape))
+      throw new ShapeError(`sumChunks: the number of elements varies at run time, got ` + `${showType(x)}`);
     return [{ dtype: x.dtype, shape: [Math.ceil(elements(x.shape) / SUM_CHUNK)] }];
   },
   grad: ({ inputs: [x], douts: [dout] }) => {
     if (!dout) return [null];
     // Only differentiated where a user traces it: every element has its chunk's gradient.
-    const total = elements(x.shape), chunks = Math.ceil(total / SUM_CHUNK);
+    const total = elements(x.shape),
+      chunks = Math.ceil(total / SUM_CHUNK);
     const like = x.builder.emit('constant', [], { value: 0, dtype: x.dtype, shape: [chunks, SUM_CHUNK] })[0];
     const wide = emit1('reshape', [emit1('expand', [dout, like], { axes: [1] })], { shape: [chunks * SUM_CHUNK] });
     const cut = chunks * SUM_CHUNK === total ? wide : emit1('slice', [wide], { axis: 0, from: 0, to: total });
     return [emit1('reshape', [cut], { shape: x.shape as number[] })];
   },
-  lower: { kind: 'map', passes: 1, at({ e, inputs: [x] }, [chunk]) {
-    const total = elements(x.type.shape);
-    const size = e.op('min', [e.index(SUM_CHUNK), e.linear(total, [[-SUM_CHUNK, chunk]])], 'index');
-    return e.reduce('sum', 'lanes', size, (r) => x.linear(e.linear(0, [[SUM_CHUNK, chunk], [1, r]])));
-  } },
-  reference: ({ inputs: [x], inTypes: [{ dtype }] }) => [Float64Array.from({ length: Math.ceil(x.length / SUM_CHUNK) }, (_, c) =>
-    x.subarray(c * SUM_CHUNK, (c + 1) * SUM_CHUNK).reduce((a, b) => wrapped(a + b, dtype), 0))],
+  lower: {
+    kind: 'map',
+    passes: 1,
+    at({ e, inputs: [x] }, [chunk]) {
+      const total = elements(x.type.shape);
+      const size = e.op('min', [e.index(SUM_CHUNK), e.linear(total, [[-SUM_CHUNK, chunk]])], 'index');
+      return e.reduce('sum', 'lanes', size, (r) =>
+        x.linear(
+          e.linear(0, [
+            [SUM_CHUNK, chunk],
+            [1, r],
+          ]),
+        ),
+      );
+    },
+  },
+  reference: ({ inputs: [x], inTypes: [{ dtype }] }) => [
+    Float64Array.from({ length: Math.ceil(x.length / SUM_CHUNK) }, (_, c) =>
+      x.subarray(c * SUM_CHUNK, (c + 1) * SUM_CHUNK).reduce((a, b) => wrapped(a + b, dtype), 0),
+    ),
+  ],
 };

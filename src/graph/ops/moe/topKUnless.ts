@@ -1,4 +1,5 @@
-// topK of those rows alone whose best elements are not known already: a row that is known costs reading k numbers, not looking at all of it.
+// topK of those rows alone whose best elements are not known already: a row that is known costs reading k numbers, not
+// looking at all of it.
 import { isFloat } from '../../../base/dtype.ts';
 import { ShapeError } from '../../../base/errors.ts';
 import { boundOf, elements, showType } from '../../../base/shape.ts';
@@ -9,45 +10,107 @@ import { emit1, type Tensor } from '../../tensor.ts';
 const GRAIN = 64; // rows a task
 
 export const topKUnlessOp: Op = {
-  // Given where the row's sample is known, else the indices of the k largest of the row, descending, ties to the lower index.
-  name: 'topKUnless', takes: ['floats'],
+  // Given where the row's sample is known, else the indices of the k largest of the row, descending, ties to the lower
+  // index.
+  name: 'topKUnless',
+  takes: ['floats'],
   infer([x, given, known]) {
-    const [rows, width] = x.shape.map(boundOf), [, k] = given.shape.map(boundOf);
-    if (x.shape.length !== 2 || !isFloat(x.dtype) || typeof x.shape[0] !== 'number') throw new ShapeError(`topKUnless: needs float rows [T, E], got ${showType(x)}`);
-    if (given.dtype !== 'int32' || given.shape.length !== 2 || given.shape[0] !== rows || !(k >= 1 && k <= width)) throw new ShapeError(`topKUnless: needs int32 [${rows}, k] with k from 1 to ${width}, got ${showType(given)}`);
-    if (known.dtype !== 'int32' || known.shape.length !== 1 || !(rows === 0 || rows % boundOf(known.shape[0]) === 0)) throw new ShapeError(`topKUnless: needs int32 [samples] that divide ${rows} rows, got ${showType(known)}`);
+    const [rows, width] = x.shape.map(boundOf),
+      [, k] = given.shape.map(boundOf);
+    if (x.shape.length !== 2 || !isFloat(x.dtype) || typeof x.shape[0] !== 'number')
+      throw new ShapeError(`topKUnless: needs float rows [T, E], got ${showType(x)}`);
+    if (given.dtype !== 'int32' || given.shape.length !== 2 || given.shape[0] !== rows || !(k >= 1 && k <= width))
+      throw new ShapeError(`topKUnless: needs int32 [${rows}, k] with k from 1 to ${width}, got ${showType(given)}`);
+    if (known.dtype !== 'int32' || known.shape.length !== 1 || !(rows === 0 || rows % boundOf(known.shape[0]) === 0))
+      throw new ShapeError(`topKUnless: needs int32 [samples] that divide ${rows} rows, got ${showType(known)}`);
     return [given];
   },
-  lower: { kind: 'loops', build({ e, k: w, inTypes: [type, tg, tk], inputs: [x, given, known], outputs: [indices] }) {
-    const [rows, width] = type.shape.map(boundOf), k = boundOf(tg.shape[1]), { dtype } = type, tokens = rows / Math.max(1, boundOf(tk.shape[0]));
-    const least = e.const(-Infinity, dtype), none = e.const(-1, 'int32'), less = (a: Expr, b: Expr): Expr => e.op('lt', [a, b], 'bool'), or = (a: Expr, b: Expr): Expr => e.op('or', [a, b], 'bool');
-    return { grid: { extent: rows, grain: GRAIN }, body(row) {
-      const best = w.array(dtype, k), where = w.array('int32', k), value = w.scalar(dtype), index = w.scalar('int32'), old = w.scalar(dtype), oldIndex = w.scalar('int32'), goes = w.scalar('int32');
-      const pick = (a: Expr, b: Expr): Expr => e.op('select', [goes.get(), a, b], a.dtype), last = e.index(k - 1), zero = e.const(0, 'int32');
-      const is = w.load(known, e.div(row, tokens)), to = (j: Expr): Expr => e.linear(0, [[k, row], [1, j]]);
-      return [
-        w.when(e.op('ne', [is, zero], 'bool'), [w.loop(k, (j) => [w.store(indices, to(j), w.load(given, to(j)))])]),
-        w.when(e.op('eq', [is, zero], 'bool'), [
-          w.loop(k, (i) => [best.set(i, least), where.set(i, none)]),
-          w.loop(width, (c) => {
-            const v = w.load(x, e.linear(0, [[width, row], [1, c]]));
-            return [
-              value.set(e.op('select', [e.op('eq', [v, v], 'bool'), v, least], dtype)), index.set(e.op('cast', [c], 'int32')), goes.set(zero),
-              // It takes the first place whose element is smaller, and all after it move on.
-              w.when(or(less(best.at(last), value.get()), less(where.at(last), zero)), [w.loop(k, (j) => [
-                old.set(best.at(j)), oldIndex.set(where.at(j)),
-                goes.set(e.op('or', [goes.get(), e.op('cast', [or(less(old.get(), value.get()), less(oldIndex.get(), zero))], 'int32')], 'int32')),
-                best.set(j, pick(value.get(), old.get())), where.set(j, pick(index.get(), oldIndex.get())),
-                value.set(pick(old.get(), value.get())), index.set(pick(oldIndex.get(), index.get()))])])];
-          }),
-          w.loop(k, (j) => [w.store(indices, to(j), where.at(j))])])];
-    } };
-  } },
+  lower: {
+    kind: 'loops',
+    build({ e, k: w, inTypes: [type, tg, tk], inputs: [x, given, known], outputs: [indices] }) {
+      const [rows, width] = type.shape.map(boundOf),
+        k = boundOf(tg.shape[1]),
+        { dtype } = type,
+        tokens = rows / Math.max(1, boundOf(tk.shape[0]));
+      const least = e.const(-Infinity, dtype),
+        none = e.const(-1, 'int32'),
+        less = (a: Expr, b: Expr): Expr => e.op('lt', [a, b], 'bool'),
+        or = (a: Expr, b: Expr): Expr => e.op('or', [a, b], 'bool');
+      return {
+        grid: { extent: rows, grain: GRAIN },
+        body(row) {
+          const best = w.array(dtype, k),
+            where = w.array('int32', k),
+            value = w.scalar(dtype),
+            index = w.scalar('int32'),
+            old = w.scalar(dtype),
+            oldIndex = w.scalar('int32'),
+            goes = w.scalar('int32');
+          const pick = (a: Expr, b: Expr): Expr => e.op('select', [goes.get(), a, b], a.dtype),
+            last = e.index(k - 1),
+            zero = e.const(0, 'int32');
+          const is = w.load(known, e.div(row, tokens)),
+            to = (j: Expr): Expr =>
+              e.linear(0, [
+                [k, row],
+                [1, j],
+              ]);
+          return [
+            w.when(e.op('ne', [is, zero], 'bool'), [w.loop(k, (j) => [w.store(indices, to(j), w.load(given, to(j)))])]),
+            w.when(e.op('eq', [is, zero], 'bool'), [
+              w.loop(k, (i) => [best.set(i, least), where.set(i, none)]),
+              w.loop(width, (c) => {
+                const v = w.load(
+                  x,
+                  e.linear(0, [
+                    [width, row],
+                    [1, c],
+                  ]),
+                );
+                return [
+                  value.set(e.op('select', [e.op('eq', [v, v], 'bool'), v, least], dtype)),
+                  index.set(e.op('cast', [c], 'int32')),
+                  goes.set(zero),
+                  // It takes the first place whose element is smaller, and all after it move on.
+                  w.when(or(less(best.at(last), value.get()), less(where.at(last), zero)), [
+                    w.loop(k, (j) => [
+                      old.set(best.at(j)),
+                      oldIndex.set(where.at(j)),
+                      goes.set(
+                        e.op(
+                          'or',
+                          [
+                            goes.get(),
+                            e.op('cast', [or(less(old.get(), value.get()), less(oldIndex.get(), zero))], 'int32'),
+                          ],
+                          'int32',
+                        ),
+                      ),
+                      best.set(j, pick(value.get(), old.get())),
+                      where.set(j, pick(index.get(), oldIndex.get())),
+                      value.set(pick(old.get(), value.get())),
+                      index.set(pick(oldIndex.get(), index.get())),
+                    ]),
+                  ]),
+                ];
+              }),
+              w.loop(k, (j) => [w.store(indices, to(j), where.at(j))]),
+            ]),
+          ];
+        },
+      };
+    },
+  },
   reference({ inputs: [x, given, known], inTypes: [t, tg], outTypes: [o] }) {
-    const [rows, width] = t.shape.map(boundOf), k = boundOf(tg.shape[1]), out = new Float64Array(elements(o.shape));
+    const [rows, width] = t.shape.map(boundOf),
+      k = boundOf(tg.shape[1]),
+      out = new Float64Array(elements(o.shape));
     for (let r = 0; r < rows; r++) {
       const key = Array.from(x.subarray(r * width, (r + 1) * width), (v) => (Number.isNaN(v) ? -Infinity : v));
-      const best = key.map((_, c) => c).sort((a, b) => (key[a] < key[b] ? 1 : key[a] > key[b] ? -1 : a - b)).slice(0, k);
+      const best = key
+        .map((_, c) => c)
+        .sort((a, b) => (key[a] < key[b] ? 1 : key[a] > key[b] ? -1 : a - b))
+        .slice(0, k);
       out.set(known[Math.floor(r / (rows / known.length))] !== 0 ? given.subarray(r * k, (r + 1) * k) : best, r * k);
     }
     return [out];

@@ -8,22 +8,37 @@ import { checkVector } from './routing.ts';
 export type WindowAttrs = { readonly start: number; readonly size: number };
 
 export function checkWindow(op: string, { start, size }: WindowAttrs): void {
-  if (![start, size].every((n) => Number.isInteger(n) && n >= 0)) throw new ShapeError(`${op}: no window of ${size} rows from ${start}`);
+  if (![start, size].every((n) => Number.isInteger(n) && n >= 0))
+    throw new ShapeError(`${op}: no window of ${size} ` + `rows from ${start}`);
 }
 
 export const windowOffsetsOp: Op<WindowAttrs> = {
   // min(max(offsets - start, 0), size).
-  name: 'windowOffsets', countsAreInBounds: true,
+  name: 'windowOffsets',
+  countsAreInBounds: true,
   infer([offsets], attrs) {
     checkVector('windowOffsets', 'offsets', offsets);
     checkWindow('windowOffsets', attrs);
     return [offsets];
   },
-  lower: { kind: 'map', weight: 3, at({ e, inputs: [offsets], attrs, int }, index) {
-    const at = e.linear(0, [[1, e.op('cast', [offsets.at(index)], 'index')], [-1, int('start', attrs.start)]]);
-    return e.op('cast', [e.op('min', [e.op('max', [at, e.index(0)], 'index'), int('size', attrs.size)], 'index')], 'int32');
-  } },
-  reference: ({ inputs: [offsets], attrs: { start, size } }) => [offsets.map((n) => Math.min(Math.max(n - start, 0), size))],
+  lower: {
+    kind: 'map',
+    weight: 3,
+    at({ e, inputs: [offsets], attrs, int }, index) {
+      const at = e.linear(0, [
+        [1, e.op('cast', [offsets.at(index)], 'index')],
+        [-1, int('start', attrs.start)],
+      ]);
+      return e.op(
+        'cast',
+        [e.op('min', [e.op('max', [at, e.index(0)], 'index'), int('size', attrs.size)], 'index')],
+        'int32',
+      );
+    },
+  },
+  reference: ({ inputs: [offsets], attrs: { start, size } }) => [
+    offsets.map((n) => Math.min(Math.max(n - start, 0), size)),
+  ],
 };
 
 /** offsets int32 [E + 1] -> int32 [E + 1]. */

@@ -8,35 +8,54 @@ import { lastAxis } from '../shape/arrange.ts';
 
 export const argMaxOp: Op = {
   // Index of the largest element over the last axis, the first of several; NaN is largest.
-  name: 'argMax', takes: ['numbers'],
+  name: 'argMax',
+  takes: ['numbers'],
   infer([x]) {
     const n = x.shape.at(-1);
-    if (typeof n !== 'number' || n === 0) throw new ShapeError(`argMax: needs numbers and a last dimension of at least 1, got ${showType(x)}`);
+    if (typeof n !== 'number' || n === 0)
+      throw new ShapeError(`argMax: needs numbers and a last dimension of at ` + `least 1, got ${showType(x)}`);
     return [{ dtype: 'int32', shape: x.shape.slice(0, -1) }];
   },
-  lower: { kind: 'map', weight: 4, passes: 2, at({ e, inputs: [x] }, index) {
-    const n = boundOf(x.type.shape[index.length]), max = e.reduce('max', 'lanes', n, (c) => x.at([...index, c]));
-    // Counted from the end, the first of several is the largest.
-    const left = e.reduce('max', 'lanes', n, (c) => {
-      const v = x.at([...index, c]), hit = e.op('or', [e.op('eq', [v, max], 'bool'), e.op('ne', [v, v], 'bool')], 'bool');
-      return e.op('select', [hit, e.op('cast', [e.linear(n, [[-1, c]])], 'int32'), e.const(0, 'int32')], 'int32');
-    });
-    return e.op('sub', [e.const(n, 'int32'), left], 'int32');
-  } },
+  lower: {
+    kind: 'map',
+    weight: 4,
+    passes: 2,
+    at({ e, inputs: [x] }, index) {
+      const n = boundOf(x.type.shape[index.length]),
+        max = e.reduce('max', 'lanes', n, (c) => x.at([...index, c]));
+      // Counted from the end, the first of several is the largest.
+      const left = e.reduce('max', 'lanes', n, (c) => {
+        const v = x.at([...index, c]),
+          hit = e.op('or', [e.op('eq', [v, max], 'bool'), e.op('ne', [v, v], 'bool')], 'bool');
+        return e.op('select', [hit, e.op('cast', [e.linear(n, [[-1, c]])], 'int32'), e.const(0, 'int32')], 'int32');
+      });
+      return e.op('sub', [e.const(n, 'int32'), left], 'int32');
+    },
+  },
   reference({ inputs: [x], inTypes: [type], outTypes: [out] }) {
     const n = boundOf(type.shape[type.shape.length - 1]);
-    return [Float64Array.from({ length: elements(out.shape) }, (_, r) => {
-      const row = x.subarray(r * n, r * n + n), nan = row.findIndex((v) => Number.isNaN(v));
-      return nan >= 0 ? nan : row.reduce((best, v, c) => (v > row[best] ? c : best), 0);
-    })];
+    return [
+      Float64Array.from({ length: elements(out.shape) }, (_, r) => {
+        const row = x.subarray(r * n, r * n + n),
+          nan = row.findIndex((v) => Number.isNaN(v));
+        return nan >= 0 ? nan : row.reduce((best, v, c) => (v > row[best] ? c : best), 0);
+      }),
+    ];
   },
 };
 
-/** int32, `axis` (the last by default) gone: the index of the largest element, the first of several; the first NaN if there is one. */
+/**
+ * int32, `axis` (the last by default) gone: the index of the largest element, the first of several; the first NaN if
+ * there is one.
+ */
 export const argMax = (x: Tensor, axis = -1): Tensor => emit1('argMax', [lastAxis('argMax', x, axis)]);
 
-/** int32, `axis` (the last by default) gone: the index of the smallest element, the first of several; the first NaN if there is one. */
+/**
+ * int32, `axis` (the last by default) gone: the index of the smallest element, the first of several; the first NaN if
+ * there is one.
+ */
 export const argMin = (x: Tensor, axis = -1): Tensor => argMax(downwards(x), axis);
 
 /** Reverses the order of numbers; -1 - x does so for every int32, the least one too. */
-export const downwards = (x: Tensor): Tensor => (isFloat(x.dtype) ? emit1('neg', [x]) : emit1('sub', [scalar(x, x.dtype === 'uint32' ? 0xffffffff : -1), x]));
+export const downwards = (x: Tensor): Tensor =>
+  isFloat(x.dtype) ? emit1('neg', [x]) : emit1('sub', [scalar(x, x.dtype === 'uint32' ? 0xffffffff : -1), x]);

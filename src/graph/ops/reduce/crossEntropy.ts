@@ -1,4 +1,5 @@
-// Cross-entropy of integer targets from logits, in nats: log(sum(exp(x))) - x[target], per row, without forming probabilities.
+// Cross-entropy of integer targets from logits, in nats: log(sum(exp(x))) - x[target], per row, without forming
+// probabilities.
 import { ShapeError } from '../../../base/errors.ts';
 import { boundOf, elements, sameShape, showShape, showType } from '../../../base/shape.ts';
 import type { Op } from '../../op.ts';
@@ -6,13 +7,21 @@ import { emit, emit1, type Tensor } from '../../tensor.ts';
 
 export const crossEntropyOp: Op = {
   // -log softmax(logits)[target] per row; and log(sum(exp(logits))).
-  name: 'crossEntropy', takes: ['floats'],
+  name: 'crossEntropy',
+  takes: ['floats'],
   infer([x, target]) {
-    if (typeof x.shape.at(-1) !== 'number') throw new ShapeError(`crossEntropy: needs a last dimension of fixed size, got ${showType(x)}`);
+    if (typeof x.shape.at(-1) !== 'number')
+      throw new ShapeError(`crossEntropy: needs a last dimension of fixed ` + `size, got ${showType(x)}`);
     if (target.dtype !== 'int32' || !sameShape(x.shape.slice(0, -1), target.shape)) {
-      throw new ShapeError(`crossEntropy: targets must be int32 of the logits' shape without the classes, got ${target.dtype}${showShape(target.shape)} for ${showShape(x.shape)}`);
+      throw new ShapeError(
+        `crossEntropy: targets must be int32 of the logits' shape without the classes, got ` +
+          `${target.dtype}${showShape(target.shape)} for ${showShape(x.shape)}`,
+      );
     }
-    return [{ dtype: x.dtype, shape: target.shape }, { dtype: x.dtype, shape: target.shape }];
+    return [
+      { dtype: x.dtype, shape: target.shape },
+      { dtype: x.dtype, shape: target.shape },
+    ];
   },
   // d loss / d x = softmax(x) - onehot(target); softmax(x) = exp(x - lse).
   grad({ inputs: [x, target], outputs: [, lse], douts: [dloss, dlse] }) {
@@ -22,23 +31,33 @@ export const crossEntropyOp: Op = {
     const hot = emit1('cast', [emit1('oneHot', [target], { classes: boundOf(x.shape[axes[0]]) })], { dtype: x.dtype });
     const a = dloss && emit1('mul', [emit1('sub', [p, hot]), wide(dloss)]);
     const b = dlse && emit1('mul', [p, wide(dlse)]);
-    return [a && b ? emit1('add', [a, b]) : a ?? b, null];
+    return [a && b ? emit1('add', [a, b]) : (a ?? b), null];
   },
-  lower: { kind: 'map', weight: 40, passes: 2, at({ e, inputs: [x, target] }, index, output) {
-    const dtype = x.type.dtype, n = boundOf(x.type.shape[x.type.shape.length - 1]);
-    const max = e.reduce('max', 'lanes', n, (c) => x.at([...index, c]));
-    const sum = e.reduce('sum', 'lanes', n, (c) => e.op('exp', [e.op('sub', [x.at([...index, c]), max], dtype)], dtype));
-    const lse = e.op('add', [e.op('log', [sum], dtype), max], dtype);
-    if (output === 1) return lse;
-    const t = e.op('cast', [target.at(index)], 'index');
-    // A target outside the classes reads no memory and makes the loss NaN, which stops the run.
-    const inside = e.op('and', [e.op('le', [e.index(0), t], 'bool'), e.op('lt', [t, e.index(n)], 'bool')], 'bool');
-    const picked = x.at([...index, e.op('select', [inside, t, e.index(0)], 'index')]);
-    return e.op('select', [inside, e.op('sub', [lse, picked], dtype), e.const(NaN, dtype)], dtype);
-  } },
+  lower: {
+    kind: 'map',
+    weight: 40,
+    passes: 2,
+    at({ e, inputs: [x, target] }, index, output) {
+      const dtype = x.type.dtype,
+        n = boundOf(x.type.shape[x.type.shape.length - 1]);
+      const max = e.reduce('max', 'lanes', n, (c) => x.at([...index, c]));
+      const sum = e.reduce('sum', 'lanes', n, (c) =>
+        e.op('exp', [e.op('sub', [x.at([...index, c]), max], dtype)], dtype),
+      );
+      const lse = e.op('add', [e.op('log', [sum], dtype), max], dtype);
+      if (output === 1) return lse;
+      const t = e.op('cast', [target.at(index)], 'index');
+      // A target outside the classes reads no memory and makes the loss NaN, which stops the run.
+      const inside = e.op('and', [e.op('le', [e.index(0), t], 'bool'), e.op('lt', [t, e.index(n)], 'bool')], 'bool');
+      const picked = x.at([...index, e.op('select', [inside, t, e.index(0)], 'index')]);
+      return e.op('select', [inside, e.op('sub', [lse, picked], dtype), e.const(NaN, dtype)], dtype);
+    },
+  },
   reference({ inputs: [x, target], outTypes: [type], inTypes: [tx] }) {
-    const n = boundOf(tx.shape[tx.shape.length - 1]), rows = elements(type.shape);
-    const loss = new Float64Array(rows), lse = new Float64Array(rows);
+    const n = boundOf(tx.shape[tx.shape.length - 1]),
+      rows = elements(type.shape);
+    const loss = new Float64Array(rows),
+      lse = new Float64Array(rows);
     for (let r = 0; r < rows; r++) {
       const row = x.subarray(r * n, r * n + n);
       const max = row.reduce((a, b) => Math.max(a, b), -Infinity);

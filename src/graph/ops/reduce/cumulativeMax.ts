@@ -1,4 +1,5 @@
-// The largest element up to each one of a row, and where it is: a scan over the last axis. NaN counts as the largest from where it is on.
+// The largest element up to each one of a row, and where it is: a scan over the last axis. NaN counts as the largest
+// from where it is on.
 import { isFloat, leastOf } from '../../../base/dtype.ts';
 import { ShapeError } from '../../../base/errors.ts';
 import { boundOf, elements, showType } from '../../../base/shape.ts';
@@ -13,32 +14,61 @@ export const cumulativeMaxOp: Op = {
   name: 'cumulativeMax',
   infer([x]) {
     if (typeof x.shape.at(-1) !== 'number' || !(isFloat(x.dtype) || x.dtype === 'int32')) {
-      throw new ShapeError(`cumulativeMax: needs floats or int32 and a last dimension of fixed size, got ${showType(x)}`);
+      throw new ShapeError(
+        `cumulativeMax: needs floats or int32 and a last dimension of fixed size, got ` + `${showType(x)}`,
+      );
     }
     return [x, { dtype: 'int32', shape: x.shape }];
   },
   grad: ({ inputs: [x], outputs: [, index], douts: [d] }) => [d && emit1('putAlong', [index, d, x])],
-  lower: { kind: 'loops', build({ e, k: w, inTypes: [type], inputs: [x], outputs: [values, indices] }) {
-    const { dtype, shape } = type, n = boundOf(shape[shape.length - 1]);
-    const rows = shape.length === 1 ? e.index(1) : e.scale(w.extent(type, 0), elements(shape.slice(1, -1)));
-    return { grid: { extent: rows, grain: Math.max(1, Math.floor(WORK / Math.max(1, n))) }, body(g) {
-      const best = w.scalar(dtype), where = w.scalar('int32'), value = w.scalar(dtype), goes = w.scalar('int32');
-      return [best.set(e.const(leastOf(dtype), dtype)), where.set(e.const(0, 'int32')), w.loop(n, (c) => {
-        const at = e.linear(0, [[n, g], [1, c]]), v = value.get(), b = best.get(), yes = e.op('eq', [goes.get(), e.const(1, 'int32')], 'bool');
-        const nan = e.op('and', [e.op('ne', [v, v], 'bool'), e.op('eq', [b, b], 'bool')], 'bool');
-        return [
-          value.set(w.load(x, at)), goes.set(e.op('cast', [e.op('or', [e.op('lt', [b, v], 'bool'), nan], 'bool')], 'int32')),
-          best.set(e.op('select', [yes, v, b], dtype)), where.set(e.op('select', [yes, e.op('cast', [c], 'int32'), where.get()], 'int32')),
-          w.store(values, at, best.get()), w.store(indices, at, where.get())];
-      })];
-    } };
-  } },
+  lower: {
+    kind: 'loops',
+    build({ e, k: w, inTypes: [type], inputs: [x], outputs: [values, indices] }) {
+      const { dtype, shape } = type,
+        n = boundOf(shape[shape.length - 1]);
+      const rows = shape.length === 1 ? e.index(1) : e.scale(w.extent(type, 0), elements(shape.slice(1, -1)));
+      return {
+        grid: { extent: rows, grain: Math.max(1, Math.floor(WORK / Math.max(1, n))) },
+        body(g) {
+          const best = w.scalar(dtype),
+            where = w.scalar('int32'),
+            value = w.scalar(dtype),
+            goes = w.scalar('int32');
+          return [
+            best.set(e.const(leastOf(dtype), dtype)),
+            where.set(e.const(0, 'int32')),
+            w.loop(n, (c) => {
+              const at = e.linear(0, [
+                  [n, g],
+                  [1, c],
+                ]),
+                v = value.get(),
+                b = best.get(),
+                yes = e.op('eq', [goes.get(), e.const(1, 'int32')], 'bool');
+              const nan = e.op('and', [e.op('ne', [v, v], 'bool'), e.op('eq', [b, b], 'bool')], 'bool');
+              return [
+                value.set(w.load(x, at)),
+                goes.set(e.op('cast', [e.op('or', [e.op('lt', [b, v], 'bool'), nan], 'bool')], 'int32')),
+                best.set(e.op('select', [yes, v, b], dtype)),
+                where.set(e.op('select', [yes, e.op('cast', [c], 'int32'), where.get()], 'int32')),
+                w.store(values, at, best.get()),
+                w.store(indices, at, where.get()),
+              ];
+            }),
+          ];
+        },
+      };
+    },
+  },
   reference({ inputs: [x], inTypes: [{ shape }] }) {
-    const n = boundOf(shape[shape.length - 1]), values = new Float64Array(x.length), indices = new Float64Array(x.length);
+    const n = boundOf(shape[shape.length - 1]),
+      values = new Float64Array(x.length),
+      indices = new Float64Array(x.length);
     for (let start = 0; start < x.length; start += n) {
       let best = 0;
       for (let c = 0; c < n; c++) {
-        const v = x[start + c], old = x[start + best];
+        const v = x[start + c],
+          old = x[start + best];
         if (v > old || (Number.isNaN(v) && !Number.isNaN(old))) best = c;
         values[start + c] = x[start + best];
         indices[start + c] = best;
@@ -48,8 +78,10 @@ export const cumulativeMaxOp: Op = {
   },
 };
 
-/** The largest element up to each one along `axis` (default: the last), and its int32 index (the first of several), both of x's
- * shape; NaN from the first NaN on. */
+/**
+ * The largest element up to each one along `axis` (default: the last), and its int32 index (the first of several), both
+ * of x's shape; NaN from the first NaN on.
+ */
 export function cumulativeMax(x: Tensor, axis = -1): { values: Tensor; indices: Tensor } {
   const [values, indices] = emit('cumulativeMax', [lastAxis('cumulativeMax', x, axis)]);
   return { values: fromLast(values, axis), indices: fromLast(indices, axis) };

@@ -1,5 +1,5 @@
-// Sums of all elements up to each one along an axis: a scan. One by one from the first element on (from the last, if reversed), so the
-// order is the same on every device; threads and lanes take other rows and columns.
+// Sums of all elements up to each one along an axis: a scan. One by one from the first element on (from the last, if
+// reversed), so the order is the same on every device; threads and lanes take other rows and columns.
 import { wrapped } from '../elementwise/elementwise.ts';
 import { checkAxis } from '../checked.ts';
 import { ShapeError } from '../../../base/errors.ts';
@@ -13,54 +13,90 @@ import { emit1, type Tensor } from '../../tensor.ts';
 /** exclusive: without the element itself. reverse: from the end. */
 export type CumulativeSumAttrs = { readonly axis: number; readonly exclusive: boolean; readonly reverse: boolean };
 
-const COLUMNS = 64, WORK = 8192; // columns side by side; elements a task, about
+const COLUMNS = 64,
+  WORK = 8192; // columns side by side; elements a task, about
 
 export const cumulativeSumOp: Op<CumulativeSumAttrs> = {
   // Sum of the elements up to each one along an axis.
-  name: 'cumulativeSum', takes: ['numbers'],
+  name: 'cumulativeSum',
+  takes: ['numbers'],
   infer([x], { axis }) {
     checkAxis('cumulativeSum', x, axis);
-    if (typeof x.shape[axis] !== 'number') throw new ShapeError(`cumulativeSum: dimension ${axis} of ${showType(x)} varies at run time`);
+    if (typeof x.shape[axis] !== 'number')
+      throw new ShapeError(`cumulativeSum: dimension ${axis} of ${showType(x)} ` + `varies at run time`);
     return [x];
   },
   grad: ({ douts: [d], attrs }) => [d && emit1('cumulativeSum', [d], { ...attrs, reverse: !attrs.reverse })],
-  lower: { kind: 'loops', build({ e, k: w, inTypes: [type], inputs: [x], outputs: [out], attrs: { axis, exclusive, reverse } }) {
-    const { dtype, shape } = type, n = boundOf(shape[axis]), inner = stridesOf(shape)[axis];
-    const columns = Math.max(1, Math.min(COLUMNS, inner)), blocks = Math.ceil(inner / columns);
-    const rows = axis === 0 ? e.index(1) : e.scale(w.extent(type, 0), elements(shape.slice(1, axis)));
-    return { grid: { extent: e.scale(rows, blocks), grain: Math.max(1, Math.floor(WORK / Math.max(1, n * columns))) }, body(g) {
-      const row = e.div(g, blocks), column = e.scale(e.mod(g, blocks), columns), sum = w.array(dtype, columns);
-      const live = inner % columns === 0 ? e.index(columns) : e.op('min', [e.index(columns), e.linear(inner, [[-1, column]])], 'index');
-      return [sum.fill(0), w.loop(n, (i) => {
-        const step = reverse ? e.linear(n - 1, [[-1, i]]) : i;
-        return [w.vector(live, (c) => {
-          const at: Expr = e.linear(0, [[n * inner, row], [inner, step], [1, column], [1, c]]);
-          const store = w.store(out, at, sum.at(c)), add = sum.set(c, e.op('add', [sum.at(c), w.load(x, at)], dtype));
-          return exclusive ? [store, add] : [add, store];
-        })];
-      })];
-    } };
-  } },
+  lower: {
+    kind: 'loops',
+    build({ e, k: w, inTypes: [type], inputs: [x], outputs: [out], attrs: { axis, exclusive, reverse } }) {
+      const { dtype, shape } = type,
+        n = boundOf(shape[axis]),
+        inner = stridesOf(shape)[axis];
+      const columns = Math.max(1, Math.min(COLUMNS, inner)),
+        blocks = Math.ceil(inner / columns);
+      const rows = axis === 0 ? e.index(1) : e.scale(w.extent(type, 0), elements(shape.slice(1, axis)));
+      return {
+        grid: { extent: e.scale(rows, blocks), grain: Math.max(1, Math.floor(WORK / Math.max(1, n * columns))) },
+        body(g) {
+          const row = e.div(g, blocks),
+            column = e.scale(e.mod(g, blocks), columns),
+            sum = w.array(dtype, columns);
+          const live =
+            inner % columns === 0
+              ? e.index(columns)
+              : e.op('min', [e.index(columns), e.linear(inner, [[-1, column]])], 'index');
+          return [
+            sum.fill(0),
+            w.loop(n, (i) => {
+              const step = reverse ? e.linear(n - 1, [[-1, i]]) : i;
+              return [
+                w.vector(live, (c) => {
+                  const at: Expr = e.linear(0, [
+                    [n * inner, row],
+                    [inner, step],
+                    [1, column],
+                    [1, c],
+                  ]);
+                  const store = w.store(out, at, sum.at(c)),
+                    add = sum.set(c, e.op('add', [sum.at(c), w.load(x, at)], dtype));
+                  return exclusive ? [store, add] : [add, store];
+                }),
+              ];
+            }),
+          ];
+        },
+      };
+    },
+  },
   reference({ inputs: [x], inTypes: [{ dtype, shape }], attrs: { axis, exclusive, reverse } }) {
-    const n = boundOf(shape[axis]), inner = stridesOf(shape)[axis], out = new Float64Array(x.length);
-    for (let first = 0; first < x.length; first += n * inner) for (let c = 0; c < inner; c++) {
-      let sum = 0;
-      for (let i = 0; i < n; i++) {
-        const at = first + (reverse ? n - 1 - i : i) * inner + c;
-        if (exclusive) out[at] = sum;
-        sum += x[at];
-        if (!exclusive) out[at] = sum;
+    const n = boundOf(shape[axis]),
+      inner = stridesOf(shape)[axis],
+      out = new Float64Array(x.length);
+    for (let first = 0; first < x.length; first += n * inner)
+      for (let c = 0; c < inner; c++) {
+        let sum = 0;
+        for (let i = 0; i < n; i++) {
+          const at = first + (reverse ? n - 1 - i : i) * inner + c;
+          if (exclusive) out[at] = sum;
+          sum += x[at];
+          if (!exclusive) out[at] = sum;
+        }
       }
-    }
     return [out.map((v) => wrapped(v, dtype))];
   },
 };
 
-export interface CumulativeSumOptions { readonly exclusive?: boolean; readonly reverse?: boolean }
+export interface CumulativeSumOptions {
+  readonly exclusive?: boolean;
+  readonly reverse?: boolean;
+}
 const KEYS: KeysOf<CumulativeSumOptions> = { exclusive: aFlag, reverse: aFlag };
 
-/** Sum of the elements up to each one along `axis` (default: the last), of x's shape. `exclusive`: without the element itself;
- * `reverse`: from each one to the end. Added one by one, in that order. */
+/**
+ * Sum of the elements up to each one along `axis` (default: the last), of x's shape. `exclusive`: without the element
+ * itself; `reverse`: from each one to the end. Added one by one, in that order.
+ */
 export function cumulativeSum(x: Tensor, axis = -1, options: CumulativeSumOptions = {}): Tensor {
   checkOptions('cumulativeSum', options, KEYS);
   const { exclusive = false, reverse = false } = options;

@@ -5,4 +5,5 @@ import { logSumExp } from './logSumExp.ts';
 import { sub } from '../elementwise/sub.ts';
 
 /** x - log(sum(e^x)) over `axis` (the last by default), of x's shape. */
-export const logSoftmax = (x: Tensor, axis = -1): Tensor => sub(x, expand(logSumExp(x, axis), x, [axis < 0 ? axis + x.shape.length : axis]));
+export const logSoftmax = (x: Tensor, axis = -1): Tensor =>
+  sub(x, expand(logSumExp(x, axis), x, [axis < 0 ? axis + x.shape.length : axis]));

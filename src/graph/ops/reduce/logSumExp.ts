@@ -7,7 +7,8 @@ import { lastAxis } from '../shape/arrange.ts';
 
 export const logSumExpOp: Op = {
   // log(sum(exp(x))) over the last axis.
-  name: 'logSumExp', takes: ['floats'],
+  name: 'logSumExp',
+  takes: ['floats'],
   infer([x]) {
     if (x.shape.length === 0) throw new ShapeError('logSumExp: a scalar has no axis');
     return [{ dtype: x.dtype, shape: x.shape.slice(0, -1) }];
@@ -18,24 +19,49 @@ export const logSumExpOp: Op = {
     const wide = (t: Tensor): Tensor => emit1('expand', [t, x], { axes: [x.shape.length - 1] });
     return [emit1('mul', [emit1('exp', [emit1('sub', [x, wide(y)])]), wide(dout)])];
   },
-  lower: { kind: 'map', weight: 30, passes: 2, at(call, index) {
-    const { e, inputs: [x] } = call, dtype = x.type.dtype, n = call.extent(x.type, index.length);
-    const most = e.reduce('max', 'lanes', n, (c) => x.at([...index, c]));
-    // Of infinities nothing is taken away: of nothing but -infinity the result is -infinity, with +infinity it is that.
-    const max = e.op('select', [e.op('isfinite', [most], 'bool'), most, e.const(0, dtype)], dtype);
-    const sum = e.reduce('sum', 'lanes', n, (c) => e.op('exp', [e.op('sub', [x.at([...index, c]), max], dtype)], dtype));
-    return e.op('add', [e.op('log', [sum], dtype), max], dtype);
-  } },
+  lower: {
+    kind: 'map',
+    weight: 30,
+    passes: 2,
+    at(call, index) {
+      const {
+          e,
+          inputs: [x],
+        } = call,
+        dtype = x.type.dtype,
+        n = call.extent(x.type, index.length);
+      const most = e.reduce('max', 'lanes', n, (c) => x.at([...index, c]));
+      // Of infinities nothing is taken away: of nothing but -infinity the result is -infinity, with +infinity it is
+      // that.
+      const max = e.op('select', [e.op('isfinite', [most], 'bool'), most, e.const(0, dtype)], dtype);
+      const sum = e.reduce('sum', 'lanes', n, (c) =>
+        e.op('exp', [e.op('sub', [x.at([...index, c]), max], dtype)], dtype),
+      );
+      return e.op('add', [e.op('log', [sum], dtype), max], dtype);
+    },
+  },
   reference(call) {
-    const { inputs: [x], inTypes: [type], outTypes: [out] } = call, rank = type.shape.length, bound = boundOf(type.shape[rank - 1]);
+    const {
+        inputs: [x],
+        inTypes: [type],
+        outTypes: [out],
+      } = call,
+      rank = type.shape.length,
+      bound = boundOf(type.shape[rank - 1]);
     const n = rank === 1 ? call.rows(type) : bound;
-    return [Float64Array.from({ length: elements(out.shape) }, (_, r) => {
-      const row = x.subarray(r * bound, r * bound + n), most = row.reduce((a, b) => Math.max(a, b), -Infinity), max = Number.isFinite(most) ? most : 0;
-      return max + Math.log(row.reduce((s, v) => s + Math.exp(v - max), 0));
-    })];
+    return [
+      Float64Array.from({ length: elements(out.shape) }, (_, r) => {
+        const row = x.subarray(r * bound, r * bound + n),
+          most = row.reduce((a, b) => Math.max(a, b), -Infinity),
+          max = Number.isFinite(most) ? most : 0;
+        return max + Math.log(row.reduce((s, v) => s + Math.exp(v - max), 0));
+      }),
+    ];
   },
 };
 
-/** log(sum(exp(x))) over `axis` (the last by default), which disappears; computed from the largest element down so that it does not
- * overflow. Of no elements, or of -infinity alone, it is -infinity. */
+/**
+ * log(sum(exp(x))) over `axis` (the last by default), which disappears; computed from the largest element down so that
+ * it does not overflow. Of no elements, or of -infinity alone, it is -infinity.
+ */
 export const logSumExp = (x: Tensor, axis = -1): Tensor => emit1('logSumExp', [lastAxis('logSumExp', x, axis)]);

@@ -10,10 +10,12 @@ export type MaxAttrs = { readonly axes: readonly number[] };
 
 export const maxOp: Op<MaxAttrs> = {
   // Largest element over axes.
-  name: 'max', takes: ['numbers'],
+  name: 'max',
+  takes: ['numbers'],
   infer([x], { axes }) {
     checkReduced('max', x, axes);
-    if (axes.some((a) => boundOf(x.shape[a]) === 0)) throw new ShapeError(`max: there is no largest of 0 elements (${showType(x)})`);
+    if (axes.some((a) => boundOf(x.shape[a]) === 0))
+      throw new ShapeError(`max: there is no largest of 0 elements ` + `(${showType(x)})`);
     return [{ dtype: x.dtype, shape: x.shape.filter((_, i) => !axes.includes(i)) }];
   },
   grad({ inputs: [x], outputs: [y], douts: [dout], attrs: { axes } }) {
@@ -24,11 +26,15 @@ export const maxOp: Op<MaxAttrs> = {
     return [emit1('mul', [hit, wide(emit1('div', [dout, hits]))])];
   },
   lower: { kind: 'map', passes: 1, at: (call, index) => reduceAt(call, 'max', call.attrs.axes, index) },
-  reference: (call) => [reduceReference(call, call.attrs.axes, leastOf(call.inTypes[0].dtype), (a, b) => Math.max(a, b))],
+  reference: (call) => [
+    reduceReference(call, call.attrs.axes, leastOf(call.inTypes[0].dtype), (a, b) => Math.max(a, b)),
+  ],
 };
 
-/** Largest element over `axes` (all by default); NaN if one is. ShapeError where an axis has no elements; where a counted one has none in
- * a run: -infinity, the least integer. */
+/**
+ * Largest element over `axes` (all by default); NaN if one is. ShapeError where an axis has no elements; where a
+ * counted one has none in a run: -infinity, the least integer.
+ */
 export function max(x: Tensor, axes?: readonly number[]): Tensor {
   const list = normaliseAxes('max', x, axes);
   return list.length === 0 ? x : emit1('max', [x], { axes: list });

@@ -27,15 +27,26 @@ const isTrailing = (shape: readonly Dim[], axes: readonly number[]): boolean =>
   axes.length > 0 && axes.every((a, i) => a === shape.length - axes.length + i);
 
 /** The reduction of input 0 over `axes` at the multi-index `index` of the kept axes. */
-export function reduceAt(call: MapCall, op: ReduceOp, axes: readonly number[], index: readonly Expr[], serial = false): Expr {
-  const { e, inputs: [x] } = call, shape = x.type.shape;
+export function reduceAt(
+  call: MapCall,
+  op: ReduceOp,
+  axes: readonly number[],
+  index: readonly Expr[],
+  serial = false,
+): Expr {
+  const {
+      e,
+      inputs: [x],
+    } = call,
+    shape = x.type.shape;
   const order = isTrailing(shape, axes) && !serial ? 'lanes' : 'serial';
   // Reduced axes run as one range in row-major order; only the first may vary at run time.
   const inner = axes.slice(1).reduce((n, a) => n * boundOf(shape[a]), 1);
   const extent = e.scale(call.extent(x.type, axes[0]), inner);
   return e.reduce(op, order, extent, (r) => {
     const at = new Array<Expr>(shape.length);
-    let kept = 0, step = inner;
+    let kept = 0,
+      step = inner;
     axes.forEach((a, n) => {
       if (n > 0) step /= boundOf(shape[a]);
       at[a] = n === 0 ? e.div(r, step) : e.mod(e.div(r, step), boundOf(shape[a]));
@@ -45,14 +56,24 @@ export function reduceAt(call: MapCall, op: ReduceOp, axes: readonly number[], i
   });
 }
 
-export function reduceReference(call: RefCall, axes: readonly number[], start: number, f: (a: number, b: number) => number): Float64Array {
-  const [type] = call.inTypes, dims = sizes(type.shape), strides = stridesOf(call.outTypes[0].shape);
+export function reduceReference(
+  call: RefCall,
+  axes: readonly number[],
+  start: number,
+  f: (a: number, b: number) => number,
+): Float64Array {
+  const [type] = call.inTypes,
+    dims = sizes(type.shape),
+    strides = stridesOf(call.outTypes[0].shape);
   const out = new Float64Array(elements(call.outTypes[0].shape)).fill(start);
   if (dims.length > 0) dims[0] = call.rows(type);
   const outStride = dims.map(() => 0);
   let kept = 0;
-  dims.forEach((_, d) => { if (!axes.includes(d)) outStride[d] = strides[kept++]; });
-  const at = dims.map(() => 0), count = dims.reduce((n, d) => n * d, 1);
+  dims.forEach((_, d) => {
+    if (!axes.includes(d)) outStride[d] = strides[kept++];
+  });
+  const at = dims.map(() => 0),
+    count = dims.reduce((n, d) => n * d, 1);
   for (let flat = 0; flat < count; flat++) {
     const o = at.reduce((n, i, d) => n + i * outStride[d], 0);
     out[o] = f(out[o], call.inputs[0][flat]);

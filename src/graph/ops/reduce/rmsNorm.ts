@@ -1,5 +1,5 @@
-// RMS normalisation of the last axis: y = x * rstd * gain with rstd = 1 / sqrt(mean(x^2) + eps). rstd is a result of its own, so that
-// the gradient need not sum again.
+// RMS normalisation of the last axis: y = x * rstd * gain with rstd = 1 / sqrt(mean(x^2) + eps). rstd is a result of
+// its own, so that the gradient need not sum again.
 import { ShapeError } from '../../../base/errors.ts';
 import { atLeast0 } from '../../../base/kinds.ts';
 import { shown } from '../../../base/options.ts';
@@ -14,7 +14,8 @@ export type NormAttrs = { readonly eps: number };
 export function checkColumns(op: string, x: TensorType, { eps }: NormAttrs, ...columns: readonly TensorType[]): void {
   if (atLeast0(eps) !== null) throw new ShapeError(`${op}: eps must be a number of at least 0, got ${shown(eps)}`);
   const last = x.shape[x.shape.length - 1];
-  if (typeof last !== 'number') throw new ShapeError(`${op}: needs a last dimension of fixed size, got ${showShape(x.shape)}`);
+  if (typeof last !== 'number')
+    throw new ShapeError(`${op}: needs a last dimension of fixed size, got ` + `${showShape(x.shape)}`);
   for (const c of columns) {
     if (c.dtype !== x.dtype) throw unlike(op, x.dtype, c.dtype);
     if (!sameShape(c.shape, [last])) {
@@ -25,39 +26,64 @@ export function checkColumns(op: string, x: TensorType, { eps }: NormAttrs, ...c
 
 export const rmsNormOp: Op<NormAttrs> = {
   // x * rstd * gain, and rstd = 1 / sqrt(mean(x^2) + eps) of each row.
-  name: 'rmsNorm', takes: ['floats'],
+  name: 'rmsNorm',
+  takes: ['floats'],
   infer([x, gain], attrs) {
     checkColumns('rmsNorm', x, attrs, gain);
     return [x, { dtype: x.dtype, shape: x.shape.slice(0, -1) }];
   },
-  // With u = x rstd and g = dy gain: dx = rstd (g - u mean(g u)), dgain = sum over rows of dy u; d rstd / dx = -rstd^3 x / n.
+  // With u = x rstd and g = dy gain: dx = rstd (g - u mean(g u)), dgain = sum over rows of dy u; d rstd / dx = -rstd^3
+  // x / n.
   grad({ inputs: [x, gain], outputs: [, rstd], douts: [dy, drstd], needs }) {
-    const axes = [x.shape.length - 1], n = boundOf(x.shape[axes[0]]);
+    const axes = [x.shape.length - 1],
+      n = boundOf(x.shape[axes[0]]);
     const wide = (t: Tensor): Tensor => emit1('expand', [t, x], { axes });
     const mul = (a: Tensor, b: Tensor): Tensor => emit1('mul', [a, b]);
-    const u = mul(x, wide(rstd)), parts: Tensor[] = [];
+    const u = mul(x, wide(rstd)),
+      parts: Tensor[] = [];
     if (dy && needs[0]) {
-      const g = mul(dy, gain), dot = emit1('sum', [mul(g, u)], { axes });
+      const g = mul(dy, gain),
+        dot = emit1('sum', [mul(g, u)], { axes });
       parts.push(mul(wide(rstd), emit1('sub', [g, mul(u, wide(mul(dot, scalar(dot, 1 / n))))])));
     }
     if (drstd && needs[0]) parts.push(mul(u, wide(mul(mul(drstd, scalar(rstd, -1 / n)), mul(rstd, rstd)))));
-    const lead = x.shape.map((_, i) => i).slice(0, -1), rows = dy && needs[1] ? mul(dy, u) : null;
-    return [parts.length === 2 ? emit1('add', parts) : parts[0] ?? null, rows && lead.length ? emit1('sum', [rows], { axes: lead }) : rows];
+    const lead = x.shape.map((_, i) => i).slice(0, -1),
+      rows = dy && needs[1] ? mul(dy, u) : null;
+    return [
+      parts.length === 2 ? emit1('add', parts) : (parts[0] ?? null),
+      rows && lead.length ? emit1('sum', [rows], { axes: lead }) : rows,
+    ];
   },
-  lower: { kind: 'map', weight: 12, passes: 2, at({ e, inputs: [x, gain], attrs }, index, output) {
-    const dtype = x.type.dtype, rank = x.type.shape.length, lead = index.slice(0, rank - 1), n = boundOf(x.type.shape[rank - 1]);
-    const op = (name: 'add' | 'mul' | 'div', a: typeof index[number], b: typeof index[number]) => e.op(name, [a, b], dtype);
-    const squares = e.reduce('sum', 'lanes', n, (c) => { const v = x.at([...lead, c]); return op('mul', v, v); });
-    const variance = op('add', op('mul', squares, e.const(1 / n, dtype)), e.const(attrs.eps, dtype));
-    const rstd = op('div', e.const(1, dtype), e.op('sqrt', [variance], dtype));
-    return output === 1 ? rstd : op('mul', op('mul', x.at(index), rstd), gain.at([index[rank - 1]]));
-  } },
+  lower: {
+    kind: 'map',
+    weight: 12,
+    passes: 2,
+    at({ e, inputs: [x, gain], attrs }, index, output) {
+      const dtype = x.type.dtype,
+        rank = x.type.shape.length,
+        lead = index.slice(0, rank - 1),
+        n = boundOf(x.type.shape[rank - 1]);
+      const op = (name: 'add' | 'mul' | 'div', a: (typeof index)[number], b: (typeof index)[number]) =>
+        e.op(name, [a, b], dtype);
+      const squares = e.reduce('sum', 'lanes', n, (c) => {
+        const v = x.at([...lead, c]);
+        return op('mul', v, v);
+      });
+      const variance = op('add', op('mul', squares, e.const(1 / n, dtype)), e.const(attrs.eps, dtype));
+      const rstd = op('div', e.const(1, dtype), e.op('sqrt', [variance], dtype));
+      return output === 1 ? rstd : op('mul', op('mul', x.at(index), rstd), gain.at([index[rank - 1]]));
+    },
+  },
   reference({ inputs: [x, gain], attrs: { eps } }) {
-    const n = gain.length, y = new Float64Array(x.length), rstd = new Float64Array(n && x.length / n);
+    const n = gain.length,
+      y = new Float64Array(x.length),
+      rstd = new Float64Array(n && x.length / n);
     rstd.forEach((_, r) => {
       const row = x.subarray(r * n, r * n + n);
       rstd[r] = 1 / Math.sqrt(row.reduce((s, v) => s + v * v, 0) / n + eps);
-      row.forEach((v, i) => { y[r * n + i] = v * rstd[r] * gain[i]; });
+      row.forEach((v, i) => {
+        y[r * n + i] = v * rstd[r] * gain[i];
+      });
     });
     return [y, rstd];
   },

@@ -7,34 +7,49 @@ import { fromLast, lastAxis } from '../shape/arrange.ts';
 
 export const softmaxOp: Op = {
   // e^x / sum(e^x) over the last axis.
-  name: 'softmax', takes: ['floats'],
+  name: 'softmax',
+  takes: ['floats'],
   infer([x]) {
-    if (typeof x.shape[x.shape.length - 1] !== 'number') throw new ShapeError('softmax: needs a last dimension of fixed size');
+    if (typeof x.shape[x.shape.length - 1] !== 'number')
+      throw new ShapeError('softmax: needs a last dimension of ' + 'fixed size');
     return [x];
   },
   // dx = y (dy - sum(dy y))
   grad({ outputs: [y], douts: [dout] }) {
     if (!dout) return [null];
-    const axes = [y.shape.length - 1], dot = emit1('sum', [emit1('mul', [dout, y])], { axes });
+    const axes = [y.shape.length - 1],
+      dot = emit1('sum', [emit1('mul', [dout, y])], { axes });
     return [emit1('mul', [y, emit1('sub', [dout, emit1('expand', [dot, y], { axes })])])];
   },
-  lower: { kind: 'map', weight: 40, passes: 3, at({ e, inputs: [x] }, index) {
-    const dtype = x.type.dtype, lead = index.slice(0, -1), n = boundOf(x.type.shape[lead.length]);
-    const max = e.reduce('max', 'lanes', n, (c) => x.at([...lead, c]));
-    const power = (c: (typeof index)[number]) => e.op('exp', [e.op('sub', [x.at([...lead, c]), max], dtype)], dtype);
-    const sum = e.reduce('sum', 'lanes', n, power);
-    return e.op('div', [power(index[lead.length]), sum], dtype);
-  } },
+  lower: {
+    kind: 'map',
+    weight: 40,
+    passes: 3,
+    at({ e, inputs: [x] }, index) {
+      const dtype = x.type.dtype,
+        lead = index.slice(0, -1),
+        n = boundOf(x.type.shape[lead.length]);
+      const max = e.reduce('max', 'lanes', n, (c) => x.at([...lead, c]));
+      const power = (c: (typeof index)[number]) => e.op('exp', [e.op('sub', [x.at([...lead, c]), max], dtype)], dtype);
+      const sum = e.reduce('sum', 'lanes', n, power);
+      return e.op('div', [power(index[lead.length]), sum], dtype);
+    },
+  },
   reference({ inputs: [x], inTypes: [type] }) {
-    const n = boundOf(type.shape[type.shape.length - 1]), out = new Float64Array(x.length);
+    const n = boundOf(type.shape[type.shape.length - 1]),
+      out = new Float64Array(x.length);
     for (let r = 0; r < x.length; r += n) {
-      const row = x.subarray(r, r + n), max = row.reduce((a, b) => Math.max(a, b), -Infinity);
+      const row = x.subarray(r, r + n),
+        max = row.reduce((a, b) => Math.max(a, b), -Infinity);
       const total = row.reduce((s, v) => s + Math.exp(v - max), 0);
-      row.forEach((v, i) => { out[r + i] = Math.exp(v - max) / total; });
+      row.forEach((v, i) => {
+        out[r + i] = Math.exp(v - max) / total;
+      });
     }
     return [out];
   },
 };
 
 /** Softmax over `axis` (the last by default), of x's shape. */
-export const softmax = (x: Tensor, axis = -1): Tensor => fromLast(emit1('softmax', [lastAxis('softmax', x, axis)]), axis);
+export const softmax = (x: Tensor, axis = -1): Tensor =>
+  fromLast(emit1('softmax', [lastAxis('softmax', x, axis)]), axis);

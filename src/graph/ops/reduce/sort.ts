@@ -1,5 +1,6 @@
-// Sorts the last axis, stable: equal elements keep their order, in both directions. NaN comes last, in both. Merges runs of 1, 2, 4, ...
-// elements, of one row to a task; between two outputs, the second of which ends as the inverse of the first.
+// Sorts the last axis, stable: equal elements keep their order, in both directions. NaN comes last, in both. Merges
+// runs of 1, 2, 4, ... elements, of one row to a task; between two outputs, the second of which ends as the inverse of
+// the first.
 import { isFloat } from '../../../base/dtype.ts';
 import { ShapeError } from '../../../base/errors.ts';
 import { checkOptions, type KeysOf } from '../../../base/options.ts';
@@ -26,64 +27,139 @@ export const sortOp: Op<SortAttrs> = {
     return [x, index, index];
   },
   grad: ({ outputs: [, , places], douts: [d] }) => [d && emit1('takeAlong', [d, places], { zeros: false })],
-  lower: { kind: 'loops', update: true, build({ e, k: w, inTypes: [{ dtype, shape }], inTypes: [type], inputs: [x], outputs: [values, indices, places], attrs: { descending } }) {
-    const n = boundOf(shape[shape.length - 1]), inner = elements(shape.slice(1, -1));
-    const rows = shape.length === 1 ? e.index(1) : e.scale(w.extent(type, 0), inner), size = e.index(n), one = e.index(1), zero = e.index(0);
-    const test = (op: 'lt' | 'eq' | 'ne', a: Expr, b: Expr): Expr => e.op(op, [a, b], 'bool');
-    const and = (a: Expr, b: Expr): Expr => e.op('and', [a, b], 'bool'), or = (a: Expr, b: Expr): Expr => e.op('or', [a, b], 'bool');
-    const before = (a: Expr, b: Expr): Expr => or(descending ? test('lt', b, a) : test('lt', a, b), and(test('eq', a, a), test('ne', b, b)));
-    const smaller = (a: Expr, b: Expr): Expr => e.op('min', [a, b], 'index'), int32 = (v: Expr): Expr => e.op('cast', [v], 'int32');
-    return { grid: { extent: rows, grain: Math.max(1, Math.floor(WORK / Math.max(1, n))) }, body(g) {
-      const at = (i: Expr): Expr => e.linear(0, [[n, g], [1, i]]), index = (): ReturnType<typeof w.scalar> => w.scalar('index');
-      const [width, left, middle, right, end, a, b, second] = [index(), index(), index(), index(), index(), index(), index(), index()];
-      const [first, other] = [w.scalar(dtype), w.scalar(dtype)];
-      const pick = (c: Expr, yes: Expr, no: Expr): Expr => e.op('select', [c, yes, no], 'index');
-      /** Runs of `width` elements, two by two, become one; which element is next: `right`'s if it comes before `left`'s, or is alone. */
-      const merge = (from: number, to: number): Stmt[] => [
-        end.set(zero),
-        w.loop(n, (k) => {
-          const hasLeft = test('lt', left.get(), middle.get()), hasRight = test('lt', right.get(), end.get());
+  lower: {
+    kind: 'loops',
+    update: true,
+    build({
+      e,
+      k: w,
+      inTypes: [{ dtype, shape }],
+      inTypes: [type],
+      inputs: [x],
+      outputs: [values, indices, places],
+      attrs: { descending },
+    }) {
+      const n = boundOf(shape[shape.length - 1]),
+        inner = elements(shape.slice(1, -1));
+      const rows = shape.length === 1 ? e.index(1) : e.scale(w.extent(type, 0), inner),
+        size = e.index(n),
+        one = e.index(1),
+        zero = e.index(0);
+      const test = (op: 'lt' | 'eq' | 'ne', a: Expr, b: Expr): Expr => e.op(op, [a, b], 'bool');
+      const and = (a: Expr, b: Expr): Expr => e.op('and', [a, b], 'bool'),
+        or = (a: Expr, b: Expr): Expr => e.op('or', [a, b], 'bool');
+      const before = (a: Expr, b: Expr): Expr =>
+        or(descending ? test('lt', b, a) : test('lt', a, b), and(test('eq', a, a), test('ne', b, b)));
+      const smaller = (a: Expr, b: Expr): Expr => e.op('min', [a, b], 'index'),
+        int32 = (v: Expr): Expr => e.op('cast', [v], 'int32');
+      return {
+        grid: { extent: rows, grain: Math.max(1, Math.floor(WORK / Math.max(1, n))) },
+        body(g) {
+          const at = (i: Expr): Expr =>
+              e.linear(0, [
+                [n, g],
+                [1, i],
+              ]),
+            index = (): ReturnType<typeof w.scalar> => w.scalar('index');
+          const [width, left, middle, right, end, a, b, second] = [
+            index(),
+            index(),
+            index(),
+            index(),
+            index(),
+            index(),
+            index(),
+            index(),
+          ];
+          const [first, other] = [w.scalar(dtype), w.scalar(dtype)];
+          const pick = (c: Expr, yes: Expr, no: Expr): Expr => e.op('select', [c, yes, no], 'index');
+          /**
+           * Runs of `width` elements, two by two, become one; which element is next: `right`'s if it comes before
+           * `left`'s, or is alone.
+           */
+          const merge = (from: number, to: number): Stmt[] => [
+            end.set(zero),
+            w.loop(n, (k) => {
+              const hasLeft = test('lt', left.get(), middle.get()),
+                hasRight = test('lt', right.get(), end.get());
+              return [
+                w.when(test('eq', k, end.get()), [
+                  left.set(end.get()),
+                  middle.set(smaller(size, e.add(end.get(), width.get()))),
+                  right.set(middle.get()),
+                  end.set(smaller(size, e.add(middle.get(), width.get()))),
+                ]),
+                a.set(w.loadIndex(from, at(pick(hasLeft, left.get(), zero)))),
+                b.set(w.loadIndex(from, at(pick(hasRight, right.get(), zero)))),
+                first.set(w.load(x, at(a.get()))),
+                other.set(w.load(x, at(b.get()))),
+                second.set(
+                  pick(
+                    and(hasRight, or(e.op('le', [middle.get(), left.get()], 'bool'), before(other.get(), first.get()))),
+                    one,
+                    zero,
+                  ),
+                ),
+                w.store(to, at(k), int32(pick(test('eq', second.get(), one), b.get(), a.get()))),
+                left.set(
+                  e.linear(1, [
+                    [1, left.get()],
+                    [-1, second.get()],
+                  ]),
+                ),
+                right.set(e.add(right.get(), second.get())),
+              ];
+            }),
+            width.set(e.scale(width.get(), 2)),
+          ];
           return [
-            w.when(test('eq', k, end.get()), [
-              left.set(end.get()), middle.set(smaller(size, e.add(end.get(), width.get()))), right.set(middle.get()),
-              end.set(smaller(size, e.add(middle.get(), width.get())))]),
-            a.set(w.loadIndex(from, at(pick(hasLeft, left.get(), zero)))), b.set(w.loadIndex(from, at(pick(hasRight, right.get(), zero)))),
-            first.set(w.load(x, at(a.get()))), other.set(w.load(x, at(b.get()))),
-            second.set(pick(and(hasRight, or(e.op('le', [middle.get(), left.get()], 'bool'), before(other.get(), first.get()))), one, zero)),
-            w.store(to, at(k), int32(pick(test('eq', second.get(), one), b.get(), a.get()))),
-            left.set(e.linear(1, [[1, left.get()], [-1, second.get()]])), right.set(e.add(right.get(), second.get()))];
-        }),
-        width.set(e.scale(width.get(), 2))];
-      return [
-        w.loop(n, (i) => [w.store(indices, at(i), int32(i))]),
-        width.set(one),
-        // Two by two, so that the last one ends in `indices`.
-        w.loop(Math.ceil(Math.log2(Math.max(1, n)) / 2), () => [...merge(indices, places), ...merge(places, indices)]),
-        w.loop(n, (i) => [
-          a.set(w.loadIndex(indices, at(i))), w.store(values, at(i), w.load(x, at(a.get()))), w.store(places, at(a.get()), int32(i))])];
-    } };
-  } },
+            w.loop(n, (i) => [w.store(indices, at(i), int32(i))]),
+            width.set(one),
+            // Two by two, so that the last one ends in `indices`.
+            w.loop(Math.ceil(Math.log2(Math.max(1, n)) / 2), () => [
+              ...merge(indices, places),
+              ...merge(places, indices),
+            ]),
+            w.loop(n, (i) => [
+              a.set(w.loadIndex(indices, at(i))),
+              w.store(values, at(i), w.load(x, at(a.get()))),
+              w.store(places, at(a.get()), int32(i)),
+            ]),
+          ];
+        },
+      };
+    },
+  },
   reference({ inputs: [x], inTypes: [type], outTypes: [out], attrs: { descending }, rows }) {
-    const n = boundOf(type.shape[type.shape.length - 1]), total = elements(out.shape);
-    const [values, indices, places] = [0, 1, 2].map(() => new Float64Array(total)), live = type.shape.length === 1 ? total : rows(type) * elements(type.shape.slice(1));
+    const n = boundOf(type.shape[type.shape.length - 1]),
+      total = elements(out.shape);
+    const [values, indices, places] = [0, 1, 2].map(() => new Float64Array(total)),
+      live = type.shape.length === 1 ? total : rows(type) * elements(type.shape.slice(1));
     for (let start = 0; start < live; start += n) {
       const order = Array.from({ length: n }, (_, c) => c).sort((p, q) => {
         const [a, b] = [x[start + p], x[start + q]];
         if (Number.isNaN(a) || Number.isNaN(b)) return Number(Number.isNaN(a)) - Number(Number.isNaN(b)) || p - q;
         return (a === b ? 0 : a < b === descending ? 1 : -1) || p - q;
       });
-      order.forEach((c, i) => { values[start + i] = x[start + c]; indices[start + i] = c; places[start + c] = i; });
+      order.forEach((c, i) => {
+        values[start + i] = x[start + c];
+        indices[start + i] = c;
+        places[start + c] = i;
+      });
     }
     return [values, indices, places];
   },
 };
 
-export interface SortOptions { readonly axis?: number; readonly descending?: boolean }
+export interface SortOptions {
+  readonly axis?: number;
+  readonly descending?: boolean;
+}
 const KEYS: KeysOf<SortOptions> = { axis: aNumber, descending: aFlag };
 
 /**
- * `axis` (default: the last) in ascending or descending order, and int32 `indices` into x, both of x's shape. Stable: equal elements
- * keep their order in both directions. NaN comes last in both. Gradients flow to the values.
+ * `axis` (default: the last) in ascending or descending order, and int32 `indices` into x, both of x's shape. Stable:
+ * equal elements keep their order in both directions. NaN comes last in both. Gradients flow to the values.
  */
 export function sort(x: Tensor, options: SortOptions = {}): { values: Tensor; indices: Tensor } {
   checkOptions('sort', options, KEYS);

@@ -17,23 +17,33 @@ import { sqrt } from '../elementwise/sqrt.ts';
 import { sum, variance } from './sum.ts';
 import { where } from '../elementwise/where.ts';
 
-/** Smallest element over `axes` (all by default), which disappear; NaN if one is. The gradient is shared in equal parts by the smallest. */
+/**
+ * Smallest element over `axes` (all by default), which disappear; NaN if one is. The gradient is shared in equal parts
+ * by the smallest.
+ */
 export const min = (x: Tensor, axes?: readonly number[]): Tensor => downwards(max(downwards(x), axes));
 
-/** Product over `axes` (all by default), which must be fixed and disappear; of none it is 1. Halves are multiplied with each other. */
+/**
+ * Product over `axes` (all by default), which must be fixed and disappear; of none it is 1. Halves are multiplied with
+ * each other.
+ */
 export function prod(x: Tensor, axes?: readonly number[]): Tensor {
-  return normaliseAxes('prod', x, axes).reverse().reduce((t, axis) => {
-    let size = boundOf(t.shape[axis]), rest = t;
-    const part = (from: number, to: number): Tensor => slice(rest, axis, from, to);
-    const shape = t.shape.map(boundOf).filter((_, i) => i !== axis);
-    if (size === 0) return x.builder.emit('constant', [], { value: 1, dtype: x.dtype, shape })[0];
-    while (size > 1) {
-      const half = Math.floor(size / 2), pairs = mul(part(0, half), part(half, 2 * half));
-      rest = size % 2 ? concat([pairs, part(2 * half, size)], axis) : pairs;
-      size = half + (size % 2);
-    }
-    return reshape(rest, shape);
-  }, x);
+  return normaliseAxes('prod', x, axes)
+    .reverse()
+    .reduce((t, axis) => {
+      let size = boundOf(t.shape[axis]),
+        rest = t;
+      const part = (from: number, to: number): Tensor => slice(rest, axis, from, to);
+      const shape = t.shape.map(boundOf).filter((_, i) => i !== axis);
+      if (size === 0) return x.builder.emit('constant', [], { value: 1, dtype: x.dtype, shape })[0];
+      while (size > 1) {
+        const half = Math.floor(size / 2),
+          pairs = mul(part(0, half), part(half, 2 * half));
+        rest = size % 2 ? concat([pairs, part(2 * half, size)], axis) : pairs;
+        size = half + (size % 2);
+      }
+      return reshape(rest, shape);
+    }, x);
 }
 
 /** The square root, whose gradient at 0 is 0. */
@@ -42,17 +52,26 @@ function root(x: Tensor): Tensor {
   return where(zero, scalar(x, 0), sqrt(where(zero, scalar(x, 1), x)));
 }
 
-/** Standard deviation over `axes` (all by default): the root of the mean squared distance from the mean; its gradient is 0 where it is 0. */
+/**
+ * Standard deviation over `axes` (all by default): the root of the mean squared distance from the mean; its gradient is
+ * 0 where it is 0.
+ */
 export const std = (x: Tensor, axes?: readonly number[]): Tensor => root(variance(x, axes));
 
-/** Length of x as a vector over `axes` (all by default): p = 2 (Euclid), 1 (sum of magnitudes), Infinity (largest one). Its gradient
- * is 0 where it is 0. */
+/**
+ * Length of x as a vector over `axes` (all by default): p = 2 (Euclid), 1 (sum of magnitudes), Infinity (largest one).
+ * Its gradient is 0 where it is 0.
+ */
 export function norm(x: Tensor, axes?: readonly number[], p = 2): Tensor {
   switch (p) {
-    case 1: return sum(abs(x), axes);
-    case 2: return root(sum(mul(x, x), axes));
-    case Infinity: return max(abs(x), axes);
-    default: throw new UserError(`norm: p must be 1, 2 or Infinity, got ${p}`);
+    case 1:
+      return sum(abs(x), axes);
+    case 2:
+      return root(sum(mul(x, x), axes));
+    case Infinity:
+      return max(abs(x), axes);
+    default:
+      throw new UserError(`norm: p must be 1, 2 or Infinity, got ${p}`);
   }
 }
 

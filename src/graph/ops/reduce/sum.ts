@@ -1,4 +1,5 @@
-// Sum over axes, which disappear. Trailing axes are summed in 16 interleaved lanes, others one by one (DESIGN section 2).
+// Sum over axes, which disappear. Trailing axes are summed in 16 interleaved lanes, others one by one (DESIGN section
+// 2).
 import { rowCount } from '../moe/rowCount.ts';
 import { isFloat } from '../../../base/dtype.ts';
 import { ShapeError } from '../../../base/errors.ts';
@@ -15,7 +16,8 @@ const kept = (shape: readonly Dim[], axes: readonly number[]): Dim[] => shape.fi
 
 export const sumOp: Op<SumAttrs> = {
   // Sum over axes.
-  name: 'sum', takes: ['numbers'],
+  name: 'sum',
+  takes: ['numbers'],
   infer([x], { axes }) {
     checkReduced('sum', x, axes);
     return [{ dtype: x.dtype, shape: kept(x.shape, axes) }];
@@ -24,7 +26,11 @@ export const sumOp: Op<SumAttrs> = {
     if (!dout) return [null];
     return [emit1('expand', [dout, x], { axes })];
   },
-  lower: { kind: 'map', passes: 1, at: (call, index) => reduceAt(call, 'sum', call.attrs.axes, index, call.attrs.serial) },
+  lower: {
+    kind: 'map',
+    passes: 1,
+    at: (call, index) => reduceAt(call, 'sum', call.attrs.axes, index, call.attrs.serial),
+  },
   reference: (call) => [reduceReference(call, call.attrs.axes, 0, (a, b) => wrapped(a + b, call.outTypes[0].dtype))],
 };
 
@@ -36,7 +42,8 @@ export function sum(x: Tensor, axes?: readonly number[]): Tensor {
   const rank = x.shape.length;
   let first = rank;
   while (first > 0 && list.includes(first - 1)) first--;
-  const trailing = list.filter((a) => a >= first), others = list.filter((a) => a < first);
+  const trailing = list.filter((a) => a >= first),
+    others = list.filter((a) => a < first);
   const inner = trailing.length ? emit1('sum', [x], { axes: trailing }) : x;
   return others.length ? emit1('sum', [inner], { axes: others }) : inner;
 }
@@ -44,8 +51,10 @@ export function sum(x: Tensor, axes?: readonly number[]): Tensor {
 /** Mean over `axes` (all by default), each count the run's own: a bounded dimension divides by its count. */
 export function mean(x: Tensor, axes?: readonly number[]): Tensor {
   const list = normaliseAxes('mean', x, axes);
-  if (!isFloat(x.dtype)) throw new ShapeError(`mean: needs floats, got ${showType(x.type)}`, "cast(x, 'float32') first");
-  if (list.some((a) => boundOf(x.shape[a]) === 0)) throw new ShapeError(`mean: there is no mean of 0 elements (${showType(x.type)})`);
+  if (!isFloat(x.dtype))
+    throw new ShapeError(`mean: needs floats, got ` + `${showType(x.type)}`, "cast(x, 'float32') first");
+  if (list.some((a) => boundOf(x.shape[a]) === 0))
+    throw new ShapeError(`mean: there is no mean of 0 elements ` + `(${showType(x.type)})`);
   const total = sum(x, list);
   const fixed = list.reduce((n, a) => n * (typeof x.shape[a] === 'number' ? boundOf(x.shape[a]) : 1), 1);
   const dynamic = list.find((a) => typeof x.shape[a] !== 'number');
@@ -55,6 +64,7 @@ export function mean(x: Tensor, axes?: readonly number[]): Tensor {
 
 /** Mean squared distance from the mean over `axes` (all by default). */
 export function variance(x: Tensor, axes?: readonly number[]): Tensor {
-  const list = normaliseAxes('variance', x, axes), away = emit1('sub', [x, emit1('expand', [mean(x, list), x], { axes: list })]);
+  const list = normaliseAxes('variance', x, axes),
+    away = emit1('sub', [x, emit1('expand', [mean(x, list), x], { axes: list })]);
   return mean(emit1('mul', [away, away]), list);
 }

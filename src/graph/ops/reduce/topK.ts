@@ -1,6 +1,6 @@
-// The k largest of each row, in descending order, ties to the lower index; NaN counts as -Infinity. Elements are inserted one after
-// the other into a sorted list of k: of 16 rows side by side where k is small, their columns first laid next to each other, some at a time;
-// else of one row, past elements that do not enter.
+// The k largest of each row, in descending order, ties to the lower index; NaN counts as -Infinity. Elements are
+// inserted one after the other into a sorted list of k: of 16 rows side by side where k is small, their columns first
+// laid next to each other, some at a time; else of one row, past elements that do not enter.
 import { ShapeError } from '../../../base/errors.ts';
 import { boundOf, elements, showType } from '../../../base/shape.ts';
 import { isFloat } from '../../../base/dtype.ts';
@@ -12,80 +12,201 @@ import { reshape } from '../shape/reshape.ts';
 
 export type TopKAttrs = { readonly k: number };
 
-const SMALL = 4, WORK = 2048, TILE = 64; // k for which rows go side by side; steps a task; columns laid out at once
+const SMALL = 4,
+  WORK = 2048,
+  TILE = 64; // k for which rows go side by side; steps a task; columns laid out at once
 
 export const topKOp: Op<TopKAttrs> = {
   // The k largest of each row, descending, ties to the lower index; and their indices.
-  name: 'topK', takes: ['floats'],
+  name: 'topK',
+  takes: ['floats'],
   infer([x], { k }) {
-    if (x.shape.length !== 2 || !isFloat(x.dtype)) throw new ShapeError(`topK: needs float rows [T, E], got ${showType(x)}`);
+    if (x.shape.length !== 2 || !isFloat(x.dtype))
+      throw new ShapeError(`topK: needs float rows [T, E], got ` + `${showType(x)}`);
     const width = boundOf(x.shape[1]);
-    if (!Number.isInteger(k) || k < 1 || k > width) throw new ShapeError(`topK: k must be from 1 to ${width}, the width of a row; got ${k}`);
-    return [{ dtype: x.dtype, shape: [x.shape[0], k] }, { dtype: 'int32', shape: [x.shape[0], k] }];
+    if (!Number.isInteger(k) || k < 1 || k > width)
+      throw new ShapeError(`topK: k must be from 1 to ${width}, the ` + `width of a row; got ${k}`);
+    return [
+      { dtype: x.dtype, shape: [x.shape[0], k] },
+      { dtype: 'int32', shape: [x.shape[0], k] },
+    ];
   },
   grad: ({ inputs: [x], outputs: [, index], douts: [d] }) => [d && emit1('putAlong', [index, d, x])],
-  lower: { kind: 'loops', build({ e, k: w, inTypes: [type], inputs: [x], outputs: [values, indices], attrs: { k } }) {
-    const width = boundOf(type.shape[1]), { dtype } = type, rows = w.extent(type, 0);
-    const lanes = k <= SMALL ? 16 : 1, least = e.const(-Infinity, dtype), none = e.const(-1, 'int32');
-    const less = (a: Expr, b: Expr): Expr => e.op('lt', [a, b], 'bool'), or = (a: Expr, b: Expr): Expr => e.op('or', [a, b], 'bool');
-    const grain = Math.max(1, Math.floor(WORK / width / k / lanes));
-    return { grid: { extent: e.div(e.add(rows, e.index(lanes - 1)), lanes), grain }, body(g) {
-      const best = w.array(dtype, k * lanes), where = w.array('int32', k * lanes); // [k][lanes]
-      const columns = Math.min(TILE, width), tile = w.array(dtype, lanes === 1 ? 1 : columns * lanes); // [columns][lanes]
-      const value = w.scalar(dtype), index = w.scalar('int32'), old = w.scalar(dtype), oldIndex = w.scalar('int32'), goes = w.scalar('int32');
-      const first = e.scale(g, lanes), live = e.op('min', [e.index(lanes), e.linear(0, [[1, rows], [-1, first]])], 'index');
-      const place = (j: Expr, lane: Expr): Expr => e.linear(0, [[lanes, j], [1, lane]]);
-      const pick = (a: Expr, b: Expr): Expr => e.op('select', [goes.get(), a, b], a.dtype);
-      /** Element v of column c becomes the one at hand. */
-      const take = (v: Expr, c: Expr): Stmt[] => {
-        return [value.set(e.op('select', [e.op('eq', [v, v], 'bool'), v, least], dtype)), index.set(e.op('cast', [c], 'int32')), goes.set(e.const(0, 'int32'))];
+  lower: {
+    kind: 'loops',
+    build({ e, k: w, inTypes: [type], inputs: [x], outputs: [values, indices], attrs: { k } }) {
+      const width = boundOf(type.shape[1]),
+        { dtype } = type,
+        rows = w.extent(type, 0);
+      const lanes = k <= SMALL ? 16 : 1,
+        least = e.const(-Infinity, dtype),
+        none = e.const(-1, 'int32');
+      const less = (a: Expr, b: Expr): Expr => e.op('lt', [a, b], 'bool'),
+        or = (a: Expr, b: Expr): Expr => e.op('or', [a, b], 'bool');
+      const grain = Math.max(1, Math.floor(WORK / width / k / lanes));
+      return {
+        grid: { extent: e.div(e.add(rows, e.index(lanes - 1)), lanes), grain },
+        body(g) {
+          const best = w.array(dtype, k * lanes),
+            where = w.array('int32', k * lanes); // [k][lanes]
+          // [columns][lanes]
+          const columns = Math.min(TILE, width),
+            tile = w.array(dtype, lanes === 1 ? 1 : columns * lanes);
+          const value = w.scalar(dtype),
+            index = w.scalar('int32'),
+            old = w.scalar(dtype),
+            oldIndex = w.scalar('int32'),
+            goes = w.scalar('int32');
+          const first = e.scale(g, lanes),
+            live = e.op(
+              'min',
+              [
+                e.index(lanes),
+                e.linear(0, [
+                  [1, rows],
+                  [-1, first],
+                ]),
+              ],
+              'index',
+            );
+          const place = (j: Expr, lane: Expr): Expr =>
+            e.linear(0, [
+              [lanes, j],
+              [1, lane],
+            ]);
+          const pick = (a: Expr, b: Expr): Expr => e.op('select', [goes.get(), a, b], a.dtype);
+          /** Element v of column c becomes the one at hand. */
+          const take = (v: Expr, c: Expr): Stmt[] => {
+            return [
+              value.set(e.op('select', [e.op('eq', [v, v], 'bool'), v, least], dtype)),
+              index.set(e.op('cast', [c], 'int32')),
+              goes.set(e.const(0, 'int32')),
+            ];
+          };
+          /**
+           * If the one at hand is larger than what is in place j, or nothing is there, they change places, and so do
+           * all after it.
+           */
+          const insert = (j: Expr, lane: Expr): Stmt[] => [
+            old.set(best.at(place(j, lane))),
+            oldIndex.set(where.at(place(j, lane))),
+            goes.set(
+              e.op(
+                'or',
+                [
+                  goes.get(),
+                  e.op('cast', [or(less(old.get(), value.get()), less(oldIndex.get(), e.const(0, 'int32')))], 'int32'),
+                ],
+                'int32',
+              ),
+            ),
+            best.set(place(j, lane), pick(value.get(), old.get())),
+            where.set(place(j, lane), pick(index.get(), oldIndex.get())),
+            value.set(pick(old.get(), value.get())),
+            index.set(pick(oldIndex.get(), index.get())),
+          ];
+          /** The columns of tile t. */
+          const sideBySide = (t: Expr): Stmt[] => {
+            const from = e.scale(t, columns),
+              count = e.op('min', [e.index(columns), e.linear(width, [[-1, from]])], 'index');
+            return [
+              w.loop(count, (c) => [
+                w.loop(lanes, (lane) => {
+                  // Rows past the last are the last one again.
+                  const row = e.op('min', [e.add(first, lane), e.linear(-1, [[1, rows]])], 'index');
+                  return [
+                    tile.set(
+                      place(c, lane),
+                      w.load(
+                        x,
+                        e.linear(0, [
+                          [width, row],
+                          [1, from],
+                          [1, c],
+                        ]),
+                      ),
+                    ),
+                  ];
+                }),
+              ]),
+              w.loop(count, (c) => [
+                w.vector(lanes, (lane) => [
+                  ...take(tile.at(place(c, lane)), e.add(from, c)),
+                  ...Array.from({ length: k }, (_, j) => insert(e.index(j), lane)).flat(),
+                ]),
+              ]),
+            ];
+          };
+          const zero = e.index(0),
+            last = e.index(k - 1);
+          const enters = or(less(best.at(last), value.get()), less(where.at(last), e.const(0, 'int32')));
+          return [
+            w.vector(k * lanes, (i) => [best.set(i, least), where.set(i, none)]),
+            lanes === 1
+              ? w.loop(width, (c) => [
+                  ...take(
+                    w.load(
+                      x,
+                      e.linear(0, [
+                        [width, g],
+                        [1, c],
+                      ]),
+                    ),
+                    c,
+                  ),
+                  w.when(enters, [w.loop(k, (j) => insert(j, zero))]),
+                ])
+              : w.loop(Math.ceil(width / columns), sideBySide),
+            w.loop(live, (lane) => [
+              w.loop(k, (j) => {
+                const to = e.linear(0, [
+                    [k, first],
+                    [k, lane],
+                    [1, j],
+                  ]),
+                  chosen = where.at(place(j, lane));
+                const from = e.linear(0, [
+                  [width, first],
+                  [width, lane],
+                  [1, e.op('cast', [chosen], 'index')],
+                ]);
+                return [w.store(indices, to, chosen), w.store(values, to, w.load(x, from))];
+              }),
+            ]),
+          ];
+        },
       };
-      /** If the one at hand is larger than what is in place j, or nothing is there, they change places, and so do all after it. */
-      const insert = (j: Expr, lane: Expr): Stmt[] => [
-        old.set(best.at(place(j, lane))), oldIndex.set(where.at(place(j, lane))),
-        goes.set(e.op('or', [goes.get(), e.op('cast', [or(less(old.get(), value.get()), less(oldIndex.get(), e.const(0, 'int32')))], 'int32')], 'int32')),
-        best.set(place(j, lane), pick(value.get(), old.get())), where.set(place(j, lane), pick(index.get(), oldIndex.get())),
-        value.set(pick(old.get(), value.get())), index.set(pick(oldIndex.get(), index.get()))];
-      /** The columns of tile t. */
-      const sideBySide = (t: Expr): Stmt[] => {
-        const from = e.scale(t, columns), count = e.op('min', [e.index(columns), e.linear(width, [[-1, from]])], 'index');
-        return [
-          w.loop(count, (c) => [w.loop(lanes, (lane) => {
-            // Rows past the last are the last one again.
-            const row = e.op('min', [e.add(first, lane), e.linear(-1, [[1, rows]])], 'index');
-            return [tile.set(place(c, lane), w.load(x, e.linear(0, [[width, row], [1, from], [1, c]])))];
-          })]),
-          w.loop(count, (c) => [w.vector(lanes, (lane) => [...take(tile.at(place(c, lane)), e.add(from, c)), ...Array.from({ length: k }, (_, j) => insert(e.index(j), lane)).flat()])])];
-      };
-      const zero = e.index(0), last = e.index(k - 1);
-      const enters = or(less(best.at(last), value.get()), less(where.at(last), e.const(0, 'int32')));
-      return [
-        w.vector(k * lanes, (i) => [best.set(i, least), where.set(i, none)]),
-        lanes === 1
-          ? w.loop(width, (c) => [...take(w.load(x, e.linear(0, [[width, g], [1, c]])), c), w.when(enters, [w.loop(k, (j) => insert(j, zero))])])
-          : w.loop(Math.ceil(width / columns), sideBySide),
-        w.loop(live, (lane) => [w.loop(k, (j) => {
-          const to = e.linear(0, [[k, first], [k, lane], [1, j]]), chosen = where.at(place(j, lane));
-          const from = e.linear(0, [[width, first], [width, lane], [1, e.op('cast', [chosen], 'index')]]);
-          return [w.store(indices, to, chosen), w.store(values, to, w.load(x, from))];
-        })])];
-    } };
-  } },
+    },
+  },
   reference({ inputs: [x], inTypes: [t], outTypes: [o], attrs: { k }, rows }) {
-    const width = boundOf(t.shape[1]), values = new Float64Array(elements(o.shape)), indices = new Float64Array(elements(o.shape));
+    const width = boundOf(t.shape[1]),
+      values = new Float64Array(elements(o.shape)),
+      indices = new Float64Array(elements(o.shape));
     for (let r = 0; r < rows(t); r++) {
-      const row = Array.from(x.subarray(r * width, (r + 1) * width)), key = row.map((v) => (Number.isNaN(v) ? -Infinity : v));
-      const order = row.map((_, c) => c).sort((a, b) => (key[a] < key[b] ? 1 : key[a] > key[b] ? -1 : a - b)).slice(0, k);
-      order.forEach((c, j) => { values[r * k + j] = row[c]; indices[r * k + j] = c; });
+      const row = Array.from(x.subarray(r * width, (r + 1) * width)),
+        key = row.map((v) => (Number.isNaN(v) ? -Infinity : v));
+      const order = row
+        .map((_, c) => c)
+        .sort((a, b) => (key[a] < key[b] ? 1 : key[a] > key[b] ? -1 : a - b))
+        .slice(0, k);
+      order.forEach((c, j) => {
+        values[r * k + j] = row[c];
+        indices[r * k + j] = c;
+      });
     }
     return [values, indices];
   },
 };
 
-/** x [..., n] -> values [..., k], indices int32 [..., k], both in descending order of value; NaN counts as -Infinity. */
+/**
+ * x [..., n] -> values [..., k], indices int32 [..., k], both in descending order of value; NaN counts as -Infinity.
+ */
 export function topK(x: Tensor, k: number): { values: Tensor; indices: Tensor } {
-  const lead = x.shape.slice(0, -1).map(boundOf), n = boundOf(x.shape[x.shape.length - 1] ?? 0);
+  const lead = x.shape.slice(0, -1).map(boundOf),
+    n = boundOf(x.shape[x.shape.length - 1] ?? 0);
   const rows = x.shape.length === 2 ? x : reshape(x, [lead.reduce((a, b) => a * b, 1), n]);
-  const [values, indices] = emit('topK', [rows], { k }).map((t) => (x.shape.length === 2 ? t : reshape(t, [...lead, k])));
+  const [values, indices] = emit('topK', [rows], { k }).map((t) =>
+    x.shape.length === 2 ? t : reshape(t, [...lead, k]),
+  );
   return { values, indices };
 }

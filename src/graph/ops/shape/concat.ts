@@ -16,9 +16,16 @@ export const concatOp: Op<ConcatAttrs> = {
     if (inputs.length === 0) throw new ShapeError('concat: needs at least one tensor');
     checkAxis('concat', first, axis);
     for (const t of inputs) {
-      const fits = t.dtype === first.dtype && t.shape.length === first.shape.length && typeof t.shape[axis] === 'number'
-        && t.shape.every((d, i) => i === axis || sameDim(d, first.shape[i]));
-      if (!fits) throw new ShapeError(`concat: ${inputs.map((i) => i.dtype + showShape(i.shape)).join(', ')} do not fit along dimension ${axis}`);
+      const fits =
+        t.dtype === first.dtype &&
+        t.shape.length === first.shape.length &&
+        typeof t.shape[axis] === 'number' &&
+        t.shape.every((d, i) => i === axis || sameDim(d, first.shape[i]));
+      if (!fits)
+        throw new ShapeError(
+          `concat: ${inputs.map((i) => i.dtype + showShape(i.shape)).join(', ')} do not ` +
+            `fit along dimension ${axis}`,
+        );
     }
     const size = inputs.reduce((n, t) => n + boundOf(t.shape[axis]), 0);
     return [{ dtype: first.dtype, shape: first.shape.map((d, i) => (i === axis ? size : d)) }];
@@ -26,28 +33,38 @@ export const concatOp: Op<ConcatAttrs> = {
   grad({ inputs, douts: [dout], attrs: { axis }, needs }) {
     let from = 0;
     return inputs.map((x, i) => {
-      const to = from + boundOf(x.shape[axis]), part = { axis, from, to };
+      const to = from + boundOf(x.shape[axis]),
+        part = { axis, from, to };
       from = to;
       return dout && needs[i] ? emit1('slice', [dout], part) : null;
     });
   },
-  lower: { kind: 'map', weight: 2, once: true, at({ e, inputs, attrs: { axis } }, index) {
-    // From the last input to the first: what lies before its end and in none before it.
-    let value: Expr | null = null, end = inputs.reduce((n, x) => n + boundOf(x.type.shape[axis]), 0);
-    for (const x of [...inputs].reverse()) {
-      const n = boundOf(x.type.shape[axis]), start = end - n;
-      end = start;
-      if (n === 0) continue;
-      const i = index[axis], before = e.op('lt', [i, e.index(start + n)], 'bool');
-      const inside = e.op('and', [e.op('le', [e.index(start), i], 'bool'), before], 'bool');
-      const at = e.op('select', [inside, e.linear(-start, [[1, i]]), e.index(0)], 'index');
-      const own = x.at(index.map((d, k) => (k === axis ? at : d)));
-      value = value === null ? own : e.op('select', [before, own, value], x.type.dtype);
-    }
-    return value ?? e.const(0, inputs[0].type.dtype);
-  } },
+  lower: {
+    kind: 'map',
+    weight: 2,
+    once: true,
+    at({ e, inputs, attrs: { axis } }, index) {
+      // From the last input to the first: what lies before its end and in none before it.
+      let value: Expr | null = null,
+        end = inputs.reduce((n, x) => n + boundOf(x.type.shape[axis]), 0);
+      for (const x of [...inputs].reverse()) {
+        const n = boundOf(x.type.shape[axis]),
+          start = end - n;
+        end = start;
+        if (n === 0) continue;
+        const i = index[axis],
+          before = e.op('lt', [i, e.index(start + n)], 'bool');
+        const inside = e.op('and', [e.op('le', [e.index(start), i], 'bool'), before], 'bool');
+        const at = e.op('select', [inside, e.linear(-start, [[1, i]]), e.index(0)], 'index');
+        const own = x.at(index.map((d, k) => (k === axis ? at : d)));
+        value = value === null ? own : e.op('select', [before, own, value], x.type.dtype);
+      }
+      return value ?? e.const(0, inputs[0].type.dtype);
+    },
+  },
   reference({ inputs, inTypes, outTypes: [type], attrs: { axis } }) {
-    const out = new Float64Array(elements(type.shape)), whole = boundOf(type.shape[axis]) * stridesOf(type.shape)[axis];
+    const out = new Float64Array(elements(type.shape)),
+      whole = boundOf(type.shape[axis]) * stridesOf(type.shape)[axis];
     let at = 0;
     inputs.forEach((x, k) => {
       const part = boundOf(inTypes[k].shape[axis]) * stridesOf(inTypes[k].shape)[axis];

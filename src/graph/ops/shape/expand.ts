@@ -9,18 +9,32 @@ export type ExpandAttrs = { readonly axes: readonly number[] };
 
 export const expandOp: Op<ExpandAttrs> = {
   // x repeated along `axes` to the shape of `like`, whose values are not read.
-  name: 'expand', takes: ['stored', 'stored'], unread: [1],
+  name: 'expand',
+  takes: ['stored', 'stored'],
+  unread: [1],
   infer([x, like], { axes }) {
     checkAxes('expand', like, axes);
-    if (!sameShape(x.shape, like.shape.filter((_, i) => !axes.includes(i)))) {
-      throw new ShapeError(`expand: ${showShape(x.shape)} is not ${showShape(like.shape)} without dimensions ${axes.join(', ')}`);
+    if (
+      !sameShape(
+        x.shape,
+        like.shape.filter((_, i) => !axes.includes(i)),
+      )
+    ) {
+      throw new ShapeError(
+        `expand: ${showShape(x.shape)} is not ${showShape(like.shape)} without dimensions ` + `${axes.join(', ')}`,
+      );
     }
     return [{ dtype: x.dtype, shape: like.shape }];
   },
   grad: ({ douts: [dout], attrs }) => [dout && emit1('sum', [dout], { axes: attrs.axes }), null],
-  lower: { kind: 'map', weight: 0, at: ({ inputs: [x], attrs }, index) => x.at(index.filter((_, i) => !attrs.axes.includes(i))) },
+  lower: {
+    kind: 'map',
+    weight: 0,
+    at: ({ inputs: [x], attrs }, index) => x.at(index.filter((_, i) => !attrs.axes.includes(i))),
+  },
   reference({ inputs: [x], outTypes: [type], attrs }) {
-    const dims = sizes(type.shape), own = stridesOf(type.shape.filter((_, i) => !attrs.axes.includes(i)));
+    const dims = sizes(type.shape),
+      own = stridesOf(type.shape.filter((_, i) => !attrs.axes.includes(i)));
     const all = stridesOf(type.shape);
     let kept = 0;
     const step = dims.map((_, i) => (attrs.axes.includes(i) ? 0 : own[kept++]));
@@ -33,4 +47,5 @@ export const expandOp: Op<ExpandAttrs> = {
 };
 
 /** `x`, which lacks `axes` of `like`, repeated along them. */
-export const expand = (x: Tensor, like: Tensor, axes: readonly number[]): Tensor => emit1('expand', [x, like], { axes });
+export const expand = (x: Tensor, like: Tensor, axes: readonly number[]): Tensor =>
+  emit1('expand', [x, like], { axes });

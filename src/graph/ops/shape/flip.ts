@@ -9,20 +9,28 @@ export type FlipAttrs = { readonly axis: number };
 
 export const flipOp: Op<FlipAttrs> = {
   // x with an axis in reverse order.
-  name: 'flip', takes: ['stored'],
+  name: 'flip',
+  takes: ['stored'],
   infer([x], { axis }) {
     checkAxis('flip', x, axis);
-    if (typeof x.shape[axis] !== 'number') throw new ShapeError(`flip: dimension ${axis} of ${showShape(x.shape)} varies at run time`);
+    if (typeof x.shape[axis] !== 'number')
+      throw new ShapeError(`flip: dimension ${axis} of ${showShape(x.shape)} ` + `varies at run time`);
     return [x];
   },
   grad: ({ douts: [dout], attrs }) => [dout && emit1('flip', [dout], attrs)],
-  lower: { kind: 'map', weight: 0, at: ({ e, inputs: [x], attrs: { axis } }, index) =>
-    x.at(index.map((i, d) => (d === axis ? e.linear(boundOf(x.type.shape[axis]) - 1, [[-1, i]]) : i))) },
+  lower: {
+    kind: 'map',
+    weight: 0,
+    at: ({ e, inputs: [x], attrs: { axis } }, index) =>
+      x.at(index.map((i, d) => (d === axis ? e.linear(boundOf(x.type.shape[axis]) - 1, [[-1, i]]) : i))),
+  },
   reference({ inputs: [x], inTypes: [type], attrs: { axis } }) {
-    const step = stridesOf(type.shape)[axis], size = boundOf(type.shape[axis]);
+    const step = stridesOf(type.shape)[axis],
+      size = boundOf(type.shape[axis]);
     return [Float64Array.from(x, (_, i) => x[i + (size - 1 - 2 * (Math.floor(i / step) % size)) * step])];
   },
 };
 
 /** x with `axis` (negative: from the end) in reverse order. */
-export const flip = (x: Tensor, axis: number): Tensor => emit1('flip', [x], { axis: axis < 0 ? axis + x.shape.length : axis });
+export const flip = (x: Tensor, axis: number): Tensor =>
+  emit1('flip', [x], { axis: axis < 0 ? axis + x.shape.length : axis });

@@ -1,5 +1,5 @@
-// Rows of a table by their numbers (an embedding). A number outside the table reads nothing and gives a row of NaN (0 for integers),
-// which stops a training run; with `zeros`, of 0.
+// Rows of a table by their numbers (an embedding). A number outside the table reads nothing and gives a row of NaN (0
+// for integers), which stops a training run; with `zeros`, of 0.
 import { ShapeError } from '../../../base/errors.ts';
 import { boundOf, elements, showShape } from '../../../base/shape.ts';
 import type { Op } from '../../op.ts';
@@ -11,28 +11,52 @@ export type GatherAttrs = { readonly zeros: boolean };
 
 export const gatherOp: Op<GatherAttrs> = {
   // Row index[...] of the table for each index; NaN outside the table.
-  name: 'gather', takes: ['stored'],
+  name: 'gather',
+  takes: ['stored'],
   infer([table, index]) {
     if (index.dtype !== 'int32' || table.shape.length === 0) {
-      throw new ShapeError(`gather: needs a table with rows and int32 indices, got ${showShape(table.shape)} and ${index.dtype}`);
+      throw new ShapeError(
+        `gather: needs a table with rows and int32 indices, got ${showShape(table.shape)} and ` + `${index.dtype}`,
+      );
     }
     return [{ dtype: table.dtype, shape: [...index.shape, ...table.shape.slice(1)] }];
   },
   grad: ({ inputs: [table, index], douts: [dout] }) => [dout && emit1('scatterAdd', [index, dout, table]), null],
-  lower: { kind: 'map', weight: 2, at(call, at) {
-    const { e, inputs: [table, index], attrs } = call, dtype = table.type.dtype, lead = index.type.shape.length;
-    const outside = e.const(isFloat(dtype) && !attrs.zeros ? NaN : 0, dtype);
-    if (boundOf(table.type.shape[0]) === 0) return outside;
-    const row = e.op('cast', [index.at(at.slice(0, lead))], 'index');
-    const inside = e.op('and', [e.op('le', [e.index(0), row], 'bool'), e.op('lt', [row, call.extent(table.type, 0)], 'bool')], 'bool');
-    const value = table.at([e.op('select', [inside, row, e.index(0)], 'index'), ...at.slice(lead)]);
-    return e.op('select', [inside, value, outside], dtype);
-  } },
+  lower: {
+    kind: 'map',
+    weight: 2,
+    at(call, at) {
+      const {
+          e,
+          inputs: [table, index],
+          attrs,
+        } = call,
+        dtype = table.type.dtype,
+        lead = index.type.shape.length;
+      const outside = e.const(isFloat(dtype) && !attrs.zeros ? NaN : 0, dtype);
+      if (boundOf(table.type.shape[0]) === 0) return outside;
+      const row = e.op('cast', [index.at(at.slice(0, lead))], 'index');
+      const inside = e.op(
+        'and',
+        [e.op('le', [e.index(0), row], 'bool'), e.op('lt', [row, call.extent(table.type, 0)], 'bool')],
+        'bool',
+      );
+      const value = table.at([e.op('select', [inside, row, e.index(0)], 'index'), ...at.slice(lead)]);
+      return e.op('select', [inside, value, outside], dtype);
+    },
+  },
   reference(call) {
-    const { inputs: [table, index], inTypes: [type], outTypes: [to] } = call;
-    const width = elements(type.shape.slice(1)), rows = call.rows(type);
+    const {
+      inputs: [table, index],
+      inTypes: [type],
+      outTypes: [to],
+    } = call;
+    const width = elements(type.shape.slice(1)),
+      rows = call.rows(type);
     const out = new Float64Array(elements(to.shape)).fill(isFloat(to.dtype) && !call.attrs.zeros ? NaN : 0);
-    index.forEach((r, i) => { if (r >= 0 && r < rows) out.set(table.subarray(r * width, r * width + width), i * width); });
+    index.forEach((r, i) => {
+      if (r >= 0 && r < rows) out.set(table.subarray(r * width, r * width + width), i * width);
+    });
     return [out];
   },
 };

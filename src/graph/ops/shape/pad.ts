@@ -9,30 +9,45 @@ export type PadAttrs = { readonly axis: number; readonly before: number; readonl
 
 export const padOp: Op<PadAttrs> = {
   // x with zeros before and after along an axis.
-  name: 'pad', takes: ['stored'],
+  name: 'pad',
+  takes: ['stored'],
   infer([x], { axis, before, after }) {
     checkAxis('pad', x, axis);
     const d = x.shape[axis];
-    if (typeof d !== 'number') throw new ShapeError(`pad: dimension ${axis} of ${showShape(x.shape)} varies at run time`);
+    if (typeof d !== 'number')
+      throw new ShapeError(`pad: dimension ${axis} of ${showShape(x.shape)} varies at run time`);
     if (![before, after].every((n) => Number.isInteger(n) && n >= 0)) {
-      throw new ShapeError(`pad: cannot add ${before} and ${after} zeros`, 'whole numbers of at least 0; slice takes away');
+      throw new ShapeError(
+        `pad: cannot add ${before} and ${after} zeros`,
+        'whole numbers of at least 0; slice ' + 'takes away',
+      );
     }
     return [{ dtype: x.dtype, shape: x.shape.map((s, i) => (i === axis ? before + d + after : s)) }];
   },
   grad({ inputs: [x], douts: [dout], attrs: { axis, before } }) {
     return [dout && emit1('slice', [dout], { axis, from: before, to: before + boundOf(x.shape[axis]) })];
   },
-  lower: { kind: 'map', once: true, at({ e, inputs: [x], attrs: { axis, before } }, index) {
-    const n = boundOf(x.type.shape[axis]), zero = e.const(0, x.type.dtype);
-    if (n === 0) return zero;
-    const i = index[axis];
-    const inside = e.op('and', [e.op('le', [e.index(before), i], 'bool'), e.op('lt', [i, e.index(before + n)], 'bool')], 'bool');
-    // Outside, element 0 is read for nothing.
-    const at = e.op('select', [inside, e.linear(-before, [[1, i]]), e.index(0)], 'index');
-    return e.op('select', [inside, x.at(index.map((d, k) => (k === axis ? at : d))), zero], x.type.dtype);
-  } },
+  lower: {
+    kind: 'map',
+    once: true,
+    at({ e, inputs: [x], attrs: { axis, before } }, index) {
+      const n = boundOf(x.type.shape[axis]),
+        zero = e.const(0, x.type.dtype);
+      if (n === 0) return zero;
+      const i = index[axis];
+      const inside = e.op(
+        'and',
+        [e.op('le', [e.index(before), i], 'bool'), e.op('lt', [i, e.index(before + n)], 'bool')],
+        'bool',
+      );
+      // Outside, element 0 is read for nothing.
+      const at = e.op('select', [inside, e.linear(-before, [[1, i]]), e.index(0)], 'index');
+      return e.op('select', [inside, x.at(index.map((d, k) => (k === axis ? at : d))), zero], x.type.dtype);
+    },
+  },
   reference({ inputs: [x], inTypes: [from], outTypes: [to], attrs }) {
-    const out = new Float64Array(elements(to.shape)), run = stridesOf(from.shape)[attrs.axis];
+    const out = new Float64Array(elements(to.shape)),
+      run = stridesOf(from.shape)[attrs.axis];
     const [part, whole] = [from, to].map((t) => boundOf(t.shape[attrs.axis]) * run);
     for (let i = 0, o = attrs.before * run; i < x.length; i += part, o += whole) out.set(x.subarray(i, i + part), o);
     return [out];

@@ -7,29 +7,55 @@ import { checkCache } from './updateRows.ts';
 
 export const readRowsOp: Op = {
   // [:, t] = cache[:, start + t]; like gives the shape.
-  name: 'readRows', unread: [1],
+  name: 'readRows',
+  unread: [1],
   infer([cache, like, start]) {
     checkCache('readRows', cache, like, start);
     return [like];
   },
   grad({ inputs: [cache, , start], douts: [d] }) {
     if (!d) return [null, null, null];
-    const zeros = cache.builder.emit('constant', [], { value: 0, dtype: cache.dtype, shape: cache.shape.map(boundOf) })[0];
+    const zeros = cache.builder.emit('constant', [], {
+      value: 0,
+      dtype: cache.dtype,
+      shape: cache.shape.map(boundOf),
+    })[0];
     return [emit1('updateRows', [zeros, d, start]), null, null];
   },
-  lower: { kind: 'map', weight: 2, at({ e, inputs: [cache, , start] }, index) {
-    const size = boundOf(cache.type.shape[1]), { dtype } = cache.type;
-    if (size === 0) return e.const(0, dtype);
-    const row = e.linear(0, [[1, index[1]], [1, e.op('cast', [start.at([])], 'index')]]);
-    const below = (a: Expr, b: Expr): Expr => e.op('le', [a, b], 'bool');
-    const inside = e.op('and', [below(e.index(0), row), below(row, e.index(size - 1))], 'bool');
-    return e.op('select', [inside, cache.at([index[0], e.op('select', [inside, row, e.index(0)], 'index'), ...index.slice(2)]), e.const(0, dtype)], dtype);
-  } },
+  lower: {
+    kind: 'map',
+    weight: 2,
+    at({ e, inputs: [cache, , start] }, index) {
+      const size = boundOf(cache.type.shape[1]),
+        { dtype } = cache.type;
+      if (size === 0) return e.const(0, dtype);
+      const row = e.linear(0, [
+        [1, index[1]],
+        [1, e.op('cast', [start.at([])], 'index')],
+      ]);
+      const below = (a: Expr, b: Expr): Expr => e.op('le', [a, b], 'bool');
+      const inside = e.op('and', [below(e.index(0), row), below(row, e.index(size - 1))], 'bool');
+      return e.op(
+        'select',
+        [
+          inside,
+          cache.at([index[0], e.op('select', [inside, row, e.index(0)], 'index'), ...index.slice(2)]),
+          e.const(0, dtype),
+        ],
+        dtype,
+      );
+    },
+  },
   reference({ inputs: [cache, , [start]], inTypes: [tc], outTypes: [o] }) {
-    const out = new Float64Array(elements(o.shape)), width = elements(tc.shape.slice(2)), [B, C] = tc.shape.map(boundOf), T = boundOf(o.shape[1]);
-    for (let b = 0; b < B; b++) for (let t = 0; t < T; t++) {
-      if (start + t >= 0 && start + t < C) out.set(cache.subarray((b * C + start + t) * width, (b * C + start + t + 1) * width), (b * T + t) * width);
-    }
+    const out = new Float64Array(elements(o.shape)),
+      width = elements(tc.shape.slice(2)),
+      [B, C] = tc.shape.map(boundOf),
+      T = boundOf(o.shape[1]);
+    for (let b = 0; b < B; b++)
+      for (let t = 0; t < T; t++) {
+        if (start + t >= 0 && start + t < C)
+          out.set(cache.subarray((b * C + start + t) * width, (b * C + start + t + 1) * width), (b * T + t) * width);
+      }
     return [out];
   },
 };

@@ -9,22 +9,37 @@ export type ReshapeAttrs = { readonly shape: readonly number[] };
 
 export const reshapeOp: Op<ReshapeAttrs> = {
   // The elements of x in the same order under another shape.
-  name: 'reshape', takes: ['stored'],
+  name: 'reshape',
+  takes: ['stored'],
   infer([x], { shape }) {
-    const from = x.shape.reduce<number>((n, d) => n * boundOf(d), 1), to = shape.reduce((n, d) => n * d, 1);
-    if (from !== to) throw new ShapeError(`reshape: ${showShape(x.shape)} has ${from} elements, [${shape.join(', ')}] has ${to}`);
+    const from = x.shape.reduce<number>((n, d) => n * boundOf(d), 1),
+      to = shape.reduce((n, d) => n * d, 1);
+    if (from !== to)
+      throw new ShapeError(`reshape: ${showShape(x.shape)} has ${from} elements, ` + `[${shape.join(', ')}] has ${to}`);
     const first = x.shape[0];
     if (first === undefined || typeof first === 'number') return [{ dtype: x.dtype, shape }];
     if (shape[0] !== first.bound) {
-      throw new ShapeError(`reshape: the first dimension of ${showShape(x.shape)} varies at run time and cannot be merged or split`);
+      throw new ShapeError(
+        `reshape: the first dimension of ${showShape(x.shape)} varies at run time and cannot be ` + `merged or split`,
+      );
     }
     return [{ dtype: x.dtype, shape: [first, ...shape.slice(1)] }];
   },
   grad: ({ inputs: [x], douts: [dout] }) => [dout && emit1('reshape', [dout], { shape: x.shape.map(boundOf) })],
-  lower: { kind: 'map', weight: 0, at({ e, inputs: [x], outTypes: [type] }, index) {
-    const strides = stridesOf(type.shape);
-    return x.linear(e.linear(0, index.map((i, d) => [strides[d], i])));
-  }, linear: ({ inputs: [x] }, l) => x.linear(l) },
+  lower: {
+    kind: 'map',
+    weight: 0,
+    at({ e, inputs: [x], outTypes: [type] }, index) {
+      const strides = stridesOf(type.shape);
+      return x.linear(
+        e.linear(
+          0,
+          index.map((i, d) => [strides[d], i]),
+        ),
+      );
+    },
+    linear: ({ inputs: [x] }, l) => x.linear(l),
+  },
   reference: ({ inputs: [x] }) => [x],
 };
 
@@ -39,7 +54,8 @@ export function reshape(x: Tensor, shape: readonly number[]): Tensor {
 
 /** Dimensions `from`..`to` (inclusive, negative from the end) merged into one. */
 export function flatten(x: Tensor, from = 0, to = -1): Tensor {
-  const dims: number[] = x.shape.map((d: Dim) => boundOf(d)), last = to < 0 ? to + dims.length : to;
+  const dims: number[] = x.shape.map((d: Dim) => boundOf(d)),
+    last = to < 0 ? to + dims.length : to;
   if (![from, last].every((a) => Number.isInteger(a) && a >= 0 && a < dims.length) || from > last) {
     throw new ShapeError(`flatten: ${showShape(x.shape)} has no dimensions ${String(from)} to ${String(to)}`);
   }

@@ -10,21 +10,29 @@ export type SliceAttrs = { readonly axis: number; readonly from: number; readonl
 
 export const sliceOp: Op<SliceAttrs> = {
   // Elements from..to-1 of an axis of x.
-  name: 'slice', takes: ['stored'],
+  name: 'slice',
+  takes: ['stored'],
   infer([x], { axis, from, to }) {
     checkAxis('slice', x, axis);
     const d = x.shape[axis];
-    if (typeof d !== 'number') throw new ShapeError(`slice: dimension ${axis} of ${showShape(x.shape)} varies at run time`);
-    if (!([from, to].every(Number.isInteger) && from >= 0 && from <= to && to <= d)) throw new ShapeError(`slice: ${from}..${to} is no range of dimension ${axis} of ${showShape(x.shape)}`);
+    if (typeof d !== 'number')
+      throw new ShapeError(`slice: dimension ${axis} of ${showShape(x.shape)} varies at ` + `run time`);
+    if (!([from, to].every(Number.isInteger) && from >= 0 && from <= to && to <= d))
+      throw new ShapeError(`slice: ${from}..${to} is no range of dimension ${axis} of ${showShape(x.shape)}`);
     return [{ dtype: x.dtype, shape: x.shape.map((s, i) => (i === axis ? to - from : s)) }];
   },
   grad({ inputs: [x], douts: [dout], attrs: { axis, from, to } }) {
     return [dout && emit1('pad', [dout], { axis, before: from, after: boundOf(x.shape[axis]) - to })];
   },
-  lower: { kind: 'map', weight: 0, at: ({ e, inputs: [x], attrs: { axis, from } }, index) =>
-    x.at(index.map((i, d) => (d === axis ? e.linear(from, [[1, i]]) : i))) },
+  lower: {
+    kind: 'map',
+    weight: 0,
+    at: ({ e, inputs: [x], attrs: { axis, from } }, index) =>
+      x.at(index.map((i, d) => (d === axis ? e.linear(from, [[1, i]]) : i))),
+  },
   reference({ inputs: [x], inTypes: [from], outTypes: [to], attrs }) {
-    const out = new Float64Array(elements(to.shape)), run = stridesOf(from.shape)[attrs.axis];
+    const out = new Float64Array(elements(to.shape)),
+      run = stridesOf(from.shape)[attrs.axis];
     const [whole, part] = [from, to].map((t) => boundOf(t.shape[attrs.axis]) * run);
     for (let o = 0, i = attrs.from * run; o < out.length; o += part, i += whole) out.set(x.subarray(i, i + part), o);
     return [out];
@@ -33,7 +41,10 @@ export const sliceOp: Op<SliceAttrs> = {
 
 /** Elements from..to-1 of `axis` (both may count from the end if negative). */
 export function slice(x: Tensor, axis: number, from: number, to: number): Tensor {
-  const at = axis < 0 ? axis + x.shape.length : axis, size = x.shape[at] === undefined ? 0 : boundOf(x.shape[at]);
+  const at = axis < 0 ? axis + x.shape.length : axis,
+    size = x.shape[at] === undefined ? 0 : boundOf(x.shape[at]);
   const [start, end] = [from, to].map((i) => (i < 0 ? i + size : i));
-  return start === 0 && end === size && typeof x.shape[at] === 'number' ? x : emit1('slice', [x], { axis: at, from: start, to: end });
+  return start === 0 && end === size && typeof x.shape[at] === 'number'
+    ? x
+    : emit1('slice', [x], { axis: at, from: start, to: end });
 }

@@ -8,20 +8,31 @@ export type TransposeAttrs = { readonly order: readonly number[] };
 
 export const transposeOp: Op<TransposeAttrs> = {
   // Dimension i of the result is dimension order[i] of x.
-  name: 'transpose', takes: ['stored'],
+  name: 'transpose',
+  takes: ['stored'],
   infer([x], { order }) {
     if ([...order].sort((a, b) => a - b).some((d, i) => d !== i) || order.length !== x.shape.length) {
       throw new ShapeError(`transpose: [${order.join(', ')}] is no order of the dimensions of ${showShape(x.shape)}`);
     }
     if (typeof x.shape[0] !== 'number' && order[0] !== 0) {
-      throw new ShapeError(`transpose: the first dimension of ${showShape(x.shape)} varies at run time and must stay first`);
+      throw new ShapeError(
+        `transpose: the first dimension of ${showShape(x.shape)} varies at run time and must ` + `stay first`,
+      );
     }
     return [{ dtype: x.dtype, shape: order.map((d) => x.shape[d]) }];
   },
-  grad: ({ douts: [dout], attrs: { order } }) => [dout && emit1('transpose', [dout], { order: order.map((_, i) => order.indexOf(i)) })],
-  lower: { kind: 'map', weight: 0, at: ({ inputs: [x], attrs: { order } }, index) => x.at(order.map((_, i) => index[order.indexOf(i)])) },
+  grad: ({ douts: [dout], attrs: { order } }) => [
+    dout && emit1('transpose', [dout], { order: order.map((_, i) => order.indexOf(i)) }),
+  ],
+  lower: {
+    kind: 'map',
+    weight: 0,
+    at: ({ inputs: [x], attrs: { order } }, index) => x.at(order.map((_, i) => index[order.indexOf(i)])),
+  },
   reference({ inputs: [x], inTypes: [from], outTypes: [to], attrs: { order } }) {
-    const dims = sizes(to.shape), strides = stridesOf(from.shape), own = stridesOf(to.shape);
+    const dims = sizes(to.shape),
+      strides = stridesOf(from.shape),
+      own = stridesOf(to.shape);
     const out = new Float64Array(elements(to.shape));
     for (let flat = 0; flat < out.length; flat++) {
       out[flat] = x[dims.reduce((o, d, i) => o + (Math.floor(flat / own[i]) % d) * strides[order[i]], 0)];

@@ -1,4 +1,5 @@
-// Writes some steps' rows into a cache, for keys and values of attention. Rows that would lie outside the cache are left out.
+// Writes some steps' rows into a cache, for keys and values of attention. Rows that would lie outside the cache are
+// left out.
 import { ShapeError } from '../../../base/errors.ts';
 import { boundOf, elements, sameShape, showType, type TensorType } from '../../../base/shape.ts';
 import type { Expr } from '../../../kernel/expr.ts';
@@ -8,10 +9,19 @@ import { emit1, type Tensor } from '../../tensor.ts';
 /** Checks that `rows` are some of the cache's along axis 1, and `start` a whole number. */
 export function checkCache(op: string, cache: TensorType, rows: TensorType, start: TensorType): void {
   const rest = (t: TensorType): TensorType['shape'] => [t.shape[0], ...t.shape.slice(2)];
-  if (cache.shape.length < 2 || cache.shape.length !== rows.shape.length || !sameShape(rest(cache), rest(rows)) || cache.dtype !== rows.dtype) {
-    throw new ShapeError(`${op}: rows ${showType(rows)} do not fit the cache ${showType(cache)}`, 'they may differ in axis 1 alone');
+  if (
+    cache.shape.length < 2 ||
+    cache.shape.length !== rows.shape.length ||
+    !sameShape(rest(cache), rest(rows)) ||
+    cache.dtype !== rows.dtype
+  ) {
+    throw new ShapeError(
+      `${op}: rows ${showType(rows)} do not fit the cache ` + `${showType(cache)}`,
+      'they may differ in axis 1 alone',
+    );
   }
-  if (start.dtype !== 'int32' || start.shape.length !== 0) throw new ShapeError(`${op}: start must be an int32 scalar, got ${showType(start)}`);
+  if (start.dtype !== 'int32' || start.shape.length !== 0)
+    throw new ShapeError(`${op}: start must be an int32 ` + `scalar, got ${showType(start)}`);
 }
 
 export const updateRowsOp: Op = {
@@ -23,25 +33,51 @@ export const updateRowsOp: Op = {
   },
   grad({ inputs: [, rows, start], douts: [d], needs }) {
     if (!d) return [null, null, null];
-    const zeros = (): Tensor => rows.builder.emit('constant', [], { value: 0, dtype: rows.dtype, shape: rows.shape.map(boundOf) })[0];
-    return [needs[0] ? emit1('updateRows', [d, zeros(), start]) : null, needs[1] ? emit1('readRows', [d, rows, start]) : null, null];
+    const zeros = (): Tensor =>
+      rows.builder.emit('constant', [], { value: 0, dtype: rows.dtype, shape: rows.shape.map(boundOf) })[0];
+    return [
+      needs[0] ? emit1('updateRows', [d, zeros(), start]) : null,
+      needs[1] ? emit1('readRows', [d, rows, start]) : null,
+      null,
+    ];
   },
-  lower: { kind: 'map', weight: 2, at({ e, inputs: [cache, rows, start] }, index) {
-    const count = boundOf(rows.type.shape[1]);
-    if (count === 0) return cache.at(index);
-    const row = e.linear(0, [[1, index[1]], [-1, e.op('cast', [start.at([])], 'index')]]);
-    const below = (a: Expr, b: Expr): Expr => e.op('le', [a, b], 'bool');
-    const inside = e.op('and', [below(e.index(0), row), below(row, e.index(count - 1))], 'bool');
-    return e.op('select', [inside, rows.at([index[0], e.op('select', [inside, row, e.index(0)], 'index'), ...index.slice(2)]), cache.at(index)], cache.type.dtype);
-  } },
+  lower: {
+    kind: 'map',
+    weight: 2,
+    at({ e, inputs: [cache, rows, start] }, index) {
+      const count = boundOf(rows.type.shape[1]);
+      if (count === 0) return cache.at(index);
+      const row = e.linear(0, [
+        [1, index[1]],
+        [-1, e.op('cast', [start.at([])], 'index')],
+      ]);
+      const below = (a: Expr, b: Expr): Expr => e.op('le', [a, b], 'bool');
+      const inside = e.op('and', [below(e.index(0), row), below(row, e.index(count - 1))], 'bool');
+      return e.op(
+        'select',
+        [
+          inside,
+          rows.at([index[0], e.op('select', [inside, row, e.index(0)], 'index'), ...index.slice(2)]),
+          cache.at(index),
+        ],
+        cache.type.dtype,
+      );
+    },
+  },
   reference({ inputs: [cache, rows, [start]], inTypes: [tc, tr] }) {
-    const out = cache.slice(), width = elements(tc.shape.slice(2)), [B, C] = tc.shape.map(boundOf), T = boundOf(tr.shape[1]);
-    for (let b = 0; b < B; b++) for (let t = 0; t < T; t++) {
-      if (start + t >= 0 && start + t < C) out.set(rows.subarray((b * T + t) * width, (b * T + t + 1) * width), (b * C + start + t) * width);
-    }
+    const out = cache.slice(),
+      width = elements(tc.shape.slice(2)),
+      [B, C] = tc.shape.map(boundOf),
+      T = boundOf(tr.shape[1]);
+    for (let b = 0; b < B; b++)
+      for (let t = 0; t < T; t++) {
+        if (start + t >= 0 && start + t < C)
+          out.set(rows.subarray((b * T + t) * width, (b * T + t + 1) * width), (b * C + start + t) * width);
+      }
     return [out];
   },
 };
 
 /** cache [B, C, ...rest], rows [B, T, ...rest], start int32 [] -> cache with the rows at start .. start + T - 1. */
-export const updateRows = (cache: Tensor, rows: Tensor, start: Tensor): Tensor => emit1('updateRows', [cache, rows, start]);
+export const updateRows = (cache: Tensor, rows: Tensor, start: Tensor): Tensor =>
+  emit1('updateRows', [cache, rows, start]);
