@@ -1,4 +1,4 @@
-// All checks of the project. `check`: types, lint, unused code, structure; `unit [FILE | --FLAG=VALUE]...`: the tests,
+// All checks of the project. `check`: types, format, lint, unused code, structure; `unit [FILE | --FLAG=VALUE]...`: the tests,
 // with arguments for node's test runner; `full`: all, with what takes too long for every change; none of them: all, the
 // tests last. Exit code 1 if any failed.
 import { spawnSync } from 'node:child_process';
@@ -34,6 +34,7 @@ const everything = mode === 'all' || mode === 'full';
 
 if (everything || mode === 'check') {
   run('types', ['node_modules/typescript/bin/tsc', '-p', 'tsconfig.json']);
+  run('format', ['tools/format.ts', '--check']);
   run('lint', ['node_modules/eslint/bin/eslint.js', '--max-warnings=0', '.']);
   run('unused code', ['node_modules/knip/bin/knip.js', '--no-progress', '--no-config-hints']);
 }

@@ -1,26 +1,29 @@
-// The driver of the native device: memory, kernel libraries, and a pool of threads that walks a Program's table of steps in waves.
+// The driver of the native device: memory, kernel libraries, and a pool of threads that walks a Program's table of
+// steps in waves.
 //
-// A wave: its tasks are numbered through (step after step), `first` says where each step begins. `left` counts tasks not yet taken, `open`
-// tasks not yet done. To take a task is to decrement `left` while it is positive; only a thread that took one reads the wave's other fields, and
-// the wave cannot end before that thread takes its tasks off `open`. So a worker that comes late, or not at all, delays nobody, and a stale
-// look at `left` is harmless: what counts is the value that the compare-and-swap found.
-// A chain is a wave whose tasks are groups: a task is one group's share of all its steps, one after the other (driver.h: dm_step.groups).
+// A wave: its tasks are numbered through (step after step), `first` says where each step begins. `left` counts tasks
+// not yet taken, `open` tasks not yet done. To take a task is to decrement `left` while it is positive; only a thread
+// that took one reads the wave's other fields, and the wave cannot end before that thread takes its tasks off `open`.
+// So a worker that comes late, or not at all, delays nobody, and a stale look at `left` is harmless: what counts is the
+// value that the compare-and-swap found. A chain is a wave whose tasks are groups: a task is one group's share of all
+// its steps, one after the other (driver.h: dm_step.groups).
 //   caller -> worker: fields of the wave, then left (release); the taker's compare-and-swap acquires.
 //   worker -> caller: results, then open -= done (release); the caller acquires open == 0.
-// Sleeping is Dekker's pattern (seq_cst): the sleeper announces itself, then looks again; the waker changes the word, then looks for sleepers.
+// Sleeping is Dekker's pattern (seq_cst): the sleeper announces itself, then looks again; the waker changes the word,
+// then looks for sleepers.
 #define _GNU_SOURCE
 #include "driver.h"
+#include "wait.h"
 #include <dlfcn.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include "wait.h"
 
-extern const dm_core dm_core_table;  // gemm.c
+extern const dm_core dm_core_table; // gemm.c
 
-#define CHAIN_TASKS 8  // a chain has no group of more than 1 / (this times threads) of all rows
+#define CHAIN_TASKS 8 // a chain has no group of more than 1 / (this times threads) of all rows
 #define HUGE_PAGE ((size_t)2 << 20)
 #ifdef MAP_POPULATE
 #define POPULATE MAP_POPULATE
@@ -33,17 +36,23 @@ static size_t mapped(int64_t bytes) {
   return (size + page - 1) / page * page;
 }
 
-// A large region starts at a multiple of a huge page (map more, return the ends), or the kernel could not back it with huge pages. A
-// small one that will be used as a whole (a parameter) gets its pages at once: one by one they cost a first step more than its work.
+// A large region starts at a multiple of a huge page (map more, return the ends), or the kernel could not back it with
+// huge pages. A small one that will be used as a whole (a parameter) gets its pages at once: one by one they cost a
+// first step more than its work.
 static int64_t map(int64_t bytes, int huge) {
-  if (bytes < 0 || bytes > INT64_MAX / 2) return 0;
+  if (bytes < 0 || bytes > INT64_MAX / 2)
+    return 0;
   size_t size = mapped(bytes), extra = huge && size >= 2 * HUGE_PAGE ? HUGE_PAGE : 0;
-  char *p = mmap(NULL, size + extra, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | (huge && !extra ? POPULATE : 0), -1, 0);
-  if (p == MAP_FAILED) return 0;
+  char *p = mmap(NULL, size + extra, PROT_READ | PROT_WRITE,
+                 MAP_PRIVATE | MAP_ANONYMOUS | (huge && !extra ? POPULATE : 0), -1, 0);
+  if (p == MAP_FAILED)
+    return 0;
   if (extra) {
     size_t head = (HUGE_PAGE - ((uintptr_t)p & (HUGE_PAGE - 1))) & (HUGE_PAGE - 1);
-    if (head) munmap(p, head);
-    if (extra > head) munmap(p + head + size, extra - head);
+    if (head)
+      munmap(p, head);
+    if (extra > head)
+      munmap(p + head + size, extra - head);
     p += head;
 #ifdef MADV_HUGEPAGE
     madvise(p, size, MADV_HUGEPAGE);
@@ -52,20 +61,21 @@ static int64_t map(int64_t bytes, int huge) {
   return (int64_t)(intptr_t)p;
 }
 
-int64_t dm_alloc(int64_t bytes) {
-  return map(bytes, 1);
-}
+int64_t dm_alloc(int64_t bytes) { return map(bytes, 1); }
 
 void dm_free(int64_t addr, int64_t bytes) {
-  if (addr) munmap((void *)(intptr_t)addr, mapped(bytes));
+  if (addr)
+    munmap((void *)(intptr_t)addr, mapped(bytes));
 }
 
 void dm_copy_in(int64_t dst, const void *src, int64_t bytes) {
-  if (bytes > 0) memcpy((void *)(intptr_t)dst, src, (size_t)bytes);
+  if (bytes > 0)
+    memcpy((void *)(intptr_t)dst, src, (size_t)bytes);
 }
 
 void dm_copy_out(void *dst, int64_t src, int64_t bytes) {
-  if (bytes > 0) memcpy(dst, (const void *)(intptr_t)src, (size_t)bytes);
+  if (bytes > 0)
+    memcpy(dst, (const void *)(intptr_t)src, (size_t)bytes);
 }
 
 static pthread_mutex_t error_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -79,23 +89,24 @@ static void keep_error(const char *text) {
 
 int64_t dm_open(const char *path) {
   void *handle = dlopen(path, RTLD_NOW | RTLD_LOCAL);
-  if (!handle) keep_error(dlerror());
+  if (!handle)
+    keep_error(dlerror());
   return (int64_t)(intptr_t)handle;
 }
 
 int64_t dm_sym(int64_t handle, const char *name) {
   void *address = dlsym((void *)(intptr_t)handle, name);
-  if (!address) keep_error(dlerror());
+  if (!address)
+    keep_error(dlerror());
   return (int64_t)(intptr_t)address;
 }
 
 void dm_close(int64_t handle) {
-  if (handle) dlclose((void *)(intptr_t)handle);
+  if (handle)
+    dlclose((void *)(intptr_t)handle);
 }
 
-const char *dm_error(void) {
-  return error_text;
-}
+const char *dm_error(void) { return error_text; }
 
 #if defined(__AVX512F__)
 #define VECTOR 64
@@ -127,8 +138,8 @@ const char *dm_error(void) {
 const char *dm_info(void) {
   static char text[256];
   pthread_mutex_lock(&error_lock);
-  snprintf(text, sizeof text, "{\"driver\":1,\"compiler\":\"%s\",\"arch\":\"%s\",\"vector\":%d,\"fma\":%s,\"cpus\":%d}", COMPILER, ARCH, VECTOR,
-           FMA, dm_cpus());
+  snprintf(text, sizeof text, "{\"driver\":1,\"compiler\":\"%s\",\"arch\":\"%s\",\"vector\":%d,\"fma\":%s,\"cpus\":%d}",
+           COMPILER, ARCH, VECTOR, FMA, dm_cpus());
   pthread_mutex_unlock(&error_lock);
   return text;
 }
@@ -145,32 +156,36 @@ typedef struct member {
 struct pool {
   // written by the caller between waves
   const dm_step *steps;
-  int64_t count;     // steps of the wave
-  int32_t *first;    // first[s]: the number of tasks before step s; first[count]: all. Of a chain: its groups, in order
-  int64_t capacity;  // of `first`
-  int32_t threads, eager, groups;  // groups: not 0 in a chain
+  int64_t count;    // steps of the wave
+  int32_t *first;   // first[s]: the number of tasks before step s; first[count]: all. Of a chain: its groups, in order
+  int64_t capacity; // of `first`
+  int32_t threads, eager, groups; // groups: not 0 in a chain
   member *members;
   pthread_mutex_t running;
   _Alignas(LINE) _Atomic int32_t left;
   _Alignas(LINE) _Atomic uint32_t open;
   _Atomic uint32_t caller_sleeps;
-  _Alignas(LINE) _Atomic uint32_t wave;  // number of waves announced: the word that idle workers sleep on
+  _Alignas(LINE) _Atomic uint32_t wave; // number of waves announced: the word that idle workers sleep on
   _Atomic int32_t sleepers;
   _Atomic int32_t stop;
 };
 
 static dm_ctx context(const pool *p, const dm_step *s, int thread) {
-  return (dm_ctx){.buf = (void *const *)(intptr_t)s->buf, .n = (const int64_t *)(intptr_t)s->n, .scratch = p->members[thread].scratch,
-                  .core = &dm_core_table, .thread = thread, .threads = p->threads};
+  return (dm_ctx){.buf = (void *const *)(intptr_t)s->buf,
+                  .n = (const int64_t *)(intptr_t)s->n,
+                  .scratch = p->members[thread].scratch,
+                  .core = &dm_core_table,
+                  .thread = thread,
+                  .threads = p->threads};
 }
 
-static int skipped(const dm_step *s) {
-  return s->skip_if && *(const volatile int32_t *)(intptr_t)s->skip_if;
-}
+static int skipped(const dm_step *s) { return s->skip_if && *(const volatile int32_t *)(intptr_t)s->skip_if; }
 
 static int64_t count_tasks(const pool *p, const dm_step *s) {
-  if (skipped(s)) return 0;
-  if (!s->tasks_fn) return 1;
+  if (skipped(s))
+    return 0;
+  if (!s->tasks_fn)
+    return 1;
   dm_ctx c = context(p, s, 0);
   int64_t n = ((int64_t (*)(const dm_ctx *))(intptr_t)s->tasks_fn)(&c);
   return n < 0 ? 0 : n;
@@ -179,18 +194,21 @@ static int64_t count_tasks(const pool *p, const dm_step *s) {
 typedef void (*run_fn)(const dm_ctx *, int64_t);
 
 static void run_product(const pool *p, const dm_step *s, int thread, int64_t task) {
-  if (skipped(s)) return;
+  if (skipped(s))
+    return;
   dm_ctx c = context(p, s, thread);
   ((run_fn)(intptr_t)s->run_fn)(&c, task);
 }
 
-// One group's share of all steps of a chain: that of the q-th group. Every product is told what comes after it: the next one, or the first one
-// of the group that this thread will probably take next.
+// One group's share of all steps of a chain: that of the q-th group. Every product is told what comes after it: the
+// next one, or the first one of the group that this thread will probably take next.
 static void run_group(const pool *p, int thread, int32_t q) {
   const dm_step *end = p->steps + p->count;
   for (const dm_step *s = p->steps; s < end; s++) {
-    if (s + 1 < end) run_product(p, s + 1, thread, DM_SOON(p->first[q]));
-    else if (q + p->threads < p->groups) run_product(p, p->steps, thread, DM_SOON(p->first[q + p->threads]));
+    if (s + 1 < end)
+      run_product(p, s + 1, thread, DM_SOON(p->first[q]));
+    else if (q + p->threads < p->groups)
+      run_product(p, p->steps, thread, DM_SOON(p->first[q + p->threads]));
     run_product(p, s, thread, DM_WHOLE(p->first[q]));
   }
 }
@@ -203,7 +221,8 @@ static int32_t work(pool *p, int thread) {
   run_fn run = NULL;
   int32_t left = atomic_load_explicit(&p->left, memory_order_relaxed);
   while (left > 0) {
-    if (!atomic_compare_exchange_weak_explicit(&p->left, &left, left - 1, memory_order_acquire, memory_order_relaxed)) continue;
+    if (!atomic_compare_exchange_weak_explicit(&p->left, &left, left - 1, memory_order_acquire, memory_order_relaxed))
+      continue;
     const int32_t *first = p->first;
     int32_t task = (p->groups ? p->groups : first[p->count]) - left;
     done++;
@@ -213,7 +232,9 @@ static int32_t work(pool *p, int thread) {
       continue;
     }
     if (s < 0 || task >= first[s + 1]) {
-      do s++; while (task >= first[s + 1]);
+      do
+        s++;
+      while (task >= first[s + 1]);
       c = context(p, &p->steps[s], thread);
       run = (run_fn)(intptr_t)p->steps[s].run_fn;
     }
@@ -229,18 +250,23 @@ static void *worker(void *argument) {
   dm_float_mode(DM_FLOAT_DEFAULT);
   for (;;) {
     int32_t done = work(p, m->index);
-    if (done && atomic_fetch_sub(&p->open, (uint32_t)done) == (uint32_t)done && atomic_load(&p->caller_sleeps)) dm_unpark(&p->open, 1);
+    if (done && atomic_fetch_sub(&p->open, (uint32_t)done) == (uint32_t)done && atomic_load(&p->caller_sleeps))
+      dm_unpark(&p->open, 1);
     dm_wait w = {0};
     int32_t idle;
-    while ((idle = atomic_load_explicit(&p->left, memory_order_relaxed) <= 0 && !atomic_load_explicit(&p->stop, memory_order_relaxed)))
-      if (!dm_poll(&w, p->eager)) break;
+    while ((idle = atomic_load_explicit(&p->left, memory_order_relaxed) <= 0 &&
+                   !atomic_load_explicit(&p->stop, memory_order_relaxed)))
+      if (!dm_poll(&w, p->eager))
+        break;
     if (idle) {
       uint32_t wave = atomic_load(&p->wave);
       atomic_fetch_add(&p->sleepers, 1);
-      if (atomic_load(&p->left) <= 0 && !atomic_load(&p->stop)) dm_park(&p->wave, wave);
+      if (atomic_load(&p->left) <= 0 && !atomic_load(&p->stop))
+        dm_park(&p->wave, wave);
       atomic_fetch_sub(&p->sleepers, 1);
     }
-    if (atomic_load(&p->stop)) return NULL;
+    if (atomic_load(&p->stop))
+      return NULL;
   }
 }
 
@@ -249,24 +275,29 @@ static void announce(pool *p, int32_t tasks) {
   atomic_store(&p->left, tasks);
   atomic_fetch_add(&p->wave, 1);
   int32_t sleepers = atomic_load(&p->sleepers);
-  if (sleepers > 0) dm_unpark(&p->wave, tasks - 1);
+  if (sleepers > 0)
+    dm_unpark(&p->wave, tasks - 1);
 }
 
 static void wait_for_tasks(pool *p) {
   dm_wait w = {0};
   uint32_t open;
   while ((open = atomic_load_explicit(&p->open, memory_order_acquire))) {
-    if (dm_poll(&w, p->eager)) continue;
+    if (dm_poll(&w, p->eager))
+      continue;
     atomic_store(&p->caller_sleeps, 1);
-    if ((open = atomic_load(&p->open))) dm_park(&p->open, open);
+    if ((open = atomic_load(&p->open)))
+      dm_park(&p->open, open);
     atomic_store(&p->caller_sleeps, 0);
   }
 }
 
 static int room(pool *p, int64_t count) {
-  if (count <= p->capacity) return 1;
+  if (count <= p->capacity)
+    return 1;
   int32_t *first = realloc(p->first, (size_t)(count + 64) * sizeof *first);
-  if (first) p->first = first, p->capacity = count + 64;
+  if (first)
+    p->first = first, p->capacity = count + 64;
   return first != NULL;
 }
 
@@ -277,14 +308,18 @@ static void share_tasks(pool *p, int32_t tasks) {
   wait_for_tasks(p);
 }
 
-// How many steps, of at most `most`, form a chain: 1 where that would be no gain, because one group is a large share of all.
+// How many steps, of at most `most`, form a chain: 1 where that would be no gain, because one group is a large share of
+// all.
 static int64_t chain_of(const pool *p, const dm_step *s, int64_t most) {
-  if (most < 2 || !s[1].groups) return 1;
+  if (most < 2 || !s[1].groups)
+    return 1;
   const int32_t *offsets = (const int32_t *)(intptr_t)s[1].offsets;
   int64_t groups = s[1].groups, all = offsets[groups] - offsets[0], n = 2;
   for (int64_t z = 0; z < groups; z++)
-    if ((int64_t)(offsets[z + 1] - offsets[z]) * CHAIN_TASKS * p->threads > all) return 1;
-  while (n < most && s[n].groups) n++;
+    if ((int64_t)(offsets[z + 1] - offsets[z]) * CHAIN_TASKS * p->threads > all)
+      return 1;
+  while (n < most && s[n].groups)
+    n++;
   return n;
 }
 
@@ -292,35 +327,44 @@ static int64_t chain_of(const pool *p, const dm_step *s, int64_t most) {
 static int64_t run_chain(pool *p, const dm_step *steps, int64_t count) {
   const int32_t *offsets = (const int32_t *)(intptr_t)steps[1].offsets;
   int64_t groups = steps[1].groups, all = offsets[groups] - offsets[0], n = 0;
-  if (!room(p, groups)) return -2;
+  if (!room(p, groups))
+    return -2;
   for (int64_t size = 8; size >= 0; size--)
     for (int64_t z = 0; z < groups; z++) {
-      int64_t quarters = all > 0 ? 4 * groups * (offsets[z + 1] - offsets[z]) / all : 0;  // of the mean
-      if ((quarters > 8 ? 8 : quarters) == size) p->first[n++] = (int32_t)z;
+      int64_t quarters = all > 0 ? 4 * groups * (offsets[z + 1] - offsets[z]) / all : 0; // of the mean
+      if ((quarters > 8 ? 8 : quarters) == size)
+        p->first[n++] = (int32_t)z;
     }
   p->steps = steps, p->count = count, p->groups = (int32_t)groups;
-  if (p->threads > 1) share_tasks(p, p->groups);
-  else for (int32_t q = 0; q < p->groups; q++) run_group(p, 0, q);
+  if (p->threads > 1)
+    share_tasks(p, p->groups);
+  else
+    for (int32_t q = 0; q < p->groups; q++)
+      run_group(p, 0, q);
   p->groups = 0;
   return 0;
 }
 
 static int64_t run_wave(pool *p, const dm_step *steps, int64_t count, int64_t *tasks) {
-  if (!room(p, count + 1)) return -2;
+  if (!room(p, count + 1))
+    return -2;
   int64_t total = 0;
   p->steps = steps, p->count = count;
   for (int64_t s = 0; s < count; s++) {
     p->first[s] = (int32_t)total;
     total += count_tasks(p, &steps[s]);
-    if (total > INT32_MAX) return -3;
+    if (total > INT32_MAX)
+      return -3;
   }
   p->first[count] = (int32_t)total;
   *tasks = total;
-  if (total == 0) return 0;
+  if (total == 0)
+    return 0;
   if (total == 1 || p->threads == 1) {
     for (int64_t s = 0; s < count; s++) {
       dm_ctx c = context(p, &steps[s], 0);
-      for (int64_t t = 0; t < p->first[s + 1] - p->first[s]; t++) ((run_fn)(intptr_t)steps[s].run_fn)(&c, t);
+      for (int64_t t = 0; t < p->first[s + 1] - p->first[s]; t++)
+        ((run_fn)(intptr_t)steps[s].run_fn)(&c, t);
     }
     return 0;
   }
@@ -331,7 +375,8 @@ static int64_t run_wave(pool *p, const dm_step *steps, int64_t count, int64_t *t
 int64_t dm_run(int64_t pool_, const void *table, int64_t from, int64_t to, int64_t *profile_ns) {
   pool *p = (pool *)(intptr_t)pool_;
   const dm_step *steps = table;
-  if (!p || from < 0 || to < from || (!steps && to > from)) return -1;
+  if (!p || from < 0 || to < from || (!steps && to > from))
+    return -1;
   pthread_mutex_lock(&p->running);
   uint32_t mode = dm_float_mode(DM_FLOAT_DEFAULT);
   int64_t error = 0, tasks = 0;
@@ -341,12 +386,15 @@ int64_t dm_run(int64_t pool_, const void *table, int64_t from, int64_t to, int64
       error = run_chain(p, steps + i, chain), end = i + chain;
       continue;
     }
-    for (end = i + 1; end < to && !profile_ns && !(steps[end].flags & DM_BARRIER);) end++;
+    for (end = i + 1; end < to && !profile_ns && !(steps[end].flags & DM_BARRIER);)
+      end++;
     // A chain begins within a wave: it waits for the rest.
-    if (end < to && steps[end].groups && end - i > 1 && chain_of(p, steps + end - 1, to - end + 1) > 1) end--;
+    if (end < to && steps[end].groups && end - i > 1 && chain_of(p, steps + end - 1, to - end + 1) > 1)
+      end--;
     int64_t start = profile_ns ? dm_now() : 0;
     error = run_wave(p, steps + i, end - i, &tasks);
-    if (profile_ns && !error) profile_ns[2 * i] += dm_now() - start, profile_ns[2 * i + 1] += tasks;
+    if (profile_ns && !error)
+      profile_ns[2 * i] += dm_now() - start, profile_ns[2 * i + 1] += tasks;
   }
   dm_float_mode(mode);
   pthread_mutex_unlock(&p->running);
@@ -357,8 +405,10 @@ static void stop_workers(pool *p, int32_t started) {
   atomic_store(&p->stop, 1);
   atomic_fetch_add(&p->wave, 1);
   dm_unpark(&p->wave, INT32_MAX);
-  for (int32_t t = 1; t < started; t++) pthread_join(p->members[t].handle, NULL);
-  for (int32_t t = 0; t < p->threads; t++) dm_free((int64_t)(intptr_t)p->members[t].scratch, DM_SCRATCH_BYTES);
+  for (int32_t t = 1; t < started; t++)
+    pthread_join(p->members[t].handle, NULL);
+  for (int32_t t = 0; t < p->threads; t++)
+    dm_free((int64_t)(intptr_t)p->members[t].scratch, DM_SCRATCH_BYTES);
   pthread_mutex_destroy(&p->running);
   free(p->members);
   free(p->first);
@@ -367,15 +417,18 @@ static void stop_workers(pool *p, int32_t started) {
 
 int64_t dm_pool_create(int threads) {
   int cpus = dm_cpus();
-  if (threads <= 0) threads = cpus;
+  if (threads <= 0)
+    threads = cpus;
   pool *p = aligned_alloc(LINE, sizeof *p);
-  if (!p) return 0;
+  if (!p)
+    return 0;
   memset(p, 0, sizeof *p);
   p->threads = threads, p->eager = threads <= cpus;
   p->members = calloc((size_t)threads, sizeof *p->members);
   pthread_mutex_init(&p->running, NULL);
   int ok = p->members != NULL, started = 1;
-  if (!ok) p->threads = 0;
+  if (!ok)
+    p->threads = 0;
   for (int32_t t = 0; t < p->threads; t++) {
     // Kernels use the beginning of it: small pages, of which only that much becomes resident.
     p->members[t] = (member){.pool = p, .index = t, .scratch = (float *)(intptr_t)map(DM_SCRATCH_BYTES, 0)};
@@ -385,7 +438,8 @@ int64_t dm_pool_create(int threads) {
     ok = pthread_create(&p->members[started].handle, NULL, worker, &p->members[started]) == 0;
     started += ok;
   }
-  if (ok) return (int64_t)(intptr_t)p;
+  if (ok)
+    return (int64_t)(intptr_t)p;
   stop_workers(p, started);
   keep_error("could not create a pool of threads");
   return 0;
@@ -393,9 +447,8 @@ int64_t dm_pool_create(int threads) {
 
 void dm_pool_destroy(int64_t pool_) {
   pool *p = (pool *)(intptr_t)pool_;
-  if (p) stop_workers(p, p->threads);
+  if (p)
+    stop_workers(p, p->threads);
 }
 
-int dm_pool_threads(int64_t pool_) {
-  return pool_ ? ((pool *)(intptr_t)pool_)->threads : 0;
-}
+int dm_pool_threads(int64_t pool_) { return pool_ ? ((pool *)(intptr_t)pool_)->threads : 0; }

@@ -1,21 +1,25 @@
-// What the driver exports to JavaScript (through koffi). Addresses and handles are int64_t, so that a BigInt64Array can hold a table.
+// What the driver exports to JavaScript (through koffi). Addresses and handles are int64_t, so that a BigInt64Array can
+// hold a table.
 #ifndef DM_DRIVER_H
 #define DM_DRIVER_H
 #include "runtime.h"
 
-// One launch of a kernel. All fields are int64 words: JS fills the table through a BigInt64Array, DM_STEP_WORDS words a step.
+// One launch of a kernel. All fields are int64 words: JS fills the table through a BigInt64Array, DM_STEP_WORDS words a
+// step.
 typedef struct dm_step {
-  int64_t tasks_fn;   // address of NAME_tasks, or 0: one task
-  int64_t run_fn;     // address of NAME
-  int64_t buf;        // address of void *[]: the kernel's buffers
-  int64_t n;          // address of int64_t[]: its run-time integers
-  int64_t skip_if;    // address of an int32 word, or 0; nonzero when the wave starts: no tasks (guards stores to parameters)
-  int64_t flags;      // DM_BARRIER
-  int64_t groups;     // not 0: it and the step before may be run group by group, as DM_WHOLE(z) (both are products)
-  int64_t offsets;    // address of int32_t[groups + 1]: where groups begin
+  int64_t tasks_fn; // address of NAME_tasks, or 0: one task
+  int64_t run_fn;   // address of NAME
+  int64_t buf;      // address of void *[]: the kernel's buffers
+  int64_t n;        // address of int64_t[]: its run-time integers
+  int64_t
+      skip_if;   // address of an int32 word, or 0; nonzero when the wave starts: no tasks (guards stores to parameters)
+  int64_t flags; // DM_BARRIER
+  int64_t groups;  // not 0: it and the step before may be run group by group, as DM_WHOLE(z) (both are products)
+  int64_t offsets; // address of int32_t[groups + 1]: where groups begin
 } dm_step;
 #define DM_STEP_WORDS 8
-#define DM_BARRIER 1  // all earlier steps end before this one starts; following steps without it run concurrently with it
+#define DM_BARRIER                                                                                                     \
+  1 // all earlier steps end before this one starts; following steps without it run concurrently with it
 
 // Memory: page-aligned and zeroed; 0 on failure. dm_free wants the same number of bytes as dm_alloc got.
 int64_t dm_alloc(int64_t bytes);
@@ -29,14 +33,16 @@ int64_t dm_sym(int64_t handle, const char *name);
 void dm_close(int64_t handle);
 const char *dm_error(void);
 
-// A pool of `threads` threads, the caller of dm_run among them (threads <= 0: one for each available core); 0 on failure.
+// A pool of `threads` threads, the caller of dm_run among them (threads <= 0: one for each available core); 0 on
+// failure.
 int64_t dm_pool_create(int threads);
 void dm_pool_destroy(int64_t pool);
 int dm_pool_threads(int64_t pool);
 
-// Runs steps[from..to) and returns 0 when all their tasks are done; -1: bad arguments; -2: out of memory; -3: more than 2^31-1 tasks
-// in one wave (in the last two cases the steps of earlier waves have run). One run at a time on a pool; other callers wait their turn.
-// profile_ns != NULL: every step is a wave of its own; profile_ns[2*i] += its wall time, profile_ns[2*i+1] += its tasks (i: index in the table).
+// Runs steps[from..to) and returns 0 when all their tasks are done; -1: bad arguments; -2: out of memory; -3: more than
+// 2^31-1 tasks in one wave (in the last two cases the steps of earlier waves have run). One run at a time on a pool;
+// other callers wait their turn. profile_ns != NULL: every step is a wave of its own; profile_ns[2*i] += its wall time,
+// profile_ns[2*i+1] += its tasks (i: index in the table).
 int64_t dm_run(int64_t pool, const void *steps, int64_t from, int64_t to, int64_t *profile_ns);
 
 // JSON text: {"driver":1,"compiler":"gcc 12.2.0","arch":"x86_64","vector":64,"fma":true,"cpus":2}

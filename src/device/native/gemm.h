@@ -7,8 +7,10 @@ extern const dm_core dm_core_table;
 int64_t dm_gemm_tasks(const dm_ctx *c, const dm_gemm *g);
 void dm_gemm_task(const dm_ctx *c, const dm_gemm *g, int64_t task);
 
-// GFLOP/s of float32 fused multiply-adds that this machine reaches now on so many threads at once (best window of `seconds`).
+// GFLOP/s of float32 fused multiply-adds that this machine reaches now on so many threads at once (best window of
+// `seconds`).
 double dm_fma_peak(int threads, double seconds);
-// GB/s that so many threads at once read and write, from and to memory (best of some rounds over 48 MB a thread); 0 if there is no memory.
+// GB/s that so many threads at once read and write, from and to memory (best of some rounds over 48 MB a thread); 0 if
+// there is no memory.
 double dm_memory_peak(int threads);
 #endif

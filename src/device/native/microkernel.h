@@ -1,5 +1,5 @@
-// The inner loop: an MR x (NV vectors) tile of C in registers, one chain of fused multiply-adds per element, k ascending.
-// B is a panel of rows `bs` floats apart, a whole number of vectors wide; A is read by any strides.
+// The inner loop: an MR x (NV vectors) tile of C in registers, one chain of fused multiply-adds per element, k
+// ascending. B is a panel of rows `bs` floats apart, a whole number of vectors wide; A is read by any strides.
 #ifndef DM_MICROKERNEL_H
 #define DM_MICROKERNEL_H
 #include <stdint.h>
@@ -36,24 +36,25 @@ typedef float dm_uvec __attribute__((vector_size(DM_VL * 4), aligned(4), may_ali
 #elif !defined(DM_FMA)
 DM_INLINE dm_vec dm_fma_lanes(dm_vec a, dm_vec b, dm_vec c) {
   dm_vec r;
-  for (int l = 0; l < DM_VL; l++) r[l] = __builtin_fmaf(a[l], b[l], c[l]);
+  for (int l = 0; l < DM_VL; l++)
+    r[l] = __builtin_fmaf(a[l], b[l], c[l]);
   return r;
 }
 #define DM_FMA(a, b, c) dm_fma_lanes(a, b, c)
 #endif
 
-DM_INLINE dm_vec dm_splat(float x) { return x - (dm_vec){0}; }  // x - (+0) is x, -0 included
+DM_INLINE dm_vec dm_splat(float x) { return x - (dm_vec){0}; } // x - (+0) is x, -0 included
 
 // Keeps the compiler from turning pointers that step together into sums of one pointer and a dozen spilled offsets.
 #define DM_HIDE(x) __asm__("" : "+r"(x))
 
 typedef struct {
-  int64_t k;                  // depth
+  int64_t k; // depth
   const float *a, *b;
-  int64_t si, sk, bs;         // strides of A; rows of B are bs apart
+  int64_t si, sk, bs; // strides of A; rows of B are bs apart
   float *c;
-  int64_t ldc, more;          // more: c goes on from what is there, else from +0
-  const char *ahead[2];       // brought nearer meanwhile: the lines at ahead[x] + q*pace[x], q < k
+  int64_t ldc, more;    // more: c goes on from what is there, else from +0
+  const char *ahead[2]; // brought nearer meanwhile: the lines at ahead[x] + q*pace[x], q < k
   int64_t pace[2];
 } dm_step;
 
@@ -69,14 +70,16 @@ DM_INLINE void dm_tile(const int mr, const int nv, const dm_step *t) {
     for (int i = 0; i < mr; i++, c += ldc) {
       DM_HIDE(c);
 #pragma GCC unroll 4
-      for (int j = 0; j < nv; j++) s[i][j] = *(const dm_uvec *)(c + j * DM_VL);
+      for (int j = 0; j < nv; j++)
+        s[i][j] = *(const dm_uvec *)(c + j * DM_VL);
     }
     c = t->c;
   } else {
 #pragma GCC unroll 16
     for (int i = 0; i < mr; i++)
 #pragma GCC unroll 4
-      for (int j = 0; j < nv; j++) s[i][j] = (dm_vec){0};
+      for (int j = 0; j < nv; j++)
+        s[i][j] = (dm_vec){0};
   }
 #pragma GCC unroll 8
   for (int i = 0; i < (mr + 2) / 3; i++) {
@@ -86,7 +89,8 @@ DM_INLINE void dm_tile(const int mr, const int nv, const dm_step *t) {
   for (; k > 0; k--) {
     dm_vec v[DM_NV];
 #pragma GCC unroll 4
-    for (int j = 0; j < nv; j++) v[j] = *(const dm_uvec *)(b + j * DM_VL);
+    for (int j = 0; j < nv; j++)
+      v[j] = *(const dm_uvec *)(b + j * DM_VL);
     b += bs;
     __builtin_prefetch(ahead0, 0, 2);
     ahead0 += pace0;
@@ -100,39 +104,51 @@ DM_INLINE void dm_tile(const int mr, const int nv, const dm_step *t) {
         DM_HIDE(p[i / 3]);
       }
 #pragma GCC unroll 4
-      for (int j = 0; j < nv; j++) s[i][j] = DM_FMA(x, v[j], s[i][j]);
+      for (int j = 0; j < nv; j++)
+        s[i][j] = DM_FMA(x, v[j], s[i][j]);
     }
   }
 #pragma GCC unroll 16
   for (int i = 0; i < mr; i++, c += ldc) {
     DM_HIDE(c);
 #pragma GCC unroll 4
-    for (int j = 0; j < nv; j++) *(dm_uvec *)(c + j * DM_VL) = s[i][j];
+    for (int j = 0; j < nv; j++)
+      *(dm_uvec *)(c + j * DM_VL) = s[i][j];
   }
 }
 
 typedef void (*dm_kernel)(const dm_step *);
-#define DM_K(R, V) \
+#define DM_K(R, V)                                                                                                     \
   static void dm_k##R##_##V(const dm_step *t) { dm_tile(R, V, t); }
 #define DM_KS(R) DM_K(R, 1) DM_K(R, 2)
 #define DM_REF(R) {dm_k##R##_1, dm_k##R##_2}
-DM_KS(1) DM_KS(2) DM_KS(3) DM_KS(4)
+DM_KS(1)
+DM_KS(2)
+DM_KS(3)
+DM_KS(4)
 #if DM_MR >= 6
-DM_KS(5) DM_KS(6)
+DM_KS(5)
+DM_KS(6)
 #endif
 #if DM_MR >= 12
-DM_KS(7) DM_KS(8) DM_KS(9) DM_KS(10) DM_KS(11) DM_KS(12)
+DM_KS(7)
+DM_KS(8)
+DM_KS(9)
+DM_KS(10)
+DM_KS(11)
+DM_KS(12)
 #endif
 #if DM_MR >= 14
-DM_KS(13) DM_KS(14)
+DM_KS(13)
+DM_KS(14)
 #endif
 static const dm_kernel dm_kernels[DM_MR][2] = {
-    DM_REF(1), DM_REF(2), DM_REF(3), DM_REF(4),
+    DM_REF(1),  DM_REF(2),  DM_REF(3), DM_REF(4),
 #if DM_MR >= 6
-    DM_REF(5), DM_REF(6),
+    DM_REF(5),  DM_REF(6),
 #endif
 #if DM_MR >= 12
-    DM_REF(7), DM_REF(8), DM_REF(9), DM_REF(10), DM_REF(11), DM_REF(12),
+    DM_REF(7),  DM_REF(8),  DM_REF(9), DM_REF(10), DM_REF(11), DM_REF(12),
 #endif
 #if DM_MR >= 14
     DM_REF(13), DM_REF(14),

@@ -1,9 +1,10 @@
-// Starting values: normal numbers of a counter, the bits of base/random.ts. A step of a plan's table may name it like a kernel:
-// buffers: float[count], the generator's tables; integers: count, seed, name, and the standard deviation's double.
+// Starting values: normal numbers of a counter, the bits of base/random.ts. A step of a plan's table may name it like a
+// kernel: buffers: float[count], the generator's tables; integers: count, seed, name, and the standard deviation's
+// double.
 #include "runtime.h"
 #include <string.h>
 
-#define PART 32768  // numbers to a task
+#define PART 32768 // numbers to a task
 #define STEPS 1024
 #define ROTATED(x, r) (((x) << (r)) | ((x) >> (32 - (r))))
 #define ROUND(r) (x0 += x1, x1 = ROTATED(x1, r) ^ x0)
@@ -11,29 +12,44 @@
 int64_t dm_normals_tasks(const dm_ctx *c) { return (c->n[0] + PART - 1) / PART; }
 
 void dm_normals(const dm_ctx *c, int64_t task) {
-  const double unit = 0x1p-24, turn = 2 * 3.141592653589793 * unit, ln2 = 0.6931471805599453, *const cosines = c->buf[1], *const sines = cosines + STEPS,
-    *const logs = sines + STEPS, *const inverses = logs + STEPS + 1;
+  const double unit = 0x1p-24, turn = 2 * 3.141592653589793 * unit,
+               ln2 = 0.6931471805599453, *const cosines = c->buf[1], *const sines = cosines + STEPS,
+               *const logs = sines + STEPS, *const inverses = logs + STEPS + 1;
   const int64_t from = task * PART, count = c->n[0] - from < PART ? c->n[0] - from : PART;
-  const uint32_t k0 = (uint32_t)c->n[1], k1 = (uint32_t)c->n[2], k2 = 0x1bd11bdau ^ k0 ^ k1, keys[3] = { k0, k1, k2 };
+  const uint32_t k0 = (uint32_t)c->n[1], k1 = (uint32_t)c->n[2], k2 = 0x1bd11bdau ^ k0 ^ k1, keys[3] = {k0, k1, k2};
   float *const out = (float *)c->buf[0] + from;
   double std;
   memcpy(&std, &c->n[3], sizeof std);
   for (int64_t i = 0; i < count; i += 2) {
     uint32_t x0 = k0, x1 = (uint32_t)((from + i) / 2) + k1;
     for (uint32_t s = 1; s <= 5; s++) {
-      if (s & 1) { ROUND(13); ROUND(15); ROUND(26); ROUND(6); } else { ROUND(17); ROUND(29); ROUND(16); ROUND(24); }
+      if (s & 1) {
+        ROUND(13);
+        ROUND(15);
+        ROUND(26);
+        ROUND(6);
+      } else {
+        ROUND(17);
+        ROUND(29);
+        ROUND(16);
+        ROUND(24);
+      }
       x0 += keys[s % 3];
       x1 += keys[(s + 1) % 3] + s;
     }
     // log(1 - n / 2^24) of n = x0 >> 8: of the nearest of 1025 mantissas, and a series.
-    const int32_t rest = 0x1000000 - (int32_t)(x0 >> 8), shift = __builtin_clz((uint32_t)rest) - 8, mantissa = shift < 0 ? 0 : rest << shift;
+    const int32_t rest = 0x1000000 - (int32_t)(x0 >> 8), shift = __builtin_clz((uint32_t)rest) - 8,
+                  mantissa = shift < 0 ? 0 : rest << shift;
     const int32_t at = shift < 0 ? STEPS : (mantissa + 0x1000) >> 13;
     const double r = (mantissa - (at << 13)) * unit * inverses[at - STEPS];
-    const double series = (logs[at - STEPS] - shift * ln2) + r * (1 - r * (1.0 / 2 - r * (1.0 / 3 - r * (1.0 / 4 - r / 5))));
+    const double series =
+        (logs[at - STEPS] - shift * ln2) + r * (1 - r * (1.0 / 2 - r * (1.0 / 3 - r * (1.0 / 4 - r / 5))));
     const double radius = std * __builtin_sqrt(-2 * (shift < 0 ? 0.0 : series));
     const int32_t angle = (int32_t)(x1 >> 8), step = angle >> 14;
-    const double b = (angle & 0x3fff) * turn, q = b * b, even = 1 - q * (1.0 / 2 - q * (1.0 / 24 - q / 720)), odd = 1 - q * (1.0 / 6 - q / 120);
+    const double b = (angle & 0x3fff) * turn, q = b * b, even = 1 - q * (1.0 / 2 - q * (1.0 / 24 - q / 720)),
+                 odd = 1 - q * (1.0 / 6 - q / 120);
     out[i] = (float)(radius * (cosines[step] * even - sines[step] * b * odd));
-    if (i + 1 < count) out[i + 1] = (float)(radius * (sines[step] * even + cosines[step] * b * odd));
+    if (i + 1 < count)
+      out[i + 1] = (float)(radius * (sines[step] * even + cosines[step] * b * odd));
   }
 }

@@ -57,23 +57,30 @@ DM_INLINE void dm_panel(const float *b, int64_t sk, int64_t sj, int64_t nk, int6
       }
     }
     for (int64_t q = k8; q < nk; q++)
-      for (int64_t j = 0; j < j8; j++) dst[q * w + j] = b[q + j * sj];
+      for (int64_t j = 0; j < j8; j++)
+        dst[q * w + j] = b[q + j * sj];
   }
   if (j8 < w)
     for (int64_t q = 0; q < nk; q++) {
-      for (int64_t j = j8; j < nj; j++) dst[q * w + j] = b[q * sk + j * sj];
-      for (int64_t j = nj; j < w; j++) dst[q * w + j] = 0;
+      for (int64_t j = j8; j < nj; j++)
+        dst[q * w + j] = b[q * sk + j * sj];
+      for (int64_t j = nj; j < w; j++)
+        dst[q * w + j] = 0;
     }
 }
 
 // One panel of B: dst[k*w + j]; the columns from nj to w become 0.
-static __attribute__((noinline)) void dm_pack_panel(const float *b, int64_t sk, int64_t sj, int64_t nk, int64_t nj, float *dst) {
-  if (nj == DM_NR && sk == 1) dm_panel(b, 1, sj, nk, DM_NR, dst, DM_NR);
-  else dm_panel(b, sk, sj, nk, nj, dst, dm_width(nj));
+static __attribute__((noinline)) void dm_pack_panel(const float *b, int64_t sk, int64_t sj, int64_t nk, int64_t nj,
+                                                    float *dst) {
+  if (nj == DM_NR && sk == 1)
+    dm_panel(b, 1, sj, nk, DM_NR, dst, DM_NR);
+  else
+    dm_panel(b, sk, sj, nk, nj, dst, dm_width(nj));
 }
 
 // dst[i*ld + k] = a[i*si + k]
 static void dm_pack_rows(const float *a, int64_t si, int64_t nk, int64_t mr, float *dst, int64_t ld) {
-  for (int64_t i = 0; i < mr; i++) memcpy(dst + i * ld, a + i * si, sizeof(float) * (size_t)nk);
+  for (int64_t i = 0; i < mr; i++)
+    memcpy(dst + i * ld, a + i * si, sizeof(float) * (size_t)nk);
 }
 #endif

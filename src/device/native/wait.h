@@ -1,4 +1,5 @@
-// Waiting: a clock, a pause, and sleeping on a 32-bit word (futex on Linux, one mutex and condition elsewhere). For driver.c only.
+// Waiting: a clock, a pause, and sleeping on a 32-bit word (futex on Linux, one mutex and condition elsewhere). For
+// driver.c only.
 #ifndef DM_WAIT_H
 #define DM_WAIT_H
 #include <pthread.h>
@@ -30,7 +31,8 @@ static inline void dm_pause(void) {
 static inline int dm_cpus(void) {
 #ifdef __linux__
   cpu_set_t set;
-  if (sched_getaffinity(0, sizeof set, &set) == 0) return CPU_COUNT(&set);
+  if (sched_getaffinity(0, sizeof set, &set) == 0)
+    return CPU_COUNT(&set);
 #endif
   long n = sysconf(_SC_NPROCESSORS_ONLN);
   return n > 0 ? (int)n : 1;
@@ -52,7 +54,8 @@ static pthread_cond_t dm_park_cond = PTHREAD_COND_INITIALIZER;
 
 static inline void dm_park(_Atomic uint32_t *word, uint32_t seen) {
   pthread_mutex_lock(&dm_park_lock);
-  if (atomic_load(word) == seen) pthread_cond_wait(&dm_park_cond, &dm_park_lock);
+  if (atomic_load(word) == seen)
+    pthread_cond_wait(&dm_park_cond, &dm_park_lock);
   pthread_mutex_unlock(&dm_park_lock);
 }
 
@@ -64,8 +67,9 @@ static inline void dm_unpark(_Atomic uint32_t *word, int count) {
 }
 #endif
 
-// A wait in its polling stage: pauses for DM_SPIN_NS, then gives the core away between looks until DM_YIELD_NS; then dm_poll returns 0 and the
-// caller should sleep. The clock is read once in 32 looks. `eager` = 0 (more threads than cores): starts by giving the core away.
+// A wait in its polling stage: pauses for DM_SPIN_NS, then gives the core away between looks until DM_YIELD_NS; then
+// dm_poll returns 0 and the caller should sleep. The clock is read once in 32 looks. `eager` = 0 (more threads than
+// cores): starts by giving the core away.
 #define DM_SPIN_NS 30000
 #define DM_YIELD_NS 200000 // longer than what the host does between two steps: to wake a sleeping thread takes 40 us
 typedef struct dm_wait {
@@ -76,21 +80,25 @@ typedef struct dm_wait {
 static inline int dm_poll(dm_wait *w, int eager) {
   if (!w->yields && eager) {
     dm_pause();
-    if (++w->looks % 32) return 1;
+    if (++w->looks % 32)
+      return 1;
   } else {
     sched_yield();
   }
   int64_t now = dm_now();
-  if (!w->start) w->start = now;
+  if (!w->start)
+    w->start = now;
   w->yields = now - w->start > DM_SPIN_NS;
   return now - w->start < DM_YIELD_NS;
 }
 
-// Kernels compute with the default floating-point mode (subnormals kept, round to nearest), whatever a library did to this thread.
+// Kernels compute with the default floating-point mode (subnormals kept, round to nearest), whatever a library did to
+// this thread.
 static inline uint32_t dm_float_mode(uint32_t mode) {
 #if defined(__SSE__)
   uint32_t old = __builtin_ia32_stmxcsr();
-  if (old != mode) __builtin_ia32_ldmxcsr(mode);
+  if (old != mode)
+    __builtin_ia32_ldmxcsr(mode);
   return old;
 #else
   return mode;

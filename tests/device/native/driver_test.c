@@ -1,5 +1,6 @@
-// The driver's pool: waves, barriers, skipped steps, profiles, callers on several threads. Prints "ok NAME - details" or "not ok NAME - details".
-// Arguments: number of random waves for each pool [100000]. `driver_test latency` prints the cost of a wave instead.
+// The driver's pool: waves, barriers, skipped steps, profiles, callers on several threads. Prints "ok NAME - details"
+// or "not ok NAME - details". Arguments: number of random waves for each pool [100000]. `driver_test latency` prints
+// the cost of a wave instead.
 #define _GNU_SOURCE
 #include "../../../src/device/native/driver.h"
 #include <pthread.h>
@@ -25,17 +26,21 @@ static double now(void) {
   return t.tv_sec * 1e9 + t.tv_nsec;
 }
 
-// Kernel `copy`: buf[0] in, buf[1] out (plain int64 memory); task t: out[t] = mix of all `n[1]` inputs + t. Reading what other threads wrote
-// in the wave before, without atomics, is what the barrier must make right. n[0]: tasks. buf[2]: int32 count of bad contexts.
+// Kernel `copy`: buf[0] in, buf[1] out (plain int64 memory); task t: out[t] = mix of all `n[1]` inputs + t. Reading
+// what other threads wrote in the wave before, without atomics, is what the barrier must make right. n[0]: tasks.
+// buf[2]: int32 count of bad contexts.
 static int64_t copy_tasks(const dm_ctx *c) { return c->n[0]; }
 static void copy(const dm_ctx *c, int64_t t) {
   const int64_t *in = c->buf[0];
   int64_t *out = c->buf[1], sum = t;
-  for (int64_t i = 0; i < c->n[1]; i++) sum = (int64_t)((uint64_t)sum * 31 + (uint64_t)in[i]);
+  for (int64_t i = 0; i < c->n[1]; i++)
+    sum = (int64_t)((uint64_t)sum * 31 + (uint64_t)in[i]);
   out[t] = sum;
-  c->scratch[0] = (float)c->thread;  // one owner: checked below
-  if (c->thread < 0 || c->thread >= c->threads || ((uintptr_t)c->scratch & 63) || c->core != &dm_core_table) __atomic_fetch_add((int32_t *)c->buf[2], 1, __ATOMIC_RELAXED);
-  if (c->scratch[0] != (float)c->thread) __atomic_fetch_add((int32_t *)c->buf[2], 1, __ATOMIC_RELAXED);
+  c->scratch[0] = (float)c->thread; // one owner: checked below
+  if (c->thread < 0 || c->thread >= c->threads || ((uintptr_t)c->scratch & 63) || c->core != &dm_core_table)
+    __atomic_fetch_add((int32_t *)c->buf[2], 1, __ATOMIC_RELAXED);
+  if (c->scratch[0] != (float)c->thread)
+    __atomic_fetch_add((int32_t *)c->buf[2], 1, __ATOMIC_RELAXED);
 }
 
 #define STEPS 24
@@ -46,8 +51,8 @@ static uint32_t below(uint32_t n) {
   return (uint32_t)(((uint64_t)random_state * n) >> 32);
 }
 
-// Random programs: each wave of 1-4 steps reads the array that the last step of the wave before wrote, each step of a wave writes an array of its
-// own. The expected arrays are computed beside it, step by step.
+// Random programs: each wave of 1-4 steps reads the array that the last step of the wave before wrote, each step of a
+// wave writes an array of its own. The expected arrays are computed beside it, step by step.
 static void stress(int threads, int waves) {
   char name[64], details[128];
   const int64_t pool = dm_pool_create(threads);
@@ -61,10 +66,12 @@ static void stress(int threads, int waves) {
   random_state = 7;
   while (done < waves && !wrong) {
     int from = 0, width = WIDTH, last = 0;
-    for (int i = 0; i < WIDTH; i++) arrays[0][i] = expect[0][i] = done + i;
+    for (int i = 0; i < WIDTH; i++)
+      arrays[0][i] = expect[0][i] = done + i;
     for (int s = 0; s < STEPS;) {
       int size = 1 + (int)below(4), tasks = 0;
-      if (size > STEPS - s) size = STEPS - s;
+      if (size > STEPS - s)
+        size = STEPS - s;
       for (int j = 0; j < size; j++, s++) {
         tasks = below(4) ? (int)below(WIDTH + 1) : (int)below(2);
         skip[s] = !below(5);
@@ -74,10 +81,18 @@ static void stress(int threads, int waves) {
         memset(expect[s + 1], 0, sizeof arrays[0]);
         for (int t = 0; t < (skip[s] ? 0 : tasks); t++) {
           int64_t sum = t;
-          for (int i = 0; i < width; i++) sum = (int64_t)((uint64_t)sum * 31 + (uint64_t)expect[from][i]);
+          for (int i = 0; i < width; i++)
+            sum = (int64_t)((uint64_t)sum * 31 + (uint64_t)expect[from][i]);
           expect[s + 1][t] = sum;
         }
-        steps[s] = (dm_step){(intptr_t)copy_tasks, (intptr_t)copy, (intptr_t)buf[s], (intptr_t)n[s], (intptr_t)&skip[s], j ? 0 : DM_BARRIER, 0, 0};
+        steps[s] = (dm_step){(intptr_t)copy_tasks,
+                             (intptr_t)copy,
+                             (intptr_t)buf[s],
+                             (intptr_t)n[s],
+                             (intptr_t)&skip[s],
+                             j ? 0 : DM_BARRIER,
+                             0,
+                             0};
         last = s + 1;
       }
       done++, from = last, width = WIDTH;
@@ -85,25 +100,34 @@ static void stress(int threads, int waves) {
     wrong += dm_run(pool, steps, 0, STEPS, NULL) != 0 || memcmp(arrays, expect, sizeof arrays) != 0;
   }
   snprintf(name, sizeof name, "stress with %d threads", threads);
-  snprintf(details, sizeof details, "%d waves in %.2f s, %d wrong, %d bad contexts", done, (now() - start) * 1e-9, wrong, bad);
+  snprintf(details, sizeof details, "%d waves in %.2f s, %d wrong, %d bad contexts", done, (now() - start) * 1e-9,
+           wrong, bad);
   report(!wrong && !bad && dm_pool_threads(pool) == threads, name, details);
   dm_pool_destroy(pool);
 }
 
 // Many short waves: every wave adds 1 to each of the counters that the wave before left equal.
-static void ones(const dm_ctx *c, int64_t t) { ((int64_t *)c->buf[0])[t * 8] = ((int64_t *)c->buf[0])[((t + 1) % c->n[0] + c->n[0]) * 8] + 1; }
-static void twos(const dm_ctx *c, int64_t t) { ((int64_t *)c->buf[0])[(t + c->n[0]) * 8] = ((int64_t *)c->buf[0])[(t + 1) % c->n[0] * 8] + 1; }
+static void ones(const dm_ctx *c, int64_t t) {
+  ((int64_t *)c->buf[0])[t * 8] = ((int64_t *)c->buf[0])[((t + 1) % c->n[0] + c->n[0]) * 8] + 1;
+}
+static void twos(const dm_ctx *c, int64_t t) {
+  ((int64_t *)c->buf[0])[(t + c->n[0]) * 8] = ((int64_t *)c->buf[0])[(t + 1) % c->n[0] * 8] + 1;
+}
 static double chain(int64_t pool, int64_t tasks, int waves, int64_t *wrong) {
   _Alignas(64) static int64_t cells[2 * 64 * 8];
   memset(cells, 0, sizeof cells);
   void *buf[1] = {cells};
   int64_t n[1] = {tasks};
   dm_step steps[100];
-  for (int i = 0; i < 100; i++) steps[i] = (dm_step){(intptr_t)copy_tasks, i & 1 ? (intptr_t)twos : (intptr_t)ones, (intptr_t)buf, (intptr_t)n, 0, DM_BARRIER, 0, 0};
+  for (int i = 0; i < 100; i++)
+    steps[i] = (dm_step){
+        (intptr_t)copy_tasks, i & 1 ? (intptr_t)twos : (intptr_t)ones, (intptr_t)buf, (intptr_t)n, 0, DM_BARRIER, 0, 0};
   const double start = now();
-  for (int i = 0; i < waves / 100; i++) dm_run(pool, steps, 0, 100, NULL);
+  for (int i = 0; i < waves / 100; i++)
+    dm_run(pool, steps, 0, 100, NULL);
   const double ns = (now() - start) / (waves / 100 * 100);
-  for (int64_t t = 0; t < tasks; t++) *wrong += cells[(t + tasks) * 8] != waves / 100 * 100;
+  for (int64_t t = 0; t < tasks; t++)
+    *wrong += cells[(t + tasks) * 8] != waves / 100 * 100;
   return ns;
 }
 static void chains(int threads, int waves) {
@@ -117,24 +141,29 @@ static void chains(int threads, int waves) {
   dm_pool_destroy(pool);
 }
 
-// Waves of one task a thread, none of which ends before all have begun: every thread takes part in every wave. n[0]: threads.
+// Waves of one task a thread, none of which ends before all have begun: every thread takes part in every wave. n[0]:
+// threads.
 static _Atomic int64_t begun;
 static void meet(const dm_ctx *c, int64_t t) {
   (void)t;
   const int64_t goal = (atomic_fetch_add(&begun, 1) / c->n[0] + 1) * c->n[0];
-  for (int i = 0; atomic_load(&begun) < goal; i++) if (i > 10000) sched_yield();
+  for (int i = 0; atomic_load(&begun) < goal; i++)
+    if (i > 10000)
+      sched_yield();
 }
 static double meetings(int64_t pool, int waves) {
   int64_t n[1] = {dm_pool_threads(pool)};
   dm_step steps[100];
-  for (int i = 0; i < 100; i++) steps[i] = (dm_step){(intptr_t)copy_tasks, (intptr_t)meet, 0, (intptr_t)n, 0, DM_BARRIER, 0, 0};
+  for (int i = 0; i < 100; i++)
+    steps[i] = (dm_step){(intptr_t)copy_tasks, (intptr_t)meet, 0, (intptr_t)n, 0, DM_BARRIER, 0, 0};
   atomic_store(&begun, 0);
   double best = 1e30;
   for (int i = 0; i < waves / 100; i++) {
     const double start = now();
     dm_run(pool, steps, 0, 100, NULL);
     const double ns = (now() - start) / 100;
-    if (ns < best) best = ns;
+    if (ns < best)
+      best = ns;
   }
   return best;
 }
@@ -157,30 +186,42 @@ static void profile(int threads) {
   dm_step steps[4] = {{0}};
   for (int i = 0; i < 3; i++) {
     buf[i][0] = in, buf[i][1] = out[i], buf[i][2] = &bad;
-    steps[i + 1] = (dm_step){i == 2 ? 0 : (intptr_t)copy_tasks, (intptr_t)copy, (intptr_t)buf[i], (intptr_t)n[i], i == 1 ? (intptr_t)&skip : 0, 0, 0, 0};
+    steps[i + 1] = (dm_step){i == 2 ? 0 : (intptr_t)copy_tasks,
+                             (intptr_t)copy,
+                             (intptr_t)buf[i],
+                             (intptr_t)n[i],
+                             i == 1 ? (intptr_t)&skip : 0,
+                             0,
+                             0,
+                             0};
   }
   int ok = dm_run(pool, steps, 1, 4, ns) == 0;
   skip = 0;
   ok &= dm_run(pool, steps, 1, 4, ns) == 0 && dm_run(pool, steps, 2, 2, ns) == 0;
-  ok &= ns[0] == 0 && ns[1] == 0 && ns[3] == 10 && ns[5] == 8 && ns[7] == 2 && ns[2] > 0 && ns[4] > 0 && ns[6] > 0 && !bad;
+  ok &= ns[0] == 0 && ns[1] == 0 && ns[3] == 10 && ns[5] == 8 && ns[7] == 2 && ns[2] > 0 && ns[4] > 0 && ns[6] > 0 &&
+        !bad;
   ok &= dm_run(pool, steps, 3, 1, NULL) == -1 && dm_run(0, steps, 1, 2, NULL) == -1;
   n[0][0] = n[1][0] = 1 << 30;
-  ok &= dm_run(pool, steps, 1, 3, NULL) == -3;  // nothing ran: the arrays are far too small
+  ok &= dm_run(pool, steps, 1, 3, NULL) == -3; // nothing ran: the arrays are far too small
   snprintf(name, sizeof name, "profile and errors with %d threads", threads);
   snprintf(details, sizeof details, "tasks %d %d %d", (int)ns[3], (int)ns[5], (int)ns[7]);
   report(ok, name, details);
   dm_pool_destroy(pool);
 }
 
-// Kernel `product`: element z of buf[1] from that of buf[0], as one task or as group z. n[0]: groups; buf[2]: int32 count of whole groups.
+// Kernel `product`: element z of buf[1] from that of buf[0], as one task or as group z. n[0]: groups; buf[2]: int32
+// count of whole groups.
 static void product(const dm_ctx *c, int64_t t) {
-  if (t <= DM_SOON(0)) return;
+  if (t <= DM_SOON(0))
+    return;
   const int64_t z = t < 0 ? DM_WHOLE(0) - t : t;
-  if (t < 0) __atomic_fetch_add((int32_t *)c->buf[2], 1, __ATOMIC_RELAXED);
+  if (t < 0)
+    __atomic_fetch_add((int32_t *)c->buf[2], 1, __ATOMIC_RELAXED);
   ((int64_t *)c->buf[1])[z] = ((int64_t *)c->buf[0])[z] * 31 + z + 1;
 }
 
-// Steps 1 to 3 of 5 may run group by group, the first of them beside step 0; they do where no group is a large share, and not in a profile.
+// Steps 1 to 3 of 5 may run group by group, the first of them beside step 0; they do where no group is a large share,
+// and not in a profile.
 static void groups(int threads) {
   enum { GROUPS = 40 };
   char name[64], details[128];
@@ -193,21 +234,31 @@ static void groups(int threads) {
   int wrong = 0, counts = 0;
   for (int s = 0; s < 5; s++) {
     buf[s][0] = cells[s == 1 ? 0 : s], buf[s][1] = cells[s + 1], buf[s][2] = &whole;
-    steps[s] = (dm_step){(intptr_t)copy_tasks, (intptr_t)product, (intptr_t)buf[s], (intptr_t)n, s == 2 ? (intptr_t)&skip : 0, s == 1 ? 0 : DM_BARRIER, 0, 0};
-    if (s == 2 || s == 3) steps[s].groups = GROUPS, steps[s].offsets = (intptr_t)offsets;
+    steps[s] = (dm_step){(intptr_t)copy_tasks,
+                         (intptr_t)product,
+                         (intptr_t)buf[s],
+                         (intptr_t)n,
+                         s == 2 ? (intptr_t)&skip : 0,
+                         s == 1 ? 0 : DM_BARRIER,
+                         0,
+                         0};
+    if (s == 2 || s == 3)
+      steps[s].groups = GROUPS, steps[s].offsets = (intptr_t)offsets;
   }
   for (int run = 0; run < 400; run++) {
     const int even = run & 1, profiled = run % 4 == 3;
     skip = run % 8 >= 6, whole = 0;
     offsets[0] = run % 3;
-    for (int z = 0; z < GROUPS; z++) offsets[z + 1] = offsets[z] + (even ? 10 : z == run % GROUPS ? 500 : 3), cells[0][z] = run * 100 + z;
+    for (int z = 0; z < GROUPS; z++)
+      offsets[z + 1] = offsets[z] + (even ? 10 : z == run % GROUPS ? 500 : 3), cells[0][z] = run * 100 + z;
     int64_t before[GROUPS];
     memcpy(before, cells[3], sizeof before);
     dm_run(pool, steps, 0, 5, profiled ? ns : NULL);
     counts += whole != (even && !profiled ? GROUPS * (skip ? 2 : 3) : 0);
     for (int z = 0; z < GROUPS; z++) {
       const int64_t a = cells[0][z] * 31 + z + 1, b = skip ? before[z] : a * 31 + z + 1, d = b * 31 + z + 1;
-      wrong += cells[1][z] != a || cells[2][z] != a || cells[3][z] != b || cells[4][z] != d || cells[5][z] != d * 31 + z + 1;
+      wrong +=
+          cells[1][z] != a || cells[2][z] != a || cells[3][z] != b || cells[4][z] != d || cells[5][z] != d * 31 + z + 1;
     }
   }
   snprintf(name, sizeof name, "group by group with %d threads", threads);
@@ -220,17 +271,22 @@ static void groups(int threads) {
 static int64_t shared_pool, counter;
 static void add(const dm_ctx *c, int64_t t) { (void)c, (void)t, counter++; }
 static void *caller(void *waves) {
-  dm_step steps[3] = {{0, (intptr_t)add, 0, 0, 0, DM_BARRIER, 0, 0}, {0, (intptr_t)add, 0, 0, 0, DM_BARRIER, 0, 0}, {0, (intptr_t)add, 0, 0, 0, DM_BARRIER, 0, 0}};
+  dm_step steps[3] = {{0, (intptr_t)add, 0, 0, 0, DM_BARRIER, 0, 0},
+                      {0, (intptr_t)add, 0, 0, 0, DM_BARRIER, 0, 0},
+                      {0, (intptr_t)add, 0, 0, 0, DM_BARRIER, 0, 0}};
   int64_t ignored = 0;
-  for (int i = 0; i < (int)(intptr_t)waves; i++) dm_run(shared_pool, steps, 0, 3, i % 16 ? NULL : (int64_t[6]){0});
+  for (int i = 0; i < (int)(intptr_t)waves; i++)
+    dm_run(shared_pool, steps, 0, 3, i % 16 ? NULL : (int64_t[6]){0});
   return (void *)(intptr_t)ignored;
 }
 static void callers(int runs) {
   pthread_t t[3];
   char details[64];
   shared_pool = dm_pool_create(2);
-  for (int i = 0; i < 3; i++) pthread_create(&t[i], NULL, caller, (void *)(intptr_t)runs);
-  for (int i = 0; i < 3; i++) pthread_join(t[i], NULL);
+  for (int i = 0; i < 3; i++)
+    pthread_create(&t[i], NULL, caller, (void *)(intptr_t)runs);
+  for (int i = 0; i < 3; i++)
+    pthread_join(t[i], NULL);
   dm_pool_destroy(shared_pool);
   snprintf(details, sizeof details, "%lld tasks", (long long)counter);
   report(counter == 9ll * runs, "three callers of one pool", details);
@@ -243,13 +299,16 @@ static void memory(void) {
     const int64_t a = dm_alloc(sizes[i]);
     const char *p = (const char *)(intptr_t)a;
     ok &= a != 0 && a % 4096 == 0;
-    for (int64_t j = 0; j < sizes[i]; j++) ok &= p[j] == 0;
+    for (int64_t j = 0; j < sizes[i]; j++)
+      ok &= p[j] == 0;
     if (sizes[i] >= 4096) {
       uint32_t words[3] = {1, 2, 3}, back[3];
-      for (int64_t j = 0; j < sizes[i] / 4; j++) ((uint32_t *)(intptr_t)a)[j] = 0x7fc00001;
+      for (int64_t j = 0; j < sizes[i] / 4; j++)
+        ((uint32_t *)(intptr_t)a)[j] = 0x7fc00001;
       dm_copy_in(a + 8, words, 12);
       dm_copy_out(back, a + 4, 12);
-      ok &= back[0] == 0x7fc00001 && back[1] == 1 && back[2] == 2 && ((uint32_t *)(intptr_t)a)[sizes[i] / 4 - 1] == 0x7fc00001;
+      ok &= back[0] == 0x7fc00001 && back[1] == 1 && back[2] == 2 &&
+            ((uint32_t *)(intptr_t)a)[sizes[i] / 4 - 1] == 0x7fc00001;
     }
     dm_free(a, sizes[i]);
   }
@@ -274,7 +333,8 @@ int main(int argc, char **argv) {
   }
   const int waves = argc > 1 ? atoi(argv[1]) : 100000;
   memory();
-  for (int threads = 1; threads <= 3; threads++) stress(threads, waves), chains(threads, waves), meeting(threads), profile(threads), groups(threads);
+  for (int threads = 1; threads <= 3; threads++)
+    stress(threads, waves), chains(threads, waves), meeting(threads), profile(threads), groups(threads);
   callers(2000);
   return failures != 0;
 }

@@ -1,5 +1,5 @@
-// math.h against the C library in float64, and Threefry's known answers. Prints one line a test: "ok NAME - details" or "not ok NAME - details".
-// Argument: step through the float32 values (1: all of them).
+// math.h against the C library in float64, and Threefry's known answers. Prints one line a test: "ok NAME - details" or
+// "not ok NAME - details". Argument: step through the float32 values (1: all of them).
 #include "../../../src/device/native/math.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,29 +13,50 @@ static double call_sin(double x) { return __builtin_sin(x); }
 static double call_cos(double x) { return __builtin_cos(x); }
 
 #define LANES 1024
-#define ROW(name) static void row_##name(float *restrict y, const float *restrict x) { for (int l = 0; l < LANES; l++) y[l] = dm_##name##f(x[l]); }
-ROW(exp) ROW(log) ROW(tanh) ROW(sigmoid) ROW(erf) ROW(sin) ROW(cos)
+#define ROW(name)                                                                                                      \
+  static void row_##name(float *restrict y, const float *restrict x) {                                                 \
+    for (int l = 0; l < LANES; l++)                                                                                    \
+      y[l] = dm_##name##f(x[l]);                                                                                       \
+  }
+ROW(exp)
+ROW(log)
+ROW(tanh)
+ROW(sigmoid)
+ROW(erf)
+ROW(sin)
+ROW(cos)
 
 typedef struct {
   const char *name;
   void (*row)(float *restrict, const float *restrict);
   double (*exact)(double);
-  double range, ulps;  // |x| <= range: so many units in the last place of the exact result; beyond: finite results within [-1, 1]
+  double range,
+      ulps; // |x| <= range: so many units in the last place of the exact result; beyond: finite results within [-1, 1]
 } function;
 static const function functions[] = {
-  {"exp", row_exp, call_exp, __builtin_inf(), 1.1},       {"log", row_log, call_log, __builtin_inf(), 1.1},
-  {"tanh", row_tanh, call_tanh, __builtin_inf(), 3},      {"sigmoid", row_sigmoid, sigmoid, __builtin_inf(), 2.5},
-  {"erf", row_erf, call_erf, __builtin_inf(), 2},         {"sin", row_sin, call_sin, 131072, 2},
-  {"cos", row_cos, call_cos, 131072, 2},
+    {"exp", row_exp, call_exp, __builtin_inf(), 1.1},
+    {"log", row_log, call_log, __builtin_inf(), 1.1},
+    {"tanh", row_tanh, call_tanh, __builtin_inf(), 3},
+    {"sigmoid", row_sigmoid, sigmoid, __builtin_inf(), 2.5},
+    {"erf", row_erf, call_erf, __builtin_inf(), 2},
+    {"sin", row_sin, call_sin, 131072, 2},
+    {"cos", row_cos, call_cos, 131072, 2},
 };
 
 // Distance in units of the float32 spacing at `exact`.
 static double distance(float got, double exact) {
-  if (exact != exact) return got != got ? 0 : 1e30;
-  if (got != got) return 1e30;
+  if (exact != exact)
+    return got != got ? 0 : 1e30;
+  if (got != got)
+    return 1e30;
   const float near = (float)exact;
-  if (got == near) return __builtin_isinf(near) ? 0 : __builtin_fabs(got - exact) / __builtin_fmax(0x1p-149, __builtin_ldexp(1, (near ? __builtin_ilogb(exact) : -200) - 23));
-  if (__builtin_isinf(near) || __builtin_isinf(got)) return __builtin_fabs(exact) < 3.4028236e38 && __builtin_fabs(exact) > 3.4028230e38 ? 1 : 1e30;
+  if (got == near)
+    return __builtin_isinf(near)
+               ? 0
+               : __builtin_fabs(got - exact) /
+                     __builtin_fmax(0x1p-149, __builtin_ldexp(1, (near ? __builtin_ilogb(exact) : -200) - 23));
+  if (__builtin_isinf(near) || __builtin_isinf(got))
+    return __builtin_fabs(exact) < 3.4028236e38 && __builtin_fabs(exact) > 3.4028230e38 ? 1 : 1e30;
   return __builtin_fabs(got - exact) / __builtin_fmax(0x1p-149, __builtin_ldexp(1, __builtin_ilogb(exact) - 23));
 }
 
@@ -52,7 +73,8 @@ static int accuracy(const function *f, uint64_t step) {
     for (int l = 0; l < LANES; l++) {
       const int outside = __builtin_fabs(x[l]) > f->range && !__builtin_isinf(x[l]);
       const double d = outside ? (__builtin_fabsf(y[l]) <= 1 ? 0 : 1e30) : distance(y[l], f->exact(x[l]));
-      if (d > worst) worst = d, at = x[l];
+      if (d > worst)
+        worst = d, at = x[l];
     }
   }
   const int ok = worst <= f->ulps;
@@ -60,25 +82,35 @@ static int accuracy(const function *f, uint64_t step) {
   return ok;
 }
 
-typedef struct { float x, y; } pair;
+typedef struct {
+  float x, y;
+} pair;
 static int exact_values(const char *name, float (*f)(float), const pair *p, int n) {
   int ok = 1;
   for (int i = 0; i < n; i++) {
     const float got = f(p[i].x);
     const int same = p[i].y != p[i].y ? got != got : dm_bits(got) == dm_bits(p[i].y);
-    if (!same) printf("not ok math special %s - f(%g) = %g, not %g\n", name, p[i].x, got, p[i].y), ok = 0;
+    if (!same)
+      printf("not ok math special %s - f(%g) = %g, not %g\n", name, p[i].x, got, p[i].y), ok = 0;
   }
-  if (ok) printf("ok math special %s - %d values\n", name, n);
+  if (ok)
+    printf("ok math special %s - %d values\n", name, n);
   return ok;
 }
 
 #define INF DM_INF
 #define NaN DM_NAN
-#define SPECIAL(name, ...) do { const pair p[] = {__VA_ARGS__}; ok &= exact_values(#name, dm_##name##f, p, sizeof p / sizeof p[0]); } while (0)
+#define SPECIAL(name, ...)                                                                                             \
+  do {                                                                                                                 \
+    const pair p[] = {__VA_ARGS__};                                                                                    \
+    ok &= exact_values(#name, dm_##name##f, p, sizeof p / sizeof p[0]);                                                \
+  } while (0)
 static int specials(void) {
   int ok = 1;
-  SPECIAL(exp, {0, 1}, {-0.0f, 1}, {INF, INF}, {-INF, 0}, {NaN, NaN}, {1000, INF}, {-1000, 0}, {88.73f, INF}, {1e-30f, 1});
-  SPECIAL(log, {1, 0}, {0, -INF}, {-0.0f, -INF}, {-1, NaN}, {-INF, NaN}, {INF, INF}, {NaN, NaN}, {-1e-40f, NaN}, {0x1p-149f, -103.278929903f});
+  SPECIAL(exp, {0, 1}, {-0.0f, 1}, {INF, INF}, {-INF, 0}, {NaN, NaN}, {1000, INF}, {-1000, 0}, {88.73f, INF},
+          {1e-30f, 1});
+  SPECIAL(log, {1, 0}, {0, -INF}, {-0.0f, -INF}, {-1, NaN}, {-INF, NaN}, {INF, INF}, {NaN, NaN}, {-1e-40f, NaN},
+          {0x1p-149f, -103.278929903f});
   SPECIAL(tanh, {0, 0}, {-0.0f, -0.0f}, {INF, 1}, {-INF, -1}, {NaN, NaN}, {10, 1}, {-10, -1}, {1e-40f, 1e-40f});
   SPECIAL(sigmoid, {0, 0.5f}, {-0.0f, 0.5f}, {INF, 1}, {-INF, 0}, {NaN, NaN}, {100, 1}, {-200, 0});
   SPECIAL(erf, {0, 0}, {-0.0f, -0.0f}, {INF, 1}, {-INF, -1}, {NaN, NaN}, {5, 1}, {-5, -1});
@@ -99,6 +131,7 @@ static int threefry(void) {
 int main(int argc, char **argv) {
   const uint64_t step = argc > 1 ? strtoull(argv[1], NULL, 10) : 4999;
   int ok = threefry() & specials();
-  for (size_t i = 0; i < sizeof functions / sizeof functions[0]; i++) ok &= accuracy(&functions[i], step);
+  for (size_t i = 0; i < sizeof functions / sizeof functions[0]; i++)
+    ok &= accuracy(&functions[i], step);
   return !ok;
 }
