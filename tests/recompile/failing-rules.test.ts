@@ -51,14 +51,14 @@ const KINDS: Readonly<Record<string, Partial<Rule<LM>>>> = {
   'trigger throws': { trigger: () => fails('one') },
   'trigger throws no error': {
     trigger: () => {
-      throw 'text';
+      throw 'text'; // eslint-disable-line @typescript-eslint/only-throw-error
     },
   },
   'trigger throws nothing': {
     trigger: () => {
-      throw undefined;
+      throw undefined; // eslint-disable-line @typescript-eslint/only-throw-error
     },
-  }, // eslint-disable-line @typescript-eslint/only-throw-error
+  },
   'trigger asks for a layer that is not there': { trigger: (run) => run.layer('nowhere').load.length > 0 },
   'trigger gives a number': { trigger: (() => 3) as never },
   'trigger gives a promise': { trigger: (() => Promise.reject(new Error('late'))) as never },
