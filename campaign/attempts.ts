@@ -22,11 +22,11 @@ export interface Finding {
 
 /** `npm run campaign` with what repeats a case, for a shell. */
 export const repeats = (part: string, attack: Json): string =>
-  `npm run campaign -- --only ${part} --case ` + `'${JSON.stringify(attack).replaceAll("'", `'\\''`)}'`;
+  `npm run campaign -- --only ${part} --case '${JSON.stringify(attack).replaceAll("'", `'\\''`)}'`;
 
 /** Whether two findings are of one kind: numbers aside they say the same. */
 export const kindOf = ({ part, promise, what }: Finding): string =>
-  `${part} ${promise} ` + `${what.split('\n')[0].replaceAll(/[0-9a-f]{8,}|[\d.e+-]+/g, '#')}`;
+  `${part} ${promise} ${what.split('\n')[0].replaceAll(/[0-9a-f]{8,}|[\d.e+-]+/g, '#')}`;
 
 export class Attempts {
   readonly #part: Part;

@@ -47,7 +47,7 @@ export class Hands {
       limit = seconds * Math.max(1, loadavg()[0] / availableParallelism()),
       answer = await new Promise<Answer>((resolve) => {
         const failed = (what: string): void => {
-          resolve({ outcome: { ok: false, promise: 'an attack ends: no crash, ' + 'no hang', what }, figures: {} });
+          resolve({ outcome: { ok: false, promise: 'an attack ends: no crash, no hang', what }, figures: {} });
         };
         const timer = setTimeout(() => {
           failed(`the attack took longer than ${Math.round(limit)} s`);
@@ -100,7 +100,7 @@ export class Hands {
         resolve();
       });
       child.once('exit', (code) => {
-        reject(new Error(`the worker did not start (exit code ${code}): ` + `${this.#wrote}`));
+        reject(new Error(`the worker did not start (exit code ${code}): ${this.#wrote}`));
       });
     });
     return child;

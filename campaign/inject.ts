@@ -85,7 +85,7 @@ function install({ folders, log, fail, lossy = false }: Injection): void {
   };
   const error = ({ code }: Failure, syscall: string, path?: string): NodeJS.ErrnoException =>
     Object.assign(
-      new Error(`${code}: ${MESSAGES[code] ?? 'failed'}, ` + `${syscall}${path === undefined ? '' : ` '${path}'`}`),
+      new Error(`${code}: ${MESSAGES[code] ?? 'failed'}, ${syscall}${path === undefined ? '' : ` '${path}'`}`),
       { code, syscall, ...(path !== undefined && { path }) },
     );
 

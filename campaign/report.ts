@@ -82,7 +82,7 @@ export function openReport(json: boolean): CampaignReport {
 const describe = ({ part, promise, what, seed, command }: Finding): string =>
   [
     `FOUND by ${part}${seed === null ? '' : `, seed ${seed}`}`,
-    `  promised: ` + `${promise}`,
+    `  promised: ${promise}`,
     `  came: ${what.trim().replaceAll('\n', '\n    ')}`,
     `  again: ${command}`,
   ].join('\n');

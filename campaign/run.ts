@@ -59,7 +59,7 @@ function parsed(text: string): Json {
 const flags = program.parse().opts<Flags>();
 const parts = await Promise.all((flags.only ?? PART_NAMES).map(partNamed));
 if ((flags.case !== undefined || flags.trial !== undefined) && parts.length !== 1)
-  program.error('error: --case and ' + '--trial need --only PART');
+  program.error('error: --case and --trial need --only PART');
 
 const folder = await mkdtemp(join(tmpdir(), 'dynamoe-campaign-')),
   report = openReport(flags.json === true);

@@ -60,7 +60,7 @@ async function obey({ part: name, attack }: Order): Promise<Answer> {
       setImmediate(resolve);
     });
     if (unhandled.length > 0)
-      throw new Broken('no promise is left whose rejection nobody ' + 'handles', String(unhandled[0]));
+      throw new Broken('no promise is left whose rejection nobody handles', String(unhandled[0]));
     return { outcome: { ok: true }, figures };
   } catch (error) {
     return { outcome: { ok: false, ...told(error, part.promise) }, figures };

@@ -462,7 +462,7 @@ for (const [path, cases] of Object.entries(OPTIONS)) {
       );
       for (const wrong of [null, 3, 'text', [1], true]) {
         if (!also.includes(wrong))
-          await assert.rejects(go(wrong as never), { name: 'UserError' }, `${path} with ` + `${JSON.stringify(wrong)}`);
+          await assert.rejects(go(wrong as never), { name: 'UserError' }, `${path} with ${JSON.stringify(wrong)}`);
       }
     }
   });
@@ -641,7 +641,7 @@ test('a setting from which nothing follows is refused, with the reason', async (
     ...(['hidden', 'bias', 'outStd', 'activation'] as const).map(
       (key) =>
         [
-          new RegExp(`${key} has no effect here: ` + `the experts are modules`),
+          new RegExp(`${key} has no effect here: the experts are modules`),
           () =>
             new nn.MoE({
               dModel: 2,

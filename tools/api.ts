@@ -31,11 +31,11 @@ const DOORS = [
     page: 'log',
     file: 'src/log.ts',
     from: 'dynamoe/log',
-    what: 'What a run tells, and whom: [the ' + 'guide](../dashboard.md).',
+    what: 'What a run tells, and whom: [the guide](../dashboard.md).',
   },
 ] as const;
 const NAMESPACES: Readonly<Record<string, string>> = {
-  nn: 'Modules and layers: [the mixture-of-experts ' + 'layer](../guide/moe.md).',
+  nn: 'Modules and layers: [the mixture-of-experts layer](../guide/moe.md).',
   ops: 'Operations on tensors, for a `forward` of your own.',
   optim: 'Optimisers and schedules of the learning rate.',
   loss: "What a model is trained to make small: the first argument is its output, the second the batch's `y`.",
@@ -71,7 +71,7 @@ export function pages(): Map<string, string> {
         symbol.name,
         page_(
           `\`${symbol.name}\``,
-          `\`import { ${symbol.name} } from '${from}'\`. ` + `${NAMESPACES[symbol.name] ?? ''}`,
+          `\`import { ${symbol.name} } from '${from}'\`. ${NAMESPACES[symbol.name] ?? ''}`,
           inside.map((s) => writer.entry(s, `${symbol.name}.`)),
         ),
       );
@@ -80,7 +80,7 @@ export function pages(): Map<string, string> {
       page,
       page_(
         `\`${from}\``,
-        `${what}${spaces.length > 0 ? ` Namespaces: ` + `${spaces.join(', ')}.` : ''}`,
+        `${what}${spaces.length > 0 ? ` Namespaces: ${spaces.join(', ')}.` : ''}`,
         entries.map((s) => writer.entry(s, '')),
       ),
     );

@@ -38,7 +38,7 @@ export async function buildWeb(folder: string): Promise<Record<string, number>> 
   });
   const core = await esbuild.build({
     ...common,
-    stdin: { contents: 'export * from ' + "'dynamoe/core';", resolveDir: root },
+    stdin: { contents: "export * from 'dynamoe/core';", resolveDir: root },
     write: false,
   });
   await esbuild.stop();
@@ -62,7 +62,7 @@ export async function buildWeb(folder: string): Promise<Record<string, number>> 
 }
 
 const TYPES: Readonly<Record<string, string>> = {
-  '.html': 'text/html; ' + 'charset=utf-8',
+  '.html': 'text/html; charset=utf-8',
   '.js': 'text/javascript',
   '.css': 'text/css',
   '.svg': 'image/svg+xml',
@@ -103,10 +103,9 @@ if (process.argv[1] === fileURLToPath(import.meta.url)) {
   const folder = join(root, 'dist/web'),
     sizes = await buildWeb(folder);
   console.log(
-    `dist/web, in kB after gzip: ` +
-      `${Object.entries(sizes)
-        .map(([name, kb]) => `${name === 'core' ? 'all of dynamoe/core by itself' : name} ${kb}`)
-        .join(', ')}`,
+    `dist/web, in kB after gzip: ${Object.entries(sizes)
+      .map(([name, kb]) => `${name === 'core' ? 'all of dynamoe/core by itself' : name} ${kb}`)
+      .join(', ')}`,
   );
   if (!process.argv.includes('--build')) {
     // 6700, or where that is taken any other.

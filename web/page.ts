@@ -117,7 +117,7 @@ function head(run: Run): void {
   say(
     byId('status'),
     failed
-      ? `failed: ` + `${failed}`
+      ? `failed: ${failed}`
       : `${running ? 'learning' : 'paused'}, step ` +
           `${run.step.last || 0}${number > 1 && !(run.step.last > 0) ? ': started again' : ''}`,
   );
@@ -165,7 +165,7 @@ function aim(): void {
   const share = skew();
   say(
     byId('skew-is'),
-    share === 0 ? 'points from ' + 'everywhere' : `${Math.round(100 * share)}% of the points from the ring`,
+    share === 0 ? 'points from everywhere' : `${Math.round(100 * share)}% of the points from the ring`,
   );
   byId<HTMLInputElement>('skew').setAttribute('aria-valuetext', byId('skew-is').textContent);
   say(byId('force'), share === 0 ? 'Force skew' : 'End the skew');

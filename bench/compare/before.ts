@@ -13,7 +13,7 @@ export const OURS = join('bench', 'compare', 'ours.ts');
 export function unfitCheckout(folder: string): string | null {
   if (!existsSync(join(folder, OURS))) return `${folder} is no checkout of this project: it has no ${OURS}`;
   if (!existsSync(join(folder, 'node_modules')))
-    return `${folder} has no node_modules: run \`node ` + `tools/setup.mjs\` there`;
+    return `${folder} has no node_modules: run \`node tools/setup.mjs\` there`;
   return null;
 }
 
@@ -37,5 +37,5 @@ export function sameLoss([now, before]: readonly Entry[]): string {
   if (!Number.isFinite(a) || !Number.isFinite(b)) return 'The losses of the last step were not compared.';
   return Object.is(a, b)
     ? `The loss of the last step is the same: ${a}.`
-    : `**The loss of the last step differs**: ` + `${a} now, ${b} before.`;
+    : `**The loss of the last step differs**: ${a} now, ${b} before.`;
 }

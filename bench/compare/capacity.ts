@@ -90,7 +90,7 @@ export function capacityTable(
   return [
     `### ${title}`,
     '',
-    `Memory above what a process has with its libraries loaded; at most ` + `${budget / 2 ** 20} MiB.`,
+    `Memory above what a process has with its libraries loaded; at most ${budget / 2 ** 20} MiB.`,
     '',
     '|  | experts | too many | memory, MB | ours over it |',
     '| --- | ---: | ---: | ---: | ---: |',
@@ -101,7 +101,7 @@ export function capacityTable(
           `| ${who.name} | ${fit?.experts} | ${fit?.tooMany ?? ''} ` +
           `| ${((fit?.bytes ?? 0) / 1e6).toFixed(0)} | ${ours && fit ? `**${f(ours / fit.experts)}**` : ''} |`,
       ),
-    ...entries.filter((e) => !e.fit).flatMap(({ who, problem }) => ['', `Not run: ${who.name}: ` + `${problem}.`]),
+    ...entries.filter((e) => !e.fit).flatMap(({ who, problem }) => ['', `Not run: ${who.name}: ${problem}.`]),
     '',
   ].join('\n');
 }

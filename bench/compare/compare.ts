@@ -12,8 +12,7 @@ import { markdown } from './table.ts';
 import { CAPACITY, COMPARISONS, type Comparison } from './works.ts';
 
 const HELP =
-  `npm run compare -- [flags]: DynaMoE beside PyTorch and others, on this machine, in turns; tables in ` +
-  `Markdown
+  `npm run compare -- [flags]: DynaMoE beside PyTorch and others, on this machine, in turns; tables in Markdown
 
   --list             what is compared, and who takes part
   --only ID,ID       some of the comparisons
@@ -79,7 +78,7 @@ async function main(): Promise<number> {
   if (values.list || unknown !== undefined) {
     if (unknown !== undefined) say(`compare: there is no comparison named ${unknown}`);
     for (const { id, title, contestants } of [...COMPARISONS, CAPACITY])
-      say(`${id}: ${title}\n    ` + `${contestants.map((c) => c.name).join('; ')}`);
+      say(`${id}: ${title}\n    ${contestants.map((c) => c.name).join('; ')}`);
     return unknown === undefined ? 0 : 2;
   }
   const [rounds, seconds, threads, patience] = [values.rounds, values.seconds, values.threads, values.patience].map(
@@ -94,8 +93,7 @@ async function main(): Promise<number> {
     patience >= 0
   )) {
     say(
-      'compare: --rounds and --threads are whole numbers, --seconds is a number, all above 0; --patience is at ' +
-        'least 0',
+      'compare: --rounds and --threads are whole numbers, --seconds is a number, all above 0; --patience is at least 0',
     );
     return 2;
   }
@@ -157,7 +155,7 @@ async function quietly(work: () => Promise<string>, { patience, evenIfBusy }: Op
       why = refusal(othersBetween(before, snapshot(), process.pid));
       if (why === null) break;
       if (performance.now() > until) {
-        say(`  no figures: ${why}\n  hint: stop it, more --patience, or ` + `--even-if-busy for a table that says so`);
+        say(`  no figures: ${why}\n  hint: stop it, more --patience, or --even-if-busy for a table that says so`);
         return null;
       }
     }
@@ -178,7 +176,7 @@ async function compared(comparison: Comparison, options: Options, pair: boolean)
   return [
     markdown(comparison, entries, peak),
     ...(pair ? [sameLoss(entries), ''] : []),
-    ...(busy ? [`**Not a ` + `result**: other work took ${others.cores.toFixed(2)} cores while this ran.`, ''] : []),
+    ...(busy ? [`**Not a result**: other work took ${others.cores.toFixed(2)} cores while this ran.`, ''] : []),
     `${versions.join('; ')}. Peak of fused multiply-adds: ${peak?.toFixed(0) ?? '-'} GFLOP/s. Others took ` +
       `${others.cores.toFixed(2)} cores.`,
     '',

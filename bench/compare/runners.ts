@@ -48,7 +48,7 @@ export function runnerOf({
     case 'tfjs':
     case 'onnx': {
       if (!existsSync(join(HERE, 'node_modules', PACKAGES[runner])))
-        return { missing: `${PACKAGES[runner]} is not ` + `installed: npm run compare -- --install` };
+        return { missing: `${PACKAGES[runner]} is not installed: npm run compare -- --install` };
       return { file: process.execPath, args: [join(HERE, 'peers', `${runner}.mjs`)] };
     }
   }

@@ -79,7 +79,7 @@ export function markdown(
   ];
   const lines = rowsOf(entries, comparison, peak).map((r) => [
     cell(r.name),
-    `${f(r.median)} (${f(r.min)} - ` + `${f(r.max)})`,
+    `${f(r.median)} (${f(r.min)} - ${f(r.max)})`,
     r.perSecond.toFixed(0),
     r.gflops === null ? '' : f(r.gflops),
     r.ofPeak === null ? '' : `${(100 * r.ofPeak).toFixed(0)}%`,
@@ -90,7 +90,7 @@ export function markdown(
       ? ''
       : r.ratioSpread === null
         ? '1'
-        : `**${r.ratio.toFixed(2)}** ` + `(${r.ratioSpread[0].toFixed(2)} - ${r.ratioSpread[1].toFixed(2)})`,
+        : `**${r.ratio.toFixed(2)}** (${r.ratioSpread[0].toFixed(2)} - ${r.ratioSpread[1].toFixed(2)})`,
   ]);
   const missing = entries.filter((e) => e.problem !== null).map((e) => `Not run: ${e.name}: ${e.problem}.`);
   return [

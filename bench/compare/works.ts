@@ -25,7 +25,7 @@ export interface Comparison {
 }
 
 const who = (name: string, runner: RunnerName, style: string): Contestant => ({ name, runner, style });
-const EAGER = who('DynaMoE, eager ' + 'updates', 'ours', 'native eager'),
+const EAGER = who('DynaMoE, eager updates', 'ours', 'native eager'),
   ATOMIC = who('DynaMoE, all gradients kept', 'ours', 'native');
 const NATIVE = [EAGER, ATOMIC],
   PRODUCTS = who('its products alone, equal loads', 'ours', 'native products');
@@ -33,7 +33,7 @@ const FORWARD = who('DynaMoE', 'ours', 'native');
 const DENSE = who('DynaMoE, dense FFN', 'ours', 'native dense');
 const LOOPS = [who('PyTorch loop (Hugging Face)', 'torch', 'loop'), who('PyTorch loop, sorted', 'torch', 'sorted')];
 const FIXED = [
-  who('PyTorch scatter, factor 1 ' + '(drops)', 'torch', 'scatter 1'),
+  who('PyTorch scatter, factor 1 (drops)', 'torch', 'scatter 1'),
   who('PyTorch scatter, factor 2', 'torch', 'scatter 2'),
   who('PyTorch einsum, factor 1 (drops)', 'torch', 'einsum 1'),
 ];
@@ -109,7 +109,7 @@ export const COMPARISONS: readonly Comparison[] = [
   layer('layer-d512', 'Layer', { dModel: 512, dFf: 2048 }, [...NATIVE, PRODUCTS, DENSE, ...LOOPS]),
   layer('layer-skew', 'Layer with 60% of the tokens on one expert', { skew: SIXTY }, [
     EAGER,
-    who('the same, ' + 'balanced', 'ours', 'native eager balanced'),
+    who('the same, balanced', 'ours', 'native eager balanced'),
   ]),
   ...[64, 256, 1024].map(classifier),
   {
@@ -127,12 +127,12 @@ export const COMPARISONS: readonly Comparison[] = [
     TORCH_DENSE,
     who('onnxruntime-node dense FFN', 'onnx', 'dense'),
   ]),
-  layer('wasm', 'Layer in ' + 'WebAssembly', {}, [
+  layer('wasm', 'Layer in WebAssembly', {}, [
     who('DynaMoE wasm', 'ours', 'wasm'),
     who('DynaMoE wasm, dense FFN', 'ours', 'wasm dense'),
     who('jax-js einsum, factor 1 (drops)', 'jax', 'einsum 1'),
     who('jax-js dense FFN', 'jax', 'dense'),
-    who('tfjs-wasm einsum, factor 1 ' + '(drops)', 'tfjs', 'einsum 1'),
+    who('tfjs-wasm einsum, factor 1 (drops)', 'tfjs', 'einsum 1'),
     who('tfjs-wasm dense FFN', 'tfjs', 'dense'),
   ]),
 ];

@@ -140,11 +140,11 @@ async function outcome(
   switch (does) {
     case 'step': {
       const { step, loss, gradNorm } = await session.step(batch(n, size));
-      return `${step} ${loss} ` + `${gradNorm}`;
+      return `${step} ${loss} ${gradNorm}`;
     }
     case 'forward': {
       const out = await session.forward(batch(n, size));
-      return `${text(out['loss'])} ` + `${text(out['output'])}`;
+      return `${text(out['loss'])} ${text(out['output'])}`;
     }
     case 'predict':
       return text(await session.predict(batch(n, size).x));
@@ -247,7 +247,7 @@ async function ran({ list, close, folder, bytes, accumulate, place }: Sequence, 
   // A generator that the close overtakes is refused in its middle.
   told.forEach((t, i) => {
     if (closing !== null && i >= close && t !== CLOSED)
-      throw new Broken('after close a call ' + 'is refused', `call ${i + 1}, ${list[i].does}, after the close: ${t}`);
+      throw new Broken('after close a call is refused', `call ${i + 1}, ${list[i].does}, after the close: ${t}`);
   });
   return told.map((t, i) => (closing !== null && list[i].does === 'generate' ? 'either' : t));
 }

@@ -121,7 +121,7 @@ async function list({ folder, shared, planted }: World): Promise<readonly Case[]
     promised(
       'a command that nothing disturbs comes to its end',
       ended.code === 0,
-      () => `${scenario}: exit code ` + `${ended.code}: ${ended.stderr}`,
+      () => `${scenario}: exit code ${ended.code}: ${ended.stderr}`,
     );
     for (const point of thinned(points))
       for (const failure of FAILURES[point.op] ?? OTHER) all.push({ scenario, ...point, ...failure });
@@ -300,7 +300,7 @@ function clear({ code, signal, stderr }: Ended, op: string, on: string, folder: 
   promised(
     promise,
     /device|compiler/.test(on) || stderr.includes(folder),
-    () => `${op} on ${on}: no file is named: ` + `${stderr}`,
+    () => `${op} on ${on}: no file is named: ${stderr}`,
   );
 }
 
@@ -322,7 +322,7 @@ async function nothingHalf(out: string, before: number): Promise<void> {
   promised(
     'a checkpoint of before is not lost',
     newest >= before,
-    () => `the newest checkpoint is of step ` + `${newest}, before there was one of step ${before}`,
+    () => `the newest checkpoint is of step ${newest}, before there was one of step ${before}`,
   );
   await eventsIn(out, true);
 }

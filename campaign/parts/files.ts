@@ -73,12 +73,12 @@ async function attack(given: Case, world: World): Promise<void> {
     promised(
       promise,
       error instanceof UserError,
-      () => `${given.target}: ` + `${error instanceof Error ? (error.stack ?? error.message) : String(error)}`,
+      () => `${given.target}: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`,
     );
     promised(
       promise,
       error.message.includes(basename(path)),
-      () => `${given.target}: the error does not name the ` + `file: ${error.message}`,
+      () => `${given.target}: the error does not name the file: ${error.message}`,
     );
   }
   const grown = (process.resourceUsage().maxRSS - before) / 1024;

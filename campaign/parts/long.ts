@@ -78,7 +78,7 @@ async function attack({ kind, place, seed }: Case, world: World): Promise<void> 
     promised(
       'memory, open files, threads and handles stay what they were',
       told === null,
-      () => `${ROUNDS[kind]} ` + `rounds of ${kind} a block, on ${place.device}, ${place.threads} threads: ${told}`,
+      () => `${ROUNDS[kind]} rounds of ${kind} a block, on ${place.device}, ${place.threads} threads: ${told}`,
     );
     world.count(`rounds of ${kind}`, BLOCKS * ROUNDS[kind]);
   } finally {

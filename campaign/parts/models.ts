@@ -90,7 +90,7 @@ function same(want: Steps, got: Steps, where: string): void {
   const promise = 'native and wasm give the same bits, whatever the number of threads';
   if ('refused' in want || 'refused' in got) {
     promised(
-      'a model is refused everywhere or ' + 'nowhere',
+      'a model is refused everywhere or nowhere',
       'refused' in want && 'refused' in got,
       () =>
         `wasm: ${'refused' in want ? want.refused : 'trains'}; ${where}: ${'refused' in got ? got.refused : 'trains'}`,
@@ -103,7 +103,7 @@ function same(want: Steps, got: Steps, where: string): void {
     promised(
       promise,
       numbers(w) === numbers(g),
-      () => `step ${i + 1} gives ${numbers(w)} on wasm with 1 thread, ` + `${numbers(g)} on ${where}`,
+      () => `step ${i + 1} gives ${numbers(w)} on wasm with 1 thread, ${numbers(g)} on ${where}`,
     );
     for (const [name, { data }] of Object.entries(w.stats))
       promised(
@@ -116,7 +116,7 @@ function same(want: Steps, got: Steps, where: string): void {
   promised(
     promise,
     wrong.length === 0,
-    () => `after ${want.results.length} steps ${wrong.join(', ')} differ ` + `between wasm and ${where}`,
+    () => `after ${want.results.length} steps ${wrong.join(', ')} differ between wasm and ${where}`,
   );
 }
 
@@ -140,7 +140,7 @@ async function near(model: RandomModel, got: StepResult, want: StepResult, world
     Math.abs(a - b) <= NEAR * Math.max(1, Math.abs(b)) || (Number.isNaN(a) && Number.isNaN(b));
   const pairs: [string, number, number][] = [
     ['loss', got.loss, want.loss],
-    ['the norm of the ' + 'gradient', got.gradNorm, want.gradNorm],
+    ['the norm of the gradient', got.gradNorm, want.gradNorm],
     ...Object.keys(want.aux).map((name): [string, number, number] => [name, got.aux[name], want.aux[name]]),
   ];
   for (const [what, a, b] of pairs) {

@@ -136,7 +136,7 @@ async function attack(given: Case, world: World): Promise<void> {
   for (const e of ran.events)
     world.count(
       `recompilations ` +
-        `${e.error !== undefined ? 'that failed' : e.kept ? (e.class === 'R' ? 'that changed ' + 'results' : 'that kept results') : 'undone or of no effect'}`,
+        `${e.error !== undefined ? 'that failed' : e.kept ? (e.class === 'R' ? 'that changed results' : 'that kept results') : 'undone or of no effect'}`,
     );
   if (given.kind === 'results') {
     const other = await run(given, given.other, given.rules, 60);
@@ -152,7 +152,7 @@ async function attack(given: Case, world: World): Promise<void> {
   equal(
     given.kind === 'neutral'
       ? 'a recompilation that changes no result keeps every bit'
-      : 'a recompilation that ' + 'fails changes nothing',
+      : 'a recompilation that fails changes nothing',
     plain,
     ran,
     'without rules and with them',
@@ -161,14 +161,14 @@ async function attack(given: Case, world: World): Promise<void> {
     const rule = given.rules[Number(e.rule.slice(5))] as Drawn | undefined;
     if (rule?.fails === 'alter')
       promised(
-        'a recompilation that fails changes ' + 'nothing',
+        'a recompilation that fails changes nothing',
         !e.kept && e.error !== undefined,
         () => `its alter threw and it was kept: ${JSON.stringify(e)}`,
       );
   }
   if (given.kind === 'failing' && ran.events.every((e) => !e.kept))
     promised(
-      'a recompilation that fails changes ' + 'nothing',
+      'a recompilation that fails changes nothing',
       plain.knobs === ran.knobs,
       () => `the knobs are ${ran.knobs}, not ${plain.knobs}`,
     );
@@ -188,8 +188,7 @@ function equal(promise: string, want: Ran, got: Ran, what: string): void {
   promised(
     promise,
     at < 0,
-    () =>
-      `the losses of ${what} differ from step ${at + 1} on: ${want.losses[at]} and ` + `${got.losses[at]} (${told()})`,
+    () => `the losses of ${what} differ from step ${at + 1} on: ${want.losses[at]} and ${got.losses[at]} (${told()})`,
   );
   // Room for sums of parts, once there, stays, with zeros in it.
   const value = ({ states }: Ran, name: string): string =>
@@ -199,7 +198,7 @@ function equal(promise: string, want: Ran, got: Ran, what: string): void {
   promised(
     promise,
     wrong.length === 0,
-    () => `the values of ${what} differ after ${STEPS} steps: ` + `${wrong.slice(0, 4).join(', ')} (${told()})`,
+    () => `the values of ${what} differ after ${STEPS} steps: ${wrong.slice(0, 4).join(', ')} (${told()})`,
   );
 }
 

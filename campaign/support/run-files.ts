@@ -34,7 +34,7 @@ export async function eventsIn(folder: string, torn: boolean): Promise<LogEvent[
     try {
       return JSON.parse(line) as LogEvent;
     } catch {
-      promised(READABLE, false, () => `line ${i + 1} of ` + `${lines.length} in events.jsonl is not JSON`);
+      promised(READABLE, false, () => `line ${i + 1} of ${lines.length} in events.jsonl is not JSON`);
     }
   });
 }
@@ -57,7 +57,7 @@ export function lossesOf(events: readonly LogEvent[]): number[] {
     promised(
       'the log of a run has each step once',
       e.step === losses.length + 1,
-      () => `step ${e.step} comes after ` + `step ${losses.length}`,
+      () => `step ${e.step} comes after step ${losses.length}`,
     );
     losses.push(e.loss);
   }

@@ -155,7 +155,7 @@ async function readCheckpoint(path: string): Promise<void> {
   );
   if (error) {
     promised(
-      'a checkpoint that is refused changes ' + 'nothing',
+      'a checkpoint that is refused changes nothing',
       JSON.stringify([s.steps, s.plan(), fingerprint(s)]) === before,
       () => `the session was changed by a load that failed: ${String(error.e)}`,
     );

@@ -141,7 +141,7 @@ export async function paper(
   const took = duration((performance.now() - begun) / 1000);
   reporter.say(
     tables.length > 0
-      ? `${took}; results are in ${md} and ` + `${jsonl}`
+      ? `${took}; results are in ${md} and ${jsonl}`
       : `${took}; stopped before a seed was done: there are no results`,
   );
   return tables;
@@ -154,7 +154,7 @@ function heading(begun: Snapshot | null): string {
   const now = look(),
     others =
       begun && now
-        ? ` Other work took ` + `${othersBetween(begun, now, process.pid).cores.toFixed(2)} cores meanwhile.`
+        ? ` Other work took ${othersBetween(begun, now, process.pid).cores.toFixed(2)} cores meanwhile.`
         : '';
   return (
     `${new Date().toISOString().slice(0, 10)}, ${cpus()[0]?.model ?? 'unknown CPU'}, ${availableParallelism()} ` +
@@ -176,7 +176,7 @@ function fitted(tasks: readonly Task[], minutes = Infinity): readonly Task[] {
   if (share >= 1) return tasks;
   if (60 * minutes < 1.2 * fixed)
     throw new UserError(
-      `${minutes} minutes are too few: opening and measuring alone ` + `take ${duration(fixed)}`,
+      `${minutes} minutes are too few: opening and measuring alone take ${duration(fixed)}`,
       'more --minutes, fewer --seeds, or --only some',
     );
   return tasks.map((task) => forecast({ ...task, steps: Math.max(1, Math.round(task.steps * share)) }));

@@ -100,7 +100,7 @@ function lines(event: PaperEvent): string[] {
           `takes ${event.step_ms.toFixed(2)} ms: about ${duration(event.seconds)}`,
       ];
     case 'skipped':
-      return [`${event.workload}${event.row === undefined ? '' : `, row "${event.row}"`}: left out: ` + `${event.why}`];
+      return [`${event.workload}${event.row === undefined ? '' : `, row "${event.row}"`}: left out: ${event.why}`];
     case 'table':
       return ['', ...event.markdown.trimEnd().split('\n'), ''];
     case 'result':

@@ -61,12 +61,12 @@ export const ROWS: readonly Row[] = [
     layer: padded(START),
     rules: ({ steps }) => [handWritten(steps)],
     absent: ({ experts }) =>
-      experts === PUBLISHED[0].factors.length ? null : `it was written for ` + `${PUBLISHED[0].factors.length} experts`,
+      experts === PUBLISHED[0].factors.length ? null : `it was written for ${PUBLISHED[0].factors.length} experts`,
   },
   policy('adaptCapacity', padded(START), ADAPT),
   { id: 'default', name: DEFAULT, layer: dropless, rules: none, absent: here },
   policy('cacheAssignments', dropless, '+ cacheAssignments', ({ recurs }) =>
-    recurs ? null : 'its samples do not ' + 'come again within the run',
+    recurs ? null : 'its samples do not come again within the run',
   ),
   policy('sparsify', dropless, '+ sparsify'),
 ];

@@ -64,7 +64,7 @@ const command = new Command('paper')
     if (flags.lr && !flags.only)
       throw new ConfigError(
         '--lr needs --only',
-        'a rate that suits one workload does ' + 'not suit the others: --only mlp --lr 0.01,0.1',
+        'a rate that suits one workload does not suit the others: --only mlp --lr 0.01,0.1',
       );
     const reporter = openReporter(flags.json ?? false);
     try {

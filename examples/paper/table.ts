@@ -60,7 +60,7 @@ export function markdown({ workload, steps, rate: lr, absent, results }: TableOf
     show(r.recompilations, whole),
     show(r.equalTime.steps, whole),
   ]);
-  const measured = ['loss', 'nothing ' + 'dropped', ...(accuracy ? ['accuracy'] : [])],
+  const measured = ['loss', 'nothing dropped', ...(accuracy ? ['accuracy'] : [])],
     quality = ['row', ...['equal steps', 'equal time'].flatMap((when) => measured.map((what) => `${when}: ${what}`))];
   const qualities = rows.map((r) => [
     r.row,
@@ -73,7 +73,7 @@ export function markdown({ workload, steps, rate: lr, absent, results }: TableOf
   const failures = results.filter(failed),
     why = new Map(failures.map(({ row, error }) => [row, error]));
   const missing = [
-    ...absent.map(({ row, why: reason }) => `No row "${row}": ` + `${reason}.`),
+    ...absent.map(({ row, why: reason }) => `No row "${row}": ${reason}.`),
     ...[...why].map(
       ([row, error]) =>
         `"${row}" failed with ${failures.filter((f) => f.row === row).length} of ${seeds} seeds: ${error}`,
@@ -82,8 +82,7 @@ export function markdown({ workload, steps, rate: lr, absent, results }: TableOf
   return [
     `### ${workload.title}`,
     '',
-    `${steps} steps, learning rate ${lr}, ${seeds} ` +
-      `${seeds === 1 ? 'seed' : 'seeds'}: medians (from least to most).`,
+    `${steps} steps, learning rate ${lr}, ${seeds} ${seeds === 1 ? 'seed' : 'seeds'}: medians (from least to most).`,
     '',
     ...grid(cost, costs),
     '',
@@ -117,7 +116,7 @@ function waits(results: readonly (Result | Failure)[]): string[] {
     return (
       `Recompilations of "${row}" made steps wait ${show(spread(waited), ms)} ms in all; equal time is ` +
       `${show(spread(own.map((r) => r.ms)), ms)} ` +
-      `ms.${undone.length > 0 ? ` Not kept: ` + `${undone.length}${undone.at(-1)?.error ? ` (${undone.at(-1)?.error})` : ''}.` : ''}`
+      `ms.${undone.length > 0 ? ` Not kept: ${undone.length}${undone.at(-1)?.error ? ` (${undone.at(-1)?.error})` : ''}.` : ''}`
     );
   });
 }

@@ -68,7 +68,7 @@ async function digitsIn(paths: readonly string[]): Promise<string> {
     if (names.some((name) => /images[-.]idx3-ubyte(\.gz)?$/.test(name))) return path;
   }
   throw new UserError(
-    `it needs the MNIST ` + `digits${paths.length > 0 ? `, and there are none in ${paths.join(', ')}` : ''}`,
+    `it needs the MNIST digits${paths.length > 0 ? `, and there are none in ${paths.join(', ')}` : ''}`,
     '--data FOLDER, with t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte in it, with or without .gz',
   );
 }
@@ -135,7 +135,7 @@ export const WORKLOADS: readonly Workload[] = [
     loss: loss.crossEntropy,
     source(paths) {
       if (paths.length === 0)
-        throw new UserError('it needs text', '--data PATH: files, folders or globs, such as ' + 'tinyshakespeare.txt');
+        throw new UserError('it needs text', '--data PATH: files, folders or globs, such as tinyshakespeare.txt');
       return windows(paths, { ...LM, heldBatches: 32 });
     },
     model: languageModel,

@@ -36,8 +36,7 @@ function findChromium(): string | null {
 const path = findChromium();
 /** A reason to skip tests that need a browser, or false. */
 export const noChromium: string | false =
-  path === null &&
-  'no Chromium found (chromium, chromium-browser or ' + 'google-chrome on the PATH, or DYNAMOE_CHROMIUM)';
+  path === null && 'no Chromium found (chromium, chromium-browser or google-chrome on the PATH, or DYNAMOE_CHROMIUM)';
 
 // As root its sandbox does not start. It looks nothing up outside.
 const FLAGS = [
@@ -90,13 +89,13 @@ export async function openBrowser(): Promise<{
         faults: string[] = [];
       page.setDefaultTimeout(MINUTE / 2);
       page.on('console', (m) => {
-        if (m.type() === 'error' || m.type() === 'warning') faults.push(`${m.type()}: ` + `${m.text()}`);
+        if (m.type() === 'error' || m.type() === 'warning') faults.push(`${m.type()}: ${m.text()}`);
       });
       page.on('pageerror', (error) => {
         faults.push(error.stack ?? error.message);
       });
       page.on('requestfailed', (r) => {
-        if (!r.url().endsWith('/events')) faults.push(`${r.url()}: ` + `${r.failure()?.errorText ?? ''}`);
+        if (!r.url().endsWith('/events')) faults.push(`${r.url()}: ${r.failure()?.errorText ?? ''}`);
       });
       await page.goto(url, { timeout: MINUTE / 2 });
       return { page, faults };
@@ -122,7 +121,7 @@ export async function openPage(
     const name = (request.url ?? '/').slice(1),
       text = name === '' ? html : files.get(name);
     response.writeHead(text === undefined ? 404 : 200, {
-      'content-type': name === '' ? 'text/html; ' + 'charset=utf-8' : 'text/javascript',
+      'content-type': name === '' ? 'text/html; charset=utf-8' : 'text/javascript',
       ...(isolated && ISOLATED),
     });
     response.end(text);

@@ -23,7 +23,7 @@ const hosts: readonly { name: string; isolated: boolean; entries: Record<string,
     says: /WebAssembly, 2 threads/,
   },
   {
-    name: 'a page that is not ' + 'isolated',
+    name: 'a page that is not isolated',
     isolated: false,
     entries: { 'page.js': 'tests/browser/page/inline.ts' },
     says: /WebAssembly, 1 thread/,
@@ -33,7 +33,7 @@ const hosts: readonly { name: string; isolated: boolean; entries: Record<string,
 for (const { name, isolated, entries, says } of hosts) {
   test(`Chromium, ${name}`, { skip: noChromium, timeout: 4 * MINUTE }, async (t) => {
     const { page, version, close } = await openPage(
-      '<!doctype html><title>conformance</title><script type="module" ' + 'src="/page.js"></script>',
+      '<!doctype html><title>conformance</title><script type="module" src="/page.js"></script>',
       entries,
       isolated,
     );

@@ -105,7 +105,7 @@ test('a run is drawn while it goes on: curves, bands, marks, table, plan, end', 
   await tip.waitFor();
   await mark.click();
   assert.match(
-    await page.locator('#decisions ' + 'tr.chosen').innerText(),
+    await page.locator('#decisions tr.chosen').innerText(),
     /adaptCapacity \(results unchanged\)[\s\S]*kept: 20% faster/,
   );
   run.add(recompileAt(93, false), ...steps(91, 95));

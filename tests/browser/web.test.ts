@@ -46,7 +46,7 @@ for (const { scheme, isolated, overflow, threads } of [
   { scheme: 'dark', isolated: false, overflow: 'spill', threads: '1 thread' },
 ] as const) {
   test(
-    `${scheme}, ${isolated ? 'isolated' : 'not isolated'}, ${overflow}: it learns, and skew makes it ` + `recompile`,
+    `${scheme}, ${isolated ? 'isolated' : 'not isolated'}, ${overflow}: it learns, and skew makes it recompile`,
     options,
     async (t) => {
       const { server, url } = await serveWeb(folder, { isolated });

@@ -90,7 +90,7 @@ plants.forEach(({ name, planted }, i) => {
     (i + plants.length - (seedOfCommit % plants.length)) % plants.length < AT_ONCE;
   test(
     `${name}: finds a planted fault (${planted}), and its command finds it again`,
-    { skip: !now && 'the turn ' + 'of others: npm run ci:full plants all', timeout: 240_000 },
+    { skip: !now && 'the turn of others: npm run ci:full plants all', timeout: 240_000 },
     async () => {
       const { code, summary } = await campaign(
         '--minutes',
@@ -122,7 +122,7 @@ plants.forEach(({ name, planted }, i) => {
 
 test('what is written names no folder, user or host', () => {
   assert.equal(
-    redact("EIO, open '/home/someone/runs/a/events.jsonl' at " + 'file:///opt/dynamoe/src/io/atomic.ts:12:3'),
+    redact("EIO, open '/home/someone/runs/a/events.jsonl' at file:///opt/dynamoe/src/io/atomic.ts:12:3"),
     "EIO, open 'events.jsonl' at atomic.ts:12:3",
   );
 });

@@ -127,7 +127,7 @@ test('the table in Markdown names who did not run, and has no ratios where ours 
         '(by rounds) |',
       '| --- | ---: | ---: | ---: | ---: | ---: | ---: |',
       '| ours | 10.0 (10.0 - 10.0) | 10000 | 200 | 50% | 2 (1.00) | 1 |',
-      '| other \\| one | 25.0 (25.0 - 25.0) | ' + '4000 | 80.0 | 20% | 2 (1.00) | **2.50** (2.50 - 2.50) |',
+      '| other \\| one | 25.0 (25.0 - 25.0) | 4000 | 80.0 | 20% | 2 (1.00) | **2.50** (2.50 - 2.50) |',
       '',
       'Not run: gone: not installed.',
       '',
@@ -194,7 +194,7 @@ test('the largest number within a budget, in a few tries, where memory is nearly
     );
     assert.ok(
       fit.tooMany !== null && fit.tooMany > fit.experts && tries <= 13,
-      `${tries} tries, ` + `${JSON.stringify(fit)}`,
+      `${tries} tries, ${JSON.stringify(fit)}`,
     );
   }
   assert.equal(await largestWithin(10, 2, () => Promise.resolve(11)), null);
@@ -216,12 +216,12 @@ test('the table of experts within a budget', () => {
       '',
       'Memory above what a process has with its libraries loaded; at most 1 MiB.',
       '',
-      '|  | experts | ' + 'too many | memory, MB | ours over it |',
+      '|  | experts | too many | memory, MB | ours over it |',
       '| --- | ---: | ---: | ---: | ---: |',
       '| ours | 30 | 31 | 1 | **1.00** |',
       '| other | 12 |  | 1 | **2.50** |',
       '',
-      'Not run: gone: not ' + 'installed.',
+      'Not run: gone: not installed.',
       '',
     ].join('\n'),
   );

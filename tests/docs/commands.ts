@@ -89,6 +89,6 @@ export const FOREIGN: readonly { readonly language: string; readonly begins: str
   {
     language: 'yaml',
     begins: 'scrape_configs:',
-    why: 'it configures Prometheus; tests/dash/server.test.ts reads ' + '/metrics with such a header',
+    why: 'it configures Prometheus; tests/dash/server.test.ts reads /metrics with such a header',
   },
 ];

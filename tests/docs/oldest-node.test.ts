@@ -43,7 +43,7 @@ test('no file of examples/, web/, bin/ and tools/runtime/, and no code of a docs
 test('this test finds new syntax, whatever its spelling', async () => {
   const found = async (text: string): Promise<string> => (await newSyntax([{ file: 'example.ts', text }])).join('\n');
   for (const text of [
-    'await using session = await ' + 'compile();',
+    'await using session = await compile();',
     'async function f() { await using /* a */ s = g(); }',
     '{ using s = g(); }',
     'for (await using s of all) s;',
@@ -52,11 +52,11 @@ test('this test finds new syntax, whatever its spelling', async () => {
     'class A { accessor b = 1; }',
     'import defer * as a from "a";',
     'import source a from "a";',
-    ...(node22() === null ? [] : ['const pattern = ' + '/(?i:a)b/;', 'const pattern = /(?<a>b)|(?<a>c)/;']),
+    ...(node22() === null ? [] : ['const pattern = /(?i:a)b/;', 'const pattern = /(?<a>b)|(?<a>c)/;']),
   ])
     assert.match(await found(text), /^example\.ts: ./, text);
   for (const text of [
-    'const s = await compile(); await ' + 's.close();',
+    'const s = await compile(); await s.close();',
     'const using = 1; console.log(using);',
     'class A { #b = 1; static { } }',
     'const a: number | null = null;\nconsole.log(a ?? 1, 1_000);',

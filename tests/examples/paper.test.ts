@@ -129,7 +129,7 @@ test('every row runs, all columns are numbers, and they say what a row does', as
     for (let i = 1; i < alphas.length; i++) {
       assert.ok(
         share(alphas[i - 1]) > share(alphas[i]),
-        `${alphas[i]} drops ${share(alphas[i])}, ${alphas[i - 1]} ` + `${share(alphas[i - 1])}`,
+        `${alphas[i]} drops ${share(alphas[i])}, ${alphas[i - 1]} ${share(alphas[i - 1])}`,
       );
     }
     const [one, , two, four] = alphas.map((name) => of(name)[0].planBytes.most);

@@ -240,7 +240,7 @@ test('a bundle for browsers trains where nothing of Node is', { skip }, async (t
   const here = runs.get('Node 24')?.['wasm'].losses;
   assert.deepEqual([...losses], here, 'the bits that the package gives in Node, unbundled');
   t.diagnostic(
-    `the bundle of a training program: ${text.length} bytes, ${gzipSync(text, { level: 9 }).length} ` + `gzipped`,
+    `the bundle of a training program: ${text.length} bytes, ${gzipSync(text, { level: 9 }).length} gzipped`,
   );
 });
 
@@ -252,8 +252,7 @@ test('a minified bundle runs its threads', { skip }, async () => {
     [
       '--input-type=module',
       '-e',
-      `import { run } from ` +
-        `${JSON.stringify(pathToFileURL(join(project, 'bundle.mjs')).href)};
+      `import { run } from ${JSON.stringify(pathToFileURL(join(project, 'bundle.mjs')).href)};
 console.log(JSON.stringify(await run(2)));`,
     ],
     { cwd: project, timeout: MINUTES },
@@ -346,13 +345,13 @@ for (const format of ['esm', 'cjs'] as const) {
 
 for (const { name, path } of nodes) {
   test(
-    `${name}: CommonJS requires every part of the ` + `package`,
+    `${name}: CommonJS requires every part of the package`,
     { skip: skip || (path === null && `no packaged ${name}`) },
     async () => {
       const doors = ['dynamoe', 'dynamoe/core', 'dynamoe/node', 'dynamoe/data', 'dynamoe/log', 'dynamoe/recompile'];
       await writeFile(
         join(project, 'required.cjs'),
-        `console.log(${JSON.stringify(doors)}.every((door) => ` + `Object.keys(require(door)).length > 0));`,
+        `console.log(${JSON.stringify(doors)}.every((door) => Object.keys(require(door)).length > 0));`,
       );
       assert.equal((await run(path ?? '', ['required.cjs'], { cwd: project, timeout: MINUTES })).stdout, 'true\n');
     },
@@ -379,11 +378,11 @@ test('what is not used is not bundled, and the core is small', { skip }, async (
   const nothing = await bundle({ stdin: { contents: "import 'dynamoe';", resolveDir: project }, format: 'esm' });
   assert.equal(nothing.text.trim(), '', 'the package has no side effects');
   const little = await bundle({
-    stdin: { contents: 'export { textFrom } from ' + "'dynamoe';", resolveDir: project },
+    stdin: { contents: "export { textFrom } from 'dynamoe';", resolveDir: project },
     format: 'esm',
   });
   assert.ok(
     little.text.length < core.text.length / 10,
-    `textFrom alone takes ${little.text.length} of ` + `${core.text.length} bytes`,
+    `textFrom alone takes ${little.text.length} of ${core.text.length} bytes`,
   );
 });

@@ -83,7 +83,7 @@ for (const device of argv.slice(2) as DeviceName[]) {
     await session.step(batch);
   }
   if (!events.some((e) => e.rule === 'padded' && e.kept))
-    throw new Error(`no recompilation: ` + `${JSON.stringify(events)}`);
+    throw new Error(`no recompilation: ${JSON.stringify(events)}`);
   events.length = 0;
   results[device] = { description: session.executor.description, losses };
   await other.close(); // `await using` needs Node 24

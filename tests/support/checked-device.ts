@@ -69,7 +69,7 @@ export class CheckedDevice implements Device {
   free(memory: Memory): void {
     if (this.#live.get(memory.address) !== memory) this.#note(`free of ${memory.address}, which is not there`);
     if (this.#used?.some((a) => a >= memory.address && a < memory.address + memory.bytes))
-      this.#note(`free of ` + `${memory.address} while it is used`);
+      this.#note(`free of ${memory.address} while it is used`);
     this.#live.delete(memory.address);
     this.#device.free(memory);
   }
@@ -78,7 +78,7 @@ export class CheckedDevice implements Device {
     this.#enter('write');
     const memory = this.#memoryAt(address, data.byteLength);
     if (!memory && data.byteLength > 0)
-      this.#note(`write of ${data.byteLength} bytes at ${address}, where there is ` + `no memory`);
+      this.#note(`write of ${data.byteLength} bytes at ${address}, where there is no memory`);
     if (memory && this.#used?.some((a) => a >= memory.address && a < memory.address + memory.bytes))
       this.#note(`write at ${address} while it is used`);
     this.#device.write(address, data);
@@ -87,7 +87,7 @@ export class CheckedDevice implements Device {
   read(address: number, into: TypedArray): void {
     this.#enter('read');
     if (!this.#memoryAt(address, into.byteLength) && into.byteLength > 0)
-      this.#note(`read of ${into.byteLength} ` + `bytes at ${address}, where there is no memory`);
+      this.#note(`read of ${into.byteLength} bytes at ${address}, where there is no memory`);
     this.#device.read(address, into);
   }
 

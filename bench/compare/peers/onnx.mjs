@@ -62,7 +62,7 @@ let start = 0;
 
 async function open(style, { kind, pass, tokens, dModel: d, dFf, topK }, threads) {
   if (style !== 'dense' || kind !== 'layer' || pass !== 'forward')
-    return { missing: 'onnxruntime runs forward ' + 'passes alone' };
+    return { missing: 'onnxruntime runs forward passes alone' };
   start = startPeak();
   const session = await InferenceSession.create(ffn(tokens, d, topK * dFf), {
     intraOpNumThreads: threads,
