@@ -50,9 +50,8 @@ export async function benchCompile(
     process.stdout.write(
       json
         ? `${JSON.stringify(result)}\n`
-        : `${device}${cold ? ', no kernel compiled before' : ''}\n` +
-            `device opened in ${open} ms, model compiled and its values made in ${compile} ms, first step ${first} ms: ` +
-            `${result.total_ms} ms in all\n`,
+        : `${device}${cold ? ', no kernel compiled before' : ''}\ndevice opened in ${open} ms, model compiled ` +
+            `and its values made in ${compile} ms, first step ${first} ms: ${result.total_ms} ms in all\n`,
     );
   } finally {
     if (cache !== null) await rm(cache, { recursive: true, force: true });

@@ -68,7 +68,7 @@ export async function benchConv({
         );
       const { size, inputs, outputs, stride, groups } = layer;
       rows.push([
-        `${size} x ${size} x ` + `${inputs}`,
+        `${size} x ${size} x ${inputs}`,
         String(outputs),
         String(stride),
         String(groups),

@@ -62,8 +62,8 @@ export function kernelTable(rows: readonly KernelTime[], limits: Limits | null):
   const cut = (s: string): string => (s.length > shown ? `${s.slice(0, shown - 1)}…` : s);
   const head = limits
     ? [
-        `limits: ${limits.gflops.toFixed(0)} GFLOP/s, ${limits.gbs.toFixed(0)} GB/s; roofline: ` +
-          `share of the nearer one`,
+        `limits: ${limits.gflops.toFixed(0)} GFLOP/s, ${limits.gbs.toFixed(0)} GB/s; roofline: share of the ` +
+          'nearer one',
       ]
     : [];
   return [

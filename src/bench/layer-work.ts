@@ -106,7 +106,7 @@ export function layerOf({
 }: LayerWork): Model {
   if (experts === 0 && (recompute === true || (chunks ?? 1) > 1))
     throw new UserError(
-      'a dense network has no ' + 'experts whose hidden values could be computed again',
+      'a dense network has no experts whose hidden values could be computed again',
       'leave out --recompute and --chunks',
     );
   if (experts === 0) return new Dense(dModel, topK * dFf, activation);

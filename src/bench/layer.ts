@@ -196,7 +196,7 @@ function describe(r: LayerResult): string {
   const busiest =
     r.load.length === 0
       ? ''
-      : `; the busiest expert has ` + `${((100 * Math.max(...r.load)) / r.tokens).toFixed(1)}% of the tokens`;
+      : `; the busiest expert has ${((100 * Math.max(...r.load)) / r.tokens).toFixed(1)}% of the tokens`;
   return [
     `${r.experts === 0 ? 'dense network' : `${r.experts} experts, top-${r.topK}, ${r.dispatch}, ` + `${r.capacity === 'dropless' ? 'dropless' : `capacity factor ${r.capacity}${r.overflow === 'spill' ? ', the rest spilled' : ''}`}`}; ${r.tokens} tokens, width ${r.dModel}, hidden ${r.dFf}, ${r.activation}; ${r.pass}${r.pass === 'train' ? `, ${r.optimizer}${r.eager ? ', eager' : ''}${r.recompute ? ', hidden values computed again' : ''}${r.chunks !== undefined && r.chunks > 1 ? `, in ${r.chunks} chunks` : ''}` : ''}`,
     `${r.device}, threads: ${r.threads}; compiled in ${f(r.compile_ms)} ms`,
@@ -207,9 +207,8 @@ function describe(r: LayerResult): string {
     `memory: planned ${bytes(r.peak_bytes.planned)}, resident at most ${bytes(r.peak_bytes.rss)} above the start`,
     ...(r.products_ms
       ? [
-          `its products alone, with equal loads: ${f(r.products_ms.median)} ms median, ` +
-            `${f(r.products_ms.min)} min: the step reaches ` +
-            `${((100 * r.products_ms.median) / r.step_ms.median).toFixed(1)}% of their speed`,
+          `its products alone, with equal loads: ${f(r.products_ms.median)} ms median, ${f(r.products_ms.min)} ` +
+            `min: the step reaches ${((100 * r.products_ms.median) / r.step_ms.median).toFixed(1)}% of their speed`,
         ]
       : []),
     ...(r.kernels ? ['', kernelTable(r.kernels, r.limits ?? null)] : []),

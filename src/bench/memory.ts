@@ -35,7 +35,7 @@ export async function benchMemory({ budget, most, json, ...flags }: MemoryFlags)
   if (largest === null)
     throw new UserError(
       `not even ${least} experts train within ${budget} MiB`,
-      'a larger ' + '--budget, or a smaller layer',
+      'a larger --budget, or a smaller layer',
     );
   const { peak_bytes = null } = trials.find((t) => t.experts === largest) ?? {};
   const { experts: _, ...work } = workOf({ ...flags, experts: largest });
@@ -45,7 +45,7 @@ export async function benchMemory({ budget, most, json, ...flags }: MemoryFlags)
     );
   else
     process.stdout.write(
-      `${largest} experts train within ` + `${bytes(limit)}${largest === most ? ' (no more were tried)' : ''}\n`,
+      `${largest} experts train within ${bytes(limit)}${largest === most ? ' (no more were tried)' : ''}\n`,
     );
 }
 

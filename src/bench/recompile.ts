@@ -326,8 +326,8 @@ export async function benchRecompile(flags: RecompileFlags): Promise<void> {
   process.stdout.write(
     verdict.against === null
       ? 'no fixed factor drops as little\n'
-      : `against ${verdict.against}, the smallest that drops no more: ${verdict.throughput?.toFixed(2)} times the ` +
-          `throughput, ${verdict.bytes?.toFixed(2)} times fewer planned bytes (states: ` +
+      : `against ${verdict.against}, the smallest that drops no more: ${verdict.throughput?.toFixed(2)} times ` +
+          `the throughput, ${verdict.bytes?.toFixed(2)} times fewer planned bytes (states: ` +
           `${bytes(verdict.state_bytes)} in both)\n`,
   );
 }

@@ -214,7 +214,7 @@ function describe(
   const f = (x: number): string => x.toFixed(1);
   return [
     `${samples} samples of ${tokens} tokens, ${experts} experts, top-${topK}, ${threads} threads; kernels and ` +
-      `the critical path in microseconds, medians`,
+      'the critical path in microseconds, medians',
     table(
       [
         'routing',

@@ -96,13 +96,13 @@ export async function benchStep(
     process.stdout.write(
       [
         `${executor.description}, ${experiment.config.batch} samples, ${tokens} tokens a step`,
-        `step ${f(result.step_ms.median)} ms median, ${f(result.step_ms.min)} min, ${f(result.step_ms.max)} max over ` +
-          `${steps}: ${count(result.tokens_per_s)} tokens/s`,
+        `step ${f(result.step_ms.median)} ms median, ${f(result.step_ms.min)} min, ${f(result.step_ms.max)} max ` +
+          `over ${steps}: ${count(result.tokens_per_s)} tokens/s`,
         ...(onDevice
           ? [
-              `kernels ${f(inside)} ms, the call ${f(Math.min(...calls))} ms (best of each); outside ` +
-                `kernels ${(100 * (result.outside_kernels ?? 0)).toFixed(1)}% of a step; ${f(result.gflops ?? 0)} ` +
-                `GFLOP/s over all`,
+              `kernels ${f(inside)} ms, the call ${f(Math.min(...calls))} ms (best of each); outside kernels ` +
+                `${(100 * (result.outside_kernels ?? 0)).toFixed(1)}% of a step; ${f(result.gflops ?? 0)} GFLOP/s ` +
+                'over all',
             ]
           : []),
         `memory: arena ${bytes(result.bytes.arena)}, parameters ${bytes(result.bytes.params)}, optimiser ` +

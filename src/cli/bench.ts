@@ -24,7 +24,7 @@ export function addBench(program: Command): void {
   bench
     .command('gemm')
     .description(
-      'A float32 matrix product of random numbers, and the peak of fused ' + 'multiply-adds, in turns in one process.',
+      'A float32 matrix product of random numbers, and the peak of fused multiply-adds, in turns in one process.',
     )
     .option('--size <n>', 'rows, columns and depth', whole(1, 16384), 1024)
     .addOption(new Option('--device <name>', 'where to run').choices(GEMM_DEVICES).default('auto'))
@@ -34,7 +34,7 @@ export function addBench(program: Command): void {
     .action((flags: GemmFlags) => benchGemm(flags));
   bench
     .command('conv')
-    .description('Convolutions and their gradients, and a matrix product of their size, in turns ' + 'in one process.')
+    .description('Convolutions and their gradients, and a matrix product of their size, in turns in one process.')
     .addOption(new Option('--device <name>', 'where to run').choices(GEMM_DEVICES).default('auto'))
     .option('--rounds <n>', 'turns', whole(1), 30)
     .addOption(threads())
@@ -44,8 +44,8 @@ export function addBench(program: Command): void {
     bench
       .command('layer')
       .description(
-        'One mixture-of-experts layer: steps, useful ' +
-          "FLOPs against the peak, memory. A training step includes the gradient to the layer's input.",
+        'One mixture-of-experts layer: steps, useful FLOPs against the peak, memory. A training step includes ' +
+          "the gradient to the layer's input.",
       ),
   )
     .option('--experts <n>', 'experts; 0: a dense network of the same active FLOPs', whole(0), 8)
@@ -55,7 +55,7 @@ export function addBench(program: Command): void {
     .action((flags: LayerFlags) => {
       refuseFlags(layer, {
         ...unusedOfLayer(flags),
-        products: flags.experts === 0 && 'a dense network has no ' + 'products of experts',
+        products: flags.experts === 0 && 'a dense network has no products of experts',
       });
       return benchLayer(flags);
     });
@@ -63,8 +63,8 @@ export function addBench(program: Command): void {
     bench
       .command('memory')
       .description(
-        'The largest number of experts that trains ' +
-          'within a budget: each number tried in a process of its own whose memory is watched.',
+        'The largest number of experts that trains within a budget: each number tried in a process of its own ' +
+          'whose memory is watched.',
       ),
   )
     .requiredOption(
@@ -81,11 +81,11 @@ export function addBench(program: Command): void {
   bench
     .command('scaling')
     .description(
-      'How the cost of a layer grows with tokens (64 to 8192), experts (1 to 256), ' +
-        'width (64 to 1024) and threads: a table for each.',
+      'How the cost of a layer grows with tokens (64 to 8192), experts (1 to 256), width (64 to 1024) and ' +
+        'threads: a table for each.',
     )
     .addOption(
-      new Option('--curve <list>', `some of ` + `${CURVES.join(',')}`).argParser(curveList).default([...CURVES], 'all'),
+      new Option('--curve <list>', `some of ${CURVES.join(',')}`).argParser(curveList).default([...CURVES], 'all'),
     )
     .option('--rounds <n>', 'turns of each layer', whole(1), 5)
     .addOption(new Option('--device <name>', 'where to run').choices(GEMM_DEVICES).default('auto'))
@@ -95,9 +95,8 @@ export function addBench(program: Command): void {
   bench
     .command('routing')
     .description(
-      'A layer whose choices are live, watched (remembered beside) and cached ' +
-        '(taken from there), in turns on the same batches: steps, the kernels of the routing, and how long until ' +
-        'rows are sorted.',
+      'A layer whose choices are live, watched (remembered beside) and cached (taken from there), in turns on ' +
+        'the same batches: steps, the kernels of the routing, and how long until rows are sorted.',
     )
     .option('--samples <n>', 'samples in a step', whole(1), 32)
     .option('--tokens <n>', 'tokens of a sample', whole(1), 64)
@@ -114,8 +113,8 @@ export function addBench(program: Command): void {
   const recompile: Command = bench
     .command('recompile')
     .description(
-      'A layer under a skewed load whose capacities a ' +
-        'policy sets while it runs, against fixed capacity factors, in turns on the same batches in one process.',
+      'A layer under a skewed load whose capacities a policy sets while it runs, against fixed capacity factors, ' +
+        'in turns on the same batches in one process.',
     )
     .option('--tokens <n>', 'samples in a step', whole(1), 512)
     .option('--d-model <n>', 'width', whole(1), 1024)
@@ -124,16 +123,14 @@ export function addBench(program: Command): void {
     .option('--top-k <n>', 'experts that a sample goes to', whole(1), 2)
     .addOption(new Option('--dispatch <name>', 'how samples get to experts').choices(DISPATCHES).default('padded'))
     .addOption(
-      new Option('--overflow <what>', 'what becomes of samples beyond a ' + 'capacity')
-        .choices(OVERFLOWS)
-        .default('drop'),
+      new Option('--overflow <what>', 'what becomes of samples beyond a capacity').choices(OVERFLOWS).default('drop'),
     )
     .option('--modules', 'experts as modules of their own instead of a bank')
     .option('--skew <s>', 'the router prefers the expert of rank r by -S ln(r)', real(0), 1)
     .option('--drift <n>', 'steps in which ranks move on by a third of the experts, bit by bit; 0: never', whole(0), 0)
     .option('--policy <names>', 'what recompiles', 'adaptCapacity')
     .addOption(
-      new Option('--alphas <list>', 'fixed capacity ' + 'factors')
+      new Option('--alphas <list>', 'fixed capacity factors')
         .argParser(realList)
         .default([1, 1.25, 1.5, 2, 3, 4, 6, 8], '1,1.25,1.5,2,3,4,6,8'),
     )
@@ -150,7 +147,7 @@ export function addBench(program: Command): void {
     });
   const compile = bench
     .command('compile')
-    .description('A cold start in a fresh process: from a model to the end of ' + 'its first training step.')
+    .description('A cold start in a fresh process: from a model to the end of its first training step.')
     .argument('[config]', 'a .json or .ts file; without it the default language model')
     .addOption(data())
     .option('--batch <n>', 'samples in a step (default: 12)', whole(1))
@@ -162,13 +159,13 @@ export function addBench(program: Command): void {
     refuseFlags(compile, {
       cold:
         (flags.device === 'wasm' || flags.device === 'reference') &&
-        `only the native ` + `device keeps compiled kernels, not ${flags.device}`,
+        `only the native device keeps compiled kernels, not ${flags.device}`,
     });
     return benchCompile(file, flags);
   });
   const step = bench
     .command('step')
-    .description('Training steps of a model, after some to warm up; the same batch ' + 'every time.')
+    .description('Training steps of a model, after some to warm up; the same batch every time.')
     .argument('[config]', 'a .json or .ts file; without it the default language model')
     .addOption(data())
     .option('--steps <n>', 'steps to measure', whole(1), 50)
@@ -192,7 +189,7 @@ function layerFlags(command: Command): Command {
     .option('--top-k <n>', 'experts that a token goes to', whole(1), 2)
     .option(
       '--capacity-factor <c>',
-      'rows that an expert may get, over its even share; or ' + 'dropless',
+      'rows that an expert may get, over its even share; or dropless',
       capacityOf,
       'dropless',
     )

@@ -16,7 +16,7 @@ const MOST = 12; // runs on a page
 export function addDash(program: Command): void {
   program
     .command('dash')
-    .summary('a page about runs: finished ones, live ones, several to ' + 'compare')
+    .summary('a page about runs: finished ones, live ones, several to compare')
     .argument('<run...>', 'run folders, or folders of run folders')
     .description('Serves a page about runs on this machine and prints its URL. Live runs are followed. Ctrl-C ends it.')
     .option('--port <n>', 'default: 6600, or a free one', whole(1, 65535))
@@ -75,10 +75,10 @@ async function runsIn(path: string): Promise<string[]> {
   if (found.length === 0)
     throw new UserError(
       `${path} holds no run: there is no ${EVENTS} in it`,
-      'dynamoe dash ' + 'RUN names the --out folder of a run',
+      'dynamoe dash RUN names the --out folder of a run',
     );
   if (found.length > MOST)
-    process.stdout.write(`${path}: the newest ${MOST} of ${found.length} runs; name others ` + `one by one\n`);
+    process.stdout.write(`${path}: the newest ${MOST} of ${found.length} runs; name others one by one\n`);
   return found
     .sort((a, b) => b.at - a.at)
     .slice(0, MOST)

@@ -15,9 +15,9 @@ export function addEval(program: Command): void {
   program
     .command('eval')
     .summary('measure a trained model')
-    .argument('<checkpoint>', 'a checkpoint or a run folder ' + '(then its newest)')
+    .argument('<checkpoint>', 'a checkpoint or a run folder (then its newest)')
     .description(
-      'Validation loss of a checkpoint: the mean over all windows of the last tenth of each file, ' + 'dropout off.',
+      'Validation loss of a checkpoint: the mean over all windows of the last tenth of each file, dropout off.',
     )
     .addOption(data())
     .option('--config <file>', 'the config file that built the model, if it has moved')
@@ -57,7 +57,7 @@ async function evaluate(checkpoint: string, flags: OpenFlags): Promise<void> {
       if (!found)
         throw new UserError(
           'there is too little held-out data to validate on',
-          'name more text with ' + '--data, or use a shorter context',
+          'name more text with --data, or use a shorter context',
         );
       if (found.count === 0) throw nothingCounts('eval', found.samples);
       reporter.close();
@@ -76,8 +76,8 @@ async function evaluate(checkpoint: string, flags: OpenFlags): Promise<void> {
       else {
         const perByte = set instanceof TextDataset ? ` (${fixed(bits(found.loss))} bits per byte)` : '';
         process.stdout.write(
-          `step ${step}  validation loss ${fixed(found.loss, 4)}${perByte}  over ` +
-            `${found.samples} ${set instanceof TextDataset ? 'windows' : 'samples'}\n`,
+          `step ${step}  validation loss ${fixed(found.loss, 4)}${perByte}  over ${found.samples} ` +
+            `${set instanceof TextDataset ? 'windows' : 'samples'}\n`,
         );
         for (const [name, value] of Object.entries(found.metrics)) process.stdout.write(`${name} ${fixed(value, 4)}\n`);
       }

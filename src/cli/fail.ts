@@ -24,7 +24,7 @@ export function report(error: unknown, debug: boolean): number {
   process.stderr.write(`dynamoe: ${message}\n`);
   if (debug && error instanceof Error)
     process.stderr.write(
-      `${error.stack ?? ''}\n${error.cause instanceof Error ? `caused by ` + `${error.cause.stack ?? error.cause.message}\n` : ''}`,
+      `${error.stack ?? ''}\n${error.cause instanceof Error ? `caused by ${error.cause.stack ?? error.cause.message}\n` : ''}`,
     );
   else if (!known) process.stderr.write('  this is a bug in DynaMoE; --debug shows where\n');
   return error instanceof ConfigError ? EXIT.usage : EXIT.failure;

@@ -13,7 +13,7 @@ export const whole =
     if (Number.isSafeInteger(value) && value >= least && value <= most) return value;
     throw new InvalidArgumentError(
       most === Number.MAX_SAFE_INTEGER
-        ? `expected a whole number of at least ` + `${least}`
+        ? `expected a whole number of at least ${least}`
         : `expected a whole number from ${least} to ${most}`,
     );
   };
@@ -37,18 +37,18 @@ export const MAX_SEED = 0xffffffff;
 export const device = (): Option =>
   new Option(
     '--device <name>',
-    'where to run (default: auto, which is native ' + 'where a C compiler is found, else wasm)',
+    'where to run (default: auto, which is native where a C compiler is found, else wasm)',
   ).choices(DEVICES);
 export const threads = (): Option =>
-  new Option('--threads <n>', 'CPU threads (default: all cores); results are ' + 'identical for any number').argParser(
+  new Option('--threads <n>', 'CPU threads (default: all cores); results are identical for any number').argParser(
     whole(1, 256),
   );
 export const json = (): Option => new Option('--json', 'JSON on stdout, one object a line, and nothing else');
 /** `fallback`: where no config has the setting. */
 export const recompile = (fallback?: string): Option => {
   const option = new Option(
-    '--recompile ' + '<names>',
-    `policies that recompile the run: auto (only changes that keep results identical), off, or some of ` +
+    '--recompile <names>',
+    'policies that recompile the run: auto (only changes that keep results identical), off, or some of ' +
       `${POLICY_NAMES.join(',')}${fallback === undefined ? ' (default: auto)' : ''}`,
   );
   if (fallback !== undefined) option.default(fallback);
@@ -56,7 +56,7 @@ export const recompile = (fallback?: string): Option => {
     try {
       policies(text);
     } catch (error) {
-      throw new InvalidArgumentError(`${messageOf(error)}: auto, off, or some ` + `of ${POLICY_NAMES.join(',')}`);
+      throw new InvalidArgumentError(`${messageOf(error)}: auto, off, or some of ${POLICY_NAMES.join(',')}`);
     }
     return text;
   });
@@ -64,7 +64,7 @@ export const recompile = (fallback?: string): Option => {
 export const learningRate = (): Option =>
   new Option('--lr <rate>', 'highest learning rate (default: 0.003)').argParser(real(0, true));
 export const data = (): Option =>
-  new Option('--data <path...>', 'text: files, folders or globs; other arguments go ' + 'before it');
+  new Option('--data <path...>', 'text: files, folders or globs; other arguments go before it');
 
 /**
  * Refuses the first flag of the command line that has no effect beside the others. `reasons`: for each flag that may
@@ -79,10 +79,7 @@ export function refuseFlags(
       (o) => o.attributeName() === name && command.getOptionValueSource(name) === 'cli',
     );
     if (typeof reason === 'string' && option)
-      throw new ConfigError(
-        `${option.long ?? name} has no effect here: ` + `${reason}`,
-        `leave ${option.long ?? name} out`,
-      );
+      throw new ConfigError(`${option.long ?? name} has no effect here: ${reason}`, `leave ${option.long ?? name} out`);
   }
 }
 
@@ -141,13 +138,13 @@ export interface DashFlags {
 export const dash = (): Option =>
   new Option(
     '--dash [port]',
-    'a live page about the run, for this machine alone; ' + 'its URL is printed (default port: 6600, or a free one)',
+    'a live page about the run, for this machine alone; its URL is printed (default port: 6600, or a free one)',
   ).argParser((text) => {
     if (!/^\d+$/.test(text)) throw new InvalidArgumentError('expected a port; a config file goes before --dash');
     return whole(1, 65535)(text);
   });
 export const noAuth = (): Option =>
-  new Option('--no-auth', "the page's URL has no token: every user of this " + 'machine can open it');
+  new Option('--no-auth', "the page's URL has no token: every user of this machine can open it");
 
 export interface TrainFlags extends ModelFlags, Overrides, DashFlags {
   readonly tensorboard?: boolean;

@@ -90,7 +90,7 @@ export async function writeText(
   process.stdout.write('\n');
   if (others > 0)
     process.stderr.write(
-      `dynamoe: ${others} of ${made} tokens are above 255, which is no byte of ` + `text, and are shown as \ufffd\n`,
+      `dynamoe: ${others} of ${made} tokens are above 255, which is no byte of text, and are shown as \ufffd\n`,
     );
 }
 

@@ -17,9 +17,8 @@ export function addInspect(program: Command): void {
     .summary('show what the compiler makes of a model')
     .argument('[config]', 'a .json or .ts file; without it the default language model')
     .description(
-      'Prints what leaves a stage of the compiler for one training step: the graph with gradients and ' +
-        'updates, the kernels, ' +
-        'their C source, or the program with its memory and its steps.',
+      'Prints what leaves a stage of the compiler for one training step: the graph with gradients and updates, ' +
+        'the kernels, their C source, or the program with its memory and its steps.',
     )
     .addOption(new Option('--stage <name>', 'the stage').choices(STAGES).default('graph'))
     .option('--eval', 'inspect the evaluation program instead')
@@ -29,8 +28,7 @@ export function addInspect(program: Command): void {
     const { experiment } = await configure(file, flags);
     refuseFlags(command, {
       data:
-        experiment.config.model &&
-        'what is printed depends on the shape of a batch alone, ' + 'and the model gives that',
+        experiment.config.model && 'what is printed depends on the shape of a batch alone, and the model gives that',
     });
     // The graph needs no device, and the printer no compiler.
     const session = await openSession(experiment, { device: 'reference', memory: Infinity, say: () => undefined });

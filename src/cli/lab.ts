@@ -52,10 +52,10 @@ export function addLab(program: Command): void {
   program
     .command('lab')
     .summary('try policies on recorded or made-up loads')
-    .argument('[trace]', 'a file that ' + 'dynamoe train --trace or dynamoe lab --generate wrote')
+    .argument('[trace]', 'a file that dynamoe train --trace or dynamoe lab --generate wrote')
     .description(
-      'Replays loads through policies and the engine that decides in a run, without training: rows, ' +
-        'drops, bytes, recompilations, and the extra cost compared with perfect foresight (regret).',
+      'Replays loads through policies and the engine that decides in a run, without training: rows, drops, ' +
+        'bytes, recompilations, and the extra cost compared with perfect foresight (regret).',
     )
     .addOption(
       new Option(
@@ -67,7 +67,7 @@ export function addLab(program: Command): void {
       ).choices(Object.keys(WORKLOADS)),
     )
     .option(
-      '--policy ' + '<name,options>',
+      '--policy <name,options>',
       `replays with this policy, such as adaptCapacity,quantile=0.9; may be given again: ${LAB_NAMES.join(', ')}`,
       oneOrMore,
     )
@@ -94,7 +94,7 @@ function unused(
   file: string | undefined,
   { table, policy, generate: name, capacity }: LabFlags,
 ): Record<string, string | boolean> {
-  const all = table === true && '--table tries every policy on every ' + 'workload',
+  const all = table === true && '--table tries every policy on every workload',
     replays = table !== true && policy === undefined && 'nothing is replayed without --policy';
   const loads = file !== undefined && table !== true && 'the loads are those of the trace',
     made = name === undefined && loads;
@@ -117,7 +117,7 @@ function unused(
 async function lab(file: string | undefined, flags: LabFlags, command: Command): Promise<void> {
   if (flags.table && file !== undefined)
     throw new ConfigError(
-      'lab --table makes its loads up, and a trace has no ' + 'part in it',
+      'lab --table makes its loads up, and a trace has no part in it',
       `leave out ${file} or --table`,
     );
   refuseFlags(command, unused(file, flags));
@@ -161,12 +161,12 @@ async function traceOf(file: string | undefined, flags: LabFlags): Promise<Trace
     };
   if ((file === undefined) === (name === undefined))
     throw new UserError(
-      'lab needs loads: a trace, or --generate, ' + 'and not both',
+      'lab needs loads: a trace, or --generate, and not both',
       'dynamoe lab --generate drift --policy adaptCapacity',
     );
   if (name !== undefined && steps * tokens * experts > SLOW)
     process.stderr.write(
-      `dynamoe: making up ${steps} ` + `steps of ${tokens} tokens over ${experts} experts, which may take minutes\n`,
+      `dynamoe: making up ${steps} steps of ${tokens} tokens over ${experts} experts, which may take minutes\n`,
     );
   if (name !== undefined) return generate(name, { steps, seed, tokens, experts, k, ...settings });
   const { layers, loads } = await readTrace(file ?? '', (line) => {
@@ -176,7 +176,7 @@ async function traceOf(file: string | undefined, flags: LabFlags): Promise<Trace
   const all = layers.map((layer) => ({ ...layer, ...settings }));
   if (overflow && all.every((layer) => layer.capacity === 'dropless'))
     throw new ConfigError(
-      '--overflow has no ' + 'effect here: every layer of the trace is dropless',
+      '--overflow has no effect here: every layer of the trace is dropless',
       '--capacity gives them one',
     );
   return { layers: all, loads };
@@ -193,8 +193,8 @@ function describe(r: Replayed): string {
       `${percent(r.padded / r.computed)} of them empty`,
     `planned bytes beside states: ${bytes(r.meanBytes)} on average, ${bytes(r.bytes)} at most; recompilations: ` +
       `${r.recompilations}, with perfect foresight: ${r.clairvoyant.recompilations}`,
-    `extra cost compared with perfect foresight (regret): ${percent(r.regret)}, ${percent(r.settled)} from step 128 ` +
-      `on; of the best capacities that never change: ${percent(r.constant)}`,
+    `extra cost compared with perfect foresight (regret): ${percent(r.regret)}, ${percent(r.settled)} from step ` +
+      `128 on; of the best capacities that never change: ${percent(r.constant)}`,
   ].join('\n')}\n`;
 }
 

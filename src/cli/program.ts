@@ -25,7 +25,7 @@ export function programFor(args: readonly string[]): Command {
       outputError: (text, write) => {
         // --data takes all paths that follow it.
         const taken =
-          text.includes('missing required ' + 'argument') && args.includes('--data')
+          text.includes('missing required argument') && args.includes('--data')
             ? '  hint: it goes before --data, which takes all that follows it\n'
             : '';
         write(`dynamoe: ${text.replace(/^error: /, '')}${taken}`);

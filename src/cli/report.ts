@@ -47,7 +47,7 @@ const started = ({
 }: StartEvent): string[] => [
   `${count(parameters)} parameters, ${device}`,
   `${count(train)} ${unit === 'tokens' ? 'windows' : 'samples'} to train on, ${count(held)} held out`,
-  `${from >= steps ? `has its ${steps} steps already: --steps N goes on to more` : from > 0 ? `goes on from step ` + `${from} to ${steps}` : `${steps} steps`}, run folder ${shownPath(out)}`,
+  `${from >= steps ? `has its ${steps} steps already: --steps N goes on to more` : from > 0 ? `goes on from step ${from} to ${steps}` : `${steps} steps`}, run folder ${shownPath(out)}`,
 ];
 
 const metricsText = (metrics: Readonly<Record<string, number>> = {}): string =>
@@ -80,7 +80,7 @@ const auxText = (aux: StepEvent['aux']): string => {
     byName.set(name, [...(byName.get(name) ?? []), value]);
   }
   return [...byName]
-    .map(([name, values]) => `  ${name} ` + `${fixed(values.reduce((a, b) => a + b, 0) / values.length, 2)}`)
+    .map(([name, values]) => `  ${name} ${fixed(values.reduce((a, b) => a + b, 0) / values.length, 2)}`)
     .join('');
 };
 
@@ -239,7 +239,7 @@ class ScreenReporter implements Reporter {
     if (now - this.#drawnAt < FRAME_MS && share !== undefined) return;
     this.#drawnAt = now;
     this.#screen.draw([
-      share === undefined ? `${what} ...` : `${what} ${bar(share, 20)} ` + `${Math.round(share * 100)}%`,
+      share === undefined ? `${what} ...` : `${what} ${bar(share, 20)} ${Math.round(share * 100)}%`,
       ...this.#experts(),
     ]);
   }

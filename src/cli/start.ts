@@ -57,7 +57,7 @@ async function start({ out = newFolder(), ...flags }: TrainFlags): Promise<void>
   const trial = await configure(undefined, { ...flags, data: paths }, MODEL);
   say(
     own
-      ? `A mixture-of-experts language model learns the Markdown and TypeScript declarations under node_modules ` +
+      ? 'A mixture-of-experts language model learns the Markdown and TypeScript declarations under node_modules ' +
           `(${paths.length} files).`
       : `A mixture-of-experts language model learns ${paths.join(', ')}.`,
   );
@@ -135,7 +135,7 @@ async function installedText(): Promise<string[]> {
   if (bytes < 100_000)
     throw new UserError(
       'there is too little text under node_modules to learn from',
-      'npm start ' + '-- --data PATH trains on your own',
+      'npm start -- --data PATH trains on your own',
     );
   return found;
 }

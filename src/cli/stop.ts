@@ -49,7 +49,7 @@ export function endWithPipe(): void {
     stream.on('error', (error: NodeJS.ErrnoException) => {
       const closed = error.code === 'EPIPE' || error.code === 'EIO'; // EIO: a terminal that is gone
       if (!closed && !failed && stream === process.stdout)
-        process.stderr.write(`dynamoe: cannot write to stdout: ` + `${error.message}\n`);
+        process.stderr.write(`dynamoe: cannot write to stdout: ${error.message}\n`);
       if (!closed) process.exitCode = EXIT.failure;
       failed = true;
       if (!active) process.exit(closed ? 0 : EXIT.failure);

@@ -37,10 +37,10 @@ export function addTrain(program: Command): void {
   const command = program
     .command('train')
     .summary('train a model')
-    .argument('[config]', 'a .json or .ts file; ' + 'without it the default language model')
+    .argument('[config]', 'a .json or .ts file; without it the default language model')
     .description(
-      'Trains a model: the default mixture-of-experts language model on text, or the one that a config ' +
-        'file describes.',
+      'Trains a model: the default mixture-of-experts language model on text, or the one that a config file ' +
+        'describes.',
     )
     .addOption(data())
     .option('--steps <n>', 'optimiser steps (default: 2000)', whole(1))
@@ -52,12 +52,12 @@ export function addTrain(program: Command): void {
     .option('--resume', 'go on with the run in --out, exactly as if it had not stopped')
     .option(
       '--eval-every <n>',
-      'steps between validations; 0: only at the end (default: a quarter of the run, at ' + 'least 100)',
+      'steps between validations; 0: only at the end (default: a quarter of the run, at least 100)',
       whole(0),
     )
     .option(
       '--save-every <n>',
-      'steps between checkpoints; 0: only at the end (default: about every 10 ' + 'seconds)',
+      'steps between checkpoints; 0: only at the end (default: about every 10 seconds)',
       whole(0),
     )
     .addOption(
@@ -174,7 +174,7 @@ export async function runTraining({ settings, experiment }: Configured, options:
     if (result) return result;
     reporter.close();
     process.stderr.write(
-      `dynamoe: stopped and saved; to go on: dynamoe train --resume --out ` +
+      'dynamoe: stopped and saved; to go on: dynamoe train --resume --out ' +
         `${shellWord(folder)}${resume && steps !== undefined ? ` --steps ${steps}` : ''}\n`,
     );
     throw new Exit(code ?? 0);

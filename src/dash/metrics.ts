@@ -57,7 +57,7 @@ export class Metrics {
       return samples.length === 0
         ? []
         : [
-            `# HELP ${name} ` + `${help}`,
+            `# HELP ${name} ${help}`,
             `# TYPE ${name} ${type}`,
             ...samples.map((s) => `${name}${shown(s.labels)} ${number(s.value)}`),
           ];

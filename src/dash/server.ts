@@ -34,8 +34,8 @@ const LINGER_MS = 1000; // that a viewer may take for the rest
 const HOSTS = new Set(['127.0.0.1', 'localhost', '[::1]']);
 const HEADERS = {
   'content-security-policy':
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src " +
-    "'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri " +
+    "'none'; form-action 'none'; frame-ancestors 'none'",
   'x-content-type-options': 'nosniff',
   'referrer-policy': 'no-referrer',
   'cache-control': 'no-store',
@@ -110,7 +110,7 @@ interface Refused {
 function admit({ method, headers, url = '/' }: IncomingMessage, token: string | null): string | Refused {
   if (method !== 'GET' && method !== 'HEAD') return { status: 405, why: 'this page is only read' };
   if (!HOSTS.has((headers.host ?? '').toLowerCase().replace(/:\d+$/, '')))
-    return { status: 403, why: 'this page is ' + 'for this machine: open it as 127.0.0.1 or localhost' };
+    return { status: 403, why: 'this page is for this machine: open it as 127.0.0.1 or localhost' };
   const [path] = url.split('?'),
     [first, ...rest] = path.slice(1).split('/');
   if (token === null) return path.slice(1);
@@ -132,7 +132,7 @@ function reply(response: ServerResponse, type: string, body: string): void {
 
 function refuse(response: ServerResponse, status: number, why: string, location?: string): void {
   response.writeHead(status, {
-    'content-type': 'text/plain; ' + 'charset=utf-8',
+    'content-type': 'text/plain; charset=utf-8',
     ...(location !== undefined && { location }),
   });
   response.end(`${why}\n`);

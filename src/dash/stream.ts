@@ -27,7 +27,7 @@ export async function streamRuns(
     for (const [run, follower] of followers.entries()) {
       const found = await follower.read();
       if (follower.gone !== gone[run])
-        await send(response, `event: gone\ndata: ` + `{"run":${run},"gone":${follower.gone}}\n\n`);
+        await send(response, `event: gone\ndata: {"run":${run},"gone":${follower.gone}}\n\n`);
       gone[run] = follower.gone;
       if (!found) continue;
       some = true;

@@ -30,7 +30,7 @@ export async function writeAtomic(
   // A rename would put a file in the place of a device, and of a file that must not be written to.
   if (there && !there.isFile())
     throw new UserError(
-      `cannot write ${shownPath(path)}: it is ` + `${there.isDirectory() ? 'a folder' : 'not a file'}`,
+      `cannot write ${shownPath(path)}: it is ${there.isDirectory() ? 'a folder' : 'not a file'}`,
       'name a file',
     );
   if (there) await access(target, constants.W_OK).catch(refuse);

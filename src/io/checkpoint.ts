@@ -99,26 +99,26 @@ function parseMeta(text: string, path: string): CheckpointMeta {
   } catch (error) {
     throw new UserError(
       `${path}: the checkpoint's metadata is not JSON`,
-      'the file is damaged; use an older ' + 'checkpoint',
+      'the file is damaged; use an older checkpoint',
       error,
     );
   }
   if (typeof meta !== 'object' || meta === null || typeof meta.version !== 'number') {
     throw new UserError(
-      `${path}: the checkpoint's metadata has no ` + `version`,
+      `${path}: the checkpoint's metadata has no version`,
       'the file is damaged; use an older checkpoint',
     );
   }
   if (meta.version > VERSION) {
     throw new UserError(
-      `${path} was written by a newer DynaMoE (checkpoint format ${meta.version}, this one reads ` + `${VERSION})`,
+      `${path} was written by a newer DynaMoE (checkpoint format ${meta.version}, this one reads ${VERSION})`,
       'update DynaMoE',
     );
   }
   if (!Number.isSafeInteger(meta.step) || meta.step < 0 || !Number.isFinite(meta.seed)) {
     throw new UserError(
       `${path}: the checkpoint's metadata has no step or no seed`,
-      'the file is damaged; use an ' + 'older checkpoint',
+      'the file is damaged; use an older checkpoint',
     );
   }
   const states: unknown = meta.states ?? [];

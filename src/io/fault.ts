@@ -4,7 +4,7 @@ import { getSystemErrorMap } from 'node:util';
 import { UserError } from '../base/errors.ts';
 
 const OTHER = 'choose a folder on another file system',
-  SPACE = 'free some space or choose another folder; what was ' + 'there before is untouched';
+  SPACE = 'free some space or choose another folder; what was there before is untouched';
 const OWNER = 'check who owns it and its mode';
 
 /** What the codes mean and what to do. Others are said in the system's own words. */

@@ -13,7 +13,7 @@ export function parseJson(bytes: Uint8Array, where: string): unknown {
   if (wide)
     throw new UserError(
       `${name} is text in ${wide}, JSON is in UTF-8`,
-      `save it as UTF-8, or convert it: ` + `iconv -f ${wide} -t UTF-8`,
+      `save it as UTF-8, or convert it: iconv -f ${wide} -t UTF-8`,
     );
   try {
     return JSON.parse(new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(withoutMark(bytes))) as unknown;

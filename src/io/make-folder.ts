@@ -22,7 +22,7 @@ export async function makeFolder(path: string): Promise<void> {
   if (code !== 'ENOENT' || parent === path) throw fault('create the folder', path, error);
   if (await isFolder(parent))
     throw new UserError(
-      `cannot create the folder ${shownPath(path)}: its file system ` + `takes no new folders`,
+      `cannot create the folder ${shownPath(path)}: its file system takes no new folders`,
       'choose a folder on another file system',
       error,
     );

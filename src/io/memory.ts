@@ -56,7 +56,7 @@ function freeIn({ folder, version }: Group): number {
     return /^\d+$/.test(text) ? Number(text) : NaN;
   };
   const stat = (name: string): number =>
-    Number(new RegExp(`^${name} ` + `(\\d+)$`, 'm').exec(textOf(join(folder, 'memory.stat')))?.[1] ?? 0);
+    Number(new RegExp(`^${name} (\\d+)$`, 'm').exec(textOf(join(folder, 'memory.stat')))?.[1] ?? 0);
   const [limits, used, files] =
     version === 2
       ? [['memory.max', 'memory.high'], 'memory.current', 'inactive_file']

@@ -184,7 +184,7 @@ class Held {
     this.#say(
       `the run folder ${shownPath(before)} is ` +
         `${taken ? `another one now: the run goes on in ${shownPath(path)}` : 'gone: it is made anew'}, with its ` +
-        `log; earlier checkpoints are lost`,
+        'log; earlier checkpoints are lost',
     );
   }
 
@@ -226,14 +226,14 @@ async function admit(path: string, resume: boolean): Promise<void> {
   if (isRun && !resume) {
     throw new UserError(
       `${shownPath(path)} already holds a run`,
-      'add --resume to go on with it, or choose another ' + '--out folder',
+      'add --resume to go on with it, or choose another --out folder',
     );
   }
   const ours = (name: string): boolean => name === EVENTS || isLock(name) || isTemporary(name);
   const foreign = names.find((name) => !ours(name));
   if (!isRun && foreign !== undefined) {
     throw new UserError(
-      `${shownPath(path)} is no run folder, and it is not empty (it holds ` + `${shownPath(foreign)})`,
+      `${shownPath(path)} is no run folder, and it is not empty (it holds ${shownPath(foreign)})`,
       'choose another --out folder',
     );
   }
@@ -255,7 +255,7 @@ async function findCheckpoint(path: string): Promise<Pick<RunFolder, 'checkpoint
       const { meta, file: opened } = await loadCheckpoint(file);
       await opened.close();
       if (meta.step !== step)
-        throw new UserError(`${shownPath(file)} holds step ${meta.step}, not the step it is ` + `named after`);
+        throw new UserError(`${shownPath(file)} holds step ${meta.step}, not the step it is named after`);
       return { checkpoint: { path: file, step }, damaged };
     } catch (error) {
       if (!(error instanceof UserError)) throw error;

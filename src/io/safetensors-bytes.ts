@@ -111,7 +111,7 @@ export async function readSafetensors(bytes: Uint8Array, options: ReadOptions = 
     given: unknown = bytes;
   if (!(given instanceof Uint8Array))
     throw new UserError(
-      `readSafetensors takes the bytes of a file, a Uint8Array, ` + `got ${kindOf(given)}`,
+      `readSafetensors takes the bytes of a file, a Uint8Array, got ${kindOf(given)}`,
       'new Uint8Array(buffer) of an ArrayBuffer',
     );
   const file = await openSource(bytesSource(bytes, 'the file')),

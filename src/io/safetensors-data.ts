@@ -38,8 +38,8 @@ export function checkedBytes(spec: TensorSpec, data: TypedArray): Uint8Array {
   const length = spec.shape.reduce((n, d) => n * d, 1);
   if (data.length !== length || data.BYTES_PER_ELEMENT !== bytesPer(spec.dtype)) {
     throw new Error(
-      `tensor ${spec.name}, ${spec.dtype} [${spec.shape.join(', ')}], needs ${length} elements ` +
-        `of ${bytesPer(spec.dtype)} bytes, got ${data.length} of ${data.BYTES_PER_ELEMENT}`,
+      `tensor ${spec.name}, ${spec.dtype} [${spec.shape.join(', ')}], needs ${length} elements of ` +
+        `${bytesPer(spec.dtype)} bytes, got ${data.length} of ${data.BYTES_PER_ELEMENT}`,
     );
   }
   return bytesOf(data);
@@ -104,7 +104,7 @@ const unfit = (
   dtype: DType,
 ): UserError =>
   new UserError(
-    `${where}: tensor ${JSON.stringify(name)} is ${from}, which is read as ${dtype}; its element ` +
-      `${index} is ${value}`,
+    `${where}: tensor ${JSON.stringify(name)} is ${from}, which is read as ${dtype}; its element ${index} is ` +
+      `${value}`,
     'leave it out, or convert it with the program that wrote it',
   );

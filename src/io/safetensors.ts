@@ -100,7 +100,7 @@ export function encodeHeader(
   const json = new TextEncoder().encode(`{${parts.join(',')}}`);
   const length = Math.ceil(json.length / 8) * 8;
   if (length > MAX_HEADER)
-    throw new UserError(`a safetensors header of ${length} bytes is over the format's limit ` + `of ${MAX_HEADER}`);
+    throw new UserError(`a safetensors header of ${length} bytes is over the format's limit of ${MAX_HEADER}`);
   const bytes = new Uint8Array(8 + length).fill(0x20);
   new DataView(bytes.buffer).setBigUint64(0, BigInt(length), true);
   bytes.set(json, 8);
@@ -112,9 +112,9 @@ export function headerLength(first: Uint8Array, fileSize: number, where: string)
   if (first.length < 8) throw cutShort(where, 0, `8 bytes of header length, the file has ${fileSize}`);
   const length = new DataView(first.buffer, first.byteOffset, 8).getBigUint64(0, true);
   if (length > BigInt(MAX_HEADER))
-    throw cutShort(where, 0, `a header of at most ${MAX_HEADER} bytes, found length ` + `${length}`);
+    throw cutShort(where, 0, `a header of at most ${MAX_HEADER} bytes, found length ${length}`);
   if (8 + Number(length) > fileSize)
-    throw cutShort(where, 0, `a header of ${length} bytes, the file has ` + `${fileSize - 8} after its first 8`);
+    throw cutShort(where, 0, `a header of ${length} bytes, the file has ${fileSize - 8} after its first 8`);
   return Number(length);
 }
 
@@ -143,20 +143,20 @@ export function parseHeader(json: Uint8Array, fileSize: number, where: string): 
       throw broken(
         where,
         Math.min(at, t.begin),
-        `tensor ${quote(t.name)} to begin at byte ${at}, ` + `where ${before} ends; it begins at ${t.begin}`,
+        `tensor ${quote(t.name)} to begin at byte ${at}, where ${before} ends; it begins at ${t.begin}`,
       );
     if (t.end > fileSize)
       throw broken(
         where,
         fileSize,
-        `tensor ${quote(t.name)} to end in the file, which has ` + `${fileSize} bytes; it ends at ${t.end}`,
+        `tensor ${quote(t.name)} to end in the file, which has ${fileSize} bytes; it ends at ${t.end}`,
         CUT,
       );
     at = t.end;
     before = quote(t.name);
   }
   if (at !== fileSize)
-    throw broken(where, at, `the file to end at byte ${at}, where ${before} ends; it has ` + `${fileSize} bytes`);
+    throw broken(where, at, `the file to end at byte ${at}, where ${before} ends; it has ${fileSize} bytes`);
   return { tensors: new Map(list.map((t) => [t.name, t])), metadata };
 }
 
@@ -172,7 +172,7 @@ function parseEntry(name: string, value: unknown, start: number, where: string):
   if (end < begin) throw bad(`data_offsets that ascend, found ${JSON.stringify(offsets)}`);
   // How many bytes an element of an unknown dtype takes is not known either.
   if (bytes !== null && end - begin !== bytes)
-    throw bad(`${bytes} bytes (${dtype} [${shape.join(', ')}]), its ` + `data_offsets give ${end - begin}`);
+    throw bad(`${bytes} bytes (${dtype} [${shape.join(', ')}]), its data_offsets give ${end - begin}`);
   return { name, dtype, shape, begin: start + begin, end: start + end };
 }
 
@@ -223,7 +223,7 @@ export const broken = (
   where: string,
   offset: number,
   expected: string,
-  hint = 'the file is damaged, or its writer ' + 'made a mistake; copy or write it again',
+  hint = 'the file is damaged, or its writer made a mistake; copy or write it again',
   cause?: unknown,
 ): UserError =>
   new UserError(`${where} is not a sound safetensors file: at byte ${offset}, expected ${expected}`, hint, cause);

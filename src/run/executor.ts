@@ -99,7 +99,7 @@ export function checkState(
 ): void {
   if (sameDtype && sizes(has.shape).join() === sizes(wanted.shape).join()) return;
   throw new UserError(
-    `state ${name} is ${showType(has)}, not ` + `${showType(wanted)}`,
+    `state ${name} is ${showType(has)}, not ${showType(wanted)}`,
     'a state is its name, dtype and sizes: one of other sizes needs a name of its own',
   );
 }
@@ -117,8 +117,8 @@ export function checkInput(name: string, type: TensorType, data: TypedArray | un
   const want = hostArray(type.dtype, 0);
   if (data.length !== elements(type.shape) || data.constructor !== want.constructor) {
     throw new UserError(
-      `input ${name}: expected ${showType(type)} as ${want.constructor.name}, got ` +
-        `${data.constructor.name} of ${data.length}`,
+      `input ${name}: expected ${showType(type)} as ${want.constructor.name}, got ${data.constructor.name} of ` +
+        `${data.length}`,
     );
   }
   // Rows past a count may hold anything.
@@ -133,8 +133,8 @@ export function checkPart(name: string, type: TensorType, at: number, data: Type
   const want = hostArray(type.dtype, 0);
   if (at >= 0 && at + data.length <= elements(type.shape) && data.constructor === want.constructor) return data;
   throw new UserError(
-    `state ${name}: ${data.length} elements of ${data.constructor.name} from ${at} on are no part ` +
-      `of ${showType(type)}`,
+    `state ${name}: ${data.length} elements of ${data.constructor.name} from ${at} on are no part of ` +
+      `${showType(type)}`,
   );
 }
 

@@ -282,7 +282,7 @@ export class ProgramExecutor implements Executor<LoadedProgram> {
     if (!bindings)
       throw new UserError(
         'this program was released: its memory was given back',
-        'ask the session for ' + 'it again: session.prepare(batch)',
+        'ask the session for it again: session.prepare(batch)',
       );
     if (l.bytes.arena > this.arenaBytes()) this.#resizeArena(l.bytes.arena);
     const made = bindings.get(caches) ?? this.#bind(l, caches);

@@ -244,7 +244,7 @@ export function evaluate(graph: Graph, ops: OpTable, feed: (input: GraphInput) =
     });
     node.outputs.forEach((v, i) => {
       if (made[i].length !== elements(graph.types[v].shape))
-        throw new Error(`${node.op} made ${made[i].length} ` + `elements for ${showType(graph.types[v])}`);
+        throw new Error(`${node.op} made ${made[i].length} elements for ${showType(graph.types[v])}`);
       values[v] = made[i];
     });
     if (watch && !watch(node, values)) break;

@@ -25,7 +25,7 @@ export function roomier(knobs: Knobs, needs: () => number, budget: number): stri
     chunks = set('chunks', MOST),
     now = attempt(needs) ?? Infinity;
   const ways = [
-    { text: `recompute: true in ${again.length} ` + `modules`, changes: again },
+    { text: `recompute: true in ${again.length} modules`, changes: again },
     { text: `with chunks: ${MOST} in ${chunks.length} layers as well`, changes: [...again, ...chunks] },
   ];
   const found = ways
@@ -33,7 +33,7 @@ export function roomier(knobs: Knobs, needs: () => number, budget: number): stri
     .map(({ text, changes }) => ({ text, bytes: attempt(() => knobs.with(changes, needs)) ?? Infinity }))
     .filter(({ bytes }) => bytes < WORTH * now);
   if (found.length === 0) return null;
-  return `${found.map(({ text, bytes }) => `${text} it would need ` + `${showBytes(bytes)}`).join(', ')}${found.some((f) => f.bytes <= budget) ? ', with the same results: the rule fitMemory sets what fits' : ''}`;
+  return `${found.map(({ text, bytes }) => `${text} it would need ${showBytes(bytes)}`).join(', ')}${found.some((f) => f.bytes <= budget) ? ', with the same results: the rule fitMemory sets what fits' : ''}`;
 }
 
 /** null where it cannot be traced so. */

@@ -82,9 +82,9 @@ export async function openBackend(platform: Platform, options: BackendOptions): 
   const { device, threads = platform.threads(), memory, say = console.warn } = options,
     { files } = platform;
   if (!DEVICES.includes(device))
-    throw new UserError(`no device named ` + `${String(device)}`, `one of ${DEVICES.join(', ')}`);
+    throw new UserError(`no device named ${String(device)}`, `one of ${DEVICES.join(', ')}`);
   if (!Number.isInteger(threads) || threads < 1 || threads > 256)
-    throw new UserError(`threads must be a whole ` + `number from 1 to 256, got ${threads}`);
+    throw new UserError(`threads must be a whole number from 1 to 256, got ${threads}`);
   if (device === 'reference') {
     const executor = new ReferenceExecutor();
     const begin = (graph: Graph): Compiling => ({
@@ -124,7 +124,7 @@ export async function openBackend(platform: Platform, options: BackendOptions): 
       return;
     const needs = fresh > 0 ? `caches need ${showBytes(fresh)}` : `a program needs ${showBytes(arena)}`;
     throw new MemoryError(
-      `${needs} beside ${showBytes(executor.stateBytes())} of states, ` + `${showBytes(budget().bytes)} are available`,
+      `${needs} beside ${showBytes(executor.stateBytes())} of states, ${showBytes(budget().bytes)} are available`,
       fresh > 0 ? 'fewer sequences at once, or a shorter context' : 'a smaller batch',
     );
   };
@@ -232,21 +232,19 @@ function checkMemory(
     .filter((t, i, all) => all.findIndex((o) => o.name === t.name) === i)
     .sort((a, b) => b.bytes - a.bytes)
     .slice(0, 5)
-    .map(
-      (t) => `  ${showBytes(t.bytes)}  ` + `${t.name.startsWith('%') ? 'intermediate' : t.name} ${showType(t.type)}`,
-    );
+    .map((t) => `  ${showBytes(t.bytes)}  ${t.name.startsWith('%') ? 'intermediate' : t.name} ${showType(t.type)}`);
   if (need <= budget)
     throw new MemoryError(
-      `the plan needs ${showBytes(fresh)} of new states beside ` +
-        `${showBytes(executor.arenaBytes())} of the old plan, ${showBytes(budget)} are available${why}`,
+      `the plan needs ${showBytes(fresh)} of new states beside ${showBytes(executor.arenaBytes())} of the old ` +
+        `plan, ${showBytes(budget)} are available${why}`,
       'it fits alone',
     );
   throw new MemoryError(
     [
       `the model needs ${showBytes(need)} of memory (${need} bytes), ${showBytes(budget)} are available${why}:`,
-      `  parameters and optimiser ${showBytes(fresh + executor.stateBytes())}, arena ${showBytes(arena)}, inputs and ` +
-        `outputs ${showBytes(io)}`,
-      'largest ' + 'tensors:',
+      `  parameters and optimiser ${showBytes(fresh + executor.stateBytes())}, arena ${showBytes(arena)}, inputs ` +
+        `and outputs ${showBytes(io)}`,
+      'largest tensors:',
       ...largest,
     ].join('\n'),
     `a smaller batch, fewer or narrower experts, ${why ? 'the native device, ' : ''}or sgd instead of adam`,

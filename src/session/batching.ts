@@ -40,10 +40,10 @@ export class Batching {
   }
   set split(split: number) {
     if (!Number.isInteger(split) || split < 1)
-      throw new UserError(`split must be a whole number of at least 1, got ` + `${split}`);
+      throw new UserError(`split must be a whole number of at least 1, got ${split}`);
     if (split > 1 && this.#eager)
       throw new UserError(
-        'a batch is not split where the optimiser is eager: gradients ' + 'of parts are added up',
+        'a batch is not split where the optimiser is eager: gradients of parts are added up',
         'leave out eager',
       );
     this.#split = split;

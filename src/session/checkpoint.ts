@@ -80,13 +80,11 @@ export function checkValues(
     const wide = executor instanceof ReferenceExecutor && value.dtype === 'float64' && isFloat(p.dtype);
     if (p.dtype !== value.dtype && !wide)
       throw new UserError(
-        `${name}: ${where} has dtype ${value.dtype}, the ` + `model ${p.dtype}`,
+        `${name}: ${where} has dtype ${value.dtype}, the model ${p.dtype}`,
         `convert(value, '${p.dtype}') converts`,
       );
     if (p.shape.join() !== value.shape.join())
-      throw new UserError(
-        `${name}: ${where} has shape ` + `[${value.shape.join(', ')}], the model [${p.shape.join(', ')}]`,
-      );
+      throw new UserError(`${name}: ${where} has shape [${value.shape.join(', ')}], the model [${p.shape.join(', ')}]`);
   }
 }
 
@@ -147,7 +145,7 @@ export function takeUp(
     const [why] = (error instanceof Error ? error.message : String(error)).split('\n');
     throw new UserError(
       `${where}: the settings of the plan that it holds cannot be restored: ${why}`,
-      'the file is ' + 'damaged, or belongs to another model',
+      'the file is damaged, or belongs to another model',
       error,
     );
   }

@@ -24,8 +24,8 @@ export function frozenIn(parameters: ReadonlyMap<string, Parameter>, kept: reado
 function simple(name: string, { parameter: { shape }, axis, parts }: Kept): Frozen {
   if (parts !== true && parts.length !== shape[axis]) {
     throw new UserError(
-      `${name}.frozen lists ${parts.length} parts, and dimension ${axis} (frozenAxis) of [${shape.join(', ')}] has ` +
-        `${shape[axis] ?? 'none'}`,
+      `${name}.frozen lists ${parts.length} parts, and dimension ${axis} (frozenAxis) of [${shape.join(', ')}] ` +
+        `has ${shape[axis] ?? 'none'}`,
       'true, false, or true and false for each part',
     );
   }

@@ -66,7 +66,7 @@ function requestOf({ model }: Session, given: ArrayLike<number>, options: Genera
     whole = (n: number, least: number): boolean => n >= least && (Number.isInteger(n) || n === Infinity);
   if (!whole(tokens, 0))
     throw new UserError(
-      `generate: tokens must be a number of at least 0, a whole one, got ` + `${tokens}`,
+      `generate: tokens must be a number of at least 0, a whole one, got ${tokens}`,
       'generate(session, prompt, { tokens: 100 })',
     );
   if (!isCachedModel(model)) throw new UserError('generate needs a model with a cache, such as nn.TransformerLM');
@@ -90,14 +90,9 @@ function requestOf({ model }: Session, given: ArrayLike<number>, options: Genera
   const prompt = Array.from(given),
     bad = prompt.findIndex((t) => !Number.isInteger(t) || t < 0 || t >= vocab);
   if (bad >= 0)
-    throw new UserError(
-      `the prompt holds token ${String(prompt[bad])} (at ${bad}), the model knows ` + `0..${vocab - 1}`,
-    );
+    throw new UserError(`the prompt holds token ${String(prompt[bad])} (at ${bad}), the model knows 0..${vocab - 1}`);
   if (prompt.length === 0 && vocab !== BYTES)
-    throw new UserError(
-      'generate: the prompt is empty',
-      'give one token ' + 'at least, such as the one that begins a text',
-    );
+    throw new UserError('generate: the prompt is empty', 'give one token at least, such as the one that begins a text');
   return { tokens, temperature, topK, seed, model, prompt: prompt.length === 0 ? [NEWLINE] : prompt };
 }
 
@@ -169,7 +164,7 @@ function draw(logits: Float64Array, temperature: number, k: number, u: number): 
   const least = logits.findIndex((x) => Number.isNaN(x) || x === Infinity);
   if (least >= 0 || logits.every((x) => x === -Infinity)) {
     throw new UserError(
-      `generate: the logits are not ` + `finite${least >= 0 ? `: ${logits[least]} for token ${least}` : ''}`,
+      `generate: the logits are not finite${least >= 0 ? `: ${logits[least]} for token ${least}` : ''}`,
       'parameters that are not finite give such logits: load a checkpoint from before',
     );
   }

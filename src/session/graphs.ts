@@ -76,10 +76,7 @@ export function stepGraph(source: Source, batch: Batch, observed: boolean, phase
     updating,
   } = source;
   if (!optimizer)
-    throw new UserError(
-      'this session has no ' + 'optimizer',
-      'compile(model, { loss, optimizer: optim.adamW({ lr }) })',
-    );
+    throw new UserError('this session has no optimizer', 'compile(model, { loss, optimizer: optim.adamW({ lr }) })');
   const { trained, ...settings } = updating.options();
   return trainingGraph(forwardGraph(source, batch, observed, phase), optimizer, trained, {
     ...settings,
@@ -93,7 +90,7 @@ export function outputOf(model: Model, x: Tensor): Tensor {
     given: unknown = output;
   if (!(given instanceof Tensor))
     throw new UserError(
-      `the model's forward(x) must return a tensor, got ` + `${Array.isArray(given) ? 'a list' : typeof given}`,
+      `the model's forward(x) must return a tensor, got ${Array.isArray(given) ? 'a list' : typeof given}`,
     );
   return output;
 }

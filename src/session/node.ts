@@ -47,10 +47,10 @@ function missingSources(): UserError | null {
   const url = import.meta.url as string | undefined; // undefined in a bundle that is no module
   if (url !== undefined && existsSync(new URL('../device/native/driver.c', url))) return null;
   return new UserError(
-    'device native: dynamoe is part of a bundle, which lacks the C sources and the library koffi ' +
-      'that this device needs',
-    `leave dynamoe out of the bundle (esbuild --external:dynamoe; external: ['dynamoe'] in Vite and Rollup) and ` +
-      `install it where the bundle runs; device 'wasm' needs neither`,
+    'device native: dynamoe is part of a bundle, which lacks the C sources and the library koffi that this ' +
+      'device needs',
+    "leave dynamoe out of the bundle (esbuild --external:dynamoe; external: ['dynamoe'] in Vite and Rollup) and " +
+      "install it where the bundle runs; device 'wasm' needs neither",
   );
 }
 
@@ -72,7 +72,7 @@ export async function chooseDevice(say: (line: string) => void): Promise<'native
     const [why] = (error instanceof Error ? error.message : String(error)).split('\n');
     say(
       error instanceof UserError
-        ? `${why}: running on the wasm device; with gcc or clang a step would be about ` + `${GAIN} times faster`
+        ? `${why}: running on the wasm device; with gcc or clang a step would be about ${GAIN} times faster`
         : `the native device does not work here (${why}): running on the wasm device, where a step takes about ` +
             `${GAIN} times as long`,
     );

@@ -46,8 +46,8 @@ export class Recompiling {
   admit(given: unknown, during: Work): Rule<object> {
     const rule = ruleOf(given);
     if (!['training', 'inference'].includes(during))
-      throw new UserError(`recompile: no work named ` + `${String(during)}`, "'training' or 'inference'");
-    if (this.#names.has(`${during} ` + `${rule.name}`))
+      throw new UserError(`recompile: no work named ${String(during)}`, "'training' or 'inference'");
+    if (this.#names.has(`${during} ${rule.name}`))
       throw new UserError(`there is a rule named "${rule.name}" already`, 'give each rule a name of its own');
     this.#names.add(`${during} ${rule.name}`);
     return rule;

@@ -45,7 +45,7 @@ export function checkRoom(
   if (need <= available) return;
   const parts = [
     ['parameters', own],
-    [sums ? 'moments and sums of ' + 'gradients' : 'moments of the optimizer', beside],
+    [sums ? 'moments and sums of gradients' : 'moments of the optimizer', beside],
     ['a batch', batch],
   ] as const;
   const largest = [...parameters]
@@ -54,16 +54,16 @@ export function checkRoom(
     .map(([name, p]) => `  ${showBytes(bytes(p))}  ${name} ${p.dtype}[${p.shape.join(', ')}]`);
   throw new MemoryError(
     [
-      `the model needs at least ${showBytes(need)} of memory (${need} bytes), ` +
-        `${showBytes(available)} are available${why}:`,
+      `the model needs at least ${showBytes(need)} of memory (${need} bytes), ${showBytes(available)} are ` +
+        `available${why}:`,
       `  ${parts
         .filter(([, n]) => n > 0)
         .map(([what, n]) => `${what} ${showBytes(n)}`)
         .join(', ')}`,
-      'largest ' + 'parameters:',
+      'largest parameters:',
       ...largest,
     ].join('\n'),
-    `fewer or narrower layers or ` +
+    'fewer or narrower layers or ' +
       `experts${why ? ', or the native device' : ''}${beside > 0 ? ', or sgd instead of adam' : ''}`,
   );
 }

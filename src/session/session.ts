@@ -407,7 +407,7 @@ export class Session {
    */
   restore(step: number, values: Iterable<Value>, whole?: Resumed): Promise<void> {
     if (!Number.isSafeInteger(step) || step < 0)
-      throw new UserError(`restore: steps done must be a whole number of ` + `at least 0, got ${step}`);
+      throw new UserError(`restore: steps done must be a whole number of at least 0, got ${step}`);
     const all = [...values];
     checkValues(this, all);
     const own = this.#order.idle
@@ -500,7 +500,7 @@ export class Session {
     if (!files)
       throw new UserError(
         `session.${method}: there are no files here`,
-        `session.${instead} works with ` + `the same bytes in memory`,
+        `session.${instead} works with the same bytes in memory`,
       );
     return files;
   }

@@ -172,7 +172,7 @@ export function splitBatch(batch: Batch, parts: number): Batch[] {
   if (parts === 1) return [batch];
   const size = batch.x.shape[0];
   if (size % parts !== 0)
-    throw new UserError(`a batch of ${size} cannot be split into ${parts} equal micro-batches ` + `(accumulate)`);
+    throw new UserError(`a batch of ${size} cannot be split into ${parts} equal micro-batches (accumulate)`);
   const cut = (t: HostTensor, i: number): HostTensor => {
     const step = t.data.length / parts;
     return {
@@ -191,7 +191,7 @@ export function splitBatch(batch: Batch, parts: number): Batch[] {
 }
 
 export const closedError = (): UserError =>
-  new UserError('this session is closed', 'call close() after the last ' + 'use of it');
+  new UserError('this session is closed', 'call close() after the last use of it');
 
 const CALL = 'compile(model, { loss: loss.crossEntropy, optimizer: optim.adamW({ lr: 1e-3 }) })';
 
@@ -206,7 +206,7 @@ export function checkCall(model: unknown, options: CompileOptions): void {
     };
   if (typeof forward !== 'function')
     throw new UserError(
-      'compile: the model has no function ' + 'forward(x)',
+      'compile: the model has no function forward(x)',
       'a module of nn, or an object with forward(x: Tensor): Tensor',
     );
   if (typeof loss !== 'function') throw new UserError('compile: there is no loss', CALL);
@@ -222,7 +222,7 @@ export function checkCall(model: unknown, options: CompileOptions): void {
       );
     };
   if (optimizer !== undefined && typeof update !== 'function')
-    throw new UserError('compile: the optimizer has no ' + 'function update, so it is not an optimizer', CALL);
+    throw new UserError('compile: the optimizer has no function update, so it is not an optimizer', CALL);
   if (seed !== undefined) checkSeed('compile', seed);
   count('accumulate', accumulate, 1);
 }

@@ -10,7 +10,7 @@ import type { CompileOptions, Model } from './step.ts';
 const web: Platform = {
   open(device, { threads, memory }) {
     if (device === 'native')
-      throw new UserError('device native: it is not there outside Node', "device: 'auto' " + 'runs on WebAssembly');
+      throw new UserError('device native: it is not there outside Node', "device: 'auto' runs on WebAssembly");
     return WasmDevice.open(threads, { memory });
   },
   threads: () => globalThis.navigator?.hardwareConcurrency ?? 1,

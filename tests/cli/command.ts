@@ -78,7 +78,7 @@ export const lossesOf = (stdout: string): Map<number, unknown> =>
 /** A file of text with some structure, about `bytes` long. */
 export async function writeText(folder: string, bytes = 20_000): Promise<string> {
   const path = join(folder, 'text.txt'),
-    words = ('the quick brown fox jumps over a lazy dog while many experts wait ' + 'in the shade').split(' ');
+    words = 'the quick brown fox jumps over a lazy dog while many experts wait in the shade'.split(' ');
   let text = '',
     state = 1;
   while (text.length < bytes) {

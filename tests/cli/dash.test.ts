@@ -76,7 +76,7 @@ test('the log of a run is what --json tells, from the first event to the last; t
   const events = eventsOf(stdout),
     times = events.map((e) => e['time'] as number);
   assert.deepEqual(
-    events.map((e) => (e.event === 'start' ? 'start' : `${e.event} ` + `${e.step}`)),
+    events.map((e) => (e.event === 'start' ? 'start' : `${e.event} ${e.step}`)),
     [
       'start',
       'step 1',
@@ -103,7 +103,7 @@ test('the log of a run is what --json tells, from the first event to the last; t
     layer = (step['layers'] as Record<string, Record<string, number>>)['blocks.0.moe'];
   assert.ok(
     layer['gate_entropy'] > 0 && layer['gate_entropy'] <= Math.log(4) + 1e-6,
-    'between one expert for sure ' + 'and four alike',
+    'between one expert for sure and four alike',
   );
   assert.ok(Number(step['rss']) > 1e7);
   const plan = events[2] as unknown as {

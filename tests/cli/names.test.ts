@@ -9,8 +9,8 @@ import { temporaryFolder } from '../io/folder.ts';
 import { command, start, writeText } from './command.ts';
 
 const CONFIG =
-  'export default { model: { layers: 1, dModel: 16, heads: 2, context: 16, moe: { experts: 4, hidden: ' +
-  '16 } }, batch: 4, device: "wasm", threads: 1 };';
+  'export default { model: { layers: 1, dModel: 16, heads: 2, context: 16, moe: { experts: 4, hidden: 16 } }, ' +
+  'batch: 4, device: "wasm", threads: 1 };';
 
 for (const name of ['-a b\'c"%41#?x=1&[y]*', 'new\nline\té名前 $HOME `id`', 'x'.repeat(200)]) {
   test(
@@ -63,7 +63,7 @@ for (const name of ['-a b\'c"%41#?x=1&[y]*', 'new\nline\té名前 $HOME `id`', '
 
 test(
   'a config that Node cannot import is refused by name',
-  { skip: process.platform === 'win32' && 'backslashes ' + 'separate folders there' },
+  { skip: process.platform === 'win32' && 'backslashes separate folders there' },
   async (t) => {
     const folder = await temporaryFolder(t),
       config = join(folder, 'back\\slash.ts');

@@ -80,7 +80,7 @@ test('with --json, stdout holds the events of the contract and nothing else', as
   assert.equal(
     eventsOf(elsewhere.stdout)[0]['val_loss'],
     done['val_loss'],
-    'a run folder and the data it was ' + 'trained on',
+    'a run folder and the data it was trained on',
   );
 
   const text = async (...flags: string[]): Promise<string> =>
@@ -375,7 +375,7 @@ test('what is called a good checkpoint is finite, whatever the learning rate mak
 });
 
 test(
-  'a run folder of any name is written, named in one line, and gone on with by the command that is ' + 'printed',
+  'a run folder of any name is written, named in one line, and gone on with by the command that is printed',
   { skip: process.platform === 'win32' && 'needs a POSIX shell' },
   async (t) => {
     const folder = await temporaryFolder(t),
@@ -406,7 +406,7 @@ test(
       assert.match(told, /^100000 steps, run folder .+$/m);
       const line = /to go on: dynamoe (.*)\n$/s.exec(said)?.[1] ?? '',
         step = Number(/step-0*(\d+)/.exec((await readdir(join(folder, name))).join())?.[1]);
-      const again = spawnSync('sh', ['-c', `"$@" ${line} --steps ` + `${step + 1}`, 'sh', ...node], {
+      const again = spawnSync('sh', ['-c', `"$@" ${line} --steps ${step + 1}`, 'sh', ...node], {
         cwd: folder,
         encoding: 'utf8',
       });

@@ -69,7 +69,7 @@ test('config files: what they may not say, and where', async (t) => {
     2,
     /g\.ts: nothing works/,
     'train',
-    await file('g.ts', 'throw new Error("nothing ' + 'works");'),
+    await file('g.ts', 'throw new Error("nothing works");'),
     '--data',
     'x',
   );
@@ -126,9 +126,8 @@ test('a flag that has no effect beside the others is refused, with the reason', 
   const own = join(folder, 'own.ts');
   await writeFile(
     own,
-    `import { arrays, hostTensor, nn } from 'dynamoe';
-export default { model: new nn.Linear(1, 2), data: arrays({ x: hostTensor('float32', [2, 1], [1, 2]), y: ` +
-      `hostTensor('int32', [2], [0, 1]) }), steps: 1 };`,
+    "import { arrays, hostTensor, nn } from 'dynamoe';\nexport default { model: new nn.Linear(1, 2), data: " +
+      "arrays({ x: hostTensor('float32', [2, 1], [1, 2]), y: hostTensor('int32', [2], [0, 1]) }), steps: 1 };",
   );
   const cases: readonly (readonly [RegExp, ...string[]])[] = [
     [/--no-auth has no effect here/, 'train', '--data', text, '--no-auth'],

@@ -60,7 +60,7 @@ export const planAt = (step: number, capacity: number): LogEvent =>
       bytes: { arena: 1 << 20, io: 1000, constants: 24, states: 4096 },
       layers: { [LAYER]: { topK: 2, capacity, overflow: 'spill', priority: 'position', dispatch: 'padded' } },
       program: {
-        names: ['matmul', `${LAYER}.experts`, `matmul in ` + `${LAYER}.experts`, 'add', '', 'add'],
+        names: ['matmul', `${LAYER}.experts`, `matmul in ${LAYER}.experts`, 'add', '', 'add'],
         arena: [
           [0, 1 << 19, 0, 1, 2],
           [1 << 19, 1 << 19, 1, 1, 5],
@@ -74,7 +74,7 @@ export const planAt = (step: number, capacity: number): LogEvent =>
     step / 100,
   );
 
-export const recompileAt = (step: number, kept: boolean, reason = 'spilled 16 ' + 'choices'): LogEvent =>
+export const recompileAt = (step: number, kept: boolean, reason = 'spilled 16 choices'): LogEvent =>
   at(
     {
       event: 'recompile',

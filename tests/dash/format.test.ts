@@ -13,7 +13,7 @@ test('what a change brought is said as it was measured', () => {
   assert.equal(outcome({ kept: false, error: 'no compiler' }), 'not taken: no compiler');
   assert.deepEqual(
     [effect('N'), effect('R'), effect(null)],
-    ['results ' + 'unchanged', 'results change', 'nothing changed'],
+    ['results unchanged', 'results change', 'nothing changed'],
   );
 });
 
@@ -22,10 +22,10 @@ test('what a change took names what was done', () => {
   assert.equal(price(took), 'compiling took 47.0 ms; training paused for 27.4 ms');
   assert.equal(
     price({ ...took, verify_ms: 3 }),
-    'compiling took 47.0 ms, verifying 3.00 ms; training paused for ' + '27.4 ms',
+    'compiling took 47.0 ms, verifying 3.00 ms; training paused for 27.4 ms',
   );
   assert.equal(
     price({ ...took, cached: true, during: 'inference' }),
-    'the plan was there already; work paused for ' + '27.4 ms',
+    'the plan was there already; work paused for 27.4 ms',
   );
 });

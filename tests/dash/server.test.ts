@@ -153,7 +153,7 @@ test('every file of the page is there, of its type, with headers that keep other
   assert.doesNotMatch(
     page.body,
     /<script(?![^>]*\bsrc=)|\son\w+=|style=|https?:/i,
-    'nothing inline, nothing from ' + 'elsewhere',
+    'nothing inline, nothing from elsewhere',
   );
   for (let name = open.pop(); name !== undefined; name = open.pop()) {
     if (seen.has(name)) continue;

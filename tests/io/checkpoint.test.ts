@@ -114,7 +114,7 @@ test('what a killed writer left long ago is removed, what is written now is not'
 });
 
 test(
-  'a file keeps its mode, a link its place; what is no file is not ' + 'replaced',
+  'a file keeps its mode, a link its place; what is no file is not replaced',
   { skip: process.platform === 'win32' && 'needs modes' },
   async (t) => {
     const folder = await temporaryFolder(t),
@@ -150,7 +150,7 @@ test('every code of the system is said in words', () => {
   ] as const) {
     assert.match(
       String(fault('read', 'p', Object.assign(new Error('x'), { code }))),
-      new RegExp(`cannot read p: ` + `${words}.*\n {2}hint: `),
+      new RegExp(`cannot read p: ${words}.*\n {2}hint: `),
     );
   }
   for (const [errno, [code]] of getSystemErrorMap()) {

@@ -15,7 +15,7 @@ export const says =
   (...words: string[]) =>
   (error: unknown): boolean => {
     if (!(error instanceof Error) || error.name !== 'UserError')
-      throw new Error('expected a ' + 'UserError', { cause: error });
+      throw new Error('expected a UserError', { cause: error });
     const missing = words.find((word) => !error.message.includes(word));
     if (missing !== undefined) throw new Error(`"${error.message}" does not say "${missing}"`);
     return true;

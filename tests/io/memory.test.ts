@@ -22,7 +22,7 @@ async function system(t: TestContext, files: Readonly<Record<string, string | nu
   return root;
 }
 
-const V2 = '31 23 0:28 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 ' + 'rw,nsdelegate\n',
+const V2 = '31 23 0:28 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n',
   V1 = '35 31 0:32 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n';
 
 test("version 2: a group's limit less what is used, but for pages of files that can go", async (t) => {
@@ -48,7 +48,7 @@ test("version 2: a group's limit less what is used, but for pages of files that 
   assert.equal(
     await free('/a', group('a/', 500 * MB, 450 * MB, 400 * MB)),
     450 * MB,
-    'a page cache that fills the ' + 'group is no loss',
+    'a page cache that fills the group is no loss',
   );
   assert.equal(
     await free('/a/b/c', group('a/b/c/', 'max', 10 * MB), group('a/', 100 * MB, 40 * MB)),
@@ -77,7 +77,7 @@ test('version 1, mixed with version 2, and in a container of Docker', async (t) 
     [`sys/fs/cgroup/memory/${name}memory.stat`]: `inactive_file 3\ntotal_inactive_file ${inactive}\n`,
   });
   const own = (path: string): string => `9:name=systemd:/\n4:cpu,memory:${path}\n0::/\n`,
-    unified = '41 31 0:38 / ' + '/sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n';
+    unified = '41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n';
   assert.equal(
     freeMemory(
       await system(t, {

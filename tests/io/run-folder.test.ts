@@ -72,7 +72,7 @@ test('--resume of a run that was never begun begins it; a folder of other things
   await writeFile(join(folder, 'file'), '');
   await assert.rejects(
     openRun(join(folder, 'file')),
-    says('cannot create the folder', 'file', 'a file of that name ' + 'is there'),
+    says('cannot create the folder', 'file', 'a file of that name is there'),
   );
   await assert.rejects(
     openRun(join(folder, 'file', 'run')),
@@ -93,7 +93,7 @@ test(
     await assert.rejects(openRun('/proc/dynamoe/run'), says('cannot create the folder /proc/dynamoe'));
     await assert.rejects(
       openRun('/dev/null/run'),
-      says('cannot create the folder ' + '/dev/null/run', 'a part of the path is a file'),
+      says('cannot create the folder /dev/null/run', 'a part of the path is a file'),
     );
     const ro = join(await temporaryFolder(t), 'ro');
     await mkdir(ro);
@@ -101,7 +101,7 @@ test(
       try {
         await assert.rejects(
           openRun(join(ro, 'a', 'run')),
-          says('cannot create the folder', 'the file system is ' + 'read-only'),
+          says('cannot create the folder', 'the file system is read-only'),
         );
         await assert.rejects(lockFolder(ro), says('cannot write', 'the file system is read-only'));
       } finally {
@@ -112,14 +112,14 @@ test(
 );
 
 test(
-  'a full disk leaves the checkpoint of before, and nothing ' + 'half-written',
+  'a full disk leaves the checkpoint of before, and nothing half-written',
   { skip: process.getuid?.() !== 0 && 'needs root, to mount' },
   async (t) => {
     const small = join(await temporaryFolder(t), 'small'),
       path = join(small, 'run');
     await mkdir(small);
     if (spawnSync('mount', ['-t', 'tmpfs', '-o', 'size=100k', 'tmpfs', small]).status !== 0) {
-      t.skip('mount does not ' + 'work here');
+      t.skip('mount does not work here');
       return;
     }
     try {
@@ -149,7 +149,7 @@ test(
       assert.deepEqual(
         [again.checkpoint?.step, await steps(path)],
         [1, []],
-        'the torn line and what came after the ' + 'checkpoint are gone',
+        'the torn line and what came after the checkpoint are gone',
       );
       await again.save(large);
       await again.close();
@@ -168,7 +168,7 @@ test('names with spaces, line breaks, other scripts and leading dashes are names
     '-x',
     '--resume',
     'a\nb',
-    '"quoted" ' + "'too'",
+    `"quoted" 'too'`,
     '$(id)',
     '#',
     'é'.repeat(127),

@@ -145,7 +145,7 @@ const CASES: readonly [string, Buffer, readonly string[]][] = [
   [
     'offsets beyond the file',
     file({ a: F32, b: { ...F32, data_offsets: [8, 16] } }, 12),
-    ['tensor "b" to end in ' + 'the file', 'may be cut short'],
+    ['tensor "b" to end in the file', 'may be cut short'],
   ],
   ['a negative size', file({ a: { ...F32, shape: [-2] } }, 8), ['"a"', 'shape', '-2']],
   ['a size that is no number', file({ a: { ...F32, shape: ['2'] } }, 8), ['"a"', 'shape']],
@@ -391,7 +391,7 @@ test('any header is refused by name, or describes tensors that lie one after the
         const bytes = file(header, data);
         if (length !== null) bytes.writeBigUInt64LE(length, 0);
         const opened = await openSource(bytesSource(bytes, 'the file')).catch((error: unknown) => {
-          says('the file is ' + 'not a sound safetensors file', 'at byte', 'expected')(error);
+          says('the file is not a sound safetensors file', 'at byte', 'expected')(error);
         });
         if (!opened) return;
         let at = 8 + Number(bytes.readBigUInt64LE(0));

@@ -13,7 +13,7 @@ import { noCompiler } from '../support/toy.ts';
 const SIZES = [1, 2, 7, 32_768, 32_769, 200_001, 3];
 const DEVICES: readonly (readonly [string, () => Promise<Device>])[] = [
   ['native', () => NativeDevice.open(2)],
-  ['wasm, 2 ' + 'threads', () => WasmDevice.open(2)],
+  ['wasm, 2 threads', () => WasmDevice.open(2)],
   ['wasm, 3 threads', () => WasmDevice.open(3)],
 ];
 
@@ -21,7 +21,7 @@ const bits = (data: ArrayLike<number>): Uint32Array => new Uint32Array(Float32Ar
 
 for (const [name, open] of DEVICES) {
   test(
-    `${name}: normal numbers are the host's, and nothing beside them is ` + `touched`,
+    `${name}: normal numbers are the host's, and nothing beside them is touched`,
     { skip: name === 'native' && noCompiler },
     async () => {
       const executor = new ProgramExecutor(await open());
@@ -42,7 +42,7 @@ for (const [name, open] of DEVICES) {
             assert.deepEqual(
               bits(executor.getState(`w${i}`).data as Float32Array),
               bits(want),
-              `${size} numbers of ` + `seed ${seed}`,
+              `${size} numbers of seed ${seed}`,
             );
           });
         }

@@ -148,7 +148,7 @@ test(`live bytes do not grow over ${STEPS} steps`, { skip: noCompiler }, async (
 });
 
 test(
-  'nor over evaluations, predictions and generations beside steps that are ' + 'observed',
+  'nor over evaluations, predictions and generations beside steps that are observed',
   { timeout: 100_000 },
   async () => {
     const device = new CountingDevice(await WasmDevice.open(1, { memory: 64e6 }));

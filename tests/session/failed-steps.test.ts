@@ -72,7 +72,7 @@ const batch = (n: number, id: number, fails: number | null = null): Batch => {
 
 for (const device of ['native', 'wasm', 'reference'] as const) {
   test(
-    `${device}: a failed step of several micro-batches stores ` + `nothing`,
+    `${device}: a failed step of several micro-batches stores nothing`,
     { skip: device === 'native' && noCompiler, timeout: 200_000 },
     async () => {
       for (const routing of ['watched', 'cached'] as const) {
@@ -104,7 +104,7 @@ for (const device of ['native', 'wasm', 'reference'] as const) {
               assert.deepEqual(
                 await remembered(session),
                 known,
-                `sample ${fails} of ${SIZE} fails, in ${accumulate} ` + `micro-batches`,
+                `sample ${fails} of ${SIZE} fails, in ${accumulate} micro-batches`,
               );
               const now = fingerprint(session);
               for (const [name, value] of Object.entries(before)) assert.equal(now[name], value, name);

@@ -146,7 +146,7 @@ for (const device of ['native', 'wasm'] as const) {
       assert.deepEqual(told, ['out of memory: 64 bytes could not be had']);
       assert.ok(
         !executor.stateNames().some((name) => name.startsWith('optim/sum/')),
-        'sums that were there already ' + 'are given back',
+        'sums that were there already are given back',
       );
       await handled();
     },
@@ -191,7 +191,7 @@ test('states are created all or none, and parameters never without their values'
     assert.equal(
       second.loss,
       typeof first === 'number' ? want[1].loss : want[0].loss,
-      `allocation ${fails} fails: ` + `${first}`,
+      `allocation ${fails} fails: ${first}`,
     );
     await session.close();
     assert.deepEqual(device.wrong, []);

@@ -395,7 +395,7 @@ test(
         assert.equal(
           values(session, 'weight').join() === before.join(),
           frozen,
-          `frozen ${frozen}, ` + `${ruled ? 'a rule' : 'no rule'}`,
+          `frozen ${frozen}, ${ruled ? 'a rule' : 'no rule'}`,
         );
       }
     }

@@ -50,7 +50,7 @@ const shown = (out: Readonly<Record<string, HostTensor>>): string =>
     .join();
 /** Values, steps and settings. */
 const stateOf = (session: Session): string =>
-  `${session.steps} ` + `${hash(Buffer.from(JSON.stringify([fingerprint(session), session.plan().knobs])))}`;
+  `${session.steps} ${hash(Buffer.from(JSON.stringify([fingerprint(session), session.plan().knobs])))}`;
 
 async function tokens(session: Session, prompt: readonly number[], count: number): Promise<string> {
   const made: number[] = [];
@@ -203,7 +203,7 @@ for (const device of ['native', 'wasm'] as const) {
   );
 
   test(
-    `${device}: all that was called before close is done, what comes after is ` + `refused`,
+    `${device}: all that was called before close is done, what comes after is refused`,
     { skip: device === 'native' && noCompiler, timeout: 100_000 },
     async (t) => {
       const folder = await temporaryFolder(t),
@@ -230,7 +230,7 @@ for (const device of ['native', 'wasm'] as const) {
   );
 
   test(
-    `${device}: buffers may be filled again as soon as a call has ` + `returned`,
+    `${device}: buffers may be filled again as soon as a call has returned`,
     { skip: device === 'native' && noCompiler, timeout: 100_000 },
     async () => {
       await using session = await open(device);

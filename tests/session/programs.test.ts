@@ -52,7 +52,7 @@ test('only sizes are looked for in families that were used of late', async () =>
   assert.deepEqual(
     [1, 2, 9, 10, KEPT + 8].map(resized),
     [true, false, false, true, true],
-    'what was not used ' + 'longest is forgotten',
+    'what was not used longest is forgotten',
   );
   backend.executor.close();
 });

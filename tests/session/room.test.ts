@@ -46,7 +46,7 @@ for (const device of DEVICES) {
   const skip = device === 'native' && noCompiler;
 
   test(
-    `${device}: parameters without room are refused by compile, or by the first step on the ` + `reference`,
+    `${device}: parameters without room are refused by compile, or by the first step on the reference`,
     { skip },
     async () => {
       const model = new Watched(2 ** 15);

@@ -238,23 +238,20 @@ test('a module used twice and a tied table get the gradients of all uses', async
   auto.forEach((v, i) => assert.ok(Math.abs(v - reference[i]) < 1e-5));
 });
 
-test(
-  'a model larger than memory is refused before the first step, with the bytes and the largest ' + 'tensors',
-  async () => {
-    await using session = await compile(new MLP([64, 4096, 64]), {
-      loss: meanSquaredError,
-      optimizer: adamW({ lr: 1 }),
-      memory: 3 << 20,
-    });
-    await assert.rejects(session.step(floats(2, 64, (i) => i)), (error: unknown) => {
-      assert.ok(error instanceof UserError);
-      assert.match(error.message, /needs .*MiB.*\(\d+ bytes\).*3\.00 MiB are available/s);
-      assert.match(error.message, /layers\.0\.weight float32\[64, 4096\]/);
-      return true;
-    });
-    assert.deepEqual(session.executor.stateNames(), []);
-  },
-);
+test('a model larger than memory is refused before the first step, with the bytes and the largest tensors', async () => {
+  await using session = await compile(new MLP([64, 4096, 64]), {
+    loss: meanSquaredError,
+    optimizer: adamW({ lr: 1 }),
+    memory: 3 << 20,
+  });
+  await assert.rejects(session.step(floats(2, 64, (i) => i)), (error: unknown) => {
+    assert.ok(error instanceof UserError);
+    assert.match(error.message, /needs .*MiB.*\(\d+ bytes\).*3\.00 MiB are available/s);
+    assert.match(error.message, /layers\.0\.weight float32\[64, 4096\]/);
+    return true;
+  });
+  assert.deepEqual(session.executor.stateNames(), []);
+});
 
 test('the wasm device refuses what its addresses do not reach, and names it', async () => {
   await using session = await compile(new MLP([1 << 15, 1 << 15]), {
@@ -299,7 +296,7 @@ test('a checkpoint as bytes is the one that save writes', async (t) => {
   assert.deepEqual((await other.step(toyBatch(1))).loss, (await session.step(toyBatch(1))).loss);
   await assert.rejects(
     other.deserialize(bytes.subarray(0, bytes.length - 1)),
-    says('the checkpoint is not a sound ' + 'safetensors file'),
+    says('the checkpoint is not a sound safetensors file'),
   );
   await using web = await compileWeb(toyLM(), { loss: crossEntropy });
   await assert.rejects(web.save(path), says('session.save', 'no files', 'session.serialize'));

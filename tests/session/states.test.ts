@@ -204,7 +204,7 @@ for (const device of DEVICES) {
 
   test(
     `${device}: a state of the caller's own is saved and loaded, whatever its name, or is refused where it has a ` +
-      `parameter's`,
+      "parameter's",
     { skip },
     async () => {
       const open = (): Promise<Session> =>
@@ -236,7 +236,7 @@ for (const device of DEVICES) {
         await using fresh = await open();
         await assert.rejects(sum(fresh, name), {
           name: 'UserError',
-          message: new RegExp(`state ${name} is ` + `float32\\[3\\], not float32\\[\\]`),
+          message: new RegExp(`state ${name} is float32\\[3\\], not float32\\[\\]`),
         });
         assert.equal(
           (await fresh.step({ x: hostTensor('float32', [1, 2], [1, 2]), y: hostTensor('float32', [1, 3], [1, 2, 3]) }))

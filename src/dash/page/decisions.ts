@@ -8,9 +8,9 @@ import type { Run } from './run.ts';
 import { place, type View } from './view.ts';
 
 const label = (r: RecompileEvent, n: number): string =>
-  `Recompilation ${n} at step ${r.effect ?? r.step}: ` + `${r.rule}, ${outcome(r)}. Reason: ${r.reason}.`;
+  `Recompilation ${n} at step ${r.effect ?? r.step}: ${r.rule}, ${outcome(r)}. Reason: ${r.reason}.`;
 const figures = ({ ms, bytes: b }: RecompileEvent['before'], { class: kind }: RecompileEvent): string =>
-  `${ms === null ? `not measured${kind === 'R' ? ' (this change alters ' + 'results)' : ''}` : `${milliseconds(ms)} a step`}, ${bytes(b)}`;
+  `${ms === null ? `not measured${kind === 'R' ? ' (this change alters results)' : ''}` : `${milliseconds(ms)} a step`}, ${bytes(b)}`;
 
 /** One for each decision whose plan ran. */
 export function marksOf(run: Run, view: View): Mark[] {
@@ -62,7 +62,7 @@ function showTip(by: HTMLElement, r: RecompileEvent, n: number): void {
       ...row('reason', r.reason),
       ...row(
         'step',
-        r.effect === null ? `decided before ` + `${r.step}` : `decided before ${r.step}, in effect from ${r.effect}`,
+        r.effect === null ? `decided before ${r.step}` : `decided before ${r.step}, in effect from ${r.effect}`,
       ),
       ...row('effect', effect(r.class)),
       ...row('changes', changesOf(r)),
@@ -130,9 +130,9 @@ export function drawDecisions(run: Run): void {
   if (run.recompiles.length === 0) {
     const why =
       run.plans.length > 0 && Object.keys(run.plans[0].layers).length === 0
-        ? 'This model has no layer ' + 'that could be recompiled.'
-        : 'No decision yet. Layers that are ragged and dropless waste no work, so “auto” rarely acts; --recompile ' +
-          'names policies that may change results.';
+        ? 'This model has no layer that could be recompiled.'
+        : 'No decision yet. Layers that are ragged and dropless waste no work, so “auto” rarely acts; ' +
+          '--recompile names policies that may change results.';
     into.replaceChildren(el('p', { class: 'empty' }, why));
     return;
   }
@@ -142,7 +142,7 @@ export function drawDecisions(run: Run): void {
       ['no.', 'rule', 'reason', 'from step', 'changes', 'before', 'after', 'outcome', 'price'],
       run.recompiles.map((r, i) => [
         String(i + 1),
-        `${r.rule} ` + `(${effect(r.class)})`,
+        `${r.rule} (${effect(r.class)})`,
         r.reason,
         r.effect === null ? '–' : String(r.effect),
         changesOf(r),
@@ -151,7 +151,7 @@ export function drawDecisions(run: Run): void {
         el(
           'span',
           { class: r.kept ? 'kept-yes' : 'kept-no' },
-          `${outcome(r)}${r.ratio ? ` (${r.ratio.low.toFixed(2)} ` + `to ${r.ratio.high.toFixed(2)} times the speed)` : ''}`,
+          `${outcome(r)}${r.ratio ? ` (${r.ratio.low.toFixed(2)} to ${r.ratio.high.toFixed(2)} times the speed)` : ''}`,
         ),
         price(r),
       ]),

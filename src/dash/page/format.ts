@@ -31,7 +31,7 @@ export function duration(seconds: number): string {
   if (s < 60) return `${s} s`;
   return s < 3600
     ? `${Math.floor(s / 60)} m ${two(s % 60)} s`
-    : `${Math.floor(s / 3600)} h ` + `${two(Math.floor((s % 3600) / 60))} m`;
+    : `${Math.floor(s / 3600)} h ${two(Math.floor((s % 3600) / 60))} m`;
 }
 
 export const milliseconds = (ms: number | null): string =>
@@ -68,7 +68,7 @@ export function speed({ median, low, high }: NonNullable<RecompileEvent['ratio']
 
 /** What of a change's results is to be expected. */
 export const effect = (kind: RecompileEvent['class']): string =>
-  kind === 'N' ? 'results ' + 'unchanged' : kind === 'R' ? 'results change' : 'nothing changed';
+  kind === 'N' ? 'results unchanged' : kind === 'R' ? 'results change' : 'nothing changed';
 
 /** What the change took. */
 export function price({

@@ -45,8 +45,7 @@ export class Heat {
         tabindex: '0',
         role: 'application',
         'aria-roledescription': 'heat map',
-        'aria-label':
-          `Load per expert over time in ${path}. Arrow keys go from stretch to stretch and from expert ` + `to expert.`,
+        'aria-label': `Load per expert over time in ${path}. Arrow keys go from stretch to stretch and from expert to expert.`,
       },
       this.#canvas,
     );
@@ -289,8 +288,8 @@ export class Heat {
     const steps = bin.from === bin.to ? `step ${bin.from}` : `steps ${bin.from} to ${bin.to}`;
     say(
       this.#readout,
-      `${steps}, expert ${e}: ${count(load)} choices${bin.steps > 1 ? ' a step' : ''}, ` +
-        `${share.toFixed(2)} times the even ` +
+      `${steps}, expert ${e}: ${count(load)} choices${bin.steps > 1 ? ' a step' : ''}, ${share.toFixed(2)} times ` +
+        'the even ' +
         `share${cap === undefined ? '' : `; capacity ${cap}${load > cap ? `, ${count(load - cap)} beyond it` : ''}`}`,
     );
   }
@@ -333,6 +332,7 @@ function describe(run: Run, { path, bins }: Layer): string {
   const { topK, capacity, overflow, dispatch } = knobs;
   return (
     `${bins.experts} experts, top-${String(topK)}, ` +
-    `${capacity === 'dropless' ? 'dropless' : `capacity ${knob(capacity)}, ${String(overflow)}`}, ${String(dispatch)}`
+    `${capacity === 'dropless' ? 'dropless' : `capacity ${knob(capacity)}, ${String(overflow)}`}, ` +
+    `${String(dispatch)}`
   );
 }

@@ -65,7 +65,7 @@ const told = new Map<string, Chart>(),
   plan = new PlanView(redraw);
 const TITLES: Readonly<Record<string, string>> = {
   gate_entropy: 'Gate entropy (nats)',
-  dropped: 'Choices dropped ' + 'in a step',
+  dropped: 'Choices dropped in a step',
   spilled: 'Choices spilled in a step',
   second_gate_weight: 'Weight of the second choice',
   agreement: 'Agreement with cached assignments',

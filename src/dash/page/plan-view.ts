@@ -41,7 +41,7 @@ export class PlanView {
     class: 'scroll',
     tabindex: '0',
     role: 'region',
-    'aria-label': 'The largest ' + 'tensors of the arena',
+    'aria-label': 'The largest tensors of the arena',
   });
   readonly #body: HTMLElement;
   #chosen: number | null = null;
@@ -55,7 +55,7 @@ export class PlanView {
       el(
         'div',
         { class: 'head' },
-        el('h3', {}, 'One step’s ' + 'kernels, in order'),
+        el('h3', {}, 'One step’s kernels, in order'),
         el('span', { class: 'sub' }, 'width: time'),
       ),
       this.#times,
@@ -110,9 +110,7 @@ export class PlanView {
     const into = byId('plan-view');
     if (run.plans.length === 0) {
       if (into.dataset['empty'] !== 'yes')
-        into.replaceChildren(
-          el('p', { class: 'empty' }, 'The plan is told after ' + 'the first step that runs by it.'),
-        );
+        into.replaceChildren(el('p', { class: 'empty' }, 'The plan is told after the first step that runs by it.'));
       into.dataset['empty'] = 'yes';
       return;
     }
@@ -218,13 +216,13 @@ export class PlanView {
     }
     this.#map.setAttribute(
       'aria-label',
-      `Map of the arena: ${blocks.length} tensors in ${bytes(arena)} over ` + `${steps.length} steps`,
+      `Map of the arena: ${blocks.length} tensors in ${bytes(arena)} over ${steps.length} steps`,
     );
     say(this.#mapText, this.#hintMap());
     const largest = [...blocks].sort((a, b) => b[1] - a[1]).slice(0, 12);
     this.#tensors.replaceChildren(
       table(
-        `The ${largest.length} largest of ${blocks.length} ` + `tensors`,
+        `The ${largest.length} largest of ${blocks.length} tensors`,
         ['tensor', 'bytes', 'offset', 'steps'],
         largest.map(([offset, size, first, last, name]) => [
           names[name],
@@ -257,22 +255,22 @@ export class PlanView {
     }
     this.#times.setAttribute(
       'aria-label',
-      `One step’s ${steps.length} kernels in order, ` +
-        `${(total / 1000).toFixed(1)} ms; the table below sums them by module`,
+      `One step’s ${steps.length} kernels in order, ${(total / 1000).toFixed(1)} ms; the table below sums them ` +
+        'by module',
     );
     say(this.#timesText, this.#hintTimes());
     const groups = new Map<string, { us: number; n: number; kind: number }>();
     for (const [ops, scope, , us] of steps) {
       // blocks.0.moe.experts and blocks.3.moe.experts are one line: what takes time is a kind of layer.
-      const name = `${names[scope].replace(/\b\d+\b/g, '*') || 'loss'}: ` + `${names[ops]}`,
+      const name = `${names[scope].replace(/\b\d+\b/g, '*') || 'loss'}: ${names[ops]}`,
         group = groups.get(name) ?? { us: 0, n: 0, kind: kindOf(names[scope], paths) };
       groups.set(name, { ...group, us: group.us + us, n: group.n + 1 });
     }
     const rows = [...groups].sort((a, b) => b[1].us - a[1].us).slice(0, 12);
     this.#where.replaceChildren(
       table(
-        `The ${rows.length} slowest of ${groups.size} groups ` +
-          `(${(total / 1000).toFixed(1)} ms in total, timed separately)`,
+        `The ${rows.length} slowest of ${groups.size} groups (${(total / 1000).toFixed(1)} ms in total, timed ` +
+          'separately)',
         ['module: operations', 'kernels', 'ms', 'share'],
         rows.map(([name, { us, n, kind }]) => {
           const bar = el('span', { class: 'bar', 'aria-hidden': 'true' });
@@ -286,12 +284,12 @@ export class PlanView {
 
   #hintMap(): string {
     return this.#plan?.program
-      ? `${this.#plan.program.arena.length} tensors share ` + `${bytes(this.#plan.bytes.arena)}; point at one`
+      ? `${this.#plan.program.arena.length} tensors share ${bytes(this.#plan.bytes.arena)}; point at one`
       : '';
   }
   #hintTimes(): string {
     return this.#plan?.program
-      ? `${this.#plan.program.steps.length} kernels; parameter ` + `updates are not timed and show as 0; point at one`
+      ? `${this.#plan.program.steps.length} kernels; parameter updates are not timed and show as 0; point at one`
       : '';
   }
 
@@ -307,9 +305,7 @@ export class PlanView {
     );
     say(
       this.#mapText,
-      hit
-        ? `${names[hit[4]]}: ${bytes(hit[1])} at ${bytes(hit[0])}, steps ${hit[2]} to ` + `${hit[3]}`
-        : this.#hintMap(),
+      hit ? `${names[hit[4]]}: ${bytes(hit[1])} at ${bytes(hit[0])}, steps ${hit[2]} to ${hit[3]}` : this.#hintMap(),
     );
   }
 
@@ -324,8 +320,7 @@ export class PlanView {
     say(
       this.#timesText,
       s
-        ? `kernel ${i}: ` +
-            `${program.names[s[0]]}${program.names[s[1]] ? ` in ${program.names[s[1]]}` : ''}, ` +
+        ? `kernel ${i}: ${program.names[s[0]]}${program.names[s[1]] ? ` in ${program.names[s[1]]}` : ''}, ` +
             `${(s[3] / 1000).toFixed(3)} ms`
         : this.#hintTimes(),
     );

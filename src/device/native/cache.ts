@@ -117,7 +117,7 @@ export class KernelCache {
 
   #nowhere(error: unknown): UserError {
     return new UserError(
-      `compiled kernels can be kept nowhere: ` + `${this.#refused.join('; ')}`,
+      `compiled kernels can be kept nowhere: ${this.#refused.join('; ')}`,
       'set DYNAMOE_CACHE to a folder of yours that can be written to',
       error,
     );

@@ -87,7 +87,7 @@ async function load(tool: Toolchain, cache: KernelCache): Promise<Driver> {
         const [why] = String(error).split('\n');
         throw new UserError(
           `what ${[tool.command, ...tool.args].join(' ')} made cannot be loaded: ${why}`,
-          `it must ` + `be for this Node's processor (${process.arch}); CC names another compiler`,
+          `it must be for this Node's processor (${process.arch}); CC names another compiler`,
           error,
         );
       }
@@ -108,7 +108,7 @@ async function load(tool: Toolchain, cache: KernelCache): Promise<Driver> {
     (...args: unknown[]): number =>
       Number(f(...args));
   const open = number(lib.func('int64_t dm_open(const char *path)')),
-    symbol = number(lib.func('int64_t ' + 'dm_sym(int64_t library, const char *name)'));
+    symbol = number(lib.func('int64_t dm_sym(int64_t library, const char *name)'));
   const own = open(path);
   return {
     cache,

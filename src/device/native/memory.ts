@@ -55,7 +55,7 @@ export class NativeMemory {
     const at = this.#position(address),
       block = this.#blocks[at]?.address === address ? this.#blocks[at] : this.#blocks[at - 1];
     if (!block || address + length > block.address + block.bytes)
-      throw new Error(`${length} bytes at ${address} ` + `lie outside the device's memory`);
+      throw new Error(`${length} bytes at ${address} lie outside the device's memory`);
     if (block.bytes > SEEN) return null;
     block.view ??= new Uint8Array(this.#driver.view(block.address, block.bytes));
     return block.view.subarray(address - block.address, address - block.address + length);

@@ -50,7 +50,7 @@ export class NativeDevice implements Device {
     this.info = {
       name: 'native',
       threads,
-      description: `CPU, C kernels by ${compiler}, ${threads} ` + `${threads === 1 ? 'thread' : 'threads'}`,
+      description: `CPU, C kernels by ${compiler}, ${threads} ${threads === 1 ? 'thread' : 'threads'}`,
     };
   }
 
@@ -62,8 +62,7 @@ export class NativeDevice implements Device {
     const pool = driver.poolCreate(threads);
     if (pool === 0) {
       throw new UserError(
-        `device native: ${threads} ${threads === 1 ? 'thread' : 'threads'} could not be started: ` +
-          `${driver.error()}`,
+        `device native: ${threads} ${threads === 1 ? 'thread' : 'threads'} could not be started: ${driver.error()}`,
         'ask for fewer threads (--threads), or raise the limits on processes and memory (ulimit -u, ulimit -v)',
       );
     }

@@ -51,7 +51,7 @@ async function search(): Promise<Toolchain | null> {
     const words = splitCommand(named);
     return asked(words).catch((error: unknown) => {
       throw new UserError(
-        `CC is ${JSON.stringify(named)}: ` + `${answerOf(words[0], error)}`,
+        `CC is ${JSON.stringify(named)}: ${answerOf(words[0], error)}`,
         'CC names a C compiler, with arguments if need be: CC=gcc, CC="ccache gcc"',
         error,
       );
@@ -137,7 +137,7 @@ export async function compileShared(
       more = all.length - LINES;
     const lines = [...all.slice(0, LINES), ...(more > 0 ? [`and ${more} lines more`] : [])];
     throw new UserError(
-      `${name} failed on ${sources.join(', ')}: ` + `${lines.join('\n') || text.slice(0, 500)}`,
+      `${name} failed on ${sources.join(', ')}: ${lines.join('\n') || text.slice(0, 500)}`,
       HINT,
       error,
     );
@@ -146,5 +146,5 @@ export async function compileShared(
 }
 
 const HINT =
-  'the native device needs a C compiler with the headers of the C library (Debian: apt install gcc ' +
-  'libc6-dev); CC names another one, --device wasm needs none';
+  'the native device needs a C compiler with the headers of the C library (Debian: apt install gcc libc6-dev); ' +
+  'CC names another one, --device wasm needs none';

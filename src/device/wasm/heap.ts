@@ -90,7 +90,7 @@ export class Heap {
 
   at(address: number, length: number): Uint8Array {
     if (address < PAGE || address + length > this.bytes.length)
-      throw new Error(`${length} bytes at ${address} lie ` + `outside the device's memory`);
+      throw new Error(`${length} bytes at ${address} lie outside the device's memory`);
     return this.bytes.subarray(address, address + length);
   }
 }

@@ -11,7 +11,7 @@ export function askForHugePages(memory: Uint8Array): void {
   if (platform() !== 'linux') return;
   try {
     const { load } = createRequire(import.meta.url)('koffi') as typeof koffi;
-    load('libc.so.6').func('int madvise(void *from, size_t bytes, int ' + 'advice)')(
+    load('libc.so.6').func('int madvise(void *from, size_t bytes, int advice)')(
       memory,
       memory.byteLength,
       MADV_HUGEPAGE,

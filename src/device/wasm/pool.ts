@@ -92,8 +92,8 @@ export class WorkerPool implements Pool {
       for (const port of ports) port.end();
       const why = error instanceof Error ? error.message : String(error);
       throw new UserError(
-        `device wasm: ${scratches.length} ${scratches.length === 1 ? 'thread' : 'threads'} could ` +
-          `not be started: ${why}`,
+        `device wasm: ${scratches.length} ${scratches.length === 1 ? 'thread' : 'threads'} could not be started: ` +
+          `${why}`,
         'ask for fewer threads (--threads), or raise the limits on processes and memory',
         error,
       );
@@ -262,8 +262,8 @@ function workerProgram(
 }
 
 const TEXT =
-  `const __name = (f) => f; (${workerProgram.toString()})(${makeRunner.toString()}, ` +
-  `${makeMath64.toString()}, listen, post);`;
+  `const __name = (f) => f; (${workerProgram.toString()})(${makeRunner.toString()}, ${makeMath64.toString()}, ` +
+  'listen, post);';
 
 interface NodeWorker {
   postMessage(m: unknown): void;
@@ -281,7 +281,7 @@ function startWorker(start: Start): Port {
   const node = (globalThis as { process?: NodeProcess }).process,
     threads = node?.versions?.node ? node.getBuiltinModule?.('node:worker_threads') : undefined;
   const failed = (error: unknown): Error =>
-    new Error(`a thread of the wasm device ended: ` + `${error instanceof Error ? error.message : String(error)}`);
+    new Error(`a thread of the wasm device ended: ${error instanceof Error ? error.message : String(error)}`);
   if (threads) {
     const head =
       "const { parentPort } = process.getBuiltinModule('node:worker_threads'); const listen = (f) => { " +
@@ -311,7 +311,7 @@ function startWorker(start: Start): Port {
     };
   }
   const head =
-    'const listen = (f) => { self.onmessage = (e) => { f(e.data); }; }, post = (m) => { ' + 'self.postMessage(m); };\n';
+    'const listen = (f) => { self.onmessage = (e) => { f(e.data); }; }, post = (m) => { self.postMessage(m); };\n';
   const url = URL.createObjectURL(new Blob([head + TEXT], { type: 'text/javascript' }));
   const worker = new Worker(url);
   worker.postMessage(start);

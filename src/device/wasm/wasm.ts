@@ -69,7 +69,7 @@ export class WasmDevice implements Device {
       : new InlinePool(heap.memory, scratches[0], LAYOUT);
     const why =
       heap.pages === MOST_PAGES
-        ? 'the wasm device reaches 4 GiB with its 32-bit ' + 'addresses'
+        ? 'the wasm device reaches 4 GiB with its 32-bit addresses'
         : 'the wasm device reserved so much when it was opened';
     this.info = {
       name: 'wasm',
@@ -98,10 +98,7 @@ export class WasmDevice implements Device {
       fused = fast !== null && (await fuses(heap.memory, fast));
     const core = fused ? fast : await coreOf(false, limits);
     if (!core)
-      throw new UserError(
-        'device wasm: this JavaScript engine has no WebAssembly SIMD',
-        'a newer browser ' + 'or Node',
-      );
+      throw new UserError('device wasm: this JavaScript engine has no WebAssembly SIMD', 'a newer browser or Node');
     const device = new WasmDevice(heap, shared, shared ? threads : 1, fused);
     // Threads start while the caller goes on to make kernels; a failure shows in the first of them.
     device.#handed = device.#send({ core });
@@ -261,7 +258,7 @@ function compiled(bytes: Uint8Array<ArrayBuffer>): Promise<WebAssembly.Module> {
   return WebAssembly.compile(bytes).catch((error: unknown) => {
     if (!(error instanceof RangeError)) throw error;
     throw new UserError(
-      `device wasm: there is no memory to compile kernels: ` + `${error.message}`,
+      `device wasm: there is no memory to compile kernels: ${error.message}`,
       'close other programs, or a smaller model',
       error,
     );

@@ -78,8 +78,7 @@ test('a compiler that fails is named with the generated file', { skip: noCompile
   // Compiles the driver, refuses kernels.
   await writeFile(
     script,
-    '#!/bin/sh\ncase "$*" in *kernels_*) echo "kernel.c:7:1: error: made to fail" >&2; exit ' +
-      '1;; esac\nexec cc "$@"\n',
+    '#!/bin/sh\ncase "$*" in *kernels_*) echo "kernel.c:7:1: error: made to fail" >&2; exit 1;; esac\nexec cc "$@"\n',
   );
   await chmod(script, 0o755);
   const { code, err } = await threeSteps({ DYNAMOE_CACHE: cache, CC: script });
@@ -117,7 +116,7 @@ test('CC may have arguments, and spaces in its path', { skip: noCompiler }, asyn
     place = join(await folder(t), 'my compilers');
   await mkdir(place);
   for (const name of ['cc', 'wrap'])
-    await writeFile(join(place, name), '#!/bin/sh\n[ "$1" = through ] && ' + 'shift\nexec cc "$@"\n', { mode: 0o755 });
+    await writeFile(join(place, name), '#!/bin/sh\n[ "$1" = through ] && shift\nexec cc "$@"\n', { mode: 0o755 });
   const expected = await threeSteps({ DYNAMOE_CACHE: cache });
   assert.equal(expected.err, '');
   for (const CC of [join(place, 'cc'), `'${join(place, 'wrap')}' through -DMINE="a b"`, 'env cc']) {
@@ -258,7 +257,7 @@ test(
     assert.notEqual(one.cache.folder, open);
     assert.deepEqual(said.exec(one.said[0])?.slice(1), [
       open,
-      'other users can write to it (chmod 700 makes it ' + 'private)',
+      'other users can write to it (chmod 700 makes it private)',
     ]);
     assert.equal(await one.get(`cache-test-${process.pid}`, 'x'), 'x');
     await rm(join(one.cache.folder, `cache-test-${process.pid}.ref`), { force: true });
@@ -295,15 +294,15 @@ test(
 );
 
 test(
-  'two users without a home have two folders, and neither takes the ' + "other's",
+  "two users without a home have two folders, and neither takes the other's",
   { skip: !root && 'needs root, to be two users' },
   async (t) => {
     const temporary = await folder(t);
     await chmod(temporary, 0o1777);
     const code =
-      `import { KernelCache } from ` +
+      'import { KernelCache } from ' +
       `${JSON.stringify(join(import.meta.dirname, '../../../src/device/native/cache.ts'))}; console.log(new ` +
-      `KernelCache(console.log).folder)`;
+      'KernelCache(console.log).folder)';
     const folderOf = (uid: number): string => {
       const env = { PATH: process.env['PATH'], HOME: '/nonexistent', TMPDIR: temporary };
       const { stdout, stderr, status } = spawnSync(process.execPath, ['--input-type=module', '-e', code], {
@@ -332,7 +331,7 @@ test(
     assert.deepEqual(
       (await readdir(temporary)).sort(),
       ['dynamoe-cache-3001', 'dynamoe-cache-3002'],
-      'a folder of ' + 'one process goes with it',
+      'a folder of one process goes with it',
     );
   },
 );
@@ -392,7 +391,7 @@ for (const [what, options, why] of [
 }
 
 test(
-  "the key of an object holds the command, the compiler's version and the CPU's " + 'features',
+  "the key of an object holds the command, the compiler's version and the CPU's features",
   { skip: noCompiler },
   async () => {
     const ids = [

@@ -60,7 +60,7 @@ for (const cc of compilers) {
       '__FMA__',
     );
   test(
-    `float32 functions become vector code ` + `(${cc})`,
+    `float32 functions become vector code (${cc})`,
     { skip: !vectors && 'an x86-64 core with FMA is needed' },
     () => {
       for (const name of ['exp', 'log', 'tanh', 'sigmoid', 'erf', 'sin', 'cos']) {
@@ -68,8 +68,8 @@ for (const cc of compilers) {
           assembly = join(folder, 'vector.s');
         writeFileSync(
           source,
-          `#include "${join(native, 'math.h')}"\nvoid row(float *restrict y, const float ` +
-            `*restrict x) { for (int l = 0; l < 16; l++) y[l] = dm_${name}f(x[l]); }\n`,
+          `#include "${join(native, 'math.h')}"\nvoid row(float *restrict y, const float *restrict x) { for (int ` +
+            `l = 0; l < 16; l++) y[l] = dm_${name}f(x[l]); }\n`,
         );
         compile(cc, ['-S', source, '-o', assembly]);
         const text = readFileSync(assembly, 'utf8');

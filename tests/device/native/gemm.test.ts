@@ -16,9 +16,8 @@ after(() => {
   if (folder) rmSync(folder, { recursive: true, force: true });
 });
 
-const flags = (
-  '-O3 -ffp-contract=off -fno-math-errno -fno-trapping-math -std=gnu11 -pthread -Wall -Wextra ' + '-Werror'
-).split(' ');
+const flags =
+  '-O3 -ffp-contract=off -fno-math-errno -fno-trapping-math -std=gnu11 -pthread -Wall -Wextra -Werror'.split(' ');
 const run = (name: string, options: string[], scale: string) => {
   const program = join(folder, name);
   execFileSync(cc, [...flags, ...options, join(native, 'gemm.c'), join(here, 'gemm_test.c'), '-lm', '-o', program], {
