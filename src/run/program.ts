@@ -4,7 +4,7 @@ import { UserError } from '../base/errors.ts';
 import { hash32 } from '../base/hash.ts';
 import type { HostTensor } from '../base/tensor.ts';
 import { byteSize, elements, sizes, type TensorType } from '../base/shape.ts';
-import type { Bound, Device, Memory } from '../device/device.ts';
+import type { Bound, BoundStep, Device, Memory } from '../device/device.ts';
 import type { Port, Program } from '../plan/program.ts';
 import { OpenCaches, type OwnCaches } from './caches.ts';
 import {
@@ -300,14 +300,14 @@ export class ProgramExecutor implements Executor<LoadedProgram> {
       t.slab === 'state' ? stateOf(t.name).memory.address : base[t.slab] + t.offset,
     );
     const bound = this.device.bind(
-      program.steps.map((s) => ({
+      program.steps.map((s): BoundStep => ({
         kernel: s.kernel,
         buffers: s.buffers.map((b) => addresses[b]),
         ints: s.ints,
         barrier: s.barrier,
         unless: s.unless === null ? null : addresses[s.unless],
         ...(s.runsGroupwiseAfterPrevious && {
-          follows: {
+          runsGroupwiseAfterPrevious: {
             groups: s.runsGroupwiseAfterPrevious.groups,
             offsets: addresses[s.runsGroupwiseAfterPrevious.offsets],
           },
