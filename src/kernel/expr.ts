@@ -59,6 +59,13 @@ export interface Var {
   readonly name: string;
   readonly max: number;
 }
+export interface OpExpr {
+  readonly k: 'op';
+  readonly id: number;
+  readonly dtype: Scalar;
+  readonly op: ScalarOp;
+  readonly args: readonly Expr[];
+}
 export type Expr =
   | Var
   | { readonly k: 'const'; readonly id: number; readonly dtype: Scalar; readonly value: number }
@@ -73,13 +80,7 @@ export type Expr =
       readonly constant: number;
       readonly terms: readonly Term[];
     }
-  | {
-      readonly k: 'op';
-      readonly id: number;
-      readonly dtype: Scalar;
-      readonly op: ScalarOp;
-      readonly args: readonly Expr[];
-    }
+  | OpExpr
   /**
    * Over 0..extent of `body`, in the order of DESIGN section 2: `lanes` (16 partial results) or `serial` (one), chunks
    * of 4096.

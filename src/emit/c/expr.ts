@@ -2,7 +2,7 @@
 // once and each rounding is the one that the kernel language names.
 import { VerifyError } from '../../base/errors.ts';
 import { isHalf, toHalf } from '../../base/half.ts';
-import { postorder, type Expr, type Scalar } from '../../kernel/expr.ts';
+import { postorder, type Expr, type OpExpr, type Scalar } from '../../kernel/expr.ts';
 
 const TYPES: Readonly<Record<Scalar, string>> = {
   float64: 'double',
@@ -111,7 +111,7 @@ export class ExprWriter {
     }
   }
 
-  #op(e: Extract<Expr, { k: 'op' }>, a: readonly string[]): string {
+  #op(e: OpExpr, a: readonly string[]): string {
     const [of] = e.args,
       single = of.dtype === 'float32';
     switch (e.op) {

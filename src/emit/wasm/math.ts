@@ -214,3 +214,6 @@ export class VectorMath {
 
 export const VECTOR_FUNCTIONS = ['exp', 'log', 'tanh', 'sigmoid', 'erf', 'sin', 'cos'] as const;
 export type VectorFunction = (typeof VECTOR_FUNCTIONS)[number];
+
+export const isVectorFunction = (name: string): name is VectorFunction =>
+  (VECTOR_FUNCTIONS as readonly string[]).includes(name);

@@ -4,32 +4,11 @@
 import { VerifyError } from '../../base/errors.ts';
 import { children, minOf, type Expr, type Scalar, type Var } from '../../kernel/expr.ts';
 import { strideOf } from '../../kernel/rewrite.ts';
-import { I32, V128, type Plain, type Simd, type ValueType } from './binary.ts';
+import { I32, V128, type ValueType } from './binary.ts';
 import type { Frame } from './frame.ts';
-import { VECTOR_FUNCTIONS, VectorMath, type VectorFunction } from './math.ts';
-import {
-  castScalar,
-  castVector,
-  divide,
-  division,
-  loadScalar,
-  needsCare,
-  pushConstant,
-  sizeOf,
-  storeScalar,
-  threefry,
-  typeOf,
-} from './words.ts';
-
-const ARITHMETIC: Readonly<Record<string, string>> = {
-  add: 'add',
-  sub: 'sub',
-  mul: 'mul',
-  and: 'and',
-  or: 'or',
-  xor: 'xor',
-};
-const COMPARE: Readonly<Record<string, string>> = { lt: 'lt', le: 'le', eq: 'eq', ne: 'ne' };
+import { scalarOperation } from './scalar-operations.ts';
+import { vectorOperation } from './vector-operations.ts';
+import { loadScalar, pushConstant, sizeOf, storeScalar, typeOf } from './words.ts';
 
 /** The values of one statement (or of simultaneous ones): what is used twice is computed once. */
 export class Values {
@@ -125,7 +104,7 @@ export class Values {
         else this.loadAt(locals[e.local].dtype, this.addressOf('local', e.local, e.index));
         return;
       case 'op':
-        this.#op(e);
+        scalarOperation(this, e);
         return;
       default:
         throw new VerifyError('emit', `a ${e.k} where a value is needed`);
@@ -168,154 +147,6 @@ export class Values {
 
   storeAt(dtype: Scalar, offset: number): void {
     storeScalar(this.frame.f, dtype, offset);
-  }
-
-  #op(e: Extract<Expr, { k: 'op' }>): void {
-    const { f } = this.frame,
-      [a, b, c] = e.args,
-      of = a.dtype,
-      t = of === 'float32' ? 'f32' : of === 'float64' ? 'f64' : 'i32';
-    const push = (...xs: Expr[]): void => {
-      xs.forEach((x) => {
-        this.scalar(x);
-      });
-    };
-    const sign = of === 'uint32' ? '_u' : '_s';
-    if (isVectorFunction(e.op)) {
-      push(a);
-      if (of === 'float64') {
-        f.call(this.frame.imported(e.op));
-        return;
-      }
-      f.simd('f32x4.splat');
-      f.get(new VectorMath(f, this.frame.fused)[e.op](f.keep(V128))).lane('f32x4.extract_lane', 0);
-      return;
-    }
-    const arithmetic = ARITHMETIC[e.op],
-      compare = COMPARE[e.op];
-    if (arithmetic) {
-      push(a, b);
-      f.op(`${t}.${arithmetic}` as Plain);
-      return;
-    }
-    if (compare) {
-      push(a, b);
-      f.op(`${t}.${compare}${t === 'i32' && compare.startsWith('l') ? sign : ''}` as Plain);
-      return;
-    }
-    switch (e.op) {
-      case 'div':
-        push(a, b);
-        if (needsCare(of, b)) divide(f, of === 'int32');
-        else f.op(t === 'i32' ? `i32.div${division(a)}` : `${t}.div`);
-        return;
-      case 'pow':
-        push(a, b);
-        f.call(this.frame.imported('pow'));
-        return;
-      case 'mod':
-        push(a, b);
-        f.op(`i32.rem${division(a)}`);
-        return;
-      case 'shr':
-        push(a, b);
-        f.op(of === 'uint32' ? 'i32.shr_u' : 'i32.shr_s');
-        return;
-      case 'neg':
-        if (t === 'i32') {
-          f.i32(0);
-          push(a);
-          f.op('i32.sub');
-        } else {
-          push(a);
-          f.op(`${t}.neg`);
-        }
-        return;
-      case 'abs':
-      case 'sqrt':
-      case 'floor':
-      case 'round':
-        if (e.op === 'abs' && of === 'uint32') {
-          push(a);
-          return;
-        }
-        if (e.op === 'abs' && of === 'int32') {
-          push(a);
-          const x = f.keep(I32);
-          f.i32(0).get(x).op('i32.sub').get(x).get(x).i32(0).op('i32.lt_s', 'select');
-          return;
-        }
-        if (t === 'i32') throw new VerifyError('emit', `no ${e.op} of ${of}`);
-        push(a);
-        f.op(`${t}.${e.op === 'round' ? 'nearest' : e.op}`);
-        return;
-      case 'not':
-        push(a);
-        f.op('i32.eqz');
-        return;
-      case 'isfinite': {
-        // x - x is 0 for every finite x and NaN for the others
-        push(a);
-        if (t === 'i32') throw new VerifyError('emit', `no isfinite of ${of}`);
-        const x = f.local(typeOf(of));
-        f.tee(x).get(x).op(`${t}.sub`);
-        pushConstant(f, 0, of);
-        f.op(`${t}.eq`);
-        return;
-      }
-      case 'min':
-      case 'max': {
-        const x = f.local(typeOf(of)),
-          y = f.local(typeOf(of));
-        push(a);
-        f.tee(x);
-        push(b);
-        f.tee(y);
-        f.get(x, y).op(`${t}.${e.op === 'min' ? 'lt' : 'gt'}${t === 'i32' ? sign : ''}` as Plain, 'select');
-        return;
-      }
-      case 'select':
-        push(b, c, a);
-        f.op('select');
-        return;
-      case 'fma': {
-        const wide = of === 'float64';
-        if (!this.frame.fused) {
-          push(a, b);
-          f.op(`${t}.mul` as Plain);
-          push(c);
-          f.op(`${t}.add` as Plain);
-          return;
-        }
-        for (const x of e.args) {
-          push(x);
-          f.simd(wide ? 'f64x2.splat' : 'f32x4.splat');
-        }
-        f.simd(wide ? 'f64x2.relaxed_madd' : 'f32x4.relaxed_madd').lane(
-          wide ? 'f64x2.extract_lane' : 'f32x4.extract_lane',
-          0,
-        );
-        return;
-      }
-      case 'cast':
-        push(a);
-        castScalar(f, e.dtype, of);
-        return;
-      case 'threefry':
-        f.get(
-          threefry(
-            f,
-            e.args.map((x) => {
-              this.scalar(x);
-              return f.keep(I32);
-            }),
-            false,
-          )[0],
-        );
-        return;
-      default:
-        throw new VerifyError('emit', `no WebAssembly for ${e.op}`);
-    }
   }
 
   // ---- vectors ----
@@ -391,7 +222,7 @@ export class Values {
         }
         throw new VerifyError('emit', 'a scalar in lanes');
       case 'op':
-        this.#vectorOp(e);
+        vectorOperation(this, e);
         return;
       default:
         throw new VerifyError('emit', `a ${e.k} where four values are needed`);
@@ -478,159 +309,6 @@ export class Values {
     }
   }
 
-  #vectorOp(e: Extract<Expr, { k: 'op' }>): void {
-    const { f } = this.frame,
-      [a, b, c] = e.args,
-      of = a.dtype,
-      float = of === 'float32',
-      t = float ? 'f32x4' : 'i32x4';
-    const push = (...xs: Expr[]): void => {
-      xs.forEach((x) => {
-        this.vector(x);
-      });
-    };
-    const sign = of === 'uint32' ? '_u' : '_s';
-    if (isVectorFunction(e.op)) {
-      push(a);
-      f.get(new VectorMath(f, this.frame.fused)[e.op](f.keep(V128)));
-      return;
-    }
-    const compare = COMPARE[e.op];
-    if (compare) {
-      push(a, b);
-      f.simd(
-        of === 'bool' && compare === 'ne'
-          ? 'v128.xor'
-          : (`${t}.${compare}${!float && compare.startsWith('l') ? sign : ''}` as Simd),
-      );
-      return;
-    }
-    switch (e.op) {
-      case 'add':
-      case 'sub':
-      case 'mul':
-        push(a, b);
-        f.simd(`${t}.${e.op}`);
-        return;
-      case 'and':
-      case 'or':
-      case 'xor':
-        push(a, b);
-        f.simd(`v128.${e.op}`);
-        return;
-      case 'div':
-        if (float) {
-          push(a, b);
-          f.simd('f32x4.div');
-        } else
-          this.#laneByLane(a, b, () => {
-            if (needsCare(of, b)) divide(f, of === 'int32');
-            else f.op(`i32.div${division(a)}`);
-          });
-        return;
-      case 'mod':
-        this.#laneByLane(a, b, () => {
-          f.op(`i32.rem${division(a)}`);
-        });
-        return;
-      case 'shr':
-        if (this.isVector(b)) {
-          this.#laneByLane(a, b, () => {
-            f.op(of === 'uint32' ? 'i32.shr_u' : 'i32.shr_s');
-          });
-          return;
-        }
-        push(a);
-        this.scalar(b);
-        f.simd(of === 'uint32' ? 'i32x4.shr_u' : 'i32x4.shr_s');
-        return;
-      case 'neg':
-        push(a);
-        f.simd(`${t}.neg`);
-        return;
-      case 'abs':
-        push(a);
-        if (of !== 'uint32') f.simd(float ? 'f32x4.abs' : 'i32x4.abs');
-        return;
-      case 'sqrt':
-        push(a);
-        f.simd('f32x4.sqrt');
-        return;
-      case 'floor':
-        push(a);
-        f.simd('f32x4.floor');
-        return;
-      case 'round':
-        push(a);
-        f.simd('f32x4.nearest');
-        return;
-      case 'not':
-        push(a);
-        f.simd('v128.not');
-        return;
-      case 'isfinite': {
-        push(a);
-        const x = f.local(V128);
-        f.tee(x).get(x).simd('f32x4.sub').v128([0, 0, 0, 0]).simd('f32x4.eq');
-        return;
-      }
-      // a < b ? a : b is pmin(b, a): the first operand unless the second is smaller
-      case 'min':
-        push(b, a);
-        f.simd(float ? 'f32x4.pmin' : `i32x4.min${sign}`);
-        return;
-      case 'max':
-        push(b, a);
-        f.simd(float ? 'f32x4.pmax' : `i32x4.max${sign}`);
-        return;
-      case 'select':
-        push(b, c, a);
-        f.simd('v128.bitselect');
-        return;
-      case 'fma':
-        push(a, b);
-        if (!this.frame.fused) f.simd('f32x4.mul');
-        push(c);
-        f.simd(this.frame.fused ? 'f32x4.relaxed_madd' : 'f32x4.add');
-        return;
-      case 'cast':
-        push(a);
-        castVector(f, e.dtype, of);
-        return;
-      case 'threefry':
-        f.get(
-          threefry(
-            f,
-            e.args.map((x) => {
-              this.vector(x);
-              return f.keep(V128);
-            }),
-            true,
-          )[0],
-        );
-        return;
-      default:
-        throw new VerifyError('emit', `no WebAssembly for ${e.op}`);
-    }
-  }
-
-  #laneByLane(a: Expr, b: Expr, write: () => void): void {
-    const { f } = this.frame,
-      fixed = !this.isVector(b);
-    this.vector(a);
-    const x = f.keep(V128);
-    if (fixed) this.scalar(b);
-    else this.vector(b);
-    const y = f.keep(fixed ? I32 : V128);
-    f.get(x);
-    for (let l = 0; l < 4; l++) {
-      f.get(x).lane('i32x4.extract_lane', l).get(y);
-      if (!fixed) f.lane('i32x4.extract_lane', l);
-      write();
-      f.lane('i32x4.replace_lane', l);
-    }
-  }
-
   // ---- before a loop over the lane variable ----
 
   /**
@@ -697,6 +375,3 @@ export class Values {
     for (const p of places) if (!place(p.kind, p.which, p.index)) visit(p.index);
   }
 }
-
-const isVectorFunction = (name: string): name is VectorFunction =>
-  (VECTOR_FUNCTIONS as readonly string[]).includes(name);
