@@ -1,30 +1,33 @@
-// Groups stored values into kernels. A kernel is a matmul with an epilogue, a routine, or loops over one shape. A value
-// joins the kernel of a value that it reads element by element (so that the element never leaves the registers), unless
-// something else that it reads must come after that kernel.
+// Groups stored values into kernels. A kernel is a matmul with an epilogue, loops that an op writes itself, or one loop
+// nest over the elements of its values ('map'). A value joins the kernel of a value that it reads element by element,
+// so that the element stays in a register, unless something else that it reads must be computed after that kernel.
 import { VerifyError } from '../base/errors.ts';
-import { byteSize, elements, sameDim } from '../base/shape.ts';
-import { dimValues, type Node, type ValueId } from '../graph/graph.ts';
-import { computeLate } from './late.ts';
+import { byteSize, sameDim } from '../base/shape.ts';
+import type { Node, Update, ValueId } from '../graph/graph.ts';
+import { commonGuard, guardsOf, type Guards } from './guards.ts';
+import { waitForNotBefore } from './not-before.ts';
+import { leavesOf, sameSize, type Leaves } from './leaves.ts';
 import { orderTasks, type Ordered } from './order.ts';
 import type { Storage } from './scope.ts';
-import { readInputs } from './store.ts';
 
+/** What becomes one kernel. */
 export interface Group {
   readonly kind: 'map' | 'matmul' | 'loops';
   /** For matmul and loops: the node that the kernel runs. */
   readonly node: Node | null;
-  /** Values the kernel computes; those that no other kernel and no output needs are not stored. */
+  /** Values that the kernel computes, whether it stores them or not. */
   readonly members: ValueId[];
+  /** Values that the kernel stores: those that another kernel, an output or an update needs. */
   roots: ValueId[];
-  /** Update kernels: the int32 value that must be 0. */
+  /** The kernel runs only if this int32 value is 0 (guards.ts). */
   unless: ValueId | null;
   /** Values read from memory. */
   readonly reads: Set<ValueId>;
-  /** Those of them that it reads at other places than the element at hand. */
+  /** Those of `reads` that are read (also) at other indices than that of the element that is being computed. */
   readonly readAtOtherIndices: Set<ValueId>;
   /**
-   * Kernels that must come before for another reason: they read a state that this one overwrites, or this one comes
-   * late (late.ts).
+   * Kernels that must run before, although this one reads nothing of them: they read a state that this one overwrites,
+   * or this one has to wait (not-before.ts).
    */
   readonly after: Set<Group>;
 }
@@ -32,204 +35,263 @@ export interface Group {
 export interface Grouping {
   /** In an order in which every kernel follows those it depends on. */
   readonly groups: readonly Group[];
-  /** Update values that are written straight into their state. */
+  /** Values of updates that are written straight into the memory of their state. */
   readonly inPlace: ReadonlySet<ValueId>;
 }
 
-/**
- * What a value's expression reads from memory: at the same element (`same`), or anywhere (`other`); whether it sums up
- * rows (rows.ts).
- */
-interface Leaves {
-  readonly same: Set<ValueId>;
-  readonly other: Set<ValueId>;
-  reduces: boolean;
+/** With the most bytes of intermediate values that are alive at one time. */
+interface Measured extends Grouping {
+  readonly peak: number;
 }
 
 /**
- * An update may be the epilogue of the product that makes its gradient, which then is never stored; or follow it, so
- * that the product need not wait for the last reader of the old value. What takes less memory is taken.
+ * An update may be the epilogue of the matmul that makes its gradient: the gradient is then never stored. Or it may be
+ * a kernel of its own: the matmul then need not wait for the last reader of the state's old value. Both are tried, and
+ * the one that needs less memory is taken.
  */
 export function groupKernels(storage: Storage): Grouping {
-  const fused = groupOnce(storage, true);
+  const guards = guardsOf(storage);
+  const fused = new Grouper(storage, guards, true).run();
   const updated = new Set(storage.graph.updates.map((u) => u.value));
   if (!fused.groups.some((g) => g.kind === 'matmul' && g.members.some((v) => updated.has(v)))) return fused;
-  const apart = groupOnce(storage, false);
+  const apart = new Grouper(storage, guards, false).run();
   return apart.peak < fused.peak ? apart : fused;
 }
 
-function groupOnce(storage: Storage, fuseUpdates: boolean): Grouping & { readonly peak: number } {
-  const { graph, ops, stored, producers, home, memory, uses } = storage;
-  const groupOf = new Map<ValueId, Group>(),
-    groups: Group[] = [];
-  const guards = guardsOf(),
-    overwrites = new Map(graph.updates.map((u) => [u.value, u.state]));
+/** Groups the values of one graph, once. */
+class Grouper {
+  readonly #storage: Storage;
+  readonly #guards: Guards;
+  /** Whether an update may join the matmul that makes its gradient. */
+  readonly #fuseUpdates: boolean;
+  /** The state that an update's value replaces. */
+  readonly #stateOf: ReadonlyMap<ValueId, ValueId>;
+  readonly #groups: Group[] = [];
+  /** The group that computes a value. */
+  readonly #groupOf = new Map<ValueId, Group>();
 
-  const aliased = new Set([...uses.pinned].map(home));
+  constructor(storage: Storage, guards: Guards, fuseUpdates: boolean) {
+    this.#storage = storage;
+    this.#guards = guards;
+    this.#fuseUpdates = fuseUpdates;
+    this.#stateOf = new Map(storage.graph.updates.map((u) => [u.value, u.state]));
+  }
 
-  for (const node of graph.nodes) {
+  run(): Measured {
+    for (const node of this.#storage.graph.nodes) this.#addNode(node);
+    this.#keepNeededRoots();
+    const inPlace = this.#overwriteStates();
+    waitForNotBefore(this.#groups, this.#storage.producers, (g) => this.#directlyBefore(g));
+    const { order, peak } = this.#order(inPlace);
+    return { groups: order, inPlace, peak };
+  }
+
+  // ---- which values share a kernel ----
+
+  #addNode(node: Node): void {
+    const { ops, stored, home, uses } = this.#storage;
+    const results = node.outputs.filter((v) => uses.needed.has(v) && stored.has(v) && home(v) === v);
+    if (results.length === 0) return;
     const kind = ops.get(node.op)?.lower.kind ?? 'map';
-    const roots = node.outputs.filter((v) => uses.needed.has(v) && stored.has(v) && home(v) === v);
-    if (roots.length === 0) continue;
-    if (kind !== 'map') {
-      const { same, other } = leavesOf(node.outputs[0], true);
-      add({
-        kind,
-        node,
-        members: [...node.outputs],
-        roots: [...node.outputs],
-        unless: commonGuard(node.outputs),
-        reads: new Set([...same, ...other]),
-        readAtOtherIndices: other,
-        after: new Set(),
-      });
-      continue;
-    }
-    roots.forEach((v, i) => assignToKernel(v, roots[i - 1]));
-  }
-  const read = new Set(groups.flatMap((g) => [...g.reads].map(home)));
-  for (const g of groups) {
-    if (g.kind !== 'loops') g.roots = g.members.filter((v) => read.has(v) || uses.pinned.has(v) || aliased.has(v));
-  }
-  const inPlace = overwriteStates();
-  computeLate(groups, producers, before);
-  const { order, peak } = orderGroups();
-  return { groups: order, inPlace, peak };
-
-  function add(group: Group): void {
-    if (group.unless !== null) group.reads.add(group.unless);
-    groups.push(group);
-    for (const v of group.members) groupOf.set(v, group);
+    if (kind === 'map') results.forEach((v, i) => this.#assignToKernel(v, results[i - 1]));
+    else
+      this.#addGroup(
+        { kind, node, members: [...node.outputs], unless: this.#guardOf(node.outputs) },
+        leavesOf(this.#storage, node.outputs[0], true),
+      );
   }
 
-  /** `twin`: another result of v's op, which reads the same. */
-  function assignToKernel(v: ValueId, siblingOutput?: ValueId): void {
-    const { same, other, reduces } = leavesOf(v, false);
-    const guard = commonGuard([v]),
-      beside = siblingOutput === undefined ? undefined : groupOf.get(siblingOutput);
-    if (
-      beside?.kind === 'map' &&
-      (fits(beside, v, guard) || (beside.unless === guard && isRowOf(v, beside.members[0])))
-    ) {
-      beside.members.push(v);
-      groupOf.set(v, beside);
+  /** `siblingOutput`: the result before v of the same node, which reads the same values. */
+  #assignToKernel(v: ValueId, siblingOutput?: ValueId): void {
+    const guard = this.#guardOf([v]);
+    const sibling = siblingOutput === undefined ? undefined : this.#groupOf.get(siblingOutput);
+    if (sibling?.kind === 'map' && this.#sharesLoopWithSibling(sibling, v, guard)) {
+      sibling.members.push(v);
+      this.#groupOf.set(v, sibling);
       return;
     }
-    // Newest first: the kernel that can take this value without waiting for less.
-    const hosts = [...new Set([...same].flatMap((s) => groupOf.get(home(s)) ?? []))].reverse();
-    // What sums up rows begins a kernel of rows of its own.
-    const host = reduces
+    const leaves = leavesOf(this.#storage, v, false);
+    // What reduces rows begins a kernel of its own.
+    const group = leaves.reducesRows
       ? undefined
-      : hosts.find(
-          (g) =>
-            g.kind !== 'loops' &&
-            (fuseUpdates || g.kind === 'map' || !same.has(overwrites.get(v) ?? -1)) &&
-            fits(g, v, guard) &&
-            [...same, ...other].every((leaf) => {
-              const maker = groupOf.get(home(leaf));
-              return maker === g ? !other.has(leaf) : maker === undefined || !reaches(maker, g);
-            }),
-        );
-    // Updates of one optimiser step that read the same things share a loop, though none reads another's result.
-    const sibling =
-      host ??
-      (guard === null || reduces
-        ? undefined
-        : groups.findLast(
-            (g) =>
-              g.kind === 'map' &&
-              g.unless === guard &&
-              sameSize(g.members[0], v) &&
-              [...same].some((s) => g.reads.has(s)) &&
-              [...same, ...other].every((leaf) => {
-                const maker = groupOf.get(home(leaf));
-                return maker === undefined || (maker !== g && !reaches(maker, g));
-              }),
-          ));
-    if (!sibling) {
-      add({
-        kind: 'map',
-        node: null,
-        members: [v],
-        roots: [v],
-        unless: guard,
-        reads: new Set([...same, ...other]),
-        readAtOtherIndices: other,
-        after: new Set(),
-      });
-      return;
-    }
-    sibling.members.push(v);
-    for (const leaf of [...same, ...other]) if (groupOf.get(home(leaf)) !== sibling) sibling.reads.add(leaf);
-    for (const leaf of other) sibling.readAtOtherIndices.add(leaf);
-    groupOf.set(v, sibling);
+      : (this.#groupOfOperand(v, leaves, guard) ?? this.#groupOfSimilarUpdate(v, leaves, guard));
+    if (group) this.#join(group, v, leaves);
+    else this.#addGroup({ kind: 'map', node: null, members: [v], unless: guard }, leaves);
   }
 
-  /** A kernel that may be skipped stores nothing that is needed all the same. */
-  function fits(g: Group, v: ValueId, guard: ValueId | null): boolean {
-    return g.unless === guard && sameSize(g.members[0], v);
-  }
-
-  /** Values that only updates with one guard depend on: what makes them may be skipped with the updates. */
-  function guardsOf(): Map<ValueId, ValueId> {
-    const free = new Set<ValueId>([...graph.outputs.map((o) => home(o.value)), ...graph.types.flatMap(dimValues)]);
-    const found = new Map<ValueId, ValueId>();
-    const use = (v: ValueId, guard: ValueId | undefined): void => {
-      const before = found.get(home(v));
-      if (guard === undefined || (before !== undefined && before !== guard)) free.add(home(v));
-      else found.set(home(v), guard);
+  #addGroup(part: Pick<Group, 'kind' | 'node' | 'members' | 'unless'>, { same, other }: Leaves): void {
+    const group: Group = {
+      ...part,
+      roots: [...part.members],
+      reads: new Set([...same, ...other]),
+      readAtOtherIndices: new Set(other),
+      after: new Set(),
     };
-    for (const u of graph.updates) use(u.value, u.unless ?? undefined);
-    for (const u of graph.updates) if (u.unless !== null) free.add(home(u.unless));
-    for (const node of [...graph.nodes].reverse()) {
-      const needed = node.outputs.filter((v) => uses.needed.has(v));
-      if (needed.length === 0) continue;
-      const guard = commonGuard(needed, found, free);
-      for (const v of readInputs(node, ops)) use(v, guard ?? undefined);
-    }
-    for (const v of free) found.delete(v);
-    return found;
+    if (group.unless !== null) group.reads.add(group.unless);
+    this.#groups.push(group);
+    for (const v of group.members) this.#groupOf.set(v, group);
   }
 
-  function commonGuard(
-    values: readonly ValueId[],
-    found = guards,
-    free: ReadonlySet<ValueId> = new Set(),
-  ): ValueId | null {
-    const all = values
-      .filter((v) => uses.needed.has(v))
-      .map((v) => (free.has(home(v)) ? undefined : found.get(home(v))));
-    return all.length > 0 && all.every((g) => g !== undefined && g === all[0]) ? (all[0] ?? null) : null;
+  #join(group: Group, v: ValueId, { same, other }: Leaves): void {
+    group.members.push(v);
+    for (const leaf of [...same, ...other]) if (this.#makerOf(leaf) !== group) group.reads.add(leaf);
+    for (const leaf of other) group.readAtOtherIndices.add(leaf);
+    this.#groupOf.set(v, group);
   }
 
-  function sameSize(a: ValueId, b: ValueId): boolean {
-    const [x, y] = [graph.types[a].shape, graph.types[b].shape];
-    return (
-      elements(x) === elements(y) && typeof x[0] === typeof y[0] && (typeof x[0] !== 'object' || sameDim(x[0], y[0]))
+  /** The group of an operand that v reads element by element; the newest one that v can join. */
+  #groupOfOperand(v: ValueId, { same, other }: Leaves, guard: ValueId | null): Group | undefined {
+    const newestFirst = [...new Set([...same].flatMap((leaf) => this.#makerOf(leaf) ?? []))].reverse();
+    const updatesOperand = same.has(this.#stateOf.get(v) ?? -1);
+    const canJoin = (g: Group): boolean => {
+      if (g.kind === 'loops' || !this.#fits(g, v, guard)) return false;
+      if (g.kind === 'matmul' && updatesOperand && !this.#fuseUpdates) return false;
+      return [...same, ...other].every((leaf) => {
+        const maker = this.#makerOf(leaf);
+        return maker === g ? !other.has(leaf) : maker === undefined || !this.#reaches(maker, g);
+      });
+    };
+    return newestFirst.find(canJoin);
+  }
+
+  /** Updates of one optimizer step that read the same values share a loop, though none reads the result of another. */
+  #groupOfSimilarUpdate(v: ValueId, { same, other }: Leaves, guard: ValueId | null): Group | undefined {
+    if (guard === null) return undefined;
+    return this.#groups.findLast(
+      (g) =>
+        g.kind === 'map' &&
+        this.#fits(g, v, guard) &&
+        [...same].some((leaf) => g.reads.has(leaf)) &&
+        [...same, ...other].every((leaf) => {
+          const maker = this.#makerOf(leaf);
+          return maker === undefined || (maker !== g && !this.#reaches(maker, g));
+        }),
     );
   }
 
-  /** Whether v has one number for each row of what an op computes row by row (the mean beside what is normalised). */
-  function isRowOf(v: ValueId, wide: ValueId): boolean {
-    const [{ shape: of }, { shape: rows }] = [graph.types[wide], graph.types[v]],
-      lower = ops.get(producers[v]?.op ?? '')?.lower;
+  /** A kernel with a guard may be skipped: it computes only values with the same guard. */
+  #fits(g: Group, v: ValueId, guard: ValueId | null): boolean {
+    return g.unless === guard && sameSize(this.#storage.graph, g.members[0], v);
+  }
+
+  #sharesLoopWithSibling(g: Group, v: ValueId, guard: ValueId | null): boolean {
+    return this.#fits(g, v, guard) || (g.unless === guard && this.#isOnePerRow(v, g.members[0]));
+  }
+
+  /** Whether v has one number for each row of `wide`, both of one row operation (the mean of each normalised row). */
+  #isOnePerRow(v: ValueId, wide: ValueId): boolean {
+    const { graph, ops, producers } = this.#storage;
+    const { shape } = graph.types[v],
+      { shape: wideShape } = graph.types[wide];
+    const lower = ops.get(producers[v]?.op ?? '')?.lower;
     return (
       producers[v] === producers[wide] &&
       lower?.kind === 'map' &&
       lower.passes !== undefined &&
-      rows.length > 0 &&
-      rows.length === of.length - 1 &&
-      rows.every((d, i) => sameDim(d, of[i]))
+      shape.length > 0 &&
+      shape.length === wideShape.length - 1 &&
+      shape.every((d, i) => sameDim(d, wideShape[i]))
     );
   }
 
-  /** Whether group `from` runs after `to` because it reads, directly or not, what `to` makes. */
-  function reaches(from: Group, to: Group): boolean {
+  #guardOf(values: readonly ValueId[]): ValueId | null {
+    const { home, uses } = this.#storage;
+    return commonGuard(values, uses, (v) => this.#guards.get(home(v)));
+  }
+
+  // ---- what a kernel stores, and where ----
+
+  /** Kernels store only what another kernel, an output or an update needs. */
+  #keepNeededRoots(): void {
+    const { home, uses } = this.#storage;
+    const needed = new Set([
+      ...uses.pinned,
+      ...[...uses.pinned].map(home),
+      ...this.#groups.flatMap((g) => [...g.reads].map(home)),
+    ]);
+    for (const g of this.#groups) if (g.kind !== 'loops') g.roots = g.members.filter((v) => needed.has(v));
+  }
+
+  /**
+   * The kernel that makes the new value of a state may write it into the state's memory, after all kernels that read the
+   * old value, if none of these needs the new one. Gives the values for which it does.
+   */
+  #overwriteStates(): Set<ValueId> {
+    const done = new Set<ValueId>(),
+      readersOf = this.#readersOf();
+    for (const update of this.#storage.graph.updates) {
+      const writer = this.#groupOf.get(update.value);
+      if (!writer) continue;
+      const readers = [...(readersOf.get(update.state) ?? [])].filter((g) => g !== writer);
+      if (!this.#mayOverwrite(update, writer, readers)) continue;
+      for (const g of readers) writer.after.add(g);
+      done.add(update.value);
+    }
+    return done;
+  }
+
+  #mayOverwrite({ state, value, unless }: Update, writer: Group, readers: readonly Group[]): boolean {
+    const { home, memory } = this.#storage;
+    /** Whether the op itself writes into the state's memory (Op.inPlaceOf): it then has no other place to write to. */
+    const opWritesState = writer.kind === 'loops' && home(value) !== memory(value) && memory(value) === state;
+    if (!this.#isOnlyUpdate(value) || (writer.kind === 'loops' && !opWritesState)) return false;
+    // Something else needs the value too: the kernel runs even where the update is skipped, and the state gets a copy.
+    if (writer.unless !== unless) {
+      if (opWritesState)
+        throw new VerifyError(
+          'lower',
+          'an op that writes into a state has another guard than the update of that state',
+        );
+      return false;
+    }
+    if (!opWritesState && [...writer.readAtOtherIndices].some((leaf) => home(leaf) === state)) return false;
+    if (readers.some((g) => this.#reaches(g, writer))) {
+      if (opWritesState)
+        throw new VerifyError('lower', 'the old value of a state is read after an op has written into that state');
+      return false;
+    }
+    return true;
+  }
+
+  /** Whether one update and nothing else takes v out of the graph. */
+  #isOnlyUpdate(v: ValueId): boolean {
+    const { outputs, updates } = this.#storage.graph;
+    return outputs.every((o) => o.value !== v) && updates.filter((u) => u.value === v).length === 1;
+  }
+
+  /** The groups that read a value. */
+  #readersOf(): Map<ValueId, Set<Group>> {
+    const readers = new Map<ValueId, Set<Group>>(),
+      { home } = this.#storage;
+    for (const g of this.#groups)
+      for (const leaf of g.reads) readers.set(home(leaf), (readers.get(home(leaf)) ?? new Set()).add(g));
+    return readers;
+  }
+
+  // ---- the order of kernels ----
+
+  /** The group that computes what is in memory for v; undefined for inputs. */
+  #makerOf(v: ValueId): Group | undefined {
+    return this.#groupOf.get(this.#storage.home(v));
+  }
+
+  /** The groups that `g` directly follows. */
+  #directlyBefore(g: Group): Group[] {
+    const found = [...g.after];
+    for (const leaf of g.reads) {
+      const maker = this.#makerOf(leaf);
+      if (maker !== undefined && maker !== g) found.push(maker);
+    }
+    return found;
+  }
+
+  /** Whether `from` is `to`, or must run after it. */
+  #reaches(from: Group, to: Group): boolean {
     const seen = new Set([from]),
       queue = [from];
     for (let g = queue.pop(); g; g = queue.pop()) {
       if (g === to) return true;
-      for (const b of before(g)) {
+      for (const b of this.#directlyBefore(g)) {
         if (seen.has(b)) continue;
         seen.add(b);
         queue.push(b);
@@ -238,99 +300,25 @@ function groupOnce(storage: Storage, fuseUpdates: boolean): Grouping & { readonl
     return false;
   }
 
-  /** The kernels that `g` directly follows. */
-  function before(g: Group): Group[] {
-    const found = [...g.after];
-    for (const leaf of g.reads) {
-      const maker = groupOf.get(home(leaf));
-      if (maker !== undefined && maker !== g) found.push(maker);
-    }
-    return found;
-  }
-
-  /**
-   * A state may be overwritten by the kernel that makes its new value, after all that read the old one, if none of
-   * those needs the new one.
-   */
-  function overwriteStates(): Set<ValueId> {
-    const done = new Set<ValueId>(),
-      readersOf = new Map<ValueId, Set<Group>>();
-    for (const g of groups)
-      for (const leaf of g.reads) readersOf.set(home(leaf), (readersOf.get(home(leaf)) ?? new Set()).add(g));
-    for (const { state, value, unless } of graph.updates) {
-      const writer = groupOf.get(value);
-      // A kernel with loops of its own writes on the state where it goes on with it, and elsewhere where it does not.
-      const goesOn = writer?.kind === 'loops' && home(value) !== memory(value) && memory(value) === state;
-      if (!writer || !soleUse(value) || (writer.kind === 'loops' && !goesOn)) continue;
-      // What else needs the value needs it even where the update is not to be: the kernel runs, and the state waits for
-      // a copy.
-      if (writer.unless !== unless) {
-        if (goesOn) throw new VerifyError('lower', 'a state that is gone on with has ' + 'a guard of its own');
-        continue;
-      }
-      if (!goesOn && [...writer.readAtOtherIndices].some((leaf) => home(leaf) === state)) continue;
-      const readers = [...(readersOf.get(state) ?? [])].filter((g) => g !== writer);
-      if (readers.some((g) => reaches(g, writer))) {
-        if (goesOn) throw new VerifyError('lower', 'a state that is ' + 'gone on with is read after');
-        continue;
-      }
-      for (const g of readers) writer.after.add(g);
-      done.add(value);
-    }
-    return done;
-  }
-
-  function leavesOf(v: ValueId, routine: boolean): Leaves {
-    const leaves: Leaves = { same: new Set(), other: new Set(), reduces: false };
-    const seen = new Set<number>();
-    const visit = (value: ValueId, same: boolean, top: boolean): void => {
-      const key = 2 * value + Number(same);
-      if (seen.has(key)) return;
-      seen.add(key);
-      const node = producers[value];
-      for (const d of graph.types[value].shape)
-        if (typeof d !== 'number') leaves.other.add(d.kind === 'bounded' ? d.count : d.offsets);
-      if (!node || (stored.has(value) && !top)) {
-        (same ? leaves.same : leaves.other).add(value);
-        return;
-      }
-      const lower = ops.get(node.op)?.lower;
-      const direct = same && lower?.kind === 'map' && lower.linear !== undefined;
-      if (lower?.kind === 'map' && lower.passes !== undefined && !top) leaves.reduces = true;
-      // Of inputs that are not read the number of rows may be.
-      for (const i of ops.get(node.op)?.unread ?? [])
-        if (i < node.inputs.length) for (const d of dimValues(graph.types[node.inputs[i]])) leaves.other.add(d);
-      for (const input of readInputs(node, ops)) visit(input, direct && sameSize(input, value), false);
-    };
-    visit(v, !routine, true);
-    for (const leaf of leaves.other) leaves.same.delete(leaf);
-    return leaves;
-  }
-
-  function soleUse(v: ValueId): boolean {
-    return graph.outputs.every((o) => o.value !== v) && graph.updates.filter((u) => u.value === v).length === 1;
-  }
-
-  function orderGroups(): Ordered<Group> {
-    // Results lie elsewhere; what is copied to its state at the end lives that long.
-    const elsewhere = new Set(graph.outputs.map((o) => memory(o.value))),
+  #order(inPlace: ReadonlySet<ValueId>): Ordered<Group> {
+    const { graph, memory } = this.#storage;
+    // Outputs have memory of their own, outside the arena. A value that is copied to its state at the end of the program
+    // lives until then.
+    const outputs = new Set(graph.outputs.map((o) => memory(o.value))),
       copied = new Set(graph.updates.flatMap((u) => (inPlace.has(u.value) ? [] : [memory(u.value)])));
-    const arena = (v: ValueId): boolean => groupOf.has(v) && !elsewhere.has(v) && !inPlace.has(v);
-    return orderTasks(
-      groups.map((g) => {
-        const reads = [...new Set([...g.reads].map(memory))].filter(
-          (v) => arena(v) && !copied.has(v) && groupOf.get(v) !== g,
-        );
-        const makes = g.roots.filter((v) => arena(v) && memory(v) === v);
-        return {
-          of: g,
-          before: before(g),
-          makes,
-          reads,
-          overwrites: g.kind === 'loops' ? [] : reads.filter((v) => !g.readAtOtherIndices.has(v)),
-        };
-      }),
-      (v) => byteSize(graph.types[v]),
-    );
+    const inArena = (v: ValueId): boolean => this.#groupOf.has(v) && !outputs.has(v) && !inPlace.has(v);
+    const tasks = this.#groups.map((g) => {
+      const reads = [...new Set([...g.reads].map(memory))].filter(
+        (v) => inArena(v) && !copied.has(v) && this.#groupOf.get(v) !== g,
+      );
+      return {
+        of: g,
+        before: this.#directlyBefore(g),
+        makes: g.roots.filter((v) => inArena(v) && memory(v) === v),
+        reads,
+        overwrites: g.kind === 'loops' ? [] : reads.filter((v) => !g.readAtOtherIndices.has(v)),
+      };
+    });
+    return orderTasks(tasks, (v) => byteSize(graph.types[v]));
   }
 }

@@ -1,8 +1,8 @@
-// What comes late waits for the kernels that the graph has before it, but for none that waits for it.
+// Kernels with `notBefore` wait for the kernels that the graph has before them, but for none that depends on them.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { Node } from '../../src/graph/graph.ts';
-import { computeLate } from '../../src/lower/late.ts';
+import { waitForNotBefore } from '../../src/lower/not-before.ts';
 
 interface Kernel {
   readonly name: string;
@@ -11,8 +11,9 @@ interface Kernel {
   readonly reads: string[];
 }
 
-test('late kernels wait for the ends of what is before them', () => {
-  // b is an end, a is not (b waits for it); early waits for d, which is late itself; f is of the next part.
+test('kernels with notBefore wait for the last kernels of what is before them', () => {
+  // Nothing before c follows b, so c waits for b; b follows a, so c need not wait for a. early follows d, which waits
+  // itself. f belongs to the next part.
   const spec: [string, string[], number?][] = [
     ['a', []],
     ['b', ['a']],
@@ -23,15 +24,18 @@ test('late kernels wait for the ends of what is before them', () => {
     ['f', ['a'], 9],
   ];
   const kernels = spec.map(([name, reads], i): Kernel => ({ name, members: [i], after: new Set(), reads }));
-  const producers = spec.map(([op, , late]): Node => ({
+  const producers = spec.map(([op, , notBefore]): Node => ({
     op,
     inputs: [],
     outputs: [],
     attrs: {},
     scope: '',
-    ...(late !== undefined && { notBefore: late }),
+    ...(notBefore !== undefined && { notBefore }),
   }));
-  computeLate(kernels, producers, (k) => [...k.after, ...k.reads.flatMap((r) => kernels.filter((x) => x.name === r))]);
+  waitForNotBefore(kernels, producers, (k) => [
+    ...k.after,
+    ...k.reads.flatMap((r) => kernels.filter((x) => x.name === r)),
+  ]);
   assert.deepEqual(
     kernels.map((k) => [
       k.name,
