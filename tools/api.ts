@@ -185,11 +185,11 @@ class Writer {
   #callable(symbol: ts.Symbol): readonly ts.SignatureDeclaration[] | null {
     const found = (symbol.declarations ?? []).flatMap((d): ts.SignatureDeclaration[] => {
       if (ts.isFunctionDeclaration(d)) return [d];
-      return ts.isVariableDeclaration(d) &&
-        d.initializer &&
-        (ts.isArrowFunction(d.initializer) || ts.isFunctionExpression(d.initializer))
-        ? [d.initializer]
-        : [];
+      if (!ts.isVariableDeclaration(d) || !d.initializer) return [];
+      // `withOp(op, (a: Tensor): Tensor => ...)` is its last argument, with a property.
+      const made = d.initializer;
+      const own = ts.isCallExpression(made) && made.expression.getText() === 'withOp' ? made.arguments.at(-1) : made;
+      return own && (ts.isArrowFunction(own) || ts.isFunctionExpression(own)) ? [own] : [];
     });
     // The last of several is the one that nobody calls.
     return found.length === 0 ? null : found.length === 1 ? found : found.slice(0, -1);

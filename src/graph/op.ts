@@ -1,5 +1,6 @@
 // What an op is: one record with its shape rule, its gradient, its lowering to the kernel language and a plain slow
-// reference. Adding an op is one file in ops/ and one row in ops/index.ts; devices and conformance tests follow.
+// reference. An op is one file in ops/ and one row in a table (ops/elementwise/index.ts, ops/index.ts for others); devices
+// and conformance tests follow.
 import type { Dim, TensorType } from '../base/shape.ts';
 import type { Expr, Exprs } from '../kernel/expr.ts';
 import type { Extent, Local, Stmt } from '../kernel/kernel.ts';
@@ -12,11 +13,23 @@ import type { Tensor } from './tensor.ts';
  */
 export type Takes = 'floats' | 'numbers' | 'any' | 'stored';
 
+/** Where a function of one number has a gradient: between `from` and `to`, but for `kinks`. Default: everywhere. */
+export interface Smooth {
+  readonly from?: number;
+  readonly to?: number;
+  readonly kinks?: readonly number[];
+}
+
 export interface Op<A extends Attrs = Attrs> {
   /** A comment beside it says in one line what comes out, in terms of what goes in. */
   readonly name: string;
   /** What its inputs may be, in order; `any` where nothing is said. */
   readonly takes?: readonly Takes[];
+  /**
+   * Of an op that computes each element by itself: its number of inputs, how many of the first ones are bools, and where
+   * it has a gradient.
+   */
+  readonly elementwise?: { readonly arity: number; readonly bools: number; readonly smooth: Smooth };
   /** Inputs of which only the type matters. */
   readonly unread?: readonly number[];
   /**

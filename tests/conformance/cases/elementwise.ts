@@ -1,38 +1,22 @@
-// Cases of the elementwise ops: any shapes that broadcast together.
+// Cases of the elementwise ops: any shapes that broadcast together. An op whose file says all that is to be known of it
+// (its inputs, where it has a gradient) needs no row here: its cases are drawn from that.
 import type { DType } from '../../../src/base/dtype.ts';
-import { abs } from '../../../src/graph/ops/elementwise/abs.ts';
 import { add } from '../../../src/graph/ops/elementwise/add.ts';
 import { cast } from '../../../src/graph/ops/elementwise/cast.ts';
-import { cos } from '../../../src/graph/ops/elementwise/cos.ts';
 import { div } from '../../../src/graph/ops/elementwise/div.ts';
 import { equal } from '../../../src/graph/ops/elementwise/equal.ts';
-import { erf } from '../../../src/graph/ops/elementwise/erf.ts';
-import { exp } from '../../../src/graph/ops/elementwise/exp.ts';
 import { ceil, floor } from '../../../src/graph/ops/elementwise/floor.ts';
-import { gelu } from '../../../src/graph/ops/elementwise/gelu.ts';
 import { isFinite } from '../../../src/graph/ops/elementwise/isFinite.ts';
 import { less } from '../../../src/graph/ops/elementwise/less.ts';
-import { log } from '../../../src/graph/ops/elementwise/log.ts';
-import { logicalAnd } from '../../../src/graph/ops/elementwise/logicalAnd.ts';
-import { logicalNot } from '../../../src/graph/ops/elementwise/logicalNot.ts';
-import { logicalOr } from '../../../src/graph/ops/elementwise/logicalOr.ts';
 import { maximum } from '../../../src/graph/ops/elementwise/maximum.ts';
 import { minimum } from '../../../src/graph/ops/elementwise/minimum.ts';
 import { mul } from '../../../src/graph/ops/elementwise/mul.ts';
-import { neg } from '../../../src/graph/ops/elementwise/neg.ts';
 import { pow } from '../../../src/graph/ops/elementwise/pow.ts';
-import { relu } from '../../../src/graph/ops/elementwise/relu.ts';
 import { round } from '../../../src/graph/ops/elementwise/round.ts';
-import { rsqrt } from '../../../src/graph/ops/elementwise/rsqrt.ts';
-import { sigmoid } from '../../../src/graph/ops/elementwise/sigmoid.ts';
-import { silu } from '../../../src/graph/ops/elementwise/silu.ts';
-import { sin } from '../../../src/graph/ops/elementwise/sin.ts';
 import { softplus } from '../../../src/graph/ops/elementwise/softplus.ts';
-import { sqrt } from '../../../src/graph/ops/elementwise/sqrt.ts';
 import { stopGradient } from '../../../src/graph/ops/elementwise/stopGradient.ts';
-import { sub } from '../../../src/graph/ops/elementwise/sub.ts';
-import { tanh } from '../../../src/graph/ops/elementwise/tanh.ts';
 import { where } from '../../../src/graph/ops/elementwise/where.ts';
+import * as table from '../../../src/graph/ops/elementwise/index.ts';
 import { emit1, type Tensor } from '../../../src/graph/tensor.ts';
 import type { InputSpec } from '../harness.ts';
 import { afterCounts, broadcast, type Family } from '../shapes.ts';
@@ -95,15 +79,13 @@ const outside: Value = ({ uniform, normal }) =>
 const odd: Value = ({ uniform, normal }) =>
   uniform < 0.1 ? NaN : uniform < 0.2 ? Infinity : uniform < 0.3 ? -Infinity : normal;
 
-export const families: readonly Family[] = [
+const special: readonly Family[] = [
   elementwise('add', 2, add),
   elementwise('add', 2, add, { name: 'integers', dtypes: ['int32', 'int32'], value: integer }),
   elementwise('add', 1, (x) => add(x, 3), { name: 'a number' }),
-  elementwise('sub', 2, sub),
   elementwise('mul', 2, mul),
   elementwise('mul', 1, (x) => mul(x, x), { name: 'by itself' }),
   elementwise('div', 2, div, { value: nonZero }),
-  elementwise('neg', 1, neg),
   elementwise('stopGradient', 1, (x) => mul(stopGradient(mul(x, x)), 2), { plain: true }),
   elementwise('softplus', 1, softplus, { value: wide }),
   elementwise('softplus', 1, softplus, { name: 'far out', value: ({ normal }) => 60 * normal, plain: true }),
@@ -112,20 +94,7 @@ export const families: readonly Family[] = [
   elementwise('round', 1, round, { value: fractions }),
   elementwise('round', 1, round, { name: 'halves, and numbers without a fraction', value: outside, plain: true }),
   elementwise('copy', 1, (a) => emit1('copy', [a])),
-  elementwise('exp', 1, exp),
-  elementwise('sqrt', 1, sqrt, { value: positive }),
-  elementwise('relu', 1, relu, { kink: 0 }),
-  elementwise('abs', 1, abs, { kink: 0 }),
-  elementwise('log', 1, log, { value: positive }),
-  elementwise('tanh', 1, tanh, { value: wide }),
-  elementwise('sigmoid', 1, sigmoid, { value: wide }),
-  elementwise('gelu', 1, gelu, { value: wide }),
   elementwise('geluSlope', 1, (a) => emit1('geluSlope', [a]), { value: wide }),
-  elementwise('silu', 1, silu, { value: wide }),
-  elementwise('erf', 1, erf, { value: wide }),
-  elementwise('sin', 1, sin, { value: wide }),
-  elementwise('cos', 1, cos, { value: wide }),
-  elementwise('rsqrt', 1, rsqrt, { value: positive }),
   elementwise('maximum', 2, maximum, { value: apart }),
   elementwise('maximum', 2, maximum, { name: 'with NaN', value: odd, plain: true }),
   elementwise('minimum', 2, minimum, { value: apart }),
@@ -137,9 +106,6 @@ export const families: readonly Family[] = [
   }),
   elementwise('pow', 1, (x) => add(pow(x, 0.5), pow(x, -1.7)), { name: 'broken', value: positive }),
   elementwise('equal', 2, equal, { value: integer }),
-  elementwise('logicalAnd', 2, logicalAnd, { dtypes: ['bool', 'bool'], value: coin }),
-  elementwise('logicalOr', 2, logicalOr, { dtypes: ['bool', 'bool'], value: coin }),
-  elementwise('logicalNot', 1, logicalNot, { dtypes: ['bool'], value: coin }),
   elementwise('less', 2, less, { value: integer }),
   elementwise('isFinite', 1, isFinite, { value: odd }),
   elementwise('where', 3, where, {
@@ -149,4 +115,27 @@ export const families: readonly Family[] = [
   elementwise('cast', 1, (x) => cast(x, 'int32'), { name: 'to integers', value: ({ normal }) => 1e9 * normal }),
   elementwise('cast', 1, (x) => cast(x, 'float32'), { name: 'from integers', dtypes: ['int32'], value: integer }),
   elementwise('cast', 1, (x) => cast(x, 'bool'), { name: 'to bool', value: integer }),
+];
+
+/** Of an op without a row above: float32, or bools, drawn where it has a gradient. */
+function usual(f: (typeof functions)[number]): Family {
+  const { name, elementwise: known } = f.op;
+  const { arity = 1, bools = 0, smooth: { from = -Infinity, to = Infinity, kinks = [] } = {} } = known ?? {};
+  const edge = 0.2; // from an end of the range, or from a kink
+  const number: Value = ({ normal, uniform }) => {
+    if (from > -Infinity && to < Infinity) return from + (to - from) * (0.1 + 0.8 * uniform);
+    if (from > -Infinity) return from + edge + 2 * uniform;
+    if (to < Infinity) return to - edge - 2 * uniform;
+    return kinks.some((kink) => Math.abs(3 * normal - kink) < edge) ? 3 * normal + 2 * edge : 3 * normal;
+  };
+  const value = Array.from({ length: arity }, (_, i) => (i < bools ? coin : number));
+  return elementwise(name, arity, f as (...x: Tensor[]) => Tensor, { dtypes: Array<DType>(bools).fill('bool'), value });
+}
+
+const functions = Object.values(table);
+const withRows = new Set(special.map((f) => f.op));
+
+export const families: readonly Family[] = [
+  ...special,
+  ...functions.filter(({ op }) => !withRows.has(op.name)).map(usual),
 ];

@@ -1,11 +1,12 @@
 // Absolute value; its gradient is 0 at 0.
 import { emit1, scalar, type Tensor } from '../../tensor.ts';
-import { elementwise } from './elementwise.ts';
+import { elementwise, withOp } from './elementwise.ts';
 
-export const absOp = elementwise({
+const absOp = elementwise({
   // |a|
   name: 'abs',
   arity: 1,
+  smooth: { kinks: [0] },
   weight: 1,
   grad: ({ inputs: [a] }, dout) => {
     const zero = scalar(a, 0),
@@ -23,4 +24,4 @@ export const absOp = elementwise({
 });
 
 /** |a|; its gradient is 0 at 0. */
-export const abs = (a: Tensor): Tensor => emit1('abs', [a]);
+export const abs = withOp(absOp, (a: Tensor): Tensor => emit1('abs', [a]));

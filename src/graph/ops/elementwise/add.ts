@@ -1,8 +1,8 @@
 // a + b, broadcast.
 import { lift, emit1, type Tensor } from '../../tensor.ts';
-import { elementwise } from './elementwise.ts';
+import { elementwise, withOp } from './elementwise.ts';
 
-export const addOp = elementwise({
+const addOp = elementwise({
   // a + b
   name: 'add',
   arity: 2,
@@ -12,4 +12,4 @@ export const addOp = elementwise({
 });
 
 /** a + b with broadcasting. */
-export const add = (a: Tensor, b: Tensor | number): Tensor => emit1('add', [a, lift(a, b)]);
+export const add = withOp(addOp, (a: Tensor, b: Tensor | number): Tensor => emit1('add', [a, lift(a, b)]));

@@ -4,11 +4,11 @@ import { castValue } from '../../../base/convert.ts';
 import { DTYPES, isFloat, type DType } from '../../../base/dtype.ts';
 import { ShapeError } from '../../../base/errors.ts';
 import { emit1, type Tensor } from '../../tensor.ts';
-import { elementwise } from './elementwise.ts';
+import { elementwise, withOp } from './elementwise.ts';
 
-export type CastAttrs = { readonly dtype: DType };
+type CastAttrs = { readonly dtype: DType };
 
-export const castOp = elementwise<CastAttrs>({
+const castOp = elementwise<CastAttrs>({
   // a as another dtype
   name: 'cast',
   arity: 1,
@@ -34,4 +34,6 @@ export const castOp = elementwise<CastAttrs>({
  * NaN gives 0. int32 and uint32 become each other modulo 2^32. To bool: whether a is not 0 (NaN is not). bfloat16 and
  * float16 are only moved and cast.
  */
-export const cast = (a: Tensor, dtype: DType): Tensor => (a.dtype === dtype ? a : emit1('cast', [a], { dtype }));
+export const cast = withOp(castOp, (a: Tensor, dtype: DType): Tensor =>
+  a.dtype === dtype ? a : emit1('cast', [a], { dtype }),
+);

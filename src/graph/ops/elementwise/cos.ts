@@ -1,8 +1,8 @@
 // Cosine.
 import { emit1, type Tensor } from '../../tensor.ts';
-import { elementwise } from './elementwise.ts';
+import { elementwise, withOp } from './elementwise.ts';
 
-export const cosOp = elementwise({
+const cosOp = elementwise({
   // Cos a.
   name: 'cos',
   arity: 1,
@@ -14,4 +14,4 @@ export const cosOp = elementwise({
 });
 
 /** Cosine of radians. */
-export const cos = (a: Tensor): Tensor => emit1('cos', [a]);
+export const cos = withOp(cosOp, (a: Tensor): Tensor => emit1('cos', [a]));

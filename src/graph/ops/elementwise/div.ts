@@ -1,9 +1,9 @@
 // a / b, broadcast. Of integers the quotient is truncated towards zero; by 0 it is 0.
 import { isFloat } from '../../../base/dtype.ts';
 import { lift, emit1, type Tensor } from '../../tensor.ts';
-import { elementwise } from './elementwise.ts';
+import { elementwise, withOp } from './elementwise.ts';
 
-export const divOp = elementwise({
+const divOp = elementwise({
   // a / b
   name: 'div',
   arity: 2,
@@ -20,4 +20,4 @@ export const divOp = elementwise({
  * a / b with broadcasting. Of integers the quotient is truncated towards zero, of the least one by -1 it is itself, by
  * 0 it is 0.
  */
-export const div = (a: Tensor, b: Tensor | number): Tensor => emit1('div', [a, lift(a, b)]);
+export const div = withOp(divOp, (a: Tensor, b: Tensor | number): Tensor => emit1('div', [a, lift(a, b)]));

@@ -13,7 +13,7 @@ import {
   type TensorType,
 } from '../../../base/shape.ts';
 import type { Expr, Exprs } from '../../../kernel/expr.ts';
-import type { GradCall, MapCall, Op, Reader, RefCall, Takes } from '../../op.ts';
+import type { GradCall, MapCall, Op, Reader, RefCall, Smooth, Takes } from '../../op.ts';
 import type { Attrs } from '../../graph.ts';
 import { emit1, type Tensor } from '../../tensor.ts';
 import { unlike } from '../checked.ts';
@@ -27,6 +27,8 @@ export interface Elementwise<A extends Attrs> {
   readonly weight?: number;
   /** The result is written to memory, whatever it costs to compute it again. */
   readonly stored?: boolean;
+  /** Where it has a gradient: the conformance tests draw their values there. */
+  readonly smooth?: Smooth;
   /** Dtype of the result; that of the first input by default. */
   dtype?(inputs: readonly DType[], attrs: A): DType;
   grad?(call: GradCall<A>, dout: Tensor): (Tensor | null)[];
@@ -85,6 +87,10 @@ function takesOf({ takes = 'numbers', arity }: Pick<Elementwise<Attrs>, 'takes' 
   return Array.from({ length: arity }, () => takes);
 }
 
+/** How many of the first inputs must be bools. */
+const boolsOf = ({ takes, arity }: Pick<Elementwise<Attrs>, 'takes' | 'arity'>): number =>
+  takes === 'bools' ? arity : takes === 'a bool and two alike' ? 1 : 0;
+
 /** A number as one of an integer dtype: modulo 2^32; floats as they are. */
 export const wrapped = (x: number, dtype: DType): number =>
   dtype === 'int32' ? x | 0 : dtype === 'uint32' ? x >>> 0 : x;
@@ -94,6 +100,7 @@ export function elementwise<A extends Attrs = Attrs>(spec: Elementwise<A>): Op<A
   return {
     name,
     takes: takesOf(spec),
+    elementwise: { arity, bools: boolsOf(spec), smooth: spec.smooth ?? {} },
     infer(inputs, attrs) {
       if (inputs.length !== arity) throw new ShapeError(`${name} takes ${arity} inputs, got ${inputs.length}`);
       const shape = inputs.reduce<readonly Dim[]>((s, t) => broadcastShapes(name, s, t.shape), []);
@@ -153,6 +160,10 @@ export function elementwise<A extends Attrs = Attrs>(spec: Elementwise<A>): Op<A
     },
   };
 }
+
+/** A function on tensors that carries the op that it emits. */
+export const withOp = <A extends Attrs, F extends (...args: never[]) => Tensor>(op: Op<A>, call: F) =>
+  Object.assign(call, { op });
 
 /** Runs a scalar function over broadcast inputs, over the rows that exist. */
 function mapReference(call: RefCall, f: (x: readonly number[]) => number): Float64Array {

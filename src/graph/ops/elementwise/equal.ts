@@ -1,8 +1,8 @@
 // a == b as bool; no gradient.
 import { emit1, lift, type Tensor } from '../../tensor.ts';
-import { elementwise } from './elementwise.ts';
+import { elementwise, withOp } from './elementwise.ts';
 
-export const equalOp = elementwise({
+const equalOp = elementwise({
   // a == b
   name: 'equal',
   arity: 2,
@@ -13,4 +13,4 @@ export const equalOp = elementwise({
 });
 
 /** a == b as bool, with broadcasting; NaN equals nothing. */
-export const equal = (a: Tensor, b: Tensor | number): Tensor => emit1('equal', [a, lift(a, b)]);
+export const equal = withOp(equalOp, (a: Tensor, b: Tensor | number): Tensor => emit1('equal', [a, lift(a, b)]));

@@ -1,9 +1,9 @@
 // The error function.
 import { math64 } from '../../../base/math64.ts';
 import { emit1, scalar, type Tensor } from '../../tensor.ts';
-import { elementwise } from './elementwise.ts';
+import { elementwise, withOp } from './elementwise.ts';
 
-export const erfOp = elementwise({
+const erfOp = elementwise({
   // Erf a.
   name: 'erf',
   arity: 1,
@@ -20,4 +20,4 @@ export const erfOp = elementwise({
 });
 
 /** The error function. */
-export const erf = (a: Tensor): Tensor => emit1('erf', [a]);
+export const erf = withOp(erfOp, (a: Tensor): Tensor => emit1('erf', [a]));

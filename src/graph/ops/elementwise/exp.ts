@@ -1,8 +1,8 @@
 // e to the a.
 import { emit1, type Tensor } from '../../tensor.ts';
-import { elementwise } from './elementwise.ts';
+import { elementwise, withOp } from './elementwise.ts';
 
-export const expOp = elementwise({
+const expOp = elementwise({
   // e^a
   name: 'exp',
   arity: 1,
@@ -14,4 +14,4 @@ export const expOp = elementwise({
 });
 
 /** e^a. */
-export const exp = (a: Tensor): Tensor => emit1('exp', [a]);
+export const exp = withOp(expOp, (a: Tensor): Tensor => emit1('exp', [a]));

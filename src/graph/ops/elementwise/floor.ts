@@ -1,8 +1,8 @@
 // The largest whole number that is not larger; its gradient is 0.
 import { emit1, type Tensor } from '../../tensor.ts';
-import { elementwise } from './elementwise.ts';
+import { elementwise, withOp } from './elementwise.ts';
 
-export const floorOp = elementwise({
+const floorOp = elementwise({
   // Largest whole number <= a.
   name: 'floor',
   arity: 1,
@@ -13,7 +13,7 @@ export const floorOp = elementwise({
 });
 
 /** The largest whole number that is not larger than each element; its gradient is 0. */
-export const floor = (a: Tensor): Tensor => emit1('floor', [a]);
+export const floor = withOp(floorOp, (a: Tensor): Tensor => emit1('floor', [a]));
 
 /** The smallest whole number that is not smaller than each element; its gradient is 0. */
 export const ceil = (a: Tensor): Tensor => emit1('neg', [floor(emit1('neg', [a]))]);

@@ -4,7 +4,7 @@
 import { math64 } from '../../../base/math64.ts';
 import type { Expr, Exprs, Scalar } from '../../../kernel/expr.ts';
 import { emit1, type Tensor } from '../../tensor.ts';
-import { elementwise } from './elementwise.ts';
+import { elementwise, withOp } from './elementwise.ts';
 
 /** u(a) = a (FIRST + THIRD a^2). */
 export const FIRST = 2 * Math.sqrt(2 / Math.PI),
@@ -16,7 +16,7 @@ export function gateOf(e: Exprs, a: Expr, dtype: Scalar): Expr {
   return e.op('sigmoid', [e.op('mul', [a, inner], dtype)], dtype);
 }
 
-export const geluOp = elementwise({
+const geluOp = elementwise({
   // 0.5 a (1 + tanh(sqrt(2/pi) (a + 0.044715 a^3))).
   name: 'gelu',
   arity: 1,
@@ -28,4 +28,4 @@ export const geluOp = elementwise({
 });
 
 /** GELU, tanh approximation. */
-export const gelu = (a: Tensor): Tensor => emit1('gelu', [a]);
+export const gelu = withOp(geluOp, (a: Tensor): Tensor => emit1('gelu', [a]));

@@ -1,8 +1,8 @@
 // Whether a number is neither infinite nor NaN.
 import { emit1, type Tensor } from '../../tensor.ts';
-import { elementwise } from './elementwise.ts';
+import { elementwise, withOp } from './elementwise.ts';
 
-export const isFiniteOp = elementwise({
+const isFiniteOp = elementwise({
   // Whether a is finite.
   name: 'isFinite',
   arity: 1,
@@ -13,4 +13,4 @@ export const isFiniteOp = elementwise({
 });
 
 /** bool: whether each element is finite. */
-export const isFinite = (a: Tensor): Tensor => emit1('isFinite', [a]);
+export const isFinite = withOp(isFiniteOp, (a: Tensor): Tensor => emit1('isFinite', [a]));

@@ -1,8 +1,8 @@
 // a < b as bool; no gradient.
 import { emit1, lift, type Tensor } from '../../tensor.ts';
-import { elementwise } from './elementwise.ts';
+import { elementwise, withOp } from './elementwise.ts';
 
-export const lessOp = elementwise({
+const lessOp = elementwise({
   // a < b
   name: 'less',
   arity: 2,
@@ -12,4 +12,4 @@ export const lessOp = elementwise({
 });
 
 /** a < b as bool, with broadcasting. */
-export const less = (a: Tensor, b: Tensor | number): Tensor => emit1('less', [a, lift(a, b)]);
+export const less = withOp(lessOp, (a: Tensor, b: Tensor | number): Tensor => emit1('less', [a, lift(a, b)]));

@@ -1,11 +1,12 @@
 // Natural logarithm.
 import { emit1, type Tensor } from '../../tensor.ts';
-import { elementwise } from './elementwise.ts';
+import { elementwise, withOp } from './elementwise.ts';
 
-export const logOp = elementwise({
+const logOp = elementwise({
   // Ln a.
   name: 'log',
   arity: 1,
+  smooth: { from: 0 },
   takes: 'floats',
   weight: 14,
   grad: ({ inputs: [a] }, dout) => [emit1('div', [dout, a])],
@@ -14,4 +15,4 @@ export const logOp = elementwise({
 });
 
 /** Natural logarithm; NaN below 0. */
-export const log = (a: Tensor): Tensor => emit1('log', [a]);
+export const log = withOp(logOp, (a: Tensor): Tensor => emit1('log', [a]));

@@ -1,8 +1,8 @@
 // Whether both of two bools.
 import { emit1, type Tensor } from '../../tensor.ts';
-import { elementwise } from './elementwise.ts';
+import { elementwise, withOp } from './elementwise.ts';
 
-export const logicalAndOp = elementwise({
+const logicalAndOp = elementwise({
   // a and b
   name: 'logicalAnd',
   arity: 2,
@@ -13,4 +13,4 @@ export const logicalAndOp = elementwise({
 });
 
 /** a and b, of bools, with broadcasting. */
-export const logicalAnd = (a: Tensor, b: Tensor): Tensor => emit1('logicalAnd', [a, b]);
+export const logicalAnd = withOp(logicalAndOp, (a: Tensor, b: Tensor): Tensor => emit1('logicalAnd', [a, b]));

@@ -1,8 +1,8 @@
 // The other bool.
 import { emit1, type Tensor } from '../../tensor.ts';
-import { elementwise } from './elementwise.ts';
+import { elementwise, withOp } from './elementwise.ts';
 
-export const logicalNotOp = elementwise({
+const logicalNotOp = elementwise({
   // Not a.
   name: 'logicalNot',
   arity: 1,
@@ -13,4 +13,4 @@ export const logicalNotOp = elementwise({
 });
 
 /** Not a, of a bool. */
-export const logicalNot = (a: Tensor): Tensor => emit1('logicalNot', [a]);
+export const logicalNot = withOp(logicalNotOp, (a: Tensor): Tensor => emit1('logicalNot', [a]));

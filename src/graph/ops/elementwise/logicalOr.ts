@@ -1,8 +1,8 @@
 // Whether either of two bools.
 import { emit1, type Tensor } from '../../tensor.ts';
-import { elementwise } from './elementwise.ts';
+import { elementwise, withOp } from './elementwise.ts';
 
-export const logicalOrOp = elementwise({
+const logicalOrOp = elementwise({
   // a or b
   name: 'logicalOr',
   arity: 2,
@@ -13,4 +13,4 @@ export const logicalOrOp = elementwise({
 });
 
 /** a or b, of bools, with broadcasting. */
-export const logicalOr = (a: Tensor, b: Tensor): Tensor => emit1('logicalOr', [a, b]);
+export const logicalOr = withOp(logicalOrOp, (a: Tensor, b: Tensor): Tensor => emit1('logicalOr', [a, b]));

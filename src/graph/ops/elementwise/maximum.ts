@@ -1,8 +1,8 @@
 // The larger of two; NaN if either is NaN. Where they are equal the gradient goes to the first.
 import { emit1, lift, scalar, type Tensor } from '../../tensor.ts';
-import { elementwise } from './elementwise.ts';
+import { elementwise, withOp } from './elementwise.ts';
 
-export const maximumOp = elementwise({
+const maximumOp = elementwise({
   // max(a, b)
   name: 'maximum',
   arity: 2,
@@ -19,4 +19,4 @@ export const maximumOp = elementwise({
 });
 
 /** The larger of two, with broadcasting; NaN if either is NaN. */
-export const maximum = (a: Tensor, b: Tensor | number): Tensor => emit1('maximum', [a, lift(a, b)]);
+export const maximum = withOp(maximumOp, (a: Tensor, b: Tensor | number): Tensor => emit1('maximum', [a, lift(a, b)]));

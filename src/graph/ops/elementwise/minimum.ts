@@ -1,8 +1,8 @@
 // The smaller of two; NaN if either is NaN. Where they are equal the gradient goes to the first.
 import { emit1, lift, scalar, type Tensor } from '../../tensor.ts';
-import { elementwise } from './elementwise.ts';
+import { elementwise, withOp } from './elementwise.ts';
 
-export const minimumOp = elementwise({
+const minimumOp = elementwise({
   // min(a, b)
   name: 'minimum',
   arity: 2,
@@ -19,4 +19,4 @@ export const minimumOp = elementwise({
 });
 
 /** The smaller of two, with broadcasting; NaN if either is NaN. */
-export const minimum = (a: Tensor, b: Tensor | number): Tensor => emit1('minimum', [a, lift(a, b)]);
+export const minimum = withOp(minimumOp, (a: Tensor, b: Tensor | number): Tensor => emit1('minimum', [a, lift(a, b)]));

@@ -1,9 +1,9 @@
 // a * b, broadcast.
 import { isFloat } from '../../../base/dtype.ts';
 import { lift, emit1, type Tensor } from '../../tensor.ts';
-import { elementwise } from './elementwise.ts';
+import { elementwise, withOp } from './elementwise.ts';
 
-export const mulOp = elementwise({
+const mulOp = elementwise({
   // a * b
   name: 'mul',
   arity: 2,
@@ -17,4 +17,4 @@ export const mulOp = elementwise({
 });
 
 /** a * b with broadcasting. */
-export const mul = (a: Tensor, b: Tensor | number): Tensor => emit1('mul', [a, lift(a, b)]);
+export const mul = withOp(mulOp, (a: Tensor, b: Tensor | number): Tensor => emit1('mul', [a, lift(a, b)]));

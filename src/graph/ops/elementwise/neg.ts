@@ -1,8 +1,8 @@
 // -a.
 import { emit1, type Tensor } from '../../tensor.ts';
-import { elementwise } from './elementwise.ts';
+import { elementwise, withOp } from './elementwise.ts';
 
-export const negOp = elementwise({
+const negOp = elementwise({
   // -a
   name: 'neg',
   arity: 1,
@@ -12,4 +12,4 @@ export const negOp = elementwise({
 });
 
 /** -a. */
-export const neg = (a: Tensor): Tensor => emit1('neg', [a]);
+export const neg = withOp(negOp, (a: Tensor): Tensor => emit1('neg', [a]));

@@ -4,13 +4,13 @@ import { ShapeError } from '../../../base/errors.ts';
 import type { Expr, Exprs } from '../../../kernel/expr.ts';
 import type { DType } from '../../../base/dtype.ts';
 import { emit1, scalar, type Tensor } from '../../tensor.ts';
-import { elementwise } from './elementwise.ts';
+import { elementwise, withOp } from './elementwise.ts';
 
-export type PowAttrs = { readonly p: number };
+type PowAttrs = { readonly p: number };
 
 const isSmall = (p: number): boolean => Number.isInteger(p) && Math.abs(p) <= 64;
 
-export const powOp = elementwise<PowAttrs>({
+const powOp = elementwise<PowAttrs>({
   // a^p
   name: 'pow',
   arity: 1,
@@ -57,4 +57,4 @@ function power(e: Exprs, a: Expr, p: number, dtype: DType): Expr {
 }
 
 /** a^p for a number p. Whole powers up to 64 take any a, others only a >= 0. */
-export const pow = (a: Tensor, p: number): Tensor => emit1('pow', [a], { p });
+export const pow = withOp(powOp, (a: Tensor, p: number): Tensor => emit1('pow', [a], { p }));

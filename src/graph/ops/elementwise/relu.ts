@@ -1,11 +1,12 @@
 // max(a, 0); its gradient is 0 at 0.
 import { emit1, scalar, type Tensor } from '../../tensor.ts';
-import { elementwise } from './elementwise.ts';
+import { elementwise, withOp } from './elementwise.ts';
 
-export const reluOp = elementwise({
+const reluOp = elementwise({
   // max(a, 0)
   name: 'relu',
   arity: 1,
+  smooth: { kinks: [0] },
   // The result says it as well as the input, and is kept anyway.
   grad: ({ outputs: [y] }, dout) => [emit1('where', [emit1('less', [scalar(y, 0), y]), dout, scalar(dout, 0)])],
   expr: (e, [a], dtype) =>
@@ -14,4 +15,4 @@ export const reluOp = elementwise({
 });
 
 /** max(a, 0). */
-export const relu = (a: Tensor): Tensor => emit1('relu', [a]);
+export const relu = withOp(reluOp, (a: Tensor): Tensor => emit1('relu', [a]));

@@ -1,8 +1,8 @@
 // The nearest whole number, halves to the even one (IEEE 754's default); its gradient is 0.
 import { emit1, type Tensor } from '../../tensor.ts';
-import { elementwise } from './elementwise.ts';
+import { elementwise, withOp } from './elementwise.ts';
 
-export const roundOp = elementwise({
+const roundOp = elementwise({
   // Nearest whole number, halves to even.
   name: 'round',
   arity: 1,
@@ -18,4 +18,4 @@ export const roundOp = elementwise({
 });
 
 /** The nearest whole number, halves to the even one; its gradient is 0. */
-export const round = (a: Tensor): Tensor => emit1('round', [a]);
+export const round = withOp(roundOp, (a: Tensor): Tensor => emit1('round', [a]));

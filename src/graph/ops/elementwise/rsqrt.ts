@@ -1,11 +1,12 @@
 // One over the square root.
 import { emit1, scalar, type Tensor } from '../../tensor.ts';
-import { elementwise } from './elementwise.ts';
+import { elementwise, withOp } from './elementwise.ts';
 
-export const rsqrtOp = elementwise({
+const rsqrtOp = elementwise({
   // 1 / sqrt(a)
   name: 'rsqrt',
   arity: 1,
+  smooth: { from: 0 },
   takes: 'floats',
   weight: 8,
   grad: ({ outputs: [y] }, dout) => [
@@ -16,4 +17,4 @@ export const rsqrtOp = elementwise({
 });
 
 /** 1 / sqrt(a), by a division, correctly rounded twice. */
-export const rsqrt = (a: Tensor): Tensor => emit1('rsqrt', [a]);
+export const rsqrt = withOp(rsqrtOp, (a: Tensor): Tensor => emit1('rsqrt', [a]));

@@ -1,9 +1,9 @@
 // The logistic function.
 import { math64 } from '../../../base/math64.ts';
 import { emit1, scalar, type Tensor } from '../../tensor.ts';
-import { elementwise } from './elementwise.ts';
+import { elementwise, withOp } from './elementwise.ts';
 
-export const sigmoidOp = elementwise({
+const sigmoidOp = elementwise({
   // 1 / (1 + e^-a)
   name: 'sigmoid',
   arity: 1,
@@ -15,4 +15,4 @@ export const sigmoidOp = elementwise({
 });
 
 /** 1 / (1 + e^-a). */
-export const sigmoid = (a: Tensor): Tensor => emit1('sigmoid', [a]);
+export const sigmoid = withOp(sigmoidOp, (a: Tensor): Tensor => emit1('sigmoid', [a]));

@@ -1,9 +1,9 @@
 // SiLU, also called swish: a * sigmoid(a).
 import { math64 } from '../../../base/math64.ts';
 import { emit1, scalar, type Tensor } from '../../tensor.ts';
-import { elementwise } from './elementwise.ts';
+import { elementwise, withOp } from './elementwise.ts';
 
-export const siluOp = elementwise({
+const siluOp = elementwise({
   // a * sigmoid(a)
   name: 'silu',
   arity: 1,
@@ -20,4 +20,4 @@ export const siluOp = elementwise({
 });
 
 /** a * sigmoid(a) (Elfwing et al. 2017). */
-export const silu = (a: Tensor): Tensor => emit1('silu', [a]);
+export const silu = withOp(siluOp, (a: Tensor): Tensor => emit1('silu', [a]));

@@ -1,8 +1,8 @@
 // Sine.
 import { emit1, type Tensor } from '../../tensor.ts';
-import { elementwise } from './elementwise.ts';
+import { elementwise, withOp } from './elementwise.ts';
 
-export const sinOp = elementwise({
+const sinOp = elementwise({
   // Sin a.
   name: 'sin',
   arity: 1,
@@ -14,4 +14,4 @@ export const sinOp = elementwise({
 });
 
 /** Sine of radians. */
-export const sin = (a: Tensor): Tensor => emit1('sin', [a]);
+export const sin = withOp(sinOp, (a: Tensor): Tensor => emit1('sin', [a]));

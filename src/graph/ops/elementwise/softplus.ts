@@ -1,9 +1,9 @@
 // log(1 + e^a), the smooth form of max(a, 0).
 import type { Expr, Exprs } from '../../../kernel/expr.ts';
 import { emit1, type Tensor } from '../../tensor.ts';
-import { elementwise } from './elementwise.ts';
+import { elementwise, withOp } from './elementwise.ts';
 
-export const softplusOp = elementwise({
+const softplusOp = elementwise({
   // log(1 + e^a)
   name: 'softplus',
   arity: 1,
@@ -35,4 +35,4 @@ function logOfSum(e: Exprs, x: Expr, sum: Expr, log: Expr): Expr {
 }
 
 /** log(1 + e^a). */
-export const softplus = (a: Tensor): Tensor => emit1('softplus', [a]);
+export const softplus = withOp(softplusOp, (a: Tensor): Tensor => emit1('softplus', [a]));

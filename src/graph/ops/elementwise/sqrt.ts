@@ -1,11 +1,12 @@
 // Square root.
 import { emit1, scalar, type Tensor } from '../../tensor.ts';
-import { elementwise } from './elementwise.ts';
+import { elementwise, withOp } from './elementwise.ts';
 
-export const sqrtOp = elementwise({
+const sqrtOp = elementwise({
   // Square root of a.
   name: 'sqrt',
   arity: 1,
+  smooth: { from: 0 },
   takes: 'floats',
   weight: 6,
   grad: ({ outputs: [y] }, dout) => [emit1('div', [emit1('mul', [dout, scalar(dout, 0.5)]), y])],
@@ -14,4 +15,4 @@ export const sqrtOp = elementwise({
 });
 
 /** Square root; its gradient is infinite at 0. */
-export const sqrt = (a: Tensor): Tensor => emit1('sqrt', [a]);
+export const sqrt = withOp(sqrtOp, (a: Tensor): Tensor => emit1('sqrt', [a]));

@@ -1,8 +1,8 @@
 // The same values, through which no gradient flows: what is computed from them counts as a constant of the model.
 import { emit1, type Tensor } from '../../tensor.ts';
-import { elementwise } from './elementwise.ts';
+import { elementwise, withOp } from './elementwise.ts';
 
-export const stopGradientOp = elementwise({
+const stopGradientOp = elementwise({
   // a, as a constant
   name: 'stopGradient',
   arity: 1,
@@ -14,4 +14,4 @@ export const stopGradientOp = elementwise({
 });
 
 /** x as a constant: gradients to what x was computed from are 0. */
-export const stopGradient = (x: Tensor): Tensor => emit1('stopGradient', [x]);
+export const stopGradient = withOp(stopGradientOp, (x: Tensor): Tensor => emit1('stopGradient', [x]));

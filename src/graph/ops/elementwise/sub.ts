@@ -1,8 +1,8 @@
 // a - b, broadcast.
 import { lift, emit1, type Tensor } from '../../tensor.ts';
-import { elementwise } from './elementwise.ts';
+import { elementwise, withOp } from './elementwise.ts';
 
-export const subOp = elementwise({
+const subOp = elementwise({
   // a - b
   name: 'sub',
   arity: 2,
@@ -12,4 +12,4 @@ export const subOp = elementwise({
 });
 
 /** a - b with broadcasting. */
-export const sub = (a: Tensor, b: Tensor | number): Tensor => emit1('sub', [a, lift(a, b)]);
+export const sub = withOp(subOp, (a: Tensor, b: Tensor | number): Tensor => emit1('sub', [a, lift(a, b)]));

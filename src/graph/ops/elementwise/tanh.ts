@@ -1,9 +1,9 @@
 // Hyperbolic tangent.
 import { math64 } from '../../../base/math64.ts';
 import { emit1, scalar, type Tensor } from '../../tensor.ts';
-import { elementwise } from './elementwise.ts';
+import { elementwise, withOp } from './elementwise.ts';
 
-export const tanhOp = elementwise({
+const tanhOp = elementwise({
   // Tanh a.
   name: 'tanh',
   arity: 1,
@@ -15,4 +15,4 @@ export const tanhOp = elementwise({
 });
 
 /** Hyperbolic tangent. */
-export const tanh = (a: Tensor): Tensor => emit1('tanh', [a]);
+export const tanh = withOp(tanhOp, (a: Tensor): Tensor => emit1('tanh', [a]));

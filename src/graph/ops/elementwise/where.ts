@@ -1,8 +1,8 @@
 // Chooses between two values by a condition, broadcast.
 import { emit1, scalar, type Tensor } from '../../tensor.ts';
-import { elementwise } from './elementwise.ts';
+import { elementwise, withOp } from './elementwise.ts';
 
-export const whereOp = elementwise({
+const whereOp = elementwise({
   // Condition ? a : b.
   name: 'where',
   arity: 3,
@@ -18,4 +18,6 @@ export const whereOp = elementwise({
 });
 
 /** condition ? a : b; condition is bool. */
-export const where = (condition: Tensor, a: Tensor, b: Tensor): Tensor => emit1('where', [condition, a, b]);
+export const where = withOp(whereOp, (condition: Tensor, a: Tensor, b: Tensor): Tensor =>
+  emit1('where', [condition, a, b]),
+);
