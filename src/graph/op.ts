@@ -5,6 +5,7 @@ import type { Dim, TensorType } from '../base/shape.ts';
 import type { Expr, Exprs } from '../kernel/expr.ts';
 import type { Extent, Local, Stmt } from '../kernel/kernel.ts';
 import type { Attrs, ValueId } from './graph.ts';
+import type { OpName } from './op-attrs.ts';
 import type { Tensor } from './tensor.ts';
 
 /**
@@ -22,7 +23,7 @@ export interface Smooth {
 
 export interface Op<A extends Attrs = Attrs> {
   /** A comment beside it says in one line what comes out, in terms of what goes in. */
-  readonly name: string;
+  readonly name: OpName;
   /** What its inputs may be, in order; `any` where nothing is said. */
   readonly takes?: readonly Takes[];
   /**

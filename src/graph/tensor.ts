@@ -3,6 +3,7 @@ import type { DType } from '../base/dtype.ts';
 import { UserError } from '../base/errors.ts';
 import { showType, type Dim, type TensorType } from '../base/shape.ts';
 import type { Attrs, ValueId } from './graph.ts';
+import type { AttrsOf, OpName } from './op-attrs.ts';
 
 /** What a Tensor knows of the graph it belongs to. */
 export interface Builder {
@@ -37,7 +38,7 @@ export function checkTensors(op: string, ...given: readonly unknown[]): void {
 }
 
 /** Applies an op by name to tensors of one graph; returns its outputs. */
-export function emit(op: string, inputs: readonly Tensor[], attrs: Attrs = {}): Tensor[] {
+export function emit<N extends OpName>(op: N, inputs: readonly Tensor[], ...[attrs]: AttrsOf<N>): Tensor[] {
   return builderOf(op, inputs[0]).emit(op, inputs, attrs);
 }
 
@@ -50,7 +51,8 @@ function builderOf(op: string, tensor: unknown): Builder {
 }
 
 /** The same for ops with one output. */
-export const emit1 = (op: string, inputs: readonly Tensor[], attrs: Attrs = {}): Tensor => emit(op, inputs, attrs)[0];
+export const emit1 = <N extends OpName>(op: N, inputs: readonly Tensor[], ...attrs: AttrsOf<N>): Tensor =>
+  emit(op, inputs, ...attrs)[0];
 
 /** A scalar constant in the graph of `like`. */
 export const scalar = (like: Tensor, value: number, dtype: DType = like.dtype): Tensor =>

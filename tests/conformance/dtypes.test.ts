@@ -120,7 +120,7 @@ test('what takes float32 takes float64', () => {
 });
 
 test('what is computed is not computed in 16 bits', () => {
-  const moved = [...ops.values()].filter((op) => op.takes?.includes('stored')).map((op) => op.name);
+  const moved: readonly string[] = [...ops.values()].filter((op) => op.takes?.includes('stored')).map((op) => op.name);
   for (const f of all) {
     if (moved.includes(f.op)) continue;
     for (const c of samples(f, 2)) {

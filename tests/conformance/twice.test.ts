@@ -16,7 +16,7 @@ const ONCE: Readonly<Record<string, RegExp>> = {
 };
 
 /** Ops without a gradient: their results are whole numbers or bools, or they are gradients of attention. */
-const NEVER = ['attentionGrad', 'attentionGradKV', 'attentionGradQ'];
+const NEVER: readonly string[] = ['attentionGrad', 'attentionGradKV', 'attentionGradQ'];
 
 const RUNS = 6; // draws of a family
 
@@ -49,7 +49,9 @@ for (const f of all) {
 }
 
 test('an op without a gradient has no float result that depends on floats, or is in the table', () => {
-  const silent = [...ops.values()].filter((op) => !op.grad && !NEVER.includes(op.name)).map((op) => op.name);
+  const silent: readonly string[] = [...ops.values()]
+    .filter((op) => !op.grad && !NEVER.includes(op.name))
+    .map((op) => op.name);
   for (const f of all.filter((x) => silent.includes(x.op))) {
     // If a float result depended on a float input, this would be an error.
     for (const c of fc.sample(f.cases, { seed: 1, numRuns: 10 })) buildCase(c);

@@ -45,11 +45,11 @@ export function randomGraph(seed: number, size: number): RandomGraph {
         break;
       case 1: {
         const same = pool.filter((y) => fits(x, y));
-        pool.push(tame(emit1(['add', 'sub', 'mul'][draw(3)], [x, same[draw(same.length)]])));
+        pool.push(tame(emit1((['add', 'sub', 'mul'] as const)[draw(3)], [x, same[draw(same.length)]])));
         break;
       }
       case 2:
-        pool.push(emit1(['neg', 'tanh', 'sigmoid', 'gelu', 'silu', 'abs'][draw(6)], [x]));
+        pool.push(emit1((['neg', 'tanh', 'sigmoid', 'gelu', 'silu', 'abs'] as const)[draw(6)], [x]));
         break;
       case 3:
         if (rank > 0) pool.push(tame(emit1('sum', [x], { axes: [rank - 1] })));

@@ -91,7 +91,7 @@ interface Masked {
 }
 
 /** What the gradients take beside; lse is the real one, so that weights are weights. */
-const gradient = (op: string): Family => ({
+const gradient = (op: 'attentionGradQ' | 'attentionGradKV' | 'attentionGrad'): Family => ({
   op,
   runs: 12,
   cases: shapes.map((s) => ({
@@ -107,7 +107,7 @@ const gradient = (op: string): Family => ({
   })),
 });
 
-const maskedGradient = (op: string): Family => ({
+const maskedGradient = (op: 'attentionGradQ' | 'attentionGradKV' | 'attentionGrad'): Family => ({
   op,
   name: 'with masks',
   runs: 12,

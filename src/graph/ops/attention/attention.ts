@@ -14,6 +14,12 @@ import { emit, emit1, scalar, type Tensor } from '../../tensor.ts';
 import { biasGradient, checkMasks, maskReference, Masks } from './attentionMask.ts';
 import { attentionSizes, BLOCK, TileWriter, type AttentionAttrs } from './attentionTile.ts';
 
+declare module '../../op-attrs.ts' {
+  interface OpAttrs {
+    attention: AttentionAttrs;
+  }
+}
+
 const ENOUGH = 16; // tasks that keep threads busy
 const OWN = 4; // inputs before the masks
 const UNROLL = 8; // keys whose scores are looked at together

@@ -7,6 +7,12 @@ import { checkGradientInputs, keyTile, keyTiles } from './attentionKeys.ts';
 import { scoreGradients } from './attentionReference.ts';
 import { attentionSizes, ATTENTION_ONCE, type AttentionAttrs } from './attentionTile.ts';
 
+declare module '../../op-attrs.ts' {
+  interface OpAttrs {
+    attentionGrad: AttentionAttrs;
+  }
+}
+
 export const attentionGradOp: Op<AttentionAttrs> = {
   // Gradients to q, k and v from q, k, v, start, lse, delta = do . o, do.
   name: 'attentionGrad',

@@ -6,6 +6,12 @@ import { checkGradientInputs, keyTile, keyTiles } from './attentionKeys.ts';
 import { scoreGradients } from './attentionReference.ts';
 import { attentionSizes, ATTENTION_ONCE, type AttentionAttrs } from './attentionTile.ts';
 
+declare module '../../op-attrs.ts' {
+  interface OpAttrs {
+    attentionGradKV: AttentionAttrs;
+  }
+}
+
 export const attentionGradKVOp: Op<AttentionAttrs> = {
   // Gradients to k and v from q, k, v, start, lse, delta = do . o, do.
   name: 'attentionGradKV',

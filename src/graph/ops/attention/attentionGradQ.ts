@@ -8,6 +8,12 @@ import { checkGradientInputs, GRADIENT_INPUTS } from './attentionKeys.ts';
 import { Masks } from './attentionMask.ts';
 import { attentionSizes, BLOCK, TileWriter, ATTENTION_ONCE, type AttentionAttrs } from './attentionTile.ts';
 
+declare module '../../op-attrs.ts' {
+  interface OpAttrs {
+    attentionGradQ: AttentionAttrs;
+  }
+}
+
 export const attentionGradQOp: Op<AttentionAttrs> = {
   // Gradient to q from q, k, v, start, lse, delta = do . o, do.
   name: 'attentionGradQ',

@@ -6,6 +6,12 @@ import type { Expr } from '../../../kernel/expr.ts';
 import type { Op } from '../../op.ts';
 import { emit1, type Tensor } from '../../tensor.ts';
 
+declare module '../../op-attrs.ts' {
+  interface OpAttrs {
+    rope: RopeAttrs;
+  }
+}
+
 /** inverse: turns back. */
 export type RopeAttrs = { readonly inverse: boolean };
 

@@ -6,6 +6,12 @@ import { isHalf } from '../../../base/half.ts';
 import { elements } from '../../../base/shape.ts';
 import type { Op } from '../../op.ts';
 
+declare module '../../op-attrs.ts' {
+  interface OpAttrs {
+    constant: ConstantAttrs;
+  }
+}
+
 export type ConstantAttrs = { readonly value: number; readonly dtype: DType; readonly shape: readonly number[] };
 
 export const constantOp: Op<ConstantAttrs> = {

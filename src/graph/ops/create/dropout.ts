@@ -9,6 +9,12 @@ import type { Expr } from '../../../kernel/expr.ts';
 import type { MapCall, Op } from '../../op.ts';
 import { emit1, type Tensor } from '../../tensor.ts';
 
+declare module '../../op-attrs.ts' {
+  interface OpAttrs {
+    dropout: DropoutAttrs;
+  }
+}
+
 export type DropoutAttrs = { readonly rate: number; readonly key: number };
 
 /** Kept if the random word's upper 24 bits are not below this: unit24(word) >= rate, in whole numbers. */

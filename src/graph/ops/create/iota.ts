@@ -4,6 +4,12 @@ import { boundOf, elements, stridesOf } from '../../../base/shape.ts';
 import type { Op } from '../../op.ts';
 import { emit1, type Tensor } from '../../tensor.ts';
 
+declare module '../../op-attrs.ts' {
+  interface OpAttrs {
+    iota: IotaAttrs;
+  }
+}
+
 export type IotaAttrs = { readonly axis: number };
 
 export const iotaOp: Op<IotaAttrs> = {

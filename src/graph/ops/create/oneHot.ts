@@ -4,6 +4,12 @@ import { elements, type TensorType } from '../../../base/shape.ts';
 import type { Op } from '../../op.ts';
 import { emit1, type Tensor } from '../../tensor.ts';
 
+declare module '../../op-attrs.ts' {
+  interface OpAttrs {
+    oneHot: OneHotAttrs;
+  }
+}
+
 export type OneHotAttrs = { readonly classes: number };
 
 export const oneHotOp: Op<OneHotAttrs> = {

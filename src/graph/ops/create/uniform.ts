@@ -7,6 +7,12 @@ import type { Expr } from '../../../kernel/expr.ts';
 import type { MapCall, Op } from '../../op.ts';
 import { emit1, type Tensor } from '../../tensor.ts';
 
+declare module '../../op-attrs.ts' {
+  interface OpAttrs {
+    uniform: UniformAttrs;
+  }
+}
+
 /** key: tells these numbers from others of the same seed and step. */
 export type UniformAttrs = { readonly key: number };
 

@@ -2,6 +2,12 @@
 import { lift, emit1, type Tensor } from '../../tensor.ts';
 import { elementwise, withOp } from './elementwise.ts';
 
+declare module '../../op-attrs.ts' {
+  interface OpAttrs {
+    add: NoAttrs;
+  }
+}
+
 const addOp = elementwise({
   // a + b
   name: 'add',

@@ -6,6 +6,12 @@ import { ShapeError } from '../../../base/errors.ts';
 import { emit1, type Tensor } from '../../tensor.ts';
 import { elementwise, withOp } from './elementwise.ts';
 
+declare module '../../op-attrs.ts' {
+  interface OpAttrs {
+    cast: CastAttrs;
+  }
+}
+
 type CastAttrs = { readonly dtype: DType };
 
 const castOp = elementwise<CastAttrs>({

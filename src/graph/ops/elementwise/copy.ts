@@ -2,6 +2,12 @@
 // not change.
 import { elementwise } from './elementwise.ts';
 
+declare module '../../op-attrs.ts' {
+  interface OpAttrs {
+    copy: NoAttrs;
+  }
+}
+
 export const copyOp = elementwise({
   // a, stored apart from it
   name: 'copy',

@@ -2,6 +2,12 @@
 import { emit1, type Tensor } from '../../tensor.ts';
 import { elementwise, withOp } from './elementwise.ts';
 
+declare module '../../op-attrs.ts' {
+  interface OpAttrs {
+    cos: NoAttrs;
+  }
+}
+
 const cosOp = elementwise({
   // Cos a.
   name: 'cos',

@@ -15,11 +15,12 @@ import {
 import type { Expr, Exprs } from '../../../kernel/expr.ts';
 import type { GradCall, MapCall, Op, Reader, RefCall, Smooth, Takes } from '../../op.ts';
 import type { Attrs } from '../../graph.ts';
+import type { OpName } from '../../op-attrs.ts';
 import { emit1, type Tensor } from '../../tensor.ts';
 import { unlike } from '../checked.ts';
 
 export interface Elementwise<A extends Attrs> {
-  readonly name: string;
+  readonly name: OpName;
   readonly arity: number;
   /** What all inputs must be, the same dtype for all; floats and integers by default. */
   readonly takes?: Takes | 'bools' | 'a bool and two alike';

@@ -6,6 +6,12 @@ import type { Expr, Exprs, Scalar } from '../../../kernel/expr.ts';
 import { emit1, type Tensor } from '../../tensor.ts';
 import { elementwise, withOp } from './elementwise.ts';
 
+declare module '../../op-attrs.ts' {
+  interface OpAttrs {
+    gelu: NoAttrs;
+  }
+}
+
 /** u(a) = a (FIRST + THIRD a^2). */
 export const FIRST = 2 * Math.sqrt(2 / Math.PI),
   THIRD = 0.044715 * FIRST;

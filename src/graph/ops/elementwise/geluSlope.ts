@@ -5,6 +5,12 @@ import { emit1, scalar, type Tensor } from '../../tensor.ts';
 import { elementwise } from './elementwise.ts';
 import { FIRST, gateOf, THIRD } from './gelu.ts';
 
+declare module '../../op-attrs.ts' {
+  interface OpAttrs {
+    geluSlope: NoAttrs;
+  }
+}
+
 export const geluSlopeOp = elementwise({
   name: 'geluSlope',
   arity: 1,

@@ -2,6 +2,12 @@
 import { emit1, lift, type Tensor } from '../../tensor.ts';
 import { elementwise, withOp } from './elementwise.ts';
 
+declare module '../../op-attrs.ts' {
+  interface OpAttrs {
+    less: NoAttrs;
+  }
+}
+
 const lessOp = elementwise({
   // a < b
   name: 'less',

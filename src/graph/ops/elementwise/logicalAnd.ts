@@ -2,6 +2,12 @@
 import { emit1, type Tensor } from '../../tensor.ts';
 import { elementwise, withOp } from './elementwise.ts';
 
+declare module '../../op-attrs.ts' {
+  interface OpAttrs {
+    logicalAnd: NoAttrs;
+  }
+}
+
 const logicalAndOp = elementwise({
   // a and b
   name: 'logicalAnd',

@@ -2,6 +2,12 @@
 import { emit1, lift, scalar, type Tensor } from '../../tensor.ts';
 import { elementwise, withOp } from './elementwise.ts';
 
+declare module '../../op-attrs.ts' {
+  interface OpAttrs {
+    maximum: NoAttrs;
+  }
+}
+
 const maximumOp = elementwise({
   // max(a, b)
   name: 'maximum',

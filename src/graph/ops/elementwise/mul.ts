@@ -3,6 +3,12 @@ import { isFloat } from '../../../base/dtype.ts';
 import { lift, emit1, type Tensor } from '../../tensor.ts';
 import { elementwise, withOp } from './elementwise.ts';
 
+declare module '../../op-attrs.ts' {
+  interface OpAttrs {
+    mul: NoAttrs;
+  }
+}
+
 const mulOp = elementwise({
   // a * b
   name: 'mul',

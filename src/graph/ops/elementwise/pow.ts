@@ -6,6 +6,12 @@ import type { DType } from '../../../base/dtype.ts';
 import { emit1, scalar, type Tensor } from '../../tensor.ts';
 import { elementwise, withOp } from './elementwise.ts';
 
+declare module '../../op-attrs.ts' {
+  interface OpAttrs {
+    pow: PowAttrs;
+  }
+}
+
 type PowAttrs = { readonly p: number };
 
 const isSmall = (p: number): boolean => Number.isInteger(p) && Math.abs(p) <= 64;

@@ -3,6 +3,12 @@ import { math64 } from '../../../base/math64.ts';
 import { emit1, scalar, type Tensor } from '../../tensor.ts';
 import { elementwise, withOp } from './elementwise.ts';
 
+declare module '../../op-attrs.ts' {
+  interface OpAttrs {
+    silu: NoAttrs;
+  }
+}
+
 const siluOp = elementwise({
   // a * sigmoid(a)
   name: 'silu',

@@ -3,6 +3,12 @@ import type { Expr, Exprs } from '../../../kernel/expr.ts';
 import { emit1, type Tensor } from '../../tensor.ts';
 import { elementwise, withOp } from './elementwise.ts';
 
+declare module '../../op-attrs.ts' {
+  interface OpAttrs {
+    softplus: NoAttrs;
+  }
+}
+
 const softplusOp = elementwise({
   // log(1 + e^a)
   name: 'softplus',

@@ -2,6 +2,12 @@
 import { emit1, scalar, type Tensor } from '../../tensor.ts';
 import { elementwise, withOp } from './elementwise.ts';
 
+declare module '../../op-attrs.ts' {
+  interface OpAttrs {
+    sqrt: NoAttrs;
+  }
+}
+
 const sqrtOp = elementwise({
   // Square root of a.
   name: 'sqrt',

@@ -2,6 +2,12 @@
 import { lift, emit1, type Tensor } from '../../tensor.ts';
 import { elementwise, withOp } from './elementwise.ts';
 
+declare module '../../op-attrs.ts' {
+  interface OpAttrs {
+    sub: NoAttrs;
+  }
+}
+
 const subOp = elementwise({
   // a - b
   name: 'sub',

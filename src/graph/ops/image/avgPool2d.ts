@@ -10,6 +10,12 @@ import { emit1, type Tensor } from '../../tensor.ts';
 import { eachTap, POOL_KEYS, poolAttrs, poolAxes, pooled, taps, type PoolAttrs, type PoolOptions } from './pooling.ts';
 import { placeIn, resultOf, type Axis, type Pair } from './windows.ts';
 
+declare module '../../op-attrs.ts' {
+  interface OpAttrs {
+    avgPool2d: AvgPoolAttrs;
+  }
+}
+
 export type AvgPoolAttrs = PoolAttrs & { readonly padded: boolean };
 
 export const avgPool2dOp: Op<AvgPoolAttrs> = {

@@ -7,6 +7,12 @@ import { covered, shares, type AvgPoolAttrs } from './avgPool2d.ts';
 import { checkPooled, eachTap, lookers, poolAxes, unpooled, type PoolGradAttrs } from './pooling.ts';
 import { resultOf } from './windows.ts';
 
+declare module '../../op-attrs.ts' {
+  interface OpAttrs {
+    avgPool2dGrad: AvgPoolAttrs & PoolGradAttrs;
+  }
+}
+
 export const avgPool2dGradOp: Op<AvgPoolAttrs & PoolGradAttrs> = {
   // For each place, the sum over the windows that cover it of dy divided by what the window is divided by.
   name: 'avgPool2dGrad',

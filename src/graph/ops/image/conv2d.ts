@@ -11,6 +11,12 @@ import { checkTensors, emit1, type Tensor } from '../../tensor.ts';
 import { checkFloats, eachTerm, geometry, unravel3, type ConvAttrs } from './convolution.ts';
 import { MOST_TAPS, aPadding, aPair, attrsOf, both, placeOf, resultOf, type Padding, type Pair } from './windows.ts';
 
+declare module '../../op-attrs.ts' {
+  interface OpAttrs {
+    conv2d: ConvAttrs;
+  }
+}
+
 export const conv2dOp: Op<ConvAttrs> = {
   // Images x convolved with weights w.
   name: 'conv2d',

@@ -18,6 +18,12 @@ import {
 } from './convolution.ts';
 import { both, outputOf, resultOf, type Axis, type Place } from './windows.ts';
 
+declare module '../../op-attrs.ts' {
+  interface OpAttrs {
+    conv2dGradInput: ConvGradInputAttrs;
+  }
+}
+
 /** size: [height, width] of the images. */
 export type ConvGradInputAttrs = ConvAttrs & { readonly size: readonly number[] };
 

@@ -16,6 +16,12 @@ import {
 } from './convolution.ts';
 import { both, placeOf } from './windows.ts';
 
+declare module '../../op-attrs.ts' {
+  interface OpAttrs {
+    conv2dGradWeight: ConvGradWeightAttrs;
+  }
+}
+
 /** taps: [rows, columns] of the weights. */
 export type ConvGradWeightAttrs = ConvAttrs & { readonly taps: readonly number[] };
 

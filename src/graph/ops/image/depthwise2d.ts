@@ -7,6 +7,12 @@ import { checkFloats, eachTerm, geometry, type Geometry } from './convolution.ts
 import { taps } from './pooling.ts';
 import { resultOf, type WindowAttrs } from './windows.ts';
 
+declare module '../../op-attrs.ts' {
+  interface OpAttrs {
+    depthwise2d: WindowAttrs;
+  }
+}
+
 export const depthwise = (op: string, x: TensorType, weight: readonly number[], attrs: WindowAttrs): Geometry =>
   geometry(op, x, weight, { ...attrs, groups: weight[3] });
 

@@ -8,6 +8,12 @@ import { depthwise } from './depthwise2d.ts';
 import { lookers, unpooled } from './pooling.ts';
 import { resultOf, type WindowAttrs } from './windows.ts';
 
+declare module '../../op-attrs.ts' {
+  interface OpAttrs {
+    depthwise2dGradInput: DepthwiseGradInputAttrs;
+  }
+}
+
 /** size: [height, width] of the images. */
 export type DepthwiseGradInputAttrs = WindowAttrs & { readonly size: readonly number[] };
 

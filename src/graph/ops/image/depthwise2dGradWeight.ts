@@ -7,6 +7,12 @@ import { checkCount, checkFloats, checkOutput, eachTerm, unravel3, type Geometry
 import { depthwise } from './depthwise2d.ts';
 import { both, placeOf, type WindowAttrs } from './windows.ts';
 
+declare module '../../op-attrs.ts' {
+  interface OpAttrs {
+    depthwise2dGradWeight: DepthwiseGradWeightAttrs;
+  }
+}
+
 /** taps: [rows, columns] of the weights. */
 export type DepthwiseGradWeightAttrs = WindowAttrs & { readonly taps: readonly number[] };
 

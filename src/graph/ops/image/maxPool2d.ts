@@ -8,6 +8,12 @@ import { emit, emit1, type Tensor } from '../../tensor.ts';
 import { eachTap, POOL_KEYS, poolAttrs, poolAxes, pooled, taps, type PoolAttrs, type PoolOptions } from './pooling.ts';
 import { resultOf, type Pair } from './windows.ts';
 
+declare module '../../op-attrs.ts' {
+  interface OpAttrs {
+    maxPool2d: PoolAttrs;
+  }
+}
+
 export const maxPool2dOp: Op<PoolAttrs> = {
   // Largest element of each window; its row-major number in the window.
   name: 'maxPool2d',

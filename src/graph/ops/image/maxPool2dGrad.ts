@@ -7,6 +7,12 @@ import { emit1 } from '../../tensor.ts';
 import { checkPooled, eachTap, lookers, poolAxes, unpooled, type PoolGradAttrs } from './pooling.ts';
 import { resultOf } from './windows.ts';
 
+declare module '../../op-attrs.ts' {
+  interface OpAttrs {
+    maxPool2dGrad: PoolGradAttrs;
+  }
+}
+
 export const maxPool2dGradOp: Op<PoolGradAttrs> = {
   // For each place, the sum of dy over the windows whose largest element it is (`which`).
   name: 'maxPool2dGrad',

@@ -6,6 +6,12 @@ import { emit1 } from '../../tensor.ts';
 import { checkPooled, eachTap, poolAxes, pooled, type PoolAttrs } from './pooling.ts';
 import { resultOf } from './windows.ts';
 
+declare module '../../op-attrs.ts' {
+  interface OpAttrs {
+    maxPool2dTake: PoolAttrs;
+  }
+}
+
 export const maxPool2dTakeOp: Op<PoolAttrs> = {
   // The element of each window with the number `which`.
   name: 'maxPool2dTake',

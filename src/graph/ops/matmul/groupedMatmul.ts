@@ -8,6 +8,12 @@ import { emit1, type Tensor } from '../../tensor.ts';
 import { segmentsOf } from '../moe/routing.ts';
 import { unlike } from '../checked.ts';
 
+declare module '../../op-attrs.ts' {
+  interface OpAttrs {
+    groupedMatmul: GroupedMatmulAttrs;
+  }
+}
+
 /**
  * transB: w is [E, N, K]. more: some of a layer's rows, the gradient of whose matrices goes on with the sum over the
  * rows that the graph has later.

@@ -7,6 +7,12 @@ import type { Op } from '../../op.ts';
 import { emit1, type Tensor } from '../../tensor.ts';
 import { segmentsOf } from '../moe/routing.ts';
 
+declare module '../../op-attrs.ts' {
+  interface OpAttrs {
+    groupedOuter: NoAttrs;
+  }
+}
+
 export const groupedOuterOp: Op = {
   // Per segment the sum over its rows of x[r]^T y[r].
   name: 'groupedOuter',

@@ -8,6 +8,12 @@ import type { Op } from '../../op.ts';
 import { emit1 } from '../../tensor.ts';
 import { checkVector, segmentsOf } from '../moe/routing.ts';
 
+declare module '../../op-attrs.ts' {
+  interface OpAttrs {
+    groupedOuterOnto: NoAttrs;
+  }
+}
+
 const STEPS = 4;
 
 export const groupedOuterOntoOp: Op = {

@@ -12,6 +12,12 @@ import { checkTensors, emit1, type Tensor } from '../../tensor.ts';
 import { reshape } from '../shape/reshape.ts';
 import { unlike } from '../checked.ts';
 
+declare module '../../op-attrs.ts' {
+  interface OpAttrs {
+    matmul: MatmulAttrs;
+  }
+}
+
 /** transA: a is [..., K, M]; transB: b is [..., N, K]. */
 export type MatmulAttrs = { readonly transA: boolean; readonly transB: boolean };
 

@@ -9,6 +9,12 @@ import { emit, type Tensor } from '../../tensor.ts';
 import { checkVector } from './routing.ts';
 import type { Permutation } from './permute.ts';
 
+declare module '../../op-attrs.ts' {
+  interface OpAttrs {
+    admit: AdmitAttrs;
+  }
+}
+
 export interface AdmitOptions {
   /** How many rows there is room for. */
   readonly rows: number;

@@ -8,6 +8,12 @@ import { emit, type Tensor } from '../../tensor.ts';
 import type { Permutation } from './permute.ts';
 import { checkVector } from './routing.ts';
 
+declare module '../../op-attrs.ts' {
+  interface OpAttrs {
+    admitAll: AdmitAllAttrs;
+  }
+}
+
 export type AdmitAllAttrs = {
   /** How many rows there is room for within capacity. */
   readonly rows: number;

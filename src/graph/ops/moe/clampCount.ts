@@ -4,6 +4,12 @@ import { ShapeError } from '../../../base/errors.ts';
 import { showType } from '../../../base/shape.ts';
 import type { Op } from '../../op.ts';
 
+declare module '../../op-attrs.ts' {
+  interface OpAttrs {
+    clampCount: ClampCountAttrs;
+  }
+}
+
 export type ClampCountAttrs = { readonly bound: number };
 
 export const clampCountOp: Op<ClampCountAttrs> = {

@@ -7,6 +7,12 @@ import type { Op } from '../../op.ts';
 import { emit1, type Tensor } from '../../tensor.ts';
 import { checkVector, ifThere, indexAt, segmentsOf } from './routing.ts';
 
+declare module '../../op-attrs.ts' {
+  interface OpAttrs {
+    collect: CollectAttrs;
+  }
+}
+
 /** k: choices per token. gaps: choices may be dropped. */
 export type CollectAttrs = { readonly k: number; readonly gaps?: boolean };
 

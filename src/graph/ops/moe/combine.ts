@@ -7,6 +7,12 @@ import { emit1, type Tensor } from '../../tensor.ts';
 import { checkVector, ifThere, indexAt, MOST_CHOICES, segmentsOf } from './routing.ts';
 import { combineMany } from './combineMany.ts';
 
+declare module '../../op-attrs.ts' {
+  interface OpAttrs {
+    combine: CombineAttrs;
+  }
+}
+
 /** gaps: choices may be dropped, rows be empty. stored: see `dispatch`; of the gradient's rows. */
 export type CombineAttrs = { readonly gaps?: boolean; readonly stored?: boolean };
 

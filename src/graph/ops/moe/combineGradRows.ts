@@ -7,6 +7,12 @@ import type { CombineAttrs } from './combine.ts';
 import { ifThere, indexAt, rowsDim } from './routing.ts';
 import { unlike } from '../checked.ts';
 
+declare module '../../op-attrs.ts' {
+  interface OpAttrs {
+    combineGradRows: CombineAttrs;
+  }
+}
+
 export const combineGradRowsOp: Op<CombineAttrs> = {
   // Row r = weights[order[r]] * dout[order[r] / k], in the segments of offsets; inverse serves the gradient.
   name: 'combineGradRows',

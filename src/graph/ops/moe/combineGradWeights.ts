@@ -7,6 +7,12 @@ import type { CombineAttrs } from './combine.ts';
 import { ifThere, indexAt, segmentsOf } from './routing.ts';
 import { unlike } from '../checked.ts';
 
+declare module '../../op-attrs.ts' {
+  interface OpAttrs {
+    combineGradWeights: CombineAttrs;
+  }
+}
+
 export const combineGradWeightsOp: Op<CombineAttrs> = {
   // [t, j] = sum of dout[t] * rows[inverse[t k + j]]; like gives the shape, order serves the gradient.
   name: 'combineGradWeights',

@@ -6,6 +6,12 @@ import type { Op } from '../../op.ts';
 import { emit1, type Tensor } from '../../tensor.ts';
 import { checkVector, ifThere, indexAt, segmentsOf } from './routing.ts';
 
+declare module '../../op-attrs.ts' {
+  interface OpAttrs {
+    combineMany: NoAttrs;
+  }
+}
+
 export const combineManyOp: Op = {
   // Row t = sum over j of weights[t, j] * rows[inverse[t k + j]] where there is such a row; order serves the gradient.
   name: 'combineMany',

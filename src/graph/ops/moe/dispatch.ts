@@ -7,6 +7,12 @@ import { emit1, type Tensor } from '../../tensor.ts';
 import { combineMany } from './combineMany.ts';
 import { checkVector, ifThere, indexAt, MOST_CHOICES, rowsDim } from './routing.ts';
 
+declare module '../../op-attrs.ts' {
+  interface OpAttrs {
+    dispatch: DispatchAttrs;
+  }
+}
+
 /**
  * k: choices per token. gaps: rows may be empty, choices dropped. stored: rows are written to memory once, and not
  * gathered by each product that reads them.

@@ -7,6 +7,12 @@ import { emit1, type Tensor } from '../../tensor.ts';
 import { checkVector, indexAt, segmentsOf } from './routing.ts';
 import { splitRows, type SplitRowsAttrs } from './splitRows.ts';
 
+declare module '../../op-attrs.ts' {
+  interface OpAttrs {
+    joinRows: SplitRowsAttrs;
+  }
+}
+
 export const joinRowsOp: Op<SplitRowsAttrs> = {
   // a [E segments], b [E segments] -> the rows of a, then those of b [2 E segments]; offsets: of them all.
   name: 'joinRows',

@@ -5,6 +5,12 @@ import type { Op } from '../../op.ts';
 import { emit, emit1, type Tensor } from '../../tensor.ts';
 import { checkVector } from './routing.ts';
 
+declare module '../../op-attrs.ts' {
+  interface OpAttrs {
+    joinSegments: JoinSegmentsAttrs;
+  }
+}
+
 /** rows: bound of the result. usual: how many are expected. */
 export type JoinSegmentsAttrs = { readonly rows: number; readonly usual: number };
 

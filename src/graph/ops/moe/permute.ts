@@ -7,6 +7,12 @@ import type { Stmt } from '../../../kernel/kernel.ts';
 import type { LoopCall, Op, RefCall } from '../../op.ts';
 import { emit, type Tensor } from '../../tensor.ts';
 
+declare module '../../op-attrs.ts' {
+  interface OpAttrs {
+    permute: PermuteAttrs;
+  }
+}
+
 export type PermuteAttrs = { readonly experts: number };
 
 export const permuteOp: Op<PermuteAttrs> = {

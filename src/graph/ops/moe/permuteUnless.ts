@@ -6,6 +6,12 @@ import type { Op } from '../../op.ts';
 import { emit, type Tensor } from '../../tensor.ts';
 import { permuteOp, sortChoices, sortedChoices, type Permutation, type PermuteAttrs } from './permute.ts';
 
+declare module '../../op-attrs.ts' {
+  interface OpAttrs {
+    permuteUnless: PermuteAttrs;
+  }
+}
+
 export const permuteUnlessOp: Op<PermuteAttrs> = {
   // The four results of permute that are given where every sample is known, else permute of the first input.
   name: 'permuteUnless',

@@ -5,6 +5,12 @@ import type { Op } from '../../op.ts';
 import { emit1, type Tensor } from '../../tensor.ts';
 import { checkVector, segmentsOf } from './routing.ts';
 
+declare module '../../op-attrs.ts' {
+  interface OpAttrs {
+    placeRows: PlaceRowsAttrs;
+  }
+}
+
 /** rows: bound of all rows. */
 export type PlaceRowsAttrs = { readonly start: number; readonly rows: number };
 

@@ -7,6 +7,13 @@ import type { Expr, Exprs } from '../../../kernel/expr.ts';
 import type { Op } from '../../op.ts';
 import { emit1, type Tensor } from '../../tensor.ts';
 
+declare module '../../op-attrs.ts' {
+  interface OpAttrs {
+    recalls: MemoryAttrs;
+    recall: MemoryAttrs;
+  }
+}
+
 /** What a row holds: so many tokens' k choices, each in so many bits. */
 export type MemoryAttrs = { readonly tokens: number; readonly k: number; readonly bits: number };
 

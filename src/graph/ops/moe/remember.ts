@@ -7,6 +7,12 @@ import type { Op } from '../../op.ts';
 import { emit1, type Tensor } from '../../tensor.ts';
 import { checkMemory, slotOf, tagOf, wordsOf, type MemoryAttrs } from './recall.ts';
 
+declare module '../../op-attrs.ts' {
+  interface OpAttrs {
+    remember: MemoryAttrs;
+  }
+}
+
 const WORK = 4096; // words a task
 
 export const rememberOp: Op<MemoryAttrs> = {

@@ -4,6 +4,12 @@ import { ShapeError } from '../../../base/errors.ts';
 import type { Op } from '../../op.ts';
 import { emit1, type Tensor } from '../../tensor.ts';
 
+declare module '../../op-attrs.ts' {
+  interface OpAttrs {
+    rowCount: RowCountAttrs;
+  }
+}
+
 /** dtype: of the result; default float32. */
 export type RowCountAttrs = { readonly dtype?: 'float64' };
 

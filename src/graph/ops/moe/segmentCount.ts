@@ -5,6 +5,12 @@ import type { Op } from '../../op.ts';
 import { emit1, type Tensor } from '../../tensor.ts';
 import { checkVector } from './routing.ts';
 
+declare module '../../op-attrs.ts' {
+  interface OpAttrs {
+    segmentCount: SegmentCountAttrs;
+  }
+}
+
 /** bound: of the dimension that the count is for. */
 export type SegmentCountAttrs = { readonly segment: number; readonly bound: number };
 

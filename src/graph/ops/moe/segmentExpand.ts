@@ -5,6 +5,12 @@ import type { Op } from '../../op.ts';
 import { emit1, type Tensor } from '../../tensor.ts';
 import { checkVector, indexAt, segmentsOf } from './routing.ts';
 
+declare module '../../op-attrs.ts' {
+  interface OpAttrs {
+    segmentExpand: SegmentExpandAttrs;
+  }
+}
+
 /** more: as of groupedMatmul. */
 export type SegmentExpandAttrs = { readonly more?: boolean };
 

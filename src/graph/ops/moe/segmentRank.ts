@@ -7,6 +7,12 @@ import type { Op } from '../../op.ts';
 import { emit1, type Tensor } from '../../tensor.ts';
 import { checkVector, indexAt, rowsDim } from './routing.ts';
 
+declare module '../../op-attrs.ts' {
+  interface OpAttrs {
+    segmentRank: NoAttrs;
+  }
+}
+
 export const segmentRankOp: Op = {
   // Number of rows in the same segment whose choice scores more, or as much and lies before; expert, offsets from
   // permute.

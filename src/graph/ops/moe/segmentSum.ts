@@ -7,6 +7,12 @@ import type { LoopCall, LoopSpec, Op } from '../../op.ts';
 import { emit1, type Tensor } from '../../tensor.ts';
 import { checkVector, segmentsOf } from './routing.ts';
 
+declare module '../../op-attrs.ts' {
+  interface OpAttrs {
+    segmentSum: NoAttrs;
+  }
+}
+
 const COLUMNS = 64;
 
 /** Inputs: rows, (expert), offsets. onto: the result holds what it begins with; else that is 0. */

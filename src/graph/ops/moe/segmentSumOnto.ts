@@ -7,6 +7,12 @@ import { emit1 } from '../../tensor.ts';
 import { checkVector, segmentsOf } from './routing.ts';
 import { sumSegments } from './segmentSum.ts';
 
+declare module '../../op-attrs.ts' {
+  interface OpAttrs {
+    segmentSumOnto: NoAttrs;
+  }
+}
+
 export const segmentSumOntoOp: Op = {
   // Before + the sum of the rows of each segment, added one by one; expert serves the gradient.
   name: 'segmentSumOnto',

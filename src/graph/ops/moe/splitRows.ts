@@ -6,6 +6,12 @@ import type { Op } from '../../op.ts';
 import { emit, emit1, type Tensor } from '../../tensor.ts';
 import { checkVector, indexAt, segmentsOf } from './routing.ts';
 
+declare module '../../op-attrs.ts' {
+  interface OpAttrs {
+    splitRows: SplitRowsAttrs;
+  }
+}
+
 /** stored: as of dispatch; of the first part. */
 export type SplitRowsAttrs = { readonly stored?: boolean };
 

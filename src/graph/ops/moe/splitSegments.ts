@@ -7,6 +7,12 @@ import { emit, emit1, type Tensor } from '../../tensor.ts';
 import { segmentCount } from './segmentCount.ts';
 import { checkVector, indexAt, segmentsOf } from './routing.ts';
 
+declare module '../../op-attrs.ts' {
+  interface OpAttrs {
+    splitSegments: SplitSegmentsAttrs;
+  }
+}
+
 /** bounds: most rows of each segment. */
 export type SplitSegmentsAttrs = { readonly bounds: readonly number[] };
 

@@ -6,6 +6,12 @@ import { elements, isDynamic, showType } from '../../../base/shape.ts';
 import type { Op } from '../../op.ts';
 import { emit1 } from '../../tensor.ts';
 
+declare module '../../op-attrs.ts' {
+  interface OpAttrs {
+    sumChunks: NoAttrs;
+  }
+}
+
 export const SUM_CHUNK = 4096;
 
 export const sumChunksOp: Op = {

@@ -7,6 +7,12 @@ import type { Expr } from '../../../kernel/expr.ts';
 import type { Op } from '../../op.ts';
 import { emit1, type Tensor } from '../../tensor.ts';
 
+declare module '../../op-attrs.ts' {
+  interface OpAttrs {
+    topKUnless: NoAttrs;
+  }
+}
+
 const GRAIN = 64; // rows a task
 
 export const topKUnlessOp: Op = {

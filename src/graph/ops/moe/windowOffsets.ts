@@ -4,6 +4,12 @@ import type { Op } from '../../op.ts';
 import { emit1, type Tensor } from '../../tensor.ts';
 import { checkVector } from './routing.ts';
 
+declare module '../../op-attrs.ts' {
+  interface OpAttrs {
+    windowOffsets: WindowAttrs;
+  }
+}
+
 /** The window begins at row `start` and has room for `size` rows. */
 export type WindowAttrs = { readonly start: number; readonly size: number };
 

@@ -7,6 +7,12 @@ import { emit1, type Tensor } from '../../tensor.ts';
 import { checkVector, segmentsOf } from './routing.ts';
 import { checkWindow, type WindowAttrs } from './windowOffsets.ts';
 
+declare module '../../op-attrs.ts' {
+  interface OpAttrs {
+    windowRows: WindowAttrs;
+  }
+}
+
 export const windowRowsOp: Op<WindowAttrs> = {
   // Row r = x[start + r], in the segments of offsets (windowOffsets); of an int32 vector all of size, without offsets.
   name: 'windowRows',

@@ -6,6 +6,12 @@ import type { Op } from '../../op.ts';
 import { emit1, scalar, type Tensor } from '../../tensor.ts';
 import { lastAxis } from '../shape/arrange.ts';
 
+declare module '../../op-attrs.ts' {
+  interface OpAttrs {
+    argMax: NoAttrs;
+  }
+}
+
 export const argMaxOp: Op = {
   // Index of the largest element over the last axis, the first of several; NaN is largest.
   name: 'argMax',

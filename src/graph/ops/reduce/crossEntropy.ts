@@ -5,6 +5,12 @@ import { boundOf, elements, sameShape, showShape, showType } from '../../../base
 import type { Op } from '../../op.ts';
 import { emit, emit1, type Tensor } from '../../tensor.ts';
 
+declare module '../../op-attrs.ts' {
+  interface OpAttrs {
+    crossEntropy: NoAttrs;
+  }
+}
+
 export const crossEntropyOp: Op = {
   // -log softmax(logits)[target] per row; and log(sum(exp(logits))).
   name: 'crossEntropy',

@@ -7,6 +7,12 @@ import type { Op } from '../../op.ts';
 import { emit, emit1, type Tensor } from '../../tensor.ts';
 import { fromLast, lastAxis } from '../shape/arrange.ts';
 
+declare module '../../op-attrs.ts' {
+  interface OpAttrs {
+    cumulativeMax: NoAttrs;
+  }
+}
+
 const WORK = 8192; // elements a task, about
 
 export const cumulativeMaxOp: Op = {

@@ -10,6 +10,12 @@ import type { Expr } from '../../../kernel/expr.ts';
 import type { Op } from '../../op.ts';
 import { emit1, type Tensor } from '../../tensor.ts';
 
+declare module '../../op-attrs.ts' {
+  interface OpAttrs {
+    cumulativeSum: CumulativeSumAttrs;
+  }
+}
+
 /** exclusive: without the element itself. reverse: from the end. */
 export type CumulativeSumAttrs = { readonly axis: number; readonly exclusive: boolean; readonly reverse: boolean };
 

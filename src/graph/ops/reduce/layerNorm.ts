@@ -5,6 +5,12 @@ import type { Op } from '../../op.ts';
 import { emit, emit1, scalar, type Tensor } from '../../tensor.ts';
 import { checkColumns, type NormAttrs } from './rmsNorm.ts';
 
+declare module '../../op-attrs.ts' {
+  interface OpAttrs {
+    layerNorm: NormAttrs;
+  }
+}
+
 export const layerNormOp: Op<NormAttrs> = {
   // (x - mean) * rstd * gain + bias; mean; rstd = 1 / sqrt(variance + eps) of each row.
   name: 'layerNorm',

@@ -5,6 +5,12 @@ import { boundOf, elements } from '../../../base/shape.ts';
 import { emit1, type Tensor } from '../../tensor.ts';
 import { lastAxis } from '../shape/arrange.ts';
 
+declare module '../../op-attrs.ts' {
+  interface OpAttrs {
+    logSumExp: NoAttrs;
+  }
+}
+
 export const logSumExpOp: Op = {
   // log(sum(exp(x))) over the last axis.
   name: 'logSumExp',

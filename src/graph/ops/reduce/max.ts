@@ -6,6 +6,12 @@ import type { Op } from '../../op.ts';
 import { emit1, type Tensor } from '../../tensor.ts';
 import { checkReduced, normaliseAxes, reduceAt, reduceReference } from './reduce.ts';
 
+declare module '../../op-attrs.ts' {
+  interface OpAttrs {
+    max: MaxAttrs;
+  }
+}
+
 export type MaxAttrs = { readonly axes: readonly number[] };
 
 export const maxOp: Op<MaxAttrs> = {

@@ -8,6 +8,12 @@ import type { Op } from '../../op.ts';
 import { emit, emit1, scalar, type Tensor } from '../../tensor.ts';
 import { unlike } from '../checked.ts';
 
+declare module '../../op-attrs.ts' {
+  interface OpAttrs {
+    rmsNorm: NormAttrs;
+  }
+}
+
 export type NormAttrs = { readonly eps: number };
 
 /** Checks a per-column operand (gain, bias) of a normalisation. */

@@ -5,6 +5,12 @@ import type { Op } from '../../op.ts';
 import { emit1, type Tensor } from '../../tensor.ts';
 import { fromLast, lastAxis } from '../shape/arrange.ts';
 
+declare module '../../op-attrs.ts' {
+  interface OpAttrs {
+    softmax: NoAttrs;
+  }
+}
+
 export const softmaxOp: Op = {
   // e^x / sum(e^x) over the last axis.
   name: 'softmax',

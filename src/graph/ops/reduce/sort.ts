@@ -12,6 +12,12 @@ import type { Op } from '../../op.ts';
 import { emit, emit1, type Tensor } from '../../tensor.ts';
 import { fromLast, lastAxis } from '../shape/arrange.ts';
 
+declare module '../../op-attrs.ts' {
+  interface OpAttrs {
+    sort: SortAttrs;
+  }
+}
+
 export type SortAttrs = { readonly descending: boolean };
 
 const WORK = 4096; // elements a task, about

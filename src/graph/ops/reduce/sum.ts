@@ -9,6 +9,12 @@ import { emit1, scalar, type Tensor } from '../../tensor.ts';
 import { wrapped } from '../elementwise/elementwise.ts';
 import { checkReduced, normaliseAxes, reduceAt, reduceReference } from './reduce.ts';
 
+declare module '../../op-attrs.ts' {
+  interface OpAttrs {
+    sum: SumAttrs;
+  }
+}
+
 /** `serial`: trailing axes too are summed one by one. */
 export type SumAttrs = { readonly axes: readonly number[]; readonly serial?: boolean };
 

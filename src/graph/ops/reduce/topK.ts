@@ -10,6 +10,12 @@ import type { Op } from '../../op.ts';
 import { emit, emit1, type Tensor } from '../../tensor.ts';
 import { reshape } from '../shape/reshape.ts';
 
+declare module '../../op-attrs.ts' {
+  interface OpAttrs {
+    topK: TopKAttrs;
+  }
+}
+
 export type TopKAttrs = { readonly k: number };
 
 const SMALL = 4,

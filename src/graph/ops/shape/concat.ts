@@ -6,6 +6,12 @@ import type { Expr } from '../../../kernel/expr.ts';
 import type { Op } from '../../op.ts';
 import { emit1, type Tensor } from '../../tensor.ts';
 
+declare module '../../op-attrs.ts' {
+  interface OpAttrs {
+    concat: ConcatAttrs;
+  }
+}
+
 export type ConcatAttrs = { readonly axis: number };
 
 export const concatOp: Op<ConcatAttrs> = {

@@ -5,6 +5,12 @@ import { elements, sameShape, showShape, sizes, stridesOf } from '../../../base/
 import type { Op } from '../../op.ts';
 import { emit1, type Tensor } from '../../tensor.ts';
 
+declare module '../../op-attrs.ts' {
+  interface OpAttrs {
+    expand: ExpandAttrs;
+  }
+}
+
 export type ExpandAttrs = { readonly axes: readonly number[] };
 
 export const expandOp: Op<ExpandAttrs> = {

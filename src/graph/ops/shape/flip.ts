@@ -5,6 +5,12 @@ import { boundOf, showShape, stridesOf } from '../../../base/shape.ts';
 import type { Op } from '../../op.ts';
 import { emit1, type Tensor } from '../../tensor.ts';
 
+declare module '../../op-attrs.ts' {
+  interface OpAttrs {
+    flip: FlipAttrs;
+  }
+}
+
 export type FlipAttrs = { readonly axis: number };
 
 export const flipOp: Op<FlipAttrs> = {

@@ -6,6 +6,12 @@ import type { Op } from '../../op.ts';
 import { isFloat } from '../../../base/dtype.ts';
 import { emit1, type Tensor } from '../../tensor.ts';
 
+declare module '../../op-attrs.ts' {
+  interface OpAttrs {
+    gather: GatherAttrs;
+  }
+}
+
 /** zeros: what a number outside the table gives. */
 export type GatherAttrs = { readonly zeros: boolean };
 

@@ -5,6 +5,12 @@ import { boundOf, elements, showShape, stridesOf } from '../../../base/shape.ts'
 import type { Op } from '../../op.ts';
 import { emit1, type Tensor } from '../../tensor.ts';
 
+declare module '../../op-attrs.ts' {
+  interface OpAttrs {
+    pad: PadAttrs;
+  }
+}
+
 export type PadAttrs = { readonly axis: number; readonly before: number; readonly after: number };
 
 export const padOp: Op<PadAttrs> = {

@@ -5,6 +5,12 @@ import type { Op } from '../../op.ts';
 import { emit1, type Tensor } from '../../tensor.ts';
 import { checkCache } from './updateRows.ts';
 
+declare module '../../op-attrs.ts' {
+  interface OpAttrs {
+    readRows: NoAttrs;
+  }
+}
+
 export const readRowsOp: Op = {
   // [:, t] = cache[:, start + t]; like gives the shape.
   name: 'readRows',

@@ -4,6 +4,12 @@ import { boundOf, showShape, stridesOf, type Dim } from '../../../base/shape.ts'
 import type { Op } from '../../op.ts';
 import { emit1, type Tensor } from '../../tensor.ts';
 
+declare module '../../op-attrs.ts' {
+  interface OpAttrs {
+    reshape: ReshapeAttrs;
+  }
+}
+
 /** `shape[0]` is the bound where the input's first dimension varies. */
 export type ReshapeAttrs = { readonly shape: readonly number[] };
 

@@ -7,6 +7,12 @@ import { boundOf, elements, sameShape, showShape } from '../../../base/shape.ts'
 import type { Op } from '../../op.ts';
 import { emit1, type Tensor } from '../../tensor.ts';
 
+declare module '../../op-attrs.ts' {
+  interface OpAttrs {
+    scatterAdd: NoAttrs;
+  }
+}
+
 // a task's columns; a table of several times ROWS is cut into up to PARTS parts
 const COLUMNS = 128,
   ROWS = 64,

@@ -5,6 +5,12 @@ import { boundOf, elements, showShape, stridesOf } from '../../../base/shape.ts'
 import type { Op } from '../../op.ts';
 import { emit1, type Tensor } from '../../tensor.ts';
 
+declare module '../../op-attrs.ts' {
+  interface OpAttrs {
+    slice: SliceAttrs;
+  }
+}
+
 /** Elements from..to-1 of `axis`. */
 export type SliceAttrs = { readonly axis: number; readonly from: number; readonly to: number };
 

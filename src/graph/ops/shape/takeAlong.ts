@@ -7,6 +7,13 @@ import { boundOf, elements, sameShape, showShape, type TensorType } from '../../
 import type { Op } from '../../op.ts';
 import { emit1, type Tensor } from '../../tensor.ts';
 
+declare module '../../op-attrs.ts' {
+  interface OpAttrs {
+    takeAlong: TakeAlongAttrs;
+    putAlong: NoAttrs;
+  }
+}
+
 /** Checks that all dimensions but the last agree. */
 export function checkRows(op: string, index: TensorType, x: TensorType): void {
   if (

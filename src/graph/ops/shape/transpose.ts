@@ -4,6 +4,12 @@ import { elements, showShape, sizes, stridesOf } from '../../../base/shape.ts';
 import type { Op } from '../../op.ts';
 import { emit1, type Tensor } from '../../tensor.ts';
 
+declare module '../../op-attrs.ts' {
+  interface OpAttrs {
+    transpose: TransposeAttrs;
+  }
+}
+
 export type TransposeAttrs = { readonly order: readonly number[] };
 
 export const transposeOp: Op<TransposeAttrs> = {

@@ -6,6 +6,12 @@ import type { Expr } from '../../../kernel/expr.ts';
 import type { Op } from '../../op.ts';
 import { emit1, type Tensor } from '../../tensor.ts';
 
+declare module '../../op-attrs.ts' {
+  interface OpAttrs {
+    updateRows: NoAttrs;
+  }
+}
+
 /** Checks that `rows` are some of the cache's along axis 1, and `start` a whole number. */
 export function checkCache(op: string, cache: TensorType, rows: TensorType, start: TensorType): void {
   const rest = (t: TensorType): TensorType['shape'] => [t.shape[0], ...t.shape.slice(2)];
