@@ -27,12 +27,15 @@ import type { ProgramExecutor, LoadedProgram } from './run/program.ts';
 import type { Named } from './trace/module.ts';
 import { trace, type Trace } from './trace/trace.ts';
 
-/** fn -> Graph. `build` runs the model on tensors of the trace and names outputs; training needs one called `total`. */
+/**
+ * Runs the model's function on tensors of the trace: fn -> Graph. `build` names the outputs; training needs one called
+ * `total`.
+ */
 export function traceGraph(named: Named, training: boolean, build: (t: Trace) => void): Graph {
   return verifyGraph(trace(ops, named, training, build), ops, 'trace');
 }
 
-/** Graph -> Graph with gradients of `total`, consumed by the optimiser's updates of the trained parameters. */
+/** Adds gradients of `total` and the optimizer's updates of the trained parameters: Graph -> Graph. */
 export function trainingGraph(
   forward: Graph,
   optimizer: Optimizer,
@@ -46,7 +49,7 @@ export function trainingGraph(
   ]);
 }
 
-/** What leaves each stage of the compiler for one graph. */
+/** The results of each stage of the compiler for one graph. */
 export interface Compiled {
   readonly graph: Graph;
   readonly lowered: Lowered;
@@ -54,7 +57,7 @@ export interface Compiled {
   readonly program: Program;
 }
 
-/** Graph -> Program and the kernels it runs. `memo`: kernels of graphs before, which need not be built again. */
+/** Compiles a graph to a program and its kernels. `memo`: kernels of earlier graphs, which need not be built again. */
 export function compileGraph(graph: Graph, memo?: KernelMemo): Compiled {
   return finish(lower(optimise(graph, ops), ops, memo));
 }
@@ -64,12 +67,12 @@ function finish(lowered: Lowered): Compiled {
   return { graph: lowered.graph, lowered, kernels, program: verifyProgram(plan(lowered)) };
 }
 
-/** The same for a graph that was compiled already, with other sizes. Throws ShapeError where they do not fit. */
+/** Compiles a graph that was compiled before, with other sizes. Throws ShapeError where the sizes do not fit. */
 export function recompileGraph(before: Compiled, edits: Edits, memo: KernelMemo): Compiled {
   return finish(lowerAgain(before.lowered, retype(before.graph, ops, edits), ops, memo));
 }
 
-/** Program -> ready to run: kernels emitted and compiled by the device, memory allocated. */
+/** Makes a program ready to run: the device compiles its kernels, and its memory is allocated. */
 export async function loadProgram(executor: ProgramExecutor, compiled: Compiled): Promise<LoadedProgram> {
   await executor.device.compile(compiled.kernels);
   return executor.load(compiled.program);

@@ -20,12 +20,12 @@ export function checkOptions<T extends object>(where: string, options: T | undef
     known = Object.keys(keys),
     all = known.length > 0 ? `the options are ${known.join(', ')}` : 'it takes no options';
   if (typeof given !== 'object' || given === null || Array.isArray(given))
-    throw new UserError(`${where}: the ` + `options must be an object, got ${shown(given)}`, all);
+    throw new UserError(`${where}: the options must be an object, got ${shown(given)}`, all);
   const unknown = Object.keys(given).find((key) => !Object.hasOwn(keys, key));
   if (unknown !== undefined) {
     const near = closest(unknown, known);
     throw new UserError(
-      `${where}: there is no option named ` + `"${unknown}"`,
+      `${where}: there is no option named "${unknown}"`,
       near === null ? all : `did you mean "${near}"? ${all}`,
     );
   }
@@ -50,7 +50,7 @@ export function refuseUnused<T extends object>(
   for (const key of Object.keys(reasons) as (keyof T & string)[]) {
     const reason = reasons[key];
     if (typeof reason === 'string' && options[key] !== undefined)
-      throw new UserError(`${where}: ${key} has no ` + `effect here: ${reason}`, `leave ${key} out`);
+      throw new UserError(`${where}: ${key} has no effect here: ${reason}`, `leave ${key} out`);
   }
 }
 

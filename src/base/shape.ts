@@ -89,10 +89,10 @@ export function checkSize(name: string, type: TensorType): TensorType {
   const bad = type.shape.some((d) => !(Number.isSafeInteger(boundOf(d)) && boundOf(d) >= 0)),
     count = elements(type.shape);
   if (bad)
-    throw new ShapeError(`${name}: ${showShape(type.shape)} is no shape`, 'sizes are whole numbers of at ' + 'least 0');
+    throw new ShapeError(`${name}: ${showShape(type.shape)} is no shape`, 'sizes are whole numbers of at least 0');
   if (count <= MOST_ELEMENTS) return type;
   throw new ShapeError(
-    `${name}: a tensor ${showType(type)} has ${count} elements, more than ` + `${MOST_ELEMENTS}`,
+    `${name}: a tensor ${showType(type)} has ${count} elements, more than ${MOST_ELEMENTS}`,
     'smaller sizes, or several tensors',
   );
 }

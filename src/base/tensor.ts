@@ -39,7 +39,7 @@ export type HostValues =
 export function hostTensor(dtype: DType, shape: readonly number[], values: HostValues): HostTensor {
   if (!DTYPES.includes(dtype))
     throw new UserError(
-      `no dtype named ` + `${String(dtype)}`,
+      `no dtype named ${String(dtype)}`,
       `one of ${DTYPES.join(', ')}; values of others are converted: hostTensor('int32', shape, values)`,
     );
   const length = sizeOf(dtype, shape),
@@ -52,7 +52,7 @@ export function hostTensor(dtype: DType, shape: readonly number[], values: HostV
   if (values.length !== length) {
     if (Array.isArray(values[0])) checkValues(dtype, values);
     throw new ShapeError(
-      `${an(dtype)} tensor of shape [${shape.join(', ')}] has ${length} elements, got ` + `${values.length}`,
+      `${an(dtype)} tensor of shape [${shape.join(', ')}] has ${length} elements, got ${values.length}`,
     );
   }
   const kind = hostArray(dtype, 0).constructor;
@@ -62,7 +62,7 @@ export function hostTensor(dtype: DType, shape: readonly number[], values: HostV
   }
   if (isFloat(dtype) && values instanceof Uint16Array) {
     throw new UserError(
-      `the values of ${an(dtype)} tensor are a Uint16Array: the bits of 16-bit floats, or whole ` + `numbers?`,
+      `the values of ${an(dtype)} tensor are a Uint16Array: the bits of 16-bit floats, or whole numbers?`,
       `bits: convert(hostTensor('bfloat16', shape, bits), '${dtype}'); whole numbers: Array.from(values)`,
     );
   }
@@ -80,8 +80,7 @@ function sizeOf(dtype: DType, shape: readonly number[]): number {
     length = bad ? NaN : shape.reduce((n, d) => n * d, 1);
   if (bad || !Number.isSafeInteger(length)) {
     throw new ShapeError(
-      `${Array.isArray(dims) ? `[${dims.map(String).join(', ')}]` : nameOf(dims)} is no shape of ` +
-        `${an(dtype)} tensor`,
+      `${Array.isArray(dims) ? `[${dims.map(String).join(', ')}]` : nameOf(dims)} is no shape of ${an(dtype)} tensor`,
       'a list of whole numbers of at least 0, whose product is a number of elements',
     );
   }
@@ -119,7 +118,7 @@ function checkValues(dtype: DType, values: HostValues): void {
           : whole
             ? `whole numbers from ${least} to ${most}`
             : typeof v === 'bigint'
-              ? 'floats are numbers: ' + 'Number(value)'
+              ? 'floats are numbers: Number(value)'
               : `numbers from ${least} to ${most}, infinities and NaN`,
     );
   }
@@ -167,7 +166,7 @@ export function checkBatch(batch: Batch): void {
     }
     if (hostTensor(dtype, shape, data).data !== data)
       throw new UserError(
-        `the batch's ${name} is ${dtype}, its ` + `data a ${data.constructor.name}`,
+        `the batch's ${name} is ${dtype}, its data a ${data.constructor.name}`,
         'hostTensor(dtype, shape, values) converts',
       );
     if (shape[0] === 0) throw new UserError(`the batch's ${name} is empty: ${dtype}[${shape.join(', ')}]`);
@@ -176,7 +175,7 @@ export function checkBatch(batch: Batch): void {
   if (ids === undefined) return;
   if (!(ids instanceof Int32Array) || ids.length !== x.shape[0])
     throw new UserError(
-      `the batch's ids must be an ` + `Int32Array of ${x.shape[0]}, one for each sample`,
+      `the batch's ids must be an Int32Array of ${x.shape[0]}, one for each sample`,
       'leave them out where samples have none',
     );
   const bad = ids.find((id) => id < 0 || id === 2 ** 31 - 1);

@@ -90,7 +90,7 @@ export function gradients(builder: GraphBuilder, loss: Tensor, wrt: readonly Ten
       },
     });
     if (got.length !== inputs.length)
-      throw new VerifyError('differentiate', `${node.op} has ${inputs.length} ` + `inputs and ${got.length} gradients`);
+      throw new VerifyError('differentiate', `${node.op} has ${inputs.length} inputs and ${got.length} gradients`);
     got.forEach((g, i) => {
       if (!g || !needs.has(node.inputs[i])) return;
       grads.set(node.inputs[i], [...(grads.get(node.inputs[i]) ?? []), { value: g, by }]);

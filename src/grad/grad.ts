@@ -22,7 +22,7 @@ export function grad(loss: Tensor, tensors: readonly Tensor[]): Tensor[] {
     throw new UserError('grad: this tensor belongs to no graph that is being built');
   for (const t of tensors) {
     if (t.builder !== builder)
-      throw new UserError('grad: a tensor belongs to another trace', 'do not keep tensors ' + 'between traces');
+      throw new UserError('grad: a tensor belongs to another trace', 'do not keep tensors between traces');
     if (!isFloat(t.dtype)) throw new UserError(`grad: there is no gradient to ${t.dtype} values (${t.toString()})`);
   }
   return gradients(builder, loss, tensors).map((g, i) => g ?? zerosLike(tensors[i]));

@@ -1,4 +1,4 @@
-// Builds a Graph: numbers values, applies shape rules, remembers the module scope each node was made in.
+// Builds a Graph: numbers values, applies the shape rules of ops, and notes the module in which each node was made.
 import { callSite, ShapeError } from '../base/errors.ts';
 import { checkSize, showType, type TensorType } from '../base/shape.ts';
 import type { TypedArray } from '../base/dtype.ts';
@@ -15,11 +15,11 @@ export class GraphBuilder implements Builder {
   readonly inputs: GraphInput[] = [];
   readonly outputs: { name: string; value: number }[] = [];
   readonly updates: Update[] = [];
-  /** Where nodes made from here on belong: a module path. */
+  /** Module path of the nodes that are made from here on. */
   scope = '';
-  /** What nodes made from here on belong to: a part of the graph that is computed again. */
+  /** The recomputed part to which the nodes made from here on belong, if any. */
   recompute: Node['recompute'];
-  /** Node.late of nodes made from here on. */
+  /** Node.notBefore of the nodes that are made from here on. */
   notBefore: number | undefined;
   #parts = 0;
 
@@ -27,10 +27,10 @@ export class GraphBuilder implements Builder {
     this.ops = ops;
   }
 
-  /** A builder that goes on where a graph ends; the graph itself stays as it is. */
+  /** A builder that continues a graph. The graph itself does not change. */
   static resume(graph: Graph, ops: OpTable): GraphBuilder {
     const b = new GraphBuilder(ops);
-    // One by one: a call takes no more arguments than its stack has room for, and a deep model has more values.
+    // One push for each type: `push(...types)` would overflow the stack for a deep model.
     for (const type of graph.types) b.types.push(type);
     for (const node of graph.nodes) b.nodes.push(node);
     for (const input of graph.inputs) b.inputs.push(input);
@@ -77,9 +77,9 @@ export class GraphBuilder implements Builder {
   }
 
   /**
-   * What `make` computes from values made before is not kept for gradients, but computed again. The dimensions of its
-   * results are made before, too (where gradients are differentiated again, those of all its values: a copy has
-   * dimensions of its own). Parts may lie within parts.
+   * The values that `make` computes are not kept for gradients, but recomputed. The dimensions of its results are
+   * computed before and kept; where gradients are differentiated again, those of all its values are kept, since a copy
+   * has dimensions of its own. Recomputed parts may contain others.
    */
   recomputed<T>(make: () => T, time = 0): T {
     const outer = this.recompute;
@@ -98,22 +98,22 @@ export class GraphBuilder implements Builder {
 
   input(kind: GraphInput['kind'], name: string, type: TensorType, data?: TypedArray): Tensor {
     if (this.inputs.some((i) => i.kind === kind && i.name === name))
-      throw new Error(`two ${kind} values are named ` + `${name}`);
-    // A caller may hand over a host tensor, data and all, and write into its shape later.
+      throw new Error(`two ${kind} values are named ${name}`);
+    // The caller may pass a host tensor, with data, and change its shape later.
     const made = this.#value(checkSize(`${kind} ${name}`, { dtype: type.dtype, shape: [...type.shape] }));
     this.inputs.push({ value: made.id, name, kind, ...(data && { data }) });
     return made;
   }
 
-  /** Ids of another graph's tensors mean something else here. */
+  /** The same id means another tensor in another graph. */
   #own(what: string, tensor: Tensor): void {
     if (!((tensor as unknown) instanceof Tensor))
       throw new ShapeError(
-        `${what}: takes tensors of a model that is ` + `traced, got ${typeof tensor}`,
+        `${what}: takes tensors of a model that is traced, got ${typeof tensor}`,
         "ops are for a model's forward(x)",
       );
     if (tensor.builder !== this)
-      throw new ShapeError(`${what}: a tensor belongs to another trace`, 'do not keep ' + 'tensors between traces');
+      throw new ShapeError(`${what}: a tensor belongs to another trace`, 'do not keep tensors between traces');
   }
 
   output(name: string, tensor: Tensor): void {
@@ -135,7 +135,7 @@ export class GraphBuilder implements Builder {
   }
 }
 
-/** Lists belong to the caller, who may write into them later. */
+/** Copies lists: the caller may change them later. */
 function ownAttrs(attrs: Attrs): Attrs {
   return Object.values(attrs).some((value) => Array.isArray(value))
     ? Object.fromEntries(

@@ -1,15 +1,16 @@
-// The Graph: tensor operations in single assignment form. Values are numbered; a node reads values and makes values;
-// nodes stand in an order in which every value is made before it is read. Plain data: stages take one and give another.
+// The Graph: tensor operations in single assignment form. Values are numbered. A node reads values and makes values;
+// nodes are in an order in which every value is made before it is read. Plain data: each stage of the compiler takes a
+// graph and gives a new one.
 import type { TensorType } from '../base/shape.ts';
 import type { TypedArray } from '../base/dtype.ts';
 
 export type ValueId = number;
 
-/** What an op needs to know beside its inputs. Plain JSON. */
+/** The settings of an op, beside its inputs. Plain JSON. */
 export type Attrs = Readonly<Record<string, AttrValue | undefined>>;
 export type AttrValue = number | string | boolean | readonly number[];
 
-/** Attributes as text; JSON would make NaN, infinities and -0 look alike. */
+/** Attributes as text. JSON is not used: it writes NaN and infinities as null, and -0 as 0. */
 export function attrsText(attrs: Attrs): string {
   const show = (v: unknown): string => (typeof v === 'number' ? (Object.is(v, -0) ? '-0' : `${v}`) : JSON.stringify(v));
   return `{${Object.keys(attrs)
@@ -19,9 +20,9 @@ export function attrsText(attrs: Attrs): string {
 }
 
 /**
- * Nodes of one part are computed again, together, where gradients need their results, which need not be kept. `time`: 0
- * for those written first; for copies, which time of taking gradients made them. `within`: the part that this one is a
- * part of.
+ * Marks the nodes of one part of the model whose results are not kept for gradients: the part is recomputed as a whole
+ * where gradients need its results. `time`: 0 for the original nodes; for copies, the number of the differentiation
+ * that made them. `within`: the part that contains this one.
  */
 export interface Recompute {
   readonly part: number;
@@ -34,16 +35,19 @@ export interface Node {
   readonly inputs: readonly ValueId[];
   readonly outputs: readonly ValueId[];
   readonly attrs: Attrs;
-  /** Module path and pass, e.g. 'blocks.0.moe' or 'blocks.0.moe:grad': for people. */
+  /** Module path and pass, e.g. 'blocks.0.moe' or 'blocks.0.moe:grad', for messages and profiles. */
   readonly scope: string;
   readonly recompute?: Recompute;
-  /** Nodes with one number are computed after all that stand before the first of them, though they may not need it. */
+  /**
+   * Nodes with the same number run after everything that stands before the first of them, even if they do not depend on
+   * it.
+   */
   readonly notBefore?: number;
 }
 
 /**
- * input: given at each run. state: lives in the executor under its name, shared by all programs. constant: data of the
- * graph.
+ * input: given at each run. state: kept by the executor under its name and shared by all programs. constant: data of
+ * the graph.
  */
 export interface GraphInput {
   readonly value: ValueId;
@@ -53,7 +57,8 @@ export interface GraphInput {
 }
 
 /**
- * After the run, state `state` (an input value of kind 'state') holds `value`; only if the int32 scalar `unless` is 0.
+ * After the run, the state `state` (an input of kind 'state') holds `value`. If the int32 scalar `unless` is not 0, the
+ * update is skipped.
  */
 export interface Update {
   readonly state: ValueId;
@@ -76,7 +81,7 @@ export function producers(graph: Graph): (Node | undefined)[] {
   return made;
 }
 
-/** Values that dimensions of `type` refer to: they are inputs of every node that makes or reads it. */
+/** The values that count rows in `type`. They are inputs of every node that makes or reads a value of this type. */
 export function dimValues(type: TensorType): ValueId[] {
   return type.shape.flatMap((d) => (typeof d === 'number' ? [] : [d.kind === 'bounded' ? d.count : d.offsets]));
 }

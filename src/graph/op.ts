@@ -1,6 +1,6 @@
-// What an op is: one record with its shape rule, its gradient, its lowering to the kernel language and a plain slow
-// reference. An op is one file in ops/ and one row in a table (ops/elementwise/index.ts, ops/index.ts for others); devices
-// and conformance tests follow.
+// An op is one record: its shape rule, its gradient, its lowering to the kernel language, and a plain slow reference. To
+// add an op, write one file in ops/ and one row in a table (ops/elementwise/index.ts; ops/index.ts for the others).
+// Devices and conformance tests use the record.
 import type { Dim, TensorType } from '../base/shape.ts';
 import type { Expr, Exprs } from '../kernel/expr.ts';
 import type { Extent, Local, Stmt } from '../kernel/kernel.ts';
@@ -9,8 +9,8 @@ import type { OpName } from './op-attrs.ts';
 import type { Tensor } from './tensor.ts';
 
 /**
- * Dtypes of an input: float32 and float64; those and integers; all that is computed; also the 16-bit floats, which are
- * only moved.
+ * Dtypes that an input may have. floats: float32, float64. numbers: floats and integers. any: all that kernels compute
+ * in. stored: any, and the 16-bit floats, which are only moved.
  */
 export type Takes = 'floats' | 'numbers' | 'any' | 'stored';
 
@@ -22,45 +22,41 @@ export interface Smooth {
 }
 
 export interface Op<A extends Attrs = Attrs> {
-  /** A comment beside it says in one line what comes out, in terms of what goes in. */
+  /** By convention, the line above says what comes out, in terms of what goes in. */
   readonly name: OpName;
-  /** What its inputs may be, in order; `any` where nothing is said. */
+  /** What each input may be, in order; `any` where nothing is said. */
   readonly takes?: readonly Takes[];
   /**
-   * Of an op that computes each element by itself: its number of inputs, how many of the first ones are bools, and where
-   * it has a gradient.
+   * For an elementwise op: the number of its inputs, how many of the first ones are bools, and where it has a gradient.
    */
   readonly elementwise?: { readonly arity: number; readonly bools: number; readonly smooth: Smooth };
-  /** Inputs of which only the type matters. */
+  /** Inputs of which the op reads only the type, not the elements. */
   readonly unread?: readonly number[];
   /**
-   * The input (if it is given) in whose memory the first result is made: nobody else reads it. Kernels see the result
-   * alone, as a buffer that holds what they begin with. A list: of the first results, one each.
+   * The input in whose memory the first result is written, if that input is given: the op must be its only reader. The
+   * kernel has one buffer for both, with access 'update'. A list: one input for each of the first results.
    */
   readonly inPlaceOf?: number | readonly number[];
   /**
-   * Its int32 results never exceed the bound of a dimension whose rows they count, by construction: kernels may trust
+   * By construction, its int32 results never exceed the bound of the dimension whose rows they count: kernels may trust
    * them.
    */
   readonly countsAreInBounds?: boolean;
-  /** Its attributes say how many rows there may be, and nothing of what is computed. */
+  /** Its attributes only bound numbers of rows, and do not change what is computed. */
   readonly attrsOnlySizeDims?: boolean;
-  /**
-   * Types of the outputs; throws ShapeError. `ids` are the inputs' values, for dimensions that refer to one (counts,
-   * offsets).
-   */
+  /** Types of the outputs; throws ShapeError. `ids`: the input values, for dimensions whose rows an input counts. */
   infer(inputs: readonly TensorType[], attrs: A, ids: readonly ValueId[]): TensorType[];
   /**
-   * Gradients to the inputs (null: none flows) from those to the outputs (null where nothing reads that output).
-   * Absent: not differentiable; to ask for a gradient through a float result of it is an error.
+   * Gradients of the inputs (null: none) from the gradients of the outputs (null where nothing reads that output). If
+   * it is absent, the op is not differentiable: to ask for a gradient through a float result of it is an error.
    */
   grad?(call: GradCall<A>): (Tensor | null)[];
-  /** Where a float result has no gradient: why, and what to use instead. */
+  /** For an op without `grad`: why there is no gradient, and what to use instead. */
   readonly noGrad?: string;
   readonly lower: Lowering<A>;
   /**
-   * Float64 arrays in, float64 arrays out (integers and bools as their values); `types` have counts resolved to
-   * run-time sizes in `rows`, see RefCall.
+   * Computes the outputs in plain loops, as a reference for tests: float64 arrays in and out, with integers and bools
+   * as numbers.
    */
   reference(call: RefCall<A>): Float64Array[];
 }
@@ -70,11 +66,11 @@ export interface GradCall<A extends Attrs = Attrs> {
   readonly outputs: readonly Tensor[];
   readonly douts: readonly (Tensor | null)[];
   readonly attrs: A;
-  /** Whether each input needs a gradient: others may be left null. */
+  /** Whether each input needs a gradient; the others may be null. */
   readonly needs: readonly boolean[];
   /**
-   * The gradient to input i that the graph behind this node gives, to go on from: who takes it gives the whole of it
-   * back. alike: only what nodes of this op that were made with this one gave.
+   * The gradient of input i that was accumulated so far, from the nodes behind this one. The op that takes it must add
+   * to it and return the whole sum. alike: only what nodes of the same op, made together with this one, have added.
    */
   takeAccumulatedGrad(i: number, of?: 'all' | 'alike'): Tensor | null;
 }
@@ -85,8 +81,8 @@ export interface RefCall<A extends Attrs = Attrs> {
   readonly outTypes: readonly TensorType[];
   readonly attrs: A;
   /**
-   * How many outermost rows of a tensor of this type exist in this run (its size, or its count); rows beyond stay
-   * NaN/untouched.
+   * How many outermost rows of a tensor of this type exist in this run: its size or its count. Rows beyond are not
+   * read; in results they stay NaN.
    */
   rows(type: TensorType): number;
   /** Offsets of a segmented type, length segments + 1. */
@@ -101,33 +97,36 @@ export interface Reader {
 }
 
 export type Lowering<A extends Attrs = Attrs> =
-  /** Output element at a multi-index as an expression of input elements. May contain reductions (row operations). */
+  /**
+   * Gives an output element at a multi-index as an expression of input elements. It may contain reductions (row
+   * operations).
+   */
   | {
       readonly kind: 'map';
       readonly weight?: number;
-      /** For ops that reduce: how often they go over the elements of their input. */
+      /** For ops that reduce: how many times they read each element of their input. */
       readonly passes?: number;
-      /** It reads a part of its input, others of its kind the other parts. */
+      /** The op reads a part of its input; other nodes of the same op read the other parts. */
       readonly readsDisjointSlice?: boolean;
-      /** It reads each element of its input once, however large its result is. */
+      /** The op reads each element of its input once, however large its result is. */
       readonly once?: boolean;
-      /** Its result is written to memory, also where computing it again at each reader looks cheaper. */
+      /** Whether the result is written to memory even where recomputing it at each reader looks cheaper. */
       stored?(attrs: A, output: number): boolean;
       at(call: MapCall<A>, index: readonly Expr[], output: number): Expr;
       /**
-       * The same by row-major linear index, where the op reads all its (equally large) inputs at that index; null where
-       * it does not.
+       * The element at a row-major linear index, for ops that read all their (equally large) inputs at that same index;
+       * null for attributes with which the op does not.
        */
       linear?(call: MapCall<A>, linear: Expr, output: number): Expr | null;
     }
   /**
-   * Sum of products; what the epilogue stores is decided when kernels are fused. `stored`: each element of an input
-   * enters many products, so that inputs are never computed while they are packed.
+   * A sum of products. `stored`: each element of an input enters many products, so that inputs are never computed while
+   * they are packed, but stored before.
    */
   | { readonly kind: 'matmul'; readonly stored?: boolean; build(call: MatmulCall<A>): MatmulSpec }
   /**
-   * Loops of its own, over materialised inputs and outputs. `update`: it also reads what it has stored. `strided`:
-   * inputs that may be parts of what is stored, which it finds by `from` alone.
+   * Loops that the op writes itself, over stored inputs and outputs. `update`: the kernel also reads what it has
+   * stored. `strided`: inputs that may be parts of a stored value; the op must find their elements by `from`.
    */
   | {
       readonly kind: 'loops';
@@ -141,20 +140,18 @@ export interface MapCall<A extends Attrs = Attrs> {
   readonly inputs: readonly Reader[];
   readonly outTypes: readonly TensorType[];
   readonly attrs: A;
-  /** Extent of a dimension of a type, as an expression: its size, or its count read at run time. */
+  /** The extent of a dimension of a type as an expression: its size, or its count, read at run time. */
   extent(type: TensorType, axis: number): Expr;
-  /**
-   * A run-time integer that is no part of the kernel's text, so that kernels which differ in it alone share their code.
-   */
+  /** A run-time integer. It is not in the kernel's text, so that kernels which differ only in it share their code. */
   int(name: string, value: number): Expr;
 }
 
 export interface MatmulCall<A extends Attrs = Attrs> extends MapCall<A> {
-  /** A dimension's size as a matmul takes it: the number, or where the counts or offsets are. */
+  /** The size of a dimension as a matmul takes it: a number, or the buffer of its count or offsets. */
   size(dim: Dim): Extent;
-  /** The same for all segments together, times a fixed number: rows of a dimension that is merged with fixed ones. */
+  /** The rows of all segments together, times a fixed number: for a dimension that is merged with fixed ones. */
   all(dim: Dim, times: number): Extent;
-  /** First row of segment `z` of a segmented dimension, int32. */
+  /** The first row of segment `z` of a segmented dimension, int32. */
   offset(dim: Dim, z: Expr): Expr;
 }
 
@@ -165,12 +162,12 @@ export interface MatmulSpec {
   readonly depth: Extent;
   a(z: Expr, i: Expr, k: Expr): Expr;
   b(z: Expr, k: Expr, j: Expr): Expr;
-  /** Multi-index of the output that (z, i, j) is. */
+  /** The multi-index of the output element (z, i, j). */
   index(z: Expr, i: Expr, j: Expr): Expr[];
 }
 
 /**
- * Where a value lies for loops: element `index` of it is element at(index) of a buffer, with constant steps along each
+ * Where a value lies for loops: its element `index` is element at(index) of a buffer, with constant steps along each
  * axis.
  */
 export interface Place {
@@ -183,12 +180,12 @@ export interface LoopCall<A extends Attrs = Attrs> {
   readonly e: Exprs;
   readonly inTypes: readonly TensorType[];
   readonly outTypes: readonly TensorType[];
-  /** Buffers of the inputs (-1 for those that the op does not read) and of the outputs. */
+  /** Buffers of the inputs (-1 for an input that the op does not read) and of the outputs. */
   readonly inputs: readonly number[];
   readonly outputs: readonly number[];
   /**
-   * The same with how to find an element, for inputs that may be parts of what is stored (Lowering's `strided`) and for
-   * outputs.
+   * Where the elements of inputs and outputs lie: for inputs that may be parts of a stored value (Lowering's
+   * `strided`).
    */
   readonly from: readonly Place[];
   readonly to: readonly Place[];
@@ -210,13 +207,13 @@ export interface LoopWriter {
   vector(extent: Expr | number, body: (index: Expr) => Stmt[]): Stmt;
   when(condition: Expr, body: Stmt[]): Stmt;
   load(buffer: number, index: Expr): Expr;
-  /** An int32 element as an index. */
+  /** An int32 element of a buffer, as an index. */
   loadIndex(buffer: number, index: Expr): Expr;
   store(buffer: number, index: Expr, value: Expr): Stmt;
-  /** In-order sum or max over a range in 16 lanes (DESIGN section 2), into a fresh scalar. */
+  /** A sum or maximum over a range, in 16 lanes (DESIGN section 2), into a new scalar. */
   reduce(op: 'sum' | 'max', extent: Expr | number, value: (index: Expr) => Expr): { readonly stmt: Stmt; get(): Expr };
   extent(type: TensorType, axis: number): Expr;
-  /** A run-time integer that is no part of the kernel's text. */
+  /** A run-time integer, which is not in the kernel's text. */
   int(value: number): Expr;
 }
 

@@ -12,6 +12,6 @@ export function printGraph(graph: Graph): string {
   }
   for (const o of graph.outputs) lines.push(`output "${o.name}" = %${o.value}`);
   for (const u of graph.updates)
-    lines.push(`update %${u.state} <- ` + `%${u.value}${u.unless === null ? '' : ` unless %${u.unless}`}`);
+    lines.push(`update %${u.state} <- %${u.value}${u.unless === null ? '' : ` unless %${u.unless}`}`);
   return lines.join('\n');
 }

@@ -1,6 +1,6 @@
-// A graph with other sizes: the same nodes, a few attributes and constants changed, every type following anew from the
-// ops' rules. What tracing the model again would give, where what changed decides nothing but how many rows there are,
-// in a fraction of the time.
+// Gives a graph other sizes: the nodes stay, a few attributes and constants change, and the types follow from the shape
+// rules of ops. The result is the graph that tracing the model again would give, if the change decides only numbers of
+// rows. It takes a fraction of the time.
 import type { TypedArray } from '../base/dtype.ts';
 import { ShapeError } from '../base/errors.ts';
 import { boundOf, showType, type TensorType } from '../base/shape.ts';
@@ -8,15 +8,15 @@ import type { OpTable } from './builder.ts';
 import type { Attrs, Graph, Node, ValueId } from './graph.ts';
 
 export interface Edits {
-  /** New attributes, of nodes whose ops run loops of their own, or have attributes that are sizes alone. */
+  /** New attributes of nodes: of ops with loops of their own, or of ops whose attributes are only sizes. */
   readonly attrs: ReadonlyMap<Node, Attrs>;
   /** New data of constants. */
   readonly data: ReadonlyMap<ValueId, TypedArray>;
 }
 
 /**
- * Types that stay as they are stay the same objects. Throws ShapeError where the sizes do not fit, or a node that they
- * reach names an old one.
+ * Types that do not change stay the same objects. Throws ShapeError where the sizes do not fit, or where an attribute
+ * of a node holds an old size.
  */
 export function retype(graph: Graph, ops: OpTable, { attrs, data }: Edits): Graph {
   const types = [...graph.types],
@@ -28,7 +28,7 @@ export function retype(graph: Graph, ops: OpTable, { attrs, data }: Edits): Grap
       own = edited ? { ...node, attrs: edited } : node;
     if (edited && op?.lower.kind !== 'loops' && op?.attrsOnlySizeDims !== true)
       throw new ShapeError(
-        `${node.op}: ` + `only attributes of ops with loops of their own, or that are sizes, can be changed`,
+        `${node.op}: attributes can change only if they are sizes, or if the op has loops of its own`,
       );
     if (!op || (!edited && !node.inputs.some(changed))) return node;
     op.infer(
@@ -45,12 +45,12 @@ export function retype(graph: Graph, ops: OpTable, { attrs, data }: Edits): Grap
       old.add(boundOf(before.shape[0]));
     });
     if (!edited && names(node, old))
-      throw new ShapeError(`${node.op} names an old size: ` + `${JSON.stringify(node.attrs)}`);
+      throw new ShapeError(`an attribute of ${node.op} holds an old size: ${JSON.stringify(node.attrs)}`);
     return own;
   });
   for (const { state, value } of graph.updates)
     if (changed(state) || changed(value))
-      throw new ShapeError(`a state ` + `of another size: ${showType(types[value])}`);
+      throw new ShapeError(`the size of a state would change: ${showType(types[value])}`);
   return {
     ...graph,
     types,
@@ -61,7 +61,7 @@ export function retype(graph: Graph, ops: OpTable, { attrs, data }: Edits): Grap
     }),
   };
 
-  /** Whether an attribute holds one of these sizes, and not because a dimension that stays has it. */
+  /** Whether an attribute holds one of these sizes, other than as the size of a dimension that does not change. */
   function names(node: Node, sizes: ReadonlySet<number>): boolean {
     const trailing = new Set([...node.inputs, ...node.outputs].flatMap((v) => types[v].shape.slice(1).map(boundOf)));
     return Object.values(node.attrs)

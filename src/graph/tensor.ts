@@ -5,7 +5,7 @@ import { showType, type Dim, type TensorType } from '../base/shape.ts';
 import type { Attrs, ValueId } from './graph.ts';
 import type { AttrsOf, OpName } from './op-attrs.ts';
 
-/** What a Tensor knows of the graph it belongs to. */
+/** What a Tensor knows of its graph. */
 export interface Builder {
   emit(op: string, inputs: readonly Tensor[], attrs?: Attrs): Tensor[];
   tensor(id: ValueId): Tensor;
@@ -31,13 +31,13 @@ export class Tensor<B extends Builder = Builder> {
   }
 }
 
-/** Throws for an operand that is no tensor: of ops that look at it before it is part of a graph. */
+/** Throws if an operand is no tensor, for ops that read an operand's type before they add a node. */
 export function checkTensors(op: string, ...given: readonly unknown[]): void {
   const bad = given.find((x) => !(x instanceof Tensor));
   if (bad !== undefined || given.includes(undefined)) builderOf(op, bad);
 }
 
-/** Applies an op by name to tensors of one graph; returns its outputs. */
+/** Adds a node of the op `op` to the graph of its inputs; gives its outputs. */
 export function emit<N extends OpName>(op: N, inputs: readonly Tensor[], ...[attrs]: AttrsOf<N>): Tensor[] {
   return builderOf(op, inputs[0]).emit(op, inputs, attrs);
 }
@@ -46,11 +46,11 @@ function builderOf(op: string, tensor: unknown): Builder {
   if (tensor instanceof Tensor) return tensor.builder as Builder;
   throw new UserError(
     `ops.${op} takes tensors of a model that is traced, not values of the host`,
-    'ops are for a ' + "model's forward(x); compile(model, ...) runs it on values",
+    `ops are for a model's forward(x); compile(model, ...) runs it on values`,
   );
 }
 
-/** The same for ops with one output. */
+/** The same for an op with one output. */
 export const emit1 = <N extends OpName>(op: N, inputs: readonly Tensor[], ...attrs: AttrsOf<N>): Tensor =>
   emit(op, inputs, ...attrs)[0];
 
@@ -58,5 +58,5 @@ export const emit1 = <N extends OpName>(op: N, inputs: readonly Tensor[], ...att
 export const scalar = (like: Tensor, value: number, dtype: DType = like.dtype): Tensor =>
   builderOf('constant', like).emit('constant', [], { value, dtype, shape: [] })[0];
 
-/** A number becomes a scalar of the tensor's dtype. */
+/** The tensor, or the number as a scalar of the dtype of `like`. */
 export const lift = (like: Tensor, x: Tensor | number): Tensor => (typeof x === 'number' ? scalar(like, x) : x);

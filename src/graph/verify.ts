@@ -1,14 +1,14 @@
-// Checks a Graph: values are made once and before they are read, types follow from the ops' shape rules, dimensions
-// refer to int32 values that exist, updates fit their states. Run after every pass.
+// Checks a Graph: every value is made once, before it is read; types follow from the shape rules; dimensions refer to
+// int32 values that exist; updates fit their states.
 import { VerifyError } from '../base/errors.ts';
 import { isDynamic, sameShape, showType } from '../base/shape.ts';
 import { dimValues, type Graph } from './graph.ts';
 import type { OpTable } from './builder.ts';
 
 /**
- * Runs stages one after the other and verifies what comes out: graphs are compiled while steps run, and one look costs
- * as much as a pass. Where it is wrong, or a stage throws, every stage is verified, and the error names the first that
- * went wrong.
+ * Runs stages one after the other and verifies the last result only: graphs are compiled while training runs, and one
+ * check costs as much as a pass. If the result is wrong, or a stage throws, the stages run again, each verified, so
+ * that the error names the first that failed.
  */
 export function verifyStages(
   graph: Graph,
@@ -49,7 +49,7 @@ export function verifyGraph(graph: Graph, ops: OpTable, stage: string): Graph {
       node.inputs,
     );
     if (types.length !== node.outputs.length)
-      fail(`${node.op} makes ${types.length} values, not ` + `${node.outputs.length}`);
+      fail(`${node.op} makes ${types.length} values, not ${node.outputs.length}`);
     node.outputs.forEach((v, i) => {
       define(v, node.op);
       const got = graph.types[v];
@@ -58,22 +58,22 @@ export function verifyGraph(graph: Graph, ops: OpTable, stage: string): Graph {
       }
     });
   }
-  // An input is there from the start; what counts its rows may be computed.
+  // An input exists from the start, but the count of its rows may be computed by a node.
   for (const i of graph.inputs)
     for (const d of dimValues(graph.types[i.value]))
-      if (!made.has(d)) fail(`${i.name}: ` + `its dimension reads %${d}, which is never made`);
+      if (!made.has(d)) fail(`${i.name}: its dimension reads %${d}, which is never made`);
   for (const { name, value } of graph.outputs) if (!made.has(value)) fail(`output ${name} is never made`);
   const states = new Set(graph.inputs.filter((i) => i.kind === 'state').map((i) => i.value));
   const updated = new Set<number>();
   for (const { state, value, unless } of graph.updates) {
-    if (!states.has(state)) fail(`%${state} is updated but no state`);
+    if (!states.has(state)) fail(`%${state} is updated but is no state`);
     if (updated.has(state)) fail(`%${state} is updated twice`);
     updated.add(state);
     const [s, v] = [graph.types[state], graph.types[value]];
     if (!made.has(value) || s.dtype !== v.dtype || !sameShape(s.shape, v.shape))
-      fail(`update of %${state} does not ` + `fit ${showType(s)}`);
+      fail(`update of %${state} does not fit ${showType(s)}`);
     if (unless !== null && (!made.has(unless) || graph.types[unless].dtype !== 'int32'))
-      fail('an update is guarded ' + 'by no int32 value');
+      fail('the guard of an update is no int32 value');
   }
   return graph;
 }

@@ -43,10 +43,10 @@ export const BINARY = [
 export type UnaryOp = (typeof UNARY)[number];
 export type BinaryOp = (typeof BINARY)[number];
 /**
- * round is to the nearest whole number, halves to the even one; fma(a, b, c) = a*b + c rounded once; select(c, a, b);
- * cast; threefry(k0, k1, c0, c1) = first output word. Integers are added, subtracted and multiplied modulo 2^32; div
- * truncates towards zero, by 0 it is 0. pow is of float64 alone. Values of 16-bit floats are their bits, which are only
- * selected, stored and cast.
+ * round: to the nearest whole number, halves to the even one. fma(a, b, c): a * b + c, rounded once. select(c, a, b): c
+ * ? a : b. threefry(k0, k1, c0, c1): the first output word. Integers are added, subtracted and multiplied modulo 2^32;
+ * div truncates towards zero, and gives 0 for a division by 0. pow: float64 only. Values of 16-bit floats are their
+ * bits, which are only selected, stored and cast.
  */
 export type ScalarOp = UnaryOp | BinaryOp | 'fma' | 'select' | 'cast' | 'threefry';
 export type ReduceOp = 'sum' | 'max';
@@ -69,7 +69,9 @@ export interface OpExpr {
 export type Expr =
   | Var
   | { readonly k: 'const'; readonly id: number; readonly dtype: Scalar; readonly value: number }
-  /** The kernel's run-time integer number `slot` (a bound, a random key): never a literal of its text. */
+  /**
+   * The kernel's run-time integer number `slot` (a bound, a random key). Its value is not part of the kernel's text.
+   */
   | { readonly k: 'int'; readonly id: number; readonly dtype: 'index'; readonly slot: number }
   | { readonly k: 'load'; readonly id: number; readonly dtype: Scalar; readonly buffer: number; readonly index: Expr }
   /** constant + sum of coefficient * term, terms sorted by id. */
@@ -82,8 +84,8 @@ export type Expr =
     }
   | OpExpr
   /**
-   * Over 0..extent of `body`, in the order of DESIGN section 2: `lanes` (16 partial results) or `serial` (one), chunks
-   * of 4096.
+   * Reduces `body` over `index` from 0 to `extent` - 1, in the order of DESIGN section 2: 'lanes' (16 partial results)
+   * or 'serial' (one), in chunks of 4096.
    */
   | {
       readonly k: 'reduce';
@@ -111,8 +113,8 @@ export type ReduceOrder = 'lanes' | 'serial';
 type Draft<T> = T extends { id: number } ? Omit<T, 'id'> : never;
 
 /**
- * Makes expressions for one kernel. Ids number them in order of creation, so the same construction gives the same
- * kernel text.
+ * Makes the expressions of one kernel. Ids number them in the order in which they are made, so that the same
+ * construction always gives the same kernel text.
  */
 export class Exprs {
   readonly #table = new Map<string, Expr>();
@@ -165,10 +167,10 @@ export class Exprs {
     return known ?? this.#intern(`${op}(${args.map((a) => a.id).join()}):${dtype}`, { k: 'op', dtype, op, args });
   }
 
-  /** What follows from constant conditions and from the ranges of indices. */
+  /** Simplifies an operation where constants or the ranges of indices give its result; null where they do not. */
   #fold(op: ScalarOp, args: readonly Expr[]): Expr | null {
     const [a, b, c] = args;
-    // x / d < n is x < n d, and n <= x / d is n d <= x: x itself is easier to know.
+    // x / d < n is x < n d, and n <= x / d is n d <= x: more is known of the range of x than of that of x / d.
     const [left, right] = op === 'lt' ? [a, b] : [b, a];
     if (
       (op === 'lt' || op === 'le') &&
@@ -210,7 +212,7 @@ export class Exprs {
     }
   }
 
-  /** Variables of reductions are named by nesting depth, so equal reductions are one expression. */
+  /** The variable of a reduction is named by its nesting depth, so that equal reductions are one expression. */
   reduce(op: ReduceOp, order: ReduceOrder, extent: Expr | number, body: (index: Expr) => Expr): Expr {
     const ext = typeof extent === 'number' ? this.index(extent) : extent;
     const index = this.#var(`r${this.#depth}`, maxOf(ext) - 1);
@@ -232,7 +234,7 @@ export class Exprs {
     });
   }
 
-  // ---- index arithmetic, kept linear ----
+  // ---- arithmetic on indices, kept in linear form ----
 
   linear(constant: number, terms: readonly Term[]): Expr {
     const sum = new Map<Expr, number>();
@@ -272,7 +274,8 @@ export class Exprs {
   }
 
   /**
-   * Floor division of a non-negative index by a constant; 0 where there is nothing to divide (a dimension of size 0).
+   * Floor division of a non-negative index by a constant. Division by 0 gives 0: it occurs only for a dimension of size
+   * 0.
    */
   div(a: Expr, d: number): Expr {
     if (!(d > 0)) return this.index(0);
@@ -297,8 +300,7 @@ export class Exprs {
   }
 
   /**
-   * a = size * quotient + small with small < size and size a divisor of d: dividing a by d is dividing the quotient by
-   * d / size.
+   * Writes a as size * quotient + small, where small < size and size divides d: then a / d is quotient / (d / size).
    */
   #unit(a: Expr, d: number): { size: number; quotient: Expr; small: Expr } | null {
     if (a.k !== 'linear') return null;
@@ -310,7 +312,10 @@ export class Exprs {
     return null;
   }
 
-  /** a = d * whole + small with small < d, where the terms show it; else `rest` is what remains to be divided. */
+  /**
+   * Writes a as d * whole + small + rest, where the terms of a show that small < d. `rest` is what remains to be
+   * divided; null if nothing does.
+   */
   #split(a: Expr, d: number): { whole: Expr; small: Expr; rest: Expr | null } {
     const [constant, terms] =
       a.k === 'linear' ? [a.constant, a.terms] : a.k === 'const' ? [a.value, []] : [0, [[1, a] as Term]];
@@ -328,9 +333,7 @@ export class Exprs {
 
 const gcd = (a: number, b: number): number => (b === 0 ? Math.abs(a) : gcd(b, a % b));
 
-/**
- * n d (x / d) + n (x mod d) is n x; x itself may be a quotient: what is left when that is joined may be joined again.
- */
+/** Replaces n d (x / d) + n (x mod d) by n x. x may be a quotient itself, so that the result may be joined again. */
 function rejoin(sum: Map<Expr, number>): void {
   for (let again = true; again;) {
     again = false;
@@ -352,7 +355,7 @@ function rejoin(sum: Map<Expr, number>): void {
   }
 }
 
-/** Largest value that an index expression can take; Infinity if it is not known. */
+/** The largest value that an index expression can take; Infinity if it is not known. */
 export function maxOf(e: Expr): number {
   switch (e.k) {
     case 'const':
@@ -372,7 +375,7 @@ export function maxOf(e: Expr): number {
   }
 }
 
-/** Smallest value that an index expression can take; `opaque` is that of what is only known at run time. */
+/** The smallest value that an index expression can take; `opaque` stands for values that are only known at run time. */
 export function minOf(e: Expr, opaque = -Infinity): number {
   switch (e.k) {
     case 'const':
@@ -408,7 +411,7 @@ export function children(e: Expr): readonly Expr[] {
   }
 }
 
-/** Every expression below `roots` once, operands first. */
+/** All expressions below `roots`, each once, operands first. */
 export function postorder(roots: readonly Expr[]): Expr[] {
   const seen = new Set<Expr>(),
     order: Expr[] = [];

@@ -1,10 +1,10 @@
-// What of a buffer a grouped product touches for one of its groups. Two such products that touch, of all they share,
-// only parts of the same group, can be computed group by group, one after the other, instead of one as a whole and then
-// the other.
+// Which part of a buffer a grouped product reads or writes for one of its groups. If two such products use, of every
+// buffer that they share, only the part of the same group, they can run group by group: both for the first group, then
+// both for the next, instead of one product as a whole after the other.
 import { maxOf, minOf, postorder, type Expr } from './expr.ts';
 import type { Kernel, MatmulKernel, Stmt } from './kernel.ts';
 
-/** The groups of a product whose rows or depth lie between offsets; `offsets` is the number of that buffer. */
+/** The number of groups of a product whose rows or depth lie between offsets, and the buffer of these offsets. */
 export function groupsOf(k: Kernel): { readonly groups: number; readonly offsets: number } | null {
   if (k.form !== 'matmul') return null;
   const ragged = raggedOf(k);
@@ -17,8 +17,8 @@ function raggedOf({ m, depth, i, k }: MatmulKernel): { readonly offsets: number;
 }
 
 /**
- * How a buffer is shared among groups: 'rows W': group z touches rows offsets[z]..offsets[z+1] of W elements; 'part S':
- * elements z S to (z+1) S. null: not known to be either.
+ * The part of a buffer that group z uses. 'rows W': rows offsets[z] to offsets[z + 1] of W elements. 'part S': elements
+ * z S to (z + 1) S. null: neither, as far as is known.
  */
 export function shareOf(kernel: MatmulKernel, buffer: number): string | null {
   const ragged = raggedOf(kernel),
@@ -68,6 +68,6 @@ function shareAt(
   return starts > 0 && rows === starts && most < starts ? `rows ${starts}` : null;
 }
 
-/** offsets[z] */
+/** Whether e is offsets[z]. */
 const isStart = (e: Expr, offsets: number, z: Expr): boolean =>
   e.k === 'op' && e.op === 'cast' && e.args[0].k === 'load' && e.args[0].buffer === offsets && e.args[0].index === z;

@@ -1,22 +1,22 @@
-// A kernel: loops over scalar expressions (form 'loops'), or the one routine with a template of its own, matmul. Plain
-// data, no addresses, no bounds: two layers with the same shapes share one kernel.
+// A kernel: loops over scalar expressions (form 'loops'), or a matrix product (form 'matmul'), for which devices have
+// code of their own. Plain data without addresses and bounds: two layers with the same shapes share one kernel.
 import type { DType } from '../base/dtype.ts';
 import type { Expr, ReduceOp, Scalar, Var } from './expr.ts';
 
-/** A tensor in device memory. Storage type only: kernels compute in float32 (float64 for float64). */
+/** A tensor in device memory. `dtype` is that of memory: kernels compute in float32 (float64 for float64). */
 export interface Buffer {
   readonly dtype: DType;
   readonly access: 'read' | 'write' | 'update';
 }
 
-/** A scalar (length 0) or array of the kernel's own, private to a task. */
+/** A scalar (length 0) or an array that belongs to the kernel and is private to a task. */
 export interface Local {
   readonly dtype: Scalar;
   readonly length: number;
 }
 
 export type Stmt =
-  /** `vector`: iterations are independent and may run side by side in lanes. */
+  /** `vector`: iterations are independent and may run at the same time in the lanes of a vector. */
   | {
       readonly s: 'for';
       readonly index: Var;
@@ -28,7 +28,9 @@ export type Stmt =
   | { readonly s: 'set'; readonly local: number; readonly index: Expr | null; readonly value: Expr }
   | { readonly s: 'fill'; readonly local: number; readonly value: number }
   | { readonly s: 'store'; readonly buffer: number; readonly index: Expr; readonly value: Expr }
-  /** Reductions over one range in one pass: 16 interleaved partial results, chunks of 4096, joined in a fixed tree. */
+  /**
+   * Reductions over one range in one pass: 16 interleaved partial results in chunks of 4096, joined in a fixed order.
+   */
   | {
       readonly s: 'reduce';
       readonly index: Var;
@@ -38,7 +40,7 @@ export type Stmt =
     }
   | ProductStmt
   | TransposeStmt
-  /** The element will be read soon: devices that can bring it nearer meanwhile. It need not exist. */
+  /** The element will be read soon: a device may load it into its cache. The element need not exist. */
   | { readonly s: 'prefetch'; readonly buffer: number; readonly index: Expr };
 export interface ReduceTarget {
   readonly local: number;
@@ -47,8 +49,8 @@ export interface ReduceTarget {
 }
 
 /**
- * A reduction's `values` along a whole block of 16: with `index` the block's number they divide no index by what its
- * elements differ in.
+ * The `values` of a reduction for a whole block of 16 elements. `index` is the number of the block: in terms of it, no
+ * index is divided by something that differs between the elements of a block.
  */
 export interface Blocks {
   readonly index: Var;
@@ -56,10 +58,10 @@ export interface Blocks {
 }
 
 /**
- * A small product inside a kernel: to(r, l) becomes itself plus, over k ascending, a(r, k) * b(k, l), one fused
- * multiply-add at a time, for r < rows, k < depth, l < lanes. `plain` says it in other statements. A device with a
- * matrix core may run that instead, on `width` lanes, a multiple of 16 for which `to` and `b` have room (0: they do
- * not); they lie side by side in memory (columns: 1).
+ * A small matrix product inside a kernel: adds to to(r, l), for r < rows and l < lanes, the products a(r, k) * b(k, l)
+ * for k < depth, k ascending, one fused multiply-add at a time. `plain` says the same in other statements. A device
+ * with a matrix core may run that instead of `plain`, on `width` lanes: a multiple of 16 for which `to` and `b` have
+ * room, with their lanes side by side in memory (columns: 1). width 0: it may not.
  */
 export interface ProductStmt {
   readonly s: 'product';
@@ -74,9 +76,9 @@ export interface ProductStmt {
 }
 
 /**
- * Rows copied to columns: element (r, c) of `from` to element r + 16 c of an array, for r < rows <= 16, c < columns;
- * nobody looks at the other elements. `plain` says it in other statements; a device that has something better for it
- * may run that if `core` is true.
+ * Copies rows to columns: element (r, c) of `from` to element r + 16 c of an array, for r < rows <= 16 and c < columns.
+ * The other elements of the array are not read. `plain` says the same in other statements. If `core` is true, a device
+ * may run faster code instead.
  */
 export interface TransposeStmt {
   readonly s: 'turn';
@@ -88,7 +90,7 @@ export interface TransposeStmt {
   readonly plain: readonly Stmt[];
 }
 
-/** In an array of the kernel's own, or in a buffer: element (r, c) is at index at + r * rows + c * columns. */
+/** A matrix in a local array or in a buffer: element (r, c) is at index at + r * rows + c * columns. */
 export interface Matrix {
   readonly in: 'local' | 'buffer';
   readonly of: number;
@@ -100,11 +102,13 @@ export interface Matrix {
 interface KernelBase {
   readonly buffers: readonly Buffer[];
   readonly locals: readonly Local[];
-  /** How many run-time integers it takes. */
+  /** How many run-time integers the kernel takes. */
   readonly ints: number;
 }
 
-/** `grid` iterations run in parallel, `grain` of them to a task; each owns what it stores. */
+/**
+ * The iterations of `grid` run in parallel, `grain` of them in one task. No two iterations store to the same element.
+ */
 export interface LoopKernel extends KernelBase {
   readonly form: 'loops';
   readonly grid: { readonly index: Var; readonly extent: Expr; readonly grain: number; readonly vector: boolean };
@@ -112,24 +116,26 @@ export interface LoopKernel extends KernelBase {
 }
 
 /**
- * A size that is fixed; `times` what element `at` of an int32 buffer holds; or one per group, given by an int32[groups
- * + 1] buffer of offsets.
+ * A size: a fixed number; or `times` the number that element `at` of an int32 buffer holds; or one size per group, from
+ * an int32[groups + 1] buffer of offsets.
  */
 export type Extent =
   number | { readonly count: number; readonly at: number; readonly times: number } | { readonly offsets: number };
 
 /**
- * How an operand of a matmul is copied to where the matrix core reads it: `inner` is the variable of the inner loop. An
- * index with quotients and remainders of it has none along runs of `length`: there, with `index` = inner / length, the
- * element is `value`.
+ * How an operand of a matmul is copied to the place where the matrix core reads it. `inner` is the variable of the
+ * inner loop. If the operand's index divides it, runs of `length` elements need no division: in a run, with `index` =
+ * inner / length, the element is `value`.
  */
 export interface Packing {
   readonly inner: Var;
   readonly run: { readonly length: number; readonly index: Var; readonly value: Expr } | null;
 }
 
-/** sum(z,i,j) = over k ascending of a(z,i,k) * b(z,k,j), one FMA at a time; then `epilogue`. i and k count
- * within the group z. */
+/**
+ * sum(z, i, j) = a(z, i, k) * b(z, k, j) over k ascending, one fused multiply-add at a time; then `epilogue`. i and k
+ * count within group z.
+ */
 export interface MatmulKernel extends KernelBase {
   readonly form: 'matmul';
   readonly z: Var;
@@ -142,10 +148,10 @@ export interface MatmulKernel extends KernelBase {
   readonly depth: Extent;
   readonly a: Expr;
   readonly b: Expr;
-  /** For operands that are not read in place. */
+  /** For operands that are copied before the product (packed), not read in place. */
   readonly packA: Packing;
   readonly packB: Packing;
-  /** `row` runs once for each row of a tile, `element` for each element of it. */
+  /** `row` runs once for each row of a tile, `element` for each of its elements. */
   readonly epilogue: { readonly row: readonly Stmt[]; readonly element: readonly Stmt[] };
 }
 

@@ -1,17 +1,17 @@
-// Which way an operand of a matmul is copied: along the variable on which neighbouring elements lie next to each other
-// in memory, and, where its index divides that variable (a convolution's operand: tap and channel from one index), in
-// runs along which nothing is divided.
+// In which direction an operand of a matmul is copied. The inner loop goes along the variable on which neighbouring
+// elements lie next to each other in memory. Where the index divides that variable (a convolution: tap and channel are
+// computed from one index), the copy goes in runs inside which nothing is divided.
 import { postorder, type Exprs, type Expr, type Var } from './expr.ts';
 import type { Packing } from './kernel.ts';
 import { asSet, contiguous, dependsOn, strideOf, substitute } from './rewrite.ts';
 
-/** `usual` is the inner variable unless `other` is better. */
+/** `usual` is the inner variable unless `other` is cheaper. */
 export function packingOf(e: Exprs, value: Expr, usual: Var, other: Var): Packing {
   const [a, b] = [along(e, value, usual), along(e, value, other)];
   return b.cost < a.cost ? b.packing : a.packing;
 }
 
-/** The cost of an element, roughly, in cycles. */
+/** Cost of an element, roughly, in cycles. */
 const START = 12,
   APART = 0.6,
   DIVISION = 2;
@@ -30,8 +30,8 @@ function along(e: Exprs, value: Expr, inner: Var): { packing: Packing; cost: num
 }
 
 /**
- * The greatest length of runs that no quotient or remainder of (a multiple of) `v` breaks; null if there are none, or
- * it would be 1.
+ * The greatest length of runs of `v` inside which no quotient and no remainder needs a division; null if it would be 1,
+ * or if nothing is divided.
  */
 export function runLength(value: Expr, v: Var): number | null {
   let length = 0;
@@ -46,7 +46,7 @@ export function runLength(value: Expr, v: Var): number | null {
 export const runIndex = (e: Exprs, inner: Var, length: number): Var =>
   e.loop(Number.isFinite(inner.max) ? Math.floor(inner.max / length) + 1 : Infinity, 'u');
 
-/** `value` in runs of that length, with a variable for the number of the run. */
+/** `value` in runs of `length`, and a variable for the number of the run. */
 export function splitRuns(
   e: Exprs,
   value: Expr,
@@ -55,7 +55,8 @@ export function splitRuns(
   index = runIndex(e, inner, length),
 ): NonNullable<Packing['run']> {
   const at = e.loop(length, 'q');
-  // First with 0 <= at < length, so that what is known of its range counts; then in terms of `inner` again.
+  // The position inside a run gets a variable with the range 0 to length - 1, so that divisions simplify; then it is
+  // written in terms of `inner` again.
   const split = substitute(
     e,
     value,

@@ -1,5 +1,5 @@
-// Kernels as text: for people (`dynamoe inspect --stage kernels`) and as the structural key of a kernel (equal text,
-// same kernel).
+// Kernels as text. People read it (`dynamoe inspect --stage kernels`), and its hash is the key of a kernel: equal text
+// means equal code.
 import { children, postorder, type Expr } from './expr.ts';
 import type { Extent, Kernel, Matrix, Stmt } from './kernel.ts';
 
@@ -19,7 +19,7 @@ const INFIX: Readonly<Record<string, string>> = {
   shr: '>>>',
 };
 
-/** `names`: expressions that are already bound to a name. */
+/** `names`: expressions that have a name already. */
 export function printExpr(e: Expr, names: ReadonlyMap<Expr, string> = new Map()): string {
   const bound = names.get(e);
   if (bound !== undefined) return bound;
@@ -55,8 +55,8 @@ export function printExpr(e: Expr, names: ReadonlyMap<Expr, string> = new Map())
 const number = (v: number): string => (Object.is(v, -0) ? '-0' : `${v}`);
 
 /**
- * Prints expressions that occur more than once as `e = ...` lines first, so that the text stays as small as the
- * expression.
+ * Prints an expression that occurs more than once as `e = ...` first, so that the text does not grow with the number of
+ * uses.
  */
 function printShared(exprs: readonly Expr[], indent: string, render: (p: (e: Expr) => string) => string[]): string {
   const uses = new Map<Expr, number>();
@@ -89,7 +89,7 @@ function printStmt(s: Stmt, indent: string): string {
     case 'fill':
       return `${indent}t${s.local}[..] = ${s.value}`;
     case 'store':
-      return printShared([s.index, s.value], indent, (p) => [`b${s.buffer}[${p(s.index)}] = ` + `${p(s.value)}`]);
+      return printShared([s.index, s.value], indent, (p) => [`b${s.buffer}[${p(s.index)}] = ${p(s.value)}`]);
     case 'reduce':
       return printShared([s.extent, ...s.targets.map((t) => t.value)], indent, (p) =>
         s.targets.map((t) => `t${t.local} = ${t.op}(${s.index.name} < ${p(s.extent)}: ${p(t.value)})`),
@@ -104,7 +104,7 @@ function printStmt(s: Stmt, indent: string): string {
     case 'product':
       return `${printShared([s.rows, s.depth, s.to.at, s.a.at, s.b.at], indent, (p) => {
         const matrix = (m: Matrix): string =>
-          `${m.in === 'local' ? 't' : 'b'}${m.of}[${p(m.at)} + ${m.rows}, ` + `${m.columns}]`;
+          `${m.in === 'local' ? 't' : 'b'}${m.of}[${p(m.at)} + ${m.rows}, ${m.columns}]`;
         return [
           `${matrix(s.to)} += ${matrix(s.a)} * ${matrix(s.b)}, ${p(s.rows)} rows, ${s.lanes} lanes in ` +
             `${s.width}, depth ${p(s.depth)}:`,

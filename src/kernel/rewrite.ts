@@ -1,9 +1,9 @@
-// Questions about expressions and substitution in them.
+// Questions about expressions, and substitution in them.
 import { children, type Exprs, type Expr, type Term, type Var } from './expr.ts';
 
 /**
- * Whether an expression reads one of `vars` or a local of `locals` (bound variables of its own reductions do not
- * count).
+ * Whether an expression depends on one of the variables or locals in `on`. Variables of its own reductions do not
+ * count.
  */
 export function dependsOn(e: Expr, on: ReadonlySet<Expr>, memo = new Map<Expr, boolean>()): boolean {
   const known = memo.get(e);
@@ -13,7 +13,7 @@ export function dependsOn(e: Expr, on: ReadonlySet<Expr>, memo = new Map<Expr, b
   return answer;
 }
 
-/** Rebuilds expressions with some of their sub-expressions replaced. */
+/** Rebuilds an expression with some of its sub-expressions replaced. */
 export function substitute(x: Exprs, e: Expr, by: ReadonlyMap<Expr, Expr>, memo = new Map<Expr, Expr>()): Expr {
   const found = by.get(e) ?? memo.get(e);
   if (found) return found;
@@ -63,8 +63,8 @@ export function reductions(roots: readonly Expr[], order: 'lanes' | 'serial'): E
 }
 
 /**
- * Maximal sub-expressions that do not depend on `inner` and cost something (a load or an operation): what a loop over
- * `inner` need not compute again.
+ * The largest sub-expressions that do not depend on `inner` and that cost something (a load or an operation): a loop
+ * over `inner` need not compute them again.
  */
 export function invariants(roots: readonly Expr[], inner: ReadonlySet<Expr>): Expr[] {
   const memo = new Map<Expr, boolean>(),
@@ -84,7 +84,7 @@ export function invariants(roots: readonly Expr[], inner: ReadonlySet<Expr>): Ex
 
 export const asSet = (...vars: readonly (Var | Expr)[]): ReadonlySet<Expr> => new Set<Expr>(vars);
 
-/** Coefficient of a variable in a linear index; null if the index depends on it in another way. */
+/** The coefficient of a variable in a linear index; null if the index depends on the variable in another way. */
 export function strideOf(index: Expr, v: Var): number | null {
   if (index === v) return 1;
   if (index.k !== 'linear') return dependsOn(index, new Set([v])) ? null : 0;
@@ -96,7 +96,7 @@ export function strideOf(index: Expr, v: Var): number | null {
   return stride;
 }
 
-/** Whether elements lie next to each other in memory along a variable. */
+/** Whether elements with neighbouring values of a variable lie next to each other in memory. */
 export function contiguous(e: Expr, v: Var): boolean {
   if (e.k === 'load' && strideOf(e.index, v) === 1) return true;
   return e.k === 'op' && e.args.some((x) => contiguous(x, v));

@@ -13,7 +13,7 @@ export function verifyKernel(k: Kernel): Kernel {
       if (x.k === 'var' && !scope.has(x)) fail(`${x.name} is used outside its loop`);
       if (x.k === 'load' && !k.buffers[x.buffer]) fail(`no buffer ${x.buffer}`);
       if (x.k === 'load' && k.buffers[x.buffer].access === 'write')
-        fail(`buffer ${x.buffer} is read but only ` + `written (lower: { update: true })`);
+        fail(`buffer ${x.buffer} is read, but its access is 'write' (lower: { update: true } allows both)`);
       if (x.k === 'local' && !k.locals[x.local]) fail(`no local ${x.local}`);
       if (x.k === 'int' && x.slot >= k.ints) fail(`no integer ${x.slot}`);
       if (x.k === 'reduce') fail('a reduction stands inside an expression');
@@ -36,7 +36,8 @@ export function verifyKernel(k: Kernel): Kernel {
           if (s.index) checkExpr(s.index, scope);
           break;
         case 'store':
-          if (k.buffers[s.buffer]?.access === 'read') fail(`buffer ${s.buffer} is stored to but only read`);
+          if (k.buffers[s.buffer]?.access === 'read')
+            fail(`a store goes to buffer ${s.buffer}, whose access is 'read'`);
           checkExpr(s.value, scope, sum);
           checkExpr(s.index, scope);
           break;
@@ -50,7 +51,8 @@ export function verifyKernel(k: Kernel): Kernel {
           break;
         case 'turn':
           for (const x of [s.rows, s.from.at]) checkExpr(x, scope);
-          if (!k.locals[s.to] || !k.buffers[s.from.of]) fail('rows are turned from or to where nothing is');
+          if (!k.locals[s.to] || !k.buffers[s.from.of])
+            fail('a transpose reads a buffer or writes a local that does not exist');
           checkBody(s.plain, scope, sum);
           break;
         case 'prefetch':
@@ -59,11 +61,11 @@ export function verifyKernel(k: Kernel): Kernel {
         case 'product':
           for (const x of [s.rows, s.depth, s.to.at, s.a.at, s.b.at]) checkExpr(x, scope);
           for (const m of [s.to, s.a, s.b])
-            if (!(m.in === 'local' ? k.locals : k.buffers)[m.of]) fail(`no ${m.in} ` + `${m.of}`);
+            if (!(m.in === 'local' ? k.locals : k.buffers)[m.of]) fail(`no ${m.in} ${m.of}`);
           if (s.to.in === 'buffer' && k.buffers[s.to.of]?.access !== 'update')
-            fail(`buffer ${s.to.of} is added to ` + `but not both read and written`);
+            fail(`a product adds to buffer ${s.to.of}, whose access is not 'update'`);
           if (s.width > 0 && (s.width % 16 !== 0 || s.width < s.lanes || s.to.columns !== 1 || s.b.columns !== 1))
-            fail('a product has no room for its lanes');
+            fail('the operands of a product have no room for its lanes');
           checkBody(s.plain, scope, sum);
           break;
       }

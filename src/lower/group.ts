@@ -213,8 +213,8 @@ class Grouper {
   }
 
   /**
-   * The kernel that makes the new value of a state may write it into the state's memory, after all kernels that read the
-   * old value, if none of these needs the new one. Gives the values for which it does.
+   * The kernel that makes the new value of a state may write it into the state's memory, after all kernels that read
+   * the old value, if none of these needs the new one. Gives the values for which it does.
    */
   #overwriteStates(): Set<ValueId> {
     const done = new Set<ValueId>(),
@@ -302,8 +302,8 @@ class Grouper {
 
   #order(inPlace: ReadonlySet<ValueId>): Ordered<Group> {
     const { graph, memory } = this.#storage;
-    // Outputs have memory of their own, outside the arena. A value that is copied to its state at the end of the program
-    // lives until then.
+    // Outputs have memory of their own, outside the arena. A value that is copied to its state at the end of the
+    // program lives until then.
     const outputs = new Set(graph.outputs.map((o) => memory(o.value))),
       copied = new Set(graph.updates.flatMap((u) => (inPlace.has(u.value) ? [] : [memory(u.value)])));
     const inArena = (v: ValueId): boolean => this.#groupOf.has(v) && !outputs.has(v) && !inPlace.has(v);

@@ -1,5 +1,5 @@
-// Guards of updates. An update may depend on an int32 value that must be 0 (`unless`): its guard. A kernel whose results
-// only updates with one guard need is skipped together with these updates.
+// Guards of updates. The guard of an update is an int32 value (`unless`): the update is skipped if it is not 0. A
+// kernel whose results are needed only by updates with one guard is skipped together with these updates.
 import { dimValues, type ValueId } from '../graph/graph.ts';
 import type { Storage, Uses } from './scope.ts';
 import { readInputs } from './store.ts';

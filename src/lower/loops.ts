@@ -1,4 +1,5 @@
-// Kernels that an op writes itself: gives it a writer for loops, locals and reductions, and collects what it wrote.
+// Kernels whose loops an op writes itself: gives the op a writer for loops, locals and reductions, and collects what it
+// writes.
 import { stridesOf, type TensorType } from '../base/shape.ts';
 import { VerifyError } from '../base/errors.ts';
 import type { Graph, Node, ValueId } from '../graph/graph.ts';
@@ -7,17 +8,17 @@ import type { LoopCall, LoopWriter, Place } from '../graph/op.ts';
 import { blocksOf } from '../kernel/blocks.ts';
 import type { Expr } from '../kernel/expr.ts';
 import type { Local, LoopKernel } from '../kernel/kernel.ts';
-import { ontoInputs } from '../passes/own-before.ts';
+import { inPlaceInputs } from '../passes/own-before.ts';
 import type { Scope } from './scope.ts';
 import type { View } from './view.ts';
 
 export function buildLoops(graph: Graph, ops: OpTable, scope: Scope, node: Node): LoopKernel {
   const lower = ops.get(node.op)?.lower;
-  if (lower?.kind !== 'loops') throw new VerifyError('lower', `${node.op} writes no loops`);
+  if (lower?.kind !== 'loops') throw new VerifyError('lower', `${node.op} has no lowering of kind loops`);
   const { e } = scope,
     locals: Local[] = [];
   const types = (vs: readonly number[]): TensorType[] => vs.map((v) => graph.types[v]);
-  const unseen = [...(ops.get(node.op)?.unread ?? []), ...ontoInputs(node, ops)];
+  const unseen = [...(ops.get(node.op)?.unread ?? []), ...inPlaceInputs(node, ops)];
   const views = node.inputs.map((v, i) => (lower.strided?.includes(i) ? scope.view(v) : null));
   const inputs = node.inputs.map((v, i) => (unseen.includes(i) ? -1 : scope.buffer(views[i]?.of ?? v, 'read')));
   const outputs = node.outputs.map((v) => scope.buffer(v, lower.update ? 'update' : 'write'));
@@ -51,7 +52,7 @@ export function buildLoops(graph: Graph, ops: OpTable, scope: Scope, node: Node)
     store: (buffer, index, value) => ({ s: 'store', buffer, index, value }),
     reduce(op, extent, value) {
       const r = e.reduce(op, 'lanes', extent, value);
-      if (r.k !== 'reduce') throw new VerifyError('lower', 'a reduction of nothing');
+      if (r.k !== 'reduce') throw new VerifyError('lower', 'a reduction over an empty range');
       const target = k.scalar(r.dtype);
       return {
         get: target.get,

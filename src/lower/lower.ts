@@ -1,5 +1,5 @@
-// Graph to kernels: which values are stored, which are computed together, in which order. In: an optimised Graph. Out:
-// Lowered.
+// Graph to kernels: decides which values are stored, which are computed in one kernel, and in which order the kernels
+// run. Takes an optimised Graph, gives a Lowered.
 import { boundOf, elements } from '../base/shape.ts';
 import { VerifyError } from '../base/errors.ts';
 import { hashHex } from '../base/hash.ts';
@@ -20,20 +20,25 @@ import { rowsOf, signatureOf, recordSizeReads } from './signature.ts';
 import { decideStorage } from './store.ts';
 
 /**
- * Kernels that were built before, by what they follow from (signature.ts). To be kept between graphs that are alike.
+ * Kernels that were built before, by the signature of their group (signature.ts). Kept between graphs of one model,
+ * which need mostly the same kernels.
  */
 export type KernelMemo = Map<string, Family>;
 /**
- * So many families are kept, and of each so many rows: more than a model has that meets batches of a few dozen shapes.
+ * How many families are kept, and how many kernels of each family: more than a model needs whose batches come in a few
+ * dozen shapes.
  */
 const FAMILIES = 4096,
   ROWS = 64;
-/** Kernels that differ by the rows of some values alone: those at which their making looked. */
+/**
+ * Kernels that differ only in the number of rows of some values. `looked`: the values whose number of rows the building
+ * of these kernels has read.
+ */
 interface Family {
   readonly looked: Set<number>;
   readonly byRows: Map<string, Built>;
 }
-/** A kernel, with the numbers of the values behind its buffers. */
+/** A kernel, and the number (in the signature) of the value behind each of its buffers. */
 type Built = Pick<KernelCall, 'kernel' | 'key' | 'ints' | 'inPlace'> & { readonly values: readonly number[] };
 
 export function lower(graph: Graph, ops: OpTable, memo: KernelMemo = new Map()): Lowered {
@@ -53,8 +58,8 @@ export function lower(graph: Graph, ops: OpTable, memo: KernelMemo = new Map()):
 }
 
 /**
- * The same for a graph with the same values and nodes, but for bounds and for attributes of nodes with loops of their
- * own (`graph/retype.ts`): what is stored and computed together stays as it was.
+ * Lowers a graph that has the values and nodes of one that was lowered before, with other bounds or other attributes of
+ * nodes with loops of their own (`graph/retype.ts`). What is stored and which values share a kernel does not change.
  */
 export function lowerAgain(before: Lowered, graph: Graph, ops: OpTable, memo: KernelMemo): Lowered {
   const storage = { ...before.storage, graph, producers: producers(graph) };
@@ -73,7 +78,10 @@ export function lowerAgain(before: Lowered, graph: Graph, ops: OpTable, memo: Ke
 
 const keyOf = (kernel: Kernel): string => hashHex(printKernel(kernel));
 
-/** The update of a state that could not be written in place: copied when every reader of the old value is done. */
+/**
+ * For the update of a state that could not be written in place: copies the new value when every reader of the old value
+ * is done.
+ */
 function copyCall({ graph, home }: Storage, { state, value, unless }: Update): KernelCall {
   const e = new Exprs(),
     type = graph.types[state],
@@ -103,7 +111,7 @@ function copyCall({ graph, home }: Storage, { state, value, unless }: Update): K
   };
 }
 
-const COPY_GRAIN = 16384; // elements a task
+const COPY_GRAIN = 16384; // elements per task
 
 function callOf(storage: Storage, ops: OpTable, group: Group, memo: KernelMemo): KernelCall {
   const { text, values, numbers } = signatureOf(storage, ops, group),
@@ -131,7 +139,7 @@ function callOf(storage: Storage, ops: OpTable, group: Group, memo: KernelMemo):
     const seen = new Set<ValueId>(),
       made = build({ ...storage, graph: { ...graph, types: recordSizeReads(graph.types, seen) } }, ops, group, numbers);
     const fresh = [...seen].map((v) => numberOf(numbers, v)).filter((n) => !family.looked.has(n));
-    // What was built before was told apart by less.
+    // The kernels built before were told apart by fewer numbers of rows: they are dropped.
     if (fresh.length > 0) family.byRows.clear();
     for (const n of fresh) family.looked.add(n);
     return made;
@@ -140,11 +148,14 @@ function callOf(storage: Storage, ops: OpTable, group: Group, memo: KernelMemo):
 
 function numberOf(numbers: ReadonlyMap<ValueId, number>, v: ValueId): number {
   const n = numbers.get(v);
-  if (n === undefined) throw new VerifyError('lower', `a kernel reads %${v}, which does not follow from its signature`);
+  if (n === undefined) throw new VerifyError('lower', `a kernel reads %${v}, which its signature does not contain`);
   return n;
 }
 
-/** An operation an element; of a product 2 m n k, where with counted rows or depth the groups share the bound. */
+/**
+ * One operation for each element; 2 m n k for a product. Where rows or depth are counted, all groups together have at
+ * most the bound.
+ */
 function flopsOf({ types }: Graph, { node, roots }: Group, kernel: Kernel): number {
   if (kernel.form !== 'matmul' || !node) return roots.reduce((n, v) => n + elements(types[v].shape), 0);
   const { depth, groups } = kernel,
@@ -175,7 +186,7 @@ function build(storage: Storage, ops: OpTable, group: Group, numbers: ReadonlyMa
 }
 
 /**
- * Which written buffers may lie where a read buffer lies: each of its elements is read only at the index that is
+ * Pairs [written buffer, read buffer] that may share memory: each element is read only at the index at which it is
  * written.
  */
 function inPlacePairs(kernel: Kernel): [number, number][] {

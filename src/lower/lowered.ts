@@ -1,4 +1,4 @@
-// What lowering gives to planning: kernel calls in an order in which every value is made before it is read.
+// What lowering gives to planning: kernel calls, in an order in which every value is computed before it is read.
 import type { Kernel } from '../kernel/kernel.ts';
 import type { Graph, ValueId } from '../graph/graph.ts';
 import type { Group } from './group.ts';
@@ -6,17 +6,20 @@ import type { Storage } from './scope.ts';
 
 export interface KernelCall {
   readonly kernel: Kernel;
-  /** Structural key: calls with equal keys run the same code. */
+  /** Hash of the kernel's text: calls with equal keys run the same code. */
   readonly key: string;
   /** The value behind each buffer of the kernel. */
   readonly buffers: readonly ValueId[];
   /** The kernel's run-time integers. */
   readonly ints: readonly number[];
-  /** [written buffer, read buffer]: they may share memory, since each element is read only where it is written. */
+  /**
+   * Pairs [written buffer, read buffer] that may share memory: each element is read only at the index at which it is
+   * written.
+   */
   readonly inPlace: readonly (readonly [number, number])[];
-  /** Runs only if this int32 value is 0: its stores are updates of states. */
+  /** The kernel runs only if this int32 value is 0; its stores are updates of states. */
   readonly unless: ValueId | null;
-  /** Ops and module scope, for people. */
+  /** Ops and module scope, for messages and profiles. */
   readonly ops: readonly string[];
   readonly scope: string;
   /** Useful floating-point operations, for fixed sizes (bounds for the others). */
@@ -25,12 +28,15 @@ export interface KernelCall {
 
 export interface Lowered {
   readonly graph: Graph;
-  /** How it came about: for lowering again what differs by its bounds alone. */
+  /** What was decided about storage: `lowerAgain` uses it for graphs that differ only in their bounds. */
   readonly storage: Storage;
   readonly groups: readonly Group[];
-  /** One for each group, then copies. */
+  /** One for each group, then the copies of updates. */
   readonly calls: readonly KernelCall[];
-  /** Value -> the value whose memory it is: reshapes, and what goes on with it (Op.inPlaceOf). */
+  /**
+   * The value in whose memory another value lies: that of a reshape, or the operand that an op overwrites
+   * (Op.inPlaceOf).
+   */
   readonly alias: ReadonlyMap<ValueId, ValueId>;
   /** State updates whose kernel writes the new value straight to the state; the others are copied at the end. */
   readonly inPlaceUpdates: ReadonlySet<ValueId>;

@@ -1,4 +1,4 @@
-// A matmul with what is computed from each of its sums before they are stored.
+// A matmul with its epilogue: what is computed from each of its sums before they are stored.
 import { stridesOf } from '../base/shape.ts';
 import { VerifyError } from '../base/errors.ts';
 import type { Graph, Node, ValueId } from '../graph/graph.ts';
@@ -18,7 +18,7 @@ export function buildMatmul(
   roots: readonly ValueId[],
 ): MatmulKernel | LoopKernel {
   const lower = ops.get(node.op)?.lower;
-  if (lower?.kind !== 'matmul') throw new VerifyError('lower', `${node.op} is no matmul`);
+  if (lower?.kind !== 'matmul') throw new VerifyError('lower', `${node.op} has no lowering of kind matmul`);
   const { e } = scope,
     out = node.outputs[0],
     type = graph.types[out];

@@ -1,5 +1,6 @@
-// Loops for a group of values over one shape: element by element, row by row with reductions along the row, or column
-// by column where leading axes are summed. Which of the three follows from the expressions.
+// Loops for a group of values over one shape. There are three forms: one loop over the elements; a loop over rows, with
+// reductions along each row; a loop over blocks of columns, where leading axes are summed. The expressions decide which
+// form is taken.
 import { boundOf, elements, type TensorType } from '../base/shape.ts';
 import { leastOf } from '../base/dtype.ts';
 import { VerifyError } from '../base/errors.ts';
@@ -10,8 +11,8 @@ import type { Local, LoopKernel, ReduceTarget, Stmt } from '../kernel/kernel.ts'
 import { asSet, dependsOn, invariants, reductions, substitute } from '../kernel/rewrite.ts';
 import type { Scope } from './scope.ts';
 
-const TASK = 8192; // elements of work a task: some microseconds
-/** What an elementary function and a reduction of a row cost, in elements of work. */
+const TASK = 8192; // elements of work per task: some microseconds
+/** The cost of an elementary function and of a reduction along a row, in elements of work. */
 const FUNCTION = 2,
   REDUCTION = 32;
 const FUNCTIONS = new Set<string>([
@@ -25,9 +26,9 @@ const FUNCTIONS = new Set<string>([
   'pow',
   'threefry',
 ] satisfies ScalarOp[]);
-const COLUMNS = 64; // columns a task sums at once
+const COLUMNS = 64; // columns per task
 const MAX_RANGES = 16;
-const CHUNK = 4096; // DESIGN section 2: long sums are joined from chunks of this many
+const CHUNK = 4096; // DESIGN section 2: a long sum is the sum of chunks of this many elements
 
 /** What is stored: value `root` at linear index `at`. */
 interface Item {
@@ -41,7 +42,7 @@ export function buildNest(graph: Graph, scope: Scope, roots: readonly ValueId[])
   const { e } = scope,
     sizeOf = (v: ValueId): number => elements(graph.types[v].shape),
     most = Math.max(...roots.map(sizeOf));
-  // Beside values with an element for each column there may be some with one for each row.
+  // The group may contain values with one element for each row, beside the values with one element for each column.
   const wide = roots.filter((v) => sizeOf(v) === most),
     narrow = roots.filter((v) => sizeOf(v) !== most);
   const type = graph.types[wide[0]],
@@ -54,8 +55,8 @@ export function buildNest(graph: Graph, scope: Scope, roots: readonly ValueId[])
   const rowElements = elements(shape.slice(1));
   const count = dynamic ? e.scale(scope.extent(type, 0), rowElements) : e.index(elements(shape));
 
-  // Element by element, if every element is read where it is written.
-  // Where rows are counted, their bound is no part of the text.
+  // One loop over the elements, if every element is read at the index that is written. The loop variable of a counted
+  // dimension has no known maximum, so that the kernel's text does not contain the bound.
   const flat = e.loop(dynamic ? Infinity : elements(shape), 'p');
   const items = itemsAt(flat);
   const all = items.map((i) => i.value);
@@ -64,16 +65,17 @@ export function buildNest(graph: Graph, scope: Scope, roots: readonly ValueId[])
   if (serial.length === 0 && lanes.length === 0 && narrow.length === 0 && (rank <= 1 || direct(all, flat))) {
     return kernel(scope, [], { index: flat, extent: count, grain: TASK, vector: true }, stores(items));
   }
-  const alone = (): void => {
+  const checkNoNarrow = (): void => {
     if (narrow.length > 0)
-      throw new VerifyError('lower', 'a value for each row stands ' + 'beside values without rows');
+      throw new VerifyError('lower', 'a value with one element per row shares a kernel with values without rows');
   };
   if (serial.length > 0) {
-    alone();
+    checkNoNarrow();
     return columns(scope, type, roots);
   }
 
-  // Row by row. If an element needs a reduction of its own, or is counted itself, every element is a row.
+  // A loop over rows. If the element of a column needs a reduction of its own, or the last axis is counted, every
+  // element is a row.
   const width = rank > 0 ? boundOf(shape[rank - 1]) : 1;
   const column = e.loop(width, 'c');
   const row = e.loop(dynamic ? Infinity : Math.max(1, elements(shape) / Math.max(1, width)), 'r');
@@ -89,7 +91,7 @@ export function buildNest(graph: Graph, scope: Scope, roots: readonly ValueId[])
   ).some((r) => dependsOn(r, asSet(column)));
   const locals: Local[] = [];
   if (needsOwn || rank === 0 || (dynamic && rank === 1)) {
-    alone();
+    checkNoNarrow();
     const rows = e.loop(dynamic ? Infinity : elements(shape), 'r');
     const own = hoistReductions(e, itemsAt(rows), locals);
     const length = lanes.reduce((n, r) => n + Math.min(CHUNK, maxExtent(r)), 1);
@@ -114,7 +116,7 @@ export function buildNest(graph: Graph, scope: Scope, roots: readonly ValueId[])
   );
 }
 
-/** Elements of work of a row with so many elements. */
+/** The cost of a row of `width` elements, in elements of work. */
 function workOf(values: readonly Expr[], width: number): number {
   const all = postorder(values),
     functions = all.filter((x) => x.k === 'op' && FUNCTIONS.has(x.op)).length;
@@ -122,8 +124,8 @@ function workOf(values: readonly Expr[], width: number): number {
 }
 
 /**
- * A vector loop over the columns; where values ask whether the column is below a constant (concat, pad), one for each
- * range in which the answer is the same, so that no lane chooses.
+ * A vector loop over the columns. Where values test whether the column is below a constant (concat, pad), there is one
+ * loop for each range in which the test has one answer, so that no lane has to select.
  */
 function inRanges(e: Exprs, items: readonly Item[], column: Var, width: number): Stmt[] {
   const cuts = new Set<number>();
@@ -169,7 +171,10 @@ function kernel(scope: Scope, locals: readonly Local[], grid: LoopKernel['grid']
   return { form: 'loops', buffers: scope.buffers, locals, ints: scope.ints.length, grid, body };
 }
 
-/** Takes reductions out of expressions: each becomes a local, computed before; those over one range share a pass. */
+/**
+ * Takes reductions out of expressions: each becomes a local that is computed before. Reductions over one range share a
+ * pass.
+ */
 export function hoistReductions(e: Exprs, items: readonly Item[], locals: Local[]): { before: Stmt[]; items: Item[] } {
   const before: Stmt[] = [],
     by = new Map<Expr, Expr>();
@@ -210,7 +215,7 @@ export function hoistReductions(e: Exprs, items: readonly Item[], locals: Local[
   return { before, items: items.map((i) => ({ ...i, value: substitute(e, i.value, by, memo) })) };
 }
 
-/** Computes once, before the loop, what does not depend on the loop's variable. */
+/** Computes what does not depend on the loop's variable once, before the loop. */
 function hoistValues(
   e: Exprs,
   values: readonly Expr[],
@@ -220,7 +225,8 @@ function hoistValues(
   const by = new Map<Expr, Expr>(),
     before: Stmt[] = [];
   for (const v of invariants(values, inner)) {
-    // A condition is kept as a float that is compared in the loop: gcc 12 makes no mask of a bool from outside.
+    // A condition is kept as a float that is compared inside the loop: gcc 12 does not vectorise a bool that comes from
+    // outside the loop.
     const bool = v.dtype === 'bool',
       dtype = bool ? 'float32' : v.dtype,
       zero = e.const(0, 'float32');
@@ -244,7 +250,7 @@ export function hoistInvariants(
   inner: ReadonlySet<Expr>,
   locals: Local[],
 ): { before: Stmt[]; items: Item[] } {
-  // Where they are stored too: an index is then the same expression in what is read and what is written.
+  // The indices of stores are hoisted too: an index then stays the same expression in reads and in stores.
   const { before, values } = hoistValues(
     e,
     items.flatMap((i) => [i.value, i.at]),
@@ -254,7 +260,7 @@ export function hoistInvariants(
   return { before, items: items.map((i, n) => ({ ...i, value: values[2 * n], at: values[2 * n + 1] })) };
 }
 
-/** One step of a reduction; a largest element that is NaN stays. */
+/** One step of a reduction. A maximum that is NaN stays NaN. */
 function joined(e: Exprs, { op, dtype }: Reduce, total: Expr, x: Expr): Expr {
   if (op === 'sum') return e.op('add', [total, x], dtype);
   return e.op(
@@ -264,9 +270,12 @@ function joined(e: Exprs, { op, dtype }: Reduce, total: Expr, x: Expr): Expr {
   );
 }
 
-/** Sums over leading axes: a task owns some columns and goes through the rows one by one, in chunks joined in order. */
+/**
+ * Sums over leading axes: a task has COLUMNS columns and goes through the rows one by one, in chunks of CHUNK rows
+ * whose sums are added in order.
+ */
 function columns(scope: Scope, type: TensorType, roots: readonly ValueId[]): LoopKernel {
-  // A scalar, and a list that is counted, are single columns.
+  // A scalar, and a list whose length is counted, have one column.
   const { e } = scope,
     last = type.shape[type.shape.length - 1],
     width = typeof last === 'number' ? last : 1;

@@ -1,16 +1,17 @@
-// The order of kernels: each after those it depends on, and among such orders one that keeps few bytes alive at a time.
-// In: kernels with what they depend on, make and read; out: the order, and the most bytes that are alive in it.
+// The order of kernels: each runs after those it depends on; among such orders one is taken that keeps few bytes alive
+// at a time. Takes, for each kernel, what it depends on, writes and reads; gives the order and its peak, the largest
+// number of bytes that are alive at one time.
 import type { ValueId } from '../graph/graph.ts';
 
-/** A kernel, as far as its place matters. `K` names it. */
+/** What ordering needs to know of a kernel. `K` names the kernel. */
 export interface Task<K> {
   readonly of: K;
-  /** Those that come before it. */
+  /** Kernels that must run before this one. */
   readonly before: readonly K[];
-  /** Values it makes that live in the arena. */
+  /** Values that it writes and that live in the arena. */
   readonly makes: readonly ValueId[];
   readonly reads: readonly ValueId[];
-  /** Those of them in whose memory a result of as many bytes may be written, if nobody reads them later. */
+  /** Those of `reads` whose memory may hold a result of as many bytes, if nothing reads them later. */
   readonly overwrites: readonly ValueId[];
 }
 
@@ -20,8 +21,8 @@ export interface Ordered<K> {
 }
 
 /**
- * Two are tried: as the graph has them, and always the kernel that raises the peak least and adds the fewest bytes. The
- * second only where it saves enough.
+ * Tries two orders: that of the graph, and a greedy one that takes, at each place, the kernel that raises the peak
+ * least and, among these, adds the fewest bytes. The greedy one is taken only if its peak is lower by the share SAVES.
  */
 export function orderTasks<K>(tasks: readonly Task<K>[], bytesOf: (v: ValueId) => number): Ordered<K> {
   const plain = depthFirst(tasks),
@@ -32,11 +33,12 @@ export function orderTasks<K>(tasks: readonly Task<K>[], bytesOf: (v: ValueId) =
   return { order: best.order.map((t) => t.of), peak: best.peak };
 }
 
-const SAVES = 0.02; // a share of the bytes
+const SAVES = 0.02; // a share of the peak
 
 /**
- * What makes little of much (a sum of squares of a gradient) comes as soon as it can, while what it reads is near:
- * bytes read over bytes made, and bytes read below which it does not matter.
+ * A kernel whose result is much smaller than what it reads (a sum of squares of a gradient) runs as soon as it can,
+ * while its operands are in the cache. DIGEST: at least so many bytes read for each byte written. MUCH: at least so
+ * many bytes read.
  */
 const DIGEST = 256,
   MUCH = 16384;
@@ -53,7 +55,7 @@ function digestsFirst<K>(order: Task<K>[], bytesOf: (v: ValueId) => number): voi
   }
 }
 
-/** Depth-first from the first on: each after what it depends on. */
+/** Depth-first in the order of the graph: each kernel after those it depends on. */
 function depthFirst<K>(tasks: readonly Task<K>[]): Task<K>[] {
   const by = new Map(tasks.map((t) => [t.of, t])),
     sorted: Task<K>[] = [],
@@ -70,7 +72,7 @@ function depthFirst<K>(tasks: readonly Task<K>[]): Task<K>[] {
   return sorted;
 }
 
-/** Bytes that are alive as tasks are done one after the other. */
+/** Counts the bytes that are alive while kernels run one after the other. */
 class Alive<K> {
   readonly #bytesOf: (v: ValueId) => number;
   readonly #readers = new Map<ValueId, number>();
@@ -82,7 +84,9 @@ class Alive<K> {
     for (const v of tasks.flatMap((t) => [...new Set(t.reads)])) this.#readers.set(v, (this.#readers.get(v) ?? 0) + 1);
   }
 
-  /** What a task makes, what is not needed after it, and how much of that it may write over. */
+  /**
+   * Bytes that a kernel adds, bytes that nothing needs after it, and how many of its results may overwrite operands.
+   */
   #effect({ makes, reads, overwrites }: Task<K>): { made: number; freed: number; over: number } {
     const dying = [...new Set(reads)].filter((v) => this.#readers.get(v) === 1),
       free = overwrites.filter((v) => dying.includes(v)).map(this.#bytesOf);
@@ -103,7 +107,7 @@ class Alive<K> {
     return { made, freed, over };
   }
 
-  /** The peak with a task done next, and the bytes that it adds in the end. */
+  /** The peak if this kernel runs next, and the bytes that it leaves alive. */
   with(task: Task<K>): { peak: number; adds: number } {
     const { made, freed, over } = this.#effect(task);
     return { peak: Math.max(this.peak, this.now + made - over), adds: made - freed };

@@ -1,6 +1,6 @@
-// A matrix product in a dtype that the matrix core does not have (float64, integers): plain loops, with what is
-// computed from each of its sums before they are stored. The order of summation is the same, K ascending: of float64
-// one fused multiply-add at a time, of integers modulo 2^32.
+// A matrix product in a dtype that the matrix core does not have (float64, integers): plain loops, with an epilogue on
+// each sum before it is stored. Sums are computed in the order of the matrix core, k ascending: in float64 one fused
+// multiply-add at a time, in integers modulo 2^32.
 import { isFloat } from '../base/dtype.ts';
 import { stridesOf, type TensorType } from '../base/shape.ts';
 import type { ValueId } from '../graph/graph.ts';
@@ -11,9 +11,10 @@ import { asSet, substitute } from '../kernel/rewrite.ts';
 import { hoistInvariants } from './nest.ts';
 import type { Scope } from './scope.ts';
 
+/** Columns and rows of a task; products that are added to a sum between one load and one store of it. */
 const COLUMNS = 64,
   ROWS = 8,
-  STEPS = 4; // of a task; steps of the depth for which a sum is loaded and stored once
+  STEPS = 4;
 
 export function buildProduct(
   scope: Scope,
@@ -33,8 +34,8 @@ export function buildProduct(
         [-1, b],
       ]),
     least = (a: Expr, b: Expr): Expr => e.op('min', [a, b], 'index');
-  // First in terms of group, row, column and depth, whose ranges are known; these then follow from the task and the
-  // loops in it.
+  // The operands are built from variables for group, row, column and depth, whose ranges are known. Then these
+  // variables are replaced by what follows from the task's number and the loops inside the task.
   const bound = (x: Extent): number => (typeof x === 'number' ? x : Infinity);
   const [z, i, j, k] = [
     e.loop(groups, 'z'),
@@ -52,7 +53,8 @@ export function buildProduct(
   scope.beginEpilogue(out, linear);
   const items = roots.map((v) => ({ buffer: scope.buffer(v, 'write'), at: linear, value: scope.linear(v, linear) }));
 
-  // Rows of all groups alike are shared by tasks; where each group has its own number, a task has a group's.
+  // If all groups have the same number of rows, a task has ROWS rows of a group. If each group has its own number of
+  // rows, a task has all rows of a group.
   const ragged = typeof spec.m === 'object' && 'offsets' in spec.m,
     alike = ragged ? e.index(1) : e.div(e.add(sizeOf(e, spec.m, e.index(0)), e.index(ROWS - 1)), ROWS);
   const grid = e.loop(typeof spec.m === 'number' ? groups * blocks * Math.ceil(spec.m / ROWS) : Infinity, 'g'),
@@ -80,7 +82,7 @@ export function buildProduct(
     );
   const lanes = (body: Stmt[]): Stmt => ({ s: 'for', index: lane, extent: width, vector: true, body });
 
-  /** `count` steps of the depth from `from` on. */
+  /** Adds `count` products to each sum, for the depth from `from` on. */
   const step = (from: Expr, count: number): Stmt[] => {
     const at = (s: number): Expr => e.linear(s, [[1, from]]),
       left = Array.from({ length: count }, (_, s) => {
@@ -147,7 +149,7 @@ export function buildProduct(
   };
 }
 
-/** A size of group z. */
+/** The size of group z. */
 function sizeOf(e: Exprs, size: Extent, z: Expr): Expr {
   if (typeof size === 'number') return e.index(size);
   const load = (buffer: number, at: Expr): Expr => e.op('cast', [e.load(buffer, at, 'int32')], 'index');

@@ -1,18 +1,18 @@
-// Reductions that stay inside the kernel that uses them: one number a row (a sum of products, say, in the gradient of a
-// norm), of which all that comes leads, number by number, to one stored value with the same rows. Its kernel makes the
-// number once a row, while the row is at hand.
+// Reductions along rows that stay inside the kernel that uses them. Example: the gradient of a norm has a sum of
+// products for each row. If every use of this number leads, element by element, to one stored value with the same rows,
+// the kernel of that value computes the number once per row, and the number is not stored.
 import { boundOf, elements } from '../base/shape.ts';
 import type { Graph, Node, ValueId } from '../graph/graph.ts';
 import type { OpTable } from '../graph/builder.ts';
 import type { Uses } from './scope.ts';
 
-/** What is computed a row at a time with a reduction: values that are not stored, and the one that is. */
+/** `within`: values that are computed once per row and not stored. `stored`: the value whose kernel computes them. */
 export interface InRow {
   readonly within: readonly ValueId[];
   readonly stored: ValueId;
 }
 
-/** Null where `node` is no such reduction. */
+/** Null if `node` is no reduction along rows, or its uses lead to more than one stored value. */
 export function reductionInRow(node: Node, graph: Graph, ops: OpTable, uses: Uses): InRow | null {
   const { types } = graph,
     axes = node.attrs['axes'] as readonly number[] | undefined;
@@ -26,7 +26,10 @@ export function reductionInRow(node: Node, graph: Graph, ops: OpTable, uses: Use
     const readers = new Set(uses.pinned.has(v) ? [] : uses.nodes[v]);
     return readers.size === 1 ? [...readers][0] : undefined;
   };
-  /** The one reader, if it goes element by element and gives as many elements, in rows of the same width. */
+  /**
+   * The only reader of v, if it is elementwise and its result has as many elements, in rows of width `last` (null: as
+   * many axes as v).
+   */
   const elementwise = (v: ValueId, last: number | null): Node | null => {
     const reader = readerOf(v),
       lower = reader && ops.get(reader.op)?.lower;
@@ -44,7 +47,7 @@ export function reductionInRow(node: Node, graph: Graph, ops: OpTable, uses: Use
       ? reader
       : null;
   };
-  // One number a row, up to where it is spread over the row.
+  // Values with one number per row, up to the node that expands the number over the row.
   const within: ValueId[] = [node.outputs[0]],
     spreads = (r: Node): boolean => {
       const to = types[r.outputs[0]].shape,
@@ -69,7 +72,7 @@ export function reductionInRow(node: Node, graph: Graph, ops: OpTable, uses: Use
     v = next.outputs[0];
     within.push(v);
   }
-  // An element of the row each, up to the last value that leads to no other by itself.
+  // Values with one element per column, up to the last one that does not lead to exactly one other value.
   for (let first = true; ; first = false) {
     const next = elementwise(v, width);
     if (!next) return first ? null : { within, stored: v };

@@ -1,5 +1,5 @@
-// The expressions of one kernel: reads values of the graph either from buffers or, where they are not stored, as the
-// expression that makes them. The kernel's own results (members) are read as what is being computed.
+// The expressions of one kernel. A value of the graph is read from a buffer if it is stored; otherwise it is the
+// expression that computes it. The kernel's own results (members) are read as expressions too, not from memory.
 import { boundOf, stridesOf, type Dim, type TensorType } from '../base/shape.ts';
 import { VerifyError } from '../base/errors.ts';
 import { dimValues, type Graph, type Node, type ValueId } from '../graph/graph.ts';
@@ -10,8 +10,8 @@ import type { Buffer, Extent } from '../kernel/kernel.ts';
 import { viewOf, type View } from './view.ts';
 
 /**
- * Who reads a value: nodes (once per operand); whether outputs, updates or dimensions do; whether anything needs it at
- * all.
+ * Readers of each value. `nodes`: the nodes that read it, once per operand. `pinned`: values that outputs, updates or
+ * dimensions read. `needed`: values that an output or an update depends on.
  */
 export interface Uses {
   readonly nodes: readonly (readonly Node[])[];
@@ -25,9 +25,9 @@ export interface Storage {
   readonly ops: OpTable;
   readonly producers: readonly (Node | undefined)[];
   readonly stored: ReadonlySet<ValueId>;
-  /** The value whose buffer holds `v` (itself, or what it is a reshape of). */
+  /** The value whose buffer holds `v`: itself, or the value that it is a reshape of. */
   home(v: ValueId): ValueId;
-  /** The value in whose memory `v` lies: its home, or what that goes on with (Op.inPlaceOf). */
+  /** The value in whose memory `v` lies: its home, or the operand that the op of its home overwrites (Op.inPlaceOf). */
   memory(v: ValueId): ValueId;
 }
 
@@ -40,7 +40,7 @@ export class Scope {
   readonly #members: ReadonlySet<ValueId>;
   readonly #memo = new Map<string, Expr>();
   readonly #calls = new Map<Node, MatmulCall>();
-  /** In a matmul's epilogue: the matmul's value and the linear index of the element at hand. */
+  /** In a matmul's epilogue: the value of the matmul, and the linear index of the element whose sum is finished. */
   #sum: { readonly value: ValueId; readonly linear: Expr } | null = null;
 
   constructor(storage: Storage, members: Iterable<ValueId>) {
@@ -62,7 +62,7 @@ export class Scope {
     return index;
   }
 
-  /** How an input lies in memory. */
+  /** Where the elements of an input lie in memory; null if they do not. */
   view(value: ValueId): View | null {
     const { graph, producers, stored } = this.#storage;
     return viewOf(value, graph.types, producers, stored);
@@ -96,11 +96,11 @@ export class Scope {
 
   offset = (d: Dim, z: Expr): Expr => {
     if (typeof d === 'number' || d.kind !== 'segmented')
-      throw new VerifyError('lower', 'only segmented dimensions ' + 'have offsets');
+      throw new VerifyError('lower', 'only segmented dimensions have offsets');
     return this.e.load(this.buffer(d.offsets, 'read'), z, 'int32');
   };
 
-  /** How an op sees its inputs and its surroundings. */
+  /** What the lowering of an op gets: its inputs, types, attributes and sizes. */
   call(node: Node): MatmulCall {
     const found = this.#calls.get(node);
     if (found) return found;
@@ -132,7 +132,7 @@ export class Scope {
 
   at(v: ValueId, index: readonly Expr[]): Expr {
     const { stored, graph, home } = this.#storage;
-    // What is in memory, another view of it, or the sum at hand, is found by its linear index.
+    // A stored value, a reshape of one, and the matmul of an epilogue are read by linear index.
     if (home(v) !== v || this.#sum?.value === v || (stored.has(v) && !this.#members.has(v))) {
       const strides = stridesOf(graph.types[v].shape);
       return this.linear(
@@ -171,7 +171,7 @@ export class Scope {
   #maker(v: ValueId): { node: Node; op: Op } {
     const node = this.#storage.producers[v];
     const op = node && this.#storage.ops.get(node.op);
-    if (!node || !op) throw new VerifyError('lower', `%${v} has no maker and is not stored`);
+    if (!node || !op) throw new VerifyError('lower', `no node makes %${v}, and it is not stored`);
     return { node, op };
   }
 

@@ -1,8 +1,8 @@
-// What a group's kernel follows from, as text over numbers of its own: groups with equal texts have equal kernels, but
-// for which values stand behind the buffers. Layers repeat, and programs of one model share most of what they do, so
-// that most kernels need not be built again. How many rows a value has (its first dimension, or the bound of it) stands
-// apart: most kernels are built without a look at it, or at that of few values, so that a change of capacity builds
-// none.
+// The signature of a group: everything that its kernel depends on, as text, with values numbered in the order in which
+// they are met. Groups with equal signatures have equal kernels; only the values behind the buffers differ. Layers
+// repeat, and the programs of one model have most kernels in common, so most kernels need not be built again. The
+// number of rows of a value (its first dimension, or the bound of it) is not in the text: most kernels are built
+// without reading it, or read it of few values only (`recordSizeReads`), so that a change of capacity builds no kernel.
 import { boundOf, type Dim, type TensorType } from '../base/shape.ts';
 import type { OpTable } from '../graph/builder.ts';
 import { attrsText, type ValueId } from '../graph/graph.ts';
@@ -11,7 +11,7 @@ import type { Storage } from './scope.ts';
 
 export interface Signature {
   readonly text: string;
-  /** The value with each number, and back. */
+  /** `values[n]` has number n; `numbers` is the inverse. */
   readonly values: readonly ValueId[];
   readonly numbers: ReadonlyMap<ValueId, number>;
 }
@@ -38,7 +38,7 @@ export function signatureOf({ graph, producers, stored, home }: Storage, ops: Op
     return `${t.dtype}[${t.shape.map(dim).join()}]`;
   };
 
-  /** Describes a value as the kernel's expressions see it; gives its number. */
+  /** Adds a line that describes a value as the kernel's expressions see it. Gives the number of the value. */
   function visit(v: ValueId): number {
     const n = number(v),
       node = producers[v];
@@ -57,16 +57,16 @@ export function signatureOf({ graph, producers, stored, home }: Storage, ops: Op
 
   const roots = [...(group.node?.outputs ?? []), ...group.roots].map(visit);
   return {
-    text: `${group.kind} ${roots.join()} of ` + `${group.members.map(visit).join()}\n${lines.join('\n')}`,
+    text: `${group.kind} ${roots.join()} of ${group.members.map(visit).join()}\n${lines.join('\n')}`,
     values,
     numbers,
   };
 }
 
-/** Rows of a value, as far as a kernel's text could follow from them. */
+/** The number of rows of a value (or its bound), as text. */
 export const rowsOf = ({ shape: [lead] }: TensorType): string => (lead === undefined ? '' : `${boundOf(lead)}`);
 
-/** Types that notice at the rows of which values somebody looks. */
+/** Types that record in `looked` the values whose number of rows is read. */
 export function recordSizeReads(types: readonly TensorType[], looked: Set<ValueId>): readonly TensorType[] {
   const made = new Map<ValueId, TensorType>();
   const watch = ({ dtype, shape: [lead, ...rest] }: TensorType, v: ValueId): TensorType => {

@@ -1,10 +1,10 @@
-// Decides which values are stored. An input, an output, an update, what a routine makes or needs, is stored; any other
-// value is stored only where that is cheaper than computing it again at every reader: recomputing costs `weight`
-// operations a read.
+// Decides which values are stored in memory. Inputs, outputs, updates, and the operands and results of kernels with
+// loops of their own are stored. Any other value is stored only if recomputing it at every reader would cost more:
+// recomputing costs `weight` operations for each read.
 import { elements, usualElements } from '../base/shape.ts';
 import { dimValues, producers, type Graph, type Node, type ValueId } from '../graph/graph.ts';
 import type { OpTable } from '../graph/builder.ts';
-import { ontoInputs } from '../passes/own-before.ts';
+import { inPlaceInputs } from '../passes/own-before.ts';
 import { reductionInRow } from './rows.ts';
 import type { Storage, Uses } from './scope.ts';
 import { viewOf } from './view.ts';
@@ -13,7 +13,7 @@ import { viewOf } from './view.ts';
 export const readInputs = (node: Node, ops: OpTable): ValueId[] =>
   node.inputs.filter((_, i) => !ops.get(node.op)?.unread?.includes(i));
 
-/** Nodes that no output and no update depends on are left out, and inputs of which an op takes only the type. */
+/** Leaves out nodes that no output and no update depends on, and inputs of which an op reads only the type. */
 export function usesOf(graph: Graph, ops: OpTable): Uses {
   const nodes: Node[][] = graph.types.map(() => []);
   const pinned = new Set<ValueId>([
@@ -33,7 +33,7 @@ export function usesOf(graph: Graph, ops: OpTable): Uses {
   return { nodes, pinned, needed };
 }
 
-const NEAR = 16; // nodes within which readers of a value are looked for a common end
+const NEAR = 16; // how many nodes are searched for the value in which the readers of a value end
 
 export function decideStorage(graph: Graph, ops: OpTable): Storage {
   const uses = usesOf(graph, ops),
@@ -71,12 +71,12 @@ export function decideStorage(graph: Graph, ops: OpTable): Storage {
     const lower = ops.get(node.op)?.lower;
     if (lower?.kind !== 'map') {
       for (const v of node.outputs) stored.add(v);
-      ontoInputs(node, ops).forEach((at, i) => {
+      inPlaceInputs(node, ops).forEach((at, i) => {
         places.set(node.outputs[i], memory(node.inputs[at]));
       });
       continue;
     }
-    // A value read from memory weighs 1, one that is computed again weighs what it is made of.
+    // Reading a value from memory costs 1; recomputing it costs what its expression costs.
     const weight = (lower.weight ?? 1) + readInputs(node, ops).reduce((w, v) => w + readWeight(node, v), 0);
     const inRow = reductionInRow(node, graph, ops, uses);
     if (inRow && !inRow.within.some((v) => closesRow.has(v))) {
@@ -96,7 +96,8 @@ export function decideStorage(graph: Graph, ops: OpTable): Storage {
       const reads = readersShareOneSink(v) ? 1 : readsOf(v);
       const needed = uses.pinned.has(v) || closesRow.has(v) || uses.nodes[v].some((node) => takesStored(node, v));
       const again = weight * reads <= weight + 1.5 + reads;
-      // A sum of products that only this value reads is not stored if this value is: its epilogue computes it.
+      // A matmul that only this value reads is not stored if this value is: the epilogue of the matmul computes this
+      // value.
       const epilogue = node.inputs.some(
         (i) =>
           made[i] &&
@@ -105,7 +106,7 @@ export function decideStorage(graph: Graph, ops: OpTable): Storage {
           !uses.pinned.has(i) &&
           elements(graph.types[i].shape) === elements(graph.types[v].shape),
       );
-      // What needs a whole row for one element is never repeated inside another loop.
+      // An op that reads a whole row for one element is never recomputed inside another loop.
       if (
         needed ||
         lower.stored?.(node.attrs, node.outputs.indexOf(v)) ||
@@ -113,8 +114,8 @@ export function decideStorage(graph: Graph, ops: OpTable): Storage {
         !again ||
         (epilogue && lower.linear)
       ) {
-        // Another view of what is stored instead, in its own rows: what is found by rows and columns need not be found
-        // by quotients.
+        // Stores the operand of the reshape instead, with its own rows: rows and columns then need not be computed by
+        // division.
         if (node.op === 'reshape' && !uses.pinned.has(v)) {
           stored.add(node.inputs[0]);
           alias.set(v, home(node.inputs[0]));
@@ -126,8 +127,8 @@ export function decideStorage(graph: Graph, ops: OpTable): Storage {
   return { graph, ops, producers: made, stored, home, memory, uses };
 
   /**
-   * Whether a part of what is stored is better read there than copied: it is, unless that would keep much more alive
-   * for much longer.
+   * Whether a slice is read where it lies rather than copied. It is copied only if the larger value would otherwise
+   * stay in memory much longer.
    */
   function readInPlace(v: ValueId): boolean {
     const view = viewOf(v, graph.types, made, stored);
@@ -153,7 +154,7 @@ export function decideStorage(graph: Graph, ops: OpTable): Storage {
     return lastOf(v) - others(home(view.of)) <= NEAR;
   }
 
-  /** Elements of v; a list with one place for each row of `of` counts as many as rows are expected there. */
+  /** Elements of v. A list with one place for each row of `of` is counted with the usual number of rows of `of`. */
   function sizeOf(v: ValueId, of?: ValueId): number {
     const { shape } = graph.types[v],
       lead = of === undefined ? undefined : graph.types[of].shape[0];
@@ -162,14 +163,15 @@ export function decideStorage(graph: Graph, ops: OpTable): Storage {
 
   function readWeight(node: Node, v: ValueId): number {
     if (made[v]?.op === 'constant') return 0;
-    // One read of a small operand serves many elements of a large result: it is read once per row, not per element.
+    // Many elements of a large result share one read of a small operand: it is read once per row, not once per element.
     return (
       (stored.has(v) ? 1 : weights[v]) * Math.min(1, sizeOf(v, node.outputs[0]) / Math.max(1, sizeOf(node.outputs[0])))
     );
   }
 
   /**
-   * Whether all that reads v leads, element by element, to one value: a kernel that computes that one computes v once.
+   * Whether everything that reads v leads, element by element, to one value: the kernel of that value then computes v
+   * once.
    */
   function readersShareOneSink(v: ValueId): boolean {
     if (uses.nodes[v].length < 2 || uses.pinned.has(v)) return false;
@@ -196,12 +198,12 @@ export function decideStorage(graph: Graph, ops: OpTable): Storage {
     return false;
   }
 
-  /** How often each element of v is read in all. */
+  /** How often each element of v is read, over all readers. */
   function readsOf(v: ValueId): number {
     const size = Math.max(1, sizeOf(v));
     return uses.nodes[v].reduce((n, node) => {
       const out = kindOf(node) === 'matmul' ? size : Math.max(...node.outputs.map((o) => sizeOf(o)));
-      // Packing an operand that is not there yet costs about as much as reading it once more.
+      // A matmul operand that is computed while it is packed costs about one read more.
       return (
         n +
         (readsOnce(node) ? 1 : Math.max(isPart(node) ? 0 : 1, out / size)) *

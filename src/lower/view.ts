@@ -1,5 +1,5 @@
-// Views: values that are part of what is stored, an element at constant steps along each axis. Kernels with loops of
-// their own may read them where they lie (Lowering's `strided`), so that a slice is not copied.
+// Views: values whose elements lie in the memory of a stored value, at constant steps along each axis. Kernels with
+// loops of their own may read such values there (Lowering's `strided`), so that a slice is not copied.
 import { stridesOf, type TensorType } from '../base/shape.ts';
 import type { Node, ValueId } from '../graph/graph.ts';
 import type { SliceAttrs } from '../graph/ops/shape/slice.ts';
@@ -11,7 +11,7 @@ export interface View {
   readonly strides: readonly number[];
 }
 
-/** How v lies in what is stored; null where it does not. */
+/** Where the elements of v lie in the memory of a stored value; null if they do not. */
 export function viewOf(
   v: ValueId,
   types: readonly TensorType[],

@@ -1,6 +1,6 @@
-// Counts never exceed their bounds. Kernels loop to a count without asking whether memory was planned for so many rows,
-// so a count or offsets that come from outside, or from an op that cannot vouch for them, are clamped once, before
-// anything is sized by them.
+// Counts never exceed their bounds. Kernels loop up to a count and do not check whether memory was planned for so many
+// rows. A count (or offsets) that comes from outside, or from an op that does not promise `countsAreInBounds`, is
+// therefore clamped once, before anything is sized by it.
 import { dimValues, producers, type Graph, type Node, type ValueId } from '../graph/graph.ts';
 import type { OpTable } from '../graph/builder.ts';
 import type { Dim, TensorType } from '../base/shape.ts';
@@ -18,7 +18,7 @@ export function clampCounts(graph: Graph, ops: OpTable): Graph {
     table: ValueId[] = [],
     clamped = new Map<string, ValueId>();
   const countOf = (d: Exclude<Dim, number>): ValueId => (d.kind === 'bounded' ? d.count : d.offsets);
-  /** The value that counts the rows of d. */
+  /** The value that counts the rows of d, clamped if it is not trusted. */
   const clamp = (d: Exclude<Dim, number>): ValueId => {
     const old = countOf(d),
       own = table[old];
@@ -44,7 +44,7 @@ export function clampCounts(graph: Graph, ops: OpTable): Graph {
   });
   for (const node of graph.nodes) {
     node.outputs.forEach(take);
-    // An operand that counts rows of this node's own is the clamped one, as its type says.
+    // An operand that counts rows of this node's inputs or outputs is replaced by the clamped one, as the types say.
     const dims = [...node.outputs, ...node.inputs].flatMap((v) =>
       graph.types[v].shape.filter((d) => typeof d !== 'number'),
     );

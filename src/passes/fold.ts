@@ -1,5 +1,5 @@
-// Constants: computes what is known now, and drops operations that change nothing, in no bit: x * 1, x / 1, x - 0,
-// stopGradient, reshape of reshape, transpose back. (x + 0 is not one of them: it turns -0 into +0.)
+// Constants: computes results that are known now, and drops operations that change no bit: x * 1, x / 1, x - 0,
+// stopGradient, a reshape of a reshape, a transpose and its inverse. (x + 0 is kept: it turns -0 into +0.)
 import { castValue } from '../base/convert.ts';
 import { isFloat } from '../base/dtype.ts';
 import { boundOf, sameShape, type TensorType } from '../base/shape.ts';
@@ -37,7 +37,7 @@ export function foldConstants(graph: Graph, ops: OpTable): Graph {
     if ((node.op === 'mul' || node.op === 'div') && known[1] === 1 && whole(a)) return a;
     if (node.op === 'mul' && known[0] === 1 && whole(b)) return b;
     if (node.op === 'sub' && Object.is(known[1], 0) && whole(a)) return a;
-    if (node.op === 'stopGradient') return a; // gradients have been taken
+    if (node.op === 'stopGradient') return a; // all gradients are in the graph already
     const inner = made.get(a);
     if (node.op === 'reshape' && whole(a)) return a;
     if (node.op === 'reshape' && inner?.op === 'reshape') {
@@ -52,7 +52,7 @@ export function foldConstants(graph: Graph, ops: OpTable): Graph {
     return null;
   }
 
-  /** Ops whose result has one value everywhere if their operands do. */
+  /** Ops whose result has the same value everywhere if each operand has. */
   function uniform(node: Node, type: TensorType): boolean {
     const lower = ops.get(node.op)?.lower;
     const elementwise = lower?.kind === 'map' && lower.linear !== undefined;
@@ -67,7 +67,7 @@ export function foldConstants(graph: Graph, ops: OpTable): Graph {
     to: Rebuild,
   ): ValueId | null {
     const op = ops.get(node.op);
-    // a device's own exp must give the bits
+    // An elementary function such as exp must be computed by the device itself: devices differ in the last bit.
     if (!op || op.lower.kind !== 'map' || (op.lower.weight ?? 1) > 4) return null;
     const one = (dtype: TensorType['dtype']): TensorType => ({ dtype, shape: [] });
     const call = {
@@ -78,8 +78,8 @@ export function foldConstants(graph: Graph, ops: OpTable): Graph {
       rows: () => 1,
       offsets: () => [0, 1],
     };
-    // Operands have their dtype's values, references compute integers modulo 2^32: rounding once more gives what a
-    // device would.
+    // Operands are values of their dtype, and references compute integers modulo 2^32: one more rounding gives the
+    // value that a device would compute.
     const raw = node.op === 'expand' || node.op === 'reshape' ? (known[0] ?? NaN) : op.reference(call)[0][0];
     const value = castValue(raw, type.dtype, isFloat(type.dtype) ? 'float64' : type.dtype);
     const made = to.make(

@@ -1,5 +1,5 @@
-// Graph to Graph: what every graph goes through before lowering. The result is verified; where it is wrong, each pass
-// is, to name the one.
+// The passes that every graph goes through before lowering. The result is verified. If it is wrong, the passes run
+// again, each verified, so that the error names the pass that failed.
 import type { Graph } from '../graph/graph.ts';
 import type { OpTable } from '../graph/builder.ts';
 import { verifyStages } from '../graph/verify.ts';

@@ -1,18 +1,18 @@
-// What an op goes on with (`inPlaceOf`) is its own: a value that somebody else reads too, that comes from outside or
-// lies in another's memory, is copied first. A state of which the result is the new value is its own too: it is gone on
-// with in place, after all that read it.
+// An op that writes into its operand's memory (Op.inPlaceOf) must be the only reader of that operand. An operand that
+// something else reads too, that is an input, or that lies in another value's memory, is copied first. A state is not
+// copied if the result is its new value: the op overwrites the state after all other readers of the old value.
 import { producers, type Graph, type Node, type ValueId } from '../graph/graph.ts';
 import type { OpTable } from '../graph/builder.ts';
 
-/** Numbers of the inputs in whose memory a node makes its first results. */
-export function ontoInputs(node: Node, ops: OpTable): number[] {
+/** Numbers of the inputs into whose memory a node writes its first results. */
+export function inPlaceInputs(node: Node, ops: OpTable): number[] {
   const { inPlaceOf = [] } = ops.get(node.op) ?? {};
   return (typeof inPlaceOf === 'number' ? [inPlaceOf] : [...inPlaceOf]).filter((i) => i < node.inputs.length);
 }
 
-/** Whether a node makes the new value of a state in the state's own memory. */
+/** Whether a node writes the new value of a state into the state's memory. */
 export function inState(graph: Graph, node: Node, ops: OpTable): boolean {
-  const [first, ...more] = ontoInputs(node, ops),
+  const [first, ...more] = inPlaceInputs(node, ops),
     before = node.inputs[first],
     [value] = node.outputs;
   return (
@@ -26,7 +26,7 @@ export function inState(graph: Graph, node: Node, ops: OpTable): boolean {
 }
 
 export function ownBefore(graph: Graph, ops: OpTable): Graph {
-  if (!graph.nodes.some((n) => ontoInputs(n, ops).length > 0)) return graph;
+  if (!graph.nodes.some((n) => inPlaceInputs(n, ops).length > 0)) return graph;
   const made = producers(graph),
     reads = new Map<ValueId, number>();
   const read = (v: ValueId): void => {
@@ -40,7 +40,7 @@ export function ownBefore(graph: Graph, ops: OpTable): Graph {
   const isOwn = (v: ValueId): boolean => made[v] !== undefined && made[v].op !== 'reshape' && reads.get(v) === 1;
   for (const node of graph.nodes) {
     const inputs = [...node.inputs],
-      copied = inState(graph, node, ops) ? [] : ontoInputs(node, ops).filter((at) => !isOwn(node.inputs[at]));
+      copied = inState(graph, node, ops) ? [] : inPlaceInputs(node, ops).filter((at) => !isOwn(node.inputs[at]));
     for (const at of copied) {
       const own = types.push(types[node.inputs[at]]) - 1;
       nodes.push({ op: 'copy', inputs: [node.inputs[at]], outputs: [own], attrs: {}, scope: node.scope });

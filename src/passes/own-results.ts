@@ -1,5 +1,5 @@
-// Outputs and new states that are inputs as they came in get a copy: the input's memory may be overwritten by an update
-// of the same run.
+// An output or a new state that is an unchanged input gets a copy: an update of the same run may overwrite the input's
+// memory.
 import { producers, type Graph, type ValueId } from '../graph/graph.ts';
 import { rebuild } from './rebuild.ts';
 

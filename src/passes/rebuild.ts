@@ -1,16 +1,16 @@
-// What passes share: going through a graph's nodes once and building the next graph, with old values mapped to new
-// ones.
+// What passes share: goes through the nodes of a graph once and builds the next graph, with a table from old values to
+// new ones.
 import type { Dim, TensorType } from '../base/shape.ts';
 import type { Graph, Node, ValueId } from '../graph/graph.ts';
 
 export interface Rebuild {
-  /** The new value of an old one. */
+  /** The new value that stands for an old one. */
   map(old: ValueId): ValueId;
   /** Copies a node with mapped inputs. */
   keep(node: Node): void;
-  /** Says that an old value is from here on this new one. */
+  /** Replaces an old value by a new one from here on. */
   replace(old: ValueId, by: ValueId): void;
-  /** Adds a node of the pass's own, of new values; returns its first output. */
+  /** Adds a node whose inputs are new values; gives its first output. */
   make(
     op: string,
     inputs: readonly ValueId[],
@@ -19,11 +19,11 @@ export interface Rebuild {
     scope: string,
   ): ValueId;
   typeOf(fresh: ValueId): TensorType;
-  /** The type of an old value, its dimensions counted by new ones. */
+  /** The type of an old value, with counts that are new values. */
   mapped(old: ValueId): TensorType;
 }
 
-/** Builds a new graph by showing each node to `visit`, which keeps, replaces or drops it. */
+/** Builds a new graph: `visit` keeps, replaces or drops each node. */
 export function rebuild(graph: Graph, visit: (node: Node, to: Rebuild) => void): Graph {
   const types: TensorType[] = [],
     nodes: Node[] = [],

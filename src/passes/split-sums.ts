@@ -1,5 +1,5 @@
-// A sum of many elements to one number becomes partial sums, which threads can share, and their sum in order: the same
-// bits, since long sums are defined by chunks.
+// A sum of many elements to one number becomes partial sums, which threads share, and the sum of these in order. The
+// bits stay the same, since a long sum is defined as the sum of its chunks.
 import { elements } from '../base/shape.ts';
 import type { Graph } from '../graph/graph.ts';
 import { SUM_CHUNK } from '../graph/ops/moe/sumChunks.ts';

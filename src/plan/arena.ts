@@ -1,5 +1,6 @@
-// Offsets in the arena: values whose lives overlap in time must not overlap in memory. Largest first, each at the
-// lowest offset that is free during its life (greedy by size; Pisarchyk & Lee, arXiv 2001.03288).
+// Places values in the arena: values that are alive at the same time must not overlap in memory. The largest value is
+// placed first, each at the lowest offset that is free during its life (greedy by size; Pisarchyk & Lee, arXiv
+// 2001.03288).
 export const ALIGN = 256;
 export const aligned = (bytes: number): number => Math.ceil(bytes / ALIGN) * ALIGN;
 

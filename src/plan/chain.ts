@@ -1,6 +1,6 @@
-// Which step may follow the one before group by group: grouped products over the same groups, of which none touches
-// what another stores but in the parts of the group at hand. So an expert's products can all be computed while its
-// weights are in a cache.
+// Which step can run group by group with the step before it: both are grouped products over the same groups, and
+// neither uses what the other stores, except the part of the same group. All products of one expert then run one after
+// the other, while its weights are in the cache.
 import type { Kernel } from '../kernel/kernel.ts';
 import { groupsOf, shareOf } from '../kernel/groupwise.ts';
 import type { PlannedTensor, Step } from './program.ts';
@@ -11,7 +11,7 @@ export interface Planned {
   readonly kernel: Kernel;
 }
 
-/** `before`: the steps that run group by group already, the last of them just before. */
+/** `before`: the steps that run group by group already; the last of them is the step before `next`. */
 export function groupwiseAfter(
   tensors: readonly PlannedTensor[],
   before: readonly Planned[],

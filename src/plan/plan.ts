@@ -1,4 +1,4 @@
-// Kernels to a Program: where every value lies, and which steps may run side by side. In: Lowered. Out: Program.
+// Lowered to Program: decides where every value lies in memory, and which steps may run at the same time.
 import { byteSize } from '../base/shape.ts';
 import type { ValueId } from '../graph/graph.ts';
 import { groupsOf } from '../kernel/groupwise.ts';
@@ -21,8 +21,8 @@ export function plan(lowered: Lowered): Program {
       else life.set(v, { first: step, last: step });
     }),
   );
-  // A grouped product's lists of rows stay while the next one runs, which may then follow it group by group, wherever
-  // its result lies.
+  // The row lists of a grouped product stay in memory while the next product runs, which may then run group by group
+  // with it, wherever its result lies.
   calls.forEach((c, step) => {
     if (step + 1 >= calls.length || !groupsOf(c.kernel) || !groupsOf(calls[step + 1].kernel)) return;
     for (const v of reads(c))
@@ -80,7 +80,7 @@ export function plan(lowered: Lowered): Program {
     ),
   };
 
-  /** A value may take over the memory of one that its own kernel reads last, element by element. */
+  /** A value may take over the memory of an operand if its own kernel is the last reader, element by element. */
   function assignBlocks(): Map<ValueId, Block> {
     const made = new Map<ValueId, Block>();
     calls.forEach((c, step) => {
@@ -112,7 +112,7 @@ export function plan(lowered: Lowered): Program {
     return made;
   }
 
-  /** Consecutive steps that touch no memory of one another form a wave. */
+  /** Consecutive steps that share no memory to which one of them writes form a wave: they may run at the same time. */
   function schedule(): Step[] {
     const steps: Step[] = [];
     let wave: Step[] = [],

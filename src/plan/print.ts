@@ -12,7 +12,7 @@ export const showBytes = (n: number): string => {
   return `${i === 0 ? n : n.toFixed(n < 10 ? 2 : 1)} ${units[i]}`;
 };
 
-/** Bytes of the states' tensors (parameters, optimiser, caches): each name once. */
+/** Bytes of the states (parameters, optimizer, caches), each name counted once. */
 export function stateBytes(program: Program): number {
   return program.states.reduce((n, s) => n + program.tensors[s.tensor].bytes, 0);
 }

@@ -1,11 +1,11 @@
-// A Program: memory planned to the byte and a table of steps. Plain JSON: it can be printed, compared, sent and
-// replayed.
+// A Program: a memory plan with every byte offset, and a table of steps. Plain JSON: it can be printed, compared, sent
+// and run again.
 import type { TensorType } from '../base/shape.ts';
 import type { DType } from '../base/dtype.ts';
 
 /**
- * arena: intermediate values, reused. io: inputs and outputs of a run. constants: data of the graph. state: by name,
- * owned by the executor.
+ * arena: intermediate values, whose memory is reused. io: inputs and outputs of a run. constants: data of the graph.
+ * state: kept by the executor, by name.
  */
 export type Slab = 'arena' | 'io' | 'constants' | 'state';
 
@@ -14,10 +14,10 @@ export interface PlannedTensor {
   readonly name: string;
   readonly type: TensorType;
   readonly slab: Slab;
-  /** Bytes from the slab's start, a multiple of 256; 0 for states, whose place the executor knows by `name`. */
+  /** Bytes from the start of the slab, a multiple of 256; 0 for states, which the executor finds by `name`. */
   readonly offset: number;
   readonly bytes: number;
-  /** First and last step that touch it. */
+  /** The first and the last step that use the tensor. */
   readonly first: number;
   readonly last: number;
 }
@@ -29,23 +29,26 @@ export interface Step {
   readonly buffers: readonly number[];
   readonly writes: readonly boolean[];
   readonly ints: readonly number[];
-  /** Waits for all steps before it; without it the step may run beside those of its wave. */
+  /**
+   * The step waits for all steps before it. Without a barrier it may run at the same time as the other steps of its
+   * wave.
+   */
   readonly barrier: boolean;
   /**
-   * It may be computed group by group with the step before, instead of after it: `groups` of them, between the
-   * `offsets` of that tensor.
+   * The step may run group by group with the step before it, instead of after it. `groups`: their number; `offsets`:
+   * the tensor with their offsets.
    */
   readonly runsGroupwiseAfterPrevious?: { readonly groups: number; readonly offsets: number };
-  /** Tensor of an int32 scalar: the step runs only if it is 0. Stores to states are guarded so. */
+  /** Tensor of an int32 scalar: the step runs only if it is 0. Steps that store to states have such a guard. */
   readonly unless: number | null;
-  /** It goes on with what an earlier step left in the memory that it writes. */
+  /** The step also reads the memory that it writes: it adds to what an earlier step left there. */
   readonly readsDestination?: boolean;
   readonly ops: readonly string[];
   readonly scope: string;
   readonly flops: number;
 }
 
-/** `type`: as the graph has it; the tensor may be another view of the same bytes. */
+/** `type`: the type in the graph. The tensor may be another view of the same bytes. */
 export interface Port {
   readonly name: string;
   readonly tensor: number;

@@ -1,5 +1,5 @@
-// Checks a Program by running it in the mind: every step reads bytes that hold the tensor it means, in the version it
-// means; no two steps of a wave touch the same bytes; nothing lies outside its slab.
+// Checks a Program by going through its steps: every step finds the tensors that it reads intact, no two steps of a
+// wave race, and every tensor lies inside its slab.
 import { VerifyError } from '../base/errors.ts';
 import { ALIGN } from './arena.ts';
 import { overlap } from './chain.ts';
@@ -13,22 +13,22 @@ export function verifyProgram(program: Program): Program {
   };
   for (const t of tensors) {
     if (t.offset % ALIGN !== 0) fail(`${t.name} lies at ${t.offset}, no multiple of ${ALIGN}`);
-    if (t.slab !== 'state' && t.offset + t.bytes > slabs[t.slab]) fail(`${t.name} reaches beyond its slab`);
+    if (t.slab !== 'state' && t.offset + t.bytes > slabs[t.slab]) fail(`${t.name} ends outside its slab`);
   }
-  // Tensors whose bytes are intact: a write destroys every other tensor that overlaps it.
+  // The tensors whose bytes are intact: a write destroys every other tensor that overlaps it.
   const intact = new Set([...program.inputs, ...program.states, ...program.constants].map((p) => p.tensor));
   let wave: Step[] = [];
   steps.forEach((step, n) => {
     if (step.barrier) wave = [];
     for (const other of wave)
-      if (conflict(tensors, other, step)) fail(`step ${n} (${step.ops.join('+')}) races ` + `with a step of its wave`);
+      if (conflict(tensors, other, step)) fail(`step ${n} (${step.ops.join('+')}) races with a step of its wave`);
     wave.push(step);
     const reads = step.buffers.filter((_, i) => !step.writes[i] || step.readsDestination);
     for (const t of [...reads, ...(step.unless === null ? [] : [step.unless])]) {
       if (!intact.has(t))
         fail(
           `step ${n} (${step.ops.join('+')}) reads ${tensors[t].name} (%${tensors[t].id}), ` +
-            `which is not there (any more)`,
+            `which is not written yet, or is overwritten`,
         );
     }
     step.buffers.forEach((t, i) => {
@@ -47,6 +47,6 @@ export function verifyProgram(program: Program): Program {
     });
   });
   for (const { name, tensor } of program.outputs)
-    if (!intact.has(tensor)) fail(`output ${name} is not there at the end`);
+    if (!intact.has(tensor)) fail(`output ${name} is overwritten or never written`);
   return program;
 }

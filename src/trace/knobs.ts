@@ -159,7 +159,7 @@ export class Knobs {
   #module(path: string): Knobbed {
     const module = this.#modules.get(path);
     if (!module)
-      throw new UserError(`no module with knobs at ` + `"${path}"`, `there are: ${this.paths.join(', ') || 'none'}`);
+      throw new UserError(`no module with knobs at "${path}"`, `there are: ${this.paths.join(', ') || 'none'}`);
     return module;
   }
 
@@ -350,7 +350,7 @@ export class Knobs {
       this.apply(own.filter(known));
       if (stranger)
         throw new UserError(
-          `${stranger.path || 'the model'} has no knob named ` + `${stranger.knob}`,
+          `${stranger.path || 'the model'} has no knob named ${stranger.knob}`,
           `it has ${Object.keys(this.settings(stranger.path)).join(', ')}`,
         );
       this.becameNeutral(

@@ -50,7 +50,7 @@ export function nameParameters(root: object): Named {
     if (!isPart(value) || seen.has(value)) return;
     seen.add(value);
     if (bad !== null && (value instanceof Parameter || isModule(value)))
-      throw new UserError(bad, 'give the ' + 'property another name');
+      throw new UserError(bad, 'give the property another name');
     if (value instanceof Parameter) {
       parameters.set(path, value);
       return;
@@ -80,7 +80,7 @@ export function nameParameters(root: object): Named {
 export function setDtype<M extends object>(model: M, dtype: 'float32' | 'float64'): M {
   const given: string = dtype;
   if (given !== 'float32' && given !== 'float64')
-    throw new UserError(`setDtype: a model is computed in float32 or ` + `float64, not in ${given}`);
+    throw new UserError(`setDtype: a model is computed in float32 or float64, not in ${given}`);
   for (const p of nameParameters(model).parameters.values()) assignDtype(p, dtype);
   return model;
 }

@@ -54,7 +54,7 @@ function checkInit(init: unknown): void {
     other = Object.keys(rest).find((key) => key !== size),
     value = rest[size];
   if (other !== undefined)
-    throw new UserError(`a parameter's init of the kind ${kind} has "${size}" and no ` + `"${other}"`, INIT_HINT);
+    throw new UserError(`a parameter's init of the kind ${kind} has "${size}" and no "${other}"`, INIT_HINT);
   if (typeof value !== 'number' || !Number.isFinite(value) || (kind !== 'constant' && value < 0)) {
     throw new UserError(
       `a parameter's init: ${size} must be a ` +
@@ -107,7 +107,7 @@ export class Parameter {
   constructor(shape: readonly number[], init: Init, options: ParameterOptions = {}) {
     checkOptions('Parameter', options, KEYS);
     if (!Array.isArray(shape))
-      throw new UserError(`a parameter's shape must be a list of whole numbers, got ` + `${String(shape)}`, INIT_HINT);
+      throw new UserError(`a parameter's shape must be a list of whole numbers, got ${String(shape)}`, INIT_HINT);
     checkInit(init);
     if (!shape.every((d) => Number.isInteger(d) && d > 0))
       throw new UserError(
@@ -133,7 +133,7 @@ export class Parameter {
   }
   set frozen(frozen: boolean | readonly boolean[]) {
     if (!boolOrList(frozen))
-      throw new UserError(`Parameter.frozen must be true, false, or a list of them, got ` + `${shown(frozen)}`);
+      throw new UserError(`Parameter.frozen must be true, false, or a list of them, got ${shown(frozen)}`);
     this.#frozen = typeof frozen === 'boolean' ? frozen : Object.freeze([...frozen]);
     freezes++;
   }
@@ -145,7 +145,7 @@ export class Parameter {
   }
   set frozenAxis(axis: number) {
     if (!Number.isInteger(axis) || axis < 0 || axis >= this.shape.length)
-      throw new UserError(`Parameter.frozenAxis ` + `must be a dimension of [${this.shape.join(', ')}], got ${axis}`);
+      throw new UserError(`Parameter.frozenAxis must be a dimension of [${this.shape.join(', ')}], got ${axis}`);
     this.#frozenAxis = axis;
     freezes++;
   }
@@ -166,7 +166,7 @@ export class Parameter {
 function checkDtype(dtype: DType, trained: boolean): DType {
   if (DTYPES.includes(dtype) && !isHalf(dtype) && (isFloat(dtype) || !trained)) return dtype;
   throw new UserError(
-    `a parameter${trained ? ' that is trained' : ''} cannot be ` + `${String(dtype)}`,
+    `a parameter${trained ? ' that is trained' : ''} cannot be ${String(dtype)}`,
     'float32 or float64; int32, uint32 and bool with { trained: false }',
   );
 }

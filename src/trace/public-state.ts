@@ -142,7 +142,7 @@ export class PublicState {
       gone = difference(this.#named, named) ?? difference(named, this.#named);
     if (gone !== null)
       throw new UserError(
-        `the model has changed since it was compiled: ${gone} was added, removed ` + `or replaced`,
+        `the model has changed since it was compiled: ${gone} was added, removed or replaced`,
         'modules and parameters of a session stay; compile(model, ...) makes another session',
       );
     const seen: Seen[] = [],

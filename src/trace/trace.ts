@@ -88,7 +88,7 @@ export class Trace extends GraphBuilder {
       value = found ? this.tensor(found.value) : this.input('state', name, type);
     if (showType(value.type) === showType(type)) return value;
     throw new UserError(
-      `state ${name} is ${showType(value.type)} in this trace, not ` + `${showType(type)}`,
+      `state ${name} is ${showType(value.type)} in this trace, not ${showType(type)}`,
       'a state is its name, dtype and sizes: one of other sizes needs a name of its own',
     );
   }

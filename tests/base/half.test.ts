@@ -52,7 +52,7 @@ for (const [dtype, mantissa, least, greatest] of FORMATS) {
       const value = valueOf(i, mantissa, least, greatest);
       assert.ok(Object.is(wide[i], value) && Object.is(doubles[i], value), `${i}: ${wide[i]} is not ${value}`);
       if (Number.isNaN(value))
-        assert.ok(Number.isNaN(valueOf(back[i], mantissa, least, greatest)), `${i}: NaN ` + `became ${back[i]}`);
+        assert.ok(Number.isNaN(valueOf(back[i], mantissa, least, greatest)), `${i}: NaN became ${back[i]}`);
       else assert.equal(back[i], i);
     }
   });

@@ -47,7 +47,7 @@ test('a shell gives back any path that is printed in a command', { skip: !shell 
     .filter((name) => name !== '' && name.isWellFormed());
   const many = fc.sample(names, { numRuns: 300, seed: 3 }),
     words = many.map(shellWord);
-  const { stdout } = spawnSync('sh', ['-c', `printf '%s\\0' ` + `${words.join(' ')}`], {
+  const { stdout } = spawnSync('sh', ['-c', `printf '%s\\0' ${words.join(' ')}`], {
     encoding: 'utf8',
     env: { LC_ALL: 'C.UTF-8', PATH: process.env['PATH'] },
   });

@@ -83,7 +83,7 @@ for (const entry of DEVICES) {
           const expected = full[(b * TOTAL + from) * row + i];
           assert.ok(
             Object.is(got[b * count * row + i], expected),
-            `queries ${from}..${from + count}: ` + `${got[b * count * row + i]} is not ${expected}`,
+            `queries ${from}..${from + count}: ${got[b * count * row + i]} is not ${expected}`,
           );
         }
     }

@@ -63,7 +63,7 @@ const routed = counts.map((n): Case => ({
 }));
 
 runFamilies([
-  { op: 'a bounded ' + 'dimension', cases: bounded, runs: 14 },
+  { op: 'a bounded dimension', cases: bounded, runs: 14 },
   { op: 'a segmented dimension', cases: segmented, runs: 14 },
   { op: 'tokens sent to experts', cases: routed, runs: 14 },
 ]);

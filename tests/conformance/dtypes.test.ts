@@ -154,7 +154,7 @@ test('float32 at its extremes: the same bits on all devices', async (t) => {
     ),
     [wasm, native] = devices;
   if (!wasm || !native || (wasm instanceof WasmDevice && !wasm.fused)) {
-    t.skip('two devices with the same bits are ' + 'not here');
+    t.skip('two devices with the same bits are not here');
     return;
   }
   const cases = all

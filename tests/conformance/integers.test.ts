@@ -254,7 +254,7 @@ for (const dtype of ['int32', 'uint32'] as const) {
             assert.deepEqual(
               pairs.map((_, i) => outputs[`${key}/${i}`][0]),
               first[key],
-              `${key} of constants on ` + `${name}: ${pairs.join(' ')}`,
+              `${key} of constants on ${name}: ${pairs.join(' ')}`,
             );
           }
       }),

@@ -34,8 +34,10 @@ const TOGETHER = 24; // graphs in one program
  * Kernels trust rows, places and experts that other ops have made: where a setting says something else of them, nothing
  * is computed here.
  */
-const TRUSTING =
-  /^(admit|admitAll|arrange|collect|combine.*|dispatch|grouped.*|joinRows|joinSegments|permuteUnless|placeRows|recall|remember|segment.*|splitRows|splitSegments|topKUnless|window.*)$/;
+const TRUSTING = new RegExp(
+  '^(admit|admitAll|arrange|collect|combine.*|dispatch|grouped.*|joinRows|joinSegments|permuteUnless|placeRows|' +
+    'recall|remember|segment.*|splitRows|splitSegments|topKUnless|window.*)$',
+);
 
 interface Call {
   readonly node: Node;

@@ -85,7 +85,7 @@ for (const { x: xShape, w: wShape, options } of CASES) {
               got = values[at][i];
             assert.ok(
               Math.abs(got - slope) < 1e-6 * Math.max(1, Math.abs(slope)),
-              `d ${['penalty', 'other'][f]} / d ` + `${name}[${i}]: ${got}, differences give ${slope}`,
+              `d ${['penalty', 'other'][f]} / d ${name}[${i}]: ${got}, differences give ${slope}`,
             );
           }
         }

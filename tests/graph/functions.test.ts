@@ -31,7 +31,7 @@ async function check(x: Nested, build: (x: Tensor) => Tensor, expected: Nested):
   data.forEach((v, i) =>
     assert.ok(
       Object.is(v, wanted[i]) || Math.abs(v - wanted[i]) < 1e-9,
-      `[${data.join(', ')}] ` + `is not [${wanted.join(', ')}]`,
+      `[${data.join(', ')}] is not [${wanted.join(', ')}]`,
     ),
   );
 }

@@ -251,7 +251,7 @@ test('any number: refused, or a tensor with sizes that are some', () => {
         try {
           sized(call(graph(), value as never));
         } catch (error) {
-          assert.ok(error instanceof UserError, `${name} ` + `${JSON.stringify(value)}: ${String(error)}`);
+          assert.ok(error instanceof UserError, `${name} ${JSON.stringify(value)}: ${String(error)}`);
         }
       },
     ),

@@ -60,7 +60,7 @@ test('what makes little of much comes right after what it reads, but not before 
   assert.equal(order(tasks.map((t) => (t.of === 's' ? { ...t, before: ['a', 'b'] } : t))), 'abscu');
 });
 
-test('random graphs: every kernel once, after what it depends on, at no more bytes than in the order of the graph', () => {
+test('random graphs: every kernel runs once, after its operands, and the peak is at most that of the graph', () => {
   const random = new Stream(1, 'order');
   for (let n = 0; n < 50; n++) {
     const size = 2 + (n % 30),

@@ -49,10 +49,7 @@ function assertClose(
     assert.equal(a.length, b.length, `${label}: ${name}`);
     const scale = Math.max(1e-3, ...Array.from(b, Math.abs));
     for (let i = 0; i < b.length; i++)
-      assert.ok(
-        Math.abs(a[i] - b[i]) < 2e-4 * scale,
-        `${label}: ${name}[${i}] is ` + `${a[i]}, the reference has ${b[i]}`,
-      );
+      assert.ok(Math.abs(a[i] - b[i]) < 2e-4 * scale, `${label}: ${name}[${i}] is ${a[i]}, the reference has ${b[i]}`);
   }
 }
 

@@ -41,7 +41,7 @@ const CASES: readonly Case[] = [
     row: (x) => x.map((v) => v - v * 2 * total(x.map((u) => u * u))),
   },
   {
-    name: 'a largest ' + 'element',
+    name: 'a largest element',
     kernels: 1,
     build: (x) => [sub(x, expand(max(x, [1]), x, [1]))],
     row: (x) => x.map((v) => v - Math.max(...x)),
@@ -65,7 +65,7 @@ const CASES: readonly Case[] = [
     row: (x) => x.map((v) => v * total(x)),
   },
   {
-    name: 'a sum spread over two ' + 'results',
+    name: 'a sum spread over two results',
     kernels: 3,
     build: (x) => {
       const s = expand(sum(x, [1]), x, [1]);
@@ -108,7 +108,7 @@ for (const { name, kernels, build, row } of CASES)
           row([...data.subarray(r * W, r * W + W)]).forEach((want, c) => {
             assert.ok(
               Math.abs(got[r * W + c] - want) <= 1e-4 * (1 + Math.abs(want)),
-              `${entry.name}, row ${r}, column ` + `${c}: ${got[r * W + c]}, not ${want}`,
+              `${entry.name}, row ${r}, column ${c}: ${got[r * W + c]}, not ${want}`,
             );
           });
         executor.release(loaded);

@@ -208,7 +208,7 @@ test(
   },
 );
 
-test("what lies on modules while a session is traced is not the user's for another, and what is written meanwhile is", () => {
+test("values that one session writes on modules while it is traced are not the user's for another session", () => {
   const model = new Model(),
     named = nameParameters(model),
     [a, b] = [new Knobs(named), new Knobs(named)];

@@ -183,7 +183,7 @@ async function worksOrIsRefused(names: readonly string[]): Promise<'works' | 're
   assert.deepEqual([events[0].error, events[0].changes[0].path], [undefined, path], JSON.stringify(names));
   assert.ok(
     result.stats[`${path}/load`] && result.aux[`${path}/balance`] !== undefined,
-    `${JSON.stringify(names)}: ` + `${Object.keys(result.stats).join()}`,
+    `${JSON.stringify(names)}: ${Object.keys(result.stats).join()}`,
   );
   assert.equal(session.settings(path)['dispatch'], 'padded');
   const parameters = [...session.named.parameters.keys()];

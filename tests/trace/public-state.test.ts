@@ -303,11 +303,11 @@ test('to look reads every property once, and walks nothing anew', () => {
   });
   assert.ok(
     stateOf(lm).size < 400,
-    `${stateOf(lm).size} comparisons for the default model, whose step is 10^9 ` + `products`,
+    `${stateOf(lm).size} comparisons for the default model, whose step is 10^9 products`,
   );
 });
 
-test(`typed arrays are compared by what is in them up to ${COMPARED_BYTES} bytes, larger ones by being the same`, () => {
+test(`typed arrays are compared by their elements up to ${COMPARED_BYTES} bytes, larger ones by identity`, () => {
   const model = {
       small: new Float32Array(COMPARED_BYTES / 4),
       large: new Float32Array(COMPARED_BYTES / 4 + 1),
@@ -507,7 +507,7 @@ for (const [name, make] of Object.entries(EXAMPLES)) {
           }
           assert.ok(
             now === 'UserError' || now !== was,
-            `${paths.get(object) ?? object.constructor.name}.${key} = ` + `${JSON.stringify(value)} is ignored`,
+            `${paths.get(object) ?? object.constructor.name}.${key} = ${JSON.stringify(value)} is ignored`,
           );
           open[key] = before;
         }

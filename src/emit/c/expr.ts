@@ -2,7 +2,7 @@
 // once and each rounding is the one that the kernel language names.
 import { VerifyError } from '../../base/errors.ts';
 import { isHalf, toHalf } from '../../base/half.ts';
-import { postorder, type Expr, type OpExpr, type Scalar } from '../../kernel/expr.ts';
+import { postorder, type Expr, type OpExpr, type Scalar, type Term } from '../../kernel/expr.ts';
 
 const TYPES: Readonly<Record<Scalar, string>> = {
   float64: 'double',
@@ -103,12 +103,17 @@ export class ExprWriter {
       case 'sum':
         return 'sum';
       case 'linear':
-        return `(${[...e.terms.map(([c, t]) => (c === 1 ? r(t) : `${literal(c, 'index')} * ` + `${r(t)}`)), ...(e.constant ? [literal(e.constant, 'index')] : [])].join(' + ')})`;
+        return this.#linear(e.constant, e.terms, r);
       case 'op':
         return this.#op(e, e.args.map(r));
       case 'reduce':
         throw new VerifyError('emit', 'a reduction was not taken out of its expression');
     }
+  }
+
+  #linear(constant: number, terms: readonly Term[], value: (e: Expr) => string): string {
+    const products = terms.map(([c, t]) => (c === 1 ? value(t) : `${literal(c, 'index')} * ${value(t)}`));
+    return `(${[...products, ...(constant ? [literal(constant, 'index')] : [])].join(' + ')})`;
   }
 
   #op(e: OpExpr, a: readonly string[]): string {
@@ -128,7 +133,7 @@ export class ExprWriter {
       case 'abs':
         if (of.dtype === 'uint32') return a[0];
         return of.dtype === 'int32'
-          ? `(${a[0]} < 0 ? - ${a[0]} : ` + `${a[0]})`
+          ? `(${a[0]} < 0 ? - ${a[0]} : ${a[0]})`
           : `__builtin_fabs${single ? 'f' : ''}(${a[0]})`;
       case 'div':
         if ((of.dtype === 'int32' || of.dtype === 'uint32') && !isPlainDivisor(e.args[1]))

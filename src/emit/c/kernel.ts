@@ -29,8 +29,7 @@ export function emitKernel(name: string, kernel: Kernel): string {
 function bindParameters(kernel: Kernel): string[] {
   return [
     ...kernel.buffers.map(
-      (b, i) =>
-        `${b.access === 'read' ? 'const ' : ''}${cType(b.dtype)} *const b${i} = ` + `c->buf[${i}]; (void)b${i};`,
+      (b, i) => `${b.access === 'read' ? 'const ' : ''}${cType(b.dtype)} *const b${i} = c->buf[${i}]; (void)b${i};`,
     ),
     ...Array.from({ length: kernel.ints }, (_, i) => `const int64_t n${i} = c->n[${i}]; (void)n${i};`),
   ];

@@ -22,7 +22,7 @@ export function emitMatmul(name: string, k: MatmulKernel, params: readonly strin
     typeof e === 'number'
       ? `.${of} = ${e}`
       : 'count' in e
-        ? `.${of} = ${e.times} * (int64_t)((const int32_t ` + `*)c->buf[${e.count}])[${e.at}]`
+        ? `.${of} = ${e.times} * (int64_t)((const int32_t *)c->buf[${e.count}])[${e.at}]`
         : `.${of}_off = (const int32_t *)c->buf[${e.offsets}]`;
   const fields = [
     `.groups = ${k.groups}`,
@@ -30,11 +30,11 @@ export function emitMatmul(name: string, k: MatmulKernel, params: readonly strin
     sizes('m', k.m),
     sizes('k', k.depth),
     ...(a
-      ? [`.a_base = ` + `${name}_a`, `.a_si = ${a.s0}`, `.a_sk = ${a.s1}`]
+      ? [`.a_base = ${name}_a`, `.a_si = ${a.s0}`, `.a_sk = ${a.s1}`]
       : [`.a_pack = ${name}_a`, `.a_pack_cols = ${k.packA.inner === k.i ? 1 : 0}`]),
     ...(b ? [`.b_base = ${name}_b`, `.b_sk = ${b.s0}`, `.b_sj = ${b.s1}`] : [`.b_pack = ${name}_b`]),
     `.store = ${name}_c`,
-    ...touched.map((t, n) => (n === 0 ? `.out = ${name}_o, .out_si = ` + `${4 * t.si}` : `.also = ${name}_p`)),
+    ...touched.map((t, n) => (n === 0 ? `.out = ${name}_o, .out_si = ${4 * t.si}` : `.also = ${name}_p`)),
     ...(touched.length > 0 && isPlain(k) ? ['.plain = 1'] : []),
   ];
   return [
@@ -105,7 +105,7 @@ function packLoops(whole: Expr, { inner, run }: Packing, outer: Range, own: Rang
     return [
       'DM_VECTOR',
       `for (int64_t q = ${from}; q < ${to}; q++) {`,
-      `  const int64_t ${inner.name} = ` + `${own.from} + q; (void)${inner.name};`,
+      `  const int64_t ${inner.name} = ${own.from} + q; (void)${inner.name};`,
       ...w.lines.map((l) => `  ${l}`),
       `  dst[${target}] = ${v};`,
       '}',
@@ -130,7 +130,7 @@ function packLoops(whole: Expr, { inner, run }: Packing, outer: Range, own: Rang
       ? copy('lo', 'hi', '      ')
       : [
           `      if (hi - lo == ${run.length}) {`,
-          ...copy('first', `first + ` + `${run.length}`, '        '),
+          ...copy('first', `first + ${run.length}`, '        '),
           '      } else {',
           ...copy('lo', 'hi', '        '),
           '      }',
@@ -235,7 +235,7 @@ function store(fn: string, k: MatmulKernel, bind: readonly string[]): string[] {
     ...emitBody(k.epilogue.row, names).map((l) => `    ${l}`),
     '    DM_VECTOR',
     '    for (int64_t q = 0; q < nj; q++) {',
-    `      const int64_t ${k.j.name} = j0 + q; ` + `(void)${k.j.name};`,
+    `      const int64_t ${k.j.name} = j0 + q; (void)${k.j.name};`,
     '      const float sum = acc[r * ld + q]; (void)sum;',
     ...emitBody(k.epilogue.element, names).map((l) => `      ${l}`),
     '    }',

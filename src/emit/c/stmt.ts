@@ -88,7 +88,7 @@ function emitStmt(s: Exclude<Stmt, { s: 'store' }>, names: ReadonlyMap<Expr, str
         '{',
         ...indent([
           ...w.lines,
-          `c->core->turn(${rows}, ${s.columns}, b${s.from.of} + ${at}, ` + `${s.from.rows}, t${s.to});`,
+          `c->core->turn(${rows}, ${s.columns}, b${s.from.of} + ${at}, ${s.from.rows}, t${s.to});`,
         ]),
         '}',
       ];
@@ -154,14 +154,14 @@ function emitReduce(s: Extract<Stmt, { s: 'reduce' }>, names: ReadonlyMap<Expr, 
       if (left > w)
         tree.push(
           `for (int l = 0; l < ${left - w}; l++) {`,
-          ...s.targets.map((t, i) => `  lane${i}[l] ` + `= ${joined(t, `lane${i}[l]`, `lane${i}[l + ${w}]`)};`),
+          ...s.targets.map((t, i) => `  lane${i}[l] = ${joined(t, `lane${i}[l]`, `lane${i}[l + ${w}]`)};`),
           '}',
         );
       left = Math.min(left, w);
     }
     return [
       ...s.targets.map(
-        (t, i) => `${cType(t.value.dtype)} lane${i}[${Math.max(count, 1)}] ` + `__attribute__((aligned(64)));`,
+        (t, i) => `${cType(t.value.dtype)} lane${i}[${Math.max(count, 1)}] __attribute__((aligned(64)));`,
       ),
       ...s.targets.map((t, i) => `for (int l = 0; l < ${Math.max(count, 1)}; l++) lane${i}[l] = ${start(t)};`),
       'DM_VECTOR',
@@ -210,7 +210,9 @@ function emitReduce(s: Extract<Stmt, { s: 'reduce' }>, names: ReadonlyMap<Expr, 
 function emitProduct(s: ProductStmt, names: ReadonlyMap<Expr, string>): string[] {
   if (s.width === 0) return emitBody(s.plain, names);
   const w = new ExprWriter(names),
-    at = (m: Matrix): string => `${m.in === 'local' ? 't' : 'b'}${m.of} + ` + `${w.value(m.at)}`;
-  const call = `c->core->product(${[w.value(s.rows), s.width, w.value(s.depth), at(s.to), s.to.rows, at(s.a), s.a.rows, s.a.columns, at(s.b), s.b.rows].join(', ')});`;
+    at = (m: Matrix): string => `${m.in === 'local' ? 't' : 'b'}${m.of} + ${w.value(m.at)}`;
+  const sizes = [w.value(s.rows), s.width, w.value(s.depth)],
+    matrices = [at(s.to), s.to.rows, at(s.a), s.a.rows, s.a.columns, at(s.b), s.b.rows];
+  const call = `c->core->product(${[...sizes, ...matrices].join(', ')});`;
   return ['{', ...indent([...w.lines, call]), '}'];
 }

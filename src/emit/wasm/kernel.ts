@@ -70,10 +70,7 @@ function begin(
   const { offsets, end } = layout(k.locals);
   const room = end + LANES_BYTES * widestReduce(k.form === 'loops' ? k.body : k.epilogue.row);
   if (room > options.scratch)
-    throw new VerifyError(
-      'emit',
-      `a kernel wants ${room} bytes of its own, the wasm ` + `device gives ${options.scratch}`,
-    );
+    throw new VerifyError('emit', `a kernel wants ${room} bytes of its own, the wasm device gives ${options.scratch}`);
   const ints = new Set(used.flatMap((e) => (e.k === 'int' ? [e.slot] : [])));
   const parameter = (n: number): number => {
     f.get(0).memory('i32.load', 4 * n);

@@ -83,7 +83,7 @@ export class Values {
     switch (e.k) {
       case 'var': {
         const v = vars.get(e);
-        if (v === undefined) throw new VerifyError('emit', `${e.name} has no ` + `value here`);
+        if (v === undefined) throw new VerifyError('emit', `${e.name} has no value here`);
         f.get(v);
         return;
       }

@@ -14,7 +14,7 @@ const FITS: Readonly<Record<Takes, (dtype: DType) => boolean>> = {
   stored: () => true,
 };
 const NAMES: Readonly<Record<Takes, string>> = {
-  floats: 'floats (float32 or ' + 'float64)',
+  floats: 'floats (float32 or float64)',
   numbers: 'numbers (float32, float64, int32 or uint32)',
   any: 'float32, float64, int32, uint32 or bool',
   stored: 'any dtype',
@@ -30,7 +30,7 @@ export function checked<A extends Attrs>(op: Op<A>): Op<A> {
         const wanted = takes[i] ?? 'any';
         if (!FITS[wanted](t.dtype))
           throw new ShapeError(
-            `${name}: needs ${NAMES[wanted]}, got ` + `${showType(t)}${i > 0 ? ` as input ${i + 1}` : ''}`,
+            `${name}: needs ${NAMES[wanted]}, got ${showType(t)}${i > 0 ? ` as input ${i + 1}` : ''}`,
             hintFor(t.dtype, wanted),
           );
       });
@@ -53,7 +53,7 @@ export function checked<A extends Attrs>(op: Op<A>): Op<A> {
 const hintFor = (dtype: DType, wanted: Takes): string =>
   isHalf(dtype)
     ? `nothing is computed in ${dtype}: cast(x, 'float32') first`
-    : `cast(x, ` + `'${wanted === 'floats' || dtype !== 'bool' ? 'float32' : 'int32'}') first`;
+    : `cast(x, '${wanted === 'floats' || dtype !== 'bool' ? 'float32' : 'int32'}') first`;
 
 /** That operands are not of one dtype. */
 export function unlike(name: string, ...dtypes: readonly DType[]): ShapeError {

@@ -70,7 +70,7 @@ export const families: readonly Family[] = [
   },
   {
     op: 'max',
-    name: 'largest ' + 'magnitude',
+    name: 'largest magnitude',
     cases: axesWith(
       ({ uniform }, i) => ((((i * 7919) % 10_007) + uniform) / 1000 + 0.5) * (i % 2 ? 1 : -1),
       (x, axes) => f.norm(x, axes, Infinity),
@@ -120,7 +120,7 @@ export const families: readonly Family[] = [
   },
   {
     op: 'reshape',
-    name: 'squeeze and ' + 'unsqueeze',
+    name: 'squeeze and unsqueeze',
     cases: anyShape(1, 3).map((s) => unary(s, (x) => f.squeeze(f.mul(f.unsqueeze(f.unsqueeze(x, 1), -1), 2), [1, -1]))),
   },
   {

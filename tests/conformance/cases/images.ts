@@ -267,7 +267,7 @@ export const families: readonly Family[] = [
   },
   {
     op: 'maxPool2d',
-    name: 'of what is ' + 'computed',
+    name: 'of what is computed',
     runs: 8,
     cases: pools.map(({ n, attrs, x }) => ({
       inputs: [...n.counts, { name: 'x', shape: x, value: distinct }],

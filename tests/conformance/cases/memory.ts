@@ -108,7 +108,7 @@ export const families: readonly Family[] = [
   // What was sorted is of other choices: it is taken where all are known, and there alone.
   {
     op: 'permuteUnless',
-    name: 'of other ' + 'choices',
+    name: 'of other choices',
     runs: 16,
     cases: cases(
       ([, , choices, known], { experts }) =>

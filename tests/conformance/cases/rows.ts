@@ -169,7 +169,7 @@ export const families: readonly Family[] = [
   { op: 'rmsNorm', cases: norm(1, (x, gain) => emit('rmsNorm', [x, gain], { eps: 1e-2 })) },
   {
     op: 'rmsNorm',
-    name: 'after a ' + 'residual',
+    name: 'after a residual',
     cases: norm(1, (x, gain) => {
       const y = add(x, silu(x));
       return [rmsNorm(y, gain, 0.01), y];
@@ -190,7 +190,7 @@ export const families: readonly Family[] = [
   },
   {
     op: 'crossEntropy',
-    name: 'targets ' + 'outside',
+    name: 'targets outside',
     cases: rowsOf().map((s) => ({
       inputs: [
         ...s.counts,
@@ -215,7 +215,7 @@ export const families: readonly Family[] = [
   { op: 'pad', cases: parts.map(({ s, axis, from, to }) => unary(s, (x) => pad(x, axis, from, to))) },
   {
     op: 'pad',
-    name: 'rows of two ' + 'columns',
+    name: 'rows of two columns',
     runs: 2,
     cases: fc.constant(unary({ shape: [31, 2], counts: [] }, (x) => pad(x, 0, 1, 1))),
   },
@@ -231,7 +231,7 @@ export const families: readonly Family[] = [
   },
   {
     op: 'concat',
-    name: 'of what is ' + 'computed',
+    name: 'of what is computed',
     cases: parts.map(({ s, axis }) => unary(s, (x) => concat([mul(x, x), x, add(x, 1)], axis))),
   },
   { op: 'gather', cases: tables((index, table) => gather(table, index), 0), runs: 12 },

@@ -138,7 +138,7 @@ export const families: readonly Family[] = [
   },
   {
     op: 'expand',
-    name: 'of what is ' + 'computed',
+    name: 'of what is computed',
     cases: axesOf().map(({ s, axes }) => unary(s, (x) => mul(x, expand(sum(mul(x, x), axes), x, axes)))),
   },
   {

@@ -304,6 +304,6 @@ test('a plan in which a round goes on with memory that was overwritten is notice
   const first = program.steps.findIndex((s) => s.buffers.some((b, i) => b === placed && s.writes[i]));
   assert.throws(
     () => verifyProgram({ ...program, steps: program.steps.filter((_, i) => i !== first) }),
-    /placeRows.*which is not there/,
+    /placeRows.*which is not written yet/,
   );
 });

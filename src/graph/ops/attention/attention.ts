@@ -270,10 +270,7 @@ export function attention(q: Tensor, k: Tensor, v: Tensor, start: Tensor | numbe
   checkOptions('attention', options, KEYS);
   const { causal, scale = 1 / Math.sqrt(boundOf(q.shape[3])), mask, lengths } = options;
   if (!causal && start !== 0)
-    throw new UserError(
-      'attention: start has no effect where `causal` is false: every ' + 'query sees every key',
-      'give 0',
-    );
+    throw new UserError('attention: start has no effect where `causal` is false: every query sees every key', 'give 0');
   const from = typeof start === 'number' ? scalar(q, start, 'int32') : start;
   return emit('attention', [q, k, v, from, ...(mask ? [mask] : []), ...(lengths ? [lengths] : [])], {
     causal,

@@ -29,7 +29,7 @@ export function checkGradientInputs(op: string, inputs: readonly TensorType[], a
     const t = inputs[4 + i];
     if (t.dtype !== inputs[0].dtype || !sameShape(t.shape, shape))
       throw new ShapeError(
-        `${op}: input ${5 + i} must ` + `be ${showType({ dtype: inputs[0].dtype, shape })}, got ${showType(t)}`,
+        `${op}: input ${5 + i} must be ${showType({ dtype: inputs[0].dtype, shape })}, got ${showType(t)}`,
       );
   });
   checkMasks(op, inputs, GRADIENT_INPUTS, attrs, sizes);

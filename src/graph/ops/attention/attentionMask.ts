@@ -29,7 +29,7 @@ export function checkMasks(
   { B, H, T, S }: Sizes,
 ): void {
   if (!Number.isFinite(attrs.scale))
-    throw new ShapeError(`${op}: scale must be a finite number, got ` + `${String(attrs.scale)}`);
+    throw new ShapeError(`${op}: scale must be a finite number, got ${String(attrs.scale)}`);
   const at = places(attrs, base),
     mask = types[at.mask],
     lengths = types[at.lengths],

@@ -37,14 +37,14 @@ export interface Sizes {
 export function attentionSizes(op: string, [q, k, v, start]: readonly TensorType[]): Sizes {
   const fail = (why: string): never => {
     throw new ShapeError(
-      `${op}: ${why}: q ${showType(q)}, k ${showType(k)}, v ` + `${showType(v)}`,
+      `${op}: ${why}: q ${showType(q)}, k ${showType(k)}, v ${showType(v)}`,
       'q [B, T, H, D]; k, v [B, S, Hkv, D]',
     );
   };
   if ([q, k, v].some((t) => t.shape.length !== 4 || t.shape.some((d) => typeof d !== 'number') || t.dtype !== q.dtype))
     fail('needs four fixed dimensions and one dtype');
   if (start.dtype !== 'int32' || start.shape.length !== 0)
-    fail(`start must be an int32 scalar, got ` + `${showType(start)}`);
+    fail(`start must be an int32 scalar, got ${showType(start)}`);
   const [B, T, H, D] = q.shape.map(boundOf),
     [Bk, S, KV, Dk] = k.shape.map(boundOf);
   if (v.shape.some((d, i) => d !== k.shape[i]) || B !== Bk || D !== Dk) fail('shapes do not fit');

@@ -19,14 +19,14 @@ export const constantOp: Op<ConstantAttrs> = {
   name: 'constant',
   infer(_, { value, dtype, shape }) {
     if (!DTYPES.includes(dtype))
-      throw new ShapeError(`constant: no dtype named ` + `${String(dtype)}`, `one of ${DTYPES.join(', ')}`);
+      throw new ShapeError(`constant: no dtype named ${String(dtype)}`, `one of ${DTYPES.join(', ')}`);
     const own = typeof value === 'number' ? castValue(value, dtype, 'float64') : NaN;
     // Floats are rounded to the nearest; an integer that is none, or too large, would be another number.
     const fits =
       typeof value === 'number' && (isFloat(dtype) ? Number.isFinite(own) || !Number.isFinite(value) : own === value);
     if (!fits)
       throw new ShapeError(
-        `constant: ${String(value)} is no ` + `${dtype}`,
+        `constant: ${String(value)} is no ${dtype}`,
         isFloat(dtype) ? `numbers that are finite as ${dtype}` : 'cast the other operand to float32 first',
       );
     return [{ dtype, shape }];

@@ -17,7 +17,7 @@ export const oneHotOp: Op<OneHotAttrs> = {
   name: 'oneHot',
   infer([x], { classes }): TensorType[] {
     if (!Number.isInteger(classes) || classes < 1)
-      throw new ShapeError(`oneHot: needs at least one class, got ` + `${String(classes)}`);
+      throw new ShapeError(`oneHot: needs at least one class, got ${String(classes)}`);
     if (x.dtype !== 'int32') throw new ShapeError(`oneHot: needs int32, got ${x.dtype}`);
     return [{ dtype: 'float32', shape: [...x.shape, classes] }];
   },

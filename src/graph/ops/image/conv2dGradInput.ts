@@ -29,7 +29,7 @@ export type ConvGradInputAttrs = ConvAttrs & { readonly size: readonly number[] 
 
 function shapes(dy: TensorType, w: TensorType, attrs: ConvGradInputAttrs): { g: Geometry; images: TensorType } {
   if (dy.shape.length !== 4 || w.shape.length !== 4)
-    throw new ShapeError(`conv2dGradInput: ${showType(dy)} and ` + `${showType(w)} are not images and weights`);
+    throw new ShapeError(`conv2dGradInput: ${showType(dy)} and ${showType(w)} are not images and weights`);
   const images: TensorType = {
     dtype: dy.dtype,
     shape: [dy.shape[0], ...attrs.size, boundOf(w.shape[2]) * attrs.groups],

@@ -62,7 +62,7 @@ export function checkOutput(op: string, { axes: [rows, columns], outputs }: Geom
 /** Checks that there is a result for each of the images. */
 export function checkCount(op: string, x: TensorType, dy: TensorType): void {
   if (!sameDim(x.shape[0], dy.shape[0]))
-    throw new ShapeError(`${op}: ${showType(x)} and ${showType(dy)} differ in ` + `the number of images`);
+    throw new ShapeError(`${op}: ${showType(x)} and ${showType(dy)} differ in the number of images`);
 }
 
 /** The numbers of which `i` is the row-major index in [any, b, c]. */

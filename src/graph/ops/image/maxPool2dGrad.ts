@@ -22,7 +22,7 @@ export const maxPool2dGradOp: Op<PoolGradAttrs> = {
       axes = poolAxes('maxPool2dGrad', x, attrs);
     checkPooled('maxPool2dGrad', dy, axes);
     if (which.dtype !== 'int32' || !sameShape(which.shape, dy.shape))
-      throw new ShapeError(`maxPool2dGrad: numbers ` + `${showType(which)} do not fit ${showType(dy)}`);
+      throw new ShapeError(`maxPool2dGrad: numbers ${showType(which)} do not fit ${showType(dy)}`);
     return [x];
   },
   grad: ({ inputs: [, which], douts: [u], attrs: { size: _, ...attrs } }) => [

@@ -20,7 +20,7 @@ export const maxPool2dTakeOp: Op<PoolAttrs> = {
     const axes = poolAxes('maxPool2dTake', x, attrs);
     checkPooled('maxPool2dTake', which, axes);
     if (which.dtype !== 'int32' || !sameShape(which.shape, pooled(x, axes)))
-      throw new ShapeError(`maxPool2dTake: ` + `numbers ${showType(which)} do not fit ${showType(x)}`);
+      throw new ShapeError(`maxPool2dTake: numbers ${showType(which)} do not fit ${showType(x)}`);
     return [{ dtype: x.dtype, shape: pooled(x, axes) }];
   },
   grad: ({ inputs: [x, which], douts: [u], attrs }) => [

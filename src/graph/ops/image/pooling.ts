@@ -35,7 +35,7 @@ export function poolAxes(op: string, x: TensorType, attrs: PoolAttrs): readonly 
   if (dilation.some((d) => d !== 1)) throw new ShapeError(`${op}: windows have no dilation`);
   if (window[0] * window[1] > MOST_TAPS) {
     throw new ShapeError(
-      `${op}: a window of ${window[0]} x ${window[1]} is more than ${MOST_TAPS} ` + `elements`,
+      `${op}: a window of ${window[0]} x ${window[1]} is more than ${MOST_TAPS} elements`,
       'the mean or max over whole axes pools whole images',
     );
   }

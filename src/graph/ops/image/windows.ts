@@ -28,7 +28,7 @@ export const MOST_TAPS = 256;
 
 /** Kinds of options: one whole number of at least `least`, or two; padding. */
 export const aPair = (least: number): Kind =>
-  listed(`a whole number of at least ${least}, or [vertical, ` + `horizontal] of such`, least, [2]);
+  listed(`a whole number of at least ${least}, or [vertical, horizontal] of such`, least, [2]);
 export const aPadding: Kind = either(
   oneOf('same'),
   listed('a whole number of at least 0, or a list of 2 or 4 of such', 0, [4, 2]),
@@ -69,7 +69,7 @@ export function paddingOf(
   dilation: readonly [number, number] = [1, 1],
 ): readonly number[] {
   if (p !== 'same' && typeof p !== 'number' && !Array.isArray(p))
-    throw new ShapeError(`padding must be a number, a ` + `list of 2 or 4, or 'same', got ${shown(p)}`);
+    throw new ShapeError(`padding must be a number, a list of 2 or 4, or 'same', got ${shown(p)}`);
   if (p !== 'same') return typeof p === 'number' ? [p, p, p, p] : p.length === 2 ? [p[0], p[0], p[1], p[1]] : p;
   return [0, 1].flatMap((d) => {
     const size = boundOf(x.shape[d + 1] ?? 0),
@@ -90,7 +90,7 @@ export function axesOf(
 ): readonly [Axis, Axis] {
   if (x.shape.length !== 4 || x.shape.slice(1).some((d) => typeof d !== 'number')) {
     throw new ShapeError(
-      `${op}: images are [count, height, width, channels], got ` + `${showType(x)}`,
+      `${op}: images are [count, height, width, channels], got ${showType(x)}`,
       'reshape them; only the count may vary at run time',
     );
   }

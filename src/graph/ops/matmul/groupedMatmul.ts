@@ -30,8 +30,9 @@ export const groupedMatmulOp: Op<GroupedMatmulAttrs> = {
     const [experts, n, k] = [w.shape[0], w.shape[transB ? 1 : 2], w.shape[transB ? 2 : 1]];
     if (x.shape.length !== 2 || w.shape.length !== 3 || experts !== segments || k !== x.shape[1]) {
       throw new ShapeError(
-        `groupedMatmul: rows ${showType(x)} and matrices ` + `${showType(w)}${transB ? ' transposed' : ''} do not fit`,
-        `rows [.., K] in ${segments} segments need matrices [${segments}, ${transB ? 'N, K' : 'K, N'}] of the same dtype`,
+        `groupedMatmul: rows ${showType(x)} and matrices ${showType(w)}${transB ? ' transposed' : ''} do not fit`,
+        `rows [.., K] in ${segments} segments need matrices [${segments}, ${transB ? 'N, K' : 'K, N'}] ` +
+          'of the same dtype',
       );
     }
     return [{ dtype: x.dtype, shape: [x.shape[0], n] }];

@@ -33,7 +33,7 @@ function split(a: TensorType, b: TensorType, { transA, transB }: MatmulAttrs): S
   const [r, s] = [a.shape.length, b.shape.length];
   if (r < 2 || s !== r)
     throw new ShapeError(
-      `matmul: needs two tensors of equal rank >= 2, got ` + `${showShape(a.shape)} and ${showShape(b.shape)}`,
+      `matmul: needs two tensors of equal rank >= 2, got ${showShape(a.shape)} and ${showShape(b.shape)}`,
     );
   const [m, ka] = transA ? [a.shape[r - 1], a.shape[r - 2]] : [a.shape[r - 2], a.shape[r - 1]];
   const [kb, n] = transB ? [b.shape[s - 1], b.shape[s - 2]] : [b.shape[s - 2], b.shape[s - 1]];
@@ -48,13 +48,12 @@ export const matmulOp: Op<MatmulAttrs> = {
     const { batch, m, n, ka, kb } = split(a, b, attrs);
     if (!sameShape([ka], [kb])) {
       throw new ShapeError(
-        `matmul: inner dimensions differ: ` +
-          `${showShape(a.shape)}${attrs.transA ? ' transposed' : ''} times ` +
+        `matmul: inner dimensions differ: ${showShape(a.shape)}${attrs.transA ? ' transposed' : ''} times ` +
           `${showShape(b.shape)}${attrs.transB ? ' transposed' : ''}`,
       );
     }
     if (!sameShape(batch, b.shape.slice(0, -2)))
-      throw new ShapeError(`matmul: batch dimensions differ: ` + `${showShape(a.shape)} and ${showShape(b.shape)}`);
+      throw new ShapeError(`matmul: batch dimensions differ: ${showShape(a.shape)} and ${showShape(b.shape)}`);
     if (typeof n !== 'number') throw new ShapeError('matmul: the columns of the result cannot vary at run time');
     if (a.dtype !== b.dtype) throw unlike('matmul', a.dtype, b.dtype);
     return [{ dtype: a.dtype, shape: [...batch, m, n] }];

@@ -45,7 +45,7 @@ export const admitOp: Op<AdmitAttrs> = {
     checkVector('admit', 'capacity', capacity, experts);
     if (ranked) checkVector('admit', 'rank', rank, n);
     if (!Number.isInteger(rows) || rows < 0)
-      throw new ShapeError(`admit: no room for ${rows} rows of ` + `${showType(order)}`);
+      throw new ShapeError(`admit: no room for ${rows} rows of ${showType(order)}`);
     const vector = (length: number): TensorType => ({ dtype: 'int32', shape: [length] });
     return [vector(experts + 1), vector(rows), vector(n), vector(rows), vector(experts)];
   },

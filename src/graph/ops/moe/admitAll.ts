@@ -35,7 +35,7 @@ export const admitAllOp: Op<AdmitAllAttrs> = {
     checkVector('admitAll', 'order', order);
     checkVector('admitAll', 'capacity', capacity, experts);
     if (![rows, beyond].every((x) => Number.isInteger(x) && x >= 0))
-      throw new ShapeError(`admitAll: no room for ` + `${rows} and ${beyond} rows of ${showType(order)}`);
+      throw new ShapeError(`admitAll: no room for ${rows} and ${beyond} rows of ${showType(order)}`);
     return [experts + 1, experts + 1, 2 * experts + 1, rows + beyond, n, rows, beyond, experts].map(
       (length): TensorType => ({ dtype: 'int32', shape: [length] }),
     );

@@ -18,7 +18,7 @@ export const clampCountOp: Op<ClampCountAttrs> = {
   countsAreInBounds: true,
   infer([x], { bound }) {
     if (!Number.isInteger(bound) || bound < 0)
-      throw new ShapeError(`clampCount: the bound must be a whole number ` + `of at least 0, got ${String(bound)}`);
+      throw new ShapeError(`clampCount: the bound must be a whole number of at least 0, got ${String(bound)}`);
     if (x.dtype !== 'int32') throw new ShapeError(`clampCount: counts are int32, got ${showType(x)}`);
     return [x];
   },

@@ -28,7 +28,7 @@ export const combineOp: Op<CombineAttrs> = {
     checkVector('combine', 'order', order, bound);
     if (w.dtype !== x.dtype || w.shape.length !== 2 || (!gaps && choices !== bound) || boundOf(w.shape[1]) === 0) {
       throw new ShapeError(
-        `combine: weights ${showType(w)} do not fit rows ` + `${showType(x)}`,
+        `combine: weights ${showType(w)} do not fit rows ${showType(x)}`,
         'weights are [tokens, choices] of the same dtype',
       );
     }

@@ -22,7 +22,7 @@ export const combineManyOp: Op = {
     checkVector('combineMany', 'inverse', inverse, elements(w.shape));
     checkVector('combineMany', 'order', order, bound);
     if (w.dtype !== x.dtype || w.shape.length !== 2)
-      throw new ShapeError(`combineMany: weights ${showType(w)} do ` + `not fit rows ${showType(x)}`);
+      throw new ShapeError(`combineMany: weights ${showType(w)} do not fit rows ${showType(x)}`);
     return [{ dtype: x.dtype, shape: [w.shape[0], ...x.shape.slice(1)] }];
   },
   grad({ inputs: [x, inverse, order, w], douts: [d], needs }) {

@@ -26,7 +26,7 @@ export const dispatchOp: Op<DispatchAttrs> = {
   infer([x, order, offsets, inverse], { k, gaps }, ids) {
     checkVector('dispatch', 'inverse', inverse);
     if (!Number.isInteger(k) || k < 1)
-      throw new ShapeError(`dispatch: k must be a whole number of at least 1, got ` + `${String(k)}`);
+      throw new ShapeError(`dispatch: k must be a whole number of at least 1, got ${String(k)}`);
     const choices = boundOf(inverse.shape[0]),
       rows = rowsDim('dispatch', order, offsets, ids[2], choices);
     if (x.shape.length === 0 || boundOf(x.shape[0]) * k !== choices || (!gaps && rows.bound !== choices)) {

@@ -21,9 +21,9 @@ export const permuteOp: Op<PermuteAttrs> = {
   countsAreInBounds: true,
   infer([x], { experts }): TensorType[] {
     if (x.dtype !== 'int32' || x.shape.length !== 2)
-      throw new ShapeError(`permute: needs int32 [tokens, choices], ` + `got ${showType(x)}`);
+      throw new ShapeError(`permute: needs int32 [tokens, choices], got ${showType(x)}`);
     if (!Number.isInteger(experts) || experts < 1)
-      throw new ShapeError(`permute: needs at least one expert, got ` + `${experts}`);
+      throw new ShapeError(`permute: needs at least one expert, got ${experts}`);
     const vector = (n: number): TensorType => ({ dtype: 'int32', shape: [n] }),
       n = elements(x.shape);
     return [vector(experts + 1), vector(n), vector(n), vector(n)];

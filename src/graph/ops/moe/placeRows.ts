@@ -25,7 +25,7 @@ export const placeRowsOp: Op<PlaceRowsAttrs> = {
     const { segments, bound } = segmentsOf('placeRows', x);
     checkVector('placeRows', 'offsets', offsets, segments + 1);
     if (!(start >= 0 && start + bound <= rows))
-      throw new ShapeError(`placeRows: ${showType(x)} does not fit into ` + `${rows} rows from ${start}`);
+      throw new ShapeError(`placeRows: ${showType(x)} does not fit into ${rows} rows from ${start}`);
     const dim: Segmented = { kind: 'segmented', bound: rows, segments, offsets: ids[1] };
     if (
       before &&

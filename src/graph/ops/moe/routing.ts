@@ -40,7 +40,7 @@ export const MOST_CHOICES = 16;
 export function segmentsOf(op: string, t: TensorType): Segmented {
   const d = t.shape[0];
   if (d === undefined || typeof d === 'number' || d.kind !== 'segmented')
-    throw new ShapeError(`${op}: needs rows ` + `in segments, got ${showType(t)}`);
+    throw new ShapeError(`${op}: needs rows in segments, got ${showType(t)}`);
   return d;
 }
 

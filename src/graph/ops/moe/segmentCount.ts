@@ -22,7 +22,7 @@ export const segmentCountOp: Op<SegmentCountAttrs> = {
   infer([offsets], { segment }): TensorType[] {
     checkVector('segmentCount', 'offsets', offsets);
     if (!(segment >= 0 && segment < boundOf(offsets.shape[0]) - 1))
-      throw new ShapeError(`segmentCount: ` + `${showType(offsets)} has no segment ${segment}`);
+      throw new ShapeError(`segmentCount: ${showType(offsets)} has no segment ${segment}`);
     return [{ dtype: 'int32', shape: [] }];
   },
   lower: {

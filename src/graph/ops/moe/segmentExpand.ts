@@ -22,7 +22,7 @@ export const segmentExpandOp: Op<SegmentExpandAttrs> = {
     const { bound, segments } = segmentsOf('segmentExpand', like);
     checkVector('segmentExpand', 'expert', expert, bound);
     if (b.shape.length === 0 || b.shape[0] !== segments)
-      throw new ShapeError(`segmentExpand: needs one row for ` + `each of ${segments} segments, got ${showType(b)}`);
+      throw new ShapeError(`segmentExpand: needs one row for each of ${segments} segments, got ${showType(b)}`);
     return [{ dtype: b.dtype, shape: [like.shape[0], ...b.shape.slice(1)] }];
   },
   grad({ inputs: [, expert, like], douts: [d], attrs: { more }, takeAccumulatedGrad }) {

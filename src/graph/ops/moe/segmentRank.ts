@@ -22,7 +22,7 @@ export const segmentRankOp: Op = {
     const rows = rowsDim('segmentRank', order, offsets, ids[3]);
     checkVector('segmentRank', 'expert', expert, rows.bound);
     if (elements(scores.shape) !== rows.bound)
-      throw new ShapeError(`segmentRank: ${showType(scores)} are no scores ` + `of ${rows.bound} choices`);
+      throw new ShapeError(`segmentRank: ${showType(scores)} are no scores of ${rows.bound} choices`);
     return [{ dtype: 'int32', shape: [rows] }];
   },
   lower: {

@@ -20,7 +20,7 @@ export const sumChunksOp: Op = {
   takes: ['numbers'],
   infer([x]) {
     if (isDynamic(x.shape))
-      throw new ShapeError(`sumChunks: the number of elements varies at run time, got ` + `${showType(x)}`);
+      throw new ShapeError(`sumChunks: the number of elements varies at run time, got ${showType(x)}`);
     return [{ dtype: x.dtype, shape: [Math.ceil(elements(x.shape) / SUM_CHUNK)] }];
   },
   grad: ({ inputs: [x], douts: [dout] }) => {

@@ -15,7 +15,7 @@ export type WindowAttrs = { readonly start: number; readonly size: number };
 
 export function checkWindow(op: string, { start, size }: WindowAttrs): void {
   if (![start, size].every((n) => Number.isInteger(n) && n >= 0))
-    throw new ShapeError(`${op}: no window of ${size} ` + `rows from ${start}`);
+    throw new ShapeError(`${op}: no window of ${size} rows from ${start}`);
 }
 
 export const windowOffsetsOp: Op<WindowAttrs> = {

@@ -21,7 +21,7 @@ export const windowRowsOp: Op<WindowAttrs> = {
     checkWindow('windowRows', attrs);
     const { start, size } = attrs;
     if (x.shape.length === 0 || start + size > boundOf(x.shape[0]))
-      throw new ShapeError(`windowRows: ` + `${showType(x)} has no ${size} rows from ${start}`);
+      throw new ShapeError(`windowRows: ${showType(x)} has no ${size} rows from ${start}`);
     if (!offsets) {
       checkVector('windowRows', 'x without offsets', x);
       return [{ dtype: x.dtype, shape: [size] }];

@@ -19,7 +19,7 @@ export const argMaxOp: Op = {
   infer([x]) {
     const n = x.shape.at(-1);
     if (typeof n !== 'number' || n === 0)
-      throw new ShapeError(`argMax: needs numbers and a last dimension of at ` + `least 1, got ${showType(x)}`);
+      throw new ShapeError(`argMax: needs numbers and a last dimension of at least 1, got ${showType(x)}`);
     return [{ dtype: 'int32', shape: x.shape.slice(0, -1) }];
   },
   lower: {

@@ -17,7 +17,7 @@ export const crossEntropyOp: Op = {
   takes: ['floats'],
   infer([x, target]) {
     if (typeof x.shape.at(-1) !== 'number')
-      throw new ShapeError(`crossEntropy: needs a last dimension of fixed ` + `size, got ${showType(x)}`);
+      throw new ShapeError(`crossEntropy: needs a last dimension of fixed size, got ${showType(x)}`);
     if (target.dtype !== 'int32' || !sameShape(x.shape.slice(0, -1), target.shape)) {
       throw new ShapeError(
         `crossEntropy: targets must be int32 of the logits' shape without the classes, got ` +

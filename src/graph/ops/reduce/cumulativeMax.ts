@@ -21,7 +21,7 @@ export const cumulativeMaxOp: Op = {
   infer([x]) {
     if (typeof x.shape.at(-1) !== 'number' || !(isFloat(x.dtype) || x.dtype === 'int32')) {
       throw new ShapeError(
-        `cumulativeMax: needs floats or int32 and a last dimension of fixed size, got ` + `${showType(x)}`,
+        `cumulativeMax: needs floats or int32 and a last dimension of fixed size, got ${showType(x)}`,
       );
     }
     return [x, { dtype: 'int32', shape: x.shape }];

@@ -29,7 +29,7 @@ export const cumulativeSumOp: Op<CumulativeSumAttrs> = {
   infer([x], { axis }) {
     checkAxis('cumulativeSum', x, axis);
     if (typeof x.shape[axis] !== 'number')
-      throw new ShapeError(`cumulativeSum: dimension ${axis} of ${showType(x)} ` + `varies at run time`);
+      throw new ShapeError(`cumulativeSum: dimension ${axis} of ${showType(x)} varies at run time`);
     return [x];
   },
   grad: ({ douts: [d], attrs }) => [d && emit1('cumulativeSum', [d], { ...attrs, reverse: !attrs.reverse })],

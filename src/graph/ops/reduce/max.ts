@@ -21,7 +21,7 @@ export const maxOp: Op<MaxAttrs> = {
   infer([x], { axes }) {
     checkReduced('max', x, axes);
     if (axes.some((a) => boundOf(x.shape[a]) === 0))
-      throw new ShapeError(`max: there is no largest of 0 elements ` + `(${showType(x)})`);
+      throw new ShapeError(`max: there is no largest of 0 elements (${showType(x)})`);
     return [{ dtype: x.dtype, shape: x.shape.filter((_, i) => !axes.includes(i)) }];
   },
   grad({ inputs: [x], outputs: [y], douts: [dout], attrs: { axes } }) {

@@ -21,7 +21,7 @@ export function checkColumns(op: string, x: TensorType, { eps }: NormAttrs, ...c
   if (atLeast0(eps) !== null) throw new ShapeError(`${op}: eps must be a number of at least 0, got ${shown(eps)}`);
   const last = x.shape[x.shape.length - 1];
   if (typeof last !== 'number')
-    throw new ShapeError(`${op}: needs a last dimension of fixed size, got ` + `${showShape(x.shape)}`);
+    throw new ShapeError(`${op}: needs a last dimension of fixed size, got ${showShape(x.shape)}`);
   for (const c of columns) {
     if (c.dtype !== x.dtype) throw unlike(op, x.dtype, c.dtype);
     if (!sameShape(c.shape, [last])) {

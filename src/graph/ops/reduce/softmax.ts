@@ -17,7 +17,7 @@ export const softmaxOp: Op = {
   takes: ['floats'],
   infer([x]) {
     if (typeof x.shape[x.shape.length - 1] !== 'number')
-      throw new ShapeError('softmax: needs a last dimension of ' + 'fixed size');
+      throw new ShapeError('softmax: needs a last dimension of fixed size');
     return [x];
   },
   // dx = y (dy - sum(dy y))

@@ -58,9 +58,9 @@ export function sum(x: Tensor, axes?: readonly number[]): Tensor {
 export function mean(x: Tensor, axes?: readonly number[]): Tensor {
   const list = normaliseAxes('mean', x, axes);
   if (!isFloat(x.dtype))
-    throw new ShapeError(`mean: needs floats, got ` + `${showType(x.type)}`, "cast(x, 'float32') first");
+    throw new ShapeError(`mean: needs floats, got ${showType(x.type)}`, "cast(x, 'float32') first");
   if (list.some((a) => boundOf(x.shape[a]) === 0))
-    throw new ShapeError(`mean: there is no mean of 0 elements ` + `(${showType(x.type)})`);
+    throw new ShapeError(`mean: there is no mean of 0 elements (${showType(x.type)})`);
   const total = sum(x, list);
   const fixed = list.reduce((n, a) => n * (typeof x.shape[a] === 'number' ? boundOf(x.shape[a]) : 1), 1);
   const dynamic = list.find((a) => typeof x.shape[a] !== 'number');

@@ -28,10 +28,10 @@ export const topKOp: Op<TopKAttrs> = {
   takes: ['floats'],
   infer([x], { k }) {
     if (x.shape.length !== 2 || !isFloat(x.dtype))
-      throw new ShapeError(`topK: needs float rows [T, E], got ` + `${showType(x)}`);
+      throw new ShapeError(`topK: needs float rows [T, E], got ${showType(x)}`);
     const width = boundOf(x.shape[1]);
     if (!Number.isInteger(k) || k < 1 || k > width)
-      throw new ShapeError(`topK: k must be from 1 to ${width}, the ` + `width of a row; got ${k}`);
+      throw new ShapeError(`topK: k must be from 1 to ${width}, the width of a row; got ${k}`);
     return [
       { dtype: x.dtype, shape: [x.shape[0], k] },
       { dtype: 'int32', shape: [x.shape[0], k] },

@@ -13,7 +13,7 @@ function axisOf(op: string, x: Tensor, axis: number, room = 0): number {
   const rank = x.shape.length + room,
     at = axis < 0 ? axis + rank : axis;
   if (!Number.isInteger(at) || at < 0 || at >= rank)
-    throw new ShapeError(`${op}: axis ${axis} does not fit ` + `${showShape(x.shape)}`);
+    throw new ShapeError(`${op}: axis ${axis} does not fit ${showShape(x.shape)}`);
   return at;
 }
 
@@ -43,7 +43,7 @@ export function unsqueeze(x: Tensor, axis: number): Tensor {
 export function squeeze(x: Tensor, axes?: readonly number[]): Tensor {
   const gone = axes ? axes.map((a) => axisOf('squeeze', x, a)) : x.shape.flatMap((d, i) => (d === 1 ? [i] : []));
   for (const a of gone)
-    if (x.shape[a] !== 1) throw new ShapeError(`squeeze: dimension ${a} of ` + `${showShape(x.shape)} is not 1`);
+    if (x.shape[a] !== 1) throw new ShapeError(`squeeze: dimension ${a} of ${showShape(x.shape)} is not 1`);
   return reshape(
     x,
     x.shape.map(boundOf).filter((_, i) => !gone.includes(i)),
@@ -115,7 +115,7 @@ export function tile(x: Tensor, times: number, axis: number): Tensor {
 export function padAll(x: Tensor, widths: readonly (readonly [before: number, after: number])[], value = 0): Tensor {
   if (widths.length !== x.shape.length)
     throw new ShapeError(
-      `padAll: needs [before, after] for each of ` + `${x.shape.length} dimensions, got ${widths.length}`,
+      `padAll: needs [before, after] for each of ${x.shape.length} dimensions, got ${widths.length}`,
     );
   return widths.reduce((t, [before, after], axis) => {
     if (before === 0 && after === 0) return t;

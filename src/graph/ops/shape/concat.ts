@@ -29,8 +29,7 @@ export const concatOp: Op<ConcatAttrs> = {
         t.shape.every((d, i) => i === axis || sameDim(d, first.shape[i]));
       if (!fits)
         throw new ShapeError(
-          `concat: ${inputs.map((i) => i.dtype + showShape(i.shape)).join(', ')} do not ` +
-            `fit along dimension ${axis}`,
+          `concat: ${inputs.map((i) => i.dtype + showShape(i.shape)).join(', ')} do not fit along dimension ${axis}`,
         );
     }
     const size = inputs.reduce((n, t) => n + boundOf(t.shape[axis]), 0);

@@ -20,7 +20,7 @@ export const flipOp: Op<FlipAttrs> = {
   infer([x], { axis }) {
     checkAxis('flip', x, axis);
     if (typeof x.shape[axis] !== 'number')
-      throw new ShapeError(`flip: dimension ${axis} of ${showShape(x.shape)} ` + `varies at run time`);
+      throw new ShapeError(`flip: dimension ${axis} of ${showShape(x.shape)} varies at run time`);
     return [x];
   },
   grad: ({ douts: [dout], attrs }) => [dout && emit1('flip', [dout], attrs)],

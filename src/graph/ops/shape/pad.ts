@@ -25,7 +25,7 @@ export const padOp: Op<PadAttrs> = {
     if (![before, after].every((n) => Number.isInteger(n) && n >= 0)) {
       throw new ShapeError(
         `pad: cannot add ${before} and ${after} zeros`,
-        'whole numbers of at least 0; slice ' + 'takes away',
+        'whole numbers of at least 0; slice takes away',
       );
     }
     return [{ dtype: x.dtype, shape: x.shape.map((s, i) => (i === axis ? before + d + after : s)) }];

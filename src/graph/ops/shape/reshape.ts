@@ -21,7 +21,7 @@ export const reshapeOp: Op<ReshapeAttrs> = {
     const from = x.shape.reduce<number>((n, d) => n * boundOf(d), 1),
       to = shape.reduce((n, d) => n * d, 1);
     if (from !== to)
-      throw new ShapeError(`reshape: ${showShape(x.shape)} has ${from} elements, ` + `[${shape.join(', ')}] has ${to}`);
+      throw new ShapeError(`reshape: ${showShape(x.shape)} has ${from} elements, [${shape.join(', ')}] has ${to}`);
     const first = x.shape[0];
     if (first === undefined || typeof first === 'number') return [{ dtype: x.dtype, shape }];
     if (shape[0] !== first.bound) {

@@ -22,7 +22,7 @@ export const sliceOp: Op<SliceAttrs> = {
     checkAxis('slice', x, axis);
     const d = x.shape[axis];
     if (typeof d !== 'number')
-      throw new ShapeError(`slice: dimension ${axis} of ${showShape(x.shape)} varies at ` + `run time`);
+      throw new ShapeError(`slice: dimension ${axis} of ${showShape(x.shape)} varies at run time`);
     if (!([from, to].every(Number.isInteger) && from >= 0 && from <= to && to <= d))
       throw new ShapeError(`slice: ${from}..${to} is no range of dimension ${axis} of ${showShape(x.shape)}`);
     return [{ dtype: x.dtype, shape: x.shape.map((s, i) => (i === axis ? to - from : s)) }];

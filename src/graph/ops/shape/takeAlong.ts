@@ -78,7 +78,7 @@ export const putAlongOp: Op = {
   infer([index, values, like]) {
     checkRows('putAlong', index, like);
     if (!sameShape(values.shape, index.shape))
-      throw new ShapeError(`putAlong: ${showShape(values.shape)} values ` + `for ${showShape(index.shape)} indices`);
+      throw new ShapeError(`putAlong: ${showShape(values.shape)} values for ${showShape(index.shape)} indices`);
     return [{ dtype: values.dtype, shape: like.shape }];
   },
   grad: ({ inputs: [index], douts: [dout] }) => [

@@ -22,7 +22,7 @@ export const transposeOp: Op<TransposeAttrs> = {
     }
     if (typeof x.shape[0] !== 'number' && order[0] !== 0) {
       throw new ShapeError(
-        `transpose: the first dimension of ${showShape(x.shape)} varies at run time and must ` + `stay first`,
+        `transpose: the first dimension of ${showShape(x.shape)} varies at run time and must stay first`,
       );
     }
     return [{ dtype: x.dtype, shape: order.map((d) => x.shape[d]) }];

@@ -22,12 +22,12 @@ export function checkCache(op: string, cache: TensorType, rows: TensorType, star
     cache.dtype !== rows.dtype
   ) {
     throw new ShapeError(
-      `${op}: rows ${showType(rows)} do not fit the cache ` + `${showType(cache)}`,
+      `${op}: rows ${showType(rows)} do not fit the cache ${showType(cache)}`,
       'they may differ in axis 1 alone',
     );
   }
   if (start.dtype !== 'int32' || start.shape.length !== 0)
-    throw new ShapeError(`${op}: start must be an int32 ` + `scalar, got ${showType(start)}`);
+    throw new ShapeError(`${op}: start must be an int32 scalar, got ${showType(start)}`);
 }
 
 export const updateRowsOp: Op = {
