@@ -1,19 +1,19 @@
-// What would make a plan fit that has no room. In: a model's knobs, and what a plan under other settings of them needs;
-// out: a line for the hint.
+// Advice for a plan that needs more memory than there is. In: a model's knobs, a function that plans under the knobs
+// in force and gives the bytes, and the memory limit; out: a line for the error's hint.
 import { showBytes } from '../plan/print.ts';
 import type { Change, Knobs } from '../trace/knobs.ts';
 
-const MOST = 8; // chunks: as many as fitMemory sets
-const WORTH = 0.99; // less is not worth a line
+const MAX_CHUNKS = 8; // the same limit as in the policy fitMemory
+const WORTH = 0.99; // settings that save less than 1% of the bytes are not mentioned
 
-/** Asks for plans, which are made for it. null: no knob helps. */
-export function roomier(knobs: Knobs, needs: () => number, budget: number): string | null {
+/** Tries `recompute`, then `recompute` with `chunks`, and says what each would need. null: neither saves memory. */
+export function memoryAdvice(knobs: Knobs, needs: () => number, budget: number): string | null {
   const set = (knob: string, to: boolean | number): Change[] =>
     knobs.paths.flatMap((path) => {
       const from = knobs.settings(path)[knob];
       if (from === undefined || from === to) return [];
       const change = { path, knob, from, to };
-      // Some layers have no chunks.
+      // A layer may refuse the setting: some layers have no chunks.
       try {
         knobs.with([change], () => undefined);
       } catch {
@@ -22,21 +22,23 @@ export function roomier(knobs: Knobs, needs: () => number, budget: number): stri
       return [change];
     });
   const again = set('recompute', true),
-    chunks = set('chunks', MOST),
+    chunks = set('chunks', MAX_CHUNKS),
     now = attempt(needs) ?? Infinity;
   const ways = [
     { text: `recompute: true in ${again.length} modules`, changes: again },
-    { text: `with chunks: ${MOST} in ${chunks.length} layers as well`, changes: [...again, ...chunks] },
+    { text: `with chunks: ${MAX_CHUNKS} in ${chunks.length} layers as well`, changes: [...again, ...chunks] },
   ];
   const found = ways
     .filter(({ changes }) => changes.length > 0)
     .map(({ text, changes }) => ({ text, bytes: attempt(() => knobs.with(changes, needs)) ?? Infinity }))
     .filter(({ bytes }) => bytes < WORTH * now);
   if (found.length === 0) return null;
-  return `${found.map(({ text, bytes }) => `${text} it would need ${showBytes(bytes)}`).join(', ')}${found.some((f) => f.bytes <= budget) ? ', with the same results: the rule fitMemory sets what fits' : ''}`;
+  const needed = found.map(({ text, bytes }) => `${text} it would need ${showBytes(bytes)}`).join(', ');
+  const fits = found.some((f) => f.bytes <= budget);
+  return fits ? `${needed}, with the same results: the rule fitMemory sets what fits` : needed;
 }
 
-/** null where it cannot be traced so. */
+/** The bytes; null where the model cannot be traced under these settings. */
 function attempt(needs: () => number): number | null {
   try {
     return needs();

@@ -1,4 +1,4 @@
-// Where a session runs: a device with compiled programs, or the float64 reference over the graph.
+// What executes a session's graphs: a device with compiled programs, or the float64 reference that interprets graphs.
 import { ShapeError, UserError } from '../base/errors.ts';
 import { showType } from '../base/shape.ts';
 import type { Graph } from '../graph/graph.ts';
@@ -16,56 +16,56 @@ import type { Fresh } from './states.ts';
 
 export interface Backend {
   readonly executor: Executor;
-  /** Plans a graph; nothing is compiled, no memory is taken. */
+  /** Plans the memory of a graph. Compiles nothing and allocates nothing. */
   plan(graph: Graph): Planned;
-  /** The same for a graph that differs from a compiled one by sizes alone; null where it must be planned as a whole. */
+  /**
+   * The same for a graph that differs from a compiled one only in sizes; null where the graph must be lowered anew.
+   */
   replan(before: Compiled, edits: Edits): Planned | null;
   /**
-   * Throws MemoryError if a program that was loaded before has no room any more, or the caches that it would create
-   * have none.
+   * Throws MemoryError if there is no longer enough memory for a loaded program, or for the caches that a run of it
+   * would create.
    */
   admit(program: Runnable, caches?: Caches): void;
   /**
-   * Memory limit for weights, optimizer and activations in bytes. given: the caller said so; else it is what is free
-   * now.
+   * Memory limit for weights, optimizer and activations in bytes. given: the caller set the limit; otherwise it is the
+   * memory that is free now.
    */
   budget(): { readonly bytes: number; readonly given: boolean };
-  /** Bytes that states may take, with those that are there; why no more, in brackets, or ''. */
+  /** Bytes that states may take, existing states included. why: in brackets, why the device allows no more; or ''. */
   room(): { readonly bytes: number; readonly why: string };
-  /** For checkpoints; null where there are none. */
+  /** Reads and writes checkpoint files; null on platforms without files. */
   readonly files: Files | null;
 }
 
 /** A graph with its memory planned. */
 export interface Planned {
-  /** Bytes beside the states. */
+  /** Bytes of arena, inputs, outputs and constants: all but the states. */
   readonly bytes: number;
-  /** null on the reference. */
-  readonly compiled: Compiled | null;
   /**
-   * Bytes that the session would hold with it: its own, and all states but caches, those that it would create among
-   * them.
+   * null on the reference. */ readonly compiled: Compiled | null; /** * Bytes that the session would hold with this
+   * plan: the plan's own bytes and all states (also those that the plan * would create) except caches.
    */
   needs(): number;
-  /** Begins to compile it, which takes no memory of the device: steps may go on beside. */
+  /** Starts to compile the kernels. Allocates no device memory, so steps may run at the same time. */
   begin(): Compiling;
 }
 
-/** A graph on its way. */
+/** A graph whose kernels are being compiled. */
 export interface Compiling {
-  /** The kernels are there. */
+  /** Resolves when the kernels are compiled. */
   readonly ready: Promise<void>;
-  /** Planned bytes beside the states. */
+  /** Planned bytes of arena, inputs, outputs and constants. */
   readonly bytes: number;
   /** null on the reference. */
   readonly compiled: Compiled | null;
   /**
-   * Takes memory for what is not there yet; throws UserError, with nothing created, if there is too little. `create`
-   * makes the states that the graph lacks, and says which of them need values. alone: the program runs next, and what
-   * others need for their intermediate values may go.
+   * Allocates the arena and the missing states. Throws UserError, with nothing created, if there is too little memory.
+   * `create` makes the states that the graph lacks, and returns the parameters that need initial values. runsNext: the
+   * program runs next, so arena memory that only other programs need may be freed.
    */
-  reserve(create: (graph: Graph) => Fresh, alone: boolean): Fresh;
-  /** Between steps, when it is ready and its memory is taken. */
+  reserve(create: (graph: Graph) => Fresh, runsNext: boolean): Fresh;
+  /** Loads the program. Call it between steps, after `ready` and `reserve`. */
   load(): Runnable;
 }
 
@@ -74,7 +74,7 @@ export interface BackendOptions {
   readonly threads?: number | undefined;
   /** Memory limit for weights, optimizer and activations in bytes; default: what the machine has free. */
   readonly memory?: number | undefined;
-  /** Told in one line where the device is not the best there could be; default console.warn. */
+  /** Receives one line when `auto` could not choose the fastest device; default console.warn. */
   readonly say?: ((line: string) => void) | undefined;
 }
 
@@ -82,7 +82,7 @@ export async function openBackend(platform: Platform, options: BackendOptions): 
   const { device, threads = platform.threads(), memory, say = console.warn } = options,
     { files } = platform;
   if (!DEVICES.includes(device))
-    throw new UserError(`no device named ${String(device)}`, `one of ${DEVICES.join(', ')}`);
+    throw new UserError(`there is no device named ${String(device)}`, `one of ${DEVICES.join(', ')}`);
   if (!Number.isInteger(threads) || threads < 1 || threads > 256)
     throw new UserError(`threads must be a whole number from 1 to 256, got ${threads}`);
   if (device === 'reference') {
@@ -108,7 +108,7 @@ export async function openBackend(platform: Platform, options: BackendOptions): 
   const executor = new ProgramExecutor(opened),
     { info } = opened,
     memo: KernelMemo = new Map();
-  // What is held may be used for the next plan, too.
+  // Memory that the executor holds already counts as free: the next plan can use it.
   const free = (): number => memory ?? platform.freeMemory() + executor.stateBytes() + executor.arenaBytes();
   const budget = (): { bytes: number; given: boolean } => ({
     bytes: Math.min(free(), info.limit?.bytes ?? Infinity),
@@ -153,17 +153,18 @@ export async function openBackend(platform: Platform, options: BackendOptions): 
       bytes,
       needs: needsOf(bytes, statesOf(compiled.program), executor),
       begin() {
-        // Whoever reserves memory at once has the device's threads make starting values while kernels are emitted here.
+        // `compile` is called one microtask later: a caller that reserves memory at once starts the device's threads
+        // on initial values first, and these run while this thread emits kernels.
         const ready = Promise.resolve().then(() => opened.compile(compiled.kernels));
         let checked = false;
-        ready.catch(() => undefined); // whoever waits for it is told
+        ready.catch(() => undefined); // the caller that awaits `ready` gets the error
         return {
           compiled,
           ready,
           bytes,
           load: () => executor.load(compiled.program),
-          reserve(create, alone) {
-            if (!checked) checkMemory(compiled, executor, free(), info, alone);
+          reserve(create, runsNext) {
+            if (!checked) checkMemory(compiled, executor, free(), info, runsNext);
             executor.reserve(compiled.program);
             const fresh = create(compiled.graph);
             checked = true;
@@ -175,26 +176,26 @@ export async function openBackend(platform: Platform, options: BackendOptions): 
   }
 }
 
-/** Bytes of a program's states by name, but for caches, which are admitted when it runs. */
+/** Bytes of a program's states by name, except caches: `admit` checks those when the program runs. */
 const statesOf = (program: Program): ReadonlyMap<string, number> =>
   new Map(program.states.filter((s) => !isCache(s.name)).map((s) => [s.name, program.tensors[s.tensor].bytes]));
 
-/** Bytes of the states that are not there yet. */
+/** Bytes of the states that do not exist yet. */
 function freshBytes(states: ReadonlyMap<string, number>, executor: Executor): number {
   const known = new Set(executor.stateNames());
   return [...states].reduce((n, [name, bytes]) => n + (known.has(name) ? 0 : bytes), 0);
 }
 
-/** Keeps no more of a plan than that. */
+/** A separate function, so that the closure keeps only these numbers of a plan alive. */
 function needsOf(bytes: number, states: ReadonlyMap<string, number>, executor: Executor): () => number {
   return () => bytes + executor.stateBytes(false) + freshBytes(states, executor);
 }
 
-/** " (why)" where a device reaches less than what is free. */
+/** " (why)" where the device can address less than the free memory; or ''. */
 const whyLess = (free: number, { limit }: Pick<DeviceInfo, 'limit'>): string =>
   limit && limit.bytes < free ? ` (${limit.why})` : '';
 
-/** A plan that has no room. */
+/** There is too little memory for a plan, a program, caches or a model. */
 export class MemoryError extends UserError {
   readonly #what: string;
   constructor(what: string, hint: string) {
@@ -202,19 +203,22 @@ export class MemoryError extends UserError {
     this.#what = what;
   }
 
-  /** The same with one more hint. */
+  /** The same error with one more hint. */
   with(advice: string): MemoryError {
     return new MemoryError(this.#what, `${this.hint ?? ''};\n  ${advice}`);
   }
 }
 
-/** Throws before the first step, and before anything is allocated, if a program cannot fit. */
+/**
+ * Throws MemoryError, before anything is allocated, if a program does not fit. Frees arena memory where that makes it
+ * fit.
+ */
 function checkMemory(
   { program }: Compiled,
   executor: Executor,
   free: number,
   { limit }: DeviceInfo,
-  alone: boolean,
+  runsNext: boolean,
 ): void {
   const { arena, io, constants } = program.slabs,
     fresh = freshBytes(statesOf(program), executor),
@@ -222,9 +226,9 @@ function checkMemory(
   const need = fresh + arena + io + constants + executor.stateBytes();
   const budget = Math.min(free, limit?.bytes ?? Infinity),
     why = whyLess(free, { limit });
-  // New states are there beside what is held for other plans.
+  // New states are created while the arena of the old plan is still held.
   if (need + (fresh > 0 ? beside : 0) <= budget) return;
-  if (need <= budget && alone) {
+  if (need <= budget && runsNext) {
     executor.trim(arena);
     return;
   }
@@ -237,7 +241,7 @@ function checkMemory(
     throw new MemoryError(
       `the plan needs ${showBytes(fresh)} of new states beside ${showBytes(executor.arenaBytes())} of the old ` +
         `plan, ${showBytes(budget)} are available${why}`,
-      'it fits alone',
+      'it fits once the memory of the old plan is freed',
     );
   throw new MemoryError(
     [

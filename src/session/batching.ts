@@ -1,7 +1,7 @@
-// How a session goes through a batch: whole, or in parts whose gradients are averaged by what counts in each
-// (means.ts). Its knob lies beside those of the model's modules, at a path that no module has. A change of it changes
-// results: sums of gradients are rounded in another order; capacities, auxiliary losses and statistics of batches are
-// those of a part.
+// Whether a session computes a batch whole or in parts, whose gradients are averaged by what the loss counts in each
+// (means.ts). `split` is a knob of the session itself, at the path '@session', which no module can have. Changing it
+// changes results: gradients are summed in another order, and capacities, auxiliary losses and statistics are computed
+// for each part.
 import { UserError } from '../base/errors.ts';
 import type { KnobRules } from '../trace/knobs.ts';
 import { noticeWrites } from '../trace/user-values.ts';
@@ -29,12 +29,15 @@ export class Batching {
     this.split = split;
   }
 
-  /** An eager optimiser consumes each gradient as it comes. */
+  /**
+   * Whether the optimiser updates each parameter as soon as its gradient is ready, so gradients of parts cannot be
+   * added.
+   */
   get eager(): boolean {
     return this.#eager;
   }
 
-  /** Parts of what would be one micro-batch. */
+  /** Number of parts of each micro-batch. */
   get split(): number {
     return this.#split;
   }
@@ -43,13 +46,16 @@ export class Batching {
       throw new UserError(`split must be a whole number of at least 1, got ${split}`);
     if (split > 1 && this.#eager)
       throw new UserError(
-        'a batch is not split where the optimiser is eager: gradients of parts are added up',
+        'split must be 1 for an eager optimiser, which cannot add the gradients of several parts',
         'leave out eager',
       );
     this.#split = split;
   }
 
-  /** Parts of a batch of `size` samples in all: of each micro-batch `split`, or fewer where they would not be equal. */
+  /**
+   * Number of parts of a batch of `size` samples: `split` for each micro-batch, or the largest smaller number that
+   * gives equal parts.
+   */
   parts(size: number, split = this.#split): number {
     while (split > 1 && size % (this.#accumulate * split) !== 0) split--;
     return this.#accumulate * split;

@@ -1,4 +1,4 @@
-// Between a session and a checkpoint: what is saved of it, and how it is restored, with the same bits.
+// Saves a session as a checkpoint, and restores it with the same bits.
 import { listed } from '../base/words.ts';
 import { isFloat, type DType } from '../base/dtype.ts';
 import { UserError } from '../base/errors.ts';
@@ -14,7 +14,7 @@ import type { Named } from '../trace/module.ts';
 import { differences, foreignMoments, updatingIn } from './differences.ts';
 import type { UpdatingState } from './updating.ts';
 
-/** What a checkpoint needs of a session. */
+/** The parts of a session that checkpoints read and write. */
 export interface Saved {
   readonly named: Named;
   readonly executor: Pick<Executor, 'stateNames' | 'getState' | 'setState' | 'typeOf'>;
@@ -31,13 +31,16 @@ export interface Value {
   readonly value: HostTensor;
 }
 
-/** What goes with all the values of a checkpoint. */
+/** What is restored besides values, when a whole checkpoint is loaded. */
 export interface Resumed {
   readonly seed: number;
   readonly updating: UpdatingState;
 }
 
-/** All tensors of a session, with the caller's own metadata: what rebuilds the model, where the data stood. */
+/**
+ * All tensors and metadata of a session. own: the caller's metadata, such as the configuration and the position in the
+ * data.
+ */
 export function contentOf(session: Saved, own: { config: Json; data: Json; extra?: Json }): CheckpointContent {
   const { optimizer } = session.options,
     all = session.states();
@@ -58,8 +61,10 @@ export function contentOf(session: Saved, own: { config: Json; data: Json; extra
 type JsonObject = { readonly [key: string]: Json };
 const plain = (value: object): JsonObject => JSON.parse(JSON.stringify(value)) as JsonObject;
 
-/** Throws for a value that does not fit its state, before any is set. `where`: what holds the values. `states`: names
- * of values that need be no parameters. */
+/**
+ * Throws UserError for a value whose name, dtype or shape does not fit the model. where: the source of the values, for
+ * the error. states: names without a slash that are not parameters.
+ */
 export function checkValues(
   { named, executor }: Pick<Saved, 'named' | 'executor'>,
   values: readonly Value[],
@@ -68,7 +73,7 @@ export function checkValues(
 ): void {
   const known = new Set(executor.stateNames());
   for (const { name, value } of values) {
-    // What an optimiser keeps of a parameter has its type, also where no step has made it yet.
+    // A moment has the type of its parameter, also if no step has created the moment yet.
     const own = isParameter(name, states) && (named.parameters.has(name) || !known.has(name)),
       owner = own ? name : ownerOf(name);
     const p = named.parameters.get(owner ?? name) ?? (known.has(name) ? executor.typeOf(name) : value);
@@ -76,7 +81,7 @@ export function checkValues(
       const what = `restore: the model has no parameter ${owner}${owner === name ? '' : ` (${name})`}`;
       throw new UserError(what, `it has ${listed([...named.parameters.keys()], 3)}`);
     }
-    // The reference keeps floats as float64, and saves them so.
+    // The reference keeps and saves all floats as float64.
     const wide = executor instanceof ReferenceExecutor && value.dtype === 'float64' && isFloat(p.dtype);
     if (p.dtype !== value.dtype && !wide)
       throw new UserError(
@@ -89,8 +94,9 @@ export function checkValues(
 }
 
 /**
- * Sets a session's values to a checkpoint's by `set`, all or none, and closes it: all of them to train on, the
- * parameters alone to use the model. Throws with nothing changed where they do not fit.
+ * Reads a checkpoint, checks it, gives its values to `set`, and closes it. what: 'all' to continue training,
+ * 'parameters' to use the model only. Rejects with a UserError, with nothing changed, if the checkpoint does not fit
+ * the model.
  */
 export async function restoreFrom(
   session: Saved,
@@ -107,11 +113,11 @@ export async function restoreFrom(
       if (foreign.has(name)) continue;
       if (!isParameter(name, states) && what === 'parameters') continue;
       if (isParameter(name, states) && !session.named.parameters.has(name))
-        throw misfit(file.where, `it has a parameter ${name} that the model lacks`);
+        throw misfit(file.where, `it has a parameter ${name}, which the model does not have`);
       values.push({ name, value: await file.read(name) });
     }
     const missing = [...session.named.parameters.keys()].find((name) => !file.tensors.has(name));
-    if (missing !== undefined) throw misfit(file.where, `the model has a parameter ${missing} that it lacks`);
+    if (missing !== undefined) throw misfit(file.where, `it lacks the parameter ${missing} of the model`);
     checkValues(session, values, file.where, states);
     const going = { optimizer, seed, updating: session.updating() };
     const told = what === 'all' ? differences(going, meta, foreign.size) : [];
@@ -123,14 +129,14 @@ export async function restoreFrom(
   }
 }
 
-/** What goes with all values of a checkpoint. Throws UserError for what is none: the file may be damaged. */
+/** Seed and optimiser state in a checkpoint. Throws UserError if they are not valid: the file may be damaged. */
 const wholeOf = ({ named }: Saved, meta: CheckpointMeta, where: string): Resumed => ({
   seed: checkSeed(where, meta.seed),
   updating: updatingIn(meta, named, where),
 });
 
-/** Restores by `restore` a plan that a file holds, which may be damaged: all of it or, with a UserError, nothing. */
-export function takeUp(
+/** Restores the plan in a checkpoint, which may be damaged: the whole plan, or nothing and a UserError. */
+export function restorePlanOrNothing(
   session: Pick<Saved, 'plan'>,
   restore: (plan: never, what: 'all' | 'parameters') => void,
   plan: Json,
@@ -144,14 +150,13 @@ export function takeUp(
     restore(before as never, 'all');
     const [why] = (error instanceof Error ? error.message : String(error)).split('\n');
     throw new UserError(
-      `${where}: the settings of the plan that it holds cannot be restored: ${why}`,
+      `${where}: the settings in its plan cannot be restored: ${why}`,
       'the file is damaged, or belongs to another model',
       error,
     );
   }
 }
 
-/** Sets states to 0. */
 export function clearStates(executor: Saved['executor'], which: (name: string) => boolean): void {
   for (const name of executor.stateNames().filter(which)) executor.setState(name, executor.typeOf(name), null);
 }

@@ -1,4 +1,4 @@
-// Builds a session. In: a model, options, and where it runs; out: a session, or an error with nothing left open.
+// Builds a session from a model, options and a platform. If that fails, the device is closed again.
 import { nameParameters } from '../trace/module.ts';
 import { openBackend } from './backend.ts';
 import type { Platform } from './platform.ts';
@@ -10,7 +10,7 @@ import { checkCall, type CompileOptions, type Model } from './step.ts';
 export async function compileOn(platform: Platform, model: Model, options: CompileOptions): Promise<Session> {
   checkCall(model, options);
   const { device = 'auto', memory = platform.freeMemory() } = options;
-  // On the reference one may also look at the graphs of what no machine could hold.
+  // The reference is exempt: `dynamoe inspect` prints graphs of models that fit into no memory.
   if (device !== 'reference') checkRoom(nameParameters(model).parameters, { bytes: memory });
   const backend = await openBackend(platform, { ...options, device });
   try {

@@ -1,25 +1,25 @@
-// What callers hand in: their buffers may be filled again as soon as a call has returned. A call that can run at once
-// has brought them to the device by then. For the others copies are made before they return. Buffers of the session's
-// own take turns: a copy costs no new memory from call to call.
+// Copies of the arrays that callers pass in: a caller may refill its arrays as soon as a call has returned. A call
+// that can run at once writes them to the device before it returns and needs no copy. For a call that has to wait,
+// copies are made before it returns, into buffers that are used again by later calls.
 import type { TypedArray } from '../base/dtype.ts';
 import type { Batch, HostTensor } from '../base/tensor.ts';
 
 /**
- * Buffers that are kept while nobody uses them: x and y of a training batch and of another one. Smaller ones than that
- * are copied anew.
+ * Number of unused buffers that are kept: x and y of two batches, such as a training and a validation batch. Arrays of
+ * at most SMALL bytes get new memory.
  */
 const KEPT = 4,
   SMALL = 4096; // bytes
 
 type Arrays = Readonly<Record<string, TypedArray>>;
 
-/** A batch of its own arrays. */
+/** A deep copy of a batch. */
 export function copyOf({ x, y, ids }: Batch): Batch {
   const of = (t: HostTensor): HostTensor => ({ dtype: t.dtype, shape: [...t.shape], data: t.data.slice() });
   return { x: of(x), y: of(y), ...(ids && { ids: ids.slice() }) };
 }
 
-/** What one call works on: the caller's arrays until the call returns, copies of them after that. */
+/** The input arrays of one call: the caller's arrays until the call returns, then copies. */
 export class Loan {
   #arrays: Arrays;
   readonly #records: Record<string, TypedArray>[] = [];
@@ -29,23 +29,23 @@ export class Loan {
     this.#arrays = given;
   }
 
-  /** The arrays as they are to be read at this moment. */
+  /** The arrays to read now. */
   get arrays(): Arrays {
     return this.#arrays;
   }
 
-  /** Where the record holds one of the arrays, or a part of one, it holds the copy once the call has returned. */
+  /** Registers a record: when the call returns, arrays in it (or views of them) are replaced by the copies. */
   note<R extends Record<string, TypedArray>>(record: R): R {
     this.#records.push(record);
     return record;
   }
 
-  /** The arrays are on the device and nothing reads them again: no copies are needed. */
+  /** Tells that the arrays were written to the device and will not be read again, so that no copies are made. */
   readonly done = (): void => {
     this.#needed = false;
   };
 
-  /** The call returns. Gives the copies that were made. */
+  /** Call it when the call returns. Makes the copies, if still needed, and returns them. */
   end(copy: (data: TypedArray) => TypedArray): readonly TypedArray[] {
     if (!this.#needed) return [];
     const given = this.#arrays,
@@ -54,23 +54,23 @@ export class Loan {
     this.#arrays = copies;
     for (const record of this.#records.splice(0)) {
       for (const key of Object.keys(record)) {
-        const name = Object.keys(given).find((n) => lies(record[key], given[n]));
-        if (name !== undefined) record[key] = sameParts(record[key], given[name], copies[name]);
+        const name = Object.keys(given).find((n) => isViewOf(record[key], given[n]));
+        if (name !== undefined) record[key] = sameView(record[key], given[name], copies[name]);
       }
     }
     return Object.values(copies);
   }
 }
 
-/** Whether `part` is a view of memory that `whole` has. */
-const lies = (part: TypedArray, whole: TypedArray): boolean =>
+/** Whether `part` is `whole` or a view into it. */
+const isViewOf = (part: TypedArray, whole: TypedArray): boolean =>
   part.constructor === whole.constructor &&
   part.buffer === whole.buffer &&
   part.byteOffset >= whole.byteOffset &&
   part.byteOffset + part.byteLength <= whole.byteOffset + whole.byteLength;
 
-/** The part of `copy` that `part` is of `whole`. */
-function sameParts(part: TypedArray, whole: TypedArray, copy: TypedArray): TypedArray {
+/** The view of `copy` at the position that `part` has in `whole`. */
+function sameView(part: TypedArray, whole: TypedArray, copy: TypedArray): TypedArray {
   const at = (part.byteOffset - whole.byteOffset) / whole.BYTES_PER_ELEMENT;
   return part.length === whole.length ? copy : copy.subarray(at, at + part.length);
 }
@@ -79,7 +79,8 @@ export class Copies {
   readonly #kept: TypedArray[] = [];
 
   /**
-   * Calls `work` with the arrays. What it reads of them after its first wait it must have noted, or take from the loan.
+   * Calls `work` with a Loan of the arrays. After its first await, `work` must read them from the loan or from a
+   * record that it registered with `note`.
    */
   async of<T>(given: Arrays, work: (loan: Loan) => Promise<T>): Promise<T> {
     const loan = new Loan(given),
@@ -93,7 +94,7 @@ export class Copies {
     }
   }
 
-  /** The same for a batch. Its ids, which others keep, are copied at once. */
+  /** The same for a batch. Its ids are copied at once, because statistics keep them. */
   ofBatch<T>({ x, y, ids }: Batch, work: (own: Batch, loan: Loan) => Promise<T>): Promise<T> {
     const same = x === y;
     return this.of({ x: x.data, ...(!same && { y: y.data }) }, (loan) => {

@@ -1,4 +1,5 @@
-// What makes a session that goes on from a checkpoint another than the one that wrote it, in lines to be said.
+// How a session that resumes from a checkpoint differs from the one that wrote it: one line of text for each
+// difference.
 import { momentOf } from '../optim/updates.ts';
 import { own } from '../base/own.ts';
 import { UserError } from '../base/errors.ts';
@@ -15,15 +16,17 @@ const isRecord = (value: unknown): value is Settings =>
   typeof value === 'object' && value !== null && !Array.isArray(value);
 const show = (value: unknown): string => (typeof value === 'string' ? value : (JSON.stringify(value) ?? 'none'));
 
-/** What a checkpoint says of its optimiser beside its settings. Throws UserError for ages of moments that do not
- * fit the model: the file may be damaged. */
+/**
+ * The optimiser state in a checkpoint (groups and ages of moments). Throws UserError if ages do not fit the model: the
+ * file may be damaged.
+ */
 export function updatingIn({ optimizer }: CheckpointMeta, { parameters }: Named, where: string): UpdatingState {
   if (!isRecord(optimizer)) return {};
   const missed = optimizer['missed'] ?? {};
   const bad = isRecord(missed) ? Object.keys(missed).find((name) => !isMissed(missed[name], parameters.get(name))) : '';
   if (bad === undefined) return optimizer;
   const of = bad === '' ? '' : ` of ${bad}`;
-  throw new UserError(`${where}: the ages of moments${of} that it holds do not fit the model`, 'the file is damaged');
+  throw new UserError(`${where}: the ages of moments${of} in it do not fit the model`, 'the file is damaged');
 }
 
 function isMissed(value: unknown, p: Parameter | undefined): value is Missed {
@@ -38,7 +41,7 @@ function isMissed(value: unknown, p: Parameter | undefined): value is Missed {
   );
 }
 
-/** Moments in a checkpoint that the session's optimiser has not: another's. */
+/** Names of moments in a checkpoint that belong to an optimiser of another kind. */
 export function foreignMoments(optimizer: Optimizer | undefined, named: Named, names: Iterable<string>): Set<string> {
   const own = optimizer?.moments;
   return new Set(
@@ -51,18 +54,18 @@ export function foreignMoments(optimizer: Optimizer | undefined, named: Named, n
   );
 }
 
-/** What the session has: its optimiser, what groups say, and the seed that its user gave. */
-export interface Going {
+/** The resuming session: its optimiser and groups, and the seed in its options. */
+export interface Resuming {
   readonly optimizer?: Optimizer | undefined;
   readonly updating: UpdatingState;
   readonly seed?: number | undefined;
 }
 
-/** Another seed, optimiser, settings or groups, each in one line. foreign: how many states are left out. */
-export function differences({ optimizer, updating, seed }: Going, meta: CheckpointMeta, foreign: number): string[] {
+/** A line each for another seed, optimiser, settings or groups. foreign: number of states that are ignored. */
+export function differences({ optimizer, updating, seed }: Resuming, meta: CheckpointMeta, foreign: number): string[] {
   const lines: string[] = [];
   if (seed !== undefined && seed !== meta.seed) {
-    lines.push(`the session goes on with the checkpoint's seed ${meta.seed}, not with ${seed}`);
+    lines.push(`the session continues with the checkpoint's seed ${meta.seed}, not with ${seed}`);
   }
   if (!optimizer || !isRecord(meta.optimizer) || meta.step === 0) return lines;
   const before = meta.optimizer,

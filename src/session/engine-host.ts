@@ -1,4 +1,4 @@
-// A session as the recompilation engine sees it: the programs of its steps, for the shapes of batches that came last.
+// What the recompilation engine sees of a session: the programs of its steps for the last few shapes of batches.
 import type { Graph } from '../graph/graph.ts';
 import { draftOf, type Draft } from '../recompile/draft.ts';
 import type { EngineHost, Prepared } from '../recompile/engine-host.ts';
@@ -11,9 +11,9 @@ import type { Compiling } from './backend.ts';
 import type { ProgramKey, Programs, Traced } from './programs.ts';
 import type { Updating } from './updating.ts';
 
-const SHAPES = 4; // of batches for which a new plan is compiled ahead
+const SHAPES = 4; // a new plan is compiled for so many recent shapes of batches
 
-/** What rules and their plans need of a session. */
+/** The parts of a session that rules and plans use. */
 export interface Watched {
   readonly model: object;
   readonly named: Named;
@@ -33,11 +33,11 @@ export class SessionEngineHost implements EngineHost {
   readonly #executor: Executor;
   readonly #updating: Updating;
   readonly #done: () => number;
-  /** What ran for the shapes that came last, the newest at the end. */
+  /** For each recent shape of batch, the programs of a step; the newest shape is last. */
   readonly #seen = new Map<string, () => readonly Traced[]>();
   #shape = '';
 
-  /** `done`: steps so far. */
+  /** done: number of steps (or runs) so far. */
   constructor({ model, named, batching, knobs, programs, executor, updating }: Watched, done: () => number) {
     this.knobs = knobs;
     this.#model = model;
@@ -56,9 +56,7 @@ export class SessionEngineHost implements EngineHost {
     return this.#shapeNow(this.#shape);
   }
 
-  /**
-   * A plan is for batches of a shape, and for the model as it is: the number of its public state belongs to the shape.
-   */
+  /** The shape, and the number of the model's public state: a plan holds for both. */
   #shapeNow(shape: string): string {
     return (
       `${shape}, state ` +
@@ -88,9 +86,11 @@ export class SessionEngineHost implements EngineHost {
     };
   }
 
-  /** What the next step runs under the knobs of then, for a batch of this shape. traced: what was not traced under the
-   * settings of now is, for rules that are asked next. */
-  saw(shape: string, programs: () => readonly Traced[], traced: boolean): void {
+  /**
+   * Notes the programs of the next step, for a batch of this shape. traced: programs that were not traced under the
+   * current settings are traced now, before rules are asked.
+   */
+  noteShape(shape: string, programs: () => readonly Traced[], traced: boolean): void {
     this.#shape = shape;
     this.#seen.delete(shape);
     this.#seen.set(shape, () => [...new Map(programs().map((p) => [p.family, p])).values()]);
@@ -99,7 +99,7 @@ export class SessionEngineHost implements EngineHost {
       this.#seen.delete(old);
     }
     if (!traced) return;
-    for (const { family, graph } of this.#seen.get(shape)?.() ?? []) this.#programs.settle(family, graph);
+    for (const { family, graph } of this.#seen.get(shape)?.() ?? []) this.#programs.keyOfTraced(family, graph);
   }
 
   prepare(changes: readonly Change[]): Prepared {
@@ -145,8 +145,8 @@ export class SessionEngineHost implements EngineHost {
           drop,
           has: (shape) => shapes.has(shape),
           bytes: () => bytes,
-          load: (alone) => {
-            for (const { key } of plans) programs.load(key, alone);
+          load: (runsNext) => {
+            for (const { key } of plans) programs.load(key, runsNext);
             bytes = largest();
           },
           kernels: (shape) =>
@@ -188,7 +188,7 @@ export class SessionEngineHost implements EngineHost {
     this.#programs.trim(this.#running());
   }
 
-  /** For all shapes that are prepared for, as of what is prepared. */
+  /** The largest planned bytes over the recent shapes. */
   bytes(): number {
     return Math.max(
       0,

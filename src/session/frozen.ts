@@ -1,5 +1,5 @@
-// What training leaves as it is. In: what users froze (`Parameter.frozen`), and what settings of modules keep; out: for
-// each parameter all of it, or parts along one dimension.
+// Which parameters, or parts of them, training does not change. In: what users froze (`Parameter.frozen`) and what
+// settings of modules freeze; out: for each parameter all of it, or parts along one dimension.
 import { UserError } from '../base/errors.ts';
 import type { Frozen } from '../optim/ages.ts';
 import type { Kept } from '../trace/knobs.ts';
@@ -20,11 +20,11 @@ export function frozenIn(parameters: ReadonlyMap<string, Parameter>, kept: reado
   );
 }
 
-/** All parts along a dimension are all of the parameter. */
+/** Checks the number of parts; if every part is frozen, the whole parameter is. */
 function simple(name: string, { parameter: { shape }, axis, parts }: Kept): Frozen {
   if (parts !== true && parts.length !== shape[axis]) {
     throw new UserError(
-      `${name}.frozen lists ${parts.length} parts, and dimension ${axis} (frozenAxis) of [${shape.join(', ')}] ` +
+      `${name}.frozen lists ${parts.length} parts, but dimension ${axis} (frozenAxis) of [${shape.join(', ')}] ` +
         `has ${shape[axis] ?? 'none'}`,
       'true, false, or true and false for each part',
     );
@@ -39,7 +39,7 @@ function both(name: string, a: Frozen, b: Frozen): Frozen {
   if (a.axis !== b.axis) {
     throw new UserError(
       `${name} is frozen in parts along dimensions ${a.axis} and ${b.axis}`,
-      'parts of one dimension can be frozen; settings of its layer freeze some, too',
+      'freeze parts along one dimension only; settings of its layer freeze parts too',
     );
   }
   const parts = own.map((f, i) => f || other[i]);

@@ -1,4 +1,4 @@
-// Text from a language model: one token after the other, with the keys and values of the tokens before kept in a cache.
+// Generates tokens from a language model one by one. Keys and values of earlier tokens are kept in a cache.
 import { UserError } from '../base/errors.ts';
 import { checkOptions, refuseUnused, type KeysOf } from '../base/options.ts';
 import { aNumber, anything, needed } from '../base/kinds.ts';
@@ -8,7 +8,7 @@ import { asError } from '../recompile/pending.ts';
 import { call } from '../trace/trace.ts';
 import type { Session } from './session.ts';
 
-/** A model that can go on from a cache: `cached.position` is the place of x's first token in the sequence. */
+/** A model that can use a cache of earlier tokens. cached.position: index of x's first token in the sequence. */
 export interface CachedModel {
   readonly options: { readonly context: number; readonly vocab: number };
   forward(tokens: Tensor, cached?: { readonly position: Tensor }): Tensor;
@@ -25,18 +25,18 @@ export interface GenerateOptions {
 
 const KEYS: KeysOf<GenerateOptions> = { tokens: needed(aNumber), temperature: aNumber, topK: aNumber, seed: anything };
 
-const CHUNK = 16; // tokens of a prompt that go through the model at once
+const CHUNK = 16; // tokens of a prompt that are computed in one run
 const BYTES = 256,
-  NEWLINE = 10; // a model of bytes begins a line where the prompt is empty
+  NEWLINE = 10; // for a model of bytes, an empty prompt means the start of a line
 
 /**
- * Yields `tokens` tokens that follow the prompt. When the context is full, its second half is read again and it goes
- * on. Each call has a cache of its own, so that many can go on at once; it takes memory from the first token until the
- * generator ends, returns or throws (leaving `for await` returns it). Each token is a call of its own in the session's
- * order: what a step changes that was called meanwhile holds from the next token on. Throws UserError, at the first
- * token, for options and prompts that are none, and where logits are not finite. Layers that drop choices beyond a
- * capacity (MoE with `overflow: 'drop'`) drop by what is computed at once: 16 tokens of a prompt, then each token
- * alone, which drops none.
+ * Yields `tokens` tokens that continue the prompt. When the context is full, the second half of it is computed again
+ * and generation continues from there. Each call has its own cache, so calls may run at the same time; the cache takes
+ * memory from the first token until the generator ends, returns or throws (leaving a `for await` loop returns it).
+ * Each token is one call in the session's order, so a training step between two tokens affects the later ones. Throws
+ * UserError, at the first token, for invalid options or prompts, and where logits are not finite. MoE layers with
+ * `overflow: 'drop'` drop choices among the tokens of one run: 16 tokens of a prompt, then each token alone, for which
+ * nothing is dropped.
  */
 export function generate(
   session: Session,
@@ -59,21 +59,21 @@ interface Request extends Required<GenerateOptions> {
   readonly prompt: readonly number[];
 }
 
-/** What is asked for, with a copy of the prompt. */
+/** Checks the arguments and copies the prompt. */
 function requestOf({ model }: Session, given: ArrayLike<number>, options: GenerateOptions): Request {
   checkOptions('generate', options, KEYS);
   const { tokens, temperature = 1, topK = Infinity, seed = 0 } = options,
     whole = (n: number, least: number): boolean => n >= least && (Number.isInteger(n) || n === Infinity);
   if (!whole(tokens, 0))
     throw new UserError(
-      `generate: tokens must be a number of at least 0, a whole one, got ${tokens}`,
+      `generate: tokens must be a whole number of at least 0, got ${tokens}`,
       'generate(session, prompt, { tokens: 100 })',
     );
   if (!isCachedModel(model)) throw new UserError('generate needs a model with a cache, such as nn.TransformerLM');
-  if (!(temperature >= 0)) throw new UserError(`temperature must be at least 0, got ${temperature}`);
+  if (!(temperature >= 0)) throw new UserError(`generate: temperature must be at least 0, got ${temperature}`);
   const certain = temperature === 0 && 'at temperature 0 the most probable token is taken';
   refuseUnused('generate', options, { topK: certain, seed: certain });
-  if (!whole(topK, 1)) throw new UserError(`top-k must be at least 1, a whole number, got ${topK}`);
+  if (!whole(topK, 1)) throw new UserError(`generate: topK must be a whole number of at least 1, got ${topK}`);
   checkSeed('generate', seed);
   const { vocab } = model.options,
     what: unknown = given;
@@ -128,7 +128,8 @@ async function* tokensOf(
   }
 
   /**
-   * Logits after the last token of `part`. A short last chunk is filled up with zeros, which later tokens overwrite.
+   * Logits [vocab] after the last token of `part`. A short last chunk is padded with zeros, which later tokens
+   * overwrite.
    */
   async function run(size: number, part: readonly number[], position: number): Promise<Float64Array<ArrayBuffer>> {
     const x = new Int32Array(size);
@@ -160,12 +161,12 @@ function isCachedModel(model: object): model is CachedModel {
 
 /** Draws a token by `u` in [0, 1) from softmax(logits / temperature) restricted to the k largest. */
 function draw(logits: Float64Array, temperature: number, k: number, u: number): number {
-  // -Infinity is a token that cannot come; one must be able to.
+  // A logit of -Infinity excludes its token; at least one token must remain.
   const least = logits.findIndex((x) => Number.isNaN(x) || x === Infinity);
   if (least >= 0 || logits.every((x) => x === -Infinity)) {
     throw new UserError(
       `generate: the logits are not finite${least >= 0 ? `: ${logits[least]} for token ${least}` : ''}`,
-      'parameters that are not finite give such logits: load a checkpoint from before',
+      'the parameters are probably not finite: load an earlier checkpoint',
     );
   }
   const order = Array.from(logits.keys())

@@ -1,5 +1,4 @@
-// What a session traces: the model's output, and its loss, and what training makes of that. In: a model, and a batch;
-// out: graphs.
+// Traces a session's graphs: output, loss, and the training step. In: a model and a batch; out: graphs.
 import { cast } from '../graph/ops/elementwise/cast.ts';
 import { UserError } from '../base/errors.ts';
 import { sizes } from '../base/shape.ts';
@@ -18,7 +17,7 @@ import { inShares, outputTerms } from './means.ts';
 import type { CompileOptions, Model, Phase } from './step.ts';
 import type { Updating } from './updating.ts';
 
-/** What graphs are made of: a model with its names, the session's settings of it, and its public properties. */
+/** What tracing needs: a model with its names, the session's settings of its knobs, and its public properties. */
 export interface Source {
   readonly model: Model;
   readonly named: Named;
@@ -29,8 +28,8 @@ export interface Source {
 }
 
 /**
- * Traces while the modules have the session's settings; then they are as their user wrote them. `observed`: statistics
- * are outputs, too.
+ * Sets the session's settings on the modules, traces, and restores what the user wrote there. observed: statistics
+ * become outputs, too.
  */
 export function sessionGraph(
   { named, knobs, state }: Source,
@@ -49,7 +48,10 @@ export function sessionGraph(
   );
 }
 
-/** The graph of a training step up to its losses; with a phase, of one part of a batch. `also` adds to it. */
+/**
+ * The graph of a training step up to its losses, without gradients. phase: for one part of a batch. also: adds more
+ * outputs to the graph.
+ */
 export function forwardGraph(
   source: Source,
   batch: Batch,
@@ -69,7 +71,7 @@ export function forwardGraph(
   });
 }
 
-/** The graph of a training step as it goes into the compiler; with a phase, of one of `batches` micro-batches. */
+/** The complete graph of a training step. phase: for one of `batches` micro-batches. */
 export function stepGraph(source: Source, batch: Batch, observed: boolean, phase: Phase, batches: number): Graph {
   const {
     options: { optimizer },
@@ -84,7 +86,7 @@ export function stepGraph(source: Source, batch: Batch, observed: boolean, phase
   });
 }
 
-/** The model's output in the graph of x. */
+/** Calls the model on x and checks that it returns a tensor. */
 export function outputOf(model: Model, x: Tensor): Tensor {
   const output = call(model, x),
     given: unknown = output;
@@ -95,8 +97,10 @@ export function outputOf(model: Model, x: Tensor): Tensor {
   return output;
 }
 
-/** In training `loss`, `total` (with auxiliary losses) and those alone, in a part of a batch each in its share; else
- * `loss`, of what it is a mean, and `output`. */
+/**
+ * Adds the outputs. In training: `loss`, `total` (with auxiliary losses) and each auxiliary loss; in a part of a
+ * batch, each times the part's share. Otherwise: `loss`, the terms and counts of its means, and `output`.
+ */
 export function lossGraph(t: Trace, batch: Batch, model: Model, lossOf: Loss): void {
   const x = t.input('input', 'x', batch.x),
     y = t.input('input', 'y', batch.y);

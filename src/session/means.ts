@@ -1,6 +1,6 @@
-// Means over pieces: of a batch that goes through in parts, and of batches of an evaluation. In: what a loss said its
-// means are over (`Trace.addMean`); out: graphs of parts whose gradients and values add up to those of the whole, and
-// the mean over batches.
+// Means over the parts of a batch, and over the batches of an evaluation. In: the means that a loss declared
+// (`Trace.addMean`); out: graphs of parts whose gradients and values add up to those of the whole batch, and the mean
+// over batches.
 import type { TypedArray } from '../base/dtype.ts';
 import { UserError } from '../base/errors.ts';
 import { keepRecent } from '../base/recent.ts';
@@ -21,15 +21,15 @@ import { copyOf } from './copies.ts';
 type Inputs = Readonly<Record<string, TypedArray>>;
 type Outputs = Readonly<Record<string, HostTensor>>;
 
-/** Graphs of counts that are kept: as many as programs. */
+/** Number of count graphs that are kept: the same as the number of programs. */
 const KEPT = 32;
 
 const COUNT = 'count:',
   TERM = 'term:';
-/** The input that says how the part weighs beside an even one, for the mean of this number. */
+/** Name of the input that holds the part's share for mean i: its weight relative to an even split. */
 const shareName = (i: number): string => `share${i}`;
 
-/** How `value` follows from means, to first order: for each of them that it depends on, slope * mean. */
+/** Linearises `value` in the means: for each mean that it depends on, slope * mean. */
 function terms(
   t: Trace,
   value: Tensor,
@@ -49,14 +49,14 @@ function terms(
 /** The dtype of a count, and of the shares that follow from it. */
 const floatOf = ({ dtype }: Pick<Tensor, 'dtype'>): 'float32' | 'float64' => (dtype === 'float64' ? dtype : 'float32');
 
-/** The means whose counts are known at run time alone, by their numbers. */
+/** The means whose counts are known only at run time, with their index. */
 const varying = ({ means }: Trace): { readonly i: number; readonly count: Tensor }[] =>
   means.flatMap(({ count }, i) => (typeof count === 'number' ? [] : [{ i, count }]));
 
 /**
- * In a part of a batch: `value` such that its mean over parts, and that of its gradients, are those over what
- * counts. A mean that `value` depends on is multiplied by its share, parts * count / sum of the counts of all parts,
- * an input. Where shares are 1, the bits are those of `value`.
+ * In a part of a batch: corrects `value` so that its mean over the parts (and that of its gradients) is the mean over
+ * everything counted in the batch. Each mean that `value` depends on is multiplied by its share, an input: parts *
+ * count / (sum of the counts of all parts). If all shares are 1, the bits are those of `value`.
  */
 export function inShares(t: Trace, value: Tensor): Tensor {
   const own = varying(t);
@@ -72,11 +72,11 @@ export function inShares(t: Trace, value: Tensor): Tensor {
   }, value);
 }
 
-/** Outputs from which `MeanLoss` joins batches: counts, and what of the loss goes with each. */
+/** Adds the outputs that `MeanLoss` needs to join batches: each count, and the term of the loss that belongs to it. */
 export function outputTerms(t: Trace, loss: Tensor): void {
   if (t.means.length === 0) return;
   let found: ReturnType<typeof terms>;
-  // A loss that cannot be differentiated is one number as a whole.
+  // A loss that is not differentiable has no terms: it is weighted by samples.
   try {
     found = terms(t, loss, t.means);
   } catch (error) {
@@ -90,7 +90,7 @@ export function outputTerms(t: Trace, loss: Tensor): void {
   }
 }
 
-/** The graph of the counts alone of a part of a batch; null where the graph alone decides them. */
+/** The graph that computes only the counts of a part; null where no count depends on the data. */
 function countsGraph(part: Graph): Graph | null {
   const outputs = part.outputs.filter(({ name }) => name.startsWith(COUNT));
   if (outputs.length === 0) return null;
@@ -99,7 +99,7 @@ function countsGraph(part: Graph): Graph | null {
       .reverse()
       .filter((node) => {
         if (!node.outputs.some((v) => needed.has(v))) return false;
-        // Of an input that an op takes the type of, its sizes count alone.
+        // `unread` inputs give only their type: their sizes are needed, their values are not.
         const unread = ops.get(node.op)?.unread ?? [];
         node.inputs.forEach((v, i) => {
           if (!unread.includes(i)) needed.add(v);
@@ -112,24 +112,26 @@ function countsGraph(part: Graph): Graph | null {
     state = inputs.find((i) => i.kind === 'state');
   if (state) {
     throw new UserError(
-      `what the loss counts depends on ${state.name}, and parts of a batch cannot be weighed before they are computed`,
-      'what counts must follow from x and y alone where accumulate or split is above 1',
+      `the loss counts something that depends on ${state.name}, so parts of a batch cannot be weighted in advance`,
+      'with accumulate or split above 1, counts must depend on x and y only',
     );
   }
   return { ...part, inputs, nodes, outputs, updates: [] };
 }
 
-/** In the graph of a part, for `countsGraph`: of the means that a loss follows from, which `inShares` has found. */
+/** Adds the counts that `countsGraph` extracts: those of the means that `inShares` found in a loss. */
 export function outputCounts(t: Trace): void {
   const weighed = new Set(t.inputs.map(({ name }) => name));
   for (const { i, count } of varying(t)) if (weighed.has(shareName(i))) t.output(`${COUNT}${i}`, count);
 }
 
-/** What a sum is divided by to make a mean: losses divide by 1 where nothing counts. */
+/** The divisor of a mean: losses divide by 1 where nothing is counted. */
 const divisor = (count: number): number => (count === 0 ? 1 : count);
 
-/** The share of each part, by the names of inputs. Counts are evaluated on the host, in float64, from the batch:
- * nothing is read back from a device. */
+/**
+ * The shares of each part, by input name. Counts are evaluated on the host in float64 from the batch, so nothing is
+ * read back from a device.
+ */
 function sharesOf(graph: Graph, parts: readonly Inputs[]): Inputs[] {
   const counts = parts.map((inputs) => {
     const values = evaluate(graph, ops, ({ kind, name, data = [] }) =>
@@ -148,16 +150,15 @@ function sharesOf(graph: Graph, parts: readonly Inputs[]): Inputs[] {
   );
 }
 
-/** The shares of the parts of one batch, by their number: they are asked for again and again while a step is
- * prepared. */
+/** The shares of one batch by number of parts: a step asks for them several times. */
 export type KnownShares = Map<number, readonly Inputs[]>;
 
-/** The shares of batches that go through in parts. */
+/** Computes the shares of the parts of batches. */
 export class Shares {
-  /** By the shapes of parts; null: their counts do not vary. */
+  /** Count graphs by the shapes of parts; null: no count depends on the data. */
   readonly #graphs = new Map<string, Graph | null>();
 
-  /** Of each part. key: of their shapes; traced: the graph of one, with `outputCounts`. */
+  /** The shares of each part. key: the shapes of a part; traced: traces one part with `outputCounts`. */
   of(known: KnownShares, parts: readonly Inputs[], key: string, traced: () => Graph): readonly Inputs[] {
     if (parts.length === 1) return [{}];
     const found = known.get(parts.length),
@@ -171,7 +172,7 @@ export class Shares {
   }
 }
 
-/** What one batch gave: loss and output, and the terms of the loss with what each is a mean over. */
+/** The result of one batch: outputs, loss, and the loss's terms with the count of each. */
 export interface Measured {
   readonly outputs: Outputs;
   readonly loss: number;
@@ -179,7 +180,7 @@ export interface Measured {
   readonly terms: readonly { readonly value: number; readonly count: number }[];
 }
 
-/** From the outputs of an evaluation of one batch. */
+/** Reads the outputs of an evaluation of one batch. */
 export function measured({ x }: Batch, out: Outputs): Measured {
   const inner = (name: string): boolean => name.startsWith(COUNT) || name.startsWith(TERM);
   const number = (name: string): number => Number(out[name].data[0]);
@@ -196,7 +197,7 @@ export interface Evaluation {
   readonly count: number;
 }
 
-/** The mean loss over batches: each term weighs by what it counts, the rest of a loss by samples. */
+/** The mean loss over batches: each term is weighted by its count, the rest of the loss by samples. */
 export class MeanLoss {
   #rest = 0;
   readonly #sums: { value: number; count: number }[] = [];
@@ -204,7 +205,7 @@ export class MeanLoss {
 
   add({ loss, samples, terms }: Measured): void {
     const own = terms.reduce((n, t) => n + t.value, 0);
-    this.#rest += (loss === own ? 0 : loss - own) * samples; // infinities, too
+    this.#rest += (loss === own ? 0 : loss - own) * samples; // avoids Infinity - Infinity
     this.#samples += samples;
     terms.forEach(({ value, count }, i) => {
       const sum = (this.#sums[i] ??= { value: 0, count: 0 });
@@ -217,8 +218,10 @@ export class MeanLoss {
     return this.#samples;
   }
 
-  /** loss: NaN where nothing counts. count: what the loss is a mean over, of several terms the most; samples where it
-   * does not say, or where a part of it that does not say is all there is. */
+  /**
+   * loss: NaN where nothing was counted. count: what the loss is a mean over; of several terms the largest; the number
+   * of samples if the loss declares no count, or if only undeclared parts of it are not 0.
+   */
   result(): Evaluation {
     const sums = this.#sums,
       samples = this.#samples;
@@ -229,8 +232,10 @@ export class MeanLoss {
   }
 }
 
-/** Batches as they are now: a list may be changed once the call has returned; what comes bit by bit is looked at as it
- * comes. Throws UserError for what gives no batches. */
+/**
+ * Copies a list of batches, so that the caller may change it; an iterable is returned as it is, and its batches are
+ * checked as they come. Throws UserError for anything else.
+ */
 export function batchesOf(given: unknown, check: (batch: Batch) => void): AsyncIterable<Batch> | readonly Batch[] {
   if (Array.isArray(given))
     return given.map((batch: Batch) => {
@@ -244,7 +249,7 @@ export function batchesOf(given: unknown, check: (batch: Batch) => void): AsyncI
   throw new UserError('evaluate: expected batches', hint);
 }
 
-/** The mean over all batches. Throws UserError where there is nothing to be a mean over. */
+/** The mean over all batches. Throws UserError if there are no batches, or if nothing was counted. */
 export async function meanOverBatches(
   batches: AsyncIterable<Batch> | readonly Batch[],
   measure: (batch: Batch) => Promise<Measured>,

@@ -1,4 +1,4 @@
-// Sessions in Node: the native device where a C compiler is found, the wasm device everywhere, checkpoints in files.
+// The platform for Node: the native device where a C compiler is found, the wasm device everywhere, checkpoint files.
 import { existsSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { UserError } from '../base/errors.ts';
@@ -31,7 +31,7 @@ export const node: Platform = {
 /** Builds a session. Memory is checked and taken when the first program is compiled. */
 export const compile = (model: Model, options: CompileOptions): Promise<Session> => compileOn(node, model, options);
 
-// Loaded when it is asked for: the library that it calls C with has no binary for some platforms.
+// Imported only when needed: koffi, the library that calls C, has no binary for some platforms.
 export async function openNative(threads: number, say?: (line: string) => void): Promise<NativeDevice> {
   const missing = missingSources();
   if (missing) throw missing;
@@ -39,12 +39,9 @@ export async function openNative(threads: number, say?: (line: string) => void):
   return native.NativeDevice.open(threads, say);
 }
 
-/**
- * An error where this module was bundled: a bundler takes neither the C sources that the native device compiles nor the
- * library that calls C.
- */
+/** An error if this module was bundled: bundlers include neither the C sources of the native device nor koffi. */
 function missingSources(): UserError | null {
-  const url = import.meta.url as string | undefined; // undefined in a bundle that is no module
+  const url = import.meta.url as string | undefined; // undefined in a bundle that is not an ES module
   if (url !== undefined && existsSync(new URL('../device/native/driver.c', url))) return null;
   return new UserError(
     'device native: dynamoe is part of a bundle, which lacks the C sources and the library koffi that this ' +
@@ -54,15 +51,20 @@ function missingSources(): UserError | null {
   );
 }
 
-/** A step of the default language model on the wasm device against one on the native device: docs/measurements.md. */
-const GAIN = 2.4;
+/** How many times longer a step of the default language model takes on wasm than on native: docs/measurements.md. */
+const WASM_SLOWDOWN = 2.4;
 
-/** What `auto` is here: native where it works, else wasm; `say` is told why and what a compiler would gain. */
+/**
+ * Chooses the device for `auto`: native if it works, else wasm. `say` receives the reason, and what a compiler would
+ * gain.
+ */
 export async function chooseDevice(say: (line: string) => void): Promise<'native' | 'wasm'> {
   const missing = missingSources();
   if (missing) {
     const [why] = missing.message.split('\n');
-    say(`${why}: running on the wasm device, where a step takes about ${GAIN} times as long; ${missing.hint ?? ''}`);
+    say(
+      `${why}: running on the wasm device, where a step takes about ${WASM_SLOWDOWN} times as long; ${missing.hint ?? ''}`,
+    );
     return 'wasm';
   }
   try {
@@ -72,9 +74,9 @@ export async function chooseDevice(say: (line: string) => void): Promise<'native
     const [why] = (error instanceof Error ? error.message : String(error)).split('\n');
     say(
       error instanceof UserError
-        ? `${why}: running on the wasm device; with gcc or clang a step would be about ${GAIN} times faster`
+        ? `${why}: running on the wasm device; with gcc or clang a step would be about ${WASM_SLOWDOWN} times faster`
         : `the native device does not work here (${why}): running on the wasm device, where a step takes about ` +
-            `${GAIN} times as long`,
+            `${WASM_SLOWDOWN} times as long`,
     );
     return 'wasm';
   }

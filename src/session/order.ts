@@ -1,6 +1,6 @@
-// The order of a session's calls, awaited or not: each has the session to itself, in the order in which they came. One
-// that only reads may have several runs (an evaluation): others that only read may come between them, what changes
-// values waits for its end.
+// The order of a session's calls: one at a time, in the order in which they were made, awaited or not. An evaluation
+// is a reading that consists of many runs: calls that only read may run between these, calls that write wait until it
+// ends.
 import { asError } from '../recompile/pending.ts';
 import { closedError } from './step.ts';
 
@@ -10,24 +10,24 @@ interface Call {
 }
 
 export interface CallOptions {
-  /** It changes values or settings. */
+  /** Whether the call changes values or settings. */
   readonly writes?: boolean;
-  /** It is a run of a reading that is under way, and goes first. */
+  /** Whether the call is a run of a reading in progress (see `read`): it goes to the front of the queue. */
   readonly within?: boolean;
 }
 
 export class Order {
   readonly #waiting: Call[] = [];
   #running = false;
-  /** Calls are being started: one that is done on return does not start others itself. */
+  /** Guards `#next` against recursion: a call that completes synchronously calls `#next` again. */
   #starting = false;
-  /** Readings of several runs that are under way. */
+  /** Number of readings in progress. */
   #readings = 0;
   #closed = false;
 
   /**
-   * Runs `work` when its turn has come: before this returns where nothing is under way. Rejects with what it throws.
-   * What waits starts before whoever waits for `work` goes on.
+   * Runs `work` when it is its turn; synchronously if the session is idle. Rejects with what `work` throws. The next
+   * waiting call starts before the promise of this one settles.
    */
   run<T>(work: () => T | Promise<T>, { writes = false, within = false }: CallOptions = {}): Promise<T> {
     if (this.#closed && !within) return Promise.reject(closedError());
@@ -66,7 +66,7 @@ export class Order {
     });
   }
 
-  /** The same for a change that takes no time: it is done on return, and throws, where nothing is under way. */
+  /** The same for synchronous work: if the session is idle, the work is done, or has thrown, when this returns. */
   change(work: () => void): Promise<void> {
     if (this.#closed) throw closedError();
     if (!this.idle) return this.run(work, { writes: true });
@@ -74,7 +74,7 @@ export class Order {
     return Promise.resolve();
   }
 
-  /** A reading of several runs, each a call `within`. */
+  /** A reading of several runs, each a call of `run` with `within`. */
   async read<T>(work: () => Promise<T>): Promise<T> {
     const { done } = await this.run(() => {
       this.#readings++;
@@ -88,14 +88,14 @@ export class Order {
     return done;
   }
 
-  /** The last call: what comes after it is refused. */
+  /** The last call: later calls are refused. */
   close(work: () => Promise<void>): Promise<void> {
     const closing = this.run(work, { writes: true });
     this.#closed = true;
     return closing;
   }
 
-  /** Nothing is under way. */
+  /** Whether no call is running or waiting. */
   get idle(): boolean {
     return !this.#running && this.#readings === 0 && this.#waiting.length === 0;
   }

@@ -1,5 +1,5 @@
-// The parts of a training step: the micro-batches that a batch is split into, each a program with its inputs. In: a
-// batch, the settings of now; out: parts in the order in which they run, the last of which updates.
+// The parts of a training step: a batch is split into micro-batches, and each gets a program and its inputs. In: a
+// batch and the current settings; out: parts in the order in which they run. The last part updates the parameters.
 import type { Batch } from '../base/tensor.ts';
 import type { Graph } from '../graph/graph.ts';
 import { rowsOf } from '../nn/moe/memory.ts';
@@ -12,14 +12,14 @@ import type { Traced } from './programs.ts';
 import { numbersOf, phaseOf, shapesOf, splitBatch, type Phase } from './step.ts';
 import type { Inputs, Part } from './watch.ts';
 
-/** What a step is made of at this moment. */
+/** The state of the session that a step starts from. */
 export interface StepNow {
   /** Steps committed so far. */
   readonly steps: number;
   readonly inputs: (batch: Batch) => Inputs;
-  /** The shares of parts that this step knows already. */
+  /** Shares that this step has computed already. */
   readonly known: KnownShares;
-  /** The batch's arrays. */
+  /** The arrays of the batch. */
   readonly loan: Loan;
 }
 
@@ -29,7 +29,7 @@ export class StepParts {
   readonly #observed: () => boolean;
   readonly #shares = new Shares();
 
-  /** `observed`: whether statistics are outputs of steps. */
+  /** observed: whether steps also output statistics. */
   constructor(source: Source, batching: Batching, observed: () => boolean) {
     this.#source = source;
     this.#batching = batching;
@@ -58,13 +58,13 @@ export class StepParts {
     });
   }
 
-  /** The programs of a batch's parts; nothing but its shape is read. */
+  /** The programs of a batch's parts. Reads only the shapes of the batch. */
   programs(batch: Batch): Traced[] {
     const all = this.split(batch);
     return all.map((part, i) => this.program(part, phaseOf(i, all.length), all.length));
   }
 
-  /** The family of a part's program, and how to trace it. */
+  /** The family of a part's program, and the function that traces it. */
   program(part: Batch, phase: Phase, parts: number): Traced {
     const observed = this.#observed() ? 'observed ' : '',
       which = phase ? `${phase} of ${parts}` : '';
@@ -76,7 +76,7 @@ export class StepParts {
     return stepGraph(this.#source, part, this.#observed(), phase, parts);
   }
 
-  /** How many parts a batch has. */
+  /** Number of parts of a batch. */
   count(batch: Batch): number {
     return this.#batching.parts(batch.x.shape[0], Number(this.#source.knobs.settings(SESSION)['split']));
   }
@@ -85,7 +85,10 @@ export class StepParts {
     return splitBatch(batch, this.count(batch));
   }
 
-  /** Layers that may remember what samples chose look at whether samples have ids. */
+  /**
+   * Shapes as text, with ' ids' where it matters that samples have ids: for layers that can remember choices of
+   * samples.
+   */
   shapes(batch: Batch): string {
     return shapesOf(batch) + (batch.ids && this.#source.knobs.has('routing') ? ' ids' : '');
   }

@@ -1,6 +1,6 @@
-// What a session needs of where it runs: devices, threads, memory, files. Two implementations: web.ts (any JavaScript
-// engine) and node.ts. Whoever calls hands it over: nothing is registered anywhere, so a bundle holds only what it
-// uses.
+// What a session needs from its surroundings: devices, threads, memory, files. Implemented by web.ts (any JavaScript
+// engine) and node.ts. The platform is passed as an argument; nothing is registered globally, so a bundle contains
+// only what it uses.
 import type { Device } from '../device/device.ts';
 import type { Checkpoint, CheckpointContent } from '../io/checkpoint.ts';
 
@@ -11,22 +11,22 @@ export interface DeviceRequest {
   readonly threads: number;
   /** Memory limit for weights, optimizer and activations in bytes. */
   readonly memory: number;
-  /** Told in one line where `auto` is not the best there could be. */
+  /** Receives one line when `auto` could not choose the fastest device. */
   readonly say: (line: string) => void;
 }
 
-/** Where checkpoints are kept by path. */
+/** Checkpoint files by path. */
 export interface Files {
   save(path: string, content: CheckpointContent): Promise<void>;
   load(path: string): Promise<Checkpoint>;
 }
 
 export interface Platform {
-  /** Opens a device. Throws UserError where there is none of that name. */
+  /** Opens a device. Throws UserError if this platform does not have it. */
   open(device: Exclude<DeviceName, 'reference'>, request: DeviceRequest): Promise<Device>;
-  /** How many threads a device gets where nobody says. */
+  /** Default number of threads. */
   threads(): number;
-  /** Bytes that are free; Infinity where that cannot be known. */
+  /** Free memory in bytes; Infinity where it is unknown. */
   freeMemory(): number;
   readonly files: Files | null;
 }

@@ -1,4 +1,4 @@
-// The programs of a session, by what they are for: compiled when they are first needed, kept while there is room.
+// The compiled programs of a session by purpose and shapes: compiled when first needed, kept up to a limit.
 import { keepRecent } from '../base/recent.ts';
 import { sameData } from '../base/same.ts';
 import type { Graph } from '../graph/graph.ts';
@@ -7,32 +7,32 @@ import { asError } from '../recompile/pending.ts';
 import type { Caches, Runnable } from '../run/executor.ts';
 import type { Knobs, Settings } from '../trace/knobs.ts';
 import type { PublicState } from '../trace/public-state.ts';
-import { roomier } from './advice.ts';
+import { memoryAdvice } from './advice.ts';
 import { MemoryError, type Backend, type Compiling, type Planned } from './backend.ts';
 import type { States } from './states.ts';
 
 /**
- * Programs that are kept; the one that was not used longest goes first. Of plans that were asked for and not compiled a
- * few, and what many came to.
+ * KEPT: loaded programs; the least recently used is released first. PLANS: plans that were requested but not compiled.
+ * PRICES: bytes that plans need.
  */
 const KEPT = 32,
   PLANS = 4,
   PRICES = 1024;
-/** Graphs as they were traced, and keys that were found to be another's. */
+/** GRAPHS: traced graphs. SAME: keys that turned out to have the same graph as another key. */
 const GRAPHS = 8,
   SAME = 256;
-/** A smaller arena is worth being taken from anew. */
-const WORTH = 0.95;
+/** The arena is only shrunk if that frees more than 5% of it. */
+const TRIM_BELOW = 0.95;
 
-/** A program by its family, and how to trace it. */
+/** The family of a program, and the function that traces its graph. */
 export interface Traced {
   readonly family: string;
   readonly graph: () => Graph;
 }
 
 /**
- * Programs of one purpose and one shape of batch are a family; settings of knobs and the model's public state, by its
- * number, tell them apart.
+ * Identifies a program: its family (purpose and shapes of the batch), the number of the model's public state, and the
+ * settings of knobs.
  */
 export interface ProgramKey {
   readonly family: string;
@@ -46,24 +46,24 @@ export class Programs {
   readonly #state: Pick<PublicState, 'number'>;
   readonly #states: Pick<States, 'create' | 'draw' | 'start'>;
   readonly #loaded = new Map<string, Runnable>();
-  readonly #coming = new Map<string, Compiling>();
+  readonly #compiling = new Map<string, Compiling>();
   /**
-   * By family, what was compiled last: others are often like it but for their sizes. The family that was not used
-   * longest goes first.
+   * By family, what was compiled last: the next graph of a family often differs only in sizes. Least recently used
+   * first.
    */
   readonly #latest = new Map<
     string,
     { readonly compiled: Compiled; readonly settings: Readonly<Record<string, Settings>>; readonly state: number }
   >();
   /**
-   * By knobs and family, what was traced last, and its key: public properties of a model may change without any effect
-   * on the graph.
+   * By knobs and family, the graph that was traced last, and its key: a change of the model's public properties may
+   * leave the graph the same.
    */
   readonly #traced = new Map<string, { readonly graph: Graph; readonly key: ProgramKey }>();
-  /** Keys whose graph is that of another. */
+  /** Keys that have the same graph as another key, which has the program. */
   readonly #same = new Map<string, ProgramKey>();
   readonly #kernels = new Map<string, string>();
-  /** Planned and not begun; and what such plans come to. */
+  /** Plans that were not compiled, and the bytes that plans need. */
   readonly #planned = new Map<string, Planned>();
   readonly #prices = new Map<string, Pick<Planned, 'bytes' | 'needs'>>();
   #arena = 0;
@@ -79,12 +79,12 @@ export class Programs {
     this.#states = states;
   }
 
-  /** Bytes of the largest arena so far. */
+  /** The largest arena so far in bytes. */
   get arena(): number {
     return this.#arena;
   }
 
-  /** The key of a family's program under the settings of now. */
+  /** The key of a family's program under the current settings. */
   key(family: string): ProgramKey {
     const state = this.#state.number(),
       text = `${this.#knobs.key()} ${state} ${family}`;
@@ -96,20 +96,20 @@ export class Programs {
   }
 
   /**
-   * Traces at once what was not traced under the settings of now. The program is ready to run, on these caches, when
-   * what this gives has been called and has settled; between steps. Where the program is there it is given at once.
+   * Traces now, if needed, under the current settings. Returns a function that gives the program, ready to run with
+   * these caches: at once if it is loaded, else by a promise. Call that function between steps.
    */
   ask(family: string, graph: () => Graph, caches?: Caches): () => Runnable | Promise<Runnable> {
-    const key = this.settle(family, graph),
+    const key = this.keyOfTraced(family, graph),
       coming = this.has(key) ? null : this.begin(family, graph);
     const use = (): Runnable => this.#use(key, caches);
-    return () => (coming && !this.has(key) ? this.#come(key, coming, graph).then(use) : use());
+    return () => (coming && !this.has(key) ? this.#finishCompiling(key, coming, graph).then(use) : use());
   }
 
-  async #come(key: ProgramKey, coming: Compiling, graph: () => Graph): Promise<void> {
+  async #finishCompiling(key: ProgramKey, coming: Compiling, graph: () => Graph): Promise<void> {
     try {
       const fresh = coming.reserve((of) => this.#states.create(of), true);
-      // Both are waited for, whatever fails: the device makes starting values until then.
+      // Waits for both, even if one fails: until then the device is writing initial values.
       const failed = (await Promise.allSettled([coming.ready, this.#states.draw(fresh)])).find(
         (p) => p.status === 'rejected',
       );
@@ -119,35 +119,37 @@ export class Programs {
       this.drop(key);
       const advice =
         error instanceof MemoryError
-          ? roomier(this.#knobs, () => this.needs(key.family, graph), this.#backend.budget().bytes)
+          ? memoryAdvice(this.#knobs, () => this.needs(key.family, graph), this.#backend.budget().bytes)
           : null;
       throw error instanceof MemoryError && advice !== null ? error.with(advice) : error;
     }
   }
 
-  /** The same, called at once. */
+  /** Compiles, loads and returns the program. */
   async get(family: string, graph: () => Graph, caches?: Caches): Promise<Runnable> {
     return this.ask(family, graph, caches)();
   }
 
   /**
-   * Where the model's public state is another than before: traces, and where that gives the same graph takes the
-   * program that there is. Gives its key.
+   * If the model's public state has changed: traces again, and if the graph is the same, uses the existing program.
+   * Returns the key of the program.
    */
-  settle(family: string, graph: () => Graph): ProgramKey {
+  keyOfTraced(family: string, graph: () => Graph): ProgramKey {
     const key = this.key(family),
       { text } = key;
-    if (this.#loaded.has(text) || this.#coming.has(text) || this.#planned.has(text)) return key;
+    if (this.#loaded.has(text) || this.#compiling.has(text) || this.#planned.has(text)) return key;
     const before = this.#traced.get(`${this.#knobs.key()} ${family}`);
     if (!before || before.key.state === key.state || !this.has(before.key)) return key;
     const made = graph();
     if (!sameData(before.graph, made)) this.#planned.set(text, this.#made(key, made));
     else return keepRecent(this.#same, text, before.key, SAME);
-    // Tracing may have written on the model itself.
+    // Tracing may have changed the model's public state.
     return this.key(family);
   }
 
-  /** Bytes that the session would hold with a family's program under the settings of now: planned, not compiled. */
+  /**
+   * Bytes that the session would hold with a family's program under the current settings. Plans, but does not compile.
+   */
   needs(family: string, graph: () => Graph): number {
     const { text } = this.key(family);
     if (!this.#prices.has(text)) this.#plan(family, graph);
@@ -180,31 +182,33 @@ export class Programs {
     return this.#backend.budget();
   }
 
-  /** Gives back what is held beyond the needs of these programs. */
+  /** Frees arena memory that these programs do not need. */
   trim(keys: readonly ProgramKey[]): void {
     const { executor } = this.#backend,
       loaded = keys.length === 0 ? [Infinity] : keys.map(({ text }) => this.#loaded.get(text)?.bytes.arena),
       arena = Math.max(...loaded.map((n) => n ?? Infinity));
-    if (arena < WORTH * executor.arenaBytes()) executor.trim(arena);
+    if (arena < TRIM_BELOW * executor.arenaBytes()) executor.trim(arena);
   }
 
-  /** Begins to compile, under the settings of now, if that was not done; steps may go on. */
+  /**
+   * Starts to compile a program under the current settings, if that has not started; steps may run at the same time.
+   */
   begin(family: string, graph: () => Graph): Compiling {
     return this.beginResized(family) ?? this.#began(family, this.#plan(family, graph).begin());
   }
 
   /**
-   * The same where sizes alone differ from what was compiled last, which takes a few milliseconds and no compiler; else
-   * null.
+   * The same if the program differs only in sizes from the one compiled last, which takes a few milliseconds and no
+   * compiler; otherwise null.
    */
   beginResized(family: string): Compiling | null {
-    const found = this.#coming.get(this.key(family).text) ?? this.#replanned(family)?.begin();
+    const found = this.#compiling.get(this.key(family).text) ?? this.#replanned(family)?.begin();
     return found ? this.#began(family, found) : null;
   }
 
   #began(family: string, found: Compiling): Compiling {
     const { text } = this.key(family);
-    this.#coming.set(text, found);
+    this.#compiling.set(text, found);
     this.#planned.delete(text);
     if (found.compiled)
       this.#kernels.set(
@@ -219,7 +223,7 @@ export class Programs {
     return found;
   }
 
-  /** Graphs of families that were not used for long go, as their programs do. */
+  /** Marks a family as the most recently used. */
   #keepLatest(family: string, latest = this.#latest.get(family)): void {
     if (latest) keepRecent(this.#latest, family, latest, KEPT);
   }
@@ -231,13 +235,16 @@ export class Programs {
     return plan && this.#priced(this.key(family).text, plan);
   }
 
-  /** Takes the memory of a program that is ready; between steps. alone: it runs next. */
-  load(key: ProgramKey, alone = false): void {
-    const coming = this.#coming.get(key.text);
+  /**
+   * Allocates the memory of a compiled program and loads it; call it between steps. runsNext: as in
+   * `Compiling.reserve`.
+   */
+  load(key: ProgramKey, runsNext = false): void {
+    const coming = this.#compiling.get(key.text);
     if (this.has(key) || !coming) return;
-    this.#states.start(coming.reserve((of) => this.#states.create(of), alone));
+    this.#states.start(coming.reserve((of) => this.#states.create(of), runsNext));
     const made = coming.load();
-    this.#coming.delete(key.text);
+    this.#compiling.delete(key.text);
     this.#loaded.set(key.text, made);
     this.#arena = Math.max(this.#arena, made.bytes.arena);
     for (const [old, program] of this.#loaded) {
@@ -248,20 +255,20 @@ export class Programs {
     }
   }
 
-  /** Planned bytes of a program that is loaded or on its way, or that was asked for. */
+  /** Planned bytes of a program that is loaded, being compiled, or planned. */
   bytes({ text }: ProgramKey): number {
     const b = this.#loaded.get(text)?.bytes;
-    return b ? b.arena + b.io + b.constants : (this.#coming.get(text)?.bytes ?? this.#prices.get(text)?.bytes ?? 0);
+    return b ? b.arena + b.io + b.constants : (this.#compiling.get(text)?.bytes ?? this.#prices.get(text)?.bytes ?? 0);
   }
 
-  /** Text that is the same for programs that run the same kernels; null where there are none. */
+  /** A text that is equal for programs that run the same kernels; null on the reference. */
   kernels({ text }: ProgramKey): string | null {
     return this.#kernels.get(text) ?? null;
   }
 
-  /** Forgets one that could not be made. */
+  /** Forgets a program whose compilation failed or was abandoned. */
   drop({ text }: ProgramKey): void {
-    this.#coming.delete(text);
+    this.#compiling.delete(text);
     if (!this.#loaded.has(text)) this.#kernels.delete(text);
   }
 

@@ -1,5 +1,5 @@
-// The two kinds of work of a session that rules may watch, training steps and inference, each with an engine from its
-// first rule on.
+// The two kinds of work that rules can watch: training steps and inference. Each gets a recompilation engine when its
+// first rule is added.
 import { UserError } from '../base/errors.ts';
 import { Engine, type EngineState } from '../recompile/engine.ts';
 import { messageOf } from '../recompile/pending.ts';
@@ -9,13 +9,13 @@ import type { CompileOptions } from './step.ts';
 import type { Watched } from './engine-host.ts';
 import { Watch } from './watch.ts';
 
-/** What recompilation has made of a session. Plain JSON. */
+/** The settings and decisions of recompilation in a session. Plain JSON. */
 export interface PlanState {
   readonly knobs: Readonly<Record<string, Settings>>;
   readonly engine: EngineState | null;
 }
 
-/** What rules are asked during. */
+/** The kind of work that a rule watches. */
 export type Work = 'training' | 'inference';
 
 export class Recompiling {
@@ -23,10 +23,10 @@ export class Recompiling {
   readonly inference: Watch;
   readonly #watched: Watched;
   readonly #options: Pick<CompileOptions, 'events' | 'say' | 'agreement'>;
-  /** Names of rules, with what they are asked during: also of those whose turn has not come. */
+  /** "WORK NAME" of each rule, also of rules that were admitted but not added yet. */
   readonly #names = new Set<string>();
 
-  /** `steps` and `runs`: done so far. */
+  /** steps, runs: give the numbers of training steps and inference runs so far. */
   constructor(
     watched: Watched,
     steps: () => number,
@@ -40,13 +40,13 @@ export class Recompiling {
   }
 
   /**
-   * A rule with its settings as they are now. Throws UserError for one that is none, or is there already; else its name
-   * is taken.
+   * Copies a rule with its current settings and reserves its name. Throws UserError for an invalid rule and for a name
+   * in use.
    */
   admit(given: unknown, during: Work): Rule<object> {
     const rule = ruleOf(given);
     if (!['training', 'inference'].includes(during))
-      throw new UserError(`recompile: no work named ${String(during)}`, "'training' or 'inference'");
+      throw new UserError(`recompile: there is no work named ${String(during)}`, "'training' or 'inference'");
     if (this.#names.has(`${during} ${rule.name}`))
       throw new UserError(`there is a rule named "${rule.name}" already`, 'give each rule a name of its own');
     this.#names.add(`${during} ${rule.name}`);
@@ -66,21 +66,21 @@ export class Recompiling {
         },
         agreement,
       } = this.#options;
-    // Whoever is told may fail; the run goes on.
+    // The user's `say` may throw; the run continues.
     const line = (text: string, topic?: 'rule'): void => {
       try {
         say(text, topic);
       } catch {
-        /* there is nobody else to be told */
+        /* nowhere to report it */
       }
     };
     own.engine ??= new Engine(
-      own.plant,
+      own.host,
       (event) => {
         try {
           events?.(during === 'training' ? event : { ...event, during });
         } catch (error) {
-          line(`the listener to recompilations failed: ${messageOf(error)}`);
+          line(`the function \`events\` failed: ${messageOf(error)}`);
         }
       },
       { agreement, rival: () => other.engine, say: line },
@@ -94,7 +94,7 @@ export class Recompiling {
   }
 
   restore({ knobs, engine }: PlanState, what: 'all' | 'parameters'): void {
-    // What is under way for inference goes by the knobs of before.
+    // A recompilation in progress for inference is based on the old knobs: it is dropped.
     this.inference.engine?.close();
     if (engine && what === 'all') this.#engineOf('training').restore(engine);
     else {

@@ -1,5 +1,5 @@
-// Whether a model can fit at all, before anything of it is traced: its states alone need so much. In: parameters, how
-// they are trained, the memory that there is; out: nothing, or a MemoryError.
+// Checks, before anything is traced, whether a model's states alone fit into memory. In: parameters, how they are
+// trained, the memory limit; out: nothing, or a MemoryError.
 import { bytesPer } from '../base/dtype.ts';
 import type { Optimizer } from '../optim/optimizer.ts';
 import { showBytes } from '../plan/print.ts';
@@ -8,7 +8,7 @@ import type { Named } from '../trace/module.ts';
 import { MemoryError, type Backend } from './backend.ts';
 import type { Updating } from './updating.ts';
 
-/** Bytes that there are; `why`: why no more, in brackets. */
+/** Available bytes. why: in brackets, why the device allows no more. */
 export interface Room {
   readonly bytes: number;
   readonly why?: string;
@@ -16,19 +16,18 @@ export interface Room {
 
 export interface Training {
   readonly optimizer: Optimizer;
-  /** Names of the parameters that steps change. */
+  /** Names of the parameters that are trained. */
   readonly trained: readonly string[];
   /** Whether the gradients of several parts of a batch are added up. */
   readonly sums: boolean;
-  /** Bytes of a batch on the host, where they are known. */
+  /** Bytes of a batch on the host, if known. */
   readonly batch?: number;
 }
 
-const SHOWN = 3; // of the largest parameters
+const SHOWN = 3; // number of the largest parameters in the error
 
 /**
- * Throws MemoryError where parameters, and with `training` the moments of those that are trained, need more than there
- * is.
+ * Throws MemoryError if parameters and (with `training`) moments of trained parameters need more memory than there is.
  */
 export function checkRoom(
   parameters: ReadonlyMap<string, Parameter>,
@@ -68,7 +67,7 @@ export function checkRoom(
   );
 }
 
-/** The same for the steps of a session. It is asked again when what they train has changed. */
+/** The same for the steps of a session; checks again only when the set of trained parameters changes. */
 export class RoomToTrain {
   readonly #named: Named;
   readonly #optimizer: Optimizer | undefined;
@@ -83,7 +82,7 @@ export class RoomToTrain {
     this.#backend = backend;
   }
 
-  /** sums: as in Training. Throws MemoryError, before anything is traced and before rules are asked. */
+  /** sums: as in Training. Call it before tracing and before rules are asked. Throws MemoryError. */
   check(sums: boolean): void {
     const optimizer = this.#optimizer,
       frozen = [...this.#updating.frozen()].filter(([, { parts }]) => parts === true);

@@ -1,5 +1,5 @@
-// A Session: a model with its values on a device. It traces and compiles a program for each shape of batch it meets,
-// steps, evaluates, predicts and saves.
+// A Session: a model with its values on a device. It compiles a program for each shape of batch when it first meets
+// one, and it trains, evaluates, predicts and saves.
 import { UserError } from '../base/errors.ts';
 import { checkBatch, type Batch, type HostTensor } from '../base/tensor.ts';
 import type { Graph } from '../graph/graph.ts';
@@ -9,20 +9,15 @@ import { Knobs, SESSION, type Settings } from '../trace/knobs.ts';
 import { nameParameters, type Named } from '../trace/module.ts';
 import { PublicState } from '../trace/public-state.ts';
 import type { Trace } from '../trace/trace.ts';
-import {
-  checkpointBytes,
-  decodeCheckpoint,
-  type Checkpoint,
-  type CheckpointContent,
-  type CheckpointMeta,
-} from '../io/checkpoint.ts';
+import type { Checkpoint, CheckpointMeta } from '../io/checkpoint.ts';
 import type { Assignments } from '../nn/moe/memory.ts';
 import { readAssignments } from './assignments.ts';
 import type { Backend } from './backend.ts';
 import { Batching } from './batching.ts';
 import { Copies, type Loan } from './copies.ts';
-import { lossGraph, outputOf, sessionGraph, type Source } from './graphs.ts';
-import { batchesOf, meanOverBatches, measured } from './means.ts';
+import type { Source } from './graphs.ts';
+import { Inference } from './inference.ts';
+import { batchesOf, meanOverBatches } from './means.ts';
 import type { Evaluation, KnownShares, Measured } from './means.ts';
 import { Order } from './order.ts';
 import { Programs } from './programs.ts';
@@ -31,28 +26,27 @@ import { StepParts } from './parts.ts';
 import { RoomToTrain } from './room.ts';
 import { States, type StateView } from './states.ts';
 import {
-  apart,
+  splitStats,
   checkFinite,
   closedError,
-  familyOf,
   phaseOf,
   resultOf,
-  type Ran,
+  type RanPart,
   type CompileOptions,
   type Model,
   type Phase,
   type StepResult,
 } from './step.ts';
-import { checkValues, clearStates, contentOf, restoreFrom, takeUp, type Resumed, type Value } from './checkpoint.ts';
+import { clearStates, type Resumed, type Value } from './checkpoint.ts';
+import { Saving, type Progress } from './saving.ts';
 import { Updating, type UpdatingState } from './updating.ts';
 import { isSum, type Inputs, type Outputs, type Part } from './watch.ts';
-import type { Files } from './platform.ts';
 
 export type { PlanState };
 
 /**
- * A model with its values on a device. Calls need not be awaited: each has the session to itself, in the order in which
- * they came, and arrays that it was given may be filled again once it has returned.
+ * A model with its values on a device. Calls need not be awaited: they run one at a time in the order in which they
+ * were made. Arrays passed to a call may be refilled as soon as it has returned.
  */
 export class Session {
   readonly #source: Source;
@@ -61,19 +55,18 @@ export class Session {
   readonly #backend: Backend;
   readonly #programs: Programs;
   readonly #knobs: Knobs;
-  #seed: number;
+  readonly #progress: Progress;
+  readonly #inference: Inference;
+  readonly #saving: Saving;
   readonly #updating: Updating;
   readonly #parts: StepParts;
   readonly #room: RoomToTrain;
-  #steps = 0;
-  #runs = 0;
   readonly #recompiling: Recompiling;
   readonly #states: States;
   readonly #order = new Order();
   readonly #copies = new Copies();
   #closed: Promise<void> | null = null;
-  /** What was called before the closing is done, too. */
-  #over = false;
+  /** Whether the executor is closed: `close` was called and all calls before it are done. */ #executorClosed = false;
 
   constructor(model: Model, given: CompileOptions, backend: Backend) {
     const named = nameParameters(model),
@@ -84,18 +77,35 @@ export class Session {
     const knobs = (this.#knobs = new Knobs(named, new Map([[batching, SESSION]]))),
       updating = (this.#updating = new Updating(named, optimizer, knobs));
     this.#source = { model, named, options, knobs, updating, state: new PublicState(model, named, { optimizer }) };
-    this.#seed = options.seed ?? 0;
+    this.#progress = { steps: 0, seed: options.seed ?? 0 };
     this.#parts = new StepParts(this.#source, batching, () => this.#observed);
     this.#room = new RoomToTrain(named, optimizer, updating, backend);
-    this.#states = new States(named, backend.executor, () => this.#seed);
+    this.#states = new States(named, backend.executor, () => this.#progress.seed);
     const programs = (this.#programs = new Programs(backend, this.#source, this.#states)),
       watched = { model, named, batching, knobs, programs, executor: backend.executor, updating };
     this.#recompiling = new Recompiling(
       watched,
-      () => this.#steps,
-      () => this.#runs,
+      () => this.#progress.steps,
+      () => this.#inference.runs,
       options,
     );
+    this.#inference = new Inference({
+      source: this.#source,
+      options,
+      copies: this.#copies,
+      order: this.#order,
+      recompiling: this.#recompiling,
+      counters: () => this.#counters(),
+    });
+    this.#saving = new Saving({
+      session: this,
+      backend,
+      order: this.#order,
+      progress: this.#progress,
+      states: this.#states,
+      updating,
+      recompiling: this.#recompiling,
+    });
   }
 
   get model(): Model {
@@ -105,29 +115,29 @@ export class Session {
   get named(): Named {
     return this.#source.named;
   }
-  /** What was given to `compile`: a copy, which cannot be changed. */
+  /** The options of `compile`: a frozen copy. */
   get options(): CompileOptions {
     return this.#options;
   }
-  /** `batching.split` may be set between steps. What a rule has set of it is in `settings('@session')`. */
+  /** `batching.split` may be set between steps. `settings('@session')` shows the value that a rule has set. */
   get batching(): Batching {
     return this.#batching;
   }
-  /** Steps committed so far. */
+  /** Number of steps committed so far. */
   get steps(): number {
-    return this.#steps;
+    return this.#progress.steps;
   }
   get executor(): Backend['executor'] {
     return this.#backend.executor;
   }
   get seed(): number {
-    return this.#seed;
+    return this.#progress.seed;
   }
   get #observed(): boolean {
     return this.#recompiling.training.engine !== null || this.options.observe === true;
   }
 
-  /** One optimiser step. Throws NonFiniteError, with nothing stored, if the loss or a gradient is not finite. */
+  /** One optimiser step. Throws NonFiniteError, having changed nothing, if the loss or a gradient is not finite. */
   async step(batch: Batch): Promise<StepResult> {
     this.#check(batch);
     return this.#copies.ofBatch(batch, (own, loan) => this.#order.run(() => this.#step(own, loan), { writes: true }));
@@ -137,24 +147,24 @@ export class Session {
     let result: StepResult | undefined;
     const known: KnownShares = new Map();
     this.#room.check(this.#parts.count(batch) > 1);
-    const check = (...part: Ran): Promise<void> => checkFinite(this.executor, this.#steps + 1, ...part);
+    const check = (...part: RanPart): Promise<void> => checkFinite(this.executor, this.#progress.steps + 1, ...part);
     const work = {
       shape: this.#parts.shapes(batch),
       programs: () => this.#parts.programs(batch),
       parts: (): Part[] =>
-        this.#parts.of(batch, { steps: this.#steps, inputs: (part) => this.#inputs(part), known, loan }),
+        this.#parts.of(batch, { steps: this.#progress.steps, inputs: (part) => this.#inputs(part), known, loan }),
     };
     const running = this.#recompiling.training.run(work, check, (outputs, [{ frozen }]) => {
-      result = resultOf(++this.#steps, outputs);
-      if (frozen) this.#updating.passed(frozen);
-      return { ...result, parts: outputs.map((out) => apart(out).stats), ...(batch.ids && { ids: batch.ids }) };
+      result = resultOf(++this.#progress.steps, outputs);
+      if (frozen) this.#updating.countStep(frozen);
+      return { ...result, parts: outputs.map((out) => splitStats(out).stats), ...(batch.ids && { ids: batch.ids }) };
     });
     await running.catch((error: unknown) => {
-      // A failed step leaves no part of an accumulated gradient.
+      // Discards the gradients that earlier micro-batches of the failed step have accumulated.
       try {
         clearStates(this.executor, isSum);
       } catch {
-        /* the device is gone: the error says why */
+        /* the device is lost; `error` says why */
       }
       throw error;
     });
@@ -167,13 +177,13 @@ export class Session {
   }
 
   /**
-   * Watches the run and recompiles it: `rule.trigger` is asked at step boundaries, `rule.alter` sets knobs of a draft
-   * of the model. The new plan is compiled while steps go on with the old one, verified on a real batch, swapped
-   * between steps, and measured. `events` in CompileOptions is told of every decision. `during` 'inference': the same
-   * between calls of forward, predict, evaluate and generate, where only changes that keep results identical are made.
-   * It comes into force in the order of calls: for the steps that are called after it. A rule that throws costs no
-   * step: `say` is told once, `events` each time. Its settings are read here. Throws UserError for a second rule of the
-   * same name, and for settings that are unknown or wrong.
+   * Adds a rule that recompiles the run. Between steps, `rule.trigger` decides whether to act, and `rule.alter` sets
+   * knobs of a draft of the model. The new plan is compiled while steps continue with the old one, verified on a real
+   * batch, put into force between two steps, and measured. Every decision is reported to `events` of CompileOptions.
+   * during 'inference': the rule acts between calls of forward, predict, evaluate and generate, and only changes that
+   * keep results identical are made. The rule acts from the next call of a step on; its settings are read now. A rule
+   * that throws does not fail the step: `say` is called once, `events` each time. Throws UserError for a second rule
+   * of the same name, and for unknown or invalid settings.
    */
   recompile<M extends object = Model>(rule: Rule<M>, during: 'training' | 'inference' = 'training'): void {
     const own = this.#recompiling.admit(rule, during);
@@ -183,17 +193,17 @@ export class Session {
   }
 
   /**
-   * The knobs of the module at `path` ('blocks.0.moe'; '' for the model, '@session' for the session) as steps take
-   * them: what rules of this session have set, else what the user wrote, which is what the module itself has. Throws
-   * UserError for a path without knobs.
+   * The knobs of the module at `path` ('blocks.0.moe'; '' for the model, '@session' for the session) as steps use
+   * them: what rules of this session have set, otherwise what the user wrote on the module. Throws UserError for a
+   * path without knobs.
    */
   settings(path: string): Settings {
     return this.#knobs.settings(path);
   }
 
   /**
-   * Writes the settings of this session on the modules, as their user could, in the order of calls: then they hold for
-   * every session of the model.
+   * Writes the settings of this session onto the modules, in the order of calls. They then hold for every session of
+   * the model.
    */
   keepSettings(): Promise<void> {
     return this.#order.change(() => {
@@ -202,16 +212,17 @@ export class Session {
   }
 
   /**
-   * Knobs, rules' memory and decisions, as plain JSON: what a checkpoint keeps so that a resumed run decides the same.
+   * Knobs, memory of rules and decisions as plain JSON. Checkpoints store it, so that a resumed run makes the same
+   * decisions.
    */
   plan(): PlanState {
     return this.#recompiling.plan();
   }
 
   /**
-   * What `plan` gave comes into force in the order of calls: for the steps that are called after it, before it returns
-   * where nothing is under way. `what` parameters: the knobs alone. Rules are the caller's to add again, by the same
-   * names. Throws UserError, with nothing changed, for settings that the model refuses.
+   * Restores a result of `plan`, in the order of calls; if the session is idle, before this returns. what
+   * 'parameters': restores the knobs only. The caller adds the rules again, under the same names. Throws UserError,
+   * with nothing changed, for settings that the model refuses.
    */
   restorePlan(plan: PlanState, what: 'all' | 'parameters' = 'all'): Promise<void> {
     return this.#order.change(() => {
@@ -220,18 +231,18 @@ export class Session {
   }
 
   /**
-   * Mean loss over batches, weighted by what the loss counts in each, or by samples where it does not say; dropout off,
-   * nothing stored. count: what was counted; throws UserError where that is nothing. A list of batches is copied when
-   * `evaluate` is called; an iterator's batches are copied one by one as they come, so that an array may be filled
-   * again once the next batch is asked for, not before. Steps that are called meanwhile wait for its end: the batches
-   * must not wait for them, nor for what was called after them.
+   * Mean loss over batches, weighted by what the loss counts in each batch, or by samples if it declares no counts.
+   * Dropout is off and nothing is stored. count: what was counted; throws UserError if that is 0. A list of batches is
+   * copied when `evaluate` is called. Batches of an iterator are copied when they come, so an array may be refilled
+   * once the next batch is requested. Steps that are called meanwhile wait until the evaluation ends, so the iterator
+   * must not wait for them or for later calls.
    */
   async evaluate(
     batches: AsyncIterable<Batch> | readonly Batch[],
     progress?: (samples: number) => void,
   ): Promise<Evaluation> {
     const own = batchesOf(batches, checkBatch);
-    return this.#order.read(() => meanOverBatches(own, (batch) => this.#measure(batch, true), progress));
+    return this.#order.read(() => meanOverBatches(own, (batch) => this.#inference.measure(batch, true), progress));
   }
 
   /** Loss and model output for one batch, dropout off: { loss: [], output: [batch, ...] }. */
@@ -239,52 +250,21 @@ export class Session {
     return (await this.measure(batch)).outputs;
   }
 
-  /** The same, with what the loss is a mean over, by which `MeanLoss` joins batches. */
+  /** The same, with the terms and counts of the loss, from which `MeanLoss` joins batches. */
   async measure(batch: Batch): Promise<Measured> {
     if (this.#closed) throw closedError();
-    return this.#measure(batch);
-  }
-
-  async #measure(batch: Batch, within = false): Promise<Measured> {
-    checkBatch(batch);
-    return measured(
-      batch,
-      await this.#copies.ofBatch(batch, (own, loan) =>
-        this.#order.run(
-          () =>
-            this.#infer(
-              familyOf('eval', own),
-              (t) => {
-                lossGraph(t, own, this.model, this.options.loss);
-              },
-              this.#inputs(own),
-              loan,
-            ),
-          { within },
-        ),
-      ),
-    );
+    return this.#inference.measure(batch);
   }
 
   /** The model's output for an input, dropout off. */
   async predict(x: HostTensor): Promise<HostTensor> {
     this.#check({ x, y: x });
-    const out = await this.#copies.ofBatch({ x, y: x }, (own, loan) =>
-      this.#order.run(() =>
-        this.#infer(
-          familyOf('predict', own),
-          (t) => {
-            t.output('output', outputOf(this.model, t.input('input', 'x', own.x)));
-          },
-          this.#inputs(own),
-          loan,
-        ),
-      ),
-    );
-    return out['output'];
+    return this.#inference.predict(x);
   }
 
-  /** Compiles the programs of a step for batches of this shape, without running them; gives the one that updates. */
+  /**
+   * Compiles the programs of a step for batches of this shape without running them. Returns the program that updates.
+   */
   async prepare(batch: Batch): Promise<Runnable> {
     this.#check(batch);
     return this.#order.run(
@@ -301,75 +281,35 @@ export class Session {
         if (n > 1) await get('add');
         return get(phaseOf(n - 1, n));
       },
-      { writes: true },
-    ); // a rule may be asked
-  }
-
-  /**
-   * A program of the caller's own over this session's states: generation, probes. Compiled once per key. caches: of one
-   * sequence (`openCaches`); else runs share one cache of each name.
-   */
-  runGraph(key: string, build: (t: Trace) => void, inputs: Inputs, caches?: Caches): Promise<Outputs> {
-    return this.#copies.of(inputs, (loan) =>
-      this.#order.run(() => this.#infer(`run ${key}`, build, { ...this.#common(), ...loan.arrays }, loan, caches)),
+      { writes: true }, // a rule may change settings
     );
   }
 
   /**
-   * Caches of keys and values for one sequence, so that several can be generated at once. They take memory from their
-   * first run until they are closed.
+   * Runs a graph of the caller's own over this session's states, for generation or probes. Compiled once per key.
+   * caches: those of one sequence (`openCaches`); by default all runs share one cache of each name.
+   */
+  runGraph(key: string, build: (t: Trace) => void, inputs: Inputs, caches?: Caches): Promise<Outputs> {
+    return this.#inference.runGraph(key, build, inputs, caches);
+  }
+
+  /**
+   * Opens caches of keys and values for one sequence, so that several sequences can be generated at once. They take
+   * memory from their first run until they are closed.
    */
   openCaches(): Caches {
     if (this.#closed) throw closedError();
     return this.executor.openCaches();
   }
 
-  async #infer(
-    purpose: string,
-    build: (t: Trace) => void,
-    inputs: Inputs,
-    loan: Loan,
-    caches?: Caches,
-  ): Promise<Outputs> {
-    const watch = this.#recompiling.inference,
-      family = watch.engine ? `observed ${purpose}` : purpose;
-    let outputs: Outputs = {};
-    const program = { family, graph: () => this.#traced(false, build) };
-    const work = {
-      shape: family,
-      programs: () => [program],
-      parts: () => [{ ...program, inputs: loan.note(inputs), fed: loan.done, caches }],
-    };
-    await watch.run(
-      work,
-      () => Promise.resolve(),
-      ([out]) => {
-        const { plain, stats } = apart(out);
-        outputs = plain;
-        return { step: ++this.#runs, loss: Number(plain['loss']?.data[0] ?? NaN), stats, ids: null };
-      },
-    );
-    return outputs;
-  }
-
-  /** The graph of a training step, as it goes into the compiler; with a phase, of one of `batches` micro-batches. */
+  /** The complete graph of a training step. phase: for one of `batches` micro-batches. */
   trainGraph(batch: Batch, phase?: Phase, batches = this.options.accumulate ?? 1): Graph {
     return this.#parts.graph(batch, phase, batches);
   }
 
+  /** The graph of a forward pass with the loss. */
   evaluationGraph(batch: Batch): Graph {
-    return this.#traced(false, (t) => {
-      lossGraph(t, batch, this.model, this.options.loss);
-    });
-  }
-
-  #traced(training: boolean, build: (t: Trace) => void): Graph {
-    return sessionGraph(
-      this.#source,
-      training,
-      training ? this.#observed : this.#recompiling.inference.engine !== null,
-      build,
-    );
+    return this.#inference.evaluationGraph(batch);
   }
 
   /** Bytes of the largest program's arena, of the parameters, and of the optimiser's state. */
@@ -383,145 +323,88 @@ export class Session {
   }
 
   #inputs({ x, y, ids }: Batch): Inputs {
-    return { ...this.#common(), x: x.data, y: y.data, ...(ids && { ids }) };
+    return { ...this.#counters(), x: x.data, y: y.data, ...(ids && { ids }) };
   }
 
-  #common(): Inputs {
-    return { seed: Uint32Array.of(this.#seed), step: Uint32Array.of(this.#steps) };
+  #counters(): Inputs {
+    return { seed: Uint32Array.of(this.#progress.seed), step: Uint32Array.of(this.#progress.steps) };
   }
 
   /**
-   * All states by name: parameters, optimiser moments. Creates the parameters if nothing ran yet. `read` gives a
-   * state's value; it throws UserError while a step is under way, of which it would see a part: await the step, or
-   * `serialize`, which waits for its turn.
+   * All states: parameters and optimiser moments. Creates the parameters if nothing has run yet. `read` returns a
+   * state's value; during a step it throws UserError, because some values are already updated and some are not: await
+   * the step, or use `serialize`, which waits.
    */
   states(): StateView[] {
-    if (this.#over) throw closedError();
+    if (this.#executorClosed) throw closedError();
     return this.#states.all(() => this.#recompiling.training.moving);
   }
 
   /**
-   * Sets values by name and the number of steps done, in the order of calls: before it returns where nothing is under
-   * way. whole: what goes with all values of a checkpoint. Moments that are in neither start anew. Throws UserError,
-   * with nothing changed, for names and shapes that are not the model's.
+   * Sets values by name and the number of committed steps, in the order of calls; if the session is idle, before this
+   * returns. whole: what else a checkpoint with all values holds. Moments without a value start from 0. Throws
+   * UserError, with nothing changed, for names and shapes that the model does not have.
    */
   restore(step: number, values: Iterable<Value>, whole?: Resumed): Promise<void> {
-    if (!Number.isSafeInteger(step) || step < 0)
-      throw new UserError(`restore: steps done must be a whole number of at least 0, got ${step}`);
-    const all = [...values];
-    checkValues(this, all);
-    const own = this.#order.idle
-      ? all
-      : all.map(({ name, value }) => ({ name, value: { ...value, data: value.data.slice() } }));
-    return this.#order.change(() => {
-      checkValues(this, own); // states may have been made since
-      this.#restore(step, own, whole);
-    });
-  }
-
-  /** `plan` comes into force with the values. */
-  #restore(step: number, values: readonly Value[], whole?: Resumed, plan: () => void = () => undefined): void {
-    const given = new Set(values.map(({ name }) => name)),
-      before = new Set(this.executor.stateNames());
-    this.#states.set(values, plan);
-    if (whole) {
-      // What it lacks (moments, before the first step) is 0.
-      clearStates(this.executor, (name) => !given.has(name) && !this.named.parameters.has(name));
-      this.#seed = whole.seed;
-    }
-    this.#updating.restore(
-      this.#steps,
-      step,
-      (state) => (given.has(state) ? 'given' : before.has(state) && !whole ? 'kept' : 'none'),
-      whole?.updating,
-    );
-    this.#steps = step;
+    return this.#saving.restore(step, values, whole);
   }
 
   /**
-   * Sets values, steps and plan to an open checkpoint's, in the order of calls, and closes it: all of them to train on,
-   * the parameters alone to use the model. Gives what the checkpoint says of itself. Rejects with a UserError, with
-   * nothing changed, where it does not fit the model.
+   * Sets values, steps and plan from an open checkpoint, in the order of calls, and closes it. what: 'all' to continue
+   * training, 'parameters' to use the model only. Returns the checkpoint's metadata. Rejects with a UserError, with
+   * nothing changed, if the checkpoint does not fit the model.
    */
   restoreCheckpoint(checkpoint: Checkpoint, what: 'all' | 'parameters' = 'all'): Promise<CheckpointMeta> {
-    return this.#order.run(() => this.#restoreFrom(checkpoint, what), { writes: true });
+    return this.#saving.restoreCheckpoint(checkpoint, what);
   }
 
-  #restoreFrom(checkpoint: Checkpoint, what: 'all' | 'parameters'): Promise<CheckpointMeta> {
-    return restoreFrom(this, checkpoint, what, (values, { step, plan }, whole) => {
-      const restore = (p: PlanState, w: 'all' | 'parameters'): void => {
-        this.#recompiling.restore(p, w);
-      };
-      this.#restore(step, values, whole, () => {
-        if (plan !== undefined) takeUp(this, restore, plan, what, checkpoint.file.where);
-      });
-    });
-  }
-
-  /** What a checkpoint keeps of the optimiser beside moments. */
+  /** The optimiser state that a checkpoint holds besides moments. */
   updating(): UpdatingState {
     return this.#updating.state();
   }
 
   /**
-   * Writes parameters, optimiser state and step to a safetensors file, atomically; steps called before are in it, later
-   * ones wait.
+   * Writes parameters, optimiser state and the number of steps to a safetensors file, atomically. Steps that were called
+   * before are included; later ones wait.
    */
   save(path: string): Promise<void> {
-    return this.#order.run(() => this.#files('save', 'serialize').save(path, this.#content()));
-  }
-
-  /** Goes on from a file that `save` or `dynamoe train` wrote for the same model, with its seed: the next step has the
-   * bits it would have had. Another optimiser, other settings or groups are told to `say`. */
-  async load(path: string): Promise<void> {
-    const files = this.#files('load', 'deserialize');
-    await this.#order.run(async () => this.#restoreFrom(await files.load(path), 'all'), { writes: true });
-  }
-
-  /** The bytes that `save` writes: where there are no files, to be kept in IndexedDB, sent away, downloaded. */
-  serialize(): Promise<Uint8Array<ArrayBuffer>> {
-    return this.#order.run(() => checkpointBytes(this.#content()));
-  }
-
-  /** Goes on from the bytes of a checkpoint, as `load` does from a file. */
-  async deserialize(bytes: Uint8Array): Promise<void> {
-    const own = Uint8Array.from(bytes);
-    await this.#order.run(async () => this.#restoreFrom(await decodeCheckpoint(own, 'the checkpoint'), 'all'), {
-      writes: true,
-    });
-  }
-
-  #content(): CheckpointContent {
-    return contentOf(this, { config: null, data: null });
-  }
-
-  #files(method: string, instead: string): Files {
-    const { files } = this.#backend;
-    if (!files)
-      throw new UserError(
-        `session.${method}: there are no files here`,
-        `session.${instead} works with the same bytes in memory`,
-      );
-    return files;
+    return this.#saving.save(path);
   }
 
   /**
-   * What the MoE layer at `path` remembers of its samples' choices, as steps called before left it; null while its
-   * `routing` is live.
+   * Continues from a file that `save` or `dynamoe train` wrote for the same model, with its seed: the next step has the
+   * bits that it would have had in that run. `say` receives a line if the optimiser, its settings or its groups differ.
+   */
+  load(path: string): Promise<void> {
+    return this.#saving.load(path);
+  }
+
+  /** The bytes that `save` writes, for platforms without files: to store in IndexedDB, to send or to download. */
+  serialize(): Promise<Uint8Array<ArrayBuffer>> {
+    return this.#saving.serialize();
+  }
+
+  /** Continues from the bytes of a checkpoint, as `load` does from a file. */
+  deserialize(bytes: Uint8Array): Promise<void> {
+    return this.#saving.deserialize(bytes);
+  }
+
+  /**
+   * The choices of experts that the MoE layer at `path` remembers for each sample, after all earlier calls; null while
+   * its `routing` is 'live'.
    */
   assignments(path: string): Promise<Assignments | null> {
     return this.#order.run(() => readAssignments(this.#knobs, this.executor, path));
   }
 
   /**
-   * Waits for what was called before, then gives memory and threads back. What is called after it is refused; closing
-   * again does nothing.
+   * Waits for all earlier calls, then frees memory and threads. Later calls are refused; closing again does nothing.
    */
   close(): Promise<void> {
     this.#closed ??= this.#order.close(async () => {
       this.#recompiling.close();
-      await this.executor.idle(); // of what was called on the executor itself, such as a profile
-      this.#over = true;
+      await this.executor.idle(); // calls made on the executor directly, such as a profile
+      this.#executorClosed = true;
       this.executor.close();
     });
     return this.#closed;

@@ -1,5 +1,5 @@
-// The states of a session: created all or none, parameters with the values that their modules say, everything else at
-// 0.
+// The states of a session. They are created all or none: parameters with the initial values that their modules
+// declare, all other states with zeros.
 import type { DType } from '../base/dtype.ts';
 import { ownerOf } from '../optim/updates.ts';
 import { byteSize, type TensorType } from '../base/shape.ts';
@@ -9,10 +9,10 @@ import { checkInput, checkState, inUse, isCache, type Executor } from '../run/ex
 import type { Named } from '../trace/module.ts';
 import { initialParts, type Parameter } from '../trace/parameter.ts';
 
-/** Parameters that were created and have no values yet, by name. */
+/** Parameters that exist on the device but have no initial values yet, by name. */
 export type Fresh = ReadonlyMap<string, Parameter>;
 
-/** A state as a session shows it. */
+/** A state in `session.states()`. */
 export interface StateView {
   readonly name: string;
   readonly dtype: DType;
@@ -36,14 +36,17 @@ export class States {
     this.#seed = seed;
   }
 
-  /** Creates what a graph lacks, all 0; none where memory is short, or where one would have the name of a parameter
-   * and another type (UserError). Caches are made where they are used first. */
+  /**
+   * Creates the states that a graph lacks, all 0, and returns the parameters among them. If memory is too small, or a
+   * state has the name of a parameter but another type (UserError), creates none. Caches are created by the first run
+   * that uses them.
+   */
   create(graph: Graph): Fresh {
     const wanted = graph.inputs
       .filter(({ kind, name }) => kind === 'state' && !isCache(name))
       .map(({ name, value }) => ({ name, type: graph.types[value] }));
     for (const { name, type } of wanted) {
-      // A parameter, and what an optimiser keeps of it, has its type also where it is not there yet.
+      // Checks parameters and their moments also if they do not exist yet.
       const p = this.#named.parameters.get(ownerOf(name) ?? name);
       if (p) checkState(name, { dtype: p.dtype, shape: p.shape }, type);
     }
@@ -71,15 +74,12 @@ export class States {
     );
   }
 
-  /**
-   * Starting values, made by the device off this thread as far as it can. Where they cannot be made, the states are not
-   * there.
-   */
+  /** Writes initial values, on the device's threads where it can. If that fails, the new states are removed again. */
   async draw(fresh: Fresh): Promise<void> {
     const drawn = [...fresh].flatMap(([name, p]) =>
       p.init.kind === 'normal' && p.dtype === 'float32' ? [{ name, std: p.init.std }] : [],
     );
-    // A device that fails says so when it runs.
+    // If the device fails here, values are made on the host below; the next run reports the failure.
     const made =
       drawn.length > 0 &&
       (await this.#executor.draw(drawn, this.#seed()).then(
@@ -90,7 +90,7 @@ export class States {
     this.start(new Map([...fresh].filter(([name]) => !done.has(name))), [...fresh.keys()]);
   }
 
-  /** The same before it returns. all: states that are not there where values cannot be made. */
+  /** The same on this thread, before it returns. all: the states to remove if that fails. */
   start(fresh: Fresh, all: readonly string[] = [...fresh.keys()]): void {
     try {
       for (const [name, p] of fresh)
@@ -102,7 +102,7 @@ export class States {
   }
 
   /**
-   * All but caches; creates the parameters that are not there yet. `moving`: values are between two steps, and cannot
+   * All states except caches; creates missing parameters. moving: whether a step is in progress, so that values cannot
    * be read.
    */
   all(moving: () => boolean): StateView[] {
@@ -124,7 +124,7 @@ export class States {
       }));
   }
 
-  /** Bytes of those of which `pick` says so. */
+  /** Bytes of the states whose name `pick` accepts. */
   bytes(pick: (name: string) => boolean): number {
     return this.#executor
       .stateNames()
@@ -133,8 +133,8 @@ export class States {
   }
 
   /**
-   * Sets values, all or none. `between` is called when all memory is taken and nothing is set: where it throws, nothing
-   * is changed.
+   * Sets values, all or none. `between` is called after all memory is allocated and before any value is set: if it
+   * throws, nothing is changed.
    */
   set(values: readonly { readonly name: string; readonly value: HostTensor }[], between: () => void): void {
     for (const { name, value } of values) checkInput(name, value, value.data);

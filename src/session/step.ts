@@ -1,4 +1,4 @@
-// What a session takes and gives: its options, the result of a step, batches in parts.
+// The types of a session's calls: options, the result of a step, batches split into parts.
 import { isFloat, type TypedArray } from '../base/dtype.ts';
 import { checkSeed } from '../base/random.ts';
 import { UserError } from '../base/errors.ts';
@@ -23,37 +23,42 @@ export interface CompileOptions {
   readonly loss: Loss;
   /** Needed for `step`. */
   readonly optimizer?: Optimizer;
-  /** Default `auto`: native where a C compiler is found, else wasm. float32 has the same bits on both. */
+  /** Default `auto`: native if a C compiler is found, else wasm. float32 results have the same bits on both. */
   readonly device?: DeviceName;
-  /** At most so many CPU threads; default: as many as the machine has. The reference device uses one. */
+  /** Maximum number of CPU threads; default: all cores. The reference device uses one. */
   readonly threads?: number;
   /**
-   * Random seed for initial weights, dropout and noise: a whole number from 0 to 4294967295; default 0. A checkpoint
-   * that is loaded brings its own seed, so that the next step gives what it would have given in the run that saved it.
+   * Random seed for initial weights, dropout and noise: a whole number from 0 to 4294967295; default 0. Loading a
+   * checkpoint also loads its seed, so the next step computes what it would have computed in the run that saved it.
    */
   readonly seed?: number;
-  /** Splits each batch into this many micro-batches of equal size, whose gradients are averaged by what the loss counts
-   * in each; default 1. Loss and gradient are those of the whole batch, and so are random numbers. Each micro-batch has
-   * its own: capacities of experts, auxiliary losses (averaged evenly), statistics of BatchNorm, remembered choices. */
+  /**
+   * Gradient accumulation: splits each batch into this many equal micro-batches and averages their gradients, weighted
+   * by what the loss counts in each; default 1. Loss, gradient and random numbers are those of the whole batch.
+   * Computed per micro-batch: capacities of experts, auxiliary losses (averaged evenly), statistics of BatchNorm,
+   * remembered choices.
+   */
   readonly accumulate?: number;
-  /** Splits each (micro-)batch into up to this many equal parts, fewer where its size cannot be divided by it; default
-   * 1. Unlike `accumulate` it may change while the session lives: `session.batching.split`, or a rule. Results are
-   * those of `accumulate: accumulate * split`; what is said there stays a part's own. */
+  /**
+   * Splits each (micro-)batch into up to this many equal parts, fewer if its size is not divisible; default 1. Unlike
+   * `accumulate`, it can be changed later: by `session.batching.split`, or by a rule. Results are those of
+   * `accumulate: accumulate * split`, and the same things are computed per part.
+   */
   readonly split?: number;
   /** Memory limit for weights, optimizer and activations in bytes; default: what is free. */
   readonly memory?: number;
   /**
-   * Whether steps also tell what only rules look at (an MoE layer's gateEntropy and secondGateWeight); default: where
-   * there are rules.
+   * Whether steps also compute the statistics that only rules read (gateEntropy and secondGateWeight of MoE layers);
+   * default: only if there are rules.
    */
   readonly observe?: boolean;
-  /** Told of every decision to recompile. */
+  /** Called with every decision to recompile. */
   readonly events?: (event: RecompileEvent) => void;
-  /** Between processes that train one model together; default: one process. */
+  /** Agreement between processes that train one model together; default: a single process. */
   readonly agreement?: Agreement;
   /**
-   * Told in one line what is worth knowing: `auto` found no C compiler, a checkpoint is of another optimiser, and once
-   * for each rule that fails; default console.warn. `topic` 'rule': of a rule that fails, which `events` is told too.
+   * Called with one line of text where `auto` found no C compiler, a checkpoint came from another optimiser, and once
+   * for each rule that fails; default console.warn. topic 'rule': a failing rule, which is also reported to `events`.
    */
   readonly say?: (line: string, topic?: 'rule') => void;
 }
@@ -73,19 +78,21 @@ const KEYS: KeysOf<CompileOptions> = {
 };
 
 export interface StepResult {
-  /** Its number: 1 for the first. */
+  /** The number of the step; the first is 1. */
   readonly step: number;
-  /** The main loss alone. */
+  /** The main loss, without auxiliary losses. */
   readonly loss: number;
-  /** Auxiliary losses by name, unweighted: { 'blocks.0.moe/balance': 1.02 }. */
+  /** Auxiliary losses by name, before their coefficient: { 'blocks.0.moe/balance': 1.02 }. */
   readonly aux: Readonly<Record<string, number>>;
-  /** Statistics by name: { 'blocks.0.moe/load': int32 [experts] }. With `accumulate`, counts are of the whole batch,
-   * others means over its parts, each of which counts as much. */
+  /**
+   * Statistics by name: { 'blocks.0.moe/load': int32 [experts] }. With `accumulate`, counts are summed over the parts
+   * and other statistics are averaged with equal weights.
+   */
   readonly stats: Readonly<Record<string, HostTensor>>;
   readonly gradNorm: number;
 }
 
-/** A step whose loss or gradient was not finite; nothing was stored. */
+/** A step whose loss or gradient was not finite. The step changed nothing. */
 export class NonFiniteError extends UserError {
   override readonly name: string = 'NonFiniteError';
   readonly step: number;
@@ -99,26 +106,29 @@ export class NonFiniteError extends UserError {
   }
 }
 
-/** What a part of a step gave, and what ran. */
-export type Ran = readonly [
+/** A part of a step that has run: outputs, program, inputs. */
+export type RanPart = readonly [
   out: Readonly<Record<string, HostTensor>>,
   program: Runnable,
   inputs: Readonly<Record<string, TypedArray>>,
 ];
 
-/** Throws NonFiniteError, naming the op that began it, for outputs of a step that was not committed. */
-export async function checkFinite(executor: Executor, step: number, ...[out, program, inputs]: Ran): Promise<void> {
+/**
+ * Throws NonFiniteError if the flag says that the part was not stored; the error names the first op whose result is
+ * not finite.
+ */
+export async function checkFinite(executor: Executor, step: number, ...[out, program, inputs]: RanPart): Promise<void> {
   const flag = Number(out['flag'].data[0]);
   if (flag === 0) return;
   throw new NonFiniteError(step, flag & FLAG.loss ? 'loss' : 'gradient', await executor.diagnose(program, inputs));
 }
 
 export const shapesOf = ({ x, y }: Batch): string => [x, y].map((t) => `${t.dtype}[${t.shape.join()}]`).join(' ');
-/** Programs differ by purpose and shapes (and by settings of knobs). */
+/** The family of a program: its purpose and the shapes of the batch. */
 export const familyOf = (purpose: string, batch: Batch): string => `${purpose} ${shapesOf(batch)}`;
 
-/** What a program gives beside statistics of layers, and these by name. */
-export function apart(out: Readonly<Record<string, HostTensor>>): {
+/** Separates outputs from statistics of layers, whose names lose the prefix `stat:`. */
+export function splitStats(out: Readonly<Record<string, HostTensor>>): {
   plain: Record<string, HostTensor>;
   stats: Record<string, HostTensor>;
 } {
@@ -130,8 +140,8 @@ export function apart(out: Readonly<Record<string, HostTensor>>): {
   };
 }
 
-/** Statistics of a batch from those of its parts: counts add up, the others are averaged. */
-function together(parts: readonly Readonly<Record<string, HostTensor>>[]): Record<string, HostTensor> {
+/** Statistics of a batch from those of its parts: integer counts are summed, floats are averaged. */
+function mergedStats(parts: readonly Readonly<Record<string, HostTensor>>[]): Record<string, HostTensor> {
   if (parts.length === 1) return parts[0];
   return Object.fromEntries(
     Object.entries(parts[0]).map(([name, first]) => {
@@ -146,7 +156,7 @@ function together(parts: readonly Readonly<Record<string, HostTensor>>[]): Recor
   );
 }
 
-/** Of a step, from the outputs of its parts. */
+/** The result of a step, from the outputs of its parts. */
 export function resultOf(step: number, parts: readonly Readonly<Record<string, HostTensor>>[]): StepResult {
   const average = (name: string): number => parts.reduce((n, p) => n + Number(p[name].data[0]), 0) / parts.length;
   const last = parts[parts.length - 1],
@@ -156,15 +166,21 @@ export function resultOf(step: number, parts: readonly Readonly<Record<string, H
     loss: average('loss'),
     gradNorm: Number(last['grad_norm']?.data[0] ?? NaN),
     aux: Object.fromEntries(aux.map((n) => [n.slice(4), average(n)])),
-    stats: together(parts.map((p) => apart(p).stats)),
+    stats: mergedStats(parts.map((p) => splitStats(p).stats)),
   };
 }
 
-/** Of a micro-batch: all but the last add their gradients up. */
+/**
+ * The phase of a micro-batch: 'add' accumulates gradients, 'apply' (the last one) also updates. undefined: a whole
+ * batch.
+ */
 export type Phase = 'add' | 'apply' | undefined;
 export const phaseOf = (i: number, parts: number): Phase => (parts === 1 ? undefined : i < parts - 1 ? 'add' : 'apply');
 
-/** Of part i of a batch: its number, and where its random numbers begin that have no place in the whole batch. */
+/**
+ * Inputs of part i of a batch: its number, and an offset for random numbers that are not tied to elements of the
+ * batch.
+ */
 export const numbersOf = (i: number, parts: number): Record<string, Uint32Array<ArrayBuffer>> =>
   parts === 1 ? {} : { part: Uint32Array.of(i), apart: Uint32Array.of(i * Math.floor(2 ** 32 / parts)) };
 
@@ -195,7 +211,7 @@ export const closedError = (): UserError =>
 
 const CALL = 'compile(model, { loss: loss.crossEntropy, optimizer: optim.adamW({ lr: 1e-3 }) })';
 
-/** What TypeScript would have refused. */
+/** Checks the arguments of `compile` at run time, for callers without types. */
 export function checkCall(model: unknown, options: CompileOptions): void {
   const { forward } = (model ?? {}) as { forward?: unknown },
     { loss, optimizer, seed, accumulate } = (options ?? {}) as {

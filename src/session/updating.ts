@@ -1,6 +1,6 @@
-// What the steps of a session do to each of its parameters: which are trained, what its optimiser's groups say of
-// them, and how old their moments are. In: the model's parameters and the optimiser; out: options of the update
-// graph, and the scalars of a step.
+// How a session updates each of its parameters: which are trained, the settings of the optimiser's groups, and the
+// ages of moments. In: the model's parameters and the optimiser; out: options of the update graph, and the scalars of
+// a step.
 import type { TypedArray } from '../base/dtype.ts';
 import { UserError } from '../base/errors.ts';
 import { Ages, partsOf, type Frozen, type Missed } from '../optim/ages.ts';
@@ -12,13 +12,19 @@ import type { Named } from '../trace/module.ts';
 import { freezesSoFar, type Parameter } from '../trace/parameter.ts';
 import { frozenIn } from './frozen.ts';
 
-/** What a checkpoint keeps of it: by path, what groups decided, and how many steps moments have missed. */
+/**
+ * The part of it that a checkpoint stores, by parameter: settings from groups, and how many steps the moments have
+ * missed.
+ */
 export interface UpdatingState {
   readonly groups?: Readonly<Record<string, Omit<Settled, 'role'>>>;
   readonly missed?: Readonly<Record<string, Missed>>;
 }
 
-/** Which parameters have values of moments where a session goes on: from the checkpoint, from before, or none. */
+/**
+ * Where the value of a moment comes from when a session is restored: from the checkpoint, from before, or from
+ * nowhere.
+ */
 export type Moments = (state: string) => 'given' | 'kept' | 'none';
 
 export class Updating {
@@ -28,8 +34,8 @@ export class Updating {
   readonly #knobs: Pick<Knobs, 'kept'>;
   readonly #settled: ReadonlyMap<string, Settled>;
   readonly #ages = new Ages();
-  /** What is frozen where settings of modules keep nothing, as long as nobody freezes anything. */
-  #usual: { readonly writes: number; readonly frozen: ReadonlyMap<string, Frozen> } | null = null;
+  /** Cache of `frozen()` for models without settings that freeze; valid until something writes `Parameter.frozen`. */
+  #cachedFrozen: { readonly writes: number; readonly frozen: ReadonlyMap<string, Frozen> } | null = null;
 
   constructor({ parameters }: Named, optimizer: Optimizer | undefined, knobs: Pick<Knobs, 'kept'>) {
     this.#optimizer = optimizer;
@@ -39,26 +45,26 @@ export class Updating {
     this.#settled = optimizer ? settle(optimizer, this.#trained) : new Map();
   }
 
-  /** What the next step leaves as it is: by `frozen` of a parameter, by settings of its module, or by groups. */
+  /** What the next step does not change: by `Parameter.frozen`, settings of modules, or groups of the optimiser. */
   frozen(): ReadonlyMap<string, Frozen> {
     const kept = this.#knobs.kept(),
       writes = freezesSoFar();
-    if (kept.length === 0 && this.#usual?.writes === writes) return this.#usual.frozen;
+    if (kept.length === 0 && this.#cachedFrozen?.writes === writes) return this.#cachedFrozen.frozen;
     const grouped = [...this.#settled].filter(([, { frozen }]) => frozen);
     const frozen: ReadonlyMap<string, Frozen> = new Map<string, Frozen>([
       ...frozenIn(this.#parameters, kept),
       ...grouped.map(([name]) => [name, { parts: true, axis: 0 }] as const),
     ]);
-    this.#usual = kept.length === 0 ? { writes, frozen } : null;
+    this.#cachedFrozen = kept.length === 0 ? { writes, frozen } : null;
     return frozen;
   }
 
-  /** Text that differs where programs of a step do that are alike otherwise. */
+  /** A text that differs where the update of parameters needs another program. */
   key(): string {
     return [...this.#aged()].map(([name, axis]) => `${name}@${axis ?? ''}`).join();
   }
 
-  /** The parameters to be trained, and how. */
+  /** The parameters that are trained, and the options of their update. */
   options(): { readonly trained: string[] } & Required<Pick<UpdateOptions, 'frozen' | 'settled' | 'aged'>> {
     const frozen = this.frozen(),
       trained = [...this.#trained.keys()].filter((name) => frozen.get(name)?.parts !== true);
@@ -79,8 +85,10 @@ export class Updating {
     return this.#trained.get(name)?.shape ?? [];
   }
 
-  /** Parameters whose moments are not as old as the session, with the axis along which ages of parts differ, or
-   * null. Those of which a part is frozen now will be so. */
+  /**
+   * Parameters whose moments have missed steps, with the axis along which ages differ, or null for one age. Includes
+   * parameters of which a part is frozen now, because ages will differ after this step.
+   */
   #aged(): Map<string, number | null> {
     const aged = new Map<string, number | null>();
     if (!this.#optimizer?.corrected) return aged;
@@ -95,7 +103,7 @@ export class Updating {
     return aged;
   }
 
-  /** The scalars of a step. Throws UserError where one is not finite: nothing has been done then. */
+  /** The scalars of a step, as inputs by name. Throws UserError if one is not finite; nothing has changed then. */
   scalars(step: number): Record<string, TypedArray> {
     const optimizer = this.#optimizer,
       all: Record<string, TypedArray> = {};
@@ -122,12 +130,12 @@ export class Updating {
     return all;
   }
 
-  /** A step was committed; `frozen` as it was when that began. */
-  passed(frozen: ReadonlyMap<string, Frozen>): void {
+  /** Counts a committed step. frozen: as it was when the step began. */
+  countStep(frozen: ReadonlyMap<string, Frozen>): void {
     this.#ages.passed(frozen);
   }
 
-  /** The session goes on at another step. `moments`: of a state that this optimiser has for a parameter. */
+  /** The session continues from another step. moments: where the value of each moment comes from. */
   restore(from: number, to: number, moments: Moments, { missed }: UpdatingState = {}): void {
     const kinds = this.#optimizer?.moments ?? [];
     if (!this.#optimizer?.corrected || kinds.length === 0) return;
@@ -143,12 +151,12 @@ export class Updating {
     );
   }
 
-  /** Ages go along with moments. */
+  /** Moves the ages of moments along with the moments. Returns a function that reverts this. */
   carry(moves: readonly Move[]): () => void {
     return this.#ages.carry(moves, (name, axis) => this.#trained.get(name)?.shape[axis] ?? 1);
   }
 
-  /** For a checkpoint; plain JSON. */
+  /** The state for a checkpoint; plain JSON. */
   state(): UpdatingState {
     const groups = [...this.#settled]
         .filter(([, s]) => isSaid(s))

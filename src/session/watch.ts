@@ -1,5 +1,5 @@
-// Work that rules may watch and recompile: training steps, or inference. In: the parts of one step or run, each a
-// program with its inputs; out: their outputs. Around them the engine decides which plan they take.
+// Runs work that rules may watch and recompile: training steps, or inference. In: the parts of one step or run, each a
+// program with its inputs; out: their outputs. Before and after, the recompilation engine decides which plan they use.
 import type { TypedArray } from '../base/dtype.ts';
 import type { HostTensor } from '../base/tensor.ts';
 import type { Frozen } from '../optim/ages.ts';
@@ -17,57 +17,57 @@ import type { Traced } from './programs.ts';
 export type Inputs = Record<string, TypedArray>;
 export type Outputs = Record<string, HostTensor>;
 
-/** A program and what it runs on. */
+/** A program with its inputs. */
 export interface Part extends Traced {
   readonly inputs: Inputs;
-  /** Called when its inputs are on the device and nothing needs them any more. */
+  /** Called when the inputs are on the device and will not be read again. */
   readonly fed?: () => void;
   readonly caches?: Caches | undefined;
-  /** Of a training step: what it leaves as it is. */
+  /** In a training step: what it does not change. */
   readonly frozen?: ReadonlyMap<string, Frozen>;
-  /** Which parts of a state it may change, as far as they are taken back where a later part fails; null: all of it. */
+  /** Which parts of a state it may change and must be put back if a later part fails; null: all of the state. */
   readonly changes?: (state: string) => readonly StatePart[] | null;
 }
 
-/** With its program, which is traced. */
-interface Asked extends Part {
+/** A part whose program was requested. */
+interface RequestedPart extends Part {
   readonly program: () => Runnable | Promise<Runnable>;
 }
 
-/** A step, or a run. */
+/** A training step or an inference run. */
 export interface Work {
-  /** Of the batch. */
+  /** The shapes of the batch. */
   readonly shape: string;
-  /** The programs of its parts under the knobs of now. */
+  /** The programs of its parts under the current knobs. */
   readonly programs: () => readonly Traced[];
-  /** The parts under the knobs of now. */
+  /** The parts under the current knobs. */
   readonly parts: () => readonly Part[];
 }
 
 export class Watch {
-  readonly plant: SessionEngineHost;
-  /** There is one from the first rule on. */
+  readonly host: SessionEngineHost;
+  /** null until the first rule is added. */
   engine: Engine | null = null;
-  /** Values are between two steps, or moved to try a plan: what reads them now would get some of each. */
+  /** Whether a step is running, or values are moved to try a plan: reading states now would mix old and new values. */
   moving = false;
   readonly #session: Watched;
 
-  /** `done`: steps or runs so far. */
+  /** done: number of steps or runs so far. */
   constructor(session: Watched, done: () => number) {
     this.#session = session;
-    this.plant = new SessionEngineHost(session, done);
+    this.host = new SessionEngineHost(session, done);
   }
 
-  /** Before programs are made ahead of a step. */
+  /** Call it before programs are compiled in advance of a step. */
   before(shape: string, programs: () => readonly Traced[]): void {
-    this.plant.saw(shape, programs, true);
+    this.host.noteShape(shape, programs, true);
     this.engine?.before();
   }
 
   /**
-   * What runs is what the model is when this is called, or, where a recompilation is under way, when the engine lets
-   * the step go on. `checked` may refuse a part's outputs; `finish` counts the step and says what it has shown. Where a
-   * part fails, the states are those of before the first.
+   * Runs the model as it is when this is called, or, during a recompilation, when the engine lets the step start.
+   * `checked` may reject the outputs of a part; `finish` counts the step and returns what it showed. If a part fails,
+   * the states are put back as they were before the first part.
    */
   async run(
     { shape, programs: traced, parts: make }: Work,
@@ -78,12 +78,12 @@ export class Watch {
       { engine } = this;
     const { parts, renew } = once(make, () => `${String(knobs.settings(SESSION)['split'])} ${updating.key()}`);
     try {
-      this.plant.saw(shape, traced, engine !== null);
+      this.host.noteShape(shape, traced, engine !== null);
       const begun = engine?.begin(),
         { verify = null } = begun instanceof Promise ? await begun : (begun ?? {});
-      renew(); // ages of moments may have moved with the change that has come into force
-      // All parts of a step run by what the model is at this moment, whatever its user writes while they run.
-      const own = parts().map((part): Asked => ({
+      renew(); // a plan that came into force may have moved the ages of moments
+      // Programs are requested for all parts now: writes of the user during the step do not affect it.
+      const own = parts().map((part): RequestedPart => ({
           ...part,
           program: programs.ask(part.family, part.graph, part.caches),
         })),
@@ -100,7 +100,7 @@ export class Watch {
   }
 
   async #all(
-    own: readonly Asked[],
+    own: readonly RequestedPart[],
     verify: readonly Change[] | null,
     others: readonly Part[] | null,
     checked: (out: Outputs, program: Runnable, inputs: Inputs) => Promise<void>,
@@ -114,11 +114,12 @@ export class Watch {
       failed: string | null = null;
     try {
       for (const [i, part] of own.entries()) {
-        // Part by part, so that sums are what they should be; where the new plan has others, all of them at first.
+        // The new plan is tried part by part, so that it sees the same sums of gradients; if it has another number of
+        // parts, all of its parts are tried first.
         for (const other of others?.length === own.length ? others.slice(i, i + 1) : i === 0 ? (others ?? []) : []) {
           if (!verify || failed !== null) break;
           const start = performance.now();
-          // What fails here is the new plan's, not the step's.
+          // A failure here is one of the new plan, not of the step.
           try {
             dry.push(await this.#dryRun(verify, other));
           } catch (error) {
@@ -126,15 +127,15 @@ export class Watch {
           }
           dryMs += performance.now() - start;
         }
-        // a wait would let the call return
+        // awaits only if it must: an await would let the caller's call return before the inputs are read
         const asked = part.program(),
           program = asked instanceof Promise ? await asked : asked;
-        // What the last part stores it stores only where all is well.
+        // The last part needs no undo: it stores its results only if all is well.
         if (i < own.length - 1)
           back.push(keep(executor, program, (state) => isSum(state) || isCache(state), part.changes ?? (() => null)));
         const start = performance.now(),
           running = executor.run(program, part.inputs, part.caches, verify ? undefined : part.fed);
-        running.catch(() => undefined); // it is waited for below
+        running.catch(() => undefined); // awaited below
         this.engine?.during();
         const out = await running;
         ms += performance.now() - start;
@@ -142,7 +143,7 @@ export class Watch {
         results.push(out);
       }
     } catch (error) {
-      // A device that cannot be written to is gone: the error says why.
+      // If undoing fails, the device is lost; `error` says why.
       for (const undo of back.reverse())
         try {
           undo();
@@ -154,11 +155,14 @@ export class Watch {
     return { results, dry, dryMs, ms, failed };
   }
 
-  /** A part under changes, storing nothing: values that go with them are moved for it, and taken back. */
+  /**
+   * Runs a part under changes without storing anything. Values that the changes move are moved before it and back
+   * after.
+   */
   async #dryRun(changes: readonly Change[], { family, graph, inputs, caches }: Part): Promise<Outputs> {
     const { executor, programs, knobs } = this.#session,
       program = await knobs.with(changes, () => programs.get(family, graph, caches)),
-      back = this.plant.carry(changes);
+      back = this.host.carry(changes);
     try {
       return await executor.run(program, { ...inputs, commit: Int32Array.of(0) }, caches);
     } finally {
@@ -167,10 +171,10 @@ export class Watch {
   }
 }
 
-/** Sums of gradients start at 0 in each step, whatever is left of a failed one: the session clears them. */
+/** Whether a state is an accumulated gradient. The session clears these after a failed step. */
 export const isSum = (state: string): boolean => state.startsWith(accumulatorName(''));
 
-/** Made once for each setting. */
+/** Caches `make` by setting, until `renew`. */
 function once<T, K>(make: () => T, setting: () => K): { parts: () => T; renew: () => void } {
   const made = new Map<K, T>();
   return {

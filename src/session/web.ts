@@ -1,5 +1,5 @@
-// Sessions wherever there is JavaScript: the wasm and reference devices, no files. It needs SharedArrayBuffer for more
-// than one thread, which a page has when it is cross-origin isolated.
+// The platform for any JavaScript engine: the wasm and reference devices, no files. More than one thread needs
+// SharedArrayBuffer, which a web page has only if it is cross-origin isolated.
 import { UserError } from '../base/errors.ts';
 import { WasmDevice } from '../device/wasm/wasm.ts';
 import type { Platform } from './platform.ts';
@@ -10,7 +10,7 @@ import type { CompileOptions, Model } from './step.ts';
 const web: Platform = {
   open(device, { threads, memory }) {
     if (device === 'native')
-      throw new UserError('device native: it is not there outside Node', "device: 'auto' runs on WebAssembly");
+      throw new UserError('the native device exists only in Node', "device: 'auto' runs on WebAssembly");
     return WasmDevice.open(threads, { memory });
   },
   threads: () => globalThis.navigator?.hardwareConcurrency ?? 1,

@@ -199,9 +199,9 @@ test('requests that are none are named, at the first token', async () => {
   for (const seed of [-1, NaN, 0.5, 2 ** 32, Infinity])
     await refused(session, [1], { seed }, /UserError.*generate: a seed must be a whole number from 0 to 4294967295/s);
   for (const topK of [0, 1.5, NaN, -3])
-    await refused(session, [1], { topK }, /UserError.*top-k must be at least 1, a whole number/s);
+    await refused(session, [1], { topK }, /UserError.*topK must be a whole number of at least 1/s);
   for (const tokens of [-1, 2.5, NaN])
-    await refused(session, [1], { tokens }, /UserError.*tokens must be a number of at least 0, a whole one/s);
+    await refused(session, [1], { tokens }, /UserError.*tokens must be a whole number of at least 0/s);
   for (const temperature of [-1, NaN])
     await refused(session, [1], { temperature }, /UserError.*temperature must be at least 0/s);
   await refused(session, [], {}, /UserError.*generate: the prompt is empty.*give one token at least/s);
@@ -243,7 +243,7 @@ test('requests that are none are named, at the first token', async () => {
         session,
         [1],
         { temperature },
-        /UserError.*generate: the logits are not finite: .* for token 0.*load a checkpoint/s,
+        /UserError.*generate: the logits are not finite: .* for token 0.*load an earlier checkpoint/s,
       );
   }
 });

@@ -407,7 +407,7 @@ test('a count that follows from parameters is refused by name where a batch goes
   await whole.step(example([0, 1, 2, 3]));
   await assert.rejects(parts.step(example([0, 1, 2, 3])), {
     name: 'UserError',
-    message: /what the loss counts depends on (weight|bias).*x and y alone/s,
+    message: /the loss counts something that depends on (weight|bias).*x and y only/s,
   });
 });
 

@@ -500,7 +500,7 @@ test('what cannot change cannot be set', async () => {
   model.weight.frozen = [true];
   await assert.rejects(
     session.step(batch(0)),
-    /UserError: weight\.frozen lists 1 parts, and dimension 0 \(frozenAxis\) of \[4, 4\] has 4/,
+    /UserError: weight\.frozen lists 1 parts, but dimension 0 \(frozenAxis\) of \[4, 4\] has 4/,
   );
   model.weight.frozen = false;
   const bias = model.bias as Parameter;

@@ -78,7 +78,7 @@ test('a checkpoint whose plan is damaged is refused by its name and changes noth
     const bytes = Uint8Array.from(Buffer.from(text.replace(key, damaged), 'latin1'));
     await assert.rejects(
       session.deserialize(bytes),
-      (error: unknown) => error instanceof UserError && /^the checkpoint: the settings of the plan/.test(error.message),
+      (error: unknown) => error instanceof UserError && /^the checkpoint: the settings in its plan/.test(error.message),
       key,
     );
     assert.deepEqual([fingerprint(session), JSON.stringify(session.plan())], before);

@@ -68,7 +68,7 @@ test('the bits of accumulate; set between steps', async () => {
 test('an eager optimiser has no sums to go on with', async () => {
   await assert.rejects(open({ split: 2, optimizer: sgd({ lr: 0.1, eager: true }) }), {
     name: 'UserError',
-    message: /not split where the optimiser is eager/,
+    message: /split must be 1 for an eager optimiser/,
   });
 });
 

@@ -1,0 +1,137 @@
+// Saving and restoring a session: values, steps, seed and plan, between runs and in the order of calls. In: checkpoints
+// as files or bytes, or values by name; out: the session with those values, or a UserError and nothing changed.
+import { UserError } from '../base/errors.ts';
+import {
+  checkpointBytes,
+  decodeCheckpoint,
+  type Checkpoint,
+  type CheckpointContent,
+  type CheckpointMeta,
+} from '../io/checkpoint.ts';
+import type { Backend } from './backend.ts';
+import {
+  checkValues,
+  clearStates,
+  contentOf,
+  restoreFrom,
+  restorePlanOrNothing,
+  type Resumed,
+  type Saved,
+  type Value,
+} from './checkpoint.ts';
+import type { Order } from './order.ts';
+import type { Files } from './platform.ts';
+import type { PlanState, Recompiling } from './recompiling.ts';
+import type { States } from './states.ts';
+import type { Updating } from './updating.ts';
+
+/** What a checkpoint replaces besides values: the number of committed steps, and the seed of random streams. */
+export interface Progress {
+  steps: number;
+  seed: number;
+}
+
+/** The parts of a session that are saved and restored. */
+export interface Savable {
+  readonly session: Saved;
+  readonly backend: Pick<Backend, 'executor' | 'files'>;
+  readonly order: Order;
+  readonly progress: Progress;
+  readonly states: States;
+  readonly updating: Updating;
+  readonly recompiling: Recompiling;
+}
+
+export class Saving {
+  readonly #of: Savable;
+
+  constructor(of: Savable) {
+    this.#of = of;
+  }
+
+  /** As `Session.restore`. */
+  restore(step: number, values: Iterable<Value>, whole?: Resumed): Promise<void> {
+    const { session, order } = this.#of;
+    if (!Number.isSafeInteger(step) || step < 0)
+      throw new UserError(`restore: the number of steps must be a whole number of at least 0, got ${step}`);
+    const all = [...values];
+    checkValues(session, all);
+    const own = order.idle
+      ? all
+      : all.map(({ name, value }) => ({ name, value: { ...value, data: value.data.slice() } }));
+    return order.change(() => {
+      checkValues(session, own); // earlier calls may have created states since the first check
+      this.#set(step, own, whole);
+    });
+  }
+
+  /** Sets values, steps and seed. `plan` is called when all memory is allocated and nothing is set; it may throw. */
+  #set(step: number, values: readonly Value[], whole?: Resumed, plan: () => void = () => undefined): void {
+    const { session, backend, states, updating, progress } = this.#of,
+      given = new Set(values.map(({ name }) => name)),
+      before = new Set(backend.executor.stateNames());
+    states.set(values, plan);
+    if (whole) {
+      // States that the checkpoint lacks (moments, if it was saved before the first step) are 0.
+      clearStates(backend.executor, (name) => !given.has(name) && !session.named.parameters.has(name));
+      progress.seed = whole.seed;
+    }
+    updating.restore(
+      progress.steps,
+      step,
+      (state) => (given.has(state) ? 'given' : before.has(state) && !whole ? 'kept' : 'none'),
+      whole?.updating,
+    );
+    progress.steps = step;
+  }
+
+  /** As `Session.restoreCheckpoint`. */
+  restoreCheckpoint(checkpoint: Checkpoint, what: 'all' | 'parameters'): Promise<CheckpointMeta> {
+    return this.#of.order.run(() => this.#setFrom(checkpoint, what), { writes: true });
+  }
+
+  #setFrom(checkpoint: Checkpoint, what: 'all' | 'parameters'): Promise<CheckpointMeta> {
+    const { session, recompiling } = this.#of;
+    return restoreFrom(session, checkpoint, what, (values, { step, plan }, whole) => {
+      const restore = (p: PlanState, w: 'all' | 'parameters'): void => {
+        recompiling.restore(p, w);
+      };
+      this.#set(step, values, whole, () => {
+        if (plan !== undefined) restorePlanOrNothing(session, restore, plan, what, checkpoint.file.where);
+      });
+    });
+  }
+
+  save(path: string): Promise<void> {
+    return this.#of.order.run(() => this.#files('save', 'serialize').save(path, this.#content()));
+  }
+
+  async load(path: string): Promise<void> {
+    const files = this.#files('load', 'deserialize');
+    await this.#of.order.run(async () => this.#setFrom(await files.load(path), 'all'), { writes: true });
+  }
+
+  serialize(): Promise<Uint8Array<ArrayBuffer>> {
+    return this.#of.order.run(() => checkpointBytes(this.#content()));
+  }
+
+  async deserialize(bytes: Uint8Array): Promise<void> {
+    const own = Uint8Array.from(bytes);
+    await this.#of.order.run(async () => this.#setFrom(await decodeCheckpoint(own, 'the checkpoint'), 'all'), {
+      writes: true,
+    });
+  }
+
+  #content(): CheckpointContent {
+    return contentOf(this.#of.session, { config: null, data: null });
+  }
+
+  #files(method: string, instead: string): Files {
+    const { files } = this.#of.backend;
+    if (files) return files;
+    throw new UserError(
+      `session.${method}: there are no files on this platform`,
+      `session.${instead} works with the same bytes in memory`,
+    );
+  }
+}
