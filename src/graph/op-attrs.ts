@@ -1,6 +1,7 @@
 // The names of ops with the attributes that each takes: what `emit` is checked against. Each op's file adds its own line
 // (`declare module`), because the types of ops cannot be asked for: an op's gradient emits other ops, and theirs this one.
 
+/** @public Files of ops use it within `declare module`. */
 export type NoAttrs = Readonly<Record<string, never>>;
 
 // eslint-disable-next-line @typescript-eslint/no-empty-object-type -- files of ops add to it
