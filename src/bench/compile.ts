@@ -2,7 +2,8 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { configure, type Overrides } from '../train/configure.ts';
+import { configure } from '../train/configure.ts';
+import type { Overrides } from '../train/overrides.ts';
 import { openSession } from '../train/open.ts';
 import { exampleBatch } from '../train/example-batch.ts';
 

@@ -1,7 +1,8 @@
 // dynamoe bench step: how long a training step takes, what share of it is spent outside kernels, and in which kernels.
 import type { LoadedProgram } from '../run/program.ts';
 import { ProgramExecutor } from '../run/program.ts';
-import { configure, type Overrides } from '../train/configure.ts';
+import { configure } from '../train/configure.ts';
+import type { Overrides } from '../train/overrides.ts';
 import { openSession } from '../train/open.ts';
 import { median } from './gemm.ts';
 import { spread } from './layer.ts';

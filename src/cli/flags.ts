@@ -3,7 +3,7 @@ import { InvalidArgumentError, Option, type Command } from 'commander';
 import { DEVICES } from '../session/platform.ts';
 import { messageOf } from '../recompile/pending.ts';
 import { policies, POLICY_NAMES } from '../recompile/policies/table.ts';
-import type { Overrides } from '../train/configure.ts';
+import type { Overrides } from '../train/overrides.ts';
 import { ConfigError, type Config } from '../train/schema.ts';
 
 export const whole =
@@ -117,17 +117,6 @@ export function modelFlags(command: Command): Command {
     );
 }
 
-export interface ModelFlags {
-  readonly layers?: number;
-  readonly dModel?: number;
-  readonly heads?: number;
-  readonly context?: number;
-  readonly experts?: number;
-  readonly topK?: number;
-  readonly dFf?: number;
-  readonly lr?: number;
-}
-
 export interface DashFlags {
   /** true: on a port of its choice. */
   readonly dash?: number | boolean;
@@ -146,7 +135,7 @@ export const dash = (): Option =>
 export const noAuth = (): Option =>
   new Option('--no-auth', "the page's URL has no token: every user of this machine can open it");
 
-export interface TrainFlags extends ModelFlags, Overrides, DashFlags {
+export interface TrainFlags extends Overrides, DashFlags {
   readonly tensorboard?: boolean;
   readonly out?: string;
   readonly resume?: boolean;

@@ -3,9 +3,10 @@
 import { resolve } from 'node:path';
 import { UserError } from '../base/errors.ts';
 import { isJson, loadConfigFile, refuseConfigAsText, type ConfigSource } from './config-file.ts';
-import { buildExperiment, type Experiment, type Parts } from './experiment.ts';
+import { buildExperiment, type Experiment } from './experiment.ts';
 import type { Json } from '../io/json.ts';
 import { checkPolicies } from '../recompile/policies/table.ts';
+import { FREE, withOverrides, type Overrides } from './overrides.ts';
 import { ConfigError, parseConfig, type Config, type ConfigData } from './schema.ts';
 
 /** What a run folder and its checkpoints keep: enough to build the model again. */
@@ -14,56 +15,10 @@ export interface RunSettings {
   readonly source: ConfigSource | null;
 }
 
-/** Settings that take the place of a file's: the command line's flags. */
-export interface Overrides {
-  readonly data?: readonly string[];
-  readonly steps?: number;
-  readonly batch?: number;
-  readonly seed?: number;
-  readonly device?: Config['device'];
-  readonly threads?: number;
-  readonly evalEvery?: number;
-  readonly saveEvery?: number;
-  readonly accumulate?: number;
-  readonly recompile?: string;
-  readonly memory?: number;
-  readonly lr?: number;
-  readonly layers?: number;
-  readonly dModel?: number;
-  readonly heads?: number;
-  readonly context?: number;
-  /** 0: dense layers. */
-  readonly experts?: number;
-  readonly topK?: number;
-  /** Hidden size of an expert, or of the dense layers. */
-  readonly dFf?: number;
-}
-
 export interface Configured {
   readonly settings: RunSettings;
   readonly experiment: Experiment;
 }
-
-const MODEL_FLAGS = ['layers', 'dModel', 'heads', 'context', 'experts', 'topK', 'dFf'] as const;
-const RUN_FLAGS = [
-  'steps',
-  'batch',
-  'seed',
-  'device',
-  'threads',
-  'evalEvery',
-  'saveEvery',
-  'accumulate',
-  'recompile',
-  'memory',
-] as const;
-/**
- * What may differ between a run and its continuation: nothing of it changes a number of the steps that are left.
- * Whether data elsewhere is the same data, its fingerprint tells.
- */
-const FREE_FLAGS = ['data', 'device', 'threads', 'evalEvery', 'saveEvery'] as const;
-
-type Data = Record<string, unknown>;
 
 /** A config file (or `defaults`, by themselves the default model) with flags over it. */
 export async function configure(
@@ -89,51 +44,6 @@ export async function configure(
     throw new ConfigError(`${file === undefined ? '' : `${file}: `}${error.message.split('\n')[0]}`, error.hint, error);
   }
 }
-
-function withOverrides(data: Readonly<Data>, flags: Overrides, parts: Parts): Data {
-  const out: Data = { ...data };
-  for (const name of RUN_FLAGS) if (flags[name] !== undefined) out[name] = flags[name];
-  if (flags.data) {
-    if (parts.data && typeof parts.data !== 'function')
-      throw new ConfigError(
-        '--data: the config file brings its ' + 'own dataset',
-        'data: (paths) => dataset takes paths from --data',
-      );
-    out['data'] = flags.data;
-  }
-  if (flags.lr !== undefined) {
-    if (parts.optimizer) throw new ConfigError('--lr: the config file brings its own optimizer', 'set the rate there');
-    out['optimizer'] = { ...(data['optimizer'] as Data | undefined), lr: flags.lr };
-  }
-  const given = MODEL_FLAGS.filter((name) => flags[name] !== undefined);
-  if (given.length === 0) return out;
-  if (parts.model)
-    throw new ConfigError(`--${dashed(given[0])}: the config file brings its own model`, 'change the ' + 'model there');
-  out['model'] = modelWith((data['model'] ?? {}) as Data, flags);
-  return out;
-}
-
-function modelWith(model: Readonly<Data>, { experts, topK, dFf, ...flags }: Overrides): Data {
-  const out: Data = { ...model };
-  for (const name of ['layers', 'dModel', 'heads', 'context'] as const)
-    if (flags[name] !== undefined) out[name] = flags[name];
-  const dense = experts === 0 || (experts === undefined && model['moe'] === null);
-  if (dense) {
-    if (topK !== undefined)
-      throw new ConfigError(
-        '--top-k: dense layers have no ' + 'experts',
-        'leave it out, or set --experts to 2 or more',
-      );
-    return { ...out, moe: null, ...(dFf !== undefined && { hidden: dFf }) };
-  }
-  const moe: Data = { ...(model['moe'] as Data | undefined) };
-  if (experts !== undefined) moe['experts'] = experts;
-  if (topK !== undefined) moe['topK'] = topK;
-  if (dFf !== undefined) moe['hidden'] = dFf;
-  return { ...out, moe };
-}
-
-const dashed = (name: string): string => name.replace(/[A-Z]/g, (c) => `-${c.toLowerCase()}`);
 
 /** Settings that were stored: checked like any other, because a file may have been edited. */
 export function parseSettings(stored: Json, where: string): RunSettings {
@@ -185,6 +95,8 @@ async function rebuildFrom(
   return buildExperiment(config, loaded.parts);
 }
 
+type Data = Record<string, unknown>;
+
 /** The first place where two values differ: model.moe.experts 8, not 4. */
 function difference(path: string, was: unknown, is: unknown): string {
   const record = (value: unknown): value is Data =>
@@ -207,7 +119,7 @@ export function resumeSettings(stored: RunSettings, flags: Overrides, say: (line
   const asked = parseConfig({ ...wanted, data: (flags.data ?? config.data).map((path) => resolve(path)) }, undefined, {
     stored: true,
   });
-  const free: readonly string[] = [...FREE_FLAGS, 'steps'];
+  const free: readonly string[] = [...FREE, 'steps'];
   for (const key of Object.keys(asked) as (keyof Config)[]) {
     if (free.includes(key) || JSON.stringify(asked[key]) === JSON.stringify(config[key])) continue;
     throw new ConfigError(

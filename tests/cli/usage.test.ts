@@ -7,6 +7,7 @@ import { CommanderError } from 'commander';
 import { serveOwnImports } from '../../src/cli/own-imports.ts';
 import { programFor } from '../../src/cli/program.ts';
 import { configure } from '../../src/train/configure.ts';
+import { OVERRIDES } from '../../src/train/overrides.ts';
 import { ConfigError } from '../../src/train/schema.ts';
 import { temporaryFolder } from '../io/folder.ts';
 import { command, writeText } from './command.ts';
@@ -42,6 +43,13 @@ test('unknown commands and flags, and values out of range', async () => {
     'foo',
   );
   await refused(2, /--budget.*\n.*dynamoe bench memory --help/, 'bench', 'memory');
+});
+
+test("every flag of train replaces a setting that the table knows, or is the command's own", () => {
+  const train = programFor([]).commands.find((c) => c.name() === 'train');
+  const own = ['auth', 'dash', 'json', 'out', 'resume', 'tensorboard', 'trace'];
+  const names = train?.options.map((o) => o.attributeName()) ?? [];
+  assert.deepEqual(names.sort(), [...OVERRIDES, ...own].sort());
 });
 
 test('config files: what they may not say, and where', async (t) => {
