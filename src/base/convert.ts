@@ -1,13 +1,13 @@
-// Values from one dtype to another on the host, by the rules of `ops.cast`.
+// Converts values from one dtype to another on the host, by the rules of `ops.cast`.
 import { DTYPES, hostArray, isFloat, type DType, type TypedArray } from './dtype.ts';
 import { UserError } from './errors.ts';
 import { fromHalf, isHalf, toHalf } from './half.ts';
 import { hostTensor, type HostTensor } from './tensor.ts';
 
 /**
- * A number as one of another dtype. Floats to integers: truncated towards zero, the nearest there is where it is too
- * large or too small, 0 for NaN. Integers to integers: modulo 2^32. To bool: whether it is not 0. To floats: rounded to
- * the nearest, ties to even, beyond the largest number to infinity.
+ * A number converted to another dtype. Floats to integers: truncated towards zero and clamped to the range; NaN is 0.
+ * Integers to integers: modulo 2^32. To bool: whether it is not 0. To floats: rounded to the nearest, ties to even; a
+ * number beyond the largest becomes infinite.
  */
 export function castValue(x: number, dtype: DType, from: DType): number {
   if (!isFloat(from) && (dtype === 'int32' || dtype === 'uint32')) return dtype === 'int32' ? x | 0 : x >>> 0;
@@ -28,7 +28,7 @@ export function castValue(x: number, dtype: DType, from: DType): number {
   }
 }
 
-/** The numbers of a tensor: those of bfloat16 and float16, whose data are bits, as float32; others as they are. */
+/** The numbers of a tensor. bfloat16 and float16, whose data are bits, are given as float32; other data as it is. */
 export const numbersOf = ({ dtype, data }: Pick<HostTensor, 'dtype' | 'data'>): Exclude<TypedArray, Uint16Array> =>
   isHalf(dtype) ? fromHalf(dtype, data, new Float32Array(data.length)) : (data as Exclude<TypedArray, Uint16Array>);
 

@@ -14,7 +14,7 @@ export const bytesPer = (dtype: DType): number => BYTES[dtype];
 export const isFloat = (dtype: DType): boolean =>
   dtype === 'float64' || dtype === 'float32' || dtype === 'bfloat16' || dtype === 'float16';
 
-/** The smallest value: where a search for the largest begins. */
+/** The smallest value: the start of a search for the maximum. */
 export const leastOf = (dtype: DType | 'index'): number =>
   dtype === 'int32' ? -0x80000000 : dtype === 'uint32' || dtype === 'bool' || dtype === 'index' ? 0 : -Infinity;
 

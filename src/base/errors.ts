@@ -1,4 +1,5 @@
-// Errors that a user can act on: what was wrong, where, and a hint. Anything else that is thrown is a bug of ours.
+// Errors that a user can act on: what was wrong, where, and a hint. Any other error that is thrown is a bug in this
+// library.
 
 /** An error in the user's input (model, data, flags, files). `hint` says what to do about it. */
 export class UserError extends Error {
@@ -15,7 +16,7 @@ export class ShapeError extends UserError {
   override readonly name: string = 'ShapeError';
 }
 
-/** A stage's own check failed: the compiler is wrong, not the user. */
+/** A check inside the compiler failed: the compiler is wrong, not the user. */
 export class VerifyError extends Error {
   override readonly name: string = 'VerifyError';
   constructor(stage: string, message: string) {
@@ -23,11 +24,11 @@ export class VerifyError extends Error {
   }
 }
 
-/** The first line of a stack that lies outside this library's source: where in the user's code a call came from. */
+/** The first line of the stack that is outside this library: the place in the user's code from which a call came. */
 export function callSite(): string | undefined {
   const url = import.meta.url as string | undefined; // a bundle may be a script, not a module
   if (url === undefined) return undefined;
-  // Ten frames, the engine's limit, do not reach out of nested modules.
+  // The default limit of ten frames may end inside nested modules.
   const limits = Error as { stackTraceLimit?: number },
     before = limits.stackTraceLimit;
   limits.stackTraceLimit = 100;

@@ -1,9 +1,8 @@
-// Settings as they were given. In: what a caller handed over, who may go on to write into it; out: a copy that nobody
-// can write into.
+// Copies settings, so that a caller who changes an object later does not change them.
 
 /**
- * Copies lists and plain objects, however deep, and freezes the copies. Functions and objects of classes stay what they
- * are.
+ * Copies lists and plain objects, however deep, and freezes the copies. Functions and objects of classes are not
+ * copied.
  */
 export function fixedCopy<T>(value: T): T {
   if (Array.isArray(value)) return Object.freeze(value.map((each: unknown) => fixedCopy(each))) as T;

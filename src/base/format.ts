@@ -1,4 +1,4 @@
-// Numbers as people read them.
+// Numbers as text for people.
 
 /** 123, 12.3k, 4.56M. */
 export function count(n: number): string {
@@ -32,12 +32,14 @@ export function duration(seconds: number): string {
 export const fixed = (x: number | null, digits = 3): string =>
   x === null || !Number.isFinite(x) ? 'not finite' : x.toFixed(digits);
 
-/** Nats as bits. */
+/** Nats to bits. */
 export const bits = (nats: number): number => nats / Math.LN2;
 
 const BARS = '▁▂▃▄▅▆▇█';
 
-/** One character a value; the tallest is the largest, or twice the mean where that is more. */
+/**
+ * One character for each value. The highest bar stands for the largest value, or for twice the mean if that is more.
+ */
 export function sparkline(values: readonly number[]): string {
   const mean = values.reduce((a, b) => a + b, 0) / Math.max(1, values.length),
     top = Math.max(2 * mean, ...values);
@@ -50,7 +52,7 @@ export function bar(share: number, width: number): string {
   return '█'.repeat(full) + '░'.repeat(width - full);
 }
 
-/** Rows as aligned columns; numbers to the right. */
+/** Rows as aligned columns; numbers are aligned to the right. */
 export function table(head: readonly string[], rows: readonly (readonly string[])[]): string {
   const all = [head, ...rows],
     widths = head.map((_, i) => Math.max(...all.map((row) => row[i].length)));

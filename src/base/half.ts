@@ -1,7 +1,7 @@
-// 16-bit floats on the host: bfloat16 (8 bits of exponent, 7 of mantissa) and float16 (IEEE 754 binary16: 5 and 10) as
-// bits, from and to numbers. Kernels convert by the same rules (device/native/kernel.h, emit/wasm/words.ts): to the
-// nearest, ties to the even one, once, whatever the type of the number; beyond the largest finite number to infinity;
-// small numbers to subnormals; NaN stays NaN.
+// 16-bit floats on the host, as bits: bfloat16 (8 bits of exponent, 7 of mantissa) and float16 (IEEE 754 binary16: 5
+// and 10). Kernels convert by the same rules (device/native/kernel.h, emit/wasm/words.ts): to the nearest, ties to
+// even, rounded once from any type of number; numbers beyond the largest finite one become infinite; small numbers
+// become subnormal; NaN stays NaN.
 
 export type HalfDType = 'bfloat16' | 'float16';
 
@@ -9,8 +9,8 @@ const float = new Float32Array(1),
   word = new Uint32Array(float.buffer);
 
 /**
- * The bits of the float32 that has the other half of a number's bits or-ed into its last one ("round to odd"): a later
- * rounding to 22 bits or fewer gives what rounding the number itself would give.
+ * The bits of a float32 that is rounded to odd: if the other half of the number's bits is not 0, the last bit is 1. A
+ * later rounding to 22 bits or fewer then gives the same result as rounding the number itself.
  */
 function oddBits(x: number): number {
   float[0] = x;
@@ -31,7 +31,8 @@ function toFloat16(bits: number): number {
   if (magnitude > 0x7f800000) return sign | 0x7e00 | ((magnitude >>> 13) & 0x1ff);
   if (magnitude >= 0x47800000) return sign | 0x7c00;
   if (magnitude < 0x38800000) {
-    // Below the least normal number: in the sum with 1/2 the unit of the last place is that of the subnormals, 2^-24.
+    // Below the smallest normal number: in x + 1/2 the last bit of the mantissa stands for 2^-24, the unit of the
+    // subnormals.
     word[0] = magnitude;
     float[0] += 0.5;
     return sign | (word[0] - 0x3f000000);

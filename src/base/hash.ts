@@ -12,7 +12,7 @@ export function hash32(text: string, seed = 0x811c9dc5): number {
 
 /** 128 bits as 32 hex digits: four differently seeded and finalised lanes over the text. Used as a content key. */
 export function hashHex(text: string): string {
-  // In variables, not an array: a plan's kernels are some megabytes of text.
+  // Variables rather than an array, for speed: the kernels of a plan have some megabytes of text.
   let a = 0x9e3779b9 | 0,
     b = 0x85ebca6b | 0,
     c = 0xc2b2ae35 | 0,

@@ -1,11 +1,11 @@
-// Kinds of values that options may have. In: a value from outside TypeScript; out: null, or what it must be, for an
-// error. A kind says no more than what makes a value one of its type (a number, a size, a list); where a function has
-// a narrower range with a message of its own, it checks that itself.
+// Kinds of values that options may have: a function that gives null for a value of the kind, or else text for an error
+// that says what the value must be. A kind says only what makes a value one of its type (a number, a size, a list).
+// Where a function takes a narrower range, with a message of its own, it checks that itself.
 
-/** null where the value is one of this kind; else what it must be: 'a number of at least 0'. */
+/** null for a value of this kind; else what it must be: 'a number of at least 0'. */
 export type Kind = (value: unknown) => string | null;
 
-/** Of an option that must be given. */
+/** The kind of an option that must be given. */
 export interface Needed {
   readonly needed: Kind;
 }
@@ -18,18 +18,18 @@ const of =
 const number = (what: string, fits: (x: number) => boolean): Kind =>
   of(what, (value) => typeof value === 'number' && fits(value));
 
-/** Any number, NaN and infinities too: the function says what range it has. */
+/** Any number, also NaN and infinities: the function checks the range. */
 export const aNumber: Kind = number('a number', () => true);
 export const aFinite: Kind = number('a finite number', Number.isFinite);
 export const atLeast0: Kind = number('a finite number of at least 0', (x) => Number.isFinite(x) && x >= 0);
 export const above0: Kind = number('a finite number above 0', (x) => Number.isFinite(x) && x > 0);
-/** Of memory or time; Infinity: there is none. */
+/** A limit of memory or time. Infinity: no limit. */
 export const aLimit: Kind = number('a number above 0', (x) => x > 0);
 export const aWhole = (least: number, most = Number.MAX_SAFE_INTEGER): Kind => {
   const range = most === Number.MAX_SAFE_INTEGER ? `of at least ${least}` : `from ${least} to ${most}`;
   return number(`a whole number ${range}`, (x) => Number.isSafeInteger(x) && x >= least && x <= most);
 };
-/** Of a dimension. */
+/** The size of a dimension. */
 export const aSize: Kind = aWhole(1, 2 ** 31 - 1);
 export const aFlag: Kind = of('true or false', (value) => typeof value === 'boolean');
 export const aText: Kind = of('a text', (value) => typeof value === 'string');
@@ -40,7 +40,7 @@ export const aList: Kind = of(
   'a list',
   (value) => Array.isArray(value) || (ArrayBuffer.isView(value) && 'length' in value),
 );
-/** No list. */
+/** An object that is no list. */
 export const anObject: Kind = of(
   'an object',
   (value) => typeof value === 'object' && value !== null && !Array.isArray(value),
@@ -58,5 +58,5 @@ export const either =
     const all = kinds.map((kind) => kind(value));
     return all.includes(null) ? null : all.join(', or ');
   };
-/** What the function that takes it checks whole. */
+/** Any value: the function that takes it checks it. */
 export const anything: Kind = () => null;

@@ -1,7 +1,7 @@
-// Float64 functions that JavaScript lacks, or has with larger errors: each result is within 1 ulp of the correctly
-// rounded one. What JavaScript has as good (exp, log, sin, cos, pow; fdlibm's) is handed on. Kernels of the wasm device
-// import them, the reference computes with them; device/native/math.h has the same sigmoid and tanh in C and takes the
-// others from the C library.
+// Float64 functions that JavaScript does not have, or has with larger errors: each result is within 1 ulp of the exact
+// one. Functions that JavaScript has with such an error (exp, log, sin, cos, pow) are passed on. Kernels of the wasm
+// device import these functions, and the reference uses them. device/native/math.h has the same sigmoid and tanh in C,
+// and takes the others from the C library.
 
 export interface Math64 {
   exp(x: number): number;
@@ -14,13 +14,13 @@ export interface Math64 {
   erf(x: number): number;
 }
 
-/** Refers to nothing outside itself, since workers are given its text (device/wasm/pool.ts). */
+/** The function must not refer to anything outside itself: its text is sent to workers (device/wasm/pool.ts). */
 export function makeMath64(): Math64 {
-  // e^x = 2^k (1 + high + low), |high| < 0.42, for -745 < x <= 0: of the last call.
+  // Results of the last call: e^x = 2^k (1 + high + low), |high| < 0.42, for -745 < x <= 0.
   let k = 0,
     high = 0,
     low = 0;
-  // ln 2 in two parts, of which the first times any k is exact (fdlibm).
+  // ln 2 in two parts; k times the first part is exact (fdlibm).
   const LN2_HIGH = 6.9314718036912381649e-1,
     LN2_LOW = 1.90821492927058770002e-10;
   // 1 / 15!, 1 / 14!, ... 1 / 2!
@@ -45,7 +45,7 @@ export function makeMath64(): Math64 {
     low = tail - (high - r);
   }
 
-  /** (a + b) / (c + d) of two numbers each, b and d the smaller parts: the quotient of a and c, and what is missing. */
+  /** (a + b) / (c + d), where b and d are the low parts of two numbers: the quotient of a and c, plus a correction. */
   function quotient(a: number, b: number, c: number, d: number): number {
     const q = a / c,
       product = q * c;

@@ -1,18 +1,17 @@
-// Options objects: a key that nothing reads, a value of another kind, or a setting that nothing would follow from, is
-// an error. In: what a caller gave, and the keys that the function reads, with the kinds of their values; out: nothing,
-// or a UserError that names the key.
+// Checks of options objects. An unknown key, a value of a wrong kind, and a setting without effect are errors that name
+// the key.
 import { UserError } from './errors.ts';
 import type { Kind, Needed } from './kinds.ts';
 
 /**
- * All keys of an options type, what kind of value each has, and whether it must be given: the compiler refuses a list
- * that lacks a key, has one too many, or says wrongly that it must be given.
+ * All keys of an options type, with the kind of their values, and whether each must be given. The TypeScript compiler
+ * refuses a list that lacks a key, has an unknown one, or is wrong about which must be given.
  */
 export type KeysOf<T extends object> = { readonly [K in keyof T]-?: object extends Pick<T, K> ? Kind : Needed };
 
 /**
- * Throws UserError if `options` is no object, has a key that is not among `keys` or a value of another kind, or lacks
- * one that must be given. undefined stands for no options, and for an option that is not given. `where`: the name of
+ * Throws UserError if `options` is no object, has a key that is not in `keys` or a value of another kind, or lacks a
+ * key that must be given. undefined stands for no options, and for an option that is not given. `where`: the name of
  * the class or function that was called.
  */
 export function checkOptions<T extends object>(where: string, options: T | undefined, keys: KeysOf<T>): void {
@@ -39,8 +38,8 @@ export function checkOptions<T extends object>(where: string, options: T | undef
 }
 
 /**
- * Throws UserError for the first setting that is given although nothing follows from it. `reasons`: for each setting
- * that may have no effect, why it has none here; anything but a text means that it has one.
+ * Throws UserError for the first setting that is given but has no effect. `reasons`: for each setting, the reason why
+ * it has no effect here; anything but a text means that it has one.
  */
 export function refuseUnused<T extends object>(
   where: string,
@@ -54,7 +53,7 @@ export function refuseUnused<T extends object>(
   }
 }
 
-/** A value from outside, for an error. */
+/** A value as text for an error message. */
 export function shown(value: unknown): string {
   switch (typeof value) {
     case 'string':
@@ -72,8 +71,8 @@ export function shown(value: unknown): string {
 }
 
 /**
- * The name that was most likely meant: the same but for capitals, dashes and underscores, or at most a third of its
- * letters away; null: none.
+ * The name that was most likely meant: equal except for capitals, dashes and underscores, or with at most a third of
+ * its letters wrong. null if there is none.
  */
 export function closest(name: string, names: readonly string[]): string | null {
   const bare = (text: string): string => text.toLowerCase().replaceAll(/[-_\s]/g, ''),
@@ -90,7 +89,7 @@ export function closest(name: string, names: readonly string[]): string | null {
   return best;
 }
 
-/** Letters to insert, remove, replace or swap with their neighbour (optimal string alignment). */
+/** The number of letters to insert, remove, replace or swap with their neighbour (optimal string alignment). */
 function distance(a: string, b: string): number {
   let before: number[] = [],
     last = Array.from({ length: b.length + 1 }, (_, j) => j);

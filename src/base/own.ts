@@ -1,6 +1,6 @@
-// Records whose keys are names that users gave. A name may be that of a property which every object inherits:
+// Reads records whose keys are names that users gave. Such a name may be that of a property that every object inherits:
 // constructor, toString.
 
-/** What a record itself has under a name; undefined: nothing. */
+/** The record's own entry of this name; undefined if it has none. */
 export const own = <T>(record: Readonly<Record<string, T>> | undefined, name: string): T | undefined =>
   record !== undefined && Object.hasOwn(record, name) ? record[name] : undefined;

@@ -1,11 +1,14 @@
-// Counter-based randomness: Threefry-2x32 with 20 rounds (Salmon et al., SC 2011). A number depends only on its key and
-// counter, never on how many were drawn before: key = (seed, hash of a name), counter = (step, logical index).
+// Counter-based random numbers: Threefry-2x32 with 20 rounds (Salmon et al., SC 2011). A number depends only on its key
+// and its counter, never on how many numbers were drawn before. Key: (seed, hash of a name); counter: (step, logical
+// index).
 import type { TypedArray } from './dtype.ts';
 import { UserError } from './errors.ts';
 import { hash32 } from './hash.ts';
 import { cosOfTurn, logOfRest, sinOfTurn } from './trig.ts';
 
-/** The second output word of the last call; in a variable, since a pair for each number would be garbage to collect. */
+/**
+ * The second output word of the last call. A variable, since returning a pair for each number would allocate memory.
+ */
 let second = 0;
 
 /** The first output word for key (k0, k1) and counter (c0, c1), all uint32, as int32. */
@@ -76,7 +79,10 @@ export function threefry(k0: number, k1: number, c0: number, c1: number): [numbe
 /** A uint32 as a float in [0, 1) with 24 bits: the same value in float32 and float64. */
 export const unit24 = (word: number): number => (word >>> 8) / 0x1000000;
 
-/** Seeds are uint32. Throws UserError for any other, which would be cut to one silently; `where`: whose it is. */
+/**
+ * Checks a seed, which must be a uint32: any other number would be cut to one silently. `where` names the caller in the
+ * error.
+ */
 export function checkSeed(where: string, seed: unknown): number {
   if (typeof seed === 'number' && Number.isInteger(seed) && seed >= 0 && seed <= 0xffffffff) return seed;
   const got = typeof seed === 'number' ? seed : typeof seed;
@@ -101,19 +107,19 @@ export class Stream {
     return unit24(this.uint(step, index));
   }
 
-  /** Standard normal: numbers 2 i and 2 i + 1 are made by Box-Muller of the two words of counter i. */
+  /** Standard normal: numbers 2 i and 2 i + 1 are made by Box-Muller from the two words of counter i. */
   normal(step: number, index: number): number {
     const a = first(this.#seed | 0, this.#name | 0, step | 0, index >>> 1),
       angle = second >>> 8;
     return Math.sqrt(-2 * logOfRest(a >>> 8)) * (index % 2 === 0 ? cosOfTurn(angle) : sinOfTurn(angle));
   }
 
-  /** normal(step, from + i) * std in every element i of `out`; `from` is even. */
+  /** Writes normal(step, from + i) * std to every element i of `out`; `from` must be even. */
   normals<T extends TypedArray>(step: number, std: number, out: T, from = 0): T {
     const seed = this.#seed | 0,
       name = this.#name | 0,
       counter = step | 0;
-    // Where their number is odd, the last one's partner falls off the end.
+    // If the length is odd, the partner of the last number is not stored.
     for (let i = 0; i < out.length; i += 2) {
       const a = first(seed, name, counter, (from + i) >>> 1),
         radius = std * Math.sqrt(-2 * logOfRest(a >>> 8)),

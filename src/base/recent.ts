@@ -1,6 +1,6 @@
-// Memories that do not grow with a run: of so many things, the one that was not used longest goes first.
+// Caches of limited size: the entry that was not used for the longest time is dropped first.
 
-/** Puts `value` at the newest end of a map, which keeps the `most` newest; gives the value. */
+/** Puts `value` at the newest end of a map, and drops all but the `most` newest entries; gives the value. */
 export function keepRecent<V>(map: Map<string, V>, key: string, value: V, most: number): V {
   map.delete(key);
   map.set(key, value);

@@ -4,8 +4,8 @@ import { bytesPer, type DType } from './dtype.ts';
 import { ShapeError } from './errors.ts';
 
 /**
- * At most `bound` rows; how many there are is in the int32 scalar that the graph's value `count` holds. `usual` (here
- * and below): how many are expected, where that is not the bound; the compiler weighs costs by it, so that its choices
+ * At most `bound` rows. The number of rows is in the int32 scalar that the graph's value `count` holds. `usual`, here
+ * and below: the expected number of rows, if it is not the bound; the compiler weighs costs by it, so that its choices
  * do not change with the bound.
  */
 export interface Bounded {
@@ -14,7 +14,10 @@ export interface Bounded {
   readonly count: number;
   readonly usual?: number;
 }
-/** All segments' rows one after the other: segment e is rows offsets[e]..offsets[e+1] of the int32 value `offsets`. */
+/**
+ * The rows of all segments one after the other: segment e is rows offsets[e] to offsets[e + 1] - 1, from the int32
+ * value `offsets`.
+ */
 export interface Segmented {
   readonly kind: 'segmented';
   readonly bound: number;
@@ -29,20 +32,20 @@ export interface TensorType {
   readonly shape: readonly Dim[];
 }
 
-/** Fixed size of a dimension, or its bound. */
+/** The size of a fixed dimension, or the bound. */
 export const boundOf = (dim: Dim): number => (typeof dim === 'number' ? dim : dim.bound);
 
 export const sizes = (shape: readonly Dim[]): number[] => shape.map(boundOf);
 
 export const elements = (shape: readonly Dim[]): number => shape.reduce<number>((n, d) => n * boundOf(d), 1);
 
-/** Elements in the rows that are expected. */
+/** The number of elements, with counted dimensions at their usual size. */
 export const usualElements = (shape: readonly Dim[]): number =>
   shape.reduce<number>((n, d) => n * (typeof d === 'number' ? d : (d.usual ?? d.bound)), 1);
 
 export const byteSize = (type: TensorType): number => elements(type.shape) * bytesPer(type.dtype);
 
-/** Only the outermost dimension may vary. */
+/** Only the outermost dimension may vary at run time. */
 export const isDynamic = (shape: readonly Dim[]): boolean => shape.some((d) => typeof d !== 'number');
 
 export function sameDim(a: Dim, b: Dim): boolean {
@@ -54,7 +57,7 @@ export function sameDim(a: Dim, b: Dim): boolean {
 export const sameShape = (a: readonly Dim[], b: readonly Dim[]): boolean =>
   a.length === b.length && a.every((d, i) => sameDim(d, b[i]));
 
-/** NumPy's rule: aligned at the last dimension, a 1 stretches. */
+/** NumPy's rule: shapes are aligned at the last dimension, and a dimension of size 1 is repeated. */
 export function broadcastShapes(op: string, a: readonly Dim[], b: readonly Dim[]): readonly Dim[] {
   if (a.length === 0 || sameShape(a, b)) return b;
   const rank = Math.max(a.length, b.length);
@@ -81,15 +84,18 @@ export const showShape = (shape: readonly Dim[]): string => `[${shape.map(showDi
 
 export const showType = (t: TensorType): string => `${t.dtype}${showShape(t.shape)}`;
 
-/** Elements of a tensor, at most: kernels count rows, indices and elements in 32 bits. */
+/** The largest number of elements of a tensor: kernels count rows, indices and elements in 32 bits. */
 const MOST_ELEMENTS = 2 ** 31 - 1;
 
-/** Throws ShapeError where a size is none, or there are more elements than a tensor may have; gives the type. */
+/** Gives the type; throws ShapeError for a size that is no whole number, or a tensor with too many elements. */
 export function checkSize(name: string, type: TensorType): TensorType {
   const bad = type.shape.some((d) => !(Number.isSafeInteger(boundOf(d)) && boundOf(d) >= 0)),
     count = elements(type.shape);
   if (bad)
-    throw new ShapeError(`${name}: ${showShape(type.shape)} is no shape`, 'sizes are whole numbers of at least 0');
+    throw new ShapeError(
+      `${name}: ${showShape(type.shape)} is no valid shape`,
+      'sizes are whole numbers of at least 0',
+    );
   if (count <= MOST_ELEMENTS) return type;
   throw new ShapeError(
     `${name}: a tensor ${showType(type)} has ${count} elements, more than ${MOST_ELEMENTS}`,
@@ -97,7 +103,7 @@ export function checkSize(name: string, type: TensorType): TensorType {
   );
 }
 
-/** Row-major strides, in elements, of the bounds. */
+/** Row-major strides in elements, with counted dimensions at their bound. */
 export function stridesOf(shape: readonly Dim[]): number[] {
   const strides = new Array<number>(shape.length);
   let step = 1;

@@ -1,4 +1,4 @@
-// A tensor's value on the host: what datasets give, what sessions read and return, what checkpoints hold.
+// The value of a tensor on the host: what datasets give, sessions read and return, and checkpoints hold.
 import { DTYPES, hostArray, isFloat, type DType, type TypedArray } from './dtype.ts';
 import { ShapeError, UserError } from './errors.ts';
 import { isHalf, toHalf } from './half.ts';
@@ -9,9 +9,7 @@ export interface HostTensor {
   readonly data: TypedArray; // row-major, length = product of shape
 }
 
-/**
- * One step's samples: what the model gets, what the loss compares with. Both have the batch as their first dimension.
- */
+/** The samples of one step: inputs of the model, and targets of the loss. The first dimension of both is the batch. */
 export interface Batch {
   readonly x: HostTensor; // text: int32 [batch, context]; digits: float32 [batch, 784]
   readonly y: HostTensor; // text: int32 [batch, context]; digits: int32 [batch]
@@ -19,7 +17,10 @@ export interface Batch {
   readonly ids?: Int32Array;
 }
 
-/** What a tensor's values may be given as. bigint for integers; bool as true and false, or as 0 and 1. */
+/**
+ * The forms in which the values of a tensor can be given. bigint only for integers; bool as true and false, or as 0 and
+ * 1.
+ */
 export type HostValues =
   | TypedArray
   | Int8Array
@@ -73,7 +74,7 @@ export function hostTensor(dtype: DType, shape: readonly number[], values: HostV
   return { dtype, shape, data };
 }
 
-/** How many elements a shape has; throws UserError where it is none. */
+/** The number of elements of a shape; throws UserError if it is no valid shape. */
 function sizeOf(dtype: DType, shape: readonly number[]): number {
   const dims: unknown = shape;
   const bad = !Array.isArray(dims) || !dims.every((d) => Number.isSafeInteger(d) && d >= 0),
@@ -87,7 +88,7 @@ function sizeOf(dtype: DType, shape: readonly number[]): number {
   return length;
 }
 
-/** Throws for the first value that is not one of the dtype, or would be another in it. */
+/** Throws for the first value that the dtype does not have. */
 function checkValues(dtype: DType, values: HostValues): void {
   const most = LARGEST[dtype],
     least = isFloat(dtype) ? -most : dtype === 'int32' ? -most - 1 : 0,
@@ -126,7 +127,7 @@ function checkValues(dtype: DType, values: HostValues): void {
 
 const an = (dtype: DType): string => `${dtype === 'int32' ? 'an' : 'a'} ${dtype}`;
 
-/** The largest number of each dtype; of the floats, the largest that is not rounded to infinity. */
+/** The largest number of each dtype; for floats, the largest that is not rounded to infinity. */
 const LARGEST: Readonly<Record<DType, number>> = {
   float64: Number.MAX_VALUE,
   float32: below(2 ** 128 - 2 ** 103),
@@ -150,8 +151,8 @@ const nameOf = (v: unknown): string =>
       : typeof v;
 
 /**
- * Checks what came from outside TypeScript: that x and y are there, with dtype, shape and data that agree, and samples
- * in them; ids for each.
+ * Checks a batch that may come from untyped code: x and y are there, their dtype, shape and data agree, they are not
+ * empty, and there is one id for each sample.
  */
 export function checkBatch(batch: Batch): void {
   for (const name of ['x', 'y'] as const) {

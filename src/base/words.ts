@@ -1,14 +1,14 @@
-// Texts for people: lists that are shown in part, words as a shell takes them. In: names; out: one line.
+// Text for people: lists of which only the first names are shown, and words as a shell takes them.
 
-/** "a, b, c and 5 more": the first `most` of a list, and how many are left out. */
+/** "a, b, c and 5 more": the first `most` names of a list, and the number of the others. */
 export function listed(names: readonly string[], most: number): string {
   const more = names.length - most;
   return `${names.slice(0, most).join(', ')}${more > 0 ? ` and ${more} more` : ''}`;
 }
 
 /**
- * A path as every POSIX shell and our flags take it: in quotation marks where it needs them, never like a flag. A line
- * break stays one.
+ * A path as POSIX shells and the flags of this program take it: quoted where needed, and never like a flag. A line
+ * break stays a line break.
  */
 export function shellWord(path: string): string {
   const own = path.startsWith('-') ? `./${path}` : path;

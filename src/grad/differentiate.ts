@@ -1,5 +1,5 @@
-// Reverse-mode differentiation of a Graph: appends, for one scalar output, the nodes that compute its gradient to given
-// values. A value that is used twice gets the sum of its uses' gradients, in the order of the reversed graph.
+// Reverse-mode differentiation of a Graph: appends the nodes that compute the gradients of one scalar output. The
+// gradient of a value that is used several times is the sum over its uses, in the order of the reversed graph.
 import { isFloat } from '../base/dtype.ts';
 import { UserError, VerifyError } from '../base/errors.ts';
 import { boundOf } from '../base/shape.ts';
@@ -8,7 +8,7 @@ import type { Recompute, Graph, Node, ValueId } from '../graph/graph.ts';
 import type { Op } from '../graph/op.ts';
 import type { Tensor } from '../graph/tensor.ts';
 
-/** Graph with outputs `grad/NAME` added for the states `names`: the gradients of the output `loss` to them. */
+/** The graph with outputs `grad/NAME`: the gradients of the output `loss` for the states `names`. */
 export function differentiate(graph: Graph, ops: OpTable, loss: string, names: readonly string[]): Graph {
   const builder = GraphBuilder.resume(graph, ops);
   const target = graph.outputs.find((o) => o.name === loss);
@@ -19,7 +19,7 @@ export function differentiate(graph: Graph, ops: OpTable, loss: string, names: r
     return builder.tensor(input.value);
   });
   gradients(builder, builder.tensor(target.value), states).forEach((g, i) => {
-    // A parameter that the loss does not depend on has gradient 0: it still decays.
+    // If the loss does not depend on a parameter, its gradient is 0; weight decay still applies.
     const shape = states[i].shape.map(boundOf);
     builder.output(
       `grad/${names[i]}`,
@@ -29,14 +29,15 @@ export function differentiate(graph: Graph, ops: OpTable, loss: string, names: r
   return builder.build();
 }
 
-/** A part of a gradient, and what gave it: an op, and when its node was made. */
+/** One term of a gradient, and what gave it: an op, and the time of differentiation at which its node was made. */
 interface Part {
   readonly value: Tensor;
   readonly by: string;
 }
 
 /**
- * Gradients of `loss` (a float scalar of `builder`'s graph) to `wrt`; null where the loss does not depend on a value.
+ * The gradients of `loss` (a float scalar of `builder`'s graph) for `wrt`; null where the loss does not depend on a
+ * value.
  */
 export function gradients(builder: GraphBuilder, loss: Tensor, wrt: readonly Tensor[]): (Tensor | null)[] {
   if (loss.shape.length !== 0 || !isFloat(loss.dtype)) {
@@ -58,7 +59,7 @@ export function gradients(builder: GraphBuilder, loss: Tensor, wrt: readonly Ten
     grads.set(v, [{ value: sum, by: '' }]);
     return sum;
   };
-  /** The part of a gradient that `by` gave, which is no part of it from here on. */
+  /** Takes the term that `by` gave out of a gradient. */
   const take = (v: ValueId, by: string): Tensor | null => {
     const parts = grads.get(v) ?? [],
       found = parts.find((p) => p.by === by),
@@ -72,8 +73,8 @@ export function gradients(builder: GraphBuilder, loss: Tensor, wrt: readonly Ten
     const op = builder.ops.get(node.op);
     if (!op?.grad) throw noRule(node, op);
     builder.scope = node.scope && `${node.scope}:grad`;
-    const { at, late } = recomputed(node);
-    builder.notBefore = late;
+    const { at, notBefore } = recomputed(node);
+    builder.notBefore = notBefore;
     const inputs = node.inputs.map((v) => builder.tensor(at(v)));
     const by = `${node.op}/${node.recompute?.time ?? ''}`;
     const got = op.grad({
@@ -101,16 +102,18 @@ export function gradients(builder: GraphBuilder, loss: Tensor, wrt: readonly Ten
   return wrt.map((t) => total(t.id));
 }
 
-/** Where the values that a node reads and makes are to be found for its gradient, and Node.late of what that takes. */
+/**
+ * Where the gradient of a node finds the values that the node reads and makes, and Node.notBefore of the gradient's
+ * nodes.
+ */
 interface Found {
   at(v: ValueId): ValueId;
-  readonly late?: number;
+  readonly notBefore?: number;
 }
 
 /**
- * Values of a part of the graph that is not kept are computed again, together, when the first is asked for. Of a part
- * within another the copies are made from copies: those that the outer part makes of it serve the rest of the outer
- * part alone.
+ * Recomputes a part of the graph whose values are not kept: all of it, when the first value is needed. A part inside
+ * another part is recomputed from the copies that the outer part has made; these copies serve the outer part alone.
  */
 function recompute(builder: GraphBuilder, forward: readonly Node[]): (node: Node) => Found {
   const made = new Map<number, Found>(),
@@ -120,7 +123,7 @@ function recompute(builder: GraphBuilder, forward: readonly Node[]): (node: Node
     again !== undefined && (again.part === part || isIn(part, again.within));
   const copy = (part: number, outer: Found): Found =>
     builder.recomputed(() => {
-      const late = (builder.notBefore = builder.nodes.length),
+      const notBefore = (builder.notBefore = builder.nodes.length),
         copies = new Map<ValueId, ValueId>(),
         at = (v: ValueId): ValueId => copies.get(v) ?? outer.at(v);
       for (const n of forward.filter((f) => isIn(part, f.recompute))) {
@@ -131,7 +134,7 @@ function recompute(builder: GraphBuilder, forward: readonly Node[]): (node: Node
         );
         n.outputs.forEach((v, i) => copies.set(v, outputs[i].id));
       }
-      return { at, late };
+      return { at, notBefore };
     }, time);
   const find = (again: Recompute | undefined): Found => {
     if (!again) return kept;
@@ -143,8 +146,8 @@ function recompute(builder: GraphBuilder, forward: readonly Node[]): (node: Node
 }
 
 /**
- * Values that depend on any of `sources` through float values: nothing flows through whole numbers and bools, nor to an
- * input of which an op takes the type alone.
+ * Values that depend on `sources` through float values. Integers, bools, and inputs of which an op reads only the type,
+ * carry no gradient.
  */
 function dependents({ nodes, ops, types }: GraphBuilder, sources: readonly ValueId[]): Set<ValueId> {
   const found = new Set(sources);
@@ -157,8 +160,8 @@ function dependents({ nodes, ops, types }: GraphBuilder, sources: readonly Value
 }
 
 /**
- * A float result that depends on what is differentiated, of an op without a rule: to take it as a constant would be
- * wrong, silently.
+ * The error for an op without a gradient rule on the way to the loss: to treat its result as a constant would silently
+ * give a wrong gradient.
  */
 function noRule({ op: name, scope }: Node, op: Op | undefined): UserError {
   return new UserError(

@@ -1,5 +1,5 @@
-// An op is one record: its shape rule, its gradient, its lowering to the kernel language, and a plain slow reference. To
-// add an op, write one file in ops/ and one row in a table (ops/elementwise/index.ts; ops/index.ts for the others).
+// An op is one record: its shape rule, its gradient, its lowering to the kernel language, and a plain slow reference.
+// To add an op, write one file in ops/ and one row in a table (ops/elementwise/index.ts; ops/index.ts for the others).
 // Devices and conformance tests use the record.
 import type { Dim, TensorType } from '../base/shape.ts';
 import type { Expr, Exprs } from '../kernel/expr.ts';

@@ -1,5 +1,4 @@
-// A Map that cannot be changed, at run time either. In: entries; out: the Map, on which set, delete and clear throw
-// TypeError.
+// A Map that cannot be changed, not even by untyped code: set, delete and clear throw TypeError.
 
 class FixedMap<K, V> extends Map<K, V> {
   #fixed = false;

@@ -1,7 +1,7 @@
-// Knobs: the settings of modules that may change while a model runs. A module that has some says so by a static
-// `knobs`: for each property, whether a change of it leaves every bit of the results alone. In: a model; out: its knobs
-// by path, as one session has them: what the user wrote on the modules, and over that what rules of this session have
-// set, which is on no module.
+// Knobs: the settings of modules that may change while a model runs. The class of a module lists them in a static
+// `knobs`, with a rule that says whether a change leaves every bit of the results the same. This file gives the knobs
+// of a model by path, as one session sees them: the values that the user wrote on the modules, and over them the values
+// that this session's rules have set, which are not written on the modules.
 import { UserError } from '../base/errors.ts';
 import type { TypedArray } from '../base/dtype.ts';
 import type { Attrs, Graph, Node, ValueId } from '../graph/graph.ts';
@@ -20,16 +20,16 @@ export interface Change {
   readonly to: KnobValue;
 }
 
-/** N: neutral, the same bits. R: results change. */
+/** N: neutral, the results stay the same, bit by bit. R: results change. */
 export type ChangeClass = 'N' | 'R';
 
 /**
- * What a change of settings of the module at `path` comes to in an optimised graph; null where the model must be traced
- * again. A class that knows has it as a static `resize`.
+ * The changes in an optimised graph that follow from a change of settings of the module at `path`; null if the model
+ * must be traced again. A class that supports this has it as a static `resize`.
  */
 export type Resize = (graph: Graph, path: string, from: Settings, to: Settings) => Edits | null;
 
-/** Part of a parameter along `axis`, or all of it (null). */
+/** A part of a parameter along `axis`, or the whole of it (null). */
 export interface Place<P> {
   readonly parameter: P;
   readonly axis: number;
@@ -37,8 +37,8 @@ export interface Place<P> {
 }
 
 /**
- * A place gets the values of another, of the same shape, or what lies between two: from + share * (mixed - from).
- * Optimiser's moments likewise.
+ * A place gets the values of another place of the same shape, or values between two: from + share * (mixed - from). The
+ * moments of the optimizer move in the same way.
  */
 export interface Move<P = string> {
   readonly to: Place<P>;
@@ -47,50 +47,55 @@ export interface Move<P = string> {
 }
 
 /**
- * Which values of its parameters a change of a module's settings takes along, in order; throws UserError where that
- * cannot be. A class that has such settings has it as a static `transfer`.
+ * The parameter values that move with a change of a module's settings, in order; throws UserError where the change is
+ * impossible. A class with such settings has it as a static `transfer`.
  */
 export type Transfer = (module: object, from: Settings, to: Settings) => readonly Move<Parameter>[];
 
-/** A parameter, or the parts of it along `axis` that are true, which training leaves as they are. */
+/** A parameter that training does not change, or the parts along `axis` that are true. */
 export interface Kept {
   readonly parameter: Parameter;
   readonly axis: number;
   readonly parts: true | readonly boolean[];
 }
 
-/** What a module's settings keep from being trained. A class that has such settings has it as a static `keeps`. */
+/**
+ * The parameters that a module's settings exclude from training. A class with such settings has it as a static `keeps`.
+ */
 export type Keeps = (module: object) => readonly Kept[];
 
-/** The path of a session's own knobs, which no module has. */
+/** The path of the session's own knobs; no module has this path. */
 export const SESSION = '@session';
 
-/** What a rule has set. */
+/** A value that a rule has set. */
 interface Own {
   readonly value: KnobValue;
-  /** The user's value at that time, and how often it was written. A write after that counts, and this no longer. */
+  /**
+   * The user's value when the rule set its own, and how often the user had written the knob. If the user writes later,
+   * the rule's value no longer counts.
+   */
   readonly user: string;
   readonly writes: number;
-  /** Set by a change of no result: the value that does not depend on clocks and compilers. */
+  /** If the rule's change left the results the same: the value of before, which does not depend on measured times. */
   readonly deterministic?: KnobValue;
 }
 
-/** Takes back what `apply` set; what the user wrote since stays. */
+/** Takes back what `apply` set; what the user has written since stays. */
 export type TakeBack = () => void;
 
 export class Knobs {
   readonly #modules: ReadonlyMap<string, Knobbed>;
-  /** Each with its path and the names of its knobs. */
+  /** Each module with its path and the names of its knobs. */
   readonly #lists: readonly (readonly [path: string, Knobbed, readonly string[]])[];
   readonly #named: Named;
-  /** Modules that keep parts of their parameters as they are. */
+  /** Modules that exclude parts of their parameters from training. */
   readonly #keepers: readonly { readonly module: Knobbed; readonly keeps: Keeps }[];
-  /** Values of all knobs when `key` was asked for last, lists as text. */
+  /** The values of all knobs at the last call of `key`, lists as text. */
   readonly #last: { readonly values: KnobValue[]; text: string } = { values: [], text: '' };
-  /** By path and knob. */
+  /** Values that rules have set, by path and knob. */
   readonly #own = new Map<string, Map<string, Own>>();
 
-  /** more: objects with knobs beside the model's modules, by paths of their own. */
+  /** more: objects with knobs that are no modules of the model, each with a path of its own. */
   constructor(named: Named, more: ReadonlyMap<object, string> = new Map()) {
     this.#named = named;
     this.#modules = new Map(
@@ -116,7 +121,7 @@ export class Knobs {
     );
   }
 
-  /** What the user wrote on a module. */
+  /** The values that the user wrote on a module. */
   initial(path: string): Settings {
     const module = this.#modules.get(path);
     return module
@@ -124,18 +129,18 @@ export class Knobs {
       : {};
   }
 
-  /** Whether a module has a knob of this name. */
+  /** Whether any module has a knob of this name. */
   has(knob: string): boolean {
     return this.#lists.some(([, , knobs]) => knobs.includes(knob));
   }
 
-  /** Settings of all modules: what a checkpoint keeps. */
+  /** The settings of all modules: what a checkpoint stores. */
   all(): Record<string, Settings> {
     return Object.fromEntries(this.paths.map((path) => [path, this.settings(path)]));
   }
 
   /**
-   * Text that differs where any knob does. It is asked for before each step, and written only where a knob has changed.
+   * A text that differs if any knob differs. It is asked for before each step, and rebuilt only if a knob has changed.
    */
   key(): string {
     const { values } = this.#last;
@@ -167,7 +172,7 @@ export class Knobs {
     return this.#ownOf(path, module, knob)?.value ?? userValue(module, knob);
   }
 
-  /** What a rule has set, if the user wrote nothing since. */
+  /** The value that a rule has set, unless the user has written the knob since. */
   #ownOf(path: string, module: Knobbed, knob: string): Own | undefined {
     const all = this.#own.get(path),
       own = all?.get(knob);
@@ -206,8 +211,8 @@ export class Knobs {
   }
 
   /**
-   * Runs `work` while the modules have this session's settings, and takes them off again, however it ends. It must be
-   * synchronous: between steps a module has what its user wrote.
+   * Runs `work` while the modules have this session's settings; restores the user's values afterwards, even if `work`
+   * throws. `work` must be synchronous: between steps, modules hold the user's values.
    */
   onModules<T>(work: () => T): T {
     const settings = [...this.#own].flatMap(([path, knobs]) =>
@@ -216,7 +221,7 @@ export class Knobs {
         return { module, knob, value: this.#value(path, module, knob) };
       }),
     );
-    // While settings of another session lie there, these may be the user's own.
+    // While the settings of another session are on the modules, the values found there may not be the user's.
     return settings.length === 0 && !someAreSet()
       ? work()
       : whileSet(someAreSet() ? this.#everything() : settings, work);
@@ -229,8 +234,8 @@ export class Knobs {
   }
 
   /**
-   * Sets the new values as the modules take them (`frozen = true` stands for a list), all or none: a setter may refuse
-   * one.
+   * Sets new values, as the setters of the modules convert them (`frozen = true` becomes a list). If a setter refuses
+   * one, none is set.
    */
   apply(changes: readonly Change[]): TakeBack {
     if (changes.length === 0) return () => undefined;
@@ -250,17 +255,20 @@ export class Knobs {
       back();
       throw error;
     }
-    return back; // what was set before counts no more where the user has written since
+    return back; // only values that the user has not overwritten since
   }
 
-  /** Changes as the modules take them, without those that change nothing; a setter may refuse one. */
+  /**
+   * Changes as the setters of the modules convert them, without those that change nothing. Throws what a setter
+   * refuses.
+   */
   settled(changes: readonly Change[]): Change[] {
     return this.with(changes, () => changes.map((c) => ({ ...c, to: this.settings(c.path)[c.knob] }))).filter(
       (c) => textOf(c.from) !== textOf(c.to),
     );
   }
 
-  /** Runs `work` with changes applied; then everything is as it was. */
+  /** Runs `work` with changes applied, then takes them back. */
   with<T>(changes: readonly Change[], work: () => T): T {
     const back = this.apply(changes);
     try {
@@ -270,9 +278,7 @@ export class Knobs {
     }
   }
 
-  /**
-   * Writes this session's settings on the modules: from then on they are the user's own, of every session of the model.
-   */
+  /** Writes this session's settings to the modules: they become the user's values, for every session of the model. */
   keep(): void {
     const all = this.#everything(),
       different = all.filter(({ module, knob, value }) => textOf(userValue(module, knob)) !== textOf(value));
@@ -292,7 +298,7 @@ export class Knobs {
   }
 
   /**
-   * Changes of no result came into force, and stay, by what clocks and compilers said: values that were decided are
+   * Records neutral changes that were made because of measured times: the deterministic values of these knobs are
    * remembered.
    */
   becameNeutral(changes: readonly Change[]): void {
@@ -302,7 +308,7 @@ export class Knobs {
     }
   }
 
-  /** Changes of results came into force: their values are the decided ones. */
+  /** Records changes of results: their values are the deterministic ones. */
   becameDeterministic(changes: readonly Change[]): void {
     for (const { path, knob } of changes) {
       const own = this.#ownOf(path, this.#module(path), knob);
@@ -311,8 +317,8 @@ export class Knobs {
   }
 
   /**
-   * What leads from the settings of now to those that do not depend on clocks or compilers: knobs that changes of no
-   * result have set go back to what they were before. One that its user has set since is as decided as any other.
+   * The changes back to the settings that do not depend on measured times: knobs that neutral changes have set get
+   * their earlier values. A knob that the user has written since keeps its value.
    */
   toDeterministic(): Change[] {
     return [...this.#own].flatMap(([path, knobs]) =>
@@ -323,7 +329,10 @@ export class Knobs {
     );
   }
 
-  /** The decided values of knobs that have others now, by path: what a checkpoint keeps beside `all`. */
+  /**
+   * The deterministic values of the knobs whose present values are others, by path: a checkpoint stores them beside
+   * `all`.
+   */
   deterministic(): Record<string, Settings> {
     const changes = this.toDeterministic();
     return Object.fromEntries(
@@ -334,7 +343,10 @@ export class Knobs {
     );
   }
 
-  /** All or none. What is not among the `decided` is so with the values of `all`. */
+  /**
+   * Restores all settings, or none if one is refused. A knob that is not in `decided` has the value in `all` as its
+   * deterministic value.
+   */
   restore(all: Readonly<Record<string, Settings>>, decided: Readonly<Record<string, Settings>> = {}): void {
     const flat = (of: Readonly<Record<string, Settings>>): Change[] =>
       Object.entries(of).flatMap(([path, settings]) =>
@@ -363,12 +375,13 @@ export class Knobs {
     }
   }
 
-  /** Values of parameters that go with the changes, by the parameters' names, in order. */
+  /** The parameter values that move with the changes, by the names of parameters, in order. */
   moves(changes: readonly Change[]): Move[] {
     const names = new Map([...this.#named.parameters].map(([name, p]) => [p, name]));
     const by = ({ parameter, ...place }: Place<Parameter>): Place<string> => {
       const name = names.get(parameter);
-      if (name === undefined) throw new UserError('a parameter is to move that belongs to no property of the model');
+      if (name === undefined)
+        throw new UserError('a rule moves a parameter that is not stored in a property of the model');
       return { ...place, parameter: name };
     };
     return this.onModules(() =>
@@ -390,15 +403,15 @@ export class Knobs {
     );
   }
 
-  /** What the settings of modules keep from being trained. */
+  /** The parameters that the settings of modules exclude from training. */
   kept(): Kept[] {
     if (this.#keepers.length === 0) return [];
     return this.onModules(() => this.#keepers.flatMap(({ module, keeps }) => keeps(module)));
   }
 
   /**
-   * What leads from a graph that was made under other settings to that under those of now, if no module needs tracing
-   * for it.
+   * The changes that turn a graph made with the settings `from` into that of the present settings; null if a module
+   * must be traced again.
    */
   edits(graph: Graph, from: Readonly<Record<string, Settings>>): Edits | null {
     const attrs = new Map<Node, Attrs>(),
@@ -414,7 +427,7 @@ export class Knobs {
     return { attrs, data };
   }
 
-  /** N if every module computes the same bits after the changes. */
+  /** N if every module computes the same bits after the changes, else R. */
   classify(changes: readonly Change[]): ChangeClass {
     const neutral = this.onModules(() =>
       [...new Set(changes.map((c) => c.path))].every((path) => {

@@ -1,12 +1,12 @@
-// Modules: plain objects whose properties are parameters, modules, or lists of modules. Names follow from property
-// names.
+// Modules: plain objects whose properties are parameters, modules, or lists of modules. Names follow from the names of
+// properties.
 import { UserError } from '../base/errors.ts';
 import { Tensor } from '../graph/tensor.ts';
 import { fixedMap } from './fixed-map.ts';
 import { knobRules } from './knob.ts';
 import { assignDtype, Parameter } from './parameter.ts';
 
-/** Anything that makes a tensor from tensors; `forward` builds the graph. */
+/** An object that makes tensors from tensors; `forward` builds the graph. */
 export interface Module<In = never, Out = unknown> {
   forward(x: In): Out;
 }
@@ -16,18 +16,18 @@ export interface Named {
   readonly paths: ReadonlyMap<object, string>;
 }
 
-/** Objects whose properties belong to a model. */
+/** Whether a value is an object whose properties belong to a model. */
 export const isPart = (value: unknown): value is object =>
   typeof value === 'object' && value !== null && !ArrayBuffer.isView(value) && !(value instanceof Tensor);
 
-/** A module, or another object with settings, has a path by which it is named everywhere. */
+/** Whether an object has a path: modules, and other objects with settings. */
 export const isModule = (value: object): boolean =>
   typeof (value as { readonly forward?: unknown }).forward === 'function' || knobRules(value) !== null;
 
-/** Names that stand for something else: the knobs of a session, and the metadata of a file of tensors. */
+/** Names with another meaning: the knobs of a session, and the metadata of a file of tensors. */
 const TAKEN = ['@session', '__metadata__'];
 
-/** Why a property with a parameter or a module in it cannot be named so; null: it can. */
+/** Why a property that holds a parameter or a module cannot have this name; null if it can. */
 function refusal(key: string, path: string): string | null {
   if (key === '') return 'an empty name';
   if (key.includes('.')) return 'a dot, which stands between names';
@@ -38,9 +38,9 @@ function refusal(key: string, path: string): string | null {
 }
 
 /**
- * Dotted names of all parameters (a shared one once, under its first name) and paths of all modules below `root`.
- * Throws UserError for a property with a parameter or a module in it whose name is empty, `__proto__`, or has a dot, a
- * slash or a control character in it.
+ * Dotted names of all parameters (a shared parameter once, under its first name), and paths of all modules below
+ * `root`. Throws UserError for a property that holds a parameter or a module and whose name is empty, is `__proto__`,
+ * or contains a dot, a slash or a control character.
  */
 export function nameParameters(root: object): Named {
   const parameters = new Map<string, Parameter>(),
@@ -73,9 +73,9 @@ export function nameParameters(root: object): Named {
 }
 
 /**
- * Makes all float parameters of a model (or a layer) `dtype`, those that are not trained too; gives the model. Before
- * `compile(model, ...)`, of which the first step would fix the dtype: UserError after it. A float64 model takes float64
- * inputs (integers stay integers) and gives float64; its optimiser's moments, losses and norms are float64.
+ * Makes all float parameters of a model (or a layer) `dtype`, also those that are not trained; gives the model. Call it
+ * before `compile(model, ...)`: after the first step it throws UserError. A float64 model takes float64 inputs
+ * (integers stay integers) and gives float64; moments of the optimizer, losses and norms are float64 too.
  */
 export function setDtype<M extends object>(model: M, dtype: 'float32' | 'float64'): M {
   const given: string = dtype;

@@ -17,16 +17,18 @@ export type Init =
   | { readonly kind: 'uniform'; readonly bound: number }
   | { readonly kind: 'constant'; readonly value: number };
 
-/** What a parameter is. Weights, embeddings, routers and heads (the map to a model's outputs) decay; biases and gains
- * do not. `running`: statistics that a module keeps itself, which no optimiser updates. */
+/**
+ * What a parameter is for. Weights, embeddings, routers and heads (the map to a model's outputs) have weight decay;
+ * biases and gains do not. `running`: statistics that a module updates itself; no optimizer updates them.
+ */
 export const ROLES = ['weight', 'bias', 'gain', 'embedding', 'router', 'head', 'running'] as const;
 export type Role = (typeof ROLES)[number];
 
 export interface ParameterOptions {
   readonly dtype?: DType;
-  /** Default true; false: it only changes when a checkpoint is loaded, or by `Trace.updateParameter`. */
+  /** Default true. false: only loading a checkpoint, or `Trace.updateParameter`, changes it. */
   readonly trained?: boolean;
-  /** Default 'weight', which decays; 'running' where it is not trained. */
+  /** Default 'weight', which has weight decay; 'running' for a parameter that is not trained. */
   readonly role?: Role;
 }
 
@@ -37,7 +39,7 @@ const INIT_HINT =
   "new Parameter(shape, { kind: 'normal', std: 0.02 }), { kind: 'uniform', bound: 0.1 } or { kind: " +
   "'constant', value: 0 }";
 
-/** Throws UserError for what TypeScript would have refused, and for a size that is no finite number. */
+/** Throws UserError for values that TypeScript would have refused, and for a number that is not finite. */
 function checkInit(init: unknown): void {
   const { kind, ...rest } = (typeof init === 'object' && init !== null ? init : {}) as {
     readonly kind?: unknown;
@@ -67,22 +69,22 @@ function checkInit(init: unknown): void {
 const boolOrList = (v: unknown): v is boolean | readonly boolean[] =>
   typeof v === 'boolean' || (Array.isArray(v) && v.every((f) => typeof f === 'boolean'));
 
-/** Gives a parameter another dtype; of this module alone. */
+/** Changes the dtype of a parameter; only for this file. */
 let assign: (p: Parameter, dtype: DType) => void;
-/** Whose dtype a trace has seen. */
+/** Parameters whose dtype a trace has read. */
 const traced = new WeakSet<Parameter>();
 export const markTraced = (p: Parameter): void => {
   traced.add(p);
 };
 
 let freezes = 0;
-/** How often `frozen` or `frozenAxis` of any parameter was set: the same number, the same values. */
+/** How often `frozen` or `frozenAxis` of any parameter was set: while this number is the same, so are the values. */
 export const freezesSoFar = (): number => freezes;
 
 /**
- * A named tensor that training changes. `shape`, `init`, `dtype` (but for `nn.setDtype`), `role` and `trained` are
- * fixed; `frozen` and `frozenAxis` may be set at any time and count from the next step of every session of the model
- * on.
+ * A named tensor that training changes. `shape`, `init`, `dtype` (except by `nn.setDtype`), `role` and `trained` are
+ * fixed. `frozen` and `frozenAxis` may be set at any time, and take effect at the next step of every session of the
+ * model.
  */
 export class Parameter {
   static {
@@ -93,16 +95,16 @@ export class Parameter {
   readonly shape: readonly number[];
   readonly init: Init;
   #dtype: DType;
-  /** What it is, whatever its shape and its name: an optimiser's decay and groups go by it. */
+  /** What the parameter is for; the optimizer's weight decay and groups depend on it. */
   readonly role: Role;
-  /** Trained; otherwise it only changes when a checkpoint is loaded. */
+  /** Whether the optimizer changes it; if not, only loading a checkpoint does. */
   readonly trained: boolean;
   #frozen: boolean | readonly boolean[] = false;
   #frozenAxis = 0;
 
   /**
    * `init`: its initial values, such as `{ kind: 'normal', std: 0.02 }`. Throws UserError for dimensions below 1, and
-   * for an init or options that there are not.
+   * for an unknown init or option.
    */
   constructor(shape: readonly number[], init: Init, options: ParameterOptions = {}) {
     checkOptions('Parameter', options, KEYS);
@@ -112,7 +114,7 @@ export class Parameter {
     if (!shape.every((d) => Number.isInteger(d) && d > 0))
       throw new UserError(
         `a parameter's dimensions must be ` + `whole numbers of at least 1, got [${shape.map(String).join(', ')}]`,
-        'look at the sizes that its layer was given',
+        'check the sizes that its layer was given',
       );
     checkSize('Parameter', { dtype: 'float32', shape: shape as readonly number[] });
     this.shape = Object.freeze([...(shape as readonly number[])]);
@@ -120,13 +122,14 @@ export class Parameter {
     this.trained = options.trained ?? true;
     this.#dtype = checkDtype(options.dtype ?? 'float32', this.trained);
     this.role = checkRole(options.role ?? (this.trained ? 'weight' : 'running'), this.trained);
-    // Programs are made by these: a write throws TypeError.
+    // Programs depend on these properties: writing to one throws TypeError.
     for (const key of Object.keys(this)) Object.defineProperty(this, key, { writable: false });
   }
 
   /**
-   * Whether training leaves it as it is: all of it, or the parts along `frozenAxis` that are true (experts of a bank).
-   * A list is copied, and cannot be written into. Moments of the optimiser keep their values, too.
+   * Whether training leaves it unchanged: all of it, or the parts along `frozenAxis` whose entry is true (experts of a
+   * bank). A list is copied, and the copy cannot be changed. The optimizer's moments of frozen parts keep their values
+   * too.
    */
   get frozen(): boolean | readonly boolean[] {
     return this.#frozen;
@@ -138,8 +141,11 @@ export class Parameter {
     freezes++;
   }
 
-  /** The dimension whose parts a list in `frozen` names; default 0. Moments know the age of parts along one dimension:
-   * after parts along another were frozen, bias correction takes the age of the youngest moment for all of them. */
+  /**
+   * The dimension along which a list in `frozen` names parts; default 0. Moments know their age along one dimension
+   * only: after parts along another dimension were frozen, bias correction uses the age of the youngest moment for all
+   * of them.
+   */
   get frozenAxis(): number {
     return this.#frozenAxis;
   }
@@ -151,8 +157,7 @@ export class Parameter {
   }
 
   /**
-   * That of its value and of the optimiser's moments: float32 where nothing else is said; `nn.setDtype` changes that of
-   * a model.
+   * The dtype of its value and of the optimizer's moments; default float32. `nn.setDtype` changes the dtype of a model.
    */
   get dtype(): DType {
     return this.#dtype;
@@ -183,8 +188,7 @@ function checkRole(role: Role, trained: boolean): Role {
 }
 
 /**
- * Makes a float parameter `dtype`. Throws UserError once a session has traced it: a state of the other dtype exists
- * then.
+ * Makes a float parameter `dtype`. Throws UserError once a session has traced it: a state of the old dtype then exists.
  */
 export function assignDtype(p: Parameter, dtype: 'float32' | 'float64'): void {
   if (!isFloat(p.dtype) || p.dtype === dtype) return;
@@ -196,15 +200,15 @@ export function assignDtype(p: Parameter, dtype: 'float32' | 'float64'): void {
   assign(p, dtype);
 }
 
-/** Starting value of a parameter: a pure function of the seed, the parameter's name and the element's index. */
+/** The initial value of an element: it depends only on the seed, the parameter's name and the element's index. */
 export const initialValue = (p: Parameter, name: string, seed: number): TypedArray =>
   fillFrom(p, new Stream(seed, name), hostArray(p.dtype, p.size), 0);
 
 const PART = 65536; // elements
 
 /**
- * The same part by part, in one array that is used again: a whole array for each parameter would stay in memory until
- * it is collected.
+ * The initial values in parts, in one array that is used again: a new array for each parameter would stay in memory
+ * until garbage is collected.
  */
 export function* initialParts(
   p: Parameter,

@@ -1,10 +1,11 @@
-// What tracing may read of a model beside its knobs: every public property of its modules, parameters and plain
-// objects. In: objects; out: a number that is the same as long as nothing of that changed, and again when everything is
-// as it was. Programs are kept by it, so that whatever is written to a model takes effect at the next step.
+// Detects changes of a model outside its knobs: every public property of its modules, parameters and plain objects,
+// which tracing may read. The result is a number that stays the same while nothing changes, and that is the same again
+// when everything is as before. Programs are kept by this number, so that whatever is written to a model takes effect
+// at the next step.
 //
-// Public are own enumerable properties, entries of Map and Set, and properties of a class with a getter and a setter.
-// Private fields (#x) and variables of closures cannot be seen. To look costs one comparison for each such property and
-// builds nothing.
+// Public properties are own enumerable properties, entries of Map and Set, and properties with a getter and a setter.
+// Private fields (#x) and variables of closures cannot be seen. A check costs one comparison for each property, and
+// allocates nothing.
 import { UserError } from '../base/errors.ts';
 import { keepRecent } from '../base/recent.ts';
 import { bytesOf, sameBytes } from '../base/same.ts';
@@ -13,21 +14,23 @@ import { isModule, isPart, nameParameters, type Named } from './module.ts';
 import { freezesSoFar, Parameter } from './parameter.ts';
 import { someAreSet } from './user-values.ts';
 
-/** Bytes up to which a typed array is compared by what is in it; a larger one is compared by being the same array. */
+/** Typed arrays of up to so many bytes are compared by their elements; larger ones only by identity. */
 export const COMPARED_BYTES = 16_384;
-/** States that are remembered. One that was forgotten gets another number, and its programs are made again. */
+/**
+ * The number of remembered states. A state that was forgotten gets a new number, and its programs are compiled again.
+ */
 const STATES = 256;
 
-/** An object as it was. */
+/** An object and its values at the last look. */
 interface Seen {
   readonly object: object;
   readonly path: string;
-  /** Own keys; of a parameter, whose own properties are fixed, null. */
+  /** Own keys; null for a parameter, whose own properties cannot change. */
   readonly keys: readonly string[] | null;
-  /** Properties that its class has with getter and setter. */
+  /** Properties for which the class has a getter and a setter. */
   readonly accessors: readonly string[];
   readonly values: readonly unknown[];
-  /** Of typed arrays in `values`, by index, what was in them. */
+  /** Copies of the elements of typed arrays in `values`, by index. */
   readonly copies: ReadonlyMap<number, ArrayBufferView>;
 }
 
@@ -40,12 +43,12 @@ export class PublicState {
   readonly #numbers = new Map<string, number>();
   readonly #identities = new WeakMap<object, number>();
   readonly #symbols = new Map<symbol, number>();
-  /** Properties that tracing writes itself. */
+  /** Properties that tracing itself writes. */
   readonly #own = new WeakMap<object, Set<string>>();
   #last = 0;
   #identity = 0;
   #seen: readonly Seen[] = [];
-  /** What of it is no plain parameter; those count what is written to them. */
+  /** All objects except parameters, which count writes to themselves. */
   #others: readonly Seen[] = [];
   #freezes = 0;
   #number = 0;
@@ -61,19 +64,22 @@ export class PublicState {
     this.#look();
   }
 
-  /** How many properties are compared each time. */
+  /** How many properties one check compares. */
   get size(): number {
     return this.#seen.reduce((n, { values }) => n + values.length, 0);
   }
 
-  /** Throws UserError where a parameter or a module of the model is no longer the one that it was. */
+  /**
+   * The number of the present state. Throws UserError if a parameter or a module of the model was added, removed or
+   * replaced.
+   */
   number(): number {
-    // What lies on modules for a moment is not the user's.
+    // While a session's settings are on the modules, the values there are not the user's.
     if (!someAreSet() && !this.#same()) this.#look();
     return this.#number;
   }
 
-  /** Whether nothing has changed. It is asked before each step, so it makes no lists where that is so. */
+  /** Whether nothing has changed. This runs before each step, so it allocates nothing in that case. */
   #same(): boolean {
     const toLookAt = this.#freezes === freezesSoFar() ? this.#others : this.#seen;
     for (const one of toLookAt) if (!untouched(one) && this.#changed(one, true).length > 0) return false;
@@ -82,8 +88,8 @@ export class PublicState {
   }
 
   /**
-   * Runs what may write on modules itself, `forward` above all: what it writes is its own affair, and counts no more
-   * from then on.
+   * Runs `work` (tracing, `forward` above all), which may write to modules: properties that it writes are ignored from
+   * then on.
    */
   tracing<T>(work: () => T): T {
     this.number();
@@ -102,7 +108,7 @@ export class PublicState {
     return this.#own.get(object)?.has(key) !== true && !Object.hasOwn(knobRules(object) ?? {}, key);
   }
 
-  /** Names of properties that are not as they were, or only the first of them. */
+  /** The names of changed properties, or only the first of them. */
   #changed(one: Seen, first: boolean): string[] {
     const { object, keys, accessors, values, copies } = one,
       found: string[] = [],
@@ -136,7 +142,7 @@ export class PublicState {
     return found;
   }
 
-  /** Looks at everything. as: what tracing itself has written changes nothing. */
+  /** Looks at all properties. `as`: the number of the state before, if only tracing itself has written. */
   #look(as?: number): void {
     const named = nameParameters(this.#model),
       gone = difference(this.#named, named) ?? difference(named, this.#named);
@@ -208,7 +214,7 @@ export class PublicState {
   }
 }
 
-/** The path of a parameter or module of `a` that is not the same in `b`; null: there is none. */
+/** The path of a parameter or a module that `a` has and `b` has not, or that differs; null if there is none. */
 function difference(a: Named, b: Named): string | null {
   for (const [name, parameter] of a.parameters) if (b.parameters.get(name) !== parameter) return `parameter ${name}`;
   for (const [object, path] of a.paths)
@@ -216,7 +222,7 @@ function difference(a: Named, b: Named): string | null {
   return null;
 }
 
-/** Whether everything is as it was, also what does not count; false: `changed` says so. */
+/** Whether all properties are as before, also the ignored ones. If not, `changed` says which differ. */
 function untouched({ object, keys, accessors, values, copies }: Seen): boolean {
   if (keys === null || copies.size > 0 || Array.isArray(object) || listed(object)) return false;
   const now = Object.keys(object),
@@ -232,7 +238,9 @@ function untouched({ object, keys, accessors, values, copies }: Seen): boolean {
 type Listed = ReadonlyMap<unknown, unknown> | ReadonlySet<unknown>;
 const listed = (object: object): object is Listed => object instanceof Map || object instanceof Set;
 
-/** Names of what is in an object. Entries of Map and Set go by their places: key 0, value 0, key 1, ... */
+/**
+ * The names of the entries of an object. Entries of Map and Set are named by their places: key 0, value 0, key 1, ...
+ */
 function keysOf(object: object): string[] {
   if (listed(object)) return Array.from({ length: 2 * object.size }, (_, i) => String(i));
   return Array.isArray(object) ? [...Object.keys(object), 'length'] : Object.keys(object);
@@ -251,7 +259,7 @@ function valueOf(object: object, key: string): unknown {
 
 const accessors = new WeakMap<object, readonly string[]>();
 
-/** Properties with getter and setter that an object's class and those that it extends have, knobs left out. */
+/** Properties with a getter and a setter in an object's class and its base classes, without knobs. */
 function accessorsOf(object: object): readonly string[] {
   const type = Object.getPrototypeOf(object) as object | null;
   if (type === null || type === Object.prototype || type === Array.prototype) return [];

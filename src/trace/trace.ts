@@ -1,5 +1,5 @@
-// Tracing: runs a model's forward functions on Tensors and records the Graph. What a module needs beside its input it
-// asks the trace of that input for: parameters, whether this is training, random keys, and where to put losses and
+// Tracing: runs a model's forward functions on Tensors and records the Graph. A module asks the trace of its input for
+// everything else that it needs: parameters, whether this is training, random keys, and where to report losses and
 // statistics.
 import { UserError } from '../base/errors.ts';
 import { hash32 } from '../base/hash.ts';
@@ -12,18 +12,19 @@ import type { Tensor } from '../graph/tensor.ts';
 import type { Named } from './module.ts';
 import { markTraced, type Parameter } from './parameter.ts';
 
-/** Names of states that are caches begin so: they come and go with what a session is asked for, and are in no
- * checkpoint. */
+/**
+ * Prefix of the names of states that are caches: they exist only while a session needs them, and are in no checkpoint.
+ */
 export const CACHES = 'cache/';
 
-/** A further loss that is added to the main one with `coefficient`, reported by name. */
+/** A further loss, added to the main one times `coefficient`, and reported under its name. */
 export interface AuxiliaryLoss {
   readonly name: string;
   readonly value: Tensor;
   readonly coefficient: number;
 }
 
-/** Seed and step are uint32 []; `first`, where it is given, too: the index of the first element. */
+/** Seed and step are uint32 []. `first`, if it is given: the index of the first element, uint32 []. */
 export interface RandomSource {
   readonly key: number;
   readonly seed: Tensor;
@@ -31,23 +32,23 @@ export interface RandomSource {
   readonly first?: Tensor;
 }
 
-/** A number that is a mean, and over how many things: what is ignored counts 0, what is weighted its weight. */
+/** A mean, and the number of things that it is over: ignored ones count 0, weighted ones their weight. */
 export interface CountedMean {
   readonly mean: Tensor;
-  /** float32 [] (float64 [] of a float64 mean), or a number where the graph alone decides it. */
+  /** float32 [] (float64 [] for a float64 mean), or a number if it is known from the graph. */
   readonly count: Tensor | number;
 }
 
 export class Trace extends GraphBuilder {
   readonly training: boolean;
-  /** Whether somebody looks at statistics that cost something. */
+  /** Whether statistics that cost time are wanted. */
   observed = false;
-  /** Samples of the batch, where each has an id; null: they have none. */
+  /** The number of samples in the batch, if each has an id; null if they have none. */
   samples: number | null = null;
-  /** Whether the batch goes through in parts, of which this is one. */
+  /** Whether the batch is computed in parts, of which this is one. */
   inParts = false;
   readonly losses: AuxiliaryLoss[] = [];
-  /** What `addMean` was told, in order. */
+  /** All calls of `addMean`, in order. */
   readonly means: CountedMean[] = [];
   readonly stats: { readonly name: string; readonly value: Tensor }[] = [];
   readonly #named: Named;
@@ -64,14 +65,14 @@ export class Trace extends GraphBuilder {
     this.#names = new Map([...named.parameters].map(([name, p]) => [p, name]));
   }
 
-  /** The parameter's current value. */
+  /** The present value of a parameter. */
   parameter(p: Parameter): Tensor {
     let value = this.#values.get(p);
     if (!value) {
       const name = this.#names.get(p);
       if (name === undefined)
         throw new UserError(
-          'a parameter is used that belongs to no property of the model',
+          'a parameter is used that is not stored in a property of the model',
           'store modules and parameters in properties, not in closures',
         );
       markTraced(p);
@@ -81,20 +82,25 @@ export class Trace extends GraphBuilder {
     return value;
   }
 
-  /** A state that is no parameter (a key-value cache), created if needed, all 0. Another type under the same name
-   * is an error: put sizes that may vary into the name. */
+  /**
+   * A state that is no parameter (a key-value cache). It is created if needed, with all elements 0. Another type under
+   * the same name is an error: put sizes that may vary into the name.
+   */
   state(name: string, type: TensorType): Tensor {
     const found = this.inputs.find((i) => i.kind === 'state' && i.name === name),
       value = found ? this.tensor(found.value) : this.input('state', name, type);
     if (showType(value.type) === showType(type)) return value;
     throw new UserError(
       `state ${name} is ${showType(value.type)} in this trace, not ${showType(type)}`,
-      'a state is its name, dtype and sizes: one of other sizes needs a name of its own',
+      'a state of another dtype or size needs another name',
     );
   }
 
-  /** A number given at each run: 'step', 'seed' (uint32), 'position' (int32), hyper-parameters (float32); in parts
-   * of a batch 'part', the number of this one, and 'apart', that many shares of all uint32. */
+  /**
+   * A number that is given at each run: 'step', 'seed' (uint32), 'position' (int32), hyper-parameters (float32). If the
+   * batch is computed in parts: 'part', the number of this part, and 'apart', that number times an equal share of the
+   * range of uint32.
+   */
   scalar(name: string, dtype: 'uint32' | 'int32' | 'float32' | 'float64'): Tensor {
     let value = this.#scalars.get(name);
     if (!value) {
@@ -104,8 +110,10 @@ export class Trace extends GraphBuilder {
     return value;
   }
 
-  /** int32 [samples]: the ids of the batch's samples; null where they have none. Graphs that do not ask have no
-   * such input. */
+  /**
+   * int32 [samples]: the ids of the batch's samples; null if they have none. Only graphs that ask for it have this
+   * input.
+   */
   sampleIds(): Tensor | null {
     if (this.samples === null) return null;
     const found = this.inputs.find((i) => i.kind === 'input' && i.name === 'ids');
@@ -117,12 +125,14 @@ export class Trace extends GraphBuilder {
     return this.input('constant', `constant${this.#constants++}`, type, data.slice());
   }
 
-  /** What `p`, which is not trained, holds once the step commits: made of what it held, or of what an earlier call
-   * in this trace gave. */
+  /**
+   * Sets the value that `p`, which must not be trained, has after the step: computed from its value before, or from the
+   * result of an earlier call in this trace.
+   */
   updateParameter(p: Parameter, next: (before: Tensor) => Tensor): void {
     if (p.trained)
       throw new UserError(
-        'a trained parameter is updated by the optimizer alone',
+        'only the optimizer updates a trained parameter',
         'new Parameter(shape, init, { trained: false })',
       );
     const state = this.parameter(p),
@@ -136,8 +146,10 @@ export class Trace extends GraphBuilder {
     return this.#named.paths.get(module) ?? '';
   }
 
-  /** A key for random numbers of this module: the hash of its path and of `purpose`. Another at each call in a
-   * trace, so that a module that is used twice, or two modules, never share a number. */
+  /**
+   * A key for random numbers of a module: the hash of its path and of `purpose`. Every call in a trace gives another
+   * key, so that two modules, or two uses of one module, never share a number.
+   */
   keyOf(module: object, purpose = ''): number {
     const name = `${this.pathOf(module)}/${purpose}`;
     let key = hash32(name);
@@ -147,16 +159,17 @@ export class Trace extends GraphBuilder {
   }
 
   /**
-   * What random numbers for the elements of `like` are made of, for `ops.uniform` and `ops.dropout`. Where a batch goes
-   * through in parts, `first` counts elements on from part to part: no two parts share a number, and where the rows of
-   * `like` are those of the batch, their numbers are those that the whole batch would have given them.
+   * The inputs of `ops.uniform` and `ops.dropout` for the elements of `like`. If the batch is computed in parts,
+   * `first` counts elements from part to part, so that no two parts share a number; if the rows of `like` are those of
+   * the batch, the numbers are those of the whole batch.
    */
   random(module: object, purpose: string, like: Tensor): RandomSource {
     const seed = this.scalar('seed', 'uint32'),
       step = this.scalar('step', 'uint32');
     const source = { key: this.keyOf(module, purpose), seed, step };
     if (!this.inParts) return source;
-    // How many elements there are at run time is not known here, and a bound must not matter: parts lie far apart.
+    // The number of elements at run time is unknown here, and a bound must not matter: the ranges of parts are far
+    // apart.
     if (isDynamic(like.shape)) return { ...source, first: this.scalar('apart', 'uint32') };
     return { ...source, first: mul(this.scalar('part', 'uint32'), elements(like.shape)) };
   }
@@ -165,8 +178,9 @@ export class Trace extends GraphBuilder {
     this.losses.push({ name: `${this.pathOf(module)}/${name}`, value, coefficient });
   }
 
-  /** Says that `mean` is a mean over `count` things. Pieces of a batch, and batches of an evaluation, that lead to
-   * it weigh by that. */
+  /**
+   * Says that `mean` is a mean over `count` things. Parts of a batch, and batches of an evaluation, are weighted by it.
+   */
   addMean(mean: Tensor, count: Tensor | number): void {
     this.means.push({ mean, count });
   }
@@ -185,7 +199,7 @@ export function traceOf(x: Tensor): Trace {
 /** The value of parameter `p` in the graph of `x`. */
 export const use = (x: Tensor, p: Parameter): Tensor => traceOf(x).parameter(p);
 
-/** Graphs, errors and profiles name the module as the maker of what `make` makes. */
+/** Runs `make`; graphs, errors and profiles name `module` for the nodes that it makes. */
 export function within<T>(x: Tensor, module: object, make: () => T): T {
   const trace = traceOf(x),
     outer = trace.scope;
@@ -197,7 +211,7 @@ export function within<T>(x: Tensor, module: object, make: () => T): T {
   }
 }
 
-/** Runs a module within its scope. */
+/** Runs a module; nodes get its path as their scope. */
 export const call = <Rest extends readonly unknown[], Out>(
   module: { forward(x: Tensor, ...rest: Rest): Out },
   x: Tensor,

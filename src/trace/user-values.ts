@@ -1,11 +1,11 @@
-// What the user of a module wrote on its knobs, and how a session's settings lie over that for as long as synchronous
-// work runs. Several sessions may share a model, so nothing of a session stays on a module.
+// The values that the user wrote on a module's knobs, and how a session's settings replace them while synchronous work
+// runs. Several sessions may share a model, so a session leaves nothing on a module.
 import type { KnobRules, KnobValue } from './knob.ts';
 
-/** A module as an object whose properties are its knobs. */
+/** A module, as an object whose properties are its knobs. */
 export type Knobbed = Record<string, KnobValue>;
 
-/** The setting of one knob of one module. */
+/** A value for one knob of one module. */
 export interface Placed {
   readonly module: Knobbed;
   readonly knob: string;
@@ -18,13 +18,13 @@ interface Cover {
   readonly writes: number;
 }
 
-/** How often each knob was written by the user, for classes that call `noticeWrites`. */
+/** How often the user wrote each knob, for classes that call `noticeWrites`. */
 const writes = new WeakMap<object, Map<string, number>>();
-/** What lies under a session's settings at this moment. */
+/** The user's values that a session's settings cover at this moment. */
 const covers = new WeakMap<object, Map<string, Cover>>();
-/** Settings of how many calls of `whileSet` lie on modules at this moment. */
+/** How many calls of `whileSet` are running. */
 let depth = 0;
-/** Whether it is `whileSet` that writes. */
+/** Whether `whileSet` is writing. */
 let placing = false;
 
 export const textOf = (value: KnobValue): string => JSON.stringify(value);
@@ -32,8 +32,8 @@ export const copyOf = (value: KnobValue): KnobValue =>
   Array.isArray(value) ? ([...(value as KnobValue[])] as KnobValue) : value;
 
 /**
- * Counts what is written to the knobs of a class through its setters. Without it a write is noticed where it changes
- * the value; with it a write of the value that the knob has already is noticed, too: it replaces what a rule has set.
+ * Counts the writes to the knobs of a class. Without it, only a write that changes the value is noticed. With it, a
+ * write of the same value is noticed too: it replaces what a rule has set.
  */
 export function noticeWrites(of: { readonly prototype: object; readonly knobs: KnobRules }): void {
   for (const knob of Object.keys(of.knobs)) {
@@ -58,22 +58,23 @@ function countsOf<T>(all: WeakMap<object, Map<string, T>>, module: object): Map<
 
 export const writesOf = (module: object, knob: string): number => writes.get(module)?.get(knob) ?? 0;
 
-/** Whether some session's settings lie on modules at this moment. */
+/** Whether a session's settings are on modules at this moment. */
 export const someAreSet = (): boolean => depth > 0;
 
-/** The user's own value of a knob, also while a session's settings lie on the module. */
+/** The user's value of a knob, even while a session's settings are on the module. */
 export function userValue(module: Knobbed, knob: string): KnobValue {
   const cover = depth > 0 ? covers.get(module)?.get(knob) : undefined;
   return cover && stands(cover, module, knob) ? cover.user : module[knob];
 }
 
-/** Whether nobody has written to the knob since it was covered. */
+/** Whether the user has not written the knob since a session covered it. */
 const stands = ({ put, writes: count }: Cover, module: Knobbed, knob: string): boolean =>
   textOf(module[knob]) === put && writesOf(module, knob) === count;
 
 /**
- * Runs `work` while the modules have these settings, and takes them off again, however it ends; what the user writes
- * meanwhile stays. Throws what a setter refuses, with every module as it was. `work` must be synchronous.
+ * Runs `work` while the modules have these settings, and restores the values afterwards, even if `work` throws; what
+ * the user writes meanwhile stays. If a setter refuses a value, its error is thrown and every module is as before.
+ * `work` must be synchronous.
  */
 export function whileSet<T>(settings: readonly Placed[], work: () => T): T {
   const done: (() => void)[] = [];
@@ -97,7 +98,7 @@ export function whileSet<T>(settings: readonly Placed[], work: () => T): T {
   }
 }
 
-/** Gives what takes it off again. */
+/** Sets a knob; gives a function that restores it. */
 function put({ module, knob, value }: Placed): () => void {
   const before = module[knob],
     user = userValue(module, knob),
@@ -106,7 +107,7 @@ function put({ module, knob, value }: Placed): () => void {
   try {
     write(module, knob, copyOf(value));
   } catch (error) {
-    if (textOf(module[knob]) !== textOf(before)) write(module, knob, before); // a setter that fails half way
+    if (textOf(module[knob]) !== textOf(before)) write(module, knob, before); // the setter may have failed half way
     throw error;
   }
   const cover: Cover = { user, put: textOf(module[knob]), writes: writesOf(module, knob) };
@@ -128,8 +129,8 @@ function write(module: Knobbed, knob: string, value: KnobValue): void {
 }
 
 /**
- * Does each. A setter may look at other knobs, whose turn comes later: what it refuses is tried again after them, as
- * long as some succeed.
+ * Does each. A setter may read other knobs that are set later: what it refuses is tried again after the others, as long
+ * as one of them succeeds.
  */
 export function inTurn<T>(all: readonly T[], does: (one: T) => void): void {
   for (let left = all; left.length > 0;) {

@@ -312,7 +312,7 @@ test('mistakes in a model are named', async () => {
     { forward: (x: Tensor) => mul(x, use(x, stray)) },
     { loss: meanSquaredError, optimizer: sgd({ lr: 1 }) },
   );
-  await assert.rejects(closure.step(floats(1, 3, () => 1)), /belongs to no property of the model/);
+  await assert.rejects(closure.step(floats(1, 3, () => 1)), /not stored in a property of the model/);
   await using shape = await compile(new MLP([4, 2]), { loss: meanSquaredError, optimizer: sgd({ lr: 1 }) });
   await assert.rejects(shape.step(floats(1, 3, () => 1)), /matmul: inner dimensions differ.*layers\.0/s);
   const still = new MLP([3, 3]);

@@ -1,5 +1,5 @@
-// Expressions as C: every operation becomes one constant of the block it stands in, so that shared values are computed
-// once and each rounding is the one that the kernel language names.
+// Expressions as C. Every operation becomes one constant of the block it stands in: a shared value is computed once,
+// and rounding happens exactly where the kernel language says.
 import { VerifyError } from '../../base/errors.ts';
 import { isHalf, toHalf } from '../../base/half.ts';
 import { postorder, type Expr, type OpExpr, type Scalar, type Term } from '../../kernel/expr.ts';
@@ -17,7 +17,7 @@ const TYPES: Readonly<Record<Scalar, string>> = {
 
 export const cType = (dtype: Scalar): string => TYPES[dtype];
 
-/** Loops in which lanes may run side by side compute bools as int32: mixed widths stop compilers from vectorising. */
+/** Bools are int32 in C: a loop that mixes widths of values is not vectorised. */
 const valueType = (dtype: Scalar): string => (dtype === 'bool' ? 'int32_t' : cType(dtype));
 
 const CALLS: Readonly<Record<string, string>> = {
@@ -64,7 +64,10 @@ export function literal(value: number, dtype: Scalar): string {
   return dtype === 'index' ? `INT64_C(${value})` : `${value}`;
 }
 
-/** Emits expressions of one block. `names` holds what is already computed in this block or an outer one. */
+/**
+ * Writes the expressions of one block. `names`: C names of expressions that are computed already, in this block or an
+ * outer one.
+ */
 export class ExprWriter {
   readonly lines: string[] = [];
   readonly #names: Map<Expr, string>;
@@ -72,7 +75,7 @@ export class ExprWriter {
     this.#names = new Map(outer);
   }
 
-  /** C text of the value of `e`; adds what it needs to `lines`. */
+  /** Gives C text for the value of `e`; adds the statements that compute it to `lines`. */
   value(e: Expr): string {
     for (const x of postorder([e])) {
       if (this.#names.has(x) || !(x.k === 'op' || x.k === 'load')) continue;
@@ -107,7 +110,7 @@ export class ExprWriter {
       case 'op':
         return this.#op(e, e.args.map(r));
       case 'reduce':
-        throw new VerifyError('emit', 'a reduction was not taken out of its expression');
+        throw new VerifyError('emit', 'a reduction is still inside an expression');
     }
   }
 
@@ -139,7 +142,7 @@ export class ExprWriter {
         if ((of.dtype === 'int32' || of.dtype === 'uint32') && !isPlainDivisor(e.args[1]))
           return `dm_div_${of.dtype}(${a.join(', ')})`;
         return `(${a[0]} / ${a[1]})`;
-      // Halves go to the even number: no program changes the rounding mode.
+      // rint rounds halves to the even number: no program changes the rounding mode.
       case 'floor':
       case 'round':
         return `__builtin_${e.op === 'floor' ? 'floor' : 'rint'}${single ? 'f' : ''}(${a[0]})`;
@@ -164,12 +167,12 @@ export class ExprWriter {
   }
 }
 
-/** Whether every integer can be divided by it as C does. */
+/** Whether C's division by it is defined for every integer. */
 export const isPlainDivisor = (e: Expr): boolean => e.k === 'const' && e.value !== 0 && e.value !== -1;
 
 /**
- * Conversions with one defined result for every input: floats to integers truncate and saturate, NaN is 0; integers
- * keep their bits.
+ * Conversions with one defined result for every input: floats to integers are truncated and clamped to the range, NaN
+ * becomes 0; integers keep their bits.
  */
 function cast(to: Scalar, from: Scalar, x: string): string {
   const float = (d: Scalar): boolean => d === 'float32' || d === 'float64';

@@ -1,5 +1,5 @@
-// Kernels as C functions under the contract of device/native/runtime.h: NAME_tasks says how many tasks there are, NAME
-// does one.
+// Kernels as C functions, as device/native/runtime.h describes them: NAME_tasks gives the number of tasks, NAME runs
+// one task.
 import type { Kernel, LoopKernel } from '../../kernel/kernel.ts';
 import { cType, ExprWriter } from './expr.ts';
 import { emitMatmul } from './matmul.ts';
@@ -8,7 +8,7 @@ import { declareLocals, emitBody, outerLoop } from './stmt.ts';
 export const functionName = (key: string): string => `k_${key}`;
 
 /**
- * The text of one file with these kernels. `include` is the folder of runtime.h and math.h as the compiler finds it.
+ * The text of one C file with these kernels. `include`: the folder of runtime.h and math.h, as the compiler finds it.
  */
 export function emitFile(kernels: readonly { readonly key: string; readonly kernel: Kernel }[]): string {
   return [
@@ -25,7 +25,7 @@ export function emitKernel(name: string, kernel: Kernel): string {
   return kernel.form === 'loops' ? emitLoops(name, kernel, params) : emitMatmul(name, kernel, params);
 }
 
-/** Local names for buffers and run-time integers. */
+/** Declares C variables for buffers and run-time integers. */
 function bindParameters(kernel: Kernel): string[] {
   return [
     ...kernel.buffers.map(

@@ -1,5 +1,6 @@
-// A matmul as C: describes its operands, packing and epilogue to the matrix core (dm_gemm in device/native/runtime.h).
-// An operand that lies in memory with constant strides is passed as it is; any other is computed while it is packed.
+// A matmul as C: describes its operands, their packing and the epilogue to the matrix core (dm_gemm in
+// device/native/runtime.h). An operand with constant strides in memory is passed as it is; any other is computed while
+// it is packed.
 import { postorder, type Expr, type Var } from '../../kernel/expr.ts';
 import type { Extent, MatmulKernel, Packing } from '../../kernel/kernel.ts';
 import { invariants, strideOf } from '../../kernel/rewrite.ts';
@@ -52,7 +53,10 @@ interface Direct {
   readonly s1: number;
 }
 
-/** A load whose index is (something of z alone) + s0 * first + s1 * second, one stride 1: needs no packing by us. */
+/**
+ * A load whose index is (a function of z) + s0 * first + s1 * second, with one stride of 1: such an operand needs no
+ * packing code of the kernel's own. Null for any other.
+ */
 function operand(e: Expr, first: Var, second: Var): Direct | null {
   if (e.k !== 'load' || e.dtype !== 'float32') return null;
   const s0 = strideOf(e.index, first),
@@ -62,7 +66,7 @@ function operand(e: Expr, first: Var, second: Var): Direct | null {
 }
 
 function base(fn: string, load: Expr & { k: 'load' }, z: string, bind: readonly string[]): string[] {
-  // With all other variables 0 the index is that of the group's first element.
+  // With all other variables 0, the index is that of the first element of the group.
   const w = new ExprWriter(),
     index = w.value(load.index);
   const vars = [...new Set(index.match(/\b[ijk]\d+\b/g) ?? [])].map((v) => `  const int64_t ${v} = 0;`);
@@ -77,19 +81,19 @@ function base(fn: string, load: Expr & { k: 'load' }, z: string, bind: readonly 
   ];
 }
 
-/** From where and how far a loop of the packing goes. */
+/** The first value of a packing loop's variable, and the number of iterations. */
 interface Range {
   readonly variable: Var;
   readonly from: string;
   readonly count: string;
 }
 
-/** Runs up to this long are copied by a loop of fixed length. */
+/** Runs of up to this many elements are copied by a loop of fixed length. */
 const SHORT = 64;
 
 /**
- * Two nested loops over a block of the operand, the inner one in lanes, run by run where it has runs; what does not
- * depend on a loop's variable is computed once, before it.
+ * Two nested loops over a block of the operand; the inner one is vectorised, and goes run by run if the operand has
+ * runs. What does not depend on a loop's variable is computed once, before the loop.
  */
 function packLoops(whole: Expr, { inner, run }: Packing, outer: Range, own: Range, target: string): string[] {
   const value = run?.value ?? whole,
@@ -181,8 +185,8 @@ interface Touched {
 }
 
 /**
- * Up to two buffers whose elements the epilogue touches row by row, with rows equally far apart: they are worth asking
- * for early. What it reads where it stores comes first, then what it stores.
+ * Up to two buffers whose elements the epilogue uses row by row, with the same distance between rows: the core
+ * prefetches them. Buffers that are read and written come first, then those that are only written.
  */
 function touchedBy({ epilogue, i, j, buffers }: MatmulKernel): Touched[] {
   const found: Touched[] = [];
@@ -197,7 +201,7 @@ function touchedBy({ epilogue, i, j, buffers }: MatmulKernel): Touched[] {
   return found.slice(0, 2);
 }
 
-/** Whether the epilogue does nothing but store the sums. */
+/** Whether the epilogue only stores the sums. */
 function isPlain({ epilogue, buffers }: MatmulKernel): boolean {
   const [only, ...others] = epilogue.element;
   return (

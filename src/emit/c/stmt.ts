@@ -13,13 +13,13 @@ export function declareLocals(locals: readonly Local[]): string[] {
   );
 }
 
-/** What stands first in the body of a loop around other loops. */
+/** The pragma at the start of the body of a loop that contains other loops. */
 export const outerLoop = ({ vector, body }: { readonly vector: boolean; readonly body: readonly Stmt[] }): string[] =>
   !vector && body.some((s) => s.s === 'for' || s.s === 'reduce' || s.s === 'product' || s.s === 'turn')
     ? ['DM_OUTER']
     : [];
 
-/** `names`: expressions that have a C name here. */
+/** `names`: expressions that have a C name already. */
 export function emitBody(stmts: readonly Stmt[], names: ReadonlyMap<Expr, string> = new Map()): string[] {
   const out: string[] = [];
   for (let i = 0; i < stmts.length; i++) {
@@ -33,7 +33,7 @@ export function emitBody(stmts: readonly Stmt[], names: ReadonlyMap<Expr, string
   return out;
 }
 
-/** Simultaneous stores: all values first. */
+/** Simultaneous stores: computes all values before the first store. */
 function emitStores(run: readonly Extract<Stmt, { s: 'store' }>[], names: ReadonlyMap<Expr, string>): string[] {
   const w = new ExprWriter(names);
   const stores = run.map((s) => {
@@ -101,8 +101,8 @@ function emitStmt(s: Exclude<Stmt, { s: 'store' }>, names: ReadonlyMap<Expr, str
 }
 
 /**
- * 16 partial results, element j of a chunk to lane j mod 16; chunks of 4096; lanes joined 8, 4, 2, 1; chunks joined in
- * order. The order depends on the range alone.
+ * 16 partial results: element j of a chunk goes to partial result j mod 16. Chunks of 4096. Partial results are joined
+ * 8, 4, 2, 1; chunks in order. The order depends on the range alone.
  */
 function emitReduce(s: Extract<Stmt, { s: 'reduce' }>, names: ReadonlyMap<Expr, string>): string[] {
   const n = s.index.name,
@@ -125,7 +125,7 @@ function emitReduce(s: Extract<Stmt, { s: 'reduce' }>, names: ReadonlyMap<Expr, 
     });
     return [`const int64_t ${n} = from + at + l;`, ...w.lines, ...done];
   };
-  // A whole block: what is one for all of it, and its lanes.
+  // A whole block of 16: computes what is the same for all its elements once, then the elements.
   const ofBlock = new Map(names),
     outside = new ExprWriter(names);
   if (s.blocks) for (const v of invariants(s.blocks.values, new Set([s.index]))) ofBlock.set(v, outside.value(v));
@@ -136,7 +136,8 @@ function emitReduce(s: Extract<Stmt, { s: 'reduce' }>, names: ReadonlyMap<Expr, 
     ...indent(step((i) => `lane${i}[l]`, s.blocks?.values, ofBlock)),
     '}',
   ];
-  // What is left over: lanes without an element keep what they have, by a store of all lanes.
+  // The elements after the last whole block: all 16 partial results are stored, and those without an element keep their
+  // value.
   const rest = [
     ...s.targets.map((t, i) => `${cType(t.value.dtype)} next${i} = lane${i}[l];`),
     'if (l < size - at) {',
@@ -146,7 +147,7 @@ function emitReduce(s: Extract<Stmt, { s: 'reduce' }>, names: ReadonlyMap<Expr, 
   ];
   if (s.extent.k === 'const' && s.extent.value < 16) return ['{', ...indent(few(s.extent.value)), '}'];
 
-  /** Fewer elements than lanes: the others would add nothing. */
+  /** With fewer elements than partial results, the other partial results would add nothing. */
   function few(count: number): string[] {
     const first = step((i) => `lane${i}[l]`).slice(1),
       tree: string[] = [];
@@ -206,7 +207,7 @@ function emitReduce(s: Extract<Stmt, { s: 'reduce' }>, names: ReadonlyMap<Expr, 
   return ['{', ...indent(lines), '}'];
 }
 
-/** By the matrix core. */
+/** A product by the matrix core of the device. */
 function emitProduct(s: ProductStmt, names: ReadonlyMap<Expr, string>): string[] {
   if (s.width === 0) return emitBody(s.plain, names);
   const w = new ExprWriter(names),

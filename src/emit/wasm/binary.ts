@@ -1,5 +1,5 @@
-// WebAssembly modules as bytes: a function's code, and the sections around functions. Opcodes are those of the core
-// specification 2.0 with relaxed SIMD (webassembly.github.io/spec), under their own names.
+// WebAssembly modules as bytes: the code of functions, and the sections of a module. Instructions have the names and
+// opcodes of the core specification 2.0 with relaxed SIMD (webassembly.github.io/spec).
 
 export const I32 = 0x7f,
   F32 = 0x7d,
@@ -7,7 +7,7 @@ export const I32 = 0x7f,
   V128 = 0x7b;
 export type ValueType = typeof I32 | typeof F32 | typeof F64 | typeof V128;
 
-/** Operations of one byte. */
+/** Instructions of one byte. */
 export const op = {
   'i32.eqz': 0x45,
   'i32.eq': 0x46,
@@ -77,7 +77,7 @@ export const op = {
 } as const;
 export type Plain = keyof typeof op;
 
-/** Operations on vectors, after the prefix 0xfd. */
+/** Vector instructions, after the prefix 0xfd. */
 export const simd = {
   'i32x4.splat': 17,
   'f32x4.splat': 19,
@@ -135,7 +135,7 @@ export const simd = {
 } as const;
 export type Simd = keyof typeof simd;
 
-/** Loads and stores: opcode and log2 of the bytes. */
+/** Loads and stores: opcode, and log2 of the number of bytes. */
 const memory = {
   'i32.load': [0x28, 2],
   'f32.load': [0x2a, 2],
@@ -194,7 +194,7 @@ const bytesOf = (make: (view: DataView) => void, length: number): number[] => {
   return [...new Uint8Array(view.buffer)];
 };
 
-/** One function being written. Locals are numbered from its parameters on. */
+/** A function that is being written. Locals are numbered after its parameters. */
 export class Func {
   readonly params: readonly ValueType[];
   readonly results: readonly ValueType[];
@@ -218,7 +218,7 @@ export class Func {
     for (const n of names) this.code.push(0xfd, ...unsigned(simd[n]));
     return this;
   }
-  /** The lane `n` of the vector on the stack (or, for replace, its new value). */
+  /** Reads lane `n` of the vector on the stack, or replaces it by the scalar on the stack. */
   lane(name: keyof typeof lane, n: number): this {
     this.code.push(0xfd, lane[name], n);
     return this;
@@ -290,7 +290,10 @@ export class Func {
     this.code.push(0x10, ...unsigned(index));
     return this;
   }
-  /** Float to integer: truncated, saturated, NaN is 0. 0: f32 to signed, 1: f32 to unsigned, 2 and 3: f64. */
+  /**
+   * Float to integer: truncated, clamped to the range, NaN is 0. kind: 0 f32 to signed, 1 f32 to unsigned, 2 and 3 the
+   * same for f64.
+   */
   truncate(kind: 0 | 1 | 2 | 3): this {
     this.code.push(0xfc, kind);
     return this;
@@ -306,7 +309,7 @@ export class Func {
     return this.op('end');
   }
 
-  /** A new local with what is on the stack. */
+  /** Moves what is on the stack to a new local; gives the local. */
   keep(type: ValueType): number {
     const index = this.local(type);
     this.set(index);
@@ -353,9 +356,7 @@ export interface Import {
   readonly results: readonly ValueType[];
 }
 
-/**
- * A module over an imported memory `env.memory`; functions that are imported from `env` come first in the numbering.
- */
+/** A module with an imported memory `env.memory`. Functions that are imported from `env` have the first numbers. */
 export class ModuleWriter {
   readonly #imports: readonly Import[];
   readonly #functions: { readonly f: Func; readonly name: string | null }[] = [];
@@ -368,7 +369,7 @@ export class ModuleWriter {
     return this.#imports.findIndex((i) => i.name === name);
   }
 
-  /** Gives the function's index. */
+  /** Adds a function; gives its number. */
   add(f: Func, name: string | null): number {
     return this.#imports.length + this.#functions.push({ f, name }) - 1;
   }

@@ -1,4 +1,4 @@
-// What the code of one function stands on: its buffers, integers and locals.
+// The surroundings of the code of one function: buffers, integers and locals.
 import type { Expr } from '../../kernel/expr.ts';
 import type { Buffer, Local } from '../../kernel/kernel.ts';
 import type { Func } from './binary.ts';
@@ -12,10 +12,10 @@ export interface Frame {
   readonly addresses: readonly number[];
   readonly ints: readonly number[];
   readonly locals: readonly Local[];
-  /** Of a scalar: its WebAssembly local; of an array: its bytes from the start of scratch memory. */
+  /** For a scalar its WebAssembly local; for an array its first byte in scratch memory. */
   readonly places: readonly number[];
   readonly scratch: number;
   readonly vars: Map<Expr, number>;
-  /** The index of an imported function of float64. */
+  /** The number of an imported function on float64. */
   imported(name: string): number;
 }

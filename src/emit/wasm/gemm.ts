@@ -1,22 +1,25 @@
 // The matrix core for WebAssembly: sums of products of packed blocks. Every sum is one chain of multiply-adds, k
-// ascending, in registers for a block of depth and in memory between blocks, so that the bits are those of any other
-// tiling. Tiles have 6 rows of 8 floats: 12 sums, two vectors of B and one of A, which is what the 16 vector registers
-// of x86-64 hold.
+// ascending: in registers within a block of the depth, in memory between blocks. The bits are therefore those of any
+// other tiling. Tiles have 6 rows of 8 floats, which fill the 16 vector registers of x86-64: 12 sums, two vectors of B
+// and one of A.
 import { F32, Func, I32, ModuleWriter, V128 } from './binary.ts';
 import { emitNormals } from './normals.ts';
 
-/** Floats between rows of a packed block of A: more than a block's depth, and no multiple of a page. */
+/**
+ * Floats from one row to the next in a packed block of A: more than the depth of a block, and not a multiple of a page.
+ */
 export const A_STRIDE = 272;
-/** Largest depth of a block. */
+/** The largest depth of a block. */
 export const DEPTH = 256;
 export const PANEL = 8;
 const TILE = 6,
   UNROLL = 4;
 
 /**
- * A module with `block(a, b, c, rows, panels, nk, stride, add)`: rows of c, `stride` bytes apart, get the sums over nk
- * steps of depth of a [rows][A_STRIDE] times b [panels][nk][8]; they are added to what c holds if `add` is not 0. And
- * `madd(a, b, c)`, one multiply-add, to test whether it rounds once. And `normals` (normals.ts).
+ * A module with three functions. `block(a, b, c, rows, panels, nk, stride, add)`: writes to the rows of c, which are
+ * `stride` bytes apart, the sums over nk steps of the depth of a [rows][A_STRIDE] times b [panels][nk][8]; if `add` is
+ * not 0, they are added to c. `madd(a, b, c)`: one multiply-add, to test whether it is rounded once. `normals`: see
+ * normals.ts.
  */
 export function emitCore(
   fused: boolean,
@@ -62,7 +65,7 @@ export function emitCore(
   return module.bytes(memory);
 }
 
-/** (a, b, c, panels, nk, stride, add): some rows of c. */
+/** A function (a, b, c, panels, nk, stride, add) for `height` rows of c. */
 function tile(height: number, fused: boolean): Func {
   const f = new Func(Array.from({ length: 7 }, () => I32 as typeof I32)),
     [a, b, c, panels, nk, stride, add] = [0, 1, 2, 3, 4, 5, 6];

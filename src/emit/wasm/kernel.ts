@@ -1,7 +1,7 @@
-// Kernels as WebAssembly modules. A kernel with loops exports `extentN(args)`, how many iterations its grid has now,
-// and `runN(args, scratch, first, last)`, which does some of them. A matmul exports how its operands are packed and its
-// sums stored; what goes between is gemm.ts. `args` is the address of a list of int32: addresses of buffers, then
-// run-time integers.
+// Kernels as WebAssembly modules. Kernel number N with loops exports `extentN(args)`, the number of iterations of its
+// grid, and `runN(args, scratch, first, last)`, which runs some of them. A matmul exports how its operands are packed
+// and how its sums are stored; the matrix core (gemm.ts) runs in between. `args` is the address of a list of int32:
+// addresses of buffers, then run-time integers.
 import { bytesPer } from '../../base/dtype.ts';
 import { VerifyError } from '../../base/errors.ts';
 import { postorder, type Expr } from '../../kernel/expr.ts';
@@ -14,7 +14,9 @@ import { layout, StmtWriter } from './stmts.ts';
 import { Values } from './values.ts';
 import { typeOf } from './words.ts';
 
-/** What the device knows of a kernel in a module, beside its functions, which are numbered by its place there. */
+/**
+ * What the device needs to know of a kernel, beside its functions. Kernels are numbered by their place in the module.
+ */
 export type KernelShape =
   | { readonly form: 'loops'; readonly grain: number }
   | {
@@ -27,14 +29,17 @@ export type KernelShape =
     };
 
 export interface EmitOptions {
-  /** Whether relaxed multiply-add rounds once here; else products are rounded. */
+  /**
+   * Whether relaxed multiply-add rounds once on this machine; otherwise multiplication and addition are rounded
+   * separately.
+   */
   readonly fused: boolean;
   readonly memory: { readonly shared: boolean; readonly pages: number };
-  /** Bytes of scratch memory that a kernel's own arrays may take. */
+  /** Bytes of scratch memory for the local arrays of a kernel. */
   readonly scratch: number;
 }
 
-/** float64 functions that the device brings. */
+/** Functions on float64 that the device provides. */
 export const IMPORTS: readonly Import[] = [
   ...VECTOR_FUNCTIONS.map((name): Import => ({ name, params: [F64], results: [F64] })),
   { name: 'pow', params: [F64, F64], results: [F64] },
@@ -57,7 +62,7 @@ export function emitModule(
 }
 
 /**
- * A function whose first parameters are `args` and (where it has one) `scratch`, with the kernel's parameters in
+ * Begins a function whose first parameters are `args` and, if it has one, `scratch`: loads the kernel's parameters into
  * locals.
  */
 function begin(
@@ -70,7 +75,10 @@ function begin(
   const { offsets, end } = layout(k.locals);
   const room = end + LANES_BYTES * widestReduce(k.form === 'loops' ? k.body : k.epilogue.row);
   if (room > options.scratch)
-    throw new VerifyError('emit', `a kernel wants ${room} bytes of its own, the wasm device gives ${options.scratch}`);
+    throw new VerifyError(
+      'emit',
+      `a kernel needs ${room} bytes of scratch memory, the wasm device has ${options.scratch}`,
+    );
   const ints = new Set(used.flatMap((e) => (e.k === 'int' ? [e.slot] : [])));
   const parameter = (n: number): number => {
     f.get(0).memory('i32.load', 4 * n);
@@ -96,7 +104,7 @@ function begin(
 
 const LANES_BYTES = 16 * bytesPer('float64');
 
-/** How many reductions share a pass, at most. */
+/** The largest number of reductions that share a pass. */
 function widestReduce(body: readonly Stmt[]): number {
   return Math.max(
     0,
@@ -106,7 +114,7 @@ function widestReduce(body: readonly Stmt[]): number {
   );
 }
 
-/** Every expression in statements. */
+/** All expressions of statements. */
 function expressions(body: readonly Stmt[]): Expr[] {
   return body.flatMap((s): Expr[] => {
     switch (s.s) {

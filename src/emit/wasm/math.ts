@@ -1,5 +1,5 @@
-// Elementary functions of four float32: the formulas and the coefficients of device/native/math.h, which explains them,
-// step by step the same operations, so that both devices give the same bits.
+// Elementary functions on four float32. Formulas and coefficients are those of device/native/math.h, which explains
+// them; the operations are the same in the same order, so that both devices give the same bits.
 import type { Func, Simd } from './binary.ts';
 import { V128 } from './binary.ts';
 
@@ -9,7 +9,7 @@ const LOG2E = 1.44269502,
   LN2_HI = 0.693147182,
   LN2_LO = -1.90465421e-9;
 
-/** Values of a formula: each is written once into a local. */
+/** The local that holds a value of a formula. */
 type V = number;
 
 /** Writes formulas over vectors. `fused`: whether the engine's relaxed multiply-add rounds once. */

@@ -1,5 +1,5 @@
-// What is special to one matmul kernel: how blocks of its operands are packed for the matrix core (gemm.ts), and what
-// is computed of the finished sums.
+// The code of one matmul kernel: packs blocks of its operands for the matrix core (gemm.ts), and runs the epilogue on
+// the finished sums.
 import type { Expr, Var } from '../../kernel/expr.ts';
 import { postorder } from '../../kernel/expr.ts';
 import type { MatmulKernel, Packing } from '../../kernel/kernel.ts';
@@ -13,7 +13,10 @@ import { typeOf } from './words.ts';
 
 const COPIES = 4;
 
-/** A loop over `variable` from the local `from`, `count` (a local) times, with what does not change computed before. */
+/**
+ * A loop over `variable`, from the local `from`, for `count` (a local) iterations. What does not change is computed
+ * before the loop.
+ */
 function over(
   frame: Frame,
   variable: Var,
@@ -35,7 +38,7 @@ function over(
       .if(() => {
         const wide = new Values(frame, variable, outer);
         wide.hoist([lanes], [], () => false);
-        // A copy is little work for the loop around it.
+        // Copying an element is little work: several are copied in one iteration.
         if (lanes.k === 'load')
           f.loop(index, end, 4 * COPIES, () => {
             for (let n = 0; n < COPIES; n++) body(new Values(frame, variable, wide, 4 * n).share([lanes]), index);
@@ -51,8 +54,8 @@ function over(
 }
 
 /**
- * A loop over the inner variable of an operand's packing within one of another variable, run by run where there are
- * runs.
+ * A loop over the inner variable of an operand's packing, inside a loop over the other variable; run by run if the
+ * operand has runs.
  */
 function overRuns(
   frame: Frame,
@@ -110,9 +113,9 @@ const HALVES = {
 } as const;
 
 /**
- * A copy of a block across: `inner` runs along memory that is read, and four successive values of `other`, from the
- * local `base` on, lie together where is written. `place` pushes the address of (inner, base); places of successive
- * `inner` are `step` bytes apart.
+ * Copies a block and transposes it: `inner` runs along the memory that is read, while four successive values of
+ * `other`, from the local `base`, lie next to each other in the memory that is written. `place` pushes the address of
+ * (inner, base); addresses for successive `inner` are `step` bytes apart.
  */
 function turned(
   frame: Frame,
@@ -173,7 +176,7 @@ function turned(
   });
 }
 
-/** (args, scratch, to, z, i0, ni, k0, nk): element (i, k) to to[(i - i0) A_STRIDE + k - k0]. */
+/** (args, scratch, to, z, i0, ni, k0, nk): writes element (i, k) of a to to[(i - i0) A_STRIDE + k - k0]. */
 export function emitPackA(k: MatmulKernel, frame: Frame): void {
   const { f, vars } = frame,
     [to, z, i0, ni, k0, nk] = [2, 3, 4, 5, 6, 7],
@@ -251,7 +254,7 @@ export function emitPackA(k: MatmulKernel, frame: Frame): void {
 }
 
 /**
- * (args, scratch, to, z, k0, nk, j0, nj): panels of 8 columns, [panel][k][8]; columns that are missing in the last are
+ * (args, scratch, to, z, k0, nk, j0, nj): writes panels of 8 columns of b, [panel][k][8]; columns beyond the last are
  * 0.
  */
 export function emitPackB(k: MatmulKernel, frame: Frame): void {
@@ -362,7 +365,7 @@ export function emitPackB(k: MatmulKernel, frame: Frame): void {
   });
 }
 
-/** (args, scratch, z, i0, ni, j0, nj, sums, stride in bytes): the epilogue of a block of finished sums. */
+/** (args, scratch, z, i0, ni, j0, nj, sums, stride in bytes): runs the epilogue on a block of finished sums. */
 export function emitStore(k: MatmulKernel, frame: Frame, stmts: StmtWriter): void {
   const { f, vars } = frame,
     [z, i0, ni, j0, nj, sums, stride] = [2, 3, 4, 5, 6, 7, 8];

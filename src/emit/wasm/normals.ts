@@ -1,5 +1,5 @@
-// Starting values in WebAssembly: normal numbers with the bits of base/random.ts, the random words of four pairs at a
-// time.
+// Normally distributed initial values in WebAssembly, with the same bits as base/random.ts; random words are computed
+// for four pairs at a time.
 import { F64, Func, I32, V128 } from './binary.ts';
 import { threefry } from './words.ts';
 
@@ -8,8 +8,8 @@ const STEPS = 1024,
   TURN = (2 * Math.PI) / ONE;
 
 /**
- * (out, tables, count, pair, key0, key1, scratch, std): `std` times `count` numbers from the two of counter `pair` on.
- * `tables` is the address of the generator's, `scratch` that of 32 bytes.
+ * (out, tables, count, pair, key0, key1, scratch, std): writes `count` numbers times `std`, from the two of counter
+ * `pair` on. `tables`: the address of the tables of base/trig.ts; `scratch`: that of 32 bytes.
  */
 export function emitNormals(): Func {
   const f = new Func([I32, I32, I32, I32, I32, I32, I32, F64]),
@@ -18,7 +18,7 @@ export function emitNormals(): Func {
   const [r, b, q, even, odd, sin, cos] = Array.from({ length: 7 }, () => f.local(F64));
   const four = [key0, key1].map((k) => f.get(k).simd('i32x4.splat').keep(V128)),
     zero = f.v128([0, 0, 0, 0]).keep(V128);
-  /** Element `index` (a local) of the table that begins after so many numbers. */
+  /** Pushes element `index` (a local) of the table that begins after `after` numbers. */
   const element = (index: number, after: number): Func =>
     f
       .get(index)
@@ -27,7 +27,7 @@ export function emitNormals(): Func {
       .get(tables)
       .op('i32.add')
       .memory('f64.load', 8 * after);
-  /** last - x (... - x (second - x first)): `x` is a local, `first` stands on the stack. */
+  /** last - x (... - x (second - x first)): `x` is a local, `first` is on the stack. */
   const series = (x: number, ...terms: readonly number[]): void => {
     for (const t of terms) {
       const rest = f.keep(F64);
@@ -47,7 +47,7 @@ export function emitNormals(): Func {
     f.get(pair).i32(4).op('i32.add').set(pair).get(scratch).set(word);
     const words4 = f.get(scratch).i32(16).op('i32.add').keep(I32);
     loop(word, words4, 4, () => {
-      // log(1 - n / 2^24), of the nearest of 1025 mantissas, and a series.
+      // log(1 - n / 2^24), from the nearest of 1025 mantissas and a series.
       f.i32(ONE).get(word).memory('i32.load').i32(8).op('i32.shr_u').tee(n).op('i32.sub').tee(mantissa);
       f.op('i32.clz')
         .i32(8)

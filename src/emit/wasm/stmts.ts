@@ -1,5 +1,5 @@
-// Statements as WebAssembly. A loop whose iterations are independent goes four at a time where its body allows, and
-// then one by one.
+// Statements as WebAssembly. A loop with independent iterations runs four at a time, if its body allows that, and the
+// remaining ones one by one.
 import { leastOf } from '../../base/dtype.ts';
 import { isHalf } from '../../base/half.ts';
 import { postorder, type Expr, type Scalar, type Var } from '../../kernel/expr.ts';
@@ -12,7 +12,7 @@ import { pushConstant, sizeOf, typeOf } from './words.ts';
 const LANES = 16,
   CHUNK = 4096; // DESIGN section 2
 
-/** Where arrays lie in scratch memory, and how much they take with what reductions need. */
+/** The places of arrays in scratch memory, and the bytes of all of them. */
 export function layout(
   locals: readonly Local[],
   from = 0,
@@ -28,7 +28,7 @@ export function layout(
 
 export class StmtWriter {
   readonly #frame: Frame;
-  /** Bytes from the start of scratch memory where the lanes of reductions lie. */
+  /** The first byte in scratch memory of the partial results of reductions. */
   readonly #lanes: number;
 
   constructor(frame: Frame, lanes: number) {
@@ -36,7 +36,7 @@ export class StmtWriter {
     this.#lanes = lanes;
   }
 
-  /** `outer`: values that stand in locals. Stores that follow each other are simultaneous. */
+  /** `outer`: values that are in locals already. Successive stores are simultaneous. */
   body(stmts: readonly Stmt[], outer: Values): void {
     for (let i = 0; i < stmts.length; i++) {
       const s = stmts[i];
@@ -158,8 +158,8 @@ export class StmtWriter {
   }
 
   /**
-   * `index` goes on to `end`; both are WebAssembly locals, and `variable` is bound to `index`. `before` opens each
-   * turn.
+   * Runs `index` up to `end` (both WebAssembly locals); `variable` is bound to `index`. `before` is written at the
+   * start of each iteration.
    */
   loop(
     variable: Var,
@@ -193,7 +193,7 @@ export class StmtWriter {
     });
   }
 
-  /** Whether four iterations can run side by side: only stores, and nothing of 8 or 2 bytes. */
+  /** Whether four iterations can run at the same time: the body has only stores, and no values of 8 or 2 bytes. */
   #inLanes(body: readonly Stmt[]): boolean {
     return body.every(
       (s) =>
@@ -221,8 +221,8 @@ export class StmtWriter {
   }
 
   /**
-   * 16 partial results, element j of a chunk to lane j mod 16; chunks of 4096; lanes joined 8, 4, 2, 1; chunks joined
-   * in order.
+   * 16 partial results: element j of a chunk goes to partial result j mod 16. Chunks of 4096. Partial results are
+   * joined 8, 4, 2, 1; chunks in order.
    */
   #reduce(s: Extract<Stmt, { s: 'reduce' }>, outer: Values): void {
     const { f, places, vars, scratch } = this.#frame,
@@ -363,7 +363,7 @@ export class StmtWriter {
     });
   }
 
-  /** into = into + x, or the larger of both (NaN if either is). */
+  /** into = into + x, or the larger of the two (NaN if either is NaN). */
   #joinVector(op: 'sum' | 'max', dtype: Scalar, x: number, into: number): void {
     const { f } = this.#frame,
       t = dtype === 'float32' ? 'f32x4' : 'i32x4';
@@ -389,6 +389,6 @@ export class StmtWriter {
   }
 }
 
-/** Whether lanes of 32 bits hold all values. */
+/** Whether all values fit into lanes of 32 bits. */
 export const narrow = (roots: readonly Expr[]): boolean =>
   postorder(roots).every((e) => e.dtype !== 'float64' && !isHalf(e.dtype));

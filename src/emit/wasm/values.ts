@@ -10,16 +10,16 @@ import { scalarOperation } from './scalar-operations.ts';
 import { vectorOperation } from './vector-operations.ts';
 import { loadScalar, pushConstant, sizeOf, storeScalar, typeOf } from './words.ts';
 
-/** The values of one statement (or of simultaneous ones): what is used twice is computed once. */
+/** The values of one statement, or of several simultaneous ones: a value that is used twice is computed once. */
 export class Values {
   readonly frame: Frame;
-  /** The variable of which four successive values are computed at once. */
+  /** The variable for which four successive values are computed at once. */
   readonly lane: Var | null;
-  /** The four begin so many after its value, where a loop does several fours at a time. */
+  /** The first of the four is lane + shift, in loops that compute several vectors in one iteration. */
   readonly shift: number;
   readonly #scalars: Map<Expr, number>;
   readonly #vectors: Map<Expr, number>;
-  /** Addresses without the lane variable's part, by buffer or local and index. */
+  /** Addresses without the part that depends on the lane variable, by buffer or local and index. */
   readonly #starts: Map<string, number>;
   readonly #memo = new Map<Expr, boolean>();
   #uses = new Map<Expr, number>();
@@ -42,12 +42,12 @@ export class Values {
     return answer;
   }
 
-  /** A value that stands in a local already. */
+  /** Says that a value is in a local already. */
   bind(e: Expr, local: number, vector = false): void {
     (vector ? this.#vectors : this.#scalars).set(e, local);
   }
 
-  /** To be told all expressions first: what they share is kept. */
+  /** Must be called with all expressions before they are computed: values that they share are then kept in locals. */
   share(roots: readonly Expr[]): this {
     const uses = new Map<Expr, number>();
     const visit = (e: Expr): void => {
@@ -62,7 +62,7 @@ export class Values {
 
   // ---- scalars ----
 
-  /** Pushes the value. */
+  /** Pushes the value of `e`. */
   scalar(e: Expr): void {
     const { f } = this.frame,
       known = this.#scalars.get(e);
@@ -107,7 +107,7 @@ export class Values {
         scalarOperation(this, e);
         return;
       default:
-        throw new VerifyError('emit', `a ${e.k} where a value is needed`);
+        throw new VerifyError('emit', `an expression of kind ${e.k} has no scalar value`);
     }
   }
 
@@ -124,7 +124,7 @@ export class Values {
     else if (constant !== 0) f.i32(constant).op('i32.add');
   }
 
-  /** Pushes an address; gives the constant to be added by the memory instruction. */
+  /** Pushes an address; gives the constant offset for the memory instruction. */
   addressOf(kind: 'load' | 'local', which: number, index: Expr): number {
     const { f, buffers, locals, addresses, places, scratch } = this.frame;
     const bytes = sizeOf((kind === 'load' ? buffers : locals)[which].dtype);
@@ -151,7 +151,7 @@ export class Values {
 
   // ---- vectors ----
 
-  /** Pushes four values: those of the lane variable and the three that follow it. */
+  /** Pushes a vector: the value of `e` for four successive values of the lane variable. */
   vector(e: Expr): void {
     const { f } = this.frame,
       known = this.#vectors.get(e);
@@ -220,21 +220,21 @@ export class Values {
           this.#vectorLoad('local', e.local, e.index, e.dtype);
           return;
         }
-        throw new VerifyError('emit', 'a scalar in lanes');
+        throw new VerifyError('emit', 'a scalar local where a vector is needed');
       case 'op':
         vectorOperation(this, e);
         return;
       default:
-        throw new VerifyError('emit', `a ${e.k} where four values are needed`);
+        throw new VerifyError('emit', `an expression of kind ${e.k} has no vector value`);
     }
   }
 
-  /** How far apart the four elements lie that successive lanes touch; null if no constant says it. */
+  /** Elements from one lane to the next; null if no constant says it. */
   stride(index: Expr): number | null {
     return this.lane === null ? null : strideOf(index, this.lane);
   }
 
-  /** Pushes the address of the first lane's element; gives the constant to be added. */
+  /** Pushes the address of the first lane's element; gives the constant offset for the memory instruction. */
   firstAddress(kind: 'load' | 'local', which: number, index: Expr): number {
     const { f, buffers, locals, vars } = this.frame,
       stride = this.stride(index) ?? 0;
@@ -285,7 +285,7 @@ export class Values {
     return found;
   }
 
-  /** For each lane: its element's address is on the stack, but for a constant. */
+  /** Calls `visit` for each lane, with the address of its element on the stack, less a constant offset. */
   eachAddress(kind: 'load' | 'local', which: number, index: Expr, visit: (lane: number, offset: number) => void): void {
     const { f, buffers, locals, addresses, places, scratch } = this.frame,
       stride = this.stride(index);
@@ -312,8 +312,8 @@ export class Values {
   // ---- before a loop over the lane variable ----
 
   /**
-   * Computes once what a loop with these expressions would compute in every turn. `changing` tells what the loop itself
-   * stores to.
+   * Computes before a loop what its expressions would compute again in every iteration. `changing`: what the loop
+   * itself stores to.
    */
   hoist(
     roots: readonly Expr[],

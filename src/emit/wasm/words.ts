@@ -1,4 +1,4 @@
-// Operations on what stands on the stack: constants, conversions, random words.
+// Operations on what is on the stack: constants, conversions, random words.
 import { bytesPer } from '../../base/dtype.ts';
 import { isHalf, toHalf } from '../../base/half.ts';
 import { VerifyError } from '../../base/errors.ts';
@@ -6,7 +6,7 @@ import { minOf, type Expr, type Scalar } from '../../kernel/expr.ts';
 import { F32, F64, I32, V128, type Func, type ValueType } from './binary.ts';
 
 export const typeOf = (dtype: Scalar): ValueType => (dtype === 'float32' ? F32 : dtype === 'float64' ? F64 : I32);
-/** Bytes of an element; indices have 32 bits here. */
+/** Bytes of an element; an index has 32 bits in WebAssembly. */
 export const sizeOf = (d: Scalar): number => (d === 'index' ? 4 : bytesPer(d));
 const isInt = (d: Scalar): boolean => d === 'int32' || d === 'uint32' || d === 'index';
 
@@ -17,7 +17,7 @@ export function pushConstant(f: Func, value: number, dtype: Scalar): void {
   else f.i32(dtype === 'bool' ? (value ? 1 : 0) : Math.trunc(value));
 }
 
-/** Replaces the address on the stack by what lies there. */
+/** Replaces the address on the stack by the element that lies there. */
 export function loadScalar(f: Func, dtype: Scalar, offset: number): void {
   f.memory(
     dtype === 'float32'
@@ -49,13 +49,13 @@ export function storeScalar(f: Func, dtype: Scalar, offset: number): void {
 }
 
 /**
- * The quotient of the integers on the stack, truncated towards zero: by 0 it is 0, of the least one by -1 it is itself.
- * WebAssembly would stop.
+ * Divides the integers on the stack, truncating towards zero. x / 0 is 0, and the smallest integer / -1 is itself:
+ * WebAssembly would trap in both cases.
  */
 export function divide(f: Func, signed: boolean): void {
   const b = f.keep(I32),
     a = f.keep(I32);
-  // By what may be divided: not by 0 or -1, whose numbers plus 1 are below 2.
+  // Pushes whether b is 0 or -1 (for unsigned integers: 0). For these, b + 1 is below 2.
   const special = (): void => {
     if (signed) f.get(b).i32(1).op('i32.add').i32(2).op('i32.lt_u');
     else f.get(b).op('i32.eqz');
@@ -65,21 +65,21 @@ export function divide(f: Func, signed: boolean): void {
   f.op('select');
   f.op(signed ? 'i32.div_s' : 'i32.div_u');
   const quotient = f.keep(I32);
-  // a * b for b of -1 and 0.
+  // For b = -1 and b = 0 the quotient is a * b.
   f.get(a, b).op('i32.mul').get(quotient);
   special();
   f.op('select');
 }
 
-/** Whether integers are divided by what may be 0 or -1. */
+/** Whether the divisor may be 0 or -1. */
 export const needsCare = (of: Scalar, by: Expr): boolean =>
   (of === 'int32' || of === 'uint32') && !(by.k === 'const' && by.value !== 0 && by.value !== -1);
 
-/** Division of indices is signed unless they are known not to be negative (where it is a shift, for powers of 2). */
+/** Division of indices is unsigned if they are known not to be negative: division by a power of 2 is then a shift. */
 export const division = (a: Expr): '_s' | '_u' =>
   a.dtype === 'uint32' || (a.dtype === 'index' && minOf(a) >= 0) ? '_u' : '_s';
 
-/** From the bits of a 16-bit float on the stack to a float32 (src/base/half.ts). */
+/** Converts the bits of a 16-bit float on the stack to a float32 (src/base/half.ts). */
 function fromHalf(f: Func, from: Scalar): void {
   if (from === 'bfloat16') {
     f.i32(16).op('i32.shl', 'f32.reinterpret_i32');
@@ -97,7 +97,9 @@ function fromHalf(f: Func, from: Scalar): void {
   f.get(bits).i32(0x8000).op('i32.and').i32(16).op('i32.shl', 'i32.or', 'f32.reinterpret_i32');
 }
 
-/** From a float32 or float64 on the stack to the bits of a 16-bit float, to the nearest, ties to even, rounded once. */
+/**
+ * Converts a float32 or float64 on the stack to the bits of a 16-bit float: to the nearest, ties to even, rounded once.
+ */
 function toHalf16(f: Func, to: Scalar, from: Scalar): void {
   if (from === 'float64') roundToOdd(f);
   else f.op('i32.reinterpret_f32');
@@ -146,7 +148,7 @@ function toHalf16(f: Func, to: Scalar, from: Scalar): void {
   f.get(bits).i32(16).op('i32.shr_u').i32(0x8000).op('i32.and', 'i32.or');
 }
 
-/** From a float64 on the stack to the bits of a float32 that it is rounded to odd. */
+/** Converts a float64 on the stack to the bits of a float32, rounded to odd. */
 function roundToOdd(f: Func): void {
   const x = f.keep(F64),
     near = f.get(x).op('f32.demote_f64').keep(F32),
@@ -156,7 +158,10 @@ function roundToOdd(f: Func): void {
   f.get(near).op('f64.promote_f32').get(x).op('f64.eq').get(x, x).op('f64.ne', 'i32.or', 'select');
 }
 
-/** Converts the scalar on the stack: floats to integers truncate and saturate, NaN is 0; integers keep their bits. */
+/**
+ * Converts the scalar on the stack: floats to integers are truncated and clamped to the range, NaN is 0; integers keep
+ * their bits.
+ */
 export function castScalar(f: Func, to: Scalar, from: Scalar): void {
   if (to === from) return;
   if (isHalf(from)) {
@@ -180,7 +185,7 @@ export function castScalar(f: Func, to: Scalar, from: Scalar): void {
   else if (from === 'float64') f.truncate(to === 'uint32' ? 3 : 2);
 }
 
-/** The same for four values of 32 bits. */
+/** The same for a vector of four 32-bit values. */
 export function castVector(f: Func, to: Scalar, from: Scalar): void {
   if (to === from) return;
   if (to === 'bool') f.v128([0, 0, 0, 0]).simd(from === 'float32' ? 'f32x4.ne' : 'i32x4.ne');
@@ -193,8 +198,8 @@ export function castVector(f: Func, to: Scalar, from: Scalar): void {
 }
 
 /**
- * Threefry-2x32 with 20 rounds (Random123), as src/base/random.ts, for one counter or four: locals with the two output
- * words.
+ * Threefry-2x32 with 20 rounds (Random123), as in src/base/random.ts, for one counter or for four. Gives the locals of
+ * the two output words.
  */
 export function threefry(
   f: Func,
