@@ -146,18 +146,11 @@ class Writer {
       const made = d.members.find((m) => ts.isConstructorDeclaration(m));
       const open = made && !made.modifiers?.some((m) => m.kind === ts.SyntaxKind.PrivateKeyword);
       const heritage = d.heritageClauses?.map((h) => h.getText()).join(' ') ?? '';
+      const signature = open ? `new ${prefix}${name}(${this.#parameters(made.parameters)})` : `class ${name}`;
       return {
         name,
         type: false,
-        text:
-          head('') +
-          body(
-            code(
-              `${open ? `new ${prefix}${name}(${this.#parameters(made.parameters)})` : `class ${name}`}${heritage && ` ${heritage}`}`,
-            ),
-            doc,
-            this.#members(symbol),
-          ),
+        text: head('') + body(code(heritage ? `${signature} ${heritage}` : signature), doc, this.#members(symbol)),
       };
     }
     if (ts.isInterfaceDeclaration(d))
@@ -191,7 +184,7 @@ class Writer {
       const own = ts.isCallExpression(made) && made.expression.getText() === 'withOp' ? made.arguments.at(-1) : made;
       return own && (ts.isArrowFunction(own) || ts.isFunctionExpression(own)) ? [own] : [];
     });
-    // The last of several is the one that nobody calls.
+    // The last of several overloads is the implementation, which callers do not see.
     return found.length === 0 ? null : found.length === 1 ? found : found.slice(0, -1);
   }
 
@@ -199,17 +192,17 @@ class Writer {
     const result =
       d.type?.getText() ??
       this.checker.typeToString(this.checker.getReturnTypeOfSignature(this.checker.getSignatureFromDeclaration(d)!), d);
-    return flat(
-      `${name}${d.typeParameters ? `<${d.typeParameters.map((p) => p.getText()).join(', ')}>` : ''}(${this.#parameters(d.parameters)}): ${result}`,
-    );
+    const generics = d.typeParameters ? `<${d.typeParameters.map((p) => p.getText()).join(', ')}>` : '';
+    return flat(`${name}${generics}(${this.#parameters(d.parameters)}): ${result}`);
   }
 
   #parameters(list: readonly ts.ParameterDeclaration[]): string {
     return list
       .map((p) => {
         const optional = p.questionToken !== undefined || p.initializer !== undefined,
+          name = ts.isIdentifier(p.name) ? p.name.text : 'options',
           type = p.type?.getText() ?? this.checker.typeToString(this.checker.getTypeAtLocation(p), p);
-        return `${p.dotDotDotToken ? '...' : ''}${ts.isIdentifier(p.name) ? p.name.text : 'options'}${optional ? '?' : ''}: ${flat(type)}`;
+        return `${p.dotDotDotToken ? '...' : ''}${name}${optional ? '?' : ''}: ${flat(type)}`;
       })
       .join(', ');
   }

@@ -1,5 +1,5 @@
-// The format of the sources: `--check` names files that are not as the formatters write them, and fails; `--write` writes them. Prettier for
-// everything that it knows, clang-format for C.
+// Formats the sources: Prettier formats every language that it knows, clang-format formats C. `--check` prints the files
+// that are not formatted, and fails if there are any; `--write` formats them.
 import { spawnSync } from 'node:child_process';
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';

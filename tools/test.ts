@@ -1,6 +1,9 @@
-// All checks of the project. `check`: types, format, lint, unused code, structure; `unit [FILE | --FLAG=VALUE]...`: the tests,
-// with arguments for node's test runner; `full`: all, with what takes too long for every change; none of them: all, the
-// tests last. Exit code 1 if any failed.
+// Runs the checks of the project. The first argument says which:
+// - `check`: types, format, lint, unused code, structure;
+// - `unit [FILE | --FLAG=VALUE]...`: the tests, with arguments for Node's test runner;
+// - `full`: everything, with the tests that are too long for every change;
+// - without an argument: `check`, then the tests.
+// The exit code is 1 if any of them failed.
 import { spawnSync } from 'node:child_process';
 import { join } from 'node:path';
 

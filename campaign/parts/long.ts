@@ -242,10 +242,9 @@ async function begin(kind: Case['kind'], place: Place, seed: number, folder: str
 async function viewers(folder: string): Promise<Work> {
   const log = join(folder, 'events.jsonl');
   const add = (n: number): void => {
-    appendFileSync(
-      log,
-      `${JSON.stringify({ event: 'step', step: n + 1, loss: 1, aux: {}, tokens_per_s: 1, ms: 1, grad_norm: 1, load: { moe: [1, 2, 3, n] }, time: n })}\n`,
-    );
+    const load = { moe: [1, 2, 3, n] };
+    const event = { event: 'step', step: n + 1, loss: 1, aux: {}, tokens_per_s: 1, ms: 1, grad_norm: 1, load, time: n };
+    appendFileSync(log, `${JSON.stringify(event)}\n`);
   };
   add(0);
   const dash = await openDash({ runs: [{ name: 'run', folder }], port: undefined, auth: true }),

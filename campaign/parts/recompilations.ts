@@ -131,13 +131,15 @@ interface Ran {
   readonly events: readonly RecompileEvent[];
 }
 
+function outcome(e: RecompileEvent): string {
+  if (e.error !== undefined) return 'that failed';
+  if (!e.kept) return 'undone or of no effect';
+  return e.class === 'R' ? 'that changed results' : 'that kept results';
+}
+
 async function attack(given: Case, world: World): Promise<void> {
   const ran = await run(given, given.place, given.rules, 0, world.planted === 'wrong-plan');
-  for (const e of ran.events)
-    world.count(
-      `recompilations ` +
-        `${e.error !== undefined ? 'that failed' : e.kept ? (e.class === 'R' ? 'that changed results' : 'that kept results') : 'undone or of no effect'}`,
-    );
+  for (const e of ran.events) world.count(`recompilations ${outcome(e)}`);
   if (given.kind === 'results') {
     const other = await run(given, given.other, given.rules, 60);
     equal(

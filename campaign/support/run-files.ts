@@ -90,15 +90,24 @@ export const checkpointsOf = async (folder: string): Promise<string[]> =>
     .reverse()
     .map((name) => join(folder, name));
 
-// What TensorBoard reads: tensorflow/core/util/event.proto, framework/summary.proto.
+// The messages of TensorBoard's event files, from tensorflow/core/util/event.proto and framework/summary.proto.
 const Message = protobuf
   .parse(
-    `syntax = "proto3"; package tensorflow;
-  message Event { double wall_time = 1; int64 step = 2; oneof what { string file_version = 3; Summary summary = 5; ` +
-      `SessionLog session_log = 7; } }
-  message SessionLog { enum SessionStatus { STATUS_UNSPECIFIED = 0; START = 1; STOP = 2; CHECKPOINT = 3; } ` +
-      `SessionStatus status = 1; }
-  message Summary { message Value { string tag = 1; oneof value { float simple_value = 2; } } repeated Value value = 1; }`,
+    `syntax = "proto3";
+    package tensorflow;
+    message Event {
+      double wall_time = 1;
+      int64 step = 2;
+      oneof what { string file_version = 3; Summary summary = 5; SessionLog session_log = 7; }
+    }
+    message SessionLog {
+      enum SessionStatus { STATUS_UNSPECIFIED = 0; START = 1; STOP = 2; CHECKPOINT = 3; }
+      SessionStatus status = 1;
+    }
+    message Summary {
+      message Value { string tag = 1; oneof value { float simple_value = 2; } }
+      repeated Value value = 1;
+    }`,
     { keepCase: true },
   )
   .root.lookupType('tensorflow.Event');

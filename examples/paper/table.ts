@@ -103,8 +103,8 @@ function sentence({ a, b, seeds, wins, lossAtTime, lossAtSteps, speed }: Duel): 
 }
 
 /**
- * What recompilations made steps wait, in all, and of how much time; by row. And what was decided but not done, with
- * the last reason.
+ * For each row: how long its recompilations made steps wait, the time of the whole run, and the number of changes that
+ * were not kept, with the last error.
  */
 function waits(results: readonly (Result | Failure)[]): string[] {
   const all = results.filter((r): r is Result => !failed(r) && r.decisions.length > 0),
@@ -113,10 +113,11 @@ function waits(results: readonly (Result | Failure)[]): string[] {
     const own = all.filter((r) => r.row === row),
       waited = own.map((r) => r.decisions.reduce((n, e) => n + e.stall_ms + e.verify_ms, 0)),
       undone = own.flatMap((r) => r.decisions.filter((e) => !e.kept));
+    const reason = undone.at(-1)?.error,
+      notKept = undone.length > 0 ? ` Not kept: ${undone.length}${reason ? ` (${reason})` : ''}.` : '';
     return (
-      `Recompilations of "${row}" made steps wait ${show(spread(waited), ms)} ms in all; equal time is ` +
-      `${show(spread(own.map((r) => r.ms)), ms)} ` +
-      `ms.${undone.length > 0 ? ` Not kept: ${undone.length}${undone.at(-1)?.error ? ` (${undone.at(-1)?.error})` : ''}.` : ''}`
+      `Recompilations of "${row}" made steps wait ${show(spread(waited), ms)} ms in all; ` +
+      `equal time is ${show(spread(own.map((r) => r.ms)), ms)} ms.${notKept}`
     );
   });
 }

@@ -105,9 +105,10 @@ test('JSON: configs that train', async () => {
   }
 });
 
-/** Commands of a block, without comments. */
+/** The commands of a block, without comments. A backslash at the end of a line continues the command. */
 function linesOf(b: Block): string[] {
   return b.text
+    .replaceAll(/\\\n\s*/g, '')
     .split('\n')
     .map((l) => l.replace(/(^|\s+)#.*$/, '').trim())
     .filter((l) => l !== '');

@@ -1,5 +1,6 @@
-# PyTorch as a contestant. Reads requests, one JSON object a line, writes answers (protocol.ts). Each model is written the way that is
-# usual for it and, where there are several ways, the fastest that was found.
+# The PyTorch peer of the comparison. It reads requests from stdin, one JSON object per line, and writes answers to stdout
+# (see protocol.ts). Each model is written in the usual way for PyTorch. Where there are several usual ways, it is the
+# fastest one that we found.
 import json, math, sys, time
 
 def status(name):
@@ -73,7 +74,8 @@ class Scatter(Bank):
     def forward(self, x):
         weights, chosen, place, capacity = self.places(x)
         size, d = self.experts * capacity, x.shape[1]
-        slot = torch.where(place < capacity, chosen * capacity + place, size) # what is beyond goes to a row that nobody reads
+        # Choices beyond the capacity are written to an extra row, which no expert reads.
+        slot = torch.where(place < capacity, chosen * capacity + place, size)
         buffer = x.new_zeros(size + 1, d).index_copy(0, slot.flatten(), x.repeat_interleave(self.k, 0))
         out = self.ffn(buffer[:size].view(self.experts, capacity, d)).view(size, d)
         out = torch.cat([out, out.new_zeros(1, d)])
@@ -151,12 +153,14 @@ class GeluExpert(Expert):
     def forward(self, x): return self.down(F.gelu(self.up(x)))
 
 class LossyLoop(SortedLoop):
-    """With the balance loss of Switch and the router's z-loss, as the other side has them."""
+    """With the balance loss of Switch and the router's z-loss, which DynaMoE's model has too."""
     def forward(self, x):
         logits = self.router(x)
         probs = torch.softmax(logits, -1)
-        share = torch.bincount(torch.topk(probs, self.k)[1].flatten(), minlength=len(self.experts)) / (x.shape[0] * self.k)
-        self.loss = 0.01 * len(self.experts) * (share * probs.mean(0)).sum() + 0.001 * (torch.logsumexp(logits, -1) ** 2).mean()
+        load = torch.bincount(torch.topk(probs, self.k)[1].flatten(), minlength=len(self.experts))
+        share = load / (x.shape[0] * self.k)
+        z = (torch.logsumexp(logits, -1) ** 2).mean()
+        self.loss = 0.01 * len(self.experts) * (share * probs.mean(0)).sum() + 0.001 * z
         return super().forward(x)
 
 class Block(nn.Module):
