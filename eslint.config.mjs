@@ -1,4 +1,4 @@
-// Type-aware lint: the recommended rules, less those that only make noise in numeric code.
+// Type-aware lint: the recommended rules, without those that report only noise in numeric code.
 import tseslint from 'typescript-eslint';
 
 export default tseslint.config(
@@ -21,7 +21,7 @@ export default tseslint.config(
       eqeqeq: 'error',
       'no-var': 'error',
       'prefer-const': 'error',
-      // Type stripping would refuse it too, but only where the file is loaded.
+      // Type stripping would refuse it, too, but only when the file is loaded.
       'no-restricted-syntax': ['error', { selector: 'TSEnumDeclaration', message: 'Use a union of literals.' }],
     },
   },

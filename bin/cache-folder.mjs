@@ -1,14 +1,14 @@
-// Where this user's caches lie: compiled kernels (src/device/native/cache.ts) and what Node makes of the command's
-// sources (dynamoe.mjs, before any source is loaded). Files in it are run, so a folder is used only if no other user
-// can write to it. Plain JavaScript that any Node can parse.
+// The folder for this user's caches: compiled kernels (src/device/native/cache.ts), and Node's compiled form of the
+// command's sources (dynamoe.mjs uses it before any source is loaded). Files in it are executed, so a folder is used
+// only if no other user can write to it. This is plain JavaScript that any Node can parse.
 import { chmodSync, lstatSync, mkdirSync, statSync } from 'node:fs';
 import { homedir, platform, tmpdir } from 'node:os';
 import { dirname, isAbsolute, join, resolve } from 'node:path';
 
 /**
- * The folders to try, in order. DYNAMOE_CACHE, if it is set; else one in the user's cache folder; then one of the
- * user's own in the folder for temporary files. `named`: the user chose it, and its mode is left as it is. `shared`:
- * others can write to the folder that it lies in.
+ * The folders to try, in order: DYNAMOE_CACHE, if it is set; else one in the user's cache folder; then one of the
+ * user's own in the folder for temporary files. named: the user chose the folder, and its mode is not changed. shared:
+ * others can write to the folder that contains it.
  */
 export function cacheFolders() {
   const { DYNAMOE_CACHE: named, XDG_CACHE_HOME: xdg } = process.env,
@@ -21,7 +21,7 @@ export function cacheFolders() {
   return folders;
 }
 
-/** null: this user has no home. */
+/** null: this user has no home folder. */
 function userFolder() {
   try {
     const home = homedir();
@@ -32,15 +32,15 @@ function userFolder() {
   }
 }
 
-/** Makes the folder if it is not there, with mode 700. Gives the reason why it cannot be used, or null. */
+/** Creates the folder with mode 700 if it does not exist. Returns the reason why it cannot be used, or null. */
 export function refusal({ path, named, shared }) {
   try {
     makeFolder(path, !shared);
-    // Whoever can write to the folder around it could have put a link there.
+    // A user who can write to the parent folder could have put a link there.
     const found = shared ? lstatSync(path) : statSync(path),
       uid = process.getuid?.();
     if (!found.isDirectory()) return 'it is not a folder';
-    if (uid === undefined) return null; // Windows: access goes by the user's profile
+    if (uid === undefined) return null; // Windows: access depends on the user's profile
     if (found.uid !== uid && (found.uid !== 0 || shared)) return `it belongs to another user (uid ${found.uid})`;
     if (!named && found.uid === uid && (found.mode & 0o077) !== 0) chmodSync(path, 0o700);
     else if ((found.mode & 0o022) !== 0) return 'other users can write to it (chmod 700 makes it private)';
@@ -50,7 +50,7 @@ export function refusal({ path, named, shared }) {
   }
 }
 
-/** Like mkdir, with `parents` like mkdir -p. (Node's own recursive mkdir never returns for some paths in /proc.) */
+/** Like mkdir; with `parents` like mkdir -p. (Node's own recursive mkdir never returns for some paths in /proc.) */
 function makeFolder(path, parents) {
   const make = () => {
     mkdirSync(path, { mode: 0o700 });

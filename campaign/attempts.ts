@@ -1,5 +1,5 @@
-// The attacks on one part: cases come from a seed, a case that fails is made smaller. In: a part, and hands that carry
-// them out; out: findings.
+// The attacks on one part of the campaign. Cases are drawn from a seed or listed by the part; a drawn case that fails
+// is made smaller. In: a part, and the worker process that runs attacks. Out: findings.
 import fc from 'fast-check';
 import type { Json } from '../src/io/json.ts';
 import { Stream } from '../src/base/random.ts';
@@ -10,21 +10,21 @@ import { redact } from './redact.ts';
 export interface Finding {
   readonly part: string;
   readonly promise: string;
-  /** What came, without paths. */
+  /** What happened instead of the promise, without paths. */
   readonly what: string;
-  /** From which the case was drawn; null: the case was given. */
+  /** The seed from which the case was drawn; null if the case was given. */
   readonly seed: number | null;
   /** The smallest case that failed. */
   readonly attack: Json;
-  /** What repeats it. */
+  /** The command that repeats the attack. */
   readonly command: string;
 }
 
-/** `npm run campaign` with what repeats a case, for a shell. */
+/** The shell command that repeats an attack. */
 export const repeats = (part: string, attack: Json): string =>
   `npm run campaign -- --only ${part} --case '${JSON.stringify(attack).replaceAll("'", `'\\''`)}'`;
 
-/** Whether two findings are of one kind: numbers aside they say the same. */
+/** A key that is equal for two findings of the same kind: part, promise and first line, without numbers. */
 export const kindOf = ({ part, promise, what }: Finding): string =>
   `${part} ${promise} ${what.split('\n')[0].replaceAll(/[0-9a-f]{8,}|[\d.e+-]+/g, '#')}`;
 
@@ -32,19 +32,19 @@ export class Attempts {
   readonly #part: Part;
   readonly #seed: number;
   readonly #shrinkSeconds: number;
-  /** Cases that are listed: all once in random order, then all in another. */
+  /** The cases, if the part lists them. All are run once in random order, then all again in another order. */
   #listed: Promise<readonly Json[]> | null = null;
   #cases = 0;
   #next = 0;
 
-  /** seed: of the whole campaign. shrinkSeconds: how long a case that failed is made smaller. */
+  /** seed: the seed of the whole campaign. shrinkSeconds: time limit for making a failed case smaller. */
   constructor(part: Part, seed: number, shrinkSeconds: number) {
     this.#part = part;
     this.#seed = seed;
     this.#shrinkSeconds = shrinkSeconds;
   }
 
-  /** The next attack. null: what was promised held. */
+  /** Runs the next attack. Returns null if the promise was kept. */
   async next(hands: Hands): Promise<Finding | null> {
     const turn = this.#next++;
     if (this.#part.cases) return this.drawn(new Stream(this.#seed, this.#part.name).uint(turn, 0) >>> 1, hands);
@@ -60,12 +60,12 @@ export class Attempts {
     return list;
   }
 
-  /** How many cases there are, and how many were carried out; null where they are drawn. */
+  /** Number of listed cases, and how many of them were run; null if cases are drawn. */
   get covered(): { readonly cases: number; readonly done: number } | null {
     return this.#cases === 0 ? null : { cases: this.#cases, done: Math.min(this.#next, this.#cases) };
   }
 
-  /** The case of a seed; one that fails is made smaller, while there is time. */
+  /** Runs the case that the seed draws. If it fails, makes it smaller until the time limit. */
   async drawn(seed: number, hands: Hands): Promise<Finding | null> {
     const { name, limit, cases } = this.#part;
     if (!cases) throw new Error(`${name} lists its cases: --case names one`);
@@ -74,7 +74,7 @@ export class Attempts {
     await fc.check(
       fc.asyncProperty(cases, async (drawn) => {
         const attack = drawn as Json;
-        if (performance.now() > until) return true; // whatever it would do: what was found so far is told
+        if (performance.now() > until) return true; // Time limit: report the smallest case so far.
         const outcome = await hands.run(name, attack, limit);
         if (outcome.ok) return true;
         if (!found) until = performance.now() + 1000 * this.#shrinkSeconds;

@@ -1,5 +1,5 @@
-// The worker as the campaign sees it: attacks go in, outcomes come out, also where the worker crashes or hangs. A
-// worker that did so is replaced by another.
+// The worker process that runs attacks, seen from the campaign. In: attacks. Out: their outcomes, also if the worker
+// crashes or hangs; it is then replaced by a new one.
 import { fork, type ChildProcess } from 'node:child_process';
 import { availableParallelism, loadavg } from 'node:os';
 import { join } from 'node:path';
@@ -9,14 +9,14 @@ import type { Outcome } from './part.ts';
 import type { Answer, Order } from './worker.ts';
 
 const WORKER = fileURLToPath(new URL('worker.ts', import.meta.url));
-const HEAP_MB = 1500; // an attack that asks for more ends its worker, which is a finding
-const KEPT = 4000; // characters of what a worker wrote before it died
+const HEAP_MB = 1500; // An attack that needs more crashes its worker, which is a finding.
+const KEPT = 4000; // last characters of a worker's stderr, kept for the report of a crash
 
 export interface HandsOptions {
-  /** Where attacks work and keep what they share. */
+  /** The folder for the attacks and their shared files. */
   readonly folder: string;
   readonly plant: string | null;
-  /** Told of figures as they come. */
+  /** Called for each figure that an attack counts. */
   readonly count: (figure: string, by: number) => void;
 }
 
@@ -29,7 +29,7 @@ export class Hands {
     this.#options = options;
   }
 
-  /** Carries out an attack; `seconds`: how long it may take on a machine that does nothing else. */
+  /** Runs an attack. `seconds` is its time limit on an idle machine. */
   async run(part: string, attack: Json, seconds: number): Promise<Outcome> {
     return (await this.#send({ part, attack }, seconds)).outcome;
   }
@@ -42,7 +42,7 @@ export class Hands {
   }
 
   async #send(order: Order, seconds: number): Promise<Answer> {
-    // Where others use the machine, too, everything takes as much longer.
+    // On a machine with other work, everything takes longer in proportion to the load.
     const child = await this.#ready(),
       limit = seconds * Math.max(1, loadavg()[0] / availableParallelism()),
       answer = await new Promise<Answer>((resolve) => {
@@ -56,8 +56,8 @@ export class Hands {
         const gone = (code: number | null, signal: string | null): void => {
           clearTimeout(timer);
           failed(
-            `the process that was attacked ended by ` +
-              `${signal ?? `exit code ${code}`}${this.#wrote === '' ? '' : `:\n${this.#wrote}`}`,
+            `the process that was attacked ended by ${signal ?? `exit code ${code}`}` +
+              (this.#wrote === '' ? '' : `:\n${this.#wrote}`),
           );
           this.#drop();
         };
@@ -77,11 +77,11 @@ export class Hands {
     if (this.#child?.connected) return this.#child;
     const { folder, plant } = this.#options;
     const child = fork(WORKER, [], {
-      // A group of its own: what an attack started ends with it.
+      // A process group of its own, so that processes that an attack starts are killed with it.
       detached: true,
       stdio: ['ignore', 'ignore', 'pipe', 'ipc'],
       execArgv: ['--conditions=dynamoe-source', '--expose-gc', '--no-warnings', `--max-old-space-size=${HEAP_MB}`],
-      // Commands that an attack starts need not read the same source again.
+      // The compile cache saves commands that an attack starts from compiling the same source again.
       env: {
         NODE_COMPILE_CACHE: join(folder, 'code'),
         ...process.env,
@@ -113,11 +113,11 @@ export class Hands {
     try {
       process.kill(-child.pid, 'SIGKILL');
     } catch {
-      /* it is gone */
+      /* The process has already ended. */
     }
   }
 
-  /** The next attack has a process of its own. */
+  /** Ends the worker, so that the next attack gets a new process. */
   async renew(): Promise<void> {
     const child = this.#child;
     if (!child || child.exitCode !== null || child.signalCode !== null) {

@@ -1,6 +1,6 @@
-// Loaded before a command that an attack starts: counts what it asks of the system (files, memory, compilers, threads)
-// and lets one such call fail. In: DYNAMOE_CAMPAIGN_INJECT, an Injection as JSON; out: the calls, one JSON line each,
-// in the file that it names.
+// This module is loaded before a command that an attack starts. It counts the command's system calls (files, memory,
+// compilers, threads) and can make one of them fail. In: DYNAMOE_CAMPAIGN_INJECT, an Injection as JSON. Out: the calls,
+// one JSON line each, in the file that the Injection names.
 import { ChildProcess } from 'node:child_process';
 import fs from 'node:fs';
 import { createRequire, syncBuiltinESMExports } from 'node:module';
@@ -12,7 +12,9 @@ import { WasmDevice } from '../src/device/wasm/wasm.ts';
 import { isTemporary } from '../src/io/atomic.ts';
 import { isLock } from '../src/io/lock.ts';
 
-/** A call of the system: what it is, on what, and the how-manieth of its kind. */
+/**
+ * A system call: its operation, the kind of its target, and its number among calls with the same operation and target.
+ */
 export interface Point {
   readonly op: string;
   readonly on: string;
@@ -20,8 +22,9 @@ export interface Point {
 }
 
 /**
- * How it fails. code: of a system error. torn: half of the bytes are written first. short: fewer bytes are written than
- * were asked for, which is no error.
+ * How the call fails. code: the code of the system error. torn: half of the bytes are written before the error. short:
+ * fewer bytes are written than requested, which is not an error. swallowed: the write reports success and writes
+ * nothing.
  */
 export interface Failure {
   readonly code: string;
@@ -31,13 +34,13 @@ export interface Failure {
 }
 
 export interface Injection {
-  /** Only calls on what lies in these folders count. */
+  /** Only calls on files in these folders are counted. */
   readonly folders: readonly string[];
-  /** Where calls are noted. */
+  /** The file to which calls are written. */
   readonly log: string;
-  /** Plants a fault: the second write of every checkpoint is lost. */
+  /** Inserts a known fault for the campaign's own test: the second write of every checkpoint is lost. */
   readonly lossy?: boolean;
-  /** null: none fails. */
+  /** The call that fails; null if none fails. */
   readonly fail: (Point & Failure) | null;
 }
 
@@ -57,7 +60,7 @@ function install({ folders, log, fail, lossy = false }: Injection): void {
   const file = fs.openSync(log, 'a'),
     writeSync = fs.writeSync,
     counts = new Map<string, number>();
-  // Files by what they are for: names of processes and hashes differ from run to run.
+  // The kind of a file: its path without process ids and hashes, which differ from run to run.
   const kind = (path: string): string | null => {
     const folder = folders.find((f) => path === f || path.startsWith(`${f}/`)),
       name = basename(path);
@@ -73,7 +76,7 @@ function install({ folders, log, fail, lossy = false }: Injection): void {
       .replaceAll(/[0-9a-f]{8,}/g, '#')
       .replace(/tfevents\..*/, 'tfevents');
   };
-  /** The failure of this call, if it is the one. */
+  /** Counts the call. Returns its failure if it is the call that must fail. */
   const due = (op: string, on: string | null): Failure | null => {
     if (on === null) return null;
     const key = `${op} ${on}`,
@@ -232,7 +235,7 @@ function install({ folders, log, fail, lossy = false }: Injection): void {
     );
   }
 
-  // Compilers: one that fails is `false`, which is what a compiler without memory or disk looks like.
+  // A failing compiler is replaced by `false`: a compiler without memory or disk also exits with an error code.
   const spawn = (ChildProcess.prototype as unknown as { spawn: Call }).spawn;
   (ChildProcess.prototype as unknown as { spawn: Call }).spawn = function (this: unknown, ...args) {
     const options = args[0] as { file: string; args: string[] },
@@ -241,7 +244,7 @@ function install({ folders, log, fail, lossy = false }: Injection): void {
     return spawn.call(this, failure ? { ...options, file: '/bin/false', args: ['false'] } : options);
   };
 
-  // Memory and threads of the native device. Its C functions give 0 where there are none.
+  // Memory and threads of the native device. Its C functions return 0 if they cannot get any.
   const load = koffi.load;
   koffi.load = ((...args: Parameters<typeof load>) => {
     const library = load(...args),
@@ -257,11 +260,11 @@ function install({ folders, log, fail, lossy = false }: Injection): void {
             : Reflect.apply(target, self, values),
       });
     };
-    // The library's own properties cannot be replaced.
+    // The properties of the library object cannot be replaced, so this is a copy.
     return new Proxy({}, { get: (_, name) => (name === 'func' ? counted : (Reflect.get(library, name) as unknown)) });
   }) as typeof load;
 
-  // Of the wasm device.
+  // Memory and threads of the wasm device.
   const RealMemory = WebAssembly.Memory;
   WebAssembly.Memory = new Proxy(RealMemory, {
     construct(target, args: [WebAssembly.MemoryDescriptor]) {

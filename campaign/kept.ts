@@ -1,15 +1,16 @@
-// Cases that once failed: seeds.json keeps each with what it found, and every campaign in CI carries them out again.
+// Cases that failed in the past. seeds.json has each of them with a line about what it found; `npm test` runs all of
+// them again.
 import { readFile } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
 import type { Json } from '../src/io/json.ts';
 
 export interface Kept {
   readonly part: string;
-  /** The seed that it was drawn from; null: it was written by hand. */
+  /** The seed from which the case was drawn; null if it was written by hand. */
   readonly seed: number | null;
-  /** The case itself, so that it stays what it was when the part draws others from that seed. */
+  /** The case itself. It stays the same even if the part later draws another case from that seed. */
   readonly attack: Json;
-  /** What it found, in a line. */
+  /** What the case found, in one line. */
   readonly found: string;
 }
 

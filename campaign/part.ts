@@ -1,24 +1,21 @@
-// What a part of the campaign is: a promise, how an attack on it is drawn, and how it is carried out. A case is plain
-// JSON, so that a command line and a file can hold it. Attacks run in a process of their own (worker.ts), which may
-// crash or hang.
+// The interface of a part of the campaign: a promise, how attacks on it are drawn or listed, and how an attack is run.
+// A case is plain JSON, so that a command line and a file can contain it. Attacks run in a process of their own
+// (worker.ts), which may crash or hang.
 import type { Arbitrary } from 'fast-check';
 
-/** What an attack gets beside its case. */
+/** What an attack gets in addition to its case. */
 export interface World {
-  /** An empty folder, which is removed afterwards. */
+  /** An empty folder, which is removed after the attack. */
   readonly folder: string;
-  /** A folder for what the attacks of one worker share: kernels, uninterrupted runs. */
+  /** A folder for files that attacks share: kernels, results of uninterrupted runs. */
   readonly shared: string;
-  /** A fault that was planted to see whether the campaign finds it; null in earnest. */
+  /** The name of a known fault that was inserted to test the campaign; null in a real campaign. */
   readonly planted: string | null;
   /** Adds to the figures of the summary. */
   count(figure: string, by?: number): void;
 }
 
-/**
- * A promise that was broken. Anything else that an attack throws is a finding, too: the attack itself did not expect
- * it.
- */
+/** A broken promise. Any other error that an attack throws is also a finding: the attack did not expect it. */
 export class Broken extends Error {
   override readonly name: string = 'Broken';
   readonly promise: string;
@@ -28,28 +25,28 @@ export class Broken extends Error {
   }
 }
 
-/** Throws Broken where `holds` is false. */
+/** Throws Broken if `holds` is false. */
 export function promised(promise: string, holds: boolean, what: () => string): asserts holds {
   if (!holds) throw new Broken(promise, what());
 }
 
-/** C: a case, which is plain JSON. */
+/** C: the type of a case, which is plain JSON. */
 export interface Part<C = unknown> {
   readonly name: string;
-  /** What holds whatever the attack does: one sentence. */
+  /** What must be true whatever the attack does, in one sentence. */
   readonly promise: string;
   /** Its share of the campaign's time, relative to the other parts. */
   readonly share: number;
-  /** Seconds that one attack may take. One that takes longer is a finding: it hangs. */
+  /** Time limit of one attack in seconds. An attack that takes longer is a finding, because it may hang. */
   readonly limit: number;
-  /** Cases are drawn at random ... */
+  /** Draws random cases. A part has either this or `list`. */
   readonly cases?: Arbitrary<C>;
-  /** ... or listed, and gone through in random order, each once before any comes again. */
+  /** Lists all cases. They are run in random order; each is run once before any is repeated. */
   list?(world: World): Promise<readonly C[]>;
-  /** Names of the faults that can be planted in it. */
+  /** Names of the known faults that can be inserted to test this part. */
   readonly plants: readonly string[];
   attack(attack: C, world: World): Promise<void>;
 }
 
-/** What a worker answers. */
+/** The answer of a worker. */
 export type Outcome = { readonly ok: true } | { readonly ok: false; readonly promise: string; readonly what: string };

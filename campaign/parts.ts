@@ -1,4 +1,4 @@
-// The parts of the campaign, loaded when they are needed: a file each.
+// The parts of the campaign, one file each. A part is loaded when it is needed.
 import type { Part } from './part.ts';
 
 const PARTS: Readonly<Record<string, () => Promise<Part>>> = {

@@ -1,5 +1,5 @@
-// Faults of our own, planted to see that the campaign finds what it says it looks for (tests/campaign). In: a name;
-// out: this process, broken.
+// Known faults that tests insert (tests/campaign) to check that the campaign finds them. In: the name of a fault. Out:
+// this process, with the fault.
 import fs from 'node:fs';
 import { syncBuiltinESMExports } from 'node:module';
 import { NativeDevice } from '../src/device/native/native.ts';
@@ -9,7 +9,7 @@ import type { TypedArray } from '../src/base/dtype.ts';
 import type { Bound, DeviceInfo } from '../src/device/device.ts';
 
 const PLANTS: Readonly<Record<string, () => void>> = {
-  /** After each run on 2 threads of the native device the last bit of what is read next is another. */
+  /** After each run on 2 threads of the native device, the next read returns one value with its last bit flipped. */
   'flipped-bit': () => {
     flip(NativeDevice.prototype);
   },
@@ -17,7 +17,7 @@ const PLANTS: Readonly<Record<string, () => void>> = {
   'flipped-bit-wasm': () => {
     flip(WasmDevice.prototype);
   },
-  /** A forward call of a session waits for its turn somewhere else first. */
+  /** `session.forward` waits 30 ms before it joins the queue of calls, so calls run in another order. */
   unordered: () => {
     const real = Session.prototype.forward;
     Session.prototype.forward = async function (batch) {
@@ -59,7 +59,10 @@ function flip(device: Read): void {
   };
 }
 
-/** Breaks this process as `name` says; null: leaves it whole. A part looks itself at names that are not here. */
+/**
+ * Inserts the named fault into this process; null inserts none. Parts check `planted` themselves for names that are not
+ * here.
+ */
 export function plant(name: string | null): void {
   if (name !== null) PLANTS[name]?.();
 }

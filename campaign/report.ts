@@ -1,8 +1,9 @@
-// How a campaign is told: a bar on a terminal, lines in a pipe, JSON lines. In: what happens; out: text on stdout.
+// Prints the progress and the results of a campaign: a bar on a terminal, lines in a pipe, JSON lines with --json. In:
+// progress, findings, the summary. Out: text on stdout.
 import { isScreen } from '../src/cli/screen.ts';
 import type { Finding } from './attempts.ts';
 
-/** What one part came to. */
+/** The result of one part. */
 export interface PartSummary {
   readonly part: string;
   readonly promise: string;
@@ -14,7 +15,7 @@ export interface PartSummary {
 }
 
 export interface CampaignReport {
-  /** share: of the time. */
+  /** share: the share of the time that has passed. */
   progress(part: string, attacks: number, share: number): void;
   finding(finding: Finding): void;
   say(line: string): void;
@@ -71,8 +72,8 @@ export function openReport(json: boolean): CampaignReport {
     },
     end: ({ seed, seconds, parts, findings }) => {
       write(
-        `${erase}${table(parts)}\n\nseed ${seed}, ` +
-          `${Math.round(seconds)} s: ${findings.length === 0 ? 'nothing was found' : `${findings.length} findings`}\n`,
+        `${erase}${table(parts)}\n\nseed ${seed}, ${Math.round(seconds)} s: ` +
+          `${findings.length === 0 ? 'no findings' : `${findings.length} findings`}\n`,
       );
     },
   };
@@ -83,8 +84,8 @@ const describe = ({ part, promise, what, seed, command }: Finding): string =>
   [
     `FOUND by ${part}${seed === null ? '' : `, seed ${seed}`}`,
     `  promised: ${promise}`,
-    `  came: ${what.trim().replaceAll('\n', '\n    ')}`,
-    `  again: ${command}`,
+    `  happened: ${what.trim().replaceAll('\n', '\n    ')}`,
+    `  repeat: ${command}`,
   ].join('\n');
 
 /** Markdown, for docs/reliability.md. */

@@ -1,5 +1,5 @@
-// `npm run campaign -- --minutes N --seed S [--only NAME]`: attacks on what DynaMoE promises (docs/reliability.md),
-// drawn from a seed. Exit code 1 where a promise was broken.
+// `npm run campaign -- --minutes N --seed S [--only NAME]`: tests the promises of docs/reliability.md by attacks that
+// are drawn from a seed. The exit code is 1 if a promise was broken.
 import { mkdtemp, rm } from 'node:fs/promises';
 import { availableParallelism, tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -30,23 +30,20 @@ interface Flags {
 
 const program = new Command('campaign')
   .description(
-    'Attacks what DynaMoE promises, for so many minutes: kills, faults, damaged files, recompilations, ' +
-      'models, calls, long runs.',
+    "Tests DynaMoE's promises by attacks: kills, faults, damaged files, recompilations, models, calls, long runs.",
   )
-  .option('--minutes <n>', 'how long', real(0, true), 10)
-  .option('--seed <n>', 'everything is drawn from it', whole(0, MAX_SEED), 0)
-  .addOption(new Option('--only <part...>', 'these parts alone').choices(PART_NAMES))
-  .addOption(
-    new Option('--case <json>', 'carries out this case of the one part, as a finding tells it').argParser(parsed),
-  )
-  .option('--trial <seed>', 'carries out the case that this seed draws, and makes it smaller', whole(0, MAX_SEED))
-  .option('--kept', 'carries out the cases that once failed (campaign/seeds.json), and no others')
-  .option('--shrink <s>', 'seconds for making a case that failed smaller', real(0), 60)
-  .option('--most <n>', 'findings of different kinds after which a part ends', whole(1), 12)
-  .option('--attacks <n>', 'attacks after which a part ends, whatever time is left', whole(1), Infinity)
-  .option('--jobs <n>', 'attacks at the same time', whole(1, 64), availableParallelism())
-  .option('--json', 'JSON on stdout, one object a line')
-  .addOption(new Option('--plant <name>', 'plants a fault, to see that it is found').hideHelp());
+  .option('--minutes <n>', 'duration in minutes', real(0, true), 10)
+  .option('--seed <n>', 'seed of all attacks', whole(0, MAX_SEED), 0)
+  .addOption(new Option('--only <part...>', 'run only these parts').choices(PART_NAMES))
+  .addOption(new Option('--case <json>', 'run this case of the one part; a finding prints it').argParser(parsed))
+  .option('--trial <seed>', 'run the case that this seed draws, and make it smaller if it fails', whole(0, MAX_SEED))
+  .option('--kept', 'run only the cases that failed in the past (campaign/seeds.json)')
+  .option('--shrink <s>', 'time limit in seconds for making a failed case smaller', real(0), 60)
+  .option('--most <n>', 'end a part after this many kinds of findings', whole(1), 12)
+  .option('--attacks <n>', 'end a part after this many attacks', whole(1), Infinity)
+  .option('--jobs <n>', 'number of attacks at the same time', whole(1, 64), availableParallelism())
+  .option('--json', 'print JSON lines to stdout')
+  .addOption(new Option('--plant <name>', 'insert a known fault, to test the campaign').hideHelp());
 
 function parsed(text: string): Json {
   try {
@@ -82,7 +79,7 @@ try {
 report.end({ seed: flags.seed, seconds: (performance.now() - began) / 1000, parts: summaries, findings });
 process.exitCode = findings.length > 0 ? 1 : 0;
 
-/** Milliseconds for a part: its share of what is left. */
+/** The time for a part in ms: its share of the time that is left. */
 function timeOf(part: Part, i: number): number {
   const left = 60_000 * flags.minutes - (performance.now() - began),
     shares = parts.slice(i).reduce((n, p) => n + p.share, 0);
@@ -152,7 +149,7 @@ function handsFor(figures: Record<string, number>): Hands {
   });
 }
 
-/** The cases that once failed. */
+/** Runs the cases that failed in the past. */
 async function replay(): Promise<void> {
   const cases = await keptCases();
   for (const part of parts) {
@@ -167,7 +164,7 @@ async function replay(): Promise<void> {
         if (!found) continue;
         failed++;
         findings.push(found);
-        report.say(`once more: ${before}`);
+        report.say(`failed again: ${before}`);
         report.finding(found);
       }
     } finally {

@@ -1,5 +1,5 @@
-// The process that carries out attacks, one at a time. In: messages { part, attack }; out: { outcome, figures }. It
-// ends when its parent does.
+// The process that runs attacks, one at a time. In: messages { part, attack }. Out: { outcome, figures }. It ends when
+// its parent ends.
 import { mkdtemp, mkdir, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -8,7 +8,7 @@ import { Broken, type Outcome, type World } from './part.ts';
 import { partNamed } from './parts.ts';
 import { plant } from './plants.ts';
 
-/** Without an attack: to list the part's cases. */
+/** An order without an attack asks for the part's list of cases. */
 export interface Order {
   readonly part: string;
   readonly attack?: Json;
@@ -55,12 +55,11 @@ async function obey({ part: name, attack }: Order): Promise<Answer> {
     if (attack === undefined)
       return { outcome: { ok: true }, figures, list: ((await part.list?.(world)) ?? []) as Json[] };
     await part.attack(attack, world);
-    // Rejections are told of after the turn in which they came.
+    // Node reports unhandled rejections after the turn of the event loop in which they happened.
     await new Promise((resolve) => {
       setImmediate(resolve);
     });
-    if (unhandled.length > 0)
-      throw new Broken('no promise is left whose rejection nobody handles', String(unhandled[0]));
+    if (unhandled.length > 0) throw new Broken('every rejected promise is handled', String(unhandled[0]));
     return { outcome: { ok: true }, figures };
   } catch (error) {
     return { outcome: { ok: false, ...told(error, part.promise) }, figures };

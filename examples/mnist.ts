@@ -1,5 +1,4 @@
-// A mixture-of-experts classifier of digits: two experts of eight look at each digit.
-//   dynamoe train examples/mnist.ts --data FOLDER      FOLDER holds MNIST's files (train-images-idx3-ubyte.gz, ...)
+// A mixture-of-experts classifier of digits: each digit is processed by two of eight experts.
 import { metrics, nn, ops, optim, call, type TrainConfig, type Tensor } from 'dynamoe';
 import { mnist } from 'dynamoe/data';
 

@@ -1,6 +1,6 @@
-// Options objects of all that the package exports: a key that nothing reads is an error that names it. OPTIONS has what
-// takes options, with options that are right, and NONE what takes none. An export that is in neither must at least
-// refuse an option that there is not.
+// Tests the options objects of all exports of the package: an unknown key must be an error that names the key. OPTIONS
+// lists the exports that take options, with valid options; NONE lists those that take none. An export that is in neither
+// list must at least refuse an unknown option.
 import assert from 'node:assert/strict';
 import test from 'node:test';
 import { inspect } from 'node:util';
@@ -14,15 +14,15 @@ import { closest } from '../src/base/options.ts';
 import { ops as table } from '../src/graph/ops/index.ts';
 import { Trace } from '../src/trace/trace.ts';
 
-/** A tensor in a trace of its own. */
+/** A tensor in a new trace. */
 function tensor(shape: readonly number[], dtype: 'float32' | 'int32' = 'float32'): Tensor {
   return new Trace(table, { parameters: new Map(), paths: new Map() }, true).input('input', 'x', { dtype, shape });
 }
-/** A second one in the same trace. */
+/** A second tensor in the same trace. */
 const beside = (x: Tensor, shape: readonly number[], dtype: 'float32' | 'int32' = 'float32'): Tensor =>
   (x.builder as Trace).input('input', 'y', { dtype, shape });
 
-/** `also`: what is no object and means something all the same. */
+/** `also`: values that are not objects and are valid, too. */
 interface Case {
   readonly options: object;
   readonly call: (options: never) => unknown;
@@ -50,7 +50,7 @@ const model = new nn.TransformerLM({ vocab: 7, dModel: 4, layers: 1, heads: 1, c
 const linear = (): nn.Linear => new nn.Linear(2, 2);
 const step = { step: 1, loss: 1, aux: {}, stats: {}, gradNorm: 1 };
 
-/** Paths of exports, each with calls that are right. */
+/** Paths of exports, each with valid calls. */
 const OPTIONS: Readonly<Record<string, readonly Case[]>> = {
   arrays: [takes({ train: 2 }, (o) => core.arrays(rows, o)), takes(rows, (o) => core.arrays(o))],
   compile: [
@@ -423,7 +423,7 @@ test('every export refuses unknown options, or is known to take none', () => {
   }
 });
 
-/** A key that is none: with a letter more, less, or other than one that is. */
+/** A wrong key: an existing key with a letter added, removed, or replaced. */
 const misspelt = (keys: readonly string[]): fc.Arbitrary<string> =>
   fc
     .tuple(
@@ -466,7 +466,7 @@ for (const [path, cases] of Object.entries(OPTIONS)) {
               () => null,
               (e: unknown) => e,
             );
-            // One of another spelling may be an option, too.
+            // The changed key may be a valid option, too.
             assert.ok(error instanceof core.UserError, `${path} with ${key}: ${String(error)}`);
             assert.ok(error.message.includes(`"${key}"`), `${path} with ${key}: ${error.message}`);
           },
@@ -481,7 +481,7 @@ for (const [path, cases] of Object.entries(OPTIONS)) {
   });
 }
 
-/** Values of each type that an option may have; of another than the right one they are refused. */
+/** Values of each type that an option may have. A value of a wrong type must be refused. */
 const VALUES = {
   string: ['no such thing', '', '1'],
   number: [NaN, 0.5, -1, 2 ** 53],
@@ -494,7 +494,7 @@ const VALUES = {
 type Type = keyof typeof VALUES;
 const typeOf = (value: unknown): string => (Array.isArray(value) ? 'list' : value === null ? 'null' : typeof value);
 
-/** Options that may have values of several types, or that are checked by what they are passed to. */
+/** Options that may have values of several types, or that are checked by the function to which they are passed. */
 const SEVERAL: Readonly<Record<string, readonly Type[]>> = {
   padding: ['string'],
   rope: ['number'],

@@ -1,12 +1,13 @@
-// The rules of the source tree: the order of imports, no cycles, small files.
+// Tests the rules of the source tree: the order of imports, no cycles, small files, short lines.
 import assert from 'node:assert/strict';
 import { readdirSync, readFileSync, statSync } from 'node:fs';
 import { dirname, join, relative, sep } from 'node:path';
 import { test } from 'node:test';
 import ts from 'typescript';
 
-// From the ground up. A room imports from itself and from those before it, whichever storey they are in.
-// `pipeline.ts` is a file; `*.ts` are the other files directly in src/, the doors that package.json exports.
+// The folders of src/ from bottom to top. A folder imports from itself and from folders before it in this list,
+// whichever group they are in. `pipeline.ts` is a file; `*.ts` are the other files directly in src/, the entry points
+// that package.json exports.
 const storeys = [
   ['base', 'kernel', 'graph', 'trace', 'grad'],
   ['nn', 'optim'],
@@ -26,7 +27,7 @@ const paths = readdirSync(src, { recursive: true, encoding: 'utf8' }).filter((pa
 const files = paths.map((path) => path.replaceAll(sep, '/')).sort();
 const imports = new Map(files.filter((file) => file.endsWith('.ts')).map((file) => [file, importsOf(file)]));
 
-/** The files of src/ that a file imports, types included. */
+/** The files of src/ that a file imports, including imports of types. */
 function importsOf(file: string): string[] {
   const { importedFiles } = ts.preProcessFile(readFileSync(join(src, file), 'utf8'), true, true);
   const local = importedFiles.filter(({ fileName }) => fileName.startsWith('.'));
@@ -73,7 +74,7 @@ test('the core reaches nothing of Node', () => {
   assert.deepEqual(wrong, [], 'a bundle for the browser would need it');
 });
 
-/** What a file imports when it runs: imports of types alone are erased. Dynamic imports count. */
+/** The modules that a file imports at run time: imports of types alone are erased, dynamic imports count. */
 function valueImports(file: string): string[] {
   const { outputText } = ts.transpileModule(readFileSync(join(src, file), 'utf8'), {
     compilerOptions: { target: ts.ScriptTarget.ESNext, module: ts.ModuleKind.ESNext, verbatimModuleSyntax: true },

@@ -1,5 +1,5 @@
-// The API reference: docs/api/*.md from what the doors of the package export and from their docstrings. `npm run docs`
-// writes it; the tests compare it with what is there.
+// Writes the API reference, docs/api/*.md, from the exports of the package's entry points and their docstrings. `npm
+// run docs` runs it; a test compares its output with the files.
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -8,7 +8,7 @@ import ts from 'typescript';
 const root = fileURLToPath(new URL('..', import.meta.url)),
   folder = join(root, 'docs/api');
 
-/** Doors by the name of their page. A namespace that a door exports (`nn`) has a page of its own. */
+/** The entry points by the name of their page. A namespace that an entry point exports (`nn`) has its own page. */
 const DOORS = [
   {
     page: 'core',
@@ -31,7 +31,7 @@ const DOORS = [
     page: 'log',
     file: 'src/log.ts',
     from: 'dynamoe/log',
-    what: 'What a run tells, and whom: [the guide](../dashboard.md).',
+    what: 'Events of a run, and loggers that receive them: [the guide](../dashboard.md).',
   },
 ] as const;
 const NAMESPACES: Readonly<Record<string, string>> = {
@@ -42,7 +42,7 @@ const NAMESPACES: Readonly<Record<string, string>> = {
   metrics: 'What a validation may measure beside the loss.',
 };
 
-/** Pages by name, as Markdown. */
+/** The pages by name, as Markdown. */
 export function pages(): Map<string, string> {
   const { options } = ts.parseJsonConfigFileContent(
     ts.readConfigFile(join(root, 'tsconfig.json'), (f) => ts.sys.readFile(f)).config,
@@ -94,7 +94,7 @@ interface Entry {
   readonly type: boolean;
 }
 
-/** What can be called or made first, types after it, each by name. */
+/** Functions and classes first, then types, each sorted by name. */
 function page_(title: string, what: string, entries: readonly Entry[]): string {
   const list = (type: boolean): string =>
     entries
@@ -174,7 +174,7 @@ class Writer {
     return ts.displayPartsToString(symbol.getDocumentationComment(this.checker)).trim();
   }
 
-  /** The ways to call a function or a constant that holds one. */
+  /** The signatures of a function, or of a constant that contains one. */
   #callable(symbol: ts.Symbol): readonly ts.SignatureDeclaration[] | null {
     const found = (symbol.declarations ?? []).flatMap((d): ts.SignatureDeclaration[] => {
       if (ts.isFunctionDeclaration(d)) return [d];
@@ -207,7 +207,7 @@ class Writer {
       .join(', ');
   }
 
-  /** What is public of a class or interface, without what it inherits. */
+  /** The public members of a class or interface, without inherited ones. */
   #members(symbol: ts.Symbol): string {
     const rows = (symbol.declarations ?? [])
       .flatMap((d) =>

@@ -1,5 +1,5 @@
-// Builds what is published: src/ as JavaScript with types in dist/, the C sources and the page's other files beside;
-// the playground in dist/web.
+// Builds the published files: src/ as JavaScript with types in dist/, with the C sources and the other files of the
+// dashboard's page, and the playground in dist/web.
 import { spawnSync } from 'node:child_process';
 import { cpSync, rmSync } from 'node:fs';
 import { buildWeb } from './web.ts';
@@ -7,7 +7,7 @@ import { buildWeb } from './web.ts';
 rmSync('dist', { recursive: true, force: true });
 const tsc = ['node_modules/typescript/bin/tsc', '-p', 'tsconfig.build.json'];
 if (spawnSync(process.execPath, tsc, { stdio: 'inherit' }).status !== 0) process.exit(1);
-// Files of other kinds stay where they are; names without a dot are folders.
+// Other kinds of files are not copied; names without a dot are folders.
 cpSync('src/device/native', 'dist/device/native', {
   recursive: true,
   filter: (path) => /^[^.]+(\.[ch])?$/.test(path),

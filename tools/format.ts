@@ -1,5 +1,5 @@
-// Formats the sources: Prettier formats every language that it knows, clang-format formats C. `--check` prints the files
-// that are not formatted, and fails if there are any; `--write` formats them.
+// Formats the sources: Prettier formats every language that it knows, clang-format formats C. `--check` prints the
+// files that are not formatted, and fails if there are any; `--write` formats them.
 import { spawnSync } from 'node:child_process';
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -33,7 +33,7 @@ function cFiles(folder: string): string[] {
   return names.filter((name) => /\.[ch]$/.test(name)).map((name) => join(folder, name));
 }
 
-/** What the formatter leaves as it is: it does not always get there at once. */
+/** The text after clang-format has been applied until it no longer changes: one run is not always enough. */
 function settled(text: string, path: string): string {
   const next = format(text, path, style);
   return next === text ? text : settled(next, path);

@@ -1,4 +1,5 @@
-// Set-up of a checkout: installs what package-lock.json says, unless that was done. Plain JavaScript for Node 20.
+// Sets up a checkout: installs the packages of package-lock.json if they are not installed. This is plain JavaScript
+// for Node 20.
 import { spawnSync } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
@@ -8,7 +9,7 @@ const root = fileURLToPath(new URL('..', import.meta.url));
 
 if (!installed()) {
   console.error('dynamoe: installing the locked packages (npm ci)');
-  // Errors only: npm would warn that Node 20 is older than what the published package asks for.
+  // Only errors are printed: npm would warn that Node 20 is older than the version that the published package needs.
   const options = ['--include=dev', '--include=optional', '--loglevel=error', '--no-progress'];
   const { status, error } = spawnSync('npm', ['ci', ...options], {
     cwd: root,
@@ -23,13 +24,16 @@ if (!installed()) {
   checkNode();
 }
 
-/** Whether node_modules holds what package-lock.json says, as npm notes at the end of an installation. */
+/**
+ * Whether node_modules contains the packages of package-lock.json. npm writes a list of them at the end of an
+ * installation.
+ */
 function installed() {
   const packages = (path) => (existsSync(root + path) ? JSON.parse(readFileSync(root + path, 'utf8')).packages : {});
   const there = packages('node_modules/.package-lock.json');
   for (const [path, { integrity, optional }] of Object.entries(packages('package-lock.json'))) {
     if (path === '') continue; // the project itself
-    // Optional packages are those of other platforms, and the Node of this one.
+    // Optional packages are for other platforms, or the Node of this one.
     if (path in there ? there[path].integrity !== integrity : !optional) return false;
   }
   try {
@@ -39,7 +43,7 @@ function installed() {
   }
 }
 
-/** Says what is wrong where the packaged Node 24 is missing or does not run (another libc, for example). */
+/** Reports the problem if the packaged Node 24 is missing or does not run (for example because of another libc). */
 function checkNode() {
   try {
     const node = nodePath();

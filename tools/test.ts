@@ -10,13 +10,12 @@ import { join } from 'node:path';
 const [mode = 'all', ...rest] = process.argv.slice(2);
 const failed: string[] = [];
 
-/** Environment of the tests. Node keeps compiled sources in the cache: a process starts in half the time. */
+/** The environment of the tests. With the compile cache, a process starts in half the time. */
 const env: NodeJS.ProcessEnv = {
   ...process.env,
   NODE_COMPILE_CACHE:
     process.env['NODE_COMPILE_CACHE'] ?? join(import.meta.dirname, '..', 'node_modules', '.cache', 'dynamoe'),
-  // Tests ask for DYNAMOE_FULL before they do what takes too long for every change; cases that are drawn are drawn 4
-  // times as often.
+  // Tests that are too long for every change run only with DYNAMOE_FULL; random cases are drawn 4 times as often.
   ...(mode === 'full' && {
     DYNAMOE_FULL: '1',
     DYNAMOE_TEST_RUNS: '4',
@@ -43,11 +42,11 @@ if (everything || mode === 'check') {
 }
 if (mode === 'check') run('structure', ['--test', '--test-reporter=dot', 'tests/structure.test.ts']);
 if (everything || mode === 'unit') {
-  // Node wants its flags before the files.
+  // Node needs its flags before the files.
   const flags = rest.filter((arg) => arg.startsWith('-'));
   const files = rest.filter((arg) => !arg.startsWith('-'));
   run('tests', [
-    // What hangs fails by name.
+    // A test that hangs fails with its name.
     ...[
       '--test',
       '--test-concurrency=2',

@@ -1,5 +1,5 @@
-// The playground as files that any static server can serve: `npm run web` builds them into dist/web, says their sizes
-// and serves them on this machine. `--build`: does not serve. In: web/; out: dist/web.
+// Builds the playground as files for any static server: `npm run web` builds them from web/ into dist/web, prints their
+// sizes and serves them on this machine. With `--build`, it does not serve.
 import { copyFile, mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { createServer, type Server } from 'node:http';
 import { createRequire } from 'node:module';
@@ -23,7 +23,7 @@ const common: esbuild.BuildOptions = {
   logLevel: 'warning',
 };
 
-/** Kilobytes after gzip by file, and of the whole core by itself. */
+/** Kilobytes after gzip, by file, and for the whole core alone. */
 export async function buildWeb(folder: string): Promise<Record<string, number>> {
   await rm(folder, { recursive: true, force: true });
   await mkdir(folder, { recursive: true });
@@ -68,7 +68,7 @@ const TYPES: Readonly<Record<string, string>> = {
   '.svg': 'image/svg+xml',
 };
 
-/** Serves the folder's own files. `isolated`: with the headers that give a page shared memory, and so threads. */
+/** Serves the files of the folder. isolated: sends the headers that allow a page shared memory and threads. */
 export async function serveWeb(
   folder: string,
   { port = 0, isolated = true } = {},
@@ -108,7 +108,7 @@ if (process.argv[1] === fileURLToPath(import.meta.url)) {
       .join(', ')}`,
   );
   if (!process.argv.includes('--build')) {
-    // 6700, or where that is taken any other.
+    // Port 6700, or any other port if it is in use.
     const { url } = await serveWeb(folder, { port: 6700 }).catch(() => serveWeb(folder));
     console.log(`The playground: ${url} (Ctrl-C ends it)`);
   }

@@ -1,5 +1,5 @@
-// The three pictures of the plane: what is to be learned, what is, and which expert computes where. The last two are
-// where the reader puts the spot.
+// Draws the three pictures of the plane: the target pattern, the learned pattern, and the expert of each point. A ring
+// marks the place that the reader has chosen.
 import { byId } from '../src/dash/page/dom.ts';
 import { theme } from '../src/dash/page/theme.ts';
 import { EXPERTS } from './model.ts';
@@ -18,7 +18,7 @@ function paint(id: string, colour: (i: number) => Colour): void {
   context.putImageData(image, 0, 0);
 }
 
-/** Between the two colours. */
+/** A mixture of the two colours. */
 function mixed(share: number): Colour {
   const { series } = theme(),
     a = rgb(series[0]),
@@ -42,7 +42,7 @@ export function drawPicture({ colours, experts }: Picture): void {
   paint('territories', (i) => each[experts[i]]);
 }
 
-/** Puts the ring that marks the spot; with no skew it is faint. */
+/** Moves the ring to the spot. Without skew, the ring is faint. */
 export function placeSpot(spot: Spot, skew: number): void {
   for (const ring of document.querySelectorAll<HTMLElement>('.ring')) {
     ring.style.left = `${50 * (spot.x + 1)}%`;

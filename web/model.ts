@@ -1,5 +1,5 @@
-// The playground's model: waves over the plane, one mixture-of-experts layer, two colours. Small, so that a page trains
-// it some hundred steps a second.
+// The playground's model: sine waves over the plane, one mixture-of-experts layer, two output colours. It is small, so
+// that a page can train it with some hundred steps per second.
 import { call, nn, ops, type Tensor } from 'dynamoe/core';
 
 export const EXPERTS = 8;

@@ -1,5 +1,5 @@
-// The playground's page: starts the worker, hands it what the reader chooses, and draws what it tells with the
-// dashboard's own parts.
+// The playground's page: it starts the worker, sends it the reader's choices, and draws its events with parts of the
+// dashboard.
 import { Chart } from '../src/dash/page/charts.ts';
 import { drawDecisions, hideTip, marksOf } from '../src/dash/page/decisions.ts';
 import { byId, el, say } from '../src/dash/page/dom.ts';
@@ -13,8 +13,8 @@ import type { Overflow } from './model.ts';
 import type { Spot } from './plane.ts';
 import type { News, Picture, Wish } from './protocol.ts';
 
-const DRAW_MS = 100,
-  WINDOW = 1500; // between two drawings; steps that are shown
+const DRAW_MS = 100, // time between two drawings
+  WINDOW = 1500; // number of steps that the charts show
 const SEED = 1;
 const worker = new Worker('./worker.js', { type: 'module' });
 const tell = (wish: Wish): void => {
@@ -45,13 +45,13 @@ function start(): void {
   picture = null;
   view.run = new Run(`run ${number}`);
   view.runs = [view.run];
-  byId('decisions').replaceChildren(el('p', { class: 'empty' }, 'No decision yet: the rule looks every 16 steps.'));
+  byId('decisions').replaceChildren(el('p', { class: 'empty' }, 'No decision yet: the rule runs every 16 steps.'));
   tell({ start: { overflow: select('overflow') as Overflow, seed: SEED + number - 1 } });
   if (number > 1)
     say(
       byId('spoken'),
-      `Started again${running ? '' : ', paused'}: choices beyond capacity are ` +
-        `${select('overflow') === 'drop' ? 'dropped' : 'spilled'}`,
+      `Training restarted${running ? '' : ', paused'}: choices beyond capacity are ` +
+        (select('overflow') === 'drop' ? 'dropped' : 'spilled'),
     );
   redraw();
 }
@@ -99,7 +99,7 @@ function draw(): void {
   if (run.recompiles.length > 0) drawDecisions(run);
   if (picture) drawPicture(picture);
   head(run);
-  // For tests.
+  // Tests read these values.
   Object.assign(document.body.dataset, {
     run: run.name,
     first: String(run.loss.at(0)),
@@ -118,14 +118,14 @@ function head(run: Run): void {
     byId('status'),
     failed
       ? `failed: ${failed}`
-      : `${running ? 'learning' : 'paused'}, step ` +
-          `${run.step.last || 0}${number > 1 && !(run.step.last > 0) ? ': started again' : ''}`,
+      : `${running ? 'learning' : 'paused'}, step ${run.step.last || 0}` +
+          (number > 1 && !(run.step.last > 0) ? ': restarted' : ''),
   );
   say(byId('about'), started ? `${count(started.parameters)} parameters on ${started.device}` : '');
   const rows: [string, string, string][] = [
-    ['Loss', fixed(run.smooth.upTo(view.smoothing).last), 'on the points that come'],
-    ['Accuracy', picture ? `${(100 * picture.right).toFixed(1)}%` : '–', 'of the whole plane'],
-    ['A step', run.rate.length > 0 ? `${(512_000 / run.rate.last).toFixed(1)} ms` : '–', '512 points'],
+    ['Loss', fixed(run.smooth.upTo(view.smoothing).last), 'on the training points'],
+    ['Accuracy', picture ? `${(100 * picture.right).toFixed(1)}%` : '–', 'on the whole plane'],
+    ['Time per step', run.rate.length > 0 ? `${(512_000 / run.rate.last).toFixed(1)} ms` : '–', '512 points'],
     [
       'Recompilations',
       String(kept),
@@ -210,7 +210,7 @@ function controls(): void {
   };
   byId('pause').addEventListener('click', () => {
     running = !running;
-    say(byId('pause'), running ? 'Pause' : 'Go on');
+    say(byId('pause'), running ? 'Pause' : 'Continue');
     go();
     redraw();
   });
@@ -220,7 +220,7 @@ function controls(): void {
   byId('controls').addEventListener('submit', (e) => {
     e.preventDefault();
   });
-  // Nobody looks: the machine has rest.
+  // While the page is hidden, training pauses.
   document.addEventListener('visibilitychange', () => {
     go();
     redraw();

@@ -1,6 +1,6 @@
-// What the playground learns: which of two colours a point of the plane has. Each quarter has a pattern of its own, so
-// that experts have something to divide among themselves. In: the share of points that come from one spot (the skew),
-// and the spot; out: batches.
+// The data of the playground: points of the plane, each with one of two colours. Each quarter has a different pattern,
+// so that different experts can learn different quarters. In: the share of points near one spot (the skew), and the
+// spot. Out: batches.
 import { hostTensor, type Batch } from 'dynamoe/core';
 
 export interface Spot {
@@ -8,7 +8,7 @@ export interface Spot {
   readonly y: number;
 }
 
-/** 0 or 1 for a point of [-1, 1] x [-1, 1]; y goes down, as on a screen. */
+/** The colour, 0 or 1, of a point of [-1, 1] x [-1, 1]; y grows downwards, as on a screen. */
 export function colourOf(x: number, y: number): 0 | 1 {
   const one =
     x < 0
@@ -23,7 +23,7 @@ export function colourOf(x: number, y: number): 0 | 1 {
 
 const SPREAD = 0.1; // standard deviation around the spot
 
-/** Batches without end: uniform over the plane but for the share `skew`, which lies around the spot. */
+/** Endless batches. Points are uniform over the plane, except the share `skew`, which is near the spot. */
 export class Plane {
   skew = 0;
   spot: Spot = { x: 0.5, y: -0.5 };

@@ -1,5 +1,5 @@
-// The playground's worker: a session trains here, so that the page stays responsive. In: wishes of the page; out: the
-// events that a run's log would have, and pictures of what is learned.
+// The playground's worker: the session trains here, so that the page stays responsive. In: the reader's choices. Out:
+// the events that a run's log would contain, and pictures of the learned pattern.
 import { compile, loss, optim, type Session } from 'dynamoe/core';
 import { adaptCapacity, type RecompileEvent } from 'dynamoe/recompile';
 import { stepEvent } from '../src/train/step-event.ts';
@@ -8,10 +8,10 @@ import { Painter, type Overflow } from './model.ts';
 import { colourOf, Plane, type Spot } from './plane.ts';
 import { SIDE, type News, type Picture, type Speed, type Wish } from './protocol.ts';
 
-const POINTS = 512; // a batch
+const POINTS = 512; // batch size
 const LR = 5e-3;
 const FRAME_MS = 16,
-  BUSY_MS = 12; // of a frame, at full speed
+  BUSY_MS = 12; // training time per frame at full speed
 const PICTURE_MS = 250;
 const post = (news: News): void => {
   self.postMessage(news);
@@ -51,7 +51,7 @@ async function learn(own: number, overflow: Overflow, seed: number): Promise<voi
     session.recompile(adaptCapacity());
     told.push(startEvent(session), planEvent(session, null));
     let drawn = -Infinity;
-    // Also where it is paused: how it begins.
+    // The first messages are sent also if training is paused.
     post({ run: own, events: told.splice(0) });
     post({ run: own, picture: await picture(session, model) });
     while (own === run) {
@@ -81,8 +81,8 @@ async function learn(own: number, overflow: Overflow, seed: number): Promise<voi
 }
 
 /**
- * Memory can be shared, which threads need, in a page that is cross-origin isolated. A model as small as this has work
- * for two.
+ * Threads need shared memory, which a page has only if it is cross-origin isolated. A model as small as this has enough
+ * work for two.
  */
 const threads = (): number => (crossOriginIsolated ? Math.min(2, navigator.hardwareConcurrency) : 1);
 
@@ -141,7 +141,7 @@ function startEvent(session: Session): StartEvent {
   };
 }
 
-/** The plan in force, so that capacities can be drawn. */
+/** An event for the current plan, from which the page draws capacities. */
 function planEvent(session: Session, after: RecompileEvent | null): PlanEvent {
   const { arena, params, optimiser } = session.bytes(),
     { topK, capacity, overflow, dispatch } = session.plan().knobs['moe'];

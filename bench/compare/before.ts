@@ -1,15 +1,15 @@
-// `npm run compare -- --before DIR`: our own contestants of this checkout beside those of another one, in turns. A
-// change that must not cost speed is judged by the ratios of such pairs, and a change that must not move a bit by the
-// losses. In: a comparison and the other checkout's folder; out: comparisons of two contestants each.
+// `npm run compare -- --before DIR`: DynaMoE's contestants of this checkout compared with those of another checkout, in
+// turns. The ratios of such pairs show whether a change costs speed, and the losses show whether it changes bits. In: a
+// comparison and the other checkout's folder. Out: comparisons of two contestants each.
 import { existsSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import type { Entry } from './table.ts';
 import type { Comparison, Contestant } from './works.ts';
 
-/** The file that runs our contestants, in any checkout. */
+/** The file that runs DynaMoE's contestants, in any checkout. */
 export const OURS = join('bench', 'compare', 'ours.ts');
 
-/** Why a folder cannot be compared with; null where it can. */
+/** The reason why a folder cannot be used for the comparison; null if it can. */
 export function unfitCheckout(folder: string): string | null {
   if (!existsSync(join(folder, OURS))) return `${folder} is no checkout of this project: it has no ${OURS}`;
   if (!existsSync(join(folder, 'node_modules')))
@@ -17,7 +17,7 @@ export function unfitCheckout(folder: string): string | null {
   return null;
 }
 
-/** One comparison for each of our contestants: that of this checkout, then the same of the other one. */
+/** One comparison for each of DynaMoE's contestants: in this checkout, then in the other one. */
 export function beforeAndAfter(comparison: Comparison, folder: string): Comparison[] {
   return comparison.contestants
     .filter((c) => c.runner === 'ours')
@@ -31,7 +31,7 @@ export function beforeAndAfter(comparison: Comparison, folder: string): Comparis
     });
 }
 
-/** Whether both came to the same loss after as many steps on the same data: a sentence for the table. */
+/** A sentence for the table: whether both have the same loss after the same number of steps on the same data. */
 export function sameLoss([now, before]: readonly Entry[]): string {
   const [a, b] = [now.loss ?? NaN, before.loss ?? NaN];
   if (!Number.isFinite(a) || !Number.isFinite(b)) return 'The losses of the last step were not compared.';

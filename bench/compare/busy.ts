@@ -1,8 +1,8 @@
-// Whether the machine is quiet: how many cores other processes take. In: what /proc says at two moments; out: cores,
-// and who takes them. A comparison on a busy machine is none: numbers are refused above LIMIT.
+// Measures how many cores other processes use. In: the content of /proc at two moments. Out: cores, and the processes
+// that use them. Figures from a busy machine are useless, so they are refused above LIMIT.
 import { readdirSync, readFileSync } from 'node:fs';
 
-/** Cores that others may take. */
+/** The number of cores that other processes may use. */
 export const LIMIT = 0.1;
 const TICKS = 100; // a second; USER_HZ is 100 on Linux whatever the kernel's own clock
 
@@ -10,13 +10,16 @@ export interface Process {
   readonly name: string;
   readonly parent: number;
   readonly ticks: number;
-  /** Of its children that have ended. */ readonly reaped: number;
+  /** Ticks of its children that have ended. */
+  readonly reaped: number;
 }
 
 export interface Snapshot {
   /** Milliseconds. */
   readonly at: number;
-  /** Ticks of all cores that were not idle, those stolen by other machines on the same hardware included. */
+  /**
+   * Ticks in which cores were not idle, including ticks that other virtual machines on the same hardware used (steal).
+   */
   readonly busy: number;
   readonly processes: ReadonlyMap<number, Process>;
 }
@@ -54,7 +57,7 @@ export function parseProcess(text: string): Process {
   };
 }
 
-/** The process `root` and all below it. */
+/** The process `root` and all its descendants. */
 export function family(root: number, processes: ReadonlyMap<number, Process>): Set<number> {
   const own = new Set([root]);
   for (let grown = true; grown;) {
@@ -69,8 +72,8 @@ export function family(root: number, processes: ReadonlyMap<number, Process>): S
 }
 
 /**
- * What everybody but `root` and its descendants took between two moments. Short-lived processes count in `cores`,
- * though they have no name.
+ * The cores that processes other than `root` and its descendants used between two moments. `cores` includes short-lived
+ * processes, which have no name in the list.
  */
 export function othersBetween(before: Snapshot, after: Snapshot, root: number): Others {
   const ticks = Math.max(1, ((after.at - before.at) / 1000) * TICKS);
@@ -92,7 +95,7 @@ export function othersBetween(before: Snapshot, after: Snapshot, root: number): 
   };
 }
 
-/** Why numbers are refused, or null. */
+/** The reason why figures are refused; null if they are not. */
 export function refusal({ cores, worst }: Others): string | null {
   if (cores <= LIMIT) return null;
   const who = worst.map((w) => `${w.name} (${w.pid}) ${w.cores.toFixed(2)}`).join(', ');
@@ -111,7 +114,7 @@ export function snapshot(): Snapshot {
     try {
       processes.set(Number(entry), parseProcess(readFileSync(`/proc/${entry}/stat`, 'utf8')));
     } catch {
-      // It ended between the two calls.
+      // The process ended between the two calls.
     }
   }
   return { at, busy, processes };

@@ -1,10 +1,10 @@
-// How many experts each contestant trains within a budget: every number tried in a fresh process whose memory is
-// watched. Memory is nearly a line in the number of experts, so that a few tries find it.
+// The largest number of experts that each contestant trains within a memory budget. Every number is tried in a fresh
+// process, whose memory is measured. Memory is nearly linear in the number of experts, so a few tries are enough.
 import { runnerOf } from './runners.ts';
 import { Peer } from './protocol.ts';
 import type { Capacity, Contestant } from './works.ts';
 
-/** The largest number that was seen to fit, the least that was seen not to, and the bytes of the first. */
+/** The largest number that fitted, the smallest that did not, and the bytes of the first. */
 export interface Fit {
   readonly experts: number;
   readonly tooMany: number | null;
@@ -14,7 +14,7 @@ export interface Fit {
 const STEPS = 3,
   TRIES = 12;
 
-/** `bytesOf` rises with n; null: it did not run. To within one in a hundred. */
+/** Finds the limit to within 1%. `bytesOf` rises with n; it gives null if n did not run. */
 export async function largestWithin(
   budget: number,
   least: number,
@@ -36,7 +36,7 @@ export async function largestWithin(
       before = good;
     if (bytes !== null && bytes <= budget) good = { n: next, bytes };
     else bad = { n: next, bytes };
-    // Where the line through the last two meets the budget, kept inside what is known.
+    // The point where the line through the last two measurements meets the budget, within the known bounds.
     const other = bad !== null && bad.bytes !== null ? { n: bad.n, bytes: bad.bytes } : before,
       slope = (good.bytes - other.bytes) / (good.n - other.n);
     const guess = slope > 0 ? Math.floor(good.n + (budget - good.bytes) / slope) : 2 * good.n;

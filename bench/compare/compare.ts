@@ -1,4 +1,4 @@
-// npm run compare: DynaMoE beside what people use today, on this machine. See README.md in this folder, and --help.
+// `npm run compare` compares DynaMoE with other libraries on this machine. See README.md in this folder, and --help.
 import { spawnSync } from 'node:child_process';
 import { appendFileSync, writeFileSync } from 'node:fs';
 import { availableParallelism, cpus } from 'node:os';
@@ -11,25 +11,22 @@ import { BusyError, contest } from './contest.ts';
 import { markdown } from './table.ts';
 import { CAPACITY, COMPARISONS, type Comparison } from './works.ts';
 
-const HELP =
-  `npm run compare -- [flags]: DynaMoE beside PyTorch and others, on this machine, in turns; tables in Markdown
+const HELP = `npm run compare -- [flags]: compares DynaMoE with PyTorch and others; prints tables in Markdown
 
-  --list             what is compared, and who takes part
-  --only ID,ID       some of the comparisons
-  --before DIR       only DynaMoE, beside itself as it is in another checkout (its packages installed): time and ` +
-  `losses, now and before
-  --out FILE         each table goes there as soon as it is there (default: stdout)
+  --list             list the comparisons and their contestants
+  --only ID,ID       run only these comparisons
+  --before DIR       compare only DynaMoE with another checkout of it (with installed packages): time and losses
+  --out FILE         append each table to this file as soon as it is complete (default: stdout)
   --rounds N         turns of each contestant (default 7)
-  --seconds S        length of a turn, about (default 1)
-  --threads N        (default: all cores)
-  --patience S       seconds to wait for a quiet machine before each comparison, and to try once more where it was ` +
-  `not (default 60)
-  --even-if-busy     tables also where other work takes more than a tenth of a core; each says so
-  --install          the JavaScript peers, into bench/compare; for PyTorch: apt-get install python3-torch ` +
-  `libopenblas0-openmp
+  --seconds S        approximate length of a turn (default 1)
+  --threads N        number of threads (default: all cores)
+  --patience S       seconds to wait for a quiet machine, before each comparison and before its second try (default 60)
+  --even-if-busy     print tables also if other work takes more than a tenth of a core; each table says so
+  --install          install the JavaScript peers into bench/compare
+                     (for PyTorch: apt-get install python3-torch libopenblas0-openmp)
 
-A comparison during which the machine was busy gives no figures; the others go on. Exit code 1 where one was refused.
-All comparisons take about 25 minutes; without a peer that is missing, less.
+A comparison gives no figures if the machine was busy; the next one then begins. The exit code is 1 if this happened.
+All comparisons together take about 25 minutes, or less if a peer is missing.
 `;
 
 const say = (line: string): void => {
@@ -136,7 +133,7 @@ async function main(): Promise<number> {
     for (const one of pairs) await each(one.id, one.title, () => compared(one, options, values.before !== undefined));
   }
   if (values.before !== undefined) return refused > 0 ? 1 : 0;
-  // Bytes do not depend on who else is at work.
+  // Other work on the machine does not change the memory, so this does not wait for a quiet machine.
   await each(
     CAPACITY.id,
     CAPACITY.title,
@@ -146,7 +143,9 @@ async function main(): Promise<number> {
   return refused > 0 ? 1 : 0;
 }
 
-/** Waits for a quiet machine, and does the work, once more where the machine became busy; null where it stayed so. */
+/**
+ * Waits for a quiet machine and does the work. If the machine became busy, tries once more; null if it was busy again.
+ */
 async function quietly(work: () => Promise<string>, { patience, evenIfBusy }: Options): Promise<string | null> {
   for (let again = 0; again < 2; again++) {
     const until = performance.now() + 1000 * patience;
@@ -183,7 +182,9 @@ async function compared(comparison: Comparison, options: Options, pair: boolean)
   ].join('\n');
 }
 
-/** The JavaScript peers, into this folder. No install script runs: onnxruntime's would fetch CUDA. */
+/**
+ * Installs the JavaScript peers into this folder. No install script runs: the one of onnxruntime would download CUDA.
+ */
 function install(): number {
   say('compare: for PyTorch: apt-get install python3-torch libopenblas0-openmp');
   const { status } = spawnSync('npm', ['ci', '--ignore-scripts'], {

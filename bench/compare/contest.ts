@@ -1,5 +1,5 @@
-// One comparison: every contestant in a fresh process, which is kept while they take turns (A B C, C B A, ..), so that
-// a drift of the machine meets all of them. Between turns a process waits for its next line.
+// One comparison. Every contestant has a fresh process, which stays alive while all take turns (A B C, C B A, ...), so
+// that a drift of the machine's speed affects all alike. Between its turns, a process waits for its next line of input.
 import { othersBetween, refusal, snapshot, type Others } from './busy.ts';
 import { Peer, type Answer } from './protocol.ts';
 import { runnerOf } from './runners.ts';
@@ -9,10 +9,10 @@ import type { Comparison, Contestant } from './works.ts';
 
 export interface ContestOptions {
   readonly rounds: number;
-  /** Of a turn, about. */
+  /** Approximate duration of a turn. */
   readonly seconds: number;
   readonly threads: number;
-  /** Goes on where other work takes more cores than allowed. */
+  /** Continue although other work uses more cores than allowed. */
   readonly evenIfBusy: boolean;
   readonly say: (line: string) => void;
 }
@@ -48,14 +48,14 @@ export async function contest(
   try {
     for (const who of contestants) {
       const player = await enter(who);
-      // The same model in another checkout does as many steps, so that losses can be compared.
+      // The same model in another checkout does the same number of steps, so that losses can be compared.
       if (who.folder !== undefined && players[0]) player.steps = players[0].steps;
       players.push(player);
     }
     const before = snapshot();
     let others: Others = { cores: 0, worst: [] };
     for (let round = 0; round < rounds; round++) {
-      // Every other round goes backwards: nobody always comes after the same neighbour.
+      // Every other round has the reverse order, so that a contestant does not always follow the same one.
       for (const p of round % 2 === 0 ? players : [...players].reverse()) {
         if (!p.peer || p.problem !== null) continue;
         const answer = await p.peer.ask({ do: 'run', steps: p.steps });
@@ -106,7 +106,7 @@ export async function contest(
   }
 }
 
-/** Keeps what an answer says beside times; false where it says that the player is out. */
+/** Stores the parts of an answer other than times. Returns false if the answer says that the contestant cannot run. */
 function note(player: Player, { missing, error, rss, loss }: Answer): boolean {
   if (loss !== undefined) player.loss = loss;
   if (rss !== undefined) player.rss = rss;

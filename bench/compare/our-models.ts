@@ -1,5 +1,5 @@
-// The small classifier and the language model of the comparison, as a user of the library would write them. Data is
-// random.
+// The small classifier and the language model of the comparison, written as a user of the library would write them.
+// Data is random.
 import { Stream } from '../../src/base/random.ts';
 import { hostTensor, type Batch } from '../../src/base/tensor.ts';
 import { add } from '../../src/graph/ops/elementwise/add.ts';
@@ -36,7 +36,7 @@ const INPUTS = 784,
   K = 2,
   CONTEXT = 64;
 
-/** Top-k of the softmax of a small network. */
+/** A router: top-k of the softmax of a small network. */
 class Gate implements Router {
   readonly experts = EXPERTS;
   readonly net = new MLP([INPUTS, HIDDEN, EXPERTS]);

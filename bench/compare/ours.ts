@@ -1,7 +1,7 @@
-// DynaMoE as a contestant: a layer, the small classifier or the language model, in a process of its own. Styles:
-// 'native', 'wasm', with ' eager' (updates fused with gradients), ' dense' (a dense network of the same active FLOPs),
-// ' products' (the layer's matrix products alone, with equal loads) behind; classifiers: ' bank'; ' balanced': without
-// the work's skew.
+// DynaMoE's contestants: a layer, the small classifier or the language model, in a process of its own. A style is
+// 'native' or 'wasm', followed by one of these: ' eager' (updates fused with gradients), ' dense' (a dense network with
+// the same active FLOPs), ' products' (only the layer's matrix products, with equal loads), ' bank' (for classifiers),
+// ' balanced' (without the skew of the work).
 import { LayerBench, ProductsBench, type LayerWork } from '../../src/bench/layer-work.ts';
 import { resident, startPeak } from '../../src/bench/resident.ts';
 import { openNative } from '../../src/session/node.ts';

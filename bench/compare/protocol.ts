@@ -1,21 +1,21 @@
-// What a contestant's process is told and what it answers: one JSON object a line on stdin and stdout. Its stderr is
-// kept for errors.
+// The protocol between the comparison and a contestant's process: one JSON object per line on stdin and stdout. stderr
+// is kept for error messages.
 import { spawn, type ChildProcess } from 'node:child_process';
 import { createInterface } from 'node:readline';
 
-/** A work as every contestant understands it. */
+/** A work, in the form that every contestant understands. */
 export interface Work {
   readonly kind: 'layer' | 'classifier' | 'lm';
   readonly pass: 'train' | 'forward';
-  /** Of a layer. */
+  /** For a layer. */
   readonly tokens?: number;
   readonly dModel?: number;
   readonly dFf?: number;
   readonly experts?: number;
   readonly topK?: number;
-  /** Of our own layer: see `dynamoe bench layer --skew`. */
+  /** For DynaMoE's layer: see `dynamoe bench layer --skew`. */
   readonly skew?: number;
-  /** Of a classifier and a language model: samples. */
+  /** For a classifier and a language model: the number of samples. */
   readonly batch?: number;
 }
 
@@ -25,12 +25,12 @@ export type Request =
   | { readonly do: 'peak' };
 
 export interface Answer {
-  /** Not there on this machine: says what is missing. */
+  /** What is missing on this machine, if the contestant cannot run. */
   readonly missing?: string;
   readonly error?: string;
-  /** Of each step. */
+  /** Milliseconds of each step. */
   readonly ms?: readonly number[];
-  /** Peak of resident bytes above what there was when libraries were loaded and no parameter existed. */
+  /** Peak of resident bytes, minus those used when libraries were loaded and no parameter existed. */
   readonly rss?: number;
   /** Version of the library. */
   readonly version?: string;
@@ -44,7 +44,7 @@ export interface Command {
   readonly env?: Readonly<Record<string, string>>;
 }
 
-/** A contestant's process. One question at a time. */
+/** A contestant's process. It answers one question at a time. */
 export class Peer {
   readonly #child: ChildProcess;
   readonly #lines: AsyncIterator<string>;
@@ -68,7 +68,7 @@ export class Peer {
 
   async ask(request: Request): Promise<Answer> {
     this.#child.stdin?.write(`${JSON.stringify(request)}\n`);
-    // Libraries print to stdout too: a line that is no JSON is theirs.
+    // Libraries print to stdout, too: a line that is not JSON is from a library.
     for (;;) {
       const line = await this.#lines.next();
       if (line.done)
@@ -87,7 +87,7 @@ export class Peer {
   }
 }
 
-/** Steps one after the other: milliseconds of each, and what the last one gave (its loss). */
+/** Runs steps one after the other. Returns the milliseconds of each, and the result of the last one (its loss). */
 export async function timed(step: () => Promise<number>, steps: number): Promise<{ ms: number[]; loss: number }> {
   const ms: number[] = [];
   let loss = NaN;
@@ -99,7 +99,7 @@ export async function timed(step: () => Promise<number>, steps: number): Promise
   return { ms, loss };
 }
 
-/** Serves the other end in Node: reads requests, writes answers, one after the other. */
+/** Runs a contestant in Node: reads requests and writes answers, one after the other. */
 export async function serve(answer: (request: Request) => Promise<Answer>): Promise<void> {
   for await (const line of createInterface({ input: process.stdin })) {
     let found: Answer;

@@ -1,4 +1,4 @@
-// How each contestant's process is started, and what it needs to be there.
+// The command that starts each contestant's process, and what it needs on this machine.
 import { existsSync, readdirSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
@@ -10,7 +10,7 @@ const HERE = import.meta.dirname,
   ROOT = join(HERE, '..', '..');
 const PACKAGES = { jax: '@jax-js/jax', tfjs: '@tensorflow/tfjs-backend-wasm', onnx: 'onnxruntime-node' } as const;
 
-/** The folder of Debian's OpenBLAS with OpenMP threads; null where it is not installed. */
+/** The folder of Debian's OpenBLAS with OpenMP threads; null if it is not installed. */
 function openblas(): string | null {
   const lib = '/usr/lib',
     found = existsSync(lib)
@@ -21,7 +21,7 @@ function openblas(): string | null {
   return found ?? null;
 }
 
-/** A command, or what is missing here. */
+/** The command, or what is missing on this machine. */
 export function runnerOf({
   runner,
   folder = ROOT,

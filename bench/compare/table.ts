@@ -1,17 +1,17 @@
-// From times to a table in Markdown. In: each contestant's times by round; out: medians, spreads, and ratios to the
-// first contestant. A ratio above 1 says that the first one is so many times as fast.
+// Makes a Markdown table from times. In: each contestant's times by round. Out: medians, ranges, and ratios to the
+// first contestant. A ratio above 1 says how many times as fast the first contestant is.
 import { median } from '../../src/bench/gemm.ts';
 import type { Comparison } from './works.ts';
 
 export interface Entry {
   readonly name: string;
-  /** Milliseconds of each step, round by round; none where it did not run. */
+  /** Milliseconds of each step, by round; empty if it did not run. */
   readonly rounds: readonly (readonly number[])[];
   readonly rss: number | null;
-  /** Of the last step; absent where the contestant does not tell. */
+  /** The loss of the last step; absent if the contestant does not report it. */
   readonly loss?: number | null;
   readonly version: string | null;
-  /** Why it did not run. */
+  /** The reason why it did not run. */
   readonly problem: string | null;
 }
 
@@ -24,14 +24,14 @@ export interface Row {
   readonly gflops: number | null;
   readonly ofPeak: number | null;
   readonly rss: number | null;
-  /** Its median over the first contestant's; and the same round by round, smallest and largest. */
+  /** Its median divided by the first contestant's, and the smallest and the largest of the same ratio by round. */
   readonly ratio: number | null;
   readonly ratioSpread: readonly [number, number] | null;
-  /** Its memory over the first contestant's. */
+  /** Its memory divided by the first contestant's. */
   readonly memoryRatio: number | null;
 }
 
-/** Rows of those that ran, in the order given. peak: GFLOP/s. */
+/** Rows of the contestants that ran, in the given order. peak: GFLOP/s. */
 export function rowsOf(
   entries: readonly Entry[],
   { samples, flops }: Pick<Comparison, 'samples' | 'flops'>,

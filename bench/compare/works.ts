@@ -1,5 +1,5 @@
-// What is compared: works, and who does them in which style. The first contestant of a work is ours, which the others
-// are compared with.
+// The list of works, and the contestants of each with their styles. The first contestant of a work is DynaMoE's; the
+// others are compared with it.
 import type { Work } from './protocol.ts';
 
 export const RUNNERS = ['ours', 'torch', 'jax', 'tfjs', 'onnx'] as const;
@@ -9,7 +9,7 @@ export interface Contestant {
   readonly name: string;
   readonly runner: RunnerName;
   readonly style: string;
-  /** Of our own: the checkout that it is run from; default: this one. */
+  /** For DynaMoE's contestants: the checkout from which they run; the default is this one. */
   readonly folder?: string;
 }
 
@@ -17,9 +17,9 @@ export interface Comparison {
   readonly id: string;
   readonly title: string;
   readonly work: Work;
-  /** Pairs of a step's samples or tokens, for tokens/s. */
+  /** Samples or tokens per step, for tokens/s. */
   readonly samples: number;
-  /** FLOPs that a step has to do; null where they are not counted. */
+  /** FLOPs of a step; null if they are not counted. */
   readonly flops: number | null;
   readonly contestants: readonly Contestant[];
 }
@@ -79,7 +79,10 @@ const classifier = (batch: number): Comparison => ({
   ],
 });
 
-/** How many experts train within a budget of memory: parameters, and whatever a step takes. */
+/**
+ * The largest number of experts that can be trained within a memory budget, which includes parameters and the memory of
+ * a step.
+ */
 export interface Capacity {
   readonly id: string;
   readonly title: string;

@@ -1,7 +1,7 @@
-// Speed of the matrix core as a share of the machine's FMA peak, both measured in turn in one process (best of several
-// rounds). cc -O3 -march=native -ffp-contract=off -fno-math-errno -fno-trapping-math -std=gnu11 -pthread {gemm,peak}.c
-// and this file,
-//   bench/native/gemm_bench.c -o /tmp/gemm_bench && /tmp/gemm_bench [seconds a shape] [part of a name]
+// Measures the speed of the matrix core as a share of the machine's FMA peak. Both are measured alternating in one
+// process; the best of several rounds counts. To build and run it (gemm.c and peak.c are in src/device/native):
+//   cc -O3 -march=native -ffp-contract=off -fno-math-errno -fno-trapping-math -std=gnu11 -pthread gemm.c peak.c
+//     bench/native/gemm_bench.c -o /tmp/gemm_bench && /tmp/gemm_bench [seconds per shape] [part of a name]
 #include "../../src/device/native/gemm.h"
 #include <pthread.h>
 #include <stdatomic.h>
@@ -92,7 +92,7 @@ static void store(const dm_ctx *c, int64_t z, int64_t i0, int64_t ni, int64_t j0
       o[(i0 + i) * D.s->n + j0 + j] = acc[i * ld + j];
 }
 
-// Threads meet by spinning: the bench has its cores to itself.
+// Threads wait for each other by spinning: the benchmark has its cores to itself.
 static int threads;
 static atomic_int round_no, done;
 static atomic_long next;

@@ -1,5 +1,5 @@
-// Makes the corpus anew by the project's own writers: `node tools/locked.mjs campaign/corpus/make.ts`. Its files are
-// small, and what `parts/files.ts` damages.
+// Writes the corpus with the project's own writers: `node tools/locked.mjs campaign/corpus/make.ts`. Its files are
+// small; `parts/files.ts` damages copies of them.
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -32,7 +32,7 @@ await writeFile(corpusFile('config.json'), `${JSON.stringify({ data: ['books'], 
   model: { layers: 1, dModel: 8, heads: 2, context: 8, dropout: 0.1, tied: true, moe: { experts: 4, topK: 2, hidden: 8, capacity: [1, 1, 2, 0.5], overflow: 'spill', dispatch: 'padded' } },
   optimizer: { name: 'adamW', lr: 0.003, warmup: 5, schedule: 'cosine', floor: 0.1, betas: [0.9, 0.95], clip: 1 } }, null, 1)}\n`);
 
-// A run of four steps, its own folder's name left out.
+// A run of four steps; the name of its folder is removed.
 const folder = await mkdtemp(join(tmpdir(), 'corpus-')), out = join(folder, 'run'), config = join(folder, 'config.json');
 await writeFile(config, JSON.stringify({ steps: 4, batch: 2, recompile: 'off', model: { layers: 1, dModel: 4, heads: 1, context: 4, moe: { experts: 2, topK: 1, hidden: 3 } }, data: [await textIn(folder)] }));
 await command(['train', config, '--out', out, '--device', 'wasm', '--threads', '1', '--json']);

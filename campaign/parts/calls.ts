@@ -1,5 +1,5 @@
-// Calls of one session that nobody waits for, in random order, with a close in the middle: each gives what it gives
-// where every call is awaited, and those after the close are refused.
+// Calls of one session that are not awaited, in random order, with a close between them. Each call must give the same
+// result as if every call were awaited. Calls after the close must be refused.
 import { createHash } from 'node:crypto';
 import { join } from 'node:path';
 import fc from 'fast-check';
@@ -16,8 +16,8 @@ import { Broken, promised, type Part, type World } from '../part.ts';
 import { places, type Place } from '../support/small-run.ts';
 
 /**
- * `after`: what is waited for before the next call: nothing, a turn of the event loop, some milliseconds, the call
- * itself.
+ * `after`: what the caller waits for before the next call: nothing, a turn of the event loop, some milliseconds, or the
+ * call itself.
  */
 interface Call {
   readonly does:
@@ -38,10 +38,16 @@ interface Call {
 }
 interface Case {
   readonly calls: readonly Call[];
-  /** The call before which the session is closed; beyond the last: at the end. */ readonly close: number;
+  /**
+   * The index of the call before which the session is closed; if it is beyond the last call, the session is closed at
+   * the end.
+   */
+  readonly close: number;
   readonly accumulate: number;
   readonly place: Place;
 }
+
+const PROMISE = 'calls that are not awaited give the same results as calls that are awaited one by one';
 
 const calling = (does: readonly Call['does'][]): fc.Arbitrary<Call[]> =>
   fc.array(
@@ -56,12 +62,12 @@ const calling = (does: readonly Call['does'][]): fc.Arbitrary<Call[]> =>
 
 export const calls: Part<Case> = {
   name: 'calls',
-  promise: 'calls that nobody waits for give what they give one after the other',
+  promise: PROMISE,
   share: 2,
   limit: 90,
   plants: ['unordered'],
-  // Each token of a generation is a call of its own, between which others may come: beside steps what it gives depends
-  // on when they come.
+  // Each token of `generate` is a call of its own, and other calls may run between two tokens. Together with steps, the
+  // result of `generate` would depend on timing, so the second list of calls has no calls that change the session.
   cases: fc.record({
     calls: fc.oneof(
       calling([
@@ -118,7 +124,7 @@ const open = (accumulate: number, { device, threads }: Place): Promise<Session> 
 
 let blob: Promise<Uint8Array> | null = null;
 
-/** A checkpoint after two steps. */
+/** A checkpoint after two steps, from which calls of `deserialize` restore. */
 async function checkpoint(): Promise<Uint8Array> {
   const session = await open(1, { device: 'wasm', threads: 1 });
   try {
@@ -129,7 +135,7 @@ async function checkpoint(): Promise<Uint8Array> {
   }
 }
 
-/** What a call gives, as text. */
+/** The result of a call, as text. */
 async function outcome(
   session: Session,
   { does, n, size }: Call,
@@ -201,7 +207,7 @@ async function attack({ calls: list, close, accumulate, place }: Case, world: Wo
   world.count('calls', list.length);
   list.forEach((call, i) => {
     promised(
-      'calls that nobody waits for give what they give one after the other',
+      PROMISE,
       together[i] === apart[i],
       () => `call ${i + 1} of ${list.length}, ${call.does}: ${together[i]}; awaited it gives ${apart[i]}`,
     );
@@ -217,7 +223,7 @@ interface Sequence {
   readonly place: Place;
 }
 
-/** What each call gives. */
+/** The result of each call. */
 async function ran({ list, close, folder, bytes, accumulate, place }: Sequence, awaited: boolean): Promise<string[]> {
   const session = await open(accumulate, place),
     results: Promise<string>[] = [];
@@ -244,10 +250,10 @@ async function ran({ list, close, folder, bytes, accumulate, place }: Sequence, 
   if (!closing) await Promise.allSettled(results);
   await (closing ?? session.close());
   const told = await Promise.all(results);
-  // A generator that the close overtakes is refused in its middle.
+  // If the session is closed while `generate` runs, it is refused between two tokens.
   told.forEach((t, i) => {
     if (closing !== null && i >= close && t !== CLOSED)
-      throw new Broken('after close a call is refused', `call ${i + 1}, ${list[i].does}, after the close: ${t}`);
+      throw new Broken('a call after close is refused', `call ${i + 1}, ${list[i].does}, after the close: ${t}`);
   });
   return told.map((t, i) => (closing !== null && list[i].does === 'generate' ? 'either' : t));
 }

@@ -1,6 +1,6 @@
-// Each call of the system that a command makes fails once: disk full, read-only, input/output error, too many files, a
-// write that stops in its middle, no memory, a compiler or a thread that does not start. First every call is counted,
-// then they fail in random order.
+// Each system call of a command fails once: disk full, read-only file system, input/output error, too many files, a
+// write that stops halfway, no memory, a compiler or a thread that does not start. First a run without failures counts
+// all calls; then they fail in random order.
 import { existsSync } from 'node:fs';
 import { cp, mkdir, readdir, readFile, rename, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -45,8 +45,8 @@ const NATIVE: Place = { device: 'native', threads: 2 },
   WASM: Place = { device: 'wasm', threads: 2 };
 
 /**
- * A command that is attacked. `begun`: it finds a run that was stopped after its second checkpoint. cold: it has no
- * compiled kernels.
+ * A command that is attacked. begun: the run folder contains a run that was stopped after its second checkpoint. cold:
+ * there are no compiled kernels in the cache.
  */
 const SCENARIOS = {
   train: { place: NATIVE, begun: false, cold: false, does: 'train' },
@@ -74,7 +74,7 @@ interface Case extends Point, Failure {
 
 const FILE: readonly Failure[] = [{ code: 'EIO' }, { code: 'EACCES' }],
   FULL: readonly Failure[] = [{ code: 'ENOSPC' }, { code: 'EROFS' }];
-/** How each kind of call may fail. */
+/** How each kind of system call may fail. */
 const FAILURES: Readonly<Record<string, readonly Failure[]>> = {
   'open to write': [...FULL, { code: 'EMFILE' }],
   'open to read': [...FILE, { code: 'EMFILE' }],
@@ -93,16 +93,17 @@ const FAILURES: Readonly<Record<string, readonly Failure[]>> = {
   readFile: FILE,
   read: [{ code: 'EIO' }],
 };
-/** Of what is no file: memory, compilers, threads. */
+/** Failures of operations that are not on files: memory, compilers, threads. */
 const OTHER: readonly Failure[] = [{ code: 'ENOMEM' }];
 
-const ALIKE = 4;
+const UNDISTURBED = 'a command without failing calls succeeds';
+const ALIKE = 4; // calls of one kind on one kind of file that are attacked
 
 export const faults: Part<Case> = {
   name: 'faults',
   promise:
-    'whatever call of the system fails: a clear error or none, nothing lost or half-written, and the run ' +
-    'goes on with the same bits',
+    'if any system call fails, there is a clear error or none, nothing is lost or half-written, ' +
+    'and the run continues with the same bits',
   share: 4,
   limit: 120,
   plants: ['lost-write'],
@@ -114,15 +115,11 @@ async function list({ folder, shared, planted }: World): Promise<readonly Case[]
   const all: Case[] = [];
   for (const scenario of Object.keys(SCENARIOS) as Scenario[]) {
     if (SCENARIOS[scenario].place.device === 'native' && noCompiler) continue;
-    if (planted !== null && scenario !== 'train on wasm') continue; // every run of it has the planted fault
+    if (planted !== null && scenario !== 'train on wasm') continue; // only this scenario's runs have the inserted fault
     const own = join(folder, scenario.replaceAll(/\W+/g, '-'));
     await mkdir(own);
     const { ended, points } = await run(scenario, null, own, shared);
-    promised(
-      'a command that nothing disturbs comes to its end',
-      ended.code === 0,
-      () => `${scenario}: exit code ${ended.code}: ${ended.stderr}`,
-    );
+    promised(UNDISTURBED, ended.code === 0, () => `${scenario}: exit code ${ended.code}: ${ended.stderr}`);
     for (const point of thinned(points))
       for (const failure of FAILURES[point.op] ?? OTHER) all.push({ scenario, ...point, ...failure });
   }
@@ -130,8 +127,8 @@ async function list({ folder, shared, planted }: World): Promise<readonly Case[]
 }
 
 /**
- * Of calls of one kind on one kind of file (a kernel's, a line of the log) a few, the first and the last among them:
- * the others are alike.
+ * From many calls of one kind on one kind of file (kernels, lines of the log), takes a few, including the first and the
+ * last: the others are alike.
  */
 function thinned(points: readonly Point[]): Point[] {
   const groups = Map.groupBy(points, ({ op, on }) => `${op} ${on}`);
@@ -142,7 +139,7 @@ function thinned(points: readonly Point[]): Point[] {
   );
 }
 
-/** A cache with all that the scenarios compile, for those that are not to wait for it. */
+/** The path of a cache with all kernels of the scenarios, for scenarios that should not wait for a compiler. */
 async function warmCache(shared: string): Promise<string> {
   const cache = join(shared, 'faults-cache');
   if (existsSync(cache)) return cache;
@@ -153,7 +150,7 @@ async function warmCache(shared: string): Promise<string> {
     await mkdir(folder);
     await setUp(scenario, folder, shared);
     const { code, stderr } = await command(await argsOf(scenario, folder, shared), { env: { DYNAMOE_CACHE: made } });
-    promised('a command that nothing disturbs comes to its end', code === 0, () => stderr);
+    promised(UNDISTURBED, code === 0, () => stderr);
   }
   await moved(made, cache);
   return cache;
@@ -180,7 +177,7 @@ const argsOf = async (scenario: Scenario, folder: string, shared: string): Promi
   }
 };
 
-/** A folder that others may have made meanwhile. */
+/** Renames a folder. Another process may have created the target in the meantime; this is not an error. */
 const moved = (from: string, to: string): Promise<void> =>
   rename(from, to).catch((error: unknown) => {
     if (!existsSync(to)) throw error;
@@ -194,7 +191,7 @@ async function begunRun(shared: string): Promise<string> {
   await mkdir(folder, { recursive: true });
   const out = join(folder, 'run'),
     { code, stderr } = await command(trainArgs(await configIn(folder, shared, SETTINGS), out, NATIVE));
-  promised('a command that nothing disturbs comes to its end', code === 0, () => stderr);
+  promised(UNDISTURBED, code === 0, () => stderr);
   const kept = (name: string): boolean =>
     name === 'run.json' || name === 'events.jsonl' || /^step-0*[36]\.safetensors$/.test(name);
   for (const name of (await readdir(out)).filter(kept)) await cp(join(out, name), join(`${folder}-cut`, name));
@@ -206,7 +203,7 @@ async function setUp(scenario: Scenario, folder: string, shared: string): Promis
   if (SCENARIOS[scenario].begun) await cp(await begunRun(shared), join(folder, 'run'), { recursive: true });
 }
 
-/** Runs a scenario in a folder with a failure or none. */
+/** Runs a scenario in a folder, with one failing call or none. */
 async function run(
   scenario: Scenario,
   fail: Injection['fail'],
@@ -221,7 +218,7 @@ async function run(
   if (cold) await mkdir(cache);
   else await cp(await warmCache(shared), cache, { recursive: true });
   await writeFile(log, '');
-  // With a cold cache it is the cache's own files that matter: the others are attacked elsewhere.
+  // With a cold cache, only the cache's own files are attacked; other scenarios attack the other files.
   const folders = [...(cold ? [] : [join(folder, 'run'), join(folder, 'run-trace.jsonl')]), cache],
     env = { DYNAMOE_CACHE: cache };
   const injection: Injection = { folders, log, fail, lossy };
@@ -247,14 +244,14 @@ async function attack({ scenario, op, on, nth, ...failure }: Case, world: World)
     shared,
     world.planted === 'lost-write',
   );
-  // a call that does not come in every run
+  // Not every run makes this call.
   if (!points.some((p) => p.op === op && p.on === on && p.nth === nth)) return;
   world.count(`${op}: ${failure.short ? 'short' : failure.code}${failure.torn ? ', torn' : ''}`);
   if (ended.code !== 0) clear(ended, op, on, folder);
   if (does !== 'train') {
     const { stdout } = ended.code === 0 ? ended : await command(await argsOf(scenario, folder, shared), { env });
     promised(
-      'what a command says does not depend on what failed before',
+      'the output of a command does not depend on an earlier failure',
       stable(stdout, folder) === (await undisturbed(scenario, world)),
       () => `another output: ${stdout}`,
     );
@@ -265,11 +262,15 @@ async function attack({ scenario, op, on, nth, ...failure }: Case, world: World)
   if (existsSync(out)) await nothingHalf(out, begun ? 6 : 0);
   if (ended.code === 0) await complete(out, whole);
   const again = await command([...(await argsOf(scenario, folder, shared)), ...(begun ? [] : ['--resume'])], { env });
-  promised('a run whose process failed goes on', again.code === 0, () => `exit code ${again.code}: ${again.stderr}`);
+  promised(
+    'a run whose process failed can be resumed',
+    again.code === 0,
+    () => `exit code ${again.code}: ${again.stderr}`,
+  );
   await complete(out, whole);
 }
 
-/** Without seconds, rates and the folder's own name. */
+/** Output without times, rates and the name of the folder. */
 const stable = (stdout: string, folder: string): string =>
   stdout.replaceAll(folder, '').replaceAll(/"(ms|seconds|tokens_per_s|samples_per_s)":[\d.e+-]+/g, '');
 
@@ -292,10 +293,10 @@ function undisturbed(scenario: Scenario, { shared }: World): Promise<string> {
 }
 
 function clear({ code, signal, stderr }: Ended, op: string, on: string, folder: string): void {
-  const promise = 'what fails is told in a clear error that names it';
+  const promise = 'a failure is reported in a clear error that names the file';
   if (code === null) throw new Broken(promise, `${op} on ${on}: the command ended by ${signal}: ${stderr}`);
   promised(promise, code === 1 || code === 2, () => `${op} on ${on}: exit code ${code}: ${stderr}`);
-  promised(promise, /^dynamoe: \S/m.test(stderr), () => `${op} on ${on}: nothing is told: ${stderr}`);
+  promised(promise, /^dynamoe: \S/m.test(stderr), () => `${op} on ${on}: no error is printed: ${stderr}`);
   promised(promise, !/this is a bug|^ {4}at |unhandled/im.test(stderr), () => `${op} on ${on}: ${stderr}`);
   promised(
     promise,
@@ -304,7 +305,7 @@ function clear({ code, signal, stderr }: Ended, op: string, on: string, folder: 
   );
 }
 
-/** Every checkpoint that is there is whole, and so is the log; none of before is lost. */
+/** Checks that every checkpoint and the log are complete, and that no earlier checkpoint is lost. */
 async function nothingHalf(out: string, before: number): Promise<void> {
   const there = await checkpointsOf(out).catch((error: unknown) => {
     if (codeOf(error) === 'ENOENT') return [];
@@ -320,7 +321,7 @@ async function nothingHalf(out: string, before: number): Promise<void> {
     newest = Math.max(newest, Number(/step-(\d+)/.exec(path)?.[1]));
   }
   promised(
-    'a checkpoint of before is not lost',
+    'no earlier checkpoint is lost',
     newest >= before,
     () => `the newest checkpoint is of step ${newest}, before there was one of step ${before}`,
   );

@@ -1,6 +1,6 @@
-// Files that are damaged or made up. Whatever they hold, reading them gives an error that names the file, or a right
-// result: no other exception, no hang, no memory beyond a multiple of the file's size. Cases are a file of the corpus
-// with damage done to it, or made by a grammar.
+// Files that are damaged or generated. Reading such a file must give an error that names the file, or a correct result:
+// no other exception, no hang, and no more memory than a multiple of the file's size. A case is a file of the corpus
+// with damage, or a file from a grammar.
 import { readFile, writeFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -15,8 +15,10 @@ import { targets, type TargetName } from '../support/targets.ts';
 interface Case {
   readonly target: TargetName;
   readonly edits: readonly Edit[];
-  /** Edits of what is packed. */ readonly inside: readonly Edit[];
-  /** In place of a file of the corpus. */ readonly made: Made | null;
+  /** Edits of the content, before it is packed. */
+  readonly inside: readonly Edit[];
+  /** A generated file, instead of a file of the corpus. */
+  readonly made: Made | null;
 }
 
 const names = Object.keys(targets) as TargetName[];
@@ -24,8 +26,8 @@ const names = Object.keys(targets) as TargetName[];
 export const files: Part<Case> = {
   name: 'files',
   promise:
-    'a file is read right, or refused in an error that names it: no other exception, no hang, no memory ' +
-    'beyond a multiple of its size',
+    'a file is read correctly, or refused in an error that names it: no other exception, no hang, ' +
+    'no memory beyond a multiple of its size',
   share: 3,
   limit: 20,
   plants: ['type-error'],
@@ -54,7 +56,7 @@ function targetsOf({ format }: Made): TargetName[] {
 }
 
 const MB = 96,
-  TIMES = 50; // that may be added for any file, and times its size
+  TIMES = 50; // Reading may take MB megabytes for any file, plus TIMES times its size.
 
 async function attack(given: Case, world: World): Promise<void> {
   const target = targets[given.target],
@@ -83,12 +85,12 @@ async function attack(given: Case, world: World): Promise<void> {
   }
   const grown = (process.resourceUsage().maxRSS - before) / 1024;
   promised(
-    'reading takes no memory beyond a multiple of the file',
+    'reading takes no memory beyond a multiple of the file size',
     grown <= MB + (TIMES * bytes.length) / 2 ** 20,
     () => `${given.target}: ${grown.toFixed(0)} MB for a file of ${bytes.length} bytes`,
   );
   promised(
-    'reading changes nothing but what is read',
+    'reading does not change Object.prototype',
     Object.keys(Object.prototype).length === 0,
     () => 'Object.prototype was changed',
   );

@@ -1,5 +1,5 @@
-// Runs that are killed by SIGKILL, again and again, at random moments and at chosen ones: while a checkpoint is
-// written, while kernels are compiled, right after a step or a recompilation was told. Each process of a run may have
+// Runs that are killed by SIGKILL several times, at random moments and at chosen ones: while a checkpoint is written,
+// while kernels are compiled, directly after the event of a step or a recompilation. Each process of a run may use
 // another device and number of threads.
 import { watch, type FSWatcher } from 'node:fs';
 import { mkdir, readdir, readFile } from 'node:fs/promises';
@@ -20,7 +20,10 @@ import {
   type Settings,
 } from '../support/small-run.ts';
 
-/** When a process is killed. after: ms (or of 'time', per mille of the run's time) after that. */
+/**
+ * The moment of a kill: `after` milliseconds after the nth event of the kind `at`. For 'time', `after` is a part of the
+ * run's time.
+ */
 interface Kill {
   readonly at: 'time' | 'step' | 'saving' | 'recompiled' | 'compiling';
   readonly nth: number;
@@ -35,6 +38,8 @@ interface Case {
   readonly coldCache: boolean;
 }
 
+const GOES_ON = 'a run that was killed can be resumed';
+
 const kill: fc.Arbitrary<Kill> = fc.record({
   at: fc.constantFrom<Kill['at'][]>('time', 'step', 'saving', 'saving', 'recompiled', 'compiling'),
   nth: fc.integer({ min: 1, max: 20 }),
@@ -44,7 +49,7 @@ const kill: fc.Arbitrary<Kill> = fc.record({
 
 export const kills: Part<Case> = {
   name: 'kills',
-  promise: 'a run that is killed at any moment goes on as if nothing had happened, on any device and number of threads',
+  promise: 'a run that is killed at any moment continues with the same results, on any device and number of threads',
   share: 4,
   limit: 240,
   plants: ['lost-line'],
@@ -79,7 +84,7 @@ async function attack(given: Case, world: World): Promise<void> {
   const preload = world.planted === null ? [] : [new URL('../planted.ts', import.meta.url).href];
   for (const k of given.kills) {
     const killed = await runUntil(k, args(k.place), { out, cache, ms: whole.ms, env, preload });
-    if (killed === null) break; // it came to its end first
+    if (killed === null) break; // The run ended before the kill.
     world.count(`kills ${killed}`);
     const events = await eventsIn(out, true);
     lossesOf(events);
@@ -87,14 +92,14 @@ async function attack(given: Case, world: World): Promise<void> {
   }
   const { ended } = start(args(given.last), { env, preload }),
     { code, stderr } = await ended;
-  promised('a run that was killed goes on', code === 0, () => `exit code ${code}: ${stderr}`);
+  promised(GOES_ON, code === 0, () => `exit code ${code}: ${stderr}`);
   world.count('runs compared');
   await compareWithWhole(out, whole);
   await readAsDash(out);
   const shown = await tensorBoardLosses(out),
     missing = whole.losses.flatMap((loss, i) => (shown.get(i + 1) === Math.fround(loss) ? [] : [i + 1]));
   promised(
-    'TensorBoard shows every step of a run that was killed and went on',
+    'TensorBoard shows every step of a run that was killed and resumed',
     missing.length === 0,
     () =>
       `${missing.length} of ${whole.losses.length} steps are missing or have another loss, the first is ${missing[0]}`,
@@ -102,14 +107,14 @@ async function attack(given: Case, world: World): Promise<void> {
   if (given.settings.model.moe) {
     const { loads } = parseTrace(await readFile(trace, 'utf8'), 'trace.jsonl');
     promised(
-      'the trace of a run that was killed and went on has every step',
+      'the trace of a run that was killed and resumed has every step',
       loads.length === whole.losses.length,
       () => `${loads.length} of ${whole.losses.length} steps`,
     );
   }
   const left = (await readdir(out)).filter((name) => name.endsWith('.tmp') || name.startsWith('lock.'));
   promised(
-    'nothing of a killed process is left when the run has ended',
+    'no files of a killed process are left after the run has ended',
     left.length === 0,
     () => `left: ${left.join(', ')}`,
   );
@@ -123,7 +128,7 @@ interface RunOptions {
   readonly preload: readonly string[];
 }
 
-/** Runs until the moment of the kill. What it was doing then; null: it ended by itself. */
+/** Runs until the kill. Returns what the process was doing at that moment, or null if it ended before. */
 async function runUntil(
   { at, nth, after }: Kill,
   args: readonly string[],
@@ -163,7 +168,7 @@ async function runUntil(
     watch(out, (_, name) => {
       if (!/^\.step-.*\.tmp$/.test(name ?? '')) return;
       doing = 'while saving';
-      // Several changes are told of each file.
+      // The watcher reports several changes for each file.
       if (++saving >= nth && at === 'saving') child.kill('SIGKILL');
     }),
     watch(cache, () => {
@@ -174,7 +179,7 @@ async function runUntil(
   try {
     const { code, signal, stderr } = await ended;
     if (signal === 'SIGKILL') return doing;
-    promised('a run that was killed goes on', code === 0, () => `exit code ${code}: ${stderr}`);
+    promised(GOES_ON, code === 0, () => `exit code ${code}: ${stderr}`);
     return null;
   } finally {
     clearTimeout(timer);

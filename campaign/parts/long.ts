@@ -1,6 +1,5 @@
-// Long runs: sessions that are opened and closed, steps, shapes, generation, recompilations, checkpoints, viewers of
-// the dashboard. Memory after garbage collection, open files, threads and what keeps the event loop alive stay what
-// they were.
+// Long runs: opening and closing sessions, steps, input shapes, generation, recompilations, checkpoints, viewers of the
+// dashboard. Memory after garbage collection, open files, threads and handles of the event loop must not grow.
 import { appendFileSync } from 'node:fs';
 import { readdir } from 'node:fs/promises';
 import { get } from 'node:http';
@@ -17,6 +16,7 @@ import { toyBatch } from '../../tests/support/toy.ts';
 import { promised, type Part, type World } from '../part.ts';
 import { places, type Place } from '../support/small-run.ts';
 
+const PROMISE = 'memory, open files, threads and handles do not grow, however long the process runs';
 const KINDS = ['sessions', 'steps', 'shapes', 'generation', 'recompilations', 'checkpoints', 'viewers'] as const;
 interface Case {
   readonly kind: (typeof KINDS)[number];
@@ -26,7 +26,7 @@ interface Case {
 
 export const long: Part<Case> = {
   name: 'long',
-  promise: 'memory, open files, threads and handles stay what they were, however long it goes on',
+  promise: PROMISE,
   share: 3,
   limit: 300,
   plants: ['kept-megabytes'],
@@ -34,7 +34,7 @@ export const long: Part<Case> = {
   attack,
 };
 
-// between two measurements there is a block of rounds; the first ones only make caches full
+// A block of rounds lies between two measurements; the first blocks only fill caches.
 const BLOCKS = 10,
   WARM = 4;
 const ROUNDS: Readonly<Record<Case['kind'], number>> = {
@@ -46,11 +46,11 @@ const ROUNDS: Readonly<Record<Case['kind'], number>> = {
   checkpoints: 30,
   viewers: 15,
 };
-/** What blocks may add in all, in MB, once caches are full: of resident memory, and of JavaScript's own. */
+/** The allowed growth in MB after caches are full: of resident memory, and of the JavaScript heap. */
 const RESIDENT = 24,
   HEAP = 6;
 
-/** One round of a kind of work, and what ends the work. */
+/** A kind of work: `round` does one round, `end` closes everything. */
 interface Work {
   round(n: number): Promise<void>;
   end(): Promise<void>;
@@ -70,13 +70,13 @@ async function attack({ kind, place, seed }: Case, world: World): Promise<void> 
   try {
     let measured = await blocks(work, kind, BLOCKS, 0, world, kept),
       told = grown(measured);
-    // Resident memory may still rise to where it stays: what grows for as long again is lost.
+    // Resident memory may still rise to its final level: memory that grows in as many further blocks is a leak.
     if (told !== null) {
       measured = await blocks(work, kind, BLOCKS, BLOCKS, world, kept);
       told = grown(measured);
     }
     promised(
-      'memory, open files, threads and handles stay what they were',
+      PROMISE,
       told === null,
       () => `${ROUNDS[kind]} rounds of ${kind} a block, on ${place.device}, ${place.threads} threads: ${told}`,
     );
@@ -103,13 +103,16 @@ async function blocks(
   return measured;
 }
 
-/** What the second half of the blocks added to the first, after those that warm up; null: nothing that counts. */
+/**
+ * The growth from the first to the second half of the blocks, without the blocks that warm up; null if there is none
+ * that matters.
+ */
 function grown(measured: readonly Measured[]): string | null {
   const after = measured.slice(WARM),
     first = after[0],
     last = after[after.length - 1],
     mb = (of: 'resident' | 'heap'): string => measured.map((m) => (m[of] / 2 ** 20).toFixed(1)).join(' ');
-  // The least of the last two: what one measurement caught by chance does not count.
+  // The smaller of the last two measurements, less the larger of the first two: single outliers do not count.
   const least = (of: 'resident' | 'heap'): number =>
     (Math.min(last[of], after[after.length - 2][of]) - Math.max(first[of], after[1][of])) / 2 ** 20;
   if (least('resident') > RESIDENT) return `resident MB after each block: ${mb('resident')}`;
@@ -215,7 +218,7 @@ async function begin(kind: Case['kind'], place: Place, seed: number, folder: str
       };
     case 'recompilations':
       session.recompile<TransformerLM>({
-        name: 'to and fro',
+        name: 'alternate dispatch',
         only: 'N',
         cooldown: 1,
         measure: false,
@@ -238,7 +241,7 @@ async function begin(kind: Case['kind'], place: Place, seed: number, folder: str
   }
 }
 
-/** A dashboard whose log grows while viewers come, read for a moment, and go. */
+/** A dashboard whose log grows while viewers connect, read for a moment, and leave. */
 async function viewers(folder: string): Promise<Work> {
   const log = join(folder, 'events.jsonl');
   const add = (n: number): void => {

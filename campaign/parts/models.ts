@@ -1,5 +1,5 @@
-// Random models: native and wasm give the same bits with 1 and 2 threads, the float64 reference agrees with them,
-// gradients agree with finite differences, and a checkpoint goes on with the same bits.
+// Random models. Native and wasm must give the same bits with 1 and 2 threads, the results must be near the float64
+// reference, gradients must agree with finite differences, and a checkpoint must continue with the same bits.
 import fc from 'fast-check';
 import { UserError } from '../../src/base/errors.ts';
 import { Stream } from '../../src/base/random.ts';
@@ -20,8 +20,8 @@ interface Case {
 export const models: Part<Case> = {
   name: 'models',
   promise:
-    'a model trains to the same bits on every device and number of threads, near the float64 reference, by ' +
-    'right gradients',
+    'a model trains to the same bits on every device and number of threads, near the float64 reference, ' +
+    'with correct gradients',
   share: 4,
   limit: 120,
   plants: ['flipped-bit', 'flipped-bit-wasm'],
@@ -57,7 +57,7 @@ async function attack({ model, steps }: Case, world: World): Promise<void> {
   if (await gradients(model)) world.count('gradients checked');
 }
 
-/** The losses and final values of some steps; or why the model or its steps are refused. */
+/** The losses and final values of some steps; or the reason why the model or its steps are refused. */
 async function trained(model: RandomModel, steps: number, device: DeviceName, threads: number): Promise<Steps> {
   return opened(model, device, threads, async (session) => {
     const results: StepResult[] = [];
@@ -120,11 +120,12 @@ function same(want: Steps, got: Steps, where: string): void {
   );
 }
 
-const NEAR = 2e-3; // of the loss, float32 against float64
+const CONTINUES = 'a checkpoint continues with the same bits';
+const NEAR = 2e-3; // allowed relative difference of the losses in float32 and float64
 
 /**
- * Choices of experts may differ where two scores are equal in float32: then they differ with other rounding, too, and
- * nothing is compared.
+ * If two scores are equal in float32, the choices of experts may differ from the reference. They would also differ with
+ * another rounding, so such a model is not compared.
  */
 async function near(model: RandomModel, got: StepResult, want: StepResult, world: World): Promise<void> {
   const loads = ({ stats }: StepResult): string =>
@@ -154,7 +155,7 @@ async function near(model: RandomModel, got: StepResult, want: StepResult, world
   world.count('models compared with the reference');
 }
 
-/** Whether the reference's own loss or norm jumps when parameters change by what float32 rounds away. */
+/** Whether the loss or the gradient norm of the reference jumps when parameters change by a float32 rounding error. */
 async function jumps(model: RandomModel, want: StepResult): Promise<boolean> {
   for (let i = 0; i < 4; i++) {
     const moved = await lossAt(model, (name, data) => {
@@ -171,7 +172,7 @@ async function jumps(model: RandomModel, want: StepResult): Promise<boolean> {
   return false;
 }
 
-/** A checkpoint in the middle goes on with the same bits in another session. */
+/** Checks that a checkpoint after `steps` steps continues with the same bits in another session. */
 async function continues(model: RandomModel, steps: number): Promise<void> {
   const whole = await trained(model, steps + 1, 'wasm', 1);
   const resumed = await opened(model, 'wasm', 2, async (session) => {
@@ -184,12 +185,10 @@ async function continues(model: RandomModel, steps: number): Promise<void> {
     });
   });
   if ('refused' in whole) return;
-  promised('a checkpoint goes on with the same bits', !('refused' in resumed), () =>
-    'refused' in resumed ? resumed.refused : '',
-  );
+  promised(CONTINUES, !('refused' in resumed), () => ('refused' in resumed ? resumed.refused : ''));
   const wrong = Object.keys(whole.states).filter((name) => whole.states[name] !== resumed.states[name]);
   promised(
-    'a checkpoint goes on with the same bits',
+    CONTINUES,
     wrong.length === 0 && resumed.loss === whole.results[steps].loss,
     () => `loss ${resumed.loss}, not ${whole.results[steps].loss}; ${wrong.join(', ')}`,
   );
@@ -203,9 +202,9 @@ interface At {
 }
 
 /**
- * The training loss on the reference, with auxiliary losses, where parameters are as `move` makes them of the starting
- * values; and those values before and after a step of sgd of rate 1: their difference is the gradient. null: the step
- * is not finite.
+ * The training loss on the reference, with auxiliary losses, for parameters that `move` computes from the starting
+ * values. Also the parameters before and after a step of sgd with learning rate 1, whose difference is the gradient.
+ * null if the step is not finite.
  */
 async function lossAt(
   model: RandomModel,
@@ -241,8 +240,8 @@ const coefficient = ({ moe }: RandomModel, name: string): number | undefined =>
   moe?.losses[name.split('/').at(-1) as 'z'];
 
 /**
- * The slope along a random direction of all parameters together, by gradients and by finite differences. false: the
- * step is not finite.
+ * Compares the slope along a random direction of all parameters, computed from gradients, with finite differences.
+ * Returns false if the step is not finite.
  */
 async function gradients(model: RandomModel): Promise<boolean> {
   const at = await lossAt(model, (_, data) => data);
@@ -269,7 +268,8 @@ async function gradients(model: RandomModel): Promise<boolean> {
     }
     const difference = (up.total - down.total) / (2 * h);
     if (Math.abs(difference - slope) <= 1e-5 * (size + 1e-3) + (2e-9 / h) * 1e-4) return true;
-    // A kink or another choice of experts lies near: another direction and a smaller step pass by.
+    // The slope may differ near a kink of the function or near another choice of experts: try another direction and a
+    // smaller step.
     tried.push(`step ${h}: ${difference} by differences, ${slope} by gradients`);
   }
   throw new Broken('gradients agree with finite differences', tried.join('; '));

@@ -1,6 +1,6 @@
-// Recompilations at random steps by random rules over random knobs, a quarter of them made to fail. What changes no
-// result keeps every bit; what fails changes nothing; what changes results does so alike on every device, however long
-// compilers take.
+// Recompilations at random steps, by random rules with random knobs; a quarter of them are made to fail. A change that
+// leaves results unchanged must keep every bit. A recompilation that fails must change nothing. A change that changes
+// results must give the same results on every device, however long compilation takes.
 import fc from 'fast-check';
 import { UserError } from '../../src/base/errors.ts';
 import { Stream } from '../../src/base/random.ts';
@@ -17,7 +17,7 @@ import { promised, type Part, type World } from '../part.ts';
 import { beyond } from '../support/random-model.ts';
 import { places, type Place } from '../support/small-run.ts';
 
-/** How a rule is made to fail; null: it is not. */
+/** How a rule is made to fail; null if it is not. */
 type Fails = 'alter' | 'compile' | 'verify' | 'memory' | null;
 interface Change {
   readonly block: number;
@@ -33,8 +33,8 @@ interface Drawn {
 
 interface Case {
   /**
-   * neutral: rules that change no result, with failures. failing: one that would change results, and fails. results:
-   * rules that change results.
+   * neutral: rules that leave results unchanged, some of which fail. failing: a rule that would change results, and
+   * fails. results: rules that change results.
    */
   readonly kind: 'neutral' | 'failing' | 'results';
   readonly capacity: 'dropless' | number;
@@ -85,8 +85,8 @@ const FAILURES = ['alter', 'compile', 'verify', 'memory'] as const;
 export const recompilations: Part<Case> = {
   name: 'recompilations',
   promise:
-    'a recompilation that changes no result keeps every bit, one that fails changes nothing, one that ' +
-    'changes results does so alike everywhere',
+    'a recompilation that leaves results unchanged keeps every bit, one that fails changes nothing, ' +
+    'and one that changes results gives the same results on every device',
   share: 3,
   limit: 120,
   plants: ['wrong-plan'],
@@ -143,7 +143,7 @@ async function attack(given: Case, world: World): Promise<void> {
   if (given.kind === 'results') {
     const other = await run(given, given.other, given.rules, 60);
     equal(
-      'changes of results come alike on every device, however long compilers take',
+      'changes of results are the same on every device, however long compilation takes',
       ran,
       other,
       `${where(given.place)} and ${where(given.other)}`,
@@ -153,7 +153,7 @@ async function attack(given: Case, world: World): Promise<void> {
   const plain = await run({ ...given, policies: 'off' }, given.place, [], 0);
   equal(
     given.kind === 'neutral'
-      ? 'a recompilation that changes no result keeps every bit'
+      ? 'a recompilation that leaves results unchanged keeps every bit'
       : 'a recompilation that fails changes nothing',
     plain,
     ran,
@@ -192,7 +192,7 @@ function equal(promise: string, want: Ran, got: Ran, what: string): void {
     at < 0,
     () => `the losses of ${what} differ from step ${at + 1} on: ${want.losses[at]} and ${got.losses[at]} (${told()})`,
   );
-  // Room for sums of parts, once there, stays, with zeros in it.
+  // The states for gradient sums, once created, stay and contain zeros.
   const value = ({ states }: Ran, name: string): string =>
     states[name] ??
     (name.startsWith('optim/sum/') ? (want.states[name] ?? got.states[name]).replaceAll(/[^=]/g, 'A') : 'none');
@@ -204,7 +204,10 @@ function equal(promise: string, want: Ran, got: Ran, what: string): void {
   );
 }
 
-/** compileMs: how much longer compilers take, at most. wrong: once a rule has decided, losses have another last bit. */
+/**
+ * compileMs: the longest random delay of a compilation. wrong: inserts a known fault; after the first decision of a
+ * rule, losses have a flipped last bit.
+ */
 async function run(
   given: Case,
   { device, threads }: Place,
@@ -292,7 +295,7 @@ interface Machine {
   run(program: unknown, inputs: Record<string, Int32Array | undefined>): Promise<Record<string, HostTensor>>;
 }
 
-/** Lets compilers, memory and dry runs fail while `fails` says so. */
+/** Makes compilers, memory allocation and checks of plans fail while `fails` returns true for them. */
 function breakBeneath(session: Session, fails: (how: Fails) => boolean, compileMs: number): void {
   const executor = session.executor as unknown as Machine,
     { device } = executor,

@@ -1,4 +1,5 @@
-// The command `dynamoe` in a process of its own. In: arguments; out: the process, what it wrote, how it ended.
+// Runs the command `dynamoe` in a process of its own. In: arguments. Out: the process, its output, its exit code or
+// signal.
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
@@ -20,7 +21,7 @@ export interface StartOptions {
   readonly env?: Readonly<Record<string, string>>;
   /** Modules that are loaded before the command. */
   readonly preload?: readonly string[];
-  /** Told of stdout as it comes. */
+  /** Called for each line of stdout. */
   readonly line?: (line: string) => void;
 }
 

@@ -1,5 +1,5 @@
-// Files that are well formed as far as their format goes, and hold anything: headers of safetensors, configurations,
-// logs, traces. As text in latin1, one character a byte.
+// Generates files that are well formed in their format and have arbitrary content: headers of safetensors,
+// configurations, logs, traces. The result is text in latin1, one character per byte.
 import fc from 'fast-check';
 
 export interface Made {
@@ -58,7 +58,7 @@ const tensor = fc.oneof(
   },
   { weight: 1, arbitrary: wild },
 );
-/** Tensors that fit, one after the other. */
+/** Tensors whose offsets are consistent, one after the other. */
 const fitting = fc
   .array(
     fc.record({

@@ -1,8 +1,8 @@
-// Damage done to files: bits, numbers, tokens of JSON, pieces that are cut, doubled or exchanged. In: bytes and edits
-// as plain JSON; out: other bytes.
+// Damages files: flips bits, changes numbers and JSON tokens, removes, doubles or exchanges pieces. In: bytes, and
+// edits as plain JSON. Out: other bytes.
 import fc from 'fast-check';
 
-/** Places are taken modulo the length, or the number of tokens. */
+/** A place is taken modulo the file's length, or modulo the number of its tokens. */
 export type Edit =
   | { readonly edit: 'flip'; readonly at: number; readonly bit: number }
   | {
@@ -18,7 +18,7 @@ export type Edit =
   | { readonly edit: 'insert'; readonly at: number; readonly text: string }
   | { readonly edit: 'token'; readonly at: number; readonly text: string };
 
-/** Places near the beginning, where formats keep their headers, come often. */
+/** Places near the beginning are drawn often, because most formats have their header there. */
 const at = fc.oneof(fc.nat(24), fc.nat(400), fc.nat(100_000));
 const TOKENS = [
   'null',

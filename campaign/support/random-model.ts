@@ -1,5 +1,5 @@
-// Random models: an architecture, its mixture of experts, a loss and an optimiser, as plain JSON. In: that; out: the
-// model, batches for it.
+// Random models as plain JSON: an architecture, its mixture of experts, a loss and an optimiser. In: this JSON. Out:
+// the model, and batches for it.
 import fc from 'fast-check';
 import { hostTensor, type Batch } from '../../src/base/tensor.ts';
 import { Stream } from '../../src/base/random.ts';
@@ -150,7 +150,7 @@ function routerOf(m: Layer, dModel: number, seed: number): Router {
   }
 }
 
-/** What happens beyond a capacity, where there is one: settings without an effect are refused. */
+/** The option `overflow`, if there is a capacity: without one it has no effect and would be refused. */
 export function beyond<O extends string, P extends string>(
   capacity: unknown,
   overflow: O,
@@ -161,12 +161,12 @@ export function beyond<O extends string, P extends string>(
     : { overflow, ...(priority !== undefined && overflow !== 'spill' && { priority }) };
 }
 
-/** The options of a layer, for nn.MoE and nn.TransformerLM. */
+/** The options of an MoE layer, for nn.MoE and nn.TransformerLM. */
 function layerOptions(m: Layer, dModel: number, seed: number): Omit<ConstructorParameters<typeof MoE>[0], 'dModel'> {
   const { hidden, activation, bias, overflow, priority, dispatch, recompute, shared } = m,
     topK = Math.min(m.topK, m.experts),
     chunks = dispatch === 'einsum' || dispatch === 'dense' ? 1 : m.chunks;
-  // Names of losses that a router has nothing for are left out: of a hash all.
+  // Losses that a router does not have are left out; a hash router has none.
   const known =
     m.router === 'hash'
       ? {}
@@ -192,7 +192,7 @@ function layerOptions(m: Layer, dModel: number, seed: number): Omit<ConstructorP
   };
 }
 
-/** Rows or images to classes (or numbers): linear, then layers with a residual, then linear. */
+/** A model from rows or images to classes or numbers: a linear layer, layers with a residual, a linear layer. */
 class Rows {
   readonly first: Linear | SmallCNN;
   readonly norms: readonly RMSNorm[];
@@ -272,7 +272,7 @@ export function optimizerFor({ optimizer }: RandomModel): Optimizer {
   }
 }
 
-/** What a session is compiled with, without device and threads. */
+/** The options for `compile`, without device and threads. */
 export function optionsFor(r: RandomModel): CompileOptions {
   const eager = r.optimizer === 'eager',
     parts = r.batch % r.accumulate === 0 && !eager ? r.accumulate : 1;

@@ -1,6 +1,5 @@
-// What a run folder holds, as its readers see it: the log, the dashboard's page and metrics, TensorBoard's files, the
-// checkpoints. In: a folder; out: losses by step, values of tensors. Each reader that cannot read it breaks the
-// promise.
+// Reads a run folder in the ways its readers do: the log, the dashboard's page and metrics, TensorBoard's files,
+// checkpoints. In: a folder. Out: losses by step, values of tensors. If a reader fails, the promise is broken.
 import { createHash } from 'node:crypto';
 import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -17,7 +16,7 @@ import { promised } from '../part.ts';
 
 const READABLE = 'a run folder is readable at any moment';
 
-/** The log's events: whole lines, each JSON. torn: the last line may be cut. */
+/** The events of the log: complete lines of JSON. torn: the last line may be incomplete. */
 export async function eventsIn(folder: string, torn: boolean): Promise<LogEvent[]> {
   const text = await readFile(join(folder, 'events.jsonl'), 'utf8').catch((error: unknown) => {
     if (codeOf(error) === 'ENOENT') return '';
@@ -39,7 +38,7 @@ export async function eventsIn(folder: string, torn: boolean): Promise<LogEvent[
   });
 }
 
-/** Reads the folder as the dashboard does: its page, its metrics. */
+/** Reads the folder with the dashboard: its page and its metrics. */
 export async function readAsDash(folder: string): Promise<void> {
   const path = join(folder, 'events.jsonl'),
     run = new Run('run'),
@@ -49,7 +48,7 @@ export async function readAsDash(folder: string): Promise<void> {
   await new Metrics([{ name: 'run', path }]).text();
 }
 
-/** The losses of a run by step; each step once and in order, from 1 on. */
+/** The losses of a run by step. Each step must occur once, in order, from 1 on. */
 export function lossesOf(events: readonly LogEvent[]): number[] {
   const losses: number[] = [];
   for (const e of events) {
@@ -118,8 +117,8 @@ interface TensorBoardEvent {
 }
 
 /**
- * Training losses by step as TensorBoard shows them: files in the order of their names, and a session that starts at a
- * step takes back what was told of it and of later ones. A record that is cut at a file's end is what a kill leaves.
+ * Training losses by step, read like TensorBoard: files in the order of their names; a session that starts at a step
+ * removes earlier values of that step and of later ones. A kill may leave an incomplete record at the end of a file.
  */
 export async function tensorBoardLosses(folder: string): Promise<Map<number, number>> {
   const losses = new Map<number, number>(),

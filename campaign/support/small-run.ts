@@ -1,5 +1,5 @@
-// Small training runs: their settings drawn at random, their text, their uninterrupted outcome. In: settings as JSON;
-// out: folders and losses.
+// Small training runs with random settings: their text, and their results without interruption. In: settings as JSON.
+// Out: folders and losses.
 import { createHash } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
@@ -11,7 +11,7 @@ import { beyond } from './random-model.ts';
 import { command } from './dynamoe.ts';
 import { checkpointsOf, eventsIn, lossesOf, tensorsOf } from './run-files.ts';
 
-/** Where a process of a run computes. */
+/** The device and the number of threads of a process. */
 export interface Place {
   readonly device: 'native' | 'wasm';
   readonly threads: number;
@@ -25,7 +25,7 @@ export const places = (): fc.Arbitrary<Place> =>
     threads: fc.integer({ min: 1, max: 3 }),
   });
 
-/** The settings of a run that decide its numbers, as a config file has them. */
+/** The settings that determine the numbers of a run, as in a config file. */
 export interface Settings {
   readonly steps: number;
   readonly batch: number;
@@ -103,7 +103,7 @@ export const settings = (steps: number): fc.Arbitrary<Settings> =>
 
 const WORDS = 'the quick brown fox jumps over a lazy dog while many experts wait in the shade'.split(' ');
 
-/** A file of text of our own making, about 8 kB. */
+/** A generated file of text, about 8 kB. */
 export async function textIn(folder: string): Promise<string> {
   const path = join(folder, 'text.txt');
   if (existsSync(path)) return path;
@@ -138,7 +138,7 @@ export const trainArgs = (
   ...more,
 ];
 
-/** The policies that have something to decide in the model: others are refused. */
+/** The policies that can act in the model; others would be refused. */
 function policiesFor({ recompile, model: { moe } }: Settings): string {
   const useful: Readonly<Record<string, boolean>> = {
     adaptCapacity: moe !== null && moe.capacity !== 'dropless',
@@ -174,8 +174,7 @@ export interface Whole {
 }
 
 /**
- * What these settings come to without any interruption; known from before where they were asked for. null: they are
- * refused.
+ * The results of a run with these settings without interruption, cached by settings. null: the settings are refused.
  */
 export async function uninterrupted(shared: string, given: Settings, place: Place): Promise<Whole | null> {
   const key = createHash('sha256')
@@ -203,7 +202,7 @@ export async function uninterrupted(shared: string, given: Settings, place: Plac
   return whole;
 }
 
-/** How a run that went on compares with one that nothing disturbed. */
+/** Checks that an interrupted and resumed run has the results of an uninterrupted one. */
 export async function compareWithWhole(out: string, whole: Whole): Promise<void> {
   const losses = lossesOf(await eventsIn(out, false));
   promised(

@@ -1,5 +1,5 @@
-// What reads files, each with an example in the corpus: for every format a name, the reader, and a check of what it
-// read by other means.
+// The readers of files. For every format: a name, an example in the corpus, the reader, and a check of its result by
+// other means.
 import { copyFile, mkdir, readFile, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -28,14 +28,16 @@ import { promised } from '../part.ts';
 import { readAsDash } from './run-files.ts';
 
 interface Target {
-  /** Of the file that is read. */
+  /** The name of the file that is read. */
   readonly name: string;
-  /** Its example: campaign/corpus/NAME. */
+  /** The example: campaign/corpus/NAME. */
   readonly corpus: string;
   readonly format: string;
   /** Packed by gzip. */
   readonly packed?: boolean;
-  /** Throws what the reader throws; Broken where it reads what is not there. */
+  /**
+   * Reads the file. Throws the error of the reader, or Broken if the reader returns something that is not in the file.
+   */
   read(path: string, bytes: Buffer): Promise<void>;
 }
 
@@ -177,13 +179,13 @@ async function readCheckpoint(path: string): Promise<void> {
     await file.close();
   }
   const tokens = hostTensor('int32', [1, 4], [1, 2, 3, 4]);
-  // It goes on, unless the file's numbers are such that no step is finite.
+  // Training must continue, unless the numbers in the file make every step non-finite.
   await s.step({ x: tokens, y: tokens }).catch((e: unknown) => {
     if (!(e instanceof NonFiniteError)) throw e;
   });
 }
 
-/** A run folder with one checkpoint that is whole, and one file that is damaged. */
+/** A run folder with one complete checkpoint and one damaged file. */
 async function readRun(path: string, damaged: 'checkpoint' | 'log'): Promise<void> {
   const folder = join(dirname(path), 'run');
   await mkdir(folder);

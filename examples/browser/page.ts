@@ -1,7 +1,7 @@
-// A page that trains: starts the worker and shows what it says. Bundle page.ts and worker.ts as modules beside
-// index.html, for example with `esbuild page.ts worker.ts --bundle --format=esm --target=es2022 --outdir=.`, and serve
-// the folder; with the headers `Cross-Origin-Opener-Policy: same-origin` and `Cross-Origin-Embedder-Policy:
-// require-corp` it has threads.
+// A page that trains: it starts the worker and shows the worker's messages. Bundle page.ts and worker.ts as modules
+// beside index.html, for example with `esbuild page.ts worker.ts --bundle --format=esm --target=es2022 --outdir=.`, and
+// serve the folder. With the headers `Cross-Origin-Opener-Policy: same-origin` and `Cross-Origin-Embedder-Policy:
+// require-corp`, training uses threads.
 import type { Message } from './worker.ts';
 
 const show = (line: string): void => {

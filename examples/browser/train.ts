@@ -1,5 +1,5 @@
-// Ten steps of a small mixture-of-experts language model, the same wherever it runs: a worker of a page, Node. In:
-// `compile` of where it runs. Out: the losses, and a digest of the checkpoint (all parameters and the optimiser's
+// Ten steps of a small mixture-of-experts language model, with the same results in a page's worker and in Node. In: the
+// `compile` of the environment. Out: the losses, and a digest of the checkpoint (all parameters and the optimiser's
 // moments).
 import { loss, nn, optim, textFrom, type CompileOptions, type Model, type Session } from 'dynamoe/core';
 

@@ -1,4 +1,4 @@
-// The worker of the page: a session lives in it, so that the page stays responsive. Out: messages { step, loss }, then
+// The worker of the page: the session runs here, so that the page stays responsive. Out: messages { step, loss }, then
 // { trained } or { failed }.
 import { compile } from 'dynamoe/core';
 import { train, type Trained } from './train.ts';
@@ -9,7 +9,7 @@ const post = (message: Message): void => {
   self.postMessage(message);
 };
 
-// `auto` is WebAssembly here: on two threads where the page is cross-origin isolated, on one elsewhere.
+// `auto` means WebAssembly here: with two threads if the page is cross-origin isolated, else with one.
 train(compile, { device: 'auto', threads: 2 }, (step, loss) => {
   post({ step, loss });
 }).then(

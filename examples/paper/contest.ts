@@ -1,13 +1,13 @@
-// All rows of one table with one seed, in turns. In: a workload, rows, a seed; out: how fast each row trained, and how
-// well.
+// Runs all rows of one table with one seed, in turns. In: a workload, rows, a seed. Out: how fast each row trained, and
+// how well.
 //
-// In each turn every row steps until its own clock has come to the same mark, the default row first: marks lie as far
-// apart as some of its steps usually take. So all rows see the same machine, whatever else it does. (Turns of equal
-// steps would not do: a row that is held up in its turn would be told by its slowest moments, one that is given as much
-// time by its average.) When the default has done its steps all come to its clock: they have had the same time T, and
-// there the quality at equal time is measured. Rows that are not as far then go on to the same number of steps. Time is
-// that of `step`, what recompilations cost it included; compiling before the first step, batches and evaluation do not
-// count.
+// In each turn, every row steps until its own clock reaches the same mark, the default row first. The distance between
+// marks is the usual time of some steps of the default row. So other work on the machine affects all rows alike. (Turns
+// with equal numbers of steps would not do: a row that is delayed in its turn would be judged by its slowest moments, a
+// row with equal time by its average.) When the default has done its steps, all rows run until their clocks reach the
+// default's clock. They have then had the same time T, and their quality at equal time is measured. Rows that have done
+// fewer steps then continue to the same number of steps. The clock counts the time of `step`, including the cost of
+// recompilations. It does not count compiling before the first step, making batches, and evaluation.
 import { compile, metrics, UserError, type Batch, type DeviceName, type Session } from 'dynamoe';
 import type { RecompileEvent } from 'dynamoe/recompile';
 import { DEFAULT, type Row } from './rows.ts';
@@ -16,8 +16,8 @@ import type { Source } from './sources.ts';
 import type { Workload } from './workloads.ts';
 
 /**
- * On held-out data, by the layer as it is then: it drops as in training. `undropped`: the loss of the same values where
- * every choice is computed.
+ * Quality on held-out data, with the layer in its current state: it drops choices as in training. `undropped` is the
+ * loss of the same parameters if every choice is computed.
  */
 export interface Quality {
   readonly steps: number;
@@ -29,26 +29,26 @@ export interface Quality {
 export interface Result {
   readonly row: string;
   readonly seed: number;
-  /** Units (samples, tokens) a second, over T. */
+  /** Units (samples, tokens) per second, over T. */
   readonly rate: number;
-  /** T, to a step. */
+  /** T in milliseconds, to the precision of a step. */
   readonly ms: number;
-  /** Choices that no expert computed, of all choices of the first `steps` steps. */
+  /** Share of all choices in the first `steps` steps that no expert computed. */
   readonly dropped: number;
-  /** Parameters, optimiser state, caches: what lies in memory between steps. */
+  /** Bytes that stay in memory between steps: parameters, optimiser state, caches. */
   readonly stateBytes: number;
   /**
-   * Planned beside it for a training step (intermediate values, inputs and outputs, constants): at most, and by the
-   * last plan.
+   * Bytes planned for a training step in addition (intermediate values, inputs and outputs, constants): the maximum,
+   * and the value of the last plan.
    */
   readonly planBytes: { readonly most: number; readonly last: number };
   readonly equalSteps: Quality;
   readonly equalTime: Quality;
-  /** Of the row's rules, those that were not kept too. */
+  /** Events of the row's rules, including changes that were not kept. */
   readonly decisions: readonly RecompileEvent[];
 }
 
-/** A row that could not be run to the end: why. */
+/** The reason why a row could not be run to its end. */
 export interface Failure {
   readonly row: string;
   readonly seed: number;
@@ -62,21 +62,21 @@ export interface ContestOptions {
   readonly seed: number;
   readonly steps: number;
   readonly rate: number;
-  /** Between two marks of the clocks. */
+  /** Milliseconds between two marks of the clocks. */
   readonly turnMs: number;
   readonly device: DeviceName;
   readonly threads?: number;
   readonly stop: AbortSignal;
-  /** Told of the share that is done. */
+  /** Called with the share of the work that is done. */
   progress(share: number): void;
 }
 
-/** null: it was stopped. */
+/** Returns null if it was stopped. */
 export async function contest(options: ContestOptions): Promise<(Result | Failure)[] | null> {
   const { workload, rows, steps, turnMs, stop, progress } = options,
     failures: Failure[] = [];
   let running: Contestant[] = [];
-  /** What fails in a row ends that row. */
+  /** An error in a row ends only that row. */
   const each = async (work: (c: Contestant) => Promise<void>, list: readonly Contestant[]): Promise<void> => {
     for (const c of list) {
       if (stop.aborted || !running.includes(c)) continue;
@@ -127,7 +127,7 @@ const total = (list: Iterable<number | bigint>): number => {
   return n;
 };
 
-/** One row: a session that trains, its clock, and what it has shown. */
+/** One row: a session that trains, its clock, and its results. */
 class Contestant {
   readonly row: Row;
   readonly #options: ContestOptions;
@@ -135,7 +135,7 @@ class Contestant {
   #session: Session | null = null;
   steps = 0;
   ms = 0;
-  /** Paths of MoE layers. */
+  /** Paths of the MoE layers. */
   readonly #layers = new Set<string>();
   #planned = 0;
   #choices = 0;
@@ -178,7 +178,7 @@ class Contestant {
   async run(steps: number): Promise<void> {
     for (let i = 0; i < steps && !this.#options.stop.aborted; i++) await this.#step();
   }
-  /** Steps until so many milliseconds are used up, or so many steps done. */
+  /** Runs steps until the given milliseconds are used up or the given number of steps is done. */
   async until(ms: number, steps = Infinity): Promise<void> {
     while (this.ms < ms && this.steps < steps && !this.#options.stop.aborted) await this.#step();
   }
@@ -202,7 +202,7 @@ class Contestant {
     if (this.steps === steps) this.#equalSteps = await this.#evaluate();
   }
 
-  /** All rows have had the same time. */
+  /** All rows have had the same time: measures quality and speed at equal time. */
   async endOfTime(): Promise<void> {
     const { steps, workload } = this.#options;
     this.#time = { ms: this.ms, rate: (1000 * this.steps * workload.units) / this.ms };
@@ -268,7 +268,7 @@ class Contestant {
   }
 }
 
-/** Milliseconds of a step of the default row, and of opening it: for a forecast. */
+/** Milliseconds of a step of the default row, and of opening it, to estimate the time of a run. */
 export async function trial(
   options: Omit<ContestOptions, 'progress' | 'turnMs'>,
 ): Promise<{ readonly openMs: number; readonly stepMs: number; readonly evaluateMs: number }> {

@@ -1,8 +1,8 @@
-// The models that are compared. Each has MoE layers whose dispatch and capacity a row of the table sets; all else is
-// the same in every row.
+// The models that are compared. Each has MoE layers whose dispatch and capacity are set by a row of the table;
+// everything else is the same in every row.
 import { call, nn, ops, Parameter, use, type Tensor } from 'dynamoe';
 
-/** What a row of the table says of every MoE layer. What is beyond a capacity is dropped, as in the paper. */
+/** The settings of a row for every MoE layer. Choices beyond a capacity are dropped, as in the paper. */
 export interface LayerSettings {
   readonly dispatch: 'ragged' | 'padded';
   readonly capacity: nn.Capacity;
@@ -12,8 +12,8 @@ export interface LayerSettings {
 const denseExpert = (): nn.MLP => new nn.MLP([784, 64, 10]);
 
 /**
- * Two convolutions of 3 x 3, each with ReLU and max-pooling, and a linear map. Without batch normalisation: the paper's
- * have none.
+ * Two convolutions of 3 x 3, each with ReLU and max-pooling, and a linear map. There is no batch normalisation, as in
+ * the paper.
  */
 const convExpert = (): nn.Sequential =>
   new nn.Sequential(
@@ -36,8 +36,8 @@ export interface ClassifierOptions {
 }
 
 /**
- * Two experts look at each digit; the logits are the weighted sum of theirs. A digit that both drop gets zeros: every
- * class alike.
+ * Two experts process each digit; the logits are the weighted sum of theirs. A digit that both drop gets logits of
+ * zero, which gives all classes the same probability.
  */
 export class Classifier {
   readonly moe: nn.MoE;
@@ -59,8 +59,8 @@ export class Classifier {
 }
 
 /**
- * Top-k with a bias on the logits that nothing trains (`skewed` sets it), and weights that stay as they are: the same
- * loads in every row of the table.
+ * Top-k with a bias on the logits that is not trained (`skewed` sets it), and weights that do not change: the loads are
+ * the same in every row of the table.
  */
 class SkewedRouter extends nn.TopKRouter {
   readonly bias: Parameter; // [experts]
@@ -75,7 +75,7 @@ class SkewedRouter extends nn.TopKRouter {
   }
 }
 
-/** The bias -skew ln(rank): expert 0 is the busiest. */
+/** The bias -skew ln(rank): expert 0 gets the highest load. */
 export const skewed = (experts: number, skew: number): Float32Array =>
   Float32Array.from({ length: experts }, (_, e) => -skew * Math.log(e + 1));
 
@@ -85,7 +85,7 @@ export interface WideLayerOptions {
   readonly experts: number;
 }
 
-/** One MoE layer, width -> hidden -> width, whose router is skewed: the first experts get the most. */
+/** One MoE layer, width -> hidden -> width, with a skewed router: the first experts get the highest loads. */
 export class WideLayer {
   readonly moe: nn.MoE;
   constructor({ width, hidden, experts }: WideLayerOptions, layer: LayerSettings) {

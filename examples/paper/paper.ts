@@ -1,5 +1,5 @@
-// Plans a run, runs it table by table, and writes what is there after each seed. In: flags, what shows it, workloads;
-// out: tables in Markdown.
+// Plans a run, runs it table by table, and writes the results after each seed. In: flags, the progress display,
+// workloads. Out: tables in Markdown.
 import { appendFile, mkdir, writeFile } from 'node:fs/promises';
 import { availableParallelism, cpus } from 'node:os';
 import { join } from 'node:path';
@@ -20,7 +20,7 @@ export interface PaperFlags {
   readonly rows?: readonly string[];
   readonly seeds?: number;
   readonly scale: number;
-  /** Steps are cut so that all is done in about so many. */
+  /** The number of steps is reduced so that the run takes about this many minutes. */
   readonly minutes?: number;
   readonly lr?: readonly number[];
   readonly full?: boolean;
@@ -31,7 +31,7 @@ export interface PaperFlags {
   readonly json?: boolean;
 }
 
-/** One table to be. */
+/** One planned table. */
 interface Task {
   readonly workload: Workload;
   readonly source: Source;
@@ -42,18 +42,18 @@ interface Task {
   readonly steps: number;
   readonly turnMs: number;
   readonly stepMs: number;
-  /** Forecast: in all, and of that what does not depend on the number of steps. */
+  /** Estimated seconds: the total, and the part that does not depend on the number of steps. */
   readonly seconds: number;
   readonly fixedSeconds: number;
 }
 
 /**
- * Rows that compute padding go on after the others, until they have done as many steps: on average they take so much of
- * the default row's time.
+ * Rows that compute padding continue after the others, until they have done as many steps. On average they take this
+ * multiple of the default row's time.
  */
 const SLOWER = 1.4;
 
-/** Gives the tables. What was stopped has those of the seeds that were done. */
+/** Returns the tables. If the run was stopped, they contain the seeds that were done. */
 export async function paper(
   flags: PaperFlags,
   reporter: Reporter,
@@ -147,7 +147,7 @@ export async function paper(
   return tables;
 }
 
-/** Who else is at work can be read on Linux alone. */
+/** The load by other processes can be read only on Linux. */
 const look = (): Snapshot | null => (process.platform === 'linux' ? snapshot() : null);
 
 function heading(begun: Snapshot | null): string {
@@ -167,7 +167,7 @@ const forecast = (task: Omit<Task, 'seconds'>): Task => ({
   seconds: task.fixedSeconds + (task.seeds * task.rows.length * task.steps * task.stepMs * SLOWER) / 1000,
 });
 
-/** The same with as large a share of the steps as fits. */
+/** The same plan with as large a share of the steps as fits into the time. */
 function fitted(tasks: readonly Task[], minutes = Infinity): readonly Task[] {
   const sum = (of: (t: Task) => number): number => tasks.reduce((n, t) => n + of(t), 0),
     all = sum((t) => t.seconds),
@@ -183,8 +183,8 @@ function fitted(tasks: readonly Task[], minutes = Infinity): readonly Task[] {
 }
 
 /**
- * What will run, with a forecast from a few steps of each. What cannot is said by name; a workload that was asked for
- * by name must run.
+ * The plan of a run, with a time estimate from a few steps of each table. A workload that cannot run is reported by
+ * name; if it was asked for by name, this is an error.
  */
 async function plan(
   flags: PaperFlags,
@@ -230,7 +230,7 @@ async function plan(
         ...(flags.threads !== undefined && { threads: flags.threads }),
         stop,
       });
-      // twice, and twice with nothing dropped
+      // quality is measured twice, each time with drops and without
       const { stepMs } = cost,
         fixedSeconds = (seeds * rows.length * (cost.openMs + 4 * cost.evaluateMs)) / 1000;
       tasks.push(

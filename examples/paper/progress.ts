@@ -1,5 +1,5 @@
-// How a run is shown: a bar on a terminal, plain lines in a pipe, JSON lines with --json. In: events; out: text on
-// stdout.
+// Shows the progress of a run: a bar on a terminal, plain lines in a pipe, JSON lines with --json. In: events. Out:
+// text on stdout.
 import { bar, duration } from '../../src/base/format.ts';
 import { isScreen, Screen } from '../../src/cli/screen.ts';
 import type { Failure, Result } from './contest.ts';
@@ -33,7 +33,7 @@ export type PaperEvent =
 
 export interface Reporter {
   tell(event: PaperEvent): void;
-  /** A remark that is no event. */
+  /** A message that is not an event. */
   say(line: string): void;
   close(): void;
 }
@@ -86,9 +86,8 @@ export function openReporter(json: boolean): Reporter {
 
 type Progress = Extract<PaperEvent, { event: 'progress' }>;
 const written = ({ workload, learning_rate, seed, share, seconds, left }: Progress): string =>
-  `${workload}, ` +
-  `learning rate ${learning_rate}, seed ${seed}: ${Math.floor(100 * share)}% of all in ${duration(seconds)}, about ` +
-  `${duration(left)} left`;
+  `${workload}, learning rate ${learning_rate}, seed ${seed}: ` +
+  `${Math.floor(100 * share)}% of all in ${duration(seconds)}, about ${duration(left)} left`;
 const drawn = (event: Progress): string => `${bar(event.share, 24)} ${written(event)}`;
 
 function lines(event: PaperEvent): string[] {
@@ -96,8 +95,8 @@ function lines(event: PaperEvent): string[] {
     case 'plan':
       return [
         `${event.workload}, learning rate ${event.learning_rate}: ${event.rows.length} rows, ` +
-          `${event.seeds} ${event.seeds === 1 ? 'seed' : 'seeds'}, ${event.steps} steps; a step of the default row ` +
-          `takes ${event.step_ms.toFixed(2)} ms: about ${duration(event.seconds)}`,
+          `${event.seeds} ${event.seeds === 1 ? 'seed' : 'seeds'}, ${event.steps} steps; ` +
+          `a step of the default row takes ${event.step_ms.toFixed(2)} ms: about ${duration(event.seconds)}`,
       ];
     case 'skipped':
       return [`${event.workload}${event.row === undefined ? '' : `, row "${event.row}"`}: left out: ${event.why}`];

@@ -1,6 +1,6 @@
-// What the results of several seeds come to. In: results; out: medians with their spread, and what was to be shown, as
-// found. Rows are compared seed by seed: two rows with one seed start from the same values and see the same batches in
-// the same order.
+// Summarises the results of several seeds. In: results. Out: medians with their ranges, and comparisons of rows. Rows
+// are compared seed by seed: two rows with one seed start from the same values and get the same batches in the same
+// order.
 import type { Failure, Result } from './contest.ts';
 import { ADAPT, DEFAULT, ROWS } from './rows.ts';
 
@@ -37,7 +37,7 @@ export interface Summary {
 
 export const failed = (r: Result | Failure): r is Failure => 'error' in r;
 
-/** Of one table. */
+/** The summary of one table. */
 export function summaries(results: readonly (Result | Failure)[]): Summary[] {
   return ROWS.flatMap(({ name }) => {
     const own = results.filter((r): r is Result => !failed(r) && r.row === name);
@@ -64,17 +64,17 @@ export function summaries(results: readonly (Result | Failure)[]): Summary[] {
   });
 }
 
-/** Row a against row b over the seeds that both have. */
+/** Row a compared with row b, over the seeds that both have. */
 export interface Duel {
   readonly a: string;
   readonly b: string;
   readonly seeds: number;
-  /** In how many of them a's loss at equal time is the lower. */
+  /** The number of seeds for which a's loss at equal time is lower. */
   readonly wins: number;
-  /** a's loss at equal time less b's, and at equal steps. */
+  /** a's loss minus b's, at equal time and at equal steps. */
   readonly lossAtTime: Spread;
   readonly lossAtSteps: Spread;
-  /** a's rate over b's. */
+  /** a's speed divided by b's. */
   readonly speed: Spread;
 }
 
@@ -99,8 +99,8 @@ export function duel(results: readonly (Result | Failure)[], a: string, b: strin
 }
 
 /**
- * What is to be shown: adaptCapacity against what drops by hand, the default against all of these, each further policy
- * against the default.
+ * The comparisons to print: adaptCapacity with rows that drop by fixed settings, the default with all of these, and
+ * each further policy with the default.
  */
 export function duels(results: readonly (Result | Failure)[]): Duel[] {
   const at = (name: string): number => ROWS.findIndex((row) => row.name === name),

@@ -1,28 +1,28 @@
-// The rows of the table: how an MoE layer is laid out, and what changes it while the model trains.
+// The rows of the table: the settings of the MoE layers, and the rules that change them during training.
 import { policies, POLICY_NAMES, type Rule } from 'dynamoe/recompile';
 import type { LayerSettings } from './models.ts';
 import { handWritten, PUBLISHED, START } from './schedule.ts';
 
-/** What a row needs to know of what it is run on. */
+/** Facts about the workload that a row needs. */
 export interface About {
   readonly experts: number;
-  /** The same samples come again within the run, under the same ids. */
+  /** Whether the same samples come again within the run, under the same ids. */
   readonly recurs: boolean;
   readonly steps: number;
 }
 
 export interface Row {
-  /** As --rows takes it. */
+  /** The name for --rows. */
   readonly id: string;
   readonly name: string;
   readonly layer: LayerSettings;
-  /** Made anew for each session: a rule may remember what it did. */
+  /** Creates the rule for one session: a rule may have state. */
   rules(about: About): Rule<object>[];
-  /** Why it does not exist there; null: it does. */
+  /** The reason why the row does not exist for this workload; null if it does. */
   absent(about: About): string | null;
 }
 
-/** The row that gives the time in which all others are measured. */
+/** The row whose time defines equal time. */
 export const DEFAULT = 'ragged, dropless';
 export const ADAPT = 'adaptCapacity, drop';
 
@@ -39,7 +39,7 @@ const fixed = (alpha: number): Row => ({
   absent: here,
 });
 
-/** A policy by its name, on top of a layout. */
+/** A row with a policy, given by its name, and the settings of another row. */
 const policy = (
   name: string,
   layer: LayerSettings,

@@ -1,4 +1,5 @@
-// npm run paper -- --data FOLDER: the paper's experiments and ours beside it. See README.md in this folder, and --help.
+// `npm run paper -- --data FOLDER`: the paper's experiments, compared with policies. See README.md in this folder, and
+// --help.
 import { Command, InvalidArgumentError } from 'commander';
 import { report } from '../../src/cli/fail.ts';
 import { device, json, real, threads, whole } from '../../src/cli/flags.ts';
@@ -9,7 +10,7 @@ import { openReporter } from './progress.ts';
 import { ROWS } from './rows.ts';
 import { WORKLOADS } from './workloads.ts';
 
-/** Names with commas between. */
+/** Names separated by commas. */
 const some =
   (known: readonly string[]) =>
   (text: string): string[] => {
@@ -24,31 +25,31 @@ const ids = WORKLOADS.map(({ id }) => id),
   rows = ROWS.map(({ id }) => id);
 const command = new Command('paper')
   .description(
-    'The experiments of "Optimizing Mixture of Experts using Dynamic Recompilations" (Kossmann et al. ' +
-      '2022): fixed capacities, a\nschedule of capacities by hand, and what DynaMoE does, in turns on the same data.',
+    'The experiments of "Optimizing Mixture of Experts using Dynamic Recompilations" (Kossmann et al. 2022):\n' +
+      "compares fixed capacities, a schedule written by hand, and DynaMoE's policies on the same data.",
   )
   .option(
     '--data <path...>',
-    'a folder with the MNIST digits, and text: files or folders (one folder may hold both)',
+    'a folder with the MNIST digits, and text: files or folders (one folder may contain both)',
     [],
   )
   .option('--only <ids>', `some of ${ids.join(',')}`, some(ids))
   .option('--rows <names>', `some of ${rows.join(',')}; the default row always runs`, some(rows))
-  .option('--seeds <n>', 'of each table (default: as each workload says)', whole(1))
-  .option('--scale <x>', 'multiplies all steps', real(0, true), 1)
+  .option('--seeds <n>', 'seeds of each table (default: set by each workload)', whole(1))
+  .option('--scale <x>', 'factor for the number of steps of all tables', real(0, true), 1)
   .option(
     '--minutes <n>',
-    'as large a share of all steps as fits into about so many, if not all of them do',
+    'time limit: reduces the steps of all tables so that the run takes about this many minutes',
     real(0, true),
   )
   .option(
     '--lr <rates>',
-    'learning rates of what --only names, a table for each (default: as each workload says)',
+    'learning rates for the workloads of --only, with a table for each (default: set by each workload)',
     (text: string) => text.split(',').map(real(0, true)),
   )
-  .option('--full', 'more steps, and 5 seeds everywhere: hours, not minutes')
-  .option('--plan', 'only says what would run, and how long it would take here')
-  .option('--out <folder>', 'for results.jsonl and results.md, written as results come', 'runs/paper')
+  .option('--full', 'more steps, and 5 seeds for every table; takes hours instead of minutes')
+  .option('--plan', 'print what would run and how long it would take on this machine, without running it')
+  .option('--out <folder>', 'folder for results.jsonl and results.md, which are written after each seed', 'runs/paper')
   .addOption(device().default('auto'))
   .addOption(threads())
   .addOption(json())

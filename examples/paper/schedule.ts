@@ -1,11 +1,11 @@
 // The schedule of capacities that the paper's author wrote by hand, epoch by epoch, for 8 experts and top-2, as a rule
 // of session.recompile.
 //
-// Published are two rows of it, of epochs 60 and 470, and that it began with a factor of 2 for every expert. Its length
-// is not: it is taken to be 500 epochs, the next round number, and scaled to the run's steps. Which of the author's
-// experts were busy is not known either. Here his largest factor goes to the expert that is busiest when the change is
-// decided, his second to the second, and so on, since he wrote them looking at his loads: given to experts by number
-// they would fit by chance alone.
+// The paper gives two rows of it, for epochs 60 and 470, and its start with a factor of 2 for every expert. It does not
+// give the number of epochs: we assume 500, the next round number, and scale it to the run's steps. It also does not
+// say which of the author's experts had high loads. Here his largest factor goes to the expert with the highest load
+// when the change is decided, his second largest to the second, and so on, because he chose them from his loads. If the
+// factors were given to experts by number, they would fit only by chance.
 import type { nn } from 'dynamoe';
 import type { Rule, RunStats } from 'dynamoe/recompile';
 
@@ -16,15 +16,15 @@ export const PUBLISHED: readonly { readonly epoch: number; readonly factors: rea
   { epoch: 470, factors: [2.2, 1.9, 0.12, 1.0, 0.58, 1.18, 0.83, 0.19] },
 ];
 
-/** Steps between the decision to change results and the first step that has the change. */
+/** Steps between the decision to change results and the first step with the change. */
 export const NOTICE = 32;
 const SEEN_LATE = 2; // what step n shows is seen before step n + 2
 
-/** The first steps (from 1) that are to have the factors of each row, in a run of so many. */
+/** For each row of the schedule, the first step (counted from 1) with its factors, in a run of this length. */
 export const firstSteps = (steps: number): number[] =>
   PUBLISHED.map(({ epoch }) => Math.round((steps * epoch) / EPOCHS) + 1);
 
-/** The largest factor for the largest load. Loads that are equal: in order. */
+/** Gives the largest factor to the largest load. Experts with equal loads keep their order. */
 export function byRank(factors: readonly number[], loads: readonly number[]): number[] {
   const sorted = [...factors].sort((a, b) => b - a),
     order = [...loads.keys()].sort((a, b) => loads[b] - loads[a] || a - b),
@@ -36,8 +36,8 @@ export function byRank(factors: readonly number[], loads: readonly number[]): nu
 }
 
 /**
- * Sets the factors so that they hold from those steps on; where that is sooner than a change can be (in runs of some
- * hundred steps), as soon as it can be.
+ * Sets the factors so that they take effect at those steps. In runs of a few hundred steps, a change cannot take effect
+ * that early; it is then made as early as possible.
  */
 export function handWritten(steps: number): Rule<object> {
   const starts = firstSteps(steps);
@@ -56,6 +56,6 @@ export function handWritten(steps: number): Rule<object> {
   };
 }
 
-/** blocks.0.moe: the module there. */
+/** The module with this path, such as blocks.0.moe. */
 export const moduleAt = (model: object, path: string): nn.MoE =>
   path.split('.').reduce<unknown>((at, key) => (at as Record<string, unknown>)[key], model) as nn.MoE;

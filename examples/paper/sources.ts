@@ -1,14 +1,14 @@
-// What the models learn from. In: files, or nothing; out: batches by step, the same for every row of the table, and
+// The data of the models. In: files, or nothing. Out: batches by step, the same for every row of the table, and
 // held-out batches.
 import { hostTensor, UserError, type Batch, type Batches } from 'dynamoe';
 import { arrays, mnist, text, type ArrayDataset } from 'dynamoe/data';
 
 export interface Source {
-  /** The batch of a step, by the seed of its order. */
+  /** The batch of a step; `seed` determines the order. */
   batch(seed: number, step: number): Promise<Batch>;
-  /** What is measured with, in batches as large as those of training: a capacity is a share of a batch. */
+  /** Held-out batches with the size of training batches, because a capacity depends on the batch size. */
   readonly held: readonly Batch[];
-  /** Steps of an epoch. */
+  /** Steps per epoch. */
   readonly epoch: number;
 }
 
@@ -60,7 +60,7 @@ export interface TeacherOptions {
 }
 
 /**
- * Random inputs [samples, width], and what a fixed random network of one small hidden layer makes of them: something
+ * Random inputs [samples, width], and the outputs of a fixed random network with one small hidden layer: a function
  * that can be learned.
  */
 export function teacher({ width, hidden, size, train, held }: TeacherOptions): Promise<Source> {

@@ -1,5 +1,4 @@
-// Results as Markdown: what each row costs and how well it learns, what was to be shown, and what is missing with its
-// reason.
+// Writes results as Markdown: cost and quality of each row, comparisons, and missing rows with the reason.
 import type { Failure, Result } from './contest.ts';
 import { duels, failed, spread, summaries, type Duel, type Spread } from './results.ts';
 import type { Workload } from './workloads.ts';
@@ -8,7 +7,7 @@ export interface TableOf {
   readonly workload: Workload;
   readonly steps: number;
   readonly rate: number;
-  /** Rows that do not exist here: why. */
+  /** The rows that do not exist here, with the reason. */
   readonly absent: readonly { readonly row: string; readonly why: string }[];
   readonly results: readonly (Result | Failure)[];
 }
@@ -22,10 +21,10 @@ const whole: Form = (n) => String(Math.round(n)),
 const signed: Form = (n) => `${n < 0 ? '-' : '+'}${Math.abs(n).toFixed(3)}`,
   times: Form = (n) => n.toFixed(2);
 
-/** Three digits are enough of a throughput. */
+/** Throughput with three digits. */
 const rate: Form = (n) => String(Number(n.toPrecision(3)));
 
-/** The median, and from where to where it was, unless that reads the same. */
+/** The median, and the minimum and maximum unless they read the same. */
 export function show({ median, least, most }: Spread, form: Form): string {
   const [middle, low, high] = [median, least, most].map(form);
   return low === high ? middle : `${middle} (${low} to ${high})`;
@@ -94,7 +93,7 @@ export function markdown({ workload, steps, rate: lr, absent, results }: TableOf
   ].join('\n');
 }
 
-/** One comparison, as found. */
+/** One comparison, as a sentence. */
 function sentence({ a, b, seeds, wins, lossAtTime, lossAtSteps, speed }: Duel): string {
   return (
     `${a} against ${b}: loss ${show(lossAtTime, signed)} at equal time (lower with ${wins} of ${seeds} seeds), ` +

@@ -1,5 +1,4 @@
-// What the rows are compared on: models, data, and how many steps of how many seeds. The defaults fit into 25 minutes
-// on two cores.
+// The workloads: models, data, numbers of steps and seeds. With the defaults, all of them take 25 minutes on two cores.
 import { readdir } from 'node:fs/promises';
 import { loss, optim, UserError, type Model, type Session } from 'dynamoe';
 import type { About } from './rows.ts';
@@ -15,24 +14,24 @@ export interface Workload {
   readonly id: string;
   readonly title: string;
   readonly unit: 'samples' | 'tokens';
-  /** Of them in a batch. */
+  /** Samples or tokens per batch. */
   readonly units: number;
   readonly experts: About['experts'];
   readonly recurs: About['recurs'];
   readonly usual: Size;
-  /** With --full. */
+  /** Steps with --full. */
   readonly full: Size;
-  /** A turn lasts about so many steps of the default row. */
+  /** A turn has the duration of about this many steps of the default row. */
   readonly slice: number;
-  /** Each gives a table of its own. */
+  /** Learning rates; each has a table of its own. */
   readonly rates: readonly number[];
   readonly accuracy: boolean;
   readonly loss: loss.Loss;
-  /** `paths`: what --data names. A UserError says what is missing. */
+  /** Opens the data. `paths` are those of --data. A UserError says what is missing. */
   source(paths: readonly string[]): Promise<Source>;
   model(layer: LayerSettings): Model;
   optimizer(rate: number): ReturnType<typeof optim.sgd>;
-  /** After the first program is compiled, before the first step. */
+  /** Called after the first program is compiled and before the first step. */
   begin?(session: Session): void;
 }
 
@@ -61,10 +60,10 @@ const classifier = (
   optimizer: (lr) => optim.sgd({ lr }),
 });
 
-/** The first folder with images in it. */
+/** The first of the folders that contains images. */
 async function digitsIn(paths: readonly string[]): Promise<string> {
   for (const path of paths) {
-    const names = await readdir(path).catch((): string[] => []); // a file, or nothing: for the text to say
+    const names = await readdir(path).catch((): string[] => []); // a file, or missing: the text workload reports it
     if (names.some((name) => /images[-.]idx3-ubyte(\.gz)?$/.test(name))) return path;
   }
   throw new UserError(
@@ -114,7 +113,7 @@ export const WORKLOADS: readonly Workload[] = [
     loss: loss.meanSquaredError,
     source: () => teacher({ width: WIDE.width, hidden: 32, size: TOKENS, train: 16 * TOKENS, held: 2 * TOKENS }),
     model: (layer) => new WideLayer(WIDE, layer),
-    // Updates fused with gradients: a bank has 134 million parameters.
+    // Updates are fused with gradients, because a bank has 134 million parameters.
     optimizer: (lr) => optim.sgd({ lr, eager: true }),
     begin: ({ executor }) => {
       executor.setState('moe.router.bias', { dtype: 'float32', shape: [WIDE.experts] }, skewed(WIDE.experts, SKEW));
@@ -139,8 +138,8 @@ export const WORKLOADS: readonly Workload[] = [
       return windows(paths, { ...LM, heldBatches: 32 });
     },
     model: languageModel,
-    // A rate that does not depend on the run's length: rows that are slower would otherwise stop in the middle of a
-    // schedule.
+    // The learning rate does not depend on the length of the run: with a schedule, slower rows would stop in the middle
+    // of it.
     optimizer: (rate) => optim.adamW({ lr: (step) => rate * Math.min(1, (step + 1) / 20), clip: 1 }),
   },
 ];

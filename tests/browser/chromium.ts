@@ -1,6 +1,6 @@
-// A headless browser and what it loads: entries bundled by esbuild, served on loopback with or without the headers that
-// isolate a page (threads need shared memory, and that needs them). Everything ends in `close`, and nothing waits
-// longer than a minute.
+// A headless browser and its content: modules bundled by esbuild and served on the loopback interface, with or without
+// the headers that isolate a page (threads need shared memory, which needs these headers). `close` ends everything, and
+// nothing waits longer than a minute.
 import { constants, accessSync } from 'node:fs';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
@@ -10,7 +10,7 @@ import * as esbuild from 'esbuild';
 import { chromium, type Browser, type BrowserContextOptions, type Page } from 'playwright-core';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
-/** Of a test: a page that hangs fails it by name. */
+/** Time limit of a test: a page that hangs makes its test fail by name. */
 export const MINUTE = 60_000;
 
 /** The Chromium of DYNAMOE_CHROMIUM, or the first on the PATH; null without one. */
@@ -38,7 +38,7 @@ const path = findChromium();
 export const noChromium: string | false =
   path === null && 'no Chromium found (chromium, chromium-browser or google-chrome on the PATH, or DYNAMOE_CHROMIUM)';
 
-// As root its sandbox does not start. It looks nothing up outside.
+// The sandbox does not start as root. No external addresses are resolved.
 const FLAGS = [
   '--disable-gpu',
   '--disable-quic',
@@ -50,7 +50,7 @@ const FLAGS = [
 ];
 const ISOLATED = { 'cross-origin-opener-policy': 'same-origin', 'cross-origin-embedder-policy': 'require-corp' };
 
-/** Modules by name, each with what it imports: { 'page.js': 'tests/browser/page/page.ts' }. */
+/** Modules by name, each with the file that it imports: { 'page.js': 'tests/browser/page/page.ts' }. */
 async function bundle(entries: Readonly<Record<string, string>>): Promise<Map<string, string>> {
   const { outputFiles } = await esbuild.build({
     entryPoints: Object.entries(entries).map(([out, file]) => ({ in: file, out: out.replace(/\.js$/, '') })),
@@ -68,15 +68,15 @@ async function bundle(entries: Readonly<Record<string, string>>): Promise<Map<st
   return new Map(outputFiles.map(({ path: file, text }) => [file.replaceAll('\\', '/').split('/').at(-1) ?? '', text]));
 }
 
-/** Its close() kills the browser if it does not end by itself within seconds. */
+/** close() kills the browser if it does not end within seconds. */
 async function launch(): Promise<Browser> {
   if (path === null) throw new Error(String(noChromium));
   return chromium.launch({ executablePath: path, args: FLAGS, timeout: MINUTE / 2 });
 }
 
 /**
- * A browser, to open pages that somebody else serves. `faults`: what they wrote to the console as an error or warning,
- * threw, or could not load.
+ * A browser for pages that are served by others. `faults` contains errors and warnings on the console, exceptions, and
+ * failed requests of the pages.
  */
 export async function openBrowser(): Promise<{
   open(url: string, options?: BrowserContextOptions): Promise<{ page: Page; faults: string[] }>;
@@ -110,7 +110,10 @@ export interface Opened {
   close(): Promise<void>;
 }
 
-/** Opens `html` in a new browser; it may load `entries`. Rejects with what the page throws while it loads. */
+/**
+ * Opens `html` in a new browser; the page may load `entries`. Rejects with an error that the page throws while it
+ * loads.
+ */
 export async function openPage(
   html: string,
   entries: Readonly<Record<string, string>>,

@@ -1,5 +1,5 @@
-// The conformance suite in headless Chromium, with the seeds and numbers of draws that Node has: on a worker with two
-// threads where the page is isolated, and, with half of the draws, on the page's own thread where it is not.
+// The conformance suite in headless Chromium, with the same seeds and numbers of random cases as in Node: in a worker
+// with two threads if the page is isolated, and, with half of the cases, on the page's own thread if it is not.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { all } from '../conformance/cases/index.ts';

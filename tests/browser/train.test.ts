@@ -1,5 +1,5 @@
-// examples/browser in headless Chromium: ten steps of a small mixture of experts in a page's worker have the bits that
-// Node gives.
+// examples/browser in headless Chromium: ten steps of a small mixture of experts in a page's worker give the same bits
+// as in Node.
 import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';

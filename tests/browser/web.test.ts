@@ -1,5 +1,6 @@
-// The playground in headless Chromium, as a static file server serves it: it learns, forced skew leads to a
-// recompilation that gives the crowded experts room, light and dark, isolated (with threads) and not.
+// The playground in headless Chromium, served by a static file server. It must learn, and forced skew must cause a
+// recompilation that gives the crowded experts more capacity. Tested in light and dark mode, and with and without
+// isolation (threads).
 import assert from 'node:assert/strict';
 import { after, test } from 'node:test';
 import axe from 'axe-core';
@@ -10,7 +11,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
-const CORE_KB = 163; // as docs/measurements.md says, minified and gzipped (the goal is 120)
+const CORE_KB = 163; // minified and gzipped, as in docs/measurements.md (the goal is 120)
 const options = { skip: noChromium, timeout: 2 * MINUTE } as const;
 const folder = await mkdtemp(join(tmpdir(), 'dynamoe-web-')),
   sizes = await buildWeb(folder);
@@ -31,7 +32,7 @@ const told = (page: Page): Promise<Told> =>
   );
 const reaches = (page: Page, step: number): Promise<unknown> =>
   page.waitForFunction((n) => Number(document.body.dataset['step'] ?? 0) >= n, step, { timeout: MINUTE });
-/** How many colours a canvas has. */
+/** The number of colours on a canvas. */
 const colours = (page: Page, id: string): Promise<number> =>
   page.evaluate((i) => {
     const canvas = document.querySelector<HTMLCanvasElement>(`#${i}`)!,
@@ -46,7 +47,7 @@ for (const { scheme, isolated, overflow, threads } of [
   { scheme: 'dark', isolated: false, overflow: 'spill', threads: '1 thread' },
 ] as const) {
   test(
-    `${scheme}, ${isolated ? 'isolated' : 'not isolated'}, ${overflow}: it learns, and skew makes it recompile`,
+    `${scheme}, ${isolated ? 'isolated' : 'not isolated'}, ${overflow}: it learns; skew causes a recompilation`,
     options,
     async (t) => {
       const { server, url } = await serveWeb(folder, { isolated });
@@ -76,7 +77,7 @@ for (const { scheme, isolated, overflow, threads } of [
 
       const before = await told(page);
       await page.getByRole('button', { name: 'Force skew' }).click();
-      // What was under way before the skew may come into force first.
+      // A recompilation that was decided before the skew may take effect first.
       const wanted =
         overflow === 'drop'
           ? String.raw`\(results change\)[\s\S]*\d+ choices dropped`
@@ -95,15 +96,16 @@ for (const { scheme, isolated, overflow, threads } of [
       assert.match(forced, /adaptCapacity \(results (?:unchanged|change)\)/);
       assert.match(forced, /moe\.capacity: .* → /);
       const all = rows.slice(before.recompilations).join('\n');
-      // Whether a change of no result pays is for clocks to say; one of results stays.
+      // Whether a change that leaves results unchanged is kept depends on time measurements; one that changes results
+      // is always kept.
       assert.match(all, overflow === 'drop' ? /kept/ : /kept|undone/);
-      // Some expert has room for half again its even share and more.
+      // At least one expert has a capacity of 1.75 times the even share or more.
       const largest = Math.max(
         ...[...all.matchAll(/→ ([\d. ]+)/g)].map(([, to]) => Math.max(...to.trim().split(' ').map(Number))),
       );
       assert.ok(largest >= 1.75, `the largest capacity is ${largest}\n${all}`);
       assert.ok((await page.locator('#curves .mark').count()) > 0);
-      // The picture of the experts goes by the capacities that are in force, which are the session's own.
+      // The picture of the experts shows the capacities in effect, which belong to the session.
       if (/kept/.test(rows.at(-1) ?? ''))
         await page
           .locator('.card .sub')
@@ -174,23 +176,26 @@ test('the keyboard moves the ring; the page fits a telephone; starting again beg
   await page.keyboard.press('ArrowDown');
   assert.notEqual(await ring(), from);
   await reaches(page, 40);
-  await page.getByRole('button', { name: 'Start again' }).click();
+  await page.getByRole('button', { name: 'Restart' }).click();
   await page.waitForFunction(() => document.body.dataset['run'] === 'run 2', null, { timeout: MINUTE });
   await reaches(page, 5);
   if (process.env['DYNAMOE_SHOTS'])
     await page.screenshot({ path: join(process.env['DYNAMOE_SHOTS'], 'web-narrow.png'), fullPage: true });
-  // What is beyond capacity is a setting of a new run, which says so, and which waits where the reader has paused.
+  // The choice of `overflow` starts a new run. The page says so, and the run waits if the reader has paused.
   await page.getByRole('button', { name: 'Pause' }).click();
   await page.locator('#overflow').selectOption('spill');
-  await page.locator('#status').filter({ hasText: 'paused, step 0: started again' }).waitFor();
-  assert.equal(await page.locator('#spoken').innerText(), 'Started again, paused: choices beyond capacity are spilled');
+  await page.locator('#status').filter({ hasText: 'paused, step 0: restarted' }).waitFor();
+  assert.equal(
+    await page.locator('#spoken').innerText(),
+    'Training restarted, paused: choices beyond capacity are spilled',
+  );
   await page
     .locator('#tiles')
     .filter({ hasText: /Accuracy\s*\d/ })
     .waitFor();
   await page.waitForTimeout(300);
   assert.match(await page.locator('#status').innerText(), /^paused, step 0/);
-  await page.getByRole('button', { name: 'Go on' }).click();
+  await page.getByRole('button', { name: 'Continue' }).click();
   await reaches(page, 5);
   assert.deepEqual(faults, []);
 });
@@ -219,7 +224,7 @@ test('a click on each picture moves the ring there', options, async (t) => {
   }
 });
 
-test('the core is as small as it is said to be', (t) => {
+test('the core and the worker are not larger than documented', (t) => {
   t.diagnostic(`kB after gzip: ${JSON.stringify(sizes)}`);
   assert.ok(sizes['core'] <= CORE_KB && sizes['worker.js'] <= CORE_KB, JSON.stringify(sizes));
 });

@@ -1,5 +1,5 @@
-// The campaign itself: cases that once failed, a share that is another one for each commit, and faults of our own that
-// it must find.
+// Tests the campaign: cases that failed in the past, a random share of all attacks with another seed for each commit,
+// and known faults that the campaign must find.
 import assert from 'node:assert/strict';
 import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -37,33 +37,25 @@ async function campaign(...args: readonly string[]): Promise<{ code: number; sum
   };
 }
 
-const toldOf = ({ findings }: Summary): string =>
+const describe = ({ findings }: Summary): string =>
   findings.map((f) => `${f.promise}\n${f.what}\n${f.command}`).join('\n\n');
 
-test('no case that once failed fails again', { timeout: 240_000 }, async () => {
+test('cases that failed in the past do not fail again', { timeout: 240_000 }, async () => {
   const { code, summary } = await campaign('--kept');
-  assert.equal(code, 0, toldOf(summary));
+  assert.equal(code, 0, describe(summary));
 });
 
-test('a share of the campaign, another one for each commit', { timeout: 240_000 }, async (t) => {
+test('a random share of the campaign, with another seed for each commit', { timeout: 240_000 }, async (t) => {
   const seed = seedOfCommit,
     parts = [0, 1, 2].map((i) => PART_NAMES[(seed + i) % PART_NAMES.length]);
   t.diagnostic(`npm run campaign -- --minutes 0.3 --seed ${seed} --only ${parts.join(' ')}`);
-  const { code, summary } = await campaign(
-    '--minutes',
-    '0.3',
-    '--shrink',
-    '5',
-    '--seed',
-    String(seed),
-    '--only',
-    ...parts,
-  );
-  assert.equal(code, 0, toldOf(summary));
+  const args = ['--minutes', '0.3', '--shrink', '5', '--seed', String(seed)];
+  const { code, summary } = await campaign(...args, '--only', ...parts);
+  assert.equal(code, 0, describe(summary));
   assert.ok(summary.parts.every((p) => p.attacks > 0));
 });
 
-/** Of the checkout; of a copy without Git the day. */
+/** The commit of the checkout. Without Git, the number of the day. */
 function commit(): string {
   try {
     return execFileSync('git', ['rev-parse', 'HEAD'], {
@@ -84,30 +76,16 @@ const plants = (await Promise.all(PART_NAMES.map(partNamed))).flatMap(({ name, p
   all.map((planted) => ({ name, planted })),
 );
 plants.forEach(({ name, planted }, i) => {
-  // Two of them for each commit; `npm run ci:full` plants all.
+  // Each commit tests two of the faults; `npm run ci:full` tests all.
   const now =
     process.env['DYNAMOE_FULL'] === '1' ||
     (i + plants.length - (seedOfCommit % plants.length)) % plants.length < AT_ONCE;
   test(
-    `${name}: finds a planted fault (${planted}), and its command finds it again`,
-    { skip: !now && 'the turn of others: npm run ci:full plants all', timeout: 240_000 },
+    `${name}: finds a known fault (${planted}), and the printed command finds it again`,
+    { skip: !now && 'another commit tests it; npm run ci:full tests all', timeout: 240_000 },
     async () => {
-      const { code, summary } = await campaign(
-        '--minutes',
-        '60',
-        '--attacks',
-        '12',
-        '--shrink',
-        '0',
-        '--most',
-        '1',
-        '--seed',
-        '1',
-        '--only',
-        name,
-        '--plant',
-        planted,
-      );
+      const limits = ['--minutes', '60', '--attacks', '12', '--shrink', '0', '--most', '1'];
+      const { code, summary } = await campaign(...limits, '--seed', '1', '--only', name, '--plant', planted);
       assert.equal(code, 1, 'nothing was found');
       const [{ promise, what, command, attack }] = summary.findings;
       assert.ok(promise.length > 10 && what.length > 10);
@@ -120,7 +98,7 @@ plants.forEach(({ name, planted }, i) => {
   );
 });
 
-test('what is written names no folder, user or host', () => {
+test('reports contain no names of folders, users or hosts', () => {
   assert.equal(
     redact("EIO, open '/home/someone/runs/a/events.jsonl' at file:///opt/dynamoe/src/io/atomic.ts:12:3"),
     "EIO, open 'events.jsonl' at atomic.ts:12:3",

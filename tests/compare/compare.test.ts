@@ -1,5 +1,5 @@
-// bench/compare without its contestants: who else takes cores, when figures are refused, the table, the line protocol.
-// Nothing is timed.
+// Tests bench/compare without its contestants: measuring other processes, refusing figures, the table, the line
+// protocol. It measures no times.
 import assert from 'node:assert/strict';
 import { resolve } from 'node:path';
 import { test } from 'node:test';
@@ -39,8 +39,8 @@ test('what /proc says', () => {
 });
 
 test('our own processes do not count, also those that have ended', () => {
-  // 10 s: 1 is the system, 5 is ours with children 6 and 7 (which ends, and whose 400 ticks go to its parent), 9 is
-  // another.
+  // The snapshots are 10 s apart. Process 1 is the system, 5 is ours with children 6 and 7 (7 ends, and its 400 ticks
+  // go to its parent), 9 is another process.
   const before = at(0, 1000, {
     1: process_(0, 50),
     5: process_(1, 10),

@@ -1,4 +1,4 @@
-// The API reference is what the docstrings say, and what can be called or made has a docstring.
+// The API reference must be up to date with the docstrings, and every function and class must have a docstring.
 import assert from 'node:assert/strict';
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -9,15 +9,15 @@ import { root } from './blocks.ts';
 const made = pages(),
   folder = join(root, 'docs/api');
 
-test('docs/api is what the source says', () => {
+test('docs/api is up to date with the source', () => {
   assert.deepEqual(readdirSync(folder).sort(), [...made.keys()].map((name) => `${name}.md`).sort());
   const stale = [...made]
     .filter(([name, text]) => readFileSync(join(folder, `${name}.md`), 'utf8') !== text)
     .map(([name]) => name);
-  assert.deepEqual(stale, [], '`npm run docs` writes it anew');
+  assert.deepEqual(stale, [], '`npm run docs` updates it');
 });
 
-test('it names what every door exports, and leaves none without words', () => {
+test('every export of every entry point is listed, with a docstring', () => {
   assert.match(
     made.get('core') ?? '',
     /### `compile`\n\n`compile\(model: Model, options: CompileOptions\): Promise<Session>`\n\nBuilds a session/,

@@ -1,4 +1,4 @@
-// The architecture pages: each is short and begins with a picture, and the files and names that it mentions exist.
+// The architecture pages: each is short and begins with a picture, and all files and names that it mentions exist.
 import assert from 'node:assert/strict';
 import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { basename, join } from 'node:path';
@@ -6,7 +6,7 @@ import { test } from 'node:test';
 import { blocksOf, documents, proseOf, root } from './blocks.ts';
 
 const pages = documents.filter((file) => file.startsWith('docs/architecture/'));
-/** What a reader can read in about five minutes. */
+/** The number of words that a reader can read in about five minutes. */
 const MOST_WORDS = 900;
 const TOP = /^(?:src|tests|docs|campaign|tools|web|examples|bench|bin)(?:\/|$)/;
 
@@ -39,7 +39,7 @@ test('the index lists every page', () => {
   );
 });
 
-/** Files below the folders that pages speak of. */
+/** The files in the folders that pages mention. */
 const files = ['src', 'tests', 'campaign', 'tools', 'web', 'bin', 'examples'].flatMap((folder) =>
   readdirSync(join(root, folder), { recursive: true, encoding: 'utf8' })
     .map((name) => join(folder, name))
@@ -51,7 +51,7 @@ test('files that pages mention exist', () => {
     names = new Set(files.map((path) => basename(path)));
   for (const file of [...pages, 'CONTRIBUTING.md', 'SECURITY.md', 'examples/README.md']) {
     for (const [, path] of readFileSync(join(root, file), 'utf8').matchAll(/`([\w./-]+)`/g)) {
-      // NAME stands for the reader's own. A name without a folder stands beside others of the same folder.
+      // NAME is a placeholder. A name without a folder may be in any folder.
       const there = TOP.test(path)
         ? path.includes('NAME') || existsSync(join(root, path))
         : !/^[\w-]+\.(?:ts|mjs|[ch])$/.test(path) || names.has(path);

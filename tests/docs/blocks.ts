@@ -1,5 +1,5 @@
-// The fenced blocks of README.md, docs/ and the papers beside them, in order. In: the repository; out: blocks with
-// where they stand.
+// Reads the fenced blocks of README.md, docs/ and the other documents, in order. In: the repository. Out: blocks with
+// their file and line.
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -14,7 +14,7 @@ export interface Block {
   readonly text: string;
 }
 
-/** Paths from the root, with slashes. */
+/** Paths of the documents from the root, with slashes. */
 export const documents: readonly string[] = [
   'README.md',
   'CONTRIBUTING.md',
@@ -42,6 +42,6 @@ export function blocksOf(file: string, source = readFileSync(join(root, file), '
   return blocks;
 }
 
-/** The same with blocks taken out, so that headings and links are those of the text. */
+/** The document without its blocks, so that only headings and links of the text remain. */
 export const proseOf = (file: string): string =>
   readFileSync(join(root, file), 'utf8').replace(/^[ ]*```[^]*?^[ ]*```/gm, '');

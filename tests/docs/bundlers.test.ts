@@ -1,6 +1,6 @@
-// The workers of the browser guide and of examples/browser are what bundlers take without settings. Vite makes a worker
-// a classic script unless it is told otherwise, which allows no `await` outside of a function and no part that is
-// loaded later, and finds it by `new URL(..., import.meta.url)`.
+// Bundlers must accept the workers of the browser guide and of examples/browser without settings. By default, Vite
+// builds a worker as a classic script, which allows neither `await` outside of a function nor parts that are loaded
+// later. Vite finds the worker by `new URL(..., import.meta.url)`.
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -20,7 +20,10 @@ const partsOf = (): ReadonlyMap<string, string> =>
 const guide = partsOf(),
   example = (name: string): string => readFileSync(join(root, 'examples/browser', name), 'utf8');
 
-/** As a classic script, from source; rejects where it cannot be one. Out: what it loads later. */
+/**
+ * Bundles the source as a classic script; rejects if this is not possible. Returns the modules that the script loads
+ * later.
+ */
 async function classic(contents: string): Promise<string[]> {
   const { metafile } = await esbuild.build({
     stdin: { contents, loader: 'ts', resolveDir: join(root, 'examples/browser') },

@@ -1,16 +1,15 @@
-// What becomes of a document's commands when its tests run them: the same commands, shorter; or, by exact text, why one
-// is not run.
+// How the tests run the commands of documents: with smaller numbers; or, for some exact commands, why they are not run.
 
 /**
- * The arguments of `dynamoe`, which in a clone is `npx --no-install dynamoe` and here runs from source; null for
- * another command.
+ * The arguments of a `dynamoe` command, which is run from source here (in a clone it is `npx --no-install dynamoe`);
+ * null for another command.
  */
 export function argumentsOf(line: string): string[] | null {
   const own = line === 'npm start' ? 'start' : /^(?:npx (?:--no-install )?)?dynamoe (.*)$/.exec(line)?.[1];
   return own === undefined ? null : (own.match(/"[^"]*"|\S+/g) ?? []).map((a) => a.replace(/^"|"$/g, ''));
 }
 
-/** Numbers of a command's own that would take long. */
+/** Replacements for values in a command that would take long. */
 const FEW: Readonly<Record<string, string>> = {
   '--steps': '12',
   '--tokens': '16',
@@ -20,7 +19,7 @@ const FEW: Readonly<Record<string, string>> = {
   '--rounds': '1',
   '--device': 'wasm',
 };
-/** Where a command leaves the size of the model to the default. */
+/** Flags that are added if a command uses the default model size. */
 const SMALL = {
   '--layers': '1',
   '--d-model': '16',
@@ -63,10 +62,10 @@ export function shortened(args: readonly string[]): string[] {
   return few;
 }
 
-/** A command that ends when somebody ends it: what it has said by then. */
+/** Commands that run until they are stopped, with the output after which the test stops them. */
 export const SERVES: Readonly<Record<string, RegExp>> = { dash: /http:\/\/127\.0\.0\.1:\d+/ };
 
-/** Commands that are not run, by exact text: why. One that no document has any more is a fault. */
+/** Commands that are not run, by exact text, with the reason. An entry that no document contains is an error. */
 export const NOT_RUN: Readonly<Record<string, string>> = {
   'npm test': 'it is what runs this',
   'npm run check': 'it is a part of npm test, which runs this',
@@ -78,13 +77,16 @@ export const NOT_RUN: Readonly<Record<string, string>> = {
   'npm run compare -- --list': 'tests/compare/compare.test.ts runs it',
 };
 
-/** Of a block of TypeScript: what would take long, made small. Each must be met somewhere. */
+/** Replacements in TypeScript blocks that would take long. Each must match in at least one block. */
 export const SHORTER: readonly (readonly [RegExp, string])[] = [
   [/\blimit: \d{4}\b/, 'limit: 12'],
-  [/\bdModel: 128, layers: 4\b/, 'dModel: 16, layers: 3'],
+  [/\bdModel: 128,\s+layers: 4\b/, 'dModel: 16, layers: 3'],
 ];
 
-/** Blocks in other languages are for other programs: language, how it begins, why it is not run. */
+/**
+ * Blocks in other languages are for other programs: their language, their beginning, and the reason why they are not
+ * run.
+ */
 export const FOREIGN: readonly { readonly language: string; readonly begins: string; readonly why: string }[] = [
   {
     language: 'yaml',

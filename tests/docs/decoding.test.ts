@@ -1,4 +1,4 @@
-// The function of the serving guide that continues a text decodes bytes as text whose characters have several of them.
+// The serving guide's function that continues a text must decode bytes correctly if characters have several bytes.
 import assert from 'node:assert/strict';
 import { after, test } from 'node:test';
 import { blocksOf } from './blocks.ts';

@@ -1,6 +1,6 @@
-// Every code block of README.md and docs/ is run: TypeScript is type-checked against the source and executed, commands
-// are executed, shortened by the rules of commands.ts; a `text` block after either is what it prints, numbers aside.
-// What is not run stands there with its reason.
+// Runs every code block of README.md and docs/. TypeScript is type-checked with the source and executed. Commands are
+// executed, shortened by the rules of commands.ts. A `text` block after either must be its output, except for numbers.
+// Blocks that are not run are listed with their reason.
 import assert from 'node:assert/strict';
 import { existsSync } from 'node:fs';
 import { mkdir, rm, writeFile } from 'node:fs/promises';
@@ -16,9 +16,9 @@ const blocks = documents.flatMap((file) => blocksOf(file)),
 after(() => place.remove());
 const of = (...languages: readonly string[]): Block[] => blocks.filter(({ language }) => languages.includes(language));
 
-/** What a block printed, to be compared with the `text` block that follows it. */
+/** The output of each block, to be compared with the `text` block that follows it. */
 const said = new Map<Block, string>();
-/** Each in its own file; those that begin with a file's name are parts of one page. */
+/** Each block has its own file. Blocks that begin with a comment with a file name are parts of one page. */
 const fileOf = (b: Block): string => `${b.at.replaceAll(/[^A-Za-z0-9]/g, '-')}.ts`;
 const partOf = (b: Block): string | undefined => /^(?:\/\/|<!--) (\w+\.(?:ts|html))\b/.exec(b.text)?.[1];
 const shorter = (text: string): string => SHORTER.reduce((t, [long, short]) => t.replace(long, short), text);
@@ -41,7 +41,7 @@ test('no block is of a kind that nothing here runs, and no exception is stale', 
     Object.keys(NOT_RUN).filter((line) => !lines.includes(line)),
     [],
   );
-  // Code that is only indented would be missed.
+  // Indented code without a fence would be missed.
   assert.deepEqual(
     documents.flatMap((file) =>
       proseOf(file)
@@ -67,7 +67,7 @@ test('links lead to files and headings that are there', () => {
   assert.deepEqual(wrong, []);
 });
 
-/** As the usual renderers name them. */
+/** Anchors of headings, as the usual renderers name them. */
 const headingsOf = (file: string): string[] =>
   [...proseOf(file).matchAll(/^#+ (.*)$/gm)].map(([, h]) =>
     h
@@ -128,7 +128,7 @@ for (const b of of('sh')) {
       assert.ok(args, `nothing here runs "${line}"`);
       if (ran.has(line)) continue;
       ran.add(line);
-      // Every document begins anew.
+      // Every document starts with an empty run folder.
       const out = args[args.indexOf('--out') + 1];
       if (args.includes('--out') && !args.includes('--resume'))
         await rm(join(place.folder, out), { recursive: true, force: true });
@@ -180,7 +180,7 @@ function ended(b: Block, { code, output }: Said): void {
   said.set(b, output);
 }
 
-/** What stands in for MNIST's files: 8,064 pictures of which the label is the brightest of ten rows. */
+/** A replacement for MNIST's files: 8,064 pictures whose label is the brightest of ten rows. */
 async function digits(): Promise<void> {
   const folder = join(place.folder, 'FOLDER'),
     count = 8064;

@@ -1,5 +1,5 @@
-// What a reader copies runs on the oldest Node that package.json allows: no example has syntax that it cannot parse.
-// Programs of the documents run on it in docs.test.ts.
+// Code that a reader copies must run on the oldest Node that package.json allows: no example may use syntax that this
+// Node cannot parse. docs.test.ts runs the programs of the documents on it.
 import assert from 'node:assert/strict';
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -33,7 +33,7 @@ test('no file of examples/, web/, bin/ and tools/runtime/, and no code of a docs
   );
   assert.ok(files.length > 20 && docstrings.length > 500);
   assert.deepEqual(await newSyntax(files.map((file) => ({ file, text: read(file) }))), []);
-  // Code in docstrings is within backticks, and seldom whole: what could be a declaration is looked for by its words.
+  // Code in docstrings is in backticks and often incomplete, so only words that could be a declaration are searched.
   assert.deepEqual(
     docstrings.filter(({ text }) => /`[^`]*\busing\s+\w+\s*=[^`]*`/.test(text)).map(({ file }) => file),
     [],

@@ -1,5 +1,5 @@
-// A folder as a reader of the documents has it: the package installed, some text to train on. In: blocks; out: what
-// they print.
+// A folder like that of a reader of the documents: with the package installed, and some text to train on. In: blocks.
+// Out: their output.
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { copyFile, mkdir, mkdtemp, rm, symlink, writeFile } from 'node:fs/promises';
@@ -15,7 +15,7 @@ export interface Said {
   readonly output: string;
 }
 
-// Native kernels take seconds to compile and give the bits of wasm: without a compiler `auto` is wasm.
+// Compiling native kernels takes seconds, and wasm gives the same bits: without a compiler, `auto` means wasm.
 const env = { ...process.env, CC: 'no-such-compiler', NO_COLOR: '1' };
 
 export class Workspace {
@@ -41,7 +41,7 @@ export class Workspace {
     await writeFile(join(this.folder, name), text);
   }
 
-  /** What the compiler of types says of files, as a project of the reader's. */
+  /** The type errors of files, checked as in a reader's project. */
   typeErrors(files: readonly string[]): string[] {
     const program = ts.createProgram(
       files.map((f) => join(this.folder, f)),
@@ -70,12 +70,12 @@ export class Workspace {
     });
   }
 
-  /** A program of the reader's, on the oldest Node that is allowed where it is installed. */
+  /** Runs a program of the reader, on the oldest allowed Node if it is installed. */
   node(file: string): Promise<Said> {
     return this.#run([join(this.folder, file)], undefined, node22() ?? process.execPath);
   }
 
-  /** The command `dynamoe`. `enough`: it is a server; once it has said this it is stopped. */
+  /** Runs the command `dynamoe`. enough: for a server; once the output matches, the server is stopped. */
   dynamoe(args: readonly string[], enough?: RegExp): Promise<Said> {
     return this.#run([join(root, 'src/cli/main.ts'), ...args], enough);
   }

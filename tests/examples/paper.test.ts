@@ -1,5 +1,5 @@
-// examples/paper on a model and data that are small and made up: every row and every column, and that they say what
-// they should.
+// Tests examples/paper with a small model and generated data: every row and every column exists, and has plausible
+// values.
 import assert from 'node:assert/strict';
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -25,7 +25,7 @@ const STEPS = 300,
   EXPERTS = 8,
   SIZE = 32;
 
-/** The wide layer, narrow: 8 experts, so that the schedule exists. */
+/** A narrow version of the wide layer, with 8 experts, for which the schedule exists. */
 const tiny: Workload = {
   id: 'tiny',
   title: 'Tiny',
@@ -117,7 +117,7 @@ test('every row runs, all columns are numbers, and they say what a row does', as
     }
     const of = (name: string): Result[] => results.filter((r) => r.row === name),
       share = (name: string): number => spread(of(name).map((r) => r.dropped)).median;
-    // The default drops nothing; of fixed factors the larger drops less, and plans for more.
+    // The default drops nothing. A larger fixed factor drops less, and plans more memory.
     for (const r of of(DEFAULT))
       assert.ok(
         r.dropped === 0 &&
@@ -134,7 +134,7 @@ test('every row runs, all columns are numbers, and they say what a row does', as
     }
     const [one, , two, four] = alphas.map((name) => of(name)[0].planBytes.most);
     assert.ok(one < two && two < four, `${one}, ${two}, ${four}`);
-    // What the policy and the schedule set.
+    // The capacities that the policy and the schedule set.
     for (const r of of(ADAPT)) assert.ok(r.decisions.some((d) => d.kept) && r.dropped < share('alpha 1'));
     for (const { decisions } of of('schedule by hand')) {
       assert.deepEqual(
@@ -149,7 +149,7 @@ test('every row runs, all columns are numbers, and they say what a row does', as
         assert.equal(factors[0], Math.max(...factors), 'the busiest expert has the largest factor');
       });
     }
-    // The document has them all, and the log as many results.
+    // The document contains all rows, and the log contains as many results.
     for (const { name } of there) assert.ok(table.includes(`| ${name} |`), name);
     const grids = table
       .split('\n\n')
@@ -171,7 +171,7 @@ test('every row runs, all columns are numbers, and they say what a row does', as
       logged.filter((e) => e.event === 'result'),
       JSON.parse(JSON.stringify(results)),
     );
-    // Every comparison that was asked for.
+    // Every comparison exists.
     const found = duels(results);
     for (const b of [...alphas, 'schedule by hand'])
       assert.ok(found.some((d) => d.a === ADAPT && d.b === b) && found.some((d) => d.a === DEFAULT && d.b === b), b);

@@ -1,5 +1,5 @@
-// A program that somebody bundles for Node: one step on the device of its first argument. Out: what the device is, what
-// was said, and the loss, as JSON.
+// A program that a user bundles for Node: one step on the device of its first argument. Out: the device, its messages,
+// and the loss, as JSON.
 import { compile, hostTensor, loss, nn, optim, type DeviceName } from 'dynamoe';
 import { text } from 'dynamoe/data';
 import { jsonLines } from 'dynamoe/log';

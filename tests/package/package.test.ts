@@ -1,5 +1,5 @@
-// The package as others get it: packed, installed into an empty project, its types checked, run on Node 24 and 22;
-// bundled for a browser, and run there where nothing of Node is.
+// Tests the package as users get it: packed, installed into an empty project, type-checked, run on Node 24 and 22,
+// bundled for a browser, and run there without anything from Node.
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
 import { existsSync } from 'node:fs';
@@ -18,7 +18,7 @@ import { noCompiler } from '../support/toy.ts';
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const run = promisify(execFile);
 const MINUTES = 5 * 60_000;
-const CORE_KB = 163; // the core as docs/measurements.md says, minified and gzipped (the goal is 120)
+const CORE_KB = 163; // the core, minified and gzipped, as in docs/measurements.md (the goal is 120)
 const UNREACHABLE = /ENOTCACHED|ENOTFOUND|EAI_AGAIN|ECONNREFUSED|ETIMEDOUT|ENETUNREACH/;
 
 const folder = await mkdtemp(join(tmpdir(), 'dynamoe-test-')),
@@ -28,14 +28,14 @@ after(async () => {
   await esbuild.stop();
 });
 
-// What npm tells the scripts that it runs must not reach the npm that is run here.
+// npm's variables for scripts that it runs must not reach the npm that this test runs.
 const env = Object.fromEntries(
   Object.entries(process.env).filter(([name]) => !/^npm_(config_(local_)?prefix|package|lifecycle)/i.test(name)),
 );
 const npm = (cwd: string, ...args: readonly string[]): Promise<{ stdout: string; stderr: string }> =>
   run('npm', args, { cwd, env, timeout: MINUTES, shell: process.platform === 'win32' });
 
-/** Why it could not be installed; false if it is. */
+/** The reason why the package could not be installed; false if it is installed. */
 const skip: string | false = await install();
 
 async function install(): Promise<string | false> {
@@ -69,7 +69,7 @@ const learned = (losses: readonly number[]): void => {
   assert.equal(losses.length, 10);
   assert.ok(losses.every(Number.isFinite) && losses[9] < losses[0] - 0.1, `losses ${losses.join(' ')}`);
 };
-/** An engine that rounds products before it adds says so. */
+/** The message of an engine whose multiply-add rounds the product before the sum. */
 const fuses = (description: string): boolean => !description.includes('rounds products');
 
 const nodes: readonly { readonly name: string; readonly path: string | null }[] = [
@@ -110,7 +110,7 @@ for (const { name, path } of nodes) {
     });
     assert.match(
       stderr,
-      /^CC is "no-such-compiler": there is no program no-such-compiler: running on the wasm device; with gcc or clang .*\n$/,
+      /^CC is "no-such-compiler": there is no program no-such-compiler: running on the wasm device; with gcc or .*\n$/,
     );
     const { auto } = JSON.parse(stdout) as Results;
     assert.match(auto.description, /WebAssembly/);
@@ -216,7 +216,7 @@ const bundle = async (options: esbuild.BuildOptions): Promise<{ text: string; in
 };
 
 test('a bundle for browsers trains where nothing of Node is', { skip }, async (t) => {
-  // A bundler stops at a module of Node.
+  // A bundler fails on a Node module.
   const { text, inputs } = await bundle({ entryPoints: ['page.ts'], format: 'iife', globalName: 'page' });
   assert.deepEqual(
     inputs.filter((path) => !/^(page\.ts|node_modules\/dynamoe\/dist\/.*)$/.test(path)),
@@ -313,11 +313,11 @@ for (const format of ['esm', 'cjs'] as const) {
         assert.equal(auto.loss, wasm.loss);
         assert.match(
           auto.said?.join('\n') ?? '',
-          /^device native: dynamoe is part of a bundle, which lacks the C sources .*: running on the wasm device.*--external:dynamoe.*$/,
+          /^device native: dynamoe is part of a bundle.* lacks the C sources .* the wasm device.*--external:dynamoe.*$/,
         );
         assert.match(
           native.error ?? '',
-          /^UserError: device native: dynamoe is part of a bundle[^\n]*\n {2}hint: leave dynamoe out of the bundle \(esbuild --external:dynamoe/,
+          /^UserError: device native: dynamoe is part of a bundle[^\n]*\n {2}hint: .*\(esbuild --external:dynamoe/,
         );
       },
     );

@@ -1,5 +1,5 @@
-// A program for a browser, as a bundler gets it: ten steps of the same small mixture of experts as train.ts, on `auto`.
-// Out: its losses.
+// A program for a browser, as a bundler gets it: ten steps of the same small mixture of experts as in train.ts, on
+// `auto`. Out: the losses.
 import { compile, loss, nn, optim, textFrom } from 'dynamoe';
 
 export async function run(threads: number): Promise<number[]> {

@@ -1,6 +1,6 @@
-// What somebody's project does with the installed package: a small mixture of experts learns for ten steps on each
-// device that is named. Type-checked against the published types and run as it is. Out: { device: { description, losses
-// } } as JSON.
+// A program of a user's project with the installed package: it trains a small mixture of experts for ten steps on each
+// device that is named. It is type-checked with the published types and run without changes. Out: { device: {
+// description, losses } } as JSON.
 import {
   compile,
   loss,
@@ -77,7 +77,7 @@ for (const device of argv.slice(2) as DeviceName[]) {
   const other = await core.compile(model, { loss: loss.crossEntropy, device: 'wasm', threads: 1 });
   await other.deserialize(await session.serialize());
   if (other.steps !== 10) throw new Error('a checkpoint as bytes lost its steps');
-  // The new plan is compiled beside the steps, however many those are.
+  // The new plan is compiled beside the steps, so the number of steps until it is ready varies.
   for await (const batch of text.batches({ size: 4, context: 16, seed: 2, limit: 20_000 })) {
     if (events.length > 0) break;
     await session.step(batch);

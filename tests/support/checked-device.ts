@@ -1,6 +1,6 @@
-// A device that sees what is done to it: memory that is used after it was given back, or given back while something
-// runs on it; and that fails where it is told to. Many sessions in turn use one real device: closing it only looks
-// whether everything was given back.
+// A device that checks its calls: it notes memory that is used after it was freed, or freed while a program uses it. It
+// can also fail at a chosen call. Many sessions use one real device, one after the other; closing the checked device
+// only checks that all memory was freed.
 import type { TypedArray } from '../../src/base/dtype.ts';
 import type {
   Bound,
@@ -21,18 +21,18 @@ interface Table extends Bound {
 }
 
 export class CheckedDevice implements Device {
-  /** What must not be, in words. */
+  /** Violations that were found, as text. */
   readonly wrong: string[] = [];
   readonly #device: Device;
   readonly #fails: (call: DeviceCall) => boolean;
   readonly #live = new Map<number, Memory>();
   readonly #tables = new Set<Bound>();
-  /** Addresses that something under way uses. */
+  /** Addresses in use by running programs. */
   #used: readonly number[] | null = null;
   #compiling = 0;
   #closed = false;
 
-  /** `fails`: whether this call is to throw. */
+  /** `fails`: returns true if this call must throw. */
   constructor(device: Device, fails: (call: DeviceCall) => boolean = () => false) {
     this.#device = device;
     this.#fails = fails;
@@ -97,7 +97,7 @@ export class CheckedDevice implements Device {
     for (const a of addresses) if (!this.#memoryAt(a)) this.#note(`${call} on ${a}, where there is no memory`);
     this.#used = addresses;
     try {
-      // Long enough for others to come between.
+      // Long enough for other calls to run in between.
       await new Promise((resolve) => {
         setImmediate(resolve);
       });

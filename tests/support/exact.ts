@@ -1,12 +1,12 @@
-// Elementary functions of a float64 to as many digits as are asked for, in whole numbers: what float64 results are
-// compared with. Values are x = v / 2^P.
+// Elementary functions of a float64 with any number of digits, computed with integers: float64 results are compared
+// with them. A value x is represented by v = x * 2^P.
 const P = 640n,
   ONE = 1n << P;
 
 const times = (a: bigint, b: bigint): bigint => (a * b) >> P;
 const over = (a: bigint, b: bigint): bigint => (a << P) / b;
 
-/** A float64, exactly; its last digits lie above 2^-P. */
+/** A float64, exactly; its lowest bit must be above 2^-P. */
 function fixed(x: number): bigint {
   const [mantissa, exponent] = parts(x),
     shift = P + BigInt(exponent);
@@ -24,7 +24,7 @@ function parts(x: number): [bigint, number] {
   return [bits >> 63n ? -mantissa : mantissa, Math.max(1, exponent) - 1075];
 }
 
-/** The float64 nearest to v / 2^P * 2^by, ties to even, where it is no subnormal. */
+/** The float64 nearest to v / 2^P * 2^by, ties to even, if it is not subnormal. */
 function nearest(v: bigint, by = 0n): number {
   if (v < 0n) return -nearest(-v, by);
   const length = v.toString(2).length,
@@ -42,7 +42,7 @@ function nearest(v: bigint, by = 0n): number {
   );
 }
 
-/** sum of term(n) from 0 until it is 0. */
+/** The sum of term(n) from n = 0 until a term is 0. */
 function series(
   first: bigint,
   next: (term: bigint, n: bigint) => bigint,
@@ -85,7 +85,7 @@ function power(x: bigint): [bigint, bigint] {
 }
 const shifted = ([v, k]: [bigint, bigint]): bigint => (k >= 0n ? v << k : v >> -k);
 
-/** By Newton's method from the float64 on: y + 2 (x - e^y) / (x + e^y). */
+/** ln x by Newton's method, starting with the float64 result: y + 2 (x - e^y) / (x + e^y). */
 function log(x: number): bigint {
   // 1/2 to 1
   const [mantissa, exponent] = parts(x),
@@ -111,8 +111,8 @@ function circle(x: number, quarter: bigint): number {
 }
 
 /**
- * Each correctly rounded. Arguments of tanh, erf and sigmoid from 1e-30 on in size, sigmoid's up to 200, of pow above
- * 0.
+ * Each result is correctly rounded. Arguments of tanh, erf and sigmoid must be at least 1e-30 in size, those of sigmoid
+ * at most 200, those of pow above 0.
  */
 export const exact: Readonly<Record<string, (x: number, y: number) => number>> = {
   exp: (x) => nearest(...power(fixed(x))),
@@ -148,7 +148,7 @@ function root(v: bigint): bigint {
   }
 }
 
-/** How many float64 lie between two, one of them included. */
+/** The number of float64 values between two values, including one of them. */
 export function ulps(a: number, b: number): number {
   if (Object.is(a, b) || a === b) return 0;
   if (!Number.isFinite(a) || !Number.isFinite(b)) return Infinity;

@@ -1,5 +1,5 @@
-// MoE layers of settings drawn at random or put together from a base: those that have no effect beside the others,
-// which the constructor refuses, are left out, or set as knobs.
+// Creates MoE layers from random or combined settings. The constructor refuses settings that have no effect in
+// combination; these are left out or set as knobs.
 import { MoE, type MoEOptions } from '../../src/nn/moe/moe.ts';
 
 export function anyMoE({ overflow, priority, hidden, bias, activation, ...options }: MoEOptions): MoE {

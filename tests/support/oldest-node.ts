@@ -1,4 +1,4 @@
-// The oldest Node that package.json allows: what it cannot parse, and where it is installed to try.
+// The oldest Node that package.json allows: which syntax it cannot parse, and where it is installed.
 import { spawnSync } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
@@ -17,10 +17,10 @@ export interface Source {
 }
 
 /**
- * Of each source (TypeScript or JavaScript) with syntax that the oldest Node lacks, one line with the file's name and
- * what is wrong. esbuild rewrites what a target cannot parse, so that such a text comes out otherwise than for the
- * newest target; where a Node 22 is installed, it parses every text, too, and so finds what esbuild does not know
- * (flags within a regular expression).
+ * For each source (TypeScript or JavaScript) with syntax that the oldest Node lacks, returns one line with the file's
+ * name and the problem. esbuild rewrites syntax that a target cannot parse, so the output for such a source differs
+ * from the output for the newest target. If a Node 22 is installed, it also parses every source, and finds new syntax
+ * that esbuild does not know (flags within a regular expression).
  */
 export async function newSyntax(sources: readonly Source[]): Promise<string[]> {
   const stripped: Source[] = [],
@@ -49,7 +49,7 @@ export async function newSyntax(sources: readonly Source[]): Promise<string[]> {
   return node === null ? found : [...found, ...parsedBy(node, stripped)];
 }
 
-/** Runs in that Node: reads sources as JSON from stdin, writes errors as JSON. */
+/** The script for that Node: it reads sources as JSON from stdin, and writes errors as JSON. */
 const PARSE = `const vm = require('node:vm'), found = [];
 for (const { file, text } of JSON.parse(require('node:fs').readFileSync(0, 'utf8'))) {
   try { new vm.SourceTextModule(text.replace(/^#!.*/, '')); } catch (error) { found.push(file + ': ' + error.message); }
@@ -66,7 +66,7 @@ function parsedBy(node: string, sources: readonly Source[]): string[] {
   return JSON.parse(stdout) as string[];
 }
 
-/** The Node 22 that npm installed for this platform; null where there is none. */
+/** The Node 22 that npm installed for this platform; null if there is none. */
 export function node22(): string | null {
   try {
     const path = createRequire(join(root, 'tools/runtime/package.json')).resolve(

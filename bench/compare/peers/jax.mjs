@@ -1,5 +1,5 @@
-// jax-js on its WebAssembly backend as a contestant. Node has no Worker of the web's kind, without which jax-js runs on
-// one thread: it gets one here, made of Node's. Styles: 'einsum FACTOR' (GShard's masks) and 'dense'.
+// The jax-js peer, with its WebAssembly backend. Node has no Worker like a browser's, and without one jax-js runs on
+// one thread: this file makes one from Node's Worker. Styles: 'einsum FACTOR' (GShard's masks) and 'dense'.
 import { resolveObjectURL } from 'node:buffer';
 import { Worker as NodeWorker } from 'node:worker_threads';
 import { resident, startPeak } from '../../../src/bench/resident.ts';
@@ -33,7 +33,7 @@ const { blockUntilReady, defaultDevice, init, jit, lax, nn, numpy: np, valueAndG
 await init('wasm');
 defaultDevice('wasm');
 
-// A function takes its arguments over; `.ref` keeps one for a further use.
+// A jax-js function consumes its arguments; `.ref` keeps an argument for another use.
 function dense({ w1, w2 }, x) {
   return np.matmul(nn.relu(np.matmul(x, w1)), w2);
 }

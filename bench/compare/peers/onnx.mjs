@@ -1,11 +1,11 @@
-// onnxruntime-node as a contestant: the forward pass of a dense feed-forward network. The model is written here, in
-// ONNX's protobuf (onnx.proto3: ModelProto and what it holds; numbers are field numbers there).
+// The onnxruntime-node peer: the forward pass of a dense feed-forward network. This file writes the model in ONNX's
+// protobuf format (onnx.proto3: ModelProto and its parts; numbers here are field numbers there).
 import { resident, startPeak } from '../../../src/bench/resident.ts';
 import { serve, timed } from '../protocol.ts';
 
 const { InferenceSession, Tensor, env } = await import('onnxruntime-node');
 
-// -- protobuf: a message is a list of fields; wire type 0 is a varint, 2 is bytes with their length --
+// -- protobuf: a message is a list of fields; wire type 0 is a varint, wire type 2 is bytes with their length --
 
 function varint(n) {
   const out = [];

@@ -1,6 +1,6 @@
-// TensorFlow.js on its WebAssembly backend as a contestant. Its own gradient of a matrix product asks the backend for
-// transposed operands, which is about six times slower than to transpose first: here it transposes first. In Node it
-// has one thread. Styles: 'einsum FACTOR' (GShard's masks), 'dense'.
+// The TensorFlow.js peer, with its WebAssembly backend, which has one thread in Node. Its own gradient of a matrix
+// product asks the backend for transposed operands, which is about six times slower than to transpose first; this file
+// transposes first. Styles: 'einsum FACTOR' (GShard's masks) and 'dense'.
 import { createRequire } from 'node:module';
 import { resident, startPeak } from '../../../src/bench/resident.ts';
 import { serve, timed } from '../protocol.ts';
@@ -9,7 +9,7 @@ const require = createRequire(import.meta.url);
 const tf = require('@tensorflow/tfjs'); // the whole of it: the core alone has no gradients
 const { getThreadsCount, setThreadsCount } = require('@tensorflow/tfjs-backend-wasm');
 
-/** The last two dimensions change places. */
+/** Exchanges the last two dimensions. */
 const flip = (t) => tf.transpose(t, t.rank === 3 ? [0, 2, 1] : [1, 0]);
 const matmul = tf.customGrad((a, b, save) => {
   save([a, b]);
@@ -19,7 +19,8 @@ const matmul = tf.customGrad((a, b, save) => {
 const dense = (_, [w1, w2], x) => matmul(tf.relu(matmul(x, w1)), w2);
 
 /**
- * f(probs) without a gradient: the choice carries none, the weights of what is chosen are read from the probabilities.
+ * f(probs) without a gradient: the choice has no gradient; the weights of the chosen experts are read from the
+ * probabilities.
  */
 const constant = (f) =>
   tf.customGrad((x, save) => {
@@ -28,8 +29,8 @@ const constant = (f) =>
   });
 
 /**
- * GShard's masks [tokens, experts, capacity]. A token chooses an expert once, so its choices can be added up. Experts
- * are products of their own: one batched product of eight takes fifteen times as long.
+ * GShard's masks [tokens, experts, capacity]. A token chooses an expert at most once, so its choices can be added.
+ * Experts are separate products: one batched product of eight takes fifteen times as long.
  */
 function einsum({ tokens, experts, topK }, [router, ...weights], x, factor) {
   const capacity = Math.ceil((factor * topK * tokens) / experts);

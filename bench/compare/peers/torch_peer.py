@@ -1,6 +1,6 @@
-# The PyTorch peer of the comparison. It reads requests from stdin, one JSON object per line, and writes answers to stdout
-# (see protocol.ts). Each model is written in the usual way for PyTorch. Where there are several usual ways, it is the
-# fastest one that we found.
+# The PyTorch peer of the comparison. It reads requests from stdin, one JSON object per line, and writes answers to
+# stdout (see protocol.ts). Each model is written in the usual way for PyTorch. Where there are several usual ways, it
+# is the fastest one that we found.
 import json, math, sys, time
 
 def status(name):
@@ -28,7 +28,7 @@ class Expert(nn.Module):
     def forward(self, x): return self.down(torch.relu(self.up(x)))
 
 class Loop(nn.Module):
-    """Dropless, an expert at a time, as Hugging Face's Mixtral does it."""
+    """Dropless, one expert at a time, like Hugging Face's Mixtral."""
     def __init__(self, d, experts, k, make):
         super().__init__()
         self.k, self.router = k, nn.Linear(d, experts, bias=False)
@@ -43,7 +43,7 @@ class Loop(nn.Module):
         return y
 
 class SortedLoop(Loop):
-    """The same with tokens sorted by expert once."""
+    """The same loop over tokens that are sorted by expert once."""
     def forward(self, x):
         weights, chosen = gate(x, self.router, self.k)
         order = torch.argsort(chosen.flatten(), stable=True)
@@ -62,7 +62,7 @@ class Bank(nn.Module):
         self.w2 = nn.Parameter(torch.randn(experts, ff, d) / math.sqrt(ff))
     def ffn(self, rows): return torch.bmm(torch.relu(torch.bmm(rows, self.w1)), self.w2)
     def places(self, x):
-        """Weights, experts and places of the choices [tokens, k], and the capacity; a place at or above it is none."""
+        """Weights, experts and places of the choices [tokens, k], and the capacity. A place >= capacity is dropped."""
         weights, chosen = gate(x, self.router, self.k)
         capacity = math.ceil(self.factor * self.k * x.shape[0] / self.experts)
         hot = F.one_hot(chosen.t().flatten(), self.experts) # [k * tokens, experts]: first choices first
@@ -234,7 +234,7 @@ def main():
             elif request['do'] == 'open':
                 torch.set_num_threads(request['threads'])
                 torch.set_flush_denormal(True)
-                torch.ones(256, 256) @ torch.ones(256, 256) # its libraries make their threads and buffers
+                torch.ones(256, 256) @ torch.ones(256, 256) # its libraries create their threads and buffers
                 with open('/proc/self/clear_refs', 'w') as f: f.write('5')
                 start = status('VmRSS')
                 step = open_work(request['style'], request['work'])

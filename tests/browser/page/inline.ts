@@ -1,4 +1,4 @@
-// The suite in the page's own thread: `describe` and `check` for the test to call.
+// The suite on the page's own thread: the test calls `describe` and `check`.
 import { check, describe } from './conformance.ts';
 
 Object.assign(globalThis, { describe, check });

@@ -1,4 +1,4 @@
-// The page of the suite in a worker: `describe` and `check` for the test to call ask the worker.
+// The suite in a worker, seen from the page: the test calls `describe` and `check`, which ask the worker.
 import type { Draws } from '../../conformance/draws.ts';
 
 const worker = new Worker('/worker.js', { type: 'module' }),
