@@ -4,9 +4,10 @@ import assert from 'node:assert/strict';
 import { appendFileSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import fc from 'fast-check';
 import protobuf from 'protobufjs';
 import { hostTensor } from '../../src/base/tensor.ts';
-import { crc32c } from '../../src/io/tfevents.ts';
+import { crc32c, summaryRecord } from '../../src/io/tfevents.ts';
 import { jsonLines, stepEvent, tensorBoard, type LogEvent, type Logger } from '../../src/log.ts';
 import { Loggers } from '../../src/train/logger.ts';
 import { layersOfModel } from '../../src/recompile/lab/trace.ts';
@@ -346,4 +347,28 @@ test('a log of one’s own begins anew or goes on after a step; a file of that n
   writeFileSync(path, 'my notes\n');
   await assert.rejects(open(0), /events\.jsonl is no log of events/);
   assert.equal(readFileSync(path, 'utf8'), 'my notes\n');
+});
+
+test('any tags and numbers are written as another parser reads them', async (t) => {
+  const file = join(await temporaryFolder(t), 'events.out.tfevents.1');
+  const tag = fc.string({ unit: 'grapheme', minLength: 1, maxLength: 40 }),
+    number = fc.float();
+  const summaries = fc.array(
+    fc.tuple(fc.integer({ min: 1, max: 2 ** 31 }), fc.dictionary(tag, number, { maxKeys: 6 })),
+    { maxLength: 8 },
+  );
+  fc.assert(
+    fc.property(summaries, (steps) => {
+      writeFileSync(file, Buffer.concat(steps.map(([step, scalars]) => summaryRecord(1, step, { scalars }))));
+      const read = readEvents(file).map(({ step, summary }) => [
+        step,
+        Object.fromEntries((summary?.value ?? []).map((v) => [v.tag, v.simple_value ?? 0])),
+      ]);
+      assert.deepEqual(
+        read,
+        steps.map(([step, scalars]) => [step, { ...scalars }]),
+      );
+    }),
+    { seed: 1, numRuns: 100 },
+  );
 });
