@@ -4,7 +4,11 @@
 import { z } from 'zod';
 import { UserError } from '../base/errors.ts';
 import { closest } from '../base/options.ts';
-import { unusedBeyond } from '../nn/moe/routing.ts';
+import { ACTIVATIONS } from '../nn/moe/experts.ts';
+import { LOSSES } from '../nn/moe/losses.ts';
+import { ROUTINGS } from '../nn/moe/memory.ts';
+import { OVERFLOWS, PRIORITIES, unusedBeyond } from '../nn/moe/routing.ts';
+import { DISPATCHES } from '../nn/moe/strategies.ts';
 import { policies, POLICY_NAMES } from '../recompile/policies/table.ts';
 import { DEVICES } from '../session/platform.ts';
 import { ROLES } from '../trace/parameter.ts';
@@ -18,24 +22,33 @@ const whole = z.int().min(1),
   share = z.number().min(0).max(1),
   positive = z.number().positive();
 
-const moeObject = z.strictObject({
+/** Options of nn.MoE that are plain data; tests/train/schema.test.ts compares the two lists. */
+export const moeObject = z.strictObject({
   experts: whole.default(8),
   active: whole.optional(),
   /** Default 2, or 1 where there is one expert. */
   topK: whole.optional(),
   hidden: whole.default(256),
   capacity: z.union([z.literal('dropless'), z.number().min(0), z.array(z.number().min(0))]).default('dropless'),
-  overflow: z.enum(['drop', 'spill']).optional(),
-  priority: z.enum(['position', 'choice', 'probs']).optional(),
-  dispatch: z.enum(['ragged', 'padded', 'einsum', 'dense']).optional(),
+  overflow: z.enum(OVERFLOWS).optional(),
+  priority: z.enum(PRIORITIES).optional(),
+  dispatch: z.enum(DISPATCHES).optional(),
+  expertRows: z.int().min(0).optional(),
+  routing: z.enum(ROUTINGS).optional(),
+  remember: whole.optional(),
+  audit: whole.optional(),
   recompute: z.boolean().optional(),
   chunks: whole.optional(),
+  frozen: z.union([z.boolean(), z.array(z.boolean())]).optional(),
+  gateFrozen: z.boolean().optional(),
   shared: whole.optional(),
-  activation: z.enum(['relu', 'gelu', 'swiglu']).optional(),
+  activation: z.enum(ACTIVATIONS).optional(),
   bias: z.boolean().optional(),
   normalise: z.boolean().optional(),
   balance: z.number().min(0).optional(),
   zLoss: z.number().min(0).optional(),
+  losses: z.partialRecord(z.enum(LOSSES), z.number().min(0)).optional(),
+  outStd: z.number().min(0).optional(),
 });
 const moeSchema = moeObject.transform((moe) => ({ ...moe, topK: moe.topK ?? Math.min(2, moe.active ?? moe.experts) }));
 
@@ -127,7 +140,7 @@ const configSchema = z.strictObject({
    */
   recompile: z
     .string()
-    .refine(isPolicies, { error: `expected auto, off, or some of ` + `${POLICY_NAMES.join(',')}` })
+    .refine(isPolicies, { error: `expected auto, off, or some of ${POLICY_NAMES.join(',')}` })
     .default('auto'),
   device: z.enum(DEVICES).default('auto'),
   threads: whole.max(256).optional(),
@@ -280,6 +293,7 @@ const SHAPES: Record<string, { readonly shape: object }> = {
   '': configSchema,
   model: modelSchema,
   'model.moe': moeObject,
+  'model.moe.losses': { shape: Object.fromEntries(LOSSES.map((name) => [name, null])) },
   optimizer: optimizerSchema,
   'optimizer.groups': groupSchema,
 };

@@ -20,46 +20,24 @@ import type { Keeps, Kept, KnobRules, Resize, Transfer } from '../../trace/knobs
 import { nameParameters, type Module } from '../../trace/module.ts';
 import type { Parameter } from '../../trace/parameter.ts';
 import { noticeWrites } from '../../trace/user-values.ts';
-import { checkCapacity, type Capacity } from './capacity.ts';
+import type { Capacity } from './capacity.ts';
 import { keeping } from './chunks.ts';
 import { ExpertBank, type Activation } from './experts.ts';
 import { lossOf, LOSSES, type LossName } from './losses.ts';
-import { OVERFLOWS, PRIORITIES, routed, type Overflow, type Priority, type Routing } from './routing.ts';
+import { routed, type Overflow, type Priority, type Routing } from './routing.ts';
 import { checkSettings, type MoEOptions } from './options.ts';
 import { secondOf, type Choice, type Router } from './router.ts';
 import { TopKRouter } from './routers.ts';
-import { MOE_KNOBS } from './knobs.ts';
+import { among, checkedKnob, initialKnobs, KNOB_NAMES, MOE_KNOBS, type MoEKnobs } from './knobs.ts';
 import { resizeMoE } from './resize.ts';
-import { ChoiceMemory, ROUTINGS, type RoutingMode } from './memory.ts';
-import {
-  activeOf,
-  checkChoices,
-  freshSlots,
-  openSlots,
-  readSlots,
-  type Families,
-  type OpenSlots,
-  type SlotsValue,
-} from './slots.ts';
+import { ChoiceMemory, type RoutingMode } from './memory.ts';
+import { activeOf, freshSlots, openSlots, readSlots, type Families, type OpenSlots, type SlotsValue } from './slots.ts';
 import { routerParts, transferMoE } from './transfer.ts';
-import { DISPATCHES, runExperts, type Dispatch, type Experts } from './strategies.ts';
+import { runExperts, type Dispatch, type Experts } from './strategies.ts';
 
 export type { MoEOptions };
 
-const among = <T>(what: string, value: T, list: readonly T[]): T => {
-  if (!list.includes(value)) throw new UserError(`MoE: no ${what} named ${String(value)}`, `one of ${list.join(', ')}`);
-  return value;
-};
-
-const atLeastOne = (what: string, n: number): number => {
-  if (!Number.isInteger(n) || n < 1 || n >= 2 ** 31)
-    throw new UserError(`MoE: ${what} must be a whole number of at ` + `least 1, got ${n}`);
-  return n;
-};
-
-/**
- * In a layer, and in the layers of a TransformerLM together: what is kept of each on the host takes time and memory.
- */
+/** Most experts of a layer, and of all layers of a TransformerLM: the host keeps some data for each expert. */
 export const MOST_EXPERTS = 2 ** 20;
 
 /**
@@ -72,15 +50,26 @@ export const MOST_EXPERTS = 2 ** 20;
  * has no rows, no gradient and a load of 0, and means over experts (losses, the even share) leave it out.
  */
 export class MoE {
-  /** What may change between steps, and when a change leaves all bits alone. */
+  /** By knob: whether a change of it leaves every bit of the results as it is. */
   static readonly knobs: KnobRules = MOE_KNOBS;
-  /** Another capacity in a graph that is there already. */
+  /** Applies another capacity to a graph that exists, without tracing the layer again. */
   static readonly resize: Resize = resizeMoE;
-  /** What goes along when an expert is merged or split. */
+  /** Which parameter values move when an expert is merged or split. */
   static readonly transfer: Transfer = (moe, from, to) => transferMoE(moe as MoE, from, to);
-  /** Frozen experts, a frozen gate, and what lies in free slots. */
+  /** Parameters that training does not change: of frozen experts, of a frozen router, of free slots. */
   static readonly keeps: Keeps = (moe) => (moe as MoE).#kept();
   static {
+    // `frozen` has an accessor of its own below: its setter takes true and false, too, which `declare` cannot express.
+    for (const knob of KNOB_NAMES.filter((name) => name !== 'frozen'))
+      Object.defineProperty(MoE.prototype, knob, {
+        configurable: true,
+        get(this: MoE) {
+          return this.#knobs[knob];
+        },
+        set(this: MoE, value: never) {
+          this.#set(knob, value);
+        },
+      });
     noticeWrites(MoE);
   }
   readonly router: Router;
@@ -89,21 +78,38 @@ export class MoE {
   readonly #losses: readonly (readonly [LossName, number])[];
   readonly #count: number;
   readonly #built: number;
-  #topK = 1;
-  #capacity: Capacity = 'dropless';
-  #overflow: Overflow = 'drop';
-  #priority: Priority = 'position';
-  #dispatch: Dispatch = 'ragged';
-  #expertRows = 0;
-  #routing: RoutingMode = 'live';
-  #remember = 65_536;
-  #audit = 16;
-  #gateFrozen = false;
-  #recompute = false;
-  #chunks = 1;
-  #frozen: readonly boolean[];
-  #slots: SlotsValue;
+  readonly #knobs: MoEKnobs;
   #families: Families;
+  // The properties of the knobs: a static block above defines them, by the rows of KNOBS, with setters that check.
+  /** How many experts a token gets. */
+  declare topK: number;
+  /** 'dropless', a factor on the even share of rows, or a factor for each expert. */
+  declare capacity: Capacity;
+  /** What happens to choices beyond the capacity: 'drop', or 'spill' (computed all the same). */
+  declare overflow: Overflow;
+  /** Which choices come first where there is not enough capacity for all. */
+  declare priority: Priority;
+  /** How rows are brought to their experts and back. */
+  declare dispatch: Dispatch;
+  /** Rows that an expert usually gets, a power of 2, for which kernels are made; 0: not known. */
+  declare expertRows: number;
+  /** Whether choices of samples with ids are remembered ('watched'), and taken from memory ('cached'), or not ('live'). */
+  declare routing: RoutingMode;
+  /** How many samples are remembered at most. */
+  declare remember: number;
+  /** While cached, the router is asked again for one sample in this many. */
+  declare audit: number;
+  /** Whether the router's parameters are excluded from training. */
+  declare gateFrozen: boolean;
+  /** Whether hidden values of experts are computed again for gradients, and not stored. */
+  declare recompute: boolean;
+  /** Parts in which a bank goes through its rows. */
+  declare chunks: number;
+  /**
+   * What each slot held before the last change ('on', 'off' for free, 'like 3' for a copy of slot 3's expert), then the
+   * number of the last change, then what it did ('split 3 into 5'). Only rules change it.
+   */
+  declare slots: SlotsValue;
 
   constructor(options: MoEOptions) {
     checkSettings(options);
@@ -121,21 +127,20 @@ export class MoE {
     this.#count = typeof experts === 'number' ? experts : experts.length;
     if (!Number.isInteger(this.#count) || this.#count < 1)
       throw new UserError(
-        `MoE: experts must be a whole number ` + `of at least 1, or a list of modules, got ${this.#count}`,
+        `MoE: experts must be a whole number of at least 1, or a list of modules, got ${this.#count}`,
       );
     if (this.#count > MOST_EXPERTS) throw new UserError(`MoE: at most ${MOST_EXPERTS} experts, got ${this.#count}`);
-    this.#frozen = Object.freeze(new Array<boolean>(this.#count).fill(false));
-    this.#slots = Object.freeze(freshSlots(this.#count));
-    this.#families = readSlots(this.#slots).families;
+    this.#knobs = initialKnobs(this.#count);
+    this.#families = readSlots(this.#knobs.slots).families;
     this.topK = this.#built = options.topK;
     if (router && router.experts !== this.#count)
-      throw new UserError(`MoE: there are ${this.#count} experts, the ` + `router knows ${router.experts}`);
+      throw new UserError(`MoE: there are ${this.#count} experts, the router knows ${router.experts}`);
     this.router =
       router ?? new TopKRouter({ dModel, experts: this.#count, ...(normalise !== undefined && { normalise }) });
     if (typeof experts !== 'number') this.experts = experts;
     else {
       if (hidden === undefined)
-        throw new UserError('MoE: a bank of experts needs `hidden`, the width of their ' + 'hidden layer');
+        throw new UserError('MoE: a bank of experts needs `hidden`, the width of their hidden layer');
       const { bias, outStd } = options;
       this.experts = new ExpertBank({
         experts,
@@ -155,154 +160,46 @@ export class MoE {
       among('loss', name, LOSSES);
       if (coefficient !== undefined && atLeast0(coefficient) !== null)
         throw new UserError(
-          `MoE: the coefficient of ` + `the loss ${name} must be a number of at least 0, got ${shown(coefficient)}`,
+          `MoE: the coefficient of the loss ${name} must be a number of at least 0, got ${shown(coefficient)}`,
         );
     }
     this.#losses = LOSSES.flatMap((name) => (coefficients[name] ? [[name, coefficients[name]] as const] : []));
-    if (options.capacity !== undefined) this.capacity = options.capacity;
-    if (options.overflow !== undefined) this.overflow = options.overflow;
-    if (options.priority !== undefined) this.priority = options.priority;
-    if (options.dispatch !== undefined) this.dispatch = options.dispatch;
-    if (options.expertRows !== undefined) this.expertRows = options.expertRows;
-    if (options.remember !== undefined) this.remember = options.remember;
-    if (options.audit !== undefined) this.audit = options.audit;
-    if (options.routing !== undefined) this.routing = options.routing;
+    const given: Partial<Record<keyof MoEKnobs, unknown>> = options;
+    for (const knob of KNOB_NAMES) {
+      const value = given[knob];
+      if (value !== undefined) Object.assign(this, { [knob]: value });
+    }
     const { active = this.#count } = options;
     if (!Number.isInteger(active) || active < 1 || active > this.#count)
-      throw new UserError(`MoE: active must be ` + `from 1 to the number of experts (${this.#count}), got ${active}`);
+      throw new UserError(`MoE: active must be from 1 to the number of experts (${this.#count}), got ${active}`);
     if (active < this.#count) this.slots = freshSlots(this.#count, active);
-    if (options.recompute !== undefined) this.recompute = options.recompute;
-    if (options.chunks !== undefined) this.chunks = options.chunks;
   }
 
-  get topK(): number {
-    return this.#topK;
-  }
-  set topK(k: number) {
-    if (!Number.isInteger(k) || k < 1 || k > this.#count)
-      throw new UserError(`MoE: topK must be from 1 to the ` + `number of experts (${this.#count}), got ${k}`);
-    checkChoices(k, this.#families);
-    this.#topK = k;
-  }
-
-  get capacity(): Capacity {
-    return this.#capacity;
-  }
-  set capacity(capacity: Capacity) {
-    this.#capacity = checkCapacity(capacity, this.#count);
-  }
-
-  get overflow(): Overflow {
-    return this.#overflow;
-  }
-  set overflow(overflow: Overflow) {
-    this.#overflow = among('overflow', overflow, OVERFLOWS);
-  }
-
-  get priority(): Priority {
-    return this.#priority;
-  }
-  set priority(priority: Priority) {
-    this.#priority = among('priority', priority, PRIORITIES);
-  }
-
-  get dispatch(): Dispatch {
-    return this.#dispatch;
-  }
-  set dispatch(dispatch: Dispatch) {
-    this.#dispatch = among('dispatch', dispatch, DISPATCHES);
-  }
-
-  get expertRows(): number {
-    return this.#expertRows;
-  }
-  set expertRows(rows: number) {
-    if (rows !== 0 && !(Number.isInteger(rows) && Number.isInteger(Math.log2(rows))))
-      throw new UserError(
-        `MoE: expertRows must be a power of 2, or 0 for not known, got ${rows}`,
-        'so that plans recur',
-      );
-    this.#expertRows = rows;
-  }
-
-  get routing(): RoutingMode {
-    return this.#routing;
-  }
-  set routing(routing: RoutingMode) {
-    if (among('routing', routing, ROUTINGS) !== 'live' && !this.router.remembers) {
-      throw new UserError(
-        `MoE: choices of a ${this.router.constructor.name} cannot be remembered: they do not ` +
-          `follow from a token alone, or it does not say \`remembers\``,
-        "routing 'live'",
-      );
-    }
-    this.#routing = routing;
-  }
-
-  get remember(): number {
-    return this.#remember;
-  }
-  set remember(samples: number) {
-    this.#remember = atLeastOne('remember', samples);
-  }
-
-  get audit(): number {
-    return this.#audit;
-  }
-  set audit(samples: number) {
-    this.#audit = atLeastOne('audit', samples);
-  }
-
-  /** Whether the router keeps its values in training. */
-  get gateFrozen(): boolean {
-    return this.#gateFrozen;
-  }
-  set gateFrozen(frozen: boolean) {
-    if (typeof frozen !== 'boolean')
-      throw new UserError(`MoE: gateFrozen must be true or false, got ` + `${String(frozen)}`);
-    this.#gateFrozen = frozen;
-  }
-
-  get recompute(): boolean {
-    return this.#recompute;
-  }
-  set recompute(recompute: boolean) {
-    this.#recompute = among('recompute', recompute, [false, true]);
-  }
-
-  get chunks(): number {
-    return this.#chunks;
-  }
-  set chunks(chunks: number) {
-    if (!Number.isInteger(chunks) || chunks < 1)
-      throw new UserError(`MoE: chunks must be a whole number of at ` + `least 1, got ${chunks}`);
-    if (chunks > 1 && !(this.experts instanceof ExpertBank))
-      throw new UserError(
-        'MoE: experts that are modules are ' + 'not computed in chunks',
-        'recompute: true keeps none of their hidden values',
-      );
-    this.#chunks = chunks;
-  }
-
-  /** Which experts keep their values in training. */
+  /** Which experts' parameters are excluded from training. */
   get frozen(): readonly boolean[] {
-    return this.#frozen;
+    return this.#knobs.frozen;
   }
   set frozen(frozen: boolean | readonly boolean[]) {
-    const list = typeof frozen === 'boolean' ? new Array<boolean>(this.#count).fill(frozen) : frozen;
-    if (typeof list !== 'object' || list.length !== this.#count || list.some((f) => typeof f !== 'boolean')) {
-      throw new UserError(
-        `MoE: frozen must be true, false, or a list of ${this.#count} of them, got ` + `${JSON.stringify(frozen)}`,
-      );
-    }
-    this.#frozen = Object.freeze([...list]);
+    this.#set('frozen', frozen as readonly boolean[]);
+  }
+
+  #set<K extends keyof MoEKnobs>(knob: K, value: MoEKnobs[K]): void {
+    const { router, experts } = this;
+    this.#knobs[knob] = checkedKnob(knob, value, {
+      count: this.#count,
+      router,
+      experts,
+      topK: this.#knobs.topK,
+      families: this.#families,
+    });
+    if (knob === 'slots') this.#families = readSlots(this.#knobs.slots).families;
   }
 
   #kept(): Kept[] {
     const free = this.#families.map((family) => family === null),
-      list = this.#frozen.map((f, e) => f || free[e]),
+      list = this.#knobs.frozen.map((f, e) => f || free[e]),
       kept: Kept[] = [];
-    if (!this.#gateFrozen && !list.includes(true)) return kept; // asked at every step
+    if (!this.#knobs.gateFrozen && !list.includes(true)) return kept; // asked at every step
     const keep = (parameters: Iterable<Parameter>, parts: readonly boolean[], axis: number): void => {
       if (parts.includes(true))
         for (const parameter of parameters) kept.push({ parameter, axis, parts: parts.every((f) => f) || parts });
@@ -313,29 +210,9 @@ export class MoE {
       this.experts.forEach((expert, e) => {
         keep(of(expert), [list[e]], 0);
       });
-    if (this.#gateFrozen) keep(of(this.router), [true], 0);
+    if (this.#knobs.gateFrozen) keep(of(this.router), [true], 0);
     for (const { parameter, axis } of routerParts(this.router)) keep([parameter], free, axis);
     return kept;
-  }
-
-  /**
-   * What each slot holds ('on', 'off' for free, 'like 3' for a copy of slot 3's expert) before the last change, then
-   * its number and what it did.
-   */
-  get slots(): SlotsValue {
-    return this.#slots;
-  }
-  set slots(slots: SlotsValue) {
-    const { families } = readSlots(slots, this.#count);
-    if (openSlots(families) && !this.router.expertAxes) {
-      throw new UserError(
-        `MoE: with a ${this.router.constructor.name} experts cannot be pruned, merged or split`,
-        'TopKRouter and SigmoidRouter can, without groups',
-      );
-    }
-    checkChoices(this.#topK, families);
-    this.#slots = Object.freeze([...slots]);
-    this.#families = families;
   }
 
   /** Which slots hold an expert. */
@@ -354,16 +231,16 @@ export class MoE {
     const tokens = reshape(x, [count, shape[shape.length - 1]]); // [tokens, dModel]
     const slots = openSlots(this.#families),
       memory = ChoiceMemory.of(this, tokens, {
-        routing: this.#routing,
+        routing: this.#knobs.routing,
         experts: this.#count,
-        k: this.#topK,
-        remember: this.#remember,
-        audit: this.#audit,
+        k: this.#knobs.topK,
+        remember: this.#knobs.remember,
+        audit: this.#knobs.audit,
         closed: slots !== null,
       });
     const choice = within(x, this.router, () =>
       this.router.choose(tokens, {
-        k: this.#topK,
+        k: this.#knobs.topK,
         built: this.#built,
         ids: ids && reshape(ids, [count]),
         slots,
@@ -375,9 +252,9 @@ export class MoE {
       { indices } = choice,
       weights = cast(choice.weights, tokens.dtype);
     // [tokens, width]
-    const combined = runExperts(this.#dispatch, this.experts, tokens, routing, indices, weights, {
-      recompute: this.#recompute,
-      chunks: this.#chunks,
+    const combined = runExperts(this.#knobs.dispatch, this.experts, tokens, routing, indices, weights, {
+      recompute: this.#knobs.recompute,
+      chunks: this.#knobs.chunks,
     });
     this.#report(tokens, choice, routing, slots);
     this.router.observe?.(routing.load, slots);
@@ -393,9 +270,9 @@ export class MoE {
 
   #route({ indices, scores, expertsChoose }: Choice, memory: ChoiceMemory | null): Routing {
     const experts = this.#count,
-      padded = this.#dispatch === 'padded',
-      expertRows = this.#expertRows,
-      tiled = this.experts instanceof ExpertBank && (padded || this.#dispatch === 'ragged');
+      padded = this.#knobs.dispatch === 'padded',
+      expertRows = this.#knobs.expertRows,
+      tiled = this.experts instanceof ExpertBank && (padded || this.#knobs.dispatch === 'ragged');
     if (expertsChoose === true && this.router.expertsChoose !== true)
       throw new UserError(
         'MoE: the router gives ' + 'choices of experts that choose tokens, and does not say so of itself',
@@ -407,16 +284,16 @@ export class MoE {
         padded,
         tiled,
         expertRows,
-        capacity: this.#capacity,
-        overflow: this.#overflow,
-        priority: this.#priority,
+        capacity: this.#knobs.capacity,
+        overflow: this.#knobs.overflow,
+        priority: this.#knobs.priority,
         scores,
         active: this.active,
         sorted: memory?.sorted(indices) ?? null,
       });
     // Every token chooses every expert, and an expert takes its best: on average topK experts a token.
-    const share = this.#topK / experts,
-      factor = this.#capacity === 'dropless' ? 1 : this.#capacity;
+    const share = this.#knobs.topK / experts,
+      factor = this.#knobs.capacity === 'dropless' ? 1 : this.#knobs.capacity;
     return routed(indices, {
       experts,
       padded,
@@ -442,13 +319,13 @@ export class MoE {
       if (!choice.expertsChoose) this.#reportSecond(trace, choice);
     }
     if (overflowCounts && !choice.expertsChoose)
-      trace.addStat(this, this.#overflow === 'spill' ? 'spilled' : 'dropped', overflowCounts);
+      trace.addStat(this, this.#knobs.overflow === 'spill' ? 'spilled' : 'dropped', overflowCounts);
     for (const [name, coefficient] of this.#losses)
       trace.addLoss(this, name, lossOf(name, choice, load, slots), coefficient);
   }
 
   #reportSecond(trace: Trace, { weights, probs, second }: Choice): void {
-    if (this.#topK > 1) trace.addStat(this, 'secondGateWeight', mean(secondOf(weights)));
+    if (this.#knobs.topK > 1) trace.addStat(this, 'secondGateWeight', mean(secondOf(weights)));
     else if (second && this.#count > 1) trace.addStat(this, 'secondGateWeight', mean(second()));
     else if (probs && this.#count > 1) {
       const { values } = topK(probs, 2); // what a second choice would weigh beside the first

@@ -71,6 +71,10 @@ export interface MoEOptions {
    * 1. Hidden values of more than one are computed again.
    */
   readonly chunks?: number;
+  /** Experts whose parameters are excluded from training: all, or a flag for each; default false. */
+  readonly frozen?: boolean | readonly boolean[];
+  /** Whether the router's parameters are excluded from training; default false. */
+  readonly gateFrozen?: boolean;
   /** Experts that are always on: the width of one more feed-forward network, or a module. */
   readonly shared?: number | Module<Tensor, Tensor>;
   /**
@@ -86,7 +90,8 @@ export interface MoEOptions {
   readonly losses?: Partial<Record<LossName, number>>;
   readonly outStd?: number;
 }
-const KEYS: KeysOf<MoEOptions> = {
+/** What kind of value each option takes. */
+export const MOE_OPTIONS: KeysOf<MoEOptions> = {
   dModel: needed(aSize),
   experts: needed(either(aNumber, aList)),
   active: aNumber,
@@ -105,6 +110,8 @@ const KEYS: KeysOf<MoEOptions> = {
   audit: aNumber,
   recompute: aFlag,
   chunks: aNumber,
+  frozen: either(aFlag, aList),
+  gateFrozen: aFlag,
   shared: either(aSize, anObjectWith('forward')),
   normalise: aFlag,
   balance: atLeast0,
@@ -118,7 +125,7 @@ const KEYS: KeysOf<MoEOptions> = {
  * knobs that rules may change later have one all the same.
  */
 export function checkSettings(options: MoEOptions): void {
-  checkOptions('MoE', options, KEYS);
+  checkOptions('MoE', options, MOE_OPTIONS);
   const { experts, router, shared, losses } = options,
     modules = typeof experts !== 'number' && 'the experts are ' + 'modules of their own';
   const chosen = 'experts choose tokens, as many as their capacity says, by probability';

@@ -1,4 +1,4 @@
-// The built-in policies by name, as `--recompile` takes them.
+// The table of built-in policies: what each may do, whether `auto` has it, and the names that `--recompile` takes.
 import { UserError } from '../../base/errors.ts';
 import { adaptCapacity, isBoundByLoad } from './adaptCapacity.ts';
 import { cacheAssignments } from './cacheAssignments.ts';
@@ -12,122 +12,176 @@ import type { Rule } from '../rule.ts';
 import { sparsify } from './sparsify.ts';
 
 type Options = Readonly<Record<string, number>>;
-/** A row for each: how it is made, its options that are numbers, and whether loads alone tell what it would do. */
-interface Policy {
+
+export interface Policy {
   readonly make: (options?: Options) => Rule<object>;
+  /** Names of its options, all numbers: what `dynamoe lab --policy NAME,option=1` takes. */
   readonly options: readonly string[];
+  /** Whether it may change results. Where false, `ruleOfPolicy` makes its rule with `only: 'N'`. */
+  readonly mayChangeResults: boolean;
+  /** Whether `auto` has it. `auto` makes every rule with `only: 'N'`. */
+  readonly auto: boolean;
+  /** Whether the lab can try it: whether the loads of experts are all that it looks at. */
   readonly lab: boolean;
+  /** Whether it can act where all MoE layers are ragged and dropless, which compute no empty rows. */
+  readonly actsWithoutEmptyRows: boolean;
+  /** Why it can never change anything in a model with these MoE layers; null where it can. */
+  readonly idle: (layers: readonly MoE[]) => string | null;
 }
-const POLICIES: Readonly<Record<string, Policy>> = {
-  adaptCapacity: { make: adaptCapacity, options: ['quantile', 'margin', 'price', 'horizon', 'cooldown'], lab: true },
-  chooseDispatch: { make: chooseDispatch, options: ['padding', 'cooldown'], lab: true },
-  fitMemory: { make: fitMemory, options: ['budget', 'margin', 'horizon', 'cooldown'], lab: true },
-  specialise: { make: specialise, options: ['hysteresis', 'cooldown'], lab: true },
-  sparsify: { make: sparsify, options: ['below', 'above', 'cooldown'], lab: true },
+
+const noLayer = (layers: readonly MoE[]): string | null =>
+  layers.length === 0 ? 'the model has no mixture-of-experts layer' : null;
+/** null where a layer of the model is as the policy needs it. */
+const needs =
+  (fits: (layer: MoE) => boolean, otherwise: string) =>
+  (layers: readonly MoE[]): string | null =>
+    noLayer(layers) ?? (layers.some(fits) ? null : otherwise);
+
+/** The built-in policies. A new policy is a file in this folder and a row here. */
+export const POLICIES: Readonly<Record<string, Policy>> = {
+  adaptCapacity: {
+    make: adaptCapacity,
+    options: ['quantile', 'margin', 'price', 'horizon', 'cooldown'],
+    mayChangeResults: true,
+    auto: true,
+    lab: true,
+    actsWithoutEmptyRows: false,
+    idle: needs(
+      isBoundByLoad,
+      'no layer has a capacity that depends on loads; set capacity, and dispatch where needed',
+    ),
+  },
+  chooseDispatch: {
+    make: chooseDispatch,
+    options: ['padding', 'cooldown'],
+    mayChangeResults: false,
+    auto: true,
+    lab: true,
+    actsWithoutEmptyRows: false,
+    idle: noLayer,
+  },
+  fitMemory: {
+    make: fitMemory,
+    options: ['budget', 'margin', 'horizon', 'cooldown'],
+    mayChangeResults: true,
+    auto: true,
+    lab: true,
+    actsWithoutEmptyRows: true,
+    idle: () => null,
+  },
+  specialise: {
+    make: specialise,
+    options: ['hysteresis', 'cooldown'],
+    mayChangeResults: false,
+    auto: true,
+    lab: true,
+    actsWithoutEmptyRows: true,
+    idle: noLayer,
+  },
+  sparsify: {
+    make: sparsify,
+    options: ['below', 'above', 'cooldown'],
+    mayChangeResults: true,
+    auto: true,
+    lab: true,
+    actsWithoutEmptyRows: false,
+    idle: needs(({ topK }) => topK > 1, 'every token goes to one expert already'),
+  },
   expertLifecycle: {
     make: expertLifecycle,
     options: ['prune', 'merge', 'split', 'freeze', 'keep', 'cooldown'],
+    mayChangeResults: true,
+    auto: true,
     lab: false,
+    actsWithoutEmptyRows: false,
+    idle: needs(({ router }) => router.expertAxes !== undefined, 'no router supports adding and removing experts'),
   },
-  cacheAssignments: { make: () => cacheAssignments(), options: [], lab: false },
+  cacheAssignments: {
+    make: () => cacheAssignments(),
+    options: [],
+    mayChangeResults: true,
+    auto: false,
+    lab: false,
+    actsWithoutEmptyRows: false,
+    idle: needs(({ router }) => router.remembers === true, 'choices of these routers cannot be remembered'),
+  },
 };
-/** What `policies` knows. */
+/** Names that `policies` takes. */
 export const POLICY_NAMES = Object.keys(POLICIES);
-/** What the lab can try: where tokens go when experts come and go, and which samples come again, loads do not tell. */
+/** Names that the lab takes. */
 export const LAB_NAMES = POLICY_NAMES.filter((name) => POLICIES[name].lab);
 
+/** The rule of a policy. The row decides whether it may change results, whatever the rule itself says. */
+export function ruleOfPolicy({ make, mayChangeResults }: Policy, options?: Options): Rule<object> {
+  const rule = make(options);
+  return mayChangeResults ? rule : { ...rule, only: 'N' };
+}
+
+const moeLayers = (model: object): MoE[] => [...modulesOf(model, 'dispatch').values()] as MoE[];
+
 /**
- * The same, but with 'auto' only policies that can do something in this model: a layer that is ragged and dropless
- * wastes no work, so that only its kernels (`specialise`) and its memory (`fitMemory`) are left to decide.
+ * Rules for `names` as in `policies`. With 'auto', only policies that can act in this model: where all MoE layers are
+ * ragged and dropless, those that set kernels (`specialise`) and memory (`fitMemory`).
  */
 export function policiesFor(model: object, names: string): Rule<object>[] {
-  const layers = [...modulesOf(model, 'dispatch').values()] as MoE[],
-    open = layers.some(({ dispatch, capacity }) => dispatch !== 'ragged' || capacity !== 'dropless');
+  const layers = moeLayers(model),
+    emptyRows = layers.some(({ dispatch, capacity }) => dispatch !== 'ragged' || capacity !== 'dropless');
   return policies(names).filter(
-    ({ name }) => names !== 'auto' || open || ((name === 'specialise' || name === 'fitMemory') && layers.length > 0),
+    ({ name }) => names !== 'auto' || emptyRows || (POLICIES[name].actsWithoutEmptyRows && layers.length > 0),
   );
 }
 
-/** Why a policy can never change anything in a model with these layers; null where it can. */
-function idle(name: string, layers: readonly MoE[]): string | null {
-  if (name === 'fitMemory') return null;
-  if (layers.length === 0) return 'the model has no mixture-of-experts layer';
-  switch (name) {
-    case 'adaptCapacity':
-      return layers.some(isBoundByLoad)
-        ? null
-        : 'no layer has a capacity that its loads ' + 'decide; capacity and dispatch give it one';
-    case 'sparsify':
-      return layers.some((layer) => layer.topK > 1) ? null : 'a token goes to one expert already';
-    case 'expertLifecycle':
-      return layers.some(({ router }) => router.expertAxes) ? null : 'no router lets experts ' + 'come and go';
-    case 'cacheAssignments':
-      return layers.some(({ router }) => router.remembers)
-        ? null
-        : 'choices of these ' + 'routers cannot be remembered';
-    default:
-      return null;
-  }
-}
-
-/** Throws UserError for a policy that is named and can never change anything in the model. */
+/** Throws UserError for a policy in `names` that can never change anything in the model. */
 export function checkPolicies(model: object, names: string): void {
   if (names === 'auto' || names === 'off') return;
-  const layers = [...modulesOf(model, 'dispatch').values()] as MoE[];
+  const layers = moeLayers(model);
   for (const name of names.split(',')) {
-    const reason = idle(name, layers);
+    const reason = Object.hasOwn(POLICIES, name) ? POLICIES[name].idle(layers) : null;
     if (reason !== null) throw new UserError(`recompile ${name} has no effect here: ${reason}`, `leave ${name} out`);
   }
 }
 
-/** Those of which every change is one of results. */
-const RESULTS: readonly string[] = ['cacheAssignments'];
+/** Throws UserError for a name that is not in the table. */
+function policyNamed(name: string, hint: string): Policy {
+  if (!Object.hasOwn(POLICIES, name)) throw new UserError(`no policy named "${name}"`, hint);
+  return POLICIES[name];
+}
 
 /**
- * 'auto': every policy, but only changes that keep results identical; 'off': none; else names with commas between,
- * which may change results.
+ * 'auto': the policies whose row says `auto`, restricted to changes that keep results identical. 'off': none. Else
+ * names separated by commas; these policies may change results where their row says so.
  */
 export function policies(names: string): Rule<object>[] {
   if (names === 'off') return [];
   if (names === 'auto')
-    return Object.entries(POLICIES)
-      .filter(([name]) => !RESULTS.includes(name))
-      .map(([, { make }]) => ({ ...make(), only: 'N' }));
-  return names.split(',').map((name) => {
-    if (!Object.hasOwn(POLICIES, name))
-      throw new UserError(`no policy named ` + `"${name}"`, `auto, off, or some of ${POLICY_NAMES.join(',')}`);
-    return POLICIES[name].make();
-  });
+    return Object.values(POLICIES)
+      .filter(({ auto }) => auto)
+      .map((policy) => ({ ...policy.make(), only: 'N' }));
+  return names
+    .split(',')
+    .map((name) => ruleOfPolicy(policyNamed(name, `auto, off, or some of ${POLICY_NAMES.join(',')}`)));
 }
 
-/** A policy for the lab, with options: adaptCapacity,quantile=0.9,horizon=128. */
+/** The rule of a policy for the lab, with options, from text such as adaptCapacity,quantile=0.9,horizon=128. */
 export function policyWith(text: string): Rule<object> {
-  const [name, ...given] = text.split(',');
-  if (!Object.hasOwn(POLICIES, name))
-    throw new UserError(`no policy named ` + `"${name}"`, `one of ${LAB_NAMES.join(', ')}`);
-  if (!LAB_NAMES.includes(name))
+  const [name, ...given] = text.split(','),
+    policy = policyNamed(name, `one of ${LAB_NAMES.join(', ')}`);
+  if (!policy.lab)
     throw new UserError(
-      `${name} cannot be tried in the lab: loads alone do not tell ` + `what it would do`,
+      `${name} cannot be tried in the lab: loads alone do not tell what it would do`,
       `one of ${LAB_NAMES.join(', ')}`,
     );
-  const { make, options: known } = POLICIES[name];
-  return make(
-    Object.fromEntries(
-      given.map((option) => {
-        const [key, value = ''] = option.split('='),
-          number = value.trim() === '' ? NaN : Number(value);
-        if (!known.includes(key))
-          throw new UserError(
-            `${name} has no option named ` + `"${key}"`,
-            known.length > 0 ? `it has ${known.join(', ')}` : 'it has none',
-          );
-        if (!Number.isFinite(number) || number < 0)
-          throw new UserError(
-            `${name}: ${key} must be a number of at least ` + `0, got "${value}"`,
-            `${name},${key}=1`,
-          );
-        return [key, number];
-      }),
-    ),
-  );
+  const options = given.map((option) => {
+    const [key, value = ''] = option.split('='),
+      number = value.trim() === '' ? NaN : Number(value);
+    if (!policy.options.includes(key))
+      throw new UserError(
+        `${name} has no option named "${key}"`,
+        policy.options.length > 0 ? `it has ${policy.options.join(', ')}` : 'it has none',
+      );
+    if (!Number.isFinite(number) || number < 0)
+      throw new UserError(`${name}: ${key} must be a number of at least 0, got "${value}"`, `${name},${key}=1`);
+    return [key, number] as const;
+  });
+  return ruleOfPolicy(policy, Object.fromEntries(options));
 }
