@@ -53,9 +53,9 @@ function checkTensor(name: string, tensor: Partial<HostTensor> | undefined): voi
   const { dtype, shape, data } = tensor ?? {},
     hint = "hostTensor('float32', [rows, columns], values)";
   if (!dtype || !Array.isArray(shape) || !ArrayBuffer.isView(data))
-    throw new UserError(`arrays: ${name} must be a ` + `tensor of the host { dtype, shape, data }`, hint);
+    throw new UserError(`arrays: ${name} must be a tensor of the host { dtype, shape, data }`, hint);
   if (hostTensor(dtype, shape, data).data !== data)
-    throw new UserError(`arrays: ${name} is ${dtype}, its data a ` + `${data.constructor.name}`, hint);
+    throw new UserError(`arrays: ${name} is ${dtype}, its data a ${data.constructor.name}`, hint);
 }
 
 export class ArrayDataset implements Dataset {
@@ -89,7 +89,7 @@ export class ArrayDataset implements Dataset {
     const { train, test } = await this.#read();
     return fingerprintOf(
       [train.x, train.y, test.x, test.y].flatMap(({ dtype, shape, data }) => [
-        `${dtype} ` + `${shape.join()} `,
+        `${dtype} ${shape.join()} `,
         bytesOf(data),
       ]),
     );
@@ -108,7 +108,7 @@ export class ArrayDataset implements Dataset {
     const { x, y } = await this.#rows(split);
     const count = x.shape[0];
     if (count === 0)
-      throw new UserError(`${this.#name}: the ${split} split has no ` + `samples`, 'change how many are for training');
+      throw new UserError(`${this.#name}: the ${split} split has no samples`, 'change how many are for training');
     return { count, gather: (ids) => ({ x: take(x, ids), y: take(y, ids), ids }) };
   }
 }
@@ -124,7 +124,7 @@ export function splitRows({ x, y }: Rows, train: number, where: string): Parts {
   }
   wholeNumber(where, 'train', train, 0);
   if (train > count)
-    throw new UserError(`${where}: ${train} samples to train on, but there are ` + `${count}`, `use at most ${count}`);
+    throw new UserError(`${where}: ${train} samples to train on, but there are ${count}`, `use at most ${count}`);
   return {
     train: { x: slice(x, 0, train), y: slice(y, 0, train) },
     test: { x: slice(x, train, count), y: slice(y, train, count) },
@@ -152,7 +152,7 @@ function allocate({ dtype }: HostTensor, rows: number, size: number): HostTensor
     return hostArray(dtype, rows * size);
   } catch (error) {
     throw new UserError(
-      `a batch of ${rows} samples needs ${rows * size * bytesPer(dtype)} bytes of memory, more ` + `than there is`,
+      `a batch of ${rows} samples needs ${rows * size * bytesPer(dtype)} bytes of memory, more than there is`,
       'choose a smaller batch',
       error,
     );

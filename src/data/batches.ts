@@ -60,7 +60,7 @@ const checked =
       seen = new Uint8Array(count);
     for (let i = 0; i < order.length; i++) seen[order[i]] = 1;
     if (order.length !== count || seen.includes(0))
-      throw new UserError(`batches: order(${epoch}, ${count}) must give ` + `each of the numbers 0..${count - 1} once`);
+      throw new UserError(`batches: order(${epoch}, ${count}) must give each of the numbers 0..${count - 1} once`);
     return order;
   };
 

@@ -75,7 +75,7 @@ export function cifar100(folder: string, given: Cifar100Options = {}): ArrayData
   checkOptions('cifar100', given, KEYS_100);
   const { labels = 'fine', ...options } = given;
   if (!LABELS.includes(labels))
-    throw new UserError(`cifar100: labels must be one of ${LABELS.join(', ')}, got ` + `${String(labels)}`);
+    throw new UserError(`cifar100: labels must be one of ${LABELS.join(', ')}, got ${String(labels)}`);
   return dataset(folder, { ...CIFAR100, label: labels === 'coarse' ? 0 : 1 }, options);
 }
 
@@ -87,9 +87,10 @@ function dataset(folder: string, format: Format, { normalise = false }: CifarOpt
     const wanted = [...format.train, format.test],
       missing = wanted.filter((name) => !names.includes(name));
     if (missing.length > 0) {
+      const found = missing.length === wanted.length ? 'no' : 'only some of the',
+        verb = missing.length === 1 ? 'is' : 'are';
       throw new UserError(
-        `${folder} holds ` +
-          `${missing.length === wanted.length ? `no ${format.name} files` : `only some of the ${format.name} files`}: ${missing.join(', ')} ${missing.length === 1 ? 'is' : 'are'} not there`,
+        `${folder} holds ${found} ${format.name} files: ${missing.join(', ')} ${verb} not there`,
         `unpack ${format.archive} and name the folder that holds ${wanted[0]}`,
       );
     }
@@ -139,20 +140,20 @@ function checked(path: string, bytes: Uint8Array, { name, classes }: Format): Ui
     left = bytes.length % size;
   const broken = (offset: number, expected: string, found: string): UserError =>
     new UserError(
-      `${path}: at byte ${offset}, expected ${expected}, found ` + `${found}`,
+      `${path}: at byte ${offset}, expected ${expected}, found ${found}`,
       `is it a file of the binary version of ${name}, and all of it?`,
     );
   if (bytes.length === 0) throw broken(0, `records of ${size} bytes`, 'an empty file');
   if (left > 0)
     throw broken(
       bytes.length - left,
-      `a record of ${size} bytes (${classes.length} of labels, ${IMAGE} ` + `of pixels)`,
+      `a record of ${size} bytes (${classes.length} of labels, ${IMAGE} of pixels)`,
       `the file's last ${left}`,
     );
   for (let at = 0; at < bytes.length; at += size)
     classes.forEach((n, i) => {
       if (bytes[at + i] >= n)
-        throw broken(at + i, `a label from 0 to ${n - 1} (record ` + `${at / size})`, `${bytes[at + i]}`);
+        throw broken(at + i, `a label from 0 to ${n - 1} (record ${at / size})`, `${bytes[at + i]}`);
     });
   return bytes;
 }

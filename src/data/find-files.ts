@@ -73,7 +73,7 @@ async function addNamed(found: Finding, path: string, kind: Kind | undefined): P
       () => false,
     );
     throw new UserError(
-      `data path ${name} ` + `${link ? 'is a link that leads nowhere' : 'does not exist'}`,
+      `data path ${name} ${link ? 'is a link that leads nowhere' : 'does not exist'}`,
       path.includes('\uFFFD')
         ? 'its name is not UTF-8: name the folder that it lies in'
         : `${isAbsolute(path) ? 'check the path' : `it was looked for at ${resolve(path)}`}; if the data has moved, ` +
@@ -81,7 +81,7 @@ async function addNamed(found: Finding, path: string, kind: Kind | undefined): P
     );
   }
   if (kind === 'other')
-    throw new UserError(`data path ${name} is neither a file nor a folder`, 'copy what it gives ' + 'to a file first');
+    throw new UserError(`data path ${name} is neither a file nor a folder`, 'copy what it gives to a file first');
   await add(found, path, kind, true);
 }
 
@@ -102,7 +102,7 @@ async function addGlob(found: Finding, pattern: string): Promise<void> {
   }
   if (matches > 0) return;
   throw new UserError(
-    `no file matches ` + `${shownPath(pattern)}`,
+    `no file matches ${shownPath(pattern)}`,
     `it was matched from ${process.cwd()}; names that begin with a dot do not match *`,
   );
 }

@@ -61,7 +61,7 @@ export async function readIdx(path: string, rank: number): Promise<Idx> {
     if (code !== undefined && !code.startsWith('Z_')) throw fault('read', path, error);
     const why =
       code === 'Z_BUF_ERROR'
-        ? `the stream breaks off at the file's end, byte ` + `${taken}`
+        ? `the stream breaks off at the file's end, byte ${taken}`
         : error instanceof Error
           ? error.message
           : String(error);
@@ -108,7 +108,7 @@ function shapeOf(path: string, rank: number, bytes: Buffer): number[] {
   const magic = bytes.readUInt32BE(0),
     wanted = (UNSIGNED_BYTE << 8) | rank;
   if (magic !== wanted)
-    throw broken(path, 0, `the magic number ${hex(wanted)} (unsigned bytes, ` + `${dimensions(rank)})`, hex(magic));
+    throw broken(path, 0, `the magic number ${hex(wanted)} (unsigned bytes, ${dimensions(rank)})`, hex(magic));
   need(4, 4 * rank, `the sizes of ${dimensions(rank)}`);
   return Array.from({ length: rank }, (_, d) => bytes.readUInt32BE(4 + 4 * d));
 }
@@ -129,6 +129,6 @@ const dimensions = (n: number): string => `${n} ${n === 1 ? 'dimension' : 'dimen
 
 const broken = (path: string, offset: number, expected: string, found: string): UserError =>
   new UserError(
-    `${path}: at byte ${offset}, expected ${expected}, found ` + `${found}`,
+    `${path}: at byte ${offset}, expected ${expected}, found ${found}`,
     'is it an IDX file (after unpacking), and all of it?',
   );

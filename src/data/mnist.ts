@@ -57,7 +57,7 @@ async function load(
     test = await readPair(pairs[1], normalise, classes);
   if (test.size !== first.size) {
     throw new UserError(
-      `${pairs[0].images} has images of ${first.size} pixels, ${pairs[1].images} of ` + `${test.size}`,
+      `${pairs[0].images} has images of ${first.size} pixels, ${pairs[1].images} of ${test.size}`,
       'the files must be of one set',
     );
   }
@@ -102,11 +102,11 @@ async function readPair(
   if (marks.shape[0] !== count) {
     throw new UserError(
       `${images} has ${count} images but ${labels} has ${marks.shape[0]} labels`,
-      'the two files ' + 'must be of one set',
+      'the two files must be of one set',
     );
   }
   if (data.length === 0)
-    throw new UserError(`${images} holds no pixel: its images are ` + `${shape.join(' x ')}`, 'is it the right file?');
+    throw new UserError(`${images} holds no pixel: its images are ${shape.join(' x ')}`, 'is it the right file?');
   const wrong = marks.data.findIndex((label) => label >= classes);
   if (wrong >= 0) {
     throw new UserError(

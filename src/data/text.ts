@@ -102,7 +102,7 @@ const REASONS = {
   empty: ['empty file', 'empty files'],
   'broken link': ['broken link', 'broken links'],
   'no file': ['pipe or device', 'pipes or devices'],
-  again: ['path to what was read ' + 'already', 'paths to what was read already'],
+  again: ['path to a file that was read already', 'paths to files that were read already'],
   hidden: ['name that begins with a dot', 'names that begin with a dot'],
 } as const;
 const SHOWN = 3; // paths of each
@@ -256,7 +256,7 @@ function leftOut(skipped: readonly Skipped[]): string {
         [one, many] = REASONS[reason];
       return paths.length === 0
         ? []
-        : [`${paths.length} ${paths.length === 1 ? one : many}: ` + `${listed(paths.map(printable), SHOWN)}`];
+        : [`${paths.length} ${paths.length === 1 ? one : many}: ${listed(paths.map(printable), SHOWN)}`];
     })
     .join('; ');
 }
@@ -278,7 +278,7 @@ function windowsOf(
   if (samples.count > 0x7fffffff) {
     throw new UserError(
       `the text has ${samples.count} windows, more than an int32 id can name`,
-      'use a longer ' + 'context',
+      'use a longer context',
     );
   }
   if (samples.count > 0) {

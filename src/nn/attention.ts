@@ -54,7 +54,7 @@ export function headWidth(
   if (!(kvHeads >= 1 && Number.isInteger(heads / kvHeads))) {
     throw new UserError(
       `${layer}: ${heads} heads cannot share ${kvHeads} heads of keys evenly`,
-      'kvHeads must ' + 'divide heads',
+      'kvHeads must divide heads',
     );
   }
   return width;
@@ -81,7 +81,7 @@ export class CausalSelfAttention {
       width = dModel / heads;
     const [batch, time] = x.shape.map(boundOf);
     if (time > context)
-      throw new UserError(`a sequence of ${time} tokens is longer than the model's context of ` + `${context}`);
+      throw new UserError(`a sequence of ${time} tokens is longer than the model's context of ${context}`);
     const qkv = reshape(call(this.qkv, x), [batch, time, heads + 2 * kvHeads, width]);
     // [batch, time, count, width]
     const part = (from: number, count: number): Tensor => slice(qkv, 2, from, from + count);

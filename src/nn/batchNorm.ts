@@ -48,7 +48,7 @@ export class BatchNorm {
     checkOptions('BatchNorm', options, KEYS);
     const { eps = 1e-5, momentum = 0.1 } = options;
     if (!(momentum >= 0 && momentum <= 1))
-      throw new UserError(`BatchNorm: momentum must be from 0 to 1, got ` + `${momentum}`);
+      throw new UserError(`BatchNorm: momentum must be from 0 to 1, got ${momentum}`);
     const of = (value: number, role: Role): Parameter =>
       new Parameter([width], { kind: 'constant', value }, { trained: role !== 'running', role });
     this.gain = of(1, 'gain');
@@ -63,7 +63,7 @@ export class BatchNorm {
     const [width] = this.gain.shape,
       last = x.shape.at(-1);
     if (last !== width || x.shape.length < 2)
-      throw new UserError(`BatchNorm: columns of the last axis must be ` + `${width}, got ${showType(x.type)}`);
+      throw new UserError(`BatchNorm: columns of the last axis must be ${width}, got ${showType(x.type)}`);
     const trace = traceOf(x);
     const apply = (away: Tensor, variance: Tensor): Tensor =>
       add(mul(away, mul(rsqrt(add(variance, this.#eps)), use(x, this.gain))), use(x, this.bias));

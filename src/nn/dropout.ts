@@ -20,7 +20,7 @@ export class Dropout {
   }
   set rate(rate: number) {
     if (typeof rate !== 'number' || !(rate >= 0 && rate < 1))
-      throw new UserError(`dropout rate must be at least 0 ` + `and below 1, got ${shown(rate)}`);
+      throw new UserError(`dropout rate must be at least 0 and below 1, got ${shown(rate)}`);
     this.#rate = rate;
   }
 

@@ -98,7 +98,7 @@ function rowsIn(x: Tensor, dim: Dim): Tensor {
 function alike(name: string, output: Tensor, target: Tensor): void {
   if (!isFloat(output.dtype) || output.dtype !== target.dtype || !sameShape(output.shape, target.shape)) {
     throw new ShapeError(
-      `${name}: output ${showType(output.type)} and target ${showType(target.type)} must be ` + `floats of one shape`,
+      `${name}: output ${showType(output.type)} and target ${showType(target.type)} must be floats of one shape`,
     );
   }
 }
@@ -162,7 +162,7 @@ function weightsOf(logits: Tensor, weights: Tensor | readonly number[]): Tensor 
     given = 'shape' in weights ? weights.shape : [weights.length];
   if (!sameShape(given, [classes]))
     throw new ShapeError(
-      `crossEntropy: ${classes} classes need ${classes} weights, ` + `got ${given.map(boundOf).join(' x ')}`,
+      `crossEntropy: ${classes} classes need ${classes} weights, got ${given.map(boundOf).join(' x ')}`,
     );
   return 'shape' in weights
     ? weights

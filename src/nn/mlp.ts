@@ -21,7 +21,7 @@ export class MLP {
     checkOptions('MLP', options, KEYS);
     if (((sizes as readonly number[] | undefined)?.length ?? 0) < 2)
       throw new UserError(
-        `MLP: needs at least two ` + `sizes, got ${JSON.stringify(sizes)}`,
+        `MLP: needs at least two sizes, got ${JSON.stringify(sizes)}`,
         'new nn.MLP([inputs, hidden, outputs])',
       );
     refuseUnused('MLP', options, {

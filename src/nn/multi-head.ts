@@ -85,7 +85,7 @@ export class MultiHeadAttention {
     }
     if (x.shape.length !== 3 || memory.shape.length !== 3) {
       throw new UserError(
-        `MultiHeadAttention: takes [batch, time, width], got ${showShape(x.shape)} and ` + `${showShape(memory.shape)}`,
+        `MultiHeadAttention: takes [batch, time, width], got ${showShape(x.shape)} and ${showShape(memory.shape)}`,
       );
     }
     const [batch, time] = x.shape.map(boundOf),

@@ -36,19 +36,17 @@ export class SmallCNN {
     checkOptions('SmallCNN', options, KEYS);
     const { image, outputs, widths = [16, 32] } = options;
     if (image.length !== 3)
-      throw new UserError(
-        `SmallCNN: image must be [height, width, channels], got ` + `[${image.map(String).join(', ')}]`,
-      );
+      throw new UserError(`SmallCNN: image must be [height, width, channels], got [${image.map(String).join(', ')}]`);
     for (const n of [...image, ...widths])
       if (aSize(n) !== null)
         throw new UserError(
-          `SmallCNN: sizes of the image ` + `and widths must be whole numbers of at least 1, got ${shown(n)}`,
+          `SmallCNN: sizes of the image and widths must be whole numbers of at least 1, got ${shown(n)}`,
         );
     const [height, width] = image.map((n) => n >> widths.length),
       channels = [image[2], ...widths];
     if (height < 1 || width < 1)
       throw new UserError(
-        `SmallCNN: ${widths.length} blocks leave nothing of ` + `${image[0]} x ${image[1]} images`,
+        `SmallCNN: ${widths.length} blocks leave nothing of ${image[0]} x ${image[1]} images`,
         'use fewer widths',
       );
     this.blocks = widths.map(

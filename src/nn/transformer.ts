@@ -57,7 +57,7 @@ function checkBlock(where: string, { moe, ...options }: BlockOptions): void {
   if (!moe) return;
   refuseUnused(where, options, {
     hidden:
-      'it is the width of dense layers, and the feed-forward layers are ' + 'mixtures: moe.hidden is that of an expert',
+      'it is the width of dense layers, and the feed-forward layers are mixtures: moe.hidden is that of an expert',
   });
   refuseUnused(`${where}: moe`, moe as { readonly dModel?: number }, {
     dModel: "the layer's width is that of the model",
@@ -125,7 +125,7 @@ export class TransformerBlock {
   }
   set recompute(recompute: boolean) {
     if (typeof recompute !== 'boolean')
-      throw new UserError(`TransformerBlock: recompute must be true or false, got ` + `${String(recompute)}`);
+      throw new UserError(`TransformerBlock: recompute must be true or false, got ${String(recompute)}`);
     this.#recompute = recompute;
   }
 

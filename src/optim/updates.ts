@@ -112,7 +112,7 @@ export function addUpdates(graph: Graph, ops: OpTable, optimizer: Optimizer, opt
         return { name, target: builder.tensor(id), value: builder.tensor(value), sumState: null };
       if (phase !== undefined && !isFloat(graph.types[id].dtype))
         throw new UserError(
-          `${name}: values that are no ` + `floats have no mean over micro-batches`,
+          `${name}: values that are no floats have no mean over micro-batches`,
           'leave out accumulate',
         );
       return { name, target: builder.tensor(id), ...accumulated(name, builder.tensor(value)) };
@@ -125,7 +125,7 @@ export function addUpdates(graph: Graph, ops: OpTable, optimizer: Optimizer, opt
       );
     throw new UserError(
       'there is nothing to train',
-      'every parameter that the loss follows from is frozen, or not ' + 'one to be trained',
+      'every parameter that the loss follows from is frozen, or not one to be trained',
     );
   }
   if (optimizer.eager && (optimizer.clip !== undefined || phase !== undefined)) {

@@ -53,7 +53,7 @@ export function draftOf<M extends object>(model: M, named: Pick<Named, 'paths'> 
     const refuse = (key: string | symbol, what: string): never => {
       const knobs = Object.keys(rules ?? {});
       throw new UserError(
-        `a draft's ${at(key)} cannot be ` + `${what}`,
+        `a draft's ${at(key)} cannot be ${what}`,
         knobs.length > 0
           ? `knobs here: ${knobs.join(', ')}`
           : 'only knobs of modules can be set, such as topK of an MoE layer',

@@ -1,7 +1,9 @@
 // The recompilation engine: observe, trigger, alter, compile in the background, verify, swap at a step boundary,
 // measure, keep or undo. In: rules, and the results of steps; out: which plan the next step takes, and an event for
-// each decision. It knows a session only as a Plant. Nothing that fails here costs a step: it is told by name, and the
-// old plan goes on.
+// each decision. It knows a session only as an EngineHost. No failure here stops a step: the event names the rule and
+// the error, and the run continues with the old plan.
+//
+// Class N: results stay the same, bit by bit. Class R: results change.
 import { keepRecent } from '../base/recent.ts';
 import { RunStats, type Shown, type StatsState } from '../observe/run-stats.ts';
 import type { Change, Settings, TakeBack } from '../trace/knobs.ts';
@@ -9,24 +11,30 @@ import { alone, type Agreement } from './agreement.ts';
 import { asError, messageOf, Pending, type Decision } from './pending.ts';
 import type { Comparison, EngineHost, Prepared } from './engine-host.ts';
 import type { RecompileEvent, Rule } from './rule.ts';
-import { Rules, STRIKES, type Asked, type Fault, type RulesState } from './rules.ts';
+import { Rules, STRIKES, type Admitted, type Asked, type Fault, type RulesState } from './rules.ts';
 import { Trial } from './trial.ts';
 
-/** Steps from the decision to the first step of a change of results. */
+/** Steps from the decision of a change of class R to its first step. */
 export const NOTICE = 32;
+/** How often a change of class N tries again to get memory for its plan, and after how many steps. */
 const RETRIES = 3,
-  WAIT = 32; // a change of no result waits so often, so many steps, for memory
-const VERIFIED = 256; // settings and sets of kernels whose bits were shown
-const PATIENCE = 256; // steps with batches of other shapes than the plan was made for
+  WAIT = 32;
+/** How many settings, and sets of kernels, are remembered as verified. */
+const VERIFIED = 256;
+/** A recompilation is given up after this many steps with batches of other shapes than it was compiled for. */
+const PATIENCE = 256;
 
 /** What resume needs: plain JSON. */
 export interface EngineState extends RulesState {
   readonly knobs: Readonly<Record<string, Settings>>;
-  /** Of knobs that a change of no result has set: what they would be without. Checkpoints of old have none. */
+  /**
+   * Values that knobs would have without any change of class N, for those knobs that such a change has set. Checkpoints
+   * of earlier versions do not have it.
+   */
   readonly decided?: Readonly<Record<string, Settings>>;
   readonly stats: StatsState;
   readonly log: readonly Decision[];
-  /** A change of results that is decided and not yet in force. */
+  /** A change of class R that is decided and not yet in force. */
   readonly pending:
     | (Decision & { readonly reason: string; readonly tolerance: number | null; readonly verified: boolean | null })
     | null;
@@ -34,7 +42,7 @@ export interface EngineState extends RulesState {
 
 /** What the next step is to do. */
 export interface StepPlan {
-  /** Changes under which the step is to run once more, storing nothing, for comparison. */
+  /** The step also runs with these changes, storing nothing, so that results can be compared. */
   readonly verify: readonly Change[] | null;
 }
 
@@ -46,46 +54,44 @@ export interface EngineOptions {
 
 export class Engine {
   readonly stats = new RunStats();
-  readonly #plant: EngineHost;
+  readonly #host: EngineHost;
   readonly #agreement: Agreement;
   readonly #rival: () => Engine | null;
   readonly #emit: (event: RecompileEvent) => void;
   readonly #rules = new Rules();
-  /** Settings by shape, and sets of kernels, that were. */
+  /** Settings together with a batch shape, and sets of kernels, that were verified. */
   readonly #verified = new Map<string, true>();
   readonly #log: Decision[] = [];
   #pending: Pending | null = null;
-  /**
-   * While a step of a trial runs by the new plan: what takes its changes back. Between steps the old plan is in force.
-   */
+  /** While a step of a trial runs by the new plan: takes its changes back. Between steps the old plan is in force. */
   #back: TakeBack | null = null;
   #timed = false;
   readonly #say: (line: string, topic: 'rule') => void;
-  /** Rules of which a failure was said. */
+  /** Rules whose first failure was reported through `say`. */
   readonly #said = new Set<string>();
 
   /**
-   * `rival`: another engine that sets the same knobs. `say`: told once for each rule that it failed, in one line;
-   * events tell every time.
+   * `rival`: another engine that sets the same knobs. `say`: gets one line at the first failure of each rule; events
+   * report every failure.
    */
   constructor(
-    plant: EngineHost,
+    host: EngineHost,
     emit: (event: RecompileEvent) => void,
     { agreement = alone, rival = () => null, say = () => undefined }: EngineOptions = {},
   ) {
-    this.#plant = plant;
+    this.#host = host;
     this.#emit = emit;
     this.#agreement = agreement;
     this.#rival = rival;
     this.#say = say;
   }
 
-  /** A recompilation is under way. */
+  /** Whether a recompilation is under way. */
   get busy(): boolean {
     return this.#pending !== null;
   }
 
-  /** Rules are asked in the order in which they came; one recompilation is under way at a time. */
+  /** Rules are asked in the order in which they were added. One recompilation is under way at a time. */
   add(rule: Rule<object>): void {
     this.#rules.add(rule);
   }
@@ -93,18 +99,18 @@ export class Engine {
     return this.#rules.names;
   }
 
-  /** Before plans are made ahead of a step: rules that are asked where there is none yet. */
+  /** Called before plans are made ahead of a step: asks the rules with `first`, if there is no plan yet. */
   before(): void {
-    this.#ask(this.#plant.next(), true);
+    this.#ask(this.#host.next(), 'onlyBeforeFirstPlan');
   }
 
   /**
-   * At a step boundary; at once where nothing is under way, so that the step takes the model as it was when it was
-   * called. Whatever the engine does here, it does to the time of the step: that is counted as stall.
+   * Called at a step boundary. Returns no promise where no recompilation is under way, so that the step uses the model
+   * as it was when `step` was called. The time spent here delays the step, so it is counted as stall.
    */
   begin(): StepPlan | Promise<StepPlan> {
     const start = performance.now(),
-      step = this.#plant.next();
+      step = this.#host.next();
     this.#ask(step);
     const p = this.#pending;
     return !p || p.decision.step === step ? { verify: null } : this.#continue(p, step, start);
@@ -122,31 +128,33 @@ export class Engine {
     }
   }
 
-  /** Gives the changes that this step is to verify. Throws why the recompilation is given up. */
+  /** Gives the changes that this step is to verify. Throws the reason where the recompilation must be given up. */
   async #advance(p: Pending, step: number): Promise<readonly Change[] | null> {
-    // Before the first step, and where a run was just resumed, there was no plan yet.
-    p.bytes ||= this.#plant.bytes();
+    // When the change was decided there was no plan yet if the run had just started or resumed.
+    p.bytes ||= this.#host.bytes();
     const moved = p.decision.changes.find(
-      ({ path, knob, from }) => JSON.stringify(this.#plant.knobs.settings(path)[knob]) !== JSON.stringify(from),
+      ({ path, knob, from }) => JSON.stringify(this.#host.knobs.settings(path)[knob]) !== JSON.stringify(from),
     );
-    if (moved) throw new Error(`${moved.path ? `${moved.path}.` : ''}${moved.knob} was set by somebody else meanwhile`);
+    if (moved)
+      throw new Error(`${moved.path ? `${moved.path}.` : ''}${moved.knob} was set by something else meanwhile`);
     if (p.trial) {
       this.#turns(p.trial);
       return null;
     }
-    // Beside a step it would take as long again, from a step that waits for its slowest thread.
-    if (!p.prepared && p.error === null) this.#prepare(p, (changes) => this.#plant.resize(changes));
+    // A resize takes a few milliseconds. During a step it would take threads from the step, which waits for the
+    // slowest.
+    if (!p.prepared && p.error === null) this.#prepare(p, (changes) => this.#host.resize(changes));
     const must = p.due !== null && step >= p.due - 1,
-      shape = this.#plant.shape();
+      shape = this.#host.shape();
     if (p.due !== null && !must) return null;
     if (must && p.error === null) {
       if (!p.prepared?.has(shape)) this.#prepare(p);
       await p.prepared?.ready.catch(() => undefined);
     }
-    await Promise.resolve(); // lets what has settled be seen
+    await Promise.resolve(); // lets handlers of settled promises run, which set p.ready and p.error
     this.#load(p, step);
     if (await this.#agreement.anyFailed(p.error !== null)) throw p.error ?? new Error('it failed in another process');
-    if (p.due !== null && !p.loaded) return null; // no room beside the old plan: it is tried alone
+    if (p.due !== null && !p.loaded) return null; // no memory beside the old plan: the next step loads it without that
     if (p.due === null && !(await this.#agreement.agreeSwapStep(step, p.loaded))) return null;
     if (p.due === null && !p.prepared?.has(shape)) {
       if (++p.mismatchedBatches > PATIENCE) throw new Error('no batch came of the shapes that it was compiled for');
@@ -165,21 +173,19 @@ export class Engine {
       p.loaded = true;
     } catch (error) {
       if (p.class === 'N' && ++p.tries <= RETRIES) p.notBefore = step + WAIT;
-      // Where nothing is compared but that numbers are finite, it may come without having run beside the old plan.
+      // With tolerance Infinity the comparison only checks that numbers are finite. Then the plan may take effect
+      // without a comparison, once the old plan has run for the last time and its memory is free.
       else if (p.due === null || step >= p.due || p.tolerance !== Infinity) p.error = asError(error);
     }
   }
 
-  /** While a step runs on the device: tracing and lowering cost the least then. */
+  /** Called while a step runs on the device: tracing and lowering delay nothing then. */
   during(): void {
     const p = this.#pending;
     if (p && !p.prepared && p.error === null) this.#prepare(p);
   }
 
-  #prepare(
-    p: Pending,
-    prepare = (changes: readonly Change[]) => this.#plant.prepare(changes) as Prepared | null,
-  ): void {
+  #prepare(p: Pending, prepare = (changes: readonly Change[]) => this.#host.prepare(changes) as Prepared | null): void {
     const start = performance.now();
     try {
       const prepared = prepare(p.decision.changes);
@@ -201,7 +207,7 @@ export class Engine {
     }
   }
 
-  /** After a step. `compared`: of a plan that ran beside. */
+  /** Called after a step. `compared`: the result of the comparison, if the step also ran with the new plan. */
   async end(own: Shown, compared: Comparison | null): Promise<void> {
     let shown = own;
     try {
@@ -209,12 +215,12 @@ export class Engine {
     } catch (error) {
       const failed = asError(error);
       if (this.#pending) this.#fail(this.#pending, failed);
-      else this.#sayOnce(this.rules.join(', '), `statistics ` + `were not agreed on: ${messageOf(failed)}`);
+      else this.#sayOnce(this.rules.join(', '), `processes did not agree on statistics: ${messageOf(failed)}`);
     }
     this.stats.show(shown);
     const p = this.#pending;
     if (!p) return;
-    // What a step took beyond the usual while a compiler ran beside it is part of the price.
+    // The extra time of steps while a compiler runs is part of the cost of a recompilation.
     if (p.compiling) p.slowMs += own.ms - this.stats.usualMs() || 0;
     if (p.ready || p.error) p.compiling = false;
     try {
@@ -228,35 +234,30 @@ export class Engine {
     }
   }
 
-  /**
-   * After a step, however it ended: between steps, evaluation, generation and checkpoints find the plan that was
-   * decided on.
-   */
+  /** Called after a step, also a failed one: evaluation, generation and checkpoints must find the plan in force. */
   settle(): void {
     this.#take('old');
   }
 
-  /** The run ends: what is under way is forgotten, and its compiler's answer with it. */
+  /**
+   * Called at the end of a run: a recompilation that is under way is dropped, and the result of its compiler ignored.
+   */
   close(): void {
     this.settle();
     this.#pending = null;
   }
 
-  #ask(step: number, first = this.#pending?.class === 'R'): void {
+  /** Asks rules, and begins the recompilation that they decide on. */
+  #ask(step: number, admitted = this.#admitted()): void {
     const rival = this.#rival(),
       names = this.rules.join(', ');
     this.#guarded(
       step,
       () => this.#pending?.decision.rule ?? names,
       () => {
-        const asked = this.#rules.ask(
-          this.#plant,
-          this.stats,
-          first ? 'first' : this.busy || rival?.busy === true,
-          (f) => {
-            this.#tell(step, f);
-          },
-        );
+        const asked = this.#rules.ask(this.#host, this.stats, admitted, (f) => {
+          this.#tell(step, f);
+        });
         if (asked)
           this.#guarded(
             step,
@@ -267,6 +268,11 @@ export class Engine {
           );
       },
     );
+  }
+
+  #admitted(): Admitted {
+    if (this.#pending?.class === 'R') return 'onlyBeforeFirstPlan';
+    return this.busy || this.#rival()?.busy === true ? 'onlyR' : 'any';
   }
 
   #decide(asked: Asked, step: number, rival: Engine | null): void {
@@ -288,7 +294,7 @@ export class Engine {
     if (asked.class === 'R') this.#log.push(decision);
   }
 
-  /** Whatever fails in `work` costs no step: it is told in the name of a rule. */
+  /** An error in `work` stops no step: it is reported as a failure of a rule. */
   #guarded(step: number, rule: () => string, work: () => void): void {
     try {
       work();
@@ -297,33 +303,33 @@ export class Engine {
     }
   }
 
-  /** Before there is a plan: nothing to compare with, nothing to wait for. */
+  /** Applies changes before there is a first plan: there is nothing to compare with, and nothing to wait for. */
   #atOnce({ rule, changes, decided, reason, class: klass }: Asked, step: number): void {
     if (this.#pending?.class === 'N') this.giveWay(rule.name);
     this.#rival()?.giveWay(rule.name);
     const decision: Decision = { step, effect: step, rule: rule.name, changes, ...(decided && { decided }) },
       p = new Pending(decision, klass, reason, Infinity, this.#bytes());
-    this.#plant.knobs.apply(changes);
+    this.#host.knobs.apply(changes);
     p.effect = step;
-    // the last is the one that is pending
+    // The last entry of the log must stay the pending change.
     if (klass === 'R') this.#log.splice(this.#pending ? -1 : this.#log.length, 0, decision);
     this.#inForce(p);
     this.#emit({ ...p.event(true), after: { ms: null, bytes: this.#bytes() } });
   }
 
-  /** Before a change of results, which waits for nobody. */
+  /** Gives up what is under way, because another rule has a change of class R, which does not wait. */
   giveWay(rule: string): void {
-    if (this.#pending) this.#fail(this.#pending, new Error(`a change of results came ` + `between: ${rule}`), false);
+    if (this.#pending) this.#fail(this.#pending, new Error(`a change of results came between: ${rule}`), false);
   }
 
   /**
-   * Of no result: settings that had the bits of others once, for batches of a shape, need not show it again. A change
-   * of results by which kernels that ran before run on other sizes has nothing that could be compared bit by bit: new
-   * is a plan of memory, which is checked where it is made (plan/verify.ts); one that moves values is always run dry.
-   * How far it moves the loss follows from the parameters of now: where that is bounded, it is measured each time.
+   * Whether the comparison with the old plan can be left out. Class N: settings that gave the same bits once, for a
+   * batch shape, need not be compared again. Class R: where kernels that ran before only run on other sizes, only the
+   * memory plan is new, and plan/verify.ts checks that where it is made. A change that moves parameter values is always
+   * compared, and so is one with a tolerance: how far it moves the loss depends on the current parameters.
    */
   #trusted(p: Pending, shape: string): boolean {
-    const running = this.#plant.kernels(),
+    const running = this.#host.kernels(),
       kernels = p.prepared?.kernels(shape) ?? null;
     if (running !== null) this.#verifies(running);
     if (p.class === 'N') return this.#verified.has(this.#keyOf(p));
@@ -331,17 +337,17 @@ export class Engine {
       kernels !== null &&
       p.tolerance === Infinity &&
       this.#verified.has(kernels) &&
-      this.#plant.knobs.moves(p.decision.changes).length === 0
+      this.#host.knobs.moves(p.decision.changes).length === 0
     );
   }
 
-  /** What was forgotten is shown once more. */
+  /** Remembers the last VERIFIED of them; one that was dropped is compared again. */
   #verifies(what: string): void {
     keepRecent(this.#verified, what, true, VERIFIED);
   }
 
   #keyOf({ decision }: Pending): string {
-    return `${this.#plant.knobs.with(decision.changes, () => this.#plant.knobs.key())} ${this.#plant.shape()}`;
+    return `${this.#host.knobs.with(decision.changes, () => this.#host.knobs.key())} ${this.#host.shape()}`;
   }
 
   #judge(p: Pending, c: Comparison): void {
@@ -353,7 +359,7 @@ export class Engine {
     if (p.verified) return;
     const what =
       p.class === 'N' || Number.isNaN(c.dryLoss)
-        ? (c.differs ?? 'a result ' + 'differs')
+        ? (c.differs ?? 'a result differs')
         : `loss ${c.dryLoss} against ${c.loss}`;
     p.error = new Error(`the new plan does not agree with the old one: ${what}`);
   }
@@ -362,17 +368,17 @@ export class Engine {
     const { rule, changes } = p.decision;
     if (!p.loadedExclusively) p.verified = true;
     if (p.class === 'N') this.#verifies(this.#keyOf(p));
-    const kernels = p.prepared?.kernels(this.#plant.shape()) ?? null;
+    const kernels = p.prepared?.kernels(this.#host.shape()) ?? null;
     if (kernels !== null) this.#verifies(kernels);
     if (p.class === 'N' && (this.#rules.get(rule)?.measure ?? true)) {
-      p.trial = new Trial(this.#plant.shape());
+      p.trial = new Trial(this.#host.shape());
       p.effect = step;
       this.#turns(p.trial);
       return;
     }
-    const takeBack = this.#plant.carry(changes);
+    const takeBack = this.#host.carry(changes);
     try {
-      this.#plant.knobs.apply(changes);
+      this.#host.knobs.apply(changes);
     } catch (error) {
       takeBack();
       throw error;
@@ -382,19 +388,19 @@ export class Engine {
     this.#close(p, true);
   }
 
-  /** Its changes were applied, and stay. */
+  /** Records that the changes were applied and stay. */
   #inForce({ class: klass, decision: { rule, changes, decided = changes, back } }: Pending): void {
     if (klass === 'N') {
-      this.#plant.knobs.becameNeutral(changes);
+      this.#host.knobs.becameNeutral(changes);
       return;
     }
-    this.#plant.knobs.becameDeterministic(decided);
+    this.#host.knobs.becameDeterministic(decided);
     this.#rules.took(rule, decided, back ?? false);
   }
 
-  /** Whose turn the next step is. */
+  /** Chooses the plan of the next step of a trial. */
   #turns(trial: Trial): void {
-    this.#timed = trial.shape === this.#plant.shape();
+    this.#timed = trial.shape === this.#host.shape();
     if (this.#timed) this.#take(trial.next);
     else if (trial.countMismatch() > PATIENCE) throw new Error('too few batches came of the shape that was measured');
   }
@@ -404,14 +410,14 @@ export class Engine {
     if (turn === 'old') {
       this.#back?.();
       this.#back = null;
-    } else if (p?.trial) this.#back ??= this.#plant.knobs.apply(p.decision.changes);
+    } else if (p?.trial) this.#back ??= this.#host.knobs.apply(p.decision.changes);
   }
 
   #conclude(p: Pending, trial: Trial): void {
     this.#take('old');
     const kept = trial.ratio.high >= 1;
     if (kept) {
-      this.#plant.knobs.apply(p.decision.changes);
+      this.#host.knobs.apply(p.decision.changes);
       this.#inForce(p);
     }
     this.#rules.measured(p.decision.rule, kept);
@@ -420,7 +426,7 @@ export class Engine {
 
   #close(p: Pending, kept: boolean, error?: string): void {
     this.#pending = null;
-    if (kept) this.#plant.trim();
+    if (kept) this.#host.trim();
     this.#emit(p.event(kept, error));
   }
 
@@ -458,21 +464,21 @@ export class Engine {
       kept: false,
       before: { ms: null, bytes },
       after: { ms: null, bytes },
-      error: `${messageOf(error)}${last ? `; after ` + `${STRIKES} failures the rule is left out` : ''}`,
+      error: `${messageOf(error)}${last ? `; after ${STRIKES} failures the rule is left out` : ''}`,
     });
   }
 
   #bytes(): number {
     try {
-      return this.#plant.bytes();
+      return this.#host.bytes();
     } catch {
       return 0;
-    } // a model that cannot be traced any more: the step says so
+    } // The model cannot be traced any more; the step itself reports the error.
   }
 
   state(): EngineState {
     const p = this.#pending,
-      { knobs } = this.#plant,
+      { knobs } = this.#host,
       { decision, reason, tolerance = Infinity, verified } = p ?? {};
     const own = (): Pick<EngineState, 'knobs' | 'decided'> => ({ knobs: knobs.all(), decided: knobs.deterministic() });
     const kept =
@@ -502,7 +508,7 @@ export class Engine {
   /** null: the run had no rules. */
   restore(state: EngineState | null): void {
     this.settle();
-    if (state) this.#plant.knobs.restore(state.knobs, state.decided); // which may refuse
+    if (state) this.#host.knobs.restore(state.knobs, state.decided); // may throw, so it comes first
     this.close();
     const { pending = null, log = [], rules = {}, neutral = {} } = state ?? {};
     this.#rules.restore({ rules, neutral });
@@ -514,7 +520,7 @@ export class Engine {
     if (!pending) return;
     const { reason, tolerance, verified, ...decision } = pending,
       at = this.#log.length - 1;
-    this.#log[at] = decision; // the last of the log
+    this.#log[at] = decision; // must be the same object as the pending one, which `#fail` removes from the log
     this.#pending = new Pending(decision, 'R', reason, tolerance ?? Infinity, this.#bytes());
     this.#pending.verified = verified;
   }

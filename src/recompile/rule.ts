@@ -140,12 +140,12 @@ export function ruleOf(rule: unknown): Rule<object> {
         `a line of at most ${LONGEST} characters, got ${JSON.stringify(name).slice(0, LONGEST)}`,
     );
   const refuse = (what: string, must: string): never => {
-    throw new UserError(`the rule "${name}": ${what} must be ` + `${must}, got ${String(given[what])}`);
+    throw new UserError(`the rule "${name}": ${what} must be ${must}, got ${String(given[what])}`);
   };
   const unknown = Object.keys(given).find((key) => !SETTINGS.includes(key));
   if (unknown !== undefined)
     throw new UserError(
-      `the rule "${name}" has no setting named ` + `"${unknown}"`,
+      `the rule "${name}" has no setting named "${unknown}"`,
       `settings are ${SETTINGS.join(', ')}; what a rule remembers belongs in a variable or a private field`,
     );
   for (const what of ['trigger', 'alter'] as const)

@@ -1,8 +1,10 @@
-// Which rule has something to change now. In: rules, what the run has shown; out: changes with their class, or what
-// went wrong in a rule. Rules that may change results are asked at every boundary until a change of results is under
-// way, whatever else is: so that their decisions fall on the same steps in every run, however fast compilers and clocks
-// are. Cooldowns and budgets are kept by class for the same reason; and what changes of no result have set is put back
-// while such a rule looks (decided.ts).
+// Which rule has something to change now. In: rules, statistics of the run; out: changes with their class, or the error
+// of a rule. Class N: results stay the same, bit by bit. Class R: results change.
+//
+// Decisions of class R must fall on the same steps in every run, however fast compilers and clocks are. So rules that
+// may change results are asked at every step boundary until a change of class R is under way, also while a change of
+// class N is. For the same reason cooldowns and budgets are counted for each class on its own, and while such a rule is
+// asked, knobs have the values that they would have without any change of class N (deterministic.ts).
 import type { RunStats } from '../observe/run-stats.ts';
 import type { Change, ChangeClass } from '../trace/knobs.ts';
 import { asError } from './pending.ts';
@@ -12,31 +14,45 @@ import { revertNeutral, rebaseOntoCurrent, toDeterministic } from './determinist
 import type { Outlook, Rule } from './rule.ts';
 
 const COOLDOWN = 100;
-/** Exceptions in a row until a rule is left out. */
+/** After this many failures in a row a rule is asked no more. */
 export const STRIKES = 3;
 
+/**
+ * Which changes may begin at this step boundary. 'any': no recompilation is under way. 'onlyR': one of class N is, so
+ * another of class N has to wait. 'onlyBeforeFirstPlan': one of class R is, so only rules with `first` are asked, and
+ * only where there is no plan yet for the next batch.
+ */
+export type Admitted = 'any' | 'onlyR' | 'onlyBeforeFirstPlan';
+
+/** What a rule did so far, in one class. */
 export interface Past {
   readonly last: number;
   readonly count: number;
   readonly strikes: number;
-  /** Changes in a row that did not pay. */ readonly undone?: number;
+  /** Changes in a row that were undone because they were slower. */
+  readonly undone?: number;
 }
+/** What a rule wants to change. */
 export interface Asked {
   readonly rule: Rule<object>;
   readonly class: ChangeClass;
   readonly changes: readonly Change[];
   readonly reason: string;
+  /** Whether an earlier change of this rule is taken back. */
   readonly back: boolean;
+  /** Whether it is applied before there is a first plan, so that there is nothing to compare with. */
   readonly atOnce: boolean;
   /**
-   * Of a change of results: the same from the decided settings, where those of now are others.
-   */ readonly decided?: readonly Change[];
+   * Class R: the same change, from the settings that do not depend on clocks, where the current settings differ from
+   * those.
+   */
+  readonly decided?: readonly Change[];
 }
 interface Answers {
   readonly undo: () => boolean;
   readonly trigger: () => boolean;
 }
-/** class null: nothing. */
+/** What one call of a rule gave. class null: nothing to change. */
 interface Found {
   readonly class: ChangeClass | null;
   readonly changes: readonly Change[];
@@ -49,7 +65,7 @@ interface Failed extends Found {
   readonly past: Past;
   readonly error: Error;
 }
-/** What failed in a rule's own code. */
+/** A failure in a rule's own code. last: the rule is asked no more. */
 export interface Fault {
   readonly rule: string;
   readonly class: ChangeClass | null;
@@ -68,9 +84,9 @@ const NEVER: Past = { last: -Infinity, count: 0, strikes: 0 };
 export class Rules {
   readonly #rules = new Map<string, Rule<object>>();
   readonly #past = new Map<string, Past>();
-  /** Of changes of no result. */
+  /** `#past` is for class R, this for class N. */
   readonly #neutral = new Map<string, Past>();
-  /** Changes of results that may be taken back, by rule. */
+  /** Changes of class R that are in force and may be taken back, by rule. */
   readonly #inForce = new Map<string, readonly Change[]>();
 
   add(rule: Rule<object>): void {
@@ -84,47 +100,49 @@ export class Rules {
   }
 
   /**
-   * The first rule in order that changes results, or else the first that changes something: a change of results does
-   * not wait for one of no result, which may be under way or not by the clock. `busy`: one is, and another has to wait;
-   * 'first': all have to but those that are asked before a first step. What a rule that is asked before the first step
-   * changes then comes before all others.
+   * Gives the first change of class R, in the order of rules, or else the first change of class N: whether a change of
+   * class N is under way depends on clocks, so a change of class R does not wait for it. A change that a rule makes
+   * before the first plan comes before all others.
    */
-  ask(plant: EngineHost, stats: RunStats, busy: boolean | 'first', fault: (f: Fault) => void): Asked | null {
-    // asked for the rules that want to know alone: it looks at all plans of the next step
+  ask(host: EngineHost, stats: RunStats, admitted: Admitted, fault: (f: Fault) => void): Asked | null {
+    // Computed only if a rule has `first`: it looks at all plans of the next step.
     let ready: boolean | undefined;
     let first: Asked | null = null;
     for (const [name, rule] of this.#rules) {
       const past = this.#past.get(name) ?? NEVER;
       try {
-        const atOnce = rule.first === true && !(ready ??= plant.ready());
-        if (busy === 'first' && !atOnce) continue;
-        const asked = this.#askOne(name, rule, plant, stats, { atOnce, busy: busy !== false || first !== null }, fault);
+        const atOnce = rule.first === true && !(ready ??= host.ready());
+        if (admitted === 'onlyBeforeFirstPlan' && !atOnce) continue;
+        const onlyR = admitted !== 'any' || first !== null,
+          asked = this.#askOne(name, rule, host, stats, { atOnce, onlyR }, fault);
         if (asked === null) continue;
         if (asked.class === 'R' || asked.atOnce) return asked;
         first = asked;
       } catch (error) {
         this.#failed(
           this.#past,
-          plant.next(),
+          host.next(),
           { class: null, changes: [], reason: name, back: false, error: asError(error), rule: name, past },
           fault,
         );
       }
     }
-    return first && this.#counted(this.#neutral, first, plant.next());
+    return first && this.#counted(this.#neutral, first, host.next());
   }
 
-  /** A change of no result that is not for at once is not counted yet: one of results may come after it. */
+  /**
+   * Does not count a change of class N unless it is `atOnce`: a later rule may have one of class R, which comes first.
+   */
   #askOne(
     name: string,
     rule: Rule<object>,
-    plant: EngineHost,
+    host: EngineHost,
     stats: RunStats,
-    { atOnce, busy }: { readonly atOnce: boolean; readonly busy: boolean },
+    { atOnce, onlyR }: { readonly atOnce: boolean; readonly onlyR: boolean },
     fault: (f: Fault) => void,
   ): Asked | null {
-    const step = plant.next(),
-      { knobs } = plant,
+    const step = host.next(),
+      { knobs } = host,
       { cooldown = COOLDOWN, budget = Infinity } = rule;
     const past = this.#past.get(name) ?? NEVER,
       neutral = this.#neutral.get(name) ?? NEVER;
@@ -132,12 +150,12 @@ export class Rules {
     const waits =
       neutral.strikes >= STRIKES ||
       (!atOnce &&
-        (busy || step - neutral.last < cooldown * 2 ** (neutral.undone ?? 0) || past.count + neutral.count >= budget));
+        (onlyR || step - neutral.last < cooldown * 2 ** (neutral.undone ?? 0) || past.count + neutral.count >= budget));
     if (waits && rule.only === 'N') return null;
     const says = answersOf(rule, stats),
       back = rule.only === 'N' ? [] : toDeterministic(knobs);
     stats.clockWasRead();
-    let found = knobs.with(back, () => this.#found(rule, says, plant, stats, atOnce));
+    let found = knobs.with(back, () => this.#found(rule, says, host, stats, atOnce));
     if (fails(found)) {
       this.#failed(this.#past, step, { ...found, rule: name, past }, fault);
       return null;
@@ -153,14 +171,14 @@ export class Rules {
       );
     }
     if (back.length > 0 && !waits) {
-      // Nothing that must be the same in every run: now by the settings of this one.
+      // A change of class N need not be the same in every run: the rule is asked again about the current settings.
       const decided = found;
-      found = this.#found(rule, says, plant, stats, atOnce);
+      found = this.#found(rule, says, host, stats, atOnce);
       if (fails(found)) {
         this.#failed(this.#neutral, step, { ...found, rule: name, past: neutral }, fault);
         return null;
       }
-      // Where there is no plan to go on with, what it needs of the decided settings will do.
+      // Before the first plan the change of class N, found on the deterministic settings, is taken after all.
       if (found.class === 'R' && atOnce)
         found = { ...decided, class: 'N', changes: revertNeutral(knobs, decided.changes, back) };
     }
@@ -173,7 +191,7 @@ export class Rules {
     return atOnce ? this.#counted(this.#neutral, asked, step) : asked;
   }
 
-  /** A strike of a rule, whose cooldown begins again. */
+  /** Counts a failure of a rule; its cooldown begins again. */
   #failed(
     own: Map<string, Past>,
     step: number,
@@ -185,26 +203,24 @@ export class Rules {
     fault({ rule, class: klass, changes, reason, error, last: strikes + 1 >= STRIKES });
   }
 
-  /** What a rule wants to change under the settings of now, which the modules have while it is asked. */
-  #found(rule: Rule<object>, says: Answers, plant: EngineHost, stats: RunStats, first: boolean): Found {
-    return plant.knobs.onModules(() => this.#foundOn(rule, says, plant, stats, first));
+  /** What a rule wants to change. While it is asked, the model's modules have the current settings of the session. */
+  #found(rule: Rule<object>, says: Answers, host: EngineHost, stats: RunStats, first: boolean): Found {
+    return host.knobs.onModules(() => this.#foundOn(rule, says, host, stats, first));
   }
 
-  #foundOn(rule: Rule<object>, says: Answers, plant: EngineHost, stats: RunStats, first: boolean): Found {
-    const { knobs } = plant;
+  #foundOn(rule: Rule<object>, says: Answers, host: EngineHost, stats: RunStats, first: boolean): Found {
+    const { knobs } = host;
     let found: Found = { class: null, changes: [], reason: rule.name, back: false, error: null };
     try {
-      found = { ...found, ...this.#changes(rule, says, plant, stats, first) };
-      found = { ...found, changes: knobs.settled(found.changes) }; // setters refuse what cannot be
+      found = { ...found, ...this.#changes(rule, says, host, stats, first) };
+      found = { ...found, changes: knobs.settled(found.changes) }; // throws where a setter refuses a value
       if (found.changes.length === 0) return found;
-      // and values that cannot go along
+      // `moves` throws where parameter values cannot be moved.
       if (knobs.moves(found.changes).length > 0 && first)
-        throw new Error('a change that moves values is not for ' + 'before there is a plan: leave out `first`');
+        throw new Error('a change that moves parameter values cannot be made before the first plan: leave out `first`');
       found = { ...found, class: knobs.classify(found.changes) };
       if (found.class === 'R' && rule.only !== 'N' && stats.clockWasRead())
-        throw new Error(
-          'a rule that reads a ' + 'clock (run.ms) may not change results: the run could not be repeated',
-        );
+        throw new Error('a rule that reads a clock (run.ms) may not change results: the run could not be repeated');
       return found;
     } catch (error) {
       return { ...found, error: asError(error) };
@@ -220,23 +236,21 @@ export class Rules {
   #changes(
     rule: Rule<object>,
     says: Answers,
-    plant: EngineHost,
+    host: EngineHost,
     stats: RunStats,
     first: boolean,
   ): { changes: readonly Change[]; reason: string; back: boolean } {
     const inForce = this.#inForce.get(rule.name);
     if (inForce && !first && says.undo()) {
-      // What somebody else has changed since is left to them.
-      const still = inForce.filter(
-        (c) => JSON.stringify(plant.knobs.settings(c.path)[c.knob]) === JSON.stringify(c.to),
-      );
+      // Knobs that something else has changed since are left as they are.
+      const still = inForce.filter((c) => JSON.stringify(host.knobs.settings(c.path)[c.knob]) === JSON.stringify(c.to));
       return { changes: still.map((c) => ({ ...c, from: c.to, to: c.from })), reason: 'taken back', back: true };
     }
     if (!says.trigger() && !first) return { changes: [], reason: rule.name, back: false };
-    const draft = plant.draft();
+    const draft = host.draft();
     answer(
       'alter',
-      rule.alter(draft.model as never, stats, this.#outlook(plant, draft, stats, first, rule.only === 'N')) as unknown,
+      rule.alter(draft.model as never, stats, this.#outlook(host, draft, stats, first, rule.only === 'N')) as unknown,
     );
     const changes = draft.changes();
     return {
@@ -246,31 +260,30 @@ export class Rules {
     };
   }
 
-  #outlook(plant: EngineHost, draft: Draft<object>, stats: RunStats, first: boolean, neutral: boolean): Outlook {
+  #outlook(host: EngineHost, draft: Draft<object>, stats: RunStats, first: boolean, neutral: boolean): Outlook {
     return {
       first,
       session: neutral ? null : (draft.session ?? null),
-      fixed: plant.budget().given,
+      fixed: host.budget().given,
       rules: this.names,
-      initial: (path) => plant.knobs.initial(path),
-      bytes: () => plant.needs(draft.changes()),
+      initial: (path) => host.knobs.initial(path),
+      bytes: () => host.needs(draft.changes()),
       budget() {
-        const { bytes, given } = plant.budget();
+        const { bytes, given } = host.budget();
         if (!given) stats.readClock();
         return bytes;
       },
     };
   }
 
-  /** A change of results came into force. */
+  /** Records that a change of class R took effect. */
   took(rule: string, changes: readonly Change[], back: boolean): void {
     if (back) this.#inForce.delete(rule);
     else this.#inForce.set(rule, changes);
   }
 
   /**
-   * A change of no result was kept, or undone because it did not pay: the rule then waits twice as long as the last
-   * time.
+   * Records whether a change of class N was kept, or undone because it was slower: then the rule waits twice as long.
    */
   measured(rule: string, kept: boolean): void {
     const past = this.#neutral.get(rule) ?? NEVER;
@@ -281,7 +294,7 @@ export class Rules {
     return { rules: Object.fromEntries(this.#past), neutral: Object.fromEntries(this.#neutral) };
   }
 
-  /** Nothing is in force then: `took` tells what is. */
+  /** Afterwards no change counts as in force; the caller records those that are with `took`. */
   restore({ rules, neutral }: RulesState): void {
     this.#inForce.clear();
     for (const [own, saved] of [
@@ -294,7 +307,7 @@ export class Rules {
   }
 }
 
-/** A rule is asked once at a boundary, however often it alters. */
+/** The rule's `undo` and `trigger`, each called at most once at a step boundary, though `alter` may be called twice. */
 function answersOf(rule: Rule<object>, stats: RunStats): Answers {
   const once = (what: string, ask: () => unknown): (() => boolean) => {
     let said: boolean | null = null;
@@ -306,7 +319,7 @@ function answersOf(rule: Rule<object>, stats: RunStats): Answers {
   };
 }
 
-/** An answer that is neither (a forgotten return, a count) would be taken for one of them. */
+/** Throws for an answer that is no boolean, such as that of a function without `return`. */
 function yesOrNo(what: string, given: unknown): boolean {
   const said = answer(what, given);
   if (typeof said === 'boolean') return said;
@@ -318,7 +331,7 @@ function yesOrNo(what: string, given: unknown): boolean {
 
 const fails = (found: Found): found is Found & { readonly error: Error } => found.error !== null;
 
-/** A promise is no answer, and one that fails later would end the process. */
+/** Throws for a promise, whose later rejection would end the process if nothing caught it. */
 function answer<T>(what: string, given: T): T {
   if (typeof given !== 'object' || given === null || !('then' in given)) return given;
   Promise.resolve(given).catch(() => undefined);

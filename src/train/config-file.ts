@@ -49,7 +49,7 @@ export async function refuseConfigAsText(paths: readonly string[]): Promise<void
     if (text !== null && (isJson(path) ? isConfigData(text) : isConfigCode(text))) {
       throw new ConfigError(
         `${path} is a config, and --data takes it as text`,
-        `a config goes before --data: ` + `${shellWord(path)} --data PATH; where it is meant as text, name its folder`,
+        `a config goes before --data: ${shellWord(path)} --data PATH; where it is meant as text, name its folder`,
       );
     }
   }
@@ -78,7 +78,7 @@ export async function loadConfigFile(file: string): Promise<ConfigFile> {
     const refused = fault('read the config', file, error);
     throw new ConfigError(
       refused instanceof UserError ? refused.message.split('\n')[0] : String(error),
-      'text to ' + 'train on is named by --data PATH',
+      'text to train on is named by --data PATH',
       error,
     );
   });
@@ -86,7 +86,7 @@ export async function loadConfigFile(file: string): Promise<ConfigFile> {
   if (kind === '.json') return { source, data: asObject(readJson(bytes, file), file), parts: {} };
   if (!CODE.includes(kind))
     throw new ConfigError(
-      `${file} is no config: it ends neither in .json nor in .ts, .js, ` + `.mts, .mjs or .cjs`,
+      `${file} is no config: it ends neither in .json nor in .ts, .js, .mts, .mjs or .cjs`,
       'text to train on is named by --data PATH',
     );
   return { source, ...split(asObject(await importDefault(path, file), file), file) };
@@ -99,7 +99,7 @@ function readJson(bytes: Uint8Array, file: string): unknown {
     if (!(error instanceof UserError)) throw error;
     throw new ConfigError(
       error.message.split('\n')[0],
-      error.cause instanceof SyntaxError ? 'a .ts config may have ' + 'comments and no quotes' : error.hint,
+      error.cause instanceof SyntaxError ? 'a .ts config may have comments and no quotes' : error.hint,
       error,
     );
   }
@@ -109,7 +109,7 @@ async function importDefault(path: string, file: string): Promise<unknown> {
   let module: { readonly default?: unknown };
   if (sep === '/' && path.includes('\\'))
     throw new ConfigError(
-      `cannot import ${shownPath(path)}: Node imports no ` + `file with a backslash in its path`,
+      `cannot import ${shownPath(path)}: Node imports no file with a backslash in its path`,
       'rename it, or write the config as .json',
     );
   try {
@@ -119,7 +119,7 @@ async function importDefault(path: string, file: string): Promise<unknown> {
     throw new ConfigError(`${shownPath(file)}: ${message}`, '--debug shows where', error);
   }
   if (module.default === undefined)
-    throw new ConfigError(`${file} has no default export`, 'export default { model, ' + 'data, steps, ... }');
+    throw new ConfigError(`${file} has no default export`, 'export default { model, data, steps, ... }');
   return module.default;
 }
 
@@ -152,7 +152,7 @@ function checkParts(value: Record<string, unknown>, file: string): void {
   for (const [name, metric] of Object.entries(metrics ?? {})) {
     if (typeof metric !== 'function' && !has(metric, 'tally'))
       throw new ConfigError(
-        `${file}: metrics.${name} is ` + `no metric`,
+        `${file}: metrics.${name} is no metric`,
         "a function of output and batch, or one of dynamoe's `metrics`",
       );
   }
@@ -160,7 +160,7 @@ function checkParts(value: Record<string, unknown>, file: string): void {
   if (!Array.isArray(loggers)) throw new ConfigError(`${file}: loggers must be a list`, 'loggers: [tensorBoard()]');
   const bad = loggers.findIndex((logger) => !has(logger, 'log'));
   if (bad >= 0)
-    throw new ConfigError(`${file}: loggers.${bad} has no function ` + `log(event)`, 'an object with log(event)');
+    throw new ConfigError(`${file}: loggers.${bad} has no function log(event)`, 'an object with log(event)');
 }
 
 function split(value: Record<string, unknown>, file: string): { data: Record<string, unknown>; parts: Parts } {

@@ -13,7 +13,7 @@ export async function exampleBatch(experiment: Experiment, shape = false): Promi
   if (config.model === null || (!shape && config.data.length > 0)) {
     return experiment
       .data((line) => {
-        process.stderr.write(`dynamoe: ` + `${line}\n`);
+        process.stderr.write(`dynamoe: ${line}\n`);
       })
       .batches({ size, seed, context })
       .at(0);

@@ -63,13 +63,13 @@ export function buildExperiment(config: Config, parts: Parts = {}): Experiment {
       const paths = given ?? config.data;
       if (given && parts.data && typeof parts.data !== 'function')
         throw new ConfigError(
-          '--data has no effect ' + 'here: the config file brings its own dataset',
+          '--data has no effect here: the config file brings its own dataset',
           'data: (paths) => dataset takes paths from --data',
         );
       if (typeof parts.data === 'function') return withContext(parts.data(paths), config, context);
       if (parts.data) return withContext(parts.data, config, context);
       if (paths.length === 0)
-        throw new ConfigError('there is no data to work on', '--data PATH names text: files, ' + 'folders or globs');
+        throw new ConfigError('there is no data to work on', '--data PATH names text: files, folders or globs');
       return withContext(text(paths, { say }), config, context);
     },
   };
@@ -80,7 +80,7 @@ function ownOptimizer({ steps }: Config, { optimizer }: Parts): Optimizer | null
   const made: unknown = typeof optimizer === 'function' ? optimizer({ steps }) : optimizer;
   if (typeof (made as Optimizer | null | undefined)?.update !== 'function')
     throw new ConfigError(
-      'the config ' + "file's optimizer has no function update",
+      `the config file's optimizer has no function update`,
       'optimizer: ({ steps }) => optim.adamW({ lr: 1e-3 })',
     );
   return made as Optimizer;
@@ -90,12 +90,12 @@ function ownOptimizer({ steps }: Config, { optimizer }: Parts): Optimizer | null
 function withContext(data: TrainingData, config: Config, context: number): TrainingData {
   if (data instanceof TextDataset && context === 0)
     throw new ConfigError(
-      'the model does not say how many bytes of ' + 'text it predicts',
+      'the model does not say how many bytes of text it predicts',
       'context: 64 in the config does',
     );
   if (!(data instanceof ArrayDataset)) return data;
   if (config.context !== undefined)
-    throw new ConfigError('context has no effect here: the data is rows of arrays, ' + 'not text', 'leave context out');
+    throw new ConfigError('context has no effect here: the data is rows of arrays, not text', 'leave context out');
   return {
     batches: ({ context: _context, ...options }) => data.batches(options),
     pass: ({ context: _context, ...options }) => data.pass(options),

@@ -82,13 +82,13 @@ function rowsOf(name: string, output: HostTensor, y: HostTensor): Rows {
   const classes = output.shape.at(-1) ?? 1,
     rows = y.data.length;
   if (output.data.length !== rows * classes)
-    throw new UserError(`${name}: output [${output.shape.join(', ')}] does ` + `not fit ${rows} targets`);
+    throw new UserError(`${name}: output [${output.shape.join(', ')}] does not fit ${rows} targets`);
   return { classes, rows };
 }
 
 function sameSize(name: string, output: HostTensor, y: HostTensor): number {
   if (output.data.length !== y.data.length)
-    throw new UserError(`${name}: output [${output.shape.join(', ')}] and ` + `target [${y.shape.join(', ')}] differ`);
+    throw new UserError(`${name}: output [${output.shape.join(', ')}] and target [${y.shape.join(', ')}] differ`);
   return y.data.length;
 }
 
@@ -135,7 +135,7 @@ export function confusionMatrix(output: HostTensor, targets: HostTensor): number
   for (let row = 0; row < rows; row++) {
     const target = targets.data[row];
     if (!(target >= 0 && target < classes))
-      throw new UserError(`confusionMatrix: target ${target} is none of ` + `${classes} classes`);
+      throw new UserError(`confusionMatrix: target ${target} is none of ${classes} classes`);
     counts[target][largest(output.data, row, classes)]++;
   }
   return counts;

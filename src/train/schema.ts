@@ -189,15 +189,12 @@ const HINT = 'dynamoe train --help tells what may be set';
 /** Settings that have no effect beside the others. */
 function checkUnused({ model, device, threads }: Config, place: string): void {
   const refuse = (key: string, reason: string): never => {
-    throw new ConfigError(`${place}${key} has no effect ` + `here: ${reason}`, `leave ${key} out`);
+    throw new ConfigError(`${place}${key} has no effect here: ${reason}`, `leave ${key} out`);
   };
   if (threads !== undefined && device === 'reference') refuse('threads', 'the reference device has one thread');
   if (!model?.moe) return;
   if (model.hidden !== undefined)
-    refuse(
-      'model.hidden',
-      'it is the width of dense layers (moe: null), and ' + 'model.moe.hidden is that of an expert',
-    );
+    refuse('model.hidden', 'it is the width of dense layers (moe: null), and model.moe.hidden is that of an expert');
   for (const [key, reason] of Object.entries(unusedBeyond(model.moe))) {
     if (reason !== null && model.moe[key as 'overflow' | 'priority'] !== undefined) refuse(`model.moe.${key}`, reason);
   }
@@ -211,13 +208,13 @@ function check(config: Config, place: string): Config {
   checkOptimizer(config, place);
   if (batch % accumulate !== 0)
     throw new ConfigError(
-      `${place}batch ${batch} cannot be split into ${accumulate} ` + `equal parts (accumulate)`,
+      `${place}batch ${batch} cannot be split into ${accumulate} equal parts (accumulate)`,
       'choose a batch that is a multiple of it',
     );
   const tokens = batch * (config.context ?? model?.context ?? 1);
   if (tokens > MOST_TOKENS)
     throw new ConfigError(
-      `${place}a batch of ${batch} has ${tokens} tokens, more than ` + `${MOST_TOKENS}`,
+      `${place}a batch of ${batch} has ${tokens} tokens, more than ${MOST_TOKENS}`,
       'choose a smaller batch or context',
     );
   if (!model) return config;
@@ -236,22 +233,22 @@ function check(config: Config, place: string): Config {
   const { experts = Infinity, active = experts, topK = 0 } = model.moe ?? {};
   if (active > experts)
     throw new ConfigError(
-      `${place}active ${active} is more than the ${experts} ` + `experts`,
+      `${place}active ${active} is more than the ${experts} experts`,
       'active says how many of them there are from the start',
     );
   if (topK > active)
     throw new ConfigError(
-      `${place}topK ${topK} is more than the ${active} ` + `experts`,
+      `${place}topK ${topK} is more than the ${active} experts`,
       `choose a top-k from 1 to ${active}`,
     );
   if (model.moe && Array.isArray(model.moe.capacity) && model.moe.capacity.length !== model.moe.experts) {
     throw new ConfigError(
-      `${place}capacity lists ${model.moe.capacity.length} factors for ${model.moe.experts} ` + `experts`,
+      `${place}capacity lists ${model.moe.capacity.length} factors for ${model.moe.experts} experts`,
       'one factor for all, or one for each',
     );
   }
   if (model.vocab < 256)
-    throw new ConfigError(`${place}vocab ${model.vocab} is too small: text is bytes, 256 ` + `symbols`, 'leave it out');
+    throw new ConfigError(`${place}vocab ${model.vocab} is too small: text is bytes, 256 symbols`, 'leave it out');
   return config;
 }
 

@@ -77,7 +77,7 @@ class TensorBoard implements Logger {
   #flush(): void {
     // A file made anew would lack what every reader looks for at its beginning.
     if (fstatSync(this.#file).nlink === 0)
-      throw new UserError(`${shownPath(this.#path)} is gone`, 'it was removed ' + 'while the run went on');
+      throw new UserError(`${shownPath(this.#path)} is gone`, 'it was removed while the run went on');
     try {
       appendFileSync(this.#file, Buffer.concat(this.#kept));
     } catch (error) {

@@ -30,7 +30,7 @@ export function traceLog(
   let begun = false;
   const write = (text: string): void => {
     if (begun && !existsSync(path))
-      throw new UserError(`${shownPath(path)} is gone`, 'it was removed while the run ' + 'went on');
+      throw new UserError(`${shownPath(path)} is gone`, 'it was removed while the run went on');
     append(text);
   };
   const append = (text: string): void => {
@@ -78,7 +78,7 @@ const isFilled = (path: string): boolean => existsSync(path) && statSync(path).i
 
 function refuse(path: string): never {
   throw new UserError(
-    `${shownPath(path)} is there ` + `already`,
+    `${shownPath(path)} is there already`,
     'name another file for --trace; a run that goes on with --resume goes on in its own',
   );
 }

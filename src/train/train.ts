@@ -126,7 +126,7 @@ async function checkResume(
 ): Promise<void> {
   if (has > config.steps)
     throw new ConfigError(
-      `the run in ${out} has done ${has} steps, more than the ` + `${config.steps} it should have in all`,
+      `the run in ${out} has done ${has} steps, more than the ${config.steps} it should have in all`,
       `--steps ${2 * has} goes on to ${2 * has}`,
     );
   const { meta, file } = await loadCheckpoint(path);
@@ -136,7 +136,7 @@ async function checkResume(
   throw new UserError(
     `the data${config.data.length > 0 ? ` in ${config.data.join(', ')}` : ''} is not what the run ` +
       `in ${out} was started with: ${change}`,
-    'a resumed run would not go on exactly: restore the files, or start a new run; data that has moved is named by --data',
+    'the run cannot be continued exactly: restore the files, or start a new run; name data that has moved by --data',
   );
 }
 
@@ -281,7 +281,7 @@ class Training {
       if (!(error instanceof NonFiniteError)) throw error;
       const [message] = error.message.split('\n');
       throw new UserError(
-        `${message}; ` + `${this.#session.steps === 0 ? 'no step was done before it' : await this.#lastGood()}`,
+        `${message}; ${this.#session.steps === 0 ? 'no step was done before it' : await this.#lastGood()}`,
         error.hint,
         error,
       );
@@ -295,7 +295,7 @@ class Training {
   async #lastGood(): Promise<string> {
     const bad = await firstNotFinite(this.#snapshot(), this.#trained);
     return bad === null
-      ? `the last good checkpoint is ${(await this.#save()).path} (step ` + `${this.#session.steps})`
+      ? `the last good checkpoint is ${(await this.#save()).path} (step ${this.#session.steps})`
       : this.#unsaved(bad);
   }
 

@@ -89,7 +89,7 @@ test('loads of batches come near to even', (t) => {
     );
     assert.ok(
       balanced - 1 < 0.4 * (shuffled - 1) && balanced < most,
-      `${JSON.stringify(options)}: ` + `${balanced.toFixed(3)} against ${shuffled.toFixed(3)}`,
+      `${JSON.stringify(options)}: ${balanced.toFixed(3)} against ${shuffled.toFixed(3)}`,
     );
   }
 });

@@ -90,7 +90,7 @@ test('broken files name themselves, the place and what was expected', async (t) 
   await rm(path);
   await assert.rejects(
     cifar10(folder).all('test'),
-    says(folder, 'only some of the CIFAR-10 files: data_batch_2.bin ' + 'is not there'),
+    says(folder, 'only some of the CIFAR-10 files: data_batch_2.bin is not there'),
   );
   await assert.rejects(cifar10(join(folder, 'nowhere')).all('train'), says('nowhere', 'no such file'));
   await writeFile(join(folder, 'train.bin'), record([20, 0], 0));
@@ -101,6 +101,6 @@ test('broken files name themselves, the place and what was expected', async (t) 
   await writeFile(join(folder, 'test.bin'), record([0], 0));
   await assert.rejects(
     cifar100(folder).all('test'),
-    says('test.bin', 'at byte 0', '3074 bytes (2 of labels, 3072 ' + 'of pixels)', 'last 3073'),
+    says('test.bin', 'at byte 0', '3074 bytes (2 of labels, 3072 of pixels)', 'last 3073'),
   );
 });

@@ -169,7 +169,7 @@ test('arrays: data that does not fit its shape, or is no tensor, is refused when
   );
   assert.throws(
     () => arrays({ x: { ...x, data: Float64Array.of(1, 2, 3, 4) }, y }),
-    says('arrays: x is float32, ' + 'its data a Float64Array'),
+    says('arrays: x is float32, its data a Float64Array'),
   );
   assert.throws(() => arrays({ x: [[1, 2]] as never, y }), says('arrays: x must be a tensor of the host'));
   assert.throws(() => arrays({ x } as never), says('arrays: y must be a tensor of the host'));

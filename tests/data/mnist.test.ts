@@ -151,7 +151,7 @@ test('a label must be one of the classes', async (t) => {
         else
           await assert.rejects(
             load(marks, { classes }),
-            says(`at byte ` + `${8 + wrong}`, `from 0 to ${classes - 1}`, `found ${marks[wrong]}`),
+            says(`at byte ${8 + wrong}`, `from 0 to ${classes - 1}`, `found ${marks[wrong]}`),
           );
       },
     ),

@@ -113,7 +113,7 @@ test('more samples in a batch than there are in an epoch', async (t) => {
   assert.deepEqual(counts.sort(), [12, 12, 13, 13]);
 });
 
-test("files come in order of their paths, whatever the arguments' order; folders are deep, hidden names are passed over", async (t) => {
+test('files are read in the order of their paths, folders recursively, hidden names not at all', async (t) => {
   const folder = await files(t, {
     'b/z.txt': 'z',
     'b/a/q.md': 'q',
@@ -254,9 +254,10 @@ test(
       ['.hidden'],
     ]);
     assert.equal(info.skipped.length, 7);
-    assert.match(
-      said.join('\n'),
-      /^left out 1 file in UTF-16: \S+; 1 empty file: \S+; 1 broken link: \S+; 1 pipe or device: \S+; 2 paths to what was read already: \S+, \S+; 1 name that begins with a dot: \S+$/,
+    assert.equal(
+      said.join('\n').replace(/: \S+(, \S+)?(?=;|$)/g, ''),
+      'left out 1 file in UTF-16; 1 empty file; 1 broken link; 1 pipe or device; ' +
+        '2 paths to files that were read already; 1 name that begins with a dot',
     );
     await assert.rejects(
       text(join(folder, 'wide.txt')).info(),
@@ -286,7 +287,7 @@ test(
       });
     assert.equal(
       as(folder).stdout,
-      `left out 2 things that may not be read: ${join(folder, 'c')}, ` + `${join(folder, 'b.txt')}\n1\n`,
+      `left out 2 things that may not be read: ${join(folder, 'c')}, ${join(folder, 'b.txt')}\n1\n`,
     );
     assert.match(as(folder, join(folder, 'b.txt')).stderr, /cannot read \S*b\.txt: permission denied/);
     assert.match(as(join(folder, 'c')).stderr, /cannot read \S*c: permission denied/);

@@ -84,7 +84,7 @@ const close = (got: ArrayLike<number>, wanted: ArrayLike<number>, what: string):
 for (const device of ['native', 'wasm', 'reference'] as const) {
   const skip = device === 'native' ? noCompiler : false;
   test(
-    `${device}: training normalises by the batch and moves the running statistics, by which evaluation ` + `normalises`,
+    `${device}: training normalises by the batch and moves the running statistics, by which evaluation normalises`,
     { skip },
     async () => {
       await using session = await open({ device, optimizer: sgd({ lr: 0 }) });

@@ -150,7 +150,7 @@ for (const [name, work] of Object.entries(works)) {
         const got = await trained(work, device, accumulate);
         assert.ok(
           apart(got.told, wanted.told) < 1e-12,
-          `${device}: ${got.told.join(' ')} are not ` + `${wanted.told.join(' ')}`,
+          `${device}: ${got.told.join(' ')} are not ${wanted.told.join(' ')}`,
         );
         for (const { name: state, dtype, data } of got.states) {
           assert.equal(dtype, 'float64', state);
@@ -302,7 +302,7 @@ const layers: Readonly<Record<string, readonly [() => Model, HostTensor]>> = {
         .map(
           (dispatch) =>
             [
-              `MoE, ${name}, ` + `${dispatch}`,
+              `MoE, ${name}, ${dispatch}`,
               [
                 () =>
                   new nn.MoE({ dModel: 6, experts: 4, topK: 2, hidden: 5, router: router(), dispatch, capacity: 1 }),
@@ -336,7 +336,7 @@ for (const [name, [make, input]] of Object.entries(layers)) {
       assert.equal(got.dtype, 'float64');
       assert.ok(
         apart(got.data, wanted.data) < 1e-12,
-        `${got.data.slice(0, 4).join(' ')} is not ` + `${wanted.data.slice(0, 4).join(' ')}`,
+        `${got.data.slice(0, 4).join(' ')} is not ${wanted.data.slice(0, 4).join(' ')}`,
       );
     }
   });

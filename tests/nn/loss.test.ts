@@ -52,7 +52,7 @@ async function check(
   gradient?.forEach((g, i) =>
     assert.ok(
       Math.abs(got.gradient[i] - g) < 1e-9,
-      `gradient ${got.gradient.join(', ')} ` + `is not ${gradient.join(', ')}`,
+      `gradient ${got.gradient.join(', ')} is not ${gradient.join(', ')}`,
     ),
   );
 }

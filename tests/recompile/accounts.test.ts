@@ -94,7 +94,7 @@ test('a setting that somebody else changed meanwhile is theirs', async () => {
   await steps(session, 40);
   assert.deepEqual(
     [events.length, events[0].kept, events[0].error],
-    [1, false, 'blocks.0.moe.topK was set by ' + 'somebody else meanwhile'],
+    [1, false, 'blocks.0.moe.topK was set by something else meanwhile'],
   );
   assert.equal(blocks(session.model as LM)[0].topK, 3);
   assert.deepEqual(session.plan().engine?.log, []);

@@ -236,7 +236,7 @@ test('saved and loaded while a change of no result is in force, a run decides as
   await whole.session.close();
 });
 
-test('what a change of no result alone brings about changes no result; a rule is asked once and alters on both', async () => {
+test('a change of class N never causes one of class R; a rule is triggered once, for both drafts', async () => {
   let asked = 0,
     altered = 0;
   const follows: Rule<Layer> = {
@@ -344,7 +344,7 @@ test(
   },
 );
 
-test('before a plan for another shape nothing changes results because of a change of no result: what that set goes back', async () => {
+test('before the first plan of another shape, changes of class N cause no change of class R', async () => {
   const fits: Rule<Layer> = {
     name: 'fits',
     first: true,

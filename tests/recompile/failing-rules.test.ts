@@ -302,7 +302,7 @@ test(
           else machine[where as 'reserve'] = boom;
           const want = await plain;
           for (let i = 1; i < STEPS; i++)
-            assert.equal((await session.step(toyBatch(i))).loss, want.losses[i], `${where}: ` + `step ${i}`);
+            assert.equal((await session.step(toyBatch(i))).loss, want.losses[i], `${where}: step ${i}`);
           const kept = events.filter((e) => e.kept);
           assert.ok(
             kept.every((e) => e.class === 'N'),

@@ -73,7 +73,7 @@ test('a change of no result waits for memory, and comes when there is some', asy
   memory(session, () => {
     if (refused.length < 2) {
       refused.push(session.steps);
-      throw new UserError('the model ' + 'needs more memory than there is');
+      throw new UserError('the model needs more memory than there is');
     }
   });
   const losses = await told(opened);
@@ -103,7 +103,7 @@ test('memory that never comes: given up after four attempts, by name', async () 
   await steps(plain.session, session.steps);
   assert.deepEqual(
     [refused, events.length, events[0].kept, events[0].error],
-    [4, 1, false, 'the model needs more ' + 'memory than there is'],
+    [4, 1, false, 'the model needs more memory than there is'],
   );
   assert.deepEqual(fingerprint(session), fingerprint(plain.session));
   await session.close();
@@ -129,7 +129,7 @@ test('a change of results does not wait for memory: it has its step, or is given
   await steps(session, 60);
   assert.deepEqual(
     [events.length, events[0].class, events[0].kept, events[0].error],
-    [1, 'R', false, 'the model ' + 'needs more memory than there is'],
+    [1, 'R', false, 'the model needs more memory than there is'],
   );
   assert.deepEqual(session.plan().engine?.log, [], 'a decision that was given up is not in the log');
   await steps(plain.session, 63);

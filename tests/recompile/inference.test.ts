@@ -174,7 +174,7 @@ test('the policy chooseDispatch pays where padding is computed, also without a s
   await session.close();
 });
 
-test('a checkpoint that is loaded while a plan of inference takes turns has the settings that it was saved with', async () => {
+test('a checkpoint loaded during a trial of an inference plan has the settings that it was saved with', async () => {
   const { session } = await open(),
     other = await open();
   for (const moe of moes(other.session.model as LM)) {

@@ -52,7 +52,7 @@ test('flags take the place of what a file says', async (t) => {
   await assert.rejects(configure(file, { experts: 0, topK: 2 }), ConfigError);
 });
 
-test('a .ts config may bring model, data, optimizer and metrics; flags for the default model are refused then', async () => {
+test('a .ts config may build model, data, optimizer, metrics; then flags for the model are refused', async () => {
   const file = fileURLToPath(new URL('../../examples/mnist.ts', import.meta.url));
   const {
     settings: { config },
@@ -103,7 +103,7 @@ test('a config in JSON may begin with a byte order mark; what is no UTF-8 or no 
   }
   for (const [bytes, words] of [
     [Buffer.from('{"steps": 7,}'), 'c.json is not JSON'],
-    [Buffer.from(''), 'c.json is ' + 'not JSON'],
+    [Buffer.from(''), 'c.json is not JSON'],
     [Buffer.of(0x7b, 0xff, 0x7d), 'not text in UTF-8'],
   ] as const) {
     await writeFile(file, bytes);

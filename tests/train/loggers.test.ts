@@ -257,7 +257,7 @@ test(
   },
 );
 
-test('a trace that was begun by a run without a checkpoint is begun anew by its continuation, and by nobody else', async (t) => {
+test('the trace of a run without a checkpoint is overwritten only when that run is resumed', async (t) => {
   const folder = await temporaryFolder(t),
     path = join(folder, 'trace.jsonl'),
     model = toyLM(),
@@ -274,7 +274,7 @@ test('a trace that was begun by a run without a checkpoint is begun anew by its 
   assert.equal(readFileSync(path, 'utf8'), begun);
 });
 
-test('a trace goes on after the checkpoint, torn lines and later steps aside; what is no trace is left alone', async (t) => {
+test('a trace is continued after the checkpoint, without torn lines and later steps; other files stay', async (t) => {
   const folder = await temporaryFolder(t),
     path = join(folder, 'trace.jsonl'),
     model = toyLM(),
@@ -324,7 +324,7 @@ test('a trace goes on after the checkpoint, torn lines and later steps aside; wh
   assert.equal(readFileSync(mine, 'utf8'), 'my notes\n');
 });
 
-test('a log of one’s own begins anew or goes on after a step; a file of that name that is no log is left alone', async (t) => {
+test('a log with a path of its own is overwritten or continued after a step; other files stay', async (t) => {
   const folder = await temporaryFolder(t),
     path = join(folder, 'events.jsonl'),
     at = (step: number): LogEvent => ({ event: 'eval', step, val_loss: 1, ms: 1, time: 0 });

@@ -60,7 +60,7 @@ export class ExpertBank {
     checkOptions('ExpertBank', options, KEYS);
     const { experts, dModel, hidden, activation = 'gelu', bias = false, outStd = 1 / Math.sqrt(hidden) } = options;
     if (!ACTIVATIONS.includes(activation))
-      throw new UserError(`no activation named ` + `${String(activation)}`, `one of ${ACTIVATIONS.join(', ')}`);
+      throw new UserError(`no activation named ${String(activation)}`, `one of ${ACTIVATIONS.join(', ')}`);
     const wide = activation === 'swiglu' ? 2 * hidden : hidden;
     const zeros = (n: number): Parameter | null =>
       bias ? new Parameter([experts, n], { kind: 'constant', value: 0 }, { role: 'bias' }) : null;

@@ -67,10 +67,7 @@ export function zLoss(logits: Tensor): Tensor {
 export function lossOf(name: LossName, choice: Choice, load: Tensor, slots: OpenSlots | null = null): Tensor {
   const need = <T>(value: T | null | undefined, what: string): T => {
     if (value === null || value === undefined)
-      throw new UserError(
-        `MoE: the ${name} loss needs ${what}, which this ` + `router has not`,
-        `set its coefficient to 0`,
-      );
+      throw new UserError(`MoE: the ${name} loss needs ${what}, which this router has not`, `set its coefficient to 0`);
     return value;
   };
   const { indices, weights } = choice,

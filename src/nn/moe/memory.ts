@@ -97,7 +97,7 @@ export class ChoiceMemory {
     const name = nameOf(path, this.#layout, slots, experts);
     if (trace.inputs.some((i) => i.name === name))
       throw new UserError(
-        `${path}: it is called twice in a step, and ` + `remembers one choice for each sample and token`,
+        `${path}: it is called twice in a step, and remembers one choice for each sample and token`,
         "leave routing 'live' here",
       );
     this.#owner = owner;
@@ -155,7 +155,7 @@ export class ChoiceMemory {
     const live = this.#live;
     if (!live)
       throw new UserError(
-        `${this.#trace.pathOf(this.#owner)}: its router chose without looking at what is ` + `remembered`,
+        `${this.#trace.pathOf(this.#owner)}: its router chose without looking at what is remembered`,
         "leave routing 'live', or let choose() call `pick` in place of topK",
       );
     const { tokens, k } = this.#layout,

@@ -93,7 +93,7 @@ export class MoE {
   declare dispatch: Dispatch;
   /** Rows that an expert usually gets, a power of 2, for which kernels are made; 0: not known. */
   declare expertRows: number;
-  /** Whether choices of samples with ids are remembered ('watched'), and taken from memory ('cached'), or not ('live'). */
+  /** 'live': choices are not remembered; 'watched': those of samples with ids are; 'cached': they are also used. */
   declare routing: RoutingMode;
   /** How many samples are remembered at most. */
   declare remember: number;
@@ -275,7 +275,7 @@ export class MoE {
       tiled = this.experts instanceof ExpertBank && (padded || this.#knobs.dispatch === 'ragged');
     if (expertsChoose === true && this.router.expertsChoose !== true)
       throw new UserError(
-        'MoE: the router gives ' + 'choices of experts that choose tokens, and does not say so of itself',
+        'MoE: the router gives choices of experts that choose tokens, and does not say so of itself',
         'readonly expertsChoose = true, in the router',
       );
     if (!expertsChoose)

@@ -43,7 +43,7 @@ export const fromRows = (outputs: Tensor, { rows, mayDrop, materialised }: Routi
 /** One tensor for each expert -> all rows in one. */
 export function join(outputs: readonly Tensor[], { rows, experts, bound, usual }: Routing): Tensor {
   if (outputs.length !== experts)
-    throw new UserError(`there are ${experts} experts, got the outputs of ` + `${outputs.length}`);
+    throw new UserError(`there are ${experts} experts, got the outputs of ${outputs.length}`);
   return joinSegments(outputs, rows.offsets, { rows: bound, usual });
 }
 
@@ -101,7 +101,7 @@ export function aggregateSpec(
     const own = error(y, targets[e]);
     if (own.shape.length !== 1)
       throw new UserError(
-        `aggregateSpec: the error must be one number a row, got ` + `${own.toString()}`,
+        `aggregateSpec: the error must be one number a row, got ${own.toString()}`,
         'sum or average over all dimensions but the first',
       );
     return reshape(own, [boundOf(own.shape[0]), 1]);
@@ -148,7 +148,7 @@ export function cache(owner: object, live: Tensor, options: CacheOptions): Cache
   const { batches, use = false, gamma = 0.99 } = options;
   if (live.dtype !== 'int32') throw new UserError(`cache: remembers whole numbers, got ${live.toString()}`);
   if (!Number.isInteger(batches) || batches < 1)
-    throw new UserError(`cache: batches must be a whole number of at ` + `least 1, got ${batches}`);
+    throw new UserError(`cache: batches must be a whole number of at least 1, got ${batches}`);
   if (!(gamma >= 0 && gamma < 1)) throw new UserError(`cache: gamma must be at least 0 and below 1, got ${gamma}`);
   const trace = traceOf(live),
     shape = live.shape.map(boundOf),

@@ -127,7 +127,7 @@ export const MOE_OPTIONS: KeysOf<MoEOptions> = {
 export function checkSettings(options: MoEOptions): void {
   checkOptions('MoE', options, MOE_OPTIONS);
   const { experts, router, shared, losses } = options,
-    modules = typeof experts !== 'number' && 'the experts are ' + 'modules of their own';
+    modules = typeof experts !== 'number' && 'the experts are modules of their own';
   const chosen = 'experts choose tokens, as many as their capacity says, by probability';
   refuseUnused('MoE', options, {
     hidden: modules,

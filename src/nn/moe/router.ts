@@ -134,7 +134,7 @@ export abstract class LinearRouter implements Router {
     this.#options = fixedCopy(options);
     const { dModel, experts, jitter = 0 } = options;
     if (!(jitter >= 0 && jitter < 1))
-      throw new UserError(`router: jitter must be at least 0 and below 1, got ` + `${jitter}`);
+      throw new UserError(`router: jitter must be at least 0 and below 1, got ${jitter}`);
     this.weight = new Parameter([dModel, experts], { kind: 'normal', std: 1 / Math.sqrt(dModel) }, { role: 'router' });
     this.experts = experts;
     this.#normalise = options.normalise ?? (normalise ? undefined : false);
@@ -195,7 +195,7 @@ export function checkGroups(given: GroupLimit, experts: number): void {
   const whole = (n: number): boolean => Number.isInteger(n) && n >= 1;
   if (!whole(groups) || experts % groups !== 0 || !whole(limit) || limit > groups) {
     throw new UserError(
-      `router: ${experts} experts in ${groups} groups, of which ${limit} may be chosen: that does ` + `not divide`,
+      `router: ${experts} experts in ${groups} groups, of which ${limit} may be chosen: that does not divide`,
       'groups must divide the experts, and limit be from 1 to groups',
     );
   }
@@ -207,7 +207,7 @@ export function limitGroups(scores: Tensor, { groups, limit, by = 'top2' }: Grou
     size = experts / groups;
   if (k > limit * size)
     throw new UserError(
-      `router: ${k} experts a token do not lie in ${limit} groups of ` + `${size}`,
+      `router: ${k} experts a token do not lie in ${limit} groups of ${size}`,
       'raise limit or lower topK',
     );
   if (limit === groups) return scores;

@@ -69,7 +69,7 @@ export class TopKRouter extends LinearRouter {
     super(options, TOP_K_KEYS);
     const { softmax: order = 'before' } = options;
     if (!ORDERS.includes(order))
-      throw new UserError(`TopKRouter: softmax must be one of ${ORDERS.join(', ')}, got ` + `${String(order)}`);
+      throw new UserError(`TopKRouter: softmax must be one of ${ORDERS.join(', ')}, got ${String(order)}`);
     refuseUnused('TopKRouter', options, {
       normalise: order === 'after' && 'a softmax over the chosen alone sums to 1',
     });

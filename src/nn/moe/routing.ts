@@ -87,7 +87,7 @@ export const unusedBeyond = ({
     overflow: dropless,
     priority:
       dropless ??
-      (overflow === 'spill' ? 'what is beyond the capacity is ' + 'computed all the same (overflow: spill)' : null),
+      (overflow === 'spill' ? 'what is beyond the capacity is computed all the same (overflow: spill)' : null),
   };
 };
 
@@ -231,7 +231,7 @@ function scoresOf(indices: Tensor, { priority, scores }: RoutingOptions): Tensor
   if (!scores)
     throw new UserError(
       "priority 'probs' needs the scores that it goes by",
-      'give `scores`: the gate ' + 'probability of each choice',
+      'give `scores`: the gate probability of each choice',
     );
   return scores;
 }

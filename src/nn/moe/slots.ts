@@ -49,7 +49,7 @@ export const freshSlots = (slots: number, active = slots): SlotsValue =>
 /** slots: how many there are; default as many as the value says. */
 export function readSlots(value: unknown, slots = slotsIn(value)): Slots {
   if (!Array.isArray(value) || value.length < slots)
-    return refuse(`a list must say of ${slots} slots what they ` + `hold, got ${JSON.stringify(value)}`);
+    return refuse(`a list must say of ${slots} slots what they hold, got ${JSON.stringify(value)}`);
   const list = value as readonly unknown[],
     before = list.slice(0, slots).map((text, e) => familyIn(list, text, e)),
     [count = 0, ...rest] = list.slice(slots);
@@ -75,7 +75,7 @@ function familyIn(list: readonly unknown[], text: unknown, e: number): number | 
   const first = typeof text === 'string' ? Number(/^like (\d+)$/.exec(text)?.[1] ?? NaN) : NaN;
   return first < e && list[first] === 'on'
     ? first
-    : refuse(`slot ${e} is 'on', 'off' or 'like' an earlier one that ` + `is on, got ${JSON.stringify(text)}`);
+    : refuse(`slot ${e} is 'on', 'off' or 'like' an earlier one that is on, got ${JSON.stringify(text)}`);
 }
 
 function readChange(text: unknown): SlotChange {
@@ -94,7 +94,7 @@ function readChange(text: unknown): SlotChange {
 const written = (c: SlotChange): string =>
   c.does === 'prune'
     ? `prune ${c.expert}`
-    : `${c.does} ${c.expert} into ` + `${c.into}${c.does === 'merge' ? ` by ${c.share}` : ''}`;
+    : `${c.does} ${c.expert} into ${c.into}${c.does === 'merge' ? ` by ${c.share}` : ''}`;
 
 /** Families after a change. Throws UserError where it cannot be. */
 function after(families: Families, change: SlotChange): Families {
@@ -108,7 +108,7 @@ function after(families: Families, change: SlotChange): Families {
       break;
     case 'merge':
       if (!held(change.into) || change.into === expert)
-        return refuse(`${written(change)}: slot ${change.into} ` + `holds no other expert`);
+        return refuse(`${written(change)}: slot ${change.into} holds no other expert`);
       if (!(change.share >= 0 && change.share <= 1)) return refuse(`${written(change)}: a share is from 0 to 1`);
       next[expert] = null;
       break;

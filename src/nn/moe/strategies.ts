@@ -44,7 +44,7 @@ export function runExperts(
 ): Tensor {
   if (how.chunks > 1 && dispatch !== 'ragged' && dispatch !== 'padded')
     throw new UserError(
-      `MoE: dispatch ` + `${dispatch} does not compute in chunks`,
+      `MoE: dispatch ${dispatch} does not compute in chunks`,
       'ragged and padded do; recompute: true is for all',
     );
   switch (dispatch) {
@@ -72,7 +72,7 @@ export function runExperts(
 function checked(y: Tensor, x: Tensor, e: number): Tensor {
   if (y.shape.length !== 2 || boundOf(y.shape[0]) !== boundOf(x.shape[0]))
     throw new UserError(
-      `expert ${e}: makes ` + `${y.toString()} of ${x.toString()}`,
+      `expert ${e}: makes ${y.toString()} of ${x.toString()}`,
       'an expert gives one row for each row it gets',
     );
   return y;

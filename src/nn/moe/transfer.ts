@@ -15,7 +15,7 @@ export function routerParts(router: Router): { readonly parameter: Parameter; re
   return Object.entries(router.expertAxes ?? {}).map(([name, axis]) => {
     const parameter = (router as unknown as Readonly<Record<string, unknown>>)[name];
     if (!(parameter instanceof Parameter))
-      throw new UserError(`MoE: the router's expertAxes names ${name}, which ` + `is no parameter of it`);
+      throw new UserError(`MoE: the router's expertAxes names ${name}, which is no parameter of it`);
     return { parameter, axis };
   });
 }
@@ -52,7 +52,7 @@ function whole(
   return [...names].map((name) => {
     const a = mine.get(name),
       b = others.get(name),
-      shape = (p: Parameter | undefined): string => (p ? `${p.dtype} ` + `[${p.shape.join(', ')}]` : 'none');
+      shape = (p: Parameter | undefined): string => (p ? `${p.dtype} [${p.shape.join(', ')}]` : 'none');
     if (!a || !b || shape(a) !== shape(b)) {
       throw new UserError(
         `MoE: experts ${from} and ${to} are of different shapes: ${name || 'the parameter'} is ` +
@@ -81,7 +81,7 @@ export function transferMoE(
   if (next.count <= old.count) return [];
   if (next.count !== old.count + 1 || next.before.join() !== old.families.join())
     throw new UserError(
-      'MoE: the ' + 'experts of the layer were changed in between',
+      'MoE: the experts of the layer were changed in between',
       'decide anew, from what the layer is now',
     );
   return next.changes.flatMap((change): Move<Parameter>[] => {

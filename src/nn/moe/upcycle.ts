@@ -60,7 +60,7 @@ export function upcycle(tensors: NamedTensors, options: UpcycleOptions): Map<str
       t = tensors.get(name);
     if (!t && dense.endsWith('weight'))
       throw new UserError(
-        `upcycle: there is no tensor ` + `${name}`,
+        `upcycle: there is no tensor ${name}`,
         'from is the path of a layer with `up` and `down`, such as blocks.0.mlp',
       );
     if (t)
@@ -105,7 +105,7 @@ export function resizeExperts(tensors: NamedTensors, options: ResizeOptions): Ma
   checkOptions('resizeExperts', options, RESIZE_KEYS);
   const { moe, from, noise = 0, seed = 0 } = options;
   if (!(noise >= 0 && Number.isFinite(noise)))
-    throw new UserError(`resizeExperts: noise must be a number of at ` + `least 0, got ${noise}`);
+    throw new UserError(`resizeExperts: noise must be a number of at least 0, got ${noise}`);
   refuseUnused('resizeExperts', options, { seed: noise === 0 && 'nothing is drawn without `noise`' });
   const out = new Map(tensors),
     router = tensors.get(`${moe}.router.weight`),
@@ -113,12 +113,12 @@ export function resizeExperts(tensors: NamedTensors, options: ResizeOptions): Ma
     experts = router?.shape[1] ?? bank?.shape[0];
   if (experts === undefined || !bank)
     throw new UserError(
-      `resizeExperts: ${moe} is no mixture with a bank of ` + `experts`,
+      `resizeExperts: ${moe} is no mixture with a bank of experts`,
       `there is no tensor ${moe}.experts.w1`,
     );
   const bad = from.find((e) => !Number.isInteger(e) || e < 0 || e >= experts);
   if (bad !== undefined || from.length === 0)
-    throw new UserError(`resizeExperts: from must name experts 0 to ` + `${experts - 1}, got [${from.join(', ')}]`);
+    throw new UserError(`resizeExperts: from must name experts 0 to ${experts - 1}, got [${from.join(', ')}]`);
   // Which dimension of a tensor of the layer is that of experts.
   const axes: readonly (readonly [string, number])[] = [
     ['experts.w1', 0],
@@ -163,7 +163,7 @@ export function compactExperts(tensors: NamedTensors, options: CompactOptions): 
     copy = families.findIndex((family, e) => family !== null && family !== e);
   if (copy >= 0)
     throw new UserError(
-      `compactExperts: experts ${families[copy]} and ${copy} of ${moe} are copies of ` + `one another`,
+      `compactExperts: experts ${families[copy]} and ${copy} of ${moe} are copies of one another`,
       'merge or prune one of them first (mergeExperts, pruneExpert)',
     );
   return resizeExperts(tensors, { moe, from: families.flatMap((family, e) => (family === null ? [] : [e])) });

@@ -104,11 +104,11 @@ export function generate(name: string, options: Partial<GenerateOptions> = {}): 
     Number.isFinite,
   ).length;
   if (k > open)
-    throw new UserError(`a token cannot go to ${k} experts of ` + `${open}`, 'fewer experts a token, or more experts');
+    throw new UserError(`a token cannot go to ${k} experts of ${open}`, 'fewer experts a token, or more experts');
   const draws = steps * tokens * experts;
   if (draws > MOST_DRAWS) {
     throw new UserError(
-      `${steps} steps of ${tokens} tokens over ${experts} experts take ${draws} draws, more than ` + `${MOST_DRAWS}`,
+      `${steps} steps of ${tokens} tokens over ${experts} experts take ${draws} draws, more than ${MOST_DRAWS}`,
       'fewer steps, tokens or experts',
     );
   }

@@ -70,7 +70,7 @@ function standIn(layers: readonly TracedLayer[]): object {
     }
     if (last === '' || own(at, last) !== undefined)
       throw new UserError(
-        `the trace has no place for a layer at ` + `"${path}"`,
+        `the trace has no place for a layer at "${path}"`,
         'paths of layers are different, and none is empty',
       );
     const layer = new MoE({ dModel, experts, topK: k, hidden, capacity, dispatch, balance: 0, zLoss: 0 });
@@ -137,12 +137,12 @@ export async function replay(trace: Trace, rules: readonly Rule<object>[], price
   const carry = (changes: readonly Change[]): (() => void) => {
     if (changes.some((c) => c.knob === 'slots'))
       throw new UserError(
-        'loads do not tell where tokens go when ' + 'experts come and go',
+        'loads do not tell where tokens go when experts come and go',
         'expertLifecycle acts in a run, not in the lab',
       );
     return () => undefined;
   };
-  const plant: EngineHost = {
+  const host: EngineHost = {
     knobs,
     next: () => step + 1,
     shape: sizes,
@@ -157,7 +157,7 @@ export async function replay(trace: Trace, rules: readonly Rule<object>[], price
     budget: () => ({ bytes: Infinity, given: true }),
     trim: () => undefined,
   };
-  const engine = new Engine(plant, (event) => {
+  const engine = new Engine(host, (event) => {
     events.push(event);
   });
   for (const rule of rules) engine.add(rule);

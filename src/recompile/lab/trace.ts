@@ -80,7 +80,7 @@ export function traceReader(
   torn?: (line: number) => void,
 ): { add(line: string, number: number): void; trace(): Trace } {
   const wrong = (line: number, what: string): UserError =>
-    new UserError(`${where}: line ${line}: ` + `${what}`, 'dynamoe train --trace FILE writes such files');
+    new UserError(`${where}: line ${line}: ${what}`, 'dynamoe train --trace FILE writes such files');
   const loads: number[][][] = [];
   let layers: readonly TracedLayer[] | null = null;
   return {

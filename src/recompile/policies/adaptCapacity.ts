@@ -100,7 +100,7 @@ export function adaptCapacity(options: AdaptCapacityOptions = {}): Rule<object> 
   checkPolicy('adaptCapacity', options, KEYS);
   const { quantile = QUANTILE, margin = 0, price = 2, horizon = 128, cooldown = 64 } = options;
   if (!(quantile >= 0 && quantile <= 1))
-    throw new UserError(`adaptCapacity: quantile must be from 0 to 1, got ` + `${quantile}`);
+    throw new UserError(`adaptCapacity: quantile must be from 0 to 1, got ${quantile}`);
   let grows = false; // what `alter` did last: more room in all
   return {
     name: 'adaptCapacity',

@@ -52,9 +52,9 @@ const KEYS: KeysOf<CacheAssignmentsOptions> = {
 export function cacheAssignments(options: CacheAssignmentsOptions = {}): Rule<object> {
   checkPolicy('cacheAssignments', options, KEYS, ['score', 'freeze']);
   if (options.score !== undefined && typeof options.score !== 'function')
-    throw new UserError('cacheAssignments: ' + 'score must be a function of a layer');
+    throw new UserError('cacheAssignments: score must be a function of a layer');
   if (options.freeze !== undefined && typeof options.freeze !== 'boolean')
-    throw new UserError(`cacheAssignments: ` + `freeze must be true or false, got ${JSON.stringify(options.freeze)}`);
+    throw new UserError(`cacheAssignments: freeze must be true or false, got ${JSON.stringify(options.freeze)}`);
   const {
     on = 0.95,
     off = 0.85,
@@ -67,7 +67,7 @@ export function cacheAssignments(options: CacheAssignmentsOptions = {}): Rule<ob
   } = options;
   if (!(off <= on))
     throw new UserError(
-      `cacheAssignments: off (${off}) must not be above on ` + `(${on})`,
+      `cacheAssignments: off (${off}) must not be above on (${on})`,
       'the gap between them keeps a layer from going to and fro',
     );
   for (const [name, n] of Object.entries({ audit, samples }))
@@ -90,14 +90,14 @@ export function cacheAssignments(options: CacheAssignmentsOptions = {}): Rule<ob
         again > 0
           ? null
           : steps === 0 && without > 0
-            ? 'batches ' + 'have no ids'
+            ? 'batches have no ids'
             : steps >= patience
               ? `none of the first batch's came again in ${steps} steps`
               : null;
     if (why === null || said) return again > 0;
     said = true;
     throw new UserError(
-      `samples do not recur: ${why}, so there is nothing to remember and every layer keeps its ` + `live gate`,
+      `samples do not recur: ${why}, so nothing is remembered and every layer keeps using its router`,
       'a batch may have `ids`; datasets of this library give them',
     );
   };
@@ -129,7 +129,7 @@ export function cacheAssignments(options: CacheAssignmentsOptions = {}): Rule<ob
     },
     reason: (run) =>
       run.layers.every((l) => Number.isNaN(l.agreement))
-        ? `samples come again, ` + `${run.samples.largest + 1} ids so far`
+        ? `samples come again, ${run.samples.largest + 1} ids so far`
         : `remembered choices agree: ` +
           `${run.layers.map((l) => (Number.isNaN(l.agreement) ? 'not known' : score(l).toFixed(3))).join(', ')}`,
   };

@@ -58,12 +58,12 @@ export function expertLifecycle(options: ExpertLifecycleOptions = {}): Rule<obje
   const { prune = 0.1, merge = 0.5, split = 2.5, freeze = 0, keep = 0, cooldown = 256 } = options;
   if (!(cooldown >= LEAST_COOLDOWN))
     throw new UserError(
-      `expertLifecycle: cooldown must be at least ` + `${LEAST_COOLDOWN} steps, got ${cooldown}`,
+      `expertLifecycle: cooldown must be at least ${LEAST_COOLDOWN} steps, got ${cooldown}`,
       'loads before a change took effect would be taken for loads after it',
     );
   if (split > 0 && split <= Math.max(prune, merge))
     throw new UserError(
-      `expertLifecycle: split (${split}) must lie ` + `above prune and merge`,
+      `expertLifecycle: split (${split}) must lie above prune and merge`,
       'or what is done is undone at once',
     );
   let said: string[] = [];

@@ -48,7 +48,7 @@ export function fitMemory(options: FitMemoryOptions = {}): Rule<object> {
   checkPolicy('fitMemory', options, KEYS, ['budget']);
   const { budget, margin = 0.1, horizon = 128, cooldown = 64 } = options;
   if (budget !== undefined && !(budget > 0))
-    throw new UserError(`fitMemory: budget must be a number of bytes above ` + `0, got ${budget}`);
+    throw new UserError(`fitMemory: budget must be a number of bytes above 0, got ${budget}`);
   let told = '';
   return {
     name: 'fitMemory',

@@ -16,7 +16,7 @@ function change(moe: MoE, what: SlotChange): void {
   const slots = changeSlots(original.slots, moe.slots, what);
   if (!original.router.expertAxes)
     throw new UserError(
-      `${what.does}: a ${original.router.constructor.name} cannot ` + `do without an expert`,
+      `${what.does}: a ${original.router.constructor.name} cannot do without an expert`,
       'TopKRouter and SigmoidRouter can, without groups',
     );
   checkChoices(moe.topK, readSlots(slots).families);
@@ -69,7 +69,7 @@ export function splitExpert(moe: MoE, e: number, into = freeSlots(moe).at(0)): n
   if (into === undefined)
     throw new UserError(
       'split: no slot is free',
-      'prune or merge an expert first, or build ' + 'the layer with more experts than `active`',
+      'prune or merge an expert first, or build the layer with more experts than `active`',
     );
   change(moe, { does: 'split', expert: e, into });
   // Where experts have settings of their own, a copy has its original's.

@@ -58,24 +58,21 @@ export function placeExperts(options: PlacementOptions): Placement[] {
   if (experts === 0 || loads.some((l) => l.length !== experts))
     fail('every layer needs a load for each expert', 'loads: [[90, 132, 40], [20, 107, 104]]');
   if (loads.flat().some((n) => !Number.isFinite(n) || n < 0))
-    fail('a load is a number of at least 0', 'count the ' + 'choices of each expert');
+    fail('a load is a number of at least 0', 'count the choices of each expert');
   if (replicas < experts)
     fail(
       `${experts} experts do not fit into ${replicas} places`,
-      'replicas counts all ' + 'places, those of single experts too',
+      'replicas counts all places, those of single experts too',
     );
   if (replicas % devices !== 0)
     fail(
-      `${replicas} places cannot be divided evenly among ${devices} ` + `devices`,
+      `${replicas} places cannot be divided evenly among ${devices} devices`,
       'replicas must be a multiple of devices',
     );
   if (devices % nodes !== 0)
-    fail(
-      `${devices} devices cannot be divided evenly among ${nodes} nodes`,
-      'devices must ' + 'be a multiple of nodes',
-    );
+    fail(`${devices} devices cannot be divided evenly among ${nodes} nodes`, 'devices must be a multiple of nodes');
   if (experts % groups !== 0)
-    fail(`${experts} experts cannot be divided into ${groups} groups`, 'groups must ' + 'divide the number of experts');
+    fail(`${experts} experts cannot be divided into ${groups} groups`, 'groups must divide the number of experts');
   const together = groups % nodes === 0;
   return loads.map((load) => placeLayer(load, replicas, together ? groups : 1, together ? nodes : 1, devices, nodes));
 }

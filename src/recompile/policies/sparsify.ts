@@ -29,7 +29,7 @@ export function sparsify(options: SparsifyOptions = {}): Rule<object> {
   const { below = 0.02, above = Math.max(0.06, below), cooldown = 200 } = options;
   if (!(below <= above))
     throw new UserError(
-      `sparsify: below (${below}) must not lie over above ` + `(${above})`,
+      `sparsify: below (${below}) must not lie over above (${above})`,
       'the gap between them keeps a layer from going to and fro',
     );
   const wanted = ({ topK }: MoE, { secondGateWeightEma: weight }: LayerStats): number =>
@@ -42,6 +42,6 @@ export function sparsify(options: SparsifyOptions = {}): Rule<object> {
       for (const [moe, layer] of layersOf(model, run)) moe.topK = wanted(moe, layer);
     },
     reason: (run) =>
-      `mean weight of second choices: ` + `${run.layers.map((l) => l.secondGateWeightEma.toFixed(3)).join(', ')}`,
+      `mean weight of second choices: ${run.layers.map((l) => l.secondGateWeightEma.toFixed(3)).join(', ')}`,
   };
 }

@@ -80,7 +80,7 @@ const one = (v: number): boolean => Math.abs(v - 1) < 1e-5;
 const ROUTER = { dModel: D, experts: E };
 
 for (const device of (noCompiler ? ['wasm', 'reference'] : ['native', 'wasm', 'reference']) as readonly DeviceName[]) {
-  test(`${device}: weights that were divided by their sum stay so from topK 2 to 1 and 3, those that were not stay raw`, async () => {
+  test(`${device}: topK changes, whether weights are divided by their sum does not`, async () => {
     const cases: readonly (readonly [Partial<MoEOptions>, boolean])[] = [
       [{ topK: 2 }, true],
       [{ topK: 1 }, false],
@@ -200,12 +200,12 @@ test(
     assert.deepEqual(
       events.map((e) => e.changes.map((c) => [c.from, c.to])),
       [],
-      'a second choice would weigh 1/64, ' + 'which is below 0.02, as it would be told then',
+      'a second choice would weigh 1/64, which is below 0.02, as it would be told then',
     );
   },
 );
 
-test('saved with another topK and loaded, evaluated and generated from: the weights of the layer as it was built', async () => {
+test('a checkpoint saved with another topK: evaluation and generation weight choices as before', async () => {
   const make = (): TransformerLM =>
     new TransformerLM({
       vocab: 11,

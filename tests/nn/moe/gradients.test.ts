@@ -126,7 +126,7 @@ for (const k of [1, 2, 3, 4]) {
         });
         assert.ok(
           difference(got[`grad/${name}`], expected) < 1e-6,
-          `${name}: ` + `${difference(got[`grad/${name}`], expected)}`,
+          `${name}: ${difference(got[`grad/${name}`], expected)}`,
         );
         assert.ok(difference(on[`grad/${name}`], expected) < 1e-4, `${name} on ${compiled}`);
       }

@@ -125,7 +125,7 @@ test('gradients of gradients are the same but for rounding', async () => {
   for (const how of nested) {
     const got = await runLayer(new Nested(false, true, how), [60, 6]);
     for (const name of Object.keys(plain))
-      assert.ok(difference(got[name], plain[name]) < 1e-10, `${name} ` + `${JSON.stringify(how)}`);
+      assert.ok(difference(got[name], plain[name]) < 1e-10, `${name} ${JSON.stringify(how)}`);
   }
 });
 

@@ -99,21 +99,19 @@ test('setters refuse what cannot be meant, and leave the old value', () => {
 
 for (const dispatch of ['ragged', 'padded'] as const) {
   for (const experts of [4, [new Linear(8, 8), new Linear(8, 8), new Linear(8, 8), new Linear(8, 8)]]) {
-    test(
-      `${dispatch}, ${typeof experts === 'number' ? 'bank' : 'modules'}: another capacity runs the same ` + `kernels`,
-      () => {
-        const moe = make({ dispatch, experts, bias: true, activation: 'swiglu' });
-        const keys = (capacity: number | number[]): { keys: string[]; arena: number } => {
-          moe.capacity = capacity;
-          const { kernels, program } = compileGraph(layerGraph(moe, [64, 8]));
-          return { keys: kernels.map((k) => k.key).sort(), arena: program.slabs.arena };
-        };
-        const one = keys(1);
-        for (const capacity of [0.01, 0.3, 1.25, 2, 4, 8, [0.1, 3, 1, 0.5]])
-          assert.deepEqual(keys(capacity).keys, one.keys, `${String(capacity)}`);
-        if (dispatch === 'padded') assert.ok(keys(2).arena > one.arena, 'what changes is memory');
-      },
-    );
+    const kind = typeof experts === 'number' ? 'bank' : 'modules';
+    test(`${dispatch}, ${kind}: another capacity runs the same kernels`, () => {
+      const moe = make({ dispatch, experts, bias: true, activation: 'swiglu' });
+      const keys = (capacity: number | number[]): { keys: string[]; arena: number } => {
+        moe.capacity = capacity;
+        const { kernels, program } = compileGraph(layerGraph(moe, [64, 8]));
+        return { keys: kernels.map((k) => k.key).sort(), arena: program.slabs.arena };
+      };
+      const one = keys(1);
+      for (const capacity of [0.01, 0.3, 1.25, 2, 4, 8, [0.1, 3, 1, 0.5]])
+        assert.deepEqual(keys(capacity).keys, one.keys, `${String(capacity)}`);
+      if (dispatch === 'padded') assert.ok(keys(2).arena > one.arena, 'what changes is memory');
+    });
   }
 }
 

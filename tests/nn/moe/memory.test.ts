@@ -248,38 +248,35 @@ function liveChoices(session: Session): number[][] {
   );
 }
 
-test(
-  'watched: agreement is counted as by hand, a choice that changed places agrees, the memory has the live ' + 'choices',
-  async () => {
-    await using session = await open(new Model({ routing: 'watched' }));
-    const remembered = new Map<number, number[]>();
-    let changed = 0;
-    for (let i = 0; i < 12; i++) {
-      const batch = at(i),
-        live = liveChoices(session),
-        ids = [...(batch.ids ?? [])];
-      let agreed = 0,
-        compared = 0;
-      for (const id of ids) {
-        const before = remembered.get(id);
-        if (before) {
-          compared += 2 * TOKENS;
-          for (let t = 0; t < TOKENS; t++)
-            agreed += before.slice(2 * t, 2 * t + 2).filter((e) => live[id].slice(2 * t, 2 * t + 2).includes(e)).length;
-        }
-        remembered.set(id, live[id]);
+test('watched: agreement ignores the order of choices; the memory holds the live choices', async () => {
+  await using session = await open(new Model({ routing: 'watched' }));
+  const remembered = new Map<number, number[]>();
+  let changed = 0;
+  for (let i = 0; i < 12; i++) {
+    const batch = at(i),
+      live = liveChoices(session),
+      ids = [...(batch.ids ?? [])];
+    let agreed = 0,
+      compared = 0;
+    for (const id of ids) {
+      const before = remembered.get(id);
+      if (before) {
+        compared += 2 * TOKENS;
+        for (let t = 0; t < TOKENS; t++)
+          agreed += before.slice(2 * t, 2 * t + 2).filter((e) => live[id].slice(2 * t, 2 * t + 2).includes(e)).length;
       }
-      changed += compared - agreed;
-      const { stats } = await session.step(batch);
-      assert.deepEqual(Array.from(stats['moe/agreement'].data), [agreed, compared], `step ${i}`);
+      remembered.set(id, live[id]);
     }
-    assert.ok(changed > 0, 'nothing changed: the test shows nothing');
-    const known = await session.assignments('moe');
-    assert.ok(known);
-    assert.deepEqual([known.experts, known.tokens, known.k], [EXPERTS, TOKENS, 2]);
-    for (const [id, choices] of remembered) assert.deepEqual(Array.from(known.of(id) ?? []), choices);
-  },
-);
+    changed += compared - agreed;
+    const { stats } = await session.step(batch);
+    assert.deepEqual(Array.from(stats['moe/agreement'].data), [agreed, compared], `step ${i}`);
+  }
+  assert.ok(changed > 0, 'nothing changed: the test shows nothing');
+  const known = await session.assignments('moe');
+  assert.ok(known);
+  assert.deepEqual([known.experts, known.tokens, known.k], [EXPERTS, TOKENS, 2]);
+  for (const [id, choices] of remembered) assert.deepEqual(Array.from(known.of(id) ?? []), choices);
+});
 
 test('cached: loads follow from what is remembered; one sample in four is audited and remembered anew', async () => {
   await using session = await open(new Model({ routing: 'cached' }));
@@ -319,7 +316,7 @@ test('cached: a sample that is not remembered has its live choices, and is remem
   assert.deepEqual(Array.from(after?.ids ?? []), [0, 1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12]);
 });
 
-test('cached: an expert that went gets nobody; samples that remember him are looked at anew, the others not', async () => {
+test('cached: a pruned expert gets no token; only samples that remembered this expert are routed again', async () => {
   for (const split of [false, true]) {
     const model = new Model({ routing: 'cached', audit: 1000, active: EXPERTS - 1 });
     await using session = await open(model);
@@ -429,7 +426,7 @@ test('the gate learns from the weights of remembered choices: gradients against 
         largest = Math.max(largest, Math.abs(wanted));
         assert.ok(
           Math.abs(wanted - got) < 1e-6 + 1e-5 * Math.abs(wanted),
-          `${router}, ${name}[${i}]: ${got} ` + `against ${wanted}`,
+          `${router}, ${name}[${i}]: ${got} against ${wanted}`,
         );
       }
       assert.ok(largest > 1e-4, `${router}: no gradient reaches ${name}`);
@@ -465,7 +462,7 @@ test('micro-batches remember their own samples', async () => {
   for (let id = 0; id < SAMPLES; id++) assert.deepEqual(y?.of(id), x?.of(id));
 });
 
-test('a memory takes 4 bytes a sample and a byte a choice up to 256 experts, less for few, and is written in place', () => {
+test('a memory takes 4 bytes a sample and at most 1 byte a choice up to 256 experts, and is written in place', () => {
   const bytes = (experts: number, topK: number): { state: number; arena: number } => {
     const layer = (routing: 'live' | 'watched' | 'cached'): ReturnType<typeof compileGraph>['program'] => {
       const model = new Model({ experts, topK, hidden: 4, routing, remember: 5000 }),
@@ -597,7 +594,7 @@ test('what cannot be remembered is refused by name', async () => {
   for (const router of routers)
     assert.throws(
       () => new Model({ router, routing: 'watched' }),
-      new RegExp(`choices ` + `of a ${router.constructor.name} cannot be remembered`),
+      new RegExp(`choices of a ${router.constructor.name} cannot be remembered`),
     );
   assert.throws(() => new Model({ routing: 'sometimes' as never }), /no routing named sometimes/);
   for (const wrong of [0, 1.5, -1, NaN]) {

@@ -173,7 +173,7 @@ for (const [experts, k] of [
   [2, 2],
 ])
   test(
-    `Tutel: losses 1 to ${steps} of its layer, ${experts} experts, ` + `top-${k}`,
+    `Tutel: losses 1 to ${steps} of its layer, ${experts} experts, top-${k}`,
     { skip: skip || noCompiler },
     async (t) => {
       const expected = (read('tutel-losses.json') as Record<string, number[]>)[`fp32_top${k}_experts${experts}`];
@@ -224,7 +224,7 @@ for (const [experts, k] of [
         errors.push(error);
         assert.ok(
           error < (i === 0 ? 2e-6 : i < 5 ? 1e-5 : 1e-3),
-          `loss ${i + 1}: ${loss}, published ${expected[i]}: ` + `${error}`,
+          `loss ${i + 1}: ${loss}, published ${expected[i]}: ${error}`,
         );
       }
       if (steps > 5)

@@ -63,7 +63,7 @@ const settings = fc.record({
 });
 
 for (const kind of ['a bank', 'modules'] as const)
-  test(`random layers of ${kind}: sizes changed in place, and ` + `traced anew`, async () => {
+  test(`random layers of ${kind}: sizes changed in place, and traced anew`, async () => {
     await fc.assert(
       fc.asyncProperty(settings, async ({ from, to, chosen, ...options }) => {
         // Modules of two widths, of which two are alike.
@@ -93,7 +93,7 @@ for (const kind of ['a bank', 'modules'] as const)
         // Kernels keep their order, which follows from sizes too: it may take a little more memory than the best.
         assert.ok(
           got.program.slabs.arena <= 1.1 * want.program.slabs.arena,
-          `${got.program.slabs.arena} against ` + `${want.program.slabs.arena}`,
+          `${got.program.slabs.arena} against ${want.program.slabs.arena}`,
         );
         assert.deepEqual(kernels(got), kernels(before), 'no compiler has anything to do');
       }),

@@ -74,7 +74,7 @@ for (const [name, make] of Object.entries(ROUTERS)) {
       for (const key of Object.keys(expected))
         assert.ok(
           difference(got[key], expected[key]) < 1e-4,
-          `${experts} ` + `experts: ${key} ${difference(got[key], expected[key])}`,
+          `${experts} experts: ${key} ${difference(got[key], expected[key])}`,
         );
       if (name === 'expert choice') continue;
       assert.equal(
@@ -154,7 +154,7 @@ test('noisy: the noise is normal, and load is the chance to be chosen', async ()
   const load = Array.from({ length: 8 }, (_, e) => shown['stat:/indices'].filter((i) => i === e).length);
   assert.ok(
     difference(shown['stat:/load'], load) < 0.05,
-    `expected about ${load.join()}, got ` + `${shown['stat:/load'].map(Math.round).join()}`,
+    `expected about ${load.join()}, got ${shown['stat:/load'].map(Math.round).join()}`,
   );
 });
 
@@ -344,7 +344,7 @@ test('losses by name against plain formulas', async () => {
   for (const name of names)
     assert.ok(
       Math.abs(run[`aux:/${name}`][0] - expected[name]) < 1e-6,
-      `${name}: ` + `${run[`aux:/${name}`][0]}, expected ${expected[name]}`,
+      `${name}: ${run[`aux:/${name}`][0]}, expected ${expected[name]}`,
     );
   await assert.rejects(
     runLayer(new MoE({ dModel: D, experts: E, topK: 1, hidden: 3, losses: { load: 1 } }), [T, D]),

@@ -86,7 +86,7 @@ test('rows are neither lost nor doubled, and counts are exact', () => {
         );
         assert.ok(
           rows.length <= Math.max(r.bounds[e], 0) && (!padded || rows.length >= caps[e]),
-          'within bounds, and ' + 'as many as the capacity where padded',
+          'within bounds, and as many as the capacity where padded',
         );
         real.forEach((c, i) => {
           assert.equal(inverse[c], offsets[e] + i);

@@ -174,7 +174,7 @@ for (const kind of ['normalised', 'raw', 'after', 'sigmoid'] as const) {
               name === 'router.weight' ? list.filter((_, i) => i % E !== 1 && i % E !== 3) : [...list];
             assert.ok(
               difference(smooth(got[`grad/${name}`]), smooth(expected)) < 1e-6,
-              `${name}: ` + `${difference(smooth(got[`grad/${name}`]), smooth(expected))}`,
+              `${name}: ${difference(smooth(got[`grad/${name}`]), smooth(expected))}`,
             );
             assert.ok(difference(on[`grad/${name}`], got[`grad/${name}`]) < 1e-4, `${name} on ${compiled}`);
           }
@@ -204,7 +204,7 @@ test('gradients to rows of the router that are no copies of the moment', async (
     });
     assert.ok(
       difference(got['grad/router.weight'], expected) < 1e-6,
-      `${kind}: ` + `${difference(got['grad/router.weight'], expected)}`,
+      `${kind}: ${difference(got['grad/router.weight'], expected)}`,
     );
   }
 });

@@ -161,7 +161,7 @@ for (const device of ['reference', ...devices] as const) {
         });
         assert.ok(
           difference(await output(session), before) < tolerance,
-          `top-${topK}: ` + `${difference(await output(session), before)}`,
+          `top-${topK}: ${difference(await output(session), before)}`,
         );
         assert.deepEqual(moe.slots.slice(6), [1, 'split 1 into 4']);
         const names = session
@@ -203,12 +203,12 @@ test('a token chooses one of a family at most, and ties go by its number', async
   assert.deepEqual(shared.slice(1, 4), own.slice(1, 4));
   assert.ok(
     shared[0] > own[0] / 4 && shared[5] > own[0] / 4 && shared[4] === 0,
-    `even tokens to the first, odd ` + `ones to the last: ${shared.join()}`,
+    `even tokens to the first, odd ones to the last: ${shared.join()}`,
   );
 });
 
 for (const device of ['reference', ...devices] as const) {
-  test(`${device}: merging gives the weighted mean, of moments too; merging a copy back gives the outputs back`, async () => {
+  test(`${device}: a merge gives weighted means, also of moments; merging a copy back restores outputs`, async () => {
     await using session = await trained(layer(), device);
     const names = session.states().map((s) => s.name),
       axis = (n: string): number => (n.endsWith('router.weight') ? 1 : 0);
@@ -285,7 +285,7 @@ for (const [name, router] of Object.entries(routers)) {
             part = (of: (e: number) => boolean): number[] => got[key].filter((_, i) => of(Math.floor(i / inner) % 6));
           assert.ok(
             difference(per ? part((e) => e !== gone) : got[key], expected) < 1e-12,
-            `${key}: ` + `${difference(per ? part((e) => e !== gone) : got[key], expected)}`,
+            `${key}: ${difference(per ? part((e) => e !== gone) : got[key], expected)}`,
           );
           if (per)
             assert.ok(

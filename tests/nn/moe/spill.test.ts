@@ -129,7 +129,7 @@ test('memory is planned for the capacities', () => {
         arena({ dispatch, capacity, overflow: 'spill' });
     assert.ok(
       spill('padded', 1) < 1.25 * arena({ dispatch: 'padded', capacity: 1 }),
-      'little more than if they ' + 'were dropped',
+      'little more than if they were dropped',
     );
     assert.ok(spill('padded', 1) < padded / (experts / 2.6));
     assert.ok(spill('ragged', 1) < 1.25 * ragged);
@@ -250,7 +250,7 @@ test('training steps have the bits of dropless, for any number of threads, howev
         assert.deepEqual(
           await train({ capacity: 0.4, overflow: 'spill' }, device, threads),
           expected,
-          `${device}, ` + `${threads} threads`,
+          `${device}, ${threads} threads`,
         );
       }
     assert.deepEqual(await train({ capacity: 0, overflow: 'spill', dispatch: 'padded' }, compiled, 2), expected);

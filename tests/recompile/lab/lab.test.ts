@@ -148,7 +148,7 @@ test('the clairvoyant plan: as good as any that can be tried, and it changes whe
   assert.deepEqual(
     [slow.recompilations, sum(slow.costs)],
     [3, 192 * 16 + 3 * 2 * 16],
-    'no row is empty, three ' + 'changes at the price of two steps',
+    'no row is empty, three changes at the price of two steps',
   );
   assert.deepEqual([fast.recompilations, sum(fast.costs), fast.constant], [1, 192 * 24 + 32, 192 * 24 + 32]);
   for (const name of ['spread', 'drift', 'burst']) {

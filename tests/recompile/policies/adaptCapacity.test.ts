@@ -70,7 +70,7 @@ test('costs: planned rows, and what is beyond them at its price', () => {
   assert.ok(Math.abs(costOf(stats, [1, 1, 1, 1], 20) - (4 + 20 * 1.6)) < 1e-9);
 });
 
-test('capacities rise where choices drop and fall where rows are empty, but not for less than a recompilation costs', () => {
+test('capacities rise where choices drop and fall where rows are empty, if that pays for a recompilation', () => {
   const stats = run(32, () => SKEWED),
     rule = adaptCapacity(),
     want = { 'moe.capacity': [2.625, 1, 0.4375, 0] };
@@ -92,7 +92,7 @@ test('capacities rise where choices drop and fall where rows are empty, but not 
   assert.deepEqual(
     wants(rule, layer({ capacity: [2.625, 1, 0.4375, 0], dispatch: 'padded' }), stats),
     {},
-    'what it ' + 'wanted, it leaves',
+    'what it wanted, it leaves',
   );
 });
 
@@ -222,7 +222,7 @@ test('policies by name', () => {
   assert.deepEqual(
     policiesFor(layer({}), 'auto').map((r) => r.name),
     ['fitMemory', 'specialise'],
-    'ragged and ' + 'dropless computes no row in vain',
+    'ragged and dropless computes no row in vain',
   );
   assert.ok(policiesFor(layer({ dispatch: 'padded' }), 'auto').length > 1);
 });

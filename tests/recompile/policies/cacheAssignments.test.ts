@@ -128,9 +128,7 @@ test('it looks every 16 steps, and only where samples come again; else it says s
     }
   };
   const none = cacheAssignments(),
-    says =
-      'samples do not recur: batches have no ids, so there is nothing to ' +
-      'remember and every layer keeps its live gate';
+    says = 'samples do not recur: batches have no ids, so nothing is remembered and every layer keeps using its router';
   assert.deepEqual([ask(none, shown(17, { ids: false })), ask(none, shown(33, { ids: false }))], [says, 'false']);
   const patient = cacheAssignments({ patience: 32 }),
     fresh = (steps: number): RunStats => shown(steps + 1, { count: 1e6 });
@@ -139,7 +137,7 @@ test('it looks every 16 steps, and only where samples come again; else it says s
     [
       'false',
       'samples do not recur: none of the ' +
-        "first batch's came again in 32 steps, so there is nothing to remember and every layer keeps its live gate",
+        "first batch's came again in 32 steps, so nothing is remembered and every layer keeps using its router",
       'false',
     ],
   );
@@ -150,7 +148,7 @@ test('it looks every 16 steps, and only where samples come again; else it says s
   );
 });
 
-test('options, names and routers that do not fit are refused by name; auto, which changes no result, leaves it out', () => {
+test('options, names and routers that do not fit are refused by name; auto does not have this policy', () => {
   assert.throws(() => cacheAssignments({ on: 0.5 }), /off \(0\.85\) must not be above on \(0\.5\)/);
   for (const wrong of [0, 1.5]) assert.throws(() => cacheAssignments({ audit: wrong }), /audit must be a whole number/);
   assert.throws(() => policyWith('cacheAssignments'), /cacheAssignments cannot be tried in the lab/);
@@ -230,7 +228,7 @@ test('a run: watched, cached, let go when the gate is another, cached again', as
   assert.match(events[2].reason, /^remembered choices agree: 0\.[0-8]/);
 });
 
-test('stopped and resumed before, between and after its decisions it makes the same ones, and the same losses', async () => {
+test('a run stopped and resumed before, between and after decisions makes the same decisions and losses', async () => {
   const steps = 200,
     whole = await open(),
     losses: number[] = [];
@@ -280,7 +278,7 @@ test('batches without ids: it says so in one event, and nothing changes', async 
         'cacheAssignments',
         false,
         0,
-        'samples do not recur: batches have no ids, so there is nothing to remember and every layer keeps its live gate',
+        'samples do not recur: batches have no ids, so nothing is remembered and every layer keeps using its router',
       ],
     ],
   );

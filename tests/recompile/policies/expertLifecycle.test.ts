@@ -77,7 +77,7 @@ test('experts that nobody chooses go, as long as there are enough', () => {
   assert.deepEqual(
     does(new Model(), [100, 100, 5, 100, 100, 100, 100, 0]),
     ['prune 7', 'prune 2'],
-    'an even share ' + 'is 75.6',
+    'an even share is 75.6',
   );
   assert.deepEqual(does(new Model(), [100, 100, 9, 100, 100, 100, 100, 9]), [], 'above a tenth of it');
   assert.deepEqual(does(new Model(), [100, 100, 0, 100, 100, 100, 100, 0], { prune: 0, split: 0 }), []);
@@ -103,7 +103,7 @@ test('experts that nobody chooses go, as long as there are enough', () => {
   const { reason } = decided(new Model(), run([100, 100, 5, 100, 100, 100, 100, 0]));
   assert.equal(
     reason,
-    'moe: prune 7 (at most 0.00), prune 2 (at most 0.07) (loads in shares of the even load, over ' + '64 steps)',
+    'moe: prune 7 (at most 0.00), prune 2 (at most 0.07) (loads in shares of the even load, over 64 steps)',
   );
 });
 
@@ -112,7 +112,7 @@ test('an expert that too many choose gets a copy, where there is a slot or room 
   assert.deepEqual(
     does(free, [300, 60, 60, 60, 60, 60, 0, 0]),
     ['split 0 into 6'],
-    'three times the even share of ' + 'six experts',
+    'three times the even share of six experts',
   );
   assert.deepEqual(does(free, [200, 60, 60, 60, 60, 60, 0, 0]), [], '3.2 times that of eight, 2.4 times that of six');
   assert.deepEqual(does(free, [260, 280, 20, 20, 20, 20, 0, 0]), ['split 1 into 6'], 'the most loaded first');
@@ -147,7 +147,7 @@ test('copies that are no longer needed are joined again; a family counts as one 
   assert.deepEqual(
     does(with_(twins), [24, 100, 100, 100, 100, 8, 0, 0]),
     ['merge 5 into 0 by 0.25'],
-    'together 32, ' + 'of an even share of 72',
+    'together 32, of an even share of 72',
   );
   assert.deepEqual(does(with_(twins), [30, 100, 100, 100, 100, 10, 0, 0]), [], '40 of 73');
   // Of copies one may go even where as few choices are left as a token needs.
@@ -176,7 +176,7 @@ test('layers that cannot, and settings that would chase their own tail', () => {
   assert.deepEqual(
     does(odd, [300, 0, 15], { split: 2 }),
     ['prune 1'],
-    'no copy fits into the slot of an expert of ' + 'another shape',
+    'no copy fits into the slot of an expert of another shape',
   );
   assert.throws(() => expertLifecycle({ cooldown: 64 }), /cooldown must be at least 100 steps, got 64/);
   assert.throws(() => expertLifecycle({ split: 0.4 }), /split \(0.4\) must lie above prune and merge/);

@@ -97,7 +97,7 @@ for (const device of ['wasm', 'native'] as const) {
       assert.deepEqual(got.slice(0, effect - 1), want.slice(0, effect - 1), 'the same bits until then');
       assert.ok(
         Math.abs(got[effect - 1] - want[effect - 1]) < 1e-5 * want[effect - 1],
-        `${got[effect - 1]} and ` + `${want[effect - 1]}`,
+        `${got[effect - 1]} and ${want[effect - 1]}`,
       );
       assert.ok(
         got.slice(effect).some((loss, i) => loss !== want[effect + i]),

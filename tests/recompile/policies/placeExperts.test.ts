@@ -44,11 +44,11 @@ test('the published example: no device and no node has more to do than in the pu
     assert.deepEqual(loadsOf(EPLB.loads[layer], own.experts, 8, 2), { devices: own.devices, nodes: own.nodes });
     assert.ok(
       Math.max(...own.devices) <= Math.max(...theirs.devices) + 1e-9,
-      `devices: ${own.devices.join()} ` + `against ${theirs.devices.join()}`,
+      `devices: ${own.devices.join()} against ${theirs.devices.join()}`,
     );
     assert.ok(
       Math.max(...own.nodes) <= Math.max(...theirs.nodes) + 1e-9,
-      `nodes: ${own.nodes.join()} against ` + `${theirs.nodes.join()}`,
+      `nodes: ${own.nodes.join()} against ${theirs.nodes.join()}`,
     );
   });
 });
@@ -134,7 +134,7 @@ test('random loads: every expert has a place, groups stay within a node, and no 
       assert.ok(Math.max(...own.nodes) <= Math.max(...theirs.nodes) + 1e-6);
       assert.ok(
         Math.max(...own.devices) <= Math.max(...theirs.devices) + 1e-6,
-        `${own.devices.join()} against ` + `${theirs.devices.join()}`,
+        `${own.devices.join()} against ${theirs.devices.join()}`,
       );
     }),
     { numRuns: 500, seed: 7 },

@@ -29,7 +29,7 @@ test('a rule may change results exactly where the row of its policy says so, by 
   }
 });
 
-test('a policy whose row says that results stay is refused a change of results, whatever its rule asks for', async () => {
+test('the rule of a policy whose row says that results stay is refused every change of results', async () => {
   const make = () => ({
     name: 'wrong row',
     trigger: () => true,
