@@ -1,5 +1,5 @@
-// The flags that replace settings of a config. In: the settings of a config file and the flags; out: settings. A new flag
-// is an option of a command (`src/cli`) and a name in one of the tables here; its type is the setting's own.
+// The flags that replace settings of a config. In: the settings of a config file and the flags; out: settings. A new
+// flag is an option of a command (`src/cli`) and a name in one of the tables here; its type is the setting's own.
 import type { Parts } from './experiment.ts';
 import { ConfigError, type Config } from './schema.ts';
 
@@ -37,7 +37,9 @@ const MODEL_FLAGS: readonly ModelFlag[] = [...keys(MODEL), ...keys(EXPERTS)];
 /** All flags that replace settings, in camel case. */
 export const OVERRIDES: readonly string[] = ['data', 'lr', ...keys(RUN), ...MODEL_FLAGS];
 
-/** What may differ between a run and its continuation. Whether data elsewhere is the same data, its fingerprint tells. */
+/**
+ * What may differ between a run and its continuation. Whether data elsewhere is the same data, its fingerprint tells.
+ */
 export const FREE: readonly ('data' | RunFlag)[] = ['data', ...keys(RUN).filter((name) => RUN[name])];
 
 type Data = Record<string, unknown>;
