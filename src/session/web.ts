@@ -9,9 +9,13 @@ import type { CompileOptions, Model } from './step.ts';
 
 const web: Platform = {
   open(device, { threads, memory }) {
-    if (device === 'native')
-      throw new UserError('the native device exists only in Node', "device: 'auto' runs on WebAssembly");
-    return WasmDevice.open(threads, { memory });
+    switch (device) {
+      case 'native':
+        throw new UserError('the native device exists only in Node', "device: 'auto' runs on WebAssembly");
+      case 'wasm':
+      case 'auto':
+        return WasmDevice.open(threads, { memory });
+    }
   },
   threads: () => globalThis.navigator?.hardwareConcurrency ?? 1,
   freeMemory: () => Infinity,
