@@ -1,6 +1,6 @@
 // Tests the options objects of all exports of the package: an unknown key must be an error that names the key. OPTIONS
-// lists the exports that take options, with valid options; NONE lists those that take none. An export that is in neither
-// list must at least refuse an unknown option.
+// lists the exports that take options, with valid options; NONE lists those that take none. An export that is in
+// neither list must at least refuse an unknown option.
 import assert from 'node:assert/strict';
 import test from 'node:test';
 import { inspect } from 'node:util';
