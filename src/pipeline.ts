@@ -1,25 +1,21 @@
-// The whole compiler on one page. A model's function becomes a Graph; the Graph gets gradients and updates, is
-// optimised, lowered to kernels, planned into a Program with static memory, and run. Each stage takes plain data and
-// gives plain data; each result is verified and can be printed (`dynamoe inspect CONFIG --stage
-// graph|kernels|source|program`).
+// The whole compiler on one page. A model's function becomes a Graph. The Graph gets gradients and updates, is
+// optimised, lowered to kernels, and planned into a Program with static memory, which a device runs. Each stage takes
+// plain data and gives plain data; each result is verified. `dynamoe inspect --stage NAME` prints it (cli/stages.ts).
+// Sessions compile with the functions of this file alone.
 //
 //     trace -> differentiate -> optimise -> lower -> emit -> plan -> run
 //     fn       Graph            Graph       Kernel[] source  Program  Session
-import { emitFile } from './emit/c/kernel.ts';
 import { differentiate } from './grad/differentiate.ts';
 import type { Graph } from './graph/graph.ts';
 import { ops } from './graph/ops/index.ts';
-import { printGraph } from './graph/print.ts';
 import { retype, type Edits } from './graph/retype.ts';
 import { verifyGraph, verifyStages } from './graph/verify.ts';
-import { printKernel } from './kernel/print.ts';
 import { lower, lowerAgain, type KernelMemo } from './lower/lower.ts';
 import type { Lowered } from './lower/lowered.ts';
 import type { Optimizer } from './optim/optimizer.ts';
 import { addUpdates, type UpdateOptions } from './optim/updates.ts';
 import { optimise } from './passes/optimise.ts';
 import { plan } from './plan/plan.ts';
-import { printProgram } from './plan/print.ts';
 import type { Program } from './plan/program.ts';
 import { verifyProgram } from './plan/verify.ts';
 import type { KernelSource } from './device/device.ts';
@@ -76,21 +72,4 @@ export function recompileGraph(before: Compiled, edits: Edits, memo: KernelMemo)
 export async function loadProgram(executor: ProgramExecutor, compiled: Compiled): Promise<LoadedProgram> {
   await executor.device.compile(compiled.kernels);
   return executor.load(compiled.program);
-}
-
-export const STAGES = ['graph', 'kernels', 'source', 'program'] as const;
-export type StageName = (typeof STAGES)[number];
-
-/** The text that `dynamoe inspect` shows. */
-export function printStage(compiled: Compiled, stage: StageName): string {
-  switch (stage) {
-    case 'graph':
-      return printGraph(compiled.graph);
-    case 'kernels':
-      return compiled.kernels.map((k) => `${k.key.slice(0, 8)} ${printKernel(k.kernel)}`).join('\n\n');
-    case 'source':
-      return emitFile(compiled.kernels);
-    case 'program':
-      return printProgram(compiled.program);
-  }
 }

@@ -21,6 +21,12 @@ const PASSES: readonly { readonly name: string; run(graph: Graph, ops: OpTable):
   { name: 'clamp counts', run: clampCounts },
 ];
 
+/** The graph after each pass. */
+export function afterEachPass(graph: Graph, ops: OpTable): { readonly name: string; readonly graph: Graph }[] {
+  let now = graph;
+  return PASSES.map(({ name, run }) => ({ name, graph: (now = run(now, ops)) }));
+}
+
 export const optimise = (graph: Graph, ops: OpTable): Graph =>
   verifyStages(
     graph,

@@ -135,8 +135,8 @@ export const simd = {
 } as const;
 export type Simd = keyof typeof simd;
 
-/** Loads and stores: opcode, and log2 of the number of bytes. */
-const memory = {
+/** Loads and stores: opcode, and log2 of the alignment in bytes. */
+export const memory = {
   'i32.load': [0x28, 2],
   'f32.load': [0x2a, 2],
   'f64.load': [0x2b, 3],
@@ -148,19 +148,22 @@ const memory = {
   'i32.store8': [0x3a, 0],
   'i32.store16': [0x3b, 1],
 } as const;
-const wide = {
+/** Loads and stores of vectors, after the prefix 0xfd. */
+export const wide = {
   'v128.load': [0, 2],
   'v128.load32_splat': [9, 2],
   'v128.store': [11, 2],
   'v128.load32_zero': [92, 0],
 } as const;
-const lanes = {
+/** Loads and stores of one lane of a vector, after the prefix 0xfd. */
+export const lanes = {
   'v128.load32_lane': [86, 2],
   'v128.load8_lane': [84, 0],
   'v128.store32_lane': [90, 2],
   'v128.store8_lane': [88, 0],
 } as const;
-const lane = {
+/** Reads and replaces a lane, after the prefix 0xfd. */
+export const lane = {
   'i32x4.extract_lane': 27,
   'i32x4.replace_lane': 28,
   'f32x4.extract_lane': 31,

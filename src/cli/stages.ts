@@ -1,0 +1,64 @@
+// The text of each stage of the compiler, for `dynamoe inspect`. It compiles the graph by pipeline.ts, as sessions do.
+import { emitFile } from '../emit/c/kernel.ts';
+import { emitModule } from '../emit/wasm/kernel.ts';
+import { moduleText } from '../emit/wasm/text.ts';
+import type { Graph } from '../graph/graph.ts';
+import { ops } from '../graph/ops/index.ts';
+import { printGraph } from '../graph/print.ts';
+import { printKernel } from '../kernel/print.ts';
+import { printGroups, printStorage } from '../lower/print.ts';
+import { afterEachPass } from '../passes/optimise.ts';
+import { compileGraph, type Compiled } from '../pipeline.ts';
+import { printProgram } from '../plan/print.ts';
+
+/** In the order of the compiler. */
+export const STAGES = ['traced', 'passes', 'graph', 'storage', 'groups', 'kernels', 'source', 'program'] as const;
+export type StageName = (typeof STAGES)[number];
+
+/** Devices for which kernels are emitted as source. */
+export const SOURCES = ['native', 'wasm'] as const;
+export type SourceDevice = (typeof SOURCES)[number];
+
+/** `graph`: as tracing gives it, with gradients and updates. `device`: whose source `source` prints. */
+export function printStage(graph: Graph, stage: StageName, device: SourceDevice = 'native'): string {
+  if (stage === 'traced') return printGraph(graph);
+  if (stage === 'passes') return printPasses(graph);
+  const compiled = compileGraph(graph);
+  switch (stage) {
+    case 'graph':
+      return printGraph(compiled.graph);
+    case 'storage':
+      return printStorage(compiled.lowered);
+    case 'groups':
+      return printGroups(compiled.lowered);
+    case 'kernels':
+      return compiled.kernels.map((k) => `${k.key.slice(0, 8)} ${printKernel(k.kernel)}`).join('\n\n');
+    case 'source':
+      return device === 'wasm' ? wasmSource(compiled) : emitFile(compiled.kernels);
+    case 'program':
+      return printProgram(compiled.program);
+  }
+}
+
+/** The graph after each pass that has changed it. */
+function printPasses(graph: Graph): string {
+  let before = printGraph(graph);
+  const parts = afterEachPass(graph, ops).map(({ name, graph: after }) => {
+    const text = printGraph(after),
+      changed = text !== before;
+    before = text;
+    return changed ? `# after the pass '${name}'\n${text}` : `# the pass '${name}' changes nothing`;
+  });
+  return parts.join('\n\n');
+}
+
+/** Engines whose relaxed multiply-add rounds once, which is usual; the memory's size is that of an unlimited device. */
+function wasmSource({ kernels }: Compiled): string {
+  const options = { fused: true, memory: { shared: true, pages: 65536 }, scratch: Infinity };
+  const { bytes } = emitModule(
+    kernels.map((k) => k.kernel),
+    options,
+  );
+  const names = kernels.map((k, i) => `;; functions whose names end in ${i}: kernel ${k.key.slice(0, 8)}`);
+  return [...names, moduleText(bytes)].join('\n');
+}
