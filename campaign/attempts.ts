@@ -3,7 +3,7 @@
 import fc from 'fast-check';
 import type { Json } from '../src/io/json.ts';
 import { Stream } from '../src/base/random.ts';
-import type { Hands } from './hands.ts';
+import type { AttackWorker } from './attack-worker.ts';
 import type { Part } from './part.ts';
 import { redact } from './redact.ts';
 
@@ -21,7 +21,7 @@ export interface Finding {
 }
 
 /** The shell command that repeats an attack. */
-export const repeats = (part: string, attack: Json): string =>
+export const commandFor = (part: string, attack: Json): string =>
   `npm run campaign -- --only ${part} --case '${JSON.stringify(attack).replaceAll("'", `'\\''`)}'`;
 
 /** A key that is equal for two findings of the same kind: part, promise and first line, without numbers. */
@@ -45,17 +45,17 @@ export class Attempts {
   }
 
   /** Runs the next attack. Returns null if the promise was kept. */
-  async next(hands: Hands): Promise<Finding | null> {
+  async next(worker: AttackWorker): Promise<Finding | null> {
     const turn = this.#next++;
-    if (this.#part.cases) return this.drawn(new Stream(this.#seed, this.#part.name).uint(turn, 0) >>> 1, hands);
-    const list = await (this.#listed ??= this.#list(hands)),
+    if (this.#part.cases) return this.runSeed(new Stream(this.#seed, this.#part.name).uint(turn, 0) >>> 1, worker);
+    const list = await (this.#listed ??= this.#list(worker)),
       order = new Stream(this.#seed, this.#part.name).permutation(Math.floor(turn / list.length), list.length);
     this.#cases = list.length;
-    return this.given(list[order[turn % list.length]], hands);
+    return this.runCase(list[order[turn % list.length]], worker);
   }
 
-  async #list(hands: Hands): Promise<readonly Json[]> {
-    const list = await hands.list(this.#part.name, 10 * this.#part.limit);
+  async #list(worker: AttackWorker): Promise<readonly Json[]> {
+    const list = await worker.list(this.#part.name, 10 * this.#part.limit);
     if (list.length === 0) throw new Error(`${this.#part.name} lists no cases`);
     return list;
   }
@@ -66,7 +66,7 @@ export class Attempts {
   }
 
   /** Runs the case that the seed draws. If it fails, makes it smaller until the time limit. */
-  async drawn(seed: number, hands: Hands): Promise<Finding | null> {
+  async runSeed(seed: number, worker: AttackWorker): Promise<Finding | null> {
     const { name, limit, cases } = this.#part;
     if (!cases) throw new Error(`${name} lists its cases: --case names one`);
     let found: Finding | null = null,
@@ -75,7 +75,7 @@ export class Attempts {
       fc.asyncProperty(cases, async (drawn) => {
         const attack = drawn as Json;
         if (performance.now() > until) return true; // Time limit: report the smallest case so far.
-        const outcome = await hands.run(name, attack, limit);
+        const outcome = await worker.run(name, attack, limit);
         if (outcome.ok) return true;
         if (!found) until = performance.now() + 1000 * this.#shrinkSeconds;
         found = this.#finding(attack, outcome, seed);
@@ -86,8 +86,8 @@ export class Attempts {
     return found;
   }
 
-  async given(attack: Json, hands: Hands): Promise<Finding | null> {
-    const outcome = await hands.run(this.#part.name, attack, this.#part.limit);
+  async runCase(attack: Json, worker: AttackWorker): Promise<Finding | null> {
+    const outcome = await worker.run(this.#part.name, attack, this.#part.limit);
     return outcome.ok ? null : this.#finding(attack, outcome, null);
   }
 
@@ -98,7 +98,7 @@ export class Attempts {
       what: redact(what),
       seed,
       attack,
-      command: repeats(this.#part.name, attack),
+      command: commandFor(this.#part.name, attack),
     };
   }
 }

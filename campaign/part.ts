@@ -4,20 +4,20 @@
 import type { Arbitrary } from 'fast-check';
 
 /** What an attack gets in addition to its case. */
-export interface World {
+export interface AttackContext {
   /** An empty folder, which is removed after the attack. */
   readonly folder: string;
   /** A folder for files that attacks share: kernels, results of uninterrupted runs. */
   readonly shared: string;
   /** The name of a known fault that was inserted to test the campaign; null in a real campaign. */
-  readonly planted: string | null;
+  readonly knownFault: string | null;
   /** Adds to the figures of the summary. */
   count(figure: string, by?: number): void;
 }
 
 /** A broken promise. Any other error that an attack throws is also a finding: the attack did not expect it. */
-export class Broken extends Error {
-  override readonly name: string = 'Broken';
+export class BrokenPromise extends Error {
+  override readonly name: string = 'BrokenPromise';
   readonly promise: string;
   constructor(promise: string, what: string) {
     super(what);
@@ -25,9 +25,9 @@ export class Broken extends Error {
   }
 }
 
-/** Throws Broken if `holds` is false. */
-export function promised(promise: string, holds: boolean, what: () => string): asserts holds {
-  if (!holds) throw new Broken(promise, what());
+/** Throws BrokenPromise if `holds` is false. */
+export function assertPromise(promise: string, holds: boolean, what: () => string): asserts holds {
+  if (!holds) throw new BrokenPromise(promise, what());
 }
 
 /** C: the type of a case, which is plain JSON. */
@@ -42,10 +42,10 @@ export interface Part<C = unknown> {
   /** Draws random cases. A part has either this or `list`. */
   readonly cases?: Arbitrary<C>;
   /** Lists all cases. They are run in random order; each is run once before any is repeated. */
-  list?(world: World): Promise<readonly C[]>;
+  list?(context: AttackContext): Promise<readonly C[]>;
   /** Names of the known faults that can be inserted to test this part. */
-  readonly plants: readonly string[];
-  attack(attack: C, world: World): Promise<void>;
+  readonly knownFaults: readonly string[];
+  attack(attack: C, context: AttackContext): Promise<void>;
 }
 
 /** The answer of a worker. */

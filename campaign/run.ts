@@ -7,8 +7,8 @@ import { Command, InvalidArgumentError, Option } from 'commander';
 import { MAX_SEED, real, whole } from '../src/cli/flags.ts';
 import type { Json } from '../src/io/json.ts';
 import { Attempts, kindOf, type Finding } from './attempts.ts';
-import { Hands } from './hands.ts';
-import { keptCases } from './kept.ts';
+import { AttackWorker } from './attack-worker.ts';
+import { pastFailures } from './past-failures.ts';
 import { partNamed, PART_NAMES } from './parts.ts';
 import type { Part } from './part.ts';
 import { openReport, type PartSummary } from './report.ts';
@@ -94,14 +94,14 @@ async function attack(part: Part, ms: number): Promise<PartSummary> {
     { case: given, trial } = flags;
   const single =
     given !== undefined
-      ? (hands: Hands) => attempts.given(given, hands)
+      ? (worker: AttackWorker) => attempts.runCase(given, worker)
       : trial !== undefined
-        ? (hands: Hands) => attempts.drawn(trial, hands)
+        ? (worker: AttackWorker) => attempts.runSeed(trial, worker)
         : null;
   let attacks = 0;
-  const lane = async (hands: Hands): Promise<void> => {
+  const lane = async (worker: AttackWorker): Promise<void> => {
     do {
-      const found = await (single ? single(hands) : attempts.next(hands));
+      const found = await (single ? single(worker) : attempts.next(worker));
       attacks++;
       report.progress(part.name, attacks, (performance.now() - began) / (60_000 * flags.minutes));
       if (!found) continue;
@@ -118,11 +118,11 @@ async function attack(part: Part, ms: number): Promise<PartSummary> {
       attacks < flags.attacks
     );
   };
-  const lanes = Array.from({ length: single ? 1 : flags.jobs }, () => handsFor(figures));
+  const lanes = Array.from({ length: single ? 1 : flags.jobs }, () => newWorker(figures));
   try {
     await Promise.all(lanes.map(lane));
   } finally {
-    await Promise.all(lanes.map((hands) => hands.renew()));
+    await Promise.all(lanes.map((worker) => worker.stop()));
   }
   if (attempts.covered)
     Object.assign(figures, {
@@ -139,8 +139,8 @@ async function attack(part: Part, ms: number): Promise<PartSummary> {
   };
 }
 
-function handsFor(figures: Record<string, number>): Hands {
-  return new Hands({
+function newWorker(figures: Record<string, number>): AttackWorker {
+  return new AttackWorker({
     folder,
     plant: flags.plant ?? null,
     count: (figure, by) => {
@@ -151,16 +151,16 @@ function handsFor(figures: Record<string, number>): Hands {
 
 /** Runs the cases that failed in the past. */
 async function replay(): Promise<void> {
-  const cases = await keptCases();
+  const cases = await pastFailures();
   for (const part of parts) {
     const own = cases.filter((c) => c.part === part.name),
       start = performance.now(),
       figures: Record<string, number> = {},
-      hands = handsFor(figures);
+      worker = newWorker(figures);
     let failed = 0;
     try {
       for (const { attack: given, found: before } of own) {
-        const found = await new Attempts(part, flags.seed, flags.shrink).given(given, hands);
+        const found = await new Attempts(part, flags.seed, flags.shrink).runCase(given, worker);
         if (!found) continue;
         failed++;
         findings.push(found);
@@ -168,7 +168,7 @@ async function replay(): Promise<void> {
         report.finding(found);
       }
     } finally {
-      await hands.renew();
+      await worker.stop();
     }
     if (own.length > 0)
       summaries.push({

@@ -4,9 +4,9 @@ import { mkdtemp, mkdir, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Json } from '../src/io/json.ts';
-import { Broken, type Outcome, type World } from './part.ts';
+import { BrokenPromise, type Outcome, type AttackContext } from './part.ts';
 import { partNamed } from './parts.ts';
-import { plant } from './plants.ts';
+import { insertFault } from './known-faults.ts';
 
 /** An order without an attack asks for the part's list of cases. */
 export interface Order {
@@ -19,7 +19,7 @@ export interface Answer {
   readonly list?: readonly Json[];
 }
 
-const planted = process.env['DYNAMOE_CAMPAIGN_PLANT'] ?? null;
+const knownFault = process.env['DYNAMOE_CAMPAIGN_PLANT'] ?? null;
 const shared = process.env['DYNAMOE_CAMPAIGN_SHARED'] ?? (await mkdtemp(join(tmpdir(), 'dynamoe-campaign-')));
 let unhandled: unknown[] = [];
 
@@ -34,7 +34,7 @@ process.on('message', (order: Order) => {
     process.send?.(answer);
   });
 });
-plant(planted);
+insertFault(knownFault);
 process.send?.({ ready: true });
 
 async function obey({ part: name, attack }: Order): Promise<Answer> {
@@ -42,10 +42,10 @@ async function obey({ part: name, attack }: Order): Promise<Answer> {
     figures: Record<string, number> = {};
   await mkdir(shared, { recursive: true });
   const folder = await mkdtemp(join(shared, 'attack-'));
-  const world: World = {
+  const context: AttackContext = {
     folder,
     shared,
-    planted,
+    knownFault,
     count: (figure, by = 1) => {
       figures[figure] = (figures[figure] ?? 0) + by;
     },
@@ -53,13 +53,13 @@ async function obey({ part: name, attack }: Order): Promise<Answer> {
   unhandled = [];
   try {
     if (attack === undefined)
-      return { outcome: { ok: true }, figures, list: ((await part.list?.(world)) ?? []) as Json[] };
-    await part.attack(attack, world);
+      return { outcome: { ok: true }, figures, list: ((await part.list?.(context)) ?? []) as Json[] };
+    await part.attack(attack, context);
     // Node reports unhandled rejections after the turn of the event loop in which they happened.
     await new Promise((resolve) => {
       setImmediate(resolve);
     });
-    if (unhandled.length > 0) throw new Broken('every rejected promise is handled', String(unhandled[0]));
+    if (unhandled.length > 0) throw new BrokenPromise('every rejected promise is handled', String(unhandled[0]));
     return { outcome: { ok: true }, figures };
   } catch (error) {
     return { outcome: { ok: false, ...told(error, part.promise) }, figures };
@@ -69,6 +69,6 @@ async function obey({ part: name, attack }: Order): Promise<Answer> {
 }
 
 function told(error: unknown, promise: string): { promise: string; what: string } {
-  if (error instanceof Broken) return { promise: error.promise, what: error.message };
+  if (error instanceof BrokenPromise) return { promise: error.promise, what: error.message };
   return { promise, what: error instanceof Error ? (error.stack ?? error.message) : String(error) };
 }

@@ -12,7 +12,7 @@ import { generate } from '../../src/session/generate.ts';
 import { compile } from '../../src/session/node.ts';
 import type { Session } from '../../src/session/session.ts';
 import { toyBatch } from '../../tests/support/toy.ts';
-import { Broken, promised, type Part, type World } from '../part.ts';
+import { BrokenPromise, assertPromise, type Part, type AttackContext } from '../part.ts';
 import { places, type Place } from '../support/small-run.ts';
 
 /**
@@ -65,7 +65,7 @@ export const calls: Part<Case> = {
   promise: PROMISE,
   share: 2,
   limit: 90,
-  plants: ['unordered'],
+  knownFaults: ['unordered'],
   // Each token of `generate` is a call of its own, and other calls may run between two tokens. Together with steps, the
   // result of `generate` would depend on timing, so the second list of calls has no calls that change the session.
   cases: fc.record({
@@ -199,14 +199,14 @@ async function outcome(
 
 const CLOSED = 'refused: it is closed';
 
-async function attack({ calls: list, close, accumulate, place }: Case, world: World): Promise<void> {
-  const { folder } = world,
+async function attack({ calls: list, close, accumulate, place }: Case, context: AttackContext): Promise<void> {
+  const { folder } = context,
     bytes = await (blob ??= checkpoint());
-  const together = await ran({ list, close, folder, bytes, accumulate, place }, false),
-    apart = await ran({ list, close, folder, bytes, accumulate, place }, true);
-  world.count('calls', list.length);
+  const together = await runSequence({ list, close, folder, bytes, accumulate, place }, false),
+    apart = await runSequence({ list, close, folder, bytes, accumulate, place }, true);
+  context.count('calls', list.length);
   list.forEach((call, i) => {
-    promised(
+    assertPromise(
       PROMISE,
       together[i] === apart[i],
       () => `call ${i + 1} of ${list.length}, ${call.does}: ${together[i]}; awaited it gives ${apart[i]}`,
@@ -224,7 +224,10 @@ interface Sequence {
 }
 
 /** The result of each call. */
-async function ran({ list, close, folder, bytes, accumulate, place }: Sequence, awaited: boolean): Promise<string[]> {
+async function runSequence(
+  { list, close, folder, bytes, accumulate, place }: Sequence,
+  awaited: boolean,
+): Promise<string[]> {
   const session = await open(accumulate, place),
     results: Promise<string>[] = [];
   let closing: Promise<void> | null = null;
@@ -253,7 +256,7 @@ async function ran({ list, close, folder, bytes, accumulate, place }: Sequence, 
   // If the session is closed while `generate` runs, it is refused between two tokens.
   told.forEach((t, i) => {
     if (closing !== null && i >= close && t !== CLOSED)
-      throw new Broken('a call after close is refused', `call ${i + 1}, ${list[i].does}, after the close: ${t}`);
+      throw new BrokenPromise('a call after close is refused', `call ${i + 1}, ${list[i].does}, after the close: ${t}`);
   });
   return told.map((t, i) => (closing !== null && list[i].does === 'generate' ? 'either' : t));
 }

@@ -6,7 +6,7 @@ import { cp, mkdir, readdir, readFile, rename, writeFile } from 'node:fs/promise
 import { join } from 'node:path';
 import { noCompiler } from '../../tests/support/toy.ts';
 import { codeOf } from '../../src/io/fault.ts';
-import { Broken, promised, type Part, type World } from '../part.ts';
+import { BrokenPromise, assertPromise, type Part, type AttackContext } from '../part.ts';
 import type { Failure, Injection, Point } from '../inject.ts';
 import { command, type Ended } from '../support/dynamoe.ts';
 import { checkpointsOf, eventsIn, readAsDash, tensorsOf } from '../support/run-files.ts';
@@ -106,21 +106,22 @@ export const faults: Part<Case> = {
     'and the run continues with the same bits',
   share: 4,
   limit: 120,
-  plants: ['lost-write'],
+  knownFaults: ['lost-write'],
   list,
   attack,
 };
 
-async function list({ folder, shared, planted }: World): Promise<readonly Case[]> {
+async function list({ folder, shared, knownFault }: AttackContext): Promise<readonly Case[]> {
   const all: Case[] = [];
   for (const scenario of Object.keys(SCENARIOS) as Scenario[]) {
     if (SCENARIOS[scenario].place.device === 'native' && noCompiler) continue;
-    if (planted !== null && scenario !== 'train on wasm') continue; // only this scenario's runs have the inserted fault
+    // Only runs of this scenario have the inserted fault.
+    if (knownFault !== null && scenario !== 'train on wasm') continue;
     const own = join(folder, scenario.replaceAll(/\W+/g, '-'));
     await mkdir(own);
     const { ended, points } = await run(scenario, null, own, shared);
-    promised(UNDISTURBED, ended.code === 0, () => `${scenario}: exit code ${ended.code}: ${ended.stderr}`);
-    for (const point of thinned(points))
+    assertPromise(UNDISTURBED, ended.code === 0, () => `${scenario}: exit code ${ended.code}: ${ended.stderr}`);
+    for (const point of sampleOf(points))
       for (const failure of FAILURES[point.op] ?? OTHER) all.push({ scenario, ...point, ...failure });
   }
   return all;
@@ -130,7 +131,7 @@ async function list({ folder, shared, planted }: World): Promise<readonly Case[]
  * From many calls of one kind on one kind of file (kernels, lines of the log), takes a few, including the first and the
  * last: the others are alike.
  */
-function thinned(points: readonly Point[]): Point[] {
+function sampleOf(points: readonly Point[]): Point[] {
   const groups = Map.groupBy(points, ({ op, on }) => `${op} ${on}`);
   return [...groups.values()].flatMap((all) =>
     all.length <= ALIKE
@@ -150,7 +151,7 @@ async function warmCache(shared: string): Promise<string> {
     await mkdir(folder);
     await setUp(scenario, folder, shared);
     const { code, stderr } = await command(await argsOf(scenario, folder, shared), { env: { DYNAMOE_CACHE: made } });
-    promised(UNDISTURBED, code === 0, () => stderr);
+    assertPromise(UNDISTURBED, code === 0, () => stderr);
   }
   await moved(made, cache);
   return cache;
@@ -191,7 +192,7 @@ async function begunRun(shared: string): Promise<string> {
   await mkdir(folder, { recursive: true });
   const out = join(folder, 'run'),
     { code, stderr } = await command(trainArgs(await configIn(folder, shared, SETTINGS), out, NATIVE));
-  promised(UNDISTURBED, code === 0, () => stderr);
+  assertPromise(UNDISTURBED, code === 0, () => stderr);
   const kept = (name: string): boolean =>
     name === 'run.json' || name === 'events.jsonl' || /^step-0*[36]\.safetensors$/.test(name);
   for (const name of (await readdir(out)).filter(kept)) await cp(join(out, name), join(`${folder}-cut`, name));
@@ -233,8 +234,8 @@ async function run(
   return { ended, points: cold ? points.filter(({ op, on }) => op === 'compile' || !/device/.test(on)) : points, env };
 }
 
-async function attack({ scenario, op, on, nth, ...failure }: Case, world: World): Promise<void> {
-  const { folder, shared } = world,
+async function attack({ scenario, op, on, nth, ...failure }: Case, context: AttackContext): Promise<void> {
+  const { folder, shared } = context,
     { does, begun } = SCENARIOS[scenario],
     out = join(folder, 'run');
   const { ended, points, env } = await run(
@@ -242,32 +243,32 @@ async function attack({ scenario, op, on, nth, ...failure }: Case, world: World)
     { op, on, nth, ...failure },
     folder,
     shared,
-    world.planted === 'lost-write',
+    context.knownFault === 'lost-write',
   );
   // Not every run makes this call.
   if (!points.some((p) => p.op === op && p.on === on && p.nth === nth)) return;
-  world.count(`${op}: ${failure.short ? 'short' : failure.code}${failure.torn ? ', torn' : ''}`);
-  if (ended.code !== 0) clear(ended, op, on, folder);
+  context.count(`${op}: ${failure.short ? 'short' : failure.code}${failure.torn ? ', torn' : ''}`);
+  if (ended.code !== 0) checkError(ended, op, on, folder);
   if (does !== 'train') {
     const { stdout } = ended.code === 0 ? ended : await command(await argsOf(scenario, folder, shared), { env });
-    promised(
+    assertPromise(
       'the output of a command does not depend on an earlier failure',
-      stable(stdout, folder) === (await undisturbed(scenario, world)),
+      stable(stdout, folder) === (await undisturbed(scenario, context)),
       () => `another output: ${stdout}`,
     );
     return;
   }
   const whole = await uninterrupted(shared, SETTINGS, noCompiler ? WASM : NATIVE);
   if (!whole) throw new Error('the settings are refused');
-  if (existsSync(out)) await nothingHalf(out, begun ? 6 : 0);
-  if (ended.code === 0) await complete(out, whole);
+  if (existsSync(out)) await checkRunFolder(out, begun ? 6 : 0);
+  if (ended.code === 0) await checkFinishedRun(out, whole);
   const again = await command([...(await argsOf(scenario, folder, shared)), ...(begun ? [] : ['--resume'])], { env });
-  promised(
+  assertPromise(
     'a run whose process failed can be resumed',
     again.code === 0,
     () => `exit code ${again.code}: ${again.stderr}`,
   );
-  await complete(out, whole);
+  await checkFinishedRun(out, whole);
 }
 
 /** Output without times, rates and the name of the folder. */
@@ -275,7 +276,7 @@ const stable = (stdout: string, folder: string): string =>
   stdout.replaceAll(folder, '').replaceAll(/"(ms|seconds|tokens_per_s|samples_per_s)":[\d.e+-]+/g, '');
 
 const outputs = new Map<Scenario, Promise<string>>();
-function undisturbed(scenario: Scenario, { shared }: World): Promise<string> {
+function undisturbed(scenario: Scenario, { shared }: AttackContext): Promise<string> {
   const found =
     outputs.get(scenario) ??
     (async () => {
@@ -292,13 +293,13 @@ function undisturbed(scenario: Scenario, { shared }: World): Promise<string> {
   return found;
 }
 
-function clear({ code, signal, stderr }: Ended, op: string, on: string, folder: string): void {
+function checkError({ code, signal, stderr }: Ended, op: string, on: string, folder: string): void {
   const promise = 'a failure is reported in a clear error that names the file';
-  if (code === null) throw new Broken(promise, `${op} on ${on}: the command ended by ${signal}: ${stderr}`);
-  promised(promise, code === 1 || code === 2, () => `${op} on ${on}: exit code ${code}: ${stderr}`);
-  promised(promise, /^dynamoe: \S/m.test(stderr), () => `${op} on ${on}: no error is printed: ${stderr}`);
-  promised(promise, !/this is a bug|^ {4}at |unhandled/im.test(stderr), () => `${op} on ${on}: ${stderr}`);
-  promised(
+  if (code === null) throw new BrokenPromise(promise, `${op} on ${on}: the command ended by ${signal}: ${stderr}`);
+  assertPromise(promise, code === 1 || code === 2, () => `${op} on ${on}: exit code ${code}: ${stderr}`);
+  assertPromise(promise, /^dynamoe: \S/m.test(stderr), () => `${op} on ${on}: no error is printed: ${stderr}`);
+  assertPromise(promise, !/this is a bug|^ {4}at |unhandled/im.test(stderr), () => `${op} on ${on}: ${stderr}`);
+  assertPromise(
     promise,
     /device|compiler/.test(on) || stderr.includes(folder),
     () => `${op} on ${on}: no file is named: ${stderr}`,
@@ -306,7 +307,7 @@ function clear({ code, signal, stderr }: Ended, op: string, on: string, folder: 
 }
 
 /** Checks that every checkpoint and the log are complete, and that no earlier checkpoint is lost. */
-async function nothingHalf(out: string, before: number): Promise<void> {
+async function checkRunFolder(out: string, before: number): Promise<void> {
   const there = await checkpointsOf(out).catch((error: unknown) => {
     if (codeOf(error) === 'ENOENT') return [];
     throw error;
@@ -316,11 +317,11 @@ async function nothingHalf(out: string, before: number): Promise<void> {
     try {
       await tensorsOf(path);
     } catch (error) {
-      throw new Broken('no checkpoint is half-written', String(error));
+      throw new BrokenPromise('no checkpoint is half-written', String(error));
     }
     newest = Math.max(newest, Number(/step-(\d+)/.exec(path)?.[1]));
   }
-  promised(
+  assertPromise(
     'no earlier checkpoint is lost',
     newest >= before,
     () => `the newest checkpoint is of step ${newest}, before there was one of step ${before}`,
@@ -328,8 +329,8 @@ async function nothingHalf(out: string, before: number): Promise<void> {
   await eventsIn(out, true);
 }
 
-async function complete(out: string, whole: Whole): Promise<void> {
+async function checkFinishedRun(out: string, whole: Whole): Promise<void> {
   await compareWithWhole(out, whole);
-  await nothingHalf(out, SETTINGS.steps);
+  await checkRunFolder(out, SETTINGS.steps);
   await readAsDash(out);
 }

@@ -7,7 +7,7 @@ import { fileURLToPath } from 'node:url';
 import { gzipSync } from 'node:zlib';
 import fc from 'fast-check';
 import { UserError } from '../../src/base/errors.ts';
-import { Broken, promised, type Part, type World } from '../part.ts';
+import { BrokenPromise, assertPromise, type Part, type AttackContext } from '../part.ts';
 import { edits, mutated, type Edit } from '../support/mutate.ts';
 import { grammar, type Made } from '../support/grammar.ts';
 import { targets, type TargetName } from '../support/targets.ts';
@@ -30,7 +30,7 @@ export const files: Part<Case> = {
     'no memory beyond a multiple of its size',
   share: 3,
   limit: 20,
-  plants: ['type-error'],
+  knownFaults: ['type-error'],
   cases: fc.oneof(
     {
       weight: 3,
@@ -58,38 +58,38 @@ function targetsOf({ format }: Made): TargetName[] {
 const MB = 96,
   TIMES = 50; // Reading may take MB megabytes for any file, plus TIMES times its size.
 
-async function attack(given: Case, world: World): Promise<void> {
+async function attack(given: Case, context: AttackContext): Promise<void> {
   const target = targets[given.target],
-    path = join(world.folder, target.name),
+    path = join(context.folder, target.name),
     bytes = await bytesOf(given);
   await writeFile(path, bytes);
-  world.count(`inputs ${given.target}`);
+  context.count(`inputs ${given.target}`);
   const before = process.resourceUsage().maxRSS;
   try {
-    if (world.planted === 'type-error' && bytes.length % 3 === 1) throw new TypeError('planted');
+    if (context.knownFault === 'type-error' && bytes.length % 3 === 1) throw new TypeError('known fault');
     await target.read(path, bytes);
-    world.count('inputs that were read');
+    context.count('inputs that were read');
   } catch (error) {
-    if (error instanceof Broken) throw error;
+    if (error instanceof BrokenPromise) throw error;
     const promise = 'a file that cannot be read is refused in an error that names it';
-    promised(
+    assertPromise(
       promise,
       error instanceof UserError,
       () => `${given.target}: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`,
     );
-    promised(
+    assertPromise(
       promise,
       error.message.includes(basename(path)),
       () => `${given.target}: the error does not name the file: ${error.message}`,
     );
   }
   const grown = (process.resourceUsage().maxRSS - before) / 1024;
-  promised(
+  assertPromise(
     'reading takes no memory beyond a multiple of the file size',
     grown <= MB + (TIMES * bytes.length) / 2 ** 20,
     () => `${given.target}: ${grown.toFixed(0)} MB for a file of ${bytes.length} bytes`,
   );
-  promised(
+  assertPromise(
     'reading does not change Object.prototype',
     Object.keys(Object.prototype).length === 0,
     () => 'Object.prototype was changed',

@@ -6,7 +6,7 @@ import { mkdir, readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import fc from 'fast-check';
 import { parseTrace } from '../../src/recompile/lab/trace.ts';
-import { promised, type Part, type World } from '../part.ts';
+import { assertPromise, type Part, type AttackContext } from '../part.ts';
 import { start } from '../support/dynamoe.ts';
 import { eventsIn, lossesOf, readAsDash, tensorBoardLosses } from '../support/run-files.ts';
 import {
@@ -52,7 +52,7 @@ export const kills: Part<Case> = {
   promise: 'a run that is killed at any moment continues with the same results, on any device and number of threads',
   share: 4,
   limit: 240,
-  plants: ['lost-line'],
+  knownFaults: ['lost-line'],
   cases: fc.record({
     settings: settings(60),
     whole: places(),
@@ -63,42 +63,42 @@ export const kills: Part<Case> = {
   attack,
 };
 
-async function attack(given: Case, world: World): Promise<void> {
-  const { folder, shared } = world,
+async function attack(given: Case, context: AttackContext): Promise<void> {
+  const { folder, shared } = context,
     out = join(folder, 'run'),
     config = await configIn(folder, shared, given.settings);
   const whole = await uninterrupted(shared, given.settings, given.whole);
   if (!whole) {
-    world.count('settings that are refused');
+    context.count('settings that are refused');
     return;
   }
   const cache = join(folder, 'cache'),
     env = {
       ...(given.coldCache && { DYNAMOE_CACHE: cache }),
-      ...(world.planted !== null && { DYNAMOE_CAMPAIGN_PLANT: world.planted }),
+      ...(context.knownFault !== null && { DYNAMOE_CAMPAIGN_PLANT: context.knownFault }),
     };
   await mkdir(cache);
   const trace = join(folder, 'trace.jsonl'),
     args = (place: Place): string[] =>
       trainArgs(config, out, place, '--resume', ...(given.settings.model.moe ? ['--trace', trace] : []));
-  const preload = world.planted === null ? [] : [new URL('../planted.ts', import.meta.url).href];
+  const preload = context.knownFault === null ? [] : [new URL('../insert-fault.ts', import.meta.url).href];
   for (const k of given.kills) {
     const killed = await runUntil(k, args(k.place), { out, cache, ms: whole.ms, env, preload });
     if (killed === null) break; // The run ended before the kill.
-    world.count(`kills ${killed}`);
+    context.count(`kills ${killed}`);
     const events = await eventsIn(out, true);
     lossesOf(events);
     if (events.length > 0) await readAsDash(out);
   }
   const { ended } = start(args(given.last), { env, preload }),
     { code, stderr } = await ended;
-  promised(GOES_ON, code === 0, () => `exit code ${code}: ${stderr}`);
-  world.count('runs compared');
+  assertPromise(GOES_ON, code === 0, () => `exit code ${code}: ${stderr}`);
+  context.count('runs compared');
   await compareWithWhole(out, whole);
   await readAsDash(out);
   const shown = await tensorBoardLosses(out),
     missing = whole.losses.flatMap((loss, i) => (shown.get(i + 1) === Math.fround(loss) ? [] : [i + 1]));
-  promised(
+  assertPromise(
     'TensorBoard shows every step of a run that was killed and resumed',
     missing.length === 0,
     () =>
@@ -106,14 +106,14 @@ async function attack(given: Case, world: World): Promise<void> {
   );
   if (given.settings.model.moe) {
     const { loads } = parseTrace(await readFile(trace, 'utf8'), 'trace.jsonl');
-    promised(
+    assertPromise(
       'the trace of a run that was killed and resumed has every step',
       loads.length === whole.losses.length,
       () => `${loads.length} of ${whole.losses.length} steps`,
     );
   }
   const left = (await readdir(out)).filter((name) => name.endsWith('.tmp') || name.startsWith('lock.'));
-  promised(
+  assertPromise(
     'no files of a killed process are left after the run has ended',
     left.length === 0,
     () => `left: ${left.join(', ')}`,
@@ -179,7 +179,7 @@ async function runUntil(
   try {
     const { code, signal, stderr } = await ended;
     if (signal === 'SIGKILL') return doing;
-    promised(GOES_ON, code === 0, () => `exit code ${code}: ${stderr}`);
+    assertPromise(GOES_ON, code === 0, () => `exit code ${code}: ${stderr}`);
     return null;
   } finally {
     clearTimeout(timer);

@@ -13,7 +13,7 @@ import { generate } from '../../src/session/generate.ts';
 import { compile } from '../../src/session/node.ts';
 import type { Session } from '../../src/session/session.ts';
 import { toyBatch } from '../../tests/support/toy.ts';
-import { promised, type Part, type World } from '../part.ts';
+import { assertPromise, type Part, type AttackContext } from '../part.ts';
 import { places, type Place } from '../support/small-run.ts';
 
 const PROMISE = 'memory, open files, threads and handles do not grow, however long the process runs';
@@ -29,7 +29,7 @@ export const long: Part<Case> = {
   promise: PROMISE,
   share: 3,
   limit: 300,
-  plants: ['kept-megabytes'],
+  knownFaults: ['kept-megabytes'],
   cases: fc.record({ kind: fc.constantFrom(...KINDS), place: places(), seed: fc.nat(100) }),
   attack,
 };
@@ -64,23 +64,23 @@ interface Measured {
   readonly handles: string;
 }
 
-async function attack({ kind, place, seed }: Case, world: World): Promise<void> {
-  const work = await begin(kind, place, seed, world.folder),
+async function attack({ kind, place, seed }: Case, context: AttackContext): Promise<void> {
+  const work = await begin(kind, place, seed, context.folder),
     kept: Uint8Array[] = [];
   try {
-    let measured = await blocks(work, kind, BLOCKS, 0, world, kept),
-      told = grown(measured);
+    let measured = await blocks(work, kind, BLOCKS, 0, context, kept),
+      told = growthOf(measured);
     // Resident memory may still rise to its final level: memory that grows in as many further blocks is a leak.
     if (told !== null) {
-      measured = await blocks(work, kind, BLOCKS, BLOCKS, world, kept);
-      told = grown(measured);
+      measured = await blocks(work, kind, BLOCKS, BLOCKS, context, kept);
+      told = growthOf(measured);
     }
-    promised(
+    assertPromise(
       PROMISE,
       told === null,
       () => `${ROUNDS[kind]} rounds of ${kind} a block, on ${place.device}, ${place.threads} threads: ${told}`,
     );
-    world.count(`rounds of ${kind}`, BLOCKS * ROUNDS[kind]);
+    context.count(`rounds of ${kind}`, BLOCKS * ROUNDS[kind]);
   } finally {
     await work.end();
   }
@@ -91,13 +91,13 @@ async function blocks(
   kind: Case['kind'],
   count: number,
   from: number,
-  { planted }: World,
+  { knownFault }: AttackContext,
   kept: Uint8Array[],
 ): Promise<Measured[]> {
   const measured: Measured[] = [];
   for (let b = 0; b < count; b++) {
     for (let n = 0; n < ROUNDS[kind]; n++) await work.round((from + b) * ROUNDS[kind] + n);
-    if (planted === 'kept-megabytes') kept.push(new Uint8Array(6 << 20).fill(1));
+    if (knownFault === 'kept-megabytes') kept.push(new Uint8Array(6 << 20).fill(1));
     measured.push(await measure());
   }
   return measured;
@@ -107,7 +107,7 @@ async function blocks(
  * The growth from the first to the second half of the blocks, without the blocks that warm up; null if there is none
  * that matters.
  */
-function grown(measured: readonly Measured[]): string | null {
+function growthOf(measured: readonly Measured[]): string | null {
   const after = measured.slice(WARM),
     first = after[0],
     last = after[after.length - 1],

@@ -9,7 +9,7 @@ import type { DeviceName } from '../../src/session/platform.ts';
 import type { Session } from '../../src/session/session.ts';
 import { NonFiniteError, type StepResult } from '../../src/session/step.ts';
 import { fingerprint, noCompiler } from '../../tests/support/toy.ts';
-import { Broken, promised, type Part, type World } from '../part.ts';
+import { BrokenPromise, assertPromise, type Part, type AttackContext } from '../part.ts';
 import { batchFor, buildModel, optionsFor, randomModel, type RandomModel } from '../support/random-model.ts';
 
 interface Case {
@@ -24,7 +24,7 @@ export const models: Part<Case> = {
     'with correct gradients',
   share: 4,
   limit: 120,
-  plants: ['flipped-bit', 'flipped-bit-wasm'],
+  knownFaults: ['flipped-bit', 'flipped-bit-wasm'],
   cases: fc.record({ model: randomModel, steps: fc.constantFrom(1, 2) }),
   attack,
 };
@@ -33,10 +33,10 @@ type Steps =
   | { readonly results: readonly StepResult[]; readonly states: Readonly<Record<string, string>> }
   | { readonly refused: string };
 
-async function attack({ model, steps }: Case, world: World): Promise<void> {
+async function attack({ model, steps }: Case, context: AttackContext): Promise<void> {
   const first = await trained(model, steps, 'wasm', 1);
-  world.count(`models ${model.kind}`);
-  if ('refused' in first) world.count('models that are refused');
+  context.count(`models ${model.kind}`);
+  if ('refused' in first) context.count('models that are refused');
   for (const [device, threads] of [
     ['wasm', 2],
     ...(noCompiler
@@ -52,9 +52,9 @@ async function attack({ model, steps }: Case, world: World): Promise<void> {
     same(first, reference, 'the reference');
     return;
   }
-  await near(model, first.results[0], reference.results[0], world);
+  await compareWithReference(model, first.results[0], reference.results[0], context);
   await continues(model, steps);
-  if (await gradients(model)) world.count('gradients checked');
+  if (await gradients(model)) context.count('gradients checked');
 }
 
 /** The losses and final values of some steps; or the reason why the model or its steps are refused. */
@@ -79,7 +79,8 @@ async function opened<T>(
     return await work(session);
   } catch (error) {
     if (error instanceof NonFiniteError) return { refused: `step ${error.step} is not finite` };
-    if (error instanceof UserError && !(error instanceof Broken)) return { refused: error.message.split('\n')[0] };
+    if (error instanceof UserError && !(error instanceof BrokenPromise))
+      return { refused: error.message.split('\n')[0] };
     throw error;
   } finally {
     await session?.close();
@@ -89,7 +90,7 @@ async function opened<T>(
 function same(want: Steps, got: Steps, where: string): void {
   const promise = 'native and wasm give the same bits, whatever the number of threads';
   if ('refused' in want || 'refused' in got) {
-    promised(
+    assertPromise(
       'a model is refused everywhere or nowhere',
       'refused' in want && 'refused' in got,
       () =>
@@ -100,20 +101,20 @@ function same(want: Steps, got: Steps, where: string): void {
   want.results.forEach((w, i) => {
     const g = got.results[i],
       numbers = ({ loss, gradNorm, aux }: StepResult): string => JSON.stringify([loss, gradNorm, aux]);
-    promised(
+    assertPromise(
       promise,
       numbers(w) === numbers(g),
       () => `step ${i + 1} gives ${numbers(w)} on wasm with 1 thread, ${numbers(g)} on ${where}`,
     );
     for (const [name, { data }] of Object.entries(w.stats))
-      promised(
+      assertPromise(
         promise,
         `${data.join()}` === `${g.stats[name].data.join()}`,
         () => `${name} of step ${i + 1}: ${data.join()} on wasm, ${g.stats[name].data.join()} on ${where}`,
       );
   });
   const wrong = Object.keys(want.states).filter((name) => want.states[name] !== got.states[name]);
-  promised(
+  assertPromise(
     promise,
     wrong.length === 0,
     () => `after ${want.results.length} steps ${wrong.join(', ')} differ between wasm and ${where}`,
@@ -127,14 +128,19 @@ const NEAR = 2e-3; // allowed relative difference of the losses in float32 and f
  * If two scores are equal in float32, the choices of experts may differ from the reference. They would also differ with
  * another rounding, so such a model is not compared.
  */
-async function near(model: RandomModel, got: StepResult, want: StepResult, world: World): Promise<void> {
+async function compareWithReference(
+  model: RandomModel,
+  got: StepResult,
+  want: StepResult,
+  context: AttackContext,
+): Promise<void> {
   const loads = ({ stats }: StepResult): string =>
     Object.entries(stats)
       .filter(([name]) => name.endsWith('/load'))
       .map(([name, { data }]) => `${name} ${data.join()}`)
       .join('; ');
   if (loads(got) !== loads(want)) {
-    world.count('models with scores too near to compare');
+    context.count('models with scores too near to compare');
     return;
   }
   const close = (a: number, b: number): boolean =>
@@ -146,17 +152,20 @@ async function near(model: RandomModel, got: StepResult, want: StepResult, world
   ];
   for (const [what, a, b] of pairs) {
     if (close(a, b)) continue;
-    if (await jumps(model, want)) {
-      world.count('models with scores too near to compare');
+    if (await isSensitive(model, want)) {
+      context.count('models with scores too near to compare');
       return;
     }
-    throw new Broken('devices are near the float64 reference', `${what}: ${a} on the device, ${b} on the reference`);
+    throw new BrokenPromise(
+      'devices are near the float64 reference',
+      `${what}: ${a} on the device, ${b} on the reference`,
+    );
   }
-  world.count('models compared with the reference');
+  context.count('models compared with the reference');
 }
 
 /** Whether the loss or the gradient norm of the reference jumps when parameters change by a float32 rounding error. */
-async function jumps(model: RandomModel, want: StepResult): Promise<boolean> {
+async function isSensitive(model: RandomModel, want: StepResult): Promise<boolean> {
   for (let i = 0; i < 4; i++) {
     const moved = await lossAt(model, (name, data) => {
       const s = new Stream(i, name);
@@ -185,9 +194,9 @@ async function continues(model: RandomModel, steps: number): Promise<void> {
     });
   });
   if ('refused' in whole) return;
-  promised(CONTINUES, !('refused' in resumed), () => ('refused' in resumed ? resumed.refused : ''));
+  assertPromise(CONTINUES, !('refused' in resumed), () => ('refused' in resumed ? resumed.refused : ''));
   const wrong = Object.keys(whole.states).filter((name) => whole.states[name] !== resumed.states[name]);
-  promised(
+  assertPromise(
     CONTINUES,
     wrong.length === 0 && resumed.loss === whole.results[steps].loss,
     () => `loss ${resumed.loss}, not ${whole.results[steps].loss}; ${wrong.join(', ')}`,
@@ -272,5 +281,5 @@ async function gradients(model: RandomModel): Promise<boolean> {
     // smaller step.
     tried.push(`step ${h}: ${difference} by differences, ${slope} by gradients`);
   }
-  throw new Broken('gradients agree with finite differences', tried.join('; '));
+  throw new BrokenPromise('gradients agree with finite differences', tried.join('; '));
 }

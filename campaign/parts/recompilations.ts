@@ -13,7 +13,7 @@ import { compile } from '../../src/session/node.ts';
 import type { Session } from '../../src/session/session.ts';
 import type { HostTensor } from '../../src/base/tensor.ts';
 import { fingerprint, toyBatch } from '../../tests/support/toy.ts';
-import { promised, type Part, type World } from '../part.ts';
+import { assertPromise, type Part, type AttackContext } from '../part.ts';
 import { beyond } from '../support/random-model.ts';
 import { places, type Place } from '../support/small-run.ts';
 
@@ -89,7 +89,7 @@ export const recompilations: Part<Case> = {
     'and one that changes results gives the same results on every device',
   share: 3,
   limit: 120,
-  plants: ['wrong-plan'],
+  knownFaults: ['wrong-plan'],
   cases: fc.oneof(
     {
       weight: 3,
@@ -137,9 +137,9 @@ function outcome(e: RecompileEvent): string {
   return e.class === 'R' ? 'that changed results' : 'that kept results';
 }
 
-async function attack(given: Case, world: World): Promise<void> {
-  const ran = await run(given, given.place, given.rules, 0, world.planted === 'wrong-plan');
-  for (const e of ran.events) world.count(`recompilations ${outcome(e)}`);
+async function attack(given: Case, context: AttackContext): Promise<void> {
+  const ran = await run(given, given.place, given.rules, 0, context.knownFault === 'wrong-plan');
+  for (const e of ran.events) context.count(`recompilations ${outcome(e)}`);
   if (given.kind === 'results') {
     const other = await run(given, given.other, given.rules, 60);
     equal(
@@ -162,14 +162,14 @@ async function attack(given: Case, world: World): Promise<void> {
   for (const e of ran.events) {
     const rule = given.rules[Number(e.rule.slice(5))] as Drawn | undefined;
     if (rule?.fails === 'alter')
-      promised(
+      assertPromise(
         'a recompilation that fails changes nothing',
         !e.kept && e.error !== undefined,
         () => `its alter threw and it was kept: ${JSON.stringify(e)}`,
       );
   }
   if (given.kind === 'failing' && ran.events.every((e) => !e.kept))
-    promised(
+    assertPromise(
       'a recompilation that fails changes nothing',
       plain.knobs === ran.knobs,
       () => `the knobs are ${ran.knobs}, not ${plain.knobs}`,
@@ -187,7 +187,7 @@ function equal(promise: string, want: Ran, got: Ran, what: string): void {
             `${e.rule} ${e.class} decided at ${e.step}, effect ${e.effect}, ${e.kept ? 'kept' : (e.error ?? 'undone')}`,
         )
         .join('; ');
-  promised(
+  assertPromise(
     promise,
     at < 0,
     () => `the losses of ${what} differ from step ${at + 1} on: ${want.losses[at]} and ${got.losses[at]} (${told()})`,
@@ -197,7 +197,7 @@ function equal(promise: string, want: Ran, got: Ran, what: string): void {
     states[name] ??
     (name.startsWith('optim/sum/') ? (want.states[name] ?? got.states[name]).replaceAll(/[^=]/g, 'A') : 'none');
   const wrong = Object.keys({ ...want.states, ...got.states }).filter((name) => value(want, name) !== value(got, name));
-  promised(
+  assertPromise(
     promise,
     wrong.length === 0,
     () => `the values of ${what} differ after ${STEPS} steps: ${wrong.slice(0, 4).join(', ')} (${told()})`,

@@ -12,7 +12,7 @@ import { codeOf } from '../../src/io/fault.ts';
 import { loadCheckpoint } from '../../src/io/checkpoint-file.ts';
 import { crc32c } from '../../src/io/tfevents.ts';
 import type { LogEvent } from '../../src/train/events.ts';
-import { promised } from '../part.ts';
+import { assertPromise } from '../part.ts';
 
 const READABLE = 'a run folder is readable at any moment';
 
@@ -24,7 +24,7 @@ export async function eventsIn(folder: string, torn: boolean): Promise<LogEvent[
   });
   const lines = text.split('\n'),
     last = lines.pop() ?? '';
-  promised(
+  assertPromise(
     READABLE,
     torn || last === '',
     () => 'events.jsonl ends without a line break after the run has ended by itself',
@@ -33,7 +33,7 @@ export async function eventsIn(folder: string, torn: boolean): Promise<LogEvent[
     try {
       return JSON.parse(line) as LogEvent;
     } catch {
-      promised(READABLE, false, () => `line ${i + 1} of ${lines.length} in events.jsonl is not JSON`);
+      assertPromise(READABLE, false, () => `line ${i + 1} of ${lines.length} in events.jsonl is not JSON`);
     }
   });
 }
@@ -53,7 +53,7 @@ export function lossesOf(events: readonly LogEvent[]): number[] {
   const losses: number[] = [];
   for (const e of events) {
     if (e.event !== 'step') continue;
-    promised(
+    assertPromise(
       'the log of a run has each step once',
       e.step === losses.length + 1,
       () => `step ${e.step} comes after step ${losses.length}`,
@@ -145,7 +145,7 @@ function records(file: Buffer): TensorBoardEvent[] {
       end = at + 16 + length;
     if (end > file.length) break;
     const data = file.subarray(at + 12, at + 12 + length);
-    promised(
+    assertPromise(
       READABLE,
       unmask(file.readUInt32LE(at + 8)) === crc32c(file.subarray(at, at + 8)) &&
         unmask(file.readUInt32LE(end - 4)) === crc32c(data),

@@ -6,7 +6,7 @@ import { mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import fc from 'fast-check';
 import { noCompiler } from '../../tests/support/toy.ts';
-import { promised } from '../part.ts';
+import { assertPromise } from '../part.ts';
 import { beyond } from './random-model.ts';
 import { command } from './dynamoe.ts';
 import { checkpointsOf, eventsIn, lossesOf, tensorsOf } from './run-files.ts';
@@ -189,7 +189,7 @@ export async function uninterrupted(shared: string, given: Settings, place: Plac
   const start = performance.now(),
     { code, stderr } = await command(trainArgs(await configIn(folder, shared, given), out, place));
   if (code === 2) return null;
-  promised('a run that nothing disturbs comes to its end', code === 0, () => `exit code ${code}: ${stderr}`);
+  assertPromise('a run that nothing disturbs comes to its end', code === 0, () => `exit code ${code}: ${stderr}`);
   const [newest] = await checkpointsOf(out);
   const whole: Whole = {
     losses: lossesOf(await eventsIn(out, false)),
@@ -205,7 +205,7 @@ export async function uninterrupted(shared: string, given: Settings, place: Plac
 /** Checks that an interrupted and resumed run has the results of an uninterrupted one. */
 export async function compareWithWhole(out: string, whole: Whole): Promise<void> {
   const losses = lossesOf(await eventsIn(out, false));
-  promised(
+  assertPromise(
     'a run that goes on has the losses of one that nothing disturbed, bit for bit',
     JSON.stringify(losses) === JSON.stringify(whole.losses),
     () => {
@@ -219,7 +219,7 @@ export async function compareWithWhole(out: string, whole: Whole): Promise<void>
   const [newest] = await checkpointsOf(out),
     tensors = await tensorsOf(newest),
     wrong = Object.keys({ ...tensors, ...whole.tensors }).filter((name) => tensors[name] !== whole.tensors[name]);
-  promised(
+  assertPromise(
     'a run that goes on ends with the weights and moments of one that nothing disturbed, bit for bit',
     wrong.length === 0,
     () => `${wrong.length} tensors differ: ${wrong.slice(0, 3).join(', ')}`,

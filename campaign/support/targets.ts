@@ -24,7 +24,7 @@ import type { Session } from '../../src/session/session.ts';
 import { NonFiniteError } from '../../src/session/step.ts';
 import { configure, parseSettings, rebuild } from '../../src/train/configure.ts';
 import { fingerprint } from '../../tests/support/toy.ts';
-import { promised } from '../part.ts';
+import { assertPromise } from '../part.ts';
 import { readAsDash } from './run-files.ts';
 
 interface Target {
@@ -108,7 +108,7 @@ async function readTensors(path: string, bytes: Buffer): Promise<void> {
           dtype,
           data_offsets: [begin, end],
         } = header[name];
-      promised(
+      assertPromise(
         RIGHT,
         data.length === shape.reduce((n, d) => n * d, 1) && shape.join() === header[name].shape.join(),
         () => `${name}: ${data.length} elements of shape ${shape.join()}`,
@@ -116,7 +116,7 @@ async function readTensors(path: string, bytes: Buffer): Promise<void> {
       if (dtype !== 'F32' && dtype !== 'I32') continue;
       const inFile = bytes.subarray(8 + length + begin, 8 + length + end),
         read = Buffer.from(data.buffer, data.byteOffset, data.byteLength);
-      promised(RIGHT, inFile.equals(read), () => `${name} has other bytes than the file`);
+      assertPromise(RIGHT, inFile.equals(read), () => `${name} has other bytes than the file`);
     }
   } finally {
     await file.close();
@@ -156,7 +156,7 @@ async function readCheckpoint(path: string): Promise<void> {
     (e: unknown) => ({ e }),
   );
   if (error) {
-    promised(
+    assertPromise(
       'a checkpoint that is refused changes nothing',
       JSON.stringify([s.steps, s.plan(), fingerprint(s)]) === before,
       () => `the session was changed by a load that failed: ${String(error.e)}`,
@@ -166,10 +166,14 @@ async function readCheckpoint(path: string): Promise<void> {
   const { file, meta } = await loadCheckpoint(path),
     states = fingerprint(s);
   try {
-    promised(RIGHT, s.steps === meta.step, () => `the session is at step ${s.steps}, the file at step ${meta.step}`);
+    assertPromise(
+      RIGHT,
+      s.steps === meta.step,
+      () => `the session is at step ${s.steps}, the file at step ${meta.step}`,
+    );
     for (const name of s.named.parameters.keys()) {
       const { data } = await file.read(name);
-      promised(
+      assertPromise(
         RIGHT,
         states[name] === Buffer.from(data.buffer, data.byteOffset, data.byteLength).toString('base64'),
         () => `${name} is not what the file holds`,
@@ -195,7 +199,7 @@ async function readRun(path: string, damaged: 'checkpoint' | 'log'): Promise<voi
   if (damaged === 'checkpoint') await copyFile(path, join(folder, 'step-00000006.safetensors'));
   const run = await openRun(folder, { resume: true });
   await run.close();
-  promised(
+  assertPromise(
     'a run goes on from its newest checkpoint that is whole',
     run.checkpoint !== undefined && run.checkpoint.step >= 2,
     () => `it goes on from ${run.checkpoint?.step}`,
@@ -208,7 +212,7 @@ async function readLog(path: string): Promise<void> {
     log = await EventLog.open(path, 3);
   await log.close();
   const after = await readFile(path);
-  promised(
+  assertPromise(
     'a log that is gone on with keeps whole lines of what it was',
     before.subarray(0, after.length).equals(after) && (after.length === 0 || after.at(-1) === 10),
     () => `${after.length} of ${before.length} bytes are left`,
@@ -225,7 +229,7 @@ async function readSettings(path: string): Promise<void> {
 async function readImages(path: string, bytes: Buffer): Promise<void> {
   const { shape, data } = await readIdx(path, 3),
     plain = bytes[0] === 0x1f && bytes[1] === 0x8b ? gunzipSync(bytes, { maxOutputLength: 1 << 24 }) : bytes;
-  promised(
+  assertPromise(
     RIGHT,
     plain.readUInt32BE(0) === 0x803 &&
       shape.every((d, i) => d === plain.readUInt32BE(4 + 4 * i)) &&
@@ -237,7 +241,7 @@ async function readImages(path: string, bytes: Buffer): Promise<void> {
 async function readLabels(path: string): Promise<void> {
   const data = mnist({ images: corpusFile('images-idx3-ubyte'), labels: path });
   const { x, y } = await data.batches({ size: 1, limit: 1 }).at(0);
-  promised(RIGHT, x.shape[0] === 1 && y.data[0] >= 0 && y.data[0] <= 255, () => `a label ${y.data[0]}`);
+  assertPromise(RIGHT, x.shape[0] === 1 && y.data[0] >= 0 && y.data[0] <= 255, () => `a label ${y.data[0]}`);
 }
 
 async function readCifar(path: string): Promise<void> {
@@ -245,7 +249,7 @@ async function readCifar(path: string): Promise<void> {
   for (const name of ['data_batch_1.bin', 'data_batch_3.bin', 'data_batch_4.bin', 'data_batch_5.bin', 'test_batch.bin'])
     await copyFile(corpusFile('cifar.bin'), join(folder, name));
   const { x, y } = await cifar10(folder).batches({ size: 2, limit: 1 }).at(0);
-  promised(
+  assertPromise(
     RIGHT,
     y.data.every((label) => label >= 0 && label < 10) && (x.data as Float32Array).every((p) => p >= 0 && p <= 1),
     () => 'labels or pixels out of range',

@@ -72,27 +72,27 @@ function commit(): string {
 
 const seedOfCommit = parseInt(commit().slice(0, 6), 16),
   AT_ONCE = 2;
-const plants = (await Promise.all(PART_NAMES.map(partNamed))).flatMap(({ name, plants: all }) =>
-  all.map((planted) => ({ name, planted })),
+const faults = (await Promise.all(PART_NAMES.map(partNamed))).flatMap(({ name, knownFaults }) =>
+  knownFaults.map((fault) => ({ name, fault })),
 );
-plants.forEach(({ name, planted }, i) => {
+faults.forEach(({ name, fault }, i) => {
   // Each commit tests two of the faults; `npm run ci:full` tests all.
   const now =
     process.env['DYNAMOE_FULL'] === '1' ||
-    (i + plants.length - (seedOfCommit % plants.length)) % plants.length < AT_ONCE;
+    (i + faults.length - (seedOfCommit % faults.length)) % faults.length < AT_ONCE;
   test(
-    `${name}: finds a known fault (${planted}), and the printed command finds it again`,
+    `${name}: finds a known fault (${fault}), and the printed command finds it again`,
     { skip: !now && 'another commit tests it; npm run ci:full tests all', timeout: 240_000 },
     async () => {
       const limits = ['--minutes', '60', '--attacks', '12', '--shrink', '0', '--most', '1'];
-      const { code, summary } = await campaign(...limits, '--seed', '1', '--only', name, '--plant', planted);
+      const { code, summary } = await campaign(...limits, '--seed', '1', '--only', name, '--plant', fault);
       assert.equal(code, 1, 'nothing was found');
       const [{ promise, what, command, attack }] = summary.findings;
       assert.ok(promise.length > 10 && what.length > 10);
       assert.doesNotMatch(what, /\/(tmp|home|root|usr)\//, 'a finding names no folder of this machine');
       const given = /--only (\S+) --case '(.*)'$/s.exec(command);
       assert.deepEqual([given?.[1], JSON.parse(given?.[2].replaceAll("'\\''", "'") ?? '')], [name, attack]);
-      const again = await campaign('--only', name, '--case', JSON.stringify(attack), '--plant', planted);
+      const again = await campaign('--only', name, '--case', JSON.stringify(attack), '--plant', fault);
       assert.equal(again.code, 1, 'the command repeats it');
     },
   );

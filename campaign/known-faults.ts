@@ -8,7 +8,7 @@ import { Session } from '../src/session/session.ts';
 import type { TypedArray } from '../src/base/dtype.ts';
 import type { Bound, DeviceInfo } from '../src/device/device.ts';
 
-const PLANTS: Readonly<Record<string, () => void>> = {
+const FAULTS: Readonly<Record<string, () => void>> = {
   /** After each run on 2 threads of the native device, the next read returns one value with its last bit flipped. */
   'flipped-bit': () => {
     flip(NativeDevice.prototype);
@@ -60,9 +60,9 @@ function flip(device: Read): void {
 }
 
 /**
- * Inserts the named fault into this process; null inserts none. Parts check `planted` themselves for names that are not
+ * Inserts the named fault into this process; null inserts none. Parts check `knownFault` themselves for names that are not
  * here.
  */
-export function plant(name: string | null): void {
-  if (name !== null) PLANTS[name]?.();
+export function insertFault(name: string | null): void {
+  if (name !== null) FAULTS[name]?.();
 }

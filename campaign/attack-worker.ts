@@ -12,7 +12,7 @@ const WORKER = fileURLToPath(new URL('worker.ts', import.meta.url));
 const HEAP_MB = 1500; // An attack that needs more crashes its worker, which is a finding.
 const KEPT = 4000; // last characters of a worker's stderr, kept for the report of a crash
 
-export interface HandsOptions {
+export interface AttackWorkerOptions {
   /** The folder for the attacks and their shared files. */
   readonly folder: string;
   readonly plant: string | null;
@@ -20,12 +20,12 @@ export interface HandsOptions {
   readonly count: (figure: string, by: number) => void;
 }
 
-export class Hands {
-  readonly #options: HandsOptions;
+export class AttackWorker {
+  readonly #options: AttackWorkerOptions;
   #child: ChildProcess | null = null;
   #wrote = '';
 
-  constructor(options: HandsOptions) {
+  constructor(options: AttackWorkerOptions) {
     this.#options = options;
   }
 
@@ -118,7 +118,7 @@ export class Hands {
   }
 
   /** Ends the worker, so that the next attack gets a new process. */
-  async renew(): Promise<void> {
+  async stop(): Promise<void> {
     const child = this.#child;
     if (!child || child.exitCode !== null || child.signalCode !== null) {
       this.#child = null;

@@ -4,7 +4,7 @@ import { readFile } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
 import type { Json } from '../src/io/json.ts';
 
-export interface Kept {
+export interface PastFailure {
   readonly part: string;
   /** The seed from which the case was drawn; null if it was written by hand. */
   readonly seed: number | null;
@@ -14,5 +14,5 @@ export interface Kept {
   readonly found: string;
 }
 
-export const keptCases = async (): Promise<readonly Kept[]> =>
-  JSON.parse(await readFile(fileURLToPath(new URL('seeds.json', import.meta.url)), 'utf8')) as Kept[];
+export const pastFailures = async (): Promise<readonly PastFailure[]> =>
+  JSON.parse(await readFile(fileURLToPath(new URL('seeds.json', import.meta.url)), 'utf8')) as PastFailure[];
