@@ -60,8 +60,8 @@ function flip(device: Read): void {
 }
 
 /**
- * Inserts the named fault into this process; null inserts none. Parts check `knownFault` themselves for names that are not
- * here.
+ * Inserts the named fault into this process; null inserts none. If a name is not in this table, a part checks
+ * `knownFault` itself.
  */
 export function insertFault(name: string | null): void {
   if (name !== null) FAULTS[name]?.();

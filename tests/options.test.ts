@@ -452,7 +452,7 @@ const misspelt = (keys: readonly string[]): fc.Arbitrary<string> =>
     });
 
 for (const [path, cases] of Object.entries(OPTIONS)) {
-  test(`${path}: what is right is taken, a misspelt key is refused by name`, async () => {
+  test(`${path}: valid options are accepted, a misspelt key is refused by name`, async () => {
     for (const { options, call, also } of cases) {
       const go = async (given: object): Promise<unknown> => call(given as never);
       await go(options);
@@ -515,7 +515,7 @@ const SEVERAL: Readonly<Record<string, readonly Type[]>> = {
 };
 
 for (const [path, cases] of Object.entries(OPTIONS)) {
-  test(`${path}: a value of another type is refused, and the option is named`, async () => {
+  test(`${path}: a value of a wrong type is refused, and the option is named`, async () => {
     for (const { options, call } of cases) {
       for (const [key, right] of Object.entries(options) as [string, unknown][]) {
         for (const [type, values] of Object.entries(VALUES)) {
@@ -537,7 +537,7 @@ for (const [path, cases] of Object.entries(OPTIONS)) {
   });
 }
 
-test('numbers that are none are refused where they are given, not in a later step', async () => {
+test('NaN is refused where it is given, not in a later step', async () => {
   const image = tensor([1, 4, 4, 1]),
     taps = beside(image, [2, 2, 1, 1]),
     moe = { dModel: 2, experts: 2, topK: 1, hidden: 2 } as const;
@@ -597,7 +597,7 @@ test('numbers that are none are refused where they are given, not in a later ste
   assert.throws(() => ops.pow(tensor([2]), 1e300), /pow: p is 1e\+300, which is no finite float32/);
 });
 
-test('the key that was meant is named', () => {
+test('the error for a misspelt key names the closest key', () => {
   const keys = ['capacity', 'expertRows', 'weightDecay', 'lr', 'topK'];
   for (const [wrong, right] of [
     ['capicity', 'capacity'],
@@ -621,7 +621,7 @@ test('the key that was meant is named', () => {
   });
 });
 
-test('a setting from which nothing follows is refused, with the reason', async () => {
+test('a setting without any effect is refused, with the reason', async () => {
   const moe = { dModel: 2, experts: 2, topK: 1, hidden: 2 } as const,
     modules = [linear(), linear()],
     router = (): nn.TopKRouter => new nn.TopKRouter({ dModel: 2, experts: 2 });
@@ -729,7 +729,7 @@ test('a setting from which nothing follows is refused, with the reason', async (
   }
 });
 
-test('how a parameter starts must be said', () => {
+test('a parameter needs an initial value', () => {
   assert.throws(() => new core.Parameter([2], undefined as never), {
     name: 'UserError',
     message: /a parameter needs an init: its initial values\n.*kind: 'normal', std/,

@@ -67,7 +67,7 @@ async function accessible(page: Page): Promise<void> {
   assert.deepEqual(violations, []);
 }
 
-test('a run is drawn while it goes on: curves, bands, marks, table, plan, end', options, async (t) => {
+test('a live run is drawn: curves, bands, marks, table, plan, end of the run', options, async (t) => {
   const run = runFolder(await temporaryFolder(t), 'growing', [startAt(), ...steps(1, 60), planAt(1, 1.5)]),
     dash = await openDash({ runs: [{ name: 'growing', folder: run.folder }] });
   t.after(() => dash.close());
@@ -212,7 +212,7 @@ test(
   },
 );
 
-test('40,000 steps of 64 experts are drawn, zoomed into and drawn again without long breaks', options, async (t) => {
+test('40,000 steps of 64 experts are drawn, zoomed and redrawn without long tasks', options, async (t) => {
   const many = steps(1, 40_000).map((e) => ({
     ...e,
     load: { [LAYER]: Array.from({ length: 64 }, (_, i) => i + ('step' in e ? e.step % 7 : 0)) },

@@ -16,7 +16,7 @@ const bits = ({ losses, digest }: Trained): unknown => ({ losses, digest });
 for (const isolated of [true, false]) {
   const threads = isolated ? '2 threads' : '1 thread';
   test(
-    `a page ${isolated ? 'that is isolated' : 'that is not isolated'} trains ten steps with Node's bits`,
+    `a page ${isolated ? 'with' : 'without'} isolation trains ten steps with the same bits as Node`,
     { skip: noChromium, timeout: 2 * MINUTE },
     async (t) => {
       const { page, close } = await openPage(

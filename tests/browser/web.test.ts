@@ -152,7 +152,7 @@ for (const { scheme, isolated, overflow, threads } of [
   );
 }
 
-test('the keyboard moves the ring; the page fits a telephone; starting again begins at step 1', options, async (t) => {
+test('the keyboard moves the ring; the page fits on a phone; a restart begins at step 1', options, async (t) => {
   const { server, url } = await serveWeb(folder);
   t.after(() => {
     server.close();
@@ -200,7 +200,7 @@ test('the keyboard moves the ring; the page fits a telephone; starting again beg
   assert.deepEqual(faults, []);
 });
 
-test('a click on each picture moves the ring there', options, async (t) => {
+test('a click on a picture moves the ring to that point', options, async (t) => {
   const { server, url } = await serveWeb(folder);
   t.after(() => {
     server.close();

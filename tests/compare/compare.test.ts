@@ -29,7 +29,7 @@ const at = (ms: number, busy: number, processes: Record<number, Process>): Snaps
   processes: new Map(Object.entries(processes).map(([pid, p]) => [Number(pid), p])),
 });
 
-test('what /proc says', () => {
+test('values are read from /proc', () => {
   assert.equal(
     parseStat('cpu  387097 275383 75949 216046 409 3 512 723 9 0\ncpu0 1 1 1 1\n'),
     387097 + 275383 + 75949 + 3 + 512 + 723,
@@ -38,7 +38,7 @@ test('what /proc says', () => {
   assert.deepEqual(parseProcess(line), { name: 'a ) (b', parent: 12472, ticks: 12, reaped: 5 });
 });
 
-test('our own processes do not count, also those that have ended', () => {
+test('processes of the comparison do not count, also if they have ended', () => {
   // The snapshots are 10 s apart. Process 1 is the system, 5 is ours with children 6 and 7 (7 ends, and its 400 ticks
   // go to its parent), 9 is another process.
   const before = at(0, 1000, {
@@ -62,7 +62,7 @@ test('our own processes do not count, also those that have ended', () => {
   assert.equal(refusal(others), null);
 });
 
-test('figures are refused where other work takes more than a tenth of a core, seen or not', () => {
+test('figures are refused if other work takes more than a tenth of a core, also by processes that have ended', () => {
   assert.equal(LIMIT, 0.1);
   assert.equal(refusal({ cores: 0.1, worst: [] }), null);
   assert.match(
@@ -75,11 +75,15 @@ test('figures are refused where other work takes more than a tenth of a core, se
   assert.equal(refusal(othersBetween(idle, at(1000, 150, { 5: process_(1, 145) }), 5)), null);
 });
 
-test('a snapshot of this machine holds this process', { skip: process.platform !== 'linux' && 'needs /proc' }, () => {
-  const own = snapshot().processes.get(process.pid);
-  assert.equal(own?.parent, process.ppid);
-  assert.ok(own.ticks > 0);
-});
+test(
+  'a snapshot of this machine contains this process',
+  { skip: process.platform !== 'linux' && 'needs /proc' },
+  () => {
+    const own = snapshot().processes.get(process.pid);
+    assert.equal(own?.parent, process.ppid);
+    assert.ok(own.ticks > 0);
+  },
+);
 
 const entry = (name: string, rounds: number[][], problem: string | null = null): Entry => ({
   name,
@@ -89,7 +93,7 @@ const entry = (name: string, rounds: number[][], problem: string | null = null):
   problem,
 });
 
-test('ratios are of medians, spreads are by rounds; the first contestant is what the others are compared with', () => {
+test('ratios are of medians, ranges are over rounds; contestants are compared with the first one', () => {
   const [a, b] = rowsOf(
     [
       entry('ours', [
@@ -112,7 +116,7 @@ test('ratios are of medians, spreads are by rounds; the first contestant is what
   assert.deepEqual([median([3, 1, 2]), median([4, 1, 2, 3])], [2, 2.5]);
 });
 
-test('the table in Markdown names who did not run, and has no ratios where ours did not', () => {
+test('the Markdown table names contestants that did not run, and has no ratios if the first one did not run', () => {
   const text = markdown(
     { title: 'Work', samples: 100, flops: 2e9 },
     [entry('ours', [[10]]), entry('other | one', [[25]]), entry('gone', [], 'not installed')],
@@ -140,7 +144,7 @@ test('the table in Markdown names who did not run, and has no ratios where ours 
   );
 });
 
-test('every comparison starts with ours, and nothing is named twice', () => {
+test('every comparison starts with DynaMoE, and all names are different', () => {
   assert.equal(new Set(COMPARISONS.map((c) => c.id)).size, COMPARISONS.length);
   for (const { contestants } of COMPARISONS) {
     assert.equal(contestants[0].runner, 'ours');
@@ -148,7 +152,7 @@ test('every comparison starts with ours, and nothing is named twice', () => {
   }
 });
 
-test('our contestant answers line by line: a layer trains; what fails is an answer', async () => {
+test('a contestant answers line by line: a layer trains; an error is an answer, too', async () => {
   const command = runnerOf({ runner: 'ours' });
   assert.ok('file' in command);
   const peer = new Peer(command);
@@ -166,7 +170,7 @@ test('our contestant answers line by line: a layer trains; what fails is an answ
   }
 });
 
-test('a process that cannot start or ends is an answer too', async () => {
+test('a process that cannot start or that ends is reported as an answer', async () => {
   for (const file of ['/nowhere/python', process.execPath]) {
     const peer = new Peer({ file, args: ['--eval', 'process.exit(3)'] });
     assert.match((await peer.ask({ do: 'run', steps: 1 })).error ?? '', /its process ended/);
@@ -174,7 +178,7 @@ test('a process that cannot start or ends is an answer too', async () => {
   }
 });
 
-test('the largest number within a budget, in a few tries, where memory is nearly a line', async () => {
+test('the largest number within a budget is found in a few tries if memory is nearly linear', async () => {
   for (const [each, fixed, noise] of [
     [2.1, 60, 0],
     [4.2, 85, 3],
@@ -227,13 +231,13 @@ test('the table of experts within a budget', () => {
   );
 });
 
-test('steps one after the other', async () => {
+test('steps run one after the other, and each is timed', async () => {
   let n = 0;
   const { ms, loss } = await timed(() => Promise.resolve(++n), 4);
   assert.deepEqual([ms.length, loss, ms.every((t) => t >= 0)], [4, 4, true]);
 });
 
-test('now and before: one pair for each of our contestants, run from two checkouts', () => {
+test('--before: one pair for each of our contestants, run from two checkouts', () => {
   const layer = COMPARISONS[0],
     pairs = beforeAndAfter(layer, 'elsewhere');
   assert.equal(pairs.length, layer.contestants.filter((c) => c.runner === 'ours').length);
@@ -250,7 +254,7 @@ test('now and before: one pair for each of our contestants, run from two checkou
   assert.equal(unfitCheckout('.'), null);
 });
 
-test('now and before: losses are compared to the last bit', () => {
+test('--before: losses are compared to the last bit', () => {
   const pair = (a: number | null, b: number | null): string =>
     sameLoss([
       { ...entry('now', [[1]]), loss: a },

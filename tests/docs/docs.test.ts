@@ -23,7 +23,7 @@ const fileOf = (b: Block): string => `${b.at.replaceAll(/[^A-Za-z0-9]/g, '-')}.t
 const partOf = (b: Block): string | undefined => /^(?:\/\/|<!--) (\w+\.(?:ts|html))\b/.exec(b.text)?.[1];
 const shorter = (text: string): string => SHORTER.reduce((t, [long, short]) => t.replace(long, short), text);
 
-test('no block is of a kind that nothing here runs, and no exception is stale', () => {
+test('every kind of block is run or listed as an exception, and no exception is stale', () => {
   const known = new Set(['ts', 'sh', 'json', 'html', 'text', ...FOREIGN.map((f) => f.language)]);
   assert.deepEqual(
     blocks.filter((b) => !known.has(b.language)).map((b) => `${b.at}: "${b.language}"`),
@@ -53,7 +53,7 @@ test('no block is of a kind that nothing here runs, and no exception is stale', 
   );
 });
 
-test('links lead to files and headings that are there', () => {
+test('the files and headings of links exist', () => {
   const wrong: string[] = [];
   for (const file of documents) {
     for (const [, target] of proseOf(file).matchAll(/\]\(([^)\s]+)\)/g)) {
@@ -78,7 +78,7 @@ const headingsOf = (file: string): string[] =>
   );
 
 const programs = of('ts').filter((b) => partOf(b) === undefined);
-test('TypeScript: types', async () => {
+test('TypeScript blocks have no type errors', async () => {
   const all = of('ts').filter((b) => b.text !== '');
   for (const b of all) await place.write(partOf(b) ?? fileOf(b), shorter(b.text));
   assert.deepEqual(place.typeErrors(all.map((b) => partOf(b) ?? fileOf(b))), []);
@@ -97,7 +97,7 @@ for (const b of programs) {
   });
 }
 
-test('JSON: configs that train', async () => {
+test('JSON blocks are configurations that train', async () => {
   for (const b of of('json')) {
     const name = `${fileOf(b)}on`.replace(/\.tson$/, '.json');
     await place.write(name, b.text);
@@ -140,7 +140,7 @@ for (const b of of('sh')) {
   });
 }
 
-test('what blocks are said to print, they print', () => {
+test('text blocks are the output of the block before', () => {
   const plain = (line: string): string => line.replaceAll(/\d+(\.\d+)?(e-?\d+)?/g, '0').trim();
   let compared = 0;
   for (const b of of('text')) {

@@ -24,7 +24,7 @@ test(`no example of the documents has syntax that Node ${oldest} lacks`, async (
   assert.deepEqual(await newSyntax(blocks.map(({ at, text }) => ({ file: `${at}.ts`, text }))), []);
 });
 
-test('no file of examples/, web/, bin/ and tools/runtime/, and no code of a docstring has it', async () => {
+test('no file of examples/, web/, bin/ and tools/runtime/, and no code in a docstring has such syntax', async () => {
   const files = ['examples', 'web', 'bin', 'tools/runtime', 'tests/package']
     .flatMap(sources)
     .filter((f) => !f.endsWith('.d.ts') && !f.includes('node_modules'));
@@ -40,7 +40,7 @@ test('no file of examples/, web/, bin/ and tools/runtime/, and no code of a docs
   );
 });
 
-test('this test finds new syntax, whatever its spelling', async () => {
+test('this test finds new syntax in all its forms', async () => {
   const found = async (text: string): Promise<string> => (await newSyntax([{ file: 'example.ts', text }])).join('\n');
   for (const text of [
     'await using session = await compile();',

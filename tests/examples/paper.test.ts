@@ -84,7 +84,7 @@ const flagsOf = (out: string, more: Partial<PaperFlags> = {}): PaperFlags => ({
 });
 const never = new AbortController().signal;
 
-test('every row runs, all columns are numbers, and they say what a row does', async () => {
+test('every row runs, and all columns have plausible numbers', async () => {
   await inFolder(async (folder) => {
     const { reporter, events } = heard(),
       [table] = await paper(flagsOf(join(folder, 'out')), reporter, never, [tiny]);
@@ -178,7 +178,7 @@ test('every row runs, all columns are numbers, and they say what a row does', as
   });
 });
 
-test('a run that is stopped keeps the seeds that are done', async () => {
+test('a run that is stopped keeps the results of finished seeds', async () => {
   await inFolder(async (folder) => {
     const stop = new AbortController(),
       { reporter, events } = heard(),
@@ -204,7 +204,7 @@ test('a run that is stopped keeps the seeds that are done', async () => {
   });
 });
 
-test('what cannot be run is said by name', async () => {
+test('rows and workloads that cannot run are reported by name', async () => {
   const { reporter, events } = heard();
   await assert.rejects(
     paper(flagsOf('unused', { only: ['mlp'] }), reporter, never, WORKLOADS),
@@ -233,7 +233,7 @@ test('what cannot be run is said by name', async () => {
   );
 });
 
-test('steps are cut to fit into some minutes, or it is said that they do not', async () => {
+test('steps are reduced to fit into the given minutes, or an error says that this is impossible', async () => {
   const of = async (more: Partial<PaperFlags>): Promise<{ steps: number; seconds: number }> => {
     const { reporter, events } = heard();
     assert.deepEqual(await paper(flagsOf('unused', { plan: true, ...more }), reporter, never, [tiny]), []);
@@ -246,7 +246,7 @@ test('steps are cut to fit into some minutes, or it is said that they do not', a
   await assert.rejects(of({ minutes: 1e-9 }), /1e-9 minutes are too few: opening and measuring alone take/);
 });
 
-test('a row that fails ends alone', async () => {
+test('an error in a row ends only this row', async () => {
   const source = await tiny.source([]),
     poisoned: Source = {
       ...source,
@@ -277,7 +277,7 @@ test('a row that fails ends alone', async () => {
   assert.ok(!failed(fine));
 });
 
-test('the schedule: when and to whom', () => {
+test('the schedule sets the right capacities at the right steps', () => {
   assert.deepEqual(firstSteps(EPOCHS * 10), [601, 4701]);
   for (const { factors } of PUBLISHED)
     assert.ok(Math.abs(factors.reduce((a, b) => a + b) - factors.length) < 0.05, 'on average 1');
@@ -287,7 +287,7 @@ test('the schedule: when and to whom', () => {
   assert.ok(NOTICE === 32 && PUBLISHED[0].factors.length === 8);
 });
 
-test('medians, spreads and duels', () => {
+test('medians, ranges and comparisons of rows', () => {
   assert.deepEqual(spread([3, 1, 2]), { median: 2, least: 1, most: 3 });
   assert.deepEqual(spread([4, 1]), { median: 2.5, least: 1, most: 4 });
   const result = (row: string, seed: number, loss: number, rate: number): Result => {
@@ -330,7 +330,7 @@ test('medians, spreads and duels', () => {
   );
 });
 
-test('the models take what the workloads give, with every layout', async () => {
+test('the models accept the data of the workloads, with the settings of every row', async () => {
   const layers: LayerSettings[] = [
     { dispatch: 'padded', capacity: 1 },
     { dispatch: 'ragged', capacity: 'dropless' },

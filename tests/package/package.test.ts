@@ -80,7 +80,7 @@ const runs = new Map<string, Results>();
 for (const { name, path } of nodes) {
   const skipHere = skip || (path === null && `no packaged ${name} for ${process.platform}-${process.arch}`);
   test(
-    `${name}: every export is there, ten steps train on every device, with the same bits`,
+    `${name}: every export exists, and ten steps train on every device with the same bits`,
     { skip: skipHere },
     async () => {
       const devices = [...(noCompiler ? [] : ['native']), 'wasm', 'auto'];
@@ -129,7 +129,7 @@ for (const { name, path } of nodes) {
 
 for (const { name, path } of nodes) {
   const skipHere = skip || (path === null && `no packaged ${name} for ${process.platform}-${process.arch}`);
-  test(`${name}: the dashboard is served, each of its files`, { skip: skipHere }, async (t) => {
+  test(`${name}: the dashboard serves each of its files`, { skip: skipHere }, async (t) => {
     const log = join(project, 'a-run');
     await mkdir(log, { recursive: true });
     await writeFile(join(log, 'events.jsonl'), '');
@@ -159,7 +159,7 @@ for (const { name, path } of nodes) {
   });
 }
 
-test('the playground is there, built', { skip }, async () => {
+test('the package contains the built playground', { skip }, async () => {
   const folder = join(project, 'node_modules/dynamoe/dist/web'),
     html = await readFile(join(folder, 'index.html'), 'utf8');
   const wanted = [...html.matchAll(/(?:src|href)="([^"#]+)"/g)].map((m) => m[1]);
@@ -215,7 +215,7 @@ const bundle = async (options: esbuild.BuildOptions): Promise<{ text: string; in
   return { text: outputFiles[0].text, inputs: Object.keys(metafile?.inputs ?? {}) };
 };
 
-test('a bundle for browsers trains where nothing of Node is', { skip }, async (t) => {
+test('a bundle for browsers trains without anything from Node', { skip }, async (t) => {
   // A bundler fails on a Node module.
   const { text, inputs } = await bundle({ entryPoints: ['page.ts'], format: 'iife', globalName: 'page' });
   assert.deepEqual(
@@ -244,7 +244,7 @@ test('a bundle for browsers trains where nothing of Node is', { skip }, async (t
   );
 });
 
-test('a minified bundle runs its threads', { skip }, async () => {
+test('a minified bundle can start its threads', { skip }, async () => {
   const { text } = await bundle({ entryPoints: ['page.ts'], format: 'esm' });
   await writeFile(join(project, 'bundle.mjs'), text);
   const { stdout } = await run(
@@ -345,7 +345,7 @@ for (const format of ['esm', 'cjs'] as const) {
 
 for (const { name, path } of nodes) {
   test(
-    `${name}: CommonJS requires every part of the package`,
+    `${name}: CommonJS can require every entry point of the package`,
     { skip: skip || (path === null && `no packaged ${name}`) },
     async () => {
       const doors = ['dynamoe', 'dynamoe/core', 'dynamoe/node', 'dynamoe/data', 'dynamoe/log', 'dynamoe/recompile'];
@@ -370,7 +370,7 @@ test('no file of the package has syntax that Node 22.18 lacks', { skip }, async 
   );
 });
 
-test('what is not used is not bundled, and the core is small', { skip }, async (t) => {
+test('unused code is not bundled, and the core is small', { skip }, async (t) => {
   const core = await bundle({ stdin: { contents: "export * from 'dynamoe';", resolveDir: project }, format: 'esm' });
   const kb = gzipSync(core.text, { level: 9 }).length / 1000;
   t.diagnostic(`the whole core: ${core.text.length} bytes minified, ${kb.toFixed(1)} kB gzipped`);
