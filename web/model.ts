@@ -30,18 +30,18 @@ export class Painter {
 
   /** float32 [points, 2] -> logits [points, 2] */
   forward(x: Tensor): Tensor {
-    const h = this.#seen(x);
+    const h = this.#hidden(x);
     return call(this.output, ops.add(h, call(this.moe, h)));
   }
 
-  #seen(x: Tensor): Tensor {
+  #hidden(x: Tensor): Tensor {
     return ops.sin(call(this.waves, x));
   } // [points, WIDTH]
 
   /** The same without any capacity, for a picture of the whole plane: every expert for every point. points: how many.
    * colours float32 [points, 2], probabilities; experts int32 [points, 2], the first choice first. */
   picture(x: Tensor, points: number): { colours: Tensor; experts: Tensor } {
-    const h = this.#seen(x),
+    const h = this.#hidden(x),
       bank = this.moe.experts as nn.ExpertBank,
       { indices, weights } = this.moe.router.choose(h, { k: this.moe.topK });
     const all = bank.batched(ops.broadcastTo(h, [EXPERTS, points, WIDTH])); // [experts, points, width]

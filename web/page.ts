@@ -11,13 +11,13 @@ import type { View } from '../src/dash/page/view.ts';
 import { drawPicture, drawTarget, placeSpot } from './maps.ts';
 import type { Overflow } from './model.ts';
 import type { Spot } from './plane.ts';
-import type { News, Picture, Wish } from './protocol.ts';
+import type { WorkerMessage, Picture, PageMessage } from './protocol.ts';
 
 const DRAW_MS = 100, // time between two drawings
   WINDOW = 1500; // number of steps that the charts show
 const SEED = 1;
 const worker = new Worker('./worker.js', { type: 'module' });
-const tell = (wish: Wish): void => {
+const tell = (wish: PageMessage): void => {
   worker.postMessage(wish);
 };
 
@@ -149,7 +149,7 @@ function head(run: Run): void {
   heard = run.recompiles.length;
 }
 
-worker.onmessage = ({ data }: MessageEvent<News>) => {
+worker.onmessage = ({ data }: MessageEvent<WorkerMessage>) => {
   if (data.run !== number) return;
   if ('events' in data) for (const e of data.events) view.run.add({ ...e, time: Date.now() / 1000 });
   else if ('picture' in data) picture = data.picture;

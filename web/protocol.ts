@@ -9,7 +9,7 @@ export const SIDE = 64;
 export type Speed = 'calm' | 'full';
 
 /** Messages to the worker: the reader's choices. */
-export type Wish =
+export type PageMessage =
   | { readonly start: { readonly overflow: Overflow; readonly seed: number } }
   | { readonly skew: number; readonly spot: Spot }
   | { readonly running: boolean; readonly speed: Speed };
@@ -25,7 +25,7 @@ export interface Picture {
 }
 
 /** Messages from the worker. `run` counts starts: messages of an earlier run are ignored. */
-export type News =
+export type WorkerMessage =
   | { readonly run: number; readonly events: readonly TrainEvent[] }
   | { readonly run: number; readonly picture: Picture }
   | { readonly run: number; readonly failed: string };

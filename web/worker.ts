@@ -6,14 +6,14 @@ import { stepEvent } from '../src/train/step-event.ts';
 import type { PlanEvent, StartEvent, TrainEvent } from '../src/train/events.ts';
 import { Painter, type Overflow } from './model.ts';
 import { colourOf, Plane, type Spot } from './plane.ts';
-import { SIDE, type News, type Picture, type Speed, type Wish } from './protocol.ts';
+import { SIDE, type WorkerMessage, type Picture, type Speed, type PageMessage } from './protocol.ts';
 
 const POINTS = 512; // batch size
 const LR = 5e-3;
 const FRAME_MS = 16,
   BUSY_MS = 12; // training time per frame at full speed
 const PICTURE_MS = 250;
-const post = (news: News): void => {
+const post = (news: WorkerMessage): void => {
   self.postMessage(news);
 };
 
@@ -23,7 +23,7 @@ let run = 0,
   skew = 0,
   spot: Spot = { x: 0.5, y: -0.5 };
 
-self.onmessage = ({ data: wish }: MessageEvent<Wish>) => {
+self.onmessage = ({ data: wish }: MessageEvent<PageMessage>) => {
   if ('start' in wish) {
     const own = ++run;
     learn(own, wish.start.overflow, wish.start.seed).catch((error: unknown) => {

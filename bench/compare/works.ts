@@ -24,20 +24,23 @@ export interface Comparison {
   readonly contestants: readonly Contestant[];
 }
 
-const who = (name: string, runner: RunnerName, style: string): Contestant => ({ name, runner, style });
-const EAGER = who('DynaMoE, eager updates', 'ours', 'native eager'),
-  ATOMIC = who('DynaMoE, all gradients kept', 'ours', 'native');
+const contestant = (name: string, runner: RunnerName, style: string): Contestant => ({ name, runner, style });
+const EAGER = contestant('DynaMoE, eager updates', 'ours', 'native eager'),
+  ATOMIC = contestant('DynaMoE, all gradients kept', 'ours', 'native');
 const NATIVE = [EAGER, ATOMIC],
-  PRODUCTS = who('its products alone, equal loads', 'ours', 'native products');
-const FORWARD = who('DynaMoE', 'ours', 'native');
-const DENSE = who('DynaMoE, dense FFN', 'ours', 'native dense');
-const LOOPS = [who('PyTorch loop (Hugging Face)', 'torch', 'loop'), who('PyTorch loop, sorted', 'torch', 'sorted')];
-const FIXED = [
-  who('PyTorch scatter, factor 1 (drops)', 'torch', 'scatter 1'),
-  who('PyTorch scatter, factor 2', 'torch', 'scatter 2'),
-  who('PyTorch einsum, factor 1 (drops)', 'torch', 'einsum 1'),
+  PRODUCTS = contestant('its products alone, equal loads', 'ours', 'native products');
+const FORWARD = contestant('DynaMoE', 'ours', 'native');
+const DENSE = contestant('DynaMoE, dense FFN', 'ours', 'native dense');
+const LOOPS = [
+  contestant('PyTorch loop (Hugging Face)', 'torch', 'loop'),
+  contestant('PyTorch loop, sorted', 'torch', 'sorted'),
 ];
-const TORCH_DENSE = who('PyTorch dense FFN', 'torch', 'dense');
+const FIXED = [
+  contestant('PyTorch scatter, factor 1 (drops)', 'torch', 'scatter 1'),
+  contestant('PyTorch scatter, factor 2', 'torch', 'scatter 2'),
+  contestant('PyTorch einsum, factor 1 (drops)', 'torch', 'einsum 1'),
+];
+const TORCH_DENSE = contestant('PyTorch dense FFN', 'torch', 'dense');
 
 function layer(
   id: string,
@@ -70,12 +73,12 @@ const classifier = (batch: number): Comparison => ({
   flops: null,
   work: { kind: 'classifier', pass: 'train', batch },
   contestants: [
-    who('DynaMoE', 'ours', 'native'),
-    who('DynaMoE, experts in one bank', 'ours', 'native bank'),
-    who('PyTorch loop', 'torch', 'loop'),
-    who('PyTorch scatter, factor 2', 'torch', 'scatter 2'),
-    who('PyTorch, all experts dense', 'torch', 'dense'),
-    who('PyTorch plain MLP 784-64-10', 'torch', 'mlp'),
+    contestant('DynaMoE', 'ours', 'native'),
+    contestant('DynaMoE, experts in one bank', 'ours', 'native bank'),
+    contestant('PyTorch loop', 'torch', 'loop'),
+    contestant('PyTorch scatter, factor 2', 'torch', 'scatter 2'),
+    contestant('PyTorch, all experts dense', 'torch', 'dense'),
+    contestant('PyTorch plain MLP 784-64-10', 'torch', 'mlp'),
   ],
 });
 
@@ -107,12 +110,12 @@ export const COMPARISONS: readonly Comparison[] = [
     ...NATIVE,
     PRODUCTS,
     ...LOOPS,
-    who('PyTorch scatter, factor 2', 'torch', 'scatter 2'),
+    contestant('PyTorch scatter, factor 2', 'torch', 'scatter 2'),
   ]),
   layer('layer-d512', 'Layer', { dModel: 512, dFf: 2048 }, [...NATIVE, PRODUCTS, DENSE, ...LOOPS]),
   layer('layer-skew', 'Layer with 60% of the tokens on one expert', { skew: SIXTY }, [
     EAGER,
-    who('the same, balanced', 'ours', 'native eager balanced'),
+    contestant('the same, balanced', 'ours', 'native eager balanced'),
   ]),
   ...[64, 256, 1024].map(classifier),
   {
@@ -121,21 +124,21 @@ export const COMPARISONS: readonly Comparison[] = [
     samples: 12 * 64,
     flops: null,
     work: { kind: 'lm', pass: 'train', batch: 12 },
-    contestants: [...NATIVE, who('PyTorch loop, sorted', 'torch', 'sorted')],
+    contestants: [...NATIVE, contestant('PyTorch loop, sorted', 'torch', 'sorted')],
   },
   layer('forward-e8', 'Forward', { pass: 'forward' }, [FORWARD, PRODUCTS, ...LOOPS]),
   layer('forward-e64', 'Forward', { experts: 64, pass: 'forward' }, [FORWARD, PRODUCTS, ...LOOPS]),
   layer('forward-dense', 'Forward of a dense FFN of the same active FLOPs', { pass: 'forward' }, [
     DENSE,
     TORCH_DENSE,
-    who('onnxruntime-node dense FFN', 'onnx', 'dense'),
+    contestant('onnxruntime-node dense FFN', 'onnx', 'dense'),
   ]),
   layer('wasm', 'Layer in WebAssembly', {}, [
-    who('DynaMoE wasm', 'ours', 'wasm'),
-    who('DynaMoE wasm, dense FFN', 'ours', 'wasm dense'),
-    who('jax-js einsum, factor 1 (drops)', 'jax', 'einsum 1'),
-    who('jax-js dense FFN', 'jax', 'dense'),
-    who('tfjs-wasm einsum, factor 1 (drops)', 'tfjs', 'einsum 1'),
-    who('tfjs-wasm dense FFN', 'tfjs', 'dense'),
+    contestant('DynaMoE wasm', 'ours', 'wasm'),
+    contestant('DynaMoE wasm, dense FFN', 'ours', 'wasm dense'),
+    contestant('jax-js einsum, factor 1 (drops)', 'jax', 'einsum 1'),
+    contestant('jax-js dense FFN', 'jax', 'dense'),
+    contestant('tfjs-wasm einsum, factor 1 (drops)', 'tfjs', 'einsum 1'),
+    contestant('tfjs-wasm dense FFN', 'tfjs', 'dense'),
   ]),
 ];

@@ -65,7 +65,7 @@ export function summaries(results: readonly (Result | Failure)[]): Summary[] {
 }
 
 /** Row a compared with row b, over the seeds that both have. */
-export interface Duel {
+export interface RowComparison {
   readonly a: string;
   readonly b: string;
   readonly seeds: number;
@@ -78,7 +78,7 @@ export interface Duel {
   readonly speed: Spread;
 }
 
-export function duel(results: readonly (Result | Failure)[], a: string, b: string): Duel | null {
+export function compareRows(results: readonly (Result | Failure)[], a: string, b: string): RowComparison | null {
   const of = (name: string): Map<number, Result> =>
     new Map(results.filter((r): r is Result => !failed(r) && r.row === name).map((r) => [r.seed, r]));
   const theirs = of(b),
@@ -102,7 +102,7 @@ export function duel(results: readonly (Result | Failure)[], a: string, b: strin
  * The comparisons to print: adaptCapacity with rows that drop by fixed settings, the default with all of these, and
  * each further policy with the default.
  */
-export function duels(results: readonly (Result | Failure)[]): Duel[] {
+export function comparisons(results: readonly (Result | Failure)[]): RowComparison[] {
   const at = (name: string): number => ROWS.findIndex((row) => row.name === name),
     named = ROWS.map(({ name }) => name);
   const byHand = named.slice(0, at(ADAPT)),
@@ -112,5 +112,5 @@ export function duels(results: readonly (Result | Failure)[]): Duel[] {
     ...[...byHand, ADAPT].map((b) => [DEFAULT, b]),
     ...further.map((a) => [a, DEFAULT]),
   ];
-  return pairs.flatMap(([a, b]) => duel(results, a, b) ?? []);
+  return pairs.flatMap(([a, b]) => compareRows(results, a, b) ?? []);
 }

@@ -1,6 +1,6 @@
 // Writes results as Markdown: cost and quality of each row, comparisons, and missing rows with the reason.
 import type { Failure, Result } from './contest.ts';
-import { duels, failed, spread, summaries, type Duel, type Spread } from './results.ts';
+import { comparisons, failed, spread, summaries, type RowComparison, type Spread } from './results.ts';
 import type { Workload } from './workloads.ts';
 
 export interface TableOf {
@@ -87,14 +87,14 @@ export function markdown({ workload, steps, rate: lr, absent, results }: TableOf
     '',
     ...grid(quality, qualities),
     '',
-    ...[...duels(results).map(sentence), ...waits(results)].map((line) => `- ${line}`),
+    ...[...comparisons(results).map(sentence), ...waits(results)].map((line) => `- ${line}`),
     '',
     ...missing.flatMap((line) => [line, '']),
   ].join('\n');
 }
 
 /** One comparison, as a sentence. */
-function sentence({ a, b, seeds, wins, lossAtTime, lossAtSteps, speed }: Duel): string {
+function sentence({ a, b, seeds, wins, lossAtTime, lossAtSteps, speed }: RowComparison): string {
   return (
     `${a} against ${b}: loss ${show(lossAtTime, signed)} at equal time (lower with ${wins} of ${seeds} seeds), ` +
     `${show(lossAtSteps, signed)} at equal steps; ${show(speed, times)} times the speed.`

@@ -19,7 +19,7 @@ const open = (url: string, scheme: 'light' | 'dark' = 'light', width = 1280) =>
   browser!.open(url, { colorScheme: scheme, viewport: { width, height: 900 }, reducedMotion: 'reduce' });
 
 /** The content of canvases: the number of pixels that differ from the background, and a checksum of them. */
-const inked = (page: Page, selector: string): Promise<{ ink: number; sum: number }[]> =>
+const canvasContent = (page: Page, selector: string): Promise<{ ink: number; sum: number }[]> =>
   page.evaluate(
     (s) =>
       [...document.querySelectorAll<HTMLCanvasElement>(s)].map((c) => {
@@ -74,15 +74,15 @@ test('a live run is drawn: curves, bands, marks, table, plan, end of the run', o
   const { page, faults } = await open(dash.url);
   await ready(page);
   await shows(page, '#status', 'running, step 60 of 400');
-  const [loss] = await inked(page, '#curves canvas'),
-    [heat] = await inked(page, '.heat canvas');
+  const [loss] = await canvasContent(page, '#curves canvas'),
+    [heat] = await canvasContent(page, '.heat canvas');
   assert.ok(loss.ink > 0.005 && heat.ink > 0.3, JSON.stringify({ loss, heat }));
   assert.equal(await page.locator('.mark').count(), 0);
 
   run.add(recompileAt(61, true, 'spilled 16 choices <b>here</b>'), ...steps(61, 90), planAt(62, 2.5), evalAt(90));
   await shows(page, '#status', 'step 90 of 400');
-  const [more] = await inked(page, '#curves canvas'),
-    [hotter] = await inked(page, '.heat canvas');
+  const [more] = await canvasContent(page, '#curves canvas'),
+    [hotter] = await canvasContent(page, '.heat canvas');
   assert.notEqual(more.sum, loss.sum);
   assert.notEqual(hotter.sum, heat.sum);
   await shows(page, '.card .sub', 'capacity 2.5, spill, padded');
@@ -131,7 +131,7 @@ test('a live run is drawn: curves, bands, marks, table, plan, end of the run', o
     '0',
   ]);
 
-  const [arena, times] = await inked(page, '.arena canvas, .times canvas');
+  const [arena, times] = await canvasContent(page, '.arena canvas, .times canvas');
   assert.ok(arena.ink > 0.3 && times.ink > 0.9, JSON.stringify({ arena, times }));
   await shows(page, '.times table', `${LAYER.replace('0', '*')}.experts: matmul`);
   await accessible(page);
@@ -172,14 +172,14 @@ for (const scheme of ['light', 'dark'] as const) {
           true,
           'nothing is wider than the window',
         );
-        assert.ok((await inked(page, '#curves canvas')).every((c) => c.ink > 0.003));
+        assert.ok((await canvasContent(page, '#curves canvas')).every((c) => c.ink > 0.003));
         await accessible(page);
         // The reader's system changes its colour scheme while the page is open.
-        const [before] = await inked(page, '#curves canvas'),
+        const [before] = await canvasContent(page, '#curves canvas'),
           drawn = Number(await page.evaluate(() => document.body.dataset['drawn']));
         await page.emulateMedia({ colorScheme: scheme === 'dark' ? 'light' : 'dark' });
         await page.waitForFunction((n) => Number(document.body.dataset['drawn']) > n, drawn);
-        const [after] = await inked(page, '#curves canvas');
+        const [after] = await canvasContent(page, '#curves canvas');
         assert.notEqual(after.sum, before.sum);
         assert.deepEqual(faults, []);
       },

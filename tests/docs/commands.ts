@@ -10,7 +10,7 @@ export function argumentsOf(line: string): string[] | null {
 }
 
 /** Replacements for values in a command that would take long. */
-const FEW: Readonly<Record<string, string>> = {
+const SMALLER: Readonly<Record<string, string>> = {
   '--steps': '12',
   '--tokens': '16',
   '--experts': '4',
@@ -20,7 +20,7 @@ const FEW: Readonly<Record<string, string>> = {
   '--device': 'wasm',
 };
 /** Flags that are added if a command uses the default model size. */
-const SMALL = {
+const SMALL_MODEL = {
   '--layers': '1',
   '--d-model': '16',
   '--heads': '2',
@@ -33,7 +33,7 @@ const SMALL = {
 export function shortened(args: readonly string[]): string[] {
   const [command, sub] = args,
     config = args.some((a) => /^examples\/.*\.(json|ts)$/.test(a));
-  const few = args.map((a, i) => FEW[args[i - 1]] ?? a);
+  const few = args.map((a, i) => SMALLER[args[i - 1]] ?? a);
   const add = (flags: Readonly<Record<string, string>>): string[] => [
     ...few,
     ...Object.entries(flags)
@@ -41,9 +41,9 @@ export function shortened(args: readonly string[]): string[] {
       .flat(),
   ];
   if (command === 'start') return add({ '--steps': '2', '--data': 'books' });
-  if (command === 'train') return add({ '--steps': '12', '--batch': '4', ...(!config && SMALL) });
-  if (command === 'inspect') return add(config ? {} : SMALL);
-  if (command === 'bench' && sub === 'step') return add({ '--steps': '2', ...(!config && SMALL) });
+  if (command === 'train') return add({ '--steps': '12', '--batch': '4', ...(!config && SMALL_MODEL) });
+  if (command === 'inspect') return add(config ? {} : SMALL_MODEL);
+  if (command === 'bench' && sub === 'step') return add({ '--steps': '2', ...(!config && SMALL_MODEL) });
   if (command === 'bench' && sub === 'layer')
     return add({ '--steps': '2', '--tokens': '64', '--d-model': '16', '--d-ff': '16' });
   if (command === 'bench' && sub === 'recompile')
@@ -87,10 +87,11 @@ export const SHORTER: readonly (readonly [RegExp, string])[] = [
  * Blocks in other languages are for other programs: their language, their beginning, and the reason why they are not
  * run.
  */
-export const FOREIGN: readonly { readonly language: string; readonly begins: string; readonly why: string }[] = [
-  {
-    language: 'yaml',
-    begins: 'scrape_configs:',
-    why: 'it configures Prometheus; tests/dash/server.test.ts reads /metrics with such a header',
-  },
-];
+export const OTHER_LANGUAGES: readonly { readonly language: string; readonly begins: string; readonly why: string }[] =
+  [
+    {
+      language: 'yaml',
+      begins: 'scrape_configs:',
+      why: 'it configures Prometheus; tests/dash/server.test.ts reads /metrics with such a header',
+    },
+  ];

@@ -8,8 +8,8 @@ import { dirname, join } from 'node:path';
 import { after, test } from 'node:test';
 import { noChromium, openPage } from '../browser/chromium.ts';
 import { blocksOf, documents, proseOf, root, type Block } from './blocks.ts';
-import { argumentsOf, FOREIGN, NOT_RUN, SERVES, shortened, SHORTER } from './commands.ts';
-import { Workspace, type Said } from './workspace.ts';
+import { argumentsOf, OTHER_LANGUAGES, NOT_RUN, SERVES, shortened, SHORTER } from './commands.ts';
+import { Workspace, type Finished } from './workspace.ts';
 
 const blocks = documents.flatMap((file) => blocksOf(file)),
   place = await Workspace.make();
@@ -24,12 +24,12 @@ const partOf = (b: Block): string | undefined => /^(?:\/\/|<!--) (\w+\.(?:ts|htm
 const shorter = (text: string): string => SHORTER.reduce((t, [long, short]) => t.replace(long, short), text);
 
 test('every kind of block is run or listed as an exception, and no exception is stale', () => {
-  const known = new Set(['ts', 'sh', 'json', 'html', 'text', ...FOREIGN.map((f) => f.language)]);
+  const known = new Set(['ts', 'sh', 'json', 'html', 'text', ...OTHER_LANGUAGES.map((f) => f.language)]);
   assert.deepEqual(
     blocks.filter((b) => !known.has(b.language)).map((b) => `${b.at}: "${b.language}"`),
     [],
   );
-  for (const { language, begins } of FOREIGN)
+  for (const { language, begins } of OTHER_LANGUAGES)
     assert.ok(of(language).length > 0 && of(language).every((b) => b.text.startsWith(begins)), begins);
   for (const [long] of SHORTER)
     assert.ok(
@@ -175,7 +175,7 @@ test('the page of the browser guide trains in Chromium', { skip: noChromium, tim
     .waitFor({ timeout: 30_000 });
 });
 
-function ended(b: Block, { code, output }: Said): void {
+function ended(b: Block, { code, output }: Finished): void {
   assert.equal(code, 0, `${b.at}\n${output}`);
   said.set(b, output);
 }

@@ -10,7 +10,7 @@ import { root } from './blocks.ts';
 import { writeText } from '../cli/command.ts';
 import { node22 } from '../support/oldest-node.ts';
 
-export interface Said {
+export interface Finished {
   readonly code: number | null;
   readonly output: string;
 }
@@ -71,16 +71,16 @@ export class Workspace {
   }
 
   /** Runs a program of the reader, on the oldest allowed Node if it is installed. */
-  node(file: string): Promise<Said> {
+  node(file: string): Promise<Finished> {
     return this.#run([join(this.folder, file)], undefined, node22() ?? process.execPath);
   }
 
   /** Runs the command `dynamoe`. enough: for a server; once the output matches, the server is stopped. */
-  dynamoe(args: readonly string[], enough?: RegExp): Promise<Said> {
+  dynamoe(args: readonly string[], enough?: RegExp): Promise<Finished> {
     return this.#run([join(root, 'src/cli/main.ts'), ...args], enough);
   }
 
-  async #run(args: readonly string[], enough?: RegExp, node = process.execPath): Promise<Said> {
+  async #run(args: readonly string[], enough?: RegExp, node = process.execPath): Promise<Finished> {
     const child = spawn(node, ['--no-warnings', '--conditions=dynamoe-source', ...args], {
       cwd: this.folder,
       env,

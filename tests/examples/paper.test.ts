@@ -9,7 +9,7 @@ import { contest, type Result } from '../../examples/paper/contest.ts';
 import { Classifier, languageModel, skewed, WideLayer, type LayerSettings } from '../../examples/paper/models.ts';
 import { paper, type PaperFlags } from '../../examples/paper/paper.ts';
 import type { PaperEvent, Reporter } from '../../examples/paper/progress.ts';
-import { duel, duels, failed, spread, summaries } from '../../examples/paper/results.ts';
+import { compareRows, comparisons, failed, spread, summaries } from '../../examples/paper/results.ts';
 import { ADAPT, DEFAULT, ROWS } from '../../examples/paper/rows.ts';
 import { byRank, EPOCHS, firstSteps, handWritten, NOTICE, PUBLISHED } from '../../examples/paper/schedule.ts';
 import { teacher, type Source } from '../../examples/paper/sources.ts';
@@ -172,7 +172,7 @@ test('every row runs, and all columns have plausible numbers', async () => {
       JSON.parse(JSON.stringify(results)),
     );
     // Every comparison exists.
-    const found = duels(results);
+    const found = comparisons(results);
     for (const b of [...alphas, 'schedule by hand'])
       assert.ok(found.some((d) => d.a === ADAPT && d.b === b) && found.some((d) => d.a === DEFAULT && d.b === b), b);
   });
@@ -312,7 +312,7 @@ test('medians, ranges and comparisons of rows', () => {
     result(DEFAULT, 2, 3.5, 30),
     { row: DEFAULT, seed: 3, error: 'it broke' },
   ];
-  assert.deepEqual(duel(results, DEFAULT, 'alpha 1'), {
+  assert.deepEqual(compareRows(results, DEFAULT, 'alpha 1'), {
     a: DEFAULT,
     b: 'alpha 1',
     seeds: 2,
