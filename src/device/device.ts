@@ -1,4 +1,5 @@
-// What a device does: memory, kernels, running a table of steps. It never sees a Graph or the name of an op.
+// The interface of a device: it manages memory, compiles kernels and runs tables of steps. It knows nothing of graphs
+// and ops.
 import type { TypedArray } from '../base/dtype.ts';
 import type { Kernel } from '../kernel/kernel.ts';
 
@@ -8,23 +9,26 @@ export interface Memory {
   readonly address: number;
 }
 
-/** A step with its memory: what runs is `kernel` on the addresses of its buffers. */
+/** A launch of a kernel on buffers at given addresses. */
 export interface BoundStep {
   readonly kernel: string;
-  readonly buffers: readonly number[]; // addresses
+  readonly buffers: readonly number[]; // addresses in bytes
   readonly ints: readonly number[];
   readonly barrier: boolean;
-  /** A device may run it group by group with the step before; `offsets` is the address of int32[groups + 1]. */
+  /**
+   * If set, a device may run this step group by group together with the step before it: the groups are the same.
+   * offsets: address of int32[groups + 1], the first row of each group.
+   */
   readonly runsGroupwiseAfterPrevious?: { readonly groups: number; readonly offsets: number };
-  readonly unless: number | null; // address of an int32
+  readonly unless: number | null; // address of an int32: the step is skipped if it is not 0
 }
 
-/** A table of steps that the device is ready to run. */
+/** A table of steps in device memory. */
 export interface Bound {
   readonly steps: number;
 }
 
-/** A stretch of float32 that gets `std` times the normal numbers of a stream, from its first on. */
+/** Fills float32[count] with `std` times the normal numbers of the random stream of `seed` and `name`. */
 export interface Draw {
   readonly address: number;
   readonly count: number;
@@ -38,7 +42,7 @@ export interface KernelSource {
   readonly kernel: Kernel;
 }
 
-/** How long each step took, in nanoseconds, and over how many tasks. */
+/** The time of each step in nanoseconds, and its number of tasks. */
 export interface StepTimes {
   readonly ns: Float64Array;
   readonly tasks: Float64Array;
@@ -48,24 +52,24 @@ export interface DeviceInfo {
   readonly name: string;
   readonly threads: number;
   readonly description: string;
-  /** What it can hold at most, where that is less than the machine may have. */
+  /** The most memory that the device can use, if the machine may have more. */
   readonly limit?: { readonly bytes: number; readonly why: string };
 }
 
 export interface Device {
   readonly info: DeviceInfo;
-  /** Zeroed memory, aligned to 256 bytes. Throws UserError when there is none left. */
+  /** Allocates zeroed memory, aligned to 256 bytes. Throws UserError if there is too little. */
   alloc(bytes: number): Memory;
   free(memory: Memory): void;
   write(address: number, data: TypedArray): void;
   /** Copies device memory into `into`. */
   read(address: number, into: TypedArray): void;
   /**
-   * Fills memory with starting values (`base/random.ts`), off the main thread; none of it may be used until that is
-   * done.
+   * Fills memory with initial values (`base/random.ts`), off the main thread. The memory must not be used until the
+   * promise resolves.
    */
   draw(draws: readonly Draw[]): Promise<void>;
-  /** Makes kernels ready; those it already has cost nothing. */
+  /** Compiles kernels. Kernels that the device already has are skipped. */
   compile(kernels: readonly KernelSource[]): Promise<void>;
   bind(steps: readonly BoundStep[]): Bound;
   /** Runs steps from..to of the table, off the main thread. */

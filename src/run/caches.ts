@@ -1,5 +1,4 @@
-// Caches of callers, each with their own. In: what an executor keeps for a state; out: the states of a caller's caches
-// by name.
+// Caches that belong to one caller each (`openCaches`). State: what the executor stores for a state.
 import { UserError } from '../base/errors.ts';
 import type { Caches } from './executor.ts';
 
@@ -21,13 +20,13 @@ export class OwnCaches<State> implements Caches {
   }
 }
 
-/** The caches of one executor that are open. */
+/** The open caches of one executor. */
 export class OpenCaches<State> {
   readonly #open = new Set<OwnCaches<State>>();
   readonly #bytes: (states: Iterable<State>) => number;
   readonly #free: (caches: OwnCaches<State>) => void;
 
-  /** `bytes` of states; `free` gives back what caches hold. */
+  /** bytes: counts the bytes of states. free: frees the memory of caches. */
   constructor(bytes: (states: Iterable<State>) => number, free: (caches: OwnCaches<State>) => void) {
     this.#bytes = bytes;
     this.#free = free;
@@ -47,7 +46,10 @@ export class OpenCaches<State> {
     caches.states.clear();
   }
 
-  /** null where none are given: those that all share. Throws UserError where they are not open here. */
+  /**
+   * The caches passed to a run; null if none were passed, which means the shared ones. Throws UserError if they are
+   * not open here.
+   */
   of(caches: Caches | undefined): OwnCaches<State> | null {
     if (caches === undefined) return null;
     for (const own of this.#open) if (own === caches) return own;

@@ -1,6 +1,6 @@
-// Values that go with a change of knobs: parameters, and what the optimiser keeps for each, are copied or mixed from
-// one part to another. In: an executor and moves, between steps; out: a function that takes all of it back, to the last
-// bit. All or nothing: where one fails, those before it are taken back.
+// Moves values along with a change of knobs: parameters and their moments are copied or mixed from one part to
+// another. In: an executor and moves, between steps; out: a function that undoes all moves to the last bit. If one
+// move fails, the earlier ones are undone.
 import type { TypedArray } from '../base/dtype.ts';
 import { accumulatorName, momentName } from '../optim/updates.ts';
 import type { Move, Place } from '../trace/knobs.ts';
@@ -16,7 +16,7 @@ export function carry(executor: Executor, moves: readonly Move[]): () => void {
     for (const { to, from, mix } of moves) {
       for (const kind of kindsOf(names, to.parameter)) {
         const before = read(executor, kind(to.parameter), to);
-        // A moment that the other has not got yet is 0, as it would start.
+        // A moment that the source does not have yet is 0, its initial value.
         const values = (place: Place<string>): TypedArray =>
           names.has(kind(place.parameter)) ? read(executor, kind(place.parameter), place) : before.slice().fill(0);
         const source = values(from),
@@ -34,14 +34,14 @@ export function carry(executor: Executor, moves: readonly Move[]): () => void {
   return back;
 }
 
-/** a + share * (b - a), in float64: of two that are equal it is the same to the last bit, whatever the share. */
+/** a + share * (b - a), in float64. If a equals b, the result has the same bits for any share. */
 function mixed(a: TypedArray, b: TypedArray, share: number): TypedArray {
   const count = a.length;
   for (let i = 0; i < count; i++) a[i] += share * (b[i] - a[i]);
   return a;
 }
 
-/** The states of a parameter: its value and its moments, as names that hold for other parameters too. */
+/** The states of a parameter (value and moments), each as a function from a parameter's name to the state's name. */
 function kindsOf(names: ReadonlySet<string>, parameter: string): ((parameter: string) => string)[] {
   const moments = [...names].flatMap((name) => {
     const [, moment = ''] = name.split('/');
@@ -50,7 +50,10 @@ function kindsOf(names: ReadonlySet<string>, parameter: string): ((parameter: st
   return [(p) => p, ...moments.map((moment) => (p: string) => momentName(moment, p))];
 }
 
-/** Where a place lies in a state: runs of `inner` elements, every `step`, from `at` on. */
+/**
+ * The elements of a place in a state: `runs` runs of `inner` elements each, every `step` elements, starting at `at`.
+ * all: the number of elements of the state.
+ */
 function runsOf(
   executor: Executor,
   state: string,
@@ -64,7 +67,7 @@ function runsOf(
   return { at: part * inner, inner, step: shape[axis] * inner, runs: size(shape.slice(0, axis)), all };
 }
 
-/** One run is read or written alone; for more the whole state is. */
+/** Reads a place: a single run directly, several runs through a copy of the whole state. */
 function read(executor: Executor, state: string, place: Place<string>): TypedArray {
   const { at, inner, step, runs, all } = runsOf(executor, state, place);
   if (runs === 1) return executor.getPart(state, at, inner);

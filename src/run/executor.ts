@@ -1,96 +1,96 @@
-// What runs Programs: owns the states (parameters, optimiser moments, caches) by name, shares them among programs, and
-// moves inputs in and outputs out.
+// The interface of executors. An executor owns the states (parameters, optimiser moments, caches) by name, shares them
+// among programs, and moves inputs in and outputs out.
 import type { HostTensor } from '../base/tensor.ts';
 import { hostArray, type DType, type TypedArray } from '../base/dtype.ts';
 import { UserError } from '../base/errors.ts';
 import { elements, sizes, showType, type TensorType } from '../base/shape.ts';
 import { CACHES } from '../trace/trace.ts';
 
-/** A graph made ready to run. */
+/** A loaded graph, ready to run. */
 export interface Runnable {
-  /** Bytes planned for it beside the states: arena, inputs and outputs, constants. */
+  /** Planned bytes: arena, inputs and outputs, constants. States are not included. */
   readonly bytes: { readonly arena: number; readonly io: number; readonly constants: number };
-  /** Names of the states that a run of it may change. */
+  /** Names of the states that a run may change. */
   readonly stores: ReadonlySet<string>;
 }
 
 /**
- * Caches of one caller: the states whose names begin with `cache/`, made (all 0) when a program first runs on them.
- * Other callers have others.
+ * Caches of one caller: states whose names begin with `cache/`. They are created, all 0, by the first run that uses
+ * them.
  */
 export interface Caches {
-  /** Bytes that they take. */
+  /** Bytes that the caches take. */
   readonly bytes: number;
-  /** Gives their memory back, once what runs on them is done. Closing again does nothing. */
+  /** Frees their memory when no run uses them any more. Closing again does nothing. */
   close(): void;
 }
 
 /**
- * Two implementations: programs on a device (program.ts), and the float64 reference over the graph (reference.ts). A
- * state is its name, dtype and sizes: who gives or expects another type gets a UserError that names it. Runs, draws and
- * profiles come one after the other; memory that is given back meanwhile is freed when the one under way is done; a
- * state that one may change is neither read nor written beside it (UserError).
+ * Implemented by program.ts (programs on a device) and reference.ts (float64 interpreter of graphs). A state is
+ * identified by name, dtype and sizes: using it with another type throws a UserError that names it. Runs, draws and
+ * profiles are executed one after the other. Memory that is released during one is freed after it. A state that the
+ * current one may change can be neither read nor written (UserError).
  */
 export interface Executor<R extends Runnable = Runnable> {
   readonly description: string;
   readonly threads: number;
   /**
-   * Creates a state or replaces its value; null is 0 everywhere. Throws UserError where a state of that name has
+   * Creates a state or replaces its value; null: all elements are 0. Throws UserError if a state of that name has
    * another type.
    */
   setState(name: string, type: TensorType, value: HostTensor['data'] | null): void;
-  /** Replaces the elements of a state from `at` on. */
+  /** Replaces elements of a state, starting at element `at`. */
   setPart(name: string, at: number, data: HostTensor['data']): void;
   /**
-   * Sets float32 states to `std` times the normal numbers of the streams of their names; their values may be used when
-   * that is done.
+   * Sets float32 states to `std` times the normal numbers of the random stream of `seed` and the state's name. The
+   * values must not be used until the promise resolves.
    */
   draw(states: readonly { readonly name: string; readonly std: number }[], seed: number): Promise<void>;
-  /** Forgets states that no program was loaded for. */
+  /** Removes states that no loaded program uses. */
   removeStates(names: readonly string[]): void;
   getState(name: string): HostTensor;
-  /** So many elements of a state from `at` on. */
+  /** `count` elements of a state, starting at element `at`. */
   getPart(name: string, at: number, count: number): HostTensor['data'];
-  /** Its dtype and sizes. */
+  /** The dtype and sizes of a state. */
   typeOf(name: string): { readonly dtype: DType; readonly shape: readonly number[] };
   stateNames(): string[];
-  /** Bytes of all states. caches: with everybody's caches, which is the default. */
+  /** Bytes of all states. caches: whether to include all caches; default true. */
   stateBytes(caches?: boolean): number;
-  /** Caches of the caller's own, for `run`. */
+  /** Opens caches for one caller, to be passed to `run`. */
   openCaches(): Caches;
-  /** Bytes of the caches that a run would create. */
+  /** Bytes of the caches that a run would have to create. */
   freshCaches(runnable: R, caches?: Caches): number;
-  /** Bytes that are held for intermediate values: room for the largest program that ran. */
+  /** Bytes of the arena for intermediate values, which is as large as the largest program needed. */
   arenaBytes(): number;
-  /** Gives back what is held for them beyond so many bytes; a program that needs more takes it again when it runs. */
+  /** Shrinks the arena to `bytes`. A program that needs more enlarges it again when it runs. */
   trim(bytes: number): void;
   /**
-   * Runs with inputs by name; gives the outputs by name. Inputs are read when it has its turn: before it returns where
-   * nothing is under way. caches: of the caller's own; else those that all such runs share. `fed` is called once the
-   * inputs have been read for good, by an executor that can say so.
+   * Runs with inputs by name and returns outputs by name. Inputs are read when it is the run's turn; if nothing is
+   * running, before this returns. caches: the caller's own; by default those that all such runs share. onInputsRead:
+   * called when the inputs will not be read again, by executors that can tell.
    */
   run(
     runnable: R,
     inputs: Readonly<Record<string, TypedArray>>,
     caches?: Caches,
-    fed?: () => void,
+    onInputsRead?: () => void,
   ): Promise<Record<string, HostTensor>>;
   /**
-   * Runs with no effect on states; names the first op whose result is not finite, if one is. inputs: of its last run;
-   * an executor that has called `fed` of it has them itself.
+   * Runs again without changing states, and names the first op whose result is not finite, or null. inputs: those of
+   * the last run; an executor that called `onInputsRead` uses its own copy.
    */
   diagnose(runnable: R, inputs: Readonly<Record<string, TypedArray>>): Promise<string | null>;
   release(runnable: R): void;
-  /** Resolves when nothing is under way. */
+  /** Resolves when nothing is running. */
   idle(): Promise<void>;
-  /** Gives all memory back, once what is under way is done. */
+  /** Frees all memory when the current run is done. */
   close(): void;
 }
 
 /** Whether a state is a cache. */
 export const isCache = (name: string): boolean => name.startsWith(CACHES);
 
-/** Throws where a state is to be used as another type than it has. */
+/** Throws UserError if a state has another type than expected. */
 export function checkState(
   name: string,
   has: TensorType,
@@ -100,14 +100,14 @@ export function checkState(
   if (sameDtype && sizes(has.shape).join() === sizes(wanted.shape).join()) return;
   throw new UserError(
     `state ${name} is ${showType(has)}, not ${showType(wanted)}`,
-    'a state is its name, dtype and sizes: one of other sizes needs a name of its own',
+    'a state keeps its dtype and sizes: give a state of other sizes another name',
   );
 }
 
 export const noState = (name: string): UserError => new UserError(`no state named ${name}`);
 export const inUse = (name: string): UserError =>
   new UserError(
-    `state ${name} is in use: what runs now may change it`,
+    `state ${name} is in use: the current run may change it`,
     'await the call before, such as session.step(batch)',
   );
 export const isClosed = (what: string): UserError => new UserError(`${what} is closed: its memory was given back`);
@@ -121,14 +121,14 @@ export function checkInput(name: string, type: TensorType, data: TypedArray | un
         `${data.length}`,
     );
   }
-  // Rows past a count may hold anything.
+  // Bools with a row count are not checked: rows past the count may hold anything.
   const bad =
     type.dtype === 'bool' && type.shape.every((d) => typeof d === 'number') ? data.findIndex((v: number) => v > 1) : -1;
   if (bad >= 0) throw new UserError(`input ${name}: element ${bad} of a bool is ${data[bad]}`, '0 or 1');
   return data;
 }
 
-/** Throws where a part does not lie in its state. */
+/** Throws UserError if the elements are not within the state, or have another array type. */
 export function checkPart(name: string, type: TensorType, at: number, data: TypedArray): TypedArray {
   const want = hostArray(type.dtype, 0);
   if (at >= 0 && at + data.length <= elements(type.shape) && data.constructor === want.constructor) return data;

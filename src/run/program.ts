@@ -1,4 +1,4 @@
-// Programs on a device.
+// The executor of programs on a device.
 import { hostArray, type DType, type TypedArray } from '../base/dtype.ts';
 import { UserError } from '../base/errors.ts';
 import { hash32 } from '../base/hash.ts';
@@ -30,18 +30,17 @@ type Own = OwnCaches<State>;
 
 export interface LoadedProgram extends Runnable {
   readonly program: Program;
-  /** Of inputs and outputs, and of constants. */
+  /** The memory of inputs and outputs, and the memory of constants. */
   readonly memories: readonly [io: Memory, constants: Memory];
-  /** Names of its states; and those among them that are caches. */
+  /** uses: names of its states. caches: those states that are caches. */
   readonly uses: ReadonlySet<string>;
   readonly caches: readonly Port[];
-  /** Its table of steps as it lies in memory now: another one once the arena has moved. */
+  /** Its current table of steps; replaced after the arena has moved. */
   readonly bound: Bound;
 }
 
 /**
- * A program's table of steps, and the address of each planned tensor: for one caller's caches, while the arena stays
- * where it is.
+ * A program's table of steps and the address of each planned tensor, for one caller's caches and the current arena.
  */
 interface Binding {
   readonly bound: Bound;
@@ -50,19 +49,19 @@ interface Binding {
 
 export class ProgramExecutor implements Executor<LoadedProgram> {
   readonly device: Device;
-  /** How long the device took for the last run, from call to return. */
+  /** Duration of the device's last run in ms. */
   callMs = 0;
   readonly #states = new Map<string, State>();
   readonly #caches = new OpenCaches<State>(bytesOf, (caches) => {
     this.#forget(caches);
   });
-  /** One arena serves all programs: they run one after the other. */
+  /** All programs share one arena, because they run one after the other. */
   #arena: Memory | null = null;
-  /** null: the caches that runs without their own share. */
+  /** By program and caches, its binding. Key null: the shared caches. */
   readonly #loaded = new Map<LoadedProgram, Map<Own | null, Binding>>();
   readonly #turns = new Turns();
-  /** States that what runs now uses, and those that it may change. */
-  #busy: Pick<LoadedProgram, 'uses' | 'stores'> = { uses: NONE, stores: NONE };
+  /** The states that the current run uses, and those that it may change. */
+  #current: Pick<LoadedProgram, 'uses' | 'stores'> = { uses: NONE, stores: NONE };
   #closed = false;
 
   constructor(device: Device) {
@@ -81,7 +80,7 @@ export class ProgramExecutor implements Executor<LoadedProgram> {
     if (found) checkState(name, found.type, type);
     if (value) checkInput(name, type, value);
     const { memory } = found ? this.#writable(name) : this.#createState(this.#states, name, type);
-    // fresh memory is 0
+    // new memory is 0 already
     if (found || value) this.device.write(memory.address, value ?? hostArray(type.dtype, elements(type.shape)));
   }
 
@@ -112,7 +111,7 @@ export class ProgramExecutor implements Executor<LoadedProgram> {
     await this.#turns.take(
       () => {
         const names = new Set(states.map((s) => s.name));
-        this.#busy = { uses: names, stores: names };
+        this.#current = { uses: names, stores: names };
         return states.map(({ name, std }) => {
           const { type, memory } = this.#state(name);
           return { address: memory.address, count: elements(type.shape), std, seed, name: hash32(name) };
@@ -144,12 +143,12 @@ export class ProgramExecutor implements Executor<LoadedProgram> {
   }
 
   #writable(name: string): State {
-    if (this.#turns.running && this.#busy.uses.has(name)) throw inUse(name);
+    if (this.#turns.running && this.#current.uses.has(name)) throw inUse(name);
     return this.#state(name);
   }
 
   #readable(name: string): State {
-    if (this.#turns.running && this.#busy.stores.has(name)) throw inUse(name);
+    if (this.#turns.running && this.#current.stores.has(name)) throw inUse(name);
     return this.#state(name);
   }
 
@@ -194,7 +193,7 @@ export class ProgramExecutor implements Executor<LoadedProgram> {
     return this.#arena?.bytes ?? 0;
   }
 
-  /** Takes the memory that a program's intermediate values will need. */
+  /** Enlarges the arena if a program needs more. */
   reserve({ slabs: { arena } }: Program): void {
     if (arena > this.arenaBytes()) this.#resizeArena(arena);
   }
@@ -207,8 +206,8 @@ export class ProgramExecutor implements Executor<LoadedProgram> {
     this.#open();
     const old = this.#arena,
       beside = this.#turns.running;
-    // Nothing in it outlives a run, so it goes first where none is under way: a device whose memory is small need not
-    // hold both.
+    // The arena holds nothing between runs. If nothing is running, the old one is freed first, so that both need not
+    // fit into memory.
     if (old && !beside) {
       this.#arena = null;
       this.device.free(old);
@@ -220,16 +219,16 @@ export class ProgramExecutor implements Executor<LoadedProgram> {
           this.device.free(old);
         });
     } catch (error) {
-      // What cannot be had again is taken when a program runs, or refused then.
+      // Tries to get the old size again. If that fails too, the next run allocates an arena, or throws.
       if (old && !beside)
         try {
           this.#arena = this.device.alloc(old.bytes);
         } catch {
-          /* none is held */
+          /* the next run tries again */
         }
       throw error;
     } finally {
-      // Tables that point into the old arena are made anew when their programs run.
+      // Tables that point into the old arena are released; the next run of their programs makes new ones.
       if (this.#arena !== old)
         for (const bindings of this.#loaded.values())
           for (const caches of [...bindings.keys()]) this.#unbind(bindings, caches);
@@ -237,8 +236,8 @@ export class ProgramExecutor implements Executor<LoadedProgram> {
   }
 
   /**
-   * Its kernels must be compiled already, and its states there (but for caches). All its memory is taken, or none and
-   * an error.
+   * Loads a program. Its kernels must be compiled and its states (except caches) must exist. Allocates all its memory,
+   * or throws and allocates nothing.
    */
   load(program: Program): LoadedProgram {
     for (const { name, type } of program.states) if (!isCache(name)) checkState(name, this.#state(name).type, type);
@@ -274,7 +273,7 @@ export class ProgramExecutor implements Executor<LoadedProgram> {
     }
   }
 
-  /** Its table of steps; made where there is none for these caches, or where it pointed into an arena of before. */
+  /** The binding of a program for these caches; a new one if there is none for the current arena. */
   #bindingOf(l: LoadedProgram, own: Own | null = null): Binding {
     this.#open();
     const bindings = this.#loaded.get(l),
@@ -326,7 +325,7 @@ export class ProgramExecutor implements Executor<LoadedProgram> {
     });
   }
 
-  /** The programs that are loaded now. */
+  /** All loaded programs. */
   loadedPrograms(): LoadedProgram[] {
     return [...this.#loaded.keys()];
   }
@@ -335,12 +334,12 @@ export class ProgramExecutor implements Executor<LoadedProgram> {
     l: LoadedProgram,
     inputs: Readonly<Record<string, TypedArray>>,
     caches?: Caches,
-    fed?: () => void,
+    onInputsRead?: () => void,
   ): Promise<Record<string, HostTensor>> {
     return this.#turns.take(
       () => {
-        const binding = this.#fed(l, inputs, caches);
-        fed?.();
+        const binding = this.#writeInputs(l, inputs, caches);
+        onInputsRead?.();
         return binding;
       },
       async (binding) => {
@@ -352,9 +351,9 @@ export class ProgramExecutor implements Executor<LoadedProgram> {
     );
   }
 
-  #fed(l: LoadedProgram, inputs: Readonly<Record<string, TypedArray>>, caches?: Caches): Binding {
+  #writeInputs(l: LoadedProgram, inputs: Readonly<Record<string, TypedArray>>, caches?: Caches): Binding {
     const binding = this.#bindingOf(l, this.#caches.of(caches));
-    this.#busy = l;
+    this.#current = l;
     for (const { name, tensor } of l.program.inputs) {
       this.device.write(binding.addresses[tensor], checkInput(name, l.program.tensors[tensor].type, inputs[name]));
     }
@@ -372,10 +371,10 @@ export class ProgramExecutor implements Executor<LoadedProgram> {
     return hostOf(type, data);
   }
 
-  /** On the inputs of the last run, which are on the device. */
+  /** Uses the inputs of the last run, which are still on the device. */
   diagnose(l: LoadedProgram): Promise<string | null> {
     return this.#turns.take(
-      () => this.#again(l),
+      () => this.#prepareDryRun(l),
       async (binding) => {
         for (let i = 0; i < l.program.steps.length; i++) {
           const step = l.program.steps[i];
@@ -390,20 +389,20 @@ export class ProgramExecutor implements Executor<LoadedProgram> {
     );
   }
 
-  /** Nanoseconds of each step, in one more run on the inputs of the last, storing nothing. */
+  /** Nanoseconds of each step, measured in another run on the last inputs, which stores nothing. */
   profile(l: LoadedProgram): Promise<Float64Array> {
     return this.#turns.take(
-      () => this.#again(l),
+      () => this.#prepareDryRun(l),
       async ({ bound }) => (await this.device.profile(bound)).ns,
     );
   }
 
-  /** To run once more on the inputs of the last run, storing nothing. */
-  #again(l: LoadedProgram): Binding {
+  /** Prepares another run on the last inputs that stores nothing: `commit` is 0. */
+  #prepareDryRun(l: LoadedProgram): Binding {
     const binding = this.#bindingOf(l),
       commit = l.program.inputs.find((i) => i.name === 'commit');
     if (commit) this.device.write(binding.addresses[commit.tensor], Int32Array.of(0));
-    this.#busy = l;
+    this.#current = l;
     return binding;
   }
 

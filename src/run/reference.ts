@@ -1,6 +1,6 @@
-// The reference: runs a Graph in float64 by the ops' own `reference` functions. Slow and plain: what devices are
-// compared with, and what finite differences are taken of. Float values come in and go out as float64, so that nothing
-// is rounded on the way.
+// The reference: interprets a graph in float64 with the ops' own `reference` functions. It is slow and simple; devices
+// are compared with it, and finite differences are computed with it. Floats enter and leave as float64, so nothing is
+// rounded.
 import { numbersOf } from '../base/convert.ts';
 import { hostArray, isFloat, type DType, type TypedArray } from '../base/dtype.ts';
 import { isHalf } from '../base/half.ts';
@@ -34,7 +34,7 @@ interface State {
   data: Float64Array;
 }
 
-/** Values of a graph by id, all as float64 (integers and bools as their values). */
+/** The values of a graph by id; integers and bools are stored as float64, too. */
 export type Values = readonly Float64Array[];
 
 export class ReferenceExecutor implements Executor<ReferenceRunnable> {
@@ -73,7 +73,7 @@ export class ReferenceExecutor implements Executor<ReferenceRunnable> {
     return Promise.resolve();
   }
 
-  /** Of float states as float64. */
+  /** Float states are returned as float64. */
   getPart(name: string, at: number, count: number): TypedArray {
     const { type, data } = this.#state(name),
       part = hostArray(isFloat(type.dtype) ? 'float64' : type.dtype, count);
@@ -82,7 +82,7 @@ export class ReferenceExecutor implements Executor<ReferenceRunnable> {
     return part;
   }
 
-  /** Float states as float64. */
+  /** Float states are returned as float64. */
   getState(name: string): HostTensor {
     const { type, data } = this.#state(name);
     return fromReference(type, data);
@@ -99,7 +99,7 @@ export class ReferenceExecutor implements Executor<ReferenceRunnable> {
     if (this.#closed) throw isClosed('the executor');
   }
 
-  /** Float states are float64, as they are read. */
+  /** Float states are reported as float64, the type in which they are read. */
   typeOf(name: string): { readonly dtype: DType; readonly shape: readonly number[] } {
     const { dtype, shape } = this.#state(name).type;
     return { dtype: isFloat(dtype) ? 'float64' : dtype, shape: sizes(shape) };
@@ -121,7 +121,7 @@ export class ReferenceExecutor implements Executor<ReferenceRunnable> {
 
   freshCaches(): number {
     return 0;
-  } // memory is the host's
+  } // caches are in the host's memory
 
   load(graph: Graph): ReferenceRunnable {
     return {
@@ -138,7 +138,7 @@ export class ReferenceExecutor implements Executor<ReferenceRunnable> {
   ): Promise<Record<string, HostTensor>> {
     const own = this.#caches.of(caches),
       values = this.#evaluate(graph, inputs, own);
-    // All new values are known before the first is stored.
+    // Copies all new values before the first is stored, because updates may read states.
     const fresh = graph.updates
       .filter((u) => u.unless === null || values[u.unless][0] === 0)
       .map((u) => ({
@@ -149,7 +149,7 @@ export class ReferenceExecutor implements Executor<ReferenceRunnable> {
     return Object.fromEntries(graph.outputs.map((o) => [o.name, fromReference(graph.types[o.value], values[o.value])]));
   }
 
-  /** A cache that is not there yet is made. */
+  /** The state of that name. Creates a cache that does not exist yet. */
   #stateOf(name: string, type: TensorType, own: OwnCaches<State> | null): State {
     const states = isCache(name) ? (own?.states ?? this.#states) : this.#states;
     if (isCache(name) && !states.has(name)) states.set(name, { type, data: new Float64Array(elements(type.shape)) });
@@ -212,15 +212,15 @@ export class ReferenceExecutor implements Executor<ReferenceRunnable> {
 
 const bytesOf = (states: Iterable<State>): number => [...states].reduce((n, s) => n + s.data.byteLength, 0);
 
-/** All floats are float64 here: a state of one float dtype may be given as another. */
+/** Checks types, treating all float dtypes as equal, because all floats are float64 here. */
 const check = (name: string, has: TensorType, wanted: TensorType): void => {
   checkState(name, has, wanted, has.dtype === wanted.dtype || (isFloat(has.dtype) && isFloat(wanted.dtype)));
 };
 
-/** Called after each node; false stops. */
+/** Called after each node; returning false stops the evaluation. */
 type Watch = (node: Node, values: Values) => boolean;
 
-/** Every value of a graph, given those of its inputs. */
+/** Evaluates a graph: all its values. feed: gives the value of an input. */
 export function evaluate(graph: Graph, ops: OpTable, feed: (input: GraphInput) => Float64Array, watch?: Watch): Values {
   const values = new Array<Float64Array>(graph.types.length);
   for (const input of graph.inputs) values[input.value] = feed(input);
@@ -252,7 +252,7 @@ export function evaluate(graph: Graph, ops: OpTable, feed: (input: GraphInput) =
   return values;
 }
 
-/** How many outermost rows of a tensor exist: its size, or its count in this run, never more than its bound. */
+/** The number of valid rows of a tensor: its first size, or its count in this run, limited to its bound. */
 export function rowsOf({ shape: [d] }: TensorType, values: Values): number {
   if (d === undefined) return 1;
   if (typeof d === 'number') return d;
@@ -260,13 +260,13 @@ export function rowsOf({ shape: [d] }: TensorType, values: Values): number {
   return Math.max(0, Math.min(d.bound, count));
 }
 
-/** Elements in the rows that exist. */
+/** The number of elements in the valid rows. */
 export const liveElements = (type: TensorType, values: Values): number =>
   type.shape.length === 0 ? 1 : rowsOf(type, values) * type.shape.slice(1).reduce<number>((n, d) => n * boundOf(d), 1);
 
 const nameOf = (graph: Graph, state: ValueId): string => graph.inputs.find((i) => i.value === state)?.name ?? '';
 
-/** Float64 data is taken for any float; other data must have the type's own dtype. */
+/** Converts an input to float64. Float64 data is accepted for any float dtype; other data must match the dtype. */
 function toReference(name: string, type: TensorType, data: TypedArray | undefined): Float64Array {
   const wide = data instanceof Float64Array && isFloat(type.dtype);
   const checked = checkInput(name, wide ? { ...type, dtype: 'float64' } : type, data);

@@ -1,5 +1,5 @@
-// What runs on a device, one after the other: runs, draws, profiles. Memory that is freed meanwhile is freed after the
-// one under way.
+// Serialises what runs on a device: runs, draws, profiles. Memory that is released meanwhile is freed after the
+// current one.
 
 export class Turns {
   #taken = false;
@@ -7,14 +7,14 @@ export class Turns {
   readonly #waiting: (() => void)[] = [];
   readonly #after: (() => void)[] = [];
 
-  /** Whether `work` of somebody is under way. */
+  /** Whether the `work` of a turn is running. */
   get running(): boolean {
     return this.#running;
   }
 
   /**
-   * Calls `before`, then `work` with what it gave, while no other turn is under way. Both start before this returns
-   * where nobody has the turn.
+   * Waits for its turn, then calls `before` and passes its result to `work`. Both start before this returns if no turn
+   * is taken.
    */
   async take<P, T>(before: () => P, work: (prepared: P) => Promise<T>): Promise<T> {
     if (this.#taken)
@@ -32,7 +32,7 @@ export class Turns {
     }
   }
 
-  /** Whoever waits keeps the turn taken: nobody else can come between. */
+  /** Ends a turn. If somebody waits, `#taken` stays true, so that no new caller can overtake the waiting ones. */
   #pass(): void {
     for (const work of this.#after.splice(0)) work();
     const next = this.#waiting.shift();
@@ -40,13 +40,13 @@ export class Turns {
     else this.#taken = false;
   }
 
-  /** Now, or when what is under way is done. */
+  /** Calls `work` now, or after the current turn. */
   whenIdle(work: () => void): void {
     if (this.#running) this.#after.push(work);
     else work();
   }
 
-  /** Resolves when nothing is under way and nobody waits. */
+  /** Resolves when no turn is taken and nobody waits. */
   async idle(): Promise<void> {
     while (this.#taken)
       await this.take(

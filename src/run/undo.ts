@@ -1,16 +1,16 @@
-// What a run may store, so that it can be taken back. In: an executor, between runs; out: a function that puts every
-// byte back.
+// Copies what a run may change, so that it can be undone. In: an executor, between runs; out: a function that restores
+// every byte.
 import type { Executor, Runnable } from './executor.ts';
 
-/** Elements of a state: `count` of them from `at` on. */
+/** `count` elements of a state, starting at element `at`. */
 export interface Part {
   readonly at: number;
   readonly count: number;
 }
 
 /**
- * Keeps what a run of `program` may change, but for states that `skip` names. `partsOf` says which parts of a state it
- * may change; null: all of it.
+ * Copies what a run of the program may change. skip: states that need no copy. partsOf: the parts of a state that the
+ * run may change; null: all of it.
  */
 export function keep(
   executor: Executor,

@@ -1,7 +1,7 @@
-// Compiled objects on disk. An object's file is named by the SHA-256 of its bytes, and `KEY.ref`, a small file, names
-// the object that was made for a key. So an object that was damaged (cut short, filled with zeros) is noticed and
-// compiled again. Files are written under random names and then renamed, so that processes, threads and containers can
-// share a folder. Objects are run: bin/cache-folder.mjs decides which folder may hold them.
+// Compiled objects on disk. The file of an object is named by the SHA-256 of its bytes, so damage (cut short, filled
+// with zeros) is noticed and the object is compiled again. `KEY.ref` is a small file with the name of the object for a
+// key. Files are written under random names and then renamed, so processes, threads and containers can share a folder.
+// Objects are executed, so bin/cache-folder.mjs decides which folders are safe.
 import { hash, randomBytes } from 'node:crypto';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { mkdtemp, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
@@ -12,12 +12,12 @@ import { fault, reasonOf } from '../../io/fault.ts';
 import { cacheFolders, refusal } from '../../../bin/cache-folder.mjs';
 
 const OBJECT = /^o_[0-9a-f]{64}\.so$/;
-const WORK = 'work-'; // folders in which a compiler works
-const STALE_MS = 24 * 3600_000; // one that is older was left by a process that was killed
-const PROBE = Buffer.alloc(1 << 20); // a folder that takes no file of this size is full
-const NO_EXEC = /failed to map segment|not permitted|Permission denied/; // what dlopen says where files may not be run
+const WORK = 'work-'; // prefix of temporary files and of folders in which a compiler works
+const STALE_MS = 24 * 3600_000; // older temporary files were left by killed processes
+const PROBE = Buffer.alloc(1 << 20); // if a file of this size cannot be written, the folder is full
+const NO_EXEC = /failed to map segment|not permitted|Permission denied/; // errors of dlopen on a file system that forbids execution
 
-/** The folder in use; `last`: it was made for this process alone. */
+/** The folder in use. last: a temporary folder of this process only, the last resort. */
 interface Place {
   readonly folder: string;
   readonly last: boolean;
@@ -31,18 +31,18 @@ export class KernelCache {
   #place: Place;
   #swept = false;
 
-  /** `say` is told in one line where a folder has to be left, and where nothing can be kept for the next process. */
+  /** say: receives a line when another folder has to be used, and when nothing can be kept for later processes. */
   constructor(say: (line: string) => void) {
     this.#say = say;
     this.#place = this.#next();
   }
 
-  /** Where objects are kept now. */
+  /** The folder in use now. */
   get folder(): string {
     return this.#place.folder;
   }
 
-  /** The object that is kept for a key; null: there is none, or it is damaged. */
+  /** The path of the object for a key; null: there is none, or it is damaged. */
   async find(key: string): Promise<string | null> {
     const { folder } = this.#place,
       object = await readFile(join(folder, `${key}.ref`), 'latin1').catch(() => '');
@@ -54,9 +54,9 @@ export class KernelCache {
   }
 
   /**
-   * Gives what `open` makes of the object of a key. Where none is kept, or what is kept cannot be opened, `make` writes
-   * it to the path that it is given. Where the folder is full, read-only or forbids to run its files, the next folder
-   * is taken; the last one is new and belongs to this process alone.
+   * Opens the object of a key with `open`. If there is none, or it cannot be opened, `make` compiles it to the path
+   * that it is given. If the folder is full, read-only or forbids execution, the next folder is used; the last one is
+   * new and belongs to this process only.
    */
   async load<T>(key: string, make: (target: string) => Promise<void>, open: (path: string) => T): Promise<T> {
     const kept = await this.find(key);
@@ -69,12 +69,12 @@ export class KernelCache {
     return this.#within(async (folder) => open(await this.#make(folder, key, make)));
   }
 
-  /** Writes a file beside the objects; gives its path. */
+  /** Writes a file beside the objects. Returns its path. */
   write(name: string, text: string): Promise<string> {
     return this.#within((folder) => put(folder, name, text));
   }
 
-  /** One more key of an object. What cannot be kept is compiled again by the next process. */
+  /** Adds a key to an object. If that fails, the next process compiles the kernel again. */
   async link(key: string, path: string): Promise<void> {
     await put(dirname(path), `${key}.ref`, basename(path)).catch(() => undefined);
   }
@@ -104,7 +104,7 @@ export class KernelCache {
       } catch (error) {
         const why = NO_EXEC.test(String(error)) ? 'its files may not be run' : await writeRefusal(place.folder);
         if (why === null) throw fault('keep compiled kernels in', place.folder, error);
-        if (place === this.#place) this.#place = this.#leave(why, error); // else another call has left it already
+        if (place === this.#place) this.#place = this.#leave(why, error); // otherwise another call has changed the folder already
       }
     }
   }
@@ -123,7 +123,7 @@ export class KernelCache {
     );
   }
 
-  /** A folder of this process alone. */
+  /** A temporary folder of this process only. */
   #own(): string {
     try {
       return mkdtempSync(join(tmpdir(), 'dynamoe-cache-'));
@@ -140,7 +140,7 @@ export class KernelCache {
       const why = refusal(tried);
       if (why !== null) this.#refused.push(`${tried.path}: ${why}`);
       else {
-        // A home that cannot be written to is common, and costs nothing.
+        // A read-only home folder is common and harmless, so nothing is said about it.
         if (told > 0 || named) this.#tell(`compiled kernels are kept in ${tried.path}`);
         return { folder: tried.path, last: false };
       }
@@ -158,14 +158,14 @@ export class KernelCache {
   }
 }
 
-/** Whether an object has the bytes that its name says. */
+/** Whether the hash of an object's bytes is the one in its name. */
 const isSound = (path: string): Promise<boolean> =>
   readFile(path).then(
     (bytes) => basename(path) === `o_${hash('sha256', bytes)}.so`,
     () => false,
   );
 
-/** Writes a file whole or not at all. It need not survive a loss of power. */
+/** Writes a file completely or not at all. Does not flush it: it need not survive a loss of power. */
 async function put(folder: string, name: string, data: string | Uint8Array): Promise<string> {
   const path = join(folder, name),
     part = join(folder, `${WORK}${randomBytes(8).toString('hex')}`);
@@ -179,7 +179,7 @@ async function put(folder: string, name: string, data: string | Uint8Array): Pro
   return path;
 }
 
-/** Why a folder takes no file; null: it does. */
+/** Why no file can be written to a folder; null: one can. */
 async function writeRefusal(folder: string): Promise<string | null> {
   const name = `${WORK}${randomBytes(8).toString('hex')}`;
   try {
@@ -190,7 +190,7 @@ async function writeRefusal(folder: string): Promise<string | null> {
   }
 }
 
-/** Removes what killed processes left. */
+/** Removes temporary files that killed processes left. */
 async function sweep(folder: string): Promise<void> {
   for (const name of await readdir(folder).catch(() => [])) {
     if (!name.startsWith(WORK)) continue;

@@ -1,4 +1,5 @@
-// The fixed C part of the native device as functions: memory, shared objects, the thread pool and the step walker.
+// The C part of the native device, callable from TypeScript: memory, shared objects, the thread pool, and running
+// tables of steps.
 import { readdirSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -9,7 +10,7 @@ import { hashHex } from '../../base/hash.ts';
 import { KernelCache } from './cache.ts';
 import { compileShared, type Toolchain } from './toolchain.ts';
 
-/** Addresses are numbers: user space ends below 2^53. */
+/** Addresses are plain numbers: user-space addresses are below 2^53. */
 export interface Driver {
   readonly cache: KernelCache;
   readonly include: string;
@@ -25,11 +26,11 @@ export interface Driver {
   poolCreate(threads: number): number;
   poolDestroy(pool: number): void;
   run(pool: number, steps: number, from: number, to: number, profile: number): Promise<number>;
-  /** The same on the calling thread. */
+  /** The same, on the calling thread and synchronously. */
   runNow(...args: Parameters<Driver['run']>): number;
   fmaPeak(threads: number, seconds: number): Promise<number>;
   memoryPeak(threads: number): Promise<number>;
-  /** Addresses of the functions that make starting values (normals.c). */
+  /** Addresses of the functions that make initial values (normals.c). */
   readonly normals: { readonly tasks: number; readonly run: number };
 }
 
@@ -44,7 +45,7 @@ export const headersHash = (): string =>
       .join('\n'),
   );
 
-/** Of all that decides what C text a kernel becomes. */
+/** Hash of all sources that decide which C text a kernel becomes. */
 export const emitterHash = (): string =>
   hashHex(
     ['base', 'kernel', 'emit/c']
@@ -66,14 +67,16 @@ const sources = (pattern: RegExp): string[] =>
 
 let loaded: Promise<Driver> | undefined;
 
-/** Compiles (once, cached on disk) and loads the driver. `say` is told where the cache cannot lie where it should. */
+/**
+ * Compiles (once, cached on disk) and loads the driver. say: receives a line if the cache is not in its usual place.
+ */
 export function loadDriver(tool: Toolchain, say: (line: string) => void): Promise<Driver> {
   loaded ??= load(tool, new KernelCache(say));
   return loaded;
 }
 
 async function load(tool: Toolchain, cache: KernelCache): Promise<Driver> {
-  // Not when this module is loaded: a bundle has this module in it and may lack koffi.
+  // Imported here, not at the top: a bundle may contain this module but not koffi.
   const { default: koffi } = await import('koffi');
   const files = sources(/\.c$/),
     key = hashHex([tool.id, headersHash(), ...files.map((f) => readFileSync(f, 'utf8'))].join('\n'));

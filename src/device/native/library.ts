@@ -1,5 +1,5 @@
-// The kernels a native device has: emits C for new ones, compiles it in files of at most 8 kernels, and finds them
-// again on disk.
+// The compiled kernels of the native device: emits C for new kernels, compiles it in files of at most 8 kernels, and
+// finds compiled ones on disk.
 import { availableParallelism } from 'node:os';
 import { hashHex } from '../../base/hash.ts';
 import { emitFile, functionName } from '../../emit/c/kernel.ts';
@@ -8,10 +8,10 @@ import { emitterHash, headersHash, type Driver } from './driver.ts';
 import { compileShared, type Toolchain } from './toolchain.ts';
 
 const PER_FILE = 8;
-/** Beside those of the toolchain: integers of kernels overflow modulo 2^32, as on every device. */
+/** Flags in addition to those of the toolchain: integer overflow in kernels wraps modulo 2^32, as on every device. */
 const FLAGS = ['-fwrapv'];
 
-/** Addresses of a kernel's two functions. */
+/** Addresses of a kernel's two functions (runtime.h). */
 export interface NativeKernel {
   readonly tasks: number;
   readonly run: number;
@@ -23,7 +23,9 @@ export class KernelLibrary {
   readonly #kernels = new Map<string, NativeKernel>();
   readonly #objects = new Map<string, number>();
   readonly #salt: string;
-  /** With a kernel's key, it stands for the kernel's text, which need not be made to find what came of it. */
+  /**
+   * Together with a kernel's key, it identifies the kernel's C text, so a compiled kernel is found without emitting C.
+   */
   readonly #version: string;
 
   constructor(tool: Toolchain, driver: Driver) {
@@ -55,7 +57,7 @@ export class KernelLibrary {
     await Promise.all(Array.from({ length: Math.min(files.length, availableParallelism()) }, worker));
   }
 
-  /** The C text stays beside the object, so that a compiler's message can name it. */
+  /** Writes the C text beside the object, because messages of the compiler refer to it. */
   async #compile(file: readonly KernelSource[]): Promise<void> {
     const { cache, include } = this.#driver,
       text = emitFile(file),

@@ -1,12 +1,12 @@
-// The native device's memory as the host sees it. Small blocks (inputs, outputs) are seen through a view, so that
-// moving them in and out is no foreign call: a training step is one. Large blocks are copied by the driver, since the
-// host's garbage collector would count a view of them as its own.
+// Access of the host to the native device's memory. Small blocks (inputs, outputs) get an ArrayBuffer view, so that
+// reading and writing them is no foreign call; the only foreign call of a training step is its run. Large blocks are
+// copied by the driver, because the garbage collector would count views of them as its own memory.
 import type { TypedArray } from '../../base/dtype.ts';
 import { UserError } from '../../base/errors.ts';
 import type { Memory } from '../device.ts';
 import type { Driver } from './driver.ts';
 
-const SEEN = 16 << 20; // bytes of the largest block that gets a view
+const VIEW_LIMIT = 16 << 20; // bytes of the largest block that gets a view
 
 interface Block extends Memory {
   view: Uint8Array | null;
@@ -14,7 +14,7 @@ interface Block extends Memory {
 
 export class NativeMemory {
   readonly #driver: Driver;
-  readonly #blocks: Block[] = []; // by address
+  readonly #blocks: Block[] = []; // sorted by address
 
   constructor(driver: Driver) {
     this.#driver = driver;
@@ -23,7 +23,8 @@ export class NativeMemory {
   alloc(bytes: number): Memory {
     const size = Math.max(bytes, 256),
       address = this.#driver.alloc(size);
-    if (address === 0) throw new UserError(`out of memory: ${size} bytes could not be had`, 'a smaller model or batch');
+    if (address === 0)
+      throw new UserError(`out of memory: ${size} bytes could not be allocated`, 'a smaller model or batch');
     const block = { bytes: size, address, view: null };
     this.#blocks.splice(this.#position(address), 0, block);
     return block;
@@ -50,13 +51,13 @@ export class NativeMemory {
     else this.#driver.copyOut(into, address, into.byteLength);
   }
 
-  /** The bytes as the host sees them; null in a large block. */
+  /** A view of the bytes; null in a large block. */
   #view(address: number, length: number): Uint8Array | null {
     const at = this.#position(address),
       block = this.#blocks[at]?.address === address ? this.#blocks[at] : this.#blocks[at - 1];
     if (!block || address + length > block.address + block.bytes)
       throw new Error(`${length} bytes at ${address} lie outside the device's memory`);
-    if (block.bytes > SEEN) return null;
+    if (block.bytes > VIEW_LIMIT) return null;
     block.view ??= new Uint8Array(this.#driver.view(block.address, block.bytes));
     return block.view.subarray(address - block.address, address - block.address + length);
   }

@@ -1,5 +1,5 @@
-// The native CPU device: kernels as C, compiled by the system's compiler, run by the driver's thread pool. One call a
-// run.
+// The native CPU device: kernels are C, compiled by the system's compiler and run by the driver's thread pool. A run
+// is one foreign call.
 import type { TypedArray } from '../../base/dtype.ts';
 import { UserError } from '../../base/errors.ts';
 import { TABLES } from '../../base/trig.ts';
@@ -13,12 +13,12 @@ const STEP_WORDS = 8; // dm_step in driver.h: tasks, run, buffers, integers, ski
 const BARRIER = 1n;
 
 /**
- * A run that took less the last time is called on this thread, after a turn of the event loop: to wake another thread
- * and to be woken by it takes 0.1 to 0.2 ms, a third of a small model's step.
+ * If its last run took less than this, a table runs on this thread, after a turn of the event loop. Handing a run to
+ * another thread and back takes 0.1 to 0.2 ms, a third of a small model's step.
  */
 const QUICK_MS = 2;
 
-/** A table in device memory: the steps, then their arguments; and what its last whole run took. */
+/** A table in device memory: steps, then their arguments. ms: duration of the last complete run. */
 interface NativeBound extends Bound {
   readonly table: Memory;
   ms: number;
@@ -39,8 +39,8 @@ export class NativeDevice implements Device {
   readonly #library: KernelLibrary;
   readonly #memory: NativeMemory;
   readonly #pool: number;
-  /** Runs on other threads that are not done: one beside them would wait for the pool. */
-  #away = 0;
+  /** Runs in progress on other threads: while there are some, a run on this thread would block on the pool. */
+  #runsElsewhere = 0;
 
   private constructor(driver: Driver, library: KernelLibrary, pool: number, threads: number, compiler: string) {
     this.#driver = driver;
@@ -54,7 +54,7 @@ export class NativeDevice implements Device {
     };
   }
 
-  /** Throws UserError where no C compiler is found, or what CC names is none, or threads cannot be started. */
+  /** Throws UserError if no C compiler is found, CC is not a compiler, or threads cannot be started. */
   static async open(threads: number, say: (line: string) => void = console.warn): Promise<NativeDevice> {
     const tool = await findToolchain();
     if (!tool) throw new UserError('no C compiler found', 'install gcc or clang, set CC, or use --device wasm');
@@ -86,7 +86,7 @@ export class NativeDevice implements Device {
     return this.#library.add(kernels);
   }
 
-  /** In the driver, not compiled as kernels are: a first step would wait for it. */
+  /** Uses code in the driver, not a kernel: compiling a kernel would delay the first step. */
   async draw(draws: readonly Draw[]): Promise<void> {
     const memory = this.alloc(TABLES.byteLength),
       code = this.#driver.normals;
@@ -156,17 +156,18 @@ export class NativeDevice implements Device {
       args: Parameters<Driver['run']> = [this.#pool, b.table.address, from, to, 0];
     if (b.ms < QUICK_MS) await turn();
     const start = performance.now(),
-      code = b.ms < QUICK_MS && this.#away === 0 ? this.#driver.runNow(...args) : await this.#elsewhere(args);
+      code =
+        b.ms < QUICK_MS && this.#runsElsewhere === 0 ? this.#driver.runNow(...args) : await this.#runElsewhere(args);
     if (to - from === b.steps) b.ms = performance.now() - start;
     checkCode(code);
   }
 
-  async #elsewhere(args: Parameters<Driver['run']>): Promise<number> {
-    this.#away++;
+  async #runElsewhere(args: Parameters<Driver['run']>): Promise<number> {
+    this.#runsElsewhere++;
     try {
       return await this.#driver.run(...args);
     } finally {
-      this.#away--;
+      this.#runsElsewhere--;
     }
   }
 
@@ -175,7 +176,7 @@ export class NativeDevice implements Device {
       memory = this.alloc(steps * 16);
     const raw = new BigInt64Array(steps * 2);
     try {
-      checkCode(await this.#elsewhere([this.#pool, table.address, 0, steps, memory.address]));
+      checkCode(await this.#runElsewhere([this.#pool, table.address, 0, steps, memory.address]));
       this.#driver.copyOut(raw, memory.address, raw.byteLength);
     } finally {
       this.free(memory);
@@ -188,12 +189,12 @@ export class NativeDevice implements Device {
     this.free((bound as NativeBound).table);
   }
 
-  /** GFLOP/s of fused multiply-adds that this machine reaches on the device's threads. */
+  /** GFLOP/s of float32 fused multiply-adds that this machine reaches on the device's threads. */
   fmaPeak(seconds = 0.2): Promise<number> {
     return this.#driver.fmaPeak(this.info.threads, seconds);
   }
 
-  /** GB/s that they read and write, from and to memory; 0: could not be measured. */
+  /** GB/s that these threads read from and write to memory; 0: could not be measured. */
   memoryPeak(): Promise<number> {
     return this.#driver.memoryPeak(this.info.threads);
   }

@@ -1,4 +1,4 @@
-// The system's C compiler: finding it, what it is, and compiling one file to a shared object.
+// The system's C compiler: finds it, identifies it, and compiles files to a shared object.
 import { execFile } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
 import { arch, cpus, platform } from 'node:os';
@@ -11,16 +11,16 @@ const run = promisify(execFile);
 
 export interface Toolchain {
   readonly command: string;
-  /** Arguments that CC gives before ours. */
+  /** Arguments in CC, which come before ours. */
   readonly args: readonly string[];
   readonly flags: readonly string[];
-  /** Hash of the command, the compiler's version, flags and CPU: part of every cache key. */
+  /** Hash of the command, the compiler's version, our flags and the CPU; part of every cache key. */
   readonly id: string;
   readonly version: string;
 }
 
-const LINES = 5; // of a compiler's errors that are shown
-const ANSWER_MS = 30_000; // that a compiler may take to tell its version
+const LINES = 5; // error lines of the compiler that are shown
+const ANSWER_MS = 30_000; // time limit for `--version`
 const FLAGS = [
   '-O3',
   '-march=native',
@@ -37,8 +37,8 @@ const FLAGS = [
 let found: Promise<Toolchain | null> | undefined;
 
 /**
- * The compiler named by CC, which may have arguments ('ccache gcc', 'gcc -m64'), else cc, gcc or clang; null: there is
- * none. Rejects with a UserError where CC names something that does not answer as a compiler does.
+ * The compiler in CC, which may have arguments ('ccache gcc', 'gcc -m64'), otherwise cc, gcc or clang; null: none was
+ * found. Rejects with a UserError if CC is set but is not a working compiler.
  */
 export function findToolchain(): Promise<Toolchain | null> {
   found ??= search();
@@ -64,7 +64,7 @@ async function search(): Promise<Toolchain | null> {
   return null;
 }
 
-/** What tells the objects of one compiler for one CPU from all others: part of every cache key. */
+/** Identifies a compiler, its flags and the CPU. */
 export const toolId = (words: readonly string[], version: string, cpu: string): string =>
   hashHex([...words, version, FLAGS.join(' '), cpu].join('\n'));
 
@@ -86,8 +86,8 @@ function answerOf(command: string, error: unknown): string {
 }
 
 /**
- * The words of a command as a shell takes them apart: quotation marks and backslashes keep spaces. What is the path of
- * a file is one word.
+ * Splits a command into words as a shell does: quotation marks and backslashes keep spaces. The path of an existing
+ * file is one word.
  */
 export function splitCommand(text: string): string[] {
   if (existsSync(text)) return [text];
@@ -101,20 +101,20 @@ export function splitCommand(text: string): string[] {
   return words.length > 0 ? words : [text];
 }
 
-/** The CPU's model and, on Linux, the instructions that it has. */
+/** The CPU's model and, on Linux, its instruction sets. */
 export function cpuFeatures(): string {
   let flags = '';
   try {
     flags = /^(?:flags|Features)\s*:.*$/m.exec(readFileSync('/proc/cpuinfo', 'utf8'))?.[0] ?? '';
   } catch {
-    /* not Linux: the model's name must do */
+    /* not Linux: only the model's name is known */
   }
   return [platform(), arch(), cpus()[0]?.model ?? '', flags].join('\n');
 }
 
 /**
- * Compiles `sources` into the shared object `target`; the compiler's own temporary files lie beside it. Rejects with a
- * UserError that holds the compiler's first lines of error.
+ * Compiles `sources` into the shared object `target`. The compiler's temporary files are put beside it. Rejects with a
+ * UserError that holds the first error lines.
  */
 export async function compileShared(
   tool: Toolchain,

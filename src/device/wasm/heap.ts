@@ -1,10 +1,9 @@
-// The memory of a WebAssembly device: one linear memory, taken from the system once, whose blocks are given out first
-// fit.
+// The memory of the WebAssembly device: one linear memory, reserved once, from which blocks are allocated first-fit.
 import { UserError } from '../../base/errors.ts';
 import type { Memory } from '../device.ts';
 
 export const PAGE = 65536;
-/** WebAssembly's addresses have 32 bits. */
+/** WebAssembly addresses have 32 bits: 4 GiB. */
 export const MOST_PAGES = 65536;
 const UNIT = 256;
 
@@ -18,12 +17,12 @@ export class Heap {
   readonly pages: number;
   readonly bytes: Uint8Array;
   readonly #gaps: Gap[];
-  /** Above it nothing was ever written: memory is zero there. */
+  /** Memory from this address on was never written, so it is still zero. */
   #touched: number;
 
   /**
-   * `shared`: for threads. Takes `pages`, or less where the system does not give so much. `fresh` is shown the memory
-   * first.
+   * Reserves `pages` of 64 KiB, or fewer if the system refuses. shared: for use by several threads. fresh: called with
+   * the memory before anything is written.
    */
   constructor(pages: number, shared: boolean, fresh?: (memory: Uint8Array) => void) {
     let memory: WebAssembly.Memory | null = null,
@@ -40,19 +39,19 @@ export class Heap {
     this.pages = size;
     this.bytes = new Uint8Array(memory.buffer);
     fresh?.(this.bytes);
-    // The first page is nobody's: a wrong address shows.
+    // The first page is never allocated, so that small wrong addresses are noticed.
     this.#gaps = [{ address: PAGE, bytes: (size - 1) * PAGE }];
     this.#touched = PAGE;
   }
 
-  /** Zeroed memory at a multiple of 256. Throws UserError when there is none left. */
+  /** Zeroed memory at a multiple of 256 bytes. Throws UserError if there is too little. */
   alloc(bytes: number): Memory {
     const size = Math.max(UNIT, Math.ceil(bytes / UNIT) * UNIT),
       at = this.#gaps.findIndex((g) => g.bytes >= size);
     if (at < 0) {
       const all = this.pages * PAGE;
       throw new UserError(
-        `out of memory: ${size} bytes could not be had; the wasm device has ${all} bytes in ` +
+        `out of memory: ${size} bytes could not be allocated; the wasm device has ${all} bytes in ` +
           `all${this.pages === MOST_PAGES ? ' (4 GiB, which is all that its 32-bit addresses reach)' : ''}`,
         'a smaller model or batch, sgd instead of adam, or --device native',
       );
@@ -83,7 +82,7 @@ export class Heap {
     }
   }
 
-  /** Bytes that are not given out. */
+  /** Free bytes. */
   get left(): number {
     return this.#gaps.reduce((n, g) => n + g.bytes, 0);
   }

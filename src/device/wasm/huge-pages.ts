@@ -1,6 +1,5 @@
-// Huge pages for the memory of the WebAssembly device, in Node on Linux: one page fault for 2 MiB in place of 512, most
-// of which a first step pays. In: memory that nothing was written to yet. It is only asked for: where that cannot be
-// done, memory is as it was.
+// Asks Linux for huge pages for the memory of the WebAssembly device: one page fault for 2 MiB instead of 512; most of
+// these faults happen in the first step. In: memory that was not written yet. If the system refuses, nothing changes.
 import { createRequire } from 'node:module';
 import { platform } from 'node:os';
 import type koffi from 'koffi';

@@ -1,5 +1,5 @@
-// The threads of the WebAssembly device: workers that wait in shared memory for work, and return to their event loop
-// when there is mail (new kernels). Where memory cannot be shared, the calling thread does the work itself.
+// The threads of the WebAssembly device: workers that wait in shared memory for runs, and return to their event loop
+// when a message (mail) with new kernels arrives. Where memory cannot be shared, the calling thread does the work.
 import { UserError } from '../../base/errors.ts';
 import { makeMath64 } from '../../base/math64.ts';
 import type { KernelShape as Shape } from '../../emit/wasm/kernel.ts';
@@ -7,7 +7,7 @@ import type { Draw } from '../device.ts';
 import type { Layout, Runner } from './runner.ts';
 import { makeRunner } from './runner.ts';
 
-/** Words of the block that main thread and workers share. */
+/** Word offsets in the control block that the main thread and the workers share. */
 const CONTROL = { turn: 0, mail: 1, table: 2, counters: 3, from: 4, to: 5, times: 6, left: 7 } as const;
 
 export type Mail =
@@ -15,20 +15,20 @@ export type Mail =
   | { readonly module: WebAssembly.Module; readonly shapes: readonly Shape[] }
   | { readonly draws: readonly Draw[]; readonly tables: number; readonly taken: number };
 type Letter = { readonly number: number; readonly mail: Mail } | { readonly serve: number };
-/** `done`: the number of a letter, or 0 for a run. */
+/** done: the number of the letter that was handled, or 0 for a run. */
 type Answer = { readonly done: number } | { readonly failed: string };
 
 export interface Pool {
-  /** Gives every thread mail; not during a run, but without waiting for mail before. */
+  /** Sends mail to every thread. Must not be called during a run; need not wait for earlier mail. */
   send(mail: Mail): Promise<void>;
-  /** Not before all mail has arrived. */
+  /** Runs steps from..to of a table. Must not be called before all mail has arrived. */
   run(table: number, counters: number, from: number, to: number, times: number): Promise<void>;
-  /** The process does not end before `work` has. */
+  /** Keeps the process alive until `work` settles. */
   hold<T>(work: Promise<T>): Promise<T>;
   close(): void;
 }
 
-/** The calling thread alone. */
+/** A pool without workers: the calling thread runs everything. */
 export class InlinePool implements Pool {
   readonly #runner: Runner;
   constructor(memory: WebAssembly.Memory, scratch: number, layout: Layout) {
@@ -74,7 +74,7 @@ export class WorkerPool implements Pool {
   readonly #ports: readonly Port[];
   readonly #words: Int32Array;
   readonly #control: number;
-  /** By letter (0: a run), who waits for its answers. */
+  /** By letter number (0: a run), the promise that waits for answers. */
   readonly #waiting = new Map<number, Waiting>();
   #letters = 0;
   #held = 0;
@@ -205,7 +205,10 @@ interface Start {
   readonly layout: Layout;
 }
 
-/** A worker's program. It refers to nothing outside itself, and gets the text of makeRunner and makeMath64. */
+/**
+ * The program of a worker, which is started from its text. So it must not refer to anything outside itself; it gets
+ * makeRunner and makeMath64 as arguments.
+ */
 function workerProgram(
   make: typeof makeRunner,
   math: typeof makeMath64,
@@ -225,8 +228,9 @@ function workerProgram(
       if (Atomics.load(words, at + 1) !== 0) return;
       const p = (n: number): number => Atomics.load(words, at + n) >>> 0;
       try {
-        if (runner?.run(p(2), p(3), p(4), p(5), p(6)) !== true) return; // the thread that failed says why
-        // The last to leave says so: until then the others still look at the run's counters.
+        if (runner?.run(p(2), p(3), p(4), p(5), p(6)) !== true) return; // another thread failed and reports why
+        // Only the last thread to finish reports the end of the run: the other threads may still read the run's
+        // counters.
         if (Atomics.add(words, at + 7, 1) + 1 === threads) {
           Atomics.store(words, at + 7, 0);
           post({ done: 0 });

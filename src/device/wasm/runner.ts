@@ -1,18 +1,18 @@
-// One thread of the WebAssembly device: walks a table of steps and does the tasks that it gets. `makeRunner` refers to
-// nothing outside itself, since workers are given its text: a bundler need not know them. `makeMath64` is that of
-// base/math64.ts.
+// One thread of the WebAssembly device: goes through a table of steps and runs the tasks that it takes. Workers are
+// started from the text of `makeRunner`, so that bundlers need not know them; therefore it must not refer to anything
+// outside itself. `makeMath64` is passed in; it is the one in base/math64.ts.
 import type { Math64 } from '../../base/math64.ts';
 import type { KernelShape as Shape } from '../../emit/wasm/kernel.ts';
 import type { Extent } from '../../kernel/kernel.ts';
 import type { Draw } from '../device.ts';
 
-/** Where things lie, for the table's reader and its writer. */
+/** The layout of tables and scratch memory, for the code that writes tables and the code that reads them. */
 export interface Layout {
   readonly stepWords: number; // kernel, arguments, unless, barrier
   readonly depth: number;
   readonly aStride: number;
   readonly panel: number; // of the matrix core
-  /** Bytes of a thread's scratch memory: a kernel's own arrays, then packed A, packed B, sums. */
+  /** Bytes of the areas in a thread's scratch memory: the kernel's own arrays, packed A, packed B, sums. */
   readonly own: number;
   readonly aBytes: number;
   readonly bBytes: number;
@@ -21,19 +21,19 @@ export interface Layout {
 }
 
 export interface Runner {
-  /** The module of the matrix core. */
+  /** Loads the module of the matrix core. */
   core(module: WebAssembly.Module): void;
-  /** The kernels of a module, which get the next numbers. */
+  /** Loads the kernels of a module; they get the next kernel numbers. */
   add(module: WebAssembly.Module, shapes: readonly Shape[]): void;
   /**
-   * Does its share of starting values. `tables`: the address of the generator's; `taken`: of a word that counts the
-   * parts which threads have taken.
+   * Computes a share of the initial values. tables: address of the generator's tables; taken: address of a word that
+   * counts the parts that threads have taken.
    */
   draw(draws: readonly Draw[], tables: number, taken: number): void;
   /**
-   * Steps from..to of the table; `times` (or 0): where each step's nanoseconds and tasks are added up. False where
-   * another thread failed, which itself throws. After a failure threads may be left waiting for each other: nothing can
-   * be run any more.
+   * Runs this thread's share of steps from..to of the table. times: address where nanoseconds and tasks of each step
+   * are added, or 0. Returns false if another thread failed; that thread throws. After a failure, threads may be left
+   * waiting for each other, so nothing can be run any more.
    */
   run(table: number, counters: number, from: number, to: number, times: number): boolean;
 }
@@ -47,7 +47,10 @@ export function makeRunner(
   layout: Layout,
 ): Runner {
   type Fn = (...args: number[]) => number;
-  /** `of`: the arguments of the step that it is for; steps of a wave may run one kernel on different rows. */
+  /**
+   * How a matmul is divided into tasks. of: address of the step's arguments; needed because steps of one wave may run
+   * the same kernel on different rows.
+   */
   interface Split {
     of: number;
     total: number;
@@ -75,9 +78,9 @@ export function makeRunner(
     sumAt = bAt + layout.bBytes;
   let block: Fn, normals: Fn;
 
-  const env = { memory, ...makeMath64() }; // float64 functions that WebAssembly lacks
+  const env = { memory, ...makeMath64() }; // float64 functions that WebAssembly does not have
 
-  /** A size of group z. */
+  /** The value of an extent for group z. */
   const size = (e: Extent, args: number, z: number): number => {
     if (typeof e === 'number') return e;
     if ('count' in e) return e.times * words[(words[(args >>> 2) + e.count] >>> 2) + e.at];
@@ -85,7 +88,10 @@ export function makeRunner(
     return words[at + 1] - words[at];
   };
 
-  /** How a matmul is divided: slices of each group's rows times blocks of columns, in about four tasks a thread. */
+  /**
+   * Divides a matmul into tasks: slices of each group's rows times blocks of columns, about four tasks per thread.
+   * Returns their number.
+   */
   const divide = (k: Ready, shape: Extract<Shape, { form: 'matmul' }>, args: number): number => {
     const { groups, n } = shape,
       split = k.split;
@@ -107,14 +113,16 @@ export function makeRunner(
     while (columns < want && rows / Math.ceil(want / columns) < 24 && Math.ceil(n / (columns + 1)) >= 32) columns++;
     split.nc = Math.ceil(Math.ceil(n / columns) / 8) * 8;
     split.columns = Math.ceil(n / split.nc);
-    // Sums are kept from one block of depth to the next; where there is one block alone, those of a few rows at a time.
+    // With several blocks of depth, the sums of a slice must fit into scratch. With one block, only the sums of a few
+    // rows are kept.
     const most = deepest > layout.depth ? Math.floor(layout.sumBytes / (24 * split.nc)) * 6 : Infinity;
     const slice = Math.max(24, rows / Math.max(1, Math.ceil(want / split.columns)));
     split.total = 0;
     for (let z = 0, before = 0; z < groups; z++) {
       const m = Math.max(0, size(shape.m, args, z));
       before += m;
-      // A group's slices are alike: each of them packs B. The last ones are smaller, so that threads end together.
+      // All slices of a group have the same size, because each packs B. The last groups get smaller slices, so that
+      // threads finish at about the same time.
       const parts =
         Math.max(1, Math.round(m / slice), Math.ceil(m / most)) * (want > 1 && before > LATE * rows && m >= 96 ? 2 : 1);
       split.slices[z] = Math.max(6, Math.ceil(m / parts / 6) * 6);
@@ -157,7 +165,7 @@ export function makeRunner(
     }
   };
 
-  /** All threads come here before one goes on. */
+  /** A barrier: returns when all threads have called it. */
   const meet = (at: number): void => {
     if (Atomics.add(words, at, 1) + 1 >= threads) {
       Atomics.notify(words, at);
@@ -169,7 +177,10 @@ export function makeRunner(
   };
 
   const counts: number[] = [];
-  /** One wave: steps first..end, whose tasks all threads share. `idle`: where threads meet first (or 0). */
+  /**
+   * Runs one wave: steps first..end, whose tasks all threads share. idle: address of a barrier to wait at before the
+   * first task, or 0.
+   */
   const wave = (table: number, queue: number, first: number, end: number, idle: number): number => {
     let total = 0,
       mine = 0;
@@ -232,8 +243,8 @@ export function makeRunner(
       });
     },
     run(table, counters, from, to, times) {
-      // Nobody waits at the end of a wave without tasks, but before the next task: it may write what others still read
-      // to see that there is none.
+      // After a wave without tasks, threads do not wait. Instead they wait before the next task: it may overwrite the
+      // counts that other threads still read to see that the wave has no tasks.
       let idle = 0;
       for (let s = from; s < to;) {
         let end = s + 1;
@@ -244,8 +255,8 @@ export function makeRunner(
         try {
           tasks = wave(table, queue, s, end, idle);
         } catch (error) {
-          // The others find no work left. This thread does not wait for them: one that still leaves the wave before
-          // sees the failure there and never comes here.
+          // Makes the other threads find no work left. This thread does not wait for them: a thread that is still in
+          // the previous wave sees the failure flag there and never reaches this barrier.
           Atomics.store(words, (counters >>> 2) - 1, 1);
           Atomics.store(words, queue, 1 << 30);
           throw error;

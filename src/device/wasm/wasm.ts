@@ -1,6 +1,5 @@
-// The WebAssembly device: kernels as SIMD code by our own emitter, run by workers over one shared memory. It needs
-// nothing but a JavaScript engine, in Node and in browsers; a page that is not cross-origin isolated has one thread,
-// its own.
+// The WebAssembly device: our own emitter makes SIMD code, and workers run it on one shared memory. It needs only a
+// JavaScript engine, in Node or a browser. A page that is not cross-origin isolated has one thread, the page's own.
 import type { TypedArray } from '../../base/dtype.ts';
 import { UserError } from '../../base/errors.ts';
 import { TABLES } from '../../base/trig.ts';
@@ -24,7 +23,7 @@ const LAYOUT: Layout = {
   bBytes: DEPTH * 512 * 4,
   sumBytes: 1056 << 10,
 };
-/** For tables of steps and what rounding to whole blocks takes. */
+/** Reserve for tables of steps and for rounding sizes up to whole blocks. */
 const SPARE = 8 << 20;
 const SCRATCH = LAYOUT.own + LAYOUT.aBytes + LAYOUT.bBytes + LAYOUT.sumBytes;
 
@@ -34,27 +33,33 @@ interface WasmBound extends Bound {
 }
 
 export interface WasmOptions {
-  /** Bytes for programs and states, reserved once; default and most 4 GiB. The system gives them when they are used. */
+  /**
+   * Bytes for programs and states, reserved once; default and maximum 4 GiB. The system provides them when they are
+   * first used.
+   */
   readonly memory?: number | undefined;
-  /** false: works as on an engine whose relaxed multiply-add rounds the product, which tests want to see. */
+  /** false: behaves as on an engine whose relaxed multiply-add rounds the product. For tests. */
   readonly fuse?: boolean;
-  /** Is shown the device's memory before anything is written to it (huge-pages.ts). */
+  /** Called with the device's memory before anything is written to it (huge-pages.ts). */
   readonly fresh?: (memory: Uint8Array) => void;
 }
 
 export class WasmDevice implements Device {
   readonly info: DeviceInfo;
-  /** Whether multiply-adds round once, as on the native device: results then have the same bits. */
+  /** Whether multiply-adds round once, as on the native device. Results then have the same bits. */
   readonly fused: boolean;
   readonly #heap: Heap;
   readonly #pool: Pool;
   readonly #shared: boolean;
   readonly #numbers = new Map<string, number>();
-  /** All threads have the code that was made before. A failure stays: threads that lack code are of no use. */
+  /** Resolves when all threads have the code sent so far. A failure is permanent: threads without code are useless. */
   #handed: Promise<void> = Promise.resolve();
-  /** By kernel: when it is ready. One that could not be made is not among them and may be asked for again. */
+  /**
+   * By kernel key: resolves when the kernel is ready. A kernel whose compilation failed is removed and may be
+   * requested again.
+   */
   readonly #known = new Map<string, Promise<void>>();
-  /** Runs wait for each other and for mail; mail waits for runs. */
+  /** Runs wait for each other and for mail; mail waits for runs. `#runs` counts runs in progress. */
   #runs = 0;
   #ran: Promise<unknown> = Promise.resolve();
   #sent: Promise<unknown> = Promise.resolve();
@@ -70,7 +75,7 @@ export class WasmDevice implements Device {
     const why =
       heap.pages === MOST_PAGES
         ? 'the wasm device reaches 4 GiB with its 32-bit addresses'
-        : 'the wasm device reserved so much when it was opened';
+        : 'the wasm device reserved this much when it was opened';
     this.info = {
       name: 'wasm',
       threads,
@@ -86,7 +91,7 @@ export class WasmDevice implements Device {
     };
   }
 
-  /** Throws UserError where the engine lacks SIMD. */
+  /** Throws UserError if the engine lacks SIMD. */
   static async open(threads: number, options: WasmOptions = {}): Promise<WasmDevice> {
     const shared =
       typeof SharedArrayBuffer !== 'undefined' &&
@@ -100,7 +105,7 @@ export class WasmDevice implements Device {
     if (!core)
       throw new UserError('device wasm: this JavaScript engine has no WebAssembly SIMD', 'a newer browser or Node');
     const device = new WasmDevice(heap, shared, shared ? threads : 1, fused);
-    // Threads start while the caller goes on to make kernels; a failure shows in the first of them.
+    // Threads start while the caller continues; if that fails, the first `compile` rejects.
     device.#handed = device.#send({ core });
     device.#handed.catch(() => undefined);
     return device;
@@ -119,12 +124,12 @@ export class WasmDevice implements Device {
     bytesOf(into).set(this.#heap.at(address, into.byteLength));
   }
 
-  /** Bytes that can still be had. */
+  /** Free bytes. */
   get left(): number {
     return this.#heap.left;
   }
 
-  /** Code is made while the caller and steps go on; it is handed to the threads between two steps. */
+  /** Compiles while the caller and steps continue; threads receive the code between two steps. */
   compile(kernels: readonly KernelSource[]): Promise<void> {
     const fresh = [...new Map(kernels.filter((k) => !this.#known.has(k.key)).map((k) => [k.key, k.kernel]))];
     if (fresh.length > 0) this.#make(fresh);
@@ -174,7 +179,7 @@ export class WasmDevice implements Device {
     return { steps: steps.length, table, counters };
   }
 
-  /** All or none. */
+  /** Allocates all blocks or none. */
   #allocAll(sizes: readonly number[]): Memory[] {
     const made: Memory[] = [];
     try {
@@ -194,7 +199,7 @@ export class WasmDevice implements Device {
     const turn = (async (before) => {
       await before;
       this.#heap.at(counters.address, counters.bytes).fill(0);
-      // A word before the steps' counters tells that a thread failed.
+      // The word before the steps' counters is not 0 after a thread has failed.
       await this.#pool.run(table.address, counters.address + 8, from, to, times);
     })(Promise.all([this.#ran, this.#sent])).finally(() => {
       this.#runs--;
@@ -244,7 +249,7 @@ export class WasmDevice implements Device {
   }
 }
 
-/** null where the engine lacks what is in it. */
+/** Compiles the matrix core; null if the engine lacks an instruction in it. */
 async function coreOf(
   fused: boolean,
   memory: { readonly shared: boolean; readonly pages: number },
@@ -258,15 +263,16 @@ function compiled(bytes: Uint8Array<ArrayBuffer>): Promise<WebAssembly.Module> {
   return WebAssembly.compile(bytes).catch((error: unknown) => {
     if (!(error instanceof RangeError)) throw error;
     throw new UserError(
-      `device wasm: there is no memory to compile kernels: ${error.message}`,
-      'close other programs, or a smaller model',
+      `device wasm: too little memory to compile kernels: ${error.message}`,
+      'close other programs, or use a smaller model',
       error,
     );
   });
 }
 
 /**
- * Whether relaxed multiply-add rounds once: (1 + 2^-12) (1 - 2^-12) - 1 is -2^-24, and 0 where the product is rounded.
+ * Whether relaxed multiply-add rounds once: (1 + 2^-12) (1 - 2^-12) - 1 is -2^-24 then, and 0 if the product is
+ * rounded.
  */
 async function fuses(memory: WebAssembly.Memory, core: WebAssembly.Module): Promise<boolean> {
   const { exports } = await WebAssembly.instantiate(core, { env: { memory } }),
