@@ -1,2 +1,2 @@
-// The public face of `dynamoe/data`: datasets.
+// The public API of `dynamoe/data`: datasets.
 export * from './data/index.ts';

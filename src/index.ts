@@ -1,5 +1,5 @@
-// The public face of `dynamoe` wherever there is JavaScript: nothing here needs Node. node.ts is the same with Node's
-// devices and files.
+// The public API of `dynamoe` for any JavaScript engine: nothing here needs Node. node.ts adds Node's devices and
+// files.
 export { UserError, ShapeError } from './base/errors.ts';
 export type { DType } from './base/dtype.ts';
 export { convert } from './base/convert.ts';

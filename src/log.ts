@@ -1,5 +1,5 @@
-// The public face of `dynamoe/log`: whoever is told of a run. A config file may bring `loggers`; a training loop of
-// one's own calls them itself.
+// The public API of `dynamoe/log`: loggers and the events of a run. A config file may list `loggers`; a training loop
+// of your own calls them itself.
 export type {
   DoneEvent,
   EvalEvent,

@@ -1,3 +1,3 @@
-// The public face of `dynamoe` in Node: native kernels where a C compiler is found, checkpoints in files.
+// The public API of `dynamoe` in Node: native kernels where a C compiler is found, and checkpoint files.
 export * from './index.ts';
 export { compile } from './session/node.ts';

@@ -1,5 +1,4 @@
-// The public face of `dynamoe/recompile`: rules that recompile a run while it goes on, and the policies that are built
-// in.
+// The public API of `dynamoe/recompile`: rules that recompile a run while it continues, and the built-in policies.
 export { adaptCapacity, type AdaptCapacityOptions } from './recompile/policies/adaptCapacity.ts';
 export { generate, WORKLOADS, type GenerateOptions } from './recompile/lab/generate.ts';
 export { replay, type Replayed } from './recompile/lab/replay.ts';

@@ -1,4 +1,4 @@
-// dynamoe dash, and the page beside a run.
+// dynamoe dash, and the page of `dynamoe train --dash`.
 import { readdir, stat } from 'node:fs/promises';
 import { basename, join, relative, resolve } from 'node:path';
 import type { Command } from 'commander';
@@ -11,23 +11,25 @@ import { Exit } from './fail.ts';
 import { noAuth, whole, type DashFlags } from './flags.ts';
 import { stoppable } from './stop.ts';
 
-const MOST = 12; // runs on a page
+const MAX_RUNS = 12; // on a page
 
 export function addDash(program: Command): void {
   program
     .command('dash')
-    .summary('a page about runs: finished ones, live ones, several to compare')
+    .summary('show finished and live runs on a page, and compare them')
     .argument('<run...>', 'run folders, or folders of run folders')
-    .description('Serves a page about runs on this machine and prints its URL. Live runs are followed. Ctrl-C ends it.')
-    .option('--port <n>', 'default: 6600, or a free one', whole(1, 65535))
+    .description(
+      'Serves a page about runs on this machine and prints its URL. The page follows live runs. Ctrl-C ends the server.',
+    )
+    .option('--port <n>', 'port of the page (default: 6600, or a free one)', whole(1, 65535))
     .addOption(noAuth())
     .addHelpText(
       'after',
       `
 Examples:
   dynamoe dash runs/books
-  dynamoe dash runs/a runs/b        two runs, their curves in one chart
-  dynamoe dash runs                 the newest runs there, ${MOST} at most`,
+  dynamoe dash runs/a runs/b        two runs, with their curves in one chart
+  dynamoe dash runs                 the newest ${MAX_RUNS} runs in a folder`,
     )
     .action(serve);
 }
@@ -57,7 +59,7 @@ async function serve(paths: readonly string[], { port, auth }: ServeFlags): Prom
   }
 }
 
-/** The run that a path is, or those in it, newest first. */
+/** The run folder at a path, or the run folders in it, newest first. */
 async function runsIn(path: string): Promise<string[]> {
   const changed = (folder: string): Promise<number | null> =>
     stat(join(folder, EVENTS)).then(
@@ -74,18 +76,18 @@ async function runsIn(path: string): Promise<string[]> {
   ).flatMap(({ folder, at }) => (at === null ? [] : [{ folder, at }]));
   if (found.length === 0)
     throw new UserError(
-      `${path} holds no run: there is no ${EVENTS} in it`,
+      `${path} contains no run: there is no ${EVENTS} in it`,
       'dynamoe dash RUN names the --out folder of a run',
     );
-  if (found.length > MOST)
-    process.stdout.write(`${path}: the newest ${MOST} of ${found.length} runs; name others one by one\n`);
+  if (found.length > MAX_RUNS)
+    process.stdout.write(`${path}: showing the newest ${MAX_RUNS} of ${found.length} runs; name others one by one\n`);
   return found
     .sort((a, b) => b.at - a.at)
-    .slice(0, MOST)
+    .slice(0, MAX_RUNS)
     .map(({ folder }) => folder);
 }
 
-/** By the shortest names that tell them apart. */
+/** Gives runs their folder names, or their paths if names are not unique. */
 function named(folders: readonly string[]): { name: string; folder: string }[] {
   const names = folders.map((folder) => basename(resolve(folder))),
     alike = new Set(names).size < names.length;
@@ -100,7 +102,7 @@ interface Page {
   close(): Promise<void>;
 }
 
-/** The page beside a run that begins: its URL is told when there is something to see. null: none was asked for. */
+/** Opens the page of a run. Its URL is printed when the run starts. null: no page was requested. */
 export async function openPage({
   dash: wanted,
   auth = true,

@@ -15,12 +15,12 @@ export function addEval(program: Command): void {
   program
     .command('eval')
     .summary('measure a trained model')
-    .argument('<checkpoint>', 'a checkpoint or a run folder (then its newest)')
+    .argument('<checkpoint>', 'a checkpoint, or a run folder (its newest checkpoint)')
     .description(
-      'Validation loss of a checkpoint: the mean over all windows of the last tenth of each file, dropout off.',
+      'Computes the validation loss of a checkpoint: the mean over all windows of the last tenth of each file, without dropout.',
     )
     .addOption(data())
-    .option('--config <file>', 'the config file that built the model, if it has moved')
+    .option('--config <file>', 'the config file that built the model, if it was moved')
     .addOption(device())
     .addOption(threads())
     .addOption(recompile('auto'))
@@ -44,7 +44,7 @@ async function evaluate(checkpoint: string, flags: OpenFlags): Promise<void> {
     });
     try {
       const set = experiment.data(say, flags.data);
-      await set.fingerprint(); // data that is not there is said as such, not as too little of it
+      await set.fingerprint(); // missing data is reported as missing, not as too little held-out data
       const start = performance.now();
       const { result: found, code } = await stoppable(
         (stop) =>

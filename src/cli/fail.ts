@@ -1,4 +1,4 @@
-// Errors as the command line shows them: what was wrong, a hint, an exit code. A stack only with --debug.
+// How the command line reports errors: a message, a hint, an exit code; with --debug also the stack.
 import { CommanderError } from 'commander';
 import { UserError } from '../base/errors.ts';
 import { ConfigError } from '../train/schema.ts';
@@ -6,7 +6,7 @@ import { ConfigError } from '../train/schema.ts';
 /** Exit codes. */
 export const EXIT = { failure: 1, usage: 2, interrupted: 130 } as const;
 
-/** Ends the command with a code, having said what there is to say. */
+/** Ends the command with an exit code. The reason has been printed already. */
 export class Exit extends Error {
   readonly code: number;
   constructor(code: number) {
@@ -15,17 +15,17 @@ export class Exit extends Error {
   }
 }
 
-/** Writes the error to stderr and gives the exit code. */
+/** Writes the error to stderr and returns the exit code. */
 export function report(error: unknown, debug: boolean): number {
   if (error instanceof Exit) return error.code;
   if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : EXIT.usage; // commander has written it
   const known = error instanceof UserError,
     message = error instanceof Error ? error.message : String(error);
   process.stderr.write(`dynamoe: ${message}\n`);
-  if (debug && error instanceof Error)
-    process.stderr.write(
-      `${error.stack ?? ''}\n${error.cause instanceof Error ? `caused by ${error.cause.stack ?? error.cause.message}\n` : ''}`,
-    );
+  if (debug && error instanceof Error) process.stderr.write(`${error.stack ?? ''}\n${causeOf(error)}`);
   else if (!known) process.stderr.write('  this is a bug in DynaMoE; --debug shows where\n');
   return error instanceof ConfigError ? EXIT.usage : EXIT.failure;
 }
+
+const causeOf = ({ cause }: Error): string =>
+  cause instanceof Error ? `caused by ${cause.stack ?? cause.message}\n` : '';

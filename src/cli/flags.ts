@@ -1,4 +1,4 @@
-// Flags that several commands share, and what they mean. In: texts of the command line; out: numbers, or a usage error.
+// Flags that several commands share. In: texts of the command line; out: values, or a usage error.
 import { InvalidArgumentError, Option, type Command } from 'commander';
 import { DEVICES } from '../session/platform.ts';
 import { messageOf } from '../recompile/pending.ts';
@@ -37,14 +37,14 @@ export const MAX_SEED = 0xffffffff;
 export const device = (): Option =>
   new Option(
     '--device <name>',
-    'where to run (default: auto, which is native where a C compiler is found, else wasm)',
+    'where to run (default: auto, which is native if a C compiler is found, else wasm)',
   ).choices(DEVICES);
 export const threads = (): Option =>
   new Option('--threads <n>', 'CPU threads (default: all cores); results are identical for any number').argParser(
     whole(1, 256),
   );
-export const json = (): Option => new Option('--json', 'JSON on stdout, one object a line, and nothing else');
-/** `fallback`: where no config has the setting. */
+export const json = (): Option => new Option('--json', 'print only JSON on stdout, one object per line');
+/** fallback: the default for commands without a config file. */
 export const recompile = (fallback?: string): Option => {
   const option = new Option(
     '--recompile <names>',
@@ -64,11 +64,11 @@ export const recompile = (fallback?: string): Option => {
 export const learningRate = (): Option =>
   new Option('--lr <rate>', 'highest learning rate (default: 0.003)').argParser(real(0, true));
 export const data = (): Option =>
-  new Option('--data <path...>', 'text: files, folders or globs; other arguments go before it');
+  new Option('--data <path...>', 'text: files, folders or globs; put other arguments before it');
 
 /**
- * Refuses the first flag of the command line that has no effect beside the others. `reasons`: for each flag that may
- * have none, by its name in camel case, why; anything but a text means that it has one.
+ * Throws for the first flag on the command line that has no effect. reasons: by flag name in camel case, why the flag
+ * has no effect; anything but a string means that it has one.
  */
 export function refuseFlags(
   command: Command,
@@ -84,8 +84,8 @@ export function refuseFlags(
 }
 
 /**
- * What holds for the flags of every command. A flag that was taken as the value of the one before it, which lacks its
- * own (`--out --json`), is refused, and so are threads of a device that has one.
+ * Checks the flags of every command. A flag that was read as the value of the flag before it (`--out --json`) is
+ * refused, and so is --threads for a device that has only one thread.
  */
 export function checkFlags(command: Command, args: readonly string[]): void {
   refuseFlags(command, {
@@ -96,11 +96,14 @@ export function checkFlags(command: Command, args: readonly string[]): void {
     const at = args.lastIndexOf(long ?? ''),
       value = args[at + 1];
     if (required && at >= 0 && flags.has(value))
-      throw new ConfigError(`${long} needs a value, and ${value} is a flag`, `${long}=${value} if it is meant so`);
+      throw new ConfigError(
+        `${long} needs a value, and ${value} is a flag`,
+        `write ${long}=${value} if ${value} is the value`,
+      );
   }
 }
 
-/** What makes the default language model. */
+/** Flags of the default language model. */
 export function modelFlags(command: Command): Command {
   return command
     .optionsGroup('Default language model:')
@@ -108,8 +111,8 @@ export function modelFlags(command: Command): Command {
     .option('--d-model <n>', 'width (default: 128)', whole(2))
     .option('--heads <n>', 'attention heads (default: 4)', whole(1))
     .option('--context <n>', 'context length in bytes (default: 64)', whole(1))
-    .option('--experts <n>', 'experts in a layer; 0 for dense layers (default: 8)', whole(0))
-    .option('--top-k <n>', 'experts that a token goes to (default: 2)', whole(1))
+    .option('--experts <n>', 'experts per layer; 0: dense layers (default: 8)', whole(0))
+    .option('--top-k <n>', 'experts per token (default: 2)', whole(1))
     .option(
       '--d-ff <n>',
       'hidden size of an expert (default: 256), or of dense layers (default: 4 times the width)',
@@ -118,22 +121,22 @@ export function modelFlags(command: Command): Command {
 }
 
 export interface DashFlags {
-  /** true: on a port of its choice. */
+  /** true: on the default port, or a free one. */
   readonly dash?: number | boolean;
   readonly auth?: boolean;
 }
 
-/** The dashboard beside a run. */
+/** The flag for a page about a run. */
 export const dash = (): Option =>
   new Option(
     '--dash [port]',
-    'a live page about the run, for this machine alone; its URL is printed (default port: 6600, or a free one)',
+    'serve a live page about the run, to this machine only; prints its URL (default port: 6600, or a free one)',
   ).argParser((text) => {
     if (!/^\d+$/.test(text)) throw new InvalidArgumentError('expected a port; a config file goes before --dash');
     return whole(1, 65535)(text);
   });
 export const noAuth = (): Option =>
-  new Option('--no-auth', "the page's URL has no token: every user of this machine can open it");
+  new Option('--no-auth', "do not put a token into the page's URL: every user of this machine can then open it");
 
 export interface TrainFlags extends Overrides, DashFlags {
   readonly tensorboard?: boolean;

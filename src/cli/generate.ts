@@ -21,15 +21,15 @@ export function addGenerate(program: Command): void {
   const command: Command = program
     .command('generate')
     .summary('write text with a trained model')
-    .argument('<checkpoint>', 'a checkpoint or a run folder (then its newest)')
+    .argument('<checkpoint>', 'a checkpoint, or a run folder (its newest checkpoint)')
     .description('Continues a prompt and streams the text.')
     .option('--prompt <text>', 'the text to continue', '')
     .option('--tokens <n>', 'bytes to write', whole(0), 200)
-    .option('--temperature <t>', '0: always the most probable byte', real(0), 0.8)
+    .option('--temperature <t>', 'randomness of the choices; 0: always the most probable byte', real(0), 0.8)
     .option('--top-k <k>', 'choose among the k most probable bytes only', whole(1))
     .option('--seed <n>', 'random seed of the choices', whole(0, MAX_SEED), 0)
     .option('--no-echo', 'omit the prompt from the output')
-    .option('--config <file>', 'the config file that built the model, if it has moved')
+    .option('--config <file>', 'the config file that built the model, if it was moved')
     .addOption(device())
     .addOption(threads())
     .addOption(recompile('auto'))
@@ -39,7 +39,7 @@ export function addGenerate(program: Command): void {
       const say = (line: string): void => {
         process.stderr.write(`dynamoe: ${line}\n`);
       };
-      const decisions: string[] = []; // told when the text is written
+      const decisions: string[] = []; // printed after the text
       const { session } = await openCheckpoint(checkpoint, {
         ...flags,
         say,
@@ -66,7 +66,7 @@ export interface TextOptions extends Omit<GenerateOptions, 'topK'> {
   readonly echo?: boolean;
 }
 
-/** Writes text to stdout as it is made. Bytes become characters as soon as they are whole. */
+/** Generates text and writes it to stdout at once, each character when all its bytes are there. */
 export async function writeText(
   session: Session,
   { prompt, echo = true, topK, tokens, temperature = 1, seed }: TextOptions,
@@ -90,11 +90,11 @@ export async function writeText(
   process.stdout.write('\n');
   if (others > 0)
     process.stderr.write(
-      `dynamoe: ${others} of ${made} tokens are above 255, which is no byte of text, and are shown as \ufffd\n`,
+      `dynamoe: ${others} of ${made} tokens are above 255, so they are not bytes of text, and are shown as \ufffd\n`,
     );
 }
 
-/** A terminal must not obey what a model makes up. */
+/** Replaces control characters, so that generated text cannot control the terminal. */
 function visible(text: string): string {
   return process.stdout.isTTY ? text.replace(/[\x00-\x08\x0b-\x1f\x7f-\x9f]/g, '\ufffd') : text;
 }

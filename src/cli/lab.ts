@@ -1,4 +1,4 @@
-// dynamoe lab: loads of a run, recorded or made up, through policies, without training.
+// dynamoe lab: replays recorded or generated expert loads through policies, without training.
 import { writeFile } from 'node:fs/promises';
 import { InvalidArgumentError, Option, type Command } from 'commander';
 import { UserError } from '../base/errors.ts';
@@ -19,7 +19,7 @@ import { json, MAX_SEED, real, refuseFlags, whole } from './flags.ts';
 import { bytes, count } from '../base/format.ts';
 import { recompiled } from './report.ts';
 
-const SLOW = 1e8; // draws of random numbers that are not made in seconds
+const SLOW = 1e8; // so many random numbers take more than seconds to generate
 
 interface LabFlags {
   readonly generate?: string;
@@ -51,16 +51,16 @@ const oneOrMore = (text: string, before: readonly string[] = []): string[] => {
 export function addLab(program: Command): void {
   program
     .command('lab')
-    .summary('try policies on recorded or made-up loads')
+    .summary('try policies on recorded or generated loads')
     .argument('[trace]', 'a file that dynamoe train --trace or dynamoe lab --generate wrote')
     .description(
-      'Replays loads through policies and the engine that decides in a run, without training: rows, drops, ' +
+      'Replays loads through policies and the recompilation engine, without training. Reports rows, drops, ' +
         'bytes, recompilations, and the extra cost compared with perfect foresight (regret).',
     )
     .addOption(
       new Option(
         '--generate <name>',
-        `loads that are made up: ` +
+        'generate loads: ' +
           `${Object.entries(WORKLOADS)
             .map(([name, { about }]) => `${name} (${about})`)
             .join('; ')}`,
@@ -68,21 +68,21 @@ export function addLab(program: Command): void {
     )
     .option(
       '--policy <name,options>',
-      `replays with this policy, such as adaptCapacity,quantile=0.9; may be given again: ${LAB_NAMES.join(', ')}`,
+      `replay with this policy, such as adaptCapacity,quantile=0.9; can be repeated: ${LAB_NAMES.join(', ')}`,
       oneOrMore,
     )
-    .option('--table', 'every policy on every made-up workload, as a table in Markdown')
-    .option('--out <file>', 'where made-up loads are written (default: stdout)')
-    .option('--seed <n>', 'random seed of made-up loads', whole(0, MAX_SEED), DEFAULTS.seed)
-    .option('--steps <n>', 'steps of made-up loads', whole(1), DEFAULTS.steps)
-    .option('--tokens <n>', 'tokens in a step', whole(1), DEFAULTS.tokens)
+    .option('--table', 'try every policy on every generated workload, and print a Markdown table')
+    .option('--out <file>', 'file for generated loads (default: stdout)')
+    .option('--seed <n>', 'random seed of generated loads', whole(0, MAX_SEED), DEFAULTS.seed)
+    .option('--steps <n>', 'steps of generated loads', whole(1), DEFAULTS.steps)
+    .option('--tokens <n>', 'tokens per step', whole(1), DEFAULTS.tokens)
     .option('--experts <n>', 'experts in the layer', whole(1), DEFAULTS.experts)
-    .option('--top-k <n>', 'experts that a token goes to', whole(1), DEFAULTS.k)
+    .option('--top-k <n>', 'experts per token', whole(1), DEFAULTS.k)
     .addOption(json())
-    .optionsGroup('What every layer starts with, in place of what the trace says:')
-    .option('--capacity <c>', 'one factor, or dropless', capacityOf)
-    .addOption(new Option('--dispatch <name>', 'how tokens get to experts').choices(DISPATCHES))
-    .addOption(new Option('--overflow <what>', 'what becomes of tokens beyond a capacity').choices(OVERFLOWS))
+    .optionsGroup('Initial settings of every layer, instead of those in the trace:')
+    .option('--capacity <c>', 'capacity factor, or dropless', capacityOf)
+    .addOption(new Option('--dispatch <name>', 'how tokens are moved to experts').choices(DISPATCHES))
+    .addOption(new Option('--overflow <what>', 'what happens to tokens beyond a capacity').choices(OVERFLOWS))
     .optionsGroup('Prices:')
     .option('--drop-price <rows>', 'cost of a dropped choice, in rows', real(0), PRICES.drop)
     .option('--price <steps>', 'cost of a recompilation, in steps of even load', real(0), PRICES.recompilation)
@@ -101,8 +101,8 @@ function unused(
   return {
     generate: all,
     policy: all,
-    out: all || (policy !== undefined && 'what is replayed is not written'),
-    json: all || (policy === undefined && 'loads that are made up are written as JSON lines anyway'),
+    out: all || (policy !== undefined && 'replayed loads are not written'),
+    json: all || (policy === undefined && 'generated loads are written as JSON lines anyway'),
     seed: made,
     steps: made,
     tokens: made,
@@ -110,16 +110,13 @@ function unused(
     topK: made,
     dropPrice: replays,
     price: replays,
-    overflow: capacity === 'dropless' && 'nothing is beyond a capacity of a dropless layer',
+    overflow: capacity === 'dropless' && 'a dropless layer has no capacity',
   };
 }
 
 async function lab(file: string | undefined, flags: LabFlags, command: Command): Promise<void> {
   if (flags.table && file !== undefined)
-    throw new ConfigError(
-      'lab --table makes its loads up, and a trace has no part in it',
-      `leave out ${file} or --table`,
-    );
+    throw new ConfigError('lab --table generates its loads and uses no trace', `leave out ${file} or --table`);
   refuseFlags(command, unused(file, flags));
   if (flags.table) {
     process.stdout.write(await table(flags));
@@ -127,9 +124,10 @@ async function lab(file: string | undefined, flags: LabFlags, command: Command):
   }
   const trace = await traceOf(file, flags);
   if (!flags.policy) {
-    if (file !== undefined) throw new UserError('what should the trace be replayed with?', '--policy adaptCapacity');
+    if (file !== undefined)
+      throw new UserError('lab needs a policy to replay the trace with', '--policy adaptCapacity');
     if (flags.out === undefined) process.stdout.write(traceLines(trace));
-    // What is there already stays.
+    // Does not overwrite an existing file.
     else
       try {
         await writeFile(flags.out, traceLines(trace), { flag: 'wx' });
@@ -141,7 +139,9 @@ async function lab(file: string | undefined, flags: LabFlags, command: Command):
   const result = await replay(trace, flags.policy.map(policyWith), pricesOf(flags));
   process.stdout.write(
     flags.json
-      ? `${[...result.events, { event: 'lab', policies: flags.policy, ...result, events: undefined }].map((e) => JSON.stringify(e)).join('\n')}\n`
+      ? [...result.events, { event: 'lab', policies: flags.policy, ...result, events: undefined }]
+          .map((e) => `${JSON.stringify(e)}\n`)
+          .join('')
       : describe(result),
   );
 }
@@ -166,7 +166,7 @@ async function traceOf(file: string | undefined, flags: LabFlags): Promise<Trace
     );
   if (name !== undefined && steps * tokens * experts > SLOW)
     process.stderr.write(
-      `dynamoe: making up ${steps} steps of ${tokens} tokens over ${experts} experts, which may take minutes\n`,
+      `dynamoe: generating ${steps} steps of ${tokens} tokens over ${experts} experts, which may take minutes\n`,
     );
   if (name !== undefined) return generate(name, { steps, seed, tokens, experts, k, ...settings });
   const { layers, loads } = await readTrace(file ?? '', (line) => {
@@ -198,7 +198,7 @@ function describe(r: Replayed): string {
   ].join('\n')}\n`;
 }
 
-/** Regret from step 128 on, and recompilations; of adaptCapacity also what it is made of. */
+/** A table of regret from step 128 on and of recompilations; for adaptCapacity also the details. */
 async function table(flags: LabFlags): Promise<string> {
   const { steps, seed, tokens, experts, topK: k } = flags,
     cells = (row: readonly string[]): string => `| ${row.join(' | ')} |\n`;

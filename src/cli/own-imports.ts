@@ -1,5 +1,6 @@
-// How config files are loaded. `import 'dynamoe'` in one means this very installation, wherever the file lies: its
-// modules and ours must be the same. A .ts file is an ES module, whatever the package around it says.
+// How config files are loaded. `import 'dynamoe'` in a config file means this installation, wherever the file is,
+// because both must use the same module instances. A .ts file is an ES module, whatever the package.json around it
+// says.
 import { createRequire, registerHooks } from 'node:module';
 import { basename, extname } from 'node:path';
 
@@ -7,7 +8,10 @@ const { exports } = createRequire(import.meta.url)('../../package.json') as {
   exports: Readonly<Record<string, string | { readonly 'dynamoe-source'?: string }>>;
 };
 
-/** Files of src/ by what package.json exports them under: { 'dynamoe': 'node', 'dynamoe/core': 'index', ... }. */
+/**
+ * Files of src/ by the name under which package.json exports them: { 'dynamoe': 'node', 'dynamoe/core': 'index', ...
+ * }.
+ */
 const FILES = new Map<string, string>(
   Object.entries(exports).flatMap(([path, target]) => {
     const source = typeof target === 'string' ? undefined : target['dynamoe-source'];

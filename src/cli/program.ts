@@ -1,4 +1,4 @@
-// The commands and their flags. In: argv; out: a Command that parses them and runs what they ask for.
+// The commands and their flags. In: arguments; out: a Command that parses and runs them.
 import { createRequire } from 'node:module';
 import { Command } from 'commander';
 import { addBench } from './bench.ts';
@@ -13,20 +13,20 @@ import { addTrain } from './train.ts';
 
 const { version } = createRequire(import.meta.url)('../../package.json') as { version: string };
 
-/** args: what follows the name of the program. */
+/** args: the arguments after the program's name. */
 export function programFor(args: readonly string[]): Command {
   const program = new Command('dynamoe')
-    .description('Mixture-of-experts deep learning: models that are compiled, trained and recompiled while they run.')
+    .description('Mixture-of-experts deep learning: models are compiled, trained, and recompiled while they run.')
     .version(version, '--version', 'print the version')
     .option('--debug', 'show where an error comes from')
     .helpOption('-h, --help', 'show help')
     .showSuggestionAfterError()
     .configureOutput({
       outputError: (text, write) => {
-        // --data takes all paths that follow it.
+        // The argument was probably read as one of the paths of --data.
         const taken =
           text.includes('missing required argument') && args.includes('--data')
-            ? '  hint: it goes before --data, which takes all that follows it\n'
+            ? '  hint: put it before --data, which takes all arguments after it\n'
             : '';
         write(`dynamoe: ${text.replace(/^error: /, '')}${taken}`);
       },

@@ -1,4 +1,4 @@
-// How a run's events are shown: as JSON, as plain lines, or on a terminal. In: events; out: text on stdout.
+// Reports the events of a run on stdout: as JSON, as plain lines, or on a terminal.
 import { effect, outcome, price } from '../dash/page/format.ts';
 import type { RecompileEvent } from '../recompile/rule.ts';
 import type { EvalEvent, StartEvent, StepEvent, TrainEvent } from '../train/events.ts';
@@ -8,7 +8,7 @@ import { bar, bits, count, duration, fixed, sparkline } from '../base/format.ts'
 import { isScreen, Screen } from './screen.ts';
 
 export interface Reporter extends Logger {
-  /** A remark that is no event. */
+  /** Prints a line that is not an event. */
   say(line: string): void;
   busy(what: string, share?: number): void;
   close(): void;
@@ -19,7 +19,7 @@ export function openReporter(json: boolean): Reporter {
   return isScreen(process.stdout) ? new ScreenReporter(new Screen(process.stdout)) : new LineReporter();
 }
 
-/** stdout has one JSON object a line and nothing else. */
+/** Writes only JSON to stdout, one object per line. */
 class JsonReporter implements Reporter {
   log(event: TrainEvent): void {
     process.stdout.write(`${JSON.stringify(event)}\n`);
@@ -47,9 +47,13 @@ const started = ({
 }: StartEvent): string[] => [
   `${count(parameters)} parameters, ${device}`,
   `${count(train)} ${unit === 'tokens' ? 'windows' : 'samples'} to train on, ${count(held)} held out`,
-  `${from >= steps ? `has its ${steps} steps already: --steps N goes on to more` : from > 0 ? `goes on from step ${from} to ${steps}` : `${steps} steps`}, run folder ${shownPath(out)}`,
+  `${stepsText(from, steps)}, run folder ${shownPath(out)}`,
 ];
 
+function stepsText(from: number, steps: number): string {
+  if (from >= steps) return `all ${steps} steps are done already: --steps N continues to more`;
+  return from > 0 ? `continues from step ${from} to ${steps}` : `${steps} steps`;
+}
 const metricsText = (metrics: Readonly<Record<string, number>> = {}): string =>
   Object.entries(metrics)
     .map(([name, value]) => `  ${name} ${fixed(value, 4)}`)
@@ -60,7 +64,7 @@ function evaluated({ step, val_loss: loss, metrics }: EvalEvent, unit: StartEven
   return `step ${step}  validation loss ${fixed(loss, 4)}${perByte}${metricsText(metrics)}`;
 }
 
-/** One line of a decision: what changed, why, what it brought, and what it took. */
+/** One line about a decision: what changed, why, the effect, and the cost. */
 export function recompiled(event: RecompileEvent): string {
   const { during, step, effect: from, rule, class: kind, reason, changes, kept, error } = event,
     unit = during === 'inference' ? 'run' : 'step';
@@ -144,8 +148,8 @@ class ScreenReporter implements Reporter {
   readonly #screen: Screen;
   #start: StartEvent | undefined;
   #loss = 0;
-  #rate = 0; // of throughput, smoothed
-  #weight = 0; // of the smoothed values so far
+  #rate = 0; // smoothed throughput
+  #weight = 0; // total weight of the smoothed values so far
   #msPerStep = 0;
   #validation: number | null = null;
   readonly #loads = new Map<string, number[]>();
@@ -217,7 +221,7 @@ class ScreenReporter implements Reporter {
     return `${head}${room >= 8 ? `${bar(step / steps, Math.min(40, room))}  ` : ''}${text}`;
   }
 
-  /** A sparkline of expert load per layer, as many in a line as there is room for. */
+  /** Sparklines of the expert loads of layers, as many per line as fit. */
   #experts(): string[] {
     const lines: string[] = [];
     let line = 'experts';

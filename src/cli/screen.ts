@@ -1,6 +1,5 @@
-// A few lines at the bottom of a terminal that are drawn again and again, under lines that stay. No line ever wraps,
-// the cursor is never hidden, and nothing but the lines drawn last is erased, so that a resize, a crash or Ctrl-Z
-// leaves a usable terminal.
+// Draws a few changing lines at the bottom of a terminal, below lines that stay. Lines never wrap, the cursor is never
+// hidden, and only the lines drawn last are erased, so that a resize, a crash or Ctrl-Z leaves a usable terminal.
 import type { WriteStream } from 'node:tty';
 
 export class Screen {
@@ -27,7 +26,7 @@ export class Screen {
     return Math.max(20, this.#out.columns || 80);
   }
 
-  /** Puts these lines in the place of those drawn before. */
+  /** Replaces the lines drawn before. */
   draw(lines: readonly string[]): void {
     const rows = Math.max(1, (this.#out.rows || 24) - 1),
       shown = lines.slice(0, rows).map((line) => this.#cut(line));
@@ -35,7 +34,7 @@ export class Screen {
     this.#drawn = shown;
   }
 
-  /** A line that stays, above the drawn ones. */
+  /** Prints a permanent line above the drawn ones. */
   print(line: string): void {
     const drawn = this.#drawn;
     this.#out.write(`${this.#erase()}${line}\n${drawn.join('\n')}`);
@@ -58,7 +57,7 @@ export class Screen {
     if (drawn.length > 0) this.draw(drawn);
   }
 
-  /** From the end of the drawn lines to where they began. A terminal that became narrower has wrapped them. */
+  /** The escape codes that erase the drawn lines. A terminal that became narrower has wrapped them. */
   #erase(): string {
     if (this.#drawn.length === 0) return '';
     const rows = this.#drawn.reduce((n, line) => n + Math.max(1, Math.ceil(line.length / this.columns)), 0);
@@ -71,7 +70,7 @@ export class Screen {
   }
 }
 
-/** Whether a stream is a terminal that can be drawn on. */
+/** Whether a stream is a terminal that understands escape codes. */
 export function isScreen(out: NodeJS.WriteStream): out is WriteStream {
   return out.isTTY && process.env['TERM'] !== 'dumb';
 }

@@ -1,5 +1,5 @@
-// dynamoe start: what `npm start` runs. The default model on the user's text, or on text that every installation has,
-// for about two minutes; then what it learned, and what to try next.
+// dynamoe start, which `npm start` runs: trains the default model for about two minutes, on the user's text or on text
+// that every installation has. Then it shows what the model writes, and suggests further commands.
 import { shellWord } from '../base/words.ts';
 import { glob, stat } from 'node:fs/promises';
 import { existsSync } from 'node:fs';
@@ -18,14 +18,14 @@ import { writeText } from './generate.ts';
 import { exampleBatch } from '../train/example-batch.ts';
 import { newFolder, runTraining } from './train.ts';
 
-// of training steps as they are before anything is recompiled; with what that saves, compiling, validation and the
-// sample about two minutes
+// Seconds of training steps at the speed before recompilation. Recompilation makes steps faster, so with compiling,
+// validation and the sample the command takes about two minutes.
 const SECONDS = 150;
 const STEPS = { least: 200, most: 6000, measured: 12, warmUp: 3 };
 const MAX_BYTES = 2_000_000;
 /**
- * A model that has something to recompile: it begins with room for twice the even share, computed whether it is used or
- * not. No result depends on it.
+ * A model that recompilation can improve: it starts with room for twice the even share, all of which is computed, used
+ * or not. Results do not depend on this.
  */
 const MODEL: ConfigData = { model: { moe: { dispatch: 'padded', capacity: 2, overflow: 'spill' } } };
 
@@ -40,7 +40,7 @@ export function addStart(program: Command): void {
     .option('--seed <n>', 'random seed for initial weights and data order (default: 0)', whole(0, MAX_SEED))
     .addOption(device())
     .addOption(threads())
-    .addOption(new Option('--no-dash', 'without the live page'))
+    .addOption(new Option('--no-dash', 'do not serve the live page'))
     .addOption(noAuth())
     .action((flags: TrainFlags) => {
       refuseFlags(command, { auth: flags.dash === false && 'there is no page with --no-dash' });
@@ -61,7 +61,7 @@ async function start({ out = newFolder(), ...flags }: TrainFlags): Promise<void>
           `(${paths.length} files).`
       : `A mixture-of-experts language model learns ${paths.join(', ')}.`,
   );
-  // Chosen once, so that it is said once; the run's settings keep what was asked for.
+  // Chosen here once, so that the reason is printed once. The run's settings keep what the user asked for.
   const device = flags.device === undefined || flags.device === 'auto' ? await chooseDevice(say) : flags.device;
   const steps = flags.steps ?? (await stepsThatFit(trial, { device, say }));
   const { checkpoint, val_loss: loss } = await runTraining(
@@ -85,7 +85,7 @@ async function start({ out = newFolder(), ...flags }: TrainFlags): Promise<void>
   npm start -- --data PATH`);
 }
 
-/** How many steps this machine does in the time there is. */
+/** The number of steps that this machine does in the available time. */
 async function stepsThatFit({ experiment }: Configured, options: SessionOptions): Promise<number> {
   const session = await openSession(experiment, options);
   try {
@@ -100,7 +100,7 @@ async function stepsThatFit({ experiment }: Configured, options: SessionOptions)
     const fit = Math.floor((SECONDS * 1000) / median(ms) / 50) * 50,
       steps = Math.min(STEPS.most, Math.max(STEPS.least, fit));
     process.stdout.write(
-      `A step takes ${median(ms).toFixed(1)} ms here to begin with: ${steps} steps, at most ` +
+      `A step takes ${median(ms).toFixed(1)} ms at first: training ${steps} steps, which takes at most ` +
         `${duration((steps * median(ms)) / 1000)}.\n`,
     );
     return steps;
@@ -109,13 +109,13 @@ async function stepsThatFit({ experiment }: Configured, options: SessionOptions)
   }
 }
 
-/** Text that comes with every installation: beside this package, or in its own node_modules. */
+/** Text in every installation: files under node_modules, of the checkout or around this package. */
 async function installedText(): Promise<string[]> {
   const root = fileURLToPath(new URL('../..', import.meta.url));
   const folder = [join(root, 'node_modules'), join(root, '..')].find((path) => existsSync(path));
   const found: string[] = [];
   let bytes = 0;
-  // From what is most like prose to what there is most of.
+  // The text most like prose comes first, the most plentiful last.
   for (const pattern of ['@types/node/**/*.d.ts', '{*,@*/*}/*.md', 'typescript/lib/lib.es*.d.ts', '**/*.{md,d.ts}']) {
     const paths: string[] = [];
     for await (const path of glob(pattern, { cwd: folder })) paths.push(path);

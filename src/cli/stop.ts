@@ -1,6 +1,5 @@
-// Being asked to stop: Ctrl-C, SIGTERM, SIGHUP (a terminal that is closed, a connection that breaks), a reader of our
-// output that went away. The first asks the work to come to a good end, a second Ctrl-C or SIGTERM ends the process at
-// once.
+// Handles requests to stop: Ctrl-C, SIGTERM, SIGHUP (closed terminal, broken connection), and a closed pipe behind
+// stdout. The first request ends the work gracefully; a second Ctrl-C or SIGTERM ends the process at once.
 import { constants } from 'node:os';
 import { EXIT } from './fail.ts';
 
@@ -8,7 +7,7 @@ const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
 let active: { readonly controller: AbortController; code: number } | undefined;
 
 /**
- * Runs `work` with a signal that is set when it should stop; gives its result and, if it was asked to, the exit code.
+ * Runs `work` with a signal that is set when it should stop. Returns its result and, if it was stopped, the exit code.
  */
 export async function stoppable<T>(
   work: (stop: AbortSignal) => Promise<T>,
@@ -18,8 +17,8 @@ export async function stoppable<T>(
   const stop = (signal: (typeof SIGNALS)[number]): void => {
     const code = 128 + constants.signals[signal];
     if (state.controller.signal.aborted) {
-      // Under npm and npx one Ctrl-C may come twice: from the terminal, and passed on by npm where its shell is bash. A
-      // terminal that is closed sends SIGHUP, and so does each shell in it: nobody waits there.
+      // One Ctrl-C may arrive twice under npm and npx: from the terminal, and forwarded by npm if its shell is bash. A
+      // closed terminal and each shell in it send SIGHUP, and no user is waiting then.
       if (signal === 'SIGHUP' || performance.now() - state.since < 300) return;
       process.exit(code);
     }
@@ -40,8 +39,8 @@ export async function stoppable<T>(
 }
 
 /**
- * A closed pipe (`dynamoe ... | head`) or terminal ends the command quietly, a full disk behind stdout with an error; a
- * run after it has saved.
+ * A closed pipe (`dynamoe ... | head`) or terminal ends the command silently; a full disk behind stdout ends it with
+ * an error. A training run is saved first.
  */
 export function endWithPipe(): void {
   for (const stream of [process.stdout, process.stderr]) {

@@ -49,7 +49,7 @@ export function addTrain(program: Command): void {
     .addOption(threads())
     .option('--seed <n>', 'random seed for initial weights, dropout and data order (default: 0)', whole(0, MAX_SEED))
     .option('--out <folder>', 'run folder for checkpoints and events (default: a new one in runs/)')
-    .option('--resume', 'go on with the run in --out, exactly as if it had not stopped')
+    .option('--resume', 'continue the run in --out exactly as if it had not stopped')
     .option(
       '--eval-every <n>',
       'steps between validations; 0: only at the end (default: a quarter of the run, at least 100)',
@@ -69,8 +69,8 @@ export function addTrain(program: Command): void {
     .option('--memory <MiB>', 'memory limit for weights, optimizer and activations (default: what is free)', whole(1))
     .addOption(dash())
     .addOption(noAuth())
-    .option('--tensorboard', "event files for TensorBoard, in the run folder's folder tensorboard")
-    .option('--trace <file>', 'records the loads of all experts, for dynamoe lab')
+    .option('--tensorboard', 'also write event files for TensorBoard, to the subfolder tensorboard of the run folder')
+    .option('--trace <file>', 'record the loads of all experts in a file, for dynamoe lab')
     .addOption(json());
   modelFlags(command).addOption(learningRate());
   command.addHelpText(
@@ -87,7 +87,7 @@ Examples:
   });
 }
 
-/** Settings from flags and a file, or of the run that is resumed. */
+/** Settings from flags and a config file, or those of the run to resume. */
 async function configured(file: string | undefined, flags: TrainFlags): Promise<Configured> {
   if (!flags.resume) return configure(file, flags);
   if (flags.out === undefined) throw new ConfigError('--resume needs --out', 'dynamoe train --resume --out FOLDER');
@@ -99,7 +99,7 @@ async function configured(file: string | undefined, flags: TrainFlags): Promise<
     process.stderr.write(`dynamoe: ${line}\n`);
   };
   if (stored === undefined) {
-    say(`there is no run in ${flags.out} yet: it begins`);
+    say(`there is no run in ${flags.out} yet: starting one`);
     return configure(file, flags);
   }
   const where = join(flags.out, 'run.json'),
@@ -120,17 +120,17 @@ export interface TrainingOptions extends DashFlags {
   readonly json?: boolean;
   readonly tensorboard?: boolean;
   readonly trace?: string;
-  /** Runs there, whatever the settings say. */
+  /** Overrides the device in the settings. */
   readonly device?: DeviceName;
 }
 
-/** Trains with a report on stdout. Throws Exit where the run was stopped. */
+/** Trains and reports on stdout. Throws Exit if the run was stopped. */
 export async function runTraining({ settings, experiment }: Configured, options: TrainingOptions): Promise<DoneEvent> {
   const { out, steps, resume = false, json = false, device, tensorboard = false, trace } = options,
     traced = trace === undefined ? [] : [traceLog(trace, experiment.model, { resumed: resume })];
   const reporter: Reporter = openReporter(json),
     page = await openPage(options);
-  let folder = out; // it may be moved meanwhile
+  let folder = out; // the folder may be moved during the run
   const placed: Logger = {
     log: (event) => {
       if (event.event === 'stopped') folder = dirname(event.checkpoint);
@@ -168,13 +168,13 @@ export async function runTraining({ settings, experiment }: Configured, options:
           },
         }),
       () => {
-        reporter.say('stopping after this step; once more to stop at once');
+        reporter.say('stopping after this step; press Ctrl-C again to stop at once');
       },
     );
     if (result) return result;
     reporter.close();
     process.stderr.write(
-      'dynamoe: stopped and saved; to go on: dynamoe train --resume --out ' +
+      'dynamoe: stopped and saved; to continue: dynamoe train --resume --out ' +
         `${shellWord(folder)}${resume && steps !== undefined ? ` --steps ${steps}` : ''}\n`,
     );
     throw new Exit(code ?? 0);

@@ -1,6 +1,6 @@
-// Files that are written whole or not at all. In: a path and its bytes, in chunks; out: the file, complete and on the
-// disk. The bytes go to a temporary file in the same folder, which is flushed and renamed over the old one; then the
-// folder is flushed. Whoever reads the path, and whatever kills the writer, finds the old content or the new one.
+// Writes files atomically. In: a path and its bytes, in chunks; out: the file, complete and flushed to disk. The bytes
+// go to a temporary file in the same folder, which is flushed and renamed over the old one; then the folder is
+// flushed. Readers, and whoever looks after a crash, find either the old content or the new one.
 import { randomBytes } from 'node:crypto';
 import { access, constants, open, readdir, realpath, rename, stat, unlink, type FileHandle } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
@@ -9,14 +9,14 @@ import { hashHex } from '../base/hash.ts';
 import { fault, shownPath } from './fault.ts';
 
 const TEMPORARY = /^\.(.+)\.[0-9a-f]{16}\.tmp$/; // .NAME.NONCE.tmp
-const LONG = 200; // bytes of a name that would be too long with what is added
+const LONG = 200; // longer names (in bytes) are hashed: with the suffix they would exceed the limit of file systems
 const SLICE = 64 * 1024 * 1024; // a single write(2) takes at most 2 GiB
 const STALE_MS = 3600_000;
 
 /**
- * Replaces the file at `path` by the chunks' bytes. A chunk is written before the next one is asked for, so they may
- * share memory. A link is followed, and a file that was there keeps its mode. Rejects with a UserError that names the
- * path where the file system refuses, or where something is there that is no file; what was there is then untouched.
+ * Replaces the file at `path`. A chunk is written before the next one is requested, so chunks may share memory. Links
+ * are followed, and an existing file keeps its mode. Rejects with a UserError that names the path if the file system
+ * refuses or if something other than a file is there; nothing has changed then.
  */
 export async function writeAtomic(
   path: string,
@@ -27,7 +27,7 @@ export async function writeAtomic(
   };
   const target = await realpath(path).catch(() => path),
     there = await stat(target).catch(() => null);
-  // A rename would put a file in the place of a device, and of a file that must not be written to.
+  // Checked first, because a rename would replace even a device or a read-only file.
   if (there && !there.isFile())
     throw new UserError(
       `cannot write ${shownPath(path)}: it is ${there.isDirectory() ? 'a folder' : 'not a file'}`,
@@ -55,7 +55,7 @@ export async function writeAtomic(
   await syncFolder(folder);
 }
 
-/** The part of a temporary file's name that tells which file it is to become. */
+/** The part of a temporary file's name that identifies its target. */
 const tagOf = (name: string): string => (Buffer.byteLength(name) > LONG ? hashHex(name) : name);
 
 async function writeAll(file: FileHandle, bytes: Uint8Array): Promise<void> {
@@ -64,7 +64,7 @@ async function writeAll(file: FileHandle, bytes: Uint8Array): Promise<void> {
   }
 }
 
-/** Makes a rename or a new name in a folder durable. Systems that cannot flush a folder (Windows) are left alone. */
+/** Flushes a folder, so that a rename survives a power failure. Does nothing on systems that cannot (Windows). */
 async function syncFolder(folder: string): Promise<void> {
   const handle = await open(folder, 'r').catch(() => undefined);
   if (handle === undefined) return;
@@ -72,7 +72,7 @@ async function syncFolder(folder: string): Promise<void> {
   await handle.close();
 }
 
-/** Removes what killed writers of a file left in a folder: only what nobody wrote to for an hour. */
+/** Removes temporary files of the same target that have not been written to for an hour: their writers were killed. */
 async function sweep(folder: string, tag: string): Promise<void> {
   for (const { file, of } of await temporaries(folder)) {
     if (of !== tag) continue;
@@ -81,12 +81,12 @@ async function sweep(folder: string, tag: string): Promise<void> {
   }
 }
 
-/** Removes every temporary file in a folder that nobody else writes to (its lock is held). */
+/** Removes all temporary files in a folder. The caller must hold the folder's lock. */
 export async function removeTemporaries(folder: string): Promise<void> {
   for (const { file } of await temporaries(folder)) await unlink(file).catch(() => undefined);
 }
 
-/** Whether a file name is one of ours that is only there while a file is being written. */
+/** Whether a file name is that of a temporary file of `writeAtomic`. */
 export const isTemporary = (name: string): boolean => TEMPORARY.test(name);
 
 async function temporaries(folder: string): Promise<{ file: string; of: string }[]> {

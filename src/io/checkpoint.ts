@@ -1,6 +1,6 @@
-// Checkpoints: one safetensors file. In: named tensors and what else a run must remember; out: its bytes, and back;
-// checkpoint-file.ts keeps them on disk. Parameters lie under their dotted names, state beside them under names with
-// slashes (`optim/m/blocks.0.w`), so any reader of safetensors sees the parameters. The rest is JSON in the file's
+// The format of checkpoints: a safetensors file. In: named tensors and metadata; out: bytes; and back.
+// checkpoint-file.ts reads and writes files. Parameters have their dotted names; other states have names with slashes
+// (`optim/m/blocks.0.w`), so every reader of safetensors finds the parameters. Everything else is JSON in the file's
 // metadata, under the key `dynamoe`.
 import { UserError } from '../base/errors.ts';
 import { jsonText, type Json } from './json.ts';
@@ -15,17 +15,17 @@ import {
 const KEY = 'dynamoe';
 const VERSION = 1;
 
-/** What a checkpoint holds beside its tensors: all of it plain data. */
+/** The metadata of a checkpoint, all plain data. */
 export interface CheckpointMeta {
   readonly step: number; // steps committed
   readonly seed: number; // of the run's random streams, which are counter-based: seed and step are their whole state
-  readonly config: Json; // what rebuilds the model
+  readonly config: Json; // the configuration that rebuilds the model
   readonly optimizer: Json; // its name, its hyper-parameters, its schedule
-  readonly data: Json; // where the data stood: fingerprint, options, the next step's batch
-  /** Tensors without a slash in their names that are no parameters: states of the caller's own graphs. */
+  readonly data: Json; // the position in the data: fingerprint, options, the next step's batch
+  /** Names without a slash that are not parameters: states of the caller's own graphs. */
   readonly states?: readonly string[];
   readonly plan?: Json; // the model's knobs, the state of the recompilation engine, the decision log
-  readonly extra?: Json; // more, by agreement of writer and reader: the plan's knobs, the decision log
+  readonly extra?: Json; // anything else that the writer wants to store
 }
 
 export interface CheckpointContent {
@@ -33,32 +33,29 @@ export interface CheckpointContent {
   readonly meta: CheckpointMeta;
 }
 
-/** An open checkpoint: `file.tensors` lists, `file.read(name)` reads one tensor. Close `file`. */
+/** An open checkpoint: `file.tensors` lists the tensors, `file.read(name)` reads one. Close `file` after use. */
 export interface Checkpoint {
   readonly meta: CheckpointMeta;
   readonly file: Safetensors;
 }
 
 /**
- * The name of a piece of state that belongs to a parameter: `stateName('optim', 'm', 'blocks.0.w')` is
- * `optim/m/blocks.0.w`.
+ * The name of a state that belongs to a parameter: `stateName('optim', 'm', 'blocks.0.w')` is `optim/m/blocks.0.w`.
  */
 export const stateName = (...parts: readonly string[]): string => parts.join('/');
 
-/**
- * Whether a tensor of a checkpoint is a parameter (no slash in its name, and none of `CheckpointMeta.states`) or state.
- */
+/** Whether a tensor of a checkpoint is a parameter: its name has no slash and is not in `CheckpointMeta.states`. */
 export const isParameter = (name: string, states?: ReadonlySet<string>): boolean =>
   !name.includes('/') && states?.has(name) !== true;
 
 /**
- * The bytes of a checkpoint, in chunks. One tensor is asked for at a time; none may change until the last chunk is
+ * The bytes of a checkpoint, in chunks. Tensors are requested one at a time; none may change until the last chunk is
  * taken.
  */
 export const encodeCheckpoint = ({ tensors, meta }: CheckpointContent): AsyncGenerator<Uint8Array, void, undefined> =>
   encodeSafetensors(tensors, { [KEY]: jsonText({ version: VERSION, ...meta }) });
 
-/** The same in one piece. */
+/** The bytes of a checkpoint in one array. */
 export async function checkpointBytes(content: CheckpointContent): Promise<Uint8Array<ArrayBuffer>> {
   const chunks: Uint8Array[] = [];
   for await (const chunk of encodeCheckpoint(content)) chunks.push(chunk);
@@ -71,17 +68,17 @@ export async function checkpointBytes(content: CheckpointContent): Promise<Uint8
   return bytes;
 }
 
-/** A checkpoint in memory. Rejects with a UserError for broken bytes or another kind of file. */
+/** Opens a checkpoint in memory. Rejects with a UserError if the bytes are damaged or not a checkpoint. */
 export const decodeCheckpoint = async (bytes: Uint8Array, where: string): Promise<Checkpoint> =>
   asCheckpoint(await openSource(bytesSource(bytes, where)));
 
-/** Reads an open file's metadata, no tensor yet. Closes the file where it is no checkpoint of ours. */
+/** Reads the metadata of an open file, but no tensors. Closes the file if it is not a checkpoint. */
 export async function asCheckpoint(file: Safetensors): Promise<Checkpoint> {
   try {
     const text = file.metadata.get(KEY);
     if (text === undefined) {
       throw new UserError(
-        `${file.where} holds tensors but is no DynaMoE checkpoint: its metadata has no "${KEY}"`,
+        `${file.where} holds tensors but is not a DynaMoE checkpoint: its metadata has no "${KEY}"`,
         'use a file that `dynamoe train` or `session.save` wrote',
       );
     }
@@ -124,7 +121,7 @@ function parseMeta(text: string, path: string): CheckpointMeta {
   const states: unknown = meta.states ?? [];
   if (!Array.isArray(states) || !states.every((name) => typeof name === 'string')) {
     throw new UserError(
-      `${path}: the checkpoint's metadata has a list of states that is none`,
+      `${path}: \`states\` in the checkpoint's metadata is not a list of names`,
       'the file is damaged; use an older checkpoint',
     );
   }

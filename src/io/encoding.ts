@@ -1,15 +1,15 @@
-// Text of a file, in the encodings that editors write. In: bytes; out: UTF-8 without a byte order mark, or the name of
+// Detects the encodings in which editors write text. In: bytes; out: UTF-8 without a byte order mark, or the name of
 // another encoding.
 
-/** The bytes without a UTF-8 byte order mark at their beginning; not copied. */
+/** The bytes without a leading UTF-8 byte order mark; a view, not a copy. */
 export const withoutMark = (bytes: Uint8Array): Uint8Array =>
   bytes[0] === 0xef && bytes[1] === 0xbb && bytes[2] === 0xbf ? bytes.subarray(3) : bytes;
 
 const LOOKED_AT = 1024; // bytes
 
 /**
- * 'UTF-16' or 'UTF-32' where a text is in it: it begins with that byte order mark, or nearly every second byte of its
- * beginning is 0 and the others are not. Else null.
+ * 'UTF-16' or 'UTF-32' if the bytes begin with its byte order mark, or (UTF-16) if nearly every second byte at the
+ * beginning is 0 and the other bytes are not. Otherwise null.
  */
 export function wideEncoding(bytes: Uint8Array): 'UTF-16' | 'UTF-32' | null {
   const [a, b, c, d] = bytes;

@@ -1,7 +1,6 @@
-// A run's events, one JSON object a line, only ever added to. In: events; out: the file. Each event is handed to the
-// system as it comes, so a killed process loses none; opening the log again drops a torn last line and what lies after
-// the checkpoint that the run goes on from, so that the file reads as if nothing had happened. It is read in pieces: a
-// log may be larger than memory.
+// The log of a run: one JSON object per line, append-only. Each event is written to the system at once, so a killed
+// process loses none. Reopening the log removes an incomplete last line and everything after the checkpoint from which
+// the run continues. The file is read in pieces, because it may be larger than memory.
 import { appendFileSync, existsSync, ftruncateSync, readSync, renameSync } from 'node:fs';
 import { open, type FileHandle } from 'node:fs/promises';
 import { fault } from './fault.ts';
@@ -12,7 +11,7 @@ export class EventLog {
   #file: FileHandle;
   #path: string;
 
-  /** Bytes of the events that were written whole. */
+  /** Size in bytes of the events that were written completely. */
   #size: number;
 
   private constructor(path: string, file: FileHandle, size: number) {
@@ -21,7 +20,7 @@ export class EventLog {
     this.#size = size;
   }
 
-  /** Opens or creates the log, keeping what was written up to and including `step` (undefined: keep nothing). */
+  /** Opens or creates the log. Keeps the events up to and including `step` (undefined: none). */
   static async open(path: string, step: number | undefined): Promise<EventLog> {
     const refuse = (error: unknown): never => {
       throw fault('write', path, error);
@@ -38,9 +37,8 @@ export class EventLog {
   }
 
   /**
-   * Adds one event: an object without line breaks in its JSON. Throws a UserError where the file system refuses; what
-   * it took of the event (a disk may be full in the middle of it) is taken away again, so that the next event has a
-   * line of its own.
+   * Appends one event. Throws a UserError if the file system refuses. An incomplete line (the disk may have become
+   * full) is then removed, so that the next event starts on a line of its own.
    */
   append(event: object): void {
     const line = Buffer.from(`${JSON.stringify(event)}\n`);
@@ -51,7 +49,7 @@ export class EventLog {
       try {
         ftruncateSync(this.#file.fd, this.#size);
       } catch {
-        /* readers leave a torn line out */
+        /* readers skip an incomplete line */
       }
       throw fault('write', this.#path, error);
     }
@@ -61,15 +59,15 @@ export class EventLog {
     throw fault('read', this.#path, error);
   };
 
-  /** Whether the file at a path is this log. */
+  /** Whether the file at a path is this log's file. */
   async isAt(path: string): Promise<boolean> {
     const { dev, ino } = await this.#file.stat({ bigint: true }).catch(this.#unread);
     return (await idOf(path)) === `${dev} ${ino}`;
   }
 
   /**
-   * The log is to be at `path`, where it may have been removed or replaced: true where it was, and is written there
-   * anew, with every event; what took its place is kept under another name.
+   * Makes sure that the log is at `path`. If it was removed or replaced there, writes it again with all events, and
+   * returns true; a file that took its place is renamed.
    */
   async keepAt(path: string): Promise<boolean> {
     this.#path = path;
@@ -87,7 +85,7 @@ export class EventLog {
     }
     const old = this.#file,
       fresh = await open(path, 'ax+').catch(refuse);
-    // Without a pause: an event that comes meanwhile would be lost.
+    // Synchronous, because an event appended during an await would be lost.
     const piece = Buffer.allocUnsafe(1 << 20);
     try {
       for (let at = 0, read = 0; (read = readSync(old.fd, piece, 0, piece.length, at)) > 0; at += read)
@@ -101,7 +99,7 @@ export class EventLog {
     return true;
   }
 
-  /** Waits until every event lies on the disk. */
+  /** Flushes all events to disk. */
   async sync(): Promise<void> {
     await this.#file.sync().catch((error: unknown) => {
       throw fault('write', this.#path, error);
@@ -114,8 +112,8 @@ export class EventLog {
 }
 
 /**
- * How many bytes of a log to keep: up to the end of the last event that comes before the first one whose `step` is
- * after `step`. A line that is no event (a torn one) stays where events follow it; nothing else is lost by it.
+ * How many bytes of a log to keep: up to the last event before the first one whose `step` is greater than `step`.
+ * Lines that are not valid JSON stay if events follow them.
  */
 export async function keptBytes(file: FileHandle, step: number): Promise<number> {
   const { size } = await file.stat();
@@ -141,7 +139,7 @@ function parsed(line: string): unknown {
   }
 }
 
-/** PATH.1, PATH.2, ...: the first that is free. */
+/** The first of PATH.1, PATH.2, ... that does not exist. */
 export function freeName(path: string): string {
   for (let n = 1; ; n++) if (!existsSync(`${path}.${n}`)) return `${path}.${n}`;
 }

@@ -1,5 +1,4 @@
-// What the file system refused, in words a user can act on. In: the error that node:fs threw; out: a UserError with the
-// path.
+// Turns errors of the file system into UserErrors that name the path and say what to do.
 import { getSystemErrorMap } from 'node:util';
 import { UserError } from '../base/errors.ts';
 
@@ -7,7 +6,7 @@ const OTHER = 'choose a folder on another file system',
   SPACE = 'free some space or choose another folder; what was there before is untouched';
 const OWNER = 'check who owns it and its mode';
 
-/** What the codes mean and what to do. Others are said in the system's own words. */
+/** Meaning and advice for error codes. Other codes get the system's own text. */
 const WORDS: Record<string, readonly [what: string, hint: string]> = {
   ENOENT: ['no such file or folder', 'check the path; relative paths start at the current folder'],
   EACCES: ['permission denied', OWNER],
@@ -30,11 +29,11 @@ const WORDS: Record<string, readonly [what: string, hint: string]> = {
   ERR_FS_FILE_TOO_LARGE: ['it is larger than 2 GiB', 'split it'],
 };
 
-/** The `code` of a system error ('ENOENT'), or undefined for anything else. */
+/** The `code` of a system error, such as 'ENOENT'; undefined for other errors. */
 export const codeOf = (error: unknown): string | undefined =>
   error instanceof Error && 'code' in error && typeof error.code === 'string' ? error.code : undefined;
 
-/** "no space left on the device": what an error of node:fs says, without the path. */
+/** The reason of a node:fs error without the path, such as "no space left on the device". */
 export function reasonOf(error: unknown): string {
   const code = codeOf(error);
   return code === undefined ? String(error) : (WORDS[code]?.[0] ?? systemWords(error) ?? code);
@@ -46,8 +45,8 @@ const systemWords = (error: unknown): string | undefined =>
     : undefined;
 
 /**
- * `fault('write', path, error)`: "cannot write PATH: no space left on the device". Errors without a code come back as
- * they are.
+ * `fault('write', path, error)` gives a UserError "cannot write PATH: no space left on the device". Errors without a
+ * code are returned unchanged.
  */
 export function fault(verb: string, path: string, error: unknown): unknown {
   const code = codeOf(error);
@@ -55,5 +54,5 @@ export function fault(verb: string, path: string, error: unknown): unknown {
   return new UserError(`cannot ${verb} ${shownPath(path)}: ${reasonOf(error)}`, WORDS[code]?.[1], error);
 }
 
-/** A path in a message of one line: in quotation marks where it holds line breaks or other control characters. */
+/** A path for a one-line message: in quotation marks if it contains control characters such as line breaks. */
 export const shownPath = (path: string): string => (/[\x00-\x1f\x7f]/.test(path) ? JSON.stringify(path) : path);

@@ -1,11 +1,11 @@
-// JSON files that people and editors write. In: bytes; out: the value.
+// Parses JSON files written by people and editors.
 import { UserError } from '../base/errors.ts';
 import { wideEncoding, withoutMark } from './encoding.ts';
 import { shownPath } from './fault.ts';
 
 /**
- * The value of a JSON file's bytes; a byte order mark is passed over. Throws a UserError that names the file, `where`,
- * and what is wrong.
+ * The value of a JSON file. A byte order mark is ignored. where: the file's name for errors. Throws a UserError that
+ * says what is wrong.
  */
 export function parseJson(bytes: Uint8Array, where: string): unknown {
   const wide = wideEncoding(bytes),
@@ -19,6 +19,6 @@ export function parseJson(bytes: Uint8Array, where: string): unknown {
     return JSON.parse(new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(withoutMark(bytes))) as unknown;
   } catch (error) {
     const why = error instanceof SyntaxError ? error.message : 'it is not text in UTF-8';
-    throw new UserError(`${name} is not JSON: ${why}`, 'mend it, or write it anew', error);
+    throw new UserError(`${name} is not JSON: ${why}`, 'correct the file, or write it again', error);
   }
 }

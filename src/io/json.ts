@@ -1,11 +1,10 @@
-// JSON that comes back as it went in. In: a value of plain data; out: its text. What JSON would silently change is an
-// error.
+// Lossless JSON: values that JSON would change silently are errors.
 
 export type Json = string | number | boolean | null | readonly Json[] | { readonly [key: string]: Json | undefined };
 
 /**
- * The text of a value. Throws for NaN, infinities, functions and class instances, naming the path; undefined fields are
- * left out.
+ * The JSON text of a value. Fields that are undefined are omitted. Throws, with the path, for NaN, infinities,
+ * functions and class instances.
  */
 export function jsonText(value: Json, indent?: number): string {
   checkJson(value, '$');

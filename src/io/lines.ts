@@ -1,22 +1,22 @@
-// Lines of a file of any size, piece by piece. In: an open file and a place in it; out: the whole lines from there on
-// that fit into a piece. A carriage return at a line's end and a byte order mark at the file's beginning belong to no
-// line; what is not UTF-8 becomes U+FFFD.
+// Reads the lines of a file of any size in pieces. In: an open file and an offset; out: the complete lines from there
+// that fit into a piece. A carriage return at the end of a line and a byte order mark at the start of the file are
+// removed. Bytes that are not UTF-8 become U+FFFD.
 import { open, type FileHandle } from 'node:fs/promises';
 import { fault } from './fault.ts';
 
-const PIECE = 1 << 18,
-  PASSED = 1 << 22; // bytes that are read at a time, and passed over
-const LONGEST = 1 << 26; // bytes; a longer line is read as an empty one: strings have a limit, and so has memory
+const PIECE = 1 << 18, // bytes that are read at a time
+  SKIPPED = 1 << 22; // bytes that are read at a time to skip a line that is too long
+const LONGEST = 1 << 26; // bytes; a longer line is read as an empty one, to bound memory
 
 export interface Piece {
   readonly lines: readonly string[];
-  /** The offsets in the file at which they end, line breaks included. */
+  /** The file offsets of the ends of the lines, after their line breaks. */
   readonly ends: readonly number[];
-  /** The bytes in front of the last end: those of all lines, or of one that is too long the last ones. */
+  /** The bytes of all lines; of a line that is too long, only the last ones. */
   readonly bytes: Buffer;
 }
 
-/** The next lines from the byte `from` on, of a file of `size` bytes; null: no whole line is left. */
+/** The next lines from offset `from` of a file of `size` bytes; null: no complete line is left. */
 export async function nextLines(file: FileHandle, from: number, size: number): Promise<Piece | null> {
   for (let length = PIECE; ; length *= 2) {
     const bytes = await bytesAt(file, from, Math.min(length, size - from)),
@@ -45,17 +45,17 @@ function textBetween(bytes: Buffer, start: number, end: number, first: boolean):
   return first && text.startsWith('\uFEFF') ? text.slice(1) : text;
 }
 
-/** Passes over the rest of a line. */
+/** Skips the rest of a line. */
 async function endOfLine(file: FileHandle, from: number, size: number): Promise<Piece | null> {
-  for (let at = from; at < size; at += PASSED) {
-    const bytes = await bytesAt(file, at, Math.min(PASSED, size - at)),
+  for (let at = from; at < size; at += SKIPPED) {
+    const bytes = await bytesAt(file, at, Math.min(SKIPPED, size - at)),
       end = bytes.indexOf(10);
     if (end >= 0) return { lines: [''], ends: [at + end + 1], bytes: bytes.subarray(0, end + 1) };
   }
   return null;
 }
 
-/** The bytes of a place in a file; fewer where it ends before. */
+/** `length` bytes of a file from offset `from`; fewer at its end. */
 export async function bytesAt(file: FileHandle, from: number, length: number): Promise<Buffer> {
   const bytes = Buffer.allocUnsafe(length);
   let done = 0;
@@ -68,7 +68,7 @@ export async function bytesAt(file: FileHandle, from: number, length: number): P
 }
 
 /**
- * All lines of a file, one without a line break at its end included, in pieces. Rejects with a UserError where it
+ * All lines of a file in pieces, including a last line without a line break. Rejects with a UserError if the file
  * cannot be read.
  */
 export async function* linesOf(path: string): AsyncGenerator<readonly string[], void, undefined> {

@@ -1,7 +1,7 @@
-// One writer per folder. In: a folder; out: a lock, held until released or until its process is gone, however it died.
-// Every process makes a file of its own, then looks for others': of two that start at once the later one must see the
-// earlier one's, so at most one goes on (both may refuse). A lock whose process is dead belongs to nobody and is
-// removed, and because its name is unique nothing else can be removed by mistake.
+// A lock that allows one writer per folder. It is held until it is released or its process ends, in any way. Every
+// process creates a lock file with a unique name and then looks for others: of two processes that start at the same
+// time, the later one must see the file of the earlier one, so at most one continues (both may refuse). The lock of a
+// dead process is removed; because names are unique, no other lock can be removed by mistake.
 import { randomBytes } from 'node:crypto';
 import { readdir, readFile, stat, unlink, writeFile } from 'node:fs/promises';
 import { hostname } from 'node:os';
@@ -12,21 +12,21 @@ import { isThere } from './place.ts';
 import { isRunning, NO_START, pidSpace, startOf } from './process.ts';
 
 const NAME = /^lock\.([0-9a-f]{8})\.(\d+)\.(\d+)\.[0-9a-f]{8}$/; // lock.WHERE.PID.START.NONCE
-const BEAT_MS = 10_000; // a holder touches its file this often;
-const SILENT_MS = 60_000; // on another machine or in another container, one silent for so long is dead
+const BEAT_MS = 10_000; // the holder touches its file this often
+const SILENT_MS = 60_000; // a holder on another machine or in another container counts as dead after this time
 
 export interface Lock {
-  /** Whether its file is in this folder. */
+  /** Whether the lock's file is in this folder. */
   isIn(folder: string): Promise<boolean>;
   release(): Promise<void>;
-  /** The folder has another path now. */
+  /** Tells the lock that the folder was moved to another path. */
   follow(folder: string): void;
 }
 
-/** Whether a file name is a lock's. */
+/** Whether a file name is that of a lock. */
 export const isLock = (name: string): boolean => NAME.test(name);
 
-/** Takes the folder for this process, or rejects with a UserError that names the process that has it. */
+/** Locks the folder for this process. Rejects with a UserError that names the process that holds it. */
 export async function lockFolder(folder: string): Promise<Lock> {
   const name = `lock.${pidSpace()}.${process.pid}.${startOf(process.pid)}.${randomBytes(4).toString('hex')}`;
   let path = join(folder, name);
@@ -39,7 +39,7 @@ export async function lockFolder(folder: string): Promise<Lock> {
     const refuse = (error: unknown): never => {
       throw fault('read', folder, error);
     };
-    // the file system's clock, not ours: it may be another machine's
+    // the time by the clock of the file system, which may be on another machine
     const now = (await stat(path).catch(refuse)).mtimeMs;
     for (const other of await readdir(folder).catch(refuse)) {
       if (other === name || !isLock(other)) continue;
@@ -70,7 +70,7 @@ async function isHeld(folder: string, name: string, now: number): Promise<boolea
     here = where === pidSpace();
   if (here && !isRunning(Number(pid), start)) return false;
   if (here && start !== NO_START) return true;
-  // A pid alone says nothing: it may be another process's by now, or be counted elsewhere.
+  // The pid proves nothing here: it may have been reused, or belong to another machine or container.
   const touched = await stat(join(folder, name)).then(
     (s) => s.mtimeMs,
     () => -Infinity,

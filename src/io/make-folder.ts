@@ -1,11 +1,11 @@
-// Folders that are to be there. In: a path; out: the folder, with those above it. Node's own recursive mkdir reports a
-// read-only file system or a missing right as ENOENT, and never returns for a path in /proc.
+// Creates a folder and its parents. Node's own recursive mkdir reports a read-only file system or a missing permission
+// as ENOENT, and never returns for a path in /proc.
 import { mkdir, stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { UserError } from '../base/errors.ts';
 import { codeOf, fault, shownPath } from './fault.ts';
 
-/** Rejects with a UserError that names the folder that could not be made, and why. */
+/** Rejects with a UserError that names the folder that could not be created, and why. */
 export async function makeFolder(path: string): Promise<void> {
   const error: unknown = await mkdir(path).then(
     () => null,

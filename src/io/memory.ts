@@ -1,14 +1,14 @@
-// How much memory this process may still take. In: what the system tells, under `root`; out: bytes. A container's limit
-// is that of its control group and of all groups around it; pages of files that were read (the inactive ones) can be
-// given back, so they do not count.
+// Measures how much memory this process may still use. In: files of the system under `root`; out: bytes. A container's
+// limit is that of its control group and of all groups around it. Inactive pages of the file cache do not count as
+// used, because the system can reclaim them.
 import { readFileSync } from 'node:fs';
 import { freemem } from 'node:os';
 import { dirname, join, posix } from 'node:path';
 
-/** Bytes that are free, on the machine and in the container. */
+/** Free bytes on the machine and in the container. */
 export function freeMemory(root = '/'): number {
   const limit = process.constrainedMemory();
-  // What Node knows of limits; it counts no groups around the process's own.
+  // Node knows only the limit of the process's own group, not those of the groups around it.
   const known =
     limit > 0 && limit < Number.MAX_SAFE_INTEGER ? Math.max(0, limit - process.memoryUsage.rss()) : Infinity;
   return Math.min(
@@ -22,7 +22,7 @@ interface Group {
   readonly version: 1 | 2;
 }
 
-/** The control groups for memory that the process is in, from its own outwards, as folders. */
+/** The memory control groups of the process, from its own to the outermost, as folders. */
 function groupsOf(root: string): Group[] {
   const own = new Map<1 | 2, string>(); // version -> path of the group
   for (const line of textOf(join(root, 'proc/self/cgroup')).split('\n')) {
@@ -38,7 +38,7 @@ function groupsOf(root: string): Group[] {
       const version = kind === 'cgroup2' ? 2 : 1,
         path = own.get(version);
       if (kind === '' || path === undefined || (version === 1 && !options.split(',').includes('memory'))) return [];
-      // A container may see its own group as the root.
+      // In a container, the process's own group may be the root of the mount.
       const within = posix.relative(mountRoot, path),
         from = within.startsWith('..') ? '' : within,
         top = join(root, mountPoint),
@@ -49,7 +49,7 @@ function groupsOf(root: string): Group[] {
     });
 }
 
-/** What a group's limit leaves; Infinity where it has none. */
+/** Free bytes below a group's limit; Infinity if it has none. */
 function freeIn({ folder, version }: Group): number {
   const number = (name: string): number => {
     const text = textOf(join(folder, name)).trim();
@@ -62,7 +62,7 @@ function freeIn({ folder, version }: Group): number {
       ? [['memory.max', 'memory.high'], 'memory.current', 'inactive_file']
       : [['memory.limit_in_bytes'], 'memory.usage_in_bytes', 'total_inactive_file'];
   const limit = Math.min(...limits.map(number).map((n) => (Number.isNaN(n) ? Infinity : n)));
-  if (limit > Number.MAX_SAFE_INTEGER) return Infinity; // version 1 writes no limit as a number near 2^63
+  if (limit > Number.MAX_SAFE_INTEGER) return Infinity; // in version 1, a number near 2^63 means no limit
   const taken = number(used);
   return Number.isNaN(taken) ? limit : Math.max(0, limit - Math.max(0, taken - stat(files)));
 }

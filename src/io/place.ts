@@ -1,10 +1,9 @@
-// Where a folder is that is written to for long: it may be renamed or removed meanwhile. In: a folder; out: its path
-// now. A folder is known by its number on its file system. Where the system tells the path of an open folder (Linux), a
-// renamed one is found again.
+// Tracks a folder that may be renamed or removed while a run writes to it. A folder is identified by its number on its
+// file system. Where the system tells the path of an open folder (Linux), a renamed folder is found again.
 import { open, readlink, stat, type FileHandle } from 'node:fs/promises';
 import { codeOf, fault } from './fault.ts';
 
-/** ESTALE: a network file system lost it. */
+/** Error codes for a missing file. ESTALE: a network file system has lost it. */
 const NOT_THERE: readonly string[] = ['ENOENT', 'ENOTDIR', 'ESTALE'];
 
 export class Place {
@@ -27,7 +26,7 @@ export class Place {
     return this.#path;
   }
 
-  /** The folder's path now; null: it is gone, or nobody tells where it is. */
+  /** The folder's current path; null: it is gone, or the system does not tell its new path. */
   async find(): Promise<string | null> {
     if (await this.is(this.#path)) return this.#path;
     const moved = this.#folder ? await readlink(`/proc/self/fd/${this.#folder.fd}`).catch(() => null) : null;
@@ -46,8 +45,8 @@ export class Place {
 }
 
 /**
- * What tells a file or folder from others; null: there is none. Throws UserError where the system does not say: to take
- * that for "there is none" would begin anew what is still there.
+ * The identity of a file or folder; null: it does not exist. Throws UserError if the system does not tell: treating
+ * that as "does not exist" would overwrite a folder that still exists.
  */
 export async function idOf(path: string): Promise<string | null> {
   try {
@@ -59,5 +58,5 @@ export async function idOf(path: string): Promise<string | null> {
   }
 }
 
-/** Whether there is a file or folder. Throws UserError where the system does not say. */
+/** Whether a file or folder exists. Throws UserError if the system does not tell. */
 export const isThere = async (path: string): Promise<boolean> => (await idOf(path)) !== null;

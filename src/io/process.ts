@@ -1,13 +1,12 @@
-// Which process is which: for locks and temporary files that outlive their process. In: a pid; out: whether it still
-// runs.
+// Identifies processes, for locks and temporary files that outlive their process.
 import { readFileSync, readlinkSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { hash32 } from '../base/hash.ts';
 import { codeOf } from './fault.ts';
 
 /**
- * Whether the process `pid` that began at `start` (startOf) runs here. A zombie does not run. Where the system does not
- * say when processes began ('0'), any of that pid will do.
+ * Whether the process `pid` that started at `start` (see `startOf`) is running here. Zombies are not. If the system
+ * does not tell start times ('0'), any process with that pid counts.
  */
 export function isRunning(pid: number, start: string): boolean {
   try {
@@ -16,21 +15,21 @@ export function isRunning(pid: number, start: string): boolean {
     if (codeOf(error) !== 'EPERM') return false;
   }
   const seen = procStat(pid);
-  if (seen === undefined) return true; // no /proc: the pid is all there is
+  if (seen === undefined) return true; // no /proc: only the pid is known
   return seen.state !== 'Z' && seen.state !== 'X' && (start === NO_START || start === seen.start);
 }
 
-/** What `startOf` gives where the system does not say. */
+/** The result of `startOf` if the system does not tell. */
 export const NO_START = '0';
-/** When a process began, in clock ticks since the machine was started. */
+/** The start time of a process, in clock ticks since the machine was booted. */
 export const startOf = (pid: number): string => procStat(pid)?.start ?? NO_START;
 
 /**
- * Where pids mean the same thing: this host since it was started and, on Linux, this container (pid namespace). 8 hex
- * digits.
+ * Identifies the space in which pids are unique: this host since it was booted and, on Linux, this container (pid
+ * namespace). 8 hex digits.
  */
 export function pidSpace(): string {
-  // Hosts of one image share names, and their first namespaces a number.
+  // The host name and the number of the first namespace may be the same on several machines; the boot id is not.
   const parts = [hostname()];
   try {
     parts.push(readlinkSync('/proc/self/ns/pid'), readFileSync('/proc/sys/kernel/random/boot_id', 'latin1').trim());
@@ -47,6 +46,6 @@ function procStat(pid: number): { state: string; start: string } | undefined {
   } catch {
     return undefined;
   }
-  const fields = text.slice(text.lastIndexOf(')') + 2).split(' '); // the name before it may hold spaces and brackets
+  const fields = text.slice(text.lastIndexOf(')') + 2).split(' '); // the process name before it may contain spaces and brackets
   return { state: fields[0], start: fields[19] };
 }

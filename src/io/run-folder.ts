@@ -1,8 +1,11 @@
-// The folder that a training run writes. In: a path and whether to go on; out: its newest sound checkpoint, and a place
-// to add events and checkpoints, for one process at a time. Killed at any moment, the run goes on from the newest
-// checkpoint, or from the start where there is none yet. run.json the settings it was started with (the caller's JSON)
-// events.jsonl what happened, one JSON object a line step-00002000.safetensors checkpoints; the last `keep` of them
-// stay lock.*, .*.tmp only while a process writes here, or was killed while it did
+// The folder of a training run. In: a path, and whether to continue a run; out: its newest undamaged checkpoint, and
+// functions to add events and checkpoints, for one process at a time. A run that was killed at any moment continues from
+// its newest checkpoint, or from the start if there is none.
+//
+//   run.json                     the settings with which the run was started (the caller's JSON)
+//   events.jsonl                 the log: one JSON object per line
+//   step-00002000.safetensors    checkpoints; the newest `keep` of them stay
+//   lock.*, .*.tmp               exist only while a process writes here, or after it was killed
 import { readdir, readFile, stat, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import { UserError } from '../base/errors.ts';
@@ -23,50 +26,50 @@ export const EVENTS = 'events.jsonl';
 const STEP = /^step-(\d+)\.safetensors$/;
 
 export interface RunOptions {
-  readonly resume?: boolean; // go on with a run that is there; without it, a folder with a run is refused
-  readonly settings?: Json; // kept in run.json when the run begins; {} by default
-  readonly keep?: number; // how many checkpoints stay, at least 1; 2 by default
+  readonly resume?: boolean; // continue an existing run; otherwise a folder with a run is refused
+  readonly settings?: Json; // written to run.json when the run starts; default {}
+  readonly keep?: number; // number of newest checkpoints that are kept, at least 1; default 2
   /**
-   * Asked with the checkpoint that the run would go on from, before anything is changed in the folder: rejects where it
-   * must not.
+   * Called with the checkpoint from which the run would continue, before anything in the folder is changed. Rejects if
+   * the run must not continue.
    */
   readonly check?: (checkpoint: { readonly path: string; readonly step: number }) => Promise<void>;
-  /** Told in one line where the folder or what is in it was moved or removed while the run goes on. */
+  /** Receives one line if the folder or its files are moved or removed during the run. */
   readonly say?: (line: string) => void;
 }
 
 export interface RunFolder {
-  /** Where the folder is: it may be moved while the run goes on. */
+  /** The current path of the folder: it may be moved during the run. */
   readonly path: string;
-  /** The settings that the run was started with: the stored ones where it goes on. */
+  /** The settings with which the run was started; those in run.json if it continues. */
   readonly settings: Json;
-  /** Where the run goes on from. None: it starts at step 0, even if it was begun before. */
+  /** The checkpoint from which the run continues; undefined: it starts at step 0. */
   readonly checkpoint: { readonly path: string; readonly step: number } | undefined;
-  /** Checkpoints that were passed over because they are damaged, with the reason. */
+  /** Errors of newer checkpoints that were skipped because they are damaged. */
   readonly damaged: readonly string[];
   /**
-   * Adds an event. One with a `step` belongs to that step: after a crash it stays only if a checkpoint of that step or
-   * later does.
+   * Appends an event. After a crash, an event with a `step` is kept only if there is a checkpoint of that step or a
+   * later one.
    */
   append(event: object): void;
   /**
-   * Sees to it that the folder, its settings and its log are there. A folder that was renamed is followed where the
-   * system tells its new path; one that is gone is made anew, beside what has taken its place if need be, and so is the
-   * log, with all its events. True: checkpoints are gone.
+   * Makes sure that the folder, its settings and its log exist. A folder that was renamed is followed if the system
+   * tells its new path. A folder that is gone is created again, under another name if something took its place; the
+   * log is written again with all its events. Returns true if the checkpoints are gone.
    */
   keep(): Promise<boolean>;
   /**
-   * Writes a checkpoint, after the events so far, and gives its path. An event of the checkpoint's own step goes before
-   * it.
+   * Writes a checkpoint after the events so far, and returns its path. Append an event of the checkpoint's own step
+   * before it.
    */
   save(checkpoint: CheckpointContent): Promise<string>;
-  /** Gives the folder free for others. Always call it. */
+  /** Releases the folder for other processes. Always call it. */
   close(): Promise<void>;
 }
 
 /**
- * Creates a run's folder, or goes on with one. UserError: it exists and `resume` is not set, it is no run, or it is in
- * use.
+ * Creates a run folder, or opens an existing one to continue it. Rejects with a UserError if it exists and `resume` is
+ * not set, if it is not a run folder, or if it is in use.
  */
 export async function openRun(path: string, options: RunOptions = {}): Promise<RunFolder> {
   const { resume = false, settings = {}, keep = 2, check, say = console.warn } = options;
@@ -74,7 +77,7 @@ export async function openRun(path: string, options: RunOptions = {}): Promise<R
   await admit(path, resume);
   const lock = await lockFolder(path);
   try {
-    await admit(path, resume); // another process may have begun a run since
+    await admit(path, resume); // checked again under the lock: another process may have started a run meanwhile
     const stored = await readSettings(path),
       { checkpoint, damaged } = await findCheckpoint(path);
     if (checkpoint) await check?.(checkpoint);
@@ -111,14 +114,14 @@ interface Holding {
   readonly say: (line: string) => void;
 }
 
-/** A run's folder while the run goes on. */
+/** The folder of a run in progress. */
 class Held {
   readonly #events: EventLog;
   readonly #settings: Json;
   readonly #say: (line: string) => void;
   #place: Place;
   #lock: Lock;
-  /** As it is named to the user: a path that was given stays relative. */
+  /** The path as shown to the user; a relative path stays relative. */
   #path: string;
 
   constructor({ place, lock, events, settings, say }: Holding) {
@@ -155,7 +158,9 @@ class Held {
     return lost || (await checkpointsIn(this.#path)).length === 0;
   }
 
-  /** Whether the folder is the run's still: it may have been emptied, and another run may have begun in it. */
+  /**
+   * Whether the folder still belongs to this run: it may have been emptied, and another run may have started in it.
+   */
   async #isOwn(folder: string): Promise<boolean> {
     if (await this.#lock.isIn(folder)) return true;
     const names = await readdir(folder).catch((error: unknown) => {
@@ -190,21 +195,21 @@ class Held {
 
   async close(): Promise<void> {
     await this.#events.close();
-    await this.#place.find().catch(() => null); // the lock is looked for where it was
+    await this.#place.find().catch(() => null); // if that fails, the lock is removed at its last known path
     await this.#lock.release();
     await this.#place.close();
   }
 }
 
-/** Throws what `openRun` would throw for a folder that must not be written to, before there is anything to write. */
+/** Checks early what `openRun` checks: throws its UserError if a run must not be written to this folder. */
 export async function refuseRun(path: string, resume: boolean): Promise<void> {
   if (await isThere(path)) await admit(path, resume);
 }
 
-/** The settings that a run was started with; undefined where there is no run yet. */
+/** The settings with which a run was started; undefined if there is no run. */
 export const storedSettings = (path: string): Promise<Json | undefined> => readSettings(path);
 
-/** The checkpoint that a user means by a path: a file itself; of a run's folder, its newest sound one. */
+/** The checkpoint at a path: the file itself, or the newest undamaged checkpoint of a run folder. */
 export async function resolveCheckpoint(path: string): Promise<string> {
   const found = await stat(path).catch((error: unknown) => {
     throw fault('read', path, error);
@@ -213,7 +218,7 @@ export async function resolveCheckpoint(path: string): Promise<string> {
   const { checkpoint, damaged } = await findCheckpoint(path);
   if (checkpoint !== undefined) return checkpoint.path;
   throw new UserError(
-    `${shownPath(path)} holds no checkpoint${damaged.length > 0 ? ' that can be read' : ''}`,
+    `${shownPath(path)} contains no checkpoint${damaged.length > 0 ? ' that can be read' : ''}`,
     damaged[0] ?? 'name a checkpoint (.safetensors) or the --out folder of a run that has saved one',
   );
 }
@@ -233,7 +238,7 @@ async function admit(path: string, resume: boolean): Promise<void> {
   const foreign = names.find((name) => !ours(name));
   if (!isRun && foreign !== undefined) {
     throw new UserError(
-      `${shownPath(path)} is no run folder, and it is not empty (it holds ${shownPath(foreign)})`,
+      `${shownPath(path)} is not a run folder, and it is not empty (it contains ${shownPath(foreign)})`,
       'choose another --out folder',
     );
   }

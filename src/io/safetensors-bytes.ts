@@ -1,5 +1,5 @@
-// Safetensors as bytes, wherever they lie. In: tensors; out: the bytes, in chunks. In: a source of bytes; out: its
-// header, and tensors that are read one at a time, when asked for, straight into the memory they are to have.
+// Reads and writes safetensors, in files or in memory. Writing: tensors become chunks of bytes. Reading: the header is
+// read first; tensors are read one at a time on request, directly into their final memory.
 import { listed } from '../base/words.ts';
 import type { TypedArray } from '../base/dtype.ts';
 import { UserError } from '../base/errors.ts';
@@ -17,7 +17,9 @@ import {
   type TensorSpec,
 } from './safetensors.ts';
 
-/** A tensor to be written. `data` is called once, when its turn comes; its array may be reused after the next call. */
+/**
+ * A tensor to write. `data` is called once, when the tensor's turn comes; its array may be reused after the next call.
+ */
 export interface TensorSource extends TensorSpec {
   readonly data: () => TypedArray | Promise<TypedArray>;
 }
@@ -32,16 +34,16 @@ export async function* encodeSafetensors(
   for (const tensor of ordered) yield checkedBytes(tensor, await tensor.data());
 }
 
-/** Where bytes are read from: a file, memory. `where` names it in errors. */
+/** A source of bytes, such as a file or memory. where: its name in errors. */
 export interface ByteSource {
   readonly where: string;
   readonly size: number;
-  /** Fills `into` with the bytes from `offset` on; rejects with a UserError where they end before. */
+  /** Fills `into` with the bytes from `offset` on. Rejects with a UserError if there are too few. */
   read(offset: number, into: Uint8Array): Promise<void>;
   close(): Promise<void>;
 }
 
-/** Bytes in memory. They must not change while they are read. */
+/** Bytes in memory, which must not change while they are read. */
 export const bytesSource = (bytes: Uint8Array, where: string): ByteSource => ({
   where,
   size: bytes.length,
@@ -53,8 +55,8 @@ export const bytesSource = (bytes: Uint8Array, where: string): ByteSource => ({
 });
 
 /**
- * Reads the header. Rejects with a UserError that names the source and the offset of what is wrong, and closes the
- * source then.
+ * Reads the header. If it is not valid, closes the source and rejects with a UserError that names the source and the
+ * offset.
  */
 export async function openSource(source: ByteSource): Promise<Safetensors> {
   const { size, where } = source;
@@ -71,11 +73,11 @@ export async function openSource(source: ByteSource): Promise<Safetensors> {
 }
 
 /**
- * Tensors by name. `get` throws a UserError for one that is in the file and cannot be read here; `has` and loops pass
- * it over.
+ * Tensors by name. `get` throws a UserError for a tensor of the file that cannot be read; `has` and iteration skip
+ * such tensors.
  */
 export class TensorMap extends Map<string, HostTensor> {
-  /** Why a tensor of the file cannot be read here, by name. */
+  /** By name, the errors of tensors that cannot be read. */
   readonly unreadable: ReadonlyMap<string, Error>;
   constructor(tensors: Iterable<readonly [string, HostTensor]>, unreadable: ReadonlyMap<string, Error>) {
     super(tensors);
@@ -90,7 +92,7 @@ export class TensorMap extends Map<string, HostTensor> {
 }
 
 export interface ReadOptions {
-  /** Told in one line which tensors cannot be read; default console.warn. */
+  /** Receives one line that names the tensors that cannot be read; default console.warn. */
   readonly say?: (line: string) => void;
 }
 const KEYS: KeysOf<ReadOptions> = { say: aFunction };
@@ -101,9 +103,10 @@ const kindOf = (value: unknown): string =>
     : shown(value);
 
 /**
- * The tensors of a safetensors file by name, of whatever program wrote it. Types that there are none of here are
- * converted where nothing is lost (I64 to int32, ...); tensors for which that cannot be done are named in one line to
- * `say` (console.warn), and in `unreadable`. Rejects with a UserError that says at which byte the file is not sound.
+ * The tensors of a safetensors file by name, whichever program wrote it. Types that DynaMoE does not have are
+ * converted if no value changes (I64 to int32, for example). Tensors that cannot be converted are named in one line to
+ * `say` (default console.warn), and listed in `unreadable`. Rejects with a UserError, with the byte offset, if the
+ * file is damaged.
  */
 export async function readSafetensors(bytes: Uint8Array, options: ReadOptions = {}): Promise<TensorMap> {
   checkOptions('readSafetensors', options, KEYS);
@@ -136,7 +139,7 @@ export async function readSafetensors(bytes: Uint8Array, options: ReadOptions = 
   return new TensorMap(read, not);
 }
 
-/** Open safetensors: `tensors` lists, `read` reads. Close them. */
+/** An open safetensors source: `tensors` lists the tensors, `read` reads one. Close it after use. */
 export class Safetensors {
   readonly where: string;
   readonly tensors: ReadonlyMap<string, TensorEntry>;
@@ -151,15 +154,15 @@ export class Safetensors {
   }
 
   /**
-   * A tensor's value. Types that we do not have are converted where nothing is lost. UserError for a name that is not
-   * there.
+   * Reads a tensor. Types that DynaMoE does not have are converted if no value changes. Throws UserError for a name
+   * that is not in the file.
    */
   async read(name: string): Promise<HostTensor> {
     const entry = this.#entry(name);
     return readData(entry, this.where, (into) => this.#source.read(entry.begin, into));
   }
 
-  /** A tensor's bytes as they are in the file, into memory of exactly their length (row-major, little-endian). */
+  /** Reads a tensor's bytes unchanged (row-major, little-endian) into memory of exactly their length. */
   async readInto(name: string, into: Uint8Array): Promise<void> {
     const { begin, end, dtype, shape } = this.#entry(name);
     if (into.byteLength !== end - begin) {
@@ -178,8 +181,8 @@ export class Safetensors {
     if (entry !== undefined) return entry;
     const names = [...this.tensors.keys()];
     throw new UserError(
-      `${this.where} holds no tensor ${JSON.stringify(name)}`,
-      `it holds ${names.length}: ${listed(names, 8)}`,
+      `${this.where} contains no tensor ${JSON.stringify(name)}`,
+      `it contains ${names.length}: ${listed(names, 8)}`,
     );
   }
 }

@@ -1,7 +1,6 @@
-// A tensor's bytes in a safetensors file and its value on the host. In: an entry and its bytes; out: a HostTensor, and
-// back. Types that we do not have are converted where nothing is lost: I64 to int32 and U64 to uint32 (a value outside
-// is an error), I8, U8, I16 and U16 to int32. F4, F6, F8, C64 and types of later versions are refused by name, when
-// their tensor is asked for.
+// Converts between a tensor's bytes in a safetensors file and a HostTensor. Types that DynaMoE does not have are
+// converted: I64 to int32 and U64 to uint32 (a value out of range is an error), I8, U8, I16 and U16 to int32. F4, F6,
+// F8, C64 and types of later versions of the format are refused, by name, when their tensor is read.
 import { bytesPer, hostArray, type DType, type TypedArray } from '../base/dtype.ts';
 import { UserError } from '../base/errors.ts';
 import type { HostTensor } from '../base/tensor.ts';
@@ -30,10 +29,10 @@ const RULES: Partial<Record<FileDType, Rule>> = {
   U8: { dtype: 'int32', size: 1, get: (v, at) => v.getUint8(at) },
 };
 
-/** The bytes of a typed array, not copied. */
+/** The bytes of a typed array; a view, not a copy. */
 export const bytesOf = (data: TypedArray): Uint8Array => new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
 
-/** The bytes of a tensor that is about to be written; a wrong length or array type is an error in the caller. */
+/** The bytes of a tensor to write. Throws if the length or the element size is wrong, which is a bug in the caller. */
 export function checkedBytes(spec: TensorSpec, data: TypedArray): Uint8Array {
   const length = spec.shape.reduce((n, d) => n * d, 1);
   if (data.length !== length || data.BYTES_PER_ELEMENT !== bytesPer(spec.dtype)) {
@@ -46,7 +45,8 @@ export function checkedBytes(spec: TensorSpec, data: TypedArray): Uint8Array {
 }
 
 /**
- * Reads a tensor through `fill`, which puts the entry's bytes into the array it is given: directly, where types agree.
+ * Reads a tensor. `fill` writes the entry's bytes into the array that it is given; if no conversion is needed, this is
+ * the tensor's own array.
  */
 export async function readData(
   entry: TensorEntry,

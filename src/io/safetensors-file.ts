@@ -1,12 +1,12 @@
-// Safetensors files on disk. In: a path; out: the open file, whose tensors are read when asked for. Writing streams:
-// one tensor is in memory at a time, and the file is atomic.
+// Safetensors files on disk. Tensors are read on request. Files are written atomically, with one tensor in memory at a
+// time.
 import { open, type FileHandle } from 'node:fs/promises';
 import { writeAtomic } from './atomic.ts';
 import { fault } from './fault.ts';
 import { encodeSafetensors, openSource, type Safetensors, type TensorSource } from './safetensors-bytes.ts';
 import { cutShort } from './safetensors.ts';
 
-/** Writes a safetensors file whole or not at all. The values must not change until the promise is fulfilled. */
+/** Writes a safetensors file atomically. The values must not change until the promise resolves. */
 export async function writeSafetensors(
   path: string,
   tensors: readonly TensorSource[],
@@ -16,8 +16,8 @@ export async function writeSafetensors(
 }
 
 /**
- * Opens a file and reads its header. Rejects with a UserError that names the file and the offset of what is wrong. It
- * stays what it was when opened, even if the path is replaced.
+ * Opens a file and reads its header. Rejects with a UserError that names the file and the offset of the error. The
+ * open file does not change, even if the path is replaced.
  */
 export async function openSafetensors(path: string): Promise<Safetensors> {
   const file = await open(path, 'r').catch((error: unknown) => {

@@ -1,12 +1,14 @@
-// The safetensors format (github.com/huggingface/safetensors): 8 bytes of header length (little-endian), a JSON header
-// { name: { dtype, shape, data_offsets: [begin, end] }, __metadata__: { string: string } }, then the tensors' bytes,
-// row-major and little-endian, in order and without gaps. Here: the header, both ways. In: names, dtypes and shapes;
-// out: bytes, and back. Hosts are taken to be little-endian, as every platform that Node supports with WebAssembly or
-// our native kernels is.
+// The header of the safetensors format (github.com/huggingface/safetensors), both ways. A file is: 8 bytes of header
+// length (little-endian), a JSON header { name: { dtype, shape, data_offsets: [begin, end] }, __metadata__: { string:
+// string } }, then the tensors' bytes, row-major and little-endian, in order and without gaps. Hosts are assumed to be
+// little-endian, as is every platform that Node supports with WebAssembly or our native kernels.
 import type { DType } from '../base/dtype.ts';
 import { UserError } from '../base/errors.ts';
 
-/** Element types of the format, with their bits. Ours are seven of them; see `safetensors-data.ts` for the others. */
+/**
+ * Element types of the format, with their size in bits. Seven of them are types of DynaMoE; `safetensors-data.ts`
+ * handles the others.
+ */
 const BITS = {
   F4: 4,
   F6_E2M3: 6,
@@ -52,7 +54,7 @@ export interface TensorSpec {
 /** A tensor in a file: `begin` and `end` are byte offsets from the start of the file. */
 export interface TensorEntry {
   readonly name: string;
-  /** As the file says it: one of FileDType, or one that a later version of the format has. */
+  /** The dtype in the file: a FileDType, or a type of a later version of the format. */
   readonly dtype: string;
   readonly shape: readonly number[];
   readonly begin: number;
@@ -67,20 +69,22 @@ export interface Header {
 const MAX_HEADER = 100_000_000; // the reference implementation's limit
 const METADATA = '__metadata__';
 
-/** Bytes of `shape` elements of a file's dtype, the last one filled up; null: the dtype is not known. */
+/** Bytes of a tensor of a file's dtype, rounded up to whole bytes; null: the dtype is unknown. */
 const fileBytes = (dtype: string, shape: readonly number[]): number | null =>
   isFileDType(dtype) ? Math.ceil(shape.includes(0) ? 0 : shape.reduce((n, d) => n * d, BITS[dtype]) / 8) : null;
 
 /**
- * The order of tensors in a file: larger elements first, so that each tensor begins at a multiple of its element's
- * size; then by name, so that the same tensors give the same bytes.
+ * Sorts tensors for a file: by element size, largest first, so that each tensor is aligned to its element size; then
+ * by name, so that the same tensors give the same bytes.
  */
 export function fileOrder<T extends TensorSpec>(specs: readonly T[]): T[] {
   const size = (t: T): number => BITS[NAMES[t.dtype]];
   return [...specs].sort((a, b) => size(b) - size(a) || (a.name < b.name ? -1 : a.name > b.name ? 1 : 0));
 }
 
-/** The bytes before the data, for tensors in `fileOrder`: length and JSON, padded with spaces to a multiple of 8. */
+/**
+ * The bytes before the data, for tensors in `fileOrder`: length and JSON, padded with spaces to a multiple of 8 bytes.
+ */
 export function encodeHeader(
   specs: readonly TensorSpec[],
   metadata: Readonly<Record<string, string>> = {},
@@ -119,8 +123,8 @@ export function headerLength(first: Uint8Array, fileSize: number, where: string)
 }
 
 /**
- * Reads and checks a header: `json` is the bytes after the length. Rejects gaps, overlaps and sizes that do not add up.
- * Metadata that are no texts are kept as JSON; those that are no object are left out.
+ * Parses and checks a header. json: the bytes after the length. Rejects gaps, overlaps and sizes that do not match.
+ * Metadata values that are not strings are kept as JSON text; metadata that is not an object is ignored.
  */
 export function parseHeader(json: Uint8Array, fileSize: number, where: string): Header {
   const start = 8 + json.length,
@@ -130,7 +134,7 @@ export function parseHeader(json: Uint8Array, fileSize: number, where: string): 
   const list: TensorEntry[] = [];
   for (const [name, value] of Object.entries(raw)) {
     if (name !== METADATA) list.push(parseEntry(name, value, start, where));
-    // The format says texts. Some writers put numbers, objects, or null for none: no tensor depends on them.
+    // The format requires strings, but some writers put numbers, objects or null. Tensors do not depend on these.
     else if (isObject(value))
       for (const [key, text] of Object.entries(value))
         metadata.set(key, typeof text === 'string' ? text : JSON.stringify(text));
@@ -170,7 +174,7 @@ function parseEntry(name: string, value: unknown, start: number, where: string):
   const [begin, end] = offsets,
     bytes = fileBytes(dtype, shape);
   if (end < begin) throw bad(`data_offsets that ascend, found ${JSON.stringify(offsets)}`);
-  // How many bytes an element of an unknown dtype takes is not known either.
+  // For an unknown dtype, the number of bytes is unknown and is not checked.
   if (bytes !== null && end - begin !== bytes)
     throw bad(`${bytes} bytes (${dtype} [${shape.join(', ')}]), its data_offsets give ${end - begin}`);
   return { name, dtype, shape, begin: start + begin, end: start + end };
@@ -190,11 +194,10 @@ function parseJson(bytes: Uint8Array, where: string): unknown {
 }
 
 /**
- * A name that an object of a JSON text has twice, as it stands there; null: there is none. JSON.parse would take the
- * last one.
+ * The first key that occurs twice in an object of a JSON text; null: none. JSON.parse would silently use the last one.
  */
 function repeatedKey(json: string): string | null {
-  const open: Set<string>[] = []; // the names so far of each object (and list) that is not closed
+  const open: Set<string>[] = []; // the keys so far of each open object (or list)
   let last = '';
   for (const [token] of json.matchAll(/"(?:[^"\\]|\\.)*"|[{}[\]:]/g)) {
     if (token === '{' || token === '[') open.push(new Set());
@@ -218,7 +221,7 @@ const quote = (name: string): string => JSON.stringify(name);
 
 const CUT = 'the file may be cut short or not a safetensors file at all; copy or download it again';
 
-/** "FILE is not a sound safetensors file: at byte N, expected ..." */
+/** An error "FILE is not a sound safetensors file: at byte N, expected ...". */
 export const broken = (
   where: string,
   offset: number,
@@ -228,6 +231,6 @@ export const broken = (
 ): UserError =>
   new UserError(`${where} is not a sound safetensors file: at byte ${offset}, expected ${expected}`, hint, cause);
 
-/** The same of a file that ends too early. */
+/** The same error for a file that ends too early. */
 export const cutShort = (where: string, offset: number, expected: string): UserError =>
   broken(where, offset, expected, CUT);

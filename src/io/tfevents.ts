@@ -1,7 +1,7 @@
-// TensorBoard's event files: records with checksums around protocol buffers. In: steps with scalars and histograms;
-// out: bytes. Framing (TFRecord): length uint64, its masked CRC-32C, the data, its masked CRC-32C, all little endian.
-// The messages are a small part of tensorflow/core/util/event.proto and framework/summary.proto; field numbers stand at
-// each field.
+// TensorBoard's event files: protocol buffers in records with checksums. In: steps with scalars and histograms; out:
+// bytes. A record (TFRecord) is: length as uint64, its masked CRC-32C, the data, its masked CRC-32C, all
+// little-endian. The messages are a small part of tensorflow/core/util/event.proto and framework/summary.proto; field
+// numbers are given in the code.
 
 export interface Histogram {
   /** Upper bounds of the buckets, ascending. */
@@ -18,11 +18,11 @@ export interface Summary {
   readonly histograms?: Readonly<Record<string, Histogram>>;
 }
 
-/** Which begins a file. time: seconds since 1970. */
+/** The first record of a file. time: seconds since 1970. */
 export const versionRecord = (time: number): Buffer =>
   record(message([double(1, time), bytes(3, Buffer.from('brain.Event:2'))]));
 
-/** A run begins, or goes on: what a reader has of `step` and later counts no longer (SessionLog START). */
+/** Marks that a run starts or resumes: readers discard what they have for `step` and later (SessionLog START). */
 export const sessionRecord = (time: number, step: number): Buffer =>
   record(message([double(1, time), whole(2, step), bytes(7, whole(1, 1))]));
 
@@ -48,7 +48,7 @@ const histogram = (h: Histogram): Buffer =>
     bytes(7, doubles(h.counts)),
   ]);
 
-/** A record as it lies in the file. */
+/** The bytes of a record in the file. */
 export function record(data: Buffer): Buffer {
   const length = Buffer.alloc(8);
   length.writeBigUInt64LE(BigInt(data.length));
@@ -68,14 +68,14 @@ const TABLE = Uint32Array.from({ length: 256 }, (_, n) => {
   return c;
 });
 
-/** CRC-32C (Castagnoli), which node:zlib does not have: its crc32 is of another polynomial. */
+/** CRC-32C (Castagnoli). node:zlib has only the CRC-32 with another polynomial. */
 export function crc32c(data: Uint8Array): number {
   let c = 0xffffffff;
   for (const byte of data) c = TABLE[(c ^ byte) & 0xff] ^ (c >>> 8);
   return (c ^ 0xffffffff) >>> 0;
 }
 
-// Protocol buffers: a key (field number, kind of value), then the value.
+// Protocol buffers: each field is a key (field number and wire type), then the value.
 const message = (fields: readonly Buffer[]): Buffer => Buffer.concat(fields);
 
 function varint(n: number): Buffer {

@@ -42,9 +42,11 @@ export interface Backend {
 export interface Planned {
   /** Bytes of arena, inputs, outputs and constants: all but the states. */
   readonly bytes: number;
+  /** null on the reference. */
+  readonly compiled: Compiled | null;
   /**
-   * null on the reference. */ readonly compiled: Compiled | null; /** * Bytes that the session would hold with this
-   * plan: the plan's own bytes and all states (also those that the plan * would create) except caches.
+   * Bytes that the session would hold with this plan: the plan's own bytes and all states (also those that the plan
+   * would create) except caches.
    */
   needs(): number;
   /** Starts to compile the kernels. Allocates no device memory, so steps may run at the same time. */

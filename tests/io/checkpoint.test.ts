@@ -51,7 +51,7 @@ test('other files are refused with what they are', async (t) => {
     await writeSafetensors(path, [], text === undefined ? {} : { dynamoe: text });
     await assert.rejects(loadCheckpoint(path), says('o.safetensors', ...words));
   };
-  await metadata(undefined, 'no DynaMoE checkpoint');
+  await metadata(undefined, 'not a DynaMoE checkpoint');
   await metadata('{', 'not JSON');
   await metadata('null', 'no version');
   await metadata('{"version":99,"step":1,"seed":1}', 'newer DynaMoE', '99');

@@ -60,14 +60,14 @@ test('without a checkpoint a run starts again, its events too', async (t) => {
   assert.equal(again.checkpoint, undefined);
   await again.close();
   assert.deepEqual(await steps(path), []);
-  await assert.rejects(resolveCheckpoint(path), says(path, 'holds no checkpoint', '--out'));
+  await assert.rejects(resolveCheckpoint(path), says(path, 'contains no checkpoint', '--out'));
 });
 
 test('--resume of a run that was never begun begins it; a folder of other things is left alone', async (t) => {
   const folder = await temporaryFolder(t);
   await (await openRun(join(folder, 'new'), { resume: true })).close();
   for (const resume of [false, true])
-    await assert.rejects(openRun(folder, { resume }), says(folder, 'no run folder', 'new'));
+    await assert.rejects(openRun(folder, { resume }), says(folder, 'not a run folder', 'new'));
   assert.deepEqual(await readdir(folder), ['new']);
   await writeFile(join(folder, 'file'), '');
   await assert.rejects(

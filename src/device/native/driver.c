@@ -1,16 +1,16 @@
-// The driver of the native device: memory, kernel libraries, and a pool of threads that walks a Program's table of
-// steps in waves.
+// The driver of the native device: memory, kernel libraries, and a pool of threads that runs a Program's table of
+// steps wave by wave.
 //
-// A wave: its tasks are numbered through (step after step), `first` says where each step begins. `left` counts tasks
-// not yet taken, `open` tasks not yet done. To take a task is to decrement `left` while it is positive; only a thread
-// that took one reads the wave's other fields, and the wave cannot end before that thread takes its tasks off `open`.
-// So a worker that comes late, or not at all, delays nobody, and a stale look at `left` is harmless: what counts is the
-// value that the compare-and-swap found. A chain is a wave whose tasks are groups: a task is one group's share of all
-// its steps, one after the other (driver.h: dm_step.groups).
+// The tasks of a wave are numbered across its steps; `first` holds the number of each step's first task. `left` counts
+// the tasks that no thread has taken, `open` those that are not done. A thread takes a task by decrementing `left`
+// while it is positive. Only a thread that has taken a task reads the other fields of the wave, and the wave cannot end
+// before that thread subtracts its tasks from `open`. So a worker that starts late, or never, delays nobody; and
+// reading an old value of `left` is harmless, because the compare-and-swap decides. A chain is a wave whose tasks are
+// groups: a task is one group's part of all its steps, one after the other (driver.h: dm_step.groups).
 //   caller -> worker: fields of the wave, then left (release); the taker's compare-and-swap acquires.
 //   worker -> caller: results, then open -= done (release); the caller acquires open == 0.
-// Sleeping is Dekker's pattern (seq_cst): the sleeper announces itself, then looks again; the waker changes the word,
-// then looks for sleepers.
+// Sleeping uses Dekker's pattern (seq_cst): a sleeper announces itself, then checks again; a waker changes the word,
+// then checks for sleepers.
 #define _GNU_SOURCE
 #include "driver.h"
 #include "wait.h"
@@ -23,7 +23,7 @@
 
 extern const dm_core dm_core_table; // gemm.c
 
-#define CHAIN_TASKS 8 // a chain has no group of more than 1 / (this times threads) of all rows
+#define CHAIN_TASKS 8 // in a chain, every group has at most 1 / (CHAIN_TASKS * threads) of all rows
 #define HUGE_PAGE ((size_t)2 << 20)
 #ifdef MAP_POPULATE
 #define POPULATE MAP_POPULATE
@@ -36,9 +36,9 @@ static size_t mapped(int64_t bytes) {
   return (size + page - 1) / page * page;
 }
 
-// A large region starts at a multiple of a huge page (map more, return the ends), or the kernel could not back it with
-// huge pages. A small one that will be used as a whole (a parameter) gets its pages at once: one by one they cost a
-// first step more than its work.
+// A large region is aligned to a huge page (maps more, then unmaps both ends); otherwise Linux could not use huge
+// pages for it. Small regions that are used completely (parameters) get their pages at once: one page fault after the
+// other would cost the first step more time than its work.
 static int64_t map(int64_t bytes, int huge) {
   if (bytes < 0 || bytes > INT64_MAX / 2)
     return 0;
@@ -200,20 +200,21 @@ static void run_product(const pool *p, const dm_step *s, int thread, int64_t tas
   ((run_fn)(intptr_t)s->run_fn)(&c, task);
 }
 
-// One group's share of all steps of a chain: that of the q-th group. Every product is told what comes after it: the
-// next one, or the first one of the group that this thread will probably take next.
+// Runs one group's part of all steps of a chain, the group at position q of `first`. Before each product, the
+// following one is announced, so that it can prefetch: the next step of this group, or the first step of the group
+// that this thread will probably take next.
 static void run_group(const pool *p, int thread, int32_t q) {
   const dm_step *end = p->steps + p->count;
   for (const dm_step *s = p->steps; s < end; s++) {
     if (s + 1 < end)
-      run_product(p, s + 1, thread, DM_SOON(p->first[q]));
+      run_product(p, s + 1, thread, DM_PREFETCH_TASK(p->first[q]));
     else if (q + p->threads < p->groups)
-      run_product(p, p->steps, thread, DM_SOON(p->first[q + p->threads]));
-    run_product(p, s, thread, DM_WHOLE(p->first[q]));
+      run_product(p, p->steps, thread, DM_PREFETCH_TASK(p->first[q + p->threads]));
+    run_product(p, s, thread, DM_GROUP_TASK(p->first[q]));
   }
 }
 
-// Takes tasks of the current wave until none is left; returns how many it did.
+// Takes and runs tasks of the current wave until none is left. Returns the number of tasks it ran.
 static int32_t work(pool *p, int thread) {
   int32_t done = 0;
   int64_t s = -1;
@@ -308,8 +309,8 @@ static void share_tasks(pool *p, int32_t tasks) {
   wait_for_tasks(p);
 }
 
-// How many steps, of at most `most`, form a chain: 1 where that would be no gain, because one group is a large share of
-// all.
+// The number of steps, at most `most`, that form a chain. 1 if a chain would not help, because one group has a large
+// share of all rows.
 static int64_t chain_of(const pool *p, const dm_step *s, int64_t most) {
   if (most < 2 || !s[1].groups)
     return 1;
@@ -323,7 +324,7 @@ static int64_t chain_of(const pool *p, const dm_step *s, int64_t most) {
   return n;
 }
 
-// Large groups go first, so that all threads end at about the same time.
+// Runs large groups first, so that all threads finish at about the same time.
 static int64_t run_chain(pool *p, const dm_step *steps, int64_t count) {
   const int32_t *offsets = (const int32_t *)(intptr_t)steps[1].offsets;
   int64_t groups = steps[1].groups, all = offsets[groups] - offsets[0], n = 0;
@@ -388,7 +389,7 @@ int64_t dm_run(int64_t pool_, const void *table, int64_t from, int64_t to, int64
     }
     for (end = i + 1; end < to && !profile_ns && !(steps[end].flags & DM_BARRIER);)
       end++;
-    // A chain begins within a wave: it waits for the rest.
+    // If a chain starts with the last step of this wave, that step is left to the chain.
     if (end < to && steps[end].groups && end - i > 1 && chain_of(p, steps + end - 1, to - end + 1) > 1)
       end--;
     int64_t start = profile_ns ? dm_now() : 0;
@@ -430,7 +431,7 @@ int64_t dm_pool_create(int threads) {
   if (!ok)
     p->threads = 0;
   for (int32_t t = 0; t < p->threads; t++) {
-    // Kernels use the beginning of it: small pages, of which only that much becomes resident.
+    // Kernels use only the beginning of scratch, so it gets small pages: unused ones never become resident.
     p->members[t] = (member){.pool = p, .index = t, .scratch = (float *)(intptr_t)map(DM_SCRATCH_BYTES, 0)};
     ok = ok && p->members[t].scratch;
   }

@@ -1,5 +1,5 @@
-// What the driver exports to JavaScript (through koffi). Addresses and handles are int64_t, so that a BigInt64Array can
-// hold a table.
+// The functions that the driver exports to JavaScript (through koffi). Addresses and handles are int64_t, so that
+// tables can be written through a BigInt64Array.
 #ifndef DM_DRIVER_H
 #define DM_DRIVER_H
 #include "runtime.h"
@@ -11,23 +11,25 @@ typedef struct dm_step {
   int64_t run_fn;   // address of NAME
   int64_t buf;      // address of void *[]: the kernel's buffers
   int64_t n;        // address of int64_t[]: its run-time integers
-  int64_t
-      skip_if;   // address of an int32 word, or 0; nonzero when the wave starts: no tasks (guards stores to parameters)
+  // Address of an int32 word, or 0. If the word is not 0 when the wave starts, the step has no tasks: this guards
+  // stores to parameters.
+  int64_t skip_if;
   int64_t flags; // DM_BARRIER
-  int64_t groups;  // not 0: it and the step before may be run group by group, as DM_WHOLE(z) (both are products)
-  int64_t offsets; // address of int32_t[groups + 1]: where groups begin
+  int64_t
+      groups; // not 0: this step and the one before may be run group by group, as DM_GROUP_TASK(z); both are products
+  int64_t offsets; // address of int32_t[groups + 1]: the first row of each group
 } dm_step;
 #define DM_STEP_WORDS 8
-#define DM_BARRIER                                                                                                     \
-  1 // all earlier steps end before this one starts; following steps without it run concurrently with it
+// A step with this flag starts when all earlier steps have ended; steps after it without the flag run concurrently.
+#define DM_BARRIER 1
 
-// Memory: page-aligned and zeroed; 0 on failure. dm_free wants the same number of bytes as dm_alloc got.
+// Memory: page-aligned and zeroed; 0 on failure. dm_free needs the same number of bytes as dm_alloc.
 int64_t dm_alloc(int64_t bytes);
 void dm_free(int64_t addr, int64_t bytes);
 void dm_copy_in(int64_t dst, const void *src, int64_t bytes);
 void dm_copy_out(void *dst, int64_t src, int64_t bytes);
 
-// Libraries of kernels: 0 on failure, and then dm_error() says why.
+// Libraries of kernels: 0 on failure; dm_error() then says why.
 int64_t dm_open(const char *path);
 int64_t dm_sym(int64_t handle, const char *name);
 void dm_close(int64_t handle);

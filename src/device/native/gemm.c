@@ -1,9 +1,9 @@
-// The matrix core: one task of a dm_gemm, from the calling thread's scratch. Which task does what is in plan.h.
-// Blocks of depth KC. B is read in place where its rows are contiguous, and otherwise packed panel by panel, each just
-// before its first use; A is read in place unless it is computed; sums stay in registers within a block, and between
-// blocks in scratch, or where they belong if the epilogue only stores them. While one panel is multiplied, the next
-// operands and the next tile's results are asked for: that, not packing, is what hides memory. Every element of C is
-// one chain of fused multiply-adds, k ascending, whatever the tiling.
+// The matrix core: runs one task of a dm_gemm, with the calling thread's scratch. plan.h decides which task does what.
+// Depth is processed in blocks of KC. B is read in place if its rows are contiguous; otherwise it is packed panel by
+// panel, each just before its first use. A is read in place unless it is computed. Sums stay in registers within a
+// block; between blocks they are in scratch, or at their destination if the epilogue only stores them. While one panel
+// is multiplied, the next operands and the next tile's results are prefetched: this hides memory latency, not packing.
+// Every element of C is one chain of fused multiply-adds, k ascending, for any tiling.
 #include "gemm.h"
 #include "pack.h"
 #include "plan.h"
@@ -16,79 +16,80 @@
 #define B_FLOATS (KC * DM_NC)
 #define A_FLOATS (MC * LD_ROWS > KC * LD_COLS ? MC * LD_ROWS : KC * LD_COLS)
 #define T_FLOATS (16 * LD_ROWS) // one tile of A
-#define S_FLOATS 64             // what comes after this product: two dm_ahead, at the end of scratch
+#define S_FLOATS 64             // two dm_prefetch at the end of scratch: see `announced`
 #define C_FLOATS ((int64_t)(DM_SCRATCH_BYTES / 4) - B_FLOATS - A_FLOATS - T_FLOATS - S_FLOATS)
 
 typedef struct {
   const float *p;
   int64_t si, sk;
 } dm_rows;
-typedef struct { // memory wanted next: rows of so many cache lines; a call of the micro-kernel asks for one line of
+typedef struct { // memory to prefetch: rows of so many cache lines; one call of the micro-kernel prefetches one line of
                  // each of k rows
   const char *p;
   int64_t stride, rows, lines, row, line;
-} dm_ahead;
+} dm_prefetch;
 typedef struct {
   const dm_ctx *c;
   const dm_gemm *g;
   int64_t z, j0, nj, depth;
-  const float *a, *b;       // of group z, or NULL where computed
+  const float *a, *b;       // of group z, or NULL if computed
   float *bp, *ap, *tp, *cp; // scratch
   int direct;               // whole panels of B are read in place
-  const char *out, *also;   // where the epilogue goes, or NULL
-  int plain;                // sums go straight to `out`
-  dm_ahead next;            // the next block of B
-  int asked;                // all of this one was asked for while the one before was multiplied
+  const char *out, *also;   // where the epilogue writes and reads, or NULL
+  int plain;                // sums are stored directly to `out`
+  dm_prefetch next;         // the next block of B
+  int prefetched;           // this block was prefetched completely while the previous one was multiplied
 } dm_job;
 
 static int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
 
-// A block of group z's B.
-static dm_ahead ahead_of_b(const dm_ctx *c, const dm_gemm *g, int64_t z, int64_t k0, int64_t nk, int64_t j0,
-                           int64_t nj) {
+// A block of group z's B, as memory to prefetch.
+static dm_prefetch block_of_b(const dm_ctx *c, const dm_gemm *g, int64_t z, int64_t k0, int64_t nk, int64_t j0,
+                              int64_t nj) {
   if (!g->b_base || nk <= 0)
-    return (dm_ahead){0};
+    return (dm_prefetch){0};
   const float *p = g->b_base(c, z) + k0 * g->b_sk + j0 * g->b_sj;
-  int64_t before = (int64_t)((uintptr_t)p / 4 % 16); // in its first line
+  int64_t before = (int64_t)((uintptr_t)p / 4 % 16); // floats before it in its first cache line
   if (g->b_sj == 1)
-    return (dm_ahead){(const char *)p, g->b_sk * 4, nk, (before + nj + 15) / 16, 0, 0};
-  return (dm_ahead){(const char *)p, g->b_sj * 4, nj, (before + nk + 15) / 16, 0, 0};
+    return (dm_prefetch){(const char *)p, g->b_sk * 4, nk, (before + nj + 15) / 16, 0, 0};
+  return (dm_prefetch){(const char *)p, g->b_sj * 4, nj, (before + nk + 15) / 16, 0, 0};
 }
 
-// The first blocks of this product and of the one after it, as far as they were asked for.
-static dm_ahead *soon(const dm_ctx *c) { return (dm_ahead *)(c->scratch + DM_SCRATCH_BYTES / 4 - S_FLOATS); }
+// [0], [1]: the first block of B of this product and of the one after it, and how far it is prefetched.
+static dm_prefetch *announced(const dm_ctx *c) { return (dm_prefetch *)(c->scratch + DM_SCRATCH_BYTES / 4 - S_FLOATS); }
 
-static void ask_b(dm_ahead *n, dm_step *s, int slot) {
+static void prefetch_b(dm_prefetch *n, dm_step *s, int slot) {
   if (n->row >= n->rows || s->pace[slot])
     return;
-  s->ahead[slot] = n->p + n->row * n->stride + n->line * 64, s->pace[slot] = n->stride;
+  s->prefetch[slot] = n->p + n->row * n->stride + n->line * 64, s->pace[slot] = n->stride;
   if (++n->line >= n->lines)
     n->line = 0, n->row += s->k;
 }
 
-// The next panel of this block of B.
-static void ask_panel(const dm_job *t, int64_t k0, int64_t nk, int64_t j, dm_step *s) {
+// Prefetches the next panel of this block of B.
+static void prefetch_panel(const dm_job *t, int64_t k0, int64_t nk, int64_t j, dm_step *s) {
   const float *p = t->b + k0 * t->g->b_sk + (t->j0 + j) * t->g->b_sj;
-  s->ahead[0] = (const char *)p, s->ahead[1] = (const char *)(p + DM_NR - 1), s->pace[0] = s->pace[1] = t->g->b_sk * 4;
+  s->prefetch[0] = (const char *)p, s->prefetch[1] = (const char *)(p + DM_NR - 1),
+  s->pace[0] = s->pace[1] = t->g->b_sk * 4;
   if (!t->direct)
-    s->ahead[1] = (const char *)(p + nk * DM_NR / 2), s->pace[0] = s->pace[1] = DM_NR * 2;
+    s->prefetch[1] = (const char *)(p + nk * DM_NR / 2), s->pace[0] = s->pace[1] = DM_NR * 2;
 }
 
-// The next tile of A, a share of it with every panel.
-static void ask_a(const float *next, dm_rows a, int64_t mr, int64_t panel, int64_t panels, dm_step *s) {
+// Prefetches the next tile of A: a part of it with every panel.
+static void prefetch_a(const float *next, dm_rows a, int64_t mr, int64_t panel, int64_t panels, dm_step *s) {
   if (!next)
     return;
   if (a.sk != 1) {
     if (panel < 2)
-      s->ahead[1] = (const char *)(next + panel * (mr - 1)), s->pace[1] = a.sk * 4;
+      s->prefetch[1] = (const char *)(next + panel * (mr - 1)), s->pace[1] = a.sk * 4;
   } else if (a.si == s->k) {
     int64_t each = (mr + panels - 1) / panels;
-    s->ahead[1] = (const char *)(next + panel * each * a.si), s->pace[1] = each * 4;
+    s->prefetch[1] = (const char *)(next + panel * each * a.si), s->pace[1] = each * 4;
   } else {
     if (panel < mr)
-      s->ahead[1] = (const char *)(next + panel * a.si), s->pace[1] = 4;
+      s->prefetch[1] = (const char *)(next + panel * a.si), s->pace[1] = 4;
     if (panel + panels < mr && s->pace[0] == 0)
-      s->ahead[0] = (const char *)(next + (panel + panels) * a.si), s->pace[0] = 4;
+      s->prefetch[0] = (const char *)(next + (panel + panels) * a.si), s->pace[0] = 4;
   }
 }
 
@@ -98,10 +99,10 @@ static void touch(const char *p, int64_t stride, int64_t rows, int64_t columns) 
       __builtin_prefetch(p + 4 * j, 0, 2);
 }
 
-// What the epilogue will touch. Where rows of the result lie end to end: those of the next tile, of `next` rows, a
-// share with every panel, in the places that nothing else was asked in; with every second one where two buffers have
-// one place. Else that of the columns stored after these, or of the next tile; `start`: of this tile too.
-static void ask_out(const dm_job *t, int64_t row, int64_t mr, int64_t next, int64_t j, int start, dm_step *s) {
+// Prefetches the memory that the epilogue will use. If rows of the result are contiguous: the rows of the next tile
+// (`next` rows), a part with every panel, in prefetch slots that are still free; if two buffers share one slot, they
+// take turns. Otherwise: the columns stored after these, or those of the next tile. start: also those of this tile.
+static void prefetch_out(const dm_job *t, int64_t row, int64_t mr, int64_t next, int64_t j, int start, dm_step *s) {
   int64_t stride = t->g->out_si, w = min64(t->nj - j, DM_NR), after = j + STORE_COLS;
   if (next && stride == t->nj * 4) {
     int64_t panels = (t->nj + DM_NR - 1) / DM_NR, panel = j / DM_NR,
@@ -109,10 +110,10 @@ static void ask_out(const dm_job *t, int64_t row, int64_t mr, int64_t next, int6
     int64_t each = (next * stride << turns) / panels, at = (row + mr) * stride + (panel >> turns) * each,
             pace = (each + s->k - 1) / s->k;
     if (t->also && !s->pace[0] && !s->pace[1])
-      s->ahead[0] = t->also + at, s->pace[0] = pace;
+      s->prefetch[0] = t->also + at, s->pace[0] = pace;
     int free = s->pace[1] ? 0 : 1;
     if (!s->pace[free])
-      s->ahead[free] = (turns && panel % 2 ? t->also : t->out) + at, s->pace[free] = pace;
+      s->prefetch[free] = (turns && panel % 2 ? t->also : t->out) + at, s->pace[free] = pace;
     return;
   }
   const char *out = t->out + row * stride + t->j0 * 4;
@@ -124,7 +125,7 @@ static void ask_out(const dm_job *t, int64_t row, int64_t mr, int64_t next, int6
     touch(out + mr * stride + (t->nj > STORE_COLS ? after - t->nj : j) * 4, stride, next, w);
 }
 
-// Columns j..j+nj (one panel) of a block of B.
+// Packs columns j..j+nj (one panel) of a block of B.
 static void pack_b(const dm_job *t, int64_t k0, int64_t nk, int64_t j, int64_t nj) {
   float *dst = t->bp + j * nk;
   if (t->b) {
@@ -138,7 +139,7 @@ static void pack_b(const dm_job *t, int64_t k0, int64_t nk, int64_t j, int64_t n
       dst[k * w + q] = 0;
 }
 
-// A tile of A as the micro-kernel likes it.
+// A tile of A, copied if its rows would map to the same cache sets.
 static dm_rows tile_of(const dm_job *t, dm_rows a, int64_t mr, int64_t nk) {
   if (!dm_copied(t->g) || t->nj <= 4 * DM_NR)
     return a;
@@ -146,8 +147,8 @@ static dm_rows tile_of(const dm_job *t, dm_rows a, int64_t mr, int64_t nk) {
   return (dm_rows){t->tp, LD_ROWS, 1};
 }
 
-// Rows i0..i1 of C over one block of depth; `out` holds their sums (or, if NULL, one tile's at a time, which must then
-// be finished).
+// Computes rows i0..i1 of C over one block of depth. `out` holds their sums; NULL: `t->cp` holds the sums of one tile,
+// and this block must be the last.
 static void rows_block(dm_job *t, int64_t i0, int64_t i1, int64_t k0, int64_t nk, float *out, int first) {
   const dm_gemm *g = t->g;
   int64_t ld = (t->nj + DM_NR - 1) / DM_NR * DM_NR;
@@ -183,14 +184,14 @@ static void rows_block(dm_job *t, int64_t i0, int64_t i1, int64_t k0, int64_t nk
                    k0 > 0,
                    {nothing, nothing},
                    {0, 0}};
-      if (first && q == 0 && left > w && !t->asked && (t->direct || (t->b && g->b_sj == nk)))
-        ask_panel(t, k0, nk, j + DM_NR, &s);
+      if (first && q == 0 && left > w && !t->prefetched && (t->direct || (t->b && g->b_sj == nk)))
+        prefetch_panel(t, k0, nk, j + DM_NR, &s);
       else
-        ask_b(&t->next, &s, 0), ask_a(next, a, mr, j / DM_NR, (t->nj + DM_NR - 1) / DM_NR, &s);
+        prefetch_b(&t->next, &s, 0), prefetch_a(next, a, mr, j / DM_NR, (t->nj + DM_NR - 1) / DM_NR, &s);
       if (tiles == 1)
-        ask_b(&t->next, &s, 1);
+        prefetch_b(&t->next, &s, 1);
       if (t->out && nk && k0 + nk == t->depth)
-        ask_out(t, i0 + r, mr, q + 1 < tiles ? (i1 - i0) * (q + 2) / tiles - r - mr : 0, j, q == 0, &s);
+        prefetch_out(t, i0 + r, mr, q + 1 < tiles ? (i1 - i0) * (q + 2) / tiles - r - mr : 0, j, q == 0, &s);
       dm_kernels[mr - 1][w / DM_VL - 1](&s);
       if (!c && k0 + nk == t->depth && (j + DM_NR >= t->nj || j + DM_NR - js >= STORE_COLS)) {
         g->store(t->c, t->z, i0 + r, mr, t->j0 + js, min64(t->nj, j + DM_NR) - js, out ? acc + js : acc, ld);
@@ -200,11 +201,11 @@ static void rows_block(dm_job *t, int64_t i0, int64_t i1, int64_t k0, int64_t nk
   }
 }
 
-// Rows i0..i1 and columns j0..j0+nj of group z. Then comes group next_z from column next_j on, if there are both; -1:
-// what is announced.
+// Computes rows i0..i1 and columns j0..j0+nj of group z. Afterwards comes group next_z from column next_j on, if both
+// exist; next_z = -1: what was announced.
 static void segment(const dm_ctx *c, const dm_gemm *g, int64_t z, int64_t i0, int64_t i1, int64_t j0, int64_t nj,
-                    int64_t next_z, int64_t next_j, dm_ahead *ahead) {
-  dm_job t = {c, g, z, j0, nj, dm_depth_of(g, z), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, *ahead, 0};
+                    int64_t next_z, int64_t next_j, dm_prefetch *prefetch) {
+  dm_job t = {c, g, z, j0, nj, dm_depth_of(g, z), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, *prefetch, 0};
   t.a = g->a_base ? g->a_base(c, z) : 0, t.b = g->b_base ? g->b_base(c, z) : 0;
   t.bp = c->scratch, t.ap = t.bp + B_FLOATS, t.tp = t.ap + A_FLOATS, t.cp = t.tp + T_FLOATS;
   t.direct = t.b && g->b_sj == 1, t.out = g->out ? g->out(c, z) : 0, t.also = g->also ? g->also(c, z) : 0;
@@ -215,19 +216,19 @@ static void segment(const dm_ctx *c, const dm_gemm *g, int64_t z, int64_t i0, in
     int64_t end = min64(i1, ic + chunk);
     for (int64_t q = 0; q < blocks; q++) {
       int64_t k0 = q * each, nk = min64(each, t.depth - k0);
-      t.asked = t.next.rows > 0 && t.next.row >= t.next.rows, t.next = (dm_ahead){0};
+      t.prefetched = t.next.rows > 0 && t.next.row >= t.next.rows, t.next = (dm_prefetch){0};
       if (q + 1 < blocks)
-        t.next = ahead_of_b(c, g, z, k0 + nk, min64(each, t.depth - k0 - nk), j0, nj);
+        t.next = block_of_b(c, g, z, k0 + nk, min64(each, t.depth - k0 - nk), j0, nj);
       else if (next_z < 0)
-        t.next = soon(c)[0];
+        t.next = announced(c)[0];
       else if (next_z < g->groups && next_j < g->n && end == i1)
-        t.next = ahead_of_b(c, g, next_z, 0, min64(KC, dm_depth_of(g, next_z)), next_j, min64(nj, g->n - next_j));
+        t.next = block_of_b(c, g, next_z, 0, min64(KC, dm_depth_of(g, next_z)), next_j, min64(nj, g->n - next_j));
       for (int64_t i = ic; i < end; i += step)
         rows_block(&t, i, min64(end, i + step), k0, nk,
                    blocks == 1 ? 0 : t.cp + (i - ic) * ((nj + DM_NR - 1) / DM_NR * DM_NR), i == ic);
     }
   }
-  *ahead = t.next;
+  *prefetch = t.next;
 }
 
 int64_t dm_gemm_tasks(const dm_ctx *c, const dm_gemm *g) {
@@ -235,30 +236,30 @@ int64_t dm_gemm_tasks(const dm_ctx *c, const dm_gemm *g) {
   return p.shares * p.pieces * p.cols;
 }
 
-// The first block of B.
-static dm_ahead first_of_b(const dm_ctx *c, const dm_gemm *g, int64_t z) {
-  return ahead_of_b(c, g, z, 0, min64(KC, dm_depth_of(g, z)), 0, min64(DM_NC, g->n));
+// The first block of group z's B.
+static dm_prefetch first_of_b(const dm_ctx *c, const dm_gemm *g, int64_t z) {
+  return block_of_b(c, g, z, 0, min64(KC, dm_depth_of(g, z)), 0, min64(DM_NC, g->n));
 }
 
 static void group_task(const dm_ctx *c, const dm_gemm *g, int64_t z) {
-  dm_ahead *next = soon(c), ahead = next[0].p == first_of_b(c, g, z).p ? next[0] : (dm_ahead){0};
+  dm_prefetch *next = announced(c), prefetch = next[0].p == first_of_b(c, g, z).p ? next[0] : (dm_prefetch){0};
   int64_t m = dm_rows_of(g, z);
   for (int64_t j0 = 0; m > 0 && j0 < g->n; j0 += DM_NC) {
     int last = j0 + DM_NC >= g->n;
     if (last)
       next[0] = next[1];
-    segment(c, g, z, 0, m, j0, min64(DM_NC, g->n - j0), last ? -1 : z, j0 + DM_NC, &ahead);
+    segment(c, g, z, 0, m, j0, min64(DM_NC, g->n - j0), last ? -1 : z, j0 + DM_NC, &prefetch);
   }
-  next[0] = m > 0 ? ahead : next[1], next[1] = (dm_ahead){0};
+  next[0] = m > 0 ? prefetch : next[1], next[1] = (dm_prefetch){0};
 }
 
 void dm_gemm_task(const dm_ctx *c, const dm_gemm *g, int64_t task) {
-  if (task <= DM_SOON(0)) {
-    soon(c)[1] = first_of_b(c, g, DM_SOON(0) - task);
+  if (task <= DM_PREFETCH_TASK(0)) {
+    announced(c)[1] = first_of_b(c, g, DM_PREFETCH_TASK(0) - task);
     return;
   }
   if (task < 0) {
-    group_task(c, g, DM_WHOLE(0) - task);
+    group_task(c, g, DM_GROUP_TASK(0) - task);
     return;
   }
   dm_plan p = dm_plan_of(g, c->threads);
@@ -267,11 +268,11 @@ void dm_gemm_task(const dm_ctx *c, const dm_gemm *g, int64_t task) {
   if (nj <= 0)
     return;
   dm_place from = dm_place_of(g, &p, share, piece), to = dm_place_of(g, &p, share, piece + 1);
-  dm_ahead ahead = {0};
+  dm_prefetch prefetch = {0};
   for (int64_t z = from.z; z <= to.z && z < g->groups; z++) {
     int64_t i0 = z == from.z ? from.row : 0, i1 = z == to.z ? to.row : dm_rows_of(g, z);
     if (i0 < i1)
-      segment(c, g, z, i0, i1, j0, nj, z + (to.row == 0) >= to.z ? g->groups : z + 1, j0, &ahead);
+      segment(c, g, z, i0, i1, j0, nj, z + (to.row == 0) >= to.z ? g->groups : z + 1, j0, &prefetch);
   }
 }
 
@@ -290,11 +291,11 @@ static void product(int64_t rows, int64_t width, int64_t depth, float *c, int64_
   }
 }
 
-static void turn(int64_t rows, int64_t columns, const float *from, int64_t stride, float *to) {
+static void transpose(int64_t rows, int64_t columns, const float *from, int64_t stride, float *to) {
   if (rows == 16)
     dm_panel(from, 1, stride, columns, 16, to, 16);
   else
     dm_panel(from, 1, stride, columns, rows, to, 16);
 }
 
-const dm_core dm_core_table = {dm_gemm_tasks, dm_gemm_task, product, turn};
+const dm_core dm_core_table = {dm_gemm_tasks, dm_gemm_task, product, transpose};

@@ -1,4 +1,5 @@
-// The matrix core: the only fixed kernel of the native device. Everything about C(z,i,j) = sum_k A*B is in runtime.h.
+// The matrix core: the only kernel of the native device that is not generated. runtime.h describes C(z,i,j) = sum_k
+// A*B.
 #ifndef DM_GEMM_H
 #define DM_GEMM_H
 #include "runtime.h"
@@ -7,10 +8,10 @@ extern const dm_core dm_core_table;
 int64_t dm_gemm_tasks(const dm_ctx *c, const dm_gemm *g);
 void dm_gemm_task(const dm_ctx *c, const dm_gemm *g, int64_t task);
 
-// GFLOP/s of float32 fused multiply-adds that this machine reaches now on so many threads at once (best window of
-// `seconds`).
+// GFLOP/s of float32 fused multiply-adds that this machine reaches now on so many threads at once (the best of several
+// windows within `seconds`).
 double dm_fma_peak(int threads, double seconds);
-// GB/s that so many threads at once read and write, from and to memory (best of some rounds over 48 MB a thread); 0 if
-// there is no memory.
+// GB/s that so many threads at once read from and write to memory (best of some rounds over 48 MB per thread); 0 if
+// there is too little memory.
 double dm_memory_peak(int threads);
 #endif

@@ -1,27 +1,27 @@
-// What every generated kernel file includes beside runtime.h and math.h.
+// Helpers for generated kernels, included after runtime.h and math.h.
 #ifndef DM_KERNEL_H
 #define DM_KERNEL_H
-// The loop that follows has independent iterations, also where it writes what it reads.
+// The iterations of the following loop are independent, even if it writes an array that it reads.
 #if defined(__clang__)
 #define DM_VECTOR _Pragma("clang loop vectorize(assume_safety)")
 #else
-// Not unrolled before it is vectorised: gcc would then see straight code and branches.
+// Without "unroll 1", gcc may unroll the loop before it vectorises, and then not vectorise it.
 #define DM_VECTOR _Pragma("GCC ivdep") _Pragma("GCC unroll 1")
 #endif
-// First in the body of a loop around vector loops: compilers then leave that loop as it is. GCC 12 otherwise may make
-// vectors of the outer loop, and gets it wrong where a row's first iterations are another case (rows 0..7 right, row 8
-// not; tests/conformance: pad of [31, 2]).
+// Put first in the body of a loop around vector loops, so that compilers do not transform the outer loop. GCC 12 may
+// otherwise vectorise the outer loop and compute wrong results if a row's first iterations are a special case (rows
+// 0..7 right, row 8 wrong; tests/conformance: pad of [31, 2]).
 #define DM_OUTER __asm__ volatile("");
 // The larger of two; NaN if either is NaN.
 #define dm_pick(v, m) (((v) > (m)) | ((v) != (v)) ? (v) : (m))
-// Quotients of integers, truncated towards zero: by 0 they are 0, of the least one by -1 it is itself (modulo 2^32).
+// Integer division truncates towards zero; x / 0 is 0, and INT32_MIN / -1 is INT32_MIN (modulo 2^32).
 static inline int32_t dm_div_int32(int32_t a, int32_t b) { return b == 0 ? 0 : b == -1 ? -a : a / b; }
 static inline uint32_t dm_div_uint32(uint32_t a, uint32_t b) { return b == 0 ? 0 : a / b; }
 static inline int32_t dm_to_int32(double x) {
   return x >= 2147483647.0 ? INT32_MAX : x <= -2147483648.0 ? INT32_MIN : x == x ? (int32_t)x : 0;
 }
 static inline uint32_t dm_to_uint32(double x) { return x >= 4294967295.0 ? UINT32_MAX : x > 0.0 ? (uint32_t)x : 0; }
-// 16-bit floats as bits, from those of a float32: to the nearest, ties to even (src/base/half.ts says how).
+// Conversions between float32 and 16-bit floats as bits: to the nearest, ties to even (see src/base/half.ts).
 static inline float dm_from_bfloat16(uint16_t b) { return dm_float((int32_t)((uint32_t)b << 16)); }
 static inline float dm_from_float16(uint16_t b) {
   const uint32_t m = b & 0x7fffu, s = (uint32_t)(b & 0x8000u) << 16;
@@ -40,8 +40,7 @@ static inline uint16_t dm_to_float16(int32_t bits) {
   const uint32_t large = m > 0x7f800000u ? 0x7e00u | (m >> 13 & 0x1ffu) : 0x7c00u;
   return (uint16_t)(s | (m >= 0x47800000u ? large : m < 0x38800000u ? small : normal));
 }
-// The bits of the float32 that a number is rounded to odd: a later rounding to 22 bits or fewer is then that of the
-// number.
+// Bits of x rounded to odd as float32. Rounding that to 22 bits or fewer gives the same result as rounding x.
 static inline int32_t dm_odd(double x) {
   const float near = (float)x;
   const int32_t bits = dm_bits(near);

@@ -1,5 +1,6 @@
-// The inner loop: an MR x (NV vectors) tile of C in registers, one chain of fused multiply-adds per element, k
-// ascending. B is a panel of rows `bs` floats apart, a whole number of vectors wide; A is read by any strides.
+// The inner loop of the matrix product: an MR x (NV vectors) tile of C in registers, one chain of fused multiply-adds
+// for each element, k ascending. B is a panel whose rows are `bs` floats apart and a whole number of vectors wide; A
+// may have any strides.
 #ifndef DM_MICROKERNEL_H
 #define DM_MICROKERNEL_H
 #include <stdint.h>
@@ -43,27 +44,28 @@ DM_INLINE dm_vec dm_fma_lanes(dm_vec a, dm_vec b, dm_vec c) {
 #define DM_FMA(a, b, c) dm_fma_lanes(a, b, c)
 #endif
 
-DM_INLINE dm_vec dm_splat(float x) { return x - (dm_vec){0}; } // x - (+0) is x, -0 included
+DM_INLINE dm_vec dm_splat(float x) { return x - (dm_vec){0}; } // x - (+0) is x, also for -0
 
-// Keeps the compiler from turning pointers that step together into sums of one pointer and a dozen spilled offsets.
+// Hides a pointer's origin from the compiler, which otherwise replaces several advancing pointers by one pointer and a
+// dozen offsets that it spills to the stack.
 #define DM_HIDE(x) __asm__("" : "+r"(x))
 
 typedef struct {
   int64_t k; // depth
   const float *a, *b;
-  int64_t si, sk, bs; // strides of A; rows of B are bs apart
+  int64_t si, sk, bs; // strides of A; distance between rows of B
   float *c;
-  int64_t ldc, more;    // more: c goes on from what is there, else from +0
-  const char *ahead[2]; // brought nearer meanwhile: the lines at ahead[x] + q*pace[x], q < k
+  int64_t ldc, more;       // more: sums start from the values in c, otherwise from +0
+  const char *prefetch[2]; // cache lines to prefetch: those at prefetch[x] + q*pace[x], q < k
   int64_t pace[2];
 } dm_step;
 
-// c[mr][nv vectors] (= 0, or what is there) += A * B.
+// c[mr][nv vectors] = (0, or c itself if `more`) + A * B.
 DM_INLINE void dm_tile(const int mr, const int nv, const dm_step *t) {
   dm_vec s[DM_MR][DM_NV];
   int64_t k = t->k, si = t->si, sk = t->sk, bs = t->bs, ldc = t->ldc, pace0 = t->pace[0], pace1 = t->pace[1];
   const float *b = t->b, *p[(DM_MR + 2) / 3];
-  const char *ahead0 = t->ahead[0], *ahead1 = t->ahead[1];
+  const char *prefetch0 = t->prefetch[0], *prefetch1 = t->prefetch[1];
   float *c = t->c;
   if (t->more) {
 #pragma GCC unroll 16
@@ -92,10 +94,10 @@ DM_INLINE void dm_tile(const int mr, const int nv, const dm_step *t) {
     for (int j = 0; j < nv; j++)
       v[j] = *(const dm_uvec *)(b + j * DM_VL);
     b += bs;
-    __builtin_prefetch(ahead0, 0, 2);
-    ahead0 += pace0;
-    __builtin_prefetch(ahead1, 0, 2);
-    ahead1 += pace1;
+    __builtin_prefetch(prefetch0, 0, 2);
+    prefetch0 += pace0;
+    __builtin_prefetch(prefetch1, 0, 2);
+    prefetch1 += pace1;
 #pragma GCC unroll 16
     for (int i = 0; i < mr; i++) {
       dm_vec x = dm_splat(p[i / 3][i % 3 * si]);

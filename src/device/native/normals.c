@@ -1,10 +1,10 @@
-// Starting values: normal numbers of a counter, the bits of base/random.ts. A step of a plan's table may name it like a
-// kernel: buffers: float[count], the generator's tables; integers: count, seed, name, and the standard deviation's
-// double.
+// Initial values: counter-based normal numbers, with the bits of base/random.ts. It can be a step of a table like a
+// kernel. Buffers: float[count], the generator's tables; integers: count, seed, name, and the bits of the standard
+// deviation (double).
 #include "runtime.h"
 #include <string.h>
 
-#define PART 32768 // numbers to a task
+#define PART 32768 // numbers per task
 #define STEPS 1024
 #define ROTATED(x, r) (((x) << (r)) | ((x) >> (32 - (r))))
 #define ROUND(r) (x0 += x1, x1 = ROTATED(x1, r) ^ x0)
@@ -37,7 +37,7 @@ void dm_normals(const dm_ctx *c, int64_t task) {
       x0 += keys[s % 3];
       x1 += keys[(s + 1) % 3] + s;
     }
-    // log(1 - n / 2^24) of n = x0 >> 8: of the nearest of 1025 mantissas, and a series.
+    // log(1 - n / 2^24) for n = x0 >> 8: from a table of 1025 mantissas, corrected by a series.
     const int32_t rest = 0x1000000 - (int32_t)(x0 >> 8), shift = __builtin_clz((uint32_t)rest) - 8,
                   mantissa = shift < 0 ? 0 : rest << shift;
     const int32_t at = shift < 0 ? STEPS : (mantissa + 0x1000) >> 13;

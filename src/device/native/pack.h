@@ -1,4 +1,4 @@
-// Copies of operands in the order in which the micro-kernel reads them. None reads past an operand's last element.
+// Copies operands into the order in which the micro-kernel reads them. Never reads past an operand's last element.
 #ifndef DM_PACK_H
 #define DM_PACK_H
 #include "microkernel.h"
@@ -38,7 +38,7 @@ DM_INLINE void dm_transpose8(const float *p0, const float *p3, const float *p6, 
   }
 }
 
-// Width of the panel that holds nj (at most DM_NR) columns: whole vectors.
+// Width of a panel of nj (at most DM_NR) columns, rounded up to whole vectors.
 DM_INLINE int64_t dm_width(int64_t nj) { return (nj + DM_VL - 1) / DM_VL * DM_VL; }
 
 DM_INLINE void dm_panel(const float *b, int64_t sk, int64_t sj, int64_t nk, int64_t nj, float *dst, const int64_t w) {
@@ -69,7 +69,7 @@ DM_INLINE void dm_panel(const float *b, int64_t sk, int64_t sj, int64_t nk, int6
     }
 }
 
-// One panel of B: dst[k*w + j]; the columns from nj to w become 0.
+// Packs one panel of B: dst[k*w + j]; the columns from nj to w become 0.
 static __attribute__((noinline)) void dm_pack_panel(const float *b, int64_t sk, int64_t sj, int64_t nk, int64_t nj,
                                                     float *dst) {
   if (nj == DM_NR && sk == 1)

@@ -1,6 +1,6 @@
-// The machine's limits, measured on all threads at once: float32 fused multiply-adds (independent chains in registers),
-// and bytes to and from memory (a sum of two arrays into a third, each larger than caches: the triad of STREAM,
-// McCalpin 1995).
+// Measures the machine's limits on all threads at once: float32 fused multiply-adds (independent chains in registers),
+// and memory bandwidth (a sum of two arrays into a third, each larger than the caches: the triad of STREAM, McCalpin
+// 1995).
 #include "gemm.h"
 #include "microkernel.h"
 #include <pthread.h>
@@ -9,7 +9,7 @@
 #include <time.h>
 
 #define CHAINS (DM_VL == 4 ? 12 : 14)
-#define STEPS 20000 // one window is about 0.2 ms a thread
+#define STEPS 20000 // one window takes about 0.2 ms
 
 typedef struct {
   atomic_int *ready;
@@ -40,7 +40,7 @@ static __attribute__((noinline)) float burn(float x) {
   return t[0];
 }
 
-// Window w of all threads runs between two meetings: the rate is that of all of them together.
+// Window w runs on all threads between two barriers, so the rate is that of all threads together.
 static void *measure(void *arg) {
   dm_peak *p = arg;
   for (int w = 0; w < p->windows; w++) {

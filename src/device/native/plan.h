@@ -1,22 +1,23 @@
-// How a dm_gemm is divided into tasks: the rows of all groups, laid end to end by their cost, in shares of equal cost,
-// one for each thread; each share in pieces, of which the first is half of it, the next a quarter, and so on; times
-// blocks of columns. Tasks are all first pieces, then all second ones: a thread mostly goes on where it stopped, with
-// the group's B still in its cache, and the last pieces are small, so that no thread waits long for another.
+// How a dm_gemm is divided into tasks. The rows of all groups are laid end to end and weighted by cost. They are cut
+// into shares of equal cost, one per thread. Each share is cut into pieces: the first is half of it, the next a
+// quarter, and so on. A task is a piece times a block of columns. All first pieces come before all second pieces. So a
+// thread mostly continues where it stopped, with the group's B still in its cache, and the last pieces are small, so
+// no thread waits long for another.
 #ifndef DM_PLAN_H
 #define DM_PLAN_H
 #include "microkernel.h"
 #include "runtime.h"
 
-#define DM_NC                                                                                                          \
-  256 // most columns of a task: where rows of B are 4 KiB apart, 512 would fill half of the sets of a second-level
-      // cache of 1 MiB
-#define DM_GROUP 10  // cost of beginning a group (packing B), in rows of C (or in steps of depth, where that is ragged)
-#define DM_SMALL 5e5 // operations of the least task worth giving to an idle thread
-#define DM_LAST 4e6  // and of the least piece of a share
-#define DM_PIECES 6  // most pieces of a share
-#define DM_LEAST 14  // a task does not cut fewer rows than this off a group
-#define DM_APART 12  // cost of a vector of C where rows of a task do not lie end to end, in cycles
-#define DM_IDLE 0.4  // of the time of the last piece a thread is without work at the end
+// Largest number of columns of a task. With rows of B 4 KiB apart, 512 columns would fill half of the sets of a
+// second-level cache of 1 MiB.
+#define DM_NC 256
+#define DM_GROUP_COST 10 // cost of starting a group (packing B), in rows of C (in steps of depth if depth is ragged)
+#define DM_MIN_FLOPS 5e5 // FLOPs of the smallest task that is worth another thread
+#define DM_MIN_PIECE_FLOPS 4e6 // FLOPs of the smallest piece of a share
+#define DM_MAX_PIECES 6        // largest number of pieces of a share
+#define DM_MIN_ROWS 14         // fewer rows than this are not cut off a group
+#define DM_STRIDED_COST 12     // cost in cycles of a vector of C if the rows of a task are not contiguous
+#define DM_IDLE 0.4            // average idle time of a thread at the end, as a share of the time of the last piece
 
 typedef struct {
   int64_t shares, pieces, cols, nc, total;
@@ -28,13 +29,14 @@ typedef struct {
 static int64_t dm_rows_of(const dm_gemm *g, int64_t z) { return g->m_off ? g->m_off[z + 1] - g->m_off[z] : g->m; }
 static int64_t dm_depth_of(const dm_gemm *g, int64_t z) { return g->k_off ? g->k_off[z + 1] - g->k_off[z] : g->k; }
 
-// Rows of A a multiple of 4 KiB apart fight for the same places in the first-level cache: tiles of it are copied.
+// Rows of A that are a multiple of 4 KiB apart map to the same sets of the first-level cache; tiles of such an A are
+// copied.
 static int dm_copied(const dm_gemm *g) { return g->a_base && g->a_sk == 1 && g->a_si % 1024 == 0; }
 
-// Cost of the groups before z.
+// Total cost of the groups before z.
 static int64_t dm_cost(const dm_gemm *g, int64_t z) {
   const int32_t *off = g->m_off ? g->m_off : g->k_off;
-  return (off ? off[z] - off[0] : z * g->m) + z * DM_GROUP;
+  return (off ? off[z] - off[0] : z * g->m) + z * DM_GROUP_COST;
 }
 
 static dm_plan dm_plan_of(const dm_gemm *g, int threads) {
@@ -45,12 +47,12 @@ static dm_plan dm_plan_of(const dm_gemm *g, int threads) {
   double depth = g->k_off ? (double)(g->k_off[g->groups] - g->k_off[0]) / (double)g->groups : (double)g->k;
   if (rows <= 0)
     return best;
-  double flops = 2 * (rows + DM_GROUP * (double)g->groups) * (double)g->n * depth, want = 1, least = 0;
-  if (threads > 1 && flops > DM_SMALL)
-    want = flops / DM_SMALL < threads ? flops / DM_SMALL : threads;
-  double most = rows / DM_LEAST < 1 ? 1 : rows / DM_LEAST; // shares
-  // Cost of a vector of A or B to a task, in cycles; a vector of C costs one for each step of depth, and some more if
-  // it was not asked for.
+  double flops = 2 * (rows + DM_GROUP_COST * (double)g->groups) * (double)g->n * depth, want = 1, least = 0;
+  if (threads > 1 && flops > DM_MIN_FLOPS)
+    want = flops / DM_MIN_FLOPS < threads ? flops / DM_MIN_FLOPS : threads;
+  double most = rows / DM_MIN_ROWS < 1 ? 1 : rows / DM_MIN_ROWS; // shares
+  // Cost in cycles of loading a vector of A or B. A vector of C costs 1 for each step of depth, and more if it was not
+  // prefetched.
   double pa = g->a_pack ? 32 : dm_copied(g) ? 16 : 8, pb = g->b_pack ? 24 : g->b_sj == 1 ? 8 : 12;
   best.total = dm_cost(g, g->groups);
   int64_t panels = (g->n + DM_NR - 1) / DM_NR;
@@ -61,17 +63,17 @@ static dm_plan dm_plan_of(const dm_gemm *g, int threads) {
     double s = want / (double)cols;
     s = s < 1 ? 1 : s > most ? most : s;
     int64_t shares = (int64_t)s + ((double)(int64_t)s < s), first = shares * cols, pieces = 1;
-    // No piece of few tiles.
-    while (want > 1 && pieces < DM_PIECES && flops / (double)(first << pieces) >= DM_LAST &&
+    // Pieces keep at least 4 tiles.
+    while (want > 1 && pieces < DM_MAX_PIECES && flops / (double)(first << pieces) >= DM_MIN_PIECE_FLOPS &&
            most / (double)(shares << pieces) >= 4)
       pieces++;
     double time =
         rows * (double)g->n + pa * rows * (double)cols + pb * (double)g->n * (double)(g->groups + shares * pieces - 1);
     if (cols > 1 && depth > 0)
-      time += DM_APART * rows * (double)g->n / depth;
+      time += DM_STRIDED_COST * rows * (double)g->n / depth;
     double part = 1. / (double)first, rounds = (double)((first + threads - 1) / threads);
     if (pieces > 1)
-      rounds /= 2; // what is left evens out
+      rounds /= 2; // later pieces even out the load
     part *= rounds < (double)first / threads ? (double)first / threads : rounds;
     if (want > 1)
       part += DM_IDLE / (double)(first << (pieces - 1));
@@ -84,7 +86,7 @@ static dm_plan dm_plan_of(const dm_gemm *g, int threads) {
   return best;
 }
 
-// Where a piece of a share begins; the piece after the last begins where the next share does.
+// The start of a piece of a share. The piece after the last one starts where the next share does.
 static dm_place dm_place_of(const dm_gemm *g, const dm_plan *p, int64_t share, int64_t piece) {
   int64_t each = INT64_C(1) << (p->pieces - 1), all = p->shares * each; // in units of the last piece
   int64_t s = share * each + (piece < p->pieces ? each - (each >> piece) : each);
@@ -99,9 +101,9 @@ static dm_place dm_place_of(const dm_gemm *g, const dm_plan *p, int64_t share, i
       hi = z - 1;
   }
   int64_t m = dm_rows_of(g, lo), from = dm_cost(g, lo), cost = dm_cost(g, lo + 1) - from, row = (u - from) * m / cost;
-  if (row < DM_LEAST)
+  if (row < DM_MIN_ROWS)
     return (dm_place){lo, 0};
-  if (m - row < DM_LEAST)
+  if (m - row < DM_MIN_ROWS)
     return (dm_place){lo + 1, 0};
   return (dm_place){lo, row};
 }

@@ -1,5 +1,5 @@
-// Waiting: a clock, a pause, and sleeping on a 32-bit word (futex on Linux, one mutex and condition elsewhere). For
-// driver.c only.
+// Waiting: a clock, a pause instruction, and sleeping on a 32-bit word (futex on Linux, elsewhere a mutex and a
+// condition variable). For driver.c only.
 #ifndef DM_WAIT_H
 #define DM_WAIT_H
 #include <pthread.h>
@@ -27,7 +27,7 @@ static inline void dm_pause(void) {
 #endif
 }
 
-// Cores that this process may use.
+// The number of cores that this process may use.
 static inline int dm_cpus(void) {
 #ifdef __linux__
   cpu_set_t set;
@@ -44,7 +44,7 @@ static inline void dm_park(_Atomic uint32_t *word, uint32_t seen) {
   syscall(SYS_futex, (uint32_t *)word, FUTEX_WAIT_PRIVATE, seen, NULL, NULL, 0);
 }
 
-// Wakes up to `count` threads that sleep on the word.
+// Wakes up to `count` of the threads that sleep on the word.
 static inline void dm_unpark(_Atomic uint32_t *word, int count) {
   syscall(SYS_futex, (uint32_t *)word, FUTEX_WAKE_PRIVATE, count, NULL, NULL, 0);
 }
@@ -67,11 +67,11 @@ static inline void dm_unpark(_Atomic uint32_t *word, int count) {
 }
 #endif
 
-// A wait in its polling stage: pauses for DM_SPIN_NS, then gives the core away between looks until DM_YIELD_NS; then
-// dm_poll returns 0 and the caller should sleep. The clock is read once in 32 looks. `eager` = 0 (more threads than
-// cores): starts by giving the core away.
+// The polling phase of a wait: pauses for DM_SPIN_NS, then yields the core between polls until DM_YIELD_NS; then
+// dm_poll returns 0 and the caller should sleep. The clock is read once in 32 polls. eager = 0 (more threads than
+// cores): yields from the start.
 #define DM_SPIN_NS 30000
-#define DM_YIELD_NS 200000 // longer than what the host does between two steps: to wake a sleeping thread takes 40 us
+#define DM_YIELD_NS 200000 // longer than the host needs between two steps: waking a sleeping thread takes 40 us
 typedef struct dm_wait {
   int64_t start;
   int32_t looks, yields;
@@ -92,8 +92,8 @@ static inline int dm_poll(dm_wait *w, int eager) {
   return now - w->start < DM_YIELD_NS;
 }
 
-// Kernels compute with the default floating-point mode (subnormals kept, round to nearest), whatever a library did to
-// this thread.
+// Sets the default floating-point mode for kernels (subnormals kept, round to nearest), because a library may have
+// changed it for this thread. Returns the old mode.
 static inline uint32_t dm_float_mode(uint32_t mode) {
 #if defined(__SSE__)
   uint32_t old = __builtin_ia32_stmxcsr();

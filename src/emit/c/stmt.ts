@@ -88,7 +88,7 @@ function emitStmt(s: Exclude<Stmt, { s: 'store' }>, names: ReadonlyMap<Expr, str
         '{',
         ...indent([
           ...w.lines,
-          `c->core->turn(${rows}, ${s.columns}, b${s.from.of} + ${at}, ${s.from.rows}, t${s.to});`,
+          `c->core->transpose(${rows}, ${s.columns}, b${s.from.of} + ${at}, ${s.from.rows}, t${s.to});`,
         ]),
         '}',
       ];

@@ -212,9 +212,9 @@ static void profile(int threads) {
 // Kernel `product`: element z of buf[1] from that of buf[0], as one task or as group z. n[0]: groups; buf[2]: int32
 // count of whole groups.
 static void product(const dm_ctx *c, int64_t t) {
-  if (t <= DM_SOON(0))
+  if (t <= DM_PREFETCH_TASK(0))
     return;
-  const int64_t z = t < 0 ? DM_WHOLE(0) - t : t;
+  const int64_t z = t < 0 ? DM_GROUP_TASK(0) - t : t;
   if (t < 0)
     __atomic_fetch_add((int32_t *)c->buf[2], 1, __ATOMIC_RELAXED);
   ((int64_t *)c->buf[1])[z] = ((int64_t *)c->buf[0])[z] * 31 + z + 1;

@@ -104,8 +104,8 @@ static void *work(void *arg) {
   worker *w = arg;
   for (int64_t t; (t = atomic_fetch_add(w->next, 1)) < w->tasks;) {
     if (w->whole && t + 1 < w->tasks && t % 3)
-      dm_core_table.gemm_task(&w->c, w->g, DM_SOON(t + 1));
-    dm_core_table.gemm_task(&w->c, w->g, w->whole ? DM_WHOLE(t) : t);
+      dm_core_table.gemm_task(&w->c, w->g, DM_PREFETCH_TASK(t + 1));
+    dm_core_table.gemm_task(&w->c, w->g, w->whole ? DM_GROUP_TASK(t) : t);
   }
   return 0;
 }
@@ -238,7 +238,7 @@ static int check_small(int64_t rows, int64_t width, int64_t depth, int64_t pad, 
   int bad = !intact(a) || !intact(b) || !intact(c) || memcmp(want.p, c.p, c.n * 4) != 0;
   if (!cols) {
     int64_t some = rows < 16 ? rows : 16;
-    dm_core_table.turn(some, depth, a.p, si, to.p);
+    dm_core_table.transpose(some, depth, a.p, si, to.p);
     for (int64_t k = 0; k < depth; k++)
       for (int64_t i = 0; i < 16; i++)
         bad |= to.p[16 * k + i] != (i < some ? a.p[i * si + k] : 0);

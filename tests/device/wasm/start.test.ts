@@ -64,7 +64,7 @@ test('no memory to compile kernels: a UserError, and the next attempt works', as
   WebAssembly.compile = () => Promise.reject(new RangeError('WebAssembly.compile(): Out of memory'));
   await assert.rejects(
     session.step(toyBatch(0)),
-    (error: unknown) => error instanceof UserError && /no memory to compile kernels/.test(error.message),
+    (error: unknown) => error instanceof UserError && /too little memory to compile kernels/.test(error.message),
   );
   WebAssembly.compile = real;
   for (let i = 0; i < 2; i++)
