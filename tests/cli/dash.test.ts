@@ -43,7 +43,7 @@ test('what is no run is named, and so is a port that cannot be', async (t) => {
   const folder = await temporaryFolder(t);
   const empty = await command('dash', folder);
   assert.equal(empty.code, 1);
-  assert.match(empty.stderr, /holds no run: there is no events\.jsonl in it\n {2}hint: /);
+  assert.match(empty.stderr, /contains no run: there is no events\.jsonl in it\n {2}hint: /);
   assert.match((await command('dash', join(folder, 'nowhere'))).stderr, /there is no folder .*nowhere\n {2}hint: /);
   assert.match(
     (await command('train', '--dash', 'examples/recompile.json')).stderr,

@@ -50,7 +50,7 @@ test(
     await rename(join(folder, 'run'), join(folder, 'moved here'));
     const stderr = await stopped(run);
     assert.match(stderr, /run was moved to .*moved here: the run goes on there/);
-    assert.match(stderr, /to go on: dynamoe train --resume --out '.*moved here'/);
+    assert.match(stderr, /to continue: dynamoe train --resume --out '.*moved here'/);
     assert.ok(!existsSync(join(folder, 'run')));
     assert.doesNotMatch(stderr, /logger failed/);
     assert.ok((await readdir(join(folder, 'moved here'))).some((name) => name.startsWith('step-')));

@@ -404,7 +404,7 @@ test(
       const [code] = (await once(child, 'close')) as [number];
       assert.equal(code, 143, said);
       assert.match(told, /^100000 steps, run folder .+$/m);
-      const line = /to go on: dynamoe (.*)\n$/s.exec(said)?.[1] ?? '',
+      const line = /to continue: dynamoe (.*)\n$/s.exec(said)?.[1] ?? '',
         step = Number(/step-0*(\d+)/.exec((await readdir(join(folder, name))).join())?.[1]);
       const again = spawnSync('sh', ['-c', `"$@" ${line} --steps ${step + 1}`, 'sh', ...node], {
         cwd: folder,
