@@ -1,4 +1,4 @@
-// dynamoe bench compile: a cold start in this process: from a model to the end of its first training step.
+// dynamoe bench compile: times a cold start in this process, from a model to the end of its first training step.
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';

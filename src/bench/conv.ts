@@ -1,5 +1,5 @@
-// dynamoe bench conv: convolutions and their gradients beside a plain matrix product of the same size, in turns in one
-// process.
+// dynamoe bench conv: times convolutions, their gradients, and a plain matrix product of the same size, alternating in
+// one process.
 import { availableParallelism } from 'node:os';
 import { conv2d } from '../graph/ops/image/conv2d.ts';
 import { matmul } from '../graph/ops/matmul/matmul.ts';
@@ -15,7 +15,7 @@ export interface ConvFlags extends Pick<GemmFlags, 'device' | 'json'> {
   readonly rounds: number;
 }
 
-/** 64 images of size x size under 3 x 3 windows that keep the size (at stride 1). */
+/** 64 images of size x size; 3 x 3 windows with padding 1, which keep the size at stride 1. */
 interface Layer {
   readonly size: number;
   readonly inputs: number;
@@ -62,10 +62,15 @@ export async function benchConv({
       Object.values(works).forEach((w) => {
         executor.release(w);
       });
-      if (json)
-        process.stdout.write(
-          `${JSON.stringify({ event: 'conv', device: device.info.name, threads, ...layer, mflop: flops / 1e6, useful_gflops_best: best })}\n`,
-        );
+      const result = {
+        event: 'conv',
+        device: device.info.name,
+        threads,
+        ...layer,
+        mflop: flops / 1e6,
+        useful_gflops_best: best,
+      };
+      if (json) process.stdout.write(`${JSON.stringify(result)}\n`);
       const { size, inputs, outputs, stride, groups } = layer;
       rows.push([
         `${size} x ${size} x ${inputs}`,
@@ -89,8 +94,8 @@ export async function benchConv({
 }
 
 /**
- * The convolution, its gradients to images and to weights, and a product of the forward pass's size; each a program of
- * its own.
+ * Programs for the convolution, its gradients with respect to images and weights, and a matrix product of the size of
+ * the forward pass.
  */
 async function programs(
   executor: ProgramExecutor,

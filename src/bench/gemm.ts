@@ -1,5 +1,5 @@
-// dynamoe bench gemm: one matmul through the whole compiler, against the machine's peak measured in turns with it. The
-// peak is that of compiled C: without a compiler there is none to compare with.
+// dynamoe bench gemm: times one matmul that the compiler compiled, alternating with a measurement of the machine's
+// peak. The peak is measured by compiled C: without a C compiler there is no comparison.
 import { availableParallelism } from 'node:os';
 import { Stream } from '../base/random.ts';
 import { matmul } from '../graph/ops/matmul/matmul.ts';
@@ -17,7 +17,7 @@ export interface GemmFlags {
   readonly json?: boolean;
 }
 
-/** The reference has no kernels. */
+/** Devices with kernels: all but the reference. */
 export const GEMM_DEVICES = ['auto', 'native', 'wasm'] as const satisfies readonly DeviceName[];
 type GemmDevice = (typeof GEMM_DEVICES)[number];
 
@@ -25,10 +25,10 @@ interface GemmResult {
   readonly device: string;
   readonly size: number;
   readonly threads: number;
-  /** GFLOP/s, medians and bests. */
+  /** GFLOP/s: medians and best values. */
   readonly useful_gflops: number;
   readonly useful_gflops_best: number;
-  /** null: no C compiler to measure it with. */
+  /** null: there is no C compiler to measure it with. */
   readonly fma_peak_gflops: number | null;
   readonly fma_peak_gflops_best: number | null;
   readonly of_peak: number | null;

@@ -1,6 +1,6 @@
-// Where the time of a program goes: kernel by kernel, with its FLOPs and bytes, and how far it is from what the machine
-// could do (the roofline: Williams et al. 2009). Bytes are those of the tensors that a kernel touches, each once: what
-// lies in a cache comes faster.
+// The time of a program by kernel, with FLOPs and bytes, compared with the limits of the machine (the roofline model:
+// Williams et al. 2009). Bytes count each tensor that a kernel uses once; data that is already in a cache is read
+// faster.
 import type { LoadedProgram } from '../run/program.ts';
 import { openNative } from '../session/node.ts';
 import { count, table } from '../base/format.ts';
@@ -14,7 +14,7 @@ export interface KernelTime {
   bytes: number;
 }
 
-/** GFLOP/s and GB/s of the machine; null where they cannot be measured. */
+/** GFLOP/s and GB/s of the machine; null if they cannot be measured. */
 export interface Limits {
   readonly gflops: number;
   readonly gbs: number;
@@ -32,7 +32,7 @@ export async function machineLimits(threads: number): Promise<Limits | null> {
   }
 }
 
-/** Time per kind of kernel and place in the model, layers taken together; means over `runs`. */
+/** Time by kind of kernel and place in the model, summed over layers; means over `runs`. */
 export function byKernel({ program }: LoadedProgram, ns: Float64Array, runs: number): KernelTime[] {
   const rows = new Map<string, KernelTime>();
   program.steps.forEach((step, i) => {
@@ -49,7 +49,7 @@ export function byKernel({ program }: LoadedProgram, ns: Float64Array, runs: num
   return [...rows.values()].sort((a, b) => b.ns - a.ns);
 }
 
-/** Share of the time that the machine's limits allow: 1 is as fast as it can. */
+/** The shortest time that the machine's limits allow, divided by the time; 1 is the best possible. */
 export const ofRoofline = (
   { ns, flops, bytes }: Pick<KernelTime, 'ns' | 'flops' | 'bytes'>,
   { gflops, gbs }: Limits,

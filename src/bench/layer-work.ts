@@ -1,7 +1,7 @@
-// One mixture-of-experts layer as a program of its own: what `dynamoe bench layer`, `bench memory` and bench/compare
-// time. In: sizes; out: steps on a device. A training step is forward, backward with the gradient to the layer's input
-// (a layer inside a model must have it), and the optimiser's update; the loss is the mean squared error to a random
-// target. Input, target and weights are random.
+// One mixture-of-experts layer as a program, which `dynamoe bench layer`, `bench memory` and bench/compare time. In:
+// sizes; out: steps on a device. A training step is the forward pass, the backward pass with the gradient to the
+// layer's input (which a layer inside a model must compute), and the optimiser's update. The loss is the mean squared
+// error to a random target. Input, target and weights are random.
 import { UserError } from '../base/errors.ts';
 import { differentiate } from '../grad/differentiate.ts';
 import { gelu } from '../graph/ops/elementwise/gelu.ts';
@@ -40,31 +40,31 @@ export const PASSES = ['train', 'forward'] as const;
 export interface LayerWork {
   readonly tokens: number;
   readonly dModel: number;
-  /** Width of an expert's hidden layer. */
+  /** Hidden size of an expert. */
   readonly dFf: number;
-  /** 0: a dense feed-forward network of width topK * dFf, which has the same active FLOPs. */
+  /** 0: a dense feed-forward network of hidden size topK * dFf, which has the same active FLOPs. */
   readonly experts: number;
   readonly topK: number;
-  /** A factor on the even share of rows. */
+  /** Capacity as a factor on the even share of rows. */
   readonly capacity: 'dropless' | number;
-  /** What becomes of what is beyond. */
+  /** What happens to choices beyond the capacity. */
   readonly overflow: Overflow;
   readonly dispatch: Dispatch;
   /** The router's bias for expert e (0, 1, ...) is -skew ln(e + 1), so that loads follow a power law. */
   readonly skew: number;
   readonly activation: Activation;
   readonly optimizer: (typeof OPTIMIZERS)[number];
-  /** Updates fused with gradients: see Optimizer.eager. */
+  /** Whether updates are fused with gradients: see Optimizer.eager. */
   readonly eager: boolean;
   readonly pass: (typeof PASSES)[number];
-  /** The layer's knobs of these names. */
+  /** The knobs of the layer with these names. */
   readonly recompute?: boolean;
   readonly chunks?: number;
 }
 
 /**
- * FLOPs that a step has to do for `kept` pairs of a token and its choice: 4 d ff forward, 12 d ff in training with the
- * gradient to the input (SwiGLU: 6 and 18). Router, activation, optimiser and padding count 0.
+ * Useful FLOPs of a step with `kept` pairs of a token and an expert: 4 d ff in the forward pass, 12 d ff in training
+ * with the gradient to the input (SwiGLU: 6 and 18). Router, activation, optimiser and padding are not counted.
  */
 export const usefulFlops = ({ dModel, dFf, activation, pass }: LayerWork, kept: number): number =>
   kept * dModel * dFf * (activation === 'swiglu' ? 6 : 4) * (pass === 'train' ? 3 : 1);
@@ -110,7 +110,7 @@ export function layerOf({
       'leave out --recompute and --chunks',
     );
   if (experts === 0) return new Dense(dModel, topK * dFf, activation);
-  // Without losses of its own: other systems' layers, which this one is compared with, have none.
+  // No auxiliary losses: the layers of other systems, with which this one is compared, have none.
   return new MoE({
     dModel,
     experts,
@@ -132,12 +132,12 @@ const TARGET = 'target',
   INPUT_GRAD = 'x.grad',
   ROUTER = 'router.weight';
 
-/** The graph of a step. Input and target are states, as they would be values on the device inside a model. */
+/** The graph of a step. Input and target are states, because inside a model they would already be on the device. */
 export function layerGraph(model: Model, work: LayerWork, optimizer: Optimizer): Graph {
   const named = nameParameters(model),
     type = { dtype: 'float32' as const, shape: [work.tokens, work.dModel] },
     training = work.pass === 'train';
-  // Traced as for training in both passes: a layer tells its loads only then.
+  // Traced for training in both passes, because a layer outputs its loads only then.
   const forward = traceGraph(named, true, (t) => {
     const x = t.state(INPUT, type),
       y = call(model, x),
@@ -150,8 +150,7 @@ export function layerGraph(model: Model, work: LayerWork, optimizer: Optimizer):
   if (!training) return forward;
   const graph = differentiate(forward, ops, 'total', [INPUT, ...named.parameters.keys()]),
     isInput = ({ name }: { readonly name: string }): boolean => name === `grad/${INPUT}`;
-  // The gradient to the input stays on the device, as it would for the layer before, which needs it before it is known
-  // whether the step commits.
+  // The gradient to the input is stored on the device: in a model, the layer before needs it before the step commits.
   const updates = graph.outputs
     .filter(isInput)
     .map(({ value }) => ({ state: graph.inputs.find((i) => i.name === INPUT_GRAD)?.value ?? -1, value, unless: null }));
@@ -159,10 +158,7 @@ export function layerGraph(model: Model, work: LayerWork, optimizer: Optimizer):
   return verifyGraph({ ...step, updates: [...step.updates, ...updates] }, ops, 'optim');
 }
 
-/**
- * The products of the layer's step alone, with equal loads: what its own matrix products would take if nothing else
- * were to be done.
- */
+/** The matrix products of the layer's step alone, with equal loads: a lower bound for the time of the step. */
 export function productsGraph({ tokens, dModel: d, dFf: hidden, experts, topK, activation, pass }: LayerWork): Graph {
   const groups = Math.max(1, experts),
     rows = experts === 0 ? tokens : Math.ceil((tokens * topK) / experts),
@@ -197,9 +193,9 @@ export function productsGraph({ tokens, dModel: d, dFf: hidden, experts, topK, a
 export interface LayerStep {
   readonly ms: number;
   readonly loss: number;
-  /** Tokens sent to each expert; empty for a dense network. */
+  /** Number of tokens of each expert; empty for a dense network. */
   readonly load: readonly number[];
-  /** Pairs of token and choice that an expert computed. */
+  /** Number of pairs of token and expert that were computed. */
   readonly kept: number;
 }
 
@@ -218,7 +214,7 @@ async function openDevice(name: DeviceName, threads: number, say: (line: string)
 export class LayerBench {
   readonly work: LayerWork;
   readonly executor: ProgramExecutor;
-  /** From the model to kernels ready to run; the making of values not counted. */
+  /** Time from the model to kernels that are ready to run, without the time for initial values. */
   readonly compileMs: number;
   readonly #loaded: LoadedProgram;
   readonly #optimizer: Optimizer;
@@ -238,7 +234,7 @@ export class LayerBench {
     this.#optimizer = optimizer;
   }
 
-  /** `opened` is called when the device is there and nothing of the model is: where memory starts to count. */
+  /** opened: called when the device is open and nothing of the model exists: memory is measured from here. */
   static async open(
     work: LayerWork,
     { device: name, threads, say }: OpenLayer,
@@ -266,7 +262,7 @@ export class LayerBench {
     }
   }
 
-  /** Bytes planned: states, intermediate values, inputs and outputs, constants. */
+  /** Planned bytes: states, intermediate values, inputs and outputs, constants. */
   get plannedBytes(): number {
     const { arena, io, constants } = this.#loaded.bytes;
     return this.executor.stateBytes() + arena + io + constants;
@@ -291,7 +287,7 @@ export class LayerBench {
     return { ms, loss, load: Array.from(out['load']?.data ?? []), kept: tokens * topK - dropped };
   }
 
-  /** Mean times of the kernels over some steps, one kernel after the other. */
+  /** Mean times of the kernels over several steps, run one after the other. */
   async profile(runs: number): Promise<KernelTime[]> {
     let total = new Float64Array(this.#loaded.program.steps.length);
     for (let i = 0; i < runs; i++) {
@@ -306,7 +302,7 @@ export class LayerBench {
   }
 }
 
-/** The layer's products on a device. */
+/** The layer's matrix products on a device. */
 export class ProductsBench {
   readonly executor: ProgramExecutor;
   readonly #loaded: LoadedProgram;
@@ -338,7 +334,7 @@ export class ProductsBench {
     }
   }
 
-  /** Milliseconds of all products, one after the other. */
+  /** Milliseconds of all products, run one after the other. */
   async step(): Promise<number> {
     const start = performance.now();
     await this.executor.run(this.#loaded, {});
@@ -350,7 +346,7 @@ export class ProductsBench {
   }
 }
 
-/** What an error says where the machine has too little memory. */
+/** The error's text if the machine has too little memory. */
 export const NO_MEMORY = 'bench layer: the layer needs more memory than is free';
 
 function checkMemory({ program: { states, tensors, slabs } }: Compiled): void {
@@ -368,11 +364,11 @@ function setStates(executor: ProgramExecutor, model: Model, work: LayerWork, { g
       given = name === INPUT || name === TARGET;
     const p = given ? new Parameter(sizes(type.shape), { kind: 'normal', std: 1 }) : parameters.get(name);
     executor.setState(name, type, null);
-    // What is no parameter, input or target is the optimiser's or the input's gradient, and starts at 0.
+    // All other states (moments, the gradient of the input) start at 0.
     if (p) for (const { at, data } of initialParts(p, name, 0)) executor.setPart(name, at, data);
   }
   if (work.skew === 0 || !parameters.has(ROUTER)) return;
-  // Column 0 of x is 1, so that row 0 of the router's weight is its bias.
+  // Column 0 of x is 1, so row 0 of the router's weight acts as its bias.
   for (let t = 0; t < work.tokens; t++) executor.setPart(INPUT, t * work.dModel, Float32Array.of(1));
   executor.setPart(
     ROUTER,

@@ -1,5 +1,5 @@
-// dynamoe bench layer: speed and memory of one mixture-of-experts layer, against the peak of fused multiply-adds in the
-// same process. The JSON object it writes is LayerResult; docs/measurements.md says what stands in it.
+// dynamoe bench layer: measures speed and memory of one mixture-of-experts layer, and the peak of fused multiply-adds
+// in the same process. Its JSON output is a LayerResult; docs/measurements.md explains the fields.
 import { availableParallelism } from 'node:os';
 import { openNative } from '../session/node.ts';
 import type { DeviceName } from '../session/platform.ts';
@@ -46,28 +46,30 @@ export interface LayerResult extends LayerWork {
   readonly steps: number;
   readonly tokens_per_s: number;
   readonly step_ms: Spread;
-  /** GFLOP/s: FLOPs that the step has to do over its median time. */
+  /** GFLOP/s: useful FLOPs of a step divided by its median time. */
   readonly useful_gflops: number;
   /**
-   * GFLOP/s of fused multiply-adds on as many threads, median of before, amid and after the steps; null without a C
-   * compiler.
+   * Peak GFLOP/s of fused multiply-adds on the same number of threads: median of measurements before, between and
+   * after the steps; null without a C compiler.
    */
   readonly fma_peak_gflops: number | null;
   /**
-   * planned: states, intermediate values, inputs and outputs. rss: the process's peak above what it had when its
-   * libraries were loaded and no parameter existed.
+   * planned: states, intermediate values, inputs and outputs. rss: peak resident memory of the process, minus what it
+   * had when its libraries were loaded and no parameter existed.
    */
   readonly peak_bytes: { readonly planned: number; readonly rss: number };
   readonly compile_ms: number;
-  /** With --products: milliseconds of the layer's products alone, with equal loads, in turns with its steps. */
+  /**
+   * With --products: milliseconds of the layer's matrix products alone, with equal loads, alternating with its steps.
+   */
   readonly products_ms?: Spread;
   /** With --profile. */
   readonly kernels?: readonly KernelTime[];
   readonly limits?: Limits | null;
   readonly loss: number;
-  /** Tokens sent to each expert in the last step. */
+  /** Number of tokens of each expert in the last step. */
   readonly load: readonly number[];
-  /** Share of the pairs of token and choice that no expert computed. */
+  /** Share of the choices that were dropped. */
   readonly dropped: number;
 }
 
@@ -197,8 +199,22 @@ function describe(r: LayerResult): string {
     r.load.length === 0
       ? ''
       : `; the busiest expert has ${((100 * Math.max(...r.load)) / r.tokens).toFixed(1)}% of the tokens`;
+  const spill = r.overflow === 'spill' ? ', the rest spilled' : '',
+    capacity = r.capacity === 'dropless' ? 'dropless' : `capacity factor ${r.capacity}${spill}`,
+    network = r.experts === 0 ? 'dense network' : `${r.experts} experts, top-${r.topK}, ${r.dispatch}, ${capacity}`,
+    chunked = r.chunks !== undefined && r.chunks > 1;
+  const training =
+    r.pass === 'train'
+      ? [
+          r.optimizer,
+          ...(r.eager ? ['eager'] : []),
+          ...(r.recompute ? ['hidden values computed again'] : []),
+          ...(chunked ? [`in ${r.chunks} chunks`] : []),
+        ]
+      : [];
   return [
-    `${r.experts === 0 ? 'dense network' : `${r.experts} experts, top-${r.topK}, ${r.dispatch}, ` + `${r.capacity === 'dropless' ? 'dropless' : `capacity factor ${r.capacity}${r.overflow === 'spill' ? ', the rest spilled' : ''}`}`}; ${r.tokens} tokens, width ${r.dModel}, hidden ${r.dFf}, ${r.activation}; ${r.pass}${r.pass === 'train' ? `, ${r.optimizer}${r.eager ? ', eager' : ''}${r.recompute ? ', hidden values computed again' : ''}${r.chunks !== undefined && r.chunks > 1 ? `, in ${r.chunks} chunks` : ''}` : ''}`,
+    `${network}; ${r.tokens} tokens, width ${r.dModel}, hidden ${r.dFf}, ${r.activation}; ` +
+      [r.pass, ...training].join(', '),
     `${r.device}, threads: ${r.threads}; compiled in ${f(r.compile_ms)} ms`,
     `step ${f(r.step_ms.median)} ms median, ${f(r.step_ms.min)} min, ${f(r.step_ms.max)} max over ${r.steps}: ` +
       `${count(r.tokens_per_s)} tokens/s`,

@@ -1,5 +1,5 @@
-// dynamoe bench memory: the largest number of experts whose layer trains within a budget. Each number is tried in a
-// fresh process of `dynamoe bench layer`, which says how much memory it took at most.
+// dynamoe bench memory: finds the largest number of experts whose layer trains within a budget. Each number is tried
+// in a new process of `dynamoe bench layer`, which reports its peak memory.
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { UserError } from '../base/errors.ts';
@@ -39,10 +39,16 @@ export async function benchMemory({ budget, most, json, ...flags }: MemoryFlags)
     );
   const { peak_bytes = null } = trials.find((t) => t.experts === largest) ?? {};
   const { experts: _, ...work } = workOf({ ...flags, experts: largest });
-  if (json)
-    process.stdout.write(
-      `${JSON.stringify({ event: 'memory', ...work, budget_bytes: limit, experts: largest, at_most: most, peak_bytes, trials })}\n`,
-    );
+  const result = {
+    event: 'memory',
+    ...work,
+    budget_bytes: limit,
+    experts: largest,
+    at_most: most,
+    peak_bytes,
+    trials,
+  };
+  if (json) process.stdout.write(`${JSON.stringify(result)}\n`);
   else
     process.stdout.write(
       `${largest} experts train within ${bytes(limit)}${largest === most ? ' (no more were tried)' : ''}\n`,
@@ -50,8 +56,8 @@ export async function benchMemory({ budget, most, json, ...flags }: MemoryFlags)
 }
 
 /**
- * The largest n from `least` to `most` that fits, where all below one that fits fit too; null if `least` does not.
- * Doubles, then halves.
+ * The largest n from `least` to `most` that fits, found by doubling and then bisection; null if `least` does not fit.
+ * Assumes that everything below a number that fits also fits.
  */
 export async function largestThatFits(
   least: number,
@@ -69,9 +75,9 @@ export async function largestThatFits(
   return good;
 }
 
-/** Memory that the layer took in a process of its own; null if the machine does not have as much. */
+/** Memory that the layer used in its own process; null if the machine has too little. */
 async function layerInProcess(flags: LayerFlags): Promise<LayerResult['peak_bytes'] | null> {
-  // flags without an effect are refused
+  // flags without effect would be refused
   const dropless = flags.capacityFactor === 'dropless',
     forward = flags.pass === 'forward';
   const given = {
@@ -118,5 +124,5 @@ async function layerInProcess(flags: LayerFlags): Promise<LayerResult['peak_byte
   const [code] = (await once(child, 'close')) as [number | null];
   if (code === 0) return (JSON.parse(out) as LayerResult).peak_bytes;
   if (problem.includes(NO_MEMORY) || code === null) return null;
-  throw new UserError(`a layer of ${flags.experts} experts did not run: ${problem.trim()}`);
+  throw new UserError(`a layer of ${flags.experts} experts could not be run: ${problem.trim()}`);
 }

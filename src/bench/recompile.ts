@@ -1,6 +1,6 @@
-// dynamoe bench recompile: one mixture-of-experts layer under a skewed load, with capacities that a policy sets while
-// it runs, against the fixed capacity factors, in turns on the same batches in one process. Two sessions: one that
-// recompiles, one whose factor is set by hand.
+// dynamoe bench recompile: compares capacities that a policy sets during the run with fixed capacity factors, for one
+// mixture-of-experts layer with a skewed load, alternating on the same batches in one process. There are two sessions:
+// one recompiles, the other gets each fixed factor in turn.
 import { availableParallelism } from 'node:os';
 import { UserError } from '../base/errors.ts';
 import { Stream } from '../base/random.ts';
@@ -35,53 +35,54 @@ export interface RecompileFlags {
   readonly topK: number;
   readonly dispatch: Dispatch;
   readonly overflow: Overflow;
-  /** Experts as modules of their own, not a bank. */
+  /** Whether each expert is a module of its own, not part of a bank. */
   readonly modules?: boolean;
   /** Rank 1 is the busiest expert: the router's bias is -skew ln(rank). */
   readonly skew: number;
-  /** Steps in which ranks move on by a third of the experts; 0: never. */
+  /** Steps over which ranks move on by a third of the experts; 0: never. */
   readonly drift: number;
   readonly policy: string;
   readonly alphas: readonly number[];
-  /** The factor that the policy starts from. */
+  /** The capacity factor from which the policy starts. */
   readonly from: number;
   readonly warmUp: number;
   readonly steps: number;
-  /** Steps between two turns of the fixed factors. */
+  /** Steps between two measurements of the fixed factors. */
   readonly every: number;
   readonly device: DeviceName;
   readonly threads?: number;
   readonly json?: boolean;
 }
 
-/** One plan. Planned bytes: intermediate values, inputs and outputs, constants; the most of any measured step. */
+/**
+ * The result for one plan. Planned bytes (intermediate values, inputs and outputs, constants) are the maximum over
+ * measured steps.
+ */
 export interface PlanRow {
   readonly event: 'plan';
   readonly plan: string;
   readonly step_ms: number;
   readonly samples_per_s: number;
-  /** Share of all choices of the measured steps that no expert computed. */
+  /** Share of the choices in measured steps that were dropped. */
   readonly dropped: number;
   readonly planned_bytes: number;
-  /** Kept ones, those while warming up included. */
+  /** Recompilations that were kept, including those during warm-up. */
   readonly recompilations: number;
 }
 
-/** The policy against the smallest fixed factor that drops no more. */
+/** The policy compared with the smallest fixed factor that drops no more. */
 export interface Verdict {
   readonly event: 'verdict';
   readonly against: number | null;
-  /** Median over turns of the fixed plan's time over the policy's; and of bytes. */
+  /** Fixed plan divided by policy: time (median over turns), and planned bytes. */
   readonly throughput: number | null;
   readonly bytes: number | null;
   readonly state_bytes: number;
-  /** What recompilations took of the time of steps, in all. */
+  /** Total time by which recompilations delayed steps. */
   readonly stall_ms: number;
 }
 
-/**
- * Top-k with a bias on logits that nothing trains, and weights that stay as they are: the same load in every session.
- */
+/** A top-k router with fixed weights and a bias on the logits, neither trained: every session has the same load. */
 class SkewedRouter extends TopKRouter {
   readonly bias: Parameter; // [experts]
   constructor(options: RouterOptions) {
@@ -130,7 +131,7 @@ class Layer {
   }
 }
 
-/** Random numbers, others at every step; the targets, which no load depends on, are the same. */
+/** Random inputs, different in every step; the targets do not affect loads and stay the same. */
 function batchesOf({ tokens, dModel }: RecompileFlags): (step: number) => Batch {
   const draw = (name: string, i: number) =>
       hostTensor('float32', [tokens, dModel], new Stream(0, name).normals(i, 1, new Float32Array(tokens * dModel))),
@@ -144,7 +145,7 @@ function batchesOf({ tokens, dModel }: RecompileFlags): (step: number) => Batch 
   };
 }
 
-/** The router's bias at a step: with drift, ranks move on by a third of the experts in so many steps, bit by bit. */
+/** The router's bias at a step. With drift, ranks gradually move on by a third of the experts over so many steps. */
 export function biasAt(
   { experts, skew, drift }: Pick<RecompileFlags, 'experts' | 'skew' | 'drift'>,
   step: number,
@@ -254,7 +255,7 @@ export async function measureRecompile(
         recompilations,
       };
     };
-    // Loads are the same in both sessions, so that a factor's drops are known for steps that it did not take, too.
+    // Both sessions have the same loads, so the drops of a factor are known also for steps that it did not run.
     const drops = (alpha: number): number => {
       const caps = capacityRows(alpha, experts, choices) ?? [];
       return overflow === 'spill'

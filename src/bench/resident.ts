@@ -1,5 +1,5 @@
-// Memory of this process as the system counts it: resident bytes now and at most. Linux says both and can start the
-// second anew; elsewhere the peak is that of the whole process.
+// Resident memory of this process: current and peak bytes. Linux reports both and can reset the peak; on other systems
+// the peak is that of the whole process.
 import { readFileSync, writeFileSync } from 'node:fs';
 
 export interface Resident {
@@ -7,7 +7,7 @@ export interface Resident {
   readonly peak: number;
 }
 
-/** Bytes from the text of /proc/PID/status; null where the two lines are not there. */
+/** Bytes from the text of /proc/PID/status; null if the two lines are missing. */
 export function parseStatus(text: string): Resident | null {
   const line = (name: string): number =>
     1024 * Number(new RegExp(`^${name}:\\s+(\\d+) kB$`, 'm').exec(text)?.[1] ?? NaN);
@@ -21,17 +21,17 @@ export function resident(): Resident {
     const found = parseStatus(readFileSync('/proc/self/status', 'utf8'));
     if (found) return found;
   } catch {
-    // No such file: not Linux.
+    // not Linux
   }
   return { now: process.memoryUsage.rss(), peak: process.resourceUsage().maxRSS * 1024 };
 }
 
-/** From here on the peak is that of what follows. Gives the bytes that are resident now. */
+/** Resets the peak. Returns the current resident bytes. */
 export function startPeak(): number {
   try {
     writeFileSync('/proc/self/clear_refs', '5');
   } catch {
-    // The peak stays that of the whole process.
+    // the peak stays that of the whole process
   }
   return resident().now;
 }

@@ -1,7 +1,8 @@
-// dynamoe bench routing: what it costs to remember samples' choices of experts, and what leaves the critical path where
-// they are taken from the memory. Layers that are live, watched and cached take turns on the same batches in one
-// process; nothing is learnt, so that every remembered choice is the live one. The critical path is the longest chain
-// of kernels, each as long as it took alone, that must end before another may begin.
+// dynamoe bench routing: measures what it costs to remember the choices of experts of samples, and how much shorter
+// the critical path becomes if choices are taken from the memory. Layers with live, watched and cached routing
+// alternate on the same batches in one process. Nothing is trained, so every remembered choice equals the live one.
+// The critical path is the longest chain of kernels in which each must end before the next can start, computed from
+// the times of kernels run alone.
 import { availableParallelism } from 'node:os';
 import { hostTensor, type Batch } from '../base/tensor.ts';
 import { Stream } from '../base/random.ts';
@@ -47,24 +48,24 @@ export interface RoutingResult {
   readonly threads: number;
   readonly step_ms: Spread;
   /**
-   * Of the kernels by what they do: who is chosen, rows sorted by expert, the memory read, compared and written; and of
-   * all.
+   * Times of kernels by purpose: choosing experts, sorting rows by expert, reading, comparing and writing the memory;
+   * and of all kernels.
    */
   readonly kernels_us: Readonly<Record<Part, number>>;
   /**
-   * From the start of a step along the critical path: until the gate has its scores, until rows are sorted by expert,
-   * until the step ends.
+   * Times along the critical path from the start of a step: until the gate has its scores, until rows are sorted by
+   * expert, and until the step ends.
    */
   readonly scores_us: number;
   readonly sorted_us: number;
   readonly path_us: number;
-  /** Of the memory. */
+  /** Bytes of the memory. */
   readonly state_bytes: number;
 }
 
 export type Part = 'select' | 'sort' | 'memory' | 'all';
 
-// batches that come again and again; steps of a turn, and those of it that are not measured
+// number of batches, which are used repeatedly; steps per turn, and how many of them are not measured
 const BATCHES = 4,
   STEPS = 8,
   WARM_UP = 4;
@@ -117,7 +118,7 @@ export async function benchRouting(flags: RoutingFlags): Promise<void> {
     }
     const results: RoutingResult[] = [];
     for (const { routing, session, ms, runs } of open) {
-      // Of a kernel the median: other work on the machine makes some runs of it longer.
+      // The median of each kernel, because other work on the machine lengthens some of its runs.
       const {
           loaded: { program },
         } = await programOf(session, batches[0]),
@@ -184,8 +185,8 @@ export function partsOf({ steps }: Program, us: readonly number[]): Record<Part,
 }
 
 /**
- * The longest chains of steps that touch each other's memory: before the step that chooses, to the last that sorts, and
- * of all.
+ * The longest chains of steps that depend on each other through memory: until the step that chooses, until the last
+ * one that sorts, and until the end.
  */
 export function pathOf(
   { steps, tensors }: Program,

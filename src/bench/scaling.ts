@@ -1,6 +1,6 @@
-// dynamoe bench scaling: how the cost of a layer grows with tokens, experts, width and threads, one of them at a time.
-// Layers of one curve take turns in one process. Cost should follow active FLOPs: more experts for the same tokens
-// should take no longer.
+// dynamoe bench scaling: measures how the cost of a layer grows with tokens, experts, width and threads, one at a
+// time. The layers of a curve alternate in one process. Cost should follow active FLOPs: more experts for the same
+// tokens should take no longer.
 import { availableParallelism } from 'node:os';
 import { openNative } from '../session/node.ts';
 import type { DeviceName } from '../session/platform.ts';
@@ -35,13 +35,10 @@ export interface ScalingResult extends Pick<LayerWork, 'tokens' | 'dModel' | 'dF
   readonly step_ms: Spread;
   readonly tokens_per_s: number;
   readonly useful_gflops: number;
-  /** GFLOP/s of fused multiply-adds on as many threads, in turns with the steps. */
+  /** Peak GFLOP/s of fused multiply-adds on the same number of threads, measured between the steps. */
   readonly fma_peak_gflops: number | null;
   readonly planned_bytes: number;
-  /**
-   * Its time for each useful FLOP over that of the curve's first layer that is named so (8 experts; the least of the
-   * others).
-   */
+  /** Its time per useful FLOP, divided by that of the curve's base layer (8 experts; otherwise the smallest). */
   readonly cost: number;
 }
 
@@ -64,7 +61,7 @@ const BASE: LayerWork = {
 /** Powers of 2. */
 const powers = (from: number, to: number): number[] => (from > to ? [] : [from, ...powers(2 * from, to)]);
 
-/** The layers of a curve. One expert is a dense network of the same active FLOPs. */
+/** The layers of a curve. One expert means a dense network with the same active FLOPs. */
 export function pointsOf(curve: Curve, threads: number): Point[] {
   switch (curve) {
     case 'tokens':
@@ -109,7 +106,7 @@ async function measure(points: readonly Point[], rounds: number, device: DeviceN
     for (const { layer } of layers) for (let i = 0; i < 2; i++) await layer.step();
     for (let round = 0; round < rounds; round++) {
       for (const { point, layer, ms, peaks } of layers) {
-        // The first step of a turn finds the caches full of another layer.
+        // The first step of a turn is not measured: the CPU caches hold data of another layer.
         await layer.step();
         for (let i = 0; i < STEPS; i++) ms.push((await layer.step()).ms);
         const native = await openNative(point.threads).catch(() => null);

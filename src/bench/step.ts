@@ -1,4 +1,5 @@
-// dynamoe bench step: how long a training step takes, what share of it is spent outside kernels, and in which kernels.
+// dynamoe bench step: measures how long a training step takes, which share of it is spent outside kernels, and the
+// time of each kernel.
 import type { LoadedProgram } from '../run/program.ts';
 import { ProgramExecutor } from '../run/program.ts';
 import { configure } from '../train/configure.ts';
@@ -51,7 +52,7 @@ export async function benchStep(
       ms.push(performance.now() - start);
       if (!onDevice) continue;
       outside.push((ms[ms.length - 1] ?? 0) - onDevice.executor.callMs);
-      // The same step again: as the one call it is, and kernel by kernel. Its inputs still lie in the device's memory.
+      // Runs the same step again, as one call and kernel by kernel. Its inputs are still in the device's memory.
       const { device } = onDevice.executor,
         { bound } = onDevice.loaded,
         called = performance.now();
@@ -61,8 +62,8 @@ export async function benchStep(
       sums.push(ns.reduce((a, b) => a + b, 0) / 1e6);
       times = times.length === 0 ? ns : times.map((t, k) => t + ns[k]);
     }
-    // Outside kernels is what a step spends outside the call (the same step's), and what the call takes beyond its
-    // kernels run one by one, each of the best of its rounds, because other work on the machine only ever adds.
+    // Time outside kernels is the time of a step outside the call, plus the time by which the call exceeds its kernels
+    // run one by one. Each is the best of several rounds, because other work on the machine only adds time.
     const inside = Math.min(...sums),
       beyond = Math.max(0, Math.min(...calls) - inside);
     const tokens = batch.x.dtype === 'int32' ? batch.x.data.length : batch.x.shape[0];

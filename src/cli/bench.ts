@@ -1,8 +1,8 @@
-// dynamoe bench: how fast this machine does it, and in how much memory. `gemm`: one matrix product against the peak;
-// `conv`: convolutions against a product of their size; `layer`: one mixture-of-experts layer; `scaling`: layers of
+// dynamoe bench: measures speed and memory on this machine. `gemm`: a matrix product against the machine's peak;
+// `conv`: convolutions against a product of the same size; `layer`: one mixture-of-experts layer; `scaling`: layers of
 // many sizes; `memory`: how many experts fit; `step`: a training step of a model and its parts; `compile`: a cold
-// start; `recompile`: capacities that a policy sets against fixed ones; `routing`: choices of experts that are
-// remembered against live ones.
+// start; `recompile`: capacities set by a policy against fixed ones; `routing`: remembered choices of experts against
+// live ones.
 import { InvalidArgumentError, Option, type Command } from 'commander';
 import { benchCompile, type BenchCompileFlags } from '../bench/compile.ts';
 import { benchConv, type ConvFlags } from '../bench/conv.ts';
@@ -20,23 +20,29 @@ import { OVERFLOWS } from '../nn/moe/routing.ts';
 import { DISPATCHES } from '../nn/moe/strategies.ts';
 
 export function addBench(program: Command): void {
-  const bench = program.command('bench').summary('measure speed').description('Measures speed on this machine.');
+  const bench = program
+    .command('bench')
+    .summary('measure speed')
+    .description('Measures speed and memory on this machine.');
   bench
     .command('gemm')
     .description(
-      'A float32 matrix product of random numbers, and the peak of fused multiply-adds, in turns in one process.',
+      'Times a float32 matrix product of random numbers and the peak of fused multiply-adds, alternating in one ' +
+        'process.',
     )
     .option('--size <n>', 'rows, columns and depth', whole(1, 16384), 1024)
     .addOption(new Option('--device <name>', 'where to run').choices(GEMM_DEVICES).default('auto'))
     .option('--threads <list>', 'numbers of threads, such as 1,2 (default: 1 and all cores)', wholeList)
-    .option('--rounds <n>', 'turns', whole(1), 12)
+    .option('--rounds <n>', 'measurements of each', whole(1), 12)
     .addOption(json())
     .action((flags: GemmFlags) => benchGemm(flags));
   bench
     .command('conv')
-    .description('Convolutions and their gradients, and a matrix product of their size, in turns in one process.')
+    .description(
+      'Times convolutions, their gradients, and a matrix product of the same size, alternating in one process.',
+    )
     .addOption(new Option('--device <name>', 'where to run').choices(GEMM_DEVICES).default('auto'))
-    .option('--rounds <n>', 'turns', whole(1), 30)
+    .option('--rounds <n>', 'measurements of each', whole(1), 30)
     .addOption(threads())
     .addOption(json())
     .action((flags: ConvFlags) => benchConv(flags));
@@ -44,14 +50,14 @@ export function addBench(program: Command): void {
     bench
       .command('layer')
       .description(
-        'One mixture-of-experts layer: steps, useful FLOPs against the peak, memory. A training step includes ' +
-          "the gradient to the layer's input.",
+        "Times one mixture-of-experts layer: steps, useful FLOPs against the machine's peak, memory. A training step " +
+          "includes the gradient to the layer's input.",
       ),
   )
-    .option('--experts <n>', 'experts; 0: a dense network of the same active FLOPs', whole(0), 8)
+    .option('--experts <n>', 'experts; 0: a dense network with the same active FLOPs', whole(0), 8)
     .option('--steps <n>', 'steps to measure, after some to warm up', whole(1), 20)
-    .option('--products', "in turns with the layer's matrix products alone")
-    .option('--profile', 'a table of the kernels')
+    .option('--products', "also time the layer's matrix products alone, alternating with steps")
+    .option('--profile', 'print a table of the kernels')
     .action((flags: LayerFlags) => {
       refuseFlags(layer, {
         ...unusedOfLayer(flags),
@@ -63,17 +69,17 @@ export function addBench(program: Command): void {
     bench
       .command('memory')
       .description(
-        'The largest number of experts that trains within a budget: each number tried in a process of its own ' +
-          'whose memory is watched.',
+        'Finds the largest number of experts that trains within a memory budget. Each number is tried in its own ' +
+          'process, whose memory is measured.',
       ),
   )
     .requiredOption(
       '--budget <MiB>',
-      'memory above what the process has before any parameter exists; must be given',
+      'memory in addition to what the process uses before any parameter exists (required)',
       whole(1),
     )
     .option('--most <n>', 'the largest number of experts to try', whole(1, 65536), 4096)
-    .option('--steps <n>', 'steps that must go well', whole(1), 3)
+    .option('--steps <n>', 'steps that must succeed', whole(1), 3)
     .action((flags: MemoryFlags) => {
       refuseFlags(memory, unusedOfLayer({ ...flags, experts: 1 }));
       return benchMemory(flags);
@@ -81,13 +87,15 @@ export function addBench(program: Command): void {
   bench
     .command('scaling')
     .description(
-      'How the cost of a layer grows with tokens (64 to 8192), experts (1 to 256), width (64 to 1024) and ' +
+      'Shows how the cost of a layer grows with tokens (64 to 8192), experts (1 to 256), width (64 to 1024) and ' +
         'threads: a table for each.',
     )
     .addOption(
-      new Option('--curve <list>', `some of ${CURVES.join(',')}`).argParser(curveList).default([...CURVES], 'all'),
+      new Option('--curve <list>', `tables to measure: some of ${CURVES.join(',')}`)
+        .argParser(curveList)
+        .default([...CURVES], 'all'),
     )
-    .option('--rounds <n>', 'turns of each layer', whole(1), 5)
+    .option('--rounds <n>', 'measurements of each layer', whole(1), 5)
     .addOption(new Option('--device <name>', 'where to run').choices(GEMM_DEVICES).default('auto'))
     .addOption(threads())
     .addOption(json())
@@ -95,17 +103,17 @@ export function addBench(program: Command): void {
   bench
     .command('routing')
     .description(
-      'A layer whose choices are live, watched (remembered beside) and cached (taken from there), in turns on ' +
-        'the same batches: steps, the kernels of the routing, and how long until rows are sorted.',
+      'Compares a layer whose choices of experts are live, watched (also remembered) and cached (taken from the ' +
+        'memory), alternating on the same batches: steps, kernels of the routing, time until rows are sorted.',
     )
-    .option('--samples <n>', 'samples in a step', whole(1), 32)
-    .option('--tokens <n>', 'tokens of a sample', whole(1), 64)
+    .option('--samples <n>', 'samples per step', whole(1), 32)
+    .option('--tokens <n>', 'tokens per sample', whole(1), 64)
     .option('--d-model <n>', 'width', whole(1), 128)
-    .option('--d-ff <n>', 'hidden width of an expert', whole(1), 512)
+    .option('--d-ff <n>', 'hidden size of an expert', whole(1), 512)
     .option('--experts <n>', 'experts', whole(1), 8)
-    .option('--top-k <n>', 'experts that a token goes to', whole(1), 2)
+    .option('--top-k <n>', 'experts per token', whole(1), 2)
     .option('--remember <n>', 'slots of the memory', whole(1), 65536)
-    .option('--rounds <n>', 'turns', whole(1), 10)
+    .option('--rounds <n>', 'measurements of each', whole(1), 10)
     .addOption(new Option('--device <name>', 'where to run').choices(GEMM_DEVICES).default('auto'))
     .addOption(threads())
     .addOption(json())
@@ -113,45 +121,47 @@ export function addBench(program: Command): void {
   const recompile: Command = bench
     .command('recompile')
     .description(
-      'A layer under a skewed load whose capacities a policy sets while it runs, against fixed capacity factors, ' +
-        'in turns on the same batches in one process.',
+      'Compares capacities that a policy sets during the run with fixed capacity factors, for a layer with a skewed ' +
+        'load, alternating on the same batches in one process.',
     )
-    .option('--tokens <n>', 'samples in a step', whole(1), 512)
+    .option('--tokens <n>', 'samples per step', whole(1), 512)
     .option('--d-model <n>', 'width', whole(1), 1024)
-    .option('--d-ff <n>', 'hidden width of an expert', whole(1), 4096)
+    .option('--d-ff <n>', 'hidden size of an expert', whole(1), 4096)
     .option('--experts <n>', 'experts', whole(1), 16)
-    .option('--top-k <n>', 'experts that a sample goes to', whole(1), 2)
-    .addOption(new Option('--dispatch <name>', 'how samples get to experts').choices(DISPATCHES).default('padded'))
+    .option('--top-k <n>', 'experts per sample', whole(1), 2)
     .addOption(
-      new Option('--overflow <what>', 'what becomes of samples beyond a capacity').choices(OVERFLOWS).default('drop'),
+      new Option('--dispatch <name>', 'how samples are moved to experts').choices(DISPATCHES).default('padded'),
     )
-    .option('--modules', 'experts as modules of their own instead of a bank')
-    .option('--skew <s>', 'the router prefers the expert of rank r by -S ln(r)', real(0), 1)
-    .option('--drift <n>', 'steps in which ranks move on by a third of the experts, bit by bit; 0: never', whole(0), 0)
-    .option('--policy <names>', 'what recompiles', 'adaptCapacity')
+    .addOption(
+      new Option('--overflow <what>', 'what happens to samples beyond a capacity').choices(OVERFLOWS).default('drop'),
+    )
+    .option('--modules', 'make each expert a module of its own, not part of a bank')
+    .option('--skew <s>', 'bias of the router for the expert of rank r: -S ln(r)', real(0), 1)
+    .option('--drift <n>', 'steps over which ranks gradually move on by a third of the experts; 0: never', whole(0), 0)
+    .option('--policy <names>', 'policies that recompile', 'adaptCapacity')
     .addOption(
       new Option('--alphas <list>', 'fixed capacity factors')
         .argParser(realList)
         .default([1, 1.25, 1.5, 2, 3, 4, 6, 8], '1,1.25,1.5,2,3,4,6,8'),
     )
     .option('--from <alpha>', 'the capacity factor that the policy starts from', real(0), 2)
-    .option('--warm-up <n>', 'steps of the policy that are not measured', whole(0), 64)
+    .option('--warm-up <n>', 'unmeasured steps of the policy at the start', whole(0), 64)
     .option('--steps <n>', 'steps to measure', whole(1), 20)
-    .option('--every <n>', 'steps between two turns of the fixed factors', whole(1), 1)
+    .option('--every <n>', 'steps between two measurements of the fixed factors', whole(1), 1)
     .addOption(new Option('--device <name>', 'where to run').choices(GEMM_DEVICES).default('auto'))
     .addOption(threads())
     .addOption(json())
     .action((flags: RecompileFlags) => {
-      refuseFlags(recompile, { drift: flags.skew === 0 && 'without skew no expert is ranked before another' });
+      refuseFlags(recompile, { drift: flags.skew === 0 && 'without skew, experts have no ranks' });
       return benchRecompile(flags);
     });
   const compile = bench
     .command('compile')
-    .description('A cold start in a fresh process: from a model to the end of its first training step.')
+    .description('Times a cold start in a new process: from a model to the end of its first training step.')
     .argument('[config]', 'a .json or .ts file; without it the default language model')
     .addOption(data())
     .option('--batch <n>', 'samples in a step (default: 12)', whole(1))
-    .option('--cold', 'with an empty cache of compiled kernels (native device)')
+    .option('--cold', 'start with an empty cache of compiled kernels (native device)')
     .addOption(device())
     .addOption(threads())
     .addOption(json());
@@ -165,12 +175,12 @@ export function addBench(program: Command): void {
   });
   const step = bench
     .command('step')
-    .description('Training steps of a model, after some to warm up; the same batch every time.')
+    .description('Times training steps of a model, after some warm-up steps; the batch is always the same.')
     .argument('[config]', 'a .json or .ts file; without it the default language model')
     .addOption(data())
     .option('--steps <n>', 'steps to measure', whole(1), 50)
     .option('--batch <n>', 'samples in a step (default: 12)', whole(1))
-    .option('--profile', 'a table of the kernels')
+    .option('--profile', 'print a table of the kernels')
     .addOption(device())
     .addOption(threads())
     .addOption(json());
@@ -180,33 +190,37 @@ export function addBench(program: Command): void {
   });
 }
 
-/** What makes a layer, and where it runs. */
+/** Flags that describe a layer and where it runs. */
 function layerFlags(command: Command): Command {
   return command
-    .option('--tokens <n>', 'tokens in a step', whole(1), 2048)
+    .option('--tokens <n>', 'tokens per step', whole(1), 2048)
     .option('--d-model <n>', 'width', whole(1), 256)
-    .option('--d-ff <n>', 'hidden width of an expert', whole(1), 1024)
-    .option('--top-k <n>', 'experts that a token goes to', whole(1), 2)
+    .option('--d-ff <n>', 'hidden size of an expert', whole(1), 1024)
+    .option('--top-k <n>', 'experts per token', whole(1), 2)
     .option(
       '--capacity-factor <c>',
-      'rows that an expert may get, over its even share; or dropless',
+      'capacity of an expert as a factor on its even share of rows; or dropless',
       capacityOf,
       'dropless',
     )
-    .addOption(new Option('--overflow <name>', 'what becomes of rows beyond that').choices(OVERFLOWS).default('drop'))
-    .addOption(new Option('--dispatch <name>', 'how tokens get to experts').choices(DISPATCHES).default('ragged'))
-    .option('--skew <s>', 'the router prefers expert e by -S ln(e + 1)', real(0), 0)
-    .addOption(new Option('--activation <name>', 'between the two products').choices(ACTIVATIONS).default('relu'))
-    .addOption(new Option('--optimizer <name>', 'what updates the weights').choices(OPTIMIZERS).default('sgd'))
-    .option('--eager', 'update each weight as soon as its gradient is there')
-    .option('--recompute', 'hidden values are not kept for gradients but computed again')
+    .addOption(
+      new Option('--overflow <name>', 'what happens to rows beyond the capacity').choices(OVERFLOWS).default('drop'),
+    )
+    .addOption(new Option('--dispatch <name>', 'how tokens are moved to experts').choices(DISPATCHES).default('ragged'))
+    .option('--skew <s>', 'bias of the router for expert e: -S ln(e + 1)', real(0), 0)
+    .addOption(
+      new Option('--activation <name>', 'activation between the two products').choices(ACTIVATIONS).default('relu'),
+    )
+    .addOption(new Option('--optimizer <name>', 'optimizer of the weights').choices(OPTIMIZERS).default('sgd'))
+    .option('--eager', 'update each weight as soon as its gradient is computed')
+    .option('--recompute', 'compute hidden values again for gradients instead of keeping them')
     .option(
       '--chunks <n>',
-      'parts in which experts go through their rows, with room for the hidden values of one',
+      'parts in which experts process their rows; only the hidden values of one part are in memory',
       whole(1),
     )
     .addOption(
-      new Option('--pass <name>', 'a training step or the forward pass alone').choices(PASSES).default('train'),
+      new Option('--pass <name>', 'a training step, or only the forward pass').choices(PASSES).default('train'),
     )
     .addOption(new Option('--device <name>', 'where to run').choices(GEMM_DEVICES).default('auto'))
     .addOption(threads())
@@ -225,7 +239,7 @@ function unusedOfLayer({
     capacityFactor: dense,
     dispatch: dense,
     skew: dense,
-    overflow: dense || (capacityFactor === 'dropless' && 'nothing is beyond a capacity: --capacity-factor gives one'),
+    overflow: dense || (capacityFactor === 'dropless' && 'a dropless layer has no capacity: set --capacity-factor'),
     optimizer: forward,
     eager: forward,
     recompute: pass === 'forward' && 'a forward pass keeps nothing for gradients',

@@ -19,7 +19,8 @@ export function addDash(program: Command): void {
     .summary('show finished and live runs on a page, and compare them')
     .argument('<run...>', 'run folders, or folders of run folders')
     .description(
-      'Serves a page about runs on this machine and prints its URL. The page follows live runs. Ctrl-C ends the server.',
+      'Serves a page about runs on this machine and prints its URL. The page follows live runs. Ctrl-C ends the ' +
+        'server.',
     )
     .option('--port <n>', 'port of the page (default: 6600, or a free one)', whole(1, 65535))
     .addOption(noAuth())

@@ -17,7 +17,8 @@ export function addEval(program: Command): void {
     .summary('measure a trained model')
     .argument('<checkpoint>', 'a checkpoint, or a run folder (its newest checkpoint)')
     .description(
-      'Computes the validation loss of a checkpoint: the mean over all windows of the last tenth of each file, without dropout.',
+      'Computes the validation loss of a checkpoint: the mean over all windows of the last tenth of each file, ' +
+        'without dropout.',
     )
     .addOption(data())
     .option('--config <file>', 'the config file that built the model, if it was moved')

@@ -1,6 +1,6 @@
-// The files of the page by name. From a checkout its modules are TypeScript whose types are taken out as they are
-// served; in the package they are JavaScript. uPlot comes from its own package. There are no other names, so that no
-// path can lead elsewhere.
+// The files of the page by name. In a checkout, its modules are TypeScript, whose types are removed when they are
+// served; in the package they are JavaScript. uPlot comes from its own package. Only these names are served, so that
+// no path can lead to other files.
 import { readdirSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { createRequire, stripTypeScriptTypes } from 'node:module';
@@ -21,7 +21,7 @@ const TYPES: Readonly<Record<string, string>> = {
 const folder = fileURLToPath(new URL('./page/', import.meta.url));
 const vendor = createRequire(import.meta.url);
 
-/** '' is the page itself. */
+/** Paths by name; '' is the page itself. */
 const files: ReadonlyMap<string, string> = new Map([
   ...readdirSync(folder)
     .filter((name) => Object.hasOwn(TYPES, extension(name)) && !name.endsWith('.d.ts'))
@@ -39,7 +39,7 @@ const files: ReadonlyMap<string, string> = new Map([
   ['uPlot.css', vendor.resolve('uplot/dist/uPlot.min.css')],
 ]);
 
-/** undefined: there is no such file. */
+/** The file of that name; undefined: there is none. */
 export async function asset(name: string): Promise<Asset | undefined> {
   const path = files.get(name);
   if (path === undefined) return undefined;
@@ -47,7 +47,7 @@ export async function asset(name: string): Promise<Asset | undefined> {
   return { type: `${TYPES[extension(path)]}; charset=utf-8`, body: path.endsWith('.ts') ? stripped(text) : text };
 }
 
-/** Node warns that this is new; a user of the dashboard has no use for that. */
+/** Removes types, without Node's warning that this feature is experimental. */
 function stripped(text: string): string {
   const { emitWarning } = process;
   process.emitWarning = () => undefined;

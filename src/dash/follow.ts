@@ -1,16 +1,17 @@
-// Follows a run's log while it grows. In: the file's path; out: its whole lines, chunk by chunk, each once. A run that
-// is resumed cuts its log back to its checkpoint: that is seen, and the log is read again from its start.
+// Follows a run's log while it grows. In: the file's path; out: its complete lines in chunks, each once. A resumed run
+// cuts its log back to its checkpoint: this is noticed, and the log is read again from the start.
 import { open, type FileHandle } from 'node:fs/promises';
 import { codeOf, fault } from '../io/fault.ts';
 import { bytesAt, nextLines } from '../io/lines.ts';
 
 export interface Lines {
-  /** These are the first of the log: what was read before counts no longer. */
+  /** Whether these lines are the first of the log, so that earlier lines must be forgotten. */
   readonly reset: boolean;
   readonly lines: readonly string[];
 }
 
-// bytes before the place read to that are looked at again: each line ends with its time, so that no two are alike
+// This many bytes before the current offset are compared with what was read, to notice a rewritten log. Each line ends
+// with its time, so no two are equal.
 const TAIL = 64;
 
 export class Follower {
@@ -24,12 +25,12 @@ export class Follower {
     this.#path = path;
   }
 
-  /** Whether the log was there and is not any more: its folder was deleted or moved. */
+  /** Whether the log has disappeared: its folder was deleted or moved. */
   get gone(): boolean {
     return this.#gone;
   }
 
-  /** The next lines; null: there are none now, or the log is not there yet. */
+  /** The next lines; null: there are no new lines, or the log does not exist yet. */
   async read(): Promise<Lines | null> {
     const file = await open(this.#path, 'r').catch((error: unknown) => {
       if (codeOf(error) === 'ENOENT') return null;

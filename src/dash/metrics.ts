@@ -1,6 +1,6 @@
-// Runs as Prometheus reads them: the text exposition format, version 0.0.4. In: the runs' logs; out: each run's latest
-// values. Written out here, about twenty names; client libraries collect from counters in the process, and what is told
-// here is what the log says.
+// Metrics of runs for Prometheus, in the text exposition format, version 0.0.4. In: the runs' logs; out: the latest
+// values of each run. No client library is used: these collect counters within a process, and the values here come
+// from logs.
 import type { LogEvent, PlanEvent, StepEvent } from '../train/events.ts';
 import { capacityRows, type Capacity } from '../nn/moe/capacity.ts';
 import { Follower } from './follow.ts';
@@ -12,11 +12,11 @@ interface Sample {
   readonly value: number;
 }
 
-/** name -> [type, help]. A counter counts since the run began. */
+/** name -> [type, help]. Counters count from the start of the run. */
 const FAMILIES = {
-  dynamoe_run_info: ['gauge', 'A run; 1 while its log is there and does not say that it has ended.'],
+  dynamoe_run_info: ['gauge', 'A run; 1 while its log exists and does not say that the run has ended.'],
   dynamoe_steps_total: ['counter', 'Optimiser steps done.'],
-  dynamoe_steps_planned: ['gauge', 'Optimiser steps that the run is to do.'],
+  dynamoe_steps_planned: ['gauge', 'Optimiser steps that the run will do.'],
   dynamoe_loss: ['gauge', 'Training loss of the last step.'],
   dynamoe_validation_loss: ['gauge', 'Loss of the last validation.'],
   dynamoe_learning_rate: ['gauge', 'Learning rate of the last step.'],
@@ -25,11 +25,11 @@ const FAMILIES = {
   dynamoe_throughput: ['gauge', 'Tokens (or samples) per second in the last step.'],
   dynamoe_resident_bytes: ['gauge', 'Resident memory of the training process.'],
   dynamoe_planned_bytes: ['gauge', 'Memory that the current plan takes, by kind.'],
-  dynamoe_expert_load: ['gauge', 'Choices of an expert in the last step.'],
-  dynamoe_expert_capacity: ['gauge', 'Rows that an expert may have; absent where it is dropless.'],
-  dynamoe_layer: ['gauge', 'What an MoE layer tells of the last step: gate_entropy, dropped, spilled, ...'],
+  dynamoe_expert_load: ['gauge', 'Choices that went to an expert in the last step.'],
+  dynamoe_expert_capacity: ['gauge', 'Rows that an expert may have; absent for dropless layers.'],
+  dynamoe_layer: ['gauge', 'Statistics of an MoE layer in the last step: gate_entropy, dropped, spilled, ...'],
   dynamoe_dropped_total: ['counter', 'Choices dropped by a layer.'],
-  dynamoe_spilled_total: ['counter', 'Choices beyond the capacities of a layer that were computed all the same.'],
+  dynamoe_spilled_total: ['counter', 'Choices beyond the capacities of a layer that were computed nevertheless.'],
   dynamoe_recompilations_total: ['counter', 'Decisions to recompile, by rule and whether the new plan was kept.'],
 } as const satisfies Readonly<Record<string, readonly ['gauge' | 'counter', string]>>;
 type Family = keyof typeof FAMILIES;
@@ -41,7 +41,7 @@ export class Metrics {
     this.#runs = runs.map(({ name, path }) => ({ name, follower: new Follower(path), run: new RunValues(name) }));
   }
 
-  /** Reads what is new in the logs. */
+  /** Reads the new lines of the logs, and returns the metrics as text. */
   async text(): Promise<string> {
     for (const r of this.#runs) {
       for (let got = await r.follower.read(); got; got = await r.follower.read()) {
@@ -131,16 +131,16 @@ class RunValues {
         this.ended();
         break;
       default:
-        break; // checkpoints, and what a later version tells
+        break; // checkpoints, and events of later versions
     }
   }
 
-  /** The log does not go on. */
+  /** Marks the run as ended. */
   ended(): void {
     this.#set('dynamoe_run_info', 0);
   }
 
-  /** Of steps, the last one's values are what is asked for. */
+  /** Sets the values of the last step. */
   settle(): void {
     const e = this.#last;
     if (!e) return;

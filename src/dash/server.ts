@@ -1,5 +1,5 @@
-// The dashboard's server: one page about runs, on this machine alone. In: run folders; out: a URL, until it is closed.
-// It reads each run's log and nothing else.
+// The dashboard's server: one page about runs, for this machine only. In: run folders; out: a URL, until it is closed.
+// It reads only the logs of the runs.
 import { createHash, randomBytes, timingSafeEqual } from 'node:crypto';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
@@ -12,24 +12,25 @@ import { Metrics } from './metrics.ts';
 import { streamRuns } from './stream.ts';
 
 export interface DashOptions {
-  /** Folders of runs, with the names that the page shows. One whose log is not there yet is waited for. */
+  /** Run folders, with the names that the page shows. The page waits for logs that do not exist yet. */
   readonly runs: readonly { readonly name: string; readonly folder: string }[];
-  /** undefined: 6600, or where that is taken any other. */
+  /** undefined: 6600, or a free port if 6600 is in use. */
   readonly port?: number | undefined;
-  /** Whether the URL holds a random token, without which nothing is served; default true. */
+  /** Whether the URL contains a random token, without which nothing is served; default true. */
   readonly auth?: boolean;
 }
 
 export interface Dash {
   readonly url: string;
-  /** Sends viewers what there is left, tells them that it ends, and closes. */
+  /** Sends the remaining lines to viewers, tells them that the server ends, and closes it. */
   close(): Promise<void>;
 }
 
 const PORT = 6600;
-const LINGER_MS = 1000; // that a viewer may take for the rest
+const LINGER_MS = 1000; // time for viewers to receive the rest when the server closes
 /**
- * Names of this machine: a page elsewhere whose own name is made to mean 127.0.0.1 is not among them (DNS rebinding).
+ * Names of this machine. A page elsewhere whose name was made to resolve to 127.0.0.1 (DNS rebinding) has another host
+ * name.
  */
 const HOSTS = new Set(['127.0.0.1', 'localhost', '[::1]']);
 const HEADERS = {
@@ -43,7 +44,7 @@ const HEADERS = {
   'cross-origin-opener-policy': 'same-origin',
 };
 
-/** Throws UserError where the port is taken. */
+/** Rejects with a UserError if the port is in use. */
 export async function openDash({ runs, port, auth = true }: DashOptions): Promise<Dash> {
   const token = auth ? randomBytes(16).toString('base64url') : null,
     ending = new AbortController(),
@@ -106,20 +107,20 @@ interface Refused {
   readonly location?: string;
 }
 
-/** What a request may have: the name of a place; else why not. */
+/** Checks a request: returns the name of what it asks for, or why it is refused. */
 function admit({ method, headers, url = '/' }: IncomingMessage, token: string | null): string | Refused {
-  if (method !== 'GET' && method !== 'HEAD') return { status: 405, why: 'this page is only read' };
+  if (method !== 'GET' && method !== 'HEAD') return { status: 405, why: 'this page can only be read' };
   if (!HOSTS.has((headers.host ?? '').toLowerCase().replace(/:\d+$/, '')))
-    return { status: 403, why: 'this page is for this machine: open it as 127.0.0.1 or localhost' };
+    return { status: 403, why: 'this page is for this machine only: open it as 127.0.0.1 or localhost' };
   const [path] = url.split('?'),
     [first, ...rest] = path.slice(1).split('/');
   if (token === null) return path.slice(1);
   if (same(headers.authorization ?? '', `Bearer ${token}`)) return path.slice(1);
-  if (!same(first, token)) return { status: 403, why: 'open the URL that was printed: it holds a token' };
+  if (!same(first, token)) return { status: 403, why: 'open the URL that was printed: it contains a token' };
   return rest.length === 0 ? { status: 308, why: 'the page is a folder', location: `/${token}/` } : rest.join('/');
 }
 
-/** Takes the same time whatever the texts have in common. */
+/** Compares two texts in constant time. */
 function same(given: string, right: string): boolean {
   const digest = (text: string): Buffer => createHash('sha256').update(text).digest();
   return timingSafeEqual(digest(given), digest(right));
@@ -138,7 +139,7 @@ function refuse(response: ServerResponse, status: number, why: string, location?
   response.end(`${why}\n`);
 }
 
-/** Gives the port. */
+/** Starts to listen. Returns the port. */
 async function listen(server: Server, port: number | undefined): Promise<number> {
   const on = (p: number): Promise<number> =>
     new Promise((resolve, reject) => {
@@ -154,9 +155,9 @@ async function listen(server: Server, port: number | undefined): Promise<number>
     server.removeAllListeners('error');
     if (port === undefined) return on(0);
     throw new UserError(
-      `the dashboard cannot have port ${port}: ` +
+      `the dashboard cannot use port ${port}: ` +
         `${codeOf(error) === 'EADDRINUSE' ? 'it is in use' : String(codeOf(error))}`,
-      'name another, or none: a free one is taken then',
+      'name another port, or none to use a free one',
       error,
     );
   }

@@ -7,10 +7,10 @@
 import type { ServerResponse } from 'node:http';
 import { Follower } from './follow.ts';
 
-const LOOK_MS = 250; // at the files, and that is also how late a viewer may be
-const BEAT_MS = 15_000; // a comment, so that a dead connection is found
+const LOOK_MS = 250; // interval between two looks at the files, and so the delay of viewers
+const BEAT_MS = 15_000; // interval of comments, which detect dead connections
 
-/** Ends when the viewer goes, or, after the last line, when `ending` is set. */
+/** Ends when the viewer disconnects, or when `ending` is set and all lines are sent. */
 export async function streamRuns(
   response: ServerResponse,
   paths: readonly string[],
@@ -50,7 +50,7 @@ export async function streamRuns(
   response.end('event: bye\ndata:\n\n');
 }
 
-/** Waits where the viewer does not keep up. */
+/** Sends a text; waits if the viewer is slow. */
 async function send(response: ServerResponse, text: string): Promise<void> {
   if (response.closed || response.write(text)) return;
   await new Promise<void>((resolve) => {
@@ -62,7 +62,7 @@ async function send(response: ServerResponse, text: string): Promise<void> {
   });
 }
 
-/** Until it is time to look again, or the viewer goes, or the server ends. */
+/** Waits until the next look at the files, or until the viewer disconnects or the server ends. */
 async function pause(response: ServerResponse, ending: AbortSignal): Promise<void> {
   await new Promise<void>((resolve) => {
     const done = (): void => {

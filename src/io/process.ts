@@ -46,6 +46,7 @@ function procStat(pid: number): { state: string; start: string } | undefined {
   } catch {
     return undefined;
   }
-  const fields = text.slice(text.lastIndexOf(')') + 2).split(' '); // the process name before it may contain spaces and brackets
+  // The process name, in brackets, may contain spaces and brackets itself.
+  const fields = text.slice(text.lastIndexOf(')') + 2).split(' ');
   return { state: fields[0], start: fields[19] };
 }

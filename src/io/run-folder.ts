@@ -1,6 +1,6 @@
 // The folder of a training run. In: a path, and whether to continue a run; out: its newest undamaged checkpoint, and
-// functions to add events and checkpoints, for one process at a time. A run that was killed at any moment continues from
-// its newest checkpoint, or from the start if there is none.
+// functions to add events and checkpoints, for one process at a time. A run that was killed at any moment continues
+// from its newest checkpoint, or from the start if there is none.
 //
 //   run.json                     the settings with which the run was started (the caller's JSON)
 //   events.jsonl                 the log: one JSON object per line

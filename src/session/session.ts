@@ -364,8 +364,8 @@ export class Session {
   }
 
   /**
-   * Writes parameters, optimiser state and the number of steps to a safetensors file, atomically. Steps that were called
-   * before are included; later ones wait.
+   * Writes parameters, optimiser state and the number of steps to a safetensors file, atomically. Steps that were
+   * called before are included; later ones wait.
    */
   save(path: string): Promise<void> {
     return this.#saving.save(path);

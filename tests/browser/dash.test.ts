@@ -303,7 +303,7 @@ test(
     );
     run.child.kill('SIGINT');
     assert.equal((await run.ended).code, 130);
-    await shows(page, '#status', 'stopped; it can go on');
+    await shows(page, '#status', 'stopped; it can be continued');
     assert.deepEqual(faults, []);
   },
 );

@@ -220,7 +220,7 @@ test('a port that is taken: named, it is an error; else another one', async (t) 
   const { folder } = runFolder(await temporaryFolder(t), 'a', began),
     runs = [{ name: 'a', folder }],
     { port } = await opened(t, { runs });
-  await assert.rejects(openDash({ runs, port }), new RegExp(`cannot have port ${port}: it is in use`));
+  await assert.rejects(openDash({ runs, port }), new RegExp(`cannot use port ${port}: it is in use`));
   const second = await opened(t, { runs, auth: false });
   assert.notEqual(second.port, port);
   assert.equal(second.prefix, '/');

@@ -1,14 +1,14 @@
-// Loads of a layer's experts over time in a bounded number of bins: when they are full, neighbours are joined. In: one
-// load a step; out: means.
+// Loads of a layer's experts over time, in a bounded number of bins; when all are used, neighbours are merged. In: the
+// loads of each step; out: means.
 
 const MOST = 1024;
 
 export interface Bin {
-  /** First and last step. */
+  /** First and last step of the bin. */
   readonly from: number;
   readonly to: number;
   readonly steps: number;
-  /** Mean choices of each expert. */
+  /** Mean number of choices of each expert per step. */
   readonly load: readonly number[];
 }
 
@@ -60,7 +60,7 @@ export class Bins {
     this.#stride *= 2;
   }
 
-  /** Bins that touch the steps from..to, at most `most` of them. */
+  /** At most `most` bins that cover the steps from..to. */
   within(from: number, to: number, most: number): Bin[] {
     const inside = this.#bins.filter((b) => b.to >= from && b.from <= to),
       group = Math.max(1, Math.ceil(inside.length / most)),

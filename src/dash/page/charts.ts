@@ -1,12 +1,12 @@
-// Curves over steps or seconds. In: lines that grow; out: a uPlot chart that draws what fits, with the recompilations
-// on its time axis.
+// Curves over steps or seconds. In: growing series; out: a uPlot chart of the visible part, with the recompilations
+// marked on its time axis.
 import type uPlot from 'uplot';
 import { el } from './dom.ts';
 import { thinned, type Column } from './columns.ts';
 import { theme } from './theme.ts';
 import { extent, type View } from './view.ts';
 
-// The page's own copy: a browser knows no packages.
+// The server's copy of uPlot: browsers cannot import packages by name.
 const VENDOR = './uPlot.js';
 const { default: Plot } = (await import(VENDOR)) as { readonly default: typeof uPlot };
 
@@ -17,7 +17,7 @@ export interface Line {
   readonly colour: string;
   readonly width?: number;
   readonly dash?: number[];
-  /** Few values, each of them seen. */
+  /** Whether there are only few values, each of which is drawn as a point. */
   readonly points?: boolean;
 }
 
@@ -32,11 +32,12 @@ export interface ChartOptions {
   readonly height?: number;
   readonly format: (value: number) => string;
   readonly zoom: (range: readonly [number, number] | null) => void;
-  /** Whether its marks are stops of the keyboard: those of one chart are. */
+  /** Whether the keyboard can reach its marks; only those of one chart. */
   readonly leads?: boolean;
 }
 
-// pixels beside the plot, the same everywhere so that time lines up; half of a label of seven digits fits
+// Pixels beside the plot: the same for all charts, so that their time axes line up; enough for half of a label of
+// seven digits.
 export const LEFT = 56,
   RIGHT = 26;
 
@@ -159,7 +160,7 @@ export class Chart {
     return plot;
   }
 
-  /** Buttons over the plot, made anew only where something moved: the keyboard may stand on one. */
+  /** Buttons over the plot; created again only if something moved, because one may have the keyboard focus. */
   #placeMarks(plot: uPlot, min: number, max: number): void {
     const seen = this.#marks
       .map((m) => ({ m, x: plot.valToPos(m.at, 'x') }))
@@ -177,12 +178,12 @@ export class Chart {
   }
 }
 
-/** Lines that share their x are thinned together; then all are joined on one axis. */
+/** Series with the same x are reduced together; then all are joined on one axis. */
 function data(lines: readonly Line[], min: number, max: number, room: number): (number | null | undefined)[][] {
   const groups = Map.groupBy(lines, (l) => l.xs),
     order = [...groups.values()].flat();
   const tables = [...groups].map(([xs, some]) => {
-    // One beyond each end, so that a line goes on to the edge.
+    // One value beyond each end, so that lines reach the edges.
     const from = Math.max(0, xs.indexOf(min) - 1),
       to = Math.min(xs.length, xs.indexOf(max) + 2);
     const { xs: at, ys } = thinned(

@@ -1,5 +1,4 @@
-// Numbers that only ever come at the end, and what a chart needs of many of them. In: values; out: at most about two
-// for each pixel.
+// Growing columns of numbers, and their reduction for charts: at most about two values for each pixel.
 
 /** A growing list of float64. */
 export class Column {
@@ -22,7 +21,7 @@ export class Column {
     return this.length === 0 ? NaN : this.#data[this.length - 1];
   }
 
-  /** The first index whose value is not below x; values ascend. */
+  /** The first index whose value is at least x; values must ascend. */
   indexOf(x: number): number {
     let low = 0,
       high = this.length;
@@ -35,15 +34,15 @@ export class Column {
   }
 }
 
-/** x, and a list for each series; null is a gap. */
+/** x values, and the values of each series; null is a gap. */
 export interface Table {
   readonly xs: number[];
   readonly ys: (number | null)[][];
 }
 
 /**
- * Rows from..to of columns as they are where there is room, else the lowest and the highest of each stretch: peaks
- * stay.
+ * Rows from..to of columns: unchanged if they fit, otherwise the lowest and the highest of each interval, so that
+ * peaks stay visible.
  */
 export function thinned(xs: Column, ys: readonly Column[], from: number, to: number, room: number): Table {
   const table: Table = { xs: [], ys: ys.map(() => []) },
@@ -84,7 +83,7 @@ export function thinned(xs: Column, ys: readonly Column[], from: number, to: num
   return table;
 }
 
-/** An exponential moving average beside a column that grows; the first values weigh fully. */
+/** An exponential moving average of a growing column, corrected for the start. */
 export class Smooth {
   readonly #of: Column;
   #keep = 0;
@@ -96,7 +95,7 @@ export class Smooth {
     this.#of = of;
   }
 
-  /** keep: share of the old average, 0 to below 1. */
+  /** keep: weight of the old average, from 0 to below 1. */
   upTo(keep: number): Column {
     if (keep !== this.#keep) {
       this.values = new Column();

@@ -1,5 +1,4 @@
-// Recompilations: marks on time axes with what stands behind them, and all of them as a table. In: a run's decisions;
-// out: elements.
+// Recompilations as marks on time axes with tooltips, and as a table. In: a run's decisions; out: elements.
 import type { RecompileEvent } from '../../recompile/rule.ts';
 import type { Mark } from './charts.ts';
 import { byId, el, table } from './dom.ts';
@@ -9,10 +8,12 @@ import { place, type View } from './view.ts';
 
 const label = (r: RecompileEvent, n: number): string =>
   `Recompilation ${n} at step ${r.effect ?? r.step}: ${r.rule}, ${outcome(r)}. Reason: ${r.reason}.`;
+const unmeasured = (kind: RecompileEvent['class']): string =>
+  `not measured${kind === 'R' ? ' (this change alters results)' : ''}`;
 const figures = ({ ms, bytes: b }: RecompileEvent['before'], { class: kind }: RecompileEvent): string =>
-  `${ms === null ? `not measured${kind === 'R' ? ' (this change alters results)' : ''}` : `${milliseconds(ms)} a step`}, ${bytes(b)}`;
+  `${ms === null ? unmeasured(kind) : `${milliseconds(ms)} a step`}, ${bytes(b)}`;
 
-/** One for each decision whose plan ran. */
+/** A mark for each decision whose plan ran. */
 export function marksOf(run: Run, view: View): Mark[] {
   return run.recompiles.flatMap((r, i): Mark[] =>
     r.effect === null
@@ -37,7 +38,7 @@ export function marksOf(run: Run, view: View): Mark[] {
                   showTip(b, r, i + 1);
                 });
               for (const type of ['pointerleave', 'blur']) b.addEventListener(type, hideTip);
-              // The chart under it would begin to select.
+              // Otherwise the chart below would start a selection.
               b.addEventListener('mousedown', (e) => {
                 e.stopPropagation();
               });
@@ -78,10 +79,10 @@ function showTip(by: HTMLElement, r: RecompileEvent, n: number): void {
   followTip();
 }
 
-/** The mark that the tip is about. */
+/** The mark whose tooltip is shown. */
 let tipOf: HTMLElement | null = null;
 
-/** Keeps the tip at its mark, and takes it away where that is not to be seen. */
+/** Keeps the tooltip at its mark, and hides it if the mark is not visible. */
 export function followTip(): void {
   const tip = byId('tip'),
     by = tipOf;
@@ -109,7 +110,7 @@ function changesOf({ changes }: RecompileEvent): HTMLElement {
   );
 }
 
-/** Leads from a mark to its row. */
+/** Scrolls from a mark to its row in the table. */
 function choose(i: number): void {
   const rows = byId('decisions').querySelectorAll<HTMLElement>('tbody tr');
   rows.forEach((row, r) => {
@@ -120,7 +121,7 @@ function choose(i: number): void {
 
 let shown = '';
 
-/** The table, made anew only where there is more to say. */
+/** The table, created again only if there is something new. */
 export function drawDecisions(run: Run): void {
   followTip();
   const key = `${run.name} ${run.recompiles.length} ${run.status}`;

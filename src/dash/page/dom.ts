@@ -1,4 +1,4 @@
-// Elements in one call. Text is always text, never markup.
+// Helpers for elements. Text is always inserted as text, never as markup.
 
 type Child = Node | string | null;
 
@@ -13,14 +13,14 @@ export function el<K extends keyof HTMLElementTagNameMap>(
   return made;
 }
 
-/** The element of the page with this id. */
+/** The element with this id. */
 export function byId<T extends HTMLElement = HTMLElement>(id: string): T {
   const found = document.getElementById(id);
   if (!found) throw new Error(`no element #${id}`);
   return found as T;
 }
 
-/** Sets text where it differs, so that nothing is laid out anew in vain. */
+/** Sets an element's text if it differs, to avoid needless layout. */
 export function say(element: Element, text: string): void {
   if (element.textContent !== text) element.textContent = text;
 }
@@ -41,7 +41,7 @@ export function table(caption: string, head: readonly string[], rows: readonly (
   );
 }
 
-/** A canvas in the pixels of the screen; gives its context in CSS pixels. */
+/** Sizes a canvas to the pixels of the screen. Returns its context, scaled to CSS pixels. */
 export function paper(canvas: HTMLCanvasElement, width: number, height: number): CanvasRenderingContext2D {
   const ratio = window.devicePixelRatio || 1,
     w = Math.round(width * ratio),

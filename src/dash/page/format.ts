@@ -1,4 +1,4 @@
-// Numbers and decisions as people read them.
+// Formats numbers and decisions for people.
 import type { RecompileEvent } from '../../recompile/rule.ts';
 
 /** 123, 12.3k, 4.56M. */
@@ -37,14 +37,14 @@ export function duration(seconds: number): string {
 export const milliseconds = (ms: number | null): string =>
   ms === null ? 'not measured' : `${ms.toFixed(ms < 10 ? 2 : 1)} ms`;
 
-/** What a knob was or is: long lists are cut. */
+/** The value of a knob; long lists are cut. */
 export function knob(value: unknown): string {
   if (!Array.isArray(value)) return String(value);
   const shown = value.slice(0, 16).map((x) => (typeof x === 'number' ? String(Number(x.toFixed(2))) : String(x)));
   return shown.join(' ') + (value.length > shown.length ? ` … (${value.length})` : '');
 }
 
-/** topK: 2 → 1. Of a layer's slots what was done or taken back. */
+/** "2 → 1"; for the knob `slots`, the operation that was done or taken back. */
 export function change({ knob: name, from, to }: RecompileEvent['changes'][number]): string {
   if (name !== 'slots' || !Array.isArray(to) || !Array.isArray(from)) return `${knob(from)} → ${knob(to)}`;
   const at = (list: readonly unknown[]): number => list.findIndex((x) => typeof x === 'number'),
@@ -59,18 +59,18 @@ export function outcome({ kept, error, ratio }: Pick<RecompileEvent, 'kept' | 'e
   return `${kept ? 'kept' : 'undone'}${ratio ? `: ${speed(ratio)}` : ''}`;
 }
 
-/** Of old time over new: the median, and the interval that holds it with 90%. */
+/** The change of speed, from the ratio of old to new time: its median and its 90% interval. */
 export function speed({ median, low, high }: NonNullable<RecompileEvent['ratio']>): string {
   if (low <= 1 && high >= 1) return 'no measurable difference';
   const percent = 100 * Math.abs(median - 1);
   return `${percent.toFixed(percent < 1 ? 1 : 0)}% ${median > 1 ? 'faster' : 'slower'}`;
 }
 
-/** What of a change's results is to be expected. */
+/** Whether a change of this class alters results. */
 export const effect = (kind: RecompileEvent['class']): string =>
   kind === 'N' ? 'results unchanged' : kind === 'R' ? 'results change' : 'nothing changed';
 
-/** What the change took. */
+/** The cost of the change. */
 export function price({
   compile_ms,
   cached,

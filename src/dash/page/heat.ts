@@ -1,6 +1,6 @@
-// Load of a layer's experts over time, with their capacities. One band an expert: its height and colour are the mean
-// share of a stretch of steps, what lies beyond the capacity has a colour of its own, and at the right stands the last
-// step.
+// The loads of a layer's experts over time, with their capacities. Each expert is a band. Its height and colour show
+// its mean share in an interval of steps; load beyond the capacity has its own colour. The last step is shown at the
+// right.
 import { LEFT, RIGHT } from './charts.ts';
 import { el, paper, say, table } from './dom.ts';
 import { count, knob } from './format.ts';
@@ -9,8 +9,8 @@ import type { Layer, Run } from './run.ts';
 import { theme } from './theme.ts';
 import { extent, place, type View } from './view.ts';
 
-const NOW = 150; // pixels of the last step's bars
-const BARS_FROM = 640; // width from which there is room for them
+const NOW = 150; // width of the last step's bars in pixels
+const BARS_FROM = 640; // smallest width in pixels at which the bars are shown
 const AXIS = 18;
 
 interface Drawn {
@@ -32,7 +32,7 @@ export class Heat {
   #at: { bin: number; expert: number } | null = null;
   #layer: Layer | null = null;
   #run: Run | null = null;
-  /** Highest share of the even one that is drawn. */
+  /** The highest drawn load, as a multiple of the even share. */
   top = 2;
 
   constructor(path: string) {
@@ -45,7 +45,8 @@ export class Heat {
         tabindex: '0',
         role: 'application',
         'aria-roledescription': 'heat map',
-        'aria-label': `Load per expert over time in ${path}. Arrow keys go from stretch to stretch and from expert to expert.`,
+        'aria-label':
+          `Load per expert over time in ${path}. ` + 'Arrow keys move between intervals of steps and between experts.',
       },
       this.#canvas,
     );
@@ -133,7 +134,7 @@ export class Heat {
     this.#fill();
   }
 
-  /** The line of each band's capacity. */
+  /** Draws the capacity line of each band. */
   #capacities(
     context: CanvasRenderingContext2D,
     rows: readonly (readonly number[] | null)[],
@@ -151,7 +152,7 @@ export class Heat {
           last = null;
           return;
         }
-        // Capacities are whole rows: the mean of a stretch makes them no smoother.
+        // Capacities are whole numbers of rows, so they are not averaged over an interval.
         const at = y(e) + this.#row - this.#row * Math.min(1, cap / means[i] / this.top);
         if (last === null) context.moveTo(left, at);
         else context.lineTo(left, at);
@@ -212,7 +213,7 @@ export class Heat {
     context.setLineDash([]);
   }
 
-  /** Bars of the last step, with a tick at the capacity. */
+  /** Draws the bars of the last step, with a tick at the capacity. */
   #last(
     context: CanvasRenderingContext2D,
     { path, load }: Layer,
@@ -277,7 +278,7 @@ export class Heat {
     this.#tell();
   }
 
-  /** What lies under the pointer, or where the arrow keys stand. */
+  /** Describes the cell under the pointer, or the one that the arrow keys have selected. */
   #tell(): void {
     const bin = this.#drawn[this.#at?.bin ?? -1]?.bin as Bin | undefined,
       e = this.#at?.expert ?? 0;
@@ -286,11 +287,11 @@ export class Heat {
       share = load / (bin.load.reduce((a, b) => a + b, 0) / bin.load.length),
       cap = this.#run.rowsAt(this.#layer.path, bin.to, bin.load)?.[e];
     const steps = bin.from === bin.to ? `step ${bin.from}` : `steps ${bin.from} to ${bin.to}`;
+    const limit = cap === undefined ? '' : `; capacity ${cap}${load > cap ? `, ${count(load - cap)} beyond it` : ''}`;
     say(
       this.#readout,
       `${steps}, expert ${e}: ${count(load)} choices${bin.steps > 1 ? ' a step' : ''}, ${share.toFixed(2)} times ` +
-        'the even ' +
-        `share${cap === undefined ? '' : `; capacity ${cap}${load > cap ? `, ${count(load - cap)} beyond it` : ''}`}`,
+        `the even share${limit}`,
     );
   }
 

@@ -1,4 +1,4 @@
-// The page: follows the logs of runs by server-sent events and draws them. In: lines of logs; out: what is seen.
+// The page: receives the logs of runs as server-sent events and draws them.
 import { Chart, type Line, type Mark } from './charts.ts';
 import { drawDecisions, hideTip, marksOf } from './decisions.ts';
 import { byId, el, say, table } from './dom.ts';
@@ -10,7 +10,7 @@ import { Run } from './run.ts';
 import { onTheme, theme } from './theme.ts';
 import type { View } from './view.ts';
 
-const DRAW_MS = 200; // between two drawings
+const DRAW_MS = 200; // least time between two drawings
 const names = (await (await fetch('runs')).json()) as string[];
 const view: View = {
   axis: 'step',
@@ -25,7 +25,7 @@ let selected = 0,
   due = false,
   drawnAt = -DRAW_MS;
 
-/** Soon, and not more often than the eye asks for; while nobody looks, not at all. */
+/** Requests a drawing, at most every DRAW_MS; none while the page is hidden. */
 function redraw(): void {
   if (due || document.hidden) return;
   due = true;
@@ -59,7 +59,7 @@ const curves = {
   norm: new Chart({ title: 'Gradient norm', format: nats, zoom }),
 };
 byId('curves').append(...Object.values(curves).map((c) => c.element));
-/** What layers tell, by name: a chart each. */
+/** Titles of the charts of layer statistics, by name. */
 const told = new Map<string, Chart>(),
   heats = new Map<string, Heat>(),
   plan = new PlanView(redraw);
@@ -153,20 +153,18 @@ function head(run: Run): void {
     running: live
       ? 'running'
       : connection === 'ended'
-        ? 'the server of this page has ended; what was told until then'
+        ? 'the server of this page has ended; this is what it sent before'
         : connection,
     done: `done${run.seconds === null ? '' : ` in ${duration(run.seconds)}`}`,
-    stopped: 'stopped; it can go on',
+    stopped: 'stopped; it can be continued',
     failed: `failed: ${run.error ?? ''}`,
   }[status];
   const lost = run.gone ? `its folder is gone; ${status === 'running' ? 'this is what was read before' : text}` : text;
-  say(
-    byId('status'),
-    `${lost}, step ` +
-      `${Number.isFinite(steps) ? steps : 0}${total > 0 ? ` of ${total}` : ''}${!live && status !== 'running' && connection !== 'ended' ? ` (${connection})` : ''}`,
-  );
+  const done = `${Number.isFinite(steps) ? steps : 0}${total > 0 ? ` of ${total}` : ''}`,
+    trouble = !live && status !== 'running' && connection !== 'ended' ? ` (${connection})` : '';
+  say(byId('status'), `${lost}, step ${done}${trouble}`);
   document.body.dataset['connection'] = connection;
-  // Green is what is seen to run.
+  // Green only if the run is seen to be running.
   byId('dot').className = run.gone ? 'failed' : status === 'running' && !live ? 'waiting' : status;
   byId<HTMLProgressElement>('progress').value = total > 0 && steps > 0 ? steps / total : 0;
   say(byId('about'), start ? `${count(start.parameters)} parameters, ${start.device}` : '');
@@ -175,13 +173,21 @@ function head(run: Run): void {
 
 let spoken = '',
   heard = 0;
-/** For those who hear the page: how the run stands, and each decision; not every step. */
+/** Announces the run's status and each decision to screen readers, but not every step. */
 function speak(state: string, run: Run): void {
   const fresh = run.recompiles.length > heard ? run.recompiles.at(-1) : undefined;
   heard = run.recompiles.length;
   const text = fresh ? `Recompilation by ${fresh.rule}: ${outcome(fresh)}` : state;
   if (fresh || state !== spoken) say(byId('spoken'), text);
   spoken = state;
+}
+
+const RECENT = 50; // steps
+
+/** Mean time of a step over the most recent steps, in ms; null before the second step. */
+function recentMs({ elapsed, step: { length } }: Run): number | null {
+  if (length < 2) return null;
+  return ((elapsed.last - elapsed.at(Math.max(0, length - RECENT))) * 1000) / (Math.min(RECENT, length) - 1);
 }
 
 function tiles(run: Run): void {
@@ -194,7 +200,7 @@ function tiles(run: Run): void {
     [
       `${run.start?.unit === 'samples' ? 'Samples' : 'Tokens'} a second`,
       count(run.rate.last),
-      `${fixed(run.step.length > 1 ? ((run.elapsed.last - run.elapsed.at(Math.max(0, run.step.length - 50))) * 1000) / (Math.min(50, run.step.length) - 1 || 1) : null, 1)} ms a step`,
+      `${fixed(recentMs(run), 1)} ms a step`,
     ],
     [
       'Planned memory',
@@ -237,7 +243,7 @@ function layers(run: Run, marks: readonly Mark[]): void {
     for (const path of paths) if (!heats.has(path)) heats.set(path, new Heat(path));
     into.replaceChildren(...paths.map((path) => heats.get(path)!.element));
   }
-  // Those in sight and their neighbours: a model may have a hundred.
+  // Draws only layers that are visible or nearly so: a model may have a hundred.
   for (const path of paths) {
     const heat = heats.get(path)!,
       { top, bottom } = heat.element.getBoundingClientRect();
@@ -382,7 +388,7 @@ function connect(): void {
     events.close();
     redraw();
   });
-  // For tests, and for whoever asks whether all has come.
+  // For tests: all existing lines have been received.
   events.addEventListener('ready', () => {
     document.body.dataset['ready'] = 'yes';
     redraw();

@@ -1,5 +1,5 @@
-// A line of a log. In: text; out: the event, or null for what is none: a log may be damaged, or of a later version. An
-// event that is known has the fields that the page and the metrics read, so that neither looks again.
+// Parses a line of a log. In: text; out: the event, or null for anything else: a log may be damaged, or written by a
+// later version. A known event has all the fields that the page and the metrics read, so these need not check again.
 import type { LogEvent } from '../../train/events.ts';
 
 type Check = (value: unknown) => boolean;
@@ -25,7 +25,7 @@ const fields =
 
 const effect = fields({ ms: (v) => v === null || number(v), bytes: number });
 
-/** What is read of each kind of event. */
+/** The fields that are read of each kind of event. */
 const KNOWN: Readonly<Record<string, Check>> = {
   start: fields({ device: text, threads: number, parameters: number, steps: number, resumed_from: number }),
   step: fields({

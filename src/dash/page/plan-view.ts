@@ -1,5 +1,5 @@
-// The plan that a run runs by: the arena's map (which tensor lies where, from which step to which), the steps on a line
-// of time, and where the time goes.
+// The plan of a run: a map of the arena (address and lifetime of each tensor), the kernels of a step on a time line,
+// and a table of the time by module.
 import type { PlanEvent } from '../../train/events.ts';
 import { byId, el, paper, say, table } from './dom.ts';
 import { bytes, knob } from './format.ts';
@@ -14,7 +14,7 @@ const LEFT = 62,
   MAP = 260,
   TIMES = 46;
 
-/** Which part of a model a module's path belongs to. */
+/** The kind of a module, from its path: an index into KINDS. */
 function kindOf(text: string, layers: readonly string[]): number {
   const layer = layers.find((path) => text === path || text.startsWith(`${path}.`) || text.startsWith(`${path}:`));
   if (layer !== undefined)
@@ -101,7 +101,7 @@ export class PlanView {
     });
   }
 
-  /** Another run has other plans. */
+  /** Forgets the plans of the run shown before. */
   reset(): void {
     this.#chosen = null;
   }
@@ -110,7 +110,7 @@ export class PlanView {
     const into = byId('plan-view');
     if (run.plans.length === 0) {
       if (into.dataset['empty'] !== 'yes')
-        into.replaceChildren(el('p', { class: 'empty' }, 'The plan is told after the first step that runs by it.'));
+        into.replaceChildren(el('p', { class: 'empty' }, 'The plan appears after the first step that uses it.'));
       into.dataset['empty'] = 'yes';
       return;
     }
@@ -154,7 +154,7 @@ export class PlanView {
           )}${Object.keys(plan.layers).length > 4 ? `; and ${Object.keys(plan.layers).length - 4} layers more` : ''}`,
     );
     if (!plan.program) {
-      say(this.#mapText, 'The reference device has no program.');
+      say(this.#mapText, 'The reference device has no plan.');
       return;
     }
     this.#legend.replaceChildren(
@@ -261,7 +261,7 @@ export class PlanView {
     say(this.#timesText, this.#hintTimes());
     const groups = new Map<string, { us: number; n: number; kind: number }>();
     for (const [ops, scope, , us] of steps) {
-      // blocks.0.moe.experts and blocks.3.moe.experts are one line: what takes time is a kind of layer.
+      // blocks.0.moe.experts and blocks.3.moe.experts are summed in one row, because layers of a kind cost the same.
       const name = `${names[scope].replace(/\b\d+\b/g, '*') || 'loss'}: ${names[ops]}`,
         group = groups.get(name) ?? { us: 0, n: 0, kind: kindOf(names[scope], paths) };
       groups.set(name, { ...group, us: group.us + us, n: group.n + 1 });
@@ -327,7 +327,7 @@ export class PlanView {
   }
 }
 
-/** Of the theme's series, one for each kind. */
+/** The theme's colour of each kind. */
 const COLOUR = [1, 3, 0, 4, 2] as const;
 /** 'matmul+add in blocks.0.attention.out' */
 const scopeOf = (name: string): string => name.slice(name.indexOf(' in ') + 4);

@@ -1,5 +1,5 @@
-// One run as its log tells it. In: events in order; out: columns by step, layers, recompilations, plans, how it stands.
-// Knows no page.
+// The state of one run, from its log. In: events in order; out: columns by step, layers, recompilations, plans,
+// status. It does not touch the page.
 import type { LogEvent, PlanEvent, StartEvent, StepEvent } from '../../train/events.ts';
 import type { RecompileEvent } from '../../recompile/rule.ts';
 import { Bins } from './bins.ts';
@@ -12,7 +12,7 @@ export interface Layer {
   readonly path: string;
   bins: Bins;
   load: readonly number[];
-  /** By name ('gate_entropy'), beside the run's steps; NaN where a step told none. */
+  /** By name ('gate_entropy'), a value for each of the run's steps; NaN where a step has none. */
   readonly told: Map<string, Column>;
 }
 
@@ -20,12 +20,12 @@ export class Run {
   readonly name: string;
   status: Status = 'waiting';
   error: string | null = null;
-  /** The log is not there any more. */
+  /** Whether the log has disappeared. */
   gone = false;
   start: StartEvent | null = null;
   seconds: number | null = null;
   readonly step = new Column();
-  /** Seconds of training since the run began, breaks left out. */
+  /** Seconds of training since the start of the run, without breaks. */
   readonly elapsed = new Column();
   readonly loss = new Column();
   readonly smooth = new Smooth(this.loss);
@@ -51,7 +51,7 @@ export class Run {
   }
 
   add(e: LogEvent): void {
-    // A break between two processes of a run does not count.
+    // A break between two processes of a run is not counted.
     const time = typeof e.time === 'number' ? e.time : null;
     if (time !== null) this.#clock += e.event === 'start' || this.#last === null ? 0 : Math.max(0, time - this.#last);
     else if (e.event === 'step') this.#clock += e.ms / 1000;
@@ -90,7 +90,7 @@ export class Run {
         this.error = e.error;
         break;
       default:
-        break; // checkpoints, and what a later version tells
+        break; // checkpoints, and events of later versions
     }
   }
 
@@ -135,12 +135,12 @@ export class Run {
     return column;
   }
 
-  /** The plan by which a step ran. */
+  /** The plan that a step used. */
   planAt(step: number): PlanEvent | undefined {
     return this.plans.findLast((p) => p.from <= step) ?? this.plans[0];
   }
 
-  /** Rows that each expert of a layer may have at a step of this load; null: any number. */
+  /** Rows that each expert of a layer may have in a step of this load; null: no limit. */
   rowsAt(path: string, step: number, load: readonly number[]): number[] | null {
     const knobs = this.planAt(step)?.layers[path],
       capacity = knobs?.['capacity'] as Capacity | undefined,
@@ -154,7 +154,7 @@ export class Run {
     );
   }
 
-  /** Where an event of a step lies on an axis of seconds. */
+  /** The position of an event of a step on an axis of seconds. */
   elapsedAt(step: number): number {
     const i = this.step.indexOf(step);
     return i < this.step.length ? this.elapsed.at(i) : this.elapsed.last;

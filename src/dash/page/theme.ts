@@ -1,4 +1,4 @@
-// Colours of what is drawn on canvases: the style sheet's, light or dark as the reader's system is.
+// Colours for canvases, from the style sheet: light or dark, as the reader's system.
 export interface Theme {
   readonly text: string;
   readonly faint: string;
@@ -8,7 +8,7 @@ export interface Theme {
   readonly capacity: string;
   readonly over: string;
   readonly series: readonly string[];
-  /** Of a load of share times the even one; `top`: the highest share there is. */
+  /** The colour for a load of `share` times the even share. top: the highest share in the picture. */
   heat(share: number, top: number): string;
 }
 
@@ -39,7 +39,7 @@ export function theme(): Theme {
     high = rgb('heat-high');
   const mix = (a: Colour, b: Colour, t: number): string =>
     `rgb(${a.map((x, i) => Math.round(x + (b[i] - x) * t)).join(' ')})`;
-  // Texts are made once: a drawing has ten thousands of cells.
+  // Colour texts are cached: a drawing has tens of thousands of cells.
   const ramp = (a: Colour, b: Colour): string[] => Array.from({ length: 65 }, (_, i) => mix(a, b, i / 64)),
     below = ramp(low, even),
     above = ramp(even, high);

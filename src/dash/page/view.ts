@@ -1,11 +1,11 @@
-// What the reader has chosen to see.
+// What the reader has chosen to see on the page.
 import type { Run } from './run.ts';
 
 export interface View {
   axis: 'step' | 'elapsed';
-  /** Of the axis; null: all there is. */
+  /** The visible range of the axis; null: everything. */
   range: readonly [number, number] | null;
-  /** How many of the last steps; null: all. A range goes first. */
+  /** Shows only so many of the last steps; null: all. Ignored if there is a range. */
   last: number | null;
   smoothing: number;
   runs: Run[];
@@ -13,7 +13,7 @@ export interface View {
   run: Run;
 }
 
-/** From where to where the axis goes. */
+/** The start and end of the axis. */
 export function extent({ axis, range, last, runs }: View): [number, number] {
   if (range) return [range[0], range[1]];
   const ends = runs.map((r) => r[axis].last).filter(Number.isFinite),
@@ -23,5 +23,5 @@ export function extent({ axis, range, last, runs }: View): [number, number] {
   return [Math.min(...starts, end - 1), end];
 }
 
-/** Where a step of a run lies on the axis. */
+/** The position of a step of a run on the axis. */
 export const place = ({ axis }: View, run: Run, step: number): number => (axis === 'step' ? step : run.elapsedAt(step));

@@ -15,7 +15,8 @@ const OBJECT = /^o_[0-9a-f]{64}\.so$/;
 const WORK = 'work-'; // prefix of temporary files and of folders in which a compiler works
 const STALE_MS = 24 * 3600_000; // older temporary files were left by killed processes
 const PROBE = Buffer.alloc(1 << 20); // if a file of this size cannot be written, the folder is full
-const NO_EXEC = /failed to map segment|not permitted|Permission denied/; // errors of dlopen on a file system that forbids execution
+// errors of dlopen on a file system that forbids execution
+const NO_EXEC = /failed to map segment|not permitted|Permission denied/;
 
 /** The folder in use. last: a temporary folder of this process only, the last resort. */
 interface Place {
@@ -104,7 +105,8 @@ export class KernelCache {
       } catch (error) {
         const why = NO_EXEC.test(String(error)) ? 'its files may not be run' : await writeRefusal(place.folder);
         if (why === null) throw fault('keep compiled kernels in', place.folder, error);
-        if (place === this.#place) this.#place = this.#leave(why, error); // otherwise another call has changed the folder already
+        // If they differ, another call has changed the folder already.
+        if (place === this.#place) this.#place = this.#leave(why, error);
       }
     }
   }
