@@ -63,7 +63,8 @@ export async function chooseDevice(say: (line: string) => void): Promise<'native
   if (missing) {
     const [why] = missing.message.split('\n');
     say(
-      `${why}: running on the wasm device, where a step takes about ${WASM_SLOWDOWN} times as long; ${missing.hint ?? ''}`,
+      `${why}: running on the wasm device, where a step takes about ${WASM_SLOWDOWN} times as long; ` +
+        (missing.hint ?? ''),
     );
     return 'wasm';
   }
