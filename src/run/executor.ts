@@ -100,7 +100,7 @@ export function checkState(
   if (sameDtype && sizes(has.shape).join() === sizes(wanted.shape).join()) return;
   throw new UserError(
     `state ${name} is ${showType(has)}, not ${showType(wanted)}`,
-    'a state keeps its dtype and sizes: give a state of other sizes another name',
+    'a state of another dtype or size needs another name',
   );
 }
 
