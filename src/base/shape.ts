@@ -1,5 +1,6 @@
-// Tensor types: dtype and dimensions. A dimension is fixed (a number), bounded or segmented (DESIGN section 2): its
-// bound is planned and decides memory, its count is an int32 tensor in device memory that is read at run time.
+// Tensor types: dtype and dimensions. A dimension is fixed (a number), bounded or segmented
+// (docs/architecture/graph-and-ops.md): its bound is planned and decides memory, its count is an int32 tensor in device
+// memory that is read at run time.
 import { bytesPer, type DType } from './dtype.ts';
 import { ShapeError } from './errors.ts';
 

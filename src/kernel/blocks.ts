@@ -5,7 +5,7 @@ import type { Exprs, Expr, Var } from './expr.ts';
 import type { Blocks } from './kernel.ts';
 import { runIndex, runLength, splitRuns } from './packing.ts';
 
-/** Number of partial results of a reduction (DESIGN section 2). */
+/** Number of partial results of a reduction (docs/architecture/lowering.md). */
 export const LANES = 16;
 
 /** Null where no index is divided, or where blocks do not help. */

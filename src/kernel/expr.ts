@@ -84,8 +84,8 @@ export type Expr =
     }
   | OpExpr
   /**
-   * Reduces `body` over `index` from 0 to `extent` - 1, in the order of DESIGN section 2: 'lanes' (16 partial results)
-   * or 'serial' (one), in chunks of 4096.
+   * Reduces `body` over `index` from 0 to `extent` - 1, in the order of docs/architecture/lowering.md: 'lanes' (16
+   * partial results) or 'serial' (one), in chunks of 4096.
    */
   | {
       readonly k: 'reduce';

@@ -28,7 +28,7 @@ const FUNCTIONS = new Set<string>([
 ] satisfies ScalarOp[]);
 const COLUMNS = 64; // columns per task
 const MAX_RANGES = 16;
-const CHUNK = 4096; // DESIGN section 2: a long sum is the sum of chunks of this many elements
+const CHUNK = 4096; // docs/architecture/lowering.md: a long sum is the sum of chunks of this many elements
 
 /** What is stored: value `root` at linear index `at`. */
 interface Item {

@@ -10,7 +10,7 @@ import { Values } from './values.ts';
 import { pushConstant, sizeOf, typeOf } from './words.ts';
 
 const LANES = 16,
-  CHUNK = 4096; // DESIGN section 2
+  CHUNK = 4096; // docs/architecture/lowering.md
 
 /** The places of arrays in scratch memory, and the bytes of all of them. */
 export function layout(

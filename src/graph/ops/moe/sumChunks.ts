@@ -1,5 +1,5 @@
-// Partial sums of all elements in chunks of 4096, as a long sum is defined (DESIGN section 2): made by the pass that
-// lets threads share such a sum.
+// Partial sums of all elements in chunks of 4096, as a long sum is defined (docs/architecture/lowering.md): made by the
+// pass that lets threads share such a sum.
 import { wrapped } from '../elementwise/elementwise.ts';
 import { ShapeError } from '../../../base/errors.ts';
 import { elements, isDynamic, showType } from '../../../base/shape.ts';

@@ -1,5 +1,5 @@
-// Sum over axes, which disappear. Trailing axes are summed in 16 interleaved lanes, others one by one (DESIGN section
-// 2).
+// Sum over axes, which disappear. Trailing axes are summed in 16 interleaved lanes, others one by one
+// (docs/architecture/lowering.md).
 import { rowCount } from '../moe/rowCount.ts';
 import { isFloat } from '../../../base/dtype.ts';
 import { ShapeError } from '../../../base/errors.ts';
