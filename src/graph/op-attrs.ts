@@ -1,5 +1,6 @@
-// The names of ops with the attributes that each takes: what `emit` is checked against. Each op's file adds its own line
-// (`declare module`), because the types of ops cannot be asked for: an op's gradient emits other ops, and theirs this one.
+// The names of ops with their attributes; calls of `emit` are checked with this table. Each op's file adds its own line
+// (`declare module`). The types cannot be derived from the ops, because the gradient of an op emits other ops, whose
+// gradients may emit this op.
 
 /** @public Files of ops use it within `declare module`. */
 export type NoAttrs = Readonly<Record<string, never>>;
@@ -9,6 +10,6 @@ export interface OpAttrs {}
 
 export type OpName = keyof OpAttrs;
 
-/** An op whose attributes may all be left out may be emitted without any. */
+/** The `attrs` argument of an op; it may be omitted if all attributes are optional. */
 export type AttrsOf<N extends OpName> =
   Record<never, never> extends OpAttrs[N] ? [attrs?: OpAttrs[N]] : [attrs: OpAttrs[N]];

@@ -159,7 +159,7 @@ test('flags that do not fit are refused', async () => {
   assert.equal(capacityOf('1.25'), 1.25);
 });
 
-test('useful FLOPs: 4 d ff a row forward, 12 d ff in training, SwiGLU 6 and 18; the products of the program do as many', () => {
+test('useful FLOPs per row: 4 d ff forward, 12 d ff in training, SwiGLU 6 and 18; the products do as many', () => {
   for (const [activation, pass, each] of [
     ['relu', 'forward', 4],
     ['relu', 'train', 12],

@@ -52,7 +52,7 @@ test('what is no run is named, and so is a port that cannot be', async (t) => {
   assert.match((await command('dash', folder, '--port', '70000')).stderr, /whole number from 1 to 65535/);
 });
 
-test('the log of a run is what --json tells, from the first event to the last; the page closes with the run', async (t) => {
+test('the log of a run contains all events that --json prints; the page ends with the run', async (t) => {
   const folder = await temporaryFolder(t),
     data = await writeText(folder),
     out = join(folder, 'run');

@@ -147,7 +147,7 @@ const BENCH: RecompileFlags = {
   threads: 1,
 };
 
-test('bench recompile: drops of fixed factors are counted as the layer counts them; the policy drops less in fewer bytes', async () => {
+test('bench recompile: it counts drops like the layer; the policy drops less with fewer bytes', async () => {
   const { rows, verdict, events } = await measureRecompile(BENCH),
     adapted = rows[4];
   assert.deepEqual(

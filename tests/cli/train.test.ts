@@ -165,10 +165,8 @@ test('a run folder is refused without --resume, and settings that do not fit wit
   await writeFile(data, 'other text '.repeat(2000));
   const changed = await command('train', '--resume', '--out', out);
   assert.equal(changed.code, 1);
-  assert.match(
-    changed.stderr,
-    /the data in \S+text\.txt is not what the run in \S+run was started with: it was 20\d{3} bytes of text in 1 file and is 22000 bytes of text in 1 file\n {2}hint: /,
-  );
+  assert.match(changed.stderr, /the data in \S+text\.txt is not what the run in \S+run was started with: it was /);
+  assert.match(changed.stderr, /was 20\d{3} bytes of text in 1 file and is 22000 bytes of text in 1 file\n {2}hint: /);
 });
 
 test('data that has moved is the same data, changed data is not, and a refused run keeps its log', async (t) => {

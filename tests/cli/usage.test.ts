@@ -127,10 +127,9 @@ test('a flag that has no effect beside the others is refused, with the reason', 
     trace = join(folder, 'trace.jsonl');
   await writeFile(json, '{ "steps": 3, "model": { "layers": 1 } }');
   await writeFile(code, 'export default { steps: 3, model: { layers: 1 } };');
-  await writeFile(
-    trace,
-    `${JSON.stringify({ event: 'trace', version: 1, layers: [{ path: 'moe', experts: 2, k: 1, capacity: 'dropless', overflow: 'drop', dispatch: 'ragged', dModel: 4, hidden: 4 }] })}\n{"step":1,"load":[[3,1]]}\n`,
-  );
+  const layer = { path: 'moe', experts: 2, k: 1, capacity: 'dropless', overflow: 'drop', dispatch: 'ragged' };
+  const head = { event: 'trace', version: 1, layers: [{ ...layer, dModel: 4, hidden: 4 }] };
+  await writeFile(trace, `${JSON.stringify(head)}\n{"step":1,"load":[[3,1]]}\n`);
   const own = join(folder, 'own.ts');
   await writeFile(
     own,
@@ -226,7 +225,7 @@ test('a flag that has no effect beside the others is refused, with the reason', 
   }
 });
 
-test('a setting of a config that has no effect is refused by its key, and a misspelt one with what was meant', async (t) => {
+test('a setting without effect is refused; for a misspelt key, the error names the closest key', async (t) => {
   const folder = await temporaryFolder(t),
     file = join(folder, 'c.json');
   for (const [pattern, config] of [

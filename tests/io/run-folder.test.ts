@@ -220,7 +220,7 @@ test('a torn or broken last line is dropped when the log is opened again', async
   assert.deepEqual(await steps(path), [1, 2]);
 });
 
-test('a folder in use is refused, by this process, by another, and by one elsewhere that was heard of lately', async (t) => {
+test('a run folder in use is refused: by this process, by another, or on another machine', async (t) => {
   const path = await temporaryFolder(t);
   const run = await openRun(path);
   await assert.rejects(openRun(path, { resume: true }), says(path, `in use by process ${process.pid}`));
@@ -276,7 +276,7 @@ test('settings that are no JSON are refused with the file', async (t) => {
   assert.deepEqual(await readdir(join(path, 'r')), ['run.json']);
 });
 
-test('a disk that is full in the middle of an event: nothing of it stays, and the next event has a line of its own', async (t) => {
+test('disk full in the middle of an event: no part of it stays, and the next event has its own line', async (t) => {
   const folder = await temporaryFolder(t),
     run = await openRun(join(folder, 'run'));
   run.append({ event: 'step', step: 1 });

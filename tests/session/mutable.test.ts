@@ -297,7 +297,7 @@ const PUBLIC: readonly ((net: Net, n: number) => void)[] = [
   },
 ];
 
-test('whatever is written to a public property of a model, the next call of each of its sessions computes it', async () => {
+test('a write to any public property of a model takes effect at the next call of each of its sessions', async () => {
   await fc.assert(
     fc.asyncProperty(
       fc.array(fc.tuple(fc.nat(PUBLIC.length - 1), fc.nat(5)), { minLength: 1, maxLength: 8 }),
@@ -324,7 +324,7 @@ test('whatever is written to a public property of a model, the next call of each
   );
 });
 
-test('a write that changes no graph costs a tracing and compiles nothing; forward may write what it likes', async () => {
+test('a write that keeps the graph costs one tracing and no compilation; forward may write anything', async () => {
   const net = new Net() as Net & { history: number[] };
   net.history = [];
   await using session = await open(net);
@@ -351,7 +351,7 @@ test('a write that changes no graph costs a tracing and compiles nothing; forwar
   assert.deepEqual([compiled, net.calls], [2, 7], 'all is as it was: so are the programs');
 });
 
-test('a write beside a step that was not awaited is in force from the next one on, for all parts of a batch alike', async () => {
+test('a write during a step that is not awaited takes effect at the next step, for all parts of a batch', async () => {
   const run = async (
     write: (model: Linear, step: number) => void,
     during: boolean,

@@ -88,8 +88,9 @@ for (const device of DEVICES) {
       assert.equal(least.traced, 0);
       assert.match(
         least.error ?? '',
-        /needs at least 48\.0 KiB of memory \(49152 bytes\), 48\.0 KiB are available.*:\n {2}parameters 16\.0 KiB, moments of the optimizer 32\.0 KiB\n/,
+        /needs at least 48\.0 KiB of memory \(49152 bytes\), 48\.0 KiB are available.*:\n/,
       );
+      assert.match(least.error ?? '', /:\n {2}parameters 16\.0 KiB, moments of the optimizer 32\.0 KiB\n/);
       // What has room for its states is traced, and planned as a whole.
       assert.equal((await step(adamW({ lr: 1e-3 }), 3 * bytes)).traced > 0, true);
       assert.equal((await step(sgd({ lr: 1, momentum: 0.5 }), 2 * bytes - 1)).traced, 0);

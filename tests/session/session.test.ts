@@ -238,7 +238,7 @@ test('a module used twice and a tied table get the gradients of all uses', async
   auto.forEach((v, i) => assert.ok(Math.abs(v - reference[i]) < 1e-5));
 });
 
-test('a model larger than memory is refused before the first step, with the bytes and the largest tensors', async () => {
+test('a model larger than memory is refused before its first step with the bytes and the largest tensors', async () => {
   await using session = await compile(new MLP([64, 4096, 64]), {
     loss: meanSquaredError,
     optimizer: adamW({ lr: 1 }),

@@ -1,6 +1,6 @@
-// The elementwise ops, one row each. The function of a row is public (`ops` of the package); it carries its op, by which
-// the table of ops (`src/graph/ops/index.ts`) and the conformance tests find it. Ops without a public function have
-// their rows in that table.
+// The elementwise ops, one row each. The function in a row is public (`ops` of the package) and has its op as a
+// property, from which the table of ops (`src/graph/ops/index.ts`) and the conformance tests read it. Ops without a
+// public function have their rows in that table.
 export { abs } from './abs.ts';
 export { add } from './add.ts';
 export { cast } from './cast.ts';
