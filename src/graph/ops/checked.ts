@@ -1,5 +1,5 @@
-// What every op of the table refuses when a graph is made, beside what its own rule says: dtypes that it does not
-// compute, settings that are no numbers, results that are too large.
+// Checks that every op makes when a graph is built, beside its own shape rule: dtypes that it does not compute,
+// settings that are no numbers, results that are too large.
 import { isHalf } from '../../base/half.ts';
 import { isFloat, type DType } from '../../base/dtype.ts';
 import { ShapeError } from '../../base/errors.ts';
@@ -20,7 +20,7 @@ const NAMES: Readonly<Record<Takes, string>> = {
   stored: 'any dtype',
 };
 
-/** The op with a rule that checks all of that. */
+/** The op with these checks in its shape rule. */
 export function checked<A extends Attrs>(op: Op<A>): Op<A> {
   const { name, takes = [] } = op;
   return {
@@ -55,7 +55,7 @@ const hintFor = (dtype: DType, wanted: Takes): string =>
     ? `nothing is computed in ${dtype}: cast(x, 'float32') first`
     : `cast(x, '${wanted === 'floats' || dtype !== 'bool' ? 'float32' : 'int32'}') first`;
 
-/** That operands are not of one dtype. */
+/** The error for operands of different dtypes. */
 export function unlike(name: string, ...dtypes: readonly DType[]): ShapeError {
   const floats = dtypes.every((d) => d === 'float64' || d === 'float32');
   return new ShapeError(
@@ -67,17 +67,16 @@ export function unlike(name: string, ...dtypes: readonly DType[]): ShapeError {
   );
 }
 
-/** Throws where an axis is none of x's. */
+/** Throws if x does not have this axis. */
 export function checkAxis(op: string, x: TensorType, axis: number): void {
   if (!Number.isInteger(axis) || axis < 0 || axis >= x.shape.length)
     throw new ShapeError(`${op}: ${showShape(x.shape)} has no dimension ${String(axis)}`);
 }
 
-/** Throws where axes are not some of x's, ascending, each once. */
+/** Throws if axes are not ascending axes of x, each once. */
 export function checkAxes(op: string, x: TensorType, axes: readonly number[]): void {
   for (const [i, axis] of axes.entries()) {
     checkAxis(op, x, axis);
-    if (i > 0 && axis <= axes[i - 1])
-      throw new ShapeError(`${op}: axes [${axes.join(', ')}] are not in order, each once`);
+    if (i > 0 && axis <= axes[i - 1]) throw new ShapeError(`${op}: axes [${axes.join(', ')}] are not ascending`);
   }
 }

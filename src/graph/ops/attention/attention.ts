@@ -1,9 +1,9 @@
-// Attention, never storing the full score matrix. The order of its sums is part of the definition, so that a cached
-// step (one query, start = its position) gives the bits of the full pass. Per query, keys in blocks of 64 from key 0
-// on: s = scale * (q . k), fused multiply-adds over the width ascending; m' = max(m, s); p = e^(s - m'), 0 where a key
-// is not seen; a = e^(m - m'); l = l a + sum(p) in 16 lanes as all sums; o = o a, then o = o + p v key by key, fused;
-// result o / l. With an additive mask s = fma(q . k, scale, mask). A query that masks leave no key gets 0, and
-// log-sum-exp -Infinity.
+// Attention that never stores the full score matrix. The order of its sums is part of the definition, so that a cached
+// step (one query, start = its position) gives the bits of the full pass. For each query, keys are taken in blocks of
+// 64 from key 0 on: s = scale * (q . k), fused multiply-adds over the width ascending; m' = max(m, s); p = e^(s - m'),
+// 0 for a key that is not seen; a = e^(m - m'); l = l a + sum(p) in 16 lanes like all sums; o = o a, then o = o + p v
+// key by key, fused. The result is o / l. With an additive mask, s = fma(q . k, scale, mask). A query for which masks
+// leave no key gets 0, and log-sum-exp -Infinity.
 import { UserError } from '../../../base/errors.ts';
 import { checkOptions, type KeysOf } from '../../../base/options.ts';
 import { aFinite, aFlag, anObject, needed } from '../../../base/kinds.ts';
@@ -20,9 +20,9 @@ declare module '../../op-attrs.ts' {
   }
 }
 
-const ENOUGH = 16; // tasks that keep threads busy
-const OWN = 4; // inputs before the masks
-const UNROLL = 8; // keys whose scores are looked at together
+const ENOUGH = 16; // number of tasks that keeps all threads busy
+const OWN = 4; // number of inputs before the masks
+const UNROLL = 8; // keys whose scores are compared together
 
 export const attentionOp: Op<AttentionAttrs> = {
   // softmax(scale q k^T) v per head, causal: query i sees keys 0..start + i; masks; and log(sum(exp(scores))).
@@ -38,7 +38,7 @@ export const attentionOp: Op<AttentionAttrs> = {
       { dtype, shape: [B, T, H] },
     ];
   },
-  // With p = e^(s - lse): ds = p (do . v - delta) with delta = do . o, less the gradient to lse, whose own is p.
+  // With p = e^(s - lse): ds = p (do . v - delta), where delta = do . o minus the gradient of lse (d lse / ds is p).
   grad({ inputs: [q, k, v, start, ...masks], outputs: [o, lse], douts: [d, dlse], attrs, needs }) {
     if (!d && !dlse) return [q, k, v, start, ...masks].map(() => null);
     const zeros = (like: Tensor): Tensor =>
@@ -46,7 +46,8 @@ export const attentionOp: Op<AttentionAttrs> = {
     const dout = d ?? zeros(o),
       dot = emit1('sum', [emit1('mul', [dout, o])], { axes: [3] });
     const inputs = [q, k, v, start, lse, dlse ? emit1('sub', [dot, dlse]) : dot, dout, ...masks];
-    // Many heads and batch entries: the scores are computed once for all three. Few: by more tasks. The same bits.
+    // With many heads and batch entries, one op computes the scores once for all three gradients. With few, two ops
+    // have more tasks. The bits are the same.
     const sizes = attentionSizes(
         'attention',
         [q, k, v, start].map((x) => x.type),
@@ -102,7 +103,7 @@ export const attentionOp: Op<AttentionAttrs> = {
             ...masks.setup,
             start.set(w.loadIndex(bs, none)),
             live.set(t.smaller(e.index(L), t.minus(e.index(T), first))),
-            // The keys that this tile sees, and each of its queries.
+            // The number of keys that the queries of this tile see, and that each of them sees.
             keys.set(causal ? t.smaller(masks.keys, e.add(start.get(), first, live.get())) : masks.keys),
             ...[pk, pv].map((p) => t.prefetch(p, [b, none, own, none], t.smaller(e.index(BLOCK), keys.get()), D)),
             t.each((i) => [
@@ -138,7 +139,7 @@ export const attentionOp: Op<AttentionAttrs> = {
                   lanes: L,
                 }),
                 t.each((i) => [next.set(i, m.at(i))]),
-                // Keys past the last are not seen.
+                // Keys beyond the last are not seen.
                 w.loop(e.div(e.add(count.get(), e.index(UNROLL - 1)), UNROLL), (unit) => [
                   t.each((i) => {
                     const places = Array.from({ length: UNROLL }, (_, n) => e.linear(n, [[UNROLL, unit]]));
@@ -194,7 +195,7 @@ export const attentionOp: Op<AttentionAttrs> = {
             w.loop(live.get(), (i) => [
               w.vector(D, (d) => {
                 const mean = t.div(o.at(i, d), l.at(i));
-                // + 0: a sum of nothing but -0 is +0, whatever keys that are not seen it went over.
+                // + 0 turns -0 into +0: the result must not depend on how many unseen keys a sum of -0 has gone over.
                 return [
                   w.store(
                     po.buffer,
@@ -247,30 +248,30 @@ export const attentionOp: Op<AttentionAttrs> = {
 };
 
 export interface AttentionCall {
-  /** Query i sees keys 0..start + i; else all. */
+  /** Query i sees keys 0 to start + i; otherwise all keys. */
   readonly causal: boolean;
-  /** Of the scores; default 1 / sqrt(D). */
+  /** Factor of the scores; default 1 / sqrt(D). */
   readonly scale?: number;
   /**
-   * [B or 1, H or 1, T or 1, S or 1]: bool, true where a query may see a key; or floats that are added to the scores,
-   * with gradients (which take memory for all scores), -Infinity where it may not.
+   * [B or 1, H or 1, T or 1, S or 1]. bool: true where a query may see a key. Float: added to the scores, -Infinity
+   * where a query may not see a key; it has gradients, which take memory for all scores.
    */
   readonly mask?: Tensor;
-  /** int32 [B]: only so many keys of each batch entry are seen (the others are padding, and finite). */
+  /** int32 [B]: how many keys of each batch entry are seen. The others are padding, and must be finite. */
   readonly lengths?: Tensor;
 }
 const KEYS: KeysOf<AttentionCall> = { causal: needed(aFlag), scale: aFinite, mask: anObject, lengths: anObject };
 
 /**
- * softmax(scale q k^T + mask) v, head by head. q [B, T, H, D], k and v [B, S, Hkv, D] where H / Hkv queries share a
- * head of keys, `start` (int32 [] or a number) the position of the first query for `causal` -> [B, T, H, D]. A query
- * that may see no key gets 0.
+ * softmax(scale q k^T + mask) v for each head. q [B, T, H, D], k and v [B, S, Hkv, D], where H / Hkv heads of queries
+ * share a head of keys; `start` (int32 [] or a number): the position of the first query, for `causal` -> [B, T, H, D].
+ * A query that may see no key gets 0.
  */
 export function attention(q: Tensor, k: Tensor, v: Tensor, start: Tensor | number, options: AttentionCall): Tensor {
   checkOptions('attention', options, KEYS);
   const { causal, scale = 1 / Math.sqrt(boundOf(q.shape[3])), mask, lengths } = options;
   if (!causal && start !== 0)
-    throw new UserError('attention: start has no effect where `causal` is false: every query sees every key', 'give 0');
+    throw new UserError('attention: start has no effect where `causal` is false: each query sees all keys', 'give 0');
   const from = typeof start === 'number' ? scalar(q, start, 'int32') : start;
   return emit('attention', [q, k, v, from, ...(mask ? [mask] : []), ...(lengths ? [lengths] : [])], {
     causal,

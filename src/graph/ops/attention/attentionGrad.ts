@@ -1,6 +1,6 @@
-// All gradients of attention at once: what attentionGradQ and attentionGradKV give, bit for bit, with the scores
-// computed once. A task has all keys of a batch entry and a head of keys, so this is for where there are enough of
-// these.
+// All gradients of attention at once: the results of attentionGradQ and attentionGradKV, bit for bit, with the scores
+// computed once. A task has all keys of one batch entry and one head of keys, so there must be enough of these pairs to
+// keep the threads busy.
 import { elements } from '../../../base/shape.ts';
 import type { Op } from '../../op.ts';
 import { checkGradientInputs, keyTile, keyTiles } from './attentionKeys.ts';
@@ -38,7 +38,7 @@ export const attentionGradOp: Op<AttentionAttrs> = {
         grid: { extent: sizes.B * KV, grain: 1 },
         body: (g) => [
           w.loop(keyTiles(sizes), (tile) => keyTile(call, sizes, g, tile, { dq, dk, dv })),
-          // + 0: a sum of nothing but -0 is +0.
+          // + 0 turns -0 into +0.
           w.loop(H / KV, (sharer) => [
             w.loop(T, (i) => [
               w.vector(D, (d) => {

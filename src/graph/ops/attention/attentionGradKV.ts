@@ -1,5 +1,5 @@
-// Gradients of attention to its keys and values: dv = sum of p do, dk = sum of ds q, over the query heads that share
-// them and the queries ascending. 16 keys to a task, which goes over the queries that see them.
+// Gradients of attention for its keys and values: dv = sum of p do, dk = sum of ds q, over the heads of queries that
+// share the head of keys, and over the queries ascending. A task has 16 keys and goes over the queries that see them.
 import { elements } from '../../../base/shape.ts';
 import type { Op } from '../../op.ts';
 import { checkGradientInputs, keyTile, keyTiles } from './attentionKeys.ts';

@@ -1,5 +1,5 @@
-// Gradient of attention to its queries: dq = sum over keys ascending of ds k, with p = e^(s - lse) computed again and
-// ds = scale p (do . v - delta). 16 queries to a task.
+// Gradient of attention for its queries: dq = sum over keys ascending of ds k, where p = e^(s - lse) is recomputed and
+// ds = scale p (do . v - delta). A task has 16 queries.
 import { elements } from '../../../base/shape.ts';
 import type { Expr } from '../../../kernel/expr.ts';
 import type { Op } from '../../op.ts';

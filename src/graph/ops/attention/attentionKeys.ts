@@ -1,6 +1,6 @@
-// Gradients of attention from the side of its keys: a tile of 16 keys goes over the queries that see them, in blocks of
-// 64. The gradients to its keys and values are its own; that to the queries it adds to what the tiles before it have
-// added.
+// Gradients of attention, computed by tiles of keys: a tile of 16 keys goes over the queries that see them, in blocks
+// of 64. The gradients of its keys and values belong to the tile alone; to the gradient of the queries it adds its
+// share, after the tiles before it.
 import { ShapeError } from '../../../base/errors.ts';
 import { sameShape, showType, type TensorType } from '../../../base/shape.ts';
 import type { Expr } from '../../../kernel/expr.ts';
@@ -10,12 +10,12 @@ import { checkMasks, Masks } from './attentionMask.ts';
 import { attentionSizes, BLOCK, TileWriter, type AttentionAttrs, type Sizes } from './attentionTile.ts';
 
 const LANES = 16;
-/** Inputs of the gradients before the masks. */
+/** The number of inputs of the gradient ops before the masks. */
 export const GRADIENT_INPUTS = 7;
 
 /**
- * Checks what the gradients of attention need beside its inputs: lse, delta [B, T, H], the gradient to the output [B,
- * T, H, D]; and the masks.
+ * Checks what the gradients of attention need beside its inputs: lse and delta [B, T, H], the gradient of the output
+ * [B, T, H, D], and the masks.
  */
 export function checkGradientInputs(op: string, inputs: readonly TensorType[], attrs: AttentionAttrs): void {
   const sizes = attentionSizes(op, inputs),
@@ -39,14 +39,14 @@ const lanesOf = (S: number): number => (S === 1 ? 1 : LANES);
 
 export const keyTiles = ({ S }: Sizes): number => Math.ceil(S / lanesOf(S));
 
-/** Where the results lie. Where dq is to be made too, the tiles of a head run one after the other. */
+/** Where the results lie. If dq is wanted too, the tiles of a head must run one after the other. */
 export interface KeyGradients {
   readonly dk: Place;
   readonly dv: Place;
   readonly dq?: Place;
 }
 
-/** Tile `tile` of the keys of `pair` (batch entry times heads of keys, plus the head). */
+/** Writes tile `tile` of the keys of `pair` = batch entry * heads of keys + head. */
 export function keyTile(
   call: LoopCall<AttentionAttrs>,
   sizes: Sizes,
@@ -82,7 +82,8 @@ export function keyTile(
   const [k, v] = [pk, pv].map((p) => t.turn(p, [b, first, head, none], live.get(), D));
   const masks = new Masks(call, t, GRADIENT_INPUTS, b, S);
   const inside = (i: Expr): Expr => t.smaller(i, e.linear(-1, [[1, live.get()]]));
-  // The first query that sees the tile's first key; the first tile goes over all, to make the rows of dq.
+  // The first query that sees the first key of the tile. The first tile goes over all queries, to initialise the rows
+  // of dq.
   const seenFrom = t.larger(none, t.minus(first, start.get())),
     isFirst = e.op('eq', [tile, none], 'bool');
   const begins = causal ? (toQ ? e.op('select', [isFirst, none, seenFrom], 'index') : seenFrom) : none;
@@ -116,8 +117,8 @@ export function keyTile(
   ];
 
   /**
-   * dq of the block's queries goes on by this tile's keys, in memory or, where lanes do not fit there, by way of a
-   * copy.
+   * Adds the share of this tile's keys to dq of the block's queries: in memory, or in a copy if the lanes do not fit
+   * there.
    */
   const queries = (dq: Place, from: Expr, h: Expr): Stmt[] => {
     const place = t.inLanes(dq, [b, from, h, none], BLOCK, D, count.get()),
@@ -147,7 +148,7 @@ export function keyTile(
     start.set(w.loadIndex(bs, none)),
     live.set(t.smaller(e.index(L), t.minus(e.index(S), first))),
     begin.set(begins),
-    // Of a head whose tiles run one after the other, the first brings what all read.
+    // If the tiles of a head run one after the other, the first prefetches what all read.
     ...(toQ
       ? [w.when(isFirst, [...[pk, pv].map((p) => t.prefetch(p, [b, none, head, none], L, D)), ...begun])]
       : begun),
@@ -183,7 +184,7 @@ export function keyTile(
     w.loop(live.get(), (i) => [
       w.vector(D, (d) => {
         const at = [b, e.add(first, i), head, d];
-        // + 0: a sum of nothing but -0 is +0.
+        // + 0 turns -0 into +0.
         return [
           w.store(toK.buffer, toK.at(at), t.add(dk.at(i, d), t.value(0))),
           w.store(toV.buffer, toV.at(at), t.add(dv.at(i, d), t.value(0))),

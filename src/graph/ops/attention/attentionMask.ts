@@ -1,6 +1,6 @@
-// Which keys a query may see, beside causality: a mask (bool: true where it may; or floats that are added to the
-// scores, -Infinity where it may not) and a number of keys for each batch entry. Both stand behind an attention op's
-// other inputs. A query that sees no key gets 0, and nothing flows through it.
+// Which keys a query may see, apart from causality: a mask (bool: true where it may; float: added to the scores,
+// -Infinity where it may not), and a number of keys for each batch entry. Both come after the other inputs of an
+// attention op. A query that sees no key gets 0 and passes no gradient on.
 import { ShapeError } from '../../../base/errors.ts';
 import { showType, stridesOf, type Dim, type TensorType } from '../../../base/shape.ts';
 import type { Expr } from '../../../kernel/expr.ts';
@@ -12,13 +12,13 @@ import { unbroadcast } from '../elementwise/elementwise.ts';
 
 type Masked = Pick<AttentionAttrs, 'masked' | 'lengths'>;
 
-/** Where mask and lengths are among the inputs, of which `base` come before. */
+/** The input numbers of mask and lengths, after `base` other inputs. */
 const places = ({ masked, lengths }: Masked, base: number): { mask: number; lengths: number } => ({
   mask: masked ? base : -1,
   lengths: lengths ? base + (masked ? 1 : 0) : -1,
 });
 
-/** Steps of a mask's elements along batch, head, query and key; 0 where it is stretched. */
+/** Strides of a mask along batch, head, query and key; 0 along a dimension that is repeated. */
 const stepsOf = (shape: readonly Dim[]): number[] => stridesOf(shape).map((s, i) => (shape[i] === 1 ? 0 : s));
 
 export function checkMasks(
@@ -49,14 +49,14 @@ export function checkMasks(
   }
 }
 
-/** Reads masks in kernels; without masks, what it writes is what there was before masks. */
+/** Reads masks in kernels. Without masks it writes nothing, so that kernels without masks do not change. */
 export class Masks {
   readonly #t: TileWriter;
   readonly #call: LoopCall<AttentionAttrs>;
   readonly #mask: number;
-  /** Statements that come first. */
+  /** Statements that must run first. */
   readonly setup: Stmt[] = [];
-  /** How many keys there are for this batch entry. */
+  /** The number of keys of this batch entry. */
   readonly keys: Expr;
 
   constructor(call: LoopCall<AttentionAttrs>, t: TileWriter, base: number, b: Expr, S: number) {
@@ -73,14 +73,14 @@ export class Masks {
     }
   }
 
-  /** Whether a query may see no key at all. */
+  /** Whether some query may see no key at all. */
   get some(): boolean {
     return this.#call.attrs.masked === true || this.#call.attrs.lengths === true;
   }
 
   /**
-   * The score of (batch entry, head, query, key) from the product q . k, and whether it is seen, if it is `within`
-   * reach.
+   * The score of (batch entry, head, query, key) from the product q . k, and whether the key is seen, given that
+   * `within` holds.
    */
   score(product: Expr, within: Expr, index: readonly Expr[]): { seen: Expr; value: Expr } {
     const t = this.#t,
@@ -107,7 +107,7 @@ export class Masks {
   }
 }
 
-/** What is added to a score before softmax: -Infinity where the key is not seen. For references. */
+/** What is added to a score before the softmax: -Infinity for a key that is not seen. For references. */
 export function maskReference(
   { inputs, inTypes, attrs }: RefCall<AttentionAttrs>,
   base: number,
@@ -126,8 +126,8 @@ export function maskReference(
 }
 
 /**
- * Gradient to an additive mask: p (do . v - delta), in terms of matrix products over all scores [B, H, T, S], summed to
- * the mask's shape. `inputs` are those of the gradient ops.
+ * Gradient of an additive mask: p (do . v - delta) by matrix products over all scores [B, H, T, S], summed to the
+ * mask's shape. `inputs`: those of the gradient ops.
  */
 export function biasGradient(
   [q, k, v, start, lse, delta, dout, mask, lengths]: readonly Tensor[],

@@ -1,12 +1,12 @@
-// The plain form of attention's gradients, for references.
+// The gradients of attention in plain loops, for references.
 import type { RefCall } from '../../op.ts';
 import { GRADIENT_INPUTS } from './attentionKeys.ts';
 import { maskReference } from './attentionMask.ts';
 import { attentionSizes, type AttentionAttrs } from './attentionTile.ts';
 
 /**
- * For each query and each key that it sees: where their rows begin, the weight p, and the gradient to the score before
- * scaling.
+ * Calls back for each query and each key that it sees: where their rows begin, the weight p, and the gradient of the
+ * score before scaling.
  */
 export function scoreGradients(
   call: RefCall<AttentionAttrs>,

@@ -1,12 +1,12 @@
-// What the attention kernels share: tiles of 16 rows side by side in lanes, and sums of products for them. Everything
-// is kept transposed, [..][16], so that one value (a key's element, say) meets 16 rows at once.
+// What the attention kernels share: tiles of 16 rows, one row per lane, and sums of products for them. Everything is
+// kept transposed, [..][16], so that one value (an element of a key, for example) is multiplied with 16 rows at once.
 import { ShapeError } from '../../../base/errors.ts';
 import { boundOf, showType, type TensorType } from '../../../base/shape.ts';
 import type { Expr, Exprs, Scalar } from '../../../kernel/expr.ts';
 import type { Matrix, Stmt } from '../../../kernel/kernel.ts';
 import type { LoopCall, LoopWriter, Place } from '../../op.ts';
 
-/** masked, lengths: whether such inputs stand behind the others (attentionMask.ts). */
+/** masked, lengths: whether these inputs follow the others (attentionMask.ts). */
 export type AttentionAttrs = {
   readonly causal: boolean;
   readonly scale: number;
@@ -14,13 +14,13 @@ export type AttentionAttrs = {
   readonly lengths?: boolean;
 };
 
-/** Why the gradients of attention have none of their own. */
+/** Why the gradients of attention have no gradients themselves. */
 export const ATTENTION_ONCE = 'attention can be differentiated once; for more, write it as matmul, softmax, matmul';
 
-/** Keys (or queries) of a block: part of the definition of attention. */
+/** Keys (or queries) of a block. The number is part of the definition of attention. */
 export const BLOCK = 64;
-const LINE = 16; // elements that memory brings at once
-// unrolled where there is no matrix core: as many products as a machine has registers for one factor of each
+const LINE = 16; // elements of a cache line
+// Rows and depth of a product that is unrolled where there is no matrix core: as many as the registers allow.
 const ROWS = 2,
   STEPS = 8;
 
@@ -58,7 +58,7 @@ export interface Rows {
   at(row: Expr | number, lane: Expr): Expr;
   set(row: Expr | number, lane: Expr, value: Expr): Stmt;
   fill(value: number): Stmt;
-  /** For products; its rows are the columns if it is `turned`. */
+  /** The matrix as an operand of a product; `turned`: transposed. */
   matrix(turned?: boolean): Matrix;
 }
 
@@ -68,7 +68,7 @@ export interface ProductSizes {
   readonly lanes: number;
 }
 
-/** So many floats a row in local memory, for matrix cores. */
+/** Floats of a row in local memory: a multiple of 16, as matrix cores need. */
 const roomFor = (lanes: number): number => Math.ceil(lanes / 16) * 16;
 
 const placeIn = (e: Exprs, m: Matrix, row: Expr, column: Expr): Expr =>
@@ -125,7 +125,7 @@ export class TileWriter {
   select(c: Expr, a: Expr, b: Expr): Expr {
     return this.e.op('select', [c, a, b], a.dtype);
   }
-  /** e^a where `live`, else exactly 0 (and no time lost on numbers too small to be). */
+  /** e^a where `live`, else exactly 0, without computing e^a for numbers that are too small. */
   expWhere(live: Expr, a: Expr): Expr {
     return this.select(live, this.exp(this.select(live, a, this.value(0))), this.value(0));
   }
@@ -168,7 +168,7 @@ export class TileWriter {
     };
   }
 
-  /** Rows of a head: `columns` wide, with room for a product. */
+  /** Rows of a head with `columns` elements, with room for a product. */
   wide(rows: number, columns: number): Rows {
     return this.array(rows, this.dtype, roomFor(columns));
   }
@@ -187,7 +187,7 @@ export class TileWriter {
     return { in: 'buffer', of: buffer, at: at(index), rows: strides[1], columns: strides[3] };
   }
 
-  /** `count` rows of a head from `index` on will be read soon: they lie apart, and no hardware would guess. */
+  /** Prefetches `count` rows of a head from `index` on: they lie far apart, so that hardware does not prefetch them. */
   prefetch(place: Place, index: readonly Expr[], count: Expr | number, columns: number): Stmt {
     const from = this.rows(place, index);
     return this.w.loop(count, (row) =>
@@ -204,7 +204,7 @@ export class TileWriter {
     return m.in === 'local' ? this.e.local(m.of, this.dtype, at) : this.w.load(m.of, at);
   }
 
-  /** Up to `lanes` rows from `index` on, side by side in lanes; lanes past the last hold something finite. */
+  /** Loads up to `lanes` rows from `index` on, one per lane; lanes beyond the last row hold finite numbers. */
   turn(
     place: Place,
     index: readonly Expr[],
@@ -242,8 +242,8 @@ export class TileWriter {
   }
 
   /**
-   * The same as the right side of a product: where a core's lanes do not fit, up to `most` rows are copied to where
-   * they do.
+   * The same rows as the right side of a product. Where they lack room for the lanes of a matrix core, up to `most`
+   * rows are copied to a place that has it.
    */
   inLanes(
     place: Place,
@@ -299,7 +299,10 @@ export class TileWriter {
     };
   }
 
-  /** `body` for each `unit` of a range, then for what is left: at once where it is known, else one by one. */
+  /**
+   * Runs `body` for each whole `unit` of a range, then for the rest: at once if the rest is known when compiling, else
+   * one by one.
+   */
   #units(range: Expr, unit: number, body: (from: Expr, size: number) => Stmt[]): Stmt[] {
     const { e, w } = this;
     if (range.k !== 'const') {

@@ -1,5 +1,5 @@
 // Rotary position embedding (Su et al. 2021), half-split: element j of the first half of a head and element j of the
-// second are turned by the angle of (position, j). Its gradient is the turn back.
+// second half are rotated by the angle of (position, j). The gradient is the inverse rotation.
 import { ShapeError } from '../../../base/errors.ts';
 import { boundOf, sameShape, showShape, type Dim } from '../../../base/shape.ts';
 import type { Expr } from '../../../kernel/expr.ts';
@@ -12,7 +12,7 @@ declare module '../../op-attrs.ts' {
   }
 }
 
-/** inverse: turns back. */
+/** inverse: rotates by the negative angle. */
 export type RopeAttrs = { readonly inverse: boolean };
 
 export const ropeOp: Op<RopeAttrs> = {
@@ -84,5 +84,5 @@ export const ropeOp: Op<RopeAttrs> = {
   },
 };
 
-/** x [..., T, H, Dh] turned by cos and sin [T, Dh/2] of its positions' angles. */
+/** x [..., T, H, Dh], rotated by the angles of its positions, whose cos and sin are [T, Dh/2]. */
 export const rope = (x: Tensor, cos: Tensor, sin: Tensor): Tensor => emit1('rope', [x, cos, sin], { inverse: false });

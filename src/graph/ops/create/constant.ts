@@ -21,7 +21,7 @@ export const constantOp: Op<ConstantAttrs> = {
     if (!DTYPES.includes(dtype))
       throw new ShapeError(`constant: no dtype named ${String(dtype)}`, `one of ${DTYPES.join(', ')}`);
     const own = typeof value === 'number' ? castValue(value, dtype, 'float64') : NaN;
-    // Floats are rounded to the nearest; an integer that is none, or too large, would be another number.
+    // Floats are rounded to the nearest. A number that is no integer, or is out of range, would become another integer.
     const fits =
       typeof value === 'number' && (isFloat(dtype) ? Number.isFinite(own) || !Number.isFinite(value) : own === value);
     if (!fits)

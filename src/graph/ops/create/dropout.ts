@@ -1,6 +1,5 @@
-// Dropout: each element becomes 0 with probability `rate`, else x / (1 - rate). Whether it does is a function of (seed,
-// key, step, the element's row-major index) alone, by Threefry: the mask is computed again in the gradient, never
-// stored.
+// Dropout: each element becomes 0 with probability `rate`, else x / (1 - rate). The choice depends only on (seed, key,
+// step, the element's row-major index), by Threefry: the gradient recomputes the mask, which is never stored.
 import { ShapeError } from '../../../base/errors.ts';
 import { isFloat } from '../../../base/dtype.ts';
 import { threefry } from '../../../base/random.ts';
@@ -17,7 +16,10 @@ declare module '../../op-attrs.ts' {
 
 export type DropoutAttrs = { readonly rate: number; readonly key: number };
 
-/** Kept if the random word's upper 24 bits are not below this: unit24(word) >= rate, in whole numbers. */
+/**
+ * An element is kept if the upper 24 bits of its random word are not below this number: unit24(word) >= rate, in
+ * integers.
+ */
 const threshold = (rate: number): number => Math.ceil(rate * 0x1000000);
 
 const isWord = (t: TensorType): boolean => t.dtype === 'uint32' && t.shape.length === 0;
@@ -84,8 +86,10 @@ export const dropoutOp: Op<DropoutAttrs> = {
   },
 };
 
-/** Zeroes elements with probability `rate`, scales the others by 1 / (1 - rate). seed and step are uint32 []; `key`
- * (uint32) tells this dropout from others; first (uint32 [], default 0): the index of the first element. `Trace.random`
- * gives all. */
+/**
+ * Sets elements to 0 with probability `rate`, and multiplies the others by 1 / (1 - rate). seed and step are uint32 [];
+ * `key` (uint32) distinguishes this dropout from others; first (uint32 [], default 0): the index of the first element.
+ * `Trace.random` gives all four.
+ */
 export const dropout = (x: Tensor, seed: Tensor, step: Tensor, { rate, key }: DropoutAttrs, first?: Tensor): Tensor =>
   rate === 0 ? x : emit1('dropout', [x, seed, step, ...(first ? [first] : [])], { rate, key: key >>> 0 });

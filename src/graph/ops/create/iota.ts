@@ -1,4 +1,4 @@
-// The index of each element along an axis, as int32: what masks are made of.
+// The index of each element along an axis, as int32: used to make masks.
 import { checkAxis } from '../checked.ts';
 import { boundOf, elements, stridesOf } from '../../../base/shape.ts';
 import type { Op } from '../../op.ts';

@@ -37,5 +37,5 @@ export const oneHotOp: Op<OneHotAttrs> = {
   },
 };
 
-/** int32 [...] -> float32 [..., classes]; a constant to gradients, since whole numbers carry none. */
+/** int32 [...] -> float32 [..., classes]. Gradients treat it as a constant, since integers carry none. */
 export const oneHot = (x: Tensor, classes: number): Tensor => emit1('oneHot', [x], { classes });

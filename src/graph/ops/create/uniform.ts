@@ -1,5 +1,5 @@
-// Random numbers in [0, 1), 24 bits each, by Threefry: element i is a function of (seed, key, step, i) alone, whatever
-// the schedule.
+// Random numbers in [0, 1), 24 bits each, by Threefry: element i depends only on (seed, key, step, i), not on the order
+// of execution.
 import { ShapeError } from '../../../base/errors.ts';
 import { threefry, unit24 } from '../../../base/random.ts';
 import { elements, showType, stridesOf, type TensorType } from '../../../base/shape.ts';
@@ -13,7 +13,7 @@ declare module '../../op-attrs.ts' {
   }
 }
 
-/** key: tells these numbers from others of the same seed and step. */
+/** key: distinguishes these numbers from others with the same seed and step. */
 export type UniformAttrs = { readonly key: number };
 
 function element({ e, inputs, attrs: { key }, int }: MapCall<UniformAttrs>, linear: Expr): Expr {

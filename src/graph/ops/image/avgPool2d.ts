@@ -57,7 +57,7 @@ export const avgPool2dOp: Op<AvgPoolAttrs> = {
   },
 };
 
-/** By how much the window of output (r, q) is divided. */
+/** The divisor of the window of output (r, q). */
 export function covered(e: Exprs, axes: readonly [Axis, Axis], r: Expr, q: Expr, padded: boolean, dtype: DType): Expr {
   const [rows, columns] = axes.map((a, d) => {
     if (padded || a.before + a.after === 0) return e.const(a.taps, dtype);
@@ -80,7 +80,7 @@ export function covered(e: Exprs, axes: readonly [Axis, Axis], r: Expr, q: Expr,
     : e.op('mul', [rows, columns], dtype);
 }
 
-/** On numbers, for each output of an image: 1 over by how much it is divided. */
+/** In numbers, for each output of an image: 1 over its divisor. */
 export function shares(axes: readonly [Axis, Axis], padded: boolean): Float64Array {
   const [rows, columns] = axes.map((a) =>
     Array.from({ length: a.outputs }, (_, o) =>
@@ -96,7 +96,7 @@ export interface AvgPoolOptions extends PoolOptions {
 }
 const KEYS: KeysOf<AvgPoolOptions> = { ...POOL_KEYS, padded: aFlag };
 
-/** Throws UserError for an option that there is not, or that has no effect. */
+/** Throws UserError for an unknown option, or one without effect. */
 export function checkAvgPool(where: string, options: AvgPoolOptions): void {
   checkOptions(where, options, KEYS);
   const { padding = 0, padded } = options;

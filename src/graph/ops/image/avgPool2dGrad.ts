@@ -1,5 +1,5 @@
-// The gradient of avgPool2d: each place of the image gathers its share of the few outputs that look at it, in the order
-// of their taps.
+// The gradient of avgPool2d: each place of the image gathers its share of the few outputs whose window covers it, in
+// the order of their taps.
 import { sizes } from '../../../base/shape.ts';
 import type { Op } from '../../op.ts';
 import { emit1 } from '../../tensor.ts';

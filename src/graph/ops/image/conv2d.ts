@@ -1,8 +1,8 @@
-// Convolution of images (cross-correlation, as deep learning has it) as one matrix product per group whose left operand
-// is read from the images in place: its rows are outputs, its depth is (tap row, tap column, channel). Images are [N,
-// H, W, C]: then the product's rows are the result as it lies in memory, a tap's channels lie side by side where they
-// are packed, and what follows (bias, activation, normalisation over the last axis) is an epilogue. The depth is summed
-// in ascending order, one fused multiply-add at a time.
+// Convolution of images (cross-correlation, as usual in deep learning) as one matrix product per group. The left
+// operand is read from the images in place: its rows are outputs, its depth is (tap row, tap column, channel). Images
+// are [N, H, W, C], so that the rows of the product are the result as it lies in memory, the channels of a tap are
+// packed side by side, and what follows (bias, activation, normalisation over the last axis) is an epilogue. The depth
+// is summed in ascending order, one fused multiply-add at a time.
 import { checkOptions, type KeysOf } from '../../../base/options.ts';
 import { aNumber } from '../../../base/kinds.ts';
 import { sizes } from '../../../base/shape.ts';
@@ -128,7 +128,7 @@ export interface Conv2dOptions {
   readonly stride?: Pair;
   readonly padding?: Padding;
   readonly dilation?: Pair;
-  /** Channels are in so many groups; as many as channels: each channel has weights of its own (depthwise). */
+  /** Number of groups of channels. If it is the number of channels, each channel has its own weights (depthwise). */
   readonly groups?: number;
 }
 export const CONV_KEYS: KeysOf<Conv2dOptions> = {
@@ -150,7 +150,7 @@ export function conv2d(x: Tensor, w: Tensor, options: Conv2dOptions = {}): Tenso
   checkTensors('conv2d', x, w);
   const [rows, columns, inputs, outputs] = sizes(w.shape),
     attrs = attrsOf(x, [rows ?? 0, columns ?? 0], stride, padding, dilation);
-  // A product with one row and one column per channel would leave most of the matrix core idle.
+  // A product with one row and one column per channel would leave most of the matrix core unused.
   if (groups > 1 && inputs === 1 && outputs === groups && rows * columns <= MOST_TAPS)
     return emit1('depthwise2d', [x, w], attrs);
   return emit1('conv2d', [x, w], { ...attrs, groups });

@@ -1,7 +1,7 @@
-// The gradient of a convolution to its images (also called a transposed convolution): a product per group whose rows
-// are places of the images and whose depth is (tap row, tap column, output channel), in ascending order; a tap at which
-// no output looks at the place adds 0. With a stride s, places that are s apart are looked at by the same taps, every
-// s-th: then there is a product for each phase, of those taps alone.
+// The gradient of a convolution for its images (also called a transposed convolution): a product per group whose rows
+// are places of the images and whose depth is (tap row, tap column, output channel), in ascending order. A tap at which
+// no output reads the place adds 0. With a stride s, places that are s apart are read by the same taps, every s-th of
+// them: then there is a product for each phase, over those taps only.
 import { ShapeError } from '../../../base/errors.ts';
 import { boundOf, showType, sizes, type TensorType } from '../../../base/shape.ts';
 import type { Expr, Exprs } from '../../../kernel/expr.ts';
@@ -38,7 +38,7 @@ function shapes(dy: TensorType, w: TensorType, attrs: ConvGradInputAttrs): { g: 
 }
 
 export const conv2dGradInputOp: Op<ConvGradInputAttrs> = {
-  // Gradient of conv2d to its images, from that to its result and the weights.
+  // Gradient of conv2d for its images, from that of its result and the weights.
   name: 'conv2dGradInput',
   takes: ['floats'],
   infer([dy, w], attrs) {
@@ -148,16 +148,16 @@ export const conv2dGradInputOp: Op<ConvGradInputAttrs> = {
 };
 
 /**
- * An axis with its places in phases: place number p of phase f is p * phases + f, and has so many taps, of which number
- * m is ...
+ * An axis whose places are numbered by phase: place number p of phase f is p * phases + f. Each phase has so many taps;
+ * tap number m is ...
  */
 interface Phased {
   readonly phases: number;
   readonly places: number;
   readonly taps: number;
-  /** ... this tap of the window (some tap, where there is none), ... */
+  /** ... this tap of the window (any tap, if there is none), ... */
   tap(e: Exprs, f: Expr, m: Expr): Expr;
-  /** ... by which this output looks at the place. */
+  /** ... at which this output reads the place. */
   output(e: Exprs, f: Expr, p: Expr, m: Expr): Place;
 }
 

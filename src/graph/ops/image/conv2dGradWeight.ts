@@ -1,4 +1,4 @@
-// The gradient of a convolution to its weights: a product per group whose rows are (tap row, tap column, channel) and
+// The gradient of a convolution for its weights: a product per group whose rows are (tap row, tap column, channel) and
 // whose depth is all outputs of all images, in ascending order.
 import { ShapeError } from '../../../base/errors.ts';
 import { boundOf, sameDim, showType, sizes, elements, type TensorType } from '../../../base/shape.ts';
@@ -36,7 +36,7 @@ function shapes(x: TensorType, dy: TensorType, attrs: ConvGradWeightAttrs): { g:
 }
 
 export const conv2dGradWeightOp: Op<ConvGradWeightAttrs> = {
-  // Gradient of conv2d to its weights, from the images and that to its result.
+  // Gradient of conv2d for its weights, from the images and the gradient of its result.
   name: 'conv2dGradWeight',
   takes: ['floats'],
   infer([x, dy], attrs) {

@@ -1,13 +1,13 @@
-// What the three convolution ops share: they are one trilinear form, the sum over images, outputs, taps and channels of
-// x[n, p, c] w[t, c, o] y[n, q, o] with p the place that output q has as tap t, with one factor left out. So each is
-// the gradient of another, to any order.
+// What the three convolution ops share. They are one trilinear form, the sum over images, outputs, taps and channels of
+// x[n, p, c] w[t, c, o] y[n, q, o], where output q reads place p at tap t, with one factor left out. So each is the
+// gradient of another, to any order.
 import { ShapeError } from '../../../base/errors.ts';
 import { boundOf, sameDim, showType, type TensorType } from '../../../base/shape.ts';
 import type { Expr, Exprs } from '../../../kernel/expr.ts';
 import { axesOf, placeIn, type Axis, type WindowAttrs } from './windows.ts';
 import { unlike } from '../checked.ts';
 
-/** groups: channels are in so many groups, each with outputs of its own. */
+/** groups: channels are divided into so many groups, each with its own outputs. */
 export type ConvAttrs = WindowAttrs & { readonly groups: number };
 
 export interface Geometry {
@@ -47,7 +47,7 @@ export function checkFloats(op: string, a: TensorType, b: TensorType): void {
   if (a.dtype !== b.dtype) throw unlike(op, a.dtype, b.dtype);
 }
 
-/** Checks that `dy` is what a convolution of images like `x` gives. */
+/** Checks that `dy` has the type of the result of this convolution. */
 export function checkOutput(op: string, { axes: [rows, columns], outputs }: Geometry, dy: TensorType): void {
   if (
     dy.shape.length !== 4 ||
@@ -65,14 +65,14 @@ export function checkCount(op: string, x: TensorType, dy: TensorType): void {
     throw new ShapeError(`${op}: ${showType(x)} and ${showType(dy)} differ in the number of images`);
 }
 
-/** The numbers of which `i` is the row-major index in [any, b, c]. */
+/** The numbers whose row-major index in [any, b, c] is `i`. */
 export const unravel3 = (e: Exprs, i: Expr, b: number, c: number): readonly [Expr, Expr, Expr] => [
   e.div(i, b * c),
   e.mod(e.div(i, c), b),
   e.mod(i, c),
 ];
 
-/** Adds a product for every term of the form: `visit` gets the linear indices of x, w and y. */
+/** Goes through all terms of the form: `visit` gets the linear indices of x, w and y. */
 export function eachTerm(g: Geometry, images: number, visit: (x: number, w: number, y: number) => void): void {
   const {
     axes: [rows, columns],

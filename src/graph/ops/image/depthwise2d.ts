@@ -1,5 +1,6 @@
-// Convolution in which each channel has weights of its own: taps written out one after the other over channels side by
-// side, each a fused multiply-add, in row-major order from 0: the same bits as conv2d with as many groups as channels.
+// Convolution in which each channel has its own weights. Taps are written out one after the other over channels that
+// lie side by side; each is a fused multiply-add, in row-major order from 0: the same bits as conv2d with as many
+// groups as channels.
 import { sizes, type TensorType } from '../../../base/shape.ts';
 import type { Op } from '../../op.ts';
 import { emit1 } from '../../tensor.ts';

@@ -1,5 +1,5 @@
-// The gradient of depthwise2d to its images: each place gathers from the outputs that look at it, in the order of their
-// taps.
+// The gradient of depthwise2d for its images: each place gathers from the outputs whose window covers it, in the order
+// of their taps.
 import { sizes, type TensorType } from '../../../base/shape.ts';
 import type { Op } from '../../op.ts';
 import { emit1 } from '../../tensor.ts';
@@ -21,7 +21,7 @@ const geometryOf = (dy: TensorType, w: TensorType, attrs: DepthwiseGradInputAttr
   depthwise('depthwise2dGradInput', unpooled(dy, attrs.size), sizes(w.shape), attrs);
 
 export const depthwise2dGradInputOp: Op<DepthwiseGradInputAttrs> = {
-  // Gradient of depthwise2d to its images, from that to its result and the weights.
+  // Gradient of depthwise2d for its images, from that of its result and the weights.
   name: 'depthwise2dGradInput',
   takes: ['floats'],
   infer([dy, w], attrs) {

@@ -1,4 +1,4 @@
-// The gradient of depthwise2d to its weights: for each tap and channel a sum over all outputs of all images, one by
+// The gradient of depthwise2d for its weights: for each tap and channel the sum over all outputs of all images, one by
 // one.
 import { elements, sizes, type TensorType } from '../../../base/shape.ts';
 import type { Op } from '../../op.ts';
@@ -21,7 +21,7 @@ const geometryOf = (x: TensorType, dy: TensorType, attrs: DepthwiseGradWeightAtt
   depthwise('depthwise2dGradWeight', x, weightOf(dy, attrs), attrs);
 
 export const depthwise2dGradWeightOp: Op<DepthwiseGradWeightAttrs> = {
-  // Gradient of depthwise2d to its weights, from the images and that to its result.
+  // Gradient of depthwise2d for its weights, from the images and the gradient of its result.
   name: 'depthwise2dGradWeight',
   takes: ['floats'],
   infer([x, dy], attrs) {

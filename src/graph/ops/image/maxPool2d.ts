@@ -1,5 +1,5 @@
-// The largest element of each window, and which tap of the window it is (the first of equals; a NaN is larger than any
-// number). The second result is what the gradient needs: it then gathers, and reads no image.
+// The largest element of each window, and its number in the window (the first of equal ones; a NaN is larger than any
+// number). The gradient needs only this number: it gathers, and does not read the image.
 import { checkOptions } from '../../../base/options.ts';
 import { elements, sizes } from '../../../base/shape.ts';
 import type { Expr } from '../../../kernel/expr.ts';
@@ -49,10 +49,13 @@ export const maxPool2dOp: Op<PoolAttrs> = {
   },
 };
 
-/** The element and its number. Choices are nested, not joined conditions: those gcc 12 does not compute in lanes. */
+/**
+ * The largest element and its number. Selections are nested: gcc 12 does not vectorise conditions that are joined with
+ * "and".
+ */
 function largest({ e, inputs: [x], attrs }: MapCall<PoolAttrs>, [n, r, q, c]: readonly Expr[]): [Expr, Expr] {
   const dtype = x.type.dtype,
-    none = e.const(-1, 'int32'); // the number while no tap was inside
+    none = e.const(-1, 'int32'); // the number until a tap is inside the image
   const real = taps(e, poolAxes('maxPool2d', x.type, attrs), r, q).filter(
     (t) => t.inside.k !== 'const' || t.inside.value !== 0,
   );
@@ -76,8 +79,7 @@ function largest({ e, inputs: [x], attrs }: MapCall<PoolAttrs>, [n, r, q, c]: re
 
 /**
  * The largest element of each window of x [N, H, W, C] -> [N, H', W', C], H' = floor((H + padding - window) / stride) +
- * 1. Windows look at the part of the image that they cover; the stride is the window's size by default. N may vary at
- * run time.
+ * 1. Padding never wins; the stride is the window's size by default. N may vary at run time.
  */
 export function maxPool2d(x: Tensor, window: Pair, options: PoolOptions = {}): Tensor {
   checkOptions('maxPool2d', options, POOL_KEYS);

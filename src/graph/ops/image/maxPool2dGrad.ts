@@ -1,5 +1,5 @@
-// The gradient of maxPool2d: each place of the image gathers from the few outputs that look at it, in the order of
-// their taps, what those send that chose it.
+// The gradient of maxPool2d: each place of the image gathers, from the few outputs whose window covers it, the
+// gradients of those that chose it, in the order of their taps.
 import { ShapeError } from '../../../base/errors.ts';
 import { sameShape, showType, sizes } from '../../../base/shape.ts';
 import type { Op } from '../../op.ts';

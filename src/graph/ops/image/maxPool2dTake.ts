@@ -1,4 +1,4 @@
-// The elements that a max-pooling chose, of another image: the gradient of its gradient.
+// From another image, the elements at the places that a max-pooling chose: the gradient of its gradient.
 import { ShapeError } from '../../../base/errors.ts';
 import { boundOf, sameShape, showType, sizes } from '../../../base/shape.ts';
 import type { Op } from '../../op.ts';

@@ -1,5 +1,5 @@
-// What the pooling ops share: attributes, shapes, the taps of a window as expressions, in row-major order, written out
-// one after the other.
+// What the pooling ops share: attributes, shapes, and the taps of a window as expressions, in row-major order, written
+// out one after the other.
 import { ShapeError } from '../../../base/errors.ts';
 import type { KeysOf } from '../../../base/options.ts';
 
@@ -41,7 +41,7 @@ export function poolAxes(op: string, x: TensorType, attrs: PoolAttrs): readonly 
   }
   if (padding.some((p, i) => p >= window[i >> 1])) {
     throw new ShapeError(
-      `${op}: padding [${padding.join(', ')}] leaves windows of [${window.join(', ')}] with ` + `nothing in them`,
+      `${op}: padding [${padding.join(', ')}] leaves windows of [${window.join(', ')}] with nothing in them`,
       'padding must be smaller than the window',
     );
   }
@@ -56,7 +56,7 @@ export const pooled = (x: TensorType, [rows, columns]: readonly [Axis, Axis]): r
   x.shape[3],
 ];
 
-/** The type of the images whose pooled ones are `y`. */
+/** The type of the images whose pooled images are `y`. */
 export const unpooled = (y: TensorType, size: readonly number[]): TensorType => ({
   dtype: y.dtype,
   shape: [y.shape[0], ...size, y.shape[3]],
@@ -71,7 +71,10 @@ export function checkPooled(op: string, y: TensorType, [rows, columns]: readonly
   }
 }
 
-/** A tap of a window: its row-major number, where it looks (or which output looks), and whether there is something. */
+/**
+ * A tap of a window: its row-major number, the place that it reads (or the output that reads it), and whether that
+ * exists.
+ */
 export interface Tap {
   readonly number: Expr;
   readonly row: Expr;
@@ -79,14 +82,14 @@ export interface Tap {
   readonly inside: Expr;
 }
 
-/** The places that output (r, q) looks at. */
+/** The places that output (r, q) reads. */
 export function taps(e: Exprs, [rows, columns]: readonly [Axis, Axis], r: Expr, q: Expr): Tap[] {
   const along = (a: Axis, o: Expr): Along[] =>
     Array.from({ length: a.taps }, (_, t) => ({ tap: e.index(t), ...placeOf(e, a, o, e.index(t)) }));
   return cross(e, columns.taps, along(rows, r), along(columns, q));
 }
 
-/** The outputs that look at place (h, v), in the order of their taps. */
+/** The outputs that read place (h, v), in the order of their taps. */
 export const lookers = (e: Exprs, [rows, columns]: readonly [Axis, Axis], h: Expr, v: Expr): Tap[] =>
   cross(e, columns.taps, lookersOf(e, rows, h), lookersOf(e, columns, v));
 
@@ -104,8 +107,8 @@ const cross = (e: Exprs, width: number, rows: readonly Along[], columns: readonl
   );
 
 /**
- * On numbers: calls `visit` with the linear indices of each pooled element and of each element of its window, and the
- * tap's number.
+ * In numbers: calls `visit` with the linear indices of each pooled element and of each element of its window, and the
+ * number of the tap.
  */
 export function eachTap(
   [rows, columns]: readonly [Axis, Axis],
@@ -129,7 +132,7 @@ export function eachTap(
 }
 
 export interface PoolOptions {
-  /** By default the window: windows that do not overlap. */
+  /** Default: the size of the window, so that windows do not overlap. */
   readonly stride?: Pair;
   readonly padding?: Padding;
 }

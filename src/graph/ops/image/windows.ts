@@ -1,5 +1,5 @@
-// What convolution and pooling share: windows that slide over an image, along one axis at a time. Output o of an axis
-// looks, as its tap t, at place o * stride - before + t * dilation; places outside the image count as padding.
+// What convolution and pooling share: windows that slide over an image, along one axis at a time. Tap t of output o
+// reads place o * stride - before + t * dilation of an axis; places outside the image are padding.
 import { ShapeError } from '../../../base/errors.ts';
 import { either, oneOf, type Kind } from '../../../base/kinds.ts';
 import { shown } from '../../../base/options.ts';
@@ -11,7 +11,7 @@ import type { Tensor } from '../../tensor.ts';
 /** One number for both axes, or [vertical, horizontal]. */
 export type Pair = number | readonly [number, number];
 /**
- * One number for all sides; [vertical, horizontal]; [top, bottom, left, right]; or as much as makes the output
+ * One number for all sides; [vertical, horizontal]; [top, bottom, left, right]; 'same': as much as makes the output
  * ceil(size / stride).
  */
 export type Padding = number | readonly [number, number] | readonly [number, number, number, number] | 'same';
@@ -23,10 +23,10 @@ export type WindowAttrs = {
   readonly dilation: readonly number[];
 };
 
-/** The most taps of a window that is written out in a kernel's text. */
+/** The largest number of taps that is written out in a kernel's text. */
 export const MOST_TAPS = 256;
 
-/** Kinds of options: one whole number of at least `least`, or two; padding. */
+/** Kinds of options: one whole number of at least `least`, or two of them; padding. */
 export const aPair = (least: number): Kind =>
   listed(`a whole number of at least ${least}, or [vertical, horizontal] of such`, least, [2]);
 export const aPadding: Kind = either(
@@ -53,7 +53,7 @@ export interface Axis {
   readonly outputs: number;
 }
 
-/** Throws ShapeError where it is neither a number nor a list. */
+/** Throws ShapeError for anything but a number or a list. */
 export function pairOf(p: Pair): readonly [number, number] {
   if (typeof p === 'number') return [p, p];
   if (Array.isArray(p)) return p;
@@ -123,7 +123,7 @@ export function axesOf(
   return [rows, columns];
 }
 
-/** An index where it is `inside`, else 0. */
+/** An index if it is `inside`, else 0. */
 export interface Place {
   readonly at: Expr;
   readonly inside: Expr;
@@ -135,7 +135,7 @@ function clamped(e: Exprs, at: Expr, inside: Expr): Place {
   return { at: e.op('select', [inside, at, e.index(0)], 'index'), inside };
 }
 
-/** The place that output `o` has as its tap `t`. */
+/** The place that tap `t` of output `o` reads. */
 export function placeOf(e: Exprs, a: Axis, o: Expr, t: Expr): Place {
   const at = e.linear(-a.before, [
     [a.stride, o],
@@ -144,7 +144,7 @@ export function placeOf(e: Exprs, a: Axis, o: Expr, t: Expr): Place {
   return clamped(e, at, both(e, e.op('le', [e.index(0), at], 'bool'), e.op('lt', [at, e.index(a.size)], 'bool')));
 }
 
-/** The output that has place `p` as its tap `t`, if one has. */
+/** The output whose tap `t` reads place `p`, if there is one. */
 export function outputOf(e: Exprs, a: Axis, p: Expr, t: Expr): Place {
   const scaled = e.linear(a.before, [
       [1, p],
@@ -163,7 +163,7 @@ export interface Along extends Place {
 }
 
 /**
- * The outputs that look at place `p` and by which tap, in the order of taps: without dilation only those whose windows
+ * The outputs that read place `p`, and by which tap, in the order of taps: without dilation only those whose windows
  * are near enough.
  */
 export function lookersOf(e: Exprs, a: Axis, p: Expr): Along[] {
@@ -178,13 +178,13 @@ export function lookersOf(e: Exprs, a: Axis, p: Expr): Along[] {
   });
 }
 
-/** The same on numbers, for references; null where it is padding or no output. */
+/** The same in numbers, for references; null for padding, or if there is no output. */
 export function placeIn(a: Axis, o: number, t: number): number | null {
   const at = o * a.stride - a.before + t * a.dilation;
   return at >= 0 && at < a.size ? at : null;
 }
 
-/** An array for the result, NaN in rows past the count. */
+/** An array for the result; rows beyond the count are NaN. */
 export function resultOf(call: RefCall, type: TensorType): { out: Float64Array; images: number } {
   const rows = type.shape.some((d) => typeof d !== 'number') ? call.rows(type) : boundOf(type.shape[0]);
   const out = new Float64Array(elements(type.shape));

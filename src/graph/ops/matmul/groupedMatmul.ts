@@ -1,4 +1,4 @@
-// The uniform bank of experts as one product: the rows of each segment times that segment's matrix. K is summed in
+// A bank of equal experts as one product: the rows of each segment times the matrix of that segment. K is summed in
 // ascending order, one fused multiply-add at a time.
 import { ShapeError } from '../../../base/errors.ts';
 import { boundOf, elements, showType } from '../../../base/shape.ts';
@@ -15,8 +15,8 @@ declare module '../../op-attrs.ts' {
 }
 
 /**
- * transB: w is [E, N, K]. more: some of a layer's rows, the gradient of whose matrices goes on with the sum over the
- * rows that the graph has later.
+ * transB: w is [E, N, K]. more: x has only some of a layer's rows; the gradient of the matrices continues the sum over
+ * the rows that come later in the graph.
  */
 export type GroupedMatmulAttrs = { readonly transB: boolean; readonly more?: boolean };
 

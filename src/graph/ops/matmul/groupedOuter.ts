@@ -1,5 +1,5 @@
-// The gradient of groupedMatmul to its matrices: per segment x^T y, its rows in order, one fused multiply-add at a
-// time. A segment without rows gives zeros.
+// The gradient of groupedMatmul for its matrices: x^T y for each segment, its rows in order, one fused multiply-add at
+// a time. A segment without rows gives zeros.
 import { ShapeError } from '../../../base/errors.ts';
 import { boundOf, elements, sameDim, showType } from '../../../base/shape.ts';
 import type { Expr } from '../../../kernel/expr.ts';
@@ -24,7 +24,7 @@ export const groupedOuterOp: Op = {
     }
     return [{ dtype: x.dtype, shape: [segments, x.shape[1], y.shape[1]] }];
   },
-  // y[r] = x[r] W[e]'s gradient is x^T dy; so those of x^T y are y dW^T and x dW.
+  // For y[r] = x[r] W[e], the gradient of W is x^T dy. So the gradients of x^T y are y dW^T and x dW.
   grad({ inputs: [x, y], douts: [d], needs }) {
     if (!d) return [null, null];
     return [

@@ -1,6 +1,6 @@
-// groupedOuter that goes on with sums begun before, in their memory: the same chain of fused multiply-adds as if all
-// rows had come at once. Segments without rows are not touched. Four rows of the result and four of the depth at a
-// time, so that sums are loaded and stored once in four steps.
+// groupedOuter that continues sums that were begun before, in their memory: the same chain of fused multiply-adds as if
+// all rows had come at once. Segments without rows are not touched. Four rows of the result and four steps of the depth
+// are computed together, so that sums are loaded and stored once in four steps.
 import { ShapeError } from '../../../base/errors.ts';
 import { boundOf, elements, sameDim, sameShape, showType } from '../../../base/shape.ts';
 import type { Expr } from '../../../kernel/expr.ts';
@@ -58,7 +58,7 @@ export const groupedOuterOntoOp: Op = {
         { dtype } = tx;
       const tall = [4, 3, 2, 1].find((n) => M % n === 0) ?? 1,
         blocks = M / tall;
-      const any = e.op('min', [w.extent(tx, 0), e.index(1)], 'index'); // no rows, no tasks
+      const any = e.op('min', [w.extent(tx, 0), e.index(1)], 'index'); // without rows there are no tasks
       return {
         grid: { extent: e.scale(any, segments * blocks), grain: 1 },
         body(g) {
@@ -73,7 +73,7 @@ export const groupedOuterOntoOp: Op = {
               [N, i],
               [1, j],
             ]);
-          /** Rows k..k + steps of x and y. */
+          /** Rows k to k + steps - 1 of x and y. */
           const some = (k: Expr, steps: number) => [
             ...Array.from({ length: tall * steps }, (_, n) =>
               a[n].set(

@@ -1,5 +1,5 @@
-// Matrix product, batched over equal leading dimensions, either operand transposed. K is summed in ascending order, one
-// fused multiply-add at a time; of integers modulo 2^32.
+// Matrix product over the last two dimensions, batched over equal leading dimensions; each operand may be transposed. K
+// is summed in ascending order, one fused multiply-add at a time; integers modulo 2^32.
 import { isFloat } from '../../../base/dtype.ts';
 import { wrapped } from '../elementwise/elementwise.ts';
 import { ShapeError } from '../../../base/errors.ts';

@@ -1,6 +1,6 @@
-// Who is let in where experts have a capacity: from the rows of `permute`, those that are kept, and where they lie.
-// Capacities are data: another choice of them runs the same kernel. Kept rows stay in the order of their choices,
-// whoever was preferred.
+// Admits rows to experts with a capacity: of the rows of `permute`, which are kept, and where they lie. Capacities are
+// data: other capacities run the same kernel. Kept rows stay in the order of their choices, whichever rows were
+// preferred.
 import { ShapeError } from '../../../base/errors.ts';
 import { boundOf, showType, type TensorType } from '../../../base/shape.ts';
 import type { Expr } from '../../../kernel/expr.ts';
@@ -16,13 +16,14 @@ declare module '../../op-attrs.ts' {
 }
 
 export interface AdmitOptions {
-  /** How many rows there is room for. */
+  /** The number of rows for which there is room. */
   readonly rows: number;
   /**
-   * Every expert has as many rows as its capacity: those that no choice fills are empty. Else it has the rows it keeps.
+   * Every expert has as many rows as its capacity; rows that no choice fills are empty. Otherwise it has the rows that
+   * it keeps.
    */
   readonly padded: boolean;
-  /** Rows beyond the capacity are kept too, and only counted. */
+  /** Rows beyond the capacity are kept too; they are only counted. */
   readonly spill: boolean;
 }
 export type AdmitAttrs = {
@@ -80,7 +81,8 @@ export const admitOp: Op<AdmitAttrs> = {
                 [-1, b],
               ]);
           return [
-            // Where a place is none, kernels read row 0 and take no notice of it: it must be one, too.
+            // Kernels read row 0 in place of a missing row and ignore the value: row 0 must therefore be initialised
+            // too.
             ...(rows > 0
               ? [w.store(toOrder, zero, e.const(-1, 'int32')), w.store(expert, zero, e.const(0, 'int32'))]
               : []),
@@ -155,9 +157,9 @@ export const admitOp: Op<AdmitAttrs> = {
   },
 };
 
-/** What `permute` gives, with gaps: order is -1 where a row is empty, inverse where a choice was dropped. */
+/** Like the results of `permute`, with gaps: order is -1 for an empty row, inverse is -1 for a dropped choice. */
 export interface Admission extends Permutation {
-  /** int32 [E]: rows that the capacity had no room for. */
+  /** int32 [E]: the number of rows for which the capacity had no room. */
   readonly beyond: Tensor;
 }
 

@@ -1,5 +1,5 @@
-// admit where nobody is turned away: rows within capacity first, then the others, both by expert and in the order of
-// their choices. Capacities are data: another choice of them runs the same kernel.
+// Like admit, but drops nothing: first the rows within capacity, then the others, both sorted by expert and in the
+// order of their choices. Capacities are data: other capacities run the same kernel.
 import { ShapeError } from '../../../base/errors.ts';
 import { boundOf, showType, type TensorType } from '../../../base/shape.ts';
 import type { Expr } from '../../../kernel/expr.ts';
@@ -15,11 +15,11 @@ declare module '../../op-attrs.ts' {
 }
 
 export type AdmitAllAttrs = {
-  /** How many rows there is room for within capacity. */
+  /** The number of rows within capacity for which there is room. */
   readonly rows: number;
-  /** And beyond it. */
+  /** The number of rows beyond capacity for which there is room. */
   readonly beyond: number;
-  /** Every expert has as many rows within capacity as that is: those that no choice fills are empty. */
+  /** Every expert has as many rows within capacity as its capacity; rows that no choice fills are empty. */
   readonly padded: boolean;
 };
 
@@ -69,7 +69,7 @@ export const admitAllOp: Op<AdmitAllAttrs> = {
             int32 = (x: Expr): Expr => e.op('cast', [x], 'int32');
           const least = (a: Expr, b: Expr): Expr => e.op('min', [a, b], 'index'),
             greatest = (a: Expr, b: Expr): Expr => e.op('max', [a, b], 'index');
-          /** Of expert z: where its choices begin, how many they are, how many are within. */
+          /** For expert z: its first choice, the number of its choices, and how many of them are within capacity. */
           const look = (z: Expr, left: Expr) => [
             from.set(w.loadIndex(offsets, z)),
             count.set(minus(w.loadIndex(offsets, e.add(z, one)), from.get())),
@@ -79,7 +79,7 @@ export const admitAllOp: Op<AdmitAllAttrs> = {
           const choiceAt = (i: Expr): Expr => w.load(order, e.add(from.get(), i)),
             to = (choice: Expr): Expr => e.op('cast', [choice], 'index');
           return [
-            // As in admit: row 0 is read where there is none.
+            // As in admit: kernels read row 0 in place of a missing row.
             ...(attrs.rows + attrs.beyond > 0 ? [w.store(toOrder, zero, nobody)] : []),
             ...(attrs.rows > 0 ? [w.store(expert, zero, e.const(0, 'int32'))] : []),
             ...(attrs.beyond > 0 ? [w.store(expertBeyond, zero, e.const(0, 'int32'))] : []),
@@ -180,14 +180,11 @@ export const admitAllOp: Op<AdmitAllAttrs> = {
   },
 };
 
-/**
- * All rows (2 E segments: within capacity, then beyond), with gaps if padded; and either kind by itself (E segments
- * each).
- */
+/** All rows (2 E segments: within capacity, then beyond), with gaps if padded; and each kind by itself (E segments). */
 export interface AllAdmitted extends Omit<Permutation, 'expert'> {
   readonly inside: { readonly offsets: Tensor; readonly expert: Tensor };
   readonly outside: { readonly offsets: Tensor; readonly expert: Tensor };
-  /** int32 [E]: rows that the capacity had no room for. */
+  /** int32 [E]: the number of rows for which the capacity had no room. */
   readonly beyond: Tensor;
 }
 

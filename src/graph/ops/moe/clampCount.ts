@@ -1,4 +1,4 @@
-// Counts or offsets that stay within a bound: what the compiler puts before a dimension whose count it cannot vouch for
+// Clamps counts or offsets to a bound. The compiler puts it before a dimension whose count it cannot trust
 // (passes/clamp-counts.ts).
 import { ShapeError } from '../../../base/errors.ts';
 import { showType } from '../../../base/shape.ts';

@@ -1,5 +1,5 @@
-// Brings rows back to their tokens: the gradient of dispatch. A gather, not a scatter, so each token's sum has one
-// order: choices ascending.
+// Brings rows back to their tokens: the gradient of dispatch. It gathers rather than scatters, so the sum of each token
+// has one order: choices ascending.
 import { wrapped } from '../elementwise/elementwise.ts';
 import { ShapeError } from '../../../base/errors.ts';
 import { boundOf, elements, sameShape, showType } from '../../../base/shape.ts';

@@ -1,5 +1,5 @@
-// What a mixture-of-experts layer returns: each token's rows, weighted by the gate and summed. Rows are stored
-// uncombined, so this is a gather with one order: choices ascending, one fused multiply-add each.
+// The result of a mixture-of-experts layer: for each token the sum of its rows, weighted by the gate. It gathers, so
+// each sum has one order: choices ascending, one fused multiply-add each.
 import { ShapeError } from '../../../base/errors.ts';
 import { boundOf, elements, showType } from '../../../base/shape.ts';
 import type { Op } from '../../op.ts';
@@ -13,7 +13,7 @@ declare module '../../op-attrs.ts' {
   }
 }
 
-/** gaps: choices may be dropped, rows be empty. stored: see `dispatch`; of the gradient's rows. */
+/** gaps: choices may be dropped, and rows may be empty. stored: as for `dispatch`, for the rows of the gradient. */
 export type CombineAttrs = { readonly gaps?: boolean; readonly stored?: boolean };
 
 export const combineOp: Op<CombineAttrs> = {

@@ -1,5 +1,5 @@
-// Gradient of combine to its rows: each row gets its token's gradient times its choice's weight. Its own gradients are
-// combine and combineGradWeights again.
+// Gradient of combine for its rows: each row gets its token's gradient times the weight of its choice. Its own
+// gradients are combine and combineGradWeights.
 import { boundOf, elements } from '../../../base/shape.ts';
 import type { Op } from '../../op.ts';
 import { emit1 } from '../../tensor.ts';

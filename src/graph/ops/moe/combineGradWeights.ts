@@ -1,5 +1,5 @@
-// Gradient of combine to its weights: for each choice the inner product of its token's gradient with its row (16 lanes,
-// as all sums over a last axis).
+// Gradient of combine for its weights: for each choice the inner product of its token's gradient and its row (in 16
+// lanes, like all sums over a last axis).
 import { boundOf, elements } from '../../../base/shape.ts';
 import type { Op } from '../../op.ts';
 import { emit1 } from '../../tensor.ts';

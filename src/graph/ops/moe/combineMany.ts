@@ -1,5 +1,5 @@
-// combine for many choices a token (experts that choose tokens: every token has one for each expert, most of them not
-// taken). Choices ascending, each product rounded and then added; a choice without a row adds 0.
+// combine for many choices per token (experts choose tokens: a token then has one choice for each expert, most of them
+// not taken). Choices ascending; each product is rounded and then added; a choice without a row adds 0.
 import { ShapeError } from '../../../base/errors.ts';
 import { boundOf, elements, showType } from '../../../base/shape.ts';
 import type { Op } from '../../op.ts';

@@ -1,5 +1,5 @@
-// Sends tokens to experts: the rows of all experts one after the other, each a copy of its token. Never a pass of its
-// own where a matrix product reads it: the product gathers its rows while it packs them.
+// Sends tokens to experts: the rows of all experts one after the other, each a copy of its token. If a matrix product
+// reads them, they are not written to memory: the product gathers its rows while it packs them.
 import { ShapeError } from '../../../base/errors.ts';
 import { boundOf, elements, showType } from '../../../base/shape.ts';
 import type { Op } from '../../op.ts';
@@ -14,8 +14,8 @@ declare module '../../op-attrs.ts' {
 }
 
 /**
- * k: choices per token. gaps: rows may be empty, choices dropped. stored: rows are written to memory once, and not
- * gathered by each product that reads them.
+ * k: choices per token. gaps: rows may be empty, and choices dropped. stored: rows are written to memory once, rather
+ * than gathered by each product that reads them.
  */
 export type DispatchAttrs = { readonly k: number; readonly gaps?: boolean; readonly stored?: boolean };
 

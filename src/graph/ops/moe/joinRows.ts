@@ -1,5 +1,5 @@
-// Rows within capacity and rows beyond it as one: the other way round of splitRows, and its gradient. A view: who reads
-// a row reads the part that has it.
+// Joins rows within capacity and rows beyond it: the inverse of splitRows, and its gradient. A view: a reader reads the
+// part that has the row.
 import { ShapeError } from '../../../base/errors.ts';
 import { boundOf, elements, sameShape, showType, type TensorType } from '../../../base/shape.ts';
 import type { Op } from '../../op.ts';

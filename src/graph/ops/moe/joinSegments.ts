@@ -1,4 +1,5 @@
-// Experts' own rows as one tensor in segments again: the reverse of splitSegments. A task copies one segment.
+// Joins the rows of separate experts to one tensor in segments: the inverse of splitSegments. A task copies one
+// segment.
 import { ShapeError } from '../../../base/errors.ts';
 import { boundOf, elements, sameShape, showType, type Dim, type TensorType } from '../../../base/shape.ts';
 import type { Op } from '../../op.ts';
@@ -11,7 +12,7 @@ declare module '../../op-attrs.ts' {
   }
 }
 
-/** rows: bound of the result. usual: how many are expected. */
+/** rows: bound of the result. usual: the expected number of rows. */
 export type JoinSegmentsAttrs = { readonly rows: number; readonly usual: number };
 
 export const joinSegmentsOp: Op<JoinSegmentsAttrs> = {

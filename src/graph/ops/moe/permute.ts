@@ -1,5 +1,5 @@
-// Sorts the choices of all tokens by expert, stable: counting sort. An expert outside 0..experts-1 counts as the
-// nearest one.
+// Sorts the choices of all tokens by expert: a stable counting sort. A number outside 0..experts-1 counts as the
+// nearest expert.
 import { ShapeError } from '../../../base/errors.ts';
 import { boundOf, elements, showType, type TensorType } from '../../../base/shape.ts';
 import type { Expr } from '../../../kernel/expr.ts';
@@ -56,7 +56,7 @@ export function sortedChoices({
   return [offsets, order, inverse, expert];
 }
 
-/** What sorts the first input into the four outputs. */
+/** Writes the loops that sort the first input into the four outputs. */
 export function sortChoices({
   e,
   k: w,
@@ -79,7 +79,7 @@ export function sortChoices({
   return [
     next.fill(0),
     w.loop(count, (c) => [own.set(clamp(w.load(x, c))), next.set(mine(), add(next.at(mine()), one))]),
-    // Counts become first rows.
+    // Turns counts into the first row of each expert.
     sum.set(e.const(0, 'int32')),
     w.loop(experts, (z) => [
       row.set(next.at(z)),
@@ -99,7 +99,7 @@ export function sortChoices({
   ];
 }
 
-/** The rows of each expert and their places; T * k of each where not said otherwise. */
+/** The rows of each expert and their places; T * k elements each, unless another number is given. */
 export interface Permutation {
   readonly offsets: Tensor; // int32 [experts + 1]
   readonly order: Tensor; // int32: row -> choice t * k + j, ascending within an expert
@@ -107,9 +107,7 @@ export interface Permutation {
   readonly expert: Tensor; // int32: row -> expert
 }
 
-/**
- * indices int32 [T, k]. Where T varies at run time, elements of rows and choices past the count are left as they were.
- */
+/** indices int32 [T, k]. If T varies at run time, elements beyond the count are not written. */
 export function permute(indices: Tensor, experts: number): Permutation {
   const [offsets, order, inverse, expert] = emit('permute', [indices], { experts });
   return { offsets, order, inverse, expert };

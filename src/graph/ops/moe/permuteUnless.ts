@@ -1,5 +1,5 @@
-// permute of choices of which most often nothing has changed since they were sorted: then that is taken as it is, in
-// its memory.
+// permute for choices that have mostly not changed since they were sorted: the earlier result is then reused in its
+// memory.
 import { ShapeError } from '../../../base/errors.ts';
 import { boundOf, sameShape, showType } from '../../../base/shape.ts';
 import type { Op } from '../../op.ts';
@@ -56,7 +56,7 @@ export const permuteUnlessOp: Op<PermuteAttrs> = {
 };
 
 /**
- * indices int32 [T, k]; sorted: what permute made of choices that are the same where known int32 [samples] is 1 for
+ * indices int32 [T, k]; sorted: the result of permute for choices that are the same if known int32 [samples] is 1 for
  * all.
  */
 export function permuteUnless(indices: Tensor, sorted: Permutation, known: Tensor, experts: number): Permutation {

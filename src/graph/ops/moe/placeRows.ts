@@ -1,4 +1,4 @@
-// Stores the rows of a window among all rows, in the memory of those that other windows stored before.
+// Stores the rows of a window among all rows, into the memory of the rows that other windows stored before.
 import { ShapeError } from '../../../base/errors.ts';
 import { boundOf, elements, sameDim, sameShape, showType, type Segmented } from '../../../base/shape.ts';
 import type { Op } from '../../op.ts';
@@ -11,10 +11,10 @@ declare module '../../op-attrs.ts' {
   }
 }
 
-/** rows: bound of all rows. */
+/** rows: the bound of all rows. */
 export type PlaceRowsAttrs = { readonly start: number; readonly rows: number };
 
-const GRAIN = 16; // rows a task
+const GRAIN = 16; // rows per task
 
 export const placeRowsOp: Op<PlaceRowsAttrs> = {
   // Before (if given), with row start + r = x[r]; offsets: of all rows.
@@ -37,7 +37,7 @@ export const placeRowsOp: Op<PlaceRowsAttrs> = {
     }
     return [{ dtype: x.dtype, shape: [dim, ...x.shape.slice(1)] }];
   },
-  // The rows that come now were not there before: their gradient is not asked for through `before`.
+  // `before` did not contain these rows: their gradient does not flow through it.
   grad({ inputs: [x, , before], douts: [d], attrs: { start } }) {
     const { bound, offsets } = segmentsOf('placeRows', x.type);
     const own = d && emit1('windowRows', [d, x.builder.tensor(offsets)], { start, size: bound });
@@ -82,8 +82,8 @@ export const placeRowsOp: Op<PlaceRowsAttrs> = {
 };
 
 /**
- * x [rows of a window in E segments, ...rest], offsets int32 [E + 1] of all rows, what other windows placed (or null)
- * -> all rows [at most `rows` in E segments, ...rest]; those that no window placed are not defined.
+ * x [rows of a window in E segments, ...rest], offsets int32 [E + 1] of all rows, the result for other windows (or
+ * null) -> all rows [at most `rows` in E segments, ...rest]; rows that no window placed are not defined.
  */
 export const placeRows = (x: Tensor, offsets: Tensor, before: Tensor | null, attrs: PlaceRowsAttrs): Tensor =>
   emit1('placeRows', [x, offsets, ...(before ? [before] : [])], attrs);

@@ -1,6 +1,6 @@
-// A memory of what samples chose, by their ids: reads it. A memory is uint32 [slots, 1 + words]: each row is one
-// sample's, the id and 1 (0: nobody's) and then its choices, several in a word. A sample has the slot id mod slots; who
-// comes later takes it from who was there.
+// Reads a memory of what samples chose, by their ids. A memory is uint32 [slots, 1 + words]. Each row belongs to one
+// sample: first its id + 1 (0: nobody's), then its choices, several in one word. The slot of a sample is its id mod
+// slots; a later sample replaces the earlier one in its slot.
 import { ShapeError } from '../../../base/errors.ts';
 import { boundOf, elements, showType, type TensorType } from '../../../base/shape.ts';
 import type { Expr, Exprs } from '../../../kernel/expr.ts';
@@ -14,14 +14,15 @@ declare module '../../op-attrs.ts' {
   }
 }
 
-/** What a row holds: so many tokens' k choices, each in so many bits. */
+/** The layout of a row: k choices for each of `tokens` tokens, each choice in `bits` bits. */
 export type MemoryAttrs = { readonly tokens: number; readonly k: number; readonly bits: number };
 
 /**
- * Bits of a choice among so many experts: a power of 2, so that none lies in two words. A byte for 17 to 256 experts.
+ * Bits of a choice among so many experts: a power of 2, so that no choice lies in two words. 8 bits for 17 to 256
+ * experts.
  */
 export const bitsOf = (experts: number): number => [1, 2, 4, 8, 16].find((bits) => experts <= 2 ** bits) ?? 32;
-/** Words of a row: the id's, and those of the choices. */
+/** Words of a row: one for the id, and those of the choices. */
 export const wordsOf = ({ tokens, k, bits }: MemoryAttrs): number => 1 + Math.ceil((tokens * k * bits) / 32);
 
 /** Checks that a memory has rows of this layout, and that there is an id for each sample. */
@@ -34,9 +35,10 @@ export function checkMemory(op: string, memory: TensorType, ids: TensorType, att
     throw new ShapeError(`${op}: needs int32 [samples] ids, got ${showType(ids)}`);
 }
 
-/** The slot of an id, and what its first word is where the sample is remembered. */
+/** The slot of an id. */
 export const slotOf = (e: Exprs, id: Expr, slots: number): Expr =>
   e.op('cast', [e.op('mod', [e.op('cast', [id], 'uint32'), e.const(slots, 'uint32')], 'uint32')], 'index');
+/** The first word of the slot if it holds the sample with this id. */
 export const tagOf = (e: Exprs, id: Expr): Expr =>
   e.op('add', [e.op('cast', [id], 'uint32'), e.const(1, 'uint32')], 'uint32');
 

@@ -1,5 +1,5 @@
-// A memory of what samples chose (recall.ts): writes it, in place. Of samples that share a slot the last one of the
-// batch keeps it.
+// Writes a memory of what samples chose (recall.ts), in place. If several samples of a batch share a slot, the last one
+// keeps it.
 import { ShapeError } from '../../../base/errors.ts';
 import { boundOf, showType } from '../../../base/shape.ts';
 import type { Expr } from '../../../kernel/expr.ts';
@@ -13,7 +13,7 @@ declare module '../../op-attrs.ts' {
   }
 }
 
-const WORK = 4096; // words a task
+const WORK = 4096; // words per task
 
 export const rememberOp: Op<MemoryAttrs> = {
   // Before with the choices of these samples in their slots.
@@ -35,7 +35,7 @@ export const rememberOp: Op<MemoryAttrs> = {
     }
     return [before];
   },
-  // A task has some words of all rows and goes through the samples in their order, so that no two tasks write one word.
+  // A task has some words of all rows and goes through the samples in order, so that no two tasks write the same word.
   lower: {
     kind: 'loops',
     update: true,

@@ -1,7 +1,7 @@
 // What ops on routed rows share. A token has k choices of an expert; choice j of token t has number t * k + j. Rows are
-// the choices sorted by expert, within an expert by number (token order): row r is choice order[r], and choice c is row
-// inverse[c]. Where `gaps` is set (`admit`), order[r] < 0 is an empty row, which holds zeros, and inverse[c] < 0 a
-// choice that was dropped, which counts for nothing.
+// the choices sorted by expert, and within an expert by number (token order): row r is choice order[r], and choice c is
+// row inverse[c]. With `gaps` (`admit`), order[r] < 0 means an empty row, which holds zeros, and inverse[c] < 0 a
+// dropped choice, which contributes nothing.
 import { ShapeError } from '../../../base/errors.ts';
 import { boundOf, showType, type Segmented, type TensorType } from '../../../base/shape.ts';
 import type { Expr } from '../../../kernel/expr.ts';
@@ -14,7 +14,7 @@ export function checkVector(op: string, what: string, t: TensorType, length?: nu
   }
 }
 
-/** The dimension of rows that are sorted into segments: as many as there are choices. */
+/** The dimension of rows in segments: as many rows as there are choices. */
 export function rowsDim(
   op: string,
   order: TensorType,
@@ -34,7 +34,7 @@ export function rowsDim(
   };
 }
 
-/** Choices of a token up to which sums over them are written out. */
+/** Sums over up to so many choices of a token are written out, without a loop. */
 export const MOST_CHOICES = 16;
 
 export function segmentsOf(op: string, t: TensorType): Segmented {
@@ -45,8 +45,8 @@ export function segmentsOf(op: string, t: TensorType): Segmented {
 }
 
 /**
- * What stands at a place, of `size` of them, that may be none (below 0): `value` gets a place that is one. Where there
- * are no places at all, nothing is read: what is read at a place may itself be one.
+ * The value at one of `size` places, or `none` if the place is below 0: `value` always gets a valid place. If there are
+ * no places at all, nothing is read: the index may itself come from memory.
  */
 export function ifThere(
   call: Pick<MapCall, 'e'>,

@@ -1,4 +1,4 @@
-// How many rows one segment has: what sizes an expert's own rows.
+// The number of rows of one segment: it counts the rows of a separate expert.
 import { ShapeError } from '../../../base/errors.ts';
 import { boundOf, showType, type TensorType } from '../../../base/shape.ts';
 import type { Op } from '../../op.ts';
@@ -11,7 +11,7 @@ declare module '../../op-attrs.ts' {
   }
 }
 
-/** bound: of the dimension that the count is for. */
+/** bound: of the dimension that is counted. */
 export type SegmentCountAttrs = { readonly segment: number; readonly bound: number };
 
 export const segmentCountOp: Op<SegmentCountAttrs> = {

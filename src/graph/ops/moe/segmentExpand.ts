@@ -11,7 +11,7 @@ declare module '../../op-attrs.ts' {
   }
 }
 
-/** more: as of groupedMatmul. */
+/** more: as for groupedMatmul. */
 export type SegmentExpandAttrs = { readonly more?: boolean };
 
 export const segmentExpandOp: Op<SegmentExpandAttrs> = {

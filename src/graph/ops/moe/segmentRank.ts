@@ -1,5 +1,5 @@
-// The place of each row in the queue before its expert, best score first, ties to the earlier row: who is kept where
-// not all can be.
+// The rank of each row among the rows of its expert, best score first, ties to the earlier row: it decides which rows
+// are kept if there is not room for all.
 import { ShapeError } from '../../../base/errors.ts';
 import { elements, showType } from '../../../base/shape.ts';
 import type { Expr } from '../../../kernel/expr.ts';
@@ -73,6 +73,6 @@ export const segmentRankOp: Op = {
   },
 };
 
-/** scores float [T, k], the results of `permute` -> int32 [T * k in segments]: 0 for the first to be served. */
+/** scores float [T, k], the results of `permute` -> int32 [T * k in segments]: 0 for the best row. */
 export const segmentRank = (scores: Tensor, order: Tensor, expert: Tensor, offsets: Tensor): Tensor =>
   emit1('segmentRank', [scores, order, expert, offsets]);

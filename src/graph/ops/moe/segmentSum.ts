@@ -1,5 +1,5 @@
-// Sums the rows of each segment: the gradient of segmentExpand. Rows ascending, one by one, as those of the products
-// are (groupedOuter), so that more rows can go on with a sum (segmentSumOnto); a task owns some columns of one segment.
+// Sums the rows of each segment: the gradient of segmentExpand. Rows ascending, one by one, as in the products
+// (groupedOuter), so that later rows can continue a sum (segmentSumOnto). A task has some columns of one segment.
 import { wrapped } from '../elementwise/elementwise.ts';
 import { boundOf, elements } from '../../../base/shape.ts';
 import type { Expr } from '../../../kernel/expr.ts';
@@ -15,7 +15,7 @@ declare module '../../op-attrs.ts' {
 
 const COLUMNS = 64;
 
-/** Inputs: rows, (expert), offsets. onto: the result holds what it begins with; else that is 0. */
+/** Inputs: rows, (expert), offsets. onto: sums start from what the result's memory holds; otherwise from 0. */
 export function sumSegments(
   { e, k: w, inTypes: [tx], inputs: [x, , offsets], outTypes: [o], outputs: [out] }: LoopCall,
   onto: boolean,
@@ -24,7 +24,7 @@ export function sumSegments(
     blocks = Math.ceil(width / COLUMNS),
     { dtype } = tx,
     all = boundOf(o.shape[0]) * blocks;
-  // no rows, nothing to do
+  // Without rows there is nothing to do.
   const extent = onto ? e.scale(e.op('min', [w.extent(tx, 0), e.index(1)], 'index'), all) : all;
   return {
     grid: { extent, grain: 1 },

@@ -1,5 +1,5 @@
-// segmentSum that goes on with sums begun before, in their memory: the same chain of additions as if all rows had come
-// at once.
+// segmentSum that continues sums that were begun before, in their memory: the same chain of additions as if all rows
+// had come at once.
 import { ShapeError } from '../../../base/errors.ts';
 import { boundOf, elements, sameShape, showType } from '../../../base/shape.ts';
 import type { Op } from '../../op.ts';

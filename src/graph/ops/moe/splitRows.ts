@@ -1,5 +1,5 @@
-// Rows within capacity and rows beyond it, apart: two views of the rows of all (2 E segments), never a pass of their
-// own.
+// Splits rows into those within capacity and those beyond it: two views of the rows of all (2 E segments), without a
+// pass of their own.
 import { ShapeError } from '../../../base/errors.ts';
 import { boundOf, elements, showType, type TensorType } from '../../../base/shape.ts';
 import type { Op } from '../../op.ts';
@@ -12,7 +12,7 @@ declare module '../../op-attrs.ts' {
   }
 }
 
-/** stored: as of dispatch; of the first part. */
+/** stored: as for dispatch, for the first part. */
 export type SplitRowsAttrs = { readonly stored?: boolean };
 
 export const splitRowsOp: Op<SplitRowsAttrs> = {
@@ -27,7 +27,7 @@ export const splitRowsOp: Op<SplitRowsAttrs> = {
     checkVector('splitRows', 'offsets', inside, segments + 1);
     checkVector('splitRows', 'offsets', outside, segments + 1);
     if (beyond > bound) throw new ShapeError(`splitRows: ${showType(x)} has no ${beyond} rows beyond others`);
-    // What is usual of all rows is so of the first of them.
+    // The usual number of all rows is that of the first part.
     const part = (n: number, offsets: number, most?: number): TensorType => ({
       dtype: x.dtype,
       shape: [

@@ -1,5 +1,5 @@
-// The rows of each segment as a tensor of their own, for experts that are no bank: each with its own bound, counted at
-// run time.
+// The rows of each segment as a tensor of its own, for experts that are separate modules: each with its own bound,
+// counted at run time.
 import { ShapeError } from '../../../base/errors.ts';
 import { elements, showType, type TensorType } from '../../../base/shape.ts';
 import type { Op } from '../../op.ts';
@@ -13,7 +13,7 @@ declare module '../../op-attrs.ts' {
   }
 }
 
-/** bounds: most rows of each segment. */
+/** bounds: the largest number of rows of each segment. */
 export type SplitSegmentsAttrs = { readonly bounds: readonly number[] };
 
 export const splitSegmentsOp: Op<SplitSegmentsAttrs> = {
@@ -38,7 +38,7 @@ export const splitSegmentsOp: Op<SplitSegmentsAttrs> = {
   },
   grad({ inputs: [x, offsets, ...counts], outputs, douts }) {
     if (douts.every((d) => !d)) return [null, null, ...counts.map(() => null)];
-    // Where nothing reads a segment, its gradient is 0.
+    // If nothing reads a segment, its gradient is 0.
     const parts = douts.map(
       (d, i) =>
         d ??

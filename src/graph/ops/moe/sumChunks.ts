@@ -1,5 +1,5 @@
-// Partial sums of all elements in chunks of 4096, as a long sum is defined (docs/architecture/lowering.md): made by the
-// pass that lets threads share such a sum.
+// Partial sums of all elements in chunks of 4096, as a long sum is defined (docs/architecture/lowering.md): the pass
+// split-sums.ts uses it, so that threads share a long sum.
 import { wrapped } from '../elementwise/elementwise.ts';
 import { ShapeError } from '../../../base/errors.ts';
 import { elements, isDynamic, showType } from '../../../base/shape.ts';
@@ -25,7 +25,7 @@ export const sumChunksOp: Op = {
   },
   grad: ({ inputs: [x], douts: [dout] }) => {
     if (!dout) return [null];
-    // Only differentiated where a user traces it: every element has its chunk's gradient.
+    // Only a user's graph differentiates it: every element gets the gradient of its chunk.
     const total = elements(x.shape),
       chunks = Math.ceil(total / SUM_CHUNK);
     const like = x.builder.emit('constant', [], { value: 0, dtype: x.dtype, shape: [chunks, SUM_CHUNK] })[0];

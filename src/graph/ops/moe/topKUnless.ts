@@ -1,5 +1,5 @@
-// topK of those rows alone whose best elements are not known already: a row that is known costs reading k numbers, not
-// looking at all of it.
+// topK that skips rows whose best elements are known already: for such a row, k numbers are copied, and the row is not
+// searched.
 import { isFloat } from '../../../base/dtype.ts';
 import { ShapeError } from '../../../base/errors.ts';
 import { boundOf, elements, showType } from '../../../base/shape.ts';
@@ -13,7 +13,7 @@ declare module '../../op-attrs.ts' {
   }
 }
 
-const GRAIN = 64; // rows a task
+const GRAIN = 64; // rows per task
 
 export const topKUnlessOp: Op = {
   // Given where the row's sample is known, else the indices of the k largest of the row, descending, ties to the lower
@@ -77,7 +77,7 @@ export const topKUnlessOp: Op = {
                   value.set(e.op('select', [e.op('eq', [v, v], 'bool'), v, least], dtype)),
                   index.set(e.op('cast', [c], 'int32')),
                   goes.set(zero),
-                  // It takes the first place whose element is smaller, and all after it move on.
+                  // It takes the first place with a smaller element; the elements after that place move on by one.
                   w.when(or(less(best.at(last), value.get()), less(where.at(last), zero)), [
                     w.loop(k, (j) => [
                       old.set(best.at(j)),

@@ -1,4 +1,4 @@
-// Which rows of each segment lie in a window of all rows: the offsets of the segments' rows there.
+// The offsets of each segment's rows inside a window of all rows.
 import { ShapeError } from '../../../base/errors.ts';
 import type { Op } from '../../op.ts';
 import { emit1, type Tensor } from '../../tensor.ts';

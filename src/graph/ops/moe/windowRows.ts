@@ -1,5 +1,5 @@
-// The rows of a window of all rows: a view. Its gradient is stored into that of all rows, where windows meet
-// (placeRows).
+// The rows of a window of all rows: a view. Its gradient is written into the gradient of all rows, together with that
+// of the other windows (placeRows).
 import { ShapeError } from '../../../base/errors.ts';
 import { boundOf, elements, showType } from '../../../base/shape.ts';
 import type { Op } from '../../op.ts';
@@ -56,10 +56,10 @@ export const windowRowsOp: Op<WindowAttrs> = {
 };
 
 /**
- * x [rows in E segments, ...rest], offsets of the window -> [rows of the window in E segments, ...rest]. Windows of one
- * x do not overlap and together are all of it: each row's gradient comes from one of them.
+ * x [rows in E segments, ...rest], offsets of the window -> [rows of the window in E segments, ...rest]. The windows of
+ * one x must not overlap, and together must cover it: the gradient of each row comes from one of them.
  */
 export const windowRows = (x: Tensor, offsets: Tensor, attrs: WindowAttrs): Tensor =>
   emit1('windowRows', [x, offsets], attrs);
-/** The same of an int32 vector. */
+/** The same for an int32 vector. */
 export const windowOf = (x: Tensor, attrs: WindowAttrs): Tensor => emit1('windowRows', [x], attrs);

@@ -1,4 +1,4 @@
-// Where the largest element of each row lies: the first of several. NaN counts as the largest, as it does for max.
+// The index of the largest element of each row: the first of several. NaN counts as the largest, as for max.
 import { ShapeError } from '../../../base/errors.ts';
 import { isFloat } from '../../../base/dtype.ts';
 import { boundOf, elements, showType } from '../../../base/shape.ts';
@@ -29,7 +29,7 @@ export const argMaxOp: Op = {
     at({ e, inputs: [x] }, index) {
       const n = boundOf(x.type.shape[index.length]),
         max = e.reduce('max', 'lanes', n, (c) => x.at([...index, c]));
-      // Counted from the end, the first of several is the largest.
+      // With indices counted from the end, the first of several has the largest index.
       const left = e.reduce('max', 'lanes', n, (c) => {
         const v = x.at([...index, c]),
           hit = e.op('or', [e.op('eq', [v, max], 'bool'), e.op('ne', [v, v], 'bool')], 'bool');
@@ -51,17 +51,17 @@ export const argMaxOp: Op = {
 };
 
 /**
- * int32, `axis` (the last by default) gone: the index of the largest element, the first of several; the first NaN if
- * there is one.
+ * int32, `axis` (the last by default) removed: the index of the largest element, the first of several; that of the
+ * first NaN if there is one.
  */
 export const argMax = (x: Tensor, axis = -1): Tensor => emit1('argMax', [lastAxis('argMax', x, axis)]);
 
 /**
- * int32, `axis` (the last by default) gone: the index of the smallest element, the first of several; the first NaN if
- * there is one.
+ * int32, `axis` (the last by default) removed: the index of the smallest element, the first of several; that of the
+ * first NaN if there is one.
  */
 export const argMin = (x: Tensor, axis = -1): Tensor => argMax(downwards(x), axis);
 
-/** Reverses the order of numbers; -1 - x does so for every int32, the least one too. */
+/** Reverses the order of numbers. For int32 it is -1 - x, which also works for the smallest integer. */
 export const downwards = (x: Tensor): Tensor =>
   isFloat(x.dtype) ? emit1('neg', [x]) : emit1('sub', [scalar(x, x.dtype === 'uint32' ? 0xffffffff : -1), x]);

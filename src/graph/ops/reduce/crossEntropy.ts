@@ -1,4 +1,4 @@
-// Cross-entropy of integer targets from logits, in nats: log(sum(exp(x))) - x[target], per row, without forming
+// Cross-entropy of integer targets from logits, in nats: log(sum(exp(x))) - x[target] for each row, without computing
 // probabilities.
 import { ShapeError } from '../../../base/errors.ts';
 import { boundOf, elements, sameShape, showShape, showType } from '../../../base/shape.ts';
@@ -53,7 +53,7 @@ export const crossEntropyOp: Op = {
       const lse = e.op('add', [e.op('log', [sum], dtype), max], dtype);
       if (output === 1) return lse;
       const t = e.op('cast', [target.at(index)], 'index');
-      // A target outside the classes reads no memory and makes the loss NaN, which stops the run.
+      // For a target outside the classes no memory is read, and the loss is NaN, which stops the run.
       const inside = e.op('and', [e.op('le', [e.index(0), t], 'bool'), e.op('lt', [t, e.index(n)], 'bool')], 'bool');
       const picked = x.at([...index, e.op('select', [inside, t, e.index(0)], 'index')]);
       return e.op('select', [inside, e.op('sub', [lse, picked], dtype), e.const(NaN, dtype)], dtype);

@@ -1,5 +1,5 @@
-// The largest element up to each one of a row, and where it is: a scan over the last axis. NaN counts as the largest
-// from where it is on.
+// The largest element up to each element of a row, and its index: a scan over the last axis. From the first NaN on, the
+// result is NaN.
 import { isFloat, leastOf } from '../../../base/dtype.ts';
 import { ShapeError } from '../../../base/errors.ts';
 import { boundOf, elements, showType } from '../../../base/shape.ts';
@@ -13,7 +13,7 @@ declare module '../../op-attrs.ts' {
   }
 }
 
-const WORK = 8192; // elements a task, about
+const WORK = 8192; // elements per task, roughly
 
 export const cumulativeMaxOp: Op = {
   // Largest element up to each one of the last axis; its index, the first of several.

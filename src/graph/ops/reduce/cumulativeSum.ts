@@ -1,5 +1,5 @@
-// Sums of all elements up to each one along an axis: a scan. One by one from the first element on (from the last, if
-// reversed), so the order is the same on every device; threads and lanes take other rows and columns.
+// Prefix sums along an axis. Elements are added one by one from the first on (from the last, if reversed), so the order
+// is the same on every device; threads and lanes take different rows and columns.
 import { wrapped } from '../elementwise/elementwise.ts';
 import { checkAxis } from '../checked.ts';
 import { ShapeError } from '../../../base/errors.ts';
@@ -16,11 +16,11 @@ declare module '../../op-attrs.ts' {
   }
 }
 
-/** exclusive: without the element itself. reverse: from the end. */
+/** exclusive: each sum leaves out its own element. reverse: sums go from the end. */
 export type CumulativeSumAttrs = { readonly axis: number; readonly exclusive: boolean; readonly reverse: boolean };
 
 const COLUMNS = 64,
-  WORK = 8192; // columns side by side; elements a task, about
+  WORK = 8192; // columns that run in lanes; elements per task, roughly
 
 export const cumulativeSumOp: Op<CumulativeSumAttrs> = {
   // Sum of the elements up to each one along an axis.

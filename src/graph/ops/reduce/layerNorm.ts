@@ -1,5 +1,5 @@
-// Layer normalisation of the last axis: y = (x - mean) * rstd * gain + bias with rstd = 1 / sqrt(mean((x - mean)^2) +
-// eps). mean and rstd are results of their own, for the gradient.
+// Layer normalisation of the last axis: y = (x - mean) * rstd * gain + bias, rstd = 1 / sqrt(mean((x - mean)^2) + eps).
+// mean and rstd are further results, for the gradient.
 import { boundOf } from '../../../base/shape.ts';
 import type { Op } from '../../op.ts';
 import { emit, emit1, scalar, type Tensor } from '../../tensor.ts';

@@ -1,4 +1,4 @@
-// log(softmax(x)) over an axis, in terms of logSumExp: exact where a probability is nearly 0.
+// log(softmax(x)) over an axis, from logSumExp: exact also where a probability is nearly 0.
 import type { Tensor } from '../../tensor.ts';
 import { expand } from '../shape/expand.ts';
 import { logSumExp } from './logSumExp.ts';

@@ -1,4 +1,4 @@
-// log(sum(exp(x))) of the last axis, which disappears.
+// log(sum(exp(x))) over the last axis, which is removed.
 import { ShapeError } from '../../../base/errors.ts';
 import type { Op } from '../../op.ts';
 import { boundOf, elements } from '../../../base/shape.ts';
@@ -37,8 +37,8 @@ export const logSumExpOp: Op = {
         dtype = x.type.dtype,
         n = call.extent(x.type, index.length);
       const most = e.reduce('max', 'lanes', n, (c) => x.at([...index, c]));
-      // Of infinities nothing is taken away: of nothing but -infinity the result is -infinity, with +infinity it is
-      // that.
+      // An infinite maximum is not subtracted: if all elements are -infinity, the result is -infinity; with +infinity
+      // it is +infinity.
       const max = e.op('select', [e.op('isfinite', [most], 'bool'), most, e.const(0, dtype)], dtype);
       const sum = e.reduce('sum', 'lanes', n, (c) =>
         e.op('exp', [e.op('sub', [x.at([...index, c]), max], dtype)], dtype),
@@ -67,7 +67,7 @@ export const logSumExpOp: Op = {
 };
 
 /**
- * log(sum(exp(x))) over `axis` (the last by default), which disappears; computed from the largest element down so that
- * it does not overflow. Of no elements, or of -infinity alone, it is -infinity.
+ * log(sum(exp(x))) over `axis` (the last by default), which is removed. The largest element is subtracted first, so
+ * that exp does not overflow. Without elements, or if all are -infinity, it is -infinity.
  */
 export const logSumExp = (x: Tensor, axis = -1): Tensor => emit1('logSumExp', [lastAxis('logSumExp', x, axis)]);

@@ -1,4 +1,4 @@
-// Largest element over axes, which disappear. The gradient is shared in equal parts by the elements that are largest.
+// Maximum over axes, which are removed. Equal maxima share the gradient in equal parts.
 import { leastOf } from '../../../base/dtype.ts';
 import { ShapeError } from '../../../base/errors.ts';
 import { boundOf, showType } from '../../../base/shape.ts';
@@ -21,7 +21,7 @@ export const maxOp: Op<MaxAttrs> = {
   infer([x], { axes }) {
     checkReduced('max', x, axes);
     if (axes.some((a) => boundOf(x.shape[a]) === 0))
-      throw new ShapeError(`max: there is no largest of 0 elements (${showType(x)})`);
+      throw new ShapeError(`max: there is no maximum of 0 elements (${showType(x)})`);
     return [{ dtype: x.dtype, shape: x.shape.filter((_, i) => !axes.includes(i)) }];
   },
   grad({ inputs: [x], outputs: [y], douts: [dout], attrs: { axes } }) {
@@ -38,8 +38,8 @@ export const maxOp: Op<MaxAttrs> = {
 };
 
 /**
- * Largest element over `axes` (all by default); NaN if one is. ShapeError where an axis has no elements; where a
- * counted one has none in a run: -infinity, the least integer.
+ * Maximum over `axes` (all by default), which are removed; NaN if one element is NaN. ShapeError if an axis has no
+ * elements; if a counted one has none in a run, the result is -infinity, or the smallest integer.
  */
 export function max(x: Tensor, axes?: readonly number[]): Tensor {
   const list = normaliseAxes('max', x, axes);

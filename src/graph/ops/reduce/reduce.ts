@@ -1,4 +1,5 @@
-// What reductions over axes share: which order of summation an axis list means, element expressions, a reference.
+// What reductions over axes share: the order of summation that follows from the axes, expressions of elements, a
+// reference.
 import { ShapeError } from '../../../base/errors.ts';
 import { boundOf, elements, sizes, stridesOf, type Dim, type TensorType } from '../../../base/shape.ts';
 import type { Expr, ReduceOp } from '../../../kernel/expr.ts';
@@ -16,13 +17,13 @@ export function normaliseAxes(op: string, x: Tensor, axes: readonly number[] | u
   return list;
 }
 
-/** Throws where axes are not some of x's, ascending, or none. */
+/** Throws if axes are not ascending axes of x, or if there are none. */
 export function checkReduced(op: string, x: TensorType, axes: readonly number[]): void {
   checkAxes(op, x, axes);
   if (axes.length === 0) throw new ShapeError(`${op}: no axes are given`);
 }
 
-/** Whether the reduced axes are the last ones: then one run of elements is summed in lanes. */
+/** Whether the reduced axes are the last ones: they are then summed as one range, in lanes. */
 const isTrailing = (shape: readonly Dim[], axes: readonly number[]): boolean =>
   axes.length > 0 && axes.every((a, i) => a === shape.length - axes.length + i);
 
@@ -40,7 +41,7 @@ export function reduceAt(
     } = call,
     shape = x.type.shape;
   const order = isTrailing(shape, axes) && !serial ? 'lanes' : 'serial';
-  // Reduced axes run as one range in row-major order; only the first may vary at run time.
+  // Reduced axes are one range in row-major order; only the first may vary at run time.
   const inner = axes.slice(1).reduce((n, a) => n * boundOf(shape[a]), 1);
   const extent = e.scale(call.extent(x.type, axes[0]), inner);
   return e.reduce(op, order, extent, (r) => {

@@ -1,5 +1,5 @@
-// RMS normalisation of the last axis: y = x * rstd * gain with rstd = 1 / sqrt(mean(x^2) + eps). rstd is a result of
-// its own, so that the gradient need not sum again.
+// RMS normalisation of the last axis: y = x * rstd * gain, rstd = 1 / sqrt(mean(x^2) + eps). rstd is a second result,
+// so that the gradient need not sum again.
 import { ShapeError } from '../../../base/errors.ts';
 import { atLeast0 } from '../../../base/kinds.ts';
 import { shown } from '../../../base/options.ts';
@@ -16,7 +16,7 @@ declare module '../../op-attrs.ts' {
 
 export type NormAttrs = { readonly eps: number };
 
-/** Checks a per-column operand (gain, bias) of a normalisation. */
+/** Checks an operand with one element per column (gain, bias) of a normalisation. */
 export function checkColumns(op: string, x: TensorType, { eps }: NormAttrs, ...columns: readonly TensorType[]): void {
   if (atLeast0(eps) !== null) throw new ShapeError(`${op}: eps must be a number of at least 0, got ${shown(eps)}`);
   const last = x.shape[x.shape.length - 1];

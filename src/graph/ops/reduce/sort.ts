@@ -1,6 +1,6 @@
-// Sorts the last axis, stable: equal elements keep their order, in both directions. NaN comes last, in both. Merges
-// runs of 1, 2, 4, ... elements, of one row to a task; between two outputs, the second of which ends as the inverse of
-// the first.
+// Sorts the last axis. Stable: equal elements keep their order, in both directions. NaN comes last in both. Merge sort:
+// runs of 1, 2, 4, ... elements are merged, one row per task, from one output to the other and back; the second output
+// becomes the inverse of the first at the end.
 import { isFloat } from '../../../base/dtype.ts';
 import { ShapeError } from '../../../base/errors.ts';
 import { checkOptions, type KeysOf } from '../../../base/options.ts';
@@ -20,7 +20,7 @@ declare module '../../op-attrs.ts' {
 
 export type SortAttrs = { readonly descending: boolean };
 
-const WORK = 4096; // elements a task, about
+const WORK = 4096; // elements per task, roughly
 
 export const sortOp: Op<SortAttrs> = {
   // Last axis in order, stable, NaN last; the index of each; the place of each index.
@@ -80,8 +80,8 @@ export const sortOp: Op<SortAttrs> = {
           const [first, other] = [w.scalar(dtype), w.scalar(dtype)];
           const pick = (c: Expr, yes: Expr, no: Expr): Expr => e.op('select', [c, yes, no], 'index');
           /**
-           * Runs of `width` elements, two by two, become one; which element is next: `right`'s if it comes before
-           * `left`'s, or is alone.
+           * Merges pairs of runs of `width` elements. The next element is that of `right` if it comes before that of
+           * `left`, or if `left` is used up.
            */
           const merge = (from: number, to: number): Stmt[] => [
             end.set(zero),
@@ -121,7 +121,7 @@ export const sortOp: Op<SortAttrs> = {
           return [
             w.loop(n, (i) => [w.store(indices, at(i), int32(i))]),
             width.set(one),
-            // Two by two, so that the last one ends in `indices`.
+            // Merges in pairs of passes, so that the last pass writes to `indices`.
             w.loop(Math.ceil(Math.log2(Math.max(1, n)) / 2), () => [
               ...merge(indices, places),
               ...merge(places, indices),

@@ -1,4 +1,4 @@
-// Reductions in terms of others: minimum, product, spread, lengths, any and all.
+// Reductions made of other ops: minimum, product, standard deviation, norms, any and all.
 import { UserError } from '../../../base/errors.ts';
 import { boundOf } from '../../../base/shape.ts';
 import { scalar, type Tensor } from '../../tensor.ts';
@@ -18,14 +18,14 @@ import { sum, variance } from './sum.ts';
 import { where } from '../elementwise/where.ts';
 
 /**
- * Smallest element over `axes` (all by default), which disappear; NaN if one is. The gradient is shared in equal parts
- * by the smallest.
+ * Minimum over `axes` (all by default), which are removed; NaN if one element is NaN. Equal minima share the gradient
+ * in equal parts.
  */
 export const min = (x: Tensor, axes?: readonly number[]): Tensor => downwards(max(downwards(x), axes));
 
 /**
- * Product over `axes` (all by default), which must be fixed and disappear; of none it is 1. Halves are multiplied with
- * each other.
+ * Product over `axes` (all by default), which must have fixed sizes and are removed; without elements it is 1. Halves
+ * are multiplied with each other, so the order is that of a tree.
  */
 export function prod(x: Tensor, axes?: readonly number[]): Tensor {
   return normaliseAxes('prod', x, axes)
@@ -59,8 +59,8 @@ function root(x: Tensor): Tensor {
 export const std = (x: Tensor, axes?: readonly number[]): Tensor => root(variance(x, axes));
 
 /**
- * Length of x as a vector over `axes` (all by default): p = 2 (Euclid), 1 (sum of magnitudes), Infinity (largest one).
- * Its gradient is 0 where it is 0.
+ * Length of x as a vector over `axes` (all by default): p = 2 (Euclidean), 1 (sum of magnitudes), Infinity (largest
+ * magnitude). Its gradient is 0 where the length is 0.
  */
 export function norm(x: Tensor, axes?: readonly number[], p = 2): Tensor {
   switch (p) {

@@ -1,4 +1,4 @@
-// Sum over axes, which disappear. Trailing axes are summed in 16 interleaved lanes, others one by one
+// Sum over axes, which are removed. Trailing axes are summed in 16 interleaved lanes, others one by one
 // (docs/architecture/lowering.md).
 import { rowCount } from '../moe/rowCount.ts';
 import { isFloat } from '../../../base/dtype.ts';
@@ -15,7 +15,7 @@ declare module '../../op-attrs.ts' {
   }
 }
 
-/** `serial`: trailing axes too are summed one by one. */
+/** `serial`: trailing axes are summed one by one too. */
 export type SumAttrs = { readonly axes: readonly number[]; readonly serial?: boolean };
 
 const kept = (shape: readonly Dim[], axes: readonly number[]): Dim[] => shape.filter((_, i) => !axes.includes(i));
@@ -44,7 +44,7 @@ export const sumOp: Op<SumAttrs> = {
 export function sum(x: Tensor, axes?: readonly number[]): Tensor {
   const list = normaliseAxes('sum', x, axes);
   if (list.length === 0) return x;
-  // A sum over the last axis and over others that do not touch it is two sums: each has one defined order.
+  // A sum over the last axis and over axes that are not next to it is computed as two sums: each has one defined order.
   const rank = x.shape.length;
   let first = rank;
   while (first > 0 && list.includes(first - 1)) first--;
@@ -54,7 +54,7 @@ export function sum(x: Tensor, axes?: readonly number[]): Tensor {
   return others.length ? emit1('sum', [inner], { axes: others }) : inner;
 }
 
-/** Mean over `axes` (all by default), each count the run's own: a bounded dimension divides by its count. */
+/** Mean over `axes` (all by default). A bounded dimension is divided by the number of rows of the run. */
 export function mean(x: Tensor, axes?: readonly number[]): Tensor {
   const list = normaliseAxes('mean', x, axes);
   if (!isFloat(x.dtype))

@@ -1,6 +1,7 @@
-// The k largest of each row, in descending order, ties to the lower index; NaN counts as -Infinity. Elements are
-// inserted one after the other into a sorted list of k: of 16 rows side by side where k is small, their columns first
-// laid next to each other, some at a time; else of one row, past elements that do not enter.
+// The k largest elements of each row, in descending order; of equal elements the one with the lower index comes first;
+// NaN counts as -Infinity. Elements are inserted one by one into a sorted list of k. If k is small, 16 rows run in
+// lanes, after some of their columns have been copied side by side; otherwise one row at a time, skipping elements that
+// do not enter the list.
 import { ShapeError } from '../../../base/errors.ts';
 import { boundOf, elements, showType } from '../../../base/shape.ts';
 import { isFloat } from '../../../base/dtype.ts';
@@ -18,9 +19,10 @@ declare module '../../op-attrs.ts' {
 
 export type TopKAttrs = { readonly k: number };
 
+/** The largest k for which rows run in lanes; insertions per task, roughly; columns that are copied at once. */
 const SMALL = 4,
   WORK = 2048,
-  TILE = 64; // k for which rows go side by side; steps a task; columns laid out at once
+  TILE = 64;
 
 export const topKOp: Op<TopKAttrs> = {
   // The k largest of each row, descending, ties to the lower index; and their indices.
@@ -81,7 +83,7 @@ export const topKOp: Op<TopKAttrs> = {
               [1, lane],
             ]);
           const pick = (a: Expr, b: Expr): Expr => e.op('select', [goes.get(), a, b], a.dtype);
-          /** Element v of column c becomes the one at hand. */
+          /** Makes element v of column c the candidate. */
           const take = (v: Expr, c: Expr): Stmt[] => {
             return [
               value.set(e.op('select', [e.op('eq', [v, v], 'bool'), v, least], dtype)),
@@ -90,8 +92,8 @@ export const topKOp: Op<TopKAttrs> = {
             ];
           };
           /**
-           * If the one at hand is larger than what is in place j, or nothing is there, they change places, and so do
-           * all after it.
+           * If the candidate is larger than the element in place j, or that place is empty, the two change places; the
+           * rest of the list then moves on by one.
            */
           const insert = (j: Expr, lane: Expr): Stmt[] => [
             old.set(best.at(place(j, lane))),
@@ -118,7 +120,7 @@ export const topKOp: Op<TopKAttrs> = {
             return [
               w.loop(count, (c) => [
                 w.loop(lanes, (lane) => {
-                  // Rows past the last are the last one again.
+                  // Lanes beyond the last row repeat the last row.
                   const row = e.op('min', [e.add(first, lane), e.linear(-1, [[1, rows]])], 'index');
                   return [
                     tile.set(

@@ -1,4 +1,4 @@
-// Other arrangements of tensors, all in terms of reshape, slice, concat, transpose and broadcasting.
+// Other arrangements of elements, made of reshape, slice, concat, transpose and broadcasting.
 import { ShapeError } from '../../../base/errors.ts';
 import { boundOf, showShape } from '../../../base/shape.ts';
 import { emit1, scalar, type Tensor } from '../../tensor.ts';
@@ -8,7 +8,7 @@ import { reshape } from './reshape.ts';
 import { slice } from './slice.ts';
 import { transpose } from './transpose.ts';
 
-/** `axis` counted from the start; `room` more places than x has dimensions. */
+/** `axis` counted from the start. `room`: how many places more than x has dimensions are allowed. */
 function axisOf(op: string, x: Tensor, axis: number, room = 0): number {
   const rank = x.shape.length + room,
     at = axis < 0 ? axis + rank : axis;
@@ -77,7 +77,7 @@ export const stack = (tensors: readonly Tensor[], axis = 0): Tensor => {
   );
 };
 
-/** Parts of `axis`: `parts` of equal size, or of the sizes given. */
+/** Splits `axis` into `parts` of equal size, or into parts of the sizes given. */
 export function split(x: Tensor, parts: number | readonly number[], axis = 0): Tensor[] {
   const at = axisOf('split', x, axis),
     size = boundOf(x.shape[at]);
@@ -93,7 +93,7 @@ export function split(x: Tensor, parts: number | readonly number[], axis = 0): T
   return sizes.map((n) => slice(x, at, from, (from += n)));
 }
 
-/** Each element of `axis` `times` times, one after the other: [a, b] -> [a, a, b, b]. */
+/** Repeats each element along `axis`: [a, b] -> [a, a, b, b]. */
 export function repeat(x: Tensor, times: number, axis: number): Tensor {
   const at = axisOf('repeat', x, axis),
     dims = x.shape.map(boundOf),
@@ -102,7 +102,7 @@ export function repeat(x: Tensor, times: number, axis: number): Tensor {
   return reshape(wide, [...dims.slice(0, at), dims[at] * times, ...after]);
 }
 
-/** The whole of `axis` `times` times: [a, b] -> [a, b, a, b]. */
+/** Repeats the whole of `axis`: [a, b] -> [a, b, a, b]. */
 export function tile(x: Tensor, times: number, axis: number): Tensor {
   const at = axisOf('tile', x, axis),
     dims = x.shape.map(boundOf),

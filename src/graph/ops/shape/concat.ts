@@ -49,7 +49,8 @@ export const concatOp: Op<ConcatAttrs> = {
     weight: 2,
     once: true,
     at({ e, inputs, attrs: { axis } }, index) {
-      // From the last input to the first: what lies before its end and in none before it.
+      // Nested selections, from the last input to the first: an element belongs to the first input whose end is beyond
+      // its index.
       let value: Expr | null = null,
         end = inputs.reduce((n, x) => n + boundOf(x.type.shape[axis]), 0);
       for (const x of [...inputs].reverse()) {

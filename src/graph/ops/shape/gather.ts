@@ -1,5 +1,5 @@
-// Rows of a table by their numbers (an embedding). A number outside the table reads nothing and gives a row of NaN (0
-// for integers), which stops a training run; with `zeros`, of 0.
+// Rows of a table by their numbers (an embedding). For a number outside the table nothing is read: the row is NaN (0
+// for integers), which stops a training run, or 0 with `zeros`.
 import { ShapeError } from '../../../base/errors.ts';
 import { boundOf, elements, showShape } from '../../../base/shape.ts';
 import type { Op } from '../../op.ts';
@@ -12,7 +12,7 @@ declare module '../../op-attrs.ts' {
   }
 }
 
-/** zeros: what a number outside the table gives. */
+/** zeros: a number outside the table gives 0 instead of NaN. */
 export type GatherAttrs = { readonly zeros: boolean };
 
 export const gatherOp: Op<GatherAttrs> = {

@@ -25,7 +25,7 @@ export const padOp: Op<PadAttrs> = {
     if (![before, after].every((n) => Number.isInteger(n) && n >= 0)) {
       throw new ShapeError(
         `pad: cannot add ${before} and ${after} zeros`,
-        'whole numbers of at least 0; slice takes away',
+        'whole numbers of at least 0; slice removes elements',
       );
     }
     return [{ dtype: x.dtype, shape: x.shape.map((s, i) => (i === axis ? before + d + after : s)) }];
@@ -46,7 +46,7 @@ export const padOp: Op<PadAttrs> = {
         [e.op('le', [e.index(before), i], 'bool'), e.op('lt', [i, e.index(before + n)], 'bool')],
         'bool',
       );
-      // Outside, element 0 is read for nothing.
+      // In the padding, element 0 is read and ignored.
       const at = e.op('select', [inside, e.linear(-before, [[1, i]]), e.index(0)], 'index');
       return e.op('select', [inside, x.at(index.map((d, k) => (k === axis ? at : d))), zero], x.type.dtype);
     },

@@ -1,4 +1,4 @@
-// Reads some steps' rows of a cache: the gradient of updateRows to the rows. Rows outside the cache are 0.
+// Reads the rows of some steps from a cache: the gradient of updateRows for the rows. Rows outside the cache are 0.
 import { boundOf, elements } from '../../../base/shape.ts';
 import type { Expr } from '../../../kernel/expr.ts';
 import type { Op } from '../../op.ts';

@@ -1,4 +1,4 @@
-// The same elements in row-major order under another shape: never a copy. A varying first dimension stays as it is.
+// The same elements in row-major order with another shape: never a copy. A varying first dimension does not change.
 import { ShapeError } from '../../../base/errors.ts';
 import { boundOf, showShape, stridesOf, type Dim } from '../../../base/shape.ts';
 import type { Op } from '../../op.ts';
@@ -49,7 +49,7 @@ export const reshapeOp: Op<ReshapeAttrs> = {
   reference: ({ inputs: [x] }) => [x],
 };
 
-/** `shape` may hold one -1, which is worked out. */
+/** `shape` may contain one -1, which is computed from the other sizes. */
 export function reshape(x: Tensor, shape: readonly number[]): Tensor {
   const known = shape.reduce((n, d) => (d === -1 ? n : n * d), 1);
   const total = x.shape.reduce<number>((n, d) => n * boundOf(d), 1);

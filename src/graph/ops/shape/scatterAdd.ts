@@ -1,6 +1,5 @@
 // Sums rows into the rows of a table: the gradient of gather. Each row of the table is the sum of its rows in their
-// order, whatever the number of threads: a task owns some rows of the table and some columns, and goes through all
-// indices.
+// order, for any number of threads: a task has some rows and some columns of the table, and goes through all indices.
 import { wrapped } from '../elementwise/elementwise.ts';
 import { ShapeError } from '../../../base/errors.ts';
 import { boundOf, elements, sameShape, showShape } from '../../../base/shape.ts';
@@ -13,7 +12,7 @@ declare module '../../op-attrs.ts' {
   }
 }
 
-// a task's columns; a table of several times ROWS is cut into up to PARTS parts
+// Columns of a task. A table of several times ROWS rows is cut into up to PARTS parts.
 const COLUMNS = 128,
   ROWS = 64,
   PARTS = 4;

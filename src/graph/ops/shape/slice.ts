@@ -1,4 +1,4 @@
-// A range of one axis. Kernels read through it; nothing is copied where its reader reads it once.
+// A range of one axis. Kernels read the input directly; the range is not copied if its reader reads it once.
 import { checkAxis } from '../checked.ts';
 import { ShapeError } from '../../../base/errors.ts';
 import { boundOf, elements, showShape, stridesOf } from '../../../base/shape.ts';

@@ -31,7 +31,7 @@ export function checkRows(op: string, index: TensorType, x: TensorType): void {
   }
 }
 
-/** zeros: what a number outside the axis gives. */
+/** zeros: a number outside the axis gives 0 instead of NaN. */
 export type TakeAlongAttrs = { readonly zeros: boolean };
 
 export const takeAlongOp: Op<TakeAlongAttrs> = {

@@ -1,4 +1,5 @@
-// Dimensions in another order. Kernels read through it; it is stored only where a consumer needs rows in that order.
+// Dimensions in another order. Kernels read the input directly; the result is stored only if a reader needs rows in
+// that order.
 import { ShapeError } from '../../../base/errors.ts';
 import { elements, showShape, sizes, stridesOf } from '../../../base/shape.ts';
 import type { Op } from '../../op.ts';

@@ -1,5 +1,5 @@
-// Writes some steps' rows into a cache, for keys and values of attention. Rows that would lie outside the cache are
-// left out.
+// Writes the rows of some steps into a cache, for keys and values of attention. Rows that would lie outside the cache
+// are left out.
 import { ShapeError } from '../../../base/errors.ts';
 import { boundOf, elements, sameShape, showType, type TensorType } from '../../../base/shape.ts';
 import type { Expr } from '../../../kernel/expr.ts';
@@ -23,7 +23,7 @@ export function checkCache(op: string, cache: TensorType, rows: TensorType, star
   ) {
     throw new ShapeError(
       `${op}: rows ${showType(rows)} do not fit the cache ${showType(cache)}`,
-      'they may differ in axis 1 alone',
+      'they may differ in axis 1 only',
     );
   }
   if (start.dtype !== 'int32' || start.shape.length !== 0)
