@@ -143,7 +143,7 @@ class Held {
     if (found !== null && found !== before) {
       this.#path = found;
       this.#lock.follow(found);
-      this.#say(`the run folder ${shownPath(before)} was moved to ${shownPath(found)}: the run goes on there`);
+      this.#say(`the run folder ${shownPath(before)} was moved to ${shownPath(found)}: the run continues there`);
     }
     let lost = found === null;
     if (found === null || !(await this.#isOwn(found))) {
@@ -153,7 +153,9 @@ class Held {
     if (!(await isThere(join(this.#path, SETTINGS))))
       await writeAtomic(join(this.#path, SETTINGS), [Buffer.from(`${jsonText(this.#settings, 2)}\n`)]);
     if ((await this.#events.keepAt(join(this.#path, EVENTS))) && !lost) {
-      this.#say(`${shownPath(join(this.#path, EVENTS))} was removed or replaced: it is written anew, with every event`);
+      this.#say(
+        `${shownPath(join(this.#path, EVENTS))} was removed or replaced: it is written again, with every event`,
+      );
     }
     return lost || (await checkpointsIn(this.#path)).length === 0;
   }
@@ -188,7 +190,7 @@ class Held {
     this.#path = path;
     this.#say(
       `the run folder ${shownPath(before)} is ` +
-        `${taken ? `another one now: the run goes on in ${shownPath(path)}` : 'gone: it is made anew'}, with its ` +
+        `${taken ? `another folder now: the run continues in ${shownPath(path)}` : 'gone: it is created again'}, with its ` +
         'log; earlier checkpoints are lost',
     );
   }
@@ -231,7 +233,7 @@ async function admit(path: string, resume: boolean): Promise<void> {
   if (isRun && !resume) {
     throw new UserError(
       `${shownPath(path)} already holds a run`,
-      'add --resume to go on with it, or choose another --out folder',
+      'add --resume to continue it, or choose another --out folder',
     );
   }
   const ours = (name: string): boolean => name === EVENTS || isLock(name) || isTemporary(name);

@@ -12,7 +12,7 @@ import { isCache, type Caches, type Executor, type Runnable } from '../run/execu
 import { ProgramExecutor, type LoadedProgram } from '../run/program.ts';
 import { ReferenceExecutor } from '../run/reference.ts';
 import { DEVICES, type DeviceName, type Files, type Platform } from './platform.ts';
-import type { Fresh } from './states.ts';
+import type { NewParameters } from './states.ts';
 
 export interface Backend {
   readonly executor: Executor;
@@ -66,7 +66,7 @@ export interface Compiling {
    * `create` makes the states that the graph lacks, and returns the parameters that need initial values. runsNext: the
    * program runs next, so arena memory that only other programs need may be freed.
    */
-  reserve(create: (graph: Graph) => Fresh, runsNext: boolean): Fresh;
+  reserve(create: (graph: Graph) => NewParameters, runsNext: boolean): NewParameters;
   /** Loads the program. Call it between steps, after `ready` and `reserve`. */
   load(): Runnable;
 }

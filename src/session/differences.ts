@@ -71,14 +71,14 @@ export function differences({ optimizer, updating, seed }: Resuming, meta: Check
   const before = meta.optimizer,
     now: Settings = { name: optimizer.name, ...optimizer.settings };
   if (before['name'] !== undefined && before['name'] !== now['name']) {
-    const left = foreign > 0 ? `; ${foreign} states of it are left out` : '';
-    const names = `the checkpoint was trained with ${show(before['name'])}, and goes on with ${show(now['name'])}`;
-    return [...lines, `${names}, whose moments start anew${left}`];
+    const left = foreign > 0 ? `; ${foreign} of its states are ignored` : '';
+    const names = `the checkpoint was trained with ${show(before['name'])}, and continues with ${show(now['name'])}`;
+    return [...lines, `${names}, whose moments start from 0${left}`];
   }
   const differ = Object.keys(now).filter((key) => Object.hasOwn(before, key) && show(before[key]) !== show(now[key]));
   if (differ.length > 0) {
     const each = differ.map((key) => `${key} ${show(now[key])}, not ${show(before[key])}`);
-    lines.push(`the optimizer goes on with ${each.join('; ')}`);
+    lines.push(`the optimizer continues with ${each.join('; ')}`);
   }
   const [was, is] = [before['groups'], updating.groups].map((groups): Settings => (isRecord(groups) ? groups : {}));
   const other = [...new Set([...Object.keys(was), ...Object.keys(is)])].filter(
@@ -88,7 +88,7 @@ export function differences({ optimizer, updating, seed }: Resuming, meta: Check
     const [name] = other,
       whom = other.length === 1 ? name : `${other.length} parameters, ${name} among them`;
     const values = `${show(own(is, name) ?? 'nothing')}, not ${show(own(was, name) ?? 'nothing')}`;
-    lines.push(`groups of the optimizer are others than the checkpoint's for ${whom}: ${values}`);
+    lines.push(`the groups of the optimizer differ from the checkpoint's for ${whom}: ${values}`);
   }
   return lines;
 }

@@ -14,7 +14,7 @@ import type { Updating } from './updating.ts';
 const SHAPES = 4; // a new plan is compiled for so many recent shapes of batches
 
 /** The parts of a session that rules and plans use. */
-export interface Watched {
+export interface EngineSession {
   readonly model: object;
   readonly named: Named;
   readonly batching: Batching;
@@ -38,7 +38,7 @@ export class SessionEngineHost implements EngineHost {
   #shape = '';
 
   /** done: number of steps (or runs) so far. */
-  constructor({ model, named, batching, knobs, programs, executor, updating }: Watched, done: () => number) {
+  constructor({ model, named, batching, knobs, programs, executor, updating }: EngineSession, done: () => number) {
     this.knobs = knobs;
     this.#model = model;
     this.#named = named;

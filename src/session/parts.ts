@@ -53,7 +53,7 @@ export class StepParts {
         frozen,
         changes,
         inputs: Object.assign(inputs[i], shares[i]),
-        ...(parts === 1 && { fed: loan.done }),
+        ...(parts === 1 && { onInputsRead: loan.done }),
       };
     });
   }

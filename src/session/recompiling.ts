@@ -6,7 +6,7 @@ import { messageOf } from '../recompile/pending.ts';
 import { ruleOf, type Rule } from '../recompile/rule.ts';
 import type { Settings } from '../trace/knobs.ts';
 import type { CompileOptions } from './step.ts';
-import type { Watched } from './engine-host.ts';
+import type { EngineSession } from './engine-host.ts';
 import { Watch } from './watch.ts';
 
 /** The settings and decisions of recompilation in a session. Plain JSON. */
@@ -21,14 +21,14 @@ export type Work = 'training' | 'inference';
 export class Recompiling {
   readonly training: Watch;
   readonly inference: Watch;
-  readonly #watched: Watched;
+  readonly #watched: EngineSession;
   readonly #options: Pick<CompileOptions, 'events' | 'say' | 'agreement'>;
   /** "WORK NAME" of each rule, also of rules that were admitted but not added yet. */
   readonly #names = new Set<string>();
 
   /** steps, runs: give the numbers of training steps and inference runs so far. */
   constructor(
-    watched: Watched,
+    watched: EngineSession,
     steps: () => number,
     runs: () => number,
     options: Pick<CompileOptions, 'events' | 'say' | 'agreement'>,

@@ -68,7 +68,7 @@ export function checkRoom(
 }
 
 /** The same for the steps of a session; checks again only when the set of trained parameters changes. */
-export class RoomToTrain {
+export class TrainingMemory {
   readonly #named: Named;
   readonly #optimizer: Optimizer | undefined;
   readonly #updating: Updating;

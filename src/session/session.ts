@@ -23,7 +23,7 @@ import { Order } from './order.ts';
 import { Programs } from './programs.ts';
 import { Recompiling, type PlanState } from './recompiling.ts';
 import { StepParts } from './parts.ts';
-import { RoomToTrain } from './room.ts';
+import { TrainingMemory } from './room.ts';
 import { States, type StateView } from './states.ts';
 import {
   splitStats,
@@ -60,7 +60,7 @@ export class Session {
   readonly #saving: Saving;
   readonly #updating: Updating;
   readonly #parts: StepParts;
-  readonly #room: RoomToTrain;
+  readonly #room: TrainingMemory;
   readonly #recompiling: Recompiling;
   readonly #states: States;
   readonly #order = new Order();
@@ -79,7 +79,7 @@ export class Session {
     this.#source = { model, named, options, knobs, updating, state: new PublicState(model, named, { optimizer }) };
     this.#progress = { steps: 0, seed: options.seed ?? 0 };
     this.#parts = new StepParts(this.#source, batching, () => this.#observed);
-    this.#room = new RoomToTrain(named, optimizer, updating, backend);
+    this.#room = new TrainingMemory(named, optimizer, updating, backend);
     this.#states = new States(named, backend.executor, () => this.#progress.seed);
     const programs = (this.#programs = new Programs(backend, this.#source, this.#states)),
       watched = { model, named, batching, knobs, programs, executor: backend.executor, updating };

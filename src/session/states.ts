@@ -10,7 +10,7 @@ import type { Named } from '../trace/module.ts';
 import { initialParts, type Parameter } from '../trace/parameter.ts';
 
 /** Parameters that exist on the device but have no initial values yet, by name. */
-export type Fresh = ReadonlyMap<string, Parameter>;
+export type NewParameters = ReadonlyMap<string, Parameter>;
 
 /** A state in `session.states()`. */
 export interface StateView {
@@ -41,7 +41,7 @@ export class States {
    * state has the name of a parameter but another type (UserError), creates none. Caches are created by the first run
    * that uses them.
    */
-  create(graph: Graph): Fresh {
+  create(graph: Graph): NewParameters {
     const wanted = graph.inputs
       .filter(({ kind, name }) => kind === 'state' && !isCache(name))
       .map(({ name, value }) => ({ name, type: graph.types[value] }));
@@ -53,7 +53,7 @@ export class States {
     return this.#create(wanted);
   }
 
-  #create(wanted: readonly Wanted[]): Fresh {
+  #create(wanted: readonly Wanted[]): NewParameters {
     const known = new Set(this.#executor.stateNames()),
       made: string[] = [];
     try {
@@ -75,7 +75,7 @@ export class States {
   }
 
   /** Writes initial values, on the device's threads where it can. If that fails, the new states are removed again. */
-  async draw(fresh: Fresh): Promise<void> {
+  async draw(fresh: NewParameters): Promise<void> {
     const drawn = [...fresh].flatMap(([name, p]) =>
       p.init.kind === 'normal' && p.dtype === 'float32' ? [{ name, std: p.init.std }] : [],
     );
@@ -91,7 +91,7 @@ export class States {
   }
 
   /** The same on this thread, before it returns. all: the states to remove if that fails. */
-  start(fresh: Fresh, all: readonly string[] = [...fresh.keys()]): void {
+  start(fresh: NewParameters, all: readonly string[] = [...fresh.keys()]): void {
     try {
       for (const [name, p] of fresh)
         for (const { at, data } of initialParts(p, name, this.#seed())) this.#executor.setPart(name, at, data);

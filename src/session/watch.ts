@@ -11,7 +11,7 @@ import { SESSION, type Change } from '../trace/knobs.ts';
 import { isCache, type Caches, type Runnable } from '../run/executor.ts';
 import { keep, type Part as StatePart } from '../run/undo.ts';
 import type { Shown } from '../observe/run-stats.ts';
-import { SessionEngineHost, type Watched } from './engine-host.ts';
+import { SessionEngineHost, type EngineSession } from './engine-host.ts';
 import type { Traced } from './programs.ts';
 
 export type Inputs = Record<string, TypedArray>;
@@ -21,7 +21,7 @@ export type Outputs = Record<string, HostTensor>;
 export interface Part extends Traced {
   readonly inputs: Inputs;
   /** Called when the inputs are on the device and will not be read again. */
-  readonly fed?: () => void;
+  readonly onInputsRead?: () => void;
   readonly caches?: Caches | undefined;
   /** In a training step: what it does not change. */
   readonly frozen?: ReadonlyMap<string, Frozen>;
@@ -50,10 +50,10 @@ export class Watch {
   engine: Engine | null = null;
   /** Whether a step is running, or values are moved to try a plan: reading states now would mix old and new values. */
   moving = false;
-  readonly #session: Watched;
+  readonly #session: EngineSession;
 
   /** done: number of steps or runs so far. */
-  constructor(session: Watched, done: () => number) {
+  constructor(session: EngineSession, done: () => number) {
     this.#session = session;
     this.host = new SessionEngineHost(session, done);
   }
@@ -134,7 +134,7 @@ export class Watch {
         if (i < own.length - 1)
           back.push(keep(executor, program, (state) => isSum(state) || isCache(state), part.changes ?? (() => null)));
         const start = performance.now(),
-          running = executor.run(program, part.inputs, part.caches, verify ? undefined : part.fed);
+          running = executor.run(program, part.inputs, part.caches, verify ? undefined : part.onInputsRead);
         running.catch(() => undefined); // awaited below
         this.engine?.during();
         const out = await running;

@@ -49,7 +49,7 @@ test(
       run = await begun(folder, '--tensorboard');
     await rename(join(folder, 'run'), join(folder, 'moved here'));
     const stderr = await stopped(run);
-    assert.match(stderr, /run was moved to .*moved here: the run goes on there/);
+    assert.match(stderr, /run was moved to .*moved here: the run continues there/);
     assert.match(stderr, /to continue: dynamoe train --resume --out '.*moved here'/);
     assert.ok(!existsSync(join(folder, 'run')));
     assert.doesNotMatch(stderr, /logger failed/);
@@ -68,7 +68,7 @@ test(
     await rename(join(folder, 'text.txt'), join(folder, 'other.txt'));
     const stderr = await stopped(run),
       all = await steps(path);
-    assert.match(stderr, /run is gone: it is made anew, with its log/);
+    assert.match(stderr, /run is gone: it is created again, with its log/);
     assert.deepEqual(
       all,
       all.map((_, i) => i + 1),

@@ -66,7 +66,7 @@ test('a folder that is renamed is followed', { skip: process.platform !== 'linux
   assert.equal(await run.keep(), false);
   await ends(begun);
   assert.equal(run.path, moved);
-  assert.deepEqual(said, [`the run folder ${path} was moved to ${moved}: the run goes on there`]);
+  assert.deepEqual(said, [`the run folder ${path} was moved to ${moved}: the run continues there`]);
   assert.deepEqual(await readdir(folder), ['else where']);
 });
 
@@ -78,7 +78,7 @@ test('a folder that is removed is made anew, with every event', async (t) => {
   await ends(begun);
   assert.equal(run.path, path);
   assert.deepEqual(said, [
-    `the run folder ${path} is gone: it is made anew, with its log; earlier checkpoints are lost`,
+    `the run folder ${path} is gone: it is created again, with its log; earlier checkpoints are lost`,
   ]);
 });
 
@@ -90,7 +90,7 @@ test('a folder whose place another run has taken is left alone', async (t) => {
   assert.equal(await run.keep(), true);
   await ends(begun);
   assert.equal(run.path, `${path}.1`);
-  assert.match(said[0], /is another one now: the run goes on in .*run\.1, with its log/);
+  assert.match(said[0], /is another folder now: the run continues in .*run\.1, with its log/);
   await other.close();
   assert.deepEqual((await readdir(path)).sort(), ['events.jsonl', 'run.json']);
 });
@@ -117,7 +117,7 @@ test('a log that is removed or replaced is written anew; what took its place is 
     if (replaced) await writeFile(log, 'mine\n');
     assert.equal(await run.keep(), false);
     await ends(begun);
-    assert.deepEqual(said, [`${log} was removed or replaced: it is written anew, with every event`]);
+    assert.deepEqual(said, [`${log} was removed or replaced: it is written again, with every event`]);
     if (replaced) assert.equal(await readFile(`${log}.1`, 'utf8'), 'mine\n');
   }
 });

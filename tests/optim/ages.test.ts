@@ -156,8 +156,8 @@ for (const device of ['native', 'wasm', 'reference'] as const) {
       for (let i = 0; i < 500; i++) await plain.step(batch(columns, 1));
       await next.deserialize(await plain.serialize());
       assert.deepEqual(said, [
-        'the checkpoint was trained with sgd, and goes on with adamW, whose moments start anew; ' +
-          '2 states of it are left out',
+        'the checkpoint was trained with sgd, and continues with adamW, whose moments start from 0; ' +
+          '2 of its states are ignored',
       ]);
       assert.deepEqual(
         next

@@ -394,7 +394,7 @@ test('a checkpoint keeps what groups decided; going on with others is said by na
   assert.equal(said.length, 1);
   assert.match(
     said[0],
-    /groups of the optimizer are others than the checkpoint's for a\.bias: .*"frozen":true.*, not .*"lr":0\.5/,
+    /the groups of the optimizer differ from the checkpoint's for a\.bias: .*"frozen":true.*, not .*"lr":0\.5/,
   );
 });
 

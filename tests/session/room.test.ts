@@ -14,7 +14,7 @@ import { sgd } from '../../src/optim/sgd.ts';
 import { MemoryError } from '../../src/session/backend.ts';
 import { compile } from '../../src/session/node.ts';
 import type { DeviceName } from '../../src/session/platform.ts';
-import { RoomToTrain } from '../../src/session/room.ts';
+import { TrainingMemory } from '../../src/session/room.ts';
 import { Updating } from '../../src/session/updating.ts';
 import { Knobs } from '../../src/trace/knobs.ts';
 import { nameParameters } from '../../src/trace/module.ts';
@@ -106,7 +106,7 @@ test('room is asked for again when other parameters are trained, whatever the op
   for (const optimizer of [sgd({ lr: 1, momentum: 0.5 }), adamW({ lr: 1 })]) {
     const moments = optimizer.moments?.length ?? 0,
       bytes = (2 + moments) * 256;
-    const room = new RoomToTrain(named, optimizer, new Updating(named, optimizer, new Knobs(named)), {
+    const room = new TrainingMemory(named, optimizer, new Updating(named, optimizer, new Knobs(named)), {
       room: () => ({ bytes, why: '' }),
     });
     parts.b.weight.frozen = true;
