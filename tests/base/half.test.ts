@@ -1,5 +1,4 @@
-// 16-bit floats: all 2^16 patterns of both types, and the nearest of both to any number, against a rounding by its
-// definition.
+// 16-bit floats: all 2^16 patterns of both types, and rounding of any number, against a rounding by its definition.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
@@ -7,7 +6,7 @@ import { castValue, convert } from '../../src/base/convert.ts';
 import { fromHalf, toHalf, type HalfDType } from '../../src/base/half.ts';
 import { hostTensor } from '../../src/base/tensor.ts';
 
-/** Bits of mantissa, least and greatest exponent of normal numbers. */
+/** Bits of the mantissa, smallest and largest exponent of normal numbers. */
 const FORMATS: readonly (readonly [HalfDType, number, number, number])[] = [
   ['bfloat16', 7, -126, 127],
   ['float16', 10, -14, 15],
@@ -25,7 +24,7 @@ function valueOf(bits: number, mantissa: number, least: number, greatest: number
     : sign * (1 + fraction / 2 ** mantissa) * 2 ** (least + exponent - 1);
 }
 
-/** The pattern whose value is nearest to x, the even one of two: found among all by halving. */
+/** The pattern whose value is nearest to x, the even one of two: found among all by bisection. */
 function nearest(x: number, values: readonly number[]): number {
   const top = values.length; // that of infinity
   const beyond = values[top - 1] + (values[top - 1] - values[top - 2]),
@@ -70,7 +69,7 @@ for (const [dtype, mantissa, least, greatest] of FORMATS) {
       fc.double({ noNaN: true }),
       fc.float({ noNaN: true }),
       fc.double({ min: -70000, max: 70000, noNaN: true }),
-      // Halfway between two neighbours, and next to that: what is rounded twice goes wrong there.
+      // Halfway between two neighbours, and next to that: rounding twice would be wrong there.
       fc
         .tuple(fc.integer({ min: 0, max: positive.length - 2 }), fc.constantFrom(1, 1 + 2 ** -52, 1 - 2 ** -53, -1))
         .map(([i, f]) => f * (positive[i] + (positive[i + 1] - positive[i]) / 2)),

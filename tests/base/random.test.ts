@@ -1,4 +1,4 @@
-// Random streams: Threefry's published answers, and numbers that are what they say.
+// Random streams: Threefry's published results, and the statistics of the numbers.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Stream, threefry } from '../../src/base/random.ts';
@@ -18,7 +18,7 @@ test('normal numbers have mean 0, variance 1 and kurtosis 3, one by one and all 
   for (const i of [0, 1, 2, 777, n - 1]) assert.equal(all[i], Math.fround(stream.normal(3, i)));
   const moment = (p: number): number => all.reduce((sum, x) => sum + x ** p, 0) / n;
   assert.ok(Math.abs(moment(1)) < 0.015 && Math.abs(moment(2) - 1) < 0.02 && Math.abs(moment(4) - 3) < 0.15);
-  // Partners of one counter are independent.
+  // The two numbers of one counter are independent.
   assert.ok(Math.abs(all.reduce((sum, x, i) => sum + (i % 2 === 0 ? x * (all[i + 1] ?? 0) : 0), 0) / n) < 0.01);
 });
 

@@ -1,4 +1,4 @@
-// Memories that do not grow with a run.
+// Caches of limited size.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { keepRecent } from '../../src/base/recent.ts';

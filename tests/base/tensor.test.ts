@@ -1,4 +1,4 @@
-// Tensors of the host: what is taken as it is, what is converted, and what is refused by name.
+// Tensors on the host: what is taken without a copy, what is converted, and what is refused by name.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';

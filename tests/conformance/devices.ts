@@ -7,7 +7,7 @@ import type { Draws } from './draws.ts';
 
 export interface DeviceEntry {
   readonly name: string;
-  /** Why it cannot run here; null if it can. */
+  /** Why the device cannot run here; null if it can. */
   skip(): Promise<string | null>;
   open(): Promise<Device>;
 }
@@ -21,7 +21,7 @@ export const DEVICES: readonly DeviceEntry[] = [
   },
 ];
 
-/** Those whose results have the same bits: native too, where the engine rounds multiply-adds once. */
+/** Devices whose results have the same bits: native too, if the engine rounds multiply-adds once. */
 export const SAME_BITS: readonly DeviceEntry[] = [
   ...DEVICES,
   { name: 'wasm with 1 thread', skip: () => Promise.resolve(null), open: () => WasmDevice.open(1) },

@@ -1,9 +1,9 @@
-// How a family's cases are drawn, the same wherever it runs: in Node, in a page.
+// How the cases of a family are drawn: in the same way in Node and in a page.
 import fc from 'fast-check';
 import type { Case } from './harness.ts';
 import type { Family } from './shapes.ts';
 
-/** The seed of the draws, and what their usual number is multiplied with. */
+/** The seed of the draws, and a factor for their number. */
 export interface Draws {
   readonly seed: number;
   readonly times: number;
@@ -11,7 +11,7 @@ export interface Draws {
 
 export const title = (f: Family): string => (f.name ? `${f.op}, ${f.name}` : f.op);
 
-/** Checks as many cases of a family as are due on a device. The error of a case that fails names its draw. */
+/** Checks the cases of a family on a device. The error of a failed case names its draw. */
 export const checkDraws = (
   f: Family,
   { seed, times }: Draws,

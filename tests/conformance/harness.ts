@@ -26,8 +26,8 @@ import { evaluate, liveElements, type Values } from '../../src/run/reference.ts'
 import { PoisonedDevice } from './poisoned.ts';
 
 /**
- * A varying dimension names the input that holds its count (int32 []) or its offsets (int32 [segments + 1]), which
- * stands before.
+ * A varying dimension names the input with its count (int32 []) or its offsets (int32 [segments + 1]), which must come
+ * earlier.
  */
 export type DimSpec =
   | number
@@ -38,14 +38,14 @@ export interface InputSpec {
   readonly name: string;
   readonly dtype?: DType; // float32
   readonly shape: readonly DimSpec[];
-  /** All values, for counts and the like. */
+  /** All values, for counts for example. */
   readonly data?: readonly number[];
   /**
    * One value, from a uniform number in [0, 1) and a normal one. Default: the normal one for floats, whole numbers 0..2
    * for others.
    */
   value?(random: { readonly uniform: number; readonly normal: number }, index: number): number;
-  /** Whether gradients to it are checked. Default: for floats. */
+  /** Whether its gradient is checked. Default: for floats. */
   readonly grad?: boolean;
 }
 
@@ -57,14 +57,14 @@ export interface Case {
    * rejected.
    */
   kink?(values: readonly Float64Array[]): number;
-  /** Outputs whose gradient is not checked (by position): decisions, statistics. */
+  /** Positions of outputs whose gradient is not checked: decisions, statistics. */
   readonly plain?: readonly number[];
 }
 
 const STEP = 2e-4; // of the finite differences; two of them stay within MARGIN
 const MARGIN = 1e-3;
-// Elements that are computed for the differences of one input, and what a node costs beside: bounds how many of the
-// input's own are sampled (2 to 48).
+// A budget of work for the differences of one input: elements computed, plus a fixed cost per node. It bounds how many
+// elements of the input are sampled (2 to 48).
 const BUDGET = { 1: 1e6, 2: 5e5 },
   NODE = 100;
 
@@ -79,8 +79,8 @@ interface Built {
 }
 
 /**
- * The graph of a case: its outputs, a randomly weighted loss over them, the loss's gradients to the inputs. Of order 2:
- * the loss has the outputs' squares beside, and what is differentiated at last is a weighted sum of its gradients.
+ * The graph of a case: its outputs, a randomly weighted loss over them, and the gradients of the loss for the inputs.
+ * Order 2: the loss also has the squares of the outputs, and a weighted sum of its gradients is differentiated.
  */
 export function buildCase(c: Case, order: 1 | 2 = 1): Built {
   const b = new GraphBuilder(ops),
@@ -218,17 +218,17 @@ export function checkGradients(c: Case, seed: number, order: 1 | 2 = 1): void {
   const loss = built.loss,
     inputs = drawInputs(c, built, seed),
     values = reference(built, inputs);
-  // Only what the loss needs is evaluated again.
+  // Only nodes that the loss needs are computed again.
   const end = built.graph.nodes.findIndex((n) => n.outputs.includes(loss)) + 1;
   const forward: Built = { ...built, graph: { ...built.graph, nodes: built.graph.nodes.slice(0, end), outputs: [] } };
-  // As many elements as a budget of work allows: of a large graph few. (Never by a clock: a slow machine would check
+  // As many elements as the budget allows: few for a large graph. (Not bounded by time: a slow machine would check
   // other elements.)
   const work = forward.graph.nodes.reduce(
       (n, node) => n + NODE + node.outputs.reduce((m, v) => m + values[v].length, 0),
       0,
     ),
     samples = BUDGET[order] / work;
-  // a difference of two losses is rounded by as much as they are large
+  // The difference of two losses has a rounding error as large as that of the losses.
   const size = Number.isFinite(values[loss][0]) ? Math.abs(values[loss][0]) : 0;
   for (const o of built.graph.outputs.filter((g) => g.name.startsWith('grad/'))) {
     const at = built.specs.findIndex((s) => `grad/${s.name}` === o.name),
@@ -258,7 +258,7 @@ export function checkGradients(c: Case, seed: number, order: 1 | 2 = 1): void {
   }
 }
 
-/** What a device made of an output of a case. */
+/** The result of a device for one output of a case. */
 interface Result {
   readonly graph: Graph;
   readonly name: string;
@@ -267,7 +267,7 @@ interface Result {
   readonly expected: Float64Array;
 }
 
-/** Results and gradients on a device; rows that live. */
+/** Results and gradients on a device, for rows that exist. */
 async function runCase(
   built: Built,
   inputs: readonly Float64Array[],
@@ -276,7 +276,7 @@ async function runCase(
 ): Promise<Result[]> {
   const { graph } = built,
     results = graph.outputs.filter((o) => o.name.startsWith('out/'));
-  // All at once, and the results alone: kernels are grouped in other ways.
+  // All outputs together, and the results alone: kernels are grouped in different ways.
   const variants = results.length < graph.outputs.length ? [graph, { ...graph, outputs: results }] : [graph];
   const compiled = variants.map((g) => compileGraph(g)),
     all: Result[] = [];
@@ -313,8 +313,8 @@ async function runCase(
 }
 
 /**
- * Results and gradients on each device against the reference; on those named in `alike` the same bits as on the first
- * of them. Which NaN a NaN is, is not asked.
+ * Results and gradients on each device against the reference; on the devices in `alike` also the same bits as on the
+ * first of them, except that any NaN equals any NaN.
  */
 export async function checkDevices(
   c: Case,
@@ -374,8 +374,8 @@ const feedsOf = (cases: readonly Named[], seed: number): Feed[] =>
   });
 
 /**
- * Several cases in one program, which takes fewer compilations, on a device against the reference: results, and
- * gradients where there are any.
+ * Several cases in one program, which needs fewer compilations, on a device against the reference: results, and
+ * gradients if there are any.
  */
 export const checkTogether = (
   cases: readonly Named[],
@@ -384,7 +384,7 @@ export const checkTogether = (
   tolerance: number,
 ): Promise<void> => checkGraphs(feedsOf(cases, seed), device, () => tolerance);
 
-/** The same on two devices: equal bits, whichever NaN a NaN is. */
+/** The same on two devices: equal bits, except that any NaN equals any NaN. */
 export async function checkSame(cases: readonly Named[], seed: number, first: Device, second: Device): Promise<void> {
   const feeds = feedsOf(cases, seed),
     results = [await runGraphs(feeds, first), await runGraphs(feeds, second)];
@@ -407,8 +407,8 @@ export async function checkSame(cases: readonly Named[], seed: number, first: De
 }
 
 /**
- * Graphs in one program on a device against the reference. Tolerance 0: the reference's values. Integers and bools
- * always have them.
+ * Graphs in one program on a device against the reference. With tolerance 0 the values must be equal; integers and
+ * bools always must.
  */
 export async function checkGraphs(
   feeds: readonly Feed[],
@@ -455,7 +455,7 @@ async function runGraphs(feeds: readonly Feed[], device: Device): Promise<Record
   }
 }
 
-/** Graphs side by side: values numbered on, names of inputs and outputs with the graph's number before. */
+/** Graphs in one graph: values are renumbered, and names of inputs and outputs begin with the number of their graph. */
 function joined(graphs: readonly Graph[]): Graph {
   const types: TensorType[] = [],
     inputs: Graph['inputs'][number][] = [],
@@ -479,7 +479,7 @@ function joined(graphs: readonly Graph[]): Graph {
   return { types, inputs, nodes, outputs, updates: [] };
 }
 
-/** Numbers as a device takes them: 16-bit floats as their bits. */
+/** Numbers in the form that a device takes: 16-bit floats as their bits. */
 function hostValues(dtype: DType, numbers: Float64Array): TypedArray {
   if (isHalf(dtype)) return toHalf(dtype, numbers);
   const host = hostArray(dtype, numbers.length);

@@ -1,5 +1,4 @@
-// A device whose memory is full of NaN when it is handed out: what a kernel reads without having been given it shows in
-// the result.
+// A device whose fresh memory is full of NaN: a kernel that reads what nobody has written shows NaN in its result.
 import type { TypedArray } from '../../src/base/dtype.ts';
 import type {
   Bound,
@@ -12,10 +11,10 @@ import type {
   StepTimes,
 } from '../../src/device/device.ts';
 
-/** In turns: NaN as floats of either width; the largest int32, which is no index of anything, and -1. */
+/** The words alternate: NaN in both widths of floats; the largest int32, which is no valid index, and -1. */
 const POISON = 0xffffffff_7fffffffn;
 
-/** A device of which many executors in turn use one: closing it only frees what was allocated through it. */
+/** A device that several executors use in turn: closing it only frees what was allocated through it. */
 export class PoisonedDevice implements Device {
   readonly #device: Device;
   readonly #open = new Set<Memory>();

@@ -43,9 +43,9 @@ export function runFamilies(families: readonly Family[]): void {
 
 interface Opened {
   readonly devices: ReadonlyMap<string, Device>;
-  /** Those whose results have the same bits. */
+  /** Devices whose results have the same bits. */
   readonly alike: ReadonlySet<string>;
-  /** Why a device cannot run here, or cannot be asked for its bits. */
+  /** Why a device cannot run here, or why its bits cannot be compared. */
   readonly without: ReadonlyMap<string, string>;
 }
 

@@ -1,18 +1,20 @@
-// Arbitrary shapes for conformance cases: empty, of one element, odd, and with a first dimension that is counted at run
-// time.
+// Arbitrary shapes for conformance cases: empty, with one element, odd, and with a first dimension that is counted at
+// run time.
 import fc from 'fast-check';
 import type { Case, DimSpec, InputSpec } from './harness.ts';
 
-/** Cases of one op. A test asserts that every op of the table has some. */
+/** Cases of one op. A test asserts that every op of the table has a family. */
 export interface Family {
   readonly op: string;
-  /** What is special about these, if there are several families of one op. */
+  /** What this family is about, if an op has several. */
   readonly name?: string;
   readonly cases: fc.Arbitrary<Case>;
-  /** How many are drawn on a device. */
+  /** The number of draws on a device. */
   readonly runs?: number;
-  /** How many draws have their gradients checked against finite differences in the reference; default: as many, at
-   * most 12. */
+  /**
+   * The number of draws whose gradients are checked against finite differences in the reference; default: `runs`, at
+   * most 12.
+   */
   readonly differences?: number;
 }
 
@@ -32,7 +34,7 @@ export const volume = (shape: readonly DimSpec[]): number =>
 export const fixedShape = (minRank = 0, maxRank = 4, dim = size): fc.Arbitrary<number[]> =>
   fc.array(dim, { minLength: minRank, maxLength: maxRank }).filter((s) => volume(s) <= LIMIT);
 
-/** A shape and the inputs that its varying dimension, if it has one, needs before it. */
+/** A shape, and the inputs that its varying dimension needs, if it has one. */
 export interface AnyShape {
   readonly shape: readonly DimSpec[];
   readonly counts: readonly InputSpec[];
@@ -81,5 +83,5 @@ export function broadcast(
     }));
 }
 
-/** The tensors of a case that are no counts. */
+/** The tensors of a case, without its counts. */
 export const afterCounts = <T>(counts: readonly InputSpec[], all: readonly T[]): T[] => all.slice(counts.length);

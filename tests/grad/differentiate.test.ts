@@ -1,5 +1,4 @@
-// What differentiation does beyond each op's own rule: values used more than once, values not used at all, several
-// results.
+// Differentiation beyond the rule of each op: values used more than once, values not used at all, several results.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { UserError } from '../../src/base/errors.ts';

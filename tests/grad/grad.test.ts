@@ -1,4 +1,4 @@
-// Gradients as tensors of a model: values by hand, in a loss that is trained, and what is refused by name.
+// Gradients as tensors of a model: results computed by hand, in a loss that is trained, and what is refused by name.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { UserError } from '../../src/base/errors.ts';
@@ -15,7 +15,7 @@ import { ReferenceExecutor } from '../../src/run/reference.ts';
 import { compile } from '../../src/session/node.ts';
 import { call, use } from '../../src/trace/trace.ts';
 
-/** What `build` makes of the vector x. */
+/** The result of `build` for the vector x. */
 async function valuesAt(x: readonly number[], build: (x: Tensor) => Tensor): Promise<number[]> {
   const b = new GraphBuilder(ops);
   b.output('y', build(b.input('input', 'x', { dtype: 'float32', shape: [x.length] })));

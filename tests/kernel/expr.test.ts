@@ -1,5 +1,5 @@
-// Index expressions keep a linear normal form; div and mod simplify where the ranges of variables allow it. Whatever
-// they become, they compute what they say: checked against plain arithmetic over all values of the variables.
+// Index expressions keep a linear normal form; div and mod simplify where the ranges of variables allow it. After any
+// simplification they compute the same: checked against plain arithmetic for all values of the variables.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
@@ -7,7 +7,7 @@ import { children, Exprs, maxOf, postorder, type Expr, type Var } from '../../sr
 import { packingOf } from '../../src/kernel/packing.ts';
 import { dependsOn, invariants, substitute } from '../../src/kernel/rewrite.ts';
 
-/** A recipe for an index expression over three variables. */
+/** How to build an index expression over three variables. */
 type Recipe =
   | { readonly op: 'var'; readonly at: number }
   | { readonly op: 'const'; readonly value: number }
@@ -30,7 +30,7 @@ const { recipe } = fc.letrec<{ recipe: Recipe }>((tie) => ({
   ),
 }));
 
-/** The largest value of a recipe: what `flip` counts down from. */
+/** The largest value of a recipe: `flip` counts down from it. */
 function top(r: Recipe): number {
   switch (r.op) {
     case 'var':

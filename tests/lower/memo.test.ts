@@ -1,5 +1,5 @@
-// Kernels that are taken from the memo are those that would be built: for random graphs one after the other, and for a
-// model whose layers repeat.
+// Kernels from the memo are the same as kernels that are built: for random graphs one after the other, and for a model
+// whose layers repeat.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { ops } from '../../src/graph/ops/index.ts';
@@ -12,14 +12,14 @@ import { compile } from '../../src/session/node.ts';
 import { randomGraph } from '../support/random-graph.ts';
 import { toyBatch, toyLM } from '../support/toy.ts';
 
-/** Remembers nothing. */
+/** A memo that stores nothing. */
 class Forgetful extends Map<string, never> {
   override get(): undefined {
     return undefined;
   }
 }
 
-/** How many kernels of `graph` the memo spared. */
+/** The number of kernels of `graph` that the memo spared. */
 function check(graph: Graph, memo: KernelMemo, label: string): number {
   const optimised = optimise(graph, ops),
     before = memo.size,

@@ -1,4 +1,4 @@
-// The order of kernels: dependencies hold in any case; where another order keeps fewer bytes alive, it is taken.
+// The order of kernels: dependencies always hold; an order that keeps fewer bytes alive is taken if it saves enough.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Stream } from '../../src/base/random.ts';
@@ -48,7 +48,7 @@ test('what may be written over does not count twice; the order of the graph stay
 test('what makes little of much comes right after what it reads, but not before what it waits for', () => {
   const big = 100_000,
     order = (tasks: Task<string>[]): string => orderTasks(tasks, bytes([big, big, 8, 8, big])).order.join('');
-  // s and t sum 0 up: while that is near. u reads too little for it to matter.
+  // s and t sum value 0: they run while it is in the cache. u reads too little for this to matter.
   const tasks = [
     task('a', [], [0], []),
     task('b', ['a'], [1], [0]),
@@ -73,7 +73,7 @@ test('random graphs: every kernel runs once, after its operands, and the peak is
       { order, peak } = orderTasks(tasks, bytes(sizes));
     assert.deepEqual([...order].sort(), tasks.map((t) => t.of).sort());
     for (const t of tasks) for (const b of t.before) assert.ok(order.indexOf(b) < order.indexOf(t.of));
-    // With each waiting for the one before there is no other order.
+    // Each waits for the one before: there is no other order.
     const asWritten = orderTasks(
       tasks.map((t, i) => ({ ...t, before: i === 0 ? [] : [String(i - 1)] })),
       bytes(sizes),
@@ -113,7 +113,7 @@ test(
       few = arenaOf(WORK),
       many = arenaOf({ ...WORK, experts: 64 });
     assert.equal(few.fused, false);
-    // The hidden layer once, its gradient in its place, and the gradient of one bank of weights; little else.
+    // The hidden layer once, its gradient in the same memory, the gradient of one bank of weights, and little else.
     assert.ok(few.arena < 1.5 * hidden + WORK.experts * WORK.dModel * WORK.dFf * 4, `${few.arena} of ${hidden}`);
     assert.equal(many.fused, true);
     assert.ok(many.arena < 2.5 * hidden, `${many.arena} of ${hidden}`);

@@ -1,5 +1,5 @@
-// Random graphs through the whole compiler: the native device must compute what the reference does, in every state and
-// output, for several runs in a row; and the planner's verifier must notice planted faults.
+// Random graphs through the whole compiler: in every state and output, the native device computes what the reference
+// computes, for several runs in a row; the planner's verifier notices planted faults.
 import assert from 'node:assert/strict';
 import { after, test } from 'node:test';
 import { VerifyError } from '../../src/base/errors.ts';
@@ -31,7 +31,7 @@ async function results<R extends Runnable>(
   const runnable = load(),
     found = new Map<string, ArrayLike<number>>();
   for (let run = 0; run < 3; run++) {
-    // The second run is dry: guarded states stay as they are.
+    // In the second run, guarded updates are skipped: the states do not change.
     const out = await executor.run(runnable, { ...inputs, commit: Int32Array.of(run === 1 ? 0 : 1) });
     for (const [name, t] of Object.entries(out)) found.set(`${name} of run ${run}`, t.data);
     for (const name of types(graph).keys()) found.set(`${name} after run ${run}`, executor.getState(name).data);
@@ -83,7 +83,7 @@ test('passes keep what a graph computes', async () => {
   }
 });
 
-/** Programs with a fault each; the verifier must refuse those that would compute something else. */
+/** Programs with one fault each: the verifier must refuse those that would compute something else. */
 test('the verifier notices planted faults', () => {
   let faults = 0,
     noticed = 0;

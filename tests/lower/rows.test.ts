@@ -1,5 +1,5 @@
-// Reductions of a row stay in the kernel that spreads them over the row, where all that comes of them leads to one
-// value there; else they are stored.
+// A reduction along a row stays in the kernel that uses it, if all its uses lead to one value there; otherwise it is
+// stored.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Stream } from '../../src/base/random.ts';
@@ -21,7 +21,7 @@ import { DEVICES } from '../conformance/devices.ts';
 
 const R = 37;
 
-/** What is computed of x [R, W], in how many kernels, and what should come of a row. */
+/** A computation on x [R, W], the number of its kernels, and the expected result for a row. */
 interface Case {
   readonly name: string;
   readonly kernels: number;

@@ -1,5 +1,5 @@
-// Parts of what is stored are read where they lie: a slice of queries, keys and values is no kernel of its own, and
-// nothing of the result tells. Where that would keep three times as much alive until the backward pass, the part is
+// Slices of stored values are read in place: a slice of queries, keys and values has no kernel of its own, and the
+// results are the same bits. If that would keep three times as many bytes alive until the backward pass, the slice is
 // copied.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -65,7 +65,7 @@ for (const D of [16, 20])
       });
       assert.equal(stepsOf(sliced.compiled, 'slice'), 0);
       assert.deepEqual(sliced.o, apart.o);
-      // Batch and time exchanged: a view with other steps.
+      // Batch and time exchanged: a view with other strides.
       const turned = Float32Array.from(whole, (_, i) => {
         const w = 3 * row,
           t = Math.floor(i / w / B),
