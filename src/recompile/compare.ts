@@ -1,5 +1,5 @@
-// Whether a dry run of a new plan gave what the real step gave. In: outputs of both by name, for each micro-batch, or
-// why it failed.
+// Compares the results of a real step with those of the same step run by a new plan, which stored nothing (dry run).
+// In: outputs of both by name, for each micro-batch, or why the dry run failed; out: a Comparison.
 import type { HostTensor } from '../base/tensor.ts';
 import type { Comparison } from './engine-host.ts';
 
@@ -19,8 +19,8 @@ export function compare(
     real.length !== dry.length
       ? ['number of parts']
       : real.flatMap((outputs, i) => {
-          // A dry run's flag says that it was dry; which rows spilled depends on capacities, though the results do not;
-          // statistics that only one plan has have nothing to be compared with.
+          // Three outputs are not compared: `flag`, which says that the run was dry; counts of spilled rows, which
+          // depend on capacities though results do not; statistics that only one of the plans has.
           const names = Object.keys(outputs).filter(
             (n) => n !== 'flag' && !n.endsWith('/spilled') && (n in dry[i] || !n.startsWith('stat:')),
           );

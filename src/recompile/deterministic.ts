@@ -1,12 +1,11 @@
-// Between the settings that a run has and those that it would have if clocks and compilers had done nothing. Rules that
-// may change results are asked about the latter, so that every run decides the same; what they decide is done to the
-// former.
+// Translates between two sets of settings: the current ones, and the deterministic ones, which the run would have
+// without any change of class N (such changes depend on clocks and compilers). Rules that may change results are asked
+// about the deterministic settings, so that every run decides the same; their changes are applied to the current ones.
 import type { Change, Knobs } from '../trace/knobs.ts';
 
 /**
- * Changes of results that were decided on the decided settings, as changes of the settings of now, without those that
- * change nothing. What changes of no result have set stays, module by module, where with these changes, too, it keeps
- * every bit; else it goes back.
+ * Changes of class R that were decided on the deterministic settings, as changes of the current settings. What changes
+ * of class N have set in a module stays, if it keeps every bit together with these changes, too; else it goes back.
  */
 export function rebaseOntoCurrent(knobs: Knobs, changes: readonly Change[], toDecided: readonly Change[]): Change[] {
   const others = toDecided.filter((o) => !changes.some((c) => c.path === o.path && c.knob === o.knob)),
@@ -20,7 +19,7 @@ export function rebaseOntoCurrent(knobs: Knobs, changes: readonly Change[], toDe
   return fromCurrent(knobs, [...changes, ...others.filter((o) => !stays.has(o.path))]);
 }
 
-/** The same with the decided settings for all else. */
+/** The same, but all knobs that changes of class N have set go back. */
 export const revertNeutral = (knobs: Knobs, changes: readonly Change[], toDecided: readonly Change[]): Change[] =>
   fromCurrent(knobs, [
     ...changes,
@@ -33,8 +32,8 @@ const fromCurrent = (knobs: Knobs, changes: readonly Change[]): Change[] =>
     .filter((c) => JSON.stringify(c.from) !== JSON.stringify(c.to));
 
 /**
- * What leads to the decided settings; nothing where they cannot be any more, because of what somebody else has set
- * since.
+ * Changes from the current to the deterministic settings; none if a setter refuses them, because of a knob that the
+ * user has set since.
  */
 export function toDeterministic(knobs: Knobs): readonly Change[] {
   const changes = knobs.toDeterministic();

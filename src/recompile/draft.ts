@@ -1,6 +1,6 @@
-// A draft: what a rule's `alter` gets to write on. It looks like the model, module by module, as that is while the rule
-// is asked: with the settings of the session on it. Only knobs can be set, and nothing of the model changes: what was
-// set is collected as changes. Parameters are handles: their shapes can be read, their values cannot.
+// A draft: the stand-in for the model that a rule's `alter` may write to. It looks like the model with the settings of
+// the session. Only knobs can be set. Nothing is written to the model: the draft collects what was set as changes.
+// Shapes of parameters can be read, their values cannot.
 import { UserError } from '../base/errors.ts';
 import { Parameter } from '../trace/parameter.ts';
 import { knobRules, type Change, type KnobValue } from '../trace/knobs.ts';
@@ -8,10 +8,10 @@ import { nameParameters, type Named } from '../trace/module.ts';
 
 const originals = new WeakMap<object, object>();
 
-/** Of drafts' models: how to get at any module at once. */
+/** For the model of each draft: a function that gives the draft's modules for which `pick` is true, by path. */
 const roots = new WeakMap<object, (pick: (module: object) => boolean) => Map<string, object>>();
 
-/** The modules of a model, or of a draft of one, that are picked, by path. `pick` is asked about the model's own. */
+/** The modules of a model, or of a draft, for which `pick` is true, by path. `pick` gets the model's own modules. */
 export function modulesWhere(model: object, pick: (module: object) => boolean): Map<string, object> {
   return roots.get(model)?.(pick) ?? picked(nameParameters(model), pick, (module) => module);
 }
@@ -23,12 +23,12 @@ const picked = (
 ): Map<string, object> =>
   new Map([...paths].filter(([module]) => pick(module)).map(([module, path]) => [path, as(module, path)]));
 
-/** The module that a draft's module stands for; undefined for one that is no draft's. */
+/** The module that a module of a draft stands for; undefined if the module belongs to no draft. */
 export const originalOf = <M extends object>(drafted: M): M | undefined => originals.get(drafted) as M | undefined;
 
 export interface Draft<M extends object> {
   readonly model: M;
-  /** The session's own knobs, where there is one: parts in which it goes through a batch. */
+  /** The knobs of the session, if there is one: into how many parts it splits a batch. */
   readonly session?: { split: number };
   changes(): Change[];
 }
@@ -40,11 +40,11 @@ export function draftOf<M extends object>(model: M, named: Pick<Named, 'paths'> 
     ['string', 'number', 'boolean'].includes(typeof v) ||
     (Array.isArray(v) && v.every((x) => ['string', 'number', 'boolean'].includes(typeof x)));
 
-  // A list is set as a whole: what is written into it would be lost, or would reach the model.
+  // Lists are frozen: a write to an element would be lost, or would change the model.
   const fixed = (v: unknown): unknown => (Array.isArray(v) ? Object.freeze([...(v as unknown[])]) : v);
 
   const wrap = (target: object, reached: string): object => {
-    // A module that is reached by two ways has one name.
+    // A module that two properties hold has one path.
     const path = named.paths.get(target) ?? reached,
       found = made.get(target);
     if (found) return found;
@@ -59,7 +59,8 @@ export function draftOf<M extends object>(model: M, named: Pick<Named, 'paths'> 
           : 'only knobs of modules can be set, such as topK of an MoE layer',
       );
     };
-    // A proxy must give what a frozen object holds, and not a draft of that: it stands for a copy then.
+    // A proxy of a frozen object must return the object's own property values, not drafts of them. So the proxy stands
+    // for a copy that is not frozen.
     const stand: object = !Object.isFrozen(target)
       ? target
       : Array.isArray(target)
@@ -69,9 +70,9 @@ export function draftOf<M extends object>(model: M, named: Pick<Named, 'paths'> 
       get(_, key) {
         const own = written.get(at(key));
         if (own) return own.to;
-        // Getters of classes with private fields want the real object.
+        // Getters that read private fields need the real object as `this`.
         const value: unknown = Reflect.get(target, key, target);
-        // A method would write on the model itself.
+        // A method could write to the model itself.
         if (typeof value === 'function' && key !== 'constructor' && !Array.isArray(target))
           return () => refuse(key, 'called');
         if (typeof key === 'symbol' || typeof value !== 'object' || value === null) return value;

@@ -1,20 +1,21 @@
-// What the engine works on, as it sees it: something with knobs whose next step can be prepared under changes.
+// What the recompilation engine needs from a session: knobs, and plans for the next step under changed knobs. The lab
+// implements it, too, with a model that computes nothing.
 import type { Change, Knobs } from '../trace/knobs.ts';
 import type { Draft } from './draft.ts';
 
-/** Plans that are compiled or being compiled: for the shapes of batches that came last. */
+/** Plans for the shapes of the last batches, compiled or being compiled. */
 export interface Prepared {
-  /** They were there already. */
+  /** Whether they existed already. */
   readonly cached: boolean;
   readonly ready: Promise<void>;
   /** Whether batches of this shape are among them. */
   has(shape: string): boolean;
-  /** Takes their memory; throws if there is too little. alone: the plan that runs now will not run again. */
+  /** Allocates their memory; throws if there is too little. alone: the current plan will not run again. */
   load(alone: boolean): void;
   bytes(): number;
-  /** Which kernels the plan for this shape runs: the same text for the same kernels; null where that is not known. */
+  /** Text that names the kernels of the plan for this shape, equal for equal kernels; null where not known. */
   kernels(shape: string): string | null;
-  /** Forgets those that are not loaded. */
+  /** Drops plans that are not loaded. */
   drop(): void;
 }
 
@@ -22,7 +23,7 @@ export interface EngineHost {
   readonly knobs: Knobs;
   /** Number of the step that comes next: 1 for the first. */
   next(): number;
-  /** Shape of its batch. */
+  /** Shape of the batch of the next step, as text. */
   shape(): string;
   draft(): Draft<object>;
   /**
@@ -30,26 +31,26 @@ export interface EngineHost {
    * with them.
    */
   prepare(changes: readonly Change[]): Prepared;
-  /** The same where nothing but sizes changes, which takes a few milliseconds and starts no compiler; else null. */
+  /** The same if only sizes change, which takes a few milliseconds and starts no compiler; else null. */
   resize(changes: readonly Change[]): Prepared | null;
   /**
-   * Moves the values that go with changes, between steps, before the changes are applied; gives what takes them back.
-   * Moves all or none.
+   * Moves parameter values as the changes require, between steps, before the changes are applied. Moves all or none.
+   * Gives a function that moves them back.
    */
   carry(changes: readonly Change[]): () => void;
-  /** Planned bytes of the plan that runs, and its kernels. */
+  /** Planned bytes of the current plan, and its kernels. */
   bytes(): number;
   kernels(): string | null;
-  /** A plan for the next step is there. */
+  /** Whether there is a plan for the next step. */
   ready(): boolean;
   /**
-   * Bytes that are held in all with the plan under these changes, states among them: for the largest of the batches
-   * that came last. It is planned for that and not compiled: the same number on every machine.
+   * All bytes that are held with the plan under these changes, states included, for the largest of the last batches.
+   * Planned but not compiled, so the number is the same on every machine.
    */
   needs(changes: readonly Change[]): number;
-  /** Bytes that may be held. given: the caller said so; else it is what is free now. */
+  /** Bytes that may be held. given: the user set the number; else it is the free memory now. */
   budget(): { readonly bytes: number; readonly given: boolean };
-  /** Gives back memory that the plan that runs does not need. */
+  /** Frees memory that the current plan does not need. */
   trim(): void;
 }
 

@@ -4,18 +4,18 @@ import type { Prepared } from './engine-host.ts';
 import type { RecompileEvent } from './rule.ts';
 import type { Trial } from './trial.ts';
 
-/** A line of the decision log: changes of results, in order. Plain JSON. */
+/** An entry of the decision log, which lists changes of class R in order. Plain JSON. */
 export interface Decision {
   readonly step: number;
   readonly effect: number;
   readonly rule: string;
   readonly changes: readonly Change[];
   /**
-   * The same from the settings that do not depend on clocks, where these are others: it alone says what later decisions
-   * follow from.
+   * The same change, from the settings that do not depend on clocks, where these differ from the current ones. Later
+   * decisions follow from these settings only.
    */
   readonly decided?: readonly Change[];
-  /** An earlier one is taken back. */
+  /** Whether it takes an earlier change of the rule back. */
   readonly back?: true;
 }
 
@@ -24,30 +24,30 @@ export class Pending {
   readonly class: ChangeClass;
   readonly reason: string;
   readonly tolerance: number;
-  /** Planned, of the old plan. */
+  /** Planned bytes of the old plan. */
   bytes: number;
   prepared: Prepared | null = null;
-  /** Compiled. */
+  /** Whether the new plan is compiled. */
   ready = false;
-  /** Its memory is taken. */
+  /** Whether memory for the new plan is allocated. */
   loaded = false;
-  /** It was taken only when the old plan had run for the last time: nothing is compared. */
+  /** Whether memory was allocated only after the last step of the old plan, so that nothing could be compared. */
   loadedExclusively = false;
-  /** Attempts to take it, and the step before which none is made. */
+  /** Failed attempts to allocate memory, and the step before which no other attempt is made. */
   tries = 0;
   notBefore = 0;
-  /** null: it has not come to it. */
+  /** Whether results agreed with those of the old plan; null: not compared yet. */
   verified: boolean | null = null;
-  /** It cannot go on: settled at the next boundary, with all processes. */
+  /** Why the recompilation must be given up, which all processes do together at the next step boundary. */
   error: Error | null = null;
-  /** Boundaries at which a batch of another shape came. */
+  /** At how many step boundaries the batch had another shape than the new plan. */
   mismatchedBatches = 0;
   compileMs = 0;
   verifyMs = 0;
   stallMs = 0;
-  /** Since when a step waits for it; null: none does. */
+  /** Since when (ms) a step waits for the recompilation; null: no step does. */
   waits: number | null = null;
-  /** Something is being compiled: by how much steps took longer beside it, so far. */
+  /** Whether a compiler runs now, and how much longer (ms) steps took so far while it ran. */
   compiling = false;
   slowMs = 0;
   trial: Trial | null = null;
@@ -62,13 +62,13 @@ export class Pending {
     this.bytes = bytes;
   }
 
-  /** The step goes on: what it waited is counted. */
+  /** Ends the wait of a step and adds its time to the stall. */
   countWait(): void {
     if (this.waits !== null) this.stallMs += performance.now() - this.waits;
     this.waits = null;
   }
 
-  /** First step of the new plan where that is known from the start: of a change of results. */
+  /** The first step of the new plan, which is fixed for class R from the start; null for class N. */
   get due(): number | null {
     return this.class === 'R' ? this.decision.effect : null;
   }
@@ -101,5 +101,5 @@ export class Pending {
 
 const round = (x: number): number => Number(x.toFixed(3));
 export const asError = (error: unknown): Error => (error instanceof Error ? error : new Error(String(error)));
-/** Its first line. */
+/** The first line of its message. */
 export const messageOf = (error: unknown): string => asError(error).message.split('\n')[0];

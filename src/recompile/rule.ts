@@ -1,32 +1,35 @@
-// Rules, and what the engine tells of its decisions.
+// Rules, and the events by which the engine reports its decisions.
 import { UserError } from '../base/errors.ts';
 import type { LayerStats, RunStats } from '../observe/run-stats.ts';
 import type { Change, ChangeClass, Settings } from '../trace/knobs.ts';
 
 export type { Change, ChangeClass, LayerStats, RunStats };
 
-/** What a rule may ask while it alters a draft: what the draft, as it stands, comes to. */
+/** What a rule may ask while it alters a draft, such as how much memory the draft needs as it is now. */
 export interface Outlook {
-  /** There is no plan yet for the batch that comes next. */
+  /** Whether there is no plan yet for the next batch. */
   readonly first: boolean;
   /**
-   * Bytes that are held in all: states, intermediate values, inputs and outputs, for the largest of the batches that
-   * came last. The compiler plans the draft for that, which takes as long as a recompilation without its C compiler;
-   * asked again it is known. The same number on every machine.
+   * All bytes that the draft needs: states, intermediate values, inputs and outputs, for the largest of the last
+   * batches. The first call plans the draft, which takes as long as a recompilation without the C compiler; later calls
+   * are fast. The number is the same on every machine.
    */
   bytes(): number;
-  /** Bytes that may be held: `memory` of CompileOptions, or what is free now; to ask for that is to read a clock. */
+  /**
+   * Bytes that may be held: `memory` of CompileOptions, or else the free memory now. Free memory differs between runs,
+   * so a rule that reads it may not change results, like one that reads a clock.
+   */
   budget(): number;
-  /** Whether the caller said how many that are. */
+  /** Whether the user set that number. */
   readonly fixed: boolean;
   /** Settings that the module at `path` had when the session was made. */
   initial(path: string): Settings;
   /**
-   * The session's own knobs, to be set like those of the model: parts in which it goes through a batch, a change of
-   * results. null: there is no session or its optimiser is eager, or the rule may not change results.
+   * The session's own knobs, to be set like those of the model. `split`: into how many parts a batch is split, which
+   * changes results. null: there is no session, its optimiser is eager, or the rule may not change results.
    */
   readonly session: { split: number } | null;
-  /** Names of the rules at work. */
+  /** Names of all rules of the session. */
   readonly rules: readonly string[];
 }
 
@@ -53,25 +56,20 @@ export interface Rule<M extends object = never> {
    * be compared with.
    */
   readonly first?: boolean;
-  /** Of a change of results: whether to take it back, asked at step boundaries after it. */
+  /** Class R: whether to take the change back, asked at step boundaries after the change. */
   undo?(run: RunStats): boolean;
   /**
-   * Steps between two of its recompilations of one class; default 100. Twice as many after each change in a row that
-   * was undone because it did not pay.
+   * Steps between two recompilations of one class; default 100. After each change that was undone because it was slower
+   * the number doubles, until a change is kept.
    */
   readonly cooldown?: number;
-  /** How many recompilations it may cause; default any number. */
+  /** How many recompilations the rule may cause; default any number. */
   readonly budget?: number;
-  /**
-   * Of a change of results: how far the loss of the new plan may lie from that of the old one, as a share of it;
-   * default any.
-   */
+  /** Class R: how far the loss of the new plan may lie from that of the old one, as a share of it; default any. */
   readonly tolerance?: number;
-  /** 'N': only what changes no result is set; what else it would change is left as it is. */
+  /** 'N': only changes that keep results identical are made; other changes that the rule asks for are ignored. */
   readonly only?: 'N';
-  /**
-   * Of a change of no result: whether old and new plan take turns for 32 steps to see whether it pays; default true.
-   */
+  /** Class N: whether 32 steps alternate between old and new plan to measure which is faster; default true. */
   readonly measure?: boolean;
   /** Why, in a few words, for the event. */
   reason?(run: RunStats): string;
@@ -80,11 +78,11 @@ export interface Rule<M extends object = never> {
 /** One decision of the engine, with its reason and its measured effect. */
 export interface RecompileEvent {
   readonly event: 'recompile';
-  /** Where it was decided, if not in training: `step` counts runs then. */
+  /** Present if it was decided in inference; then `step` counts runs. */
   readonly during?: 'inference';
   /** The step before which it was decided. */
   readonly step: number;
-  /** The first step of the new plan; null: it never ran. */
+  /** The first step of the new plan; null: the new plan never ran. */
   readonly effect: number | null;
   readonly rule: string;
   readonly class: ChangeClass | null;
@@ -95,14 +93,14 @@ export interface RecompileEvent {
     readonly from: unknown;
     readonly to: unknown;
   }[];
-  /** Whether the plan was there already. */
+  /** Whether the plan existed already. */
   readonly cached: boolean;
-  /** In the background. */
+  /** Time to compile, in the background. */
   readonly compile_ms: number;
   readonly verify_ms: number;
-  /** For which steps waited, and what they took beyond the usual while the compiler ran beside. */
+  /** Time that steps waited, plus the extra time of steps while the compiler ran. */
   readonly stall_ms: number;
-  /** null: it did not come to it. */
+  /** Whether results agreed with those of the old plan; null: not compared. */
   readonly verified: boolean | null;
   readonly kept: boolean;
   /**
@@ -113,7 +111,7 @@ export interface RecompileEvent {
   readonly after: { readonly ms: number | null; readonly bytes: number };
   /** Median of old time over new time, and its 92% interval, where old and new plan took turns. */
   readonly ratio?: { readonly median: number; readonly low: number; readonly high: number };
-  /** Why it was not kept. */
+  /** Why the change was not kept. */
   readonly error?: string;
 }
 
@@ -127,8 +125,8 @@ const SETTINGS: readonly string[] = ['name', 'only', ...FUNCTIONS, ...NUMBERS, .
 const LONGEST = 200;
 
 /**
- * A rule's settings as they are now, checked: what TypeScript would have refused, and what would be ignored. Its
- * functions are called on the rule itself.
+ * A fixed copy of a rule's settings. Throws UserError for values of wrong types, unknown settings, and settings without
+ * effect. Functions keep the rule as `this`.
  */
 export function ruleOf(rule: unknown): Rule<object> {
   const given = (typeof rule === 'object' && rule !== null ? rule : {}) as Readonly<Record<string, unknown>>,

@@ -1,10 +1,10 @@
-// Whether a change pays: old and new plan take turns, step by step, and the ratio of their times is judged pair by
-// pair. The two steps of a pair are neighbours in time.
+// Measures whether a new plan is faster: steps alternate between the old and the new plan. Each pair of neighbouring
+// steps gives one ratio of times; their median and its interval decide.
 import { median } from '../observe/run-stats.ts';
 
 export const PAIRS = 16;
-// Ranks of the bounds: with 16 pairs the median lies between the 5th and the 12th ratio 92 times of 100, whatever the
-// distribution.
+// Ranks of the interval's bounds. With 16 pairs, the true median lies between the 5th and the 12th smallest ratio with
+// probability 0.92, for any distribution.
 const LOW = 4,
   HIGH = 11;
 
@@ -15,11 +15,11 @@ export interface Ratio {
 }
 
 /**
- * Median of old / new over 16 pairs, and its 92% interval. Steps have outliers (garbage collection, other processes),
- * and one of three times the usual length is enough to widen an interval of Student's t until nothing is decided:
- * simulated with 3% noise and 5% of the steps longer, up to six times, a plan that is 10% slower is undone 52 times of
- * 100 by the t interval of the geometric mean, 99 by this one, and an equal plan 2 and 4; without outliers a plan that
- * is 5% slower is undone 99 and 96 times.
+ * Median of old / new over 16 pairs, and its 92% interval. Step times have outliers (garbage collection, other
+ * processes). One step of three times the usual length makes an interval of Student's t too wide to decide anything.
+ * Simulation with 3% noise, where 5% of the steps take up to six times as long: a plan that is 10% slower is undone in
+ * 52 of 100 cases with the t interval of the geometric mean, and in 99 with this one; an equally fast plan in 2 and 4.
+ * Without outliers, a plan that is 5% slower is undone in 99 and 96 cases.
  */
 export function ratioOf(pairs: readonly (readonly [old: number, fresh: number])[]): Ratio {
   const ratios = pairs.map(([old, fresh]) => old / fresh).sort((a, b) => a - b),
@@ -28,7 +28,7 @@ export function ratioOf(pairs: readonly (readonly [old: number, fresh: number])[
 }
 
 export class Trial {
-  /** Batches of one shape are compared; those of others run with the old plan beside. */
+  /** Only steps with batches of this shape are timed; all others run by the old plan. */
   readonly shape: string;
   readonly #old: number[] = [];
   readonly #fresh: number[] = [];
@@ -38,7 +38,9 @@ export class Trial {
     this.shape = shape;
   }
 
-  /** Which plan the next step takes: in pairs old new, new old, old new, so that a drift favours neither. */
+  /**
+   * The plan of the next step. The order is old new, new old, old new, ..., so that a drift of speed favours neither.
+   */
   get next(): 'old' | 'new' {
     const n = this.#old.length + this.#fresh.length,
       pair = n >> 1;
@@ -49,7 +51,7 @@ export class Trial {
     (plan === 'old' ? this.#old : this.#fresh).push(ms);
   }
 
-  /** A batch of another shape came. How many there were. */
+  /** Counts a batch of another shape, and gives the number of them so far. */
   countMismatch(): number {
     return ++this.#mismatched;
   }

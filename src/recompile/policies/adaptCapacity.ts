@@ -1,12 +1,12 @@
-// The policy adaptCapacity: each expert gets the room that its load needs, from quantiles of what it got (the paper's
-// author set such capacities by hand, epoch by epoch). It changes results where the layer drops, and none where it
-// spills.
+// The policy adaptCapacity: sets each expert's capacity to a quantile of its loads over the last 64 steps (Kossmann et
+// al. 2022 set such capacities by hand for each epoch). Results change if the layer drops choices, and stay if it
+// spills them.
 //
-// Everything is priced in rows of an expert, so that no clock is read and a run decides the same wherever it runs: a
-// row that is planned and computed costs 1, a choice that is dropped costs as much as makes the quantile the best
-// capacity, and a recompilation costs some steps. Capacities change when the loads of the last 64 steps say that this
-// pays within the horizon: that is the hysteresis. Whether it pays is asked of steps that had no say in what is asked
-// for, so that a layer of few rows does not follow chance.
+// All costs are in rows of an expert, so that no clock is read and every run decides the same: a planned row costs 1, a
+// dropped choice costs as much as makes the quantile the cheapest capacity, a recompilation costs some steps.
+// Capacities change only if the change saves more than its cost within the horizon, which gives hysteresis. Capacities
+// are derived from one half of the steps and their saving is measured on the other half, so that a layer with few rows
+// does not follow random loads.
 import { UserError } from '../../base/errors.ts';
 import type { KeysOf } from '../../base/options.ts';
 import { aNumber } from '../../base/kinds.ts';
@@ -18,14 +18,15 @@ import type { Rule } from '../rule.ts';
 
 export interface AdaptCapacityOptions {
   /**
-   * Of each expert's loads over the last 64 steps; default 0.95: a dropped choice is worth 1 / (1 - 0.95) = 20 rows.
+   * The quantile of each expert's loads over the last 64 steps that its capacity holds; default 0.95, which values a
+   * dropped choice at 1 / (1 - 0.95) = 20 rows.
    */
   readonly quantile?: number;
-  /** Room beyond it, as a share; default 0: docs/policy-lab.md shows what it costs. */
+  /** Additional capacity as a share; default 0. docs/policy-lab.md shows what it costs. */
   readonly margin?: number;
   /** What a recompilation costs, in steps; default 2 (the engine's goal is 1.5). */
   readonly price?: number;
-  /** Steps within which a change must have earned its price; default 128. */
+  /** Steps within which a change must save more than its price; default 128. */
   readonly horizon?: number;
   /** Steps between two changes; default 64. */
   readonly cooldown?: number;
@@ -38,20 +39,20 @@ const KEYS: KeysOf<AdaptCapacityOptions> = {
   horizon: aNumber,
   cooldown: aNumber,
 };
-const STEP = 16; // capacity factors are multiples of 1/16: plans recur
-/** The quantile of loads that there is room for, where a layer drops and nobody asks for another. */
+const STEP = 16; // capacity factors are multiples of 1/16, so that compiled plans can be used again
+/** The default quantile of loads for a layer that drops. */
 export const QUANTILE = 0.95;
-const POINTS = 16; // quantiles that stand for a distribution
-// A spilled row is computed all the same, but apart from the others. Half of the loads within capacity is then the
-// best.
+const POINTS = 16; // quantiles that approximate a distribution of loads
+// Cost of a spilled row, which is computed apart from the others. With cost 2 the median of loads is the cheapest
+// capacity.
 const SPILL = 2;
 
 const total = (list: readonly number[]): number => list.reduce((a, b) => a + b, 0);
 
-/** The factor from which on there is room for so many even shares. */
+/** The smallest multiple of 1/16 that is at least `shares`. */
 export const factorFor = (shares: number): number => Math.ceil(shares * STEP) / STEP;
 
-/** The capacity factors that hold each expert's quantile (of every other step, with `half`). */
+/** Capacity factors that hold each expert's quantile of loads; with `half`, of every second step only. */
 export function neededFactors(
   layer: LayerStats,
   { quantile = QUANTILE, margin = 0 }: Pick<AdaptCapacityOptions, 'quantile' | 'margin'> = {},
@@ -60,18 +61,19 @@ export function neededFactors(
   return layer.factor(quantile, half).map((f) => factorFor(f * (1 + margin)));
 }
 
-/** Which quantile of its loads a layer should have room for. */
+/** The quantile of loads that a layer's capacity should hold. */
 export function quantileFor(moe: MoE, quantile: number): number {
   if (moe.overflow === 'spill') return 1 - 1 / SPILL;
   return isShared(moe) ? 1 : quantile;
 }
 
-/** A ragged bank never plans for more rows than there are choices: within that, room for all of them costs nothing. */
+/** Whether experts share planned rows: a ragged bank plans at most as many rows as there are choices in all. */
 const isShared = ({ dispatch, experts }: MoE): boolean => dispatch === 'ragged' && experts instanceof ExpertBank;
 
 /**
- * A ragged layer that spills computes the rows that came, whatever their bound: that is there for memory, which is not
- * priced here. Where experts choose, capacity says what the layer computes, and the load is even whatever comes.
+ * Whether a better capacity for the loads would save work. Not in a ragged layer that spills: it computes exactly the
+ * rows that came, and its capacity only limits memory, which has no price here. Not where experts choose tokens: then
+ * loads are always even.
  */
 export const isBoundByLoad = (moe: MoE): boolean =>
   moe.capacity !== 'dropless' &&
@@ -79,8 +81,8 @@ export const isBoundByLoad = (moe: MoE): boolean =>
   moe.router.expertsChoose !== true;
 
 /**
- * What a step costs with these factors, in even shares of rows: those that are planned, `most` at most, and choices
- * beyond the factors at `beyond` rows each.
+ * The cost of a step with these capacity factors, in even shares of rows: planned rows, at most `most`, plus `beyond`
+ * for each choice beyond the factors.
  */
 export function costOf(
   layer: LayerStats,
@@ -95,13 +97,16 @@ export function costOf(
   return Math.min(most, total(factors)) + (beyond * excess) / POINTS;
 }
 
-/** For layers with a capacity; those that are dropless have what they need. */
+/**
+ * Sets the capacity of layers that have one to what the loads of their experts need, if that saves time. Results change
+ * in layers with `overflow: 'drop'`.
+ */
 export function adaptCapacity(options: AdaptCapacityOptions = {}): Rule<object> {
   checkPolicy('adaptCapacity', options, KEYS);
   const { quantile = QUANTILE, margin = 0, price = 2, horizon = 128, cooldown = 64 } = options;
   if (!(quantile >= 0 && quantile <= 1))
     throw new UserError(`adaptCapacity: quantile must be from 0 to 1, got ${quantile}`);
-  let grows = false; // what `alter` did last: more room in all
+  let grows = false; // whether the last change by `alter` raised the sum of capacities
   return {
     name: 'adaptCapacity',
     cooldown,
@@ -123,7 +128,7 @@ export function adaptCapacity(options: AdaptCapacityOptions = {}): Rule<object> 
         const cost = (factors: readonly number[], half?: 0 | 1): number =>
           (total(layer.load) / experts) * costOf(layer, factors, beyond, shared ? experts : Infinity, half);
         costs += cost(has);
-        // What one half of the steps asks for is tried on the other: what fits chance does not pay there.
+        // Factors from one half of the steps are priced on the other half, where factors that fit noise save nothing.
         const gain = (cost(has, 1) - cost(need(0), 1) + cost(has, 0) - cost(need(1), 0)) / 2;
         if (gain <= 0) continue;
         gains += gain;

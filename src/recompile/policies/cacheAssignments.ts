@@ -1,9 +1,9 @@
-// The policy cacheAssignments: where samples come again, what they chose is remembered by their ids; and where what is
-// remembered agrees with the live gate, it is taken instead of it (Kossmann et al. 2022, section 5.2). It changes
-// results, by the choices that no longer agree.
+// The policy cacheAssignments: if samples come again, the experts that they chose are remembered by sample id. If the
+// remembered choices agree with those of the router, they are used in their place (Kossmann et al. 2022, section 5.2).
+// Results change where a remembered choice differs from what the router would choose.
 //
-// live -> watched, once a sample has come twice: the same results, and a memory that fills. watched -> cached, where
-// agreement is at least `on`; and back where it falls below `off`, seen in the samples that are audited.
+// live -> watched, when a sample has come for the second time: results stay the same, and the memory fills. watched ->
+// cached, when agreement is at least `on`. cached -> watched, when agreement of the audited samples falls below `off`.
 import { UserError } from '../../base/errors.ts';
 import type { KeysOf } from '../../base/options.ts';
 import { aFlag, aFunction, aNumber } from '../../base/kinds.ts';
@@ -13,27 +13,27 @@ import { checkPolicy, layersOf, timeToLook } from './modules.ts';
 import type { Rule } from '../rule.ts';
 
 export interface CacheAssignmentsOptions {
-  /** Agreement from which on a layer takes what is remembered; default 0.95. */
+  /** Agreement from which on a layer uses remembered choices; default 0.95. */
   readonly on?: number;
-  /** And below which it goes back to the live gate; default 0.85. */
+  /** Agreement below which a layer uses its router again; default 0.85. */
   readonly off?: number;
   /** What `on` and `off` are compared with; default: the moving average of agreement, `agreementEma`. */
   readonly score?: (layer: LayerStats) => number;
-  /** While cached, one sample in so many is audited each step; default 16. */
+  /** While cached, the router is asked again for one sample in this many at each step; default 16. */
   readonly audit?: number;
   /**
-   * Most samples that are remembered; default 1048576. Those with ids below the largest so far have a slot of their own
-   * within that; else the one that came last keeps it.
+   * Most samples that are remembered; default 1048576. If there are more ids, several share a slot, and the sample that
+   * came last is remembered.
    */
   readonly samples?: number;
   /**
-   * Whether the router keeps its values while its layer is cached; default false: it goes on learning, from the weights
+   * Whether the router is not trained while its layer is cached; default false: it continues to learn, from the weights
    * of the cached choices.
    */
   readonly freeze?: boolean;
   /** Steps between two changes; default 64. */
   readonly cooldown?: number;
-  /** Steps after which it says that no sample has come twice; default 8192. */
+  /** Steps after which the policy reports that no sample has come twice; default 8192. */
   readonly patience?: number;
 }
 
@@ -48,7 +48,10 @@ const KEYS: KeysOf<CacheAssignmentsOptions> = {
   patience: aNumber,
 };
 
-/** Decides by deterministic statistics alone. Results change. */
+/**
+ * Uses remembered choices of experts in place of the router's where both agree (`routing`). Decides by statistics that
+ * are the same in every run. Results change.
+ */
 export function cacheAssignments(options: CacheAssignmentsOptions = {}): Rule<object> {
   checkPolicy('cacheAssignments', options, KEYS, ['score', 'freeze']);
   if (options.score !== undefined && typeof options.score !== 'function')
@@ -68,7 +71,7 @@ export function cacheAssignments(options: CacheAssignmentsOptions = {}): Rule<ob
   if (!(off <= on))
     throw new UserError(
       `cacheAssignments: off (${off}) must not be above on (${on})`,
-      'the gap between them keeps a layer from going to and fro',
+      'the gap between them prevents a layer from changing back and forth',
     );
   for (const [name, n] of Object.entries({ audit, samples }))
     if (!Number.isInteger(n) || n < 1)
@@ -83,7 +86,7 @@ export function cacheAssignments(options: CacheAssignmentsOptions = {}): Rule<ob
         ? 'watched'
         : routing;
   };
-  /** Why it stays off, told once. */
+  /** Whether a sample has come again. Throws the reason why none has, the first time that it is known. */
   const say = (run: RunStats): boolean => {
     const { steps, without, again } = run.samples,
       why =

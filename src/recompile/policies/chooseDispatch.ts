@@ -1,6 +1,6 @@
-// The policy chooseDispatch: among the strategies that give the same bits, the one that computes fewer rows: `padded`
-// computes every expert's whole capacity, `ragged` the rows that came. Whether that pays is measured, as for every
-// change that keeps all bits.
+// The policy chooseDispatch: of the two strategies that give the same bits, it chooses the one that computes fewer
+// rows. `padded` computes each expert's whole capacity, `ragged` only the rows that came. As for every change that
+// keeps all bits, the engine measures whether the new plan is faster.
 import type { KeysOf } from '../../base/options.ts';
 import { aNumber } from '../../base/kinds.ts';
 import { checkPolicy, expertCount, factorsOf, layersOf, timeToLook } from './modules.ts';
@@ -26,9 +26,9 @@ export function chooseDispatch(options: ChooseDispatchOptions = {}): Rule<object
     trigger: timeToLook,
     alter(model, run) {
       for (const [moe, layer] of layersOf(model, run)) {
-        // experts that choose fill their rows
+        // Experts that choose tokens fill all their rows.
         if (moe.dispatch !== 'padded' || moe.router.expertsChoose === true) continue;
-        // Of the part that the load is of: drops and spilled rows are told of all parts of a batch.
+        // Counts must be of one part of the batch, as `load` is; `dropped` and `spilled` are sums over all parts.
         const total = layer.load.reduce((a, b) => a + b, 0),
           factors = factorsOf(moe, layer.experts),
           caps = factors?.map((f) => Math.ceil((f * total) / expertCount(moe)));

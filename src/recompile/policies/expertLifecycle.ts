@@ -1,7 +1,7 @@
-// The policy expertLifecycle: experts that next to no token chooses go, one that too many choose gets a copy in a free
-// slot, copies that are no longer needed are joined again. It looks at loads alone, those of the last 64 steps, in
-// shares of the even one (a step's choices over the experts that there are), and acts on what was so in all of them; so
-// does a resumed run.
+// The policy expertLifecycle: removes experts that almost no token chooses, copies an expert that too many tokens
+// choose into a free slot, and merges copies that are no longer needed. It looks only at the loads of the last 64
+// steps, as shares of the even load (choices of a step divided by the number of experts). A condition must hold at all
+// 64 steps.
 import type { MoE } from '../../nn/moe/moe.ts';
 import { activeOf, choicesOf, readSlots } from '../../nn/moe/slots.ts';
 import type { LayerStats } from '../../observe/run-stats.ts';
@@ -12,29 +12,30 @@ import type { KeysOf } from '../../base/options.ts';
 import { aNumber } from '../../base/kinds.ts';
 import type { Rule } from '../rule.ts';
 
-/** Shares of the even load; 0 switches a part off. */
+/** Thresholds are shares of the even load; 0 switches that part of the policy off. */
 export interface ExpertLifecycleOptions {
-  /** An expert that stays below it goes; default 0.1. */
+  /** An expert whose load stays below it is removed; default 0.1. */
   readonly prune?: number;
   /**
-   * An expert and its copy that together stay below it become one; other two only to make room for a split. Default
-   * 0.5.
+   * An expert and its copy are merged if the sum of their loads stays below it; two other experts only if a split needs
+   * a free slot. Default 0.5.
    */
   readonly merge?: number;
   /**
-   * An expert that stays above it gets a copy, the most loaded first, if a slot is free or can be made so; default 2.5.
+   * An expert whose load stays above it gets a copy, if a slot is free or a merge can free one; default 2.5. The expert
+   * with the highest load comes first.
    */
   readonly split?: number;
   /**
-   * An expert that stays below it keeps its weights, until it stays above twice as much; default 0: none. With it the
-   * knob `frozen` is the policy's.
+   * An expert whose load stays below it is not trained until its load stays above twice that value; default 0: none.
+   * With this option the policy alone sets the knob `frozen`.
    */
   readonly freeze?: number;
-  /** So many experts to choose from are left in any case; default as many as a token chooses. */
+  /** How many experts must remain to choose from; default `topK`. */
   readonly keep?: number;
   /**
-   * Steps between two changes, and before the first; at least 100, so that loads are those since the last one took
-   * effect. Default 256.
+   * Steps between two changes, and before the first; default 256. At least 100, so that all loads that it looks at come
+   * from after the last change.
    */
   readonly cooldown?: number;
 }
@@ -59,12 +60,12 @@ export function expertLifecycle(options: ExpertLifecycleOptions = {}): Rule<obje
   if (!(cooldown >= LEAST_COOLDOWN))
     throw new UserError(
       `expertLifecycle: cooldown must be at least ${LEAST_COOLDOWN} steps, got ${cooldown}`,
-      'loads before a change took effect would be taken for loads after it',
+      'otherwise the policy would look at loads from before the last change',
     );
   if (split > 0 && split <= Math.max(prune, merge))
     throw new UserError(
       `expertLifecycle: split (${split}) must lie above prune and merge`,
-      'or what is done is undone at once',
+      'otherwise a copy could be merged or pruned right after the split',
     );
   let said: string[] = [];
   return {
@@ -88,7 +89,7 @@ export function expertLifecycle(options: ExpertLifecycleOptions = {}): Rule<obje
 type Limits = Required<Pick<ExpertLifecycleOptions, 'prune' | 'merge' | 'split' | 'keep'>>;
 const short = (x: number): string => x.toFixed(2);
 
-/** Sets `slots` of a draft's layer; says what it did. */
+/** Sets `slots` of a draft's layer; gives a description of each change. */
 function comeAndGo(moe: MoE, layer: LayerStats, limits: Limits): string[] {
   const words: string[] = [],
     most = layer.factor(1),
@@ -97,7 +98,7 @@ function comeAndGo(moe: MoE, layer: LayerStats, limits: Limits): string[] {
     floor = Math.max(moe.topK, limits.keep);
   const families = () => readSlots(moe.slots).families,
     spare = (): boolean => choicesOf(families()) > floor;
-  /** Those that there are, the least loaded first. */
+  /** Slots that hold an expert, the least loaded first. */
   const experts = (): number[] =>
     activeOf(families())
       .flatMap((held, e) => (held ? [e] : []))
@@ -109,7 +110,7 @@ function comeAndGo(moe: MoE, layer: LayerStats, limits: Limits): string[] {
     mergeExperts(moe, a, b, both > 0 ? Number((load[b] / both).toFixed(3)) : 0.5);
     words.push(`merge ${b} into ${a}${why} (together at most ${short(most[a] + most[b])})`);
   };
-  /** The two that are least loaded of those that stay below `merge` together. */
+  /** Of the pairs whose summed load stays below `merge`, the one with the least load. */
   const small = (fits: (a: number, b: number) => boolean): readonly [number, number] | undefined => {
     const all = experts(),
       pairs = all.flatMap((a, i) => all.slice(i + 1).map((b) => [a, b] as const));

@@ -1,7 +1,7 @@
-// The policy fitMemory: a run stays within a budget of bytes. It asks the compiler what plans come to: the one that
-// runs, and the one that will be needed if capacities go on to follow loads as they rise. Where that is too much it
-// sets knobs that take less memory and more time (ladder.ts), as few as will do; when there is room again, it takes
-// them back, the last first. It reads bytes and loads, and a clock only where nobody gave a budget.
+// The policy fitMemory: keeps a run within a budget of bytes. It asks the compiler how many bytes two plans need: the
+// current one, and the one that will be needed if loads, and the capacities that follow them, continue their trend. If
+// that is too much, it sets as few knobs as needed that save memory and cost time (ladder.ts). When memory is free
+// again, it takes them back, the last first. It reads planned bytes and loads; free memory only if no budget is given.
 import { UserError } from '../../base/errors.ts';
 import type { KeysOf } from '../../base/options.ts';
 import { aNumber } from '../../base/kinds.ts';
@@ -18,9 +18,9 @@ export interface FitMemoryOptions {
    * Memory limit for weights, optimizer and activations in bytes; default: `memory` of CompileOptions, or what is free.
    */
   readonly budget?: number;
-  /** Share of the budget that must be left for something to be taken back; default 0.1. */
+  /** Share of the budget that must stay free after a setting is taken back; default 0.1. */
   readonly margin?: number;
-  /** Loads (steps, or parts of batches) for which their trend is taken to go on; default 128. */
+  /** For how many more loads (steps, or parts of batches) the trend is extrapolated; default 128. */
   readonly horizon?: number;
   /** Steps between two changes; default 64. */
   readonly cooldown?: number;
@@ -28,13 +28,13 @@ export interface FitMemoryOptions {
 
 const KEYS: KeysOf<FitMemoryOptions> = { budget: aNumber, margin: aNumber, horizon: aNumber, cooldown: aNumber };
 
-/** The capacity factors that a layer will need after so many more loads, at least those that it has. */
+/** The capacity factors that a layer will need after `horizon` more loads, at least its current ones. */
 export function forecastFactors(moe: MoE, layer: LayerStats, horizon: number): number[] | null {
   const has = factorsOf(moe, layer.experts);
   if (!has || !isBoundByLoad(moe)) return null;
   const need = neededFactors(layer, { quantile: quantileFor(moe, QUANTILE) }),
     trend = layer.trend();
-  // No expert gets more than each token once.
+  // An expert gets each token at most once.
   return has.map((f, e) =>
     Math.max(f, Math.min(layer.experts / moe.topK, factorFor(need[e] + Math.max(0, trend[e]) * horizon))),
   );
@@ -54,7 +54,7 @@ export function fitMemory(options: FitMemoryOptions = {}): Rule<object> {
     name: 'fitMemory',
     cooldown,
     first: true,
-    // It is there to save memory: whether it saves time is not asked.
+    // Its changes save memory and may cost time, so their time is not compared.
     measure: false,
     trigger: timeToLook,
     alter(model, run, outlook: Outlook) {
@@ -88,7 +88,7 @@ export function fitMemory(options: FitMemoryOptions = {}): Rule<object> {
       const low = Math.min(height, neutral);
       let found: number | null = null;
       if (now > limit) found = lowest(bytesAt, low, neutral, limit);
-      // What changes results goes first.
+      // A split of the batch, which changes results, is taken back before any of the rungs below it.
       else if (!parted && low > 0 && bytesAt(low - 1) <= (1 - margin) * limit)
         found = lowest(bytesAt, 0, low - 1, (1 - margin) * limit);
       if (found !== null) say(bytesAt(found), now > limit ? now : null);
@@ -99,7 +99,7 @@ export function fitMemory(options: FitMemoryOptions = {}): Rule<object> {
   };
 }
 
-/** So many rungs of those that change no result; the split stays. */
+/** Sets `height` of the rungs that keep results identical, and leaves the split of the batch as it is. */
 function climb(ladder: Ladder, height: number, session: { split: number } | null, split = session?.split): void {
   ladder.climb(height);
   if (session && split !== undefined) session.split = split;
@@ -110,7 +110,7 @@ interface Coming {
   readonly factors: readonly number[];
 }
 
-/** Capacities that adaptCapacity will want; none where it is not at work. */
+/** Capacities that the policy adaptCapacity will set; none if the session does not have it. */
 function follow(model: object, run: RunStats, { rules }: Outlook, horizon: number): Coming[] {
   if (!rules.includes('adaptCapacity')) return [];
   return layersOf(model, run).flatMap(([moe, layer]) => {
@@ -119,7 +119,9 @@ function follow(model: object, run: RunStats, { rules }: Outlook, horizon: numbe
   });
 }
 
-/** What plans will need, by height (null: as things are), with a split of its own; each is planned once. */
+/**
+ * Gives the bytes that a plan will need with `height` rungs (null: with the current settings). Plans each only once.
+ */
 function priced(
   outlook: Outlook,
   ladder: Ladder,
@@ -151,9 +153,9 @@ interface Splitting {
 }
 
 /**
- * Whether the batch is to be split otherwise, which is set then. When changes of no result come into force is for
- * clocks to say, and this must not depend on it: it goes by the model as it came, with all that saves memory for
- * nothing, and by loads.
+ * Sets another split of the batch if one is needed; gives whether it did. A split changes results, so it must not
+ * depend on clocks, which decide when changes of class N take effect. So it is decided for the model with the user's
+ * settings and all rungs that keep results identical, and by loads.
  */
 function split(
   model: object,
@@ -167,7 +169,7 @@ function split(
     paths = new Map([...modulesOf(model, 'capacity')].map(([path, moe]) => [moe, path]));
   const own = (moe: MoE): Pick<MoE, 'capacity' | 'dispatch' | 'expertRows'> =>
     initial(paths.get(moe) ?? '') as Pick<MoE, 'capacity' | 'dispatch' | 'expertRows'>;
-  // its capacity changes no result
+  // A change of the capacity of such a layer keeps results identical.
   const settled = (moe: MoE): boolean => moe.overflow === 'spill' && moe.capacity !== 'dropless';
   const moes = [...paths.keys()] as MoE[],
     before = moes.map(({ capacity, dispatch, expertRows }) => ({ capacity, dispatch, expertRows }));
@@ -184,7 +186,7 @@ function split(
     bytesAt = priced(outlook, ladder, follow(model, run, outlook, horizon));
   let found = now;
   try {
-    // Most often the model fits as it came, whose plan is known.
+    // Usually the model fits with the user's settings, whose plan exists already.
     if (now === neutral && bytesAt(0) <= limit) found = now;
     else if (bytesAt(now) > limit) found = lowest(bytesAt, now, ladder.rungs, limit);
     else if (now > neutral && bytesAt(now - 1) <= (1 - margin) * limit)
@@ -199,8 +201,8 @@ function split(
 }
 
 /**
- * The lowest height that fits, as far as more rungs take less; where none fits, the one of those asked that takes
- * least.
+ * The smallest number of rungs that fits, by bisection, assuming that more rungs need less memory. If none fits: of the
+ * numbers tried, the one that needs least.
  */
 function lowest(bytesAt: (height: number) => number, from: number, to: number, limit: number): number {
   const asked = new Map<number, number>(),

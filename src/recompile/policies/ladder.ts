@@ -1,7 +1,7 @@
-// What can be done to make a plan smaller, rung by rung. In: a model, or a draft of one; out: its modules' knobs in the
-// order in which they are set: hidden values of experts computed again, then whole blocks, then banks in more and more
-// chunks; of one kind the layer that saves most first. None of them changes a result. Above them, where that is
-// allowed, the batch in more and more parts, which does.
+// The list of knob settings that make a plan smaller, in the order in which fitMemory sets them (rungs of a ladder).
+// In: a model, or a draft of one. First hidden values of experts are recomputed, then whole blocks, then banks of
+// experts are computed in 2, 4 and 8 chunks; within one kind, the layer that saves most comes first. None of these
+// changes results. Last, where allowed, the batch is split into 2, 4 and 8 parts, which does change results.
 import { ExpertBank } from '../../nn/moe/experts.ts';
 import type { MoE } from '../../nn/moe/moe.ts';
 import { nameParameters } from '../../trace/module.ts';
@@ -26,19 +26,19 @@ interface Rung {
 
 export interface Ladder {
   readonly rungs: number;
-  /** Those of them that change no result. */
+  /** How many of them keep results identical. */
   readonly neutral: number;
-  /** How many of the others, splits of the batch, are set. */
+  /** How many of the other rungs, which split the batch, are set. */
   readonly parted: number;
-  /** How many rungs, from the first on, are set. */
+  /** How many rungs are set, counted from the first. */
   readonly height: number;
-  /** Sets as many rungs as that; what lies above is as the user had it. */
+  /** Sets the first `height` rungs; knobs of the other rungs get the user's values. */
   climb(height: number): void;
-  /** Everything as it was found. */
+  /** Sets all knobs back to the values that they had when the ladder was made. */
   leave(): void;
 }
 
-/** `initial`: the user's own settings, by path; they are no rungs and stay. */
+/** `initial`: the user's own settings by path, which are never undone and are no rungs. */
 export function ladderOf(
   model: object,
   initial: (path: string) => Settings,
@@ -113,7 +113,8 @@ export function ladderOf(
 }
 
 /**
- * About how many numbers a token has in the module: those that its parameters make. `inner`: of the MoE layers in it.
+ * Estimates how many intermediate numbers the module computes for a token: the columns of its parameters. `inner`: the
+ * estimates for the MoE layers in it.
  */
 function widthOf(module: object, inner: () => readonly number[]): number {
   const { experts, topK } = module as MoE,
@@ -131,7 +132,7 @@ function widthOf(module: object, inner: () => readonly number[]): number {
 
 const columns = new WeakMap<object, number>();
 
-/** Of all parameters in a module, which do not change. */
+/** The number of columns of all parameters in a module. */
 function columnsOf(module: object): number {
   const found =
     columns.get(module) ??

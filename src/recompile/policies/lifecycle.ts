@@ -1,5 +1,5 @@
-// Experts that come and go, as a rule's `alter` writes it on a draft: which slots of an MoE layer hold an expert.
-// Values go along when the change takes effect; until then nothing of the model changes.
+// Functions for a rule's `alter` that prune, merge and split experts of a draft's MoE layer. They set the knob `slots`.
+// Parameter values are moved when the change takes effect; until then the model stays as it is.
 import { UserError } from '../../base/errors.ts';
 import type { MoE } from '../../nn/moe/moe.ts';
 import { activeOf, changeSlots, checkChoices, readSlots, type SlotChange } from '../../nn/moe/slots.ts';
@@ -10,13 +10,13 @@ function change(moe: MoE, what: SlotChange): void {
   const original = originalOf(moe);
   if (!original)
     throw new UserError(
-      `${what.does}: this layer is no draft's, and values would not go along`,
+      `${what.does}: this layer does not belong to a draft, so its parameter values could not be moved`,
       "call it in a rule's alter(model), with a layer of that model",
     );
   const slots = changeSlots(original.slots, moe.slots, what);
   if (!original.router.expertAxes)
     throw new UserError(
-      `${what.does}: a ${original.router.constructor.name} cannot do without an expert`,
+      `${what.does}: a ${original.router.constructor.name} does not support adding and removing experts`,
       'TopKRouter and SigmoidRouter can, without groups',
     );
   checkChoices(moe.topK, readSlots(slots).families);
@@ -42,28 +42,29 @@ export function canCopy(moe: MoE, a: number, b: number): boolean {
 }
 
 /**
- * Expert `e` leaves: its slot is free, and tokens choose among the others. The slot keeps parameters and moments until
- * a split uses it. `moe`: a layer of the draft that a rule's `alter` gets, as in the two functions below.
+ * Removes expert `e`: its slot becomes free, and tokens choose among the others. The slot keeps parameters and moments
+ * until a split uses it. `moe`: a layer of the draft that a rule's `alter` gets.
  */
 export function pruneExpert(moe: MoE, e: number): void {
   change(moe, { does: 'prune', expert: e });
 }
 
 /**
- * Expert b goes into a, and its slot is free. Parameters, the router's row and bias, and the optimiser's moments, first
- * and second alike, become the mean of both, in which b has the given share (from 0 to 1, by default half): its part of
- * the load of both, say.
+ * Merges expert b into a; the slot of b becomes free. Parameters, the router's row and bias, and both moments of the
+ * optimiser become the weighted mean of both experts. `share` is the weight of b, from 0 to 1: for example the share of
+ * b in the load of both.
  */
 export function mergeExperts(moe: MoE, a: number, b: number, share = 0.5): void {
   change(moe, { does: 'merge', expert: b, into: a, share });
 }
 
 /**
- * Expert e gets a copy, with its moments and its router row, in a free slot (by default the first); gives the slot.
- * Outputs stay as they are: of an expert and its copies a token chooses one at most, the one that its router scores
- * highest, and where they score the same, as at first, tokens of even number the first of them and others the last. So
- * each gets tokens of its own, and they part. What is dropped may change, since a capacity is each copy's own, with the
- * factor of the original, and dropout within experts that are modules draws for each anew.
+ * Copies expert e, with its moments and its router row, into a free slot (by default the first); gives the slot.
+ * Outputs stay the same: of an expert and its copies, a token chooses at most one, the one with the highest router
+ * score. With equal scores, as right after the split, tokens at even positions choose the first copy and the others the
+ * last. So the copies get different tokens and become different experts. Dropped choices may change, because each copy
+ * has a capacity of its own, with the factor of the original. Dropout within experts that are modules draws new random
+ * numbers.
  */
 export function splitExpert(moe: MoE, e: number, into = freeSlots(moe).at(0)): number {
   if (into === undefined)
@@ -72,7 +73,7 @@ export function splitExpert(moe: MoE, e: number, into = freeSlots(moe).at(0)): n
       'prune or merge an expert first, or build the layer with more experts than `active`',
     );
   change(moe, { does: 'split', expert: e, into });
-  // Where experts have settings of their own, a copy has its original's.
+  // Settings that are lists of one value for each expert: the copy gets the value of its original.
   const copied = <T>(list: readonly T[]): T[] => list.map((own, slot) => (slot === into ? list[e] : own));
   if (Array.isArray(moe.capacity)) moe.capacity = copied(moe.capacity as readonly number[]);
   moe.frozen = copied(moe.frozen);

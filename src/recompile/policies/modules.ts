@@ -1,5 +1,4 @@
-// What policies look at: the modules of a model, or of a draft of one, that have a knob; MoE layers with what they have
-// shown.
+// What policies look at: modules of a model, or of a draft, that have a certain knob; MoE layers with their statistics.
 import { UserError } from '../../base/errors.ts';
 import { checkOptions, type KeysOf } from '../../base/options.ts';
 import type { LayerStats, RunStats } from '../../observe/run-stats.ts';
@@ -12,8 +11,8 @@ export const modulesOf = (model: object, knob: string): Map<string, object> =>
   modulesWhere(model, (module) => Object.hasOwn(knobRules(module) ?? {}, knob));
 
 /**
- * Options of a policy: throws UserError for one that there is not, and for numbers that are none of at least 0
- * (`cooldown`: whole ones). What else they must be is for the policy to say.
+ * Checks the options of a policy. Throws UserError for an unknown option and for a value that is no number of at least
+ * 0 (`cooldown`: a whole number), except options in `others`. The policy checks what else values must be.
  */
 export function checkPolicy<T extends object>(
   policy: string,
@@ -34,14 +33,14 @@ export function checkPolicy<T extends object>(
   }
 }
 
-const EVERY = 16; // steps between two looks
+const EVERY = 16; // policies look at loads every 16 steps
 
-/** Whether it is time to look at loads again. */
+/** Whether policies look at loads at this step. */
 export const timeToLook = (run: RunStats): boolean => run.step > 0 && run.step % EVERY === 0;
 
 /**
- * The MoE layers that have shown their load. Factors are of the even share among the experts that there are, 0 for free
- * slots.
+ * The MoE layers that have reported loads, with their statistics. `factor` is relative to the even share among slots
+ * that hold an expert, and 0 for free slots.
  */
 export function layersOf(model: object, run: RunStats): (readonly [MoE, LayerStats])[] {
   const found = modulesOf(model, 'capacity');

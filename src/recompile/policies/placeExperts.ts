@@ -1,8 +1,8 @@
-// Which device holds which experts, where experts are spread over devices of several nodes: the planner of the policy
-// `placeExperts`. In: loads of experts and how much room there is; out: an expert for each place. Hot experts get
-// replicas, which share their load evenly; experts of one group stay within a node, so that routers that choose among
-// few groups (DeepSeek-V3) send tokens to few nodes. The three steps (groups to nodes, replicas within a node, replicas
-// to devices) are those of DeepSeek's EPLB; each is greedy, then improved by exchanges.
+// Plans which device holds which experts, for experts spread over devices of several nodes. In: loads of experts and
+// the number of places; out: an expert for each place. Experts with high load get replicas, which share their load
+// evenly. Experts of one group stay within a node, so that routers that choose among few groups (DeepSeek-V3) send
+// tokens to few nodes. The three steps (groups to nodes, replicas within a node, replicas to devices) are those of
+// DeepSeek's EPLB; each is greedy, then improved by exchanges.
 import { UserError } from '../../base/errors.ts';
 import { checkOptions, type KeysOf } from '../../base/options.ts';
 import { aList, aNumber, aWhole, needed } from '../../base/kinds.ts';
@@ -101,7 +101,7 @@ function placeLayer(
       );
     return { experts: places, replicas: count, devices: of(devices), nodes: of(realNodes) };
   };
-  // Nodes that are balanced better may have devices that are balanced worse: those come first.
+  // Exchanges that balance nodes better may balance devices worse. The balance of devices decides.
   const greedy = heaviestFirst(groupLoads, nodes),
     plain = place(greedy),
     better = place(exchanged(groupLoads, greedy));
@@ -112,8 +112,8 @@ function placeLayer(
 function placeNode(load: readonly number[], experts: readonly number[], places: number, devices: number): number[] {
   const count = new Map(experts.map((e) => [e, 1])),
     share = (e: number): number => load[e] / (count.get(e) ?? 1);
-  // One more replica for the expert whose replicas have most to do, until places are full: no other choice makes the
-  // most loaded one less.
+  // Until all places are full, the expert with the highest load per replica gets one more replica: only this lowers the
+  // highest load.
   for (let i = experts.length; i < places; i++) {
     const hottest = experts.reduce((a, b) => (share(b) > share(a) ? b : a));
     count.set(hottest, (count.get(hottest) ?? 1) + 1);
@@ -124,8 +124,8 @@ function placeNode(load: readonly number[], experts: readonly number[], places: 
 }
 
 /**
- * Weights into bins of equally many: heaviest first into the lightest bin with room, as EPLB does. `kinds`: where loads
- * are equal, a bin rather has different ones.
+ * Puts weights into bins of equal count: the heaviest first, into the lightest bin that is not full, as EPLB does.
+ * `kinds`: of equally light bins, the one with the fewest members of the same kind is chosen.
  */
 function heaviestFirst(weights: readonly number[], bins: number, kinds?: readonly number[]): number[][] {
   const room = weights.length / bins,
@@ -143,7 +143,8 @@ function heaviestFirst(weights: readonly number[], bins: number, kinds?: readonl
 }
 
 /**
- * The heaviest bin exchanges with another what makes it lighter most, while that makes the heavier of the two lighter.
+ * Exchanges members between the heaviest bin and another, as long as that lowers the weight of the heavier of the two;
+ * each time the exchange that lowers it most.
  */
 function exchanged(weights: readonly number[], bins: readonly (readonly number[])[]): number[][] {
   const made = bins.map((b) => [...b]),

@@ -1,6 +1,6 @@
-// The policy sparsify: a layer of two experts a token whose second choice has next to no weight goes over to one, and
-// back where the second would count again. It changes results, by about as much as the second choice's weight, and
-// halves the layer's work.
+// The policy sparsify: changes `topK` from 2 to 1 in a layer whose second choices have almost no weight, and back when
+// second choices would have weight again. Results change by about the weight of second choices; the layer's work
+// halves.
 import { UserError } from '../../base/errors.ts';
 import type { KeysOf } from '../../base/options.ts';
 import { aNumber } from '../../base/kinds.ts';
@@ -12,7 +12,7 @@ import type { Rule } from '../rule.ts';
 export interface SparsifyOptions {
   /** Moving average of the second choice's mean weight below which a layer needs one expert a token; default 0.02. */
   readonly below?: number;
-  /** And above which it needs two again; default 0.06. */
+  /** The same average above which a layer needs two experts a token again; default 0.06. */
   readonly above?: number;
   /** Steps between two changes, and before the first; default 200. */
   readonly cooldown?: number;
@@ -29,8 +29,8 @@ export function sparsify(options: SparsifyOptions = {}): Rule<object> {
   const { below = 0.02, above = Math.max(0.06, below), cooldown = 200 } = options;
   if (!(below <= above))
     throw new UserError(
-      `sparsify: below (${below}) must not lie over above (${above})`,
-      'the gap between them keeps a layer from going to and fro',
+      `sparsify: below (${below}) must not be greater than above (${above})`,
+      'the gap between them prevents a layer from changing back and forth',
     );
   const wanted = ({ topK }: MoE, { secondGateWeightEma: weight }: LayerStats): number =>
     topK === 2 && weight < below ? 1 : topK === 1 && weight > above ? 2 : topK;

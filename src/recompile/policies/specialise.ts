@@ -1,6 +1,6 @@
-// The policy specialise: kernels for as many rows as experts get. Tiles and tasks follow the true counts in every step,
-// by themselves; what is decided when kernels are made, and keeps every bit, is whether rows are gathered by each
-// product or written out once.
+// The policy specialise: chooses kernels by how many rows experts get. Tiles and tasks follow the true counts at every
+// step anyway. What kernels fix, without changing a bit, is whether each matrix product gathers its rows, or rows are
+// written out once for all products.
 import { UserError } from '../../base/errors.ts';
 import type { KeysOf } from '../../base/options.ts';
 import { aNumber } from '../../base/kinds.ts';
@@ -10,20 +10,20 @@ import { checkPolicy, layersOf, timeToLook } from './modules.ts';
 import type { Rule } from '../rule.ts';
 
 export interface SpecialiseOptions {
-  /** How far beyond the border rows must lie for a change, as a factor; default 1.25. */
+  /** The factor by which the number of rows must cross the threshold (256 rows) for a change; default 1.25. */
   readonly hysteresis?: number;
   readonly cooldown?: number;
 }
 
-/** Rows of the expert that a row is usually computed with: where loads differ, most rows are those of the busy ones. */
+/** Mean load of experts, weighted by load: how many rows the expert of a randomly chosen row has. */
 export function usualRows({ loadEma }: LayerStats): number {
   const all = loadEma.reduce((a, b) => a + b, 0);
   return all > 0 ? loadEma.reduce((a, b) => a + b * b, 0) / all : 0;
 }
 
 /**
- * What a layer should be made for, a power of 2; `now` unless another makes other kernels and rows lie clearly beyond
- * the border.
+ * The `expertRows` that a layer should have, a power of 2. It stays `now` unless another value means other kernels and
+ * `rows` lies beyond the threshold by the factor `hysteresis`.
  */
 export function expertRowsFor(rows: number, now: number, hysteresis = 1.25): number {
   const stores = now >= STORED_FROM,
