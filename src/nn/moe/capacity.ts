@@ -1,9 +1,9 @@
-// How many rows an expert may get. In: the setting and the sizes of a layer; out: whole numbers, and the room to plan
-// for them.
+// How many rows an expert may get. In: the setting `capacity` and the sizes of a layer; out: rows for each expert, and
+// how many rows to plan for all together.
 import { UserError } from '../../base/errors.ts';
 import { shown } from '../../base/options.ts';
 
-/** 'dropless': as many as come. A number: a factor on the even share of rows; a list: one factor for each expert. */
+/** 'dropless': no limit. A number: a factor on the even share of rows; a list: one factor for each expert. */
 export type Capacity = 'dropless' | number | readonly number[];
 
 export function checkCapacity(capacity: Capacity, experts: number): Capacity {
@@ -22,8 +22,8 @@ export function checkCapacity(capacity: Capacity, experts: number): Capacity {
 }
 
 /**
- * Rows of each expert: ceil(factor * choices / experts); null for dropless. `choices`: tokens * k. active: which slots
- * hold an expert; the even share is one among those, and a free slot has no room.
+ * Most rows of each expert: ceil(factor * choices / experts); null for dropless. `choices`: tokens * k. active: which
+ * slots hold an expert; only those count for the even share, and a free slot gets no rows.
  */
 export function capacityRows(
   capacity: Capacity,
@@ -37,7 +37,7 @@ export function capacityRows(
   return factors.map((f, e) => (active?.[e] === false ? 0 : Math.min(choices, Math.ceil((f * choices) / share))));
 }
 
-/** Rounds rows up to a bucket, at most an eighth more, so that plans recur when capacities change a little. */
+/** Rounds rows up, by at most an eighth, so that small changes of capacity can use the same compiled plan. */
 export function bucket(rows: number): number {
   if (rows <= 16) return rows <= 0 ? 0 : 16;
   const step = 2 ** Math.max(0, Math.floor(Math.log2(rows)) - 3);
@@ -45,13 +45,13 @@ export function bucket(rows: number): number {
 }
 
 export interface Room {
-  /** Rows that each expert may keep; null: all that come. */
+  /** Most rows of each expert; null: no limit. */
   readonly caps: readonly number[] | null;
-  /** Rows planned for all experts together, at least one: kernels are those of any other capacity then. */
+  /** Rows planned for all experts together, at least 1, so that a capacity of 0 needs no other kernels. */
   readonly bound: number;
 }
 
-/** Rows of a layer. padded: every expert has as many as its capacity. spill: rows beyond it are computed too. */
+/** Rows to plan for. padded: every expert has as many as its capacity. spill: rows beyond it are computed, too. */
 export function roomFor({
   tokens,
   k,
@@ -70,7 +70,7 @@ export function roomFor({
   readonly active?: readonly boolean[] | undefined;
 }): Room {
   const choices = tokens * k;
-  // A token does not choose an expert twice: no expert gets more rows than there are tokens.
+  // A token chooses an expert at most once, so an expert gets at most one row for each token.
   const caps =
     capacityRows(capacity, experts, choices, active)?.map((c) => Math.min(c, tokens)) ??
     (padded ? Array.from({ length: experts }, (_, e) => (active?.[e] === false ? 0 : tokens)) : null);

@@ -1,6 +1,6 @@
-// What an MoE layer keeps of its experts' hidden values. In: a bank and its rows; out: their outputs, with the bits
-// that the bank gives all rows at once. Hidden values are the widest of a layer: those that are computed again for
-// gradients are not kept, and of a bank that goes through its rows in chunks there is room for those of one chunk.
+// How an MoE layer saves memory for its experts' hidden values, which are the widest of the layer. They can be
+// recomputed for gradients, or a bank can compute its rows in chunks, with memory for the hidden values of one chunk.
+// In: a bank and its rows; out: their outputs, with the same bits as for all rows at once.
 import { boundOf } from '../../base/shape.ts';
 import type { Tensor } from '../../graph/tensor.ts';
 import { placeRows } from '../../graph/ops/moe/placeRows.ts';
@@ -10,22 +10,22 @@ import { call, traceOf } from '../../trace/trace.ts';
 import type { ExpertBank, Used } from './experts.ts';
 
 export interface Keeping {
-  /** Hidden values are computed again. */
+  /** Whether hidden values are recomputed for gradients. */
   readonly recompute: boolean;
-  /** Parts in which a bank goes through its rows; those of more than one are computed again. */
+  /** Into how many chunks a bank divides its rows. With more than one, hidden values are recomputed. */
   readonly chunks: number;
 }
 
-/** Fewer rows at a time are not worth a product. */
+/** Least rows of a chunk: matrix products of fewer rows are too slow. */
 export const LEAST = 64;
 
-/** What `make` computes on the way is kept for gradients, or computed again. */
+/** Runs `make`; its intermediate values are stored for gradients, or recomputed if `recompute` is true. */
 export const keeping = <T>(x: Tensor, { recompute }: Pick<Keeping, 'recompute'>, make: () => T): T =>
   recompute ? traceOf(x).recomputed(make) : make();
 
 /**
- * rows [segmented, dModel], expert of each row -> [segmented, dModel]. used: of a bank whose sums over rows go on with
- * others (tiles.ts).
+ * rows [segmented, dModel], expert of each row -> [segmented, dModel]. used: the bank's parameters as tensors, if other
+ * rows add to the same gradients (tiles.ts).
  */
 export function throughBank(
   bank: ExpertBank,
@@ -41,7 +41,7 @@ export function throughBank(
       call(bank, rows, expert, used && { used }),
     );
   const own = used ?? bank.used(rows, true);
-  // The last rows first: gradients are taken in reverse, and sum rows in token order.
+  // The last chunk is first in the graph. Gradients go through the graph in reverse, so they sum rows in token order.
   let done: Tensor | null = null;
   for (let start = size * (Math.ceil(bound / size) - 1); start >= 0; start -= size) {
     const y = oneChunk(bank, rows, { offsets, expert }, { start, size: Math.min(size, bound - start) }, own);
@@ -51,7 +51,8 @@ export function throughBank(
 }
 
 /**
- * The rows of a window, computed again for gradients, whose sums go on with those of windows that the graph has later.
+ * The outputs of one chunk of rows, whose hidden values are recomputed for gradients. Gradients of the bank's
+ * parameters are added to those of chunks that come later in the graph.
  */
 export function oneChunk(
   bank: ExpertBank,

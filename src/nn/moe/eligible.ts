@@ -1,10 +1,9 @@
-// Whom a token may choose where not every slot holds an expert of its own. In: scores of all slots; out: a bool for
-// each.
+// Which slots a token may choose if some slots are free or hold copies. In: scores of all slots; out: a bool for each.
 //
-// Free slots are out. Of a family (an expert and its copies) the one with the highest score is in: a copy that has just
-// been made scores as much as what it is a copy of, and stands in its place, so that the set of experts that is chosen,
-// and the sum of their weights, are as before. Where scores are equal, tokens of even number go to the first of them,
-// others to the last: copies get tokens of their own, and part.
+// Free slots cannot be chosen. Of a family (an expert and its copies) only the member with the highest score can. A new
+// copy has the same score as its original and can take its place, so the chosen experts and the sum of their weights
+// stay the same. With equal scores, tokens at even positions go to the first member of the family, and others to the
+// last: so copies get different tokens and become different experts.
 import { hostTensor } from '../../base/tensor.ts';
 import { boundOf } from '../../base/shape.ts';
 import { scalar, type Tensor } from '../../graph/tensor.ts';
@@ -26,7 +25,7 @@ import { where } from '../../graph/ops/elementwise/where.ts';
 import { traceOf } from '../../trace/trace.ts';
 import { activeOf, type Families, type OpenSlots } from './slots.ts';
 
-/** For each slot the next of its family after `turn` of them, itself where there is none. */
+/** For each slot the slot that comes `turn` places later in its family; the slot itself if there is none. */
 function rivals(families: Families, turn: number): number[] {
   return families.map((family, e) => {
     const own = families.flatMap((f, i) => (f === family ? [i] : []));
@@ -37,8 +36,8 @@ function rivals(families: Families, turn: number): number[] {
 const set = (flags: Tensor): Tensor => less(scalar(flags, 0.5), flags);
 
 /**
- * scores float [tokens, slots] -> bool [tokens, slots], or [slots] where that is enough. Which slots there are is data:
- * another choice of them compiles no kernel, as long as the largest family has as many members.
+ * scores float [tokens, slots] -> bool [tokens, slots], or [slots] if there are no copies. Which slots hold an expert
+ * is data, so a change of it compiles no kernel, as long as the largest family keeps its size.
  */
 export function eligible(scores: Tensor, slots: OpenSlots): Tensor {
   const { families } = slots,
@@ -62,14 +61,14 @@ export function eligible(scores: Tensor, slots: OpenSlots): Tensor {
   return open;
 }
 
-/** x where open, else `value`, by default -infinity. */
+/** x where `open` is true, else `value`, by default -infinity. */
 export const closed = (x: Tensor, open: Tensor, value = -Infinity): Tensor => where(open, x, scalar(x, value));
 
-/** A number that is data: other slots compile no kernel. */
+/** A number as data, so that another number compiles no kernel. */
 export const numberOf = (like: Tensor, value: number): Tensor =>
   traceOf(like).constant({ dtype: like.dtype, shape: [] }, hostTensor(like.dtype, [], [value]).data);
 
-/** bool [slots]: which hold an expert. */
+/** bool [slots]: which slots hold an expert. */
 export function activeSlots(like: Tensor, { families }: OpenSlots): Tensor {
   return set(
     traceOf(like).constant(

@@ -1,11 +1,11 @@
-// What samples chose, remembered from epoch to epoch by their ids. In: an MoE layer's tokens in a step of training
-// whose batch has ids; out: choices for the router to take, how far the live ones still agree, and a memory that is
-// written when the step commits.
+// Remembers which experts each sample chose, from epoch to epoch, by sample id. In: an MoE layer's tokens in a training
+// step whose batch has ids; out: choices for the router to use, how many of the router's own choices agree with the
+// remembered ones, and a memory that is written when the step commits.
 //
-// watched: the live choices are taken, and compared with what is remembered. cached: a sample that is remembered has
-// its choices from the memory, and so the sorting of rows by expert need not wait for the gate; the gate looks for the
-// best experts only of samples that are not remembered, and of one in `audit`, whose live choices are compared and
-// remembered for the next time. Weights are the live gate's.
+// watched: the router's own (live) choices are used, and compared with the remembered ones. cached: choices of
+// remembered samples come from the memory, so that rows can be sorted by expert without waiting for the router. The
+// router chooses only for samples that are not remembered, and for one sample in `audit`, whose live choices are
+// compared and remembered. Gate weights always come from the router.
 import { boundOf } from '../../base/shape.ts';
 import { UserError } from '../../base/errors.ts';
 import type { HostTensor } from '../../base/tensor.ts';
@@ -35,8 +35,8 @@ import { traceOf, type Trace } from '../../trace/trace.ts';
 import { random } from './router.ts';
 
 /**
- * live: nothing is remembered. watched: the results of live, to the bit, and a memory. cached: choices come from the
- * memory.
+ * live: nothing is remembered. watched: the same results as live, bit by bit, and choices are remembered. cached:
+ * choices come from the memory.
  */
 export const ROUTINGS = ['live', 'watched', 'cached'] as const;
 export type RoutingMode = (typeof ROUTINGS)[number];
@@ -47,16 +47,16 @@ export interface MemoryOptions {
   readonly k: number;
   /** Slots of the memory. */
   readonly remember: number;
-  /** One sample of so many is audited. */
+  /** One sample in this many is audited: routed again, and compared. */
   readonly audit: number;
   /**
-   * Some slots cannot be chosen (by this token): their scores are -infinity. A sample that remembers one of them counts
-   * as not remembered.
+   * Whether some slots cannot be chosen: their scores are -infinity. A sample whose remembered choices contain such a
+   * slot counts as not remembered.
    */
   readonly closed: boolean;
 }
 
-/** A memory's state: its layout is part of its name, so that another k or another number of tokens has another. */
+/** The name of a memory's state. It contains the layout, so that another k or number of tokens has another state. */
 const nameOf = (path: string, { tokens, k }: MemoryAttrs, slots: number, experts: number): string =>
   `assigned/choices/${path}/${slots}x${tokens}x${k}of${experts}`;
 const NAME = /^assigned\/choices\/(.*)\/(\d+)x(\d+)x(\d+)of(\d+)$/;
@@ -70,11 +70,11 @@ export class ChoiceMemory {
   readonly #table: Tensor; // uint32 [slots, words]
   readonly #recalled: Tensor; // int32 [rows, k]
   readonly #known: Tensor; // int32 [samples]
-  #taken: Tensor; // of those, whose choices may be taken
+  #taken: Tensor; // int32 [samples]: 1 for known samples whose remembered choices can all be used
   readonly #sorted: Permutation | null;
   #live: Tensor | null = null;
 
-  /** null where nothing is remembered: outside of training, or where the batch has no ids. */
+  /** null if nothing is remembered: outside training, or if the batch has no ids. */
   static of(owner: object, tokens: Tensor, options: MemoryOptions): ChoiceMemory | null {
     const trace = traceOf(tokens),
       ids = options.routing !== 'live' && trace.training ? trace.sampleIds() : null;
@@ -89,15 +89,15 @@ export class ChoiceMemory {
       path = trace.pathOf(owner);
     if (rows % samples !== 0)
       throw new UserError(
-        `${path}: ${rows} tokens of ${samples} samples: choices are ` +
-          `remembered where each sample has equally many, one after the other`,
+        `${path}: ${rows} tokens of ${samples} samples: choices can be remembered only if every sample has the same ` +
+          `number of tokens, one after the other`,
         "leave routing 'live' here",
       );
     this.#layout = { tokens: rows / samples, k, bits: bitsOf(experts) };
     const name = nameOf(path, this.#layout, slots, experts);
     if (trace.inputs.some((i) => i.name === name))
       throw new UserError(
-        `${path}: it is called twice in a step, and remembers one choice for each sample and token`,
+        `${path}: the layer is called twice in a step, but it can remember only one choice for each token of a sample`,
         "leave routing 'live' here",
       );
     this.#owner = owner;
@@ -133,12 +133,12 @@ export class ChoiceMemory {
     return reshape(where(taken, bySample(this.#recalled), bySample(this.#live)), [rows, k]);
   }
 
-  /** Rows of the choices that `pick` gave, sorted by expert; null: nothing is known of them. */
+  /** The choices that `pick` gave, sorted by expert, if the sorting of remembered ones can be used; else null. */
   sorted(indices: Tensor): Permutation | null {
     return this.#sorted && permuteUnless(indices, this.#sorted, this.#taken, this.#options.experts);
   }
 
-  /** One sample in `audit`, from a place in the batch that changes from step to step: bool [samples]. */
+  /** Which samples are audited, bool [samples]: one in `audit`, at positions in the batch that change at each step. */
   #audited(): Tensor {
     const { audit } = this.#options,
       place = cast(iota(this.#known, 0), 'float32');
@@ -148,14 +148,14 @@ export class ChoiceMemory {
   }
 
   /**
-   * After the choice: writes the memory and reports `agreement` int32 [2]: choices that were remembered and are still
-   * among the live ones, of how many that were compared.
+   * Called after the choice. Writes the memory and reports `agreement` int32 [2]: how many remembered choices are still
+   * among the live ones, and how many were compared.
    */
   settle(): void {
     const live = this.#live;
     if (!live)
       throw new UserError(
-        `${this.#trace.pathOf(this.#owner)}: its router chose without looking at what is remembered`,
+        `${this.#trace.pathOf(this.#owner)}: its router chose experts without calling \`pick\``,
         "leave routing 'live', or let choose() call `pick` in place of topK",
       );
     const { tokens, k } = this.#layout,
@@ -184,19 +184,19 @@ export class ChoiceMemory {
   }
 }
 
-/** What a layer remembers, as a session reads it. */
+/** The remembered choices of a layer, as a session reads them. */
 export interface Assignments {
   readonly experts: number;
-  /** Tokens of a sample, and choices of a token. */
+  /** How many tokens a sample has, and how many experts a token. */
   readonly tokens: number;
   readonly k: number;
   /** Ids of the samples that are remembered, ascending. */
   readonly ids: Int32Array;
-  /** Experts of a sample's tokens, k for each; null: it is not remembered. */
+  /** Experts of a sample's tokens, int32 [tokens * k]; null: the sample is not remembered. */
   of(id: number): Int32Array | null;
 }
 
-/** The state that holds the memory of the layer at `path`, among these; null: there is none. */
+/** Of the names of states, the one of the memory of the layer at `path`; null: none. */
 export function memoryState(
   names: readonly string[],
   path: string,
@@ -211,8 +211,8 @@ export function memoryState(
 }
 
 /**
- * Elements of a memory's state that a step of samples with these ids may write, row by row; null: the state of this
- * name is no memory.
+ * Which elements of a memory's state a step with these sample ids may write, as ranges; null: the state of this name is
+ * no memory.
  */
 export function rowsOf(name: string, ids: ArrayLike<number>): { at: number; count: number }[] | null {
   const m = NAME.exec(name);
@@ -222,7 +222,7 @@ export function rowsOf(name: string, ids: ArrayLike<number>): { at: number; coun
   return [...new Set(Array.from(ids, (id) => (id >>> 0) % slots))].map((slot) => ({ at: slot * count, count }));
 }
 
-/** Reads a memory's state. */
+/** Decodes the state of a memory. */
 export function assignmentsOf(name: string, { data }: HostTensor): Assignments {
   const [slots, tokens, k, experts] = (NAME.exec(name) ?? []).slice(2).map(Number),
     bits = bitsOf(experts),

@@ -1,5 +1,5 @@
-// Another capacity of an MoE layer in a graph that is traced and optimised already. In: the layer's settings before and
-// after; out: what to change in the graph, or null where only tracing can tell.
+// Applies another capacity of an MoE layer to a graph that is traced and optimised already. In: the layer's settings
+// before and after; out: what to change in the graph, or null if the model must be traced again.
 import { boundOf } from '../../base/shape.ts';
 import type { Edits } from '../../graph/retype.ts';
 import { producers, type Attrs, type Graph, type Node } from '../../graph/graph.ts';
@@ -8,11 +8,11 @@ import { roomFor, type Capacity } from './capacity.ts';
 import { alike, byRows } from './knobs.ts';
 import { activeOf, readSlots } from './slots.ts';
 
-/** For layers that are `ragged` or `padded`, before and after. */
+/** Only for layers whose dispatch is 'ragged' or 'padded', before and after. */
 export function resizeMoE(graph: Graph, path: string, from: Settings, to: Settings): Edits | null {
   const others = Object.keys(to).filter((knob) => knob !== 'capacity'),
     capacity = to['capacity'] as Capacity;
-  // how many chunks there are depends on the rows
+  // With chunks, the number of rows decides how many chunks the graph has.
   if (
     !alike(from, to, ...others) ||
     from['capacity'] === 'dropless' ||
@@ -25,11 +25,11 @@ export function resizeMoE(graph: Graph, path: string, from: Settings, to: Settin
     made = producers(graph),
     attrs = new Map<Node, Attrs>(),
     data = new Map<number, Int32Array<ArrayBuffer>>();
-  /** By what `admit` gives: rows of all experts, and of each. */
+  /** By outputs of `admit`: planned rows of all experts together, and of each. */
   const rooms = new Map<number, { readonly rows: number; readonly bounds: readonly number[] }>();
   for (const node of graph.nodes) {
     const room = node.inputs.map((v) => rooms.get(v)).find((found) => found !== undefined);
-    // Experts that are modules have tensors of their own sizes.
+    // Experts that are modules have tensors of their own, whose sizes must change, too.
     if (room && node.op === 'segmentCount')
       attrs.set(node, { ...node.attrs, bound: room.bounds[Number(node.attrs['segment'])] });
     else if (room && node.op === 'splitSegments') attrs.set(node, { bounds: room.bounds });
@@ -41,7 +41,7 @@ export function resizeMoE(graph: Graph, path: string, from: Settings, to: Settin
     if (choices === undefined || !graph.inputs.some((i) => i.value === limits && i.kind === 'constant')) return null;
     const [tokens, k] = graph.types[choices].shape.map(boundOf),
       experts = boundOf(graph.types[limits].shape[0]);
-    // Where experts choose, a token chooses all of them, and a layer's topK says how many do on average.
+    // If experts choose tokens, k is the number of experts, and topK says how many experts a token gets on average.
     const share = k === to['topK'] ? 1 : Number(to['topK']) / experts;
     const factors = typeof capacity === 'number' ? capacity * share : capacity.map((f) => f * share);
     const { caps, bound } = roomFor({
@@ -56,7 +56,7 @@ export function resizeMoE(graph: Graph, path: string, from: Settings, to: Settin
     if (!caps) return null;
     attrs.set(node, { ...node.attrs, rows: bound });
     data.set(limits, Int32Array.from(caps));
-    // what spills may be of all tokens
+    // With spill, an expert may get a row of every token.
     const own = { rows: bound, bounds: node.attrs['spill'] === true ? caps.map(() => tokens) : caps };
     for (const v of node.outputs) rooms.set(v, own);
   }

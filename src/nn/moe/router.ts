@@ -1,6 +1,5 @@
 // What a router is: from tokens to choices of experts. In: x [tokens, dModel], how many experts a token gets; out: a
-// Choice. Routers compute in the dtype of their weights, float32 (or float64), and report the losses that only they can
-// know.
+// Choice. Routers compute in the dtype of their weights, float32 or float64.
 import { boundOf } from '../../base/shape.ts';
 import { UserError } from '../../base/errors.ts';
 import { fixedCopy } from '../../base/fixed.ts';
@@ -26,7 +25,7 @@ import { Parameter } from '../../trace/parameter.ts';
 import { traceOf, use } from '../../trace/trace.ts';
 import type { OpenSlots } from './slots.ts';
 
-/** What a router gives. */
+/** The result of a router. */
 export interface Choice {
   /** int32 [tokens, k]: different experts for each token. */
   readonly indices: Tensor;
@@ -34,60 +33,57 @@ export interface Choice {
   readonly weights: Tensor;
   /** Float [tokens, k]: which choices matter most, for priority 'probs'. */
   readonly scores: Tensor;
-  /** Float [tokens, experts]: the distribution that balance losses push to be even; null: there is none. */
+  /** Float [tokens, experts]: the distribution that balance losses make even; null: the router has none. */
   readonly probs: Tensor | null;
-  /** Float [tokens, experts]; null: there are none. */
+  /** Float [tokens, experts]; null: the router has none. */
   readonly logits: Tensor | null;
   /**
    * Float [experts]: a smooth estimate of each expert's load (Shazeer et al. 2017, equation 9); only of a router with
    * noise.
    */
   readonly load?: Tensor;
-  /** Experts choose tokens: k is their number, and the capacity says how many each takes. */
-  readonly expertsChoose?: boolean;
   /**
-   * Where a token gets one expert: float32 [tokens], the weight that a second choice would have if it got two. For
-   * statistics, made when asked for.
+   * Whether experts choose tokens: then k is the number of experts, and the capacity says how many tokens each takes.
    */
+  readonly expertsChoose?: boolean;
+  /** With one expert a token: float32 [tokens], the weight that a second choice would have. For statistics. */
   readonly second?: () => Tensor;
 }
 
 export interface RouteCall {
   readonly k: number;
   /**
-   * How many experts a token got when the layer was built; default k. Defaults that depend on the number of experts go
-   * by it: they stay when `topK` changes.
+   * `topK` when the layer was built; default k. Defaults that depend on the number of experts a token use it, so that
+   * they stay when `topK` changes.
    */
   readonly built?: number;
-  /** int32 [tokens], where the model gives them: what a hash goes by. */
+  /** int32 [tokens]: the tokens' ids, if the model gives them; for HashRouter. */
   readonly ids?: Tensor | undefined;
   /**
-   * In place of topK: scores [tokens, experts] -> int32 [tokens, k], of which some are remembered. For routers that say
-   * `remembers`.
+   * To be called in place of topK: scores [tokens, experts] -> int32 [tokens, k], of which some are remembered choices.
+   * For routers with `remembers`.
    */
   readonly pick?: ((scores: Tensor) => Tensor) | undefined;
   /**
-   * Some slots hold no expert, or copies of which a token gets one at most: `eligible` says which it may choose. Only
-   * for who has `expertAxes`.
+   * Given if some slots hold no expert, or copies of which a token gets at most one: `eligible` computes which slots a
+   * token may choose. Only for routers with `expertAxes`.
    */
   readonly slots?: OpenSlots | null;
 }
 
 export interface Router {
   readonly experts: number;
-  /** Its choices are of experts that choose tokens (Choice.expertsChoose). */
+  /** Whether experts choose tokens (Choice.expertsChoose). */
   readonly expertsChoose?: boolean;
   choose(x: Tensor, call: RouteCall): Choice;
-  /** After rows are known: load int32 [experts]. Routers with a state of their own change it here. */
+  /** Called when the load, int32 [experts], is known. Routers with a state of their own update it here. */
   observe?(load: Tensor, slots: OpenSlots | null): void;
   /**
-   * Own parameters by name, each with its dimension of experts: those that go with an expert. Of a router that heeds
-   * `slots`; without it experts cannot be pruned, merged or split.
+   * Names of the router's parameters that have a part for each expert, with the dimension of experts. A router that has
+   * it must respect `slots`; with other routers experts cannot be pruned, merged or split.
    */
   readonly expertAxes?: Readonly<Record<string, number>> | undefined;
-  /**
-   * A token's choices follow from the token alone, and `choose` lets `pick` make them: so that they may be remembered.
-   */
+  /** Whether a token's choices depend on the token alone and `choose` calls `pick`, so that they can be remembered. */
   readonly remembers?: boolean;
 }
 
@@ -105,7 +101,7 @@ export interface RouterOptions {
    */
   readonly normalise?: boolean;
 }
-/** Of a router that weights its choices in its own way. */
+/** Options of a router that computes the weights of its choices in its own way. */
 export type PlainRouterOptions = Omit<RouterOptions, 'normalise'>;
 export const PLAIN_KEYS: KeysOf<PlainRouterOptions> = {
   dModel: needed(aSize),
@@ -122,7 +118,7 @@ export abstract class LinearRouter implements Router {
   readonly #normalise: boolean | undefined;
 
   /**
-   * keys: those of the subclass's options, where it has others; normalise: its default in a layer that is built with
+   * keys: the subclass's options, if it has others; normalise: the default of the option in a layer that is built with
    * topK above 1.
    */
   constructor(
@@ -142,10 +138,7 @@ export abstract class LinearRouter implements Router {
 
   abstract choose(x: Tensor, call: RouteCall): Choice;
 
-  /**
-   * What the router sees of x: of the dtype of its weights (float32, unless the model is float64), jittered while
-   * training.
-   */
+  /** The router's input: x in the dtype of the router's weights, with jitter while training. */
   protected seen(x: Tensor): Tensor {
     const trace = traceOf(x),
       { jitter = 0 } = this.#options,
@@ -154,7 +147,7 @@ export abstract class LinearRouter implements Router {
     return mul(wide, add(mul(random(x, this, 'jitter'), 2 * jitter), 1 - jitter));
   }
 
-  /** int32 [tokens, k]: the k best, or what is remembered. */
+  /** int32 [tokens, k]: the experts with the k highest scores, or remembered choices. */
   protected best(scores: Tensor, { k, pick }: RouteCall): Tensor {
     return pick ? pick(scores) : topK(scores, k).indices;
   }
@@ -163,7 +156,7 @@ export abstract class LinearRouter implements Router {
     return matmul(this.seen(x), use(x, this.weight));
   }
 
-  /** The gate's weights: values [tokens, k], divided by their sum where that is asked for. */
+  /** The gate's weights [tokens, k]: values, divided by their sum if the layer normalises. */
   protected weights(values: Tensor, { k, built = k }: Pick<RouteCall, 'k' | 'built'>): Tensor {
     const normalise = this.#normalise ?? built > 1;
     return normalise ? div(values, expand(sum(values, [1]), values, [1])) : values;
@@ -184,7 +177,7 @@ export interface GroupLimit {
   readonly groups: number;
   /** A token chooses experts of at most this many groups. */
   readonly limit: number;
-  /** A group's score: its best expert's (DeepSeek-V2) or the sum of its two best (DeepSeek-V3, the default). */
+  /** Score of a group: that of its best expert (DeepSeek-V2), or the sum of its two best (DeepSeek-V3, the default). */
   readonly by?: 'max' | 'top2';
 }
 const GROUP_KEYS: KeysOf<GroupLimit> = { groups: needed(aNumber), limit: needed(aNumber), by: oneOf('max', 'top2') };
@@ -195,7 +188,7 @@ export function checkGroups(given: GroupLimit, experts: number): void {
   const whole = (n: number): boolean => Number.isInteger(n) && n >= 1;
   if (!whole(groups) || experts % groups !== 0 || !whole(limit) || limit > groups) {
     throw new UserError(
-      `router: ${experts} experts in ${groups} groups, of which ${limit} may be chosen: that does not divide`,
+      `router: ${experts} experts in ${groups} groups, of which ${limit} may be chosen: these numbers do not fit`,
       'groups must divide the experts, and limit be from 1 to groups',
     );
   }

@@ -1,5 +1,5 @@
-// From choices of experts to rows: who is sent where, in which order, and who is left out. In: int32 [tokens, k]
-// choices; out: a Routing, which the operators and the layer use to move rows.
+// From choices of experts to rows: which row goes to which expert, in which order, and which choices are dropped. In:
+// int32 [tokens, k] choices; out: a Routing, which the operators and the layer use to move rows.
 import { boundOf } from '../../base/shape.ts';
 import { UserError } from '../../base/errors.ts';
 import { checkOptions, refuseUnused, type KeysOf } from '../../base/options.ts';
@@ -28,16 +28,15 @@ import { checkCapacity, roomFor, type Capacity } from './capacity.ts';
 import { tile, type Tiles } from './tiles.ts';
 
 /**
- * Who is kept where an expert gets more than its capacity. position: the first tokens, whichever choice of theirs it is
- * (a token's own choices are of different experts); choice: all first choices before all second ones, then by position
- * (GShard, Lepikhin et al. 2020, Algorithm 1); probs: those with the highest gate probability, ties by position. Kept
- * rows lie in token order in any case.
+ * Which choices an expert keeps if it gets more than its capacity. position: those of the first tokens in the batch;
+ * choice: all first choices before all second choices, then by position (GShard, Lepikhin et al. 2020, Algorithm 1);
+ * probs: those with the highest gate probability, ties by position. Kept rows always lie in token order.
  */
 export const PRIORITIES = ['position', 'choice', 'probs'] as const;
 export type Priority = (typeof PRIORITIES)[number];
 /**
- * What becomes of the others. drop: the token gets nothing of that expert. spill: they are computed all the same, after
- * the others.
+ * What happens to choices beyond the capacity. drop: the token gets no output of that expert. spill: they are computed
+ * as well, after the others.
  */
 export const OVERFLOWS = ['drop', 'spill'] as const;
 export type Overflow = (typeof OVERFLOWS)[number];
@@ -47,17 +46,17 @@ export interface RoutingOptions {
   readonly capacity?: Capacity;
   readonly overflow?: Overflow;
   readonly priority?: Priority;
-  /** Float [tokens, k]: what 'probs' goes by. */
+  /** Float [tokens, k]: the order for priority 'probs'. */
   readonly scores?: Tensor;
-  /** Every expert has as many rows as its capacity, of zeros where nobody came. */
+  /** Whether every expert has as many rows as its capacity; unused rows are zeros. */
   readonly padded?: boolean;
-  /** What spills is computed in rounds (tiles.ts): for who can do that. */
+  /** Whether spilled rows are computed in rounds (tiles.ts); only a bank of experts can do that. */
   readonly tiled?: boolean;
   /** Rows that an expert usually gets; 0, the default: not known. */
   readonly expertRows?: number;
-  /** The choices sorted by expert, where that is done already. */
+  /** The choices sorted by expert, if that is done already. */
   readonly sorted?: Permutation | null;
-  /** Which slots hold an expert; default all. Nobody may choose another. */
+  /** Which slots hold an expert; default all. Choices of other slots are not allowed. */
   readonly active?: readonly boolean[] | undefined;
 }
 const KEYS: KeysOf<RoutingOptions> = {
@@ -82,18 +81,17 @@ export const unusedBeyond = ({
   readonly overflow?: Overflow | undefined;
 }): { overflow: string | null; priority: string | null } => {
   const dropless =
-    capacity === 'dropless' ? 'the layer is dropless, so that nothing is beyond a capacity: give one' : null;
+    capacity === 'dropless' ? 'the layer is dropless, so no choice is beyond a capacity: give a capacity' : null;
   return {
     overflow: dropless,
     priority:
-      dropless ??
-      (overflow === 'spill' ? 'what is beyond the capacity is computed all the same (overflow: spill)' : null),
+      dropless ?? (overflow === 'spill' ? 'choices beyond the capacity are computed, too (overflow: spill)' : null),
   };
 };
 
 /**
- * From so many rows an expert on, rows are written out once for all products that read them. Every block of columns of
- * a product gathers its rows anew, which a few rows cost less than writing and reading them (docs/measurements.md).
+ * If an expert usually has at least this many rows, rows are written out once for all matrix products that read them.
+ * Otherwise each block of columns of a product gathers its rows, which is cheaper for few rows (docs/measurements.md).
  */
 export const STORED_FROM = 256;
 
@@ -103,24 +101,22 @@ export interface Routing {
   readonly k: number;
   /** Offsets, order, inverse, expert of the rows that are computed. */
   readonly rows: Permutation;
-  /** Rows may be empty, choices dropped. */
+  /** Whether rows may be empty and choices dropped. */
   readonly mayDrop: boolean;
-  /** Rows are written out once, and not gathered by each product. */
+  /** Whether rows are written out once, and not gathered by each product. */
   readonly materialised: boolean;
-  /** Most rows of each expert: what a tensor of its own is planned for. */
+  /** Most rows of each expert, for which the expert's tensors are planned. */
   readonly bounds: readonly number[];
-  /** int32 [] for each expert: how many rows it has. Made when first asked for. */
+  /** int32 [] for each expert: how many rows it has. The first call adds them to the graph. */
   counts(): readonly Tensor[];
-  /** Planned rows in all, and how many are usual. */
+  /** Planned rows of all experts together, and the usual number. */
   readonly bound: number;
   readonly usual: number;
   /** int32 [experts]: choices of each expert, before any is dropped. */
   readonly load: Tensor;
   /** int32 [experts]: choices beyond the capacity, which were dropped or spilled; null for dropless. */
   readonly overflowCounts: Tensor | null;
-  /**
-   * Spilled rows are in rounds; rows are not in segments of the experts, but those within capacity and then the others.
-   */
+  /** Not null if spilled rows are computed in rounds: then rows within capacity come first, and spilled rows after. */
   readonly tiles: Tiles | null;
 }
 
@@ -137,7 +133,7 @@ export function route(indices: Tensor, options: RoutingOptions): Routing {
   return routed(indices, options);
 }
 
-/** The same for settings of a layer, of which any may be changed later. */
+/** `route` for the settings of a layer, where a setting without effect is allowed, because others may change later. */
 export function routed(indices: Tensor, options: RoutingOptions): Routing {
   const { experts, overflow = 'drop', priority = 'position', padded = false, tiled = false, expertRows = 0 } = options,
     materialised = expertRows >= STORED_FROM;
@@ -229,9 +225,6 @@ function scoresOf(indices: Tensor, { priority, scores }: RoutingOptions): Tensor
     );
   }
   if (!scores)
-    throw new UserError(
-      "priority 'probs' needs the scores that it goes by",
-      'give `scores`: the gate probability of each choice',
-    );
+    throw new UserError("priority 'probs' needs scores", 'give `scores`: the gate probability of each choice');
   return scores;
 }

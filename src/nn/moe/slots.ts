@@ -1,6 +1,6 @@
-// Which experts a layer has. A layer has as many slots as it was built with, and memory for all of them; a slot holds
-// an expert or is free. In: the value of the knob `slots`, which is plain JSON; out: what it says, checked, and the
-// value after one more change.
+// Which experts a layer has. The number of slots, and their memory, is fixed when the layer is built; a slot holds an
+// expert or is free. In: the value of the knob `slots`, which is plain JSON; out: its checked meaning, and the value
+// after one more change.
 //
 // The value: for each slot 'on', 'off' (free) or 'like 3' (a copy of the expert in slot 3, made by a split: one
 // family), as it was before the last change; then the number of that change, and what it did: 'prune 5', 'merge 5 into
@@ -11,12 +11,12 @@ import type { KnobValue } from '../../trace/knobs.ts';
 export type SlotsValue = readonly (string | number)[];
 
 /**
- * For each slot the family of its expert, named by the first slot of it; null: free. Of a family a token chooses one
- * expert at most.
+ * For each slot the family of its expert (an expert and its copies), named by the family's first slot; null: free. A
+ * token chooses at most one expert of a family.
  */
 export type Families = readonly (number | null)[];
 
-/** share: of the one that goes, in the weighted mean. */
+/** share: the weight of the merged expert in the weighted mean. */
 export type SlotChange =
   | { readonly does: 'prune'; readonly expert: number }
   | { readonly does: 'merge'; readonly expert: number; readonly into: number; readonly share: number }
@@ -31,7 +31,7 @@ export interface Slots {
   readonly changes: readonly SlotChange[];
 }
 
-/** What a router is told of the slots: families, and how many hold an expert. */
+/** What a router knows of the slots: families, and how many slots hold an expert. */
 export interface OpenSlots {
   readonly families: Families;
   readonly active: number;
@@ -42,14 +42,16 @@ const refuse = (what: string): never => {
   throw new UserError(`MoE: slots: ${what}`, HINT);
 };
 
-/** Every slot an expert of its own, or only the first `active`. */
+/** The value for a new layer: every slot holds an expert of its own, or only the first `active` slots do. */
 export const freshSlots = (slots: number, active = slots): SlotsValue =>
   Array.from({ length: slots }, (_, e) => (e < active ? 'on' : 'off'));
 
-/** slots: how many there are; default as many as the value says. */
+/** Reads and checks a value of the knob. slots: how many slots the layer has; default as many as the value lists. */
 export function readSlots(value: unknown, slots = slotsIn(value)): Slots {
   if (!Array.isArray(value) || value.length < slots)
-    return refuse(`a list must say of ${slots} slots what they hold, got ${JSON.stringify(value)}`);
+    return refuse(
+      `the value must be a list with an entry for each of the ${slots} slots, got ${JSON.stringify(value)}`,
+    );
   const list = value as readonly unknown[],
     before = list.slice(0, slots).map((text, e) => familyIn(list, text, e)),
     [count = 0, ...rest] = list.slice(slots);
@@ -96,7 +98,7 @@ const written = (c: SlotChange): string =>
     ? `prune ${c.expert}`
     : `${c.does} ${c.expert} into ${c.into}${c.does === 'merge' ? ` by ${c.share}` : ''}`;
 
-/** Families after a change. Throws UserError where it cannot be. */
+/** Families after a change. Throws UserError for an impossible change. */
 function after(families: Families, change: SlotChange): Families {
   const { expert } = change,
     next = [...families],
@@ -117,13 +119,13 @@ function after(families: Families, change: SlotChange): Families {
       next[change.into] = families[expert];
       break;
   }
-  // A family is named by its first slot, whoever went.
+  // A family is named by its first slot, which may have become free.
   return next.map((family) => (family === null ? null : next.indexOf(family)));
 }
 
 /**
- * Which slots hold an expert, by the value of the knob `slots`: of a layer, or of a session's settings. Throws
- * UserError for a value that is none.
+ * Which slots hold an expert, from the value of the knob `slots` of a layer or of a session's settings. Throws
+ * UserError for an invalid value.
  */
 export const activeSlots = (slots: KnobValue): boolean[] => activeOf(readSlots(slots).families);
 
@@ -144,17 +146,14 @@ export function checkChoices(topK: number, families: Families): void {
     );
 }
 
-/** For routers; null where every slot holds an expert of its own, and nothing is to be looked at. */
+/** What routers need; null if every slot holds an expert of its own, so that all can be chosen. */
 export function openSlots(families: Families): OpenSlots | null {
   return families.every((family, e) => family === e)
     ? null
     : { families, active: activeOf(families).filter((held) => held).length };
 }
 
-/**
- * The value after one more change. `base`: what the layer has; `now`: what it is to get, changes of the same decision
- * included.
- */
+/** The value after one more change. `base`: the layer's value; `now`: the draft's, with earlier changes of the rule. */
 export function changeSlots(base: SlotsValue, now: SlotsValue, change: SlotChange): SlotsValue {
   const { families, count } = readSlots(base),
     begun = JSON.stringify(base) === JSON.stringify(now) ? [] : readSlots(now).changes;

@@ -1,6 +1,6 @@
-// Spill in tiles: rows within capacity are computed at once, those beyond it in rounds of a few rows each, whose hidden
-// values are not kept but computed again for gradients. Memory is that of the capacities and one round; every sum has
-// the order of a dropless layer.
+// Spilled rows in rounds: rows within capacity are computed together, then the rows beyond it in rounds of a few rows
+// each. Hidden values of rounds are recomputed for gradients, so memory is needed only for the capacities and one
+// round. Every sum has the same order as in a dropless layer.
 import type { Tensor } from '../../graph/tensor.ts';
 import { admitAll, type AllAdmitted } from '../../graph/ops/moe/admitAll.ts';
 import { combine } from '../../graph/ops/moe/combine.ts';
@@ -20,12 +20,12 @@ export interface Tiles {
   readonly size: number;
 }
 
-/** At most so many rounds. */
+/** The most rounds. */
 const ROUNDS = 8;
 
 /**
- * rows: room for those within capacity. There are rounds enough for all choices, whatever the capacities: another
- * choice of these changes nothing else.
+ * rows: planned rows within capacity. The rounds have room for all choices, whatever the capacities, so that other
+ * capacities change nothing else in the graph.
  */
 export function tile(
   all: Permutation,
@@ -58,7 +58,8 @@ export function inTiles(
     outside.expert,
     { stored },
   );
-  // Last round first, rows within capacity at last: gradients are taken in reverse, and sum rows in token order.
+  // The last round is first in the graph, and rows within capacity are last. Gradients go through the graph in reverse,
+  // so they sum rows in token order.
   let done: Tensor | null = null;
   for (let start = rows - size; start >= 0; start -= size) {
     done = placeRows(oneChunk(bank, others, outside, { start, size }, used), outside.offsets, done, { start, rows });

@@ -1,6 +1,6 @@
-// What goes along when an expert is merged into another or split: its parameters, the router's row of it, and (whoever
-// carries the moves out) the optimiser's moments. In: a layer, the values of its knob `slots` before and after; out:
-// moves, in order.
+// Which values move when an expert is merged into another or split: its parameters and the router's parts for it. The
+// code that carries out the moves also moves the optimiser's moments. In: a layer, the values of its knob `slots`
+// before and after; out: moves, in order.
 import { UserError } from '../../base/errors.ts';
 import type { Move, Place, Settings } from '../../trace/knobs.ts';
 import { nameParameters } from '../../trace/module.ts';
@@ -20,7 +20,7 @@ export function routerParts(router: Router): { readonly parameter: Parameter; re
   });
 }
 
-/** Places of expert `to`, each with that of expert `from`. Throws UserError where they are not alike. */
+/** Pairs of places: of expert `to`, and of expert `from`. Throws UserError if their shapes differ. */
 export function expertPairs(
   { experts, router }: { readonly experts: Experts; readonly router: Router },
   to: number,
@@ -41,7 +41,7 @@ export function expertPairs(
   return [...own, ...parts(routerParts(router))];
 }
 
-/** Of experts that are modules. */
+/** Those pairs for experts that are modules. */
 function whole(
   experts: readonly object[],
   to: number,
@@ -57,7 +57,7 @@ function whole(
       throw new UserError(
         `MoE: experts ${from} and ${to} are of different shapes: ${name || 'the parameter'} is ` +
           `${shape(b)} and ${shape(a)}`,
-        'only experts that are alike can be merged, or be the copy of one another',
+        'only experts with parameters of the same shapes can be merged or copied',
       );
     }
     return [
@@ -68,8 +68,8 @@ function whole(
 }
 
 /**
- * A change that comes next carries values; going back to what was before, or restoring a checkpoint, does not: what a
- * slot holds stays in it.
+ * The moves for a change of `slots` from one value to the next. A step back to an earlier value, as when a checkpoint
+ * is restored, moves nothing.
  */
 export function transferMoE(
   moe: { readonly experts: Experts; readonly router: Router },
@@ -81,8 +81,8 @@ export function transferMoE(
   if (next.count <= old.count) return [];
   if (next.count !== old.count + 1 || next.before.join() !== old.families.join())
     throw new UserError(
-      'MoE: the experts of the layer were changed in between',
-      'decide anew, from what the layer is now',
+      'MoE: the experts of the layer were changed by another change in between',
+      "decide again, with the layer's current slots",
     );
   return next.changes.flatMap((change): Move<Parameter>[] => {
     switch (change.does) {

@@ -1,6 +1,6 @@
-// From one model's tensors to another's: a dense feed-forward layer becomes a mixture (Komatsuzaki et al. 2022), and a
-// mixture gets more or fewer experts. In: named tensors of a checkpoint, optimiser moments too; out: a new map; tensors
-// that do not change are the same objects.
+// Converts tensors of one model into those of another: a dense feed-forward layer becomes a mixture (Komatsuzaki et al.
+// 2022), and a mixture gets more or fewer experts. In: named tensors of a checkpoint, including the optimiser's
+// moments; out: a new map, in which unchanged tensors are the same objects.
 import { UserError } from '../../base/errors.ts';
 import { checkOptions, refuseUnused, type KeysOf } from '../../base/options.ts';
 import { aList, aName, aNumber, anything, atLeast0, aWhole, needed } from '../../base/kinds.ts';
@@ -46,9 +46,9 @@ const UPCYCLE_KEYS: KeysOf<UpcycleOptions> = {
 };
 
 /**
- * Every expert is a copy of the dense layer; the router starts small at random. With normalised weights (default for k
- * > 1) the model computes what it did. Moments of the dense layer's weights are left out: training starts with fresh
- * ones.
+ * Every expert becomes a copy of the dense layer; the router starts with small random weights. With normalised weights
+ * (default for k > 1) the outputs of the model stay the same. Moments of the dense layer's weights are left out, so
+ * they start at 0.
  */
 export function upcycle(tensors: NamedTensors, options: UpcycleOptions): Map<string, HostTensor> {
   checkOptions('upcycle', options, UPCYCLE_KEYS);
@@ -91,16 +91,16 @@ export interface ResizeOptions {
    */
   readonly from: readonly number[];
   /**
-   * Standard deviation of what is added to the router's vectors of copies after the first, so that they part; default
-   * 0.
+   * Standard deviation of noise that is added to the router's vectors of copies after the first, so that the copies
+   * become different experts; default 0.
    */
   readonly noise?: number;
-  /** Of the noise. */
+  /** Seed of the noise. */
   readonly seed?: number;
 }
 const RESIZE_KEYS: KeysOf<ResizeOptions> = { moe: needed(aName), from: needed(aList), noise: aNumber, seed: anything };
 
-/** Another number of experts: parameters, their moments and the router's vectors and biases go with each. */
+/** Changes the number of experts. Each expert keeps its parameters, their moments, and the router's vector and bias. */
 export function resizeExperts(tensors: NamedTensors, options: ResizeOptions): Map<string, HostTensor> {
   checkOptions('resizeExperts', options, RESIZE_KEYS);
   const { moe, from, noise = 0, seed = 0 } = options;
@@ -119,7 +119,7 @@ export function resizeExperts(tensors: NamedTensors, options: ResizeOptions): Ma
   const bad = from.find((e) => !Number.isInteger(e) || e < 0 || e >= experts);
   if (bad !== undefined || from.length === 0)
     throw new UserError(`resizeExperts: from must name experts 0 to ${experts - 1}, got [${from.join(', ')}]`);
-  // Which dimension of a tensor of the layer is that of experts.
+  // For each tensor of the layer, its dimension of experts.
   const axes: readonly (readonly [string, number])[] = [
     ['experts.w1', 0],
     ['experts.w2', 0],
@@ -153,8 +153,8 @@ export interface CompactOptions {
 const COMPACT_KEYS: KeysOf<CompactOptions> = { moe: needed(aName), slots: needed(aList) };
 
 /**
- * A mixture without its free slots: one of as many experts as there are, which computes the same. Throws UserError
- * where some are copies of one another, of which a token gets one at most: as experts of their own it could get both.
+ * Removes free slots from a mixture, which then computes the same outputs. Throws UserError if some experts are copies
+ * of one another: a token gets at most one of a group of copies, but could get several of the same experts afterwards.
  */
 export function compactExperts(tensors: NamedTensors, options: CompactOptions): Map<string, HostTensor> {
   checkOptions('compactExperts', options, COMPACT_KEYS);

@@ -607,7 +607,7 @@ test('what cannot be remembered is refused by name', async () => {
     }
   }
   await using deaf = await open(new Model({ router: new Deaf(of), routing: 'watched' }));
-  await assert.rejects(deaf.step(at(0)), /its router chose without looking at what is remembered/);
+  await assert.rejects(deaf.step(at(0)), /its router chose experts without calling `pick`/);
   class Twice {
     readonly moe = new Model({ routing: 'watched' }).moe;
     forward(x: Tensor): Tensor {
@@ -621,7 +621,7 @@ test('what cannot be remembered is refused by name', async () => {
     threads: 1,
     memory: 256e6,
   });
-  await assert.rejects(twice.step(at(0)), /moe: it is called twice in a step/);
+  await assert.rejects(twice.step(at(0)), /moe: the layer is called twice in a step/);
   await using session = await open(new Model({ routing: 'watched' }));
   for (const ids of [Int32Array.of(1), Int32Array.of(0, -1), [0, 1] as never])
     await assert.rejects(session.step({ ...batchOf([0, 1]), ids }), /the batch's ids must be/);
